@@ -1,5 +1,5 @@
-"""The function `classify`, which determines the kind of the point theta. Its verdict claims only
-what the evidence shows.
+"""Classification of points by `classify`, with verdicts that claim no more than the evidence
+shows.
 """
 
 from __future__ import annotations
@@ -62,17 +62,19 @@ from .report import (
 )
 from .theorem import EPS, Contraction, certify_residual_zero
 
-# number of parameters up to which all eigenvalues are computed, however large the gradient
+# maximum number of parameters at which all eigenvalues are computed even if the gradient is large
 ALWAYS_DENSE_MAX_N = 256
-# number of matrix rows up to which BLAS threads cost more than they save
+# maximum number of rows of a matrix whose eigenvalues are computed by one BLAS thread, since more
+# threads cost more than they save
 SERIAL_EIGENSYSTEM_MAX_N = 4096
 # fraction of the time limit for computing all eigenvalues; the rest is kept for Hessian-vector
 # products
 DENSE_TIME_FRACTION = 0.8
-MIN_VERDICT_PRODUCTS = 4  # estimated time of the fastest verdict, in products
-# number of products of a verdict on the point reached by Newton steps
+MIN_VERDICT_PRODUCTS = 4  # minimum number of products that a verdict takes
+# minimum number of products that must be left to classify the point reached by Newton steps
 MIN_NEAREST_PRODUCTS = 20
-MIN_VERDICT_SECONDS = 0.05  # time always allowed for a verdict from a few products
+# minimum time allowed for a verdict from a few products, even if the time limit has passed
+MIN_VERDICT_SECONDS = 0.05
 MAX_JACOBIAN_ENTRIES = 1 << 26  # maximum number of entries of a Jacobian that is formed
 
 
@@ -98,48 +100,50 @@ def classify(
     Parameters
     ----------
     ob : object
-        Anything with ``n_params``, ``gradient(theta)`` and ``hessian(theta)``. Used if offered:
-        ``value(theta)``, ``rounding_bound(theta)``; what it proves, as attributes of its own or of
-        its ``certificates``: ``third_bound(theta, radius)``, ``precise_gradient(theta)``,
-        ``loss_lower_bound``, ``orbits(theta, radius)``, ``kinks(theta)``,
-        ``ray_to_infimum(theta)``, ``residual_bounds(theta, radius)``, ``curvature_floor(theta)``,
-        ``probes(theta)``, ``saturation(theta)``; and ``rounding_bound(v)``, ``column_bounds()``,
-        ``astype(dtype)``, ``gradient`` of the operator; see `fastcurv.common.protocols`.
+        Any object with ``n_params``, ``gradient(theta)`` and ``hessian(theta)``. The following
+        optional attributes are used: ``value(theta)`` and ``rounding_bound(theta)``; proved bounds,
+        as methods of the object or of its ``certificates``: ``third_bound(theta, radius)``,
+        ``precise_gradient(theta)``, ``loss_lower_bound``, ``orbits(theta, radius)``,
+        ``kinks(theta)``, ``ray_to_infimum(theta)``, ``residual_bounds(theta, radius)``,
+        ``curvature_floor(theta)``, ``probes(theta)``, ``saturation(theta)``; and, of the operator
+        that ``hessian(theta)`` returns, ``rounding_bound(v)``, ``column_bounds()``,
+        ``astype(dtype)`` and ``gradient``. `fastcurv.common.protocols` describes them.
     theta : array_like, shape (n,)
         The point.
     gradient_tol : float, optional
         Tolerance on ``||g||``. By default theta is near a critical point if Newton's step is
         predicted to change the loss f by at most 1e-8 of its height above its lower bound c, or by
         at most the rounding of f: ``g'|H|^-1 g / 2 <= max(1e-8 (f - c), rounding of f)``. The field
-        `gradient_tol` of the result is then the norm at which a gradient of this direction would
-        fail.
+        `gradient_tol` of the result is then the largest norm of a gradient of this direction that
+        passes this test.
     curvature_tol : float
         At large n, curvature above ``-curvature_tol (lambda_max - lambda_min)`` counts as not
-        negative. At small n it only defines "flat" where a plateau is reported.
+        negative. At small n it is only the threshold for flat directions in the test for a plateau.
     failure_probability : float, optional
-        The risk that is accepted for a verdict `minimum` or `maximum` from random probes at large
-        n; None, the default, accepts no such verdict.
+        Largest accepted probability that a verdict `minimum` or `maximum` from random probes, at
+        large n, is wrong. By default no such verdict is given.
     max_products : int, optional
         Maximum number of Hessian-vector products, not counting those that a `krylov` run already
-        holds; by default as many as a verdict needs. If it is below n, a small problem is treated
-        like a large one. If too few are left to measure whether signs are stable, the verdict is
+        holds; by default as many as a verdict needs. If it is below n, the method for large n is
+        used at any n. If too few are left to measure whether signs are stable, the verdict is
         `undecided`.
     max_time : float, optional
-        Seconds after which the verdict is given from what has been found so far, to within the time
-        of a few products; its reason says so. The computation of all eigenvalues is not started if
-        its estimated time exceeds the limit; if it is started and takes too long, the last fifth of
-        the time is reserved for products.
+        Time limit in seconds, kept to within the time of a few products. The verdict then uses the
+        evidence found so far, and its reason names the limit. The computation of all eigenvalues is
+        not started if its estimated time exceeds the limit; if it is started and takes too long,
+        the last fifth of the time is reserved for products.
     dense_below : int
-        Below this n the whole spectrum is computed: the matrix, which a network assembles layer by
-        layer and any other objective by n products, and ``O(n^3)`` work. It is also computed above,
-        if the products reach a space of fewer dimensions than this. If n is above 256 and the
-        gradient far above its tolerance, a few products are used instead.
+        If n is below this number, the whole spectrum is computed from the matrix, in ``O(n^3)``
+        operations. A network assembles the matrix layer by layer, any other objective by n
+        products. For larger n the whole spectrum is also computed if the range of H is proved to
+        have fewer dimensions than this number. If n is above 256 and the gradient is far above its
+        tolerance, a few products are used instead.
     krylov : Krylov, optional
         A run on ``ob.hessian(theta)``; a run on another operator raises ValueError. Unless the
-        operator is that of a network, up to two products check this. The run's operator is used; at
-        large n its products count as the verdict's own and new ones are added to it, so that
-        eigenpairs, density and steps can reuse them at no cost. The result names the run in
-        `shared` and gives the number of new products in `n_new`.
+        operator is that of a network, up to two products check this. At large n the verdict uses
+        the products that the run already holds, and adds new ones to the run, so that later calls
+        for eigenpairs, densities and steps can use them at no cost. The result has the name of the
+        run in `shared` and the number of new products in `n_new`.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same integer gives bitwise the same result.
     progress : bool, optional
@@ -168,46 +172,47 @@ def classify(
     *Certified* means proved by a theorem, that of Newton and Kantorovich [1]_: with ``||H^-1|| <=
     beta``, ``||H^-1 g|| <= eta`` and a Lipschitz constant L of H on the ball of radius ``2 eta``,
     ``h = beta L eta < 1/2`` proves that exactly one critical point lies in that ball, in the slice
-    orthogonal to proved symmetries, and that every eigenvalue keeps its sign on the way. Where
-    theta's own units do not prove it, units that balance the parameters may: the ball is then an
-    ellipsoid around theta, and ``radius`` its longest axis, within which other critical points may
-    lie. All three numbers are bounds: eigenvalues include the error of the products and the
-    eigensolver, g is computed in extended precision if the objective offers it, and L comes from
-    majorants. Three other proofs are used: that the residuals of an mse network vanish nearby, at a
-    global minimum; for a saddle, two fixed vectors whose curvatures keep opposite signs on a ball
-    larger than Newton's step; at large n, a lower bound on the curvature. If a bound is missing,
-    nothing is certified: signs of curvature are then measured again at several lengths of Newton's
-    step, in both directions, and those that are not stable count as zeros. An operator or gradient
-    without a bound of its own is assumed to be off by at most ``64 eps ||H|| ||v||`` or ``64 eps
-    |H| |theta|``.
+    orthogonal to proved symmetries, and that every eigenvalue keeps its sign on the way. If this
+    fails in theta's own units, units that balance the parameters are tried. In theta's units the
+    ball is then an ellipsoid around theta, and ``radius`` is its longest semi-axis, within which
+    other critical points may lie. All three numbers are bounds: eigenvalues include the error of
+    the products and the eigensolver, g is computed in extended precision if the objective offers
+    it, and L comes from majorants. Three other proofs are used: that the residuals of an mse
+    network vanish nearby, at a global minimum; for a saddle, two fixed vectors whose curvatures
+    keep opposite signs on a ball larger than Newton's step; at large n, a lower bound on the
+    curvature. If a bound is missing, nothing is certified: signs of curvature are then measured
+    again at several lengths of Newton's step, in both directions, and those that are not stable
+    count as zeros. An operator or gradient without a bound of its own is assumed to be off by at
+    most ``64 eps ||H|| ||v||`` or ``64 eps |H| |theta|``.
 
     *Invariance*. Kind, `certified` and inertia do not change if the loss is multiplied by a number,
     if inputs or targets are scaled and the first or last layer compensates for it, or if a layer of
     relu or linear units is scaled and the next one compensates. This holds for networks in float64
     up to n = 1500: errors of H are bounded by entries, and eigenvalues, the theorem and two fixed
     vectors are also tried in balanced units, which follow any rescaling, that of collapsed units
-    included. They may change in borderline cases: a slope, or an end of the spectrum proved by one
-    product, within a rounding error that is bounded by one norm in theta's own units; h near 1/2; a
-    ball hardly larger than Newton's step, or larger in theta's own units alone; a sign that was
-    measured, not proved, to last; whether the loss falls across a kink; and numbers near 1e-300. An
-    eigenvalue within its error counts as zero. Without bounds by entries that error is one number
-    in theta's own units, so in that case, in float32, and above n = 1500 if H is not definite or
-    has zeros that no units can settle, the units may decide about the weakest eigenvalues.
+    included. They may change in borderline cases: if a slope, or an end of the spectrum proved by
+    one product, is near a rounding error that is bounded by one norm in theta's own units; if h is
+    near 1/2; if the ball is hardly longer than Newton's step, or longer in theta's own units only;
+    if the stability of a sign, or a decrease across a kink, was measured and not proved; and if
+    numbers are near 1e-300. An eigenvalue within its error counts as zero. Without bounds by
+    entries that error is one number in theta's own units. The verdict on the weakest eigenvalues
+    may then depend on these units, as it may in float32, and above n = 1500 if H is not definite or
+    has zeros in all units.
 
     Small n: one eigendecomposition on the complement of the symmetries, and another in balanced
-    coordinates if (up to n = 1500) H is not definite or zeros remain, above that if these might all
-    be settled; from n = 768 on a minimum without symmetries is proved by two Cholesky factors
-    instead, at a tenth of the cost.
+    coordinates if H is not definite (up to n = 1500), or if the signs of all remaining zeros might
+    be determined there (above). From n = 768 on a minimum without symmetries is proved by two
+    Cholesky factors instead, at a tenth of the cost.
 
-    Large n: if there are fewer rows than units, and the rows reach fewer than `dense_below`
-    dimensions, every eigenvalue is still known, being l2 on the dimensions they do not reach; that
-    is proved, and the theorem applies as at small n. An mse network that interpolates is tried up
-    to 2^26 numbers in its Jacobian. Otherwise a Rayleigh quotient below minus its rounding bound
-    proves a negative eigenvalue, one above its rounding bound a positive one. That there is no
-    negative eigenvalue is proved only if the objective offers a lower bound on its curvature. With
-    `failure_probability` it is reported at that risk, by the bound of [2]_ for Lanczos from a
-    random start, which concerns H at theta alone. The page "how to read a verdict" explains each
-    claim.
+    Large n: if the rows reach fewer than `dense_below` dimensions, as with fewer rows than units,
+    every eigenvalue is still known, since H is proved to be l2 times the identity on the other
+    dimensions. The theorem then applies as at small n. The proof that the residuals of an mse
+    network vanish is tried if its Jacobian has at most 2^26 entries. Otherwise a Rayleigh quotient
+    below minus its rounding bound proves a negative eigenvalue, and one above its rounding bound a
+    positive eigenvalue. The absence of negative eigenvalues is proved only if the objective offers
+    a lower bound on its curvature. With `failure_probability` it is reported at that risk, by the
+    bound of [2]_ for Lanczos from a random start, which holds for H at theta only. The page "how to
+    read a verdict" explains each claim.
 
     References
     ----------
@@ -313,10 +318,11 @@ def _refine_verdict(
     inertia: Inertia,
     shown: Any,
 ) -> CriticalPoint:
-    """Return an uncertified verdict extended by the proof of a minimum at active kinks, or by the
-    critical point that Newton's steps reach, if one of them is available.
+    """Extend the uncertified verdict `point` by the proof of a minimum at active kinks, or by the
+    critical point that Newton's steps reach, and return the result. If neither is found, return
+    `point`, with advice added to its reason if theta is not critical.
     """
-    # Kinks may hold theta at a minimum, and zero eigenvalues may come from duplicated units.
+    # theta may be a minimum at active kinks, and zero eigenvalues may come from duplicated units.
     zeros = outcome.because in (Reason.ZEROS, Reason.NOT_LASTING, Reason.FADING)
     copies = zeros and not found.spectrum.n_negative and np.max(getattr(ask.ob, "l2", 0.0)) > 0
     if found.n_kinks > 0 or copies:
@@ -357,16 +363,16 @@ def _refine_verdict(
 
 
 def _append_to_reason(point: CriticalPoint, words: str) -> CriticalPoint:
-    """Return the verdict with a clause added to its reason."""
+    """Return the verdict `point` with the clause `words` added to its reason."""
     return replace(point, reason=f"{point.reason[:-1]}{words}.")
 
 
 def _examine_spectrum(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
-    """Return the inertia, by a strategy that fits the options and the remaining time, and the
-    evidence.
+    """Return the inertia, computed by a strategy that fits the options and the remaining time, and
+    the evidence.
 
     If theta is clearly far from a critical point, a few products show this at 1% of the cost of all
-    eigenvalues. The same products are used if the time has run out.
+    eigenvalues. A few products are also used if the time for all eigenvalues has run out.
     """
     cheap = replace(ask, dense_below=0.0)
     with suppress(OutOfTime):
@@ -392,9 +398,9 @@ def _examine_spectrum(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evide
 
 
 def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
-    """Return the inertia and all evidence: gradient, symmetries, inertia and nearness by one
-    strategy. Near a critical point, also return what can be proved, or otherwise whether the signs
-    of curvature were measured to be stable.
+    """Return the inertia, by the strategy that `ask` selects, and the evidence: gradient, spectrum,
+    kinks and, near a critical point, the proofs or, if there is none, whether the signs of
+    curvature were measured to be stable.
     """
     ob, theta, proof = ask.ob, ask.theta, Proof()
     inertia = inertia_by_matrix(ask, H) if ask.dense else ByProducts(ask, H)
@@ -467,8 +473,8 @@ def _classify_nearest_point(
 ) -> tuple[CriticalPoint | None, bool]:
     """Follow Newton's steps and classify the point that they reach.
 
-    Return the verdict on theta extended by that point, its distance and its own verdict, or None if
-    the steps reach no critical point; and True if the steps contract.
+    Return the verdict `point` on theta with the point reached, its distance and its verdict added,
+    or None if the steps reach no critical point within the budget; and True if the steps contract.
     """
     H = inertia.H
     H.note("where does Newton's step lead?")

@@ -1,11 +1,12 @@
 """Map the evidence at a point to the verdict: `Evidence` in, `Decision` out. Nothing is computed
 here.
 
-Rules apply in this order. A point from which the loss is proved to fall to infinity, or that is not
-near a critical point, is `not_critical`, unless it may be a minimum at active kinks. Next comes
-what is proved: interpolation, Kantorovich's theorem, two directions of opposite curvature, a lower
-bound on the curvature. Then kinks at theta; then what was measured, with its risk or with the
-hypothesis that is missing.
+The first rule that applies gives the verdict. A point is `not_critical` if the loss is proved to
+decrease from there without end, or if it is not near a critical point; in the second case it is
+`undecided` if it may be a minimum at active kinks. The next rules are the proofs: interpolation,
+Kantorovich's theorem, a lower bound on the curvature, two directions of opposite curvature. Next
+are the rules for kinks at theta, and last those for measurements, whose verdicts state a risk or
+the missing hypothesis.
 """
 
 from __future__ import annotations
@@ -158,25 +159,25 @@ class Reason(Enum):
 
 @dataclass(frozen=True)
 class Nearness:
-    """The gradient at theta: the outcome of the nearness rule, the numbers compared in it, and the
-    size and direction of H times the gradient.
+    """The outcome of the rule that tests whether theta is near a critical point, the numbers that
+    the rule compares, and the size and direction of the gradient g relative to H.
 
     Attributes
     ----------
     near : bool
-        True if theta is so near a critical point that the verdict is one on that point.
+        True if theta is so near a critical point that the verdict refers to that point.
     decrement : float
         ``g'|H|^-1 g / 2``, the change of the loss predicted for Newton's step, minus the part that
         the rounding of g alone explains.
     threshold : float
-        The largest decrement that counts as near.
+        Largest decrement at which theta counts as near.
     gradient_norm : float
     gradient_tol : float
-        The norm at which a gradient of this direction would fail; if the caller gave a tolerance,
-        that one, and it alone decides.
+        Largest norm of a gradient of this direction at which theta counts as near. If the caller
+        gave a tolerance, it is that tolerance, which then replaces the rule.
     strict : bool
-        True if theta is near also by the rounding of float64, where the objective's own precision
-        may be lower; a certificate requires this.
+        True if the decrement is also at most the threshold for float64, which is smaller than that
+        of an objective of lower precision. A certificate requires this.
     short : bool
         True if there were too few products to determine whether theta is near.
     flat_ratio, residual : float or None
@@ -210,14 +211,14 @@ class Nearness:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """The curvature found at theta, with its signs.
+    """The eigenvalues found at theta, and the signs of curvature that are known.
 
     Attributes
     ----------
     low, high : float
         The smallest and largest eigenvalue, as found.
     low_bounds, high_bounds : tuple of float
-        ``(below, above)`` with an eigenvalue between them, for each end.
+        ``(below, above)`` with an eigenvalue between these numbers, for each end of the spectrum.
     n_positive, n_negative, n_zero, n_symmetry : int or None
         Inertia, and the number of zeros that proved symmetries explain; None at large n.
     n_negative_bounds : (int, int)
@@ -228,6 +229,7 @@ class Spectrum:
     negative, positive : bool
         True if curvature of that sign is proved at theta, along one vector.
     escape_direction, escape_curvature : ndarray, shape (n,), and float, or None
+        Unit vector of negative curvature and its Rayleigh quotient; None if none is proved.
     flat : bool
         True if all products with H were 0.
     bounded : bool
@@ -243,9 +245,10 @@ class Spectrum:
     floor : float
         Lower bound on all eigenvalues at theta.
     risk, risk_asked : float or None
-        Probability of having missed curvature of the other sign at large n, and the risk allowed.
+        Probability that curvature of the other sign was missed, at large n, and the largest
+        probability that the caller accepts.
     goal : int
-        Number of Lanczos steps that the requested risk would take.
+        Number of Lanczos steps that reduce the risk to `risk_asked`, or to 0.01 if this is None.
     loose : bool
         At large n: True if an eigenvalue is 0 to rounding and no known symmetry explains it.
     across : (float, float) or None
@@ -290,7 +293,9 @@ class Spectrum:
 
     @property
     def kind(self) -> str:
-        """The kind that corresponds to the inertia, ``degenerate`` if no sign is known."""
+        """The kind that the inertia determines; ``degenerate`` if no eigenvalue has a known sign or
+        the inertia is not known.
+        """
         if self.n_negative and self.n_positive:
             return "saddle"
         return "minimum" if self.n_positive else "maximum" if self.n_negative else "degenerate"
@@ -299,8 +304,8 @@ class Spectrum:
 @dataclass(frozen=True)
 class Pair:
     """The proof of a saddle by two fixed vectors. Their curvatures have opposite signs within
-    `radius`, and the computed Newton step has length `distance`. Both lengths are in units that are
-    at least `unit` times those of theta.
+    `radius` of theta, and the computed Newton step has length `distance`. Both lengths are measured
+    in coordinates x with ``theta = c x``, where every entry of c is at least `unit`.
     """
 
     radius: float = 0.0
@@ -322,11 +327,12 @@ class Proof:
     theorem, zero : Contraction
         Kantorovich's theorem for the gradient, on the complement of the symmetries, which proves
         that a critical point with the inertia found lies within its radius; and for the residuals,
-        which proves this for a point of loss 0.
+        which proves that a point of loss 0 lies within its radius.
     n_residuals : int
-        The number of residuals, where `zero` holds.
+        Number of residuals if `zero` holds.
     pair : Pair
-        Two fixed vectors that keep curvatures of opposite sign, and Newton's distance.
+        Radius within which two fixed vectors keep curvatures of opposite sign, and the length of
+        Newton's step.
     lasting : bool
         True if the signs of curvature were measured, or are proved, to stay the same up to the
         critical point.
@@ -360,7 +366,8 @@ class Evidence:
     n_kinks : int
         Number of pre-activations within rounding of a kink.
     falls : bool
-        True if the loss was measured to decrease across the kinks, or along -g where g is large.
+        True if kinks are active and the loss was measured to decrease: along `escape_direction` or
+        its opposite near a critical point, along -g elsewhere.
     assumed : bool
         True if no bound on the rounding of products is known, so that the signs at theta depend on
         an assumption about it.
@@ -444,7 +451,8 @@ def decide(found: Evidence) -> Decision:
         (found.n_kinks and opposed and found.falls, ("saddle", False, Reason.KINKS_FALL)),
         (found.n_kinks, ("undecided", False, Reason.KINKS)),
         *([] if s.dense else _rules_from_estimates(s, c)),  # exactly one of these rules applies
-        # The remaining rules are measurements at a known inertia.
+        # The remaining rules apply if the inertia is known. Their verdicts rest on measurements and
+        # are not certified.
         (not s.bounded, ("undecided", False, Reason.NO_BOUND)),
         (s.flat, ("degenerate", False, Reason.FLAT)),
         (c.short, ("undecided", False, Reason.SHORT)),
@@ -458,7 +466,9 @@ def decide(found: Evidence) -> Decision:
 
 
 def _rules_from_estimates(s: Spectrum, c: Proof) -> list[Rule]:
-    """Return the rules on measurements for an unknown inertia; exactly one of them applies."""
+    """Return the rules for verdicts from measurements if the inertia is unknown. The last rule
+    always applies.
+    """
     likely = "minimum" if s.positive else "maximum"
     return [
         (s.flat, ("degenerate", False, Reason.FLAT)),

@@ -1,5 +1,5 @@
 """The inertia from the Hessian as a matrix: on the complement of proved symmetries, with proved
-error bounds; by Cholesky factors, where those prove a minimum, else from all eigenpairs.
+error bounds; from Cholesky factors if these prove a minimum, otherwise from all eigenpairs.
 """
 
 from __future__ import annotations
@@ -78,12 +78,13 @@ from .theorem import (
 # --------------------------------------------------------------------------------------------------
 # The Hessian as a matrix on the complement of proved symmetries: eigenpairs with bounds.
 
-ZERO_CURVATURE_TOL = 1e-4  # largest curvature of a symmetry direction near g = 0, relative to ||H||
+# maximum curvature of a symmetry direction that is projected out, relative to ||H||
+ZERO_CURVATURE_TOL = 1e-4
 JOINT_SIGNS_MIN_N = 768  # minimum number of rows for a joint proof of the signs of all eigenvalues
-# number of reflections up to which they are applied one by one, which gives a sharper bound
+# maximum number of reflections that are applied one by one, which gives a sharper error bound
 MAX_SINGLE_REFLECTIONS = 128
-REFLECTION_BLOCK_SIZE = 64  # number of reflections applied at a time if there are more
-# number of rows up to which an indefinite H is also decomposed in balanced coordinates
+REFLECTION_BLOCK_SIZE = 64  # maximum number of reflections in a block if they are applied in blocks
+# maximum number of rows at which an indefinite H is also decomposed in balanced coordinates
 BALANCED_MAX_N = 1500
 
 
@@ -121,17 +122,17 @@ class DenseHessian:
         return max(found, key=lambda Q: int(Q.shape[1]))
 
     def cut(self, T: Floats, c: Floats | None = None, more: float = 0.0) -> Slice:
-        """Return the eigenpairs of ``C A C`` on the complement of the span of T's columns, which
-        are in theta's coordinates. C is diag(c), or I by default, and `more` bounds an error in
-        addition to that of A.
+        """Return the eigenpairs of ``C A C``, where C is diag(c) or by default I, on the complement
+        of the span of the columns of T, which are in theta's coordinates. `more` is added to the
+        bound on the error of A.
         """
         scaled = c is not None
         c = np.ones(self.n) if c is None else c
         matrix = c[:, None] * self.A * c if scaled else self.A
         span = independent_basis(T / c[:, None] if scaled else T)
         if span.shape[1] and self.n > BALANCED_MAX_N:
-            # H has curvature along the orbits of a symmetry group near a point that the whole group
-            # leaves fixed.
+            # Near a point that the whole symmetry group leaves fixed, H has curvature along the
+            # orbits; these directions are not projected out.
             span = annihilated_basis(
                 matrix @ span, span, ZERO_CURVATURE_TOL * spectral_norm(matrix)
             )
@@ -153,7 +154,8 @@ class DenseHessian:
 @dataclass(frozen=True, eq=False)
 class SignView:
     """Eigenpairs of the Hessian on the complement of proved symmetries: `plain` in theta's
-    coordinates, `best` in those with the most known signs.
+    coordinates, `best` in the coordinates in which the most signs are known. `held` are the
+    tangents of the symmetries.
     """
 
     plain: Slice
@@ -162,14 +164,14 @@ class SignView:
 
 
 def deflate_symmetries(full: DenseHessian, held: Tangents) -> SignView:
-    """Decompose the Hessian on the complement of the symmetries, in balanced coordinates as well if
-    they may determine more signs.
+    """Decompose the Hessian on the complement of the symmetries `held`, in theta's coordinates and,
+    if these leave signs unknown that balanced coordinates may determine, in balanced coordinates.
 
-    They may if H is not definite and n is small, or at larger n if all remaining zeros might be
-    resolved. Balanced coordinates do not change the inertia (Sylvester), but sharpen the error
-    bound, and do not depend on the units of theta. The result in theta's own coordinates is used as
-    an alternative only if the noise is known by rows and not by entries, since the balanced units
-    are then not known to be sharper.
+    Balanced coordinates are tried if H is not definite and n is at most `BALANCED_MAX_N`, and for
+    larger n if the signs of all remaining zeros might be determined there. They do not change the
+    inertia (Sylvester), have a sharper error bound, and do not depend on the units of theta. If the
+    noise is known by rows only and not by entries, the error bound may be less sharp, and the
+    coordinates with more known signs are used.
     """
     flat = full.flat(held.columns)
     plain = full.cut(flat)
@@ -199,10 +201,13 @@ def _with_fewer_unknown_signs(cut: Slice, other: Slice) -> Slice:
 
 
 def _has_undecided_eigenvalue(full: DenseHessian, plain: Slice) -> bool:
-    """Return True if H has an eigenvalue within its error in balanced coordinates as well.
+    """Return True if balanced coordinates cannot determine the signs of all eigenvalues that have
+    no known sign in `plain`.
 
-    The proof is that products with the vectors of the zero eigenvalues are equally small (Courant
-    and Fischer; Cauchy for the complement of the symmetries).
+    On the span of the symmetries and of the eigenvectors without a known sign, the singular values
+    of the scaled H are computed. If more of them are within the error than there are symmetries, an
+    eigenvalue on the complement of the symmetries is within the error (Courant and Fischer; Cauchy
+    interlacing).
     """
     flat = np.hstack([plain.span, plain.vectors[:, eigenvalue_signs(plain) == 0]])
     Q = qr(flat / full.d[:, None], mode="economic")[0]
@@ -218,12 +223,14 @@ def eigenvalue_signs(cut: Any) -> NDArray[np.int_]:
 def check_theorem_across_orbits(
     ob: Any, theta: Floats, cut: Slice, found: Contraction
 ) -> Contraction:
-    """Return the outcome of the theorem if the tangents of the orbits stay independent on the ball.
-    Otherwise return an outcome that does not hold, with "orbit" missing.
+    """Return the outcome `found` of the theorem if the tangents of the orbits are proved to stay
+    linearly independent on its ball. Otherwise return an outcome that does not hold, with
+    ``missing="orbit"``.
     """
     top, bottom = float(cut.c.max()), float(cut.c.min())
     near = symmetry_tangents(ob, theta, top * 2 * found.eta)
-    # factor by which the rate at which tangents turn may grow in these units
+    # upper bound on the factor by which these units increase `near.change`, the rate at which
+    # tangents turn
     spread = float(call_certificate(ob, "orbit_spread", cut.c, default=top / bottom))
     whole = spans_orbit(
         cut.span,
@@ -306,7 +313,7 @@ def inertia_by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
     H.asymmetry = safe_norm(M.asymmetry)
     H.norm = max(H.norm, 1.01 * full.norm)  # norm used for the error of a product
     held = symmetry_tangents(ask.ob, ask.theta)
-    # Zero eigenvalues of proved symmetries would make any Hessian singular.
+    # With proved symmetries H is singular at a critical point and has no Cholesky factor.
     if full.n >= CHOLESKY_MIN_N and not held.columns.shape[1]:
         H.note("a Cholesky factor")
         known = prove_definite(full)
@@ -337,16 +344,17 @@ def assess_nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nea
 # A Cholesky factorisation that runs to its end proves its matrix positive definite up to a known
 # shift (`linalg.cholesky_eigenvalue_floor`). Applied to ``A - s I``, with s a little below the
 # least eigenvalue found by inverse iteration, it bounds ``||A^-1||``; the factor of A gives
-# Newton's step, and the theorem needs no more than these two. If any step falls short of a proof,
+# Newton's step, and the theorem needs only these two quantities. If a step fails to give a proof,
 # the result is None, and all eigenpairs are computed.
 
-# Below this n, all eigenpairs take a fraction of a second and give more information.
+# minimum n at which Cholesky factors are tried; below, all eigenpairs take a fraction of a second
+# and give more information
 CHOLESKY_MIN_N = 768
 # fractions of the smallest Ritz value that are tried in turn as lower bounds
 FLOOR_FRACTIONS = (0.999, 0.9, 0.5)
-# dimension of the Krylov space that measures how much of g lies in the range of H
+# maximum dimension of the Krylov space from which the fraction of g in the range of H is computed
 N_GRADIENT_STEPS = 60
-MAX_LINEAR_SOLVES = 200  # maximum number of linear systems solved
+MAX_LINEAR_SOLVES = 200  # maximum number of linear systems solved to find the smallest eigenvalue
 
 
 @dataclass(frozen=True, eq=False)
@@ -358,9 +366,9 @@ class Definite:
     solve : callable
         Function of b that returns ``A^-1 b`` by the Cholesky factor of A.
     floor : float
-        Lower bound on all eigenvalues of the true Hessian, the error of A included.
+        Lower bound on all eigenvalues of the exact Hessian, from which A differs by its error.
     min_abs_eigenvalue : float
-        The least Ritz value: an upper bound on the least eigenvalue, up to rounding.
+        The smallest Ritz value, an upper bound on the smallest eigenvalue of A up to rounding.
     """
 
     solve: Callable[[Floats], Floats]
@@ -369,8 +377,8 @@ class Definite:
 
 
 def prove_definite(full: DenseHessian) -> Definite | None:
-    """Prove A positive definite by a Cholesky factor. Return None if A is not definite by more than
-    its error.
+    """Prove the Hessian positive definite by Cholesky factors of its computed matrix A. Return None
+    if A is not positive definite by more than its error.
     """
     A = full.A
     if not 0 < full.norm < np.inf or not (np.diagonal(A) > 0).all():
@@ -403,8 +411,8 @@ def cholesky_solver(A: Floats) -> Callable[[Floats], Floats] | None:
 
 
 class ByCholesky(Inertia):
-    """The inertia of a Hessian that is proved positive definite, and the theorem that follows from
-    it, as `proof`.
+    """The inertia of a Hessian that is proved positive definite, and the outcome `proof` of
+    Kantorovich's theorem for it.
     """
 
     def __init__(
@@ -421,7 +429,7 @@ class ByCholesky(Inertia):
         reach = size @ np.abs(theta)
         off = GRADIENT_ERROR_EPS * EPS * safe_norm(reach) if np.isnan(off) else off
         x = -known.solve(g)
-        # fraction of ||g|| beyond rounding
+        # fraction of ||g|| that rounding errors do not explain
         rest = max(0.0, 1 - off / safe_norm(g)) if g.any() else 0.0
         whole, most = 0.5 * max(0.0, -float(g @ x)), float(np.abs(theta) @ reach)
         self.near = assess_nearness_by_decrement(
@@ -452,8 +460,8 @@ class ByCholesky(Inertia):
         return float(found.values[0]), float(found.residuals[0]) + self.full.error
 
     def slope(self) -> Nearness:
-        """Return the nearness with the fraction of g outside the range of H, from the Krylov space
-        of g.
+        """Return the nearness with ``||Hg|| / (||H|| ||g||)`` and, computed from the Krylov space
+        of g, the fraction of g outside the range of H.
         """
         (g, _), n, size = self.gradient, self.full.n, self.near.gradient_norm
         if not size > 0:
@@ -490,15 +498,16 @@ class ByCholesky(Inertia):
 # --------------------------------------------------------------------------------------------------
 # All eigenpairs, on the complement of the symmetries.
 
-# number of iterations that equalise the lengths of the layers' steps; the units affect which signs
-# are proved
+# number of iterations that rescale the layers until their parts of Newton's step are equally long;
+# the units affect which signs are proved
 N_BALANCING_STEPS = 3
-MIN_LAYER_SCALE = 1e-8  # smallest scale of a layer, relative to the layer with the longest step
+# minimum scale of a layer, relative to that of the layer with the longest step
+MIN_LAYER_SCALE = 1e-8
 
 
 class ByEigenpairs(Inertia):
-    """The inertia from all eigenpairs: the signs that are proved at theta. Signs that are not
-    stable up to the critical point are set to 0.
+    """The inertia from all eigenpairs, as the signs of the eigenvalues that are proved at theta.
+    Signs that are not stable up to the critical point are set to 0.
     """
 
     def __init__(
@@ -519,7 +528,8 @@ class ByEigenpairs(Inertia):
         self.low, self.high = _extreme_vectors(H, full, view, self.signs)
 
     def _proved_signs(self, view: SignView) -> tuple[SignView, Slice, NDArray[np.int_], int]:
-        """Return a view, its eigenpairs, their proved signs, and the number of proved signs.
+        """Return `view`, its best eigenpairs, their signs, which are 0 if not proved, and the
+        number of proved signs.
 
         If the error of the whole matrix leaves the sign of an end of the spectrum unknown, a
         product with its eigenvector may prove the sign.
@@ -534,8 +544,9 @@ class ByEigenpairs(Inertia):
         return view, cut, signs, int((signs != 0).sum())
 
     def theorem(self) -> tuple[Contraction, float]:
-        """Check Kantorovich's theorem, and repeat the check in other units and without the orbits
-        if these may give a proof. Return the outcome and the length of Newton's step.
+        """Check Kantorovich's theorem. If it fails, repeat the check in balanced units, and without
+        projecting out the orbits, where this may give a proof. Return the outcome and the length of
+        Newton's step.
         """
         self.H.note("the theorem")
         full, view, found = self.full, self.view, self._theorem()
@@ -648,8 +659,8 @@ class ByEigenpairs(Inertia):
         return bool(zeros and not (self.signs == -1).any())
 
     def measure(self, pair: Pair) -> tuple[bool, bool]:
-        """Set the signs that are measured to be unstable to 0. Return True if all signs are stable,
-        and True if Newton's step leads towards a critical point.
+        """Set the signs that are measured to be unstable to 0. Return two flags: True if all signs
+        are stable, and True if Newton's step reduces the decrement. `pair` is not used.
         """
         self.H.note("do signs last?")
         (g, off), cut = self.gradient, self.cut
@@ -698,7 +709,7 @@ class ByEigenpairs(Inertia):
         return (low, (low - error, low + error)), (high, (high - error, high + error))
 
     def slope(self) -> Nearness:
-        """Return the nearness with the ratio ``||Hg|| / ||g||`` and the fraction of g outside the
+        """Return the nearness with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
         range of H.
         """
         near, full, plain = self.near, self.full, self.view.plain
@@ -733,12 +744,13 @@ class ByEigenpairs(Inertia):
         # `hidden` is True if an eigenvalue counts as zero only because of the measured asymmetry of
         # the products.
         full, asymmetry = self.full, self.full.M.seen()
-        # An exact matrix reports no rounding, although rounding alone can cause this much
-        # asymmetry.
+        # A matrix that is given as exact has no rounding error, although rounding may have made it
+        # asymmetric, by at most the second term.
         rounding = max(full.error - asymmetry, PRODUCT_ERROR_EPS * EPS * full.norm)
         zeros = np.abs(best.values[eigenvalue_signs(best) == 0])
         hidden = asymmetry > 2 * rounding and (zeros > best.error - full.M.seen(best.c)).any()
-        # One vector of each sign may still be proved.
+        # Without an error bound, the sign of curvature may still be proved along one vector for
+        # each sign.
         if not bounded:
             bounds = int(negative), n - int(positive)
         (low, low_bounds), (high, high_bounds) = self.extremes
@@ -769,8 +781,9 @@ class ByEigenpairs(Inertia):
 def _extreme_vectors(
     H: Products, full: DenseHessian, view: SignView, signs: NDArray[np.int_]
 ) -> tuple[SpectrumEnd, SpectrumEnd]:
-    """Return the vectors of most negative and of most positive curvature among those whose sign is
-    proved, by the matrix or by one product.
+    """Return the eigenvectors with the smallest and the largest eigenvalue, as `SpectrumEnd`
+    objects. Their vector is None if the sign of the curvature is proved neither by the matrix nor
+    by one product.
     """
     known_by = full.error + 4 * full.n * EPS * safe_norm(full.A)
     found = {-1: SpectrumEnd(), 1: SpectrumEnd()}

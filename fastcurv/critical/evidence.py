@@ -22,7 +22,7 @@ from .decide import Nearness, Proof, Spectrum
 from .theorem import Contraction
 
 # --------------------------------------------------------------------------------------------------
-# What an objective proves at theta, in the form that verdicts need.
+# Bounds that an objective proves at theta, in the form that verdicts need.
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +43,8 @@ def third_bound(
     ob: Any, theta: np.ndarray, radius: float, units: np.ndarray | None = None
 ) -> float:
     """Return a Lipschitz constant of H on the ball of `radius` around theta, or infinity if none is
-    known. With `units` it is that of ``C H(theta + C x) C`` with respect to x on ``||x|| <=
-    radius``, where ``C = diag(units)``.
+    known. With `units`, return a Lipschitz constant of ``C H(theta + C x) C`` as a function of x on
+    ``||x|| <= radius``, where ``C = diag(units)``.
     """
     if units is None:
         L = call_certificate(ob, "third_bound", theta, radius, default=np.inf)
@@ -58,7 +58,7 @@ def third_bound(
 
 def symmetry_tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
     """Return the tangents of the symmetries that are proved to hold on the ball of `radius` around
-    theta.
+    theta. If the objective offers only `flat_directions`, `change` and `error` are infinite.
     """
     held = call_certificate(ob, "orbits", theta, radius)
     flat = call_certificate(ob, "flat_directions", theta) if held is None else None
@@ -73,12 +73,14 @@ def symmetry_tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangen
 
 
 def offers_symmetries(ob: Any) -> bool:
-    """Return True if the objective reports symmetries."""
+    """Return True if the objective has a method `orbits` or `flat_directions`."""
     return certificate_method(ob, "orbits", certificate_method(ob, "flat_directions")) is not None
 
 
 def curvature_floor(ob: Any, theta: np.ndarray) -> float:
-    """Return a lower bound on all eigenvalues of H at theta, or -inf if none is known."""
+    """Return a lower bound on all eigenvalues of H at theta, or -inf if l2 is 0 or no bound is
+    known.
+    """
     if not np.max(getattr(ob, "l2", 1)) > 0:
         return -np.inf
     floor = float(call_certificate(ob, "curvature_floor", theta, default=-np.inf))
@@ -91,20 +93,21 @@ def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
     return words or "a direction is proved in which the loss falls for ever"
 
 
-# A gradient within this factor of its own rounding bound is indistinguishable from zero.
+# A gradient whose norm is at most this factor times the bound on its rounding error counts as zero.
 GRADIENT_ROUNDING_FACTOR = 10.0
 # Error bounds below this value may come from underflow alone.
 UNDERFLOW_TOL = 1e-280
 # Scale factors are clipped to 2^+-MAX_SCALE_EXPONENT times their median.
 MAX_SCALE_EXPONENT = 200
-# A gradient is called critical below this times the norm of H times the size of theta.
+# A point counts as critical if ||g|| is at most this fraction of ||H|| ||theta||.
 RELATIVE_GRADIENT_TOL = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
 class SpectrumEnd:
-    """One end of the spectrum: a unit vector (None if the sign of curvature is unknown), its
-    Rayleigh quotient, a bound on the error of the quotient, and the norm of the residual.
+    """One end of the spectrum: a unit vector (None if the sign of its curvature is unknown), its
+    Rayleigh quotient, a bound on the error of the quotient, and the norm of the residual ``Hv -
+    quotient v``.
     """
 
     vector: Any = None
@@ -157,9 +160,9 @@ def equilibrate(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def equalise_row_norms(A: Floats, d: Floats) -> Floats:
-    """Refine `d` until all rows of ``d A d`` have the same 2-norm, and return the result.
+    """Return `d` refined until all rows of ``d A d`` have 2-norm 1, to within about 1%.
 
-    This scaling is unique, so ``d A d`` does not depend on the units of the parameters.
+    The exact scaling is unique, so ``d A d`` does not depend on the units of the parameters.
     """
     squares, f = (d[:, None] * A * d) ** 2, np.ones(len(d))
     for _ in range(30):
@@ -211,15 +214,15 @@ def _units_of_unused_rows(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> 
 
 
 def candidate_units(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]:
-    """Return candidate units d > 0 whose largest entry lies in [1, 2), which follow any rescaling
-    of the parameters.
+    """Return candidates for balanced units d > 0 of the parameters. The units change along with any
+    rescaling of the parameters, and their largest entry lies in [1, 2).
 
-    The first candidate makes the rows of ``d A d`` equally long. If the `noise` is known by
-    entries, (n, n), a second candidate makes the rows of the noise equally long.
+    The first candidate makes the rows of ``d A d`` equal in 2-norm. If the `noise`, a bound on the
+    errors of A, is given by entries, (n, n), a second candidate makes the rows of ``d noise d``
+    equal in 2-norm.
 
-    Both start from a scaling that evens out the noise and does not depend on the units of the
-    parameters. If the units change by powers of two, ``d A d`` stays bitwise identical up to one
-    common power of two.
+    Both start from the scaling of `equalise_noise_entries`. If the parameters are rescaled by
+    powers of two, ``d A d`` stays bitwise identical up to one common power of two.
     """
     if noise.shape[1] == 1:
         return [_scale_largest_to_one(balance_rows(A, noise)[0])]
@@ -234,19 +237,19 @@ def equalise_noise_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
     """Return powers of two d that minimize the sum of squared logarithms of the entries of ``d
     noise d`` (Curtis and Reid 1972).
 
-    Entries that are 0 or so small that they may come from underflow are left out. A large unit of
-    the loss scales these entries as well, so the limit grows with the largest entry. This is a
-    least-squares problem on the sparsity pattern, so a change of the units of rows changes nothing
-    but d. All `layers`, given as the layer number of each row, have the same weight: if one has
-    collapsed, d lies half-way between its units and those of the others, however many parameters
-    each has.
+    Entries that are 0 or so small that they may come from underflow are left out. The threshold is
+    relative to the largest entry if that is above 1, since all entries grow with the scale of the
+    loss. The sum is a least-squares problem on the sparsity pattern, so a rescaling of the
+    parameters changes d and nothing else. All `layers`, given as the layer number of each row, have
+    the same weight: if one layer has collapsed, d lies half-way between the units of that layer and
+    those of the others, however many parameters each layer has.
     """
     shares = 1.0 / np.bincount(layers)[layers]
     counted = noise > UNDERFLOW_TOL * max(1.0, float(noise.max(initial=0.0)))
     logs = np.log2(np.where(counted, noise, 1.0))
     each = counted @ shares
     # A pattern without diagonal entries may be bipartite. Scaling one side up and the other down
-    # then changes nothing, and the small diagonal term makes the solution unique.
+    # then leaves the objective unchanged, and the small diagonal term makes the solution unique.
     M = counted * shares + np.diag(each + 1e-9 * (1e-9 + each))
     x = np.linalg.solve(M, -(logs @ shares))
     middle = np.median(x[each > 0]) if each.any() else 0.0
@@ -353,7 +356,9 @@ class ClassifyOptions:
 
     @property
     def dense(self) -> bool:
-        """True if the whole spectrum is computed, provided that it fits into the time limit."""
+        """True if the whole spectrum is computed: n is below `dense_below`, and the limits on
+        products and time allow n products and an eigendecomposition.
+        """
         n = self.theta.size
         return (
             n < self.dense_below
@@ -363,8 +368,8 @@ class ClassifyOptions:
 
 
 def check_run(run: Any, theta: np.ndarray) -> Krylov:
-    """Check that `run` is a `Krylov` run on an operator that may be the Hessian at theta, and
-    return it; `check_operator` compares the operators.
+    """Check that `run` is a `Krylov` run on an operator with the size and, if stored, the theta of
+    the Hessian at theta, and return `run`. The products are compared by `check_operator`.
     """
     if not isinstance(run, Krylov):
         raise TypeError(
@@ -385,8 +390,8 @@ def check_run(run: Any, theta: np.ndarray) -> Krylov:
     return run
 
 
-# factor on sqrt(eps) for the allowed error of a Lanczos relation; semi-orthogonality loses a few
-# times sqrt(eps)
+# maximum relative error of a Lanczos relation, in units of sqrt(eps); semi-orthogonality alone
+# causes a few of them
 MAX_ORTHOGONALITY_LOSS = 100.0
 
 
@@ -395,8 +400,8 @@ def check_operator(run: Runs, H: Products) -> int:
     of products used for the check.
 
     Operators of a network are compared by objective and kind. Any other operator must have the same
-    product with a random vector, and the products stored in the run must be those of H, which one
-    product with a random combination of the basis shows.
+    product with a random vector, and the products stored in the run must be those of H, which is
+    tested by one product with a random combination of the basis vectors.
     """
     op, native, rng = run.op, H.native, np.random.default_rng(0)
     if _is_same_curvature(op, native):

@@ -1,5 +1,5 @@
 """Search for a minimum on kinks near theta, by Newton's method in (theta, slopes) with updates of
-the active set, and its proof.
+the active set, and a proof of the minimum.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from .theorem import EPS, Slice, kantorovich, newton_step_in_slice
 # --------------------------------------------------------------------------------------------------
 # The proof that a point on kinks is a minimum: Kantorovich's theorem for (theta, slopes).
 #
-# A critical point of Phi is a strict local minimum of the loss if it has as many negative
-# eigenvalues as slopes, the slopes lie strictly inside their intervals, the signs of the other
+# Phi is the loss as a smooth function of theta and of the slopes at the active kinks. A critical
+# point of Phi is a strict local minimum of the loss if its Hessian has as many negative eigenvalues
+# as there are slopes, the slopes lie strictly inside their intervals, the signs of the other
 # pre-activations do not change and the loss rises on both sides of every kink; see
 # `fastcurv.certify.kinks` for the reason. These hypotheses are checked here at a point near a
 # critical point, as `fastcurv.critical.theorem` checks those for a smooth loss.
 
-# lengths tried for the columns of slopes, relative to the largest curvature
+# norms to which the columns of the slopes in the Hessian of Phi are scaled in turn, relative to the
+# largest curvature
 COLUMN_LENGTH_RATIOS = (1e-1, 1e-2, 1e-3, 1.0)
-SATISFACTORY_H = 1e-3  # value of h below which no other units are tried
+SATISFACTORY_H = 1e-3  # no other units are tried if h is below this value
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,14 @@ def _count_noun(n: int, what: str) -> str:
 
 
 def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimum:
-    """Check every hypothesis at (theta, slopes). Return the result in the units of the slopes that
-    give a proof, or else the smallest h.
+    """Check every hypothesis at (theta, slopes) in several units of the slopes. Return the result
+    for the units that give a proof with the smallest h, or the smallest h if none gives a proof.
 
     Parameters
     ----------
     phi : KinkObjective
     point : ndarray, shape (n + m,)
+        theta (n,), then the slopes (m,) at the active kinks.
     """
     K = phi.hessian(point)
     g, g_errors = phi.precise_gradient(point)
@@ -193,11 +196,14 @@ MAX_HESSIAN_WORK_ENTRIES = 5e7
 MAX_ACTIVE_SET_UPDATES = 12  # maximum number of updates of the active set
 MAX_NEWTON_STEPS = 12  # maximum number of Newton steps between updates
 MIN_PREACTIVATION_SCALE = 1e-100  # minimum scale of pre-activations, for a theta that is almost 0
-# A pre-activation below this value that has no effect on the outputs counts as on neither side.
+# A pre-activation that has no effect on the outputs keeps its side of the kink if its absolute
+# value is at most this.
 IDLE_PREACTIVATION_TOL = 1e-13
-# Pre-activations below this fraction of the layer's largest count as 0.
+# Pre-activations count as 0 if their absolute values are at most this fraction of the layer's
+# largest.
 ZERO_PREACTIVATION_TOL = 1e-7
-# A slope this close to the slope on either side has left the kink.
+# A slope within this distance of the slope on either side of the kink counts as having left the
+# kink.
 KINK_SLOPE_TOL = 1e-3
 # A verdict on theta covers a minimum at active kinks within this distance, relative to ||theta||.
 MAX_COVERED_DISTANCE = 1e-7
@@ -230,8 +236,8 @@ class KinkPoint:
 
 
 def rows_with_kinks(ob: Any) -> Any:
-    """Return the rows of an objective if it has kinks that can be smoothed and is small enough for
-    the proof, otherwise None.
+    """Return the rows of an objective, with its kinks, if these can be smoothed and the network is
+    small enough for the proof, otherwise None.
     """
     rows = call_certificate(ob, "relu_rows")
     first = None if rows is None else rows.smoothed(1.0)
@@ -286,8 +292,9 @@ def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
 
 
 def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> KinkPoint | None:
-    """Run Newton's method in (theta, slopes) from an estimate, with updates of the active set.
-    Return None if it does not converge.
+    """Run Newton's method in (theta, slopes) from the given estimates, with updates of the active
+    set. `slopes` holds the slopes (N, units) of each hidden layer. Return the point with its proof,
+    or None if the active set or the steps do not converge.
     """
     gates, collapsed = [], []
     for s, leak in zip(slopes, rows.leaks):
@@ -339,7 +346,7 @@ def _collapsed_units(
 
 def _solve_critical_point(phi: Any, point: np.ndarray) -> np.ndarray | None:
     """Solve for a critical point of Phi by Newton's method, with the precise gradient in the last
-    step. Return None if it does not converge.
+    step. Return None if the steps do not converge.
     """
     size = np.inf
     for _ in range(MAX_NEWTON_STEPS):
@@ -365,8 +372,8 @@ def _update_active_set(
     zs: list[np.ndarray],
     collapsed: list[np.ndarray],
 ) -> bool:
-    """Update the active set: slopes outside their interval leave it, and pre-activations that
-    changed sign enter. Return True if anything changed.
+    """Update the active set in place: kinks whose slopes lie outside their interval leave the set,
+    and pre-activations that changed sign enter it. Return True if anything changed.
     """
     changed = False
     for l, effective in enumerate(rows.effective(gates)):

@@ -61,31 +61,32 @@ from ..spectrum.results import format_number, to_json_value
 from ..structure.parameters import has_kinks, l2_diagonal, terms_of_a_row
 from ..structure.tables import LOSSES
 
-# ratio of rows to parameters below which intervals were found to cover too little
+# minimum ratio of rows to parameters; below, intervals were found to cover too little
 MIN_ROWS_PER_PARAMETER = 2.0
 # Effective parameters per target, x, above which the noise of a network with hidden layers is too
 # uncertain. If the fit used up twice as many degrees of freedom as the linearised network has, new
 # errors have the variance (1 + 2 x) s^2, and the interval has (1 + x) (1 - 2 x) / (1 - x) s^2: at
 # 0.2, intervals of 95% cover 88%.
 MAX_PARAMETERS_PER_TARGET = 0.2
-JACOBIAN_BLOCK_ENTRIES = 1 << 22  # number of entries in a block of the Jacobian of new rows
-# number of entries of a Jacobian (128 kB) up to which one thread takes less time than counting the
-# CPUs
+JACOBIAN_BLOCK_ENTRIES = 1 << 22  # maximum number of entries in a block of the Jacobian of new rows
+# maximum number of entries of a Jacobian (128 kB) that is computed by one thread, in less time than
+# counting the CPUs takes
 ONE_THREAD_MAX_ENTRIES = 1 << 14
-# Eigenvalues below this count as 0 if the diagonal is scaled to 1; about the square root of the
-# rounding error.
+# Eigenvalues of a matrix (n, n) with unit diagonal count as 0 up to n times this, about the square
+# root of the rounding error.
 FLAT_EIGENVALUE_TOL = 1.5e-8
 N_QUADRATURE_NODES = 32  # number of Gauss-Hermite nodes for the mean of a sigmoid
 N_SEQUENCE_POINTS = 1024  # number of low-discrepancy points for the mean of a softmax
-# degrees of freedom below this fraction of the number of targets are rounding errors
+# minimum degrees of freedom, as a fraction of the number of targets; smaller differences are
+# rounding errors
 MIN_FREEDOM_RATIO = 1e-8
-MIN_NOISE = 1e-140  # squares of the noise and quotients by them neither overflow nor underflow
-# decrement of the log posterior beyond which theta is more than one standard deviation from the
+MIN_NOISE = 1e-140  # minimum noise; its square and the quotients by it do not underflow or overflow
+# maximum decrement of the log posterior; above, theta is more than one standard deviation from the
 # mode
 MAX_NEWTON_DECREMENT = 0.5
 
-# Losses that are negative log likelihoods up to a constant: the missing terms of each row as a
-# function of y.
+# Losses that are negative log likelihoods up to a term of y: that term, which is missing in the
+# loss of each entry of y.
 _MISSING_LOG_TERMS: dict[str, Any] = {
     "mse": lambda y: 0 * y,
     "cross_entropy": lambda y: 0 * y,
@@ -114,22 +115,24 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         such parameters only, and on the same rows.
     n_effective : float
         The number of parameters that the rows determine: MacKay's gamma of those with a penalty,
-        plus the others. By the Hessian it is the sum of the leverages of `leave_one_out`.
+        plus the others. If `curvature` is ``hessian``, it is the sum of the leverages of
+        `leave_one_out`.
     noise : float or None
         The standard deviation s of the noise, for ``mse``; None for other losses.
     prior_precision : float
         The precision of the Gaussian prior of parameters with a penalty.
     next_l2 : float
-        The penalty at MacKay's fixed point for this theta: training with it, and repeating, leads
-        to a maximum of the evidence. NaN without a penalty, and if the rows determine no parameter
-        with one.
+        The penalty that MacKay's fixed-point equation gives at this theta. Training with `next_l2`
+        and repeating the computation leads to a maximum of the evidence. NaN without a penalty, and
+        if the rows determine no parameter with one.
     n_undetermined : int
-        The number of directions of parameters without a penalty that change no output on any row.
-        They are held at theta.
+        The number of directions, among parameters without a penalty, that change no output on any
+        row. The posterior keeps theta fixed along these directions.
     rows_per_parameter : float
         The number of rows divided by n. Below 2, intervals tend to cover too little.
     decrement : float
-        The predicted increase of the log posterior in a Newton step: 0 at a stationary point.
+        The predicted increase of the log posterior by a Newton step, which is 0 at a stationary
+        point.
     curvature : str
         ``ggn`` or ``hessian``.
     objective : Objective
@@ -272,8 +275,8 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
 def output_covariance_roots(
     model: MLP, theta: Any, root: Any, X: Any
 ) -> Iterator[tuple[Any, Floats]]:
-    """Yield blocks of rows (N, k), and J C (N, d_out, rank) for the Jacobian J of their outputs and
-    a root C of the covariance.
+    """Yield blocks of rows of X (N, k) with the products J C (N, d_out, rank), where J is the
+    Jacobian of their outputs and C, `root` (n, rank), a root of the covariance of the parameters.
     """
     X, d = dense_rows(model, X), model.sizes[-1]
     step = max(1, JACOBIAN_BLOCK_ENTRIES // (d * model.n_params))
@@ -288,15 +291,17 @@ def output_covariance_roots(
 
 
 def output_deviations(model: MLP, theta: Any, root: Any, X: Any) -> Floats:
-    """Return the standard deviation of each output ``(N, d_out)`` for a root of the covariance."""
+    """Return the standard deviation of each output ``(N, d_out)``, given a root (n, rank) of the
+    covariance of the parameters.
+    """
     blocks = output_covariance_roots(model, theta, root, X)
     squares = np.concatenate([np.einsum("ijk,ijk->ij", part, part) for _, part in blocks])
     return np.asarray(np.sqrt(squares))
 
 
 def _mean_sigmoid(z: Floats, root: Floats) -> Floats:
-    """Return the mean of a sigmoid over Gaussian outputs, for labels or for both classes of one
-    output.
+    """Return the mean of a sigmoid of Gaussian outputs with means z (N, d_out) and covariance roots
+    (N, d_out, rank): (N, d_out) for labels, or (N, 2), both classes, for one output.
     """
     x, w = np.polynomial.hermite_e.hermegauss(N_QUADRATURE_NODES)
     spread = np.sqrt(np.einsum("ijk,ijk->ij", root, root))
@@ -305,8 +310,9 @@ def _mean_sigmoid(z: Floats, root: Floats) -> Floats:
 
 
 def _mean_softmax(z: Floats, root: Floats) -> Floats:
-    """Return the mean of a softmax over Gaussian outputs, from the points of an additive recurrence
-    (Kronecker) sequence and their negatives.
+    """Return the mean (N, d_out) of a softmax of Gaussian outputs with means z (N, d_out) and
+    covariance roots (N, d_out, rank), over the points of an additive recurrence (Kronecker)
+    sequence and their negatives.
     """
     N, d, _ = root.shape
     rates = np.sqrt([p for p in range(2, 12 * d + 12) if all(p % k for k in range(2, p))][:d])
@@ -341,11 +347,11 @@ def laplace(
         A minimum of the objective, or a point near one.
     curvature : {"ggn", "hessian"}
         The Gauss-Newton matrix, which is positive semidefinite anywhere and suits relu networks, or
-        the Hessian, which must be positive definite at theta. Second derivatives of
-        ``gaussian_nll`` are negative on some rows: it needs the Hessian.
+        the Hessian, which must be positive definite at theta. ``gaussian_nll`` needs the Hessian,
+        since its second derivatives are negative on some rows.
     noise : float, optional
         For ``mse``: the standard deviation of the noise. By default it is estimated from the
-        residuals, with `n_effective` degrees of freedom taken off.
+        residuals, with degrees of freedom reduced by `n_effective`.
 
     Returns
     -------
@@ -373,7 +379,7 @@ def laplace(
 
     Notes
     -----
-    Costs the matrix and ``n^3`` flops, and ``2 n^2`` flops for each output of a new row.
+    Cost: the matrix and ``n^3`` flops, and ``2 n^2`` flops for each output of a new row.
 
     References
     ----------
@@ -460,10 +466,10 @@ def laplace_posterior(
 
 
 def _sum_of_leverages(ob: Any, theta: Floats, root: Floats, default: float) -> float:
-    """Return the trace of ``H^-1 G`` for the Gauss-Newton matrix G without l2, or `default` if the
-    loss has no such matrix.
+    """Return the trace of ``H^-1 G`` for the Gauss-Newton matrix G without l2, where ``H^-1 = root
+    root'``, or `default` if the loss has no such matrix.
 
-    ``tr H^-1 (H - l2)``, its value without curvature of the outputs, can be far below 0 at a
+    ``tr H^-1 (H - l2)``, which is equal to this trace for linear outputs, can be far below 0 at a
     minimum where an eigenvalue of H is smaller than l2.
     """
     try:
@@ -501,7 +507,9 @@ def _warn_of_few_rows(ob: Any, count: float, effective: float) -> None:
 
 
 def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
-    """Return the objective and the point in float64, after checking that they have a posterior."""
+    """Return the objective and theta in float64, after checking that the Laplace approximation is
+    defined for them.
+    """
     check_rows_in_memory(ob, "laplace")
     check_no_batch_norm(ob, "laplace")
     _check_likelihood(ob.loss)
@@ -518,7 +526,9 @@ def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floa
 
 
 def is_likelihood(loss: Any) -> bool:
-    """Return True if a loss is a negative log likelihood. User-defined losses are assumed to be."""
+    """Return True if a loss is one of `_MISSING_LOG_TERMS` or user-defined. User-defined losses are
+    assumed to be negative log likelihoods.
+    """
     given = LOSSES[loss].given
     return loss in _MISSING_LOG_TERMS or given is not None and not given.built_in
 
@@ -533,8 +543,8 @@ def _check_likelihood(loss: Any) -> None:
 
 
 def _missing_log_likelihood(ob: Any) -> float:
-    """Return the sum of the terms that are missing in the sum over rows of a loss for a negative
-    log likelihood.
+    """Return the weighted sum over all rows of the terms by which their losses fall short of a
+    negative log likelihood.
     """
     given = LOSSES[ob.loss].given
     if given is not None and not given.built_in:
@@ -548,7 +558,8 @@ def _noise_deviation(
     ob: Any, noise: Any, data: float, n_terms: float, effective: float
 ) -> float | None:
     """Return the standard deviation of the noise: the given one, or an estimate from the sum of
-    squared residuals `data` and the degrees of freedom that the effective parameters leave.
+    squared residuals `data` and the ``n_terms - effective`` degrees of freedom. Return None if the
+    loss is not ``mse``.
     """
     freedom = n_terms - effective
     if ob.loss != "mse":
@@ -580,8 +591,9 @@ def _noise_deviation(
 def _inverse_root(
     M: Floats, penalised: Any, l2: float, curvature: str
 ) -> tuple[Floats, float, float, int]:
-    """Return C with ``M^-1 = C C'`` on the determined directions, the logarithm of the determinant
-    there, the trace of the inverse over the penalised parameters, and the rank.
+    """Return C (n, rank) with ``M^-1 = C C'`` on the directions that M determines, the logarithm of
+    the determinant of M on them, the trace of the inverse over the penalised parameters, and the
+    rank.
     """
     n, p, f = len(M), np.flatnonzero(penalised), np.flatnonzero(~penalised)
     R, logdet_flat = _flat_root(M[np.ix_(f, f)])
@@ -627,7 +639,9 @@ def _flat_root(M: Floats) -> tuple[Floats, float]:
 
 
 def _not_definite_error(M: Floats, curvature: str) -> NotPositiveDefiniteError:
-    """Return the error for a matrix that has no inverse, with its smallest eigenvalue."""
+    """Return the exception for a matrix M that is not positive definite. The message has the
+    smallest eigenvalue of M.
+    """
     matrix = {"ggn": "Gauss-Newton matrix", "hessian": "Hessian"}[curvature]
     cure = (
         "Find a minimum first, or use curvature='ggn'"

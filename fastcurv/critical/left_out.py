@@ -54,11 +54,10 @@ from .without_rows import (
     without_row,
 )
 
-# smallest eigenvalue of I - S M / N at which the curvature of the row is removed
+# minimum eigenvalue of I - S M / N at which the curvature of the row is removed
 MIN_REMAINING_EIGENVALUE = 1e-10
-# The largest product of diagonal entries of H and H^-1, which is 1 for parameters that do not
-# interact and below 1000 at usual minima. Above this bound `classify` checks the signs of all
-# eigenvalues.
+# maximum product of a diagonal entry of H and that of H^-1, which is 1 for parameters that do not
+# interact and below 1000 at usual minima; above, `classify` checks the signs of all eigenvalues
 MAX_VARIANCE_INFLATION = 1e6
 # number of steps with one factor that refine a minimum of a float32 objective in float64; each
 # reduces the error by about the accuracy of float32
@@ -69,8 +68,8 @@ MAX_PARAMETERS_PER_TARGET = 0.5
 
 
 class Interval(NamedTuple):
-    """Lower and upper bounds of predictions, two arrays of one shape. They are infinite if there
-    are too few rows.
+    """Lower and upper bounds of prediction intervals, two arrays of one shape, infinite if there
+    are too few training rows.
     """
 
     low: Floats
@@ -78,7 +77,10 @@ class Interval(NamedTuple):
 
 
 def _check_minimum(ob: Any, theta: Any, call: str) -> Minimum:
-    """Check that `theta` is a minimum of `ob` with a positive definite Hessian, and return it."""
+    """Return theta, in float64, as a `Minimum` of `ob`, after checking that its Hessian is positive
+    definite and its gradient within the tolerance. `call` is the name of the public function, for
+    errors.
+    """
     check_rows_in_memory(ob, call)
     check_no_batch_norm(ob, call)
     theta = ob.model.check_theta(theta)
@@ -132,8 +134,8 @@ def _check_minimum(ob: Any, theta: Any, call: str) -> Minimum:
 
 
 def _no_minimum_error(ob: Any, H: Any, shift: Any, eigenvalue: float) -> NotPositiveDefiniteError:
-    """Return the error for a point whose Hessian is not positive definite, with its smallest
-    eigenvalue.
+    """Return the exception for a theta whose Hessian H is not positive definite. The message has the
+    smallest eigenvalue and the number of those that are not positive.
     """
     values = eigvalsh(H.to_dense() if shift is None else _add_shift_curvature(H, shift).to_dense())
     some = int((values <= len(values) * 2 * UNIT_ROUNDOFF * np.abs(values).max()).sum())
@@ -163,8 +165,9 @@ def _warn_of_unknown_sign(ob: Any, theta: Floats, factor: CholeskyFactor) -> Non
 
 
 def _unpenalised_shift(ob: Any) -> Any:
-    """Return the last biases as a slice of theta if adding a number to all changes no probability,
-    as with classes and no penalty. Otherwise return None.
+    """Return the slice of theta that holds the last layer's biases if adding one number to all of
+    them changes neither a probability nor the penalty: the outputs pass through a softmax, and
+    these biases have no penalty. Otherwise return None.
     """
     model = ob.model
     if LOSSES[ob.loss].link != "softmax" or not model.bias:
@@ -174,8 +177,9 @@ def _unpenalised_shift(ob: Any) -> Any:
 
 
 def _add_shift_curvature(H: Any, shift: slice) -> MatrixOperator:
-    """Return H with added curvature along the shift of all last biases, along which H and the
-    derivatives of the rows' losses are 0. The added curvature changes no probability.
+    """Return H as a matrix with curvature added along the direction that shifts all last biases,
+    along which H and the derivatives of the rows' losses are 0. The added curvature changes no
+    prediction.
     """
     A = H.to_dense()
     A[shift, shift] += float(np.diagonal(A)[shift].mean()) or 1.0
@@ -196,7 +200,9 @@ def _row_losses(ob: Any, z: Floats) -> Floats:
 
 
 def _score_of_outputs(ob: Any, z: Floats) -> float:
-    """Return the score that belongs to the loss, over the rows whose weight is not 0."""
+    """Return the score that belongs to the loss, such as R^2 or the accuracy, of outputs z over the
+    rows whose weight is not 0.
+    """
     counts = slice(None) if ob.sample_weight is None else ob.sample_weight > 0
     score = LOSSES[ob.loss].score[1]
     return float(score(z[counts], ob.y[counts]))
@@ -223,10 +229,11 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
     hat_matrix_diag : ndarray (N,)
         Leverages, traces of ``S_i M_i / N``. Their sum is the effective number of parameters.
     cooks_distance : ndarray (N,)
-        ``d' H d`` of the change d of the parameters, in units of the variance of the residuals over
-        N for squared errors and of the log-likelihood for other losses, over the sum of
-        `hat_matrix_diag`. For a linear model without l2 it is the first value that statsmodels
-        returns. NaN where every residual is 0, or no row determines a parameter.
+        ``d' H d``, where d is the change of the parameters without the row, times the number of
+        terms in the loss (N, or ``N d_out`` for means over all entries), divided by the sum of
+        `hat_matrix_diag` and, for squared errors, by twice the variance of the residuals. For a
+        linear model without l2 these are the distances that statsmodels returns. NaN where every
+        residual is 0, or no row determines a parameter.
     kept : ndarray (N,) of bool, or None
         With ``exact=True``: True where a minimum without the row is proved to lie in the same
         basin, see `leave_one_out`.
@@ -234,8 +241,9 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         True if predictions are those of minima without each row, False if they are those of one
         Newton step.
     n_approximate : int
-        Number of rows without which H is not positive definite to first order. Their change is that
-        of `influence`, or with ``exact=True`` that of the minimum reached from theta.
+        Number of rows without which H is not positive definite to first order. The change of the
+        parameters without such a row is estimated as in `influence`, or with ``exact=True`` leads
+        to the minimum reached from theta.
     rows_without_minimum : ndarray of int
         Rows without which the objective is proved to have no minimum, such as the only row of a
         class whose bias has no penalty. Their predictions are those of a finite step towards an
@@ -297,8 +305,9 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         return found
 
     def _networks(self, n_new: int) -> Iterator[tuple[slice, Floats]]:
-        """Yield blocks of the parameters without each row, (rows, n), that are small enough for
-        predictions of `n_new` rows by each network.
+        """Yield pairs of a slice of the training rows and the parameters (rows, n) of the networks
+        trained without each of them, in blocks that are small enough to predict `n_new` rows by
+        each network.
         """
         at, N = self._at, self._at.ob.n_samples
         most = max(1, JACOBIAN_BLOCK_ENTRIES // (max(at.ob.model.sizes) * max(1, n_new)))
@@ -382,7 +391,8 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         inverse = np.exp if given is not None and given.exponential else np.asarray
         z = outputs_of_networks(ob.model, self._at.theta[None], dense_rows(ob.model, X_new))[0]
         weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
-        with np.errstate(over="ignore", invalid="ignore"):  # infinite exponentials of outputs
+        # exponentials of outputs may be infinite
+        with np.errstate(over="ignore", invalid="ignore"):
             moved = inverse((z[:, :, None] + self.change(X_new))[:, :width])
             own = np.abs(ob.y - inverse(self.predictions[:, :width])).T  # absolute errors
             own[:, self._undetermined] = np.inf  # shape (targets, N)
@@ -478,8 +488,9 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
 
 
 def _upper_quantile(x: Floats, weight: Floats, level: float) -> Floats:
-    """Return the smallest numbers along the last axis of x up to which rows of total weight ``level
-    (total + 1)`` lie, or infinity if there are too few. 1 is the weight of the new row.
+    """Return the weighted upper quantile along the last axis of x: the smallest number such that
+    the entries up to it have a total weight of at least ``level (total + 1)``, or infinity if all
+    have less. The 1 is the weight of the new row.
     """
     order = np.argsort(x, axis=-1, kind="stable")
     total = float(weight.sum())
@@ -501,7 +512,7 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
         With its rows in memory, dense or sparse, and no batch normalisation.
     theta : array_like (n,)
         A minimum at which the Hessian is positive definite, such as `minimize` finds with l2 > 0.
-        If the objective is in float32, it is refined in float64.
+        For an objective in float32, theta is refined in float64.
     exact : bool
         If False, take one Newton step for each row. If True, find the minimum of the objective
         without the row by further steps, and try to prove that it lies in the same basin.
@@ -515,9 +526,9 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     Raises
     ------
     ValueError
-        If theta is no minimum, with the smallest eigenvalue of the Hessian if that is not positive;
-        with batch normalisation; if the rows are not in memory; if a pre-activation lies at a kink
-        of relu, leaky_relu or elu.
+        If theta is not a minimum (the message has the smallest eigenvalue of the Hessian if that is
+        not positive), the network has batch normalisation, the rows are not in memory, or a
+        pre-activation lies at a kink of relu, leaky_relu or elu.
 
     See Also
     --------
@@ -533,17 +544,17 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     Adding one number to the biases of all classes changes no probability. Where these biases have
     no penalty, H is 0 along that direction, which does not count as flat.
 
-    The score belongs to minima near theta. Refits from scratch may end in others, and then predict
-    worse than the score. Losses of rows left out do not find wrong labels better than training
-    losses do.
+    The score belongs to minima near theta. Refits from scratch may end in other minima, and then
+    predict worse than the score. The losses of left-out rows do not find wrong labels better than
+    training losses do.
 
     `kept` of row i is true if two statements are proved about the objective without the row: a
     minimum lies within a certified radius of the point reached, by the theorem of `classify`; and
-    the objective is strictly convex on the straight line from theta to that point. So it decreases
-    along the line, and no barrier separates the two points. It is false where this could not be
-    proved. Unlike those of `classify`, these proofs bound rounding errors by margins: a millionth
-    of each curvature and 1e-10 of the mean norm of the rows' gradients, and at least 1000 times the
-    certified errors at theta.
+    the objective is strictly convex on the straight line from theta to that point. So the objective
+    decreases along the line, and no barrier separates the two points. `kept` is false if one of the
+    statements could not be proved. Unlike those of `classify`, these proofs bound rounding errors
+    by margins: a millionth of each curvature and 1e-10 of the mean norm of the rows' gradients, and
+    at least 1000 times the certified errors at theta.
 
     Examples
     --------
@@ -570,9 +581,9 @@ def minimum_after_fit(ob: Any, theta: Any) -> Floats:
 
 
 def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
-    """Return the result of `leave_one_out` at the end of a fit. For smooth activations it is
-    computed at the minimum that `minimize` reaches from theta. If the Hessian is not positive
-    definite there, or with kinks, the Gauss-Newton matrix replaces it.
+    """Return the result of `leave_one_out` at the end of a fit. For smooth activations the result
+    is computed at the minimum that `minimize` reaches from theta. If the Hessian is not positive
+    definite there, or the activation has kinks, the Gauss-Newton matrix replaces the Hessian.
     """
     ob, theta = cast_to_float64(ob), minimum_after_fit(ob, theta)
     if not has_kinks(ob.model):
@@ -594,7 +605,9 @@ def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
 
 
 def _leave_one_out_at_minimum(at: Minimum, exact: bool) -> LeftOut:
-    """Return the result of `leave_one_out` from a factor of the curvature."""
+    """Return the result of `leave_one_out` at a minimum, from the Cholesky factor of the curvature
+    there.
+    """
     ob = at.ob
     N, d = ob.n_samples, ob.model.sizes[-1]
     z, first, second = ob.outputs(at.theta)
@@ -690,7 +703,7 @@ def _is_definite_without_row(removed: Floats) -> Any:
     `MIN_REMAINING_EIGENVALUE`. These are the eigenvalues of the Hessian without the row, relative
     to the Hessian.
     """
-    # a sufficient condition
+    # If the Frobenius norm of `removed` is below 1, so are all its eigenvalues.
     above = np.linalg.norm(removed, axis=(1, 2)) < 1 - MIN_REMAINING_EIGENVALUE
     if not above.all():
         remainder = np.eye(removed.shape[1]) - removed[~above]
@@ -700,7 +713,9 @@ def _is_definite_without_row(removed: Floats) -> Any:
 
 
 def _cooks_distances(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats:
-    """Return Cook's distance of each row from its ``d' H d``."""
+    """Return Cook's distance of each row, from the outputs z, the leverages `hat` and the values of
+    ``d' H d`` in `squares`.
+    """
     count, effective = ob.n_samples * terms_of_a_row(ob), float(hat.sum())
     scale = effective
     if LOSSES[ob.loss].link == "identity":

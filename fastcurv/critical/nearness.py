@@ -43,9 +43,10 @@ from .theorem import EPS, TINY, Slice
 
 # predicted decrease of Newton's step, relative to f - c, up to which theta counts as near
 DECREMENT_TOL = 1e-8
-# number of eps by which rounding to the stored dtype may change each parameter
+# relative change of a parameter by rounding to the stored dtype, in units of eps
 STORAGE_ERROR_EPS = 8.0
-# relative error of a precise gradient above which the plain gradient may be more accurate
+# maximum relative error of a precise gradient that is used without comparing it with the plain
+# gradient
 MAX_PRECISE_GRADIENT_ERROR = 1e-6
 # error assumed for a gradient without a bound, in eps |H| |theta|
 GRADIENT_ERROR_EPS = 64.0
@@ -59,12 +60,13 @@ def assess_nearness(
     gradient: tuple[np.ndarray, float],
     gradient_tol: float | None = None,
 ) -> Nearness:
-    """Apply the rule of this module with all eigenpairs of the Hessian.
+    """Return the `Nearness` of theta by the rule of this module, from all eigenpairs of the
+    Hessian.
 
     Parameters
     ----------
     ob : object
-        ``value`` and ``loss_lower_bound`` are used where offered.
+        The objective, whose optional ``value`` and ``loss_lower_bound`` are used.
     theta : ndarray, shape (n,)
     reach : ndarray, shape (n,)
         ``|H| |theta|``, with absolute values by entries.
@@ -73,7 +75,7 @@ def assess_nearness(
     gradient : (ndarray, float)
         g and a bound on its error, as `gradient_and_error` returns them.
     gradient_tol : float, optional
-        Replaces the rule: theta is near if ``||g|| <= gradient_tol``.
+        A tolerance that replaces the rule: theta is near if ``||g|| <= gradient_tol``.
     """
     g, off = gradient
     decrement, whole = newton_decrement(g, off, reach, eigen)
@@ -93,11 +95,11 @@ def assess_nearness_by_decrement(
     *,
     whole: float | None = None,
 ) -> Nearness:
-    """Apply the nearness rule to a known decrement.
+    """Return the `Nearness` of theta by the rule of this module, from a known decrement.
 
     `reach` is an upper bound on ``|theta|' |H| |theta|``, and `whole` is the decrement without the
-    allowance for the rounding of g. The threshold is NaN if f is not finite, and never below the
-    smallest normal number.
+    allowance for the rounding of g. The threshold is NaN if the loss f is not finite, and otherwise
+    at least the smallest normal number.
     """
     f = value_at(ob, theta) if hasattr(ob, "value") else 0.0
     own = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)
@@ -123,10 +125,11 @@ def nearness_from_numbers(
     gradient_tol: float | None,
     whole: float | None = None,
 ) -> Nearness:
-    """Return a `Nearness` from its numbers. A threshold that is infinite or NaN is no tolerance.
+    """Return the `Nearness` for a decrement and its threshold, or for a tolerance on ||g|| that the
+    caller gave. If the threshold is infinite or NaN, theta is not near.
 
-    The norm at which g would fail is computed from the decrement of the whole g, `whole`, not from
-    the part beyond rounding.
+    The field `gradient_tol` is computed from `whole`, the decrement of all of g, and not from
+    `decrement`, that of the part beyond rounding.
     """
     if gradient_tol is not None:
         near = gradient_norm <= gradient_tol < np.inf
@@ -186,16 +189,17 @@ def assumed_error(norm: float, theta: np.ndarray) -> float:
 def newton_decrement(
     g: np.ndarray, off: float, reach: np.ndarray, eigen: Slice
 ) -> tuple[float, float]:
-    """Return ``g'|H|^-1 g / 2`` of the part of g beyond its rounding error, and of the whole g.
+    """Return ``g'|H|^-1 g / 2`` for the part of g beyond its rounding error, and for all of g.
 
-    An eigenvalue smaller than its error is replaced by the error, the largest counts on the
-    complement of the slice, and each slope is reduced by the error that g may cause in it.
+    Eigenvalues smaller than their error are replaced by the error, the largest one is used on the
+    complement of the slice, and for the first result each slope ``g'u`` is reduced by the bound on
+    its error.
 
     Parameters
     ----------
     g : ndarray, shape (n,)
     off : float
-        Bound on the norm of its error; if NaN, ``64 eps |H| |theta|`` is assumed per parameter.
+        Bound on the norm of the error of g; NaN stands for ``64 eps |H| |theta|`` per parameter.
     reach : ndarray, shape (n,)
         ``|H| |theta|``, with absolute values by entries.
     eigen : Slice
@@ -204,8 +208,8 @@ def newton_decrement(
     slopes = np.abs(eigen.vectors.T @ (eigen.c * g))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # The decrease predicted for each parameter alone, g_i^2 / |H|_ii, is at most g'|H|^-1 g by
-        # the Cauchy-Schwarz inequality in any units. It is compared with the rounding of that entry
-        # of g alone.
+        # the Cauchy-Schwarz inequality in any units. Only the rounding of entry i of g is
+        # subtracted there.
         shares = eigen.vectors**2
         across = np.maximum(0.0, 1 - shares.sum(axis=1)) * sizes.max(initial=0.0)
         diagonal = (shares @ sizes + across) / eigen.c / eigen.c  # upper bound on |H|_ii
@@ -243,13 +247,13 @@ def _squared_slopes_over_sizes(slopes: np.ndarray, sizes: np.ndarray) -> np.ndar
 # eigenpairs are available, which takes a few products. The steps contract if each one at least
 # halves the gradient in those coordinates, a test that no rescaling of parameters changes.
 
-MAX_NEWTON_STEPS = 10
-MAX_CONTRACTION = 0.5  # largest allowed ratio of the gradient norms after and before a step
+MAX_NEWTON_STEPS = 10  # maximum number of Newton steps
+MAX_CONTRACTION = 0.5  # maximum ratio of the gradient norms after and before a step
 # number of steps after which the ratio must be at most MAX_LATE_CONTRACTION; linear convergence is
 # too slow for Newton's method
 FIRST_LATE_STEP = 3
-MAX_LATE_CONTRACTION = 0.1
-# fraction of the first gradient norm below which steps show only rounding
+MAX_LATE_CONTRACTION = 0.1  # maximum ratio of the gradient norms of a late step
+# fraction of the first gradient norm below which the gradient consists of rounding errors
 GRADIENT_FLOOR_RATIO = 1e-12
 LINEAR_SOLVE_TOL = 1e-9  # relative residual to which the linear system of a step is solved
 MAX_STEP_PRODUCTS = 200  # maximum number of products in one step
@@ -282,8 +286,9 @@ class Coordinates:
 def is_surely_longer(
     ob: Any, theta: Floats, length: float, norm: float, within: Coordinates | None = None
 ) -> bool:
-    """Return True if the gradient is longer than `length` by more than the rounding error of the
-    plain gradient, which takes 1% of the time of the precise one. `norm` is ``||H||``.
+    """Return True if the norm of the gradient, in the coordinates `within`, exceeds `length` by
+    more than the rounding error of the plain gradient. The test takes 1% of the time of the precise
+    gradient. `norm` is ``||H||``.
     """
     within = Coordinates() if within is None else within
     plain = _norm(within.to_coordinates(np.array(ob.gradient(theta), dtype=float)))
@@ -297,8 +302,8 @@ def follow_newton_steps(
     within: Coordinates,
     most_products: float = np.inf,
 ) -> tuple[Floats | None, int, int]:
-    """Take Newton's steps from theta as long as they contract. Return the point that they reach, or
-    None if they do not contract, and the numbers of steps and products.
+    """Take Newton's steps from theta as long as they contract. Return the point that the steps
+    reach, or None if they do not contract, and the numbers of steps and products.
 
     Parameters
     ----------
@@ -354,7 +359,9 @@ def _norm(y: Floats) -> float:
 
 
 def newton_step(H: Products, g: Floats, room: int, within: Coordinates | None = None) -> Floats:
-    """Return an approximate solution p of ``H p = -g`` from at most `room` products."""
+    """Return an approximate solution p of ``H p = -g`` from at most `room` products, solved by
+    MINRES in the coordinates `within`.
+    """
     S = Coordinates() if within is None else within
 
     def multiply(y: Floats) -> Floats:
@@ -376,15 +383,16 @@ def newton_step(H: Products, g: Floats, room: int, within: Coordinates | None = 
 
 Spend = Callable[[int], None]
 
-# fraction of its size that curvature must keep up to one length of the step
+# minimum fraction of the curvature that must remain within one length of the step
 MIN_CURVATURE_KEPT = 2 / 3
 # test points in units of the step; their ratios are such that no short period contains all of them
 TEST_LENGTHS = (1.0, -1.0, 0.38, -0.38)
 # test points in units of the step at which curvature must only keep its sign
 FAR_TEST_LENGTHS = (3.0, -3.0)
-# number of smallest curvatures of each sign that are tested along Newton's step
+# maximum number of curvatures of each sign, the smallest in size, that are tested along Newton's
+# step
 MAX_WEAKEST_TESTED = 48
-# largest fraction of the decrement that may remain at the end of Newton's step
+# maximum fraction of the decrement that may remain at the end of Newton's step
 MAX_DECREMENT_LEFT = 0.25
 # number of stable curvatures in a row, from the smallest on, after which the larger ones are
 # assumed stable
@@ -418,8 +426,9 @@ def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
 def stable_along_step(
     ob: Any, theta: Floats, step: Floats, U: Floats, before: Floats, spend: Spend
 ) -> NDArray[np.bool_]:
-    """Return a mask of the curvatures `before`, along the columns of U, whose sign and size are
-    stable along a step in both directions.
+    """Return a mask of the columns u of U whose curvature, `before` at theta, keeps its sign and
+    most of its size along a step in both directions. `spend` is called with each number of products
+    before they are computed.
     """
     keep = np.ones(U.shape[1], dtype=bool)
     if not step.any():
@@ -436,8 +445,8 @@ def stable_along_step(
 def is_stable_along(
     ob: Any, theta: Floats, u: Floats, curvature: float, reach: float, spend: Spend
 ) -> bool:
-    """Return True if the curvature along u is stable over a length of `reach` along u, in both
-    directions.
+    """Return True if the curvature along u, `curvature` at theta, is stable over a length of
+    `reach` along u in both directions, as measured by `stable_along_step`.
     """
     before = np.array([curvature])
     return reach >= 0 and bool(stable_along_step(ob, theta, reach * u, u[:, None], before, spend))
@@ -470,7 +479,7 @@ def certify_signs(
     slack : ndarray, shape (m,)
         Bounds on the errors of the slopes.
     spend : callable
-        Called with the number of products before they are made.
+        Function that is called with each number of products before they are computed.
     """
     signs = signs.copy()
     weakest_first = np.argsort(np.abs(values))
@@ -548,7 +557,8 @@ def decreases_on_either_side(
 
 def decreases_along_gradient(ob: Any, theta: np.ndarray, gradient: np.ndarray) -> bool:
     """Return True if the loss was found to decrease along minus the gradient on this side of the
-    kinks. It may increase if the other side of a kink rises, as at a minimum at active kinks.
+    kinks, or cannot be evaluated. At a minimum at active kinks it increases, since the loss rises
+    on the other side of the kinks.
     """
     norm, length = safe_norm(gradient), norm_with_floor(theta)
     if not 0 < norm < np.inf or not hasattr(ob, "value"):

@@ -31,8 +31,9 @@ def noun_phrase(point: CriticalPoint) -> str:
     return special.get(point.kind, of_kind)
 
 
-# (arguments of the suggested call, advice at a point that is not critical) for an objective, for an
-# estimator, and for the result of a run, which the same run cannot improve
+# (arguments of the call that a sentence suggests, advice for a point that is not critical), for a
+# verdict on an objective, on an estimator, and on the result of a run, which the same run cannot
+# improve
 OBJECTIVE_ADVICE = "ob, theta", "Use fastcurv.minimize(ob, theta) to continue."
 FIT_ADVICE = (
     "net.objective(X, y), net.theta_",
@@ -74,13 +75,14 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
     gradient_norm, gradient_tol : float
         ``||g||``, and the norm above which a gradient of this direction is too large for a critical
         point: Newton's step would change the loss by more than 1e-8 of its height above its lower
-        bound, and by more than rounding. If the caller gave a tolerance, it is that one.
+        bound, and by more than rounding. If the caller gave a tolerance, `gradient_tol` is that
+        tolerance.
     gradient_flat_ratio : float or None
         ``||Hg|| / (||H|| ||g||)``; None if g or H is 0.
     gradient_residual : float or None
-        ``min over p of ||Hp + g|| / ||g||``, p from the eigenspaces with curvature above
-        `curvature_tol` times the largest (at large n from the Krylov space of g): near 1 if g lies
-        outside the range of H. None if g is 0.
+        ``min over p of ||Hp + g|| / ||g||``, for p in the eigenspaces with curvature above
+        `curvature_tol` times the largest (at large n in the Krylov space of g). The value is near 1
+        if g lies outside the range of H. None if g is 0.
     plateau : bool
         True if the gradient g is finite and lies mostly outside the range of H, and H is flat along
         g.
@@ -88,7 +90,8 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         The extreme eigenvalues of H, as found: at large n Ritz values, which lie within the
         spectrum. Zero eigenvalues that symmetries explain are included.
     lambda_min_bounds, lambda_max_bounds : tuple of float
-        ``(low, high)`` with an eigenvalue between them, from the residual and the rounding bound.
+        ``(low, high)`` with an eigenvalue between these numbers, from the residual and the rounding
+        bound.
     n_positive, n_negative, n_zero : int or None
         Inertia; None at large n, and if there is no bound on the error of the eigenvalues. Counted
         as zero are eigenvalues within the error, those whose sign is not stable up to the critical
@@ -111,7 +114,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         At large n: "no negative curvature" means none below
         ``-curvature_tol (lambda_max - lambda_min)``.
     method : str
-        ``dense`` or ``krylov``.
+        ``dense`` if the Hessian was decomposed as a matrix, ``krylov`` if only products were used.
     n_reached : int or None
         Dimension of the space that the rows reach, if n is large and this space is small: every
         eigenvalue is then known, and so is the inertia.
@@ -124,8 +127,9 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
     n_params, n_products : int
         Number of parameters, and of all products that the verdict uses.
     seed : object
+        The seed that was passed to `classify`.
     wall_time : float
-        Seconds.
+        Time of the call in seconds.
     shared : str or None
         Name of the `Krylov` run whose products this verdict shares, or None.
     n_new : int or None
@@ -430,7 +434,7 @@ class Words(Formatter):
         return getattr(self, key)
 
     def format_field(self, value: Any, format_spec: str) -> str:
-        """Return a value as text."""
+        """Return a value as text, floats with four digits if there is no `format_spec`."""
         plain = format_spec or not isinstance(value, float)
         return format(value, format_spec) if plain else format_number(value)
 
@@ -550,7 +554,9 @@ class Words(Formatter):
 
     @property
     def outside(self) -> str:
-        """A phrase for the way in which most eigenvalues are known at large n, or ""."""
+        """A clause that states how most eigenvalues are known at large n, from the space that the
+        rows reach; "" if they are not.
+        """
         space = self.spectrum.reach
         if space is None or not self.spectrum.dense or self.certificate.zero.holds:
             return ""
@@ -562,7 +568,7 @@ class Words(Formatter):
 
 
 def reason_sentence(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> str:
-    """Return the reason of a verdict as one sentence."""
+    """Return the sentence that states the reason of the verdict `outcome`."""
     return Words(ask, found, outcome).format(f"{outcome.because.value}{{outside}}{{at_kinks}}.")
 
 
@@ -582,15 +588,17 @@ def _format_radius(radius: float | None) -> str:
 
 
 def time_limit_clause(ask: ClassifyOptions, n_products: int, ended: bool) -> str:
-    """Return a clause for the end of a sentence that states what `max_time` interrupted."""
+    """Return a clause, for the end of a sentence, that states what `max_time` interrupted: the
+    search if `ended`, otherwise the computation of all eigenvalues.
+    """
     what = f"ended the search after {n_products} product{_plural(n_products)}"
     what = what if ended else "left no time for all eigenvalues"
     return f"; max_time = {format_number(ask.max_time or 0.0)} s {what}"
 
 
 def newton_clause(distance: float, steps: int, at: Any) -> str:
-    """Return the clause appended to the reason if Newton's steps contract: their length and the
-    point reached.
+    """Return the clause that is appended to the reason if Newton's steps contract: the number of
+    steps, the distance covered and the kind of the point `at` that they reach.
     """
     verbs = "contracts and leads" if steps == 1 else "contract and lead"
     return (

@@ -29,8 +29,8 @@ from ..common.vectors import safe_norm
 
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
-ROUND_UP_FACTOR = 1 + 64 * EPS  # factor that exceeds the effect of a few roundings
-# A radius above this value means that the bound at theta is 0 up to underflow.
+ROUND_UP_FACTOR = 1 + 64 * EPS  # factor that makes an upper bound valid after a few rounding errors
+# Above this radius, the bound on the third derivative at theta is 0 up to underflow.
 MAX_RADIUS = 1e100
 
 
@@ -41,6 +41,7 @@ class Contraction:
     Attributes
     ----------
     holds : bool
+        True if all hypotheses hold.
     radius : float
         Radius of the ball that contains the zero; infinity if the theorem does not hold.
     h, beta, eta, third : float
@@ -111,12 +112,14 @@ class Slice:
     vectors : ndarray, shape (n, m)
         In scaled coordinates: the direction in theta is ``c * u``.
     error : float
-        Error bound that includes the error of A. If ``min |values| > error``, the true eigenvalues
-        have the signs of `values`, and sizes of at least ``min |values| - error``; if not, no
-        computed eigenvalue is further than `error` from its true one.
+        Error bound on `values` that includes the error of A. If ``min |values| > error``, the true
+        eigenvalues have the signs of `values`, and sizes of at least ``min |values| - error``; if
+        not, no computed eigenvalue is further than `error` from its true one.
     ends : float
-        A true eigenvalue lies within `ends` of the smallest of `values`, and one of the largest.
+        A true eigenvalue lies within `ends` of the smallest of `values`, and one within `ends` of
+        the largest.
     c : ndarray, shape (n,)
+        Scale factors of the parameters.
     span : ndarray, shape (n, s)
         Orthonormal basis, in scaled coordinates, of the directions that were projected out.
     """
@@ -140,7 +143,8 @@ class Slice:
 def newton_step_in_slice(
     A: Floats, A_error: float, cut: Slice, g: Floats, g_error: float
 ) -> tuple[float, float, Floats]:
-    """Return ``(beta, eta, x)`` for the objective restricted to theta + the slice.
+    """Return beta and eta of the theorem, and Newton's step x, for the objective restricted to
+    theta + the slice `cut`.
 
     Parameters
     ----------
@@ -214,8 +218,9 @@ def two_signs(negative: float, positive: float, third: Callable[[float], float])
 
 
 def spans_orbit(span: Floats, tangents: Floats, change: float, error: float, radius: float) -> bool:
-    """Return True if the tangents span all of `span` (n, s), s > 0, orthonormal, everywhere within
-    `radius`.
+    """Return True if the tangents (n, k) of an orbit, projected on the orthonormal columns of
+    `span` (n, s), s > 0, are proved to keep rank s everywhere within `radius`. The tangents have an
+    error of norm at most `error` and change by at most `change` per unit length.
 
     A point of the slice at which the restricted gradient vanishes is then a critical point, with s
     zero eigenvalues along its orbit.
@@ -242,11 +247,13 @@ def certify_residual_zero(
     Parameters
     ----------
     J : ndarray, shape (m, n)
+        The Jacobian of R at theta.
     J_error : float
-        Bound on the norm of its error.
+        Bound on the norm of the error of J.
     residuals : ndarray, shape (m,)
+        R at theta.
     off : float
-        Bound on the norm of their error.
+        Bound on the norm of the error of `residuals`.
     third : callable
         ``third(radius)`` is a Lipschitz constant of J on the ball of that radius.
     """

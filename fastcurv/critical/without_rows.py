@@ -26,7 +26,8 @@ from ..structure.tables import ACTIVATIONS
 from .classify import classify
 from .theorem import ROUND_UP_FACTOR, eta_bound, kantorovich
 
-# number of entries of a block of rows of the Jacobian; 4 MB is about the size of an L2 cache
+# maximum number of entries of a block of rows of the Jacobian; 4 MB is about the size of an L2
+# cache
 JACOBIAN_BLOCK_ENTRIES = 1 << 19
 
 
@@ -40,7 +41,9 @@ class Minimum:
 
 
 def jacobian_blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:
-    """Yield the Jacobian by blocks of rows, as a slice of the samples and ``(rows, d_out, n)``."""
+    """Yield the Jacobian of the outputs by blocks of samples, as pairs of a slice of the samples
+    and an array ``(rows, d_out, n)``.
+    """
     J = ob.jacobian(theta)
     d, n = ob.model.sizes[-1], ob.n_params
     step = max(1, JACOBIAN_BLOCK_ENTRIES // (d * n))
@@ -57,7 +60,9 @@ def without_row(ob: Any, i: int) -> Any:
 
 
 def _layers_of_networks(model: Any, thetas: Floats) -> Iterator[tuple[Floats, Floats | None]]:
-    """Yield W ``(N, m, k)`` and b ``(N, m)``, or None, of each layer of many parameter vectors."""
+    """Yield the weights W ``(N, m, k)`` and biases b ``(N, m)`` of each layer, for N parameter
+    vectors; b is None without biases.
+    """
     for (m, k), start in zip(model.shapes, model.starts):
         W = thetas[:, start : start + m * k].reshape(-1, m, k)
         yield W, thetas[:, start + m * k : start + m * k + m] if model.bias else None
@@ -68,31 +73,31 @@ def outputs_of_networks(model: Any, thetas: Floats, X: Floats) -> Floats:
     ``(N, M, k)`` with rows of its own for each network.
     """
 
-    def bend(l: int, z: Floats, a: Floats) -> Floats:
+    def activate(l: int, z: Floats, a: Floats) -> Floats:
         h = np.asarray(ACTIVATIONS[model.activation[l]].phi(z), float)
         return h + a if model.skips[l] else h
 
-    outputs: Floats = forward(_layers_of_networks(model, thetas), X, bend)[1][-1]
+    outputs: Floats = forward(_layers_of_networks(model, thetas), X, activate)[1][-1]
     return outputs
 
 
 def _row_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
-    """Return, for each of the given rows, the gradient of its term of the objective at its own
-    parameters, not divided by N: ``(rows, n)``.
+    """Return the gradients ``(rows, n)`` of the terms of the objective that belong to the samples
+    `rows`, each at its own row of `thetas` and not divided by N.
     """
     model, layers, slopes = ob.model, list(_layers_of_networks(ob.model, thetas)), list[Any]()
 
-    def bend(l: int, z: Floats, a: Floats) -> Floats:
+    def activate(l: int, z: Floats, a: Floats) -> Floats:
         h: Floats
         h, slope, *_ = ACTIVATIONS[model.activation[l]].derivatives(z)
         slopes.append(None if slope is None else slope[:, 0])
         return h + a if model.skips[l] else h
 
-    below, zs = forward(layers, X[:, None], bend)
+    below, zs = forward(layers, X[:, None], activate)
     a, z = [one[:, 0] for one in below], zs[-1][:, 0]
     weight = None if ob.sample_weight is None else ob.sample_weight[rows]
-    some = SimpleNamespace(loss=ob.loss, y=ob.y[rows], sample_weight=weight, dtype=ob.dtype)
-    delta = LossCurve(some, z, terms_of_a_row(ob)).delta
+    samples = SimpleNamespace(loss=ob.loss, y=ob.y[rows], sample_weight=weight, dtype=ob.dtype)
+    delta = LossCurve(samples, z, terms_of_a_row(ob)).delta
     found, e = np.zeros(thetas.shape), None
     for l in range(len(layers) - 1, -1, -1):
         W, b = layers[l]
@@ -108,7 +113,9 @@ def _row_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
 
 
 def newton_steps(at: Minimum, J: Floats, coefficients: Floats) -> Floats:
-    """Return the Newton steps ``H^-1 J_i' a_i`` of some rows, (rows, n), from their Jacobian."""
+    """Return the Newton steps ``H^-1 J_i' a_i`` (rows, n) for the removal of some rows, from their
+    Jacobian J (rows, d_out, n) and the coefficients a_i (rows, d_out).
+    """
     inverse = at.factor.inverse_lower
     with one_blas_thread():
         half = multiply_by_lower(np.matmul(coefficients[:, None, :], J)[:, 0], inverse, True)
@@ -117,10 +124,12 @@ def newton_steps(at: Minimum, J: Floats, coefficients: Floats) -> Floats:
 
 MAX_GRADIENTS_PER_ROW = 40  # maximum number of gradients of each objective without a row
 N_LBFGS_PAIRS = 8  # number of L-BFGS pairs stored for each row
-# length of a remaining step, relative to that of the first one, in the norm of H
+# maximum length of the last step, relative to that of the first one, in the norm of H
 RELATIVE_STEP_TOL = 1e-12
-STEP_ROUNDING_TOL = 1e-13  # length of a remaining step relative to theta, in the norm of H
-MAX_STEP_GROWTH = 4.0  # factor on the shortest step so far above which the steps do not converge
+# maximum length of the last step relative to theta, in the norm of H, if that is longer
+STEP_ROUNDING_TOL = 1e-13
+# maximum ratio of a step to the shortest one so far; above, the steps diverge
+MAX_STEP_GROWTH = 4.0
 MAX_LINE_POINTS = 200  # maximum number of points on a line at which curvature is computed
 # Allowances of the proofs for rounding in float64: fractions of the curvature at a point and of the
 # mean norm of the rows' gradients, or this factor times the certified errors at theta if that is
@@ -131,11 +140,12 @@ CERTIFIED_ERROR_FACTOR = 1000.0
 
 
 def minima_without_rows(at: Minimum, coefficients: Floats) -> tuple[Floats, Any]:
-    """Return the minima without each row, ``(N, n)``, and a mask (N,) of those that are proved to
-    lie in the same basin as theta.
+    """Return the minima of the objectives without each row, ``(N, n)``, and a mask (N,) of the
+    minima that are proved to lie in the same basin as theta.
 
-    L-BFGS steps start from the Newton steps, for all rows together, with H at theta as the initial
-    matrix. If they do not converge for a row, `minimize` starts at theta.
+    L-BFGS iterations start at the ends of the Newton steps with the given coefficients a_i (N,
+    d_out), for all rows together, with H at theta as the initial matrix. If they do not converge
+    for a row, `minimize` is used from theta.
     """
     ob, N = at.ob, at.ob.n_samples
     X, every = dense_rows(ob.model, ob.X), np.arange(N)
@@ -185,8 +195,8 @@ def minima_without_rows(at: Minimum, coefficients: Floats) -> tuple[Floats, Any]
 
 
 def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
-    """Return the L-BFGS steps for gradients g, one per row, with the inverse of H as the initial
-    matrix.
+    """Return the L-BFGS steps (rows, n) for gradients g (rows, n), from `pairs` of steps and
+    gradient differences, with the inverse of H as the initial matrix.
     """
     q, kept = -g, []
     for s, y in reversed(pairs):
@@ -281,7 +291,7 @@ def _is_in_same_basin(without: Any, theta: Floats, end: Floats, bounds: _Bounds)
         if not curvature > 0:
             return False
         reach = curvature / change if change > 0 else math.inf
-        # The segment before this point is not fully covered.
+        # Part of the line before this point is not proved convex, so a point half-way back is next.
         if at - reach >= covered and at > 0:
             at = 0.5 * (covered + at)
             continue

@@ -1,12 +1,12 @@
-"""Exact second-order information of multilayer perceptrons on a CPU: products, spectra, verdicts,
-steps.
+"""Exact second-order information of multilayer perceptrons on a CPU: Hessian products, spectra,
+verdicts on critical points, optimisers.
 """
 
 import sys
 
 if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].removeprefix("-m") == __name__:
     # During `python -m fastcurv`, Ctrl-C ends the process at once until __main__ runs. Without
-    # this, it would print a traceback of an import.
+    # this, Ctrl-C would print a traceback of the imports.
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -150,14 +150,14 @@ _HOMES = {
     "to_torch": "convert.torch",
     "trace": "spectrum.trace",
 }
-# Key: a subpackage or module that users import from fastcurv, such as `fc.schedules`. Value: where
-# it is.
+# Key: a subpackage or module that users import from fastcurv, such as `fc.schedules`. Value: the
+# module's path in fastcurv.
 _SUBPACKAGES = {
     "scipy": "optimize.scipy",
     "schedules": "optimize.schedules",
     **{
-        room: room
-        for room in (
+        name: name
+        for name in (
             "certify",
             "convert",
             "critical",

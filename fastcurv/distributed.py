@@ -9,8 +9,8 @@ with its worker runs again on another worker, and a lost shard is loaded again t
 
 The cost of a product, for K shards on W workers, n parameters, k vectors at a time and s bytes per
 number: about ``8 N sum(in out) k`` multiply-adds over all workers, or 6 instead of 8 if the state
-at theta is still there; at most ``W n k s`` bytes sent and ``(W + K / 8) n k 8`` bytes returned;
-``K + K / 7`` tasks. `benchmarks/workers.py` measures the parts and extrapolates them.
+at theta is still stored; at most ``W n k s`` bytes sent and ``(W + K / 8) n k 8`` bytes returned;
+``K + K / 7`` tasks. `benchmarks/workers.py` measures the parts of this cost and extrapolates them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Recipe:
     number : int
         The number of the shard.
     source : callable, str or Path
-        None if the rows are the result of another task.
+        A function that returns the rows, or the path of a file; None if the rows are the result of
+        another task.
     y, sample_weight, columns
         Names of columns of a Parquet file.
     stored : dtype
@@ -71,7 +72,9 @@ class Recipe:
     stored: Any
 
     def rows(self, model: MLP, loss: Any, given: Any = None) -> Block:
-        """Return X, y and sample_weight in the form the engine takes."""
+        """Return X, y and sample_weight in the form that the engine requires, from the source or,
+        if there is none, from `given`, the result of another task.
+        """
         try:
             raw = given if self.source is None else self._read()
             if not isinstance(raw, (tuple, list)) or not 2 <= len(raw) <= 3:
@@ -132,8 +135,9 @@ def load_shard(recipe: Recipe, frame: ShardSettings, first: int, given: Any = No
 def rebuild_shard(
     shard: RemoteShard, frame: ShardSettings, first: int, rows: Any = None
 ) -> RemoteShard:
-    """Return the rows of a shard, or some of them, as a shard of another objective or in another
-    precision.
+    """Return a shard with the rows of another shard, or with those at the indices `rows`, for an
+    objective with the settings `frame`, which may have another model or precision. `first` is the
+    position of its first row among all rows.
     """
     block, recipe = (shard.X, shard.y, shard.sample_weight), shard.recipe
     if rows is not None:
@@ -162,9 +166,9 @@ def call_on_shard(shard: RemoteShard, part: Callable[..., Any], *arguments: Any)
     )
 
 
-# size in bytes from which an array is sent once, as a task of its own
+# minimum size in bytes of an array that is sent once, as a separate task
 SEPARATE_TASK_MIN_BYTES = 1 << 12
-MAX_STATES_PER_SHARD = 2  # number of points theta whose state a shard keeps
+MAX_STATES_PER_SHARD = 2  # maximum number of points theta whose state a shard keeps
 WORKER_POLL_SECONDS = 1.0  # seconds between checks for new workers
 __all__ = ["Objective"]
 
@@ -267,9 +271,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             self._load_shards(recipes, given, frame)
 
     def _load_shards(self, recipes: list[Recipe], given: list[Any], frame: ShardSettings) -> None:
-        """Load every shard, placing neighbours together, with a number of shards on each worker in
-        proportion to its threads. After all rows have been counted, send each shard its position
-        among them.
+        """Load every shard, with neighbouring shards on the same worker and a number of shards on
+        each worker in proportion to its threads. After all rows have been counted, send each shard
+        the position of its first row.
         """
         submit, count = self.client.submit, len(recipes)
         threads = sorted(self.client.nthreads().items())
@@ -296,8 +300,8 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     def _on_rows(
         self, shards: list[Any], sizes: list[int], frame: ShardSettings, *rows: list[Any]
     ) -> None:
-        """Set up the objective over the given shards, or over some `rows` of each, which are
-        rebuilt as parts of one whole.
+        """Set up the objective over the given shards, or over the given `rows` of each shard. All
+        shards are rebuilt with the settings `frame` and their position among all rows.
         """
         self._n_samples = sum(sizes)
         frame = replace(frame, n_samples=self._n_samples)
@@ -331,7 +335,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         self.close()
 
     def close(self) -> None:
-        """Release the shards, and end the workers if they were started by this objective."""
+        """Release the shards, and end the workers if this objective started them."""
         self._shards, self._sent = [], []
         if self._own:
             self.client.close()
@@ -395,9 +399,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             self.client.sync(self.client.scheduler.set_restrictions, worker=free)
 
     def _scatter(self, x: Any) -> Any:
-        """Return a task that holds a long array, reusing the previous task for the same array.
-        Other arguments are returned unchanged. The arguments of tasks survive the loss of workers,
-        while scattered data do not.
+        """Return a task whose result is the array x, or x itself if it is short or no array. The
+        task of an array that was sent before is used again. Arguments of tasks survive the loss of
+        workers, while scattered data do not.
         """
         if not isinstance(x, np.ndarray) or x.nbytes < SEPARATE_TASK_MIN_BYTES:
             return x
@@ -431,8 +435,8 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         """Return the objective on a subset of the rows: a slice, indices or a mask. The rows stay
         on their workers, and outputs are in the order of `rows`.
         """
-        asked = row_numbers(rows, self.n_samples)
-        numbers = asked if self._order is None else np.argsort(self._order)[asked]
+        requested = row_numbers(rows, self.n_samples)
+        numbers = requested if self._order is None else np.argsort(self._order)[requested]
         shard = np.searchsorted(np.cumsum(self._sizes), numbers, side="right")
         firsts = np.cumsum([0, *self._sizes])
         touched = np.unique(shard).tolist()
@@ -492,7 +496,7 @@ def _copy_arrays(found: Any) -> Any:
 
 
 def _is_task(x: Any) -> bool:
-    """Return True if a shard is a future or a delayed value."""
+    """Return True if x is a Dask future or a delayed value."""
     return hasattr(x, "key") and (hasattr(x, "client") or hasattr(x, "dask"))
 
 
@@ -534,7 +538,7 @@ def _translate_errors() -> Iterator[None]:
 
 
 def _client_or_new(client: Any) -> tuple[Any, bool]:
-    """Return the client, and True if it was started here."""
+    """Return a client of Dask, and True if this function created the client."""
     with optional_import("distributed objectives"):
         from distributed import Client, default_client
 

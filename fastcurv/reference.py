@@ -124,16 +124,16 @@ class ReferenceModel(ReadOnly):
     def forward(
         self, theta: NDArray[Any], X: Floats
     ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-        """Return the arguments of every layer's activation, ``z`` or ``gamma h + beta``, and the
-        inputs ``a`` of every layer.
+        """Return two lists with an array for each layer: the argument of the activation, ``z`` or
+        ``gamma h + beta``, and the input ``a``.
         """
 
-        def bend(l: int, z: NDArray[Any], a: NDArray[Any]) -> NDArray[Any]:
+        def activate(l: int, z: NDArray[Any], a: NDArray[Any]) -> NDArray[Any]:
             return np.asarray(
                 ACTIVATIONS[self.activation[l]].phi(z) + (a if adds_own_input(self, l) else 0)
             )
 
-        below, zs = forward(self.unflatten(theta), X, bend)
+        below, zs = forward(self.unflatten(theta), X, activate)
         return zs, below
 
     def preactivations(self, theta: NDArray[Any], X: Floats) -> list[NDArray[Any]]:
@@ -149,8 +149,8 @@ class ReferenceModel(ReadOnly):
         below: list[NDArray[Any]],
         delta: NDArray[Any],
     ) -> NDArray[Any]:
-        """Return the gradient with respect to theta of ``sum(delta * outputs)`` with `delta`
-        fixed.
+        """Return the gradient (n,) with respect to theta of ``sum(delta * outputs)``, for fixed
+        `delta` and the results `zs` and `below` of `forward`.
         """
         layers, grads = self.unflatten(theta), []
         skip: Any = 0
@@ -185,7 +185,7 @@ class ReferenceObjective(ReadOnly):
     y : array_like, shape (N, d_out), or (N,) for one output or for integer classes
     loss : {"mse", "cross_entropy", "binary_cross_entropy"}
     l2 : float
-        Adds ``l2/2 ||theta||^2``, or that of the matrices W alone if `l2_biases` is False.
+        Penalty ``l2/2 ||theta||^2``, or only that of the matrices W if `l2_biases` is False.
     sample_weight : array_like, shape (N,), optional
 
     Examples
@@ -244,7 +244,7 @@ class ReferenceObjective(ReadOnly):
 
     @property
     def certificates(self) -> Certificates:
-        """Proved statements about the loss near theta."""
+        """Proved bounds on the loss and its derivatives near a given theta."""
         return Certificates(self)
 
     def _scale(self) -> Floats:
@@ -258,7 +258,7 @@ class ReferenceObjective(ReadOnly):
         zs, below = self.model.forward(theta, self.X)
         terms, delta = LOSSES[self.loss].terms(zs[-1], self.y)
         l2, scale = l2_diagonal(self), self._scale()
-        # 0 times a term that overflows would be NaN
+        # A term that overflows, times 0, would be NaN.
         terms, delta = (np.where(scale == 0, 0, scale * part) for part in (terms, delta))
         value = terms.sum() + 0.5 * (theta @ (l2 * theta))
         return value, self.model.backward(theta, zs, below, delta) + l2 * theta
@@ -274,8 +274,8 @@ class ReferenceObjective(ReadOnly):
 
 
 class ReferenceHessian(SelfAdjoint, ReadOnly, assignable=("n_products",)):
-    """The Hessian by complex steps, ``H v = Im gradient(theta + i h v) / h``. No difference is
-    computed, so that there is no cancellation.
+    """The Hessian by complex steps, ``H v = Im gradient(theta + i h v) / h``. There is no
+    cancellation, since no difference is computed.
     """
 
     objective: ReferenceObjective

@@ -199,7 +199,7 @@ def newton_decrement(
     ----------
     g : ndarray, shape (n,)
     off : float
-        Bound on the norm of the error of g; NaN stands for ``64 eps |H| |theta|`` per parameter.
+        Bound on the norm of the error of g; NaN if not known, for ``64 eps |H| |theta|``.
     reach : ndarray, shape (n,)
         ``|H| |theta|``, with absolute values by entries.
     eigen : Slice

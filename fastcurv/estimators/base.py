@@ -1,5 +1,5 @@
 """The base class of both estimators: parameters, the objective behind scikit-learn's `loss_`, the
-fit by any solver, and the attributes afterwards.
+fit by any solver, and the fitted attributes.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ from .weights import FittedWeights
 # --------------------------------------------------------------------------------------------------
 # Choices that depend on problem sizes, and messages, shared by both estimators.
 
-DENSE_BLOCK_ENTRIES = 1 << 22  # number of entries of a dense block of sparse rows
-PRECOND_MIN_FLOPS = 4_000_000  # flops of a gradient from which preconditioning saves time
+DENSE_BLOCK_ENTRIES = 1 << 22  # maximum number of entries of a dense block of sparse rows
+PRECOND_MIN_FLOPS = 4_000_000  # minimum flops of a gradient at which preconditioning is used
 
 
 def sanitise(x: Any, name: str) -> Any:
@@ -73,12 +73,12 @@ def sanitise(x: Any, name: str) -> Any:
     return as_owned_array(as_numpy(x, name) if hidden else x, name)
 
 
-MIN_FEATURE_RANGE, MAX_FEATURE_SD = 0.03, 30.0  # limits for a feature of usual scale
-MIN_ROWS_FOR_SCALE = 10  # number of rows from which the scale of a feature is estimated
+MIN_FEATURE_RANGE, MAX_FEATURE_SD = 0.03, 30.0  # limits for a feature that counts as scaled
+MIN_ROWS_FOR_SCALE = 10  # minimum number of rows at which the scale of a feature is estimated
 
 
 def unscaled_features(X: Any) -> list[int]:
-    """Return the columns of X that are too large, too small, or too far from 0 for their range."""
+    """Return the columns of X that are too large, too small, or further from 0 than their range."""
     if X.shape[0] < MIN_ROWS_FOR_SCALE:
         return []
     if is_sparse(X):  # a sparse column contains 0, so that none is far from 0
@@ -131,7 +131,7 @@ def warn_of_ending(est: Any, X: Any, gradient: float) -> None:
 
 
 def supports_partial_fit(estimator: Any) -> bool:
-    """Return True if the solver supports `partial_fit`; `AttributeHints` names those that do."""
+    """Return True if the solver of an estimator uses mini-batches, which `partial_fit` requires."""
     return estimator.solver in STOCHASTIC_METHODS
 
 
@@ -211,7 +211,7 @@ def hidden_layers(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
 
 MAX_CHECK_PRODUCTS = 40  # maximum number of Hessian products of the check of the spectrum
 MIN_CHECK_PRODUCTS = 4  # minimum number of Hessian products of the check of the spectrum
-MAX_RESOLVED_RESIDUAL = 1e-2  # for an end of the spectrum, relative to the largest curvature
+MAX_RESOLVED_RESIDUAL = 1e-2  # maximum residual of a resolved end of the spectrum, over ||H||
 START_VECTOR_SEED = 7  # fixed seed of the start vector, so that equal fits give equal results
 
 
@@ -222,9 +222,9 @@ class SpectrumCheck(AttributeHints, subject="look"):
     Attributes
     ----------
     kind : str
-        ``not_critical`` if the gradient is above the fit's tolerance; ``saddle`` if it is within
-        and the lowest Ritz value is negative by more than its residual; else ``undecided``, since
-        so few products cannot prove a minimum.
+        ``not_critical`` if the gradient is above the fit's tolerance; otherwise ``saddle`` if the
+        lowest Ritz value is negative by more than its error bound, else ``undecided``, since so few
+        products cannot prove a minimum.
     gradient_norm : float
         Largest entry of the gradient, on the scale of ``loss_``.
     lambda_min, lambda_max : float
@@ -233,7 +233,7 @@ class SpectrumCheck(AttributeHints, subject="look"):
         Bounds on the distance of each Ritz value from an eigenvalue, for exact products. The
         rounding of products in the dtype of the fit is included only if `kind` is ``saddle``.
     n_products : int
-        Number of Hessian products: a sixth of the gradients of the fit, but from 4 to 40.
+        Number of Hessian products: a sixth of the fit's number of gradients, from 4 to 40.
     """
 
     kind: str
@@ -248,12 +248,12 @@ class SpectrumCheck(AttributeHints, subject="look"):
 
     @property
     def negative(self) -> bool:
-        """True if negative curvature was found, beyond its residual."""
+        """True if the lowest Ritz value is negative by more than its error bound."""
         return self.lambda_min + self.residuals[0] < 0
 
     @property
     def resolved(self) -> bool:
-        """True if the errors of both ends are below 1% of the larger end."""
+        """True if the error bounds are at most 1% of the largest absolute Ritz value."""
         size = max(abs(self.lambda_min), abs(self.lambda_max))
         return max(self.residuals) <= MAX_RESOLVED_RESIDUAL * size
 
@@ -278,10 +278,10 @@ class SpectrumCheck(AttributeHints, subject="look"):
 def check_spectrum(
     ob: Any, theta: np.ndarray, scale: float, tol: float, products: int = MAX_CHECK_PRODUCTS
 ) -> tuple[SpectrumCheck, np.ndarray]:
-    """Estimate both ends of the spectrum of an objective's Hessian with a given number of products.
+    """Estimate both ends of the spectrum of an objective's Hessian by at most `products` products.
 
     Return the estimate and the lowest Ritz vector. `scale` converts values of the objective to
-    those of ``loss_``.
+    those of ``loss_``, to which `tol`, the tolerance on the gradient, refers.
     """
     size = scale * float(np.abs(ob.gradient(theta)).max())
     most = min(max(products, MIN_CHECK_PRODUCTS), MAX_CHECK_PRODUCTS, len(theta))
@@ -299,10 +299,10 @@ def check_spectrum(
 
 
 def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, int]:
-    """Run Lanczos from a random vector for the lowest and the highest Ritz value.
+    """Run Lanczos from a random vector for the lowest and the highest Ritz value of the Hessian.
 
-    Return both values, their residuals, the lowest vector, and the number of products, which is at
-    most `most`, and smaller if both ends are resolved.
+    Return both values, bounds on their errors, the lowest Ritz vector, and the number of products,
+    which is at most `most`, and smaller if both ends are resolved.
     """
     n = len(theta)
     # `hessp` reuses the state at the end of the fit; a new operator would cost more than products.
@@ -321,17 +321,17 @@ def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any
     return values, limits, vector, run.n_products
 
 
-MIN_SADDLE_CURVATURE = 1e-2  # negative curvature of a saddle to leave, relative to the largest
-DEFAULT_MAX_STEPS, DEFAULT_MAX_EPOCHS = 2000, 200  # max_iter of "auto" and of the other solvers
-MAX_EPOCH_RISE = 3.0  # factor on the loss in one epoch above which the run has diverged
-N_TRUST_REGION_STEPS = 25  # number of trust-region steps of "auto" after L-BFGS has stalled
-AUTO_GRADIENT_TOL = 1e-4  # largest entry of a gradient that counts as 0 if tol is "auto"
+MIN_SADDLE_CURVATURE = 1e-2  # minimum |lambda_min| / |lambda_max| of a saddle that is left
+DEFAULT_MAX_STEPS, DEFAULT_MAX_EPOCHS = 2000, 200  # default max_iter with "auto", and otherwise
+MAX_EPOCH_RISE = 3.0  # maximum factor on the loss in one `partial_fit` without a warning
+N_TRUST_REGION_STEPS = 25  # maximum number of trust-region steps after L-BFGS has stalled
+AUTO_GRADIENT_TOL = 1e-4  # maximum entry of a gradient that counts as 0 if tol is "auto"
 GRADIENTS_PER_PRODUCT = 6  # number of gradients of the fit for each Hessian product of the check
 MAX_SADDLES = 4  # maximum number of saddles that "auto" leaves
 
 
 def select_rows(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
-    """Return the given rows with their targets and weights."""
+    """Return the rows of X with the given indices or mask, their targets and weights."""
     return X[rows], y[rows], None if weight is None else weight[rows]
 
 
@@ -346,7 +346,7 @@ def nonzero_weight_rows(X: Any, y: Any, weight: np.ndarray) -> tuple[Any, Any, A
 
 
 def scored_rows(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
-    """Return rows to score without those of weight 0, whose predictions may overflow."""
+    """Return the rows to score, without those of weight 0, whose predictions may overflow."""
     w = None if weight is None else np.asarray(weight)
     if w is None or w.ndim != 1 or w.dtype.kind not in "biuf" or w.all() or not w.any():
         return X, y, weight
@@ -394,7 +394,7 @@ class BaseMLP(
         raise NotImplementedError
 
     def _start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
-        """Improve the random start in place, if the targets suggest a better one."""
+        """Set the last biases of the random start in place, if the targets suggest values."""
 
     def _standardised(
         self, y: np.ndarray, weight: Any, loss: LossName | Loss, fresh: bool
@@ -410,7 +410,7 @@ class BaseMLP(
 
     @property
     def _decay(self) -> float:
-        """The penalty in use: `alpha`, or the one that was chosen."""
+        """The weight decay in use: `alpha` if it is a number, otherwise the chosen value."""
         chosen = vars(self).get("alpha_", DEFAULT_DECAY)
         return float(chosen if isinstance(self.alpha, str) else self.alpha)
 
@@ -459,7 +459,7 @@ class BaseMLP(
     def _check_fit_data(
         self, X: Any, y: Any, weight: Any, reset: bool
     ) -> tuple[Any, Any, LossName | Loss, Any, int]:
-        """Validate rows and targets, and drop rows of zero weight."""
+        """Return rows, targets, loss, weights and number of outputs, without rows of weight 0."""
         X, y, weight = sanitise(X, "X"), sanitise(y, "y"), sanitise(weight, "sample_weight")
         if is_sparse(y) and not self._stratify:
             raise TypeError("y must be a dense array, got a sparse matrix. Use y.toarray().")
@@ -522,7 +522,7 @@ class BaseMLP(
 
     @contextmanager
     def _restoring_fit(self) -> Iterator[None]:
-        """Restore the attributes of the last fit if this fit raises an error before it has a
+        """Restore the attributes of the last fit if this fit raises an error before it has stored a
         network.
         """
         before = vars(self).copy()
@@ -593,14 +593,14 @@ class BaseMLP(
     def _choose_decay(
         self, model: MLP, X: Any, y: Any, loss: LossName | Loss, weight: Any, theta: np.ndarray
     ) -> Choice | None:
-        """Choose the weight decay by held-out rows, or return None if there are too few."""
+        """Return the weight decay chosen on held-out rows, or None if there are too few rows."""
         out = held_out_mask(X)
         if out is None:
             return None
         if can_search_in_float32(X, y, model.n_params):
             model, theta = model.astype(np.float32), theta.astype(np.float32)
-        some, mine, its = select_rows(out, X, y, weight)
-        held = self._objective(model, some, mine, loss, its, 0.0)
+        X_held, y_held, w_held = select_rows(out, X, y, weight)
+        held = self._objective(model, X_held, y_held, loss, w_held, 0.0)
         rest = select_rows(~out, X, y, weight)
         steps, options = min(MAX_HELD_OUT_STEPS, self._max_iter), {"validation": None, "seed": 0}
 
@@ -681,7 +681,7 @@ class BaseMLP(
         return min(size, rows) if self.solver in STOCHASTIC_METHODS else rows
 
     def _batches(self, ob: Objective) -> dict[str, Any]:
-        """Return the options of mini-batch solvers."""
+        """Return the options `batch_size` and, if given, `learning_rate` of mini-batch solvers."""
         rate = self.learning_rate_init
         known = {} if rate is None else {"learning_rate": rate}
         return {"batch_size": self._rows_per_gradient(ob.n_samples)} | known
@@ -691,9 +691,9 @@ class BaseMLP(
     ) -> Any:
         """Run a mini-batch solver, and return the result at its best point.
 
-        An epoch is scored by the held-out rows or by the mean loss of its batches, each at the
-        theta at which it was used, since evaluating the loss of all rows at the end would take half
-        as long as the epoch.
+        An epoch is scored by the loss of the held-out rows or by the mean loss of its batches, each
+        at the theta at which it was used, since evaluating the loss of all rows at the end would
+        take half as long as the epoch.
         """
         small = 0.0 if held is not None else self._tol / self._scale
         losses = [ob.value(theta)]
@@ -726,7 +726,7 @@ class BaseMLP(
         self, ob: Objective, runs: list[Any], options: dict[str, Any]
     ) -> SpectrumCheck | None:
         """Continue after L-BFGS: by trust-region steps if it stalled, and by an escape from a
-        saddle. Further runs are appended to `runs`, and the last check of the spectrum is returned.
+        saddle. Append further runs to `runs`. Return the last check of the spectrum, or None.
         """
         for _ in range(MAX_SADDLES):
             left = self._max_iter - sum(run.nit for run in runs)
@@ -818,7 +818,7 @@ class BaseMLP(
             raise KeyboardInterrupt
 
     def _epoch(self, X: Any, y: Any, first: bool) -> None:
-        """Run one epoch from the current theta, or from a new start."""
+        """Run one epoch on these rows from the current theta or, if `first`, from a new start."""
         whole = {
             "early_stopping=True": self.early_stopping,
             'class_weight="balanced"': isinstance(getattr(self, "class_weight", None), str),

@@ -34,17 +34,17 @@ PARAMETERS_DOC = """
         ``trust-region newton-cg gauss-newton cubic saddle-free-newton lbfgs``, or with mini-batches
         ``sgd momentum nesterov rmsprop adam``.
     alpha : float, "auto" or "evidence"
-        Weight decay: ``alpha / 2`` times the squares of the weights, without biases, divided by
-        the number of rows, as in scikit-learn, whose default is 1e-4. "auto": one of several values
-        from 100 to 1e-4, by the loss of a quarter of the rows, held out. For each value the other
+        Weight decay: ``alpha / 2`` times the squares of the weights, without biases, divided by the
+        number of rows, as in scikit-learn, whose default is 1e-4. "auto": the value from 10 to 1e-4
+        with the lowest loss on a quarter of the rows, which are held out. For each value the other
         rows are fitted until the held-out loss has not fallen for a while, for large data in
         float32. Then all rows are fitted from the best point, down to the loss reached there
         (``stopped_`` is "held_out"), or until the gradient vanishes if the held-out loss fell to
-        the end. Equal rows are held out together, and no random number is drawn. 1e-4 is used
-        if no rows are held out: for another `solver`, with `early_stopping`, and for fewer than
-        some 40 distinct rows. "evidence": the value with the largest evidence of the Laplace
-        approximation (see `fastcurv.laplace`), on a path from large to small ones; all rows are
-        fitted, until the gradient vanishes. Up to 4096 parameters, with ``solver="auto"``.
+        the end. Equal rows are held out together, and no random number is drawn. 1e-4 is used if no
+        rows are held out: with another `solver`, with `early_stopping`, or with fewer than about 40
+        distinct rows. "evidence": the value with the largest evidence of the Laplace approximation
+        (see `fastcurv.laplace`), on a path from large to small values. All rows are fitted, until
+        the gradient vanishes. This requires ``solver="auto"`` and at most 4096 parameters.
     batch_size : int or "auto"
         Rows per mini-batch; "auto" is min(200, N). Other solvers ignore it.
     learning_rate_init : float, optional
@@ -118,7 +118,7 @@ CLASSIFIER_DOC = PARAMETERS_DOC.replace(
 
 
 def classes_of(y: Any) -> np.ndarray:
-    """Return the distinct labels, sorted."""
+    """Return the distinct labels of y in ascending order. Raise TypeError if they have no order."""
     try:
         return np.unique(y)
     except TypeError:  # raised by NumPy for labels that cannot be compared
@@ -138,6 +138,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     multilabel target, the logistic loss, as in scikit-learn's ``MLPClassifier``. Labels may be of
     any type, and X may be a sparse matrix.
 {CLASSIFIER_DOC}    classes_ : ndarray
+        The class labels, sorted; for multilabel targets the column numbers.
 
     See Also
     --------
@@ -311,23 +312,23 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.where(p > 0, logs, -np.inf)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy, the fraction of rows whose class, or all of whose labels,
-        are right.
+        """Return the accuracy: the fraction of rows whose class is right, or for multilabel targets
+        all of whose labels are right.
         """
         rows = sanitise(y, "y"), sanitise(sample_weight, "sample_weight")
         return float(super().score(*scored_rows(X, *rows)))
 
     @available_if(supports_partial_fit)
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
-        """Fit one epoch of a mini-batch solver to these rows, from where the last one ended.
+        """Fit one epoch of a mini-batch solver to these rows, from the parameters of the last call.
 
         Parameters
         ----------
         X, y
             As in `fit`.
         classes : array_like, optional
-            All classes, needed at the first call unless y contains them all. For a matrix of labels
-            the column numbers.
+            All classes, required in the first call unless y contains every class. For a matrix of
+            labels these are the column numbers.
 
         Returns
         -------

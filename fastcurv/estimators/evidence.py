@@ -1,4 +1,4 @@
-"""The decay with the largest evidence, and standard deviations of predictions, for estimators."""
+"""For estimators: the weight decay with the largest evidence, and standard deviations."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from ..optimize.path import evidence_path, with_units_pruned
 from ..structure.parameters import has_kinks
 from ..structure.tables import LOSSES
 
-# maximum number of parameters, above which the matrix and its factor take longer than the fits
+# maximum number of parameters; above, the matrix and its factor take longer than the fits
 MAX_PARAMS = 4096
 MAX_PATH_STEPS = 500  # maximum number of L-BFGS iterations at each penalty of the path
 
 
 class FitPosterior(NamedTuple):
-    """The parts of the posterior of a fit with squared errors that predictions need."""
+    """The parameters, covariance and noise of the Laplace posterior of a fit with squared
+    errors.
+    """
 
     theta: np.ndarray  # parameters of the estimator (n,)
     center: np.ndarray  # mean (n,) of the posterior: theta, or the minimum reached from it
@@ -28,8 +30,9 @@ class FitPosterior(NamedTuple):
     noise: float  # standard deviation in units of the scaled targets
 
     def std(self, model: Any, X: Any) -> np.ndarray:
-        """Return the standard deviation ``(N, d_out)`` of new observations from the predictions at
-        `theta`, which is the root of the mean squared deviation if `center` is another point.
+        """Return the standard deviations ``(N, d_out)`` of new observations at the rows of X from
+        the predictions at `theta`. If `center` is another point, they include the difference
+        between the predictions at these two points.
         """
         squares = output_deviations(model, self.center, self.root, X) ** 2 + self.noise**2
         if self.center is not self.theta:
@@ -38,7 +41,9 @@ class FitPosterior(NamedTuple):
 
 
 def _exact_fit_error(est: Any) -> ValueError:
-    """Return the error for a fit whose residuals are 0, so that the noise cannot be estimated."""
+    """Return the exception for a fit whose residuals are 0, from which no noise can be
+    estimated.
+    """
     return ValueError(
         f"alpha must be larger where the network fits every row exactly, got {est.alpha!r}. There "
         "are no residuals to estimate the noise from. Use a number such as alpha=1.0, fewer units "
@@ -47,8 +52,8 @@ def _exact_fit_error(est: Any) -> ValueError:
 
 
 def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
-    """Set ``alpha_`` to the decay with the largest evidence on a path from large to small decays,
-    and return the minimum for this decay.
+    """Set ``alpha_`` of the estimator to the decay with the largest evidence on a path from large
+    to small decays, and return the minimum (n,) for this decay.
 
     Parameters
     ----------
@@ -56,6 +61,7 @@ def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
     ob : Objective
         The objective of the fit, without a penalty.
     start : ndarray (n,)
+        The parameters at which the path starts.
     """
     if est.solver != "auto" or est.early_stopping:
         option = "early_stopping=True" if est.early_stopping else f"solver={est.solver!r}"

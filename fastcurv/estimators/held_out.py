@@ -1,4 +1,5 @@
-"""The decay and the end of a fit with default parameters, chosen by rows held out.
+"""The weight decay and the stopping point of a fit with default parameters, chosen on held-out
+rows.
 
 A quarter of the rows is held out. For each decay of `TRIAL_DECAYS`, from large to small, L-BFGS
 fits the other rows from the same start, until the held-out loss has not fallen for a while. No
@@ -29,23 +30,25 @@ from ..structure.tables import LOSSES
 
 TRIAL_DECAYS = (10.0, 1.0, 0.1, 1e-2, 1e-4)  # values of alpha that are tried, in this order
 DEFAULT_DECAY = 1e-4  # value of alpha if no rows are held out, as in scikit-learn
-# relative increase of the lowest held-out loss after which no smaller alpha is tried
+# maximum relative increase of the lowest held-out loss; after a larger one no smaller alpha is
+# tried
 MAX_HELD_OUT_RISE = 0.02
-MAX_HELD_OUT_STEPS = 1000  # number of iterations for each alpha
-MIN_FINAL_STEPS = 25  # number of iterations always allowed for the fit of all rows
+MAX_HELD_OUT_STEPS = 1000  # maximum number of iterations for each alpha
+MIN_FINAL_STEPS = 25  # minimum of the iteration limit for the fit of all rows
 HELD_OUT_STRIDE = 4  # one row in this many is held out
 MIN_HELD_OUT_ROWS = 10  # minimum number of distinct rows to hold out
 # The search stops max(MIN_PATIENCE, PATIENCE_RATIO * t) iterations after an improvement at
 # iteration t.
 MIN_PATIENCE, PATIENCE_RATIO = 15, 0.5
-# relative decrease of the held-out loss that counts as an improvement
+# minimum relative decrease of the held-out loss that counts as an improvement
 MIN_RELATIVE_GAIN = 1e-3
 # A cross entropy within this fraction of the lowest one counts as equal, since the accuracy still
 # improves past the minimum of the cross entropy.
 CROSS_ENTROPY_SLACK = 0.05
 # A fit is on a plateau above this fraction of the loss of a constant prediction.
 PLATEAU_LOSS_RATIO = 0.9
-HASH_BLOCK_ENTRIES = 1 << 20  # number of entries of a block of rows that is hashed at a time
+# maximum number of entries of a block of rows that is hashed at a time
+HASH_BLOCK_ENTRIES = 1 << 20
 
 
 class HeldOut:
@@ -75,7 +78,9 @@ class HeldOut:
         self.plateau = constant - (1 - PLATEAU_LOSS_RATIO) * abs(constant)
 
     def __call__(self, at: Any) -> bool:
-        """Return True if the fit should end. This is called after every iteration."""
+        """Record the held-out loss at the iterate `at`. Return True if the fit should end: the loss
+        has not improved for the number of iterations above, and the fit is not on a plateau.
+        """
         self.count += 1
         loss = self.held.value(at.x)
         if loss < self.mark - MIN_RELATIVE_GAIN * abs(self.mark):
@@ -88,12 +93,14 @@ class HeldOut:
 
 
 def weight_decay_of(ob: Objective, theta: np.ndarray) -> float:
-    """Return the weight decay of an objective whose biases have no decay."""
+    """Return ``l2/2 ||W||^2``, the penalty in the value at theta of an objective without decay of
+    biases.
+    """
     return 0.5 * float(ob.l2) * sum(dot(W.ravel(), W.ravel()) for W, _ in ob.model.unflatten(theta))
 
 
 class Choice(NamedTuple):
-    """A decay, and the point of its fit with the lowest held-out loss."""
+    """A weight decay, the run that fitted with it, and the `HeldOut` record of the run."""
 
     alpha: float
     run: Any
@@ -111,7 +118,9 @@ class Choice(NamedTuple):
 
     @property
     def objective_at_best(self) -> float:
-        """The objective of the fitted rows at the best point."""
+        """The value of the objective of the fitted rows at the point with the lowest held-out
+        loss.
+        """
         return float(self.watch.fitted.value(self.watch.theta))
 
 

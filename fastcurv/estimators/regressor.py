@@ -31,7 +31,8 @@ LOSS_DOC = """    loss : str or fastcurv.Loss
 REGRESSOR_DOC = PARAMETERS_DOC.replace("    solver :", LOSS_DOC + "    solver :")
 
 
-# A standard deviation below this fraction of the largest target consists of rounding errors.
+# minimum standard deviation of targets, relative to the largest target; smaller ones are rounding
+# errors
 MIN_RELATIVE_DEVIATION = 1e-14
 
 
@@ -133,9 +134,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _standardised(
         self, y: np.ndarray, weight: Any, loss: Any, fresh: bool
     ) -> tuple[np.ndarray, Any]:
-        """Shift and scale targets to mean 0 and variance 1, or those of a logarithmic link to mean
-        1. A width given in units of y is scaled with them. The y of a user-defined loss is not
-        changed.
+        """Return the targets shifted and scaled to mean 0 and variance 1, or to mean 1 for a
+        logarithmic link, and the loss, whose width in units of y is scaled in the same way. The
+        targets of a user-defined loss are not changed.
         """
         given = LOSSES[loss].given
         foreign = given is not None and not given.built_in
@@ -172,7 +173,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return (y - shift) / scale, loss
 
     def _units(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the scale and the shift that convert outputs of the fit to outputs for y."""
+        """Return the scale and the shift, for each output, that convert outputs of the fit to units
+        of y.
+        """
         scale, shift = self.y_scale_, self.y_shift_
         given = LOSSES[self._loss()].given
         if given is not None and given.exponential:
@@ -215,21 +218,22 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """Return predictions ``(N,)``, or ``(N, m)`` if y had m columns: outputs, their
         exponentials for ``poisson`` and ``gamma``, means for ``gaussian_nll``.
 
-        With `return_std` also return the standard deviation of a new observation: for
-        ``gaussian_nll`` the one that the network predicts, and for ``squared_error`` that of the
-        noise and of the prediction, by the Laplace approximation (`fastcurv.laplace`). With
-        ``alpha="evidence"`` it is taken at ``theta_``, where that fit ends, and has the right size
-        on average. Otherwise training first continues to a minimum, which does not change this
-        estimator, and can take several times as long as the fit on the first call. The standard
-        deviation then belongs to the minimum, and includes the difference between the predictions
-        there and those returned. With ``relu`` and other kinks it is taken at the end of the fit.
+        With `return_std` also return the standard deviation of a new observation. For
+        ``gaussian_nll`` it is an output of the network. For ``squared_error`` it combines the noise
+        and the uncertainty of the prediction, by the Laplace approximation (`fastcurv.laplace`).
+        With ``alpha="evidence"`` it is computed at ``theta_``, where that fit ends, and has the
+        right size on average. Otherwise training first continues to a minimum, which does not
+        change this estimator, and can take several times as long as the fit on the first call. The
+        standard deviation then belongs to the minimum, and includes the difference between the
+        predictions there and those returned. With ``relu`` and other kinks it is computed at the
+        end of the fit.
 
         Raises
         ------
         ValueError
-            With `return_std`, for other losses; or for a fit with a number for `alpha`, if the
-            network fits every row exactly, and after `partial_fit` and in copies, by pickle or
-            otherwise, which do not hold the rows of the fit.
+            With `return_std`: if the loss is another one; if the network fits every row exactly; or
+            if the estimator does not hold the rows of the fit that are needed with a number for
+            `alpha`, as after `partial_fit` and in copies, pickled or not.
         """
         outputs, given = self._outputs(X), LOSSES[self._loss()].given
         if given is not None and given.exponential:
@@ -251,9 +255,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return found[0], std[:, 0] if self._flat else std
 
     def _fitted_objective(self, call: str) -> Objective:
-        """Build the objective of the last fit again, for `call`. Raise ValueError if its rows were
-        not stored, or if the rows or the parameters have changed since a fit that was not
-        interrupted.
+        """Return the objective of the last fit, built again from the stored rows. Raise ValueError,
+        in the name of the function `call`, if the rows were not stored, or if the rows or the
+        parameters have changed since a fit that was not interrupted.
         """
         if "_training" not in vars(self):
             raise ValueError(
@@ -292,8 +296,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         `LeftOut.interval`.
 
         With a smooth activation such as ``tanh``, training first continues to a minimum, which does
-        not change this estimator. With ``relu`` and other kinks, and where the Hessian is not
-        positive definite at the end, the Gauss-Newton matrix takes its place.
+        not change this estimator. With ``relu`` and other kinks, or if the Hessian is not positive
+        definite at the end, the Gauss-Newton matrix is used instead.
 
         Parameters
         ----------
@@ -311,8 +315,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ------
         ValueError
             If the Gauss-Newton matrix is not positive definite either, as with an `alpha` that is
-            too small; the message states the correction. Also after `partial_fit` and in copies, by
-            pickle or otherwise, which do not keep the rows of the fit.
+            too small, or if the estimator does not hold the rows of the fit, as after `partial_fit`
+            and in copies, pickled or not.
 
         Warns
         -----
@@ -346,8 +350,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return Interval(low[:, 0], high[:, 0]) if self._flat else Interval(low, high)
 
     def _in_features(self, X: Any, order: int) -> InputDerivatives:
-        """Return the predictions and their derivatives with respect to the features: those of
-        exponentials by the chain rule, or those of the means alone.
+        """Return the predictions and their derivatives with respect to the features. For a
+        logarithmic link these are exponentials of outputs, and for ``gaussian_nll`` the means only.
         """
         z, J, H = super()._in_features(X, order)
         given = LOSSES[self._loss()].given
@@ -365,7 +369,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     @available_if(supports_partial_fit)
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
-        """Fit one epoch of a mini-batch solver to these rows, from where the last one ended."""
+        """Fit one epoch of a mini-batch solver to these rows, from the parameters of the last
+        call.
+        """
         check_parameters(self)
         y = sanitise(y, "y")
         first = not hasattr(self, "theta_")

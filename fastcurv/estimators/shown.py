@@ -36,8 +36,8 @@ class ShownInNotebooks:
         return self._fit_paragraph() + diagram
 
     def _fit_paragraph(self) -> str:
-        """Return a paragraph on the fit, from numbers that are already computed, or "" before a
-        fit.
+        """Return an HTML paragraph on the fit, from numbers that are already computed, or "" before
+        a fit.
         """
         if not hasattr(self, "theta_"):
             return ""

@@ -8,25 +8,27 @@ import numpy as np
 
 from ..common.checks import is_sparse
 
-THREADS_MIN_FLOPS = 10_000_000  # number of flops of a gradient below which one thread is faster
-# number of flops of a gradient from which float32 saves more time than casting the rows takes
+THREADS_MIN_FLOPS = 10_000_000  # minimum flops of a gradient; below, one thread is faster
+# minimum flops of a gradient at which float32 saves more time than casting the rows takes
 FLOAT32_MIN_FLOPS = 20_000_000
 # limits for the use of float32: minimum relative spread of a column, and maximum size of its
 # entries
 MIN_RELATIVE_SPREAD, MAX_COLUMN_MAGNITUDE = 1e-3, 1e6
-# number of entries in all L-BFGS pairs that fit into a cache; 1 MB with the changes of the gradient
+# maximum number of entries of the steps in all L-BFGS pairs if these must fit into a cache; 1 MB
+# with the gradient differences
 CACHED_PAIRS_ENTRIES = 1 << 16
-# maximum number of entries in all L-BFGS pairs (32 MB) if gradients take longer than reading them
+# maximum number of entries of the steps in all L-BFGS pairs (32 MB with the gradient differences)
+# if reading the pairs takes less time than a gradient
 MAX_PAIRS_ENTRIES = 1 << 21
-# number of entries of a matrix (0.5 MB) up to which products with its dense form are faster than
-# with the stored entries
+# maximum number of entries of a sparse matrix (0.5 MB) that is converted to a dense array, since
+# products with the dense array are faster
 MAX_DENSE_ENTRIES = 1 << 16
 
 
 def default_n_pairs(n: int, rows: int) -> int:
-    """Return the number of L-BFGS pairs for n parameters. More than 20 pairs save iterations (80
-    save a third). They are used if they fit in cache and take little time compared with a gradient,
-    or if they do not fit but take hardly any time.
+    """Return the number of L-BFGS pairs, from 20 to 80, for n parameters and gradients of `rows`
+    rows. More pairs save iterations (80 pairs save a third). They are used if they fit into a cache
+    and take little time compared with a gradient, or if they do not fit but take hardly any time.
 
     Examples
     --------
@@ -40,13 +42,15 @@ def default_n_pairs(n: int, rows: int) -> int:
 
 
 def default_n_threads(given: int | None, n: int, rows: int) -> int | None:
-    """Return the number of threads: 1 for a small gradient, unless given by the user."""
+    """Return the number of threads: `given` if it is not None, 1 if gradients of `rows` rows for n
+    parameters take fewer than `THREADS_MIN_FLOPS`, otherwise None, the default of the engine.
+    """
     return 1 if given is None and 6 * rows * n < THREADS_MIN_FLOPS else given
 
 
 def dense_if_small(X: Any) -> Any:
-    """Return X, as a dense array if it is a small sparse matrix. A gradient then takes a third to a
-    twentieth of the time.
+    """Return X, as a dense array if it is a small sparse matrix, which reduces the time of a
+    gradient to between a third and a twentieth.
     """
     small = is_sparse(X) and X.shape[0] * X.shape[1] <= MAX_DENSE_ENTRIES
     return X.toarray() if small else X
@@ -61,11 +65,11 @@ def can_search_in_float32(X: Any, y: np.ndarray, n: int) -> bool:
     for a in (X, y) if y.dtype.kind == "f" else (X,):
         low, high = a.min(axis=0), a.max(axis=0)
         size = np.maximum(np.abs(low), np.abs(high))
-        told = (
+        resolved = (
             (high - low >= MIN_RELATIVE_SPREAD * size)
             & (size < MAX_COLUMN_MAGNITUDE)
             & (size * MAX_COLUMN_MAGNITUDE > 1)
         )
-        if not np.all(told | (high == low)):
+        if not np.all(resolved | (high == low)):
             return False
     return True

@@ -56,11 +56,15 @@ class FittedWeights:
         )
 
     def _to_target_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
-        """Return the parameters with the units of the targets folded into the last layer."""
+        """Return theta with the last layer rescaled from the units of the fit to those of the
+        targets.
+        """
         return theta
 
     def _to_fitted_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
-        """Return the parameters without the units of the targets."""
+        """Return theta with the last layer rescaled from the units of the targets to those of the
+        fit.
+        """
         return theta
 
     @property
@@ -70,7 +74,7 @@ class FittedWeights:
         """
         theta = self._weights
         folded, fitted = self._fitted
-        # These are exactly the parameters of the fit.
+        # The weights have not been changed since the fit.
         if np.array_equal(theta, folded):
             return theta if np.array_equal(theta, fitted) else fitted
         return self._to_fitted_units(self.model_, theta)
@@ -82,8 +86,8 @@ class FittedWeights:
 
     @property
     def _weights(self) -> np.ndarray:
-        """The weights in `coefs_` and `intercepts_` as a vector of `model_`. It is a view if they
-        are those of the fit, and a new vector if either was assigned.
+        """The weights in `coefs_` and `intercepts_` as a flat vector of parameters of `model_`. The
+        vector shares memory with these arrays, unless one of them was assigned since the fit.
         """
         model, parts = self.model_, [*self.coefs_, *self.intercepts_]
         theta, views = self._stored
@@ -113,8 +117,8 @@ class FittedWeights:
 
     def __getstate__(self) -> Any:
         state: Any = super().__getstate__()
-        # A pickled estimator does not contain what only predict_interval needs, such as the rows of
-        # the fit.
+        # A pickled estimator does not contain the rows of the fit or other data that only
+        # predict_interval uses.
         dropped = "_stored", "_training", "_left_out"
         return {name: part for name, part in state.items() if name not in dropped}
 

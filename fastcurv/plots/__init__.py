@@ -1,5 +1,5 @@
 """Plots of training curves, spectra, loss surfaces and critical points, drawn with matplotlib, an
-optional dependency that is imported when the first one is drawn.
+optional dependency that is imported when the first plot is drawn.
 """
 
 from ..spectrum.draw import plain_numbers

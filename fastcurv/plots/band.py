@@ -9,12 +9,13 @@ import numpy as np
 from .style import BLUE, GREY, new_axes
 
 N_GRID = 200  # number of points of a curve over one input
-MARGIN_FRACTION = 0.25  # fraction of the range of the input that is drawn on either side
+# fraction of the range of the input by which the plot extends the range on either side
+MARGIN_FRACTION = 0.25
 
 
 def posterior_band(post: Any, ax: Any = None, output: int = 0) -> Any:
     """Draw an output of a `LaplacePosterior` with a band of two standard deviations of the function
-    and, for ``mse``, a lighter one of new observations.
+    and, for ``mse``, a lighter band for new observations.
 
     Parameters
     ----------

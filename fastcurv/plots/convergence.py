@@ -42,7 +42,9 @@ Y_AXIS_LABELS = {
 
 
 def _as_curve(name: str, curve: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return a curve as two float arrays, x and y."""
+    """Return a curve as two float arrays, x and y, after checking their shapes; `name` is for
+    errors.
+    """
     try:
         x, y = curve
     except (TypeError, ValueError):
@@ -151,9 +153,11 @@ class ConvergenceDisplay(Display):
         results : dict of str to OptimizeResult, or one OptimizeResult
             Results of `minimize`, by their names in the legend.
         x : {"time", "iteration", "products"}
+            The quantity on the horizontal axis.
         y : {"loss", "gradient_norm", "validation"}
+            The quantity on the vertical axis.
         above : float
-            A number that is subtracted from y, for example the lowest known loss.
+            Number that is subtracted from y, for example the lowest known loss.
         ax : matplotlib Axes or None
             The Axes to draw in; None creates a new figure.
         **look
@@ -204,7 +208,7 @@ class ConvergenceDisplay(Display):
         ax : matplotlib Axes or None
             The Axes to draw in; None creates a new figure.
         name : str or None
-            Name in the legend; None: the estimator's class and solver.
+            Name in the legend. If None, it consists of the estimator's class and solver.
         **look
             Passed to ``plot``.
 
@@ -233,7 +237,7 @@ class ConvergenceDisplay(Display):
         ax : matplotlib Axes or None
             The Axes to draw in; None creates a new figure.
         log : bool
-            Whether the vertical axis is logarithmic, if all values are positive.
+            True for a logarithmic vertical axis, if all values are positive.
 
         Returns
         -------
@@ -284,7 +288,7 @@ def curve(
     ax : matplotlib Axes or None
     label, color, xlabel, ylabel : str or None
     log : bool
-        Whether the vertical axis is logarithmic, if all values of y are positive.
+        True for a logarithmic vertical axis, if all values of y are positive.
 
     Returns
     -------
@@ -314,7 +318,8 @@ class MinimumRatioDisplay(Display):
     """Critical points by their loss and their fraction of positive (or negative) eigenvalues, or by
     all three fractions: positive, negative, and zero within the error.
 
-    A ratio below 1 means negative or zero eigenvalues; the three fractions distinguish them.
+    A fraction of positive eigenvalues below 1 means that some are negative or zero; the three
+    fractions distinguish these cases.
 
     Parameters
     ----------
@@ -433,7 +438,7 @@ class MinimumRatioDisplay(Display):
         ax : matplotlib Axes or None
             The Axes to draw in; None creates a new figure.
         label : str or None
-            Put before each kind, or sign, in the legend.
+            Text before each kind, or sign, in the legend.
 
         Returns
         -------

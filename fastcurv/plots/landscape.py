@@ -26,7 +26,7 @@ from .style import CYCLE, GREY, Display, n_labelled_lines, new_axes, set_log_axi
 # --------------------------------------------------------------------------------------------------
 # A loss over one plane of parameters.
 
-# sine of the angle between two directions up to which they count as parallel
+# maximum sine of the angle between two directions that count as parallel
 PARALLEL_SINE = 1e-8
 
 
@@ -51,9 +51,9 @@ def surface(
     xlim, ylim : (float, float)
     ax : matplotlib Axes or None
     n, levels : int
-        Grid points along each axis, and number of levels.
+        Number of grid points along each axis, and number of levels.
     log : bool
-        Whether levels are spaced evenly in the logarithm; for positive functions.
+        True if levels are spaced evenly in the logarithm, for positive functions.
     xlabel, ylabel : str
 
     Returns
@@ -87,8 +87,8 @@ def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool
 
 
 def angle_sine(first: Array, second: Array) -> float:
-    """Return the sine of the angle between two nonzero directions. Up to `PARALLEL_SINE` they do
-    not span a plane.
+    """Return the sine of the angle between two nonzero directions. If it is at most
+    `PARALLEL_SINE`, they do not span a plane.
     """
     u, w = (v / np.abs(v).max() for v in (first, second))
     u, w = u / np.linalg.norm(u), w / np.linalg.norm(w)
@@ -96,11 +96,11 @@ def angle_sine(first: Array, second: Array) -> float:
 
 
 DIRECTION_NAMES = ("auto", "eigenvectors", "random", "gradient")
-# number of parameters up to which "auto" computes eigenvectors, in seconds of products
+# maximum number of parameters at which "auto" computes eigenvectors, which takes seconds
 EIGENVECTORS_MAX_N = 20_000
 RANDOM_DIRECTION_NOTE = "random directions: a saddle often looks like a minimum"
-# maximum number of draws; two random directions for two weights lie on one line each time with
-# probability below 1e-18
+# maximum number of draws; that two random directions for two weights lie on one line in every draw
+# has a probability below 1e-18
 MAX_DRAWS = 60
 # methods needed by each choice of directions
 REQUIRED_METHODS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}
@@ -198,14 +198,15 @@ class LandscapeDisplay(Display):
             "auto": eigenvectors if the objective has a Hessian and up to 20 000 parameters, else
             random ones, with a title that warns of their limits. "random": normal numbers, scaled
             unit by unit to the length of the unit's weights, zero for biases [1]_; a unit whose
-            weights are zero is moved about as far as the others of its layer, or by about 1 if all
-            are zero. "eigenvectors": those of the lowest eigenvalue and, for a plane, the highest,
-            of unit length. "gradient": the negative gradient, of unit length, in one dimension
-            only. Rows of an array must not be zero, and two must span a plane.
+            weights are zero is moved about as far as the other units of its layer, or by about 1 if
+            the weights of all units are zero. "eigenvectors": those of the lowest eigenvalue and,
+            for a plane, the highest, of unit length. "gradient": the negative gradient, of unit
+            length, in one dimension only. Rows of an array must not be zero, and two must span a
+            plane.
         to : (n,) array, optional
             Another point: the slice is then the line from theta, at 0, to this point, at 1, and
-            `directions` and `radius` are not used. `fastcurv.structure.nearest_copy` brings a
-            network close to another by permuting its units first.
+            `directions` and `radius` are not used. To bring the two points closer, permute the
+            units of one network first by `fastcurv.structure.nearest_copy`.
         n_dims : {1, 2}
             Number of directions; ignored if an array of directions is given.
         radius : float
@@ -338,7 +339,7 @@ class LandscapeDisplay(Display):
         levels : int
             Number of level lines, in two dimensions.
         log : bool
-            Whether the loss is drawn on a logarithmic scale; for positive losses.
+            True if the loss is drawn on a logarithmic scale, for positive losses.
 
         Returns
         -------
@@ -375,7 +376,9 @@ class LandscapeDisplay(Display):
 def _choose_directions(
     objective: Any, theta: np.ndarray, wanted: Any, n_dims: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the directions as rows, and the names of the directions."""
+    """Return the directions as rows (1 or 2, n), and a name for each, for the option `directions`
+    in `wanted`.
+    """
     if not isinstance(wanted, str):
         rows = _check_directions(wanted, theta.size)
         two = "the first direction", "the second direction"
@@ -423,9 +426,9 @@ def _check_directions(wanted: Any, n: int) -> np.ndarray:
 def _random_directions(
     objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw random directions. Two are drawn again until the angle between them is at least 30
-    degrees, which many weights usually satisfy at once. After `MAX_DRAWS` draws the pair with the
-    largest angle is returned.
+    """Return random directions as rows. Two directions are drawn until the angle between them is at
+    least 30 degrees, which the first draw usually satisfies if there are many weights. After
+    `MAX_DRAWS` draws the pair with the largest angle is returned.
 
     For units of a single weight only the signs are random, so that for two such units the
     directions are parallel half the time.
@@ -450,8 +453,8 @@ def filter_normalised(objective: Any, theta: np.ndarray, rng: np.random.Generato
     """Return a random direction whose part for each unit has the norm of the unit's weights, with
     zeros for biases.
 
-    A unit whose weights are zero defines no length: its part consists of normal numbers whose mean
-    square length is that of the weights of the layer's other units, or 1 if all are zero.
+    If the weights of a unit are zero, its part consists of normal numbers whose mean squared length
+    is that of the weights of the layer's other units, or 1 if all of them are zero.
 
     Parameters
     ----------

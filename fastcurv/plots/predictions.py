@@ -13,8 +13,8 @@ from .style import CYCLE, new_axes
 
 
 def final_estimator_and_inputs(estimator: Any, X: Any = None) -> tuple[Any, Any]:
-    """Return the fitted estimator at the end of a pipeline, or the best estimator of a search, and
-    X in the form in which it receives it.
+    """Return the fitted estimator at the end of a pipeline or of the best estimator of a search,
+    and X transformed by the steps before that estimator.
     """
     estimator = getattr(estimator, "best_estimator_", estimator)
     if hasattr(estimator, "steps"):
@@ -35,7 +35,9 @@ def final_estimator_and_inputs(estimator: Any, X: Any = None) -> tuple[Any, Any]
 
 
 def objective_of(estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, Any]:
-    """Return the objective that a fitted estimator minimises on these rows, and its theta."""
+    """Return the objective that a fitted estimator minimises on these rows, and the fitted
+    theta.
+    """
     estimator, X = final_estimator_and_inputs(estimator, X)
     return estimator.objective(X, y, sample_weight), estimator.theta_
 

@@ -21,9 +21,9 @@ from ..spectrum.results import Eigenpairs
 from .predictions import objective_of
 from .style import BLUE, GREY, RED, Display, new_axes
 
-# number of rows of matrices that are decomposed, which takes less than a second
+# maximum n at which all eigenvalues are computed from the matrix, in less than a second
 DENSE_MAX_N = 1000
-CONVERGED_TOL = 1e-6  # residual of a converged pair, relative to the largest eigenvalue
+CONVERGED_TOL = 1e-6  # maximum residual of a converged pair, relative to the largest eigenvalue
 
 
 class SpectrumDisplay(Display):
@@ -130,7 +130,9 @@ class SpectrumDisplay(Display):
     def from_objective(
         cls, objective: Any, theta: Any, *, ax: Any = None, **options: Any
     ) -> SpectrumDisplay:
-        """Draw the spectrum of the Hessian of ``objective`` at ``theta``, by `from_operator`."""
+        """Draw the spectrum of the Hessian of ``objective`` at ``theta``; options as in
+        `from_operator`.
+        """
         cls._check_look(options, "from_objective", "from_operator")
         require_attrs(objective, ("hessian",), "objective", OBJECTIVE_HINT, theta)
         return cls.from_operator(objective.hessian(theta), ax=ax, **options)
@@ -212,7 +214,7 @@ class SpectrumDisplay(Display):
         alone = not (ax.lines or ax.get_title())
         draw_density(self.density, ax, band=band, scale=scale, label=label, color=color)
         if self.eigenvalues is not None:
-            # zero eigenvalues of symmetries have either sign
+            # Eigenvalues that are zero by symmetry are computed with either sign.
             near = getattr(self.density, "rounding", 0.0)
             for sign, tone, mine in (
                 ("negative", RED, self.eigenvalues < -near),
@@ -238,8 +240,8 @@ class SpectrumDisplay(Display):
 
 
 def extreme_eigenpairs(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpairs:
-    """Return the ``k`` lowest and ``k`` highest eigenpairs. For small n they come from the dense
-    matrix, so that no copy of a multiple eigenvalue is missed.
+    """Return the ``k`` lowest and ``k`` highest eigenpairs of an operator. For small n they are
+    computed from the dense matrix, so that no copy of a multiple eigenvalue is missed.
     """
     n = hessian.shape[0]
     if n <= DENSE_MAX_N:
@@ -250,7 +252,7 @@ def extreme_eigenpairs(hessian: Any, k: int, seed: Any, progress: bool = False) 
 
 
 def all_eigenpairs(hessian: Any) -> Eigenpairs:
-    """Return all n eigenpairs, from the dense matrix."""
+    """Return all n eigenpairs of an operator, computed from the dense matrix."""
     P, n_products = matrix_of(check_symmetric_operator(hessian))
     P = P.astype(np.float64, copy=False)
     values, V, _ = eigh(P)
@@ -261,7 +263,9 @@ def all_eigenpairs(hessian: Any) -> Eigenpairs:
 
 
 def select_ends(pairs: Eigenpairs, k: int) -> Eigenpairs:
-    """Select the ``k`` lowest and ``k`` highest of all pairs."""
+    """Return the ``k`` lowest and ``k`` highest of all eigenpairs, or all if there are at most 2
+    k.
+    """
     n = len(pairs)
     kept = np.r_[:k, n - k : n] if 2 * k < n else np.arange(n)
     parts = {name: getattr(pairs, name)[kept] for name in ("values", "residuals", "converged")}
@@ -278,10 +282,10 @@ def eigenvalues(
     ----------
     values : (k,) array
     residuals : (k,) array or None
-        Drawn as error bars; each contains an eigenvalue.
+        Half lengths of error bars, each of which contains an eigenvalue.
     ax : matplotlib Axes or None
     label : str or None
-        Put before "positive" and "negative" in the legend.
+        Text before "positive", "negative" and "zero" in the legend.
 
     Returns
     -------

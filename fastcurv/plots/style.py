@@ -43,7 +43,9 @@ def line_style(number: int) -> dict[str, str]:
 
 
 def set_log_axis(ax: Any, wanted: bool) -> None:
-    """Make the vertical axis logarithmic if `wanted` is True, with plain numbers."""
+    """Make the vertical axis of `ax` logarithmic, with plain numbers as labels, if `wanted` is
+    True.
+    """
     if wanted:
         ax.set_yscale("log")
         plain_numbers(ax.yaxis)
@@ -73,8 +75,8 @@ def new_axes(ax: Any = None, *, figsize: tuple[float, float] = (6.4, 4.0), **sub
 
 
 def new_figure(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
-    """Create a figure without pyplot, which has no global state and no window, and can be used in
-    threads and without a display.
+    """Return a new figure that is created without pyplot: it has no window and no global state, and
+    can be used in threads and without a display.
     """
     with optional_import("plots"):
         from matplotlib.figure import Figure
@@ -125,7 +127,7 @@ def _with_legend(ax: Any, label: str | None) -> Any:
 
 
 def is_in_pyplot(figure: Any) -> bool:
-    """Return True if pyplot holds a figure and therefore shows it."""
+    """Return True if `figure` belongs to a figure manager of pyplot, which then shows it."""
     helpers = sys.modules.get("matplotlib._pylab_helpers")
     managers = [] if helpers is None else helpers.Gcf.get_all_fig_managers()
     return any(manager.canvas.figure is figure for manager in managers)
@@ -149,6 +151,7 @@ class Display(ReadOnly, assignable=("ax_", "figure_")):
     ax_ : matplotlib Axes
         The Axes of the last plot; an array of Axes if there are several panels.
     figure_ : matplotlib Figure
+        The figure of `ax_`.
     """
 
     ax_: Any
@@ -159,8 +162,8 @@ class Display(ReadOnly, assignable=("ax_", "figure_")):
 
     @classmethod
     def _check_look(cls, look: dict[str, Any], *makers: str) -> None:
-        """Raise a TypeError for options that neither ``plot`` nor any of the constructors accepts.
-        The message names the first constructor, which was called.
+        """Raise a TypeError for options in `look` that neither ``plot`` nor any of the constructors
+        named in `makers` accepts. The message names the first constructor, which was called.
         """
         takers = [getattr(cls, name) for name in (*makers, "plot")]
         known = {name for taker in takers for name in keyword_names(taker)} - {"self"}

@@ -26,16 +26,17 @@ Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 Made = TypeVar("Made", bound="LossFunction")
 EPS = float(np.finfo(float).eps)
 LONG_EPS = float(np.finfo(np.longdouble).eps)
-ROUND_UP_FACTOR = 1 + 1e-12  # factor that covers the rounding of the few operations in a bound
-MAX_COUPLED_OUTPUTS = 64  # number of outputs of a loss with a full second derivative
+# factor that makes a bound valid after the rounding of the few operations in it
+ROUND_UP_FACTOR = 1 + 1e-12
+MAX_COUPLED_OUTPUTS = 64  # maximum number of outputs of a loss with a full second derivative
 TINY = float(np.finfo(float).tiny)
 # values of z at which a new activation is evaluated and its parity is determined
 CHECK_POINTS = np.linspace(-3, 3, 16)[:, None] + 0.0137
 
 
 class Function(ReadOnly):
-    """A function that returns a value and two derivatives, with the known properties of the
-    function.
+    """Base class of losses and activations given by a NumPy function that returns a value and two
+    derivatives: the function, and the properties of it that are known.
     """
 
     function: Callable[..., Values]
@@ -61,8 +62,8 @@ class Function(ReadOnly):
         return missing and f"{self!r} was given without {missing}"
 
     def _call_function(self, *at: NDArray[Any]) -> Values:
-        """Return the results of the function as three arrays. The function cannot write into its
-        arguments.
+        """Return the results of the function at the arguments `at` as three arrays. The arguments
+        are passed as read-only views.
         """
         at = tuple(part.view() for part in at)
         for part in at:
@@ -79,8 +80,8 @@ class Function(ReadOnly):
     def _check_shape(
         self, name: str, part: NDArray[Any], shapes: list[tuple[int, ...]], *at: NDArray[Any]
     ) -> None:
-        """Raise a ValueError for an array that does not have one of the shapes, or that does not
-        hold floats.
+        """Raise a ValueError if the result `part`, called `name`, does not have one of the shapes
+        or does not hold floats. `at` are the arguments that gave this result.
         """
         if part.shape not in shapes or part.dtype.kind not in (
             "fc" if at[0].dtype.kind == "c" else "f"
@@ -93,9 +94,9 @@ class Function(ReadOnly):
             )
 
     def _error_bounds(self, size: NDArray[Any], eps: float, found: Values) -> Floats:
-        """Return bounds on the errors of the function from the sizes of its results, or infinity if
-        no bounds are known. If the results have a lower precision than the arguments, the bounds
-        include its rounding.
+        """Return bounds on the errors of results whose magnitude is `size`: `ulps` times `size`
+        times `eps`, the roundoff of the arguments, or times that of the dtype of the results in
+        `found` if that is larger. Return infinity if `ulps` is not known.
         """
         if self.ulps is None:
             return np.full(size.shape, np.inf)
@@ -118,7 +119,7 @@ class Function(ReadOnly):
                 f"third of {self!r} must return an array of shape {which}, got shape "
                 f"{found.shape} for z of shape {z.shape}."
             )
-        # a bound that is NaN becomes infinite
+        # A NaN is replaced by infinity.
         found = np.where(found >= 0, found * ROUND_UP_FACTOR, np.inf)
         return found[:, None] if found.ndim < z.ndim else found
 
@@ -130,7 +131,7 @@ class LossFunction(Function):
 
     parts = ("value", "first", "second")
     by_row = True
-    _coupled: bool | None = None  # value of `coupled`, or None before the first call
+    _coupled: bool | None = None  # value of `coupled`; None before the first call
     convex: bool = False  # True if the loss is convex in the outputs
     exponential: bool = False  # True if the mean is exp(z)
     logarithmic: bool = False  # True if the loss is minus the logarithm of a density
@@ -140,13 +141,13 @@ class LossFunction(Function):
     lower: float | None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Return the name of a built-in loss without parameters."""
+        """Pickle a built-in loss by its name, without parameters."""
         return loss_by_name, (self.name.partition("(")[0],)
 
     @property
     def coupled(self) -> bool:
-        """True if outputs share a term. The layout of the state depends on it, so there is no
-        default.
+        """True if the second derivative of a row is a full matrix, so that outputs share a term.
+        The layout of the engine's state depends on this property, so there is no default.
         """
         if self._coupled is None:
             raise RuntimeError(
@@ -168,15 +169,16 @@ class LossFunction(Function):
             self._attempt(y[counts], d)
 
     def _attempt(self, y: NDArray[Any], d: int) -> None:
-        """Raise a ValueError if a user-defined function is no valid loss. A built-in loss always
-        is.
+        """Raise ValueError if the function is not a valid loss for targets y and d outputs.
+        Built-in losses are valid, so this method does nothing; `fastcurv.Loss` overrides it.
         """
 
     # --- the function
 
     def __call__(self, z: NDArray[Any], y: NDArray[Any]) -> Values:
-        """Return value, first and second derivative for rows, in the precision of z, after checking
-        their shapes.
+        """Return the loss of each row (N,) and its first and second derivatives with respect to the
+        outputs z (N, d), for targets y, in the precision of z. The shapes of the results are
+        checked.
         """
         y = np.asarray(y, z.real.dtype)
         value, first, second = self._call_function(z, y)
@@ -200,16 +202,18 @@ class LossFunction(Function):
         return value, first, second
 
     def terms(self, z: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the value of each row (N, 1), and the first derivatives."""
+        """Return the loss of each row (N, 1), and its first derivatives (N, d) with respect to
+        z.
+        """
         value, first, _ = self(z, y)
         return value[:, None], first
 
     def weighted(
         self, divisor: float, dtype: Any, z: NDArray[Any], y: NDArray[Any], weight: Any
     ) -> tuple[float, NDArray[Any], NDArray[Any]]:
-        """Return the loss of the rows, weighted and divided, and its first and second derivatives
-        in the given dtype, computed in float64 and rounded once. Rows of weight 0 add exactly 0,
-        even if the function overflows there.
+        """Return the weighted sum of the losses of the rows divided by `divisor`, and its first and
+        second derivatives in the given dtype, computed in float64 and rounded once. Rows of weight
+        0 add exactly 0, even if the function overflows there.
         """
         value, first, second = self(z.astype(float, copy=False), y)
         with np.errstate(all="ignore"):
@@ -258,8 +262,8 @@ class LossFunction(Function):
         return self._error_bounds(size, eps, found)
 
     def constant(self, y: Floats, shares: Floats, d: int) -> tuple[Floats, float]:
-        """Return the best constant outputs (d,) and their loss. `shares` (N,) are weights with sum
-        1.
+        """Return the constant outputs (d,) with the lowest mean loss on targets y, and this loss.
+        `shares` (N,) are the weights of the rows, with sum 1.
         """
         from scipy.optimize import minimize  # this import is slow
 
@@ -326,7 +330,7 @@ class ActivationFunction(Function):
 
     @property
     def like_relu(self) -> bool:
-        """True if the function is unbounded on one side only."""
+        """True if phi' is above 1/2 at 30 and within 1/10 of 0 at -30, as for relu."""
         below, above = self(np.array([[-30.0, 30.0]]))[1][0]
         return bool(above > 0.5 and abs(below) < 0.1)
 
@@ -344,7 +348,9 @@ class ActivationFunction(Function):
         return 0
 
     def size(self, z: NDArray[Any], found: Values) -> NDArray[Any]:
-        """Return the sizes relative to which the errors of the function's results are given."""
+        """Return ``1 + |z| + |phi| + |phi'| + |phi''|``, relative to which `ulps` bounds the
+        errors.
+        """
         a, p, q = (np.abs(part) for part in found)
         return np.asarray(1 + np.abs(z) + a + p + q)
 
@@ -376,11 +382,13 @@ class ActivationFunction(Function):
 
 
 # --------------------------------------------------------------------------------------------------
-# Built in. The formulas hold for complex z too, whose real part decides between branches.
+# Built-in losses. The formulas also hold for complex z, whose real part selects the branch.
 
 
 def _continue_abs(r: NDArray[Any]) -> NDArray[Any]:
-    """Return |r|, or for a complex r its analytic continuation off the imaginary axis."""
+    """Return |r|, or for complex r the analytic continuation of |r| from the real axis without
+    0.
+    """
     return np.where(r.real < 0, -r, r)
 
 
@@ -434,8 +442,9 @@ def _gaussian_nll_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
 
 
 def _gaussian_nll_third_bound(z: Floats, y: Floats, move: Floats) -> Floats:
-    """Return the maximum of 3 e^-s a^2 b + 3 |r| e^-s a b^2 + r^2 e^-s b^3 / 2 over a^2 +
-    b^2 = 1.
+    """Return an upper bound (N,) on the third derivative: on the maximum of 3 e^-s a^2 b + 3 |r|
+    e^-s a b^2 + r^2 e^-s b^3 / 2 over a^2 + b^2 = 1, for all outputs that differ from z by at most
+    `move`.
     """
     m = y.shape[1]
     move = np.broadcast_to(move, z.shape)
@@ -506,12 +515,12 @@ PARAMETRIC_LOSSES = "quantile", "pseudo_huber"
 
 
 def loss_by_name(name: str) -> LossFunction:
-    """Return a built-in `fastcurv.Loss` by its name, with parameters in brackets.
+    """Return the built-in loss with the given name, which may have parameters in brackets.
 
     Raises
     ------
     KeyError
-        For other names.
+        If there is no such loss.
 
     Examples
     --------

@@ -1,5 +1,5 @@
-"""Layout of a flat theta: views of the matrices, biases and scales of each layer; skips; l2 and the
-rows of an objective.
+"""Layout of a flat theta: views of the matrices, biases and scales of each layer; skip connections;
+the penalty and the rows of an objective.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .tables import ACTIVATIONS, LOSSES, batch_normalise
 
 
 def is_batch_normalised(model: Any) -> bool:
-    """Return True if the hidden layers are batch-normalised."""
+    """Return True if the model has hidden layers and they are batch-normalised."""
     return bool(getattr(model, "batch_norm", False)) and len(model.sizes) > 2
 
 
@@ -129,16 +129,17 @@ def l2_diagonal(ob: Any) -> float | NDArray[np.float64]:
 
 
 def divisor_of(ob: Any) -> float:
-    """Return the divisor of an objective's sum over rows: the attribute `divisor` of a part of all
-    rows, otherwise the number of rows, times the number of outputs for losses that are means over
-    entries.
+    """Return the divisor of an objective's sum over rows: the attribute `divisor` if the objective
+    is a part of another one, otherwise the number of rows times the number of terms of a row.
     """
     known = vars(ob).get("divisor")  # `getattr` would search for a similar name
     return ob.n_samples * terms_of_a_row(ob) if known is None else float(known)
 
 
 def terms_of_a_row(ob: Any) -> float:
-    """Return the number of terms in a row over which a loss is a mean."""
+    """Return the number of terms of a row: d_out for losses that are means over all entries, else
+    1.
+    """
     return LOSSES[ob.loss].terms_of_row(ob.model.sizes[-1])
 
 

@@ -45,16 +45,16 @@ def curvature_probes(
 
     For two identical hidden units, one vector moves their incoming weights apart and one their
     outgoing weights. For a unit with zero weights in or out (or gamma 0), one vector changes its
-    incoming weights alone and one its outgoing weights alone; between the two lies the block ``[[0,
-    B], [B', 0]]`` of the Hessian. Each direction is random, since a random direction has a
-    component along every eigenvector of the subspace it is drawn from.
+    incoming weights alone and one its outgoing weights alone; these two span the block ``[[0, B],
+    [B', 0]]`` of the Hessian. Each direction is random, since a random direction has a component
+    along every eigenvector of the subspace it is drawn from.
 
     Parameters
     ----------
     ob : Objective
     theta : array_like, shape (n,)
     max_columns : int, optional
-        Further units are left out. Default: 64, or fewer if those would take more than 512 MB.
+        Maximum number of vectors. Default: 64, or fewer if 64 would take more than 512 MB.
     seed : None, int or numpy.random.Generator
 
     Returns
@@ -153,13 +153,13 @@ def saturation_counts(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[NDArray[np.bool_], ...]]:
     """Return the counts from which `saturation` is computed.
 
-    They are, by hidden layer, the number of saturated (sample, unit) pairs; the number of nearly
-    certain samples (outputs), the number of all of them, and the number of rows; and, by hidden
-    layer, a mask of the units that are not saturated at every sample. Sums of these over blocks are
-    those of all rows.
+    The first array holds the number of saturated (sample, unit) pairs of each hidden layer; the
+    second the numbers of nearly certain samples (outputs), of all samples (outputs) and of rows.
+    The masks, one for each hidden layer, mark units that are not saturated at some sample. Sums of
+    these results over blocks of rows are the results for all rows.
     """
     dtype, rows, hidden = ob.model.dtype, nonzero_weight_rows(ob), ob.model.sizes[1:-1]
-    # All rows of this shard have weight 0.
+    # Every row of this objective, such as a shard, has weight 0.
     if not len(rows):
         none = np.zeros(len(hidden), dtype=np.int64)
         return none, np.zeros(3, dtype=np.int64), tuple(np.zeros(m, dtype=bool) for m in hidden)
@@ -223,10 +223,10 @@ def ranges(ob: Any, theta: ArrayLike) -> tuple[Ranges, Ranges]:
 
 
 # --------------------------------------------------------------------------------------------------
-# Other thetas with the same function: parameters are not identifiable from what a network computes.
+# Other parameter vectors of the same function: parameters are not identifiable from the outputs.
 #
-# The loss is the same at all of them; permutations and sign flips are orthogonal and keep the
-# spectrum too. Hidden layers count from 0.
+# The loss has the same value there; permutations and sign flips also keep the spectrum, being
+# orthogonal. Hidden layers count from 0.
 
 
 def _check_hidden_layer(model: Any, theta: ArrayLike, layer: int) -> int:
@@ -281,7 +281,7 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
     Returns
     -------
     ndarray (n,)
-        Another theta; the one given stays.
+        The new parameters; the given theta is not changed.
 
     See Also
     --------
@@ -310,8 +310,8 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
 
 @accept_aliases("flip_tanh")
 def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDArray[Any]:
-    """Return another theta with the same function: the signs of the incoming and outgoing weights
-    of `units` of an odd activation flipped.
+    """Return another theta with the same function: the incoming and outgoing weights of `units`,
+    whose activation is odd, with the opposite signs.
 
     Parameters
     ----------
@@ -327,7 +327,7 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
     Returns
     -------
     ndarray (n,)
-        Another theta; the one given stays.
+        The new parameters; the given theta is not changed.
 
     See Also
     --------
@@ -352,8 +352,8 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
 def rescale_relu(
     model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float
 ) -> NDArray[Any]:
-    """Return another theta with the same function: incoming weights of `units` times `factor` > 0,
-    outgoing ones divided by it.
+    """Return another theta with the same function: the incoming weights of `units` multiplied by
+    `factor` > 0, and their outgoing weights divided by `factor`.
 
     In a normalised layer gamma and beta are scaled instead of the incoming weights.
 
@@ -373,7 +373,7 @@ def rescale_relu(
     Returns
     -------
     ndarray (n,)
-        Another theta; the one given stays.
+        The new parameters; the given theta is not changed.
 
     See Also
     --------
@@ -423,8 +423,8 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
 
     With one hidden layer the result is the nearest copy, by optimal assignment. With several
     layers, the layers are matched in turn by their incoming weights and the sizes of their outgoing
-    ones: if theta itself is a copy of `other`, it is found, unless several units share all of these
-    numbers. In any case the result is a copy of `other`. Layers joined to others by a skip
+    ones: if theta is a copy of `other`, the result is theta, unless several units share all of
+    these numbers. In any case the result is a copy of `other`. Layers joined to others by a skip
     connection are not changed.
 
     Parameters
@@ -478,8 +478,8 @@ def _unit_signatures(
     model: Any, theta: NDArray[Any], layer: int, even: bool
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return, for each unit of a hidden layer, the numbers whose signs a flip changes, and those
-    that it keeps. For weights into a layer that is matched later these are the sizes alone, in
-    order. A flip of a unit with an even activation does not change its outgoing weights.
+    that a flip keeps: of weights into a layer that is matched later, the sorted absolute values. A
+    flip of a unit with an even activation does not change its outgoing weights.
     """
     (W, b), (W_out, _) = layers_of(model, theta)[layer : layer + 2]
     norm = batch_norm_params(model, theta)[layer]
@@ -498,20 +498,18 @@ def _unit_signatures(
 # --------------------------------------------------------------------------------------------------
 # Symmetry groups of a network's loss that hold exactly for the stored numbers.
 #
-# Each is a group of transformations of theta that leave the loss unchanged, for every theta or for
-# those in a ball. An `Orbit` holds its tangents at theta, how fast they change, and the finite
-# transformations, so that a test can follow the orbit. Nothing here is found by a tolerance on a
+# Each group consists of transformations of theta that leave the loss unchanged, for every theta or
+# on a ball. An `Orbit` holds its tangents at theta, how fast they change, and the finite
+# transformations, so that a test can follow the orbit. No group is found by a tolerance on a
 # computed matrix: a null space up to rounding proves nothing.
 #
-# - *shift*: cross entropy is invariant to the same vector added to every row of the last layer.
-# - *columns*: columns of X that are 0, equal, or, with a bias (or a batch mean that is subtracted),
-#   constant.
-# - *scale*: relu and leaky_relu units scaled up, their outgoing weights scaled down.
-# - *linear*: ``A W1, W2 A^-1`` for invertible A around layers without nonlinearity, and shifts of
-#   their biases.
-# - *bias below a mean*: the bias of a batch-normalised unit, which its mean removes.
-# - *off*: every parameter of a relu unit that is off for all rows, on the ball where that is
-#   proved.
+# - *shift*: cross entropy is invariant to the same vector added to every row of the last layer. -
+# *columns*: columns of X that are 0, equal, or, with a bias (or a batch mean that is subtracted),
+# constant. - *scale*: relu and leaky_relu units scaled up, their outgoing weights scaled down. -
+# *linear*: ``A W1, W2 A^-1`` for invertible A around layers without nonlinearity, and shifts of
+# their biases. - *bias below a mean*: the bias of a batch-normalised unit, which its mean removes.
+# - *off*: every parameter of a relu unit that is inactive for all rows, on the ball where this is
+# proved.
 #
 # Units that are joined by skips are transformed together or not at all. If l2 acts on a parameter,
 # only orthogonal transformations of it remain: rotations around linear layers.
@@ -561,8 +559,8 @@ def proved_orbits(
     ob : Objective
     theta : ndarray (n,), float64
     off, on_kinks : sequence of ndarray (width,) of bool
-        By hidden layer: relu units proved to be off for all rows, and units with a z that may be at
-        a kink; see `fastcurv.certify.majorants.preactivation_signs`.
+        By hidden layer, masks of relu units proved to be inactive for all rows, and of units with a
+        z that may be at a kink; see `fastcurv.certify.majorants.preactivation_signs`.
 
     Returns
     -------
@@ -593,7 +591,7 @@ def proved_orbits(
 
 
 def _check_room(theta: Floats, count: int) -> None:
-    """Raise MemoryError if `count` tangents take too much memory."""
+    """Raise MemoryError if `count` tangents take more than `MAX_TANGENTS_BYTES`."""
     if count * theta.nbytes > MAX_TANGENTS_BYTES:
         raise MemoryError(
             f"the symmetry directions must take at most {MAX_TANGENTS_BYTES / 1e9:.2g} GB as a "
@@ -602,19 +600,21 @@ def _check_room(theta: Floats, count: int) -> None:
 
 
 def _zero_tangents(theta: Floats, count: int) -> Floats:
-    """Return zeros for `count` tangents, as rows."""
+    """Return zeros (count, n) for tangents as rows. Raise MemoryError if they take too much
+    memory.
+    """
     _check_room(theta, count)
     return np.zeros((count, theta.size))
 
 
 def _translation_orbit(name: str, theta: Floats, rows: Floats, error: float = 0.0) -> Orbit:
-    """Return the orbit of the translations along fixed rows."""
+    """Return the orbit of the translations of theta along the given rows (s, n)."""
     T = np.ascontiguousarray(rows.T)
     return Orbit(name, T, 0.0, error, lambda t: theta + T @ np.asarray(t, dtype=float))
 
 
 def _single_translations(name: str, theta: Floats, columns: Sequence[int]) -> Orbit:
-    """Return the translations along single parameters."""
+    """Return the orbit of the translations of single parameters, at the indices `columns`."""
     rows = _zero_tangents(theta, len(columns))
     rows[np.arange(len(columns)), columns] = 1.0
     return _translation_orbit(name, theta, rows)
@@ -825,8 +825,8 @@ def _linear_group_orbit(
         t += _action_tangent(model, theta, run, i, j)
         if mirror:
             t += mirror * _action_tangent(model, theta, run, j, i)
-    some = rows.any(axis=1)
-    T, kept = np.ascontiguousarray(rows[some].T), np.array(pairs, int).reshape(-1, 2)[some]
+    used = rows.any(axis=1)
+    T, kept = np.ascontiguousarray(rows[used].T), np.array(pairs, int).reshape(-1, 2)[used]
 
     def move(t: ArrayLike) -> Floats:
         M = np.zeros((width, width))
@@ -852,8 +852,8 @@ def _action_tangent(model: Any, theta: Floats, run: range, i: int, j: int) -> Fl
 
 
 def _apply_action(model: Any, theta: Floats, run: range, M: Floats) -> Floats:
-    """Return theta after ``exp(M)`` on the outputs of the run, with the inverse applied to the
-    weights that multiply them.
+    """Return theta after ``exp(M)`` acts on the outputs of the run, with the inverse applied to the
+    weights that multiply these outputs.
     """
     there = theta.copy()
     A, back = expm(M), expm(-M)

@@ -1,5 +1,5 @@
-"""Tables of losses and activations, with all properties that the library uses in one row for each;
-batch normalisation.
+"""Tables of losses and activations, with one row for each that holds all its properties; batch
+normalisation.
 
 All code outside the kernels reads these rows. A new loss is a row of `LOSSES` and its kernel in
 ``src/kernels/losses.inc``, a new activation one of `ACTIVATIONS` and ``activations.inc``; both need
@@ -37,9 +37,9 @@ Layered: TypeAlias = (
 )
 
 Mask = NDArray[np.bool_]
-COMPLEX_STEP = 1e-100
+COMPLEX_STEP = 1e-100  # step of complex-step derivatives
 _SQRT2 = np.sqrt(2.0)
-BATCH_NORM_EPS = 1e-5
+BATCH_NORM_EPS = 1e-5  # number added to the variance
 TINY = float(np.finfo(float).tiny)
 
 
@@ -62,7 +62,7 @@ def _softplus(z: NDArray[Any]) -> NDArray[Any]:
 
 
 # --------------------------------------------------------------------------------------------------
-# Losses of outputs f (rows, d_out) and targets y; integer classes (rows,) stand for unit vectors.
+# Losses of outputs f (rows, d_out) and targets y; integer classes (rows,) denote unit vectors.
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,18 @@ class LossRow:
     ----------
     link : {"identity", "sigmoid", "softmax", "given"}
         The function g in the derivative with respect to the outputs, ``c (g(f) - m y)``, with m the
-        sum of a row of y for softmax, else 1. The proofs of `certify` depend on it. "given" means
-        that the function `given` is called.
+        sum of a row of y for softmax, else 1. The proofs of `certify` depend on the link. "given"
+        means that the function `given` is called.
     terms : callable
         ``terms(f, y)``: the terms of the loss and their derivatives with respect to f ``(..., N,
         d_out)``, real or complex, neither weighted nor divided; y has the shape ``(N, d_out)``.
     per_entry : bool
         True if each entry of f has a term of its own, so that the second derivative with respect to
-        f is diagonal. For a loss given by a function it is known after the first call of `given`.
+        f is diagonal. For a loss given by a function, the value is known after the first call of
+        `given`.
     terms_of_row : callable
-        Function of d_out: the number of terms of a row, over all of which the loss is a mean.
+        Function of d_out that returns the number of terms of a row. The loss is the mean over all
+        terms of all rows.
     targets : {"numbers", "labels", "classes"}
         The contents of y: any numbers; numbers from 0 to 1; integer classes (rows,) or their
         weights (rows, d_out).
@@ -95,7 +97,7 @@ class LossRow:
         ``constant(y, shares, d_out)``: the loss of the best constant outputs, shares (rows,) of
         sum 1.
     score : (str, callable)
-        The score reported for a fit: its name, and ``score(f, y)``.
+        The score that is reported for a fit: the name, and the function ``score(f, y)``.
     sklearn : (str, callable)
         ``out_activation_`` of scikit-learn's estimators, and a function of d_out that returns the
         factor of their loss.
@@ -183,7 +185,7 @@ def _outputs_pulled(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
 
 
 def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
-    """Return the table entry of a loss given by a function."""
+    """Return the table row of a loss given by a function, with names in other libraries."""
     counts = loss.least is not None and loss.least[1]
 
     def terms_of_row(d_out: int) -> float:
@@ -214,8 +216,8 @@ def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
         sklearn=("exp" if loss.exponential else "identity", terms_of_row),
         aliases=aliases,
         given=loss,
-        # If all counts of an output are 0, its loss decreases without end as the output goes to
-        # -infinity.
+        # If all counts of an output are 0, its loss has no minimum: it decreases as the output goes
+        # to -infinity.
         pulls=lambda y, d_out: (
             np.any(y > 0, 0) if counts else np.zeros(d_out, dtype=bool),
             np.full(d_out, counts and len(y) > 0),
@@ -224,7 +226,9 @@ def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
 
 
 class _Losses(dict[Any, LossRow]):
-    """Table entries by name. A `Loss`, and a name with parameters, have entries of their own."""
+    """Table rows by name. The rows of a `Loss`, and of a name with parameters, are built when
+    needed.
+    """
 
     def __missing__(self, loss: Any) -> LossRow:
         return _user_loss_row(loss if isinstance(loss, LossFunction) else loss_by_name(loss))
@@ -325,7 +329,8 @@ def check_loss(loss: Any) -> Any:
 # ``|z|`` at the point of the interval nearest to 0 or, for a derivative that first grows from 0,
 # the value of the derivative at the far end.
 
-ROUND_UP_FACTOR = 1 + 1e-12  # factor for the rounding of the few operations of an envelope
+# factor that makes a bound valid after the few roundings in an envelope
+ROUND_UP_FACTOR = 1 + 1e-12
 Three = tuple[Floats, Floats, Floats]
 # Key: a name in another library. Value: the settings for which the two functions are equal.
 Settings = dict[str, dict[str, Any]]
@@ -347,11 +352,11 @@ class ActivationRow:
         ``envelope(z, t)``: bounds on |phi'|, |phi''|, |phi'''| over z +- t, rounded outward; the
         first covers both sides of a kink, the others are infinite at one.
     pairs : callable
-        ``pairs(ops, z)``: phi and phi' of z, a `fastcurv.certify.precise.Pair`, by that module's
-        functions.
+        ``pairs(ops, z)``: phi and phi' at z, a `fastcurv.certify.precise.Pair`, computed by the
+        functions `ops` of that module.
     lipschitz, bend : float
-        Bounds on |phi'| and |phi''|, kinks aside; of an activation with a kink, bend bounds
-        |phi'''| too.
+        Bounds on |phi'| and |phi''| except at kinks. For an activation with a kink, `bend` is also
+        a bound on |phi'''|.
     leak : float or None
         The slope below 0 of an activation of two straight pieces, whose slope above 0 is 1.
     kink : float
@@ -400,7 +405,7 @@ class ActivationRow:
 
 @lru_cache(maxsize=64)
 def _user_activation_row(own: ActivationFunction) -> ActivationRow:
-    """Return the table entry of an activation given by a function."""
+    """Return the table row of an activation given by a function."""
 
     def derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
         found = own(z)
@@ -422,7 +427,7 @@ def _user_activation_row(own: ActivationFunction) -> ActivationRow:
 
 
 class _Activations(dict[Any, ActivationRow]):
-    """Table entries by name. An `Activation` has an entry of its own."""
+    """Table rows by name. The row of an `Activation` is built when needed."""
 
     def __missing__(self, own: Any) -> ActivationRow:
         if not isinstance(own, ActivationFunction):
@@ -443,7 +448,7 @@ def normal_density(t: NDArray[Any]) -> NDArray[Any]:
 
 
 def sigmoid_derivative(t: Floats) -> Floats:
-    """Return s(1 - s) with s = sigmoid(t), for t >= 0."""
+    """Return the derivative s (1 - s) of the sigmoid s(t), for t >= 0."""
     e = np.exp(-t)
     return np.asarray(e / (1 + e) ** 2)
 
@@ -451,8 +456,8 @@ def sigmoid_derivative(t: Floats) -> Floats:
 def _envelope_by_bounds(
     bounds: Callable[[Floats, Floats, Floats], Three],
 ) -> Callable[[Floats, Floats], Three]:
-    """Return an envelope that evaluates `bounds` at the smallest |z|, the largest |z| and the
-    largest z.
+    """Return an envelope that calls `bounds` with the smallest |z|, the largest |z| and the largest
+    z of each interval.
     """
 
     def envelope(z: Floats, t: Floats) -> Three:
@@ -467,7 +472,7 @@ def _envelope_by_bounds(
 
 
 def _leaky_relu_row(leak: float, **more: Any) -> ActivationRow:
-    """Return the table entry of ``z > 0 ? z : leak z``."""
+    """Return the table row of the activation that is z for z > 0, otherwise ``leak z``."""
 
     def derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
         p = np.where(z > 0, 1.0, leak)
@@ -760,8 +765,8 @@ CHOICE_ALIASES["activation"].update(
 
 
 def unbounded_reason(loss: Any, activations: Sequence[Any]) -> str:
-    """Return the reason why nothing can be proved about this loss of a network with these
-    activations, as a clause, or "".
+    """Return the reason why no bounds are known for this loss of a network with these activations,
+    as a clause, or "" if all are known.
     """
     for part in (LOSSES[loss].given, *(ACTIVATIONS[name].given for name in activations)):
         if part is not None and part.unbounded:
@@ -770,8 +775,8 @@ def unbounded_reason(loss: Any, activations: Sequence[Any]) -> str:
 
 
 def activations_of(library: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return, for a library's names of activations, the names here and the settings for which both
-    are the same function.
+    """Return a dict from the names of activations in another library to pairs of the name in this
+    library and the settings for which both are the same function.
     """
     return _activation_names(library, tuple(ACTIVATIONS))
 

@@ -1,7 +1,7 @@
 """User-defined losses and activations, and the checks of their functions.
 
-The library calls them as described in `fastcurv.structure.given`. The checks use a few rows or
-numbers: a function must return arrays of the right shapes, depend on its arguments alone, return
+`fastcurv.structure.given` describes how the library calls the functions. The checks use a few rows
+or numbers: a function must return arrays of the right shapes, depend on its arguments alone, return
 its true derivatives, and satisfy the given bounds.
 """
 
@@ -31,11 +31,13 @@ from .given import (
 )
 
 N_CHECK_ROWS = 16  # number of rows on which a new loss is checked
-DIFFERENCE_STEP = 1e-5  # step of difference quotients of functions whose values are near 1 in size
+DIFFERENCE_STEP = 1e-5  # step of difference quotients, for arguments near 1 in size
 
 
 def store_function(own: Function, function: Any, returns: str, third: Any, ulps: Any) -> None:
-    """Check and store the function of a new object and its known properties."""
+    """Store a function and its known properties in a new object, after checking their types.
+    `returns` is the signature of the function, for the error message.
+    """
     if not callable(function):
         raise TypeError(f"function must be {returns}, got {type_phrase(function)}.")
     if third is not None and not callable(third):
@@ -47,7 +49,10 @@ def store_function(own: Function, function: Any, returns: str, third: Any, ulps:
 
 
 def check_rows_independent(own: Function, found: Any, turned: Any, same: str, each: str) -> None:
-    """Raise a ValueError if results differ for the same arguments in another form."""
+    """Raise a ValueError if `turned`, the results for the same arguments in another order or shape,
+    differ from `found`. `same` and `each` are words for the message: the changed form, and the unit
+    of which the results must be a function.
+    """
     for name, part, other in zip(own.parts, found, turned):
         if not np.allclose(part, other, rtol=1e-6, atol=1e-9, equal_nan=True):
             raise ValueError(
@@ -57,25 +62,25 @@ def check_rows_independent(own: Function, found: Any, turned: Any, same: str, ea
 
 
 def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
-    """Return the results of the function at z. Raise a ValueError if its derivatives differ from
-    difference quotients along v, or if the bounds on the third derivative or on the errors do not
-    hold.
+    """Return the results of the function at z and, for a loss, targets y. Raise a ValueError if the
+    derivatives differ from difference quotients along v, or if the bounds on the third derivative
+    or on the errors do not hold there.
     """
     here, above, below = (own(z + step * v, *y) for step in (0, DIFFERENCE_STEP, -DIFFERENCE_STEP))
     eps = max(float(np.finfo(part.dtype).eps) for part in here)
     for j in (1, 2):
-        told = here[j] * (v[:, None] if here[j].ndim > z.ndim else v)
-        sizes, slope = np.abs(told), (above[j - 1] - below[j - 1]) / (2 * DIFFERENCE_STEP)
-        if told.ndim > slope.ndim:
-            told, sizes = told.sum(axis=-1), sizes.sum(axis=-1)
+        given = here[j] * (v[:, None] if here[j].ndim > z.ndim else v)
+        sizes, slope = np.abs(given), (above[j - 1] - below[j - 1]) / (2 * DIFFERENCE_STEP)
+        if given.ndim > slope.ndim:
+            given, sizes = given.sum(axis=-1), sizes.sum(axis=-1)
         noise = 64 * eps / DIFFERENCE_STEP * (1 + np.abs(above[j - 1]) + np.abs(below[j - 1]))
-        off = np.abs(slope - told) > 1e-3 * (np.abs(slope) + sizes) + noise + 1e-6
+        off = np.abs(slope - given) > 1e-3 * (np.abs(slope) + sizes) + noise + 1e-6
         # At fewer points the difference may come from a kink.
         if 4 * off.sum() > off.size:
             where = "along a random direction" if y else f"at z = {z[off][0]:.4g}"
             raise ValueError(
                 f"{own.parts[j]} of {own!r} must be the derivative of {own.parts[j - 1]}, "
-                f"{slope[off][0]:.6g} by finite differences, got {told[off][0]:.6g} {where}."
+                f"{slope[off][0]:.6g} by finite differences, got {given[off][0]:.6g} {where}."
             )
     if own.third is not None:
         move, change = np.abs(v) * DIFFERENCE_STEP, above[2] - below[2]
@@ -106,9 +111,10 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
 class Loss(LossFunction, made_by="fastcurv.Loss"):
     """A user-defined loss, as a function of the outputs and targets of some rows.
 
-    The objective is the mean of its values over the rows, as for ``cross_entropy``. Values,
-    gradients, products with the Hessian, spectra, `minimize` and verdicts need the function alone;
-    only proofs need the other arguments. The GGN is defined where no second derivative is negative.
+    The objective is the mean of the losses of the rows, as for ``cross_entropy``. Values,
+    gradients, products with the Hessian, spectra, `minimize` and verdicts need the function only;
+    the other arguments are needed for proofs. The GGN is defined where no second derivative is
+    negative.
 
     Parameters
     ----------
@@ -116,8 +122,8 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         ``function(z, y)`` for outputs z ``(N, d)`` and targets y ``(N, m)``, float64. Returns
         ``(value, first, second)``: the loss of each row ``(N,)``, its derivatives with respect to z
         ``(N, d)``, and its second derivatives, ``(N, d)`` if each output has a term of its own,
-        else ``(N, d, d)``, symmetric, for at most 64 outputs. It must depend on its arguments
-        alone.
+        else ``(N, d, d)``, symmetric, for at most 64 outputs. The results must depend on the
+        arguments only.
     third : float or callable, optional
         A bound on the third derivative of a row's loss, as a symmetric trilinear form of z: a
         number, or ``third(z, y, move)``, ``(N,)``, or ``(N, d)`` if each output has a term of its
@@ -140,7 +146,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
 
     See Also
     --------
-    Objective : Takes it as ``loss=``.
+    Objective : Takes a loss as ``loss=``.
 
     Notes
     -----
@@ -148,12 +154,13 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
     reason states this. Except on the rows of the check, `third`, `lower` and `ulps` are not
     verified. The function is called once for each theta and block of rows, by one thread. Where
     `numpy.longdouble` is longer than float64 (on x86, but not with MSVC), gradients for proofs are
-    computed in it, so it must compute in the precision of its arguments; on other systems proofs
-    use worst-case bounds for float64, and more verdicts are measured.
+    computed in `numpy.longdouble`, so the function must compute in the precision of its arguments;
+    on other systems proofs use worst-case bounds for float64, and more verdicts are measured.
 
-    Built in this way are ``poisson``, ``gamma``, ``pseudo_huber``, ``log_cosh``, ``quantile`` and
-    ``gaussian_nll``, with their bounds; `quantile` and `pseudo_huber` return those two with other
-    parameters. Minima on the kinks of relu nets are not proved for any of them.
+    The built-in losses ``poisson``, ``gamma``, ``pseudo_huber``, ``log_cosh``, ``quantile`` and
+    ``gaussian_nll`` are defined in this way, with their bounds. `quantile` and `pseudo_huber`
+    return these two losses with other parameters. Minima at active kinks of relu networks are not
+    proved for any of these losses.
 
     Examples
     --------
@@ -188,25 +195,23 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         vars(self).update(lower=lower, per_target=0)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Return the name of a built-in loss. Copies of other losses keep their known
-        properties.
-        """
+        """Pickle a built-in loss by its name, and other losses with their known properties."""
         return (
             (loss_by_name, (self.name,)) if self.built_in else object.__reduce_ex__(self, protocol)
         )
 
     @staticmethod
     def quantile(level: float = 0.5, width: float = 0.05) -> Loss:
-        """Return the loss whose minimum is the quantile of that level: ``level r + width
-        log(1 + exp(-r / width))`` with ``r = y - z``, the pinball loss smoothed.
+        """Return the smoothed pinball loss, ``level r + width log(1 + exp(-r / width))`` with ``r =
+        y - z``, whose mean is minimal at about the quantile of the given level.
 
         Parameters
         ----------
         level : float
             Fraction of the targets below the quantile, between 0 and 1.
         width : float
-            Width of the smooth part, in units of y. The quantile is that of y plus logistic noise
-            of this scale, so keep it below a tenth of the spread of y.
+            Width of the smooth part, in units of y. The minimum is the quantile of y plus logistic
+            noise of this scale, so use a width below a tenth of the spread of y.
 
         Examples
         --------
@@ -233,8 +238,8 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         return made
 
     def _attempt(self, y: NDArray[Any], d: int) -> None:
-        """Raise a ValueError if a function is no loss of single rows, if its derivatives are wrong,
-        or if its bounds do not hold, at some of the targets and random outputs of size 1.
+        """Raise a ValueError if the function mixes rows, if its derivatives are wrong, or if its
+        bounds do not hold, for at most `N_CHECK_ROWS` of the targets and random outputs of size 1.
         """
         y = y[np.linspace(0, len(y) - 1, min(len(y), N_CHECK_ROWS)).astype(int)].astype(float)
         z, v = np.random.default_rng(0).standard_normal((2, len(y), d))
@@ -252,14 +257,14 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
     """A user-defined activation, as a function of a layer's z.
 
     Values, gradients, products with Hessian and GGN, spectra, `minimize`, verdicts, batch
-    normalisation and skips need the function alone; only proofs need the other arguments.
+    normalisation and skips need the function only; the other arguments are needed for proofs.
 
     Parameters
     ----------
     function : callable
         ``function(z)`` for an array z, float64, of some rows of a layer. Returns ``(phi, first,
-        second)``: phi(z), phi'(z) and phi''(z), each of z's shape. It must be smooth, and depend on
-        each number of z alone.
+        second)``: phi(z), phi'(z) and phi''(z), each of z's shape. phi must be smooth, and each
+        result must depend on one entry of z only.
     first, second : float, optional
         Bounds on ``|phi'|`` and ``|phi''|`` for all z. Without them both are bounded from their
         values at z and `third`, which is less sharp far from z.
@@ -282,8 +287,8 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
 
     See Also
     --------
-    MLP : Takes it as ``activation=``, for all layers or beside names.
-    Loss : The same for losses.
+    MLP : Takes activations as ``activation=``, one for all layers or one for each layer.
+    Loss : A user-defined loss.
 
     Notes
     -----
@@ -291,9 +296,10 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
     measured, and its reason states this. Except at the numbers of the check, bounds are not
     verified. Gradients for proofs are computed in `numpy.longdouble`, as those of a `Loss` are.
 
-    The function is called by one thread, once for each theta, with some 32 000 numbers at a time. A
-    pickle holds it by reference; `save` and `to_torch` raise ValueError for a model with it.
-    `MLP.init` draws weights as for relu where phi' is above 1/2 at 30 and within 1/10 of 0 at -30.
+    The function is called by one thread, once for each theta, with about 32 000 numbers at a time.
+    A pickle stores the function by reference; `save` and `to_torch` raise ValueError for a model
+    with a user-defined activation. `MLP.init` draws weights as for relu if phi' is above 1/2 at 30
+    and within 1/10 of 0 at -30.
 
     Examples
     --------
@@ -334,8 +340,8 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
         self._attempt()
 
     def _attempt(self) -> None:
-        """Raise a ValueError if a function is no activation, if its derivatives are wrong, or if
-        its bounds do not hold.
+        """Raise a ValueError if the function returns NaN or infinity, mixes the entries of z, has
+        wrong derivatives or violates its bounds, at `CHECK_POINTS` or at ten times these points.
         """
         found = self(CHECK_POINTS)
         for name, part in zip(self.parts, found):

@@ -248,7 +248,7 @@ class ReferenceObjective(ReadOnly):
         return Certificates(self)
 
     def _scale(self) -> Floats:
-        """Return the factor of each sample's term, shape (N, 1)."""
+        """Return the factor of each sample's loss in the objective, shape (N, 1)."""
         N = len(self.y)
         w = np.ones(N) if self.sample_weight is None else self.sample_weight
         return np.asarray((w / (N * terms_of_a_row(self)))[:, None])

@@ -409,7 +409,7 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     if theorem.holds:
         proof = Proof(theorem, pair=Pair(distance=distance), short=H.short)
     elif inertia.near.near:
-        # Cholesky factors are kept only if they lead to a proof.
+        # `ByCholesky` is returned only if its theorem holds.
         assert isinstance(inertia, ByEigenpairs | ByProducts)
         pair, lasting, arrives = inertia.two_signs(distance), True, True
         vanish = check_interpolation(ask, H) if inertia.residuals_may_vanish() else None
@@ -437,9 +437,9 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
 
 
 def check_interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] | None:
-    """Check Kantorovich's theorem for the residuals of a loss that is a pure sum of squares, with
-    at most as many residuals as parameters. Return the outcome and the number of residuals, or None
-    if the theorem does not apply.
+    """Check Kantorovich's theorem for the residuals of a sum of squares without l2, with at most as
+    many residuals as parameters. Return the outcome and the number of residuals, or None if the
+    theorem does not apply or the budget is too small.
 
     Rows of weight 0 are left out, and equal rows count once.
     """

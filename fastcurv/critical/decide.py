@@ -199,9 +199,9 @@ class Nearness:
 
     @property
     def plateau(self) -> bool:
-        """True if theta is far from critical, the gradient lies mostly outside the range of H, and
-        H is flat along the gradient: its curvature there is small relative to its norm, or so small
-        that the Newton step is too long to be meaningful.
+        """True if theta is not near a critical point, the gradient lies mostly outside the range of
+        H, and H is flat along the gradient: the curvature there is small relative to ||H||, or so
+        small that the Newton step is too long for a local model.
         """
         if self.near or self.short or self.residual is None:
             return False
@@ -288,7 +288,7 @@ class Spectrum:
 
     @property
     def dense(self) -> bool:
-        """True if the inertia is known."""
+        """True if the inertia is known, as it is if all eigenvalues were computed."""
         return self.n_positive is not None
 
     @property
@@ -392,8 +392,11 @@ class Decision:
     Attributes
     ----------
     kind : str
+        The kind of the point, as in `CriticalPoint`.
     certified : bool
+        True if the verdict is proved.
     because : Reason
+        The rule.
     radius : float or None
         Radius of the certified ball around theta.
     failure_probability : float

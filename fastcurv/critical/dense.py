@@ -102,7 +102,7 @@ class DenseHessian:
 
     @property
     def d(self) -> Floats:
-        """The first of the balanced units."""
+        """The first candidate for balanced units, (n,)."""
         return self.units[0]
 
     def flat(self, T: Floats) -> Floats:
@@ -216,7 +216,9 @@ def _has_undecided_eigenvalue(full: DenseHessian, plain: Slice) -> bool:
 
 
 def eigenvalue_signs(cut: Any) -> NDArray[np.int_]:
-    """Return the sign (-1, 0 or 1) of every eigenvalue, which is 0 within the error."""
+    """Return the sign (-1, 0 or 1) of every eigenvalue of a slice, 0 if it is within the error
+    bound.
+    """
     return np.where(np.abs(cut.values) > cut.error, np.sign(cut.values), 0).astype(int)
 
 
@@ -287,14 +289,18 @@ class _Off:
         return float(2 * (n + 2 * REFLECTION_BLOCK_SIZE + 8) * EPS * total)
 
     def block(self, M: Floats) -> Floats:
-        """Return ``Z' M Z`` for an orthonormal basis Z of the complement."""
+        """Return ``Z' M Z`` for a symmetric M (n, n) and an orthonormal basis Z of the
+        complement.
+        """
         s, one_by_one = len(self.tau), len(self.tau) <= MAX_SINGLE_REFLECTIONS
         turned = self._apply("L", "T", np.asfortranarray(M), one_by_one)
         turned = self._apply("R", "N", turned, one_by_one)[s:, s:]
         return np.asarray((turned + turned.T) / 2)
 
     def back(self, V: Floats) -> Floats:
-        """Return ``Z V`` for the basis Z of `block`."""
+        """Return ``Z V``, the columns of V (n - s, m) in the full space, for the basis Z of
+        `block`.
+        """
         return self._apply(
             "L", "N", np.asfortranarray(np.vstack([np.zeros((len(self.tau), V.shape[1])), V]))
         )
@@ -478,7 +484,7 @@ class ByCholesky(Inertia):
         return replace(self.near, flat_ratio=flat, residual=max(0.0, 1 - inside) ** 0.5)
 
     def spectrum(self, proof: Proof) -> Spectrum:
-        """Return the spectrum, in which all eigenvalues are positive."""
+        """Return the `Spectrum`, in which all eigenvalues are positive. `proof` is not used."""
         known, (high, off) = self.known, self.top
         return Spectrum(
             low=known.min_abs_eigenvalue,
@@ -600,7 +606,7 @@ class ByEigenpairs(Inertia):
         and an upper bound on its length that includes the rounding of g.
 
         The rounding matters near a minimum at which the gradient adds curvature along the orbits,
-        since slopes of that size are all that distinguishes it from a saddle.
+        since slopes of the size of the rounding distinguish such a minimum from a saddle.
         """
         (g, off), known, A = self.gradient, eigenvalue_signs(cut) != 0, self.full.A
         slack = gradient_rounding_bounds(len(g), off, self.reach, cut)[1]
@@ -728,7 +734,9 @@ class ByEigenpairs(Inertia):
         return replace(near, flat_ratio=flat_ratio, residual=residual, flat_beside_step=beside)
 
     def spectrum(self, proof: Proof) -> Spectrum:
-        """Return the spectrum and the inertia that follows from the stable signs."""
+        """Return the `Spectrum`, with the inertia that the stable signs determine, or `proof` if it
+        proves a point where all residuals vanish.
+        """
         best, s, n = self.view.best, self.view.best.span.shape[1], self.full.n
         negative, positive = (
             end.vector is not None or proof.pair.holds for end in (self.low, self.high)

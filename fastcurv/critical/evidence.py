@@ -30,8 +30,8 @@ class Tangents:
     """Tangents to the orbits of proved symmetry groups at theta, the columns of an ``(n, k)``
     array.
 
-    ``change`` bounds how fast the tangents turn as theta moves, per unit length; ``error`` bounds
-    the norm of their error.
+    ``change`` is a bound on the change of the tangents per unit length of a step of theta, and
+    ``error`` a bound on the norm of their error.
     """
 
     columns: np.ndarray
@@ -88,7 +88,7 @@ def curvature_floor(ob: Any, theta: np.ndarray) -> float:
 
 
 def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
-    """Return the reason why the infimum is not attained, as a clause for a sentence."""
+    """Return the objective's reason why no theta attains the infimum of the loss, as a clause."""
     words: str = call_certificate(ob, "why_no_minimum", theta, default="")
     return words or "a direction is proved in which the loss falls for ever"
 
@@ -117,7 +117,7 @@ class SpectrumEnd:
 
     @property
     def enclosure(self) -> tuple[float, float]:
-        """Bounds between which an eigenvalue lies."""
+        """Lower and upper bound, ``(low, high)``, on an eigenvalue of H."""
         off = self.residual + self.error
         return self.quotient - off, self.quotient + off
 
@@ -200,8 +200,9 @@ def balance_rows(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def _units_of_unused_rows(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> Any:
-    """Return d for the rows that are not used. If the noise is known by entries, their scaled noise
-    equals the median of the rows in use. Otherwise d is the geometric mean of the d in use.
+    """Return d for the rows not in `live`, which are not used. If the noise is known by entries,
+    the scaled noise of these rows is set to the median of the rows in use. Otherwise d is the
+    geometric mean of the d in use.
     """
     mean = np.exp(np.log(d[live]).mean())
     if noise.shape[1] == 1:
@@ -317,19 +318,19 @@ class Inertia(ABC):
 
     @abstractmethod
     def theorem(self) -> tuple[Contraction, float]:
-        """Return the outcome of Kantorovich's theorem, as far as it can be checked, and the length
-        of Newton's step.
+        """Return the outcome of Kantorovich's theorem, "untried" if a bound is missing, and the
+        length of Newton's step.
         """
 
     @abstractmethod
     def slope(self) -> Nearness:
-        """Return the nearness with the ratio ``||Hg|| / ||g||`` and the fraction of g outside the
+        """Return the nearness with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
         range of H.
         """
 
     @abstractmethod
     def spectrum(self, proof: Proof) -> Spectrum:
-        """Return the curvature with the signs that are stable."""
+        """Return the `Spectrum`, with the signs that are stable or that `proof` establishes."""
 
 
 # --------------------------------------------------------------------------------------------------

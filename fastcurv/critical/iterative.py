@@ -97,7 +97,7 @@ class InertiaSearch:
 
     @property
     def one_sided(self) -> bool:
-        """True until curvature of both signs has been found."""
+        """True if curvature of both signs has not been found yet."""
         return len(self.seen) < 2
 
     def run(
@@ -206,7 +206,7 @@ class InertiaSearch:
 
     def from_random(self, steps: float, stop: Callable[[Any], bool]) -> Any:
         """Run Lanczos from a random start orthogonal to the symmetry directions, for the bound on
-        the risk. If the caller gave a run, it is used.
+        the risk, or extend the `Krylov` run of the caller. Parameters and result are as in `run`.
         """
         given = self.ask.krylov
         if given is not None:
@@ -219,7 +219,9 @@ class InertiaSearch:
         return self.run(op, None, steps, stop=stop, against=against)
 
     def from_gradient(self, g: Floats, steps: float, stop: Callable[[Any], bool]) -> Any:
-        """Run Lanczos from the gradient. If the caller gave a run, it is used."""
+        """Run Lanczos from the gradient g, or extend the `Krylov` run of the caller. Parameters and
+        result are as in `run`.
+        """
         given = self.ask.krylov
         if given is not None:
             held = getattr(given.op, "gradient", None)
@@ -232,7 +234,9 @@ class InertiaSearch:
         return self.run(self.H.native, unit, steps, stop=stop)
 
     def add_candidate(self, quotient: float, v: Floats) -> None:
-        """Add a vector as a candidate for an end of the spectrum."""
+        """Add a vector v with the given Rayleigh quotient to the candidates for an end of the
+        spectrum.
+        """
         self.candidates.append((quotient, v / np.linalg.norm(v)))
 
     def spectrum_end(self, *vectors: Floats, which: int = 1) -> SpectrumEnd:
@@ -245,7 +249,9 @@ class InertiaSearch:
         return SpectrumEnd(v, quotient, self.H.quotient_error(v, Hv), residual)
 
     def prove(self, which: int) -> SpectrumEnd:
-        """Return the `SpectrumEnd` of the best candidate for one end of the spectrum."""
+        """Return the `SpectrumEnd` of the best candidate for the upper (`which` = 1) or lower (-1)
+        end of the spectrum.
+        """
         if self.only is None and not self.candidates:
             # No run was started because the symmetries span the whole space.
             self.estimate_norm()
@@ -306,8 +312,8 @@ class InertiaSearch:
         return float(np.linalg.norm(v - Q @ (Q.T @ v))) <= 1e-4
 
     def loose(self, end: SpectrumEnd) -> bool:
-        """Return True if an eigenvalue is zero up to rounding and no proved symmetry
-        explains it.
+        """Return True if the eigenvalue at `end` is zero up to rounding and `end.vector` is not a
+        projected-out symmetry.
         """
         small = abs(end.quotient) + end.residual <= max(2 * end.error, self.H.zero)
         return small and not self.is_symmetry(end.vector)
@@ -323,7 +329,7 @@ class InertiaSearch:
         self.add_candidate(0.0, v)
 
     def balance(self) -> Floats:
-        """Return a diagonal d that balances the rows of ``d H d``.
+        """Return d > 0 (n,) for which the rows of ``d H d`` have roughly equal norms.
 
         The mean square of ``H v`` over random signs v estimates the squared norm of every row. The
         asymmetry of the first products is recorded in `H.asymmetry`.
@@ -581,7 +587,9 @@ class ByProducts(Inertia):
         return (step, left) if left < self.left else (self.step, self.left)
 
     def two_signs(self, distance: float) -> Pair:
-        """Return the proof by the vectors of both ends of the spectrum."""
+        """Return the proof of a saddle by the vectors of both ends of the spectrum, for a Newton
+        step of length `distance`.
+        """
         H, seen = self.H, self.seen
         if not (seen.negative and seen.positive):
             return Pair(distance=distance)
@@ -729,8 +737,8 @@ class TimedOutInertia(ByProducts):
 
 
 def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
-    """Return True if the predicted decrease of Newton's step is far above the threshold, whatever
-    the signs of curvature. The cost is two products.
+    """Return True if a lower bound on the decrement, valid for any signs of curvature, is at least
+    ``1 / CLEARLY_FAR_FRACTION`` times the threshold. The cost is two products.
 
     By the Cauchy-Schwarz inequality ``g'|H|g <= ||g|| ||Hg||``, so ``g'|H|^-1 g >= ||g||^3 /
     ||Hg||``.

@@ -69,7 +69,7 @@ class _KinkMinimum:
 
     @property
     def reason(self) -> str:
-        """The reason for the verdict as one sentence."""
+        """The proved statement, or the missing hypothesis, as one sentence."""
         kinks = _count_noun(self.n_kinks, "kink")
         if not self.certified:
             return f"Held by {kinks}, but no minimum is proved: {self.missing}"
@@ -148,7 +148,10 @@ def _check_hypotheses(
     g_errors: np.ndarray,
     units: np.ndarray,
 ) -> _KinkMinimum:
-    """Check every hypothesis in the given units of the slopes."""
+    """Check every hypothesis of the theorem in the given units (m,) of the slopes, from the Hessian
+    K of Phi at `point`, its gradient g and bounds on the errors of g. Return the proof or the
+    missing hypothesis.
+    """
     c = np.concatenate([np.ones(phi.n_theta), units])
     scaled = c[:, None] * K * c
     values, vectors, errors = eigh(scaled)
@@ -211,8 +214,8 @@ MAX_COVERED_DISTANCE = 1e-7
 
 @dataclass(frozen=True)
 class KinkPoint:
-    """A point theta with active kinks, and the slopes at the kinks. `classify` turns the proof
-    about it into a verdict.
+    """A point theta with active kinks, the slopes at the kinks, and the proof from which `classify`
+    derives a verdict.
     """
 
     theta: np.ndarray
@@ -278,8 +281,8 @@ def find_kink_point(ob: Any, theta: np.ndarray) -> KinkPoint | None:
 
 
 def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
-    """Return the slopes at theta by layer; where a pre-activation is nearly 0, the mean of the
-    slopes on both sides.
+    """Return the slopes phi' (N, units) of each hidden layer at theta. For a pre-activation near 0
+    the slope is the mean of those on both sides.
     """
     rows = call_certificate(ob, "relu_rows")
     zs = ob.model.preactivations(theta, rows.X)[:-1]

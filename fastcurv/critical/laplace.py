@@ -98,7 +98,7 @@ _MISSING_LOG_TERMS: dict[str, Any] = {
 
 
 class ExactFitError(ValueError):
-    """The network fits the rows so well that the noise cannot be estimated."""
+    """Raised if the network fits the rows so well that the noise cannot be estimated."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -534,7 +534,7 @@ def is_likelihood(loss: Any) -> bool:
 
 
 def _check_likelihood(loss: Any) -> None:
-    """Raise ValueError for a loss that is no negative log likelihood."""
+    """Raise ValueError if a loss is not a negative log likelihood."""
     if not is_likelihood(loss):
         raise ValueError(
             f"loss must be a negative log likelihood, got {str(loss)!r}. Use one of "

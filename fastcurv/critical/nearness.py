@@ -41,7 +41,7 @@ from ..krylov.solvers import minres
 from .decide import Nearness
 from .theorem import EPS, TINY, Slice
 
-# predicted decrease of Newton's step, relative to f - c, up to which theta counts as near
+# maximum predicted decrease of Newton's step, relative to f - c, at which theta counts as near
 DECREMENT_TOL = 1e-8
 # relative change of a parameter by rounding to the stored dtype, in units of eps
 STORAGE_ERROR_EPS = 8.0
@@ -255,7 +255,7 @@ FIRST_LATE_STEP = 3
 MAX_LATE_CONTRACTION = 0.1  # maximum ratio of the gradient norms of a late step
 # fraction of the first gradient norm below which the gradient consists of rounding errors
 GRADIENT_FLOOR_RATIO = 1e-12
-LINEAR_SOLVE_TOL = 1e-9  # relative residual to which the linear system of a step is solved
+LINEAR_SOLVE_TOL = 1e-9  # maximum relative residual of the solution of a step's linear system
 MAX_STEP_PRODUCTS = 200  # maximum number of products in one step
 
 
@@ -385,7 +385,8 @@ Spend = Callable[[int], None]
 
 # minimum fraction of the curvature that must remain within one length of the step
 MIN_CURVATURE_KEPT = 2 / 3
-# test points in units of the step; their ratios are such that no short period contains all of them
+# test points in units of the step; no periodic function of short period has equal values at all of
+# them
 TEST_LENGTHS = (1.0, -1.0, 0.38, -0.38)
 # test points in units of the step at which curvature must only keep its sign
 FAR_TEST_LENGTHS = (3.0, -3.0)
@@ -562,7 +563,7 @@ def decreases_along_gradient(ob: Any, theta: np.ndarray, gradient: np.ndarray) -
     """
     norm, length = safe_norm(gradient), norm_with_floor(theta)
     if not 0 < norm < np.inf or not hasattr(ob, "value"):
-        # Without values of the loss there is no evidence of a kink.
+        # Without values of the loss, a decrease is assumed.
         return True
     here = value_at(ob, theta)
     noise = value_rounding_error(here, getattr(ob, "dtype", np.float64))

@@ -102,13 +102,13 @@ def eta_bound(length: float, beta: float, off: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """The Hessian restricted to the complement of a span: eigenpairs of ``Z' C A C Z``,
-    ``C = diag(c)``, for an orthonormal basis Z of the complement.
+    """The Hessian A restricted to the complement of a span: eigenpairs of ``Z' C A C Z``, with ``C
+    = diag(c)`` and an orthonormal basis Z of the complement.
 
     Attributes
     ----------
     values : ndarray, shape (m,)
-        Ascending.
+        Eigenvalues in ascending order.
     vectors : ndarray, shape (n, m)
         In scaled coordinates: the direction in theta is ``c * u``.
     error : float

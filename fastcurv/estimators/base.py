@@ -323,7 +323,7 @@ def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any
 
 MIN_SADDLE_CURVATURE = 1e-2  # minimum |lambda_min| / |lambda_max| of a saddle that is left
 DEFAULT_MAX_STEPS, DEFAULT_MAX_EPOCHS = 2000, 200  # default max_iter with "auto", and otherwise
-MAX_EPOCH_RISE = 3.0  # maximum factor on the loss in one `partial_fit` without a warning
+MAX_EPOCH_RISE = 3.0  # maximum growth factor of the loss in `partial_fit`
 N_TRUST_REGION_STEPS = 25  # maximum number of trust-region steps after L-BFGS has stalled
 AUTO_GRADIENT_TOL = 1e-4  # maximum entry of a gradient that counts as 0 if tol is "auto"
 GRADIENTS_PER_PRODUCT = 6  # number of gradients of the fit for each Hessian product of the check
@@ -676,7 +676,7 @@ class BaseMLP(
         return [choice.run, run]
 
     def _rows_per_gradient(self, rows: int) -> int:
-        """Return the number of rows per gradient."""
+        """Return the number of rows of a gradient: of a mini-batch, or all `rows`."""
         size = 200 if self.batch_size == "auto" else self.batch_size
         return min(size, rows) if self.solver in STOCHASTIC_METHODS else rows
 

@@ -45,7 +45,8 @@ MIN_RELATIVE_GAIN = 1e-3
 # A cross entropy within this fraction of the lowest one counts as equal, since the accuracy still
 # improves past the minimum of the cross entropy.
 CROSS_ENTROPY_SLACK = 0.05
-# A fit is on a plateau above this fraction of the loss of a constant prediction.
+# A fit whose loss is above this fraction of the loss of the best constant prediction is on a
+# plateau.
 PLATEAU_LOSS_RATIO = 0.9
 # maximum number of entries of a block of rows that is hashed at a time
 HASH_BLOCK_ENTRIES = 1 << 20

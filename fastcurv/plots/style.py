@@ -35,8 +35,8 @@ MARKERS = {
 
 
 def line_style(number: int) -> dict[str, str]:
-    """Return colour and dashes of line number `number`. The dashes change when the colours
-    repeat.
+    """Return the colour and dashes of the line with the given number, as keywords for ``plot``. The
+    dashes change when the colours repeat.
     """
     dashes = LINE_STYLES[number // len(CYCLE) % len(LINE_STYLES)]
     return {"color": CYCLE[number % len(CYCLE)], "ls": dashes}
@@ -84,7 +84,9 @@ def new_figure(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
 
 
 def mark(ax: Any, x: float, y: float, kind: str, label: str | None = None) -> Any:
-    """Draw a critical point with the marker and colour of its kind."""
+    """Draw a point at (x, y) with the marker and colour of the given kind of critical point. Return
+    the Axes.
+    """
     marker, color = MARKERS[check_choice(kind, MARKERS, "kind")]
     ax.plot([x], [y], marker, color=color, mec="white", ms=9, ls="none", label=label, zorder=5)
     return _with_legend(ax, label)

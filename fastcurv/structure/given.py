@@ -104,9 +104,9 @@ class Function(ReadOnly):
         return np.asarray(self.ulps * eps * ROUND_UP_FACTOR * size, float)
 
     def third_of(self, z: Floats, *at: Any) -> Floats:
-        """Return bounds of z's shape, or (N, 1), on the third derivative. `at` holds the other
-        arguments of `third`: the targets of a loss, and the distance from z up to which the bounds
-        hold. The bounds are infinite if none are known.
+        """Return upper bounds on the absolute value of the third derivative at z, in the shape of z
+        or (N, 1). `at` holds the other arguments of `third`: the targets of a loss, and the
+        distance from z up to which the bounds hold. The bounds are infinite if none are known.
         """
         shapes = [z.shape, *self.by_row * [(len(z), 1), (len(z),)]]
         if not callable(self.third):
@@ -125,8 +125,8 @@ class Function(ReadOnly):
 
 
 class LossFunction(Function):
-    """A function of the outputs and targets of rows, with its known properties: a built-in loss, or
-    the function of a user-defined `fastcurv.Loss`.
+    """A loss given by a function of the outputs and targets of rows, with its known properties: a
+    built-in loss, or a user-defined `fastcurv.Loss`.
     """
 
     parts = ("value", "first", "second")
@@ -157,12 +157,12 @@ class LossFunction(Function):
 
     @property
     def known(self) -> bool:
-        """True if the function has been called, so that `coupled` is known."""
+        """True if the function is built in or has been called, so that `coupled` is known."""
         return self._coupled is not None
 
     def learn(self, y: NDArray[Any], d: int, weight: NDArray[Any] | None) -> None:
-        """Evaluate the function with d outputs, at some of the targets of rows with nonzero weight,
-        unless it is `known`.
+        """Determine `coupled`, unless it is `known`, by evaluating the function with d outputs at
+        some of the targets y of rows with nonzero weight.
         """
         if not self.known:
             counts = slice(None) if weight is None or not np.any(weight) else weight != 0
@@ -290,7 +290,7 @@ class LossFunction(Function):
 
 
 class ActivationFunction(Function):
-    """A function of a layer's z, with its known properties: the function of a user-defined
+    """An activation given by a function of a layer's z, with its known properties: a user-defined
     `fastcurv.Activation`.
     """
 

@@ -110,8 +110,8 @@ def _write_separating_vector(
     rng: np.random.Generator,
     out: Floats,
 ) -> None:
-    """Write a unit vector that moves one unit, or two units in opposite directions, into `out`
-    (n,), which is 0.
+    """Write to `out` (n,), which is 0, a unit vector that changes the weights of one unit, or of
+    two units in opposite directions.
     """
     (W, b), (W_out, _) = layers_of(model, out)[layer : layer + 2]
     part: Floats = rng.standard_normal((W.shape[1] if incoming else W_out.shape[0],))

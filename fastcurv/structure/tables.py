@@ -137,7 +137,7 @@ class LossRow:
 
 
 def one_hot(y: NDArray[Any], d_out: int) -> NDArray[Any]:
-    """Return targets (rows, d_out), in which integer classes (rows,) become unit vectors."""
+    """Return targets as an array (rows, d_out). Integer classes (rows,) become unit vectors."""
     return np.eye(d_out)[y.astype(np.intp)] if y.ndim == 1 else y
 
 
@@ -185,7 +185,9 @@ def _outputs_pulled(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
 
 
 def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
-    """Return the table row of a loss given by a function, with names in other libraries."""
+    """Return the table row of a loss given by a function. `aliases` are its names in other
+    libraries.
+    """
     counts = loss.least is not None and loss.least[1]
 
     def terms_of_row(d_out: int) -> float:
@@ -436,8 +438,8 @@ class _Activations(dict[Any, ActivationRow]):
 
 
 def _normal_cdf(z: NDArray[Any]) -> NDArray[Any]:
-    """Return Phi(z). For a complex step the imaginary part is computed from the derivative, since
-    SciPy's complex erf loses very small imaginary parts.
+    """Return the normal distribution function at z. For a complex step the imaginary part is
+    computed from the derivative, since SciPy's complex erf loses very small imaginary parts.
     """
     value: NDArray[Any] = 0.5 * (1 + erf(z.real / _SQRT2))
     return np.asarray(value + 1j * z.imag * normal_density(z.real) if np.iscomplexobj(z) else value)

@@ -75,7 +75,7 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
             given, sizes = given.sum(axis=-1), sizes.sum(axis=-1)
         noise = 64 * eps / DIFFERENCE_STEP * (1 + np.abs(above[j - 1]) + np.abs(below[j - 1]))
         off = np.abs(slope - given) > 1e-3 * (np.abs(slope) + sizes) + noise + 1e-6
-        # At fewer points the difference may come from a kink.
+        # Differences at fewer points may be caused by kinks.
         if 4 * off.sum() > off.size:
             where = "along a random direction" if y else f"at z = {z[off][0]:.4g}"
             raise ValueError(

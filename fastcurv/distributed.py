@@ -103,8 +103,8 @@ class Recipe:
 
 
 class RemoteShard(Shard):
-    """A shard on a worker. If it is moved to another worker, its rows are loaded again there and
-    not sent.
+    """A shard on a worker. When a shard is moved to another worker, the rows are loaded again there
+    and not sent.
     """
 
     recipe: Recipe

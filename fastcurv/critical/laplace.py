@@ -193,8 +193,8 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         outputs, or of labels ``(N, d_out)`` for several binary outputs.
 
         The outputs are Gaussian to first order. The mean of a sigmoid is computed by quadrature
-        (absolute error below 1e-6 up to a standard deviation of 5), that of a softmax over 1024
-        fixed points (about 1e-3).
+        (absolute error below 1e-6 up to a standard deviation of 5), and the mean of a softmax from
+        1024 fixed points (error about 1e-3).
         """
         link = LOSSES[self.objective.loss].link
         if link not in ("sigmoid", "softmax"):
@@ -216,7 +216,7 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         return np.asarray(self.theta + draws @ self.root.T)
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return the numbers in words, as ``[(name, value), ...]``."""
+        """Return the rows of the summary as pairs of strings, ``[(name, value), ...]``."""
         ob, n = self.objective, len(self.theta)
         flat = n - int(np.count_nonzero(l2_diagonal(ob) * np.ones(n)))
         left = f", without the prior of {flat} parameters that have no penalty" * (flat > 0)

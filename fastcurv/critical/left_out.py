@@ -326,13 +326,13 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
     def interval(self, X_new: Any, confidence_level: float = 0.9) -> Interval:
         """Return jackknife+ prediction intervals of new rows.
 
-        With R_i the absolute residual of row i without itself, and mu_i(x) the prediction of x
-        without row i, the bounds are the quantiles of ``mu_i(x) -+ R_i`` that leave out ``1 -
-        confidence_level`` together [1]_. They cover a new target with probability at least ``2
-        confidence_level - 1`` for any distribution of exchangeable rows, and nearly
-        `confidence_level` where leaving out a row changes little. A row of weight 2 counts twice. A
-        row without which the Hessian is not positive definite counts with an infinite residual,
-        since the network without it is not determined.
+        With R_i the absolute residual of row i for the network trained without this row, and
+        mu_i(x) the prediction of x without row i, the bounds are the quantiles of ``mu_i(x) -+
+        R_i`` that leave out ``1 - confidence_level`` together [1]_. They cover a new target with
+        probability at least ``2 confidence_level - 1`` for any distribution of exchangeable rows,
+        and nearly `confidence_level` where leaving out a row changes little. A row of weight 2
+        counts twice. A row without which the Hessian is not positive definite counts with an
+        infinite residual, since the network without it is not determined.
 
         Parameters
         ----------
@@ -402,7 +402,9 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         return Interval(low, high)
 
     def _warn_of_few_targets(self) -> None:
-        """Warn if the fit has too many effective parameters for intervals."""
+        """Warn if the fit has more than `MAX_PARAMETERS_PER_TARGET` effective parameters per
+        target.
+        """
         ob, effective = self._at.ob, float(self.hat_matrix_diag.sum())
         rows = ob.n_samples if ob.sample_weight is None else np.count_nonzero(ob.sample_weight)
         count = int(rows) * int(ob.model.sizes[-1])
@@ -449,7 +451,7 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         return ax
 
     def _facts(self) -> list[tuple[str, str]]:
-        """Return the known facts in words, as pairs (name, value)."""
+        """Return the rows of the summary as pairs of strings, ``[(name, value), ...]``."""
         N, n = len(self.losses), self._at.ob.n_params
         how = "minima without each row" if self.exact else "one Newton step for each row"
         most = np.argsort(-self.cooks_distance, kind="stable")[:3]

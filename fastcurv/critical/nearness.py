@@ -494,8 +494,8 @@ def certify_signs(
             signs[weak[~keep]] = 0
 
     def one_by_one(share: float) -> None:
-        """Test each curvature along its own vector, over the uncertainty of its slope plus `share`
-        of the slope itself.
+        """Set the sign of each curvature that is not stable along its own vector to 0. The length
+        tested is the Newton step for the bound on the error of the slope plus `share` of the slope.
         """
         for sign in (1, -1):
             lasting = 0

@@ -302,7 +302,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         }
 
     def evidence(self) -> list[tuple[str, str]]:
-        """Return the known facts in words, as ``[(name, value), ...]``."""
+        """Return the evidence as pairs of strings, ``[(name, value), ...]``."""
         held = f"{format_number(self.gradient_norm)}, tolerance {format_number(self.gradient_tol)}"
         if self.gradient_flat_ratio is not None:
             held += f"; ||Hg|| / (||H|| ||g||) = {format_number(self.gradient_flat_ratio)}"

@@ -61,8 +61,8 @@ class Contraction:
 
 
 def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Contraction:
-    """Check the theorem for the given beta and eta, where ``third(radius)`` is a Lipschitz constant
-    of H on the ball of radius `radius`.
+    """Return the outcome of the theorem for the given beta and eta, where ``third(radius)`` is a
+    Lipschitz constant of H on the ball of radius `radius` around theta.
 
     Examples
     --------

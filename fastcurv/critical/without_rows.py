@@ -53,7 +53,7 @@ def jacobian_blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:
 
 
 def without_row(ob: Any, i: int) -> Any:
-    """Return the objective with weight 0 for row i."""
+    """Return the objective without row i, which gets weight 0."""
     weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
     weight[i] = 0
     return ob.reweighted(weight)
@@ -217,7 +217,8 @@ def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
 class _Bounds:
     """Quantities shared by the proofs of all rows: half of the smallest eigenvalue of H, allowances
     for the rounding of Hessians and gradients, and Lipschitz constants of the Hessian on balls
-    around theta. These also hold without a row, since each row only adds to them.
+    around theta. The Lipschitz constants also hold without a row, since they are sums of
+    nonnegative terms of the rows.
     """
 
     def __init__(self, at: Minimum, gradient_size: float) -> None:

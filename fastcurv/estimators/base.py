@@ -101,7 +101,7 @@ WARNING_CURES = {
 
 
 def warn_of_ending(est: Any, X: Any, gradient: float) -> None:
-    """Warn once if a fit did not converge, or if the scale of a feature limits it."""
+    """Warn once if a fit did not converge, or if a feature is far from standard scale."""
     kinks = est.alpha_ > 0 and any(ACTIVATIONS[n].like_relu for n in est.model_.activation)
     ended = est.stopped_ not in SUCCESSFUL_STOP_REASONS and gradient > est._tol
     # The fit may have reached a minimum at active kinks, where no gradient is small.
@@ -259,7 +259,7 @@ class SpectrumCheck(AttributeHints, subject="look"):
 
     @property
     def reason(self) -> str:
-        """The verdict in one sentence."""
+        """A sentence on the gradient and the curvature that were found."""
         ends = (
             f"curvature from {self.lambda_min:.3g} (+- {self.residuals[0]:.1g}) to "
             f"{self.lambda_max:.3g} by {self.n_products} products"
@@ -431,8 +431,8 @@ class BaseMLP(
         weight: Any,
         alpha: float | None = None,
     ) -> Objective:
-        """Build the objective, which is ``loss_`` divided by `_scale`. l2 is alpha divided by the
-        sum of weights, and does not act on biases.
+        """Return the objective, which is ``loss_`` divided by `_scale`. Its l2 is alpha divided by
+        `_scale` and by the sum of weights, and does not act on biases.
         """
         with np.errstate(over="ignore"):
             total = float(X.shape[0] if weight is None else weight.sum(dtype=float))
@@ -576,7 +576,7 @@ class BaseMLP(
         """Store the quantities that predictions need from the objective of a fit."""
 
     def _split(self, X: Any, y: Any, weight: Any, rng: Any) -> list[tuple[Any, Any, Any]]:
-        """Split the rows into training rows and held-out rows."""
+        """Return (X, y, weight) of the training rows and of the held-out rows."""
         rows, lone, labels = np.arange(X.shape[0]), np.arange(0), None
         if self._stratify and y.ndim == 1:
             _, codes, counts = np.unique(y, return_inverse=True, return_counts=True)

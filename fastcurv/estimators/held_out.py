@@ -109,7 +109,7 @@ class Choice(NamedTuple):
 
     @property
     def is_overfitting(self) -> bool:
-        """True if the held-out loss increased before the fit ended."""
+        """True if the fit continued past the point with the lowest held-out loss."""
         return self.watch.kept < self.watch.count
 
     @property

@@ -9,6 +9,7 @@
 void fc_arch_init(fc_gemm_f32 sgemm, fc_gemm_f64 dgemm);
 int fc_arch_count(void);
 const fc_table *fc_arch_at(int i); /* [0] for float32, [1] for float64 */
-/* NULL if the name is unknown or this CPU cannot run the table */
+/* Return the tables called `name`, [0] for float32 and [1] for float64, or NULL if the name is
+ * unknown or this CPU cannot run the tables. */
 const fc_table *fc_arch_find(const char *name);
 #endif

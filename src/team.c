@@ -360,7 +360,7 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
 /* --- number of CPUs --------------------------------------------------------------------------- */
 
 /* Read up to n numbers from the first line of a file. Return nonzero if the file exists. fscanf is
- * not used, because recent headers rename it to a symbol that glibc has only had since version
+ * not used, because recent headers rename it to a symbol that glibc provides only since version
  * 2.38. */
 static int read_numbers(const char *path, double *numbers, int n) {
     char line[128] = "", *at = line, *end;

@@ -4,8 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-/* MAX_QL_ITERATIONS: maximum QL sweeps per eigenvalue. REVERSAL_RATIO: ratio of the first to the
- * last entries of a matrix above which the matrix is reversed. */
+/* MAX_QL_ITERATIONS: maximum QL sweeps per eigenvalue. REVERSAL_RATIO: maximum ratio of the first
+ * to the last entries of a matrix that is not reversed. */
 enum { MAX_QL_ITERATIONS = 60, REVERSAL_RATIO = 1000 };
 /* Entries below this, relative to 1, are treated as 0. The square of a product of two larger
  * numbers does not underflow. */

@@ -109,8 +109,8 @@ long long fc_now_ns(void) {
 #endif
 }
 
-/* Return the time of the system's last clock tick, which is some milliseconds old. This is accurate
- * enough for the watch and takes a fifth of the time of fc_now_ns. */
+/* Return the time of the system's last clock tick, which was up to a few milliseconds ago. This is
+ * accurate enough for the watch and takes a fifth of the time of fc_now_ns. */
 static long long about_now_ns(void) {
 #ifdef CLOCK_MONOTONIC_COARSE
     struct timespec t;

@@ -51,7 +51,7 @@ typedef struct {
     fc_arithmetic own; /* previous settings of the caller */
 } fc_watch;
 
-/* Nanoseconds between two checks. */
+/* Minimum nanoseconds between two checks. */
 enum { FC_CHECK_NS = 60000000 };
 
 fc_watch fc_watch_begin(fc_check check); /* returns the previous watch */

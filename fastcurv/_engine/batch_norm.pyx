@@ -372,7 +372,7 @@ cdef Py_ssize_t run_norm_r_backward(
     Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add
 ) noexcept nogil:
     """Run R-backward of layer l: rdu = re phi' + (e phi'') ru; rdgamma = sum (rdu h + du rh);
-    rdbeta = sum rdu; rdelta in place of rh. The equation for rdelta is at the head of this file.
+    rdbeta = sum rdu; rdelta in place of rh. The module docstring has the equation for rdelta.
     Operators other than the Hessian use only the terms in rdu. The return value is that of
     run_norm_backward.
     """

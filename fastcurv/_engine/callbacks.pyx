@@ -165,7 +165,9 @@ cdef void evaluate_loss(
 # --- copies of state matrices, by pieces: panels in the transposed layout, otherwise rows ---------
 
 cdef inline Py_ssize_t count_pieces(PlanS *P, Py_ssize_t rows) noexcept nogil:
-    """Return the number of pieces of a chunk of `rows` rows."""
+    """Return the number of pieces of a chunk of `rows` rows: panels in the transposed layout, else
+    rows.
+    """
     return count_panels(P, rows) if P.ld_transposed else rows
 
 
@@ -201,7 +203,8 @@ cdef void copy_pieces_from_state(
     PlanS *P, char *state, Py_ssize_t m, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t piece,
     Py_ssize_t until, char *out
 ) noexcept nogil:
-    """Copy pieces [piece, until) of a matrix of a layer's state into out (rows of the pieces, m).
+    """Copy pieces [piece, until) of a matrix of a layer's state to `out`, one row of m elements for
+    each row of X in these pieces.
     """
     cdef Py_ssize_t n, size = P.K.real_bytes
     while piece < until:

@@ -118,7 +118,7 @@ cdef class Workspace:
         return self.y, None, bound, most
 
     cdef double norm_of_Hp(self) noexcept nogil:
-        """Return ||Hp|| without overflow and underflow."""
+        """Return ||Hp|| without overflow or underflow."""
         cdef Py_ssize_t n = self.sweep.n, line = n * self.sweep.K.real_bytes
         cdef char *Hp = self.first + CG_HP * line
         if self.sweep.K.real_bytes == 8:

@@ -32,7 +32,8 @@ cdef enum:
     # Maximum bytes, and maximum number of contiguous runs, that one call copies from a memory map.
     MAX_READ_BYTES = 1 << 19
     MAX_READ_RUNS = 1 << 16
-    # maximum number of runs that may span more than MAX_READ_BYTES of the map
+    # Maximum number of contiguous runs copied by one call if the bytes from the first to the last
+    # run exceed MAX_READ_BYTES.
     MAX_DISTANT_RUNS = 4
     # Minimum bytes of a contiguous run that is read from the file, not copied from the memory map.
     FILE_READ_MIN_BYTES = 4096
@@ -200,7 +201,8 @@ cdef int copy_checked(x, rows, out, drop, bint by_pipe, file) except -1:
             return error
         first, last = int(at.min()), int(at.max()) + run
         if count <= MAX_DISTANT_RUNS or last - first <= MAX_READ_BYTES:
-            # True if a page fault on one run may map many unrelated pages
+            # True if the runs are far apart, so that a page fault on one may map many unrelated
+            # pages
             apart = last - first > MAX_READ_BYTES
             if drop is not None and apart:
                 size = len(drop)

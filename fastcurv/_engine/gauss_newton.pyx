@@ -120,9 +120,9 @@ cdef class CurvatureMatrix:
     cdef object room
     cdef double *E              # E of one layer, (widest layer, columns)
     cdef double *weighed        # D of one layer times the weights of its columns
-    # (t_rows, samples): products of rows of D, as in the head of this file
+    # (t_rows, samples): products of rows of D, as defined in the module docstring
     cdef double *T
-    # (a_rows, samples): products of rows of a, as in the head of this file
+    # (a_rows, samples): products of rows of a, as defined in the module docstring
     cdef double *A
     cdef double *C              # (t_rows, a_rows): T A', summed over samples
     cdef double *W              # theta as doubles
@@ -717,7 +717,7 @@ cdef class CurvatureMatrix:
         self, PlanS *P, Py_ssize_t l, Py_ssize_t above, Py_ssize_t step, double *H
     ) noexcept nogil:
         """Add the terms of H that arise because W of layer `above` multiplies outputs that depend
-        on layer l, which are the terms with K_iq in the head of this file.
+        on layer l, which are the terms with K_iq in the module docstring.
         """
         cdef Layer *x = &P.layer[l]
         cdef Layer *y = &P.layer[above]

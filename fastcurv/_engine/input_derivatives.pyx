@@ -24,7 +24,7 @@ from libc.string cimport memcpy
 
 
 cdef enum:
-    MAX_TANGENT_ELEMENTS = 1 << 15   # elements of D per block: 128 or 256 KiB
+    MAX_TANGENT_ELEMENTS = 1 << 15  # maximum elements of D per block: 128 or 256 KiB
     MIN_TANGENT_COLUMNS = 64        # minimum columns of D for an efficient product
     FINITE_CHECK_ELEMENTS = 512            # elements checked for NaN and infinity at one time
     # minimum multiply-adds for sharing the blocks among threads

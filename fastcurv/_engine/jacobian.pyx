@@ -132,7 +132,7 @@ cdef inline void write_hidden_layer_part(
     PlanS *P, Layer *y, const real *a, const real *D, Py_ssize_t ld, real *out
 ) noexcept nogil:
     """Write the part of a sample's rows that belongs to a hidden layer, whose input is a and for
-    which D is as at the head of this file.
+    which D is defined in the module docstring.
     """
     cdef Py_ssize_t c, i, k
     cdef real *to
@@ -151,7 +151,7 @@ cdef inline void write_hidden_layer_part(
 cdef inline void propagate_below(
     PlanS *P, Py_ssize_t l, const real *a, const real *p, real *D, real *E, Py_ssize_t ld
 ) noexcept nogil:
-    """Replace D and E of layer l, defined at the head of this file, by those of the layer below,
+    """Replace D and E of layer l, defined in the module docstring, by those of the layer below,
     whose output is a and whose phi' is p.
     """
     cdef Layer *y = &P.layer[l]

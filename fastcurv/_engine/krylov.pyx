@@ -38,7 +38,7 @@ SMALL_PROBLEMS = {
 cdef double MAX_STEP_LENGTH = 1e150
 
 
-# --- norms without overflow and underflow ---------------------------------------------------------
+# --- norms without overflow or underflow ----------------------------------------------------------
 
 cdef double max_abs(Py_ssize_t n, const real *x) noexcept nogil:
     """Return the largest absolute value of n elements, or infinity if an element is not finite."""
@@ -52,7 +52,7 @@ cdef double max_abs(Py_ssize_t n, const real *x) noexcept nogil:
 
 
 cdef double safe_norm(Py_ssize_t n, const real *x) noexcept nogil:
-    """Return ||x|| without overflow and underflow, or infinity if an element is not finite."""
+    """Return ||x|| without overflow or underflow, or infinity if an element is not finite."""
     cdef double largest, total = 0, unit
     cdef Py_ssize_t i
     cdef int exponent
@@ -605,8 +605,9 @@ cdef class Space:
     cdef bint factorise_and_solve(
         self, double shift, bint both, const double *right, double *y, double *pivot
     ) noexcept nogil:
-        """Solve (T + shift) y = right for a tridiagonal T. Return False if T + shift or, if `both`,
-        T is not positive definite, or if T + shift is nearly singular.
+        """Solve (T + shift I) y = right for a tridiagonal T (m, m); right and y are (m,), and pivot
+        (m,) is scratch. Return False if T + shift I is not positive definite or is nearly singular.
+        If `both` is set, also return False if T is not positive definite.
         """
         cdef Py_ssize_t m = self.m, ld = self.ld, i
         cdef double *T = self.at

@@ -34,7 +34,7 @@ cdef enum:
 
 # Assumed error of products and sweeps, in units of eps ||A||, unless a larger error is measured.
 cdef double PRODUCT_ERROR_EPS = 4
-# Norm of a new row, relative to the largest Ritz value, below which the row is orthogonalised
+# Maximum norm of a new row, relative to the largest Ritz value, at which the row is orthogonalised
 # again.
 cdef double MAX_CANCELLATION_RATIO = 1e-2
 # Multiplier of a linear congruential generator (Knuth).
@@ -85,7 +85,7 @@ cdef class LanczosRecurrence:
     cdef double *e              # address of err
     cdef double *l              # address of leak, or NULL
     cdef object errors          # copy of err after the last restart
-    # bound on the Frobenius norm of the rows of F from before that restart
+    # bound on the Frobenius norm of the rows of F from before the last restart
     cdef double joint
     # arguments of `follow`; None if products are orthogonalised against the locked rows themselves
     cdef object echo, coupled
@@ -234,7 +234,9 @@ cdef class LanczosRecurrence:
                 memset(self.t + i * self.ld + first, 0, (end - first) * sizeof(double))
 
     def drop_block(self):
-        """Discard the pending rows, and add their coupling to the basis to err."""
+        """Discard the pending rows. Add the norms of their couplings with the multiplied rows to
+        err.
+        """
         cdef Py_ssize_t i, j
         cdef double *out
         self.update_pointers()
@@ -695,7 +697,8 @@ cdef class LanczosRecurrence:
             for i in range(k):
                 self.t[k * ld + i] /= R[s * s - 1]
                 self.t[i * ld + k] /= R[s * s - 1]
-        for i in range(s - (self.p == 1 and self.m > 0)):  # the pending row may yet be discarded
+        # the pending row is omitted, because it may be discarded
+        for i in range(s - (self.p == 1 and self.m > 0)):
             wrong = lost[i] * lost[i] * self.scale
             self.e[first + i] += wrong
             if first + i:

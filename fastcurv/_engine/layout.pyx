@@ -20,9 +20,9 @@ cdef enum:
     TARGET_GROUPS = 4
     # Minimum rows of each of two panels. A panel's fixed cost equals that of about ten rows.
     MIN_PANEL_ROWS = 24
-    MAX_PANEL_BYTES = 1 << 18       # bytes of the L2 cache that a panel's rows may occupy
-    # Row-major layout: bytes of state and scratch of a panel above which prefetching is faster.
-    # PREFETCH_MIN_BYTES_64 applies with 64-byte vectors if the state of all rows exceeds
+    MAX_PANEL_BYTES = 1 << 18  # maximum bytes of the L2 cache that a panel's rows may occupy
+    # Row-major layout: minimum bytes of state and scratch of a panel for which prefetching is
+    # faster. PREFETCH_MIN_BYTES_64 applies with 64-byte vectors if the state of all rows exceeds
     # PREFETCH_MIN_STATE_BYTES.
     PREFETCH_MIN_BYTES = 7 << 19
     PREFETCH_MIN_BYTES_64 = 1 << 20
@@ -34,7 +34,8 @@ cdef enum:
     CALLBACK_STATE_BYTES = 1 << 21
     # Flops that a core can perform in the time that it takes to wake and join one more thread.
     THREAD_WAKE_FLOPS = 75000
-    MIN_ALLOWED_THREADS = 8         # number of threads that the cost model never reduces
+    # minimum of the limit that the cost model sets on the number of threads
+    MIN_ALLOWED_THREADS = 8
 
 
 cdef inline Py_ssize_t count_jobs(PlanS *P) noexcept nogil:

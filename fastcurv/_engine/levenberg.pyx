@@ -29,12 +29,12 @@ cdef enum:
     ELIMINATION_ROWS = 4          # rows per elimination step within a panel
     MAX_CORRECTIONS = 2         # maximum number of corrections per step
 
-cdef double MIN_DAMPING_FACTOR = 0.1  # smallest factor for mu after a step
-cdef double MIN_DAMPING_FACTOR_CORRECTED = 1 / 3.0  # smallest factor for mu after a corrected step
-# Ratio of actual to predicted decrease from which no correction is tried.
+cdef double MIN_DAMPING_FACTOR = 0.1  # minimum factor for mu after a step
+cdef double MIN_DAMPING_FACTOR_CORRECTED = 1 / 3.0  # minimum factor for mu after a corrected step
+# Maximum ratio of the actual to the predicted decrease at which a correction is tried.
 cdef double MAX_CORRECTED_RATIO = 0.75
 cdef double MAX_CORRECTION_RATIO = 0.375  # maximum length of a correction, relative to that of s
-# Gain of a correction, relative to the predicted decrease, below which no further correction is
+# Minimum gain of a correction, relative to the predicted decrease, at which a further correction is
 # tried.
 cdef double MIN_CORRECTION_GAIN = 0.1
 

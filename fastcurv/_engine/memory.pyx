@@ -30,8 +30,8 @@ cdef char *arena_alloc(Arena *arena, size_t count, size_t size) noexcept nogil:
 
 cdef Py_ssize_t padded_ld(Py_ssize_t cols, int size) noexcept nogil:
     """Return the leading dimension, in elements of `size` bytes, of a padded matrix with `cols`
-    columns. Rows fill whole 64-byte cache lines. A row of 8 cache lines or more never has a
-    multiple of 512 bytes, because rows at such distances compete for few cache sets.
+    columns. Rows fill whole 64-byte cache lines. If a row has 8 cache lines or more, its size is
+    not a multiple of 512 bytes, because rows at such distances compete for few cache sets.
     """
     cdef Py_ssize_t lines = (cols * size + FC_ALIGN - 1) // FC_ALIGN
     if lines >= 8:

@@ -9,7 +9,7 @@ from libc.math cimport INFINITY, fabs, fmax, fmin, isfinite, sqrt
 from libc.string cimport memcmp
 
 cdef enum:
-    MAX_REJECTED_STEPS = 100    # consecutive rejected steps after which the run ends
+    MAX_REJECTED_STEPS = 100  # maximum number of consecutive rejected steps; then the run ends
     # Consecutive steps with little decrease, although the model is accurate, that count as slow
     # progress.
     MAX_SLOW_STEPS = 3

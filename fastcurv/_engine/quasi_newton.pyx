@@ -38,10 +38,10 @@ cdef enum:
     STRIP_ELEMENTS = 1024
     SINGLE_VECTOR_STRIP_ELEMENTS = 2048
 
-cdef double MIN_PAIR_COSINE = 1e-10  # pairs with s'y <= ||s|| ||y|| times this are dropped
+cdef double MIN_PAIR_COSINE = 1e-10  # minimum s'y / (||s|| ||y||) of a pair that is kept
 # constant of sufficient decrease: required fraction of the predicted decrease
 cdef double MIN_DECREASE_RATIO = 1e-4
-cdef double MAX_SLOPE_RATIO = 0.9  # maximum final slope, as a fraction of the initial one
+cdef double MAX_SLOPE_RATIO = 0.9  # maximum final slope, relative to the initial slope
 cdef double VALUE_ERROR_EPS = 10    # error of a value, in units of eps |f|
 # Factor by which each check of the clock decreases the longest recent time between two checks.
 cdef double CLOCK_GAP_DECAY = 0.7
@@ -225,7 +225,7 @@ cdef void multiply_pairs(Quasi *q) noexcept nogil:
 
 cdef void compute_direction_coefficients(Quasi *q) noexcept nogil:
     """Compute c and `weights`, the coefficients of all pairs in -d - c g. They are w for the rows
-    of S and -c u for the rows of Y, in the notation at the head of this file. For k pairs the cost
+    of S and -c u for the rows of Y, in the notation of the module docstring. For k pairs the cost
     is 2 k^2 multiplications.
     """
     cdef Py_ssize_t i, j, a, b, k = q.count, m = q.most
@@ -400,7 +400,7 @@ cdef void end_line_search(Quasi *q, bint late) noexcept nogil:
         q.state = SEARCH_FAILED
 
 
-# --- a run ----------------------------------------------------------------------------------------
+# --- L-BFGS iterations ----------------------------------------------------------------------------
 
 cdef class QuasiNewton:
     """A run of the L-BFGS method.

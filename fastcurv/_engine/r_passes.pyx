@@ -1,5 +1,6 @@
 """The passes along a vector v: R-forward, the product with the loss's second derivative, and
-R-backward. Quadratic forms need no R-backward. The equations are at the head of passes.pyx.
+R-backward. Quadratic forms need no R-backward. The module docstring of passes.pyx has the
+equations.
 """
 from libc.string cimport memcpy, memset
 

@@ -21,7 +21,8 @@ from libc.math cimport INFINITY, ceil, fabs, fmax, fmin, hypot, isfinite, log, s
 cdef enum:
     N_DISTANCES = 48            # number of distances that `missable_distances` examines
     MAX_ROWS_ASIDE = 8          # maximum number of rows set aside for probes
-    # Remaining dimensions up to which the search exhausts the space instead of starting a probe.
+    # Maximum number of remaining dimensions at which the search exhausts the space instead of
+    # starting a probe.
     MAX_EXHAUSTED_DIMENSIONS = 8
 
 # Maximum products of a probe, as a fraction of the products made before it:
@@ -75,7 +76,7 @@ cdef class EigenSearch:
     # error: `sure` is used to end a probe, and `risk` to determine `unseen`.
     cdef public double sure, risk
     cdef public bint given      # True if the first start is user-defined, not random
-    # Ratio of `unseen` to the tolerance up to which results do not show `unseen`.
+    # Maximum ratio of `unseen` to the tolerance at which results do not show `unseen`.
     cdef public double left_open
     # distance beyond the innermost wanted values within which an eigenvalue may have been missed
     cdef public double unseen

@@ -6,7 +6,8 @@ depends on sizes only.
 cdef enum:
     # Maximum bytes of parameters of panel-parallel plans in row-major layout.
     PANEL_PARALLEL_MAX_BYTES = 1 << 18
-    # Flops of a product below which waking a second thread costs more time than it saves.
+    # Maximum flops of a product that runs on one thread, because waking a second one costs more
+    # time than it saves.
     SERIAL_MAX_FLOPS = 3000000
     # SERIAL_MAX_FLOPS for the transposed layout, in which a product is a single job of the thread
     # team and nothing is packed beforehand.

@@ -5,8 +5,9 @@ constants were measured on Zen 3 and Zen 5.
 
 cdef enum:
     DEFAULT_PANEL_ROWS = 512            # rows per panel if the state fits in the L3 cache
-    PANEL_MAX_FLOPS = 250000000  # flops of a panel above which rows are cut into more panels
-    FOUR_PANELS_MIN_FLOPS = 12000000  # flops of a product above which at least four panels are used
+    PANEL_MAX_FLOPS = 250000000  # maximum flops of a panel; above, rows are cut into more panels
+    # minimum flops of a product for which at least four panels are used
+    FOUR_PANELS_MIN_FLOPS = 12000000
     # Maximum bytes of parameters of panel-parallel plans in the transposed layout, which packs
     # nothing.
     TRANSPOSED_MAX_PARAM_BYTES = 5 << 18
@@ -40,10 +41,10 @@ cdef enum:
     UNPACKED_MIN_BYTES = 1 << 14
     # Maximum bytes of a sample's widest layer in the transposed layout.
     TRANSPOSED_MAX_WIDTH_BYTES = 8192
-    # Bytes of the L2 cache that a transposed panel may occupy.
+    # Maximum bytes of the L2 cache that a transposed panel may occupy.
     TRANSPOSED_MAX_PANEL_BYTES = 450000
-    # Bytes of the L2 cache that the state of 12 cache lines of samples may occupy if the output
-    # layer is narrow.
+    # Maximum bytes of the L2 cache that the state of 12 cache lines of samples may occupy if the
+    # output layer is narrow.
     NARROW_MAX_STATE_BYTES = 1 << 21
     # Maximum bytes of a panel's inputs in the transposed layout. For more, row-major layout is
     # faster if its lanes are full.
@@ -279,11 +280,12 @@ cdef bint is_shared_layout_faster(PlanS *P) noexcept nogil:
     """Return True if the transposed layout uses the shared layout: one panel of all rows, whose
     products are split over all threads.
 
-    There are two cases. (1) The network is too wide for panels, and too few rows use packed V to
-    repay packing. Lanes hold samples, some lanes are empty, and W and V are read in place, by rows
-    and by columns. Reading in place is slower than reading a packed copy if W is in memory, so
-    SHARED_UNCACHED_MAX_ROWS is smaller. (2) Two panels would have unequal numbers of cache lines
-    (of 2 lines the second partly filled, of 3, or of 5), or W and V are expensive to read twice.
+    There are two cases. (1) The network is too wide for panels, and packing V does not pay, because
+    few samples use it. Lanes hold samples, some lanes are empty, and W and V are read in place, by
+    rows and by columns. Reading in place is slower than reading a packed copy if W exceeds the L3
+    cache, so SHARED_UNCACHED_MAX_ROWS is smaller. (2) Two panels would be unequally filled, because
+    the samples fill 3 or 5 cache lines, or 2 of which the second is partly empty. In float32 it is
+    also used if W and V are so large that reading them for each panel is expensive.
     """
     cdef Py_ssize_t bytes_ = P.n * P.K.real_bytes, empty = round_up_to_lines(P, P.N) - P.N
     cdef Py_ssize_t lines = round_up_to_lines(P, P.N) * P.K.real_bytes // FC_ALIGN

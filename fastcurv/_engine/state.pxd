@@ -317,7 +317,7 @@ cdef inline Matrix input_matrix(Pass *t, Py_ssize_t l) noexcept nogil:
 
 
 cdef inline Matrix null_matrix() noexcept nogil:
-    """Return a matrix that does not exist."""
+    """Return a matrix whose address is NULL, for an absent operand."""
     cdef Matrix found
     found.at, found.ld = NULL, 0
     return found

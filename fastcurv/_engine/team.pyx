@@ -251,7 +251,7 @@ cdef class Lock:
 
     @property
     def held(self):
-        """Return True if a thread holds the lock."""
+        """True if a thread holds the lock."""
         return self.holder != 0
 
     cdef int wait(self) except -1:

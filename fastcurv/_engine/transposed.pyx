@@ -169,7 +169,7 @@ cdef void compute_rdelta_transposed(
 
 cdef enum:
     TRANSPOSE_PART_UNITS = 64        # units of a layer per part of a job
-    # Number of elements that one thread transposes before another thread would have woken.
+    # Maximum number of elements that one thread transposes before another thread would have woken.
     SERIAL_TRANSPOSE_MAX_ELEMENTS = 20000
 
 

@@ -24,7 +24,7 @@ cdef struct Sweep:
 
 
 cdef enum:
-    # multiply-adds of a sweep, m s n, from which waking other threads saves time
+    # minimum multiply-adds of a sweep, m s n, at which waking other threads saves time
     THREADED_SWEEP_MIN_MULTIPLY_ADDS = 2000000
     # Columns of a batch that are processed together, so that they stay in the L1 cache.
     BATCH_STRIP_COLUMNS = 512

@@ -356,7 +356,7 @@ def assess_nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nea
 # minimum n at which Cholesky factors are tried; below, all eigenpairs take a fraction of a second
 # and give more information
 CHOLESKY_MIN_N = 768
-# fractions of the smallest Ritz value that are tried in turn as lower bounds
+# fractions of the smallest Ritz value that are tried in turn as lower bounds on all eigenvalues
 FLOOR_FRACTIONS = (0.999, 0.9, 0.5)
 # maximum dimension of the Krylov space from which the fraction of g in the range of H is computed
 N_GRADIENT_STEPS = 60

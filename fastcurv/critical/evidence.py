@@ -210,7 +210,7 @@ def _units_of_unused_rows(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> 
     sizes = np.linalg.norm(noise[:, live] * (d[live] / mean), axis=1)
     level = float(np.median(sizes[live] * d[live]))
     found = level / np.maximum(sizes[~live], 1e-300)
-    # Rows without any noise would get a meaningless d.
+    # A row without any noise would get a meaningless d, so the mean is used.
     return np.where((found > mean * 1e-60) & (found < mean * 1e60), found, mean)
 
 

@@ -719,8 +719,8 @@ def decrement_lower_bound(size: float, flat: float) -> float:
 
 
 def _newton_step_in_basis(run: Any, size: float) -> tuple[Floats, float]:
-    """Return Newton's step of least residual in the basis of a run from g, and its residual over
-    ``||g||``.
+    """Return Newton's step of least residual in the basis of a Lanczos run from g, whose norm is
+    `size`, and its residual over ``||g||``.
     """
     y, rest = least_residual_step(run, 1.0)
     return size * y, float(np.linalg.norm(rest))

@@ -628,7 +628,7 @@ def _flat_root(M: Floats) -> tuple[Floats, float]:
         return np.zeros((0, 0)), 0.0
     diagonal = np.diagonal(M)
     scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    values, vectors = np.linalg.eigh(scale[:, None] * M * scale)  # needs no error bounds
+    values, vectors = np.linalg.eigh(scale[:, None] * M * scale)  # error bounds are not needed
     keep = values > len(M) * FLAT_EIGENVALUE_TOL
     R = scale[:, None] * vectors[:, keep] / np.sqrt(values[keep])
     if keep.all():

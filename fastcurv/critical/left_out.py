@@ -134,8 +134,8 @@ def _check_minimum(ob: Any, theta: Any, call: str) -> Minimum:
 
 
 def _no_minimum_error(ob: Any, H: Any, shift: Any, eigenvalue: float) -> NotPositiveDefiniteError:
-    """Return the exception for a theta whose Hessian H is not positive definite. The message has the
-    smallest eigenvalue and the number of those that are not positive.
+    """Return the exception for a theta whose Hessian H is not positive definite. The message has
+    the smallest eigenvalue and the number of eigenvalues that are not positive.
     """
     values = eigvalsh(H.to_dense() if shift is None else _add_shift_curvature(H, shift).to_dense())
     some = int((values <= len(values) * 2 * UNIT_ROUNDOFF * np.abs(values).max()).sum())
@@ -572,8 +572,8 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
 
 
 def minimum_after_fit(ob: Any, theta: Any) -> Floats:
-    """Return the point in float64 that `minimize` reaches from the end of a fit. With kinks, where
-    no gradient need vanish at a minimum, return theta.
+    """Return the minimum, in float64, that `minimize` reaches from theta, the end of a fit. Return
+    theta if the activations have kinks, where no gradient need vanish at a minimum.
     """
     theta = np.asarray(theta, float)
     if has_kinks(ob.model):

@@ -385,8 +385,8 @@ Spend = Callable[[int], None]
 
 # minimum fraction of the curvature that must remain within one length of the step
 MIN_CURVATURE_KEPT = 2 / 3
-# test points in units of the step; no periodic function of short period has equal values at all of
-# them
+# test points in units of the step, at unequal distances, so that oscillations of the curvature are
+# found
 TEST_LENGTHS = (1.0, -1.0, 0.38, -0.38)
 # test points in units of the step at which curvature must only keep its sign
 FAR_TEST_LENGTHS = (3.0, -3.0)

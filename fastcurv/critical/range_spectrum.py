@@ -141,6 +141,8 @@ def range_spectrum(ask: ClassifyOptions, H: Products, left: float, Q: Floats) ->
 
 
 def _embed_columns(space: ProvedReach, Y: Floats) -> Floats:
-    """Return ``E Y``, the columns of Y embedded in parameter space."""
+    """Return the columns of Y (m, k), which are in the range space, embedded in parameter space (n,
+    k).
+    """
     rows = [space.embed(y) for y in Y.T]
     return np.stack(rows, axis=1) if rows else np.zeros((space.n, 0))

@@ -522,8 +522,8 @@ class BaseMLP(
 
     @contextmanager
     def _restoring_fit(self) -> Iterator[None]:
-        """Restore the attributes of the last fit if this fit raises an error before it has stored a
-        network.
+        """Restore the attributes of the last fit if an error is raised before a network is
+        stored.
         """
         before = vars(self).copy()
         try:
@@ -614,7 +614,7 @@ class BaseMLP(
 
     def _first_theta(self, model: MLP, y: Any, weight: Any, rng: Any) -> np.ndarray:
         seed = int(rng.randint(1 << 31))
-        # scikit-learn's initialisation spreads the kinks; it is best in benchmarks/estimators.py.
+        # scikit-learn's initialisation spreads the kinks and is best in benchmarks/estimators.py.
         theta, draw = np.zeros(model.n_params, model.dtype), np.random.default_rng(seed).uniform
         *hidden, (last, _) = model.unflatten(theta)
         for W, b in hidden:

@@ -255,9 +255,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return found[0], std[:, 0] if self._flat else std
 
     def _fitted_objective(self, call: str) -> Objective:
-        """Return the objective of the last fit, built again from the stored rows. Raise ValueError,
-        in the name of the function `call`, if the rows were not stored, or if the rows or the
-        parameters have changed since a fit that was not interrupted.
+        """Return the objective of the last fit, built again from the stored rows. Raise ValueError
+        if the rows were not stored, or if the rows or the parameters have changed since a fit that
+        was not interrupted. `call` is the name of the public function, for the message.
         """
         if "_training" not in vars(self):
             raise ValueError(

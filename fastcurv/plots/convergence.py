@@ -471,7 +471,8 @@ class MinimumRatioDisplay(Display):
                     mec=color if hollow else "white",
                     label=words if label is None else f"{label}: {words}",
                     alpha=0.9,
-                    zorder=1.9 if name == "zero" else 2,  # drawn behind a 0 of another sign
+                    # drawn behind the markers of the other signs
+                    zorder=1.9 if name == "zero" else 2,
                 )
         ax.set(xlabel=QUANTITY_LABELS[self.quantity], ylabel="loss")
         ax.legend(frameon=False)

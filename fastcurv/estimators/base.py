@@ -377,9 +377,7 @@ class BaseMLP(
     _stratify = False
 
     def _store(self, given: dict[str, Any]) -> None:
-        """Store the arguments of `__init__`, its ``locals()``, under their names, as scikit-learn
-        requires.
-        """
+        """Store the arguments of `__init__`, in ``locals()``, as attributes of these names."""
         self.__dict__.update((name, x) for name, x in given.items() if name != "self")
 
     def __sklearn_tags__(self) -> Any:
@@ -522,9 +520,7 @@ class BaseMLP(
 
     @contextmanager
     def _restoring_fit(self) -> Iterator[None]:
-        """Restore the attributes of the last fit if an error is raised before a network is
-        stored.
-        """
+        """Restore the attributes of the last fit if an error occurs before a network is stored."""
         before = vars(self).copy()
         try:
             yield

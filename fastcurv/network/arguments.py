@@ -276,7 +276,7 @@ def select_rows(rows: Any, *parts: Any) -> list[Any]:
 
 
 def row_numbers(rows: Any, N: int) -> np.ndarray:
-    """Return the numbers of those of N rows that a slice, indices or a mask select."""
+    """Return the indices of the rows, out of N, that a slice, indices or a mask select."""
     return np.asarray(select_rows(rows, np.arange(N))[0])
 
 

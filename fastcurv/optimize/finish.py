@@ -483,7 +483,7 @@ class Finisher:
 
     def is_out_of_time(self) -> bool:
         """Return True if the checks have taken as long as the training, and at least
-        `MIN_CHECK_SECONDS`.
+        `MIN_CHECK_SECONDS`, or if `max_time` is used up.
         """
         return self.seconds_left(MIN_CHECK_SECONDS) <= 0
 

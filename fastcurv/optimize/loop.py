@@ -364,10 +364,10 @@ class Loop:
         return True
 
     def _continues_past_tolerance(self) -> bool:
-        """Return True if a second-order run that has reached the default tolerance takes another
-        step: it has taken fewer than `MAX_EXTRA_STEPS` more, and the gradient exceeds
-        `EXTRA_STEP_TOL` times the tolerance. These steps take little time, and end where Newton's
-        steps contract.
+        """Return True if a second-order run in float64 with a verdict, which has reached the
+        default tolerance, takes another step: it has taken fewer than `MAX_EXTRA_STEPS` more, and
+        the gradient exceeds `EXTRA_STEP_TOL` times the tolerance. These steps take little time, and
+        end where Newton's steps contract.
         """
         run = self.run
         if not self.by_default or not self.method.curvature or self.ending is None:

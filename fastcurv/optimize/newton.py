@@ -223,7 +223,9 @@ class GaussNewton(SaddleFreeNewton):
 
     @property
     def slow(self) -> int:
-        """The number of steps in a row that lowered the loss by less than a thousandth."""
+        """The number of steps in a row that hardly lowered the loss, in the sense of the class
+        docstring.
+        """
         return self.krylov_steps.slow
 
     @slow.setter

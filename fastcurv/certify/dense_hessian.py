@@ -20,7 +20,7 @@ diag(phi') W [+ I]``, and S from both:
 Errors. The state has bounds on its errors (`State`), and every matrix here has, for each row, a
 bound on the Frobenius norm of its error: ``||d(xy)|| <= dx (y + dy) + x dy + gamma(k) x y`` for a
 product of inner dimension k, with spectral norms of W and largest phi' instead where these are
-known. With A the sizes of a and dA their errors, an entry of the sum is off by
+known. With A the sizes of a and dA their errors, an entry of the sum has an error of at most
 
     sum of  dS A_p A_q + S (dA_p A_q + A_p dA_q) + the same for K, delta  + gamma(N) of the sizes
 

@@ -36,7 +36,7 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
     ----------
     path : str or path
     names : container of str, optional
-        Names of the arrays to unpack; all others come back empty. By default all are unpacked.
+        Names of the arrays to unpack; all others are returned empty. By default all are unpacked.
 
     Returns
     -------

@@ -83,11 +83,11 @@ def build_page(
     source : str
         Code that defines the fit, X and y, for the reader of the calls.
     progress : callable, optional
-        Called with a few words as the work goes on.
+        Called with a few words before each step.
     seed : int
         Seed for the rows that are drawn for pictures and for fits to some of the rows.
     table : (sequence of str, array_like (N, K)), optional
-        Names and values of the columns as the reader knows them, for the rows that are shown; by
+        Names and values of the columns of the user's table, for the rows that are shown; by
         default those of X.
     n_columns : (int, str), optional
         The number of these columns that the fit uses, and the code that returns this number.
@@ -465,10 +465,11 @@ def report(
 
     Notes
     -----
-    Rows left out come from one factor of the Hessian at the minimum, where refits agree with it,
-    else from up to ten folds. The page takes at most twice the processor time of one fit plus two
-    seconds, a share of which goes to fits to some of the rows; pictures that would take longer are
-    left out. It is one file of at most 300 kB, which requests nothing from a network.
+    Predictions of left-out rows come from one factor of the Hessian at the minimum if refits agree
+    with them, otherwise from up to ten folds. The page takes at most twice the processor time of
+    one fit plus two seconds, part of which is used for fits to some of the rows; pictures that
+    would take longer are left out. It is one file of at most 300 kB, which requests nothing from a
+    network.
 
     Examples
     --------

@@ -67,7 +67,7 @@ def broken(X, y, depth):
         "initial weights too large": (plain, 20.0, 0.0, 0.1),
         "one feature on a different scale": (one, 1.0, 0.0, 0.1),
         "vanishing gradient with depth": (deep, 1.0, 0.0, 0.5),
-        "saturated sigmoids": (saturated, 1.0, 15.0, 0.5),
+        "saturated units": (saturated, 1.0, 15.0, 0.5),
         "dead relus": (dead, 1.0, -15.0, 0.5),
     }
     found = {}

@@ -845,23 +845,25 @@ def unbounded_reason(ob: Any, direction: Floats) -> str:
     """
     W, b = layers_of(ob.model, direction)[-1]
     weight = getattr(ob, "sample_weight", None)
-    sample = "sample" if weight is None or np.all(weight) else "sample that counts"
+    sample = "sample" if weight is None or np.all(weight) else "sample of nonzero weight"
     if W.any():
         return (
-            f"every {sample} is classified rightly and without l2 larger weights in the last layer "
-            "lower the loss for ever; no minimum exists along the way, and l2 on all parameters "
-            "would give it one"
+            f"every {sample} is classified correctly, and without l2 larger weights in the last "
+            "layer lower the loss without end; with l2 on all parameters the loss has a minimum"
         )
     if LOSSES[ob.loss].targets == "classes":
         text, which = f"no {sample} has class", np.flatnonzero(b < 0)
+        others, these = "or {} other{}", ("that class", "these classes")
     else:
         same = "target 0" if LOSSES[ob.loss].targets == "numbers" else "the same label"
         text, which = f"every {sample} has {same} at output", np.flatnonzero(b)
-    more = f" and {len(which) - 1} more" if len(which) > 1 else ""
+        others, these = "and {} other{}", ("that output", "these outputs")
+    n = len(which) - 1
+    more = f" {others.format(n, 's' * (n > 1))}" if n else ""
     return (
-        f"{text} {which[0]}{more}, and without l2 on the bias there that lowers the loss for ever, "
-        "whatever the other parameters are; no point is critical, and l2 on all parameters would "
-        "give it a minimum"
+        f"{text} {which[0]}{more}, and without l2 moving the bias of {these[n > 0]} lowers the "
+        "loss without end, whatever the other parameters are. No point is critical; with l2 on all "
+        "parameters the loss has a minimum"
     )
 
 

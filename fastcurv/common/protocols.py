@@ -378,7 +378,7 @@ def why_not_own(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
     ''
     >>> ob.value = lambda theta: 0.0
     >>> why_not_own(ob, "certificates")
-    'Objective has a value of its own, of which nothing is proved'
+    'Objective replaces value, so proofs about the original do not apply'
     """
     why = why_replaced(x, name, functions)
     if why or getattr(x, name, None) is not None:
@@ -470,7 +470,7 @@ def is_own(x: Any, name: str) -> bool:
 
 
 def _describe_override(kind: type, function: str) -> str:
-    return f"{kind.__name__} has a {function} of its own, of which nothing is proved"
+    return f"{kind.__name__} replaces {function}, so proofs about the original do not apply"
 
 
 def _instance_attributes(x: Any) -> dict[str, Any]:

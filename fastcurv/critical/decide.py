@@ -24,8 +24,9 @@ INF = float("inf")
 UNTRIED_CONTRACTION = Contraction(False, INF, INF, INF, INF, INF, "untried")
 
 _THEOREM_TEMPLATE = "(Newton and Kantorovich's theorem, h = {certificate.theorem.h} < 1/2)"
-_WEAKEST_TEMPLATE = (
-    "the weakest of size {spectrum.weakest} with an error below {spectrum.weakest_error}"
+_SMALLEST_TEMPLATE = (
+    "the smallest of these in size is {spectrum.weakest}, with an error below "
+    "{spectrum.weakest_error}"
 )
 _RANGE_TEMPLATE = "from {spectrum.low} to {spectrum.high}"
 _COUNTS_TEMPLATE = "{spectrum.n_negative} negative and {spectrum.n_positive} positive"
@@ -33,9 +34,8 @@ _STABLE_SIGNS_CLAUSE = (
     "; the signs were checked numerically at several multiples of the Newton step (not proved)"
 )
 _FLOOR_TEMPLATE = "no eigenvalue at theta lies below {floor}"
-_ZEROS_TEMPLATE = "of which symmetry explains {n_symmetry}"
 _SEARCHED_TEMPLATE = (
-    f"Undecided: {{near}}, and {{n_products}} products found Ritz values {_RANGE_TEMPLATE} only, "
+    f"Undecided: {{near}}. The Ritz values found with {{products}}, {_RANGE_TEMPLATE}, "
 )
 _RISK_TEMPLATE = "{spectrum.risk}"
 _WIDTH_TEMPLATE = "{ask.curvature_tol} of the spectrum's width"
@@ -46,7 +46,7 @@ class Reason(Enum):
     placeholders in braces.
     """
 
-    INFINITY = "Not critical: the infimum is at infinity, since {why}{plateau}"
+    INFINITY = "Not critical: no point has the lowest loss, since {why}{plateau}"
     FAR = "Not critical: {far}"
     PLATEAU = "Not critical: {far}{plateau}"
     SHORT_FAR = (
@@ -58,24 +58,22 @@ class Reason(Enum):
         "along -g, as at a minimum at active kinks"
     )
     INTERPOLATION = (
-        "Minimum: a point where all {spectrum.n_positive} residuals are 0 is proved to lie "
-        "{place}, a global minimum of loss 0 (Kantorovich's theorem for the residuals, h = "
-        "{certificate.zero.h} < 1/2); the {spectrum.n_zero} zero eigenvalues belong to the other "
-        "points of loss 0 around it"
+        "Minimum: a global minimum, of loss 0, is proved to lie {place}, where all "
+        "{spectrum.n_positive} residuals are 0 (Kantorovich's theorem for the residuals, h = "
+        "{certificate.zero.h} < 1/2){family}"
     )
     THEOREM = (
-        "{kind}{up_to}: a critical point is proved to lie {place}, with all {others} eigenvalues "
-        f"{{sign}}, {_WEAKEST_TEMPLATE}{{balanced}} {_THEOREM_TEMPLATE}"
+        "{kind}: a critical point is proved to lie {place}. There {zeros_and_signs} {sign}; at "
+        f"theta {_SMALLEST_TEMPLATE}{{balanced}} {_THEOREM_TEMPLATE}"
     )
     THEOREM_SADDLE = (
-        f"{{kind}}{{up_to}}: a critical point is proved to lie {{place}}, with {_COUNTS_TEMPLATE} "
-        f"eigenvalues, {_RANGE_TEMPLATE}, {_WEAKEST_TEMPLATE}{{balanced}} {_THEOREM_TEMPLATE}"
+        f"{{kind}}: a critical point is proved to lie {{place}}, with {_COUNTS_TEMPLATE} "
+        f"eigenvalues{{and_zeros}}; at theta they range {_RANGE_TEMPLATE}, and "
+        f"{_SMALLEST_TEMPLATE}{{balanced}} {_THEOREM_TEMPLATE}"
     )
     TWO_SIGNS = (
-        "Saddle: {near}, and curvature of both signs is proved along two fixed vectors at every "
-        "point within {certificate.pair.radius} of theta{in_units}, more than the length "
-        "{certificate.pair.distance} of the Newton step, so no minimum or maximum lies there; "
-        "{signs}"
+        "Saddle: {near}. Along two fixed vectors the curvature is proved to have opposite signs "
+        "{ball}. In addition, {signs}"
     )
     FLOOR = (
         f"Minimum: a critical point is proved to lie {{place}} {_THEOREM_TEMPLATE}, and "
@@ -97,26 +95,25 @@ class Reason(Enum):
         "eigenvalues have no known sign"
     )
     ZEROS = (
-        "Degenerate: {near}, and of {n} eigenvalues {spectrum.n_zero} are zero within the "
-        f"error {{spectrum.weakest_error}}, {_ZEROS_TEMPLATE}{{one_sided}}"
+        "Degenerate: {near}, and {zeros} zero within the error {spectrum.weakest_error}; "
+        "{explained}{one_sided}"
     )
     NOT_LASTING = (
-        "Degenerate: {near}, and of {n} eigenvalues {spectrum.n_zero} count as zero, "
-        f"{_ZEROS_TEMPLATE}; {{spectrum.n_unsettled}} of them may change sign between theta and "
-        "the nearby critical point{one_sided}"
+        "Degenerate: {near}, and {zeros} counted as zero; {explained}. {spectrum.n_unsettled} of "
+        "them may change sign between theta and the nearby critical point{one_sided}"
     )
     NO_REST = (
         "Undecided: {near}, and {seen}, but the gradient is not smaller after a Newton step, "
         "so no critical point near theta was confirmed; reduce the gradient first"
     )
     MEASURED = (
-        "{kind}{up_to}: {near}, and all {others} eigenvalues at theta are {known} "
-        f"{{sign}}, {_WEAKEST_TEMPLATE}{{supposed}}{_STABLE_SIGNS_CLAUSE}, and the gradient was "
-        "smaller at the end of the step; not certified, since {hypothesis}"
+        "{kind}: {near}. {Apart_all} {known} to be {sign} at theta, and "
+        f"{_SMALLEST_TEMPLATE}{{supposed}}{_STABLE_SIGNS_CLAUSE}, and the gradient was "
+        "smaller at the end of the step. Not certified, since {hypothesis}"
     )
     MEASURED_SADDLE = (
-        f"{{kind}}{{up_to}}: {{near}}, and {{both}} {_RANGE_TEMPLATE} are {{known}} at "
-        f"theta{{supposed}}{_STABLE_SIGNS_CLAUSE}; not certified, since {{hypothesis}}"
+        f"{{kind}}: {{near}}. At theta, {{both}}, {_RANGE_TEMPLATE}, {{both_are}} "
+        f"{{known}}{{supposed}}{_STABLE_SIGNS_CLAUSE}. Not certified, since {{hypothesis}}"
     )
     SHORT = (
         "Undecided: {near}, and {seen}, but {few} to check that the signs stay the same up "
@@ -130,16 +127,15 @@ class Reason(Enum):
         f"Undecided: {{near}}, but the curvature at theta, {_RANGE_TEMPLATE}, was not found to "
         "keep its sign and size up to the nearby critical point; reduce the gradient first"
     )
-    NOTHING = f"{_SEARCHED_TEMPLATE}smaller than the error of the products"
+    NOTHING = f"{_SEARCHED_TEMPLATE}are smaller than the error of the products"
     NO_RISK_ASKED = (
-        f"{_SEARCHED_TEMPLATE}of one sign{{aside}}, which proves nothing about the other "
-        "eigenvalues; {allowed}"
+        f"{_SEARCHED_TEMPLATE}have one sign{{aside}}, which proves nothing about the other "
+        "eigenvalues. {allowed}"
     )
     RISK_TOO_LARGE = (
-        f"{_SEARCHED_TEMPLATE}of one sign{{aside}}, at a risk of {_RISK_TEMPLATE} of having "
-        "missed curvature beyond "
-        f"{_WIDTH_TEMPLATE}, more than failure_probability = {{ask.failure_probability}}, which "
-        "takes {spectrum.goal} Lanczos steps"
+        f"{_SEARCHED_TEMPLATE}have one sign{{aside}}. The probability that curvature of the other "
+        f"sign beyond {_WIDTH_TEMPLATE} was missed is {_RISK_TEMPLATE}; for failure_probability = "
+        "{ask.failure_probability}, {spectrum.goal} Lanczos steps are needed"
     )
     LOOSE = (
         "Degenerate: {near}, an eigenvalue is zero within {spectrum.weakest_error} and no "
@@ -147,13 +143,11 @@ class Reason(Enum):
         f"eigenvalue lies below -{_WIDTH_TEMPLATE}"
     )
     RISK = (
-        f"{{kind}}{{up_to}}, at a risk of {_RISK_TEMPLATE}: {{near}}, and with probability at "
-        "least 1 - "
-        f"{_RISK_TEMPLATE} no {{other}}eigenvalue at theta lies {{side}}{_WIDTH_TEMPLATE}; the "
-        "extreme Ritz values "
-        "{of_these}are {across[0]} and {across[1]}, whose signs were checked numerically at "
-        "several multiples of the Newton step (not proved); smaller curvature of the other sign, "
-        "and zeros, are not excluded"
+        f"{{kind}}, with an error probability of {_RISK_TEMPLATE}: {{near}}. With probability at "
+        f"least 1 - {_RISK_TEMPLATE}{{apart}} no eigenvalue at theta lies {{side}}{_WIDTH_TEMPLATE}"
+        ". The extreme Ritz values{off_symmetries} are {across[0]} and {across[1]}; their signs "
+        "were checked numerically at several multiples of the Newton step (not proved). Smaller "
+        "curvature of the other sign, and zeros, are not excluded"
     )
 
 

@@ -90,7 +90,7 @@ def curvature_floor(ob: Any, theta: np.ndarray) -> float:
 def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
     """Return the objective's reason why no theta attains the infimum of the loss, as a clause."""
     words: str = call_certificate(ob, "why_no_minimum", theta, default="")
-    return words or "a direction is proved in which the loss falls for ever"
+    return words or "a direction is proved along which the loss decreases without end"
 
 
 # A gradient whose norm is at most this factor times the bound on its rounding error counts as zero.

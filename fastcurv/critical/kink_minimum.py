@@ -69,24 +69,29 @@ class _KinkMinimum:
 
     @property
     def reason(self) -> str:
-        """The proved statement, or the missing hypothesis, as one sentence."""
-        kinks = _count_noun(self.n_kinks, "kink")
+        """The proved statement, or the missing hypothesis, in words."""
+        one, kinks = self.n_kinks == 1, _count_noun(self.n_kinks, "kink")
         if not self.certified:
-            return f"Held by {kinks}, but no minimum is proved: {self.missing}"
-        gone = (self.n_collapsed, "collapsed to 0"), (self.n_copies, "a copy of another")
-        units = " and ".join(f"{_count_noun(n, 'unit')} {what}" for n, what in gone if n)
-        which = [f"held by {kinks}"] * bool(self.n_kinks) + [f"with {units}"] * bool(units)
-        strict = "of a family with the same loss" if self.n_copies else "and a strict one"
-        where = (
-            f", where {_count_noun(self.n_kinks, 'pre-activation')} "
-            f"{'is' if self.n_kinks == 1 else 'are'} 0 with slopes strictly between the sides', "
-            "every kink bends upward and the curvature along them is positive"
+            where = f"{kinks} {'is' if one else 'are'} active, but" if self.n_kinks else "At theta"
+            return f"{where} no minimum is proved: {self.missing}"
+        same = "that is a copy of another" if self.n_copies == 1 else "that are copies of others"
+        groups = (self.n_collapsed, "whose weights are all 0"), (self.n_copies, same)
+        units = " and ".join(f"{_count_noun(n, 'unit')} {what}" for n, what in groups if n)
+        at = f" at {_count_noun(self.n_kinks, 'active kink')}" * bool(self.n_kinks)
+        kind = "one of a family with the same loss" if self.n_copies else "and a strict one"
+        zero, each, along = (
+            ("pre-activation at this kink is", "the kink", "kink")
+            if one
+            else ("pre-activations at these kinks are", "each kink", "kinks")
         )
-        grown = "; the loss rises as a collapsed unit's weights grow" if self.n_collapsed else ""
-        held = " " * bool(which) + ", ".join(which)
+        there = (
+            f". There the {zero} 0, the loss rises on both sides of {each}, and the curvature "
+            f"along the {along} is positive"
+        ) * bool(self.n_kinks)
+        grown = "; the loss rises if weights of a unit that are all 0 grow" * bool(self.n_collapsed)
         return (
-            f"Minimum{held}: a local minimum, {strict}, is proved within {self.radius:.2g} of "
-            f"theta{where if self.n_kinks else ''}{grown} (h = {self.kantorovich:.1e})"
+            f"Minimum{at}{f', with {units}' if units else ''}: a local minimum, {kind}, is proved "
+            f"within {self.radius:.2g} of theta (h = {self.kantorovich:.1e} < 1/2){there}{grown}"
         )
 
 
@@ -176,17 +181,20 @@ def _check_hypotheses(
     if not theorem.holds:
         return _kink_certificate(
             phi,
-            f"Newton's step is too long, h = {h:.2g}",
+            f"the Newton step is too long, h = {h:.2g} where the theorem needs less than 1/2",
             h=h,
             least=least,
         )
     margins = phi.margins(point, radius)
     for hypothesis, missing in (
         (margins.signs, "another pre-activation may change its sign"),
-        (margins.slopes, "a slope may leave its interval"),
-        (margins.upward, "a kink may bend downward"),
-        (margins.collapsed, "a collapsed unit may open"),
-        (margins.copies, "a copy of a unit may go its own way"),
+        (
+            margins.slopes,
+            "the slope at an active kink may not lie between the slopes on its two sides",
+        ),
+        (margins.upward, "the loss may not rise on both sides of an active kink"),
+        (margins.collapsed, "the loss may fall if weights of a unit that are all 0 grow"),
+        (margins.copies, "the loss may fall if a unit becomes different from its copy"),
     ):
         if not hypothesis > 0:
             return _kink_certificate(phi, missing, radius, h, least)

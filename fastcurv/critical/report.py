@@ -58,7 +58,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         0 if certified; if the kind was determined from random probes, the probability that these
         missed curvature of the other sign; NaN otherwise.
     reason : str
-        One sentence: what was proved, or what was measured and which hypothesis is missing.
+        The evidence: what was proved, or what was measured and which hypothesis is missing.
     radius : float or None
         Radius of the ball around theta that the certificate covers; None if not certified.
     kantorovich : float or None
@@ -188,8 +188,8 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
 
     @property
     def sentence(self) -> str:
-        """The verdict in at most 25 words for a first reader: the kind, whether it is proved, and
-        what to do next. `reason` gives the evidence.
+        """The verdict in at most 25 words: the kind, whether it is proved, and what to do next.
+        `reason` gives the evidence.
         """
         if self.kind in ("minimum", "maximum"):
             return self._extremum()
@@ -201,24 +201,24 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
 
     def _extremum(self) -> str:
         minimum = self.kind == "minimum"
-        sign, side = ("positive", "below -") if minimum else ("negative", "above ")
+        sign, bound = ("positive", "least -") if minimum else ("negative", "most ")
         leave = f"Use fastcurv.escape({self._advice[0]}) to leave it."
         if self.certified:
             where = f"lies {_format_radius(self.radius)}"
-            along = "; the loss is constant along its symmetries" if self.n_symmetry else ""
+            along = "; moving along a symmetry leaves the loss unchanged" if self.n_symmetry else ""
             then = "Training has converged." if minimum else leave
             return f"Proved {self.kind}: a local {self.kind} {where}{along}. {then}"
-        aside = ", symmetry directions aside," if self.n_symmetry else ""
+        aside = ", except those of symmetries," if self.n_symmetry else ""
         if self._because is Reason.RISK:
             return (
-                f"{self._with_certainty(self.kind.capitalize())}: no eigenvalue at theta{aside} "
-                f"lies {side}{format_number(self.curvature_tol)} times the spectrum's width. See "
+                f"{self._with_certainty(self.kind.capitalize())}: every eigenvalue at theta{aside} "
+                f"is at {bound}{format_number(self.curvature_tol)} times the spectrum's width. See "
                 "`reason`."
             )
         then = "Training has probably converged." if minimum else leave
+        kind = self.kind.capitalize()
         return (
-            f"{self._with_certainty(self.kind.capitalize())}: every eigenvalue of the Hessian at "
-            f"theta{aside} is {sign}. {then}"
+            f"{kind}, not proved: every eigenvalue of the Hessian at theta{aside} is {sign}. {then}"
         )
 
     def _saddle(self) -> str:
@@ -238,9 +238,9 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         elif unexplained <= 0:
             flat = "some eigenvalues count as zero"
         known = "" if self.n_zero == self.n_params else " without a known symmetry"
-        look = f" Use fastcurv.minimize({self._advice[0]}) to look for descent."
+        look = f" Use fastcurv.minimize({self._advice[0]}) to search for a lower point."
         then = "" if self._advice == RUN_ADVICE else look
-        return f"Degenerate: {flat}{known}, so the kind is not determined.{then}"
+        return f"Degenerate: {flat}{known}, so the kind is unknown.{then}"
 
     def _not_critical(self) -> str:
         if self._because is Reason.INFINITY:
@@ -249,7 +249,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
                 "infimum that no point attains."
             )
         if self.gradient_norm <= self.gradient_tol:
-            return "Not critical: the value at theta is not finite."
+            return "Not critical: the loss at theta is not finite."
         size = f"the gradient norm is {format_number(self.gradient_norm)}, above its tolerance"
         if self.gradient_tol > 0:
             times = format_number(self.gradient_norm / self.gradient_tol)
@@ -332,7 +332,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
     def _with_certainty(self, what: str, unproved: str = "not proved") -> str:
         """Return `what` with its certainty: certified, with a risk, or `unproved`."""
         if 0 < self.failure_probability < 1:
-            return f"{what} at a risk of {format_number(self.failure_probability)}"
+            return f"{what}, with an error probability of {format_number(self.failure_probability)}"
         return f"{what}, certified" if self.certified else f"{what}, {unproved}"
 
     def _title(self) -> str:
@@ -395,13 +395,25 @@ class Words(Formatter):
     def __init__(self, ask: ClassifyOptions, found: Evidence, outcome: Decision) -> None:
         self.ask, self.found, self.outcome = ask, found, outcome
         self.gradient, self.spectrum = found.gradient, found.spectrum
-        self.certificate, self.n_products = found.certificate, found.n_products
+        self.certificate = found.certificate
+        self.products = f"{found.n_products} product{_plural(found.n_products)}"
         s, n, self.n = found.spectrum, found.spectrum.n_symmetry or 0, ask.theta.size
         self.kind, self.n_symmetry = outcome.kind.capitalize(), n
-        self.up_to = f" up to {n} symmetry direction{_plural(n)}" * (n > 0)
-        self.other = "other " * (n > 0)
-        self.others = f"{self.other}{self.n - n}"
-        self.of_these = "of these " * (n > 0)
+        m = self.n - n
+        every = "the only eigenvalue is" if m == 1 else f"all {m} eigenvalues are"
+        others = "the other one is" if m == 1 else f"the other {m} are"
+        aside, are = f"apart from {n} symmetry direction{_plural(n)}", "is" if n == 1 else "are"
+        by_symmetry = f"{n} eigenvalue{_plural(n)} {are} zero by symmetry"
+        self.zeros_and_signs = f"{by_symmetry} and {others}" if n else every
+        self.and_zeros = f", and {n} that {are} zero by symmetry" * (n > 0)
+        self.Apart_all = f"A{aside[1:]}, {every}" if n else f"{every[0].upper()}{every[1:]}"
+        self.apart = f", {aside}," * (n > 0)
+        self.off_symmetries = " on the complement of these directions" * (n > 0)
+        zero, these = s.n_zero or 0, "this eigenvalue" if s.n_zero == 1 else "these"
+        self.zeros = f"{zero} of {self.n} eigenvalues {'is' if zero == 1 else 'are'}"
+        self.explained = (
+            f"symmetry explains {n} of these" if n else f"no known symmetry explains {these}"
+        )
         self.sign = "positive" if outcome.kind == "minimum" else "negative"
         self.side = "below -" if outcome.kind == "minimum" else "above "
         self.balanced = " in balanced coordinates" * s.balanced
@@ -414,12 +426,12 @@ class Words(Formatter):
         self.supposed = about * assumed
         if s.dense:
             counts = f"{s.n_negative} negative and {s.n_positive} positive"
-            self.both = f"{counts} of {self.n} eigenvalues"
+            self.both, self.both_are = f"{counts} of {self.n} eigenvalues", "are"
             self.at_one_side = f"{counts} eigenvalues are {self.known}"
             self.seen = f"{self.both} are {self.known} at theta"
         else:
             ends = f"curvature from {format_number(s.low)} to {format_number(s.high)}"
-            self.both = "curvature of both signs"
+            self.both, self.both_are = "curvature of both signs", "is"
             self.at_one_side, self.seen = f"{ends} was found", f"{ends} was found"
         below = f"; {s.n_negative} are {self.known} negative, so theta is no minimum"
         self.one_sided = below * bool(s.n_negative)
@@ -446,7 +458,7 @@ class Words(Formatter):
     def far(self) -> str:
         near = self.gradient
         if near.gradient_norm <= near.gradient_tol:
-            return "the value at theta is not finite"
+            return "the loss at theta is not finite"
         text = self.format(
             "||g|| = {gradient.gradient_norm} is above its tolerance {gradient.gradient_tol}"
         )
@@ -462,16 +474,18 @@ class Words(Formatter):
         if not self.gradient.plateau:
             return ""
         text = self.format(
-            "; a plateau, since H is flat along g and a fraction {gradient.residual} of g lies "
+            ". This is a plateau: H is flat along g, and a fraction {gradient.residual} of g lies "
             "outside the range of H"
         )
         state = call_certificate(self.ask.ob, "saturation", self.ask.theta)
-        return text + (
-            ""
-            if state is None
-            else f", with {100 * state['saturated']:.0f}% of the unit outputs saturated, "
-            f"{state['dead_units']} of {state['n_units']} units dead on every sample and "
-            f"{100 * state['certain']:.0f}% of the samples nearly certain"
+        if state is None:
+            return text
+        certain = f"{100 * state['certain']:.0f}%"
+        return (
+            f"{text}. {100 * state['saturated']:.0f}% of the unit outputs are saturated, and "
+            f"{state['dead_units']} of {state['n_units']} units are dead on every sample"
+            + f"; the network is nearly certain of the class of {certain} of the samples"
+            * (state["certain"] > 0)
         )
 
     @property
@@ -481,6 +495,13 @@ class Words(Formatter):
         return "the gradient is exactly 0" if exact else self.format(within)
 
     @property
+    def family(self) -> str:
+        """A clause for the zero eigenvalues at a point of loss 0."""
+        zero = self.spectrum.n_zero
+        these = "zero eigenvalue" if zero == 1 else f"{zero} zero eigenvalues"
+        return f"; further points of loss 0 around this point explain the {these}" if zero else ""
+
+    @property
     def place(self) -> str:
         """A phrase for the place of the certified critical point."""
         radius, length = self.outcome.radius or 0.0, safe_norm(self.ask.theta)
@@ -488,8 +509,22 @@ class Words(Formatter):
             return "at theta exactly"
         if radius < 1e-100 * max(length, 1.0):
             return "at theta, at a distance below the smallest float"
-        last = " (its last digits)" if radius <= EPS * length else ""
+        last = ", less than the rounding error of theta" if radius <= EPS * length else ""
         return f"within {format_number(radius)} of theta{last}"
+
+    @property
+    def ball(self) -> str:
+        """A phrase for the ball on which two vectors keep curvature of opposite signs, with the
+        conclusion.
+        """
+        pair = self.certificate.pair
+        if not pair.radius < np.inf:
+            return "everywhere, so no point is a minimum or maximum"
+        return self.format(
+            "at every point within {certificate.pair.radius} of theta{in_units}, so no minimum or "
+            "maximum lies there. The length of the Newton step, {certificate.pair.distance}, is "
+            "below this radius"
+        )
 
     @property
     def signs(self) -> str:
@@ -497,7 +532,7 @@ class Words(Formatter):
         few, s = self.spectrum.n_negative_bounds[0], self.spectrum
         if s.dense:
             range_ = f"from {format_number(s.low)} to {format_number(s.high)}"
-            return f"at theta at least {self.both} are {self.known}, {range_}"
+            return f"at least {self.both}, {range_}, are {self.known} at theta"
         return (
             f"at least {few} eigenvalue{_plural(few)} at theta {'is' if few == 1 else 'are'} "
             f"negative, and the extreme Ritz values are {format_number(s.low)} along "
@@ -546,10 +581,12 @@ class Words(Formatter):
         risk = self.spectrum.risk
         risk = max(_round_up_digits(risk), SUGGESTED_FAILURE_PROBABILITY) if risk < 1 else 1.0
         if not risk < 1:
-            return "a verdict at a stated risk needs more products, or more accurate ones"
+            return (
+                "For a verdict with an error probability, more or more accurate products are needed"
+            )
         return self.format(
-            f"failure_probability={risk:.2g} would allow a verdict about curvature beyond "
-            "{ask.curvature_tol} of the spectrum's width"
+            f"The option failure_probability={risk:.2g} would allow a verdict about curvature "
+            "beyond {ask.curvature_tol} of the spectrum's width"
         )
 
     @property
@@ -562,8 +599,8 @@ class Words(Formatter):
             return ""
         value = f"l2 = {format_number(space.rest)}" if space.rest else "0"
         return (
-            f"; {space.n_rest} of the eigenvalues are {value}, along directions on which no row "
-            f"depends, and the others are those of a matrix of size {space.m}"
+            f"; {space.n_rest} of the eigenvalues are {value}, along directions that change no "
+            f"output on any row, and the others are those of a matrix of size {space.m}"
         )
 
 
@@ -600,10 +637,10 @@ def newton_clause(distance: float, steps: int, at: Any) -> str:
     """Return the clause that is appended to the reason if Newton's steps contract: the number of
     steps, the distance covered and the kind of the point `at` that they reach.
     """
-    verbs = "contracts and leads" if steps == 1 else "contract and lead"
     return (
-        f"; {steps} Newton step{_plural(steps)} {verbs} over a distance of "
-        f"{format_number(distance)} to {noun_phrase(at)}: nearest, at_nearest"
+        f"; {steps} Newton step{_plural(steps)} {'leads' if steps == 1 else 'lead'} to "
+        f"{noun_phrase(at)} at a distance of {format_number(distance)} (attributes nearest, "
+        "at_nearest)"
     )
 
 
@@ -621,8 +658,8 @@ FAR_ADVICE = (
 # and the functions to call
 FAR_ADVICE_BY_CAUSE = {
     "plateau": f"; Newton steps from theta do not converge{PLATEAU_ADVICE}",
-    "far": f"; Newton steps from theta do not contract{FAR_ADVICE}",
-    "missed": "; Newton steps from theta contract, but not to a point whose gradient is within its "
+    "far": f"; Newton steps from theta do not converge{FAR_ADVICE}",
+    "missed": "; Newton steps from theta converge, but not to a point whose gradient is within its "
     f"tolerance{FAR_ADVICE}",
     "spent": f"; the budget ended before Newton steps converged{FAR_ADVICE}",
 }

@@ -35,7 +35,6 @@ from ..structure.tables import TINY
 from .facts import (
     Facts,
     finite_point,
-    initial_weight_rms,
     measure_facts,
     nonzero_weight_rows,
     steps_of,
@@ -127,11 +126,18 @@ def _find_large_rate(f: Facts) -> Found:
     s = f.steps
     if s.rate is None or s.scaled or not f.start < 10:
         return None
-    overshoot, shapes = s.rate / f.stable, enumerate(f.ob.model.shapes)
-    drawn = math.sqrt(sum(initial_weight_rms(f.ob.model, l) ** 2 * m * k for l, (m, k) in shapes))
-    thrown = len(s.norms) > 0 and s.rate * s.norms[0] > drawn
-    lost = s.is_rough and (overshoot > 2 or _has_jumped(f) and overshoot > 0.5)
-    return _finding_if(lost or thrown, overshoot)
+    overshoot = s.rate / f.stable
+    return _finding_if(
+        s.is_rough and (overshoot > 2 or _has_jumped(f) and overshoot > 0.5), overshoot
+    )
+
+
+def _find_long_first_step(f: Facts) -> Found:
+    s = f.steps
+    if s.rate is None or s.scaled or not f.start < 10 or not len(s.norms):
+        return None
+    ratio = s.rate * s.norms[0] / max(f.initial_norm, TINY)
+    return _finding_if(ratio > 1, ratio)
 
 
 def _has_jumped(f: Facts) -> bool:
@@ -214,9 +220,14 @@ def _find_unscaled_targets(f: Facts) -> Found:
     return _finding_if(looked_for and not 1 / 8 < size < 8, size, SUSPECTED)
 
 
+def _find_wider_network(f: Facts) -> Found:
+    wider = (f.compared or {}).get("wider", math.inf)
+    return _finding_if(f.at_rest and wider < 0.5 * f.loss, f.loss / max(wider, TINY))
+
+
 def _find_too_few_units(f: Facts) -> Found:
-    if f.compared is not None and "wider" in f.compared and f.at_rest:
-        return _finding_if(f.compared["wider"] < 0.5 * f.loss, f.loss / f.compared["wider"])
+    if "wider" in (f.compared or {}):
+        return None
     left = (1 - f.explained) / max(1 - f.reachable, 1e-3)
     return _finding_if(f.at_rest, left, MEASURED if f.verdict.kind == "minimum" else SUSPECTED)
 
@@ -254,7 +265,7 @@ def _train_call(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **
     rows = f"{other.get('X', 'ob.X')}, {other.get('y', 'ob.y')}"
     loss_text = repr(loss) if isinstance(loss, str) else "ob.loss"
     kept = ", ob.sample_weight" * (ob.sample_weight is not None)
-    kept += ", l2_biases=False" * (not ob.l2_biases)
+    kept += ", l2_biases=False" * (not other.get("l2_biases", ob.l2_biases))
     return (
         f"fc.minimize(new := fc.Objective({made}, {rows}, {loss_text}, {l2:.3g}{kept}), "
         "new.model.init(seed=0))"
@@ -366,9 +377,9 @@ CAUSES: tuple[Cause, ...] = (
             100 * f.order,
             SUSPECTED,
         ),
-        "kernel regressions predict {number}% of the variance of the class numbers in rows left "
-        "out, and much less of the classes, as if the targets were quantities; {f.ob.loss} is for "
-        "classes",
+        "kernel regressions predict {number}% of the variance of the class numbers of rows left "
+        "out if these are taken as quantities, and much less if they are taken as classes; "
+        "{f.ob.loss} is for classes",
         _numeric_loss_call,
         poor=False,
     ),
@@ -383,17 +394,17 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "labels shuffled",
         _find_shuffled_rows,
-        "kernel regressions predict little or nothing of the targets of rows left out; the "
-        "predictions correlate with the targets by {number} standard errors. The rows of X and y "
+        "kernel regressions predict little or nothing of the targets of rows left out: the "
+        "correlation of predictions and targets is {number} standard errors. The rows of X and y "
         "may be in different orders, or the targets may vary too fast for this number of rows",
         lambda f: "fc.Objective(ob.model, X, y, ob.loss)  # rows of X and y in the same order",
         poor=False,
     ),
     Cause(
-        "separable classes without l2",
+        "no minimum without l2",
         lambda f: _finding_if(f.infinite, f.loss, PROVED),
         "the loss has no minimum: along a ray it decreases without end, from {number} here",
-        WITH_LESS_L2,
+        partial(_train_call, l2=1e-4, l2_biases=True),
         poor=False,
     ),
     Cause(
@@ -407,8 +418,9 @@ CAUSES: tuple[Cause, ...] = (
         "inputs unscaled",
         partial(_find_column_scale, alone=False),
         "the columns of X have root mean squares from {f.smallest_column_rms:.3g} to "
-        "{f.largest_column_rms:.3g}, {number} together, and means of {f.offset:.2g} times their "
-        "standard deviations, but weights are drawn for means of 0 and variances of 1",
+        "{f.largest_column_rms:.3g} (all columns together: {number}), and their means are "
+        "{f.offset:.2g} times their standard deviations; `MLP.init` draws weights for means of 0 "
+        "and variances of 1",
         _standardised_inputs_call,
         poor=False,
     ),
@@ -438,8 +450,14 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         RATE_LARGE_CAUSE,
         _find_large_rate,
-        "the learning rate is {number} times {f.stable:.3g}, above which steps along the largest "
-        "curvature overshoot by more each time",
+        "losses of the history rise or are not finite, and the learning rate is {number} times "
+        "{f.stable:.3g}, the largest at which steps along the largest curvature are stable",
+    ),
+    Cause(
+        RATE_LARGE_CAUSE,
+        _find_long_first_step,
+        "the first step, the learning rate times the gradient, is {number} times as long as the "
+        "vector of initial weights",
     ),
     Cause(
         RATE_LARGE_CAUSE,
@@ -487,8 +505,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         WEIGHTS_SMALL_CAUSE,
         _find_small_start_weights,
-        "the first loss differs from that of the best constant outputs by a fraction of {number}, "
-        "as it does near the saddle at weights of 0, which training leaves slowly",
+        "the first loss is that of the best constant outputs, up to a fraction of {number}, as "
+        "near the saddle at weights of 0, which training leaves slowly",
     ),
     Cause(
         "initial weights too large",
@@ -496,7 +514,7 @@ CAUSES: tuple[Cause, ...] = (
         "the weights are {number} times as large as those that `MLP.init` draws",
     ),
     Cause(
-        "saturated sigmoids",
+        "saturated units",
         _find_saturation,
         "{number}% of the outputs of a layer are saturated: they hardly react to their input",
     ),
@@ -514,7 +532,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "targets unscaled",
         _find_unscaled_targets,
-        "the targets have a root mean square of {number}, but weights are drawn for one near 1",
+        "the targets have a root mean square of {number}, but `MLP.init` draws weights for one "
+        "near 1",
         _scaled_targets_call,
     ),
     Cause(
@@ -525,13 +544,19 @@ CAUSES: tuple[Cause, ...] = (
             SUSPECTED,
         ),
         "the noise in the gradient of a mini-batch of {f.steps.batch} rows exceeds the gradient "
-        "itself; they would be equal in mini-batches of {number} rows or more",
+        "itself; in mini-batches of {number} rows it would be no larger",
+    ),
+    Cause(
+        "too few units",
+        _find_wider_network,
+        "training has stopped at a loss that is {number} times that of a wider network",
+        _wider_network_call,
     ),
     Cause(
         "too few units",
         _find_too_few_units,
-        "training has stopped at {number} times the error of a wider network, or of a kernel "
-        "regression on rows left out",
+        "training has stopped, and the network leaves {number} times as much of the variance of "
+        "the targets unexplained as kernel regressions leave in rows left out",
         _wider_network_call,
     ),
     Cause(
@@ -581,7 +606,7 @@ class Diagnosis:
     Attributes
     ----------
     causes : list of Advice
-        The causes that apply, most likely first; empty if none was found.
+        The causes that apply, in the order in which to correct them; empty if none was found.
     healthy : bool
         True if no cause was found.
     sentence : str
@@ -614,9 +639,8 @@ class Diagnosis:
                 "predict rows left out, or better."
             )
         return (
-            "Healthy so far: no cause of failure was found, but kernel regressions predict rows "
-            "left out better than the network explains them. Continue with "
-            "fastcurv.minimize(ob, theta)."
+            "No cause of failure was found, but kernel regressions predict rows left out better "
+            "than the network fits its own rows. Continue with fastcurv.minimize(ob, theta)."
         )
 
     def __repr__(self) -> str:
@@ -655,21 +679,21 @@ class Diagnosis:
         ]
         if f.steps.rate:
             known = not f.steps.scaled and math.isfinite(f.stable)
-            held = f"; along the largest curvature {format_number(f.stable)} is stable" * known
-            rows.append(("rate", f"{format_number(f.steps.rate)} of {f.steps.method}{held}"))
+            stable = (
+                f"; rates up to {format_number(f.stable)} are stable along the largest curvature"
+            )
+            named = f"{f.steps.method} with " if f.steps.method else ""
+            rows.append(("rate", f"{named}{format_number(f.steps.rate)}{stable * known}"))
         # At a critical point the gradient consists of rounding errors.
         if np.isfinite(f.noise) and at.kind == "not_critical":
-            rows.append(
-                (
-                    "noise",
-                    f"of mini-batches equals the gradient at {format_number(f.noise)} rows"
-                    if f.noise <= f.ob.n_samples
-                    else f"exceeds the gradient in every mini-batch of the {f.ob.n_samples} rows",
-                )
-            )
+            some = f"equals the gradient in mini-batches of {format_number(f.noise)} rows"
+            every = "exceeds the gradient in every mini-batch"
+            rows.append(("noise", some if f.noise <= f.ob.n_samples else every))
         ends = f.layers[0], f.layers[-1]
-        rows.append(("gradient", " to ".join(f"{layer.gradient:.1e}" for layer in ends)
-                     + ", first to last layer, by parameter"))  # fmt: skip
+        first, last = (f"{layer.gradient:.1e}" for layer in ends)
+        rows.append(
+            ("gradient", f"root mean square {first} in the first layer, {last} in the last")
+        )
         return rows + [
             (name, f"loss {format_number(loss)}") for name, loss in (f.compared or {}).items()
         ]
@@ -774,8 +798,8 @@ def diagnose(
     Returns
     -------
     Diagnosis
-        The causes that were found, most likely first: each with its number, how it was established,
-        and the call that corrects it.
+        The causes that were found, in the order in which to correct them: each with its number,
+        how it was established, and the call that corrects it.
 
     Raises
     ------

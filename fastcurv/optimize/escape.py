@@ -251,7 +251,7 @@ def _escape_to_lowest(
         result.update(x=theta + kind(t) * v, fun=f, step=t, success=True)
         result.message = (
             f"The loss fell from {f0:.9g} to {f:.9g} over a step of length {abs(t):.3g} along "
-            f"curvature {result.curvature:.3g}."
+            f"a direction of curvature {result.curvature:.3g}."
         )
     elif gain > 0 and not negative:
         result.message = (

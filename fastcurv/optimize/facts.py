@@ -285,6 +285,13 @@ class Facts(Record):
         )
 
     @property
+    def initial_norm(self) -> float:
+        """The norm of all weights together as drawn by `MLP.init`."""
+        sizes = (m * k for m, k in self.ob.model.shapes)
+        rms = (initial_weight_rms(self.ob.model, l) for l in range(len(self.layers)))
+        return math.sqrt(sum(n * x * x for n, x in zip(sizes, rms, strict=True)))
+
+    @property
     def start(self) -> float:
         """The first loss of the history, relative to that of the best constant outputs, or NaN
         without a history.

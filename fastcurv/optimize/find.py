@@ -356,6 +356,10 @@ class FinderState:
         if self.callback is not None:
             self.callback(theta.copy())
 
+    def stop_converged(self) -> None:
+        """Record that the search ended because the gradient is within its tolerance."""
+        self.stop(0, f"||g|| = {self.norm:.3g} is within its tolerance {self.tol:.3g}")
+
     def stop(self, status: int, message: str) -> None:
         self.status, self.message = status, message
 
@@ -711,13 +715,15 @@ def _run_newton(walk: FinderState) -> None:
         flat = safe_norm(uphill) / norm if norm > 0 else 0.0
         if done and call_certificate(walk.ob, "ray_to_infimum", walk.theta) is not None:
             why = why_no_minimum(walk.ob, walk.theta)
-            return walk.stop(4, f"||g|| = {walk.norm:.3g}, but the infimum is at infinity: {why}")
+            return walk.stop(
+                4, f"||g|| = {walk.norm:.3g}, but the loss has no minimum, since {why}"
+            )
         if done and not (paying and flat > FLAT_GRADIENT_RATIO and walk.allows_step()):
             if walk.is_tol_loose(norm) and _take_undamped_steps(walk):
                 paying = True
                 continue
             if walk.near():
-                return walk.stop(0, f"||g|| = {walk.norm:.3g} is within {walk.tol:.3g}")
+                return walk.stop_converged()
         if not walk.allows_step():
             place = (
                 f"within the tolerance {walk.tol:.3g}, but the Newton step is predicted to lower "
@@ -729,8 +735,8 @@ def _run_newton(walk: FinderState) -> None:
         if flat <= FLAT_GRADIENT_RATIO and np.isfinite(norm):
             return walk.stop(
                 3,
-                f"a plateau, not a critical point: H maps the gradient, ||g|| = {walk.norm:.3g}, "
-                f"to {flat:.1e} of its norm",
+                f"a plateau, not a critical point: ||g|| = {walk.norm:.3g}, and ||Hg|| is only "
+                f"{flat:.1e} times ||H|| ||g||",
             )
         slow = (
             len(walk.history) > N_STALL_STEPS and walk.norm > 0.5 * walk.history[-1 - N_STALL_STEPS]
@@ -743,7 +749,7 @@ def _run_newton(walk: FinderState) -> None:
                 paying = False
                 continue
             if done and walk.near(1.0):
-                return walk.stop(0, f"||g|| = {walk.norm:.3g} is within {walk.tol:.3g}")
+                return walk.stop_converged()
             return walk.stop(
                 2,
                 f"no step decreased ||g|| = {walk.norm:.3g}; theta is the point before the last "

@@ -545,7 +545,7 @@ class Finisher:
         """End the run if it is proved that the loss approaches its infimum only at infinity."""
         if call_certificate(self.run.ob, "ray_to_infimum", at.theta) is None:
             return None
-        why = f"the infimum is at infinity, since {why_no_minimum(self.run.ob, at.theta)}"
+        why = f"no point has the lowest loss, since {why_no_minimum(self.run.ob, at.theta)}"
         return Outcome(at.theta, "infinity", "not_critical", sentence=why)
 
     def _end_without_verdict(self, at: StationaryPoint) -> Outcome | None:
@@ -667,7 +667,8 @@ class Finisher:
         slack = least + ZERO_LOSS_TOL * far
         best, off = call_certificate(ob, "precise_value", here, default=(f, np.inf))
         above = (best + off if off < np.inf else f) - c
-        why = f"; no point is lower by more than {above:.1g}, since no loss is below {c:g}"
+        close = f"is within {above:.1g} of" if above > 0 else "equals"
+        why = f"; the loss {close} its lower bound {c:g}"
         return at.ends("critical", True, at.sentence + why) if above <= slack else None
 
     def _end_at_infinity(self, at: StationaryPoint) -> Outcome | None:
@@ -780,14 +781,12 @@ class Finisher:
         nearby.
         """
         if at.report.kind == "degenerate":
-            why = "along null vectors or from nearby points"
+            why = " along null vectors or from points nearby"
         elif self._searches_lower_points(at) and at.report.at_nearest is None:
-            why = "and Newton steps do not converge to a nearby point"
+            why = ", and Newton steps do not converge to a point nearby"
         else:
             return None
-        return at.ends(
-            "degenerate", False, (f"{at.sentence}; degenerate: no descent was found {why}")
-        )
+        return at.ends("degenerate", False, f"{at.sentence}; no lower point was found{why}")
 
     # --- helpers of the strategies
 

@@ -224,8 +224,8 @@ class Loop:
                 self.sentence, known = known or self.method.step(), None
             except NotConvexError:
                 self.sentence = (
-                    "the GGN has negative curvature at the next step, where the loss is concave "
-                    'in the outputs of some rows. Use "newton-cg" or "trust-region"'
+                    "the Gauss-Newton matrix has negative curvature at the next point, since the "
+                    'loss is concave in the outputs of some rows. Use "newton-cg" or "trust-region"'
                 )
             stayed = before is run.theta and run.iteration == begun
             if self.sentence is not None and stayed:
@@ -283,7 +283,10 @@ class Loop:
             return "diverged"
         if self.patience is not None and run.since_best >= self.patience:
             watched = "loss" if run.validation is None else "validation loss"
-            self.sentence = f"the {watched} has not decreased for `patience` records"
+            self.sentence = (
+                f"the {watched} has not decreased in the last {run.since_best} records of the "
+                f"history (patience = {self.patience})"
+            )
             return "patience"
         if self._max_idle_iterations(run.mark) <= 0:
             self.sentence = NO_PROGRESS_MESSAGE
@@ -497,8 +500,9 @@ class Loop:
         if not (close > 0.1 * further and close > 1e-3 * run.gnorm):
             return None
         return (
-            f"the gradient jumps by {close / run.gnorm:.2g} of its norm within {norm(step):.1g}, "
-            "as at a kink, such as relu at 0, where the Hessian describes one side only"
+            f"the gradient changes by {close / run.gnorm:.2g} times its norm over a distance of "
+            f"{norm(step):.1g}, as at a kink such as that of relu at 0; at a kink the Hessian "
+            "describes one side only"
         )
 
     def _move_onto_kinks(self) -> None:

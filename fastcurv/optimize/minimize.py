@@ -358,7 +358,9 @@ def _with_saddle_named(ob: Any, result: MinimizeResult, verdict: bool) -> Minimi
             if low is not None:
                 result.kind = "saddle"
                 known = result.message.partition("no verdict")[0]
-                result.message = f"{known}this is a saddle, with a proved eigenvalue of {low:.3g}."
+                result.message = (
+                    f"{known}this is a proved saddle; the lowest eigenvalue is {low:.3g}."
+                )
     return result
 
 

@@ -15,6 +15,7 @@ from fastcurv.cli.output import check_output_path  # noqa: E402
 from fastcurv.cli.parser import main  # noqa: E402
 from fastcurv.cli.recipe import load_run  # noqa: E402
 from fastcurv.cli.report import Report  # noqa: E402
+from fastcurv.critical.decide import Reason
 from fastcurv.estimators.base import SpectrumCheck  # noqa: E402
 from fastcurv.reference import ReferenceModel, ReferenceObjective  # noqa: E402
 from fastcurv.spectrum.results import to_json_value  # noqa: E402
@@ -140,9 +141,10 @@ def test_training_without_epochs_and_refinement_saves_the_start(tmp_path, capsys
 def test_the_report_states_the_risk_of_a_verdict():
     bowl = QuadraticObjective(np.diag([1.0, 2.0]))
     point = fc.classify(bowl, np.zeros(2), seed=0)
-    doubted = replace(point, certified=False, failure_probability=0.004)
-    assert "at a risk of 0.004" in Report("r").verdict(doubted).to_html()
-    assert "not proved" in Report("r").verdict(replace(doubted, failure_probability=0.0)).to_html()
+    doubted = replace(point, certified=False, failure_probability=0.004, _because=Reason.RISK)
+    assert "with an error probability of 0.004" in Report("r").verdict(doubted).to_html()
+    plain = replace(doubted, failure_probability=0.0, _because=Reason.MEASURED)
+    assert "not proved" in Report("r").verdict(plain).to_html()
 
 
 def test_escape_saddle_needs_negative_curvature():

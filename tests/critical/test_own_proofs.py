@@ -142,7 +142,7 @@ def test_verdicts_on_a_replaced_loss_are_of_that_loss_and_uncertified():
     for ob in (type("Sub", (fc.Objective,), parts)(*GIVEN),):
         said = fc.classify(ob, theta)
         assert said.kind == "not_critical" and not said.certified
-        assert "has a value of its own, of which nothing is proved" in why_unproved(ob)
+        assert "replaces value, so proofs about the original do not apply" in why_unproved(ob)
     for name in LOSS_METHODS:
         function = with_linear_term(name)
         ob = type("Sub", (fc.Objective,), {name: function})(*GIVEN)
@@ -249,7 +249,7 @@ def test_proofs_of_user_objectives_hold_for_their_own_class_only():
     assert fc.classify(Square(), at).certified and fc.classify(Said(), at).certified
     assert fc.classify(Filled(), at).certified and fc.classify(nets.Around(Square()), at).certified
     assert not fc.classify(Quartic(), at).certified
-    assert "Quartic has a value of its own" in why_unproved(Quartic())
+    assert "Quartic replaces value, so proofs" in why_unproved(Quartic())
     assigned = Square()
     assigned.gradient = lambda theta: 2 * theta
     assert not fc.classify(assigned, at).certified

@@ -62,8 +62,10 @@ def test_kink_minima_are_proved_within_newtons_step():
         assert found.certified and found.missing == ""
         assert far <= found.radius <= 6 * far + 1e-13, "it holds the point, in units of the slope"
         assert found.kantorovich == 0
-        assert found.reason.startswith("Minimum held by 1 kink: a local minimum, and a strict one")
-        assert "1 pre-activation is 0" in found.reason
+        assert found.reason.startswith(
+            "Minimum at 1 active kink: a local minimum, and a strict one"
+        )
+        assert "the pre-activation at this kink is 0" in found.reason
 
 
 @pytest.mark.parametrize("third, holds", [(1.0, True), (1e3, True), (1e7, False)])
@@ -71,8 +73,8 @@ def test_too_large_a_third_derivative_prevents_a_proof(third, holds):
     found = prove_kink_minimum(Quadratic(third=third), AT + 1e-6)
     assert found.certified == holds and (found.kantorovich < 0.5) == holds
     if not holds:
-        assert "Newton's step is too long" in found.missing
-        assert found.reason == f"Held by 1 kink, but no minimum is proved: {found.missing}"
+        assert "the Newton step is too long" in found.missing
+        assert found.reason == f"1 kink is active, but no minimum is proved: {found.missing}"
 
 
 @pytest.mark.parametrize(
@@ -84,10 +86,10 @@ def test_too_large_a_third_derivative_prevents_a_proof(third, holds):
         ({"coupling": 0.0}, "may be 0"),
         ({"curvature": (np.nan, 1.0)}, "is not finite"),
         ({"margins": WIDE | {"signs": 0.0}}, "change its sign"),
-        ({"margins": WIDE | {"slopes": -1.0}}, "leave its interval"),
-        ({"margins": WIDE | {"upward": np.nan}}, "bend downward"),
-        ({"margins": WIDE | {"collapsed": 0.0}}, "may open"),
-        ({"margins": WIDE | {"copies": 0.0}}, "go its own way"),
+        ({"margins": WIDE | {"slopes": -1.0}}, "not lie between the slopes"),
+        ({"margins": WIDE | {"upward": np.nan}}, "not rise on both sides"),
+        ({"margins": WIDE | {"collapsed": 0.0}}, "weights of a unit that are all 0 grow"),
+        ({"margins": WIDE | {"copies": 0.0}}, "different from its copy"),
     ],
 )
 def test_every_failed_hypothesis_prevents_a_kink_proof(changed, words):

@@ -157,7 +157,7 @@ POINTS = [
     ("THEOREM", 3, lambda: of_zoo("4-1-4 autoencoder, I = {1}"), {}),
     ("THEOREM_SADDLE", 3, lambda: (quadratic(-1, 2, 3), np.zeros(3)), {}),
     ("THEOREM_SADDLE", 3, lambda: of_zoo("5-2-5 autoencoder, I = {2}"), {}),
-    ("TWO_SIGNS", 3, lambda: (quadratic(-1, *BIG), np.zeros(61)), BY_PRODUCTS),
+    ("TWO_SIGNS", 2, lambda: (quadratic(-1, *BIG), np.zeros(61)), BY_PRODUCTS),
     ("TWO_SIGNS", 3, lambda: of_zoo("a unit of zeros added"), {}),
     ("FLOOR", 2, lambda: network(1.0, 1e-4), {"gradient_tol": 1.0, **BY_PRODUCTS}),
     ("FLOOR", 2, lambda: of_zoo("ridge"), BY_PRODUCTS),
@@ -333,7 +333,7 @@ def lower_bound(f, floor):
 
 def none_beyond(f, side, share, of_width=""):
     width = f.values[-1] - f.values[0]
-    outermost = -f.values[0] if side.startswith("below") else f.values[-1]
+    outermost = -f.values[0] if side in ("below -", "least -") else f.values[-1]
     return outermost <= abs(float(share)) * width + SLACK * f.size
 
 
@@ -387,7 +387,7 @@ def infimum_at_infinity(f):
     return (np.diff(losses) < 0).all() and losses[-1] < 1e-6 * losses[0]
 
 
-def residuals_vanish(f, count, radius):
+def residuals_vanish(f, radius, count):
     """Check that Gauss-Newton steps of least length reach loss 0 within the radius."""
     x = f.theta.copy()
     for _ in range(6):
@@ -466,7 +466,7 @@ def dead_units(f, count, n):
     return (dead, total) == (int(count), int(n))
 
 
-def leads_to(f, steps, distance, _):
+def leads_to(f, steps, distance):
     end = f.point.nearest
     assert near(float(distance), np.linalg.norm(end - f.theta), f)
     return int(steps) >= 1 and np.linalg.norm(f.gradient(end)) <= 1e-9 * np.linalg.norm(f.g)
@@ -493,16 +493,17 @@ CLAIMS = {
     rf"the gradient norm is {NUMBER} times its tolerance": times_tolerance,
     r"a local (minimum|maximum) lies (at theta|within \S+ of theta)": extremum_nearby,
     rf"a critical point is proved to lie within {NUMBER} of theta": proved_place,
-    r"all (?:other )?(\d+) eigenvalues (positive|negative)": all_of_a_sign,
-    r"all (\d+) eigenvalues at theta are (?:proved|measured) (positive|negative)": all_of_a_sign,
+    r"(?:all|the other) (\d+)(?: eigenvalues)? are (positive|negative)": all_of_a_sign,
+    r"ll (\d+) eigenvalues are (?:proved|measured) to be (positive|negative)": all_of_a_sign,
     r"every eigenvalue of the Hessian at theta is (positive|negative)": every_sign,
-    rf"the weakest of size {NUMBER} with an error below {NUMBER}(?! in balanced)": weakest,
+    rf"smallest of these in size is {NUMBER}, with an error below {NUMBER}(?! in bal)": weakest,
     r"(?<!least )(\d+) negative and (\d+) positive(?: of \d+)? eigenvalues": inertia,
     rf"from {NUMBER} to {NUMBER}": spectrum_range,
     r"eigenvalues of both signs": both_signs,
     rf"no eigenvalue at theta lies below {NUMBER}, a lower bound": lower_bound,
-    rf"no eigenvalue(?: at theta)? lies (below -|above ){NUMBER} (?:times|of) the": none_beyond,
-    rf"(\d+) are zero within the error {NUMBER}": zeros_within,
+    rf"no eigenvalue(?: at theta)? lies (below -|above ){NUMBER} of the": none_beyond,
+    rf"every eigenvalue at theta is at (least -|most ){NUMBER} times the": none_beyond,
+    rf"(\d+) of \d+ eigenvalues (?:is|are) zero within the error {NUMBER}": zeros_within,
     rf"an eigenvalue is zero within {NUMBER} ": a_zero_within,
     r"H was measured to be zero": is_zero,
     r"max_products = (\d+) are too few": budget_ended,
@@ -513,20 +514,20 @@ CLAIMS = {
     r"(\d+) of them may change sign": signs_end,
     r"was not found to keep its sign and size": signs_end,
     r"the loss is proved to decrease without end from here": infimum_at_infinity,
-    rf"all (\d+) residuals are 0 is proved to lie within {NUMBER} of theta": residuals_vanish,
-    r"the (\d+) zero eigenvalues belong to the other points of loss 0": zeros_of_the_family,
+    rf"is proved to lie within {NUMBER} of theta, where all (\d+) residuals": residuals_vanish,
+    r"points of loss 0 around this point explain the (\d+) zero": zeros_of_the_family,
     r"(\d+) pre-activations? lies? within rounding of a kink": kinks,
     rf"failure_probability={NUMBER} would allow a verdict": follow_advice,
-    r"a verdict at a stated risk needs more products": no_risk_below_one,
+    r"more or more accurate products are needed": no_risk_below_one,
     rf"with probability at least 1 - {NUMBER} ": a_risk,
-    rf"(?:Minimum|Maximum) at a risk of {NUMBER}:": a_risk,
-    rf"at a risk of {NUMBER} of having missed": a_risk_above,
+    rf"(?:Minimum|Maximum), with an error probability of {NUMBER}:": a_risk,
+    rf"of the spectrum's width was missed is {NUMBER};": a_risk_above,
     rf"within the error {NUMBER} that this implies, (\d+) of (\d+) eigenvalues have": asymmetric,
-    rf"along two fixed vectors at every point within {NUMBER} of theta": two_signs_around,
+    rf"opposite signs at every point within {NUMBER} of theta": two_signs_around,
     rf"a fraction {NUMBER} of g lies outside the range of H": outside_range,
-    r"(\d+) of (\d+) units dead on every sample": dead_units,
-    rf"(\d+) Newton steps? contracts? and leads? over a distance of {NUMBER} to (a|an)": leads_to,
-    r"Newton steps from theta contract, but not to a point": contracts_only,
+    r"(\d+) of (\d+) units are dead on every sample": dead_units,
+    rf"(\d+) Newton steps? leads? to .* at a distance of {NUMBER} \(": leads_to,
+    r"Newton steps from theta converge, but not to a point": contracts_only,
     r"no bound on the errors of the (\d+) eigenvalues is known": error_unknown,
     r"smaller than the error of the products": within_error,
 }

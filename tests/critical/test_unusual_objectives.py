@@ -571,7 +571,7 @@ def test_the_missing_minimum_is_explained_if_squares_of_weights_overflow():
         theta = np.array([-size, size, 0.0])
         ray = ob.certificates.ray_to_infimum(theta)
         assert np.linalg.norm(ray) == pytest.approx(1)
-        assert "classified rightly" in ob.certificates.why_no_minimum(theta)
+        assert "classified correctly" in ob.certificates.why_no_minimum(theta)
 
 
 # --- numbers that end
@@ -727,9 +727,9 @@ def reason_for(because, near=NEAR_CRITICAL, **seen):
 
 def test_rare_reasons_have_a_sentence():
     assert "H was measured to be zero" in reason_for(Reason.FLAT)
-    assert "only, smaller than the error of the products" in reason_for(Reason.NOTHING)
+    assert "are smaller than the error of the products" in reason_for(Reason.NOTHING)
     over = replace(NEAR_CRITICAL, gradient_norm=0.0, gradient_tol=0.0)
-    assert reason_for(Reason.FAR, over) == "Not critical: the value at theta is not finite."
+    assert reason_for(Reason.FAR, over) == "Not critical: the loss at theta is not finite."
     loose = reason_for(Reason.LOOSE, risk=1e-3)
     assert (
         "an eigenvalue is zero within 1e-07" in loose and "probability at least 1 - 0.001" in loose
@@ -748,7 +748,7 @@ def test_the_radius_of_a_claim_is_worded_by_its_size():
     words = {
         0.0: "at theta exactly",
         1e-120: "at theta, at a distance below the smallest float",
-        1e-16: "within 1e-16 of theta (its last digits)",
+        1e-16: "within 1e-16 of theta, less than the rounding error of theta",
         1e-9: "within 1e-09 of theta",
     }
     for radius, place in words.items():

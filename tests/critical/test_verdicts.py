@@ -158,7 +158,9 @@ def test_plateaus_are_named():
     flat = {case.name: case for case in ZOO if case.kind == "not_critical"}
     on, off = flat["dead ReLU units on a slope"], flat["dead ReLU units off their best bias"]
     report = classify(on.objective, on.theta)
-    assert report.plateau and "plateau" in report.reason and "3 of 3 units dead" in report.reason
+    assert (
+        report.plateau and "plateau" in report.reason and "3 of 3 units are dead" in report.reason
+    )
     assert report.gradient_residual > 0.9
     report = classify(off.objective, off.theta)
     assert not report.plateau and report.gradient_residual < 1e-6
@@ -176,7 +178,7 @@ def test_saturated_networks_are_on_a_plateau():
     ob = compiled(ReferenceObjective(model, X, np.zeros(9), "binary_cross_entropy"))
     report = classify(ob, theta)
     assert report.kind == "not_critical" and report.plateau
-    assert "100% of the unit outputs saturated" in report.reason
+    assert "100% of the unit outputs are saturated" in report.reason
 
 
 def test_points_at_kinks_are_not_certified():
@@ -212,7 +214,7 @@ def test_at_kinks_minima_are_proved_and_escapes_of_saddles_descend(dense_below):
         assert report.n_kinks == 45 and report.gradient_norm <= report.gradient_tol
         assert report.certified == (report.kind == "minimum")
         if report.certified:
-            assert "3 units collapsed to 0" in report.reason and report.n_negative is None
+            assert "3 units whose weights are all 0" in report.reason and report.n_negative is None
             assert falls_nowhere(ob, np.where(np.abs(theta) < 1e-10, 0.0, theta), rng)
             assert ob.l2 > 0.5
         if report.kind == "saddle":

@@ -81,7 +81,7 @@ def test_a_minimum_needs_a_failure_probability():
     assert not silent.certified
     asked = classify_spectrum(values, failure_probability=0.01)
     assert asked.kind == "minimum" and 0 < asked.failure_probability <= 0.01 and not asked.certified
-    assert "risk" in asked.reason and asked.curvature_tol == 1e-4
+    assert "error probability" in asked.reason and asked.curvature_tol == 1e-4
     assert classify_spectrum(-values, failure_probability=0.01).kind == "maximum"
     coarse = classify_spectrum(values, failure_probability=0.01, curvature_tol=1e-2)
     assert coarse.kind == "minimum" and coarse.n_products < asked.n_products / 3
@@ -163,7 +163,7 @@ def test_symmetries_explain_zeros_at_large_n():
     case = net.case((1, 2), seed=1)
     report = classify(compiled(net.objective), case.theta, dense_below=0, failure_probability=0.01)
     assert report.kind == "minimum" and report.n_symmetry == 4
-    assert "up to 4 symmetry directions" in report.reason
+    assert "apart from 4 symmetry directions" in report.reason
     bare = classify(
         bare_protocol(net.objective), case.theta, dense_below=0, failure_probability=0.01
     )

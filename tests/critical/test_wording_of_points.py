@@ -57,7 +57,7 @@ def test_repr_shows_risks_kinks_and_bounds(point):
         n_positive=None, n_negative_bounds=(1, 3), at_nearest=point, distance=0.25,
     )  # fmt: skip
     text, page = repr(odd), odd._repr_html_()
-    assert "minimum at a risk of 0.001" in text
+    assert "minimum, with an error probability of 0.001" in text
     assert "between 1 and 3 of 3 eigenvalues negative" in text
     assert "4 pre-activations within rounding" in text
     assert "nearest     a certified minimum at a distance of 0.25" in text
@@ -141,7 +141,7 @@ def test_kink_minima_with_copied_units_claim_no_strict_minimum():
     wide = fc.Objective(fc.MLP([3, 4, 1], "relu"), X, y, "mse", l2=0.1)
     theta = wide.model.flatten([(split @ W, split @ b), (V @ split.T, c)])
     copied = fc.classify(wide, theta)
-    assert copied.certified and "of a family with the same loss" in copied.reason
+    assert copied.certified and "one of a family with the same loss" in copied.reason
     for point in (small.report, copied):
         assert re.fullmatch(
             r"Proved minimum: a local minimum lies within 1e-\d\d of theta. "
@@ -165,8 +165,8 @@ def test_each_rule_has_its_sentence():
     top = QuadraticObjective(-np.diag([1.0, 2.0]))
     assert tell("top", top, [0, 0]) == f"Proved maximum: a local maximum lies at theta. {use}"
     assert tell("flat", square(2), [0, 0, 0]) == (
-        "Degenerate: 1 eigenvalue counts as zero without a known symmetry, so the kind is not "
-        "determined. Use fastcurv.minimize(ob, theta) to look for descent."
+        "Degenerate: 1 eigenvalue counts as zero without a known symmetry, so the kind is "
+        "unknown. Use fastcurv.minimize(ob, theta) to search for a lower point."
     )
     assert tell("zero", square(0), [0, 0, 0]).startswith(
         "Degenerate: every eigenvalue counts as zero, so"
@@ -219,9 +219,9 @@ def test_sentences_at_infinity_at_a_risk_and_with_few_products():
     hidden = Function(big.value, big.gradient, lambda x: None, 60)
     hidden.hessian = big.hessian
     assert tell("risk", hidden, np.zeros(60), failure_probability=0.1, **at).startswith(
-        "Minimum at a risk of "
+        "Minimum, with an error probability of "
     ) and said["risk"].sentence.endswith(
-        "lies below -0.2 times the spectrum's width. See `reason`."
+        "is at least -0.2 times the spectrum's width. See `reason`."
     )
     assert tell("open", hidden, np.zeros(60), max_products=5, **at) == (
         "Undecided: the point is stationary within its tolerance, but the evidence does not "

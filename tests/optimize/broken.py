@@ -329,7 +329,7 @@ def saturated_sigmoids(d: Draw) -> Case:
                                          d.rng.choice([-1, 1], len(b)))  # fmt: skip
         else:
             W *= 60
-    return failed_case("saturated sigmoids", d, d.run(ob, theta), ob)
+    return failed_case("saturated units", d, d.run(ob, theta), ob)
 
 
 def dead_relus(d: Draw) -> Case:
@@ -382,7 +382,7 @@ def separable(d: Draw) -> Case:
         else:
             run = fc.minimize(ob, d.start(ob), "l-bfgs", max_iter=100)
         if ob.certificates.ray_to_infimum(run.x) is not None:
-            return Case("separable classes without l2", ob, run.x, run.history, 0.0, d.name)
+            return Case("no minimum without l2", ob, run.x, run.history, 0.0, d.name)
     raise NotBrokenError
 
 
@@ -460,11 +460,11 @@ KINDS: dict[str, Callable[[Draw], Case]] = {
     "initial weights too small": weights_too_small,
     "inputs unscaled": inputs_unscaled,
     "one feature on a different scale": one_input_unscaled,
-    "saturated sigmoids": saturated_sigmoids,
+    "saturated units": saturated_sigmoids,
     "dead relus": dead_relus,
     "start at a symmetric saddle": symmetric_saddle,
     "vanishing gradient with depth": depth_plateau,
-    "separable classes without l2": separable,
+    "no minimum without l2": separable,
     "too few units": too_few_units,
     "labels shuffled": labels_shuffled,
     "loss does not match the targets": loss_unfit,
@@ -472,7 +472,7 @@ KINDS: dict[str, Callable[[Draw], Case]] = {
     HEALTHY: healthy,
 }
 # where another network, other targets or no limit at all leave no loss to compare
-NO_LOWER = ("separable classes without l2", "labels shuffled", "loss does not match the targets")
+NO_LOWER = ("no minimum without l2", "labels shuffled", "loss does not match the targets")
 
 
 def draw(kind: str, seed: int, judged: bool) -> Case:
@@ -500,7 +500,7 @@ def helped(case: Case, call: str) -> bool:
     names = {"fc": fc, "np": np, "ob": case.ob, "theta": case.theta}
     with np.errstate(all="ignore"):
         found = eval(call, names)
-    if case.kind == "separable classes without l2":
+    if case.kind == "no minimum without l2":
         return bool(found.kind == "minimum")
     if case.kind in NO_LOWER:
         return bool(found.fun <= 0.8 * constant_loss(names.get("new", case.ob)))

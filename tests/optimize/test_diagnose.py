@@ -131,7 +131,7 @@ def test_the_table_names_every_kind_and_its_calls_are_expressions(rng):
 @pytest.mark.parametrize("rows", [np.asarray, csr_matrix], ids=["dense", "sparse"])
 def test_calls_that_train_another_network_keep_the_rest(rows, dtype, rng):
     """Advised calls that train another network keep precision, missing biases, weights, weight
-    decay, and scaled or sparse columns.
+    decay, and scaled or sparse columns. Only that for a missing decay adds decay of biases.
     """
     X, y = np.round(rng.standard_normal((60, 4))) * [1, 1e3, 1e-3, 0], rng.random((60, 1))
     model = fc.MLP([4, 6, 1], "silu", bias=False, dtype=dtype)
@@ -140,12 +140,14 @@ def test_calls_that_train_another_network_keep_the_rest(rows, dtype, rng):
     facts = fc.diagnose(ob, model.init(seed=0)).facts
     only = SimpleNamespace(**{**vars(fc), "minimize": lambda new, theta: (new, theta)})
     calls = {row.call(facts) for row in CAUSES if row.name != "labels shuffled"}
+    (missing,) = (row for row in CAUSES if row.name == "no minimum without l2")
     made = [call for call in calls if "new :=" in call]
     assert len(made) >= 6
     for call in made:
         new, theta = eval(call, {"fc": only, "np": np, "ob": ob})
         assert new.model.dtype == model.dtype == theta.dtype and not new.model.bias
-        assert np.array_equal(new.sample_weight, ob.sample_weight) and not new.l2_biases
+        assert np.array_equal(new.sample_weight, ob.sample_weight)
+        assert new.l2_biases == (call == missing.call(facts))
         assert new.l2 == ob.l2 or call.count("0.0001") == 1
         if "ob.X," not in call:
             columns = new.X.toarray() if rows is csr_matrix else new.X
@@ -434,7 +436,7 @@ def made_of_data(rng):
     yield "l2 = {number}", *trained_on(X, y, l2=10.0), None, 10
     yield "the targets have a root mean", *trained_on(X, 50 * y), None, 50 * np.sqrt((y**2).mean())
     thin, at = trained_on(X, np.sin(4 * X[:, 0]), sizes=(2, 1, 1))
-    yield "training has stopped at", thin, fc.minimize(thin, at, seed=0).x, None, (1.5, np.inf)
+    yield "training has stopped, and", thin, fc.minimize(thin, at, seed=0).x, None, (1.5, np.inf)
 
 
 def made_of_steps(rng):
@@ -448,7 +450,10 @@ def made_of_steps(rng):
     usual = np.median([np.sqrt(2 / 14), np.sqrt(2 / 13)])
     yield "each step moves every weight", ob, start, adam, 5 / usual
     rough = {"loss": [1.0, 3.0, 2.0, 4.0], "method": "sgd", "learning_rate": 100.0}
-    yield "the learning rate is {number} times", ob, start, rough, 100 * top / 2
+    yield "losses of the history", ob, start, rough, 100 * top / 2
+    sizes = (W.size * 2 / sum(W.shape) for W, _ in m.unflatten(start))
+    far = {"loss": [1.0, 0.9], "gradient_norm": [50.0, 1.0], "method": "sgd", "learning_rate": 2.0}
+    yield "the first step", ob, start, far, 100 / np.sqrt(sum(sizes))
     yield "the loss rose during the run", ob, start, [1.0, 3.0, 2.0, 4.0], 4
     deep, at = trained_on(X, y, sizes=(2, *[8] * 14, 1), phi="sigmoid")
     first, *_, last = deep.model.unflatten(deep.gradient(at))
@@ -471,7 +476,7 @@ def made_of_steps(rng):
     yield "the weights are {number} times smaller", ob, 0.01 * start, None, 100 / squeezed(m, start)
     flat = ob.y.var()
     left = {"loss": [1.001 * flat] * 5 + [0.5 * flat], "gradient_norm": [1e-3] * 5 + [1.0]}
-    yield "the first loss differs", ob, fresh, left, 1e-3
+    yield "the first loss is", ob, fresh, left, 1e-3
     yield "the weights are {number} times as large", ob, 20 * start, None, 20 * squeezed(m, start)
     pressed, at = trained_on(X, y, phi="sigmoid")
     pressed.model.unflatten(at)[0][1][:] = 25.0
@@ -493,7 +498,7 @@ def made_of_steps(rng):
 
 def test_every_sentence_is_true_of_a_training_made_for_it(rng):
     """The number in each sentence equals an independent computation, for all rows of the table
-    except that of simpler networks, which `compare` trains.
+    except those of other networks, which `compare` trains.
     """
     unseen = {row.sentence: row for row in CAUSES}
     with np.errstate(all="ignore"):
@@ -509,10 +514,13 @@ def test_every_sentence_is_true_of_a_training_made_for_it(rng):
             assert format_number(found[0]) in said or "{number}" not in row.sentence
             assert "nan" not in said and "{" not in said
             unseen.pop(row.sentence, None)
-    (simpler,) = unseen.values()
+    wider, simpler = unseen.values()
     assert simpler.sentence.startswith("a linear or a shallower network reaches")
-    facts = replace(facts, compared={"linear": 0.5 * facts.loss, "wider": 0.0})
+    assert wider.sentence.endswith("that of a wider network")
+    quarter = {"linear": 0.5 * facts.loss, "wider": 0.25 * facts.loss}
+    facts = replace(facts, compared=quarter, steps=steps_of([1.0, 0.5, 0.5, 0.5]))
     assert simpler.evidence(facts) == (0.5 * facts.loss, "measured")
+    assert wider.evidence(facts) == (4.0, "measured")
 
 
 # --------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ ENDINGS = {
     "callback": (sine, {"callback": lambda _: True}, False, "Stopped by the callback;"),
     "patience": (
         sine, {"method": "sgd", "learning_rate": 0.5, "patience": 2}, False,
-        "The loss has not decreased for `patience` records;",
+        "The loss has not decreased in the last 2 records of the history (patience = 2);",
     ),
     "diverged": (
         sine, {"method": "sgd", "learning_rate": 1e6}, False,

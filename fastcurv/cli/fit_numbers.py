@@ -136,8 +136,8 @@ class Numbers:
 
 
 def fold_order(fit: Fit) -> Indices:
-    """Return an order of the rows such that every tenth row, from each start, is a fold whose
-    targets are distributed like those of the other folds.
+    """Return an order of the rows in which every tenth row, beginning with row 0, 1, ... or 9,
+    belongs to one fold, so that the targets of all folds are distributed alike.
     """
     order = np.random.default_rng(0).permutation(fit.n)
     return np.asarray(order[np.argsort(fit.y[order], kind="stable")])

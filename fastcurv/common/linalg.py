@@ -272,7 +272,9 @@ def eigh_selected(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats,
 def _eigh_selected(
     A: Floats, pick: Callable[[Floats], Indices]
 ) -> tuple[Floats, Indices, Floats] | None:
-    """Return the result of `eigh_selected`, or None if LAPACK fails or most vectors are wanted."""
+    """Return the result of `eigh_selected`, or None if LAPACK fails, or if more than half of the
+    vectors of a matrix with more than `PROOF_MIN_ROWS` rows are picked.
+    """
     form = Tridiagonal(A.copy())
     values = form.values()
     if values is None or not _matches_moments(values, form.trace, form.squares):

@@ -502,8 +502,8 @@ def _declares_attribute(kind: type, name: str) -> bool:
 
 
 def _is_data_descriptor(part: Any) -> bool:
-    """Return True if a class attribute takes precedence over an instance attribute, as properties
-    do.
+    """Return True if a class attribute has a method ``__set__``, as properties do, so that it
+    takes precedence over an instance attribute.
     """
     return hasattr(type(part), "__set__")
 

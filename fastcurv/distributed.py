@@ -417,7 +417,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             self._sent = [(x, future), *self._sent[:1]]
         return future
 
-    # --- other objectives of the same rows
+    # --- other objectives on the same rows
 
     def with_model(self, model: MLP) -> Objective:  # type: ignore[override]
         """Return the objective of another model on the same rows."""

@@ -404,7 +404,7 @@ class Decision:
     failure_probability: float = NAN
 
 
-# (whether the rule applies, the fields of its `Decision`)
+# (True if the rule applies, the arguments of the `Decision` that it gives)
 Rule = tuple[Any, tuple[Any, ...]]
 
 
@@ -424,7 +424,7 @@ def decide(found: Evidence) -> Decision:
     """
     g, s, c, kind = found.gradient, found.spectrum, found.certificate, found.spectrum.kind
     opposed, theorem = s.negative and s.positive, g.strict and c.theorem.holds
-    # number of zero eigenvalues without a proved symmetry
+    # number of zero eigenvalues that no proved symmetry explains
     unexplained = (s.n_zero or 0) - (s.n_symmetry or 0)
     explained = s.dense and unexplained == 0 and kind != "degenerate"
     because = Reason.THEOREM_SADDLE if kind == "saddle" else Reason.THEOREM
@@ -447,7 +447,7 @@ def decide(found: Evidence) -> Decision:
         # At a kink H describes one side only.
         (found.n_kinks and opposed and found.falls, ("saddle", False, Reason.KINKS_FALL)),
         (found.n_kinks, ("undecided", False, Reason.KINKS)),
-        *([] if s.dense else _rules_from_estimates(s, c)),  # exactly one of these rules applies
+        *([] if s.dense else _rules_from_estimates(s, c)),  # the last of these rules always applies
         # The remaining rules apply if the inertia is known. Their verdicts rest on measurements and
         # are not certified.
         (not s.bounded, ("undecided", False, Reason.NO_BOUND)),

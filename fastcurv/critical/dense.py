@@ -93,7 +93,7 @@ class DenseHessian:
 
     def __init__(self, M: DenseMatrix) -> None:
         self.M, self.A, self.n = M, M.A, len(M.A)
-        self.norm, self.error = spectral_norm(self.A), M.error()  # the error is in the 2-norm
+        self.norm, self.error = spectral_norm(self.A), M.error()  # `error` is a bound in the 2-norm
 
     @cached_property
     def units(self) -> list[Floats]:
@@ -556,7 +556,7 @@ class ByEigenpairs(Inertia):
         """
         self.H.note("the theorem")
         full, view, found = self.full, self.view, self._theorem()
-        # The theorem holds in theta's units, so the signs are proved in those units too.
+        # The theorem holds in theta's units, so the signs are taken from these units too.
         if found[0].holds and (self.signs == 0).any():
             own = SignView(view.plain, view.plain, view.held)
             self.view, self.cut, self.signs, self.n_found = self._proved_signs(own)

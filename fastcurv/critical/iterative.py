@@ -65,7 +65,7 @@ from .theorem import EPS, ROUND_UP_FACTOR, Contraction, eta_bound, kantorovich, 
 # when its basis has this size.
 MAX_BASIS_BYTES = 4 << 30
 N_PROOF_PRODUCTS = 9  # number of products reserved for the proofs at the end
-# factor by which one test with random vectors may underestimate ||H - H'||
+# maximum factor by which one test with random vectors may underestimate ||H - H'||
 ASYMMETRY_SAFETY_FACTOR = 8.0
 
 
@@ -212,7 +212,7 @@ class InertiaSearch:
         if given is not None:
             return self.shared(given.steps_from(), lambda k: given.probe(0, k), steps, stop)
         Q, op = self.symmetry, self.H.native if self.small is None else self.small
-        # The projection of a zero mode is a zero mode of the smaller operator.
+        # The projection of a zero mode of H is a zero mode of the smaller operator.
         if self.small is not None and Q.shape[1]:
             Q = independent_basis(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
         against = np.ascontiguousarray(Q.T, self.H.native_dtype) if Q.shape[1] else None

@@ -59,11 +59,11 @@ MIN_REMAINING_EIGENVALUE = 1e-10
 # maximum product of a diagonal entry of H and that of H^-1, which is 1 for parameters that do not
 # interact and below 1000 at usual minima; above, `classify` checks the signs of all eigenvalues
 MAX_VARIANCE_INFLATION = 1e6
-# number of steps with one factor that refine a minimum of a float32 objective in float64; each
-# reduces the error by about the accuracy of float32
+# number of Newton steps with one Cholesky factor that refine a minimum of a float32 objective in
+# float64; each reduces the error by about the accuracy of float32
 N_REFINEMENTS = 3
-# effective parameters per target above which intervals were seen to cover as little as 67% instead
-# of 90% with tanh, and to be many times too wide with relu
+# maximum number of effective parameters per target; above, intervals were seen to cover as little
+# as 67% instead of 90% with tanh, and to be many times too wide with relu
 MAX_PARAMETERS_PER_TARGET = 0.5
 
 

@@ -206,7 +206,7 @@ def two_signs(negative: float, positive: float, third: Callable[[float], float])
     if not 0 <= L < np.inf:
         return 0.0
     radius = margin / (L * ROUND_UP_FACTOR) if L > 0 else np.inf
-    # A bound on the third derivative at theta alone gives no radius.
+    # A bound that is 0 at theta, but not everywhere, gives no radius, so the search starts at 1.
     if radius > MAX_RADIUS and third(np.inf) != 0:
         radius = 1.0
     for _ in range(200):

@@ -131,9 +131,10 @@ STEP_ROUNDING_TOL = 1e-13
 # maximum ratio of a step to the shortest one so far; above, the steps diverge
 MAX_STEP_GROWTH = 4.0
 MAX_LINE_POINTS = 200  # maximum number of points on a line at which curvature is computed
-# Allowances of the proofs for rounding in float64: fractions of the curvature at a point and of the
-# mean norm of the rows' gradients, or this factor times the certified errors at theta if that is
-# more. The points lie near theta, where rounding errors are of the same size.
+# Allowances of the proofs for rounding in float64: CURVATURE_ERROR_RATIO of the curvature at a
+# point and GRADIENT_ERROR_RATIO of the mean norm of the rows' gradients, but at least
+# CERTIFIED_ERROR_FACTOR times the certified errors at theta. The points lie near theta, where
+# rounding errors are of the same size.
 CURVATURE_ERROR_RATIO = 1e-6
 GRADIENT_ERROR_RATIO = 1e-10
 CERTIFIED_ERROR_FACTOR = 1000.0

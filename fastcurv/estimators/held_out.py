@@ -64,7 +64,7 @@ class HeldOut:
         The start.
     """
 
-    theta: np.ndarray  # theta with the lowest held-out loss
+    theta: np.ndarray  # best theta so far, by the held-out loss
     kept: int  # iteration at which `theta` was reached
 
     def __init__(self, fitted: Objective, held: Objective, theta: np.ndarray) -> None:

@@ -102,7 +102,7 @@ RANDOM_DIRECTION_NOTE = "random directions: a saddle often looks like a minimum"
 # maximum number of draws; that two random directions for two weights lie on one line in every draw
 # has a probability below 1e-18
 MAX_DRAWS = 60
-# methods needed by each choice of directions
+# methods of the objective that each choice of directions requires
 REQUIRED_METHODS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}
 
 

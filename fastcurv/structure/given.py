@@ -136,7 +136,7 @@ class LossFunction(Function):
     exponential: bool = False  # True if the mean is exp(z)
     logarithmic: bool = False  # True if the loss is minus the logarithm of a density
     per_target: int = 1  # number of outputs for each target, or 0 if targets may have any width
-    # infimum of the targets, and True if a target may equal it
+    # (infimum of the valid targets, True if a target may equal the infimum)
     least: tuple[float, bool] | None = None
     lower: float | None
 
@@ -394,7 +394,7 @@ def _continue_abs(r: NDArray[Any]) -> NDArray[Any]:
 
 def _poisson_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
     mean = np.exp(z)
-    least = y * np.log(np.maximum(y, TINY)) - y  # 0 for a count of 0
+    least = y * np.log(np.maximum(y, TINY)) - y  # this is 0 for a count of 0
     return (mean - y * z + least).sum(axis=1), mean - y, mean
 
 

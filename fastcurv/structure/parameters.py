@@ -132,7 +132,8 @@ def divisor_of(ob: Any) -> float:
     """Return the divisor of an objective's sum over rows: the attribute `divisor` if the objective
     is a part of another one, otherwise the number of rows times the number of terms of a row.
     """
-    known = vars(ob).get("divisor")  # `getattr` would search for a similar name
+    # for a missing attribute, `getattr` would search for similar names
+    known = vars(ob).get("divisor")
     return ob.n_samples * terms_of_a_row(ob) if known is None else float(known)
 
 

@@ -306,7 +306,7 @@ LOSSES: dict[Any, LossRow] = _Losses(
         ),
     }
 )
-#: The first loss for targets of each kind.
+# Key: a kind of targets. Value: the name of the default loss for these targets.
 DEFAULT_LOSS_BY_TARGETS: dict[str, Any] = {
     row.targets: name for name, row in reversed(LOSSES.items())
 }

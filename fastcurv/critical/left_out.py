@@ -664,10 +664,10 @@ def _leave_one_out_at_minimum(at: Minimum, exact: bool) -> LeftOut:
 
 
 def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:
-    """Return the rows without which the objective is proved to have no minimum, and warn of them.
-
-    Only rows of losses of probabilities or counts are candidates: those that alone have a target
-    above 0, or below 1, at some output, and a row that alone is misclassified at theta.
+    """Return the indices of the rows without which the objective is proved to have no minimum, and
+    warn if there are any. Candidates exist for losses of probabilities or counts: rows that are the
+    only ones with a target above 0, or below 1, at some output, and a row that is the only one
+    misclassified at theta.
     """
     loss = LOSSES[ob.loss]
     up, down = loss.pulls(ob.y, z.shape[1])

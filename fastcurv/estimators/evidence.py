@@ -99,9 +99,9 @@ def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
 def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
     """Return the posterior of a fit with squared errors, from the Gauss-Newton matrix.
 
-    It is taken at the minimum that training on from the end of the fit reaches. With
-    ``alpha="evidence"``, whose fits end where the gradient vanishes, and with kinks, it is taken at
-    the end of the fit.
+    The posterior is centred at the minimum that further training reaches from the end of the fit.
+    With ``alpha="evidence"``, whose fits end where the gradient vanishes, and with kinks, it is
+    centred at the end of the fit.
     """
     theta = np.array(est.theta_)
     center = theta

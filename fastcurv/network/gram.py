@@ -782,7 +782,8 @@ def product_flops(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tup
 
 def _split_state(whole: Any, rotate: Any = None, state: Any = None) -> tuple[RowState, list[Any]]:
     """Return the state and the layers of the curvature `whole`. `rotate` states for each layer
-    whether it is rotated; if it is None, a cost model chooses.
+    whether it is rotated; if it is None, a cost model chooses. `state` replaces the state at theta
+    if it is given.
     """
     ob, layers, N = whole.objective, [], whole.objective.n_samples
     state = RowState(ob, whole.theta, whole._plan) if state is None else state

@@ -389,7 +389,7 @@ class OutputSpace(Reduced):
         # norm of the sum of the residuals, each divided by its amplification
         seen = float(np.linalg.norm(gap))
         grown = (1 + together) * np.sqrt(norm / lam) * (residuals + 4 * eps * norm + seen)
-        grown = np.where(mixed, self.norm, grown)  # this bound holds for any vector in the space
+        grown = np.where(mixed, self.norm, grown)  # ||K|| bounds the residual of any vector
         grown += np.abs(found.values - self.rest - lam) + 16 * eps * abs(self.rest)
         return LiftedPairs(kept, grown, 2 * self._zero_threshold(), together)
 

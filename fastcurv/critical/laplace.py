@@ -17,8 +17,8 @@ The flat parameters f are eliminated first: with ``M_ff^+ = R R'`` and ``B = R' 
     S = M_pp - B'B = L L',          M^-1 = C C',          C = [L^-T, 0; -R B L^-T, R].
 
 S is at least l2. Directions of the flat parameters that change no output on any row, such as the
-bias of a unit without weights, have no curvature and no prior. R leaves them out: they are held at
-theta.
+bias of a unit without weights or of one that is saturated on all rows, have no curvature and no
+prior. R leaves them out: they are held at theta.
 
 MacKay's quantities (Bayesian interpolation, 1992) are ``gamma = k - l2 tr S^-1`` well-determined
 parameters of the k that have a penalty. The noise is ``s^2 = SSE / (c d_out - gamma - rank R)``,
@@ -59,7 +59,7 @@ from ..network.objective import Objective
 from ..network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
 from ..spectrum.results import format_number, to_json_value
 from ..structure.parameters import has_kinks, l2_diagonal, terms_of_a_row
-from ..structure.tables import LOSSES
+from ..structure.tables import ACTIVATIONS, LOSSES
 
 # minimum ratio of rows to parameters; below, intervals were found to cover too little
 MIN_ROWS_PER_PARAMETER = 2.0
@@ -75,6 +75,9 @@ ONE_THREAD_MAX_ENTRIES = 1 << 14
 # Eigenvalues of a matrix (n, n) with unit diagonal count as 0 up to n times this, about the square
 # root of the rounding error.
 FLAT_EIGENVALUE_TOL = 1.5e-8
+# maximum standard deviation of a bias without penalty, in units of the pre-activation; above, the
+# bias is held at theta, since tanh is linear up to about 1 only
+MAX_BIAS_DEVIATION = 1e4
 N_QUADRATURE_NODES = 32  # number of Gauss-Hermite nodes for the mean of a sigmoid
 N_SEQUENCE_POINTS = 1024  # number of low-discrepancy points for the mean of a softmax
 # minimum degrees of freedom, as a fraction of the number of targets; smaller differences are
@@ -127,7 +130,8 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         if the rows determine no parameter with one.
     n_undetermined : int
         The number of directions, among parameters without a penalty, that change no output on any
-        row. The posterior keeps theta fixed along these directions.
+        row, biases of saturated units included. The posterior keeps theta fixed along these
+        directions.
     rows_per_parameter : float
         The number of rows divided by n. Below 2, intervals tend to cover too little.
     decrement : float
@@ -412,14 +416,9 @@ def laplace_posterior(
     """Return the result of `laplace`. `count` is the number of rows, if it is not the sum of their
     weights.
     """
-    ob, theta = _check_laplace_input(
-        ob, theta, check_choice(curvature, ("ggn", "hessian"), "curvature")
-    )
-    n, l2, weight = len(theta), float(ob.l2), ob.sample_weight
-    total = float(ob.n_samples if weight is None else weight.sum(dtype=float))
+    ob, theta = _check_laplace_input(ob, theta, curvature)
+    n, l2, total = len(theta), float(ob.l2), _sum_of_weights(ob)
     count = total if count is None else count
-    if not total > 0:
-        raise ValueError("sample_weight must have a positive sum, got 0. No row counts.")
     op = getattr(ob, curvature)(theta)
     if not math.isfinite(op.value):
         raise ValueError(
@@ -427,17 +426,21 @@ def laplace_posterior(
         )
     M = op.to_dense()
     penalised = l2_diagonal(ob) * np.ones(n) > 0
-    with one_blas_thread():
-        root, logdet, trace, rank = _inverse_root(M, penalised, l2, curvature)
-    k = int(penalised.sum())
-    effective, squares = rank - l2 * trace, float(theta[penalised] @ theta[penalised])
-    if curvature == "hessian":
-        effective = _sum_of_leverages(ob, theta, root, effective)
-    gamma = effective - (rank - k)
+    squares = float(theta[penalised] @ theta[penalised])
     n_terms, estimated = count * terms_of_a_row(ob), noise is None
     # factor from the objective, which divides by N, to the log likelihood
     factor = n_terms * ob.n_samples / total
     data = (op.value - 0.5 * l2 * squares) * factor
+    if curvature == "ggn":
+        half_unit = (data / n_terms if ob.loss == "mse" else 0.5) / factor
+        _hold_saturated_biases(ob, M, penalised, half_unit)
+    with one_blas_thread():
+        root, logdet, trace, rank = _inverse_root(M, penalised, l2, curvature)
+    k = int(penalised.sum())
+    effective = rank - l2 * trace
+    if curvature == "hessian":
+        effective = _sum_of_leverages(ob, theta, root, effective)
+    gamma = effective - (rank - k)
     noise = _noise_deviation(ob, noise, data, n_terms, effective)
     T = factor / (2 * noise**2) if noise else factor
     tau, decrement = T * l2, 0.5 * T * float(np.sum((op.gradient @ root) ** 2))
@@ -463,6 +466,15 @@ def laplace_posterior(
         objective=ob,
         root=root / math.sqrt(T),
     )
+
+
+def _sum_of_weights(ob: Any) -> float:
+    """Return the sum of the weights of all rows. Raise ValueError if it is 0."""
+    weight = ob.sample_weight
+    total = float(ob.n_samples if weight is None else weight.sum(dtype=float))
+    if not total > 0:
+        raise ValueError("sample_weight must have a positive sum, got 0. No row counts.")
+    return total
 
 
 def _sum_of_leverages(ob: Any, theta: Floats, root: Floats, default: float) -> float:
@@ -510,6 +522,7 @@ def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floa
     """Return the objective and theta in float64, after checking that the Laplace approximation is
     defined for them.
     """
+    check_choice(curvature, ("ggn", "hessian"), "curvature")
     check_rows_in_memory(ob, "laplace")
     check_no_batch_norm(ob, "laplace")
     _check_likelihood(ob.loss)
@@ -617,6 +630,24 @@ def _inverse_root(
     root[f, : len(p)] = -R @ (B @ upper)
     root[f, len(p) :] = R
     return root, logdet + logdet_flat, float(np.sum(upper**2)), root.shape[1]
+
+
+def _hold_saturated_biases(ob: Any, M: Floats, penalised: Any, half_unit: float) -> None:
+    """Set to 0 the rows and columns of M of biases in hidden layers that have no penalty and, with
+    the posterior precision ``M / (2 half_unit)``, a standard deviation above `MAX_BIAS_DEVIATION`.
+
+    Their units are saturated on all rows. A pre-activation moves by the bias itself, so that the
+    Gaussian would reach far beyond where the output is linear in the bias. Units of relu and
+    identity have no scale of their own, and keep their biases.
+    """
+    model, least = ob.model, 2 * half_unit / MAX_BIAS_DEVIATION**2
+    if not model.bias:
+        return
+    for (m, k), start, name in zip(model.shapes, model.starts, model.activation):
+        biases = np.arange(start + m * k, start + m * k + m)
+        held = biases[~penalised[biases] & (np.diagonal(M)[biases] < least)]
+        if len(held) and not ACTIVATIONS[name].homogeneous:
+            M[held] = M[:, held] = 0
 
 
 def _flat_root(M: Floats) -> tuple[Floats, float]:

@@ -62,6 +62,8 @@ MAX_VARIANCE_INFLATION = 1e6
 # number of Newton steps with one Cholesky factor that refine a minimum of a float32 objective in
 # float64; each reduces the error by about the accuracy of float32
 N_REFINEMENTS = 3
+# maximum number of second-order steps from the end of a fit to a minimum
+MAX_STEPS_AFTER_FIT = 2000
 # maximum number of effective parameters per target; above, intervals were seen to cover as little
 # as 67% instead of 90% with tanh, and to be many times too wide with relu
 MAX_PARAMETERS_PER_TARGET = 0.5
@@ -578,7 +580,8 @@ def minimum_after_fit(ob: Any, theta: Any) -> Floats:
     theta = np.asarray(theta, float)
     if has_kinks(ob.model):
         return theta
-    run: Any = minimize(cast_to_float64(ob), theta, verdict=False, progress=False, seed=0)
+    options: Any = {"max_iter": MAX_STEPS_AFTER_FIT, "verdict": False, "progress": False}
+    run: Any = minimize(cast_to_float64(ob), theta, seed=0, **options)
     return np.asarray(run.x)
 
 

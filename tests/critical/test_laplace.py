@@ -133,6 +133,31 @@ def test_covariance_is_the_inverse_of_the_curvature(rng):
     assert "train on" in moved.summary()
 
 
+def test_biases_of_saturated_units_are_held(rng):
+    """A unit that is saturated on all samples has a slope of 1e-10 or of 1e-100. Its bias has no
+    penalty, so that the Gaussian would give it a standard deviation of as many units. The posterior
+    is that of the network without the unit, apart from the penalty of its weights.
+    """
+    X = rng.standard_normal((40, 2))
+    y = np.sin(X[:, 0]) + 0.2 * rng.standard_normal(40)
+    small = fc.Objective(fc.MLP([2, 3, 1]), X, y, "mse", 0.01, l2_biases=False)
+    theta = fc.minimize(small, seed=0).x
+    known = fc.laplace(small, theta)
+    (W, b), (V, c) = small.model.unflatten(theta)
+    for bias in (12.0, 120.0, 1e4):
+        model = fc.MLP([2, 4, 1])
+        ob = small.with_model(model)
+        wide = [(np.r_[W, [[1e-3, 0.0]]], np.r_[b, bias]), (np.c_[V, 0.1], c - 0.1)]
+        post = fc.laplace(ob, model.flatten(wide))
+        assert post.n_undetermined == 1
+        assert np.allclose(post.std(X), known.std(X), rtol=0.1)
+        assert abs(post.evidence - known.evidence) < 5
+    far = fc.MLP([2, 4, 1], "relu")  # biases of relu have the scale of the features
+    ob = fc.Objective(far, 1e6 * X, y, "mse", 0.01, l2_biases=False)
+    at = far.flatten([(np.r_[W, [[0.0, 0.0]]] / 1e6, np.ones(4)), (np.c_[V, 1e-6], c)])
+    assert fc.laplace(ob, at).n_undetermined < 4
+
+
 def test_rows_of_many_outputs_are_split_into_blocks(rng, monkeypatch):
     X, Y = rng.standard_normal((40, 3)), rng.standard_normal((40, 2))
     ob = fc.Objective(fc.MLP([3, 4, 2]), X, Y, loss="mse", l2=0.01)

@@ -710,9 +710,8 @@ def _largest_eigenvalue_bound(S: Floats) -> float:
 
 
 def _unit_block_bounds(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> Floats:
-    """Return upper bounds (width,) on the largest eigenvalues of the blocks of all hidden units,
-    ``(M + hypot(M, 2 C)) / 2`` with C at most 2% too large. The arguments, by samples: delta of the
-    outputs, phi' and e phi'' of the hidden units, the inputs with a 1 for the bias, and their
+    """Return upper bounds (width,) on the largest eigenvalues of all hidden units' blocks, ``(M +
+    hypot(M, 2 C)) / 2``, from delta, phi', e phi'', the inputs with a 1 for the bias, and their
     norms.
     """
     (N, m), width = delta.shape, slope.shape[1]
@@ -731,9 +730,8 @@ def _unit_block_bounds(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x
 def _unit_block_error_bounds(
     delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats
 ) -> Any:
-    """Return bounds on the norms of the rounding errors of hidden units' blocks: (width,), or one
-    number for the vectors `slope` and `bend` of one unit. The arguments are those of
-    `_unit_block_bounds`.
+    """Return bounds on the rounding errors of hidden units' blocks: (width,), or one number for
+    the vectors `slope` and `bend` of one unit. See `_unit_block_bounds` for the arguments.
     """
     d, depth = row_norms(np.abs(delta))[:, 0], sum(X1.shape) + delta.shape[1]
     size = (d * x[:, 0]) @ np.abs(slope) + x[:, 0] ** 2 @ np.abs(bend)

@@ -243,7 +243,7 @@ def test_a_heading_needs_a_control_for_each_statement(controls, words):
         check_heading(signs, {"x": 1, "y": -2})
 
 
-@pytest.mark.by_day(share=0.5)
+@pytest.mark.by_day(share=0.3)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(x, marks=[pytest.mark.nightly] if x in SLOW else []) for x in sorted(HEADINGS)],

@@ -2,8 +2,7 @@
 that their products can reach, a smaller symmetric operator if there are fewer rows than units.
 
 Notation of the passes: a (N, in) is the input of a layer, ``z = a W' + b`` (N, out), ``delta =
-dL/dz``; V, vb are the layer's part of a vector, and a leading r marks the derivative along this
-vector.
+dL/dz``; V, vb are the layer's part of a vector, and a leading r is the derivative along it.
 
 *The range.* A layer's part of every product ``H v`` is ``rdW = rdelta' a + delta' ra``: a sum of N
 matrices of rank one whose right factors are rows of a, and N whose left factors are rows of delta.
@@ -37,12 +36,10 @@ about ``N^2 (8 out + 12 in)`` flops in all, compared with ``8 N in out`` for V a
 products with W remain: ``4 N in out``. A layer is rotated if this makes products cheaper
 (`is_rotation_cheaper`) and left as it is otherwise, so an operator may contain both kinds.
 
-*The complement* of the space has ``(out - s) (in - r)`` dimensions in each rotated layer; on the
-complement H is l2 times the identity.
+*The complement* has ``(out - s) (in - r)`` dimensions in each rotated layer. H is l2 I on it.
 
-*Choice of the space.* `product_flops` estimates the cost of a product in both spaces, including the
-vector operations of a Krylov method for each product; `Curvature.reduced`, which algorithms call,
-chooses the cheaper space.
+*Choice of the space.* `product_flops` estimates the cost of a product in both spaces, with its
+share of a Krylov method's vector operations; `Curvature.reduced` chooses the cheaper space.
 """
 
 from __future__ import annotations
@@ -72,17 +69,12 @@ from .linear_operator import Symmetric, if_bounded
 # The base classes of operators in orthonormal coordinates of a subspace of parameter space; see
 # `Reduction` in `fastcurv.common.protocols`.
 
-# number of random vectors for which `column_bounds` compares products in both spaces
-N_TEST_VECTORS = 8
-# bound on the Frobenius norm of a matrix, divided by the root mean square of the norms of its
-# products with the test vectors (risk 1e-6)
-FROBENIUS_SAFETY_FACTOR = 8.0
+N_TEST_VECTORS = 8  # number of random vectors that `column_bounds` multiplies in both spaces
+FROBENIUS_SAFETY_FACTOR = 8.0  # Frobenius bound over root mean square of products (risk 1e-6)
 
 
 class Reduced(Symmetric):
-    """Base class of operators (m, m) with the eigenvalues of `whole`, a `Curvature` (n, n), except
-    for `n_rest` copies of `rest`.
-    """
+    """Base class of operators with the eigenvalues of `whole`, except `n_rest` copies of `rest`."""
 
     whole: Any
     n: int
@@ -159,9 +151,8 @@ class InCoordinates(Reduced):
         return safe_norm(there)
 
     def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
-        """Return error estimates in parameter space for the eigenpairs `found`, with eigenvectors
-        in the rows of X (k, m): the residuals plus the difference between the products in the two
-        spaces, measured on one combination of the rows with random signs.
+        """Return error estimates in parameter space for the eigenpairs `found` with vectors X (k,
+        m): residuals plus the difference of products in both spaces, measured for random signs.
         """
         signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
         defect = self.defect(signs @ X) if len(X) else 0.0
@@ -215,8 +206,7 @@ class InCoordinates(Reduced):
 # so that the engine's products read W and V without a copy. `multiply_rows` creates such a matrix.
 # `M` is a `Scratch`: ``M(out, A, B, add)`` computes ``out = [out +] A B``.
 
-# maximum number of rows of V that are rotated at a time, which limits the workspace
-ROWS_PER_ROTATION = 512
+ROWS_PER_ROTATION = 512  # maximum number of rows of V rotated at a time, to limit memory
 
 
 class Scratch:
@@ -508,9 +498,7 @@ class LossCurve:
             self.h = self.f * small * (1 - small)
 
     def _entropy(self, z: Floats, y: Array) -> Floats:
-        """Return ``delta_j = f (T p_j - y_j)`` of each row (N, m), where p is the softmax of z, T
-        the sum of y, and f the weight of the row over the divisor.
-        """
+        """Return ``f (T p_j - y_j)``, with p = softmax(z), T = sum(y), f = weight / divisor."""
         m = z.shape[1]
         y = one_hot(y, m).astype(float)
         self.top = z.argmax(axis=1)
@@ -599,9 +587,7 @@ class RowState:
                 self.eq[l - 1] = self._by_columns(e * self.eq[l - 1])
 
     def _copy_state(self, ob: Any, state: Any) -> None:
-        """Copy `state`, the state of the engine's plan, and compute the parts that the engine does
-        not keep.
-        """
+        """Copy `state` from the engine's plan, and compute what the engine does not keep."""
         *hidden, (outputs, _, _, delta) = state
         self.loss = LossCurve(ob, outputs)
         self.loss.delta = delta.astype(np.float64)
@@ -626,10 +612,9 @@ class RowState:
         return z if self.b[-1] is None else z + self.b[-1]
 
     def below(self, M: Any, l: int, D: Array, e: Array | None) -> tuple[Array, Array]:
-        """Propagate derivatives backward through layer l >= 1: return ``(D', e')`` with ``e' = D W
-        [+ e]``, the derivatives with respect to the input of the layer, and ``D' = e' * phi'``. D
-        (rows, out) and e are the derivatives with respect to the layer's z and output. The rows are
-        one or more blocks with a row for each sample, and M computes matrix products.
+        """Return ``D' = e' * phi'`` and ``e' = D W [+ e]``, the derivatives for the input of layer
+        l >= 1, from those for its z and its output. D has one or more blocks of all samples, and M
+        multiplies.
         """
         found = np.empty((self.W[l].shape[1], len(D)), D.dtype).T
         M(found, D, self.W[l])
@@ -737,9 +722,7 @@ LAYER_OVERHEAD_FLOPS = 4e6  # flops in the time of the Python calls for one laye
 
 
 def is_rotation_cheaper(m: int, k: int, N: int, pairs: bool) -> bool:
-    """Return True if products with a layer ``(out, in) = (m, k)`` cost fewer flops when it is
-    rotated, for N rows. `pairs` is False if ra is 0.
-    """
+    """Return True if a layer (m, k) takes fewer flops rotated; `pairs` is False if ra is 0."""
     if k <= N or (pairs and m <= N):
         return False
     return layer_product_flops(m, k, N, pairs, True) < layer_product_flops(m, k, N, pairs, False)
@@ -752,9 +735,7 @@ def n_layer_coordinates(m: int, k: int, N: int, pairs: bool, rotated: bool) -> i
 
 
 def layer_product_flops(m: int, k: int, N: int, pairs: bool, rotated: bool) -> float:
-    """Return the cost of a product in a layer, in flops, without the products with W. The arguments
-    are those of `n_layer_coordinates`.
-    """
+    """Return the flops of a product in a layer (m, k), without the products with W."""
     r, s, size = min(k, N), min(m, N), n_layer_coordinates(m, k, N, pairs, rotated)
     if not rotated:
         return (8.0 if pairs else 4.0) * N * m * k + FLOPS_PER_ENTRY * size
@@ -782,8 +763,7 @@ def product_flops(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tup
 
 def _split_state(whole: Any, rotate: Any = None, state: Any = None) -> tuple[RowState, list[Any]]:
     """Return the state and the layers of the curvature `whole`. `rotate` states for each layer
-    whether it is rotated; if it is None, a cost model chooses. `state` replaces the state at theta
-    if it is given.
+    whether it is rotated; None uses a cost model. `state` is used if it is given.
     """
     ob, layers, N = whole.objective, [], whole.objective.n_samples
     state = RowState(ob, whole.theta, whole._plan) if state is None else state
@@ -906,9 +886,7 @@ class SampleSpace(RowPasses, InCoordinates):
         return out
 
     def astype(self, dtype: Any) -> Any:
-        """Return the operator in float32. Raise ValueError if float64 is requested of a float32
-        operator.
-        """
+        """Return the operator in float32, from float64. Raise ValueError for the reverse."""
         dtype = check_dtype(dtype)
         if dtype == self.dtype:
             return self

@@ -333,9 +333,7 @@ class Objective(
         own["_untamed"] = None if own["_X"] is X else X
 
     def _learn_loss(self) -> None:
-        """Evaluate a user-defined loss on some rows, to determine the properties on which the
-        layout of a plan depends. Do nothing for other losses.
-        """
+        """Determine the properties of a user-defined loss on which the layout of a plan depends."""
         given = LOSSES[self.loss].given
         if given is not None:
             given.learn(self.y, self.model.sizes[-1], self.sample_weight)
@@ -363,9 +361,7 @@ class Objective(
         return self._X, None if labels is not None else self._y, labels, self._weight
 
     def _adopt_rows(self, rows: Any) -> None:
-        """Store the rows in the engine's form, `_engine.Rows`, and create the state of this
-        process.
-        """
+        """Store the rows in the engine's form, `_engine.Rows`, and set up the process state."""
         own = self.__dict__
         own["_rows"], own["_X"], own["_weight"] = rows, rows.X, rows.weight
         own["_y"], own["_n_samples"] = rows.y if rows.labels is None else rows.labels, len(rows.X)
@@ -415,9 +411,7 @@ class Objective(
         return html_table(type(self).__name__, [], rows)
 
     def _describe_rows(self) -> str:
-        """Return further facts about the rows for the repr, as text that begins with a comma, or
-        "".
-        """
+        """Return further facts about the rows for the repr: text after a comma, or ""."""
         return f", nnz={self._X.nnz}" if self._sparse else ""
 
     @property
@@ -729,9 +723,7 @@ class Objective(
         return other
 
     def _restrict_to_rows(self, rows: Any) -> Objective:
-        """Return the objective on a subset of the rows: a slice, indices or a mask. The caller must
-        call `_start`.
-        """
+        """Return the objective on a subset of the rows; the caller must call its `_start`."""
         y, X, weight, untamed = select_rows(rows, self._y, self._X, self._weight, self._untamed)
         other: Objective = self._copy_unstarted()
         weight = None if weight is None else np.ascontiguousarray(weight)
@@ -855,9 +847,7 @@ class Objective(
         return Objective(model, self.X, y, *how, l2_biases=self.l2_biases)
 
     def plan_layout(self) -> Any:
-        """Return the layout of an operator of this objective, without a theta; see
-        `Curvature.layout`.
-        """
+        """Return the layout that operators of this objective have; see `Curvature.layout`."""
         plan = self._take_plan()
         self._return_plan(plan)
         return plan.layout

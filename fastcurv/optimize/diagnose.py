@@ -1,10 +1,9 @@
 """The function `diagnose`: why training fails, and which call helps.
 
-Each cause is an entry of the table `CAUSES`: its evidence in the measured facts, a sentence with a
-number, and the call that corrects the cause. The entries are in causal order: data, loss, weight
-decay, learning rate, start, size. The first cause that applies is named first, since inputs of a
-wrong scale saturate units and make any learning rate too large, whereas a learning rate does not
-change the inputs.
+Each cause is an entry of `CAUSES`: its evidence in the facts, a sentence with a number, and the
+call that corrects it. They are in causal order: data, loss, weight decay, rate, start, size. The
+first cause that applies is named first, since inputs of a wrong scale saturate units and make any
+learning rate too large, whereas a learning rate does not change the inputs.
 
 Causes of a poor fit are tested only if the fit is poor, that is, if the network explains less of
 the targets than kernel regressions explain for rows that they were not fitted to.
@@ -32,13 +31,7 @@ from ..critical.report import CriticalPoint
 from ..spectrum.draw import plain_numbers, shown_axes
 from ..spectrum.results import format_number
 from ..structure.tables import TINY
-from .facts import (
-    Facts,
-    finite_point,
-    measure_facts,
-    nonzero_weight_rows,
-    steps_of,
-)
+from .facts import Facts, finite_point, measure_facts, nonzero_weight_rows, steps_of
 from .minimize import minimize
 
 # --------------------------------------------------------------------------------------------------
@@ -58,8 +51,7 @@ def _find_shuffled_rows(f: Facts) -> Found:
     N = len(nonzero_weight_rows(f.ob))
     by_chance = 1.5 * f.ob.n_params / (N * f.ob.model.sizes[-1]) + 0.1
     related = f.relation > 4 or (f.explained > by_chance and by_chance < 1)
-    # The cause is only suspected, because kernel regressions also fail for targets that vary
-    # quickly.
+    # The cause is only suspected: regressions also fail for targets that vary quickly.
     return _finding_if(not related and len(f.y) >= 30, f.relation, SUSPECTED)
 
 
@@ -89,11 +81,10 @@ def _find_outliers(f: Facts) -> Found:
 
 
 def _find_column_scale(f: Facts, alone: bool) -> Found:
-    """Return evidence for columns of X on a wrong scale, or None. With `alone`, exactly one column
-    may differ, and the number is its root mean square relative to the median of the others.
-    Otherwise the number is the root mean square of all columns, given if one of them is too large,
-    if the number is not within a factor of 8 of 1, or if the means exceed 8 standard deviations.
-    There is no evidence if the network explains most of the targets.
+    """Return evidence for a wrong scale of columns of X, or None. With `alone`, only one column may
+    differ: the number is its root mean square over the median of the others. Otherwise it is that
+    of all columns, if one is too large, if the number is not from 1/8 to 8, or if means exceed 8
+    standard deviations.
     """
     scales = f.scales
     if not len(scales) or f.explains_all_but(0.5):
@@ -111,8 +102,7 @@ def _find_column_scale(f: Facts, alone: bool) -> Found:
 
 def _find_large_l2(f: Facts) -> Found:
     # A fit needs about four paths through the network, each with weights of norm 1 in every layer.
-    # `needed` is the weight decay of these weights, relative to the loss of the best constant
-    # outputs.
+    # `needed` is the decay of these weights, relative to the loss of the best constant.
     l2, rest = float(np.max(f.ob.l2)), max(f.loss - 0.5 * f.decay, TINY)
     needed = 0.5 * l2 * 4 * len(f.layers) / max(f.constant, TINY)
     held = f.weights < 0.2 and needed > 0.15
@@ -141,8 +131,8 @@ def _find_long_first_step(f: Facts) -> Found:
 
 
 def _has_jumped(f: Facts) -> bool:
-    """Return True if a loss exceeded 1.3 times the larger of the first loss and that of the best
-    constant outputs, and the last loss is not below 0.9 times the smaller of these two.
+    """Return True if a loss exceeded 1.3 times the larger of the first and the best constant one,
+    and the last is not below 0.9 times the smaller of these two.
     """
     known = f.steps.losses
     if len(known) < 2:
@@ -161,9 +151,8 @@ def _find_vanishing_gradient(f: Facts) -> Found:
     other = _find_copied_units(f) or _find_saturation(f) or f.dead >= 0.5
     if len(f.hidden) < 5 or not 0.2 < f.weights < 5 or other:
         return None
-    # Where the gradient of the last layer is nearly 0 too, as after its biases have been fitted,
-    # the ratio of the gradients is not small. The ratio of the curvatures then still shows the
-    # cause.
+    # If the gradient of the last layer is nearly 0 too, as after its biases have been fitted, only
+    # the ratio of the curvatures is small.
     first, last = f.layers[0], f.layers[-1]
     least = min(first.gradient / last.gradient, first.curvature / last.curvature)
     return _finding_if(least < 1e-3, 1 / max(least, TINY))
@@ -205,8 +194,7 @@ def _find_small_rate(f: Facts) -> Found:
     s = f.steps
     if s.rate is None or not s.rate > 0:
         return None
-    # An update of Adam or RMSProp moves each weight by about the learning rate, so `way` estimates
-    # the largest possible distance, relative to the size of initial weights.
+    # Adam and RMSProp move each weight by about the rate, so `way` estimates the distance.
     if s.scaled:
         way = s.rate * f.updates / f.initial_weight_size
         return _finding_if(way < 0.5, 1 / way)
@@ -244,9 +232,9 @@ RESTART_CALL = "fc.minimize(ob, ob.model.init(seed=0))"
 
 
 def _train_call(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: Any) -> str:
-    """Return the call that trains a changed network or objective from a new start. `sizes` and
-    `phi` replace the layer sizes and the hidden activation, `more` is the text of further arguments
-    of `MLP`, and `other` may replace the expressions X and y, the loss and l2.
+    """Return the call that trains a changed network from a new start: `sizes` and `phi` replace
+    sizes and activation, `more` is text for `MLP`, and `other` replaces X, y (expressions), the
+    loss, l2.
     """
     m, ob = f.ob.model, f.ob
     made = "ob.model"
@@ -370,8 +358,8 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         LOSS_UNFIT_CAUSE,
-        # The classes may be rounded quantities: rows that are close in X then have class numbers
-        # that are close but not equal.
+        # If classes are rounded quantities, rows close in X have close, but not equal, class
+        # numbers.
         lambda f: _finding_if(
             f.link == "softmax" and f.ob.model.sizes[-1] >= 5 and f.order - f.unseen > 0.2,
             100 * f.order,
@@ -699,9 +687,7 @@ class Diagnosis:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the causes, the verdict and the main measurements as values that JSON can
-        represent.
-        """
+        """Return causes, verdict and main measurements as values that JSON can represent."""
         f = self.facts
         numbers = {
             name: getattr(f, name)
@@ -783,8 +769,8 @@ def diagnose(
         The objective, with its rows in memory, dense or sparse.
     theta : array_like, shape (n,)
         The point where training ended. If theta or its loss is not finite,
-        ``ob.model.init(seed=0)`` is examined instead, and a learning rate that is too large is
-        among the causes, after any causes in the data.
+        ``ob.model.init(seed=0)`` is examined instead, and the learning rate is a cause, after any
+        in the data.
     history : optional
         A result of `minimize` or its ``history``, which hold the method and the rate; a mapping
         with ``loss`` and, if known, ``gradient_norm iteration method learning_rate momentum
@@ -792,8 +778,7 @@ def diagnose(
     compare : bool
         Also train a linear, a shallower and a wider network, and report whether one fits as well.
     max_time : float, optional
-        Limit in seconds on the verdict and, with `compare`, on the training of the other networks,
-        each of which takes at most 5 s by default.
+        Seconds for the verdict and the networks of `compare`, which get 5 s each by default.
 
     Returns
     -------
@@ -820,9 +805,9 @@ def diagnose(
     Most causes are tested only if the fit is poor, that is, if the network leaves more of the
     targets' variance unexplained than a kernel ridge regression does on rows left out [1]_. Rows of
     weight 0 are ignored, and equal rows count once, with the sum of their weights. If the loss
-    grows in proportion to the residual, not to its square, rows with outlying targets are left out
-    of sums of squares. Causes are given in causal order: data, loss, decay, rate, start, size. A
-    rate is too large beyond 2 (1 + momentum) over the largest curvature [2]_.
+    grows linearly, rows with outlying targets are left out of sums of squares. Causes are given in
+    causal order: data, loss, decay, rate, start, size. A rate is too large beyond 2 (1 + momentum)
+    over the largest curvature [2]_.
 
     References
     ----------
@@ -875,9 +860,8 @@ def diagnose_known_verdict(
     compare: bool = False,
     seconds: float | None = None,
 ) -> Diagnosis:
-    """Return the diagnosis for the history and the known verdict on theta. `lost` is True if theta
-    replaces a point that is not finite. With `compare` other networks are trained, within
-    `seconds`.
+    """Return the diagnosis for a history and a known verdict on theta. `lost` is True if theta
+    replaces a point that is not finite. `seconds` limits the networks that `compare` trains.
     """
     started = time.perf_counter()
     with np.errstate(all="ignore"), one_blas_thread(True):

@@ -59,9 +59,7 @@ N_RESTART_STEPS = 20  # maximum number of steps from each displaced point
 
 
 def is_not_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
-    """Return True if the value at `there` exceeds the value at `here` by at most the rounding
-    error.
-    """
+    """Return True if ``value(there)`` exceeds ``value(here)`` by at most the rounding error."""
     f = value(here)
     return value(there) <= f + value_rounding_error(f, here.dtype)
 
@@ -482,9 +480,7 @@ class Finisher:
         return min(max(self.training(), floor) - self.checked(), self.run.budget.seconds_left())
 
     def is_out_of_time(self) -> bool:
-        """Return True if the checks have taken as long as the training, and at least
-        `MIN_CHECK_SECONDS`, or if `max_time` is used up.
-        """
+        """Return True if no seconds are left for checks, of at least `MIN_CHECK_SECONDS`."""
         return self.seconds_left(MIN_CHECK_SECONDS) <= 0
 
     def price(self) -> float:

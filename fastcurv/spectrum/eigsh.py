@@ -103,8 +103,7 @@ def extreme_pairs(
         P, n_products = inner
         return pairs_from_matrix(P, asked, dtype, against=deflated, n_products=n_products)
     tol = resolve_tol(asked.tol, dtype)
-    # Basis vectors are kept orthogonal up to `contamination`, whose square, times the largest
-    # |lam|, becomes part of every residual.
+    # The square of the loss of orthogonality, times the largest |lam|, becomes part of residuals.
     loose = 0.1 if asked.relative == "scale" else 0.03
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
     contamination = min(max(loose * tol**0.5, eps_of(dtype) ** 0.5), 0.03 * loose)

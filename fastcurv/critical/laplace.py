@@ -58,7 +58,14 @@ from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
 from ..spectrum.results import format_number, to_json_value
-from ..structure.parameters import has_kinks, l2_diagonal, terms_of_a_row
+from ..structure.parameters import (
+    forward,
+    has_kinks,
+    l2_diagonal,
+    layers_of,
+    parameter_derivatives,
+    terms_of_a_row,
+)
 from ..structure.tables import ACTIVATIONS, LOSSES
 
 # minimum ratio of rows to parameters; below, intervals were found to cover too little
@@ -69,6 +76,9 @@ MIN_ROWS_PER_PARAMETER = 2.0
 # 0.2, intervals of 95% cover 88%.
 MAX_PARAMETERS_PER_TARGET = 0.2
 JACOBIAN_BLOCK_ENTRIES = 1 << 22  # maximum number of entries in a block of the Jacobian of new rows
+# maximum number of new rows whose Jacobian is computed by NumPy, in less time than making an
+# objective of them takes
+MAX_ROWS_IN_NUMPY = 4
 # maximum number of entries of a Jacobian (128 kB) that is computed by one thread, in less time than
 # counting the CPUs takes
 ONE_THREAD_MAX_ENTRIES = 1 << 14
@@ -286,12 +296,33 @@ def output_covariance_roots(
     step = max(1, JACOBIAN_BLOCK_ENTRIES // (d * model.n_params))
     for start in range(0, len(X), step):
         rows = X[start : start + step]
-        y = np.zeros((len(rows), d), model.dtype)
-        threads = 1 if y.size * model.n_params <= ONE_THREAD_MAX_ENTRIES else None
-        J = Objective(model, rows, y, "mse", n_threads=threads).jacobian(theta).to_dense()
+        if len(rows) <= MAX_ROWS_IN_NUMPY:
+            J = _jacobian_of_few_rows(model, theta, rows)
+        else:
+            y = np.zeros((len(rows), d), model.dtype)
+            threads = 1 if y.size * model.n_params <= ONE_THREAD_MAX_ENTRIES else None
+            J = Objective(model, rows, y, "mse", n_threads=threads).jacobian(theta).to_dense()
+            J = J.astype(np.float64, copy=False).reshape(len(rows), d, -1)
         with one_blas_thread():
-            part = J.astype(np.float64, copy=False) @ root
-        yield rows, part.reshape(len(rows), d, -1)
+            part = np.matmul(J, root)
+        yield rows, part
+
+
+def _jacobian_of_few_rows(model: MLP, theta: Any, X: Any) -> Floats:
+    """Return the Jacobian (N, d_out, n) of the outputs of a few rows X (N, k) with respect to the
+    parameters, in float64.
+    """
+    layers, slopes = layers_of(model, np.asarray(theta, np.float64)), list[Any]()
+
+    def activate(l: int, z: Floats, a: Floats) -> Floats:
+        h: Floats
+        h, slope, *_ = ACTIVATIONS[model.activation[l]].derivatives(z)
+        slopes.append(slope)
+        return h + a if model.skips[l] else h
+
+    below, zs = forward(layers, np.asarray(X, np.float64), activate)
+    outputs = np.eye(zs[-1].shape[1])[None].repeat(len(X), axis=0)
+    return np.asarray(parameter_derivatives(model, layers, below, slopes, outputs))
 
 
 def output_deviations(model: MLP, theta: Any, root: Any, X: Any) -> Floats:

@@ -21,7 +21,7 @@ from ..network.factor import CholeskyFactor
 from ..network.gram import LossCurve
 from ..network.row_views import dense_rows
 from ..optimize.minimize import minimize
-from ..structure.parameters import forward, terms_of_a_row
+from ..structure.parameters import forward, parameter_derivatives, terms_of_a_row
 from ..structure.tables import ACTIVATIONS
 from .classify import classify
 from .theorem import ROUND_UP_FACTOR, eta_bound, kantorovich
@@ -98,18 +98,7 @@ def _row_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
     weight = None if ob.sample_weight is None else ob.sample_weight[rows]
     samples = SimpleNamespace(loss=ob.loss, y=ob.y[rows], sample_weight=weight, dtype=ob.dtype)
     delta = LossCurve(samples, z, terms_of_a_row(ob)).delta
-    found, e = np.zeros(thetas.shape), None
-    for l in range(len(layers) - 1, -1, -1):
-        W, b = layers[l]
-        start, size = model.starts[l], W[0].size
-        found[:, start : start + size] = (delta[:, :, None] * a[l][:, None]).reshape(len(X), -1)
-        if b is not None:
-            found[:, start + size : start + size + W.shape[1]] = delta
-        if l:
-            back = np.matmul(delta[:, None], W)[:, 0]
-            e = back if e is None or not model.skips[l] else back + e
-            delta = e if slopes[l - 1] is None else e * slopes[l - 1]
-    return found
+    return parameter_derivatives(model, layers, a, slopes, delta[:, None])[:, 0]
 
 
 def newton_steps(at: Minimum, J: Floats, coefficients: Floats) -> Floats:

@@ -85,6 +85,41 @@ def forward(
     return below, zs
 
 
+def parameter_derivatives(
+    model: Any, layers: Any, below: Any, slopes: Any, delta: NDArray[Any]
+) -> NDArray[Any]:
+    """Return the derivatives of c combinations of the outputs of each row with respect to the
+    parameters, ``(N, c, n)``, by a backward pass.
+
+    Parameters
+    ----------
+    model : MLP
+        Without batch normalisation.
+    layers : list of (W, b)
+        With a leading axis (N, ...) if each row has parameters of its own; b is None without
+        biases.
+    below : list of ndarray (N, in)
+        The input of every layer.
+    slopes : list of ndarray (N, width) or None
+        phi' of every hidden layer, None where it is 1.
+    delta : ndarray (N, c, d_out)
+        The coefficients of the outputs.
+    """
+    found, e = np.empty((*delta.shape[:2], model.n_params)), None
+    for l in range(len(layers) - 1, -1, -1):
+        W, b = layers[l]
+        start, size = model.starts[l], W.shape[-2] * W.shape[-1]
+        products = delta[..., None] * below[l][:, None, None]
+        found[..., start : start + size] = products.reshape(*delta.shape[:2], size)
+        if b is not None:
+            found[..., start + size : start + size + W.shape[-2]] = delta
+        if l:
+            back = np.matmul(delta, W)
+            e = back if e is None or not model.skips[l] else back + e
+            delta = e if slopes[l - 1] is None else e * slopes[l - 1][:, None]
+    return found
+
+
 def adds_own_input(model: Any, layer: int) -> bool:
     """Return True if hidden layer `layer` adds its input to its output."""
     n_hidden = len(model.sizes) - 2

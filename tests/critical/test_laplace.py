@@ -168,6 +168,24 @@ def test_rows_of_many_outputs_are_split_into_blocks(rng, monkeypatch):
     assert post.std(X[:1]).shape == (1, 2)
 
 
+def test_single_samples_have_the_deviations_of_the_whole_set(rng):
+    """Few samples are differentiated by NumPy, many by the engine."""
+    X = rng.standard_normal((30, 3))
+    for sizes, how in (
+        ([3, 2], {}),
+        ([3, 4, 4, 2], {"activation": ["tanh", "gelu"], "residual": True}),
+        ([3, 3, 2, 1], {"activation": "relu", "bias": False}),
+        ([3, 4, 1], {"activation": "identity", "dtype": "float32"}),
+    ):
+        model = fc.MLP(sizes, **how)
+        y = rng.standard_normal((30, sizes[-1]))
+        ob = fc.Objective(model, X.astype(model.dtype), y.astype(model.dtype), "mse", 0.1)
+        post = fc.laplace(ob, model.init(seed=0))
+        for n_rows in (1, 3, 7):
+            parts = [post.std(X[i : i + n_rows]) for i in range(0, 30, n_rows)]
+            assert np.allclose(np.concatenate(parts), post.std(X), rtol=1e-12, atol=0)
+
+
 def test_directions_without_effect_count_as_undetermined(rng):
     """The bias of a unit without weights, and the common shift of a softmax, are counted in
     `n_undetermined`.

@@ -623,7 +623,10 @@ class BaseMLP(
     def _run(
         self, ob: Objective, theta: np.ndarray, held: Any, seed: int, choice: Choice | None
     ) -> None:
-        """Minimise with the solver, and set the fitted attributes."""
+        """Minimise `ob` from theta with the solver, and set the fitted attributes. `held` is the
+        objective of held-out rows, and `choice` the chosen weight decay with its fit; each may be
+        None.
+        """
         solver: Descent = "l-bfgs" if self.solver == "auto" else self.solver
         options: dict[str, Any] = {"validation": held, "seed": seed}
         if held is not None:

@@ -57,7 +57,7 @@ def _parts_of(
 
 
 def forward(
-    layers: Iterable[Any], X: Any, bend: Callable[[int, Any, Any], Any]
+    layers: Iterable[Any], X: Any, activate: Callable[[int, Any, Any], Any]
 ) -> tuple[list[Any], list[Any]]:
     """Return the input a of every layer, ``(N, in)``, and its z, ``(N, out)``: ``a W' + b``, or
     ``gamma h + beta`` with h the normalised ``a W'``.
@@ -68,14 +68,14 @@ def forward(
         b is None without biases; without normalisation each may have leading axes, for many
         networks at once.
     X : ndarray or sparse array, shape (N, in)
-    bend : callable
-        ``bend(l, z, a)`` returns the output of hidden layer l with input a.
+    activate : callable
+        ``activate(l, z, a)`` returns the output of hidden layer l with input a.
     """
     below: list[Any] = [X]
     zs: list[Any] = []
     for l, (W, b, *norm) in enumerate(layers):
         if l:
-            below.append(bend(l - 1, zs[-1], below[-1]))
+            below.append(activate(l - 1, zs[-1], below[-1]))
         z = below[-1] @ np.swapaxes(W, -1, -2)
         if norm:
             z = norm[0] * batch_normalise(z)[0] + norm[1]

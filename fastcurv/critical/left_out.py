@@ -577,11 +577,11 @@ def minimum_after_fit(ob: Any, theta: Any) -> Floats:
     """Return the minimum, in float64, that `minimize` reaches from theta, the end of a fit. Return
     theta if the activations have kinks, where no gradient need vanish at a minimum.
     """
-    theta = np.asarray(theta, float)
+    start: Floats = np.asarray(theta, float)
     if has_kinks(ob.model):
-        return theta
+        return start
     options: Any = {"max_iter": MAX_STEPS_AFTER_FIT, "verdict": False, "progress": False}
-    run: Any = minimize(cast_to_float64(ob), theta, seed=0, **options)
+    run: Any = minimize(cast_to_float64(ob), start, seed=0, **options)
     return np.asarray(run.x)
 
 

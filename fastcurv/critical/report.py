@@ -485,7 +485,7 @@ class Words(Formatter):
             f"{text}. {100 * state['saturated']:.0f}% of the unit outputs are saturated, and "
             f"{state['dead_units']} of {state['n_units']} units are dead on every sample"
             + f"; the network is nearly certain of the class of {certain} of the samples"
-            * (state["certain"] > 0)
+            * bool(state["certain"] > 0)
         )
 
     @property

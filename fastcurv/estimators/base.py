@@ -624,8 +624,7 @@ class BaseMLP(
         self, ob: Objective, theta: np.ndarray, held: Any, seed: int, choice: Choice | None
     ) -> None:
         """Minimise `ob` from theta with the solver, and set the fitted attributes. `held` is the
-        objective of held-out rows, and `choice` the chosen weight decay with its fit; each may be
-        None.
+        objective of held-out rows, `choice` the chosen weight decay.
         """
         solver: Descent = "l-bfgs" if self.solver == "auto" else self.solver
         options: dict[str, Any] = {"validation": held, "seed": seed}

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,15 +23,20 @@ import numpy as np
 from ..common.checks import as_numpy, check_positive, is_sparse
 from ..common.errors import accept_aliases, require_attrs, type_phrase
 from ..common.html import html_table
-from ..common.linalg import NotFiniteError
-from ..common.runtime import one_blas_thread, raise_if_interrupted, starting_with_nearest_rounding
+from ..common.runtime import one_blas_thread, starting_with_nearest_rounding
 from ..critical.classify import classify
 from ..critical.report import CriticalPoint
 from ..spectrum.draw import plain_numbers, shown_axes
 from ..spectrum.results import format_number
 from ..structure.tables import TINY
-from .facts import Facts, finite_point, measure_facts, nonzero_weight_rows, steps_of
-from .minimize import minimize
+from .facts import (
+    Facts,
+    compare_networks,
+    finite_point,
+    measure_facts,
+    nonzero_weight_rows,
+    steps_of,
+)
 
 # --------------------------------------------------------------------------------------------------
 # Causes: the evidence for each in the facts, and the call that corrects it.
@@ -867,7 +871,7 @@ def diagnose_known_verdict(
     with np.errstate(all="ignore"), one_blas_thread(True):
         facts = measure_facts(ob, theta, steps_of(history), verdict, lost)
         if compare:
-            facts = replace(facts, compared=_compare_networks(facts, seconds))
+            facts = replace(facts, compared=compare_networks(facts, seconds))
         causes: dict[str, Advice] = {}
         for row in CAUSES:
             found = None if row.poor and facts.fits else row.evidence(facts)
@@ -875,26 +879,3 @@ def diagnose_known_verdict(
                 sentence = row.sentence.format(number=format_number(found[0]), f=facts)
                 causes[row.name] = Advice(row.name, *found, sentence, row.call(facts))
     return Diagnosis(list(causes.values()), verdict, facts, time.perf_counter() - started)
-
-
-def _compare_networks(f: Facts, seconds: float | None) -> dict[str, float]:
-    """Return the losses of a linear, a shallower and a wider network on the same rows, by name.
-    They are trained for equal parts of `seconds`, or for at most 5 seconds each if that is None.
-    """
-    first, *hidden, last = f.ob.model.sizes
-    phi = f.ob.model.activation[0] if hidden else "tanh"
-    others: dict[str, tuple[list[int], tuple[str, ...]]] = {"linear": ([first, last], ())}
-    if len(hidden) > 1:
-        others["shallower"] = ([first, max(hidden), last], (phi,))
-    others["wider"] = ([first, *(4 * m for m in hidden or [4]), last], (phi,) * max(1, len(hidden)))
-    share = 5.0 if seconds is None else max(seconds, 1e-2) / len(others)
-    losses = {}
-    for name, (sizes, activation) in others.items():
-        model = type(f.ob.model)(sizes, activation, dtype=f.ob.dtype)
-        ob = f.ob.with_model(model)
-        options: dict[str, Any] = {"max_time": share, "max_iter": 2000, "verdict": False}
-        # The loss may not be finite at the start of such a run.
-        with suppress(NotFiniteError):
-            run = raise_if_interrupted(minimize(ob, model.init(seed=0), "l-bfgs", **options))
-            losses[name] = float(run.fun)
-    return losses

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import SimpleNamespace
@@ -21,12 +22,15 @@ import numpy as np
 
 from ..common.checks import check_positive_int, is_sparse
 from ..common.errors import type_phrase
+from ..common.linalg import NotFiniteError
 from ..common.objectives import call_certificate
 from ..common.read_only import Record
+from ..common.runtime import raise_if_interrupted
 from ..critical.report import CriticalPoint
 from ..structure.parameters import branch_scale, l2_diagonal, merge_equal_rows
 from ..structure.symmetry import saturation_counts
 from ..structure.tables import ACTIVATIONS, LOSSES, TINY, one_hot
+from .minimize import minimize
 
 MAX_SAMPLED_ROWS = 2048  # maximum number of rows whose outputs and activations are computed
 # maximum number of rows in kernel regressions, which need matrices of this size
@@ -657,3 +661,26 @@ def measure_facts(
         and call_certificate(ob, "ray_to_infimum", theta) is not None,
         lost=lost,
     )
+
+
+def compare_networks(f: Facts, seconds: float | None) -> dict[str, float]:
+    """Return the losses of a linear, a shallower and a wider network on the same rows, by name.
+    They are trained for equal parts of `seconds`, or for at most 5 seconds each if that is None.
+    """
+    first, *hidden, last = f.ob.model.sizes
+    phi = f.ob.model.activation[0] if hidden else "tanh"
+    others: dict[str, tuple[list[int], tuple[str, ...]]] = {"linear": ([first, last], ())}
+    if len(hidden) > 1:
+        others["shallower"] = ([first, max(hidden), last], (phi,))
+    others["wider"] = ([first, *(4 * m for m in hidden or [4]), last], (phi,) * max(1, len(hidden)))
+    share = 5.0 if seconds is None else max(seconds, 1e-2) / len(others)
+    losses = {}
+    for name, (sizes, activation) in others.items():
+        model = type(f.ob.model)(sizes, activation, dtype=f.ob.dtype)
+        ob = f.ob.with_model(model)
+        options: dict[str, Any] = {"max_time": share, "max_iter": 2000, "verdict": False}
+        # The loss may not be finite at the start of such a run.
+        with suppress(NotFiniteError):
+            run = raise_if_interrupted(minimize(ob, model.init(seed=0), "l-bfgs", **options))
+            losses[name] = float(run.fun)
+    return losses

@@ -89,7 +89,7 @@ def test_an_error_in_a_network_that_diagnose_compares_reaches_its_user(monkeypat
     infinite loss is left out.
     """
     from fastcurv.common.linalg import NotFiniteError
-    from fastcurv.optimize import diagnose
+    from fastcurv.optimize import facts as diagnose
 
     X = np.linspace(-1, 1, 24).reshape(12, 2)
     ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, 0], "mse")

@@ -611,7 +611,7 @@ def test_networks_interrupted_by_ctrl_c_are_not_compared(monkeypatch, rng):
     def press(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastcurv.optimize.diagnose.minimize", pressed)
+    monkeypatch.setattr("fastcurv.optimize.facts.minimize", pressed)
     X = rng.standard_normal((40, 2))
     ob = fc.Objective(fc.MLP([2, 3, 3, 1]), X, X[:, :1] * X[:, 1:], "mse", l2=1e-3)
     with pytest.raises(KeyboardInterrupt):

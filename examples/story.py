@@ -55,7 +55,7 @@ STORY = {
         "newton_steps",
     ),
     "A fitted network": ("slopes", "left_out", "data_gap"),
-    "Results of papers, reproduced": (
+    "Ten papers, reproduced": (
         "edge_of_stability",
         "straight_line",
         "bent_path",

@@ -212,7 +212,7 @@ def test_papers_are_reproduced_in_twenty_lines(module):
     lines.
     """
     story = module("story")
-    for name in story.STORY["Results of papers, reproduced"]:
+    for name in story.STORY["Ten papers, reproduced"]:
         assert story.docstring(name)[-2].startswith("Paper: "), name
         tree = ast.parse((FOLDER / f"{name}.py").read_text())
         drawn = {"main", "draw_plane", "measure", "barrier", "pixels"}
@@ -273,7 +273,7 @@ def test_the_table_of_papers_has_the_figures_of_the_examples(module):
     """One example by day, all others with their headings nightly."""
     found = found_in_the_table_of_papers()
     assert (
-        list(found) == list(FOUND) == list(module("story").STORY["Results of papers, reproduced"])
+        list(found) == list(FOUND) == list(module("story").STORY["Ten papers, reproduced"])
     )
     numbers = vary("input_covariance", scale="normal")
     assert FOUND["input_covariance"](numbers) == found["input_covariance"]

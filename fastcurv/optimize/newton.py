@@ -452,7 +452,7 @@ class NewtonMR(_KrylovMethod):
         steps = krylov_steps(space)
         if not any(slope < 0 for slope in steps.slopes):
             return (
-                "no step lowers the norm of the gradient: it is orthogonal to the range of the "
+                "no step lowers the gradient norm: the gradient is orthogonal to the range of the "
                 "Hessian"
             )
         found = lower_gradient(

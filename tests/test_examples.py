@@ -272,9 +272,7 @@ def found_in_the_table_of_papers():
 def test_the_table_of_papers_has_the_figures_of_the_examples(module):
     """One example by day, all others with their headings nightly."""
     found = found_in_the_table_of_papers()
-    assert (
-        list(found) == list(FOUND) == list(module("story").STORY["Ten papers, reproduced"])
-    )
+    assert list(found) == list(FOUND) == list(module("story").STORY["Ten papers, reproduced"])
     numbers = vary("input_covariance", scale="normal")
     assert FOUND["input_covariance"](numbers) == found["input_covariance"]
 

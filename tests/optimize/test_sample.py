@@ -135,7 +135,11 @@ def test_sparse_and_streamed_samples_give_the_same_points(ob, kind):
             ValueError,
             "index must be from 0 to 26, the number of parameters, got 27",
         ),
-        ({"index": []}, ValueError, "index must be an int from 0 to n, or several"),
+        (
+            {"index": []},
+            ValueError,
+            "index must be an int from 0 to n or several of them, got an empty list",
+        ),
         ({"index": {0, 1}}, TypeError, "index must be .*got {0, 1}"),
         ({"index": 1, "sources": "descent"}, ValueError, "sources must be 'walk'"),
         ({"sources": {"walk", "descent"}}, TypeError, "sources must be .*got a set"),  # of no order

@@ -78,7 +78,7 @@ def compare(args, numbers):
     fc.show_versions()
     numbers["rows"] = []
     for dtype in args.dtype:
-        peak = fc._engine.fma_peak(dtype, 1)
+        peak = fc._engine.measure_fma_peak(dtype, 1)
         print(f"\n{dtype}: FMA peak of one thread {peak / 1e9:.1f} GF/s\n")
         print(
             f"{'rows x inner x columns':<24}{'ours':>8}{'two terms':>11}{'items':>8}{'sums':>8}"
@@ -112,7 +112,7 @@ def row(rows, inner, columns, dtype, peak, args):
     by_columns = np.pad(A.T, ((0, 0), (0, 128 // A.itemsize)))[:, :rows].T
     B, B2 = (rng.standard_normal((inner, columns)).astype(dtype) for _ in range(2))
     C = np.empty((rows, columns), dtype)
-    product = hooks.product
+    product = hooks.multiply
     expected = A.astype(np.float64) @ B.astype(np.float64)
     bound = 2 * (inner + 1) * np.finfo(dtype).eps * (np.abs(A) @ np.abs(B)).astype(np.float64)
     if not np.all(np.abs(product(A, B, arch=args.arch) - expected) <= bound):

@@ -123,7 +123,7 @@ def variant(workload, dtype, name):
 def leave_out(name):
     """From now on do without one of the ways; None: with all."""
     _engine.force_transposed(0 if name == "across" else -1)
-    _engine.force_pairs(0 if name == "folds" else -1)
+    _engine.force_packed_pairs(0 if name == "folds" else -1)
     _engine.disable_kernels(**WITHOUT.get(name, {}))
 
 

@@ -58,7 +58,7 @@ class Fastcurv(Contender):
         objective = fc.Objective(model, X, y, loss=workload.loss, n_threads=threads)
         hessian, ggn = objective.hessian(theta), objective.ggn(theta)
         self.product = lambda: hessian @ v
-        self.peak = lambda: fc._engine.fma_peak(dtype, threads)
+        self.peak = lambda: fc._engine.measure_fma_peak(dtype, threads)
         return {
             "product": lambda: hessian @ v,
             "product-out": lambda: hessian.product(v, out=out),

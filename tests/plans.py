@@ -21,7 +21,7 @@ def lay_out(across, unpacked=-1, shared=False, folds=-1):
     """
     engine.force_transposed(across, shared)
     engine.force_unpacked(unpacked)
-    engine.force_pairs(folds)
+    engine.force_packed_pairs(folds)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ cdef class Workspace:
         self.sums = np.empty(4 * max(1, set_sweep(&self.sweep, self.rows, self.rows)))
         self.first, self.sweep.out = pointer(self.rows), <double *>pointer(self.sums)
 
-    def begin(self, g):
+    def start(self, g):
         """Start at ``y = 0`` for the gradient ``unit g``. The residual r is set to the scaled
         gradient and the direction p to -r. Return the squared norm of r. `unit` is a power of two;
         it is 1 unless squares of elements of g may overflow or underflow.
@@ -66,7 +66,7 @@ cdef class Workspace:
         self, multiply, double eps, double tolerance, double bound, Py_ssize_t most, stop,
         double thrift, double price
     ):
-        """Run conjugate gradients after `begin`. The algorithm is documented in
+        """Run conjugate gradients after `start`. The algorithm is documented in
         `fastcurv.krylov.solvers.capped_cg`.
 
         Returns
@@ -88,7 +88,7 @@ cdef class Workspace:
         cdef StoppingRule rule = new_stopping_rule(thrift, price)
         for j in range(1, most + 1):
             multiply(self.p, self.Hp)
-            pp, pHp, HpHp = self.curvature()
+            pp, pHp, HpHp = self.direction_products()
             bound = fmax(
                 bound, (sqrt(HpHp) if 1e-30 < HpHp < 1e30 else self.norm_of_Hp()) / sqrt(pp)
             )
@@ -96,7 +96,7 @@ cdef class Workspace:
                 return self.p, pHp / pp, bound, j
             # In exact arithmetic y'r = 0 and (H + 2 eps) y = r - unit g.
             before = rr
-            rr, yy, along, left = self.move(rr / (pHp + 2 * eps * pp), 2 * eps)
+            rr, yy, along, left = self.move_along_direction(rr / (pHp + 2 * eps * pp), 2 * eps)
             along *= self.unit
             yHy = left - along - 2 * eps * yy
             if yHy + eps * yy < 0:
@@ -146,12 +146,14 @@ cdef class Workspace:
             end_signal_watch(before)
         return t.out
 
-    cpdef (double, double, double) curvature(self) except *:
+    cpdef (double, double, double) direction_products(self) except *:
         """Return ``p'p``, ``p'Hp`` and ``||Hp||^2``."""
         cdef double *found = self.sweep_rows(CG_P, 2, CG_P, 2, NULL)
         return found[0], found[1], found[3]
 
-    cpdef (double, double, double, double) move(self, double step, double shift) except *:
+    cpdef (double, double, double, double) move_along_direction(
+        self, double step, double shift
+    ) except *:
         """Compute ``y += step p`` and ``r += step (Hp + shift p)``. Return ``r'r``, ``y'y``,
         ``y'g`` and ``y'r``.
         """

@@ -278,7 +278,7 @@ cdef class Rows:
         if weight is not None:
             D.weight = pointer(weight)
 
-    def reweighted(self, weight):
+    def with_weight(self, weight):
         """Return a Rows object with other weights (N,), or None for no weights. It shares all other
         arrays and the padded form of X.
         """
@@ -326,7 +326,7 @@ cdef class Rows:
         t.step = max(1, COPY_PART_BYTES // (D.ldx * K.real_bytes))
         return fill_block(t, threads, (t.rows + t.step - 1) // t.step)
 
-    cdef int renew(self, X, y, labels, weight, const fc_table *K, int threads) except -1:
+    cdef int replace_rows(self, X, y, labels, weight, const fc_table *K, int threads) except -1:
         """Replace the data by other data of equal kinds and shapes, and overwrite the padded form
         of X. Return True if X was copied and its sums of squares show that all elements are finite.
         """

@@ -299,7 +299,7 @@ cdef class Ritz:
                 out[i] += self.dense[j * m + i] * y[j]
         return 0
 
-    cdef object vectors(self, Py_ssize_t k, const Py_ssize_t *which):
+    cdef object eigenvectors(self, Py_ssize_t k, const Py_ssize_t *which):
         """Return the eigenvectors of the k eigenvalues with the indices `which`, as rows (k, m)."""
         cdef Py_ssize_t m = self.m, i, j, lanes
         lanes = (k + FC_ROTATED_COLUMNS - 1) // FC_ROTATED_COLUMNS * FC_ROTATED_COLUMNS
@@ -346,7 +346,7 @@ cdef Py_ssize_t count_at_low_end(
     return low
 
 
-def wanted(values, Py_ssize_t k, str which):
+def wanted_indices(values, Py_ssize_t k, str which):
     """Return the ascending indices (k,) of the k wanted eigenvalues among the ascending `values`
     (m,). If k > m, return all m indices.
     """
@@ -367,7 +367,7 @@ cdef enum:
     REFLECTOR_BLOCK_SIZE = 32     # Householder reflectors applied in one block
 
 
-def symmetrised(P):
+def scaled_symmetric_part(P):
     """Divide P (n, n) by a power of two that brings its largest entry near 1, and return its
     symmetric part.
 
@@ -395,7 +395,7 @@ def symmetrised(P):
     cdef double largest = max_abs(size, p), unit, one, skew = 0
     cdef int exponent = 0
     if not isfinite(largest):
-        raise NotFiniteError(NOT_FINITE)
+        raise NotFiniteError(NOT_FINITE_MESSAGE)
     frexp(largest, &exponent)
     scaled, mean = np.empty((2, n, n))
     cdef double *s = <double *>pointer(scaled) if size else NULL
@@ -417,7 +417,7 @@ def symmetrised(P):
     return scaled, mean, exponent, sqrt(skew)
 
 
-def residuals(S, values, rows):
+def residual_norms(S, values, rows):
     """Return the residual norms ``||S v - value v||`` (k,) for the rows v of `rows` (k, n) and the
     corresponding `values` (k,). All arrays are float64; entries of S (n, n) are at most about 1.
     """
@@ -482,7 +482,7 @@ cdef class Tridiagonal:
                 self.squares += a[i] * a[i]
             dsytrd("L", &n, a, &n, d, d + n, d + 2 * n, room, &lwork, &info)
 
-    def values(self):
+    def eigenvalues(self):
         """Return all eigenvalues (n,) in ascending order, or None if the iteration does not
         converge.
         """
@@ -491,7 +491,7 @@ cdef class Tridiagonal:
             return None
         return array_from_doubles(self.n, self.found.values)
 
-    def vectors(self, at):
+    def eigenvectors(self, at):
         """Return the eigenvectors of the eigenvalues with the indices `at`, as orthonormal rows (k,
         n).
         """
@@ -499,7 +499,7 @@ cdef class Tridiagonal:
         cdef int n = self.n, info = 0, k = len(at), lwork = n * REFLECTOR_BLOCK_SIZE
         if self.found.m != n or not all((at >= 0) & (at < n)):
             raise ValueError(f"at must be indices of the {n} values computed before, got {at}.")
-        rows, work = self.found.vectors(k, <Py_ssize_t *>pointer(at)), np.empty(lwork)
+        rows, work = self.found.eigenvectors(k, <Py_ssize_t *>pointer(at)), np.empty(lwork)
         cdef double *z = <double *>pointer(rows)
         cdef double *a = <double *>pointer(self.A)
         cdef double *tau = <double *>pointer(self.tau)

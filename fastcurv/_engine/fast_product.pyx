@@ -9,17 +9,17 @@ empty = np.empty
 
 cdef class FastProduct:
     """Operator products on contiguous vectors with little overhead. If `plan` is None, no fast
-    product is available. Attribute `count` is the number of products computed.
+    product is available. Attribute `n_products` is the number of products computed.
     """
     cdef Plan plan
     cdef Kind kind
     cdef bint l2
     cdef object dtype
     cdef Py_ssize_t n
-    cdef public Py_ssize_t count
+    cdef public Py_ssize_t n_products
 
     def __init__(self, Plan plan, str kind, bint l2):
-        self.plan, self.kind, self.l2, self.count = plan, PRODUCT_KINDS[kind], l2, 0
+        self.plan, self.kind, self.l2, self.n_products = plan, PRODUCT_KINDS[kind], l2, 0
         if plan is not None:
             self.n, self.dtype = plan.P.n, plan.dtype
 
@@ -34,10 +34,10 @@ cdef class FastProduct:
         memset(&job, 0, sizeof(job))
         job.stages, job.kind, job.v, job.l2 = PRODUCT, self.kind, v, plan.l2 if self.l2 else 0
         plan.apply_to_vectors(&job, 1, out, None)
-        self.count += 1
+        self.n_products += 1
         return 0
 
-    def take(self, v, out=None):
+    def multiply(self, v, out=None):
         """Return the product of the operator with v (n,), in `out` or in a new array. Return None,
         without computing anything, if no fast product is available, if v or out is not a
         contiguous, aligned vector of the operator's dtype, or if v and out share memory.
@@ -79,5 +79,5 @@ cdef class FastMatrixProduct(FastProduct):
     cdef int apply(self, char *v, char *out) except -1:
         with nogil:
             self.K.symmetric(self.n, self.at, self.n, v, out)
-        self.count += 1
+        self.n_products += 1
         return 0

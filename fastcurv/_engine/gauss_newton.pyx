@@ -241,7 +241,7 @@ cdef class CurvatureMatrix:
         free(self.exponents)
         free(self.parts)
 
-    def matrix(self, out):
+    def write_matrix(self, out):
         """Write the Gauss-Newton matrix or the Hessian at the plan's theta, without the l2 penalty,
         to `out`, a contiguous (n, n) array of doubles. Return False, with undefined entries in
         `out`, if entries of the Hessian would overflow or underflow.

@@ -438,7 +438,7 @@ def input_derivatives(
     order : 1 or 2
         2: also compute the Hessian, of each output or, with weights, of their linear combination.
     threads : int
-        Maximum number of threads; 0: `default_threads`, if there are enough rows.
+        Maximum number of threads; 0: `default_n_threads`, if there are enough rows.
 
     Returns
     -------
@@ -501,7 +501,7 @@ def input_derivatives(
         t.lde, t.lds = padded_ld(t.rows * t.parts, t.size), padded_ld(t.d_in, t.size)
         if N <= t.rows or N * n * numbers < THREADED_MIN_MULTIPLY_ADDS:
             threads = 1
-        threads = threads or default_threads()
+        threads = threads or default_n_threads()
         t.room = <InputWorkspace *>calloc(
             threads, sizeof(InputWorkspace) + 3 * t.n_layers * sizeof(char *)
         )

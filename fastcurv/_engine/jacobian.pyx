@@ -56,7 +56,7 @@ cdef class RowJacobian:
     def __dealloc__(self):
         free(self.a)
 
-    def write(self, Py_ssize_t first, Py_ssize_t count, out):
+    def write_rows(self, Py_ssize_t first, Py_ssize_t count, out):
         """Write the rows of the samples [first, first + count) to `out` (count * d_out, n),
         contiguous and of the plan's dtype.
         """

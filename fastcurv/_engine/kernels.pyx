@@ -71,7 +71,7 @@ def set_arch(str name):
     return before
 
 
-def summation(arch=None, dtype="float64"):
+def summation_order(arch=None, dtype="float64"):
     """Return the order of summation of a kernel table, from which rounding bounds are derived.
 
     A chain is a sequence of additions to one accumulator. In a chain of L numbers, each number
@@ -130,7 +130,7 @@ def summation(arch=None, dtype="float64"):
 
     Examples
     --------
-    >>> summation("reference")["slice"]
+    >>> summation_order("reference")["slice"]
     0
     """
     cdef const fc_table *K = find_table(arch or chosen_arch())
@@ -167,7 +167,7 @@ cdef void run_peak_part(void *context, Py_ssize_t part, int member) noexcept nog
     c.flops[part] = c.K.peak(c.count, &c.sink[part][0])
 
 
-def fma_peak(dtype="float32", int threads=1, arch=None, int rounds=20):
+def measure_fma_peak(dtype="float32", int threads=1, arch=None, int rounds=20):
     """Measure the peak rate of multiply-adds in registers, in flops per second. The result is the
     best of `rounds` runs of a few milliseconds each.
     """

@@ -218,7 +218,7 @@ cdef double solve_diagonal_problem(
     return multiplier
 
 
-def small_problem(str problem, values, linear, double parameter):
+def solve_small_problem(str problem, values, linear, double parameter):
     """Solve one of `SMALL_PROBLEMS` for ascending eigenvalues `values` and the gradient `linear`,
     both (m,).
 
@@ -305,14 +305,14 @@ cdef class Space:
     cdef readonly object dtype
     # Python code may replace rows and T. lacking: coordinates, in the pending rows, of the last
     # solution's residual, or None.
-    cdef public object rows, T, multiply, lacking
+    cdef public object rows, T, multiply, residual_coordinates
     cdef readonly object product
     cdef public Py_ssize_t m, p, n_starts
-    # tridiagonal: True if T is tridiagonal, which a single start vector guarantees. follow: True
-    # once `extend` has multiplied the direction of a residual.
-    cdef public bint tridiagonal, follow
+    # tridiagonal: True if T is tridiagonal, which a single start vector guarantees.
+    # has_multiplied_residual: True once `extend` has multiplied the direction of a residual.
+    cdef public bint tridiagonal, has_multiplied_residual
     cdef public double gamma
-    cdef readonly double size   # largest |eigenvalue| at the last diagonalisation
+    cdef readonly double max_abs_eigenvalue   # largest |eigenvalue| at the last diagonalisation
     cdef Py_ssize_t known       # number of rows for which T is diagonalised, or -1
     cdef Ritz found
     cdef Scratchpad small
@@ -321,8 +321,8 @@ cdef class Space:
     cdef double *y
     cdef double *measured
     # Properties of the last solution y of a small problem: multiplier and length as in
-    # `small_problem`, predicted decrease, and norm of the residual's component outside the span of
-    # the rows Q[:m].
+    # `solve_small_problem`, predicted decrease, and norm of the residual's component outside the
+    # span of the rows Q[:m].
     cdef double multiplier, length, gain, outer_norm
     cdef Sweep sweep            # a sweep over all rows and the product
     cdef object scratch
@@ -374,7 +374,7 @@ cdef class Space:
         cdef int exponent
         cdef fc_watch before
         self.multiply, self.m, self.p, self.known = multiply, 0, 0, -1
-        self.lacking, self.follow = None, False
+        self.residual_coordinates, self.has_multiplied_residual = None, False
         for vector in (first, *others):
             np.copyto(self.product, vector, casting="same_kind")
             exponent = self.scale_near_one(w)
@@ -543,11 +543,11 @@ cdef class Space:
         self.measured = self.linear + 3 * m
         for i in range(m):
             self.linear[i] = self.gamma * found.first[i]
-        self.size = fmax(fabs(found.values[0]), fabs(found.values[m - 1]))
+        self.max_abs_eigenvalue = fmax(fabs(found.values[0]), fabs(found.values[m - 1]))
         self.known = m
         return 0
 
-    def ritz(self):
+    def ritz_pairs(self):
         """Return the ascending eigenvalues (m,) and the eigenvectors (m, m) of T. They are stored
         until the space grows.
         """
@@ -555,7 +555,7 @@ cdef class Space:
         at = np.arange(self.m)
         if not self.m:
             return np.empty(0), np.empty((0, 0))
-        vectors = self.found.vectors(self.m, <Py_ssize_t *>pointer(at))
+        vectors = self.found.eigenvectors(self.m, <Py_ssize_t *>pointer(at))
         return array_from_doubles(self.m, self.found.values), vectors.T
 
     def linear_term(self):
@@ -576,7 +576,7 @@ cdef class Space:
         for i in range(self.p):
             out[i] = dot_doubles(self.m, self.at + (self.m + i) * self.ld, z)
         if self.p > 1:
-            self.lacking = lacking[: self.p]
+            self.residual_coordinates = lacking[: self.p]
         return safe_norm(self.p, out)
 
     cdef double outer_residual_norm_of_ritz(self, const double *y) except? -1:
@@ -591,7 +591,7 @@ cdef class Space:
         self.found.combine_eigenvectors(y, self.base)
         return self.outer_residual_norm(self.base)
 
-    def residual(self, y):
+    def residual_norm(self, y):
         """Return the norm of the component of ``H Q' y`` outside the span of the rows, for y (m,)
         in the coordinates of the rows Q.
 
@@ -723,7 +723,7 @@ cdef class Space:
             ends, stop_called = self.is_exhausted() or m >= limit or stop(), True
             if parameter is None:
                 self.diagonalise()
-                parameter = 0.1 * self.size or 1.0
+                parameter = 0.1 * self.max_abs_eigenvalue or 1.0
             chosen = min(<double>parameter, MAX_STEP_LENGTH) if which == TRUST_REGION else parameter
             factored = self.tridiagonal and m > ALWAYS_DIAGONALISE_MAX_ROWS
             factored = factored and self.solve_by_factorisation(which, chosen)

@@ -10,12 +10,12 @@ and err.
 
 A step orthogonalises the new vector only against its two predecessors. The components along older
 vectors start at rounding level and grow from step to step in a way that can be estimated from T
-(Simon 1984). Steps are collected in a batch as long as the estimate stays below `contamination`.
-Then the whole batch is orthogonalised against all older vectors in two sweeps. The effect on T that
-is neglected is of second order, namely the square of these components, and is added to err. If only
-T is needed (`semi`), only the last two rows of a batch are orthogonalised, from which the
-recurrence continues as if all rows had been. As long as the rows are orthonormal to ``sqrt(eps)``,
-T then equals, to rounding, that of an orthonormal basis (Simon 1984).
+(Simon 1984). Steps are collected in a batch as long as the estimate stays below
+`orthogonality_tol`. Then the whole batch is orthogonalised against all older vectors in two sweeps.
+The effect on T that is neglected is of second order, namely the square of these components, and is
+added to err. If only T is needed (`semiorthogonal`), only the last two rows of a batch are
+orthogonalised, from which the recurrence continues as if all rows had been. As long as the rows are
+orthonormal to ``sqrt(eps)``, T then equals, to rounding, that of an orthonormal basis (Simon 1984).
 
 Products may come from any operator; those of a plan or of a small matrix need no Python call.
 Ctrl-C takes effect only during a product, so the work between two products is never interrupted.
@@ -39,7 +39,9 @@ cdef double PRODUCT_ERROR_EPS = 4
 cdef double MAX_CANCELLATION_RATIO = 1e-2
 # Multiplier of a linear congruential generator (Knuth).
 cdef unsigned long long LCG_MULTIPLIER = 6364136223846793005
-NOT_FINITE = "products with the operator must be finite for finite vectors, got NaN or infinity."
+NOT_FINITE_MESSAGE = (
+    "products with the operator must be finite for finite vectors, got NaN or infinity."
+)
 
 
 # --- the recurrence -------------------------------------------------------------------------------
@@ -48,28 +50,28 @@ cdef class LanczosRecurrence:
     """The Lanczos recurrence for single vectors: steps, reorthogonalisation and restarts.
 
     The basis has m multiplied and p pending rows, of at most `capacity` in a space of dimension
-    `dimension`. The first `clean` rows are orthonormal to rounding. Products of later rows have
-    components along the first `locked` rows, which each step measures and removes. New rows are
+    `dimension`. The first `n_clean` rows are orthonormal to rounding. Products of later rows have
+    components along the first `n_locked` rows, which each step measures and removes. New rows are
     also orthogonalised against the rows of `against`, which are not part of the basis; the last
-    `aside` of these are rows set aside by a search. The components of products along these rows are
-    in `leak`. A step orthogonalises its product against the rows from `reach` on. `scale` is the
-    largest |Ritz value| so far, `noise` the measured error of a product, `contamination` the
-    largest permitted component of a new row along older ones, and `ghosts` the largest component
-    found.
+    `n_aside` of these are rows set aside by a search. The components of products along these rows
+    are in `deflation_coupling`. A step orthogonalises its product against the rows from `reach` on.
+    `scale` is the largest |Ritz value| so far, `noise` the measured error of a product,
+    `orthogonality_tol` the largest permitted component of a new row along older ones, and
+    `max_orthogonality_loss` the largest component found.
     """
     cdef readonly Py_ssize_t n
     cdef readonly object dtype
     cdef readonly double eps
-    cdef public object rows, T, err, leak, against, product
-    cdef public Py_ssize_t m, p, clean, reach, locked, capacity, dimension, aside, n_products
+    cdef public object rows, T, err, deflation_coupling, against, product
+    cdef public Py_ssize_t m, p, n_clean, reach, n_locked, capacity, dimension, n_aside, n_products
     cdef int exponent           # products are scaled by 2^-exponent; T is not scaled
     cdef readonly double unit   # 2^exponent, the factor that undoes the scaling of products
-    cdef public bint tridiagonal, semi
-    cdef public double contamination, scale, noise, ghosts
+    cdef public bint tridiagonal, semiorthogonal
+    cdef public double orthogonality_tol, scale, noise, max_orthogonality_loss
     cdef FastProduct times      # fast products of the operator, or None
     cdef Ritz found
     cdef double lost            # estimated loss of orthogonality of the pending row
-    cdef bint followed          # True if `along` holds the estimates for rows m - 1 and m
+    cdef bint has_loss_estimates          # True if `along` holds the estimates for rows m - 1 and m
     # (3, apart) ring buffer of estimated components of the last rows along all rows
     cdef object along
     cdef double *trail
@@ -87,7 +89,8 @@ cdef class LanczosRecurrence:
     cdef object errors          # copy of err after the last restart
     # bound on the Frobenius norm of the rows of F from before the last restart
     cdef double joint
-    # arguments of `follow`; None if products are orthogonalised against the locked rows themselves
+    # arguments of `set_locked_direction`; None if products are orthogonalised against the locked
+    # rows themselves
     cdef object echo, coupled
     cdef double echo_error
     cdef int echo_exponent
@@ -116,17 +119,17 @@ cdef class LanczosRecurrence:
         self.q = pointer(self.rows)
         if (
             last is not None and last[0] is self.rows and last[1] is self.against
-            and last[2] is self.T and last[3] is self.err and last[4] is self.leak
+            and last[2] is self.T and last[3] is self.err and last[4] is self.deflation_coupling
         ):
             return 0
         self.parts = set_sweep(&self.sweep, self.rows, self.rows)
         self.line = self.sweep.ldq
         self.off, self.l, self.taken = NULL, NULL, len(self.against)
         if self.taken:
-            self.off, self.l = pointer(self.against), <double *>pointer(self.leak)
+            self.off, self.l = pointer(self.against), <double *>pointer(self.deflation_coupling)
         self.t, self.ld = <double *>pointer(self.T), self.T.shape[1]
-        self.e, self.leaks = <double *>pointer(self.err), self.leak.shape[1]
-        self.arrays = (self.rows, self.against, self.T, self.err, self.leak)
+        self.e, self.leaks = <double *>pointer(self.err), self.deflation_coupling.shape[1]
+        self.arrays = (self.rows, self.against, self.T, self.err, self.deflation_coupling)
         return 0
 
     cdef char *row_address(self, Py_ssize_t i) noexcept nogil:
@@ -213,15 +216,15 @@ cdef class LanczosRecurrence:
 
     # --- start rows -------------------------------------------------------------------------------
 
-    def empty(self):
+    def discard_basis(self):
         """Discard the basis. The number of products, the scale and the noise are kept."""
         cdef Py_ssize_t i
         self.update_pointers()
         self.clear_projection(0, self.m + self.p)
         for i in range(len(self.err)):
             self.e[i] = 0
-        self.m = self.p = self.clean = self.reach = self.locked = 0
-        self.tridiagonal, self.lost, self.followed, self.echo = True, 0, False, None
+        self.m = self.p = self.n_clean = self.reach = self.n_locked = 0
+        self.tridiagonal, self.lost, self.has_loss_estimates, self.echo = True, 0, False, None
         self.errors, self.joint = np.empty(0), 0
 
     cdef void clear_projection(self, Py_ssize_t first, Py_ssize_t end) noexcept:
@@ -233,7 +236,7 @@ cdef class LanczosRecurrence:
             else:
                 memset(self.t + i * self.ld + first, 0, (end - first) * sizeof(double))
 
-    def drop_block(self):
+    def drop_pending_rows(self):
         """Discard the pending rows. Add the norms of their couplings with the multiplied rows to
         err.
         """
@@ -264,10 +267,10 @@ cdef class LanczosRecurrence:
             self.e[j] += gone[j]
             most = fmax(most, gone[j])
         if most > 10 * self.noise:
-            self.locked, self.echo = self.m, None
+            self.n_locked, self.echo = self.m, None
         self.clear_projection(self.m, min(self.m + self.p, self.ld))
 
-    def follow(self, w, echo, coupled, double error):
+    def set_locked_direction(self, w, echo, coupled, double error):
         """Declare that the products of the locked rows have, outside the basis, the direction of
         the unit vector w with coefficients `coupled` (locked,), except for components whose joint
         norm is at most `error`.
@@ -276,13 +279,13 @@ cdef class LanczosRecurrence:
         the locked rows. They are removed by two sweeps over one vector each, w and `echo` (the sum
         of the locked rows times ``coupled / unit``), instead of two sweeps over all locked rows.
         """
-        self.coupled = as_float64_vector(coupled, self.locked).copy()
+        self.coupled = as_float64_vector(coupled, self.n_locked).copy()
         self.echo = np.stack([w, echo]).astype(self.dtype, copy=False)
         if self.echo.shape != (2, self.n):
             raise ValueError(f"echo must have shape (2, {self.n}), got {self.echo.shape}.")
         self.echo_exponent, self.echo_error = self.exponent, error
 
-    def append(self, W):
+    def replace_pending_rows(self, W):
         """Replace the pending rows by the rows `W (p, n)`, which must be finite. Rows that depend
         linearly on others are omitted. Return the number of pending rows.
 
@@ -294,7 +297,7 @@ cdef class LanczosRecurrence:
         if np.shape(W)[1:] != (self.n,):
             raise ValueError(f"rows must have shape (p, {self.n}), got {np.shape(W)}.")
         W = np.ascontiguousarray(W, self.dtype)
-        self.drop_block()
+        self.drop_pending_rows()
         for one in W:
             if self.m + self.p >= min(self.capacity + 1, self.dimension):
                 break
@@ -314,17 +317,17 @@ cdef class LanczosRecurrence:
                 if self.taken:
                     self.orthogonalise(self.off, self.taken, new, 1)
             self.p += 1
-        self.clean, self.reach = self.m + self.p, self.m
+        self.n_clean, self.reach = self.m + self.p, self.m
         self.tridiagonal = self.tridiagonal and self.p <= 1
-        self.forget_loss()
-        self.widen_projection(self.clean)
+        self.reset_loss_estimate()
+        self.enlarge_projection(self.n_clean)
         return self.p
 
-    def forget_loss(self):
+    def reset_loss_estimate(self):
         """Reset the estimate of the loss of orthogonality, after all rows have been
         orthonormalised.
         """
-        self.lost, self.followed = 0, False
+        self.lost, self.has_loss_estimates = 0, False
 
     # --- products ---------------------------------------------------------------------------------
 
@@ -362,7 +365,7 @@ cdef class LanczosRecurrence:
         # limits `exponent` so that 2^-exponent is representable
         cdef int most = 1000 if wide else 4 * window - 2
         if not isfinite(largest):
-            raise NotFiniteError(NOT_FINITE)
+            raise NotFiniteError(NOT_FINITE_MESSAGE)
         self.exponent = 0
         frexp(largest, &self.exponent)
         if abs(self.exponent) <= window:
@@ -371,7 +374,7 @@ cdef class LanczosRecurrence:
         self.unit = ldexp(1.0, self.exponent)
         return 0
 
-    def bring_into_range(self, W):
+    def divide_by_unit(self, W):
         """Divide rows of products by `unit`, which is chosen from the first nonzero row."""
         cdef Py_ssize_t i
         if self.scale == 0:
@@ -393,11 +396,11 @@ cdef class LanczosRecurrence:
         until = min(until, len(self.err) - 1)
         while self.p == 1 and self.m < until and (now_ns() - begun) * 1e-9 < seconds:
             if self.m + 2 > self.ld:
-                self.widen_projection(self.m + 2)
+                self.enlarge_projection(self.m + 2)
                 self.update_pointers()
             self.take_step()
 
-    def widen_projection(self, Py_ssize_t rows):
+    def enlarge_projection(self, Py_ssize_t rows):
         """Enlarge T to at least this many rows."""
         cdef Py_ssize_t before = len(self.T), now_ = min(max(rows, 2 * before), len(self.err))
         if rows > before:
@@ -424,7 +427,7 @@ cdef class LanczosRecurrence:
             beta = self.orthogonalise_next(j, low, c)
         size = safe_norm(count, c)
         if not isfinite((size + beta) * self.unit):
-            raise NotFiniteError(NOT_FINITE)
+            raise NotFiniteError(NOT_FINITE_MESSAGE)
         if beta <= 0.1 * size or count > 2:
             again = self.inner_products(self.row_address(low), count, w, 1)
             c[count - 1] += again[count - 1]
@@ -435,7 +438,7 @@ cdef class LanczosRecurrence:
         # how asymmetric the operator is.
         for i in range(count - 1):
             one = c[i] * self.unit
-            if low == 0 and self.locked:
+            if low == 0 and self.n_locked:
                 self.t[i * self.ld + j] = self.t[j * self.ld + i] = one
             else:
                 gap = hypot(gap, one - self.t[(low + i) * self.ld + j])
@@ -449,14 +452,14 @@ cdef class LanczosRecurrence:
 
     cdef double orthogonalise_next(self, Py_ssize_t j, Py_ssize_t low, double *c) except? -1:
         """Orthogonalise row j + 1 against rows `low` to j, with coefficients c, then against locked
-        rows, and then against the rows of `against`, with coefficients in `leak`. Return the norm
-        of the remainder.
+        rows, and then against the rows of `against`, with coefficients in `deflation_coupling`.
+        Return the norm of the remainder.
 
         Row j has components of rounding size along locked rows and along the rows of `against`. If
         these two groups came first, subtracting row j afterwards would restore such components, and
         dividing by the norm of the remainder would amplify them, twentyfold for a narrow spectrum.
         """
-        cdef Py_ssize_t locked = min(self.locked, low), i, count = j + 1 - low
+        cdef Py_ssize_t locked = min(self.n_locked, low), i, count = j + 1 - low
         cdef char *w = self.row_address(j + 1)
         cdef double *along
         cdef double part, square
@@ -485,13 +488,13 @@ cdef class LanczosRecurrence:
 
     cdef int append_or_end(self, Py_ssize_t j, Py_ssize_t low, char *w, double beta) except -1:
         """Make w the next row, or end the recurrence if w is only rounding."""
-        if beta <= 30 * self.noise and self.clean:
+        if beta <= 30 * self.noise and self.n_clean:
             self.restore_orthogonality(j + 1)
             beta = self.orthogonalise(self.q, j + 1, w, 2) * self.unit
         self.m, self.p, self.reach = j + 1, 0, j
         if beta <= 3 * self.noise or j + 1 >= self.dimension:
             self.e[j] += beta if j + 1 < self.dimension else 0.0
-            self.clean = min(self.clean, self.m)
+            self.n_clean = min(self.n_clean, self.m)
             return self.restore_orthogonality(-1)
         self.divide_row(w, beta / self.unit)
         # Cancellation has amplified the components along the rows of `against`.
@@ -500,7 +503,7 @@ cdef class LanczosRecurrence:
         self.t[j * self.ld + j + 1] = self.t[(j + 1) * self.ld + j] = beta
         self.p = 1
         self.estimate_orthogonality_loss(j, low, beta)
-        if self.lost > self.contamination or j + 2 - self.clean >= MAX_BATCH_ROWS or j < 2:
+        if self.lost > self.orthogonality_tol or j + 2 - self.n_clean >= MAX_BATCH_ROWS or j < 2:
             self.restore_orthogonality(-1)
         return 0
 
@@ -513,7 +516,7 @@ cdef class LanczosRecurrence:
         with signs that always add up it would be 20 to 200 times the actual loss. The estimate only
         decides when to reorthogonalise, which measures the actual loss.
         """
-        cdef Py_ssize_t end = j + 1, i, ld = self.ld, locked = min(self.locked, low)
+        cdef Py_ssize_t end = j + 1, i, ld = self.ld, locked = min(self.n_locked, low)
         cdef double *t = self.t
         cdef double own = t[j * (ld + 1)], back = t[(j - 1) * ld + j] if j else 0
         cdef double root = sqrt(<double>end), spread = self.noise / (beta * root), off_diagonal = 0
@@ -530,7 +533,7 @@ cdef class LanczosRecurrence:
         before = self.trail + self.phase % 3 * self.apart
         here = self.trail + (self.phase + 1) % 3 * self.apart
         ahead = self.trail + (self.phase + 2) % 3 * self.apart
-        if not self.followed:   # so far all rows are orthonormal to rounding
+        if not self.has_loss_estimates:   # so far all rows are orthonormal to rounding
             for i in range(end):
                 before[i] = here[i] = self.eps / root
             here[j] = 1
@@ -555,72 +558,73 @@ cdef class LanczosRecurrence:
                 ahead[i] = spread
         lost, most = safe_norm(end, ahead), (self.scale + fabs(own)) / beta
         most = fmin(lost / self.lost, most) if self.lost else most
-        self.lost = INFINITY if lost * most > self.contamination else lost
+        self.lost = INFINITY if lost * most > self.orthogonality_tol else lost
         ahead[end] = 1
         self.phase += 1
-        self.followed = True
+        self.has_loss_estimates = True
         return 0
 
     # --- reorthogonalisation ----------------------------------------------------------------------
 
     def reorthogonalise(self):
-        """Restore the orthogonality of the rows after `clean`, including the pending rows."""
+        """Restore the orthogonality of the rows after `n_clean`, including the pending rows."""
         self.update_pointers()
         self.restore_orthogonality(-1)
 
     cdef int restore_orthogonality(self, Py_ssize_t multiplied) except -1:
-        """Restore the orthogonality of the rows after `clean`. The argument `multiplied` is the
+        """Restore the orthogonality of the rows after `n_clean`. The argument `multiplied` is the
         number of rows for whose products T has columns; a negative number stands for m.
         """
-        cdef Py_ssize_t end = self.m + self.p, first = self.clean, s, i, found
+        cdef Py_ssize_t end = self.m + self.p, first = self.n_clean, s, i, found
         cdef bint pending = self.p == 1 and self.m
         cdef double beta = safe_norm(self.m, self.t + self.m * self.ld) if pending else 0
-        cdef double most, worst = self.contamination, wrong = 0
+        cdef double most, worst = self.orthogonality_tol, wrong = 0
         cdef double *C
         cdef char *P
         cdef int _k
         multiplied = self.m if multiplied < 0 else multiplied
-        if self.clean < end:
-            if self.semi and end - 2 > first:
-                self.clean = end - 2
-            P, s = self.row_address(self.clean), end - self.clean
+        if self.n_clean < end:
+            if self.semiorthogonal and end - 2 > first:
+                self.n_clean = end - 2
+            P, s = self.row_address(self.n_clean), end - self.n_clean
             for _k in range(3):
                 # Components along the deflated vectors grow like any other loss of orthogonality.
                 if self.taken:
                     self.subtract_multiples(
                         self.off, self.taken, P, s, self.inner_products(self.off, self.taken, P, s)
                     )
-                C = self.small.reserve(s * self.clean + 3 * s * s + s)
-                found = s * (self.clean + s)
+                C = self.small.reserve(s * self.n_clean + 3 * s * s + s)
+                found = s * (self.n_clean + s)
                 memcpy(
-                    C, self.run_sweep(sweep_dots_and_gram, self.q, self.clean, P, s, NULL, found),
+                    C, self.run_sweep(sweep_dots_and_gram, self.q, self.n_clean, P, s, NULL, found),
                     found * sizeof(double)
                 )
                 self.orthonormalise_batch(P, s, C)
                 self.correct_projection(C, multiplied)
-                most = self.record_correction(s, C, multiplied, self.clean == first)
-                wrong += C[s * self.clean + 3 * s * s + s - 1] ** 2 * self.scale
+                most = self.record_correction(s, C, multiplied, self.n_clean == first)
+                wrong += C[s * self.n_clean + 3 * s * s + s - 1] ** 2 * self.scale
                 worst = fmax(worst, most)
                 if most <= 1e-3:
                     break
-            for i in range(first, self.clean):  # with `semi`, these rows remain unorthogonalised
+            # with `semiorthogonal`, these rows remain unorthogonalised
+            for i in range(first, self.n_clean):
                 self.e[i] += worst * worst * self.scale
-            self.clean = end
+            self.n_clean = end
             if pending and safe_norm(self.m, self.t + self.m * self.ld) <= 3 * self.noise:
                 self.e[self.m - 1] += beta  # the remainder is only rounding, so the recurrence ends
-                self.p, self.clean = 0, self.m
+                self.p, self.n_clean = 0, self.m
             elif pending:
                 self.e[self.m - 1] += wrong
                 self.e[self.m] += wrong
-        self.forget_loss()
+        self.reset_loss_estimate()
         return 0
 
     cdef void correct_projection(self, const double *C, Py_ssize_t end) noexcept:
-        """Correct T and `leak` for the components C of the batch along the clean rows. The
-        components change the measured coupling to locked rows and to `against`, and the change may
-        be far larger than the loss of orthogonality.
+        """Correct T and `deflation_coupling` for the components C of the batch along the clean
+        rows. The components change the measured coupling to locked rows and to `against`, and the
+        change may be far larger than the loss of orthogonality.
         """
-        cdef Py_ssize_t first = self.clean, locked = min(self.locked, first), i, j, ld = self.ld
+        cdef Py_ssize_t first = self.n_clean, locked = min(self.n_locked, first), i, j, ld = self.ld
         # number of locked rows whose coupling was not measured, because `echo` replaces them
         cdef Py_ssize_t unmeasured = 0 if self.echo is None else locked
         cdef double error
@@ -644,7 +648,7 @@ cdef class LanczosRecurrence:
         matrix of P. On return, the lower triangle of the Gram matrix is that of the remainders, and
         is followed by the triangular matrix R (s, s) that orthonormalises them and by -R.
         """
-        cdef Py_ssize_t first = self.clean, i, j
+        cdef Py_ssize_t first = self.n_clean, i, j
         cdef double *gram = C + s * first
         cdef double *R = gram + s * s
         cdef double *minus = R + s * s
@@ -652,7 +656,7 @@ cdef class LanczosRecurrence:
             for j in range(i + 1):
                 gram[i * s + j] -= dot_doubles(first, C + i * first, C + j * first)
         if not whiten(s, gram, R, minus):
-            raise NotFiniteError(NOT_FINITE)
+            raise NotFiniteError(NOT_FINITE_MESSAGE)
         for i in range(s * s):
             minus[i] = -R[i]
         self.sweep.transform = minus
@@ -662,11 +666,11 @@ cdef class LanczosRecurrence:
     cdef double record_correction(
         self, Py_ssize_t s, double *C, Py_ssize_t end, bint whole
     ) except? -1:
-        """Record the effect of `orthonormalise_batch` in T, `leak` and err. Return the largest loss
-        of orthogonality found. The argument `whole` is True if the batch directly follows the clean
-        rows.
+        """Record the effect of `orthonormalise_batch` in T, `deflation_coupling` and err. Return
+        the largest loss of orthogonality found. The argument `whole` is True if the batch directly
+        follows the clean rows.
         """
-        cdef Py_ssize_t first = self.clean, i, j, k, ld = self.ld
+        cdef Py_ssize_t first = self.n_clean, i, j, k, ld = self.ld
         cdef double *gram = C + s * first
         cdef double *R = gram + s * s
         cdef double *lost = R + 2 * s * s
@@ -682,9 +686,11 @@ cdef class LanczosRecurrence:
         for i in range(s):
             lost[i] = hypot(safe_norm(first, C + i * first), inside)
             for j in range(first):
-                self.ghosts = fmax(self.ghosts, fabs(C[i * first + j]))
+                self.max_orthogonality_loss = fmax(
+                    self.max_orthogonality_loss, fabs(C[i * first + j])
+                )
             most = fmax(most, lost[i])
-        self.ghosts = fmax(self.ghosts, inside)
+        self.max_orthogonality_loss = fmax(self.max_orthogonality_loss, inside)
         if whole and first and self.t[first * ld + first - 1]:
             # The batch's first row was computed from rows that are orthonormal to rounding, so its
             # components measure the asymmetry of the operator.
@@ -708,9 +714,9 @@ cdef class LanczosRecurrence:
     # --- restarts ---------------------------------------------------------------------------------
 
     def replace_by_ritz_vectors(self, theta, S):
-        """Replace the basis's T, err and `leak` by those of l Ritz vectors, with Ritz values theta
-        (l,) and coordinates S (m, l). F is rotated like the basis, so the joint norm of its rows
-        stays the same, whereas the sums of separate bounds would grow.
+        """Replace the basis's T, err and `deflation_coupling` by those of l Ritz vectors, with Ritz
+        values theta (l,) and coordinates S (m, l). F is rotated like the basis, so the joint norm
+        of its rows stays the same, whereas the sums of separate bounds would grow.
         """
         cdef Py_ssize_t m = self.m, p = self.p, count = len(theta), held = len(self.errors), i, j, k
         cdef double one, added = 0, others = 0
@@ -748,6 +754,6 @@ cdef class LanczosRecurrence:
             for k in range(self.taken):
                 self.l[k * self.leaks + j] = l[k * count + j]
         self.errors, self.joint = errors, self.joint + self.eps * self.scale * sqrt(<double>count)
-        self.m, self.clean, self.reach, self.tridiagonal = count, count + p, 0, False
-        self.locked, self.echo = count if self.locked else 0, None
-        self.forget_loss()
+        self.m, self.n_clean, self.reach, self.tridiagonal = count, count + p, 0, False
+        self.n_locked, self.echo = count if self.n_locked else 0, None
+        self.reset_loss_estimate()

@@ -66,7 +66,7 @@ cdef class Levenberg:
     cdef double lowest          # lowest loss so far
     cdef public double damping, growth
     cdef public bint corrects   # True if steps are corrected by geodesic acceleration
-    cdef readonly Py_ssize_t values
+    cdef readonly Py_ssize_t n_values
     cdef object room, trial, penalty_gradient
     cdef list spare
     cdef Py_ssize_t most
@@ -101,7 +101,7 @@ cdef class Levenberg:
         self.s = self.G + n * n
         self.more = self.s + n
         self.g = self.more + n
-        self.values, self.growth, self.damping, self.corrects = 0, 2, 0, True
+        self.n_values, self.growth, self.damping, self.corrects = 0, 2, 0, True
         if plan.l2 != 0:
             ones = np.ones(n, theta.dtype)
             write_penalty_gradient(P, plan.l2, pointer(ones), pointer(ones))
@@ -211,7 +211,7 @@ cdef class Levenberg:
                 if not predicted > 0:
                     return False
                 f = self.trial_loss(P, theta, trial)
-                self.values += 1
+                self.n_values += 1
                 self.blind = predicted <= 16 * rounding
                 if self.blind and not f <= self.lowest + rounding:
                     return False
@@ -264,7 +264,7 @@ cdef class Levenberg:
             if not self.add_correction(P):
                 break
             before, f = f, self.trial_loss(P, theta, trial)
-            self.values += 1
+            self.n_values += 1
             if not f < before:  # undo a correction without gain
                 for i in range(P.n):
                     self.s[i] -= self.more[i]

@@ -137,7 +137,7 @@ cdef inline char *align_up(char *x) noexcept nogil:
     return x + (-<Py_ssize_t><uintptr_t>x % FC_ALIGN + FC_ALIGN) % FC_ALIGN
 
 
-def padded_rows(Py_ssize_t rows, Py_ssize_t cols, dtype):
+def empty_padded_rows(Py_ssize_t rows, Py_ssize_t cols, dtype):
     """Return an uninitialised array of shape (rows, leading dimension) for a padded matrix of shape
     (rows, cols).
     """
@@ -153,7 +153,7 @@ def padded_copy(array, Py_ssize_t extra_rows=0, fill=0):
     dimension).
     """
     array = np.atleast_2d(array)
-    whole = padded_rows(array.shape[0] + extra_rows, array.shape[1], array.dtype)
+    whole = empty_padded_rows(array.shape[0] + extra_rows, array.shape[1], array.dtype)
     whole[...] = fill
     view = whole[:array.shape[0], :array.shape[1]]
     view[...] = array
@@ -182,7 +182,7 @@ cdef void transpose_columns_part(void *context, Py_ssize_t part, int member) noe
     )
 
 
-def columns_as_rows(V, out, int threads=1):
+def copy_transpose(V, out, int threads=1):
     """Set out = V' in one pass over V. V (n, k) has the dtype of out and may have any strides that
     are multiples of its item size; out (k, n) is contiguous.
     """

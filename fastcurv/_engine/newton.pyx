@@ -91,7 +91,7 @@ cdef class LossEvaluator:
         return_to_pool(self.here, self.spare, self.most)
         return_to_pool(self.there, self.spare, self.most)
 
-    def set_curvature(self, str kind):
+    def set_operator_kind(self, str kind):
         """Set the operator of later products to `kind`, a key of `PRODUCT_KINDS`."""
         self.times.kind = PRODUCT_KINDS[kind]
 
@@ -124,14 +124,14 @@ cdef class LossEvaluator:
             self.finite = plan.set_point(self.at_there, theta, False, True)
         return plan.value if self.finite else INFINITY
 
-    def value(self, theta):
+    def trial_loss(self, theta):
         """Return the loss at the trial point theta, or infinity if theta is not finite."""
         return self.trial_value(self.start(theta))
 
     cdef int commit_trial(self) except -1:
         """Make the trial point the current point of the run."""
-        self.there.prepare()
-        self.there.finish()
+        self.there.prepare_products()
+        self.there.compute_gradient()
         self.here, self.there = self.there, self.here
         self.at_here, self.at_there = self.at_there, self.at_here
         self.times.plan = self.here
@@ -196,12 +196,13 @@ cdef class NewtonSteps:
     cdef readonly object vector  # last trial step
     cdef readonly object parameter  # parameter of the small problem after the last trial step
     cdef readonly double ratio  # ratio of actual to predicted decrease of the last trial step
-    cdef readonly Py_ssize_t steps  # number of steps of the last `take`
-    cdef readonly Py_ssize_t values  # number of losses evaluated at trial points in the last `take`
+    cdef readonly Py_ssize_t n_steps  # number of steps of the last `take_steps`
+    # number of losses evaluated at trial points in the last `take_steps`
+    cdef readonly Py_ssize_t n_values
     cdef readonly double value, gradient_norm
     cdef readonly object gradient
-    cdef public Py_ssize_t slow  # number of consecutive steps with little decrease
-    cdef readonly bint stop_condition_met  # True if the condition `watch` of `take` was met
+    cdef public Py_ssize_t n_slow_steps  # number of consecutive steps with little decrease
+    cdef readonly bint stop_condition_met  # True if the condition `watch` of `take_steps` was met
 
     def __init__(self, run, Space space, double forcing):
         self.run, self.space, self.forcing, self.thrift = run, space, forcing, 0
@@ -211,7 +212,7 @@ cdef class NewtonSteps:
     def theta(self):
         return self.points.at_here
 
-    def take(
+    def take_steps(
         self, str problem, parameter, Py_ssize_t limit, scale, bint opened, int watch, record
     ):
         """Take at most as many steps as `record` (count, 4) has rows. Row k receives the loss, the
@@ -243,7 +244,7 @@ cdef class NewtonSteps:
         cdef double before, norm_before, fallen
         cdef long long begin = now_ns()
         run, self.parameter, sentence = self.run, parameter, None
-        self.points, self.steps, self.values, self.stop_condition_met = run.points, 0, 0, False
+        self.points, self.n_steps, self.n_values, self.stop_condition_met = run.points, 0, 0, False
         self.value, self.gradient_norm, self.gradient = run.f, run.gnorm, run.g
         if self.points is not None:
             self.points.move_to(run.theta)
@@ -251,12 +252,12 @@ cdef class NewtonSteps:
             before, norm_before = self.value, self.gradient_norm
             if not opened:
                 self.space.start(run.product, self.gradient)
-            sentence = self.step(problem, limit, scale)
+            sentence = self.take_step(problem, limit, scale)
             if not self.ratio > MIN_ACCEPT_RATIO:
                 return sentence
             rows[0], rows[1], rows[2] = self.value, self.gradient_norm, (now_ns() - begin) * 1e-9
             rows[3], rows = run.n_products, rows + 4
-            self.steps += 1
+            self.n_steps += 1
             if run.cut is not None:
                 break
             fallen = before - self.value
@@ -264,22 +265,23 @@ cdef class NewtonSteps:
                 self.ratio > 0.75 and fallen < 1e-3 * fabs(before)
                 and self.gradient_norm > 0.5 * norm_before
             ):
-                self.slow += 1
+                self.n_slow_steps += 1
             else:
-                self.slow = 0
+                self.n_slow_steps = 0
             self.stop_condition_met = (
-                self.slow >= MAX_SLOW_STEPS if watch == SLOW_PROGRESS
+                self.n_slow_steps >= MAX_SLOW_STEPS if watch == SLOW_PROGRESS
                 else fallen > 1e-2 * fabs(before) if watch == FAST_PROGRESS else False
             )
             if (
-                self.stop_condition_met or self.steps == len(record) or self.value <= run.fun_target
+                self.stop_condition_met or self.n_steps == len(record)
+                or self.value <= run.fun_target
                 or not run.enough < self.gradient_norm < INFINITY
                 or now_ns() - begin > PROGRESS_INTERVAL_NS or run.out_of_budget()
             ):
                 break
         return None
 
-    cdef object step(self, str problem, Py_ssize_t limit, scale):
+    cdef object take_step(self, str problem, Py_ssize_t limit, scale):
         """Take one step, after as many trial steps as needed. Return the reason if no step is
         possible. If the budget ends first, return None with a `ratio` below MIN_ACCEPT_RATIO.
         """
@@ -300,10 +302,10 @@ cdef class NewtonSteps:
                 return (
                     "the model promises no reduction: the gradient is within rounding of zero"
                 )
-            f = self.trial()
+            f = self.evaluate_trial()
             self.ratio = reduction_ratio(self.value, f, predicted, run.eps)
             self.parameter = next_regularisation(
-                which, self.parameter, self.ratio, length, bounded, self.space.size
+                which, self.parameter, self.ratio, length, bounded, self.space.max_abs_eigenvalue
             )
             if self.ratio > MIN_ACCEPT_RATIO:
                 self.move_to()
@@ -314,7 +316,7 @@ cdef class NewtonSteps:
                 return None
         return "a hundred trial steps in a row were refused"
 
-    cdef double trial(self) except? -1:
+    cdef double evaluate_trial(self) except? -1:
         """Return the loss at the trial point, current point plus `vector`."""
         cdef LossEvaluator points = self.points
         cdef Py_ssize_t n = self.space.n
@@ -331,7 +333,7 @@ cdef class NewtonSteps:
         else:
             add_vectors(n, <float *>s, <float *>theta, <float *>there)
         f = points.trial_value(NULL)
-        self.values += points.finite
+        self.n_values += points.finite
         return f
 
     cdef bint is_negligible_step(self) except -1:
@@ -357,7 +359,7 @@ cdef class NewtonSteps:
             return 0
         self.points.commit_trial()
         self.value, self.gradient = self.points.here.value, self.points.here.gradient
-        square = inner(self.gradient, self.gradient)
+        square = inner_product(self.gradient, self.gradient)
         if 1e-30 < square < 1e30:
             self.gradient_norm = sqrt(square)
         else:

@@ -207,7 +207,7 @@ cdef class Plan:
         """
         self.set_point(theta, NULL, gradient, transient)
 
-    def take(self, source, theta, bint gradient=True, bint transient=False):
+    def bind_copy(self, source, theta, bint gradient=True, bint transient=False):
         """Copy the vector `source` into theta and bind the plan to theta. Return False, with the
         plan unbound, if `source` is not a contiguous, aligned vector of the plan's dtype, or if one
         of its elements is not finite.
@@ -245,18 +245,18 @@ cdef class Plan:
         record_trial(trial, since)
         return finite
 
-    def finish(self):
+    def compute_gradient(self):
         """Compute the gradient of a plan that was bound without it."""
         if self.gradient is None:
             if self.P.done == 2:  # the backward pass has overwritten phi'' by e * phi''
                 self.P.at_chunk = -1
             self.evaluate(True)
 
-    def prepare(self):
+    def prepare_products(self):
         """Compute the state that products need, if the plan was bound without the gradient."""
         self.multiplied = True
         if self.P.done < 2:
-            self.finish()
+            self.compute_gradient()
 
     def unbind(self):
         """Unbind the plan before the memory of theta changes. The time that the change takes counts
@@ -264,7 +264,7 @@ cdef class Plan:
         """
         self.theta, self.since = None, now_ns()
 
-    def renew(self, X, y, labels, weight):
+    def replace_rows(self, X, y, labels, weight):
         """Replace the data by other rows of equal shapes and kinds, and unbind the plan. The Rows
         object must not be shared with other plans. Return True if X was copied and found to be
         finite; if False, the caller has to check X.
@@ -273,9 +273,9 @@ cdef class Plan:
             self.drop_gradient()
             self.theta = None
             self.P.at_chunk, self.P.done, self.P.loaded = -1, 0, False
-            return bool(self.rows.renew(X, y, labels, weight, self.P.K, self.P.threads))
+            return bool(self.rows.replace_rows(X, y, labels, weight, self.P.K, self.P.threads))
 
-    def forget_gradient(self):
+    def release_gradient(self):
         """Drop the plan's reference to the gradient, which the caller now owns. If the gradient is
         needed again at this theta it is recomputed, and its memory is reused once no caller refers
         to it. The state at theta is kept.
@@ -417,7 +417,7 @@ cdef class Plan:
     def multiply(self, v, out, str kind="hessian", active=None, bint l2=True):
         """Set out = A v, where A is the operator `kind`. Both v and out are contiguous, of the
         plan's dtype, and of shape (n,), or (k, n) with one vector per row. They may be one array if
-        `in_place` is True.
+        `allows_in_place` is True.
         """
         cdef Job job
         memset(&job, 0, sizeof(job))
@@ -425,7 +425,7 @@ cdef class Plan:
         job.l2 = self.l2 if l2 else 0
         self.apply_to_vectors(&job, 1 if v.ndim == 1 else v.shape[0], pointer(out), active)
 
-    def quadratic(self, v, str kind="hessian", active=None):
+    def quadratic_forms(self, v, str kind="hessian", active=None):
         """Return the quadratic forms v' A v, without the l2 penalty, as an array of shape (k,). A
         is the operator `kind`, and v has the shape (k, n), or (n,) for k = 1.
         """
@@ -438,7 +438,7 @@ cdef class Plan:
         self.apply_to_vectors(&job, k, NULL, active)
         return result
 
-    def jacobian(self, v, out, bint transpose=False):
+    def multiply_jacobian(self, v, out, bint transpose=False):
         """Set out (N, d_out) = J v for v (n,) or, if `transpose`, out (n,) = J' v for v (N, d_out),
         where J is the Jacobian of the outputs. The arrays are contiguous.
         """
@@ -449,7 +449,7 @@ cdef class Plan:
         with self.lock, nogil:
             self.run_job(&job, out_, 0, NULL)
 
-    def outputs(self, out):
+    def write_outputs(self, out):
         """Write the network's outputs at theta to the contiguous array out (N, d_out)."""
         self.copy_states([None] * (4 * self.P.n_layers - 4) + [out] + [None] * 5, False)
 
@@ -493,7 +493,7 @@ cdef class Plan:
             self.P.at_chunk, self.P.done = -1, 0
 
     @property
-    def in_place(self):
+    def allows_in_place(self):
         """True if multiply accepts one array as v and out, because v is read completely before the
         first element of the product is written.
         """
@@ -525,7 +525,7 @@ cdef int return_to_pool(Plan plan, list spare, Py_ssize_t most) except -1:
     return 0
 
 
-def statistics(Plan plan):
+def batch_norm_statistics(Plan plan):
     """Return one pair (mean, variance) of z - b per hidden layer, in double precision, at the theta
     of a plan with batch normalisation.
     """

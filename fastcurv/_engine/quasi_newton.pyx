@@ -429,11 +429,11 @@ cdef class QuasiNewton:
         cdef Quasi *q = &self.q
         cdef Py_ssize_t size = np.dtype(dtype).itemsize, line = padded_ld(n, size) * size
         q.ld, q.line = line // size, line
-        q.K, q.n, q.most, q.threads = &chosen_table()[size == 8], n, memory, default_threads()
+        q.K, q.n, q.most, q.threads = &chosen_table()[size == 8], n, memory, default_n_threads()
         q.width = columns_per_sweep_part(n)
         q.parts, q.lds = (n + q.width - 1) // q.width, max(4, 4 * memory)
-        self.vectors = padded_rows(11, n, dtype)[:, :n]
-        self.pairs = padded_rows(2 * memory, n, dtype)[:, :n]
+        self.vectors = empty_padded_rows(11, n, dtype)[:, :n]
+        self.pairs = empty_padded_rows(2 * memory, n, dtype)[:, :n]
         self.numbers = np.zeros(2 * <object>memory * memory + 7 * memory + q.parts * q.lds)
         q.pairs, self.base = pointer(self.pairs), pointer(self.vectors)
         q.g, q.g_trial = self.base + line, self.base + 3 * line
@@ -467,7 +467,7 @@ cdef class QuasiNewton:
             if q.count:
                 multiply_pairs(q)
 
-    def restore(self, Py_ssize_t first, Py_ssize_t count):
+    def restore_pairs(self, Py_ssize_t first, Py_ssize_t count):
         """Restore pairs after `start`. The caller has filled the first `count` pairs of `pairs`, of
         which pair number `first` is the oldest.
         """
@@ -531,7 +531,7 @@ cdef class QuasiNewton:
         """True if the last search ended at a new point."""
         return self.q.moved
 
-    def search(self):
+    def start_search(self):
         """Begin a line search. Return True if the value and gradient at `trial` are needed."""
         with Arithmetic(), nogil:
             begin_line_search(&self.q)

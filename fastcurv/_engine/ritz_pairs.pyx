@@ -72,7 +72,7 @@ cdef class Lanczos(LanczosRecurrence):
             found += fabs(s[i]) * self.e[i]
         return found
 
-    def ritz(self, Py_ssize_t k, str which):
+    def ritz_pairs(self, Py_ssize_t k, str which):
         """Return the k wanted Ritz pairs, or as many as there are.
 
         Returns
@@ -94,7 +94,7 @@ cdef class Lanczos(LanczosRecurrence):
         self.diagonalise(True)
         cdef double *out = <double *>pointer(theta)
         cdef Py_ssize_t *places = self.wanted_indices(k, which)
-        S = self.found.vectors(k, places)
+        S = self.found.eigenvectors(k, places)
         cdef double *s = <double *>pointer(S)
         for i in range(k):
             out[i] = self.found.values[places[i]]
@@ -129,7 +129,7 @@ cdef class Lanczos(LanczosRecurrence):
         cdef double *s
         memcpy(out, self.found.values, m * sizeof(double))
         memcpy(out + m, self.found.first, m * sizeof(double))
-        if self.tridiagonal and not self.aside:
+        if self.tridiagonal and not self.n_aside:
             for i in range(m if self.p else 0):
                 out[2 * m + i] = fabs(self.t[m * self.ld + m - 1] * self.found.last[i])
             return values, first, known
@@ -138,7 +138,7 @@ cdef class Lanczos(LanczosRecurrence):
         for i in range(m):
             out[2 * m + i] = hypot(
                 self.residual_norm(s + i * m),
-                self.deflated_norm(s + i * m, self.taken - self.aside)
+                self.deflated_norm(s + i * m, self.taken - self.n_aside)
             )
         return values, first, known
 
@@ -162,7 +162,7 @@ cdef class Lanczos(LanczosRecurrence):
             if left[i] <= close:
                 kept[count], (<double *>pointer(theta))[count] = i, value[i]
                 count += 1
-        return theta[:count], self.found.vectors(count, kept).T
+        return theta[:count], self.found.eigenvectors(count, kept).T
 
     def ritz_vectors(self, which):
         """Return the coordinates (k, m) of the vectors of the Ritz values with the indices `which`,
@@ -171,16 +171,18 @@ cdef class Lanczos(LanczosRecurrence):
         which = np.ascontiguousarray(which, np.intp)
         if which.ndim != 1 or not ((which >= 0) & (which < self.found.m)).all():
             raise ValueError(f"indices must be some of the {self.found.m} values, got {which}.")
-        return self.found.vectors(len(which), <Py_ssize_t *>pointer(which))
+        return self.found.eigenvectors(len(which), <Py_ssize_t *>pointer(which))
 
-    def targets(self, theta, double tol, bint by_value):
+    def residual_tolerances(self, theta, double tol, bint by_value):
         """Return the tolerance of each residual (k,), relative to the Ritz value if `by_value`,
         else to `scale`.
         """
         return np.array([self.residual_tolerance(value, tol, by_value) for value in theta])
 
     cdef double residual_tolerance(self, double theta, double tol, bint by_value) noexcept:
-        """Return the tolerance of the residual of one Ritz value theta, as `targets` does."""
+        """Return the tolerance of the residual of one Ritz value theta, as `residual_tolerances`
+        does.
+        """
         if by_value:
             return tol * fmax(fabs(theta), self.eps ** (2. / 3) * self.scale)
         return tol * self.scale
@@ -228,13 +230,13 @@ cdef class Lanczos(LanczosRecurrence):
             out[2 * k + i] = self.ratio_to_tolerance(out[i], NULL, out[k + i], tol, by_value)
             worst = fmax(worst, out[2 * k + i])
         # some pair has not converged, so bounds that require the Ritz vectors are not needed
-        if self.tridiagonal and not self.aside and worst > 1:
+        if self.tridiagonal and not self.n_aside and worst > 1:
             return theta, known, excess, False
-        S = self.found.vectors(k, places)
+        S = self.found.eigenvectors(k, places)
         s = <double *>pointer(S)
         for i in range(k):
             worst = self.residual_norm(s + i * m)
             apart = apart and self.ratio_to_tolerance(out[i], s + i * m, worst, tol, by_value) <= 1
-            out[k + i] = hypot(worst, self.deflated_norm(s + i * m, self.taken - self.aside))
+            out[k + i] = hypot(worst, self.deflated_norm(s + i * m, self.taken - self.n_aside))
             out[2 * k + i] = self.ratio_to_tolerance(out[i], s + i * m, out[k + i], tol, by_value)
         return theta, known, excess, apart

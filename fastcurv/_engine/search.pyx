@@ -10,7 +10,7 @@ underestimated. It contains nothing that the basis contains, so its spectrum is 
 appear within few steps. If the probe finds a wanted eigenvalue again, the search continues until
 the wanted pairs, counted with multiplicity, have converged, and then starts another probe. If it
 finds none, the coefficients of the probe determine the step at which a missed eigenvalue would have
-appeared; see `growth`.
+appeared; see `log_growth`.
 """
 import numpy as np
 
@@ -28,9 +28,9 @@ cdef enum:
 # Maximum products of a probe, as a fraction of the products made before it:
 # MAX_QUICK_PROBE_FRACTION if the expected run time is short, else MAX_PROBE_FRACTION. A probe ends
 # earlier once the probability of missing a repeated eigenvalue among the wanted ones is at most
-# `sure`. It may take as many products as were made before it if repeated eigenvalues have been
-# found, or if a start has exhausted its space, because another start would need as many products to
-# exhaust its space.
+# `min_probe_growth`. It may take as many products as were made before it if repeated eigenvalues
+# have been found, or if a start has exhausted its space, because another start would need as many
+# products to exhaust its space.
 cdef double MAX_PROBE_FRACTION = 0.25, MAX_QUICK_PROBE_FRACTION = 0.5
 # Maximum cost of switching to a dense matrix, as a fraction of the products made.
 cdef double MAX_DENSE_COST_FRACTION = 0.25
@@ -39,7 +39,7 @@ cdef double ROUNDING_RATIO_EXPONENT = -0.25
 # Maximum residual, relative to `scale`, of further pairs that a restart keeps.
 cdef double MAX_KEPT_RESIDUAL = 1e-3
 cdef double MAX_REDUCTION_PER_STEP = 2.5  # maximum factor by which a step reduces residuals
-# seconds of steps between two reports of progress by `grow`
+# seconds of steps between two reports of progress by `extend_basis`
 cdef double PROGRESS_INTERVAL_SECONDS = 0.1
 # Smallest off-diagonal entry whose reciprocal, times numbers near 1, does not overflow.
 cdef double MIN_OFF_DIAGONAL = 1e-290
@@ -72,24 +72,25 @@ cdef class EigenSearch:
     cdef public Py_ssize_t next_check, max_products
     cdef public Py_ssize_t probe_from  # first row of the probe
     cdef public Py_ssize_t probe_until  # row at which the probe ends at the latest
-    # Values of `growth` above which no eigenvalue has been missed, with a known probability of
-    # error: `sure` is used to end a probe, and `risk` to determine `unseen`.
-    cdef public double sure, risk
-    cdef public bint given      # True if the first start is user-defined, not random
+    # Values of `log_growth` above which no eigenvalue has been missed, with a known probability of
+    # error: `min_probe_growth` is used to end a probe, and `min_missed_growth` to determine
+    # `unseen`.
+    cdef public double min_probe_growth, min_missed_growth
+    cdef public bint has_given_start      # True if the first start is user-defined, not random
     # Maximum ratio of `unseen` to the tolerance at which results do not show `unseen`.
-    cdef public double left_open
+    cdef public double max_unreported_ratio
     # distance beyond the innermost wanted values within which an eigenvalue may have been missed
     cdef public double unseen
-    cdef public bint quick      # True if the expected run time is too short to report progress
-    # probe: True if probes are permitted. probed: True once `unseen` is final. copies: True once
-    # repeated eigenvalues have been found. interrupted: True if `stop` ended the search.
-    cdef public bint probe, probed, copies, interrupted
+    cdef public bint is_quick      # True if the expected run time is too short to report progress
+    # probe: True if probes are permitted. probed: True once `unseen` is final. found_copies: True
+    # once repeated eigenvalues have been found. interrupted: True if `stop` ended the search.
+    cdef public bint probe, probed, found_copies, interrupted
     # True if a dense decomposition may replace a long search, and True if it will.
     cdef public bint may_switch_to_dense, switch_to_dense
-    # shown: progress display. stop: function that returns True to end the search.
-    cdef public object rng, shown, stop
+    # progress_bar: progress display. stop: function that returns True to end the search.
+    cdef public object rng, progress_bar, stop
     # (theta, bounds, coordinates) of the pairs that the current or last probe checks.
-    cdef public tuple settled
+    cdef public tuple probed_pairs
     # Mask of the distances at which the first start may have missed an eigenvalue, from
     # `missable_distances`; None if unknown.
     cdef object missable
@@ -123,7 +124,7 @@ cdef class EigenSearch:
         fraction is 1 once repeated eigenvalues have been found, because each further eigenvector
         takes a separate run.
         """
-        return 1 if self.copies else MAX_DENSE_COST_FRACTION
+        return 1 if self.found_copies else MAX_DENSE_COST_FRACTION
 
     cdef bint is_dense_cheaper(self) noexcept:
         """Return True if switching to a dense matrix is permitted and costs at most
@@ -135,7 +136,7 @@ cdef class EigenSearch:
             and run.n <= run.n_products * self.max_dense_cost()
         )
 
-    def grow(self):
+    def extend_basis(self):
         """Extend the basis until the wanted pairs have converged, the budget is used up, the space
         is exhausted, or a switch to a dense matrix is due.
         """
@@ -143,7 +144,7 @@ cdef class EigenSearch:
         cdef Py_ssize_t before
         cdef int found
         while True:
-            if not self.quick and self.stop():
+            if not self.is_quick and self.stop():
                 self.interrupted = True
                 return
             if run.p == 0 and run.m < run.dimension:
@@ -153,15 +154,15 @@ cdef class EigenSearch:
                     self.restart()
                 if run.p == 0:
                     run.insert_random(self.rng)
-            if run.m >= run.dimension and run.aside and not self.has_spent_budget():
+            if run.m >= run.dimension and run.n_aside and not self.has_spent_budget():
                 self.fetch_aside()
             if run.m >= run.dimension or self.has_spent_budget():
                 if run.m >= run.dimension:  # the basis spans the whole space
-                    self.probed, self.unseen, self.settled = True, 0, None
-                elif self.settled is not None:  # evaluate the probe after its last steps
+                    self.probed, self.unseen, self.probed_pairs = True, 0, None
+                elif self.probed_pairs is not None:  # evaluate the probe after its last steps
                     self.is_done()
                 return
-            if run.is_full() and self.settled is not None and self.is_done():
+            if run.is_full() and self.probed_pairs is not None and self.is_done():
                 return
             if self.is_dense_cheaper():
                 self.switch_to_dense = True
@@ -170,8 +171,8 @@ cdef class EigenSearch:
                 self.restart()
             before = run.n_products
             found = self.take_steps()
-            self.shown.update(run.n_products - before)
-            if found and self.settled is not None:
+            self.progress_bar.update(run.n_products - before)
+            if found and self.probed_pairs is not None:
                 if self.end_probe(found):
                     return
             elif found and run.p and self.is_done():
@@ -184,12 +185,12 @@ cdef class EigenSearch:
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t most = run.m + self.max_products - run.n_products
-        before = None if self.settled is None else self.settled[0]
+        before = None if self.probed_pairs is None else self.probed_pairs[0]
         if run.p != 1:
             run.step()
             if run.m < self.next_check:
                 return 0
-            return 1 if before is None else self.check_probe(before, self.sure)
+            return 1 if before is None else self.check_probe(before, self.min_probe_growth)
         if run.capacity < run.dimension:
             most = min(most, run.capacity)  # at this number of rows the basis is full
         # At this number of rows, switching to a dense matrix may have become cheaper.
@@ -199,7 +200,9 @@ cdef class EigenSearch:
                 run.m + max(<Py_ssize_t>ceil(run.n / self.max_dense_cost()) - run.n_products, 1)
             )
         with run.around:
-            return self.advance_until_converged(most, PROGRESS_INTERVAL_SECONDS, before, self.sure)
+            return self.advance_until_converged(
+                most, PROGRESS_INTERVAL_SECONDS, before, self.min_probe_growth
+            )
 
     def is_done(self):
         """Compare the wanted Ritz pairs with the tolerance, and return True if the search is
@@ -210,23 +213,23 @@ cdef class EigenSearch:
         if run.m < min(self.k, run.dimension):
             self.next_check = self.k
             return False
-        if self.settled is not None:
-            return self.end_probe(self.check_probe(self.settled[0], self.sure))
+        if self.probed_pairs is not None:
+            return self.end_probe(self.check_probe(self.probed_pairs[0], self.min_probe_growth))
         theta, known, excess, apart = self.check_convergence()
         worst = max(excess.tolist())
-        if not self.quick:
-            self.shown.note(f"{int((excess <= 1).sum())} of {self.k} converged")
+        if not self.is_quick:
+            self.progress_bar.note(f"{int((excess <= 1).sum())} of {self.k} converged")
         if worst <= 1:
             return not self.begin_probe(theta, known)
         if apart:
             self.fetch_aside()
-        self.schedule(worst)
+        self.schedule_check(worst)
         if run.m == self.k and run.p > 1:
-            S = run.ritz(self.k, self.which)[1]
+            S = run.ritz_pairs(self.k, self.which)[1]
             run.narrow_block(run.coupling() @ S[:, excess > 1])
         return False
 
-    def is_closed(self):
+    def is_start_invariant(self):
         """Return True if a user-defined start spans an invariant subspace, up to the tolerance.
         Such a start contains no information on eigenvalues of other subspaces, which may be further
         out.
@@ -237,7 +240,10 @@ cdef class EigenSearch:
         run.update_pointers()
         for i in range(run.m, run.m + run.p):
             coupling = hypot(coupling, safe_norm(run.m, run.t + i * run.ld))
-        return self.given and 0 < run.m < run.dimension and coupling <= self.tol * run.scale
+        return (
+            self.has_given_start and 0 < run.m < run.dimension
+            and coupling <= self.tol * run.scale
+        )
 
     # --- probes for missed repeated eigenvalues ---------------------------------------------------
 
@@ -258,8 +264,8 @@ cdef class EigenSearch:
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t steps = run.n_products, room = run.m
-        cdef Py_ssize_t left = run.dimension + run.aside - run.m
-        if not self.probe or run.m >= run.dimension or self.is_closed():
+        cdef Py_ssize_t left = run.dimension + run.n_aside - run.m
+        if not self.probe or run.m >= run.dimension or self.is_start_invariant():
             return False
         if (
             left <= MAX_EXHAUSTED_DIMENSIONS and run.capacity >= run.dimension
@@ -269,22 +275,22 @@ cdef class EigenSearch:
             return True
         far, self.missable = self.distances_to_innermost(theta)[1], None
         if run.p and run.tridiagonal:
-            self.missable = self.missable_distances(theta, self.risk)[0]
+            self.missable = self.missable_distances(theta, self.min_missed_growth)[0]
         if not far.any():
             self.set_missed_within(theta)
             return False
         if not run.p:
             # allow more steps, because the exhausted start has missed further eigenvalues
             steps += 4
-        elif not self.copies:
+        elif not self.found_copies:
             steps = <Py_ssize_t>(
-                (MAX_QUICK_PROBE_FRACTION if self.quick else MAX_PROBE_FRACTION) * steps
+                (MAX_QUICK_PROBE_FRACTION if self.is_quick else MAX_PROBE_FRACTION) * steps
             )
         steps = max(steps, 4)
         if run.capacity < run.dimension:
             room = run.capacity - steps - 2 * run.p
         if (
-            not run.tridiagonal or run.aside + run.p > MAX_ROWS_ASIDE
+            not run.tridiagonal or run.n_aside + run.p > MAX_ROWS_ASIDE
             or self.reaches_rounding(
                 theta, known, far, run.eps ** ROUNDING_RATIO_EXPONENT * run.noise
             )
@@ -294,10 +300,10 @@ cdef class EigenSearch:
             if run.m > room:
                 self.restart()
             run.set_aside()
-        theta, S, _, limits = run.ritz(self.k, self.which)
+        theta, S, _, limits = run.ritz_pairs(self.k, self.which)
         if not run.tridiagonal:
             limits -= run.eps * run.scale
-        self.settled, self.probe_from = (theta, limits, S), run.m
+        self.probed_pairs, self.probe_from = (theta, limits, S), run.m
         run.insert_random(self.rng)
         self.probe_until, self.next_check = run.m + steps, run.m + 2
         return True
@@ -306,11 +312,11 @@ cdef class EigenSearch:
         """Process the result `found` of a check of the probe. Return True if the probe ended
         without changing the wanted values. If it changed them, continue the search.
         """
-        if found > 0 and self.settled is not None:
-            self.set_missed_within(self.settled[0])
+        if found > 0 and self.probed_pairs is not None:
+            self.set_missed_within(self.probed_pairs[0])
         elif found < 0:
-            self.copies, self.settled = True, None
-            self.forget_checks(self.run.m + 2)
+            self.found_copies, self.probed_pairs = True, None
+            self.forget_last_check(self.run.m + 2)
         return found > 0
 
     cdef int set_missed_within(self, theta) except -1:
@@ -322,14 +328,16 @@ cdef class EigenSearch:
         cdef double resolved = self.tol * run.scale, missed
         cdef double near = self.distances_to_innermost(theta)[2]
         cdef double least = 2 * resolved if run.p else 0
-        if self.settled is not None and run.m > self.probe_from:
-            missed = self.missed(theta, self.risk)
+        if self.probed_pairs is not None and run.m > self.probe_from:
+            missed = self.missed_distance(theta, self.min_missed_growth)
             if missed > 2 * resolved:
                 self.switch_to_dense = self.is_dense_cheaper()
                 # at least the smallest value of `unseen` that results show
-                near = fmax(missed, (self.left_open + 1) * resolved)
+                near = fmax(missed, (self.max_unreported_ratio + 1) * resolved)
         if self.missable is not None and run.p:
-            least = fmax(least, self.missable_distances(theta, self.risk, self.missable)[1])
+            least = fmax(
+                least, self.missable_distances(theta, self.min_missed_growth, self.missable)[1]
+            )
         self.unseen, self.probed = fmax(near, least), True
         return 0
 
@@ -348,9 +356,9 @@ cdef class EigenSearch:
             return seen
         return self.run.check_convergence(self.k, self.which, self.tol, self.by_value)
 
-    def targets(self, theta):
+    def residual_tolerances(self, theta):
         """Return the tolerance of each residual (k,) for Ritz values theta (k,)."""
-        return self.run.targets(theta, self.tol, self.by_value)
+        return self.run.residual_tolerances(theta, self.tol, self.by_value)
 
     cdef double allowed_error(self, double theta) noexcept:
         """Return the allowed error of a Ritz value: its tolerance, or twice the measured rounding
@@ -407,8 +415,9 @@ cdef class EigenSearch:
         return distance, far, near
 
     cdef double *growth_at_values(self, Py_ssize_t k, const double *values, char **far) except NULL:
-        """Return a buffer with `growth` of the probe's rows at k values, followed by the distances
-        and the mask of `distances_to_innermost`. Also store the address of the mask in `far`.
+        """Return a buffer with `log_growth` of the probe's rows at k values, followed by the
+        distances and the mask of `distances_to_innermost`. Also store the address of the mask in
+        `far`.
         """
         cdef double *out = self.numbers.reserve(3 * k)
         far[0] = <char *>(out + 2 * k)
@@ -417,9 +426,9 @@ cdef class EigenSearch:
         return out
 
     cdef int compute_growth(self, Py_ssize_t count, const double *at, double *out) except -1:
-        """Compute `growth` of the probe's rows at `count` points. If the probe has exhausted its
-        space, the norm of the last remainder serves as a further off-diagonal entry, so that only
-        eigenvectors of Ritz values can be almost orthogonal to the start.
+        """Compute `log_growth` of the probe's rows at `count` points. If the probe has exhausted
+        its space, the norm of the last remainder serves as a further off-diagonal entry, so that
+        only eigenvectors of Ritz values can be almost orthogonal to the start.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t first = self.probe_from, rows = run.m - first, i
@@ -439,10 +448,10 @@ cdef class EigenSearch:
         fc_growth(rows + 1, d, d + rows, 1, count, at, out)
         return 0
 
-    def missed(self, theta, double sure):
+    def missed_distance(self, theta, double sure):
         """Return the largest distance of a value of theta (k,) that `distances_to_innermost` marks
-        as far and at which the probe may have missed a repeated eigenvalue, because `growth` of the
-        probe's rows is less than `sure`. Return 0 if there is none.
+        as far and at which the probe may have missed a repeated eigenvalue, because `log_growth` of
+        the probe's rows is less than `sure`. Return 0 if there is none.
         """
         cdef Py_ssize_t k = len(theta), i
         cdef char *far
@@ -464,7 +473,7 @@ cdef class EigenSearch:
         cdef double worst = 0, value = 0, last = 0
         cdef double *d
         cdef fc_end end
-        if not (run.tridiagonal and run.p == 1) or run.aside or m <= self.k:
+        if not (run.tridiagonal and run.p == 1) or run.n_aside or m <= self.k:
             return 0
         run.update_pointers()
         d = self.numbers.reserve(7 * m)
@@ -506,7 +515,7 @@ cdef class EigenSearch:
                 continue
             worst = self.estimate_convergence()
             if worst > 1:
-                self.schedule(worst)
+                self.schedule_check(worst)
                 continue
             seen = self.check_convergence()
             worst = max(seen[2].tolist())
@@ -514,10 +523,10 @@ cdef class EigenSearch:
             if found:
                 self.seen = seen
             else:
-                self.schedule(worst)
+                self.schedule_check(worst)
         return found
 
-    def schedule(self, double excess):
+    def schedule_check(self, double excess):
         """Schedule the next convergence check for the step at which the extrapolated residuals will
         have converged. The argument `excess` is the largest ratio of a residual to its allowed
         size.
@@ -540,7 +549,7 @@ cdef class EigenSearch:
         ahead = max(ahead, <Py_ssize_t>fmin(most, left / log(MAX_REDUCTION_PER_STEP)))
         self.last_check, self.last_excess, self.next_check = m, excess, m + ahead
 
-    def forget_checks(self, Py_ssize_t next_check):
+    def forget_last_check(self, Py_ssize_t next_check):
         """Discard the result of the last convergence check, so that the next check does not compute
         a rate of convergence from it.
         """
@@ -551,7 +560,7 @@ cdef class EigenSearch:
         (k,). Return 1 if the probe has ended, -1 if the wanted values have changed, and 0 after
         scheduling the next check.
 
-        The probe ends once `growth` of its rows is at least `sure` at every wanted value whose
+        The probe ends once `log_growth` of its rows is at least `sure` at every wanted value whose
         repetition could displace another wanted value.
         """
         cdef Lanczos run = self.run
@@ -691,7 +700,7 @@ cdef class EigenSearch:
         -------
         found : array (N_DISTANCES,) of bool
             Mask of the distances at which the last random start may have missed an eigenvalue, at
-            either end, because `growth` is less than `sure`.
+            either end, because `log_growth` is less than `sure`.
         most : float
             Largest of these distances, or 0.
         """
@@ -726,7 +735,7 @@ cdef class EigenSearch:
 
 # --- bounds on missed eigenvalues -----------------------------------------------------------------
 
-def growth(diagonal, off_diagonal, at):
+def log_growth(diagonal, off_diagonal, at):
     """Return the logarithm of ``sum_j p_j(mu)^2`` for each mu in `at`. The p_j are the orthonormal
     polynomials of a Lanczos run whose tridiagonal matrix has the given diagonal and off-diagonal.
 
@@ -738,7 +747,7 @@ def growth(diagonal, off_diagonal, at):
 
     Examples
     --------
-    >>> growth(np.array([1.0, 2.0]), np.array([0.5]), np.array([1.0, 0.0])).round(3)
+    >>> log_growth(np.array([1.0, 2.0]), np.array([0.5]), np.array([1.0, 0.0])).round(3)
     array([0.   , 1.609])
     """
     diagonal, off_diagonal, at = (as_float64_vector(x) for x in (diagonal, off_diagonal, at))

@@ -89,7 +89,7 @@ def force_unpacked(Py_ssize_t rows=-1):
     forced_unpacked_rows = rows
 
 
-def force_pairs(int packed=-1):
+def force_packed_pairs(int packed=-1):
     """Store phi and phi' as packed pairs in later plans that support them if `packed` is 1, and
     never if it is 0, for tests and benchmarks. With -1, restore the automatic choice.
     """

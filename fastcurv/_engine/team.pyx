@@ -250,7 +250,7 @@ cdef class Lock:
         )
 
     @property
-    def held(self):
+    def is_held(self):
         """True if a thread holds the lock."""
         return self.holder != 0
 
@@ -317,7 +317,7 @@ cdef class Lock:
 MAX_THREADS = FC_MAX_THREADS
 
 
-def default_threads():
+def default_n_threads():
     """Return FASTCURV_NUM_THREADS if it is set, else the number of CPUs that the affinity mask and
     cgroup limits allow. The result is at most the `threads` of the enclosing `Arithmetic` context.
     """
@@ -335,7 +335,7 @@ def default_threads():
     return min(number, wanted or FC_MAX_THREADS)
 
 
-def thread_workers():
+def count_thread_workers():
     """Return the number of live worker threads of the process."""
     return fc_team_workers()
 

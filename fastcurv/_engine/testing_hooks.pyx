@@ -41,8 +41,8 @@ class testing_hooks:
     """
 
     @staticmethod
-    def product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int threads=0,
-                      int repeat=1):
+    def multiply(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int threads=0,
+                 int repeat=1):
         """Return [C +] A B [+ A2 B2], computed by the kernel `product`. A may have any strides; B
         is converted to the form `b_form`: "padded", "packed" or "plain". With threads=0 the product
         is one item, otherwise items are distributed to the thread team. The product is repeated
@@ -119,7 +119,7 @@ class testing_hooks:
         return av.copy(), pv.copy(), qv.copy()
 
     @staticmethod
-    def packed_pairs(arch, str name, z):
+    def pack_and_unpack(arch, str name, z):
         """Return ((a, p), (a, p)) with a = phi(z) and p = phi'(z) of a 2-D array z, before and
         after packing both into one number.
         """
@@ -141,7 +141,7 @@ class testing_hooks:
         return (a, p), (again_a, again_p)
 
     @staticmethod
-    def total(arch, c, p, q=None, activation="identity"):
+    def epilogue_total(arch, c, p, q=None, activation="identity"):
         """Return the total of an epilogue on matrix c, with NaN in all padding. The total is the
         sum of c p or, with q, the sum of (e phi'') c c, where p holds a, and q the matrix that
         kernels.h specifies for the activation.
@@ -165,7 +165,7 @@ class testing_hooks:
         return total
 
     @staticmethod
-    def loss(arch, str kind, z, y, weight=None, double divisor=1.0):
+    def evaluate_loss(arch, str kind, z, y, weight=None, double divisor=1.0):
         """Return (value, delta, h, s, top) of a loss for the rows of z. The targets y have the
         shape (rows, cols), or (rows,) for int32 labels.
         """
@@ -177,7 +177,7 @@ class testing_hooks:
         return value, delta.copy(), h.copy(), s, top
 
     @staticmethod
-    def r_loss(arch, str kind, h, s, top, rz):
+    def multiply_by_loss_hessian(arch, str kind, h, s, top, rz):
         """Return rdelta = (d2 loss / dz2) rz, computed from the arrays that the loss stored."""
         cdef const fc_table *K = table_for(arch, rz)
         cdef fc_loss_rows job
@@ -189,7 +189,7 @@ class testing_hooks:
         return ov.copy()
 
     @staticmethod
-    def fisher(arch, double factor, delta, rz):
+    def multiply_by_fisher(arch, double factor, delta, rz):
         """Return factor * <delta, rz> delta for each row."""
         cdef const fc_table *K = table_for(arch, rz)
         dw, _dv, ld = padded_copy(delta)
@@ -201,7 +201,7 @@ class testing_hooks:
         return ov.copy()
 
     @staticmethod
-    def copy(arch, array, bint packed=False, bint bypass=False):
+    def copy_matrix(arch, array, bint packed=False, bint bypass=False):
         """Return a 2-D array of any strides as copied by the kernel `copy`, with its padding, or,
         if `packed`, as packed by the kernel `pack`.
         """
@@ -225,7 +225,7 @@ class testing_hooks:
         return bool(K.copy_finite(x.size, pointer(x), bypass, pointer(out)))
 
     @staticmethod
-    def whitening(gram):
+    def whiten(gram):
         """Return R of the function `whiten` for a Gram matrix (s, s), or None if it fails."""
         cdef Py_ssize_t s = len(gram)
         R = np.empty((2, s, s))
@@ -234,12 +234,12 @@ class testing_hooks:
         return R[0] if whiten(s, <double *>pointer(given), out, out + s * s) else None
 
     @staticmethod
-    def too_slow(j, fallen, bound, eps):
+    def is_slower_than_bound(j, fallen, bound, eps):
         """Return the result of the function `is_slower_than_bound` of conjugate_gradients.pyx."""
         return is_slower_than_bound(j, fallen, bound, eps)
 
     @staticmethod
-    def ranked(diagonal, off_diagonal, str which, Py_ssize_t rank):
+    def ranked_eigenvalue(diagonal, off_diagonal, str which, Py_ssize_t rank):
         """Return (eigenvalue, last entry of its eigenvector) from `fc_ranked` for a tridiagonal
         matrix with a diagonal (m,) and off-diagonal (m - 1,), or None if it fails.
         """

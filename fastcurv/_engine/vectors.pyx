@@ -157,7 +157,7 @@ cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
 
 cdef int sweep_threads(Sweep *t) except -1:
     """Return the number of threads for a sweep."""
-    return default_threads() if t.m * t.s * t.n > THREADED_SWEEP_MIN_MULTIPLY_ADDS else 1
+    return default_n_threads() if t.m * t.s * t.n > THREADED_SWEEP_MIN_MULTIPLY_ADDS else 1
 
 
 cdef void run_sweep_parts(Sweep *t, fc_part part, int threads, Py_ssize_t size) noexcept nogil:
@@ -201,7 +201,7 @@ cdef void sweep_update_batch(Sweep *t, int threads) noexcept nogil:
 cdef enum: MAX_SWEEP_PARTS = 512    # maximum number of parts of a sweep
 
 
-def inner(x, y):
+def inner_product(x, y):
     """Return the inner product of two contiguous vectors of equal length and of one native real
     dtype, or None if the arrays are of another form. Short sums are accumulated in the dtype and
     added in double precision.
@@ -225,7 +225,7 @@ def inner(x, y):
     return sums[0]
 
 
-def same(x, y):
+def equal_vectors(x, y):
     """Return True if two vectors have equal elements. Contiguous vectors of one dtype are compared
     bitwise.
     """
@@ -444,7 +444,9 @@ def adam_step(
                 f"a vector must be of shape ({n},) and real dtype, got {x.dtype} {x.shape}."
             )
         if not x.flags.c_contiguous or not x.flags.aligned or not (x is g or x.flags.writeable):
-            raise ValueError("a vector must be writeable and contiguous, got a read-only or strided one.")
+            raise ValueError(
+                "a vector must be writeable and contiguous, got a read-only or strided one."
+            )
     cdef char *by = pointer(g)
     cdef char *m = pointer(average)
     cdef char *s = pointer(squares)

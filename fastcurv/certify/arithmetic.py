@@ -247,7 +247,7 @@ class Arithmetic:
     subnormal number `eta`, and the numbers of successive roundings in the sums that the kernels
     compute.
 
-    The engine reports how the kernels split their sums: see `fastcurv._engine.summation`. The
+    The engine reports how the kernels split their sums: see `fastcurv._engine.summation_order`. The
     kernels "numpy" are those of the passes that compute these bounds, whose matrix products come
     from BLAS and may add in any order.
 
@@ -269,7 +269,9 @@ class Arithmetic:
         self.u, self.eta = float(info.eps) / 2, float(info.smallest_subnormal)
         self.tiny, self.max = float(info.tiny), float(info.max)
         self.kernels, self.own = layout["arch"], layout["arch"] == "numpy"
-        self.sums = _engine.summation("blas" if self.own else self.kernels, np.dtype(dtype).name)
+        self.sums = _engine.summation_order(
+            "blas" if self.own else self.kernels, np.dtype(dtype).name
+        )
         self.N, self.chunk = N, min(int(layout["chunk"]), max(N, int(layout.get("rows", 0))))
         self.panel, self.groups = int(layout["panel"]), int(layout["groups"])
         # Because panels are aligned to cache lines, there may be one panel more than the number of

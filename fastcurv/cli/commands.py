@@ -490,7 +490,7 @@ def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
     gradient = best_time(lambda: objective.value_and_gradient(next(points)))
     layers = [m * k for k, m in zip(args.sizes, args.sizes[1:])]
     flops = 2 * args.samples * (2 * layers[0] + 6 * sum(layers[1:]))
-    peak = fc._engine.fma_peak(dtype, args.threads or fc._engine.default_threads())
+    peak = fc._engine.measure_fma_peak(dtype, args.threads or fc._engine.default_n_threads())
     return {
         "dtype": dtype,
         "gradient": gradient,

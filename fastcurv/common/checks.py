@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from .._engine import FastMatrixProduct, NotFiniteError, inner, resume_arithmetic
+from .._engine import FastMatrixProduct, NotFiniteError, inner_product, resume_arithmetic
 from .errors import (
     advice_clause,
     container_error,
@@ -225,7 +225,7 @@ def all_finite(a: Array) -> bool:
     not finite, for example because it overflows, each entry is checked.
     """
     flat = a.ravel("K") if a.ndim != 1 and a.flags.forc else a  # a view, not a copy
-    squares = inner(flat, flat)  # None if the entries are not contiguous
+    squares = inner_product(flat, flat)  # None if the entries are not contiguous
     if squares is not None and math.isfinite(squares):
         return True
     # The method `.all()` takes twice as long.

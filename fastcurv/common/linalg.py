@@ -31,9 +31,9 @@ from scipy import linalg
 
 from .._engine import NotFiniteError as NotFiniteError
 from .._engine import Tridiagonal
-from .._engine import residuals as residuals
-from .._engine import symmetrised as symmetrised
-from .._engine import wanted as wanted
+from .._engine import residual_norms as residual_norms
+from .._engine import scaled_symmetric_part as scaled_symmetric_part
+from .._engine import wanted_indices as wanted_indices
 from .checks import row_block_slices
 from .protocols import Array, Floats, Indices
 from .runtime import SERIAL_BLAS_MAX_N, Given, Result, one_blas_thread, run_interruptibly
@@ -276,14 +276,14 @@ def _eigh_selected(
     vectors of a matrix with more than `PROOF_MIN_ROWS` rows are picked.
     """
     form = Tridiagonal(A.copy())
-    values = form.values()
+    values = form.eigenvalues()
     if values is None or not _matches_moments(values, form.trace, form.squares):
         return None
     at = pick(values)
     if 2 * len(at) > form.n > PROOF_MIN_ROWS:
         return None
-    rows, most = form.vectors(at), MAX_DRIVER_ERROR * max(-values[0], values[-1])
-    return (values, at, rows.T) if (residuals(A, values[at], rows) <= most).all() else None
+    rows, most = form.eigenvectors(at), MAX_DRIVER_ERROR * max(-values[0], values[-1])
+    return (values, at, rows.T) if (residual_norms(A, values[at], rows) <= most).all() else None
 
 
 def eigh_tridiagonal(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:

@@ -199,8 +199,8 @@ def show_versions(mode: str = "print") -> dict[str, Any] | None:
         "machine": f"{platform.machine()} {platform.system()}",
         "kernels": _engine.chosen_arch(),
         "available": ", ".join(_engine.available_archs()),
-        "threads": _engine.default_threads(),
-        "workers": _engine.thread_workers(),
+        "threads": _engine.default_n_threads(),
+        "workers": _engine.count_thread_workers(),
     }
     if mode == "dict":
         return facts
@@ -239,12 +239,12 @@ def register() -> bool:
             """
             limit = _engine.get_thread_limit()
             self.unlimited = not limit
-            return limit or _engine.default_threads()
+            return limit or _engine.default_n_threads()
 
         def set_num_threads(self, num_threads: int) -> None:
             # A context that limits only BLAS also restores the setting of every other library, so
             # the default number of threads is restored as "no limit".
-            lifted = self.unlimited and num_threads == _engine.default_threads()
+            lifted = self.unlimited and num_threads == _engine.default_n_threads()
             _engine.set_thread_limit(0 if lifted else num_threads)
 
         def get_version(self) -> str:

@@ -4,12 +4,12 @@
 place and returns the squared norms of the new rows, and `combine_rows(Q, S, Y)` computes ``Y = S'
 Q``, where Y may be the first rows of Q. Each reads the basis once, and its result is bitwise
 independent of the number of threads. `dot` and `norm` are for long vectors, for which BLAS would
-start its own threads, which keep spinning during the engine's next product; `same` returns True if
-two vectors are equal. `adam_step` takes one step of Adam in a single sweep, `QuasiNewton` is a run
-of L-BFGS, and `NewtonSteps` a run of steps in a Krylov space (`Space`) with small problems, which
-`small_problem` solves. `Workspace` holds the vectors of conjugate gradients, `Lanczos` is a
-recurrence, and `EigenSearch` an eigenvalue search with that recurrence. `reduction_ratio` and
-`next_radius` evaluate trial steps.
+start its own threads, which keep spinning during the engine's next product; `equal_vectors` returns
+True if two vectors are equal. `adam_step` takes one step of Adam in a single sweep, `QuasiNewton`
+is a run of L-BFGS, and `NewtonSteps` a run of steps in a Krylov space (`Space`) with small
+problems, which `solve_small_problem` solves. `Workspace` holds the vectors of conjugate gradients,
+`Lanczos` is a recurrence, and `EigenSearch` an eigenvalue search with that recurrence.
+`reduction_ratio` and `next_radius` evaluate trial steps.
 """
 
 import math
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._engine import (
-    NOT_FINITE,
+    NOT_FINITE_MESSAGE,
     EigenSearch,
     Lanczos,
     NewtonSteps,
@@ -29,20 +29,20 @@ from .._engine import (
     Workspace,
     adam_step,
     combine_rows,
-    default_threads,
-    growth,
-    inner,
+    default_n_threads,
+    empty_padded_rows,
+    equal_vectors,
+    inner_product,
+    log_growth,
     next_radius,
-    padded_rows,
     project_rows,
     reduction_ratio,
-    same,
-    small_problem,
+    solve_small_problem,
     subtract_rows,
 )
 
 __all__ = [
-    "NOT_FINITE",
+    "NOT_FINITE_MESSAGE",
     "Lanczos",
     "NewtonSteps",
     "QuasiNewton",
@@ -52,19 +52,19 @@ __all__ = [
     "adam_step",
     "column_slices",
     "combine_rows",
-    "default_threads",
+    "default_n_threads",
     "dot",
     "norm_with_floor",
-    "growth",
+    "log_growth",
     "next_radius",
     "norm",
-    "padded_rows",
+    "empty_padded_rows",
     "project_rows",
     "reduction_ratio",
     "safe_norm",
     "safe_norms",
-    "same",
-    "small_problem",
+    "equal_vectors",
+    "solve_small_problem",
     "subtract_rows",
 ]
 
@@ -75,7 +75,7 @@ def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
     """Compute ``<x, y>`` for two vectors of one dtype; long ones are summed in float64. Overflow
     gives inf or NaN without a warning, since NumPy's warnings differ between processors.
     """
-    found = inner(x, y)
+    found = inner_product(x, y)
     # `inner` returns None for other dtypes and for arrays that are not contiguous.
     if found is None:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -87,7 +87,7 @@ def column_slices(n: int) -> Iterator[slice]:
     """Return slices that split n columns for `combine_rows`. Each has enough work for every thread,
     and the results are bitwise identical to those for all columns at once.
     """
-    width = N_PANEL_COLUMNS * 4 * max(2, default_threads())
+    width = N_PANEL_COLUMNS * 4 * max(2, default_n_threads())
     return (slice(a, min(a + width, n)) for a in range(0, n, width))
 
 

@@ -313,7 +313,7 @@ def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any
         run.step()
         ended = not run.p or run.m >= most
         if ended or run.m % MIN_CHECK_PRODUCTS == 0:
-            values, S, residuals, limits = run.ritz(2, "BE")
+            values, S, residuals, limits = run.ritz_pairs(2, "BE")
             if ended or residuals.max() <= MAX_RESOLVED_RESIDUAL * np.abs(values).max():
                 break
     run.reorthogonalise()

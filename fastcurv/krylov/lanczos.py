@@ -24,16 +24,16 @@ from ..common.checks import (
     check_vectors,
     operator_dtype,
 )
-from ..common.linalg import NotFiniteError, eigh, eigh_tridiagonal, svd, wanted
+from ..common.linalg import NotFiniteError, eigh, eigh_tridiagonal, svd, wanted_indices
 from ..common.protocols import Array, Floats, Indices, Which
 from ..common.runtime import as_callback, check_time, time_left
 from ..common.vectors import (
-    NOT_FINITE,
+    NOT_FINITE_MESSAGE,
     Lanczos,
     column_slices,
     combine_rows,
+    empty_padded_rows,
     norm,
-    padded_rows,
     project_rows,
     subtract_rows,
 )
@@ -278,20 +278,20 @@ class Recurrence(Lanczos, Basis):
         span.
     rows : ndarray, shape (at least max_basis + 1, n), optional
         Memory for the basis; `reserve` must then not be called.
-    contamination : float, optional
+    orthogonality_tol : float, optional
         Loss of orthogonality within a batch at which orthogonality is restored; default
         ``sqrt(eps)``.
-    semi : bool
-        If True, only T is needed: the rows are then orthonormal only to `contamination`, and the
-        basis cannot be restarted.
+    semiorthogonal : bool
+        If True, only T is needed: the rows are then orthonormal only to `orthogonality_tol`, and
+        the basis cannot be restarted.
     """
 
     arrays: Any
     n_products: int
-    clean: int
+    n_clean: int
     reach: int
-    locked: int
-    aside: int
+    n_locked: int
+    n_aside: int
     noise: float
     scale: float
 
@@ -301,13 +301,13 @@ class Recurrence(Lanczos, Basis):
         max_basis: int,
         *,
         against: Array | None = None,
-        contamination: float | None = None,
+        orthogonality_tol: float | None = None,
         rows: Array | None = None,
-        semi: bool = False,
+        semiorthogonal: bool = False,
     ) -> None:
         n, dtype = op.shape[0], operator_dtype(op)
         super().__init__(n, dtype, as_product(op), getattr(op, "fast_product", None))
-        self.op, self.semi = op, semi
+        self.op, self.semiorthogonal = op, semiorthogonal
         none = against is None
         self.against = np.empty((0, n), dtype) if none else np.ascontiguousarray(against)
         self.dimension = n - len(self.against)
@@ -316,8 +316,8 @@ class Recurrence(Lanczos, Basis):
         self.rows = np.empty((size, n), dtype) if rows is None else rows[:size]
         first = min(size, N_FIRST_ROWS)
         self.T, self.err = np.zeros((first, first)), np.zeros(size)
-        self.contamination = self.eps**0.5 if contamination is None else contamination
-        self.leak = np.zeros((len(self.against), size))
+        self.orthogonality_tol = self.eps**0.5 if orthogonality_tol is None else orthogonality_tol
+        self.deflation_coupling = np.zeros((len(self.against), size))
         self.tridiagonal = True
         # context manager around products, within which Ctrl-C may interrupt them
         self.around: AbstractContextManager[None] = nullcontext()
@@ -329,13 +329,13 @@ class Recurrence(Lanczos, Basis):
             self.arrays = None  # `arrays` would keep the old rows in memory
             self.widen(more)
             self.err = np.pad(self.err, (0, more))
-            self.leak = np.pad(self.leak, ((0, 0), (0, more)))
+            self.deflation_coupling = np.pad(self.deflation_coupling, ((0, 0), (0, more)))
             self.capacity += more
 
     def reset(self) -> None:
         """Discard the basis, but keep the count of products, the scale and the noise."""
         self._take_rows_aside()
-        self.empty()
+        self.discard_basis()
 
     def insert(self, W: Array) -> int:
         """Make the rows `W (p, n)`, which are overwritten, the next block. Return the number of
@@ -344,13 +344,13 @@ class Recurrence(Lanczos, Basis):
         The coupling of the basis to the previous next block is dropped and added to err.
         """
         scale_near_one(W)
-        return self.append(W)
+        return self.replace_pending_rows(W)
 
     def insert_random(self, rng: np.random.Generator, p: int = 1) -> int:
         """Make p random vectors the next block. Return the number of independent rows."""
         p = max(1, min(p, self.dimension - self.m, self.capacity + 1 - self.m))
         for _ in range(5):
-            if self.append(rng.standard_normal((p, self.n), dtype=self.dtype)):
+            if self.replace_pending_rows(rng.standard_normal((p, self.n), dtype=self.dtype)):
                 return self.p
         return 0
 
@@ -364,31 +364,31 @@ class Recurrence(Lanczos, Basis):
         """
         self.reorthogonalise()
         m, p = self.m, self.p
-        along = np.pad(self.coupling(), ((0, 0), (0, self.leak.shape[1] - m)))
+        along = np.pad(self.coupling(), ((0, 0), (0, self.deflation_coupling.shape[1] - m)))
         self.against = np.vstack([self.against, self.rows[m : m + p]])
-        self.leak = np.vstack([self.leak, along])
+        self.deflation_coupling = np.vstack([self.deflation_coupling, along])
         self.T[m:, :] = 0
         self.T[:, m:] = 0
-        self.p, self.clean = 0, m
-        self.aside, self.dimension = self.aside + p, self.dimension - p
+        self.p, self.n_clean = 0, m
+        self.n_aside, self.dimension = self.n_aside + p, self.dimension - p
 
     def restore_rows_aside(self) -> None:
         """Append the rows set aside to the next block, which must have capacity for them."""
         self.reorthogonalise()
-        self.widen_projection(self.m + self.p + self.aside)
+        self.enlarge_projection(self.m + self.p + self.n_aside)
         rows, along = self._take_rows_aside()
         first, end = self.m + self.p, self.m + self.p + len(rows)
         self.rows[first:end] = rows
         self.T[first:end, : self.m] = along[:, : self.m]
         self.T[: self.m, first:end] = along[:, : self.m].T
-        self.p, self.clean, self.tridiagonal = self.p + len(rows), end, False
+        self.p, self.n_clean, self.tridiagonal = self.p + len(rows), end, False
 
     def _take_rows_aside(self) -> tuple[Array, Floats]:
         """Remove the rows set aside from `against`, and return them with the coupling to them."""
-        kept = len(self.against) - self.aside
-        rows, along = self.against[kept:], self.leak[kept:]
-        self.against, self.leak = self.against[:kept], self.leak[:kept]
-        self.aside, self.dimension = 0, self.dimension + self.aside
+        kept = len(self.against) - self.n_aside
+        rows, along = self.against[kept:], self.deflation_coupling[kept:]
+        self.against, self.deflation_coupling = self.against[:kept], self.deflation_coupling[:kept]
+        self.n_aside, self.dimension = 0, self.dimension + self.n_aside
         return rows, along
 
     def restart(
@@ -405,7 +405,7 @@ class Recurrence(Lanczos, Basis):
         computed, only those with the indices `least` are kept.
         """
         if not keep_block:
-            self.drop_block()
+            self.drop_pending_rows()
         self.reorthogonalise()
         least = np.arange(S.shape[1]) if least is None else least
         if not rotate_unless_stopped(stop, self.rows[: self.m], S, least):
@@ -422,19 +422,19 @@ class Recurrence(Lanczos, Basis):
         w = None
         if (
             self.p == 1
-            and not (self.locked or self.aside)
+            and not (self.n_locked or self.n_aside)
             and len(theta) * self.n >= MIN_REPLACED_ENTRIES
         ):
             w, coupled = self.rows[self.m].copy(), (self.coupling() @ S)[0]
             error = scaled_norm(self.err[: self.m] @ np.abs(S) + self.eps * self.scale)
-        self.drop_block()
-        if self.aside:
+        self.drop_pending_rows()
+        if self.n_aside:
             self.drop_coupling(column_norms(self._take_rows_aside()[1][:, : self.m]))
         rotate(self.rows[: self.m], S)
         self.replace_by_ritz_vectors(theta, S)
-        if w is not None and self.locked:
+        if w is not None and self.n_locked:
             echo = combine(self.rows[: self.m], coupled[:, None] / self.unit)[0]
-            self.follow(w, echo, coupled, error)
+            self.set_locked_direction(w, echo, coupled, error)
 
     def narrow_block(self, M: Floats, most: int | None = None) -> None:
         """Reduce the next block to the span of the columns of ``M (p, u)``, which has at most u or
@@ -452,7 +452,7 @@ class Recurrence(Lanczos, Basis):
         self.p = r = U.shape[1]
         self.T[m : m + r, :m] = kept
         self.T[:m, m : m + r] = kept.T
-        self.clean = m + r
+        self.n_clean = m + r
 
     @property
     def asymmetry(self) -> float:
@@ -489,32 +489,32 @@ class Recurrence(Lanczos, Basis):
                 own = hasattr(self.op, "product")
                 W[...] = apply_checked(self.op, V.T if own else np.ascontiguousarray(V.T)).T
         self.n_products += p
-        self.bring_into_range(W)
+        self.divide_by_unit(W)
         if len(self.against):
             along = self.unit * orthogonalise(self.against, W, passes=1)
-            self.leak[:, m : m + p] = along.T
+            self.deflation_coupling[:, m : m + p] = along.T
             self.noise = max(self.noise, self.eps * max(scaled_norm(row) for row in along))
         return W
 
     def _step_block(self) -> None:
         m, p = self.m, self.p
         k = m + p
-        self.widen_projection(min(k + p, self.capacity + 1))
+        self.enlarge_projection(min(k + p, self.capacity + 1))
         W = self._apply_block(m, p)
         sizes = [self.unit * norm(w) for w in W]
         if not np.isfinite(sizes).all():
-            raise NotFiniteError(NOT_FINITE)
+            raise NotFiniteError(NOT_FINITE_MESSAGE)
         self.scale = max(self.scale, *sizes)
         C = self.unit * orthogonalise(self.rows[:k], W)
         inner = C[:, m:]
-        seen = [scaled_norm(row) for row in (C[:, :m] - self.T[m:k, :m])[:, self.locked :]]
+        seen = [scaled_norm(row) for row in (C[:, :m] - self.T[m:k, :m])[:, self.n_locked :]]
         # the asymmetry of the products or rounding
         seen += [scaled_norm(row) for row in inner - inner.T]
         self.noise = max([self.noise, ROUNDING_FACTOR * self.eps * self.scale, *seen])
         self.T[m:k, m:k] = (inner + inner.T) / 2
-        if self.locked:
-            self.T[m:k, : self.locked] = C[:, : self.locked]
-            self.T[: self.locked, m:k] = C[:, : self.locked].T
+        if self.n_locked:
+            self.T[m:k, : self.n_locked] = C[:, : self.n_locked]
+            self.T[: self.n_locked, m:k] = C[:, : self.n_locked].T
         floor = 3 * self.noise / self.unit
         B, dropped = orthonormalise(W, floor=floor, against=self.rows[:k])
         if len(self.against):
@@ -525,9 +525,9 @@ class Recurrence(Lanczos, Basis):
         self.rows[k : k + r] = W[:r]
         self.T[k : k + r, m:k] = B
         self.T[m:k, k : k + r] = B.T
-        self.m, self.p, self.clean, self.reach = k, r, k + r, m
+        self.m, self.p, self.n_clean, self.reach = k, r, k + r, m
         self.tridiagonal = False
-        self.forget_loss()
+        self.reset_loss_estimate()
 
     def _concentrate_coupling(self, B: Floats, W: Array, r: int) -> Floats:
         """Rotate the block `W` such that its first r rows carry most of ``B' W``, and return the
@@ -540,7 +540,7 @@ class Recurrence(Lanczos, Basis):
         rotate(W[: len(B)], U)
         self.err[self.m : k] += lost
         if self.capacity < self.dimension and lost.max(initial=0.0) > 10 * self.noise:
-            self.locked = k
+            self.n_locked = k
         return kept
 
 
@@ -575,7 +575,7 @@ def kept_ritz_indices(theta: Floats, k: int, which: str, room: int) -> Indices:
     spectrum.
     """
     l = min(k + (len(theta) - k) * 2 // 5, room)
-    return wanted(theta, max(l, min(k, room)), which)
+    return wanted_indices(theta, max(l, min(k, room)), which)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -615,7 +615,7 @@ class held_rows:
             with suppress(TypeError):
                 rows = _held.pop(op, None)
         if rows is None or rows.dtype != dtype or rows.shape[1] != shape[1] or len(rows) < shape[0]:
-            rows = padded_rows(shape[0], _row_gap(shape[1], dtype), dtype)[:, : shape[1]]
+            rows = empty_padded_rows(shape[0], _row_gap(shape[1], dtype), dtype)[:, : shape[1]]
         self.rows = rows
 
     def __enter__(self) -> np.ndarray:

@@ -73,7 +73,7 @@ def capped_cg(
     bound : float
         The lower estimate of ||H|| after the last product.
     """
-    work.begin(g)
+    work.start(g)
     d, curvature, bound, steps = work.solve(
         multiply, eps, tolerance, bound, max_iter or len(g), stop, thrift, price
     )
@@ -90,7 +90,7 @@ def _negative_curvature_direction(
     """
     y, r, p, Hp = work.y, work.r, work.p, work.Hp
     last_y, last_r = y.copy(), r.copy()
-    rr, lowest, found = work.begin(g), np.inf, None
+    rr, lowest, found = work.start(g), np.inf, None
     for _ in range(j):
         d = last_y - y
         dd = dot(d, d)
@@ -101,9 +101,9 @@ def _negative_curvature_direction(
         if lowest < -eps:
             return found, lowest
         multiply(p, Hp)
-        pp, pHp, _ = work.curvature()
+        pp, pHp, _ = work.direction_products()
         before = rr
-        rr = work.move(rr / (pHp + 2.0 * eps * pp), 2.0 * eps)[0]
+        rr = work.move_along_direction(rr / (pHp + 2.0 * eps * pp), 2.0 * eps)[0]
         work.update_direction(rr / before)
     return last_y * g.dtype.type(1 / work.unit), None
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..common.linalg import svd
 from ..common.protocols import Floats
-from ..common.vectors import Space, growth, small_problem
+from ..common.vectors import Space, log_growth, solve_small_problem
 from .lanczos import Basis, ritz_decomposition, scaled_norm
 
 # --------------------------------------------------------------------------------------------------
@@ -29,7 +29,7 @@ def shifted_solve(values: np.ndarray, linear: np.ndarray, shift: float) -> np.nd
     """Return ``-(T + shift)^+ linear`` for a T with the eigenvalues `values`. The result is 0 in
     directions whose shifted curvature is 0 up to rounding.
     """
-    return small_problem("shifted", values, linear, shift)[0]
+    return solve_small_problem("shifted", values, linear, shift)[0]
 
 
 def damped_inverse(values: np.ndarray, damping: float, floor: float) -> np.ndarray:
@@ -46,7 +46,7 @@ def absolute_value_step(values: np.ndarray, linear: np.ndarray, damping: float) 
     """Return ``-(|T| + damping)^-1 linear``, a descent step along every eigenvector, which without
     damping is as long as Newton's step.
     """
-    return small_problem("absolute", values, linear, damping)[0]
+    return solve_small_problem("absolute", values, linear, damping)[0]
 
 
 def solve_trust_region(
@@ -59,7 +59,7 @@ def solve_trust_region(
     0``. In the hard case a multiple of the lowest eigenvector is added such that y reaches the
     boundary.
     """
-    return small_problem("trust-region", values, linear, radius)
+    return solve_small_problem("trust-region", values, linear, radius)
 
 
 class KrylovSpace(Space, Basis):
@@ -86,8 +86,8 @@ class KrylovSpace(Space, Basis):
         as they are needed and kept for the next `start`.
     """
 
-    lacking: Any
-    follow: bool
+    residual_coordinates: Any
+    has_multiplied_residual: bool
 
     def decompose(self) -> tuple[Floats, Floats]:
         """Return the eigenvalues of T in ascending order, and its eigenvectors."""
@@ -99,14 +99,14 @@ class KrylovSpace(Space, Basis):
         direction, otherwise the row with the largest coupling.
         """
         m, pending = self.m, slice(self.m, self.m + self.p)
-        if self.lacking is not None and np.any(self.lacking):
-            self._reflect_pending_rows(self.lacking)
-            self.follow = True
-        elif self.follow:
+        if self.residual_coordinates is not None and np.any(self.residual_coordinates):
+            self._reflect_pending_rows(self.residual_coordinates)
+            self.has_multiplied_residual = True
+        elif self.has_multiplied_residual:
             self._swap_pending_row(m + self.p - 1)
         else:
             self._swap_pending_row(m + int(np.argmax(np.linalg.norm(self.T[pending, :m], axis=1))))
-        self.lacking = None
+        self.residual_coordinates = None
 
     def _reflect_pending_rows(self, lacking: np.ndarray) -> None:
         """Apply a Householder reflection to the pending rows such that the first one becomes a
@@ -134,7 +134,7 @@ class KrylovSpace(Space, Basis):
         """Return the lowest Ritz value, the norm of its residual, and the coefficients (m,) of its
         Ritz vector.
         """
-        values, vectors = self.ritz()
+        values, vectors = self.ritz_pairs()
         u = vectors[:, 0]
         return float(values[0]), scaled_norm(self.coupling() @ u), u
 
@@ -202,13 +202,13 @@ def exhausted_risk(run: Any, n: int, eps: float) -> float:
     values, _ = ritz_decomposition(run)
     T, far = run.T[: run.m, : run.m], eps * run.scale
     beside = np.append(np.diag(T, 1), max(run.err[run.m - 1], 1e-290))
-    seen = growth(np.append(np.diag(T), 0.0), beside, [values[0] - far, values[-1] + far])
+    seen = log_growth(np.append(np.diag(T), 0.0), beside, [values[0] - far, values[-1] + far])
     return min(1.0, float(np.exp(0.5 * (math.log(2 * n / math.pi) - seen)).sum()))
 
 
 def max_growth(n: int, risk: float) -> float:
-    """Return the value of `fastcurv.common.vectors.growth` at which a run with a random start in n
-    dimensions misses an existing eigenvector with probability at most `risk`.
+    """Return the value of `fastcurv.common.vectors.log_growth` at which a run with a random start
+    in n dimensions misses an existing eigenvector with probability at most `risk`.
 
     The component of a random unit vector along a given one is ``x`` or less with probability at
     most ``x sqrt(2 n / pi)``.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from .._engine import columns_as_rows, copy_if_mapped
+from .._engine import copy_if_mapped, copy_transpose
 from ..common.checks import (
     as_numpy,
     check_array,
@@ -319,7 +319,7 @@ def as_block(V: Any, n: int, dtype: Any, threads: int = 1) -> np.ndarray:
         if flags.f_contiguous:
             return rows
         if not any(s % V.itemsize for s in V.strides):
-            return columns_as_rows(V, np.empty(V.shape[::-1], dtype), threads)
+            return copy_transpose(V, np.empty(V.shape[::-1], dtype), threads)
     return np.require(rows, dtype, ["C", "A"])
 
 

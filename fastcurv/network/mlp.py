@@ -319,13 +319,13 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
             next(iter(LOSSES)),
             1.0,
             0.0,
-            _engine.default_threads(),
+            _engine.default_n_threads(),
             one_row,
             batch_norm=self.batch_norm,
         )
         plan.bind(np.require(self.check_theta(theta), None, ["C", "A"]), False)
         out = np.empty((len(X), self.sizes[-1]), self.dtype)
-        plan.outputs(out)
+        plan.write_outputs(out)
         return out
 
     def input_jacobian(self, theta: Any, X: Any, *, statistics: Any = None) -> np.ndarray:

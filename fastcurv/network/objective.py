@@ -454,7 +454,7 @@ class Objective(
     def _new_plan(self) -> Any:  # returns a plan of the engine, or an object with the same methods
         if self._by_blocks:
             return load_module("network.sums").SumPlan(self)
-        m, threads = self.model, self.n_threads or _engine.default_threads()
+        m, threads = self.model, self.n_threads or _engine.default_n_threads()
         net, loss = (
             (m.sizes, m.activation, m.skips, m.bias),
             (str(self.loss), divisor_of(self), self.l2),
@@ -555,15 +555,15 @@ class Objective(
         not in use; otherwise None.
         """
         known = type(theta) is np.ndarray and theta.dtype == self.dtype
-        if not known or self._by_blocks or self._lock.held:
+        if not known or self._by_blocks or self._lock.is_held:
             return None
         with self._lock:
             plan = self._plan
-            if plan is None or plan.theta is None or not _engine.same(plan.theta, theta):
+            if plan is None or plan.theta is None or not _engine.equal_vectors(plan.theta, theta):
                 return None
             self._plan, self._theta = self._pop_spare_plan(), np.empty_like(theta)
-        plan.prepare()
-        plan.finish()
+        plan.prepare_products()
+        plan.compute_gradient()
         return plan
 
     def _return_plan(self, plan: Any) -> None:
@@ -577,11 +577,11 @@ class Objective(
         if type(theta) is not np.ndarray or theta.dtype != self.dtype or theta.ndim != 1:
             theta = self.model.check_theta(theta)
         plan = self._objective_plan()
-        if plan.theta is None or not _engine.same(plan.theta, theta):
+        if plan.theta is None or not _engine.equal_vectors(plan.theta, theta):
             plan.unbind()
             bind_copy(plan, self, theta, self._theta, gradient=gradient, transient=True)
         elif gradient:
-            plan.finish()
+            plan.compute_gradient()
         return plan
 
     def _objective_plan(self) -> Any:
@@ -616,7 +616,7 @@ class Objective(
             assert gradient is not None  # the caller requested the gradient
             if gradient.nbytes < NO_COPY_MIN_BYTES:
                 return plan.value, gradient.copy()
-            plan.forget_gradient()
+            plan.release_gradient()
             return plan.value, gradient
 
     def hessp(self, theta: Any, v: Any) -> np.ndarray:
@@ -629,7 +629,7 @@ class Objective(
         out = np.empty(self.n_params, self.dtype)
         with self._lock:
             plan = self._bound(theta, False)
-            plan.prepare()
+            plan.prepare_products()
             plan.multiply(v, out)
         return out
 
@@ -796,7 +796,7 @@ class Objective(
         the arithmetic.
         """
         rows, plan = other._rows, other._plan
-        plan.renew(*self._engine_arguments())
+        plan.replace_rows(*self._engine_arguments())
         self._adopt_rows(rows)
         vars(self).update(_plan=plan, _theta=other._theta)
         vars(other).update(_plan=None, _rows=None)
@@ -830,7 +830,7 @@ class Objective(
             ]
             return [
                 ((mean + b).astype(self.dtype), variance.astype(self.dtype))
-                for (mean, variance), b in zip(_engine.statistics(plan), biases)
+                for (mean, variance), b in zip(_engine.batch_norm_statistics(plan), biases)
             ]
 
     def astype(self, dtype: Any) -> Objective:

@@ -45,7 +45,7 @@ def bind_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> 
     """Check theta for the objective, copy theta into `own` (n,) and bind the plan to `own`. If
     theta is a vector in the engine's form, the engine's threads do this in one pass.
     """
-    if not plan.take(theta, own, **how):
+    if not plan.bind_copy(theta, own, **how):
         np.copyto(own, objective.model.check_theta(theta))
         plan.bind(own, **how)
 
@@ -155,7 +155,7 @@ class Curvature(Quadratic):
             theta=plan.theta,
             _plan=plan,
             fast_product=times,
-            _take=times.take,
+            _take=times.multiply,
         )
         super().__init__(objective.dtype, (n, n))
 
@@ -182,11 +182,11 @@ class Curvature(Quadratic):
     @property
     def n_products(self) -> int:
         """The number of vectors multiplied so far, by this operator and its blocks."""
-        return self.fast_product.count
+        return self.fast_product.n_products
 
     @n_products.setter
     def n_products(self, count: int) -> None:
-        self.fast_product.count = count
+        self.fast_product.n_products = count
 
     @property
     def nbytes(self) -> int:
@@ -212,7 +212,7 @@ class Curvature(Quadratic):
         if done is None:
             v, done = as_output(v, out, self.shape[0], self.dtype)
             self._multiply(v, done)
-            self.fast_product.count += 1
+            self.fast_product.n_products += 1
         return done
 
     def _multiply(self, v: Any, out: np.ndarray | None) -> None:
@@ -223,7 +223,11 @@ class Curvature(Quadratic):
         data.
         """
         Vt = as_block(V, self.shape[0], self.dtype, self.layout["threads"])
-        out = Vt if self._plan.in_place and not np.may_share_memory(Vt, V) else np.empty_like(Vt)
+        out = (
+            Vt
+            if self._plan.allows_in_place and not np.may_share_memory(Vt, V)
+            else np.empty_like(Vt)
+        )
         self._multiply(Vt, out)
         self.n_products += len(Vt)
         return out.T
@@ -241,8 +245,8 @@ class Curvature(Quadratic):
         )
 
     def _quadratic(self, Vt: np.ndarray) -> np.ndarray:
-        self.fast_product.count += len(Vt)
-        return np.asarray(self._plan.quadratic(Vt, self.kind, None))
+        self.fast_product.n_products += len(Vt)
+        return np.asarray(self._plan.quadratic_forms(Vt, self.kind, None))
 
     @rounding_to_nearest
     def to_dense(self) -> np.ndarray:
@@ -317,7 +321,7 @@ class Curvature(Quadratic):
         if not self.estimated_seconds[1] < np.inf:
             return None
         A = np.empty((n, n))
-        if not CurvatureMatrix(self._plan, self.kind == "hessian").matrix(A):
+        if not CurvatureMatrix(self._plan, self.kind == "hessian").write_matrix(A):
             return None
         if l2:
             A[np.diag_indices(n)] += l2_diagonal(self.objective)
@@ -496,7 +500,7 @@ class BlockCurvature(OfWhole, Quadratic):
         self.whole.n_products += len(Vt)
         forms: Floats = np.empty(len(Vt))
         for cut, full in self._embed_rows(Vt):
-            forms[cut] = self.whole._plan.quadratic(full, self.kind, self._active)
+            forms[cut] = self.whole._plan.quadratic_forms(full, self.kind, self._active)
         return forms
 
     @if_bounded
@@ -558,12 +562,12 @@ class Jacobian(Operator):
 
     def _matvec(self, v: Any) -> np.ndarray:
         out = np.empty(self.shape[0], self.dtype)
-        self._plan.jacobian(as_vector(v.reshape(-1), self.shape[1], self.dtype), out)
+        self._plan.multiply_jacobian(as_vector(v.reshape(-1), self.shape[1], self.dtype), out)
         return out
 
     def _rmatvec(self, u: Any) -> np.ndarray:
         out = np.empty(self.shape[1], self.dtype)
-        self._plan.jacobian(as_vector(u.reshape(-1), self.shape[0], self.dtype), out, True)
+        self._plan.multiply_jacobian(as_vector(u.reshape(-1), self.shape[0], self.dtype), out, True)
         return out
 
     def to_dense(self, rows: slice | None = None, *, out: np.ndarray | None = None) -> np.ndarray:

@@ -73,7 +73,7 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
     elif ob._sparse:
         other._start_sparse(ob._whole._X)
     else:
-        other._adopt_rows(ob._rows.reweighted(other._weight))
+        other._adopt_rows(ob._rows.with_weight(other._weight))
     return other
 
 
@@ -81,7 +81,7 @@ def shard_outputs(shard: Any, theta: np.ndarray) -> list[tuple[np.ndarray, ...]]
     """Return ``[(z, first, second)]``, the result of `Objective.outputs` for the shard's rows."""
     z = np.empty((shard.n_samples, shard.model.sizes[-1]), shard.dtype)
     with shard._lock:
-        shard._bound(theta, False).outputs(z)
+        shard._bound(theta, False).write_outputs(z)
     loss = LossCurve(shard, z, terms_of_a_row(shard))
     return [(z, loss.delta.astype(z.dtype, copy=False), loss.second().astype(z.dtype, copy=False))]
 
@@ -127,7 +127,7 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
         known = vars(J)
         if "_row_state" not in known:
             known["_row_state"] = RowJacobian(J._plan)
-        known["_row_state"].write(start, count, found)
+        known["_row_state"].write_rows(start, count, found)
     elif count < ob.n_samples:
         if count:
             ob.batch(slice(start, stop)).jacobian(J.theta).to_dense(out=found)

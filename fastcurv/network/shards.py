@@ -89,7 +89,7 @@ class Shard(Objective):
         """
         other = Shard(self.frame, X, y, sample_weight, first)
         for plan in self._plans:
-            vars(other)["seen"] = plan.renew(*other._engine_arguments())
+            vars(other)["seen"] = plan.replace_rows(*other._engine_arguments())
         if not (finite or other.seen):
             check_finite(X, "X")
         other._plans, self._plans = self._plans, []
@@ -124,5 +124,5 @@ class Shard(Objective):
             plans.insert(0, plan)
             plan.bind(theta, gradient)
         if gradient:
-            plan.finish()
+            plan.compute_gradient()
         return plans[0]

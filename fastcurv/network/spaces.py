@@ -172,7 +172,7 @@ def _sum_kernel_matrix(ob: Any, state: RowState, S: Array) -> Array:
     """Return K, summed over the layers from the last to the first, from the state at theta and the
     factor S ``(columns of a row, N, d_out)``.
     """
-    M = _engine.Multiplier(ob.dtype, ob.n_threads or _engine.default_threads())
+    M = _engine.Multiplier(ob.dtype, ob.n_threads or _engine.default_n_threads())
     c, N, d = S.shape
     K = np.zeros((c, N, c, N), ob.dtype)
     D = np.asfortranarray(S.reshape(c * N, d))
@@ -318,7 +318,7 @@ class OutputSpace(Reduced):
         c, N, d = S.shape
         seeds = np.einsum("jni,jn->ni", S, x.reshape(c, N).astype(S.dtype, copy=False))
         out = np.empty(self.n, S.dtype)
-        self.whole._plan.jacobian(np.ascontiguousarray(seeds).reshape(-1), out, True)
+        self.whole._plan.multiply_jacobian(np.ascontiguousarray(seeds).reshape(-1), out, True)
         return out
 
     def _multiply_factor_transposed(self, v: Array) -> Array:
@@ -326,7 +326,7 @@ class OutputSpace(Reduced):
         S = self._made.S
         c, N, d = S.shape
         outputs = np.empty(N * d, S.dtype)
-        self.whole._plan.jacobian(as_vector(v, self.n, S.dtype), outputs)
+        self.whole._plan.multiply_jacobian(as_vector(v, self.n, S.dtype), outputs)
         return np.asarray(np.einsum("jni,ni->jn", S, outputs.reshape(N, d)).reshape(-1))
 
     def _embed(self, x: Array, out: Array) -> None:

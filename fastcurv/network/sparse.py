@@ -48,7 +48,7 @@ class SparseRows:
         # SciPy's loops do not check these indices.
         for part in (X.indices, X.indptr):
             part.flags.writeable = False
-        self.threads = min(threads or _engine.default_threads(), _engine.MAX_THREADS)
+        self.threads = min(threads or _engine.default_n_threads(), _engine.MAX_THREADS)
         self.shape, self.dtype = X.shape, X.dtype
 
     def __len__(self) -> int:
@@ -156,7 +156,7 @@ class SparsePlan(RowPasses):
 
     @rounding_to_nearest
     @without_overflow_warnings
-    def finish(self) -> None:
+    def compute_gradient(self) -> None:
         """Compute the contribution of the rows to the gradient, unless it is known."""
         if self.gradient is None:
             whole = np.empty(len(self.theta), self.M.dtype)
@@ -165,11 +165,11 @@ class SparsePlan(RowPasses):
             # The gradient is stored when it is complete, because Ctrl-C may interrupt the loop.
             self.gradient = whole
 
-    def forget_gradient(self) -> None:
+    def release_gradient(self) -> None:
         """Drop the gradient, since the caller now owns the array."""
         self.gradient = None
 
-    def outputs(self, out: Array) -> None:
+    def write_outputs(self, out: Array) -> None:
         """Write the network's outputs at theta to out (N, d_out)."""
         out[...] = self.state.outputs()
 
@@ -188,7 +188,7 @@ class SparsePlan(RowPasses):
 
     @rounding_to_nearest
     @without_overflow_warnings
-    def quadratic(self, Vt: Array, kind: str, active: Any = None) -> Floats:
+    def quadratic_forms(self, Vt: Array, kind: str, active: Any = None) -> Floats:
         """Return the quadratic forms (k,), without l2, of the rows of Vt. The cost is the forward
         pass of a product.
         """
@@ -207,7 +207,7 @@ class SparsePlan(RowPasses):
 
     @rounding_to_nearest
     @without_overflow_warnings
-    def jacobian(self, v: Array, out: Array, transpose: bool = False) -> None:
+    def multiply_jacobian(self, v: Array, out: Array, transpose: bool = False) -> None:
         """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""
         if transpose:
             self.M.begin()

@@ -146,7 +146,7 @@ def shard_gradient(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
     with shard._lock:
         plan = shard._bound(theta, True)
         gradient = plan.gradient
-        plan.forget_gradient()
+        plan.release_gradient()
         return float(plan.value), gradient
 
 
@@ -172,7 +172,7 @@ def shard_quadratic_forms(
     Vt (k, n), on the `active` layers or all.
     """
     with shard._lock:
-        found = shard._bound(theta, False).quadratic(Vt, kind, active)
+        found = shard._bound(theta, False).quadratic_forms(Vt, kind, active)
     return np.asarray(found * (shard.fisher_scale if kind == "fisher" else 1.0))
 
 
@@ -181,7 +181,7 @@ def shard_jvp(shard: Any, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, n
     mine = shard.own_outputs
     out = np.empty(mine.stop - mine.start, shard.dtype)
     with shard._lock:
-        shard._bound(theta, False).jacobian(v, out)
+        shard._bound(theta, False).multiply_jacobian(v, out)
     return [(mine.start, out)]
 
 
@@ -190,7 +190,7 @@ def shard_vjp(shard: Any, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
     out = np.empty(shard.n_params, shard.dtype)
     with shard._lock:
         plan = shard._bound(theta, False)
-        plan.jacobian(np.ascontiguousarray(u[shard.own_outputs]), out, True)
+        plan.multiply_jacobian(np.ascontiguousarray(u[shard.own_outputs]), out, True)
     return out
 
 
@@ -208,7 +208,7 @@ class SumPlan:
     would otherwise keep its files and maps open until the next garbage collection.
     """
 
-    in_place = False
+    allows_in_place = False
     theta: Any
     norms: dict[int, float]
     _value: Any
@@ -235,7 +235,7 @@ class SumPlan:
         self.theta = np.array(theta, order="C")
         self.theta.flags.writeable = False
 
-    def take(self, source: Any, theta: np.ndarray, **how: Any) -> bool:
+    def bind_copy(self, source: Any, theta: np.ndarray, **how: Any) -> bool:
         """Return False, since a plan over shards cannot take over a point as the engine's plans
         can.
         """
@@ -245,7 +245,7 @@ class SumPlan:
         return self.ob._sum_over_shards(part, (self.theta, *arguments), dense=False)
 
     @rounding_to_nearest
-    def finish(self) -> None:
+    def compute_gradient(self) -> None:
         """Compute value and gradient in one pass over the shards."""
         if self._gradient is None:
             value, gradient = self._sum(shard_gradient)
@@ -254,10 +254,10 @@ class SumPlan:
                 self.ob.dtype, copy=False
             )
 
-    def prepare(self) -> None:
+    def prepare_products(self) -> None:
         """Do nothing: unlike a plan of the engine, this plan needs no preparation for products."""
 
-    def forget_gradient(self) -> None:
+    def release_gradient(self) -> None:
         """Drop the gradient, since the caller now owns the array."""
         self._gradient = None
 
@@ -273,7 +273,7 @@ class SumPlan:
     @rounding_to_nearest
     def gradient(self) -> np.ndarray:
         """The gradient at theta, (n,)."""
-        self.finish()
+        self.compute_gradient()
         return np.asarray(self._gradient)
 
     def _add_decay_product(self, whole: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -308,14 +308,16 @@ class SumPlan:
         out[...] = whole.reshape(out.shape)
 
     @rounding_to_nearest
-    def quadratic(self, v: np.ndarray, kind: str = "hessian", active: Any = None) -> np.ndarray:
+    def quadratic_forms(
+        self, v: np.ndarray, kind: str = "hessian", active: Any = None
+    ) -> np.ndarray:
         """Return the quadratic forms without l2 of v (n,), or of the rows of v (k, n), as an array
         (k,).
         """
         return np.asarray(self._sum(shard_quadratic_forms, np.atleast_2d(v), kind, active))
 
     @rounding_to_nearest
-    def jacobian(self, v: np.ndarray, out: np.ndarray, transpose: bool = False) -> None:
+    def multiply_jacobian(self, v: np.ndarray, out: np.ndarray, transpose: bool = False) -> None:
         """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""
         order = self.ob._order
         if transpose:
@@ -338,6 +340,6 @@ class SumPlan:
         """The numbers of shards and threads, and the name of the kernels in use."""
         return {
             "shards": self.ob.n_shards,
-            "threads": self.ob.n_threads or _engine.default_threads(),
+            "threads": self.ob.n_threads or _engine.default_n_threads(),
             "arch": _engine.chosen_arch(),
         }

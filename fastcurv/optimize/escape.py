@@ -82,10 +82,12 @@ def lowest_curvature(
             continue
         look_at = space.m + 1 + space.m // 6
         curvature, residual, u = space.lowest()
-        if ending or (curvature < -1e-9 * space.size and residual <= accuracy * abs(curvature)):
+        if ending or (
+            curvature < -1e-9 * space.max_abs_eigenvalue and residual <= accuracy * abs(curvature)
+        ):
             v = space.combine(u)
             v /= v.dtype.type(np.linalg.norm(v))
-            rounding = curvature_rounding_error(v, space.size)
+            rounding = curvature_rounding_error(v, space.max_abs_eigenvalue)
             if ending or curvature < -rounding:
                 return curvature, v, rounding, space.m
 

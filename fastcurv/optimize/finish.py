@@ -263,11 +263,11 @@ def _krylov_solve(H: Any) -> Solve:
             space.extend()
             if space.m % 20 and not space.exhausted:
                 continue
-            values, vectors = space.ritz()
+            values, vectors = space.ritz_pairs()
             if values[0] < -1e-8 * abs(values[-1]):
                 return None
             y = vectors @ shifted_solve(values, space.linear_term(), 0.0)
-            if space.residual(y) <= 1e-3 * space.gamma:
+            if space.residual_norm(y) <= 1e-3 * space.gamma:
                 break
         return None if y is None else space.combine(y)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.vectors import QuasiNewton, norm, same
+from ..common.vectors import QuasiNewton, equal_vectors, norm
 from .checkpoint import State, invalid_checkpoint
 from .run import Method
 
@@ -81,14 +81,14 @@ class LBFGS(Method):
             steps[:], changes[:] = layers.from_theta(s), layers.to_gradient(y)
         self.origin = self.at = run.theta.copy()
         engine.start(np.zeros_like(run.theta), run.f, layers.to_gradient(run.g))
-        engine.restore(first, count)
+        engine.restore_pairs(first, count)
         self.due = max(N_FIRST_REFRESH_STEPS, 2 * self.taken)
 
     def step(self) -> str | None:
         run = self.run
         here = self.engine.theta if self.layers is None else self.at
         # The first step, or the first after theta was changed from outside, starts a new search.
-        if not (self.started and same(here, run.theta)):
+        if not (self.started and equal_vectors(here, run.theta)):
             self._start()
         elif self.layers is not None and self.taken >= self.due:
             self._change_coordinates(self.layers)
@@ -97,7 +97,7 @@ class LBFGS(Method):
         # original coordinates.
         if not (moved or run.cut or self.layers is None):
             self.layers = None
-            self.engine.restore(0, 0)
+            self.engine.restore_pairs(0, 0)
             self._start()
             moved = self._search()
         self.taken += 1
@@ -110,7 +110,7 @@ class LBFGS(Method):
         line search finds no lower value.
         """
         run, engine, layers = self.run, self.engine, self.layers
-        wanted, tried = engine.search(), []
+        wanted, tried = engine.start_search(), []
         while wanted:
             theta = engine.trial
             if layers is not None:
@@ -127,7 +127,7 @@ class LBFGS(Method):
             self._sync_with_engine()
         elif engine.moved:
             self.at, run.g = next(
-                (theta, g) for x, theta, g in reversed(tried) if same(x, engine.theta)
+                (theta, g) for x, theta, g in reversed(tried) if equal_vectors(x, engine.theta)
             )
             run.theta, run.f, run.gnorm = self.at.copy(), engine.value, norm(run.g)
         return engine.moved
@@ -194,4 +194,4 @@ class LBFGS(Method):
         elif self.taken or layers is None:
             self.layers = None
             self._start()
-        engine.restore(first, count)
+        engine.restore_pairs(first, count)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.vectors import same
+from ..common.vectors import equal_vectors
 from .checkpoint import invalid_checkpoint
 from .newton import GaussNewton, first_radius
 
@@ -93,7 +93,7 @@ class LevenbergMarquardt(GaussNewton):
             return super().step()
         run = self.run
         # Theta was changed from outside the engine.
-        if not same(self.engine.theta, run.theta):
+        if not equal_vectors(self.engine.theta, run.theta):
             self.since = 0
             self._start()
         if self.since == 0:
@@ -113,12 +113,12 @@ class LevenbergMarquardt(GaussNewton):
         lowers the loss by more than its rounding or if the time is used up.
         """
         run, engine = self.run, self.engine
-        begun, values, record = run.elapsed(), engine.values, np.empty((count, 3))
+        begun, values, record = run.elapsed(), engine.n_values, np.empty((count, 3))
         engine.corrects = not run.near_bound
         steps, ending = engine.run(
             count, run.enough, run.fun_target, run.budget.seconds_left(), record
         )
-        run.n_values += engine.values - values
+        run.n_values += engine.n_values - values
         run.n_gradients += steps
         self.damping, self.growth = engine.damping, engine.growth
         run.record_engine_steps(record[:steps], begun, ending)

@@ -16,7 +16,7 @@ from ..common.linalg import NotConvexError, NotFiniteError
 from ..common.objectives import value_at, value_lower_bound, value_rounding_error
 from ..common.outcome import outcome as as_result
 from ..common.progress import NO_PROGRESS, bar
-from ..common.vectors import norm, same
+from ..common.vectors import equal_vectors, norm
 from .checkpoint import Saver, arrays_with_prefix, check_method, check_objective
 from .escape import lowest_curvature, start_vectors
 from .line_search import first_trial_length, line_minimum
@@ -478,7 +478,7 @@ class Loop:
             or self.why in ("interrupted", "diverged")
         )
         if best_wanted and run.best is not None:
-            if run.stale or not same(run.best, run.theta):
+            if run.stale or not equal_vectors(run.best, run.theta):
                 self.outcome = None
             return run.best, run.best_f, run.best_gnorm
         return run.theta, run.f, run.gnorm
@@ -579,7 +579,7 @@ class Loop:
             kind = "undecided" if self.jumps else "not_critical"
             sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {run.wanted:.3g}"
         success = success or self._is_at_rounding(gnorm)
-        known = (x is run.theta or same(x, run.theta)) and not run.stale
+        known = (x is run.theta or equal_vectors(x, run.theta)) and not run.stale
         if outcome is not None and not known:
             fun = run.value(x)
         success = success or fun <= run.fun_target

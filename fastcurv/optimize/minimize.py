@@ -45,7 +45,7 @@ from ..common.runtime import (
     rounding_to_nearest,
     starting_with_nearest_rounding,
 )
-from ..common.vectors import default_threads
+from ..common.vectors import default_n_threads
 from ..spectrum.tracker import Tracker, tracker_and_callback
 from .checkpoint import Saver, load_saved
 from .finish import Finisher
@@ -450,7 +450,7 @@ def _best_of_starts(
             )  # fmt: skip
 
     ended: list[MinimizeResult] = []
-    threads = min(count, default_threads())
+    threads = min(count, default_n_threads())
     pool = ThreadPoolExecutor(threads)
     waiting = deque(pool.submit(run, i, int(seeds.integers(2**32))) for i in range(threads))
     try:

@@ -145,7 +145,7 @@ class _KrylovMethod(Method):
         engine.thrift = current_thrift(self)
         scale = self.scale if self.precondition else None
         try:
-            sentence = engine.take(
+            sentence = engine.take_steps(
                 self.problem, parameter, self.limit, scale, opened, self.stop_rule(), record
             )
             whole = True
@@ -156,12 +156,12 @@ class _KrylovMethod(Method):
             # After Ctrl-C, all steps taken so far are complete.
             setattr(self, self.by, engine.parameter)
             if run.points is not None:
-                run.n_values += engine.values
-                run.n_gradients += engine.steps
-                if engine.steps:
+                run.n_values += engine.n_values
+                run.n_gradients += engine.n_steps
+                if engine.n_steps:
                     run.follow(engine)
-                    run.record_engine_steps(record[: engine.steps], begun, None, whole)
-        if self.warm_start and engine.steps:
+                    run.record_engine_steps(record[: engine.n_steps], begun, None, whole)
+        if self.warm_start and engine.n_steps:
             self.last = engine.vector.copy()
         return sentence
 
@@ -226,11 +226,11 @@ class GaussNewton(SaddleFreeNewton):
         """The number of steps in a row that hardly lowered the loss, in the sense of the class
         docstring.
         """
-        return self.krylov_steps.slow
+        return self.krylov_steps.n_slow_steps
 
     @slow.setter
     def slow(self, count: int) -> None:
-        self.krylov_steps.slow = count
+        self.krylov_steps.n_slow_steps = count
 
     def stop_rule(self) -> int:
         """Return the number of the engine's rule that ends a call of several steps early: 1 after

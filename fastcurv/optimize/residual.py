@@ -64,7 +64,7 @@ def krylov_steps(space: KrylovSpace) -> Steps:
     """Compute the steps in a Krylov space grown from the gradient."""
     if space.m == 0:
         return Steps(norm=0.0)
-    norm = float(np.abs(space.ritz()[0]).max())
+    norm = float(np.abs(space.ritz_pairs()[0]).max())
     if not 0 < norm < np.inf:
         return Steps(norm=norm if norm == 0 else float("nan"))
     found = [least_residual_step(space, space.gamma, share * norm)[0] for share in TRIAL_DAMPINGS]
@@ -93,7 +93,7 @@ def extend_space(
         if space.m == 0:
             return
         _, residual = least_residual_step(space, space.gamma)
-        size, norm = float(np.linalg.norm(residual)), float(np.abs(space.ritz()[0]).max())
+        size, norm = float(np.linalg.norm(residual)), float(np.abs(space.ritz_pairs()[0]).max())
         if len(last) and len(last) <= space.m:
             tall = space.tall()[:, : len(last)]
             if np.linalg.norm(tall @ last) <= tolerance * norm * np.linalg.norm(last):

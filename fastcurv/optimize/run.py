@@ -334,7 +334,7 @@ class Run(Saved):
         finite.
         """
         if self._engine_has_points():
-            f: float = self.points.value(np.ascontiguousarray(theta, self.theta.dtype))
+            f: float = self.points.trial_loss(np.ascontiguousarray(theta, self.theta.dtype))
             self.n_values += self.points.finite
             return f
         if not all_finite(theta):
@@ -395,9 +395,9 @@ class Run(Saved):
         if self.curvature is None:
             return None
         if self._engine_has_points():
-            self.points.set_curvature(self.curvature)
+            self.points.set_operator_kind(self.curvature)
             self.points.move_to(self.theta)
-            self._product = self.points.times.take
+            self._product = self.points.times.multiply
             return None
         if self.sample is not None and self.rows is None:
             self.rows = np.sort(self.rng.choice(self.ob.n_samples, self.sample, replace=False))

@@ -63,9 +63,9 @@ def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Mode
     space.start(as_product(op), g.astype(dtype))
 
     def residual() -> float:
-        values, vectors = space.ritz()
+        values, vectors = space.ritz_pairs()
         y = vectors @ share(values, space.linear_term())
-        return float(space.residual(y) / space.gamma)
+        return float(space.residual_norm(y) / space.gamma)
 
     look_at = 1
     while not space.exhausted and space.m < limit:
@@ -74,7 +74,7 @@ def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Mode
             look_at = space.m + 1 + space.m // 4
             if residual() <= wanted:
                 break
-    values, vectors = space.ritz()
+    values, vectors = space.ritz_pairs()
     return values, space.linear_term(), lambda y: space.combine(vectors @ y), residual()
 
 

@@ -22,7 +22,7 @@ from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.objectives import PRODUCT_ERROR_EPS, Products
 from ..common.protocols import DenseReduction, Floats, Space, why_not_own
 from ..common.runtime import rounding_to_nearest
-from ..common.vectors import NOT_FINITE, safe_norm, safe_norms
+from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm, safe_norms
 from .forms import dense_reduction, matrix_by_products, matrix_of
 from .results import Inertia
 
@@ -219,7 +219,7 @@ def _symmetric_matrix_of(op: Any) -> Floats:
     """
     P = matrix_of(op)[0].astype(np.float64, copy=False)
     if not np.isfinite(P).all():
-        raise NotFiniteError(NOT_FINITE)
+        raise NotFiniteError(NOT_FINITE_MESSAGE)
     return midpoint(P, P.T)
 
 

@@ -173,7 +173,7 @@ def spectral_density(
         for i in range(n_probes):
             run_probe(run, rng, n_steps, shown)
             found = gauss_quadrature(run)
-            ghosts = max(ghosts, run.ghosts)
+            ghosts = max(ghosts, run.max_orthogonality_loss)
             if i == 0 and deflate and n_probes > 1:
                 most = run.n if deflate is True else check_positive_int(deflate, "deflate")
                 outliers, rest = find_outliers(run, most)
@@ -294,7 +294,7 @@ def new_run(op: Any, n_steps: int, known: KnownPairs, rows: Array) -> Recurrence
         raise ValueError(
             f"deflated eigenpairs must be fewer than n = {op.shape[0]}, got {len(known.values)}."
         )
-    return Recurrence(op, n_steps, against=known.rows, rows=rows, semi=True)
+    return Recurrence(op, n_steps, against=known.rows, rows=rows, semiorthogonal=True)
 
 
 def random_signs(rng: np.random.Generator, p: int, n: int, dtype: np.dtype[Any]) -> Array:

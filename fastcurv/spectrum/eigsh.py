@@ -22,7 +22,7 @@ from ..common.checks import (
     seed_or_rng,
 )
 from ..common.errors import accept_aliases
-from ..common.linalg import wanted
+from ..common.linalg import wanted_indices
 from ..common.progress import NO_PROGRESS, Bar, bar
 from ..common.protocols import Array, Floats, Operator, Seed, Space, Which
 from ..common.runtime import (
@@ -106,17 +106,22 @@ def extreme_pairs(
     # The square of the loss of orthogonality, times the largest |lam|, becomes part of residuals.
     loose = 0.1 if asked.relative == "scale" else 0.03
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
-    contamination = min(max(loose * tol**0.5, eps_of(dtype) ** 0.5), 0.03 * loose)
+    orthogonality_tol = min(max(loose * tol**0.5, eps_of(dtype) ** 0.5), 0.03 * loose)
     quick = form.product * usual < MAX_UNINTERRUPTED_SECONDS
     silent = quick and not asked.progress
     with (
         nullcontext(NO_PROGRESS) if silent else bar(None, "eigsh", asked.progress) as shown,
         held_rows(op, (most + 1, n), dtype) as rows,
     ):
-        run = Recurrence(inner, most, against=deflated, contamination=contamination, rows=rows)
+        run = Recurrence(
+            inner, most, against=deflated, orthogonality_tol=orthogonality_tol, rows=rows
+        )
         rng = fast_rng(seed)
         search = ThickRestart(run, asked, tol, rng, form.product, quick=quick)
-        search.shown, search.may_switch_to_dense = shown, may_be_whole and n <= QUICK_DENSE_MAX_N
+        search.progress_bar, search.may_switch_to_dense = (
+            shown,
+            may_be_whole and n <= QUICK_DENSE_MAX_N,
+        )
         found = search.solve(start)
     if search.switch_to_dense:
         P, n_products = matrix_of(inner)
@@ -141,10 +146,10 @@ class ThickRestart(EigenSearch):
 
     run: Recurrence
     shown: Bar
-    given: bool
+    has_given_start: bool
     stop: Interrupts
     interrupted: bool
-    settled: tuple[Floats, Floats, Floats] | None
+    probed_pairs: tuple[Floats, Floats, Floats] | None
 
     def __init__(
         self,
@@ -157,8 +162,8 @@ class ThickRestart(EigenSearch):
         quick: bool,
     ) -> None:
         super().__init__(run, asked.k, asked.which, tol, asked.relative == "value", price)
-        self.quick, self.rng, self.left_open = quick, rng, MIN_MISSED_WITHIN_TOLS
-        self.sure, self.risk = (
+        self.is_quick, self.rng, self.max_unreported_ratio = quick, rng, MIN_MISSED_WITHIN_TOLS
+        self.min_probe_growth, self.min_missed_growth = (
             max_growth(run.n, MISS_PROBABILITY),
             max_growth(run.n, MISSED_WITHIN_PROBABILITY),
         )
@@ -173,9 +178,9 @@ class ThickRestart(EigenSearch):
         Eigenpairs.
         """
         run = self.run
-        with nullcontext(Interrupts()) if self.quick else deferred_interrupts() as stop:
+        with nullcontext(Interrupts()) if self.is_quick else deferred_interrupts() as stop:
             self.stop = run.around = stop
-            self.given = start is not None
+            self.has_given_start = start is not None
             try:
                 if start is None:
                     run.insert_random(self.rng)
@@ -184,12 +189,12 @@ class ThickRestart(EigenSearch):
                         "v0 must have a part outside the span of against, got zero or a vector "
                         "in it."
                     )
-                self.grow()
-                self.closed = self.is_closed()
+                self.extend_basis()
+                self.closed = self.is_start_invariant()
                 for _ in range(3):
                     if self.switch_to_dense or not self._confirm_residuals():
                         break
-                    self.grow()
+                    self.extend_basis()
             except Interrupted:
                 # A product was interrupted; the state before it is intact.
                 self.interrupted = True
@@ -216,21 +221,21 @@ class ThickRestart(EigenSearch):
         run = self.run
         widest = self._max_kept_width()
         if run.p > widest:
-            run.narrow_block(run.coupling() @ run.ritz(self.k, self.which)[1], widest)
+            run.narrow_block(run.coupling() @ run.ritz_pairs(self.k, self.which)[1], widest)
         theta, S = ritz_decomposition(run)
-        room = run.capacity + 1 - 3 * max(run.p, 1) - run.aside
+        room = run.capacity + 1 - 3 * max(run.p, 1) - run.n_aside
         keep = kept_ritz_indices(theta, self.k, self.which, max(room, 1))
         # vectors that are computed even after Ctrl-C
-        least = wanted(theta[keep], self.k, self.which)
+        least = wanted_indices(theta[keep], self.k, self.which)
         run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
-        self.forget_checks(run.m + 1)
+        self.forget_last_check(run.m + 1)
 
     def restore_rows_aside(self) -> None:
         """Continue the recurrence with the rows that were set aside, as a block. If the basis has
         no capacity for them, restart first.
         """
         run = self.run
-        if run.capacity < run.dimension and run.m + 2 * (run.p + run.aside) > run.capacity:
+        if run.capacity < run.dimension and run.m + 2 * (run.p + run.n_aside) > run.capacity:
             self.restart()
         run.restore_rows_aside()
 
@@ -241,7 +246,7 @@ class ThickRestart(EigenSearch):
         run = self.run
         theta, S = run.converged_or_wanted(self.k, self.which, close)
         if len(theta) > most:
-            keep = wanted(theta, most, self.which)
+            keep = wanted_indices(theta, most, self.which)
             theta, S = theta[keep], S[:, keep]
         run.lock(theta, S)
 
@@ -252,18 +257,18 @@ class ThickRestart(EigenSearch):
         """Return the values (k,) of the wanted pairs and the bounds (k,) on their residuals, from
         the current basis.
         """
-        if self.settled is not None:
-            return self.settled[:2]
+        if self.probed_pairs is not None:
+            return self.probed_pairs[:2]
         self.run.reorthogonalise()
-        theta, _, _, limits = self.run.ritz(self.k, self.which)
+        theta, _, _, limits = self.run.ritz_pairs(self.k, self.which)
         return theta, limits
 
     def _vectors(self) -> Array:
         """Return the vectors of the pairs of `_current_values`, as rows."""
         run = self.run
-        if self.settled is not None:
-            return combine(run.rows[: self.probe_from], self.settled[2])
-        return combine(run.rows[: run.m], run.ritz(self.k, self.which)[1])
+        if self.probed_pairs is not None:
+            return combine(run.rows[: self.probe_from], self.probed_pairs[2])
+        return combine(run.rows[: run.m], run.ritz_pairs(self.k, self.which)[1])
 
     def _confirm_residuals(self) -> bool:
         """Compute the residuals by products if their bounds are too coarse. Return True if the
@@ -273,28 +278,28 @@ class ThickRestart(EigenSearch):
         if self.interrupted or run.n_products + self.k > self.max_products:
             return False
         theta, limits = self._current_values()
-        if self.settled is None and (self.check_convergence()[2] > 1).any():
+        if self.probed_pairs is None and (self.check_convergence()[2] > 1).any():
             return False
-        if all((limits <= self.targets(theta)).tolist()):
+        if all((limits <= self.residual_tolerances(theta)).tolist()):
             return False
-        self.held, self.settled = self._make_result(), None
+        self.held, self.probed_pairs = self._make_result(), None
         run.reset()
         run.insert(self.held.vectors.T.copy())
         run.step()
         self.held = None
-        self.shown.update(run.m)
-        theta, S, _, limits = run.ritz(self.k, self.which)
-        if run.p == 0 or (limits <= self.targets(theta)).all():
+        self.progress_bar.update(run.m)
+        theta, S, _, limits = run.ritz_pairs(self.k, self.which)
+        if run.p == 0 or (limits <= self.residual_tolerances(theta)).all():
             return False
         run.narrow_block(run.coupling() @ S)
         self.probe = False
-        self.forget_checks(run.m + 1)
+        self.forget_last_check(run.m + 1)
         return True
 
     def _make_result(self) -> Eigenpairs:
         run = self.run
         theta, limits = self._current_values()
-        converged = limits <= self.targets(theta)
+        converged = limits <= self.residual_tolerances(theta)
         unknown = self.unseen > MIN_MISSED_WITHIN_TOLS * self.tol * run.scale
         if self.asked and unknown and self.k > 1 and not self.closed:
             # The search may have missed a copy of an eigenvalue near the innermost one.

@@ -23,10 +23,10 @@ from ..common.checks import (
 from ..common.linalg import (
     SMALLEST_SUBNORMAL,
     eigh_selected,
-    residuals,
-    symmetrised,
+    residual_norms,
+    scaled_symmetric_part,
     undo_scaling,
-    wanted,
+    wanted_indices,
 )
 from ..common.protocols import Array, DenseReduction, Floats, Indices, Reduction
 from ..krylov.lanczos import column_norms
@@ -119,7 +119,7 @@ def pairs_from_matrix(
         Number of products from which P was computed.
     """
     eps, N = eps_of(dtype), None
-    S, A, exponent, skew = symmetrised(P)
+    S, A, exponent, skew = scaled_symmetric_part(P)
     if against is not None and len(against):
         N = np.linalg.qr(against.T.astype(np.float64), mode="complete")[0][:, len(against) :]
         A = N.T @ A @ N
@@ -131,7 +131,7 @@ def pairs_from_matrix(
             if exponent < MAX_SAFE_EXPONENT
             else undo_scaling(theta, exponent)
         )
-        return wanted(values + rest, asked.k, asked.which)
+        return wanted_indices(values + rest, asked.k, asked.which)
 
     theta, at, V = eigh_selected(A, pick)
     V = np.asfortranarray(V if N is None else N @ V, dtype)
@@ -141,7 +141,7 @@ def pairs_from_matrix(
         skew = float(column_norms(S - S.T).max())
     # Subnormal values are rounded once more, by at most this much.
     finest = SMALLEST_SUBNORMAL * (size > 0)
-    left = np.ldexp(residuals(S, wide, V.T) + eps * size, exponent) + finest
+    left = np.ldexp(residual_norms(S, wide, V.T) + eps * size, exponent) + finest
     values = np.ldexp(wide, exponent) + rest
     scale = max(abs(rest), *(abs(math.ldexp(end, exponent) + rest) for end in ends))
     tol = resolve_tol(asked.tol, dtype)
@@ -261,7 +261,7 @@ def complete_pairs(
     source = np.concatenate([np.full(int(kept.sum()), -1), np.arange(copies)])
     order = np.argsort(values, kind="stable")
     if k < len(values):
-        order = order[wanted(values[order], k, which)]
+        order = order[wanted_indices(values[order], k, which)]
     return ReducedEigenpairs(
         values=values[order],
         vectors=None,  # type: ignore[arg-type]  # computed on first access

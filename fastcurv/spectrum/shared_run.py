@@ -319,7 +319,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
             run = runs.probe(0, min(k, limit))
             limit += run.m - (runs.n_products - before)
             while True:
-                theta, S, residuals, limits = run.ritz(k, which)
+                theta, S, residuals, limits = run.ritz_pairs(k, which)
                 target = max(tol * run.scale, 2 * run.noise)
                 if run.m >= limit or not run.p or (len(theta) == k and (residuals <= target).all()):
                     break
@@ -381,7 +381,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
                 self.small,
                 self.dtype,
                 n_products=sum(run.m for run in probes),
-                ghosts=max(run.ghosts for run in probes),
+                ghosts=max(run.max_orthogonality_loss for run in probes),
                 shared=self.name,
                 n_new=runs.n_products - before,
             )

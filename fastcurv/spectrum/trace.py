@@ -36,7 +36,7 @@ from ..common.protocols import (
     Tracing,
 )
 from ..common.runtime import run_interruptibly, starting_with_nearest_rounding
-from ..common.vectors import NOT_FINITE, safe_norm
+from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm
 from ..krylov.lanczos import combine, orthonormalise, project, subtract
 from .density import random_signs
 from .forms import QUICK_DENSE_MAX_N, choose_representation, reduced_operator_of, summed_matrix
@@ -146,7 +146,7 @@ class CountingRows:
             with np.errstate(over="ignore"):
                 Y = Y * Y.dtype.type(2.0 ** (short - (self.exponent or 0)))
         if not np.isfinite(Y).all():
-            raise NotFiniteError(NOT_FINITE)
+            raise NotFiniteError(NOT_FINITE_MESSAGE)
         return Y
 
     def probes(self, rng: np.random.Generator, m: int, signs: bool = False) -> Iterator[Array]:

@@ -135,7 +135,7 @@ def test_bench_counts_the_multiplications_of_a_product(sizes, flops, monkeypatch
     from fastcurv.cli import commands
 
     monkeypatch.setattr(commands, "best_time", lambda call: 0.5)
-    monkeypatch.setattr(fc._engine, "fma_peak", lambda dtype, threads: 1e3)
+    monkeypatch.setattr(fc._engine, "measure_fma_peak", lambda dtype, threads: 1e3)
     args = Namespace(sizes=sizes, samples=10, activation="tanh", threads=1)
     row = commands.bench_row(args, "float32")
     assert row["share_of_peak"] == pytest.approx(2 * 10 * flops / 0.5 / 1e3)

@@ -91,7 +91,7 @@ for how, threads in itertools.product(order, (8, 2, 1)):
         return value, gradient, H @ v, H @ small[0], H @ small[1]
     for _ in range(3):
         seen.add(bits(under(how, ask)))
-assert engine.thread_workers() > 0
+assert engine.count_thread_workers() > 0
 product = np.abs(np.frombuffer(next(iter(seen))[3]))
 assert (product[product > 0] < 2.2250738585072014e-308).any()  # some are subnormal
 print(len(seen))
@@ -124,7 +124,7 @@ def halve_gradients(run, W):
     """Take steps after each of which the gradient is halved, and the loss 1e5 lower."""
     run.start(W[0], 0.0, W[1])
     for _ in range(9):
-        assert run.search() and not run.supply_trial(run.value - 1e5, 0.5 * run.gradient)
+        assert run.start_search() and not run.supply_trial(run.value - 1e5, 0.5 * run.gradient)
     return run.theta, run.gradient_norm
 
 

@@ -28,7 +28,7 @@ def matrix_of(ob, theta, hessian=False):
     plan = ob._new_plan()
     plan.bind(theta)
     A = np.full((ob.n_params, ob.n_params), np.nan)
-    assert _engine.CurvatureMatrix(plan, hessian).matrix(A)
+    assert _engine.CurvatureMatrix(plan, hessian).write_matrix(A)
     return A
 
 
@@ -92,7 +92,7 @@ def test_matrix_in_reused_memory_that_holds_nan(rng):
     plan.bind(np.full_like(far, np.nan))
     for hessian in (False, True):
         G = np.zeros((lost.n_params,) * 2)
-        _engine.CurvatureMatrix(plan, hessian).matrix(G)
+        _engine.CurvatureMatrix(plan, hessian).write_matrix(G)
         assert np.isnan(G).any()
         assert np.array_equal(matrix_of(ob, theta, hessian), wanted[hessian])
 
@@ -124,7 +124,7 @@ def test_hessian_of_numbers_far_from_one_is_not_formed(rng):
     theta[:12] = np.ldexp(theta[:12], -400)
     plan = ob._new_plan()
     plan.bind(theta)
-    assert not _engine.CurvatureMatrix(plan, True).matrix(np.empty((21, 21)))
+    assert not _engine.CurvatureMatrix(plan, True).write_matrix(np.empty((21, 21)))
     H = ob.hessian(theta)
     assert H.summed_matrix() is None
     values = fc.eigvalsh(H)
@@ -219,7 +219,7 @@ def check_against_numpy(ob, theta, count, within, exact=None):
     wanted, tried = numpy_steps(exact or ob, theta.astype(float), count)
     run, record = _engine.Levenberg(ob._new_plan(), theta.copy()), np.zeros((count, 3))
     assert run.run(count, 0.0, -np.inf, np.inf, record) == (count, "")
-    assert "bend" in tried and run.values == len(tried)
+    assert "bend" in tried and run.n_values == len(tried)
     assert np.abs(run.theta - wanted).max() < within
     return run, record
 
@@ -261,7 +261,7 @@ def test_corrections_can_be_turned_off(rng):
     ob, theta = problem(rng, [3, 5, 2], 30, "tanh", "mse")
     run = _engine.Levenberg(ob._new_plan(), theta.copy())
     run.corrects, record = False, np.zeros((1, 3))
-    assert run.run(1, 0.0, -np.inf, np.inf, record) == (1, "") and run.values == 1
+    assert run.run(1, 0.0, -np.inf, np.inf, record) == (1, "") and run.n_values == 1
     G, g = matrix_of(ob, theta), ob.gradient(theta)
     s = np.linalg.solve(G + G.diagonal().max() * np.eye(len(g)), -g)
     assert np.abs(run.theta - theta - s).max() < 1e-9

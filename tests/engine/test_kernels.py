@@ -45,7 +45,7 @@ def test_products_of_whole_numbers_are_exact_at_all_sizes(arch, dtype, b_form, r
         sizes.append((m, length, DEPTHS[(3 * i + 2) % len(DEPTHS)]))
     for m, n, k in sizes:
         A, B = random_integers(rng, (m, k), dtype), random_integers(rng, (k, n), dtype)
-        got = hooks.product(A, B, arch=arch, b_form=b_form)
+        got = hooks.multiply(A, B, arch=arch, b_form=b_form)
         assert np.array_equal(got, A.astype(float) @ B.astype(float)), (m, n, k)
 
 
@@ -61,8 +61,8 @@ def test_two_terms_and_accumulation_do_not_depend_on_items(arch, dtype, b_form, 
         C, true = random_integers(rng, (m, n), dtype), A1.astype(float) @ B1 + A2.astype(float) @ B2
         for threads in (0, 1, 2, 3):
             options = {"arch": arch, "b_form": b_form, "threads": threads}
-            assert np.array_equal(hooks.product(A1, B1, A2, B2, **options), true)
-            assert np.array_equal(hooks.product(A1, B1, A2, B2, C, **options), true + C)
+            assert np.array_equal(hooks.multiply(A1, B1, A2, B2, **options), true)
+            assert np.array_equal(hooks.multiply(A1, B1, A2, B2, C, **options), true + C)
 
 
 def test_products_of_operands_contiguous_in_depth_are_exact(arch, dtype, rng):
@@ -79,8 +79,8 @@ def test_products_of_operands_contiguous_in_depth_are_exact(arch, dtype, rng):
         one, true = A1 @ B1, A1 @ B1 + A2 @ B2
         for threads in (0, 2):
             options = {"arch": arch, "b_form": "plain", "threads": threads}
-            assert np.array_equal(hooks.product(A1, B1, **options), one), (m, n, k)
-            assert np.array_equal(hooks.product(A1, B1, A2, B2, C, **options), true + C)
+            assert np.array_equal(hooks.multiply(A1, B1, **options), one), (m, n, k)
+            assert np.array_equal(hooks.multiply(A1, B1, A2, B2, C, **options), true + C)
 
 
 @every_form
@@ -96,7 +96,7 @@ def test_errors_stay_within_the_bound_for_any_order(arch, dtype, b_form, rng):
         true = np.stack([(A.astype(long) * b).sum(1) for b in B.T.astype(long)], 1)
         gamma = (k + 1) * unit / (1 - (k + 1) * unit)
         for threads in (0, 2):
-            got = hooks.product(A, B, arch=arch, b_form=b_form, threads=threads)
+            got = hooks.multiply(A, B, arch=arch, b_form=b_form, threads=threads)
             assert np.all(np.abs(got - true) <= gamma * (np.abs(A) @ np.abs(B)) * (1 + 1e-6))
 
 
@@ -104,9 +104,9 @@ def test_errors_stay_within_the_bound_for_any_order(arch, dtype, b_form, rng):
 def test_products_are_bitwise_identical_for_any_number_of_threads(arch, dtype, b_form, rng):
     A = rng.standard_normal((300, 333)).astype(dtype)
     B = rng.standard_normal((333, 211)).astype(dtype)
-    one = hooks.product(A, B, arch=arch, b_form=b_form, threads=1)
+    one = hooks.multiply(A, B, arch=arch, b_form=b_form, threads=1)
     for threads in (2, 3, 5):
-        assert np.array_equal(hooks.product(A, B, arch=arch, b_form=b_form, threads=threads), one)
+        assert np.array_equal(hooks.multiply(A, B, arch=arch, b_form=b_form, threads=threads), one)
 
 
 def test_transposed_products_equal_products_of_rows_bitwise(arch, dtype, rng):
@@ -119,9 +119,9 @@ def test_transposed_products_equal_products_of_rows_bitwise(arch, dtype, rng):
         k, n = 64 + 97 * (m % 9), 33 + 31 * (m % 7)
         A, B = (rng.standard_normal((k, cols)).astype(dtype) for cols in (m, n))
         C = rng.standard_normal((m, n)).astype(dtype) if m % 2 else None
-        rows = hooks.product(np.ascontiguousarray(A.T), B, C=C, arch=arch, threads=1)
+        rows = hooks.multiply(np.ascontiguousarray(A.T), B, C=C, arch=arch, threads=1)
         for threads in (0, 1, 2, 3):
-            got = hooks.product(A.T, B, C=C, arch=arch, threads=threads)
+            got = hooks.multiply(A.T, B, C=C, arch=arch, threads=threads)
             assert np.array_equal(got, rows), (m, n, k, threads)
         true = A.T.astype(np.longdouble) @ B.astype(np.longdouble)
         size, most = np.abs(A.T).astype(float) @ np.abs(B).astype(float), k + 1
@@ -138,7 +138,8 @@ def test_products_in_one_item_equal_those_in_many_items_bitwise(arch, dtype, rng
         A, B = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n)))
         for b_form in ("padded", "packed", "plain"):
             one, many = (
-                hooks.product(A, B, arch=arch, b_form=b_form, threads=threads) for threads in (0, 2)
+                hooks.multiply(A, B, arch=arch, b_form=b_form, threads=threads)
+                for threads in (0, 2)
             )
             assert np.array_equal(one, many), (m, n, k, b_form)
 
@@ -177,12 +178,12 @@ def test_operands_may_have_any_strides(arch, dtype, rng):
     for a_how, b_how in itertools.product(hows, hows):
         m, n, k = rng.integers(1, 40, 3)
         A, B = random_integers(rng, (m, k), dtype), random_integers(rng, (k, n), dtype)
-        got = hooks.product(
+        got = hooks.multiply(
             with_memory_layout(A, a_how), with_memory_layout(B, b_how), arch=arch, b_form="plain"
         )
         assert np.array_equal(got, A @ B), (a_how, b_how, m, n, k)
         for b_form in ("padded", "packed"):
-            got = hooks.product(with_memory_layout(A, a_how), B, arch=arch, b_form=b_form)
+            got = hooks.multiply(with_memory_layout(A, a_how), B, arch=arch, b_form=b_form)
             assert np.array_equal(got, A @ B), (a_how, b_form, m, n, k)
 
 
@@ -195,10 +196,10 @@ def test_padded_copies_and_packing_keep_all_numbers(arch, dtype, rng):
         array = rng.standard_normal((rows, cols)).astype(dtype)
         for how in hows:
             there = with_memory_layout(array, how)
-            copied = hooks.copy(arch, there)
+            copied = hooks.copy_matrix(arch, there)
             assert np.array_equal(copied[:, :cols], array) and not copied[:, cols:].any()
             for far in (False, True):
-                panels = hooks.copy(arch, there, True, far)
+                panels = hooks.copy_matrix(arch, there, True, far)
                 flat = panels.transpose(1, 0, 2).reshape(rows, -1)
                 assert np.array_equal(flat[:, :cols], array) and not flat[:, cols:].any()
 
@@ -209,9 +210,9 @@ def test_totals_ignore_the_padding(arch, dtype, rng):
     """
     for rows, cols in itertools.product([1, 3, 13], [*range(1, 18), 31, 33, 64, 65, 130]):
         c, p, q = (random_integers(rng, (rows, cols), dtype) for _ in range(3))
-        assert hooks.total(arch, c, p) == (c * p).sum()
+        assert hooks.epilogue_total(arch, c, p) == (c * p).sum()
         for name, factor in (("identity", 1), ("tanh", -2 * p), ("sigmoid", 1 - 2 * p)):
-            assert hooks.total(arch, c, p, q, name) == (factor * q * c * c).sum(), name
+            assert hooks.epilogue_total(arch, c, p, q, name) == (factor * q * c * c).sum(), name
 
 
 def test_strides_beyond_32_bits_are_multiplied_without_blas(dtype, rng):
@@ -228,8 +229,8 @@ def test_strides_beyond_32_bits_are_multiplied_without_blas(dtype, rng):
     A = np.frombuffer(area, dtype)[: 3 * apart].reshape(3, apart)[:, :5]
     A[...] = random_integers(rng, (3, 5), dtype)
     B, C = random_integers(rng, (5, 7), dtype), random_integers(rng, (3, 7), dtype)
-    assert np.array_equal(hooks.product(A, B, A, B, C, arch="blas"), C + 2 * (A @ B))
-    assert np.array_equal(hooks.product(A.T[:3], A, arch="blas"), A.T[:3] @ np.array(A))
+    assert np.array_equal(hooks.multiply(A, B, A, B, C, arch="blas"), C + 2 * (A @ B))
+    assert np.array_equal(hooks.multiply(A.T[:3], A, arch="blas"), A.T[:3] @ np.array(A))
 
 
 # --- NaN, infinity and extreme numbers
@@ -246,7 +247,7 @@ def test_nan_and_infinity_spread_to_their_row_or_column_only(arch, dtype, b_form
             spoilt = A.copy()
             spoilt[i, l] = what
             with np.errstate(invalid="ignore"):
-                got = hooks.product(spoilt, B, arch=arch, b_form=b_form)
+                got = hooks.multiply(spoilt, B, arch=arch, b_form=b_form)
                 expected = spoilt @ B
             assert np.array_equal(np.delete(got, i, 0), np.delete(true, i, 0))
             assert np.array_equal(got[i], expected[i], equal_nan=True)
@@ -254,7 +255,7 @@ def test_nan_and_infinity_spread_to_their_row_or_column_only(arch, dtype, b_form
         for l, j in ((0, 0), (k - 1, n - 1), (128, 16)):
             spoilt = B.copy()
             spoilt[l, j] = what
-            got = hooks.product(A, spoilt, arch=arch, b_form=b_form)
+            got = hooks.multiply(A, spoilt, arch=arch, b_form=b_form)
             assert np.array_equal(np.delete(got, j, 1), np.delete(true, j, 1))
             assert not np.isfinite(got[A[:, l] != 0, j]).any()
             if arch != "blas":  # a BLAS may skip zeros of A
@@ -268,9 +269,9 @@ def test_subnormal_and_largest_products_are_exact(arch, dtype, rng):
     info = np.finfo(dtype)
     least, quarter = info.smallest_subnormal, np.full((1, 17), 0.25, dtype)
     A = np.full((9, 1), least * 8, dtype)
-    assert np.all(hooks.product(A, quarter, arch=arch) == least * 2)
+    assert np.all(hooks.multiply(A, quarter, arch=arch) == least * 2)
     A = np.full((9, 2), info.max / 4, dtype)
-    assert np.all(hooks.product(A, np.full((2, 17), 2, dtype), arch=arch) == info.max)
+    assert np.all(hooks.multiply(A, np.full((2, 17), 2, dtype), arch=arch) == info.max)
 
 
 # --- without Python
@@ -323,4 +324,4 @@ raise SystemExit(ctypes.CDLL({str(library)!r}).main(len(arguments), argv))
 
 
 def test_peak_is_positive(arch, dtype):
-    assert 1e8 < engine.fma_peak(dtype, 1, arch, rounds=2) < 1e13
+    assert 1e8 < engine.measure_fma_peak(dtype, 1, arch, rounds=2) < 1e13

@@ -46,7 +46,7 @@ def test_loss_value_and_delta_match_long_double(arch, dtype):
         for cols, rows in shapes:
             rng = np.random.default_rng([cols, rows, soft])
             z, y, weight = draw_loss_case(kind, rows, cols, dtype, rng, soft)
-            value, delta, h, s, top = hooks.loss(arch, kind, z, y, weight, 7.0)
+            value, delta, h, s, top = hooks.evaluate_loss(arch, kind, z, y, weight, 7.0)
             want, want_delta, _ = true_loss(kind, z, y, weight, 7.0)
             cross, w = kind == "cross_entropy", weight[:, None]
             size = (
@@ -71,12 +71,14 @@ def test_rdelta_is_the_hessian_times_rz(arch, dtype):
         for cols in LENGTHS + [10]:
             rng = np.random.default_rng([cols, soft])
             z, y, weight = draw_loss_case(kind, rows, cols, dtype, rng, soft)
-            _, _, h, s, top = hooks.loss(arch, kind, z, y, weight, 3.0)
+            _, _, h, s, top = hooks.evaluate_loss(arch, kind, z, y, weight, 3.0)
             H = true_loss(kind, z, y, weight, 3.0)[2]
             rz = rng.standard_normal((rows, cols)).astype(dtype)
             size = np.abs(y).sum(axis=1) if kind == "cross_entropy" and soft else np.ones(rows)
             extra = eps * (8 + np.sqrt(cols)) * (weight * size)[:, None]
-            gap = hooks.r_loss(arch, kind, h, s, top, rz) - np.einsum("rij,rj->ri", H, rz)
+            gap = hooks.multiply_by_loss_hessian(arch, kind, h, s, top, rz) - np.einsum(
+                "rij,rj->ri", H, rz
+            )
             assert np.all(np.abs(gap) <= extra * 3 * (1 + np.abs(rz).max()))
 
 
@@ -90,13 +92,13 @@ def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype):
         z[:, 1] += margin
         y = np.ones(6, np.int32)
         for targets in (y, np.eye(cols, dtype=dtype)[y]):
-            value, delta, h, s, top = hooks.loss(arch, "cross_entropy", z, targets)
+            value, delta, h, s, top = hooks.evaluate_loss(arch, "cross_entropy", z, targets)
             want, want_delta, H = true_loss("cross_entropy", z, y, np.ones(6), 1.0)
             assert abs(value - want) <= 4 * eps * want
             assert np.all(np.abs(delta - want_delta) <= 8 * eps * np.abs(want_delta))
             rz = rng.standard_normal((6, cols)).astype(dtype)
             u = np.abs(rz - rz[:, 1:2]).astype(LD)
-            got = hooks.r_loss(arch, "cross_entropy", h, s, top, rz)
+            got = hooks.multiply_by_loss_hessian(arch, "cross_entropy", h, s, top, rz)
             want = np.einsum("rij,rj->ri", H, rz.astype(LD) - rz[:, 1:2])
             room = np.einsum("rij,rj->ri", np.abs(H), u + np.sum(h * u, axis=1, keepdims=True))
             assert np.all(np.abs(got - want) <= 16 * eps * room)
@@ -110,13 +112,13 @@ def test_binary_cross_entropy_of_large_logits(arch, dtype):
     z = np.array([[30.5, -30.5, 80.25, -80.25, 1e4, -1e4, 1e30, -1e30]], dtype)
     right, eps = (z > 0).astype(dtype), np.finfo(dtype).eps
     e = np.exp(-np.abs(z.astype(LD)))
-    value, delta, h, _, _ = hooks.loss(arch, "binary_cross_entropy", z, right)
+    value, delta, h, _, _ = hooks.evaluate_loss(arch, "binary_cross_entropy", z, right)
     assert abs(value - np.log1p(e).sum()) <= 4 * eps * np.log1p(e).sum()
     true = -np.sign(z) * e / (1 + e), e / (1 + e) ** 2
     for got, want in zip((delta, h), true):
         np.testing.assert_allclose(got, want.astype(dtype), rtol=4 * eps, atol=0)
     z, e = z[:, :6], e[:, :6]
-    value, delta, _, _, _ = hooks.loss(arch, "binary_cross_entropy", z, 1 - right[:, :6])
+    value, delta, _, _, _ = hooks.evaluate_loss(arch, "binary_cross_entropy", z, 1 - right[:, :6])
     assert abs(value - np.abs(z.astype(LD)).sum()) <= 4 * eps * value
     np.testing.assert_allclose(delta, (np.sign(z) / (1 + e)).astype(dtype), rtol=eps)
 
@@ -124,12 +126,14 @@ def test_binary_cross_entropy_of_large_logits(arch, dtype):
 def test_hessian_of_cross_entropy_maps_constants_to_zero(arch, dtype):
     """The Hessian of cross entropy maps constants exactly to zero, because rz is centred."""
     z, y, weight = draw_loss_case("cross_entropy", 9, 10, dtype, np.random.default_rng(5))
-    _, _, h, s, top = hooks.loss(arch, "cross_entropy", z, y, weight)
-    assert np.all(hooks.r_loss(arch, "cross_entropy", h, s, top, np.full_like(z, 1e6)) == 0)
+    _, _, h, s, top = hooks.evaluate_loss(arch, "cross_entropy", z, y, weight)
+    assert np.all(
+        hooks.multiply_by_loss_hessian(arch, "cross_entropy", h, s, top, np.full_like(z, 1e6)) == 0
+    )
 
 
 def test_cross_entropy_of_ties_and_of_a_single_class(arch, dtype):
-    value, delta, h, s, top = hooks.loss(
+    value, delta, h, s, top = hooks.evaluate_loss(
         arch, "cross_entropy", np.zeros((2, 4), dtype), np.array([0, 3], np.int32)
     )
     assert value == pytest.approx(2 * np.log(4), rel=float(4 * np.finfo(dtype).eps))
@@ -137,7 +141,7 @@ def test_cross_entropy_of_ties_and_of_a_single_class(arch, dtype):
         delta, np.array([[-0.75, 0.25, 0.25, 0.25], [0.25, 0.25, 0.25, -0.75]], dtype)
     )
     np.testing.assert_array_equal(top, [0, 0])
-    value, delta, h, s, top = hooks.loss(
+    value, delta, h, s, top = hooks.evaluate_loss(
         arch, "cross_entropy", np.full((3, 1), 5, dtype), np.zeros(3, np.int32)
     )
     assert value == 0 and np.all(delta == 0) and np.all(h == 1)
@@ -146,16 +150,16 @@ def test_cross_entropy_of_ties_and_of_a_single_class(arch, dtype):
 def test_nan_affects_only_its_row(arch, dtype):
     for kind in KERNELS:
         z, y, weight = draw_loss_case(kind, 20, 10, dtype, np.random.default_rng(6))
-        clean = hooks.loss(arch, kind, z, y, weight)[1]
+        clean = hooks.evaluate_loss(arch, kind, z, y, weight)[1]
         for column in (0, 4, 9):
             spoilt = z.copy()
             spoilt[7, column] = np.nan
-            value, delta, h, _, _ = hooks.loss(arch, kind, spoilt, y, weight)
+            value, delta, h, _, _ = hooks.evaluate_loss(arch, kind, spoilt, y, weight)
             assert np.isnan(value) and np.isnan(delta[7, column])
             others = np.arange(20) != 7
             np.testing.assert_array_equal(delta[others], clean[others])
         spoilt[7] = np.nan
-        assert np.isnan(hooks.loss(arch, kind, spoilt, y, weight)[0])
+        assert np.isnan(hooks.evaluate_loss(arch, kind, spoilt, y, weight)[0])
 
 
 def test_targets_with_any_stride_between_rows(arch, dtype):
@@ -166,9 +170,9 @@ def test_targets_with_any_stride_between_rows(arch, dtype):
         z, y, weight = draw_loss_case(kind, 7, 5, dtype, np.random.default_rng(7), soft=True)
         wide = np.full((14, 9), np.nan, dtype)
         wide[::2, 2:7] = y
-        want = hooks.loss(arch, kind, z, y, weight)
+        want = hooks.evaluate_loss(arch, kind, z, y, weight)
         for view in (wide[::2, 2:7], np.ascontiguousarray(y[::-1])[::-1]):
-            for got, expected in zip(hooks.loss(arch, kind, z, view, weight), want):
+            for got, expected in zip(hooks.evaluate_loss(arch, kind, z, view, weight), want):
                 atol = 2 * np.finfo(dtype).eps * np.abs(expected).max(initial=0)
                 np.testing.assert_allclose(got, expected, rtol=0, atol=atol)
 
@@ -176,7 +180,7 @@ def test_targets_with_any_stride_between_rows(arch, dtype):
 def test_fisher_rows_match_long_double(arch, dtype):
     for cols in LENGTHS:
         delta, rz = np.random.default_rng(cols).standard_normal((2, 6, cols)).astype(dtype)
-        got = hooks.fisher(arch, 2.5, delta, rz)
+        got = hooks.multiply_by_fisher(arch, 2.5, delta, rz)
         d, x = delta.astype(LD), rz.astype(LD)
         want = 2.5 * np.sum(d * x, axis=1, keepdims=True) * d
         size = 2.5 * np.sum(np.abs(d * x), axis=1, keepdims=True) * np.abs(d)

@@ -79,7 +79,7 @@ def test_packed_pairs_are_as_accurate_as_separate_values(arch, dtype):
         z = np.concatenate(
             [draw_arguments(dtype, 4000, rng), rng.uniform(-40, 40, 5000).astype(dtype)]
         )
-        found, unfolded = hooks.packed_pairs(arch, name, z[None])
+        found, unfolded = hooks.pack_and_unpack(arch, name, z[None])
         with np.errstate(under="ignore"):
             a, p = true_activation(name, z)[:2]
         assert ulps(found[0][0], a) <= 4
@@ -89,9 +89,9 @@ def test_packed_pairs_are_as_accurate_as_separate_values(arch, dtype):
             np.testing.assert_array_equal(one, other)
         for cols in LENGTHS:
             z = rng.uniform(-8, 8, (5, cols)).astype(dtype)
-            whole, _ = hooks.packed_pairs(arch, name, z.reshape(1, -1))
+            whole, _ = hooks.pack_and_unpack(arch, name, z.reshape(1, -1))
             z[3, cols // 2] = np.nan
-            for got, want in zip(hooks.packed_pairs(arch, name, z)[0], whole):
+            for got, want in zip(hooks.pack_and_unpack(arch, name, z)[0], whole):
                 assert np.isnan(got[3, cols // 2]) and np.isnan(got).sum() == 1
                 np.testing.assert_array_equal(
                     got[~np.isnan(z)], want.reshape(z.shape)[~np.isnan(z)]

@@ -29,7 +29,7 @@ def test_products_write_nothing_outside_c(arch, dtype, b_form, rng):
             C[...] = before = random_integers(rng, (m, n), dtype)
             for threads in (0, 2):
                 C[...] = before
-                hooks.product(A, B, C=C.view(InPlace), arch=arch, b_form=b_form, threads=threads)
+                hooks.multiply(A, B, C=C.view(InPlace), arch=arch, b_form=b_form, threads=threads)
                 assert np.array_equal(C, before + A @ B)
                 assert np.all(buffer[: 60 + shift] == 77)
                 assert np.all(buffer[60 + shift + m * n :] == 77)
@@ -98,16 +98,16 @@ for dtype in (np.float32, np.float64):
         for a_order in "CF":
             for b_order in "CF":
                 a, b, c = guarded(A, a_order), guarded(B, b_order), guarded(C)
-                hooks.product(a, b, C=c.view(InPlace), arch={arch!r}, b_form="plain")
+                hooks.multiply(a, b, C=c.view(InPlace), arch={arch!r}, b_form="plain")
                 assert np.array_equal(c, C + A @ B)
                 for form in ("padded", "packed"):
-                    assert np.array_equal(hooks.product(a, b, arch={arch!r}, b_form=form), A @ B)
+                    assert np.array_equal(hooks.multiply(a, b, arch={arch!r}, b_form=form), A @ B)
         engine.set_arch({arch!r})
         for order in "CF":
-            assert np.array_equal(hooks.copy({arch!r}, guarded(A, order))[:, :k], A)
-            hooks.copy({arch!r}, guarded(A, order), True)
+            assert np.array_equal(hooks.copy_matrix({arch!r}, guarded(A, order))[:, :k], A)
+            hooks.copy_matrix({arch!r}, guarded(A, order), True)
             across = np.empty((k, m), dtype)
-            assert np.array_equal(engine.columns_as_rows(guarded(A, order), across), A.T)
+            assert np.array_equal(engine.copy_transpose(guarded(A, order), across), A.T)
 """
     )
 
@@ -123,8 +123,8 @@ for dtype in ("float32", "float64"):
             z, y = rng.standard_normal((2, 3, cols)).astype(dtype)
             y = np.abs(y) / 4
             given = z, y, rng.random(3).astype(dtype)
-            there = hooks.loss({arch!r}, kind, *map(guarded, given))
-            for got, want in zip(there, hooks.loss({arch!r}, kind, *given)):
+            there = hooks.evaluate_loss({arch!r}, kind, *map(guarded, given))
+            for got, want in zip(there, hooks.evaluate_loss({arch!r}, kind, *given)):
                 assert np.array_equal(got, want), (kind, cols)
 """
     )

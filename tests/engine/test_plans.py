@@ -35,17 +35,17 @@ def test_binding_with_a_copy_equals_binding_in_place(arch, dtype):
             theta, plan, there = p.theta, p.ob._new_plan(), p.ob._new_plan()
         there.bind(theta)
         own = np.full_like(theta, 7)
-        assert plan.take(theta, own)
+        assert plan.bind_copy(theta, own)
         assert np.array_equal(own, theta) and plan.value == there.value
         assert np.array_equal(plan.gradient, there.gradient)
         rng = np.random.default_rng(2)
         for place in (0, len(theta) - 1, *rng.integers(len(theta), size=12)):
             odd = theta.copy()
             odd[place] = (np.nan, np.inf, -np.inf)[place % 3]
-            assert not plan.take(odd, own) and plan.theta is None
+            assert not plan.bind_copy(odd, own) and plan.theta is None
         for foreign in (theta.tolist(), theta[::-1], theta[:-1], theta.astype("float16")):
-            assert not plan.take(foreign, own) and plan.theta is None
-        assert plan.take(theta, own) and np.array_equal(plan.gradient, there.gradient)
+            assert not plan.bind_copy(foreign, own) and plan.theta is None
+        assert plan.bind_copy(theta, own) and np.array_equal(plan.gradient, there.gradient)
 
 
 # plain loops do not write past the caches
@@ -61,7 +61,7 @@ def test_large_matrices_are_bound_right_for_any_number_of_threads(arch, dtype):
             p = nets.draw(0, sizes, N=20, dtype=dtype, n_threads=n_threads)
             plan = p.ob._new_plan()
         own, product = np.empty_like(p.theta), np.empty_like(p.theta)
-        assert plan.take(p.theta, own) and np.array_equal(own, p.theta)
+        assert plan.bind_copy(p.theta, own) and np.array_equal(own, p.theta)
         plan.multiply(p.theta, product)
         results.append(np.concatenate([plan.gradient, product]))
     assert np.array_equal(results[0], results[1])
@@ -69,7 +69,7 @@ def test_large_matrices_are_bound_right_for_any_number_of_threads(arch, dtype):
     assert gap <= (1e-5 if dtype == "float32" else 1e-13) * np.linalg.norm(results[1])
     odd = p.theta.copy()
     odd[len(odd) // 2] = np.nan
-    assert not plan.take(odd, own)
+    assert not plan.bind_copy(odd, own)
 
 
 # --- other rows
@@ -103,7 +103,7 @@ def test_plan_with_replaced_rows_equals_a_new_plan(rng, sizes, soft):
     reused.multiply(v, out[0])
     X, *rest = rows_of(second)
     for other in (X, np.asfortranarray(X)):
-        reused.renew(other, *rest)
+        reused.replace_rows(other, *rest)
         assert reused.theta is None
         for plan, to in zip((reused, fresh), out):
             plan.bind(theta)
@@ -117,7 +117,7 @@ def test_replacing_rows_rejects_other_shapes(rng):
     X, _, y, w = rows_of(p)
     for bad in ((X[1:], None, y[1:], w[1:]), (X, None, y, None), (X, y, None, w)):
         with pytest.raises(ValueError, match="not of the shapes and kinds"):
-            plan_of(p).renew(*bad)
+            plan_of(p).replace_rows(*bad)
 
 
 def test_interrupted_copy_is_repeated(python):
@@ -141,13 +141,13 @@ for N in (5_000, 20_000, 80_000, 320_000):  # until a copy takes longer than a s
     signal.setitimer(signal.ITIMER_REAL, 1e-3)
     amid = True
     try:
-        plan.renew(X, y, None, None)
+        plan.replace_rows(X, y, None, None)
         amid = False
         signal.pause()
     except KeyboardInterrupt:
         pass
     for _ in range(2):
-        plan.renew(X, y, None, None)
+        plan.replace_rows(X, y, None, None)
         plan.bind(theta)
         assert plan.value == value
     if amid:
@@ -165,12 +165,12 @@ def test_copy_reports_whether_rows_are_finite(rng, width, dtype):
     p = draw_network(rng, sizes, N=N, dtype=dtype)
     plan, (X, *rest) = plan_of(p), rows_of(p)
     plan.bind(p.theta)
-    copied = plan.renew(X, *rest)
+    copied = plan.replace_rows(X, *rest)
     for at in ((0, 0), (N // 2, width - 1), (N - 1, 1)):
         for bad in (np.nan, np.inf, -np.inf, 0.9 * np.finfo(dtype).max):
             other = X.copy()
             other[at] = bad
             summed = plan.layout["arch"] == "reference" and dtype == "float32"  # in double
-            assert plan.renew(other, *rest) is bool(copied and summed and np.isfinite(bad))
-            assert plan.renew(X, *rest) is copied
+            assert plan.replace_rows(other, *rest) is bool(copied and summed and np.isfinite(bad))
+            assert plan.replace_rows(X, *rest) is copied
     assert copied or plan.layout["panel"]  # X is then read in place

@@ -59,14 +59,14 @@ def test_products_of_a_symmetric_matrix_match_float64(arch, dtype, rng):
         A += A.T.copy()
         x, y = rng.standard_normal(n + 6).astype(dtype), np.full(n + 6, np.nan, dtype)
         times = engine.FastMatrixProduct(A)
-        assert times.take(x[1 : n + 1], y[3 : n + 3]) is not None and times.count == 1
+        assert times.multiply(x[1 : n + 1], y[3 : n + 3]) is not None and times.n_products == 1
         wide, v = A.astype(float), x[1 : n + 1].astype(float)
         bound = (n / 4 + 8) * np.finfo(dtype).eps * np.abs(wide) @ np.abs(v)
         assert (np.abs(y[3 : n + 3] - wide @ v) <= bound).all()
         assert np.isnan(y[:3]).all() and np.isnan(y[n + 3 :]).all()
-        assert np.array_equal(times.take(x[1 : n + 1].copy()), y[3 : n + 3])
-        assert times.take(x[:n], x[n // 2 :][:n]) is None, "they share memory"
-        assert times.take(x) is None and times.count == 2
+        assert np.array_equal(times.multiply(x[1 : n + 1].copy()), y[3 : n + 3])
+        assert times.multiply(x[:n], x[n // 2 :][:n]) is None, "they share memory"
+        assert times.multiply(x) is None and times.n_products == 2
 
 
 def test_a_step_of_adam_matches_float64(arch, dtype, rng):

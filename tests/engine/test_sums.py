@@ -1,5 +1,5 @@
-"""The order of the kernels' sums is that of `_engine.summation`, on which the proofs' counts of
-roundings are based.
+"""The order of the kernels' sums is that of `_engine.summation_order`, on which the proofs' counts
+of roundings are based.
 
 A 1 in a chain of additions absorbs every later number below half a unit in its last place; numbers
 that are summed in another chain first are not lost. The loss therefore shows how many numbers
@@ -38,10 +38,10 @@ def chain_with_a_one(k, dtype, at=0):
 @but_blas
 @pytest.mark.parametrize("k", [300, 1000, 2048, 5000])
 def test_each_slice_of_a_product_is_one_chain_of_additions(arch, dtype, k):
-    s = _engine.summation(arch, dtype)
+    s = _engine.summation_order(arch, dtype)
     slice_ = s["slice"] or k
     x, eps = chain_with_a_one(k, dtype)
-    total = hooks.product(x[None, :], np.ones((k, 40), dtype), arch=arch)
+    total = hooks.multiply(x[None, :], np.ones((k, 40), dtype), arch=arch)
     parts = -(-k // slice_)
     swallowed = count_lost(total, k - 1, eps)
     assert np.all(np.abs(swallowed - (-(-k // parts) - 1)) <= 2 * parts), (
@@ -52,11 +52,11 @@ def test_each_slice_of_a_product_is_one_chain_of_additions(arch, dtype, k):
 
 @but_blas
 def test_two_terms_share_a_slice_if_they_fit(arch, dtype):
-    s = _engine.summation(arch, dtype)
+    s = _engine.summation_order(arch, dtype)
     for k in (100, 256, 500, 700):
         x, eps = chain_with_a_one(k, dtype)
         y, ones = np.full(k, 0.4 * eps, dtype), np.ones((k, 40), dtype)
-        total = hooks.product(x[None, :], ones, y[None, :], ones, arch=arch)
+        total = hooks.multiply(x[None, :], ones, y[None, :], ones, arch=arch)
         slice_ = s["slice"] or 2 * k
         parts = -(-k // slice_)
         wanted = 2 * k - 1 if 2 * k <= slice_ else -(-k // parts) - 1
@@ -71,8 +71,8 @@ def test_accumulation_starts_from_c_or_adds_it(arch, dtype):
     k = 200
     _, eps = chain_with_a_one(k, dtype)
     x = np.full((1, k), 0.4 * eps, dtype)
-    total = hooks.product(x, np.ones((k, 40), dtype), C=np.ones((1, 40), dtype), arch=arch)
-    wanted = k if _engine.summation(arch, dtype)["from_c"] else 0
+    total = hooks.multiply(x, np.ones((k, 40), dtype), C=np.ones((1, 40), dtype), arch=arch)
+    wanted = k if _engine.summation_order(arch, dtype)["from_c"] else 0
     assert np.all(np.abs(count_lost(total, k, eps) - wanted) <= 3)
 
 
@@ -82,7 +82,7 @@ def test_column_sums_are_formed_by_items_and_blocks(arch, dtype, rows):
     """db of a layer-parallel plan is summed by blocks of rows in the last layer, and by items in a
     hidden layer.
     """
-    s = _engine.summation(None, dtype)
+    s = _engine.summation_order(None, dtype)
     model = fc.MLP([400, 300, 1], activation="identity", dtype=dtype)
     theta = np.zeros(model.n_params, dtype)
     W, b = model.unflatten(theta)[1]
@@ -101,7 +101,7 @@ def test_column_sums_are_formed_by_items_and_blocks(arch, dtype, rows):
 
 
 def test_inner_products_of_rows_are_summed_in_the_stated_chains(arch, dtype):
-    s = _engine.summation(arch, dtype)
+    s = _engine.summation_order(arch, dtype)
     n = 8000
     x, eps = chain_with_a_one(n, dtype)
     total = _engine.project_rows(x[None, :], np.ones((1, n), dtype))[0, 0]
@@ -112,7 +112,9 @@ def test_inner_products_of_rows_are_summed_in_the_stated_chains(arch, dtype):
 def test_inner_rejects_foreign_byte_order(dtype):
     x = np.ones(8, dtype)
     others = x.astype(x.dtype.newbyteorder()), x[::2], x.astype(int), x.reshape(2, 4), x > 0
-    assert _engine.inner(x, x) == 8 and all(_engine.inner(y, y) is None for y in others)
+    assert _engine.inner_product(x, x) == 8 and all(
+        _engine.inner_product(y, y) is None for y in others
+    )
 
 
 def top_form(x):
@@ -141,7 +143,7 @@ def test_quadratic_forms_in_the_transposed_layout_are_summed_in_the_stated_chain
     lost for each.
     """
     N, units = 1024, 3
-    s, eps = _engine.summation(arch, dtype), float(np.finfo(dtype).eps)
+    s, eps = _engine.summation_order(arch, dtype), float(np.finfo(dtype).eps)
     alone = np.zeros((N, 1), dtype)
     alone[0] = 1
     x = np.where(alone == 1, alone, np.array(np.sqrt(0.4 * eps), dtype))
@@ -180,6 +182,6 @@ def test_row_of_weight_0_adds_nothing_to_a_quadratic_form(arch, activation):
 
 def test_summation_rejects_unknown_names():
     with pytest.raises(ValueError, match="float16"):
-        _engine.summation(dtype="float16")
+        _engine.summation_order(dtype="float16")
     with pytest.raises(ValueError, match="vax"):
-        _engine.summation("vax")
+        _engine.summation_order("vax")

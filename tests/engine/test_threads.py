@@ -158,20 +158,20 @@ def test_workers_are_created_once_and_limited(python):
     python(
         NET
         + """
-assert engine.thread_workers() == 0
+assert engine.count_thread_workers() == 0
 ob, theta, v = drawn(*TALL, threads=3)
 H = ob.hessian(theta)
 product = H @ v
-assert engine.thread_workers() == 2
+assert engine.count_thread_workers() == 2
 for _ in range(50):
     assert np.array_equal(H @ v, product)
-assert engine.thread_workers() == 2
+assert engine.count_thread_workers() == 2
 engine.set_thread_limit(1)
 assert engine.get_thread_limit() == 1 and np.array_equal(H @ v, product)
 engine.set_thread_limit(0)
 assert engine.get_thread_limit() == 0
 drawn(*TALL, threads=100000)[0].value(theta)
-assert engine.thread_workers() < 64
+assert engine.count_thread_workers() < 64
 """
     )
 
@@ -189,19 +189,19 @@ fc.eigsh(H.hessian(theta), 4, seed=0, space="parameters")
 fc.spectral_density(H.hessian(theta), 2, 40, seed=0, space="parameters")
 fc.minimize(H, theta, "trust-region", max_iter=3, verdict=False)
 fc.minimize(H, theta, "l-bfgs", max_iter=40, verdict=False)
-assert engine.thread_workers() == 0
-there = engine.default_threads()
+assert engine.count_thread_workers() == 0
+there = engine.default_n_threads()
 with engine.Arithmetic(1):
-    assert engine.default_threads() == 1
+    assert engine.default_n_threads() == 1
     with engine.Arithmetic(2), engine.Arithmetic():
-        assert engine.default_threads() == 1
+        assert engine.default_n_threads() == 1
 with engine.Arithmetic(2):
-    assert engine.default_threads() == min(2, there)
+    assert engine.default_n_threads() == min(2, there)
     os.environ["FASTCURV_NUM_THREADS"] = "7"
-    assert engine.default_threads() == 2
-assert engine.default_threads() == 7
+    assert engine.default_n_threads() == 2
+assert engine.default_n_threads() == 7
 fc.eigsh(drawn([200, 400, 3], 5, threads=None)[0].hessian(theta), 4, seed=0, space="parameters")
-assert engine.thread_workers() > 0
+assert engine.count_thread_workers() > 0
 """
     )
 
@@ -218,7 +218,7 @@ def test_threadpoolctl_limits_the_worker_threads(rng, problem):
     p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 700, n_threads=2)
     H = p.ob.hessian(p.theta)
     product, before = H @ p.theta, engine_pools()
-    assert len(before) == 1 and before[0]["num_threads"] == engine.default_threads()
+    assert len(before) == 1 and before[0]["num_threads"] == engine.default_n_threads()
     with threadpoolctl.threadpool_limits(1, user_api="fastcurv"):
         assert engine_pools()[0]["num_threads"] == engine.get_thread_limit() == 1
         assert np.array_equal(H @ p.theta, product)
@@ -282,7 +282,7 @@ def test_environment_variable_sets_the_number_of_threads(python, monkeypatch, rn
     for text, number in (("1", 1), ("3", 3), (" 2 ", 2), ("999", 64)):
         monkeypatch.setenv("FASTCURV_NUM_THREADS", text)
         again = p.ob.batch(slice(None))
-        assert engine.default_threads() == number
+        assert engine.default_n_threads() == number
         assert again.hessian(p.theta).layout["threads"] == min(
             number, 9
         )  # more threads would not be faster
@@ -301,9 +301,9 @@ def test_affinity_is_respected(python):
 import os
 from fastcurv import _engine as engine
 allowed = os.sched_getaffinity(0)
-assert 1 <= engine.default_threads() <= len(allowed)
+assert 1 <= engine.default_n_threads() <= len(allowed)
 os.sched_setaffinity(0, {min(allowed)})
-assert engine.default_threads() == 1
+assert engine.default_n_threads() == 1
 """)
 
 
@@ -425,7 +425,7 @@ many, two = operator(64), operator(2)
 v = np.ones(two.shape[0])
 expected = two @ v
 many @ v
-assert fc._engine.thread_workers() > 6
+assert fc._engine.count_thread_workers() > 6
 time.sleep(0.3)
 before = switches()
 for _ in range(60):

@@ -105,12 +105,12 @@ def test_too_slow_matches_the_published_convergence_bound():
     tau = kappa**0.5 / (kappa**0.5 + 1)
     for j in (1, 10, 100, 400):
         guaranteed = 4 * kappa**4 / (1 - tau**0.5) ** 2 * tau**j
-        assert hooks.too_slow(j, guaranteed * (1 + 1e-9), bound, eps)
-        assert not hooks.too_slow(j, guaranteed * (1 - 1e-9), bound, eps)
-    assert not hooks.too_slow(10**9, 0.0, bound, eps)
+        assert hooks.is_slower_than_bound(j, guaranteed * (1 + 1e-9), bound, eps)
+        assert not hooks.is_slower_than_bound(j, guaranteed * (1 - 1e-9), bound, eps)
+    assert not hooks.is_slower_than_bound(10**9, 0.0, bound, eps)
     for kappa in (1e22, 1e40):  # tau is 1 to rounding, and 1 - tau^1/2 is 1 / (2 kappa^1/2)
-        assert hooks.too_slow(3, 16 * kappa**5 * (1 + 1e-7), eps * kappa, eps)
-        assert not hooks.too_slow(3, 16 * kappa**5 * (1 - 1e-7), eps * kappa, eps)
+        assert hooks.is_slower_than_bound(3, 16 * kappa**5 * (1 + 1e-7), eps * kappa, eps)
+        assert not hooks.is_slower_than_bound(3, 16 * kappa**5 * (1 - 1e-7), eps * kappa, eps)
 
 
 @pytest.mark.parametrize("power", [-0.9, -0.26, 0.26, 0.9])
@@ -120,7 +120,7 @@ def test_gradients_of_any_size_are_scaled_by_a_power_of_two(power, dtype):
     """
     exponent = int(power * np.finfo(dtype).maxexp)
     g, work = np.array([0.75, -0.5], dtype), Workspace(2, dtype)
-    rr = work.begin(np.ldexp(g, exponent))
+    rr = work.start(np.ldexp(g, exponent))
     assert 1e-20 < rr < 1 and np.frexp(work.unit)[0] == 0.5
     residual = np.ldexp(g, exponent) * work.r.dtype.type(work.unit)
     assert np.array_equal(work.r, residual) and not work.y.any()
@@ -134,7 +134,7 @@ def test_cg_updates_and_sums_are_right_for_any_length(n, dtype):
     rng, work = np.random.default_rng(n), Workspace(n, dtype)
     slack = 20 * float(np.finfo(dtype).eps)
     g = rng.standard_normal(n).astype(dtype)
-    assert work.begin(g) == pytest.approx(g.astype(float) @ g, rel=slack) and work.unit == 1
+    assert work.start(g) == pytest.approx(g.astype(float) @ g, rel=slack) and work.unit == 1
     y, r = np.zeros(n), g.astype(float)
     p = work.p.astype(float)
     for step in (0.25, -1.5):
@@ -142,8 +142,10 @@ def test_cg_updates_and_sums_are_right_for_any_length(n, dtype):
         work.Hp[:] = Hp
         wanted = p @ p, p @ Hp, float(Hp.astype(float) @ Hp)
         size = np.linalg.norm(p) * np.linalg.norm(Hp.astype(float))
-        assert np.abs(np.subtract(work.curvature(), wanted)).max() <= slack * max(*wanted, size)
-        found = work.move(step, 0.125)
+        assert np.abs(np.subtract(work.direction_products(), wanted)).max() <= slack * max(
+            *wanted, size
+        )
+        found = work.move_along_direction(step, 0.125)
         y, r = y + step * p, r + step * (Hp + 0.125 * p)
         assert np.abs(work.y - y).max() <= slack * np.abs(y).max()
         assert np.abs(work.r - r).max() <= slack * np.abs(r).max() * 4

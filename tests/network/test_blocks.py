@@ -135,7 +135,7 @@ def test_transposed_copies_are_exact_for_every_length(arch, dtype, rng):
                 np.asfortranarray(V)[:, 1 : k + 1],
             ):
                 room = np.full((block.shape[1] + 1, n), np.nan, dtype)
-                out = engine.columns_as_rows(block, room[:-1], 2)
+                out = engine.copy_transpose(block, room[:-1], 2)
                 assert np.array_equal(out, block.T) and np.isnan(room[-1]).all()
                 assert np.array_equal(as_block(block, n, np.dtype(dtype)), block.T)
     for bad, out in (
@@ -144,7 +144,7 @@ def test_transposed_copies_are_exact_for_every_length(arch, dtype, rng):
         (np.zeros((3, 2)), np.zeros((3, 2)).T),
     ):
         with pytest.raises(ValueError, match="must be|must have|must hold"):
-            engine.columns_as_rows(bad, out)
+            engine.copy_transpose(bad, out)
 
 
 def test_principal_blocks_embed_few_vectors_at_a_time(problem, rng, monkeypatch):

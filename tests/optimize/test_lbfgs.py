@@ -59,7 +59,7 @@ def test_the_compact_form_matches_the_recursion(memory):
         assert method.step() is None
         pairs = [*pairs, (run.theta - theta, run.g - g)][-memory:]
         expected = by_recursion(pairs, run.g)
-        assert method.engine.search(), "the first trial is a whole step"
+        assert method.engine.start_search(), "the first trial is a whole step"
         step = method.engine.theta - method.engine.trial
         assert norm(step - expected) <= 1e-9 * norm(expected) + 1e-15 * norm(run.theta)
 
@@ -125,7 +125,7 @@ def on_a_line(value, slope):
     """A run at 0 of one dimension where the loss falls: the first trial is where t = 1."""
     line = QuasiNewton(1, float, 1)
     line.start(np.zeros(1), value, np.full(1, slope))
-    assert line.search() and line.trial[0] == min(1.0, -slope)
+    assert line.start_search() and line.trial[0] == min(1.0, -slope)
     return line
 
 
@@ -191,13 +191,13 @@ def test_failed_line_searches_drop_the_pairs_and_then_end_the_run():
     """
     line = on_a_line(0.0, -1.0)
     assert not line.supply_trial(-0.7, np.full(1, -0.5)) and line.moved and line.count == 1
-    asked, wanted = 0, line.search()
+    asked, wanted = 0, line.start_search()
     while wanted:
         wanted, asked = line.supply_trial(1.0, np.full(1, 1.0)), asked + 1
     assert not line.moved and line.count == 0 and 2 <= asked <= 40
-    assert not line.search(), "it stays lost"
+    assert not line.start_search(), "it stays lost"
     line.start(line.theta.copy(), -0.7, line.gradient.copy())
-    assert line.search(), "until it begins anew"
+    assert line.start_search(), "until it begins anew"
 
 
 def test_a_value_that_is_not_finite_shortens_the_step():
@@ -371,7 +371,7 @@ def test_vector_operations_in_many_parts_are_bitwise_identical(rng):
     expected *= (pairs[-1][0] @ pairs[-1][1]) / (pairs[-1][1] @ pairs[-1][1])
     for (s, y), weight in zip(pairs, reversed(weights), strict=True):
         expected = expected + (weight - (y @ expected) / (s @ y)) * s
-    assert q.search()
+    assert q.start_search()
     step = q.theta.astype(float) - q.trial
     assert norm(step - expected) <= 1e-3 * norm(expected)
 

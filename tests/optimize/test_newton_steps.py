@@ -86,24 +86,24 @@ def test_the_engine_evaluates_at_the_point_of_the_objective(rng):
     assert (value, *gradient) == (ob.value(theta), *ob.gradient(theta))
     v, kept = rng.standard_normal(ob.n_params), gradient.copy()
     for kind in ("hessian", "ggn"):
-        points.set_curvature(kind)
-        assert points.value(other) == ob.value(other) and points.finite
-        assert np.array_equal(points.times.take(v), getattr(ob, kind)(theta) @ v)
-    assert points.value(theta) == value  # where products are made, too
+        points.set_operator_kind(kind)
+        assert points.trial_loss(other) == ob.value(other) and points.finite
+        assert np.array_equal(points.times.multiply(v), getattr(ob, kind)(theta) @ v)
+    assert points.trial_loss(theta) == value  # where products are made, too
     assert points.move_to(other)[0] == ob.value(other)
-    assert np.array_equal(points.times.take(v), ob.ggn(other) @ v)
+    assert np.array_equal(points.times.multiply(v), ob.ggn(other) @ v)
     for step in (0.2, 0.3, 0.4):
         points.move_to(theta + step)
     assert np.array_equal(gradient, kept)  # who has it keeps it
     other[3] = np.nan
-    assert points.value(other) == np.inf and not points.finite
+    assert points.trial_loss(other) == np.inf and not points.finite
     assert points.move_to(other)[0] == np.inf
     assert points.move_to(theta)[0] == value and np.array_equal(
-        points.times.take(v), ob.ggn(theta) @ v
+        points.times.multiply(v), ob.ggn(theta) @ v
     )
     for wrong in (theta[:-1], theta.astype(np.float32), np.repeat(theta, 2)[::2]):
         with pytest.raises(ValueError, match=" must "):
-            points.value(wrong)
+            points.trial_loss(wrong)
 
 
 def test_unpickled_arrays_give_the_same_steps(rng):

@@ -87,12 +87,12 @@ def test_a_failing_driver_of_selected_pairs_is_replaced(fault, rng, monkeypatch)
     """Any wrong numbers of a driver are detected, and its replacement is right."""
 
     class Failing(linalg.Tridiagonal):
-        def values(self):
-            found = super().values()
+        def eigenvalues(self):
+            found = super().eigenvalues()
             return {"values": found + 1e-3, "none": None}.get(fault, found)
 
-        def vectors(self, at):
-            rows = super().vectors(at)
+        def eigenvectors(self, at):
+            rows = super().eigenvectors(at)
             if fault == "vectors":
                 rows[:] = rows[::-1].copy()
             rows[0] = rows[1] if fault == "twice" else rows[0]
@@ -128,7 +128,7 @@ def test_eigenvectors_from_a_tridiagonal_form_have_small_residuals(n, rng):
             largest = max(np.abs(d).max(), np.abs(e).max()) or 1.0
             A = (np.diag(d) + np.diag(e, 1) + np.diag(e, -1)) / largest
             form = linalg.Tridiagonal(A.copy())
-            values, V = form.values(), form.vectors(np.arange(n)).T
+            values, V = form.eigenvalues(), form.eigenvectors(np.arange(n)).T
             assert (np.diff(values) >= 0).all()
             assert np.abs(A @ V - V * values).max() <= 4 * n * np.finfo(float).eps
             assert np.abs(V.T @ V - np.eye(n)).max() <= 4 * n * np.finfo(float).eps
@@ -147,7 +147,7 @@ def test_singular_matrices_are_solved_by_their_tridiagonal_form(n, rank, rng):
             A = B.T @ B
             A = (A + A.T) / 2 / np.abs(A).max()
             form = linalg.Tridiagonal(A.copy())
-            values, V = form.values(), form.vectors(np.arange(n)).T
+            values, V = form.eigenvalues(), form.eigenvectors(np.arange(n)).T
             assert np.abs(A @ V - V * values).max() <= 4 * n * np.finfo(float).eps
             assert np.abs(V.T @ V - np.eye(n)).max() <= 4 * n * np.finfo(float).eps
 
@@ -163,11 +163,11 @@ def test_tridiagonal_forms_reject_unsuitable_arguments():
             linalg.Tridiagonal(bad)
     form = linalg.Tridiagonal(np.eye(3))
     with pytest.raises(ValueError, match="computed before"):
-        form.vectors([0])
-    form.values()
+        form.eigenvectors([0])
+    form.eigenvalues()
     for at in ([0, 3], [-1]):
         with pytest.raises(ValueError, match="must be indices of the 3 values"):
-            form.vectors(at)
+            form.eigenvectors(at)
 
 
 def test_wrong_eigenpairs_get_large_error_bounds(rng):

@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
-from fastcurv.common.linalg import wanted
+from fastcurv.common.linalg import wanted_indices
 from fastcurv.common.progress import bar
 from fastcurv.common.vectors import EigenSearch, dot, norm
 from fastcurv.krylov.lanczos import Recurrence, kept_ritz_indices
@@ -48,9 +48,9 @@ def test_a_restart_keeps_wanted_pairs_and_their_neighbours(which):
     values = np.array([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0])
     for k in (1, 3, 4):
         kept = kept_ritz_indices(values, k, which, 5)
-        assert {*wanted(values, k, which)} <= {*kept} and k <= len(kept) <= 5
-        assert np.array_equal(kept, wanted(values, len(kept), which))
-    few = values[wanted(values, 4, which)]
+        assert {*wanted_indices(values, k, which)} <= {*kept} and k <= len(kept) <= 5
+        assert np.array_equal(kept, wanted_indices(values, len(kept), which))
+    few = values[wanted_indices(values, 4, which)]
     expected = {
         "LA": few - 0.0, "SA": 0.5 - few, "LM": np.abs(few) - 1.0,
         "BE": np.array([1.0, 0.0, 0.0, 2.0]),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.common.vectors import growth
+from fastcurv.common.vectors import log_growth
 from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.spectrum.density import density_of
 from fastcurv.spectrum.draw import count_signs
@@ -56,7 +56,7 @@ def test_the_engine_reads_no_array_beyond_its_end():
     for wrong in ([[]], [[1.0, 2.0]], np.zeros((0, 3)), 1.0):
         for call in (
             lambda x: _engine.core.wanted(x, 1, "LM") if np.ndim(x) else [][0],
-            lambda x: growth([1.0], [], x) if np.ndim(x) else [][0],
+            lambda x: log_growth([1.0], [], x) if np.ndim(x) else [][0],
         ):
             with pytest.raises((ValueError, IndexError)):
                 call(wrong)
@@ -69,8 +69,8 @@ def test_the_engine_reads_no_array_beyond_its_end():
         lambda: run.drop_coupling(np.zeros(2)),
         lambda: run.replace_by_ritz_vectors(np.zeros(2), np.zeros((4, 1))),
         lambda: run.append(np.zeros((1, 3))),
-        lambda: run.follow(np.zeros(3), np.zeros(3), np.zeros(0), 0.0),
-        lambda: (run.ritz(2, "LA"), run.ritz_vectors([4]))[1],
+        lambda: run.set_locked_direction(np.zeros(3), np.zeros(3), np.zeros(0), 0.0),
+        lambda: (run.ritz_pairs(2, "LA"), run.ritz_vectors([4]))[1],
     ):
         with pytest.raises(ValueError, match=" must |same shape"):
             call()

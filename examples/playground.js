@@ -144,7 +144,7 @@ const numerics = (() => {
       case "minimum": return `Minimum: ${below} and all eigenvalues are positive${aside}. Training has probably converged.`;
       case "maximum": return `Maximum: ${below} and all eigenvalues are negative${aside}. Step along the lowest eigenvector to leave it.`;
       case "saddle": return `Saddle: ${below} and the Hessian has eigenvalues of both signs. Step along the lowest eigenvector to leave it.`;
-      case "degenerate": return `Degenerate: ${below}, but ${m.zero - m.explained} of the eigenvalues count as zero, so the kind is not determined.`;
+      case "degenerate": return `Degenerate: ${below}, but ${m.zero - m.explained} of the eigenvalues count as zero, so the kind is unknown.`;
       default: return `Not critical: the gradient norm is ${short(m.times)} times its tolerance.`;
     }
   }

@@ -245,7 +245,9 @@ def missed_clause(pairs: Eigenpairs) -> str:
     if not alone and pairs.unseen / 2 > width:
         return "missed copies of multiple eigenvalues not excluded"
     others = "others" if alone else "copies"
-    return f"{others} excluded beyond {format_number(pairs.unseen)} at a risk of 5%"
+    return (
+        f"{others} excluded beyond {format_number(pairs.unseen)}, with an error probability of 5%"
+    )
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -80,7 +80,7 @@ def test_unknown_standard_errors_are_null_in_json(run, capsys, monkeypatch):
     ("unseen", "words", "told"),
     [
         (np.inf, "missed copies of multiple eigenvalues not excluded", None),
-        (1e-3, "copies excluded beyond 0.001 at a risk of 5%", 1e-3),
+        (1e-3, "copies excluded beyond 0.001, with an error probability of 5%", 1e-3),
         (0.0, None, 0.0),
     ],
 )

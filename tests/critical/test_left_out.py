@@ -215,7 +215,7 @@ def test_points_that_are_no_minima_are_rejected():
     unseen = fc.Objective(fc.MLP([2, 3]), np.eye(2), [0, 1], l2=0.1, l2_biases=False)
     unseen_theta = fc.minimize(unseen, seed=0, verdict=False).x
     cases = [
-        (unseen, unseen_theta, "whose infimum is at infinity, since no sample has class 2"),
+        (unseen, unseen_theta, "without a minimum, since no sample has class 2"),
         (toy, np.zeros(2), "got 1 of 2 eigenvalues that are not positive, the smallest -2"),
         (ob, theta + 0.01, "theta must be a minimum, got a gradient norm of"),
         (free, free_theta, "Use fastcurv.minimize to find one, with l2_biases=True if"),

@@ -107,7 +107,9 @@ def no_figures_left_open():
 
 @pytest.fixture
 def samples_as_rows():
-    """Keep samples as rows in plans made during the test, however narrow the network."""
+    """Use the layout with samples as rows in plans made during the test, even for narrow
+    networks.
+    """
     with laid_out(across=0):
         yield
 
@@ -145,8 +147,8 @@ def problem():
     ids=["processor", "clock"],
 )
 def clock(request):
-    """Return the name in `time` of the clock for limits of time: processor time by day, wall time
-    nightly.
+    """Return the name of the function of `time` that measures time limits: processor time by day,
+    wall time nightly.
     """
     return request.param
 
@@ -154,10 +156,8 @@ def clock(request):
 @pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.nightly)], ids=["", "seconds"])
 def ticks(request, monkeypatch):
     """Replace `time.perf_counter` by a clock that advances by a millisecond at each reading, and
-    return the seconds by which a limit may be exceeded.
-
-    Limits of time then end after a number of readings on any machine. Nightly the true clock is
-    used.
+    return the allowed excess in seconds. Time limits then end after the same number of readings on
+    every machine. Nightly runs use the real clock and a larger excess.
     """
     readings = itertools.count()
     if request.param:
@@ -167,11 +167,9 @@ def ticks(request, monkeypatch):
 
 @pytest.fixture(scope="session")
 def python():
-    """Return a function that runs a program in a fresh interpreter and returns its
-    CompletedProcess.
-
-    A hang fails the test after so long a time that other work on the machine cannot cause it, and
-    so does an unexpected crash.
+    """Return a function that runs a program in a new interpreter and returns its CompletedProcess.
+    A crash that is not expected fails the test, and so does a hang, after a limit so long that load
+    on the machine does not reach it.
     """
 
     def run(code, *, timeout=1200, environment=None, check=True):

@@ -36,8 +36,8 @@ NUMBER = re.compile(r"(?<![\w.])-?\d+\.?\d*(?:e[-+]?\d+)?(?![\w])")
 
 
 class Rule(NamedTuple):
-    """The tolerance of numbers, and whether every table of kernels is checked. Residuals and errors
-    up to `rounding` are compared by their order of magnitude.
+    """The tolerances for golden numbers, and whether every kernel table is checked. Residuals and
+    errors up to `rounding` are compared by their order of magnitude.
     """
 
     relative: float
@@ -89,8 +89,8 @@ def drawn(
     sizes: Any = (4, 5, 5, 3), activation: Any = "tanh", loss: str = "mse", l2: float = 0.0,
     weighted: bool = False, soft: bool = False, **model: Any,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
-    """Return an objective, theta and a vector, without random generators, which may differ between
-    versions.
+    """Return an objective, theta and a vector computed without random generators, whose numbers may
+    differ between versions.
     """
     net = fc.MLP(list(sizes), activation if len(sizes) > 2 else [], **model)
     at = np.arange(1, 1 + 23 * (sizes[0] + sizes[-1])).reshape(23, -1)
@@ -109,15 +109,15 @@ def drawn(
 
 
 def tables() -> list[str]:
-    """Return the tables of kernels, beginning with plain loops, which are the same on every
-    machine.
+    """Return the names of the kernel tables of this CPU, beginning with plain loops, whose results
+    are equal on every machine.
     """
     return ["reference", "baseline", *sorted({"avx2", "avx512"} & {*_engine.available_archs()})]
 
 
 @contextmanager
 def served_by(table: str = "reference") -> Iterator[None]:
-    """Use one table of kernels, by default plain loops."""
+    """Use one kernel table, by default plain loops, inside the context."""
     before = _engine.set_arch(table)
     try:
         yield
@@ -126,18 +126,20 @@ def served_by(table: str = "reference") -> Iterator[None]:
 
 
 def masked(text: str) -> tuple[str, list[float]]:
-    """Return a text with # for its numbers, and the numbers."""
+    """Return a text with # in place of its numbers, and the numbers."""
     return NUMBER.sub("#", text), [float(x) for x in NUMBER.findall(text)]
 
 
 def rule(subpackage: str, section: str) -> Rule:
-    """Return the rule of the section, or else of its subpackage."""
+    """Return the rule of the section if one exists, else that of its subpackage."""
     fit = [name for name in RULES if name == subpackage or name.startswith(f"{subpackage}: ")]
     return RULES[[name for name in fit if name[len(subpackage) + 2 :] in section][-1]]
 
 
 def plain(x: Any, digits: int = 17) -> Any:
-    """Convert to JSON types: numbers to the given digits, words for values that are not finite."""
+    """Convert nested results to JSON types: numbers rounded to the given digits, and strings for
+    non-finite values.
+    """
     if isinstance(x, dict):
         return {key: plain(y, digits) for key, y in x.items()}
     if isinstance(x, (list, tuple)):
@@ -149,7 +151,7 @@ def plain(x: Any, digits: int = 17) -> Any:
 
 
 def same(x: Any, other: Any, held: Rule, margin: float = 1.0) -> bool:
-    """Return True if two results agree up to rounding."""
+    """Return True if two numbers or texts agree up to the rule's tolerance."""
     if isinstance(x, str) or isinstance(other, str):
         return bool(x == other)
     if max(abs(x), abs(other)) <= held.rounding:
@@ -158,7 +160,7 @@ def same(x: Any, other: Any, held: Rule, margin: float = 1.0) -> bool:
 
 
 def holds(known: Any, found: Any, held: Rule) -> bool:
-    """Return True if a result agrees with the known one; null agrees with everything."""
+    """Return True if a result agrees with the golden one, in which null agrees with everything."""
     if known is None:
         return True
     if isinstance(known, dict):
@@ -173,7 +175,9 @@ def holds(known: Any, found: Any, held: Rule) -> bool:
 
 
 def agreed(every: list[Any], held: Rule) -> Any:
-    """Return the parts on which all results agree: dictionaries by common keys, lists by place."""
+    """Return the parts on which all results agree: for dictionaries the common keys, for lists of
+    equal length the entries, and otherwise null.
+    """
     first = every[0]
     if isinstance(first, dict):
         common = [key for key in first if all(key in x for x in every)]
@@ -198,14 +202,18 @@ def known(subpackage: str) -> Any:
 
 
 def answers(maker: Any, section: str, table: str = "reference") -> Any:
-    """Return the results of the ``golden.py`` of a subpackage, with one table of kernels."""
+    """Return the results of a subpackage's ``golden.py`` for one section, computed with one kernel
+    table.
+    """
     with served_by(table), np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return plain(maker.golden(section))
 
 
 def changed(maker: Any, section: str) -> list[Any]:
-    """Return pairs of computed and golden results that differ, or nothing if all agree."""
+    """Return the computed and golden results that differ, as (name, computed, golden), or an empty
+    list.
+    """
     subpackage = maker.__name__.split(".")[-2]
     held, found = known(subpackage)[section], answers(maker, section)
     for name in getattr(maker, "UNANSWERED", ()):  # on this machine
@@ -217,7 +225,9 @@ def changed(maker: Any, section: str) -> list[Any]:
 
 
 def asked(subpackage: str) -> dict[str, Any]:
-    """Return all results of a subpackage from this process."""
+    """Compute all golden results of a subpackage; where every kernel table is checked, keep the
+    parts on which the tables agree.
+    """
     maker, found = importlib.import_module(f"tests.{subpackage}.golden"), {}
     for section in maker.SECTIONS:
         how = rule(subpackage, section)
@@ -227,7 +237,9 @@ def asked(subpackage: str) -> dict[str, Any]:
 
 
 def lined(held: Any) -> str:
-    """Return JSON with a line for each result, so that two changes can be merged."""
+    """Return JSON text with one line for each result, so that version control can merge changes of
+    different results.
+    """
     if not isinstance(held, dict) or not any(isinstance(x, (dict, list)) for x in held.values()):
         return json.dumps(held, separators=(",", ":"))
     return "{\n" + ",\n".join(f"{json.dumps(k)}:{lined(v)}" for k, v in held.items()) + "\n}"

@@ -38,8 +38,8 @@ LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65]  # around every width o
 
 
 def kernel_tables(without: str = "") -> list[Any]:
-    """Return the tables of kernels that this CPU can run: by day the one that this process chose
-    and the plain loops, the others nightly.
+    """Return the names of the kernel tables to test: by day the default one and the plain loops,
+    nightly all that this CPU can run.
     """
     day = {_engine.chosen_arch(), "reference"}
     names = [name for name in _engine.available_archs() if name != without]
@@ -54,7 +54,7 @@ every_loss = pytest.mark.parametrize("loss", LOSSES)
 
 
 def hyperbolic(z):
-    """Return tanh and its derivatives, from a NumPy function."""
+    """Return tanh and its first two derivatives, a user-defined activation."""
     a, e = np.tanh(z), np.exp(-2 * np.abs(z))
     p = 4 * e / (1 + e) ** 2
     return a, p, -2 * a * p
@@ -88,7 +88,7 @@ def cube(z):
 
 
 def known(z, move):
-    """Return a bound on the third derivative of arctan within `move` of z."""
+    """Return a bound on the third derivative of arctan on the interval z +- move."""
     near = np.maximum(np.abs(z) - move, 0)
     return np.minimum(2, 6 / (1 + near * near) ** 2)
 
@@ -109,8 +109,8 @@ def targets(
     rng: np.random.Generator, loss: str, N: int, d_out: int, dtype: str = "float64",
     soft: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """Return random targets that a loss accepts; `soft` gives weights of classes and labels from 0
-    to 1.
+    """Return random targets that a loss accepts; with `soft`, class probabilities and labels
+    between 0 and 1.
     """
     kind, given = tables.LOSSES[loss].targets, tables.LOSSES[loss].given
     if given is not None and given.least is not None:  # counts, and positive numbers
@@ -128,7 +128,7 @@ def targets(
 
 @dataclass
 class Net:
-    """A model with data and a point; `options` are those of its objective."""
+    """A model with data and a point; `options` are those passed to its objective."""
 
     model: fc.MLP
     X: np.ndarray
@@ -141,17 +141,17 @@ class Net:
         self.n, self.ob = self.model.n_params, self.objective()
 
     def given(self, changes: dict[str, Any]) -> tuple[tuple[Any, Any], dict[str, Any]]:
-        """Return samples and options of an objective with changes, by name."""
+        """Return the data and the options of the objective, with the given changes."""
         options = {"sample_weight": self.weight, **self.options, **changes}
         return (options.pop("X", self.X), options.pop("y", self.y)), options
 
     def objective(self, kind: Any = fc.Objective, **changes: Any) -> Any:
-        """Return the objective with other options, or of another class."""
+        """Return the objective with changed options, or of another class."""
         rows, options = self.given(changes)
         return kind(self.model, *rows, **options)
 
     def reference(self, **changes: Any) -> ReferenceObjective:
-        """Return the same objective in NumPy, in the precision of theta."""
+        """Return the NumPy reference of the objective, in the precision of theta."""
         m, (rows, options) = self.model, self.given(changes)
         of_the_loss = "loss", "l2", "l2_biases", "sample_weight"
         known = {name: options[name] for name in of_the_loss if name in options}
@@ -164,7 +164,9 @@ class Net:
         return self.reference()
 
     def exact(self, v: np.ndarray | None = None) -> np.ndarray:
-        """Return the oracle's gradient, or its Hessian times v by complex steps, in long double."""
+        """Return the reference's gradient, or its Hessian times v by complex steps, in long
+        double.
+        """
         theta, step = self.theta.astype(np.clongdouble), np.longdouble(1e-100)
         if v is None:
             return self.reference().value_and_gradient(theta)[1].real
@@ -182,10 +184,8 @@ def draw(
     weights: bool = False, l2: float = 0.0, dtype: str = "float64", soft: bool = False,
     kind: Any = Net, **options: Any,
 ) -> Any:  # fmt: skip
-    """Return a random network with random data, whose numbers are exact in the dtype for engine and
-    oracle.
-
-    `X` or `y` among the options replace the random data.
+    """Return a random network with random data, whose numbers are exact in the dtype so that engine
+    and reference have equal data. `X` and `y` among the options replace the random data.
     """
     rng = np.random.default_rng(rng)
     model = fc.MLP(
@@ -207,7 +207,7 @@ def draw(
 
 
 class Around:
-    """A wrapper of an objective that passes on all attributes it does not define."""
+    """A wrapper of an objective that passes on all attributes."""
 
     def __init__(self, ob: Any) -> None:
         self.ob = ob

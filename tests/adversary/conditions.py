@@ -72,8 +72,8 @@ def check_nothing_is_lower_nearby(draw, ob, theta, words):
 
 
 def few_samples(draw):
-    """Return an objective with fewer samples than units, with l2 without biases or no l2, so most
-    eigenvalues are l2 or 0.
+    """Return an objective with fewer samples than units, without l2 or with l2 on the matrices
+    alone, so most eigenvalues are l2 or 0.
     """
     N, d = int(draw.integers(1, 8)), int(draw.integers(1, 14))
     loss = str(draw.choice(LOSSES))
@@ -89,8 +89,8 @@ def few_samples(draw):
 
 
 def measured_saddles_at_large_n_hold(draw):
-    """No saddle relies on curvature explained by rounding or an unfinished search, and both ends of
-    the spectrum are those of H.
+    """No saddle is reported that rests on rounding or on an unfinished search, and both ends of the
+    spectrum are those of H.
     """
     ob, name = few_samples(draw)
     theta, way = end_of_search(draw, ob)
@@ -108,7 +108,9 @@ def measured_saddles_at_large_n_hold(draw):
 
 
 def eigenpairs_of_networks_satisfy_their_residuals(draw):
-    """In every space the residuals bound those computed from new products with the vectors."""
+    """In every Krylov space, the stated residuals are no smaller than those computed from new
+    products with the vectors.
+    """
     ob, name = few_samples(draw)
     theta = ob.model.init(seed=int(draw.integers(2**31))) * 10.0 ** draw.uniform(-1, 2)
     H = getattr(ob, str(draw.choice(["hessian", "ggn", "empirical_fisher"])))(theta)
@@ -128,8 +130,8 @@ def eigenpairs_of_networks_satisfy_their_residuals(draw):
 
 
 def piecewise_linear(draw):
-    """Return a noisy regression on a small network of relu or leaky_relu units without l2, whose
-    minima are smooth points between kinks.
+    """Return a small network of relu or leaky_relu units without l2 on noisy targets, whose minima
+    are smooth points between kinks.
     """
     N, d, c = int(draw.integers(20, 80)), int(draw.integers(1, 5)), int(draw.integers(1, 4))
     hidden = [int(draw.integers(1, 4)) for _ in range(1 + (draw.random() < 0.2))]
@@ -154,8 +156,8 @@ def is_near_a_proved_minimum(ob, x, step, room):
 
 
 def near_a_measured_minimum_nothing_is_lower(draw):
-    """Within a few lengths of Newton's step, no loss is lower by more than twice the predicted
-    decrease, unless a proved minimum with kinks lies nearby.
+    """Within a few lengths of Newton's step of a reported minimum, no loss is lower by more than
+    twice the predicted decrease, unless a proved minimum with kinks lies nearby.
     """
     ob, name = piecewise_linear(draw)
     method = str(draw.choice(["l-bfgs", "l-bfgs", "newton-cg"]))
@@ -231,8 +233,8 @@ def threads_change_no_bit_of_a_verdict(draw):
 
 
 def the_unit_of_the_loss_changes_no_verdict(draw):
-    """Multiplying all sample weights by a power of two, without l2, changes neither kind nor
-    certificate.
+    """Multiplying all sample weights by a power of two changes neither kind nor certificate of a
+    network without l2.
     """
     ob, name = network(draw)
     X, y, weight = ob.X, ob.y, ob.sample_weight

@@ -38,7 +38,9 @@ def network_with_or_without_kinks(draw):
 
 
 def classify_confirms_the_verdict_of_a_run(draw):
-    """`classify` certifies what `minimize` certifies, and through products gives no other kind."""
+    """`classify` certifies what `minimize` certifies, and verdicts from products alone name no
+    other kind.
+    """
     ob = network_with_or_without_kinks(draw)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -84,8 +86,8 @@ def one_sided_labels_leave_no_critical_point(draw):
 
 
 def overflow_of_squares_changes_no_verdict(draw):
-    """If sample weights are multiplied by a power of two whose squares leave the range, kind and
-    certificate stay.
+    """If sample weights are multiplied by a power of two whose square overflows or underflows, kind
+    and certificate do not change.
     """
     ob, name = network(draw)
     if ob.dtype != np.float64:
@@ -105,7 +107,7 @@ def overflow_of_squares_changes_no_verdict(draw):
 
 
 class BufferReusingOperator(LinearOperator):
-    """A symmetric operator that modifies its argument or its previous result."""
+    """A symmetric operator whose products modify their argument or the array returned before."""
 
     def __init__(self, A, way):
         super().__init__(A.dtype, A.shape)
@@ -121,7 +123,9 @@ class BufferReusingOperator(LinearOperator):
 
 
 def operators_that_reuse_buffers_have_true_results(draw):
-    """Eigenvalues lie within their residuals, and verdicts have the true signs."""
+    """Eigenvalues and verdicts are correct for operators that modify their argument or reuse the
+    array that they return.
+    """
     n = int(draw.integers(3, 40))
     A = draw.standard_normal((n, n))
     A = A + A.T + draw.choice([0.0, 3.0 * n**0.5]) * np.eye(n)

@@ -23,7 +23,7 @@ SPECTRA = ["normal", "dominant", "two", "half", "copies", "powers", "one sign", 
 
 
 def spectrum(kind, draw):
-    """Return eigenvalues whose sum is carried by few, by many, or by as many as a sketch has
+    """Return eigenvalues whose sum is dominated by a few, by many, or by as many as a sketch has
     vectors.
     """
     values = draw.standard_normal(N)
@@ -45,9 +45,7 @@ def spectrum(kind, draw):
 
 
 def two_standard_errors(function, method, m, kind, runs):
-    """Count how often ``|estimate - truth| <= 2 stderr`` holds, which is promised in 19
-    of 20 runs.
-    """
+    """Count the runs in which ``|estimate - truth| <= 2 stderr``; 19 of 20 are promised."""
     inside = 0
     for seed in range(runs):
         draw = np.random.default_rng([seed, m])
@@ -59,7 +57,9 @@ def two_standard_errors(function, method, m, kind, runs):
 
 
 def prescribed(kind, draw, seed):
-    """Return a matrix with eigenvalues of `spectrum`, its true sums by estimator, and its norm."""
+    """Return a matrix with the eigenvalues of `spectrum`, the true result of each estimator, and
+    the norm.
+    """
     values = spectrum(kind, draw)
     op = PrescribedSpectrum(values, 3, seed=seed)
     truth = {
@@ -74,8 +74,8 @@ SPARSE = ["pair", "pair and noise", "three pairs", "triangle", "blocks", "domina
 
 
 def sparse(kind, draw):
-    """Return a matrix in which few coordinates couple, so quadratic forms of signs have
-    few values.
+    """Return a sparse matrix with few nonzero off-diagonal entries, so quadratic forms of random
+    signs take few values.
     """
     A = np.zeros((N, N))
     pairs = {"three pairs": 3, "triangle": 0, "blocks": N // 2}.get(kind, 1)
@@ -93,14 +93,18 @@ def sparse(kind, draw):
 
 
 def few_couplings(kind, draw, seed):
-    """Return what `prescribed` does for a matrix of `sparse`."""
+    """Return a matrix of `sparse` as an operator, the true result of each estimator, and the
+    largest entry.
+    """
     A = sparse(kind, draw)
     truth = {fc.trace: np.trace(A), fc.frobenius_norm: np.linalg.norm(A), fc.diagonal: A[0, 0]}
     return LinearOperator(A.shape, A.dot, matmat=A.dot), truth, np.abs(A).max()
 
 
 def moments_of_few_couplings(power, probes, runs):
-    """Count as `moments_of_a_density` does, for two pairs of coupled coordinates."""
+    """Count the runs in which a moment of the density of two coupled pairs of coordinates lies
+    within 2 stderr of the true one; 19 of 20 are promised.
+    """
     inside, A = 0, np.zeros((N, N))
     A[[0, 1, 2, 3], [1, 0, 3, 2]] = 1.0
     for seed in range(runs):
@@ -112,8 +116,8 @@ def moments_of_few_couplings(power, probes, runs):
 
 
 def moments_of_a_density(power, kind, probes, runs):
-    """Count how often a moment of the density lies within 2 stderr of the true one, promised in 19
-    of 20 runs.
+    """Count the runs in which a moment of the density lies within 2 stderr of the true one; 19 of
+    20 are promised.
     """
     inside = 0
     for seed in range(runs):
@@ -127,8 +131,8 @@ def moments_of_a_density(power, kind, probes, runs):
 
 
 def a_minimum_at_a_risk(n, risk, runs):
-    """Count how often `minimum` is not reported though the least eigenvalue lies below the
-    tolerance, hidden by the rest of the spectrum.
+    """Count the runs in which no minimum is reported though the least eigenvalue, isolated from the
+    rest of the spectrum, lies below minus the tolerance.
     """
     right, tol = 0, 1e-2
     for seed in range(runs):
@@ -149,7 +153,9 @@ def a_minimum_at_a_risk(n, risk, runs):
 
 
 def claims(samples=(6, 10, 30), probes=(6, 12)):
-    """Return every claim as ``(name, runs -> (held, promised))``."""
+    """Return all claims as pairs of a name and a function of the number of runs, which returns the
+    number of runs that satisfy the claim and the promised fraction.
+    """
     found = []
     for (function, method), m, kind in product(ESTIMATES, samples, SPECTRA):
         name = f"{function.__name__} {method} {m} {kind}"

@@ -39,7 +39,7 @@ def _too_long(signum: int, frame: FrameType | None) -> None:
 
 
 def run_case(job: Job) -> Result:
-    """Run one case and return its outcome, with words if it fails."""
+    """Run one case and return its outcome, with an error message if it fails."""
     index, seed, limit = job
     began = time.process_time()
     signal.signal(signal.SIGPROF, _too_long)

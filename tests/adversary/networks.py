@@ -19,8 +19,8 @@ GIVEN = ["poisson", "gamma", "log_cosh", "pseudo_huber", "quantile", "gaussian_n
 
 
 def data(draw, N, d):
-    """Return samples with repeated ones, constant, zero and nearly equal columns, and columns of
-    any size.
+    """Return samples some of which are repeated, with constant, zero and nearly equal columns of
+    any scale.
     """
     X = draw.standard_normal((N, d))
     trick = str(draw.choice(["none", "copies", "constant", "zero", "close", "scaled", "offset"]))
@@ -82,7 +82,7 @@ def choose_loss(draw, names, most=4):
 
 
 def choose_activations(draw, names, count):
-    """Return activations, by name or given by functions."""
+    """Return activations, each the name of a built-in one or a user-defined one."""
     drawn = (str(draw.choice(names)) for _ in range(count))
     return [nets.OWN.get(name, name) for name in drawn]
 
@@ -112,7 +112,7 @@ def network(draw, hidden=(0, 3), activations=SMOOTH, losses=LOSSES):
 
 
 def where_finite(ob, theta):
-    """Return theta, or a part of it where exponentials of its outputs do not overflow."""
+    """Return theta, divided by 4 until the gradient is finite."""
     with np.errstate(all="ignore"):
         while not np.isfinite(ob.gradient(theta)).all():
             theta = theta / 4
@@ -169,9 +169,7 @@ def critical_point(ob, theta, n_symmetry):
 def products_agree_with_long_double(
     draw, losses=LOSSES, activations=(*SMOOTH, "relu", "leaky_relu", "elu")
 ):
-    """For any network, also with skip connections, a product lies within its bound of that in long
-    double.
-    """
+    """For any network, a product differs from that in long double by at most its bound."""
     width, d = int(draw.integers(1, 9)), int(draw.integers(1, 9))
     wide = int(draw.integers(1, 40))
     hidden = [width if draw.random() < 0.7 else wide for _ in range(int(draw.integers(1, 5)))]
@@ -230,8 +228,8 @@ def success_of_user_activations_has_nothing_lower_nearby(draw):
 
 
 def certified_points_exist(draw, losses=LOSSES, activations=SMOOTH):
-    """For each certified verdict, a critical point within the radius has the claimed inertia, by
-    independent passes in long double.
+    """Within the radius of each certified verdict, long double finds a critical point with the
+    stated inertia.
     """
     ob, name = network(draw, activations=activations, losses=losses)
     theta, way = end_of_search(draw, ob)
@@ -295,7 +293,9 @@ def success_has_nothing_lower_nearby(draw, losses=LOSSES, activations=(*SMOOTH, 
 
 
 def convex(draw):
-    """Return a regression with l2, which is strictly convex, so only a minimum is possible."""
+    """Return a regression with l2, whose loss is strictly convex, so every critical point is the
+    minimum.
+    """
     ob, name = network(draw, hidden=(0, 1))
     if ob.l2 == 0 or not ob.l2_biases:
         ob = fc.Objective(ob.model, ob.X, ob.y, loss=ob.loss, l2=10.0 ** draw.uniform(-8, 2))

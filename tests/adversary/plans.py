@@ -27,7 +27,9 @@ def forced_plan(arch, across, unpacked):
 
 
 def drawn(draw):
-    """Return a model with data and a point, for any loss, with weights, skips and l2 or without."""
+    """Return a random model, data and a point, with or without weights, skip connections, biases
+    and l2.
+    """
     L, loss = int(draw.integers(1, 5)), str(draw.choice(["mse", "cross_entropy"]))
     residual = bool(draw.random() < 0.3)
     sizes = [int(m) for m in draw.choice(WIDTHS, L + 1)]
@@ -56,7 +58,7 @@ def drawn(draw):
 
 
 def results_of_passes(ob, theta, V, U):
-    """Return the results of all passes at theta, each with the size to which its rounding is
+    """Return pairs of the result of each pass at theta and the norm to which its rounding error is
     relative.
     """
     v, norm = np.ascontiguousarray(V[:, 0]), np.linalg.norm
@@ -75,7 +77,7 @@ def results_of_passes(ob, theta, V, U):
 
 
 def every_plan_gives_the_same_results(draw):
-    """Results agree to rounding for any table, layout, threads and `memory=`."""
+    """Results agree to rounding for any kernel table, layout, number of threads and `memory=`."""
     data, options, theta = drawn(draw)
     dtype, N = theta.dtype, len(data[1])
     V = draw.standard_normal((len(theta), int(draw.integers(1, 10)))).astype(dtype)

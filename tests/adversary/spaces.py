@@ -31,8 +31,8 @@ MAX_WHOLE_SPACE_DIM = 64  # the order up to which `eigsh` misses none
 
 
 def random_samples(draw, N, d):
-    """Return samples with zeros, repeats, and columns that are zero, constant or sums, on a grid or
-    not.
+    """Return samples with zeros, repeated rows, and columns that are zero, constant or sums of
+    others, optionally rounded to a grid.
     """
     grid = draw.random() < 0.5  # sums of products are exact there, and kinks are hit
     X = draw.integers(-2, 3, (N, d)) / 2.0 if grid else draw.standard_normal((N, d))
@@ -48,7 +48,9 @@ def random_samples(draw, N, d):
 
 
 def random_point(draw, model, grid):
-    """Return theta as at a start, on the grid, zero or random, with some units dead."""
+    """Return theta from `init`, from a grid, zero or normally distributed, sometimes with units of
+    zero weight.
+    """
     way = str(draw.choice(["init", "grid", "zero", "any"], p=[0.35, 0.35, 0.05, 0.25]))
     theta = np.asarray(model.init(seed=int(draw.integers(2**31))), dtype=float)
     if way == "grid":
@@ -66,7 +68,9 @@ def random_point(draw, model, grid):
 
 
 def drawn(draw):
-    """Return an objective, a point, and whether everything that decides on slopes is exact."""
+    """Return a random objective, a point, and True if data and point lie on a grid on which slopes
+    are exact.
+    """
     N = int(draw.choice([1, 2, 3, 5, 9, 30]))
     d, L = int(draw.choice([1, 2, 3, 7, 12, 30])), int(draw.integers(1, 4))
     loss = str(draw.choice(LOSSES))
@@ -108,7 +112,9 @@ def drawn(draw):
 
 
 def matrix_by_passes(ob, theta, kind):
-    """Return the matrix by passes in long double, or by complex steps with batch normalisation."""
+    """Return the operator's matrix from passes in long double, or from complex steps with batch
+    normalisation.
+    """
     I = np.eye(len(theta))
     if ob.model.batch_norm:
         net = Net(ob.model, ob.X, ob.y, ob.sample_weight, theta,
@@ -120,7 +126,9 @@ def matrix_by_passes(ob, theta, kind):
 
 
 def reduced_or_none(op, space):
-    """Return the smaller operator, or None if it raises a clear error."""
+    """Return the operator reduced to the space, or "refused" if ValueError is raised with a message
+    of the usual form.
+    """
     try:
         return op.reduced(space)
     except ValueError as error:
@@ -129,7 +137,7 @@ def reduced_or_none(op, space):
 
 
 def in_shards(draw, ob, theta, kind):
-    """Return the same operator for samples in blocks, dense or sparse."""
+    """Return the operator of an objective that reads the samples in blocks, dense or sparse."""
     X = sparse.csr_array(ob.X) if draw.random() < 0.5 else ob.X
     other = fc.StreamedObjective(
         ob.model, X, ob.y, loss=ob.loss, l2=ob.l2, sample_weight=ob.sample_weight,
@@ -139,15 +147,15 @@ def in_shards(draw, ob, theta, kind):
 
 
 def student_factor(m):
-    """Return the factor on standard errors exceeded with probability `RISK` by Student's
-    distribution.
+    """Return the multiple of the standard error that Student's distribution exceeds with
+    probability `RISK`.
     """
     return 2 * float(stdtrit(m - 1, 1 - RISK) / stdtrit(m - 1, 0.975))
 
 
 def estimates_hold(draw, op, A, values, space, room, words):
-    """Check that trace and Frobenius norm are exact where claimed, and otherwise within their
-    errors.
+    """Check that trace and Frobenius norm are exact if they are stated to be, and otherwise within
+    their error bounds.
     """
     n, seed = len(A), int(draw.integers(2**31))
     m = int(draw.choice([*FEW_PROBES, MIN_SIGN_PROBES, n, 3 * MIN_SIGN_PROBES]))
@@ -170,8 +178,8 @@ def estimates_hold(draw, op, A, values, space, room, words):
 
 
 def pairs_hold(draw, op, A, values, space, room, words):
-    """Check that an eigenvalue lies within every residual, that vectors confirm it, and that none
-    is missed at small n.
+    """Check that every residual covers a true eigenvalue and is confirmed by its vector, and that
+    no eigenvalue is missed at small n.
     """
     n, which = len(A), str(draw.choice(["LA", "SA", "LM", "BE"]))
     k = int(draw.integers(1, min(6, n) + 1))
@@ -202,7 +210,7 @@ def pairs_hold(draw, op, A, values, space, room, words):
 
 
 def every_space_agrees_with_the_matrix(draw):
-    """Results in any space hold for the matrix of the operator."""
+    """Results in any space agree with the dense matrix of the operator."""
     ob, theta, exact = drawn(draw)
     kind, space = str(draw.choice(CURVATURES)), str(draw.choice(SPACES))
     if kind == "empirical_fisher" and ob.model.batch_norm:

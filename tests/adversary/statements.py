@@ -31,9 +31,7 @@ def classify_names_no_false_kind(draw, **how):
 
 
 def verdicts_from_products_hold(draw):
-    """Through Krylov spaces (`dense_below=1`) with a requested risk, `classify` reports no false
-    kind.
-    """
+    """Verdicts from Krylov spaces (`dense_below=1`) with a requested risk name no false kind."""
     return classify_names_no_false_kind(draw, dense_below=1, failure_probability=1e-6)
 
 
@@ -52,7 +50,9 @@ def a_weak_eigenvalue_is_not_overlooked(draw):
 
 
 def asymmetric_matrices_certify_nothing(draw):
-    """For a matrix that is not symmetric, nothing is certified that its asymmetry could change."""
+    """If a matrix is not symmetric, no verdict is certified that its asymmetric part could
+    change.
+    """
     n = int(draw.integers(2, 12))
     A = draw.standard_normal((n, n))
     A = (A + A.T) / 2 + n * np.eye(n) * (draw.random() < 0.5)
@@ -74,7 +74,7 @@ def asymmetric_matrices_certify_nothing(draw):
 
 
 def minimize_succeeds_at_no_degenerate_saddle(draw):
-    """From a degenerate saddle or near it, success is not reported if lower points lie nearby."""
+    """From a degenerate saddle, or near one, success is not reported at the saddle."""
     truth = (truths.bounded_saddle, truths.powers)[int(draw.integers(2))](draw)
     start = truth.theta + (draw.random() < 0.5) * 1e-3 * draw.standard_normal(len(truth.theta))
     with warnings.catch_warnings():
@@ -90,7 +90,9 @@ def minimize_succeeds_at_no_degenerate_saddle(draw):
 
 
 def minimize_leaves_zero_starts(draw):
-    """A network at zero is not reported as a minimum of a loss that depends on its inputs."""
+    """A network with zero parameters is not reported as a minimum if its loss depends on its
+    inputs.
+    """
     sizes = [int(draw.integers(1, 5)) for _ in range(int(draw.integers(3, 5)))]
     model = fc.MLP(sizes, str(draw.choice(["identity", "tanh"])), bias=False)
     X = draw.standard_normal((20, sizes[0]))
@@ -103,7 +105,7 @@ def minimize_leaves_zero_starts(draw):
 
 
 def find_succeeds_only_at_critical_points(draw):
-    """A success of `find_critical_point` is not classified as not critical."""
+    """A point for which `find_critical_point` reports success is not classified as not critical."""
     truth = pick(draw)
     start = truth.theta + 0.01 * draw.standard_normal(len(truth.theta))
     result = fc.find_critical_point(truth.ob, start, max_iter=50)
@@ -114,7 +116,9 @@ def find_succeeds_only_at_critical_points(draw):
 
 
 def escape_lowers_the_loss_or_reports_failure(draw):
-    """A success lowers the loss by more than its rounding, and none is reported at a minimum."""
+    """If `escape` reports success, the loss is lower by more than its rounding error; at a minimum
+    it reports failure.
+    """
     n = int(draw.integers(2, 20))
     values = draw.standard_normal(n)
     inside = draw.random() < 0.5
@@ -134,8 +138,8 @@ def escape_lowers_the_loss_or_reports_failure(draw):
 
 
 def eigsh_residuals_hold(draw):
-    """Within every residual lies a true eigenvalue at any scale, and products with the vectors
-    satisfy the residuals.
+    """Every residual covers a true eigenvalue at any scale, and products with the vectors confirm
+    the residuals.
     """
     H = truths.clusters(draw) if draw.random() < 0.5 else truths.spectrum(draw)
     n = H.shape[0]
@@ -152,7 +156,7 @@ def eigsh_residuals_hold(draw):
 
 
 def inertia_counts_signs_beyond_the_bound(draw):
-    """Eigenvalues beyond the bound are counted with their sign, and no others."""
+    """Eigenvalues larger in size than the bound are counted with their sign, and no others."""
     H = truths.spectrum(draw)
     said = fc.inertia(H)
     slack = 40 * len(H.values) * EPS * np.abs(H.values).max()

@@ -18,8 +18,8 @@ VARIED_STATEMENTS = ("every_space_agrees_with_the_matrix",)  # spaces, operators
 @pytest.mark.by_day(share=1 / 2)
 @pytest.mark.parametrize("statement", STATEMENTS, ids=lambda s: s.__name__)
 def test_every_statement_holds_on_random_cases(statement):
-    """Each statement holds on twelve cases, on six if it is slow, and on a hundred if its cases
-    vary much.
+    """Each statement holds on twelve random cases, on six if it is slow, and on a hundred if its
+    cases vary much.
     """
     count = (
         6

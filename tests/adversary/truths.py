@@ -25,8 +25,8 @@ class Truth:
 
 
 def powers(draw):
-    """Return a sum of powers of rotated, shifted coordinates, degenerate of any order, at the point
-    or near it.
+    """Return a sum of powers of rotated and shifted coordinates, whose critical point may be
+    degenerate of any order, with theta at that point or near it.
     """
     n = int(draw.integers(1, 7))
     orders = draw.choice([2, 2, 2, 3, 4, 5, 6], size=n)
@@ -160,8 +160,8 @@ def dependent_features(draw):
 
 
 def shifted_targets(draw):
-    """Return a small network at a random start with distant targets: never critical, never
-    certified.
+    """Return a small network at a random start with distant targets, which is not critical and must
+    not be certified.
     """
     sizes = [int(draw.integers(1, 5)), int(draw.integers(1, 6)), 1]
     model = fc.MLP(sizes, str(draw.choice(["tanh", "sigmoid", "softplus", "gelu"])))
@@ -175,7 +175,9 @@ def shifted_targets(draw):
 
 
 def flat_mean(draw):
-    """Return a linear model with the right mean and the wrong slope, near no minimum."""
+    """Return a linear model whose predictions have the mean of the targets but a wrong slope, far
+    from the minimum.
+    """
     N = int(draw.integers(10, 100))
     x = draw.standard_normal((N, 1))
     level = 10.0 ** draw.uniform(0, 8)
@@ -214,7 +216,9 @@ TRUTHS = (
 
 
 def spectrum(draw, scaled=True):
-    """Return a symmetric operator with clustered, repeated, weak or dominant eigenvalues."""
+    """Return a symmetric operator with weak, dominant, repeated or geometrically decreasing
+    eigenvalues.
+    """
     n = int(draw.integers(2, 60))
     shape = str(draw.choice(["normal", "weak", "dominant", "copies", "geometric"]))
     values = draw.standard_normal(n)

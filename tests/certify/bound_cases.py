@@ -10,13 +10,13 @@ ORACLE = float(np.finfo(LD).eps)
 
 
 def drawn(sizes, act="tanh", loss="mse", dtype="float64", N=30, seed=0, **options):
-    """Return a random network and the generator that drew it."""
+    """Return a random network and the random generator used."""
     rng = np.random.default_rng(seed)
     return draw(rng, sizes, act, loss, N, dtype=dtype, **options), rng
 
 
 def problem(*case, **options):
-    """Return (objective, theta, v) at a start of the model, where biases are 0."""
+    """Return (objective, theta, v) with theta from `init`, so all biases are 0."""
     net, rng = drawn(*case, **options)
     return net.ob, net.model.init(seed=rng), net.direction(rng)
 

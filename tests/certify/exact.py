@@ -53,7 +53,7 @@ def pi() -> Decimal:
 
 @lru_cache(1 << 10)
 def exp(t: Decimal) -> Decimal:
-    """Return exp(t) for t <= 0, or 0 far below."""
+    """Return exp(t) for t <= 0, or 0 if t is below `-NEGLIGIBLE_EXPONENT`."""
     return t.exp() if t > -NEGLIGIBLE_EXPONENT else ZERO
 
 
@@ -132,7 +132,7 @@ class Exact:
             self.f = [x / Decimal(divisor_of(ob)) for x in numbers(w)]
 
     def layers(self, v):
-        """Return the layers as Duals, with theta moving along v."""
+        """Return the layers' weights and biases as Duals, whose eps parts are the entries of v."""
         parts = [self.model.unflatten(np.asarray(x)) for x in (self.theta, v)]
         found = []
         for here, there in zip(*parts):
@@ -191,7 +191,9 @@ class Exact:
         return z, below, bends, norms
 
     def loss(self, z):
-        """Return (value, delta), with the factors of the samples."""
+        """Return the loss and its derivatives with respect to the outputs z, weighted by the
+        factors of the samples.
+        """
         value, delta = ZERO, []
         for row, y, f in zip(z, self.y, self.f):
             if self.ob.loss == "mse":
@@ -214,7 +216,9 @@ class Exact:
         return value, delta
 
     def backward(self, layers, below, bends, norms, d):
-        """Return the flat gradient as Duals, from delta of the last layer."""
+        """Return the flat gradient as Duals by backpropagation of delta, the derivatives with
+        respect to the outputs.
+        """
         found, e = [], None
         for l in reversed(range(len(layers))):
             if l < len(layers) - 1:

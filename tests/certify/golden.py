@@ -159,8 +159,8 @@ UNANSWERED = () if np.finfo(np.longdouble).eps == 2.0**-63 else ("precise",)  # 
 def on_kinks(
     copies: bool = False, collapsed: bool = False, apart: bool = False, **net: Any,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """Return a network restricted to active kinks, and a point in theta and slopes; with `apart`, a
-    collapsed unit is not counted as a copy.
+    """Return a network and theta with active kinks: relu units that are copies of each other, or
+    collapsed to zero weights. With `apart`, a collapsed unit is not counted as a copy.
     """
     ob, theta, _ = drawn(**net)
     layers, model = ob.model.unflatten(theta), ob.model
@@ -207,7 +207,9 @@ def bounds_on_kinks(**net: Any) -> dict[str, dict[str, Any]]:
 
 
 def rescaled(net: dict[str, Any], scale: str) -> tuple[Any, Any, Any]:
-    """Return an objective and a point with numbers of other sizes."""
+    """Return a network, a point and a vector, with inputs, parameters and targets multiplied by the
+    factors of `scale`.
+    """
     ob, theta, v = drawn(**net)
     rows, size, targets = (SINGLE if ob.dtype == np.float32 else {}).get(scale, SCALES[scale])
     y = ob.y * targets if ob.loss == "mse" else ob.y
@@ -216,7 +218,7 @@ def rescaled(net: dict[str, Any], scale: str) -> tuple[Any, Any, Any]:
 
 
 def flattened(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return nested results as one dictionary."""
+    """Return nested dictionaries of results as one dictionary."""
     return {f"{what}, {name}": x for what, part in found.items() for name, x in part.items()}
 
 

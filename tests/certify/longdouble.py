@@ -14,8 +14,8 @@ PI = LD("3.14159265358979323846264338327950288")
 
 
 def normal(z):
-    """Return density and distribution function of the normal distribution, by a series near 0 and a
-    continued fraction elsewhere.
+    """Return density and distribution function of the standard normal distribution, by a series
+    near 0 and a continued fraction elsewhere.
     """
     t = np.abs(z)
     density = np.exp(-t * t / 2) / np.sqrt(2 * PI)
@@ -32,7 +32,9 @@ def normal(z):
 
 
 def activation(name, z):
-    """Return phi, phi' and phi'', by separate formulas for built-in activations."""
+    """Return phi, phi' and phi'', for built-in activations from formulas that share no code with
+    the library.
+    """
     if isinstance(name, Activation):
         return name.function(z)
     one, zero, low = np.ones_like(z), np.zeros_like(z), np.minimum(z, 0)
@@ -64,7 +66,9 @@ def activation(name, z):
 
 
 def given(name, z, y):
-    """Return first and second derivatives of a loss by its outputs, from separate formulas."""
+    """Return the first and second derivatives of a user-defined loss with respect to the outputs,
+    from formulas that share no code with the library.
+    """
     one, r = np.ones_like(z), None if name == "gaussian_nll" else z - y
     if name == "poisson":
         return np.exp(z) - y, np.exp(z)
@@ -92,7 +96,9 @@ def given(name, z, y):
 
 
 def softmax(z):
-    """Return (p, the sum of all exponentials except the largest, the place of the largest)."""
+    """Return the probabilities, the sum of all exponentials except the largest, and the index of
+    the largest.
+    """
     e, top = np.exp(z - z.max(axis=1, keepdims=True)), np.arange(z.shape[1])
     top = top == z.argmax(axis=1)[:, None]
     S = np.where(top, 0, e).sum(axis=1, keepdims=True)
@@ -100,10 +106,9 @@ def softmax(z):
 
 
 def built_in(name, z, y):
-    """Return terms of a built-in loss and its first and second derivatives by the outputs, without
-    cancellation.
-
-    Second derivatives of cross entropy are matrices, those of other losses diagonals.
+    """Return the terms of a built-in loss and its first and second derivatives with respect to the
+    outputs, without cancellation. Second derivatives of cross entropy are matrices, those of other
+    losses diagonals.
     """
     e = np.exp(-np.abs(z))
     if name == "mse":
@@ -151,7 +156,7 @@ class Truth:
         )
 
     def backward(self, delta):
-        """Return J'delta, and each layer's delta and e."""
+        """Return J'delta, and delta and e of each layer."""
         d, e = [np.asarray(delta, LD)], [None]
         for l in range(len(self.layers) - 1, 0, -1):
             e.insert(0, d[0] @ self.layers[l][0] + (e[0] if self.skips[l] else 0))
@@ -202,6 +207,6 @@ class Truth:
 
 
 def size(x):
-    """Return ||x||, safe from underflow."""
+    """Return ||x||, also if squares of entries underflow."""
     top = np.abs(x).max()
     return top * np.sqrt(np.sum((x / top) ** 2)) if 0 < top < np.inf else top

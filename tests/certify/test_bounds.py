@@ -21,7 +21,7 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 def errors(ob, theta, v, kinds=tuple(KINDS)):
-    """Return ``{what: (bound, error)}`` of the gradient and products, in float32 with measured
+    """Return ``{name: (bound, error)}`` for the gradient and products, in float32 for measured
     bounds too.
     """
     truth, found = Truth(ob, theta), {}
@@ -88,7 +88,9 @@ def test_bounds_hold_for_every_table_and_activation(arch, dtype, act):
 
 
 def test_bounds_hold_against_the_reference_objective(dtype):
-    """Bounds hold against an oracle built another way: complex steps in float64."""
+    """Bounds hold for the error against complex steps in float64, which share no code with the
+    engine.
+    """
     ob, theta, v = problem([6, 8, 8, 3], "gelu", "cross_entropy", dtype)
     other = ReferenceObjective(ReferenceModel([6, 8, 8, 3], "gelu"), ob.X, ob.y, "cross_entropy")
     H = other.hessian(theta.astype(float))
@@ -102,8 +104,8 @@ def test_bounds_hold_against_the_reference_objective(dtype):
 
 
 def test_bounds_hold_for_systematic_rounding(arch, dtype):
-    """For sums of equal numbers every addition is rounded in the same direction, so errors do not
-    average out.
+    """Bounds hold if all numbers in a sum are equal, so every addition rounds in the same direction
+    and errors do not average out.
     """
     for N, sizes in ((3000, [2, 3, 2]), (3, [700, 5, 2])):
         ob, theta, v = problem(sizes, "softplus", "mse", dtype, X=np.full((N, sizes[0]), 0.1))
@@ -113,7 +115,9 @@ def test_bounds_hold_for_systematic_rounding(arch, dtype):
 
 @pytest.mark.usefixtures("samples_as_rows")
 def test_bounds_hold_for_wide_networks(arch):
-    """Wide networks are evaluated layer by layer with all samples at once."""
+    """Bounds hold for wide networks, which are evaluated layer by layer with all samples at
+    once.
+    """
     ob, theta, v = problem([300, 250, 2], "relu", "mse", "float32", N=70, X=np.full((70, 300), 0.1))
     assert ob.hessian(theta).layout["panel"] == 0
     check_bounds(ob, np.abs(theta), np.abs(v), kinds=("hessian",))
@@ -121,7 +125,7 @@ def test_bounds_hold_for_wide_networks(arch):
 
 @pytest.mark.usefixtures("samples_as_rows")
 def test_bounds_hold_for_samples_in_chunks(arch):
-    """Samples in chunks have more additions, which the bounds include."""
+    """Bounds hold if samples are processed in chunks, which adds the chunks' results."""
     ob, theta, v = problem(
         [3, 4, 2], "relu", "mse", "float32", X=np.full((4000, 3), 0.3), memory=700_000
     )
@@ -152,8 +156,8 @@ def test_bounds_hold_where_products_underflow(dtype):
 
 
 def test_bounds_hold_for_mixed_scales_of_inputs_and_units(dtype):
-    """Rescaled units and inputs in other units do not enlarge the bound through a norm over
-    columns.
+    """If units and inputs have scales of many orders of magnitude, the bounds hold and do not grow
+    with the norm over all columns.
     """
     ob, theta, v = problem([4, 8, 8, 3], "relu", "mse", dtype)
     plain = check_bounds(ob, theta, v, kinds=("hessian",))["gradient"]
@@ -192,7 +196,9 @@ def test_bounds_keep_relative_accuracy_for_nearly_certain_samples(dtype, margin)
 
 
 def test_bounds_hold_if_the_largest_logit_is_tied(dtype):
-    """Rows of the last layer that differ by rounding leave unknown which logit is largest."""
+    """Bounds hold if rows of the last layer differ only by rounding, so the computed largest logit
+    may not be the true one.
+    """
     ob, theta, v = problem([5, 8, 3], "silu", "cross_entropy", dtype)
     W, b = ob.model.unflatten(theta)[-1]
     W[:], b[:] = W[0], b[0]
@@ -202,8 +208,8 @@ def test_bounds_hold_if_the_largest_logit_is_tied(dtype):
 
 @pytest.mark.parametrize("act", ["relu", "leaky_relu", "elu"])
 def test_bounds_hold_at_a_kink_within_rounding(act):
-    """In float32 the sign of z = 0.1 + 0.2 - 0.3 is rounding, so phi' may jump, and for
-    elu phi''.
+    """Bounds hold if z = 0.1 + 0.2 - 0.3 has the wrong sign in float32, so that phi', or for elu
+    phi'', is that of the other side of the kink.
     """
     X = np.array([[0.1, 0.2, 0.3], [1.0, 2.0, 4.0]])
     ob, theta, v = problem([3, 2, 1], act, "mse", "float32", X=X)
@@ -233,8 +239,8 @@ def test_bounds_hold_near_a_critical_point(dtype, loss):
 
 
 def test_bounds_hold_for_directions_of_cancelling_products():
-    """For v in the kernel of the common shift of logits, the exact H v is 0 except for
-    curvature.
+    """Bounds hold, and are small, for v that shifts all logits equally, for which all terms of H v
+    except rounding cancel.
     """
     ob, theta, v = problem([4, 6, 3], "tanh", "cross_entropy")
     shift = np.zeros(ob.n_params)
@@ -250,8 +256,8 @@ def test_bounds_hold_for_directions_of_cancelling_products():
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 @pytest.mark.parametrize("loss", engine.LOSSES)
 def test_bounds_exceed_errors_by_limited_factors(act, loss):
-    """Bounds exceed errors at most some thousand times for two layers and a hundred thousand times
-    for five; measured bounds equal the error.
+    """Bounds exceed errors by factors of at most some thousand for two layers and a hundred
+    thousand for five; measured bounds equal the error.
     """
     plain = 2 if engine.chosen_arch() == "reference" else 1  # whose sums err less
     for sizes, ceiling in (([8, 16, 5], 5e3), ([8, 16, 16, 16, 16, 5], plain * 1.5e5)):
@@ -263,7 +269,9 @@ def test_bounds_exceed_errors_by_limited_factors(act, loss):
 
 
 def test_bounds_leave_eight_digits_of_products():
-    """In float64, for a small network of five layers, the bound is below 1e-8 of the result."""
+    """For a small network of five layers, the bound on a float64 product is below 1e-8 of
+    its norm.
+    """
     for act in ("tanh", "relu", "gelu"):
         ob, theta, v = problem([8, 16, 16, 16, 16, 5], act, "cross_entropy", N=200)
         H = ob.hessian(theta)
@@ -273,8 +281,8 @@ def test_bounds_leave_eight_digits_of_products():
 
 @pytest.mark.parametrize("power", [-850, -500, 60, 500])
 def test_bounds_scale_with_the_unit_of_the_loss(power):
-    """If squares of errors leave the range, bounds are finite and no smaller than those in another
-    unit.
+    """If squares of residuals overflow or underflow, bounds are finite and no smaller than those of
+    the rescaled loss.
     """
     rng = np.random.default_rng(1)
     X, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 2))

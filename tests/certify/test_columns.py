@@ -18,8 +18,8 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 @pytest.mark.parametrize("k", [300, 784, 2000])
 def test_bounds_hold_for_long_sums(arch, dtype, k):
-    """In a sum that begins with 1, small terms round in one direction as often as the
-    sum is long.
+    """Bounds hold for a sum of 1 and many small terms, each of which rounds in the same
+    direction.
     """
     eps = float(np.finfo(dtype).eps)
     X = np.full((3, k), 0.4 * eps)
@@ -37,7 +37,7 @@ def test_bounds_hold_for_long_sums(arch, dtype, k):
 
 
 def test_bounds_hold_for_sums_of_two_products_and_over_samples(arch, dtype):
-    """Bounds hold for ``ra W' + a V'`` in one sum, and for many samples."""
+    """Bounds hold for the sum ``ra W' + a V'``, and for sums over many samples."""
     for sizes, N in (([700, 600, 2], 4), ([3, 2, 2], 5000)):
         rng = np.random.default_rng(N)
         model = fc.MLP(sizes, activation="softplus", dtype=dtype)
@@ -52,7 +52,7 @@ def test_bounds_hold_for_sums_of_two_products_and_over_samples(arch, dtype):
 
 
 def random_network(rng):
-    """Return (objective, theta) of any shape, with zeros among inputs and parameters."""
+    """Return (objective, theta) of random shape, with some zeros among inputs and parameters."""
     depth, d = int(rng.integers(1, 5)), int(rng.integers(1, 8))
     hidden = rng.integers(1, 8, depth - 1).tolist() if rng.random() < 0.5 else [d] * (depth - 1)
     sizes = [d, *hidden, int(rng.integers(1, 5))]
@@ -90,8 +90,8 @@ def test_bounds_hold_for_every_column_of_random_networks(seed, kernels):
 
 
 def test_column_bounds_hold_at_zero_activations(dtype):
-    """At zero activations a step in a weight changes no output, and its column is ``delta V``
-    alone.
+    """Column bounds hold and are positive if all hidden activations are 0, for which a weight's
+    column is ``delta V`` alone.
     """
     model = fc.MLP([2, 3, 1], activation="relu", dtype=dtype, bias=False)
     theta = np.array([0, 0, 0, 0, 0, 0, 0.3, -0.7, 0.2], dtype)
@@ -106,7 +106,9 @@ def test_column_bounds_hold_at_zero_activations(dtype):
 
 
 def test_column_bounds_hold_for_wide_networks(dtype):
-    """For width 600, some columns of each layer are compared with long double."""
+    """Column bounds hold for width 600, where some columns of each layer are compared with long
+    double.
+    """
     rng = np.random.default_rng(2)
     for sizes, act in (([20, 600, 3], "tanh"), ([600, 8, 300, 2], "gelu")):
         model = fc.MLP(sizes, activation=act, dtype=dtype)
@@ -124,7 +126,9 @@ def test_column_bounds_hold_for_wide_networks(dtype):
 
 
 def test_bounds_hold_for_rows_of_the_jacobian(dtype):
-    """Rows ``J' e_i`` are compared with a backward pass in long double."""
+    """Bounds hold for rows ``J' e_i`` of the Jacobian, compared with a backward pass in long
+    double.
+    """
     rng = np.random.default_rng(4)
     nets = [([4, 6, 6, 2], "gelu"), ([300, 5, 2], "relu"), ([3, 2], ())]
     for depth in (2, 3, 4, 6) * 3:
@@ -163,7 +167,7 @@ def test_eigenvalues_of_float32_lie_within_the_bound(seed):
 
 
 def test_proofs_and_kernels_share_their_constants():
-    """Each constant that both a proof and a kernel use is one number."""
+    """Each constant that both a proof and a kernel use has the same value in both."""
     from fastcurv.structure import tables
 
     assert engine.BATCH_NORM_EPS == tables.BATCH_NORM_EPS

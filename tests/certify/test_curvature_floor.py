@@ -28,8 +28,8 @@ DEPTHS = ((3, 5, 2), (3, 4, 5, 2), (3, 4, 4, 4, 3), (2, 5, 3, 3, 4, 2))
 
 
 def objective(sizes, activation="tanh", loss="mse", seed=0, N=20, scale=0.8, noise=None, **options):
-    """Return an objective with random targets, or with `noise` the network's own outputs plus
-    noise, and theta.
+    """Return a random objective and theta. With `noise`, the targets are the network's own outputs
+    plus normal noise of that size.
     """
     rng = np.random.default_rng(seed)
     net = draw(rng, sizes, activation, loss, N, soft=True, **options)
@@ -104,8 +104,8 @@ def test_the_floor_holds_for_layers_of_different_activations():
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("activation", ["identity", "relu", "softplus"])
 def test_the_floor_is_attained_by_networks_of_one_unit(activation, residual):
-    """For one unit a layer, one sample and equal signs, S = -R, so any higher floor
-    would be false.
+    """For networks of one unit a layer, one sample and factors of equal sign, the floor equals the
+    least eigenvalue up to 1e-7.
     """
     for n_hidden in (1, 2, 3, 4):
         rng = np.random.default_rng(n_hidden)
@@ -129,8 +129,8 @@ def test_the_floor_of_one_hidden_layer_is_exact():
 
 
 def test_the_floor_includes_rounding():
-    """In a float32 network that fits its own outputs, the remaining residuals are rounding, which
-    the floor includes.
+    """If a float32 network is fitted to its own outputs, the floor allows for the residuals that
+    rounding leaves.
     """
     for seed in range(10):
         ob, theta = objective((4, 6, 6, 2), "gelu", seed=seed, noise=0.0, dtype="float32", l2=1e-3)
@@ -143,8 +143,8 @@ def test_the_floor_includes_rounding():
 
 
 def test_the_floor_holds_for_chunks_and_products_of_norms(monkeypatch):
-    """Chunks give the same state; without a matrix for each sample, and with Frobenius norms, the
-    floor is lower.
+    """The floor is unchanged if samples are processed in chunks, and lower but valid without a
+    matrix for each sample or with Frobenius norms.
     """
     from fastcurv.certify import majorants as module
     from fastcurv.certify import passes
@@ -206,7 +206,9 @@ def test_objectives_without_a_floor_have_minus_infinity():
 @pytest.mark.parametrize("sizes", DEPTHS)
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
 def test_close_fits_are_strictly_convex_but_not_critical(activation, sizes):
-    """If l2 is far above the residuals the floor is positive, but the minimum lies far away."""
+    """If l2 is far above the residuals the floor is positive, although theta is no critical point
+    and the minimum lies far away.
+    """
     for N in (12, 60):
         ob, theta = objective(
             sizes, activation, noise=1e-6, N=N, l2=1e-5, scale=0.5, bias=activation != "relu"
@@ -228,8 +230,8 @@ def test_close_fits_are_strictly_convex_but_not_critical(activation, sizes):
 
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "silu"])
 def test_the_floor_is_exact_at_zero_weights(activation, dtype):
-    """If l2 is so large that only the last bias is nonzero, the point is a proved minimum and the
-    floor is the least eigenvalue.
+    """If l2 is so large that only the last bias is nonzero, the minimum is proved and the floor
+    equals the least eigenvalue.
     """
     X = np.random.default_rng(0).standard_normal((40, 6))
     y = np.tanh(X[:, :2]) + 0.5
@@ -308,8 +310,8 @@ def test_the_floor_certifies_no_false_minimum(sizes):
 @pytest.mark.parametrize("sizes", [(6, 300, 2), (300, 150, 3), (3, 40, 4)])
 @pytest.mark.parametrize("equal", [False, True])
 def test_the_largest_unit_bound_needs_few_eigenvalue_problems(sizes, equal, monkeypatch):
-    """The result equals the maximum over units computed one at a time, to 2% for norms alone, and
-    of equal units few are decomposed.
+    """The bound is the maximum of the bounds of all units, to 2% from norms alone, and few units
+    need an eigenvalue problem.
     """
     ob, theta = objective(sizes, loss="cross_entropy", N=30, l2=0.1, scale=0.3)
     if equal:
@@ -344,8 +346,8 @@ def test_one_unbounded_unit_makes_the_bound_infinite(unknown, monkeypatch):
 
 @pytest.mark.parametrize("rows", [7, 40, 200])
 def test_the_norm_of_rows_in_parts_is_that_of_all(rows, monkeypatch, rng):
-    """The bound is no smaller than the norm, by the smaller Gram matrix or by parts if that needs
-    too much memory.
+    """The norm from the smaller Gram matrix, summed over blocks of rows, is exact to 1e-12. If that
+    matrix needs too much memory, the Frobenius norm is returned.
     """
     x = rng.standard_normal((rows, 40))
 

@@ -57,8 +57,8 @@ def test_numbers_that_overflow_in_float32_have_no_bound():
 
 
 def test_recomputed_states_give_the_same_bounds(monkeypatch):
-    """Bounds with samples in chunks, whose state is recomputed for each vector, equal those of
-    stored states except for the order of sums.
+    """If samples are in chunks and the state is recomputed for each vector, bounds equal those of
+    stored states up to the order of sums.
     """
     ob, theta, v = problem([4, 6, 6, 3], "tanh", "mse", N=100)
     whole, layout = passes.ErrorPass(ob, theta), ob.hessian(theta).layout
@@ -75,7 +75,9 @@ def test_recomputed_states_give_the_same_bounds(monkeypatch):
 
 
 def test_bounds_hold_for_jacobians_with_skip_connections():
-    """Products with all unit vectors are compared with long double."""
+    """Bounds on products with all unit vectors hold for Jacobians with skip connections, compared
+    with long double.
+    """
     ob, theta, _ = problem([3, 4, 4, 4, 2], "tanh", residual=True, dtype="float32")
     J = ob.jacobian(theta)
     dense = np.array(J @ np.eye(J.shape[1], dtype="float32"), float)
@@ -137,7 +139,9 @@ def test_the_gain_of_activating_a_unit_is_bounded(sizes, rng):
 
 
 def derivative(ob, layers, z, l):
-    """Return dL/dz of one layer by central differences; the loss is quadratic between kinks."""
+    """Return dL/dz of one layer by central differences, which are exact because the loss is
+    quadratic between kinks.
+    """
     out, h = np.empty_like(z), 1e-6
 
     def value(z):
@@ -182,8 +186,8 @@ LABELS = {  # by name: labels, their loss, and whether some output is pulled one
 @pytest.mark.parametrize("l2, spared", [(0.0, False), (0.1, False), (0.1, True)])
 @pytest.mark.parametrize("labels", LABELS)
 def test_the_loss_decreases_along_a_ray_to_the_infimum(labels, l2, spared, weighted, rng):
-    """Along a ray that is found, the loss decreases until rounding and stays above the lower bound;
-    none is found if l2 holds the parameters.
+    """Along the ray that is returned, the loss decreases until rounding and stays above its lower
+    bound. No ray is returned if l2 bounds the parameters.
     """
     (y, loss, one_way), (base, theta, _) = LABELS[labels], drawn(sizes=[3, 4, 3])
     weight = np.where(np.arange(23) < 21, 1.0, 0.0) if weighted else None
@@ -208,8 +212,8 @@ def test_the_loss_decreases_along_a_ray_to_the_infimum(labels, l2, spared, weigh
 @pytest.mark.parametrize("l2, spared", [(0.0, False), (0.1, False), (0.1, True)])
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
 def test_larger_weights_lower_the_loss_of_separated_classes(loss, l2, spared):
-    """If all samples are classified rightly and l2 does not hold the weights, the loss has no
-    minimum; if one is wrong, no such claim is made.
+    """If all samples are classified correctly and no l2 penalises the weights, a ray of larger
+    weights lowers the loss without end; otherwise no ray is returned.
     """
     base = drawn(sizes=[3, 4, 3])[0]
     layers = base.model.unflatten(base.model.init(seed=0))
@@ -232,8 +236,8 @@ def test_larger_weights_lower_the_loss_of_separated_classes(loss, l2, spared):
 @pytest.mark.parametrize("net", HELD)
 @pytest.mark.parametrize("radius", [1e-4, 1e-3])
 def test_margins_on_kinks_hold_everywhere_on_the_ball(net, radius, rng):
-    """Signs of inactive pre-activations, slopes and one-sided derivatives hold at random points of
-    the ball.
+    """Signs of inactive pre-activations, slopes and one-sided derivatives are the predicted ones at
+    random points of the ball.
     """
     held, point = on_kinks(**HELD[net])
     margins = held.margins(point, radius)

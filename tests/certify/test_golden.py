@@ -13,7 +13,7 @@ from . import golden
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
 def test_bounds_are_unchanged(section):
-    """Bounds are unchanged for networks of every kind, at kinks, and for underflow, overflow,
-    saturation and ties.
+    """Bounds equal the golden ones for networks of every kind, at kinks, and for underflow,
+    overflow, saturation and ties.
     """
     assert changed(golden, section) == []

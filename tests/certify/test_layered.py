@@ -16,8 +16,8 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def drawn(seed):
-    """Return a network of any kind: skips, l2 without biases, columns of any size, weighted
-    samples.
+    """Return a random network, with or without skip connections and l2 on biases, with columns of
+    any scale and weighted samples.
     """
     rng = np.random.default_rng(seed)
     loss = KERNELS[seed % 3]
@@ -46,8 +46,8 @@ def exact(ob, theta):
 @pytest.mark.parametrize("step", [None, 7])
 @pytest.mark.parametrize("seed", range(30))
 def test_the_matrix_lies_within_its_bounds(seed, step, monkeypatch):
-    """The bounds hold column by column and in units over six decades, with samples in one block or
-    several.
+    """Every column of the matrix lies within its bound, also in units over six decades, with
+    samples in one block or several.
     """
     ob, theta, rng = drawn(seed)
     if step is not None:
@@ -91,8 +91,8 @@ def test_the_bounds_of_the_matrix_include_underflow():
 
 
 def test_the_bounds_follow_units(rng):
-    """If columns of X and layers are multiplied by powers of two, bounds in the corresponding units
-    are bitwise identical.
+    """If columns of X and layers are multiplied by powers of two, bounds in the correspondingly
+    scaled units are bitwise identical.
     """
     model = fc.MLP([3, 4, 2], "relu")
     X, y, theta = rng.standard_normal((9, 3)), rng.standard_normal((9, 2)), model.init(seed=0)
@@ -116,8 +116,8 @@ def test_the_bounds_follow_units(rng):
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_the_gauss_newton_matrix_lies_within_its_bounds(activation, rng):
-    """The matrix assembled layer by layer equals that of products for the Gauss-Newton
-    matrix too.
+    """The Gauss-Newton matrix assembled layer by layer equals the one from products within its
+    bound.
     """
     model = fc.MLP([3, 4, 4, 2], activation, residual=True)
     X, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 2))
@@ -130,8 +130,8 @@ def test_the_gauss_newton_matrix_lies_within_its_bounds(activation, rng):
 
 
 def test_classify_and_inertia_use_the_assembled_matrix(rng):
-    """`classify` and `inertia` use the assembled matrix if all samples are in memory, with a bound
-    near that of products.
+    """`classify` and `inertia` use the assembled matrix if all samples are in memory; its bound is
+    close to that of products.
     """
     model = fc.MLP([12, 20, 12, 3], "tanh")
     X, y = rng.standard_normal((90, 12)), rng.integers(3, size=90)
@@ -150,8 +150,8 @@ def test_classify_and_inertia_use_the_assembled_matrix(rng):
 
 
 def test_unsuitable_objectives_have_no_assembled_matrix(rng):
-    """Wide layers, single precision, Fisher's matrix, batch normalisation and overflow have no
-    assembled matrix.
+    """No matrix is assembled for wide layers, single precision, Fisher's matrix, batch
+    normalisation or overflow.
     """
     X, y = rng.standard_normal((5, 700)), rng.standard_normal((5, 1))
 

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def largest_change(ob, theta, radius, rng, trials, c=1.0):
-    """Return the largest ||(H(a) - H(b)) v|| / ||a - b|| on the ball, with v a top singular vector
-    or h, in units c.
+    """Return the largest ||(H(a) - H(b)) v|| / ||a - b|| found between opposite points of the ball,
+    with derivatives in units c and v from power iteration.
     """
     most = 0.0
     for _ in range(trials):
@@ -35,8 +35,8 @@ def largest_change(ob, theta, radius, rng, trials, c=1.0):
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 def test_third_bound_lies_above_third_differences(act, loss):
-    """The bound holds with skips, without biases, with weights and soft targets, near theta and far
-    away.
+    """The bound is at least the third differences of networks with skips, without biases, with
+    weights and soft targets, near theta and far away.
     """
     rng = np.random.default_rng([len(act), len(loss)])
     for case in range(4):
@@ -62,8 +62,8 @@ def test_third_bound_lies_above_third_differences(act, loss):
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 def test_the_third_bound_holds_in_other_units(act, loss):
-    """For units of each parameter from 1e-3 to 1e3 the bound holds; units of 1 change nothing and a
-    common unit scales the bound.
+    """The bound holds in units of each parameter from 1e-3 to 1. Units of 1 give the plain bound,
+    and a common unit scales it.
     """
     rng = np.random.default_rng([len(act), len(loss), 1])
     for case in range(3):
@@ -86,8 +86,8 @@ def test_the_third_bound_holds_in_other_units(act, loss):
 
 
 def test_units_that_cancel_input_scales_keep_the_third_bound():
-    """If columns are multiplied and first weights divided, the bound in the corresponding units is
-    unchanged.
+    """If columns are multiplied and first weights divided by the same factors, the bound in the
+    corresponding units does not change.
     """
     rng = np.random.default_rng(0)
     ob, theta = objective([4, 5, 3], "tanh", "mse")
@@ -119,7 +119,7 @@ def test_the_third_bound_holds_for_wide_networks_and_zeros(act):
 
 
 def test_the_third_bound_holds_for_differences_in_long_double():
-    """Third differences of exact products over tiny steps lie below the bound."""
+    """The bound is at least the third differences of products in long double over tiny steps."""
     rng = np.random.default_rng(3)
     for act, loss in (("tanh", "mse"), ("silu", "cross_entropy"), ("sigmoid", "mse")):
         ob, theta = objective([4, 5, 5, 2], act, loss)
@@ -171,8 +171,8 @@ def test_kinks_lie_no_nearer_than_the_margin(act):
 
 
 def test_parameters_above_make_no_kink(dtype, rng):
-    """Neither parameters of later layers nor units of inputs move a kink; a z of 0, or one that
-    rounds to 0, lies at a kink in every unit.
+    """Rescaling parameters of later layers or inputs changes no count of kinks: a z that is 0, or 0
+    up to rounding, is at a kink in every unit.
     """
     model = fc.MLP([2, 3, 3, 1], "relu", dtype=dtype)
     X, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
@@ -193,8 +193,8 @@ def test_parameters_above_make_no_kink(dtype, rng):
 
 
 def test_residual_bounds_hold():
-    """The squared residuals sum to the loss, and their Jacobian changes no faster than
-    the bound.
+    """The squared residuals sum to the loss, and their Jacobian changes no faster than its
+    Lipschitz bound.
     """
     rng = np.random.default_rng(1)
     ob, theta = objective([3, 4, 4, 2], "tanh", "mse", N=6)
@@ -236,8 +236,8 @@ def slopes(name, x, h=1e-5):
 @pytest.mark.parametrize("name", engine.ACTIVATIONS)
 @pytest.mark.parametrize("t", [0.0, 1e-3, 0.05, 0.3, 3.0])
 def test_envelopes_bound_derivatives_on_intervals(name, t):
-    """Envelopes over z +- t are no smaller than the derivatives and the one-sided ones at kinks,
-    and for smooth functions are tight at the interval's nearer end.
+    """On z +- t, envelopes are no smaller than the derivatives on both sides of a kink; for smooth
+    functions they are attained at the end of the interval nearer to 0.
     """
     z, h = np.linspace(-12, 12, 481), 1e-5
     row, move = ACTIVATIONS[name], np.full_like(z, t)
@@ -263,8 +263,8 @@ def test_envelopes_bound_derivatives_on_intervals(name, t):
     "x, weight", [(1e-110, 1e200), (1e-160, 1e170), (1e-130, 1.0), (1e90, 1e-200)]
 )
 def test_third_bound_holds_where_its_factors_underflow(x, weight):
-    """The third derivatives ``4 weight x^2 w`` of ``weight (w2 w1 x - y)^2`` are
-    bounded by no 0.
+    """The bound on the third derivatives ``4 weight x^2 w`` of ``weight (w2 w1 x - y)^2`` is
+    positive although its factors underflow.
     """
     model = fc.MLP([1, 1, 1], "identity", bias=False)
     ob = fc.Objective(model, [[x]], [x], loss="mse", sample_weight=[weight])
@@ -274,7 +274,7 @@ def test_third_bound_holds_where_its_factors_underflow(x, weight):
 
 
 def test_the_third_bound_of_saturated_units_is_positive():
-    """Derivatives of saturated units underflow, but their bound is not 0."""
+    """The bound is positive for saturated units, whose derivatives underflow."""
     for act in ("tanh", "gelu", "silu", "softplus", "elu"):
         ob = fc.Objective(fc.MLP([1, 1, 1], act), [[1.0]], [0.0], loss="mse")
         assert ob.certificates.third_bound(np.array([-900.0, 0.0, 1.0, 0.0]), 1e-3) > 0

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 def test_the_precise_gradient_agrees_with_long_double(act, loss):
-    """The comparison allows a few thousand units of long double for the oracle's own error."""
+    """The precise gradient differs from long double by at most its bound plus the oracle's own
+    error of a few thousand eps.
+    """
     for sizes, dtype in (([4, 6, 6, 3], "float64"), ([3, 3, 2], "float32"), ([5, 2], "float64")):
         acts = act if len(sizes) > 2 else ()
         ob, theta = objective(sizes, acts, loss, dtype=dtype, residual=True, soft=act == "elu")
@@ -38,7 +40,7 @@ def test_the_precise_gradient_agrees_with_long_double(act, loss):
 @pytest.mark.parametrize("act", ["tanh", "relu", "gelu", "softplus"])
 @pytest.mark.parametrize("loss", engine.LOSSES)
 def test_the_precise_gradient_is_accurate_before_its_last_rounding(act, loss, monkeypatch):
-    """Slicing the matrices differently rounds differently, and both gradients agree to 1e-20."""
+    """Gradients from two ways of slicing the matrices, which round differently, agree to 1e-20."""
     from fastcurv.certify import precise
 
     ob, theta = objective([4, 7, 5, 3], act, loss, N=70)
@@ -60,7 +62,9 @@ def test_the_precise_value_agrees_with_the_engine():
 
 
 def test_at_a_critical_point_the_bound_is_tiny():
-    """If the gradient is 0, its error bound is far below 1e-16, however large its terms are."""
+    """At a point whose exact gradient is 0, the error bound is far below 1e-16, however large the
+    terms of the gradient are.
+    """
     X = np.array([[1.0], [2.0], [-3.0]])
     ob = fc.Objective(fc.MLP([1, 1]), X, 3 * X[:, 0] + 0.5, loss="mse")
     g, error = ob.certificates.precise_gradient([3.0, 0.5])
@@ -68,7 +72,9 @@ def test_at_a_critical_point_the_bound_is_tiny():
 
 
 def test_zeros_at_kinks_are_exact():
-    """At z = 0 exactly relu has its left derivative, without any uncertainty."""
+    """If z is exactly 0, the precise gradient uses the left derivative of relu and its error bound
+    includes no jump.
+    """
     X = np.zeros((3, 2))
     ob = fc.Objective(fc.MLP([2, 3, 1], activation="relu", bias=False), X, [1.0, 2, 3], loss="mse")
     g, error = ob.certificates.precise_gradient(np.ones(9))
@@ -130,7 +136,7 @@ def test_the_precise_exponential_agrees_with_decimal():
 
 
 def test_the_precise_normal_distribution_integrates_its_density():
-    """Differences of Phi equal integrals of the density."""
+    """Differences of the precise normal distribution function equal integrals of its density."""
     h = 2.0**-6
     z = np.arange(-10, 10, 0.37)
     ends = [precise.normal_density_and_cdf(precise.pair_from_float(z + s * h))[1] for s in (1, -1)]
@@ -181,8 +187,8 @@ def test_precise_operations_are_exact_to_their_bound(name):
 
 
 def test_products_that_underflow_at_a_kink_are_not_zeros():
-    """1e-200 times 1e-200 is 0 in float64 but lies on one side of the kink, unlike a
-    weight of 0.
+    """If 1e-200 times 1e-200 underflows to 0, the unit is not treated as at a kink; a weight of 0
+    is.
     """
     model = fc.MLP([1, 1, 1, 1], "leaky_relu", bias=False)
     ob = fc.Objective(model, np.ones((2, 1)), np.zeros(2), loss="mse")

@@ -27,8 +27,8 @@ PRODUCTS = {"hessian": "hessian", "ggn": "ggn", "fisher": "empirical_fisher"}
 
 
 def numbers(rng, shape, reach, dtype):
-    """Return numbers of individual sizes from 10^-reach to 10^reach, of one such size, or ordinary
-    ones, some of them 0.
+    """Return random numbers whose sizes range from 10^-reach to 10^reach, share one such factor, or
+    are ordinary, with some zeros.
     """
     size = rng.choice([-1.0, 1.0], size=shape) * rng.uniform(1, 10, shape)
     how = rng.random()
@@ -38,7 +38,7 @@ def numbers(rng, shape, reach, dtype):
 
 
 def draw(seed, dtype, ends):
-    """Return (objective, theta, generator, reach) of one to five layers of any kind."""
+    """Return (objective, theta, generator, reach) for a random network of one to five layers."""
     rng = np.random.default_rng([seed, ends])
     reach, depth = ends * rng.choice([0.05, 0.3, 0.6, 1.0]), int(rng.integers(1, 6))
     sizes = rng.integers(1, 4, depth + 1).tolist()
@@ -69,7 +69,7 @@ def draw(seed, dtype, ends):
 
 
 def violations(ob, theta, rng, reach):
-    """Return the bounds that are exceeded, each as (what, error, bound)."""
+    """Return the bounds that are exceeded, each as (name, error, bound)."""
     exact, n, found = Exact(ob, theta), ob.n_params, []
 
     def says(what, error, bound):
@@ -98,7 +98,7 @@ def violations(ob, theta, rng, reach):
 
 
 def error_and_bound(true, claimed):
-    """Return (error, bound) of a claimed (number, bound)."""
+    """Return the error of a computed number against `true`, and its claimed bound."""
     return distance(claimed[0], true), claimed[1]
 
 
@@ -117,7 +117,9 @@ def test_bounds_hold_at_the_ends_of_the_range(dtype, seeds):
 
 
 def test_bounds_hold_for_underflow_that_is_multiplied_later():
-    """rz = 1e-328 is 0 in float64 but delta is 1e65, so the entry is 2 (z - y) x w2."""
+    """Bounds hold if rz = 1e-328 underflows to 0 in float64 but is multiplied by a delta of 1e65,
+    so the entry is not 0.
+    """
     model = fc.MLP([1, 1, 1, 1], "identity", bias=False)
     ob = fc.Objective(model, [[-6.455234001461954e-183]], [[-7.762905554382592e64]], loss="mse")
     theta = np.array([-3.838141078473531e-70, -1.9458086087570845e-146, -3.8819062732080003e-143])
@@ -129,7 +131,9 @@ def test_bounds_hold_for_underflow_that_is_multiplied_later():
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("dtype", ENDS)
 def test_a_normalised_unit_of_scale_0_does_not_count_as_a_kink(dtype, residual):
-    """gamma h + beta is 0 exactly where both are, so relu' is 0 and the bounds agree."""
+    """Batch normalisation with gamma and beta of exactly 0 gives z = 0 without a kink: relu' is 0
+    and the bounds of two methods agree.
+    """
     rng = np.random.default_rng(3)
     model = fc.MLP([2, 3, 3, 2], "relu", dtype=dtype, batch_norm=True, residual=residual)
     layers = model.unflatten(model.init(seed=rng))
@@ -149,7 +153,9 @@ def test_a_normalised_unit_of_scale_0_does_not_count_as_a_kink(dtype, residual):
 
 
 def test_a_product_that_overflows_in_columns_has_no_bound():
-    """In float32 the square of delta overflows in the empirical Fisher, so there is no bound."""
+    """If the square of delta overflows in float32, columns of the empirical Fisher have no
+    bound.
+    """
     model = fc.MLP([1, 1], bias=False, dtype="float32")
     X, y = np.array([[1e10]], "float32"), np.array([[1e25]], "float32")
     ob = fc.Objective(model, X, y, loss="mse")
@@ -160,8 +166,8 @@ def test_a_product_that_overflows_in_columns_has_no_bound():
 
 
 def test_bounds_are_infinite_if_subnormal_numbers_are_flushed(monkeypatch):
-    """If subnormal numbers are flushed to 0, neither the engine nor the bounds follow the model of
-    rounding.
+    """If the processor flushes subnormal numbers to 0, which violates the model of rounding, bounds
+    are infinite.
     """
     assert not arithmetic.flushes_subnormals()
     ob, theta, *_ = draw(1, "float64", 1)
@@ -171,7 +177,9 @@ def test_bounds_are_infinite_if_subnormal_numbers_are_flushed(monkeypatch):
 
 
 def test_products_and_norms_of_sizes_are_rounded_up():
-    """Products and norms of sizes are never rounded down where they underflow."""
+    """Computed products and norms of sizes are never below the exact ones, also if they
+    underflow.
+    """
     tiny = np.array([[1e-200, 0.0], [5e-324, 1e-170]])
     assert (arithmetic.matmul_rounded_up(tiny, tiny) > 0).tolist() == [[True, False], [True, True]]
     assert (arithmetic.multiply_rounded_up(tiny, tiny) > 0).tolist() == [

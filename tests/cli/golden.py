@@ -48,8 +48,8 @@ def table_text() -> str:
 
 
 def normalised(text: str) -> str:
-    """Return the output without seconds and temporary paths; of JSON, only fields that are no lists
-    or objects.
+    """Return the output without run times and temporary paths; of JSON, only fields that are
+    neither lists nor objects.
     """
     if text.startswith("{"):
         whole = json.loads(text)
@@ -59,7 +59,7 @@ def normalised(text: str) -> str:
 
 
 def run_command(command: str) -> list[Any]:
-    """Return the output with # for numbers, the exit status, and these numbers."""
+    """Return a command's output with # in place of numbers, its exit status, and the numbers."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

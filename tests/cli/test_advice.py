@@ -71,8 +71,8 @@ def quoted(*parts):
 
 
 def test_all_advice_is_a_command_that_runs(folder, monkeypatch, tmp_path):
-    """Advice for runs and for networks of other programs, at saddles, before convergence and after
-    failed training, and on the documentation's pages, consists of commands that run.
+    """All commands that the command line or the documentation suggests run, for runs at saddles,
+    before convergence or after failed training, and for networks of other programs.
     """
     monkeypatch.chdir(tmp_path)
     data = f"--data {quoted(folder, 'd.csv')}"
@@ -111,7 +111,7 @@ def test_all_advice_is_a_command_that_runs(folder, monkeypatch, tmp_path):
 
 def test_every_cause_of_a_failed_training_has_a_command():
     """For each cause of a failed training that `diagnose` names, the suggested command makes the
-    change that the cause needs, for networks of several kinds.
+    change that cures it, for networks of several kinds.
     """
     rng = np.random.default_rng(0)
     X, parser, changed = rng.standard_normal((12, 3)), build_parser(), set()
@@ -147,8 +147,8 @@ def test_every_cause_of_a_failed_training_has_a_command():
 
 
 def test_training_continues_from_a_saved_network(folder, tmp_path, monkeypatch):
-    """Training continues from a run with its own or other data and settings, and from another
-    program's network, whose data are not standardised.
+    """Training continues from a saved run with its own or other data and settings, and from a
+    network of another program, whose data are not standardised.
     """
     monkeypatch.chdir(tmp_path)
     short = quoted(folder, "short.safetensors")
@@ -205,8 +205,8 @@ def columns(text):
 
 
 def test_predictions_are_in_units_and_labels_of_the_training_data(folder, tmp_path):
-    """Predictions equal a NumPy forward pass of the numbers in the file, with columns in another
-    order, in the units or labels of the training data.
+    """Predictions equal a NumPy forward pass with the saved parameters, also for columns in another
+    order, and are given in the units or labels of the training data.
     """
     table = np.loadtxt(folder / "d.csv", delimiter=",", skiprows=1)
     (tmp_path / "new.csv").write_text(
@@ -303,7 +303,7 @@ def test_predict_rejects_data_that_do_not_fit_the_network(folder, tmp_path, caps
 @pytest.mark.parametrize("raw", ["", "--no-standardize"])
 @pytest.mark.parametrize("where", ["X", "y"])
 def test_predict_rejects_numbers_whose_squares_overflow(where, raw, tmp_path, capsys, monkeypatch):
-    """Numbers whose squares overflow raise an error before anything is printed. For a float32
+    """Inputs whose squares overflow raise an error before anything is printed. For a float32
     network, so do numbers that exceed float32.
     """
     monkeypatch.chdir(tmp_path)

@@ -129,7 +129,7 @@ def test_bench_omits_what_cannot_be_timed(arguments, words, capsys):
     ("sizes", "flops"), [([3, 4, 2], 72), ([5, 2], 20), ([2, 3, 4, 2], 132), ([1, 7, 1], 56)]
 )
 def test_bench_counts_the_multiplications_of_a_product(sizes, flops, monkeypatch):
-    """A product takes, for each sample and weight, two multiplications in the first layer (R z and
+    """`bench` counts, for each sample and weight, two multiplications in the first layer (R z and
     the product) and six in others, where R z, R e and the product have two terms each.
     """
     from fastcurv.cli import commands

@@ -145,7 +145,9 @@ def test_held_out_samples_are_stratified():
 
 
 def a_table(path, n=60):
-    """Write a table with words, dates, gaps and an index; return its columns of numbers."""
+    """Return the numeric columns of a table with words, dates, gaps and an index, written to a
+    file.
+    """
     t = np.arange(n)
     a, day = np.round(np.sin(t * t), 3), 1 + t * 7 % 28
     y = np.round(a + (t % 3) + day / 10, 3)
@@ -156,7 +158,9 @@ def a_table(path, n=60):
 
 
 def test_words_dates_and_gaps_are_encoded_by_the_rows_that_are_fitted(tmp_path):
-    """Medians, means and deviations are those of the training rows, found here by NumPy alone."""
+    """Medians, means, deviations and words of the encoding are those of the training rows, compared
+    with NumPy.
+    """
     pytest.importorskip("sklearn")
     a, day, y = a_table(tmp_path / "t.csv")
     data = load_dataset(tmp_path / "t.csv", test_fraction=0.25, seed=3)
@@ -174,7 +178,9 @@ def test_words_dates_and_gaps_are_encoded_by_the_rows_that_are_fitted(tmp_path):
 
 
 def test_a_network_trained_on_a_table_predicts_its_words_and_gaps(tmp_path, capsys):
-    """The encoding is saved with the network: predictions are those of the encoded rows."""
+    """Predictions for a table with words and gaps use the encoding that is saved with the
+    network.
+    """
     pytest.importorskip("sklearn")
     a_table(tmp_path / "t.csv")
     net, rows = tmp_path / "net.safetensors", tmp_path / "t.csv"
@@ -198,7 +204,9 @@ BARE = "1,0.5,7\n1,2.5,8.5\n1,1.5,9\n"
 
 @pytest.mark.parametrize("cell", ["", "x"])
 def test_all_columns_are_inputs_of_an_existing_network(cell, tmp_path):
-    """A constant column stays, and a word or a gap raises an error with its place."""
+    """For an existing network all columns are inputs, also a constant one; a word or a gap raises
+    an error that names its line and column.
+    """
     path = tmp_path / "t.csv"
     path.write_text(BARE)
     data = load_dataset(path, raw=True, test_fraction=0.0, n_outputs=1)

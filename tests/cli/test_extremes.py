@@ -46,7 +46,9 @@ def test_repeated_eigenvalues_of_small_matrices_are_all_found():
 
 @pytest.mark.parametrize("k", [1, 2, 3, 9])
 def test_overlapping_ends_list_each_eigenvalue_once(k):
-    """If twice as many eigenvalues are requested as exist, each is listed once."""
+    """If twice as many eigenvalues are requested as exist, each is listed once, not at both ends of
+    the spectrum.
+    """
     pairs = spectrum.extreme_eigenpairs(np.diag([-2.0, 0.0, 1.0, 1.0, 5.0]), k, 0)
     wanted = {1: [-2, 5], 2: [-2, 0, 1, 5]}.get(k, [-2, 0, 1, 1, 5])
     assert np.allclose(pairs.values, wanted, atol=1e-14)

@@ -27,7 +27,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler, scale
 
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch):
-    """Give every page the time for all that it can show."""
+    """Set the time limit of a page so high that every part is computed."""
     monkeypatch.setattr(fit_numbers, "PAGE_SECONDS", 1000.0)
 
 
@@ -65,7 +65,7 @@ FITS = {
 
 
 def said(calls, scope):
-    """Return the values of calls."""
+    """Return the result of each call that a page suggests, by the call's name."""
     return {call["name"]: eval(call["call"], scope) for call in calls}
 
 
@@ -95,14 +95,16 @@ def test_every_number_of_a_report_equals_that_of_its_printed_call(rng, kind):
 
 
 def source_of(page):
-    """Return the lines above the setup, which define the fit and its rows."""
+    """Return the code in which a page's suggested calls define the fit and its rows."""
     blocks = re.findall(r"<pre>(?:<code>)?(.*?)(?:</code>)?</pre>", page.to_html(), re.DOTALL)
     return html.unescape(blocks[-1]).partition("import numpy")[0]
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_report_takes_a_pipeline_and_is_shown_in_notebooks(rng, tmp_path):
-    """The page is that of the last step, with the columns of the table; calls begin at the pipe."""
+    """A report on a pipeline shows the last step and the table's column names, its suggested calls
+    use the pipeline, and notebooks display it.
+    """
     _, X, y = regression(rng)
     pipe = make_pipeline(StandardScaler(), fc.MLPRegressor((3,), "tanh", alpha=1, random_state=0))
     pipe.fit(X, y)
@@ -123,7 +125,7 @@ def test_a_report_takes_a_pipeline_and_is_shown_in_notebooks(rng, tmp_path):
 
 
 class Frame:
-    """A data frame as far as a report uses it, without pandas."""
+    """A data frame with the few attributes that a report uses, so that pandas is not needed."""
 
     def __init__(self, columns, values):
         self.columns, self.values, self.shape = columns, values, values.shape
@@ -133,7 +135,7 @@ class Frame:
 
 
 class OneHot(TransformerMixin, BaseEstimator):
-    """Encode the last column, of words, as scikit-learn's OneHotEncoder does."""
+    """An encoder of the last column, which holds words, like scikit-learn's OneHotEncoder."""
 
     def fit(self, X, y=None):
         self.words_ = np.unique(np.asarray(X)[:, -1].astype(str))
@@ -187,8 +189,8 @@ def test_the_page_of_a_data_frame_counts_and_shows_its_columns(rng, kind):
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_report_states_that_a_fit_has_not_converged(rng):
-    """For a fit that has not converged, predictions without a sample come from folds, and no
-    effective number of parameters is given.
+    """If a fit has not converged, the report states so, predicts left-out samples by folds, and
+    gives no effective number of parameters.
     """
     _, X, y = regression(rng)
     est = fc.MLPRegressor((3,), "tanh", solver="adam", max_iter=3, random_state=0).fit(X, y)
@@ -215,8 +217,8 @@ def test_a_linear_model_that_is_better_has_a_smaller_error(rng):
 
 @pytest.mark.filterwarnings("ignore")
 def test_classes_that_a_line_separates_need_no_network(rng, monkeypatch):
-    """The penalty of the linear model is small, and a network is needed only if its score is higher
-    by more than two standard errors.
+    """If a line separates the classes, a report states that no network is needed, or that the rows
+    do not show a need, depending on the allowed difference of scores.
     """
     X = rng.standard_normal((60, 2))
     y = X[:, 0] > 0.1
@@ -263,8 +265,8 @@ def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):
 
 @pytest.mark.filterwarnings("ignore")
 def test_noise_needs_no_network_and_few_rows_have_no_interval(rng):
-    """Strong weight decay makes all predictions nearly the mean, which the linear model can also
-    predict.
+    """For pure noise, a report states that neither model predicts better than the mean; for 15 rows
+    it states that they are too few for intervals.
     """
     X, y = rng.standard_normal((60, 3)), rng.standard_normal(60)
     est = fc.MLPRegressor((3,), "tanh", alpha=60.0, random_state=0).fit(X, y)
@@ -287,7 +289,7 @@ def test_a_class_with_one_row_is_missing_in_a_fold(rng):
 
 
 def scatters(page):
-    """Return the data of the charts whose dots can be selected."""
+    """Return the data of the page's charts whose dots can be selected."""
     found = re.findall(r'<script type="application/json">(.*?)</script>', page.to_html())
     return [d["scatter"] for d in map(json.loads, found) if "others" in d.get("scatter", {})]
 
@@ -295,7 +297,9 @@ def scatters(page):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["regression", "three classes"])
 def test_the_rows_of_a_dot_are_those_whose_removal_moves_its_prediction_most(rng, kind):
-    """All removals are computed for a row at a time, from the change of its outputs."""
+    """The rows listed for a dot are those whose removal changes its prediction most, compared with
+    the changes that `leave_one_out` returns.
+    """
     fit, X, y = FITS[kind](rng)
     page, _ = fit_report.build_page(fit, X, y)
     (view,) = scatters(page)
@@ -365,8 +369,8 @@ window.addEventListener("load", () => {
     "width", [390, *(pytest.param(width, marks=pytest.mark.nightly) for width in (800, 1280))]
 )
 def test_a_dot_that_is_chosen_shows_its_rows_in_a_browser(rng, tmp_path, width):
-    """A click or the arrow keys select a dot, which shows its samples without an error or a line
-    wider than the page.
+    """In a browser, a click or the arrow keys select a dot, which shows its samples, without a
+    script error or a line wider than the page.
     """
     fit, X, y = regression(rng)
     name = "</script><img src=x onerror=x.y()> in thousands of euros for each year"
@@ -397,7 +401,7 @@ def test_a_dot_that_is_chosen_shows_its_rows_in_a_browser(rng, tmp_path, width):
 
 
 def generated(rng, n=600):
-    """Return samples like those of houses in California: two columns interact, and one
+    """Return samples like those of houses in California, where two columns interact and another
     acts alone.
     """
     X = rng.standard_normal((n, 8))
@@ -431,8 +435,8 @@ DECAY = 5.0
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", DATA)
 def test_the_summary_of_a_report_is_true(name):
-    """The score of rows left out is that of ten folds, and the network is called not needed only
-    where ten folds show no difference beyond two standard errors.
+    """The score of left-out rows agrees with that of ten folds, and a network is reported as not
+    needed only if the folds show no difference beyond two standard errors.
     """
     X, y = DATA[name]()
     X, classes = scale(X), len(np.unique(y)) < 20

@@ -53,8 +53,8 @@ def table_of(text):
 
 
 def test_training_ends_at_a_proved_minimum_whose_decay_is_that_of_the_estimator(numbers):
-    """The decay is within one step of the path of that by `alpha="evidence"`, which omits biases
-    from the penalty, and a second fit is bitwise identical.
+    """A fit ends at a proved minimum, its weight decay is within a factor of 3 of that of
+    `alpha="evidence"` (which does not penalise biases), and a second fit is bitwise identical.
     """
     pytest.importorskip("sklearn")
     fit = fit_table(numbers, "y")
@@ -88,8 +88,8 @@ def test_some_of_many_rows_choose_nearly_the_same_decay(numbers, monkeypatch):
 
 
 def test_folds_choose_the_decay_of_a_wide_table(numbers, monkeypatch):
-    """The loss of held-out samples with the decay chosen by folds is within a tenth of that by the
-    evidence.
+    """With the decay chosen by folds, the loss of left-out samples is at most a tenth above that
+    with the decay chosen by the evidence.
     """
     by_evidence = fit_table(numbers, hidden=(3,))
     monkeypatch.setattr(module, "MAX_PATH_PARAMS", 15)
@@ -100,7 +100,9 @@ def test_folds_choose_the_decay_of_a_wide_table(numbers, monkeypatch):
 
 
 def test_folds_of_more_columns_than_rows_are_fitted_in_the_span_of_the_rows(rng):
-    """Losses, penalties and the ends of fits equal those of fits to the full rows."""
+    """If a table has more columns than rows, losses, penalties and end points of fits in the span
+    of the rows equal those of fits to all columns.
+    """
     X = rng.standard_normal((12, 30))
     ob = fc.Objective(fc.MLP([30, 3, 1]), X, X[:, 0] + X[:, 1] ** 2, loss="mse", l2=0.05)
     start = ob.model.init(seed=0)
@@ -121,8 +123,8 @@ def test_folds_of_more_columns_than_rows_are_fitted_in_the_span_of_the_rows(rng)
 
 @pytest.mark.parametrize(("hidden", "folds"), [((10,), False), ((6, 4), False), ((6,), True)])
 def test_targets_without_noise_or_without_slopes_are_learnt(hidden, folds, tmp_path, monkeypatch):
-    """The evidence of a sum falls at first as the penalty falls, since the noise is not known yet;
-    of a product no unit is active at first.
+    """Fits reach R^2 above 0.9 for a sum without noise, whose evidence at first falls as the
+    penalty falls, and for a product, for which no unit is active at first.
     """
     if folds:
         monkeypatch.setattr(module, "MAX_PATH_PARAMS", 0)
@@ -135,8 +137,8 @@ def test_targets_without_noise_or_without_slopes_are_learnt(hidden, folds, tmp_p
 
 
 def test_predictions_of_a_saved_network_are_those_of_the_fit(mixed, tmp_path, capsys):
-    """A saved network predicts in units of the training table, and finds columns by name in any
-    order.
+    """A saved network predicts as the fit does, in units of the training table, and finds columns
+    by name.
     """
     pytest.importorskip("sklearn")
     fit = fit_table(mixed, "y", hidden=(4,))
@@ -282,7 +284,9 @@ def test_garbled_codes_of_saved_runs_raise(kind, numbers, tmp_path, monkeypatch)
 
 
 def test_a_report_on_a_table_is_a_page_with_its_numbers(mixed, tmp_path, capsys):
-    """The command prints notes, the saved network and the page, as lines and as JSON."""
+    """`report` on a table writes a page and prints notes and both file names, as lines or
+    as JSON.
+    """
     pytest.importorskip("sklearn")
     page, net = tmp_path / "r.html", tmp_path / "net.safetensors"
     how = [str(mixed), "--target", "y", "--hidden", "3", "--alpha", "1", "--out", str(page)]
@@ -325,7 +329,9 @@ def test_each_kind_of_table_gives_a_page(kind, tmp_path):
 
 
 def test_a_fit_with_too_many_effective_parameters_is_named_on_the_page(tmp_path, capsys, rng):
-    """The caveat about intervals is a sentence, and no warning of Python."""
+    """If the effective parameters are too many for the number of targets, the output and the page
+    contain a caveat, and Python issues no warning.
+    """
     path, page = tmp_path / "few.csv", tmp_path / "r.html"
     A = rng.standard_normal((24, 20)).round(3)
     A[:, -1] = A[:, 0] + 0.1 * A[:, -1]

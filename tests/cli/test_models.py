@@ -15,8 +15,8 @@ from fastcurv.common.files import write_tensors
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
-    """Return data of three classes, one of them rare, a network at a minimum of their loss, and a
-    folder.
+    """Return a folder with data of three classes, one of them rare, and a network at a minimum of
+    their loss.
     """
     folder = tmp_path_factory.mktemp("models")
     rng = np.random.default_rng(0)
@@ -111,7 +111,9 @@ def test_a_report_is_written_for_a_network_of_another_program(case, tmp_path, ca
 
 
 def test_class_numbers_are_kept_if_some_classes_are_missing(case, tmp_path, capsys):
-    """Classes 0 and 2 of a network with three outputs keep their numbers."""
+    """If class 1 of a network with three outputs has no samples, classes 0 and 2 keep their
+    numbers.
+    """
     _, ob, theta = case
     path, _ = as_safetensors(tmp_path / "net", ob.model, theta)
     kept = ob.y != 1

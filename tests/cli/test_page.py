@@ -19,7 +19,7 @@ pytest.importorskip("sklearn")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Return a run at a proved minimum and its report."""
+    """Return a run that ends at a proved minimum, and its report."""
     folder = tmp_path_factory.mktemp("page")
     common = ["--quiet", "--out"]
     arguments = ["iris", "--hidden", "4", "--l2", "1e-2", "--epochs", "5"]
@@ -117,8 +117,8 @@ window.addEventListener("load", () => {
 @needs_chromium
 @pytest.mark.parametrize("width", [390, 1200])
 def test_controls_work_in_a_browser_without_an_error(made, width, tmp_path):
-    """In a browser, every button changes its chart's window and 'reset' restores it, at both
-    widths, without an error.
+    """In a browser, every button changes its chart's window and 'reset' restores it, for both page
+    widths and without a script error.
     """
     text = made[1].read_text().replace("<head>", "<head>" + CLICKS)
     result = reported(text, tmp_path, width, 3000)

@@ -26,7 +26,9 @@ COMMANDS = ("demo", "train", "spectrum", "classify", "diagnose", "report", "benc
 
 @pytest.fixture(scope="module")
 def points(tmp_path_factory):
-    """Write two overlapping classes as a .npz and as a .csv file of equal numbers."""
+    """Write samples of two overlapping classes as an .npz file and a .csv file, and return their
+    folder.
+    """
     folder = tmp_path_factory.mktemp("points")
     rng = np.random.default_rng(0)
     y = np.arange(80) % 2
@@ -169,8 +171,8 @@ def test_unwritable_output_files_are_reported_before_training(
 
 @pytest.mark.parametrize("nameless", [True, False])
 def test_checking_an_output_folder_changes_nothing(nameless, tmp_path, monkeypatch):
-    """Checking whether a file can be written neither removes a file of that name nor leaves a
-    folder created for the check.
+    """Checking whether a file can be written neither removes an existing file with the name of the
+    temporary file nor leaves a new folder.
     """
     if not nameless:
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)
@@ -202,8 +204,8 @@ def test_unwritable_figures_are_reported_before_any_computation(
 @pytest.mark.parametrize("out", ["r.pdf", "r", "r.html.txt", ".html"])
 @pytest.mark.parametrize("command", ["demo", "report {run}"])
 def test_reports_must_be_named_html(command, out, trained, tmp_path, capsys, monkeypatch):
-    """A report's name must end in .html or .htm, in any case; others are rejected before any
-    computation.
+    """The name of a report must end in .html or .htm, in upper or lower case; others are rejected
+    before any computation.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "open_run", lambda *_: pytest.fail("work was begun"))
@@ -331,7 +333,9 @@ def test_long_lines_are_wrapped_on_terminals_only(monkeypatch):
     [(1 << 22, True, False), ((1 << 22) + 1, True, True), (1 << 23, False, False)],
 )
 def test_files_may_expand_to_a_bounded_size(numbers, packed, refused, tmp_path):
-    """The float64 data of a file may take 32 MiB or 64 times the file's length."""
+    """A file is rejected if its data in float64 exceed both 32 MiB and 64 times the file's
+    length.
+    """
     path = tmp_path / "x.npz"
     (np.savez_compressed if packed else np.savez)(path, x=np.ones(numbers, np.int8))
     if refused:
@@ -359,7 +363,9 @@ def test_unused_arrays_of_an_archive_are_not_unpacked(tmp_path):
 
 
 def test_small_compressed_files_take_little_memory(tmp_path, python):
-    """A file of 64 KiB of compressed zeros is rejected, or read within a few times 32 MiB."""
+    """A file of 64 KiB of compressed zeros is rejected or read with a peak memory of a few times 32
+    MiB.
+    """
     program = (
         "import re\nfrom fastcurv.cli.encode import load_dataset\n"
         "def peak():\n    text = open('/proc/self/status').read()\n"

@@ -127,7 +127,7 @@ def test_a_closed_terminal_does_not_end_training(both, folder, tmp_path):
 @posix
 @FULL
 def test_progress_bars_on_a_broken_standard_error_are_harmless(folder):
-    """``progress=True`` in programs works with a standard error that is full, closed or missing."""
+    """With ``progress=True``, a run completes if standard error is full, closed or missing."""
     pytest.importorskip("tqdm")
     program = (
         "import fastcurv as fc, numpy as np, sys, os\n"
@@ -164,8 +164,8 @@ def test_a_progress_bar_stops_writing_after_a_full_disk(monkeypatch):
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_bars_appear_on_terminals_for_long_calls(terminal, monkeypatch):
-    """A bar appears on a terminal, immediately if a call is known to take seconds and later if not.
-    It does not appear in a pipe, nor in a nested call, nor with progress=False.
+    """A progress bar appears on a terminal, immediately if the call is expected to take seconds and
+    otherwise later. None appears in a pipe, in a nested call, or with progress=False.
     """
     pytest.importorskip("tqdm")
     screen = io.StringIO()
@@ -246,9 +246,7 @@ def test_characters_outside_the_output_encoding_are_escaped(
 
 
 def test_commands_run_without_standard_streams(folder, tmp_path, monkeypatch):
-    """Commands run without standard streams, as under pythonw or after a program has closed
-    them.
-    """
+    """Commands run if standard streams are missing, as under pythonw, or closed."""
     closed = io.StringIO()
     closed.close()
     for stream in (None, closed):
@@ -286,7 +284,7 @@ def test_status_is_3_with_results_printed_if_a_figure_cannot_be_saved(
 
 
 def test_figures_create_their_folder(folder, tmp_path, capsys):
-    """The folder of a figure is created when the figure is saved."""
+    """Saving a figure creates its folder."""
     pytest.importorskip("matplotlib")
     figure = tmp_path / "new" / "p.svg"
     short = ["--probes", "2", "--steps", "5", "--figure", str(figure)]
@@ -296,8 +294,8 @@ def test_figures_create_their_folder(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize("error", [ConnectionError("gone"), MemoryError(), KeyboardInterrupt()])
 def test_aborted_training_saves_the_best_point(error, folder, tmp_path, monkeypatch, capsys):
-    """If a scheduler fails, memory runs out or Ctrl-C is pressed between two methods, the best
-    point found is saved.
+    """If a scheduler fails, memory runs out or Ctrl-C is pressed between two methods, the command
+    saves the best point found.
     """
     real, seen = fc.minimize, []
 
@@ -325,8 +323,8 @@ def test_aborted_training_saves_the_best_point(error, folder, tmp_path, monkeypa
 
 
 def test_ctrl_c_in_one_method_skips_the_next(folder, tmp_path, monkeypatch, capsys):
-    """After Ctrl-C, `minimize` returns the best point, which is saved, and the next method does not
-    run.
+    """After Ctrl-C in one method, `minimize` does not run the next one, and the command saves the
+    best point.
     """
     real, begun, out = fc.minimize, [], tmp_path / "net.npz"
 
@@ -350,7 +348,7 @@ def test_ctrl_c_in_one_method_skips_the_next(folder, tmp_path, monkeypatch, caps
 
 
 def hostile_run(folder, path, **recipe):
-    """Save a run whose recipe and phases have control characters and markup."""
+    """Save a run whose recipe and phases contain control characters and markup."""
     saved = load_run(folder / "run.npz")
     history = {name: np.arange(1.0, 4) for name in ("loss", "gradient_norm", "time")}
     told = replace(saved.recipe, digest="", **recipe)
@@ -365,8 +363,8 @@ def assert_harmless(text):
 
 @pytest.mark.parametrize("kind", ["npz", "csv", "onnx", "nothing"])
 def test_names_from_files_reach_the_terminal_escaped(kind, folder, tmp_path, capsys):
-    """The names of data in a recipe are escaped in messages, whether the data exist, are missing or
-    are of another kind.
+    """Control characters in names of data in a recipe are escaped in messages, whether the data
+    exist, are missing or are of another kind.
     """
     place = tmp_path / f"{HOSTILE.replace('/', '')}.{kind}"
     if kind == "npz":
@@ -485,7 +483,7 @@ def test_text_cannot_leave_its_element_of_the_report(word):
 
 
 def odd_record(dice, n):
-    """Return a valid or malformed array in place of a record of n numbers."""
+    """Return an array, valid or malformed, to replace a record of n numbers."""
     good = np.linspace(1, 2, n)
     return [
         good, good, good, good, good, good, np.full(n, np.nan), np.full(n, np.inf), -good,
@@ -610,7 +608,9 @@ sys.exit(main())
 @pytest.mark.parametrize("module", ["numpy", "scipy.linalg", "fastcurv.cli.commands"])
 @pytest.mark.parametrize("way", ["script", "module"])
 def test_ctrl_c_during_imports_prints_no_traceback(module, way, tmp_path):
-    """The process ends by the signal, which shells report as 130, or returns 130."""
+    """Ctrl-C during imports ends the process by SIGINT, which shells report as status 130, or with
+    status 130, and prints no traceback.
+    """
     code, command = INTERRUPTED.format(module), [sys.executable]
     if way == "script":
         command += ["-c", code + BY_SCRIPT]

@@ -17,7 +17,9 @@ Y = (A + B**2).round(3)
 
 
 def lines(*columns, names="a,b,y", mark=",", end="\n"):
-    """A table as text: a column is numbers, words, or a function of the number of the row."""
+    """Return a table as text; each column is given as numbers, words or a function of the row
+    number.
+    """
     cells = [[c(i) for i in range(N)] if callable(c) else [*map(str, c)] for c in columns]
     return "".join(mark.join(row) + end for row in ([names.replace(",", mark)], *zip(*cells)))
 
@@ -364,7 +366,7 @@ def test_defects_are_one_sentence_with_the_place(kind, read):
 
 
 def test_inputs_are_those_of_scikit_learns_column_transformer(read):
-    """Words, gaps and dates, by a transformer that is built another way."""
+    """Encoded words, gaps and dates equal the output of scikit-learn's ColumnTransformer."""
     compose = pytest.importorskip("sklearn.compose")
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
@@ -410,7 +412,9 @@ def test_rare_words_have_no_input(read):
 
 
 def test_a_table_of_numbers_is_scaled_as_train_scales_it(read):
-    """Scaled numbers equal those of load_dataset, and the scaling of the target can be undone."""
+    """`load_table` scales a table of numbers as `load_dataset` does, and the scaling of the target
+    can be inverted.
+    """
     table = read(PLAIN)
     path = table.sheet.path
     mine, _ = load_table(path, None, None)
@@ -484,8 +488,8 @@ def test_new_rows_may_have_one_column(read):
 
 @pytest.mark.parametrize("comma", [False, True])
 def test_ambiguous_marks_of_thousands_or_decimals_raise(comma, read):
-    """Values such as 850 and 1.200 in one column are ambiguous; with fewer decimals in some cells
-    they are decimals.
+    """If values such as 850 and 1.200 in one column leave the mark ambiguous, an error is raised;
+    if some cell shows that it marks decimals, they are read as decimals.
     """
     mark = "." if not comma else ","
     whole = [str(150 * (i + 1)) for i in range(N)]

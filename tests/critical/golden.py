@@ -45,8 +45,8 @@ WORDS: dict[str, dict[str, Any]] = {
 
 
 def verdict_answer(point: CriticalPoint) -> list[Any]:
-    """Return the printed verdict with # for numbers, the numbers, and those that are not
-    printed.
+    """Return a printed verdict with # in place of numbers, followed by its numbers and those of
+    attributes that are not printed.
     """
     text = repr(point).replace(f" {point.wall_time:.2f} s,", "")
     text, numbers = masked(text)
@@ -58,7 +58,7 @@ def verdict_answer(point: CriticalPoint) -> list[Any]:
 
 
 def at(ob: Any, theta: Any, off: dict[str, float] = OFF) -> dict[str, list[Any]]:
-    """Return verdicts at a point and near it, with several options."""
+    """Return verdicts at theta and at points near it, each with several options."""
     v = np.cos(np.arange(len(theta)) ** 1.5)
     v /= np.linalg.norm(v)
     found = {}
@@ -106,8 +106,8 @@ def hard() -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
 
 
 def krylov() -> dict[str, list[Any]]:
-    """Return verdicts from a given run, in one precision and two, near a minimum and at a saddle of
-    zeros.
+    """Return verdicts that use a given Krylov run, at a minimum, near it, and at the saddle of zero
+    weights, in one precision and in two.
     """
     found: dict[str, list[Any]] = {}
     nets: dict[str, dict[str, Any]] = {
@@ -143,7 +143,9 @@ def krylov() -> dict[str, list[Any]]:
 
 
 def factors() -> dict[str, list[Any]]:
-    """Return verdicts on minima proved by Cholesky factors, at sizes that would not need them."""
+    """Return verdicts on minima proved by Cholesky factors, with the size limits lowered so that
+    small networks use them.
+    """
     found: dict[str, list[Any]] = {}
     with mock.patch.object(dense, "CHOLESKY_MIN_N", 2):
         for name, net in {

@@ -22,8 +22,8 @@ PARTS = {"gradient": Nearness, "spectrum": Spectrum, "certificate": Proof}
 
 
 def evidence(**facts):
-    """Return evidence with the given facts, each assigned to the part that has an attribute of that
-    name.
+    """Return `Evidence` with the given facts, each assigned to the part of the evidence that has an
+    attribute of that name.
     """
     own = {f.name: {g.name for g in dataclasses.fields(part)} for f, part in parts()}
     split = {name: {k: facts.pop(k) for k in own[name] & set(facts)} for name in own}
@@ -178,8 +178,8 @@ def test_no_verdict_claims_more_than_its_evidence(inertia):
 
 
 def test_every_reason_has_a_different_sentence():
-    """Every reason has its own sentence, because two enum members of equal value would be one
-    member.
+    """Every reason has its own sentence: no two members of the enum have equal values, which would
+    make them one member.
     """
     assert len(Reason) == len(Reason.__members__) == len({reason.value for reason in Reason})
 

@@ -15,7 +15,9 @@ from fastcurv.testing import FunctionObjective, QuadraticObjective, axis_saddles
 
 
 def hessian(values, rng, off=0.0):
-    """Return a matrix with these eigenvalues up to rounding, whose columns are known to `off`."""
+    """Return a matrix with the given eigenvalues up to rounding, and bounds `off` on the errors of
+    its columns.
+    """
     n = len(values)
     Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
     A = (Q * values) @ Q.T
@@ -24,8 +26,8 @@ def hessian(values, rng, off=0.0):
 
 
 def test_the_floor_is_below_every_eigenvalue(rng):
-    """The floor is below LAPACK's eigenvalues, which are accurate to ``n eps ||A||``. A weak
-    eigenvalue whose sign may be due to rounding is not proved positive.
+    """The floor is no higher than LAPACK's least eigenvalue plus its error of ``n eps ||A||``, and
+    a weak eigenvalue whose sign may be due to rounding is not proved positive.
     """
     for n, weakest, scale in itertools.product(
         [1, 2, 17, 130], 10.0 ** np.arange(-1, -17.0, -2), [1e-100, 1.0, 1e100]
@@ -71,7 +73,9 @@ def cases(rng):
 
 
 def test_cholesky_verdicts_equal_those_from_all_eigenpairs(monkeypatch, rng):
-    """Kind, certificate, counts, ends of the spectrum and the numbers of both proofs agree."""
+    """Verdicts from Cholesky factors and from all eigenpairs agree in kind, certificate, counts,
+    ends of the spectrum and the numbers of the proof.
+    """
     certified = 0
     for ob, theta in cases(rng):
         monkeypatch.setattr(dense, "CHOLESKY_MIN_N", 1)
@@ -100,8 +104,8 @@ def test_cholesky_verdicts_equal_those_from_all_eigenpairs(monkeypatch, rng):
 
 
 def test_jointly_proved_signs_give_the_verdict_from_all_eigenpairs(monkeypatch):
-    """Kind, certificate, counts and ends of the spectrum agree at every critical point of
-    the zoo.
+    """Verdicts from jointly proved signs and from all eigenpairs agree in kind, certificate, counts
+    and ends of the spectrum at every known critical point.
     """
     apart, made = [], dense.eigh_with_joint_signs
 

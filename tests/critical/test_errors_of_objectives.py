@@ -10,7 +10,7 @@ STARTS = {"near": [1e-6, 0.0, 0.0], "far": [1.0, -1.0, 0.5]}
 
 
 class Raising:
-    """A quartic bowl whose method `name` raises in its `at`-th call."""
+    """A quartic bowl whose method `name` raises an error in its `at`-th call."""
 
     n_params = 3
 
@@ -62,8 +62,8 @@ def test_a_value_error_of_an_objective_reaches_its_user(call):
 
 
 def test_nan_along_newton_steps_is_no_error():
-    """A Hessian with NaN along Newton's steps ends the search with a message, and errors of other
-    classes that the objective raises are not caught.
+    """If the Hessian is NaN along Newton's steps, the search ends with a message; errors other than
+    ValueError that the objective raises are not caught.
     """
 
     class Lost(Raising):
@@ -85,8 +85,8 @@ def test_matrices_and_vectors_that_are_not_finite_are_still_value_errors():
 
 @pytest.mark.parametrize("at", [1, 2])
 def test_an_error_in_a_network_that_diagnose_compares_reaches_its_user(monkeypatch, at):
-    """Errors of networks that diagnose trains for comparison reach the user; only a start with an
-    infinite loss is left out.
+    """An error in a network that `diagnose` trains for comparison reaches the user, except for an
+    infinite loss at the start, which leaves the network out.
     """
     from fastcurv.common.linalg import NotFiniteError
     from fastcurv.optimize import facts as diagnose

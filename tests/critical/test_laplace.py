@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:ob has .* rows for each paramete
 
 
 def newton(ob, theta):
-    """Return theta after one Newton step, which is exact for a quadratic loss."""
+    """Return theta after one Newton step, which is the minimum if the loss is quadratic."""
     return theta - np.linalg.solve(ob.hessian(theta).to_dense(), ob.gradient(theta))
 
 
@@ -106,8 +106,8 @@ def fitted(rng, curvature="ggn", **how):
 
 
 def test_covariance_is_the_inverse_of_the_curvature(rng):
-    """Standard deviations, draws and effective parameters follow from the inverse matrix of either
-    curvature.
+    """Standard deviations, draws and effective parameters agree with the inverse of either
+    curvature matrix.
     """
     for curvature in ("ggn", "hessian"):
         ob, theta, post = fitted(rng, curvature)
@@ -134,9 +134,9 @@ def test_covariance_is_the_inverse_of_the_curvature(rng):
 
 
 def test_biases_of_saturated_units_are_held(rng):
-    """A unit that is saturated on all samples has a slope of 1e-10 or of 1e-100. Its bias has no
-    penalty, so that the Gaussian would give it a standard deviation of as many units. The posterior
-    is that of the network without the unit, apart from the penalty of its weights.
+    """The bias of a unit that is saturated on all samples is held fixed, because it has neither
+    slope nor penalty and its standard deviation would be huge. The posterior equals that of the
+    network without the unit, apart from the penalty of its weights.
     """
     X = rng.standard_normal((40, 2))
     y = np.sin(X[:, 0]) + 0.2 * rng.standard_normal(40)
@@ -207,7 +207,7 @@ def test_directions_without_effect_count_as_undetermined(rng):
 
 
 def test_probabilities_are_means_over_the_posterior(rng):
-    """Predicted probabilities equal means over posterior draws of outputs that are linear in the
+    """Predicted probabilities equal means over posterior draws of the outputs, linearised in the
     parameters.
     """
     X, y = rng.standard_normal((30, 2)), np.arange(30) % 3
@@ -325,8 +325,8 @@ def test_few_samples_per_parameter_warn(rng):
 
 
 def test_effective_parameters_of_the_hessian_are_leverages():
-    """Where an eigenvalue of the Hessian is below l2, the number of effective parameters is still
-    positive: the sum of the leverages.
+    """If an eigenvalue of the Hessian is below l2, the number of effective parameters is the sum of
+    the leverages, which is positive although the trace formula is not.
     """
     rng = np.random.default_rng(1)
     X = rng.standard_normal((60, 2))

@@ -16,7 +16,7 @@ from .. import nets
 
 
 def fitted(seed, sizes=(3, 4, 1), loss="mse", N=40, l2=0.02, **more):
-    """Return the objective of a small network and its minimum."""
+    """Return the objective of a small network and theta at a minimum of its loss."""
     net = nets.draw(seed, list(sizes), "tanh", loss, N=N, l2=l2, **more)
     run = fc.minimize(net.ob, net.theta, seed=0)
     assert run.kind == "minimum"
@@ -24,7 +24,7 @@ def fitted(seed, sizes=(3, 4, 1), loss="mse", N=40, l2=0.02, **more):
 
 
 def linear(rng, N=30, weight=None):
-    """A linear network and its least squares solution."""
+    """Return the objective of a linear network and its least squares solution."""
     X, y = rng.standard_normal((N, 3)), rng.standard_normal(N)
     A = np.column_stack([X, np.ones(N)])
     w = np.ones(N) if weight is None else weight
@@ -123,8 +123,8 @@ def test_exact_minima_are_continued_from_the_full_minimum():
 
 
 def test_the_short_proof_of_a_minimum_keeps_the_same_samples(monkeypatch):
-    """The shorter proof accepts the samples that full verdicts accept, and computes few full
-    verdicts.
+    """The shorter proof of a minimum accepts the samples that full verdicts accept, and few full
+    verdicts are computed.
     """
     ob, theta = fitted(3, N=60, weights=True, l2=0.2)
     long = without_rows.classify
@@ -153,8 +153,8 @@ def test_no_minimum_is_proved_far_from_one_or_at_a_saddle():
 
 
 def test_one_step_predictions_take_a_newton_step_without_the_sample():
-    """One-step results match dense matrices, for losses with coupled outputs and for sparse
-    samples.
+    """One-step results equal those of a Newton step with dense matrices, for losses with coupled
+    outputs and for sparse samples.
     """
     for loss, sizes in (("mse", (3, 4, 2)), ("cross_entropy", (3, 3, 3))):
         ob, theta = fitted(9, sizes, loss, weights=True)
@@ -177,7 +177,9 @@ def test_one_step_predictions_take_a_newton_step_without_the_sample():
 
 
 def test_samples_of_weight_zero_do_not_move_the_minimum():
-    """In float32 theta is no minimum to float64 precision, and is refined for all samples."""
+    """Predictions without a sample of weight 0 are those of the full fit, also in float32, where
+    theta is first refined to a float64 minimum.
+    """
     net = nets.draw(4, [3, 2, 1], N=12, l2=0.05, dtype="float32")
     ob = net.objective(sample_weight=np.repeat([0.0, 1.0], 6))
     theta = fc.minimize(ob, net.theta, seed=0).x
@@ -235,8 +237,8 @@ def test_points_that_are_no_minima_are_rejected():
 
 
 def test_samples_without_which_no_minimum_exists_are_named(rng):
-    """Without the only sample of a class, or the only one on the wrong side of a line, the loss
-    decreases without end. A penalty on all parameters gives it a minimum.
+    """A warning names the samples without which no minimum exists, because a class or the only
+    exception to a separating line is missing. With a penalty on all parameters there is no warning.
     """
     X = rng.standard_normal((40, 2))
     y = (X[:, 0] > 0).astype(int)
@@ -269,8 +271,8 @@ def test_samples_without_which_no_minimum_exists_are_named(rng):
 
 
 def test_minima_that_classify_does_not_confirm_come_with_a_warning(rng):
-    """Of two columns that differ by 1e-7 of their size, the smallest eigenvalue of the Hessian is 0
-    to within rounding.
+    """If two columns differ by 1e-7, the least eigenvalue is 0 up to rounding, so the minima
+    without a sample are not confirmed and a warning is issued.
     """
     x = rng.standard_normal((30, 1))
     y = x[:, 0] + rng.standard_normal(30)
@@ -286,8 +288,8 @@ def test_minima_that_classify_does_not_confirm_come_with_a_warning(rng):
 
 
 def test_points_within_rounding_of_a_minimum_are_accepted():
-    """The loss of one sample with target 1 is 0 at theta = 0, so that every gradient nearby is that
-    of rounding errors.
+    """A theta of 1e-22, whose gradient is mere rounding error, is accepted as the minimum at 0; a
+    theta of 1e-7 is rejected.
     """
     ob = fc.Objective(fc.MLP([2, 2, 2]), np.ones((1, 2)), np.ones((1, 2)), "poisson", l2=0.005)
     theta = np.full(ob.n_params, 1e-22)
@@ -298,7 +300,7 @@ def test_points_within_rounding_of_a_minimum_are_accepted():
 
 
 def jackknife_bounds(out, ob, X, level):
-    """Return jackknife+ bounds by their definition."""
+    """Return the jackknife+ bounds computed from their definition."""
     n, alpha = ob.n_samples, 1 - level
     moved = ob.model.predict(out._at.theta, X)[:, 0, None] + out.change(X)[:, 0]
     own = np.abs(ob.y[:, 0] - out.predictions[:, 0])
@@ -310,8 +312,8 @@ def jackknife_bounds(out, ob, X, level):
 
 
 def test_classes_with_free_biases_are_those_of_a_logistic_model(rng):
-    """Without a penalty the biases of all classes may be shifted together, which changes nothing.
-    With two classes, the difference of the outputs is that of one output with half the penalty.
+    """With free biases, three classes match a logistic model although all biases may be shifted
+    together, and two classes match a single output with half the penalty.
     """
     X = rng.standard_normal((30, 2))
     y = (X[:, 0] + rng.standard_normal(30) > 0).astype(int)
@@ -340,7 +342,7 @@ def test_classes_given_as_weights_have_the_score_of_their_labels(rng):
 
 @pytest.mark.filterwarnings("ignore:The fit has .* effective parameters")
 def test_infinite_predictions_give_infinite_intervals():
-    """Without the last of seven samples, the exponential of its output overflows."""
+    """If the prediction without one of seven samples overflows, the interval is infinite."""
     x = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5e3])[:, None]
     y = np.array([1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 1.0])
     ob = fc.Objective(fc.MLP([1, 1]), x, y, "poisson", l2=1e-3)
@@ -367,15 +369,15 @@ def test_intervals_are_jackknife_plus_quantiles(rng):
 
 
 def least_squares(X, y):
-    """Return a linear network's objective and its least squares solution."""
+    """Return the objective of a linear network and its least squares solution."""
     theta = np.linalg.lstsq(np.column_stack([X, np.ones(len(X))]), y, rcond=None)[0]
     return fc.Objective(fc.MLP([X.shape[1], 1]), X, y, "mse"), theta
 
 
 @pytest.mark.filterwarnings("ignore:The fit has .* effective parameters")
 def test_intervals_are_infinite_where_networks_without_a_sample_are_not_determined(rng):
-    """A sample of leverage 1 counts with an infinite residual, since the network without it could
-    predict anything: all of 4 samples with 4 parameters, or the only one with a feature.
+    """If a network is not determined without a sample, whose leverage is then 1, the sample counts
+    with an infinite residual and high-level intervals are infinite.
     """
     y = rng.standard_normal(12)
     own = np.column_stack([rng.standard_normal(12), np.arange(12) == 0])
@@ -396,7 +398,9 @@ def test_an_exact_fit_has_no_cooks_distances(rng):
 
 
 def test_intervals_from_few_samples_per_effective_parameter_warn(rng):
-    """No warning where weight decay leaves few of the parameters effective."""
+    """Intervals from few samples for each effective parameter come with a warning; if weight decay
+    leaves few parameters effective, there is none.
+    """
     X = rng.standard_normal((30, 3))
     y = X[:, 0] + 0.1 * rng.standard_normal(30)
     net = fc.MLPRegressor((30,), "tanh", alpha=1e-3, random_state=0).fit(X, y)
@@ -441,7 +445,9 @@ def sine(seed):
 
 
 def test_intervals_have_the_requested_coverage():
-    """Coverage is measured on 900 new samples, with a standard error below 0.02."""
+    """Mean coverage of 900 new samples is within its standard error, below 0.02, of the requested
+    level.
+    """
     assert 0.85 <= mean_coverage(sine, 4, 75) <= 0.95
 
 
@@ -486,7 +492,9 @@ def test_estimators_predict_intervals_in_units_of_y(rng):
 
 
 def test_units_removed_by_weight_decay_do_not_change_intervals():
-    """The bias of a removed unit changes no output, and has neither penalty nor curvature."""
+    """Intervals keep their coverage if weight decay has removed units, whose biases change no
+    output and have neither penalty nor curvature.
+    """
     X, y = sine(3)
     net = fc.MLPRegressor((6,), "tanh", alpha=30.0, random_state=0).fit(X, y)
     ob = net.objective(X, y)
@@ -516,7 +524,9 @@ def test_estimators_say_why_they_have_no_intervals():
 
 
 def test_intervals_are_rejected_if_samples_or_weights_changed_since_the_fit():
-    """An estimator keeps a reference to the samples of its fit, not a copy."""
+    """Intervals raise an error if the samples of the fit, of which the estimator keeps only a
+    reference, or its weights have changed since.
+    """
     X, y = sine(1)
     for change in ("X", "y", "weight", "alpha"):
         given, targets, weight = X.copy(), y.copy(), np.ones(len(y))
@@ -552,7 +562,9 @@ def test_leave_one_out_results_are_bitwise_identical_for_any_threads():
 
 
 def test_minima_found_by_other_searches_are_bitwise_identical(monkeypatch):
-    """Without one of two samples, the steps do not converge, and `minimize` continues."""
+    """If steps without one of two samples do not converge and `minimize` continues, results are
+    bitwise identical for repeated runs and any number of threads.
+    """
     net = nets.draw(4, [3, 1, 5], N=2, l2=0.005, l2_biases=False)
     theta, calls, found = fc.minimize(net.ob, seed=0).x, [], []
     monkeypatch.setattr(

@@ -36,8 +36,9 @@ def test_exactly_the_critical_points_of_the_zoo_are_near(case):
 
 @pytest.mark.parametrize("scale", [1e-100, 1e-8, 1.0, 1e8, 1e100])
 def test_the_threshold_is_a_fraction_of_the_loss_above_its_bound(scale):
-    """A point is near if Newton's step is predicted to decrease the loss by at most (f - c) 1e-8,
-    at every scale of the loss, and the tolerance corresponds to that threshold.
+    """A point is near if the predicted decrease of Newton's step is at most 1e-8 of the loss above
+    its lower bound, at every scale of the loss, and the stated tolerance corresponds to that
+    threshold.
     """
     for distance, near in ((1e-4, True), (1.4e-4, True), (1.5e-4, False), (1e-2, False)):
         ob = bowl(0.0, scale, scale, 0.0)
@@ -72,8 +73,8 @@ def test_nearness_does_not_depend_on_units_of_parameters():
 
 
 def test_a_large_parameter_does_not_loosen_the_tolerance_of_others():
-    """For f = (b - 1e5)^2 + w^2 / 2 at w = 1, a large b at its optimum does not make the point
-    near.
+    """For f = (b - 1e5)^2 + w^2 / 2 at w = 1, the point is not near, although b is large and at its
+    optimum.
     """
     for centre in (0.0, 1e5, 1e8):
         ob = QuadraticObjective(np.diag([2.0, 1.0]), np.array([centre, 0.0]))
@@ -95,8 +96,8 @@ def test_unknown_decrements_and_thresholds_are_not_near():
 
 
 def test_balanced_rows_do_not_depend_on_units_and_omit_rows_below_their_noise(rng):
-    """Units change the scales by themselves; rows below their noise, or that would be blown up to
-    it, count as dead, however small they are.
+    """Balancing gives rows of equal norm in any units of the parameters. Rows below their noise are
+    excluded, however small they are.
     """
     A = rng.standard_normal((6, 6))
     A, noise, units = A + A.T, np.full(6, 1e-12), 10.0 ** rng.uniform(-4, 4, 6)
@@ -125,8 +126,8 @@ def test_balanced_rows_do_not_depend_on_units_and_omit_rows_below_their_noise(rn
 
 @pytest.mark.parametrize("dense_below", [4096, 1])
 def test_the_gradient_tolerance_separates_near_and_far_gradients(dense_below):
-    """For gradients from rounding error to far above the threshold, the tolerance stated for one
-    predicts the outcome for the others.
+    """For gradients from rounding error to far above the threshold, the tolerance stated at one
+    point predicts whether the others count as near.
     """
     ob = QuadraticObjective(np.diag([1.0, 2.0, 5.0]), offset=1.0)
     u = np.array([1.0, 1.0, 1.0])
@@ -142,8 +143,8 @@ def test_the_gradient_tolerance_separates_near_and_far_gradients(dense_below):
 @pytest.mark.parametrize("kind", [fc.Objective, fc.StreamedObjective])
 @pytest.mark.parametrize("power", [-100, -40, 40])
 def test_units_of_inputs_hide_no_gradient(kind, power):
-    """If columns differ by many orders of magnitude, a descent along the others is still
-    detected.
+    """If columns of X differ by many orders of magnitude, a point with descent along the smaller
+    ones is still not critical.
     """
     rng = np.random.default_rng(0)
     Z = rng.standard_normal((30, 2))
@@ -156,8 +157,8 @@ def test_units_of_inputs_hide_no_gradient(kind, power):
 
 @pytest.mark.parametrize("kind", [fc.Objective, fc.StreamedObjective])
 def test_a_large_l2_on_some_parameters_hides_no_gradient(kind):
-    """A gradient along parameters without l2 is detected although the total error bound of the
-    gradient exceeds it in balanced units.
+    """If an l2 of 1e100 applies to the matrices only, the gradient along the biases still makes the
+    point not critical.
     """
     rng = np.random.default_rng(1)
     X, y = rng.standard_normal((15, 1)), rng.integers(2, size=15)
@@ -178,8 +179,8 @@ def test_a_theta_whose_squares_overflow_is_classified_by_products():
 @pytest.mark.parametrize("low", [0.3, -0.3])
 @pytest.mark.parametrize("units", [np.ones(5), np.array([1.0, 2.0, 0.1, 3.0, 0.5])])
 def test_the_decrement_matches_its_formula(low, units, rng):
-    """The decrement equals ``g'|H|^-1 g / 2`` in the eigenpairs' units, and in any units for
-    definite H; errors of H or g reduce it.
+    """The decrement equals ``g'|H|^-1 g / 2`` in the units of the eigenpairs, for definite H in any
+    units, and is reduced by errors of H or g.
     """
     Q = np.linalg.qr(rng.standard_normal((5, 5)))[0]
     values = np.r_[low, np.linspace(0.5, 4, 4)]
@@ -200,8 +201,8 @@ def test_the_decrement_matches_its_formula(low, units, rng):
 
 @pytest.mark.parametrize("reach", [0.0, 1e-3, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 4.0, np.nan])
 def test_lasting_curvature_keeps_its_sign(reach):
-    """The curvatures ``1 - t_0^2`` and ``-1 + t_1`` change sign at length 1, which is detected
-    along a direction, and along a step up to three times its length.
+    """A change of sign of the curvatures ``1 - t_0^2`` and ``-1 + t_1`` at length 1 is detected
+    along a direction, and along a step of up to three times that length.
     """
     bent = FunctionObjective(
         2,
@@ -223,7 +224,9 @@ def test_lasting_curvature_keeps_its_sign(reach):
 
 @pytest.mark.parametrize("reach, lasts", [(0.5, True), (0.7, True), (0.72, False), (1.0, False)])
 def test_lasting_curvature_keeps_two_thirds_of_its_size(reach, lasts):
-    """``1 / (1 + t^2)`` keeps two thirds of its size up to a length of ``2^-1/2``."""
+    """The curvature ``1 / (1 + t^2)`` counts as lasting up to a length of ``2^-1/2``, where two
+    thirds of its value are left.
+    """
     shallow = FunctionObjective(
         1,
         lambda t: t[0] * np.arctan(t[0]) - np.log1p(t[0] ** 2) / 2,

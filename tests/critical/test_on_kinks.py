@@ -52,7 +52,7 @@ def test_the_loss_is_not_lower_around_a_kink_minimum():
 
 
 def unproved_forms(ob):
-    """Yield the same loss in blocks and in single precision, for which minima at kinks are not
+    """Yield an objective in blocks and in single precision, for which minima at kinks are not
     proved.
     """
     loss, l2 = str(ob.loss), ob.l2
@@ -94,8 +94,8 @@ def test_a_kink_at_an_ordinary_point_changes_no_verdict():
 
 
 def test_a_kink_point_that_is_no_minimum_is_not_certified():
-    """If the first layer is scaled down, its zero pre-activations stay zero, but the point is no
-    minimum.
+    """If the first layer is scaled down, its pre-activations of 0 stay 0, but no minimum is
+    certified there.
     """
     ob, found = run_to_kinks(1)
     theta = found.x.copy()
@@ -113,7 +113,7 @@ def test_kink_minima_are_not_certified_in_float32():
 
 
 class Line:
-    """A loss of one parameter in single precision."""
+    """A loss of one parameter, computed in single precision."""
 
     dtype = np.float32
 
@@ -140,8 +140,8 @@ def test_descent_across_a_kink_exceeds_slope_and_rounding(loss, falls):
 
 
 def test_classify_proves_what_minimize_proved():
-    """Minima that minimize certified with collapsed units, or with a copied unit and no kink
-    nearby, are certified by classify.
+    """`classify` certifies the minima that `minimize` certified, with collapsed units, or with a
+    copied unit and no kink nearby.
     """
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((3, 3)), rng.standard_normal(3)

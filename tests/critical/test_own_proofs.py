@@ -37,7 +37,7 @@ PROOFS = ("third_bound", "precise_gradient", "orbits", "curvature_floor", "loss_
 
 
 def claims_nothing(ob):
-    """Return True if no proof is given for an objective by any call, and a reason is."""
+    """Return True if no function gives a proof for the objective and a reason is stated."""
     ways = [certificate_method(ob, name) for name in PROOFS]
     ways += [gradient_error_bound_of(ob), ob.certificates if isinstance(ob, fc.Objective) else None]
     return (
@@ -55,7 +55,7 @@ def claims_all(ob):
 
 
 def with_linear_term(name):
-    """Return a replacement of the named function that adds a linear term to the loss."""
+    """Return a wrapper of the named function that adds a linear term to the loss."""
 
     def value(self, theta):
         return fc.Objective.value(self, theta) + float(theta.sum())
@@ -77,7 +77,7 @@ def with_linear_term(name):
 
 def test_unchanged_objectives_keep_their_proofs():
     class Named(fc.Objective):
-        """A subclass with functions of its own in addition to those of the loss."""
+        """A subclass whose additional functions do not replace those of the loss."""
 
         colour = "red"
 
@@ -103,8 +103,8 @@ def test_unchanged_objectives_keep_their_proofs():
 
 @pytest.mark.parametrize("name", LOSS_METHODS)
 def test_replaced_functions_of_the_loss_disable_proofs(name):
-    """Functions replaced by a subclass, however it hides that, by an attribute or by a wrapper
-    disable proofs, also in copies.
+    """If functions of the loss are replaced by a subclass, an attribute or a wrapper, even one that
+    hides it, nothing is proved, also for copies.
     """
     function = with_linear_term(name)
     hidden = functools.wraps(getattr(fc.Objective, name))(lambda self, theta: function(self, theta))
@@ -149,7 +149,7 @@ def test_verdicts_on_a_replaced_loss_are_of_that_loss_and_uncertified():
         assert not fc.classify(ob, theta).certified, name
 
     class Bare:
-        """Another loss, whose Hessian happens to be an operator of the objective within."""
+        """Another loss, whose Hessian is an operator of the wrapped objective."""
 
         n_params = inner.n_params
 
@@ -238,7 +238,9 @@ def test_proofs_of_user_objectives_hold_for_their_own_class_only():
             return 24.0 * (abs(theta[0]) + radius)
 
     class Template:
-        """A class that proves properties of functions which derived classes add."""
+        """A class that states a bound on the third derivative but defines no loss, which derived
+        classes add.
+        """
 
         n_params, third_bound = 1, Square.third_bound
 
@@ -284,7 +286,7 @@ def test_losses_without_bounds_state_why():
 
 
 def doubled(name):
-    """Return a function of an operator that returns twice the product with `A`."""
+    """Return a wrapper of a method that returns twice the operator's product."""
 
     def matrix(self, V, out=None):
         return 2 * (self.A @ V)

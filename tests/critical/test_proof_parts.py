@@ -20,8 +20,8 @@ WIDE = dict.fromkeys(("signs", "slopes", "upward", "collapsed", "copies"), 1.0)
 
 
 class Quadratic:
-    """``(theta_0^2 + 2 theta_1^2) / 2 + t (theta_0 - at)``, with one kink at theta_0 = at and slope
-    t.
+    """The function ``(theta_0^2 + 2 theta_1^2) / 2 + t (theta_0 - at)``, with one kink at theta_0 =
+    at, where the slope t is added.
     """
 
     n_theta, n_slopes, n_params, n_kinks, n_collapsed, n_copies = 2, 1, 3, 1, 0, 0
@@ -98,8 +98,8 @@ def test_every_failed_hypothesis_prevents_a_kink_proof(changed, words):
 
 
 def test_units_of_slopes_allow_a_proof_for_weak_coupling():
-    """In theta's own units, a coupling of 1e-6 makes ``1 / beta`` tiny; in units of the slope the
-    proof holds.
+    """With a coupling of 1e-6 the proof fails in theta's own units, where ``1 / beta`` is tiny, and
+    holds in units of the slope.
     """
     found = prove_kink_minimum(Quadratic((1.0, 2.0), 1e-6, third=1.0), AT + [1e-9, 1e-9, 0.0])
     assert found.certified and found.min_abs_eigenvalue > 1e-3
@@ -107,7 +107,9 @@ def test_units_of_slopes_allow_a_proof_for_weak_coupling():
 
 @pytest.mark.parametrize("L", [1e-3, 1.0, 1e3])
 def test_the_radius_of_two_signs_is_close_to_the_largest(L):
-    """For ``L(r) = L (1 + r)``, the largest radius solves ``L (1 + r) r = margin``."""
+    """For ``L(r) = L (1 + r)``, the radius returned is close to the largest one, the solution of
+    ``L (1 + r) r = margin``.
+    """
     radius = two_signs(-0.5, 2.0, lambda r: L * (1 + r))
     sharp = (-1 + (1 + 2 / L) ** 0.5) / 2
     assert 0.3 * sharp <= radius <= sharp
@@ -147,7 +149,9 @@ def test_newton_in_an_empty_slice_takes_no_step():
 
 
 def test_newton_in_a_slice_bounds_its_step():
-    """The bound on Newton's step is sharp for A = diag(1, 4, 0) with the last direction removed."""
+    """The bound on Newton's step is attained for A = diag(1, 4, 0) with the last direction
+    removed.
+    """
     A, g = np.diag([1.0, 4.0, 0.0]), np.array([0.5, 2.0, 0.0])
     cut = Slice(np.array([1.0, 4.0]), np.eye(3)[:, :2], 0.25, np.ones(3), np.eye(3)[:, 2:])
     beta, eta, x = newton_step_in_slice(A, 0.125, cut, g, 0.0625)
@@ -184,7 +188,7 @@ def test_errors_of_projections_are_within_their_bound(n, s):
 
 
 def test_the_gradient_of_a_plane_lies_outside_the_range_of_H():
-    """For a linear function H is 0, so no part of g is in its range."""
+    """The gradient of a linear function, whose Hessian is 0, has no part in the range of H."""
     g = np.array([0.3, -0.4, 1.2])
     plane = FunctionObjective(3, lambda t: g @ t, lambda t: g, lambda t: np.zeros((3, 3)))
     for dense_below in (0, 10):
@@ -213,8 +217,8 @@ def test_notebook_output_has_a_row_for_each_line_of_evidence():
 
 
 def test_the_interpolation_theorem_is_tried_for_small_jacobians_only(monkeypatch):
-    """The theorem is tried if samples times parameters are below a limit, without l2, and with at
-    most as many residuals as parameters.
+    """The theorem is tried only if samples times parameters are below a limit, l2 is 0, and there
+    are at most as many residuals as parameters.
     """
     X, y = np.cos(np.arange(6.0)).reshape(3, 2), np.ones((3, 1))
     net = fc.MLP((2, 3, 1), "tanh")
@@ -235,8 +239,8 @@ def test_the_interpolation_theorem_is_tried_for_small_jacobians_only(monkeypatch
 
 @pytest.mark.parametrize("error", [1e-9, 0.1, 0.7])
 def test_proved_ends_of_the_spectrum_include_the_error_of_the_matrix(error):
-    """Rayleigh quotients of the first and last eigenvector are reduced by the error of H; if that
-    exceeds the eigenvalue, a product is used.
+    """The proved ends of the spectrum are Rayleigh quotients reduced by the error of the matrix; if
+    that exceeds the eigenvalue, a product is used.
     """
     values = np.array([-0.5, 0.3, 2.0])
     cut = SimpleNamespace(c=np.array([2.0, 1.0, 0.5]), vectors=np.eye(3), values=values)

@@ -17,7 +17,7 @@ SLACK = 1e-6  # relative error of eigenvalues from differences of gradients
 
 
 class Biased(LinearOperator):
-    """The diagonal matrix d as products that state an error of their own."""
+    """The diagonal matrix d as an operator whose products state the given rounding bound."""
 
     def __init__(self, d, error):
         super().__init__(float, (len(d), len(d)))
@@ -38,7 +38,7 @@ def quadratic(*values):
 
 
 def separable(value, slope, curvature, n):
-    """Return ``sum of value(x_i)``, of which the library knows value, gradient and Hessian only."""
+    """Return ``sum of value(x_i)`` as an objective with only value, gradient and Hessian."""
     return FunctionObjective(
         n, lambda x: float(value(x).sum()), slope, lambda x: np.diag(curvature(x))
     )
@@ -52,7 +52,7 @@ def quartic(n=60):
 
 
 def cubic(unit=1.0):
-    """Return ``x^3 / 6 + y^2 / 2``, whose only critical point, 0, is degenerate."""
+    """Return ``x^3 / 6 + y^2 / 2``, whose only critical point, the origin, is degenerate."""
     return FunctionObjective(
         2,
         lambda x: x[0] ** 3 / 6 + x[1] ** 2 / 2,
@@ -62,7 +62,7 @@ def cubic(unit=1.0):
 
 
 def jump():
-    """Return ``x^2 / 2`` with a slope larger by 2 below 1/2, where a Newton step from 1 leads."""
+    """Return ``x^2 / 2`` with 2 added to its slope below 1/2, where a Newton step from 1 leads."""
     return FunctionObjective(
         1,
         lambda x: x[0] ** 2 / 2 + (2 * x[0] - 1) * (x[0] < 0.5),
@@ -88,7 +88,7 @@ def skewed():
 
 
 def network(l2, off=0.0):
-    """A 1-5-1 network, next to a minimum of its loss."""
+    """Return a 1-5-1 network and a point near a minimum of its loss."""
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, np.sin(x), "mse", l2=l2)
     how = {"verdict": False, "gradient_tol": 1e-13, "seed": 0}
@@ -103,7 +103,7 @@ def interpolating():
 
 
 def relu(*layers):
-    """A 1-2-1 relu network on targets of mean 0, at the given layers."""
+    """Return a 1-2-1 relu network with the given layers, on targets of mean 0."""
     X, y = np.array([[0.0], [1.0], [2.0]]), np.array([[1.0], [-2.0], [1.0]])
     ob = fc.Objective(fc.MLP([1, 2, 1], "relu"), X, y, "mse")
     return ob, ob.model.flatten([tuple(np.array(part, float) for part in one) for one in layers])
@@ -113,7 +113,7 @@ STREAMED_ROWS = np.random.default_rng(0).standard_normal((60, 2))
 
 
 def at_active_kinks():
-    """A minimum at active kinks, on rows in blocks, for which nothing proves it."""
+    """Return a minimum at active kinks, of samples in blocks, for which no proof is available."""
     X = STREAMED_ROWS
     y = np.sin(2 * X.sum(axis=1)) + 0.1 * np.random.default_rng(1).standard_normal(60)
     ob = fc.Objective(fc.MLP([2, 5, 1], "relu"), X, y, "mse", l2=3e-3)
@@ -207,7 +207,9 @@ POINTS = [
 
 
 class Facts:
-    """Facts about a point from differences, steps and spectra, without the library's matrices."""
+    """A point whose properties are computed from differences, steps and spectra, without the
+    library's matrices.
+    """
 
     def __init__(self, ob, theta, point, options):
         self.ob, self.theta, self.point, self.options = ob, theta, point, options
@@ -219,12 +221,12 @@ class Facts:
         return np.asarray(self.ob.gradient(x), dtype=float)
 
     def slopes(self, x, h=1e-6):
-        """Return the gradient by central differences of the loss."""
+        """Return the gradient computed from central differences of the loss."""
         ends = ((self.ob.value(x + h * e), self.ob.value(x - h * e)) for e in np.eye(len(x)))
         return np.array([(above - below) / (2 * h) for above, below in ends])
 
     def matrix(self, x, h=1e-5):
-        """Return the Hessian by central differences of the gradient; by products where it is
+        """Return the Hessian from central differences of the gradient, or from products if it is
         one-sided or not symmetric.
         """
         if self.point.n_kinks or isinstance(getattr(self.ob, "H", None), LinearOperator):
@@ -237,19 +239,21 @@ class Facts:
         return np.array([np.asarray(H @ e, float).reshape(-1) for e in np.eye(len(x))]).T
 
     def critical_point(self):
-        """Return the point that Newton's steps lead to, and its eigenvalues."""
+        """Return the point to which Newton's steps converge, and its eigenvalues."""
         x = self.theta.copy()
         for _ in range(8):
             x = x - np.linalg.pinv(self.matrix(x), rcond=1e-7) @ self.gradient(x)
         return x, np.linalg.eigvalsh((self.matrix(x) + self.matrix(x).T) / 2)
 
     def counted(self, values):
-        """Return values without those that the verdict counts as zero."""
+        """Return the eigenvalues without the smallest `n_zero`, which the verdict counts as
+        zero.
+        """
         zero = self.point.n_zero or 0
         return values[np.argsort(np.abs(values))[zero:]]
 
     def falls(self, direction):
-        """Return whether the loss decreases on a side of theta along the direction."""
+        """Return True if the loss decreases from theta along the direction or its opposite."""
         here = self.ob.value(self.theta)
         steps = [s * t for t in 10.0 ** -np.arange(1, 6) for s in (1, -1)]
         return any(self.ob.value(self.theta + t * direction) < here - 1e-14 for t in steps)
@@ -279,7 +283,9 @@ def times_tolerance(f, times):
 
 
 def extremum_nearby(f, kind, where):
-    """A critical point lies that near, and the loss is lower (higher) nowhere around it."""
+    """Check that a critical point lies within the stated distance, and that the loss is lower (for
+    a maximum higher) nowhere around it.
+    """
     x, values = f.critical_point()
     radius = 0.0 if where == "at theta" else float(where.split()[1])
     assert np.linalg.norm(x - f.theta) <= radius * 1.01 + 1e-9 * (1 + np.linalg.norm(f.theta))
@@ -316,7 +322,7 @@ def inertia(f, negative, positive):
 
 
 def spectrum_range(f, low, high):
-    """Check that Ritz values lie within the spectrum and that eigenvalues are its ends."""
+    """Check that Ritz values lie within the spectrum, and that stated eigenvalues are its ends."""
     low, high = float(low), float(high)
     exact = near(low, f.values[0], f) and near(high, f.values[-1], f)
     inside = f.values[0] - SLACK * f.size <= low <= high <= f.values[-1] + SLACK * f.size
@@ -350,7 +356,7 @@ def is_zero(f):
 
 
 def budget_ended(f, budget):
-    """Check that the budget was kept, and that a larger one gives another verdict."""
+    """Check that the budget was kept and that a larger one gives another verdict."""
     assert f.point.n_products <= int(budget) == f.options["max_products"]
     more = fc.classify(f.ob, f.theta, **f.options | {"max_products": 4000})
     return more._because is not f.point._because
@@ -373,7 +379,7 @@ def step_reduces_gradient(f, expected):
 
 
 def signs_end(f, *_):
-    """Check that the curvature at theta differs from that at the critical point, which is 0."""
+    """Check that the curvature at theta differs from that at the critical point, where it is 0."""
     there = np.linalg.eigvalsh(f.products(np.zeros_like(f.theta)))
     return (np.sign(there) != np.sign(f.values)).any()
 
@@ -388,7 +394,7 @@ def infimum_at_infinity(f):
 
 
 def residuals_vanish(f, radius, count):
-    """Check that Gauss-Newton steps of least length reach loss 0 within the radius."""
+    """Check that Gauss-Newton steps of least length reach a loss of 0 within the radius."""
     x = f.theta.copy()
     for _ in range(6):
         J = f.ob.jacobian(x).to_dense()
@@ -473,7 +479,7 @@ def leads_to(f, steps, distance):
 
 
 def contracts_only(f):
-    """A Newton step reduces the gradient, and no nearest point is given."""
+    """Check that a Newton step reduces the gradient and that the verdict gives no nearest point."""
     return step_reduces_gradient(f, True) and f.point.nearest is None
 
 

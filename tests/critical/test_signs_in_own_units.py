@@ -6,7 +6,9 @@ import fastcurv as fc
 
 
 def drawn(seed):
-    """Return rows with features and targets of very different units."""
+    """Return a random small network whose features and targets have units of many orders of
+    magnitude.
+    """
     rng = np.random.default_rng(seed)
     d, h, o = int(rng.integers(1, 4)), int(rng.integers(1, 4)), int(rng.integers(1, 3))
     rng.choice(["tanh", "identity", "sigmoid"])

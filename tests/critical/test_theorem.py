@@ -21,7 +21,9 @@ def cubic(a, scale=1.0):
 
 @pytest.mark.parametrize("x", np.linspace(0.4, 3, 27))
 def test_the_radius_reaches_the_critical_point_and_h_is_sharp(x):
-    """For this cubic the theorem is sharp, because Newton's sequence is that of its bound."""
+    """The radius includes the critical point and is attained for x > 1, and h is below 1/2 exactly
+    as long as the theorem holds.
+    """
     g, H = x * x - 1, 2 * x
     found = kantorovich(1 / H, abs(g / H), lambda r: 2.0)
     assert found.h == pytest.approx(2 * abs(g) / H**2, rel=1e-12)
@@ -69,8 +71,8 @@ def test_points_near_a_minimum_are_certified_at_every_scale_of_the_loss(scale):
 
 @pytest.mark.parametrize("gap", 10.0 ** -np.arange(1, 16.0))
 def test_nearby_critical_points_are_distinguished_or_not_certified(gap):
-    """For a minimum and a maximum 2 gap apart, the nearer point is certified, with a radius that
-    excludes the other.
+    """Between a minimum and a maximum 2 gap apart, a certified verdict names the nearer one, with a
+    radius that excludes the other.
     """
     ob = cubic(gap)
     for x in (gap, gap * (1 + 1e-9), 0.0, 0.5 * gap):
@@ -110,7 +112,9 @@ def test_near_points_beyond_the_theorem_report_where_newton_leads():
 
 
 def test_saddles_proved_by_two_vectors_report_no_h():
-    """A saddle proved by two vectors reports no h, which would belong to another proof."""
+    """A saddle proved by two vectors reports no h, because h belongs to the proof of another
+    theorem.
+    """
     ob = FunctionObjective(
         3,
         lambda t: t[0] ** 2 - t[1] ** 2 + t[2] ** 4,
@@ -124,8 +128,8 @@ def test_saddles_proved_by_two_vectors_report_no_h():
 
 
 def test_no_theorem_on_a_ball_of_radius_zero():
-    """If the curvature is 2 on one side of theta and -2 on the other, no theorem holds on a ball of
-    radius 0, since nothing bounds the change nearby.
+    """If the curvature is 2 on one side of theta and -2 on the other, the theorem does not hold,
+    because nothing bounds the curvature on any ball around theta.
     """
     ob = FunctionObjective(
         1,
@@ -151,7 +155,9 @@ def test_a_radius_that_underflows_is_not_reported_as_zero():
 
 
 def test_a_zero_of_residuals_lies_within_the_radius():
-    """``R(x, y) = x^2 + y^2 - 1`` has a circle of zeros; J = 2 (x, y) and L = 2."""
+    """A zero of ``R(x, y) = x^2 + y^2 - 1``, whose zeros form a circle, lies within the proved
+    radius.
+    """
     for x in (0.8, 0.95, 1.0, 1.1, 1.4):
         J, R = np.array([[2 * x, 0.0]]), np.array([x * x - 1])
         found = certify_residual_zero(J, 0.0, R, 0.0, lambda r: 2.0)

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 class Slow:
-    """``x'Ax / 2``, each of whose products takes some time by the clock `now`."""
+    """The function ``x'Ax / 2``, each of whose products advances the clock `now`."""
 
     def __init__(self, values, seconds=0.0):
         self.values, self.seconds, self.n_params = np.asarray(values, float), seconds, len(values)
@@ -49,7 +49,7 @@ class Slow:
 
 
 def trained(hidden, activation, seed=0, epochs=10):
-    """Return a network with a large gradient, after a few epochs of Adam."""
+    """Return a network and theta with a large gradient, after a few epochs of Adam."""
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((200, 24))
     y = (X[:, :3] ** 2).sum(axis=1) > 3
@@ -66,7 +66,9 @@ def trained(hidden, activation, seed=0, epochs=10):
     [((32,), "tanh", 10), ((16, 16), "relu", 10), ((90,), "tanh", 10), ((24,), "gelu", 0)],
 )
 def test_far_points_are_classified_by_products_alone(hidden, activation, epochs):
-    """A far point costs as much as products alone, plus two with which the gradient is weighed."""
+    """A point far from any critical point is classified with at most two products more than by
+    products alone.
+    """
     ob, theta = trained(hidden, activation, epochs=epochs)
     usual, cheap = classify(ob, theta), classify(ob, theta, dense_below=0)
     assert usual.kind == cheap.kind == "not_critical" and usual.method == "krylov"
@@ -76,8 +78,8 @@ def test_far_points_are_classified_by_products_alone(hidden, activation, epochs)
 @pytest.mark.parametrize("values", [np.linspace(1, 2, 300), np.r_[-1.0, np.linspace(1, 2, 299)]])
 @pytest.mark.parametrize("seconds", [0.01, 0.2])
 def test_a_verdict_ends_in_time_and_names_the_limit(values, seconds, monkeypatch):
-    """n products of 3 ms each would take a second, and the point is critical, so nothing else
-    settles it. A block of products that has begun is finished.
+    """A verdict with max_time ends within one block of products after its limit, certifies nothing,
+    and names the limit if the point is undecided.
     """
     ob = Slow(values, 3e-3)
     monkeypatch.setattr(time, "perf_counter", lambda: ob.now)
@@ -90,7 +92,9 @@ def test_a_verdict_ends_in_time_and_names_the_limit(values, seconds, monkeypatch
 
 
 def test_computations_that_exceed_the_time_limit_are_not_begun(monkeypatch):
-    """For n = 1100, computing all eigenvalues would take twice the allowed time."""
+    """If computing all eigenvalues would take twice the allowed time, it is not begun, and the
+    reason states so.
+    """
     ob = Slow(np.linspace(1, 2, 1100), 1e-6)
     monkeypatch.setattr(time, "perf_counter", lambda: ob.now)
     allowed = 0.5 * SECONDS_PER_N_CUBED * 1100**3
@@ -101,8 +105,8 @@ def test_computations_that_exceed_the_time_limit_are_not_begun(monkeypatch):
 
 @pytest.mark.parametrize("l2", [0.0, 1e-2])
 def test_small_budgets_never_call_a_critical_point_far(l2, rng):
-    """If there are too few products to estimate Newton's step, a critical point is undecided, not
-    far.
+    """If the budget has too few products to estimate Newton's step, a critical point is undecided,
+    not reported as far.
     """
     model = fc.MLP([3, 6, 2])
     ob = fc.Objective(model, rng.standard_normal((40, 3)), rng.integers(0, 2, 40), l2=l2)
@@ -135,8 +139,8 @@ class TickingClock:
 def test_a_time_limit_at_any_stage_gives_no_error_and_no_false_kind(
     dense_below, at_rest, monkeypatch, rng
 ):
-    """Time is counted in readings of the clock, so that limits fall into every stage; none gives an
-    error or a wrong kind.
+    """A time limit that ends at any stage of a verdict gives neither an error nor a wrong kind. The
+    clock advances at each reading, so limits fall into every stage.
     """
     X = rng.standard_normal((30, 5))
     model = fc.MLP([5, 50, 2])
@@ -190,8 +194,8 @@ def test_time_limits_nest_and_end_external_searches():
 
 
 def test_blas_uses_one_thread_during_a_verdict():
-    """During a verdict BLAS has one thread, and afterwards as many as before; threads of the caller
-    keep their limits.
+    """During a verdict BLAS uses one thread, and afterwards as many as before; limits that other
+    threads have set do not change.
     """
     threadpoolctl = pytest.importorskip("threadpoolctl")
 
@@ -227,8 +231,8 @@ def test_blas_uses_one_thread_during_a_verdict():
 
 
 def test_verdicts_without_time_claim_no_counts(monkeypatch):
-    """If time ends before the spectrum is computed, any number of eigenvalues may be negative, and
-    the reason does not mention Newton steps. Time is counted in readings of the clock.
+    """If time ends before the spectrum is computed, the number of negative eigenvalues is unknown,
+    and the reason mentions no Newton step. The clock advances at each reading.
     """
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 3)), rng.integers(2, size=60)
@@ -252,8 +256,8 @@ def test_verdicts_without_time_claim_no_counts(monkeypatch):
 
 
 def test_blocks_that_narrow_count_their_products():
-    """Two samples reach so few directions that blocks narrow at once, and only products made are
-    counted.
+    """If two samples reach so few directions that blocks become narrower at once, `n_products`
+    equals the number of products made.
     """
     made = []
 

@@ -52,7 +52,7 @@ BOWL = QuadraticObjective(np.diag([1.0, 2.0, 3.0]))
 
 
 class BadlyShaped:
-    """``t't`` of two parameters, with one part of the wrong type or shape."""
+    """The function ``t't`` of two parameters, one of whose results has a wrong type or shape."""
 
     n_params = 2
 
@@ -96,7 +96,7 @@ def test_a_gradient_of_one_number_may_be_a_scalar():
 
 
 class ArrayValued:
-    """A quadratic function whose value is an array."""
+    """A quadratic function whose value is an array instead of a number."""
 
     n_params = 2
 
@@ -142,7 +142,9 @@ def test_a_gradient_that_is_not_finite_raises():
 
 
 class InPlaceObjective:
-    """``||theta||^2 / 2 - theta_0^2``, one of whose methods modifies its argument."""
+    """The function ``||theta||^2 / 2 - theta_0^2``, whose methods named in `careless` modify their
+    argument.
+    """
 
     n_params = 3
 
@@ -169,8 +171,8 @@ class InPlaceObjective:
 
 
 def test_an_objective_that_modifies_theta_raises():
-    """An objective that modifies theta raises an error, since later values would be of another
-    point and a saddle could be called a minimum.
+    """An objective that modifies theta raises an error, since later values would belong to another
+    point and a saddle could be reported as a minimum.
     """
     for call in CALLS:
         for careless in ("value", "gradient", "hessian"):
@@ -183,8 +185,8 @@ def test_an_objective_that_modifies_theta_raises():
 
 
 class BufferReusingOperator(LinearOperator):
-    """A symmetric operator that returns one buffer at every product, or writes the product into its
-    argument.
+    """A symmetric operator that returns the same buffer from every product, or writes the product
+    into its argument.
     """
 
     def __init__(self, A, way):
@@ -260,8 +262,8 @@ def test_a_gradient_buffer_that_is_reused_gives_the_same_results(method):
 
 
 def test_proofs_defined_by_an_objective_override_its_certificates():
-    """Methods of a subclass or wrapper replace those of its certificates, and an objective without
-    either proves nothing.
+    """Methods of a subclass or wrapper take precedence over its certificates, and an objective
+    without either proves nothing.
     """
 
     class Floorless(fc.Objective):
@@ -293,8 +295,8 @@ def test_proofs_defined_by_an_objective_override_its_certificates():
 
 @pytest.mark.parametrize("power", [1, 2])
 def test_certificates_are_not_used_for_a_loss_that_a_subclass_replaces(power, dtype):
-    """If a subclass adds a linear term, which keeps the Hessian, or a quadratic one, its own
-    gradient decides what is critical and where `minimize` ends.
+    """If a subclass adds a linear or quadratic term to the loss, its own gradient determines which
+    points are critical and where `minimize` ends.
     """
 
     class Pulled(fc.Objective):
@@ -328,8 +330,8 @@ def test_certificates_are_not_used_for_a_loss_that_a_subclass_replaces(power, dt
 
 @pytest.mark.parametrize("disowned", [False, True])
 def test_certificates_are_not_used_for_a_loss_that_a_wrapper_changes(dtype, disowned):
-    """Proofs and gradients that a wrapper passes on from the wrapped objective are not used for its
-    own loss.
+    """If a wrapper changes the loss but passes on proofs and gradients of the wrapped objective,
+    these are not used for its own loss.
     """
 
     class Pulled(nets.Around):
@@ -357,8 +359,8 @@ def test_certificates_are_not_used_for_a_loss_that_a_wrapper_changes(dtype, diso
 
 
 def test_results_are_of_the_outermost_loss():
-    """Results are of the outermost loss, whether it replaces that of `fc.Objective` by a subclass,
-    mixin, nested wrapper, dispatching wrapper or instance attribute.
+    """Results belong to the outermost loss, whether a subclass, mixin, nested wrapper, dispatching
+    wrapper or instance attribute replaces that of `fc.Objective`.
     """
     X = np.linspace(-1, 1, 20)[:, None]
     given = fc.MLP([1, 3, 1]), X, np.sin(2 * X), "mse", 1e-2
@@ -523,8 +525,8 @@ def test_only_definite_matrices_are_factored():
 
 
 def test_the_flat_ratio_is_at_most_one():
-    """||Hg|| / (||H|| ||g||) is 1 along the top eigenvector, even if power steps from a nearby
-    start miss it, and never more.
+    """The ratio ``||Hg|| / (||H|| ||g||)`` is at most 1, and is 1 if g is the top eigenvector, even
+    if power steps from a nearby start miss that vector.
     """
     n = 300
     values = np.linspace(0.9, 1.0, n)
@@ -534,8 +536,8 @@ def test_the_flat_ratio_is_at_most_one():
 
 
 def test_bounds_on_negative_eigenvalues_hold_on_curved_orbits():
-    """Away from a critical point, where symmetry orbits have curvature of either sign, the bounds
-    on the number of negative eigenvalues hold.
+    """The bounds on the number of negative eigenvalues hold away from a critical point, where
+    symmetry orbits have curvature of either sign.
     """
     rng = np.random.default_rng(3)
     X, y = rng.standard_normal((8, 2)), rng.standard_normal((8, 2))
@@ -554,8 +556,8 @@ def test_bounds_on_negative_eigenvalues_hold_on_curved_orbits():
 
 
 def test_one_class_alone_makes_every_point_degenerate():
-    """With a single class the loss is 0 everywhere, so points are degenerate and no infimum at
-    infinity is mentioned.
+    """With a single class the loss is 0 everywhere, so every point is degenerate and the reason
+    mentions no infimum at infinity.
     """
     X = np.random.default_rng(0).standard_normal((6, 2))
     ob = fc.Objective(fc.MLP([2, 1]), X, np.zeros(6, int), loss="cross_entropy")
@@ -565,7 +567,9 @@ def test_one_class_alone_makes_every_point_degenerate():
 
 
 def test_the_missing_minimum_is_explained_if_squares_of_weights_overflow():
-    """The ray to the infimum is found although the norm of theta overflows along it."""
+    """The ray to the infimum is found, and explains that no minimum exists, although the norm of
+    theta overflows along it.
+    """
     ob = fc.Objective(fc.MLP([2, 1]), np.eye(2), np.array([0.0, 1.0]), "binary_cross_entropy")
     for size in (1.0, 1e200):
         theta = np.array([-size, size, 0.0])
@@ -587,8 +591,8 @@ def test_no_steps_come_from_nan_and_zero_matrices():
 
 
 def test_a_step_to_a_gradient_whose_square_overflows_is_shortened():
-    """A step is shortened even if the acceptable part of the gradient has a square that
-    underflows.
+    """A step to a gradient whose square overflows is shortened, even if the square of the
+    acceptable gradient underflows.
     """
     steps = Steps([np.ones(2)], [-1.0], 1.0)
     for far in (1e200, np.inf):
@@ -661,8 +665,8 @@ def test_the_newton_limit_is_none_if_steps_do_not_converge():
     [(1e-300, 1e300), (1e-160, 1e155), (1.0, 1e155), (1e160, 1e-160), (1e160, 1.0), (1e300, 1.0)],
 )
 def test_numbers_whose_squares_overflow_give_a_result_or_value_error(scale, size):
-    """For a saddle of any curvature, from any distance, each call returns or raises ValueError
-    about what overflows.
+    """At a saddle with curvature of any size, from any distance, each call returns a result or
+    raises ValueError that names what overflows.
     """
     ob = QuadraticObjective(scale * np.diag([-1.0, 0.1, 0.4, 1.0]))
     theta = size * np.array([0.5, -1.0, 0.3, 2.0])
@@ -737,7 +741,7 @@ def test_rare_reasons_have_a_sentence():
 
 
 def test_no_reason_has_unfilled_placeholders():
-    """The sentence of every reason is complete, whatever evidence is given."""
+    """The sentence of every reason has no unfilled placeholder, whatever evidence is given."""
     for because in Reason:
         for inertia in ({}, {"n_positive": 3, "n_negative": 1, "n_zero": 0}):
             words = reason_for(because, **inertia)

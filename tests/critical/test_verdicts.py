@@ -120,8 +120,8 @@ def test_matrices_of_prescribed_spectra_get_their_kind_and_counts(values, kind, 
 
 
 def test_every_counted_sign_of_an_eigenvalue_is_right():
-    """For eigenvalues near the rounding level, every counted sign is right, and the others count as
-    zeros.
+    """For eigenvalues near the rounding level, every counted sign is that of the exact eigenvalue,
+    and the others count as zeros.
     """
     rng = np.random.default_rng(0)
     undecided = 0
@@ -167,8 +167,8 @@ def test_plateaus_are_named():
 
 
 def test_saturated_networks_are_on_a_plateau():
-    """Saturated tanh units with a hinge-like loss are a plateau, although the slope of the output
-    bias is finite.
+    """Saturated tanh units with a hinge-like loss are reported as a plateau, although the slope of
+    the output bias is finite.
     """
     X = np.linspace(-1, 1, 9)[:, None]
     model = ReferenceModel([1, 4, 1], "tanh")
@@ -199,7 +199,7 @@ def test_points_at_kinks_are_not_certified():
 @pytest.mark.parametrize("dense_below", [0, 4096])
 def test_at_kinks_minima_are_proved_and_escapes_of_saddles_descend(dense_below):
     """For ReLU networks with weight decay near the origin, where each side of a kink has its own
-    Hessian, minima are proved or not claimed, and escapes of saddles lower the loss.
+    Hessian, minima are proved or not reported, and escapes from saddles lower the loss.
     """
     rng = np.random.default_rng(0)
     kinds = []
@@ -347,8 +347,8 @@ def test_verdicts_spend_at_most_the_allowed_products(most, small_net):
 
 
 def test_without_products_to_check_stable_signs_a_point_is_undecided(small_net):
-    """If the products suffice for all columns of H but not for checking signs nearby, the point is
-    undecided and the reason names the shortage.
+    """If the budget of products suffices for all columns of H but not for checking that signs are
+    stable nearby, the point is undecided and the reason names the shortage.
     """
     ob, (rest, *_) = small_net
     said = fc.classify(Counted(ob), rest, max_products=ob.n_params)
@@ -359,8 +359,8 @@ def test_without_products_to_check_stable_signs_a_point_is_undecided(small_net):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_advice_on_a_plateau_works(seed):
-    """For saturated units and wrong outputs of near certainty, the reason names a method that
-    leaves the plateau, and that method lowers the loss.
+    """For saturated units and for confident wrong outputs, the reason names a method that leaves
+    the plateau, and that method lowers the loss.
     """
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((30, 2))

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def bare_protocol(ob):
-    """Return a stand-in with only the attributes that the bare protocol of objectives requires."""
+    """Return a stand-in with only the attributes that the minimal protocol of objectives
+    requires.
+    """
     names = ("n_params", "value", "gradient", "hessian")
     return SimpleNamespace(**{name: getattr(ob, name) for name in names})
 
@@ -121,8 +123,8 @@ def test_the_stated_risk_is_that_of_the_theorem():
 
 
 def test_minima_are_wrong_no_more_often_than_the_risk():
-    """At a coarse tolerance and few steps the end of the spectrum is missed at most as often as the
-    stated risk.
+    """With a coarse tolerance and few steps, a false minimum is reported at most as often as the
+    stated risk allows.
     """
     from fastcurv.krylov.lanczos import Recurrence
 
@@ -142,8 +144,8 @@ def test_minima_are_wrong_no_more_often_than_the_risk():
 
 @pytest.mark.parametrize("risk", [None, 1e-3])
 def test_known_points_get_their_verdict_from_products(risk):
-    """Verdicts from products never contradict proved dense ones; without a risk only saddles are
-    named.
+    """Verdicts from products never contradict proved verdicts from dense matrices; without a risk
+    only saddles are reported.
     """
     for case in zoo() + axis_saddles(30, seed=8):
         report = classify(
@@ -182,8 +184,8 @@ def test_a_positive_curvature_floor_certifies_a_minimum():
 
 
 def test_equal_units_do_not_hide_negative_curvature():
-    """Negative curvature is found although it is antisymmetric in two equal units, while the
-    gradient and its Krylov space are symmetric in them.
+    """Negative curvature that is antisymmetric in two equal units is found, although the gradient
+    and its Krylov space are symmetric in the two units.
     """
     case = next(case for case in zoo() if case.name.startswith("a unit split with shares 0.5"))
     ob, theta = case.objective, case.theta
@@ -199,8 +201,8 @@ def test_equal_units_do_not_hide_negative_curvature():
 
 
 def test_networks_of_five_thousand_parameters_are_classified():
-    """A random start is not critical, and at a saddle made by adding a zero unit a descent
-    direction is found.
+    """With five thousand parameters, a random start is not critical, and a descent direction is
+    found at a saddle made by adding a unit of zero weights.
     """
     rng = np.random.default_rng(3)
     X = rng.standard_normal((30, 400))
@@ -217,8 +219,8 @@ def test_networks_of_five_thousand_parameters_are_classified():
 
 
 def test_scales_of_parameters_do_not_hide_a_saddle():
-    """One negative eigenvalue is found among parameters whose curvature is a million times smaller
-    than that of the rest.
+    """One negative eigenvalue is found among parameters with curvature a million times smaller than
+    that of the others.
     """
     values = np.r_[-1.0, np.linspace(0.5, 1, 999)]
     D = np.r_[np.full(500, 1e-5), np.ones(500)]
@@ -236,7 +238,9 @@ def test_scales_of_parameters_do_not_hide_a_saddle():
 
 
 class ProductsWithBound(LinearOperator):
-    """Products in one precision with a bound on their rounding, and nothing else."""
+    """A single-precision operator with products and a bound on their rounding, and no other
+    attributes.
+    """
 
     def __init__(self, H):
         super().__init__(H.dtype, H.shape)
@@ -252,8 +256,8 @@ class ProductsWithBound(LinearOperator):
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
 def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
-    """For a Gauss-Newton matrix of few samples, which is singular and positive semidefinite,
-    rounding proves no negative eigenvalue.
+    """For the singular, positive semidefinite Gauss-Newton matrix of few samples, no negative
+    eigenvalue is proved.
     """
     negative = 0
     for seed in range(3):

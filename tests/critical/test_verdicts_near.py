@@ -73,7 +73,7 @@ def test_separable_logistic_regression_has_no_minimum():
 
 
 def test_no_false_minimum_around_known_points():
-    """At random points around known critical points, at every distance, a minimum is claimed only
+    """At random points around known critical points, at every distance, a minimum is reported only
     near a true one.
     """
     rng = np.random.default_rng(5)
@@ -95,8 +95,8 @@ def test_no_false_minimum_around_known_points():
 
 
 def test_tiny_symmetry_orbits_explain_no_zeros():
-    """Near the origin, where every direction of a symmetry orbit vanishes, no zero eigenvalue is
-    attributed to the symmetry.
+    """Near the origin, where the tangents of symmetry orbits vanish, no zero eigenvalue is
+    attributed to a symmetry.
     """
     net = LinearAutoencoder([3.0, 2.0, 1.0], 2, seed=0)
     rng = np.random.default_rng(1)
@@ -130,9 +130,8 @@ def test_quadratics_are_critical_where_rounding_hides_the_step():
 
 
 def test_minima_need_a_newton_step_to_a_stationary_point():
-    """The function is ``t^2 / 2`` right of 0.005, with slope 1 added on the left. H is 1 on both
-    sides, but Newton's step from 0.01 ends where the loss still decreases, so no minimum is
-    claimed.
+    """For ``t^2 / 2`` with slope 1 added left of 0.005, no minimum is reported at 0.01: H is 1 on
+    both sides, but Newton's step ends where the loss still decreases.
     """
 
     def line(kink):

@@ -53,8 +53,8 @@ def saddle_at_zero(rng, l2):
 
 
 def test_saddles_get_their_inertia(rng):
-    """At 0 each of the 20 units contributes the eigenvalues l2 +- sigma, and the last
-    bias 2 + l2.
+    """At 0 the verdict counts the eigenvalues l2 +- sigma of each of the 20 units and 2 + l2 of the
+    last bias with their signs.
     """
     ob, sigma = saddle_at_zero(rng, 0.1)
     assert sigma > 0.2
@@ -66,8 +66,8 @@ def test_saddles_get_their_inertia(rng):
 
 
 def test_unreached_dimensions_count_as_zeros_without_l2(rng):
-    """Without l2, the Hessian is 0 in dimensions that no sample reaches, so zeros are counted and
-    no minimum is claimed.
+    """Without l2 the Hessian is 0 along dimensions that no sample reaches, so these count as zeros
+    and no minimum is reported.
     """
     ob, sigma = saddle_at_zero(rng, 0.0)
     point = fc.classify(ob, np.zeros(ob.n_params), dense_below=200)
@@ -78,7 +78,7 @@ def test_unreached_dimensions_count_as_zeros_without_l2(rng):
 
 @pytest.mark.parametrize("share", [1 + 1e-9, 1 - 1e-9, 1.0, 1 + 1e-14, 1 - 1e-14])
 def test_verdicts_are_right_if_eigenvalues_are_nearly_zero(share, rng):
-    """Verdicts are right although the weakest 20 eigenvalues are only ``sigma (share - 1)``."""
+    """Verdicts are correct although the weakest 20 eigenvalues are only ``sigma (share - 1)``."""
     _, sigma = saddle_at_zero(np.random.default_rng(5), 0.0)
     ob, sigma = saddle_at_zero(np.random.default_rng(5), sigma * share)
     point = fc.classify(ob, np.zeros(ob.n_params), dense_below=200)
@@ -90,7 +90,9 @@ def test_verdicts_are_right_if_eigenvalues_are_nearly_zero(share, rng):
 
 
 def test_the_shift_of_logits_counts_as_a_symmetry_if_biases_have_no_l2(rng):
-    """With l2 on the matrices alone, the common shift of all logits counts as a proved symmetry."""
+    """If l2 applies to the matrices only, the common shift of all logits counts as a proved
+    symmetry.
+    """
     ob, theta = trained(rng, "cross_entropy", 0.01, l2_biases=False)
     dense = fc.classify(ob, theta)
     point = fc.classify(ob, theta, dense_below=500)
@@ -120,8 +122,8 @@ def test_proofs_in_float32_are_about_the_stored_numbers(rng):
 
 
 def test_unsupported_networks_and_small_budgets_use_the_general_method(rng):
-    """With too small a budget, batch normalisation or kinks, the verdict is that of the general
-    method.
+    """With batch normalisation, kinks or too small a budget of products, the verdict is that of the
+    general method.
     """
     ob, theta = trained(rng)
     point = fc.classify(ob, theta, dense_below=500, max_products=200)
@@ -132,8 +134,8 @@ def test_unsupported_networks_and_small_budgets_use_the_general_method(rng):
 
 
 def test_a_class_that_no_row_has_leaves_no_minimum(rng):
-    """If a class has no samples and l2 spares its bias, no minimum is claimed, since the bias
-    diverges.
+    """If a class has no samples and l2 does not apply to its bias, no minimum is reported, since
+    the bias diverges.
     """
     ob, _ = trained(rng, "cross_entropy", 0.05, l2_biases=False)
     ob = fc.Objective(ob.model, ob.X, [0, 1, 1], l2=0.05, l2_biases=False)
@@ -143,8 +145,8 @@ def test_a_class_that_no_row_has_leaves_no_minimum(rng):
 
 
 def test_signs_of_very_weak_curvature_are_no_verdict(rng):
-    """A point is undecided if its signs are proved at theta but curvature is too weak to check that
-    they are stable.
+    """A point is undecided if its signs are proved at theta but the curvature is too weak to check
+    whether they are stable.
     """
     X, y = rng.standard_normal((1, 13)), np.array([[1.0]])
     model = fc.MLP((13, 8, 1), "elu")
@@ -158,8 +160,8 @@ def test_signs_of_very_weak_curvature_are_no_verdict(rng):
 
 
 def range_space(rest, values=()):
-    """Return a space that contains two of three dimensions, all of them symmetries if `values` is
-    empty, with curvature `rest` outside.
+    """Return the evidence from two of three dimensions, which count as symmetries if `values` is
+    empty, with curvature `rest` in the third.
     """
     space = SimpleNamespace(
         n=3, m=2, n_rest=1, rest=rest, outside=lambda seed=0: np.eye(3)[2],
@@ -187,8 +189,8 @@ def test_spectrum_ends_include_the_complement_but_no_symmetries(rest):
 
 @pytest.fixture(scope="module")
 def interpolating():
-    """Return an objective of three samples that a network of 21 parameters fits, at a proved
-    minimum.
+    """Return the objective of a network of 21 parameters at a proved minimum where it fits three
+    samples.
     """
     rng = np.random.default_rng(0)
     X, y, model = rng.standard_normal((3, 2)), rng.standard_normal(3), fc.MLP([2, 5, 1])
@@ -209,7 +211,9 @@ def interpolating():
     ],
 )
 def test_rows_without_weight_and_equal_rows_change_no_proof(rows, weight, options, interpolating):
-    """A point of loss 0 is proved, with the inertia of the distinct samples of positive weight."""
+    """A point of loss 0 is certified as a minimum, with `n_positive` counted from the distinct
+    samples of positive weight.
+    """
     model, X, y, theta = interpolating
     X, y = np.vstack([X, [1.0, 2.0]])[rows], np.append(y, 0.0)[rows]
     ob = fc.Objective(model, X, y, loss="mse", sample_weight=weight)
@@ -229,7 +233,9 @@ def test_equal_inputs_with_different_targets_prevent_loss_0(interpolating):
 
 @pytest.mark.parametrize("how", ["idle", "doubled"])
 def test_repeated_and_weightless_rows_reach_no_more_dimensions(how, rng):
-    """At large n, distinct samples of positive weight decide whether all eigenvalues are known."""
+    """At large n, the number of distinct samples of positive weight determines whether all
+    eigenvalues are known.
+    """
     ob, theta = trained(rng)
     point = fc.classify(ob, theta, dense_below=500)
     X, y, weight = np.vstack([ob.X] * 9), np.vstack([ob.y] * 9), None
@@ -244,8 +250,8 @@ def test_repeated_and_weightless_rows_reach_no_more_dimensions(how, rng):
 
 @pytest.mark.parametrize("place", [0, 60])
 def test_rows_of_weight_0_keep_a_minimum_at_kinks(place):
-    """A minimum at active kinks stays proved if a sample of weight 0 is added, even at a kink of a
-    unit.
+    """A minimum at active kinks stays proved if a sample of weight 0 is added, even one at a kink
+    of a unit.
     """
     ob, found = run_to_kinks(1)
     model = ob.model

@@ -22,8 +22,8 @@ COUNTS = ("n_positive", "n_negative", "n_zero")
 
 
 def with_nearby_points():
-    """Return the networks with known critical points, and points near these and far enough away not
-    to be critical.
+    """Return networks at known critical points, at points near these, and at points too far away to
+    be critical.
     """
     rng = np.random.default_rng(0)
     cases = [case for case in zoo() if isinstance(case.objective, ReferenceObjective)]
@@ -48,7 +48,7 @@ CASES = with_nearby_points()
 
 @functools.cache
 def unscaled_verdict(i):
-    """Classify an unscaled case, once for all tests of a process."""
+    """Return the verdict on an unscaled case, cached for all tests of a process."""
     return classify(CASES[i].objective, CASES[i].theta)
 
 
@@ -75,7 +75,9 @@ def test_cases_cover_several_kinds():
 
 
 def cases_with_factors(factor):
-    """Yield the cases with their numbers and factors: even ones grow, the others shrink."""
+    """Return the cases, with their indices, that are tested with this factor: even indices with
+    factors below 1, odd ones with others.
+    """
     return [(i, case) for i, case in enumerate(CASES) if i % 2 == (factor < 1)]
 
 
@@ -139,8 +141,8 @@ def test_scaling_at_large_n_changes_no_kind():
 
 @pytest.mark.parametrize("factor", [1.0, 1e-3])
 def test_the_error_bound_covers_float32_rounding(factor):
-    """The difference between products in float32 and float64, balanced, lies within the bound,
-    which is tight.
+    """The difference between balanced products in float32 and float64 is within the bound, which is
+    not much larger.
     """
     slack = []
     for case in CASES[10:60:10]:
@@ -174,8 +176,8 @@ def test_balancing_removes_any_diagonal_scaling():
 
 @pytest.mark.parametrize("lost", [0.0, 1e-300])
 def test_units_that_equalise_noise_follow_rescaling(lost):
-    """Units that equalise noise follow powers of two bit for bit, also with zeros, with entries
-    that underflow, and if one layer has collapsed.
+    """Units that equalise noise follow rescaling by powers of two bitwise, also with zero or
+    underflowing entries and a collapsed layer.
     """
     rng = np.random.default_rng(3)
     layers = np.repeat([0, 1, 2], [2, 5, 3])
@@ -197,7 +199,7 @@ def test_units_that_equalise_noise_follow_rescaling(lost):
 
 @pytest.fixture(scope="module")
 def found():
-    """Return an objective and the end points of runs from three starts."""
+    """Return an objective and the end points of runs from three different starts."""
     rng = np.random.default_rng(3)
     X, y = rng.standard_normal((40, 3)), rng.standard_normal(40)
     ob = fc.Objective(fc.MLP([3, 2, 1]), X, y, loss="mse")
@@ -206,7 +208,7 @@ def found():
 
 @pytest.mark.parametrize("power", [-3.0, 5.0])
 def test_units_of_inputs_take_no_certificate_away(power, found):
-    """If columns are multiplied and first weights divided, each by its own number, the minimum
+    """If columns of X are multiplied and first weights divided by the same factors, the minimum
     stays certified.
     """
     rng, (ob, ends) = np.random.default_rng(4), found
@@ -227,8 +229,8 @@ def test_units_of_inputs_take_no_certificate_away(power, found):
 @pytest.mark.parametrize("options", [{}, {"dense_below": 1, "failure_probability": 1e-6}])
 @pytest.mark.parametrize("power", [-580, 580])
 def test_losses_whose_squares_overflow_or_underflow_keep_their_verdict(power, options, found):
-    """If the loss is multiplied by a power of two whose squares leave the range, verdicts and their
-    numbers scale with that power, at a minimum and near it.
+    """If the loss is multiplied by a power of two so that squares overflow or underflow, verdicts
+    at a minimum and near it do not change, and their numbers scale with that power.
     """
     ob, ends = found
     other = fc.Objective(
@@ -252,8 +254,8 @@ def test_losses_whose_squares_overflow_or_underflow_keep_their_verdict(power, op
     "sizes, loss", [([4, 2, 1], "mse"), ([3, 1, 1], "mse"), ([2, 3], "cross_entropy")]
 )
 def test_bounds_of_zero_blocks_stay_negligible_in_any_unit_of_the_loss(sizes, loss, power):
-    """If theta or an input is 0, bounds on blocks that vanish come from underflow alone and do not
-    grow with the unit of the loss.
+    """If theta or an input is 0, bounds on blocks of zeros come from underflow alone and do not
+    grow with the scale of the loss.
     """
     rng = np.random.default_rng(438)
     model = fc.MLP(sizes, "softplus")

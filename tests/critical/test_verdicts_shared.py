@@ -21,8 +21,8 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def soft_target_network(rng, n_units=8):
-    """Return a network at the minimum of its cross entropy, whose soft targets are its own outputs,
-    and theta.
+    """Return an objective and theta at a minimum of its cross entropy, whose soft targets are the
+    outputs at theta.
     """
     model = fc.MLP([10, n_units, 10], activation="tanh")
     X, theta = rng.standard_normal((300, 10)), 1.5 * model.init(seed=0)
@@ -126,15 +126,15 @@ def test_a_run_at_another_theta_raises(rng):
 
 
 def saddle_of_two_units(rng, **given):
-    """Return a small network with l2 and its saddle at zero weights."""
+    """Return a small network with l2, and theta = 0, where it has a saddle."""
     X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, 1))
     ob = fc.Objective(fc.MLP([3, 2, 1], "tanh", bias=False), X, y, "mse", **given)
     return ob, np.zeros(ob.n_params)
 
 
 def test_a_run_on_any_other_operator_supports_no_verdict(rng):
-    """Runs on operators other than the Hessian, some of them positive definite where it is not, are
-    rejected.
+    """Runs on operators other than the Hessian are rejected, also if such an operator is positive
+    definite where the Hessian is not.
     """
     ob, theta = saddle_of_two_units(rng, l2=1e-3)
     X, y, n = ob.X, ob.y, ob.n_params
@@ -215,8 +215,8 @@ def test_progress_counts_every_product(dense_below, rng, monkeypatch):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Count states, passes of the majorants, gradients in extended precision, operators
-    and values.
+    """Count the states, passes of the majorants, precise gradients, operators and values that are
+    computed.
     """
     counts = Counter()
 

@@ -22,8 +22,8 @@ def point():
 
 @pytest.mark.parametrize("seed", [0, np.int64(3), np.random.default_rng(0)])
 def test_to_dict_has_plain_values_only(point, seed):
-    """`to_dict` has only numbers, words, lists and None, with the names and values of the shell's
-    JSON.
+    """The result of `to_dict` contains only numbers, strings, lists and None, with the names and
+    values of the command line's JSON.
     """
     from fastcurv.cli.output import verdict_facts
     from fastcurv.spectrum.results import to_json_value
@@ -91,14 +91,14 @@ def test_sentences_have_at_most_25_words():
 
 
 def square(rank):
-    """Return ``sum of the first `rank` x_i^2``, which is constant along the other axes by no known
-    symmetry.
+    """Return ``sum of the first `rank` x_i^2``, which is constant along the other axes without a
+    known symmetry.
     """
     return QuadraticObjective(np.diag([1.0] * rank + [0.0] * (3 - rank)))
 
 
 class Function:
-    """A function of two parameters by its value, gradient and Hessian."""
+    """A function of two parameters, defined by its value, gradient and Hessian."""
 
     def __init__(self, value, gradient, hessian, n_params=2):
         self.n_params = n_params
@@ -107,8 +107,10 @@ class Function:
 
 
 def test_a_proved_minimum_claims_no_increase_in_every_direction():
-    """At loss 0 with more parameters than residuals, and on kinks with copies of a unit, the loss
-    is constant along directions that no symmetry counts."""
+    """At loss 0 with more parameters than residuals, and at kinks with copies of a unit, the loss
+    is constant along directions that `n_symmetry` does not include, so the sentence claims no
+    increase.
+    """
     X, y = np.array([[1.0], [2.0]]), np.array([[0.5], [-0.3]])
     ob = fc.Objective(fc.MLP([1, 4, 1], "tanh"), X, y, "mse")
     run = fc.minimize(ob, ob.model.init(seed=0), "levenberg-marquardt", seed=0, gradient_tol=1e-14)
@@ -125,8 +127,8 @@ def test_a_proved_minimum_claims_no_increase_in_every_direction():
 
 
 def test_kink_minima_with_copied_units_claim_no_strict_minimum():
-    """A minimum at active relu kinks, also with one unit split into two, claims only a local
-    minimum nearby.
+    """At a minimum with active relu kinks, also with a unit split into two, the sentence claims
+    only a local minimum nearby.
     """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((32, 3))
@@ -151,7 +153,7 @@ def test_kink_minima_with_copied_units_claim_no_strict_minimum():
 
 
 def test_each_rule_has_its_sentence():
-    """Each rule has the stated sentence at one constructed point."""
+    """For each rule, the verdict at one constructed point has the expected sentence."""
     said = {}
 
     def tell(name, ob, theta, **options):
@@ -202,7 +204,9 @@ def test_each_rule_has_its_sentence():
 
 
 def test_sentences_at_infinity_at_a_risk_and_with_few_products():
-    """Sentences are as stated for an infimum at infinity, at a risk, and with too few products."""
+    """Verdicts for an infimum at infinity, at a risk, and with too few products have the expected
+    sentences.
+    """
     said = {}
 
     def tell(name, ob, theta, **options):
@@ -231,7 +235,9 @@ def test_sentences_at_infinity_at_a_risk_and_with_few_products():
 
 
 def test_the_report_of_a_run_does_not_advise_the_same_run():
-    """The report of a run of `minimize` does not advise another run of `minimize`."""
+    """The report of a run of `minimize` does not advise calling `minimize` again with equal
+    options.
+    """
     rng = np.random.default_rng(1)
     x = np.linspace(-1, 1, 200)[:, None]
     y = np.sin(3 * x) + 0.1 * rng.standard_normal(x.shape)

@@ -25,8 +25,8 @@ MAX_PARAMS = 24  # parameters
 
 
 def network(draw, kind):
-    """Return a small objective whose units of the given kind can be changed, and the end point of a
-    search.
+    """Return a small objective that can be rescaled in units of the given kind, and the end point
+    of a search.
     """
     names = HOMOGENEOUS if kind == "layer" else ACTIVATIONS
     while True:
@@ -62,7 +62,7 @@ def network(draw, kind):
 
 
 def in_other_units(kind, net, power):
-    """Return the same network, data and point in other units of the given kind."""
+    """Return the network, data and point of `one` expressed in other units of the given kind."""
     model, X, y, options, theta = net
     unit, theta = 2.0**power, theta.copy()
     layers = model.unflatten(theta)
@@ -91,7 +91,7 @@ KINDS = ("targets", "inputs", "loss", "layer")
 
 
 def unit_free_facts(ob, theta):
-    """Return the parts of a verdict that no unit may change: kind, certificate, inertia
+    """Return the parts of a verdict that no change of units may alter: kind, certificate, inertia
     and proof.
     """
     found = fc.classify(ob, theta)
@@ -100,7 +100,9 @@ def unit_free_facts(ob, theta):
 
 
 def pairs(kind, seed):
-    """Return ``(description, one, other)`` for the network of a seed in units of the given kind."""
+    """Return ``(description, one, other)`` for the network of a seed, before and after a change of
+    units of the given kind.
+    """
     net = network(np.random.default_rng([seed, KINDS.index(kind)]), kind)
     model, X, _, options, theta = net
     power = POWERS[seed % len(POWERS)]
@@ -111,7 +113,7 @@ def pairs(kind, seed):
 
 
 def main():
-    """Classify all pairs and print those whose verdicts differ."""
+    """Classify all pairs, and print those whose verdicts differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int, help="networks of each kind of units")
     parser.add_argument("--first", type=int, default=0)

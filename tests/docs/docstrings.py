@@ -40,8 +40,8 @@ SILENT = {"'**foreign'", "'n_samples'"}
 
 
 def targets():
-    """Return the dotted names of all public functions, classes and of methods that classes define
-    themselves.
+    """Return the dotted names of all public functions and classes, and of methods that classes
+    define themselves.
     """
     names = list(public().values())
     for one in names + RESULTS:

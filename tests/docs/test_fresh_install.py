@@ -39,9 +39,8 @@ def test_the_readme_installs_what_its_code_imports():
 
 @pytest.mark.nightly
 def test_the_readme_works_in_a_new_environment(tmp_path):
-    """In a new environment the README's installation command, every block of its code and `make
-    demo` run, from the repository's folder and another one, and `pip install .` gives a working
-    package.
+    """In a new environment, the README's installation command, its code and `make demo` run from
+    the repository's folder and from another one, and `pip install .` gives a working package.
     """
     source, elsewhere, place = (tmp_path / name for name in ("source", "elsewhere", "environment"))
     copied(tracked(), source)

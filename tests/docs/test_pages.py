@@ -72,7 +72,9 @@ OF_BLOCKS = "block_rows n_passes n_rows_read n_shards"
 
 @pytest.mark.parametrize("kind", [fc.Objective, fc.StreamedObjective])
 def test_an_objective_has_at_most_30_public_names(kind):
-    """An objective shows at most 30 names to a user; what proofs need is in `certificates`."""
+    """An objective has at most 30 public names; those that only proofs need are in
+    `certificates`.
+    """
     ob = kind(fc.MLP([2, 3, 1]), np.ones((4, 2)), np.ones((4, 1)), loss="mse")
     names = set(CALLED.split())
     if kind is fc.StreamedObjective:
@@ -101,7 +103,7 @@ def test_most_tasks_of_the_index_have_an_example():
 
 
 def first_column(page, heading):
-    """Return the words in code in the first column of the first table under a heading."""
+    """Return the code words in the first column of the first table below a heading."""
     text = (ROOT / "docs" / page).read_text().partition(f"## {heading}\n")[2]
     table = re.search(r"^\|[- |]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)[1]
     return {
@@ -117,9 +119,7 @@ def test_pages_advise_for_every_verdict_kind_and_every_ending():
 
 
 def test_the_page_on_diagnosis_lists_every_cause():
-    """The page on diagnosis lists every cause, with those that are also looked for in good fits
-    first.
-    """
+    """The page on diagnosis lists every cause, those that are also checked for good fits first."""
     text = (ROOT / "docs" / "diagnose.md").read_text()
     rows = re.findall(r"^\| ([a-zA-Z0-9, ]+) \|", text.partition("| evidence |")[2], re.MULTILINE)
     first = {name for row in rows[:4] for name in row.split(", ")}
@@ -129,8 +129,8 @@ def test_the_page_on_diagnosis_lists_every_cause():
 
 
 def test_pages_belong_to_a_group_and_their_links_have_targets():
-    """Every page belongs to one of four groups. Links lead to files of the repository; links to
-    generated pages are roles or names in code.
+    """Every page belongs to one of four groups, and its links lead to existing files of the
+    repository or, for generated pages, are roles or names in code.
     """
     trees = {}
     for page in WRITTEN:
@@ -175,8 +175,8 @@ def function_of_conf(name):
 
 
 def test_public_names_in_code_link_to_their_reference_pages():
-    """Public names in inline code link to their reference pages, except in code blocks and inside
-    of links.
+    """Public names in inline code link to their reference pages, except in code blocks and in the
+    text of links.
     """
     text = "`fc.eigsh`, `fc.nothing` and [`fc.trace`](x)\n```python\n`fc.trace`\n```\n`fc.trace`."
     assert function_of_conf("linked")(text, fc.__all__) == (
@@ -186,8 +186,8 @@ def test_public_names_in_code_link_to_their_reference_pages():
 
 
 def test_every_picture_has_an_alternative_text():
-    """Every picture has a text for readers who cannot see it. In the gallery, it is the sentence
-    with which the example ends.
+    """Every picture has an alternative text. In the gallery, it is the sentence that the example
+    ends with.
     """
     for page in PAGES:
         for text in re.findall(r"!\[(.*?)\]", page.read_text(), re.DOTALL):
@@ -199,7 +199,7 @@ def test_every_picture_has_an_alternative_text():
 
 
 def test_the_pages_contain_the_search_terms_of_newcomers():
-    """Terms that newcomers search for occur where Sphinx's search indexes them. A title ranks above
+    """Terms that newcomers search for occur in the text that Sphinx indexes. A title ranks above
     text.
     """
     pages = {page.stem: page.read_text().lower() for page in WRITTEN}
@@ -210,8 +210,8 @@ def test_the_pages_contain_the_search_terms_of_newcomers():
 
 @pytest.mark.parametrize("first", range(N_PAGE_PROCESSES))
 def test_code_on_the_pages_runs(first, tmp_path):
-    """All blocks of a page run in one namespace, and several pages in one process. A block that
-    states a requirement is skipped if that is not installed.
+    """All blocks of a page run in one namespace, and several pages in one process. A block is
+    skipped if it states a requirement that is not installed.
     """
     program = []
     for page in PAGES[first::N_PAGE_PROCESSES]:
@@ -238,8 +238,8 @@ def test_code_on_the_pages_runs(first, tmp_path):
 
 
 def test_files_and_tests_named_in_tests_readme_exist():
-    """Every file, folder and test that tests/README.md names exists. A test without a file is in
-    the file named before it.
+    """Every file, folder and test named in tests/README.md exists. A test named without a file
+    belongs to the file named before it.
     """
     named = re.findall(
         r"`(?:([\w/*]+(?:\.py|/))(?:::(\w+))?|(test_\w+))`", (ROOT / "tests/README.md").read_text()
@@ -259,7 +259,9 @@ PRINTED = re.compile(r"```python\n((?:(?!```).)*)```\n\n```\n(.*?)```", re.DOTAL
 
 @pytest.mark.parametrize("code, output", PRINTED.findall(TEXT), ids=["first", "saddle", "sklearn"])
 def test_the_readmes_examples_print_their_shown_output(code, output):
-    """Each example of the README is short, and prints a verdict that a first reader understands."""
+    """Each example of the README is short and prints the output shown, with a verdict in one short
+    sentence.
+    """
     if "# needs: sklearn" in code:
         pytest.importorskip("sklearn")
     assert len([line for line in code.splitlines() if line]) <= 12

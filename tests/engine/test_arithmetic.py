@@ -113,15 +113,15 @@ def library(tmp_path_factory):
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("order", ["0, 4, 1", "4, 0, 1, 4", "1, 0, 2, 3"])
 def test_products_are_bitwise_identical_on_any_number_of_threads(library, python, order, norm):
-    """Threads that round upward or flush subnormals to zero, before or after the first call, get
-    bitwise identical products.
+    """If threads round upward or flush subnormals to zero, before or after the first call, products
+    are still bitwise identical.
     """
     code = PROGRAM.format(library=library) + THREADS.format(order=f"({order})", norm=norm)
     assert python(code).stdout.split() == ["1"]
 
 
 def halve_gradients(run, W):
-    """Take steps after each of which the gradient is halved, and the loss 1e5 lower."""
+    """Run steps of the engine, each of which halves the gradient and lowers the loss by 1e5."""
     run.start(W[0], 0.0, W[1])
     for _ in range(9):
         assert run.start_search() and not run.supply_trial(run.value - 1e5, 0.5 * run.gradient)
@@ -129,7 +129,9 @@ def halve_gradients(run, W):
 
 
 def engine_calls():
-    """Call every entry point of the engine, on inputs whose results depend on the rounding mode."""
+    """Call every entry point of the engine with inputs whose results depend on the rounding
+    mode.
+    """
     rng = np.random.default_rng(1)
     Q, W = rng.standard_normal((5, 40_000)), rng.standard_normal((3, 40_000))
     S, A = rng.standard_normal((3, 5)), rng.standard_normal((60, 50))
@@ -195,8 +197,8 @@ assert not wrong, wrong
 
 
 def test_every_entry_point_rounds_to_nearest(library, python):
-    """Every entry point returns the results of round to nearest, and restores the caller's
-    settings.
+    """Every entry point returns the results of rounding to nearest, and restores the caller's
+    rounding mode.
     """
     code = ENTRIES.format(library=library, folder=str(Path(__file__).parent))
     python(code)
@@ -247,8 +249,8 @@ def test_proofs_round_to_nearest(library, python):
 
 
 def test_signal_handlers_run_with_the_callers_settings(library, python):
-    """A signal handler that runs during a pass sees the caller's settings; its changes apply to the
-    thread afterwards, not to the pass.
+    """A signal handler that runs during a pass sees the caller's rounding mode; if it changes the
+    mode, later code of the thread is affected but not the pass.
     """
     python(
         PROGRAM.format(library=library)
@@ -381,8 +383,8 @@ assert not wrong, wrong
 
 
 def test_callbacks_that_change_the_rounding_mode_change_no_result(library, python):
-    """The rounding mode that a callback sets affects neither the pass that calls it, nor later
-    passes, proofs or the thread's own settings.
+    """If a callback sets the rounding mode, neither the calling pass, nor later passes or proofs,
+    nor the thread's own rounding mode changes.
     """
     python(CALLBACKS.format(library=library))
 

@@ -52,7 +52,9 @@ def test_matrix_equals_products_with_unit_vectors(act, loss, rng):
 
 
 def test_matrix_of_user_defined_functions(rng):
-    """Matrices are right for user-defined activations and losses, and without biases."""
+    """Gauss-Newton matrices are correct for user-defined activations and losses, and without
+    biases.
+    """
     act = fc.Activation(lambda z: (np.sin(z), np.cos(z), -np.sin(z)))
     for loss in (*GIVEN, "mse"):
         assert_close(*problem(rng, [3, 5, 4, 2], 60, act, loss))
@@ -70,8 +72,8 @@ def test_matrix_is_right_if_computed_in_several_blocks(loss, rng):
 
 @pytest.mark.parametrize("loss", _engine.LOSSES)
 def test_matrix_of_few_rows_and_parameters(loss, rng):
-    """Matrices of one output, or two classes, are right just below and above the limits on their
-    size.
+    """Gauss-Newton matrices of one output, or of two classes, are correct just below and above the
+    limits on their size.
     """
     d = 1 + (loss == "cross_entropy")
     for i, N in enumerate((1, 8, 9, 41, 128, 136, 500)):
@@ -100,8 +102,8 @@ def test_matrix_in_reused_memory_that_holds_nan(rng):
 @pytest.mark.parametrize("size, weight", [(-565, 300), (400, -700), (530, -980), (0, -900), (0, 0)])
 @pytest.mark.parametrize("d", [1, 2])
 def test_matrix_of_numbers_far_from_one(size, weight, d, rng):
-    """Matrices are right if squares of inputs, or of backpropagated numbers, overflow or underflow
-    while the matrix's entries do not.
+    """Gauss-Newton matrices are correct if squares of inputs or of backpropagated numbers overflow
+    or underflow but the matrix's entries do not.
     """
     X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, d))
     model = fc.MLP([3, 4, d], "identity")
@@ -138,8 +140,8 @@ def test_hessian_of_numbers_far_from_one_is_not_formed(rng):
 
 @pytest.mark.parametrize("classes", [1, 2, 6])
 def test_matrix_of_any_number_of_classes(classes, rng):
-    """One class has no curvature; rows with a probability near 1 keep theirs to full relative
-    accuracy.
+    """The Gauss-Newton matrix of a single class is 0, and samples with a probability near 1
+    contribute with full relative accuracy.
     """
     X, y = rng.standard_normal((30, 3)), rng.integers(classes, size=30)
     for scale in (1.0, 20.0):
@@ -155,7 +157,9 @@ def test_matrix_is_right_with_every_kernel_table(arch, rng):
 
 
 def curvature_of_loss(ob, z):
-    """Return d2 loss / dz2 of each row without its weight, (N, d, d)."""
+    """Return the second derivatives of each sample's loss with respect to its outputs, without
+    weights, in an array (N, d, d).
+    """
     N, d = z.shape
     if ob.loss == "mse":
         return np.broadcast_to(2 * np.eye(d) / d, (N, d, d))
@@ -167,7 +171,7 @@ def curvature_of_loss(ob, z):
 
 
 def numpy_steps(ob, theta, count):
-    """Run Levenberg-Marquardt by Nielsen's rule, with dense matrices from products and geodesic
+    """Run Levenberg-Marquardt by Nielsen's rule, with dense matrices from products, and geodesic
     corrections of steps whose decrease is less than 3/4 of the predicted one. Return theta and the
     values of all points, tried steps and corrections.
     """
@@ -213,8 +217,8 @@ def numpy_steps(ob, theta, count):
 
 
 def check_against_numpy(ob, theta, count, within, exact=None):
-    """Check that the engine's run from theta equals NumPy's, on an objective of the same numbers,
-    and that it includes corrected steps.
+    """Check that the engine's run from theta equals NumPy's on an objective with equal data, and
+    includes corrected steps.
     """
     wanted, tried = numpy_steps(exact or ob, theta.astype(float), count)
     run, record = _engine.Levenberg(ob._new_plan(), theta.copy()), np.zeros((count, 3))
@@ -250,7 +254,9 @@ def test_large_steps_have_geodesic_corrections(N, dtype, memory, loss, rng):
 
 
 def test_steps_are_corrected_for_numbers_far_from_one(rng):
-    """Steps are corrected for a network of three linear layers in units of 2^-200."""
+    """Steps are corrected as in NumPy for three linear layers with inputs and targets near 2^200
+    and sample weights of 2^-400.
+    """
     X, y = np.ldexp(rng.standard_normal((12, 3)), 200), np.ldexp(rng.standard_normal((12, 2)), 200)
     model, weight = fc.MLP([3, 4, 4, 2], "identity", bias=False), np.full(12, 2.0**-400)
     ob = fc.Objective(model, X, y, "mse", sample_weight=weight)

@@ -26,7 +26,9 @@ DEPTHS = [1, 2, 3, 5, 16, 127, 128, 129, 255, 256, 257, 385, 513, 600, 769]  # s
 
 
 def random_integers(rng, shape, dtype):
-    """Draw whole numbers, small enough that every sum of their products is exact in any order."""
+    """Return random whole numbers, so small that every sum of their products is exact in
+    any order.
+    """
     return rng.integers(-9, 10, shape).astype(dtype)
 
 
@@ -51,8 +53,8 @@ def test_products_of_whole_numbers_are_exact_at_all_sizes(arch, dtype, b_form, r
 
 @every_form
 def test_two_terms_and_accumulation_do_not_depend_on_items(arch, dtype, b_form, rng):
-    """C + A1 B1 + A2 B2 of unequal depths is bitwise identical in one item and in items over the
-    team.
+    """C + A1 B1 + A2 B2 with different depths is bitwise identical, whether computed as one item or
+    as items shared by the threads.
     """
     shapes = [(1, 1, 1, 1), (5, 17, 3, 258), (13, 49, 129, 1), (65, 33, 300, 257)]
     for m, n, k1, k2 in [*shapes, (257, 129, 64, 31), (300, 200, 10, 20)]:
@@ -67,7 +69,7 @@ def test_two_terms_and_accumulation_do_not_depend_on_items(arch, dtype, b_form, 
 
 def test_products_of_operands_contiguous_in_depth_are_exact(arch, dtype, rng):
     """Products of operands that are contiguous in depth, as in the transposed layout, are exact for
-    every remainder of the depth; one term and two, added to C or not, in items or not.
+    every remainder of the depth, for one or two terms, added to C or not, in one item or many.
     """
     for m, n, k in zip(LENGTHS, LENGTHS[5:] + LENGTHS[:5], LENGTHS[11:] + LENGTHS[:11]):
         A1, A2, C = (
@@ -111,8 +113,8 @@ def test_products_are_bitwise_identical_for_any_number_of_threads(arch, dtype, b
 
 def test_transposed_products_equal_products_of_rows_bitwise(arch, dtype, rng):
     """A' B, whose items may pack A, is bitwise identical to the product with A' stored by rows, for
-    all heights of items and tiles, in one item and in items, with any number of threads. Both lie
-    within gamma(k) |A'| |B| of the product in long double.
+    all heights of items and tiles, and for any number of items and threads. Both are within
+    gamma(k) |A'| |B| of the product in long double.
     """
     unit = np.finfo(dtype).eps / 2
     for m in [*range(1, 14), 61, 65, 66, 67, 70, 129, 133]:
@@ -131,8 +133,8 @@ def test_transposed_products_equal_products_of_rows_bitwise(arch, dtype, rng):
 
 
 def test_products_in_one_item_equal_those_in_many_items_bitwise(arch, dtype, rng):
-    """One item whose A exceeds the second-level cache, which is computed some rows at a time, has
-    the bits of the product in many items.
+    """If A exceeds the second-level cache, one item, which is computed some rows at a time, is
+    bitwise identical to the product in many items.
     """
     for m, n, k in [(401, 20, 391), (1025, 9, 65)]:
         A, B = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n)))
@@ -169,8 +171,8 @@ def with_memory_layout(array, how):
 
 
 def test_operands_may_have_any_strides(arch, dtype, rng):
-    """A and a plain B may have any strides; BLAS is tested with those that have a stride of one
-    number, which are all that the passes use.
+    """A and an unpacked B may have any strides. BLAS is tested only with matrices that have one
+    stride of one number, as all passes use.
     """
     hows = ["C", "F", "rows apart", "inside", "off by one"]
     if arch != "blas":
@@ -188,8 +190,8 @@ def test_operands_may_have_any_strides(arch, dtype, rng):
 
 
 def test_padded_copies_and_packing_keep_all_numbers(arch, dtype, rng):
-    """A padded copy has the numbers, with zeros around them; packing stores vectors of columns one
-    after the other.
+    """A padded copy equals the matrix with zeros around it, and packed panels contain all its
+    numbers.
     """
     hows = ["C", "F", "rows apart", "every other column", "inside", "mirrored", "upside down"]
     for rows, cols in itertools.product([1, 3, 8, 17, 64, 65], [*nets.LENGTHS, 5, 130]):
@@ -205,8 +207,8 @@ def test_padded_copies_and_packing_keep_all_numbers(arch, dtype, rng):
 
 
 def test_totals_ignore_the_padding(arch, dtype, rng):
-    """Sums of c p, and of (e phi'') c c in its three forms, are exact for whole numbers with NaN in
-    the padding.
+    """For whole numbers with NaN in the padding, sums of c p, and of (e phi'') c c in its three
+    forms, are exact.
     """
     for rows, cols in itertools.product([1, 3, 13], [*range(1, 18), 31, 33, 64, 65, 130]):
         c, p, q = (random_integers(rng, (rows, cols), dtype) for _ in range(3))
@@ -216,9 +218,7 @@ def test_totals_ignore_the_padding(arch, dtype, rng):
 
 
 def test_strides_beyond_32_bits_are_multiplied_without_blas(dtype, rng):
-    """Matrices whose rows are further apart than a 32-bit integer can express are multiplied
-    without BLAS.
-    """
+    """Matrices whose distance between rows exceeds a 32-bit integer are multiplied without BLAS."""
     apart = 2**31 + 16
     size = np.dtype(dtype).itemsize
     no_reserve = 0x4000
@@ -238,7 +238,9 @@ def test_strides_beyond_32_bits_are_multiplied_without_blas(dtype, rng):
 
 @every_form
 def test_nan_and_infinity_spread_to_their_row_or_column_only(arch, dtype, b_form, rng):
-    """A NaN in A affects its row only, one in B its column only; infinity times zero is NaN."""
+    """A NaN in A affects only its row of the product, a NaN in B only its column; infinity times
+    zero is NaN.
+    """
     m, n, k = 19, 37, 140
     A, B = random_integers(rng, (m, k), dtype), random_integers(rng, (k, n), dtype)
     true = A @ B
@@ -263,7 +265,7 @@ def test_nan_and_infinity_spread_to_their_row_or_column_only(arch, dtype, b_form
 
 
 def test_subnormal_and_largest_products_are_exact(arch, dtype, rng):
-    """Subnormal products are kept, and sums reach the largest numbers without intermediate
+    """Subnormal products are kept, and sums reach the largest finite numbers without intermediate
     overflow.
     """
     info = np.finfo(dtype)
@@ -293,8 +295,8 @@ COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or
     ],
 )
 def test_selftest_program_passes(tmp_path, python, archs):
-    """tests/engine/selftest.c, which `make neon` runs for kernels that this CPU cannot run, passes
-    on the extension's own tables.
+    """The program tests/engine/selftest.c, which `make neon` runs for kernels that this CPU cannot
+    run, passes with the extension's own tables.
     """
     library = tmp_path / "selftest.so"
     flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]

@@ -12,7 +12,7 @@ from ..nets import KERNELS, LENGTHS
 
 
 def true_loss(kind, z, y, weight, divisor):
-    """Return (value, delta, dense Hessians (rows, cols, cols)) in long double."""
+    """Return the values, deltas and dense Hessians (rows, cols, cols) of a loss in long double."""
     f, y = weight.astype(LD)[:, None] / divisor, np.eye(z.shape[1])[y] if y.dtype == "i4" else y
     terms, delta, second = built_in(kind, z.astype(LD), y.astype(LD))
     dense = second if second.ndim == 3 else second[:, :, None] * np.eye(z.shape[1])
@@ -20,7 +20,9 @@ def true_loss(kind, z, y, weight, divisor):
 
 
 def draw_loss_case(kind, rows, cols, dtype, rng, soft=False, spread=3.0):
-    """Draw typical z, y, weight; targets of soft cross entropy are any real numbers."""
+    """Return random z, y and weights of usual size; targets of soft cross entropy are arbitrary
+    real numbers.
+    """
     z = (spread * rng.standard_normal((rows, cols))).astype(dtype)
     weight = rng.uniform(0.5, 2, rows).astype(dtype)
     if kind == "cross_entropy" and not soft:
@@ -83,8 +85,8 @@ def test_rdelta_is_the_hessian_times_rz(arch, dtype):
 
 
 def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype):
-    """If the probability of the true class rounds to 1, the loss and its derivatives are still
-    accurate to a few ULP.
+    """If the probability of the true class rounds to 1, the loss and its derivatives are accurate
+    to a few ULP.
     """
     for cols, margin in itertools.product([2, 10, 33], [3, 10.6, 30.2, 60.7, 80]):
         rng, eps = np.random.default_rng(cols), np.finfo(dtype).eps
@@ -106,8 +108,8 @@ def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype):
 
 
 def test_binary_cross_entropy_of_large_logits(arch, dtype):
-    """The loss is log(1 + exp(-|z|)) if the target agrees and |z| if not, without cancellation
-    against the target.
+    """For large |z| the loss is log(1 + exp(-|z|)) if the target agrees with the sign of z and |z|
+    if not, without cancellation.
     """
     z = np.array([[30.5, -30.5, 80.25, -80.25, 1e4, -1e4, 1e30, -1e30]], dtype)
     right, eps = (z > 0).astype(dtype), np.finfo(dtype).eps
@@ -163,8 +165,8 @@ def test_nan_affects_only_its_row(arch, dtype):
 
 
 def test_targets_with_any_stride_between_rows(arch, dtype):
-    """Targets of any row stride give equal results to two roundings, since a compiler may contract
-    a product for one stride and not for another.
+    """Results for targets of any row stride agree up to two roundings, since a compiler may
+    contract a product for one stride and not for another.
     """
     for kind in KERNELS:
         z, y, weight = draw_loss_case(kind, 7, 5, dtype, np.random.default_rng(7), soft=True)

@@ -14,19 +14,19 @@ from ..nets import ACTIVATIONS, LENGTHS, STRAIGHT
 
 
 def true_activation(name, z):
-    """Return phi, phi', phi'' of z in long double, with left derivatives at kinks."""
+    """Return phi, phi' and phi'' of z in long double, with left derivatives at kinks."""
     return activation(name, z.astype(LD))
 
 
 def ulps(got, true):
-    """Return errors in units of the last place of the true result, subnormals included."""
+    """Return errors in units of the last place of the true result, also for subnormal numbers."""
     spacing = np.spacing(np.abs(true).astype(got.dtype))
     return np.max(np.abs(got.astype(LD) - true) / spacing)
 
 
 def draw_arguments(dtype, n, rng):
-    """Draw numbers of every exponent, numbers where the functions are curved, subnormals and zeros;
-    none so large that z z overflows.
+    """Return random arguments of every exponent, arguments where the functions are curved,
+    subnormals and zeros, all so small that z^2 does not overflow.
     """
     info = np.finfo(dtype)
     log = rng.uniform(np.log10(float(info.smallest_subnormal)), 15, n)
@@ -63,7 +63,9 @@ def test_values_and_derivatives_are_within_four_eps(arch, dtype):
 
 
 def test_saturated_derivatives_keep_relative_accuracy(arch, dtype):
-    """phi' is accurate where 1 - tanh^2 would be 0 or an ULP of 1, from |z| = 9 on in float32."""
+    """The derivative phi' keeps its relative accuracy where 1 - tanh^2 would be 0 or an ULP of 1,
+    in float32 from |z| = 9 on.
+    """
     for name in ["tanh", "sigmoid", "softplus"]:
         z = np.random.default_rng(2).uniform(-40, 40, 5000).astype(dtype)
         got, true = hooks.activate(arch, name, z[None])[1][0], true_activation(name, z)[1]
@@ -71,8 +73,8 @@ def test_saturated_derivatives_keep_relative_accuracy(arch, dtype):
 
 
 def test_packed_pairs_are_as_accurate_as_separate_values(arch, dtype):
-    """Packed pairs give phi within four ULP and phi' with relative accuracy, equal to what they
-    unpack to; NaN stays in its place.
+    """Packed pairs give phi within four ULP and phi' with relative accuracy, equal their unpacked
+    values, and keep NaN in its position.
     """
     for name in ["tanh", "sigmoid"]:
         rng = np.random.default_rng(5)
@@ -99,8 +101,8 @@ def test_packed_pairs_are_as_accurate_as_separate_values(arch, dtype):
 
 
 def test_gelu_keeps_relative_accuracy_in_its_tail(arch, dtype):
-    """gelu has relative accuracy in its tail: vector kernels split z^2; the reference rounds z /
-    sqrt(2), which erfc amplifies by z^2.
+    """In its tail gelu has relative accuracy, except that the error of the plain loops grows as
+    z^2, because they round z / sqrt(2).
     """
     z = np.random.default_rng(3).uniform(-12, -1, 5000).astype(dtype)
     got, true = hooks.activate(arch, "gelu", z[None])[0][0], true_activation("gelu", z)[0]
@@ -121,7 +123,9 @@ LIMITS = {  # phi, phi', phi'' far below, at 0, far above; None: z itself
 
 
 def test_activations_reach_their_limits_and_have_left_derivatives_at_kinks(arch, dtype):
-    """Large and infinite z give the limits; at 0 the left derivatives are returned."""
+    """Activations of large and infinite z are their limits; at 0 the left derivatives are
+    returned.
+    """
     for name in LIMITS:
         largest = np.finfo(dtype).max
         for place, points in enumerate(
@@ -158,7 +162,9 @@ def test_nan_gives_nan_and_stays_in_its_place(arch, dtype):
 
 
 def test_results_do_not_depend_on_position(arch, dtype):
-    """Results are bitwise identical in any row, column and length."""
+    """Results are bitwise identical for numbers in any row and column and for arrays of any
+    length.
+    """
     for name in ACTIVATIONS:
         for cols in LENGTHS:
             z = np.random.default_rng(cols).uniform(-8, 8, (5, cols)).astype(dtype)

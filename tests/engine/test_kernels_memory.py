@@ -9,7 +9,7 @@ from .test_kernels import every_form, random_integers
 
 
 class InPlace(np.ndarray):
-    """An array whose copy is itself, so that the test hook writes in place."""
+    """An array whose `copy` returns the array itself, so that the test hook writes in place."""
 
     def copy(self, order="C"):
         return self
@@ -17,8 +17,8 @@ class InPlace(np.ndarray):
 
 @every_form
 def test_products_write_nothing_outside_c(arch, dtype, b_form, rng):
-    """Memory before and after an exact C without padding is not written, and incomplete tiles do
-    not write into the next row.
+    """Products write nothing before or after a C without padding, and incomplete tiles do not write
+    into the next row.
     """
     for m, n in [(1, 1), (3, 5), (7, 17), (13, 31), (6, 33), (9, 63), (12, 65), (5, 129), (33, 47)]:
         k = 20
@@ -66,8 +66,8 @@ integers = lambda m, n, dtype: rng.integers(-9, 10, (m, n)).astype(dtype)
 
 
 def test_guard_page_ends_the_process(python):
-    """Reading one number past a guarded array ends the process; otherwise the tests below would
-    prove nothing.
+    """Reading one number past a guarded array ends the process, so the other tests with guarded
+    arrays can fail.
     """
     done = python(
         GUARD
@@ -81,8 +81,8 @@ np.lib.stride_tricks.as_strided(there, (16,), (8,))[15]
 
 
 def test_products_read_nothing_beyond_their_operands(arch, python):
-    """A, a plain B and C that end at a protected page are read up to it and no further, for every
-    shape of tile and edge.
+    """Operands A, unpacked B and C that end at a protected page are read up to their end and no
+    further, for every shape of tile and edge.
     """
     python(
         GUARD
@@ -113,7 +113,9 @@ for dtype in (np.float32, np.float64):
 
 
 def test_losses_read_nothing_beyond_their_arrays(arch, python):
-    """Outputs, targets and weights may end at a protected page, for every loss and length."""
+    """Outputs, targets and weights that end at a protected page are read up to their end and no
+    further, for every loss and length.
+    """
     python(
         GUARD
         + f"""
@@ -131,8 +133,8 @@ for dtype in ("float32", "float64"):
 
 
 def test_passes_access_nothing_beyond_their_arrays(arch, python):
-    """Data, theta, v and out may end at a protected page, for every operator, panel-parallel and
-    layer-parallel, with and without chunks.
+    """Passes access nothing beyond data, theta, v and out that end at a protected page, for every
+    operator, panel-parallel and layer-parallel, with and without chunks.
     """
     python(
         GUARD

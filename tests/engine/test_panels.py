@@ -28,8 +28,8 @@ def problem(name, dtype, N=3001, **more):
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("name", NETS)
 def test_overwritten_state_changes_no_gradient(name, threads, memory, dtype):
-    """Gradients that overwrite their state equal bitwise those of an operator, those after `value`,
-    and those after products at the point before.
+    """Gradients whose computation overwrites the stored state are bitwise equal to those of an
+    operator, after `value`, and after products at the previous point.
     """
     ob, model = problem(name, dtype, n_threads=threads, memory=memory)
     at, there = model.init(seed=0), model.init(seed=1)
@@ -53,8 +53,8 @@ def test_overwritten_state_changes_no_gradient(name, threads, memory, dtype):
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("N", [49, 255, 515])
 def test_results_are_right_whichever_thread_runs_a_short_last_panel(N, name, threads):
-    """A short last panel may take any thread's place, whichever thread comes first; few panels keep
-    their state.
+    """Gradients of panels of which the last is short are bitwise those of an operator, whichever
+    thread runs that panel.
     """
     ob, model = problem(name, "float64", N, n_threads=threads)
     at = [model.init(seed=seed) for seed in range(2)]
@@ -65,8 +65,8 @@ def test_results_are_right_whichever_thread_runs_a_short_last_panel(N, name, thr
 
 @pytest.mark.parametrize("N", [872, 1160, 1456])
 def test_plans_with_panels_of_unequal_length_match_plain_loops(N, dtype):
-    """Plans with some shorter panels agree with plain loops and are bitwise identical for any
-    number of threads, which share panels or groups of them.
+    """Plans with some shorter panels agree with plain loops, and are bitwise identical for any
+    number of threads that share panels or groups of panels.
     """
     sizes, more = [20, 72, 40, 72, 30, 72, 6], set()
     for width in (72, 56, 100):
@@ -101,8 +101,8 @@ def test_plans_with_panels_of_unequal_length_match_plain_loops(N, dtype):
 
 
 def test_large_gradient_is_not_kept():
-    """A large gradient is not kept in addition to the caller's copy, nor is the state from which it
-    came.
+    """A large gradient computed twice at one theta, and then by an operator, is bitwise identical,
+    although neither it nor its state is kept.
     """
     p = nets.draw(0, [700, 200, 4], loss="cross_entropy", N=2000)
     first = p.ob.gradient(p.theta)
@@ -112,7 +112,7 @@ def test_large_gradient_is_not_kept():
 
 @pytest.mark.parametrize("N", [48, 100, 200, 255])
 def test_few_rows_are_shared_by_two_threads(N, dtype):
-    """Few rows are cut into two panels, so that the second thread has work."""
+    """A few samples are split into two panels, so that two threads share them."""
     model = fc.MLP([32, 64, 64, 16], dtype=dtype)
     ob = fc.Objective(model, np.ones((N, 32)), np.zeros(N, int), n_threads=2)
     ob.value(model.init(seed=0))
@@ -123,8 +123,8 @@ def test_few_rows_are_shared_by_two_threads(N, dtype):
 
 @pytest.mark.parametrize("sizes", [(5, 4, 2), (150, 300, 300, 10), (300, 400, 400, 10)])
 def test_returned_gradients_stay_valid(sizes):
-    """Gradients returned to the caller are copies, whose source is reused, or owned by the caller;
-    those of operators stay valid.
+    """Gradients returned earlier do not change in later calls, and overwriting one changes neither
+    later results nor those of operators.
     """
     p = nets.draw(0, sizes, loss="cross_entropy", N=60)
     model, ob = p.model, p.ob

@@ -25,8 +25,8 @@ NETS = [  # sizes, rows, options of the model
 
 
 def test_binding_with_a_copy_equals_binding_in_place(arch, dtype):
-    """Binding with a copy is bitwise identical to binding in place. A number that is not finite is
-    found at any position, and leaves the plan unbound.
+    """Binding with a copy is bitwise identical to binding in place. A non-finite number is found at
+    any position, and leaves the plan unbound.
     """
     for layout, net in itertools.product(LAYOUTS, range(len(NETS))):
         sizes, rows, options = NETS[net]
@@ -51,8 +51,8 @@ def test_binding_with_a_copy_equals_binding_in_place(arch, dtype):
 # plain loops do not write past the caches
 @pytest.mark.parametrize("arch", nets.kernel_tables(without="reference"), indirect=True)
 def test_large_matrices_are_bound_right_for_any_number_of_threads(arch, dtype):
-    """Matrices that exceed every cache are written past the caches, and equal those read in place,
-    for any number of threads.
+    """Bound matrices that exceed every cache, which are written past the caches, equal those read
+    in place, for any number of threads.
     """
     sizes = [1025, 3100, 7] if dtype == "float32" else [700, 2300, 9]
     results = []
@@ -76,7 +76,9 @@ def test_large_matrices_are_bound_right_for_any_number_of_threads(arch, dtype):
 
 
 def rows_of(p):
-    """Return X, targets, labels and weights of a cross-entropy network in the engine's form."""
+    """Return X, targets, labels and weights of a cross-entropy network in the form that the engine
+    takes.
+    """
     labels = p.y.astype(np.int32) if p.y.ndim == 1 else None
     return p.X, None if labels is not None else p.y, labels, p.weight
 
@@ -95,7 +97,7 @@ def draw_network(rng, sizes, **options):
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("sizes", [[3, 5, 3], [40, 90, 70, 3]])  # transposed and layer-parallel
 def test_plan_with_replaced_rows_equals_a_new_plan(rng, sizes, soft):
-    """A plan with replaced rows equals a plan that was made for those rows."""
+    """A plan with replaced samples gives the results of a plan created for those samples."""
     first, second = (draw_network(rng, sizes, soft=soft) for _ in range(2))
     theta, v = first.theta, first.direction(rng)
     reused, fresh, out = plan_of(first), plan_of(second), np.empty((2, first.n))
@@ -121,7 +123,9 @@ def test_replacing_rows_rejects_other_shapes(rng):
 
 
 def test_interrupted_copy_is_repeated(python):
-    """Ctrl-C during the copy of rows frees the copy; the next rows are then copied again."""
+    """Ctrl-C during the copy of samples frees the copy, and the next samples are copied
+    completely.
+    """
     python(
         NET
         + """
@@ -158,8 +162,8 @@ for N in (5_000, 20_000, 80_000, 320_000):  # until a copy takes longer than a s
 
 @pytest.mark.parametrize("width", [3, 40, 129])
 def test_copy_reports_whether_rows_are_finite(rng, width, dtype):
-    """A copy of rows reports whether all squares are finite: NaN and infinity are always found, and
-    numbers whose squares overflow count as not finite. Without a copy nothing is reported.
+    """A copy of samples reports whether all squares are finite: NaN and infinity are always found,
+    and numbers whose squares overflow count as not finite. Without a copy nothing is reported.
     """
     N, sizes = 3000, [width, 400 if width > 100 else 60, 400 if width > 100 else 50, 3]
     p = draw_network(rng, sizes, N=N, dtype=dtype)

@@ -13,7 +13,7 @@ LENGTHS = [1, 3, 7, 15, 16, 17, 33, 513, 1030, 2047, 2048, 2049, 20001]
 
 def test_row_operations_match_float64(arch, dtype, rng):
     """Operations on rows agree with float64 within the error of one panel's sum, and write nothing
-    outside the rows.
+    outside their rows.
     """
     for n in LENGTHS:
         gamma = 600 * np.finfo(dtype).eps
@@ -36,7 +36,9 @@ def test_row_operations_match_float64(arch, dtype, rng):
 
 
 def test_combinations_of_rows_match_float64(arch, dtype, rng):
-    """Combinations may be written to new rows or to the first of the old rows."""
+    """Combinations of rows, written to new rows or to the first of the old rows, agree with
+    float64.
+    """
     for n in LENGTHS:
         gamma = 40 * np.finfo(dtype).eps
         for m, s in [(1, 1), (3, 2), (5, 5), (9, 4), (17, 8), (4, 0)]:
@@ -53,7 +55,9 @@ def test_combinations_of_rows_match_float64(arch, dtype, rng):
 
 
 def test_products_of_a_symmetric_matrix_match_float64(arch, dtype, rng):
-    """Vectors may begin at any place of longer ones, and nothing outside them is written."""
+    """Products of a symmetric matrix with parts of longer vectors agree with float64, and write
+    nothing outside these parts.
+    """
     for n in [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 35, 64, 121, 258]:
         A = rng.standard_normal((n, n)).astype(dtype)
         A += A.T.copy()
@@ -70,7 +74,7 @@ def test_products_of_a_symmetric_matrix_match_float64(arch, dtype, rng):
 
 
 def test_a_step_of_adam_matches_float64(arch, dtype, rng):
-    """The step is in place, and nothing next to the vectors is written."""
+    """A step of Adam in place agrees with float64, and writes nothing outside its vectors."""
     for n in LENGTHS:
         whole = rng.standard_normal((4, n + 5)).astype(dtype)
         whole[3] = whole[3] ** 2
@@ -137,8 +141,8 @@ def test_empty_rows_are_accepted_and_unsuitable_rows_rejected(rng):
 
 @pytest.mark.parametrize("far", [False, True])
 def test_copy_finite_finds_every_nan(arch, dtype, far, rng):
-    """The largest numbers count as finite; a number that is not is found at any position, alone or
-    with its opposite, and nothing outside the copy is written.
+    """A copy reports a non-finite number at any position, alone or next to its opposite, accepts
+    the largest numbers, and writes nothing outside the copy.
     """
     top = np.finfo(dtype).max
     for n in (*range(1, 70), 131, 65537):

@@ -22,8 +22,8 @@ but_blas = pytest.mark.parametrize("arch", nets.kernel_tables(without="blas"), i
 
 
 def count_lost(total, count, eps):
-    """Return how many of `count` numbers of size 0.4 eps were lost in a sum with one 1; eps is the
-    distance from 1 to the next number.
+    """Return how many of `count` numbers of size 0.4 eps were lost when they were added to 1 one by
+    one, where eps is the distance from 1 to the next number.
     """
     return count - (np.float64(total) - 1) / (0.4 * eps)
 
@@ -65,8 +65,8 @@ def test_two_terms_share_a_slice_if_they_fit(arch, dtype):
 
 @but_blas
 def test_accumulation_starts_from_c_or_adds_it(arch, dtype):
-    """If the chain starts from C, all numbers are lost to the 1 there; if C is added afterwards,
-    their sum is not.
+    """If a sum starts from C = 1, all small numbers are lost; if C is added to the finished sum,
+    none is.
     """
     k = 200
     _, eps = chain_with_a_one(k, dtype)
@@ -79,8 +79,8 @@ def test_accumulation_starts_from_c_or_adds_it(arch, dtype):
 @pytest.mark.usefixtures("samples_as_rows")
 @pytest.mark.parametrize("rows", [129, 500])
 def test_column_sums_are_formed_by_items_and_blocks(arch, dtype, rows):
-    """db of a layer-parallel plan is summed by blocks of rows in the last layer, and by items in a
-    hidden layer.
+    """A layer-parallel plan sums bias gradients by blocks of samples in the last layer, and by
+    items in a hidden layer.
     """
     s = _engine.summation_order(None, dtype)
     model = fc.MLP([400, 300, 1], activation="identity", dtype=dtype)
@@ -118,15 +118,15 @@ def test_inner_rejects_foreign_byte_order(dtype):
 
 
 def top_form(x):
-    """Return <rz, loss'' rz> of a linear network with one input: half of the sum of x^2."""
+    """Return <rz, loss'' rz> of a linear network with one input, scaled to the sum of x^2."""
     ob = fc.Objective(fc.MLP([1, 1], bias=False, dtype=x.dtype), x, np.zeros_like(x), "mse")
     H = ob.hessian(np.zeros(1, x.dtype))
     return H.quadratic(np.ones(1, x.dtype)) * len(x) / 2
 
 
 def curvature_form(x, units):
-    """Return <e phi'' rz, rz> for softplus at 0, where phi'' is 1/4: `units` times the sum of x^2.
-    The weight above is so small, and the residual so large, that this is all of the quadratic form.
+    """Return <e phi'' rz, rz> of softplus at 0, where phi'' is 1/4: `units` times the sum of x^2.
+    The output weight is so small, and the residual so large, that all other terms are negligible.
     """
     scale, zero, one = (np.full(units, s, x.dtype) for s in (2.0**60, 0.0, 1.0))
     net = fc.MLP([1, units, 1], activation="softplus", bias=False, dtype=x.dtype)
@@ -137,10 +137,9 @@ def curvature_form(x, units):
 
 @but_blas
 def test_quadratic_forms_in_the_transposed_layout_are_summed_in_the_stated_chains(arch, dtype):
-    """A total's rows are at most a layer's units, and its columns the panel's samples; a product's
-    own panels cut its chains shorter. For the top term, the columns are the samples of a block.
-    Float64 has no wider type to join chains in, so half a unit in the last place of the total is
-    lost for each.
+    """The number of small terms lost in a sum is that of the stated chains: one over units and
+    samples of a panel for the curvature term, and one over blocks of samples for the output term.
+    In float64, joining the chains loses up to half a unit in the last place each.
     """
     N, units = 1024, 3
     s, eps = _engine.summation_order(arch, dtype), float(np.finfo(dtype).eps)
@@ -164,8 +163,8 @@ def test_quadratic_forms_in_the_transposed_layout_are_summed_in_the_stated_chain
 
 @pytest.mark.parametrize("activation", ["tanh", "softplus"])
 def test_row_of_weight_0_adds_nothing_to_a_quadratic_form(arch, activation):
-    """A row of weight 0 adds nothing, however large it is, because its delta of 0 is multiplied
-    first.
+    """A sample of weight 0 adds nothing to a quadratic form, however large its inputs are, because
+    its delta of 0 is multiplied first.
     """
     rng = np.random.default_rng(0)
     model, N = fc.MLP((3, 8, 1), activation, dtype="float32"), 100

@@ -23,7 +23,7 @@ from ..programs import NET
 
 
 def run_all(jobs):
-    """Run all jobs at once, each in a thread of its own; raise what one of them raises."""
+    """Run all jobs at once, each in its own thread, and raise the first exception of any job."""
     failures, gate = [], threading.Barrier(len(jobs))
 
     def run(job):
@@ -47,8 +47,8 @@ def run_all(jobs):
     "sizes, N", [([33, 31, 17, 7], 700), ([129, 131, 131, 257, 33], 65), ([2, 5, 1], 9)]
 )
 def test_concurrent_threads_get_bitwise_identical_results(sizes, N, rng, problem):
-    """Threads that share an operator or an objective, or have their own, get results bitwise
-    identical to a single thread's.
+    """Threads that share an operator or an objective, or use their own, get results bitwise
+    identical to those of a single thread.
     """
     p = problem(rng, sizes, "tanh", "mse", N, n_threads=2)
     V = rng.standard_normal((p.n, 6))
@@ -93,8 +93,8 @@ def test_concurrent_threads_get_bitwise_identical_results(sizes, N, rng, problem
 
 
 def test_eight_threads_compute_a_thousand_products_each(rng, problem):
-    """Eight threads compute products on one operator and on operators of their own, which a Python
-    without the GIL runs in parallel.
+    """Eight threads compute products with one shared operator and with their own; a Python without
+    the GIL runs them in parallel.
     """
     p = problem(rng, [5, 9, 3], "tanh", "mse", 40, n_threads=2)
     V = rng.standard_normal((8, p.n))
@@ -122,7 +122,7 @@ def test_module_declares_free_threading():
 
 
 def test_gil_is_released(python):
-    """Another Python thread runs while a product is computed."""
+    """Another Python thread runs while the engine computes a product."""
     python(
         NET
         + """
@@ -152,8 +152,8 @@ assert inside >= 5, inside
 
 
 def test_workers_are_created_once_and_limited(python):
-    """There are at most n_threads - 1 workers, whatever was requested before; a limit holds for the
-    whole process.
+    """The engine creates at most n_threads - 1 workers, whatever was requested before, and a limit
+    applies to the whole process.
     """
     python(
         NET
@@ -177,8 +177,8 @@ assert engine.count_thread_workers() < 64
 
 
 def test_algorithms_respect_n_threads_of_their_operator(python):
-    """With n_threads 1, long vectors of a basis wake no worker. Without n_threads, all available
-    threads are used, and a setting of the surrounding context holds inside.
+    """With n_threads=1, operations on long basis vectors wake no worker. Without n_threads, all
+    available threads are used, and a limit of the surrounding context applies.
     """
     python(
         NET
@@ -311,8 +311,8 @@ assert engine.default_n_threads() == 1
 
 
 def test_floating_point_environment(python):
-    """Import and calls change neither the rounding mode nor subnormals nor NumPy's error state, in
-    the caller's thread or in others.
+    """Import and calls change neither the rounding mode, nor the treatment of subnormals, nor
+    NumPy's error state, in any thread.
     """
     python("""
 import ctypes, ctypes.util, threading
@@ -346,7 +346,7 @@ assert found == [before]
 
 
 def test_subnormals_are_not_flushed(arch, problem, rng):
-    """A product with v near the smallest numbers keeps subnormals, in all threads."""
+    """A product with v near the smallest numbers keeps subnormals in all threads."""
     p = problem(rng, [33, 31, 17, 7], "identity", "mse", 700, n_threads=2)
     H = p.ob.hessian(p.theta)
     v = rng.standard_normal(p.n)
@@ -371,8 +371,8 @@ def test_number_of_threads_follows_the_work(asked):
 
 
 def test_workers_sleep_after_the_last_product(rng, problem):
-    """Workers neither compute nor spin for long after a product: during at least one of the
-    following pauses, no processor time is used.
+    """Workers neither compute nor spin for long after a product: in at least one of the pauses that
+    follow, no processor time is used.
     """
     case = problem(rng, (64, 32, 16, 10), N=900, n_threads=2)
     H = case.ob.hessian(case.theta)
@@ -390,8 +390,8 @@ def test_workers_sleep_after_the_last_product(rng, problem):
 
 @pytest.mark.parametrize("sizes, N", [((40, 90, 90, 3), 33), ((5, 30, 2), 2000)])
 def test_timed_passes_are_bitwise_identical(sizes, N, rng, problem):
-    """Passes at new points are bitwise identical while one thread and all threads are being timed,
-    and in between.
+    """While the engine measures whether one thread or all are faster, passes at new points are
+    bitwise identical.
     """
     theta0 = problem(rng, sizes, N=N).theta
     alone, together = (

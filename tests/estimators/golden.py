@@ -23,7 +23,9 @@ FITS: dict[str, dict[str, Any]] = {
 
 
 def data_set(kind: str) -> tuple[Any, Any]:
-    """Return samples, and classes or numbers with a small unexplainable part."""
+    """Return samples, and classes or real targets that contain a small part which no model
+    explains.
+    """
     X = np.round(2 * np.sin(np.arange(1, 181).reshape(60, 3) ** 1.4), 3)
     z = X[:, 0] - X[:, 1] * X[:, 2] / 2 + np.round(np.cos(np.arange(60) ** 1.3), 3)
     if kind == "regressor":

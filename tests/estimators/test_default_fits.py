@@ -14,8 +14,8 @@ import fastcurv as fc  # noqa: E402
 
 
 def data_set(seed, largest=2000):
-    """Return whether y are labels, standardised features and y: ten kinds in turn, 50 rows or
-    more.
+    """Return True if the targets are labels, standardised features, and targets, for the ten kinds
+    of data in turn and at least 50 samples.
     """
     rng = np.random.default_rng(seed)
     n, d = int(np.exp(rng.uniform(np.log(50), np.log(largest)))), int(rng.integers(6, 21))
@@ -41,7 +41,7 @@ def data_set(seed, largest=2000):
 
 
 def fit(seed, largest=2000):
-    """Return a default fit and the messages of its warnings."""
+    """Return a fitted estimator with default settings, and the messages of its warnings."""
     labels, X, y = data_set(seed, largest)
     net = (fc.MLPClassifier if labels else fc.MLPRegressor)(random_state=seed)
     with warnings.catch_warnings(record=True) as seen:
@@ -64,8 +64,8 @@ def test_standardised_features_give_no_warning_on_100_data_sets():
 
 
 def test_reaching_the_limit_of_the_final_steps_is_no_warning():
-    """After early stopping, a few steps on all samples follow, whose limit is not reported as the
-    fit's max_iter.
+    """After early stopping, reaching the limit of the few final steps on all samples neither warns
+    nor counts as max_iter.
     """
     X, y = datasets.make_moons(300, noise=0.3, random_state=0)
     found = [fc.MLPClassifier(random_state=seed, max_iter=2000).fit(X, y) for seed in range(5)]

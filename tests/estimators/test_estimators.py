@@ -37,7 +37,7 @@ def checks():
 
 @pytest.mark.parametrize("estimator, check", list(checks()))
 def test_scikit_learns_checks(estimator, check):
-    """All of scikit-learn's checks pass; some are skipped by scikit-learn where they do not
+    """All of scikit-learn's checks pass, except those that scikit-learn skips because they do not
     apply.
     """
     with warnings.catch_warnings():
@@ -58,7 +58,7 @@ def wine(classes=3):
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_objective_equals_scikit_learns(classes):
-    """``loss_`` equals what scikit-learn computes for the same weights."""
+    """The attribute ``loss_`` equals scikit-learn's loss for the same weights."""
     X, y = wine(classes)
     ours = fc.MLPClassifier((6, 4), "tanh", alpha=0.3, random_state=0).fit(X, y)
     theirs = TheirClassifier((6, 4), "tanh", alpha=0.3, solver="lbfgs", max_iter=1).fit(X, y)
@@ -93,8 +93,8 @@ def test_a_regression_minimises_its_stated_objective():
 
 @pytest.mark.parametrize("kind", BOTH)
 def test_sample_weights_equal_repeated_samples(kind):
-    """A weight of 2 equals a sample given twice, and 0 one left out, in the objective and in the
-    fit.
+    """A weight of 2 equals a repeated sample, and a weight of 0 an omitted one, in the objective
+    and in the fit.
     """
     X, y = wine()
     weight = np.arange(len(y)) % 3
@@ -175,7 +175,7 @@ def test_curvature_of_a_fit_matches_the_dense_spectrum(verdict):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_advice_for_a_fit_uses_the_estimators_names():
-    """Advice on a fit mentions neither `ob` nor `theta`, and its calls run as they stand."""
+    """Advice on a fit mentions neither `ob` nor `theta`, and its calls run unchanged."""
     X, y = wine()
     net = fc.MLPClassifier((3,), "tanh", max_iter=3, random_state=0, verdict=True).fit(X, y)
     point = net.curvature_
@@ -192,8 +192,8 @@ def test_advice_for_a_fit_uses_the_estimators_names():
 
 
 def test_a_short_fit_has_a_short_spectrum_check():
-    """The spectrum check takes a sixth as many products as the fit took gradients, and says that
-    they were too few.
+    """The spectrum check takes a sixth as many products as the fit took gradients, and states that
+    they were too few to converge.
     """
     X, y = wine()
     net = fc.MLPClassifier((30,), alpha=1.0, max_iter=8, random_state=0)
@@ -241,7 +241,7 @@ def test_early_stopping_ends_at_the_best_validation_score(kind):
 @pytest.mark.parametrize("solver", ["auto", "lbfgs", "adam"])
 @pytest.mark.parametrize("at", [2, 4, 9, 13])
 def test_ctrl_c_during_a_fit_keeps_the_best_weights(solver, at, monkeypatch):
-    """Ctrl-C in the first short run of "auto", in the main one or in a run by epochs ends the fit
+    """Ctrl-C in the first short run of "auto", in the main run or in a run by epochs ends the fit
     with the weights reached.
     """
     X, y = wine()
@@ -263,8 +263,8 @@ def test_ctrl_c_during_a_fit_keeps_the_best_weights(solver, at, monkeypatch):
 
 
 def test_unfinished_fits_warn_and_stalled_ones_do_not():
-    """A fit that stalls because weight decay keeps relu units at their kinks gives no warning,
-    since more iterations would not help; an unfinished fit suggests a larger max_iter.
+    """A fit that stalls because weight decay keeps relu units at their kinks gives no warning; an
+    unfinished fit warns and suggests a larger max_iter.
     """
     X, y = wine()
     with warnings.catch_warnings():
@@ -315,8 +315,8 @@ def test_partial_fit_and_warm_start_continue_a_fit():
 
 
 def test_a_failed_fit_leaves_the_fitted_attributes_unchanged():
-    """A fit that fails before or after it has read its targets leaves the previous fit, or none,
-    unchanged.
+    """If a fit fails before or after reading its targets, the attributes of the previous fit, if
+    any, do not change.
     """
     X, y = wine()
     net = fc.MLPClassifier((3,), "tanh", random_state=0, max_iter=5, tol=1e-2).fit(X, y)
@@ -441,8 +441,8 @@ ADAM = pytest.mark.nightly  # scikit-learn's default would take half a minute
 @pytest.mark.parametrize("alpha", [None, 1.0])
 @pytest.mark.parametrize("name", ["digits", "wine", "breast_cancer", "diabetes"])
 def test_default_estimators_are_as_accurate_as_scikit_learns(name, solver, alpha):
-    """Over five folds of standardised features, with the default alpha or, for classifiers, also
-    alpha=1, mean scores are at most two standard errors below scikit-learn's.
+    """Over five folds of standardised features, with the default alpha and for classifiers also
+    with alpha=1, mean scores are at most two standard errors below scikit-learn's.
     """
     X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     if name == "diabetes":
@@ -474,8 +474,8 @@ def test_early_stopping_prevents_overfitting_of_noise():
 
 
 def test_the_package_works_without_scikit_learn(python):
-    """Without scikit-learn everything but the estimators works, and their error names the package
-    to install.
+    """Without scikit-learn everything but the estimators works, and their error message names the
+    package to install.
     """
     python("""
 import sys

@@ -28,8 +28,8 @@ def regressor(activation="tanh", **how):
 
 
 def test_the_evidence_estimates_noise_and_weight_decay(rng):
-    """For a smooth function with known noise, smooth and relu networks recover the noise; pure
-    noise gets the largest weight decay of the path.
+    """With alpha="evidence", smooth and relu networks recover the known noise of a smooth function,
+    and pure noise gets the largest weight decay of the path.
     """
     X, y = wave(rng)
     for activation in ("tanh", "relu"):
@@ -76,8 +76,8 @@ def test_deviations_equal_those_of_the_laplace_approximation(rng):
 
 
 def test_deviations_of_a_fit_that_stopped_early_belong_to_the_minimum(rng):
-    """The standard deviation contains the difference to the predictions of the minimum, and the
-    estimator stays as it is. Units that decay has removed have no part in it.
+    """If a fit stopped early, standard deviations include the difference to predictions of the
+    minimum, the estimator does not change, and units removed by weight decay contribute nothing.
     """
     X, y = wave(rng)
     early = regressor(warm_start=True).set_params(alpha=0.3, max_iter=60).fit(X, y)
@@ -140,8 +140,8 @@ def test_deviations_need_a_posterior_or_the_training_samples(rng):
 
 
 def test_the_path_ends_where_no_noise_is_left():
-    """With small penalties the biases of active units can fit all of a few samples exactly. The
-    posteriors of larger penalties are kept.
+    """If biases of active units could fit all of a few samples exactly, the noise is estimated from
+    larger penalties; a single sample raises an error.
     """
     X = np.random.default_rng(1).standard_normal((6, 3))
     net = fc.MLPRegressor((20,), "tanh", alpha="evidence", random_state=0)
@@ -223,8 +223,8 @@ LAWS = {
 
 @pytest.mark.nightly
 def test_intervals_cover_new_observations_of_twelve_laws():
-    """Intervals of 95% cover, over 20 seeds of each of twelve laws, 93 to 97% of new observations
-    on average, and less than 88% in at most 2% of the runs.
+    """Over 20 seeds of each of twelve distributions, 95% intervals cover 93 to 97% of new
+    observations on average, and less than 88% in at most 2% of the runs.
     """
     covered = []
     for number, (d, law) in enumerate(LAWS.values()):
@@ -241,8 +241,8 @@ def test_intervals_cover_new_observations_of_twelve_laws():
 
 @pytest.mark.nightly
 def test_most_intervals_that_cover_too_little_come_with_a_warning():
-    """Of intervals of 95% without a warning, at most 4% cover less than 88%; of those with one, at
-    least 10%.
+    """At most 4% of the fits without a warning have 95% intervals that cover less than 88%; of the
+    fits with one, at least 10% do.
     """
     warned, covered = [], []
     for number, (d, law) in enumerate(LAWS.values()):

@@ -10,5 +10,7 @@ from . import golden  # noqa: E402
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
 def test_fitted_estimators_are_unchanged(section):
-    """Iterations, losses, scores and predictions are unchanged, where kernel tables agree."""
+    """Iterations, losses, scores and predictions equal the golden ones, as far as kernel tables
+    agree.
+    """
     assert changed(golden, section) == []

@@ -63,7 +63,7 @@ def test_equal_samples_are_held_out_together(dtype):
 
 
 class Rows:
-    """Held-out rows whose losses are a given sequence, the first one at the start."""
+    """Held-out samples with a given sequence of losses, the first of them at the start."""
 
     def __init__(self, losses):
         values = iter(losses)
@@ -132,7 +132,9 @@ def test_smaller_decays_are_tried_until_the_held_out_loss_rises(lowest, n_tried,
 
 
 def test_the_chosen_decay_has_the_lowest_held_out_loss_of_all():
-    """Each decay is fitted again, stopped by the rows that the default fit holds out."""
+    """The default fit chooses the weight decay whose lowest held-out loss is within 2% of the
+    lowest among fits with each decay.
+    """
     X, y = noisy()
     out, lowest = held_out_mask(X), {}
     for alpha in TRIAL_DECAYS:
@@ -168,7 +170,9 @@ def test_a_warm_start_keeps_the_decay_that_was_chosen():
 
 
 def test_large_data_are_first_fitted_in_float32(monkeypatch):
-    """The fit ends in the dtype of the rows, with the same bits on any number of threads."""
+    """A fit of many samples begins in float32, ends in the dtype of the samples, and is bitwise
+    identical for any number of threads.
+    """
     seen, begin = [], HeldOut.__init__
 
     def init(self, fitted, *rest):
@@ -189,8 +193,8 @@ def test_large_data_are_first_fitted_in_float32(monkeypatch):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_constant_loss_is_the_minimum_over_constant_outputs(loss):
-    """The loss of the best constant outputs equals the minimum of a network whose inputs
-    are zero.
+    """The stated constant loss equals the minimum of a network with inputs of zero, whose outputs
+    are constant.
     """
     ob, _, weight = problem(loss, True)
     least = constant_loss(ob)
@@ -209,7 +213,9 @@ def noisy():
 
 
 def test_a_default_fit_ends_before_the_minimum_and_reports_it():
-    """A fit with a number for alpha ends at its minimum instead."""
+    """With default settings a fit ends before the minimum of its loss and reports that; with a
+    number for alpha it ends at the minimum.
+    """
     X, y = noisy()
     net = fc.MLPClassifier((20,), "tanh", random_state=0).fit(X, y)
     further = fc.MLPClassifier((20,), "tanh", random_state=0, alpha=net.alpha_, max_iter=2000).fit(
@@ -222,7 +228,9 @@ def test_a_default_fit_ends_before_the_minimum_and_reports_it():
 
 
 def test_a_default_fit_with_a_number_for_alpha_has_time_to_converge():
-    """The fit takes more than the 200 iterations that other solvers have by default."""
+    """A default fit with a number for alpha takes more than 200 iterations, which is the default
+    limit if tol is set.
+    """
     X, y = datasets.load_diabetes(return_X_y=True)
     net = fc.MLPRegressor((50,), "tanh", alpha=1.0, random_state=0).fit(scale(X), y)
     assert net.stopped_ == "callback" and net.n_iter_ > 200
@@ -254,8 +262,8 @@ def test_integer_weights_equal_repeated_samples_in_a_default_fit(kind):
 
 
 def test_default_fits_continue_through_a_plateau():
-    """Sigmoid networks on XOR have nearly no gradient at the start, and the fit continues until the
-    classes are fitted.
+    """Default fits of sigmoid networks to XOR, whose gradient is nearly 0 at the start, continue
+    until the classes are fitted.
     """
     X = np.random.default_rng(0).standard_normal((400, 2))
     y = (X[:, 0] * X[:, 1] > 0).astype(int)
@@ -265,8 +273,8 @@ def test_default_fits_continue_through_a_plateau():
 
 @pytest.mark.parametrize("name, more", [("breast_cancer", 0.002), ("digits", 0.008)])
 def test_default_fits_score_higher_than_the_minimum_of_the_loss(name, more):
-    """Over five folds, the default fit scores higher than the same fit continued to the minimum of
-    the loss.
+    """Over five folds, default fits score higher than the same fits continued to the minimum of the
+    loss.
     """
     X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     scores = [
@@ -288,8 +296,8 @@ def test_max_time_bounds_all_runs_of_a_fit_together():
 
 
 def test_default_fits_continue_while_the_held_out_loss_rises_temporarily():
-    """For products of features, the held-out loss rises before it falls, and the default fit still
-    reaches R^2 above 0.9.
+    """For products of features, whose held-out loss rises before it falls, default fits reach R^2
+    above 0.9.
     """
     X = np.random.default_rng(0).standard_normal((3000, 6))
     y = X[:, 0] * X[:, 1] + X[:, 2] * X[:, 3]
@@ -325,8 +333,8 @@ def test_validation_samples_may_be_passed_to_fit():
 
 @pytest.mark.parametrize("solver, rate", [("adam", 0.01), ("momentum", 0.1), ("rmsprop", 0.01)])
 def test_partial_fit_continues_with_the_solvers_state(solver, rate):
-    """Moments are kept between calls of partial_fit, so that several calls equal as many epochs of
-    one run.
+    """Several calls of partial_fit equal as many epochs of one run, because the solver's moments
+    are kept between calls.
     """
     X, y = datasets.load_digits(return_X_y=True)
     net = fc.MLPClassifier((20,), solver=solver, random_state=0, learning_rate_init=rate)
@@ -338,8 +346,8 @@ def test_partial_fit_continues_with_the_solvers_state(solver, rate):
 
 @pytest.mark.parametrize("words", [{}, {"early_stopping": True}])
 def test_epochs_compute_no_full_gradient(words, monkeypatch):
-    """A run by epochs computes the gradient over all samples only at the start, at the end, and at
-    the best point, which is kept.
+    """A run by epochs computes the gradient over all samples only at the start, at the end and at
+    the best point, whose gradient is stored.
     """
     X, y = datasets.load_digits(return_X_y=True)
     asked, ask = [], fc.Objective.value_and_gradient
@@ -383,7 +391,7 @@ def test_a_diverging_fit_returns_its_best_point():
 
 
 def test_adam_stops_by_scikit_learns_rule():
-    """Adam stops after ten epochs that lower the loss by less than tol."""
+    """Adam stops after ten consecutive epochs that lower the loss by less than tol."""
     X, y = datasets.load_wine(return_X_y=True)
     net = fc.MLPClassifier(solver="adam", random_state=0, tol=1e-2, max_iter=500).fit(scale(X), y)
     drops = -np.diff(np.minimum.accumulate(net.loss_curve_))

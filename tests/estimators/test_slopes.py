@@ -12,7 +12,9 @@ import fastcurv as fc
 
 
 def differences(f, X, h):
-    """Return central differences (N, outputs, features) of f, whose values are (N, outputs)."""
+    """Return central differences, of shape (N, outputs, features), of a function with values of
+    shape (N, outputs).
+    """
     steps = h * np.eye(X.shape[1])
     return np.stack([(f(X + s) - f(X - s)) / (2 * h) for s in steps], axis=-1)
 

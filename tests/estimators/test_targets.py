@@ -132,7 +132,9 @@ def test_small_sparse_samples_are_fitted_in_dense_form():
 
 
 def test_partial_fit_with_classes_after_labels_raises():
-    """Classes after labels raise, because they would be fitted with another loss."""
+    """If class labels follow numeric targets, or conversely, `partial_fit` raises an error, because
+    the loss would change.
+    """
     net = fc.MLPClassifier(**SGD).partial_fit(X, LABELS)
     for call in (net.partial_fit, net.objective):
         with pytest.raises(ValueError, match="y must have 2 labels for each row, each 0 or 1"):
@@ -173,15 +175,15 @@ def test_sample_weights_need_a_finite_sum(total, ok):
 
 @pytest.mark.parametrize("alpha", [1e-4, 50.0])
 def test_the_held_out_loss_has_no_penalty(alpha):
-    """The loss of held-out samples at the start does not depend on alpha."""
+    """The held-out loss at the start does not depend on alpha."""
     net = fc.MLPClassifier((4,), early_stopping=True, max_iter=3, random_state=0, alpha=alpha)
     assert net.fit(X, LABELS[:, 0]).validation_loss_curve_[0] < 2
 
 
 @pytest.mark.parametrize("dtype, seed", [("float64", 1), ("float32", 2), ("float32", 9)])
 def test_the_spectrum_check_finds_no_saddle_of_a_convex_loss(dtype, seed):
-    """The Hessian of a line through points of one x is singular, and its rounded eigenvalues of
-    either sign make no saddle.
+    """For a line fitted to points with equal x, whose Hessian is singular, rounded eigenvalues of
+    either sign are not reported as a saddle.
     """
     rng = np.random.default_rng(seed)
     for _ in range(100):
@@ -194,8 +196,8 @@ def test_the_spectrum_check_finds_no_saddle_of_a_convex_loss(dtype, seed):
 
 
 def test_a_saddle_found_in_float32_is_one_in_float64():
-    """The Hessian in float64 has an eigenvalue within the stated residual of the one found in
-    float32.
+    """An eigenvalue found in float32 is within its stated residual of one of the Hessian in
+    float64.
     """
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -210,8 +212,8 @@ def test_a_saddle_found_in_float32_is_one_in_float64():
 
 
 def test_a_fit_ends_at_the_point_whose_gradient_is_within_tol(monkeypatch):
-    """The fit ends at the converged point, not at an earlier one whose loss is lower by rounding
-    only.
+    """The fit returns the point whose gradient is within tol, not an earlier point with a loss
+    lower by rounding only.
     """
     from fastcurv.estimators import base
 
@@ -239,8 +241,8 @@ def test_a_fit_ends_at_the_point_whose_gradient_is_within_tol(monkeypatch):
     ],
 )  # fmt: skip
 def test_number_of_l_bfgs_pairs_follows_the_sizes(n, rows, pairs):
-    """L-BFGS keeps a twelfth as many pairs as samples, bounded by the cache or a 120th, and 20 to
-    80.
+    """The number of L-BFGS pairs is a twelfth of the number of samples, limited by the cache or a
+    120th, and between 20 and 80.
     """
     assert default_n_pairs(n, rows) == pairs
 
@@ -256,7 +258,7 @@ def test_number_of_l_bfgs_pairs_follows_the_sizes(n, rows, pairs):
     ],
 )
 def test_small_gradients_use_one_thread(given, n, rows, threads):
-    """Gradients below ten million operations use one thread unless n_threads is set."""
+    """Gradients of fewer than ten million operations use one thread unless n_threads is set."""
     assert default_n_threads(given, n, rows) == threads
 
 
@@ -271,8 +273,8 @@ def test_float32_is_used_only_if_it_resolves_the_data():
 
 
 def test_columns_are_standardised():
-    """Columns get mean 0 and standard deviation 1. A constant column is only shifted, however large
-    it is.
+    """Standardised columns have mean 0 and standard deviation 1. A constant column is only shifted,
+    however large it is.
     """
     A = np.array([[1.0, 1e9, 0.0], [3.0, 1e9, 0.0]])
     mean, scale = shift_and_scale("X", A)
@@ -291,15 +293,15 @@ def test_columns_are_standardised():
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_verdict_accepts_numpys_true(verdict, kind):
-    """`verdict` may be NumPy's True, as a grid of parameters yields."""
+    """The parameter `verdict` may be NumPy's True, as in a parameter grid."""
     net = fc.MLPRegressor((2,), "tanh", verdict=verdict, max_iter=3, random_state=0)
     net.fit(np.arange(8.0).reshape(4, 2) / 4, np.arange(4.0))
     assert type(net.curvature_).__name__ == kind
 
 
 def test_the_spectrum_check_works_for_activations_without_bounds(rng):
-    """The check of a user-defined activation without derivative bounds finds the saddle of zero
-    weights.
+    """For a user-defined activation without derivative bounds, the spectrum check finds the saddle
+    at zero weights.
     """
 
     def own_tanh(z):

@@ -23,7 +23,7 @@ UNITS = [
 
 
 def with_warnings(fit):
-    """Return the result of `fit`, and the messages of its warnings."""
+    """Return the result of the call `fit`, and the messages of its warnings."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         return fit(), [str(one.message) for one in seen]
@@ -158,7 +158,7 @@ def test_early_stopping_trains_on_the_only_row_of_a_class():
 
 
 def test_max_time_bounds_the_verdict_of_a_fit(monkeypatch):
-    """The verdict's time limit is what the fit has left of max_time."""
+    """The time limit of the verdict is what remains of max_time after the fit."""
     limits = []
     original = fc.estimators.base.classify
 

@@ -30,8 +30,8 @@ def fitted(kind, X, y, weight, **options):
 
 @pytest.mark.filterwarnings("ignore")
 def test_samples_of_weight_zero_equal_samples_left_out_of_a_fit(rng):
-    """Fits are bitwise identical for every solver and loss and with held-out samples, also if
-    inputs and targets of weight 0 would overflow.
+    """Fits with samples of weight 0 are bitwise identical to fits without them, for every solver
+    and loss and with held-out samples, also if these samples would overflow.
     """
     X, y, counts, weight = weighted_data(rng)
     far, wild = X.copy(), y.copy()
@@ -55,8 +55,8 @@ def test_samples_of_weight_zero_equal_samples_left_out_of_a_fit(rng):
 
 @pytest.mark.filterwarnings("ignore")
 def test_classes_whose_samples_all_have_weight_zero_are_ignored(rng):
-    """Classes given as integers, words or columns of labels do not count if all their samples have
-    weight 0, with and without class weights.
+    """A class whose samples all have weight 0 is ignored, with integers, words or columns of
+    labels, with and without class weights.
     """
     X, y, _, _ = weighted_data(rng)
     y = np.arange(120) % 3

@@ -42,7 +42,7 @@ ARRAYS = {
 
 
 def small_problem(*hidden, l2=0.1):
-    """Return a small model, a theta, an objective and the options of a short run."""
+    """Return a small model, a theta and an objective."""
     model = fc.MLP([2, *hidden, 1])
     return model, model.init(seed=0), fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=l2)
 
@@ -73,8 +73,8 @@ def test_tensors_are_read_as_they_were_written(tmp_path):
 
 
 def test_files_follow_the_safetensors_format(tmp_path):
-    """A file consists of the header's length, JSON, and contiguous aligned data from offset 0 to
-    the end.
+    """A file consists of the length of the header, a JSON header, and contiguous aligned data from
+    offset 0 to the end.
     """
     path = tmp_path / "x.safetensors"
     write_tensors(path, {"w": np.arange(3.0), "b": np.arange(5, dtype=np.int8)}, {"k": 1})
@@ -189,8 +189,8 @@ def test_failed_writes_leave_the_old_file_and_no_temporary_files(tmp_path):
 
 
 def test_every_failing_system_call_of_a_save_leaves_a_whole_file(tmp_path, monkeypatch):
-    """If a system call of a save fails, the old or the new file is complete, with and without
-    unnamed temporary files.
+    """If a system call of a save fails, either the old or the new file is complete, with and
+    without unnamed temporary files.
     """
     path = tmp_path / "x"
     for nameless in (True, False):
@@ -252,8 +252,8 @@ def test_saving_to_a_symbolic_link_keeps_the_link(tmp_path):
 
 
 def test_concurrent_writers_never_produce_a_mixed_file(tmp_path):
-    """While eight threads write one file, a reader always finds the complete content of one of
-    them.
+    """While eight threads write to one file, a reader always finds the complete content written by
+    one of them.
     """
     path, done = tmp_path / "x", []
     write_tensors(path, {"a": np.full(1000, 0.0)})
@@ -277,7 +277,7 @@ def test_concurrent_writers_never_produce_a_mixed_file(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
 @pytest.mark.parametrize("times", [10, pytest.param(200, marks=pytest.mark.nightly)])
 def test_a_killed_save_leaves_a_whole_file(times, tmp_path):
-    """After SIGKILL at a random moment of a save, the file is complete, and one more save removes
+    """After SIGKILL at a random moment of a save, the file is complete, and the next save removes
     all temporary files.
     """
     path, moments, left = tmp_path / "x", random.Random(3), 0
@@ -317,7 +317,9 @@ NAMES = ["x" * 252 + ".st", "\u6570" * 84 + ".st", "\U0001f600" * 63 + "st", "e\
 @pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize("name", NAMES, ids=["ASCII", "CJK", "beyond 16 bits", "accents"])
 def test_file_names_may_be_as_long_as_the_system_allows(name, nameless, tmp_path, monkeypatch):
-    """Models, runs and checkpoints may have names of up to 255 bytes on most file systems."""
+    """Models, runs and checkpoints may have names of up to 255 bytes, the limit of most file
+    systems.
+    """
     assert len(name.encode()) == 255 or len(name.encode()) == 254
     try:
         (tmp_path / name).touch()
@@ -354,7 +356,7 @@ def test_minimize_rejects_an_unwritable_checkpoint_before_it_starts(tmp_path, mo
 
 
 def test_checkpoint_holds_the_last_step_before_a_callback_raised(tmp_path):
-    """If a callback or an objective raises, the checkpoint has the start of the step that failed,
+    """If a callback or an objective raises, the checkpoint holds the point before the failed step,
     and the run can be resumed.
     """
     _, theta0, ob = small_problem(3)
@@ -389,7 +391,7 @@ def test_temporary_copy_of_a_private_file_is_private(tmp_path, monkeypatch):
 @pytest.mark.parametrize("mode", [0o600, 0o666])
 def test_rewriting_keeps_permissions_if_links_are_forbidden(mode, tmp_path, monkeypatch):
     """A rewritten file keeps its permissions if unnamed files cannot be linked and the umask would
-    remove some.
+    remove some of them.
     """
     path = tmp_path / "x"
     write_atomically(path, b"old")
@@ -418,7 +420,7 @@ with atomic_write(sys.argv[1]) as out:
 @posix
 def test_temporary_files_in_use_are_not_removed(tmp_path, monkeypatch):
     """A save does not remove the temporary file of a live writer, even if its process id is unknown
-    here, as in another container. It removes those of killed writers.
+    here, as in another container, but removes those of killed writers.
     """
     without_unnamed_files(monkeypatch)
 
@@ -447,7 +449,7 @@ def test_temporary_files_in_use_are_not_removed(tmp_path, monkeypatch):
 @posix
 def test_writer_retries_if_its_unlocked_file_is_removed(tmp_path, monkeypatch):
     """If another writer removes the temporary file between its creation and its lock, the writer
-    creates another.
+    creates a new one.
     """
     without_unnamed_files(monkeypatch)
     lock, times = files._try_lock, []
@@ -466,8 +468,8 @@ def test_writer_retries_if_its_unlocked_file_is_removed(tmp_path, monkeypatch):
 
 @posix
 def test_links_in_protected_folders_are_not_followed(tmp_path, monkeypatch):
-    """A link that the system refuses to follow, as in a world-writable folder such as /tmp, is not
-    followed.
+    """Symbolic links in a world-writable folder such as /tmp, which the system refuses to follow,
+    are not followed.
     """
     target, link, ask = tmp_path / "target", tmp_path / "link", os.stat
     target.write_bytes(b"mine")
@@ -486,7 +488,7 @@ def test_links_in_protected_folders_are_not_followed(tmp_path, monkeypatch):
 
 def test_errors_for_unusable_paths_name_the_path_given(tmp_path):
     """Saving to an empty name, a folder, a missing folder or too long a name raises an error that
-    names the path given, not a temporary file.
+    names the given path, not a temporary file.
     """
     model, theta, _ = small_problem()
     with pytest.raises(ValueError, match=r"^path must be the name of a file, got ''\.$"):
@@ -562,7 +564,7 @@ BAD = {
 
 
 def test_malformed_files_raise_one_line_errors(tmp_path):
-    """Every reader of the format raises an error of one line that names the file."""
+    """Every reader raises an error of one line that names the file if the file is malformed."""
     for name in BAD:
         path = tmp_path / "x.safetensors"
         path.write_bytes(BAD[name])
@@ -574,8 +576,8 @@ def test_malformed_files_raise_one_line_errors(tmp_path):
 
 
 def test_hostile_headers_do_not_exhaust_memory(tmp_path):
-    """Reading a megabyte of header that refers to one place many times, or is deeply nested, needs
-    less than 100 MB.
+    """Reading a header of a megabyte that refers to one place many times, or is deeply nested,
+    needs less than 100 MB.
     """
     path = tmp_path / "x"
     data = bytes(1 << 20)
@@ -591,7 +593,7 @@ def test_hostile_headers_do_not_exhaust_memory(tmp_path):
 
 
 def without_checksum(content):
-    """Return the file's content as older versions wrote it, without its checksum."""
+    """Return the content of a file without its checksum, as older versions wrote it."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     del header["__metadata__"][files._CHECKSUM_KEY]
@@ -600,7 +602,7 @@ def without_checksum(content):
 
 def test_flipped_bits_and_truncated_files_are_rejected(tmp_path):
     """A flipped bit or a truncation of a model or checkpoint raises ValueError. Files without a
-    checksum are read.
+    checksum are accepted.
     """
     path = tmp_path / "flipped"
     for content, reader in example_files(tmp_path):
@@ -635,8 +637,8 @@ def test_error_for_a_changed_number_says_that_the_file_changed(tmp_path):
 
 
 def test_files_are_exchanged_with_the_safetensors_package(tmp_path):
-    """The safetensors package reads saved models. Files that it writes are read with or without a
-    checksum, unless the checksum is wrong.
+    """The safetensors package reads saved models. Files written by that package are read with a
+    correct checksum or none, and rejected with a wrong one.
     """
     theirs = pytest.importorskip("safetensors.numpy")
     safe_open = pytest.importorskip("safetensors").safe_open
@@ -660,7 +662,7 @@ def test_files_are_exchanged_with_the_safetensors_package(tmp_path):
 
 @posix
 def test_readers_reject_pipes_without_waiting(tmp_path):
-    """Readers of files raise ValueError for a named pipe instead of waiting for its content."""
+    """Readers raise ValueError for a named pipe instead of waiting for its content."""
     from fastcurv.cli import main
     from fastcurv.cli.encode import load_dataset
     from fastcurv.cli.recipe import load_run
@@ -704,7 +706,7 @@ TOKENS += [b"NaN", b"18446744073709551616", b'"__class__"', b"0.5", b'""', b"1e-
 
 
 def mutated(content, dice):
-    """Return the content with bytes changed, cut, repeated or swapped, half of the time in the
+    """Return the content with bytes changed, cut, repeated or swapped, in half of the cases in the
     header, among JSON tokens.
     """
     content = bytearray(content)
@@ -741,7 +743,7 @@ def mutated(content, dice):
 
 @pytest.mark.parametrize("times", [8_000, pytest.param(1_000_000, marks=pytest.mark.nightly)])
 def test_readers_of_mutated_files_read_or_raise_value_error(times, tmp_path):
-    """Readers of randomly mutated files return or raise ValueError, and no other exception."""
+    """Readers of randomly mutated files return or raise ValueError and no other exception."""
     dice, known = random.Random(0), list(example_files(tmp_path))
     path, n_refused = tmp_path / "mutant", 0
     shared = "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None
@@ -764,8 +766,8 @@ def test_readers_of_mutated_files_read_or_raise_value_error(times, tmp_path):
 
 @pytest.mark.parametrize("name", ["test", "seed", "__class__", "Generator", "RandomState", "", 3])
 def test_checkpoints_create_only_known_bit_generators(name, tmp_path, monkeypatch):
-    """A checkpoint that names another class as its bit generator is rejected without a call of that
-    class.
+    """A checkpoint that names another class as its bit generator is rejected, and that class is not
+    called.
     """
     (_, theta, ob), path = small_problem(3, l2=0.0), tmp_path / "x"
     fc.minimize(ob, theta, "sgd", checkpoint=path, max_iter=3, seed=1, batch_size=1)
@@ -887,7 +889,7 @@ def test_damaged_files_of_other_programs_are_read_or_rejected(kind, tmp_path):
 
 
 def test_unprintable_characters_are_escaped():
-    """Control characters, marks of text direction and lone surrogates are escaped in messages."""
+    """Control characters, bidirectional marks and lone surrogates are escaped in messages."""
     for number in (*range(32), *range(127, 160), 0x200E, 0x202E, 0x2066, 0x2069, 0xFEFF, 0xDCFF):
         said = escape_unprintable(f"a{chr(number)}b")
         assert said.isascii() and said.isprintable() and said.encode() and said[1] == "\\"

@@ -20,8 +20,9 @@ import fastcurv as fc
 
 @dataclass(frozen=True)
 class Heading:
-    """Functions of an example's numbers: of `statements` the result tells for each whether it
-    holds, and of each control it contains the numbers that change.
+    """The statements of an example's heading, as a function of the example's facts (its numbers)
+    that returns whether each statement is true, and its controls, functions that return facts
+    changed so that statements become false.
     """
 
     statements: Callable
@@ -29,19 +30,21 @@ class Heading:
 
 
 def heading(**controls):
-    """Make a function of an example's numbers a heading with these controls."""
+    """Return a decorator that makes a function of an example's facts a `Heading` with these
+    controls.
+    """
     return lambda statements: Heading(statements, controls)
 
 
 def slow(control):
-    """Mark a control that takes more than a second."""
+    """Mark a control as slow, because it takes more than a second."""
     control.slow = True
     return control
 
 
 def check_heading(heading, numbers, with_slow=False):
-    """Check that each statement of a heading holds, and is false for one of the controls; the slow
-    ones are left out by default.
+    """Check that each statement of a heading is true, and false for at least one control. Slow
+    controls are skipped by default.
     """
     stated = heading.statements(numbers)
     assert all(stated.values()), [words for words, holds in stated.items() if not holds]
@@ -57,13 +60,13 @@ def check_heading(heading, numbers, with_slow=False):
 
 
 def example(name):
-    """Return a module of the examples, whose folder is on the path."""
+    """Return a module of the examples by name; their folder is on the import path."""
     return importlib.import_module(name)
 
 
 def vary(name, library=(), scale="quick", **changes):
-    """Return the numbers of an example with names of its module, and some of fastcurv, replaced. No
-    picture is written.
+    """Return the facts of an example with names of its module, and of fastcurv (`library`),
+    replaced. No picture is saved.
     """
     module = example(name)
     with ExitStack() as changed:
@@ -74,25 +77,25 @@ def vary(name, library=(), scale="quick", **changes):
 
 
 def exchange(values, one, other):
-    """Return a dict with two values exchanged."""
+    """Return a copy of a dict with two values exchanged."""
     return values | {one: values[other], other: values[one]}
 
 
 def exchange_labels(column, one, other):
-    """Return an array of words with two of them exchanged."""
+    """Return a copy of an array of words with two of the words exchanged."""
     return np.where(column == one, other, np.where(column == other, one, column))
 
 
 def change(numbers, name, **changes):
-    """Return a dict of the numbers with some entries of one dict changed."""
+    """Return a copy of the facts in which some entries of one nested dict are changed."""
     return {name: numbers[name] | changes}
 
 
 def shuffled(values, seed=0):
-    """Return an array in random order."""
+    """Return a copy of an array in random order."""
     return np.random.default_rng(seed).permutation(values)
 
 
 def rank_correlation(a, b):
-    """Return the rank correlation of two arrays, 0 if one has no two different values."""
+    """Return the rank correlation of two arrays, or 0 if an array is constant."""
     return spearmanr(a, b)[0] if min(np.unique(a).size, np.unique(b).size) > 1 else 0.0

@@ -16,7 +16,9 @@ MLP = fc.MLP
 
 
 def rows_alone_permuted(d):
-    """The units of a small network permuted in their incoming weights alone: no symmetry."""
+    """Return the facts for a small network whose hidden units are permuted in their incoming
+    weights only, which is no symmetry.
+    """
     rng = np.random.default_rng(0)
     ob = fc.Objective(fc.MLP([3, 4, 2]), rng.standard_normal((9, 3)), rng.integers(0, 2, 9))
     theta = ob.model.init(seed=0)
@@ -43,12 +45,14 @@ def permutations(d):
 
 
 def one_start(d):
-    """The same start each time."""
+    """Return the facts of `many_starts` if all starts are equal."""
     return {"distinct": 1, "apart": [0.0 for _ in d["apart"]]}
 
 
 def no_hidden_units(d):
-    """A network without hidden units, whose loss is convex."""
+    """Return the facts of `many_starts` for a network without hidden units, whose loss is
+    convex.
+    """
     return vary("many_starts", {"MLP": lambda sizes, activation: MLP([2, 1])})
 
 
@@ -70,7 +74,7 @@ def many_starts(d):
 
 
 def schedules_exchanged(one, other):
-    """Two schedules exchanged, in their effect alone."""
+    """Return a control that exchanges the results of two schedules."""
     return lambda d: {"gaps": exchange(d["gaps"], one, other)}
 
 
@@ -95,12 +99,12 @@ def learning_rates(d):
 
 
 def first_rates_exchanged(d):
-    """Runs that begin with the large rate in place of those with the small one."""
+    """Return the facts with the runs of the small and the large first rate exchanged."""
     return {"gaps": {({0.05: 0.5, 0.5: 0.05}[at], name): x for (at, name), x in d["gaps"].items()}}
 
 
 def all_samples_in_a_batch(d):
-    """Gradients without noise."""
+    """Return the facts of `constant_rate` for full batches, whose gradients have no noise."""
     return vary("constant_rate", BATCH_SIZE=1000)
 
 
@@ -121,12 +125,14 @@ def constant_rate(d):
 
 
 def one_draw(scale, quick, *larger):
-    """One draw of samples at the quick size."""
+    """Return 1 in place of 5 draws of samples at the quick size, and the quick size of other
+    parameters.
+    """
     return 1 if quick == 5 else quick
 
 
 def right_labels(d):
-    """Samples without wrong labels."""
+    """Return the facts of `early_stopping` for samples without wrong labels."""
     problem, digits = example("early_stopping").problem, example("common").digits
 
     def right(scale, seed):
@@ -138,7 +144,9 @@ def right_labels(d):
 
 
 def last_theta(d):
-    """The theta of the epoch at which training stops, not the one with the lowest loss."""
+    """Return the facts of `early_stopping` if it returns the last theta instead of the one with the
+    lowest validation loss.
+    """
     minimize = fc.minimize
 
     def stopped_at_last(*args, **options):
@@ -169,7 +177,7 @@ def early_stopping(d):
 
 
 def batches_of_one_size(d):
-    """The errors of batches of the first size in place of all others."""
+    """Return the facts with the errors of the first batch size in place of those of all sizes."""
     return {"errors": np.repeat(d["errors"][:1], len(d["batches"]), axis=0)}
 
 
@@ -193,7 +201,9 @@ def batch_size(d):
 
 
 def a_parabola(d):
-    """A linear unit in place of tanh: the loss is convex everywhere."""
+    """Return the facts of `newton_parabola` for a linear unit in place of tanh, whose loss is
+    convex everywhere.
+    """
     linear = lambda sizes, bias: MLP(sizes, activation="identity", bias=bias)  # noqa: E731
     return vary("newton_parabola", {"MLP": linear})
 
@@ -214,7 +224,9 @@ def newton_parabola(d):
 
 
 def equal_curvatures(d):
-    """Inputs of one spread, and a rate below 1 over the largest eigenvalue."""
+    """Return the facts of `flat_and_steep` for inputs of equal spread and a rate below 1 over the
+    largest eigenvalue.
+    """
     return vary("flat_and_steep", SPREADS=(1.0, 1.0), RATE=0.9)
 
 
@@ -232,7 +244,7 @@ def flat_and_steep(d):
 
 
 def ten_parameters(d):
-    """Networks with six and ten parameters."""
+    """Return the facts of `hessian_cost` for networks of six and ten parameters."""
     digits = example("common").digits
 
     def one_feature(n_samples):
@@ -256,18 +268,20 @@ WITH_SIGNS = ("saddle-free-newton", "newton-cg", "trust-region", "cubic")
 
 
 def plain_exchanged(d):
-    """Newton's method in place of the cubic one."""
+    """Return the facts with the results of Newton's method and of the cubic method exchanged."""
     names = ("reached", "drawn", "usual", "usual drawn", "higher")
     return {name: exchange(d[name], "newton", "cubic") for name in names}
 
 
 def size(d):
-    """The size at which the numbers were computed."""
+    """Return the name of the example's size, "quick" or "normal", with which the facts were
+    computed.
+    """
     return "quick" if d["starts"] < 20 else "normal"
 
 
 def two_iterations(d):
-    """Two iterations of each method in place of 200."""
+    """Return the facts of `newton_steps` for two iterations of each method instead of 200."""
     minimize = fc.minimize
 
     def short(*args, max_iter, seed):
@@ -278,7 +292,7 @@ def two_iterations(d):
 
 @slow
 def far_from_the_saddles(d):
-    """Starts at a distance of 3 from the saddles."""
+    """Return the facts of `newton_steps` for starts at a distance of about 3 from the saddles."""
     near = example("newton_steps").near
 
     def far(U, kept, rng):
@@ -290,7 +304,9 @@ def far_from_the_saddles(d):
 
 @slow
 def small_network(d):
-    """Twenty random starts on the smaller network."""
+    """Return the facts of `newton_steps` about random starts, for twenty starts on the smaller
+    network.
+    """
 
     def twenty(scale, quick, *larger):
         return 20 if quick == 4 else quick
@@ -333,7 +349,9 @@ def newton_steps(d):
 
 
 def linear_model(d):
-    """The slopes of the linear model, for every patient."""
+    """Return the facts with the slopes of the linear model in place of those of the network, for
+    every patient.
+    """
     return {"slopes": np.tile(d["linear"], (len(d["slopes"]), 1))}
 
 
@@ -357,7 +375,9 @@ def slopes(d):
 
 
 def strong_decay(d):
-    """Weight decay a thousand times as strong: no row moves the minimum far."""
+    """Return the facts of `left_out` for weight decay a thousand times as strong, with which no
+    sample moves the minimum far.
+    """
     objective = fc.Objective
 
     def decayed(model, X, y, *, loss, l2):
@@ -379,7 +399,7 @@ def left_out(d):
 
 
 def more_noise_and_no_gap(d):
-    """Outputs with three times the noise, for inputs everywhere."""
+    """Return the facts of `data_gap` for three times the noise and no gap in the inputs."""
     return vary("data_gap", GAP=0.0, NOISE=0.3)
 
 

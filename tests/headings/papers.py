@@ -13,13 +13,17 @@ MLP = fc.MLP
 
 
 def a_rate_too_small(d):
-    """A rate at which the largest eigenvalue does not reach 2/rate."""
+    """Return the facts of `edge_of_stability` for a rate so small that the largest eigenvalue does
+    not reach 2/rate.
+    """
     module = example("edge_of_stability")
     return {"facts": {0.05: [module.measure(0.05, *module.reproduce(0.05, 0, time=100))]}}
 
 
 def a_parabola(d):
-    """What theory says of a parabola: beyond 2/rate every step raises the loss."""
+    """Return the facts with every step raising the loss once the eigenvalue has reached 2/rate, as
+    on a parabola.
+    """
     return {
         "facts": {
             rate: [fact | {"rises_after": 1.0, "fall": np.inf} for fact in own]
@@ -66,7 +70,9 @@ def bent_path(d):
 
 
 def random_permutations(d):
-    """Permutations drawn at random in place of those that match the units."""
+    """Return the facts with the barriers for random permutations in place of those for matched
+    units.
+    """
     barriers = d["barriers"] | {"matched": d["barriers"]["at random"]}
     trained = barriers["as trained"]
     return {
@@ -95,7 +101,7 @@ def matched_units(d):
 
 
 def losses_shuffled(d):
-    """The same points with losses in random order."""
+    """Return the facts with the losses of the points in random order."""
     runs = {
         kind: (shuffled(points), index, spectra)
         for kind, (points, index, spectra) in d["runs"].items()
@@ -117,7 +123,7 @@ def index_against_loss(d):
 
 
 def widths_shuffled(d):
-    """The losses of all widths in random order."""
+    """Return the facts with the losses of all widths mixed in random order."""
     drawn = {}
     for name, own in d["losses"].items():
         every = shuffled(np.concatenate([*own.values()]))
@@ -137,14 +143,14 @@ def spread_by_width(d):
 
 
 def linear_units_at_the_start(d):
-    """Linear units, before any training."""
+    """Return the facts of `best_steps` for linear units before any training."""
     reproduce = example("best_steps").reproduce
     linear = {"MLP": lambda sizes, activation: MLP(sizes, activation="identity")}
     return vary("best_steps", linear, reproduce=lambda seed, n_steps: reproduce(seed, 0))
 
 
 def two_hidden_units(d):
-    """Two hidden units in place of twelve."""
+    """Return the facts of `best_steps` for two hidden units instead of twelve."""
     return vary("best_steps", {"MLP": lambda sizes, activation: MLP([8, 2, 10])})
 
 
@@ -159,7 +165,7 @@ def best_steps(d):
 
 
 def thirty_steps(d):
-    """Thirty steps of each search in place of 3000."""
+    """Return the facts of `gradient_flat` for thirty steps of each search instead of 3000."""
     minimize = fc.minimize
 
     def short(*args, max_iter, **options):
@@ -169,7 +175,9 @@ def thirty_steps(d):
 
 
 def strong_decay(d):
-    """Weight decay thirty times as strong in the network with tanh."""
+    """Return the facts of `gradient_flat` for weight decay thirty times as strong in the tanh
+    network.
+    """
     objective = fc.Objective
 
     def decayed(model, X, y, *, l2=0.0, **loss):
@@ -192,7 +200,9 @@ def gradient_flat(d):
 
 
 def other_samples(change):
-    """One network of each kind on samples that a function of X and y has changed."""
+    """Return a control that returns the facts of `outliers` for samples (X, y) replaced by
+    change(X, y), with one network of each kind.
+    """
 
     def control(d):
         digits = example("outliers").digits
@@ -203,12 +213,14 @@ def other_samples(change):
 
 
 def one_network(scale, quick, *larger):
-    """One network of each kind."""
+    """Return 1 in place of 2 networks of each kind at the quick size, and the quick size of other
+    parameters.
+    """
     return 1 if quick == 2 else quick
 
 
 def tanh_in_place_of_relu(d):
-    """Units with tanh in both kinds of networks."""
+    """Return the facts of `outliers` for tanh units in both kinds of networks."""
     tanh = {"MLP": lambda sizes, activation, batch_norm: MLP(sizes, batch_norm=batch_norm)}
     return vary("outliers", tanh, pick=one_network)
 
@@ -230,7 +242,9 @@ def outliers(d):
 
 
 def centred_before(d):
-    """Inputs whose mean is 0 from the outset."""
+    """Return the facts of `input_covariance` for inputs whose mean has been subtracted
+    beforehand.
+    """
     pixels = example("input_covariance").pixels
 
     def centred(n_samples, seed):

@@ -22,7 +22,9 @@ MLP = fc.MLP
 
 
 def where_descent_ends(facts):
-    """The facts of points at which descent has ended, instead of training."""
+    """Return the facts of `where_training_stops` for the points at which descent ends, in place of
+    those at which training stops.
+    """
     table, module = facts["table"], example("where_training_stops")
     ended = table | {
         "gradient": table["end_gradient"],
@@ -33,7 +35,7 @@ def where_descent_ends(facts):
 
 
 def penalties_exchanged(facts):
-    """What is found with weight decay if it is said to be found without, and conversely."""
+    """Return the facts with the runs with and without weight decay exchanged."""
     table = facts["table"]
     decay = table["l2"] > 0
     return {
@@ -58,7 +60,7 @@ def where_training_stops(facts):
 
 
 class GaussNewton(fc.Objective):
-    """An objective whose quadratic model has the Gauss-Newton matrix in place of the Hessian."""
+    """An objective whose Taylor model has the Gauss-Newton matrix in place of the Hessian."""
 
     def taylor(self, theta):
         (value, gradient), G = self.value_and_gradient(theta), self.ggn(theta)
@@ -82,7 +84,9 @@ SIGNS = {"minimum": (True, True), "saddle": (False, True), "maximum": (False, Fa
 
 
 def gauss_newton_signs(d):
-    """The signs of the eigenvalues of the Gauss-Newton matrix, which has no negative ones."""
+    """Return the facts of `eigenvalues_tell` with the Gauss-Newton matrix, which has no negative
+    eigenvalues, in place of the Hessian.
+    """
 
     def dense(ob, theta):
         return ob.ggn(theta).to_dense() if hasattr(ob, "ggn") else ob.hessian(theta)
@@ -91,7 +95,9 @@ def gauss_newton_signs(d):
 
 
 def tanh_autoencoder(d):
-    """The points of the linear autoencoder, of which one with tanh units has only one."""
+    """Return the facts of `eigenvalues_tell` for an autoencoder with tanh units at the points of
+    the linear one, which are not critical for it.
+    """
     return vary(
         "eigenvalues_tell",
         {"MLP": lambda sizes, activation, bias: MLP(sizes, activation="tanh", bias=bias)},
@@ -116,7 +122,7 @@ def eigenvalues_tell(d):
 
 
 def in_the_valley(d):
-    """The numbers at a minimum instead of the saddle, and of the saddle instead of the minimum."""
+    """Return the facts of `toy_surface` with the minimum and the saddle exchanged."""
     ob, theta = fc.testing.lecture_toy(), np.array([0.5, 2.0])
     H = ob.hessian(theta) @ np.eye(2)
     v = np.abs(np.linalg.eigh(H)[1][:, 0])
@@ -167,7 +173,9 @@ def escape_step(d):
 
 
 def coin_tosses(d):
-    """As many searches at a minimum as coin tosses would give."""
+    """Return the facts with as many searches that end at a minimum as if each eigenvalue's sign
+    were a coin toss.
+    """
     return {"minima": {n: (round(of * 0.5**n), of) for n, (_, of) in d["minima"].items()}}
 
 
@@ -200,7 +208,9 @@ def saddles_against_size(d):
 
 
 def by_gradient_norm(d):
-    """Searches that minimise the norm of the gradient, in place of `sample_critical_points`."""
+    """Return the facts with `sample_critical_points` and searches that minimise the gradient norm
+    exchanged.
+    """
     way = exchange_labels(d["table"]["way"], "sample", "gradient norm")
     counts = exchange(d["counts"], "sample", "gradient norm")
     return {"counts": counts} | change(d, "table", way=way)
@@ -236,7 +246,7 @@ PARTS = (("proved", "tries"), ("there", "wanted"))
 
 
 def signs_of_rounding(d):
-    """The signs of computed eigenvalues in place of the proved counts."""
+    """Return the facts with the signs of computed eigenvalues in place of the proved counts."""
     wide = d["wide"]
     return change(d, "wide", positive=wide["positive_signs"], negative=wide["negative_signs"])
 
@@ -288,7 +298,9 @@ def wider_net(d):
 
 
 def planes_without_hidden_units(d):
-    """The minima of planes of a network without hidden units, whose loss is convex."""
+    """Return the number of minima on each plane for a network without hidden units, whose loss is
+    convex.
+    """
     common, module = example("common"), example("two_weights")
     X, y = common.two_spirals(50)
     ob = fc.Objective(fc.MLP([2, 1]), X, y.astype(float), loss="binary_cross_entropy", l2=1e-2)
@@ -297,7 +309,9 @@ def planes_without_hidden_units(d):
 
 
 def descent_in_all_weights(d):
-    """The points where descent ends in place of the minima of the planes."""
+    """Return the facts with the points at which descent ends in place of the minima of the
+    planes.
+    """
     kinds = np.full(len(d["after"]), "minimum")
     return {"kinds": kinds, "negative": np.zeros(len(kinds)), "before": d["after"]}
 
@@ -316,8 +330,8 @@ def two_weights(d):
 
 
 def half_of_the_directions(d):
-    """The share of random directions with negative curvature if half of the eigenvalues were
-    negative, of one size.
+    """Return the fraction of random directions with negative curvature if half of the eigenvalues
+    were 1 and half -1.
     """
     v = np.random.default_rng(0).standard_normal((1000, 60))
     return {"falling": np.mean(np.square(v) @ np.repeat([1.0, -1.0], 30) < 0)}
@@ -336,7 +350,7 @@ def hidden_way_out(d):
 
 
 def widths_exchanged(d):
-    """Width 32 in place of the worst width of each data set."""
+    """Return the facts with width 32 and the worst width of each data set exchanged."""
     shares = {}
     for name, by in d["shares"].items():
         worst = min(by["width"], key=lambda width: by["width"][width])
@@ -368,7 +382,9 @@ def poor_minima(d):
 
 
 def whole_matrix(d):
-    """A matrix of all second derivatives in place of products."""
+    """Return the facts with the time and memory of a dense matrix of second derivatives in place of
+    those of products.
+    """
     n = d["table"]["n"].astype(float)
     changes = dict.fromkeys(("memory", "verdict_memory"), 8 * n**2 / 2**30)
     return change(d, "table", product=d["table"]["product"] * n, **changes)

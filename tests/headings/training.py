@@ -13,7 +13,7 @@ MLP = fc.MLP
 
 
 def methods_exchanged(one, other):
-    """The gradients that two methods need, and their losses, exchanged."""
+    """Return a control that exchanges the gradient counts and the final losses of two methods."""
 
     def control(d):
         work = dict(d["work"])
@@ -25,7 +25,9 @@ def methods_exchanged(one, other):
 
 
 def rates_of_momentum(d):
-    """SGD at the rates of momentum, which has a tenth of its effective rate."""
+    """Return the facts with the rates of SGD multiplied by ten, the effective rate of SGD with
+    momentum.
+    """
     table = d["table"]
     rate = np.where(table["method"] == "sgd", table["rate"] * 10, table["rate"])
     return change(d, "table", rate=rate)
@@ -101,7 +103,7 @@ ADAM, DESCENT = "Adam, rate 0.001", "gradient descent, rate 0.2"
 
 
 def other_starts(d):
-    """Predictions for starts at other distances."""
+    """Return the facts with predictions for starts at other distances."""
     table = d["table"]
     ratio = {
         name: table["seen"][mine] / table["predicted"][mine][::-1]
@@ -112,7 +114,7 @@ def other_starts(d):
 
 
 def adam_exchanged(d):
-    """The times of Adam in place of those of gradient descent, and conversely."""
+    """Return the facts with the times of Adam and of gradient descent exchanged."""
     return change(d, "table", method=exchange_labels(d["table"]["method"], ADAM, DESCENT))
 
 
@@ -131,8 +133,8 @@ def escape_times(d):
 
 
 def growth_with_distance(table, method):
-    """Return for each saddle the longest mean time over the starts of one distance, over the
-    shortest.
+    """Return, for each saddle, the ratio of the longest to the shortest mean time over the
+    distances of the starts.
     """
     select = example("common").select
     mine, growth = select(table, method=method), []
@@ -144,7 +146,9 @@ def growth_with_distance(table, method):
 
 
 def three_layers(d):
-    """Three layers in place of twenty, at a rate of 1."""
+    """Return the facts of `failed_training` for three layers instead of twenty and a single
+    rate.
+    """
     module = example("failed_training")
     networks = {
         name: (sizes[:4] + sizes[-1:] if len(sizes) > 4 else sizes, activation)
@@ -184,7 +188,7 @@ def why_it_fails(d):
 
 
 def squared_error(d):
-    """Fits by squared error in place of the loss of each level."""
+    """Return the facts of `losses` for fits by squared error in place of the loss of each level."""
     fitted = example("losses").fitted
 
     def by_squares(X, y, loss, *outputs):
@@ -207,12 +211,12 @@ def losses(d):
 
 
 def starts_exchanged(activation, one, other):
-    """Two initialisations exchanged."""
+    """Return a control that exchanges the results of two initialisations."""
     return lambda d: {"spans": exchange(d["spans"], (activation, one), (activation, other))}
 
 
 def two_layers(d):
-    """Networks with two hidden layers."""
+    """Return the facts of `gradients_by_depth` for networks with two hidden layers."""
     return vary("gradients_by_depth", pick=lambda scale, quick, *larger: {8: 2}.get(quick, quick))
 
 
@@ -238,22 +242,24 @@ def gradients_by_depth(d):
 
 
 def shallow(sizes, activation):
-    """Make a network with one hidden layer in place of ten."""
+    """Return a network with one hidden layer in place of ten."""
     return MLP([64, 24, 10], activation=activation)
 
 
 def every_factor(scale, quick, normal, full):
-    """Every factor, with one rate and one start."""
+    """Return the parameters of a run with all seven factors, but one rate and one start."""
     return normal if np.size(normal) == 7 else normal[3:4] if np.size(normal) == 5 else quick
 
 
 def one_hidden_layer(d):
-    """Networks with one hidden layer."""
+    """Return the facts of `initial_scale` for networks with one hidden layer."""
     return vary("initial_scale", {"MLP": shallow}, pick=every_factor)
 
 
 def small_inputs(d):
-    """Networks with one hidden layer, and a hundredth of the inputs."""
+    """Return the facts of `initial_scale` for networks with one hidden layer and inputs divided by
+    a hundred.
+    """
     digits = example("common").digits
 
     def small(n_samples):
@@ -283,7 +289,7 @@ def initial_scale(d):
 
 
 def variants_exchanged(one, other):
-    """Two kinds of networks exchanged, for every activation."""
+    """Return a control that exchanges the results of two kinds of networks for every activation."""
 
     def control(d):
         changed = dict(d)
@@ -296,7 +302,9 @@ def variants_exchanged(one, other):
 
 @slow
 def two_hidden_layers(d):
-    """Networks with two hidden layers, each trained from one start at four rates."""
+    """Return the facts of `skip_connections` for networks with two hidden layers, each trained from
+    one start at four rates.
+    """
     rates = np.array([0.01, 0.1, 0.316228, 1.0])
 
     def four_rates(scale, quick, normal, full):
@@ -354,7 +362,7 @@ def skip_connections(d):
 
 
 def two_epochs(d):
-    """Training for two epochs."""
+    """Return the facts of `covariate_shift` for training of two epochs."""
     return vary("covariate_shift", pick=lambda scale, quick, *larger: {15: 2}.get(quick, quick))
 
 

@@ -48,8 +48,8 @@ def test_lanczos_relation_holds_within_its_error_bound(name, dtype, orthogonalit
 
 
 def check_identity(run, op, dtype):
-    """Check that the error of every row's relation is within err plus the rounding of the products,
-    and that rows are orthonormal.
+    """Check that the error of the relation in every row is within err plus the rounding of the
+    products, and that rows are orthonormal.
     """
     exact = op.astype("float64")
     Q = run.rows[: run.m + run.p].astype(float)
@@ -62,7 +62,7 @@ def check_identity(run, op, dtype):
 @pytest.mark.parametrize("least", [0, np.inf])
 def test_lanczos_relation_holds_with_locked_rows(name, least, dtype, rng, monkeypatch):
     """The Lanczos relation holds with locked Ritz vectors that have not converged, whether their
-    coupling is computed from one basis vector or from each.
+    coupling is computed from one basis vector or from all.
     """
     monkeypatch.setattr("fastcurv.krylov.lanczos.MIN_REPLACED_ENTRIES", least)
     op = Prescribed(SPECTRA[name](rng), seed=3, dtype=dtype)
@@ -82,8 +82,8 @@ def test_lanczos_relation_holds_with_locked_rows(name, least, dtype, rng, monkey
 
 
 def test_rows_stay_orthogonal_to_locked_rows_for_a_narrow_spectrum_far_from_zero(dtype, rng):
-    """A component along locked rows is not amplified from step to step. Here it would grow
-    twentyfold per step without correction.
+    """For a narrow spectrum far from zero, rows stay orthogonal to locked rows. Without correction,
+    a component along these would grow twentyfold per step.
     """
     op = Prescribed(1 + 0.1 * np.linspace(-1, 1, 300), seed=3, dtype=dtype)
     run = Recurrence(op, 90)
@@ -103,8 +103,8 @@ def test_rows_stay_orthogonal_to_locked_rows_for_a_narrow_spectrum_far_from_zero
 
 @pytest.mark.parametrize("name", ["uniform", "hessian", "under", "geometric"])
 def test_semiorthogonal_rows_give_the_exact_projection(name, dtype, rng):
-    """With rows that are orthogonal to sqrt(eps) only, T equals the projection on exactly
-    orthonormal rows up to rounding, without spurious copies of eigenvalues.
+    """With rows orthogonal only to sqrt(eps), T equals the exact projection up to rounding, without
+    spurious copies of eigenvalues.
     """
     spectrum = SPECTRA[name](rng)
     op = Prescribed(spectrum, seed=3, dtype=dtype)
@@ -141,7 +141,7 @@ def test_block_lanczos_relation_holds_after_a_restart(rng):
 @pytest.mark.parametrize("n_checks_passed", [0, 1, 2])
 def test_an_interrupted_restart_keeps_the_required_ritz_vectors(n_checks_passed, rng):
     """A restart that is stopped between slices of columns keeps only the Ritz vectors named in
-    `least`, bitwise identical to those of a complete restart, and their coupling to the next block.
+    `least`, and their coupling to the next block, bitwise as in a complete restart.
     """
     d = rng.uniform(-1, 1, 40_000)  # three slices on two threads
     op = diagonal(d)
@@ -186,7 +186,7 @@ def test_basis_stays_orthogonal_to_deflated_vectors(dtype, rng):
 
 
 def test_whitening_of_dependent_rows_returns_a_contraction(rng):
-    """A Gram matrix that rounding made indefinite is whitened as far as possible instead of raising
+    """A Gram matrix that rounding has made indefinite is whitened as far as possible, without
     LinAlgError.
     """
     rows = rng.standard_normal((3, 5))
@@ -204,8 +204,9 @@ def test_whitening_of_dependent_rows_returns_a_contraction(rng):
 @pytest.mark.parametrize("which", ["LA", "SA", "LM"])
 @pytest.mark.parametrize("size", [1e-200, 1.0, 1e200])
 def test_ranked_ritz_value_and_last_entry_match_the_full_decomposition(which, size):
-    """The ranked eigenvalue of a tridiagonal matrix, and the last entry of its eigenvector, match a
-    full decomposition at all stages of convergence. None is returned only for close neighbours.
+    """The ranked eigenvalue of a tridiagonal matrix and the last entry of its eigenvector match a
+    full decomposition at all stages of convergence. None is returned only if neighbours are too
+    close.
     """
     given_up = asked = 0
     for name in ("uniform", "hessian", "under", "geometric", "tight cluster"):
@@ -240,7 +241,7 @@ def test_ranked_ritz_value_is_none_for_matrices_without_a_unique_one():
 
 def clustered(seed):
     """Return a matrix with repeated or nearly repeated eigenvalues over many decades, and the
-    generator that drew it.
+    random generator used.
     """
     rng = np.random.default_rng(seed)
     copies, levels = int(rng.integers(2, 6)), int(rng.integers(2, 7))
@@ -253,7 +254,7 @@ def clustered(seed):
 @pytest.mark.parametrize("least", [0, MIN_REPLACED_ENTRIES])
 def test_residual_bounds_hold_for_clustered_eigenvalues(which, least, monkeypatch):
     """Residual bounds hold if a start vector is, up to rounding, a combination of locked vectors,
-    whose components must be removed from its rows and from T.
+    whose components must be removed from its row and from T.
     """
     monkeypatch.setattr("fastcurv.krylov.lanczos.MIN_REPLACED_ENTRIES", least)
     for seed in range(150):
@@ -270,7 +271,7 @@ SEEDS = [5, 58, 139, 205, 220, 276, 336, 506, 560, 808, 927, 1040, 1066, 1113]
 @pytest.mark.parametrize("seed", SEEDS)
 def test_residual_bounds_hold_with_deflated_vectors(seed):
     """Residual bounds include components along deflated vectors, which rounding amplifies in a
-    small remainder, also for eigenvalues some of whose copies have no such component.
+    small remainder, also for repeated eigenvalues with and without such components.
     """
     rng = np.random.default_rng(seed)
     copies, levels = int(rng.integers(3, 8)), int(rng.integers(3, 8))
@@ -315,7 +316,7 @@ def test_runs_without_vectors_and_without_room_return_empty_results(rng):
 
 def test_rows_whose_squares_overflow_are_scaled_by_powers_of_two(rng):
     """Rows whose squares overflow or underflow are scaled exactly, by a power of two. Other rows,
-    and rows of NaN, are unchanged.
+    and rows with NaN, are unchanged.
     """
     for dtype, large in (("float64", 1e200), ("float32", 1e30)):
         rows = rng.standard_normal((5, 7)).astype(dtype)
@@ -346,8 +347,8 @@ def test_orthonormalise_factors_its_rows_at_any_scale(scale, rng):
 
 
 def test_a_narrowed_block_continues_within_the_chosen_span():
-    """A narrowed block consists of the chosen combinations of its rows, coupled to the basis as
-    products show, and the next step keeps the basis orthonormal.
+    """A narrowed block consists of the chosen combinations of its rows, is coupled to the basis as
+    products confirm, and is followed by a step that keeps the basis orthonormal.
     """
     values = np.linspace(-1.0, 2.0, 40)
     run = Recurrence(diagonal(values), 30)
@@ -366,8 +367,8 @@ def test_a_narrowed_block_continues_within_the_chosen_span():
 @pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
 @pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
 def test_extreme_ritz_pairs_match_the_full_decomposition_of_T(which, scale, rng):
-    """Extreme Ritz pairs, and the estimate of the norm, match the full decomposition of T, for
-    every `which` and scale.
+    """Extreme Ritz pairs and the estimated norm match the full decomposition of T for every `which`
+    and scale.
     """
     values = np.r_[np.linspace(-1, 1, 200), -3.0 if which == "LA" else 3.0]
     run = Recurrence(Prescribed(values * scale, seed=0), 70)
@@ -505,7 +506,7 @@ def test_compiled_and_python_products_give_bitwise_identical_runs(sizes, threads
 
 @pytest.mark.parametrize("at", [1, 4, 17])
 def test_a_run_continues_bitwise_identically_after_a_product_raises(at, rng):
-    """A product that raises leaves the state of the last complete step. Continuing from there gives
+    """If a product raises, the run keeps the state of the last complete step, and continuing gives
     bitwise the results of an uninterrupted run.
     """
     values = rng.uniform(-1, 1, 300)

@@ -41,8 +41,8 @@ def test_capped_cg_returns_a_solution_or_negative_curvature(low, eps, rng):
 @pytest.mark.parametrize("thrift", [0.0, 0.05, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize("price", [0.0, 3.0])
 def test_capped_cg_stops_when_a_product_reduces_the_model_too_little(rng, thrift, price):
-    """CG stops as soon as the last product's share of the model's decrease is below `thrift`, as
-    computed here from explicit Krylov spaces.
+    """CG stops as soon as a product's share of the model's decrease, here computed from explicit
+    Krylov spaces, is below `thrift`.
     """
     A, eps, falls, best = rng.standard_normal((7, 7)), 1e-3, [], np.zeros((0, 7))
     H, g = A @ A.T + np.eye(7), rng.standard_normal(7)
@@ -74,8 +74,8 @@ def conjugate_gradients(H, g, eps, j):
 
 @pytest.mark.parametrize("lowest, shows", [(-1.5, True), (0.5, False)])
 def test_differences_of_cg_iterates_reveal_negative_curvature(lowest, shows, rng):
-    """If CG converges too slowly, a difference of iterates is returned whose curvature is below
-    -eps, although ``H + 2 eps`` is positive along every CG direction.
+    """If CG converges too slowly, it returns a difference of iterates with curvature below -eps,
+    although ``H + 2 eps`` is positive along every CG direction.
     """
     eps, n, j = 1e-2, 20, 14
     H = symmetric(rng, np.r_[lowest * eps, np.linspace(1, 2, n - 1)])
@@ -97,8 +97,8 @@ def test_differences_of_cg_iterates_reveal_negative_curvature(lowest, shows, rng
 
 
 def test_too_slow_matches_the_published_convergence_bound():
-    """CG counts as too slow exactly above the bound of [Royer et al. 2020] for kappa = (1 + 2 eps)
-    / eps, which is evaluated here by another formula.
+    """CG counts as too slow exactly if the bound of [Royer et al. 2020] for kappa = (1 + 2 eps) /
+    eps, here evaluated by another formula, is exceeded.
     """
     eps, bound = 0.1, 1.0
     kappa = (bound + 2 * eps) / eps
@@ -115,8 +115,8 @@ def test_too_slow_matches_the_published_convergence_bound():
 
 @pytest.mark.parametrize("power", [-0.9, -0.26, 0.26, 0.9])
 def test_gradients_of_any_size_are_scaled_by_a_power_of_two(power, dtype):
-    """CG scales the gradient by a power of two, which is exact, so that its squared norm neither
-    overflows nor underflows.
+    """CG scales the gradient by a power of two, so its squared norm neither overflows nor
+    underflows and results scale exactly.
     """
     exponent = int(power * np.finfo(dtype).maxexp)
     g, work = np.array([0.75, -0.5], dtype), Workspace(2, dtype)
@@ -128,8 +128,8 @@ def test_gradients_of_any_size_are_scaled_by_a_power_of_two(power, dtype):
 
 @pytest.mark.parametrize("n", [1, 100, 8193, 20_000, 300_000])
 def test_cg_updates_and_sums_are_right_for_any_length(n, dtype):
-    """Vector updates and inner products of CG agree with NumPy for lengths that are swept by one
-    thread or in parts by several.
+    """Vector updates and inner products of CG agree with NumPy for short vectors, which one thread
+    processes, and long ones, which several share.
     """
     rng, work = np.random.default_rng(n), Workspace(n, dtype)
     slack = 20 * float(np.finfo(dtype).eps)

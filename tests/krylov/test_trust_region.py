@@ -50,8 +50,8 @@ def test_a_krylov_space_is_orthonormal_and_projects_exactly(n_others, dtype):
 
 
 def test_a_krylov_space_of_long_rows_is_orthonormal(dtype):
-    """Rows long enough to be swept in parts are orthonormal, T is their projection of H, and
-    `combine` returns Q'y.
+    """Rows so long that they are processed in parts are orthonormal, T is the projection of H onto
+    them, and `combine` returns Q'y.
     """
     rng, n, slack = np.random.default_rng(3), 50_000, 1e2 * np.finfo(dtype).eps
     diagonal = np.linspace(-1, 3, n).astype(dtype)
@@ -69,8 +69,8 @@ def test_a_krylov_space_of_long_rows_is_orthonormal(dtype):
 
 
 def test_a_good_start_vector_saves_products():
-    """A space started from g and an approximate solution, expanded by its residual, converges in
-    fewer products than one started from g alone.
+    """A space started from g and an approximate solution, and expanded by its residual, converges
+    in fewer products than a space started from g alone.
     """
     rng = np.random.default_rng(3)
     n = 60
@@ -97,8 +97,8 @@ def test_a_good_start_vector_saves_products():
 
 
 def test_a_krylov_space_is_exhausted_when_it_is_invariant():
-    """A gradient with components along three eigenvectors exhausts its space in three products. A
-    repeated start vector counts once.
+    """A gradient with components along three eigenvectors exhausts its space in three products, and
+    a repeated start vector adds nothing.
     """
     values = np.array([3.0, -1.0, 2.0, 5.0, 7.0])
     space = KrylovSpace(5, float, 5)
@@ -151,8 +151,8 @@ PARAMETERS = {
 @pytest.mark.parametrize("spectrum", SPECTRA)
 @pytest.mark.parametrize("problem", PARAMETERS)
 def test_steps_solve_their_subproblem_within_the_space(problem, spectrum, power, rng):
-    """Length, predicted decrease and residual of a step equal those computed from the eigenvectors
-    of T, whether it was found from factors or eigenvectors of T, at the first or a later check, or
+    """Length, predicted decrease and residual of a step equal those from the eigenvectors of T,
+    whether the step was found from factors or eigenvectors of T, at the first or a later check, or
     with another parameter.
     """
     values, n = SPECTRA[spectrum], 40
@@ -183,8 +183,8 @@ def test_steps_solve_their_subproblem_within_the_space(problem, spectrum, power,
 
 
 def test_reflection_makes_the_residual_the_first_row_of_the_block(rng):
-    """A reflection makes the residual direction the first row of the next block, keeps its span and
-    norms, and updates the couplings of T.
+    """A reflection makes the residual direction the first row of the next block, keeps the span and
+    the norms of that block, and updates the couplings of T.
     """
     m, p, n = 2, 3, 7
     rows = np.linalg.qr(rng.standard_normal((n, m + p)))[0].T.copy()
@@ -204,8 +204,8 @@ def test_reflection_makes_the_residual_the_first_row_of_the_block(rng):
 
 @pytest.mark.parametrize("n, risk, least", [(5, 0.2, 0.1), (60, 0.05, 0.1), (400, 0.05, 0.7)])
 def test_random_starts_miss_a_direction_within_the_stated_risk(n, risk, least, rng):
-    """Among 20 000 random start vectors, the fraction whose component along a direction is at most
-    ``exp(-blind / 2)`` is below the stated risk, and above a tenth of it.
+    """Among 20 000 random start vectors, the fraction with a component along a direction of at most
+    ``exp(-blind / 2)`` is between a tenth of the stated risk and the risk.
     """
     V = rng.standard_normal((20_000, n))
     part = np.abs(V[:, 0]) / np.linalg.norm(V, axis=1)
@@ -276,7 +276,7 @@ def test_steps_of_tiny_radius_follow_the_negative_gradient(radius):
 
 @pytest.mark.parametrize("size", [1e-300, 1e-160, 1e160, 1e300])
 def test_subproblems_with_radii_whose_squares_overflow_are_solved(size):
-    """Solutions scale with radii and weights whose squares overflow or underflow."""
+    """If squares of radii and weights overflow or underflow, solutions scale with them."""
     values, linear = np.array([-1.0, 0.5, 2.0]), np.array([0.3, -0.2, 0.1])
     y, multiplier = solve_trust_region(values, linear, size)
     assert np.isclose(np.linalg.norm(y / size), 1.0, rtol=1e-9) and multiplier >= 1.0
@@ -291,8 +291,8 @@ def test_subproblems_with_radii_whose_squares_overflow_are_solved(size):
 @pytest.mark.parametrize("value", [1.0, 5e-324, 0.0])
 @pytest.mark.parametrize("linear", [0.0, 5e-324, 1e-310, -2.0])
 def test_one_dimensional_trust_region_matches_its_closed_form(value, linear):
-    """A one-dimensional trust-region step is the minimum, or the boundary if that is nearer, also
-    for subnormal gradients and curvatures.
+    """In one dimension the trust-region step is the minimum, or the boundary if that is nearer,
+    also for subnormal gradients and curvatures.
     """
     y, multiplier = solve_trust_region(np.array([value]), np.array([linear]), 1.0)
     inside = value > 0 and abs(linear) <= value
@@ -309,8 +309,8 @@ def test_shifted_ignores_null_directions_and_absolute_steps_descend():
 
 
 def test_an_exhausted_space_reports_the_risk_due_to_rounding(rng):
-    """For a matrix of ones with one eigenvalue -1e-3, a float32 run that exhausts its space reports
-    a risk of having missed the eigenvalue, not certainty.
+    """If a float32 run exhausts its space, for a matrix of ones with one eigenvalue -1e-3, it
+    reports a positive risk of having missed the eigenvalue.
     """
     n, eps = 20_000, 5e-4
     for dtype, least, most in (("float32", 1e-2, 1.0), ("float64", 0.0, 1e-6)):

@@ -106,22 +106,17 @@ def extreme_pairs(
     # The square of the loss of orthogonality, times the largest |lam|, becomes part of residuals.
     loose = 0.1 if asked.relative == "scale" else 0.03
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
-    orthogonality_tol = min(max(loose * tol**0.5, eps_of(dtype) ** 0.5), 0.03 * loose)
+    allowed = min(max(loose * tol**0.5, eps_of(dtype) ** 0.5), 0.03 * loose)
     quick = form.product * usual < MAX_UNINTERRUPTED_SECONDS
     silent = quick and not asked.progress
     with (
         nullcontext(NO_PROGRESS) if silent else bar(None, "eigsh", asked.progress) as shown,
         held_rows(op, (most + 1, n), dtype) as rows,
     ):
-        run = Recurrence(
-            inner, most, against=deflated, orthogonality_tol=orthogonality_tol, rows=rows
-        )
-        rng = fast_rng(seed)
-        search = ThickRestart(run, asked, tol, rng, form.product, quick=quick)
-        search.progress_bar, search.may_switch_to_dense = (
-            shown,
-            may_be_whole and n <= QUICK_DENSE_MAX_N,
-        )
+        run = Recurrence(inner, most, against=deflated, orthogonality_tol=allowed, rows=rows)
+        search = ThickRestart(run, asked, tol, fast_rng(seed), form.product, quick=quick)
+        search.progress_bar = shown
+        search.may_switch_to_dense = may_be_whole and n <= QUICK_DENSE_MAX_N
         found = search.solve(start)
     if search.switch_to_dense:
         P, n_products = matrix_of(inner)

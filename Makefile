@@ -169,7 +169,7 @@ SANITIZED := build/sanitize
 CALLERS := tests/engine/callerstest.c src/team.c src/watch.c
 TABLES = $$($(PY) -c "from fastcurv import _engine; print(*_engine.available_archs())")
 UNSANITIZED := out_of_memory or ctrl_c or interrupt or import_takes or eight_threads or drift or basis_memory or \
-  conversion_memory or exhaust_memory or nbytes_is or strides_beyond or guard or nothing_beyond or killed or exit or fork or spawn
+  conversion_memory or exhaust_memory or nbytes_equals or strides_beyond or guard or nothing_beyond or killed or exit or fork or spawn
 SANE_TESTS := tests/engine tests/network tests/properties tests/certify tests/structure tests/krylov tests/spectrum tests/critical \
   tests/optimize tests/reliability tests/estimators tests/files
 sanitize: $(VENV)/.test

@@ -31,7 +31,7 @@ def run(name, *arguments, folder=FOLDER.parent):
     return done
 
 
-def test_the_index_has_every_script():
+def test_benchmark_index_lists_every_script():
     listed = set(re.findall(r"\| `(\w+)\.py", (FOLDER / "README.md").read_text()))
     assert listed == set(SCRIPTS) and len(SCRIPTS) >= 15
 

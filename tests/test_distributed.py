@@ -202,7 +202,7 @@ def test_commands_accept_dask_workers(client, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.nightly
-def test_killed_workers_change_no_bit():
+def test_killed_workers_do_not_change_results_bitwise():
     """After SIGKILL of two workers during a run, tasks and shards are repeated elsewhere and
     results are bitwise identical.
     """
@@ -268,7 +268,7 @@ def test_no_task_is_pinned_to_a_worker(client):
 
 
 @pytest.mark.nightly
-def test_all_workers_killed_at_once_change_no_bit():
+def test_killing_all_workers_does_not_change_results_bitwise():
     with (
         dask.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         dask.Client(cluster) as client,
@@ -342,7 +342,7 @@ def test_the_fewest_shards_move_to_balance_workers(seed):
             assert all(owners[i] != name for i in moved)
 
 
-def test_a_client_made_from_an_address_is_closed_with_the_objective(client):
+def test_client_created_from_an_address_is_closed_with_the_objective(client):
     """Closing the objective closes its client but not the cluster."""
     address = client.scheduler.address
     model = fc.MLP(SIZES)
@@ -369,7 +369,7 @@ def test_workers_with_different_kernels_cause_a_warning(client, monkeypatch):
     assert ob.kernels == ("avx2", "avx512")
 
 
-def test_batches_precisions_and_column_bounds_of_shards(client):
+def test_shards_support_batches_precisions_and_column_bounds(client):
     a, b, theta = local_and_distributed(client, l2=1e-2)
     with pytest.raises(ValueError, match="rows must select at least one sample"):
         b.batch(np.zeros(b.n_samples, bool))
@@ -413,7 +413,7 @@ def test_reloaded_shards_have_the_same_numbers(client):
     assert shard.X[0, 0] == 2**24
 
 
-def test_a_ray_to_infinity_needs_all_shards(client):
+def test_ray_to_infinity_must_hold_on_every_shard(client):
     """The ray exists if all shards are classified rightly, and not otherwise."""
     _, b, theta = local_and_distributed(client, weights=False)
     assert b.certificates.ray_to_infimum(theta) is None
@@ -517,7 +517,7 @@ def test_training_saves_theta_if_the_scheduler_dies(tmp_path):
     assert objective.value(theta) < objective.value(objective.model.init(seed=0))
 
 
-def test_a_lost_scheduler_raises_a_clear_error():
+def test_lost_scheduler_raises_an_error_that_names_it():
     with scheduler_process() as (process, address), dask.Client(address) as client:
         shards = [partial(small_shard, i) for i in range(3)]
         b = fc.distributed.Objective(fc.MLP(SIZES), shards, client=client)

@@ -185,7 +185,7 @@ def test_a_slide_has_one_sentence_at_24_points_above_its_picture(module, tmp_pat
         assert b"its end." in svg and pdf.startswith(b"%PDF")
 
 
-def test_stored_tables_belong_to_experiments(module):
+def test_every_stored_table_belongs_to_an_experiment(module):
     experiments = module("experiments").EXPERIMENTS
     kept = {path.stem: path for path in (FOLDER / "data").glob("*.csv")}
     assert set(kept) == set(experiments) and sorted(experiments) == list(experiments)

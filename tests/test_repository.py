@@ -143,7 +143,7 @@ def test_names_between_subpackages_are_listed_in_the_protocols():
         assert not protocols.NAMES_HIDDEN_FROM_DIR & set(dir(one))
 
 
-def test_no_circular_imports():
+def test_modules_have_no_circular_imports():
     """No module imports itself through others, including imports inside functions and for types."""
 
     def reached(name, seen):
@@ -195,7 +195,7 @@ def sources():
                 yield path
 
 
-def test_files_stay_short():
+def test_files_have_at_most_900_lines():
     """No file exceeds 900 lines, since a longer one has more than one subject."""
     texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sources()}
     lengths = {name: len(text.splitlines()) for name, text in texts.items()}
@@ -222,7 +222,7 @@ def functions():
     return found
 
 
-def test_functions_stay_short():
+def test_functions_have_at_most_60_lines():
     """No function exceeds 60 lines, counting its signature but not its docstring."""
     lengths = {name: lines for name, lines, _ in functions()}
     assert len(lengths) > 1000
@@ -302,7 +302,7 @@ def test_no_compiler_flags_change_arithmetic_or_portability():
             assert not re.search(r"fast-math|Ofast", path.read_text()), path.name
 
 
-def test_the_library_does_not_print():
+def test_library_code_calls_no_print():
     """Only modules of the command line print."""
     for name, path in MODULES.items():
         calls = {getattr(n.func, "id", "") for n in ast.walk(tree(path)) if isinstance(n, ast.Call)}
@@ -310,7 +310,7 @@ def test_the_library_does_not_print():
         assert talks or not {"print", "exit", "quit"} & calls, name
 
 
-def test_import_is_light(python):
+def test_importing_fastcurv_loads_no_optional_package(python):
     """`import fastcurv` loads NumPy and SciPy, and no package that is needed only sometimes."""
     python(f"""
 import sys
@@ -321,7 +321,8 @@ assert not heavy, heavy
 """)
 
 
-@pytest.mark.nightly  # by day `test_import_is_light` holds what is imported
+# By day, `test_importing_fastcurv_loads_no_optional_package` tests what is imported.
+@pytest.mark.nightly
 def test_import_takes_at_most_100_ms(clock, python):
     """The time excludes NumPy and SciPy's sparse.linalg, and is the shortest of a few, since the
     machine may be busy.
@@ -350,7 +351,7 @@ def test_public_names_are_defined_where_the_table_says():
 
 
 @pytest.mark.parametrize("name", INSIDE)
-def test_examples_in_docstrings(name):
+def test_docstring_examples_print_their_shown_output(name):
     """Every docstring example runs and prints what it shows; examples of converters need the other
     library.
     """
@@ -371,7 +372,7 @@ def test_public_names_are_documented():
     assert [name for name, text in texts.items() if ">>>" not in text] == []
 
 
-def test_all_versions_agree():
+def test_version_is_equal_in_all_files():
     """The package, its metadata and the newest entry of the changelog have the same version."""
     declared = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
     assert fastcurv.__version__ == declared

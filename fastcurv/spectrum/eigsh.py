@@ -107,14 +107,14 @@ def extreme_pairs(
     loose = 0.1 if asked.relative == "scale" else 0.03
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
     allowed = min(max(loose * tol**0.5, eps_of(dtype) ** 0.5), 0.03 * loose)
-    quick = form.product * usual < MAX_UNINTERRUPTED_SECONDS
+    quick, rng = form.product * usual < MAX_UNINTERRUPTED_SECONDS, fast_rng(seed)
     silent = quick and not asked.progress
     with (
         nullcontext(NO_PROGRESS) if silent else bar(None, "eigsh", asked.progress) as shown,
         held_rows(op, (most + 1, n), dtype) as rows,
     ):
         run = Recurrence(inner, most, against=deflated, orthogonality_tol=allowed, rows=rows)
-        search = ThickRestart(run, asked, tol, fast_rng(seed), form.product, quick=quick)
+        search = ThickRestart(run, asked, tol, rng, form.product, quick=quick)
         search.progress_bar = shown
         search.may_switch_to_dense = may_be_whole and n <= QUICK_DENSE_MAX_N
         found = search.solve(start)

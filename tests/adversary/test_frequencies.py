@@ -9,7 +9,7 @@ from .frequencies import SPARSE, SPECTRA, claims
 ALARM = 1e-6  # the chance of a false alarm, for each claim
 
 
-def test_a_sample_of_the_claims_holds_as_often_as_promised():
+def test_claims_on_sampled_cases_hold_at_their_stated_rate():
     """A sample of the claims holds as often as promised for few probes, on spectra dominated by one
     or a few eigenvalues.
     """
@@ -24,7 +24,7 @@ def test_a_sample_of_the_claims_holds_as_often_as_promised():
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("claim", claims((6, 10, 12, 20, 60)), ids=lambda c: c[0])
-def test_every_claim_holds_as_often_as_promised(claim):
+def test_all_claims_hold_at_their_stated_rate(claim):
     """Every claim holds as often as promised in 400 runs, enough to distinguish a coverage of 0.95
     from 0.91.
     """

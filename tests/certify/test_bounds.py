@@ -268,7 +268,7 @@ def test_bounds_exceed_errors_by_limited_factors(act, loss):
                 assert bound <= (1.01 if measured else ceiling) * error, (what, bound / error)
 
 
-def test_bounds_leave_eight_digits_of_products():
+def test_bounds_on_products_are_below_1e_minus_8():
     """For a small network of five layers, the bound on a float64 product is below 1e-8 of
     its norm.
     """
@@ -280,7 +280,7 @@ def test_bounds_leave_eight_digits_of_products():
 
 
 @pytest.mark.parametrize("power", [-850, -500, 60, 500])
-def test_bounds_scale_with_the_unit_of_the_loss(power):
+def test_bounds_are_proportional_to_the_scale_of_the_loss(power):
     """If squares of residuals overflow or underflow, bounds are finite and no smaller than those of
     the rescaled loss.
     """

@@ -68,7 +68,7 @@ def test_norms_are_safe_from_underflow_and_overflow():
 
 
 @pytest.mark.parametrize("kind", ["hessian", "ggn", "empirical_fisher"])
-def test_the_bound_of_a_block_is_that_of_its_own_products(kind):
+def test_bound_of_a_block_depends_on_its_own_products_only(kind):
     """In float32 the bound of a block is measured from products of that block, which round
     differently from those of the whole matrix.
     """

@@ -166,7 +166,7 @@ def test_eigenvalues_of_float32_lie_within_the_bound(seed):
         assert error <= fc.inertia(ob.hessian(theta)).bound
 
 
-def test_proofs_and_kernels_share_their_constants():
+def test_constants_of_proofs_equal_those_of_kernels():
     """Each constant that both a proof and a kernel use has the same value in both."""
     from fastcurv.structure import tables
 

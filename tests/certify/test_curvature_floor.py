@@ -335,7 +335,7 @@ def test_the_largest_unit_bound_needs_few_eigenvalue_problems(sizes, equal, monk
 
 
 @pytest.mark.parametrize("unknown", [np.nan, np.inf])
-def test_one_unbounded_unit_makes_the_bound_infinite(unknown, monkeypatch):
+def test_unit_without_bounds_gives_infinite_majorant(unknown, monkeypatch):
     ob, theta = objective((3, 5, 2), N=20, l2=0.1)
     bounds = majorants._unit_block_bounds
     monkeypatch.setattr(

@@ -90,7 +90,7 @@ def test_the_bounds_of_the_matrix_include_underflow():
     within(fc.MLP([2, 3, 2], "relu"), 1e-165 * rng.standard_normal(17))
 
 
-def test_the_bounds_follow_units(rng):
+def test_bounds_are_equivariant_to_power_of_two_scaling(rng):
     """If columns of X and layers are multiplied by powers of two, bounds in the correspondingly
     scaled units are bitwise identical.
     """

@@ -145,7 +145,7 @@ def test_unknown_majorants_are_infinite_or_none():
 
 
 @pytest.mark.parametrize("act", ["relu", "leaky_relu", "elu"])
-def test_kinks_lie_no_nearer_than_the_margin(act):
+def test_no_kink_is_closer_than_the_kink_margin(act):
     rng = np.random.default_rng(7)
     for sizes in ([3, 4, 2], [3, 4, 4, 2], [3, 3, 3, 1]):
         ob, theta = objective(sizes, act, "mse", N=8, residual=True)
@@ -170,7 +170,7 @@ def test_kinks_lie_no_nearer_than_the_margin(act):
     assert ob.certificates.kink_margin(0 * theta) == 0.0
 
 
-def test_parameters_above_make_no_kink(dtype, rng):
+def test_parameters_of_later_layers_do_not_reduce_the_kink_margin(dtype, rng):
     """Rescaling parameters of later layers or inputs changes no count of kinks: a z that is 0, or 0
     up to rounding, is at a kink in every unit.
     """

@@ -61,7 +61,7 @@ def test_the_precise_value_agrees_with_the_engine():
         assert abs(value - ob.value(theta)) <= 1e-14 and 0 < error < 1e-15
 
 
-def test_at_a_critical_point_the_bound_is_tiny():
+def test_gradient_bound_is_tiny_at_a_critical_point():
     """At a point whose exact gradient is 0, the error bound is far below 1e-16, however large the
     terms of the gradient are.
     """
@@ -71,7 +71,7 @@ def test_at_a_critical_point_the_bound_is_tiny():
     assert np.array_equal(g, [0, 0]) and error < 1e-24
 
 
-def test_zeros_at_kinks_are_exact():
+def test_zero_preactivations_are_computed_exactly():
     """If z is exactly 0, the precise gradient uses the left derivative of relu and its error bound
     includes no jump.
     """
@@ -83,7 +83,7 @@ def test_zeros_at_kinks_are_exact():
     assert ob.certificates.precise_gradient(0 * theta)[1] < 1e-15
 
 
-def test_batch_norm_and_overflow_have_no_precise_gradient():
+def test_precise_gradient_is_none_for_batch_norm_and_overflow():
     ob, theta = objective([4, 5, 3], "tanh", "mse", batch_norm=True)
     g, error = ob.certificates.precise_gradient(theta)
     assert np.allclose(g, ob.gradient(theta), atol=error) and 0 < error < 1e-9

@@ -70,7 +70,7 @@ def quoted(*parts):
     return shlex.quote("/".join(map(str, parts)))
 
 
-def test_all_advice_is_a_command_that_runs(folder, monkeypatch, tmp_path):
+def test_every_printed_command_in_advice_runs(folder, monkeypatch, tmp_path):
     """All commands that the command line or the documentation suggests run, for runs at saddles,
     before convergence or after failed training, and for networks of other programs.
     """
@@ -204,7 +204,7 @@ def columns(text):
     return dict(zip(names, zip(*rows)))
 
 
-def test_predictions_are_in_units_and_labels_of_the_training_data(folder, tmp_path):
+def test_predictions_use_units_and_labels_of_the_training_data(folder, tmp_path):
     """Predictions equal a NumPy forward pass with the saved parameters, also for columns in another
     order, and are given in the units or labels of the training data.
     """

@@ -102,7 +102,7 @@ def test_classify_builds_the_network_that_was_trained(shape, tmp_path, capsys):
     assert main(["classify", str(path), *common]) == 0 and name in capsys.readouterr().out
 
 
-def test_info_and_bench_describe_this_machine(capsys):
+def test_info_and_bench_report_machine_and_versions(capsys):
     assert main(["info"]) == 0
     assert "numpy" in capsys.readouterr().out.lower()
     assert main(["bench", "--sizes", "8,6,3", "--samples", "20", "--dtype", "float64"]) == 0

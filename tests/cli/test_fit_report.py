@@ -101,7 +101,7 @@ def source_of(page):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_report_takes_a_pipeline_and_is_shown_in_notebooks(rng, tmp_path):
+def test_report_accepts_a_pipeline_and_renders_in_notebooks(rng, tmp_path):
     """A report on a pipeline shows the last step and the table's column names, its suggested calls
     use the pipeline, and notebooks display it.
     """
@@ -216,7 +216,7 @@ def test_a_linear_model_that_is_better_has_a_smaller_error(rng):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_classes_that_a_line_separates_need_no_network(rng, monkeypatch):
+def test_report_prefers_a_linear_model_for_linearly_separable_classes(rng, monkeypatch):
     """If a line separates the classes, a report states that no network is needed, or that the rows
     do not show a need, depending on the allowed difference of scores.
     """
@@ -264,7 +264,7 @@ def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_noise_needs_no_network_and_few_rows_have_no_interval(rng):
+def test_report_on_noise_prefers_the_mean_and_few_rows_have_no_interval(rng):
     """For pure noise, a report states that neither model predicts better than the mean; for 15 rows
     it states that they are too few for intervals.
     """
@@ -281,7 +281,7 @@ def test_noise_needs_no_network_and_few_rows_have_no_interval(rng):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_class_with_one_row_is_missing_in_a_fold(rng):
+def test_cross_validation_handles_a_class_with_one_row(rng):
     X, y = rng.standard_normal((30, 2)), np.where(np.arange(30) == 3, "rare", "usual")
     facts = fc.report(fc.MLPClassifier((2,), "tanh", alpha=1.0).fit(X, y), X, y).facts
     assert facts["most_frequent_class"] == 29 / 30 and facts["network_needed"] is False
@@ -296,7 +296,7 @@ def scatters(page):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["regression", "three classes"])
-def test_the_rows_of_a_dot_are_those_whose_removal_moves_its_prediction_most(rng, kind):
+def test_influential_rows_of_a_dot_change_its_prediction_most_when_removed(rng, kind):
     """The rows listed for a dot are those whose removal changes its prediction most, compared with
     the changes that `leave_one_out` returns.
     """
@@ -368,7 +368,7 @@ window.addEventListener("load", () => {
 @pytest.mark.parametrize(
     "width", [390, *(pytest.param(width, marks=pytest.mark.nightly) for width in (800, 1280))]
 )
-def test_a_dot_that_is_chosen_shows_its_rows_in_a_browser(rng, tmp_path, width):
+def test_selecting_a_dot_shows_its_influential_rows_in_a_browser(rng, tmp_path, width):
     """In a browser, a click or the arrow keys select a dot, which shows its samples, without a
     script error or a line wider than the page.
     """
@@ -434,7 +434,7 @@ DECAY = 5.0
 @pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", DATA)
-def test_the_summary_of_a_report_is_true(name):
+def test_report_summary_agrees_with_the_computed_numbers(name):
     """The score of left-out rows agrees with that of ten folds, and a network is reported as not
     needed only if the folds show no difference beyond two standard errors.
     """

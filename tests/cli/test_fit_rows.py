@@ -18,7 +18,7 @@ def first_screen(X, y):
     return facts["first_screen"]
 
 
-def test_a_value_that_outweighs_all_others_is_named(rng):
+def test_outlying_value_is_reported(rng):
     X = rng.standard_normal((40, 2))
     y = X[:, 0] + 0.1 * rng.standard_normal(40)
     assert not any("Row" in sentence for sentence in first_screen(X, y))
@@ -28,7 +28,7 @@ def test_a_value_that_outweighs_all_others_is_named(rng):
     assert any("Row 3 alone makes up" in s and "of the variance of b" in s for s in said)
 
 
-def test_a_row_whose_error_outweighs_all_others_is_named(rng):
+def test_row_with_outlying_error_is_reported(rng):
     X = rng.standard_normal((40, 2))
     y = 3 * X[:, 0] + 0.1 * rng.standard_normal(40)
     y[7] += 8
@@ -46,7 +46,7 @@ def test_a_row_whose_error_outweighs_all_others_is_named(rng):
     assert facts["score_of_others"] > facts["left_out_score"] + 0.1
 
 
-def test_a_column_that_gives_the_target_is_named(rng):
+def test_column_that_determines_the_target_is_reported(rng):
     X = rng.standard_normal((40, 2))
     said = first_screen(X, 3 - 2 * X[:, 1] + 1e-3 * rng.standard_normal(40))
     assert any(s.startswith("b alone gives weight nearly exactly, with a corr") for s in said)
@@ -55,7 +55,7 @@ def test_a_column_that_gives_the_target_is_named(rng):
     assert not any("nearly exactly" in s for s in said)
 
 
-def test_copies_and_near_copies_are_named(rng):
+def test_duplicate_and_near_duplicate_rows_are_reported(rng):
     X = rng.standard_normal((40, 2))
     y = X[:, 0] + 0.1 * rng.standard_normal(40)
     rows = np.arange(40).repeat(2)
@@ -65,12 +65,12 @@ def test_copies_and_near_copies_are_named(rng):
 
 
 @pytest.mark.parametrize("name", ["breast_cancer", "wine", "iris", "diabetes", "digits"])
-def test_ordinary_data_have_no_near_copies(name):
+def test_ordinary_data_have_no_near_duplicate_rows(name):
     X = getattr(pytest.importorskip("sklearn.datasets"), f"load_{name}")().data
     assert near_duplicate_fraction(X, 0) < 0.05
 
 
-def test_tables_of_categories_have_no_near_copies(rng):
+def test_categorical_tables_have_no_near_duplicate_rows(rng):
     assert near_duplicate_fraction(rng.integers(0, 4, (500, 4)).astype(float), 0) == 0
     assert near_duplicate_fraction(rng.poisson(2, (500, 3)).astype(float), 0) == 0
     assert near_duplicate_fraction(np.exp(2 * rng.standard_normal((300, 1))), 0) < 0.25
@@ -80,7 +80,7 @@ def test_tables_of_categories_have_no_near_copies(rng):
     assert near_duplicate_fraction(pairs, 0) == 1
 
 
-def test_the_share_of_a_row_is_its_share_of_the_variance():
+def test_share_of_a_row_is_its_fraction_of_the_variance():
     row, share = dominant_row(np.array([0.0, 0.0, 0.0, 3e200]))
     assert row == 3 and np.isclose(share, 0.75)
     assert dominant_row(np.ones(5))[1] == 0

@@ -52,7 +52,7 @@ def table_of(text):
     return {name: np.array([*map(float, column)]) for name, column in zip(names, zip(*rows))}
 
 
-def test_training_ends_at_a_proved_minimum_whose_decay_is_that_of_the_estimator(numbers):
+def test_fit_table_ends_at_a_proved_minimum_with_the_estimators_weight_decay(numbers):
     """A fit ends at a proved minimum, its weight decay is within a factor of 3 of that of
     `alpha="evidence"` (which does not penalise biases), and a second fit is bitwise identical.
     """
@@ -77,7 +77,7 @@ def test_the_printed_source_of_a_fit_reproduces_it(numbers):
     assert np.array_equal(found["fit"].theta, fit.theta) and np.array_equal(found["X"], fit.data.X)
 
 
-def test_some_of_many_rows_choose_nearly_the_same_decay(numbers, monkeypatch):
+def test_subsample_of_rows_chooses_nearly_the_same_decay(numbers, monkeypatch):
     data, _ = load_table(numbers, None, None)
     ob = fc.Objective(fc.MLP([3, 4, 1], "tanh"), data.X, data.y, loss="mse", l2=0.0)
     start = ob.model.init(seed=0)
@@ -136,7 +136,7 @@ def test_targets_without_noise_or_without_slopes_are_learnt(hidden, folds, tmp_p
         assert 1 - np.mean((z - fit.data.y) ** 2) > 0.9
 
 
-def test_predictions_of_a_saved_network_are_those_of_the_fit(mixed, tmp_path, capsys):
+def test_saved_network_predicts_as_the_fit(mixed, tmp_path, capsys):
     """A saved network predicts as the fit does, in units of the training table, and finds columns
     by name.
     """
@@ -212,7 +212,7 @@ def test_intervals_equal_those_of_the_estimator(numbers, tmp_path, capsys):
     assert "--interval requires the data" in error and "Name the data with --data" in error
 
 
-def test_classes_are_predicted_in_their_words(numbers, tmp_path, capsys):
+def test_classes_are_predicted_by_their_original_names(numbers, tmp_path, capsys):
     path = tmp_path / "classes.csv"
     lines = numbers.read_text().splitlines()
     path.write_text("\n".join([lines[0] + ",soil", *(f"{r},{s}" for r, s in zip(lines[1:], SOIL))]))
@@ -237,7 +237,9 @@ def test_the_level_of_an_interval_lies_between_0_and_1(level, capsys):
     assert "--interval must be a number " in capsys.readouterr().err
 
 
-def test_numbers_need_no_scikit_learn_and_words_name_it(numbers, mixed, monkeypatch):
+def test_numeric_tables_need_no_scikit_learn_and_categorical_ones_say_so(
+    numbers, mixed, monkeypatch
+):
     for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "sklearn", None)
@@ -303,7 +305,7 @@ def test_a_report_on_a_table_is_a_page_with_its_numbers(mixed, tmp_path, capsys)
     assert main(["predict", str(net), str(mixed), "--interval", "0.5"]) == 0
 
 
-def test_a_report_that_is_interrupted_leaves_no_page(numbers, tmp_path, monkeypatch, capsys):
+def test_interrupted_report_leaves_no_file(numbers, tmp_path, monkeypatch, capsys):
     from fastcurv.cli import fit_report
 
     def interrupted(*_, **__):
@@ -320,7 +322,7 @@ def test_a_report_that_is_interrupted_leaves_no_page(numbers, tmp_path, monkeypa
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("kind", SAME)
-def test_each_kind_of_table_gives_a_page(kind, tmp_path):
+def test_report_is_written_for_each_kind_of_table(kind, tmp_path):
     text, _ = SAME[kind]
     path, page = tmp_path / ("t.tsv" if kind == "tabs" else "t.csv"), tmp_path / "r.html"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -328,7 +330,7 @@ def test_each_kind_of_table_gives_a_page(kind, tmp_path):
     assert 1e4 < page.stat().st_size < 3e5
 
 
-def test_a_fit_with_too_many_effective_parameters_is_named_on_the_page(tmp_path, capsys, rng):
+def test_report_warns_of_too_many_effective_parameters(tmp_path, capsys, rng):
     """If the effective parameters are too many for the number of targets, the output and the page
     contain a caveat, and Python issues no warning.
     """

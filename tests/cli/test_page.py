@@ -116,7 +116,7 @@ window.addEventListener("load", () => {
 
 @needs_chromium
 @pytest.mark.parametrize("width", [390, 1200])
-def test_controls_work_in_a_browser_without_an_error(made, width, tmp_path):
+def test_report_controls_work_in_a_browser_without_errors(made, width, tmp_path):
     """In a browser, every button changes its chart's window and 'reset' restores it, for both page
     widths and without a script error.
     """
@@ -146,7 +146,7 @@ def test_text_is_escaped_and_numbers_are_rounded():
     assert '<td class="number">0.333333</td>' in page
 
 
-def test_figures_are_inline_and_reproducible():
+def test_figures_in_a_report_are_inline_and_reproducible():
     pytest.importorskip("matplotlib")
 
     def page():

@@ -67,7 +67,7 @@ def test_json_replaces_nan_and_infinity_by_null():
 @pytest.mark.parametrize(
     "kind, words", [("saddle", "a descent direction was found"), ("not_critical", "is above tol")]
 )
-def test_spectrum_checks_describe_their_result(kind, words):
+def test_spectrum_check_reports_saddle_minimum_or_no_convergence(kind, words):
     seen = SpectrumCheck(kind, 1e-3, -2.0, 1.0, (1e-3, 1e-3), 30)
     assert words in seen.reason and seen.negative and seen.resolved
     rough = SpectrumCheck(kind, 1e-3, -2.0, 1.0, (0.5, 1e-3), 3)

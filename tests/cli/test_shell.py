@@ -138,7 +138,7 @@ def test_changed_data_are_detected(points, tmp_path, capsys):
     assert main(["classify", str(tmp_path / "n.npz"), "--data", str(tmp_path / "d.csv")]) == 0
 
 
-def test_csv_and_npz_give_the_same_data(points):
+def test_csv_and_npz_files_load_equal_data(points):
     a, b = load_dataset(points / "points.csv"), load_dataset(points / "points.npz")
     assert np.array_equal(a.X, b.X) and np.array_equal(a.y, b.y) and a.loss == b.loss
     named = load_dataset(points / "points.csv", target="kind")

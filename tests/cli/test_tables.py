@@ -125,7 +125,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("kind", SAME)
-def test_tables_of_every_kind_hold_the_same_numbers(kind, read):
+def test_tables_in_every_format_load_equal_numbers(kind, read):
     text, notes = SAME[kind]
     table = read(text, name="t.tsv" if kind == "tabs" else "t.csv")
     X = inputs(table)
@@ -177,7 +177,7 @@ def test_fifty_thousand_rows_are_read_with_their_line_numbers(read):
         ("{name} {d}, 2024", "%b %d, %Y"),
     ],
 )
-def test_dates_are_days_from_the_first(cell, form, read):
+def test_dates_are_read_as_days_since_the_first_date(cell, form, read):
     pytest.importorskip("sklearn")
     days = [(i * 11) % 59 for i in range(N)]  # of January and February
 
@@ -193,7 +193,7 @@ def test_dates_are_days_from_the_first(cell, form, read):
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_times_of_day_are_shares_of_a_day(half, read):
+def test_times_of_day_are_read_as_fractions_of_a_day(half, read):
     pytest.importorskip("sklearn")
     minutes = [(i * 617) % 1440 for i in range(N)]
 
@@ -209,12 +209,12 @@ def test_times_of_day_are_shares_of_a_day(half, read):
     assert table.notes[0] == "Times in column 'when' are counted in days from 00:00:00."
 
 
-def test_results_of_matches_are_words(read):
+def test_match_scores_are_read_as_words_not_times(read):
     table = read(lines(lambda i: f"{i % 4}:{i % 3}", Y, names="result,y"))
     assert table.codes[0].kind == "words"
 
 
-def test_durations_may_exceed_a_day(read):
+def test_durations_above_24_hours_are_read(read):
     pytest.importorskip("sklearn")
     minutes = [15 * i + 7 for i in range(2 * N, 3 * N)]
     table = read(lines(lambda i: f"{minutes[i] // 60}:{minutes[i] % 60:02}", Y, names="lap,y"))
@@ -229,7 +229,7 @@ def test_durations_may_exceed_a_day(read):
 @pytest.mark.parametrize(
     "gap", ["NA", "n.a.", "-", "None", "?", "...", "missing", "#DIV/0!", "\u2014"]
 )
-def test_gaps_in_numbers_are_read_however_they_are_written(gap, read):
+def test_every_spelling_of_a_missing_number_is_read(gap, read):
     cells = [gap if i % 7 == 3 else v for i, v in enumerate(A)]
     table = read(lines(cells, B, Y))
     assert [code.kind for code in table.codes] == ["numbers", "numbers"] and table.gaps[0]
@@ -254,13 +254,13 @@ DOUBTS = {
 
 
 @pytest.mark.parametrize("kind", DOUBTS)
-def test_a_note_names_numbers_that_can_mean_something_else(kind, read):
+def test_ambiguous_numbers_are_reported_in_a_note(kind, read):
     made, note = DOUBTS[kind]
     table = read(lines(lambda i: str(made(i)), lambda i: str(i * i), names="a,y"))
     assert len(table.notes) == bool(note) and "".join(table.notes).startswith(note)
 
 
-def test_points_that_occur_twice_are_marks_of_thousands(read):
+def test_repeated_points_are_read_as_thousands_separators(read):
     cells = [f"{i + 1}.250" if i % 2 else f"{i + 1}.000.500" for i in range(N)]
     table = read(lines(cells, lambda i: str(i * i), names="a,y", mark=";"))
     X, _ = fit_coding(table)
@@ -279,7 +279,7 @@ CLASSES = {
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_targets_are_classes_or_numbers(kind, read):
+def test_target_type_is_detected_with_a_note_for_integers(kind, read):
     made, asked, wanted = CLASSES[kind]
     table = read(lines(A, made, names="a,y"), classes=asked)
     assert table.classes == wanted and table.y.dtype.kind in ("iU" if wanted else "f")
@@ -357,7 +357,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_defects_are_one_sentence_with_the_place(kind, read):
+def test_errors_for_malformed_tables_name_line_and_column(kind, read):
     text, target, words = REFUSED[kind]
     with pytest.raises(ValueError) as error:
         read(text, target)
@@ -365,7 +365,7 @@ def test_defects_are_one_sentence_with_the_place(kind, read):
     assert words in message and "\n" not in message and message[-1] in ".?'"
 
 
-def test_inputs_are_those_of_scikit_learns_column_transformer(read):
+def test_encoded_inputs_equal_those_of_scikit_learns_column_transformer(read):
     """Encoded words, gaps and dates equal the output of scikit-learn's ColumnTransformer."""
     compose = pytest.importorskip("sklearn.compose")
     from sklearn.impute import SimpleImputer
@@ -401,7 +401,7 @@ def test_inputs_are_those_of_scikit_learns_column_transformer(read):
     )
 
 
-def test_rare_words_have_no_input(read):
+def test_rare_categories_get_no_input_column(read):
     pytest.importorskip("sklearn")
     many = 3 * N
     text = "w,y\n" + "".join(f"w{(i * i) % 89},{i}.5\n" for i in range(many))
@@ -426,7 +426,7 @@ def test_a_table_of_numbers_is_scaled_as_train_scales_it(read):
     assert np.array_equal(again.X, mine.X) and again.digest == mine.digest
 
 
-def test_missing_columns_of_new_rows_are_named(read):
+def test_errors_for_new_rows_name_missing_columns(read):
     _, coding = fit_coding(read(lines(A, B, A + B, Y, names="a,b,c,y")))
     path = read(PLAIN).sheet.path
     path.write_text("a,y\n1,2\n")
@@ -445,7 +445,7 @@ def test_missing_columns_of_new_rows_are_named(read):
         read_rows(path, coding, None)
 
 
-def test_units_of_new_rows_are_those_of_the_training_table(read):
+def test_new_rows_are_scaled_by_the_units_of_the_training_table(read):
     _, coding = fit_coding(read(lines([f"{v} kg" for v in A], Y, names="a,y")))
     path = read(PLAIN).sheet.path
     path.write_text("a\n1.5 kg\n1.5\n")
@@ -460,7 +460,7 @@ def test_units_of_new_rows_are_those_of_the_training_table(read):
     assert read_rows(path, coding, None)[1][0].startswith("The mark in numbers such as 1.200 in")
 
 
-def test_new_rows_without_names_have_the_columns_in_order(read):
+def test_new_rows_without_column_names_are_read_in_order(read):
     _, coding = fit_coding(read(PLAIN.partition("\n")[2], "0"))
     assert coding.columns == () and asdict(coding)["codes"][0]["name"] == "column 1"
     path = read(PLAIN).sheet.path
@@ -477,7 +477,7 @@ def test_new_rows_without_names_have_the_columns_in_order(read):
     assert np.array_equal(by_place, by_name)
 
 
-def test_new_rows_may_have_one_column(read):
+def test_new_rows_of_one_column_are_read(read):
     table = read(lines(A, Y, names="a,y"))
     X, coding = fit_coding(table)
     path = table.sheet.path
@@ -487,7 +487,7 @@ def test_new_rows_may_have_one_column(read):
 
 
 @pytest.mark.parametrize("comma", [False, True])
-def test_ambiguous_marks_of_thousands_or_decimals_raise(comma, read):
+def test_ambiguous_thousands_or_decimal_separators_raise(comma, read):
     """If values such as 850 and 1.200 in one column leave the mark ambiguous, an error is raised;
     if some cell shows that it marks decimals, they are read as decimals.
     """
@@ -502,7 +502,7 @@ def test_ambiguous_marks_of_thousands_or_decimals_raise(comma, read):
     assert table.y[0] == 1.5 and table.y[7] == 1.2 and table.y[1] == 300
 
 
-def test_decimal_commas_in_quotes_are_no_marks_of_thousands(read):
+def test_quoted_decimal_commas_are_not_thousands_separators(read):
     quoted = [f'"{cell}"' for cell in commas(np.round(np.arange(N) / 7, 3))]
     table = read(lines(quoted, quoted[::-1], names="a,y"))
     assert np.array_equal(table.y, np.round(np.arange(N) / 7, 3)[::-1])
@@ -517,7 +517,7 @@ def test_numbers_in_parentheses_are_negative(read):
     assert table.y[:4].tolist() == [0.25, -2.5, 2.25, -4.5]
 
 
-def test_two_decimal_marks_in_one_table_raise(read):
+def test_two_decimal_separators_in_one_table_raise(read):
     prices = [f"{i},{i:02} \u20ac" for i in range(N)]
     with pytest.raises(ValueError, match="one decimal mark in all numbers, got '0,00' and '"):
         read(lines(A, prices, names="a,y", mark=";"))

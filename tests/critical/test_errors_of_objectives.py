@@ -61,7 +61,7 @@ def test_a_value_error_of_an_objective_reaches_its_user(call):
     assert raised >= 6
 
 
-def test_nan_along_newton_steps_is_no_error():
+def test_nan_along_newton_steps_raises_no_error():
     """If the Hessian is NaN along Newton's steps, the search ends with a message; errors other than
     ValueError that the objective raises are not caught.
     """

@@ -203,7 +203,7 @@ def test_samples_of_weight_zero_change_nothing_when_left_out(rng):
         assert not out.hat_matrix_diag[idle].any() and not out.cooks_distance[idle].any()
 
 
-def test_points_that_are_no_minima_are_rejected():
+def test_leave_one_out_rejects_points_that_are_not_minima():
     toy = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
     ob, theta = fitted(1)
     relu = fc.Objective(fc.MLP([2, 3, 1], "relu"), np.eye(2), np.ones(2), loss="mse", l2=0.1)
@@ -504,7 +504,7 @@ def test_units_removed_by_weight_decay_do_not_change_intervals():
     assert 0.85 < np.mean((low <= y) & (y <= high)) < 0.98
 
 
-def test_estimators_say_why_they_have_no_intervals():
+def test_errors_explain_why_an_estimator_has_no_intervals():
     X, y = sine(1)
     net = fc.MLPRegressor((4,), "tanh", alpha=1.0, random_state=0).fit(X, y)
     copy = pickle.loads(pickle.dumps(net))

@@ -30,7 +30,7 @@ def bowl(centre, scale, offset, bound=None):
 
 
 @pytest.mark.parametrize("case", zoo(), ids=lambda c: c.name)
-def test_exactly_the_critical_points_of_the_zoo_are_near(case):
+def test_only_critical_test_points_are_classified_as_near(case):
     assert assess_nearness_at(case.objective, case.theta).near == (case.kind != "not_critical")
 
 
@@ -142,7 +142,7 @@ def test_the_gradient_tolerance_separates_near_and_far_gradients(dense_below):
 
 @pytest.mark.parametrize("kind", [fc.Objective, fc.StreamedObjective])
 @pytest.mark.parametrize("power", [-100, -40, 40])
-def test_units_of_inputs_hide_no_gradient(kind, power):
+def test_scaling_the_inputs_does_not_hide_a_gradient(kind, power):
     """If columns of X differ by many orders of magnitude, a point with descent along the smaller
     ones is still not critical.
     """
@@ -156,7 +156,7 @@ def test_units_of_inputs_hide_no_gradient(kind, power):
 
 
 @pytest.mark.parametrize("kind", [fc.Objective, fc.StreamedObjective])
-def test_a_large_l2_on_some_parameters_hides_no_gradient(kind):
+def test_large_l2_on_some_parameters_does_not_hide_a_gradient(kind):
     """If an l2 of 1e100 applies to the matrices only, the gradient along the biases still makes the
     point not critical.
     """
@@ -200,7 +200,7 @@ def test_the_decrement_matches_its_formula(low, units, rng):
 
 
 @pytest.mark.parametrize("reach", [0.0, 1e-3, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 4.0, np.nan])
-def test_lasting_curvature_keeps_its_sign(reach):
+def test_lasting_curvature_detects_changes_of_sign(reach):
     """A change of sign of the curvatures ``1 - t_0^2`` and ``-1 + t_1`` at length 1 is detected
     along a direction, and along a step of up to three times that length.
     """
@@ -223,7 +223,7 @@ def test_lasting_curvature_keeps_its_sign(reach):
 
 
 @pytest.mark.parametrize("reach, lasts", [(0.5, True), (0.7, True), (0.72, False), (1.0, False)])
-def test_lasting_curvature_keeps_two_thirds_of_its_size(reach, lasts):
+def test_lasting_curvature_is_at_least_two_thirds_of_the_curvature(reach, lasts):
     """The curvature ``1 / (1 + t^2)`` counts as lasting up to a length of ``2^-1/2``, where two
     thirds of its value are left.
     """

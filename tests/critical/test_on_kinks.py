@@ -81,7 +81,7 @@ def test_unproved_kink_minima_are_undecided():
     assert n_held  # else this shows nothing
 
 
-def test_a_kink_at_an_ordinary_point_changes_no_verdict():
+def test_kink_at_a_noncritical_point_changes_no_verdict():
     """A sample of zeros is at the kinks of a layer without biases for every theta, and does not
     change the verdict.
     """

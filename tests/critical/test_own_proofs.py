@@ -135,7 +135,7 @@ def test_replaced_functions_of_the_loss_disable_proofs(name):
         assert cast_to_float64(ob) is ob and why_not_own(ob, "engine_steps")
 
 
-def test_verdicts_on_a_replaced_loss_are_of_that_loss_and_uncertified():
+def test_replaced_loss_is_classified_without_certificate():
     inner = fc.Objective(*GIVEN)
     theta = fc.minimize(inner, seed=0).x
     parts = {name: with_linear_term(name) for name in ("value", "gradient", "value_and_gradient")}
@@ -295,7 +295,7 @@ def doubled(name):
 
 
 @pytest.mark.parametrize("name", PRODUCT_METHODS)
-def test_eigenvalues_and_bounds_are_of_the_operators_own_products(name):
+def test_eigenvalues_and_bounds_use_the_operators_own_products(name):
     """If a subclass or a wrapper replaces an operator's products, eigenvalues and bounds are those
     of the replaced products.
     """
@@ -318,7 +318,7 @@ def test_eigenvalues_and_bounds_are_of_the_operators_own_products(name):
         assert check_symmetric_operator(op) is op
 
 
-def test_an_operators_own_methods_are_kept():
+def test_own_bounds_of_an_operator_are_used_unless_products_are_replaced():
     class Diagonal(LinearOperator):
         def __init__(self, d):
             super().__init__(np.dtype(float), (len(d),) * 2)

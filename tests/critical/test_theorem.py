@@ -84,7 +84,7 @@ def test_nearby_critical_points_are_distinguished_or_not_certified(gap):
     assert fc.classify(ob, [gap]).certified
 
 
-def test_near_points_beyond_the_theorem_report_where_newton_leads():
+def test_near_points_without_proof_report_the_limit_of_newton_steps():
     """If theta is near but h >= 1/2, the verdict reports the certified point that Newton's steps
     lead to, with its true distance.
     """
@@ -127,7 +127,7 @@ def test_saddles_proved_by_two_vectors_report_no_h():
     assert said.kantorovich is None and "h = " not in repr(said)
 
 
-def test_no_theorem_on_a_ball_of_radius_zero():
+def test_nothing_is_proved_on_a_ball_of_radius_zero():
     """If the curvature is 2 on one side of theta and -2 on the other, the theorem does not hold,
     because nothing bounds the curvature on any ball around theta.
     """

@@ -255,7 +255,7 @@ def test_verdicts_without_time_claim_no_counts(monkeypatch):
     assert low <= fc.inertia(ob.hessian(start)).n_negative <= high
 
 
-def test_blocks_that_narrow_count_their_products():
+def test_products_of_a_narrowed_block_are_counted():
     """If two samples reach so few directions that blocks become narrower at once, `n_products`
     equals the number of products made.
     """

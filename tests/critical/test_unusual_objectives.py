@@ -358,7 +358,7 @@ def test_certificates_are_not_used_for_a_loss_that_a_wrapper_changes(dtype, diso
         assert found.report is None or not found.report.certified
 
 
-def test_results_are_of_the_outermost_loss():
+def test_overridden_loss_is_used_by_all_functions():
     """Results belong to the outermost loss, whether a subclass, mixin, nested wrapper, dispatching
     wrapper or instance attribute replaces that of `fc.Objective`.
     """
@@ -454,7 +454,7 @@ class WithoutErrorBound(LinearOperator):
         ((-1.0, 2.0, 3.0), "saddle"),  # by two vectors, whose own products are bounded
     ],
 )
-def test_an_error_without_a_bound_makes_no_eigenvalue_zero(diagonal, kind):
+def test_no_counts_are_claimed_without_a_bound_on_hessian_errors(diagonal, kind):
     A = np.diag(diagonal)
 
     class Vague(QuadraticObjective):
@@ -581,7 +581,7 @@ def test_the_missing_minimum_is_explained_if_squares_of_weights_overflow():
 # --- numbers that end
 
 
-def test_no_steps_come_from_nan_and_zero_matrices():
+def test_newton_steps_from_nan_and_zero_matrices_are_empty():
     g = np.ones(3)
     assert dense_steps(np.full((3, 3), np.nan), g).vectors == []
     flat = dense_steps(np.zeros((3, 3)), g)
@@ -613,7 +613,7 @@ def test_a_krylov_space_of_a_zero_matrix_or_start_is_empty():
 
 
 @pytest.mark.parametrize("method", ["follow", "newton-mr", "gradient-norm"])
-def test_searches_keep_to_points_of_finite_gradient(method):
+def test_searches_reject_points_of_infinite_gradient(method):
     wall = FunctionObjective(
         2,
         lambda x: float(np.sum(np.sqrt(1 - x**2))),
@@ -729,7 +729,7 @@ def reason_for(because, near=NEAR_CRITICAL, **seen):
     return reason_sentence(QUERY, found, Decision("undecided", False, because))
 
 
-def test_rare_reasons_have_a_sentence():
+def test_every_rare_reason_is_worded():
     assert "H was measured to be zero" in reason_for(Reason.FLAT)
     assert "are smaller than the error of the products" in reason_for(Reason.NOTHING)
     over = replace(NEAR_CRITICAL, gradient_norm=0.0, gradient_tol=0.0)

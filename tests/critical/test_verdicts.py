@@ -154,7 +154,7 @@ def test_an_untrained_network_is_not_critical_and_a_trained_one_is_a_minimum():
     assert report.kind == ("minimum" if eigenvalues[0] > 0 else "saddle")
 
 
-def test_plateaus_are_named():
+def test_verdict_reports_a_plateau():
     flat = {case.name: case for case in ZOO if case.kind == "not_critical"}
     on, off = flat["dead ReLU units on a slope"], flat["dead ReLU units off their best bias"]
     report = classify(on.objective, on.theta)
@@ -358,7 +358,7 @@ def test_without_products_to_check_stable_signs_a_point_is_undecided(small_net):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_advice_on_a_plateau_works(seed):
+def test_following_the_advice_on_a_plateau_lowers_the_loss(seed):
     """For saturated units and for confident wrong outputs, the reason names a method that leaves
     the plateau, and that method lowers the loss.
     """

@@ -122,7 +122,7 @@ def test_the_stated_risk_is_that_of_the_theorem():
         assert lanczos_risk(n, k, eps) <= risk < lanczos_risk(n, k - 1, eps)
 
 
-def test_minima_are_wrong_no_more_often_than_the_risk():
+def test_false_minima_occur_at_most_at_the_stated_risk():
     """With a coarse tolerance and few steps, a false minimum is reported at most as often as the
     stated risk allows.
     """

@@ -65,7 +65,7 @@ def test_saddles_get_their_inertia(rng):
     assert abs(point.lambda_min - (0.1 - sigma)) < 1e-12
 
 
-def test_unreached_dimensions_count_as_zeros_without_l2(rng):
+def test_dimensions_outside_the_range_count_as_zeros_without_l2(rng):
     """Without l2 the Hessian is 0 along dimensions that no sample reaches, so these count as zeros
     and no minimum is reported.
     """
@@ -133,7 +133,7 @@ def test_unsupported_networks_and_small_budgets_use_the_general_method(rng):
     assert not at.certified
 
 
-def test_a_class_that_no_row_has_leaves_no_minimum(rng):
+def test_absent_class_excludes_a_minimum(rng):
     """If a class has no samples and l2 does not apply to its bias, no minimum is reported, since
     the bias diverges.
     """
@@ -144,7 +144,7 @@ def test_a_class_that_no_row_has_leaves_no_minimum(rng):
     assert point.kind != "minimum" and not point.certified
 
 
-def test_signs_of_very_weak_curvature_are_no_verdict(rng):
+def test_signs_of_very_weak_curvature_decide_no_verdict(rng):
     """A point is undecided if its signs are proved at theta but the curvature is too weak to check
     whether they are stable.
     """
@@ -232,7 +232,7 @@ def test_equal_inputs_with_different_targets_prevent_loss_0(interpolating):
 
 
 @pytest.mark.parametrize("how", ["idle", "doubled"])
-def test_repeated_and_weightless_rows_reach_no_more_dimensions(how, rng):
+def test_repeated_and_weightless_rows_do_not_enlarge_the_range(how, rng):
     """At large n, the number of distinct samples of positive weight determines whether all
     eigenvalues are known.
     """

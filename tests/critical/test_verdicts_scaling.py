@@ -207,7 +207,7 @@ def found():
 
 
 @pytest.mark.parametrize("power", [-3.0, 5.0])
-def test_units_of_inputs_take_no_certificate_away(power, found):
+def test_scaling_the_inputs_does_not_prevent_a_certificate(power, found):
     """If columns of X are multiplied and first weights divided by the same factors, the minimum
     stays certified.
     """
@@ -274,7 +274,7 @@ def test_bounds_of_zero_blocks_stay_negligible_in_any_unit_of_the_loss(sizes, lo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_units_change_no_verdict(kind):
+def test_scaling_of_parameters_and_data_changes_no_verdict(kind):
     """Multiplying inputs, targets, the loss or a layer by 2^5 or 2^12 changes neither kind,
     certificate nor inertia. ``python -m tests.critical.units 250`` tests more networks.
     """
@@ -306,6 +306,6 @@ def test_units_change_no_verdict(kind):
         ("layer", 566),  # a definite H whose sign was measured in theta's own units
     ],
 )
-def test_units_that_once_changed_a_verdict_change_none(kind, seed):
+def test_scalings_that_once_changed_a_verdict_do_not_change_it(kind, seed):
     words, (one, _), (other, _) = pairs(kind, seed)
     assert one == other, words

@@ -132,7 +132,7 @@ def saddle_of_two_units(rng, **given):
     return ob, np.zeros(ob.n_params)
 
 
-def test_a_run_on_any_other_operator_supports_no_verdict(rng):
+def test_classify_rejects_a_krylov_run_on_another_operator(rng):
     """Runs on operators other than the Hessian are rejected, also if such an operator is positive
     definite where the Hessian is not.
     """

@@ -27,7 +27,7 @@ def story(monkeypatch):
     del sys.modules["story"]
 
 
-def test_every_claim_names_examples_whose_headings_are_asserted(story):
+def test_every_lecture_claim_names_examples_with_asserted_headings(story):
     claims = rows()
     assert [number for number, _, _ in claims] == list(range(1, 83))
     for number, names, _ in claims:
@@ -36,7 +36,7 @@ def test_every_claim_names_examples_whose_headings_are_asserted(story):
             assert name in story.ORDER and HEADINGS[name].controls, (number, name)
 
 
-def test_what_the_list_calls_wrong_or_half_right_the_example_says(story):
+def test_examples_state_which_lecture_claims_are_wrong_or_half_right(story):
     claims = [(names, said) for _, names, said in rows() if "**" in said]
     assert len(claims) >= 12
     for names, said in claims:

@@ -51,7 +51,7 @@ def test_matrix_equals_products_with_unit_vectors(act, loss, rng):
         assert_close(*problem(rng, sizes, N, act, loss, dtype, residual, weighted=i % 2 == 0))
 
 
-def test_matrix_of_user_defined_functions(rng):
+def test_curvature_matrix_is_right_for_user_defined_functions(rng):
     """Gauss-Newton matrices are correct for user-defined activations and losses, and without
     biases.
     """
@@ -71,7 +71,7 @@ def test_matrix_is_right_if_computed_in_several_blocks(loss, rng):
 
 
 @pytest.mark.parametrize("loss", _engine.LOSSES)
-def test_matrix_of_few_rows_and_parameters(loss, rng):
+def test_curvature_matrix_is_right_for_few_rows_and_parameters(loss, rng):
     """Gauss-Newton matrices of one output, or of two classes, are correct just below and above the
     limits on their size.
     """
@@ -86,7 +86,7 @@ def test_matrix_of_few_rows_and_parameters(loss, rng):
         assert_close(*problem(rng, [1, d], 4 * N, "tanh", loss, dtype))  # rows exceed one block
 
 
-def test_matrix_in_reused_memory_that_holds_nan(rng):
+def test_curvature_matrix_is_right_in_reused_memory_with_nan(rng):
     ob, theta = problem(rng, [3, 5, 1], 30, "tanh", "mse")
     wanted = [matrix_of(ob, theta, hessian) for hessian in (False, True)]
     lost, far = problem(rng, [6, 9, 9, 1], 200, "identity", "mse")
@@ -101,7 +101,7 @@ def test_matrix_in_reused_memory_that_holds_nan(rng):
 
 @pytest.mark.parametrize("size, weight", [(-565, 300), (400, -700), (530, -980), (0, -900), (0, 0)])
 @pytest.mark.parametrize("d", [1, 2])
-def test_matrix_of_numbers_far_from_one(size, weight, d, rng):
+def test_curvature_matrix_is_right_for_data_far_from_unit_scale(size, weight, d, rng):
     """Gauss-Newton matrices are correct if squares of inputs or of backpropagated numbers overflow
     or underflow but the matrix's entries do not.
     """
@@ -119,7 +119,7 @@ def test_matrix_of_numbers_far_from_one(size, weight, d, rng):
     assert np.allclose(G, wanted, rtol=1e-9, atol=1e-11 * np.abs(wanted).max())
 
 
-def test_hessian_of_numbers_far_from_one_is_not_formed(rng):
+def test_hessian_is_not_formed_for_data_far_from_unit_scale(rng):
     X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, 1))
     ob = fc.Objective(fc.MLP([3, 4, 1], "tanh"), np.ldexp(X, 400), y, "mse")
     theta = ob.model.init(seed=0)
@@ -139,7 +139,7 @@ def test_hessian_of_numbers_far_from_one_is_not_formed(rng):
 
 
 @pytest.mark.parametrize("classes", [1, 2, 6])
-def test_matrix_of_any_number_of_classes(classes, rng):
+def test_curvature_matrix_is_right_for_any_number_of_classes(classes, rng):
     """The Gauss-Newton matrix of a single class is 0, and samples with a probability near 1
     contribute with full relative accuracy.
     """
@@ -230,7 +230,7 @@ def check_against_numpy(ob, theta, count, within, exact=None):
 
 @pytest.mark.parametrize("loss", _engine.LOSSES)
 @pytest.mark.parametrize("l2_biases", [True, False])
-def test_steps_equal_those_of_numpy(loss, l2_biases, rng):
+def test_levenberg_steps_equal_numpy_implementation(loss, l2_biases, rng):
     ob, theta = problem(rng, [3, 5, 2], 30, "tanh", loss, l2=1e-2, l2_biases=l2_biases)
     run, record = check_against_numpy(ob, theta, 6, 1e-7)
     assert record[-1, 0] == run.value == ob.value(run.theta)
@@ -253,7 +253,7 @@ def test_large_steps_have_geodesic_corrections(N, dtype, memory, loss, rng):
     check_against_numpy(net.ob, 0.3 * net.model.init(seed=0), 6, within, same.ob)
 
 
-def test_steps_are_corrected_for_numbers_far_from_one(rng):
+def test_steps_are_corrected_for_data_far_from_unit_scale(rng):
     """Steps are corrected as in NumPy for three linear layers with inputs and targets near 2^200
     and sample weights of 2^-400.
     """
@@ -263,7 +263,7 @@ def test_steps_are_corrected_for_numbers_far_from_one(rng):
     check_against_numpy(ob, 0.2 * model.init(seed=0), 3, 1e-9)
 
 
-def test_corrections_can_be_turned_off(rng):
+def test_geodesic_corrections_can_be_disabled(rng):
     ob, theta = problem(rng, [3, 5, 2], 30, "tanh", "mse")
     run = _engine.Levenberg(ob._new_plan(), theta.copy())
     run.corrects, record = False, np.zeros((1, 3))
@@ -273,7 +273,7 @@ def test_corrections_can_be_turned_off(rng):
     assert np.abs(run.theta - theta - s).max() < 1e-9
 
 
-def test_runs_end_at_the_given_conditions(rng):
+def test_levenberg_runs_stop_at_each_given_condition(rng):
     ob, theta = problem(rng, [2, 4, 1], 25, "tanh", "mse", l2=1e-3)
     record = np.zeros((500, 3))
     start = _engine.Levenberg(ob._new_plan(), theta.copy())

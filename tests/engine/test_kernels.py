@@ -325,5 +325,5 @@ raise SystemExit(ctypes.CDLL({str(library)!r}).main(len(arguments), argv))
 # --- the machine's peak
 
 
-def test_peak_is_positive(arch, dtype):
+def test_measured_fma_peak_is_positive(arch, dtype):
     assert 1e8 < engine.measure_fma_peak(dtype, 1, arch, rounds=2) < 1e13

@@ -107,7 +107,7 @@ def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype):
             assert np.all(got[:, 1] != 0)
 
 
-def test_binary_cross_entropy_of_large_logits(arch, dtype):
+def test_binary_cross_entropy_is_accurate_for_large_logits(arch, dtype):
     """For large |z| the loss is log(1 + exp(-|z|)) if the target agrees with the sign of z and |z|
     if not, without cancellation.
     """
@@ -134,7 +134,7 @@ def test_hessian_of_cross_entropy_maps_constants_to_zero(arch, dtype):
     )
 
 
-def test_cross_entropy_of_ties_and_of_a_single_class(arch, dtype):
+def test_cross_entropy_is_right_for_tied_logits_and_a_single_class(arch, dtype):
     value, delta, h, s, top = hooks.evaluate_loss(
         arch, "cross_entropy", np.zeros((2, 4), dtype), np.array([0, 3], np.int32)
     )
@@ -164,7 +164,7 @@ def test_nan_affects_only_its_row(arch, dtype):
         assert np.isnan(hooks.evaluate_loss(arch, kind, spoilt, y, weight)[0])
 
 
-def test_targets_with_any_stride_between_rows(arch, dtype):
+def test_losses_accept_any_stride_between_rows_of_targets(arch, dtype):
     """Results for targets of any row stride agree up to two roundings, since a compiler may
     contract a product for one stride and not for another.
     """

@@ -148,7 +148,7 @@ def test_leaky_relu_has_the_slope_of_torch(arch, dtype):
     assert np.all(q == 0)
 
 
-def test_nan_gives_nan_and_stays_in_its_place(arch, dtype):
+def test_activations_propagate_nan_to_its_element_only(arch, dtype):
     for name in ACTIVATIONS:
         z = np.linspace(-3, 3, 33, dtype=dtype)
         clean = hooks.activate(arch, name, z[None])
@@ -161,7 +161,7 @@ def test_nan_gives_nan_and_stays_in_its_place(arch, dtype):
             assert np.isnan(got[0, 13]) or constant
 
 
-def test_results_do_not_depend_on_position(arch, dtype):
+def test_activations_do_not_depend_on_position_in_the_array(arch, dtype):
     """Results are bitwise identical for numbers in any row and column and for arrays of any
     length.
     """

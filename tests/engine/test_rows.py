@@ -140,7 +140,7 @@ def test_empty_rows_are_accepted_and_unsuitable_rows_rejected(rng):
 
 
 @pytest.mark.parametrize("far", [False, True])
-def test_copy_finite_finds_every_nan(arch, dtype, far, rng):
+def test_copy_finite_detects_nan_at_every_position(arch, dtype, far, rng):
     """A copy reports a non-finite number at any position, alone or next to its opposite, accepts
     the largest numbers, and writes nothing outside the copy.
     """

@@ -310,7 +310,7 @@ assert engine.default_n_threads() == 1
 # --- the floating-point environment
 
 
-def test_floating_point_environment(python):
+def test_floating_point_environment_is_restored_after_calls(python):
     """Import and calls change neither the rounding mode, nor the treatment of subnormals, nor
     NumPy's error state, in any thread.
     """

@@ -36,7 +36,7 @@ def checks():
 
 
 @pytest.mark.parametrize("estimator, check", list(checks()))
-def test_scikit_learns_checks(estimator, check):
+def test_estimators_pass_scikit_learns_checks(estimator, check):
     """All of scikit-learn's checks pass, except those that scikit-learn skips because they do not
     apply.
     """
@@ -139,7 +139,7 @@ SOLVERS = ["trust-region", "newton-cg", "gauss-newton", "cubic", "saddle-free-ne
 
 
 @pytest.mark.parametrize("solver", [*SOLVERS, "sgd", "momentum", "nesterov", "rmsprop", "adam"])
-def test_every_solver_fits(solver):
+def test_every_solver_reaches_a_low_loss(solver):
     X, y = wine()
     options = {"max_iter": 60, "random_state": 0, "verdict": False, "alpha": 0.1}
     if solver in ("rmsprop", "adam"):

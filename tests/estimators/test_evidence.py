@@ -139,7 +139,7 @@ def test_deviations_need_a_posterior_or_the_training_samples(rng):
         exact.fit(X[:5], y[:5]).predict(X, return_std=True)
 
 
-def test_the_path_ends_where_no_noise_is_left():
+def test_decay_path_ends_when_the_noise_estimate_is_zero():
     """If biases of active units could fit all of a few samples exactly, the noise is estimated from
     larger penalties; a single sample raises an error.
     """

@@ -272,7 +272,7 @@ def test_float32_is_used_only_if_it_resolves_the_data():
     assert can_search_in_float32(X, X[:, 0], 4000) and not can_search_in_float32(X, 1e5 + X, 4000)
 
 
-def test_columns_are_standardised():
+def test_features_are_standardised_before_fitting():
     """Standardised columns have mean 0 and standard deviation 1. A constant column is only shifted,
     however large it is.
     """

@@ -88,7 +88,7 @@ def test_weights_of_a_fit_are_in_units_of_y():
     assert np.isclose((net.theta_ - before).sum(), 5.0 / net.y_scale_[0], rtol=1e-6)
 
 
-def test_units_are_kept_by_partial_fit_and_warm_start():
+def test_partial_fit_and_warm_start_reuse_the_scaling_of_y():
     net = fc.MLPRegressor((8,), "tanh", solver="adam", random_state=0, learning_rate_init=0.03)
     for _ in range(60):
         net.partial_fit(A, 1e-6 * (Y + 100))

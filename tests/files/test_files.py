@@ -146,7 +146,7 @@ CHANGES = [
 ]
 
 
-def test_facts_and_arrays_of_a_saved_model_are_checked(tmp_path):
+def test_load_checks_metadata_and_arrays_of_a_saved_model(tmp_path):
     path = tmp_path / "net.safetensors"
     for change in CHANGES:
         fc.save(path, MODELS[0], MODELS[0].init(seed=0))

@@ -117,7 +117,7 @@ def test_hessian_at_a_kink_uses_left_derivatives(arch, activation, first, second
     assert np.abs(H.gradient - [3 * e * first, 0]).max() <= 1e-15
 
 
-def test_fisher_is_the_mean_of_gradient_outer_products(rng, problem):
+def test_fisher_equals_mean_of_gradient_outer_products(rng, problem):
     """The Fisher matrix equals the mean of outer products of single samples' gradients, each from
     its own objective.
     """
@@ -131,7 +131,7 @@ def test_fisher_is_the_mean_of_gradient_outer_products(rng, problem):
 
 @pytest.mark.parametrize("rows", [2, 40])
 @pytest.mark.parametrize("kind", ["float64", "float32"])
-def test_the_jacobian_of_a_linear_map_is_its_input(rows, kind):
+def test_jacobian_of_a_linear_map_equals_its_input(rows, kind):
     """The Jacobian of ``x W' + b`` consists of x and ones, for products in both directions."""
     X = np.random.default_rng(0).standard_normal((rows, 3)).astype(kind)
     model = MLP([3, 2], dtype=kind)

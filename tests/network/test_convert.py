@@ -70,7 +70,7 @@ def test_from_torch_gives_equal_outputs_and_products(name):
     assert np.linalg.norm(H @ v - theirs) <= 4 * H.rounding_bound(v)
 
 
-def test_from_torch_of_float32_half_and_single_layers():
+def test_from_torch_converts_float32_half_and_single_layers():
     for dtype, ours in ((torch.float32, "float32"), (torch.bfloat16, "float32")):
         module = net(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1), dtype=dtype)
         model, theta = fc.from_torch(module)
@@ -400,7 +400,7 @@ def forward_of(forward, residual=False):
     ],
 )
 @pytest.mark.filterwarnings("ignore:the module has")
-def test_unsupported_operations_of_a_graph_are_named(forward, words):
+def test_errors_name_unsupported_graph_operations(forward, words):
     with pytest.raises(ValueError, match=words) as caught:
         fc.from_torch(forward_of(forward)[0], activation="relu")
     assert "must be None" not in str(caught.value) and "\n" not in str(caught.value)

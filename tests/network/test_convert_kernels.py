@@ -106,7 +106,7 @@ def test_jax_layers_are_ordered_by_number_or_by_width():
         ([[np.ones((4, 2))], [np.ones(2)]], "1..0."),
     ],
 )
-def test_jax_arrays_that_are_no_kernel_or_bias_are_named(params, words):
+def test_errors_name_jax_arrays_that_are_not_kernel_or_bias(params, words):
     with pytest.raises(ValueError, match=f"{words}.* has no counterpart"):
         fc.from_jax(params)
 
@@ -268,7 +268,7 @@ def test_an_omitted_keras_softmax_warns_unless_the_loss_includes_it(loss, warned
         ([fake_layer("Softmax", axis=0)], "Softmax .a."),
     ],
 )
-def test_unsupported_keras_layers_are_named(layers, words):
+def test_errors_name_unsupported_keras_layers(layers, words):
     with pytest.raises(ValueError, match=words):
         fc.from_keras(fake_sequential(*layers))
 
@@ -282,7 +282,7 @@ def test_an_unbuilt_keras_model_is_rejected():
         fc.from_keras(fake_sequential(unbuilt, LAST))
 
 
-def test_keras_models_that_are_no_chain_are_rejected():
+def test_keras_models_that_are_not_a_chain_are_rejected():
     own = fake_sequential(FIRST, LAST, kind="Own", module="mine")
     with pytest.raises(ValueError, match="Own .layer. has no counterpart"):
         fc.from_keras(own)

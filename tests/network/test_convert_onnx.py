@@ -142,7 +142,7 @@ AT_1 = [SOFTPLUS[0], ("Greater", ["z", "one"], ["g"], {}), SOFTPLUS[2]]  # torch
         ([("Constant", [], ["c"], {}), FIRST, ("Add", ["z", "c"], ["y"], {})], ["Add"]),
     ],
 )
-def test_unsupported_nodes_are_named(nodes, words):
+def test_errors_name_unsupported_onnx_nodes(nodes, words):
     with pytest.raises(ValueError) as caught:
         fc.from_onnx(model_of(nodes, ARRAYS))
     assert all(word in str(caught.value) for word in words), caught.value
@@ -222,7 +222,7 @@ def test_constant_nodes_and_scaled_gemm_are_read():
     )
 
 
-def test_files_that_are_no_onnx_model_are_rejected(tmp_path):
+def test_files_that_are_not_onnx_models_are_rejected(tmp_path):
     (tmp_path / "none.onnx").write_bytes(b"\xff" * 50)
     for source in (b"\xff" * 50, tmp_path / "none.onnx", tmp_path / "missing.onnx", b""):
         with pytest.raises(ValueError):

@@ -99,7 +99,7 @@ def test_scalers_with_an_overridden_transform_are_rejected():
 
 
 @pytest.mark.parametrize("activation", ["tanh", ["tanh"], ("tanh", "relu")])
-def test_activations_are_those_at_the_time_of_fit(activation):
+def test_converted_activation_is_that_at_the_time_of_fit(activation):
     """A converted estimator has one activation per layer, as fitted, even if its parameters were
     changed afterwards.
     """

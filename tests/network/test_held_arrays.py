@@ -139,7 +139,7 @@ def digest(x):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_memory_layout_of_arguments_changes_no_bit(layout, dtype):
+def test_memory_layout_of_arguments_does_not_change_results_bitwise(layout, dtype):
     """Equal numbers in another memory layout give bitwise identical results and are not
     modified.
     """
@@ -212,7 +212,7 @@ def test_suitable_arrays_are_not_copied():
         assert np.shares_memory(ob.X, as_numpy(held, "held"))
 
 
-def test_tensors_give_tensors():
+def test_products_with_torch_tensors_return_tensors():
     torch = pytest.importorskip("torch")
     ob = fc.Objective(MODEL, HELD["X"], HELD["y"], "mse")
     v, V = torch_tensor(HELD["v"]), torch_tensor(HELD["V"])
@@ -248,7 +248,7 @@ def test_theta_may_be_a_list_of_layers():
         ob.value([(W.T, b) for W, b in layers])
 
 
-def test_multiples_of_the_identity_are_shifts_and_other_sums_are_scipys(rng):
+def test_adding_identity_gives_shifted_hessian_and_other_sums_scipy_operators(rng):
     """``H + mu I`` is H with a shift in any notation, and its bound holds. Sums with other
     operators and products with operators or numbers are SciPy's.
     """
@@ -284,7 +284,7 @@ def test_multiples_of_the_identity_are_shifts_and_other_sums_are_scipys(rng):
     )
 
 
-def test_reprs_describe_their_objects():
+def test_repr_shows_kind_loss_and_size():
     ob = fc.Objective(MODEL, HELD["X"], HELD["y"], "mse")
     theta = HELD["theta"]
     for op, words in (

@@ -50,7 +50,7 @@ def test_blocks_of_jacobian_rows_are_bitwise_those_of_the_matrix(rng):
         assert np.array_equal(*threads)
 
 
-def test_jacobian_matrix_of_sparse_streamed_and_normalised_objectives(rng):
+def test_jacobian_matrix_is_right_for_sparse_streamed_and_normalised_objectives(rng):
     net = nets.draw(rng, [4, 6, 3], "tanh", N=30)
     whole = net.ob.jacobian(net.theta).to_dense()
     sparse = net.objective(X=scipy.sparse.csr_matrix(net.X))

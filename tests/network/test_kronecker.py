@@ -136,7 +136,7 @@ def test_dead_units_keep_coordinates_finite(rng):
     assert np.isfinite(matrix_of(made, "to_theta")).all()
 
 
-def test_coordinates_of_large_data_use_evenly_spaced_samples(rng):
+def test_layer_coordinates_of_large_data_use_evenly_spaced_samples(rng):
     """Coordinates are computed from ten samples for each unit of the widest layer."""
     X = np.arange(5000.0)[:, None] * np.ones(2)
     ob = fc.Objective(fc.MLP([2, 60, 1]), X, X[:, 0], "mse")

@@ -12,7 +12,7 @@ N = 8_000_000
 pytestmark = pytest.mark.large
 
 
-def test_a_product_with_eight_million_parameters():
+def test_product_with_eight_million_parameters_stays_within_memory():
     """The plan takes what `memory` allows, and the process little more than that, the data and a
     few vectors.
     """
@@ -64,7 +64,7 @@ print(peak * (1 if sys.platform == "darwin" else 1024))
 """
 
 
-def test_ten_eigenpairs_of_fifty_million_parameters(python):
+def test_ten_eigenpairs_of_fifty_million_parameters_fit_in_memory(python):
     """Ten eigenpairs are found in a new process within 4 GiB, while a basis of 30 vectors alone
     would take 12 GiB.
     """

@@ -553,7 +553,7 @@ def test_a_batch_equals_an_objective_of_its_samples(loss, rng, problem):
     assert np.linalg.norm(total - p.ob.gradient(p.theta)) <= 1e-14 * np.linalg.norm(total)
 
 
-def test_a_network_of_one_parameter_and_a_vector_of_length_one():
+def test_products_are_right_for_one_parameter():
     ob = fc.Objective(fc.MLP([1, 1], bias=False), [[2.0]], [1.0], loss="mse")
     H = ob.hessian(np.zeros(1))
     assert np.array_equal(H @ np.ones(1), [8.0])

@@ -131,7 +131,7 @@ def test_products_allocate_only_their_result(drawn):
 @pytest.mark.skipif(
     not Path("/proc/self/statm").exists(), reason="the system does not say what a process holds"
 )
-def test_nbytes_is_the_growth_of_the_process(python):
+def test_nbytes_equals_the_growth_of_process_memory(python):
     """Creating an operator makes the process grow by nbytes plus the padded copy of X, within 10%,
     and deleting it releases that memory.
     """

@@ -119,7 +119,7 @@ def test_range_bounds_hold_for_many_samples_and_wide_networks(rng):
     check_inequalities(*objective(rng, "silu", "cross_entropy", 2, (6, 14, 5, 4), l2=0.1))
 
 
-def test_no_range_bounds_without_a_proof(rng, monkeypatch):
+def test_range_bounds_are_none_without_a_proof(rng, monkeypatch):
     """Operators whose products have no proved bound, or whose range has too many dimensions, have
     no range bounds.
     """

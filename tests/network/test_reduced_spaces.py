@@ -62,7 +62,7 @@ def test_sample_space_is_the_hessian_in_other_coordinates(activation, loss, rng)
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rotate", [None, [True, False, True], [False, True, False], [False] * 3])
-def test_sample_space_with_mixed_activations(rotate, bias, rng):
+def test_sample_space_with_rotated_layers_equals_the_hessian(rotate, bias, rng):
     ob, theta = objective(rng, [9, 12, 10, 3], 3, "gelu", l2=0.01, bias=bias)
     R = check(ob.hessian(theta), rotate)
     if rotate == [False] * 3:
@@ -80,7 +80,7 @@ def test_sample_space_agrees_with_complex_steps(problem, rng):
     assert gap <= EXACT * np.linalg.norm(R @ x)
 
 
-def test_sample_space_with_dead_units_and_zero_errors(rng):
+def test_sample_space_is_right_for_dead_units_and_zero_errors(rng):
     """Sample space is right for units that are inactive for all samples, samples with zero error,
     and samples of weight zero.
     """
@@ -393,7 +393,7 @@ def test_embed_and_project_accept_vectors_and_rows_of_vectors(wide_operator):
 
 
 @pytest.mark.parametrize("directly", [True, False])
-def test_small_eigenvalues_in_output_space(rng, directly, monkeypatch):
+def test_small_eigenvalues_are_accurate_in_output_space(rng, directly, monkeypatch):
     """For nearly equal samples with eigenvalues over ten decades, eigenvectors are orthogonal and
     residuals hold.
     """

@@ -76,7 +76,7 @@ def test_every_row_source_gives_bitwise_identical_results(rng, tmp_path, number)
         )
 
 
-def test_rows_from_hdf5(rng, tmp_path):
+def test_hdf5_rows_give_results_of_rows_in_memory(rng, tmp_path):
     """Rows read from an HDF5 file give the results of those in memory."""
     h5py = pytest.importorskip("h5py")
     X, y, w = rows_of(rng)
@@ -85,7 +85,7 @@ def test_rows_from_hdf5(rng, tmp_path):
         check_source(rng, X, y, w, *parts, {})
 
 
-def test_rows_from_zarr(rng, tmp_path):
+def test_zarr_rows_give_results_of_rows_in_memory(rng, tmp_path):
     """Rows read from a Zarr array give the results of those in memory."""
     zarr = pytest.importorskip("zarr")
     X, y, w = rows_of(rng)
@@ -93,7 +93,7 @@ def test_rows_from_zarr(rng, tmp_path):
     check_source(rng, X, y, w, *parts, {})
 
 
-def test_rows_from_parquet(rng, tmp_path):
+def test_parquet_rows_give_results_of_rows_in_memory(rng, tmp_path):
     """Rows read from a Parquet file give the results of those in memory."""
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet

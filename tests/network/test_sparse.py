@@ -92,7 +92,7 @@ def test_bounds_of_sparse_objectives_hold_against_long_double(activation, loss, 
     assert (errors <= bounds).all() and bounds.max() <= 1e-9
 
 
-def test_sparse_objectives_in_float32(rng):
+def test_sparse_objectives_are_accurate_in_float32(rng):
     ob, dense, theta = sparse_and_dense(rng, "tanh", "cross_entropy", dtype="float32", l2=0.01)
     H, v = ob.hessian(theta), rng.standard_normal(theta.size).astype("float32")
     assert H.dtype == np.float32 and ob.X.dtype == np.float32
@@ -288,7 +288,7 @@ def test_sparse_products_are_bitwise_identical_for_any_number_of_threads(rng, mo
     assert len(set(bits)) == 1
 
 
-def test_memory_of_a_large_sparse_matrix():
+def test_large_sparse_matrix_is_used_in_bounded_memory():
     """For a 20 000 x 50 000 matrix, 8 GB if dense, a gradient and a product take the stored
     numbers, a few vectors, and a few numbers for each row and unit.
     """

@@ -83,7 +83,7 @@ LOSSES = [*nets.LOSSES, fc.Loss(exponential), fc.Loss(coupled_loss)]
 
 
 @pytest.mark.parametrize("across", [0, None])
-def test_values_of_samples_of_weight_zero_change_no_bit(rng, arch, across):
+def test_values_of_samples_of_weight_zero_do_not_change_results_bitwise(rng, arch, across):
     """Values and products of all curvatures, in both layouts and with every kernel table, are
     bitwise identical to those with ordinary numbers in these samples.
     """

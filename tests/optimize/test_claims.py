@@ -88,7 +88,7 @@ def test_messages_distinguish_interrupted_and_unrequested_verdicts():
 
 
 @pytest.mark.parametrize("unit", [1e20, 1e60])
-def test_layers_of_different_scale_neither_stall_nor_report_a_kink(unit, rng):
+def test_layers_of_different_scale_do_not_stall_or_report_a_kink(unit, rng):
     """In a tanh network whose last layer is `unit` times the others, each parameter has its own
     rounding, so the run neither stalls nor reports a kink.
     """
@@ -133,7 +133,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - set(STOCHASTIC_METHODS)))
-def test_counts_are_those_of_the_objective(method):
+def test_evaluation_counts_equal_those_of_the_objective(method):
     ob = Counted()
     found = fc.minimize(ob, np.full(5, -0.5), method, seed=0, verdict=False, max_iter=60)
     assert found.nit > 5 and (found.njev, found.nhev) == (ob.gradients, ob.products)

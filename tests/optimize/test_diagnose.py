@@ -41,7 +41,7 @@ def wave(rng, n=120, d=2, dtype="float64", **options):
 # What is named.
 
 
-def test_most_broken_trainings_are_named_and_healthy_ones_left_alone():
+def test_most_failed_trainings_are_diagnosed_and_healthy_ones_are_not():
     """One training of each kind, with data, widths and activations not used to choose thresholds,
     is diagnosed; ``python -m tests.optimize.broken`` diagnoses hundreds.
     """
@@ -91,7 +91,7 @@ def squares(z, y):
 
 @pytest.mark.parametrize("loss", ["gaussian_nll", "poisson", "quantile", fc.Loss(squares)], ids=str)
 @pytest.mark.parametrize("N", [5, 120])
-def test_the_explained_share_is_that_of_the_predicted_means(loss, N, rng):
+def test_explained_share_equals_that_of_the_predicted_means(loss, N, rng):
     """If outputs are not means, the explained share is computed from the predicted means."""
     X = rng.standard_normal((N, 2))
     y = np.round(np.exp(np.sin(X[:, 0]))) if loss == "poisson" else np.sin(X[:, 0])
@@ -155,7 +155,7 @@ def test_calls_that_train_another_network_keep_the_rest(rows, dtype, rng):
             assert np.all(largest[:3] > 0.9) and largest.max() < 10 and largest[3] == 0
 
 
-def test_the_saddle_of_two_weights_is_diagnosed():
+def test_start_at_symmetric_saddle_is_diagnosed():
     ob = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
     found = fc.diagnose(ob, np.zeros(2))
     assert found.causes[0].name == "start at a symmetric saddle"
@@ -309,7 +309,7 @@ def test_a_robust_fit_of_targets_with_outliers_is_healthy(loss, rng):
     ) and "2% of the rows" in first.sentence
 
 
-def test_targets_that_vary_too_fast_are_called_suspected_only(rng):
+def test_rapidly_varying_targets_are_reported_as_suspected_cause(rng):
     """For sin(40 x) and parity, trained too briefly, diagnose reports only a suspicion of shuffled
     labels, since it measures no more than that regressions predict nothing.
     """
@@ -367,7 +367,7 @@ def test_rows_of_weight_zero_and_integer_weights_change_no_diagnosis(loss, rng):
     assert "labels shuffled" not in [cause.name for cause in healthy.causes]
 
 
-def test_at_a_minimum_neither_noise_nor_rounding_is_shown(rng):
+def test_noise_and_rounding_are_not_reported_at_a_minimum(rng):
     pytest.importorskip("matplotlib")
     ob = wave(rng, l2=1e-3)
     run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
@@ -527,7 +527,7 @@ def test_every_sentence_is_true_of_a_training_made_for_it(rng):
 # What comes in and goes out.
 
 
-def test_a_history_knows_its_method_and_survives_a_pickle(rng):
+def test_history_records_its_method_and_survives_pickle(rng):
     ob = wave(rng)
     options = {"learning_rate": 0.02, "momentum": 0.8, "batch_size": 32, "max_iter": 3}
     run = fc.minimize(ob, ob.model.init(seed=0), "nesterov", **options, verdict=False, seed=0)

@@ -68,7 +68,7 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_every_ending_has_its_status_and_sentence(ending):
+def test_every_ending_has_a_status_and_a_sentence(ending):
     make, words, success, sentence = ENDINGS[ending]
     ob = make()
     start = ob.model.init(seed=0) if hasattr(ob, "model") else np.ones(1)
@@ -192,7 +192,7 @@ def test_steps_become_more_exact_if_progress_stops(method):
     assert watched.nit == run.nit and np.array_equal(watched.x, run.x)
 
 
-def test_a_plateau_at_the_start_is_no_success():
+def test_plateau_at_the_start_is_not_a_success():
     """Saturated units leave a gradient within the tolerance, and no step lowers the loss."""
     ob = sine()
     start = 200 * ob.model.init(seed=0)

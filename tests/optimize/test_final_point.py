@@ -97,7 +97,7 @@ def test_runs_leave_degenerate_points_with_a_descent_direction(name, method, unh
 
 @pytest.mark.parametrize("start", [1e-13, 1e-8, 1e-4])
 @pytest.mark.parametrize("n", [1, 3, 40])
-def test_a_cube_is_unbounded_and_has_no_minimum(n, start, unhurried):
+def test_sum_of_cubes_is_reported_as_unbounded(n, start, unhurried):
     """The sum of x^3 at x = start has a positive definite Hessian and a small gradient, but no
     minimum.
     """
@@ -112,7 +112,7 @@ def test_a_cube_is_unbounded_and_has_no_minimum(n, start, unhurried):
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "saddle-free-newton", "cubic"])
 @pytest.mark.parametrize("curvature", [-1e-3, -1.0, -1e6])
-def test_a_quadratic_with_a_negative_eigenvalue_has_no_minimum(curvature, method, dtype):
+def test_indefinite_quadratic_is_not_a_success(curvature, method, dtype):
     ob = QuadraticObjective(np.diag([1.0, curvature]))
     ob.dtype = np.dtype(dtype)
     found = fc.minimize(ob, np.ones(2), method, seed=0)
@@ -120,7 +120,7 @@ def test_a_quadratic_with_a_negative_eigenvalue_has_no_minimum(curvature, method
     assert found.stopped == "unbounded" or method in ("newton-cg", "cubic")  # slower far out
 
 
-def test_a_degenerate_minimum_is_no_success_without_a_bound_on_the_loss():
+def test_degenerate_minimum_without_loss_bound_is_not_a_success():
     """The minimum of x^4 + y^2 is not revealed by second derivatives."""
     ob = function(
         2,
@@ -523,7 +523,7 @@ def test_a_budget_that_ends_inside_a_step_ends_the_run(monkeypatch):
         assert run.out_of_budget() and run.exhausted() == "max_time" == run.cut
 
 
-def test_checks_cost_no_more_than_the_training_and_their_floor(ticks, monkeypatch):
+def test_final_checks_cost_at_most_the_training_or_their_minimum_budget(ticks, monkeypatch):
     """For separable classes without l2, whose loss has no known bound, the rounds of checks end."""
     # seconds, or fifty readings of the clock
     monkeypatch.setattr(finish, "MIN_CHECK_SECONDS", 0.05)
@@ -542,7 +542,7 @@ def test_checks_cost_no_more_than_the_training_and_their_floor(ticks, monkeypatc
 
 
 @pytest.mark.parametrize("elapsed, limit", [(0.01, None), (50.0, None), (200.0, 210.0), (2.0, 2.5)])
-def test_checks_take_no_longer_than_the_run_and_end_with_its_time(elapsed, limit, monkeypatch):
+def test_final_checks_stay_within_their_time_budget(elapsed, limit, monkeypatch):
     """Checks may take a second if the run took less; no time is used up at first."""
     monkeypatch.setattr(finish.time, "perf_counter", lambda: 0.0)
     run = SimpleNamespace(
@@ -627,7 +627,7 @@ def test_the_flat_space_is_that_of_the_weakest_eigenvalues():
 
 
 @pytest.mark.parametrize("dense_below", [0, 100])
-def test_the_last_steps_report_their_cost(dense_below):
+def test_final_newton_steps_are_counted(dense_below):
     """One Newton step solves a quadratic, by n products and a factorisation or in a Krylov space.
     Further steps are taken while they halve the gradient.
     """
@@ -715,7 +715,7 @@ def test_rays_along_which_the_value_decreases_are_found():
     assert not appears_unbounded(bowl, bowl.value, np.ones(2), 1.5, -np.ones(2))
 
 
-def test_probes_of_length_zero_are_ignored(rng):
+def test_descent_probes_of_length_zero_are_ignored(rng):
     probed = SimpleNamespace(probes=lambda theta: np.array([[0.0, 3.0], [0.0, 4.0]]))
     flat = np.eye(2)[:, 1:]
     found = list(trial_directions(probed, np.zeros(2), flat, rng))

@@ -39,7 +39,7 @@ def xor(width=3, l2=1e-3):
 
 
 @pytest.mark.parametrize("method", FOLLOW_BY_NIGHT)
-def test_critical_points_of_an_autoencoder_are_known_ones(method):
+def test_critical_points_of_an_autoencoder_match_theory(method):
     """Every point reached is one of the closed form, identified by its loss."""
     net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
     ob = compiled(net.objective)
@@ -114,7 +114,7 @@ def test_a_failed_line_search_is_reported_with_theta_unchanged():
     assert np.array_equal(result.x, start)
 
 
-def test_searches_keep_budgets_and_record_a_history():
+def test_searches_respect_budgets_and_record_a_history():
     ob = xor()
     theta = np.random.default_rng(1).standard_normal(13)
     seen = []
@@ -319,7 +319,7 @@ def test_a_search_climbs_from_a_minimum_to_the_known_saddle():
     assert none.gradient_norm <= np.linalg.norm(ob.gradient(np.array([0.4, 0.7])))
 
 
-def test_zeros_of_symmetries_are_neither_climbed_nor_counted(rng):
+def test_symmetry_directions_are_not_followed_or_counted(rng):
     """For identity networks, whose Hessians have a zero for every symmetry direction, each success
     has the requested index by its certified verdict, and every index is found.
     """

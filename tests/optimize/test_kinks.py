@@ -223,7 +223,7 @@ def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
     assert certified >= 2
 
 
-def test_the_report_of_a_run_on_kinks_is_what_classify_returns():
+def test_report_of_a_run_at_kinks_equals_classify():
     """The report has all fields and sentences of a verdict, however the run ended."""
     held = 0
     for seed in range(6):
@@ -241,7 +241,7 @@ def test_the_report_of_a_run_on_kinks_is_what_classify_returns():
     assert held >= 3
 
 
-def test_a_net_whose_signal_is_weaker_than_its_decay_collapses_and_is_proved():
+def test_network_collapsed_by_weight_decay_is_proved_a_minimum():
     """For y = 0.01 x and l2 = 0.1 every unit's weights decay to 0, and that minimum is proved."""
     X = np.linspace(-1, 1, 20)[:, None]
     ob = fc.Objective(fc.MLP([1, 3, 1], activation="relu"), X, 0.01 * X[:, 0], loss="mse", l2=0.1)
@@ -260,7 +260,7 @@ def test_a_net_whose_signal_is_weaker_than_its_decay_collapses_and_is_proved():
 
 @pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_copies_of_units_are_proved_as_one(loss, seed):
+def test_duplicated_units_are_merged_for_the_proof(loss, seed):
     """If one unit of a minimum at kinks is split in two and a collapsed unit is added, the loss is
     unchanged and the minimum is proved again.
     """
@@ -393,7 +393,7 @@ def test_a_verdict_and_a_following_search_share_one_proof_attempt(monkeypatch):
     assert 2 <= len(tried) <= 3
 
 
-def test_proofs_at_kinks_are_visible_only_through_verdicts():
+def test_kink_proofs_are_not_part_of_results():
     """The record of the proof is private to `classify`; no run, result or search returns it."""
     public = [name for name in vars(kink_minimum) if not name.startswith("_")]
     assert "KinkMinimum" not in public and "KinkPoint" in public

@@ -66,7 +66,7 @@ def test_the_compact_form_matches_the_recursion(memory):
 
 @pytest.mark.parametrize("memory", [2, 20])
 @pytest.mark.parametrize("n", [1, 2, 9, 64])
-def test_iterates_on_a_quadratic_are_those_of_plain_numpy(n, memory, rng):
+def test_lbfgs_iterates_on_a_quadratic_match_numpy(n, memory, rng):
     """Each step follows the recursion, with a length that meets the Wolfe conditions, and the run
     reaches the minimum within 4 n steps, or within n if the memory holds all pairs and lengths are
     exact.
@@ -490,7 +490,7 @@ def regression(loss="mse", N=300, n_threads=1, **more):
     return ob, ob.model.init(seed=0)
 
 
-def test_steps_are_those_of_lbfgs_in_the_coordinates():
+def test_steps_equal_lbfgs_in_layer_coordinates():
     """Until the coordinates are updated, steps equal those of L-BFGS on the same function of x, up
     to rounding.
     """
@@ -574,7 +574,7 @@ def test_layer_coordinates_without_descent_are_abandoned(dtype, monkeypatch, tmp
     assert first.nit == 9 and np.array_equal(rest.x, whole.x)
 
 
-def test_coordinates_of_layers_need_rows_in_memory():
+def test_layer_coordinates_require_rows_in_memory():
     ob, theta = regression(batch_norm=True)
     for other, start in ((ob, theta), (rosenbrock(4), np.ones(4))):
         with pytest.raises(

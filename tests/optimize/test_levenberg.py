@@ -161,7 +161,7 @@ def test_a_fun_target_that_is_no_number_raises():
 
 
 @pytest.mark.parametrize("method", ["levenberg-marquardt", "l-bfgs", "trust-region"])
-def test_several_starts_in_one_call_equal_single_calls(method, python):
+def test_multistart_equals_separate_runs(method, python):
     """The call returns the lowest of its starts, bitwise identical to that of one thread."""
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 3, 1], "tanh"), x, np.sin(2 * x), "mse", l2=1e-4)

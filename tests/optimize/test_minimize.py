@@ -261,7 +261,7 @@ def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
         ),
     ],
 )
-def test_bad_input_is_one_clear_sentence(call, error, words):
+def test_invalid_input_raises_a_one_sentence_error(call, error, words):
     """Each invalid argument raises the expected error, whose message names the argument."""
     with pytest.raises(error, match=words):
         call()
@@ -293,7 +293,7 @@ def test_value_and_gradient_may_be_two_functions():
         assert np.array_equal(one.x, other.x)
 
 
-def test_the_start_is_never_changed():
+def test_minimize_does_not_modify_the_start():
     start = np.full(6, -1.5)
     for method in METHODS:
         if METHODS[method].curvature != "ggn":
@@ -358,7 +358,7 @@ class NoisyPowerValley:
 @pytest.mark.parametrize("method", ["trust-region", "cubic", "newton-cg", "saddle-free-newton"])
 @pytest.mark.parametrize("power", [4, 6])
 @pytest.mark.parametrize("turned", [False, True])
-def test_rounding_does_not_decide_how_a_run_ends(method, power, turned):
+def test_rounding_changes_do_not_change_the_ending(method, power, turned):
     ends = set()
     for seed in range(3):
         rng = np.random.default_rng(seed)
@@ -370,7 +370,7 @@ def test_rounding_does_not_decide_how_a_run_ends(method, power, turned):
     assert len(ends) == 1 and ends.pop()[0] == "degenerate"
 
 
-def test_runs_without_a_start_use_that_of_the_model():
+def test_runs_without_a_start_use_the_models_initial_weights():
     X = np.random.default_rng(0).standard_normal((20, 3))
     ob = fc.Objective(fc.MLP([3, 4, 1]), X, X[:, :1], "mse", l2=1e-2)
     for method, options in (("auto", {}), ("adam", {"max_iter": 5}), ("trust-region", {})):

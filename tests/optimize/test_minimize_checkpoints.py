@@ -135,7 +135,7 @@ def test_checkpoints_are_written_during_a_run(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]
 
 
-def test_a_file_that_is_no_checkpoint_raises(tmp_path):
+def test_file_that_is_not_a_checkpoint_raises(tmp_path):
     path = tmp_path / "run.safetensors"
     minimize(rosenbrock(), np.zeros(6), "adam", max_iter=2, checkpoint=path)
     with pytest.raises(ValueError, match="method='adam'"):
@@ -350,7 +350,7 @@ FORGED_CHECKPOINTS = {
 
 @pytest.mark.parametrize("method", ["sgd", "adam", "lbfgs", "trust-region", "levenberg-marquardt"])
 @pytest.mark.parametrize("limit", [3, 6])
-def test_no_result_contains_a_forged_loss(method, limit, tmp_path):
+def test_forged_loss_of_a_checkpoint_is_in_no_result(method, limit, tmp_path):
     """A loss forged in a checkpoint is in no result, whether the run continues or ends at once."""
     path, options = tmp_path / "run", OPTIONS.get(method, {}) | {"verdict": False}
     minimize(OB, OB.model.init(seed=0), method, checkpoint=path, max_iter=3, seed=0, **options)

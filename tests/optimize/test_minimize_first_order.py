@@ -77,7 +77,7 @@ def test_seven_updates_match_their_formula(method, schedule):
     "method, rate",
     [("sgd", 0.1), ("momentum", 0.1), ("nesterov", 0.1), ("rmsprop", 1e-3), ("adam", 1e-3)],
 )
-def test_default_learning_rates(method, rate):
+def test_default_learning_rates_equal_the_documented_ones(method, rate):
     start = np.array([0.1, -0.05, 0.07])
     one = [
         minimize(nonlinear_gradient_function(), start, method, max_iter=1, **o).x
@@ -86,7 +86,7 @@ def test_default_learning_rates(method, rate):
     assert np.array_equal(*one) and not np.array_equal(one[0], start)
 
 
-def test_a_schedule_may_be_named():
+def test_schedule_can_be_given_by_name():
     start = np.array([0.1, -0.05, 0.07])
     how = (
         {"learning_rate": 0.05, "schedule": "power", "delta": 0.6},
@@ -105,7 +105,7 @@ def test_options_of_a_schedule_with_a_function_raise():
         )
 
 
-def test_clip_bounds_the_gradient_norm():
+def test_clip_limits_the_gradient_norm():
     ob, how = QuadraticObjective(np.eye(2)), {"learning_rate": 1.0, "clip": 5.0, "max_iter": 1}
     found = minimize(ob, np.array([30.0, 40.0]), "sgd", **how)
     assert np.allclose(found.x, [27.0, 36.0])

@@ -199,7 +199,7 @@ def test_curvature_from_a_sample_of_rows_still_ends_at_a_critical_point_of_the_w
 
 
 @pytest.mark.parametrize("method", ["trust-region", "saddle-free-newton", "cubic", "gauss-newton"])
-def test_scaling_and_warm_starts_keep_the_kind_of_end(method):
+def test_preconditioning_and_warm_starts_do_not_change_the_ending(method):
     ob, model = blobs()
     found = fc.minimize(ob, model.init(seed=0), method, seed=0, precondition=True, warm_start=True)
     assert found.success and np.linalg.norm(ob.gradient(found.x)) <= 1e-6
@@ -233,7 +233,7 @@ def test_newton_step_names_the_kind_of_its_target():
 
 
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
-def test_the_message_names_a_kink_where_a_relu_network_stops(method, monkeypatch):
+def test_message_reports_a_kink_at_which_a_relu_network_stops(method, monkeypatch):
     """Without the search along kinks, the run stops where a unit's z is 0 on a sample and the
     gradient is not small, and its message names the kink.
     """

@@ -29,7 +29,7 @@ def test_scipy_reports_success_on_a_saddle_and_minimize_does_not():
     assert not stuck.success and stuck.kind == "saddle"
 
 
-def test_scipy_takes_objective_and_method_as_they_are():
+def test_scipy_minimize_accepts_objective_and_method_directly():
     net = LinearAutoencoder([4.0, 2.0, 1.0], 1, seed=0)
     ob, saddle = compiled(net.objective), net.case({2}).theta
     found = by_scipy(ob.value_and_gradient, saddle, jac=True, hessp=ob.hessp, method=newton_cg)

@@ -142,7 +142,7 @@ def test_the_engine_takes_steps_for_small_networks_with_built_in_losses_only(rng
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_budgets_end_grouped_steps_where_they_end_single_steps(method, ticks):
+def test_budgets_end_grouped_and_single_steps_at_the_same_step(method, ticks):
     net = small_network("tanh", sizes=[3, 20, 20, 2])
     for most in (1, 2, 7, 40, 111):
         how = {"max_products": most, "gradient_tol": 0.0}
@@ -201,7 +201,7 @@ def test_ctrl_c_keeps_the_grouped_steps_so_far(method):
     assert np.array_equal(again.history["loss"][: found.nit + 1], found.history["loss"])
 
 
-def test_the_radius_follows_the_rules_of_trial_steps():
+def test_trust_radius_is_updated_by_the_documented_rules():
     """After a rejected step the radius is a quarter of the step's length; after a good step at the
     boundary it doubles.
     """

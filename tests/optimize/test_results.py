@@ -29,7 +29,7 @@ def results():
     return p, found
 
 
-def test_results_are_those_of_scipy_and_copies_keep_their_class(results):
+def test_results_are_optimize_results_and_survive_copy_and_pickle(results):
     for result in results[1].values():
         assert isinstance(result, OptimizeResult)
         for other in (pickle.loads(pickle.dumps(result)), copy.copy(result), copy.deepcopy(result)):

@@ -65,7 +65,7 @@ def test_added_units_keep_the_loss_and_make_saddles(activation, l2):
     assert narrow and all(point.kind in ("saddle", "degenerate", "minimum") for point in narrow)
 
 
-def test_points_of_constant_output_are_trivial(ob):
+def test_constant_output_points_are_labelled_trivial(ob):
     n = ob.n_params
     assert why_trivial(ob, np.zeros(n)) == "all weights zero"
     (W, b), (V, c) = ob.model.unflatten(ob.model.init(seed=0))
@@ -77,7 +77,7 @@ def test_points_of_constant_output_are_trivial(ob):
     assert "and trivial: 2 minimum" in repr(found)
 
 
-def test_max_time_holds_and_invalid_options_raise(ob, ticks):
+def test_sampling_respects_max_time_and_rejects_invalid_options(ob, ticks):
     quick = fc.sample_critical_points(ob, 1000, sources="descent", max_time=0.2, seed=0)
     assert quick.n_tries < 1000
     deep = fc.Objective(fc.MLP([3, 4, 4, 2], residual=True), ob.X, ob.y)

@@ -169,7 +169,7 @@ def test_line_minimum_finds_a_minimum_far_beyond_and_far_below_its_first_length(
         ),
     ],
 )
-def test_bad_input_is_one_clear_sentence(call, error, words):
+def test_invalid_input_raises_a_one_sentence_error(call, error, words):
     """Each invalid argument raises the expected error, whose message names the argument."""
     with pytest.raises(error, match=words):
         call()

@@ -91,7 +91,7 @@ def test_results_and_callbacks_are_in_the_units_of_the_caller():
     assert np.allclose(run.history["gradient_norm"][1:], norms, rtol=1e-6)
 
 
-def test_limits_hold_over_the_whole_run():
+def test_limits_apply_across_runs_in_scaled_units():
     ob, start = objective(1e6), CASES[0][0].init(seed=0)
     run = fc.minimize(ob, start, max_iter=15)
     assert run.stopped == "max_iter" and run.nit == 15 and run.report is None
@@ -114,7 +114,7 @@ def test_an_interrupt_in_other_units_leaves_the_lowest_point():
     assert run.stopped == "interrupted" and run.fun == ob.value(run.x)
 
 
-def test_targets_of_weight_zero_change_no_unit():
+def test_targets_of_weight_zero_do_not_affect_the_scaling():
     """Targets of samples of weight 0 do not affect the unit of y."""
     weight = np.arange(80) % 3 > 0
     y = 1e-6 * np.sin(3 * A)

@@ -92,7 +92,7 @@ def test_densities_and_spectra_are_drawn_on_the_given_axes():
     assert np.array_equal(ax.lines[0].get_ydata(), found.density)
 
 
-def test_extreme_eigenvalues_of_a_matrix_too_large_to_be_formed(monkeypatch):
+def test_spectrum_plot_shows_extreme_eigenvalues_of_a_large_matrix(monkeypatch):
     H = PrescribedSpectrum(np.linspace(-1.0, 5.0, 60), seed=0)
     dense = spectrum.extreme_eigenpairs(H, 2, 0).values
     monkeypatch.setattr(spectrum, "DENSE_MAX_N", 10)
@@ -100,7 +100,7 @@ def test_extreme_eigenvalues_of_a_matrix_too_large_to_be_formed(monkeypatch):
     assert np.allclose(dense, [-1.0, -1.0 + 6 / 59, 5.0 - 6 / 59, 5.0], atol=1e-12)
 
 
-def test_convergence_of_one_run_and_of_empty_curves():
+def test_convergence_plots_accept_one_run_and_empty_curves():
     class Run:
         history = {"time": [0.0, 1.0], "loss": [2.0, 1.0]}
         method, message, stopped = "adam", "", "max_iter"
@@ -112,7 +112,7 @@ def test_convergence_of_one_run_and_of_empty_curves():
     assert sum(line.get_marker() == "o" for line in empty.ax_.lines) == 1
 
 
-def test_decision_regions_of_one_output_and_a_surface_of_losses():
+def test_decision_regions_and_loss_surface_are_drawn():
     X = np.random.default_rng(0).standard_normal((20, 2))
     ax = fc.plots.decision_regions(lambda G: G[:, :1] - 0.5, X, (X[:, 0] > 0.5).astype(int), n=20)
     assert len(ax.lines) == 2 and ax.collections
@@ -298,7 +298,7 @@ def test_a_logarithmic_axis_spans_the_density(values, bounded):
     assert bool(at_zero) == (shown.grid[0] <= 0 <= shown.grid[-1])
 
 
-def test_axes_grow_to_show_a_second_density_and_its_eigenvalues():
+def test_axis_limits_include_a_second_density_and_its_eigenvalues():
     first, second = density(SPECTRA["a decade"]), density(SPECTRA["both"])
     ax = second.plot(ax=first.plot().ax_).ax_
     low, high = ax.get_xlim()

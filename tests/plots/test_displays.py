@@ -102,7 +102,7 @@ def test_the_error_of_the_taylor_polynomial_is_of_third_order(net):
     assert names == ["loss", "second-order Taylor"]
 
 
-def test_minimum_ratios_are_those_of_the_verdicts():
+def test_plotted_minimum_ratios_equal_those_of_the_verdicts():
     points = [
         type("P", (), {"loss": 1.0 * i, "verdict": v, "trivial": i == 1})()
         for i, v in enumerate(

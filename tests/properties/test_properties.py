@@ -49,7 +49,7 @@ def test_products_are_linear(net, factor, seed):
 
 @examples
 @given(networks(), st.randoms(use_true_random=False))
-def test_order_of_samples_changes_only_rounding(net, random):
+def test_sample_order_changes_results_only_by_rounding(net, random):
     """The loss is a mean over samples, so their order changes products by rounding only."""
     order = list(range(len(net.X)))
     random.shuffle(order)
@@ -140,7 +140,7 @@ def test_float32_differs_from_float64_within_its_proved_bound(net):
 
 @examples
 @given(networks(rows=200), st.floats(0, 1))
-def test_chunked_passes_differ_by_rounding_only(net, share):
+def test_chunked_passes_agree_up_to_rounding(net, share):
     """Products of vectors and blocks that are computed in chunks to save memory differ by rounding
     only.
     """

@@ -142,7 +142,7 @@ def public(x):
     return [name for name in dir(x) if not name.startswith("_")]
 
 
-def test_every_public_class_is_covered(objects):
+def test_attribute_tests_cover_every_public_class(objects):
     """Instances of every class that the package and its subpackages export are among the objects
     tested.
     """

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.large
 N, D = 2**25 + 7, 64
 
 
-def test_data_of_more_than_two_to_the_31_numbers(rng):
+def test_data_of_more_than_two_to_the_31_elements_is_supported(rng):
     """For a linear network on data of zeros except for some rows, the last among them, the
     gradient, a product and the outputs equal those of these rows alone. Takes 12 GB.
     """

@@ -168,7 +168,7 @@ SCENES = {  # preparation, calls by name, and the number of attempts of which th
 @pytest.mark.parametrize(
     "scene", ["tall", *(pytest.param(s, marks=pytest.mark.nightly) for s in ("wide", "algorithms"))]
 )
-def test_ctrl_c_within_200_ms(scene, clock, python):
+def test_ctrl_c_ends_calls_within_200_ms(scene, clock, python):
     """Ctrl-C makes a compiled pass raise KeyboardInterrupt and an algorithm raise or return what it
     has found; later results are unchanged. By day the limit is a second of processor time of two
     threads, so that it does not depend on the load.

@@ -51,7 +51,7 @@ def right(name):
 )
 
 
-def test_handlers_that_call_a_busy_object_raise(python):
+def test_signal_handlers_that_call_a_busy_object_raise(python):
     """A signal handler that runs at random moments and calls a busy object gets a right result or a
     RuntimeError. The interrupted call is right, and a copy of the object can be used.
     """

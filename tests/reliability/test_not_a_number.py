@@ -204,7 +204,7 @@ def test_save_rejects_nan(tmp_path, bad):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_table_has_as_many_rows_as_are_tested():
+def test_nan_table_of_the_limits_page_has_a_row_per_test():
     """The table in docs/limits.md has nine rows; a new one needs a test here."""
     page = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
     section = page.read_text().split("## NaN and infinity")[1].split("\n## ")[0]

@@ -177,7 +177,7 @@ def test_the_error_band_covers_the_true_density(rng):
     assert 0.85 <= np.mean(inside) <= 0.995
 
 
-def test_wasserstein_distance_of_two_densities(rng):
+def test_wasserstein_distance_of_shifted_spectra_is_the_shift(rng):
     spectrum = SPECTRA["uniform"](rng)
     a = spectral_density(Prescribed(spectrum, seed=0), 3, 300, seed=0)
     b = spectral_density(Prescribed(spectrum + 0.25, seed=0), 3, 300, seed=0)
@@ -186,7 +186,7 @@ def test_wasserstein_distance_of_two_densities(rng):
     assert a.wasserstein(spectrum) < 0.05 and a.wasserstein(a) == 0
 
 
-def test_regrid_and_merge_cost_nothing(rng):
+def test_regrid_and_merge_make_no_products(rng):
     op = Prescribed(SPECTRA["hessian"](rng), seed=0)
     a, b = spectral_density(op, 3, 30, seed=0), spectral_density(op, 2, 20, seed=1)
     spent = op.n_products
@@ -203,7 +203,7 @@ def test_regrid_and_merge_cost_nothing(rng):
     assert (log.grid < 0).any() and (log.grid > 0).any()
 
 
-def test_plot_draws_the_density(rng):
+def test_plot_method_draws_the_density(rng):
     pytest.importorskip("matplotlib")
     d = spectral_density(Prescribed(SPECTRA["hessian"](rng), seed=0), 3, 30, seed=0)
     for axis in ("linear", "log"):
@@ -293,7 +293,7 @@ def test_densities_of_extreme_magnitudes_are_computed(name, kind):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", [np.asarray, aslinearoperator])
 @pytest.mark.parametrize("name", ENDS)
-def test_estimators_take_the_ends_of_float64_or_say_why_not(name, kind):
+def test_estimates_near_float64_limits_are_right_or_raise(name, kind):
     A = ENDS[name]
     op, size = kind(A), float(np.abs(A).max())
     exact = np.linalg.eigvalsh(A / (size or 1.0))
@@ -342,7 +342,7 @@ def test_overflowing_estimates_are_rejected():
         fc.trace(np.diag([1e308] * 4))
 
 
-def test_deflation_by_no_columns_changes_nothing():
+def test_deflation_by_zero_columns_changes_nothing():
     H = np.diag(np.arange(1.0, 30.0))
     plain = fc.spectral_density(H, n_probes=2, n_steps=10, seed=0)
     same = fc.spectral_density(H, n_probes=2, n_steps=10, seed=0, against=np.zeros((29, 0)))

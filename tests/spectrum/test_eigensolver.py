@@ -187,7 +187,7 @@ def test_wrong_eigenpairs_get_large_error_bounds(rng):
 
 
 @pytest.mark.parametrize("failing", [{"evd"}, {"evd", "evr"}])
-def test_a_failing_driver_is_followed_by_the_next(failing, rng, monkeypatch):
+def test_next_lapack_driver_is_tried_after_a_failure(failing, rng, monkeypatch):
     """LAPACK's "Internal Error" on a finite matrix, NaN and wrong results count as failures."""
     A, truth = integer_spectrum(12, rng)
     whole = linalg._call_lapack
@@ -364,7 +364,7 @@ def test_jointly_proved_signs_equal_those_proved_singly(rng):
     assert proved >= 200
 
 
-def test_signs_within_the_error_of_the_matrix_are_not_proved(rng):
+def test_signs_below_the_matrix_error_are_not_proved(rng):
     values = np.array([-1.0, -0.5, 1e-6, 0.25, 1.0])
     A = symmetric(rng, values)
     assert isinstance(linalg.eigh_with_joint_signs(A, 1e-7), linalg.JointSigns)
@@ -445,7 +445,7 @@ def test_wrong_eigenpairs_prove_no_wrong_sign(monkeypatch, rng):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 40])
 @pytest.mark.parametrize("shift", [1e-4, 3.0])
-def test_the_loss_of_a_cholesky_floor_is_rumps_bound(n, shift):
+def test_cholesky_floor_is_lowered_by_rumps_bound(n, shift):
     """The loss is Rump's ``gamma / (1 - gamma) trace(B)``, with gamma of n + 1 operations, plus the
     rounding of ``A - shift``; beyond what can be proved there is no floor.
     """

@@ -140,7 +140,7 @@ def test_one_wanted_pair_of_a_tight_cluster_converges_or_is_flagged(rng):
     assert pairs.converged[0]
 
 
-def test_budget_gives_partial_results_with_honest_flags(rng):
+def test_exhausted_budget_gives_partial_results_flagged_unconverged(rng):
     spectrum = SPECTRA["hessian"](rng)
     last = 0
     for budget in (1, 3, 6, 12, 25, 50, 100):
@@ -230,7 +230,7 @@ def test_warm_start_costs_one_product_a_vector(dtype, rng):
     )
 
 
-def test_against_returns_pairs_orthogonal_to_known_ones(dtype, rng):
+def test_eigsh_against_returns_pairs_orthogonal_to_given_vectors(dtype, rng):
     spectrum = SPECTRA["hessian"](rng)
     op = Prescribed(spectrum, seed=0, dtype=dtype)
     top = eigsh(op, 5, "LA", tol=1e-11 if dtype == "float64" else 1e-5, seed=0)
@@ -247,7 +247,7 @@ def test_against_returns_pairs_orthogonal_to_known_ones(dtype, rng):
     assert (true_residuals(op, rest) <= rest.residuals * (1 + 1e-4) + 1e-5).all()
 
 
-def test_results_scale_with_the_operator(rng):
+def test_eigenpairs_scale_with_the_operator(rng):
     """Scaling the operator scales values and residuals, and changes no count."""
     spectrum = SPECTRA["hessian"](rng)
     counts = set()

@@ -114,6 +114,6 @@ def test_eigsh_rejects_invalid_arguments(kind):
         assert " must " in str(caught.value) and "\n" not in str(caught.value), (call, words)
 
 
-def test_the_probes_that_a_method_needs_are_named():
+def test_errors_state_the_minimum_number_of_probes():
     with pytest.raises(ValueError, match="at least 4 for method='hutch"):
         fc.trace(sla.aslinearoperator(A), 3, method="hutch++")

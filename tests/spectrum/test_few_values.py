@@ -63,13 +63,13 @@ def compare(first: int, last: int) -> tuple[int, int]:
 LACKING: tuple[int, ...] = ()
 
 
-def test_at_most_3_of_60_searches_lack_a_copy():
+def test_at_most_3_of_60_searches_miss_a_repeated_eigenvalue():
     lacking, unsure = compare(0, 60)
     assert lacking <= 3 and unsure <= 5
 
 
 @pytest.mark.nightly
-def test_all_copies_are_found_in_95_of_100_of_500_searches():
+def test_at_least_95_percent_of_500_searches_find_all_repeated_eigenvalues():
     """Of 500 searches at most 5% lack a copy (23 were measured), and none of these reports a pair
     as converged.
     """
@@ -91,7 +91,7 @@ def test_copies_at_the_edge_of_seven_values_are_found():
         assert pairs.converged.all() and np.allclose(pairs.values, [-12, -12, -8])
 
 
-def test_a_net_without_a_hidden_layer_has_each_value_once_for_each_output():
+def test_network_without_hidden_layer_repeats_eigenvalues_per_output():
     """The Hessian of a linear model has every eigenvalue of X'X once for each of its 300
     outputs.
     """
@@ -130,7 +130,7 @@ def test_no_pair_is_converged_if_the_budget_ends_with_the_first_start():
     assert pairs.n_products == 3 and not pairs.converged.any()
 
 
-def test_pairs_that_may_lack_a_copy_are_not_called_converged():
+def test_pairs_with_possibly_missed_multiplicity_are_not_converged():
     """Neither the array, the repr nor the HTML table calls such pairs converged; isolated outliers
     are.
     """

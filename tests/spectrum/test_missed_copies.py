@@ -17,7 +17,7 @@ from .spectra import SPECTRA, Prescribed, picked, symmetric
 
 @pytest.mark.parametrize("which", ["SA", "LA", "LM"])
 @pytest.mark.parametrize("n", [4, 9, 33, 64])
-def test_no_copy_is_missed_in_small_spaces(n, which):
+def test_no_repeated_eigenvalue_is_missed_in_small_spaces(n, which):
     """In up to 64 dimensions the second start may span the whole space, so no copy is missed."""
     for seed in range(6):
         rng = np.random.default_rng(seed)
@@ -194,7 +194,7 @@ def test_missed_copies_are_not_bounded_without_a_probe(options):
     assert "missed copies of multiple eigenvalues not excluded" in repr(pairs)
 
 
-def test_the_lowest_of_several_within_the_tolerance_is_not_claimed():
+def test_no_strict_lowest_eigenvalue_is_claimed_within_the_tolerance():
     """If four eigenvalues lie closer to the others than residuals resolve, the search reports how
     much further out another may lie.
     """
@@ -211,7 +211,7 @@ def test_the_lowest_of_several_within_the_tolerance_is_not_claimed():
 
 
 @pytest.mark.parametrize(("k", "which"), [(1, "BE"), (2, "BE"), (3, "LM"), (2, "LA")])
-def test_only_whole_spaces_report_that_nothing_is_missed(k, which):
+def test_missed_within_is_zero_only_for_exhausted_spaces(k, which):
     values = np.linspace(-1, 1.5, 100)
     pairs = eigsh(PrescribedSpectrum(values, seed=0), k, which, seed=0)
     assert pairs.unseen >= 2 * pairs.tol * pairs.scale and f"{k} converged" in repr(pairs)

@@ -9,7 +9,7 @@ import fastcurv as fc
 A = np.diag([-7.0, 1.0, 2.0, 3.0, 5.0])
 
 
-def test_eigsh_is_called_as_in_scipy():
+def test_eigsh_accepts_scipys_signature():
     w, V = fc.eigsh(A, 2, rng=0)
     theirs = np.sort(sla.eigsh(A, 2, v0=np.ones(5))[0])
     assert np.allclose(w, theirs) and np.allclose(A @ V, V * w), "the largest magnitudes"
@@ -61,7 +61,7 @@ def test_results_have_html_for_notebooks():
     assert "-7" in fc.eigsh(A, 2, seed=0)._repr_html_()
 
 
-def test_eigenpairs_unpack_as_scipys_do():
+def test_eigenpairs_unpack_into_values_and_vectors():
     pairs = fc.eigsh(A, 2, seed=0)
     values, vectors = pairs
     assert pairs[0] is values is pairs.values and pairs[1] is vectors is pairs.vectors

@@ -30,7 +30,7 @@ def small_objective(sizes, N, loss="mse", dtype="float64", **options):
 
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
 @pytest.mark.parametrize(("sizes", "N"), NETS)
-def test_pairs_are_those_of_the_matrix(sizes, N, which, dtype):
+def test_eigenpairs_equal_those_of_the_dense_matrix(sizes, N, which, dtype):
     """The k wanted pairs of the matrix are returned, orthonormal, with residuals that hold for
     another product.
     """
@@ -58,7 +58,7 @@ def test_pairs_are_those_of_the_matrix(sizes, N, which, dtype):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("l2", [0.0, 0.1])
-def test_the_summed_matrix_equals_that_of_products(loss, dtype, l2):
+def test_matrix_summed_over_rows_equals_matrix_from_products(loss, dtype, l2):
     ob, theta = small_objective([4, 7, 6, 3], 50, loss, dtype, l2=l2, weights=True)
     for H in (ob.hessian(theta), ob.ggn(theta)):
         A, products = H.to_dense(), H.n_products
@@ -101,7 +101,7 @@ def test_all_copies_are_found_for_equal_and_dead_units(kind):
     assert found.unseen == 0
 
 
-def test_the_low_end_of_a_singular_curvature_is_that_of_its_matrix():
+def test_smallest_eigenvalues_of_a_singular_ggn_equal_those_of_its_matrix():
     """The low end is right although many eigenvalues are near 0, where a search would need the
     whole space.
     """

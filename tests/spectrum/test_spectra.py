@@ -247,7 +247,7 @@ def test_krylov_makes_no_product_twice(dtype, rng):
     assert more.n_new == 40 and more.n_products == 140 == op.n_products == run.n_products
 
 
-def test_krylov_keeps_a_run_from_each_start(rng):
+def test_krylov_stores_a_run_for_each_start(rng):
     op = Prescribed(rng.standard_normal(40), seed=0)
     run, g = Krylov(op, seed=0), rng.standard_normal(40)
     assert run.steps_from(g) == 0 and run.start_from(g, 12).m == 12 == run.steps_from(g)
@@ -256,7 +256,7 @@ def test_krylov_keeps_a_run_from_each_start(rng):
     assert abs(first @ g) == pytest.approx(np.linalg.norm(g))
 
 
-def test_krylov_keeps_to_its_memory(rng):
+def test_krylov_does_not_exceed_max_bytes(rng):
     run = Krylov(Prescribed(SPECTRA["uniform"](rng), seed=0), max_bytes=20 * 300 * 8)
     with pytest.raises(MemoryError, match="max_bytes"):
         run.extend(40)

@@ -97,7 +97,7 @@ def test_the_reduced_spectrum_equals_that_of_the_network(rng):
 @pytest.mark.parametrize(
     "steps", [*(pytest.param(s, marks=pytest.mark.nightly) for s in (0, 30)), 200]
 )
-def test_densities_of_two_thousand_parameters(steps):
+def test_density_of_two_thousand_parameters_matches_eigenvalues(steps):
     """The density is accurate at random weights, half trained and trained, and plain probes have
     the predicted noise.
     """
@@ -119,7 +119,7 @@ def test_densities_of_two_thousand_parameters(steps):
 
 @pytest.mark.large
 @pytest.mark.parametrize("steps", [0, 60])
-def test_densities_of_sixteen_thousand_parameters(steps):
+def test_density_of_sixteen_thousand_parameters_matches_eigenvalues(steps):
     """The density of a 784-20-10 network on 28 x 28 images is accurate."""
     ob, theta = trained(*digits(28, 1000), 20, steps)
     assert theta.size == 15910
@@ -128,7 +128,7 @@ def test_densities_of_sixteen_thousand_parameters(steps):
     assert default.mean() <= 0.5 * plain.mean(), (default, plain)
 
 
-def test_at_a_kink_the_eigenvalues_are_those_of_the_products():
+def test_eigenvalues_at_a_kink_equal_those_of_the_products():
     """At a kink, where passes that round differently may take different sides, eigenvalues,
     extremes and products belong to one matrix.
     """

@@ -125,7 +125,7 @@ def test_one_seed_gives_the_same_bits_for_any_number_of_threads(rng):
     assert np.array_equal(*found)
 
 
-def test_copies_keep_records_and_continue(rng):
+def test_copied_trackers_keep_records_and_continue(rng):
     ob = network(rng)
     tracker = Tracker(ob, "SA")
     for seed in range(3):
@@ -136,7 +136,7 @@ def test_copies_keep_records_and_continue(rng):
         assert len(other) == 4 and len(tracker) == 3
 
 
-def test_every_records_only_some_steps(rng):
+def test_tracker_every_records_each_nth_step_only(rng):
     ob = network(rng)
     tracker, theta = Tracker(ob, "LA", every=3), ob.model.init(0)
     returned = [tracker(theta) for _ in range(7)]

@@ -15,7 +15,7 @@ from .spectra import symmetric
 VALUES = np.r_[-np.linspace(0.1, 1, 16), np.zeros(22), np.linspace(0.2, 3, 60)]
 
 
-def test_zeros_of_symmetries_are_no_negative_mass(rng):
+def test_symmetry_zeros_add_no_negative_mass(rng):
     """With 22 zeros among 98 eigenvalues, the mass of the 16 negative ones is estimated without the
     zeros.
     """

@@ -246,7 +246,7 @@ def test_verdicts_without_bounds_never_claim_a_proof(known):
     "phi", ["relu", ["relu", "tanh"], ["own", "relu"], ["relu", "own"]], ids=str
 )
 @pytest.mark.parametrize("kind", ["dense", "blocks"])
-def test_kinks_are_counted_without_bounds(phi, kind, rng):
+def test_kinks_are_counted_for_losses_without_bounds(phi, kind, rng):
     """At zero weights, where the Hessian of one side is positive and the loss decreases on the
     other, the kinks are counted.
     """
@@ -355,7 +355,7 @@ def test_losses_and_bounds_are_checked_on_samples(loss, words):
 
 
 @in_long_double
-def test_an_error_above_its_bound_raises():
+def test_loss_error_above_its_stated_bound_raises():
     def rough(z, y):
         value, first, second = cauchy(z, y)
         return value, first * (1 + (z.dtype == float) * 1e-12), second
@@ -554,7 +554,7 @@ def law(name, rng, N):
 
 
 @pytest.mark.parametrize("name", ["normal", "skewed", "heavy"])
-def test_nine_tenths_lie_below_their_90_percent_quantile(name):
+def test_quantile_fit_covers_90_percent_of_targets(name):
     """Nine tenths of 20 000 new samples lie below their predicted 90% quantile."""
     rng = np.random.default_rng(1)
     X, y = law(name, rng, 4000)

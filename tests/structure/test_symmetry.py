@@ -72,7 +72,7 @@ def test_only_exact_column_dependencies_count_as_symmetries():
     assert flat_directions(*objective((2, 5, 3), X=nearly)).shape[1] == 0
 
 
-def test_samples_without_weight_do_not_count():
+def test_symmetries_ignore_samples_without_weight():
     rng = np.random.default_rng(2)
     X = rng.standard_normal((20, 4))
     X[:10, 3] = 0.0
@@ -159,7 +159,7 @@ def test_rescaling_is_not_claimed_across_a_skip():
 
 
 @pytest.mark.parametrize("name", ["a unit split", "a unit of zeros added"])
-def test_directions_flat_at_one_theta_are_no_symmetry(name):
+def test_directions_flat_at_one_theta_are_not_symmetries(name):
     """Changing the outgoing weight of a zero unit, or dividing that of two equal units differently,
     keeps the loss at this theta but not nearby.
     """
@@ -270,7 +270,7 @@ def test_zero_preactivations_are_counted_as_kinks():
     assert ReferenceObjective(biased, X, np.zeros(3)).certificates.kinks(at) == 1
 
 
-def test_saturation_is_the_share_of_saturated_outputs():
+def test_saturation_equals_the_fraction_of_saturated_outputs():
     X = np.linspace(-1, 1, 8)[:, None]
     model = ReferenceModel([1, 2, 2], "tanh")
     theta = model.flatten(

@@ -88,7 +88,7 @@ def test_rows_under_new_names_are_exact(activation, loss, added):
 
 
 @nets.every_loss
-def test_verdicts_and_scores_use_the_row(loss, added):
+def test_verdicts_and_scores_use_activation_table_rows(loss, added):
     added("tanh", loss)
     ob, theta = problem(NEW, NEW, loss)
     at = fc.minimize(ob, theta, seed=0, verdict=False).x

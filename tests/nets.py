@@ -219,8 +219,8 @@ class Around:
 def falls_nowhere(
     ob: Any, theta: np.ndarray, rng: np.random.Generator, largest: float = 1e-2
 ) -> bool:
-    """Return True if the loss is no lower at 600 points around theta, at lengths over four decades,
-    some along few parameters.
+    """Return True if the loss is no lower at 600 points around theta, at distances over four
+    decades, some of which change only a few parameters.
     """
     value, n = ob.value(theta), len(theta)
     for size in largest * 10.0 ** -np.arange(5.0):

@@ -14,10 +14,8 @@ LAYOUTS = {  # lines of samples across, rows that pack nothing; -1: as is best
 
 
 def lay_out(across, unpacked=-1, shared=False, folds=-1):
-    """Set the layout of plans created from now on.
-
-    `shared` means one panel for all threads; `folds` stores phi and phi' in one number where
-    possible (1) or in two (0).
+    """Set the layout of plans created from now on. `shared` means one panel for all threads;
+    `folds` stores phi and phi' in one number where possible (1) or separately (0).
     """
     engine.force_transposed(across, shared)
     engine.force_unpacked(unpacked)
@@ -26,7 +24,9 @@ def lay_out(across, unpacked=-1, shared=False, folds=-1):
 
 @contextmanager
 def laid_out(across=-1, unpacked=-1, shared=False, folds=-1):
-    """Set the layout of plans created inside, and restore the default layout afterwards."""
+    """Set the layout of plans created inside the context, and restore the default layout
+    afterwards.
+    """
     lay_out(across, unpacked, shared, folds)
     try:
         yield
@@ -35,8 +35,8 @@ def laid_out(across=-1, unpacked=-1, shared=False, folds=-1):
 
 
 def least_memory(ask):
-    """Return the bytes that a plan needs, from the error for less memory; `ask` creates the plan
-    within a given limit.
+    """Return the least memory in bytes that a plan needs, read from the error message for less;
+    `ask` creates the plan within a limit.
     """
     try:
         ask(1)
@@ -46,6 +46,6 @@ def least_memory(ask):
 
 
 def limited(ob, memory):
-    """Return the same objective with another `memory`."""
+    """Return an objective with equal data and another `memory`."""
     how = ob.loss, ob.l2, ob.sample_weight, ob.n_threads, memory
     return fc.Objective(ob.model, ob.X, ob.y, *how, l2_biases=ob.l2_biases)

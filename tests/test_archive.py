@@ -29,7 +29,7 @@ LEFT_BEHIND = (
 
 
 def tracked():
-    """Return the paths of all files in git, as in the working tree."""
+    """Return the paths of all files tracked by git that exist in the working tree."""
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("no checkout: only git knows what is tracked")
     said = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
@@ -44,7 +44,7 @@ def copied(names, folder):
 
 
 def build_archive(folder):
-    """Build the archive in a folder of sources and return its path."""
+    """Build the source archive in a folder and return its path."""
     command = [sys.executable, "setup.py", "-q", "sdist", "--formats", "gztar"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=1200)
     (path,) = (folder / "dist").iterdir()
@@ -71,8 +71,8 @@ def test_the_source_archive_holds_what_git_tracks_and_nothing_else(tmp_path):
 
 @pytest.mark.nightly
 def test_the_source_archive_runs_its_tests_and_builds_its_site(tmp_path):
-    """The test runs in an environment that `make` creates, which takes minutes and
-    needs a network.
+    """The unpacked source archive runs its tests and builds its documentation in a new environment,
+    which takes minutes and needs a network.
     """
     copied(tracked(), tmp_path / "sources")
     with tarfile.open(build_archive(tmp_path / "sources")) as file:

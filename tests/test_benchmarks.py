@@ -53,7 +53,9 @@ def test_help_says_what_is_measured_and_how_programs_read_it(name):
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("name", SMALL)
 def test_with_json_standard_output_holds_only_json(name, tmp_path):
-    """Tables go to standard error, and a file gives the same JSON."""
+    """With JSON on standard output, tables go to standard error, and an output file contains the
+    same JSON.
+    """
     done = run(name, *SMALL[name].split(), "--json", folder=tmp_path)
     assert json.loads(done.stdout) and done.stderr
     told = run(name, *SMALL[name].split(), "--json", "n.json", folder=tmp_path)

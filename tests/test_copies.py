@@ -38,8 +38,8 @@ SECONDS = re.compile(r"[\d.e+-]+ (s|ms|us|seconds)\b|0x\w+")  # and addresses
 
 
 def correlated(z, y):
-    """Return a Gaussian loss with a covariance, which couples outputs and has a constant second
-    derivative.
+    """Return a user-defined Gaussian loss with a covariance, which couples outputs and has a
+    constant second derivative.
     """
     P = np.eye(z.shape[1], dtype=z.dtype) + z.dtype.type(0.5)
     r = z - y
@@ -59,7 +59,7 @@ ACTIVATIONS = [*nets.ACTIVATIONS, *nets.OWN]
 
 
 class Waves(RowSource):
-    """A user-defined source of samples."""
+    """A user-defined source of samples computed from sines."""
 
     n_rows = N
 
@@ -89,7 +89,7 @@ def lambda_blocks(X, y):
 
 
 def drawn(loss, activation="tanh", kind="dense", dtype="float64", **model):
-    """Return an objective and a point."""
+    """Return a random objective and a point."""
     rng = np.random.default_rng(len(loss) + len(activation))
     X = rng.standard_normal((N, 3))
     if loss in OWN_LOSSES:
@@ -109,7 +109,7 @@ def drawn(loss, activation="tanh", kind="dense", dtype="float64", **model):
 
 
 def contents(x, depth=4):
-    """Return all public contents of a result as arrays, numbers and strings."""
+    """Return all public contents of a result, as arrays, numbers and strings."""
     if isinstance(x, str):
         return SECONDS.sub("# s", x)
     if isinstance(x, (np.ndarray, int, float, type(None), np.generic)):
@@ -129,7 +129,7 @@ def contents(x, depth=4):
 
 
 def result_or_error(function, *arguments):
-    """Return what a function returns, or the text of its error."""
+    """Return the result of a function call, or the text of its error."""
     try:
         return contents(function(*arguments))
     except (AttributeError, TypeError, ValueError) as error:
@@ -137,7 +137,9 @@ def result_or_error(function, *arguments):
 
 
 def of_operator(op, v):
-    """Return the results of an operator; a block counts the products of the whole operator."""
+    """Return the results of an operator; products of a principal block are counted by the whole
+    operator.
+    """
     whole = hasattr(op, "whole") and not hasattr(op, "space")
     found = {
         "": repr(op),
@@ -296,7 +298,7 @@ def displays():
 
 
 def differences(x, y, place=""):
-    """Yield the places at which two results differ."""
+    """Yield the paths of the entries in which two results differ."""
     if type(x) is not type(y):
         yield f"{place}: {type(x).__name__} is {type(y).__name__}"
     elif isinstance(x, dict):
@@ -321,14 +323,14 @@ def differences(x, y, place=""):
 
 
 def without_times(x):
-    """Return the result without any durations."""
+    """Return the result without durations."""
     if isinstance(x, dict):
         return {key: without_times(y) for key, y in x.items() if "time" not in key}
     return [without_times(y) for y in x] if isinstance(x, list) else x
 
 
 def results_of_copy(pickled):
-    """Return the results of a pickled object, in another process."""
+    """Return the results of a pickled object, computed in another process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         thing, function, more = pickle.loads(pickled)
@@ -360,7 +362,9 @@ def test_copies_give_bitwise_identical_results(monkeypatch):
 
 
 def test_copying_a_krylov_run_raises():
-    """A copy would share the memory of the run's basis and write to it."""
+    """Copying or pickling a Krylov run raises an error, since the copy would share the memory of
+    the basis.
+    """
     for run in (fc.spectrum.Krylov(np.eye(5)), fc.spectrum.Krylov(np.diag(np.arange(9.0)), seed=0)):
         run.extend(1)
         for duplicate in WAYS.values():
@@ -396,13 +400,17 @@ USES = {
 
 
 def open_files():
-    """Return the number of open files of this process, on systems that report it."""
+    """Return the number of open files of this process, or a constant if the system does not report
+    it.
+    """
     folder = Path("/proc/self/fd")
     return len(list(folder.iterdir())) if folder.exists() else 0
 
 
 def uses_that_leak(make, uses):
-    """Return the uses after which an objective, a file or a thread outlives the last reference."""
+    """Return the names of the uses after which an objective, a file or a thread outlives the last
+    reference.
+    """
     kept = []
     for name in uses:
         files, threads = open_files(), threading.active_count()
@@ -417,7 +425,9 @@ def uses_that_leak(make, uses):
 
 
 def test_unused_objectives_are_freed_without_garbage_collection(tmp_path):
-    """Samples, files, memory maps and threads of an objective are released after any use."""
+    """After any use, samples, files, memory maps and threads of an objective are released with its
+    last reference.
+    """
     X = np.random.default_rng(0).standard_normal((N, 3))
     for name in "Xy":
         np.save(tmp_path / f"{name}.npy", X)

@@ -67,7 +67,9 @@ def test_all_results_of_shards_equal_those_in_memory(client, rng, dtype, tol):
 
 
 def test_shards_and_local_blocks_give_bitwise_identical_results(client):
-    """Shards and blocks of one size are summed in the same tree."""
+    """Shards and local blocks of equal size give bitwise identical results, because both are summed
+    in the same tree.
+    """
     parts = [rows(100, N=0, weights=False) for _ in range(1)]
     X, y = np.concatenate([parts[0][0]] * 9), np.concatenate([parts[0][1]] * 9)
     model = fc.MLP(SIZES)
@@ -95,7 +97,7 @@ def test_algorithms_give_the_same_results_on_shards(client):
 
 
 def test_bounds_of_distributed_objectives_hold(client, rng):
-    """Proved bounds of distributed objectives hold."""
+    """The proved bounds of distributed objectives hold."""
     a, b, theta = local_and_distributed(client, "float32", l2=1e-3)
     v = rng.standard_normal(a.n_params).astype("float32")
     exact = a.astype("float64")
@@ -110,7 +112,9 @@ def test_bounds_of_distributed_objectives_hold(client, rng):
 
 
 def test_shards_may_be_paths_futures_or_delayed_values(client, tmp_path):
-    """All three give the same loss, and a closed objective raises a clear error."""
+    """Shards given as paths, futures or delayed values have the loss of the objective in memory,
+    and a closed objective raises a clear error.
+    """
     X, y, w = whole(2)
     np.savez(tmp_path / "0.npz", X=X[:30], y=y[:30], sample_weight=w[:30])
     given = client.submit(lambda: (X[30:], y[30:], w[30:]), pure=False)
@@ -131,7 +135,9 @@ def undecodable():
 
 
 def test_shards_that_do_not_fit_raise(client, tmp_path):
-    """Errors of classes whose constructor needs several arguments keep their message."""
+    """If shards do not fit the model, the error message is that of the worker, also for exception
+    classes whose constructor needs several arguments.
+    """
     without_y = tmp_path / "some.npz"
     np.savez(without_y, X=np.ones((3, 5)), sample_weight=np.ones(3))
     model = fc.MLP(SIZES)
@@ -161,7 +167,7 @@ def test_shards_that_do_not_fit_raise(client, tmp_path):
 
 
 def test_theta_is_sent_once_per_point(client, monkeypatch):
-    """One task sends a point, however many products are made there."""
+    """For one theta a single task sends the point, however many products follow."""
     a, b, _ = local_and_distributed(client)
     model = fc.MLP([5, 200, 3])
     ob = fc.distributed.Objective(model, [partial(rows, i) for i in range(3)], client=client)
@@ -203,7 +209,7 @@ def test_commands_accept_dask_workers(client, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.nightly
 def test_killed_workers_do_not_change_results_bitwise():
-    """After SIGKILL of two workers during a run, tasks and shards are repeated elsewhere and
+    """After SIGKILL of two workers during a run, tasks and shards are repeated on others, and
     results are bitwise identical.
     """
     model = fc.MLP(SIZES)
@@ -254,7 +260,7 @@ def pinned(dask_scheduler):
 
 
 def test_no_task_is_pinned_to_a_worker(client):
-    """Shards are loaded in parallel, and may be loaded again on any worker."""
+    """Shards are loaded in parallel, and no task requires one particular worker."""
     earlier = client.run_on_scheduler(pinned)  # of other tests
     ob = fc.distributed.Objective(
         fc.MLP(SIZES), [partial(rows, i) for i in range(4)], client=client
@@ -283,8 +289,8 @@ def test_killing_all_workers_does_not_change_results_bitwise():
 
 
 def test_a_new_worker_receives_its_share(monkeypatch):
-    """At the next product a new worker loads as few shards as needed, and results are bitwise
-    identical.
+    """At the next product a new worker loads as few shards as balance requires, and results are
+    bitwise identical.
     """
     monkeypatch.setattr("fastcurv.distributed.WORKER_POLL_SECONDS", 0.0)
     with (
@@ -325,8 +331,8 @@ def wait_for(there, seconds=400.0):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_fewest_shards_move_to_balance_workers(seed):
-    """Every worker has its share by number of threads to within one shard, and workers without
-    excess give none away.
+    """The plan to balance shards moves as few as possible: in the end every worker has its share by
+    number of threads, to within one shard.
     """
     rng = np.random.default_rng(seed)
     threads = {f"w{i}": int(rng.integers(1, 5)) for i in range(rng.integers(1, 6))}
@@ -343,7 +349,9 @@ def test_the_fewest_shards_move_to_balance_workers(seed):
 
 
 def test_client_created_from_an_address_is_closed_with_the_objective(client):
-    """Closing the objective closes its client but not the cluster."""
+    """Closing an objective that created its client from an address closes the client but not the
+    cluster.
+    """
     address = client.scheduler.address
     model = fc.MLP(SIZES)
     shards = [partial(rows, i) for i in range(3)]
@@ -403,8 +411,8 @@ def integers():
 
 
 def test_reloaded_shards_have_the_same_numbers(client):
-    """Integers beyond float32 are rounded as before, even if the objective has become one of
-    float64.
+    """Shards that are reloaded have equal numbers: integers beyond float32 are rounded as before,
+    even if the objective is now one of float64.
     """
     ob = fc.distributed.Objective(fc.MLP([2, 1], dtype="float32"), [integers], "mse", client=client)
     shard = ob.astype("float64")._shards[0].result()
@@ -414,7 +422,9 @@ def test_reloaded_shards_have_the_same_numbers(client):
 
 
 def test_ray_to_infinity_must_hold_on_every_shard(client):
-    """The ray exists if all shards are classified rightly, and not otherwise."""
+    """A ray to the infimum is returned only if the samples of all shards are classified
+    correctly.
+    """
     _, b, theta = local_and_distributed(client, weights=False)
     assert b.certificates.ray_to_infimum(theta) is None
     rng = np.random.default_rng(0)
@@ -446,9 +456,7 @@ def listening_addresses(processes):
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="sockets are listed by Linux")
 def test_local_workers_accept_only_local_connections():
-    """The scheduler's web pages, which by default accept connections on every address,
-    do so too.
-    """
+    """Local workers, the scheduler and its web pages accept connections from this machine only."""
     program = (
         "import fastcurv as fc, numpy as np, sys\n"
         "def rows(): return np.eye(3), np.arange(3)\n"
@@ -483,7 +491,7 @@ asyncio.run(main())
 
 @contextlib.contextmanager
 def scheduler_process():
-    """Start a process with a scheduler and a worker, and yield it with its address."""
+    """Start a process with a scheduler and a worker, and yield the process and its address."""
     with subprocess.Popen(
         [sys.executable, "-c", SCHEDULER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
@@ -494,7 +502,9 @@ def scheduler_process():
 
 
 def test_training_saves_theta_if_the_scheduler_dies(tmp_path):
-    """The command prints one sentence, exits with status 3, and saves the best theta."""
+    """If the scheduler dies during `train`, the command prints one sentence, exits with status 3,
+    and saves the best theta.
+    """
     X, y = whole(3, weights=False)
     np.savez(tmp_path / "d.npz", X=X, y=y)
     out = tmp_path / "net.npz"
@@ -532,7 +542,9 @@ def test_lost_scheduler_raises_an_error_that_names_it():
 
 
 def small_shard(number):
-    """Return samples, using nothing else defined in this file."""
+    """Return the samples of a shard, using no other name of this file, so that the function can be
+    sent to workers.
+    """
     rng = np.random.default_rng(number)
     return rng.standard_normal((9, 5)), rng.integers(3, size=9)
 

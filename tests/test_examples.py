@@ -41,7 +41,7 @@ SLOW = {  # examples that take seconds in their quick form
 
 @pytest.fixture
 def module(monkeypatch):
-    """Import a module of the examples."""
+    """Return a function that imports a module of the examples."""
     monkeypatch.syspath_prepend(str(FOLDER))
     yield importlib.import_module
     for name in [m for m in sys.modules if getattr(sys.modules[m], "__file__", None)]:
@@ -51,7 +51,7 @@ def module(monkeypatch):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, module):
-    """Run an example quickly and return its outcome."""
+    """Run an example at its quick size and return its outcome."""
     from matplotlib.figure import Figure
 
     drawn, write = [], Figure.savefig
@@ -71,8 +71,8 @@ def run(tmp_path, monkeypatch, module):
 
 
 def check_look(figure):
-    """Check text of at least 8 points at a page width of 742 pixels, equal sizes of adjacent
-    titles, no ASCII mathematics, and no legend over data.
+    """Check that, at a page width of 742 pixels, text has at least 8 points, adjacent titles have
+    equal sizes, no text has ASCII mathematics, and no legend covers data.
     """
     from matplotlib.text import Text
 
@@ -117,9 +117,7 @@ def test_every_example_is_in_the_gallery_and_names_its_lecture_row(module):
 
 
 def test_the_gallery_has_chapters_and_stable_addresses(module, tmp_path):
-    """The address of an example is its name, independent of others, and no numbers of claims are
-    shown.
-    """
+    """The address of an example depends on its name only, and no numbers of claims are shown."""
     gallery, story = module("gallery"), module("story")
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"PNG")
@@ -208,8 +206,8 @@ def test_help_says_how_long_the_full_size_takes(module, monkeypatch, capsys):
 
 
 def test_papers_are_reproduced_in_twenty_lines(module):
-    """Each example names its paper, and everything except `main`, which draws, has at most 20
-    lines.
+    """Each example of the chapter on papers names its paper, and has at most 20 lines apart from
+    functions that draw or measure.
     """
     story = module("story")
     for name in story.STORY["Ten papers, reproduced"]:
@@ -255,7 +253,9 @@ def test_each_statement_of_a_heading_holds_and_is_false_for_a_control(run, name)
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", sorted(HEADINGS))
 def test_headings_hold_at_the_size_of_the_gallery(run, name):
-    """Each statement holds, and is false for one of all controls, the slow ones included."""
+    """Each statement of a heading holds at the gallery's size, and is false for a control,
+    including the slow ones.
+    """
     numbers = run(name, "normal")
     check_heading(HEADINGS[name], numbers, with_slow=True)
     if name in FOUND:
@@ -270,7 +270,9 @@ def found_in_the_table_of_papers():
 
 
 def test_the_table_of_papers_has_the_figures_of_the_examples(module):
-    """One example by day, all others with their headings nightly."""
+    """The last column of the table of papers agrees with the examples, by day for one of them and
+    nightly for all.
+    """
     found = found_in_the_table_of_papers()
     assert list(found) == list(FOUND) == list(module("story").STORY["Ten papers, reproduced"])
     numbers = vary("input_covariance", scale="normal")
@@ -317,7 +319,7 @@ def test_results_of_where_training_stops_are_reproduced(run):
 
 @pytest.mark.nightly
 def test_results_of_minimum_ratio_are_reproduced(run):
-    """Networks of the stored table, trained again, end at losses of the table."""
+    """Networks of the stored table, trained again, end at the losses of the table."""
     kept = run("minimum_ratio", "normal")
     numbers = run("minimum_ratio")
     assert numbers["certified"] >= 10 and np.all(numbers["wide"]["positive"] == 40)
@@ -332,8 +334,8 @@ def test_results_of_saddles_against_size_are_reproduced(run):
 
 
 def test_probabilities_of_definite_random_matrices_match_closed_forms(module):
-    """Probabilities of orders 1 to 3 equal closed forms, and that of order 4 a simulation within
-    five standard errors.
+    """Probabilities of definite random matrices of orders 1 to 3 equal closed forms, and that of
+    order 4 agrees with a simulation within five standard errors.
     """
     chance = module("saddles_against_size").chance_random_matrix
     exact = [1 / 2, (2 - 2**0.5) / 4, (np.pi - 2 * 2**0.5) / (4 * np.pi)]
@@ -363,7 +365,7 @@ def test_results_of_skip_connections_are_reproduced(run):
 
 @pytest.mark.nightly
 def test_results_of_learning_rates_are_reproduced(run):
-    """Runs with fewer samples and epochs give the same heading."""
+    """Runs with fewer samples and epochs satisfy the heading of the full runs."""
     gaps = run("learning_rates")["gaps"]
     assert 2 * gaps["inverse time"].max() < gaps["constant"].min()
     assert 2 * gaps["constant"].max() < gaps["power 2"].min()
@@ -371,7 +373,7 @@ def test_results_of_learning_rates_are_reproduced(run):
 
 @pytest.mark.nightly
 def test_results_of_finding_saddles_are_reproduced(run):
-    """Searches of the stored table, run again, end at the same losses."""
+    """Searches of the stored table, run again, end at the losses of the table."""
     kept = run("finding_saddles", "normal")["table"]
     table = run("finding_saddles")["table"]
     mine = table["loss"][(table["way"] == "sample") & (table["proved"] == 1)]

@@ -23,7 +23,7 @@ from .public import public
 
 @pytest.fixture(scope="module")
 def here():
-    """Return an objective, its model, theta and operator, by the names that the calls use."""
+    """Return an objective, its model, theta and an operator, by the names that the calls use."""
     p = nets.draw(0, [4, 5, 3], loss="cross_entropy", N=30)
     known = {"model": p.model, "theta": p.theta, "ob": p.ob, "H": p.ob.hessian(p.theta)}
     return SimpleNamespace(fc=fc, np=np, **known)
@@ -221,8 +221,8 @@ def test_errors_for_foreign_calls_suggest_the_right_name(here):
 
 
 def callers(here):
-    """Return for each table of arguments the functions that use it, with their required arguments
-    bound.
+    """Return, for each table of foreign arguments, the functions that use the table, with their
+    required arguments bound.
     """
     H, at = here.H, (here.ob, here.theta)
     displays = [partial(fc.SpectrumDisplay.from_operator, H)]
@@ -309,8 +309,8 @@ def test_modules_parameters_and_optimisers_of_torch_raise_with_a_suggestion(here
 
 
 def test_torch_data_checkpoints_and_wrapped_modules_are_converted_or_raise(here):
-    """Data loaders, checkpoints, activation modules, half precision and wrapped modules are
-    accepted or named in the error.
+    """Data loaders, checkpoints, activation modules, half precision and wrapped modules of torch
+    are accepted, or named in the error.
     """
     torch = pytest.importorskip("torch")
     nn = torch.nn
@@ -447,7 +447,7 @@ def test_errors_name_the_methods_that_an_objective_lacks(here, call, words):
 
 
 def test_dir_lists_the_subpackages_that_the_pages_use():
-    """The documentation uses each of these subpackages by its name."""
+    """`dir(fastcurv)` lists all subpackages, also those that are imported at their first use."""
     for name in ("schedules", "scipy", "spectrum", "structure", "testing", "plots", "distributed"):
         assert name in dir(fc)
     assert set(fc._SUBPACKAGES) <= set(dir(fc)) and set(fc.__all__) <= set(dir(fc))
@@ -467,7 +467,9 @@ def test_the_error_in_scipys_minimize_suggests_a_dense_matrix(here):
 
 @pytest.mark.parametrize("where", FUNCTIONS)
 def test_foreign_arguments_are_mapped_to_existing_ones(where):
-    """No existing name is called foreign, and a suggestion of one word is an existing argument."""
+    """No existing argument is listed as foreign, and a suggestion that is a single word is an
+    existing argument.
+    """
     parameters = inspect.signature(FUNCTIONS[where]).parameters.values()
     own = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
     options = set().union(*(maker.defaults for maker in METHODS.values()))
@@ -487,7 +489,7 @@ def test_no_existing_attribute_is_called_foreign(here, kind):
 
 
 def test_foreign_choices_are_mapped_to_existing_ones(here):
-    """A suggestion that starts with a quote is a name that the function accepts."""
+    """A suggestion in quotes for a foreign choice is a choice that the function accepts."""
     known = {
         "method": set(METHODS),
         "loss": set(LOSSES),
@@ -525,7 +527,9 @@ def _by_name(found):
 
 
 def _callables():
-    """Return public functions and classes with parameters to name, and methods with several."""
+    """Yield the names of public functions and classes, and of some methods, that have parameters
+    with defaults.
+    """
     for name, found in public().items():
         if not name.startswith("show_") and not name.endswith("Warning") and _by_name(found):
             yield name
@@ -535,8 +539,8 @@ def _callables():
 
 
 def test_errors_for_unknown_arguments_list_the_existing_ones():
-    """Unknown arguments raise before others are checked, and misspelt ones get the nearest name as
-    a suggestion.
+    """An unknown argument raises an error before others are checked, and a misspelt one gets the
+    closest name as a suggestion.
     """
     for name in _callables():
         found = fc
@@ -614,8 +618,8 @@ def test_unknown_attributes_of_curvature_suggest_a_verdict(here):
 
 
 def test_arrays_instead_of_shards_raise():
-    """Separate arrays of samples and targets would be taken as shards and the loss, so
-    they raise.
+    """Separate arrays of samples and targets, which would be taken as the shards and the loss,
+    raise an error.
     """
     with pytest.raises(TypeError, match=r"Use Objective\(model, shards, loss, l2, \.\.\.\)\.$"):
         fc.distributed.Objective(fc.MLP([1, 1]), [[1.0]], [1.0], loss="mse")
@@ -624,7 +628,7 @@ def test_arrays_instead_of_shards_raise():
 
 
 class ArrayContainer:
-    """Numbers in a container of another library, such as a data frame."""
+    """An array in a container of another library, such as a data frame."""
 
     def __init__(self, array):
         self.array, self.shape = array, array.shape
@@ -634,7 +638,9 @@ class ArrayContainer:
 
 
 def lookups_of_foreign_names(call):
-    """Return the functions of `errors` that read the tables of foreign names during `call`."""
+    """Return the names of the functions of `errors` that read tables of foreign names during
+    `call`.
+    """
     readers = (
         "converter_key conversion_hint container_error suggested_choice advice_clause "
         "refuse_foreign refuse_unknown raise_attribute_error"

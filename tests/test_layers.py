@@ -36,7 +36,7 @@ MAX_STATEMENTS_AND_MODULES = {
 
 
 def statements(path):
-    """Return the number of statements of a file, without docstrings."""
+    """Return the number of statements in a file, without docstrings."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     words = [
         node
@@ -49,7 +49,7 @@ def statements(path):
 
 
 def loaded(names):
-    """Return the modules that importing the named ones loads."""
+    """Return the modules that are loaded when the named ones are imported."""
     todo, seen = list(names), set()
     while todo:
         name = todo.pop()
@@ -75,7 +75,9 @@ def test_no_import_leads_to_a_higher_layer():
 
 
 def test_the_core_imports_lazily_by_two_functions_only():
-    """Only `load_proofs` and `load_module` of common/runtime.py import inside functions."""
+    """Only the functions `load_proofs` and `load_module` of common/runtime.py import modules of the
+    core inside functions.
+    """
     found = []
     for name, path in MODULES.items():
         if layer_of(name) > 2:
@@ -105,7 +107,9 @@ def test_the_core_stays_below_its_size_limits(names):
 
 
 def test_importing_an_objective_loads_only_the_core_in_100_ms():
-    """The limit is on processor time after NumPy and SciPy, the least of five processes."""
+    """Importing an objective loads only the core, and takes at most 100 ms of processor time after
+    NumPy and SciPy, in the fastest of five processes.
+    """
     code = (
         "import sys, time, numpy, scipy.sparse.linalg, scipy.linalg, scipy.special, "
         "scipy.linalg.cython_blas, scipy.optimize\n"

@@ -27,7 +27,7 @@ def notebooks(monkeypatch):
 
 
 def names_of(source):
-    """Return the names that code uses, and those that it defines anywhere."""
+    """Return the names that the code uses, and those that it defines anywhere."""
     used, defined = set(), set(dir(builtins))
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Name):
@@ -44,7 +44,9 @@ def names_of(source):
 
 
 def test_each_chapter_has_a_complete_notebook(notebooks, tmp_path):
-    """Each notebook has all examples of its chapter, two exercises, and every name that it uses."""
+    """Each chapter has a notebook with all its examples, two exercises, and definitions of every
+    name used.
+    """
     lectured = [
         chapter
         for chapter, names in notebooks.STORY.items()

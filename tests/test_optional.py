@@ -52,7 +52,9 @@ def is_guarded(node):
 
 
 def unguarded(node, function="", guarded=False):
-    """Yield functions and packages of imports that would raise a bare ModuleNotFoundError."""
+    """Yield the function and the package of each import that would raise a bare
+    ModuleNotFoundError.
+    """
     for child in ast.iter_child_nodes(node):
         names = []
         if isinstance(child, ast.Import):
@@ -178,8 +180,8 @@ for package, lines in {lines!r}.items():
 
 
 def test_a_missing_package_raises_a_sentence_with_its_extra(python, tmp_path, monkeypatch):
-    """Functions, methods and commands name the extra, and everything else works without the
-    package.
+    """If an optional package is missing, functions, methods and commands that need it name its
+    extra, and all others work.
     """
     monkeypatch.chdir(tmp_path)
     names = [*INSTALL_HINTS, "tqdm", "threadpoolctl"]

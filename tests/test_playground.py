@@ -19,7 +19,7 @@ KINDS = {"minimum", "maximum", "saddle", "degenerate", "not_critical"}
 
 @pytest.fixture
 def page(tmp_path):
-    """Write the page as one file and return its path."""
+    """Write the page as one file and return the file's path."""
     path = EXAMPLES / "playground.py"
     spec = importlib.util.spec_from_file_location("playground", path)
     module = importlib.util.module_from_spec(spec)
@@ -28,10 +28,8 @@ def page(tmp_path):
 
 
 def run_in_browser(page, script, width=1200):
-    """Return what `script` reports from the page by calling `report(value)`.
-
-    Animation frames are timers, so virtual time and not the speed of the machine decides their
-    number.
+    """Return the value that `script` passes to `report(value)` in the page. Animation frames are
+    timers, so their number depends on virtual time and not on the speed of the machine.
     """
     report = """
     <script>
@@ -53,8 +51,8 @@ def run_in_browser(page, script, width=1200):
 
 
 def objective(X, y, hidden, l2):
-    """Return fastcurv's objective of a network of the page, or of the toy loss if X has
-    one column.
+    """Return the fastcurv objective of a network of the page, or of the toy loss if X has one
+    column.
     """
     X, y = np.array(X, dtype=float), np.array(y, dtype=float)
     if X.shape[1] == 1:
@@ -64,7 +62,9 @@ def objective(X, y, hidden, l2):
 
 
 def random_cases(n_cases, rng):
-    """Return networks at random points, at critical points and at saddles of a zero unit."""
+    """Return networks at random points, at critical points, and at saddles made by adding a zero
+    unit.
+    """
     cases = []
     for k in range(n_cases):
         hidden, l2 = int(rng.integers(1, 9)), float(rng.choice([1e-4, 1e-3, 1e-2]))
@@ -108,7 +108,7 @@ report(CASES.map((c) => {
 
 
 def compare_with_fastcurv(page, n_cases, rng):
-    """Compare the numbers and words of the page with fastcurv, and return the kinds
+    """Check that the page's numbers and words agree with fastcurv, and return the kinds of verdicts
     that occurred.
     """
     cases, sent, kinds = random_cases(n_cases, rng), [], []
@@ -150,7 +150,9 @@ def compare_with_fastcurv(page, n_cases, rng):
 
 
 def check_steps(ob, theta, m, dense):
-    """Compare five steps of the first-order methods and one of Newton's with fastcurv."""
+    """Check that five steps of the first-order methods and one Newton step of the page agree with
+    fastcurv.
+    """
     for name, method in (("gradient descent", "sgd"), ("momentum", "momentum"), ("Adam", "adam")):
         if m["kind"] != "not_critical":  # there `minimize` does other things
             continue

@@ -35,12 +35,12 @@ INSIDE = sorted(set(MODULES) - {"", "__main__"})
 
 @functools.cache
 def imports_of(name):
-    """Return what a module of the package imports from the package."""
+    """Return the modules and names of the package that a module imports."""
     return imported_by(MODULES[name], name, MODULES) if name in INSIDE else set()
 
 
 def test_every_form_of_import_is_recognised(tmp_path):
-    """Every way to write an import is recognised, since the rules below depend on it."""
+    """Every form of import statement is recognised by the function that the following rules use."""
     file = tmp_path / "some.py"
     file.write_text(
         "from .a import x\nfrom .. import b\nimport fastcurv.c\nfrom fastcurv import d\n"
@@ -73,7 +73,9 @@ def private_names(file):
 
 
 def private_uses(file):
-    """Return private names of other files that a file uses, by attribute, `getattr` or import."""
+    """Return the private names of other files that a file uses, through attributes, `getattr` or
+    imports.
+    """
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.Attribute):
             if ast.unparse(node.value) not in ("self", "cls", "super()"):
@@ -113,7 +115,9 @@ len contains bool float del get set getattribute globals wrapped"""
 
 
 def test_dunder_names_are_only_those_of_python_and_other_libraries():
-    """Names by which objects of the package call each other have no double underscores."""
+    """All names with double underscores in the package are those of Python or of other
+    libraries.
+    """
     known = {*DUNDERS.split(), *(f"__{name}__" for name in SPECIAL.split())}
     known.update(*map(dir, (object, type, int, set, "".join, tree, ast, Exception)))
     found = {}
@@ -157,7 +161,7 @@ def test_modules_have_no_circular_imports():
 
 
 def test_kernels_include_no_header_of_a_higher_layer():
-    """Kernels include their own headers and the system's, but none of a higher layer."""
+    """Headers included by a kernel are its own, the system's, or of a lower layer."""
     for path in (ROOT / "src" / "kernels").iterdir():
         for name in re.findall(r'#\s*include\s+"([^"]+)"', path.read_text()):
             assert (path.parent / name).is_file(), f"{path.name} includes {name}"
@@ -181,7 +185,7 @@ def test_the_extension_is_built_from_the_files_of_its_folder():
 
 
 def sources():
-    """Return the files written by hand, without build products."""
+    """Return the files that are written by hand, without build products."""
     for folder, endings in (
         ("src", ".c .h .inc"),
         ("fastcurv", ".py .pyi .pyx .pxd"),
@@ -205,8 +209,8 @@ def test_files_have_at_most_900_lines():
 
 @functools.cache
 def functions():
-    """Return for every Python function its name, its lines without the docstring, and its number of
-    positional arguments except self.
+    """Return, for every Python function, its name, its number of lines without the docstring, and
+    its number of positional arguments without self.
     """
     found = []
     for path in sources():
@@ -246,8 +250,8 @@ def test_functions_have_at_most_six_positional_arguments():
 
 
 def attributes():
-    """Return for every class of the package the names set in its body or `__init__`, its bases, and
-    the names set in other methods.
+    """Return, for every class of the package, the names set in its body or `__init__`, its bases,
+    and the names set in other methods.
     """
     found = {}
     for path in PACKAGE.rglob("*.py"):
@@ -276,7 +280,7 @@ def set_on_self(function):
 
 
 def test_attributes_are_declared_at_the_head_of_a_class():
-    """No method creates attributes, except that `fit` sets names ending in _ by scikit-learn's
+    """Methods create no attributes, except that `fit` sets names ending in _ by scikit-learn's
     convention.
     """
     found = attributes()
@@ -291,8 +295,8 @@ def test_attributes_are_declared_at_the_head_of_a_class():
 
 
 def test_no_compiler_flags_change_arithmetic_or_portability():
-    """Linking with fast-math changes the arithmetic of the whole process, and -march restricts the
-    machines that a wheel runs on.
+    """No build file uses -ffast-math, which changes the arithmetic of the whole process, or -march,
+    which restricts the machines that a wheel runs on.
     """
     for name in ("setup.py", "pyproject.toml", "Makefile"):
         lines = [line.split("#")[0] for line in (ROOT / name).read_text().splitlines()]
@@ -303,7 +307,7 @@ def test_no_compiler_flags_change_arithmetic_or_portability():
 
 
 def test_library_code_calls_no_print():
-    """Only modules of the command line print."""
+    """Only modules of the command line print to standard output."""
     for name, path in MODULES.items():
         calls = {getattr(n.func, "id", "") for n in ast.walk(tree(path)) if isinstance(n, ast.Call)}
         talks = name.partition(".")[0] in ("cli", "__main__") or name == "common.runtime"
@@ -311,7 +315,7 @@ def test_library_code_calls_no_print():
 
 
 def test_importing_fastcurv_loads_no_optional_package(python):
-    """`import fastcurv` loads NumPy and SciPy, and no package that is needed only sometimes."""
+    """`import fastcurv` loads NumPy and SciPy but none of the optional packages."""
     python(f"""
 import sys
 import fastcurv
@@ -324,8 +328,8 @@ assert not heavy, heavy
 # By day, `test_importing_fastcurv_loads_no_optional_package` tests what is imported.
 @pytest.mark.nightly
 def test_import_takes_at_most_100_ms(clock, python):
-    """The time excludes NumPy and SciPy's sparse.linalg, and is the shortest of a few, since the
-    machine may be busy.
+    """Importing the package after NumPy and SciPy's sparse.linalg takes at most 100 ms, in the
+    fastest of a few tries.
     """
     python(f"""
 import subprocess, sys
@@ -352,8 +356,8 @@ def test_public_names_are_defined_where_the_table_says():
 
 @pytest.mark.parametrize("name", INSIDE)
 def test_docstring_examples_print_their_shown_output(name):
-    """Every docstring example runs and prints what it shows; examples of converters need the other
-    library.
+    """Every docstring example runs and prints the output shown; examples of converters run if the
+    other library is installed.
     """
     if name in NEEDS:
         pytest.importorskip(NEEDS[name])
@@ -383,7 +387,7 @@ def test_version_is_equal_in_all_files():
 
 
 def test_each_scripted_mutant_occurs_once():
-    """The text that `make mutants` replaces occurs once in its file."""
+    """The text that each mutant of `make mutants` replaces occurs exactly once in its file."""
     for file, old, new in [*KERNELS, *PASSES]:
         path = ROOT / file if "/" in file else ROOT / "src" / "kernels" / file
         assert mutated(path.read_text(), old, new) != path.read_text()

@@ -8,8 +8,8 @@ from .product_cases import NETS, WIDE, objective
 
 @pytest.fixture
 def drawn(rng, problem):
-    """Return a function that draws a network of NETS with a vector v, a block V and output weights
-    u.
+    """Return a function that draws a network of NETS, with a vector v, a block V and weights u of
+    the outputs.
     """
 
     def draw(net, dtype="float64", **options):
@@ -23,8 +23,8 @@ def drawn(rng, problem):
 
 @pytest.fixture
 def wide_operator(request):
-    """Return an operator with more parameters than its space has dimensions, and its
-    eigenvalues.
+    """Return an operator with more parameters than its sample or output space has dimensions, and
+    its eigenvalues.
     """
     rows, kind = WIDE[getattr(request, "param", "samples")]
     ob, theta = objective(

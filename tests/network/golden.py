@@ -42,13 +42,15 @@ BOUNDED: dict[str, dict[str, Any]] = {
 
 
 def two_sums(x: Any) -> list[float]:
-    """Return two sums of an array to which every entry contributes."""
+    """Return two numbers computed from an array, a weighted sum and the sum of absolute values, to
+    which every entry contributes.
+    """
     x = np.asarray(x, dtype=float).reshape(-1)
     return [float(x @ np.cos(np.arange(x.size))), float(np.abs(x).sum())]
 
 
 def describe_reduced(K: Any) -> list[Any]:
-    """Return products, embeddings, the complement and bounds of a reduced operator."""
+    """Return products, embeddings, the complement and the error bounds of a reduced operator."""
     m = K.shape[0]
     x = np.cos(np.arange(m) ** 1.2).astype(K.dtype)
     X = np.sin(np.outer(np.arange(1, m + 1), [1.0, 2.3, 3.1])).astype(K.dtype)
@@ -83,7 +85,7 @@ def describe_reduced(K: Any) -> list[Any]:
 
 
 def spaces(ob: Any, theta: Any) -> dict[str, list[Any]]:
-    """Return reduced operators of a few samples, in every space."""
+    """Return reduced operators of networks with few samples, in every space."""
     found: dict[str, list[Any]] = {}
     few = ob.batch(slice(0, 3))
     for kind in ("hessian", "ggn", "empirical_fisher"):
@@ -98,7 +100,9 @@ def spaces(ob: Any, theta: Any) -> dict[str, list[Any]]:
 
 
 def describe_operator(H: Any, v: Any, blocks: bool) -> list[Any]:
-    """Return products of an operator and of its shift, and optionally of two of its blocks."""
+    """Return products of an operator and of its shift, and optionally of two of its principal
+    blocks.
+    """
     text, numbers = masked(repr(H))
     V = np.sin(np.outer(np.arange(1, len(v) + 1), [1.0, 2.3])).astype(H.dtype)
     numbers += [
@@ -125,7 +129,9 @@ def describe_operator(H: Any, v: Any, blocks: bool) -> list[Any]:
 
 
 def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
-    """Return operators, blocks and shifts of an objective in memory, streamed and sparse."""
+    """Return operators, principal blocks and shifts of objectives in memory, streamed and
+    sparse.
+    """
     found: dict[str, list[Any]] = {}
     weight = ob.sample_weight
     options = {"l2": ob.l2, "sample_weight": weight, "n_threads": 1}
@@ -175,7 +181,7 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
 
 
 def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
-    """Return bounds on products and columns, in memory, streamed and sparse."""
+    """Return error bounds of products and columns for objectives in memory, streamed and sparse."""
     weight = ob.sample_weight
     options = {"l2": ob.l2, "sample_weight": weight, "n_threads": 1}
     forms = {"whole": ob}
@@ -207,7 +213,9 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
 
 
 def streams() -> dict[str, list[Any]]:
-    """Return the number of rows that fit in memory, for arrays, files, blocks and sparse rows."""
+    """Return the number of rows that fit in memory, for rows in arrays, files, blocks and sparse
+    matrices.
+    """
     found: dict[str, list[Any]] = {}
     ob, theta, _ = drawn(sizes=[5, 4, 2])
     X, y = np.tile(ob.X, (200, 1)), np.tile(ob.y, (200, 1))

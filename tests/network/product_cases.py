@@ -44,8 +44,8 @@ of_outputs = pytest.mark.parametrize("wide_operator", ["outputs"], indirect=True
 def objective(
     rng, sizes, N, activation="tanh", loss="mse", dtype="float64", copies=False, **options
 ):
-    """Return (objective, theta) with theta far from an initial point. With `copies`, half of the
-    samples are equal.
+    """Return (objective, theta) with theta far from its usual initial values. With `copies`, half
+    of the samples are equal.
     """
     X = rng.standard_normal((N, sizes[0])).astype(dtype)
     if copies:
@@ -55,7 +55,7 @@ def objective(
 
 
 def public_results(ob, theta, V):
-    """Return every public result by name."""
+    """Return the results of every public method by name."""
     H, v = ob.hessian(theta), np.ascontiguousarray(V[:, 0])
     J = ob.jacobian(theta)
     value, gradient = ob.value_and_gradient(theta)
@@ -75,8 +75,8 @@ def public_results(ob, theta, V):
 
 
 def summed_results(ob, theta, V):
-    """Return everything that is a sum over samples by name: products, parts of matrices, the
-    Jacobian and batches.
+    """Return by name all results that are sums over samples: products, parts of matrices, the
+    Jacobian and results of batches.
     """
     n, N, rng = len(theta), ob.n_samples, np.random.default_rng(0)
     some, rows = rng.permutation(n)[:9], rng.permutation(N)[:31]
@@ -103,8 +103,8 @@ def summed_results(ob, theta, V):
 
 
 def assert_same_results(ob, whole, theta, V, tol):
-    """Check that two objectives' sums are equal relative to their norms. Quadratic forms may
-    cancel.
+    """Check that two objectives have equal sums relative to their norms. Quadratic forms, whose
+    terms may cancel, have ten times the tolerance.
     """
     found = summed_results(ob, theta, V)
     for name, x in summed_results(whole, theta, V).items():
@@ -115,7 +115,7 @@ def assert_same_results(ob, whole, theta, V, tol):
 
 
 def with_options(p, **options):
-    """Return the same objective constructed with other options."""
+    """Return an objective with equal data, constructed with other options."""
     ob = p.ob
     return Objective(ob.model, p.X, p.y, ob.loss, l2=ob.l2, sample_weight=p.weight, **options)
 
@@ -136,7 +136,9 @@ def draw_batch_norm(
 
 
 def check_coordinates(R, H, tol=EXACT):
-    """Check that coordinates and complement are an orthonormal basis in which H is R and `rest`."""
+    """Check that coordinates and complement form an orthonormal basis, in which H consists of R and
+    `rest`.
+    """
     A, m, n = H.to_dense().astype(float), R.shape[0], H.shape[0]
     E, outside = R.embed(np.eye(m)).T.astype(float), R.outside(0, R.n_rest).T.astype(float)
     Q, B = np.hstack([E, outside]), np.zeros((n, n))
@@ -150,8 +152,8 @@ def check_coordinates(R, H, tol=EXACT):
 
 
 def truth(ref, theta, V, u):
-    """Return everything that the engine computes, by complex steps in float64. V is (n, k) and u is
-    (N, d_out).
+    """Return everything that the engine computes for V (n, k) and u (N, d_out), by complex steps in
+    float64.
     """
     theta, V, u = (np.asarray(x, np.float64) for x in (theta, V, u))
     N = len(ref.X)
@@ -174,7 +176,7 @@ def truth(ref, theta, V, u):
 
 
 def engine_results(ob, theta, V, u):
-    """Yield the engine's results by every public route, as (route, name of the true value,
+    """Yield the engine's results by every public method, as (method, name of the true value,
     result).
     """
     H, G, J = ob.hessian(theta), ob.ggn(theta), ob.jacobian(theta)
@@ -199,14 +201,13 @@ def engine_results(ob, theta, V, u):
 
 
 def results_by_route(p):
-    """Return the engine's results for a network with V and u, by route."""
+    """Return the engine's results for a network with V and u, by method."""
     return {route: got for route, _, got in engine_results(p.ob, p.theta, p.V, p.u)}
 
 
 def scale_of(known, V, name):
-    """Return the true value and the size relative to which its error is measured.
-
-    A quadratic form may cancel, so its error is relative to ||v|| ||Hv||.
+    """Return the true value and the norm relative to which its error is measured. The terms of a
+    quadratic form may cancel, so its error is relative to ||v|| ||Hv||.
     """
     V = np.asarray(V, np.float64)
     forms = {"vHv": "HV", "VHV": "HV", "VGV": "GV", "vFv": "FV"}
@@ -222,7 +223,9 @@ def scale_of(known, V, name):
 
 
 def compare(p, known, V, u, slack, what):
-    """Check that every route is within `slack` of the truth, relative to `scale_of`."""
+    """Check that the result of every method is within `slack` of the truth, relative to
+    `scale_of`.
+    """
     for route, name, got in engine_results(p.ob, p.theta, V, u):
         true, size = scale_of(known, V, name)
         assert np.shape(got) == np.shape(true), f"{route}: shape {np.shape(got)}, {what}"
@@ -237,7 +240,7 @@ def compare(p, known, V, u, slack, what):
 
 
 def torch_net(torch, model, theta):
-    """Return a stack of torch's modules in training mode, with parameters from theta in order."""
+    """Return a stack of torch modules in training mode, with the parameters of theta in order."""
     nn = torch.nn
     modules = {
         "identity": nn.Identity, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "tanh": nn.Tanh,
@@ -262,7 +265,9 @@ def assert_engine_agrees(ob, theta, v, value, gradient, product):
 
 
 def double_backward(loss, parameters, v):
-    """Return the gradient of a torch scalar in some parameters, and its Hessian times v."""
+    """Return the gradient of a torch scalar with respect to some parameters, and its Hessian times
+    v.
+    """
     import torch
 
     def assign_vector(x, **how):
@@ -274,7 +279,7 @@ def double_backward(loss, parameters, v):
 
 
 def assert_agrees_with_torch(torch, net, ob, theta, v):
-    """Check value, gradient and product against double backward through the torch network
+    """Check that value, gradient and product agree with double backward through the torch network
     at theta.
     """
     criteria = {
@@ -295,7 +300,7 @@ def all_eigenvalues(R):
 
 
 def redundant_columns(rng, N, kind):
-    """Return samples with columns that are constant, sums of others, zero, or independent."""
+    """Return samples with columns that are constant, sums of others, zero or independent."""
     X = rng.standard_normal((N, 4))
     return {
         "constant": np.hstack([X, np.full((N, 2), 3.0)]),

@@ -26,7 +26,7 @@ def with_one_bad_entry(array, what, place=0):
 
 
 def assert_short_message(error):
-    """Check that a message is one line, not too long, and says what is accepted."""
+    """Return the error's message, after checking that it is one short line."""
     text = str(error)
     assert text and "\n" not in text and len(text) < 300, text
     assert text[0].isalpha() and not text.startswith("Traceback")
@@ -34,8 +34,8 @@ def assert_short_message(error):
 
 
 def assert_raises(call, kind, *words):
-    """Check that the call raises exactly the given ValueError or TypeError without a warning, and
-    that the message contains the words.
+    """Check that the call raises exactly ValueError or TypeError, as given, without a warning, and
+    with the words in the message.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -201,7 +201,7 @@ def test_invalid_objectives_are_rejected(arguments, kind, words):
 
 
 def test_numbers_beyond_float32_are_rejected():
-    """A finite float64 that overflows in float32 is rejected with a message that says so, and
+    """A finite float64 that overflows in float32 is rejected with a message that states so, and
     without a warning.
     """
     model = MLP(SIZES, dtype="float32")
@@ -309,7 +309,9 @@ def test_invalid_vectors_are_rejected():
 
 
 def test_invalid_out_arrays_are_rejected():
-    """`out` may be a masked array without a mask. A rejected call does not count as a product."""
+    """`out` is rejected if its shape, dtype, order, alignment or writability is wrong, and then no
+    product is counted. A masked array without a mask is accepted.
+    """
     H = Objective(MODEL, X, LABELS).hessian(THETA)
     read_only = np.zeros(n)
     read_only.flags.writeable = False

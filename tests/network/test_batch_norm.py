@@ -31,8 +31,8 @@ def check(p, what=""):
 
 
 def test_products_are_exact_for_every_combination_of_options(arch, dtype):
-    """Activations, losses, bias, skip connections, weights and l2 are combined, with widths around
-    SIMD vectors and tiles.
+    """Products are exact for all combinations of activations, losses, bias, skip connections,
+    weights and l2, with widths around SIMD vectors and tiles.
     """
     widths, batches = itertools.cycle([1, 3, 8, 9, 17, 33]), itertools.cycle([5, 17, 64, 65, 130])
     for i, (activation, loss) in enumerate(itertools.product(ACTIVATIONS, KERNELS)):
@@ -79,8 +79,8 @@ def test_products_agree_with_torch_in_training_mode(activation):
 
 
 def test_predict_uses_batch_or_given_statistics(dtype):
-    """Without statistics, predictions use those of the samples given. With the training samples'
-    statistics, each sample is predicted independently of the others.
+    """Without given statistics, predictions use those of the samples passed. With those of the
+    training samples, the prediction for a sample does not depend on the others.
     """
     p = draw_batch_norm([4, 9, 9, 3], "silu", N=50, residual=True, dtype=dtype)
     tight = 100 * np.finfo(dtype).eps
@@ -104,8 +104,8 @@ def test_predict_uses_batch_or_given_statistics(dtype):
 
 
 def test_hessian_is_symmetric_and_zero_for_biases_before_normalisation():
-    """<U, HV> = <HU, V> holds, and biases that the mean cancels have exactly zero entries in
-    gradient, products and Jacobian.
+    """The Hessian is symmetric, <U, HV> = <HU, V>, and biases that the mean cancels have exactly
+    zero entries in gradient, products and Jacobian.
     """
     p = draw_batch_norm([5, 8, 7, 3], "gelu", "cross_entropy", 40)
     H, J = p.ob.hessian(p.theta), p.ob.jacobian(p.theta)
@@ -193,8 +193,8 @@ def test_batch_norm_products_are_bitwise_identical_for_any_number_of_threads(arc
 
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
 def test_chunked_batch_norm_equals_one_pass_within_the_memory_limit(arch, activation):
-    """Results with chunks, down to one sample each, equal those of one pass, and the state stays
-    within its bound.
+    """Results computed in chunks, down to one sample each, equal those of one pass, and the state
+    stays within the memory limit.
     """
     options = {"activation": activation, "loss": "cross_entropy", "N": 75}
     options |= {"residual": True, "weights": True, "l2": 0.01}
@@ -224,7 +224,7 @@ def test_chunked_batch_norm_equals_one_pass_within_the_memory_limit(arch, activa
 
 
 def smallest_memory(p):
-    """Return the smallest accepted memory in bytes, as the error names it."""
+    """Return the smallest accepted memory in bytes, read from the error message for less."""
     with pytest.raises(ValueError, match="bytes is not enough") as error:
         draw_batch_norm(
             [5, 9, 9, 3], p.model.activation[0], p.ob.loss, 75, residual=True, memory=1
@@ -233,7 +233,9 @@ def smallest_memory(p):
 
 
 def test_chunked_values_and_gradients_may_be_interleaved():
-    """With chunks, a value, a gradient at another theta and a product are right in any order."""
+    """In chunks, a value, a gradient at another theta and a product are correct in any order of
+    calls.
+    """
     p = draw_batch_norm([5, 9, 9, 3], "silu", N=75)
     small = draw_batch_norm([5, 9, 9, 3], "silu", N=75, memory=smallest_memory(p) + 20_000)
     other = p.theta + 0.1
@@ -248,8 +250,8 @@ def test_chunked_values_and_gradients_may_be_interleaved():
 
 
 def test_units_of_constant_input_are_right():
-    """A unit with one z for all samples has variance 0, so h is 0 and s has its largest value. A
-    single sample makes all units constant.
+    """Results are correct for a unit with equal z for all samples, whose variance is 0, and for a
+    single sample, which makes all units constant.
     """
     X = np.random.default_rng(0).standard_normal((20, 3))
     X[:, 1] = 2.0
@@ -288,7 +290,7 @@ def test_batches_have_their_own_statistics():
 
 def test_interrupts_between_chunks_leave_results_right(python):
     """After signals at random moments of binding and products, while means are accumulated, the
-    next results are bitwise right.
+    next results are bitwise unchanged.
     """
     python("""
 import signal
@@ -332,8 +334,8 @@ assert np.array_equal(ob.hessp(theta, v), product)
 
 @pytest.mark.parametrize("activation", ["tanh", "silu", "softplus", "relu"])
 def test_rounding_bounds_hold_and_are_not_too_large(arch, dtype, activation):
-    """Bounds hold and are useful, also for thetas that amplify errors: large weights, tiny weights
-    whose z hardly vary, and features far from 0.
+    """Bounds hold and stay useful, also for thetas that amplify errors: large weights, weights so
+    small that z hardly varies, and features far from 0.
     """
     for i, (sizes, loss) in enumerate(
         (
@@ -379,7 +381,7 @@ def test_column_bounds_cover_the_errors_of_the_dense_matrix():
 @pytest.mark.parametrize("bias", [True, False])
 def test_flat_directions_are_null_vectors(activation, bias):
     """Each flat direction t is a null vector where the gradient vanishes, and satisfies ||Ht|| <=
-    ||g|| elsewhere. The scale of W is not among them, because its orbit is curved.
+    ||g|| elsewhere. The scale of W is not listed, because its orbit is curved.
     """
     p = draw_batch_norm([4, 3, 3, 2], activation, N=60, bias=bias)
     p.X[:, 3] = 2.0  # a constant feature, which the mean cancels
@@ -439,8 +441,8 @@ def test_dead_units_and_kinks_with_batch_norm():
 
 
 def test_a_batch_norm_minimum_is_classified_but_not_certified():
-    """Samples are coupled, so no bound on the third derivative is known, and the kind is found by
-    numerical checks.
+    """A minimum with batch normalisation is reported from numerical checks and not certified,
+    because no bound on the third derivative is known.
     """
     X = np.random.default_rng(3).standard_normal((40, 2))
     model = fc.MLP([2, 2, 1], "tanh", batch_norm=True)

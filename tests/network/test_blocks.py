@@ -64,8 +64,8 @@ def operators(ob, theta):
 @pytest.mark.usefixtures("samples_as_rows")
 @every_net
 def test_block_products_equal_single_products(arch, net, dtype, rng, problem):
-    """Columns of block products are bitwise single products, for every operator, 1 to 9 vectors,
-    any number of threads, and samples in chunks.
+    """Columns of block products are bitwise equal to single products, for every operator, 1 to 9
+    vectors, any number of threads, and samples in chunks.
     """
     plain = arch in SLOW and net in FEW
     facts = NETS[net] | ({"N": FEW[net]} if plain else {})
@@ -105,8 +105,8 @@ def test_block_products_equal_single_products(arch, net, dtype, rng, problem):
 
 
 def test_limited_memory_reduces_the_vectors_per_pass(rng, problem):
-    """A plan whose memory holds one vector's packed parts multiplies one vector at a time; with
-    more memory, several at once, with bitwise identical results.
+    """With memory for one vector's state, a plan multiplies one vector at a time; with more memory,
+    several at once, with bitwise identical results.
     """
     p = problem(rng, **NETS["digits"])
     V = rng.standard_normal((p.n, 8))
@@ -122,8 +122,8 @@ def test_limited_memory_reduces_the_vectors_per_pass(rng, problem):
 
 
 def test_transposed_copies_are_exact_for_every_length(arch, dtype, rng):
-    """Columns are copied as rows for lengths around a SIMD vector and beyond one job, and no other
-    memory is written.
+    """Copies of columns as rows are exact for lengths around a SIMD vector and beyond one job, and
+    nothing outside the copy is written.
     """
     for n in (*range(1, 18), 31, 33, 64, 65, 2049):
         for k in (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 33):
@@ -148,8 +148,8 @@ def test_transposed_copies_are_exact_for_every_length(arch, dtype, rng):
 
 
 def test_principal_blocks_embed_few_vectors_at_a_time(problem, rng, monkeypatch):
-    """Products with a principal block embed at most eight vectors at a time in the whole space,
-    with bitwise identical results.
+    """A principal block embeds at most eight vectors at a time in the whole space, with bitwise
+    identical products.
     """
     from fastcurv.network import operators
 

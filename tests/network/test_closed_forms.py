@@ -11,8 +11,8 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def test_two_weight_network_has_its_known_saddle():
-    """(1 - w2 w1)^2 has the Hessian [[0, -2], [-2, 0]] at 0, and the loss falls along (1, 1) and
-    its opposite.
+    """The loss (1 - w2 w1)^2 has the Hessian [[0, -2], [-2, 0]] at 0, and decreases along (1, 1)
+    and its opposite.
     """
     ob = Objective(MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
     H = ob.hessian(np.zeros(2))
@@ -25,7 +25,7 @@ def test_two_weight_network_has_its_known_saddle():
 
 @pytest.mark.parametrize("d_out", [1, 3])
 def test_ridge_regression_has_its_known_hessian(rng, d_out):
-    """For one layer and mse, H consists of blocks 2/(N d_out) A'A + l2, where A is the data with a
+    """For one layer and mse, H consists of the blocks 2/(N d_out) A'A + l2, where A is X with a
     column of ones.
     """
     N, d, l2 = 33, 7, 0.25
@@ -106,8 +106,8 @@ def test_a_unit_of_zero_weights_adds_its_known_block(rng, problem, activation, s
     [("relu", 0.0, 0.0), ("leaky_relu", 0.01, 0.0), ("elu", 1.0, 1.0), ("tanh", 1.0, 0.0)],
 )
 def test_hessian_at_a_kink_uses_left_derivatives(arch, activation, first, second):
-    """In a 1-1-1 network with z = 0 and loss (w2 phi(w1) - 1)^2, the entries of H show which
-    phi'(0) and phi''(0) are used.
+    """In a 1-1-1 network with z = 0 and loss (w2 phi(w1) - 1)^2, the entries of H are those of the
+    left derivatives phi'(0) and phi''(0).
     """
     ob = Objective(MLP([1, 1, 1], activation, bias=False), [[1.0]], [1.0], loss="mse")
     H = ob.hessian(np.array([0.0, 3.0]))
@@ -118,8 +118,8 @@ def test_hessian_at_a_kink_uses_left_derivatives(arch, activation, first, second
 
 
 def test_fisher_equals_mean_of_gradient_outer_products(rng, problem):
-    """The Fisher matrix equals the mean of outer products of single samples' gradients, each from
-    its own objective.
+    """The Fisher matrix is the mean of the outer products of the gradients of single samples, each
+    computed by its own objective.
     """
     p = problem(rng, [3, 4, 2], "gelu", "binary_cross_entropy", 9, weights=True, l2=0.5)
     single = np.stack([p.ob.batch([i]).gradient(p.theta) - 0.5 * p.theta for i in range(9)])
@@ -132,7 +132,9 @@ def test_fisher_equals_mean_of_gradient_outer_products(rng, problem):
 @pytest.mark.parametrize("rows", [2, 40])
 @pytest.mark.parametrize("kind", ["float64", "float32"])
 def test_jacobian_of_a_linear_map_equals_its_input(rows, kind):
-    """The Jacobian of ``x W' + b`` consists of x and ones, for products in both directions."""
+    """The Jacobian of ``x W' + b`` consists of x and ones, in products with it and with its
+    transpose.
+    """
     X = np.random.default_rng(0).standard_normal((rows, 3)).astype(kind)
     model = MLP([3, 2], dtype=kind)
     J = Objective(model, X, np.zeros((rows, 2)), loss="mse").jacobian(model.init(seed=0))

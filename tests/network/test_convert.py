@@ -34,8 +34,8 @@ def logits(module, X, dtype=torch.float64):
 
 
 def double_backward_product(module, X, y, v):
-    """Return the Hessian of the mean squared error in the module's parameters times v, by double
-    backward.
+    """Return the Hessian of the mean squared error with respect to the module's parameters times v,
+    by double backward.
     """
     loss = nn.MSELoss()(module(torch.tensor(X)), torch.tensor(y))
     return double_backward(loss, list(module.parameters()), v)[1]
@@ -267,8 +267,8 @@ def test_from_sklearn_rejects_unfitted_and_unsupported_estimators():
 
 
 def test_hidden_changes_of_a_forward_pass_are_rejected():
-    """A shared bias, a forward hook, a replaced forward method and a subclass of the same name are
-    rejected.
+    """A shared bias, a forward hook, a replaced forward method and a subclass named like a
+    supported module are rejected.
     """
     tied = net(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
     tied[2].bias = tied[0].bias
@@ -294,8 +294,8 @@ def test_hidden_changes_of_a_forward_pass_are_rejected():
 
 
 def test_differences_between_parameters_of_module_and_model_are_reported():
-    """A normalisation used twice is rejected; biases and scales that the module lacks give a
-    warning.
+    """A normalisation used twice is rejected, and a warning names biases and scales that the module
+    lacks.
     """
     norm = nn.BatchNorm1d(4)
     twice = nn.Sequential(nn.Linear(4, 4), norm, nn.ReLU(), nn.Linear(4, 4), norm, nn.ReLU())
@@ -331,8 +331,8 @@ class TypicalNet(nn.Module):
 
 
 def test_a_user_written_forward_is_read_from_its_graph():
-    """Values and Hessian products of a residual network are those of its forward method, in the
-    order of its operations.
+    """A residual network with its own forward method is converted: values and Hessian products
+    agree with the module.
     """
     module = TypicalNet().double().eval()
     with pytest.warns(UserWarning, match="lists its parameters in another order"):
@@ -407,8 +407,8 @@ def test_errors_name_unsupported_graph_operations(forward, words):
 
 
 def test_modules_that_override_computation_are_rejected():
-    """Modules with an overridden call, computed weights, joined samples or mixed dtypes are
-    rejected.
+    """Modules with an overridden call, computed weights, operations across samples or mixed dtypes
+    are rejected.
     """
     plus = type("Plus", (nn.Linear,), {"__call__": lambda s, x: nn.Linear.__call__(s, x) + 1})
     norm = nn.utils.parametrizations.weight_norm
@@ -465,8 +465,8 @@ def test_activation_functions_of_other_libraries_are_recognised():
 
 
 def test_every_form_of_relu_is_recognised_in_a_graph():
-    """A clamp at 0 as a method, a function or in place, and modules that compute it, are read as
-    relu; other clamps are rejected.
+    """A clamp at 0, as a method, a function or in place, and modules that compute it, are converted
+    to relu; other clamps are rejected.
     """
     F, inf = torch.nn.functional, float("inf")
     relus = [lambda x: x.clamp(min=0), lambda x: torch.clamp(x, 0), lambda x: x.clamp_(0.0)]
@@ -498,8 +498,8 @@ def test_every_form_of_relu_is_recognised_in_a_graph():
 
 
 def test_a_softmax_before_cross_entropy_warns():
-    """A softmax before torch's CrossEntropyLoss is reported, because that loss applies a second
-    one, so values differ.
+    """A softmax or sigmoid at the end is left out with a warning, because torch's CrossEntropyLoss
+    would apply a second softmax; a log-softmax is left out without one.
     """
     for end, told in ((nn.Softmax(1), 1), (nn.Sigmoid(), 1), (nn.LogSoftmax(1), 0)):
         net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), end)

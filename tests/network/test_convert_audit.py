@@ -43,7 +43,7 @@ def pick(rng, *choices):
 
 
 def unsupported_layer(rng, width, layers):
-    """Return a layer that no `MLP` has, or that only resembles one."""
+    """Return a layer that no `MLP` has, or that only resembles a supported one."""
     nn = pytest.importorskip("torch").nn
     return pick(
         rng,
@@ -79,7 +79,7 @@ def unsupported_layer(rng, width, layers):
 
 
 def torch_stack(rng):
-    """Return a Sequential of layers that are supported, nearly supported, or modified after
+    """Return a Sequential of layers that are supported, nearly supported or modified after
     construction.
     """
     torch = pytest.importorskip("torch")
@@ -123,7 +123,7 @@ def torch_stack(rng):
 
 
 def forward_steps(width):
-    """Return steps of a forward method, supported and unsupported ones."""
+    """Return random steps of a forward method, some of them unsupported."""
     torch = pytest.importorskip("torch")
     F = torch.nn.functional
     phis = [
@@ -183,7 +183,7 @@ def forward_steps(width):
 
 
 def module_of_steps():
-    """Return a module whose forward method runs a list of steps, initially empty."""
+    """Return a module whose forward method runs the steps of a list, which is empty at first."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
 
@@ -284,7 +284,7 @@ def torch_calls(module, d, rng):
         return found
 
     def hessian(X, v, end, Y):
-        """Return H v of the loss that `loss_of` names, by double backward, in
+        """Return H v of the given loss by double backward, with respect to
         ``module.parameters()``.
         """
         f = module(torch.from_numpy(X)).reshape(Y.shape)
@@ -301,7 +301,7 @@ def torch_calls(module, d, rng):
 
 
 def torch_export(rng):
-    """Return what torch's exporter writes of a stack that it supports."""
+    """Return the model that torch's exporter writes for a supported stack."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
     maker = pick(rng, torch_stack, torch_class)
@@ -332,7 +332,7 @@ def torch_export(rng):
 
 
 class RandomGraph:
-    """A random graph of nodes with random attributes, in any opset from 7 on."""
+    """A random ONNX graph of nodes with random attributes, in any opset from 7 on."""
 
     def __init__(self, rng):
         onnx = pytest.importorskip("onnx")
@@ -466,7 +466,7 @@ class RandomGraph:
             self.add("Add", [before, self.add("Tanh", [before])])
 
     def add_neutral_node(self, which):
-        """Add a node that leaves numbers or samples unchanged for some of its attributes."""
+        """Add a node that, for some of its attributes, leaves its input unchanged."""
         before, k = self.at, self.width
         if which == 0:
             self.add("Flatten", [before], **self.pick({}, {"axis": 0}, {"axis": 1}, {"axis": -1}))
@@ -502,7 +502,7 @@ class RandomGraph:
 
 
 def onnx_graph(rng):
-    """Return a graph of layers with other nodes between them."""
+    """Return a graph of layers with other nodes in between."""
     g = RandomGraph(rng)
     from onnx import helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
@@ -560,7 +560,7 @@ def onnx_graph(rng):
 
 
 def dense_layers(rng, keras):
-    """Return constructors of layers that are supported, nearly supported or unsupported."""
+    """Return functions that create layers which are supported, nearly supported or unsupported."""
     layers = keras.layers
 
     def relu(x):
@@ -596,7 +596,7 @@ def dense_layers(rng, keras):
 
 
 def keras_model(rng):
-    """Return a Sequential or functional model of Dense layers and others between them."""
+    """Return a Sequential or functional model of Dense layers with others in between."""
     for backend in ("jax", "torch"):
         with contextlib.suppress(ImportError):
             __import__(backend)
@@ -677,8 +677,8 @@ def flax_net(rng):
 
 
 def sklearn_net(rng):
-    """Return a fitted scikit-learn network, in a pipeline or not, whose settings may be changed
-    afterwards.
+    """Return a fitted scikit-learn network, alone or in a pipeline, with settings that may be
+    changed after the fit.
     """
     neural = pytest.importorskip("sklearn.neural_network")
     from sklearn import decomposition, preprocessing
@@ -724,8 +724,8 @@ MAKERS = {f.__name__: f for f in [*OF_TORCH, onnx_graph, keras_model, flax_net, 
 
 
 def audit_one(maker, seed):
-    """Return "read", "refused" or "none" for one network; raise AssertionError if it was
-    misread.
+    """Convert one random network. Return "read", "refused", or "none" if none was made, and raise
+    AssertionError if the conversion is wrong.
     """
     rng = np.random.default_rng([seed, *map(ord, maker)])
     with warnings.catch_warnings():
@@ -794,7 +794,9 @@ def test_random_foreign_networks_are_read_right_or_rejected(maker):
 @pytest.mark.nightly
 @pytest.mark.parametrize("maker", MAKERS)
 def test_many_random_foreign_networks_are_read_right_or_rejected(maker):
-    """Each generator gets its share of `FASTCURV_AUDIT` networks, 20 000 by default."""
+    """Random networks of other libraries are converted correctly or rejected. `FASTCURV_AUDIT`
+    networks, 20 000 by default, are shared by the generators.
+    """
     wrong, counts = [], {"read": 0, "refused": 0, "none": 0}
     for seed in range(1000, 1000 + int(SHARE[maker] * LONG)):
         try:

@@ -42,7 +42,7 @@ def test_weights_of_keras_and_jax_give_equal_outputs():
 
 
 def test_a_jax_pytree_gives_equal_outputs_and_products():
-    """Outputs and products of a converted pytree agree with JAX's own derivatives."""
+    """Outputs and products of a converted pytree agree with derivatives computed by JAX."""
     jax = pytest.importorskip("jax")
     jnp = jax.numpy
     with jax.enable_x64() if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
@@ -71,7 +71,7 @@ def dense(k, m, **more):
 
 
 def test_jax_layers_are_ordered_by_number_or_by_width():
-    """Layers whose names have numbers are ordered by them, others by matching widths. If neither
+    """Layers whose names contain numbers are ordered by them, others by matching widths. If neither
     determines an order, an error is raised.
     """
     named = {"output": dense(6, 2), "hidden": dense(4, 6)}
@@ -112,8 +112,8 @@ def test_errors_name_jax_arrays_that_are_not_kernel_or_bias(params, words):
 
 
 def test_weights_without_an_activation_are_rejected():
-    """Weights alone do not determine the activation, and a default would give another network's
-    curvature. A linear map needs none.
+    """Weights without an activation are rejected, because a default activation would give another
+    network's curvature. A linear map needs no activation.
     """
     dense = {"Dense_0": {"kernel": K1, "bias": b1}, "Dense_1": {"kernel": K2, "bias": b2}}
     for call, given in ((fc.from_keras, [K1, b1, K2, b2]), (fc.from_jax, dense)):
@@ -124,7 +124,7 @@ def test_weights_without_an_activation_are_rejected():
 
 
 def fake_layer(kind, arrays=(), **settings):
-    """Return an object with the attributes of a Keras layer that the converter reads."""
+    """Return an object with those attributes of a Keras layer that the converter reads."""
     body = {
         "__module__": "keras.src.layers",
         "name": "a",
@@ -212,7 +212,9 @@ def batch_norm(a, gamma=U6[0], beta=U6[1]):
     ],
 )
 def test_scalings_of_keras_are_folded_with_a_warning(between, by_hand):
-    """Scaling layers after an activation or a Dense layer are folded with a warning."""
+    """Keras layers that scale features after an activation or a Dense layer are folded into the
+    next layer with a warning.
+    """
     for first, phi in ((FIRST, np.tanh), (fake_layer("Dense", [K1, b1]), lambda z: z)):
         with pytest.warns(UserWarning, match="folded into the linear layers: n is 44"):
             model, theta = fc.from_keras(fake_sequential(first, between, LAST))
@@ -300,7 +302,9 @@ def test_keras_models_that_are_not_a_chain_are_rejected():
 
 
 def test_errors_for_modules_in_a_pytree_name_their_arrays():
-    """Modules of Equinox and Flax NNX are objects, and the error names what to pass instead."""
+    """For modules of Equinox and Flax NNX, which are objects, the error names the arrays to pass
+    instead.
+    """
 
     class MLP:
         pass

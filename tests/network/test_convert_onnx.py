@@ -20,7 +20,9 @@ X = RNG.standard_normal((9, 4))
 
 
 def graph_of(nodes, arrays, shape, kind=TensorProto.FLOAT):
-    """Return a graph of nodes (op, inputs, outputs, attributes) from x of a given shape to y."""
+    """Return an ONNX model of nodes (op, inputs, outputs, attributes) from x of a given
+    shape to y.
+    """
     graph = helper.make_graph(
         [helper.make_node(op, i, o, **a) for op, i, o, a in nodes],
         "net",
@@ -71,7 +73,9 @@ HIDDEN = {
 
 @pytest.mark.parametrize("name", HIDDEN)
 def test_activations_of_onnx_are_read(name):
-    """Outputs agree with ONNX's own evaluator, for a model, its bytes and its file."""
+    """Converted activations agree with ONNX's own evaluator, for a model, its bytes and its
+    file.
+    """
     proto = model_of([FIRST, *HIDDEN[name], *LAST], ARRAYS)
     model, theta = fc.from_onnx(proto)
     assert model.activation == (name.split(",")[0],) and model.sizes == (4, 6, 2)
@@ -92,8 +96,8 @@ def test_activations_whose_parts_have_other_uses_are_rejected(name):
 
 
 def test_arithmetic_around_layers_is_folded(tmp_path):
-    """Scaled and shifted features before, between and after layers, and weights from transposed
-    constants, are folded.
+    """Scaling and shifts before, between and after layers, and weights from transposed constants,
+    are folded into the layers.
     """
     arrays = {**ARRAYS, "s": RNG.uniform(0.5, 2, 4), "t": RNG.standard_normal(6)}
     nodes = [
@@ -177,8 +181,8 @@ def test_nodes_whose_attributes_change_their_function_are_rejected(nodes, words)
 
 
 def test_constants_casts_and_unused_nodes_are_read_right():
-    """A constant of another type, a Gemm without its third input, and nodes after the output are
-    read as ONNX defines them.
+    """A constant cast to another type, a Gemm without its third input, and unused nodes after the
+    output are converted as ONNX defines them.
     """
     nodes = [
         ("Cast", ["W2"], ["Wi"], {"to": TensorProto.INT64}),
@@ -202,8 +206,8 @@ def test_constants_casts_and_unused_nodes_are_read_right():
 
 
 def test_constant_nodes_and_scaled_gemm_are_read():
-    """Constant nodes of a tensor and a number, and a Gemm with a scale and without a bias, are
-    read.
+    """Constant nodes that hold a tensor or a number, and a Gemm with a scale and without a bias,
+    are converted.
     """
     tensor = numpy_helper.from_array(b1, "c")
     nodes = [
@@ -232,7 +236,7 @@ def test_files_that_are_not_onnx_models_are_rejected(tmp_path):
 
 
 def test_damaged_models_are_read_or_rejected():
-    """Randomly mutated models are read or rejected with a short error."""
+    """Randomly mutated models are converted or rejected with a short error."""
     import random
 
     dice, refused = random.Random(0), 0
@@ -256,7 +260,7 @@ def test_damaged_models_are_read_or_rejected():
 
 
 def test_models_exported_by_torch_are_read(tmp_path):
-    """Every layer that from_torch supports is read as torch exports it."""
+    """Every layer that from_torch supports is converted from ONNX as torch exports it."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
     torch.manual_seed(0)
@@ -304,8 +308,8 @@ ROW_CHANGES = [
 
 
 def test_nodes_that_change_rows_are_rejected():
-    """A node that changes rows is rejected at the end, after a softmax and before a layer, where an
-    Identity is accepted.
+    """A node that changes rows is rejected at the end, after a softmax and before a layer; an
+    Identity in its place is accepted.
     """
     arrays = {"to 1": [-1, 1], "to row": [1, -1], "to all": [-1], "to 4": [-1, 4], "0": [0]}
     arrays |= {"to 3 axes": [-1, 2, 1], "1": [1], "order": [1, 0], "twos": [2, 1], **ARRAYS}
@@ -398,8 +402,8 @@ def test_an_omitted_softmax_warns_once_unless_labels_follow():
 
 
 def test_a_reshape_of_several_outputs_to_a_column_is_rejected_with_advice():
-    """skl2onnx ends its regressors with a Reshape to (-1, 1) whatever their width; the error says
-    how to read such a model.
+    """A Reshape to (-1, 1) of several outputs, with which skl2onnx ends every regressor, is
+    rejected, and the error states how to convert such a model.
     """
     skl2onnx = pytest.importorskip("skl2onnx")
     from sklearn.neural_network import MLPRegressor
@@ -438,7 +442,7 @@ def test_models_exported_by_skl2onnx_are_read(classes):
 
 
 def test_a_reshape_to_the_models_fixed_number_of_rows_is_read():
-    """x.view(9, -1) of nine rows, as torch exports it, is read."""
+    """The node x.view(9, -1) of nine rows, as torch exports it, is converted."""
     nodes = [FIRST, ("Reshape", ["z", "nine"], ["q"], {}), TANH, *LAST]
     proto = model_of(nodes, {"nine": [9, -1], **ARRAYS})
     with pytest.raises(ValueError, match="Reshape"):
@@ -485,8 +489,8 @@ def test_reshapes_that_join_or_cut_rows_are_rejected(nodes, shape, words):
 
 
 def test_flattened_images_of_known_size_are_read():
-    """Images of a known size are flattened by Flatten or Reshape, also after scaling, and a final
-    column is read.
+    """Flatten or Reshape of images of known size is converted, also after scaling and before a
+    final single column.
     """
     arrays = {"W": W, "to": [-1, 4], "w": W[:2, :1], "by": np.float32(255), "all": [-1]}
     arrays |= {"one": [1], "b": np.ones(1, "f4")}
@@ -507,8 +511,8 @@ def test_flattened_images_of_known_size_are_read():
 
 
 def test_residual_layers_are_read_only_around_every_hidden_layer():
-    """x + phi(Wx + b) around every hidden layer is read as the library's residual layers; other
-    skips are rejected.
+    """Skip connections x + phi(Wx + b) around every hidden layer are converted to residual layers;
+    other skip connections are rejected.
     """
     K = RNG.standard_normal((4, 4))
     skip = [("MatMul", ["x", "K"], ["z"], {}), ("Tanh", ["z"], ["t"], {})]
@@ -534,7 +538,9 @@ def test_residual_layers_are_read_only_around_every_hidden_layer():
 
 @pytest.mark.parametrize("kind", ["Sub", "Normalizer", "Where", "ArgMax"])
 def test_nodes_after_probabilities_may_only_be_labels(kind):
-    """Functions of probabilities, such as 1 - p or a division by the largest, are rejected."""
+    """After probabilities, nodes that compute other functions, such as 1 - p or a division by the
+    largest, are rejected.
+    """
     last = {
         "Sub": ("Sub", ["one", "p"], ["y"], {}),
         "Normalizer": ("Normalizer", ["p"], ["y"], {"norm": "MAX", "domain": "ai.onnx.ml"}),
@@ -555,8 +561,8 @@ def external(name="W"):
 
 
 def test_external_data_are_read_only_for_a_model_given_by_path(tmp_path, monkeypatch):
-    """For a model given as bytes, no file of external data is opened, of an initializer, a Constant
-    or a subgraph.
+    """For a model given as bytes, no external file of an initializer, a Constant or a subgraph is
+    opened.
     """
     (tmp_path / "secret.bin").write_bytes(W.tobytes())
     monkeypatch.chdir(tmp_path)
@@ -589,14 +595,14 @@ def test_external_data_are_read_only_for_a_model_given_by_path(tmp_path, monkeyp
 
 
 def chain_of_nodes(op, n, **attributes):
-    """Return n nodes after x, followed by a layer."""
+    """Return a model with n nodes after x, followed by a layer."""
     names = ["x", *(f"i{k}" for k in range(n))]
     nodes = [(op, [a], [b], attributes) for a, b in zip(names, names[1:])]
     return graph_of([*nodes, ("MatMul", [names[-1], "W"], ["y"], {})], {"W": W}, [None, 4])
 
 
 def chain_of_casts(n):
-    """Return n casts of a small constant, each used as a factor, in reverse order."""
+    """Return a model with n casts of a small constant, each used as a factor, in reverse order."""
     nodes = [("Cast", ["s" if k == 0 else f"c{k}"], [f"c{k + 1}"], {"to": 1}) for k in range(n)]
     at = "x"
     for k in range(n, 0, -1):
@@ -607,7 +613,7 @@ def chain_of_casts(n):
 
 
 def labels_after_softmax(n):
-    """Return n nodes after a softmax."""
+    """Return a model with n nodes after a softmax."""
     names = ["p", *(f"i{k}" for k in range(n - 1)), "y"]
     nodes = [("Identity", [a], [b], {}) for a, b in zip(names, names[1:])]
     first = [("MatMul", ["x", "W"], ["z"], {}), ("Softmax", ["z"], ["p"], {})]
@@ -618,7 +624,7 @@ def labels_after_softmax(n):
     "make", [lambda n: chain_of_nodes("Identity", n), chain_of_casts, labels_after_softmax]
 )
 def test_conversion_time_is_linear_in_the_number_of_nodes(make):
-    """Twice as many nodes take less than three times the function calls."""
+    """The conversion of twice as many nodes takes less than three times as many function calls."""
 
     def calls(content):
         counted = itertools.count()
@@ -636,8 +642,8 @@ def test_conversion_time_is_linear_in_the_number_of_nodes(make):
 
 
 def test_conversion_memory_is_proportional_to_the_file():
-    """A hundred casts of one array, or layers of one matrix, in a file of 1 MiB take less than 64
-    MiB. `max_params` raises the limit if that is intended.
+    """Converting a file of 1 MiB with a hundred casts of one array, or layers of one matrix, takes
+    less than 64 MiB, unless `max_params` raises the limit.
     """
     K = np.ones((512, 512), "f4")
     casts = [("Cast", ["K" if k == 0 else f"c{k}"], [f"c{k + 1}"], {"to": 1}) for k in range(600)]

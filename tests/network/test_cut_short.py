@@ -26,14 +26,14 @@ def refused(asks, words):
 
 @pytest.fixture
 def program(python, tmp_path):
-    """Return a function that runs a program with `refused` in a new process and folder."""
+    """Return a function that runs a program, which uses `refused`, in a new process and folder."""
     return lambda code: python(f"{BEGIN}os.chdir({str(tmp_path)!r})\n{code}", timeout=1200)
 
 
 @pytest.mark.parametrize("cut", ["X", "y"])
 def test_truncated_files_raise_instead_of_crashing(cut, program):
-    """Truncating a mapped file between passes, during one or before a batch raises ValueError
-    instead of SIGBUS, also for views and plain arrays of its pages.
+    """If a mapped file is truncated between passes, during a batch or before one, ValueError is
+    raised instead of SIGBUS, also for views and for plain arrays of its pages.
     """
     program(
         f"""
@@ -55,7 +55,9 @@ for as_given in (lambda a: a, lambda a: a[100:], lambda a: np.asarray(a)):
 
 
 def test_truncation_during_a_block_raises_for_the_rows_not_yet_read(program):
-    """Blocks that were read, including the prefetched one, are multiplied; the next one raises."""
+    """After a truncation, blocks that were already read, including the prefetched one, are
+    processed, and the next one raises.
+    """
     program(
         """
 from fastcurv.network.sums import shard_value
@@ -114,8 +116,8 @@ for mode in "r", "r+", "c":
 
 
 def test_files_truncated_before_use_are_rejected(program):
-    """Networks, objectives, estimators and sparse matrices raise for arrays of a file that is
-    already truncated.
+    """Networks, objectives, estimators and sparse matrices raise an error for arrays of a file that
+    is already truncated.
     """
     program(
         """
@@ -168,8 +170,8 @@ for order in "CF":
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("asked", ["streamed", "batches", "predict", "objective", "fit"])
 def test_truncation_and_growth_during_passes_never_crash(asked, order, program):
-    """While another thread truncates and extends the file a hundred times, each call returns or
-    raises ValueError; it raises if the file stays short.
+    """While another thread truncates and extends a mapped file a hundred times, each call returns
+    or raises ValueError. It raises if the file stays truncated.
     """
     program(
         f"""
@@ -233,8 +235,8 @@ for ask in asks:
 
 
 def test_mapped_rows_are_copied_exactly_for_every_layout(tmp_path):
-    """Rows are copied by both system calls, from every layout and by index, and only reading past
-    the file's end raises.
+    """Mapped rows are copied exactly by both system calls, from every layout and by index, and only
+    reading past the file's end raises.
     """
     X = np.random.default_rng(0).standard_normal((300, 17))
     for i, given in enumerate((X, np.asfortranarray(X), X.astype(">f4"), X > 0)):

@@ -12,7 +12,7 @@ SIZES = [7, 9, 9, 8, 5]
 
 
 def drawn(activation, loss, soft=False):
-    """Return (ob, theta, v) of a small network with data and l2."""
+    """Return (ob, theta, v) for a small network with data and l2."""
     rng = np.random.default_rng(zlib.crc32(f"{activation} {loss}".encode()))
     net = draw(rng, SIZES, activation, loss, l2=0.05, soft=soft)
     return net.ob, net.theta, net.direction(rng)
@@ -28,8 +28,8 @@ def test_products_agree_with_torch_double_backward(activation):
 
 
 def test_products_agree_with_jax_jvp_of_grad():
-    """Products agree with forward-over-reverse differentiation, for each activation in one layer
-    and each loss.
+    """Products agree with forward-over-reverse differentiation in JAX, for each activation in one
+    layer and for each loss.
     """
     jax = pytest.importorskip("jax")
     jnp = jax.numpy

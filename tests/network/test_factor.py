@@ -11,7 +11,7 @@ from .. import nets
 
 
 def operators(net):
-    """Return positive definite operators of each kind."""
+    """Return a positive definite operator of each kind."""
     H = net.ob.hessian(net.theta)
     mu = 1.0 - min(0.0, float(fc.eigvalsh(H)[0]))
     G = net.ob.ggn(net.theta).shift(0.5)

@@ -8,7 +8,7 @@ from . import golden
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
 def test_products_and_bounds_of_every_form_are_unchanged(section):
-    """Bounds are unchanged up to rounding of sums in NumPy, other numbers up to single
-    precision.
+    """Products equal the golden ones to single precision, and bounds to rounding of NumPy's
+    sums.
     """
     assert changed(golden, section) == []

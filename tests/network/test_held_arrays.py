@@ -51,7 +51,7 @@ def mapped(a):
 
 
 def view_of_larger(a):
-    """Return the array as a view of a larger one with other numbers around it."""
+    """Return the array as a view of a larger array with other numbers around it."""
     wide = np.full((2 * len(a), 3 * a[0].size), 7.0)
     held = wide[::2, 1 : 1 + a[0].size]
     held[...] = a.reshape(len(a), -1)
@@ -59,7 +59,7 @@ def view_of_larger(a):
 
 
 class OnlyDlpack:
-    """An array that supports only the DLPack protocol."""
+    """An array that supports no protocol except DLPack."""
 
     def __init__(self, a):
         self.a = a
@@ -161,8 +161,8 @@ def test_integer_arguments_are_accepted(dtype):
 
 
 def invalid_arrays():
-    """Return, by name, how an invalid array is made from a valid one, the error's class and words
-    of its message.
+    """Return functions that make an invalid array of a valid one, each with the class and words of
+    the expected error, by name.
     """
 
     def with_mask(a):
@@ -205,7 +205,9 @@ def test_invalid_arrays_raise_short_errors(what):
 
 
 def test_suitable_arrays_are_not_copied():
-    """X is not copied if its dtype and layout fit, whatever library holds it."""
+    """If X has the model's dtype and a supported layout, it is not copied, whichever library holds
+    it.
+    """
     X = HELD["X"].copy()
     for held in (X, torch_tensor(X), np.ma.array(X), OnlyDlpack(X), OnlyArray(X)):
         ob = fc.Objective(MODEL, held, HELD["y"], "mse")
@@ -233,9 +235,7 @@ def test_products_with_torch_tensors_return_tensors():
 
 
 def test_theta_may_be_a_list_of_layers():
-    """``[(W, b), ...]`` is accepted for every theta; kernels of shape ``(in, out)`` are
-    rejected.
-    """
+    """Every theta may be a list ``[(W, b), ...]``; kernels of shape ``(in, out)`` are rejected."""
     theta, ob = HELD["theta"], fc.Objective(MODEL, HELD["X"], HELD["y"], "mse", l2=0.1)
     layers = MODEL.unflatten(theta)
     tensors = [(torch_tensor(W), torch_tensor(b)) for W, b in layers]
@@ -249,8 +249,8 @@ def test_theta_may_be_a_list_of_layers():
 
 
 def test_adding_identity_gives_shifted_hessian_and_other_sums_scipy_operators(rng):
-    """``H + mu I`` is H with a shift in any notation, and its bound holds. Sums with other
-    operators and products with operators or numbers are SciPy's.
+    """The sum ``H + mu I`` is a shifted H in any notation, and its error bound holds. Sums with
+    other operators, and products with operators or numbers, are SciPy's.
     """
     ob = fc.Objective(MODEL, HELD["X"], HELD["y"], "mse")
     H, n = ob.hessian(HELD["theta"]), MODEL.n_params

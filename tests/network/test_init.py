@@ -8,9 +8,9 @@ from .. import nets
 
 
 def test_gradient_steps_lower_the_initial_loss_of_deep_residual_networks(rng):
-    """For unbounded activations, a user-defined one among them, and depths 5, 10 and 20, the
-    initial loss (1 for a constant) is at most that of outputs proportional to depth, and three
-    steps at a rate of 1e-5 lower it. Without scaling, 20 layers of relu start at a loss of 1e8,
+    """For unbounded activations, one of them user-defined, and depths 5, 10 and 20, the initial
+    loss, relative to that of a constant, is at most that of outputs proportional to depth, and
+    three steps at a rate of 1e-5 lower it. Without scaling, 20 relu layers start at a loss of 1e8,
     which no rate from 1e-5 to 1 lowers.
     """
     X = rng.standard_normal((100, 6))
@@ -35,8 +35,8 @@ def test_gradient_steps_lower_the_initial_loss_of_deep_residual_networks(rng):
 
 
 def test_only_residual_branches_are_scaled_at_initialisation(rng):
-    """Layers that a skip connection spans are scaled by 1 / L; all others, networks of bounded
-    activations and those with batch normalisation equal the plain network bitwise.
+    """Layers inside a skip connection are scaled by 1 / L. Other layers, networks of bounded
+    activations and those with batch normalisation bitwise equal the plain network.
     """
     sizes = [4, 8, 8, 8, 3, 3, 2]
     for activation, scale in (("relu", 1 / 3), ("gelu", 1 / 3), ("tanh", 1), ("sigmoid", 1)):

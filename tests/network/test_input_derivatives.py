@@ -23,7 +23,7 @@ NETWORKS = [  # sizes, bias, residual; the first ones use forward mode, the othe
 
 
 def outputs(model, theta, x):
-    """Return the network's outputs at one complex sample, in plain NumPy."""
+    """Return the outputs for one complex sample, computed by NumPy."""
     a = x
     for l, (W, b) in enumerate(model.unflatten(theta)):
         z = W @ a + (0 if b is None else b)
@@ -34,7 +34,9 @@ def outputs(model, theta, x):
 
 
 def complex_step(f, x):
-    """Return derivatives of f at x, one for each entry of x, along the last axis."""
+    """Return derivatives of f at x by complex steps, with one entry for each entry of x along the
+    last axis.
+    """
     steps = 1e-30j * np.eye(len(x))
     return np.stack([f(x + step).imag / 1e-30 for step in steps], axis=-1)
 
@@ -61,8 +63,8 @@ def test_input_jacobians_match_complex_steps(activation, arch):
 
 @pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if isinstance(name, str)])
 def test_input_hessians_match_differences_of_jacobians(activation, arch):
-    """Input Hessians match fourth-order differences of Jacobians, whose error is below 1e-8 here,
-    and weighted sums are those of each output.
+    """Input Hessians match fourth-order differences of Jacobians to 1e-8, and weighted sums match
+    those of the outputs' Hessians.
     """
     h, w = 1e-3, np.array([1, -8, 8, -1]) / 12
     for seed, (sizes, bias, residual) in enumerate(NETWORKS):
@@ -116,8 +118,8 @@ def test_user_defined_activations_give_equal_input_derivatives(dtype):
 
 @pytest.mark.parametrize("name", [name for name in ACTIVATIONS if isinstance(name, str)])
 def test_user_defined_activations_may_be_mixed_with_built_in_ones(name):
-    """A network with one user-defined activation equals the same network with its built-in
-    equivalent.
+    """A network with one user-defined activation gives the results of the network with the
+    equivalent built-in one.
     """
     own = fc.Activation(
         lambda z: (np.tanh(z), 1 - np.tanh(z) ** 2, -2 * np.tanh(z) / np.cosh(z) ** 2)

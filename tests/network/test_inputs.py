@@ -32,7 +32,7 @@ def test_labels_of_any_integer_type_and_broadcast_rows_are_accepted(dtype, rng):
 
 @every_net
 def test_out_may_overlap_v(net, drawn):
-    """product(v, out=) is right if v and out overlap in one array or are the same array."""
+    """The product is correct if v and `out` overlap or are one array."""
     p = drawn(net)
     H = p.ob.hessian(p.theta)
     true = H @ p.v
@@ -53,8 +53,8 @@ def test_out_may_overlap_v(net, drawn):
 @every_net
 @pytest.mark.parametrize("what", [np.nan, np.inf])
 def test_nan_in_v_reaches_its_product_only(arch, net, dtype, what, drawn):
-    """NaN or infinity in v makes its product and form non-finite; other columns and later products
-    are bitwise unchanged.
+    """NaN or infinity in v makes its own product and quadratic form non-finite; other columns and
+    later products are bitwise unchanged.
     """
     p = drawn(net, dtype)
     H = p.ob.hessian(p.theta)
@@ -86,7 +86,9 @@ def test_products_with_zero_are_zero(arch, dtype, drawn):
 
 
 def test_products_are_homogeneous_at_extreme_scales(arch, dtype, drawn):
-    """Products scale with tiny and huge vectors v without intermediate overflow or underflow."""
+    """Products scale with vectors of tiny and huge norm, without intermediate overflow or
+    underflow.
+    """
     p = drawn("tall", dtype)
     H = p.ob.hessian(p.theta)
     true = H @ p.v
@@ -105,8 +107,8 @@ def test_signatures_of_objectives_list_their_parameters():
 
 @pytest.mark.parametrize("scheme", ["he", "xavier", "lecun", "auto"])
 def test_initial_weights_have_their_schemes_variance(scheme):
-    """The variance is 2 / in for He, 2 / (in + out) for Glorot and 1 / in for LeCun; "auto" chooses
-    by the activation that follows.
+    """Initial weights have variance 2 / in for He, 2 / (in + out) for Glorot and 1 / in for LeCun;
+    "auto" chooses by the activation that follows.
     """
     model = MLP([200, 300, 50, 100], ["relu", "tanh"])
     shares = {"he": lambda m, k: 2 / k, "xavier": lambda m, k: 2 / (m + k)}
@@ -122,8 +124,8 @@ def test_initial_weights_have_their_schemes_variance(scheme):
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("what", ["value", "gradient", "value_and_gradient", "hessian", "ggn"])
 def test_theta_with_additional_axes_is_rejected(what, rng):
-    """A theta of the right number of entries in two axes is rejected by every method, also if that
-    is called first.
+    """A theta with two axes is rejected by every method, whichever is called first, even if its
+    number of entries is correct.
     """
     model = MLP([3, 4, 2], "tanh")
     X, y, theta = rng.standard_normal((5, 3)), rng.standard_normal((5, 2)), model.init(seed=0)

@@ -20,14 +20,14 @@ def fitted(net):
 
 
 def matrix_of(made, which):
-    """Return the matrix of a map."""
+    """Return the matrix of a linear map given by a function."""
     return getattr(made, which)(np.eye(made.model.n_params, dtype=made.model.dtype)).T
 
 
 def explicit_inverse(net, second):
-    """Return the inverse of P P' by its definition, one block for each layer. Its factors are
-    computed from the Jacobian's columns for b (the derivatives of the one output by z) and from the
-    layer's inputs.
+    """Return the inverse of P P' by its definition, with one block for each layer, computed from
+    the layer's inputs and the Jacobian's columns of its biases, the derivatives of the single
+    output with respect to z.
     """
     model, N = net.ob.model, net.ob.n_samples
     J, a, blocks = net.ob.jacobian(net.theta).to_dense(), net.ob.X, []
@@ -50,8 +50,8 @@ def explicit_inverse(net, second):
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
 @pytest.mark.parametrize("loss", ["mse", "poisson"])
 def test_coordinate_maps_invert_the_kronecker_products(loss, activation, residual, rng):
-    """For one output, for which the random signs cancel, P P' computed from all samples equals its
-    explicit inverse.
+    """For one output, where random signs cancel, P P' computed from all samples is the inverse of
+    the explicit Kronecker products.
     """
     net = nets.draw(rng, [4, 4, 4, 1], activation, loss, N=90, l2=0.01, residual=residual)
     z = net.ob.model.preactivations(net.theta, net.ob.X)[-1][:, 0]
@@ -73,8 +73,8 @@ def test_coordinate_maps_invert_the_kronecker_products(loss, activation, residua
 @pytest.mark.parametrize("loss", nets.LOSSES)
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_four_coordinate_maps_are_inverse_and_adjoint(bias, loss, dtype, rng):
-    """The maps of points invert each other, as do those of gradients, and <P x, g> = <x, P' g>, for
-    single vectors and rows of vectors.
+    """The two maps of points invert each other, as do the two of gradients, and <P x, g> = <x, P'
+    g> holds, for single vectors and rows of vectors.
     """
     net = nets.draw(rng, [3, 9, 5, 2], "tanh", loss, N=40, l2=0.1, dtype=dtype, bias=bias)
     made = fitted(net)
@@ -93,7 +93,9 @@ def test_the_four_coordinate_maps_are_inverse_and_adjoint(bias, loss, dtype, rng
 
 
 def test_losses_without_positive_curvature_use_gradient_factors(rng):
-    """With one sample, the last factor is that of the sample's gradient."""
+    """For a loss without positive curvature, the factor of the last layer is computed from
+    gradients; for one sample, from that sample's gradient.
+    """
     X, model = rng.standard_normal((1, 3)), fc.MLP([3, 2], dtype="float64")
     ob = fc.Objective(model, X, rng.standard_normal((1, 1)), "gaussian_nll")
     theta = model.init(seed=0)
@@ -115,7 +117,9 @@ def test_user_defined_activations_have_layer_coordinates(rng):
 
 
 def test_wide_layers_use_diagonal_factors(rng):
-    """A layer side wider than half the number of samples is scaled unit by unit."""
+    """A layer whose number of inputs exceeds half the number of samples has a diagonal factor, with
+    one scale for each input.
+    """
     net = nets.draw(rng, [30, 4, 1], "tanh", "mse", N=40)
     left, right = fitted(net).factors[0]
     assert left[0].shape == (4, 4) and right[0].shape == (31,)
@@ -126,7 +130,9 @@ def test_wide_layers_use_diagonal_factors(rng):
 
 
 def test_dead_units_keep_coordinates_finite(rng):
-    """A layer whose units do not affect the outputs keeps its original coordinates."""
+    """If no unit affects the outputs, a layer keeps its original coordinates, and all coordinates
+    are finite.
+    """
     model = fc.MLP([3, 4, 1], "relu")
     ob = fc.Objective(model, rng.standard_normal((30, 3)), rng.standard_normal(30), "mse")
     theta = np.zeros(model.n_params)
@@ -137,7 +143,9 @@ def test_dead_units_keep_coordinates_finite(rng):
 
 
 def test_layer_coordinates_of_large_data_use_evenly_spaced_samples(rng):
-    """Coordinates are computed from ten samples for each unit of the widest layer."""
+    """Coordinates of a large data set are computed from ten samples for each unit of the widest
+    layer, evenly spaced.
+    """
     X = np.arange(5000.0)[:, None] * np.ones(2)
     ob = fc.Objective(fc.MLP([2, 60, 1]), X, X[:, 0], "mse")
     rows = ob.engine_steps.layer_coordinates().ob.X[:, 0]

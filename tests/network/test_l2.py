@@ -22,7 +22,9 @@ CASES = {
 
 
 def pair(problem, rng, case, dtype, batch_norm=False):
-    """Return the objective with l2 on matrices only, the one without l2, and the diagonal."""
+    """Return the objective with l2, on matrices only or on all parameters, the objective without
+    l2, and the diagonal of the penalty's Hessian.
+    """
     every = "too" in case
     p = problem(rng, dtype=dtype, **CASES[case])
     memory = CASES[case].get("memory")
@@ -42,7 +44,7 @@ def pair(problem, rng, case, dtype, batch_norm=False):
 @pytest.mark.parametrize("case", CASES)
 def test_l2_without_biases_adds_its_diagonal(problem, rng, case, dtype, batch_norm):
     """Value, gradient, Hessian, GGN, blocks and dense matrices equal those without l2 plus ``D`` up
-    to one rounding. The Fisher and the Jacobian have no l2.
+    to one rounding. Fisher matrix and Jacobian contain no l2.
     """
     ob, plain, theta, d = pair(problem, rng, case, dtype, batch_norm)
     eps, d64, n = np.finfo(dtype).eps, d.astype(float), len(d)
@@ -86,7 +88,9 @@ def test_l2_without_biases_adds_its_diagonal(problem, rng, case, dtype, batch_no
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "binary_cross_entropy"])
 def test_bounds_and_eigenvalue_floor_hold_without_penalised_biases(problem, rng, loss):
-    """Complex steps agree within the bounds, and no eigenvalue is below the floor."""
+    """With l2 on matrices only, products agree with complex steps within the bounds, and no
+    eigenvalue is below the floor.
+    """
     p = problem(rng, [3, 4, 2], loss=loss, N=15)
     ref = p.reference(l2=0.5, l2_biases=False)
     ob, v = compiled(ref), rng.standard_normal(p.n)
@@ -105,7 +109,7 @@ def test_bounds_and_eigenvalue_floor_hold_without_penalised_biases(problem, rng,
 
 
 def test_flat_directions_of_unpenalised_biases_are_null_vectors(rng):
-    """Shifts of a softmax's biases, a dead unit's bias and biases that the next linear layer
+    """Shifts of a softmax's biases, the bias of a dead unit, and biases that the next linear layer
     compensates are null vectors of the Hessian where the gradient along them vanishes.
     """
     X, y = rng.standard_normal((30, 3)), rng.integers(3, size=30)

@@ -15,13 +15,13 @@ EVERY = (*nets.LOSSES, "gaussian_nll")
 
 
 def user_loss(z, y):
-    """Return exp(z) - y z with its derivatives, a user-defined loss."""
+    """Return exp(z) - y z and its derivatives, a user-defined loss."""
     e = np.exp(z)
     return (e - y * z).sum(axis=1), e - y, e
 
 
 def drawn(rng, loss):
-    """Return a network with sample weights, some of which are 0."""
+    """Return a random network with sample weights, some of them 0."""
     d, kind = (4, "mse") if loss == "gaussian_nll" else (3, loss)
     net = nets.draw(rng, [4, 5, d], "tanh", kind, N=25, l2=0.1)
     if kind != loss:
@@ -32,12 +32,12 @@ def drawn(rng, loss):
 
 
 def full_hessians(second):
-    """Return second derivatives as matrices of shape (N, d, d)."""
+    """Return second derivatives as an array of shape (N, d, d)."""
     return second if second.ndim == 3 else second[:, :, None] * np.eye(second.shape[1])
 
 
 def test_outputs_have_the_derivatives_of_each_samples_loss(rng):
-    """Derivatives of each sample's loss match complex steps of the loss's formula."""
+    """Derivatives of each sample's loss match complex steps of the formula of the loss."""
     for loss in EVERY:
         net = drawn(rng, loss)
         z, first, second = net.ob.outputs(net.theta)

@@ -21,8 +21,8 @@ THETA = MODEL.init(seed=0)
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", ">i4"])
 @pytest.mark.parametrize("way", ["plain", "mapped", "batch", "sparse", "streamed", "blocks"])
 def test_class_labels_changed_after_their_check_have_no_effect(way, dtype, wrong, python, tmp_path):
-    """Labels of every width, also in a mapped file, are used as they were when checked. Rows that
-    are read again are checked again.
+    """Labels of every integer width, also in a mapped file, have the values that were checked, even
+    if changed afterwards. Rows that are read again are checked again.
     """
     python(f"""
 import os
@@ -63,7 +63,7 @@ else:
 
 
 def test_class_labels_of_an_objective_are_read_only(rng):
-    """Labels of objectives, batches and copies cannot be written to."""
+    """The labels of objectives, batches and copies are read-only."""
     X, y = rng.standard_normal((N, 4)), rng.integers(3, size=N)
     ob = fc.Objective(MODEL, X, y)
     for one in (ob, ob.batch([3, 1, 2]), ob.batch(slice(5, 9)), pickle.loads(pickle.dumps(ob))):
@@ -131,8 +131,8 @@ BROKEN = {
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("name", BROKEN)
 def test_sparse_indices_out_of_range_are_rejected(name, python):
-    """Indices of sparse matrices, which SciPy's loops do not check, are checked when they are given
-    and when they are read.
+    """Indices of sparse matrices, which SciPy does not check, are checked when a matrix is passed
+    and when its rows are read.
     """
     kinds, harm = BROKEN[name]
     python(f"""
@@ -200,8 +200,8 @@ def test_sparse_matrices_are_copied_and_not_modified(rng):
 
 
 def test_later_changes_of_indices_and_shapes_have_no_effect(rng):
-    """Indices of `restrict`, and the shapes of rows, soft targets and weights, are used as they
-    were when checked.
+    """Later changes of the indices of `restrict`, or of the shapes of rows, soft targets and
+    weights, have no effect.
     """
     X, y, w = rng.standard_normal((N, 4)), rng.random((N, 3)), rng.random(N)
     y /= y.sum(axis=1, keepdims=True)
@@ -227,8 +227,8 @@ def test_later_changes_of_indices_and_shapes_have_no_effect(rng):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 def test_epochs_in_shared_memory_equal_separate_batches(loss, weighted, batch_norm, rng):
-    """Batches of an epoch that share memory are bitwise identical to separately constructed ones,
-    also in later epochs and for a smaller last batch.
+    """Batches of an epoch that share memory give results bitwise identical to those of separately
+    constructed ones, also in later epochs and for a smaller last batch.
     """
     X, weight = rng.standard_normal((101, 5)), rng.random(101) if weighted else None
     y = rng.integers(3, size=101) if loss == "cross_entropy" else rng.standard_normal((101, 3))

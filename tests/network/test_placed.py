@@ -33,7 +33,7 @@ def test_shards_are_loaded_from_functions_tasks_and_files(tmp_path):
 
 
 def test_shards_are_rounded_to_the_stored_dtype():
-    """Numbers stored in float32 are rounded to float32 first, so that every copy of the objective
+    """Data stored in float32 are rounded to float32 on loading, so that every copy of the objective
     has equal data.
     """
     third = np.full((6, 2), 1 / 3)
@@ -69,7 +69,7 @@ def test_errors_for_unusable_shard_files_name_the_file(tmp_path):
 
 
 def test_pickled_shards_are_loaded_by_the_receiver(tmp_path):
-    """A pickled shard has its rows only if nothing describes how to load them."""
+    """A pickled shard contains its rows only if no recipe describes how the receiver loads them."""
     np.savez(tmp_path / "rows.npz", X=X, y=Y, sample_weight=W)
     frame, theta = ShardSettings(MODEL, "mse", 6, 1, 4), MODEL.init(seed=0)
     for source, given in ((tmp_path / "rows.npz", None), (None, (X, Y, W))):

@@ -64,7 +64,7 @@ def check(problem, dtype, *case):
 @every_activation
 def test_products_are_exact_for_every_combination_of_options(arch, activation, dtype, problem):
     """Products are exact for every combination of loss, bias, skip connections and weights, with
-    widths and batches around vector widths and tiles.
+    widths and batch sizes around those of vectors and tiles.
     """
     short = LENGTHS[:-1]
     start = ACTIVATIONS.index(activation)
@@ -78,8 +78,8 @@ def test_products_are_exact_for_every_combination_of_options(arch, activation, d
 
 
 def test_products_are_exact_at_every_length(arch, dtype, problem):
-    """Products are exact for each length as number of inputs, hidden units, outputs and samples,
-    with mixed activations.
+    """Products are exact if the number of inputs, hidden units, outputs or samples is any of many
+    lengths, with mixed activations.
     """
     for i in range(len(LENGTHS)):
         sizes = tuple(LENGTHS[(i + shift) % len(LENGTHS)] for shift in (0, 3, 8, 5))
@@ -90,7 +90,7 @@ def test_products_are_exact_at_every_length(arch, dtype, problem):
 
 @pytest.mark.usefixtures("samples_as_rows")
 def test_products_of_wide_nets_are_exact(arch, dtype, problem):
-    """Products are exact for networks that exceed the second-level cache and are processed layer by
+    """Products are exact for networks that exceed the second-level cache and are evaluated layer by
     layer. Each kernel table and dtype tests a third of the activations.
     """
     archs = engine.available_archs()
@@ -118,17 +118,15 @@ def test_dense_matrices_are_exact(arch, loss, dtype, rng, problem):
 
 
 def certain_logits(kind, margin):
-    """Return logits of a sample that is nearly certain of class 0, exact in float32."""
+    """Return the logits of a sample that is classified with near certainty, exact in float32."""
     logits = {"true": [margin, 0.0, 1.0], "top twice": [margin, margin - 1, 0.0]}
     return np.array([logits.get(kind, [0.0, margin, 1.0])])
 
 
 def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype, rng):
-    """Value, gradient and product of one sample keep their relative accuracy as its probability
-    approaches 1.
-
-    The logits are the biases of one layer without inputs. The truth is log1p of the other terms in
-    long double.
+    """For one sample, value, gradient and product keep their relative accuracy as the probability
+    of a class approaches 1. The logits are the biases of a layer without inputs, and the truth is
+    log1p in long double.
     """
     for margin, kind, soft in itertools.product(
         [4.0, 16.0, 30.0, 60.0], ["true", "top twice", "wrong"], [False, True]
@@ -164,8 +162,8 @@ def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype, rng):
 
 
 def test_hessian_of_a_well_fitted_network_is_accurate_in_float32(arch, dtype, rng, problem):
-    """For a trained float32 network that classifies every sample with a wide margin, the Hessian is
-    accurate to its last digits.
+    """For a network that classifies every sample with near certainty, value, gradient and product
+    keep a relative accuracy of 3e-4 in float32 and 1e-9 in float64.
     """
     y, v = np.zeros(33, int), rng.standard_normal(94).astype(dtype)
     p = problem(rng, [5, 9, 4], "tanh", "cross_entropy", y=y, N=33, dtype=dtype)
@@ -188,8 +186,8 @@ def test_hessian_of_a_well_fitted_network_is_accurate_in_float32(arch, dtype, rn
 @one_dtype
 @every_net
 def test_products_are_symmetric_and_linear(arch, net, dtype, drawn):
-    """<u, Hv> = <v, Hu> and H(2u - 3v) = 2 Hu - 3 Hv hold relative to norms, because the inner
-    product itself may vanish.
+    """The equations <u, Hv> = <v, Hu> and H(2u - 3v) = 2 Hu - 3 Hv hold relative to norms, because
+    the inner product itself may vanish.
     """
     p = drawn(net, dtype)
     slack = 50 * np.finfo(dtype).eps
@@ -206,8 +204,8 @@ def test_products_are_symmetric_and_linear(arch, net, dtype, drawn):
 @pytest.mark.usefixtures("samples_as_rows")
 @every_net
 def test_products_are_bitwise_identical_in_blocks_and_for_any_threads(arch, net, dtype, drawn):
-    """Results of a repeated call, of columns and blocks, and for any number of threads are bitwise
-    identical.
+    """Results are bitwise identical when calls are repeated, in columns and blocks, and for any
+    number of threads.
     """
     plain = arch == "reference"  # plain loops are slow
     p = drawn(net, dtype, **({"N": {"wide": 13, "tall": 133}.get(net, 9)} if plain else {}))
@@ -244,10 +242,8 @@ def test_gauss_newton_and_fisher_are_positive(net, drawn):
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "elu"])
 @pytest.mark.parametrize("shift", [4, 8, 15])
 def test_rounding_bounds_hold_for_saturated_units(activation, shift, dtype, rng, problem):
-    """On a plateau, the gradient and products are tiny and phi' has lost its digits, which the
-    bounds must cover.
-
-    The truth is complex steps in long double. Only the first layer is perturbed, so that everything
+    """On a plateau, where gradient and products are tiny and phi' has lost its digits, the bounds
+    hold against complex steps in long double. Only the first layer is perturbed, so that everything
     passes through phi'.
     """
     p = problem(rng, [3, 6, 2], activation, "mse", 20, dtype=dtype)
@@ -277,8 +273,8 @@ def test_rounding_bounds_hold_for_saturated_units(activation, shift, dtype, rng,
 
 
 def test_restricted_products_perturb_only_their_layers(drawn):
-    """A product restricted to the last layer perturbs nothing below it, so NaN from lower layers
-    does not occur.
+    """Products restricted to the last layer equal those with zeros in the other layers, and NaN in
+    lower layers does not reach them.
     """
     p = drawn("tall")
     H = p.ob.hessian(p.theta)
@@ -315,8 +311,8 @@ def test_scipy_solvers_accept_the_operators(rng, problem):
 
 @every_net
 def test_operators_are_independent_of_later_calls(net, drawn):
-    """Changes of theta, calls of the objective and other operators do not affect an operator, and
-    operators do not affect the objective.
+    """Changes of theta and calls of the objective or of other operators do not affect an operator,
+    and operators do not affect the objective.
     """
     p = drawn(net)
     theta = p.theta.copy()
@@ -347,8 +343,8 @@ def test_operators_are_independent_of_later_calls(net, drawn):
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("asked", ["value", "value_and_gradient", "hessp"])
 def test_an_operator_reuses_the_forward_pass_at_its_theta(asked, bounded, net, drawn):
-    """An operator created after value or gradient at its theta reuses that pass with bitwise
-    identical results, and the objective then no longer owns it.
+    """An operator created after value or gradient at one theta takes over that pass from the
+    objective, with bitwise identical results.
     """
     p = drawn(net)
     least = least_memory(lambda memory: with_options(p, memory=memory).hessian(p.theta))
@@ -414,8 +410,8 @@ def test_pickles_and_copies_give_the_same_products(duplicate, drawn):
 
 
 def test_pickles_have_no_state_of_scipys_operator(monkeypatch, drawn):
-    """Pickles do not have the state of SciPy's LinearOperator, which is undocumented and differs
-    between versions.
+    """Pickles of operators do not contain the state of SciPy's LinearOperator, which is
+    undocumented and differs between versions.
     """
 
     def raise_unexpected(self, *_):
@@ -454,7 +450,7 @@ def test_pickles_have_data_without_the_plans_state(drawn):
 
 
 def test_data_of_the_models_dtype_are_not_copied(rng):
-    """X of the model's dtype is not copied, whatever its strides, and unflatten returns views."""
+    """X in the model's dtype is not copied, whatever its strides, and `unflatten` returns views."""
     model = MLP([6, 4, 2])
     base = rng.standard_normal((60, 24))
     for X in (
@@ -515,7 +511,7 @@ def test_n_products_counts_products(drawn):
 
 
 def test_the_error_of_the_quadratic_model_is_cubic(drawn):
-    """The error of the quadratic model decreases with the cube of the step."""
+    """If the step is halved, the error of the quadratic model decreases by a factor of eight."""
     p = drawn("tiny")
     model = p.ob.taylor(p.theta)
     d = p.v / np.linalg.norm(p.v)
@@ -527,7 +523,7 @@ def test_the_error_of_the_quadratic_model_is_cubic(drawn):
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "binary_cross_entropy"])
 def test_a_batch_equals_an_objective_of_its_samples(loss, rng, problem):
     """A batch chosen by slice, indices or mask equals an objective with those samples only, and
-    weighted means over batches equal the whole.
+    weighted means over batches equal results of the whole.
     """
     p = problem(rng, [5, 6, 3], "elu", loss, 50, weights=True)
     v = rng.standard_normal(p.n)
@@ -601,8 +597,8 @@ def test_theta_whose_squares_overflow_is_accepted_and_copied(dtype):
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 17])
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "relu", "elu"])
 def test_products_with_a_skip_above_a_narrow_layer_are_exact(width, activation, rng):
-    """Products, blocks and forms are exact whether or not the layer below the skip is joined to its
-    input.
+    """With a skip connection above a narrow layer, products, blocks and quadratic forms are exact,
+    whether or not that layer's input and output are joined.
     """
     for d in sorted({1, 2, 9, width}):
         for hidden in ([width, width], [width] * 3):
@@ -676,7 +672,7 @@ def layout_problem(net, dtype, **options):
 
 
 def all_passes(net, dtype, **options):
-    """Return the results of every pass by name, and the layout of the plan."""
+    """Return the results of every pass by name, and the plan's layout."""
     p, rng = layout_problem(net, dtype, **options), np.random.default_rng(6)
     V, ob, theta = p.direction(rng, 3), p.ob, p.theta
     H, G = ob.hessian(theta), ob.ggn(theta)
@@ -700,8 +696,8 @@ def assert_close(found, expected, room):
                             for net, how in CASES]
 )  # fmt: skip
 def test_every_layout_gives_the_same_results(arch, net, how, dtype):
-    """Results of all passes agree with those of packed rows, are bitwise identical for any number
-    of threads, and columns of blocks are bitwise single products.
+    """In every layout, results of all passes agree with those of packed rows, are bitwise identical
+    for any number of threads, and columns of blocks are bitwise single products.
     """
     with laid_out(across=0, unpacked=0):
         expected, _ = all_passes(net, dtype)
@@ -741,10 +737,8 @@ def test_every_layout_gives_the_same_results(arch, net, how, dtype):
     ((64, 32, 16, 10), "float32", {4000: 500, 30000: (320, 145)}),
 ])  # fmt: skip
 def test_the_layout_of_a_wide_network_depends_on_its_number_of_samples(wide, dtype, panels):
-    """Samples share one transposed panel, in float32 if they fill most of its lines or the network
-    is large. Many samples are packed as rows, as are half a line of samples or fewer for large
-    parameters, and samples of so many inputs that a panel exceeds the cache. For very many samples
-    the transposed layout is used again with 64-byte vectors.
+    """The panel of a wide network has the length given for each number of samples: 0 for samples as
+    rows, else the number of samples in a panel of the transposed layout.
     """
     if engine.chosen_arch() in ("blas", "reference"):
         pytest.skip("no vectors")
@@ -760,8 +754,8 @@ def test_the_layout_of_a_wide_network_depends_on_its_number_of_samples(wide, dty
 
 @pytest.mark.parametrize("net", [SHAPES[2], FOLDED[1]], ids=["", "packed_pairs"])
 def test_chunks_are_shortened_to_the_memory_limit(net):
-    """With a memory limit, the state is recomputed chunk by chunk, and its size stays within the
-    limit.
+    """With a memory limit, the state is computed in chunks of samples, and its size stays within
+    the limit.
     """
     with laid_out(across=1, folds=1):
         whole, _ = all_passes(net, "float64")
@@ -773,7 +767,9 @@ def test_chunks_are_shortened_to_the_memory_limit(net):
 
 
 def with_and_without_packed_phi(run_passes):
-    """Return the results with phi and phi' packed into one number, and stored separately."""
+    """Return the results with phi and phi' packed into one number, and with both stored
+    separately.
+    """
     found = []
     for folds in (1, 0):
         with laid_out(across=3, folds=folds):
@@ -784,8 +780,8 @@ def with_and_without_packed_phi(run_passes):
 @one_dtype
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
 def test_packed_phi_keeps_relative_accuracy_of_saturated_units(activation, dtype, rng):
-    """Packed phi' of saturated units keeps its relative accuracy, where 1 - a^2 would be 0 or
-    noise.
+    """The packed phi' of saturated units keeps its relative accuracy, where 1 - a^2 would be 0 or
+    rounding error.
     """
     X = rng.choice([-1.0, 1.0], (70, 3)).astype(dtype) * rng.uniform(0.9, 1.1, (70, 1)).astype(
         dtype
@@ -801,7 +797,7 @@ def test_packed_phi_keeps_relative_accuracy_of_saturated_units(activation, dtype
 
 
 def test_packed_phi_gives_the_same_gauss_newton_steps(rng):
-    """Levenberg-Marquardt steps, whose matrix uses a and phi' of all samples, agree with and
+    """Levenberg-Marquardt steps, which use activations and phi' of all samples, agree with and
     without packing.
     """
     X, y = rng.standard_normal((90, 3)), rng.standard_normal((90, 2))
@@ -823,8 +819,8 @@ def test_packed_phi_gives_the_same_gauss_newton_steps(rng):
 
 
 def test_packed_phi_propagates_nan():
-    """NaN from sums of huge numbers of both signs stays in its position, or spreads to all results,
-    with and without packing.
+    """With and without packing, NaN from sums of huge numbers of both signs stays in its position
+    or spreads to all results.
     """
     if engine.chosen_arch() in ("blas", "reference"):
         pytest.skip("no vectors")
@@ -851,8 +847,8 @@ def test_packed_phi_propagates_nan():
 
 @one_dtype
 def test_targets_of_many_outputs_are_transposed_right(arch, dtype):
-    """Targets are transposed in square blocks with remainders at both edges, also if their rows are
-    not contiguous.
+    """Targets of many outputs, which are transposed in square blocks with remainders at both edges,
+    are used correctly, also if their rows are not contiguous.
     """
     for loss, d_out, N in itertools.product(nets.LOSSES, [3, 8, 16, 33], [7, 35]):
         y = np.random.default_rng(N + d_out).random((N, 2 * d_out)).astype(dtype)
@@ -872,8 +868,8 @@ def test_targets_of_many_outputs_are_transposed_right(arch, dtype):
 @pytest.mark.parametrize("sizes", [(30, 41, 43), (5, 3, 2), (64, 64, 64), (301, 302, 303, 15)])
 @pytest.mark.parametrize("chunks", [False, True])
 def test_products_may_overwrite_their_vectors(arch, sizes, dtype, chunks):
-    """Block products in place are bitwise single products, whose vectors are not modified, with two
-    threads for a large network, and with chunks, which read the vectors several times.
+    """Block products written over their vectors are bitwise equal to single products, with two
+    threads for a large network, and in chunks, which read the vectors several times.
     """
     net = (sizes, 4, "tanh", "mse", {"bias": False})
     with laid_out(across=0, unpacked=64):

@@ -16,15 +16,14 @@ from .product_cases import public_results, with_options
 
 
 def least_memory_of(p):
-    """Return the memory of the state of one sample."""
+    """Return the least accepted memory, which holds the state of one sample."""
     return least_memory(lambda memory: with_options(p, memory=memory).hessian(p.theta))
 
 
 @pytest.mark.parametrize("net", ["tall", "wide"])
 def test_chunked_products_are_right_within_the_memory_limit(arch, net, drawn, request):
-    """With a memory limit, samples are processed in chunks, a shorter last one included. The limit
-    is kept, and sums agree to 1e-12. (For few samples and many weights, the transposed layout takes
-    less than one row.)
+    """With a memory limit, samples are processed in chunks, the last of them shorter, within the
+    limit, and sums agree to 1e-12.
     """
     if net == "wide":
         request.getfixturevalue("samples_as_rows")
@@ -52,8 +51,8 @@ def test_chunked_products_are_right_within_the_memory_limit(arch, net, drawn, re
 
 
 def test_a_memory_limit_is_kept_or_rejected(drawn):
-    """For any limit, the operator is within it or an error is raised, and a larger limit never has
-    shorter chunks.
+    """Any memory limit is kept or raises an error, and a larger limit never gives shorter
+    chunks.
     """
     p = drawn("tall", N=57)
     full, rows = p.ob.hessian(p.theta).nbytes, 0
@@ -72,8 +71,8 @@ def test_a_memory_limit_is_kept_or_rejected(drawn):
     "sizes, N", [([129, 131, 131, 257, 33], 120), ([33, 31, 17, 7], 700), ([20, 100, 2], 900)]
 )
 def test_chunks_do_not_depend_on_the_number_of_threads(sizes, N, rng, problem):
-    """Chunks depend on sizes and memory alone, so that results are bitwise identical for any number
-    of threads, and a limit accepted for one thread is accepted for 64.
+    """Chunks depend only on sizes and memory: results are bitwise identical for any number of
+    threads, and a limit accepted for one thread is accepted for 64.
     """
     p = problem(rng, sizes, "tanh", "mse", N)
     least, free = least_memory_of(p), p.ob.hessian(p.theta).nbytes
@@ -98,8 +97,8 @@ def test_chunks_do_not_depend_on_the_number_of_threads(sizes, N, rng, problem):
 
 
 def test_a_memory_limit_leaves_memory_for_several_threads(rng, problem):
-    """If samples are cut into chunks, memory for more than one thread is reserved, unless the limit
-    is near the minimum.
+    """If samples are processed in chunks, memory for more than one thread is reserved, unless the
+    limit is near the minimum.
     """
     p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 3000, n_threads=2)
     H = with_options(p, memory=p.ob.hessian(p.theta).nbytes // 2, n_threads=8).hessian(p.theta)
@@ -107,7 +106,9 @@ def test_a_memory_limit_leaves_memory_for_several_threads(rng, problem):
 
 
 def test_products_allocate_only_their_result(drawn):
-    """A product with out= allocates no memory, and one without it only the result."""
+    """A product with out= allocates no memory, and a product without it allocates only the
+    result.
+    """
     p = drawn("wide")
     H, out = p.ob.hessian(p.theta), np.empty(p.n)
     H.product(p.v, out=out)
@@ -132,8 +133,8 @@ def test_products_allocate_only_their_result(drawn):
     not Path("/proc/self/statm").exists(), reason="the system does not say what a process holds"
 )
 def test_nbytes_equals_the_growth_of_process_memory(python):
-    """Creating an operator makes the process grow by nbytes plus the padded copy of X, within 10%,
-    and deleting it releases that memory.
+    """When an operator is created, the process grows by nbytes plus the padded copy of X, within
+    10%; when it is deleted, that memory is released.
     """
     python("""
 import numpy as np, fastcurv as fc
@@ -164,7 +165,7 @@ assert resident() - before <= 0.1 * said, (resident() - before, said)
 def test_principal_blocks_equal_those_of_the_dense_matrix(
     arch, batch_norm, bias, memory, rng, problem
 ):
-    """A principal block by layers or by indices equals that of the dense matrix, also with batch
+    """A principal block by layers or indices equals that block of the dense matrix, also with batch
     normalisation.
     """
     how = {"l2": 0.1, "bias": bias, "residual": True, "batch_norm": batch_norm}
@@ -205,8 +206,8 @@ def self_check(block, true, size, rng):
 
 @pytest.mark.parametrize("arch", [a for a in _engine.available_archs() if a.startswith("avx")])
 def test_the_minimum_memory_counts_the_transposed_layout(arch, rng, problem):
-    """If the transposed layout takes less than a row with packed weights, it determines the
-    minimum.
+    """The minimum memory is that of the transposed layout if it needs less than samples as rows
+    with packed weights.
     """
     before = _engine.set_arch(arch)
     try:

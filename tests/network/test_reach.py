@@ -25,7 +25,7 @@ def objective(rng, activation, loss, N, sizes=(9, 7, 7, 3), copies=False, **opti
 
 
 def exact_map(R):
-    """Return the columns of E in long double, from the bases as they are stored."""
+    """Return the columns of the map E in long double, from the bases that the operator stores."""
     columns = np.zeros((R.n, R.m), LD)
     starts = R.whole.objective.model.starts
     for layer, start, cut in zip(R.layers, starts, R.cuts, strict=False):
@@ -46,7 +46,7 @@ def exact_map(R):
 
 
 def spectral_norm_below(A):
-    """Return a lower bound on ``||A||`` in long double, by power steps from float64's singular
+    """Return a lower bound on ``||A||`` in long double, by power steps from a float64 singular
     vector.
     """
     v = np.linalg.svd((A / (np.abs(A).max() or 1)).astype(float))[2][0].astype(LD)
@@ -98,7 +98,9 @@ def test_every_inequality_of_the_proof_holds(activation, rng):
 
 
 def test_dependent_samples_and_columns_reduce_the_range(rng):
-    """Equal samples, samples of weight zero and zero columns reduce the dimension of the range."""
+    """Equal samples, samples of weight 0 and zero columns reduce the dimension of the range, and
+    the range bounds hold.
+    """
     for activation in ("tanh", "relu"):
         one = check_inequalities(*objective(rng, activation, "cross_entropy", 1, l2=0.1))
         four = check_inequalities(
@@ -120,8 +122,8 @@ def test_range_bounds_hold_for_many_samples_and_wide_networks(rng):
 
 
 def test_range_bounds_are_none_without_a_proof(rng, monkeypatch):
-    """Operators whose products have no proved bound, or whose range has too many dimensions, have
-    no range bounds.
+    """Range bounds are None for operators whose products have no proved bound, or whose range has
+    too many dimensions.
     """
     ob, theta = objective(rng, "tanh", "mse", 2)
     H = ob.hessian(theta)

@@ -54,8 +54,8 @@ PAIRS += [
 def test_eigenpairs_and_residuals_hold_in_every_space(
     wide_operator, k, which, directly, monkeypatch
 ):
-    """Residuals hold in parameter space and eigenvalues outside the space are in their order,
-    whether a Gram matrix is decomposed or searched.
+    """Eigenvalues inside and outside the space are in order and have small residuals in parameter
+    space, whether a Gram matrix is decomposed or searched.
     """
     H, truth = wide_operator
     space = "samples" if H.kind == "hessian" else "outputs"
@@ -96,8 +96,8 @@ def test_eigenvalues_agree_between_spaces(wide_operator, rng):
 
 
 def test_deflation_vectors_may_be_inside_or_outside_the_space(wide_operator, rng):
-    """Deflation vectors inside the space are removed there; with others, the search uses parameter
-    space.
+    """If deflation vectors lie inside the space, the search stays in it; otherwise it uses
+    parameter space. Both give the correct pairs.
     """
     H, truth = wide_operator
     first = fc.eigsh(H, 3, "LA", space="samples", tol=1e-13, seed=0)
@@ -125,7 +125,7 @@ def test_start_and_deflation_vectors_work_in_output_space(wide_operator, rng, mo
 
 
 def test_reduced_spaces_are_accurate_in_float32(rng):
-    """Each space is exact to a few hundred roundings of float32."""
+    """In float32, products in each space are exact to a few hundred roundings."""
     eps = np.finfo(np.float32).eps
     ob, theta = objective(rng, [12, 11, 9, 3], 4, dtype="float32", l2=0.01)
     H = ob.hessian(theta)
@@ -159,7 +159,9 @@ def test_reduced_spaces_are_accurate_in_float32(rng):
 
 
 def test_all_spectral_functions_include_eigenvalues_outside_sample_space(wide_operator):
-    """Trace, norm, density, all eigenvalues and inertia count the copies outside the space."""
+    """Trace, norm, density, all eigenvalues and inertia include the repeated eigenvalue outside
+    sample space.
+    """
     H, truth = wide_operator
     n, scale = len(truth), np.abs(truth).max()
     R = SampleSpace(H)
@@ -203,8 +205,8 @@ def test_all_spectral_functions_are_exact_in_output_space(wide_operator):
 
 
 def test_the_cost_model_or_the_caller_chooses_sample_space(rng):
-    """Sample space is chosen by the cost model or the caller, and an error is raised if it does not
-    exist.
+    """Sample space is used if the cost model or the caller chooses it, and an error is raised if it
+    does not exist.
     """
     big = fc.MLP([1024, 2048, 2048, 1000])
     assert worthwhile(big, 64, "hessian") and worthwhile(big, 256, "hessian")
@@ -229,7 +231,7 @@ def test_the_cost_model_or_the_caller_chooses_sample_space(rng):
 
 
 def test_the_cost_model_or_the_caller_chooses_output_space(rng):
-    """Output space is chosen by the cost model or the caller, and errors name the accepted
+    """Output space is used if the cost model or the caller chooses it, and errors name the accepted
     arguments.
     """
     ob, theta = objective(rng, [60, 300, 300, 5], 20, "gelu", l2=1e-3)

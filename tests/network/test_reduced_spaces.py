@@ -45,8 +45,8 @@ def check(H, rotate=None, tol=EXACT):
 @every_activation
 @pytest.mark.parametrize("loss", KERNELS)
 def test_sample_space_is_the_hessian_in_other_coordinates(activation, loss, rng):
-    """The operator in sample space equals the Hessian in other coordinates for every activation and
-    loss, with fewer samples than units, one sample, and more samples than units.
+    """The operator in sample space is the Hessian in other coordinates, for every activation and
+    loss, and for one sample, fewer samples than units, and more.
     """
     for N in (1, 4, 9):
         for bias, residual in ((True, False), (False, True))[N == 1 : 2 - (N == 9)]:
@@ -81,8 +81,8 @@ def test_sample_space_agrees_with_complex_steps(problem, rng):
 
 
 def test_sample_space_is_right_for_dead_units_and_zero_errors(rng):
-    """Sample space is right for units that are inactive for all samples, samples with zero error,
-    and samples of weight zero.
+    """Sample space is correct for units that are inactive on all samples, samples with zero error,
+    and samples of weight 0.
     """
     ob, theta = objective(rng, [10, 12, 11, 2], 4, "relu", loss="mse")
     W, b = ob.model.unflatten(theta)[0]
@@ -98,7 +98,9 @@ def test_sample_space_is_right_for_dead_units_and_zero_errors(rng):
 
 
 def test_rounding_bounds_of_sample_space_hold(wide_operator, rng):
-    """Bounds on products and on the matrix hold against the dense matrix in parameter space."""
+    """Error bounds of sample space hold for products and for the matrix, compared with the dense
+    matrix in parameter space.
+    """
     H, truth = wide_operator
     R = SampleSpace(H, EVERY)
     x = rng.standard_normal(R.shape[0])
@@ -110,7 +112,9 @@ def test_rounding_bounds_of_sample_space_hold(wide_operator, rng):
 
 
 def test_float32_sample_space_has_the_same_coordinates(rng):
-    """Vectors have the same meaning in both precisions, so that mixed precision may use both."""
+    """Coordinates of sample space are the same in float32 and float64, so that mixed precision may
+    use both.
+    """
     ob, theta = objective(rng, [12, 11, 9, 3], 4, l2=0.01)
     R = SampleSpace(ob.hessian(theta))
     low, x = R.astype("float32"), rng.standard_normal(R.shape[0])
@@ -122,7 +126,9 @@ def test_float32_sample_space_has_the_same_coordinates(rng):
 
 
 def test_sample_space_of_certain_samples_keeps_relative_accuracy(rng):
-    """For widely separated logits the curvature is tiny, and accurate relative to its size."""
+    """For widely separated logits, the tiny curvature in sample space is accurate relative to its
+    size.
+    """
     for space, bias, tiny in (("samples", 40.0, 1e-12), ("outputs", 60.0, 1e-20)):
         ob, theta = objective(rng, [7, 6, 6, 3], 4)
         ob.model.unflatten(theta)[-1][1][:] = [bias, 0.0, 0.0]
@@ -148,7 +154,9 @@ def test_smallest_eigenvalues_of_a_ggn_are_zeros_of_the_complement(rng):
 
 
 def test_sample_space_is_chosen_automatically_with_equal_eigenvalues(rng):
-    """By default sample space is used, and its eigenvalues equal those of parameter space."""
+    """By default `eigsh` uses sample space for a wide network with few samples, and finds the
+    eigenvalues of parameter space.
+    """
     ob, theta = objective(rng, [400, 500, 400, 10], 8, "gelu")
     H = ob.hessian(theta)
     there = fc.eigsh(H, 3, "BE", seed=0)
@@ -159,7 +167,9 @@ def test_sample_space_is_chosen_automatically_with_equal_eigenvalues(rng):
 
 
 def test_eigenvalues_outside_the_space_are_counted_as_zeros(rng):
-    """Without l2, at least n - m eigenvalues are zero, and inertia counts them."""
+    """Without l2, inertia in sample space counts the n - m eigenvalues outside the space as zeros,
+    as in parameter space.
+    """
     ob, theta = objective(rng, [12, 11, 9, 3], 3)
     H = ob.hessian(theta)
     found = fc.inertia(H, space="samples")
@@ -170,8 +180,8 @@ def test_eigenvalues_outside_the_space_are_counted_as_zeros(rng):
 
 @pytest.mark.parametrize("deflate", [True, False])
 def test_density_includes_eigenvalues_outside_the_space(wide_operator, deflate):
-    """Moments of the density are those of the whole spectrum within their errors, and the
-    eigenvalue outside the space has no sampling error.
+    """Moments of the density are those of the whole spectrum within their errors, and eigenvalues
+    outside the space have no sampling error.
     """
     H, truth = wide_operator
     d = fc.spectral_density(H, 6, 60, space="samples", deflate=deflate, seed=0)
@@ -210,8 +220,8 @@ def test_krylov_runs_in_sample_space_describe_the_whole_operator(rng):
 
 
 def test_the_searches_of_classify_run_in_sample_space(rng, monkeypatch):
-    """`classify` searches in sample space with shorter vectors, reaches the same verdict at a risk,
-    and finds a negative eigenvalue.
+    """With searches in sample space, `classify` uses shorter vectors, gives the verdict of
+    parameter space at a risk, and finds a negative eigenvalue.
     """
     ob, _ = objective(rng, [30, 40, 30, 3], 2, loss="mse", l2=0.01)
     theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=200).x
@@ -243,7 +253,7 @@ def test_state_computed_to_choose_a_space_is_reused_or_released(rng):
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 @pytest.mark.parametrize("residual", [False, True])
 def test_state_of_sample_space_matches_numpy(residual, dtype, layout, rng):
-    """The engine's state, whole or in chunks, agrees with NumPy up to rounding."""
+    """The engine's state of sample space, whole or in chunks, agrees with NumPy up to rounding."""
     for phi in ("tanh", "relu", "leaky_relu", "sigmoid", "softplus", "silu", "gelu", "elu"):
         model = fc.MLP([5, 7, 7, 3], [phi, "identity" if residual else phi], residual=residual,
                        dtype=dtype)  # fmt: skip
@@ -282,7 +292,7 @@ def test_reflectors_are_orthogonal_and_span_the_rows(N, k, rng):
 
 @pytest.mark.parametrize("kind", ["hessian", "ggn"])
 def test_products_reuse_workspace_without_changing_earlier_results(kind, rng):
-    """Later products allocate no matrices, and do not change earlier results."""
+    """Repeated products allocate no matrices and do not change earlier results."""
     model = fc.MLP([200, 150, 150, 10], residual=True)
     ob = fc.Objective(model, rng.standard_normal((32, 200)), rng.integers(10, size=32))
     R = SampleSpace(getattr(ob, kind)(model.init(seed=0)), [True] * 3)
@@ -333,8 +343,8 @@ def test_output_space_has_the_eigenvalues_of_the_operator(activation, loss, rng)
 
 
 def exact_gram(ob, theta):
-    """Return K of a cross-entropy network in extended precision, by one backward pass for each row
-    and column.
+    """Return K of a cross-entropy network in extended precision, with one backward pass for each
+    row and column.
     """
     truth, columns = Truth(ob, theta), []
     N, c = truth.z.shape
@@ -364,7 +374,9 @@ def test_bounds_in_output_space_hold_against_extended_precision(rng):
 
 @in_long_double
 def test_bounds_include_the_rounding_of_adding_l2():
-    """The matrix is so far below l2 that only its leading digits remain after l2 is added."""
+    """If l2 is so large that most digits of K are lost when l2 is added, the bounds include that
+    rounding.
+    """
     rng = np.random.default_rng(0)
     X, y = 1e-9 * rng.standard_normal((6, 9)), rng.standard_normal((6, 2))
     model = fc.MLP([9, 2], bias=False)
@@ -379,7 +391,7 @@ def test_bounds_include_the_rounding_of_adding_l2():
 
 @of_outputs
 def test_embed_and_project_accept_vectors_and_rows_of_vectors(wide_operator):
-    """`embed` and `project` accept a vector or rows of vectors, and invert each other along
+    """`embed` and `project` accept a vector or rows of vectors, and are inverse to each other for
     eigenvectors.
     """
     G, _ = wide_operator
@@ -394,8 +406,8 @@ def test_embed_and_project_accept_vectors_and_rows_of_vectors(wide_operator):
 
 @pytest.mark.parametrize("directly", [True, False])
 def test_small_eigenvalues_are_accurate_in_output_space(rng, directly, monkeypatch):
-    """For nearly equal samples with eigenvalues over ten decades, eigenvectors are orthogonal and
-    residuals hold.
+    """In output space, for nearly equal samples and eigenvalues over ten decades, eigenvectors are
+    orthogonal and residuals hold.
     """
     if not directly:
         monkeypatch.setattr("fastcurv.spectrum.reduced.decompose_directly", lambda *given: False)
@@ -420,8 +432,8 @@ def test_small_eigenvalues_are_accurate_in_output_space(rng, directly, monkeypat
 
 
 def test_multiple_eigenvalues_are_complete_in_output_space(rng):
-    """All copies of repeated eigenvalues are found for one layer and mse, where K is ``(a a' + 1)``
-    times the identity of the outputs.
+    """In output space, all copies of repeated eigenvalues are found for one layer and mse, where K
+    is ``(a a' + 1)`` times the identity of the outputs.
     """
     ob, theta = objective(rng, [20, 5], 4, loss="mse")
     G = ob.ggn(theta)
@@ -433,8 +445,8 @@ def test_multiple_eigenvalues_are_complete_in_output_space(rng):
 
 
 def test_output_space_without_weighted_samples_has_the_eigenvalue_l2(rng):
-    """If all sample weights are zero, K is 0, and eigenvectors are any orthonormal vectors with
-    eigenvalue l2.
+    """If all sample weights are 0, K is 0, and any orthonormal vectors with eigenvalue l2 are
+    accepted as eigenvectors.
     """
     ob, theta = objective(rng, [9, 8, 3], 4, l2=0.5, sample_weight=np.zeros(4))
     G = ob.ggn(theta)
@@ -447,7 +459,7 @@ def test_output_space_without_weighted_samples_has_the_eigenvalue_l2(rng):
 
 
 def test_eigsh_uses_parameter_space_if_the_gram_matrix_is_too_inaccurate(rng, monkeypatch):
-    """In float32, eigenvectors of small eigenvalues have too large an error in output space, so
+    """In float32, where eigenvectors of small eigenvalues are too inaccurate in output space,
     `eigsh` searches in parameter space and reports that.
     """
     monkeypatch.setattr("fastcurv.network.spaces.kernel_matrix_flops", lambda *given: -1e12)
@@ -463,7 +475,7 @@ def test_eigsh_uses_parameter_space_if_the_gram_matrix_is_too_inaccurate(rng, mo
 
 
 def test_equal_samples_add_zeros_in_output_space(rng):
-    """Equal samples give a Gram matrix of low rank, and the missing eigenvalues are those of the
+    """For equal samples, whose Gram matrix has low rank, the missing eigenvalues are those of the
     complement.
     """
     ob, theta = objective(rng, [12, 11, 9, 3], 8, copies=True)
@@ -477,8 +489,8 @@ def test_equal_samples_add_zeros_in_output_space(rng):
 
 
 def test_inertia_of_a_ggn_counts_its_zeros(rng):
-    """Without l2, all eigenvalues except those of the outputs are zero, and the others are
-    positive.
+    """Without l2, the inertia of a GGN counts one positive eigenvalue for each output and sample,
+    and zeros otherwise.
     """
     ob, theta = objective(rng, [12, 11, 9, 3], 6)
     found = fc.inertia(ob.ggn(theta))
@@ -489,8 +501,8 @@ def test_inertia_of_a_ggn_counts_its_zeros(rng):
 @pytest.mark.parametrize("kind", ["ggn", "empirical_fisher"])
 @pytest.mark.parametrize("size", [1e-150, 1e-6, 1.0, 1e6])
 def test_residuals_hold_for_eigenvectors_outside_the_range(kind, size, rng):
-    """Residuals hold for eigenvectors with eigenvalue 0 or l2 when K is as large as possible and
-    nearly singular.
+    """Residuals hold for eigenvectors with eigenvalue 0 or l2 if K has the largest possible size
+    and is nearly singular.
     """
     for i in range(12):
         loss = KERNELS[i % 3]
@@ -527,9 +539,7 @@ def test_input_space_equals_the_operator_in_other_coordinates(data, kind, rng):
 
 
 def test_input_space_has_the_rank_of_the_inputs(rng):
-    """Input space has as many coordinates as the rank of [X, 1], or of X if biases are not
-    penalised.
-    """
+    """The dimension of input space is the rank of [X, 1], or of X if biases have no l2."""
     X, y = redundant_columns(rng, 30, "dependent"), rng.integers(3, size=30)
     model = fc.MLP([7, 5, 3])
     theta = model.init(seed=0)
@@ -540,7 +550,7 @@ def test_input_space_has_the_rank_of_the_inputs(rng):
 
 
 def test_input_space_is_chosen_for_many_dependent_columns(rng):
-    """Input space is chosen automatically if many columns are redundant, with right results.
+    """Input space is chosen by default if many columns are redundant, and gives correct results.
     Networks with skip connections are rejected.
     """
     X = np.hstack([rng.standard_normal((40, 6)), np.ones((40, 60))])
@@ -570,8 +580,8 @@ def test_input_space_is_chosen_for_many_dependent_columns(rng):
 
 @pytest.mark.parametrize("space", ["samples", "inputs"])
 def test_residuals_include_the_difference_between_products_of_both_spaces(space, rng, monkeypatch):
-    """Residuals of a pair found in a reduced space hold in parameter space, with the operator's own
-    products.
+    """Residuals of pairs found in a reduced space are increased by the difference between products
+    of both spaces.
     """
     X = rng.standard_normal((5, 40)) if space == "samples" else np.ones((90, 1)) * np.arange(6.0)
     model = fc.MLP([X.shape[1], 30, 30, 2])
@@ -584,7 +594,7 @@ def test_residuals_include_the_difference_between_products_of_both_spaces(space,
 
 def test_column_bounds_include_the_difference_between_spaces(problem, rng):
     """Bounds in a reduced space are those of parameter space plus eight times the difference
-    observed on eight random vectors.
+    observed for eight random vectors.
     """
     p = problem(rng, (5, 6, 2), "tanh", "mse", 3, l2=0.1)
     K = p.ob.ggn(p.theta).reduced("inputs")
@@ -598,8 +608,8 @@ def test_column_bounds_include_the_difference_between_spaces(problem, rng):
 @pytest.mark.parametrize("phi", ["relu", "leaky_relu", "elu"])
 @pytest.mark.parametrize("kind", CURVATURES)
 def test_kinks_are_detected_in_every_space(kind, phi, dtype, rng):
-    """Samples exactly at a kink are detected in every space: zero and repeated samples with zero
-    biases, and z that are 0 by exact cancellation.
+    """In every space, kinks are detected: for zero and repeated samples with zero biases, and for z
+    that cancel to exactly 0.
     """
     X = rng.integers(-2, 3, (9, 12)) / 2
     X[2], X[5], X[7] = 0, 0, X[3]
@@ -620,8 +630,8 @@ def test_kinks_are_detected_in_every_space(kind, phi, dtype, rng):
 
 
 def test_eigsh_converges_for_sparse_samples_at_initialisation(rng):
-    """`eigsh` converges in its default space for samples of zeros, as of empty documents, with the
-    biases of `init`.
+    """For rows of zeros, such as empty documents, and the zero biases of `init`, `eigsh` converges
+    in its default space.
     """
     X = rng.standard_normal((60, 2000)) * (rng.random((60, 2000)) < 0.05)
     X[[3, 7]] = 0
@@ -634,7 +644,9 @@ def test_eigsh_converges_for_sparse_samples_at_initialisation(rng):
 
 
 def test_fisher_near_a_perfect_fit_agrees_in_every_space(rng):
-    """Near a perfect fit delta is rounding error, and all spaces square the same values."""
+    """Near a perfect fit, where delta is only rounding error, the Fisher matrix agrees in all
+    spaces, which square equal values.
+    """
     x, p = rng.standard_normal((1, 10)), np.array([[0.125, 0.1875, 0.1875, 0.5]])
     ob = fc.Objective(fc.MLP([10, 4]), x, p)
     F = ob.empirical_fisher(np.r_[1e-18 * rng.standard_normal(40), np.log(p[0] * 1.3)])
@@ -645,8 +657,8 @@ def test_fisher_near_a_perfect_fit_agrees_in_every_space(rng):
 
 
 def test_input_space_keeps_biases_for_very_large_columns(rng):
-    """With columns of 1e71, a column of ones would be lost in rounding, so the bias keeps its own
-    coordinate.
+    """With columns of size 1e71, next to which a column of ones would be lost in rounding, input
+    space keeps a coordinate for the bias.
     """
     X = rng.standard_normal((30, 7)) * 1e71
     model = fc.MLP([7, 3, 2], "identity")
@@ -661,7 +673,7 @@ def test_input_space_keeps_biases_for_very_large_columns(rng):
 
 
 def test_reduced_spaces_of_zero_operators_are_not_used(rng):
-    """If the operator is zero, no reduced space is used, and default calls work."""
+    """If the operator is zero, no reduced space is used, and calls with default options work."""
     ob = fc.Objective(fc.MLP([3, 2], bias=False), np.zeros((4, 3)), [0, 1, 1, 0])
     assert fc.trace(ob.hessian(np.zeros(6)), space="inputs").estimate == 0
     X = rng.standard_normal((40, 900)) * (np.arange(900) < 20)  # as many features as hidden units

@@ -71,8 +71,8 @@ def test_layers_that_do_not_form_a_stack_are_rejected(name):
 
 
 def test_objects_that_resemble_keras_models_are_rejected():
-    """Only Keras's own layers are read, because an object that resembles a model may compute
-    anything.
+    """Objects that resemble Keras models but are not made of Keras's own layers are rejected,
+    because they may compute anything.
     """
     weights = [np.ones((3, 2)), np.zeros(2), np.ones((2, 1)), np.zeros(1)]
     net = SimpleNamespace(get_weights=lambda: weights)
@@ -85,7 +85,9 @@ def test_objects_that_resemble_keras_models_are_rejected():
 
 @pytest.mark.parametrize("name", ["0.running_mean", "0.bias"])
 def test_state_dicts_with_unknown_names_are_rejected(name):
-    """Statistics, and a bias without its matrix, are rejected by name."""
+    """State dicts with statistics, or with a bias without its matrix, are rejected, and the error
+    names the entry.
+    """
     state = {"0.weight": np.ones((3, 2)), "0.bias": np.zeros(3), name: np.zeros(3)}
     state = dict(sorted(state.items())) if name == "0.bias" else state
     with pytest.raises(ValueError, match=f"'{name}' in the state dict"):

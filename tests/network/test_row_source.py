@@ -25,7 +25,7 @@ def computed_rows(rows):
 
 
 class ComputedRows(RowSource):
-    """A source that computes each block when it is read."""
+    """A source that computes each block when the block is read."""
 
     n_rows = N
 
@@ -35,13 +35,13 @@ class ComputedRows(RowSource):
 
 
 class UncountedRows(ComputedRows):
-    """The same rows from a source that does not know their number before they are read."""
+    """A source of the computed rows that does not know their number in advance."""
 
     n_rows = None
 
 
 class RecordFile(RowSource):
-    """Rows of a file of records, each X followed by y."""
+    """A source of rows in a file of records, each X followed by y."""
 
     def __init__(self, path, width):
         self.held = np.memmap(path, np.float64, "r").reshape(-1, width)
@@ -54,7 +54,7 @@ class RecordFile(RowSource):
 
 
 class SparseRows(RowSource):
-    """Sparse rows, which stay sparse."""
+    """A source of sparse rows, which stay sparse."""
 
     n_rows, entries = N, 2.0
 
@@ -148,8 +148,8 @@ def test_a_ggn_with_more_parameters_than_outputs_has_its_eigenvalues():
 
 
 def test_a_single_block_is_bitwise_identical_to_rows_in_memory():
-    """A single block gives bitwise the results of rows in memory, without l2, which streamed sums
-    add at the end.
+    """A single block gives bitwise the results of rows in memory without l2, which streamed sums
+    add in another order.
     """
     model, theta = problem()
     X, y, weight = computed_rows(range(N))

@@ -20,7 +20,7 @@ N, SIZES = 137, [5, 7, 4, 3]
 
 
 def all_sources(folder, X, y, w):
-    """Return every kind of source of the same rows as (name, X, y, weights, options)."""
+    """Return sources of every kind for equal rows, as (name, X, y, weights, options)."""
     np.save(folder / "X.npy", X)
     np.save(folder / "y.npy", y)
 
@@ -77,7 +77,7 @@ def test_every_row_source_gives_bitwise_identical_results(rng, tmp_path, number)
 
 
 def test_hdf5_rows_give_results_of_rows_in_memory(rng, tmp_path):
-    """Rows read from an HDF5 file give the results of those in memory."""
+    """Rows read from an HDF5 file give the results of rows in memory."""
     h5py = pytest.importorskip("h5py")
     X, y, w = rows_of(rng)
     with h5py.File(tmp_path / "data.h5", "w") as file:
@@ -86,7 +86,7 @@ def test_hdf5_rows_give_results_of_rows_in_memory(rng, tmp_path):
 
 
 def test_zarr_rows_give_results_of_rows_in_memory(rng, tmp_path):
-    """Rows read from a Zarr array give the results of those in memory."""
+    """Rows read from a Zarr array give the results of rows in memory."""
     zarr = pytest.importorskip("zarr")
     X, y, w = rows_of(rng)
     parts = [zarr.array(a, chunks=10) for a in (X, y, w)]
@@ -94,7 +94,7 @@ def test_zarr_rows_give_results_of_rows_in_memory(rng, tmp_path):
 
 
 def test_parquet_rows_give_results_of_rows_in_memory(rng, tmp_path):
-    """Rows read from a Parquet file give the results of those in memory."""
+    """Rows read from a Parquet file give the results of rows in memory."""
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -116,7 +116,7 @@ def test_parquet_rows_give_results_of_rows_in_memory(rng, tmp_path):
 
 
 def test_copy_on_write_changes_of_mapped_rows_are_used(rng, tmp_path):
-    """Changes to a copy-on-write map are used in every pass and do not reach the file."""
+    """Changes to a copy-on-write map are used by the next pass, and do not reach the file."""
     X, y, _ = rows_of(rng)
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="c")
@@ -214,8 +214,8 @@ def test_a_changed_number_of_rows_raises(rng):
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("change", ["order", "values", "targets", "sparse"])
 def test_rows_that_change_between_passes_raise_value_error(change, rng):
-    """Rows that change between passes raise, because a product and its gradient would belong to
-    different data.
+    """If rows change between passes, an error is raised, because a product and its gradient would
+    belong to different data.
     """
     X, y, _ = rows_of(rng)
     number = itertools.count()
@@ -254,7 +254,7 @@ def test_an_error_leaves_the_objective_usable(rng):
 
 @pytest.mark.parametrize(("mode", "let_go"), [("r", True), ("r+", True), ("c", False)])
 def test_pages_of_read_rows_are_released(mode, let_go, tmp_path, monkeypatch):
-    """Pages of rows that were read are released, except the page shared with the next rows, and
+    """After rows are read their pages are released, except a page shared with the next rows and
     pages that are the only copy of written data.
     """
     advised = []
@@ -280,8 +280,8 @@ def test_pages_of_read_rows_are_released(mode, let_go, tmp_path, monkeypatch):
 
 
 def test_mapped_rows_are_read_from_their_own_file(tmp_path):
-    """Writes through another map of the file are visible, a file that replaced it under the same
-    name is not read, and buffers in use elsewhere are not overwritten.
+    """Writes through another map of the file are used, a file that later replaces it under its name
+    is not, and buffers in use elsewhere are not overwritten.
     """
     shape = (4000, 40)
     np.zeros(shape).tofile(tmp_path / "X")
@@ -395,10 +395,9 @@ assert more <= memory + own + extra, (more, own, extra, ob.block_rows)
     "kind", ["C path", "F path", "F path, wide", "F mapped", "parquet", "ParquetFile", "hdf5"]
 )
 def test_the_memory_limit_holds_for_every_storage(kind, python, tmp_path):
-    """For a file ten times as large as `memory`, blocks, state and the source's own buffers (pages
-    of a map, row groups, or chunks and their cache) stay within the limit. Large arrays are
-    returned to the system when freed, since otherwise malloc's fragmentation differs between runs
-    by half a block.
+    """For a file ten times as large as `memory`, blocks, state and the source's own buffers stay
+    within the limit. Large arrays are allocated so that they return to the system when freed, since
+    fragmentation would differ between runs.
     """
     for name in {"parquet": ["pyarrow"], "ParquetFile": ["pyarrow"], "hdf5": ["h5py"]}.get(
         kind, []

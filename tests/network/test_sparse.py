@@ -60,8 +60,8 @@ def test_all_results_equal_those_of_dense_samples(activation, loss, rng):
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_skip_connections_over_the_first_layer_use_sparse_X(bias, rng):
-    """With a skip over the first layer, X also enters the second layer, next to the first layer's
-    outputs.
+    """With a skip connection over the first layer, sparse X also enters the second layer and gives
+    the results of dense X.
     """
     ob, dense, theta = sparse_and_dense(
         rng, "gelu", sizes=(9, 9, 9, 3), residual=True, bias=bias, l2=0.1
@@ -73,8 +73,8 @@ def test_skip_connections_over_the_first_layer_use_sparse_X(bias, rng):
 @pytest.mark.parametrize("loss", KERNELS)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
 def test_bounds_of_sparse_objectives_hold_against_long_double(activation, loss, rng):
-    """Bounds on the gradient, products and columns hold, within a few powers of ten of the
-    error.
+    """For sparse samples, bounds on the gradient, products and columns hold against long double,
+    within a few powers of ten of the error.
     """
     ob, dense, theta = sparse_and_dense(rng, activation, loss, l2=0.1, memory=1 << 16)
     assert ob.n_shards > 1  # the bounds use blocks of rows
@@ -125,7 +125,7 @@ def test_overflowing_losses_of_sparse_and_dense_samples_agree(loss, rng):
 
 
 def test_proofs_and_verdicts_equal_those_of_dense_samples(rng):
-    """Proved properties and verdicts equal those of the dense samples."""
+    """Proved properties and verdicts for sparse samples equal those for dense ones."""
     ob, dense, _ = sparse_and_dense(rng, "tanh", "mse", 23, (17, 4, 1), l2=0.05)
     theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=200).x
     for name in ("third_bound", "curvature_floor", "kinks"):
@@ -209,8 +209,8 @@ def test_sparse_objectives_can_be_pickled_and_shared_by_threads(rng):
 
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-12), ("float32", 1e-5)])
 def test_streamed_sparse_blocks_equal_dense_samples(dtype, tol, rng):
-    """Blocks of several sparse formats, an empty one and a dense one, and blocks cut from a whole
-    matrix, give the results, proofs and batches of the dense samples.
+    """Sparse blocks of several formats, with an empty and a dense one among them, and blocks of one
+    large matrix, give the results, proofs and batches of dense samples.
     """
     weights = rng.random(40)
     options = {"loss": "cross_entropy", "l2": 0.1, "sample_weight": weights}
@@ -245,8 +245,8 @@ def test_streamed_sparse_blocks_equal_dense_samples(dtype, tol, rng):
 
 
 def test_streamed_sparse_blocks_take_bounded_memory():
-    """Rows that would take 1.6 GB if dense take 4 MB in addition to a few vectors, and no pass adds
-    to that.
+    """Sparse rows that would take 1.6 GB if dense take 4 MB in addition to a few vectors, and no
+    pass needs more.
     """
     k, width = 50_000, 8
     model = fc.MLP([k, width, 2])
@@ -289,8 +289,8 @@ def test_sparse_products_are_bitwise_identical_for_any_number_of_threads(rng, mo
 
 
 def test_large_sparse_matrix_is_used_in_bounded_memory():
-    """For a 20 000 x 50 000 matrix, 8 GB if dense, a gradient and a product take the stored
-    numbers, a few vectors, and a few numbers for each row and unit.
+    """For a sparse 20 000 x 50 000 matrix, 8 GB if dense, a gradient and a product take memory for
+    the stored numbers, a few vectors, and a few numbers for each sample and unit.
     """
     rng = np.random.default_rng(0)
     N, k, width = 20_000, 50_000, 8

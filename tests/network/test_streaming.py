@@ -36,7 +36,7 @@ def draw(rng, loss="cross_entropy", dtype="float64", activation="tanh", N=N, **o
 
 
 def in_memory_and_streamed(rng, block_rows=20, weights=True, **options):
-    """Return an objective in memory, one in blocks, and theta."""
+    """Return an objective in memory, an objective in blocks, and theta."""
     model, X, y, options = draw(rng, **options)
     if weights:
         options["sample_weight"] = rng.random(len(X))
@@ -60,7 +60,9 @@ def test_all_results_equal_those_of_rows_in_memory(
 
 @pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
 def test_bounds_of_streamed_products_hold(rng, loss, activation, l2, l2_biases, dtype):
-    """Bounds hold against products in higher precision, and are not too large to be useful."""
+    """Bounds of streamed products hold against higher precision and are small enough to be
+    useful.
+    """
     how = {"loss": loss, "activation": activation, "l2": l2, "l2_biases": l2_biases}
     _, b, theta = in_memory_and_streamed(rng, dtype=dtype, **how)
     exact, slack = b.batch(slice(None)), 0.0
@@ -83,8 +85,8 @@ def test_bounds_of_streamed_products_hold(rng, loss, activation, l2, l2_biases, 
 
 @pytest.mark.parametrize("inputs, n", [(13, 61), (14, 65), (30, 129)])
 def test_column_bounds_are_small_for_any_number_of_columns(rng, inputs, n):
-    """Dense matrices are computed 64 columns at a time, with a remainder of a single column
-    here.
+    """Bounds of dense matrices, computed 64 columns at a time with a last single column, are small
+    for any number of columns.
     """
     model = fc.MLP([inputs, 4, 1])
     X, y = rng.standard_normal((10, inputs)), rng.standard_normal(10)
@@ -121,8 +123,8 @@ def test_proofs_equal_those_of_rows_in_memory(rng, loss, activation, l2, l2_bias
 
 
 def test_every_property_of_a_network_is_defined_for_streams():
-    """Each property of an objective is a sum over blocks or defined separately for streams, except
-    those that need no rows. For streams, only the loss determines what is attained.
+    """Each property of `Certificates` is a sum over blocks or is defined separately for streams,
+    except those that need no samples.
     """
     without_rows = {"flat_directions", "keeps_theta", "orbit_spread", "probes", "why_no_minimum"}
     without_rows |= {"attains_lower_bound"}
@@ -139,7 +141,9 @@ def test_every_property_of_a_network_is_defined_for_streams():
 
 
 def test_symmetries_must_hold_in_every_block(rng):
-    """A unit that is inactive in one block and active in another gives no symmetry."""
+    """A unit that is inactive in one block of samples and active in another is not reported as a
+    symmetry.
+    """
     model = fc.MLP([2, 3, 1], "relu")
     X = np.vstack([np.full((10, 2), 1.0), np.full((10, 2), -1.0)]) + 0.1 * rng.random((20, 2))
     theta = model.flatten([(-np.ones((3, 2)), np.array([0.0, 0.0, -9.0])), (np.ones((1, 3)), [0])])
@@ -203,8 +207,8 @@ def test_algorithms_give_equal_results_for_streams(rng):
 
 
 def test_pairwise_sums_are_bitwise_those_of_groups(rng):
-    """A sum accumulated one by one is bitwise the sum of groups of neighbours, with the stated
-    error bound.
+    """A sum accumulated block by block is bitwise equal to the sum of neighbouring pairs, with the
+    stated error bound.
     """
     for count in (
         1,
@@ -279,8 +283,8 @@ def test_streamed_minibatches_are_reproducible_and_descend(rng):
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("sizes", [[3, 5, 2], [40, 90, 70, 2]])  # with and without a copy of X
 def test_nan_is_found_in_any_pass(rng, sizes):
-    """Rows that change between passes are checked again, and errors name their indices. Numbers
-    whose squares overflow are accepted.
+    """Rows that change between passes are checked again for NaN, and errors name their indices.
+    Numbers whose squares overflow are accepted.
     """
     X, y = rng.standard_normal((400, sizes[0])), rng.integers(2, size=400)
     model = fc.MLP(sizes)
@@ -306,8 +310,8 @@ def test_nan_is_found_in_any_pass(rng, sizes):
 
 
 def test_blocks_of_weight_zero_do_not_affect_saturation(rng):
-    """A block without weight does not count as saturated and does not stop a verdict that uses
-    saturation.
+    """A block whose samples all have weight 0 does not count as saturated, and saturation is that
+    of the objective in memory.
     """
     model, X, y, options = draw(rng, activation="sigmoid", loss="cross_entropy")
     weight = np.r_[np.zeros(N // 2), np.ones(N - N // 2)]
@@ -320,8 +324,8 @@ def test_blocks_of_weight_zero_do_not_affect_saturation(rng):
 
 
 def test_bounds_of_float32_principal_blocks_hold_for_streams(rng):
-    """Float32 products of principal blocks, which round in a different order, are within their
-    bounds of float64.
+    """Float32 products of principal blocks, which are summed in another order for streams, are
+    within their bounds of float64.
     """
     model = fc.MLP([4, 6, 3], dtype="float32")
     X, y = rng.standard_normal((50, 4)).astype("f4"), rng.integers(3, size=50)

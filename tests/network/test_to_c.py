@@ -34,7 +34,9 @@ needs_compiler = pytest.mark.skipif(CC is None, reason="needs a C compiler")
 
 
 def compile_network(folder, model, theta, name="net", flags=FLAGS, **words):
-    """Return the library of a network, and a function that calls its functions with arrays."""
+    """Compile a network, and return its library and a function that calls the library's functions
+    with arrays.
+    """
     path = folder / f"{name}.c"
     fc.to_c(model, theta, path, name=name, **words)
     subprocess.run([CC, *flags, path, "-o", path.with_suffix(".so"), "-lm"], check=True)
@@ -51,7 +53,9 @@ def compile_network(folder, model, theta, name="net", flags=FLAGS, **words):
 
 
 def derivatives(call, x, weights, d_in, d_out):
-    """Return outputs, Jacobian and Hessian of a sample, checking that all C functions agree."""
+    """Return outputs, Jacobian and Hessian for a sample, after checking that all C
+    functions agree.
+    """
     y, z, J, H = np.empty(d_out), np.empty(d_out), np.empty((d_out, d_in)), np.empty((d_in, d_in))
     call("outputs", x, y)
     call("jacobian", x, z, J)

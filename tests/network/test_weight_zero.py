@@ -14,14 +14,14 @@ SENTINEL = {"mse": 1e300, "pseudo_huber": 1e300, "log_cosh": 1e300, "quantile": 
 
 
 def exponential(z, y):
-    """Return exp(z) - y z with its derivatives, a user-defined loss that overflows at z = 710."""
+    """Return exp(z) - y z and its derivatives, a user-defined loss that overflows at z = 710."""
     e = np.exp(z)
     return (e - y * z).sum(axis=1), e - y, e
 
 
 def coupled_loss(z, y):
-    """Return log sum exp(z) + |z|^4 / 4 - y'z, whose second derivative is a matrix, by a softmax
-    that overflows.
+    """Return log sum exp(z) + |z|^4 / 4 - y'z and its derivatives, of which the second is a matrix;
+    its softmax overflows for large z.
     """
     e = np.exp(z)
     total, square = e.sum(axis=1), (z * z).sum(axis=1)
@@ -36,8 +36,8 @@ def coupled_loss(z, y):
 
 
 def weighted_data(rng, loss, N, d_out, dtype, soft=False):
-    """Return X, y, weights with zeros, and X and y whose samples of weight 0 make the loss
-    overflow.
+    """Return X, y, and weights with zeros, and copies of X and y in which the samples of weight 0
+    make the loss overflow.
     """
     kind = loss if isinstance(loss, str) else {"exponential": "poisson"}.get(loss.name, "mse")
     X = rng.standard_normal((N, 4)).astype(dtype)
@@ -85,7 +85,7 @@ LOSSES = [*nets.LOSSES, fc.Loss(exponential), fc.Loss(coupled_loss)]
 @pytest.mark.parametrize("across", [0, None])
 def test_values_of_samples_of_weight_zero_do_not_change_results_bitwise(rng, arch, across):
     """Values and products of all curvatures, in both layouts and with every kernel table, are
-    bitwise identical to those with ordinary numbers in these samples.
+    bitwise independent of the data of samples of weight 0.
     """
     for case, loss in enumerate(LOSSES):
         dtype, soft = nets.DTYPES[case % 2], bool(case % 3)
@@ -163,8 +163,8 @@ def test_proofs_ignore_samples_of_weight_zero(rng):
 
 
 def test_samples_of_weight_zero_change_no_verdict(rng):
-    """An objective with samples of weight 0 equals the one without them times the fraction of
-    samples that count, with l2 scaled equally. Integer weights equal repeated samples.
+    """An objective with samples of weight 0 equals the objective without them times the fraction of
+    remaining samples, with l2 scaled accordingly. Integer weights equal repeated samples.
     """
     for case, loss in enumerate(LOSSES):
         model = fc.MLP([4, 2, 2], "tanh" if case % 2 else "identity")
@@ -194,8 +194,8 @@ def test_samples_of_weight_zero_change_no_verdict(rng):
 
 
 def test_batch_statistics_include_samples_of_weight_zero(rng, dtype):
-    """Targets of samples of weight 0 change nothing, but their inputs do, because statistics are
-    those of all rows of X.
+    """With batch normalisation, targets of samples of weight 0 have no effect, but their inputs do,
+    because statistics are those of all samples.
     """
     for loss in ("mse", "log_cosh", fc.Loss(exponential)):
         model = fc.MLP([4, 6, 2], "tanh", batch_norm=True, dtype=dtype)

@@ -29,7 +29,9 @@ Table = tuple[np.ndarray, np.ndarray, str]
 
 @dataclass
 class Case:
-    """A finished training: its objective, end point, history, and a loss known to be possible."""
+    """A finished training: the objective, end point and history, and a loss that another run has
+    reached.
+    """
 
     kind: str
     ob: Any
@@ -40,7 +42,7 @@ class Case:
 
 
 class NotBrokenError(Exception):
-    """Raised if a training that should fail succeeds, so that another is drawn."""
+    """Raised if a training that should fail succeeds; the caller then draws another one."""
 
 
 # --------------------------------------------------------------------------------------------------
@@ -73,7 +75,7 @@ def _digits(rng: Rng) -> Table:
 
 
 def _plane(name: str, rng: Rng, n: int = 240) -> Table:
-    """Return two classes in the plane that no line separates."""
+    """Return samples of two classes in the plane that no line separates."""
     if name in ("moons", "circles"):
         from sklearn import datasets
 
@@ -100,7 +102,7 @@ def _blobs(rng: Rng, apart: float = 3.0, n: int = 240) -> Table:
 
 
 def _function(name: str, rng: Rng, n: int = 240) -> Table:
-    """Return standardised inputs and a function of a few of them with a little noise."""
+    """Return standardised inputs and a function of a few of them, with a little noise."""
     d = {"sine": 1, "ripple": 1, "teacher": 5, "friedman": 6, "product": 3, "bowl": 4}[name]
     X = _standard(rng.uniform(-1, 1, (n, d)) if d > 1 else rng.uniform(-1, 1, (n, 1)))
     W, u = rng.standard_normal((6, d)), rng.standard_normal(6)
@@ -155,7 +157,9 @@ PHIS = {
 
 @dataclass
 class Draw:
-    """Random choices for one training, from the data sets for building or for judging."""
+    """Random choices for one training, from the data sets used to choose thresholds or from those
+    used to judge.
+    """
 
     rng: Rng
     judged: bool
@@ -176,7 +180,9 @@ class Draw:
         return str(self.rng.choice(of or PHIS[self.judged]))
 
     def between(self, low: float, high: float) -> float:
-        """Return a number whose logarithm is uniformly distributed."""
+        """Return a random number whose logarithm is uniformly distributed between those of the
+        ends.
+        """
         return float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
 
     def objective(
@@ -196,7 +202,7 @@ class Draw:
         return fc.Objective(model, X, y, loss=loss, l2=l2, n_threads=1)
 
     def twins(self, *tables: Table) -> list[Any]:
-        """Return objectives of several tables for the same network."""
+        """Return an objective for each table of data, with the same random network and options."""
         state, made = self.rng.bit_generator.state, []
         for table in tables:
             self.rng.bit_generator.state = state
@@ -207,7 +213,7 @@ class Draw:
         return ob.model.init(seed=int(self.rng.integers(2**31)))
 
     def run(self, ob: Any, theta: np.ndarray, factor: float = 1.0, **more: Any) -> Any:
-        """Train by a first-order method, at a rate that suits it times a factor."""
+        """Train by a first-order method, at its usual rate times a factor."""
         method = more.pop("method", None) or str(self.rng.choice(["sgd", "momentum", "adam"]))
         top = largest_eigenvalue(ob, theta)
         if method == "adam":
@@ -222,7 +228,7 @@ class Draw:
 
 
 def largest_eigenvalue(ob: Any, theta: np.ndarray) -> float:
-    """Return the approximate largest eigenvalue of the Hessian."""
+    """Return an approximation of the largest eigenvalue of the Hessian."""
     v, H, top = np.random.default_rng(0).standard_normal(theta.size), ob.hessian(theta), 0.0
     for _ in range(25):
         v /= np.linalg.norm(v)
@@ -232,7 +238,7 @@ def largest_eigenvalue(ob: Any, theta: np.ndarray) -> float:
 
 
 def known_best(ob: Any, tries: int = 2) -> float:
-    """Return the lowest loss of a few runs from good starts."""
+    """Return the lowest loss reached by a few runs from good starts."""
     options: dict[str, Any] = {"verdict": False, "max_iter": 400}
     return min(
         float(fc.minimize(ob, ob.model.init(seed=seed), "l-bfgs", **options).fun)
@@ -243,10 +249,9 @@ def known_best(ob: Any, tries: int = 2) -> float:
 def failed_case(
     kind: str, draw: Draw, run: Any, ob: Any, good: Any = None, least: float = 0.4
 ) -> Case:
-    """Return the training as a case, or raise NotBrokenError if it went well.
-
-    `good` is the objective without the defect. A broken training must leave at least the share
-    `least` of the possible decrease.
+    """Return the training as a case, or raise NotBrokenError if it went well. `good` is the
+    objective without the defect. A broken training must leave at least the fraction `least` of the
+    possible decrease.
     """
     best = known_best(ob if good is None else good)
     loss = ob.value(run.x)
@@ -476,7 +481,7 @@ NO_LOWER = ("no minimum without l2", "labels shuffled", "loss does not match the
 
 
 def draw(kind: str, seed: int, judged: bool) -> Case:
-    """Return a training of a kind; the same seed gives the same training."""
+    """Return a training with the defect of this kind; equal seeds give equal trainings."""
     number = list(KINDS).index(kind)
     rng = np.random.default_rng([number, seed, judged])
     for _ in range(60):
@@ -490,11 +495,9 @@ def draw(kind: str, seed: int, judged: bool) -> Case:
 
 
 def helped(case: Case, call: str) -> bool:
-    """Return True if following the advice lowers the loss tenfold, or to within 10% of the best
-    known.
-
-    For separable classes the run must end at a minimum, and for kinds without a lower loss it must
-    end well below the loss of a constant on other targets.
+    """Return True if following the advice lowers the loss tenfold, or to within 10% of the lowest
+    known. For separable classes the run must end at a minimum, and for defects without a lower loss
+    well below the loss of a constant prediction.
     """
     before = case.ob.value(case.theta)
     names = {"fc": fc, "np": np, "ob": case.ob, "theta": case.theta}

@@ -79,7 +79,9 @@ FUNCTIONS: dict[str, tuple[Any, Any, Any, list[float]]] = {
 
 
 def describe_run(run: Any) -> list[Any]:
-    """Return the message of a run with # for numbers, its numbers, counts and end point."""
+    """Return the message of a run with # in place of numbers, and its numbers, counts and end
+    point.
+    """
     text, numbers = masked(run.message)
     counts = ("nit", "nfev", "njev", "nhev", "status", "fun")
     numbers += [float(run.get(name, -1)) for name in counts]
@@ -89,7 +91,7 @@ def describe_run(run: Any) -> list[Any]:
 
 
 def schedules() -> dict[str, list[Any]]:
-    """Return rates by step, and the results of Robbins and Monro's conditions."""
+    """Return rates by step, and which of Robbins and Monro's conditions they satisfy."""
     found: dict[str, list[Any]] = {}
     for delta in (0.3, 0.5, 0.75, 1.0, 2.0):
         made = {
@@ -107,7 +109,9 @@ def schedules() -> dict[str, list[Any]]:
 
 
 def single_steps() -> dict[str, list[Any]]:
-    """Return Newton steps for matrices of both signs, and escapes from a saddle."""
+    """Return Newton steps for matrices with positive and negative eigenvalues, and escapes from a
+    saddle.
+    """
     places = np.arange(1.0, 13.0)
     values = np.where(places % 3 == 0, -places, places) / 4
     mirror = np.cos(places) / np.linalg.norm(np.cos(places))
@@ -145,7 +149,7 @@ def function(name: str) -> tuple[FunctionObjective, np.ndarray]:
 
 
 def whole_runs() -> dict[str, list[Any]]:
-    """Return whole runs with verdicts, from symmetric starts and others."""
+    """Return runs with their verdicts, from symmetric and other starts."""
     found: dict[str, list[Any]] = {}
     for name in FUNCTIONS:
         ob, start = function(name)
@@ -179,8 +183,8 @@ def whole_runs() -> dict[str, list[Any]]:
 
 
 def saved() -> dict[str, list[Any]]:
-    """Return runs that are stopped, saved and resumed, with every kind of generator, and calls by
-    SciPy.
+    """Return runs that are stopped, saved and resumed, with every kind of random generator, and
+    runs called through SciPy.
     """
     found: dict[str, list[Any]] = {}
     ob, theta, _ = drawn(sizes=[3, 4, 2], l2=1e-2)

@@ -18,8 +18,8 @@ def rosenbrock(n=6):
 
 
 class LeastSquares:
-    """The loss (1/2N) ||X theta - y||^2 + l2/2 ||theta||^2 with samples, batches and a GGN equal to
-    its Hessian.
+    """The loss (1/2N) ||X theta - y||^2 + l2/2 ||theta||^2, with samples, batches and a GGN equal
+    to its Hessian.
     """
 
     def __init__(self, X, y, l2=0.0, dtype=np.float64):
@@ -53,7 +53,7 @@ def regression(N=60, n=5, noise=0.5, seed=0, **options):
 
 
 def same(one, other):
-    """Assert that two runs have bitwise identical points and records, except for times."""
+    """Assert that two runs have bitwise identical points and records, apart from times."""
     assert np.array_equal(one.x, other.x) and one.fun == other.fun
     assert np.array_equal(one.jac, other.jac)
     for name in ("nit", "nhev", "njev", "kind", "stopped"):

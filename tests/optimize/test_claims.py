@@ -17,7 +17,7 @@ from .problems import MONKEY
 
 
 def quartic(unit):
-    """Return a convex function of three numbers in that unit."""
+    """Return a convex quartic of three variables, multiplied by `unit`."""
     A = np.diag([1.0, 2.0, 5.0])
     return function(
         3,
@@ -29,8 +29,8 @@ def quartic(unit):
 
 @pytest.mark.parametrize("method", ["l-bfgs", "newton", "adam"])
 def test_the_report_is_of_the_point_returned_near_a_degenerate_one(method):
-    """Methods that do not continue from a lower point found near a degenerate one report that lower
-    point.
+    """If a method does not continue from a lower point found near a degenerate one, its report is
+    that of the lower point returned.
     """
     found = fc.minimize(MONKEY, np.zeros(2), method, seed=0)
     assert found.stopped == "degenerate" and found.fun < 0 and "found x" in found.message
@@ -40,8 +40,8 @@ def test_the_report_is_of_the_point_returned_near_a_degenerate_one(method):
 
 @pytest.mark.parametrize("method", ["l-bfgs", "newton"])
 def test_no_search_for_descent_is_claimed_where_there_was_none(method):
-    """For a loss in a tiny unit, whose gradient is below the default tolerance at the start, no
-    search is reported.
+    """If the gradient at the start is below the default tolerance, because the loss is tiny, the
+    run ends at once and its message mentions no degenerate point.
     """
     found = fc.minimize(quartic(1e-30), np.ones(3), method)
     assert found.stopped == "critical" and found.kind == "not_critical"
@@ -49,7 +49,7 @@ def test_no_search_for_descent_is_claimed_where_there_was_none(method):
 
 
 def test_a_minimum_far_from_the_start_is_found():
-    """Newton's method reaches a minimum at 1e100 in one step, and the loss is not called
+    """Newton's method reaches a minimum at 1e100 in one step, and the loss is not reported as
     unbounded.
     """
     for far in (1e40, 1e100):
@@ -63,7 +63,9 @@ def test_a_minimum_far_from_the_start_is_found():
 
 
 def test_a_distant_start_is_not_called_unbounded():
-    """The mean of (t / far)^4 decreases towards 0 from a start at 1e80."""
+    """For the mean of (t / far)^4 and a start at 1e80, the run does not report an unbounded
+    loss.
+    """
     far = 1e80
     ob = function(
         2,
@@ -89,8 +91,8 @@ def test_messages_distinguish_interrupted_and_unrequested_verdicts():
 
 @pytest.mark.parametrize("unit", [1e20, 1e60])
 def test_layers_of_different_scale_do_not_stall_or_report_a_kink(unit, rng):
-    """In a tanh network whose last layer is `unit` times the others, each parameter has its own
-    rounding, so the run neither stalls nor reports a kink.
+    """If the last layer of a tanh network is `unit` times larger than the others, runs lower the
+    loss and report no kink.
     """
     X = rng.standard_normal((40, 3))
     ob = fc.Objective(fc.MLP([3, 4, 1], "tanh"), X, unit * np.sin(X.sum(axis=1)), loss="mse")
@@ -105,7 +107,7 @@ def test_layers_of_different_scale_do_not_stall_or_report_a_kink(unit, rng):
 
 
 class Counted:
-    """Rosenbrock's function, which counts its evaluations."""
+    """Rosenbrock's function with a count of its evaluations."""
 
     n_params = 5
 
@@ -142,8 +144,8 @@ def test_evaluation_counts_equal_those_of_the_objective(method):
 
 @pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e-30, 1e30, 1e100])
 def test_newton_cg_converges_in_any_unit_of_the_loss(unit):
-    """Newton-CG converges in any unit of the loss in which squares of curvature do not underflow,
-    and ends in smaller ones.
+    """Newton-CG converges if the loss is multiplied by any factor for which squares of curvature do
+    not underflow, and ends otherwise.
     """
     how = {"gradient_tol": 1e-6 * unit, "verdict": False, "max_iter": 60}
     found = fc.minimize(quartic(unit), np.ones(3), "newton-cg", **how)
@@ -175,8 +177,8 @@ def test_every_result_has_a_report_or_names_the_call_for_one(method, options, ac
 
 
 def test_no_call_of_classify_is_advised_without_a_hessian():
-    """For an objective without a Hessian, such as functions given to SciPy, the message does not
-    mention `classify`.
+    """For an objective without a Hessian, such as functions passed through SciPy, the message does
+    not mention `classify`.
     """
     bare = SimpleNamespace(n_params=2, value=lambda t: t @ t, gradient=lambda t: 2 * t)
     assert "classify" not in fc.minimize(bare, np.ones(2), "l-bfgs", max_iter=1).message

@@ -31,7 +31,7 @@ FOLLOWED = ("learning rate too large", "one feature on a different scale")
 
 
 def wave(rng, n=120, d=2, dtype="float64", **options):
-    """Return a smooth function of the first of some inputs, with a little noise."""
+    """Return an objective whose targets are a smooth function of one input, with a little noise."""
     X = rng.uniform(-1.7, 1.7, (n, d))
     y = np.sin(2 * X[:, 0]) + 0.05 * rng.standard_normal(n)
     return fc.Objective(fc.MLP([d, 12, 1], dtype=dtype), X, y, loss="mse", **options)
@@ -42,8 +42,9 @@ def wave(rng, n=120, d=2, dtype="float64", **options):
 
 
 def test_most_failed_trainings_are_diagnosed_and_healthy_ones_are_not():
-    """One training of each kind, with data, widths and activations not used to choose thresholds,
-    is diagnosed; ``python -m tests.optimize.broken`` diagnoses hundreds.
+    """In one training of each kind, with data, widths and activations not used to choose
+    thresholds, `diagnose` names the defect as the first cause, and none for healthy ones. ``python
+    -m tests.optimize.broken`` diagnoses hundreds.
     """
     pytest.importorskip("sklearn")
     wrong, seen = [], 0
@@ -66,9 +67,8 @@ def test_most_failed_trainings_are_diagnosed_and_healthy_ones_are_not():
 
 @pytest.mark.nightly
 def test_advice_followed_as_printed_helps_in_85_percent():
-    """The first printed call, evaluated unchanged, lowers the loss tenfold or to within 10% of the
-    best known. For calls with other targets the loss is well below that of a constant, and for
-    separable classes the run ends at a minimum.
+    """For 85% of the broken trainings, evaluating the first printed call lowers the loss tenfold or
+    to within 10% of the lowest known; `helped` lists the other criteria.
     """
     pytest.importorskip("sklearn")
     failed, tried = [], 0
@@ -92,7 +92,9 @@ def squares(z, y):
 @pytest.mark.parametrize("loss", ["gaussian_nll", "poisson", "quantile", fc.Loss(squares)], ids=str)
 @pytest.mark.parametrize("N", [5, 120])
 def test_explained_share_equals_that_of_the_predicted_means(loss, N, rng):
-    """If outputs are not means, the explained share is computed from the predicted means."""
+    """If outputs are not means, as for counts, the explained share is computed from the predicted
+    means.
+    """
     X = rng.standard_normal((N, 2))
     y = np.round(np.exp(np.sin(X[:, 0]))) if loss == "poisson" else np.sin(X[:, 0])
     ob = fc.Objective(fc.MLP([2, 12, 1 + (loss == "gaussian_nll")]), X, y, loss, l2=1e-3)
@@ -106,7 +108,9 @@ def test_explained_share_equals_that_of_the_predicted_means(loss, N, rng):
 
 
 def test_an_infinite_loss_is_attributed_to_the_data_or_the_learning_rate(rng, ticks):
-    """A finite theta whose loss overflows is diagnosed, also if the initial weights are drawn."""
+    """If the loss overflows at a finite theta, `diagnose` names the data or the learning rate, also
+    if theta is a random start.
+    """
     X = (100 * rng.standard_normal((60, 3))).astype("float32")
     ob = fc.Objective(fc.MLP([3, 8, 1], "relu", dtype="float32"), X, np.ones(60), "poisson")
     theta = 1e6 * ob.model.init(seed=0)
@@ -130,8 +134,8 @@ def test_the_table_names_every_kind_and_its_calls_are_expressions(rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [np.asarray, csr_matrix], ids=["dense", "sparse"])
 def test_calls_that_train_another_network_keep_the_rest(rows, dtype, rng):
-    """Advised calls that train another network keep precision, missing biases, weights, weight
-    decay, and scaled or sparse columns. Only that for a missing decay adds decay of biases.
+    """Advised calls that train another network keep precision, biases, sample weights, weight
+    decay, and scaled or sparse columns. Only the advice for a missing decay applies l2 to biases.
     """
     X, y = np.round(rng.standard_normal((60, 4))) * [1, 1e3, 1e-3, 0], rng.random((60, 1))
     model = fc.MLP([4, 6, 1], "silu", bias=False, dtype=dtype)
@@ -197,7 +201,9 @@ def test_compare_names_a_simpler_network_that_fits_as_well(rng, ticks):
 
 
 def test_leave_one_out_errors_match_explicit_refits(rng):
-    """The least error over kernels and ridges equals that of refitting without each sample."""
+    """The least error over kernels and ridge parameters equals that of explicit fits without each
+    sample.
+    """
     X, n = rng.standard_normal((24, 2)), 24
     y = (X[:, :1] * X[:, 1:] + 0.1 * rng.standard_normal((n, 1))) * [1.0, -2.0]
     Z = (X - X.mean(axis=0)) / X.std(axis=0)
@@ -251,8 +257,8 @@ def test_diagnose_reports_measurements_of_layers_and_fit(rng):
 
 
 def test_diagnosis_costs_at_most_20_gradients_besides_the_verdict(rng, monkeypatch):
-    """Costs are counted in full gradients; a product counts as two, and a forward pass as at most
-    one.
+    """Apart from its verdict, a diagnosis costs at most 20 full gradients; a product counts as two,
+    and a forward pass as at most one.
     """
     ob = wave(rng)
     theta, spent = ob.model.init(seed=0), []
@@ -283,7 +289,7 @@ def test_diagnosis_costs_at_most_20_gradients_besides_the_verdict(rng, monkeypat
 
 
 def huber(z, y):
-    """Return a user-defined loss that grows linearly."""
+    """Return Huber's loss, which grows linearly, as a user-defined loss."""
     r = z - y
     root = np.sqrt(1 + r * r)
     return (root - 1).sum(axis=1), r / root, 1 / root**3
@@ -291,8 +297,8 @@ def huber(z, y):
 
 @pytest.mark.parametrize("loss", ["pseudo_huber", "log_cosh", "quantile", fc.Loss(huber)], ids=str)
 def test_a_robust_fit_of_targets_with_outliers_is_healthy(loss, rng):
-    """A robust loss ignores 2% of targets that are 50 standard deviations off, so the fit is
-    healthy; the fit with `mse` is not.
+    """If 2% of the targets are 50 standard deviations off, a fit with a robust loss is diagnosed as
+    healthy and one with `mse` is not.
     """
     ob = wave(rng, n=250)
     y = ob.y.copy()
@@ -310,8 +316,8 @@ def test_a_robust_fit_of_targets_with_outliers_is_healthy(loss, rng):
 
 
 def test_rapidly_varying_targets_are_reported_as_suspected_cause(rng):
-    """For sin(40 x) and parity, trained too briefly, diagnose reports only a suspicion of shuffled
-    labels, since it measures no more than that regressions predict nothing.
+    """For sin(40 x) and parity, trained too briefly, `diagnose` only suspects shuffled labels,
+    since regressions predict nothing for these targets either.
     """
     line, bits = rng.uniform(-1, 1, (60, 1)), rng.integers(2, size=(60, 8))
     for X, y in ((line, np.sin(40 * line)), (2.0 * bits - 1, 1.0 - 2 * (bits.sum(axis=1) % 2))):
@@ -325,8 +331,8 @@ def test_rapidly_varying_targets_are_reported_as_suspected_cause(rng):
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("loss", [*nets.LOSSES, fc.Loss(huber)], ids=str)
 def test_rows_of_weight_zero_and_integer_weights_change_no_diagnosis(loss, rng):
-    """60% of the rows masked, with targets and inputs that overflow, are rows left out; a weight of
-    2 is a row repeated. An objective is divided by the number of all its rows, and l2 with it.
+    """Samples of weight 0 whose inputs and targets overflow change no diagnosis, and a weight of 2
+    equals a repeated sample, with loss and l2 scaled by the number of rows.
     """
     X = rng.uniform(-1.7, 1.7, (200, 2))
     y = {
@@ -392,20 +398,22 @@ def test_noise_and_rounding_are_not_reported_at_a_minimum(rng):
 
 
 def squeezed(model, theta):
-    """Return the geometric mean over layers of the size of W relative to that of `MLP.init`."""
+    """Return the geometric mean over layers of the root mean square of W, relative to Glorot's
+    initial scale.
+    """
     sizes = [np.sqrt(np.mean(W**2) * sum(W.shape) / 2) for W, _ in model.unflatten(theta)]
     return np.exp(np.mean(np.log(sizes)))
 
 
 def trained_on(X, y, loss="mse", sizes=(2, 12, 1), l2=0.0, phi="tanh"):
-    """Return an objective and a start."""
+    """Return an objective with the given data, and initial weights."""
     ob = fc.Objective(fc.MLP(sizes, phi), X, y, loss, l2)
     return ob, ob.model.init(seed=0)
 
 
 def made_of_data(rng):
-    """Yield, for each cause in the data or the loss: where its sentence begins, the objective,
-    theta, the history, and the number that belongs into the sentence, or bounds on it.
+    """Yield, for each cause in the data or the loss, the beginning of its sentence, the objective,
+    theta, the history, and the number in the sentence or bounds on that number.
     """
     X, y = (part := wave(rng)).X, part.y.ravel()
     few, sharp = np.arange(120.0) % 4, rng.random(120)
@@ -440,7 +448,9 @@ def made_of_data(rng):
 
 
 def made_of_steps(rng):
-    """Yield the same for each cause in the learning rate or the start."""
+    """Yield, for each cause in the learning rate or the start, the beginning of its sentence, the
+    objective, theta, the history, and the number in the sentence.
+    """
     ob = wave(rng)
     X, y, m = ob.X, ob.y.ravel(), ob.model
     start, fresh = m.init(seed=0), m.init(seed=1)
@@ -497,8 +507,8 @@ def made_of_steps(rng):
 
 
 def test_every_sentence_is_true_of_a_training_made_for_it(rng):
-    """The number in each sentence equals an independent computation, for all rows of the table
-    except those of other networks, which `compare` trains.
+    """The number in the sentence of each cause equals an independent computation, except for causes
+    that `compare` establishes by training other networks.
     """
     unseen = {row.sentence: row for row in CAUSES}
     with np.errstate(all="ignore"):
@@ -550,14 +560,14 @@ def test_history_records_its_method_and_survives_pickle(rng):
 
 @pytest.mark.parametrize("history", [{"time": [1.0]}, {"loss": ["no"]}, "no"])
 def test_a_history_without_losses_raises(rng, history):
-    """A history without losses raises an error."""
+    """A history without losses raises an error that names it."""
     ob = wave(rng)
     with pytest.raises((TypeError, ValueError), match="history"):
         fc.diagnose(ob, ob.model.init(seed=0), history)
 
 
 def test_objectives_without_rows_raise(rng):
-    """Objectives without samples raise an error."""
+    """An objective without samples raises an error."""
     ob = wave(rng)
     with pytest.raises(TypeError, match=r"must be a fastcurv\.Objective"):
         fc.diagnose(fc.testing.QuadraticObjective(np.eye(2)), np.zeros(2))
@@ -599,8 +609,8 @@ def test_a_diagnosis_has_text_json_and_a_plot(rng):
 
 
 def test_networks_interrupted_by_ctrl_c_are_not_compared(monkeypatch, rng):
-    """After Ctrl-C, an unfinished comparison is not used as evidence, and no further network is
-    trained.
+    """After Ctrl-C, `diagnose` does not use the unfinished comparison as evidence and trains no
+    further network.
     """
     begun = []
 

@@ -28,7 +28,7 @@ def decay():
 
 
 def noisy(seed=0):
-    """Return an objective of 200 noisy samples, which ten units fit without weight decay."""
+    """Return an objective of 200 noisy samples for ten hidden units without weight decay."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-2, 2, (200, 1))
     return fc.Objective(
@@ -82,15 +82,17 @@ def test_every_ending_has_a_status_and_a_sentence(ending):
 
 
 def stationary(ob, run):
-    """Check that the gradient vanishes and that no eigenvalue of its differences is negative."""
+    """Check that the gradient is 0 and that the matrix of its differences has no negative
+    eigenvalue.
+    """
     steps = 1e-5 * np.eye(len(run.x))
     H = np.array([ob.gradient(run.x + s) - ob.gradient(run.x - s) for s in steps]) / 2e-5
     return np.linalg.norm(ob.gradient(run.x)) <= 1e-6 and np.linalg.eigvalsh(H + H.T)[0] > -1e-8
 
 
 def keeps_falling(ob, run):
-    """Check that the loss decreases from the end of the run in ever longer steps along minus the
-    gradient.
+    """Check that the loss decreases along minus the gradient from the end of the run, in ever
+    longer steps.
     """
     d = -np.sign(ob.gradient(run.x)) * np.abs(run.x).max()
     losses = [ob.value(run.x + t * d) for t in (0.0, 1.0, 2.0, 4.0, 8.0)]
@@ -128,7 +130,9 @@ TRUTHS = {
 
 @pytest.mark.parametrize("ending", TRUTHS)
 def test_the_sentence_of_every_ending_is_true(ending):
-    """Every claim of the message holds for the run's final point and history."""
+    """Every claim in the message of a run is true of its final point and history, for every kind of
+    ending.
+    """
     make, words, _, _ = ENDINGS[ending]
     ob = make()
     start = ob.model.init(seed=0) if hasattr(ob, "model") else np.ones(1)
@@ -146,7 +150,9 @@ def test_slow_progress_is_reported_with_digits_that_differ():
 
 @pytest.mark.parametrize("verdict", [False, True])
 def test_a_reached_target_is_a_success_only_at_the_point_returned(verdict):
-    """With a validation loss, the point returned may be an earlier one."""
+    """A run that ends because the loss reached a target is no success if, with a validation loss,
+    the point returned is an earlier one above the target.
+    """
     ob = sine()
     start, options = ob.model.init(seed=0), {"seed": 0, "verdict": verdict}
     assert fc.minimize(ob, start, fun_target=0.1, **options).success
@@ -156,7 +162,9 @@ def test_a_reached_target_is_a_success_only_at_the_point_returned(verdict):
 
 
 def test_fits_of_noise_end_stalled_slow_or_critical():
-    """No run reports the limit of rounding if its method, restarted, could take further steps."""
+    """A run on noise ends as stalled, slow or critical, and reports the limit of rounding only if
+    its method, restarted, takes no further step.
+    """
     ob, ends = noisy(), []
     for seed in range(8):
         run = fc.minimize(ob, seed=seed)
@@ -177,7 +185,7 @@ def test_fits_of_noise_end_stalled_slow_or_critical():
 
 @pytest.mark.parametrize("method", ["saddle-free-newton", "cubic"])
 def test_steps_become_more_exact_if_progress_stops(method):
-    """If inexact steps omit a direction of little curvature, the run still ends at a proved
+    """If inexact steps neglect a direction of little curvature, the run still ends at a proved
     minimum, bitwise identical with and without a callback.
     """
     seed = {"saddle-free-newton": 116, "cubic": 15}[method]
@@ -193,7 +201,9 @@ def test_steps_become_more_exact_if_progress_stops(method):
 
 
 def test_plateau_at_the_start_is_not_a_success():
-    """Saturated units leave a gradient within the tolerance, and no step lowers the loss."""
+    """From saturated units, whose gradient is within the tolerance, success is not reported unless
+    the loss falls to a thousandth of its initial value.
+    """
     ob = sine()
     start = 200 * ob.model.init(seed=0)
     run = fc.minimize(ob, start, "trust-region", max_iter=200, seed=0)
@@ -201,8 +211,8 @@ def test_plateau_at_the_start_is_not_a_success():
 
 
 def test_a_start_far_above_small_targets_does_not_end_a_run():
-    """The remaining decrease is measured relative to the targets, not to the loss of a start with
-    outputs of size 1.
+    """For targets far smaller than the outputs at the start, slow progress does not end a run
+    before the loss is small relative to the targets.
     """
     x = np.linspace(-2, 2, 60)[:, None]
     model = fc.MLP([1, 6, 1], "tanh")
@@ -215,8 +225,8 @@ def test_a_start_far_above_small_targets_does_not_end_a_run():
 
 
 def advised(ob, run):
-    """Follow each call that the message or the verdict's sentence advises, and return how many
-    there were.
+    """Follow each call that the message or the verdict's sentence advises, and return the number of
+    calls.
     """
     verdict = run.report or fc.classify(ob, run.x)
     calls = set(re.findall(r"fastcurv\.(\w+)\(ob", f"{run.message} {verdict.sentence}"))
@@ -232,7 +242,7 @@ def advised(ob, run):
 
 
 def test_following_the_advice_of_a_run_has_an_effect():
-    """Each call that is advised lowers the loss or changes the verdict."""
+    """Each call advised for a run lowers the loss or changes the verdict."""
     count = 0
     for seed in range(5):
         for words in ({"max_iter": 3}, {"max_iter": 60}, {"fun_target": 0.1}, {"max_products": 40}):
@@ -250,8 +260,8 @@ def test_following_the_advice_of_fits_of_noise_has_an_effect():
 
 @pytest.mark.nightly
 def test_the_advice_of_diagnose_on_runs_cut_short_has_an_effect_in_85_percent():
-    """Following the advice lowers the loss of the named objective or changes the verdict; a run
-    that is called healthy explains the targets.
+    """In 85% of the runs, the advice of `diagnose` lowers the loss of the stated objective or
+    changes the verdict; a run diagnosed as healthy explains the targets.
     """
     count, failed = 0, []
     for seed in range(10):

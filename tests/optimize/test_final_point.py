@@ -40,7 +40,7 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 @pytest.fixture
 def unhurried(monkeypatch):
-    """Let checks take as long as a slow machine needs."""
+    """Allow checks 600 seconds, so that a slow machine changes no result."""
     monkeypatch.setattr(finish, "MIN_CHECK_SECONDS", 600.0)
 
 
@@ -75,7 +75,9 @@ def overlapping(sizes, l2, N, seed=0, activation="tanh"):
 
 
 def line(value, slope=1.0, curvature=1.0):
-    """A function of one number whose gradient and curvature are claimed to be constant."""
+    """Return a function of one variable with the given value, whose slope and curvature are stated
+    as constants.
+    """
     return function(
         1,
         lambda x: float(value(x[0])),
@@ -98,8 +100,8 @@ def test_runs_leave_degenerate_points_with_a_descent_direction(name, method, unh
 @pytest.mark.parametrize("start", [1e-13, 1e-8, 1e-4])
 @pytest.mark.parametrize("n", [1, 3, 40])
 def test_sum_of_cubes_is_reported_as_unbounded(n, start, unhurried):
-    """The sum of x^3 at x = start has a positive definite Hessian and a small gradient, but no
-    minimum.
+    """For the sum of x^3 near 0, where the gradient is small and the Hessian positive definite, the
+    run ends as unbounded without success.
     """
     cube = function(n, lambda t: (t**3).sum(), lambda t: 3 * t**2, lambda t: np.diag(6 * t))
     found = fc.minimize(cube, np.full(n, start), seed=0)
@@ -121,7 +123,9 @@ def test_indefinite_quadratic_is_not_a_success(curvature, method, dtype):
 
 
 def test_degenerate_minimum_without_loss_bound_is_not_a_success():
-    """The minimum of x^4 + y^2 is not revealed by second derivatives."""
+    """At the degenerate minimum of x^4 + y^2, which second derivatives do not prove, a run reports
+    no success unless a lower bound on the loss is known.
+    """
     ob = function(
         2,
         lambda t: t[0] ** 4 + t[1] ** 2,
@@ -145,8 +149,8 @@ def test_degenerate_minimum_without_loss_bound_is_not_a_success():
 
 @pytest.mark.parametrize("activation", ["tanh", "identity"])
 def test_runs_leave_the_zero_start_of_a_deep_network(activation, unhurried):
-    """At three layers of zeros only the third derivative reveals descent, and the run
-    leaves them.
+    """From three layers of zeros, where only the third derivative reveals descent, runs reach a
+    lower loss.
     """
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((30, 4)), rng.standard_normal((30, 2))
@@ -161,8 +165,8 @@ def test_runs_leave_the_zero_start_of_a_deep_network(activation, unhurried):
 @pytest.mark.parametrize("depth", [3, 4])
 @pytest.mark.parametrize("learned", [0, 1, 2])
 def test_runs_leave_saddles_of_deep_linear_networks(depth, learned, unhurried):
-    """Runs leave saddles of networks of three or more layers at which some directions are learned
-    and the others zero, although no second derivative reveals descent.
+    """Runs leave saddles of linear networks with three or more layers, some of which no second
+    derivative reveals.
     """
     targets = np.array([2.0, 1.5, 1.0])
     model = fc.MLP([3] * (depth + 1), activation="identity", bias=False)
@@ -180,7 +184,7 @@ def test_runs_leave_saddles_of_deep_linear_networks(depth, learned, unhurried):
     "method", ["trust-region", "gauss-newton", "saddle-free-newton", "cubic", "levenberg-marquardt"]
 )
 def test_products_that_overflow_end_a_run(method):
-    """A run ends without success if second derivatives of rates near 1e35 exceed float32's range,
+    """If second derivatives overflow in float32, for rates near 1e35, a run ends without success,
     for dense and sparse samples.
     """
     for rows in (np.asarray, csr_matrix):
@@ -194,7 +198,9 @@ def test_products_that_overflow_end_a_run(method):
 
 def test_the_message_names_separable_classes_without_l2():
     class Ray:
-        """A net whose classes are separated, with the direction that lowers its loss."""
+        """A network that separates its classes, with a direction along which the loss decreases
+        without end.
+        """
 
         def __init__(self, ob):
             self.ob, self.n_params, self.dtype = ob, ob.n_params, ob.dtype
@@ -212,7 +218,9 @@ def test_the_message_names_separable_classes_without_l2():
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "l-bfgs", "adam"])
 def test_the_last_newton_steps_reach_the_rounding_error_of_theta(method):
-    """At the end of `minimize`, the Newton decrement is that of rounding, for every method."""
+    """Every method ends so close to the minimum that Newton's step is at most 1e-12 of the norm of
+    theta.
+    """
     ob = overlapping([4, 5, 3], 1e-2, 50)
     options = {"learning_rate": 0.05, "max_iter": 5000} if method == "adam" else {}
     found = fc.minimize(ob, ob.model.init(seed=0), method, seed=0, **options)
@@ -223,7 +231,9 @@ def test_the_last_newton_steps_reach_the_rounding_error_of_theta(method):
 
 
 def test_escape_stays_at_certified_minima():
-    """A decrease below rounding, or along the remaining gradient, is not reported as an escape."""
+    """At a certified minimum, `escape` reports no success for a decrease below rounding or along
+    the remaining gradient.
+    """
     stayed = 0
     for seed in range(12):
         ob = overlapping([3, 4, 2], 1e-2, 30, seed)
@@ -255,8 +265,8 @@ def test_escape_goes_down_by_more_than_rounding_along_proved_curvature():
 
 
 def test_minima_of_weak_curvature_are_certified():
-    """With curvature down to 3e-7, the default gradient tolerance is far from the region where
-    Newton converges.
+    """A minimum with curvature down to 3e-7 is certified, although the default gradient tolerance
+    is met far outside the region where Newton's method converges.
     """
     rng = np.random.default_rng(6)
     d = int(rng.integers(2, 9))
@@ -280,7 +290,9 @@ def test_minima_of_weak_curvature_are_certified():
     ],
 )
 def test_unpenalised_biases_with_one_sided_labels_have_no_critical_point(loss, labels, l2):
-    """The derivative in the bias has one sign everywhere, however small it becomes."""
+    """If all labels are equal and the bias has no l2, no critical point is reported, since the
+    derivative with respect to the bias has one sign everywhere.
+    """
     rng = np.random.default_rng(0)
     X, some = rng.standard_normal((30, 3)), (rng.random(30) < 0.5) * 1.0
     y = {
@@ -311,8 +323,8 @@ def test_unpenalised_biases_with_one_sided_labels_have_no_critical_point(loss, l
 
 
 def test_a_tiny_unit_of_the_loss_gives_no_false_success():
-    """At the zero start of a deep network the loss is 1e-26, which is its largest value, so the
-    start is no success.
+    """If targets of 1e-13 make the loss at the start 1e-26, the start is not reported as a
+    success.
     """
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((30, 4)), 1e-13 * rng.standard_normal((30, 2))
@@ -322,7 +334,9 @@ def test_a_tiny_unit_of_the_loss_gives_no_false_success():
 
 
 def test_an_interpolating_start_is_a_success_in_either_precision():
-    """If the residuals are rounding errors, in either precision, no lower loss exists."""
+    """A start whose residuals are rounding errors, in either precision, is reported as a
+    success.
+    """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((3, 4))
     for dtype in ("float64", "float32"):
@@ -334,8 +348,8 @@ def test_an_interpolating_start_is_a_success_in_either_precision():
 
 
 def test_a_run_continues_along_a_curved_valley_of_small_gradient():
-    """Negative curvature leads a short way at a time along a curved valley, so the method's own
-    steps must continue although the gradient is small.
+    """In a curved valley of small gradient, whose negative curvature leads only a short way at a
+    time, the run continues with the method's own steps.
     """
     c = 3e-7
 
@@ -356,8 +370,8 @@ def test_a_run_continues_along_a_curved_valley_of_small_gradient():
 
 @pytest.mark.parametrize("n", [2, 3])
 def test_runs_leave_points_of_positive_curvature_far_from_a_minimum(n):
-    """In the valley of Rosenbrock's function, which is a negligible part of the loss here, the
-    gradient is within its tolerance and H is definite, but Newton's step leaves the valley.
+    """In the valley of Rosenbrock's function, where the gradient is within its tolerance and H is
+    definite but Newton's step leaves the valley, the run continues.
     """
 
     class Shallow(function):
@@ -379,8 +393,8 @@ def test_runs_leave_points_of_positive_curvature_far_from_a_minimum(n):
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "levenberg-marquardt"])
 @pytest.mark.parametrize("seed", range(3))
 def test_slow_progress_near_the_lower_bound_ends_a_run(method, seed):
-    """For five tanh units on 41 points of a sine, the loss decreases like a power of the number of
-    iterations.
+    """For five tanh units fitted to a sine, whose loss decreases like a power of the number of
+    iterations, the run ends with the message "Slow progress" and no success.
     """
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, np.sin(x), "mse")
@@ -402,7 +416,9 @@ def test_slow_progress_near_the_lower_bound_ends_a_run(method, seed):
 )
 @pytest.mark.parametrize("gradient_tol", [0.1, 0.3])
 def test_a_minimum_is_a_success_wherever_the_run_was_before(method, gradient_tol):
-    """Softmax regression is convex, so a lower point found by further attempts is the minimum."""
+    """For softmax regression, which is convex, success is reported exactly if the verdict is a
+    minimum, also if later attempts found the point.
+    """
     X = np.array([[-0.32], [1.73], [0], [-0.53]])
     y = np.array([[0.18, 0.24, 0.58], [0.62, 0.2, 0.17], [0.37, 0.27, 0.36], [0.26, 0.57, 0.16]])
     y = y / y.sum(axis=1, keepdims=True)
@@ -414,8 +430,8 @@ def test_a_minimum_is_a_success_wherever_the_run_was_before(method, gradient_tol
 
 
 def test_the_point_that_met_the_tolerance_is_the_result():
-    """The result is the point that met the gradient tolerance, although an earlier point has a loss
-    that is lower by rounding.
+    """If a run ends because the gradient tolerance is met, the result meets it, although an earlier
+    point has a loss lower by rounding.
     """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 4))
@@ -429,7 +445,9 @@ def test_the_point_that_met_the_tolerance_is_the_result():
 
 @pytest.mark.parametrize("method", ["gauss-newton", "levenberg-marquardt"])
 def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
-    """Cauchy's loss is concave far from the target, where it has no Gauss-Newton matrix."""
+    """If Cauchy's loss is concave at the current residuals, where it has no Gauss-Newton matrix,
+    the run ends at the last point before.
+    """
 
     def cauchy(z, y):
         r = z - y
@@ -500,7 +518,9 @@ def test_the_reduction_ratio_ignores_rounding():
 
 @pytest.mark.parametrize("limit", [0.2, 0.6])
 def test_max_time_includes_the_final_checks(limit, ticks):
-    """The limit includes the checks at the end of a run, except for the last step or check."""
+    """The time of a run with its final checks exceeds max_time by at most the last step or
+    check.
+    """
     ob = overlapping([20, 30, 10], 1e-3, 400)
     begun = time.perf_counter()
     found = fc.minimize(ob, ob.model.init(seed=0), "trust-region", max_time=limit, max_iter=10**6)
@@ -509,8 +529,8 @@ def test_max_time_includes_the_final_checks(limit, ticks):
 
 
 def test_a_budget_that_ends_inside_a_step_ends_the_run(monkeypatch):
-    """Time has ended if the longest recent interval between two readings of the clock would pass
-    the limit; later, shorter intervals do not reopen the run.
+    """A run ends if the longest recent interval between two clock readings would exceed the limit,
+    and later shorter intervals do not continue the run.
     """
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
@@ -524,7 +544,9 @@ def test_a_budget_that_ends_inside_a_step_ends_the_run(monkeypatch):
 
 
 def test_final_checks_cost_at_most_the_training_or_their_minimum_budget(ticks, monkeypatch):
-    """For separable classes without l2, whose loss has no known bound, the rounds of checks end."""
+    """For separable classes without l2, where no bound on the loss is known, the final checks take
+    at most twice the time of the training, or a minimum time.
+    """
     # seconds, or fifty readings of the clock
     monkeypatch.setattr(finish, "MIN_CHECK_SECONDS", 0.05)
     X = np.random.default_rng(0).standard_normal((200, 10))
@@ -543,7 +565,9 @@ def test_final_checks_cost_at_most_the_training_or_their_minimum_budget(ticks, m
 
 @pytest.mark.parametrize("elapsed, limit", [(0.01, None), (50.0, None), (200.0, 210.0), (2.0, 2.5)])
 def test_final_checks_stay_within_their_time_budget(elapsed, limit, monkeypatch):
-    """Checks may take a second if the run took less; no time is used up at first."""
+    """Final checks may take as long as the run, or a second if the run was shorter, but not beyond
+    its time limit.
+    """
     monkeypatch.setattr(finish.time, "perf_counter", lambda: 0.0)
     run = SimpleNamespace(
         n_products=10, n_gradients=5, theta=np.zeros(2000), elapsed=lambda: elapsed, max_time=limit,
@@ -593,7 +617,7 @@ def test_statuses_are_numbered_as_minimize_lists_them():
 
 
 def test_default_limits_are_100_epochs_and_1000_iterations(problem, rng):
-    """The default is 100 epochs for mini-batches, and 1000 iterations otherwise."""
+    """The default limits are 100 epochs with mini-batches, and 1000 iterations otherwise."""
     p = problem(rng, (2, 2, 1), N=4)
     words = {"gradient_tol": 1e-300, "verdict": False}
     run = fc.minimize(p.ob, p.theta, "sgd", batch_size=4, learning_rate=1e-6, **words)
@@ -603,8 +627,8 @@ def test_default_limits_are_100_epochs_and_1000_iterations(problem, rng):
 
 
 def test_a_constant_loss_exhausts_patience(problem, rng):
-    """A loss equal to the best one is no progress, and the result is the first point of
-    that loss.
+    """A validation loss equal to the best one counts as no improvement, and the result is the first
+    point with that loss.
     """
     p = problem(rng, (2, 2, 1), N=4)
     flat = SimpleNamespace(value=lambda theta: 3.0, n_params=p.n)
@@ -614,8 +638,8 @@ def test_a_constant_loss_exhausts_patience(problem, rng):
 
 
 def test_the_flat_space_is_that_of_the_weakest_eigenvalues():
-    """The space holds eigenvalues of at most 1e-5 of the largest, weakest first, and is empty if n
-    reaches the limit.
+    """The flat space contains the eigenvalues of at most 1e-5 of the largest, weakest first, and is
+    empty if n reaches the limit.
     """
     ob = QuadraticObjective(PrescribedSpectrum([4.0, 3e-5, -1e-6, 5e-5, -2.0, 0.0], 0))
     flat, n_products = flat_directions(ob, np.zeros(6), 7)
@@ -628,8 +652,8 @@ def test_the_flat_space_is_that_of_the_weakest_eigenvalues():
 
 @pytest.mark.parametrize("dense_below", [0, 100])
 def test_final_newton_steps_are_counted(dense_below):
-    """One Newton step solves a quadratic, by n products and a factorisation or in a Krylov space.
-    Further steps are taken while they halve the gradient.
+    """The last Newton steps report their cost, by n products and a factorisation or in a Krylov
+    space: one step for a quadratic, and further ones while they halve the gradient.
     """
     ob = QuadraticObjective(PrescribedSpectrum(np.linspace(1, 2, 9), 0))
     at = np.full(9, 1e-3)
@@ -643,8 +667,8 @@ def test_final_newton_steps_are_counted(dense_below):
 
 
 def test_refinement_never_increases_the_loss():
-    """Newton's step halves the gradient of x^3/3 - x next to its maximum but increases the loss, so
-    it is rejected.
+    """Newton's step near the maximum of x^3/3 - x, which halves the gradient but increases the
+    loss, is rejected.
     """
     top = function(1, lambda x: x[0] ** 3 / 3 - x[0], lambda x: x**2 - 1, lambda x: np.diag(2 * x))
     start, never = np.full(1, -0.95), lambda: False
@@ -692,8 +716,8 @@ def test_a_run_ends_at_the_certified_minimum_near_it_if_that_is_no_higher(
     ids=["bowl", "to the left", "to the right", "over a wall", "lost in rounding"],
 )
 def test_line_searches_return_a_lower_point_if_there_is_one(shape, free, walled):
-    """A lower point on either side is found; with `barrier`, one behind an increase does
-    not count.
+    """A line search finds a lower point on either side; with `barrier`, it ignores lower points
+    behind an increase.
     """
     for barrier, there in ((False, free), (True, walled)):
         start, along = np.zeros(2), np.array([1.0, 0.0])

@@ -40,7 +40,7 @@ def xor(width=3, l2=1e-3):
 
 @pytest.mark.parametrize("method", FOLLOW_BY_NIGHT)
 def test_critical_points_of_an_autoencoder_match_theory(method):
-    """Every point reached is one of the closed form, identified by its loss."""
+    """Every critical point reached is one of the closed form, identified by its loss."""
     net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
     ob = compiled(net.objective)
     losses = np.array(sorted({case.value for case in net.cases()}))
@@ -58,7 +58,9 @@ def test_critical_points_of_an_autoencoder_match_theory(method):
 
 @pytest.mark.parametrize("method", FOLLOW_BY_NIGHT)
 def test_searches_on_xor_reach_critical_points_or_report_failure(method, dtype):
-    """A success is a critical point, and the end never has a larger gradient than the start."""
+    """A search on XOR reports success only at a critical point, and never ends with a larger
+    gradient than at the start.
+    """
     ob, ended = compiled(xor()).astype(dtype), 0
     for seed in range(6):
         start = np.random.default_rng(seed).standard_normal(13)
@@ -83,7 +85,9 @@ def test_critical_points_at_large_n_are_found_by_products():
 
 
 def test_a_singular_hessian_takes_least_squares_steps():
-    """If ``H p = -g`` has no solution, the step is the least-squares solution of least norm."""
+    """If ``H p = -g`` has no solution, the search takes the least-squares solution of least norm as
+    its step.
+    """
     values = np.r_[np.zeros(300), np.linspace(-1, -0.5, 100), np.linspace(0.5, 1, 100)]
     H = PrescribedSpectrum(values)
     result = find_critical_point(QuadraticObjective(H, np.ones(500)), np.zeros(500))
@@ -101,7 +105,9 @@ def test_a_plateau_is_reported_with_theta_unchanged():
 
 
 def test_a_failed_line_search_is_reported_with_theta_unchanged():
-    """With a Hessian of the wrong sign, no step reduces the gradient."""
+    """If a Hessian of the wrong sign prevents every step from reducing the gradient, the message
+    names the line search, and theta is unchanged.
+    """
     wrong = FunctionObjective(
         1,
         lambda t: t[0] ** 2 / 2 + 3 * t[0],
@@ -177,7 +183,9 @@ def tiny_net():
 @pytest.mark.parametrize("bound", [np.inf, np.nan, -np.inf])
 @pytest.mark.parametrize("method", METHODS)
 def test_infinite_rounding_bounds_are_not_used_as_tolerance(method, bound, monkeypatch):
-    """Whatever the objective states about its rounding, success requires a small gradient."""
+    """If an objective states an infinite bound on its rounding, success still requires a gradient
+    below a small tolerance.
+    """
     ob, theta = tiny_net()
     monkeypatch.setattr(type(ob), "rounding_bound", lambda self, theta: bound)
     result = find_critical_point(ob, theta, method)
@@ -188,7 +196,7 @@ def test_infinite_rounding_bounds_are_not_used_as_tolerance(method, bound, monke
 
 
 def test_a_search_continues_if_no_eigensolver_converges(monkeypatch):
-    """If no eigensolver converges, ||H|| is unknown, and the search continues without it."""
+    """If no eigensolver converges, so that ||H|| is unknown, the search continues without ||H||."""
 
     def fails(*args, **kwargs):
         raise np.linalg.LinAlgError("Internal Error")
@@ -201,8 +209,8 @@ def test_a_search_continues_if_no_eigensolver_converges(monkeypatch):
 
 
 def test_a_search_that_meets_infinite_curvature_ends_at_a_finite_point():
-    """t^3 - 2 t + 2 has its root at -1.77, but |g| has a local minimum at 0.82, where descent on
-    |g| ends. The Hessian is not finite beyond a limit on the way to the root.
+    """If the Hessian overflows on the way to the only critical point, the search ends at a finite
+    point: for t^3 - 2 t + 2, with a root at -1.77, at 0.82, a local minimum of |g|.
     """
     for limit in (0.9, 1.2, 1.5):
         ob = FunctionObjective(
@@ -218,7 +226,7 @@ def test_a_search_that_meets_infinite_curvature_ends_at_a_finite_point():
 
 
 def test_a_search_ends_if_no_step_lowers_the_gradient_norm(monkeypatch):
-    """If the gradient is below its tolerance but no step lowers ``||g||`` and no critical point is
+    """If the gradient is below its tolerance, no step lowers ``||g||`` and no critical point is
     near, the search ends, and nearness is checked only after clear decreases.
     """
     rng = np.random.default_rng(0)
@@ -236,8 +244,8 @@ def test_a_search_ends_if_no_step_lowers_the_gradient_norm(monkeypatch):
 
 
 def test_a_step_beyond_float32_raises_no_error():
-    """With curvature 1e-30, Newton's step exceeds the range of the objective's precision, and the
-    search ends without an error.
+    """If Newton's step exceeds the range of float32, because the curvature is 1e-30, the search
+    ends without an error.
     """
     X = np.array([[1e-15], [2e-15]])
     ob = fc.Objective(fc.MLP([1, 1], dtype="float32", bias=False), X, [1e25, 1e25], loss="mse")
@@ -247,8 +255,8 @@ def test_a_step_beyond_float32_raises_no_error():
 
 @pytest.mark.parametrize("size", [1e-100, 1e-170, 1e-305])
 def test_curvature_whose_square_underflows_raises_no_error(size):
-    """If Newton-MR has no step for g = size t, the search descends on ``||g||^2``: to t = 0, or not
-    at all if the numbers leave the range of floats.
+    """If Newton-MR has no step for g = size t, the search descends on ``||g||^2`` to t = 0, or ends
+    at the start if numbers overflow or underflow.
     """
     moved = []
     theta = np.array([0.5, -0.25])
@@ -266,7 +274,9 @@ def test_curvature_whose_square_underflows_raises_no_error(size):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [1e-300, 1e-170, 1.0, 1e160, 1e290])
 def test_a_quadratic_of_any_scale_has_its_critical_point_found(method, size):
-    """Squares beyond the range of float64 cause neither an error nor a false plateau."""
+    """The critical point of a quadratic is found with success, also if squares of its entries
+    overflow or underflow.
+    """
     saddle = QuadraticObjective(size * np.diag([1.0, 2.0, -3.0]))
     found = fc.find_critical_point(saddle, np.ones(3), method=method)
     assert found.success and found.status == 0 and np.abs(found.x).max() < 1e-12
@@ -274,7 +284,7 @@ def test_a_quadratic_of_any_scale_has_its_critical_point_found(method, size):
 
 @pytest.mark.parametrize("index", [0, 1, 2, 3])
 def test_searches_for_an_index_find_points_of_that_index(index, dtype):
-    """At a success, the NumPy reference's Hessian has as many negative eigenvalues as requested;
+    """A success has as many negative eigenvalues as requested, counted by the NumPy reference, and
     most searches succeed.
     """
     net = draw(4, [4, 5, 3], "tanh", "cross_entropy", N=60, l2=1e-2)
@@ -296,8 +306,8 @@ def test_searches_for_an_index_find_points_of_that_index(index, dtype):
 
 
 def test_a_search_climbs_from_a_minimum_to_the_known_saddle():
-    """(1 - w1 w2)^2 / 2 + l2 |w|^2 / 2 has a saddle at 0 between two minima, from one of which the
-    search climbs although no gradient points upwards.
+    """From one of the two minima of (1 - w1 w2)^2 / 2 + l2 |w|^2 / 2, the search climbs to the
+    saddle at 0, although no gradient points upwards.
     """
     l2 = 0.2
     ob = FunctionObjective(
@@ -320,8 +330,8 @@ def test_a_search_climbs_from_a_minimum_to_the_known_saddle():
 
 
 def test_symmetry_directions_are_not_followed_or_counted(rng):
-    """For identity networks, whose Hessians have a zero for every symmetry direction, each success
-    has the requested index by its certified verdict, and every index is found.
+    """For identity networks, whose Hessians have a zero for each symmetry direction, each success
+    has the requested index in its certified verdict, and every index is found.
     """
     reached = dict.fromkeys(range(3), 0)
     for seed in range(4):
@@ -362,8 +372,8 @@ def test_a_search_for_an_index_ends_within_its_budget():
 
 @pytest.mark.parametrize("options", [{}, {"method": "gradient-norm"}, {"index": 1}])
 def test_a_search_ends_within_max_time(options, monkeypatch):
-    """If each gradient takes 20 ms, a search with a limit of 50 ms ends, even within a
-    line search.
+    """If each gradient takes 20 ms, a search with a limit of 50 ms ends soon after the limit, even
+    during a line search.
     """
     now = [0.0]
     net = fc.Objective(fc.MLP([2, 3, 1]), np.eye(4, 2), np.arange(4.0), loss="mse", l2=1e-3)
@@ -383,8 +393,8 @@ def test_a_search_ends_within_max_time(options, monkeypatch):
 
 
 def deep(number, hidden=((6, 5), (5, 4, 4))):
-    """A network of two or three hidden layers, a start with 2 to 10 negative eigenvalues, and how
-    many it has.
+    """Return the objective of a network with two or three hidden layers, a start with 2 to 10
+    negative eigenvalues, and their number.
     """
     rng = np.random.default_rng([73, number])
     X = rng.standard_normal((60, 4))
@@ -408,8 +418,8 @@ def n_negative(ob, theta):
 
 
 def ends_near_its_index(number, *hidden):
-    """Return whether a search ends at a certified critical point at which the outputs differ, with
-    an index at most 3 away from the start's.
+    """Return True if a search ends at a certified critical point with different outputs for
+    different samples, and with an index at most 3 away from the start's.
     """
     ob, theta, negative = deep(number, *hidden)
     found = find_critical_point(ob, theta)

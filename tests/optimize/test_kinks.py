@@ -34,7 +34,9 @@ def relu_net(seed, sizes=(3, 5, 1), loss="mse", l2=3e-3, N=30, activation="relu"
 
 
 def gates_at(ob, theta, active=0):
-    """Return phi' at theta, with the `active` smallest z of the first layer treated as kinks."""
+    """Return phi' at theta, with the `active` pre-activations closest to 0 in the first layer
+    marked as kinks.
+    """
     zs = ob.model.preactivations(theta, ob.X)[:-1]
     leaks = ob.certificates.relu_rows().leaks
     gates = [np.where(z > 0, 1.0, leak) for z, leak in zip(zs, leaks)]
@@ -75,8 +77,8 @@ def test_derivatives_in_theta_and_slopes_match_differences(loss):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_hessian_with_smoothed_kinks_matches_complex_steps(loss, bias, monkeypatch):
-    """The Hessian matches for blocks of one sample and of all samples, and for different weights
-    and widths.
+    """The Hessian with smoothed kinks matches complex steps, for weighted samples, for blocks of
+    one sample and of all, and for two widths of the smoothing.
     """
     plain = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, activation="leaky_relu", bias=bias)
     weight = np.random.default_rng(1).random(30)
@@ -121,7 +123,7 @@ def exact_gradient(ob, gates, theta, slopes):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_error_of_the_gradient_is_within_its_bound(seed):
-    """The bound on the gradient's error holds against rational arithmetic."""
+    """The error of the gradient, computed in rational arithmetic, is within its bound."""
     ob = relu_net(seed, (3, 4, 1), N=8)
     theta = ob.model.init(seed=seed) + 0.1
     gates, collapsed = gates_at(ob, theta, active=3)
@@ -137,7 +139,9 @@ def test_the_error_of_the_gradient_is_within_its_bound(seed):
 
 
 def at_rest(seed, **options):
-    """A relu net, the objective with slopes at a minimum on its kinks, and (theta, slopes)."""
+    """Return a relu network, phi' at a minimum on kinks, the objective in theta and slopes, and
+    that minimum as (theta, slopes).
+    """
     ob = relu_net(seed, (2, 3, 1), l2=1e-2, **options)
     found = find_kink_minimum(
         ob, fc.minimize(ob, ob.model.init(seed=seed), verdict=False).x, lambda: False
@@ -151,8 +155,8 @@ def at_rest(seed, **options):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_error_of_the_gradient_is_within_its_bound_where_it_vanishes(seed):
-    """The bound holds at points where the computed gradient is only rounding error, for 27 samples,
-    whose 1 / 27 is not exact in float64.
+    """The error of the gradient is within its bound if the gradient is only rounding error, for 27
+    samples, whose 1 / 27 is not exact in float64.
     """
     ob, gates, phi, point = at_rest(seed, N=27)
     g, bounds = phi.precise_gradient(point)
@@ -165,8 +169,8 @@ def test_the_error_of_the_gradient_is_within_its_bound_where_it_vanishes(seed):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("size", [0.1, 1.0, 10.0])
 def test_the_error_of_the_hessian_is_within_its_bound(loss, size, rng):
-    """The bound holds against complex steps in long double, whose rounding is 2000 times
-    smaller.
+    """The error of the Hessian against complex steps in long double, which is 2000 times more
+    precise, is within its bound.
     """
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, N=27)
     theta = size * ob.model.init(seed=1) + 0.1
@@ -205,7 +209,9 @@ def test_the_third_bound_lies_above_third_differences(loss, unit):
     [((3, 6, 1), "mse", 1e-3), ((3, 5, 3), "cross_entropy", 1e-2), ((3, 4, 4, 1), "mse", 1e-3)],
 )
 def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
-    """No point near a proved minimum has a lower loss, at the kinks or away from them."""
+    """Most runs of relu networks end at proved minima, and no point near a proved minimum has a
+    lower loss, at the kinks or away from them.
+    """
     certified = 0
     for seed in range(4):
         ob = relu_net(seed, sizes, loss, l2, N=40)
@@ -224,7 +230,9 @@ def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
 
 
 def test_report_of_a_run_at_kinks_equals_classify():
-    """The report has all fields and sentences of a verdict, however the run ended."""
+    """The report of a run that ends on kinks has all fields and sentences of a verdict, however the
+    run ended.
+    """
     held = 0
     for seed in range(6):
         rng = np.random.default_rng(seed)
@@ -242,7 +250,7 @@ def test_report_of_a_run_at_kinks_equals_classify():
 
 
 def test_network_collapsed_by_weight_decay_is_proved_a_minimum():
-    """For y = 0.01 x and l2 = 0.1 every unit's weights decay to 0, and that minimum is proved."""
+    """For y = 0.01 x and l2 = 0.1, all weights decay to 0, and that minimum is proved."""
     X = np.linspace(-1, 1, 20)[:, None]
     ob = fc.Objective(fc.MLP([1, 3, 1], activation="relu"), X, 0.01 * X[:, 0], loss="mse", l2=0.1)
     theta = np.zeros(ob.n_params)
@@ -261,8 +269,8 @@ def test_network_collapsed_by_weight_decay_is_proved_a_minimum():
 @pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_duplicated_units_are_merged_for_the_proof(loss, seed):
-    """If one unit of a minimum at kinks is split in two and a collapsed unit is added, the loss is
-    unchanged and the minimum is proved again.
+    """If a unit of a minimum at kinks is split in two and a collapsed unit is added, the loss does
+    not change and the minimum is proved again.
     """
     ob = relu_net(seed, (3, 3, 1), loss, l2=3e-3)
     small = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
@@ -283,7 +291,7 @@ def test_duplicated_units_are_merged_for_the_proof(loss, seed):
 
 
 def test_a_duplicated_unit_at_a_saddle_is_not_proved():
-    """Two equal linear units for a target of rank two are a saddle, so no minimum is proved."""
+    """At a saddle with two equal linear units and a target of rank two, no minimum is proved."""
     rng = np.random.default_rng(0)
     X = rng.random((30, 2))
     Y = X @ np.diag([3.0, 2.0])  # the best unit's weights are positive, so it is on for all rows
@@ -351,7 +359,9 @@ def test_tanh_and_residual_networks_have_no_kink_proofs():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_repeated_samples_share_a_kink(loss):
-    """Repeated samples with different targets share one kink, whose e is the sum of theirs."""
+    """Repeated samples with different targets share one kink, whose derivative e is the sum of
+    theirs.
+    """
     certified = 0
     for seed in range(3):
         ob = relu_net(seed, (3, 4, LOSSES[loss]), loss, 3e-3, N=30)
@@ -371,7 +381,9 @@ def test_repeated_samples_share_a_kink(loss):
 
 
 def test_a_verdict_and_a_following_search_share_one_proof_attempt(monkeypatch):
-    """At the same theta the proof is tried once, and each caller gets its own result."""
+    """For one theta a proof at kinks is tried only once, and each caller gets its own copy of the
+    result.
+    """
     tried, made = [], kink_minimum.newton_on_kinks
 
     def counted(*args):
@@ -394,7 +406,9 @@ def test_a_verdict_and_a_following_search_share_one_proof_attempt(monkeypatch):
 
 
 def test_kink_proofs_are_not_part_of_results():
-    """The record of the proof is private to `classify`; no run, result or search returns it."""
+    """No run, result or search has a public attribute with the record of a proof at kinks, which
+    only `classify` uses.
+    """
     public = [name for name in vars(kink_minimum) if not name.startswith("_")]
     assert "KinkMinimum" not in public and "KinkPoint" in public
     X = np.linspace(-1, 1, 12)[:, None]

@@ -26,7 +26,7 @@ ARMIJO, CURVATURE = 1e-4, 0.9  # of the engine's line search
 
 
 def by_recursion(pairs, g):
-    """Return the inverse BFGS matrix times g, by one update for each pair, oldest first."""
+    """Return the inverse BFGS matrix times g, by one matrix update for each pair, oldest first."""
     s, y = pairs[-1]
     H = (s @ y) / (y @ y) * np.eye(len(g))
     for s, y in pairs:
@@ -40,7 +40,7 @@ def minimize(ob, start, **more):
 
 
 def steps_of(ob, start, **more):
-    """Return a run and all its points."""
+    """Return a run and all points of its steps."""
     points = [start]
     return minimize(ob, start, callback=points.append, **more), points
 
@@ -50,7 +50,9 @@ def steps_of(ob, start, **more):
 
 @pytest.mark.parametrize("memory", [1, 3, 20])
 def test_the_compact_form_matches_the_recursion(memory):
-    """The compact form equals successive updates, with and without a full ring buffer."""
+    """The compact form of the inverse BFGS matrix equals successive updates, with and without a
+    full ring buffer.
+    """
     run = Run(rosenbrock(10), np.linspace(-1.0, 1.5, 10), 0)
     run.bind()
     method, pairs = LBFGS(run, memory=memory), []
@@ -67,9 +69,9 @@ def test_the_compact_form_matches_the_recursion(memory):
 @pytest.mark.parametrize("memory", [2, 20])
 @pytest.mark.parametrize("n", [1, 2, 9, 64])
 def test_lbfgs_iterates_on_a_quadratic_match_numpy(n, memory, rng):
-    """Each step follows the recursion, with a length that meets the Wolfe conditions, and the run
-    reaches the minimum within 4 n steps, or within n if the memory holds all pairs and lengths are
-    exact.
+    """On a quadratic, each step follows the recursion with a length that satisfies the Wolfe
+    conditions. The run reaches the minimum within 4 n steps, or n if the memory holds all pairs and
+    lengths are exact.
     """
     Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
     A, centre = Q * np.linspace(1, 20, n) @ Q.T, rng.standard_normal(n)
@@ -94,7 +96,9 @@ def test_lbfgs_iterates_on_a_quadratic_match_numpy(n, memory, rng):
 
 
 def test_points_of_networks_meet_the_strong_wolfe_conditions(rng):
-    """Each point of a run meets the conditions, with gradients computed again."""
+    """Each point of a run satisfies the strong Wolfe conditions, with values and gradients computed
+    again.
+    """
     for activation in nets.SMOOTH:
         net = nets.draw(rng, [3, 6, 2], activation, "cross_entropy", 40, l2=1e-3)
         _, points = steps_of(net.ob, net.theta, max_iter=60)
@@ -108,7 +112,9 @@ def test_points_of_networks_meet_the_strong_wolfe_conditions(rng):
 
 @pytest.mark.parametrize("scale", [1e-9, 1e-4, 1.0, 1e5])
 def test_line_searches_work_from_any_length_of_the_first_step(scale):
-    """The first step is along the negative gradient, with a length of at most 1."""
+    """For any length of the gradient, the first step is along its negative, with a length of at
+    most 1, and the line search succeeds.
+    """
     ob = FunctionObjective(
         10, lambda x: scale * rosen(x), lambda x: scale * rosen_der(x), lambda x: np.eye(10)
     )
@@ -122,7 +128,9 @@ def test_line_searches_work_from_any_length_of_the_first_step(scale):
 
 
 def on_a_line(value, slope):
-    """A run at 0 of one dimension where the loss falls: the first trial is where t = 1."""
+    """Return a run in one dimension, at 0 with the given value and negative slope, whose first
+    trial is at min(1, -slope).
+    """
     line = QuasiNewton(1, float, 1)
     line.start(np.zeros(1), value, np.full(1, slope))
     assert line.start_search() and line.trial[0] == min(1.0, -slope)
@@ -130,8 +138,8 @@ def on_a_line(value, slope):
 
 
 def test_line_searches_extrapolate_at_most_tenfold():
-    """Along a straight line only the number of trials ends the search, which returns the lowest
-    one.
+    """Along a straight line, the search multiplies the trial by at most ten, ends after its limit
+    of trials, and returns the lowest one.
     """
     line, lengths = on_a_line(0.0, -1.0), []
     while not line.moved:
@@ -145,7 +153,7 @@ def test_line_searches_extrapolate_at_most_tenfold():
 @pytest.mark.parametrize("f", [-9.0, -1.2, -0.99, -0.6, 0.5, 40.0])
 @pytest.mark.parametrize("slope", [-30.0, -1.1, -0.95, 0.95, 3.0, 99.0])
 def test_the_next_trial_is_a_minimum_of_the_cubic(f, slope):
-    """The next trial minimises Hermite's cubic through values and slopes at 0 and 1, within
+    """The next trial is the minimum of Hermite's cubic through values and slopes at 0 and 1, within
     bounds.
     """
     line = on_a_line(0.0, -1.0)
@@ -186,7 +194,7 @@ def test_an_abandoned_line_search_ends_at_its_lowest_trial():
 
 
 def test_failed_line_searches_drop_the_pairs_and_then_end_the_run():
-    """After the first point every trial value and slope is wrong: the search first drops its pairs,
+    """If every trial value and slope after the first point is wrong, the search drops its pairs,
     then fails until it is started again.
     """
     line = on_a_line(0.0, -1.0)
@@ -201,7 +209,7 @@ def test_failed_line_searches_drop_the_pairs_and_then_end_the_run():
 
 
 def test_a_value_that_is_not_finite_shortens_the_step():
-    """log x is undefined below 0, so a step to a negative x is shortened."""
+    """A step to a negative x, where log x is undefined, is shortened."""
 
     def value(x):
         return float(x[0] - np.log(x[0])) if x[0] > 0 else np.nan
@@ -214,7 +222,7 @@ def test_a_value_that_is_not_finite_shortens_the_step():
 @pytest.mark.parametrize("at", [1, 4, 5, 9, 13])
 @pytest.mark.parametrize("memory", [4, 20])  # a ring that turns, and one that does not
 def test_a_resumed_run_continues_with_its_pairs_bitwise(memory, at, tmp_path):
-    """A run resumed after any step takes bitwise the same steps."""
+    """A run resumed after any step is bitwise identical to the uninterrupted one."""
     start, path = np.linspace(-1.0, 1.5, 10), tmp_path / "run"
     how = {"memory": memory, "verdict": False}
     whole = fc.minimize(rosenbrock(10), start, "l-bfgs", max_iter=25, **how)
@@ -244,12 +252,12 @@ def test_float32_runs_stay_in_float32():
 
 @pytest.mark.parametrize("at", range(1, 7))
 def test_ctrl_c_while_recording_leaves_a_consistent_result(at):
-    """If Ctrl-C arrives at any moment, the best point, its loss and the records belong to one
-    point.
+    """If Ctrl-C arrives at any moment, the returned point, its loss and the last record belong to
+    the same point.
     """
 
     class Broken(list):
-        """Raises once, at the so manieth use after the start."""
+        """A list that raises KeyboardInterrupt at a given number of uses."""
 
         left = None
 
@@ -287,13 +295,13 @@ def test_ctrl_c_while_recording_leaves_a_consistent_result(at):
 
 
 def same(a, b):
-    """Assert that two runs are equal, including the values that were evaluated."""
+    """Assert that two runs are equal, including their numbers of evaluations."""
     same_run(a, b)
     assert a.nfev == b.nfev
 
 
 class UserObjective:
-    """An objective that the engine does not recognise."""
+    """An objective whose class the engine does not recognise."""
 
     def __init__(self, ob):
         self.n_params, self.dtype = ob.n_params, ob.dtype
@@ -319,15 +327,15 @@ def test_runs_are_bitwise_identical_with_and_without_callbacks(loss, dtype, rng)
 
 
 def alone_tol(dtype):
-    """Return the default tolerance for the dtype of a loss."""
+    """Return the default gradient tolerance for a dtype."""
     return 1e-6 if dtype == "float64" else 1e-3
 
 
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("activation", nets.ACTIVATIONS)
 def test_the_lowest_point_is_returned_if_only_rounding_remains(activation, rng):
-    """If values differ by rounding alone some of them rise, and the run returns the lowest point,
-    with and without a callback.
+    """If values differ only by rounding, so that some of them rise, the run returns the lowest
+    point, with and without a callback.
     """
     net = nets.draw(rng, [3, 5, 1], activation, "mse", 25, l2=1e-2)
     for dtype in nets.DTYPES:
@@ -349,8 +357,8 @@ def test_runs_with_batch_norm_or_chunks_equal_those_of_a_user_objective(rng):
 
 
 def test_vector_operations_in_many_parts_are_bitwise_identical(rng):
-    """For vectors longer than one cache block, a run equals that of NumPy, for any number of
-    threads.
+    """For vectors longer than one cache block, runs are bitwise identical to NumPy's for any number
+    of threads.
     """
     net = nets.draw(rng, [150, 90, 60, 4], "tanh", "cross_entropy", 20, l2=1e-3, dtype="float32")
     found = minimize(net.ob, net.theta, max_iter=30)
@@ -409,8 +417,8 @@ def slow(rng):
 
 @pytest.mark.parametrize("method", ["l-bfgs", "lm"])
 def test_max_time_ends_a_run_without_an_iteration_limit(method, rng):
-    """The time limit is raised until the run takes at least one step, since the machine may be
-    busy.
+    """A run with no iteration limit ends by max_time. The limit is raised until the run takes at
+    least one step, since the machine may be busy.
     """
     net, how = slow(rng), {"gradient_tol": 0.0, "max_iter": 10**9, "verdict": False}
     for seconds in (0.2, 2.0, 20.0, 200.0):
@@ -456,7 +464,9 @@ def test_ctrl_c_in_the_middle_of_the_engines_steps_keeps_them(rng):
 
 @pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.nightly)])
 def test_networks_end_as_low_as_with_scipys_l_bfgs(count, rng):
-    """No loss rises by more than rounding, and `fun` is the loss at `x`."""
+    """Runs end with losses as low as those of SciPy's L-BFGS, no loss rises by more than rounding,
+    and `fun` is the loss at `x`.
+    """
     lower = 0
     for i in range(count):
         sizes = [int(m) for m in rng.integers(1, 9, 3)]
@@ -491,8 +501,8 @@ def regression(loss="mse", N=300, n_threads=1, **more):
 
 
 def test_steps_equal_lbfgs_in_layer_coordinates():
-    """Until the coordinates are updated, steps equal those of L-BFGS on the same function of x, up
-    to rounding.
+    """Until coordinates are updated, steps equal those of L-BFGS applied to the function of these
+    coordinates, up to rounding.
     """
     ob, theta = regression()
     made = ob.engine_steps.layer_coordinates()
@@ -513,7 +523,9 @@ def test_steps_equal_lbfgs_in_layer_coordinates():
 
 @pytest.mark.parametrize("loss", ["mse", "poisson", "gamma", "quantile", "pseudo_huber"])
 def test_coordinates_of_layers_halve_the_gradients_of_a_regression(loss):
-    """Half the gradients suffice for the loss reached by 150 plain steps."""
+    """With coordinates of layers, half the gradients suffice for the loss that 150 plain steps
+    reach.
+    """
     ob, theta = regression(loss, N=1500)
     plain = minimize(ob, theta, max_iter=150, gradient_tol=0.0)
     found = minimize(ob, theta, gradient_tol=0.0, precondition=True, fun_target=plain.fun)
@@ -554,8 +566,8 @@ def test_layer_coordinates_are_bitwise_identical_for_any_number_of_threads():
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 def test_layer_coordinates_without_descent_are_abandoned(dtype, monkeypatch, tmp_path):
-    """If no step in layer coordinates lowers the loss, the run continues in theta, also after it is
-    resumed.
+    """If no step in coordinates of layers lowers the loss, the run continues in theta, also after
+    it is resumed.
     """
     ob, theta = regression(dtype=dtype)
     path, steps = tmp_path / "run", []

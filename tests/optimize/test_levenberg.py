@@ -67,7 +67,9 @@ def test_a_callback_changes_no_step(activation, rng):
 
 
 def test_objectives_without_a_matrix_take_steps_in_krylov_spaces(rng):
-    """Objectives that form no matrix take steps in Krylov spaces."""
+    """If an objective cannot form a matrix, Levenberg-Marquardt takes its steps in Krylov
+    spaces.
+    """
     X, y = rng.standard_normal((60, 30)), rng.standard_normal((60, 1))
     few = fc.MLP([3, 4, 1], batch_norm=True)
     for ob in (
@@ -84,7 +86,7 @@ def test_objectives_without_a_matrix_take_steps_in_krylov_spaces(rng):
 
 
 def fit_of_noise():
-    """Return a fit of noise along a curved valley, where some hundred steps lower the loss only a
+    """Return a fit of noise along a curved valley, where a hundred steps lower the loss only a
     little.
     """
     x = np.linspace(-1, 1, 41)[:, None]
@@ -124,7 +126,9 @@ def test_levenberg_marquardt_leaves_a_saddle():
 
 
 def test_small_networks_are_minimised_by_levenberg_marquardt_by_default(rng):
-    """`minimize` uses the method by default for small networks in memory only."""
+    """The default method of `minimize` is Levenberg-Marquardt for small networks with samples in
+    memory, and another one otherwise.
+    """
     ob, start = fit_of_noise()
     ours = fc.minimize(ob, start, max_iter=20, verdict=False)
     same = fc.minimize(ob, start, "lm", max_iter=20, verdict=False)
@@ -162,7 +166,9 @@ def test_a_fun_target_that_is_no_number_raises():
 
 @pytest.mark.parametrize("method", ["levenberg-marquardt", "l-bfgs", "trust-region"])
 def test_multistart_equals_separate_runs(method, python):
-    """The call returns the lowest of its starts, bitwise identical to that of one thread."""
+    """A call with several starts returns the lowest of their results, bitwise identical for any
+    number of threads.
+    """
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 3, 1], "tanh"), x, np.sin(2 * x), "mse", l2=1e-4)
     limits = {"max_iter": 40, "verdict": False}

@@ -18,7 +18,7 @@ FIRST_ORDER = ["sgd", "momentum", "nesterov", "rmsprop", "adam"]
 
 
 def saddle_function():
-    """x^2 + (y^2 - 1)^2 with a saddle at 0 and minima at (0, -1) and (0, 1)."""
+    """Return x^2 + (y^2 - 1)^2, with a saddle at 0 and minima at (0, -1) and (0, 1)."""
     return FunctionObjective(
         2,
         lambda t: t[0] ** 2 + (t[1] ** 2 - 1) ** 2,
@@ -33,7 +33,7 @@ def autoencoder():
 
 
 def near_critical_points(net, count=10):
-    """Return starts at distance 1e-4 from critical points that are not global minima."""
+    """Return starts at a distance of 1e-4 from critical points that are not global minima."""
     rng = np.random.default_rng(11)
     for k in range(count):
         indices = set()
@@ -46,7 +46,7 @@ def near_critical_points(net, count=10):
 
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_methods_that_leave_saddles_reach_the_global_minimum_of_an_autoencoder(autoencoder, method):
-    """From starts near saddles, every run ends at the closed-form loss to a relative 1e-8."""
+    """From starts near saddles, every run ends with the closed-form loss to a relative 1e-8."""
     truth = autoencoder.case({1, 2, 3, 4}).value
     reached = 0
     for _, start in near_critical_points(autoencoder):
@@ -83,8 +83,8 @@ def test_rosenbrock_ends_at_a_proved_minimum(method):
     "method", [*SADDLE_ESCAPING, "gauss-newton", *FIRST_ORDER, *SADDLE_ATTRACTED, "l-bfgs"]
 )
 def test_success_is_never_true_on_a_saddle(method):
-    """From a start exactly at a saddle, methods that use negative curvature leave it, and the
-    others report the saddle.
+    """From a start exactly at a saddle, methods that use negative curvature leave the saddle, and
+    the others report it without success.
     """
     ob = saddle_function()
     ob.ggn = lambda t: np.diag([2.0, 8 * t[1] ** 2])
@@ -98,7 +98,7 @@ def test_success_is_never_true_on_a_saddle(method):
 
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_runs_leave_a_maximum(method):
-    """Runs of every method that uses negative curvature leave the maximum of cos x + cos y."""
+    """Runs of every method that uses negative curvature leave a maximum of cos x + cos y."""
     ob = FunctionObjective(
         2, lambda t: np.cos(t).sum(), lambda t: -np.sin(t), lambda t: np.diag(-np.cos(t))
     )
@@ -115,8 +115,8 @@ def test_a_quadratic_takes_one_newton_step_or_few(method):
 
 
 def test_rejected_steps_cost_no_product():
-    """Newton's step on sqrt(1 + x^2) far from 0 is x^2 times too long, and is shortened by values
-    alone.
+    """Newton's step on sqrt(1 + x^2) far from 0, which is x^2 times too long, is shortened by
+    evaluations of the value alone.
     """
     ob = FunctionObjective(
         2,
@@ -262,7 +262,7 @@ def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
     ],
 )
 def test_invalid_input_raises_a_one_sentence_error(call, error, words):
-    """Each invalid argument raises the expected error, whose message names the argument."""
+    """Each invalid argument raises the expected error with one sentence that names the argument."""
     with pytest.raises(error, match=words):
         call()
 
@@ -303,8 +303,8 @@ def test_minimize_does_not_modify_the_start():
 
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_a_kink_ends_a_run_without_success(method):
-    """|x - 1/3| + (x - y)^2 has no small gradient near its minimum, so steps only become shorter
-    and the run ends without success.
+    """At the minimum of |x - 1/3| + (x - y)^2, where the gradient is not small and steps only
+    become shorter, the run ends without success.
     """
 
     def gradient(t):
@@ -324,8 +324,8 @@ def test_a_kink_ends_a_run_without_success(method):
 
 
 def test_stalls_of_smooth_functions_are_not_attributed_to_kinks():
-    """If the gradient of a smooth function has the wrong sign, no step lowers the loss, and no kink
-    is mentioned.
+    """If the gradient of a smooth function has the wrong sign, so that no step lowers the loss, the
+    message mentions no kink.
     """
     ob = FunctionObjective(2, lambda t: t @ t, lambda t: -2 * t, lambda t: 2 * np.eye(2))
     found = minimize(ob, np.ones(2), "trust-region", seed=0, max_iter=5000)
@@ -333,7 +333,7 @@ def test_stalls_of_smooth_functions_are_not_attributed_to_kinks():
 
 
 class NoisyPowerValley:
-    """x^power + y^2 in rotated coordinates, with random last bits of H."""
+    """The function x^power + y^2 in rotated coordinates, with random last bits in its Hessian."""
 
     n_params = 2
 
@@ -382,5 +382,5 @@ def test_runs_without_a_start_use_the_models_initial_weights():
 
 
 def twice(seed):
-    """Return two generators of the same numbers."""
+    """Return two random generators with equal seeds."""
     return np.random.default_rng(seed), np.random.default_rng(seed)

@@ -56,7 +56,9 @@ def test_resumed_runs_keep_the_order_of_mini_batches(seed, tmp_path):
 
 @pytest.mark.parametrize("options", [{"method": "trust-region"}, {"batch_size": 7}])
 def test_resuming_with_another_objective_raises(options, tmp_path):
-    """A run of two objectives would have one meaningless history."""
+    """Resuming a run with another objective raises an error, because its history would mix two
+    losses.
+    """
     path, options = tmp_path / "run.safetensors", {"method": "adam", "max_iter": 3} | options
     minimize(regression(), np.zeros(5), checkpoint=path, verdict=False, **options)
     with pytest.raises(
@@ -71,7 +73,9 @@ def decaying(step):
 
 
 def test_resuming_compares_functions_by_name(tmp_path):
-    """A callable option is identified by its name, since its address differs between processes."""
+    """On resuming, callable options are compared by name, since their addresses differ between
+    processes.
+    """
     said = options_as_text({"a": decaying, "b": np.float64(0.5), "c": np.int64(3), "d": None})
     assert said == {"a": f"{__name__}.decaying", "b": "0.5", "c": "3", "d": "None"}
     path = tmp_path / "run.safetensors"
@@ -159,7 +163,9 @@ def test_a_resumed_run_uses_a_new_tolerance(tmp_path):
 
 
 def test_a_run_of_unbounded_loss_is_reported_so_when_resumed(tmp_path):
-    """The decrease is measured from the start of the run and not from the checkpoint."""
+    """A run that ended because the loss is unbounded reports so again when it is resumed, with the
+    decrease measured from its start.
+    """
     ob, path = QuadraticObjective(np.diag([-2.0, 2.0])), tmp_path / "run"
     first = minimize(ob, np.ones(2), "trust-region", seed=0, checkpoint=path)
     again = minimize(ob, None, "trust-region", seed=0, resume=path)
@@ -168,7 +174,9 @@ def test_a_run_of_unbounded_loss_is_reported_so_when_resumed(tmp_path):
 
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_run_with_validation_is_not_resumed_without(watched, tmp_path):
-    """Resuming without validation raises, since the best point was chosen by another score."""
+    """Resuming a run with validation without any validation raises an error, since its best point
+    was chosen by the validation loss.
+    """
     ob, path = regression(), tmp_path / "run"
     one, other = ({"validation": regression(seed=1)}, {})[:: 1 if watched else -1]
     minimize(ob, np.zeros(5), "adam", max_iter=3, checkpoint=path, **one)
@@ -178,7 +186,9 @@ def test_a_run_with_validation_is_not_resumed_without(watched, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_diverged_run_is_reported_so_when_resumed(tmp_path):
-    """A resumed run ends at the best known point, and the message does not blame the start."""
+    """A diverged run that is resumed ends as diverged at the best known point, and the message does
+    not attribute that to the start.
+    """
     ob, path = QuadraticObjective(np.diag([1.0, 100.0])), tmp_path / "run.npz"
     first = minimize(ob, np.ones(2), "sgd", max_iter=2000, learning_rate=1e3, checkpoint=path)
     again = minimize(ob, None, "sgd", max_iter=4000, learning_rate=1e3, resume=path)
@@ -187,8 +197,8 @@ def test_a_diverged_run_is_reported_so_when_resumed(tmp_path):
 
 
 def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
-    """If the disk is full, the run ends as it would without a file, and the last checkpoint resumes
-    to the same bits.
+    """If the disk is full, the run ends as without a checkpoint, and resuming from the last
+    complete checkpoint is bitwise identical.
     """
 
     ob, path, saves = QuadraticObjective(np.diag([1.0, 10.0, 100.0])), tmp_path / "c", []
@@ -210,7 +220,9 @@ def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 def test_checkpoint_paths_that_cannot_be_files_raise_before_any_work(tmp_path):
-    """Folders, missing folders, devices and pipes are rejected before the run begins."""
+    """A checkpoint path that is a folder, a device or a pipe, or in a missing folder, is rejected
+    before the run begins.
+    """
     ob, pipe = QuadraticObjective(np.eye(3)), tmp_path / "pipe"
     ob.value = None  # nothing may be asked of it
     os.mkfifo(pipe)
@@ -232,7 +244,9 @@ OPTIONS = {"sgd": {"batch_size": 1}, "adam": {"batch_size": 1}}
 
 @pytest.fixture
 def saved(tmp_path):
-    """Return a function that saves a run, changes entries of its file, and resumes it."""
+    """Return a function that saves a run, changes its file by a given function, and resumes the
+    run.
+    """
 
     def go_on(method, change, bits=np.random.PCG64):
         path, options = tmp_path / "run", OPTIONS.get(method, {}) | {"verdict": False}
@@ -247,8 +261,8 @@ def saved(tmp_path):
 
 
 def put(where, name, value):
-    """Return a function that changes one entry, where `where` is "arrays", "facts" or a part of the
-    facts.
+    """Return a function that changes one entry of a checkpoint, where `where` is "arrays", "facts"
+    or a part of the facts.
     """
 
     def change(arrays, facts):
@@ -321,8 +335,8 @@ def test_invalid_generator_states_in_checkpoints_raise(change, saved):
 
 
 def test_unchanged_checkpoints_resume(saved):
-    """Unchanged checkpoints resume, so errors of the other tests come from the changes alone; a run
-    without a best point saves none.
+    """Checkpoints without a change, and without the best point, can be resumed, so errors in the
+    other tests are due to their changes.
     """
     assert saved("adam", lambda *_: None).nit == 6
     assert saved("adam", lambda arrays, _: arrays.pop("run.best")).nit == 6
@@ -351,7 +365,9 @@ FORGED_CHECKPOINTS = {
 @pytest.mark.parametrize("method", ["sgd", "adam", "lbfgs", "trust-region", "levenberg-marquardt"])
 @pytest.mark.parametrize("limit", [3, 6])
 def test_forged_loss_of_a_checkpoint_is_in_no_result(method, limit, tmp_path):
-    """A loss forged in a checkpoint is in no result, whether the run continues or ends at once."""
+    """A loss forged in a checkpoint appears in no result, whether the run continues or ends at
+    once.
+    """
     path, options = tmp_path / "run", OPTIONS.get(method, {}) | {"verdict": False}
     minimize(OB, OB.model.init(seed=0), method, checkpoint=path, max_iter=3, seed=0, **options)
     for name, change in FORGED_CHECKPOINTS.items():

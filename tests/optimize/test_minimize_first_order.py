@@ -18,7 +18,9 @@ from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 
 def nonlinear_gradient_function():
-    """Return a function with a nonlinear gradient, for which wrong averages give wrong updates."""
+    """Return a function with a nonlinear gradient, for which wrong averages of points give wrong
+    updates.
+    """
     return FunctionObjective(
         3,
         lambda t: (np.cosh(t) * [1, 2, 3]).sum(),
@@ -28,8 +30,8 @@ def nonlinear_gradient_function():
 
 
 def by_formula(method, g, a, steps, theta):
-    """Compute updates by the table of `fastcurv.first_order`, one line per method, on
-    plain arrays.
+    """Return updates computed on plain arrays by the table of `fastcurv.first_order`, one line for
+    each method.
     """
     v = m = s = np.zeros(3)
     for t in range(1, steps + 1):
@@ -155,8 +157,8 @@ def test_schedules_have_the_rates_of_their_formulas():
     ],
 )
 def test_robbins_monro_agrees_with_the_growth_of_partial_sums(schedule, far, quiet):
-    """Partial sums from t = 10^4 to 10^6 grow little for a convergent series, in agreement with the
-    integral test.
+    """The reported conditions of Robbins and Monro agree with the growth of partial sums from t =
+    10^4 to 10^6, which is small for a convergent series.
     """
     found = robbins_monro(schedule)
     assert (found.sum_diverges, found.squares_converge) == (far, quiet)
@@ -191,8 +193,8 @@ def test_invalid_schedules_raise_a_clear_error(call, error, words):
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_an_epoch_that_overflows_counts_as_diverged(dtype, every, rng, tmp_path):
-    """After overflow in an epoch the best recorded point is returned, the message does not blame
-    theta0, and the saved run is that before the step.
+    """After an overflow within an epoch, the run ends as diverged with its start as the best point,
+    and resuming from its checkpoint gives the same end.
     """
     X, path = rng.standard_normal((60, 3)), tmp_path / "run"
     model = fc.MLP([3, 4, 4, 1], "relu", dtype=dtype)

@@ -54,8 +54,8 @@ def test_losses_whose_squared_gradients_underflow_in_float32_are_minimised():
 
 
 def test_gauss_newton_switches_to_the_hessian_to_save_steps(monkeypatch):
-    """For overlapping classes residuals remain, and with the Gauss-Newton matrix alone the last
-    steps converge slowly.
+    """For overlapping classes, where residuals remain and the Gauss-Newton matrix alone converges
+    slowly, the method switches to the Hessian.
     """
     ob, model = blobs(l2=1e-3)
     starts = [model.init(seed=seed) for seed in range(3)]
@@ -79,8 +79,8 @@ def test_gauss_newton_resumes_bit_for_bit_after_switching_to_the_hessian(tmp_pat
 
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_runs_leave_the_symmetric_start(method):
-    """At theta = 0 gradient steps keep all hidden units equal and change the biases alone; runs
-    leave this saddle.
+    """Runs leave the saddle at theta = 0, where gradient steps keep all hidden units equal and
+    change only the biases.
     """
     ob, model = blobs(l2=1e-3)
     stuck = fc.minimize(ob, np.zeros(model.n_params), "sgd", max_iter=20000, learning_rate=1.0)
@@ -135,7 +135,9 @@ def test_mini_batches_lower_the_loss_of_all_samples(method):
 
 
 def test_epochs_between_records_report_the_mean_loss_of_their_batches(tmp_path):
-    """The last epoch is recorded, and a run resumed from its checkpoint reports the same losses."""
+    """An epoch without a record reports the mean loss of its batches, the last epoch is recorded,
+    and a resumed run reports equal losses.
+    """
     ob, model = blobs()
     theta, path, seen = model.init(seed=0), tmp_path / "run", []
     how = {"batch_size": 16, "record_every": 3, "max_iter": 4}
@@ -206,8 +208,8 @@ def test_preconditioning_and_warm_starts_do_not_change_the_ending(method):
 
 
 def test_scaling_saves_products_for_badly_scaled_parameters():
-    """For neighbours coupled by a tenth, in units over 1.5 decades, curvature spans 3 decades, but
-    the scaled Hessian is nearly the identity.
+    """Scaling saves products if parameters have units over 1.5 decades: curvature spans 3 decades,
+    but the scaled Hessian is close to the identity.
     """
     n = 400
     units = 10.0 ** np.linspace(-1.5, 0, n)
@@ -234,7 +236,7 @@ def test_newton_step_names_the_kind_of_its_target():
 
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_message_reports_a_kink_at_which_a_relu_network_stops(method, monkeypatch):
-    """Without the search along kinks, the run stops where a unit's z is 0 on a sample and the
+    """Without the search along kinks, a run stops where a unit's z is 0 for a sample and the
     gradient is not small, and its message names the kink.
     """
     monkeypatch.setattr("fastcurv.optimize.finish.find_kink_minimum", lambda *args: None)
@@ -251,7 +253,7 @@ def test_message_reports_a_kink_at_which_a_relu_network_stops(method, monkeypatc
 
 
 def test_ctrl_c_returns_the_best_point():
-    """A real SIGINT during the arithmetic ends the run with its best point."""
+    """A real SIGINT during the arithmetic ends the run, which returns its best point."""
     ob, model = blobs()
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     options = {"max_iter": 10**8, "max_time": 600, "gradient_tol": 0.0}
@@ -264,8 +266,8 @@ def test_ctrl_c_returns_the_best_point():
 
 
 def test_the_message_names_a_budget_that_ends_before_a_critical_point():
-    """If the budget ends in a valley of small gradient, the message names the budget and does not
-    advise another method.
+    """If the budget ends in a valley of small gradient, the message names the budget and advises no
+    other method.
     """
     x = np.linspace(-2, 2, 21)[:, None]
     ob = fc.Objective(fc.MLP([1, 2, 1]), x, 2 * np.tanh(1.5 * x), loss="mse")
@@ -279,8 +281,8 @@ def test_the_message_names_a_budget_that_ends_before_a_critical_point():
 
 
 def test_a_negligible_loss_is_a_success_without_a_critical_point():
-    """The gradient exceeds its rounding, but no point has a loss lower by more than 1e-27, so the
-    run succeeds.
+    """If no point has a loss lower by more than 1e-27, the run succeeds, although the gradient
+    exceeds its rounding error.
     """
     x = np.linspace(-2, 2, 21)[:, None]
     ob = fc.Objective(fc.MLP([1, 2, 1]), x, 2 * np.tanh(1.5 * x), loss="mse")

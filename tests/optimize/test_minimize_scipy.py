@@ -84,7 +84,9 @@ def test_errors_name_a_start_that_is_not_real(x0):
 @pytest.mark.parametrize("method", [trust_region, newton_cg, saddle_free_newton])
 @pytest.mark.parametrize("args", [(2.0,), 2.0, (2.0, 0.5)])
 def test_further_arguments_reach_the_function(method, args):
-    """`args` may be a tuple, a single argument, as in SciPy, or absent."""
+    """Further arguments `args` reach the function, as a tuple or, as in SciPy, a single argument,
+    and may be absent.
+    """
     fun = lambda x, centre=0.0, size=1.0: size * float((x - centre) @ (x - centre))  # noqa: E731
     how = {
         "jac": lambda x, centre=0.0, size=1.0: 2 * size * (x - centre),

@@ -20,7 +20,7 @@ METHODS = "newton-cg", "trust-region", "cubic", "saddle-free-newton", "gauss-new
 
 
 class MinimalObjective:
-    """An objective with only the methods that `minimize` requires."""
+    """An objective with no methods except those that `minimize` requires."""
 
     def __init__(self, ob):
         self.ob, self.n_params, self.dtype = ob, ob.n_params, ob.dtype
@@ -54,8 +54,8 @@ def minimize(ob, start, method, **more):
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "poisson"])
 @pytest.mark.parametrize("method", METHODS)
 def test_grouped_steps_equal_single_steps(method, loss, dtype):
-    """A callback makes the engine stop after each step, and a user-defined objective takes single
-    steps; both give the same run.
+    """Single steps, after each of which the engine stops for a callback or because the objective is
+    user-defined, give the run that grouped steps give.
     """
     for activation in ("tanh", "relu"):
         net = small_network(activation, loss=loss, dtype=dtype)
@@ -78,7 +78,9 @@ def test_grouped_steps_equal_single_steps(method, loss, dtype):
 
 
 def test_the_engine_evaluates_at_the_point_of_the_objective(rng):
-    """The loss evaluator of the engine is at the same point as the objective."""
+    """The engine's loss, gradient and products are those of the objective at the point to which the
+    engine was moved.
+    """
     net = small_network("tanh")
     ob, theta, other = net.ob, net.theta, net.theta + 0.1
     points = ob.engine_steps.points()
@@ -107,7 +109,9 @@ def test_the_engine_evaluates_at_the_point_of_the_objective(rng):
 
 
 def test_unpickled_arrays_give_the_same_steps(rng):
-    """The dtype of an unpickled array is equal to the usual one but is another object."""
+    """With unpickled arrays, whose dtype is equal to the usual one but another object, runs are
+    identical.
+    """
     net = small_network("tanh")
     ob, theta, X = (pickle.loads(pickle.dumps(part)) for part in (net.ob, net.theta, net.X))
     for method in ("trust-region", "newton-cg", "newton-mr", "lm"):
@@ -117,9 +121,7 @@ def test_unpickled_arrays_give_the_same_steps(rng):
 
 
 def test_the_engine_takes_steps_for_small_networks_with_built_in_losses_only(rng):
-    """The engine takes steps by itself for small networks with built-in losses, and for
-    no others.
-    """
+    """The engine takes whole steps for small networks with built-in losses, and for no others."""
     net = small_network("tanh")
     bent = fc.Objective(net.model, net.X, net.y, fc.Loss(cauchy))
     assert net.ob.engine_steps.points() is not None
@@ -202,8 +204,8 @@ def test_ctrl_c_keeps_the_grouped_steps_so_far(method):
 
 
 def test_trust_radius_is_updated_by_the_documented_rules():
-    """After a rejected step the radius is a quarter of the step's length; after a good step at the
-    boundary it doubles.
+    """After a rejected step the radius is a quarter of the step's length, and after a good step to
+    the boundary it doubles.
     """
     assert _engine.next_radius(1.0, 0.2, 0.5, True) == 0.125
     assert _engine.next_radius(1.0, 0.5, 0.5, True) == 1.0

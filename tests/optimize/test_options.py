@@ -109,7 +109,9 @@ def test_capped_cg_ends_when_stop_returns_true():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_capped_cg_is_the_same_for_gradients_of_any_size(dtype):
-    """Multiplying the gradient by a power of two changes no bit, even if squares overflow."""
+    """If the gradient is multiplied by a power of two, results of capped CG are bitwise scaled,
+    even if squares overflow.
+    """
     rng, most = np.random.default_rng(0), np.finfo(dtype).maxexp - 20
     M = rng.standard_normal((12, 12))
     H, g = (M @ M.T + np.eye(12)).astype(dtype), rng.standard_normal(12).astype(dtype)
@@ -127,8 +129,8 @@ def test_capped_cg_is_the_same_for_gradients_of_any_size(dtype):
 
 
 def test_capped_cg_finds_curvature_by_slow_convergence():
-    """If the residual decreases too slowly although CG has found no small quadratic form, the
-    difference of two iterates has the curvature, which a product confirms.
+    """If the residual of CG decreases too slowly although no small quadratic form was found, the
+    difference of two iterates has negative curvature, which a product confirms.
     """
     n, eps = 60, 1e-2
     values = np.concatenate([[-30 * eps], np.geomspace(1e-3, 1.0, n - 1)])

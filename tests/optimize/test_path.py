@@ -22,8 +22,8 @@ def friedman(rng, N=200):
 
 
 def test_a_path_leaves_the_saddles_of_units_that_decay_has_killed(rng):
-    """At l2 = 2 no unit is active, and that point stays critical for smaller l2. Each point of the
-    path is nevertheless a minimum, hardly higher than that of a fit from the start.
+    """Although the point without active units at l2 = 2 stays critical, each point of the path for
+    smaller l2 is a minimum, hardly higher than that of a fit from the start.
     """
     X, y = friedman(rng)
     ob = fc.Objective(fc.MLP([5, 5, 1]), X, y, loss="mse", l2_biases=False)
@@ -47,7 +47,7 @@ def test_a_path_leaves_the_saddles_of_units_that_decay_has_killed(rng):
 
 
 def sine(seed, size):
-    """Return few samples of a sine of a given size."""
+    """Return a few samples of a sine with the given amplitude."""
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((int(rng.integers(3, 40)), 3))
     y = 10.0 ** rng.integers(-3, 4) * (np.sin(2 * X[:, 0]) + 0.1 * rng.standard_normal(len(X)))
@@ -56,8 +56,8 @@ def sine(seed, size):
 
 
 def test_a_path_restarts_units_whose_free_bias_hides_a_saddle():
-    """A softplus unit without weights has a bias that nothing determines. With the biases of the
-    first penalty the path would end with one active unit, at 5.07e-5.
+    """If free biases of softplus units without weights hide a saddle, the path restarts these units
+    and ends with all four active, below the loss of 5.07e-5 with one.
     """
     X, y = sine(20, 0.01)
     ob = fc.Objective(fc.MLP([3, 4, 1], "softplus"), X, y, "mse", l2_biases=False)
@@ -66,7 +66,9 @@ def test_a_path_restarts_units_whose_free_bias_hides_a_saddle():
 
 
 def test_a_path_in_float32_is_followed_in_float64():
-    """Rounding in float32 ends this path at a saddle."""
+    """For a float32 network, whose path would end at a saddle because of rounding, every point is a
+    float64 minimum.
+    """
     X, y = sine(4, 1000.0)
     ob = fc.Objective(fc.MLP([3, 4, 1], "sigmoid", dtype="f4"), X, y, "mse", l2_biases=False)
     path = fc.regularization_path(ob, [10.0, 1.0, 0.1], seed=4)
@@ -77,7 +79,7 @@ def test_a_path_in_float32_is_followed_in_float64():
 
 
 def test_a_path_has_a_table_and_a_plot(rng):
-    """A path has a table, attributes of its points and a plot."""
+    """A regularisation path has a table, attributes of its points, and a plot."""
     X, y = friedman(rng, 60)
     ob = fc.Objective(fc.MLP([5, 3, 1]), X, y, loss="mse")
     path = fc.regularization_path(ob, np.array([0.1, 1.0]), ob.model.init(seed=1))
@@ -105,7 +107,9 @@ def test_a_path_has_a_table_and_a_plot(rng):
 
 
 def test_inactive_units_are_set_to_zero_and_restarted(rng):
-    """Inactive units of several layers are restarted; a unit that lowers the loss is kept."""
+    """Inactive units of several layers are set to zero and restarted, and a restarted unit is kept
+    if it lowers the loss.
+    """
     model = fc.MLP([3, 4, 3, 2])
     X, Y = rng.standard_normal((30, 3)), rng.standard_normal((30, 2))
     ob, theta = fc.Objective(model, X, Y, loss="mse", l2=0.1), model.init(seed=0)
@@ -130,8 +134,8 @@ def test_inactive_units_are_set_to_zero_and_restarted(rng):
 
 
 def test_a_network_without_its_inactive_units_computes_the_same(rng):
-    """Units whose incoming and outgoing weights are 0 are removed, but neither others nor a whole
-    layer.
+    """Units with zero incoming and outgoing weights are removed, except for a layer's last one, and
+    outputs do not change.
     """
     model = fc.MLP([2, 4, 3, 2], ["tanh", "softplus"])
     X, y = rng.standard_normal((20, 2)), rng.standard_normal((20, 2))

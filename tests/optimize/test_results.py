@@ -39,7 +39,9 @@ def test_results_are_optimize_results_and_survive_copy_and_pickle(results):
 
 
 def test_errors_for_unknown_names_of_a_result_suggest_the_right_one(results):
-    """Errors suggest the entry for each misspelt name and for names of other libraries."""
+    """For a misspelt name of a result, or a name of another library, the error suggests the correct
+    one.
+    """
     for result in results[1].values():
         for name in result:
             assert getattr(result, name) is result[name]
@@ -81,7 +83,9 @@ def test_html_of_runs_objectives_and_models_contains_their_repr(results):
 
 
 def test_the_kind_of_a_verdict_is_the_heading_of_its_html(results):
-    """The sentence, proof and evidence follow the heading; a run has the heading of its verdict."""
+    """In HTML, the kind of a verdict is the heading, followed by sentence, proof and evidence; a
+    run has the heading of its verdict.
+    """
     run = results[1]["minimum"]
     for shown in (run, run.report):
         page = ElementTree.fromstring(shown._repr_html_())

@@ -30,7 +30,7 @@ def test_other_points_without_a_verdict_have_no_kind():
     assert (run.stopped, run.kind, run.success) == ("critical", None, False)
 
     class Other(fc.Objective):
-        """An objective whose loss is not one of the engine's."""
+        """An objective with a loss that is not one of the engine's."""
 
         def value(self, theta):
             return super().value(theta) + 1.0

@@ -54,7 +54,9 @@ def test_a_seed_gives_the_same_points(ob, sample):
     ("activation", "l2"), [("tanh", 0.0), ("tanh", 1e-2), ("sigmoid", 0.0), ("relu", 0.0)]
 )
 def test_added_units_keep_the_loss_and_make_saddles(activation, l2):
-    """A minimum of a narrow network is a critical point of the wider one at the same loss."""
+    """A minimum of a narrow network with an added unit has the same loss, and is a critical point
+    of the wider network.
+    """
     rng = np.random.default_rng(3)
     X = rng.standard_normal((60, 2))
     y = X[:, :1] * X[:, 1:] + 0.3 * rng.standard_normal((60, 1))
@@ -91,7 +93,9 @@ def test_sampling_respects_max_time_and_rejects_invalid_options(ob, ticks):
 
 @pytest.mark.parametrize("options", [{}, {"sources": "descent"}, {"index": [0, 2]}])
 def test_searches_that_exceed_max_time_are_abandoned(options, ticks):
-    """The time limit holds although a single search takes tens of times as long."""
+    """Sampling ends within its time limit, although a single search would take tens of times as
+    long.
+    """
     rng = np.random.default_rng(5)
     X, y = rng.standard_normal((300, 20)), rng.integers(3, size=300)
     widths = [20, 30, 3] if "index" in options else [20, 60, 60, 3]
@@ -177,8 +181,8 @@ def test_an_added_unit_keeps_the_outputs(split, bias):
 
 @pytest.mark.parametrize("sizes", [[4, 5, 3], [3, 4, 4, 2]])
 def test_points_of_the_requested_index_are_found_and_proved(sizes):
-    """The number of negative eigenvalues is that of the reference's matrix, and the points are
-    certified.
+    """The points found are certified and have the requested number of negative eigenvalues, counted
+    from the reference's matrix.
     """
     net = nets.draw(7, sizes, "tanh", "cross_entropy", N=50, l2=1e-2)
     found = fc.sample_critical_points(net.ob, 12, index=[0, 1, 0, 3], seed=2)
@@ -213,8 +217,8 @@ def test_equivalent_points_count_once():
 
 @pytest.mark.parametrize("own", ["hyperbolic", "arctan", "wave", "bell", "square"])
 def test_flips_of_user_defined_odd_and_even_activations_are_equivalent(own):
-    """A user-defined tanh is recognised as odd, and for an even function the signs of a unit's
-    incoming weights alone may change; other flips give other networks.
+    """For user-defined odd activations, changing the signs of all weights of a unit gives an
+    equivalent network, and for even ones those of its incoming weights; other flips do not.
     """
     rng = np.random.default_rng(0)
     odd = own in ("hyperbolic", "arctan", "wave")
@@ -239,8 +243,8 @@ def test_flips_of_user_defined_odd_and_even_activations_are_equivalent(own):
 
 
 def test_searches_that_never_begin_cost_nothing(ob):
-    """Time and memory do not grow with the requested number: 2^40 generators would need
-    2^46 bytes.
+    """Requesting 2^40 searches costs no time or memory for those that never begin, whose generators
+    would need 2^46 bytes.
     """
     rng = np.random.default_rng(0)
     found = fc.sample_critical_points(ob, 2**40, max_time=1e-3, seed=rng)
@@ -250,7 +254,7 @@ def test_searches_that_never_begin_cost_nothing(ob):
 
 
 def test_searches_that_do_not_converge_are_counted(ob, monkeypatch):
-    """A search that does not converge gives no point, and all four of its attempts are counted."""
+    """A search that does not converge gives no point, and its four attempts are counted."""
     lost = lambda ob, theta, **options: SimpleNamespace(x=theta)  # noqa: E731
     monkeypatch.setattr(sampling, "find_critical_point", lost)
     found = fc.sample_critical_points(ob, 2, index=1, epochs=(1, 2), seed=0)

@@ -61,7 +61,7 @@ def test_runs_in_units_that_differ_by_powers_of_two_are_bitwise_identical():
 
 
 def test_a_start_that_explains_the_targets_is_kept():
-    """A start that fits the targets, such as trained weights of another library, is kept even if
+    """A start that fits the targets, such as weights trained by another library, is kept even if
     targets are in thousands.
     """
     ob = objective(1e3)
@@ -115,7 +115,7 @@ def test_an_interrupt_in_other_units_leaves_the_lowest_point():
 
 
 def test_targets_of_weight_zero_do_not_affect_the_scaling():
-    """Targets of samples of weight 0 do not affect the unit of y."""
+    """Targets of samples of weight 0 do not affect the scale by which targets are divided."""
     weight = np.arange(80) % 3 > 0
     y = 1e-6 * np.sin(3 * A)
     plain = fc.minimize(
@@ -135,8 +135,8 @@ def test_sparse_samples_are_fitted_in_units_of_y():
 
 
 def test_runs_with_weight_decay_or_a_tolerance_stay_in_their_units():
-    """Runs with weight decay or a gradient tolerance are not rescaled, since both are in units of
-    theta.
+    """Runs with weight decay or a gradient tolerance are not rescaled, since both depend on the
+    units of theta.
     """
     start = CASES[0][0].init(seed=0)
     for words, options in (({"l2": 1e-9}, {}), ({}, {"gradient_tol": 1e-9})):

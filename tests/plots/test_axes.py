@@ -32,8 +32,8 @@ def test_a_display_draws_its_figure_on_first_access_only():
 
 
 def test_a_notebook_shows_a_display_once():
-    """A notebook shows a display once: by pyplot at the end of the cell with the inline backend, or
-    by the display's own representation.
+    """A notebook shows a display once: with the inline backend pyplot shows it at the end of the
+    cell, otherwise the display's own representation does.
     """
     plt.close("all")
     never_plotted, plotted, on_axes, own = Line(), Line(), Line(), Line()
@@ -283,8 +283,8 @@ def decades(ax, *values):
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("values", SPECTRA.values(), ids=SPECTRA)
 def test_a_logarithmic_axis_spans_the_density(values, bounded):
-    """The margins of a logarithmic axis are a twentieth of the figure and not decades without
-    density.
+    """The margins of a logarithmic axis are a twentieth of its length, and contain no decades
+    without density.
     """
     shown = density(values)
     if bounded:

@@ -204,7 +204,7 @@ def test_pyplot_shows_a_plot_that_was_made_before_it_was_imported(python):
 
 @pytest.fixture(scope="module")
 def fitted():
-    """Return a fitted estimator at the end of a pipeline, its samples, and its targets."""
+    """Return a fitted estimator at the end of a pipeline, and its samples and targets."""
     pytest.importorskip("sklearn")
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

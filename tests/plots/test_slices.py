@@ -61,15 +61,17 @@ def test_the_taylor_polynomial_is_cut_a_third_beyond_the_losses():
 
 
 def saddle():
-    """Return the loss (1 - a b)^2 / 2 of two weights in sequence, whose saddle is at the origin."""
+    """Return the loss (1 - a b)^2 / 2 of a product of two weights, which has a saddle at the
+    origin.
+    """
     x = np.array([[-1.0], [1.0]])
     return fc.Objective(fc.MLP([1, 1, 1], activation="identity", bias=False), x, x, loss="mse")
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_random_slices_show_the_saddle_at_the_origin(seed):
-    """Random directions have nonzero length at the origin, where the weights have none, and are not
-    nearly parallel, so that the slice shows both signs of curvature.
+    """At the origin, where the weights have no norm to scale by, random directions have nonzero
+    length and are not nearly parallel, so the slice shows both signs of curvature.
     """
     at = np.zeros(2)
     shown = LandscapeDisplay.from_objective(
@@ -100,8 +102,8 @@ def test_units_of_zero_weights_move_as_far_as_others_of_their_layer():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_two_random_directions_span_a_plane(seed):
-    """Two random directions are independent, even for units of one weight, for which only signs are
-    random.
+    """Two random directions are linearly independent, even for units of one weight, where only
+    signs are random.
     """
     plane = LandscapeDisplay.slice(saddle(), AT, n_dims=2, n_grid=3, seed=seed, directions="random")
     assert np.allclose(abs(plane.directions), [AT, AT], rtol=1e-12)
@@ -152,8 +154,8 @@ def test_axis_labels_name_the_direction():
 
 
 def test_the_default_slice_shows_the_descent_from_a_saddle():
-    """The default slice follows eigenvectors and is equal in each call. Random directions are
-    seeded, and their title says that they may hide negative curvature.
+    """The default slice follows eigenvectors and is equal in each call. Random directions depend on
+    a seed, and their title states that they may hide negative curvature.
     """
     saddle = fc.testing.lecture_toy()
     X = np.random.default_rng(0).standard_normal((20, 3))

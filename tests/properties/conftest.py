@@ -7,6 +7,6 @@ from ..plans import laid_out
 
 @pytest.fixture(autouse=True)
 def default_layouts():
-    """Restore the default layout of plans after a test, whatever layout its last network set."""
+    """Restore the default layout of plans after a test that sets another one."""
     with laid_out():
         yield

@@ -23,17 +23,17 @@ examples = settings(
 
 
 class Net(nets.Net):
-    """A network with its data, a point and a direction."""
+    """A network with data, a point and a direction."""
 
     def rounding_allowance(self, v=None, theta=None, dtype=None, **changes):
-        """Return the allowed rounding error of the product with v: thirty units."""
+        """Return the allowed rounding error of the product with v, thirty rounding units."""
         eps = np.finfo(self.theta.dtype if dtype is None else dtype).eps
         theta, v = self.theta if theta is None else theta, self.v if v is None else v
         return 30 * eps * units(self.reference(**changes), theta, v)
 
 
 def make(seed, *given, **options):
-    """Return the network of the given options, with random numbers drawn from a seed."""
+    """Return a network with the given options, and with random numbers from a seed."""
     rng = np.random.default_rng(seed)
     net = nets.draw(rng, *given, kind=Net, **options)
     net.v = net.direction(rng)
@@ -42,7 +42,7 @@ def make(seed, *given, **options):
 
 @st.composite
 def networks(draw, dtypes=nets.DTYPES, rows=40):
-    """Return a strategy for `Net`, whose plans have one of the layouts."""
+    """Return a strategy for `Net`, with a random layout of plans."""
     lay_out(*LAYOUTS[draw(st.sampled_from(list(LAYOUTS)))])
     hidden = draw(st.lists(st.sampled_from(WIDTHS), min_size=0, max_size=3))
     if hidden and draw(st.booleans()):

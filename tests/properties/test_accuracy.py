@@ -38,8 +38,8 @@ def draw_net(index):
 
 @in_long_double
 def test_backward_errors_stay_below_thirty_units():
-    """The backward error is below thirty units for every network and kernel table, and the worst
-    one is near its measured value.
+    """For every network and kernel table the backward error is below thirty rounding units, and the
+    largest one is near its measured value.
     """
     before, worst = engine.chosen_arch(), 0.0
     try:

@@ -50,7 +50,9 @@ def test_products_are_linear(net, factor, seed):
 @examples
 @given(networks(), st.randoms(use_true_random=False))
 def test_sample_order_changes_results_only_by_rounding(net, random):
-    """The loss is a mean over samples, so their order changes products by rounding only."""
+    """If samples are permuted, the product changes only by rounding, because the loss is a mean
+    over samples.
+    """
     order = list(range(len(net.X)))
     random.shuffle(order)
     H = net.objective().hessian(net.theta)
@@ -100,8 +102,8 @@ def test_product_is_the_weighted_mean_over_batches(net, data):
 @examples
 @given(networks(), st.integers(-20, 20))
 def test_sample_weights_times_a_power_of_two_scale_the_product(net, power):
-    """If sample weights are multiplied by a power of two, the product is multiplied by it, bit for
-    bit.
+    """If sample weights are multiplied by a power of two, the product is bitwise multiplied
+    by it.
     """
     if net.options["l2"]:
         return
@@ -127,8 +129,8 @@ def test_block_products_equal_column_products(net, k, seed):
 @examples
 @given(networks(dtypes=("float32",)))
 def test_float32_differs_from_float64_within_its_proved_bound(net):
-    """Products in float32 differ from those in float64 at the same numbers by at most the proved
-    bound.
+    """Products in float32 differ from those in float64 with equal data by at most the
+    proved bound.
     """
     H = net.objective().hessian(net.theta)
     high = H.astype("float64")
@@ -158,8 +160,8 @@ def test_chunked_passes_agree_up_to_rounding(net, share):
 @examples
 @given(networks(rows=12), st.data())
 def test_a_sample_weight_equals_repeated_samples(net, data):
-    """A sample of weight w counts as w samples. The loss is still divided by the number of samples
-    given.
+    """A sample of weight w counts as w samples, apart from the divisor, which is the number of
+    samples passed.
     """
     if net.options["l2"]:
         return
@@ -188,7 +190,9 @@ def test_l2_shifts_the_hessian(net, l2):
 @examples
 @given(networks())
 def test_gauss_newton_is_positive_semidefinite(net):
-    """v'Gv >= 0 holds up to the error bound, and G = H if the model is linear in its parameters."""
+    """The form v'Gv is nonnegative up to its error bound, and G = H if the model is linear in its
+    parameters.
+    """
     ob = net.objective()
     G = ob.ggn(net.theta)
     v = net.v.astype(float)

@@ -16,8 +16,8 @@ from fastcurv.structure.tables import ACTIVATIONS, LOSSES
 
 @functools.cache
 def max_derivatives(name):
-    """Return the largest second and third derivatives, by complex steps and differences, away from
-    kinks.
+    """Return bounds on the second and third derivatives of an activation away from kinks, by
+    complex steps and differences.
     """
     z = np.linspace(-30, 30, 60_000)  # without 0
     second = ACTIVATIONS[name].slope(z + 1e-100j).imag / 1e-100
@@ -26,7 +26,7 @@ def max_derivatives(name):
 
 
 def _loss(ref, z, ez, rz, erz):
-    """Return bounds on delta, its units, rdelta and its units for one sample."""
+    """Return error bounds of delta and rdelta and their rounding units, for each sample."""
     cross, share = ref.loss == "cross_entropy", np.abs(ref._scale()) * np.ones((len(z), 1))
     y = np.asarray(ref.y, float)
     curve, size = 1.0, np.ones_like(z)
@@ -46,7 +46,9 @@ def _loss(ref, z, ez, rz, erz):
 
 
 def units(ref, theta, v):
-    """Return the norm of the rounding units of ``H v`` of a `ReferenceObjective`, as a float."""
+    """Return the norm of the rounding units of the product ``H v`` of a `ReferenceObjective`, as a
+    float.
+    """
     theta, v = np.asarray(theta, float), np.asarray(v, float)
     X = np.abs(np.asarray(ref.X, float))
     zs, _ = ref.model.forward(theta, np.asarray(ref.X, float))

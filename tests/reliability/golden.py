@@ -13,7 +13,7 @@ from ..public import public
 
 
 def defaults_of(call: Any) -> dict[str, str]:
-    """Return the default arguments of a call as they are written, by name."""
+    """Return the default arguments of a function by name, as text."""
     try:
         words = inspect.signature(call).parameters.values()
     except (TypeError, ValueError):
@@ -26,8 +26,8 @@ def defaults_of(call: Any) -> dict[str, str]:
 
 
 def public_defaults() -> dict[str, dict[str, str]]:
-    """Return the defaults of every public function, class and method by dotted name, without those
-    that have none.
+    """Return the defaults of all public functions, classes and methods that have any, by dotted
+    name.
     """
     found = {}
     for name, one in sorted(public().items()):
@@ -41,7 +41,7 @@ def public_defaults() -> dict[str, dict[str, str]]:
 
 
 def command_defaults() -> dict[str, dict[str, str]]:
-    """Return the defaults of every command of the shell."""
+    """Return the defaults of every command of the command line."""
     parser = build_parser()
     commands = next(a for a in parser._actions if hasattr(a, "choices") and a.choices)
     return {

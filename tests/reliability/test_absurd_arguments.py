@@ -29,7 +29,7 @@ PACKAGE = str(Path(fc.__file__).parent)
 
 def describe_fault(error):
     """Return what is wrong with an error: its class, its text, or that it comes from another
-    library. Return None if nothing is.
+    library; None if it is as expected.
     """
     text, last = str(error), traceback.extract_tb(error.__traceback__)[-1]
     if (
@@ -160,8 +160,8 @@ def test_file_names_with_null_characters_are_rejected(tmp_path):
 
 
 def test_control_characters_in_names_of_files_are_escaped(tmp_path):
-    """Control characters in file names are escaped in messages, because a terminal would execute
-    them.
+    """Control characters in names of files, which a terminal would interpret, are escaped in
+    messages.
     """
     path, model = tmp_path / "a\x1b[31m\nb.safetensors", fc.MLP([2, 1])
     fc.save(path, model, model.init(seed=0))
@@ -176,7 +176,7 @@ def test_control_characters_in_names_of_files_are_escaped(tmp_path):
 
 
 def damaged(content, dice, reach):
-    """Return bytes with a few of the first `reach` bytes changed or removed."""
+    """Return the bytes with a few of the first `reach` changed or removed."""
     content = bytearray(content)
     for _ in range(1 + dice.integers(4)):
         at = int(dice.integers(reach))
@@ -188,8 +188,8 @@ def damaged(content, dice, reach):
 
 
 def bad_errors_of_readers(read_file, path, contents):
-    """Write each of `contents` to the path and read it; return the contents whose errors are not
-    short messages of this library.
+    """Write each of `contents` to the path and read the file; return the contents for which the
+    error is not a short message of this library.
     """
     wrong, refused = [], 0
     for content in contents:
@@ -206,8 +206,8 @@ def bad_errors_of_readers(read_file, path, contents):
 
 
 def test_damaged_npy_files_are_rejected_with_a_short_error(tmp_path):
-    """Reading .npy files whose headers are truncated, not Python literals, of other types, or
-    randomly mutated either works or raises a short error.
+    """Reading .npy files with truncated, invalid or randomly mutated headers returns an array or
+    raises a short error.
     """
     buffer, path, model = io.BytesIO(), tmp_path / "X.npy", fc.MLP([3, 1])
     np.save(buffer, np.ones((6, 3)))
@@ -255,7 +255,7 @@ def test_damaged_parquet_files_are_rejected_with_a_short_error(tmp_path):
 
 
 def test_matrices_whose_eigenvalues_overflow_are_rejected():
-    """A matrix is rejected if its largest eigenvalue overflows although its entries do not."""
+    """A matrix whose largest eigenvalue overflows, although its entries do not, is rejected."""
     A = np.full((5, 5), 1e308)
     for read_file in (
         lambda: fc.eigsh(A, 1),

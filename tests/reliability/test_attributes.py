@@ -35,7 +35,7 @@ def square(z, y):
 
 
 class Rows(RowSource):
-    """The rows of two arrays, as a source of blocks."""
+    """A source that returns the rows of two arrays in blocks."""
 
     n_rows = 30
 
@@ -48,7 +48,7 @@ class Rows(RowSource):
 
 
 def objectives():
-    """Return objectives of every kind, each on arrays of its own."""
+    """Return objectives of every kind, each with its own arrays."""
     rng = np.random.default_rng(0)
     X, y, weight = rng.standard_normal((30, 6)), rng.standard_normal((30, 2)), rng.random(30)
     X[:, 4:] = X[:, :2]  # redundant columns, so that a reduced space of inputs exists
@@ -74,7 +74,7 @@ def objectives():
 
 
 def operators(ob):
-    """Return the operators of an objective."""
+    """Yield operators of every kind of an objective."""
     theta = ob.model.init(seed=0) / 4
     H, G, J = ob.hessian(theta), ob.ggn(theta), ob.jacobian(theta)
     yield from (H, G, J, J.T, H.restrict(layers=[1]), H.shift(0.5))
@@ -90,7 +90,7 @@ def operators(ob):
 
 
 def results(ob):
-    """Return the results computed from an objective and its Hessian."""
+    """Return results of every kind, computed from an objective and its Hessian."""
     theta = ob.model.init(seed=0) / 4
     run = fc.minimize(ob, theta, seed=0)
     H, few = ob.hessian(run.x), ob.batch(slice(0, 2)).ggn(theta)
@@ -118,7 +118,7 @@ def results(ob):
 
 @pytest.fixture(scope="module")
 def objects():
-    """Return all objects that are reachable from objectives, operators and results by public
+    """Return all objects that can be reached from objectives, operators and results through public
     attributes.
     """
     found, waiting = {}, objectives()
@@ -143,8 +143,8 @@ def public(x):
 
 
 def test_attribute_tests_cover_every_public_class(objects):
-    """Instances of every class that the package and its subpackages export are among the objects
-    tested.
+    """Every class that the package and its subpackages export has an instance among the tested
+    objects.
     """
     names = [m.name for m in iter_modules(fc.__path__) if m.ispkg and m.name[0] != "_"]
     subpackages = [fc, *(import_module(f"fastcurv.{name}") for name in names)]
@@ -160,8 +160,8 @@ def test_attribute_tests_cover_every_public_class(objects):
 
 
 def test_every_public_attribute_is_read_only_with_a_message(objects):
-    """Assigning to a public attribute raises an error with a message, unless it is a counter or a
-    function that may be replaced.
+    """Assigning to a public attribute raises an error with a message, except for counters and
+    functions that may be replaced.
     """
     wrong, refused = set(), 0
     for x in objects:
@@ -185,7 +185,7 @@ def test_every_public_attribute_is_read_only_with_a_message(objects):
 
 
 def test_public_arrays_are_read_only(objects):
-    """Public arrays cannot be written to, except copies that are made on access."""
+    """Public arrays cannot be written to, unless each access returns a copy."""
     wrong, seen = set(), 0
     for x in objects:
         for name in public(x):
@@ -198,14 +198,14 @@ def test_public_arrays_are_read_only(objects):
 
 
 def arrays_of(x):
-    """Return the arrays that an attribute is or contains."""
+    """Return the arrays in the value of an attribute."""
     held = x if isinstance(x, (list, tuple)) else [x]
     return [one for one in held if isinstance(one, np.ndarray)]
 
 
 def test_rows_of_copied_objectives_are_read_only():
-    """The rows of copies cannot be written to. The caller's sparse X is another matrix, whose later
-    changes do not affect the objective.
+    """The rows of copied objectives are read-only. The sparse X of the caller stays writable, and
+    changing it does not affect the objective.
     """
     for ob in objectives():
         if not hasattr(ob, "X"):
@@ -230,7 +230,7 @@ def test_rows_of_copied_objectives_are_read_only():
 
 
 def test_a_path_over_l2_creates_new_objectives():
-    """A path over l2 creates an objective per value, so that no minimum is certified with another
+    """A path over l2 creates a new objective for each value, so no minimum is certified for another
     l2 or other weights.
     """
     ob = objectives()[0]
@@ -242,8 +242,8 @@ def test_a_path_over_l2_creates_new_objectives():
 
 
 def test_attributes_of_subclasses_survive_copies():
-    """Subclasses may set attributes of any name that the library does not use, and copies keep
-    them.
+    """Subclasses may set attributes with names that the library does not use, copies keep them, and
+    the library's own attributes stay read-only.
     """
 
     ob = objectives()[0]
@@ -258,7 +258,7 @@ def test_attributes_of_subclasses_survive_copies():
 
 
 class Scaled(fc.Objective):
-    """A scaled loss, with an attribute of its own."""
+    """An objective with the loss multiplied by a factor, which is an attribute of its own."""
 
     factor = 2.0
 
@@ -267,8 +267,8 @@ class Scaled(fc.Objective):
 
 
 def test_replaced_functions_are_used_everywhere():
-    """If the functions of an objective are replaced by another's, its values and minimum are the
-    other's, and no proof is given.
+    """If the functions of an objective are replaced by those of another, values and minimum are
+    those of the other, and no proof is given.
     """
     ob, other = objectives()[0], objectives()[2]
     other = fc.Objective(ob.model, ob.X, ob.y, "mse", l2=0.3)
@@ -284,9 +284,7 @@ def test_replaced_functions_are_used_everywhere():
 
 
 def test_writing_to_a_result_changes_nothing_else():
-    """The point of a run is a copy, so that writing to it changes neither the verdict nor the
-    objective.
-    """
+    """The point of a run is a copy: writing to it changes neither the verdict nor the objective."""
 
     def said(verdict):
         return str({name: x for name, x in verdict.to_dict().items() if name != "wall_time"})
@@ -313,7 +311,7 @@ def fitted():
 
 
 def predicted(est, X):
-    """Return what scikit-learn predicts with these weights."""
+    """Return the predictions that scikit-learn would make with the estimator's weights."""
     (W1, W2), (b1, b2) = est.coefs_, est.intercepts_
     z = (np.tanh(X @ W1 + b1) @ W2 + b2).ravel()
     return z if isinstance(est, fc.MLPRegressor) else (z > 0).astype(int)
@@ -343,8 +341,8 @@ def move(est, rng):
 
 
 def test_assigned_weights_of_estimators_are_used_everywhere():
-    """Weights that are assigned as lists, single layers, entries or fewer units are used by
-    predictions, as in scikit-learn, also in copies.
+    """If weights of an estimator are assigned, as lists, single layers, entries or fewer units,
+    predictions use them as in scikit-learn, also in copies.
     """
     copies = [lambda e: e, copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
     for est, X, _ in fitted():

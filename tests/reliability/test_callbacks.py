@@ -48,8 +48,8 @@ def calls(ob, theta):
 
 
 def test_callbacks_that_call_their_own_objective_raise(python):
-    """A callback that calls its own objective raises, also from the thread that reads blocks of
-    rows. The message mentions callbacks, and the objective works afterwards.
+    """A callback that calls its own objective raises an error that mentions callbacks, also in the
+    thread that reads blocks, and the objective stays usable.
     """
     python(
         PROGRAM
@@ -77,8 +77,8 @@ assert refused >= 15, refused
 
 
 def test_a_deadlock_through_a_callback_raises_instead(python):
-    """If a callback waits for a thread that calls the callback's objective, that thread raises
-    instead of waiting without end.
+    """If a callback waits for a thread that calls the callback's objective, that thread raises an
+    error instead of waiting without end.
     """
     python(
         PROGRAM
@@ -129,7 +129,9 @@ assert all("may itself wait for this thread. Use copy.copy()" in text for text i
 
 
 def test_threads_wait_for_a_slow_callback_of_another_thread(python):
-    """Other threads wait for a slow callback as long as it uses processor time now and then."""
+    """Other threads wait for a slow callback as long as it uses processor time from time to
+    time.
+    """
     python(
         PROGRAM
         + """
@@ -158,8 +160,8 @@ assert found == expected, (found, expected)
 
 
 def test_losses_of_two_objectives_that_call_each_other_raise(python):
-    """Two threads whose objectives' losses call the other objective raise an error instead of
-    waiting for each other.
+    """If the losses of two objectives call each other's objective from two threads, an error is
+    raised instead of a deadlock.
     """
     python(
         PROGRAM

@@ -23,7 +23,7 @@ COMPOSE = Path(__file__).parents[2] / "packaging" / "compose.yaml"
 
 
 def command(service, **values):
-    """Return the command and variables of a service after its installation."""
+    """Return the command and the environment variables of a service after its installation."""
     _, _, script = shlex.split(service["command"])
     line = script.split("exec ")[1]
     line = re.sub(r"\$\{(\w+):-(\w*)\}", lambda m: values.get(m[1], m[2]), line)

@@ -49,8 +49,8 @@ def answered(call, clock, after, again):
     ids=["a block of vectors", "forms", "a product in chunks", "a gradient in chunks"],
 )
 def test_ctrl_c_ends_a_long_pass_within_a_second(N, memory, call, clock, python):
-    """Ctrl-C ends a call that would take many seconds within one second. Plain loops on one thread
-    make the call long.
+    """Ctrl-C ends a call that would take many seconds, by plain loops on one thread, within one
+    second.
     """
     python(
         PRESS
@@ -65,8 +65,8 @@ assert raised and late <= 1, f"{{late:.1f}} s late"
 
 
 def test_ctrl_c_ends_the_wait_for_another_threads_product(python):
-    """Ctrl-C ends the wait for an operator that another thread is using, whose product
-    continues.
+    """Ctrl-C ends the wait for an operator that another thread is using, and the other thread's
+    product continues.
     """
     python(
         PRESS
@@ -169,9 +169,9 @@ SCENES = {  # preparation, calls by name, and the number of attempts of which th
     "scene", ["tall", *(pytest.param(s, marks=pytest.mark.nightly) for s in ("wide", "algorithms"))]
 )
 def test_ctrl_c_ends_calls_within_200_ms(scene, clock, python):
-    """Ctrl-C makes a compiled pass raise KeyboardInterrupt and an algorithm raise or return what it
-    has found; later results are unchanged. By day the limit is a second of processor time of two
-    threads, so that it does not depend on the load.
+    """After Ctrl-C a compiled pass raises KeyboardInterrupt, an algorithm raises or returns what it
+    has found, within 200 ms, and later results do not change. By day the limit is a second of
+    processor time, which does not depend on the load.
     """
     prepare, calls, tries = SCENES[scene]
     most = 0.2 if clock == "perf_counter" else 1.0
@@ -200,8 +200,8 @@ assert max(slowest.values()) <= {most}, slowest
 
 @pytest.mark.nightly
 def test_ctrl_c_during_a_restart_ends_in_half_its_time(clock, python):
-    """Ctrl-C interrupts the rotation of a basis of 512 MB, and the returned pairs meet their error
-    bounds. The better of two attempts counts.
+    """Ctrl-C interrupts the rotation of a basis of 512 MB within half its time, and the returned
+    pairs satisfy their error bounds. The better of two attempts counts.
     """
     python(
         f"from time import {clock} as clock"
@@ -245,8 +245,8 @@ assert min(late) <= 0.5, late
 
 
 def test_signal_handlers_may_use_the_engine_and_fork(python):
-    """A signal handler may use the engine or fork in the middle of a pass, whose results stay
-    bitwise identical. The forked child cannot continue the pass.
+    """A signal handler may use the engine or fork during a pass, whose results stay bitwise
+    identical, but the forked child cannot continue the pass.
     """
     python(
         NET
@@ -275,7 +275,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(ran[0][1], 0)[1]) in (7, 8)
 
 
 def test_interrupted_evaluation_leaves_no_stale_value(python):
-    """If a signal handler raises during `value`, the next call does not return the value of an
+    """If a signal handler raises during `value`, the next call does not return the value at an
     earlier point.
     """
     python(
@@ -310,7 +310,7 @@ assert seen == 3
 
 def test_interrupted_multistart_returns_the_lowest_point(python):
     """Ctrl-C during runs from several starts returns the lowest point found, and no thread
-    continues a run.
+    continues its run.
     """
     python(
         PRESS

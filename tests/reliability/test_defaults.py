@@ -12,8 +12,8 @@ from . import golden  # noqa: E402
 
 
 def test_public_defaults_are_unchanged():
-    """Every recorded default is unchanged. New functions may be added without a record;
-    `tests.golden` describes how defaults are recorded.
+    """Every recorded default is unchanged. New functions need no record; `tests.golden` describes
+    how defaults are recorded.
     """
     held, found = known("reliability")["defaults"], golden.golden("defaults")
     changed = {

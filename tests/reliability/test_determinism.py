@@ -20,9 +20,7 @@ NETS = {"tall": ([5, 9, 9, 3], 700), "wide": ([33, 65, 47, 7], 260), "across": (
 
 
 def memory_for_chunks(ob, theta):
-    """Return a limit on memory, in bytes, that holds the state of some of the samples but not of
-    all.
-    """
+    """Return a memory limit in bytes that holds the state of some samples but not of all."""
 
     def bounded(memory):
         return limited(ob, memory).hessian(theta)
@@ -153,8 +151,8 @@ SEEDED = {
 
 @pytest.mark.parametrize("call", SEEDED)
 def test_seeded_calls_draw_no_unseeded_numbers(call, monkeypatch):
-    """Seeded calls create no generator without a seed, not even where its numbers would seldom
-    change a result.
+    """Calls with a seed create no unseeded generator, not even for numbers that would seldom change
+    a result.
     """
     p = nets.draw(1, [3, 4, 2], N=23, l2=1e-2)
     whole = np.random.default_rng

@@ -46,7 +46,7 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("share", [50, pytest.param(1, marks=pytest.mark.nightly)])
 def test_memory_does_not_grow_over_many_calls(name, share, python):
-    """Memory grows by at most 1 MiB. The normal run makes a fiftieth of the calls."""
+    """Memory grows by at most 1 MiB over many calls, of which the daily run makes a fiftieth."""
     call, times = CALLS[name]
     code = START + f"grown = drift({call}, {times // share})\nassert grown <= 1 << 20, grown\n"
     python(code, timeout=3600 if share == 1 else 1200)
@@ -55,8 +55,8 @@ def test_memory_does_not_grow_over_many_calls(name, share, python):
 @needs_proc
 @pytest.mark.nightly
 def test_peak_memory_of_an_operator_matches_its_documentation(python):
-    """The peak memory of an operator and its first product is nbytes plus the padded copy of X,
-    within 5%.
+    """The peak memory of an operator and its first product is, within 5%, the sum of nbytes and the
+    padded copy of X, as documented.
     """
     python(
         NET

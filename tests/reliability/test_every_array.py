@@ -116,8 +116,8 @@ def test_tensors_and_data_frames_are_accepted_as_arrays(name, at):
 
 @each
 def test_arguments_that_are_no_real_arrays_are_rejected_by_name(name, at):
-    """Errors for arguments that are no arrays of real numbers use the function's own name for the
-    argument.
+    """If an argument is not an array of real numbers, the error uses the function's own name for
+    the argument.
     """
     if name in ("fit", "predict"):  # scikit-learn's own messages
         return

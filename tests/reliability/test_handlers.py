@@ -52,8 +52,8 @@ def right(name):
 
 
 def test_signal_handlers_that_call_a_busy_object_raise(python):
-    """A signal handler that runs at random moments and calls a busy object gets a right result or a
-    RuntimeError. The interrupted call is right, and a copy of the object can be used.
+    """A signal handler that calls a busy object at random moments gets a correct result or a
+    RuntimeError, the interrupted call is correct, and copies of the object can be used.
     """
     python(
         PROGRAM
@@ -105,7 +105,7 @@ assert all(seen)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_forks_during_calls_of_another_thread_leave_objects_usable(python):
-    """In a child forked during a call of another thread, every object is unlocked and gives right
+    """In a child forked during a call of another thread, every object is unlocked and gives correct
     results.
     """
     python(

@@ -26,7 +26,7 @@ def with_one_bad_entry(array, bad):
 
 
 class BadProducts(LinearOperator):
-    """A symmetric operator with one bad number in each product."""
+    """A symmetric operator with one non-finite number in each product."""
 
     def __init__(self, bad):
         super().__init__(float, (30, 30))
@@ -147,8 +147,8 @@ def test_masked_entries_are_rejected():
 
 
 def test_overflowing_losses_are_infinite_in_passes_and_rejected_by_algorithms():
-    """An overflowing loss follows IEEE arithmetic in objectives and operators; algorithms raise an
-    error.
+    """An overflowing loss is infinite in objectives and operators, as in IEEE arithmetic, and
+    algorithms raise an error.
     """
     far = THETA * 1e200
     with warnings.catch_warnings():
@@ -164,8 +164,8 @@ def test_overflowing_losses_are_infinite_in_passes_and_rejected_by_algorithms():
 @pytest.mark.parametrize("scale", [1e-150, 1e60, 1e110, 1e150])
 @pytest.mark.parametrize("activation, loss", [("identity", "mse"), ("gelu", "cross_entropy")])
 def test_numbers_near_overflow_raise_no_warning(scale, activation, loss):
-    """No NumPy warning is emitted for squares that overflow, which some processors would emit and
-    others not.
+    """For squares that overflow, no NumPy warning is issued, since NumPy issues one on some
+    processors only.
     """
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((9, 3))
@@ -183,7 +183,9 @@ def test_numbers_near_overflow_raise_no_warning(scale, activation, loss):
 
 
 def test_trial_steps_into_an_overflow_are_rejected():
-    """Iterates stay where exp(-t) + exp(t^2) is finite, which is below t = 27."""
+    """For exp(-t) + exp(t^2), which overflows at t = 27, trial steps into the overflow are rejected
+    and iterates stay finite.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         ob = FunctionObjective(
             1,
@@ -205,7 +207,7 @@ def test_save_rejects_nan(tmp_path, bad):
 
 
 def test_nan_table_of_the_limits_page_has_a_row_per_test():
-    """The table in docs/limits.md has nine rows; a new one needs a test here."""
+    """The table in docs/limits.md has nine rows, each of which this file tests."""
     page = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
     section = page.read_text().split("## NaN and infinity")[1].split("\n## ")[0]
     rows = section.split("|---|---|")[1]

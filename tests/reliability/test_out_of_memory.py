@@ -128,8 +128,8 @@ def shim(tmp_path_factory):
     ids=["tall", "wide", "batch norm"],
 )
 def test_every_failed_allocation_raises_memory_error(sizes, N, norm, shim):
-    """Every allocation of half a kilobyte or more fails in turn; each failure raises MemoryError
-    and leaves all objects usable.
+    """If any single allocation of half a kilobyte or more fails, MemoryError is raised and all
+    objects stay usable.
     """
     done = subprocess.run(
         [

@@ -33,8 +33,8 @@ def child():
 @posix
 @pytest.mark.parametrize("times", [20, pytest.param(300, marks=pytest.mark.nightly)])
 def test_forked_children_and_their_parent_get_bitwise_identical_results(times, python):
-    """Children of a process with workers create their own and get bitwise identical results, as
-    does the parent afterwards. `test_handlers` forks during calls of another thread.
+    """Forked children of a process with workers create their own workers, and children and parent
+    get bitwise identical results. `test_handlers` forks during calls of another thread.
     """
     python(
         FORK
@@ -63,7 +63,7 @@ for _ in range({times}):
 
 @posix
 def test_operators_reach_a_forked_pool(python):
-    """Processes of a forked pool get operators by inheritance and by pickle."""
+    """Processes of a forked pool can use operators that they inherit or receive as pickles."""
     python(
         FORK
         + """
@@ -81,7 +81,7 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_pickled_operators_are_bitwise_identical_in_new_processes(method, rng):
-    """Operators pickled to a new process give bitwise identical products there."""
+    """Operators that are pickled to a new process give bitwise identical products."""
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"the system has no {method}")
     p = nets.draw(rng, [5, 9, 3], N=40, l2=0.1)
@@ -100,8 +100,8 @@ AT_WORK = "threading.Thread(target=lambda: [H @ v for _ in range(200)], daemon=T
     "end", ["pass", "sys.exit(0)", AT_WORK + "time.sleep(0.05)", AT_WORK], ids=range(4)
 )
 def test_the_interpreter_exits_in_order_with_live_workers(end, python):
-    """The interpreter exits promptly with status 0, whether workers are awake or asleep and whether
-    products are running.
+    """The interpreter exits promptly with status 0, whether its workers are awake or asleep, during
+    products or not.
     """
     begin = "ob, theta, v = drawn(*WIDE)\nH = ob.hessian(theta)\nH @ v\n"
     done = python(NET + begin + "assert engine.count_thread_workers() == 1\n" + end)
@@ -111,8 +111,8 @@ def test_the_interpreter_exits_in_order_with_live_workers(end, python):
 @posix
 @pytest.mark.parametrize("times", [10, pytest.param(1000, marks=pytest.mark.nightly)])
 def test_many_children_exit_with_live_workers(times, python):
-    """Many children, forked from one process that has imported everything, exit with live
-    workers.
+    """Many children, forked from a process that has imported everything, exit while their workers
+    are alive.
     """
     python(
         NET

@@ -18,7 +18,7 @@ n, values = 400, np.r_[np.linspace(0, 1, 397), 3.0, 4.0, 5.0]
 
 
 def test_threads_that_share_a_run_get_right_values(python):
-    """Each of several threads extends one run, sometimes to its full dimension, and gets right
+    """Several threads that extend one Krylov run, some to its full dimension, get correct
     eigenvalues.
     """
     python(

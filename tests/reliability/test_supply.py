@@ -22,8 +22,8 @@ MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "subp
 
 
 def test_sources_execute_no_files_or_programs():
-    """The sources use no eval, exec or pickle and start no program, and arrays are never loaded
-    with objects.
+    """The sources contain no eval, exec or pickle, start no program, and never load arrays with
+    objects.
     """
     paths = sorted(PACKAGE.rglob("*.py"))
     assert len(paths) > 100
@@ -48,8 +48,8 @@ def test_sources_execute_no_files_or_programs():
     sys.platform != "linux" or not shutil.which("readelf"), reason="needs an ELF, and who reads it"
 )
 def test_the_extension_is_linked_with_hardening():
-    """The compiled extension has full RELRO (symbols bound at load time, then read-only) and stack
-    protection.
+    """The compiled extension is linked with full RELRO (symbols bound at load time, then read-only)
+    and stack protection.
     """
     path = fastcurv._engine.core.__file__
 
@@ -66,8 +66,8 @@ def test_the_extension_is_linked_with_hardening():
 
 @pytest.mark.parametrize("installed", [False, True])
 def test_importing_an_unbuilt_source_folder_explains_the_cure(installed, tmp_path, python):
-    """Importing from a source folder without the compiled extension raises an error that says how
-    to build it, or to leave the folder if an installed copy is hidden by it.
+    """Importing from a source folder without the compiled extension raises an error that states how
+    to build the extension, or to leave the folder if it hides an installed copy.
     """
     source, site, rest = (tmp_path / name for name in ("source", "site", "rest"))
     shutil.copytree(PACKAGE, source / "fastcurv", ignore=shutil.ignore_patterns("*.so", "*.pyd"))
@@ -114,7 +114,7 @@ def test_workflows_have_read_permission_and_pin_their_actions(path):
 
 @from_a_checkout
 def test_workflows_run_targets_of_the_makefile():
-    """Workflows run targets of the Makefile only, so that every job can be reproduced on a
+    """Workflows run only targets of the Makefile, so that every job can be reproduced on a
     developer's machine.
     """
     targets = set(re.findall(r"^([\w-]+)(?: [\w-]+)*:", (ROOT / "Makefile").read_text(), re.M))
@@ -135,7 +135,7 @@ def test_workflows_run_targets_of_the_makefile():
 
 @from_a_checkout
 def test_all_files_name_one_repository_and_a_placeholder_is_not_published():
-    """Every file names the same address of the repository, and `--publish` rejects the
+    """All files contain the same address of the repository, and `--publish` rejects the
     placeholder.
     """
 
@@ -164,8 +164,8 @@ def test_requirements_of_a_release_are_pinned_by_hash(name):
 
 @from_a_checkout
 def test_pinned_projects_are_those_of_the_build_system():
-    """The pinned projects are those that [build-system] requires, and releases are built with
-    nothing else.
+    """The pinned projects are those that [build-system] requires, and releases are built with no
+    others.
     """
     project = (ROOT / "pyproject.toml").read_text()
     requires = re.search(r"^requires = \[(.*)\]", project, re.M)[1]

@@ -44,7 +44,7 @@ def operator(name: str, dtype: str = "float64") -> Prescribed:
 
 
 def describe_pairs(name: str) -> dict[str, dict[str, Any]]:
-    """Return the numbers of products and pairs, and how tight the residuals are."""
+    """Return the numbers of products and pairs, and the ratio of residuals to true errors."""
     found: dict[str, dict[str, Any]] = {}
     for what, words in PAIRS.items():
         pairs = fc.eigsh(operator(name), **{"k": 6, **words}, seed=5)
@@ -59,7 +59,7 @@ def describe_pairs(name: str) -> dict[str, dict[str, Any]]:
 
 
 def describe_densities(name: str) -> dict[str, dict[str, Any]]:
-    """Return grids, heights and errors of densities; each mean weights the grid differently."""
+    """Return grids, heights and errors of densities, as means weighted in different ways."""
     found: dict[str, dict[str, Any]] = {}
     for what, words in DENSITIES.items():
         d = fc.spectral_density(operator(name), **words, seed=8)
@@ -89,8 +89,8 @@ def describe_estimates(name: str) -> dict[str, dict[str, Any]]:
 
 
 def text_and_numbers(found: Any) -> list[Any]:
-    """Return the text of a result with # for numbers, its numbers, and facts that its
-    text omits.
+    """Return the text of a result with # in place of numbers, its numbers, and facts that the text
+    omits.
     """
     text, numbers = masked(repr(found) + "\n" + found._repr_html_())
     for name in ("n_products", "n_new", "probed", "scale", "tol", "unseen", "bound"):
@@ -104,7 +104,7 @@ def text_and_numbers(found: Any) -> list[Any]:
 
 
 def describe_density(d: Any) -> list[Any]:
-    """Return a density's text, integral, moments, masses and the heights of its plot."""
+    """Return a density's text, its integral, moments and masses, and the heights of its plot."""
     text, numbers = masked(repr(d) + "\n" + d._repr_html_())
     numbers += [d.n_products, d.integral(), d.width, d.grid[0], d.grid[-1], len(d.nodes)]
     for estimate in (d.moment(), d.moment(2), d.mass(), d.mass(0.1), d.mass(-0.2, 0.3)):
@@ -115,8 +115,8 @@ def describe_density(d: Any) -> list[Any]:
 
 
 def reused_runs() -> dict[str, list[Any]]:
-    """Return results of several functions that reuse a run, on a known spectrum and on reduced
-    networks.
+    """Return the results of several functions that reuse one Krylov run, for a known spectrum and
+    for networks in reduced spaces.
     """
     found: dict[str, list[Any]] = {}
     ob, theta, v = drawn(sizes=[8, 7, 3], loss="cross_entropy", l2=1e-2)
@@ -155,7 +155,7 @@ def reused_runs() -> dict[str, list[Any]]:
 
 
 def reduced_spaces() -> dict[str, list[Any]]:
-    """Return eigenpairs, densities, traces and inertias computed through smaller operators."""
+    """Return eigenpairs, densities, traces and inertias computed in reduced spaces."""
     found: dict[str, list[Any]] = {}
     ob, theta, _ = drawn(sizes=[14, 9, 3], activation="gelu", loss="cross_entropy", l2=1e-2)
     plain, at, _ = drawn(sizes=[14, 9, 2], activation="tanh", weighted=True)
@@ -187,7 +187,9 @@ def reduced_spaces() -> dict[str, list[Any]]:
 
 
 def matrix(name: str, n: int) -> Any:
-    """Return a matrix whose eigenvectors are exact, or another."""
+    """Return the matrix of the given name: diagonal, positive, of pairs of opposite eigenvalues,
+    tiny, or of cosines.
+    """
     d = np.round(np.linspace(-1.0, 3.0, n), 3)
     if name == "diagonal":
         return np.diag(d)
@@ -202,7 +204,7 @@ def matrix(name: str, n: int) -> Any:
 
 
 def dense_matrices() -> dict[str, list[Any]]:
-    """Return inertias of matrices and operators, and the HTML of eigenvalues."""
+    """Return inertias of matrices and operators, and the HTML of their eigenvalues."""
     found: dict[str, list[Any]] = {}
     for name in ("diagonal", "positive", "pairs", "tiny", "waves"):
         for n in (1, 2, 3, 40, 150):

@@ -15,7 +15,7 @@ NEAR = 1e-10  # of the largest eigenvalue: how far apart those of a cluster are
 
 
 def bulk(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Return simple spectra of several kinds, of size 1."""
+    """Return a random spectrum of n simple eigenvalues of size about 1, of one of several kinds."""
     kind = rng.integers(5)
     if kind == 0:
         return np.linspace(-1, 1, n)
@@ -31,8 +31,8 @@ def bulk(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def prescribed(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
-    """Return an operator with multiplicities 2 to 12, some of them clusters, and its
-    eigenvalues.
+    """Return an operator with eigenvalues of multiplicities 2 to 12, some of them clustered, and
+    these eigenvalues.
     """
     values = np.sort(bulk(rng, int(rng.integers(70, 400))))
     width = np.ptp(values)
@@ -49,7 +49,7 @@ def prescribed(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
 
 def net(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
     """Return the Hessian or GGN of a network with dead or copied units, with or without weight
-    decay.
+    decay, and its eigenvalues.
     """
     sizes = [int(rng.integers(3, 9)), int(rng.integers(8, 20)), int(rng.integers(1, 4))]
     activation = ["relu", "tanh", "gelu"][rng.integers(3)]
@@ -72,7 +72,7 @@ def net(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
 
 
 def operators(first: int, last: int) -> Iterator[tuple[int, Any, np.ndarray, int, str]]:
-    """Yield seeds, operators, all their eigenvalues, and arguments of eigsh."""
+    """Yield a seed, an operator, all its eigenvalues, and the arguments k and which of `eigsh`."""
     for seed in range(first, last):
         rng = np.random.default_rng(seed)
         op, values = (net if seed % 3 == 0 else prescribed)(rng)

@@ -7,7 +7,9 @@ from fastcurv.testing import PrescribedSpectrum
 
 
 class Prescribed(PrescribedSpectrum):
-    """`PrescribedSpectrum` with ``astype``, which gives the same numbers in another precision."""
+    """A `PrescribedSpectrum` with ``astype``, whose matrix has equal entries in the other precision
+    up to rounding.
+    """
 
     def astype(self, dtype):
         other = Prescribed(self.values, 0, dtype=dtype)
@@ -16,21 +18,21 @@ class Prescribed(PrescribedSpectrum):
 
 
 def symmetric(rng, values):
-    """Return a matrix with these eigenvalues in a random basis."""
+    """Return a symmetric matrix with the given eigenvalues in a random basis."""
     Q = np.linalg.qr(rng.standard_normal((len(values), len(values))))[0]
     A = (Q * values) @ Q.T
     return (A + A.T) / 2
 
 
 def diagonal(d):
-    """Return an operator that has products with a diagonal matrix only."""
+    """Return an operator that defines nothing but products with a diagonal matrix."""
     d = np.asarray(d, float)
     return LinearOperator((len(d), len(d)), matvec=lambda v: d * np.ravel(v), dtype=float)
 
 
 def hessian_like(rng, n=1200):
-    """Return ten outliers, a few negative eigenvalues, and a bulk over many orders of magnitude of
-    both signs.
+    """Return a spectrum with ten outliers, a few negative eigenvalues, and a bulk of both signs
+    over many orders of magnitude.
     """
     m = n - 13
     return np.r_[
@@ -61,7 +63,7 @@ SPECTRA = {
 
 
 def picked(values, k, which):
-    """Return the k wanted eigenvalues in ascending order, by definition."""
+    """Return the k eigenvalues that `which` selects, in ascending order, selected by definition."""
     values = np.sort(values)
     n = len(values)
     return {
@@ -73,7 +75,7 @@ def picked(values, k, which):
 
 
 def true_residuals(op, pairs):
-    """Return ``||A u - lam u||`` in float64 for the operator as rounded."""
+    """Return the norms ``||A u - lam u||`` in float64, for the operator rounded to its dtype."""
     exact = op.astype("float64")
     return np.array(
         [

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 def at_the_end(size):
-    """A symmetric matrix of numbers of that size, 30 rows."""
+    """Return a random symmetric matrix of 30 rows, multiplied by `size`."""
     B = np.random.default_rng(0).standard_normal((30, 30))
     return (B / 2 + B.T / 2) * size
 
@@ -40,8 +40,8 @@ def test_density_integrates_to_one(name, dtype, rng):
 
 
 def test_density_has_no_spurious_copies_of_outliers(dtype, rng):
-    """In 120 steps without reorthogonalisation, the node at the outlier would be repeated many
-    times.
+    """After 120 steps the density has one node at the outlier, where the recurrence without
+    reorthogonalisation would have many.
     """
     spectrum = np.r_[100.0, np.linspace(-1, 1, 400)]
     d = spectral_density(Prescribed(spectrum, seed=0, dtype=dtype), 4, 120, seed=0, deflate=False)
@@ -64,7 +64,9 @@ def test_density_has_no_spurious_copies_of_outliers(dtype, rng):
 
 
 def test_quadrature_is_exact_for_polynomials(rng):
-    """k steps integrate polynomials of degree 2k - 1 exactly, which are the probe's moments."""
+    """The quadrature of k steps is exact for polynomials of degree up to 2k - 1, compared with the
+    moments of the probe.
+    """
     spectrum = SPECTRA["normal"](rng)
     op = Prescribed(spectrum, seed=0)
     k = 5
@@ -129,8 +131,8 @@ def test_known_pairs_are_exact_in_the_density(rng):
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_eigenpairs_of_another_operator_are_rejected(rng, dtype):
-    """The known pairs of a density must be those of its own operator, at both ends of the
-    spectrum.
+    """Eigenpairs passed to `spectral_density` are rejected if they belong to another operator, at
+    either end of the spectrum.
     """
     net = fc.MLP([3, 4, 2], "tanh", dtype=dtype)
     X, y = rng.standard_normal((30, 3)), rng.integers(0, 2, 30)
@@ -215,8 +217,8 @@ def test_plot_method_draws_the_density(rng):
 
 
 def test_copies_of_an_outlier_keep_their_weight(rng):
-    """For twenty copies of an outlier, of which the first probe deflates a few, the mean over
-    probes is unbiased.
+    """For twenty copies of an outlier, of which the first probe deflates only a few, the mean is
+    unbiased and within its error.
     """
     spectrum = np.r_[np.full(20, 50.0), rng.random(280)]
     off = []
@@ -269,8 +271,8 @@ ENDS = {
 @pytest.mark.parametrize("kind", [np.asarray, aslinearoperator])
 @pytest.mark.parametrize("name", ENDS)
 def test_densities_of_extreme_magnitudes_are_computed(name, kind):
-    """Densities near the limits of float64 are computed on either axis, with a given width or grid,
-    and with one probe or more.
+    """Densities near the limits of float64 are computed on linear and logarithmic axes, with a
+    given width or grid, and with one probe or more.
     """
     A = ENDS[name]
     op, size = kind(A), float(np.abs(A).max())
@@ -314,7 +316,9 @@ def test_estimates_near_float64_limits_are_right_or_raise(name, kind):
 
 
 def test_equal_probes_do_not_give_a_standard_error_of_zero():
-    """Signs (1, 1) are orthogonal to (1, -1), so half of all probes do not see one eigenvalue."""
+    """If two probes give equal results, since half of all sign probes do not reach one eigenvalue,
+    the standard error is nan and not 0.
+    """
     A = np.diag(np.full(6, 1e-3))
     A[:2, :2] += [[0.5, -0.5], [-0.5, 0.5]]
     true, blind = np.trace(A) / 6, 0

@@ -21,8 +21,8 @@ SCALES = [1e-300, 1e-160, 1e-20, 1.0, 1e20, 1e160, 1e300]
 
 
 def integer_spectrum(n, rng):
-    """Return an integer matrix, exact in float64, with known eigenvalues: a Householder reflection
-    ``I - 2 v v' / v'v`` around a diagonal, times ``(v'v)^2``, a power of two.
+    """Return an integer matrix, exact in float64, and its eigenvalues: a diagonal matrix between
+    two Householder reflections ``I - 2 v v' / v'v``, times the power of two ``(v'v)^2``.
     """
     v = np.zeros(n)
     v[rng.choice(n, min(n, 4), replace=False)] = 1.0
@@ -37,8 +37,8 @@ def integer_spectrum(n, rng):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 17, 130, 200])
 def test_every_eigenvalue_lies_within_its_proved_error(n, rng):
-    """Eigenvalues are within their proved errors of exactly known spectra, and the errors are small
-    enough to be useful.
+    """For matrices with exactly known spectra, eigenvalues are within their proved errors, which
+    are small enough to be useful.
     """
     for scale in SCALES:
         A, truth = integer_spectrum(n, rng)
@@ -52,15 +52,15 @@ def test_every_eigenvalue_lies_within_its_proved_error(n, rng):
 
 
 def few_ends(n):
-    """Return indices of some values at both ends, and of all."""
+    """Yield the indices of the last three values, of some at both ends, and of all."""
     yield np.arange(n)[-3:]
     yield np.unique([0, 1 % n, n - 1])
     yield np.arange(n)
 
 
 def kinds_of_matrices(n, rng):
-    """Return a random matrix, a block-diagonal one, ones with clusters closer than rounding and
-    with repeated eigenvalues, and zero.
+    """Yield a random matrix, a block-diagonal one, matrices with clustered and repeated
+    eigenvalues, and zero.
     """
     A = symmetric(rng, rng.standard_normal(n))
     apart = A.copy()
@@ -84,7 +84,9 @@ def test_selected_pairs_equal_those_of_the_full_decomposition(n, rng):
 
 @pytest.mark.parametrize("fault", ["values", "none", "vectors", "twice"])
 def test_a_failing_driver_of_selected_pairs_is_replaced(fault, rng, monkeypatch):
-    """Any wrong numbers of a driver are detected, and its replacement is right."""
+    """Wrong results of a LAPACK driver for selected pairs are detected, and the result of another
+    driver is used.
+    """
 
     class Failing(linalg.Tridiagonal):
         def eigenvalues(self):
@@ -107,7 +109,7 @@ def test_a_failing_driver_of_selected_pairs_is_replaced(fault, rng, monkeypatch)
 
 
 def tridiagonals(n, rng):
-    """Yield tridiagonal matrices that are graded, split, nearly split, or near underflow."""
+    """Yield tridiagonal matrices that are graded, split, nearly split or near underflow."""
     d, e = rng.standard_normal(n), rng.standard_normal(n - 1)
     for power in (20, 100, 290):
         for grade in (10.0 ** -np.linspace(0, power, n), 10.0 ** -np.linspace(power, 0, n)):
@@ -122,7 +124,7 @@ def tridiagonals(n, rng):
 
 @pytest.mark.parametrize("n", [2, 3, 11, 48, 71])
 def test_eigenvectors_from_a_tridiagonal_form_have_small_residuals(n, rng):
-    """All residuals are small, and the eigenvectors are orthonormal."""
+    """Eigenvectors computed from a tridiagonal form are orthonormal and have small residuals."""
     for _ in range(10):
         for d, e in tridiagonals(n, rng):
             largest = max(np.abs(d).max(), np.abs(e).max()) or 1.0
@@ -137,8 +139,8 @@ def test_eigenvectors_from_a_tridiagonal_form_have_small_residuals(n, rng):
 @pytest.mark.parametrize("n", [30, 61, 100])
 @pytest.mark.parametrize("rank", [1, 5, 12, 20])
 def test_singular_matrices_are_solved_by_their_tridiagonal_form(n, rank, rng):
-    """Zeros become rounding errors next to large numbers, at either end or inside, and the solution
-    is right.
+    """For singular matrices, whose zeros become rounding errors at either end of the tridiagonal
+    form or inside, eigenpairs are orthonormal with small residuals.
     """
     for _ in range(5):
         F = rng.standard_normal((rank, n)) * np.geomspace(1, 1e-9, rank)[:, None]
@@ -171,7 +173,9 @@ def test_tridiagonal_forms_reject_unsuitable_arguments():
 
 
 def test_wrong_eigenpairs_get_large_error_bounds(rng):
-    """The error bound does not rely on the driver: a wrong vector or value gives a large bound."""
+    """A wrong eigenvector or eigenvalue gets a large error bound, because the bound does not rely
+    on the LAPACK driver.
+    """
     A, truth = integer_spectrum(40, rng)
     S = A / 512
     values, V = np.linalg.eigh(S)
@@ -188,7 +192,9 @@ def test_wrong_eigenpairs_get_large_error_bounds(rng):
 
 @pytest.mark.parametrize("failing", [{"evd"}, {"evd", "evr"}])
 def test_next_lapack_driver_is_tried_after_a_failure(failing, rng, monkeypatch):
-    """LAPACK's "Internal Error" on a finite matrix, NaN and wrong results count as failures."""
+    """If a LAPACK driver fails with "Internal Error" on a finite matrix, NaN or wrong results, the
+    next driver is used.
+    """
     A, truth = integer_spectrum(12, rng)
     whole = linalg._call_lapack
 
@@ -207,7 +213,9 @@ def test_next_lapack_driver_is_tried_after_a_failure(failing, rng, monkeypatch):
 
 
 def test_only_correct_pairs_of_a_tridiagonal_matrix_are_accepted(rng):
-    """Any subset of correct pairs is accepted; a wrong value, vector, norm or sign is not."""
+    """Any subset of correct pairs of a tridiagonal matrix is accepted; pairs with a wrong value,
+    vector, norm or sign are rejected.
+    """
     d, e = rng.standard_normal(9), rng.standard_normal(8)
     values, V = np.linalg.eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
     for count in (9, 3, 1, 0):
@@ -233,7 +241,9 @@ def test_an_error_is_raised_if_all_drivers_fail(monkeypatch):
 
 
 def test_a_failing_tridiagonal_driver_is_replaced_by_the_full_one(monkeypatch):
-    """The full driver returns the same pairs that the tridiagonal one would have found."""
+    """If the tridiagonal driver returns wrong pairs, the full driver is used and returns the
+    correct ones.
+    """
     d, e = np.cos(np.arange(7.0)), np.full(6, 1e-3)
     expected = linalg.eigh_tridiagonal(d, e)
     truth = np.linalg.eigvalsh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
@@ -263,7 +273,9 @@ def test_tridiagonal_matrices_of_any_scale_are_solved(scale, rng):
 
 
 def test_observed_asymmetry_is_included_in_the_error(rng):
-    """Signs that the products' asymmetry could have changed are not proved."""
+    """The error bound includes the observed asymmetry, so a sign that the asymmetry could change is
+    not proved.
+    """
 
     def operator(P):
         return LinearOperator(P.shape, matvec=lambda v: P @ v, matmat=lambda V: P @ V, dtype=float)
@@ -281,7 +293,7 @@ def test_observed_asymmetry_is_included_in_the_error(rng):
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_signs_are_proved_at_every_scale(scale):
-    """Overflow and underflow never lead to a proof."""
+    """Signs are proved correctly at every scale, and overflow or underflow never proves one."""
     found = fc.inertia(scale * np.array([[2.0, 1, 0], [1, 2, 0], [0, 0, -1]]))
     assert tuple(found) == (2, 1, 0) and found.bound < 1e-10 * scale
 
@@ -291,7 +303,9 @@ def test_signs_are_proved_at_every_scale(scale):
 
 
 def bound_by_formula(A, values, V):
-    """Return the bound given in the docstring of `eigensolver`, without its own rounding."""
+    """Return the bound stated in the docstring of `eigensolver`, without the rounding of its own
+    computation.
+    """
     E, R = V.T @ V - np.eye(len(A)), A @ V - V * values
     F = np.linalg.norm(E * values) + np.linalg.norm(V, 2) * np.linalg.norm(R)
     off = np.linalg.norm(E)
@@ -313,7 +327,7 @@ def test_the_proved_error_is_close_to_its_formula(n, rng):
 
 @pytest.mark.parametrize("n", [1, 7, 300])
 def test_the_proof_adds_a_bound_on_its_own_rounding(n):
-    """If E and R are exactly 0, the bound is gamma of the depth of its sums (Higham 2002, section
+    """If E and R are exactly 0, the bound is gamma of the depth of the sums (Higham 2002, section
     3.1) times the norms.
     """
     values = np.linspace(0.25, 1.0, n)
@@ -337,8 +351,8 @@ def test_vectors_far_from_orthogonal_prove_nothing():
 
 
 def mixed_spectrum(rng, low):
-    """Return a spectrum with sizes down to 10^low and any fraction of negative eigenvalues,
-    including none.
+    """Return a spectrum with sizes from 10^low to 1, of which a random fraction, possibly none, is
+    negative.
     """
     n = int(rng.integers(2, 40))
     signs = rng.choice([-1.0, 1.0], n, p=[(p := rng.uniform()), 1 - p])
@@ -346,7 +360,9 @@ def mixed_spectrum(rng, low):
 
 
 def test_jointly_proved_signs_equal_those_proved_singly(rng):
-    """Counts, floor and ends agree with the bounds of all pairs at any scale."""
+    """Signs proved jointly give the counts of signs proved for single eigenvalues, and a floor
+    close to theirs, at any scale.
+    """
     proved = 0
     for _ in range(300):
         scale = 10.0 ** rng.integers(-250, 250)
@@ -376,8 +392,8 @@ def test_signs_below_the_matrix_error_are_not_proved(rng):
 
 
 def test_joint_proofs_handle_zeros_within_the_error(rng):
-    """With any number of zeros within the error of the matrix, the other signs agree with a matrix
-    within that error and with the bounds of all pairs.
+    """If up to 19 eigenvalues lie within the error of the matrix, the proved signs of all others
+    are those of the exact matrix, and every pair satisfies its bound.
     """
     proved = 0
     for _ in range(300):
@@ -400,7 +416,7 @@ def test_joint_proofs_handle_zeros_within_the_error(rng):
 
 
 def test_wrong_eigenpairs_prove_no_wrong_sign(monkeypatch, rng):
-    """For eigenpairs that are wrong in many ways, every proved sign is right."""
+    """For eigenpairs that are wrong in many ways, no wrong sign is proved."""
     proved, honest = 0, linalg._call_lapack
 
     def wrong(S, driver, only=False):
@@ -446,8 +462,9 @@ def test_wrong_eigenpairs_prove_no_wrong_sign(monkeypatch, rng):
 @pytest.mark.parametrize("n", [1, 2, 3, 40])
 @pytest.mark.parametrize("shift", [1e-4, 3.0])
 def test_cholesky_floor_is_lowered_by_rumps_bound(n, shift):
-    """The loss is Rump's ``gamma / (1 - gamma) trace(B)``, with gamma of n + 1 operations, plus the
-    rounding of ``A - shift``; beyond what can be proved there is no floor.
+    """The gap between the shift and the proved floor is Rump's ``gamma / (1 - gamma) trace(B)``,
+    with gamma of n + 1 operations, plus the rounding of ``A - shift``. If nothing is proved, the
+    floor is 0.
     """
     d = 1e9 * (1 + np.arange(n) % 3)
     floor = linalg.cholesky_eigenvalue_floor(np.diag(d), shift)
@@ -461,7 +478,9 @@ def test_cholesky_floor_is_lowered_by_rumps_bound(n, shift):
 
 
 def test_singular_values_use_qr_if_divide_and_conquer_fails(dtype, rng, monkeypatch):
-    """QR gives the same singular values. A matrix with NaN has none and does not reach QR."""
+    """If the divide-and-conquer driver fails, QR gives equal singular values. A matrix with NaN is
+    rejected before QR.
+    """
     A = rng.standard_normal((7, 4)).astype(dtype)
     expected = np.linalg.svd(A, compute_uv=False)
 
@@ -507,8 +526,8 @@ def test_invalid_column_bounds_are_rejected(bounds):
 
 
 def test_the_more_accurate_of_two_products_is_kept():
-    """Column j is taken from the product with the smaller bound; for equal bounds, the mean is
-    taken.
+    """Entries (i, j) and (j, i) of a dense matrix are both taken from the column with the smaller
+    bound, or from the mean for equal bounds.
     """
 
     class Half:

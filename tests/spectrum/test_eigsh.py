@@ -17,8 +17,8 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 def residuals_within_tolerance(pairs):
-    """Return True if all residuals are within the tolerance and only pairs that may be wrong are
-    not called converged.
+    """Return True if all residuals are within the tolerance, and pairs are reported as not
+    converged only because a copy may be missing.
     """
     good = pairs.residuals <= pairs.tol * pairs.scale
     return good.all() and (pairs.converged.all() or bool(missed_clause(pairs)))
@@ -60,8 +60,8 @@ def test_pairs_are_right_and_their_bounds_hold(name, which, dtype, rng):
     ],
 )
 def test_values_resolved_by_the_tolerance_are_all_found(name, which, tol, rng):
-    """Values of 1e-10 of the norm that differ by 1e-10, and an isolated lambda_min with a
-    lambda_max 1e4 times as large, are found.
+    """All eigenvalues are found that the tolerance distinguishes: values of 1e-10 of the norm that
+    differ by as much, and a lowest one 1e-4 times as large as the highest.
     """
     spectrum = SPECTRA[name](rng)
     pairs = eigsh(Prescribed(spectrum, seed=1), 4, which, tol=tol, seed=2)
@@ -106,8 +106,8 @@ MULTIPLE = {
 @pytest.mark.parametrize("which", ["LA", "BE"])
 @pytest.mark.parametrize("name", MULTIPLE)
 def test_repeated_values_are_found_in_a_small_basis(name, which, room, rng):
-    """Each value has an eigenvalue within its residual, and if all are converged they are
-    extreme.
+    """In a small basis, each returned value has an eigenvalue within its residual, and if all pairs
+    are converged they are the extreme ones.
     """
     values = np.sort(MULTIPLE[name])
     A, k, starts = symmetric(rng, values), 3, rng.standard_normal((len(values), 8))
@@ -121,8 +121,8 @@ def test_repeated_values_are_found_in_a_small_basis(name, which, room, rng):
 
 
 def test_all_64_values_of_a_cluster_are_found(rng):
-    """All values of the cluster are found, where ARPACK returns smaller values in place of missed
-    copies and reports success.
+    """All 64 eigenvalues of a cluster are found, where ARPACK returns smaller ones in place of some
+    and reports success.
     """
     spectrum = np.r_[np.ones(64), np.linspace(0, 0.5, 200)]
     pairs = eigsh(Prescribed(spectrum, seed=0), 70, "LA", seed=0)
@@ -188,11 +188,9 @@ def test_no_more_products_than_arpack_on_simple_spectra(dtype, rng):
     ],
 )
 def test_from_the_same_start_the_search_is_within_arpacks_products(name, which, dtype, rng):
-    """The same residuals asked of both, over 8 starts; the look for missed copies, a default, adds
-    a quarter at the most, or 4 products.
-
-    That is a claim on the sum: a residual does not fall at every step, and one that stands just
-    above the tolerance when ARPACK ends can take some more.
+    """From equal starts, for equal residuals, the search takes at most 1.5 times ARPACK's products
+    in each case and no more in total over 8 starts. The default probe for missed copies adds at
+    most a quarter of the products, or 4.
     """
     total = 0
     for tol in (1e-3, 1e-4) * 4:
@@ -248,7 +246,7 @@ def test_eigsh_against_returns_pairs_orthogonal_to_given_vectors(dtype, rng):
 
 
 def test_eigenpairs_scale_with_the_operator(rng):
-    """Scaling the operator scales values and residuals, and changes no count."""
+    """Scaling the operator scales values and residuals by the same factor, and changes no count."""
     spectrum = SPECTRA["hessian"](rng)
     counts = set()
     for factor in (1.0, 2.0**40, 2.0**-40):
@@ -280,7 +278,9 @@ def test_equal_seeds_are_bitwise_identical_and_other_seeds_agree(rng):
 
 @pytest.mark.parametrize("n", [1_000_000, pytest.param(8_000_000, marks=pytest.mark.large)])
 def test_memory_stays_within_max_basis(n):
-    """Memory is ``max_basis + k + 2`` vectors, whatever the number of products."""
+    """The search uses memory for at most ``max_basis + k + 2`` vectors, whatever the number of
+    products.
+    """
     diagonal = np.r_[5.0, 4.0, 3.0, -3.0, np.linspace(-1, 1, n - 4)].astype("float32")
 
     class Diagonal(sla.LinearOperator):
@@ -303,8 +303,8 @@ def test_memory_stays_within_max_basis(n):
 
 @pytest.mark.parametrize("size", [1e-9, 1e-7, 1e-6, 1e-3])
 def test_asymmetric_products_warn_and_enlarge_the_residuals(size, rng):
-    """Asymmetric products, as of a float32 loss or a wrong adjoint, are included in the residuals,
-    so that their pairs do not look converged.
+    """Asymmetric products, as from a float32 loss or a wrong adjoint, give a warning and enlarge
+    the residuals, so that pairs are not reported as converged.
     """
     n = 150
     A = Prescribed(np.r_[3, 2, rng.standard_normal(n - 2) / 2], seed=0) @ np.eye(n)
@@ -326,7 +326,7 @@ def test_asymmetric_products_warn_and_enlarge_the_residuals(size, rng):
 
 
 def test_bounds_on_residuals_do_not_grow_with_restarts():
-    """A hundred restarts do not multiply the bound on a residual."""
+    """The bound on a residual does not grow over a hundred restarts."""
     values = np.exp(-0.05 * np.arange(300))
     op = Prescribed(values, seed=0)
     pairs = eigsh(op, 4, "SA", max_basis=32, seed=1, max_products=2000)
@@ -336,7 +336,9 @@ def test_bounds_on_residuals_do_not_grow_with_restarts():
 
 
 def test_both_halves_of_a_nearly_symmetric_matrix_are_used(rng):
-    """If entries differ from their transposed ones by rounding, both are used."""
+    """If entries differ from their transposed ones by rounding, `eigsh` uses both halves of the
+    matrix, and residuals hold for the given matrix.
+    """
     n, eps = 400, np.finfo(float).eps
     A = Prescribed(np.r_[-3, -2, 2, 3, rng.standard_normal(n - 4) / 9], seed=0) @ np.eye(n)
     A = (A + A.T) / 2
@@ -350,7 +352,9 @@ def test_both_halves_of_a_nearly_symmetric_matrix_are_used(rng):
 
 
 def random_case(rng):
-    """Return an operator with a known matrix, at any scale, and valid arguments of eigsh."""
+    """Return an operator with a known matrix of any scale, and random valid arguments of
+    `eigsh`.
+    """
     n = int(rng.choice([1, 2, 3, 4, 5, 7, 10, 20, 40]))
     dtype = str(rng.choice(DTYPES))
     values = [
@@ -384,8 +388,8 @@ def random_case(rng):
 
 @pytest.mark.parametrize("part", range(4))
 def test_residuals_hold_for_every_combination_of_arguments(part, rng):
-    """Residuals hold for blocks of starts, small bases, small budgets, deflation, and scales from
-    1e-300 to 1e290.
+    """Residuals hold for every combination of blocks of starts, small bases, small budgets,
+    deflation, and scales from 1e-300 to 1e290.
     """
     for _ in range(150):
         A, scale, k, which, how = random_case(rng)
@@ -410,7 +414,9 @@ def test_residuals_hold_for_every_combination_of_arguments(part, rng):
 
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-8), ("float32", 2e-5)])
 def test_the_default_tolerance_is_relative_to_the_largest_eigenvalue(dtype, tol):
-    """The default takes as many products as the same tolerance given explicitly."""
+    """With the default tolerance, `eigsh` takes as many products as with that tolerance, relative
+    to the largest eigenvalue, given explicitly.
+    """
     op = Prescribed(np.geomspace(1e-3, 50.0, 400), dtype=dtype, seed=1)
     found, asked = eigsh(op, 4, seed=0), eigsh(op, 4, tol=tol, seed=0)
     assert found.converged.all() and (found.residuals <= 2 * tol * 50).all()

@@ -44,7 +44,7 @@ def test_products_of_another_shape_raise(more):
 
 
 def test_a_misaligned_matrix_has_its_eigenvalues(rng):
-    """A misaligned matrix has the same eigenvalues as an aligned copy."""
+    """A misaligned matrix has the eigenvalues of an aligned copy."""
     A = rng.standard_normal((120, 120))
     A += A.T
     raw = np.frombuffer(bytearray(A.nbytes + 1), np.float64, offset=1, count=A.size)
@@ -107,7 +107,7 @@ BAD = {  # (call, arguments) by kind of error
 
 @pytest.mark.parametrize("kind", BAD)
 def test_eigsh_rejects_invalid_arguments(kind):
-    """Invalid arguments raise an error of one line that says what is accepted."""
+    """Invalid arguments raise an error of one line that states what is accepted."""
     for call, words in BAD[kind]:
         with pytest.raises(kind) as caught:
             call(**words)

@@ -16,8 +16,8 @@ from .spectra import picked, symmetric
 
 
 def few_values(seed: int) -> tuple[Any, np.ndarray, int, str, np.ndarray | None]:
-    """Return an operator with 2 to 30 distinct eigenvalues of multiplicity 2 or more, its
-    eigenvalues, k, which, and a start: none, random, or in an invariant subspace.
+    """Return an operator with 2 to 30 distinct eigenvalues, each repeated, its eigenvalues, k,
+    which, and a start: none, random, or in an invariant subspace.
     """
     rng = np.random.default_rng(seed)
     count, n = int(rng.integers(2, 31)), int(rng.choice([100, 300, 1000, 4096]))
@@ -40,8 +40,8 @@ def few_values(seed: int) -> tuple[Any, np.ndarray, int, str, np.ndarray | None]
 
 
 def compare(first: int, last: int) -> tuple[int, int]:
-    """Return how many searches miss a copy, and how many do not call all pairs converged, checking
-    that no pair outside the k wanted is called converged.
+    """Return how many of the searches miss a copy, and how many leave pairs unconverged, after
+    checking that no search that misses a copy reports convergence of all pairs.
     """
     lacking = unsure = 0
     for seed in range(first, last):
@@ -70,8 +70,8 @@ def test_at_most_3_of_60_searches_miss_a_repeated_eigenvalue():
 
 @pytest.mark.nightly
 def test_at_least_95_percent_of_500_searches_find_all_repeated_eigenvalues():
-    """Of 500 searches at most 5% lack a copy (23 were measured), and none of these reports a pair
-    as converged.
+    """At most 5% of 500 searches miss a copy (23 were measured), and none of these reports all
+    pairs as converged.
     """
     lacking, unsure = compare(0, 500)
     assert lacking <= 25 and unsure <= 60
@@ -79,7 +79,7 @@ def test_at_least_95_percent_of_500_searches_find_all_repeated_eigenvalues():
 
 def test_copies_at_the_edge_of_seven_values_are_found():
     """All copies are found of two zeros below 680 copies of each of six values, and of the two
-    ground states and an excited state of an Ising ring of 12 spins.
+    ground states and an excited state of an Ising ring with 12 spins.
     """
     values = np.repeat(np.arange(7.0), [2, 680, 680, 680, 680, 680, 694])
     spins = 1 - 2 * ((np.arange(4096)[:, None] >> np.arange(12)) & 1)
@@ -92,9 +92,7 @@ def test_copies_at_the_edge_of_seven_values_are_found():
 
 
 def test_network_without_hidden_layer_repeats_eigenvalues_per_output():
-    """The Hessian of a linear model has every eigenvalue of X'X once for each of its 300
-    outputs.
-    """
+    """For a linear model with 300 outputs, `eigsh` finds every eigenvalue of X'X 300 times."""
     for seed in range(4):
         rng = np.random.default_rng(seed)
         X, y = rng.standard_normal((50, 4)), rng.standard_normal((50, 300))
@@ -109,8 +107,8 @@ def test_network_without_hidden_layer_repeats_eigenvalues_per_output():
 
 @pytest.mark.parametrize("tilt", [0.0, 1e-13])
 def test_a_start_in_an_invariant_subspace_does_not_hide_the_rest(tilt):
-    """The wanted pairs are found if the start consists of one or several eigenvectors, exact or
-    rounded, from the middle or the wrong end.
+    """If the start consists of one or several eigenvectors, exact or rounded, from the middle or
+    the wrong end of the spectrum, the wanted pairs are found.
     """
     rng = np.random.default_rng(0)
     values = np.r_[np.linspace(0, 1, 297), 3.0, 4.0, 5.0]
@@ -131,8 +129,8 @@ def test_no_pair_is_converged_if_the_budget_ends_with_the_first_start():
 
 
 def test_pairs_with_possibly_missed_multiplicity_are_not_converged():
-    """Neither the array, the repr nor the HTML table calls such pairs converged; isolated outliers
-    are.
+    """The array, the repr and the HTML table report pairs that may lack a copy as not converged,
+    and isolated outliers as converged.
     """
     values = np.sort(np.r_[np.repeat(np.linspace(-3, 0, 60), 2), 40, 50, 60])
     op = LinearOperator((123, 123), lambda v: values * v.reshape(-1), dtype=float)

@@ -18,7 +18,7 @@ from ..nets import draw
 
 
 class CostedOperator:
-    """A diagonal operator that states the time of its products and of its matrix."""
+    """A diagonal operator that states the cost of its products and of its matrix."""
 
     dtype = np.dtype(float)
 
@@ -34,8 +34,8 @@ class CostedOperator:
 
 
 def test_the_form_of_least_estimated_time_is_chosen():
-    """The choice equals that of costs written out here, for cheap products, a cheap matrix and a
-    cheap sum over samples.
+    """`eigsh` chooses products, the matrix or a sum over samples by least estimated cost, here
+    computed independently, for cases in which each of them is cheap.
     """
     kinds = set()
     for n in (10, 100, 400, 900, 1100):
@@ -69,9 +69,7 @@ def test_operators_without_costs_are_dense_only_if_small():
 
 
 def test_operators_whose_matrix_overflows_are_searched_by_products():
-    """If an operator finds numbers out of range while it sums its matrix, the search
-    uses products.
-    """
+    """If summing the matrix of an operator overflows, the search uses products."""
     op = CostedOperator(300, 1e-3, 1e-6, possible=False)
     assert choose_representation(op, 40, matrix=False, summed=True).make() is None
     assert matrix_of(op)[1] == 300
@@ -100,7 +98,9 @@ def test_a_smaller_space_is_chosen_if_its_run_is_faster():
 
 
 def test_a_matrix_is_summed_over_rows_where_that_costs_less_than_products(rng):
-    """`to_dense` and `factor` sum the matrix over samples if that costs less than products."""
+    """`to_dense` and `factor` sum the matrix over samples if that costs less than products with
+    unit vectors.
+    """
     ob = draw(rng, [3, 4, 2], "tanh", "mse", 20, l2=1e-2).ob
     G = ob.ggn(ob.model.init(seed=0))
     found = []

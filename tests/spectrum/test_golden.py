@@ -10,5 +10,7 @@ from . import golden
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
 def test_costs_and_errors_of_spectra_are_unchanged(section):
-    """Counts are equal; numbers that depend on residuals or a few probes agree up to rounding."""
+    """Counts equal the golden ones, and numbers that depend on residuals or few probes agree up to
+    rounding.
+    """
     assert changed(golden, section) == []

@@ -18,7 +18,7 @@ from .spectra import SPECTRA, Prescribed, picked, symmetric
 @pytest.mark.parametrize("which", ["SA", "LA", "LM"])
 @pytest.mark.parametrize("n", [4, 9, 33, 64])
 def test_no_repeated_eigenvalue_is_missed_in_small_spaces(n, which):
-    """In up to 64 dimensions the second start may span the whole space, so no copy is missed."""
+    """In up to 64 dimensions, where a second start may span the whole space, no copy is missed."""
     for seed in range(6):
         rng = np.random.default_rng(seed)
         values = np.sort(np.repeat(rng.standard_normal(-(-n // 3)), 3)[:n] * 10.0)
@@ -33,8 +33,8 @@ def test_no_repeated_eigenvalue_is_missed_in_small_spaces(n, which):
     ("near", "options"), [(8e-8, {}), (1e-4, {"tol": 1e-4, "relative": "value"})]
 )
 def test_eigenvalues_within_the_tolerance_are_distinguished(near, options):
-    """Eigenvalues within the tolerance of one another are neither replaced by others nor reported
-    as missing.
+    """Eigenvalues that differ by less than the tolerance are all returned, and none is reported as
+    possibly missing.
     """
     for n in (30, 90):
         values = np.repeat([-10.0, -near / 4, near], n // 3)
@@ -47,8 +47,8 @@ def test_eigenvalues_within_the_tolerance_are_distinguished(near, options):
 
 @pytest.mark.parametrize("width", [1e-4, 0.1, 0.3, 1.0])
 def test_copies_in_a_narrow_band_far_from_0_are_found(width, dtype):
-    """Every copy is found of values that occur six times each, as in a network without a hidden
-    layer.
+    """For 20 eigenvalues in a narrow band far from 0, each repeated six times, every copy
+    is found.
     """
     for seed in range(6):
         rng = np.random.default_rng(seed)
@@ -67,8 +67,8 @@ def test_copies_in_a_narrow_band_far_from_0_are_found(width, dtype):
 
 
 def test_residuals_hold_with_deflation_in_small_krylov_spaces():
-    """Residuals hold if each value occurs fourteen times, so that the Krylov space orthogonal to
-    two vectors has few dimensions.
+    """Residuals hold if each eigenvalue occurs fourteen times, so the Krylov space orthogonal to
+    two deflated vectors has few dimensions.
     """
     for seed in range(30):
         rng = np.random.default_rng(seed)
@@ -83,7 +83,7 @@ def test_residuals_hold_with_deflation_in_small_krylov_spaces():
 
 
 def lacks_a_copy(pairs, values, k, which):
-    """Return True if the values are not the k wanted ones."""
+    """Return True if the values are not the k eigenvalues that `which` selects."""
     wanted, found = picked(values, k, which), pairs.values
     if which == "LM":
         wanted, found = np.sort(np.abs(wanted)), np.sort(np.abs(found))
@@ -91,7 +91,9 @@ def lacks_a_copy(pairs, values, k, which):
 
 
 def count_incomplete(first, last):
-    """Return how many sets of pairs lack a copy, and of how many; each of them must report it."""
+    """Return how many searches miss a copy, and the number of searches, after checking that each
+    that misses one reports it.
+    """
     wrong = asked = 0
     for seed, op, values, k, which in operators(first, last):
         for space in {None, None if seed % 3 else "parameters"}:
@@ -104,8 +106,8 @@ def count_incomplete(first, last):
 
 
 def test_all_copies_of_wanted_eigenvalues_are_found():
-    """All wanted eigenvalues are found for multiplicities 2 to 12, clusters, and dead or equal
-    units.
+    """All wanted eigenvalues are found for multiplicities 2 to 12, for clusters, and for dead or
+    equal units.
     """
     wrong, asked = count_incomplete(0, 45)
     assert wrong == 0 and asked == 60
@@ -113,7 +115,7 @@ def test_all_copies_of_wanted_eigenvalues_are_found():
 
 @pytest.mark.parametrize("seed", [16, 491, 790, 1168, 1664])
 def test_all_copies_are_found_where_one_was_once_missed(seed):
-    """For operators of which a copy was once missed, every start finds all copies."""
+    """For operators of which earlier versions missed a copy, every start finds all copies."""
     ((_, op, values, k, which),) = operators(seed, seed + 1)
     for start in range(12):
         assert not lacks_a_copy(eigsh(op, k, which, seed=start), values, k, which), start
@@ -141,7 +143,9 @@ def test_the_search_for_copies_adds_at_most_a_quarter_of_the_products(rng):
 
 
 def test_searches_that_stop_early_bound_the_missed_copies():
-    """If pairs lie deep inside a wide spectrum, a missed copy lies no further out than reported."""
+    """If a search for pairs deep inside a wide spectrum stops early, a missed copy lies no further
+    out than reported.
+    """
     wrong = missed = 0
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -157,8 +161,8 @@ def test_searches_that_stop_early_bound_the_missed_copies():
 
 
 def test_growth_bounds_the_part_of_an_eigenvector_in_a_run(rng):
-    """``sum_j <q_j, z>^2 = w^2 exp(growth) <= 1`` for an eigenvector z whose component in the start
-    is w.
+    """The function returns growth in ``sum_j <q_j, z>^2 = w^2 exp(growth) <= 1``, where z is an
+    eigenvector whose component in the start is w.
     """
     values = np.linspace(0, 1, 200)
     op = PrescribedSpectrum(values, seed=3)
@@ -176,7 +180,7 @@ def test_growth_bounds_the_part_of_an_eigenvector_in_a_run(rng):
 
 @pytest.mark.parametrize("seed", [15257, 0, 1])
 def test_the_lowest_eigenvalue_is_not_confused_with_another(seed):
-    """Among six small negative eigenvalues and many of 1, no other eigenvalue is reported as the
+    """For six small negative eigenvalues and many of 1, no other eigenvalue is reported as the
     lowest and converged.
     """
     rng = np.random.default_rng(seed)
@@ -195,8 +199,8 @@ def test_missed_copies_are_not_bounded_without_a_probe(options):
 
 
 def test_no_strict_lowest_eigenvalue_is_claimed_within_the_tolerance():
-    """If four eigenvalues lie closer to the others than residuals resolve, the search reports how
-    much further out another may lie.
+    """If four eigenvalues are closer to the others than residuals resolve, the search reports in
+    `unseen` how much lower another one may be.
     """
     rng = np.random.default_rng(0)
     lowest = [1.38e-8, 2.74e-8, 2.95e-8, 5.87e-8]

@@ -46,7 +46,9 @@ def test_warnings_name_the_line_of_the_caller():
 
 
 def test_results_have_html_for_notebooks():
-    """The HTML of each result is well-formed and contains its numbers, with everything escaped."""
+    """The HTML of each result is well-formed, contains the result's numbers, and escapes
+    all text.
+    """
     from xml.etree import ElementTree
 
     for result in (
@@ -70,9 +72,7 @@ def test_eigenpairs_unpack_into_values_and_vectors():
 
 
 def test_dir_lists_public_names_and_repr_shows_the_objective():
-    """`dir` lists the public names and no others, and the repr of an objective shows its main
-    options.
-    """
+    """`dir` lists exactly the public names, and the repr of an objective shows its main options."""
     more = set(dir(fc)) - {*fc.__all__, "__version__"}
     assert set(fc.__all__) <= set(dir(fc)) and "schedules" in more
     assert all(type(getattr(fc, name)) is type(np) for name in more)  # subpackages

@@ -28,8 +28,8 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def test_sign_probes_in_the_deflated_space_are_drawn_again(shown=None):
-    """In two dimensions half of all sign vectors are multiples of (1, 1), the deflated vector, so
-    such probes are drawn again.
+    """In two dimensions, sign probes that are multiples of the deflated vector (1, 1), which are
+    half of all, are drawn again.
     """
     against = np.full((1, 2), 0.5**0.5)
     for seed in range(8):
@@ -42,8 +42,8 @@ def test_sign_probes_in_the_deflated_space_are_drawn_again(shown=None):
 
 @pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
 def test_a_restart_keeps_wanted_pairs_and_their_neighbours(which):
-    """A restart keeps the pairs that a larger k would want, with distances from the innermost
-    wanted one.
+    """A restart keeps the pairs that a larger k would select, with their distances from the
+    innermost wanted one.
     """
     values = np.array([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0])
     for k in (1, 3, 4):
@@ -80,8 +80,8 @@ def wide_network():
 
 
 def test_pairs_in_sample_space_are_orthogonal_to_known_ones(wide_network):
-    """If no vectors are deflated, the search equals a plain one; if all dimensions are deflated, no
-    pairs are found.
+    """If no vectors are excluded, the search in sample space equals a plain one; if all dimensions
+    are excluded, the result is None.
     """
     plain = fc.eigsh(wide_network, 3, "LA", seed=0, space="samples")
     none = fc.eigsh(
@@ -120,8 +120,8 @@ def test_densities_of_other_operators_do_not_merge():
 
 
 def test_a_single_wanted_value_needs_no_probe_for_copies():
-    """If one value is wanted, copies do not matter, so no probe is made and the result reports
-    that.
+    """If one eigenvalue is wanted, no probe for copies is made, and the result still counts as
+    probed.
     """
     op = Prescribed(np.linspace(-1.0, 3.0, 300), seed=0)
     one = fc.eigsh(op, 1, "LA", seed=0)
@@ -132,8 +132,8 @@ def test_a_single_wanted_value_needs_no_probe_for_copies():
 
 @pytest.mark.parametrize("m", [MIN_ALIKE_ESTIMATES, MIN_ALIKE_ESTIMATES + 1, 40])
 def test_the_variance_of_a_trace_counts_every_entry(m):
-    """The variance equals twice the sum of those of ``v_i (Hv)_i``, compared with explicit entries
-    for the same signs.
+    """The variance of a trace estimate is twice the sum of the variances of ``v_i (Hv)_i``,
+    compared with explicit entries for equal signs.
     """
     rng = np.random.default_rng(5)
     A = rng.standard_normal((30, 30))
@@ -149,8 +149,8 @@ def test_the_variance_of_a_trace_counts_every_entry(m):
 
 @pytest.mark.parametrize("m", [2, 3, MIN_ALIKE_ESTIMATES - 1])
 def test_few_probes_of_a_trace_have_random_directions(m):
-    """Few probes have the norm of sign vectors but random directions, and their error is that of
-    their mean.
+    """A trace from few probes uses random directions with the norm of sign vectors, and reports the
+    error of their mean.
     """
     rng = np.random.default_rng(5)
     A = rng.standard_normal((30, 30))
@@ -184,7 +184,7 @@ def test_products_accept_any_number_of_rows():
 @pytest.mark.parametrize("n", [3, 9000])
 def test_norms_whose_squares_overflow_give_no_warning(n, dtype):
     """Norms of vectors whose squares overflow give no warning, which NumPy's dot gives on some
-    processors.
+    processors only.
     """
     huge = np.full(n, np.sqrt(np.finfo(dtype).max) * 2, dtype)
     lost = np.r_[np.full(n - 2, np.nan), huge[:2]].astype(dtype)
@@ -196,8 +196,8 @@ def test_norms_whose_squares_overflow_give_no_warning(n, dtype):
 
 
 def test_a_search_makes_few_convergence_checks(monkeypatch):
-    """A full convergence check, which costs as much as a product of a small network, is made at
-    most every twentieth step, and convergence is noticed within a twentieth of the products.
+    """A full convergence check, as expensive as a product of a small network, is made at most every
+    twentieth step, and convergence is detected at most a twentieth of the products late.
     """
     op = Prescribed(hessian_like(np.random.default_rng(0)), seed=0)
     whole, looks = eigsh.ThickRestart.check_convergence, []
@@ -220,8 +220,8 @@ def test_a_search_makes_few_convergence_checks(monkeypatch):
 
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
 def test_a_probe_ends_by_its_ritz_values(which, monkeypatch):
-    """Whatever was checked before, a probe returns 1 if its Ritz values equal the earlier ones,
-    else -1.
+    """A probe returns 1 if its Ritz values equal the earlier ones within the tolerance, else -1,
+    whatever was checked before.
     """
     whole, ends = eigsh.ThickRestart.check_probe, []
 

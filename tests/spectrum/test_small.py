@@ -31,8 +31,8 @@ def small_objective(sizes, N, loss="mse", dtype="float64", **options):
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
 @pytest.mark.parametrize(("sizes", "N"), NETS)
 def test_eigenpairs_equal_those_of_the_dense_matrix(sizes, N, which, dtype):
-    """The k wanted pairs of the matrix are returned, orthonormal, with residuals that hold for
-    another product.
+    """The k wanted pairs of a small matrix are returned, orthonormal, with residuals that hold for
+    an independent product.
     """
     ob, theta = small_objective(sizes, N, dtype=dtype, l2=1e-3)
     H = ob.hessian(theta)
@@ -87,7 +87,7 @@ def test_no_matrix_is_summed_for_unsuitable_operators():
 
 @pytest.mark.parametrize("kind", CURVATURES)
 def test_all_copies_are_found_for_equal_and_dead_units(kind):
-    """Equal eigenvalues at the wanted end, of two equal hidden units or of dead ones, are all
+    """All equal eigenvalues at the wanted end, of two equal hidden units or of dead ones, are
     found.
     """
     net = draw(0, [5, 12, 1], "relu", "mse", N=80, n_threads=1)
@@ -102,8 +102,8 @@ def test_all_copies_are_found_for_equal_and_dead_units(kind):
 
 
 def test_smallest_eigenvalues_of_a_singular_ggn_equal_those_of_its_matrix():
-    """The low end is right although many eigenvalues are near 0, where a search would need the
-    whole space.
+    """The low end of a singular matrix, where many eigenvalues are near 0 and a search would need
+    the whole space, is that of the dense matrix.
     """
     ob, theta = small_objective([10, 10, 1], 200)
     every = np.linalg.eigvalsh(ob.ggn(theta).to_dense())
@@ -114,8 +114,8 @@ def test_smallest_eigenvalues_of_a_singular_ggn_equal_those_of_its_matrix():
 
 
 def test_a_nearly_complete_space_is_completed_before_a_new_start(monkeypatch):
-    """If few dimensions are left, the run completes the space, after which nothing can
-    be missed.
+    """If few dimensions are left, the run completes the space instead of beginning with a new
+    start.
     """
     values, starts = np.r_[np.linspace(-0.9, 1, 38), 4.0, 5.0], []
     lock = ThickRestart.lock
@@ -126,7 +126,9 @@ def test_a_nearly_complete_space_is_completed_before_a_new_start(monkeypatch):
 
 
 def test_a_budget_smaller_than_the_space_keeps_products_for_a_new_start():
-    """Even if few products are left, the search reports what the first start may have missed."""
+    """If the budget is smaller than the space, some products are kept for a new start, and the
+    search reports what the first start may have missed.
+    """
     op = np.diag(np.r_[np.geomspace(1e-3, 1, 37), 1.5, 2])
     alone = fc.eigsh(op, 10, max_basis=39, probe=False, seed=0, tol=1e-10).n_products
     assert 31 <= alone <= 34
@@ -153,8 +155,8 @@ def test_pairs_orthogonal_to_known_ones_are_found():
 
 
 def test_a_search_is_used_where_it_costs_less_than_the_matrix():
-    """A search is used for operators with costly products, and if a budget, start or basis is
-    given.
+    """For operators with expensive matrices, and if a budget, start or basis is given, a search is
+    used.
     """
     ob, theta = small_objective([10, 10, 1], 200)
     H = ob.hessian(theta)
@@ -173,8 +175,8 @@ def test_a_search_is_used_where_it_costs_less_than_the_matrix():
 
 @pytest.mark.parametrize(("sizes", "N"), NETS)
 def test_small_networks_have_exact_densities_and_sums(sizes, N, dtype):
-    """Densities and sums come from the matrix without an error, unless more probes are requested
-    than it can use.
+    """For small networks densities and sums are computed from the matrix without error, unless more
+    probes are requested than could be useful.
     """
     ob, theta = small_objective(sizes, N, dtype=dtype)
     H, n = ob.hessian(theta), len(theta)
@@ -201,9 +203,7 @@ def test_small_networks_have_exact_densities_and_sums(sizes, N, dtype):
     "make", [np.asarray, csr_matrix, aslinearoperator], ids=lambda f: f.__name__
 )
 def test_subnormal_matrices_keep_their_signs(make):
-    """Eigenvalues of subnormal matrices equal those of the matrix in larger units, except for one
-    rounding each.
-    """
+    """Eigenvalues of subnormal matrices are those of the scaled matrix, up to one rounding each."""
     tiny = 5e-324
     for K in (16 * np.eye(5) - 3, 4 * np.eye(8) - 1, np.array([[1.0, 2.0], [2.0, 3.0]])):
         true, A = np.linalg.eigvalsh(K), make(tiny * K)

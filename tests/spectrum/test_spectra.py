@@ -19,7 +19,7 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 class Quadratic(Prescribed):
-    """An operator that also offers ``v'Av`` and counts its uses."""
+    """An operator with a method for ``v'Av`` that counts its calls."""
 
     n_forms = 0
 
@@ -59,9 +59,8 @@ PRODUCTS_PER_PROBE = {"hutch++": 3, "xtrace": 2, "xdiag": 2}  # one vector of it
 )
 @pytest.mark.parametrize("m", [6, 12, pytest.param(30, marks=pytest.mark.nightly)])
 def test_two_standard_errors_cover_19_times_in_20(function, method, m, rng):
-    """Two standard errors cover the truth 19 times in 20 for every spectrum, including one
-    dominated by as many values as the sketch holds, by exact binomial tests with one false alarm in
-    1e5.
+    """For every spectrum, also if as many values as the sketch holds dominate, two standard errors
+    cover the truth 19 times in 20, by exact binomial tests with one false alarm in 1e5.
     """
     n, runs = 40, 100
     for kind, make in DOMINATED_SPECTRA.items():
@@ -86,8 +85,8 @@ def test_two_standard_errors_cover_19_times_in_20(function, method, m, rng):
     [(trace, "hutch++"), (trace, "xtrace"), (frobenius_norm, "hutch++")],
 )
 def test_the_error_of_a_complete_sketch_is_its_rounding(function, method, dtype, rng):
-    """For a matrix of rank 5 in a larger sketch, the standard error covers the rounding of the
-    products.
+    """For a matrix of rank 5 in a larger sketch, the standard error is as large as the rounding of
+    the products.
     """
     U = np.linalg.qr(rng.standard_normal((120, 5)))[0]
     A = (U * [10, -9, 3, -3, 1e-4] @ U.T).astype(dtype)
@@ -101,7 +100,9 @@ def test_the_error_of_a_complete_sketch_is_its_rounding(function, method, dtype,
 
 @pytest.mark.parametrize("method", ["hutchinson", "hutch++", "xtrace"])
 def test_standard_errors_of_many_samples_have_the_expected_spread(method, rng):
-    """With 100 samples, the error divided by its standard error has the expected spread."""
+    """With 100 samples, errors divided by their standard errors have the spread of Student's
+    distribution.
+    """
     spectrum = rng.standard_normal(300)
     op = Prescribed(spectrum, seed=0)
     found = [trace(op, 100, method, seed) for seed in range(60)]
@@ -111,7 +112,9 @@ def test_standard_errors_of_many_samples_have_the_expected_spread(method, rng):
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e170, 1e300])
 def test_estimates_are_right_at_every_scale(scale, rng):
-    """Estimates are right for numbers whose squares underflow or overflow."""
+    """Estimates of trace, diagonal and norm scale with the matrix, also if squares of its entries
+    underflow or overflow.
+    """
     spectrum = np.r_[1.0, 0.01 * rng.random(59)]
     op, ordinary = Prescribed(scale * spectrum, seed=0), Prescribed(spectrum, seed=0)
     for function, method in (
@@ -130,7 +133,7 @@ def test_estimates_are_right_at_every_scale(scale, rng):
 
 
 def test_xtrace_beats_hutchinson_where_few_values_dominate(rng):
-    """XTrace has a smaller error than Hutchinson's estimator if few eigenvalues dominate."""
+    """If few eigenvalues dominate, XTrace has a smaller error than Hutchinson's estimator."""
     spectrum = np.r_[np.full(8, 50.0), 0.01 * rng.random(192)]
     op = Prescribed(spectrum, seed=0)
     error = {
@@ -170,7 +173,7 @@ def test_as_many_samples_as_dimensions_are_exact(dtype, n, rng):
 
 @pytest.mark.parametrize("name", ["zero", "rank one", "identity"])
 def test_estimates_of_degenerate_operators_lie_within_their_errors(name, dtype, rng):
-    """Estimates of zero, rank-one and identity operators lie within their errors."""
+    """Estimates for zero, rank-one and identity operators are within their errors."""
     spectrum = SPECTRA[name](rng)
     op = Prescribed(spectrum, seed=0, dtype=dtype)
     slack = 200 * EPS[dtype] * 100
@@ -192,7 +195,7 @@ def test_estimates_of_degenerate_operators_lie_within_their_errors(name, dtype, 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 70])
 def test_eigvalsh_and_inertia_match_the_known_spectrum(dtype, n, rng):
-    """`eigvalsh` and `inertia` agree with the known spectrum."""
+    """`eigvalsh` and `inertia` agree with a known spectrum."""
     spectrum = rng.uniform(0.5, 2, n) * rng.choice([-1, 1], n)
     spectrum[: n // 3] = 0
     op = Prescribed(spectrum, seed=0, dtype=dtype)
@@ -218,7 +221,7 @@ def test_inertia_uses_the_bound_of_the_operator(rng):
 
 
 def test_inertia_accepts_matrices(rng):
-    """`inertia` accepts matrices."""
+    """`inertia` accepts matrices as well as operators."""
     A = rng.standard_normal((20, 20))
     A = A + A.T
     expected = np.linalg.eigvalsh(A)
@@ -267,8 +270,8 @@ def test_krylov_does_not_exceed_max_bytes(rng):
 @pytest.mark.parametrize("function", [trace, frobenius_norm])
 @pytest.mark.parametrize("m", [2, 4, 6, 10])
 def test_few_probes_of_a_low_rank_matrix_have_wide_errors(m, function):
-    """Half of all sign vectors cancel the coupling of two coordinates, so random directions are
-    used, and two standard errors cover the truth 19 times in 20.
+    """For a low-rank matrix, of which half of all sign probes see no coupling, random directions
+    are used, and two standard errors cover the truth 19 times in 20.
     """
     u = np.zeros(20)
     u[:2] = 1, -1
@@ -279,7 +282,7 @@ def test_few_probes_of_a_low_rank_matrix_have_wide_errors(m, function):
 
 
 def test_any_method_is_exact_for_a_one_by_one_matrix():
-    """A sketch of a 1 x 1 matrix has one vector, which shows no scatter."""
+    """For a 1 x 1 matrix every method returns the exact value with a standard error of 0."""
     for method in ("auto", "hutchinson", "hutch++", "xtrace"):
         told = trace(np.array([[3.0]]), 30, method)
         assert (told.estimate, told.stderr) == (3.0, 0.0)
@@ -291,8 +294,8 @@ def test_any_method_is_exact_for_a_one_by_one_matrix():
     ("function", "method"), [(trace, "xtrace"), (diagonal, "xdiag"), (diagonal, "hutchinson")]
 )
 def test_the_error_of_a_complete_sketch_covers_shared_rounding(function, method, of, dtype, rng):
-    """If a sketch holds the whole range, all its samples share one rounding error, which the
-    standard error covers.
+    """If a sketch holds the whole range, the standard error covers the rounding error that all its
+    samples share.
     """
     inside = []
     for _ in range(40):

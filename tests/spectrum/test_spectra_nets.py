@@ -19,7 +19,7 @@ PROBES, STEPS = 10, 90
 
 
 def digits(side, n_samples):
-    """Return images of handwritten digits, smoothly enlarged to side x side."""
+    """Return images of handwritten digits, enlarged by interpolation to side x side pixels."""
     data = pytest.importorskip("sklearn.datasets").load_digits()
     images = zoom(data.images[:n_samples] / 16, (1, side / 8, side / 8), order=1)
     return images.reshape(n_samples, side * side), data.target[:n_samples]
@@ -27,7 +27,7 @@ def digits(side, n_samples):
 
 def trained(X, y, hidden, steps):
     """Return the objective of a tanh network with one hidden layer, and theta after some steps of
-    L-BFGS, or the start if steps is 0.
+    L-BFGS, or the start for no steps.
     """
     model = fc.MLP([X.shape[1], hidden, 10], activation="tanh")
     ob = fc.Objective(model, X, y, loss="cross_entropy")
@@ -40,11 +40,10 @@ def trained(X, y, hidden, steps):
 
 
 def reduced_spectrum(ob, theta):
-    """Return all eigenvalues of H, from a smaller network with the same nonzero ones.
-
-    X = Z Q' with Q orthonormal (d, r). In the coordinates (Q, complement) of the first layer's rows
-    the complement is multiplied by 0, so its part of H is 0, and the remainder is the Hessian of
-    the network with inputs Z and first layer W1 Q.
+    """Return all eigenvalues of H from a smaller network with equal nonzero ones. Let X = Z Q' with
+    orthonormal Q (d, r). In coordinates (Q, complement) for rows of the first layer, the complement
+    is multiplied by 0 and contributes zeros, and the rest of H is the Hessian of the network with
+    inputs Z and first layer W1 Q.
     """
     X = np.asarray(ob.X)
     U, s, Qt = np.linalg.svd(X, full_matrices=False)
@@ -58,8 +57,8 @@ def reduced_spectrum(ob, theta):
 
 
 def check_density(ob, theta, spectrum, seeds):
-    """Check the bounds on Wasserstein-1, the fraction of negative eigenvalues and the mass of the
-    top ten.
+    """Check that the Wasserstein-1 distance, the fraction of negative eigenvalues and the mass of
+    the top ten are within their bounds.
     """
     H, mean, n = ob.hessian(theta), np.abs(spectrum).mean(), theta.size
     below, above = -1e-6 * mean, (spectrum[-10] + spectrum[-11]) / 2
@@ -98,8 +97,8 @@ def test_the_reduced_spectrum_equals_that_of_the_network(rng):
     "steps", [*(pytest.param(s, marks=pytest.mark.nightly) for s in (0, 30)), 200]
 )
 def test_density_of_two_thousand_parameters_matches_eigenvalues(steps):
-    """The density is accurate at random weights, half trained and trained, and plain probes have
-    the predicted noise.
+    """For two thousand parameters, at random, partly trained and trained weights, the density is
+    accurate, and plain probes have the predicted noise.
     """
     ob, theta = trained(*digits(8, 600), 27, steps)
     assert theta.size == 2035
@@ -120,7 +119,7 @@ def test_density_of_two_thousand_parameters_matches_eigenvalues(steps):
 @pytest.mark.large
 @pytest.mark.parametrize("steps", [0, 60])
 def test_density_of_sixteen_thousand_parameters_matches_eigenvalues(steps):
-    """The density of a 784-20-10 network on 28 x 28 images is accurate."""
+    """For a 784-20-10 network on images of 28 x 28 pixels, the density is accurate."""
     ob, theta = trained(*digits(28, 1000), 20, steps)
     assert theta.size == 15910
     plain, default = check_density(ob, theta, reduced_spectrum(ob, theta), 2)
@@ -129,7 +128,7 @@ def test_density_of_sixteen_thousand_parameters_matches_eigenvalues(steps):
 
 
 def test_eigenvalues_at_a_kink_equal_those_of_the_products():
-    """At a kink, where passes that round differently may take different sides, eigenvalues,
+    """At a kink, where passes with different rounding may take different sides, eigenvalues,
     extremes and products belong to one matrix.
     """
     for seed in range(8):

@@ -11,7 +11,7 @@ from fastcurv.spectrum import Tracker
 
 
 class Path:
-    """An objective whose Hessian is set from outside."""
+    """An objective whose Hessian is set through an attribute."""
 
     def __init__(self, n):
         self.n_params = n
@@ -21,8 +21,8 @@ class Path:
 
 
 def along_path(case, steps=110):
-    """Yield the Hessian and its lowest eigenvalue along a path on which that changes its sign once:
-    one eigenvalue moves, falling or rising, or all do, in a basis that is fixed or turns.
+    """Yield the Hessian and its lowest eigenvalue along a path on which this eigenvalue changes
+    sign once: one eigenvalue falls or rises, or all change, in a basis that is fixed or rotates.
     """
     rng = np.random.default_rng(case)
     n = int(rng.integers(30, 120))
@@ -45,8 +45,8 @@ def along_path(case, steps=110):
 
 
 def delay(case):
-    """Return the number of steps from the change of sign until the tracker reports it, 0 if it is
-    reported early, and the products.
+    """Return the number of steps from the change of sign until the tracker reports it (0 if it is
+    reported early), and the number of products.
     """
     changed, lows = None, []
     tracker = None

@@ -16,8 +16,8 @@ VALUES = np.r_[-np.linspace(0.1, 1, 16), np.zeros(22), np.linspace(0.2, 3, 60)]
 
 
 def test_symmetry_zeros_add_no_negative_mass(rng):
-    """With 22 zeros among 98 eigenvalues, the mass of the 16 negative ones is estimated without the
-    zeros.
+    """If 22 of 98 eigenvalues are 0 up to rounding, the mass of negative eigenvalues is that of the
+    16 negative ones.
     """
     values = np.linalg.eigvalsh(symmetric(rng, VALUES))
     assert (values[16:38] < 0).any() and (values[16:38] > 0).any()
@@ -50,7 +50,9 @@ def test_the_plot_of_a_definite_spectrum_ends_at_0_and_has_a_title():
 
 
 def test_the_engine_reads_no_array_beyond_its_end():
-    """The engine checks shapes before it reads: [[]] has one row and no number."""
+    """For arrays of unsuitable shapes, the engine raises an error instead of reading beyond their
+    end.
+    """
     from fastcurv import _engine
 
     for wrong in ([[]], [[1.0, 2.0]], np.zeros((0, 3)), 1.0):

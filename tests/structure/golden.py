@@ -31,8 +31,8 @@ NETS: dict[str, dict[str, Any]] = {
 
 
 def points(ob: Any, theta: Any) -> dict[str, Any]:
-    """Return theta, and points with a unit of zero input weights, one of zero output weights, two
-    equal units, and all units saturated.
+    """Return theta, and copies of theta with a unit of zero input weights, one of zero output
+    weights, two equal units, and all units saturated.
     """
     found = {"plain": theta, "large": 9 * theta, "zero": 0 * theta}
     if len(ob.model.shapes) < 2:
@@ -53,7 +53,7 @@ def points(ob: Any, theta: Any) -> dict[str, Any]:
 
 
 def numbers(x: Any) -> list[float]:
-    """Return the numbers in nested lists, dicts and arrays."""
+    """Return the numbers in nested lists and dicts, with each array replaced by its sum."""
     if isinstance(x, dict):
         x = list(x.values())
     if isinstance(x, (list, tuple)):

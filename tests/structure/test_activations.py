@@ -28,7 +28,7 @@ SMALL = [*nets.OWN][:5]  # those that do not grow faster than z
 
 
 def drawn(rng, names, N=None, **options):
-    """Return a network of one to four hidden layers, wide or narrow, with some samples."""
+    """Return a random network of one to four hidden layers, wide or narrow, with a few samples."""
     hidden = [int(rng.integers(1, 40)) for _ in range(rng.integers(1, 5))]
     if rng.random() < 0.5:  # then skips are there
         hidden = [hidden[0]] * len(hidden)
@@ -46,8 +46,8 @@ def relative(a, b):
 @in_long_double
 @pytest.mark.parametrize("seed", range(220))
 def test_products_agree_with_long_double(seed):
-    """Products of networks that mix activations of all kinds lie within their bounds, which are
-    known if every layer has them.
+    """Products of networks that mix activations of all kinds differ from long double by at most
+    their bounds, which are finite if every activation has bounds.
     """
     rng = np.random.default_rng(seed)
     net = drawn(rng, [*SMALL, "square", "tanh", "gelu"], l2=0.01, weights=bool(seed % 2))
@@ -66,8 +66,8 @@ def test_products_agree_with_long_double(seed):
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_products_match_complex_steps(batch_norm, rng, dtype):
-    """Products equal complex steps, also with batch normalisation, whole and in chunks, which
-    gather the means of earlier layers first.
+    """Products match complex steps, also with batch normalisation, whole and in chunks, which
+    compute the means of earlier layers first.
     """
     in_chunks = 0
     for _ in range(10):
@@ -89,7 +89,7 @@ def test_products_match_complex_steps(batch_norm, rng, dtype):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_a_user_defined_tanh_equals_the_built_in_one(kind, batch_norm, rng):
-    """All results of tanh given by a function equal those of its kernels to rounding."""
+    """All results for a user-defined tanh equal those of the built-in one up to rounding."""
     if batch_norm and kind in ("sparse", "blocks"):
         return
     X, y = rng.standard_normal((300, 6)), rng.standard_normal((300, 3))
@@ -136,8 +136,8 @@ def test_proofs_agree_with_those_for_the_built_in_tanh(sizes, rng, dtype):
 @in_long_double
 @nets.every_own
 def test_errors_of_activations_are_within_their_stated_bounds(own, rng):
-    """Errors of the functions in float64, compared with long double, lie within the
-    stated bounds.
+    """The errors of user-defined activations in float64, compared with long double, are within
+    their stated bounds.
     """
     phi, z = nets.OWN[own], rng.standard_normal((50, 40)) * 10.0 ** rng.uniform(-8, 1.5, (50, 1))
     here, there = phi(z), phi(z.astype(LD))
@@ -320,7 +320,7 @@ def test_an_activation_cannot_modify_its_argument():
 
 
 def test_nan_of_an_activation_gives_a_nan_loss_that_no_step_accepts():
-    """If a function returns NaN, the loss is NaN and no step is taken to that point."""
+    """If an activation returns NaN, the loss is NaN, and no step to that point is accepted."""
 
     def edge(z):
         a, p, q = nets.arctan(z)
@@ -354,7 +354,7 @@ def test_activations_are_checked_when_they_are_defined(function, words):
 
 
 def test_activations_with_kinks_are_accepted():
-    """Nothing is proved for functions with kinks, and products are those of one side."""
+    """A user-defined relu gives the products of the built-in one, on one side of its kinks."""
     relu = Activation(lambda z: (np.maximum(z, 0), (z > 0) * 1.0, 0 * z))
     one, two = problem("relu"), problem(relu)
     theta = one.model.init(seed=0)

@@ -8,5 +8,7 @@ from . import golden
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
 def test_symmetries_and_saturation_are_unchanged(section):
-    """They are unchanged at points with units of zero input or output weights, or equal units."""
+    """Symmetries and saturation equal the golden ones at points with units of zero input or output
+    weights, or equal units.
+    """
     assert changed(golden, section) == []

@@ -32,7 +32,7 @@ every_name = pytest.mark.parametrize("name", NAMES)
 
 
 def cross_entropy(z, y):
-    """Return the terms and derivatives of cross entropy, as a user would write it."""
+    """Return the terms and derivatives of cross entropy, written as a user-defined loss."""
     u = z - z.max(axis=1, keepdims=True)
     p = np.exp(u) / np.exp(u).sum(axis=1, keepdims=True)
     at, label = np.arange(len(z)), y[:, 0].astype(int)
@@ -54,7 +54,7 @@ def cauchy(z, y):
 
 
 def extremes(rng, name, N=400):
-    """Return outputs and targets of all sizes, some of them equal."""
+    """Return outputs and targets of all magnitudes, some of them equal."""
     d = 4 if name == "gaussian_nll" else 2
     z = rng.standard_normal((N, d)) * 10.0 ** rng.uniform(-8, 2.3, (N, 1))
     y = rng.standard_normal((N, 2)) * 10.0 ** rng.uniform(-8, 6, (N, 1))
@@ -68,8 +68,8 @@ def extremes(rng, name, N=400):
 @in_long_double
 @every_name
 def test_errors_of_losses_are_within_their_stated_bounds(name, rng):
-    """Errors in float64 lie within the stated bounds, and derivatives in long double agree with
-    other formulas.
+    """Errors of losses in float64 are within their stated bounds, and derivatives in long double
+    agree with independent formulas.
     """
     loss, (z, y) = losses.loss_by_name(name), extremes(rng, name)
     here, there = loss(z, y), loss(z.astype(LD), y)
@@ -91,8 +91,8 @@ def test_errors_of_losses_are_within_their_stated_bounds(name, rng):
 @every_name
 @pytest.mark.parametrize("move", [1e-4, 0.1, 2.0])
 def test_second_derivatives_change_by_no_more_than_the_third_allows(name, move, rng):
-    """Between two points within `move` of z, second derivatives change by at most the bound, in the
-    operator norm.
+    """Between two points within `move` of z, second derivatives change, in the operator norm, by at
+    most the bound on third derivatives allows.
     """
     loss, (z, y) = losses.loss_by_name(name), extremes(rng, name)
     z, y = z / 30, y / (1 + np.abs(y).max())
@@ -108,8 +108,8 @@ def test_second_derivatives_change_by_no_more_than_the_third_allows(name, move, 
 
 @every_name
 def test_products_match_complex_steps(name, rng, dtype):
-    """Products of engine and oracle equal complex steps, dense and sparse, weighted, whole and in
-    chunks.
+    """Products of the engine and of the reference match complex steps, for dense and sparse
+    samples, with weights, whole and in chunks.
     """
     d = 4 if name == "gaussian_nll" else 2
     y = nets.targets(rng, name, 70, 2)
@@ -133,7 +133,9 @@ def test_products_match_complex_steps(name, rng, dtype):
 @in_long_double
 @pytest.mark.parametrize("function", [squares, cauchy, cross_entropy])
 def test_products_of_a_user_defined_loss_match_differences_in_long_double(function, rng):
-    """Products equal fourth-order differences of the reference's gradients in long double."""
+    """Products of a user-defined loss match fourth-order differences of the reference's gradients
+    in long double.
+    """
     y = rng.integers(3, size=(40, 1)) if function is cross_entropy else rng.normal(size=(40, 3))
     p = nets.draw(rng, [4, 9, 3], "tanh", Loss(function), X=rng.normal(size=(40, 4)), y=y, l2=0.1)
     t, v, step = p.theta.astype(LD), p.direction(rng), LD(2) ** -13
@@ -156,8 +158,8 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_user_defined_cross_entropy_equals_the_built_in_one(kind, batch_norm, rng):
-    """For user-defined cross entropy, which couples outputs, all results equal those of its kernels
-    to rounding, and proofs are no tighter.
+    """For a user-defined cross entropy, which couples outputs, all results equal those of the
+    built-in one up to rounding, and error bounds are no smaller.
     """
     if batch_norm and kind in ("sparse", "blocks"):
         return
@@ -178,7 +180,7 @@ def test_user_defined_cross_entropy_equals_the_built_in_one(kind, batch_norm, rn
 
 
 def test_a_user_defined_loss_with_coupled_outputs_has_the_built_in_gauss_newton_matrix(rng):
-    """Trace and eigenpairs from a small matrix, and steps, equal those of the built-in loss to
+    """Trace and eigenpairs from a small matrix, and steps, equal those of the built-in loss up to
     rounding.
     """
     X, y = rng.standard_normal((40, 4)), rng.integers(3, size=40)
@@ -203,7 +205,7 @@ def problem(loss, l2=0.05):
 
 
 def check_nothing_is_certified(ob, elsewhere):
-    """Assert that an objective without bounds is certified neither at its minimum nor at a point
+    """Check that an objective without bounds is certified neither at its minimum nor at a point
     that is not critical.
     """
     found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
@@ -222,8 +224,8 @@ def test_verdicts_on_losses_without_bounds_are_not_proved(known):
 
 @pytest.mark.parametrize("known", [{}, {"third": 0.0}])
 def test_verdicts_without_bounds_never_claim_a_proof(known):
-    """Verdicts on a loss without bounds, at minima, saddles and near them, claim no proof and name
-    the missing bounds.
+    """Verdicts for a loss without bounds, at minima, at saddles and near them, claim no proof and
+    name the missing bounds.
     """
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 4)), rng.standard_normal(60)
@@ -247,8 +249,8 @@ def test_verdicts_without_bounds_never_claim_a_proof(known):
 )
 @pytest.mark.parametrize("kind", ["dense", "blocks"])
 def test_kinks_are_counted_for_losses_without_bounds(phi, kind, rng):
-    """At zero weights, where the Hessian of one side is positive and the loss decreases on the
-    other, the kinks are counted.
+    """At zero weights, where the Hessian on one side is positive and the loss decreases on the
+    other, kinks are counted without bounds.
     """
     names = [fc.Activation(rowwise_tanh) if name == "own" else name for name in np.ravel(phi)]
     X, y = rng.standard_normal((60, 4)), np.abs(rng.standard_normal(60))
@@ -329,7 +331,7 @@ def test_shapes_of_a_loss_are_checked_when_the_objective_is_created(function, wo
 
 
 def scaled_cauchy(value=1.0, first=1.0, second=1.0):
-    """Return cauchy with its value and derivatives multiplied by factors."""
+    """Return Cauchy's loss with its value and derivatives multiplied by factors."""
     return lambda z, y: tuple(x * c for x, c in zip(cauchy(z, y), (value, first, second)))
 
 
@@ -349,7 +351,9 @@ def scaled_cauchy(value=1.0, first=1.0, second=1.0):
     ],
 )
 def test_losses_and_bounds_are_checked_on_samples(loss, words):
-    """The first objective checks the function and its bounds on some samples."""
+    """If a user-defined loss has wrong derivatives, bounds or results, creating an objective raises
+    an error that names the wrong part.
+    """
     with pytest.raises((TypeError, ValueError), match=words):
         problem(loss)
 
@@ -435,7 +439,9 @@ def test_a_loss_needs_known_coupling_before_its_kernels():
 @pytest.mark.parametrize("part", [1, 2])
 @pytest.mark.parametrize("form", ["axes", "rows", "dtype", "order"])
 def test_callbacks_that_return_another_form_raise(part, form):
-    """Arrays of another shape, dtype or order would be copied to wrong places, so they raise."""
+    """If a callback returns an array of another shape, dtype or order, an error is raised, since
+    the numbers would be copied to wrong places.
+    """
     loss = Loss(cross_entropy)
     ob = problem(loss)
     change = {
@@ -456,7 +462,7 @@ def test_callbacks_that_return_another_form_raise(part, form):
 
 
 def rowwise_tanh(z):
-    """Return tanh and its derivatives, as a user-defined activation."""
+    """Return tanh and its derivatives, written as a user-defined activation."""
     a = np.tanh(z)
     return a, 1 - a * a, -2 * a * (1 - a * a)
 
@@ -464,8 +470,8 @@ def rowwise_tanh(z):
 @pytest.mark.parametrize("phi", ["tanh", "relu", fc.Activation(rowwise_tanh)], ids=str)
 @pytest.mark.parametrize("widths", [(50, 50, 1), (100, 1), (120, 120, 3)])
 def test_gradients_with_and_without_products_are_bitwise_identical(widths, phi, rng, dtype):
-    """A gradient computed in parts, without stored state, is bitwise identical to that with
-    products, for any threads, and the function evaluates each sample once.
+    """A gradient computed without stored state is bitwise identical to one with stored state, for
+    any number of threads, and the loss is evaluated once for each sample.
     """
     X, y = (rng.standard_normal((7001, k)).astype(dtype) for k in (10, widths[-1]))
     m, seen = fc.MLP([10, *widths], phi, dtype=dtype), []
@@ -497,7 +503,7 @@ def test_gradients_with_and_without_products_are_bitwise_identical(widths, phi, 
 
 
 def test_an_error_halfway_through_a_pass_leaves_the_objective_usable(rng):
-    """An error halfway through a pass leaves the objective usable."""
+    """After an error in a callback halfway through a pass, the objective stays usable."""
     X, y, calls = rng.standard_normal((9000, 10)), rng.standard_normal((9000, 1)), []
 
     def brittle(z, y):
@@ -519,8 +525,8 @@ def test_an_error_halfway_through_a_pass_leaves_the_objective_usable(rng):
 
 @pytest.mark.parametrize("kind", ["dense", "blocks"])
 def test_counts_that_are_all_zero_leave_no_minimum(kind, rng):
-    """If all counts of an output are 0 the output decreases without end, unless l2 applies to its
-    bias or one count of positive weight is above 0.
+    """If all counts for an output are 0, no minimum exists, because that output decreases without
+    end, unless l2 applies to its bias or a count of positive weight is above 0.
     """
     X, y, m = rng.standard_normal((30, 2)), np.zeros((30, 2)), fc.MLP([2, 3, 2], "tanh")
     y[:, 1] = 1 + rng.poisson(2.0, 30)
@@ -555,7 +561,9 @@ def law(name, rng, N):
 
 @pytest.mark.parametrize("name", ["normal", "skewed", "heavy"])
 def test_quantile_fit_covers_90_percent_of_targets(name):
-    """Nine tenths of 20 000 new samples lie below their predicted 90% quantile."""
+    """For a fit of the 90% quantile, nine tenths of 20 000 new samples lie below their
+    predictions.
+    """
     rng = np.random.default_rng(1)
     X, y = law(name, rng, 4000)
     net = MLPRegressor((10,), "tanh", loss=Loss.quantile(0.9), alpha=1.0, random_state=0)
@@ -565,7 +573,7 @@ def test_quantile_fit_covers_90_percent_of_targets(name):
 
 
 def test_gaussian_nll_predicts_mean_and_deviation(rng):
-    """A fit with gaussian_nll predicts the mean and the standard deviation."""
+    """A fit with gaussian_nll predicts the conditional mean and standard deviation."""
     X, y = law("normal", rng, 4000)
     net = MLPRegressor((10,), "tanh", loss="gaussian_nll", alpha=1.0, random_state=0).fit(X, y)
     X, y = law("normal", rng, 4000)
@@ -579,8 +587,8 @@ def test_gaussian_nll_predicts_mean_and_deviation(rng):
 
 @pytest.mark.parametrize("m", [1, 2])
 def test_poisson_fits_agree_with_scikit_learn(m, rng):
-    """Loss and predicted means equal those of scikit-learn at the same weights, and the fitted loss
-    is no higher.
+    """With the Poisson loss, loss and predicted means equal those of scikit-learn at equal weights,
+    and the fitted loss is no higher.
     """
     from sklearn.base import clone
     from sklearn.metrics import mean_poisson_deviance

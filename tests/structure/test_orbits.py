@@ -53,8 +53,8 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_loss_is_constant_along_every_orbit(case):
-    """After a finite step the loss is unchanged, the gradient is orthogonal to the new tangents,
-    and tangents equal difference quotients and change no faster than the bound.
+    """Along every orbit a finite step does not change the loss, the gradient is orthogonal to the
+    new tangents, and tangents equal difference quotients and change no faster than their bound.
     """
     ob, theta = CASES[case]()
     here = {orbit.name: orbit for orbit in ob.certificates.orbits(theta, 0.31)}
@@ -80,8 +80,8 @@ def test_the_loss_is_constant_along_every_orbit(case):
 
 
 def test_gradients_transform_along_orbits():
-    """``move`` is linear in theta for matrix groups, so gradients transform by the transpose and
-    norms of transformed parts stay.
+    """If incoming weights of a unit are doubled and outgoing ones halved, their gradients are
+    halved and doubled.
     """
     ob, theta = CASES["scale"]()
     orbit = next(o for o in ob.certificates.orbits(theta) if o.name == "scale")
@@ -95,7 +95,7 @@ def test_gradients_transform_along_orbits():
 
 
 def test_no_symmetry_is_claimed_for_kinks_l2_or_curved_activations():
-    """No symmetry is claimed with l2 except rotations, at zeros on kinks, for nearly constant
+    """No symmetry is claimed with l2 (except rotations), at zeros on kinks, for nearly constant
     columns, or for nonlinear activations.
     """
     assert not CASES["scale"]()[0].certificates.orbits(np.zeros(CASES["scale"]()[0].n_params))
@@ -127,7 +127,9 @@ def test_layers_joined_by_skips_are_grouped():
 
 
 def test_units_that_stay_off_without_biases():
-    """Every incoming and outgoing weight of an inactive unit is free, and no other."""
+    """For a unit that is inactive on all samples, in a network without biases, exactly its incoming
+    and outgoing weights are counted as symmetry directions.
+    """
     X = np.abs(RNG(0).standard_normal((12, 3))) + 0.1
     ob, theta = objective([3, 4, 1], "relu", X=X, bias=False)
     (W, _), _ = ob.model.unflatten(theta)

@@ -53,8 +53,8 @@ def test_the_softmax_shift_is_flat(bias):
 
 
 def test_only_exact_column_dependencies_count_as_symmetries():
-    """Zero columns, equal columns and columns constant with a bias count; columns dependent only up
-    to rounding do not.
+    """Columns that are zero, equal, or constant next to a bias count as symmetries; columns
+    dependent only up to rounding do not.
     """
     rng = np.random.default_rng(1)
     X = rng.standard_normal((20, 7))
@@ -82,7 +82,9 @@ def test_symmetries_ignore_samples_without_weight():
 
 
 def test_dead_units_are_counted_on_samples_of_positive_weight():
-    """A unit active on a sample of weight 0 alone is dead, whatever the other weights."""
+    """A unit that is active only on samples of weight 0 is counted as dead, whatever the other
+    weights.
+    """
     X = np.array([[1.0], [2.0], [3.0], [-1.0]])
     for weight in (1.0, 0.5, 3.0):
         for rest, dead in ((0.0, 1), (weight, 0)):
@@ -109,7 +111,7 @@ def test_parameters_of_dead_relu_units_are_flat():
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity"])
 def test_tangents_of_orbits_satisfy_their_identity(activation):
-    """Along an orbit ``H A theta = -A'g``, since the gradient rotates with theta."""
+    """Tangents of orbits satisfy ``H A theta = -A'g``, since the gradient rotates with theta."""
     ob, theta = objective((4, 3, 3, 2), activation=activation)
     T = ob.certificates.flat_directions(theta)
     g = np.linalg.norm(ob.gradient(theta))
@@ -129,7 +131,9 @@ def test_tangents_of_orbits_satisfy_their_identity(activation):
 
 @pytest.mark.parametrize("k", [0, 1, 2, 3])
 def test_linear_orbits_have_the_rank_of_the_closed_form(k):
-    """The rank excludes outgoing weights of zero units, which are flat at this theta alone."""
+    """The rank of linear orbits is that of the closed form, without outgoing weights of zero units,
+    which are flat only at this theta.
+    """
     p = 3
     net = LinearAutoencoder([6.0, 5.0, 4.0, 3.0, 2.0], p, seed=2)
     theta = net.critical_point(range(1, k + 1), seed=4)
@@ -160,8 +164,8 @@ def test_rescaling_is_not_claimed_across_a_skip():
 
 @pytest.mark.parametrize("name", ["a unit split", "a unit of zeros added"])
 def test_directions_flat_at_one_theta_are_not_symmetries(name):
-    """Changing the outgoing weight of a zero unit, or dividing that of two equal units differently,
-    keeps the loss at this theta but not nearby.
+    """Directions along which only the loss at this theta is constant, such as outgoing weights of a
+    zero unit or their division between two equal units, are not counted as symmetries.
     """
     case = next(case for case in zoo() if case.name.startswith(name))
     assert case.objective.certificates.flat_directions(case.theta).shape[1] == 0
@@ -214,7 +218,9 @@ def same_outputs_and_spectrum(ob, theta, other):
 
 @BOTH_NORMALISATIONS
 def test_flipping_tanh_units_changes_neither_loss_nor_spectrum(batch_norm):
-    """In a normalised unit gamma and beta change sign, and incoming weights stay."""
+    """Changing the sign of a tanh unit, in a normalised layer by gamma and beta, changes neither
+    loss nor spectrum.
+    """
     ob, theta = objective((4, 5, 3, 2), batch_norm=batch_norm)
     other = flip_tanh(ob.model, theta, 1, [0, 2])
     same_outputs_and_spectrum(ob, theta, other)
@@ -308,7 +314,9 @@ def test_the_nearest_copy_undoes_any_permutation_and_flip(activation, sizes, bat
 
 
 def test_no_copy_is_nearer_with_one_hidden_layer():
-    """All 48 equivalent points of a layer of three units are compared one by one."""
+    """For a layer of three units, none of its 48 equivalent points is nearer than the one
+    returned.
+    """
     model, rng = fc.MLP([2, 3, 2], "tanh"), np.random.default_rng(0)
     for _ in range(5):
         theta, other = rng.standard_normal((2, model.n_params))

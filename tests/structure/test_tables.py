@@ -18,7 +18,9 @@ NEW = "added by a test"
 
 @pytest.fixture
 def added(monkeypatch):
-    """Enter a row of each table under a new name."""
+    """Return a function that adds the rows of an activation and a loss to the tables under a new
+    name.
+    """
 
     def enter(activation, loss):
         rows = ((tables.ACTIVATIONS, _engine.ACTIVATIONS), (tables.LOSSES, _engine.LOSSES))
@@ -31,8 +33,8 @@ def added(monkeypatch):
 
 
 def problem(activation, loss, like, kind=None):
-    """Return an objective with these names, in the engine or in NumPy, and theta; the data suit the
-    loss `like`.
+    """Return an objective with these names of activation and loss, in the engine or in NumPy, and
+    theta; the data suit the loss `like`.
     """
     rng = np.random.default_rng(3)
     y = nets.targets(rng, like, 9, 2)
@@ -41,7 +43,7 @@ def problem(activation, loss, like, kind=None):
 
 
 def computed_and_proved(ob, theta):
-    """Return values, products and proved bounds of an objective as exact numbers."""
+    """Return the values, products and proved bounds of an objective as exact numbers."""
     v = np.cos(np.arange(theta.size))
     proofs = ob.certificates
     g, error = proofs.precise_gradient(theta)
@@ -70,8 +72,8 @@ def test_rows_under_new_names_give_identical_results(activation, loss, added):
 
 @pytest.mark.parametrize("activation, loss", PAIRS)
 def test_rows_under_new_names_are_exact(activation, loss, added):
-    """Gradient and product of the engine equal complex steps of the row's formulas, within the
-    proved rounding.
+    """If table rows are added under new names, gradient and product of the engine agree with the
+    reference within the proved rounding.
     """
     added(activation, loss)
     ob, theta = problem(NEW, NEW, loss)
@@ -101,7 +103,9 @@ def test_verdicts_and_scores_use_activation_table_rows(loss, added):
 
 
 def test_rows_define_the_names_of_other_libraries(added):
-    """The names are collected once, and again if a row is added."""
+    """The table of another library's names is cached, and a row that is added later appears
+    in it.
+    """
     before = tables.activations_of("onnx")
     assert tables.activations_of("onnx") is before and before["Tanh"][0] == "tanh"
     added("tanh", "mse")
@@ -117,7 +121,9 @@ def test_the_first_loss_for_targets_of_a_kind_suits_them():
 
 
 def test_bounds_of_each_row_hold_for_its_formulas():
-    """Bounds on first and second derivatives hold for z from -30 to 30 except at kinks."""
+    """Bounds on first and second derivatives hold for the formulas of each table row, for z from
+    -30 to 30 except at kinks.
+    """
     z = np.linspace(-30, 30, 60_001) + 1e-4
     for name, row in tables.ACTIVATIONS.items():
         slope = np.asarray(row.slope(z), float)
@@ -138,7 +144,7 @@ def test_bounds_of_each_row_hold_for_its_formulas():
 
 @nets.every_loss
 def test_slopes_of_a_loss_are_those_of_its_terms(loss, rng):
-    """Slopes equal complex steps of the terms, which are exact to rounding, along every output."""
+    """Slopes of losses equal complex steps of their terms to rounding, along every output."""
     terms, f = tables.LOSSES[loss].terms, 3 * rng.standard_normal((7, 4))
     y = nets.targets(rng, loss, 7, 4, soft=True)
     slopes = terms(f, y)[1]
@@ -149,7 +155,7 @@ def test_slopes_of_a_loss_are_those_of_its_terms(loss, rng):
 
 
 def test_terms_of_losses_equal_known_logarithms():
-    """For outputs at which each term is a known logarithm, the terms equal that value."""
+    """For outputs at which a term is a known logarithm, the term equals that value."""
     f, y = np.log(np.array([[3.0, 1.0]])), np.array([[0.25, 0.75]])
     assert tables.LOSSES["mse"].terms(f, y)[0] == pytest.approx((f - y) ** 2, rel=1e-15)
     both = np.log([[4.0, 2.0]]) - y * f

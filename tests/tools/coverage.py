@@ -57,7 +57,7 @@ def build(more: bool) -> None:
 
 
 def measure(arguments: list[str]) -> bool:
-    """Run the suite and return True if it passed."""
+    """Run the suite under coverage and return True if it passed."""
     rc = str(FOLDER / "coveragerc")
     command = [sys.executable, "-m", "coverage", "run", f"--rcfile={rc}", "-m", "pytest", "-q"]
     environment = os.environ | {"COVERAGE_RCFILE": rc, "PYTHONPATH": str(FOLDER)}
@@ -66,9 +66,8 @@ def measure(arguments: list[str]) -> bool:
 
 
 def lines_of_c() -> tuple[int, int, dict[str, list[int]]]:
-    """Return the number of lines with code, the number that ran, and those that did not, by file.
-
-    A line that is compiled for several instruction sets counts once.
+    """Return the number of lines of C with code, the number that ran, and by file the lines that
+    did not run. A line compiled for several instruction sets counts once.
     """
     counts: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for data in sorted((FOLDER / "build").rglob("*.gcda")):
@@ -91,7 +90,9 @@ def lines_of_c() -> tuple[int, int, dict[str, list[int]]]:
 
 
 def branches_of_python() -> tuple[int, int]:
-    """Return the numbers of all branches and of those taken, and print the files that miss some."""
+    """Return the number of branches in Python and the number taken, and print the files with missed
+    branches.
+    """
     tool = [sys.executable, "-m", "coverage"]
     rc = f"--rcfile={FOLDER / 'coveragerc'}"
     subprocess.run([*tool, "combine", "-q", "--append", rc], cwd=FOLDER, check=False)

@@ -10,7 +10,7 @@ SKIPPED_TESTS = ("ctrl_c", "interrupt", "killed", "n_threads", "exit", "fork", "
 
 
 class Covering:
-    """The data of coverage.py, with a test function as the context of each line."""
+    """The coverage data of the suite, which record the test functions that ran each line."""
 
     def __init__(self, data: Path) -> None:
         self.base = sqlite3.connect(f"file:{data}?mode=ro", uri=True)
@@ -21,10 +21,9 @@ class Covering:
         self.sizes = Counter(dict(self.base.execute(counts)))
 
     def tests(self, path: str, lines: range, function: range) -> list[str]:
-        """Return the tests that run one of the lines, named as by pytest.
-
-        Tests of the line's own subpackage come first, then those that run the least. If none runs
-        the lines, return those that run the function, or else the file.
+        """Return the tests that run one of the lines, named as by pytest, those of the line's own
+        subpackage first, then those that run the fewest lines. If no test runs the lines, return
+        those that run the function, or else the file.
         """
         ids = [number for name, number in self.files.items() if name.endswith("/" + path)]
         for part in (lines, function, range(1, 10**6)):
@@ -41,7 +40,7 @@ class Covering:
         return [self._node(self.names[c]) for c in named]
 
     def _contexts(self, file: int, part: range) -> list[int]:
-        """Return the contexts of lines that ran; lines at module level have none."""
+        """Return the contexts in which one of the lines ran; lines at module level have none."""
         if not part:
             return []
         asked = (

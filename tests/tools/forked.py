@@ -23,7 +23,7 @@ HEAVY = ("scipy.linalg", "scipy.sparse.linalg", "scipy.optimize", "hypothesis", 
 
 
 class FailureReporter:
-    """A plugin of pytest that reports the first failing test, and ends when the time is used up."""
+    """A pytest plugin that reports the first failing test, and ends when its time is used up."""
 
     def __init__(self, pipe: int, seconds: float) -> None:
         self.pipe, self.end = pipe, time.process_time() + seconds
@@ -62,7 +62,7 @@ def run_in_child(folder: Path, tests: list[str], seconds: float, pipe: int) -> i
 
 
 def first_failure(folder: Path, tests: list[str], seconds: float) -> str | None:
-    """Return the first of the tests that fails, or None if all pass in the given time."""
+    """Return the first of the tests that fails, or None if all pass within the given time."""
     for name in HEAVY:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

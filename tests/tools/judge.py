@@ -38,7 +38,7 @@ MAX_EXTRA_BYTES = 8 << 30  # bytes a mutant may take beyond what is there
 
 
 def codes(code: CodeType) -> list[CodeType]:
-    """Return a code object and those inside it, in order."""
+    """Return a code object and all nested ones, in order."""
     inner = [c for c in code.co_consts if isinstance(c, CodeType)]
     return [code, *(c for part in inner for c in codes(part))]
 
@@ -50,8 +50,8 @@ def processor_seconds() -> float:
 
 
 def read_child(pipe: int, worker: int) -> list[str]:
-    """Return the output of a child until it ends or has been idle for `MAX_IDLE_SECONDS`, not
-    counting seconds in which this process was stopped.
+    """Return the output of a child process until it ends or has been idle for `MAX_IDLE_SECONDS`,
+    without the time for which this process was stopped.
     """
     said, silent, used = b"", 0, 0
     with contextlib.suppress(ProcessLookupError, FileNotFoundError):
@@ -71,7 +71,7 @@ def read_child(pipe: int, worker: int) -> list[str]:
 
 
 class Judge:
-    """A plugin of pytest that runs the requested mutants instead of the tests."""
+    """A pytest plugin that runs the requested mutants instead of the tests."""
 
     def __init__(self, questions: Any, answers: Any) -> None:
         self.questions, self.answers = questions, answers
@@ -105,8 +105,8 @@ class Judge:
         return True
 
     def ordered(self, tests: list[str]) -> list[Any]:
-        """Return all golden cases, which detect most in little time, then one case of each test,
-        then a few more, then the rest.
+        """Return all golden cases, which detect the most in the least time, then one case of each
+        test, then a few more, then the rest.
         """
         rounds: list[list[Any]] = [[], [], []]
         for name in dict.fromkeys(tests):
@@ -124,8 +124,8 @@ class Judge:
     def verdict(
         self, file: str, number: int, tests: list[str], seconds: float
     ) -> dict[str, str | float | None]:
-        """Return the first test that fails with the mutant but not without it, and the
-        time used.
+        """Return the first test that fails with the mutant but not without it, and the time
+        used.
         """
         path, begin = Path.cwd() / "fastcurv" / file, time.monotonic()
         text, stat = path.read_text(), path.stat()
@@ -154,7 +154,7 @@ class Judge:
         return {"killer": killer, "swapped": True, "seconds": spent, "ran": ran}
 
     def alone(self, item: Any) -> bool:
-        """Return True if a test passes without a mutant."""
+        """Return True if a test passes without any mutant."""
         if item.nodeid not in self.sound:
             done, failed = self.run([item], {}, TEST_SECONDS)
             self.sound[item.nodeid] = failed is None
@@ -164,8 +164,8 @@ class Judge:
     def replacing(
         self, text: str, tree: ast.Module, file: str
     ) -> dict[FunctionType, CodeType] | None:
-        """Return the code to be run by each function of a file, or None if not all differences are
-        in functions.
+        """Return the mutated code for each function of a file that differs, or None if code outside
+        functions differs.
         """
         before = codes(compile(text, file, "exec", dont_inherit=True))
         after = codes(compile(tree, file, "exec", dont_inherit=True))
@@ -179,7 +179,9 @@ class Judge:
     def run(
         self, items: list[Any], instead: dict[FunctionType, CodeType], seconds: float
     ) -> tuple[dict[str, float], Any]:
-        """Run tests in a child and return the time of each that passed, and the one that failed."""
+        """Run tests in a child process. Return the time of each test that passed, and the test that
+        failed.
+        """
         reading, writing = os.pipe()
         worker = os.fork()
         if not worker:

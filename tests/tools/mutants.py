@@ -43,7 +43,7 @@ def mutated(text: str, old: str, new: str) -> str:
 
 
 def run(command: list[str], cwd: Path, seconds: int = 300) -> tuple[bool, str]:
-    """Return True if a command succeeds with each of its processes within the given seconds of
+    """Return True if a command succeeds and each of its processes stays within the given seconds of
     processor time.
     """
     try:
@@ -61,7 +61,7 @@ def run(command: list[str], cwd: Path, seconds: int = 300) -> tuple[bool, str]:
 
 
 class Kernels:
-    """The test program in C, of which one object is compiled again for each mutant."""
+    """The C test program, of which one object file is compiled again for each mutant."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.compiler = folder / "kernels", os.environ.get("CC", "cc").split()
@@ -97,8 +97,8 @@ class Kernels:
 
 
 class Passes:
-    """A copy of the checkout, built in place, of which one module is built again for
-    each mutant.
+    """A copy of the checkout that is built in place, where one module is built again for each
+    mutant.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -131,10 +131,8 @@ class Passes:
 
 
 def copy_checkout(folder: Path) -> None:
-    """Copy the files of the repository into `folder`, keeping newer files there except Python.
-
-    Python files are always replaced, since an interrupted run may have left a mutant, and removed
-    tests must not run.
+    """Copy the files of the repository into `folder`. Newer files there are kept, except Python
+    files, since an interrupted run may have left a mutant; tests that were removed are deleted.
     """
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -93,7 +93,7 @@ FIRST = {
 
 
 class MutantTester:
-    """Run tests on a mutated copy, and remember which tests fail without a mutant."""
+    """Run tests in a mutated copy, with a cache of the tests that fail without a mutant."""
 
     def __init__(self, folder: Path, covering: Covering | None, seconds: float) -> None:
         self.folder, self.covering, self.seconds = folder, covering, seconds
@@ -136,7 +136,7 @@ class MutantTester:
         return [test for name in [*first, *found] for test in self.of_place(name)]
 
     def of_place(self, name: str) -> list[str]:
-        """Return the tests of a folder or file, or the test of that name."""
+        """Return the tests in a folder or file, or the test with that name."""
         return [
             test
             for test in self.known
@@ -144,8 +144,8 @@ class MutantTester:
         ]
 
     def killer(self, file: str, number: int, change: Change) -> str | None:
-        """Return the first test that fails with the mutant but not without it, or why none could
-        run.
+        """Return the first test that fails with the mutant but not without it, or the reason why
+        none could run.
         """
         tests = self.tests_of(file, change)
         target = self.folder / "fastcurv" / file
@@ -160,7 +160,7 @@ class MutantTester:
         return found
 
     def imported(self, target: Path, change: Change, tests: list[str]) -> str | None:
-        """Return what `killer` does, with everything imported again."""
+        """Return the result of `killer` with all modules imported again."""
         text, stat = target.read_text(), target.stat()
         left = list(dict.fromkeys(tests))[:MAX_IMPORT_TESTS]
         while left:
@@ -184,7 +184,7 @@ class MutantTester:
 
 
 def interval(killed: int, count: int) -> tuple[float, float]:
-    """Return Wilson's 95% interval of the share, in percent."""
+    """Return Wilson's 95% interval of the fraction of killed mutants, in percent."""
     if not count:
         return 0.0, 100.0
     z, share = 1.96, killed / count

@@ -63,20 +63,22 @@ IGNORED_CALLS = {"warn", "default_rng", "SeedSequence", "sleep", "TypeVar", "Par
 
 
 def chooses_wording(node: ast.AST) -> bool:
-    """Return True if a node chooses between two endings of a word, or two articles."""
+    """Return True if a node chooses between two endings of a word or two articles."""
     parts = (node.body, node.orelse) if isinstance(node, ast.IfExp) else (None,)
     said = [part.value if isinstance(part, ast.Constant) else None for part in parts]
     return all(isinstance(word, str) and len(word) <= 3 for word in said)
 
 
 def called_name(node: ast.AST) -> str:
-    """Return the last name in the function of a call."""
+    """Return the last part of the name that a call uses for its function."""
     of = node.func if isinstance(node, ast.Call) else node
     return of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else ""
 
 
 def ignored_parts(node: ast.AST, name: str = "") -> list[ast.AST | None]:
-    """Return the parts of a node that compute nothing, as the head of this file lists."""
+    """Return the parts of a node whose mutation is not worth testing, as listed at the head of this
+    file.
+    """
     if isinstance(node, ast.Subscript) and ast.unparse(node.value) in SQUARE:
         return [node.slice] if name not in RECTANGULAR else []
     if isinstance(node, (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)) or chooses_wording(
@@ -104,8 +106,8 @@ def ignored_parts(node: ast.AST, name: str = "") -> list[ast.AST | None]:
 
 
 def ignored_ids(tree: ast.AST, tuned: set[str], name: str) -> set[int]:
-    """Return the ids of nodes that compute nothing, and of values assigned to constants
-    in `tuned`.
+    """Return the ids of nodes that are not mutated, including values assigned to the constants in
+    `tuned`.
     """
     hidden: list[ast.AST | None] = []
     for node in ast.walk(tree):
@@ -129,7 +131,7 @@ def imported_tuned(tree: ast.AST) -> set[str]:
 
 
 def mutations(tree: ast.AST, name: str = "") -> Iterator[tuple[ast.AST, str, object, object]]:
-    """Yield (node, field, old, new) for the file of the given name."""
+    """Yield (node, field, old, new) for each mutation of the file of the given name."""
     tuned = TUNED.get(name, set())
     hidden = ignored_ids(tree, tuned, name)
     tuned = tuned | imported_tuned(tree)
@@ -158,8 +160,8 @@ def mutations(tree: ast.AST, name: str = "") -> Iterator[tuple[ast.AST, str, obj
 def drawn(
     package: Path, count: int, seed: int, subpackages: set[str], ends: tuple[str, ...] = ()
 ) -> list[tuple[str, int]]:
-    """Return random places, as names of files and numbers of mutations in them, each mutation
-    equally likely.
+    """Return random mutations, each as likely as any other, as pairs of a file name and an
+    index.
     """
     every = []
     for path in sorted(package.rglob("*.py")):
@@ -171,14 +173,16 @@ def drawn(
 
 
 def subpackage_of(name: str) -> str:
-    """Return the folder of a file, or the file itself if it is a subpackage alone or one of
+    """Return the folder of a file, or the file itself if it forms a subpackage alone or belongs to
     common/.
     """
     return name.removeprefix("common/").split("/")[0].removesuffix(".py")
 
 
 class Change(NamedTuple):
-    """A mutated tree with the lines of the original text, and the place of the difference."""
+    """A mutated tree, with the lines of the original text that differ and the text before and
+    after.
+    """
 
     tree: ast.Module
     lines: range
@@ -188,7 +192,7 @@ class Change(NamedTuple):
 
 
 def applied(text: str, number: int, name: str) -> Change:
-    """Return the text of the named file with one of its mutations."""
+    """Return the text of the named file with one of its mutations applied."""
     tree = ast.parse(text)
     found: tuple[Any, str, Any, Any] = list(mutations(tree, name))[number]
     node, field, _, new = found

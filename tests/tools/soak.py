@@ -26,7 +26,7 @@ from ..plans import limited
 
 
 class Scene:
-    """A random problem and the calls that can be made on it."""
+    """A random problem and the calls that can be made on that problem."""
 
     def __init__(self, dice: random.Random) -> None:
         draw = np.random.default_rng(dice.getrandbits(40))
@@ -141,7 +141,7 @@ def finite(found: object) -> bool:
 
 
 def resident_megabytes() -> float:
-    """Return the MB of memory that the process holds, or 0 if the system does not report it."""
+    """Return the memory that the process holds in MB, or 0 if the system does not report it."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * 4096 / 1e6 if statm.exists() else 0.0
 

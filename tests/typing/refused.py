@@ -24,7 +24,7 @@ H = OB.hessian(THETA)
 
 
 class Parabola:
-    """A user-defined objective with the user's own annotations."""
+    """A user-defined objective with its own type annotations."""
 
     n_params = 2
 

@@ -31,7 +31,9 @@ def test_the_script_uses_every_public_name():
 
 
 def test_the_stub_describes_everything_the_package_imports():
-    """The stub of the compiled module describes every name that the package imports from it."""
+    """The stub of the compiled module describes every name that the package imports from the
+    module.
+    """
     engine = FOLDER.parent.parent / "fastcurv" / "_engine"
     assert [path.stem for path in engine.glob("*.pyi")] == ["core"]
     described = (engine / "core.pyi").read_text()
@@ -40,7 +42,9 @@ def test_the_stub_describes_everything_the_package_imports():
 
 
 def test_errors_of_type_checkers_are_errors_at_run_time():
-    """Calls that type checkers reject raise at run time, and inferred types are the actual ones."""
+    """Calls that type checkers reject raise an error at run time, and inferred types are the actual
+    ones.
+    """
     refused.check_inferred_types()
     for call in refused.REFUSED:
         with pytest.raises(

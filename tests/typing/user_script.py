@@ -186,7 +186,7 @@ def files(model: fc.MLP, theta: Floats, folder: Path) -> None:
 
 
 def converters(model: fc.MLP, theta: Floats, onnx_file: Path) -> None:
-    """Use the converters if torch and onnx are installed."""
+    """Convert a model to torch and ONNX and back, if torch and onnx are installed."""
     module = fc.to_torch(model, theta)
     for back, parameters in (fc.from_torch(module), fc.from_onnx(onnx_file)):
         assert back.n_params == len(parameters)

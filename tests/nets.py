@@ -54,7 +54,7 @@ every_loss = pytest.mark.parametrize("loss", LOSSES)
 
 
 def hyperbolic(z):
-    """Return tanh and its first two derivatives, a user-defined activation."""
+    """Return tanh and its first two derivatives, computed as a user-defined activation."""
     a, e = np.tanh(z), np.exp(-2 * np.abs(z))
     p = 4 * e / (1 + e) ** 2
     return a, p, -2 * a * p

@@ -59,7 +59,7 @@ ACTIVATIONS = [*nets.ACTIVATIONS, *nets.OWN]
 
 
 class Waves(RowSource):
-    """A user-defined source of samples computed from sines."""
+    """A user-defined source of samples in two arrays."""
 
     n_rows = N
 
@@ -400,9 +400,7 @@ USES = {
 
 
 def open_files():
-    """Return the number of open files of this process, or a constant if the system does not report
-    it.
-    """
+    """Return the number of open files of this process, or 0 if the system does not list them."""
     folder = Path("/proc/self/fd")
     return len(list(folder.iterdir())) if folder.exists() else 0
 

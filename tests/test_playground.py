@@ -150,7 +150,7 @@ def compare_with_fastcurv(page, n_cases, rng):
 
 
 def check_steps(ob, theta, m, dense):
-    """Check that five steps of the first-order methods and one Newton step of the page agree with
+    """Check that five steps of the first-order methods on the page, and one Newton step, agree with
     fastcurv.
     """
     for name, method in (("gradient descent", "sgd"), ("momentum", "momentum"), ("Adam", "adam")):

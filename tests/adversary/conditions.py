@@ -147,8 +147,8 @@ def piecewise_linear(draw):
 
 
 def is_near_a_proved_minimum(ob, x, step, room):
-    """Return True if Newton's steps from x lead to a proved minimum, no farther and no lower than
-    predicted.
+    """Return True if Newton's steps from x lead to a proved minimum, no farther away and no lower
+    than predicted.
     """
     end = fc.minimize(ob, x, max_time=5.0, seed=0)
     near = np.linalg.norm(end.x - x) <= 1.1 * step and end.fun >= ob.value(x) - room

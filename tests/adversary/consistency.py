@@ -56,7 +56,7 @@ def classify_confirms_the_verdict_of_a_run(draw):
 
 
 def one_sided_labels_leave_no_critical_point(draw):
-    """If a class has no samples, or all labels are equal, and its bias is free, no point is
+    """If a class has no samples, or all labels are equal, and its bias has no l2, no point is
     critical and no run succeeds.
     """
     N, d, c = int(draw.integers(1, 30)), int(draw.integers(1, 4)), int(draw.integers(2, 4))

@@ -36,7 +36,9 @@ def verdicts_from_products_hold(draw):
 
 
 def a_weak_eigenvalue_is_not_overlooked(draw):
-    """If all eigenvalues but one are positive, the verdict follows the sign of that one."""
+    """If all eigenvalues but one are positive, the verdict follows the sign of the
+    remaining one.
+    """
     n = int(draw.integers(2, 40))
     values = np.abs(draw.standard_normal(n)) + 0.05
     values[0] = draw.choice([-1, 1]) * 10.0 ** draw.uniform(-11, 0)
@@ -194,7 +196,7 @@ def nan_of_an_operator_raises(draw):
 
 
 def bounds_hold(draw):
-    """A product's proved bound exceeds its error, computed in extended precision."""
+    """A product's proved bound is no smaller than its error, computed in extended precision."""
     sizes = [int(draw.integers(1, 12)) for _ in range(int(draw.integers(2, 5)))]
     activation = str(draw.choice(["tanh", "sigmoid", "softplus", "silu", "identity"]))
     dtype = str(draw.choice(["float64", "float32"]))

@@ -115,7 +115,9 @@ def bounded_saddle(draw):
 
 
 def deep_linear(draw):
-    """Return a critical point of a linear autoencoder at a random index set."""
+    """Return a critical point of a linear autoencoder that keeps a random set of principal
+    directions.
+    """
     n = int(draw.integers(2, 6))
     p = int(draw.integers(1, n))
     gaps = np.sort(draw.uniform(0.2, 3.0, n))[::-1] + np.arange(n)[::-1]

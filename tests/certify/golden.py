@@ -159,7 +159,7 @@ UNANSWERED = () if np.finfo(np.longdouble).eps == 2.0**-63 else ("precise",)  # 
 def on_kinks(
     copies: bool = False, collapsed: bool = False, apart: bool = False, **net: Any,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """Return a network and theta with active kinks: relu units that are copies of each other, or
+    """Return a network and theta with active kinks: relu units that are copies of one another, or
     collapsed to zero weights. With `apart`, a collapsed unit is not counted as a copy.
     """
     ob, theta, _ = drawn(**net)

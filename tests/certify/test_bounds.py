@@ -156,8 +156,8 @@ def test_bounds_hold_where_products_underflow(dtype):
 
 
 def test_bounds_hold_for_mixed_scales_of_inputs_and_units(dtype):
-    """If units and inputs have scales of many orders of magnitude, the bounds hold and do not grow
-    with the norm over all columns.
+    """If units and inputs have scales over many orders of magnitude, the bounds hold and are not
+    enlarged by the norm over all columns.
     """
     ob, theta, v = problem([4, 8, 8, 3], "relu", "mse", dtype)
     plain = check_bounds(ob, theta, v, kinds=("hessian",))["gradient"]

@@ -272,8 +272,8 @@ def test_zero_weights_are_a_minimum_above_the_largest_singular_value():
     "sizes", [*DEPTHS[:2], *(pytest.param(s, marks=pytest.mark.nightly) for s in DEPTHS[2:])]
 )
 def test_the_floor_certifies_no_false_minimum(sizes):
-    """No minimum is certified against the dense spectrum near the l2 at which the least eigenvalue
-    changes sign, at fits and near 0.
+    """No minimum is certified if the dense spectrum has a negative eigenvalue, for l2 near the
+    value at which the least eigenvalue changes sign, at close fits and at zero weights.
     """
     kinds = []
     for seed in (0, 2, 4, 10, 12, 14):

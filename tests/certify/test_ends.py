@@ -119,8 +119,8 @@ def relu_net(sizes, seed):
 
 @pytest.mark.parametrize("sizes", [[2, 4, 3, 1], [2, 4, 3, 2], [3, 3, 4, 3, 2]])
 def test_the_gain_of_activating_a_unit_is_bounded(sizes, rng):
-    """The decrease by activating a unit is at most ``|sum over samples of d relu(u x)|`` for unit
-    u, with d = dL/dz by differences.
+    """The decrease that activating unit u can give is at most ``|sum over samples of d relu(u
+    x)|``, with d = dL/dz by differences.
     """
     ob, theta = relu_net(sizes, 1)
     gates = slopes_near(ob, theta)

@@ -10,7 +10,7 @@ from . import golden  # noqa: E402
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
 def test_output_of_every_command_is_unchanged(section):
-    """The words of each command's output are unchanged, and its numbers agree up to rounding
-    between kernel tables.
+    """The words of each command's output equal the golden ones, and its numbers agree as far as the
+    kernel tables do.
     """
     assert changed(golden, section) == []

@@ -146,8 +146,8 @@ FLAGS = {
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("inertia", [None, (3, 0, 0, 0), (2, 0, 1, 0), (1, 1, 1, 1), (0, 0, 3, 0)])
 def test_no_verdict_claims_more_than_its_evidence(inertia):
-    """For all combinations of findings, certificates and risks are given only with the evidence
-    that they need.
+    """Certificates and risks are reported only with the evidence that they need, for all
+    combinations of findings.
     """
     counts = ("n_positive", "n_negative", "n_zero", "n_symmetry")
     base = {} if inertia is None else dict(zip(counts, inertia))

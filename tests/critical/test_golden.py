@@ -10,5 +10,7 @@ from . import golden
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
 def test_verdicts_and_their_numbers_are_unchanged(section):
-    """Sentences and numbers of verdicts are unchanged, where the kernel tables agree."""
+    """Sentences and numbers of verdicts equal the golden ones, as far as the kernel tables
+    agree.
+    """
     assert changed(golden, section) == []

@@ -169,7 +169,9 @@ def test_rows_of_many_outputs_are_split_into_blocks(rng, monkeypatch):
 
 
 def test_single_samples_have_the_deviations_of_the_whole_set(rng):
-    """Few samples are differentiated by NumPy, many by the engine."""
+    """Standard deviations of few samples, computed by NumPy, equal those of the whole set, computed
+    by the engine.
+    """
     X = rng.standard_normal((30, 3))
     for sizes, how in (
         ([3, 2], {}),

@@ -103,8 +103,8 @@ def test_unchanged_objectives_keep_their_proofs():
 
 @pytest.mark.parametrize("name", LOSS_METHODS)
 def test_replaced_functions_of_the_loss_disable_proofs(name):
-    """If functions of the loss are replaced by a subclass, an attribute or a wrapper, even one that
-    hides it, nothing is proved, also for copies.
+    """If functions of the loss are replaced by a subclass, an attribute or a wrapper, even under
+    the name and signature of the original, nothing is proved, also for copies.
     """
     function = with_linear_term(name)
     hidden = functools.wraps(getattr(fc.Objective, name))(lambda self, theta: function(self, theta))

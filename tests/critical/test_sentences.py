@@ -17,7 +17,9 @@ SLACK = 1e-6  # relative error of eigenvalues from differences of gradients
 
 
 class Biased(LinearOperator):
-    """The diagonal matrix d as an operator whose products state the given rounding bound."""
+    """The diagonal matrix d as an operator that states the given bound on the rounding of its
+    products.
+    """
 
     def __init__(self, d, error):
         super().__init__(float, (len(d), len(d)))

@@ -92,8 +92,8 @@ def test_a_verdict_ends_in_time_and_names_the_limit(values, seconds, monkeypatch
 
 
 def test_computations_that_exceed_the_time_limit_are_not_begun(monkeypatch):
-    """If computing all eigenvalues would take twice the allowed time, it is not begun, and the
-    reason states so.
+    """If computing all eigenvalues would take twice the allowed time, the computation is not begun,
+    and the reason states so.
     """
     ob = Slow(np.linspace(1, 2, 1100), 1e-6)
     monkeypatch.setattr(time, "perf_counter", lambda: ob.now)

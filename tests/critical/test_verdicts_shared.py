@@ -50,7 +50,9 @@ def test_the_shift_of_logits_is_counted_and_deflated(rng):
 
 @pytest.mark.parametrize("known", [0, 30, 400])
 def test_the_verdict_shares_the_products_of_a_krylov_run(known):
-    """A verdict reuses products of a run and adds its own to it, and both counts are exact."""
+    """A verdict reuses the products of a Krylov run and adds its own to the run, and both counts
+    are exact.
+    """
     values = np.linspace(0.01, 1, 2000)
     H = PrescribedSpectrum(values, seed=0)
     ob, run = QuadraticObjective(H), fc.spectrum.Krylov(H, "one run", seed=3)

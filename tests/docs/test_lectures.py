@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def rows():
-    """Return the number, the names of the examples and the result of every claim."""
+    """Return the number, the names of the examples and the result of every claim of the
+    lectures.
+    """
     page = (ROOT / "docs/lectures.md").read_text()
     found = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+?) \|$", page, re.MULTILINE)
     return [(int(number), re.findall("`(.*?)`", names), said) for number, _, names, said in found]

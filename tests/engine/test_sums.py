@@ -65,8 +65,8 @@ def test_two_terms_share_a_slice_if_they_fit(arch, dtype):
 
 @but_blas
 def test_accumulation_starts_from_c_or_adds_it(arch, dtype):
-    """If a sum starts from C = 1, all small numbers are lost; if C is added to the finished sum,
-    none is.
+    """If a kernel table starts a sum from C = 1, all small numbers are lost; if it adds C to the
+    finished sum, none is.
     """
     k = 200
     _, eps = chain_with_a_one(k, dtype)

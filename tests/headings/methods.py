@@ -125,8 +125,8 @@ def constant_rate(d):
 
 
 def one_draw(scale, quick, *larger):
-    """Return 1 in place of 5 draws of samples at the quick size, and the quick size of other
-    parameters.
+    """Replace `pick` of an example: return 1 draw of samples instead of 5, and the quick size of
+    every other parameter.
     """
     return 1 if quick == 5 else quick
 
@@ -224,8 +224,8 @@ def newton_parabola(d):
 
 
 def equal_curvatures(d):
-    """Return the facts of `flat_and_steep` for inputs of equal spread and a rate below 1 over the
-    largest eigenvalue.
+    """Return the facts of `flat_and_steep` for inputs of equal spread and a learning rate below 1
+    over the largest eigenvalue.
     """
     return vary("flat_and_steep", SPREADS=(1.0, 1.0), RATE=0.9)
 

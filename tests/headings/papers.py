@@ -213,8 +213,8 @@ def other_samples(change):
 
 
 def one_network(scale, quick, *larger):
-    """Return 1 in place of 2 networks of each kind at the quick size, and the quick size of other
-    parameters.
+    """Replace `pick` of an example: return 1 network of each kind instead of 2, and the quick size
+    of every other parameter.
     """
     return 1 if quick == 2 else quick
 

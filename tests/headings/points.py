@@ -298,7 +298,7 @@ def wider_net(d):
 
 
 def planes_without_hidden_units(d):
-    """Return the number of minima on each plane for a network without hidden units, whose loss is
+    """Return the facts of `two_weights` for a network without hidden units, whose loss is
     convex.
     """
     common, module = example("common"), example("two_weights")
@@ -330,9 +330,7 @@ def two_weights(d):
 
 
 def half_of_the_directions(d):
-    """Return the fraction of random directions with negative curvature if half of the eigenvalues
-    were 1 and half -1.
-    """
+    """Return the facts of `hidden_way_out` if half of the eigenvalues were 1 and half -1."""
     v = np.random.default_rng(0).standard_normal((1000, 60))
     return {"falling": np.mean(np.square(v) @ np.repeat([1.0, -1.0], 30) < 0)}
 

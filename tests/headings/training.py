@@ -103,7 +103,9 @@ ADAM, DESCENT = "Adam, rate 0.001", "gradient descent, rate 0.2"
 
 
 def other_starts(d):
-    """Return the facts with predictions for starts at other distances."""
+    """Return the facts with the predicted times in reverse order, as for starts at other
+    distances.
+    """
     table = d["table"]
     ratio = {
         name: table["seen"][mine] / table["predicted"][mine][::-1]
@@ -247,7 +249,7 @@ def shallow(sizes, activation):
 
 
 def every_factor(scale, quick, normal, full):
-    """Return the parameters of a run with all seven factors, but one rate and one start."""
+    """Replace `pick` of an example: return all seven factors, but one rate and one start."""
     return normal if np.size(normal) == 7 else normal[3:4] if np.size(normal) == 5 else quick
 
 

@@ -624,7 +624,7 @@ def labels_after_softmax(n):
     "make", [lambda n: chain_of_nodes("Identity", n), chain_of_casts, labels_after_softmax]
 )
 def test_conversion_time_is_linear_in_the_number_of_nodes(make):
-    """The conversion of twice as many nodes takes less than three times as many function calls."""
+    """Converting twice as many nodes takes less than three times as many function calls."""
 
     def calls(content):
         counted = itertools.count()

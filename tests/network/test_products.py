@@ -118,7 +118,9 @@ def test_dense_matrices_are_exact(arch, loss, dtype, rng, problem):
 
 
 def certain_logits(kind, margin):
-    """Return the logits of a sample that is classified with near certainty, exact in float32."""
+    """Return the logits of a sample whose probability of one class is nearly 1, exact in
+    float32.
+    """
     logits = {"true": [margin, 0.0, 1.0], "top twice": [margin, margin - 1, 0.0]}
     return np.array([logits.get(kind, [0.0, margin, 1.0])])
 
@@ -273,8 +275,8 @@ def test_rounding_bounds_hold_for_saturated_units(activation, shift, dtype, rng,
 
 
 def test_restricted_products_perturb_only_their_layers(drawn):
-    """Products restricted to the last layer equal those with zeros in the other layers, and NaN in
-    lower layers does not reach them.
+    """Products restricted to the last layer equal whole products with zeros in the other layers,
+    and NaN in lower layers does not reach the result.
     """
     p = drawn("tall")
     H = p.ob.hessian(p.theta)

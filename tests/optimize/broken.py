@@ -238,7 +238,7 @@ def largest_eigenvalue(ob: Any, theta: np.ndarray) -> float:
 
 
 def known_best(ob: Any, tries: int = 2) -> float:
-    """Return the lowest loss reached by a few runs from good starts."""
+    """Return the lowest loss reached by a few runs from usual starts."""
     options: dict[str, Any] = {"verdict": False, "max_iter": 400}
     return min(
         float(fc.minimize(ob, ob.model.init(seed=seed), "l-bfgs", **options).fun)

@@ -210,7 +210,7 @@ def test_a_search_continues_if_no_eigensolver_converges(monkeypatch):
 
 def test_a_search_that_meets_infinite_curvature_ends_at_a_finite_point():
     """If the Hessian overflows on the way to the only critical point, the search ends at a finite
-    point: for t^3 - 2 t + 2, with a root at -1.77, at 0.82, a local minimum of |g|.
+    point. For t^3 - 2 t + 2, whose root is -1.77, the end point is 0.82, a local minimum of |g|.
     """
     for limit in (0.9, 1.2, 1.5):
         ob = FunctionObjective(
@@ -226,8 +226,8 @@ def test_a_search_that_meets_infinite_curvature_ends_at_a_finite_point():
 
 
 def test_a_search_ends_if_no_step_lowers_the_gradient_norm(monkeypatch):
-    """If the gradient is below its tolerance, no step lowers ``||g||`` and no critical point is
-    near, the search ends, and nearness is checked only after clear decreases.
+    """The search ends if the gradient is below its tolerance, no step lowers ``||g||`` and no
+    critical point is near. Nearness is checked only after clear decreases.
     """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((13, 4))

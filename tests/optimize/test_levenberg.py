@@ -48,7 +48,7 @@ def test_levenberg_marquardt_finds_a_certified_least_squares_minimum():
 
 @pytest.mark.parametrize("loss", nets.LOSSES)
 def test_levenberg_marquardt_lowers_every_loss_in_both_precisions(loss, dtype, rng):
-    """The method lowers every loss, in both precisions."""
+    """Levenberg-Marquardt lowers every loss, in both precisions."""
     net = nets.draw(rng, [3, 4, 2], "tanh", loss, 30, l2=1e-2, dtype=dtype)
     found = run(net.ob, net.theta)
     assert found.stopped == "critical" and found.x.dtype == dtype

@@ -174,8 +174,8 @@ def test_a_run_of_unbounded_loss_is_reported_so_when_resumed(tmp_path):
 
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_run_with_validation_is_not_resumed_without(watched, tmp_path):
-    """Resuming a run with validation without any validation raises an error, since its best point
-    was chosen by the validation loss.
+    """A run that used validation cannot be resumed without: an error is raised, since the best
+    point was chosen by the validation loss.
     """
     ob, path = regression(), tmp_path / "run"
     one, other = ({"validation": regression(seed=1)}, {})[:: 1 if watched else -1]

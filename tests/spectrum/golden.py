@@ -44,7 +44,9 @@ def operator(name: str, dtype: str = "float64") -> Prescribed:
 
 
 def describe_pairs(name: str) -> dict[str, dict[str, Any]]:
-    """Return the numbers of products and pairs, and the ratio of residuals to true errors."""
+    """Return products, scale, convergence and tolerance of searches for eigenpairs with various
+    options.
+    """
     found: dict[str, dict[str, Any]] = {}
     for what, words in PAIRS.items():
         pairs = fc.eigsh(operator(name), **{"k": 6, **words}, seed=5)
@@ -187,8 +189,8 @@ def reduced_spaces() -> dict[str, list[Any]]:
 
 
 def matrix(name: str, n: int) -> Any:
-    """Return the matrix of the given name: diagonal, positive, of pairs of opposite eigenvalues,
-    tiny, or of cosines.
+    """Return the matrix of the given name: "diagonal", "positive", "pairs" (of opposite
+    eigenvalues), "tiny", or a matrix of cosines.
     """
     d = np.round(np.linspace(-1.0, 3.0, n), 3)
     if name == "diagonal":

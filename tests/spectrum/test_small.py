@@ -102,8 +102,8 @@ def test_all_copies_are_found_for_equal_and_dead_units(kind):
 
 
 def test_smallest_eigenvalues_of_a_singular_ggn_equal_those_of_its_matrix():
-    """The low end of a singular matrix, where many eigenvalues are near 0 and a search would need
-    the whole space, is that of the dense matrix.
+    """The smallest eigenvalues of a singular GGN, many of them near 0, are those of the dense
+    matrix, where a search would need the whole space.
     """
     ob, theta = small_objective([10, 10, 1], 200)
     every = np.linalg.eigvalsh(ob.ggn(theta).to_dense())
@@ -155,8 +155,8 @@ def test_pairs_orthogonal_to_known_ones_are_found():
 
 
 def test_a_search_is_used_where_it_costs_less_than_the_matrix():
-    """For operators with expensive matrices, and if a budget, start or basis is given, a search is
-    used.
+    """A search is used for operators with expensive products, and if a budget, start or basis is
+    given.
     """
     ob, theta = small_objective([10, 10, 1], 200)
     H = ob.hessian(theta)

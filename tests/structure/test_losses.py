@@ -92,7 +92,7 @@ def test_errors_of_losses_are_within_their_stated_bounds(name, rng):
 @pytest.mark.parametrize("move", [1e-4, 0.1, 2.0])
 def test_second_derivatives_change_by_no_more_than_the_third_allows(name, move, rng):
     """Between two points within `move` of z, second derivatives change, in the operator norm, by at
-    most the bound on third derivatives allows.
+    most the distance times the bound on third derivatives.
     """
     loss, (z, y) = losses.loss_by_name(name), extremes(rng, name)
     z, y = z / 30, y / (1 + np.abs(y).max())

@@ -80,8 +80,8 @@ def test_the_loss_is_constant_along_every_orbit(case):
 
 
 def test_gradients_transform_along_orbits():
-    """If incoming weights of a unit are doubled and outgoing ones halved, their gradients are
-    halved and doubled.
+    """If incoming weights of a unit are doubled and outgoing ones halved, the gradient is halved
+    for the former and doubled for the latter.
     """
     ob, theta = CASES["scale"]()
     orbit = next(o for o in ob.certificates.orbits(theta) if o.name == "scale")

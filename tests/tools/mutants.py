@@ -43,8 +43,8 @@ def mutated(text: str, old: str, new: str) -> str:
 
 
 def run(command: list[str], cwd: Path, seconds: int = 300) -> tuple[bool, str]:
-    """Return True if a command succeeds and each of its processes stays within the given seconds of
-    processor time.
+    """Return whether a command succeeds with each of its processes within the given seconds of
+    processor time, and the end of its output.
     """
     try:
         done = subprocess.run(

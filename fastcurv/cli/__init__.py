@@ -4,7 +4,9 @@ __all__ = ["main"]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command and return the exit status, 130 after Ctrl-C at any moment."""
+    """Run the command and return the exit status. The status is 130 after Ctrl-C, whether this is
+    pressed before a command begins, while it runs, or while its results are written.
+    """
     try:
         from .parser import main as run
 

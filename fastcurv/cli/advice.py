@@ -35,12 +35,12 @@ _FINDER_SENTENCE_PATTERN = re.compile(
 
 @dataclass(frozen=True)
 class Shell:
-    """The data from which commands of advice are built: the `recipe` of a network's training, and
-    the file `model` in which the network is stored.
+    """Data from which the shell commands in advice are built: the `recipe` of a network's training,
+    and the file `model` in which the network is stored.
 
-    ``model`` is None if no file holds the network; texts then have no advice to continue training.
-    ``data`` is added to commands for a network of another program, whose file does not name its
-    data.
+    ``model`` is None if no file holds the network. Advice then does not suggest continuing the
+    training. ``data`` is added to the commands for a network of another program, whose file does
+    not name its data.
     """
 
     recipe: Recipe
@@ -71,7 +71,9 @@ class Shell:
         return _command_line("train", recipe.data, *_training_options(changed | options))
 
     def in_commands(self, text: str) -> str:
-        """Return a text with commands and options in place of Python calls and arguments."""
+        """Return a text with shell commands and options in place of Python calls and arguments. If
+        no file holds the network, clauses that suggest a call are removed.
+        """
         text = _FINDER_SENTENCE_PATTERN.sub("", text)
         if self.model is None:
             text = re.sub(rf"[;,.] *(?:[Uu]se )?{_CALL_PATTERN.pattern}[^;.]*", "", text)
@@ -88,7 +90,10 @@ class Shell:
         )
 
     def command_for(self, call: str) -> str:
-        """Return the command for a call of `Advice`, an expression in fc, np, ob and theta."""
+        """Return the shell command for `call`, the source of the Python call in an `Advice`, which
+        uses the names fc, np, ob and theta. If the call makes no new objective and does not train,
+        return the advice to join X and y again.
+        """
         if "fc.escape(" in call:
             return self.continue_command(epochs=0)
         tree = ast.parse(call, mode="eval").body

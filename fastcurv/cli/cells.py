@@ -179,7 +179,7 @@ def detect_date_form(cells: Cells, where: Callable[[int], str]) -> str:
     Raises
     ------
     ValueError
-        If day and month cannot be distinguished, or a few cells are no dates.
+        If day and month cannot be distinguished, or a few cells are not dates.
     """
     present = [i for i, cell in enumerate(cells) if cell.lower() not in NUMBER_GAPS]
     fits: list[tuple[int, str, list[int]]] = []

@@ -89,7 +89,9 @@ def demo(args: Namespace, out: Output) -> None:
 
 
 def train(args: Namespace, out: Output) -> int:
-    """Train a network, refine it with a second method, and save it."""
+    """Train a network, refine it with a second method, and save it. Return 1 if the refinement was
+    requested and did not converge.
+    """
     check_output_path(args.out or DEFAULT_OUTPUT_FILE, kinds=RUN_SUFFIXES)
     check_choice(args.method, tuple(METHODS), "method")
     check_choice(args.refine, (*METHODS, "none"), "refine")
@@ -152,8 +154,8 @@ def train(args: Namespace, out: Output) -> int:
 
 
 def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]:
-    """Return the recipe, the data, the objective and the start of a training, after validating the
-    input.
+    """Check the options of a training run. Return the recipe, the data, the objective and the
+    initial theta.
     """
     given = {
         name: value
@@ -227,7 +229,9 @@ def training_start(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any,
 
 
 def recipe_for_model(model: Any, data: str, **facts: Any) -> Recipe:
-    """Return a recipe with the architecture of a model, for data that are not scaled."""
+    """Return a recipe with the architecture of a model, for data that are not scaled. `facts` are
+    further fields of the recipe.
+    """
     return Recipe(
         data,
         hidden=tuple(model.sizes[1:-1]),
@@ -363,9 +367,10 @@ def diagnose(args: Namespace, out: Output) -> None:
 
 
 def report(args: Namespace, out: Output) -> int:
-    """Write one page. For a table, the page describes a network trained on the table and how far
-    it can be trusted. For a saved network, it describes training, verdict, spectrum, landscape,
-    layers and cost.
+    """Write a report as one page. For a table, the page describes a network trained on the table
+    and how far it can be trusted. For a saved network, the page describes training, verdict,
+    spectrum, landscape, layers and cost. Return 1 if a proof was required and the verdict is not
+    proved.
     """
     from .page import build_report
 
@@ -404,7 +409,9 @@ def _refuse_options(args: Namespace, table: bool) -> None:
 
 
 def report_on_table(args: Namespace, out: Output) -> int:
-    """Train a network on a table, and write the page on how far the network can be trusted."""
+    """Train a network on a table, and write the page on how far the network can be trusted. Return
+    1 if a proof was required and the verdict is not proved.
+    """
     from .fit_report import build_page
     from .fit_table import DEFAULT_HIDDEN, fit_table
 
@@ -459,7 +466,9 @@ def report_on_table(args: Namespace, out: Output) -> int:
 
 
 def bench(args: Namespace, out: Output) -> None:
-    """Time fastcurv alone. The values of the data do not affect the times."""
+    """Print the times of a gradient and of a Hessian-vector product for each dtype. The data are
+    random, since their values do not affect the times.
+    """
     for dtype in args.dtype:
         bench_objective(args, dtype)  # invalid arguments raise an error before any line is printed
     print_versions(out)
@@ -478,8 +487,8 @@ def bench(args: Namespace, out: Output) -> None:
 
 
 def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
-    """Return the seconds of a gradient and of a product, and the fraction of the FMA peak that the
-    product reaches.
+    """Return a dict with the dtype, the seconds of a gradient and of a Hessian-vector product, and
+    the fraction of the peak FMA rate that the product reaches.
     """
     objective, theta = bench_objective(args, dtype)
     v = np.random.default_rng(1).standard_normal(theta.size).astype(dtype)

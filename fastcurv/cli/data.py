@@ -45,8 +45,8 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
     Raises
     ------
     ValueError
-        If the file cannot be read, or if the arrays would take more than 32 MiB and more than
-        `MAX_UNPACKED_RATIO` times the file's size as float64.
+        If the file cannot be read, or if the arrays, converted to float64, would take more than 32
+        MiB and more than `MAX_UNPACKED_RATIO` times the size of the file.
     """
     path = Path(path)
     refuse_device(path)
@@ -81,8 +81,9 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
 
 
 def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
-    """Raise an error for the array in an archive member of `size` bytes if, by its header, it would
-    take more than `room` bytes as float64.
+    """Raise ValueError if the array in an archive member of `size` bytes would take more than
+    `room` bytes, as stored or as float64. The shape and dtype are those of the header of the array.
+    Arrays of objects are not refused here.
     """
     read = np.lib.format
     old = read.read_magic(file) == (1, 0)
@@ -135,8 +136,8 @@ def existing_path(path: Path) -> Path:
 
 
 def is_header(first: list[str], below: list[list[str]]) -> bool:
-    """Return True if a first line names the columns, in words or, as pandas does, by the numbers 0,
-    1, ... in order.
+    """Return True if the line `first` names the columns, in words or, as pandas does, by the
+    numbers 0, 1, ... in order. `below` holds the lines that follow.
 
     Numbers in order count as names if there are at least `MIN_INDEX_COLUMNS` columns, or if a
     column of numbers shows that the line is not a sample: its first cell is a word, or its other
@@ -204,9 +205,9 @@ class Coding:
     ``columns`` are the names of the features and ``target`` that of y, empty if the file names
     none. Inputs are ``(x - shift) / scale`` (d,), and targets are scaled in the same way by
     ``y_shift`` and ``y_scale`` (d_out,). ``classes`` are the labels in the order of the outputs,
-    empty for numbers. ``statistics`` are the moments that `MLP.predict` needs with batch
-    normalisation, and ``sizes`` the widths of the network. ``codes`` holds a `Code` for each column
-    of a table that was read by `tables.read_table`.
+    empty for regression. ``statistics`` are the means and variances that `MLP.predict` needs with
+    batch normalisation, and ``sizes`` the widths of the network. ``codes`` holds a `Code` for each
+    column of a table that was read by `tables.read_table`.
     """
 
     columns: tuple[str, ...] = ()
@@ -243,7 +244,9 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def score(self, outputs: np.ndarray, y: np.ndarray) -> float:
-        """Return the accuracy for classes, or R squared for numbers, of outputs (N, n_outputs)."""
+        """Return the score of `outputs` (N, n_outputs) for the targets y: the accuracy for
+        classification, or R squared for regression.
+        """
         return LOSSES[self.loss].score[1](outputs, y)
 
     @property
@@ -320,8 +323,8 @@ def encode_targets(
     source: Any, y: np.ndarray, loss: str | None, given: int | None
 ) -> tuple[str, np.ndarray, int, tuple[Any, ...]]:
     """Return the loss, the targets in the form that the loss needs, the width of the last layer,
-    and the labels of classes. `source` is used in messages, and `given` is the number of outputs of
-    an existing model, or None.
+    and the labels of the classes, which are empty for regression. `source` names the data in
+    messages. `given` is the number of outputs of an existing model, or None.
     """
     labels: tuple[Any, ...] = ()
     whole = y.ndim == 1 and y.dtype.kind != "f"

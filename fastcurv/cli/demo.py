@@ -86,8 +86,9 @@ def run_demo(
     progress: bool = True,
     say: Say | None = None,
 ) -> dict[str, Any]:
-    """Report how far a fit to a table can be trusted. Then train on digits, compute the spectrum at
-    three moments, classify the end point, and leave a saddle.
+    """Write a report in two parts: how far a fit to a table can be trusted, and the curvature of a
+    network trained on digits. For the second part, compute the spectrum at three stages of
+    training, classify the end point, and escape from a saddle.
 
     Parameters
     ----------
@@ -231,7 +232,8 @@ def train_network(
     objective: fc.Objective, data: Dataset, seed: int, quick: bool, progress: bool, say: Say
 ) -> tuple[dict[str, Array], OptimizeResult]:
     """Train with Adam on mini-batches, then with a second-order method until the gradient vanishes.
-    Return theta at three moments, and the last result. `say` is called with each line of output.
+    Return theta at three stages of training by name, and the last result. `say` is called with each
+    line of output.
     """
     theta = objective.model.init(seed=seed)
     moments = {"start": theta}
@@ -262,9 +264,9 @@ def compute_spectra(
     quick: bool,
     progress: bool,
 ) -> dict[str, tuple[SpectralDensity, Any]]:
-    """Return the spectral density and the five lowest and five highest eigenpairs at each moment,
-    by the name of the moment. `moments` holds theta by the name of the moment, and `say` is called
-    with each line of output.
+    """Return the spectral density and the five lowest and five highest eigenpairs at each stage of
+    training, by the name of the stage. `moments` holds theta by the name of the stage. `say` is
+    called with each line of output.
     """
     found = {}
     for name, theta in moments.items():
@@ -280,7 +282,9 @@ def compute_spectra(
 def _add_training_section(
     page: Report, objective: fc.Objective, moments: dict[str, Array], data: Dataset
 ) -> None:
-    """Add a table with one row for each moment, rounded to four digits."""
+    """Add a table of the loss, the gradient norm and the scores, rounded to four digits, with one
+    row for each stage of training in `moments`.
+    """
     rows = [
         [name, *(float(f"{value:.4g}") for value in measure_point(objective, theta, data).values())]
         for name, theta in moments.items()
@@ -290,8 +294,8 @@ def _add_training_section(
 
 
 def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]) -> None:
-    """Add a picture of the spectrum at each moment, on separate axes with the outliers marked, and
-    a table.
+    """Add a plot of the spectral density at each stage of training, one Axes per stage with the
+    outliers marked, and a table of the extreme eigenvalues.
     """
     figures: dict[str, Any] = {}
     for name, (density, pairs) in found.items():
@@ -372,7 +376,9 @@ def diagnose_failed_run(objective: fc.Objective, seed: int, progress: bool) -> D
 
 
 def plot_line(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) -> Any:
-    """Plot the loss and its Taylor polynomial on the line through a critical point along a step."""
+    """Plot the loss and its second-order Taylor polynomial along the line from a critical point
+    theta in the direction of `step`. Return the Axes, which is `ax` if given.
+    """
     ax = plots.new_axes(ax, figsize=(4.5, 3.0))
     length = float(np.linalg.norm(step))
     direction = step / length
@@ -394,9 +400,9 @@ def plot_line(objective: fc.Objective, theta: Array, step: Array, ax: Any = None
 def plot_summary(
     densities: dict[str, SpectralDensity], objective: fc.Objective, theta: Array, step: Array
 ) -> Any:
-    """Plot the spectrum at three moments and the escape from the saddle, side by side. `densities`
-    holds a spectral density by the name of each moment, and `theta + step` is the point after the
-    escape from theta.
+    """Plot the spectrum at three stages of training and the escape from the saddle, side by side,
+    and return the figure. `densities` holds a spectral density by the name of each stage, and
+    ``theta + step`` is the point after the escape from theta.
     """
     figure = plots.new_figure((9.0, 3.8))
     left, right = figure.subplots(1, 2)

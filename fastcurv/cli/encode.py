@@ -195,7 +195,8 @@ def scale_inputs(X: np.ndarray, coding: Coding) -> np.ndarray:
 def load_table(
     path: str | Path, target: str | None, loss: str | None, coding: Coding | None = None
 ) -> tuple[Dataset, Table]:
-    """Return a table in the form of rows of an objective, and in the form in which it was read.
+    """Read a table. Return its rows as a `Dataset`, from which an objective is built, and the
+    `Table` as it was read.
 
     Parameters
     ----------
@@ -203,8 +204,8 @@ def load_table(
     target : str, optional
         As in `read_table`.
     loss : str, optional
-        By default mse for numbers, binary cross entropy for two classes, and cross entropy for
-        more.
+        By default mse for regression, binary cross entropy for two classes, and cross entropy for
+        more classes.
     coding : Coding, optional
         The coding of a network that was trained before; by default it is fitted to the table.
     """
@@ -305,9 +306,9 @@ def load_dataset(
         A name; a ``.npz`` file with arrays ``X (N, d)`` and ``y``; or a ``.csv`` or ``.tsv`` file,
         see `tables.read_table`.
     loss : str or None
-        The name of a loss, with parameters as in ``quantile(0.9)``. By default cross entropy for
-        classes (words, and whole numbers; in a table only if there are few different ones), mse for
-        other numbers.
+        The name of a loss, with parameters as in ``quantile(0.9)``. By default cross entropy if y
+        holds classes, and mse otherwise. Strings and integers are classes; in a table, integers are
+        classes only if there are few different ones.
     target : str or None
         The column of a ``.csv`` or ``.tsv`` file with y, by name or by number from 0; by default
         the last.

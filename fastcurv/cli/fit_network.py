@@ -63,9 +63,9 @@ class Fit:
     ob, theta : Objective, ndarray (n,)
         The objective over all rows, and the parameters at the end of the fit.
     y : ndarray (N,)
-        Numbers in their own units, or the indices of the classes.
+        Targets of a regression in their own units, or the indices of the classes.
     classes : ndarray or None
-        Names of the classes; None for numbers.
+        Names of the classes; None for regression.
     """
 
     name = "net"
@@ -114,7 +114,9 @@ class Fit:
         return len(self.y)
 
     def units(self, z: Any) -> Floats:
-        """Return predictions (...,) or probabilities (..., classes) from outputs (..., d_out)."""
+        """Convert outputs (..., d_out) of the network to predictions (...,) in the units of the
+        targets for regression, or to class probabilities (..., classes) for classification.
+        """
         z = np.asarray(z, float)
         if self.numbers:
             mean = np.exp(z[..., 0]) if self.exponential else z[..., 0]
@@ -140,7 +142,9 @@ class Fit:
         return np.asarray(-np.log(np.maximum(p, MIN_PROBABILITY)))
 
     def score(self, predictions: Floats, rows: Any = slice(None)) -> float:
-        """Return R^2, or the accuracy, on some of the rows."""
+        """Return R^2 for regression, or the accuracy for classification, of `predictions`, which
+        has one entry for each row of the fit. Only the rows `rows` are counted.
+        """
         return self.score_of(self.y[rows], predictions[rows])
 
     def score_of(self, y: Any, predictions: Floats) -> float:
@@ -157,8 +161,9 @@ class Fit:
         return float(np.std(parts) / math.sqrt(len(y)))
 
     def align_classes(self, predictions: Floats, classes: Any) -> Floats:
-        """Return the probabilities of all classes, from predictions of a network for only some
-        `classes`. Predictions of numbers are returned unchanged.
+        """Return the probabilities of all classes, from predictions of a network that was fitted to
+        only some `classes`. The other classes have probability 0. Predictions of a regression are
+        returned unchanged.
         """
         if self.numbers or len(classes) == len(self.classes):
             return predictions
@@ -167,8 +172,8 @@ class Fit:
         return every
 
     def slopes(self, rows: Indices) -> Floats:
-        """Return the derivatives (M, outputs, k) of predictions or logits with respect to the
-        columns of X.
+        """Return the derivatives (M, outputs, k), for M rows and k columns of X, of the prediction
+        for regression, or of the logits for classification, with respect to the columns.
         """
         J = self.ob.model.input_jacobian(self.theta, self.X[rows])
         if not self.numbers:
@@ -179,7 +184,9 @@ class Fit:
     # --- refits
 
     def refit_rows(self, rows: Indices, ratio: float = 1.0) -> Fit:
-        """Fit to the given rows, with `ratio` times the penalty on the sum over rows."""
+        """Fit the network to the given rows, and return the new `Fit`. The penalty, relative to the
+        sum of the losses of the rows, is `ratio` times that of this fit.
+        """
         net, ob = self.est, self.ob
         some = with_l2(ob.batch(rows), float(ob.l2) * ratio * ob.n_samples / len(rows))
         _, theta = fit_in_span(some, seed=net.seed, verdict=False)

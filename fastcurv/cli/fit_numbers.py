@@ -90,7 +90,8 @@ class Numbers:
     why : str
         The reason if `closed` is False.
     out : LeftOut or None
-        Rows left out at the minimum, if there is one, whether or not refits agree with it.
+        Result of `leave_one_out` at the minimum, whether or not refits agree with it; None if it
+        could not be computed.
     folds, seen, n_folds
         Predictions by folds, the rows that have such a prediction, and the number of refitted
         folds.
@@ -179,7 +180,8 @@ def _add_fold(found: Numbers) -> None:
 
 def _find_minimum(found: Numbers) -> None:
     """Continue training to a minimum, classify it, and compute the predictions of left-out rows at
-    this minimum.
+    this minimum. If the network is too large, has kinks or reaches no minimum, classify the end of
+    the fit instead, and store the reason in `found.why`.
     """
     fit, ob = found.fit, found.fit.ob
     found.ob, found.theta = ob, fit.theta
@@ -208,8 +210,9 @@ def _find_minimum(found: Numbers) -> None:
 
 
 def _leave_out_rows(found: Numbers) -> None:
-    """Leave rows out at the minimum or, if its Hessian is not positive definite, at the minimum of
-    the network without inactive units.
+    """Compute `found.out`, the result of `leave_one_out` at the minimum. If the Hessian there is
+    not positive definite, use the minimum of the network without inactive units. If that fails too,
+    store the reason in `found.why`.
     """
     with suppress(ValueError):
         found.out = leave_one_out(found.ob, found.theta)
@@ -261,7 +264,7 @@ def _choose_left_out_method(found: Numbers) -> None:
 
 
 def _constant_prediction_loss(fit: Fit) -> float:
-    """Return the mean loss of the best constant prediction."""
+    """Return the mean loss of the best constant prediction, or 1 if that loss is 0."""
     return float(constant_losses(fit).mean()) or 1.0
 
 

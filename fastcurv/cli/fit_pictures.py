@@ -165,8 +165,8 @@ def add_intervals(page: Page) -> None:
 
 
 def _jackknife_plus_intervals(page: Page, shown: Indices) -> tuple[Floats, Floats]:
-    """Return the lower and upper ends of jackknife+ intervals for rows of the fit, each computed
-    without the row itself.
+    """Return the lower and upper ends of jackknife+ intervals for the rows `shown` of the fit. The
+    interval of a row is computed without that row.
     """
     found, fit = page.found, page.fit
     errors = np.where(found.rows, np.abs(fit.y - found.left_out), np.nan)
@@ -234,7 +234,9 @@ def _binomial_bounds(right: int, n: int) -> tuple[float, float]:
 
 
 def add_confusion_matrix(page: Page) -> None:
-    """Add a table with the numbers of rows of each class for which each class is predicted."""
+    """Add the confusion matrix of the left-out rows: for each class, the number of its rows that
+    are predicted as each class.
+    """
     found, fit, K = page.found, page.fit, len(page.fit.classes)
     rows, table = np.flatnonzero(found.rows), np.zeros((K, K), int)
     np.add.at(table, (fit.y[rows], found.left_out[rows].argmax(axis=1)), 1)
@@ -326,8 +328,8 @@ def add_deciding_rows(page: Page) -> None:
 
 
 def _dot_data(page: Page, what: str) -> dict[str, Any]:
-    """Return the positions at which the rows are drawn, and a text for each row. `what` names the
-    predicted quantity.
+    """Return the view for `Report.scatter`, with a dot and a string for each shown row. `what`
+    names the predicted quantity.
     """
     found, fit, target, some = page.found, page.fit, page.target, page.some
     z = fit.units(found.ob.model.predict(found.theta, fit.ob.X[some]))
@@ -361,8 +363,9 @@ def _row_values(page: Page, rows: Indices) -> tuple[list[str], dict[int, list[An
 
 
 def _format_cell(x: Any) -> Any:
-    """Return a value of a table for the page: a text of at most `MAX_CELL_CHARACTERS` characters,
-    or a number rounded to four significant digits.
+    """Format a table value for the page. Round floats to four significant digits, keep integers,
+    replace NaN and infinity by "missing", and truncate the string of any other value to
+    `MAX_CELL_CHARACTERS` characters.
     """
     if isinstance(x, (int, np.integer)) and not isinstance(x, (bool, np.bool_)):
         return int(x)
@@ -527,7 +530,9 @@ def _add_strongest_slopes(page: Page, middle: Floats) -> None:
 
 
 def add_more_rows(page: Page) -> None:
-    """Draw the score on left-out rows for growing numbers of rows, with that of a linear model."""
+    """Draw the score on held-out rows against the number of fitted rows, with the score of a linear
+    model.
+    """
     found, fit = page.found, page.fit
     page.report.section("Would more rows help? Would a linear model do?")
     drawn = np.random.default_rng(page.seed).permutation(fit.n)
@@ -703,8 +708,8 @@ def _split_rows(page: Page) -> tuple[Indices, Indices]:
 
 
 def add_end_of_training(page: Page) -> None:
-    """Add the verdict, the ends of the spectrum, and the loss of rows that are not fitted during a
-    fit of the others, with its minimum.
+    """Add the verdict and the ends of the spectrum. Then fit the network to some of the rows, and
+    draw the loss of the other rows during this fit, with its minimum.
     """
     found, fit, report, point = page.found, page.fit, page.report, page.found.point
     assert point is not None

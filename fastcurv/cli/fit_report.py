@@ -90,7 +90,7 @@ def build_page(
         Names and values of the columns of the user's table, for the rows that are shown; by
         default those of X.
     n_columns : (int, str), optional
-        The number of these columns that the fit uses, and the code that returns this number.
+        The number of columns of `table` that the fit uses, and the code that returns this number.
 
     Returns
     -------
@@ -300,8 +300,8 @@ def _add_score(page: Page) -> None:
 
 
 def _is_score_of_loss(fit: Fit) -> bool:
-    """Return True if the score of the page equals `LeftOut.score`: for classes, and for numbers
-    with mse.
+    """Return True if the score on the page is that of `LeftOut.score`. This is so for
+    classification, and for regression with the mse loss.
     """
     return not fit.numbers or fit.ob.loss == "mse"
 
@@ -426,10 +426,10 @@ def report(
     Parameters
     ----------
     estimator : MLPRegressor, MLPClassifier or Pipeline
-        Fitted to X and y: one target, or one class for each row. A pipeline of scikit-learn ends in
-        one of these estimators.
+        Fitted to X and y, with one target or one class for each row. The last step of a
+        scikit-learn pipeline must be one of these estimators.
     X : array_like or sparse matrix (N, k)
-        The rows of the fit. Of a data frame, names and values are shown.
+        The rows of the fit. If X is a data frame, the page shows its column names and values.
     y : array_like (N,)
         The targets of the fit.
     out : path, optional
@@ -447,8 +447,8 @@ def report(
     Returns
     -------
     Report
-        A notebook shows it; ``write(path)`` writes it, ``to_html()`` returns it as a string, and
-        ``facts`` holds its numbers by name.
+        The page. A notebook displays it. ``write(path)`` writes the page to a file, ``to_html()``
+        returns the page as a string, and ``facts`` holds its numbers by name.
 
     Raises
     ------
@@ -530,7 +530,9 @@ def report(
 
 
 def _series_name(y: Any) -> str | None:
-    """Return the name of a series, or of the only column of a data frame."""
+    """Return the name of a series, or of the only column of a data frame, as a string. Return None
+    if y has no name.
+    """
     columns = list(getattr(y, "columns", ()))
     name = columns[0] if len(columns) == 1 else getattr(y, "name", None)
     return None if name is None else str(name)

@@ -136,8 +136,8 @@ def _same_as_target_sentence(page: Page, X: Floats) -> tuple[str, list[Call]] | 
 
 
 def dominant_row(values: Floats) -> tuple[int, float]:
-    """Return the row that adds most to the variance of a column, and its fraction of the
-    variance.
+    """Return the index of the row that adds most to the variance of a column, and the fraction of
+    the variance that it adds, which is 0 for a constant column.
     """
     with np.errstate(all="ignore"):
         squares = np.square((values - values.mean()) / (np.abs(values).max() or 1.0))

@@ -119,8 +119,8 @@ class TableFit:
         return Trained(self.ob, self.theta, shift[0], scale[0], classes, seed, self.seconds)
 
     def cells(self) -> tuple[tuple[str, ...], np.ndarray]:
-        """Return the names and the values ``(N, K)`` of all columns of the file except the target:
-        numbers as numbers, and all other cells as text.
+        """Return the names and the values ``(N, K)`` of all columns of the file except the target.
+        Columns of numbers hold floats, and all others strings.
         """
         sheet = self.table.sheet
         shown = np.array(sheet.rows, dtype=object)
@@ -135,7 +135,9 @@ class TableFit:
         return used, 'sum(code.kind != "left out" for code in fit.table.codes)'
 
     def save(self, path: str | Path) -> Path:
-        """Write the network with its coding, for `fastcurv predict` and the other commands."""
+        """Write the network with its coding to a file that `fastcurv predict` and the other
+        commands can read, and return the path.
+        """
         return save_run(path, self.recipe, self.ob.model, self.theta, coding=self.coding)
 
 
@@ -160,8 +162,8 @@ def fit_table(
     target : str, optional
         The column to predict, by name or by number from 0; by default the last.
     loss : str, optional
-        By default mse for numbers, binary cross entropy for two classes, and cross entropy for
-        more.
+        By default mse for regression, binary cross entropy for two classes, and cross entropy for
+        more classes.
     hidden : tuple of int
         Widths of the hidden layers.
     alpha : float, optional

@@ -83,7 +83,8 @@ def is_model(path: Path) -> bool:
 
 
 def open_model(path: Path, args: Namespace) -> tuple[Dataset, Objective, np.ndarray]:
-    """Return the unscaled data, the objective of a network over all of them, and its theta.
+    """Return the unscaled data, the objective of the network in the file over all samples, and the
+    parameters theta.
 
     Raises
     ------
@@ -177,8 +178,9 @@ def _read_torch_state(path: Path) -> Any:
 
 
 def _sort_layers(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return arrays sorted by the numbers in their names, weights before biases, since a
-    safetensors file has its own order.
+    """Return the arrays of a safetensors file sorted by the numbers in their names, weights before
+    biases, since the file does not keep the order of the layers. Raise ValueError if the layers are
+    named by words instead of numbers.
     """
     layers = sorted({name.rpartition(".")[0] for name in arrays})
     numbers = {layer: [int(digits) for digits in re.findall(r"\d+", layer)] for layer in layers}

@@ -126,7 +126,10 @@ def wrap_to_terminal(text: str) -> str:
 
 
 def write_picture(figure: Any, path: str | os.PathLike[str]) -> Path:
-    """Write a figure atomically, in the format given by the suffix."""
+    """Write a figure atomically in the format given by the suffix, and return the absolute path to
+    which it was written.
+
+    """
     file = io.BytesIO()
     figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=160)
     return write_atomically(path, file.getvalue())

@@ -553,9 +553,10 @@ def _replace_help_words(words: list[str]) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command and return the exit status.
+    """Run the command and return the exit status: 0 or 1 as the command returns it, 2 for a mistake
+    in the input, 3 if results could not be computed or written, and 130 after Ctrl-C.
 
-    Mistakes in the input are reported in one line on standard error.
+    Errors are reported in one line on standard error.
     """
     args = build_parser().parse_args(_replace_help_words(sys.argv[1:] if argv is None else argv))
     args.progress = not getattr(args, "quiet", True) and is_terminal("stderr")

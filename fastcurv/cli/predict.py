@@ -27,10 +27,10 @@ Columns = dict[str, np.ndarray]
 
 
 def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
-    """Return columns by name, each with one entry per sample, and notes on cells that were filled
-    or are unknown. Columns are predictions, or for classes the labels. With ``--probabilities``
-    there is also the probability of each class, and with ``--interval`` the bounds of jackknife+
-    intervals.
+    """Return the predictions as columns by name, each with one entry per sample, and notes on cells
+    that were filled or are unknown. For classification the predictions are labels. With
+    ``--probabilities`` the probability of each class is added, and with ``--interval`` the bounds
+    of jackknife+ intervals.
 
     Raises
     ------
@@ -159,7 +159,8 @@ def _class_columns(name: str, outputs: np.ndarray, coding: Coding, wanted: bool)
 
 def _number_columns(name: str, outputs: np.ndarray, given: Any, coding: Coding) -> Columns:
     """Return predictions in the units of y, and for ``gaussian_nll`` also standard deviations, as
-    columns by name. `given` is the attribute of that name in `LOSSES`, a `LossFunction` or None.
+    columns by name. The columns are named after `name`. `given` is the attribute `given` of the
+    loss in `LOSSES`, a `LossFunction` or None.
     """
     if given is not None and given.exponential:
         outputs = np.exp(outputs)

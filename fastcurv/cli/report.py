@@ -143,7 +143,9 @@ nav ul { list-style: none; padding: 0; } nav li { margin: .3rem 0; } nav a { col
 
 
 class Report:
-    r"""A report of text, tables, pictures and verdicts, written as one HTML file.
+    r"""Report of text, tables, pictures and verdicts, written as one HTML file.
+
+    Methods that add a part to the report return the report, so that calls can be chained.
 
     Parameters
     ----------
@@ -295,10 +297,11 @@ class Report:
         view : dict
             ``x`` and ``y`` (M,); ``low`` and ``high`` (M,) for a bar through each dot; ``out`` (M,)
             for dots in another colour; ``names`` (M,) of the dots; ``diagonal``: draw the line on
-            which x and y are equal; ``xlabel``, ``ylabel``. To choose a dot: ``others`` (M, 10),
-            the numbers of the rows that are listed for each dot, and ``effects`` (M, 10), their
-            numbers in the list; ``columns``, the header of the list, and ``rows``, its lines by row
-            number; ``about`` (M,), words on each dot, and ``change``, a sentence after them.
+            which x and y are equal; ``xlabel``, ``ylabel``. If a list of rows is shown for the
+            chosen dot: ``rows``, the cells of each row by row number, and ``columns``, the header
+            of the list; ``others`` (M, 10), the row numbers listed for each dot, and ``effects``
+            (M, 10), the number shown for each of them; ``about`` (M,), words on each dot, and
+            ``change``, a sentence after them.
         caption : str
         """
         data = {"label": caption, "scatter": to_json_value(view)}

@@ -80,7 +80,9 @@ IDENTIFIER_NAME_PATTERN = re.compile(
 
 @dataclass(frozen=True)
 class Sheet:
-    """The cells of a file: one list of texts for each row, with the number of its line."""
+    """The cells of a file: a list of strings for each row, with the line number of the row in the
+    file.
+    """
 
     path: Path
     names: tuple[str, ...]
@@ -453,8 +455,9 @@ def read_table(
     target : str, optional
         The column of y, by name or by number from 0; by default the last.
     classes : bool, optional
-        Whether y holds classes; by default words, two values, and whole numbers of which there are
-        at most `MAX_CLASSES` different ones.
+        Whether y holds classes. By default, y holds classes if its cells are words, if there are
+        two different values, or if they are whole numbers with at most `MAX_CLASSES` different
+        values.
     all_numbers : bool
         Whether all other columns are inputs of an existing network. A word or a gap in these
         columns is then an error, and two rows are enough.
@@ -543,8 +546,8 @@ def count_phrase(count: int, noun: str, one: str = "was", more: str = "were") ->
 
 
 def target_position(sheet: Sheet, target: str | None) -> int:
-    """Return the position of a column that is given by its name or by its number, counted
-    from 0.
+    """Return the position of the column `target`, given by its name or by its number counted from
+    0. If `target` is None, return the last position. Raise ValueError if there is no such column.
     """
     if target is None:
         return len(sheet.names) - 1
@@ -617,8 +620,8 @@ def cell_locations(sheet: Sheet, column: int) -> Callable[[int], str]:
 
 
 def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str]) -> None:
-    """Raise an error for a column of numbers in which a few cells hold other words. `bad` holds the
-    positions of the cells that are no numbers, and ``where(i)`` returns the place of cell i for
+    """Raise ValueError for a column of numbers in which a few cells hold words. `bad` holds the
+    positions of the cells that are not numbers, and ``where(i)`` returns the place of cell i for
     messages.
     """
     if not bad:
@@ -656,9 +659,9 @@ def check_magnitudes(values: np.ndarray, cells: Cells, where: Callable[[int], st
 
 
 def _refuse_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) -> None:
-    """Raise an error for a column such as 850, 1.200, 2.350, whose marks can separate thousands or
-    decimals, since most columns of numbers rounded to three decimals contain some numbers with
-    fewer decimals.
+    """Raise ValueError for a column such as 850, 1.200, 2.350, whose marks can separate thousands
+    or decimals. If the numbers had been rounded to three decimals, some of them would most likely
+    show fewer decimals.
     """
     mark = "," if comma else "."
     marked = [i for i, cell in enumerate(cells) if mark in cell]

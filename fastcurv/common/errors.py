@@ -393,6 +393,7 @@ ATTRIBUTE_HINTS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("model", "module", "network"), "model_"),
         **dict.fromkeys(("hessian", "hvp"), "objective(X, y).hessian(theta_) of a fitted one"),
         **dict.fromkeys(("report", "verdict_", "curvature", "kind"), "curvature_, after fit"),
+        "predict_interval": "fc.leave_one_out(est.objective(X, y), est.theta_) for classes",
         "validation_scores_": "validation_loss_curve_, with early_stopping=True",
     },
     "look": {

@@ -596,7 +596,7 @@ class BaseMLP(
         if can_search_in_float32(X, y, model.n_params):
             model, theta = model.astype(np.float32), theta.astype(np.float32)
         X_held, y_held, w_held = select_rows(out, X, y, weight)
-        held = self._objective(model, X_held, y_held, loss, w_held, 0.0)
+        held, count = self._objective(model, X_held, y_held, loss, w_held, 0.0), self._total
         rest = select_rows(~out, X, y, weight)
         steps, options = min(MAX_HELD_OUT_STEPS, self._max_iter), {"validation": None, "seed": 0}
 
@@ -606,7 +606,7 @@ class BaseMLP(
         def minimise(ob: Objective, theta: np.ndarray, watch: Any) -> Any:
             return self._minimize(ob, theta, "l-bfgs", steps, options, watch)
 
-        return choose_decay(fitted, held, theta, minimise)
+        return choose_decay(fitted, held, theta, minimise, count)
 
     def _first_theta(self, model: MLP, y: Any, weight: Any, rng: Any) -> np.ndarray:
         seed = int(rng.randint(1 << 31))

@@ -38,8 +38,9 @@ MIN_FINAL_STEPS = 25  # minimum of the iteration limit for the fit of all rows
 HELD_OUT_STRIDE = 4  # one row in this many is held out
 MIN_HELD_OUT_ROWS = 10  # minimum number of distinct rows to hold out
 # The search stops max(MIN_PATIENCE, PATIENCE_RATIO * t) iterations after an improvement at
-# iteration t.
+# iteration t. The loss of fewer than FEW_HELD_OUT_ROWS often rises for longer before it falls.
 MIN_PATIENCE, PATIENCE_RATIO = 15, 0.5
+FEW_HELD_OUT_ROWS, MIN_PATIENCE_OF_FEW_ROWS = 100.0, 50
 # minimum relative decrease of the held-out loss that counts as an improvement
 MIN_RELATIVE_GAIN = 1e-3
 # A cross entropy within this fraction of the lowest one counts as equal, since the accuracy still
@@ -62,17 +63,23 @@ class HeldOut:
         The objectives of the fitted rows and of the held-out rows, the latter without a penalty.
     theta : ndarray (n,)
         The start.
+    count : float
+        The number of held-out rows, repeated rows and weights included.
     """
 
     theta: np.ndarray  # best theta so far, by the held-out loss
     kept: int  # iteration at which `theta` was reached
 
-    def __init__(self, fitted: Objective, held: Objective, theta: np.ndarray) -> None:
+    def __init__(
+        self, fitted: Objective, held: Objective, theta: np.ndarray, count: float = np.inf
+    ) -> None:
         self.fitted, self.held = fitted, held
         self.theta, self.kept, self.count = theta, 0, 0
         # `mark` is lowered only by improvements of at least `MIN_RELATIVE_GAIN`.
         self.lowest = self.mark = held.value(theta)
         self.improved = 0  # iteration at which `mark` was last lowered
+        few = count < FEW_HELD_OUT_ROWS
+        self.min_patience = MIN_PATIENCE_OF_FEW_ROWS if few else MIN_PATIENCE
         numbers = LOSSES[fitted.loss].targets == "numbers"
         self.slack = 0.0 if numbers else CROSS_ENTROPY_SLACK
         constant = constant_loss(fitted)
@@ -89,7 +96,8 @@ class HeldOut:
         self.lowest = min(self.lowest, loss)
         if loss <= self.lowest + self.slack * abs(self.lowest):
             self.theta, self.kept = at.x, self.count
-        waited = self.count - self.improved > max(MIN_PATIENCE, PATIENCE_RATIO * self.improved)
+        patience = max(self.min_patience, PATIENCE_RATIO * self.improved)
+        waited = self.count - self.improved > patience
         return waited and at.fun - weight_decay_of(self.fitted, at.x) < self.plateau
 
 
@@ -130,6 +138,7 @@ def choose_decay(
     held: Objective,
     theta: np.ndarray,
     minimise: Callable[[Objective, np.ndarray, HeldOut], Any],
+    count: float = np.inf,
 ) -> Choice:
     """Return the decay with the lowest held-out loss, or the one at which the search was
     interrupted.
@@ -144,10 +153,12 @@ def choose_decay(
         The start of each fit.
     minimise : callable
         ``minimise(ob, theta, watch)``, which runs L-BFGS until `watch` returns True.
+    count : float
+        The number of held-out rows, repeated rows and weights included.
     """
     best = None
     for alpha in TRIAL_DECAYS:
-        watch = HeldOut(fitted(alpha), held, theta)
+        watch = HeldOut(fitted(alpha), held, theta, count)
         found = Choice(alpha, minimise(watch.fitted, theta, watch), watch)
         if found.run.stopped == "interrupted":
             return found

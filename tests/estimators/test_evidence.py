@@ -240,6 +240,28 @@ def test_intervals_cover_new_observations_of_twelve_laws():
 
 
 @pytest.mark.nightly
+def test_intervals_of_other_alphas_cover_nearly_as_many_observations():
+    """Fits with a number for alpha, and default fits that stop early, are trained on first."""
+    for n_rows in (100, 300):
+        for alpha in (1e-4, 0.01, 0.1, 1.0, 10.0, "auto"):
+            covered = []
+            for number, (d, law) in enumerate(LAWS.values()):
+                for seed in range(2):
+                    rng = np.random.default_rng([number, seed])
+                    X = rng.standard_normal((n_rows + 1000, d))
+                    y = law(X) + 0.3 * rng.standard_normal(len(X))
+                    net = fc.MLPRegressor((6,), "tanh", alpha=alpha, random_state=seed)
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
+                        net.fit(X[:n_rows], y[:n_rows])
+                        mean, std = net.predict(X[n_rows:], return_std=True)
+                    covered.append(np.mean(np.abs(y[n_rows:] - mean) <= 1.96 * std))
+            print(f"{n_rows} rows, alpha={alpha}: {np.mean(covered):.1%}")
+            strict = alpha == "auto" or alpha >= 0.1 or n_rows == 300
+            assert (0.93 if strict else 0.88) <= np.mean(covered) <= 0.97
+
+
+@pytest.mark.nightly
 def test_most_intervals_that_cover_too_little_come_with_a_warning():
     """At most 4% of the fits without a warning have 95% intervals that cover less than 88%; of the
     fits with one, at least 10% do.

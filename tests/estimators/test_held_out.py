@@ -83,6 +83,19 @@ def test_a_fit_ends_where_the_held_out_loss_has_not_fallen_for_a_while():
     )
 
 
+def test_the_loss_of_few_samples_may_rise_for_longer_before_it_falls():
+    """With fewer than a hundred samples held out, the fit continues through a rise of 40
+    iterations.
+    """
+    for count, kept in ((99.0, 42), (100.0, 1)):
+        losses = Rows([5.0, 4.0, *[4.5] * 40, *[3.0] * 99])
+        watch = HeldOut(problem("mse", False)[0], losses, np.zeros(82), count)
+        watch.plateau = np.inf
+        while not watch(SimpleNamespace(x=np.zeros(82), fun=0.0)):
+            pass
+        assert watch.kept - kept in range(60) and (watch.lowest == 3.0) == (count < 100)
+
+
 def test_gains_below_a_thousandth_do_not_extend_the_wait():
     watch = HeldOut(problem("mse", False)[0], Rows(1 - 1e-6 * t for t in range(99)), np.zeros(82))
     watch.plateau = np.inf

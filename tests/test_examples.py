@@ -117,7 +117,9 @@ def test_every_example_is_in_the_gallery_and_names_its_lecture_row(module):
 
 
 def test_the_gallery_has_chapters_and_stable_addresses(module, tmp_path):
-    """The address of an example depends on its name only, and no numbers of claims are shown."""
+    """The gallery has chapters, the address of an example depends only on its name, and no numbers
+    of claims are shown.
+    """
     gallery, story = module("gallery"), module("story")
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"PNG")

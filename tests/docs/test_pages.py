@@ -199,8 +199,8 @@ def test_every_picture_has_an_alternative_text():
 
 
 def test_the_pages_contain_the_search_terms_of_newcomers():
-    """Terms that newcomers search for occur in the text that Sphinx indexes. A title ranks above
-    text.
+    """Terms that newcomers search for occur in the text that Sphinx indexes, where a title ranks
+    above text.
     """
     pages = {page.stem: page.read_text().lower() for page in WRITTEN}
     for word in ("pytorch", "gpu", "class_weight"):
@@ -259,8 +259,8 @@ PRINTED = re.compile(r"```python\n((?:(?!```).)*)```\n\n```\n(.*?)```", re.DOTAL
 
 @pytest.mark.parametrize("code, output", PRINTED.findall(TEXT), ids=["first", "saddle", "sklearn"])
 def test_the_readmes_examples_print_their_shown_output(code, output):
-    """Each example of the README is short and prints the output shown, with a verdict in one short
-    sentence.
+    """Each example of the README has at most 12 lines, prints the output shown, and proves a
+    minimum or a saddle.
     """
     if "# needs: sklearn" in code:
         pytest.importorskip("sklearn")

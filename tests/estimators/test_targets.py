@@ -132,8 +132,8 @@ def test_small_sparse_samples_are_fitted_in_dense_form():
 
 
 def test_partial_fit_with_classes_after_labels_raises():
-    """If class labels follow numeric targets, or conversely, `partial_fit` raises an error, because
-    the loss would change.
+    """After a fit to columns of labels, single classes raise an error, and conversely, because they
+    would be fitted with another loss.
     """
     net = fc.MLPClassifier(**SGD).partial_fit(X, LABELS)
     for call in (net.partial_fit, net.objective):

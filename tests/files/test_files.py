@@ -252,9 +252,7 @@ def test_saving_to_a_symbolic_link_keeps_the_link(tmp_path):
 
 
 def test_concurrent_writers_never_produce_a_mixed_file(tmp_path):
-    """While eight threads write to one file, a reader always finds the complete content written by
-    one of them.
-    """
+    """While eight threads write one file, readers find the complete content of one of them."""
     path, done = tmp_path / "x", []
     write_tensors(path, {"a": np.full(1000, 0.0)})
 
@@ -317,9 +315,7 @@ NAMES = ["x" * 252 + ".st", "\u6570" * 84 + ".st", "\U0001f600" * 63 + "st", "e\
 @pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize("name", NAMES, ids=["ASCII", "CJK", "beyond 16 bits", "accents"])
 def test_file_names_may_be_as_long_as_the_system_allows(name, nameless, tmp_path, monkeypatch):
-    """Models, runs and checkpoints may have names of up to 255 bytes, the limit of most file
-    systems.
-    """
+    """Models, runs and checkpoints may have names of up to 255 bytes, the usual limit."""
     assert len(name.encode()) == 255 or len(name.encode()) == 254
     try:
         (tmp_path / name).touch()
@@ -468,9 +464,7 @@ def test_writer_retries_if_its_unlocked_file_is_removed(tmp_path, monkeypatch):
 
 @posix
 def test_links_in_protected_folders_are_not_followed(tmp_path, monkeypatch):
-    """Symbolic links in a world-writable folder such as /tmp, which the system refuses to follow,
-    are not followed.
-    """
+    """Links that the system refuses to follow, as in a world-writable /tmp, are not followed."""
     target, link, ask = tmp_path / "target", tmp_path / "link", os.stat
     target.write_bytes(b"mine")
     link.symlink_to(target)
@@ -766,9 +760,7 @@ def test_readers_of_mutated_files_read_or_raise_value_error(times, tmp_path):
 
 @pytest.mark.parametrize("name", ["test", "seed", "__class__", "Generator", "RandomState", "", 3])
 def test_checkpoints_create_only_known_bit_generators(name, tmp_path, monkeypatch):
-    """A checkpoint that names another class as its bit generator is rejected, and that class is not
-    called.
-    """
+    """A checkpoint that names an unknown bit generator is rejected, and its class is not called."""
     (_, theta, ob), path = small_problem(3, l2=0.0), tmp_path / "x"
     fc.minimize(ob, theta, "sgd", checkpoint=path, max_iter=3, seed=1, batch_size=1)
     arrays, facts = read_tensors(path)

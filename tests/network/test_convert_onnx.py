@@ -595,7 +595,7 @@ def test_external_data_are_read_only_for_a_model_given_by_path(tmp_path, monkeyp
 
 
 def chain_of_nodes(op, n, **attributes):
-    """Return a model with n nodes after x, followed by a layer."""
+    """Return a model with n nodes of the kind `op` after x, followed by a layer."""
     names = ["x", *(f"i{k}" for k in range(n))]
     nodes = [(op, [a], [b], attributes) for a, b in zip(names, names[1:])]
     return graph_of([*nodes, ("MatMul", [names[-1], "W"], ["y"], {})], {"W": W}, [None, 4])

@@ -96,8 +96,8 @@ def test_eigenvalues_agree_between_spaces(wide_operator, rng):
 
 
 def test_deflation_vectors_may_be_inside_or_outside_the_space(wide_operator, rng):
-    """If deflation vectors lie inside the space, the search stays in it; otherwise it uses
-    parameter space. Both give the correct pairs.
+    """With deflation vectors inside the space, the search finds the next pairs there; with others,
+    it uses parameter space.
     """
     H, truth = wide_operator
     first = fc.eigsh(H, 3, "LA", space="samples", tol=1e-13, seed=0)

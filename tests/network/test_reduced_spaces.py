@@ -489,8 +489,8 @@ def test_equal_samples_add_zeros_in_output_space(rng):
 
 
 def test_inertia_of_a_ggn_counts_its_zeros(rng):
-    """Without l2, the inertia of a GGN counts one positive eigenvalue for each output and sample,
-    and zeros otherwise.
+    """Without l2, the inertia of the GGN of cross entropy with three classes counts two positive
+    eigenvalues for each sample, and zeros otherwise.
     """
     ob, theta = objective(rng, [12, 11, 9, 3], 6)
     found = fc.inertia(ob.ggn(theta))

@@ -207,8 +207,8 @@ def test_algorithms_give_equal_results_for_streams(rng):
 
 
 def test_pairwise_sums_are_bitwise_those_of_groups(rng):
-    """A sum accumulated block by block is bitwise equal to the sum of neighbouring pairs, with the
-    stated error bound.
+    """A sum accumulated block by block is bitwise equal to sums over groups of neighbouring blocks,
+    with the stated error bound.
     """
     for count in (
         1,

@@ -414,8 +414,8 @@ def test_residuals_hold_for_every_combination_of_arguments(part, rng):
 
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-8), ("float32", 2e-5)])
 def test_the_default_tolerance_is_relative_to_the_largest_eigenvalue(dtype, tol):
-    """With the default tolerance, `eigsh` takes as many products as with that tolerance, relative
-    to the largest eigenvalue, given explicitly.
+    """Without `tol`, `eigsh` gives the values and products of a call with the default tolerance,
+    relative to the largest eigenvalue, passed explicitly.
     """
     op = Prescribed(np.geomspace(1e-3, 50.0, 400), dtype=dtype, seed=1)
     found, asked = eigsh(op, 4, seed=0), eigsh(op, 4, tol=tol, seed=0)

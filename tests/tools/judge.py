@@ -124,8 +124,8 @@ class Judge:
     def verdict(
         self, file: str, number: int, tests: list[str], seconds: float
     ) -> dict[str, str | float | None]:
-        """Return the first test that fails with the mutant but not without it, and the time
-        used.
+        """Return a dict with the first test that fails with the mutant but not without it, the time
+        used, and the number of tests run.
         """
         path, begin = Path.cwd() / "fastcurv" / file, time.monotonic()
         text, stat = path.read_text(), path.stat()

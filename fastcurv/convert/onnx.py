@@ -189,7 +189,9 @@ class Graph:
         return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
     def number(self, name: str) -> str:
-        """Return a constant as text if it is a single number, else ""."""
+        """Return a constant as a string if it is a single number ("sqrt2" for the square root of
+        2), otherwise "".
+        """
         one = self.value(name)
         if one is None or one.size != 1 or one.ndim > 2 or one.dtype.kind in "OSU":
             return ""  # the constant is a word, or gives the result more axes
@@ -433,8 +435,8 @@ def _add_arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None
 
 
 def _load_model_proto(source: Any) -> tuple[Any, int, str | None]:
-    """Return a ModelProto from a path, bytes or a ModelProto, with its size in bytes and, for a
-    path, its folder.
+    """Return a ModelProto from a path, bytes or a ModelProto, with its size in bytes and the folder
+    of the path. The folder is None without a path.
     """
     with optional_import("ONNX models"):
         import onnx
@@ -598,7 +600,9 @@ def _read_nodes(graph: Graph) -> Model:
 
 
 def _build_model(graph: Graph, at: str) -> Model:
-    """Return the model if the graph's output is the tensor `at` or is computed from it."""
+    """Return the model and theta of the layers read so far. Raise ValueError unless an output of
+    the graph is the tensor `at` or is computed from it.
+    """
     found = graph.stack.finish()
     given = {at}.union(*(node.output for node in _dependent_nodes(graph, at)))
     if not graph.outputs & given:

@@ -303,7 +303,7 @@ class Stack:
 
 
 def warn_left_out(stack: Stack) -> None:
-    """Warn that the source ends with a softmax or sigmoid that the model does not have."""
+    """Warn if the source ends with a softmax or sigmoid, which the model does not have."""
     if stack.left_out:
         warnings.warn(
             f"{stack.left_out} at the end is left out: the model returns the outputs before it, "

@@ -515,7 +515,7 @@ def c_array(name: str, numbers: np.ndarray) -> str:
 
 
 def activation_function(phi: str) -> str:
-    """Return the C function that applies an activation to a layer."""
+    """Return the C source of the function that applies activation `phi` to a layer."""
     body = C_FORMULAS[phi]
     names = [f", {x}" for x in "est" if re.search(rf"\b{x} =", body)]
     return ACTIVATION_TEMPLATE.substitute(phi=phi, names="".join(names), body=body)

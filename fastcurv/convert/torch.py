@@ -397,15 +397,16 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         ``x.view(x.size(0), -1)``, and ``x + f(x)`` around one hidden layer. Layers: ``Linear``,
         ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU GELU ELU Identity``, ``clamp`` at 0,
         ``Flatten``, ``Dropout`` in eval mode, ``BatchNorm1d``, and at the end ``Softmax``,
-        ``LogSoftmax`` or ``Sigmoid``, which belong to the loss and are left out, with a warning for
-        ``Softmax`` and ``Sigmoid``, since torch's ``CrossEntropyLoss`` and ``BCEWithLogitsLoss``
-        apply theirs a second time; ``LeakyReLU`` only with a slope of 0.01, ``GELU`` only in its
-        exact form. Batch normalisation in eval mode is folded into the linear layers, with a
-        warning: the function stays the same, but the parameters change, and so does the Hessian
-        with respect to them. In training mode, batch normalisation after each hidden ``Linear``
-        gives a model with ``batch_norm=True``, in which all linear layers have biases and all
-        normalisations have scales and shifts, with a warning if the module has none. A state dict
-        must hold the weights and biases of linear layers in the order of the forward pass.
+        ``LogSoftmax`` or ``Sigmoid``, which belong to the loss and are left out. A warning is
+        issued for ``Softmax`` and ``Sigmoid``, since torch's ``CrossEntropyLoss`` and
+        ``BCEWithLogitsLoss`` apply theirs a second time. ``LeakyReLU`` must have a slope of 0.01,
+        and ``GELU`` its exact form. Batch normalisation in eval mode is folded into the linear
+        layers, with a warning: the function stays the same, but the parameters change, and so does
+        the Hessian with respect to them. In training mode, batch normalisation after each hidden
+        ``Linear`` gives a model with ``batch_norm=True``, in which all linear layers have biases
+        and all normalisations have scales and shifts, with a warning if the module has none. A
+        state dict must hold the weights and biases of linear layers in the order of the forward
+        pass.
     activation : str or sequence of str, optional
         Activation of the hidden layers; required for a state dict with hidden layers, which does
         not contain it. For a module it defaults to the module's own, and must agree with it.

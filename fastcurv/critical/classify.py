@@ -398,9 +398,9 @@ def _examine_spectrum(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evide
 
 
 def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
-    """Return the inertia, by the strategy that `ask` selects, and the evidence: gradient, spectrum,
-    kinks and, near a critical point, the proofs or, if there is none, whether the signs of
-    curvature were measured to be stable.
+    """Examine theta by the strategy that `ask` selects. Return the inertia and the evidence:
+    gradient, spectrum, kinks and, near a critical point, the proofs. Without a proof, the evidence
+    states whether the signs of curvature were measured to be stable.
     """
     ob, theta, proof = ask.ob, ask.theta, Proof()
     inertia = inertia_by_matrix(ask, H) if ask.dense else ByProducts(ask, H)
@@ -473,8 +473,9 @@ def _classify_nearest_point(
 ) -> tuple[CriticalPoint | None, bool]:
     """Follow Newton's steps and classify the point that they reach.
 
-    Return the verdict `point` on theta with the point reached, its distance and its verdict added,
-    or None if the steps reach no critical point within the budget; and True if the steps contract.
+    Return the verdict `point` on theta, with the point reached, its distance and its verdict added,
+    and True if the steps contract. The verdict is None if the steps reach no critical point within
+    the budget. `shown` is passed to `_classify_point`.
     """
     H = inertia.H
     H.note("where does Newton's step lead?")

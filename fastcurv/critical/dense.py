@@ -311,7 +311,10 @@ class _Off:
 
 
 def inertia_by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
-    """Return the inertia from all eigenpairs of the matrix of H, or from its Cholesky factor."""
+    """Return the inertia from the matrix of H. Cholesky factors are used if n is at least
+    `CHOLESKY_MIN_N`, no symmetry is proved and the factors prove a minimum, otherwise all
+    eigenpairs.
+    """
     gradient = best_gradient(ask.ob, ask.theta, H)
     H.note("all columns")
     M = counted_matrix(H)
@@ -550,9 +553,9 @@ class ByEigenpairs(Inertia):
         return view, cut, signs, int((signs != 0).sum())
 
     def theorem(self) -> tuple[Contraction, float]:
-        """Check Kantorovich's theorem. If it fails, repeat the check in balanced units, and without
-        projecting out the orbits, where this may give a proof. Return the outcome and the length of
-        Newton's step.
+        """Check Kantorovich's theorem, and check it again in balanced units, and then without
+        projecting out the orbits, if the failed hypothesis may hold there. Return the outcome and
+        the length of Newton's step.
         """
         self.H.note("the theorem")
         full, view, found = self.full, self.view, self._theorem()
@@ -646,7 +649,8 @@ class ByEigenpairs(Inertia):
 
     def _extreme_pair(self, cut: Slice, length: float) -> Pair:
         """Return the `Pair` proved by the eigenvectors of both ends of the slice `cut`, in the
-        coordinates of the slice. Newton's step has length `length` in them.
+        coordinates of the slice, in which Newton's step has length `length`. If these ends have no
+        known opposite signs, return an empty `Pair`, which does not hold.
         """
         known, c, A = eigenvalue_signs(cut), cut.c, self.full.A
         if not (known.size and known[0] < 0 < known[-1]):

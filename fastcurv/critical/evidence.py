@@ -88,7 +88,9 @@ def curvature_floor(ob: Any, theta: np.ndarray) -> float:
 
 
 def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
-    """Return the objective's reason why no theta attains the infimum of the loss, as a clause."""
+    """Return the reason why no theta attains the infimum of the loss, as a clause. The reason is
+    that of the objective if it states one.
+    """
     words: str = call_certificate(ob, "why_no_minimum", theta, default="")
     return words or "a direction is proved along which the loss decreases without end"
 
@@ -294,8 +296,9 @@ MAX_RELATIVE_STEP = 1e6
 
 
 class Inertia(ABC):
-    """A strategy for the inertia of H at theta, with the methods that `classify` calls, in this
-    order. If the theorem fails, `ByEigenpairs` and `ByProducts` have further methods.
+    """Strategy for the inertia of H at theta, with the methods that `classify` calls, in this
+    order. If the theorem does not hold, `classify` also calls `two_signs`, `residuals_may_vanish`
+    and `measure` of `ByEigenpairs` and `ByProducts`.
 
     Attributes
     ----------
@@ -398,7 +401,7 @@ MAX_ORTHOGONALITY_LOSS = 100.0
 
 def check_operator(run: Runs, H: Products) -> int:
     """Check that `run` was made on the operator of H, the Hessian at theta, and return the number
-    of products used for the check.
+    of products used for the check. Raise ValueError if it was made on another operator.
 
     Operators of a network are compared by objective and kind. Any other operator must have the same
     product with a random vector, and the products stored in the run must be those of H, which is

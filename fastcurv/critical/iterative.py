@@ -97,7 +97,7 @@ class InertiaSearch:
 
     @property
     def one_sided(self) -> bool:
-        """True if curvature of both signs has not been found yet."""
+        """True unless curvature of both signs has been found."""
         return len(self.seen) < 2
 
     def run(
@@ -240,8 +240,8 @@ class InertiaSearch:
         self.candidates.append((quotient, v / np.linalg.norm(v)))
 
     def spectrum_end(self, *vectors: Floats, which: int = 1) -> SpectrumEnd:
-        """Return the `SpectrumEnd` of a unit vector, or of the vector with the most curvature of
-        the sign of `which` among several. Each vector costs one product.
+        """Return the `SpectrumEnd` of one of the unit vectors: the one with the largest Rayleigh
+        quotient if `which` is 1, or the smallest if it is -1. Each vector costs one product.
         """
         tried = [(*self.H.quotient(v), v) for v in vectors]
         quotient, Hv, v = max(tried, key=lambda found: which * found[0])
@@ -588,7 +588,8 @@ class ByProducts(Inertia):
 
     def two_signs(self, distance: float) -> Pair:
         """Return the proof of a saddle by the vectors of both ends of the spectrum, for a Newton
-        step of length `distance`.
+        step of length `distance`. If their curvatures have no known opposite signs, return a `Pair`
+        of radius 0, which does not hold.
         """
         H, seen = self.H, self.seen
         if not (seen.negative and seen.positive):
@@ -694,8 +695,8 @@ class ByProducts(Inertia):
         )
 
     def spectrum(self, proof: Proof) -> Spectrum:
-        """Return the spectrum found, without the inertia if its signs are not stable. If a zero of
-        the residuals is proved, the inertia is that of the minimum there.
+        """Return the spectrum found, without the inertia if the signs of curvature are not stable.
+        If a zero of the residuals is proved, the inertia is that of the minimum there.
         """
         m = proof.n_residuals
         if proof.zero.holds:
@@ -757,8 +758,9 @@ def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
 def _is_clearly_not_critical(
     ask: ClassifyOptions, size: float, decrement: float, largest: float
 ) -> bool:
-    """Return True if a gradient of norm `size` and a decrement of at least `decrement` are far
-    above the threshold and the gradient's own rounding, where ``||H||`` is at most `largest`.
+    """Return True if a gradient of norm `size` is far above its own rounding error and the lower
+    bound `decrement` on the decrement is far above the threshold. `largest` is an upper bound on
+    ``||H||``.
     """
     length = safe_norm(ask.theta)
     reach = largest * length * length

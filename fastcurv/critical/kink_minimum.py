@@ -101,7 +101,7 @@ def _count_noun(n: int, what: str) -> str:
 
 def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimum:
     """Check every hypothesis at (theta, slopes) in several units of the slopes. Return the result
-    for the units that give a proof with the smallest h, or the smallest h if none gives a proof.
+    with the smallest h among those that give a proof or, if none does, among all.
 
     Parameters
     ----------
@@ -247,8 +247,9 @@ class KinkPoint:
 
 
 def rows_with_kinks(ob: Any) -> Any:
-    """Return the rows of an objective, with its kinks, if these can be smoothed and the network is
-    small enough for the proof, otherwise None.
+    """Return the rows of an objective as its certificate `relu_rows` gives them, with the kinks of
+    the network. Return None if the kinks cannot be smoothed or the network is too large for the
+    proof.
     """
     rows = call_certificate(ob, "relu_rows")
     first = None if rows is None else rows.smoothed(1.0)
@@ -262,7 +263,8 @@ def rows_with_kinks(ob: Any) -> Any:
 
 def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimum | None:
     """Return the proof that a minimum at active kinks lies near theta, with its radius measured
-    from theta, or None.
+    from theta. Return None if no minimum is proved, if the one found is further from theta than
+    `MAX_COVERED_DISTANCE`, or if the objective has no kinks or is not in float64.
     """
     if getattr(ob, "dtype", np.float64) != np.float64 or rows_with_kinks(ob) is None:
         return None
@@ -280,7 +282,8 @@ def _move_off_kinks(ob: Any, theta: np.ndarray) -> KinkPoint | None:
 
 
 def find_kink_point(ob: Any, theta: np.ndarray) -> KinkPoint | None:
-    """Return the point that `newton_on_kinks` finds from theta and the slopes of `slopes_near`.
+    """Return the `KinkPoint` that `newton_on_kinks` finds from theta and the slopes returned by
+    `slopes_near`, or None if the iteration does not converge.
 
     The last result is cached, since a verdict and the search after it use the same point.
     """

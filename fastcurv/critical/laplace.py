@@ -174,13 +174,24 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
 
     @rounding_to_nearest
     def std(self, X: Any, *, observations: bool = False) -> Floats:
-        """Return the standard deviation of each output, ``(N,)`` for one output or ``(N, d_out)``.
+        """Return the standard deviation of each output.
 
         Parameters
         ----------
         X : array_like (N, sizes[0])
+            The rows.
         observations : bool
-            For ``mse``: include the noise, for new observations instead of the function.
+            For ``mse``: if True, include the noise, so that the result is the standard deviation of
+            a new observation and not of the function.
+
+        Returns
+        -------
+        ndarray (N,) for one output, or (N, d_out)
+
+        Raises
+        ------
+        ValueError
+            If `observations` is True and the loss is not ``mse``.
 
         Examples
         --------
@@ -203,12 +214,26 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
 
     @rounding_to_nearest
     def predict_proba(self, X: Any) -> Floats:
-        """Return the probabilities of classes ``(N, classes)``, averaged over the posterior of the
-        outputs, or of labels ``(N, d_out)`` for several binary outputs.
+        """Return the predicted probability of each class or label for each row of X, averaged over
+        the posterior of the outputs.
 
         The outputs are Gaussian to first order. The mean of a sigmoid is computed by quadrature
         (absolute error below 1e-6 up to a standard deviation of 5), and the mean of a softmax from
         1024 fixed points (error about 1e-3).
+
+        Parameters
+        ----------
+        X : array_like (N, sizes[0])
+            The rows.
+
+        Returns
+        -------
+        ndarray (N, n_classes), or (N, d_out) for several binary outputs
+
+        Raises
+        ------
+        ValueError
+            If the loss is neither ``cross_entropy`` nor ``binary_cross_entropy``.
         """
         link = LOSSES[self.objective.loss].link
         if link not in ("sigmoid", "softmax"):
@@ -224,7 +249,19 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         )
 
     def sample(self, k: int = 1, seed: Any = 0) -> Floats:
-        """Return k draws of the parameters, ``(k, n)``."""
+        """Draw parameters from the posterior.
+
+        Parameters
+        ----------
+        k : int
+            The number of draws.
+        seed : None, int or numpy.random.Generator
+            The seed of the draws.
+
+        Returns
+        -------
+        ndarray (k, n)
+        """
         k = check_positive_int(k, "k")
         draws = as_rng(seed).standard_normal((k, self.root.shape[1]))
         return np.asarray(self.theta + draws @ self.root.T)
@@ -279,9 +316,20 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         return html_table(self._title(), ["quantity", ""], self.facts())
 
     def plot(self, ax: Any = None, *, output: int = 0) -> Any:
-        """Draw an output with a band of two standard deviations and return the Axes. The abscissa
-        is the input of a network with one input, and otherwise the rows of the objective in the
-        order of their outputs.
+        """Draw an output with a band of two standard deviations.
+
+        The abscissa is the input of a network with one input, and otherwise the rows of the
+        objective in the order of their outputs.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+        output : int
+            The index of the output.
+
+        Returns
+        -------
+        matplotlib Axes
         """
         return load_module("plots.band").posterior_band(self, ax, output)
 
@@ -637,7 +685,7 @@ def _inverse_root(
 ) -> tuple[Floats, float, float, int]:
     """Return C (n, rank) with ``M^-1 = C C'`` on the directions that M determines, the logarithm of
     the determinant of M on them, the trace of the inverse over the penalised parameters, and the
-    rank.
+    rank. Raise NotPositiveDefiniteError if M is not positive definite as `curvature` requires.
     """
     n, p, f = len(M), np.flatnonzero(penalised), np.flatnonzero(~penalised)
     R, logdet_flat = _flat_root(M[np.ix_(f, f)])

@@ -220,10 +220,10 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
     losses : ndarray (N,)
         The loss of each row at its prediction, without its weight.
     score : float
-        R^2 for numbers or accuracy for classes of these predictions, over the rows whose weight is
-        not 0; `score_name` holds its name. It applies to the minimum to which theta moves without a
-        row. Where `kept` is false for more than a hundredth of the rows, refits from scratch end in
-        other minima, and predict worse than this score.
+        R^2 for regression or the accuracy for classification of these predictions, over the rows
+        whose weight is not 0; `score_name` holds its name. It applies to the minimum to which theta
+        moves without a row. Where `kept` is false for more than a hundredth of the rows, refits
+        from scratch end in other minima, and predict worse than this score.
     training_score : float
         The score of the outputs at theta.
     hat_matrix_diag : ndarray (N,)
@@ -344,14 +344,15 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         Returns
         -------
         Interval
-            ``low`` and ``high``, (M, number of targets) each, in units of y: for ``poisson`` and
-            ``gamma`` of the exponential of the output. Infinite if there are fewer than about
-            ``1 / (1 - confidence_level)`` rows.
+            ``low`` and ``high``, (M, number of targets) each, in units of y. For ``poisson`` and
+            ``gamma`` these are the exponentials of the bounds on the output. Infinite if there are
+            fewer than about ``1 / (1 - confidence_level)`` rows.
 
         Raises
         ------
         ValueError
-            If the loss is one of classes, or y has not as many columns as the network has outputs.
+            If the loss is one for classification, or the number of columns of y differs from the
+            number of outputs.
 
         Warns
         -----
@@ -573,7 +574,7 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
 
 def minimum_after_fit(ob: Any, theta: Any) -> Floats:
     """Return the minimum, in float64, that `minimize` reaches from theta, the end of a fit. Return
-    theta if the activations have kinks, where no gradient need vanish at a minimum.
+    theta if the activations have kinks, since the gradient need not vanish at a minimum then.
     """
     start: Floats = np.asarray(theta, float)
     if has_kinks(ob.model):
@@ -744,7 +745,7 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
         A minimum at which the Hessian is positive definite.
     X_new : array_like (M, k)
         The new rows.
-    y_new : array_like, optional
+    y_new : array_like (M,) or (M, d_out), optional
         Targets of the new rows. If given, the derivatives are those of the loss of each new row.
 
     Returns

@@ -558,8 +558,8 @@ def decreases_on_either_side(
 
 def decreases_along_gradient(ob: Any, theta: np.ndarray, gradient: np.ndarray) -> bool:
     """Return True if the loss was found to decrease along minus the gradient on this side of the
-    kinks, or cannot be evaluated. At a minimum at active kinks it increases, since the loss rises
-    on the other side of the kinks.
+    kinks, or if the loss cannot be evaluated. At a minimum at active kinks, the loss rises on the
+    other side of the kinks, so that it increases along this direction.
     """
     norm, length = safe_norm(gradient), norm_with_floor(theta)
     if not 0 < norm < np.inf or not hasattr(ob, "value"):

@@ -496,7 +496,7 @@ class Words(Formatter):
 
     @property
     def family(self) -> str:
-        """A clause for the zero eigenvalues at a point of loss 0."""
+        """A clause that explains the zero eigenvalues at a point of loss 0, or "" without any."""
         zero = self.spectrum.n_zero
         these = "zero eigenvalue" if zero == 1 else f"{zero} zero eigenvalues"
         return f"; further points of loss 0 around this point explain the {these}" if zero else ""
@@ -528,7 +528,9 @@ class Words(Formatter):
 
     @property
     def signs(self) -> str:
-        """A phrase for the signs known at theta in addition to those of two vectors."""
+        """A phrase that states the signs of Hessian eigenvalues known at theta, besides the signs
+        of the curvature along two vectors.
+        """
         few, s = self.spectrum.n_negative_bounds[0], self.spectrum
         if s.dense:
             range_ = f"from {format_number(s.low)} to {format_number(s.high)}"

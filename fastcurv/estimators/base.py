@@ -336,7 +336,7 @@ def select_rows(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any
 
 
 def nonzero_weight_rows(X: Any, y: Any, weight: np.ndarray) -> tuple[Any, Any, Any]:
-    """Return the rows whose weight is not 0, with their targets and weights."""
+    """Select rows of positive weight, targets and weights. Raise ValueError if there are none."""
     kept = weight > 0
     if not kept.any():
         raise ValueError(
@@ -397,11 +397,11 @@ class BaseMLP(
     def _standardised(
         self, y: np.ndarray, weight: Any, loss: LossName | Loss, fresh: bool
     ) -> tuple[np.ndarray, LossName | Loss]:
-        """Return the targets and the loss of the fit, in units independent of those of y."""
+        """Return the given targets and loss. Subclasses may scale them to the units of the fit."""
         return y, loss
 
     def _weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
-        """Return the weights of the rows, multiplied by the weights of their classes."""
+        """Return the given weights. A subclass multiplies them by the weights of the classes."""
         return weight
 
     # --- the objective
@@ -752,9 +752,9 @@ class BaseMLP(
     def _minimize(
         self, ob: Any, theta: Any, solver: Descent, max_iter: int, options: Any, watch: Any = None
     ) -> Any:
-        """Run one solver until no entry of the gradient of ``loss_`` exceeds tol, or until `watch`,
-        which is called with every point, returns True. If the gradient met tol, the result is that
-        point, and not an earlier one whose loss is lower by rounding.
+        """Run one solver until no entry of the gradient of ``loss_`` exceeds tol, or `watch`
+        returns True for a point. Return the result at the point where the gradient met tol, if it
+        did, and not at an earlier point whose loss is lower by rounding.
         """
         small, last = self._tol / self._scale, []
 
@@ -892,8 +892,8 @@ class BaseMLP(
         Returns
         -------
         Objective
-            ``loss_`` is its value at ``theta_``, times 1/2 for squared errors, or times the number
-            of outputs for other losses of several numbers or labels.
+            Its value v at ``theta_`` gives ``loss_``: v / 2 for squared errors, v times the number
+            of outputs for other losses of several numbers or labels, otherwise v.
         """
         check_is_fitted(self, "theta_")
         X, y, loss, weight, _ = self._check_fit_data(X, y, sample_weight, False)

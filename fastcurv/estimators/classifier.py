@@ -261,8 +261,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return of_class if weight is None else of_class * weight
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable class of each row, or for multilabel targets a matrix of 0 and
-        1.
+        """Predict the class of each row of X.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix (N, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray (N,) or (N, n_labels)
+            The most probable class of each row. For multilabel targets, 1 for each label whose
+            probability is above 1/2, and 0 for the others.
         """
         outputs = self._outputs(X)
         if self._multilabel:
@@ -274,7 +284,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.asarray(self.classes_[codes])
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probabilities ``(N, classes)``, in the order of `classes_`.
+        """Return the predicted probability of each class for each row of X.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix (N, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray (N, n_classes)
+            The columns are in the order of `classes_`. For multilabel targets, the probability of
+            each label, so that a row need not add up to 1.
 
         Examples
         --------
@@ -297,8 +318,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.asarray(softmax(outputs, axis=1))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Return the logarithms of `predict_proba`. They are accurate for probabilities close to 1,
-        and -inf for probabilities of 0.
+        """Return the logarithms of `predict_proba`, accurate also for probabilities close to 1.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix (N, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray (N, n_classes)
+            -inf where the probability is 0.
         """
         z, p = self._outputs(X), self.predict_proba(X)
         if self._multilabel:
@@ -312,15 +342,30 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.where(p > 0, logs, -np.inf)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy: the fraction of rows whose class is right, or for multilabel targets
-        all of whose labels are right.
+        """Return the accuracy on the given rows.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix (N, n_features)
+            The rows.
+        y : array_like (N,) or (N, n_labels)
+            The true classes or labels.
+        sample_weight : array_like (N,), optional
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            The fraction of rows whose class is right or, for multilabel targets, all of whose
+            labels are right.
         """
         rows = sanitise(y, "y"), sanitise(sample_weight, "sample_weight")
         return float(super().score(*scored_rows(X, *rows)))
 
     @available_if(supports_partial_fit)
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
-        """Fit one epoch of a mini-batch solver to these rows, from the parameters of the last call.
+        """Run one epoch of a mini-batch solver on these rows, from the parameters of the last call.
+        The first call starts from random parameters.
 
         Parameters
         ----------

@@ -54,8 +54,9 @@ HASH_BLOCK_ENTRIES = 1 << 20
 
 
 class HeldOut:
-    """A callback that records the loss of held-out rows and stores the best point. For classes it
-    is the last point whose loss is within `CROSS_ENTROPY_SLACK` of the lowest loss.
+    """A callback that records the loss of held-out rows and stores the best point: the one with the
+    lowest loss or, for classification, the last one whose loss is within `CROSS_ENTROPY_SLACK` of
+    the lowest.
 
     Parameters
     ----------
@@ -87,7 +88,8 @@ class HeldOut:
 
     def __call__(self, at: Any) -> bool:
         """Record the held-out loss at the iterate `at`. Return True if the fit should end: the loss
-        has not improved for the number of iterations above, and the fit is not on a plateau.
+        has not improved for more than `MIN_PATIENCE` iterations and `PATIENCE_RATIO` times the
+        iterations up to the last improvement, and the fit is not on a plateau.
         """
         self.count += 1
         loss = self.held.value(at.x)

@@ -26,7 +26,7 @@ class InputSlopes:
 
     def input_jacobian(self, X: Any) -> np.ndarray:
         """Return the derivatives of the predictions with respect to each feature, in the units of X
-        and y. For classes these are the derivatives of the logits.
+        and y. For classification these are the derivatives of the logits.
 
         Parameters
         ----------
@@ -40,8 +40,8 @@ class InputSlopes:
 
         See Also
         --------
-        fastcurv.MLP.input_jacobian : Derivatives of the outputs of a network. fastcurv.from_sklearn
-        : A pipeline with its scalers as one network.
+        fastcurv.MLP.input_jacobian : Derivatives of the outputs of a network.
+        fastcurv.from_sklearn : A pipeline with its scalers as one network.
         """
         return self._in_features(X, 1).jacobian
 

@@ -134,9 +134,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _standardised(
         self, y: np.ndarray, weight: Any, loss: Any, fresh: bool
     ) -> tuple[np.ndarray, Any]:
-        """Return the targets shifted and scaled to mean 0 and variance 1, or to mean 1 for a
-        logarithmic link, and the loss, whose width in units of y is scaled in the same way. The
-        targets of a user-defined loss are not changed.
+        """Return the targets shifted and scaled to mean 0 and variance 1, or scaled to mean 1 for a
+        logarithmic link, and the loss of the fit. If the loss has a width in units of y, the width
+        is divided by the scale. The targets of a user-defined loss are not changed. Shift and scale
+        are computed if `fresh`, unless `warm_start` keeps those of the last fit.
         """
         given = LOSSES[loss].given
         foreign = given is not None and not given.built_in
@@ -215,18 +216,23 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             b[:] = given.constant(y, shares, len(b))[0]
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Return predictions ``(N,)``, or ``(N, m)`` if y had m columns: outputs, their
-        exponentials for ``poisson`` and ``gamma``, means for ``gaussian_nll``.
+        """Predict the targets of the rows of X.
 
-        With `return_std` also return the standard deviation of a new observation. For
-        ``gaussian_nll`` it is an output of the network. For ``squared_error`` it combines the noise
-        and the uncertainty of the prediction, by the Laplace approximation (`fastcurv.laplace`).
-        With ``alpha="evidence"`` it is computed at ``theta_``, where that fit ends, and has the
-        right size on average. Otherwise training first continues to a minimum, which does not
-        change this estimator, and can take several times as long as the fit on the first call. The
-        standard deviation then belongs to the minimum, and includes the difference between the
-        predictions there and those returned. With ``relu`` and other kinks it is computed at the
-        end of the fit.
+        Parameters
+        ----------
+        X : array_like or sparse matrix (N, n_features)
+            The rows.
+        return_std : bool
+            If True, also return the standard deviation of a new observation, for the losses
+            ``squared_error`` and ``gaussian_nll``.
+
+        Returns
+        -------
+        y : ndarray (N,), or (N, m) if y had m columns
+            The outputs of the network, their exponentials for ``poisson`` and ``gamma``, or the
+            means for ``gaussian_nll``.
+        std : ndarray, in the shape of y
+            Only if `return_std` is True.
 
         Raises
         ------
@@ -234,6 +240,17 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             With `return_std`: if the loss is another one; if the network fits every row exactly; or
             if the estimator does not hold the rows of the fit that are needed with a number for
             `alpha`, as after `partial_fit` and in copies, pickled or not.
+
+        Notes
+        -----
+        For ``gaussian_nll`` the standard deviation is an output of the network. For
+        ``squared_error`` it combines the noise and the uncertainty of the prediction, by the
+        Laplace approximation (`fastcurv.laplace`). With ``alpha="evidence"`` it is computed at
+        ``theta_``, where that fit ends, and has the right size on average. Otherwise training first
+        continues to a minimum, which does not change this estimator, and can take several times as
+        long as the fit on the first call. The standard deviation then belongs to the minimum, and
+        includes the difference between the predictions there and those returned. With ``relu`` and
+        other kinks it is computed at the end of the fit.
         """
         outputs, given = self._outputs(X), LOSSES[self._loss()].given
         if given is not None and given.exponential:
@@ -363,14 +380,38 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return InputDerivatives(z[:, :count], J[:, :count], None if H is None else H[:, :count])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the coefficient of determination, R^2, of these rows."""
+        """Return the coefficient of determination, R^2, on the given rows.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix (N, n_features)
+            The rows.
+        y : array_like (N,) or (N, m)
+            The true targets.
+        sample_weight : array_like (N,), optional
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            R^2, 1 for exact predictions.
+        """
         rows = sanitise(y, "y"), sanitise(sample_weight, "sample_weight")
         return float(super().score(*scored_rows(X, *rows)))
 
     @available_if(supports_partial_fit)
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
-        """Fit one epoch of a mini-batch solver to these rows, from the parameters of the last
-        call.
+        """Run one epoch of a mini-batch solver on these rows, from the parameters of the last call.
+        The first call starts from random parameters.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`.
+
+        Returns
+        -------
+        self
         """
         check_parameters(self)
         y = sanitise(y, "y")

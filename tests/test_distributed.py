@@ -111,7 +111,7 @@ def test_bounds_of_distributed_objectives_hold(client, rng):
     assert (gap <= np.sqrt(2) * H.column_bounds().max()).all()
 
 
-def test_shards_may_be_paths_futures_or_delayed_values(client, tmp_path):
+def test_shards_can_be_paths_futures_or_delayed_values(client, tmp_path):
     """Shards given as paths, futures or delayed values have the loss of the objective in memory,
     and a closed objective raises a clear error.
     """

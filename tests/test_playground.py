@@ -172,7 +172,7 @@ def check_steps(ob, theta, m, dense):
 
 
 @needs_chromium
-def test_numbers_and_words_of_the_playground_are_those_of_fastcurv(page, rng):
+def test_playground_shows_the_numbers_and_words_of_fastcurv(page, rng):
     kinds = compare_with_fastcurv(page, 10, rng)
     assert set(kinds) >= {"minimum", "saddle", "not_critical"}
 

@@ -345,7 +345,7 @@ def test_unit_without_bounds_gives_infinite_majorant(unknown, monkeypatch):
 
 
 @pytest.mark.parametrize("rows", [7, 40, 200])
-def test_the_norm_of_rows_in_parts_is_that_of_all(rows, monkeypatch, rng):
+def test_norm_bound_of_rows_in_parts_equals_that_of_all_rows(rows, monkeypatch, rng):
     """The norm from the smaller Gram matrix, summed over blocks of rows, is exact to 1e-12. If that
     matrix needs too much memory, the Frobenius norm is returned.
     """

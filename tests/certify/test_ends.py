@@ -98,7 +98,7 @@ def test_parallel_vectors_are_recognised():
 # --- kinks
 
 
-def test_kink_margins_may_be_infinite_or_zero():
+def test_kink_margin_is_infinite_or_zero_in_limit_cases():
     smooth, theta, _ = problem([3, 4, 1], "tanh")
     assert kink_margin(smooth, theta) == np.inf
     still, theta, _ = problem([3, 4, 1], "relu", X=np.zeros((6, 3)), bias=False)

@@ -109,7 +109,7 @@ DIGESTS = {
 
 
 @pytest.mark.parametrize("name", DIGESTS)
-def test_digests_of_data_sets_are_those_of_saved_runs(name):
+def test_digests_of_data_sets_equal_those_stored_in_runs(name):
     pytest.importorskip("sklearn")
     assert load_dataset(name).digest in DIGESTS[name]
 

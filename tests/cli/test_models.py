@@ -138,7 +138,7 @@ def test_one_output_fits_two_classes_or_real_targets(name, labels, loss, tmp_pat
     assert json.loads(capsys.readouterr().out)["loss"] == loss
 
 
-def test_classify_may_use_another_precision_than_the_file(case, tmp_path, capsys):
+def test_classify_accepts_another_precision_than_that_of_the_file(case, tmp_path, capsys):
     folder, ob, theta = case
     model = fc.MLP(ob.model.sizes, dtype="float32")
     path, _ = as_safetensors(tmp_path / "net", model, theta.astype("float32"))

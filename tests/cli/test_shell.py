@@ -332,7 +332,7 @@ def test_long_lines_are_wrapped_on_terminals_only(monkeypatch):
     ("numbers", "packed", "refused"),
     [(1 << 22, True, False), ((1 << 22) + 1, True, True), (1 << 23, False, False)],
 )
-def test_files_may_expand_to_a_bounded_size(numbers, packed, refused, tmp_path):
+def test_files_that_expand_beyond_the_limit_are_rejected(numbers, packed, refused, tmp_path):
     """A file is rejected if its data in float64 exceed both 32 MiB and 64 times the file's
     length.
     """

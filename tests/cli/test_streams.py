@@ -573,7 +573,7 @@ def test_flipped_bits_of_a_run_are_detected(folder, tmp_path):
 
 
 @posix
-def test_run_names_may_be_as_long_as_the_system_allows(folder, tmp_path):
+def test_run_names_of_maximum_length_are_accepted(folder, tmp_path):
     for name in ("x" * 251 + ".npz", "\u6570" * 81 + ".safetensors"):
         out = tmp_path / name
         words = ["train", str(folder / "d.npz"), "--hidden", "2", "--epochs", "1", "--refine"]

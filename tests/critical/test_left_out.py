@@ -236,7 +236,7 @@ def test_leave_one_out_rejects_points_that_are_not_minima():
         fc.leave_one_out(fc.testing.lecture_toy(), np.zeros(2))
 
 
-def test_samples_without_which_no_minimum_exists_are_named(rng):
+def test_samples_required_for_a_minimum_are_reported(rng):
     """A warning names the samples without which no minimum exists, because a class or the only
     exception to a separating line is missing. With a penalty on all parameters there is no warning.
     """
@@ -311,7 +311,7 @@ def jackknife_bounds(out, ob, X, level):
     return low[:, int(np.floor(alpha * (n + 1) + 1e-9)) - 1], high[:, k - 1]
 
 
-def test_classes_with_free_biases_are_those_of_a_logistic_model(rng):
+def test_leave_one_out_of_classes_matches_logistic_regression(rng):
     """With free biases, three classes match a logistic model although all biases may be shifted
     together, and two classes match a single output with half the penalty.
     """

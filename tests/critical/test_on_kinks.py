@@ -93,7 +93,7 @@ def test_kink_at_a_noncritical_point_changes_no_verdict():
     assert verdict.n_kinks and verdict.kind == "not_critical", verdict.reason
 
 
-def test_a_kink_point_that_is_no_minimum_is_not_certified():
+def test_kink_point_that_is_not_a_minimum_is_not_certified():
     """If the first layer is scaled down, its pre-activations of 0 stay 0, but no minimum is
     certified there.
     """

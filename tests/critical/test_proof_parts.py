@@ -106,7 +106,7 @@ def test_units_of_slopes_allow_a_proof_for_weak_coupling():
 
 
 @pytest.mark.parametrize("L", [1e-3, 1.0, 1e3])
-def test_the_radius_of_two_signs_is_close_to_the_largest(L):
+def test_radius_for_two_signs_is_close_to_the_largest_valid_one(L):
     """For ``L(r) = L (1 + r)``, the radius returned is close to the largest one, the solution of
     ``L (1 + r) r = margin``.
     """

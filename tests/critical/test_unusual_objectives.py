@@ -89,7 +89,7 @@ def test_errors_name_a_gradient_or_hessian_of_wrong_shape(method):
         call(BadlyShaped(), np.ones(2))
 
 
-def test_a_gradient_of_one_number_may_be_a_scalar():
+def test_scalar_gradient_is_accepted_for_one_parameter():
     square = FunctionObjective(1, lambda t: t[0] ** 2, lambda t: 2 * t[0], lambda t: 2 * np.eye(1))
     assert fc.minimize(square, [1.0], "newton-cg").success
     assert fc.classify(square, [0.0]).kind == "minimum"
@@ -113,7 +113,7 @@ class ArrayValued:
         return np.eye(2)
 
 
-def test_a_value_may_be_an_array_of_one_number_but_not_of_several():
+def test_value_of_one_element_array_is_accepted_and_longer_ones_rejected():
     start = np.ones(2)
     for ob in (ArrayValued((1,)), ArrayValued((1, 1)), ArrayValued(())):
         assert fc.classify(ob, np.zeros(2)).kind == "minimum"
@@ -410,7 +410,7 @@ def test_overridden_loss_is_used_by_all_functions():
     assert fc.classify(around(inner), at).certified == fc.classify(inner, at).certified
 
 
-def test_a_wrapper_that_keeps_the_loss_may_pass_on_certificates():
+def test_wrapper_with_unchanged_loss_can_delegate_certificates():
     class Watching(nets.Around):
         asked = 0
         certificates = property(lambda self: self.ob.certificates)

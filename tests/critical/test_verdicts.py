@@ -37,20 +37,20 @@ def check_report(case, report):
         assert report.n_symmetry == report.n_zero and report.escape_direction is None
 
 
-def test_known_points_cover_every_kind():
+def test_points_of_known_kind_cover_every_kind():
     kinds = {case.kind for case in ZOO}
     assert kinds == {"minimum", "maximum", "saddle", "degenerate", "not_critical"}
     assert len(ZOO) > 40 and any(case.name.startswith("a unit split") for case in ZOO)
 
 
 @pytest.mark.parametrize("case", ZOO, ids=lambda c: c.name)
-def test_known_points_get_their_verdict(case):
+def test_points_of_known_kind_get_their_verdict(case):
     check_report(case, classify(case.objective, case.theta))
 
 
 @pytest.mark.by_day(share=1 / 2)
 @pytest.mark.parametrize("case", NETWORKS, ids=lambda c: c.name)
-def test_known_points_get_their_verdict_from_the_engine(case):
+def test_points_of_known_kind_get_their_verdict_from_the_engine(case):
     ob = compiled(case.objective)
     report = classify(ob, case.theta)
     check_report(case, report)

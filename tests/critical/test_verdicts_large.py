@@ -99,7 +99,7 @@ def test_zeros_without_a_symmetry_are_degenerate():
     assert classify_spectrum(np.zeros(300), failure_probability=0.01).kind == "degenerate"
 
 
-def test_a_verdict_keeps_to_its_budget_and_names_it():
+def test_verdict_respects_its_budget_and_reports_it():
     values = np.linspace(0.1, 1, 3000)
     for budget in (1, 3, 7, 20, 41, 100):
         H = PrescribedSpectrum(values)
@@ -115,7 +115,7 @@ def test_a_verdict_keeps_to_its_budget_and_names_it():
     )
 
 
-def test_the_stated_risk_is_that_of_the_theorem():
+def test_stated_risk_equals_the_bound_of_the_theorem():
     assert lanczos_steps(100_000, 1e-4, 0.01) == 544
     for n, eps, risk in ((10_000, 1e-2, 0.05), (10**6, 1e-4, 1e-3)):
         k = lanczos_steps(n, eps, risk)
@@ -143,7 +143,7 @@ def test_false_minima_occur_at_most_at_the_stated_risk():
 
 
 @pytest.mark.parametrize("risk", [None, 1e-3])
-def test_known_points_get_their_verdict_from_products(risk):
+def test_points_of_known_kind_get_their_verdict_from_products(risk):
     """Verdicts from products never contradict proved verdicts from dense matrices; without a risk
     only saddles are reported.
     """

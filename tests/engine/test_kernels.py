@@ -170,7 +170,7 @@ def with_memory_layout(array, how):
     return array
 
 
-def test_operands_may_have_any_strides(arch, dtype, rng):
+def test_products_accept_operands_of_any_strides(arch, dtype, rng):
     """A and an unpacked B may have any strides. BLAS is tested only with matrices that have one
     stride of one number, as all passes use.
     """

@@ -63,7 +63,7 @@ def test_standardised_features_give_no_warning_on_100_data_sets():
         assert not said, (seed, net.stopped_, said)
 
 
-def test_reaching_the_limit_of_the_final_steps_is_no_warning():
+def test_reaching_the_final_step_limit_gives_no_warning():
     """After early stopping, reaching the limit of the few final steps on all samples neither warns
     nor counts as max_iter.
     """

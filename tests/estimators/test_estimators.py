@@ -115,7 +115,7 @@ def test_sample_weights_equal_repeated_samples(kind):
 @pytest.mark.parametrize(
     "names", [("no", "yes"), (-7, 3), (True, False), ("a", "b", "c"), (1.0, 2.0, 9.0)]
 )
-def test_class_labels_may_have_any_type(names):
+def test_class_labels_of_any_type_are_accepted(names):
     X, y = wine(len(names))
     labels = np.array(names)[y]
     net = fc.MLPClassifier((4,), alpha=1.0, random_state=0).fit(X, labels)

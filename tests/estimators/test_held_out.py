@@ -162,7 +162,7 @@ def test_the_chosen_decay_has_the_lowest_held_out_loss_of_all():
 @pytest.mark.parametrize(
     "words", [{"solver": "lbfgs"}, {"early_stopping": True}, {"solver": "adam", "max_iter": 3}]
 )
-def test_where_no_rows_are_held_out_the_decay_is_that_of_scikit_learn(words):
+def test_default_decay_without_held_out_rows_equals_scikit_learns(words):
     X, y = noisy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -330,7 +330,7 @@ def test_class_weights_equal_sample_weights():
         fc.MLPClassifier(class_weight="even").fit(X, y)
 
 
-def test_validation_samples_may_be_passed_to_fit():
+def test_fit_accepts_validation_samples():
     X, y = noisy()
     net = fc.MLPClassifier((20,), early_stopping=True, random_state=0)
     net.fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:])

@@ -144,7 +144,7 @@ def test_partial_fit_with_classes_after_labels_raises():
         net.objective(X, np.c_[LABELS, LABELS[:, 0]])
 
 
-def test_labels_may_be_a_sparse_matrix():
+def test_sparse_label_matrix_is_accepted():
     fits = [
         fc.MLPClassifier((3,), max_iter=5, random_state=0).fit(X, y)
         for y in (LABELS, sparse.csr_matrix(LABELS))
@@ -292,7 +292,7 @@ def test_features_are_standardised_before_fitting():
     ],
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_verdict_accepts_numpys_true(verdict, kind):
+def test_verdict_option_accepts_numpy_true(verdict, kind):
     """The parameter `verdict` may be NumPy's True, as in a parameter grid."""
     net = fc.MLPRegressor((2,), "tanh", verdict=verdict, max_iter=3, random_state=0)
     net.fit(np.arange(8.0).reshape(4, 2) / 4, np.arange(4.0))

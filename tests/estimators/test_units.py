@@ -113,7 +113,7 @@ def test_unconverged_fits_warn_once():
         fc.MLPRegressor((30,), solver="sgd", learning_rate_init=10.0, random_state=0).fit(X, y)
 
 
-def test_features_of_different_units_are_fitted_or_named_in_one_warning():
+def test_features_of_different_units_are_fitted_or_reported_in_one_warning():
     rng = np.random.default_rng(1)
     Z = rng.standard_normal((200, 3))
     y = np.tanh(Z @ [1.0, -1.0, 0.5])
@@ -126,7 +126,7 @@ def test_features_of_different_units_are_fitted_or_named_in_one_warning():
         assert len(said) == 1 and "Features 1 are far" in said[0], (scale, shift, said)
 
 
-def test_standardised_features_are_never_named_in_a_warning():
+def test_standardised_features_are_never_reported_in_a_warning():
     for seed in range(100):
         rng = np.random.default_rng(seed)
         X = rng.standard_normal((80, 3))

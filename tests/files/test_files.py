@@ -314,7 +314,7 @@ NAMES = ["x" * 252 + ".st", "\u6570" * 84 + ".st", "\U0001f600" * 63 + "st", "e\
 
 @pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize("name", NAMES, ids=["ASCII", "CJK", "beyond 16 bits", "accents"])
-def test_file_names_may_be_as_long_as_the_system_allows(name, nameless, tmp_path, monkeypatch):
+def test_file_names_of_maximum_length_are_accepted(name, nameless, tmp_path, monkeypatch):
     """Models, runs and checkpoints may have names of up to 255 bytes, the usual limit."""
     assert len(name.encode()) == 255 or len(name.encode()) == 254
     try:

@@ -232,7 +232,7 @@ def smallest_memory(p):
     return int(str(error.value).split(": ")[1].split()[0])
 
 
-def test_chunked_values_and_gradients_may_be_interleaved():
+def test_interleaved_chunked_values_and_gradients_are_right():
     """In chunks, a value, a gradient at another theta and a product are correct in any order of
     calls.
     """

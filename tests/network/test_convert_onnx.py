@@ -384,7 +384,7 @@ def test_clip_of_old_opsets_is_read():
             fc.from_onnx(proto)
 
 
-def test_an_omitted_softmax_warns_once_unless_labels_follow():
+def test_omitted_softmax_warns_once_unless_labels_follow():
     for kind, warned in (("Softmax", 1), ("Sigmoid", 1), ("LogSoftmax", 0), ("Identity", 0)):
         nodes = [FIRST, *ENDS, (kind, ["q"], ["y"], {})]
         for labels in (False, True) if "Softmax" in kind else (False,):
@@ -537,7 +537,7 @@ def test_residual_layers_are_read_only_around_every_hidden_layer():
 
 
 @pytest.mark.parametrize("kind", ["Sub", "Normalizer", "Where", "ArgMax"])
-def test_nodes_after_probabilities_may_only_be_labels(kind):
+def test_nodes_after_probabilities_are_rejected_unless_they_make_labels(kind):
     """After probabilities, nodes that compute other functions, such as 1 - p or a division by the
     largest, are rejected.
     """

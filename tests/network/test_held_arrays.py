@@ -234,7 +234,7 @@ def test_products_with_torch_tensors_return_tensors():
     assert torch.equal(H.matvec(v), H @ v) and torch.equal(J.rmatvec(u), J.T @ u)
 
 
-def test_theta_may_be_a_list_of_layers():
+def test_theta_is_accepted_as_a_list_of_layers():
     """Every theta may be a list ``[(W, b), ...]``; kernels of shape ``(in, out)`` are rejected."""
     theta, ob = HELD["theta"], fc.Objective(MODEL, HELD["X"], HELD["y"], "mse", l2=0.1)
     layers = MODEL.unflatten(theta)

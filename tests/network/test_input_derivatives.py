@@ -117,7 +117,7 @@ def test_user_defined_activations_give_equal_input_derivatives(dtype):
 
 
 @pytest.mark.parametrize("name", [name for name in ACTIVATIONS if isinstance(name, str)])
-def test_user_defined_activations_may_be_mixed_with_built_in_ones(name):
+def test_user_defined_and_built_in_activations_can_be_mixed(name):
     """A network with one user-defined activation gives the results of the network with the
     equivalent built-in one.
     """

@@ -31,7 +31,7 @@ def test_labels_of_any_integer_type_and_broadcast_rows_are_accepted(dtype, rng):
 
 
 @every_net
-def test_out_may_overlap_v(net, drawn):
+def test_products_are_right_if_out_overlaps_v(net, drawn):
     """The product is correct if v and `out` overlap or are one array."""
     p = drawn(net)
     H = p.ob.hessian(p.theta)

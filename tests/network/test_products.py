@@ -869,7 +869,7 @@ def test_targets_of_many_outputs_are_transposed_right(arch, dtype):
 @one_dtype
 @pytest.mark.parametrize("sizes", [(30, 41, 43), (5, 3, 2), (64, 64, 64), (301, 302, 303, 15)])
 @pytest.mark.parametrize("chunks", [False, True])
-def test_products_may_overwrite_their_vectors(arch, sizes, dtype, chunks):
+def test_products_are_right_if_they_overwrite_their_vectors(arch, sizes, dtype, chunks):
     """Block products written over their vectors are bitwise equal to single products, with two
     threads for a large network, and in chunks, which read the vectors several times.
     """

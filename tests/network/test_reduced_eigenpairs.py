@@ -95,7 +95,7 @@ def test_eigenvalues_agree_between_spaces(wide_operator, rng):
     assert np.abs(again.values - here.values).max() <= 1e-13
 
 
-def test_deflation_vectors_may_be_inside_or_outside_the_space(wide_operator, rng):
+def test_deflation_works_for_vectors_inside_and_outside_the_space(wide_operator, rng):
     """With deflation vectors inside the space, the search finds the next pairs there; with others,
     it uses parameter space.
     """

@@ -103,7 +103,7 @@ def test_activations_in_c_are_accurate_far_from_zero(activation, tmp_path):
 
 
 @needs_compiler
-def test_threads_may_call_the_c_functions_at_the_same_time(tmp_path):
+def test_c_functions_are_thread_safe(tmp_path):
     model = fc.MLP([3, 16, 2])
     theta = model.init(seed=0)
     _, call = compile_network(tmp_path, model, theta)

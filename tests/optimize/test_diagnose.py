@@ -166,7 +166,7 @@ def test_start_at_symmetric_saddle_is_diagnosed():
     assert found.verdict.kind == "saddle" and not found.healthy
 
 
-def test_a_diverged_run_is_due_to_its_learning_rate(rng):
+def test_diverged_run_is_attributed_to_its_learning_rate(rng):
     ob = wave(rng)
     start = ob.model.init(seed=0)
     run = fc.minimize(ob, start, "sgd", learning_rate=1e3, max_iter=50, verdict=False)

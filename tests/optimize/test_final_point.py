@@ -637,7 +637,7 @@ def test_a_constant_loss_exhausts_patience(problem, rng):
     assert run.nit == 4 and np.array_equal(run.x, p.theta) and "patience" in run.message
 
 
-def test_the_flat_space_is_that_of_the_weakest_eigenvalues():
+def test_flat_space_is_spanned_by_the_weakest_eigenvectors():
     """The flat space contains the eigenvalues of at most 1e-5 of the largest, weakest first, and is
     empty if n reaches the limit.
     """
@@ -691,7 +691,7 @@ def test_refinement_never_increases_the_loss():
         ("minimum", True, 0.5, "float32", False),
     ],
 )
-def test_a_run_ends_at_the_certified_minimum_near_it_if_that_is_no_higher(
+def test_run_ends_at_a_nearby_certified_minimum_of_no_higher_loss(
     kind, certified, value, dtype, taken
 ):
     at = SimpleNamespace(kind=kind, certified=certified, reason="It is.")

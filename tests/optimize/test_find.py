@@ -351,7 +351,7 @@ def test_symmetry_directions_are_not_followed_or_counted(rng):
     assert min(reached.values()) >= 1, reached
 
 
-def test_a_verdict_on_the_point_found_may_be_left_out():
+def test_find_critical_point_can_skip_the_verdict():
     ob, theta = tiny_net()
     found = find_critical_point(ob, theta, verdict=False)
     judged = find_critical_point(ob, theta)

@@ -336,7 +336,7 @@ def test_only_units_with_equal_gates_and_direction_count_as_copies(rng):
     ]
 
 
-def test_a_point_on_kinks_that_is_no_minimum_is_not_proved():
+def test_point_on_kinks_that_is_not_a_minimum_is_not_proved():
     """No minimum is proved at a kink that bends downward, for a slope outside its interval, or if
     the gradient is not 0.
     """

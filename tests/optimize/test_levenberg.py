@@ -156,7 +156,7 @@ def test_every_method_ends_at_a_loss(method):
     assert (found.fun <= target) == (found.stopped == "target")
 
 
-def test_a_fun_target_that_is_no_number_raises():
+def test_non_numeric_fun_target_raises():
     ob = sine()
     with pytest.raises(TypeError, match="fun_target"):
         run(ob, ob.model.init(seed=0), fun_target="low")

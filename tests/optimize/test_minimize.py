@@ -149,7 +149,7 @@ def test_float32_objectives_are_minimised_in_float32(method):
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if METHODS[m].curvature != "ggn"])
-def test_objectives_may_have_any_byte_order(method):
+def test_objectives_of_any_byte_order_are_minimised(method):
     ob, swapped = rosenbrock(3), rosenbrock(3)
     swapped.dtype = np.dtype(float).newbyteorder("S")
     start = np.array([-0.5, 0.5, 0.2])
@@ -166,7 +166,7 @@ def test_budgets_end_a_run_inside_a_step(ticks):
     assert found.stopped == "max_time" and found.nit > 0 and found.wall_time <= 0.05 + ticks
 
 
-def test_callbacks_receive_results_and_may_end_the_run():
+def test_callbacks_receive_results_and_can_end_the_run():
     def by_result(intermediate_result):
         seen.append(intermediate_result.fun)
         return len(seen) == 3
@@ -276,7 +276,7 @@ def test_a_diverging_run_returns_its_best_point_and_reports_divergence():
     assert found.fun == QuadraticObjective(np.diag([1.0, 50.0])).value(np.ones(2))
 
 
-def test_value_and_gradient_may_be_two_functions():
+def test_minimize_accepts_value_and_gradient_as_two_functions():
     class Apart:
         n_params = 2
         value, gradient, hessian = (

@@ -244,7 +244,7 @@ assert min(late) <= 0.5, late
     )
 
 
-def test_signal_handlers_may_use_the_engine_and_fork(python):
+def test_signal_handlers_can_use_the_engine_and_fork(python):
     """A signal handler may use the engine or fork during a pass, whose results stay bitwise
     identical, but the forked child cannot continue the pass.
     """

@@ -115,7 +115,7 @@ def test_tensors_and_data_frames_are_accepted_as_arrays(name, at):
 
 
 @each
-def test_arguments_that_are_no_real_arrays_are_rejected_by_name(name, at):
+def test_errors_name_arguments_that_are_not_real_arrays(name, at):
     """If an argument is not an array of real numbers, the error uses the function's own name for
     the argument.
     """

@@ -163,7 +163,7 @@ def test_requirements_of_a_release_are_pinned_by_hash(name):
 
 
 @from_a_checkout
-def test_pinned_projects_are_those_of_the_build_system():
+def test_pinned_projects_equal_build_requirements():
     """The pinned projects are those that [build-system] requires, and releases are built with no
     others.
     """

@@ -114,7 +114,7 @@ def test_all_copies_of_wanted_eigenvalues_are_found():
 
 
 @pytest.mark.parametrize("seed", [16, 491, 790, 1168, 1664])
-def test_all_copies_are_found_where_one_was_once_missed(seed):
+def test_all_repeated_eigenvalues_are_found_in_regression_cases(seed):
     """For operators of which earlier versions missed a copy, every start finds all copies."""
     ((_, op, values, k, which),) = operators(seed, seed + 1)
     for start in range(12):

@@ -220,7 +220,7 @@ def test_verdicts_on_activations_with_bounds_are_proved(own, loss):
     assert ob.certificates.precise_gradient(found.x)[1] < 1e-13
 
 
-def test_proofs_use_bounds_of_float64_if_long_double_is_no_longer(monkeypatch):
+def test_proofs_use_float64_bounds_if_long_double_equals_float64(monkeypatch):
     ob = problem(TANH)
     found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
     monkeypatch.setattr(precise, "LONG_EPS", np.finfo(float).eps)

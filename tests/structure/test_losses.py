@@ -271,7 +271,7 @@ def test_verdicts_on_losses_with_bounds_are_proved():
     assert ob.certificates.precise_gradient(found.x)[1] < 1e-14
 
 
-def test_proofs_use_bounds_of_float64_if_long_double_is_no_longer(monkeypatch):
+def test_proofs_use_float64_bounds_if_long_double_equals_float64(monkeypatch):
     ob = problem(Loss(cross_entropy, third=0.28, ulps=32))
     found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
     best = fc.classify(ob, found.x).radius
@@ -524,7 +524,7 @@ def test_an_error_halfway_through_a_pass_leaves_the_objective_usable(rng):
 
 
 @pytest.mark.parametrize("kind", ["dense", "blocks"])
-def test_counts_that_are_all_zero_leave_no_minimum(kind, rng):
+def test_all_zero_poisson_counts_exclude_a_minimum(kind, rng):
     """If all counts for an output are 0, no minimum exists, because that output decreases without
     end, unless l2 applies to its bias or a count of positive weight is above 0.
     """

@@ -102,7 +102,7 @@ def test_verdicts_and_scores_use_activation_table_rows(loss, added):
     assert np.isfinite(tables.LOSSES[NEW].score[1](ob.model.predict(at, ob.X), ob.y))
 
 
-def test_rows_define_the_names_of_other_libraries(added):
+def test_table_rows_define_the_names_in_other_libraries(added):
     """The table of another library's names is cached, and a row that is added later appears
     in it.
     """
@@ -143,7 +143,7 @@ def test_bounds_of_each_row_hold_for_its_formulas():
 
 
 @nets.every_loss
-def test_slopes_of_a_loss_are_those_of_its_terms(loss, rng):
+def test_loss_slopes_equal_complex_steps_of_loss_terms(loss, rng):
     """Slopes of losses equal complex steps of their terms to rounding, along every output."""
     terms, f = tables.LOSSES[loss].terms, 3 * rng.standard_normal((7, 4))
     y = nets.targets(rng, loss, 7, 4, soft=True)

@@ -4,7 +4,7 @@
 #include "team.h"
 #include "watch.h"
 
-/* Run all parts on the calling thread. */
+/* Run the parts on the calling thread until all are done or the job is cancelled. */
 static void run_serially(ptrdiff_t parts, fc_part part, void *context) {
     for (ptrdiff_t i = 0; i < parts; i++) {
         if (i && fc_watch_poll()) return;
@@ -57,14 +57,14 @@ typedef uint64_t count_t;
 #define INSIDE(count) ((count) & (ONE_JOINED - 1))
 
 /* Workers wait for a change of the word `job`. It consists of the job's number, which is odd while
- * the job is open, and the job's number of threads. Workers whose number is not smaller than that
- * stay asleep. */
+ * the job is open, and the job's number of threads. Workers whose own number is not less than the
+ * number of threads stay asleep. */
 #define JOB(number, threads) ((number) << 8 | (count_t)(threads))
 #define NUMBER(job) ((job) >> 8)
 #define THREADS(job) ((int)((job) & 255))
 
-/* Workers sleep in the groups {1}, {2, 3}, {4, ..., 7}, ..., so that few calls wake few unneeded
- * workers. */
+/* Workers sleep in the groups {1}, {2, 3}, {4, ..., 7}, ..., each with a condition variable of its
+ * own. A job thus wakes its workers by few calls, and wakes few workers that it does not need. */
 enum { GROUPS = 6 };
 _Static_assert(FC_MAX_THREADS <= 1 << GROUPS, "too few groups");
 #define EACH_GROUP(x) [0 ... GROUPS - 1] = x
@@ -72,13 +72,14 @@ static int group_of(int member) { return 31 - __builtin_clz((unsigned)member); }
 
 /* The shared state of the team. Comments name the thread or lock that protects a field. */
 static struct {
-    /* Number and threads of the last job. The other fields on this cache line describe the job, and
-     * are written before the job is opened. */
+    /* Last job: its number and its number of threads, packed by JOB. The other fields on this cache
+     * line describe the job, and are written before the job is opened. */
     _Alignas(LINE) _Atomic count_t job;
     ptrdiff_t parts;
     fc_part part;
     void *context;
-    /* Number of workers inside a job, and number of times that a worker has joined one. */
+    /* Two counters in one word: the lowest 16 bits count the workers that are inside a job, and the
+     * other bits count all joins so far. */
     _Alignas(LINE) _Atomic count_t inside;
     /* The fields on this cache line are rarely written. */
     _Alignas(LINE) atomic_int cancelled; /* nonzero if the caller has cancelled the job */
@@ -170,8 +171,10 @@ static void wake_sleepers(int threads) {
     pthread_mutex_unlock(&team.sleep);
 }
 
-/* Wait for a job that includes this member. The worker spins, then lingers if its last sleep was
- * short, then sleeps. If it was woken too late for a job, it waits again. */
+/* Wait for a job that is not the job `seen` and includes this member, and return it. The worker
+ * spins for SPIN_NS, then yields its CPU until LINGER_NS have passed if its last sleep was short,
+ * then sleeps. If it was woken too late for a job, it waits again. `linger` is nonzero if the last
+ * sleep was short, and is set after each sleep. */
 static count_t wait_for_job(count_t seen, int member, int *linger) {
     long long since = 0, waited;
     count_t job;

@@ -11,7 +11,8 @@ enum { MAX_QL_ITERATIONS = 60, REVERSAL_RATIO = 1000 };
  * numbers does not underflow. */
 static const double NEGLIGIBLE = 1e-70;
 
-/* Perform one QL sweep from row `end` up to row l. Return the number of rotations so far. The
+/* Perform one QL sweep from row `end` up to row l. Return the number of rotations so far: `done`,
+ * those before this sweep, plus its own. The first `room` rotations are stored in `kept`. The
  * quantities needed by the next rotation are held in local variables. The next g depends on one
  * division and no square root, because s s, c s and c c are computed from squares, and their roots
  * s and c are needed only one step later. */
@@ -109,8 +110,9 @@ static void count_below(ptrdiff_t m, const double *d, const double *ee, const tw
 }
 
 /* Refine an approximate eigenvalue x that is separated from its neighbours by `apart`, by Rayleigh
- * quotients with vectors from twisted factorisations, and compute the last entry of its unit
- * eigenvector. Return 0 on failure. */
+ * quotients with vectors from twisted factorisations, and compute the absolute value of the last
+ * entry of its unit eigenvector. `plus` and `minus` are work arrays of m elements. Return 1, or 0
+ * if the quotients do not converge. */
 static int refine(ptrdiff_t m, const double *d, const double *e, const double *ee, double apart,
                   double *x, double *last, double *plus, double *minus) {
     for (int attempt = 0; attempt < MAX_QUOTIENTS; attempt++) {

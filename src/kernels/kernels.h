@@ -273,7 +273,7 @@ typedef struct {
     fc_term term[FC_MAX_TERMS];
     void *c;
     ptrdiff_t ldc;
-    int unpadded; /* C is not padded: only m x n elements are accessed; no epilogue */
+    int unpadded; /* C is not padded: only its m x n elements are accessed; no epilogue */
     int accumulate;
     int c_unused; /* C is not read after the epilogue, so kernels may keep it in a buffer */
     int packs;    /* the scratch buffer has `packed` further bytes, in which kernels may pack A */
@@ -348,9 +348,9 @@ typedef struct {
     int32_t *top; /* output (rows,): index of the largest logit, for cross entropy */
 } fc_loss_rows;
 
-/* A sweep, or the computation of sums, of batch normalisation over the rows of a layer. Matrices x,
- * h, y, r, out are (rows, m) with leading dimension ld; vectors k, m1, m2, k1, n1, n2 are (m,).
- * `out` may be any of the other matrices. */
+/* A sweep of batch normalisation over the rows of a layer, or sums over these rows. Matrices x, h,
+ * y, r, out are (rows, m) with leading dimension ld; vectors k, m1, m2, k1, n1, n2 are (m,). `out`
+ * may be any of the other matrices. */
 typedef enum {
     FC_NORM_SCALE,   /* out = k (x - m1) */
     FC_NORM_CENTRE,  /* out = k (x - m1 - h m2) */
@@ -540,7 +540,7 @@ typedef struct fc_table {
     void (*norm)(const fc_norm *job, ptrdiff_t rows, ptrdiff_t cols);
 } fc_table;
 
-/* Each table has two entries: [0] for float32 and [1] for float64. */
+/* Each array holds two tables: [0] for float32 and [1] for float64. */
 extern const fc_table fc_reference[2];
 #ifdef FC_HAVE_VECTORS
 extern const fc_table fc_baseline[2];

@@ -1,5 +1,5 @@
-"""Data sets as inputs and targets of a network; tables by the `Coding` of their columns, which is
-fitted by scikit-learn if needed and applied by NumPy.
+"""Inputs and targets of a network from data sets and tables. The `Coding` of the columns of a table
+is fitted by scikit-learn if needed, and applied by NumPy.
 
 Columns of numbers are standardised. Words, dates and gaps are fitted by scikit-learn's
 OneHotEncoder, SimpleImputer and StandardScaler, and kept as a `Code` for each column, which needs

@@ -481,13 +481,14 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     Parameters
     ----------
     source : path-like, bytes or onnx.ModelProto
-        Nodes: ``Gemm``, ``MatMul`` and ``Add``, ``Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu``
-        and SiLU, ``Clip`` and ``Max`` at 0, ``BatchNormalization`` and ``Scaler`` (folded),
-        ``Flatten Reshape Identity Cast Dropout`` if rows stay as they are. A ``Softmax`` or
-        ``Sigmoid`` at the end belongs to the loss and is left out, with a warning unless nodes
-        follow that turn its probabilities into labels, which are ignored. An array that several
-        nodes read, such as zeros that an exporter stores once, becomes separate parameters of each.
-        Weights in separate files are read only if the model is given by its path.
+        The supported nodes are ``Gemm``, ``MatMul`` and ``Add``, ``Relu LeakyRelu Tanh Sigmoid
+        Softplus Elu Gelu`` and SiLU, ``Clip`` and ``Max`` at 0, ``BatchNormalization`` and
+        ``Scaler`` (folded), ``Flatten Reshape Identity Cast Dropout`` if rows stay as they are. A
+        ``Softmax`` or ``Sigmoid`` at the end belongs to the loss and is left out, with a warning
+        unless nodes follow that turn its probabilities into labels, which are ignored. An array
+        that several nodes read, such as zeros that an exporter stores once, becomes separate
+        parameters of each. Weights in separate files are read only if the model is given by its
+        path.
     max_params : int, optional
         The maximum number of parameters of the model. Default: the number of bytes of the file plus
         a few thousand, so that the memory used for an untrusted file is of the order of the file's

@@ -417,8 +417,8 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
 
 
 def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
-    """Return the text of the C file. `name` is the C name of the function, and `file` the file's
-    name for the comment at its head.
+    """Return the C source of the network as a string. `name` is the C name of the function, and
+    `file` the name of the file, for the comment at its head.
     """
     d_in, d_out, n = model.sizes[0], model.sizes[-1], len(model.shapes)
     at, work = work_offsets(model)

@@ -394,8 +394,8 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     module : torch.nn.Module or a state dict
         A Sequential, nested or not, or a class with its own ``forward``, which is traced by
         ``torch.fx`` and may contain layers, functions (``F.relu``, ``x.tanh()``),
-        ``x.view(x.size(0), -1)``, and ``x + f(x)`` around one hidden layer. Layers: ``Linear``,
-        ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU GELU ELU Identity``, ``clamp`` at 0,
+        ``x.view(x.size(0), -1)``, and ``x + f(x)`` around one hidden layer. Supported layers:
+        ``Linear``, ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU GELU ELU Identity``, ``clamp`` at 0,
         ``Flatten``, ``Dropout`` in eval mode, ``BatchNorm1d``, and at the end ``Softmax``,
         ``LogSoftmax`` or ``Sigmoid``, which belong to the loss and are left out. A warning is
         issued for ``Softmax`` and ``Sigmoid``, since torch's ``CrossEntropyLoss`` and

@@ -186,7 +186,7 @@ class InertiaSearch:
         """Run Lanczos like `run`, but as part of a run of the caller's `Krylov`.
 
         The shared run already holds `held` products, and ``grow(k)`` extends the run to k products
-        and returns it.
+        and returns it. Return the run, or None if the budget allows no step.
         """
         steps = int(min(max(steps, held), held + self.budget.left))
         if steps < 1:

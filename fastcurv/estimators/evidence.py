@@ -1,4 +1,4 @@
-"""For estimators: the weight decay with the largest evidence, and standard deviations."""
+"""Weight decay with the largest evidence, and standard deviations, for estimators."""
 
 from __future__ import annotations
 

@@ -62,8 +62,8 @@ PARAMETERS_DOC = """
     warm_start : bool
         Start where the last fit ended.
     early_stopping : bool
-        Hold out `validation_fraction` of the rows, keep the point with the lowest loss on them, and
-        end after `n_iter_no_change` iterations without a lower one.
+        Hold out `validation_fraction` of the rows, keep the point with the lowest loss on these
+        rows, and end after `n_iter_no_change` iterations without a lower loss.
     validation_fraction : float
         Fraction of the rows held out for `early_stopping`.
     n_iter_no_change : int
@@ -86,7 +86,7 @@ PARAMETERS_DOC = """
         The objective at ``theta_``, and the lowest of ``loss_curve_``.
     loss_curve_ : list of float
         The loss at the start and after each iteration. For an epoch of mini-batches it is the mean
-        loss of the batches, each at the theta it was used at, as in scikit-learn.
+        loss of the batches, each at the theta of its step, as in scikit-learn.
     n_iter_ : int
     stopped_ : str
         The reason why the run ended: ``callback`` if the gradient met tol, ``held_out`` if the
@@ -142,8 +142,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     See Also
     --------
-    MLPRegressor : for numbers.
-    Objective : the loss that is minimised.
+    MLPRegressor : The estimator for regression.
+    Objective : The function that a fit minimises.
 
     Examples
     --------

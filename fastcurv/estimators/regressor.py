@@ -45,24 +45,25 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     __doc__ = f"""A multilayer perceptron regressor, fitted by exact second-order information.
 
     The loss is half the mean squared error, of one output or several, or half the mean Poisson
-    deviance, as in scikit-learn's ``MLPRegressor``, or one of those below. The last biases start at
-    the best constant prediction. X may be a sparse matrix.
+    deviance, as in scikit-learn's ``MLPRegressor``, or any other that `loss` names. The last biases
+    start at the best constant prediction. X may be a sparse matrix.
 
     Unlike in scikit-learn, the fit does not depend on the unit of y. Each target is shifted and
     scaled to mean 0 and variance 1 (for ``poisson`` and ``gamma``: to mean 1), and ``alpha``,
     ``tol``, ``loss_``, ``theta_`` and `objective` refer to these targets. ``predict``, ``coefs_``
     and ``intercepts_`` are in units of y: the last layer includes ``y_scale_`` and ``y_shift_``,
     the scale and shift of each target. `warm_start` and `partial_fit` keep those of the first call.
-    The width of ``fc.Loss.quantile(0.9, width)`` and the like is in units of y, that of a loss
-    given by name in units of the standard deviation. A user-defined loss receives y unchanged.
+    The width of a loss such as ``fc.Loss.quantile(0.9, width)`` is in units of y. If the loss is
+    given by name, its width is in units of the standard deviation of y. A user-defined loss
+    receives y unchanged.
 {REGRESSOR_DOC}    sigma_ : float or ndarray (m,)
         With ``alpha="evidence"`` and ``squared_error``: the standard deviation of the noise, in
         units of y.
 
     See Also
     --------
-    MLPClassifier : for classes.
-    Objective : the loss that is minimised.
+    MLPClassifier : The estimator for classification.
+    Objective : The function that a fit minimises.
 
     Examples
     --------

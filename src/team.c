@@ -35,11 +35,11 @@ int fc_team_get_limit(void) { return limit; }
 #include "threads.h"
 
 #if defined(__x86_64__)
-#define relax() __builtin_ia32_pause()
+#define pause_spinning() __builtin_ia32_pause()
 #elif defined(__aarch64__)
-#define relax() __asm__ __volatile__("yield")
+#define pause_spinning() __asm__ __volatile__("yield")
 #else
-#define relax() ((void)0)
+#define pause_spinning() ((void)0)
 #endif
 
 /* A worker or a waiting caller spins for SPIN_NS nanoseconds before it sleeps. Because waking a
@@ -49,58 +49,59 @@ enum { SPIN_NS = 50000, LINGER_NS = 400000 };
 
 /* Fetching a 64-byte cache line that another thread has written takes a tenth of a microsecond or
  * more. Fields that are written or read together therefore share a cache line. */
-enum { LINE = 64 };
+enum { CACHE_LINE_BYTES = 64 };
 typedef uint64_t count_t;
-#define ONE_INSIDE ((count_t)1) /* increment of `inside` for a worker that is inside a job */
+#define INSIDE_INCREMENT ((count_t)1) /* increment of `inside` for a worker that is inside a job */
 /* Increment for a worker that joins a job. The bits above the lowest 16 thus count joins. */
-#define ONE_JOINED ((count_t)1 << 16)
-#define INSIDE(count) ((count) & (ONE_JOINED - 1))
+#define JOINED_INCREMENT ((count_t)1 << 16)
+#define COUNT_INSIDE(count) ((count) & (JOINED_INCREMENT - 1))
 
 /* Workers wait for a change of the word `job`. It consists of the job's number, which is odd while
  * the job is open, and the job's number of threads. Workers whose own number is not less than the
  * number of threads stay asleep. */
-#define JOB(number, threads) ((number) << 8 | (count_t)(threads))
-#define NUMBER(job) ((job) >> 8)
-#define THREADS(job) ((int)((job) & 255))
+#define PACK_JOB(number, threads) ((number) << 8 | (count_t)(threads))
+#define JOB_NUMBER(job) ((job) >> 8)
+#define JOB_THREADS(job) ((int)((job) & 255))
 
 /* Workers sleep in the groups {1}, {2, 3}, {4, ..., 7}, ..., each with a condition variable of its
  * own. A job thus wakes its workers by few calls, and wakes few workers that it does not need. */
-enum { GROUPS = 6 };
-_Static_assert(FC_MAX_THREADS <= 1 << GROUPS, "too few groups");
-#define EACH_GROUP(x) [0 ... GROUPS - 1] = x
+enum { N_SLEEP_GROUPS = 6 };
+_Static_assert(FC_MAX_THREADS <= 1 << N_SLEEP_GROUPS, "too few groups");
+#define REPEAT_PER_GROUP(x) [0 ... N_SLEEP_GROUPS - 1] = x
 static int group_of(int member) { return 31 - __builtin_clz((unsigned)member); }
 
 /* The shared state of the team. Comments name the thread or lock that protects a field. */
 static struct {
-    /* Last job: its number and its number of threads, packed by JOB. The other fields on this cache
+    /* Last job: its number and its number of threads, packed by PACK_JOB. The other fields on this cache
      * line describe the job, and are written before the job is opened. */
-    _Alignas(LINE) _Atomic count_t job;
+    _Alignas(CACHE_LINE_BYTES) _Atomic count_t job;
     ptrdiff_t parts;
     fc_part part;
     void *context;
     /* Two counters in one word: the lowest 16 bits count the workers that are inside a job, and the
      * other bits count all joins so far. */
-    _Alignas(LINE) _Atomic count_t inside;
+    _Alignas(CACHE_LINE_BYTES) _Atomic count_t inside;
     /* The fields on this cache line are rarely written. */
-    _Alignas(LINE) atomic_int cancelled; /* nonzero if the caller has cancelled the job */
-    atomic_int sleepers[GROUPS];
+    _Alignas(CACHE_LINE_BYTES)
+        atomic_int cancelled; /* nonzero if the caller has cancelled the job */
+    atomic_int sleepers[N_SLEEP_GROUPS];
     atomic_int caller_sleeps;
     atomic_int limit;
     int workers; /* live workers, numbered 1 to `workers`; protected by `busy` */
     count_t job_at_creation[FC_MAX_THREADS]; /* per worker: value of `job` when it was created */
     /* Lock that the caller of the current job holds; also held across fork. */
-    _Alignas(LINE) pthread_mutex_t busy;
+    _Alignas(CACHE_LINE_BYTES) pthread_mutex_t busy;
     count_t joined;        /* joins counted up to the last job; protected by `busy` */
     pthread_mutex_t sleep; /* lock of the condition variables */
-    pthread_cond_t wake[GROUPS], done;
+    pthread_cond_t wake[N_SLEEP_GROUPS], done;
     /* Each member's share of the parts: the next part, and the end of the share. */
     struct {
-        _Alignas(LINE) _Atomic ptrdiff_t next;
+        _Alignas(CACHE_LINE_BYTES) _Atomic ptrdiff_t next;
         ptrdiff_t end;
     } share[FC_MAX_THREADS];
 } team = {.busy = PTHREAD_MUTEX_INITIALIZER,
           .sleep = PTHREAD_MUTEX_INITIALIZER,
-          .wake = {EACH_GROUP(PTHREAD_COND_INITIALIZER)},
+          .wake = {REPEAT_PER_GROUP(PTHREAD_COND_INITIALIZER)},
           .done = PTHREAD_COND_INITIALIZER};
 
 /* Nonzero if this thread is the caller of the current job and therefore holds `busy`. */
@@ -142,7 +143,7 @@ static long long elapsed_since(long long *since) {
  * return 0. */
 static count_t open_job_for(count_t seen, int member) {
     const count_t job = atomic_load(&team.job);
-    return NUMBER(job) % 2 && job != seen && member < THREADS(job) ? job : 0;
+    return JOB_NUMBER(job) % 2 && job != seen && member < JOB_THREADS(job) ? job : 0;
 }
 
 /* Sleep until a job includes this member. The job may have ended by the time the member is
@@ -153,7 +154,7 @@ static void sleep_until_included(count_t seen, int member) {
     atomic_fetch_add(&team.sleepers[group], 1);
     while (!open_job_for(seen, member)) {
         pthread_cond_wait(&team.wake[group], &team.sleep);
-        if (member < THREADS(atomic_load(&team.job))) break;
+        if (member < JOB_THREADS(atomic_load(&team.job))) break;
     }
     atomic_fetch_sub(&team.sleepers[group], 1);
     pthread_mutex_unlock(&team.sleep);
@@ -179,7 +180,7 @@ static count_t wait_for_job(count_t seen, int member, int *linger) {
     long long since = 0, waited;
     count_t job;
     for (unsigned n = 0; !(job = open_job_for(seen, member)); n++) {
-        relax();
+        pause_spinning();
         if (n % 64 < 63 || (waited = elapsed_since(&since)) <= SPIN_NS) continue;
         if (*linger && waited <= LINGER_NS) {
             sched_yield();
@@ -208,11 +209,11 @@ static void *worker(void *start) {
     for (;;) {
         seen = wait_for_job(seen, number, &linger);
         __builtin_prefetch(&team.share[number], 1);
-        count_t leave = ONE_INSIDE;
-        atomic_fetch_add(&team.inside, ONE_INSIDE + ONE_JOINED);
-        if (atomic_load(&team.job) == seen) work(number, THREADS(seen));
-        else leave += ONE_JOINED;
-        if (INSIDE(atomic_fetch_sub(&team.inside, leave)) == 1 &&
+        count_t leave = INSIDE_INCREMENT;
+        atomic_fetch_add(&team.inside, INSIDE_INCREMENT + JOINED_INCREMENT);
+        if (atomic_load(&team.job) == seen) work(number, JOB_THREADS(seen));
+        else leave += JOINED_INCREMENT;
+        if (COUNT_INSIDE(atomic_fetch_sub(&team.inside, leave)) == 1 &&
             atomic_load(&team.caller_sleeps)) {
             pthread_mutex_lock(&team.sleep);
             pthread_cond_signal(&team.done);
@@ -240,12 +241,12 @@ static void sleep_until_next_check(void) {
 static count_t wait_for_workers(void) {
     long long since = 0;
     count_t inside;
-    for (unsigned n = 0; INSIDE(inside = atomic_load(&team.inside)); n++) {
-        relax();
+    for (unsigned n = 0; COUNT_INSIDE(inside = atomic_load(&team.inside)); n++) {
+        pause_spinning();
         if (n % 64 == 63 && elapsed_since(&since) > SPIN_NS) {
             pthread_mutex_lock(&team.sleep);
             atomic_store(&team.caller_sleeps, 1);
-            while (INSIDE(inside = atomic_load(&team.inside))) {
+            while (COUNT_INSIDE(inside = atomic_load(&team.inside))) {
                 if (!fc_watch_has_check()) {
                     pthread_cond_wait(&team.done, &team.sleep);
                     continue;
@@ -260,7 +261,7 @@ static count_t wait_for_workers(void) {
             break;
         }
     }
-    return inside / ONE_JOINED;
+    return inside / JOINED_INCREMENT;
 }
 
 /* --- fork ------------------------------------------------------------------------------------- */
@@ -279,7 +280,7 @@ static void after_fork_parent(void) {
 static void after_fork_child(void) {
     pthread_mutex_init(&team.busy, NULL);
     pthread_mutex_init(&team.sleep, NULL);
-    for (int g = 0; g < GROUPS; g++) {
+    for (int g = 0; g < N_SLEEP_GROUPS; g++) {
         pthread_cond_init(&team.wake[g], NULL);
         atomic_store(&team.sleepers[g], 0);
     }
@@ -336,7 +337,7 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     }
     holds_team = 1;
     if (team.workers < threads - 1) create_workers(threads - 1);
-    const count_t last = NUMBER(atomic_load(&team.job)), number = last + 2 - (last + 1) % 2;
+    const count_t last = JOB_NUMBER(atomic_load(&team.job)), number = last + 2 - (last + 1) % 2;
     team.parts = parts;
     team.part = part;
     team.context = context;
@@ -345,14 +346,14 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
         team.share[k].end = parts * (k + 1) / threads;
     }
     if (atomic_load(&team.cancelled)) atomic_store(&team.cancelled, 0);
-    atomic_store(&team.job, JOB(number, threads));
+    atomic_store(&team.job, PACK_JOB(number, threads));
     wake_sleepers(threads);
     work(0, threads);
     count_t joined = wait_for_workers();
     /* If all workers of the job have joined and left, none can still enter, so the job need not be
      * closed. */
     if (joined != team.joined + (count_t)threads - 1) {
-        atomic_store(&team.job, JOB(number + 1, threads));
+        atomic_store(&team.job, PACK_JOB(number + 1, threads));
         joined = wait_for_workers();
     }
     team.joined = joined;

@@ -14,18 +14,18 @@
  * require a glibc at least as new as the one it was built with. */
 #if defined(FC_OLD_GLIBC) && defined(__GLIBC__)
 #if defined(__x86_64__)
-#define FC_FIRST "GLIBC_2.2.5"
+#define FC_OLDEST_GLIBC_VERSION "GLIBC_2.2.5"
 #elif defined(__aarch64__)
-#define FC_FIRST "GLIBC_2.17"
+#define FC_OLDEST_GLIBC_VERSION "GLIBC_2.17"
 #endif
 #endif
-#ifdef FC_FIRST
-#define FC_OLD(name) __asm__(".symver " #name ", " #name "@" FC_FIRST);
-FC_OLD(pthread_create)
-FC_OLD(pthread_detach)
-FC_OLD(pthread_mutex_trylock)
-FC_OLD(pthread_once)
-FC_OLD(pthread_sigmask)
+#ifdef FC_OLDEST_GLIBC_VERSION
+#define FC_USE_OLDEST_SYMBOL(name) __asm__(".symver " #name ", " #name "@" FC_OLDEST_GLIBC_VERSION);
+FC_USE_OLDEST_SYMBOL(pthread_create)
+FC_USE_OLDEST_SYMBOL(pthread_detach)
+FC_USE_OLDEST_SYMBOL(pthread_mutex_trylock)
+FC_USE_OLDEST_SYMBOL(pthread_once)
+FC_USE_OLDEST_SYMBOL(pthread_sigmask)
 #endif
 
 #else

@@ -210,7 +210,9 @@ cdef void copy_pieces_from_state(
     while piece < until:
         n = first_row_of_piece(P, rows, piece + 1) - first_row_of_piece(P, rows, piece)
         if P.ld_transposed:
-            P.K.columns(m, n, piece_address(P, state, piece, ld), P.ld_transposed, 1, 0, m, out, m)
+            P.K.transpose_columns(
+                m, n, piece_address(P, state, piece, ld), P.ld_transposed, 1, 0, m, out, m
+            )
         else:
             memcpy(out, piece_address(P, state, piece, ld), m * size)
         out += n * m * size
@@ -224,7 +226,7 @@ cdef void copy_units_from_state(
     cdef Py_ssize_t piece = 0, n, j, size = P.K.real_bytes
     cdef char *from_
     if not P.ld_transposed:
-        P.K.columns(rows, m, piece_address(P, state, 0, ld), ld, 1, 0, rows, out, ldo)
+        P.K.transpose_columns(rows, m, piece_address(P, state, 0, ld), ld, 1, 0, rows, out, ldo)
         return
     for piece in range(count_pieces(P, rows)):
         n = first_row_of_piece(P, rows, piece + 1) - first_row_of_piece(P, rows, piece)

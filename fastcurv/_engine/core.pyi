@@ -46,7 +46,7 @@ class Summation(TypedDict):
     item_rows: int
     block_rows: int
     lanes: int
-    exact_totals: bool
+    totals_in_double: bool
     panel: int
 
 def available_archs() -> tuple[str, ...]: ...

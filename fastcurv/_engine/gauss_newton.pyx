@@ -185,7 +185,7 @@ cdef class CurvatureMatrix:
         self.moved[4 * P.n_layers - 4] = <char *>(self.z + self.ld * P.d_out)
         at_ = self.z + 2 * self.ld * P.d_out
         X = np.ascontiguousarray(plan.rows.X, np.float64)
-        self.K.columns(
+        self.K.transpose_columns(
             P.N, P.layer[0].k, <double *>pointer(X), P.layer[0].k, 1, 0, P.N, at_, self.ld
         )
         self.state[0] = at_
@@ -362,11 +362,11 @@ cdef class CurvatureMatrix:
                     if not x.has_p or self.a[l][i] > 0:
                         p[i] = 1
                     else:
-                        p[i] = FC_LEAK if x.phi == FC_LEAKY_RELU else 0
+                        p[i] = FC_LEAKY_RELU_SLOPE if x.phi == FC_LEAKY_RELU else 0
             if self.parts[l - 1] > self.parts[l]:
                 self.start_unit_columns(y, step, self.E + columns, line)
             for i in range(self.parts[l - 1]):
-                self.K.times(
+                self.K.multiply_and_sum(
                     x.m, 1, step, p, step, self.E + i * step, line, self.D[l - 1] + i * step,
                     step * self.parts[l - 1]
                 )
@@ -510,7 +510,7 @@ cdef class CurvatureMatrix:
                 scale = ldexp(
                     1.0, self.exponents[top] + self.exponents[l] + self.exponents[P.n_layers + l]
                 )
-                self.K.times(
+                self.K.multiply_and_sum(
                     y.m, self.each, step, self.E, 0, self.D[l], step * self.each, self.T, step
                 )
                 if scale != 1:
@@ -554,7 +554,7 @@ cdef class CurvatureMatrix:
         for l in range(P.n_layers):
             y = &P.layer[l]
             for i in range(y.m):
-                self.K.times(
+                self.K.multiply_and_sum(
                     y.k, 1, step, self.D[l] + i * step, 0, self.a[l], step,
                     self.F + (y.w + i * y.k) * step, step
                 )
@@ -621,7 +621,7 @@ cdef class CurvatureMatrix:
             end = min(end, count)
             rows[0] = (end - first) * others
             for r in range(others):
-                self.K.times(
+                self.K.multiply_and_sum(
                     end - first, each, step, y + r * ldy, 0, x + first * ldx, ldx, out + r * step,
                     others * step
                 )
@@ -631,7 +631,7 @@ cdef class CurvatureMatrix:
             r = first if same else 0
             if rows[0] + others - r > room:
                 break
-            self.K.times(
+            self.K.multiply_and_sum(
                 others - r, each, step, x + first * ldx, 0, y + r * ldy, ldy, out + rows[0] * step,
                 step
             )
@@ -686,7 +686,7 @@ cdef class CurvatureMatrix:
                 if self.q[h] == NULL:
                     memset(self.weighed + at_, 0, step * P.layer[h].m * sizeof(double))
                 else:
-                    self.K.times(
+                    self.K.multiply_and_sum(
                         1, 1, step * P.layer[h].m, self.q[h], 0, self.D[l] + at_, 0,
                         self.weighed + at_, 0
                     )
@@ -706,7 +706,7 @@ cdef class CurvatureMatrix:
                 self.K.add_parts(step, 1, q + i * step, 0, True, T)
                 T += (others - i) * step
             else:
-                self.K.times(
+                self.K.multiply_and_sum(
                     1, 1, all_, q, 0,
                     self.D[l] + (i * self.parts[l] + self.parts[above]) * step, 0, self.A, 0
                 )
@@ -735,12 +735,12 @@ cdef class CurvatureMatrix:
             while j < y.m:
                 count = min(some, y.m - j)
                 if next_:
-                    self.K.times(
+                    self.K.multiply_and_sum(
                         count, 1, step, self.p[l] + i * step, 0, self.delta[above] + j * step,
                         step, self.T, step
                     )
                 for t in range(0 if next_ else count):
-                    self.K.times(
+                    self.K.multiply_and_sum(
                         y.k, 1, step, self.delta[above] + (j + t) * step, 0, self.A, step,
                         self.T + t * y.k * step, step
                     )
@@ -768,7 +768,7 @@ cdef class CurvatureMatrix:
             if h == l:          # only output i of layer l depends on z of unit i
                 self.K.add_parts(step, 1, self.p[l] + i * step, 0, True, self.A + i * step)
                 return
-            self.K.times(
+            self.K.multiply_and_sum(
                 1, 1, all_, self.p[h], 0, self.D[l] + (i * self.parts[l] + self.parts[h]) * step,
                 0, self.T if add else self.A, 0
             )

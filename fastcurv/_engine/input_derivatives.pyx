@@ -125,7 +125,7 @@ cdef void scale_columns(
                 out[u * ldo + i] = D[u * ldd + i] * factor
         return
     for i in range(groups):
-        t.K.times(m, 1, rows, p, t.ldr, D + i * rows, ldd, out + i * rows, ldo)
+        t.K.multiply_and_sum(m, 1, rows, p, t.ldr, D + i * rows, ldd, out + i * rows, ldo)
 
 
 cdef void add_skip(
@@ -215,7 +215,7 @@ cdef void propagate_tangents_forward(
     cdef InputLayer *y
     cdef real *D
     cdef const real *b
-    t.K.columns(
+    t.K.transpose_columns(
         rows, t.d_in, t.X + first * t.x_rs * t.size, t.x_rs, t.x_cs, 0, rows, room.x, t.ldx
     )
     for l in range(t.n_layers):
@@ -277,7 +277,7 @@ cdef void propagate_outputs_backward(
     if t.weights == NULL:
         fill_column_groups(theta + y.w, 1, y.k, e, t.lde, y.k, rows, t.parts)
     else:
-        t.K.columns(
+        t.K.transpose_columns(
             rows, t.d_out, t.weights + first * t.d_out * t.size, t.d_out, 1, 0, rows, room.delta,
             t.lde
         )

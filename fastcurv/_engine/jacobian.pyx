@@ -178,6 +178,6 @@ cdef inline void propagate_below(
         elif not x.has_p or a[k] > 0:
             slope = 1
         else:
-            slope = <real>FC_LEAK if x.phi == FC_LEAKY_RELU else 0
+            slope = <real>FC_LEAKY_RELU_SLOPE if x.phi == FC_LEAKY_RELU else 0
         for c in range(P.d_out):
             D[c * ld + k] = E[c * ld + k] * slope

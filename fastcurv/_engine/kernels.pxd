@@ -7,7 +7,7 @@ cdef extern from "kernels/kernels.h" nogil:
     enum: FC_ALIGN
     ctypedef enum fc_activation:
         FC_IDENTITY, FC_LEAKY_RELU, FC_TANH, FC_N_ACTIVATIONS, FC_PHI_CALLBACK
-    const double FC_LEAK
+    const double FC_LEAKY_RELU_SLOPE
     const char *fc_activation_name(int)
     bint fc_has_curvature(fc_activation)
     bint fc_slope_from_a(fc_activation)
@@ -148,7 +148,7 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t slice
         int from_c
         Py_ssize_t items_of, item_rows, lanes, panel
-        int exact_totals
+        int totals_in_double
     ctypedef struct fc_table:
         fc_sums sums
         const char *name
@@ -157,7 +157,7 @@ cdef extern from "kernels/kernels.h" nogil:
         int (*rounds)(const fc_product *) noexcept nogil
         void (*product)(const fc_product *, int, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
         int (*stack)(const fc_stack *, void *) noexcept nogil
-        void (*columns)(
+        void (*transpose_columns)(
             Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
             void *, Py_ssize_t
         ) noexcept nogil
@@ -203,7 +203,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*add_parts)(
             Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, int, void *
         ) noexcept nogil
-        void (*times)(
+        void (*multiply_and_sum)(
             Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t,
             void *, Py_ssize_t
         ) noexcept nogil

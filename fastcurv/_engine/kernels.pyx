@@ -121,7 +121,7 @@ def summation_order(arch=None, dtype="float64"):
             rows is the number of units of the layer, and cols at most the number of samples of the
             panel (of a block for the output layer's term); column sums for biases are `lanes`
             chains too.
-        exact_totals
+        totals_in_double
             True if sums along a row and totals of epilogues are in float64 for either dtype.
         panel
             Length of the parts of an inner product (projections, norms of rows) that are summed in
@@ -147,7 +147,7 @@ def summation_order(arch=None, dtype="float64"):
         "item_rows": s.item_rows,
         "block_rows": SWEEP_BLOCK_ROWS,
         "lanes": s.lanes,
-        "exact_totals": bool(s.exact_totals),
+        "totals_in_double": bool(s.totals_in_double),
         "panel": s.panel,
     }
 

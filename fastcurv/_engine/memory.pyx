@@ -175,7 +175,7 @@ cdef struct Columns:
 cdef void transpose_columns_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Transpose one range of rows of V, as one part of a job of the thread team."""
     cdef Columns *t = <Columns *>context
-    t.K.columns(
+    t.K.transpose_columns(
         t.n, t.k, t.block, t.rs, t.cs, part * TRANSPOSE_PART_ROWS,
         min(t.n, (part + 1) * TRANSPOSE_PART_ROWS),
         t.out, t.n

@@ -49,7 +49,7 @@ cdef void write_jvp_rows(Pass *t, Job *job) noexcept nogil:
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t i, size = P.K.real_bytes
     if P.ld_transposed:
-        P.K.columns(
+        P.K.transpose_columns(
             y.m, t.rows, t.scratch.rz[P.n_layers - 1], P.ld_transposed, 1, 0, y.m,
             job.out + t.s0 * y.m * size, y.m
         )

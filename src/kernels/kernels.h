@@ -35,10 +35,10 @@
 #define FC_FOR_SPEED __attribute__((hot, noinline))
 #ifdef __clang__
 #define FC_UNROLL _Pragma("unroll")
-#define FC_ROLL _Pragma("nounroll")
+#define FC_NO_UNROLL _Pragma("nounroll")
 #else
 #define FC_UNROLL _Pragma("GCC unroll 16")
-#define FC_ROLL _Pragma("GCC unroll 1")
+#define FC_NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 #define FC_EACH(i, n) \
     FC_UNROLL         \
@@ -89,7 +89,7 @@ enum { FC_ALIGN = 64 };
 
 #define FC_NUMBER(id, name) id,
 #define FC_QUOTED(id, name) #name,
-#define FC_NOTHING(id, name)
+#define FC_OMIT(id, name)
 typedef enum {
     FC_ACTIVATIONS(FC_NUMBER) FC_N_ACTIVATIONS,
     FC_PHI_CALLBACK = FC_N_ACTIVATIONS /* user-defined activation, which no kernel evaluates */
@@ -108,7 +108,7 @@ FC_INLINE const char *fc_loss_name(int loss) {
 }
 
 /* Slope of leaky ReLU for negative arguments. */
-#define FC_LEAK 0.01
+#define FC_LEAKY_RELU_SLOPE 0.01
 
 /* Return nonzero if phi'' is not 0 everywhere. */
 static inline int fc_has_curvature(fc_activation phi) {
@@ -406,7 +406,7 @@ typedef struct {
     ptrdiff_t panel;
     /* Nonzero if totals of epilogues and sums of losses along a row are in double for either
      * dtype. */
-    int exact_totals;
+    int totals_in_double;
 } fc_sums;
 
 typedef struct fc_table {
@@ -491,8 +491,8 @@ typedef struct fc_table {
                  ptrdiff_t i0, ptrdiff_t i1, int bypass, void *out);
     /* Transpose columns to rows: out[j*ldo + i] = in[i*rs + j*cs] for rows i0 <= i < i1 of n and
      * all k columns, with any strides. */
-    void (*columns)(ptrdiff_t n, ptrdiff_t k, const void *in, ptrdiff_t rs, ptrdiff_t cs,
-                    ptrdiff_t i0, ptrdiff_t i1, void *out, ptrdiff_t ldo);
+    void (*transpose_columns)(ptrdiff_t n, ptrdiff_t k, const void *in, ptrdiff_t rs, ptrdiff_t cs,
+                              ptrdiff_t i0, ptrdiff_t i1, void *out, ptrdiff_t ldo);
     /* Apply an epilogue alone to a block (rows, cols) of c whose product is complete. `sums` and
      * `total` are the addresses of the block's own results. */
     void (*epilogue)(const fc_epilogue *epilogue, ptrdiff_t rows, ptrdiff_t cols, void *c,
@@ -504,8 +504,8 @@ typedef struct fc_table {
     /* out[r, i] = sum over 0 <= p < parts of x[r, p n + i] y[r, p n + i], with parts > 0. out is
      * (rows, n) with leading dimension ldo; x and y have ldx and ldy, which are 0 if all rows share
      * one row. */
-    void (*times)(ptrdiff_t rows, ptrdiff_t parts, ptrdiff_t n, const void *x, ptrdiff_t ldx,
-                  const void *y, ptrdiff_t ldy, void *out, ptrdiff_t ldo);
+    void (*multiply_and_sum)(ptrdiff_t rows, ptrdiff_t parts, ptrdiff_t n, const void *x,
+                             ptrdiff_t ldx, const void *y, ptrdiff_t ldy, void *out, ptrdiff_t ldo);
     /* --- sweeps over rows (rows.inc): q (m, cols) and w (s, cols) have contiguous rows, leading
      * dimensions ldq and ldw, and any alignment --- */
     /* out[r, i] += <q_i, w_r>, where out (s, m) has leading dimension ldo. */

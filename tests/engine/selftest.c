@@ -29,7 +29,7 @@
 #endif
 
 /* The BLAS table over plain loops, with dimensions cut to 5 as those beyond 32 bits are. */
-#define FC_BLAS_MOST 5
+#define FC_BLAS_MAX_SIZE 5
 #define fc_blas_over blas_over_loops
 #include "blas.c"
 #undef fc_blas_over
@@ -46,7 +46,8 @@
 #define GEMM(name, real)                                                                         \
     static void name(char *ta, char *tb, int *m, int *n, int *k, real *alpha, real *a, int *lda, \
                      real *b, int *ldb, real *beta, real *c, int *ldc) {                         \
-        check(*m <= FC_BLAS_MOST && *n <= FC_BLAS_MOST && *k <= FC_BLAS_MOST, "dimensions", *m); \
+        check(*m <= FC_BLAS_MAX_SIZE && *n <= FC_BLAS_MAX_SIZE && *k <= FC_BLAS_MAX_SIZE,        \
+              "dimensions", *m);                                                                 \
         check(*lda >= (*ta == 'N' ? *m : *k) && *ldb >= (*tb == 'N' ? *k : *n) && *ldc >= *m,    \
               "leading dimensions", *lda);                                                       \
         for (int i = 0; i < *m; i++)                                                             \

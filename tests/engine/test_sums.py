@@ -154,7 +154,7 @@ def test_quadratic_forms_in_the_transposed_layout_are_summed_in_the_stated_chain
     joins = 0 if dtype == "float32" else N // 16
     for seen, rows, cols in totals:
         swallowed = rows * (N - 1) - seen / (0.4 * eps)
-        wide = s["exact_totals"] and dtype == "float32"
+        wide = s["totals_in_double"] and dtype == "float32"
         shared = 0 if wide else rows * (-(-cols // s["lanes"]) - 1)
         assert swallowed <= shared + 6 * rows + joins, (swallowed, shared)
         if rows == 1:

@@ -123,8 +123,8 @@ KERNELS = [
     ("activations.inc", "*p = blend(z > 0, splat(1), *a);", "*p = blend(z >= 0, splat(1), *a);"),
     (
         "activations.inc",
-        "blend(z <= 0, splat((REAL)FC_LEAK), z)",
-        "blend(z < 0, splat((REAL)FC_LEAK), z)",
+        "blend(z <= 0, splat((REAL)FC_LEAKY_RELU_SLOPE), z)",
+        "blend(z < 0, splat((REAL)FC_LEAKY_RELU_SLOPE), z)",
     ),
     # losses
     ("losses.inc", "if (!soft) delta[label] -= factor;", "if (!soft) delta[label] += factor;"),
@@ -304,8 +304,8 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/callbacks.pyx",
-        "P.K.columns(m, n, piece_address(P, state, piece, ld),",
-        "P.K.columns(m, n, row_address(P, state, 0, ld),",
+        "P.K.transpose_columns( m, n, piece_address(P, state, piece, ld),",
+        "P.K.transpose_columns(m, n, row_address(P, state, 0, ld),",
     ),
     ("fastcurv/_engine/state.pxd", "and not (top.skip or (top - 1).skip)", ""),
     (

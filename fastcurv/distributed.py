@@ -79,7 +79,7 @@ class Recipe:
             raw = given if self.source is None else self._read()
             if not isinstance(raw, (tuple, list)) or not 2 <= len(raw) <= 3:
                 raise TypeError(
-                    f"it must be (X, y) or (X, y, sample_weight), got {type_phrase(raw)}."
+                    f"its rows must be (X, y) or (X, y, sample_weight), got {type_phrase(raw)}."
                 )
             return check_rows_and_targets(model, loss, (*raw, None)[:3], self.stored)
         except (ValueError, TypeError, OSError) as error:
@@ -374,7 +374,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     def _sum_over_shards(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
         """Return the sum over shards, by a tree of tasks, of ``part(shard, *arguments)``."""
         if not self._shards:
-            raise ValueError("the objective must be open, got a closed one, which holds no shards.")
+            raise ValueError("the objective is closed and holds no shards. Create a new one.")
         with _translate_errors():
             self._rebalance_shards()
             sent = [[self._scatter(a)] * self.n_shards for a in arguments]
@@ -527,8 +527,8 @@ def _translate_errors() -> Iterator[None]:
         yield
     except (CancelledError, CommClosedError) as error:
         raise ConnectionError(
-            "the scheduler of Dask must be running, got none, and the shards of its workers are "
-            "lost. Start a scheduler, and create the objective again."
+            "the connection to the scheduler of Dask was lost, and with it the shards on its "
+            "workers. Start a scheduler, and create the objective again."
         ) from error
     except KilledWorker as error:
         raise ConnectionError(

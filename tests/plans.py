@@ -41,7 +41,7 @@ def least_memory(ask):
     try:
         ask(1)
     except ValueError as refusal:
-        return int(re.match(r"memory=1 bytes is not enough: (\d+) are needed", str(refusal))[1])
+        return int(re.match(r"memory must be at least (\d+) bytes", str(refusal))[1])
     raise AssertionError("one byte of memory was enough")
 
 

@@ -305,8 +305,8 @@ cdef class Rows:
         t.base = <char *>fc_block(self.X.shape[0] * D.ldx * K.real_bytes)
         if t.base == NULL:
             raise MemoryError(
-                f"no memory for a padded copy of X ({self.X.shape[0]} rows of "
-                f"{D.ldx * K.real_bytes} bytes)"
+                f"Not enough memory for a padded copy of X: {self.X.shape[0]} rows of "
+                f"{D.ldx * K.real_bytes} bytes."
             )
         self.fill_padded(&t, K, threads)
         with cython.critical_section(self):
@@ -332,11 +332,19 @@ cdef class Rows:
         """
         cdef Fill t
         cdef Py_ssize_t part
-        for old, new in ((self.X, X), (self.y, y), (self.labels, labels), (self.weight, weight)):
+        for name, old, new in (
+            ("X", self.X, X), ("y", self.y, y), ("labels", self.labels, labels),
+            ("sample_weight", self.weight, weight),
+        ):
             if (old is None) != (new is None) or old is not None and (
                 old.shape != new.shape or old.dtype != new.dtype
             ):
-                raise ValueError("other rows are not of the shapes and kinds of those at hand")
+                was, now = [
+                    "None" if a is None else f"{a.dtype} of shape {a.shape}" for a in (old, new)
+                ]
+                raise ValueError(
+                    f"{name} must be {was}, as in the rows that it replaces, got {now}."
+                )
         self.set_arrays(X, y, labels, weight)
         if not self.padded:
             return 0

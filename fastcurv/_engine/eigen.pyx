@@ -106,7 +106,8 @@ cdef int check_float64_array(x, shape) except -1:
     """Raise ValueError unless x is a writeable, C-ordered float64 array of this shape."""
     if x.shape != shape or x.dtype != np.float64 or not (x.flags.carray and x.flags.aligned):
         raise ValueError(
-            f"an array must be C-ordered float64 of shape {shape}, got {x.dtype} {x.shape}."
+            f"an array must be writeable C-ordered float64 of shape {shape}, got {x.dtype} of "
+            f"shape {x.shape}, strides {x.strides} and writeable={x.flags.writeable}."
         )
     return 0
 
@@ -255,7 +256,7 @@ cdef class Ritz:
                 integer, &integers, &failed
             )
         if failed:
-            raise np.linalg.LinAlgError("LAPACK's dsyevd failed on a finite symmetric matrix")
+            raise np.linalg.LinAlgError("LAPACK's dsyevd failed on a finite symmetric matrix.")
         for i in range(m):
             self.values[i] = ldexp(self.values[i], self.exponent)
         self.set_first_and_last()
@@ -464,8 +465,8 @@ cdef class Tridiagonal:
             )
         if not (A.flags.c_contiguous and A.flags.writeable and A.flags.aligned):
             raise ValueError(
-                "A must be a writeable C-ordered array, got one that is read-only or not "
-                "contiguous."
+                f"A must be writeable and C-ordered, got strides {A.strides} and "
+                f"writeable={A.flags.writeable}."
             )
         cdef int n = A.shape[0], info, lwork = n * REFLECTOR_BLOCK_SIZE
         cdef Py_ssize_t i

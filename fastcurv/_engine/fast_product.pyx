@@ -68,7 +68,8 @@ cdef class FastMatrixProduct(FastProduct):
             A.shape[0] != A.shape[1] or not A.flags.c_contiguous or not A.flags.aligned
         ):
             raise ValueError(
-                f"A must be a C-ordered (n, n) array of real numbers, got {A.dtype} {A.shape}."
+                "A must be C-ordered float32 or float64 of shape (n, n), got "
+                f"{A.dtype} of shape {A.shape} and strides {A.strides}."
             )
         self.A, self.n, self.dtype = A, len(A), A.dtype
         self.K, self.at = &chosen_table()[A.itemsize == 8], pointer(A)

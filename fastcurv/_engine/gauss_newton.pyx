@@ -158,7 +158,7 @@ cdef class CurvatureMatrix:
         if not (
             self.kept and self.moved and self.state and self.D and self.exponents and self.parts
         ):
-            raise MemoryError("no memory for lists of matrices")
+            raise MemoryError("Not enough memory for a list of matrices.")
         self.a, self.p = self.D + P.n_layers, self.D + 2 * P.n_layers
         self.q, self.delta = self.D + 3 * P.n_layers, self.D + 4 * P.n_layers
         parts = self.each

@@ -462,7 +462,7 @@ def input_derivatives(
     t.d_in, t.d_out = sizes[0], sizes[t.n_layers]
     t.layer = <InputLayer *>calloc(t.n_layers, sizeof(InputLayer))
     if t.layer == NULL:
-        raise MemoryError("no memory for a list of layers")
+        raise MemoryError("Not enough memory for a list of layers.")
     try:
         for l in range(t.n_layers):
             y = &t.layer[l]
@@ -506,7 +506,7 @@ def input_derivatives(
             threads, sizeof(InputWorkspace) + 3 * t.n_layers * sizeof(char *)
         )
         if t.room == NULL:
-            raise MemoryError("no memory for a list of matrices")
+            raise MemoryError("Not enough memory for a list of matrices.")
         for member in range(threads):
             t.room[member].p = <char **>(t.room + threads) + 3 * t.n_layers * member
             t.room[member].q = t.room[member].p + t.n_layers

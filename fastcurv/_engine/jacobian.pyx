@@ -33,7 +33,7 @@ cdef class RowJacobian:
         self.plan, self.widest = plan, 1
         self.a = <const char **>malloc(2 * P.n_layers * sizeof(char *))
         if self.a == NULL:
-            raise MemoryError("no memory for lists of matrices")
+            raise MemoryError("Not enough memory for a list of matrices.")
         self.p = self.a + P.n_layers
         self.kept = [np.ascontiguousarray(plan.rows.X)]
         out = []
@@ -67,7 +67,7 @@ cdef class RowJacobian:
         if first < 0 or count < 0 or first + count > P.N:
             raise ValueError(f"rows must lie in 0 to {P.N}, got {first} to {first + count}.")
         if out.shape != shape or out.dtype != self.plan.dtype or not out.flags.carray:
-            raise ValueError(f"out must be {self.plan.dtype} {shape}, got {out.dtype} {out.shape}.")
+            raise ValueError(f"out must be C-ordered {self.plan.dtype} of shape {shape}, got {out.dtype} of shape {out.shape}.")
         # Buffers for D and E of one sample.
         room = np.empty((2, P.d_out, self.widest), self.plan.dtype)
         cdef char *at_ = pointer(room)

@@ -114,8 +114,8 @@ cdef int fit_chunk_into_memory(PlanS *P, Py_ssize_t memory, Py_ssize_t transpose
         if least > memory:
             least = min(least, middle, transposed_bytes or least)
             raise ValueError(
-                f"memory={memory} bytes is not enough: {least} are "
-                "needed to keep the state of one row"
+                f"memory must be at least {least} bytes, which hold the state of one row, got "
+                f"{memory}."
             )
         room = min((FC_MAX_THREADS - 1) * each, (memory - least) // 4)
         low, high = 1, P.N - 1  # the bytes of a plan increase with the rows of a chunk
@@ -173,7 +173,7 @@ cdef size_t plan_bytes(PlanS *P) except 0:
     lay_out_vectors(P, &arena, 1)
     if arena.overflow:
         raise MemoryError(
-            f"a plan for {P.N} rows and {P.n} parameters is larger than memory can be"
+            f"The state for {P.N} rows and {P.n} parameters exceeds the address space. Use fewer rows."
         )
     return arena.used
 
@@ -354,7 +354,7 @@ cdef int add_norm_parameters(PlanS *P, Layer *y) except -1:
     """Append gamma and beta of a batch-normalised layer to theta, after the layer's W and b."""
     y.norm = <Norm *>calloc(1, sizeof(Norm))
     if y.norm == NULL:
-        raise MemoryError("no memory for a plan")
+        raise MemoryError("Not enough memory for a plan.")
     y.norm.gamma, y.norm.beta = P.n, P.n + y.m
     P.n += 2 * y.m
     return 0

@@ -106,7 +106,7 @@ cdef class Plan:
         P.active = <char *>calloc(P.n_layers, 1)
         P.threads = max(1, min(threads, FC_MAX_THREADS))
         if P.layer == NULL or P.active == NULL:
-            raise MemoryError("no memory for a plan")
+            raise MemoryError("Not enough memory for a plan.")
         for l in range(P.n_layers):
             y = &P.layer[l]
             y.k, y.m = sizes[l], sizes[l + 1]
@@ -475,7 +475,7 @@ cdef class Plan:
         cdef Py_ssize_t i
         cdef char **to = <char **>calloc(len(out), sizeof(char *))
         if to == NULL:
-            raise MemoryError("no memory for a list of matrices")
+            raise MemoryError("Not enough memory for a list of matrices.")
         try:
             for i, one in enumerate(out):
                 to[i] = NULL if one is None else pointer(one)

@@ -570,7 +570,8 @@ cdef class QuasiNewton:
         check_float64_array(record, (count, 3))
         if plan.P.n != self.q.n or plan.dtype != self.vectors.dtype:
             raise ValueError(
-                f"the plan must have {self.q.n} parameters of one dtype, got {plan.P.n}."
+                f"the plan must have {self.q.n} parameters of dtype {self.vectors.dtype}, got "
+                f"{plan.P.n} of dtype {plan.dtype}."
             )
         cdef double *rows = <double *>pointer(record)
         cdef Ending ending = NOT_ENDED

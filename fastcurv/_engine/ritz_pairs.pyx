@@ -170,7 +170,7 @@ cdef class Lanczos(LanczosRecurrence):
         """
         which = np.ascontiguousarray(which, np.intp)
         if which.ndim != 1 or not ((which >= 0) & (which < self.found.m)).all():
-            raise ValueError(f"indices must be some of the {self.found.m} values, got {which}.")
+            raise ValueError(f"which must hold ints from 0 to {self.found.m - 1}, got {which}.")
         return self.found.eigenvectors(len(which), <Py_ssize_t *>pointer(which))
 
     def residual_tolerances(self, theta, double tol, bint by_value):

@@ -678,7 +678,7 @@ cdef class EigenSearch:
         cdef Py_ssize_t k = len(theta)
         known, mask = as_float64_vector(known, k), np.ascontiguousarray(mask, bool)
         if mask.shape != (k,) or not m:
-            raise ValueError(f"a mask has shape {mask.shape} of {k} values in {m} rows")
+            raise ValueError(f"mask must have shape ({k},) and the run at least one row, got {mask.shape} and {m}.")
         cdef double *values = <double *>pointer(theta)
         cdef double *left = <double *>pointer(known)
         cdef char *picked = pointer(mask)
@@ -716,7 +716,7 @@ cdef class EigenSearch:
         if among is not None:
             among = np.ascontiguousarray(among, bool)
             if among.shape != (N_DISTANCES,):
-                raise ValueError(f"a mask must have shape ({N_DISTANCES},), got {among.shape}.")
+                raise ValueError(f"among must have shape ({N_DISTANCES},), got {among.shape}.")
             marked = pointer(among)
         self.find_innermost_values(<double *>pointer(theta), &low, &high)
         factor, value = (2 / self.tol) ** (1. / (N_DISTANCES - 1)), self.tol * self.run.scale
@@ -753,8 +753,8 @@ def log_growth(diagonal, off_diagonal, at):
     diagonal, off_diagonal, at = (as_float64_vector(x) for x in (diagonal, off_diagonal, at))
     if len(off_diagonal) + 1 < len(diagonal):
         raise ValueError(
-            f"off_diagonal must have one number less than the diagonal, got {len(off_diagonal)} "
-            f"and {len(diagonal)}."
+            f"off_diagonal must have at least {len(diagonal) - 1} entries, got "
+            f"{len(off_diagonal)}."
         )
     out = np.empty(len(at))
     fc_growth(

@@ -228,7 +228,7 @@ cdef class Lock:
         """Allocate a new lock that is not held."""
         self.free = PyThread_allocate_lock()
         if self.free == NULL:
-            raise MemoryError("no memory for a lock")
+            raise MemoryError("Not enough memory for a lock.")
         return 0
 
     cdef int take(self) except -1:
@@ -243,10 +243,9 @@ cdef class Lock:
     cdef int raise_if_nested(self) except -1:
         """Raise RuntimeError because this thread already holds the lock."""
         raise RuntimeError(
-            "This objective or operator is in the middle of a call, and a callback (a loss, an "
-            "activation, a source of rows), a signal handler or a finaliser that runs during that "
-            "call has called it again. Use copy.copy() of it there, or make the call after the "
-            "first one has returned."
+            "This objective or operator is in the middle of a call, during which a callback (a "
+            "loss, an activation, a source of rows), a signal handler or a finaliser has called it "
+            "again. Use copy.copy() of it there, or call it later."
         )
 
     @property
@@ -276,11 +275,10 @@ cdef class Lock:
                         last_progress, since = here, fc_now_ns()
                     elif fc_now_ns() - since > 1e9 * CALLBACK_WAIT_SECONDS:
                         raise RuntimeError(
-                            "This thread waits for an objective or operator whose callback (a "
-                            "loss, an activation, a source of rows) has not moved for "
-                            f"{CALLBACK_WAIT_SECONDS:g} seconds in another thread, and may itself "
-                            "wait for this thread. Use copy.copy() of the objective or operator in "
-                            "each thread."
+                            "A callback (a loss, an activation, a source of rows) of this objective "
+                            f"or operator has made no progress for {CALLBACK_WAIT_SECONDS:g} "
+                            "seconds in another thread, which may itself wait for this thread. "
+                            "Use copy.copy() of the objective or operator in each thread."
                         )
         finally:
             del _waiting[me]

@@ -148,7 +148,8 @@ cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
         )
     if not (q.whole and w.whole):
         raise ValueError(
-            "rows must be an aligned C-ordered array or whole rows of such an array."
+            "rows must be an aligned C-ordered array or whole rows of such an array, got strides "
+            f"{Q.strides} and {W.strides}."
         )
     t.K, t.m, t.s, t.n = &chosen_table()[q.kind == c"d"], q.count, w.count, q.n
     t.q, t.w, t.ldq, t.ldw, t.width = q.at, w.at, q.ld, w.ld, columns_per_sweep_part(q.n)
@@ -265,7 +266,7 @@ def subtract_rows(Q, W, C):
     cdef int threads = sweep_threads(&t)
     C = np.ascontiguousarray(C, np.float64)
     if C.shape != (W.shape[0], Q.shape[0]):
-        raise ValueError(f"coefficients must have shape {(W.shape[0], Q.shape[0])}, got {C.shape}.")
+        raise ValueError(f"C must have shape {(W.shape[0], Q.shape[0])}, got {C.shape}.")
     if not W.flags.writeable:
         raise ValueError("W must be writeable, got a read-only array.")
     squares = np.empty((max(parts, 1), W.shape[0]))
@@ -318,7 +319,7 @@ def combine_rows(Q, S, Y):
     cdef Sweep *t = &combined.sweep
     cdef fc_watch before
     if S.shape != (Q.shape[0], Y.shape[0]):
-        raise ValueError(f"coefficients must have shape {(Q.shape[0], Y.shape[0])}, got {S.shape}.")
+        raise ValueError(f"S must have shape {(Q.shape[0], Y.shape[0])}, got {S.shape}.")
     if not Y.flags.writeable:
         raise ValueError("Y must be writeable, got a read-only array.")
     if not (Y.size and Q.size):
@@ -399,7 +400,7 @@ cdef class Multiplier:
         if out.shape[1] > 1 and out.strides[1] != size:
             if out.strides[0] != size:
                 raise ValueError(
-                    "out must have contiguous rows or columns, got strides without a unit stride."
+                    f"out must have contiguous rows or columns, got strides {out.strides}."
                 )
             return self(out.T, B.T, A.T, add).T
         if not out.size:
@@ -438,14 +439,16 @@ def adam_step(
     cdef const fc_table *K = &chosen_table()[theta.itemsize == 8]
     cdef Py_ssize_t n = theta.size
     cdef fc_arithmetic before
-    for x in (theta, g, average, squares):
+    for name, x in (("theta", theta), ("g", g), ("average", average), ("squares", squares)):
         if x.shape != (n,) or x.dtype != theta.dtype or x.dtype.char not in "fd":
             raise ValueError(
-                f"a vector must be of shape ({n},) and real dtype, got {x.dtype} {x.shape}."
+                f"{name} must have shape ({n},) and a real dtype, that of theta, got {x.dtype} of "
+                f"shape {x.shape}."
             )
         if not x.flags.c_contiguous or not x.flags.aligned or not (x is g or x.flags.writeable):
             raise ValueError(
-                "a vector must be writeable and contiguous, got a read-only or strided one."
+                f"{name} must be{' contiguous' if x is g else ' writeable and contiguous'}, got "
+                f"strides {x.strides} and writeable={x.flags.writeable}."
             )
     cdef char *by = pointer(g)
     cdef char *m = pointer(average)

@@ -186,9 +186,10 @@ def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]
         )
     value, gradient = objective.value_and_gradient(theta)
     if not np.isfinite(value) or not np.isfinite(gradient).all():
+        of_gradient = " and a gradient with NaN or infinity" * bool(np.isfinite(value))
         raise ValueError(
             "the loss and its gradient must be finite at the first theta, got a loss of "
-            f"{value:g}. Scale the columns of the data, or leave out --no-standardize."
+            f"{value:g}{of_gradient}. Scale the columns of the data, or leave out --no-standardize."
         )
     return recipe, data, cluster_objective(args.dask, objective, recipe.dataset), theta
 
@@ -215,7 +216,9 @@ def training_start(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any,
         return saved.recipe, saved.model, saved.theta
     if args.data is None:
         line = shlex.join(["fastcurv", "train", "--from", args.start, "data.csv"])
-        raise ValueError(f"data must be given with {path}, which does not name them. Use: {line}")
+        raise ValueError(
+            f"data must be given with {path}, which does not name its training data. Use: {line}"
+        )
     if Path(args.out or DEFAULT_OUTPUT_FILE).suffix.lower() == ".npz":
         raise ValueError(
             "out must be a name that ends in .safetensors for a network of another program, got "

@@ -304,16 +304,19 @@ def load_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarra
     if X.ndim != 2 or y.ndim not in (1, 2) or len(X) != len(y) or len(X) < least or not X.size:
         given = f"{X.shape}" + f" and {y.shape}" * ("y" in names)
         wanted = (
-            "X and y must have shapes (N, d) and (N,) or (N, d_out)"
+            "X and y must have shapes (N, d) and (N,) or (N, d_out) with N >= 2 and d >= 1"
             if "y" in names
-            else "X must have shape (N, d)"
+            else "X must have shape (N, d) with N >= 1 and d >= 1"
         )
         raise ValueError(f"{path}: {wanted}, got {given}.")
     if X.dtype.kind not in "fiub" or y.dtype.kind not in "fiubUS":
-        raise ValueError(f"{path}: X and y must hold numbers, got dtypes {X.dtype} and {y.dtype}.")
+        wanted = "X must hold numbers" + " and y numbers or words" * ("y" in names)
+        given = f"{X.dtype}" + f" and {y.dtype}" * ("y" in names)
+        raise ValueError(f"{path}: {wanted}, got dtype {given}.")
     X = X.astype(np.float64, copy=False)
     if not np.isfinite(X).all() or (y.dtype.kind == "f" and not np.isfinite(y).all()):
-        raise ValueError(f"{path}: X and y must hold finite numbers, got NaN or infinity.")
+        name = "y" if np.isfinite(X).all() else "X"
+        raise ValueError(f"{path}: {name} must hold finite numbers, got NaN or infinity.")
     if y.ndim == 2 and y.dtype.kind != "f":
         y = y[:, 0] if y.shape[1] == 1 else y.astype(np.float64)
     return X, y
@@ -337,7 +340,10 @@ def encode_targets(
     check_loss(loss)
     if LOSSES[loss].targets == "numbers":
         if y.dtype.kind in "US":
-            raise ValueError(f"{source}: y must hold numbers for {loss}, got words.")
+            word = one_line(y.reshape(-1)[0])
+            raise ValueError(
+                f"{source}: y must hold numbers for {loss}, got words such as {word!r}."
+            )
         y, user_loss = y.astype(np.float64).reshape(len(y), -1), LOSSES[loss].given
         width = y.shape[1] * (1 if user_loss is None else user_loss.per_target)
     else:
@@ -384,10 +390,10 @@ def _encode_classes(
                 f"{source}: y must hold classes from 0 to {given - 1} for the model's {given} "
                 f"outputs, got classes from {labels[0]} to {labels[-1]}."
             )
-    if labels.size > max(2, len(y) // 2):
+    if labels.size > (most := max(2, len(y) // 2)):
         raise ValueError(
-            f"{source}: y must hold classes, got {labels.size} different whole numbers in "
-            f"{len(y)} samples. Use --loss {DEFAULT_LOSS_BY_TARGETS['numbers']} for numbers."
+            f"{source}: y must hold at most {most} classes in {len(y)} samples, got {labels.size}. "
+            f"Use --loss {DEFAULT_LOSS_BY_TARGETS['numbers']} for regression."
         )
     return ranks, int(labels.size)
 

@@ -84,7 +84,7 @@ def encode_rows(
         if gaps.any():
             if math.isnan(code.fill):
                 where = sheet.where(int(np.argmax(gaps)), place)
-                raise ValueError(f"{where} must be a number, got a gap.")
+                raise ValueError(f"{where} must be a number, got an empty cell.")
             filled = count_phrase(int(gaps.sum()), "gap")
             notes.append(f"{filled} filled with the median of column {name!r}.")
         parts.append(np.where(gaps, code.fill, values)[:, None])

@@ -91,16 +91,16 @@ class Fit:
         several = outputs > 1 if self.numbers else self.given.ndim > 1
         if several:
             raise ValueError(
-                f"y must have one target for a report, got shape {self.given.shape}. Report on "
-                "one target at a time."
+                f"y must have one target per row for a report, got shape "
+                f"{self.given.shape}. Report on one target at a time."
             )
         self.y: Any = (
             np.asarray(self.given, float).reshape(-1) if self.numbers else self._class_codes()
         )
         if len(self.y) != self.ob.n_samples or len(self.X) != len(self.y):
             raise ValueError(
-                f"y must have a target for each of {len(self.X)} rows with a weight above 0, got "
-                f"{len(self.y)}."
+                f"X and y must have the {self.ob.n_samples} rows of the fit whose weight is above "
+                f"0, got {len(self.X)} and {len(self.y)} rows."
             )
 
     def _class_codes(self) -> Indices:

@@ -148,7 +148,8 @@ def _shortened(names: Sequence[str]) -> list[str]:
 def _check_names(names: Sequence[str], X: Any) -> None:
     if len(names) != np.shape(X)[1]:
         raise ValueError(
-            f"names must have one for each of {np.shape(X)[1]} columns, got {one_line(names, 200)}."
+            f"names must hold a name for each of {np.shape(X)[1]} columns of X, got "
+            f"{one_line(names, 200)}."
         )
 
 
@@ -158,7 +159,7 @@ def _check_rows(fit: Fit) -> None:
         raise ValueError(f"y must have at least {MIN_TABLE_ROWS} rows for a report, got {fit.n}.")
     if (fit.y == fit.y[0]).all():
         raise ValueError(
-            f"y must hold different values for a report, got {fit.given.tolist()[0]!r} alone."
+            f"y must hold different values for a report, got {fit.given.tolist()[0]!r} in each row."
         )
     known = getattr(fit.est, "loss_", None)
     # Early stopping holds rows out, so that the losses differ.
@@ -484,9 +485,9 @@ def report(
     """
     if sample_weight is not None and not np.all(np.asarray(sample_weight) == 1):
         raise ValueError(
-            "sample_weight must be None or 1 for each row, since scores and intervals of rows left "
-            f"out count each row once, got {one_line(np.asarray(sample_weight), 80)}. Fit without "
-            "weights, or call leave_one_out on the objective of the fit."
+            "sample_weight must be None or 1 for each row for scores and intervals of rows left "
+            f"out, got {one_line(np.asarray(sample_weight), 80)}. Fit without weights, or call "
+            "leave_one_out on the objective of the fit."
         )
     columns = getattr(X, "columns", None)
     if names is None and columns is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import one_line
+from ..common.errors import one_line, type_phrase
 from ..common.files import read_tensors
 from ..common.optional import optional_import
 from ..convert.onnx import from_onnx
@@ -163,16 +163,18 @@ def _read_torch_state(path: Path) -> Any:
         # pickle, zipfile and torch raise many kinds of errors.
         reason = one_line(" ".join(str(error).split()).split(". ")[0], 120) or type(error).__name__
         raise ValueError(
-            f"{path} must be a state dict, as written by torch.save(net.state_dict(), path), got "
-            f"another file: {reason}."
+            f"{path} cannot be read as a state dict: {reason}. Write one by "
+            "torch.save(net.state_dict(), path)."
         ) from None
     for name in ("state_dict", "model_state_dict", "model"):
         if isinstance(held, dict) and isinstance(held.get(name), dict):
             held = held[name]
-    if not isinstance(held, dict) or not all(hasattr(t, "detach") for t in held.values()):
+    is_dict = isinstance(held, dict)
+    if not is_dict or not all(hasattr(t, "detach") for t in held.values()):
+        odd = next(t for t in held.values() if not hasattr(t, "detach")) if is_dict else held
         raise ValueError(
             f"{path} must hold a state dict, as written by torch.save(net.state_dict(), path), "
-            "got other objects."
+            f"got {'a dict with ' * is_dict}{type_phrase(odd)}."
         )
     return held
 

@@ -182,9 +182,8 @@ def _check_finite(A: np.ndarray, source: Any) -> np.ndarray:
     if not np.isfinite(A).all():
         row = int(np.argwhere(~np.isfinite(A))[0, 0])
         raise ValueError(
-            f"{one_line(source, 200)}, sample {row + 1}, must have numbers for which the outputs "
-            f"of "
-            "the network are finite, got an overflow. Check their units."
+            f"{one_line(source, 200)}, sample {row + 1}, must have features for which the outputs "
+            "of the network are finite, got an overflow. Check the units of the columns."
         )
     return A
 

@@ -350,10 +350,11 @@ def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[s
             f"the history must have {', '.join(RECORD_FIELDS)}, got {one_line(', '.join(history))}."
         )
     lengths = {values.shape for values in history.values()}
+    dtypes = sorted({str(values.dtype) for values in history.values()})
     if len(lengths) > 1 or any(v.ndim != 1 or v.dtype.kind != "f" for v in history.values()):
         raise ValueError(
             "the history must hold 1-d arrays of floats of one length, got shapes "
-            f"{one_line(repr(sorted(lengths)))}."
+            f"{one_line(repr(sorted(lengths)))} and dtypes {one_line(', '.join(dtypes))}."
         )
     n_records = sum(shape[0] for shape in lengths)
     pairs = isinstance(phases, (list, tuple)) and all(

@@ -240,8 +240,8 @@ def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:
             raw = gzip.decompress(raw)
         except (OSError, EOFError, zlib.error):
             raise ValueError(
-                f"{path} must hold a whole file compressed by gzip, got one that is damaged or cut "
-                "short. Compress the table again."
+                f"{path} cannot be read, because its gzip data are damaged or truncated. Compress "
+                "the table again."
             ) from None
     for start, what in FOREIGN_FILE_SIGNATURES.items():
         if raw.startswith(start):
@@ -579,7 +579,7 @@ def _read_targets(
     if bad and detect_date_form(cells, where):
         raise ValueError(
             f"{named} must hold numbers or classes to be the target, got dates. Write them as "
-            "numbers, for example of days."
+            "numbers, for example of days since the first date."
         )
     different = sorted(set(cells))
     if bad and classes is False:
@@ -599,10 +599,10 @@ def _read_targets(
     labels = labels if classes is None else classes
     if not labels:
         return values, False, _notes_on_numbers(sheet.names[at], cells, values, unit)
-    if len(different) > max(2, len(cells) // 2):
+    if len(different) > (most := max(2, len(cells) // 2)):
         raise ValueError(
-            f"{named} must hold classes, got {len(different)} different ones in {len(cells)} rows. "
-            "Choose another column with --target."
+            f"{named} must hold at most {most} classes in {len(cells)} rows, got "
+            f"{len(different)}. Choose another column with --target."
         )
     whole = not bad and bool((values == np.round(values)).all()) and np.abs(values).max() < 2**53
     y = values.astype(np.int64) if whole else np.array(cells)
@@ -648,13 +648,13 @@ def check_magnitudes(values: np.ndarray, cells: Cells, where: Callable[[int], st
     ) < MIN_COLUMN_MAGNITUDE:
         row = int(np.nanargmax(size))
         wanted = (
-            f"at most {MAX_COLUMN_MAGNITUDE:g}"
+            f"at most {MAX_COLUMN_MAGNITUDE:g} in magnitude"
             if size[row] > 1
-            else f"at least {MIN_COLUMN_MAGNITUDE:g} in size"
+            else f"at least {MIN_COLUMN_MAGNITUDE:g} in magnitude"
         )
         raise ValueError(
             f"{where(row)} must be a number of {wanted}, got {one_line(cells[row])!r}. Correct "
-            "it, or divide the column by its unit."
+            "it, or choose another unit for the column."
         )
 
 

@@ -290,9 +290,12 @@ def as_numpy(x: Any, name: str) -> Array:
         if a.dtype == object and hasattr(x, "to_numpy"):
             a = x.to_numpy(dtype=float, na_value=np.nan)
         if a.dtype == object and any(isinstance(part, (list, tuple)) for part in a.flat):
-            raise ValueError("ragged")  # NumPy 1.24 and later raise this error themselves
-        if a.dtype == object and not a.shape and container_error(x, name) is not None:
-            raise TypeError("a loader or a network")
+            # NumPy 1.24 and later raise this error for lists of unequal lengths.
+            raise ValueError("its entries are lists")
+        if a.dtype == object and not a.shape:
+            sentence = container_error(x, name)
+            if sentence is not None:
+                raise TypeError(sentence)
         return a
     except (TypeError, ValueError, RuntimeError, BufferError, AttributeError) as error:
         raise _array_conversion_error(x, name, error) from None

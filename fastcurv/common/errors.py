@@ -806,8 +806,7 @@ def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
     if all(hasattr(after, part) for part in parts):
         raise TypeError(
             f"{name} and theta must be in this order, got {type_phrase(x)} and "
-            f"{type_phrase(after)}. Exchange "
-            "them."
+            f"{type_phrase(after)}. Exchange them."
         )
 
 

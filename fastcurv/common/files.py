@@ -174,8 +174,8 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
                 os.unlink(temporary)
     except OSError as error:
         raise ValueError(
-            f"{name} must be a file in a folder that can be written to, got {called} "
-            f"({error.strerror or error})."
+            f"{name} cannot be written to {called}: {error.strerror or error}. Choose another "
+            "folder, or correct its permissions."
         ) from None
     finally:
         for missing in made:
@@ -412,15 +412,17 @@ def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], 
     head += raw.read(length)
     header = _parse_json(head[8:])
     if not isinstance(header, dict):
-        raise ValueError(f"{path} must be a safetensors file, got a header that is no JSON object.")
+        raise ValueError(
+            f"{path} must be a safetensors file, got a header that is not a JSON object."
+        )
     return header, head
 
 
 def checksum_error(path: Any) -> ValueError:
     """Return the error for a file with a wrong checksum."""
     return ValueError(
-        f"{path} must be as fastcurv wrote it, got a checksum that does not fit. Use an undamaged "
-        "copy."
+        f"{path} is damaged or was changed, since its checksum does not match its contents. Use an "
+        "undamaged copy."
     )
 
 
@@ -529,7 +531,8 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     facts = _parse_json(metadata[_FACTS_KEY]) if isinstance(metadata[_FACTS_KEY], str) else None
     if not isinstance(facts, dict):
         raise ValueError(
-            f"{path} must have a JSON object as its metadata {_FACTS_KEY!r}, got another value."
+            f"{path} must have a JSON object as its metadata {_FACTS_KEY!r}, got "
+            f"{one_line(repr(metadata[_FACTS_KEY]))}."
         )
     return arrays, facts
 
@@ -550,7 +553,7 @@ def _read_array(
         ) from None
     for piece in _byte_pieces(array):
         if raw.readinto(piece) != len(piece):
-            raise ValueError(f"{path} must not change while it is read, got a truncated file.")
+            raise ValueError(f"{path} was truncated while it was read. Read it again.")
         if digest is not None:
             digest.update(piece)
     if boolean:

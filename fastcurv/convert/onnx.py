@@ -168,7 +168,7 @@ class Graph:
         size = math.prod(held.dims)
         if not 0 <= size < 2**48:
             raise ValueError(
-                f"a tensor of the model must have the numbers that the file holds, got {size}."
+                f"a tensor of the model must have fewer than 2**48 entries, got {size}."
             )
         self.stack.count_memory(64 + 8 * size)
         try:
@@ -177,9 +177,7 @@ class Graph:
             return np.asarray(numpy_helper.to_array(held))
         except Exception as error:
             text = one_line(error, 160)
-            raise ValueError(
-                f"the tensors of the model must be readable, got an error ({text})."
-            ) from None
+            raise ValueError(f"a tensor of the model cannot be read: {text}.") from None
 
     @staticmethod
     def attributes(node: Any) -> dict[str, Any]:
@@ -451,12 +449,14 @@ def _load_model_proto(source: Any) -> tuple[Any, int, str | None]:
         raise TypeError(
             f"source must be a path, bytes or an onnx.ModelProto, got {type_phrase(source)}."
         ) from None
-    except Exception:
-        raise ValueError("source must hold the bytes of an ONNX model, got other bytes.") from None
+    except Exception as error:
+        text = one_line(error, 160)
+        raise ValueError(f"the bytes in source cannot be read as an ONNX model: {text}.") from None
     path = Path(path_as_text(source, "source"))
     if not path.is_file():
         raise ValueError(
-            f"source must be an ONNX model, got {one_line(path)}, which is not a file."
+            f"source must be the name of a file, got {one_line(path)}, which "
+            f"{'is not a regular file' if path.exists() else 'does not exist'}."
         )
     try:
         folder, size = path.resolve().parent, path.stat().st_size
@@ -468,9 +468,7 @@ def _load_model_proto(source: Any) -> tuple[Any, int, str | None]:
     except Exception as error:
         # protobuf raises errors of its own, and external files may be missing or elsewhere.
         text = one_line(error, 200)
-        raise ValueError(
-            f"{one_line(path)} must be an ONNX model, got a file that cannot be read ({text})."
-        ) from None
+        raise ValueError(f"{one_line(path)} cannot be read as an ONNX model: {text}.") from None
 
 
 @accept_aliases("from_onnx")
@@ -542,7 +540,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
         # Nodes may lack inputs, and tensors may lack data.
         text = one_line(f"{type(error).__name__}: {error}", 160)
         raise ValueError(
-            f"the ONNX model must be a stack of {SUPPORTED_NODES}, got a damaged one ({text})."
+            f"the nodes of the ONNX model cannot be read: {text}. Use a stack of {SUPPORTED_NODES}."
         ) from None
     warn_left_out(stack)
     return found

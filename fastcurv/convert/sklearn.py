@@ -122,9 +122,9 @@ class Stack:
         if b is not None and b.shape != (len(W),):
             raise ValueError(f"the bias of {name} must have shape ({len(W)},), got {b.shape}.")
         if self.width not in (None, W.shape[1]):
-            rows = f"the layer before it, {self.names[-1]}, returns" if self.layers else "rows have"
+            before = f"outputs of {self.names[-1]}" if self.layers else "features of the rows"
             raise ValueError(
-                f"{name} must take {self.width} numbers, as many as {rows}, got {W.shape[1]}."
+                f"{name} must take {self.width} inputs, the {before}, got {W.shape[1]}."
             )
         if self.pending is not None:
             scale, shift = self.pending
@@ -193,7 +193,10 @@ class Stack:
         m = (len(self.layers[-1][0]),)
         parts = [self._array(x, f"a number of {name}", 1) for x in (gamma, beta)]
         if any(part.shape != m for part in parts):
-            raise ValueError(f"{name} must have {m[0]} features, got {len(parts[0])}.")
+            shapes = " and ".join(str(part.shape) for part in parts)
+            raise ValueError(
+                f"the scale and shift of {name} must have shape ({m[0]},), got {shapes}."
+            )
         self.norms[done - 1] = parts[0], parts[1]
 
     def named(self, library: str, kind: str, settings: Mapping[str, Any], name: str) -> None:
@@ -306,10 +309,9 @@ def warn_left_out(stack: Stack) -> None:
     """Warn if the source ends with a softmax or sigmoid, which the model does not have."""
     if stack.left_out:
         warnings.warn(
-            f"{stack.left_out} at the end is left out: the model returns the outputs before it, "
-            "and the loss 'cross_entropy' or 'binary_cross_entropy' applies it. The loss differs "
-            "from the source's if that was trained by a loss which applies it a second time, such "
-            "as torch's CrossEntropyLoss.",
+            f"{stack.left_out} at the end is left out, because the loss 'cross_entropy' or "
+            "'binary_cross_entropy' applies it. The loss differs from the source's if the source "
+            "was trained by a loss that applies it again, such as torch's CrossEntropyLoss.",
             UserWarning,
             stacklevel=caller_depth(),
         )
@@ -340,7 +342,7 @@ def model_from_layers(
             stack.activation(phis[l], phis[l])
     if hidden > 0 and activation is None:
         raise ValueError(
-            "activation must be that of the hidden layers, since weights do not tell it, got "
+            "activation must be that of the hidden layers, which weights do not determine, got "
             f"None. Use one of {', '.join(ACTIVATIONS)}, or a list of them."
         )
     return stack.finish()
@@ -426,8 +428,8 @@ def from_sklearn(est: Any) -> Model:
     refuse_if(phi_out not in known, f"the output activation {phi_out!r}")
     if last is not None and phi_out != "identity":
         raise ValueError(
-            "est must have a loss without a link if its targets are scaled, got targets "
-            f"predicted as {phi_out!r} of the outputs, which no linear layer does. Use "
+            "est must have a loss without a link function if its targets are scaled, got the link "
+            f"of {phi_out!r} outputs, which no linear layer can replace. Use "
             "from_sklearn(est.regressor_)."
         )
     layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]
@@ -501,9 +503,9 @@ def scales_targets(est: Any) -> bool:
     own: Any = type(est)
     if own.predict is not kind.predict:
         raise ValueError(
-            f"est must be scikit-learn's {TARGET_REGRESSOR_NAME}, got {type_phrase(est)} "
-            "with a predict "
-            "of its own. Use from_sklearn(est.regressor_), whose outputs are scaled targets."
+            f"est must be scikit-learn's {TARGET_REGRESSOR_NAME}, got {type_phrase(est)} with a "
+            "predict of its own. Use from_sklearn(est.regressor_), whose outputs are scaled "
+            "targets."
         )
     return True
 
@@ -572,7 +574,7 @@ def scaler_as_affine(step: Any, place: str, cure: str) -> Affine:
             f"transform of its own. Or use {cure}."
         )
     if not hasattr(step, "n_features_in_"):
-        raise ValueError(f"{place} must be fitted, got one that is not.")
+        raise ValueError(f"{place} must be fitted, got {type_phrase(step)} without n_features_in_.")
     if kind == "PCA":
         A = np.asarray(step.components_, float)
         if step.whiten:

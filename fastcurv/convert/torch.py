@@ -138,10 +138,11 @@ def _check_no_hooks(module: Any, said: str, wraps: bool) -> None:
     from torch.nn.modules import module as plain
 
     hooks = ("_forward_hooks", "_forward_pre_hooks")
-    if any(getattr(module, h, None) or getattr(plain, "_global" + h, None) for h in hooks):
+    found = [h for h in hooks if getattr(module, h, None) or getattr(plain, "_global" + h, None)]
+    if found:
         raise ValueError(
-            f"{said} must have no forward hooks, which may change what it computes, got some. Use "
-            "hook.remove()."
+            f"{said} must have no forward hooks, which may change what it computes, got hooks in "
+            f"{found[0]}. Remove each with its remove()."
         )
     refuse_if(
         getattr(module, "parametrizations", None),
@@ -487,7 +488,7 @@ def _check_equal_outputs(module: Any, model: MLP, theta: np.ndarray) -> None:
     except Exception as error:
         text = " ".join(str(error).split())[:160]
         raise ValueError(
-            f"module ({type(module).__name__}) must accept rows of {X.shape[1]} numbers, got an "
+            f"module ({type(module).__name__}) must accept rows of {X.shape[1]} features, got an "
             f"error for shape {X.shape} ({text})."
         ) from None
     ends = (ours, ours.softmax(-1), ours.log_softmax(-1), ours.sigmoid())
@@ -528,8 +529,8 @@ def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
         layer, _, part = str(key).rpartition(".")
         if isinstance(tensor, Mapping):
             raise ValueError(
-                f"module must be a state dict, got a dictionary with one in {key!r}. Use "
-                f"given[{key!r}]."
+                f"module must be a state dict, got a dictionary with one in {key!r}. Pass its "
+                f"entry {key!r}."
             )
         refuse_if(
             part not in ("weight", "bias") or (part == "bias" and layer not in found),
@@ -585,7 +586,7 @@ def to_torch(model: MLP, theta: Any) -> Any:
     """
     require_attrs(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
     if any(model.skips):
-        raise ValueError("the model must have residual=False for a Sequential, got skips.")
+        raise ValueError("the model must have residual=False for a Sequential, got residual=True.")
     refuse_user_activation(model, "which torch has no module for", "activations by name")
     theta = model.check_theta(theta)
     with optional_import("networks of torch"):

@@ -259,7 +259,7 @@ class _Off:
         size = max(M.shape) if one_by_one else size
         out, _, info = dormqr(side, trans, self.raw, self.tau, M, size)
         if info:
-            raise ArithmeticError(f"LAPACK's ormqr must return 0, got {info}.")
+            raise ArithmeticError(f"LAPACK's ormqr failed with info = {info}.")
         return np.asarray(out)
 
     def rounding(self) -> float:

@@ -385,8 +385,8 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         width = ob.model.sizes[-1] // (given.per_target or 1 if given else 1)
         if LOSSES[ob.loss].targets != "numbers" or ob.y.shape[1:] != (width,):
             raise ValueError(
-                f"loss must be one of numbers for intervals, got {ob.loss!r}. For classes, use "
-                "out.predictions and out.losses."
+                f"loss must be a regression loss whose outputs predict the targets for intervals, "
+                f"got {ob.loss!r}. For classes, use out.predictions and out.losses."
             )
         self._warn_of_few_targets()
         inverse = np.exp if given is not None and given.exponential else np.asarray
@@ -411,10 +411,9 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         count = int(rows) * int(ob.model.sizes[-1])
         if effective > MAX_PARAMETERS_PER_TARGET * count:
             warnings.warn(
-                f"The fit has {format_number(effective)} effective parameters for {count} "
-                "targets. With "
-                "more than half as many, intervals tend to cover too little, or to be far too wide "
-                "with relu. Use a stronger penalty, fewer units or more rows.",
+                f"The fit has {format_number(effective)} effective parameters for {count} targets, "
+                "more than half as many. Intervals then tend to cover too little, or with relu to "
+                "be far too wide. Use a stronger penalty, fewer units or more rows.",
                 UserWarning,
                 stacklevel=caller_depth(),
             )
@@ -603,8 +602,8 @@ def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
         )
     except ValueError as error:
         raise ValueError(
-            "The fit must have a positive definite Hessian or Gauss-Newton matrix for "
-            f"predict_interval. Use activation='tanh' and a larger alpha. {error}"
+            "predict_interval requires a fit with a positive definite Hessian or Gauss-Newton "
+            f"matrix. Use activation='tanh' and a larger alpha. {error}"
         ) from None
 
 

@@ -537,8 +537,11 @@ class BaseMLP(
         rng = check_random_state(self.random_state)
         model = self._model(X.shape[1], m, X.dtype)
         held = None
-        if (X_val is None) != (y_val is None) or not (X_val is None or self.early_stopping):
-            raise ValueError("X_val and y_val must be given together, with early_stopping=True.")
+        if (X_val is None) != (y_val is None):
+            only = "X_val" if y_val is None else "y_val"
+            raise ValueError(f"X_val and y_val must be given together, got only {only}.")
+        if X_val is not None and not self.early_stopping:
+            raise ValueError("early_stopping must be True if X_val and y_val are given, got False.")
         if self.early_stopping:
             if X_val is None:
                 (X, y, weight), rest = self._split(X, y, weight, rng)

@@ -333,9 +333,11 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         or out.dtype != dtype
         or not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned)
     ):
+        is_array = isinstance(out, np.ndarray)
+        flags = f", strides {out.strides} and writeable={out.flags.writeable}" if is_array else ""
         raise ValueError(
             f"out must be a writeable contiguous aligned {dtype} array of shape {shape}, got "
-            f"{getattr(out, 'dtype', type(out).__name__)} of shape {np.shape(out)}."
+            f"{getattr(out, 'dtype', type(out).__name__)} of shape {np.shape(out)}{flags}."
         )
     return out
 
@@ -371,11 +373,13 @@ def check_indices(indices: Any, n: int) -> np.ndarray:
             f"indices must be a vector of ints, got an array of shape {found.shape} and dtype "
             f"{found.dtype}."
         )
-    if found.min() < 0 or found.max() >= n or len(np.unique(found)) != len(found):
+    if found.min() < 0 or found.max() >= n:
         raise ValueError(
-            f"indices must be distinct ints from 0 to {n - 1}, got ints from {found.min()} to "
-            f"{found.max()}."
+            f"indices must be ints from 0 to {n - 1}, got ints from {found.min()} to {found.max()}."
         )
+    values, counts = np.unique(found, return_counts=True)
+    if len(values) != len(found):
+        raise ValueError(f"indices must be distinct, got {values[counts > 1][0]} more than once.")
     return found.astype(np.intp, copy=False)
 
 

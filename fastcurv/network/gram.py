@@ -893,7 +893,7 @@ class SampleSpace(RowPasses, InCoordinates):
         if dtype == np.float64:
             raise ValueError(
                 "dtype must be float32 for the form in sample space of a float32 operator, got "
-                "float64. Use H.astype('float64').reduced('samples'), whose coordinates are "
-                "others."
+                "float64. Use H.astype('float64').reduced('samples'), whose coordinates "
+                "differ."
             )
         return SampleSpace(self.whole, self.rotate, None, dtype)

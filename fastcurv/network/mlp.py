@@ -512,7 +512,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         widths = self.sizes[1:-1]
         if not self.batch_norm:
             raise ValueError(
-                "statistics must be None for a model without batch normalisation, got some."
+                "statistics must be None for a model without batch normalisation, got "
+                f"{type_phrase(statistics)}."
             )
         if not hasattr(statistics, "__iter__"):
             raise TypeError(
@@ -527,8 +528,9 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
                 f"got {len(pairs)} entries of shapes {shapes}."
             )
         moments = [check_array(pair, "statistics", np.float64) for pair in pairs]
-        if any(variance.min() < 0 for _, variance in moments):
-            raise ValueError("statistics must hold variances >= 0, got a negative one.")
+        least = min((variance.min() for _, variance in moments), default=0.0)
+        if least < 0:
+            raise ValueError(f"statistics must hold variances >= 0, got {least:g}.")
         return moments
 
     def preactivations(self, theta: Any, X: Any) -> list[np.ndarray]:

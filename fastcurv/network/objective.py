@@ -819,8 +819,8 @@ class Objective(
         """
         if not self.model.batch_norm:
             raise ValueError(
-                "statistics must be called for a model with batch normalisation, got one without. "
-                "Use batch_norm=True."
+                "the model must have batch normalisation for statistics, got batch_norm=False. Use "
+                "MLP(..., batch_norm=True)."
             )
         with self._lock:
             plan = self._bound(theta, False)

@@ -146,8 +146,7 @@ def translate_file_errors(path: Any, kind: str) -> Iterator[None]:
             raise
         words = one_line(error, 160) or type(error).__name__
         raise ValueError(
-            f"{one_line(os.fsdecode(path), 200)} must be a valid {kind} file, got a file that "
-            f"cannot be read ({words})."
+            f"{one_line(os.fsdecode(path), 200)} cannot be read as a file of type {kind}: {words}."
         ) from None
 
 
@@ -166,9 +165,10 @@ def make_row_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSour
     """Return the source for the arguments X, y, weight and columns of `StreamedObjective`."""
     if isinstance(X, RowSource):
         if y is not None or weight is not None:
+            name = "sample_weight" if y is None else "y"
             raise TypeError(
-                "only X must be given if X is a RowSource, whose blocks hold y, got other "
-                "targets or weights."
+                f"{name} must be None if X is a RowSource, whose blocks hold y and weights, got "
+                f"{type_phrase(weight if y is None else y)}."
             )
         return X
     if isinstance(X, (str, Path)):
@@ -184,7 +184,7 @@ def make_row_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSour
     if isinstance(X, Path) or type(X).__name__ == "ParquetFile":
         return Parquet(X, y, weight, columns)
     if columns is not None:
-        raise TypeError("columns must be given only for a Parquet file, got another X.")
+        raise TypeError(f"columns must be None unless X is a Parquet file, got {columns!r}.")
     if _yields_blocks(X):
         return Blocks(X, y, weight)
     if not (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")):

@@ -153,8 +153,7 @@ def _model_from_header(path: Any, facts: Any) -> MLP:
         return MLP(**{name: facts[name] for name in HEADER_KEYS - {"format"}})
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{path} must have the settings of a fastcurv.MLP in its header, got invalid ones. "
-            f"{one_line(error, 200)}"
+            f"{path} has invalid settings of a fastcurv.MLP in its header: {one_line(error, 200)}"
         ) from None
 
 
@@ -234,7 +233,8 @@ def model_from_contents(path: Any, arrays: dict[str, np.ndarray], facts: dict[st
     names = _parameter_names(model)
     if set(arrays) != {name for layer in names for name in layer}:
         wanted = sum(map(len, names))
-        raise ValueError(f"{path} must hold the {wanted} arrays of {model!r}, got {len(arrays)}.")
+        given = one_line(", ".join(sorted(arrays)), 200) or "none"
+        raise ValueError(f"{path} must hold the {wanted} arrays of {model!r}, got {given}.")
     layers = []
     for l, layer in enumerate(names):
         for name, shape in zip(layer, model.parts(l)):

@@ -42,8 +42,7 @@ MAX_LOSS_ROUNDINGS = 64
 def invalid_checkpoint(what: str) -> ValueError:
     """Return the error for a checkpoint that no run can have saved. `what` states the defect."""
     return ValueError(
-        f"the checkpoint to resume must be as it was saved, got a damaged one: {what}. Resume from "
-        "an undamaged copy."
+        f"the checkpoint to resume is damaged: {what}. Resume from an undamaged copy."
     )
 
 
@@ -114,14 +113,14 @@ def restore_generator(saved: Any) -> np.random.Generator:
     if not isinstance(name, str) or name not in GENERATOR_TYPES:
         raise invalid_checkpoint(f"{str(name)[:40]!r} is not a bit generator of NumPy")
     made = GENERATOR_TYPES[name]()
+    valid = has_structure_of(saved, generator_state_as_json(made.state), 1 << 128)
     try:
-        if not has_structure_of(saved, generator_state_as_json(made.state), 1 << 128):
-            raise ValueError(name)
-        made.state = saved
-    except (ValueError, OverflowError) as error:
-        raise invalid_checkpoint(
-            f"{name} cannot have the saved state of the random generator"
-        ) from error
+        if valid:
+            made.state = saved
+    except (ValueError, OverflowError):
+        valid = False
+    if not valid:
+        raise invalid_checkpoint(f"{name} cannot have the saved state of the random generator")
     return np.random.Generator(made)
 
 
@@ -145,9 +144,9 @@ def check_vectors(arrays: dict[str, np.ndarray], n: int, of: str, dtype: Any = N
     for name, array in arrays.items():
         wrong = array.dtype.kind != "f" if dtype is None else array.dtype != dtype
         if wrong or array.shape != (n,):
-            kind = "numbers" if dtype is None else f"numbers of {dtype}"
+            kind = "float" if dtype is None else dtype
             raise invalid_checkpoint(
-                f"the array {name[:40]!r} of {of} is not a vector of {n} {kind}"
+                f"the array {name[:40]!r} of {of} is not a {kind} vector of length {n}"
             )
         if not np.isfinite(array).all():
             raise invalid_checkpoint(f"the array {name[:40]!r} of {of} holds NaN or infinity")
@@ -184,7 +183,7 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
         values = arrays.get("history." + key)
         if values is None or values.shape != (facts["records"],) or values.dtype != np.float64:
             raise invalid_checkpoint(
-                f"the history of {key} is not a list of {facts['records']} numbers"
+                f"the history of {key} is not a float64 vector of length {facts['records']}"
             )
         if key in ("iteration", "products") and not (abs(values) < 1e15).all():
             raise invalid_checkpoint(f"the history of {key} holds counts of 1e15 or more")

@@ -596,7 +596,7 @@ def finite_point(ob: Any, theta: np.ndarray) -> np.ndarray:
             if np.isfinite(value) and np.isfinite(g).all():
                 return np.asarray(at)
     raise ValueError(
-        "rows must have a finite loss at theta or at theta = 0, got NaN or infinity at both."
+        "ob must have a finite loss at theta or at theta = 0, got NaN or infinity at both."
     )  # fmt: skip
 
 

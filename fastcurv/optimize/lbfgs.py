@@ -181,12 +181,12 @@ class LBFGS(Method):
             count += 1
         if first >= self.memory or (first and count < self.memory):
             raise invalid_checkpoint(
-                f"the row of its oldest pair, {first}, is outside its {count} pairs"
+                f"the index of the oldest stored pair, {first}, is outside its {count} pairs"
             )
         self.taken, self.due = facts["taken"], facts["due"]
         if layers is not None and facts["scale"] is not None:
             if not {"origin", "x"} <= arrays.keys():
-                raise invalid_checkpoint("the scaled coordinates have no origin")
+                raise invalid_checkpoint("the array 'origin' or 'x' of this method is missing")
             self.origin, self.at, self.started = arrays["origin"], run.theta.copy(), True
             layers.fit(self.origin)
             layers.rescale(facts["scale"])

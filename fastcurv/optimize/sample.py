@@ -529,7 +529,9 @@ def _check_sources(sources: Any) -> tuple[str, ...]:
     names = [sources] if isinstance(sources, str) else sources
     checked = tuple(check_choice(name, SOURCE_NAMES, "sources") for name in names)
     if not checked:
-        raise ValueError(f"sources must hold at least one of {', '.join(SOURCE_NAMES)}, got none.")
+        raise ValueError(
+            f"sources must hold at least one of {', '.join(SOURCE_NAMES)}, got {sources!r}."
+        )
     return checked
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from ..common.checks import check_array
+from ..common.checks import check_array, short_repr
 from ..common.protocols import Descent
 from .minimize import minimize
 from .run import NO_VERDICT_CLAUSE, MinimizeResult
@@ -29,11 +29,14 @@ class _FunctionObjective:
     ) -> None:
         if not callable(jac):
             raise ValueError(
-                "jac must be True with fun returning (value, gradient), or callable, got no "
-                "gradient."
+                "jac must be a function, or True if fun returns (value, gradient), got "
+                f"{short_repr(jac)}."
             )
         if not (callable(hess) or callable(hessp)):
-            raise ValueError("hessp(x, p) or hess(x) must be callable, got no curvature.")
+            raise ValueError(
+                "hess(x) or hessp(x, p) must be a function, got "
+                f"hess={short_repr(hess)} and hessp={short_repr(hessp)}."
+            )
         self.n_params = n_params
         self.value = lambda theta: float(np.squeeze(fun(theta, *args)))
         self.gradient = lambda theta: np.asarray(jac(theta, *args), dtype=np.float64)
@@ -63,8 +66,9 @@ def _minimize_for_scipy(
     problem = {name: given.pop(name, None) for name in ("args", "jac", "hess", "hessp")}
     bounds, constraints = given.pop("bounds", None), given.pop("constraints", None)
     if bounds is not None or (constraints is not None and len(constraints)):
+        name, value = ("constraints", constraints) if bounds is None else ("bounds", bounds)
         raise ValueError(
-            f"bounds and constraints must be None for method {method!r}, got some. Use a method of "
+            f"{name} must be None for method {method!r}, got {short_repr(value)}. Use a method of "
             "SciPy."
         )
     names = {"gtol": "gradient_tol", "tol": "gradient_tol", "maxiter": "max_iter"}

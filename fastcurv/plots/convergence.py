@@ -71,15 +71,15 @@ def _check_runs(results: Any, x: str, y: str) -> None:
         history = getattr(run, "history", None)
         if not isinstance(history, Mapping):
             raise TypeError(
-                f"result {name!r} must be a result of fastcurv.minimize, got "
-                f"{type_phrase(run)} without "
-                "the history of a run."
+                f"result {name!r} must be a result of fastcurv.minimize, got {type_phrase(run)} "
+                "without the history of a run."
             )
         for key in (x, y):
             if key not in history:
                 why = " Use minimize(..., validation=ob)." if key == "validation" else ""
                 raise ValueError(
-                    f"result {name!r} must have {key!r} in its history, got none.{why}"
+                    f"result {name!r} must have {key!r} in its history, got "
+                    f"{', '.join(map(str, history)) or 'an empty one'}.{why}"
                 )
 
 

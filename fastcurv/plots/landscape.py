@@ -14,6 +14,7 @@ from ..common.checks import (
     check_positive,
     check_positive_int,
     check_vector,
+    short_repr,
 )
 from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
 from ..common.optional import optional_import
@@ -291,8 +292,12 @@ class LandscapeDisplay(Display):
         n_dims = check_positive_int(n_dims, "n_dims", 2)
         radius = check_positive(radius, "radius", zero=True)
         if to is not None:
-            if not isinstance(directions, str) or directions != "auto" or n_dims != 1:
-                raise ValueError("to must be given without directions, and with n_dims=1.")
+            if not isinstance(directions, str) or directions != "auto":
+                raise ValueError(
+                    f"directions must be 'auto' if to is given, got {short_repr(directions)}."
+                )
+            if n_dims != 1:
+                raise ValueError(f"n_dims must be 1 if to is given, got {n_dims}.")
             end = check_vector(to, np.size(theta), "to", np.float64)
             directions = end - check_vector(theta, np.size(theta), "theta", np.float64)
             if not directions.any():

@@ -28,7 +28,7 @@ def final_estimator_and_inputs(estimator: Any, X: Any = None) -> tuple[Any, Any]
         )
     if not hasattr(estimator, "theta_"):
         raise ValueError(
-            f"estimator must be fitted, got {type_phrase(estimator)} that is not. Call "
+            f"estimator must be fitted, got {type_phrase(estimator)} without theta_. Call "
             "fit(X, y) first."
         )
     return estimator, X

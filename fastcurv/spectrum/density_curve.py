@@ -40,11 +40,12 @@ def check_grid_options(
     check_choice(axis, get_args(Axis), "axis")
     if grid is not None:
         grid = check_array(grid, "grid", np.float64)
-        if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) > 0).all():
-            raise ValueError(
-                "grid must hold at least two eigenvalues in increasing order, got shape "
-                f"{grid.shape}."
-            )
+        if grid.ndim != 1 or len(grid) < 2:
+            raise ValueError(f"grid must have shape (k,) with k >= 2, got {grid.shape}.")
+        falls = np.flatnonzero(np.diff(grid) <= 0)
+        if len(falls):
+            i = falls[0]
+            raise ValueError(f"grid must be increasing, got {grid[i + 1]:g} after {grid[i]:g}.")
     return {
         "axis": axis,
         "grid": grid,
@@ -376,8 +377,9 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         operator, with the axis and width of this density.
         """
         if not isinstance(other, SpectralDensity) or other.n != self.n:
+            said = f"n = {other.n}" if isinstance(other, SpectralDensity) else type_phrase(other)
             raise ValueError(
-                "other must be a SpectralDensity of an operator of the same size, got another."
+                f"other must be a SpectralDensity of an operator with n = {self.n}, got {said}."
             )
         q = max(self.nodes.shape[1], other.nodes.shape[1])
         beside = [((0, 0), (0, q - d.nodes.shape[1])) for d in (self, other)]

@@ -151,7 +151,8 @@ class LossFunction(Function):
         """
         if self._coupled is None:
             raise RuntimeError(
-                f"{self!r} must be called before its kernels are, by `learn`, got no call yet."
+                f"{self!r} must be called before the shape of its second derivative is known, got "
+                "no call. Create an Objective with it first."
             )
         return self._coupled
 

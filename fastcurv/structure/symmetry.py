@@ -242,8 +242,8 @@ def _check_hidden_layer(model: Any, theta: ArrayLike, layer: int) -> int:
         )
     if is_in_skip(model, layer):
         raise ValueError(
-            f"hidden layer {layer} must not be tied to its neighbours by a skip connection, got "
-            "one that is."
+            f"layer must be a hidden layer without a skip connection around it, got {layer}, whose "
+            "units are tied to those of its neighbours."
         )
     return int(layer)
 
@@ -405,7 +405,7 @@ def _scale_units(
     width = model.sizes[layer + 1]
     units = np.unique(np.atleast_1d(_check_ints(units, "units")))
     if units.size and not (units[0] >= 0 and units[-1] < width):
-        raise ValueError(f"units must be numbers from 0 to {width - 1}, got {units.tolist()}.")
+        raise ValueError(f"units must be ints from 0 to {width - 1}, got {units.tolist()}.")
     theta, layers = _copy_theta(model, theta)
     (W, b), (W_out, _) = layers[layer], layers[layer + 1]
     # The output of a batch-normalised unit does not depend on the scale of its weights.
@@ -595,7 +595,7 @@ def _check_room(theta: Floats, count: int) -> None:
     if count * theta.nbytes > MAX_TANGENTS_BYTES:
         raise MemoryError(
             f"the symmetry directions must take at most {MAX_TANGENTS_BYTES / 1e9:.2g} GB as a "
-            "dense array, got more. Use a smaller network."
+            f"dense array, got {count * theta.nbytes / 1e9:.2g} GB. Use a smaller network."
         )
 
 

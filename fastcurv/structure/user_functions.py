@@ -348,8 +348,8 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
             bad = ~np.isfinite(part)
             if bad.any():
                 raise ValueError(
-                    f"{self!r} must return numbers for every z, got {name} of {part[bad][0]} at z "
-                    f"= {CHECK_POINTS[bad][0]:.4g}."
+                    f"{self!r} must return finite numbers for every z, got {name} = "
+                    f"{part[bad][0]} at z = {CHECK_POINTS[bad][0]:.4g}."
                 )
         turned = tuple(part.T for part in self(CHECK_POINTS.T))
         check_rows_independent(self, found, turned, "numbers in another shape", "each number of z")

@@ -111,7 +111,8 @@ class LinearAutoencoder(ReadOnly):
             and not (indices[0] >= 0 and indices[-1] < n)
         ):
             raise ValueError(
-                f"indices must be at most {self.p} different numbers from 1 to {n}, got {indices}."
+                f"indices must be at most {self.p} different ints from 1 to {n}, got "
+                f"{[i + 1 for i in indices]}."
             )
         W1 = np.zeros((self.p, n))
         W1[:k] = self.U[:, indices].T

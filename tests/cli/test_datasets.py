@@ -42,7 +42,7 @@ REFUSED = {
         "two classes for binary_cross_entropy, got 3",
     ),
     "one class": ({"y": np.zeros(12, int)}, "at least two classes, got \\[0\\]"),
-    "too many": ({"y": np.arange(12)}, "12 different whole numbers"),
+    "too many": ({"y": np.arange(12)}, "at most 6 classes in 12 samples, got 12"),
     "no column": (
         {"y": 0, "text": "1,2\n3,4\n5,6\n", "target": "7"},
         "columns are 2 without names",

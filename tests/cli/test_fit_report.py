@@ -183,7 +183,9 @@ def test_the_page_of_a_data_frame_counts_and_shows_its_columns(rng, kind):
             assert np.allclose(eval(call["call"], scope), call["value"], rtol=1e-6)
     text = page.to_html()
     assert "A network for height" in text and "colour" in text
-    with pytest.raises(ValueError, match=r"names must have one for each of 3 columns, got \['a'\]"):
+    with pytest.raises(
+        ValueError, match=r"names must hold a name for each of 3 columns of X, got \['a'\]"
+    ):
         fc.report(pipe, table, y, names=["a"])
 
 
@@ -241,7 +243,7 @@ def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):
     with pytest.raises(TypeError, match="estimator must be an MLPRegressor or an MLPClassifier"):
         fc.report(Ridge().fit(X, y), X, y)
     two = fc.MLPRegressor((3,), "tanh", alpha=1.0).fit(X, np.stack([y, y], 1))
-    with pytest.raises(ValueError, match="y must have one target for a report"):
+    with pytest.raises(ValueError, match="y must have one target per row for a report"):
         fc.report(two, X, np.stack([y, y], 1))
     labels = np.stack([y > 30, y > 40], 1).astype(int)
     with pytest.raises(ValueError, match="one class for each row for a report"):
@@ -259,7 +261,9 @@ def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):
         fc.report(fc.MLPRegressor((3,), "tanh").fit(X, 0 * y + 2), X, 0 * y + 2)
     with pytest.raises(ValueError, match="y must hold numbers, as in the fit, got 'a'"):
         fc.report(est, X, np.full(40, "a"))
-    with pytest.raises(ValueError, match=r"names must have one for each of 3 columns, got \['a'\]"):
+    with pytest.raises(
+        ValueError, match=r"names must hold a name for each of 3 columns of X, got \['a'\]"
+    ):
         fc.report(est, X, y, names=["a"])
 
 

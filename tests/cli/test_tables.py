@@ -312,8 +312,8 @@ REFUSED = {
     "one row": ("a,y\n1,2\n", None, "at least 10 rows with a target in column 'y', got 1."),
     "one column": ("a\n1\n2\n", None, "must have at least two columns, separated by commas"),
     "no targets": (lines(A, [""] * N, names="a,y"), "y", "with a target in column 'y', got 0."),
-    "gzip": (gzip.compress(b"a,y\n1,2\n")[:-4], None, "must hold a whole file compressed by gzip, "
-             "got one that is damaged or cut short. Compress the table again."),
+    "gzip": (gzip.compress(b"a,y\n1,2\n")[:-4], None, "cannot be read, because its gzip data "
+             "are damaged or truncated. Compress the table again."),
     "Excel": (b"PK\x03\x04", None, "as text, got an Excel workbook or an archive. Save"),
     "JSON": ('[{"a": 1},\n', None, "must hold a table as text, got JSON. Write it as CSV."),
     "HTML": ("<!DOCTYPE html>\n", None, "got a page in HTML or XML. Write it as CSV."),
@@ -331,9 +331,9 @@ REFUSED = {
     "open quote": (f'a,y\n"{SOME}', None, "line 2, must have its double quotes in pairs"),
     "same names": (f"y,y\n{SOME}", None, "name for each column, got 'y' 2 times. Rename"),
     "huge": (f"a,y\n{SOME}1e308,1\n", None, "line 22, column 'a', must be a number of at most "
-             "1e+75, got '1e308'."),
+             "1e+75 in magnitude, got '1e308'."),
     "tiny": (lines([f"{v}e-300" for v in A], Y, names="a,y"), None,
-             "column 'a', must be a number of at least 1e-75 in size, got '"),
+             "column 'a', must be a number of at least 1e-75 in magnitude, got '"),
     "infinite": (f"a,y\n{SOME}1,inf\n", None, "line 22, column 'y', must be a number of at most"),
     "typo": (f"a,y\n{SOME}l.5,1\n", None, "line 22, column 'a', must be a number, as most cells of "
              "the column are, got 'l.5'. Correct it, or leave the cell empty."),
@@ -348,7 +348,7 @@ REFUSED = {
     "dates as target": (lines(A, lambda i: f"2024-01-{i % 9 + 1:02}", names="a,y"), None,
                         "must hold numbers or classes to be the target, got dates"),
     "names as target": (lines(A, lambda i: f"n{i}", names="a,y"), None,
-                        "must hold classes, got 40 different ones in 40 rows"),
+                        "must hold at most 20 classes in 40 rows, got 40"),
     "day or month": (lines(lambda i: f"{i % 9 + 1}/{i % 5 + 1}/2024", Y, names="d,y"), None,
                      "line 7, column 'd', must show which number is the month, got '6/1/2024'."),
     "typo in dates": (lines(lambda i: f"2024-01-{i % 9 + 1:02}", Y, names="d,y")

@@ -364,7 +364,7 @@ def test_intervals_are_jackknife_plus_quantiles(rng):
         with pytest.raises((ValueError, TypeError), match="confidence_level"):
             out.interval(X, wrong)
     classes = fc.leave_one_out(*fitted(6, (3, 3, 3), "cross_entropy"))
-    with pytest.raises(ValueError, match="one of numbers for intervals"):
+    with pytest.raises(ValueError, match="regression loss whose outputs"):
         classes.interval(X)
 
 

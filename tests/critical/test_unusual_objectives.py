@@ -687,7 +687,7 @@ def test_invalid_autoencoders_raise():
             LinearAutoencoder(spectrum, 1)
     net = LinearAutoencoder([3.0, 2.0, 1.0], 2, seed=0)
     for wrong in ([1, 1], [1, 2, 3], [0], [4]):
-        with pytest.raises(ValueError, match="at most 2 different numbers from 1 to 3"):
+        with pytest.raises(ValueError, match="at most 2 different ints from 1 to 3"):
             net.critical_point(wrong)
     for indices in ([], [1], [3, 1]):
         theta = net.critical_point(indices, seed=1)

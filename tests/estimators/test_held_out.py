@@ -340,7 +340,7 @@ def test_fit_accepts_validation_samples():
     for words in ({"X_val": X}, {"y_val": y}):
         with pytest.raises(ValueError, match="X_val and y_val must be given together"):
             net.fit(X, y, **words)
-    with pytest.raises(ValueError, match="with early_stopping=True"):
+    with pytest.raises(ValueError, match="early_stopping must be True"):
         fc.MLPClassifier().fit(X, y, X_val=X, y_val=y)
 
 

@@ -338,16 +338,14 @@ def test_file_names_of_maximum_length_are_accepted(name, nameless, tmp_path, mon
 def test_minimize_rejects_an_unwritable_checkpoint_before_it_starts(tmp_path, monkeypatch):
     _, theta, ob = small_problem()
     for place in (tmp_path / "missing" / "x", tmp_path, "", "/proc/x"):
-        with pytest.raises(ValueError, match="^checkpoint must be "):
+        with pytest.raises(ValueError, match="^checkpoint (must be|cannot be written to) "):
             fc.minimize(ob, theta, checkpoint=place, max_iter=2)
 
     def raise_disk_full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files.os, "fdopen", raise_disk_full)
-    with pytest.raises(
-        ValueError, match="a folder that can be written to.*No space left on device"
-    ):
+    with pytest.raises(ValueError, match="cannot be written to.*No space left on device"):
         fc.minimize(ob, theta, checkpoint=tmp_path / "x", max_iter=2)
 
 
@@ -624,9 +622,7 @@ def test_error_for_a_changed_number_says_that_the_file_changed(tmp_path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(
-        ValueError, match="x.safetensors must be as fastcurv wrote it, got a checksum"
-    ):
+    with pytest.raises(ValueError, match="x.safetensors is damaged or was changed"):
         read_tensors(path)
 
 
@@ -671,7 +667,7 @@ def test_readers_reject_pipes_without_waiting(tmp_path):
         (lambda path: fc.minimize(ob, None, resume=path), model),
     ):  # fmt: skip
         with pytest.raises(
-            ValueError, match="must be a file, got a device or a pipe|which is not a file"
+            ValueError, match="must be a file, got a device or a pipe|is not a regular file"
         ):
             reader(path)
     for path in tmp_path.iterdir():

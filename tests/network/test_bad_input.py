@@ -219,8 +219,8 @@ def test_numbers_beyond_float32_are_rejected():
 
 def test_a_memory_limit_below_one_sample_is_rejected():
     ob = Objective(MODEL, X, LABELS, memory=100)
-    assert_raises(lambda: ob.value(THETA), ValueError, "memory=100", "needed")
-    assert_raises(lambda: ob.hessian(THETA), ValueError, "memory=100", "needed")
+    assert_raises(lambda: ob.value(THETA), ValueError, "memory must be at least", "got 100")
+    assert_raises(lambda: ob.hessian(THETA), ValueError, "memory must be at least", "got 100")
     ob = Objective(MODEL, X, LABELS, memory=10**6)
     assert ob.hessian(THETA).nbytes <= 10**6
 

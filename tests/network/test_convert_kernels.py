@@ -91,7 +91,7 @@ def test_jax_layers_are_ordered_by_number_or_by_width():
     ):
         with pytest.raises(ValueError, match="names that give the order of its layers"):
             fc.from_jax(unknown)
-    with pytest.raises(ValueError, match="must take 2 numbers.*got 3"):
+    with pytest.raises(ValueError, match="must take 2 inputs.*got 3"):
         fc.from_jax({"first": dense(4, 2), "second": dense(3, 2)})
 
 

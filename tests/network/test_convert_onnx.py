@@ -469,7 +469,7 @@ Y = ("MatMul", ["r", "W"], ["y"], {})
         (
             [("Add", ["x", "four"], ["r"], {}), Y],
             [None, 1],
-            "must take 1 numbers, as many as rows",
+            "must take 1 inputs, the features of the rows",
         ),
         (
             [("Identity", ["x"], ["r"], {}), Y, ("Identity", ["x"], ["y"], {})],

@@ -57,7 +57,7 @@ STACKS = {
     "norm eps": ([LINEAR, ("norm", np.ones(2), np.zeros(2), 1e-3, "n")], "eps=0.001"),
     "norm size": (
         [LINEAR, ("norm", np.ones(3), np.zeros(3), 1e-5, "n")],
-        "must have 2 features, got 3",
+        r"scale and shift of n must have shape .2,., got .3,. and .3,.",
     ),
     "softmax first": ([("close", "softmax")], "softmax that does not follow"),
     "axes": ([("linear", np.ones((2, 2, 2)), None, "cube")], "must have 2 axes"),
@@ -122,7 +122,7 @@ SOURCES = {
     "columns": (
         lambda: make_row_source(X, Y, None, columns=["a"]),
         TypeError,
-        "only for a Parquet file",
+        "columns must be None unless X is a Parquet file",
     ),
     "axes": (
         lambda: Arrays(np.zeros(12), Y, None),

@@ -202,9 +202,7 @@ def test_row_sources_support_batches_copies_and_other_precisions():
 
 
 def test_invalid_row_sources_are_rejected():
-    with pytest.raises(
-        TypeError, match="only X must be given if X is a RowSource, whose blocks hold y"
-    ):
+    with pytest.raises(TypeError, match="must be None if X is a RowSource, whose blocks hold y"):
         make_row_source(ComputedRows(), np.ones(N), None)
     with pytest.raises(TypeError, match="abstract"):
         RowSource()

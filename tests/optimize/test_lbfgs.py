@@ -238,7 +238,7 @@ def test_an_invalid_oldest_pair_of_a_checkpoint_raises(tmp_path):
     arrays, facts = read_tensors(path)
     facts["method_facts"]["first"] = 2
     write_tensors(path, arrays, facts)
-    with pytest.raises(ValueError, match="its oldest pair, 2, is outside its 3 pairs"):
+    with pytest.raises(ValueError, match="the oldest stored pair, 2, is outside its 3 pairs"):
         fc.minimize(rosenbrock(10), None, "l-bfgs", resume=path)
 
 
@@ -552,7 +552,7 @@ def test_scaled_coordinates_without_an_origin_raise(tmp_path):
     arrays, facts = read_tensors(path)
     del arrays["method.origin"]
     write_tensors(path, arrays, facts)
-    with pytest.raises(ValueError, match="damaged one: the scaled coordinates have no origin"):
+    with pytest.raises(ValueError, match="is damaged: the array .origin. or"):
         minimize(ob, None, precondition=True, resume=path)
 
 

@@ -233,7 +233,7 @@ def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
     "call, error, words",
     [
         (lambda: minimize(saddle_function(), np.zeros(3)), ValueError, "theta0"),
-        (lambda: minimize(saddle_function()), ValueError, "theta0 must be a start"),
+        (lambda: minimize(saddle_function()), ValueError, "theta0 must be given"),
         (lambda: minimize(saddle_function(), [0.0, np.inf]), ValueError, "NaN or infinity"),
         (
             lambda: minimize(saddle_function(), np.zeros(2), "sgd", batch_size=4),

@@ -277,12 +277,12 @@ BAD_CHECKPOINTS = {
     "shape": (
         "adam",
         put("arrays", "run.best", np.zeros(4)),
-        "'best' of a run is not a vector of 13",
+        "'best' of a run is not a float64 vector of length 13",
     ),
     "dtype": (
         "adam",
         put("arrays", "run.best", np.zeros(13, "f4")),
-        "'best' of a run is not a vector",
+        "'best' of a run is not a float64 vector",
     ),
     "NaN": ("adam", put("arrays", "run.best", np.full(13, np.nan)), "'best' of a run holds NaN"),
     "rows": ("adam", put("arrays", "run.rows", np.array([0, 2])), "the rows are not"),
@@ -310,7 +310,7 @@ BAD_CHECKPOINTS = {
 @pytest.mark.parametrize("name", BAD_CHECKPOINTS)
 def test_checkpoints_with_invalid_entries_raise(name, saved):
     method, change, words = BAD_CHECKPOINTS[name]
-    with pytest.raises(ValueError, match=f"damaged one: .*{words}") as error:
+    with pytest.raises(ValueError, match=f"is damaged: .*{words}") as error:
         saved(method, change)
     assert "\n" not in str(error.value)
 

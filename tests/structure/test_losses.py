@@ -421,9 +421,9 @@ def test_losses_have_names_and_copies():
 
 def test_a_loss_needs_known_coupling_before_its_kernels():
     new = Loss(cross_entropy)
-    with pytest.raises(RuntimeError, match="must be called before its kernels"):
+    with pytest.raises(RuntimeError, match="must be called before the shape"):
         new.coupled  # noqa: B018
-    with pytest.raises(RuntimeError, match="must be called before its kernels"):
+    with pytest.raises(RuntimeError, match="must be called before the shape"):
         LOSSES[new].per_entry  # noqa: B018
     ob = problem(new)
     assert new.coupled and not LOSSES[new].per_entry and pickle.loads(pickle.dumps(new)).coupled

@@ -154,7 +154,7 @@ cdef class Plan:
         arena.base, arena.used, arena.overflow = NULL, 0, False
         lay_out_plan(&self.P, &arena)
         size = arena.used
-        self.block_ = allocate_zeroed(size, self.P.threads, f"no memory for a plan of {size} bytes")
+        self.block_ = allocate_zeroed(size, self.P.threads, f"Not enough memory for a plan of {size} bytes.")
         arena.base, arena.used = self.block_, 0
         lay_out_plan(&self.P, &arena)
         self.nbytes = size
@@ -177,7 +177,7 @@ cdef class Plan:
             return 0
         size = bytes_for_vectors(P, block)
         self.lay_out_vectors_at(self.vector_block, P.max_vectors)
-        what = f"no memory for a block of {block} vectors of {P.n} numbers"
+        what = f"Not enough memory for a block of {block} vectors of length {P.n}."
         if not size:
             raise MemoryError(what)
         base = allocate_zeroed(size, P.threads, what)

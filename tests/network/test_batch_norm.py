@@ -229,7 +229,7 @@ def smallest_memory(p):
         draw_batch_norm(
             [5, 9, 9, 3], p.model.activation[0], p.ob.loss, 75, residual=True, memory=1
         ).ob.value(p.theta)
-    return int(str(error.value).split(": ")[1].split()[0])
+    return int(str(error.value).split("at least ")[1].split()[0])
 
 
 def test_interleaved_chunked_values_and_gradients_are_right():

@@ -72,8 +72,8 @@ static int group_of(int member) { return 31 - __builtin_clz((unsigned)member); }
 
 /* The shared state of the team. Comments name the thread or lock that protects a field. */
 static struct {
-    /* Last job: its number and its number of threads, packed by PACK_JOB. The other fields on this cache
-     * line describe the job, and are written before the job is opened. */
+    /* Last job: its number and its number of threads, packed by PACK_JOB. The other fields on this
+     * cache line describe the job, and are written before the job is opened. */
     _Alignas(CACHE_LINE_BYTES) _Atomic count_t job;
     ptrdiff_t parts;
     fc_part part;

@@ -95,7 +95,7 @@ cdef class LossEvaluator:
         """Set the operator of later products to `kind`, a key of `PRODUCT_KINDS`."""
         self.times.kind = PRODUCT_KINDS[kind]
 
-    cdef char *start(self, theta) except NULL:
+    cdef char *checked_address(self, theta) except NULL:
         """Return the address of theta's first element. Raise ValueError unless theta is a
         contiguous vector (n,) of the plans' dtype.
         """
@@ -126,7 +126,7 @@ cdef class LossEvaluator:
 
     def trial_loss(self, theta):
         """Return the loss at the trial point theta, or infinity if theta is not finite."""
-        return self.trial_value(self.start(theta))
+        return self.trial_value(self.checked_address(theta))
 
     cdef int commit_trial(self) except -1:
         """Make the trial point the current point of the run."""
@@ -142,7 +142,7 @@ cdef class LossEvaluator:
         gradient of NaN if theta is not finite. The gradient array is not reused while the caller
         refers to it.
         """
-        cdef char *start = self.start(theta)
+        cdef char *start = self.checked_address(theta)
         if not self.is_bound_to(self.here, start):
             self.trial_value(start)
             if not self.finite:

@@ -396,7 +396,7 @@ cdef class Plan:
         cdef const char *active_ = NULL if active is None else pointer(active)
         cdef char *to
         job.v_step = step
-        self.lock.take()
+        self.lock.acquire()
         try:
             while j < k:
                 part = job[0]

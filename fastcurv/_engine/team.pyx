@@ -231,7 +231,7 @@ cdef class Lock:
             raise MemoryError("Not enough memory for a lock.")
         return 0
 
-    cdef int take(self) except -1:
+    cdef int acquire(self) except -1:
         """Acquire the lock. Raise RuntimeError if this thread already holds it."""
         if self.holder == PyThread_get_thread_ident():
             self.raise_if_nested()
@@ -290,7 +290,7 @@ cdef class Lock:
         PyThread_release_lock(self.free)
 
     def __enter__(self):
-        self.take()
+        self.acquire()
 
     def __exit__(self, *error):
         self.release()

@@ -114,7 +114,9 @@ def test_report_accepts_a_pipeline_and_renders_in_notebooks(rng, tmp_path):
     assert page._repr_html_().startswith("<iframe") and "srcdoc=" in page._repr_html_()
     (view,) = scatters(page)
     assert view["columns"] == ["row", "if removed", "height", "a", "b", "c"]
-    assert view["rows"]["0"][1:] == pytest.approx(X[0], rel=1e-3)
+    assert view["rows"]
+    for row, values in view["rows"].items():
+        assert values[1:] == pytest.approx(X[int(row)], rel=1e-3)
     scope = {"pipe": pipe, "X": X, "y": y}
     exec(source_of(page) + page.facts["setup"], scope)
     assert page.facts["left_out_score"] == pytest.approx(scope["out"].score)

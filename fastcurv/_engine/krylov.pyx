@@ -241,8 +241,8 @@ def solve_small_problem(str problem, values, linear, double parameter):
     values, linear = (np.ascontiguousarray(x, np.float64) for x in (values, linear))
     if values.ndim != 1 or values.shape != linear.shape or not len(values):
         raise ValueError(
-            f"values and linear must have the same length, got shapes {values.shape} and "
-            f"{linear.shape}."
+            "values and linear must be vectors of one length >= 1, got shapes "
+            f"{values.shape} and {linear.shape}."
         )
     y = np.empty((3, len(values)))
     cdef double *out = <double *>pointer(y)

@@ -295,7 +295,7 @@ cdef class LanczosRecurrence:
         cdef char *new
         cdef double size
         if np.shape(W)[1:] != (self.n,):
-            raise ValueError(f"rows must have shape (p, {self.n}), got {np.shape(W)}.")
+            raise ValueError(f"W must have shape (p, {self.n}), got {np.shape(W)}.")
         W = np.ascontiguousarray(W, self.dtype)
         self.drop_pending_rows()
         for one in W:

@@ -106,8 +106,8 @@ cdef char *pointer(array) except? NULL:
     PyBuffer_Release(&view)
     if odd:
         raise ValueError(
-            f"a {array.dtype} array must be aligned, got a misaligned one. Use numpy.require(x, "
-            "None, 'A')."
+            f"a {array.dtype} array must be aligned, got one of shape {array.shape} at an odd "
+            "address. Use numpy.require(x, None, 'A')."
         )
     return start
 

@@ -317,7 +317,8 @@ def _array_conversion_error(x: Any, name: str, error: Exception) -> TypeError | 
         )
     if isinstance(x, (list, tuple)):
         return ValueError(
-            f"{name} must have rows of equal lengths, got a list that makes no array."
+            f"{name} must have rows of equal lengths that hold numbers, got lists that NumPy "
+            "cannot convert to an array."
         )
     dtype = getattr(x, "dtype", type(x).__name__)
     if "bfloat16" in str(dtype).lower():

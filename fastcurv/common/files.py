@@ -152,7 +152,8 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
     target = Path(text).expanduser() if folders else Path(text)
     try:
         if not text or text.endswith(os.sep) or target.is_dir():
-            raise ValueError(f"{name} must be the name of a file, got the folder {called}.")
+            kind = "the folder " if text else ""
+            raise ValueError(f"{name} must be the name of a file, got {kind}{called}.")
         if target.exists() and not target.is_file():
             raise ValueError(
                 f"{name} must be the name of a file, got {called}, which is not a regular file."

@@ -548,8 +548,9 @@ def target_map(est: Any, after: Affine | None = None) -> Affine | None:
             f"an inverse_transform of its own. Or use {cure}."
         )
     if not good:
+        kind = "a singular map" if A.shape[0] == A.shape[1] else "a map"
         raise ValueError(
-            f"transformer_ of est must be invertible, got a map from {A.shape[1]} targets to "
+            f"transformer_ of est must be invertible, got {kind} from {A.shape[1]} targets to "
             f"{A.shape[0]}. Or use {cure}."
         )
     B = np.diag(1 / np.diag(A)) if plain else np.linalg.inv(A)

@@ -106,7 +106,7 @@ def _check_minimum(ob: Any, theta: Any, call: str) -> Minimum:
         raise _no_minimum_error(ob, H, shift, error.eigenvalue) from None
     why = call_certificate(ob, "why_no_minimum", theta, default=None)
     if why is not None:
-        raise ValueError(f"ob must have a minimum, got one without a minimum, since {why}.")
+        raise ValueError(f"ob must have a minimum, got a loss without one: {why}.")
     g = H.gradient
     decrement = 0.5 * float(g @ factor.solve(g))
     size = safe_norm(np.abs(factor.lower).T @ np.abs(theta))  # size^2 >= |theta|' |H| |theta|

@@ -97,8 +97,8 @@ def norm(x: ArrayLike) -> float:
 
 
 def spectral_norm_bound(A: Floats) -> float:
-    """Return an upper bound on ``||A||_2``, the smaller of two bounds: one from the smaller Gram
-    matrix G, and ``sqrt(||A||_1 ||A||_inf)``.
+    """Return an upper bound on ``||A||_2``: the smaller of a bound from the smaller Gram matrix G
+    of A and ``sqrt(||A||_1 ||A||_inf)``. Return infinity or NaN if A is not finite.
 
     Up to 256 rows or columns, the bound from G is exact to rounding. For larger matrices it is the
     square root of ``||G^16||_F^(1/16)``, at most a factor of ``k^(1/64)`` too large, with k the
@@ -237,7 +237,7 @@ class Err:
         )
 
     def _propagate_error(self, A: Operand) -> Err:
-        """Return bounds on the errors multiplied by A'."""
+        """Return bounds on the errors times A', not including the rounding of this product."""
         E = np.minimum(matmul_rounded_up(self.E, A.abs.T), multiply_rounded_up(self.nu, A.rows))
         return Err(E, multiply_rounded_up(self.nu, A.norm))
 
@@ -308,8 +308,8 @@ class Arithmetic:
 
     def local(self, size: Floats, k: int, terms: int) -> Err:
         """Return bounds (`Err`) on the rounding errors of a sum of `terms` matrix products of inner
-        dimension k. `size` holds the sum of the absolute values of all terms of each entry; a bound
-        is 0 only where `size` is 0.
+        dimension k. `size` holds, for each entry, the sum of the absolute values of its terms. A
+        bound is 0 only where `size` is 0.
         """
         self.record_overflow(size)
         depth = self.depth(k, terms) + 1
@@ -373,8 +373,8 @@ class Num:
         return np.asarray(np.abs(self.x) + self.dx.E)
 
     def capped(self, nu: Floats | None) -> Num:
-        """Return these numbers with the bounds on the norms of their errors capped at nu (rows, 1),
-        unless nu is None, and with `new` set to None.
+        """Return a `Num` of the same x whose error norms are at most nu (rows, 1), with `new` set
+        to None. If nu is None, the bounds are unchanged.
         """
         dx = self.dx
         return Num(self.x, dx if nu is None else Err(dx.E, np.minimum(dx.nu, nu)), self.r)
@@ -519,16 +519,24 @@ class Phi:
     Attributes
     ----------
     a, p, q : Num
-        phi, phi', phi''; p is None if phi' is 1 everywhere, q None if phi'' is 0. By the mean value
-        theorem: ``|da| <= |p| dz + S2 dz^2 / 2``, ``|dp| <= |q| dz + S3 dz^2 / 2``, ``|dq| <= S3
-        dz``, with S2 and S3 bounds on phi'' and phi''' over z +- dz, so that saturated units stay
-        saturated. Where z may lie on the other side of a kink, the jump is added. ``a.new`` bounds
-        the part of the error of a that is not phi' times the propagated error of z: the effects of
-        the local part of dz, of rounding and of the curvature of phi.
+        phi, phi', phi'' with bounds on their errors; p is None if phi' is 1 everywhere, q is
+        None if phi'' is 0.
     derived : bool
-        True where the engine computes phi' and e phi'' from a and delta: tanh ``1 - a^2`` and ``-2
-        a delta``, sigmoid ``a - a^2`` and ``(1 - 2 a) delta``. Then the error of a enters phi' too,
-        and the absolute error of phi' is about u, however small phi' is.
+        True if the engine computes phi' and e phi'' from a and delta, as for tanh and sigmoid.
+
+    Notes
+    -----
+    Below, dx is the error of x, and S2 and S3 are bounds on phi'' and phi''' over z +- dz. By the
+    mean value theorem, ``|da| <= |p| dz + S2 dz^2 / 2``, ``|dp| <= |q| dz + S3 dz^2 / 2`` and
+    ``|dq| <= S3 dz``. S2 and S3 are local, so the bounds are small for saturated units. If z +- dz
+    contains a kink, the jump of phi' is added to the bound on dp.
+
+    ``a.new`` bounds the part of the error of a that is not phi' times the propagated error of z:
+    the effects of the local part of dz, of rounding and of the curvature of phi.
+
+    If `derived` is True, tanh uses ``1 - a^2`` and ``-2 a delta``, and sigmoid ``a - a^2`` and ``(1
+    - 2 a) delta``. The error of a is then part of the error of phi', whose absolute error is about
+    u, however small phi' is.
     """
 
     a: Num
@@ -610,8 +618,8 @@ class Sums:
         self.scales: tuple[Num, ...] = ()
 
     def add(self, tag: str, x: Num, y: Num, gamma: float) -> None:
-        """Add a block of rows of x and y to the sum x'y. `tag` is "a" or "ra", the factor y of the
-        term; gamma is the roundoff factor of the sum over all rows.
+        """Add a block of rows of x and y to the sum x'y. `tag` is "a" or "ra" and names the factor
+        y; gamma is the roundoff factor of the sum over all rows.
         """
         check_time()
         self.B += matmul_rounded_up(_sum_error(x, gamma).T, y.size)

@@ -30,7 +30,7 @@ from .passes import theta_in_model_dtype
 
 def count_kinks_in_ball(ob: Any, theta: Floats, radius: float) -> int:
     """Return the number of pre-activations that may be at a kink somewhere in the ball of the given
-    radius around theta, as `Certificates.kinks` does, for a model without batch normalisation.
+    radius around theta. The model must have no batch normalisation; see `Certificates.kinks`.
     """
     return majorants.preactivation_signs(ob, theta, radius, rounding=True)[0].kinks
 
@@ -150,9 +150,8 @@ class Certificates(ReadOnly):
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
         """Return the number of pre-activations of relu, leaky_relu and elu units that may be 0 for
         some parameters in the ball of radius `radius` around theta, or whose distance from 0 is
-        below the rounding error of the numbers from which they are computed. With l2, the radius is
-        at least the rounding error of the largest entry of theta, in float32 four times that of the
-        norm of theta.
+        below their rounding error. With l2, the radius is at least the rounding error of the
+        largest entry of theta, in float32 four times that of the norm of theta.
         """
         ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
         # In float32 the products use the signs of the rounded z, so four roundings are allowed.

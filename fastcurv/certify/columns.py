@@ -71,8 +71,8 @@ class NormBound(NamedTuple):
         return cls(size, error, cls(size, error))
 
     def capped(self, most: NormBound | None) -> NormBound:
-        """Return these bounds, each capped by the corresponding bound of `most` unless `most` is
-        None, with `new` set to 0.
+        """Return these bounds with `new` set to 0, each at most as large as the corresponding bound
+        of `most`. If `most` is None, the bounds are unchanged.
         """
         size, error = (np.inf, np.inf) if most is None else most[:2]
         return NormBound(
@@ -350,7 +350,7 @@ def column_error_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
     Parameters
     ----------
     R : ErrorPass
-        At theta, with the layout of the operator.
+        The error pass at theta, with the layout of the operator.
     kind : {"hessian", "ggn", "fisher"}
     """
     check_choice(kind, CURVATURE_KINDS, "kind")
@@ -388,7 +388,7 @@ def jacobian_row_error_bounds(R: ErrorPass) -> Floats:
     Parameters
     ----------
     R : ErrorPass
-        At theta, without batch normalisation.
+        The error pass at theta, for a model without batch normalisation.
     """
     d_out, found = R.ob.model.sizes[-1], []
     with np.errstate(all="ignore"):

@@ -163,7 +163,7 @@ class Slab:
         self.C = self._curvature()
 
     def _curvature(self) -> list[RowMatrices]:
-        """Return C for the input of each layer but the first."""
+        """Return the matrices C of the module docstring for the inputs of layers 1, 2, ..."""
         found: list[RowMatrices] = []
         for k in range(self.L - 1, 0, -1):
             W, w = self.passes.W[k].A, self.passes.W[k].norm
@@ -190,7 +190,9 @@ class Slab:
         return found[::-1]
 
     def blocks(self, l: int) -> Iterator[tuple[int, RowMatrices, RowMatrices | None]]:
-        """Yield ``(m, S, K)`` for m = l, l + 1, ...; K is None for m = l."""
+        """Yield ``(m, S, K)`` for every layer m >= l, with the matrices S and K of the module
+        docstring. K is None for m = l.
+        """
         if l == self.L - 1:
             yield l, self.loss, None
             return
@@ -494,8 +496,8 @@ class EnclosedHessian:
 
 def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> Enclosed:
     """Return the Gram matrix K ``(q, q)`` of the GGN or Fisher at theta, exactly symmetric, with a
-    bound on the norm of the error of each column. The bounds are infinite if overflow cannot be
-    ruled out.
+    bound on the norm of the error of each column. q is the number of columns of `loss_root_columns`
+    times the number of rows. The bounds are infinite if overflow cannot be ruled out.
 
     Cost: the arithmetic of a few times q/N backward passes, in NumPy.
     """

@@ -101,8 +101,9 @@ def _residual_row_norms(A: Floats, error: Floats, Q: Floats) -> Floats:
 
 class LayerReach(Layer):
     """The bases of one layer, its part of E, and bounds rho and sigma on the norms of the residuals
-    of the rows after projection. `rows` holds a, bounds on the errors of its rows, delta, and
-    bounds on the errors of its rows; `pairs` is False for the first layer, which has no C2.
+    of the rows after projection. `rows` is the tuple (a, da, delta, ddelta), where da and ddelta
+    bound the norms of the errors of the rows. `pairs` is False for the first layer, which has no
+    coordinates C2.
     """
 
     def __init__(self, shape: tuple[int, int], bias: bool, rows: Any, pairs: bool) -> None:
@@ -130,7 +131,9 @@ class LayerReach(Layer):
             )
 
     def column(self, j: int, V: Floats, vb: Floats | None) -> None:
-        """Write column j of E to V and vb, which must be 0."""
+        """Write column j of E to V and vb, which must hold zeros. If the model has no biases, vb is
+        None.
+        """
         if j >= self.weights:
             assert vb is not None
             vb[j - self.weights] = 1.0

@@ -415,8 +415,8 @@ Units = list[NDArray[np.intp]]
 
 
 def weights_of_units(layers: list[tuple[NDArray[Any], Any]], l: int) -> tuple[Floats, Floats]:
-    """Return, with a row for each unit of hidden layer l, the weights into the units including a
-    bias, (width, k), and the weights out of them, (width, m).
+    """Return two matrices with a row for each unit of hidden layer l: the weights into the unit,
+    with its bias, (width, k), and the weights out of the unit, (width, m).
     """
     W, b = layers[l]
     into = W if b is None else np.column_stack([W, b])
@@ -492,9 +492,10 @@ class Copies:
         )
 
     def split(self, merged: Floats, shares_of: Floats) -> Floats:
-        """Return theta of the full network. `merged` is theta without copies. The units of a
-        family have the weights that they have in the theta `shares_of`, but at least
-        `MIN_COPY_SHARE` times that of the unit they copy.
+        """Return theta of the full network from theta without copies, `merged`. The weights of a
+        family are divided among its units in proportion to the norms of their weights in the theta
+        `shares_of`. The norm of a copy counts as at least `MIN_COPY_SHARE` times that of the unit
+        it copies.
         """
         turns = self._orthonormal_unit_rows(shares_of, MIN_COPY_SHARE)
         return self._rotate_units(layers_of(self.rows, merged), turns, True)

@@ -262,8 +262,8 @@ def preactivation_signs(
     """Return `Signs` on the balls of the given radii around theta, from one pass through the
     network, which must not have batch normalisation.
 
-    With `rounding`, a z also counts as at a kink if its distance to the kink is below the rounding
-    error of the numbers in its row and layer. A z that cannot change, as for a row of zeros in a
+    With `rounding`, a z also counts as at a kink if its distance to the kink is below the bound of
+    `preactivation_error_bounds`. A z that cannot change, as for a row of zeros in a
     first layer without bias, is not at a kink.
     """
     if not has_kinks(ob.model):
@@ -303,9 +303,9 @@ def preactivation_signs(
 
 
 def preactivation_error_bounds(passes: Passes, s: State, l: int) -> Floats:
-    """Return bounds (rows, 1) on the rounding errors of the numbers from which the z of layer l are
-    computed. In float64 this is one rounding; in float32 all roundings of the pass are added,
-    because the engine's products use the signs of the rounded z.
+    """Return bounds (rows, 1) on the rounding errors of the z of layer l: eps times the largest sum
+    of ``|a| |W|' + |b|`` in the row. In float32, the factor is the number of all roundings of the
+    pass, because the engine's products use the signs of the rounded z.
     """
     dtype, W = passes.ob.model.dtype, passes.W[l]
     steps = 4 * (l + 1) * (W.abs.shape[1] + 2) if dtype == np.float32 else 1
@@ -564,8 +564,8 @@ class UnitBlocks:
 
 
 def curvature_bound_by_layers(passes: Passes) -> float:
-    """Return ``lambda_max(S)``, an upper bound on the largest eigenvalue of -R, or infinity if S
-    is not finite.
+    """Return ``lambda_max(S)``, an upper bound on the largest eigenvalue of -R, or infinity if S is
+    not finite. The comment above `MAX_SPECTRAL_WIDTH` defines R and S.
     """
     L = len(passes.W)
     B = {(l, k): (RowMatrix(), RowMatrix()) for l in range(L) for k in range(l)}

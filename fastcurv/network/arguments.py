@@ -117,8 +117,8 @@ def refuse_user_activation(model: Any, why: str, wanted: str) -> None:
 
 
 def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
-    """Return a tuple with a checked name or `Activation` for each of `n_hidden` layers.
-    `activation` may be one for all layers, or a sequence with one for each.
+    """Return a tuple with a checked name or `Activation` for each of `n_hidden` layers. The
+    argument is one name or `Activation` for all layers, or a sequence with one for each.
     """
     activation = activation_name(activation)
     names: Any

@@ -91,8 +91,23 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
 
     @rounding_to_nearest
     def solve(self, B: Any) -> Array:
-        """Return ``H^-1 B`` in float64, for a vector ``(n,)`` or the columns of B ``(n, k)``. The
-        cost is ``2 n^2`` flops for each column.
+        """Return ``H^-1 B`` in float64.
+
+        Parameters
+        ----------
+        B : array_like, shape (n,) or (n, k)
+            One right-hand side, or several as columns.
+
+        Returns
+        -------
+        ndarray
+            The solutions, in the shape of B; a tensor if B is a torch tensor. The cost is ``2 n^2``
+            flops for each column.
+
+        Raises
+        ------
+        ValueError
+            If B has another shape.
         """
         b = as_real(B, "B")
         n = self.shape[0]

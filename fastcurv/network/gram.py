@@ -151,8 +151,9 @@ class InCoordinates(Reduced):
         return safe_norm(there)
 
     def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
-        """Return error estimates in parameter space for the eigenpairs `found` with vectors X (k,
-        m): residuals plus the difference of products in both spaces, measured for random signs.
+        """Return the `LiftedPairs` of the eigenpairs `found` with vectors X (k, m). Their error
+        estimates are the residuals plus the difference of the products in both spaces for a sum of
+        the vectors with random signs.
         """
         signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
         defect = self.defect(signs @ X) if len(X) else 0.0
@@ -299,7 +300,7 @@ class Reflectors:
 
 
 class Layer:
-    """Coordinates of one layer's V and vb: `weights` numbers for V, here V itself, and vb."""
+    """Coordinates of one layer: `weights` numbers for V, here the entries of V, then vb."""
 
     def __init__(self, shape: tuple[int, int], weights: int, bias: bool) -> None:
         (self.out, self.width), self.weights, self.bias = shape, weights, bias

@@ -172,8 +172,8 @@ class LayerCoordinates:
 
     def _apply_roots(self, V: Array, which: int, gradient: bool) -> Array:
         """Return the rows of V with each layer multiplied from both sides: by roots if `which` is
-        0, by inverse roots if it is 1. For points these are the transposed left root and the right
-        root, with `gradient` the left root and the transposed right root.
+        0, by inverse roots if it is 1. If `gradient` is False, these are the transposed left root
+        and the right root. If it is True, they are the left root and the transposed right root.
         """
         out, starts, p = np.empty(V.shape, V.dtype), self.model.starts, V.size // V.shape[-1]
         for l, ((m, k), sides) in enumerate(zip(self.model.shapes, self.factors)):

@@ -299,7 +299,9 @@ class Shifted(OfWhole, Symmetric):
     Attributes
     ----------
     whole : Curvature or block of one
+        The operator H.
     mu : float
+        The number that is added to every eigenvalue.
 
     Examples
     --------

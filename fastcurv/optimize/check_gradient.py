@@ -60,8 +60,8 @@ class GradientCheck(Record):
 
     @property
     def sentence(self) -> str:
-        """A sentence that states whether each derivative agrees with differences, with the largest
-        error.
+        """A text that states whether the gradient and the Hessian agree with finite differences,
+        with the largest relative error of each.
         """
         parts = [
             _error_sentence("The gradient", "values", self.gradient_errors, self.gradient_tols)
@@ -184,9 +184,10 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
 def _compare_derivative(
     function: Any, theta: Floats, v: Floats, derivative: Floats, noise: float
 ) -> tuple[float, float]:
-    """Compare `derivative`, that of `function` at theta along v, with central differences. Return
-    the difference, and the error that the difference quotient may have, both relative to the size
-    of the derivative. `noise` is the error of the function from the rounding of its argument.
+    """Compare `derivative`, the derivative of `function` at theta along v, with central
+    differences. Return the difference, and the error that the difference quotient may have, both
+    relative to the size of the derivative. `noise` is the error of the function from the rounding
+    of its argument.
     """
     steps = DIFFERENCE_STEPS * max(1.0, safe_norm(theta))
     differences, rounding = [], []

@@ -48,12 +48,12 @@ def invalid_checkpoint(what: str) -> ValueError:
 
 def has_structure_of(x: Any, example: Any, most: int = 1 << 62, name: str = "") -> bool:
     """Return True if x has the structure of `example`: a bool for a bool, a count for an int, a
-    number for a float (NaN only if the example is NaN), a number or None for None, the same text
-    for a text, a list of the same length for a list, a dict with the same keys for a dict, and an
+    number for a float (NaN only if the example is NaN), a number or None for None, the same string
+    for a string, a list of the same length for a list, a dict with the same keys for a dict, and an
     instance of the type if the example is a type.
 
-    A count is an int >= 0 and below `most`, or below the bound in `MAX_STATE_VALUES` if that has
-    one for `name`, the key of x in its dict.
+    A count is an int >= 0 and below `most`. If `MAX_STATE_VALUES` has an entry `name`, the key of x
+    in its dict, that entry is the bound instead.
     """
     if isinstance(example, type):
         return isinstance(x, example)
@@ -82,7 +82,9 @@ class Saved:
     kept_facts: tuple[str, ...] = ()
 
     def state(self) -> State:
-        """Return the arrays that are not None, and the facts, by the names of the attributes."""
+        """Return two dicts by attribute name: the arrays of `kept_arrays`, copied, except those
+        that are None, and the values of `kept_facts`.
+        """
         arrays = {
             name: np.array(getattr(self, name))
             for name in self.kept_arrays

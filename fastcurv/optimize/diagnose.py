@@ -85,10 +85,10 @@ def _find_outliers(f: Facts) -> Found:
 
 
 def _find_column_scale(f: Facts, alone: bool) -> Found:
-    """Return evidence for a wrong scale of columns of X, or None. With `alone`, only one column may
-    differ: the number is its root mean square over the median of the others. Otherwise it is that
-    of all columns, if one is too large, if the number is not from 1/8 to 8, or if means exceed 8
-    standard deviations.
+    """Return evidence for a wrong scale of columns of X, or None. If `alone` is True, only one
+    column may differ, and the number is its root mean square over the median of the others. If it
+    is False, several columns are too large, the root mean square of all columns is not from 1/8 to
+    8, or the means exceed 8 standard deviations. The number is then that root mean square.
     """
     scales = f.scales
     if not len(scales) or f.explains_all_but(0.5):
@@ -135,8 +135,9 @@ def _find_long_first_step(f: Facts) -> Found:
 
 
 def _has_jumped(f: Facts) -> bool:
-    """Return True if a loss exceeded 1.3 times the larger of the first and the best constant one,
-    and the last is not below 0.9 times the smaller of these two.
+    """Return True if a loss exceeded 1.3 times the larger of two losses, the first one and that of
+    the best constant outputs, and the last loss is not below 0.9 times the smaller of the two.
+    Return False for fewer than two losses.
     """
     known = f.steps.losses
     if len(known) < 2:
@@ -236,9 +237,9 @@ RESTART_CALL = "fc.minimize(ob, ob.model.init(seed=0))"
 
 
 def _train_call(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: Any) -> str:
-    """Return the call that trains a changed network from a new start: `sizes` and `phi` replace
-    sizes and activation, `more` is text for `MLP`, and `other` replaces X, y (expressions), the
-    loss, l2.
+    """Return the call, as a string, that trains a changed network from a new start. `sizes` and
+    `phi` replace the sizes and the activation, `more` is text for the arguments of `MLP`, and
+    `other` replaces the expressions for X and y, the loss, l2 or `l2_biases`.
     """
     m, ob = f.ob.model, f.ob
     made = "ob.model"
@@ -712,9 +713,10 @@ class Diagnosis:
         }
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the gradient and the curvature over the layers, and the fractions of saturated and
-        inactive units. This needs matplotlib. At a stationary point, where the gradient is 0 up to
-        rounding, the ratio of the weights to those of `MLP.init` is drawn in its place.
+        """Draw the gradient and the curvature over the layers, and label the layers with the
+        fractions of saturated or inactive units. This needs matplotlib. If the verdict is not
+        ``not_critical``, the ratio of the weights to those of `MLP.init` is drawn instead of the
+        gradient.
 
         Parameters
         ----------

@@ -94,8 +94,8 @@ def lowest_curvature(
 
 def start_vectors(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.ndarray]:
     """Return start vectors from which negative curvature is likely to be found early: the gradient
-    and up to 4 of the objective's probe directions. The gradient is `g`, or the one stored in H, or
-    that of `ob`, whichever exists.
+    and up to 4 of the objective's probe directions. If `g` is None, the gradient stored in H is
+    used, or that of `ob`. If neither has one, only the probe directions are returned.
     """
     g = getattr(H, "gradient", None) if g is None else g
     if g is None and hasattr(ob, "gradient"):

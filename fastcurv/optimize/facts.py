@@ -240,8 +240,8 @@ class Facts(Record):
 
     @property
     def link(self) -> str:
-        """The way in which the loss uses the outputs: ``identity`` for numbers, ``sigmoid`` or
-        ``softmax`` for probabilities.
+        """The function that maps outputs to predictions: ``identity`` for regression, ``sigmoid``
+        or ``softmax`` for classification.
         """
         return LOSSES[self.ob.loss].link
 
@@ -417,8 +417,9 @@ def _is_robust(ob: Any, y: np.ndarray) -> bool:
 
 
 def _within_fences(y: np.ndarray) -> np.ndarray:
-    """Return a mask of the rows whose targets are within Tukey's outer fences, at three
-    interquartile ranges from the quartiles.
+    """Return a mask (rows,) of the rows whose targets y (rows, k) are all within Tukey's outer
+    fences, at three interquartile ranges from the quartiles. A column whose quartiles are equal
+    excludes no row.
     """
     low, high = np.quantile(y, [0.25, 0.75], axis=0)
     reach = np.where(high > low, 3 * (high - low), np.inf)

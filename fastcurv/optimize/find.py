@@ -139,8 +139,8 @@ class FollowedModes:
     def at(
         cls, A: np.ndarray, T: np.ndarray, index: int, before: np.ndarray | None
     ) -> FollowedModes:
-        """Choose the `index` eigenvectors of A to climb: those that overlap most with `before`, or
-        the lowest ones.
+        """Create the modes of the Hessian A for a step that climbs `index` eigenvectors: those that
+        overlap most with the columns of `before`, or the lowest ones if `before` is None.
 
         Tangents T (n, k) of symmetries that A maps almost to zero are left out, since the loss is
         constant along them and rounding determines the signs of their eigenvalues.
@@ -181,23 +181,27 @@ class FollowedModes:
         return 1e-10 * float(np.abs(self.values).max(initial=0.0))
 
     def step(self, g: np.ndarray, radius: float) -> tuple[np.ndarray, float]:
-        """Return the step for the gradient g within the radius, in the eigenbasis, and its mu."""
+        """Return the step (k,) for the gradient g, in the eigenbasis and not longer than `radius`,
+        and the shift mu that is added to the absolute eigenvalues.
+        """
         order, c = np.argsort(self.weights, kind="stable"), self.signs * (self.U.T @ g)
         y = np.empty(len(c))
         y[order], mu = solve_trust_region(self.weights[order], c[order], radius)
         return y, mu
 
     def wrong_sign_step(self, radius: float) -> np.ndarray:
-        """Return a step of length `radius`, in the eigenbasis, along the eigenvectors whose
-        eigenvalue has the wrong sign for a critical point of the requested index, or 0 if there are
-        none.
+        """Return a step (k,) of length `radius`, in the eigenbasis, along the eigenvectors whose
+        eigenvalues have the wrong sign for a critical point of the requested index. Return zeros if
+        all signs are right.
         """
         wrong = np.where(self.signs < 0, self.values > -self.zero, self.values < -self.zero)
         return np.asarray(radius * wrong / max(1.0, np.sqrt(wrong.sum())))
 
     def error(self, y: np.ndarray, mu: float, change: np.ndarray) -> float:
-        """Return the error of the quadratic model, as defined above, for a step y with shift mu
-        that changes the gradient by `change`. Return infinity if y is 0.
+        """Return the error of the quadratic model for a step y with shift mu that changes the
+        gradient by `change`: the difference of the actual and the predicted gradient in the norm of
+        ``(|H| + mu)^-1``, divided by the length of y in the norm of ``|H| + mu``. Return infinity
+        if y is 0.
         """
         weights = self.weights + mu
         missed = self.U.T @ change - self.values * y

@@ -68,8 +68,8 @@ LowerPoint = tuple[np.ndarray, float]  # (theta, value)
 
 
 def flat_directions(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray, int]:
-    """Return orthonormal columns (n, k) with curvature of at most `FLAT_CURVATURE_RATIO` times the
-    largest, smallest first, and the number of products used.
+    """Return the eigenvectors of H (n, k) with ``|eigenvalue|`` at most `FLAT_CURVATURE_RATIO`
+    times the largest, in ascending order, and the number of products used.
 
     For n >= `dense_below` no eigenvalues are computed. The result then has no columns, and trial
     moves use directions in the full space.
@@ -176,8 +176,8 @@ def polish_by_newton(
     """Take Newton steps from a theta with a small gradient, keeping each step that at least halves
     the gradient norm without increasing the value by more than rounding.
 
-    Return the point where they end, and the numbers of steps, products and gradients. Theta stays
-    where it is if the Hessian is not positive semidefinite to rounding.
+    Return the last point, and the numbers of steps, products and gradients. Return theta unchanged
+    if the Hessian is not positive semidefinite to rounding.
 
     Parameters
     ----------
@@ -231,8 +231,8 @@ def polish_by_newton(
 
 
 def _cholesky_solve(H: Any) -> Solve | None:
-    """Return a function that maps a gradient to the Newton step, by a Cholesky factor of H, or None
-    if H is not positive semidefinite up to rounding.
+    """Return a function that maps a gradient to the Newton step, by a Cholesky factor of H. Return
+    None if H is zero, not finite, or not positive semidefinite up to rounding.
 
     A shift of the size of the rounding error makes the factorisation possible along symmetry
     directions, where H is singular and the gradient is 0.
@@ -247,8 +247,8 @@ def _cholesky_solve(H: Any) -> Solve | None:
 
 
 def _krylov_solve(H: Any) -> Solve:
-    """Return a function that maps a gradient to an approximate Newton step in its Krylov space, or
-    to None if H has negative curvature there or the gradient is 0.
+    """Return a function that maps a gradient to an approximate Newton step in its Krylov space. The
+    function returns None if H has negative curvature there or the gradient is 0.
     """
     space = KrylovSpace(H.n, np.dtype(np.float64), MAX_KRYLOV_STEPS + 2)
 
@@ -545,7 +545,9 @@ class Finisher:
         return Outcome(at.theta, "infinity", "not_critical", sentence=why)
 
     def _end_without_verdict(self, at: StationaryPoint) -> Outcome | None:
-        """End the run without a verdict if there is no time or no Hessian for a verdict."""
+        """End the run without a verdict if there is no time or no Hessian for a verdict. Otherwise
+        set ``at.below`` and return None.
+        """
         below = self.dense_below()
         if below is None:
             return Outcome(at.theta, "max_time", sentence="max_time left no time for a verdict")
@@ -604,7 +606,8 @@ class Finisher:
     def _end_on_kinks(self, theta: np.ndarray, floor: float) -> Outcome | None:
         """End the run at a minimum at active kinks near theta, with the verdict of `classify` on
         that minimum. Return None if no such minimum is found, if its loss is higher, or if theta is
-        not in float64. The checks may take as long as the training, or `floor` seconds.
+        not in float64. The checks may take as long as the training or `floor` seconds, whichever is
+        longer, within `max_time`.
         """
         if theta.dtype != np.float64:
             return None

@@ -85,8 +85,8 @@ def line_minimum(
 
 def _bracket(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, start: float) -> Any:
     """Bracket the lowest value along `direction`, for t > 0, beginning with the trial length
-    `start`. Return three points (t, f), or None if no value below f0 is found, and f as a function
-    of t.
+    `start`. Return a pair: three points (t, f), or None if no value below f0 is found; and the
+    function that returns f at t.
     """
     trial = np.empty_like(theta)
 

@@ -72,7 +72,8 @@ from .units import minimize_scaled, units_of
 
 def read_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
     """Convert a callback in either of SciPy's forms to a function of the intermediate result that
-    returns True to stop.
+    returns True to stop. Return None if the callback is None, and raise TypeError if it is not
+    callable.
     """
     if callback is None:
         return None
@@ -417,12 +418,13 @@ def _best_of_starts(
     ob: Any, theta0: Any, count: int, rng: np.random.Generator, single: dict[str, Any], *,
     max_time: float | None, progress: bool | None, fun_target: float | None, **given: Any,
 ) -> tuple[np.ndarray, np.ndarray, float | None, Callable[[], bool] | None]:  # fmt: skip
-    """Run from `count` starts, `theta0` and random ones, in threads, without verdicts, until the
-    first one in order reaches `fun_target`, the time is used up, or Ctrl-C is pressed. The
-    arguments named in `single` must not be given.
+    """Minimise from `count` starts in parallel threads, without verdicts. The starts are `theta0`,
+    if it is given, and random points. Stop at the first run, in the order of the starts, that
+    reaches `fun_target`, when the time is used up, or after Ctrl-C. Raise ValueError if an argument
+    in `single` is given.
 
-    Return the lowest point, the losses reached, the remaining time, and a function that reports
-    that Ctrl-C was pressed, or None if it was not.
+    Return the lowest point, the losses reached, the remaining time, and None or, after Ctrl-C, a
+    function that returns True.
     """
     for name in (name for name, value in single.items() if value is not None):
         raise ValueError(

@@ -159,7 +159,18 @@ class RegularizationPath(Record, AttributeHints, subject="path"):
         return html_table(f"RegularizationPath: {len(self)} penalties", head, self._rows())
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the number of active units and the value over the penalty, and return the Axes."""
+        """Draw the number of active units and the value over the penalty. This needs matplotlib.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            By default those of a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The Axes with the curves.
+        """
         return load_module("plots.band").path_curves(self, ax)
 
 
@@ -314,6 +325,7 @@ def evidence_path(
     ob : Objective
         Its own l2 is not used.
     start : ndarray (n,)
+        The start of the first fit, and the weights from which inactive units are restarted.
     minimise : callable
         ``minimise(ob, theta)`` returns the point that a fit reaches.
     curvature, count

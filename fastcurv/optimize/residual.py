@@ -30,10 +30,10 @@ ARMIJO_FRACTION = 1e-4
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps for all dampings, smallest damping first, the slopes ``p'Hg / ||g||^2`` along them,
-    and the norm ||H||.
+    """The Newton-MR steps for all dampings, smallest damping first, with the slopes ``p'Hg /
+    ||g||^2`` along the steps p.
 
-    `norm` is NaN if the Hessian could not be decomposed, so that its size is unknown.
+    `norm` is ||H||, or NaN if the Hessian could not be decomposed, so that its size is unknown.
     """
 
     vectors: list[np.ndarray] = field(default_factory=list)
@@ -42,7 +42,9 @@ class Steps:
 
 
 def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
-    """Compute the steps for the gradient g from all eigenpairs of the Hessian A."""
+    """Return the Newton-MR steps for the gradient g, from all eigenpairs of the Hessian A. If A is
+    0 or cannot be decomposed, there are no steps.
+    """
     try:
         values, U, _ = eigh(A)
     except (np.linalg.LinAlgError, NotFiniteError):
@@ -61,7 +63,9 @@ def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
 
 
 def krylov_steps(space: KrylovSpace) -> Steps:
-    """Compute the steps in a Krylov space grown from the gradient."""
+    """Return the Newton-MR steps in a Krylov space grown from the gradient. If H is 0 or not finite
+    in this space, there are no steps.
+    """
     if space.m == 0:
         return Steps(norm=0.0)
     norm = float(np.abs(space.ritz_pairs()[0]).max())
@@ -112,8 +116,8 @@ def lower_gradient(
     lengths: int = 20,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the point and the gradient at the first step length that lowers ``||g||`` enough, or
-    None. `size` is ``||g||`` at theta, and up to `lengths` step lengths 1, 1/4, 1/16, ... are
-    tried.
+    None if no length does. `size` is ``||g||`` at theta, and up to `lengths` step lengths 1, 1/4,
+    1/16, ... are tried.
 
     All steps are shortened together. Of the steps that satisfy the condition at the first such
     length, the one with the smallest gradient is used.

@@ -159,7 +159,18 @@ class CriticalSample(ReadOnly):
         return gap <= sum(radii) + 1e-14 * size
 
     def counts(self, trivial: bool = False) -> dict[str, int]:
-        """Return the number of points of each kind, among the trivial points or all others."""
+        """Count the points of each kind.
+
+        Parameters
+        ----------
+        trivial : bool
+            True to count the trivial points, False to count all others.
+
+        Returns
+        -------
+        dict
+            The number of points for each kind that occurs.
+        """
         points = self.trivial if trivial else self.nontrivial
         return dict(sorted(Counter(point.kind for point in points).items()))
 

@@ -52,8 +52,8 @@ class Units(NamedTuple):
     shift: np.ndarray
 
     def to_unscaled(self, theta: np.ndarray) -> np.ndarray:
-        """Return the point of the caller's objective with the same outputs as theta has for the
-        scaled objective. The loss is multiplied by unit^2.
+        """Return the point at which the network of the caller's objective has the outputs ``unit *
+        f + shift``, with f its outputs at theta. The loss there is the scaled loss times unit^2.
         """
         theta = theta.copy()
         W, b = self.ob.model.unflatten(theta)[-1]

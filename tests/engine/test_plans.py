@@ -118,7 +118,7 @@ def test_replacing_rows_rejects_other_shapes(rng):
     p = draw_network(rng, [3, 5, 3])
     X, _, y, w = rows_of(p)
     for bad in ((X[1:], None, y[1:], w[1:]), (X, None, y, None), (X, y, None, w)):
-        with pytest.raises(ValueError, match="not of the shapes and kinds"):
+        with pytest.raises(ValueError, match="must be .*, as in the rows that it replaces"):
             plan_of(p).replace_rows(*bad)
 
 

@@ -154,8 +154,8 @@ def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 
 
 
 def check_real(x: Any, name: str, wanted: str = "a number") -> float:
-    """Return a real number as a float. Raise ValueError if the number is too large for a float;
-    `wanted` describes the argument in messages.
+    """Return a real number as a float. Raise TypeError if x is no real number, and ValueError if
+    the number is too large for a float. `wanted` describes the argument in messages.
     """
     if type(x) is float:
         return x

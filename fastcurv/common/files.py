@@ -84,8 +84,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def path_as_text(path: Any, name: str = "path", cure: str = "") -> str:
-    """Return a path as text. Raise TypeError if `path` is not a path, with the sentence `cure` at
-    the end of the message, and ValueError if it contains null characters or unpaired surrogates.
+    """Return a path as a string. Raise TypeError if `path` is not a path, with the sentence `cure`
+    at the end of the message, and ValueError if it contains null characters or unpaired surrogates.
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"{name} must be the name of a file, got {type_phrase(path)}.{cure}")

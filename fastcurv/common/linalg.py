@@ -146,7 +146,7 @@ def eigh(A: Floats) -> Eigensystem:
 
 @serial_blas
 def eigh_with_joint_signs(A: Floats, beside: float) -> Eigensystem | JointSigns:
-    """Compute an eigensystem like `eigh`, but prove only the signs of the eigenvalues whose
+    """Compute all eigenpairs like `eigh`, but prove only the signs of the eigenvalues whose
     absolute values exceed `beside`, a bound on the error of A itself. This takes a fraction of the
     cost. If the joint proof fails, the `Eigensystem` of `eigh` is returned.
 
@@ -355,7 +355,7 @@ def _raise_not_converged(n: int) -> np.linalg.LinAlgError:
 
 
 class NotConvexError(ValueError):
-    """The loss is concave in the outputs of some rows, so that its GGN is not defined."""
+    """Error for a loss that is concave in the outputs of some rows, so that it has no GGN."""
 
 
 def _check_finite(size: float, name: str) -> None:

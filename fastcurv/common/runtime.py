@@ -212,8 +212,8 @@ def show_versions(mode: str = "print") -> dict[str, Any] | None:
 
 
 def register() -> bool:
-    """Register the engine's threads with threadpoolctl, if it is installed. This function is called
-    at import.
+    """Register the engine's threads with threadpoolctl. This function is called at import. Return
+    False if threadpoolctl is not installed or is older than version 3.3, otherwise True.
     """
     try:
         import threadpoolctl

@@ -297,11 +297,23 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
 
     @accept_aliases("predict")
     def predict(self, theta: Any, X: Any, statistics: Any = None) -> np.ndarray:
-        """Return the outputs ``(N, sizes[-1])`` before any softmax or sigmoid (logits).
+        """Return the outputs before any softmax or sigmoid (logits).
 
-        With batch normalisation, pass the result of the method `statistics` for the training rows
-        as `statistics`; each row's output then depends on that row alone. Otherwise mean and
-        variance are those of the rows of X, as in training.
+        Parameters
+        ----------
+        theta : array_like, shape (n_params,)
+            The parameters.
+        X : array_like, shape (N, sizes[0])
+            Rows of inputs.
+        statistics : optional
+            With batch normalisation, the result of the method `statistics` for the training rows;
+            the output of each row then depends on that row alone. By default, mean and variance
+            are those of the rows of X, as in training.
+
+        Returns
+        -------
+        ndarray, shape (N, sizes[-1])
+            The outputs, in the dtype of the model.
         """
         X = self.check_rows(X)
         if statistics is not None:
@@ -483,9 +495,25 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return statistics
 
     def fold_batch_norm(self, theta: Any, statistics: Any) -> tuple[MLP, Any]:
-        """Return a network without batch normalisation that computes the same function, and its
-        theta. This is possible because a normalised layer with known statistics is linear. A
-        network without batch normalisation is returned unchanged.
+        """Return a network without batch normalisation that computes the same function.
+
+        A normalised layer with known statistics is linear, so it is replaced by other W and b.
+
+        Parameters
+        ----------
+        theta : array_like, shape (n_params,)
+            The parameters.
+        statistics : list of (mean, variance) or None
+            The result of the method `statistics` for the training rows; None only if the network
+            has no batch normalisation.
+
+        Returns
+        -------
+        model : MLP
+            The network without batch normalisation, or this network if it has none and no
+            statistics are given.
+        theta
+            The parameters of that network.
         """
         if statistics is None:
             if self.batch_norm:
@@ -534,11 +562,20 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return moments
 
     def preactivations(self, theta: Any, X: Any) -> list[np.ndarray]:
-        """Return ``[z_1, ..., z_L]``, each ``(N, width)``: the arguments of the activations of the
-        hidden layers, and the outputs.
+        """Return the arguments of the activations of the hidden layers, and the outputs.
 
-        With batch normalisation these are ``gamma h + beta``, where h is the layer's z normalised
-        over the rows of X.
+        Parameters
+        ----------
+        theta : array_like, shape (n_params,)
+            The parameters.
+        X : array_like, shape (N, sizes[0])
+            Rows of inputs.
+
+        Returns
+        -------
+        list of ndarray
+            ``[z_1, ..., z_L]``, each ``(N, width)``. With batch normalisation these are ``gamma h +
+            beta``, where h is the layer's z normalised over the rows of X.
         """
         return self._forward(theta, self.check_rows(X))[1]
 

@@ -802,8 +802,8 @@ class Objective(
         vars(other).update(_plan=None, _rows=None)
 
     def taylor(self, theta: Any) -> Callable[[Any], float]:
-        """Return the quadratic model ``d -> L + g'd + d'Hd/2`` around theta, whose error decreases
-        as ``||d||^3``.
+        """Return a function of d, the quadratic model ``L + g'd + d'Hd/2`` of the loss at ``theta +
+        d``, whose error decreases as ``||d||^3``.
         """
         H = self.hessian(theta)
 

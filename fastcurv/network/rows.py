@@ -292,8 +292,9 @@ class RowSource(ABC):
         """
 
     def mixed(self, size: int, rng: np.random.Generator) -> Iterator[Block]:
-        """Yield the blocks of `size` rows in random order if any block can be read at any time.
-        This base class yields the blocks in their own order.
+        """Yield the blocks of `size` rows in a random order drawn from `rng`. This base class
+        yields the blocks in their own order; a source that can read any block at any time overrides
+        it.
         """
         return self.blocks(size)
 
@@ -354,7 +355,7 @@ class Arrays(RowSource):
             yield self.block(i * size, min((i + 1) * size, self.n_rows))
 
     def block(self, start: int, stop: int) -> Block:
-        """Return rows `start` to ``stop - 1``."""
+        """Return the block (X, y, weights) of the rows from `start` to ``stop - 1``."""
         if self.rows is not None:
             return self._gather(self.rows[start:stop])
         return tuple(
@@ -363,7 +364,7 @@ class Arrays(RowSource):
         )
 
     def take(self, rows: np.ndarray) -> Block:
-        """Return the rows with the given numbers, which are sorted and unique."""
+        """Return the block of the rows with the given numbers, which are sorted and unique."""
         return self._gather(rows if self.rows is None else self.rows[rows])
 
     def _gather(self, rows: np.ndarray) -> Block:
@@ -377,8 +378,8 @@ class Arrays(RowSource):
 
 
 def _as_sliceable(x: Any, name: str) -> Any:
-    """Return x unchanged if it is None or has a shape and can be sliced, otherwise as an array with
-    rows.
+    """Return x unchanged if it is None, or has a shape and can be sliced. Return a data frame or
+    any other object as an array with rows.
     """
     if x is None or (hasattr(x, "shape") and hasattr(x, "__getitem__") and len(x.shape)):
         return np.asarray(x) if hasattr(x, "iloc") else x
@@ -393,7 +394,9 @@ def _check_has_rows(x: np.ndarray, name: str) -> np.ndarray:
 
 
 def _read_rows(a: Any, name: str, rows: Any = None) -> Any:
-    """Return an array, or some of its rows, in memory that is not mapped to a file."""
+    """Return `a`, or its rows with the given numbers. A NumPy array that is mapped to a file is
+    copied to memory. None remains None.
+    """
     if isinstance(a, np.ndarray):
         return copy_if_mapped(a, name, rows)
     if a is None or rows is None:

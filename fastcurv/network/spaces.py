@@ -87,8 +87,8 @@ FLOPS_PER_ENTRY_READ = 30.0  # flops in the time that reading an entry of K from
 
 
 def n_kernel_rows(ob: Any, kind: str) -> int:
-    """Return the number of rows q of K: pairs of a row of X and a class, or rows of X for the
-    Fisher.
+    """Return the number of rows q of K: N for the Fisher, otherwise N times the number of outputs,
+    or N times that number minus one if the loss has a softmax.
     """
     d = ob.model.sizes[-1]
     return int(ob.n_samples * {"fisher": 1}.get(kind, d - (LOSSES[ob.loss].link == "softmax")))
@@ -157,7 +157,9 @@ class _GramCache:
         self.roots: dict[float, Any] = {}
 
     def solve(self, y: Floats, shift: float) -> Floats:
-        """Return the solution x of ``(K + shift I) x = y``. The last factor is kept."""
+        """Return the solution x of ``(K + shift I) x = y``, or zeros if the shift is 0, because K
+        is then 0. The last factor is kept.
+        """
         if not shift > 0:  # a shift of 0 means that K = 0
             return 0 * y
         roots = self.roots  # a local reference, since another thread may replace the attribute

@@ -139,7 +139,9 @@ class SparsePlan(RowPasses):
     @rounding_to_nearest
     @without_overflow_warnings
     def bind(self, theta: Array, gradient: bool = True) -> None:
-        """Compute the state at theta (n,). The gradient is computed by `finish`."""
+        """Compute the state at theta (n,). The argument `gradient` has no effect;
+        `compute_gradient` computes the gradient.
+        """
         self.theta = self.gradient = None
         own = np.array(theta, order="C")
         self.state = RowState(self.ob, own, multiply=self.M)

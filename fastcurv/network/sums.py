@@ -91,7 +91,7 @@ class PairwiseSum:
             self.push(whole, level + 1)
 
     def total(self) -> Any:
-        """Return the sum of all parts."""
+        """Return the sum of all parts, or None if there are none."""
         whole = None
         for part, count in self.levels:
             if count:

@@ -277,8 +277,17 @@ class LandscapeDisplay(Display):
         n_grid: int = 41,
         seed: Any = 0,
     ) -> LandscapeDisplay:
-        """Evaluate the loss on the slice like `from_objective`, without drawing it. This does not
-        need matplotlib.
+        """Evaluate the loss on the slice without drawing it. This does not need matplotlib.
+
+        Parameters
+        ----------
+        objective, theta, directions, to, n_dims, radius, n_grid, seed
+            As in `from_objective`.
+
+        Returns
+        -------
+        LandscapeDisplay
+            The slice; its method ``plot`` draws it.
 
         Examples
         --------

@@ -130,8 +130,22 @@ class SpectrumDisplay(Display):
     def from_objective(
         cls, objective: Any, theta: Any, *, ax: Any = None, **options: Any
     ) -> SpectrumDisplay:
-        """Draw the spectrum of the Hessian of ``objective`` at ``theta``; options as in
-        `from_operator`.
+        """Draw the spectrum of the Hessian of an objective at a point, by `from_operator`.
+
+        Parameters
+        ----------
+        objective : object
+            Anything with ``hessian(theta)``.
+        theta : (n,) array
+            The point.
+        ax : matplotlib Axes or None
+            The Axes to draw in; None creates a new figure.
+        **options
+            Passed to `from_operator`.
+
+        Returns
+        -------
+        SpectrumDisplay
         """
         cls._check_look(options, "from_objective", "from_operator")
         require_attrs(objective, ("hessian",), "objective", OBJECTIVE_HINT, theta)

@@ -222,8 +222,8 @@ class Quadrature(NamedTuple):
 
 def complete_quadrature(one: Quadrature, small: Reduction | None, deflated: int = 0) -> Quadrature:
     """Return the quadrature of the full operator from the quadrature `one` of the smaller operator
-    `small`, if there is one, by adding the copies of `rest`. The quadrature does not contain the
-    `deflated` eigenvalues.
+    `small`, by adding the copies of ``small.rest``. Return `one` if `small` is None or has no such
+    copies. `deflated` is the number of eigenvalues that the quadrature leaves out.
     """
     if small is None or not small.n_rest:
         return one

@@ -176,8 +176,8 @@ def smooth_density(
 
 def _default_width(axis: str, size: float, spread: float, finest: float) -> float:
     """Return a hundredth of the spread of the nodes, or a twentieth of a decade on a log axis, but
-    at least `finest`, the width that the grid resolves. `size` is the largest absolute coordinate
-    of a node.
+    at least `finest`, the width that the grid resolves. If all nodes are equal on a linear axis,
+    return a thousandth of `size`, the largest absolute coordinate of a node, or 1e-3 if that is 0.
     """
     width = 0.05 if axis == "log" else 0.01 * spread if spread > EQUAL_NODES_TOL * size else 0.0
     return float(max(width, finest) if width else 1e-3 * size or 1e-3)
@@ -276,11 +276,23 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         return float(np.diff(self.coordinate) @ (self.density[1:] + self.density[:-1])) / 2
 
     def moment(self, power: int = 1) -> Estimate:
-        """Estimate the mean of ``lam ** power`` over the spectrum, ``trace(H ** power) / n``, as an
-        `Estimate`.
+        """Estimate the mean of ``lam ** power`` over the spectrum, ``trace(H ** power) / n``.
 
-        The power is an integer from 0 to twice the number of steps minus one, for which the
-        quadrature adds no error to that of the probes.
+        Parameters
+        ----------
+        power : int
+            The power, at least 0. Up to twice the number of steps minus one, the quadrature adds no
+            error to that of the probes.
+
+        Returns
+        -------
+        Estimate
+            The mean over the probes, with its standard error.
+
+        Raises
+        ------
+        ValueError
+            If `power` is not an integer >= 0, or the moment exceeds float64.
         """
         if isinstance(power, bool) or not isinstance(power, numbers.Integral) or power < 0:
             raise ValueError(f"power must be an int >= 0, got {short_repr(power)}.")
@@ -295,8 +307,20 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         return self._estimate_over_probes(per_probe, f"moment {power}", known=power == 0)
 
     def mass(self, low: float = -np.inf, high: float = 0.0) -> Estimate:
-        """Estimate the fraction of eigenvalues in ``low < lam < high``, as an `Estimate`.
+        """Estimate the fraction of eigenvalues in ``low < lam < high``.
 
+        Parameters
+        ----------
+        low, high : float
+            The ends of the interval, which may be infinite; by default, the negative eigenvalues.
+
+        Returns
+        -------
+        Estimate
+            The fraction, with its standard error.
+
+        Notes
+        -----
         Nodes within `rounding` of an end count as equal to it, so they are left out, and half of
         their weight is added to the standard error. A node next to an end represents eigenvalues on
         both sides of it, unless all eigenvalues are known, so half of the weight of the two nodes

@@ -80,8 +80,8 @@ def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
 
 
 def resolve_max_basis(max_basis: int | None, k: int, n: int, dtype: np.dtype[Any]) -> int:
-    """Return the maximum number of basis vectors for k pairs, `max_basis` after checking it, or the
-    default.
+    """Return the maximum number of basis vectors for k pairs, which is at most n: `max_basis` after
+    checking it, or a default from the memory of the basis if it is None.
     """
     if max_basis is None:
         return min(n, max(2 * k + 20, min(300, MAX_BASIS_BYTES // (n * dtype.itemsize))))

@@ -358,12 +358,22 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         linear_below: float | None = None,
         progress: bool | None = None,
     ) -> SpectralDensity:
-        """Estimate the density from the first `n_probes` random probes, each extended to at least
-        `n_steps` products.
+        """Estimate the density from the first random probes of this run.
 
-        Existing probes take no products, and longer ones are used in full. The default of `n_steps`
-        is the length of the first probe, at least 80. The other arguments are as in
-        `fastcurv.spectral_density`.
+        Parameters
+        ----------
+        n_probes : int
+            Number of probes. Existing probes take no products.
+        n_steps : int, optional
+            Minimum number of products of each probe; longer probes are used in full. By default the
+            length of the first probe, at least 80.
+        axis, width, grid, n_grid, linear_below, progress
+            As in `fastcurv.spectral_density`.
+
+        Returns
+        -------
+        SpectralDensity
+            The density; ``n_new`` counts the products made by this call.
         """
         n_probes = check_positive_int(n_probes, "n_probes")
         n_steps = None if n_steps is None else check_positive_int(n_steps, "n_steps")

@@ -317,7 +317,8 @@ class Sketch:
         return inside + rest, left_out
 
     def trace(self) -> tuple[float, float]:
-        """Return the mean over the samples left out, and its standard error.
+        """Return the mean of the estimates of the trace, one for each left-out sample, and its
+        standard error.
 
         If the sketch has as many vectors as there are large eigenvalues, all samples can have the
         same error: each leaves out a direction s_i that no other vector covers, and its test vector

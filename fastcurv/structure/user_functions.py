@@ -225,8 +225,17 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
 
     @staticmethod
     def pseudo_huber(delta: float = 1.0) -> Loss:
-        """Return ``delta^2 (sqrt(1 + (r / delta)^2) - 1)``, ``r = z - y``: about ``r^2 / 2`` for
-        residuals below delta, about ``delta |r|`` for larger ones.
+        """Return the loss ``delta^2 (sqrt(1 + (r / delta)^2) - 1)`` with ``r = z - y``.
+
+        Parameters
+        ----------
+        delta : float
+            The loss is about ``r^2 / 2`` for residuals below this size, and about ``delta |r|`` for
+            larger ones.
+
+        Returns
+        -------
+        Loss
 
         Examples
         --------

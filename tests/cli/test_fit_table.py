@@ -341,8 +341,8 @@ def test_report_warns_of_too_many_effective_parameters(tmp_path, capsys, rng):
     command = ["report", str(path), "--alpha", "1", "--hidden", "3", "--out", str(page), "--quiet"]
     assert main(command) == 0
     output = capsys.readouterr()
-    assert "effective parameters for 24 targets, more" in output.out and output.err == ""
-    assert "effective parameters for 24 targets, more" in html.unescape(page.read_text())
+    assert "effective parameters for 24 targets. With more" in output.out and output.err == ""
+    assert "effective parameters for 24 targets. With more" in html.unescape(page.read_text())
 
 
 def test_an_unknown_suffix_of_a_table_raises_with_the_known_ones(tmp_path, capsys):

@@ -43,7 +43,7 @@ def serve(tree):
             V = np.ascontiguousarray(np.tile(v, (8, 1))).T
             made[name, dtype] = {
                 "product": lambda: H.product(v, out=out),
-                "gradient": lambda: ob._bound(theta, False).bind(theta),
+                "gradient": lambda: ob._bind_plan(theta, False).bind(theta),
                 "ggn": lambda: G.product(v, out=out),
                 "block8": lambda: H @ V,
                 "quadratic": lambda: H.quadratic(v),

@@ -81,7 +81,7 @@ class Lectures(Report):
         text = f"<figcaption>{html.escape(caption, quote=False)}</figcaption>"
         return self._add(f'<figure class="image">{shown}{text}</figure>')
 
-    def code(self, path, seconds):
+    def add_code(self, path, seconds):
         words = f"<code>examples/{path.name}</code>, {seconds:.0f} s of a processor"
         source = html.escape(path.read_text(), quote=False)
         return self._add(f"<details><summary>{words}</summary><pre>{source}</pre></details>")
@@ -127,7 +127,7 @@ def main():
             f"{sum(spent.values()):.0f} s of processor time, the longest {longest} with "
             f"{spent[longest]:.0f} s"
         )
-        page.text(f"All of this took {words}.")
+        page.add_text(f"All of this took {words}.")
         seconds = time.perf_counter() - began
         print(f"{len(spent)} examples in {words}; {seconds:.0f} s in all")
     print(f"gallery: {page.write(Path(args.out) / 'index.html')}")
@@ -137,13 +137,13 @@ def main():
 def begin(names):
     """Return the page with what stands before the examples."""
     page = Lectures("The lectures, seen")
-    page.text(
+    page.add_text(
         "Claims about the loss surfaces of networks, tested on real networks, each with a "
         f"picture and a number. {FROM_LECTURES} The heading of an example says what was found, "
         "even if the lecture says something else."
     )
     page.link(playground.NAME, "Playground: train a small network and see all its eigenvalues")
-    page.contents().section("Claims that are wrong, or half right")
+    page.contents().add_section("Claims that are wrong, or half right")
     for name in names:
         for paragraph in corrections(name):
             page.correction(name, paragraph)
@@ -154,8 +154,8 @@ def show(page, name, picture, sentence, seconds):
     """Add an example: its claim, its picture, what it does and does not show, and its code."""
     page.example(name).picture(picture, sentence)
     for paragraph in docstring(name)[1:]:
-        page.text(paragraph)
-    page.code(HERE / f"{name}.py", seconds)
+        page.add_text(paragraph)
+    page.add_code(HERE / f"{name}.py", seconds)
 
 
 def processor_time():

@@ -71,12 +71,12 @@ class Recipe:
     columns: Any
     stored: Any
 
-    def rows(self, model: MLP, loss: Any, given: Any = None) -> Block:
+    def load_rows(self, model: MLP, loss: Any, given: Any = None) -> Block:
         """Return X, y and sample_weight in the form that the engine requires, from the source or,
         if there is none, from `given`, the result of another task.
         """
         try:
-            raw = given if self.source is None else self._read()
+            raw = given if self.source is None else self._read_source()
             if not isinstance(raw, (tuple, list)) or not 2 <= len(raw) <= 3:
                 raise TypeError(
                     f"its rows must be (X, y) or (X, y, sample_weight), got {type_phrase(raw)}."
@@ -85,7 +85,7 @@ class Recipe:
         except (ValueError, TypeError, OSError) as error:
             raise locate_error(error, f"shard {self.number}") from None
 
-    def _read(self) -> Any:
+    def _read_source(self) -> Any:
         if callable(self.source):
             return as_callback(self.source)()
         path = Path(self.source)
@@ -128,7 +128,7 @@ class RemoteShard(Shard):
 
 
 def load_shard(recipe: Recipe, frame: ShardSettings, first: int, given: Any = None) -> RemoteShard:
-    X, y, weight = recipe.rows(frame.model, frame.loss, given)
+    X, y, weight = recipe.load_rows(frame.model, frame.loss, given)
     return RemoteShard(recipe, frame, X, y, weight, first)
 
 
@@ -295,9 +295,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
                 UserWarning,
                 stacklevel=caller_depth(),
             )
-        self._on_rows(loaded, [n for n, _ in known], frame)
+        self._set_shards(loaded, [n for n, _ in known], frame)
 
-    def _on_rows(
+    def _set_shards(
         self, shards: list[Any], sizes: list[int], frame: ShardSettings, *rows: list[Any]
     ) -> None:
         """Set up the objective over the given shards, or over the given `rows` of each shard. All
@@ -422,7 +422,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     def with_model(self, model: MLP) -> Objective:  # type: ignore[override]
         """Return the objective of another model on the same rows."""
         other = self._copy_without_shards(model)
-        other._on_rows(self._shards, self._sizes, replace(self.frame, model=model))
+        other._set_shards(self._shards, self._sizes, replace(self.frame, model=model))
         return other
 
     def _copy_without_shards(self, model: MLP, **changed: Any) -> Objective:
@@ -445,7 +445,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         kept = np.array_equal(order, np.arange(len(order)))
         other = self._copy_without_shards(self.model, _order=None if kept else order)
         shards, sizes = [self._shards[i] for i in touched], [len(p) for p in picked]
-        other._on_rows(shards, sizes, self.frame, picked)
+        other._set_shards(shards, sizes, self.frame, picked)
         return other
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:

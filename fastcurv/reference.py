@@ -229,7 +229,7 @@ class ReferenceObjective(ReadOnly):
         if row.targets == "classes":
             targets = one_hot(targets, d_out)
         self.y = targets.reshape(N, -1).astype(float)
-        width = row.given.width_of(d_out) if row.given else d_out
+        width = row.given.target_width(d_out) if row.given else d_out
         if self.X.shape != (N, model.sizes[0]) or width not in (None, self.y.shape[1]):
             raise ValueError(
                 f"X and y must have shapes ({N}, {model.sizes[0]}) and ({N}, {width}), got "

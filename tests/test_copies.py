@@ -153,7 +153,7 @@ def of_operator(op, v):
         found[name] = contents(getattr(op, name, None))
     for name in ("quadratic", "rounding_bound"):
         found[name] = result_or_error(lambda name=name: getattr(op, name)(v))
-    for name in ("to_dense", "column_bounds", "row_bounds"):
+    for name in ("to_dense", "column_bounds", "row_error_bounds"):
         found[name] = result_or_error(lambda name=name: getattr(op, name)())
     return found
 

@@ -523,7 +523,7 @@ def test_training_saves_theta_if_the_scheduler_dies(tmp_path):
     assert wrong.count(b"\n") == 1 and wrong.endswith(f"; saved {out}\n".encode())
     assert b"fastcurv train: the connection to the scheduler of Dask was lost" in wrong
     recipe, theta = load_run(out)
-    objective = recipe.objective()
+    objective = recipe.build_objective()
     assert objective.value(theta) < objective.value(objective.model.init(seed=0))
 
 

@@ -114,8 +114,8 @@ def test_notebooks_run_from_top_to_bottom(notebooks, tmp_path):
         nbformat.validate(made)
         resources = {"metadata": {"path": str(tmp_path)}}
         client.NotebookClient(made, timeout=900, resources=resources).execute()
-        outputs = [out for cell in made.cells for out in cell.get("outputs", ())]
+        outputs = [out for cell in made.column_values for out in cell.get("outputs", ())]
         shown = sum("image/png" in out.get("data", {}) for out in outputs)
         assert shown == sum(
-            cell.source.endswith('print(main("quick").sentence)') for cell in made.cells
+            cell.source.endswith('print(main("quick").sentence)') for cell in made.column_values
         )

@@ -155,7 +155,7 @@ class Gram:
         self.rows: list[Floats] = []
         self.G: Floats = np.zeros((1, 1))
 
-    def add(self, x: Floats) -> None:
+    def add_rows(self, x: Floats) -> None:
         """Add a block of rows."""
         width = x.shape[1]
         if width > self.N and 8 * self.N * width <= MAX_GRAM_BYTES:
@@ -164,7 +164,7 @@ class Gram:
             fits = 8 * width * width <= MAX_GRAM_BYTES
             self.G = self.G + (x.T @ x if fits else np.vdot(x, x))
 
-    def norm(self) -> float:
+    def norm_bound(self) -> float:
         """Return the norm of the matrix of all rows added so far, or infinity if its Gram matrix
         underflows.
         """
@@ -229,14 +229,14 @@ class Err:
     def __add__(self, other: Err) -> Err:
         return Err(self.E + other.E, self.nu + other.nu)
 
-    def times(self, x: Floats) -> Err:
+    def multiply(self, x: Floats) -> Err:
         """Return bounds on the product of the errors and x, entry by entry, for x >= 0."""
         return Err(
             multiply_rounded_up(self.E, x),
             multiply_rounded_up(self.nu, x.max(axis=1, keepdims=True)),
         )
 
-    def _propagate_error(self, A: Operand) -> Err:
+    def _multiply_transposed(self, A: Operand) -> Err:
         """Return bounds on the errors times A', not including the rounding of this product."""
         E = np.minimum(matmul_rounded_up(self.E, A.abs.T), multiply_rounded_up(self.nu, A.rows))
         return Err(E, multiply_rounded_up(self.nu, A.norm))
@@ -289,7 +289,7 @@ class Arithmetic:
         """
         return gamma_of(k, self.u)
 
-    def depth(self, k: int, terms: int) -> int:
+    def n_roundings(self, k: int, terms: int) -> int:
         """Return the number of roundings that a term undergoes in a sum of `terms` matrix products
         of inner dimension k, including one for adding the sum to another number.
         """
@@ -306,16 +306,17 @@ class Arithmetic:
         if not size.max(initial=0.0) < self.max:
             self.overflow = True
 
-    def local(self, size: Floats, k: int, terms: int) -> Err:
+    def local_error(self, size: Floats, k: int, terms: int) -> Err:
         """Return bounds (`Err`) on the rounding errors of a sum of `terms` matrix products of inner
-        dimension k. `size` holds, for each entry, the sum of the absolute values of its terms. A
+        dimension k. `size` holds, for each entry, the
+        sum of the absolute values of its terms. A
         bound is 0 only where `size` is 0.
         """
         self.record_overflow(size)
-        depth = self.depth(k, terms) + 1
+        depth = self.n_roundings(k, terms) + 1
         return Err(self.gamma(depth) * size + (size > 0) * (depth * self.eta))
 
-    def partial_sums(self) -> int:
+    def n_partial_sums(self) -> int:
         """Return the number of additions by which partial sums over rows are combined: those of the
         panels of a group, of the groups and of the chunks, and that of the l2 term.
         """
@@ -325,16 +326,16 @@ class Arithmetic:
         groups = max(1, min(self.groups, self.panels))
         return chunks + 1 + groups + -(-self.panels // groups)
 
-    def over_rows(self, terms: int) -> int:
+    def n_weight_roundings(self, terms: int) -> int:
         """Return the number of roundings in the weight part of a gradient or product, ``rdelta' a +
         delta' ra``, which is a sum over rows of `terms` matrix products.
         """
         # The kernel adds each product to the running sum in place.
         if self.sums["from_c"] and not self.own:
-            return terms * self.N + self.partial_sums() + 1
-        return self.depth(self.panel or self.chunk, terms) + self.partial_sums()
+            return terms * self.N + self.n_partial_sums() + 1
+        return self.n_roundings(self.panel or self.chunk, terms) + self.n_partial_sums()
 
-    def over_columns(self) -> int:
+    def n_bias_roundings(self) -> int:
         """Return the number of roundings in the bias part of a gradient or product, a sum over
         rows. The rows of a panel are added in one chain or one product. Layer-wide kernels have no
         panels; there the rows of a work item (hidden layers) or of a block (the last layer) are
@@ -342,13 +343,13 @@ class Arithmetic:
         """
         rows, s = self.panel or self.chunk, self.sums
         if s["from_c"]:
-            return self.N + self.partial_sums() + 1
+            return self.N + self.n_partial_sums() + 1
         if not self.panel and not self.own:
             item = min(rows, int(s["item_rows"]) or rows)
             items = -(-rows // int(s["items_of"])) if s["items_of"] else 1
             blocks = int(s["block_rows"]) - (-rows // int(s["block_rows"]))
             rows = max(item + items, blocks)
-        return rows + self.partial_sums() + 1
+        return rows + self.n_partial_sums() + 1
 
 
 # --------------------------------------------------------------------------------------------------
@@ -368,18 +369,18 @@ class Num:
         self.x, self.dx, self.r, self.new, self.local = x, dx, r, new, local
 
     @property
-    def size(self) -> Floats:
+    def magnitude(self) -> Floats:
         """The absolute values of x plus the bounds on its errors."""
         return np.asarray(np.abs(self.x) + self.dx.E)
 
-    def capped(self, nu: Floats | None) -> Num:
+    def with_capped_errors(self, nu: Floats | None) -> Num:
         """Return a `Num` of the same x whose error norms are at most nu (rows, 1), with `new` set
         to None. If nu is None, the bounds are unchanged.
         """
         dx = self.dx
         return Num(self.x, dx if nu is None else Err(dx.E, np.minimum(dx.nu, nu)), self.r)
 
-    def _rounded(self, x: Floats, dx: Err, new: Any = 0.0, lost: Any = 0.0) -> Num:
+    def _add_rounding_error(self, x: Floats, dx: Err, new: Any = 0.0, lost: Any = 0.0) -> Num:
         """Return the `Num` of x. Its error bound is dx plus the error of one rounding, where `lost`
         bounds the effect of underflow; `new` is the value of the attribute `new` before this
         rounding.
@@ -394,7 +395,7 @@ class Num:
 
     def __add__(self, other: Num) -> Num:
         new = sum(x.new for x in (self, other) if x.new is not None)
-        return self._rounded(self.x + other.x, self.dx + other.dx, new)
+        return self._add_rounding_error(self.x + other.x, self.dx + other.dx, new)
 
     def __sub__(self, other: Num) -> Num:
         return self + -other
@@ -403,29 +404,33 @@ class Num:
         """Return the entrywise product with p. None means that all entries of p are 1."""
         if p is None:
             return self
-        size, most = self.size, np.abs(p.x)
-        other, moves = p.dx.times(size), (size > 0) & (most + p.dx.E > 0)
-        new = other.nu if self.local is None else other.nu + self.local.times(most).nu
-        return self._rounded(self.x * p.x, self.dx.times(most) + other, new, self.r.eta * moves)
+        size, most = self.magnitude, np.abs(p.x)
+        other, moves = p.dx.multiply(size), (size > 0) & (most + p.dx.E > 0)
+        new = other.nu if self.local is None else other.nu + self.local.multiply(most).nu
+        return self._add_rounding_error(
+            self.x * p.x, self.dx.multiply(most) + other, new, self.r.eta * moves
+        )
 
     # --- sums and means of columns over all rows
 
-    def _column(self, x: Floats, E: Floats) -> Num:
-        return self._rounded(x[None], Err(E[None]), lost=4 * self.r.eta * (np.abs(x) + E > 0)[None])
+    def _as_row(self, x: Floats, E: Floats) -> Num:
+        return self._add_rounding_error(
+            x[None], Err(E[None]), lost=4 * self.r.eta * (np.abs(x) + E > 0)[None]
+        )
 
     def sum(self) -> Num:
         """Return the sum over the rows (1, m), accumulated in double precision and rounded to the
         dtype.
         """
         E, x = self.dx.E.sum(axis=0), self.x.sum(axis=0)
-        return self._column(x, E + self.r.rows_gamma * (np.abs(self.x).sum(axis=0) + E))
+        return self._as_row(x, E + self.r.rows_gamma * (np.abs(self.x).sum(axis=0) + E))
 
     def mean(self) -> Num:
         """Return the mean over the rows (1, m)."""
         total, N = self.sum(), len(self.x)
-        return self._column(total.x[0] / N, total.dx.E[0] / N)
+        return self._as_row(total.x[0] / N, total.dx.E[0] / N)
 
-    def normalised(self) -> tuple[Num, Num]:
+    def normalise_columns(self) -> tuple[Num, Num]:
         """Return (h, s) with ``h = (z - mean) s`` and ``s = 1 / sqrt(variance + eps)`` for the
         columns of z.
 
@@ -440,8 +445,8 @@ class Num:
         size = np.sqrt(((x - corrected) ** 2).mean(axis=0) + BATCH_NORM_EPS)
         low = size - np.sqrt((E**2).mean(axis=0)) - gamma * (size + lost)
         reach = np.where(low > 0, 1 / np.where(low > 0, low, 1) - 1 / size, np.inf)
-        s = self._column(1 / size, reach)
-        return (self - self._column(corrected, off)) * s, s
+        s = self._as_row(1 / size, reach)
+        return (self - self._as_row(corrected, off)) * s, s
 
 
 def num_without_error(x: NDArray[Any], r: Arithmetic) -> Num:
@@ -467,15 +472,15 @@ def linear_with_errors(
     z, entered = np.zeros((rows, len(W.A))) + b, []
     size = np.abs(z)
     if V is not None:
-        z, size = z + y.x @ V.A.T, size + matmul_rounded_up(y.size, V.abs.T)
-        entered = [y.dx._propagate_error(V)] if y.dx.nu.any() else []
+        z, size = z + y.x @ V.A.T, size + matmul_rounded_up(y.magnitude, V.abs.T)
+        entered = [y.dx._multiply_transposed(V)] if y.dx.nu.any() else []
     if x is not None:
-        z, size = z + x.x @ W.A.T, size + matmul_rounded_up(x.size, W.abs.T)
-    local: Err = r.local(size, W.A.shape[1], terms)
+        z, size = z + x.x @ W.A.T, size + matmul_rounded_up(x.magnitude, W.abs.T)
+    local: Err = r.local_error(size, W.A.shape[1], terms)
     fresh = local + entered[0] if entered else local
     if x is None or not x.dx.nu.any():
         return Num(z, fresh, r, fresh.nu, fresh)
-    carried, new = x.dx._propagate_error(W), fresh.nu
+    carried, new = x.dx._multiply_transposed(W), fresh.nu
     if x.new is not None:
         new = carried.nu if x.new is x.dx else multiply_rounded_up(x.new, W.norm)
         new = new + sum(part.nu for part in [*entered, local])
@@ -501,16 +506,17 @@ class Chain:
         self.fresh: dict[int, Any] = {}
 
     def cap_error(self, m: int, x: Any) -> Any:
-        """Return x, a `Num` or `NormBound` of layer m, with its error capped by the bound of the
+        """Return x, a `Num` or `NormBound` of layer m, with its error capped by
+        the bound of the
         chain, and record `x.new` as the error that enters at layer m.
         """
         if self.kappa is None:
-            return x.capped(None)
+            return x.with_capped_errors(None)
         total = x.new
         for i, before in self.fresh.items():
             total = total + self.grown(before, self.kappa[min(i, m), max(i, m)])
         self.fresh[m] = x.new
-        return x.capped(total)
+        return x.with_capped_errors(total)
 
 
 class Phi:
@@ -569,28 +575,28 @@ class Phi:
             c = r.elementary * (1 + z.x * z.x if plain else 1)
             # User-defined functions are evaluated in float64 and rounded once.
             if row.given is not None:
-                c = row.given.error(z.x, (a, p, q), EPS) / sizes[0] + 2 * u
+                c = row.given.error_bounds(z.x, (a, p, q), EPS) / sizes[0] + 2 * u
             here, curve = (c * sizes[0] + floor) * (moves | (a != 0)), 0.5 * t * S2
             off = c * sizes[1]
             if self.derived:
                 off = here * (2 * sizes[0] + row.of_a + here) + 2 * u * (a**2 + p)
             bend = np.where(crossing, 1.0, np.abs(q))
-            dp = z.dx.times(bend + 0.5 * t * S3) + Err(off + floor)
-            self.q = Num(q, z.dx.times(S3) + Err(c * sizes[2] + floor + crossing * row.kink), r)
+            dp = z.dx.multiply(bend + 0.5 * t * S3) + Err(off + floor)
+            self.q = Num(q, z.dx.multiply(S3) + Err(c * sizes[2] + floor + crossing * row.kink), r)
         new = row_norms(multiply_rounded_up(np.abs(p), t if z.local is None else z.local.E))
         new = new + row_norms(here + multiply_rounded_up(slope - np.abs(p) + curve, t))
-        self.a = Num(a, z.dx.times(slope + curve) + Err(here), r, new)
+        self.a = Num(a, z.dx.multiply(slope + curve) + Err(here), r, new)
         self.p = Num(p, dp, r)
 
-    def curvature(self, e: Num, d: Num) -> Num | None:
+    def scaled_second_derivative(self, e: Num, d: Num) -> Num | None:
         """Return e phi''. It is computed from d (delta) and a if `derived` is True, and is None if
         phi'' is 0.
         """
         if not self.derived:
             return None if self.q is None else e * self.q
-        r, a, da, size = d.r, self.a.x, self.a.dx, d.size
+        r, a, da, size = d.r, self.a.x, self.a.dx, d.magnitude
         factor = (self.row.of_a or 0.0) - 2 * a
-        error = d.dx.times(np.abs(factor) + 2 * da.E) + da.times(2 * np.abs(d.x))
+        error = d.dx.multiply(np.abs(factor) + 2 * da.E) + da.multiply(2 * np.abs(d.x))
         rounding = 3 * r.u * (2 * (np.abs(a) + da.E) * size + np.abs(factor * d.x))
         return Num(factor * d.x, error + Err(rounding + 2 * r.eta * (size > 0)), r)
 
@@ -617,12 +623,12 @@ class Sums:
         self.terms: dict[str, Floats] = {}
         self.scales: tuple[Num, ...] = ()
 
-    def add(self, tag: str, x: Num, y: Num, gamma: float) -> None:
+    def add_product(self, tag: str, x: Num, y: Num, gamma: float) -> None:
         """Add a block of rows of x and y to the sum x'y. `tag` is "a" or "ra" and names the factor
         y; gamma is the roundoff factor of the sum over all rows.
         """
         check_time()
-        self.B += matmul_rounded_up(_sum_error(x, gamma).T, y.size)
+        self.B += matmul_rounded_up(_sum_error(x, gamma).T, y.magnitude)
         nx, ny = row_norms(np.abs(x.x)), row_norms(np.abs(y.x))
         dx, dy = x.dx.nu, y.dx.nu
         if dy.any():
@@ -638,7 +644,7 @@ class Sums:
         ]
         self.terms[tag] = self.terms.get(tag, np.zeros(5)) + [part.sum() for part in parts]
 
-    def add_rows(self, x: Num, gamma: float) -> None:
+    def add_bias_rows(self, x: Num, gamma: float) -> None:
         """Add a block of rows of x to the sum of rows, the bias part. gamma is the roundoff factor
         of that sum.
         """
@@ -647,13 +653,13 @@ class Sums:
         self.b_local += float(multiply_rounded_up(gamma, (row_norms(np.abs(x.x)) + x.dx.nu).sum()))
         self.b_rows += float(x.dx.nu.sum())
 
-    def values(self, bias: bool) -> list[Floats]:
+    def values_by_parameter(self, bias: bool) -> list[Floats]:
         """Return the sums in the order of the parameters. The bias part is included if `bias` is
         True.
         """
         return [self.value.ravel()] + [self.b_value] * bias + [x.x[0] for x in self.scales]
 
-    def bounds(self, eta: float, ends: float) -> list[float]:
+    def error_bounds(self, eta: float, ends: float) -> list[float]:
         """Return bounds on the errors of the sums for the weights, for the biases, and for gamma
         and beta, where underflow changes an entry by at most `eta`, and `ends` is the roundoff
         factor of the last additions.
@@ -666,7 +672,7 @@ class Sums:
         return [
             min(norm(self.B), rows) + eta * math.sqrt(self.B.size) * (rows > 0),
             min(norm(self.b), self.b_local + self.b_rows),
-            *(norm(x.dx.E + ends * x.size) for x in self.scales),
+            *(norm(x.dx.E + ends * x.magnitude) for x in self.scales),
         ]
 
 
@@ -674,7 +680,7 @@ def _sum_error(x: Num, gamma: float) -> Floats:
     """Return bounds on the errors that the entries of x contribute to a sum over rows whose
     roundoff factor is gamma.
     """
-    return np.asarray(gamma * x.size + x.dx.E + SMALLEST_SUBNORMAL * (x.size > 0))
+    return np.asarray(gamma * x.magnitude + x.dx.E + SMALLEST_SUBNORMAL * (x.magnitude > 0))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -697,7 +703,7 @@ class Normed:
     du_h: Num
 
     def __init__(self, z: Num, gamma: Num, beta: Num) -> None:
-        self.gamma, (self.h, self.s) = gamma, z.normalised()
+        self.gamma, (self.h, self.s) = gamma, z.normalise_columns()
         self.u, self.scale = self.h * gamma + beta, self.s * gamma
 
     def backward(self, du: Num) -> Num:
@@ -705,7 +711,7 @@ class Normed:
         self.du, self.du_mean, self.du_h = du, du.mean(), (du * self.h).mean()
         return (du - self.du_mean - self.h * self.du_h) * self.scale
 
-    def sums(self) -> tuple[Num, Num]:
+    def gamma_beta_gradients(self) -> tuple[Num, Num]:
         """Return the gradients of the loss with respect to gamma and beta."""
         return (self.du * self.h).sum(), self.du.sum()
 

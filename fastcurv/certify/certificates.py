@@ -66,12 +66,12 @@ class Certificates(ReadOnly):
     def __init__(self, objective: Any) -> None:
         vars(self)["objective"] = objective
 
-    def _sum(self, part: Callable[..., Any], theta: ArrayLike, *more: Any) -> Any:
+    def _sum_over_shards(self, part: Callable[..., Any], theta: ArrayLike, *more: Any) -> Any:
         """Return ``part(ob, theta, *more)``, or its sum over shards if the rows are in shards."""
         return part(self.objective, theta, *more)
 
     @property
-    def keeps_theta(self) -> bool:
+    def has_pure_methods(self) -> bool:
         """True if no method modifies its argument theta. This is known only for classes of
         fastcurv; for all others the value is False.
         """
@@ -84,15 +84,19 @@ class Certificates(ReadOnly):
         """Return a Lipschitz constant of the Hessian on the ball of radius `radius` around theta,
         or infinity if none is proved; see `fastcurv.certify.majorants`.
         """
-        return float(self._sum(majorants.third_bound, theta, radius)) * self.growth
+        return float(self._sum_over_shards(majorants.third_bound, theta, radius)) * self.growth
 
     @rounding_to_nearest
-    def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike | None) -> float:
+    def third_bound_in_units(
+        self, theta: ArrayLike, radius: float, units: ArrayLike | None
+    ) -> float:
         """Return the bound of `third_bound` in other units, with C = diag(units): the ball consists
         of ``theta + C x`` with ``||x|| <= radius``, and the constant is that of ``C H C`` as a
         function of x.
         """
-        return float(self._sum(majorants.third_bound, theta, radius, units)) * self.growth
+        return (
+            float(self._sum_over_shards(majorants.third_bound, theta, radius, units)) * self.growth
+        )
 
     @rounding_to_nearest
     def precise_gradient(self, theta: ArrayLike) -> tuple[Floats, float]:
@@ -160,14 +164,14 @@ class Certificates(ReadOnly):
         least = (4 if several else 1) * eps * max(eps, size) if np.any(ob.l2) else 0.0
         if is_batch_normalised(ob.model):
             return count_batch_norm_kinks(ob, at, least)
-        return int(self._sum(count_kinks_in_ball, at, max(float(radius), least)))
+        return int(self._sum_over_shards(count_kinks_in_ball, at, max(float(radius), least)))
 
     @rounding_to_nearest
     def kink_margin(self, theta: ArrayLike) -> float:
         """Return a radius around theta within which no kink lies: infinity for smooth activations,
         0 if a kink may lie at theta.
         """
-        return float(min(self._sum(kink_margins, theta)))
+        return float(min(self._sum_over_shards(kink_margins, theta)))
 
     def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[symmetry.Orbit]:
         """Return the proved symmetry groups at theta, valid on the ball of radius `radius`; see
@@ -224,18 +228,20 @@ class Certificates(ReadOnly):
         """
         return symmetry.curvature_probes(self.objective, theta, **options)
 
-    def ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
+    def input_output_ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
         """Return the ranges of the inputs and of the network outputs at theta, as a pair of
         `symmetry.Ranges`.
         """
-        found: tuple[symmetry.Ranges, symmetry.Ranges] = self._sum(symmetry.ranges, theta)
+        found: tuple[symmetry.Ranges, symmetry.Ranges] = self._sum_over_shards(
+            symmetry.ranges, theta
+        )
         return found
 
     def saturation(self, theta: ArrayLike) -> dict[str, Any]:
         """Return measures of the saturation of the hidden units at theta, a dictionary; see
         `fastcurv.structure.symmetry`.
         """
-        counts = self._sum(symmetry.saturation_counts, theta)
+        counts = self._sum_over_shards(symmetry.saturation_counts, theta)
         return symmetry.saturation_of(self.objective.model, *counts)
 
     @rounding_to_nearest
@@ -252,18 +258,18 @@ class ForwardCertificates(ReadOnly):
     """
 
     objective: Any
-    keeps_theta: bool
+    has_pure_methods: bool
     loss_lower_bound: Any
     kinks: Any
     probes: Any
-    ranges: Any
+    input_output_ranges: Any
     saturation: Any
 
     def __init__(self, proofs: Certificates) -> None:
-        self.objective, self.keeps_theta = proofs.objective, proofs.keeps_theta
+        self.objective, self.has_pure_methods = proofs.objective, proofs.has_pure_methods
         self.loss_lower_bound = proofs.loss_lower_bound
         self.kinks, self.probes = proofs.kinks, proofs.probes
-        self.ranges, self.saturation = proofs.ranges, proofs.saturation
+        self.input_output_ranges, self.saturation = proofs.input_output_ranges, proofs.saturation
 
 
 # --------------------------------------------------------------------------------------------------

@@ -66,11 +66,11 @@ class NormBound(NamedTuple):
         return NormBound(self.size * k + SMALLEST_SUBNORMAL, self.error * k + SMALLEST_SUBNORMAL)
 
     @classmethod
-    def entered(cls, size: Floats, error: Floats | float) -> NormBound:
+    def from_new_quantity(cls, size: Floats, error: Floats | float) -> NormBound:
         """Return the bounds of a quantity that has entered as a whole since the last cap."""
         return cls(size, error, cls(size, error))
 
-    def capped(self, most: NormBound | None) -> NormBound:
+    def with_capped_errors(self, most: NormBound | None) -> NormBound:
         """Return these bounds with `new` set to 0, each at most as large as the corresponding bound
         of `most`. If `most` is None, the bounds are unchanged.
         """
@@ -79,7 +79,7 @@ class NormBound(NamedTuple):
             np.minimum(self.size, size), np.minimum(self.error, error), NormBound(0.0, 0.0)
         )
 
-    def times(self, x: NormBound) -> NormBound:
+    def multiply(self, x: NormBound) -> NormBound:
         """Return bounds on the product with a quantity whose bounds are x."""
         error = self.error * x.size + (self.size + self.error) * x.error
         return NormBound(self.size * x.size + SMALLEST_SUBNORMAL, error + 2 * SMALLEST_SUBNORMAL)
@@ -131,21 +131,21 @@ class Columns:
         self.R, self.kind, self.full = R, kind, kind == "hessian"
         self.r, self.L = R.arithmetic, len(R.W)
         self.abs_norms = [spectral_norm_bound(W.abs) for W in R.W]
-        self.gammas = [self.r.gamma(self.r.depth(max(W.A.shape), 2) + 2) for W in R.W]
+        self.gammas = [self.r.gamma(self.r.n_roundings(max(W.A.shape), 2) + 2) for W in R.W]
         # off[l][j] (units, inputs) bounds the errors in part j of the columns of layer l's weights,
         # and off_b[l][j] (units,) those in part j of the columns of layer l's biases. Part j holds
         # the weights of layer j or, for j >= L, the biases of layer j - L.
         self.off = [np.zeros((2 * self.L, *W.A.shape)) for W in R.W]
         self.off_b = [np.zeros((2 * self.L, len(W.A))) for W in R.W]
-        for s in R.states() if gather else ():
+        for s in R.iter_states() if gather else ():
             self.add_rows(s)
 
     def add_rows(self, s: State) -> None:
         """Add the contributions of the rows of a state to the bounds."""
-        sizes = self.sizes(s)
+        sizes = self.row_norms(s)
         lost = [float(part.sum()) for part in self.underflow_bounds(s, sizes)]
         for l in range(self.L):
-            a = s.a[l].size
+            a = s.a[l].magnitude
             for j, part in enumerate(self.forward(s, sizes, l)):
                 self.off[l][j] += part.error.T @ a + lost[j]
                 self.off[l][j] += part.size.T @ s.a[l].dx.E
@@ -153,7 +153,7 @@ class Columns:
             self.mark_overflow(self.off[l], self.peak, a)
             self.mark_overflow(self.off_b[l][:, :, None], self.peak, np.ones((1, 1)))
             if l > 0 and self.full:
-                d, dd = s.d[l].size, s.d[l].dx.E
+                d, dd = s.d[l].magnitude, s.d[l].dx.E
                 for j, part in enumerate(self.backward(s, sizes, l)):
                     self.off[l][j] += d.T @ part.error + dd.T @ part.size
                 self.mark_overflow(self.off[l], d, self.peak)
@@ -166,11 +166,11 @@ class Columns:
         pass is included if `forward` is True.
         """
         R, eta, zero = self.R, self.r.eta, np.zeros((len(s.a[0].x), 1))
-        each = [eta * self.r.depth(k, 2) * k**0.5 for k in (max(W.A.shape) for W in R.W)]
+        each = [eta * self.r.n_roundings(k, 2) * k**0.5 for k in (max(W.A.shape) for W in R.W)]
         into = [(x * forward, x * forward, x, 2 * x) for x in each]
-        loss = zero if not forward else sum(self.loss_norms(s))
+        loss = zero if not forward else sum(self.loss_curvature_norms(s))
         ra, rd = propagate_norm_bounds(
-            R, s, into, loss, s.loss.r_lost() if forward else zero, self.full
+            R, s, into, loss, s.loss.rdelta_underflow() if forward else zero, self.full
         )
         a, d = ([x.size + x.error for x in sizes[name]] for name in "ad")
         weights = [rd[m] * a[m] + self.full * ra[m] * d[m] for m in range(self.L)]
@@ -184,7 +184,7 @@ class Columns:
         most = [np.asarray(z.max(axis=0)) for z in (x, y)]
         off[:, ~(self.r.N * most[0][:, None] * most[1] < self.r.max)] = np.inf
 
-    def sizes(self, s: State) -> dict[str, list[NormBound]]:
+    def row_norms(self, s: State) -> dict[str, list[NormBound]]:
         """Return a dictionary of lists of `NormBound` by layer, each (rows, 1): "a" and "d" bound
         the norms of the rows of a and delta, "p" and "q" the largest phi' and e phi'' in each row
         of the hidden layers.
@@ -206,7 +206,7 @@ class Columns:
         }
 
     @staticmethod
-    def units(x: Num | None, like: Floats, default: float) -> NormBound:
+    def unit_bounds(x: Num | None, like: Floats, default: float) -> NormBound:
         """Return the magnitudes of x, phi' or e phi'', and the bounds on their errors for every
         unit, (rows, units). If x is None, all entries are `default`, in the shape of `like`.
         """
@@ -214,7 +214,7 @@ class Columns:
             return NormBound(np.full_like(like, default), np.zeros_like(like))
         return NormBound(np.abs(x.x), x.dx.E)
 
-    def times_weights(self, x: NormBound, l: int, each: Floats | None = None) -> NormBound:
+    def multiply_weights(self, x: NormBound, l: int, each: Floats | None = None) -> NormBound:
         """Return bounds on a vector multiplied by W of layer l or by its transpose, from bounds x
         on the vector. `each` holds norms of the units' own rows or columns of W, which replace
         ``||W||`` if the vector is 0 except at one unit.
@@ -229,7 +229,7 @@ class Columns:
             W * x.size + SMALLEST_SUBNORMAL, W * x.error + rounding + SMALLEST_SUBNORMAL, new
         )
 
-    def rounded(self, x: NormBound, u: float) -> NormBound:
+    def add_roundings(self, x: NormBound, u: float) -> NormBound:
         """Return the bounds x after operations with a total relative rounding error of u."""
         most = x.size + x.error
         self.peak = np.maximum(self.peak, most)
@@ -241,8 +241,8 @@ class Columns:
         phi'.
         """
         fresh = x.new.error * p.size + (x.size + x.error) * p.error + SMALLEST_SUBNORMAL
-        found = x.times(p)._replace(new=NormBound(x.new.size * p.size, fresh))
-        return self.rounded(found, self.r.u)
+        found = x.multiply(p)._replace(new=NormBound(x.new.size * p.size, fresh))
+        return self.add_roundings(found, self.r.u)
 
     def forward(self, s: State, sizes: dict[str, list[NormBound]], l: int) -> list[NormBound]:
         """Return, by part (weights of all layers, then biases), bounds on the effect of a unit step
@@ -250,20 +250,24 @@ class Columns:
         """
         R, last, like = self.R, self.L - 1, np.zeros(s.d[l].x.shape)
         self.peak = like + 1.0
-        z = NormBound.entered(like + 1.0, like + self.gammas[l])  # rz for a unit step in the bias
+        z = NormBound.from_new_quantity(
+            like + 1.0, like + self.gammas[l]
+        )  # rz for a unit step in the bias
         rz: list[NormBound | None] = [None] * self.L
         ra: list[NormBound | None] = [None] * self.L  # ra at the input of each layer
         chain = Chain(s.kappa, NormBound.__mul__)
         for m in range(l, last):
             rz[m], below = z, ra[m]
             a = self.multiply_slope(
-                z, self.units(s.phi[m].p, like, 1.0) if m == l else sizes["p"][m]
+                z, self.unit_bounds(s.phi[m].p, like, 1.0) if m == l else sizes["p"][m]
             )
             if R.skips[m] and below is not None:
-                a = self.rounded(a + below, self.r.u)
+                a = self.add_roundings(a + below, self.r.u)
             ra[m + 1] = a = chain.cap_error(m + 1, a)
-            z = self.times_weights(a, m + 1, R.W[m + 1].cols if m == l else None)
-        return self.run_backward(s, sizes, self.loss(s, z), None, last, rz=rz, ra=ra, unit=l)
+            z = self.multiply_weights(a, m + 1, R.W[m + 1].cols if m == l else None)
+        return self.run_backward(
+            s, sizes, self.bound_rdelta(s, z), None, last, rz=rz, ra=ra, unit=l
+        )
 
     def backward(self, s: State, sizes: dict[str, list[NormBound]], l: int) -> list[NormBound]:
         """Return, by part, bounds on the effect of a unit step in re at each input of layer l.
@@ -271,22 +275,26 @@ class Columns:
         """
         like = np.zeros(s.a[l].x.shape)
         self.peak = like + 1.0
-        e = NormBound.entered(like + 1.0, like + self.gammas[l])
-        rd = self.rounded(e.times(self.units(s.phi[l - 1].p, like, 1.0)), self.r.u)
+        e = NormBound.from_new_quantity(like + 1.0, like + self.gammas[l])
+        rd = self.add_roundings(e.multiply(self.unit_bounds(s.phi[l - 1].p, like, 1.0)), self.r.u)
         nothing: list[NormBound | None] = [None] * self.L
         return self.run_backward(s, sizes, rd, e, l - 1, rz=nothing, ra=nothing, unit=l - 1)
 
-    def loss_norms(self, s: State) -> tuple[Floats, Floats]:
-        """Return the pair (B, C) of `LossRows.r_norms` or, for the Fisher, of
-        `LossRows.fisher_norms`.
+    def loss_curvature_norms(self, s: State) -> tuple[Floats, Floats]:
+        """Return the pair (B, C) of `LossRows.rdelta_norm_factors` or, for the Fisher, of
+        `LossRows.fisher_rdelta_norm_factors`.
         """
-        return s.loss.fisher_norms() if self.kind == "fisher" else s.loss.r_norms()
+        return (
+            s.loss.fisher_rdelta_norm_factors()
+            if self.kind == "fisher"
+            else s.loss.rdelta_norm_factors()
+        )
 
-    def loss(self, s: State, z: NormBound) -> NormBound:
+    def bound_rdelta(self, s: State, z: NormBound) -> NormBound:
         """Return bounds on rdelta of the last layer from bounds z on rz of that layer."""
         along = self.r.N * (row_norms(np.abs(s.d[-1].x)) + s.d[-1].dx.nu) * (self.kind == "fisher")
         self.peak = np.maximum(self.peak, (4 + along) * (z.size + z.error))
-        return z.times(NormBound(*self.loss_norms(s)))
+        return z.multiply(NormBound(*self.loss_curvature_norms(s)))
 
     def run_backward(
         self,
@@ -310,32 +318,32 @@ class Columns:
         applied, and `terms` the number of matrix products in a sum over rows.
         """
         R, r = self.R, self.r
-        weights, biases = r.gamma(r.over_rows(terms)), r.gamma(r.over_columns())
+        weights, biases = r.gamma(r.n_weight_roundings(terms)), r.gamma(r.n_bias_roundings())
         parts = [NormBound(np.zeros_like(rd.size), np.zeros_like(rd.size))] * (2 * self.L)
         chain = Chain(s.kappa, NormBound.__mul__)
-        rd = NormBound.entered(rd.size, rd.error)
+        rd = NormBound.from_new_quantity(rd.size, rd.error)
         for m in range(top, -1, -1):
-            parts[m] = self.rounded(rd.times(sizes["a"][m]), weights)
+            parts[m] = self.add_roundings(rd.multiply(sizes["a"][m]), weights)
             below = ra[m]
             if self.full and below is not None:
-                parts[m] = parts[m] + self.rounded(below.times(sizes["d"][m]), weights)
-            parts[self.L + m] = self.rounded(NormBound(rd.size, rd.error), biases)
+                parts[m] = parts[m] + self.add_roundings(below.multiply(sizes["d"][m]), weights)
+            parts[self.L + m] = self.add_roundings(NormBound(rd.size, rd.error), biases)
             if m == 0:
                 break
             # If the pass starts at an impulse, rdelta of the top layer is nonzero for one unit
             # only, so norms of single rows of W suffice.
             single = re is not None and m == top
-            lower = self.times_weights(rd, m, R.W[m].rows if single else None)
+            lower = self.multiply_weights(rd, m, R.W[m].rows if single else None)
             if R.skips[m] and re is not None:
-                lower = self.rounded(lower + re, r.u)
+                lower = self.add_roundings(lower + re, r.u)
             re = chain.cap_error(m, lower)
             rd, moved = self.multiply_slope(re, sizes["p"][m - 1]), rz[m - 1]
             if self.full and moved is not None:
                 bend = sizes["q"][m - 1]
                 if m - 1 == unit:
-                    bend = self.units(s.eq[m - 1], moved.size, 0.0)
-                more = moved.times(bend)
-                rd = self.rounded(rd + NormBound.entered(*more[:2]), 2 * r.u)
+                    bend = self.unit_bounds(s.eq[m - 1], moved.size, 0.0)
+                more = moved.multiply(bend)
+                rd = self.add_roundings(rd + NormBound.from_new_quantity(*more[:2]), 2 * r.u)
         return parts
 
 
@@ -355,7 +363,7 @@ def column_error_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
     """
     check_choice(kind, CURVATURE_KINDS, "kind")
     if is_batch_normalised(R.ob.model):
-        return np.array([R.product(e, kind) for e in np.eye(len(R.theta))])
+        return np.array([R.product_error_bound(e, kind) for e in np.eye(len(R.theta))])
     r, found = R.arithmetic, []
     with np.errstate(all="ignore"):
         known = Columns(R, kind)
@@ -364,7 +372,9 @@ def column_error_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
             if R.ob.model.bias:
                 found.append(np.hypot.reduce(off_b, axis=0))
         l2 = l2_diagonal(R.ob) if kind != "fisher" else 0.0
-        bounds = R.slack * (np.concatenate(found) + r.gamma(r.over_rows(2) + 3) * l2 + r.tiny / r.u)
+        bounds = R.slack_factor * (
+            np.concatenate(found) + r.gamma(r.n_weight_roundings(2) + 3) * l2 + r.tiny / r.u
+        )
     finite = (
         np.isfinite(bounds)
         & (l2 < r.max)
@@ -393,8 +403,8 @@ def jacobian_row_error_bounds(R: ErrorPass) -> Floats:
     d_out, found = R.ob.model.sizes[-1], []
     with np.errstate(all="ignore"):
         known = Columns(R, "jacobian", gather=False)
-        for s in R.states():
-            sizes = known.sizes(s)
+        for s in R.iter_states():
+            sizes = known.row_norms(s)
             one = known.peak = np.ones((len(s.a[0].x), 1))
             nothing: list[NormBound | None] = [None] * known.L
             d = NormBound(one, 0 * one)
@@ -406,7 +416,7 @@ def jacobian_row_error_bounds(R: ErrorPass) -> Floats:
             size = np.where(known.peak < R.arithmetic.max, size, np.inf)
             found.append(np.repeat(size[:, 0], d_out))
         tiny = R.arithmetic.tiny / R.arithmetic.u
-        bounds = R.slack * np.concatenate(found) + tiny
+        bounds = R.slack_factor * np.concatenate(found) + tiny
     return np.where(
         np.isfinite(bounds) & (not R.arithmetic.overflow) & (not flushes_subnormals()),
         bounds,

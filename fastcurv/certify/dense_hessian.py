@@ -26,10 +26,11 @@ known. With A the sizes of a and dA their errors, an entry of the sum has an err
 
 One such number is kept for each pair of inputs p, q of two layers and all of their hidden units
 together (for K, for each input p and unit j). So every column of X and every layer may have its own
-unit of measurement. The bounds of `EnclosedHessian` in other units (`error`), by columns (`bounds`)
-and by entries (`noise`) are computed from these numbers. If the weights of one layer have scales
-that differ between its hidden units, the largest scale is used; sharper bounds would need all rows
-to be kept.
+unit of measurement. The bounds of `EnclosedHessian` in other units (`error_bound`), by columns
+(`bounds`)
+and by entries (`entry_error_bounds`) are computed from these numbers. If the weights of one layer
+have scales that differ between its hidden units, the largest scale is used; sharper bounds would
+need all rows to be kept.
 """
 
 from __future__ import annotations
@@ -89,15 +90,15 @@ class RowMatrices:
     size: Floats
 
     @classmethod
-    def of(cls, x: Floats, off: Floats) -> RowMatrices:
+    def from_array(cls, x: Floats, off: Floats) -> RowMatrices:
         return cls(x, off, _row_frobenius_norms(x))
 
     @classmethod
-    def summed(cls, x: Floats, off: Floats) -> RowMatrices:
+    def from_sum(cls, x: Floats, off: Floats) -> RowMatrices:
         """Return the `RowMatrices` of x, a sum of terms whose errors add up to at most `off` in
         norm. The rounding errors of the sum are added.
         """
-        return cls.of(
+        return cls.from_array(
             x,
             ROUND_UP_FACTOR * (off + 2 * UNIT_ROUNDOFF * _row_frobenius_norms(x) + UNDERFLOW_BOUND),
         )
@@ -105,7 +106,7 @@ class RowMatrices:
     def __matmul__(self, other: RowMatrices) -> RowMatrices:
         off = self.off * (other.size + other.off) + self.size * other.off + UNDERFLOW_BOUND
         off += gamma_of(other.x.shape[1] + 2) * self.size * other.size
-        return RowMatrices.of(np.matmul(self.x, other.x), ROUND_UP_FACTOR * off)
+        return RowMatrices.from_array(np.matmul(self.x, other.x), ROUND_UP_FACTOR * off)
 
     def multiply_slope(self, p: Slope, roundings: int) -> tuple[Floats, Floats]:
         """Return the matrices with column j multiplied by the slope p of unit j, and bounds on the
@@ -134,7 +135,7 @@ def loss_hessians(s: State) -> tuple[Floats, Floats]:
     """
     rows, o = s.z[-1].x.shape
     units = (np.tile(np.arange(o) == k, (rows, 1)) for k in range(o))
-    columns = [s.loss.r_loss(num_without_error(unit, s.loss.r)) for unit in units]
+    columns = [s.loss.rdelta(num_without_error(unit, s.loss.r)) for unit in units]
     error = np.hypot.reduce([column.dx.nu[:, 0] for column in columns], axis=0)
     return np.stack([column.x for column in columns], axis=2), error
 
@@ -159,10 +160,10 @@ class Slab:
         self.q = [
             Slope(eq, cut, z) if curved and eq is not None else None for eq, z in zip(s.eq, s.z)
         ]
-        self.loss = RowMatrices.of(loss[0][cut], loss[1][cut])
-        self.C = self._curvature()
+        self.loss = RowMatrices.from_array(loss[0][cut], loss[1][cut])
+        self.C = self._layer_curvatures()
 
-    def _curvature(self) -> list[RowMatrices]:
+    def _layer_curvatures(self) -> list[RowMatrices]:
         """Return the matrices C of the module docstring for the inputs of layers 1, 2, ..."""
         found: list[RowMatrices] = []
         for k in range(self.L - 1, 0, -1):
@@ -186,10 +187,10 @@ class Slab:
             if not top and (q := self.q[k]) is not None:
                 x += np.matmul(W.T * q.x[:, None, :], W)
                 e += w * q.off * w + gamma * f * q.top * f + UNDERFLOW_BOUND * f
-            found.append(RowMatrices.summed(x, e))
+            found.append(RowMatrices.from_sum(x, e))
         return found[::-1]
 
-    def blocks(self, l: int) -> Iterator[tuple[int, RowMatrices, RowMatrices | None]]:
+    def iter_blocks(self, l: int) -> Iterator[tuple[int, RowMatrices, RowMatrices | None]]:
         """Yield ``(m, S, K)`` for every layer m >= l, with the matrices S and K of the module
         docstring. K is None for m = l.
         """
@@ -214,12 +215,14 @@ class Slab:
         )
         x = np.zeros_like(x)
         x[:, at, at] = p.x
-        K = RowMatrices.of(x, p.spread + UNDERFLOW_BOUND)
+        K = RowMatrices.from_array(x, p.spread + UNDERFLOW_BOUND)
         for m in range(l + 1, self.L):
             W, w = self.passes.W[m].A, self.passes.W[m].norm
             z = (K.x.reshape(-1, W.shape[1]) @ W.T).reshape(len(K.x), -1, len(W))
             rounding = gamma_of(W.shape[1] + 2) * norm(W) * K.size
-            Z = RowMatrices.of(z, ROUND_UP_FACTOR * (w * K.off + rounding + UNDERFLOW_BOUND))
+            Z = RowMatrices.from_array(
+                z, ROUND_UP_FACTOR * (w * K.off + rounding + UNDERFLOW_BOUND)
+            )
             if m == self.L - 1:
                 yield m, Z @ self.loss, K
                 return
@@ -227,12 +230,12 @@ class Slab:
             x, off = Z.multiply_slope(p, 1)
             if self.passes.skips[m]:
                 x, off = x + K.x, off + K.off
-            above = RowMatrices.summed(x, off)
+            above = RowMatrices.from_sum(x, off)
             x, off = (above @ self.C[m]).multiply_slope(p, 2)
             if q is not None:
                 more, error = Z.multiply_slope(q, 2)
                 x, off = x + more, off + error
-            yield m, RowMatrices.summed(x, off), K
+            yield m, RowMatrices.from_sum(x, off), K
             K = above
 
 
@@ -320,18 +323,18 @@ class EnclosedHessian:
         # multiple of UNDERFLOW_BOUND that bounds the effect of underflow on a sum over rows
         self.weight = 1.0
         with np.errstate(all="ignore"):
-            for s in passes.states():
+            for s in passes.iter_states():
                 loss = loss_hessians(s)
                 for start in range(0, len(s.z[0].x), self.step):
                     cut = slice(start, start + self.step)
                     slab = Slab(passes, s, loss, cut, self.curved)
                     for l in range(slab.L):
-                        for m, S, K in slab.blocks(l):
-                            self._add(slab, l, m, S, K)
-                            self._bound(slab, l, m, S, K)
+                        for m, S, K in slab.iter_blocks(l):
+                            self._add_block(slab, l, m, S, K)
+                            self._add_block_error_bounds(slab, l, m, S, K)
             self._complete_matrix()
 
-    def _add(self, slab: Slab, l: int, m: int, S: RowMatrices, K: RowMatrices | None) -> None:
+    def _add_block(self, slab: Slab, l: int, m: int, S: RowMatrices, K: RowMatrices | None) -> None:
         """Add the contributions of the rows of a slab to the sums of block (l, m)."""
         a, b, d, rows = slab.a[l], slab.a[m], slab.d[m], len(slab.d[m])
         if l == m:
@@ -378,7 +381,9 @@ class EnclosedHessian:
             self.A[b, V].reshape(o, p, h)[...] = found[:, k, :, :h]
             self.A[b, c] = found[:, k, :, h]
 
-    def _bound(self, slab: Slab, l: int, m: int, S: RowMatrices, K: RowMatrices | None) -> None:
+    def _add_block_error_bounds(
+        self, slab: Slab, l: int, m: int, S: RowMatrices, K: RowMatrices | None
+    ) -> None:
         """Add the contributions of the errors in the rows of a slab to the bounds of block (l, m):
         those of S for each input of l and of m, all units together, and those of K for each input
         of l and unit of m.
@@ -405,11 +410,11 @@ class EnclosedHessian:
             own = self.A[s, s]
             own[...] = np.triu(own) + np.triu(own, 1).T
         self.A[np.diag_indices(n)] += self.l2
-        self.bounds = self._columns()
+        self.bounds = self._column_error_bounds()
         known = np.isfinite(self.A).all() and np.isfinite(self.bounds).all()
         self.finite = bool(known and not self.passes.arithmetic.overflow)
 
-    def _columns(self) -> Floats:
+    def _column_error_bounds(self) -> Floats:
         """Return bounds (n,) on the norms of the errors of the columns."""
         sides = [np.zeros((o, k + self.bias)) for o, k in self.shapes]
         for (l, m), E in self.of_S.items():
@@ -425,7 +430,7 @@ class EnclosedHessian:
         own = 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A)) + UNDERFLOW_BOUND * self.weight
         return np.asarray(ROUND_UP_FACTOR * (np.concatenate(flat) + own))
 
-    def _inputs(self) -> NDArray[np.intp]:
+    def _input_numbers(self) -> NDArray[np.intp]:
         """Return, for each parameter (n,), the index of the input that the parameter multiplies,
         counted over all layers. The constant 1 of the biases counts as one more input of a layer.
         """
@@ -437,14 +442,14 @@ class EnclosedHessian:
             start += k + self.bias
         return np.concatenate(found)
 
-    def noise(self) -> Floats:
+    def entry_error_bounds(self) -> Floats:
         """Return bounds (n, n) on the errors of the entries of A."""
         ends = np.cumsum([0] + [k + self.bias for _, k in self.shapes])
         E = np.zeros((ends[-1], ends[-1]))
         for (l, m), part in self.of_S.items():
             E[ends[l] : ends[l + 1], ends[m] : ends[m + 1]] = part
             E[ends[m] : ends[m + 1], ends[l] : ends[l + 1]] = part.T
-        at = self._inputs()
+        at = self._input_numbers()
         found = E[np.ix_(at, at)]
         for (l, m), moved in self.of_K.items():
             (o, k), rows = self.shapes[m], slice(self.starts[l], self.starts[l + 1])
@@ -455,12 +460,12 @@ class EnclosedHessian:
         found[np.diag_indices(len(at))] += 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A))
         return np.asarray(ROUND_UP_FACTOR * found + UNDERFLOW_BOUND * self.weight)
 
-    def layers(self) -> NDArray[np.intp]:
+    def layer_numbers(self) -> NDArray[np.intp]:
         """Return, for each parameter (n,), the index of its layer."""
         return np.repeat(np.arange(len(self.shapes)), np.diff(self.starts))
 
     @rounding_to_nearest
-    def error(self, scale: Floats | None = None) -> float:
+    def error_bound(self, scale: Floats | None = None) -> float:
         """Return a bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I."""
         d = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=float)
         units = layers_of(self.passes.ob.model, d)
@@ -503,7 +508,7 @@ def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> Enclosed:
     """
     R = ErrorPass(ob, theta, measured=True)
     with np.errstate(all="ignore"):
-        states = list(R.states())
+        states = list(R.iter_states())
         parts = [_loss_factor_columns(R, s, kind) for s in states]
         q = sum(len(part[-1][0]) * len(s.d[-1].x) for part, s in zip(parts, states))
         K, bounds = np.zeros((q, q)), np.zeros(q)
@@ -517,7 +522,7 @@ def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> Enclosed:
                 _gram_column_error_bounds(R, a, da, D, dd)
                 + R.arithmetic.u * row_norms(np.abs(K))[:, 0]
             )
-        bounds = R.slack * bounds + R.arithmetic.tiny * q
+        bounds = R.slack_factor * bounds + R.arithmetic.tiny * q
     finite = (
         np.isfinite(bounds).all()
         and np.isfinite(K).all()

@@ -130,7 +130,7 @@ class LayerReach(Layer):
                 gamma_of(k + 1) * k**0.5 + gamma_of(self.out + 1) * (s * 2) ** 0.5
             )
 
-    def column(self, j: int, V: Floats, vb: Floats | None) -> None:
+    def write_column(self, j: int, V: Floats, vb: Floats | None) -> None:
         """Write column j of E to V and vb, which must hold zeros. If the model has no biases, vb is
         None.
         """
@@ -198,7 +198,7 @@ class RangeBounds(InLayers, ReadOnly):
         self.whole, self.n = H, H.shape[0]
         ob = H.objective
         self.R = ErrorPass(ob, H.theta, measured=True)
-        states = list(self.R.states())
+        states = list(self.R.iter_states())
         weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
         counts = (np.asarray(weight) != 0)[:, None]  # rows of weight 0 do not contribute to H
 
@@ -212,9 +212,9 @@ class RangeBounds(InLayers, ReadOnly):
             layers.append(LayerReach(shape, ob.model.bias, (a, da, d, dd), l > 0))
         self.m = self._set_layers(layers)
         self.n_rest, self.rest = self.n - self.m, float(ob.l2)
-        self.leak = self._bound_outside_norm(states)
+        self.leak = self._complement_norm_bound(states)
 
-    def _bound_outside_norm(self, states: Any) -> float:
+    def _complement_norm_bound(self, states: Any) -> float:
         """Return a bound on ``||H0 v||`` over all unit vectors v orthogonal to the space."""
         R, L = self.R, len(self.layers)
         totals, start = np.zeros(L), 0
@@ -231,7 +231,7 @@ class RangeBounds(InLayers, ReadOnly):
                 for layer in self.layers
             ]
             ra, rd = propagate_norm_bounds(
-                R, s, into, sum(s.loss.r_norms()), SMALLEST_SUBNORMAL, True
+                R, s, into, sum(s.loss.rdelta_norm_factors()), SMALLEST_SUBNORMAL, True
             )
             for l in range(L):
                 a, d = (row_norms(np.abs(x.x)) + x.dx.nu for x in (s.a[l], s.d[l]))
@@ -240,7 +240,7 @@ class RangeBounds(InLayers, ReadOnly):
                 )
         if R.arithmetic.overflow:
             return np.inf
-        return norm(totals) * ROUND_UP_FACTOR * R.slack
+        return norm(totals) * ROUND_UP_FACTOR * R.slack_factor
 
     # --- the map
 
@@ -262,7 +262,7 @@ class RangeBounds(InLayers, ReadOnly):
         for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
             for j in range(max(start, cut.start), min(stop, cut.stop)):
                 i = j - start
-                layer.column(j - cut.start, V[i], None if vb is None else vb[i])
+                layer.write_column(j - cut.start, V[i], None if vb is None else vb[i])
         return rows
 
     # --- the matrix
@@ -290,7 +290,7 @@ class RangeBounds(InLayers, ReadOnly):
         bounds += 4 * UNIT_ROUNDOFF * size
         return Enclosed(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * ROUND_UP_FACTOR)
 
-    def outside(self, seed: int = 0) -> Floats:
+    def complement_vector(self, seed: int = 0) -> Floats:
         """Return a unit vector (n,) orthogonal to the space, up to rounding."""
         v = np.random.default_rng(seed).standard_normal((1, self.n))
         for _ in range(3):

@@ -18,10 +18,10 @@ by H, in the null space of J.
 
 Rows with equal inputs have equal z and are merged into one row, because only the sum of their
 terms has to increase at a kink. Units that are copies of others are merged into one unit
-(`ReluRows.copies`), and theta then holds the parameters of the network without copies. The sign of
-a z does not matter in a row in which all units of a layer above are off, because z has no effect
-there. Slopes are measured in units of their own, ``s = unit t``: a proof in terms of t is sharper,
-and the statement proved is the same.
+(`ReluRows.find_unit_copies`), and theta then holds the parameters of the network without copies.
+The sign of a z does not matter in a row in which all units of a layer above are off, because z has
+no effect there. Slopes are measured in units of their own, ``s = unit t``: a proof in terms of t is
+sharper, and the statement proved is the same.
 
 `third_bound` is the recursion of `fastcurv.certify.majorants` with slopes as parameters:
 
@@ -94,7 +94,7 @@ class ReluRows:
         self.divisor = divisor_of(ob)
         self.l2 = np.broadcast_to(np.asarray(l2_diagonal(ob), dtype=float), (model.n_params,))
 
-    def smoothed(self, width: float) -> Smoothed:
+    def smooth_kinks(self, width: float) -> Smoothed:
         """Return the objective with each kink smoothed over the given width."""
         return Smoothed(self, width)
 
@@ -106,7 +106,7 @@ class ReluRows:
         """
         return SmoothPiece(self, gates, collapsed, parents)
 
-    def block(self, start: int, stop: int) -> ReluRows:
+    def row_block(self, start: int, stop: int) -> ReluRows:
         """Return the rows from `start` to `stop` as a `ReluRows` with the same divisor of the
         loss.
         """
@@ -115,7 +115,7 @@ class ReluRows:
         found.weight = self.weight[start:stop]
         return found
 
-    def copies(self, theta: Floats, gates: Arrays, collapsed: Arrays) -> Units:
+    def find_unit_copies(self, theta: Floats, gates: Arrays, collapsed: Arrays) -> Units:
         """Return, for every hidden layer, the index (width,) of the unit of which each unit is a
         copy, or its own index. Copies are units with the same gates and with parallel weights in
         and out. Units that are True in `collapsed` count as copies of the unit with the largest
@@ -140,7 +140,7 @@ class ReluRows:
         return parents
 
     @staticmethod
-    def effective(gates: Arrays) -> list[NDArray[np.bool_]]:
+    def effective_unit_masks(gates: Arrays) -> list[NDArray[np.bool_]]:
         """Return, for each hidden layer, a mask (N, width) of the units that can affect the output
         of their row, which are those with at least one active unit in every layer above. NaN, the
         gate of an active kink, counts as active. `gates` holds phi' of every unit and row, (N,
@@ -153,7 +153,7 @@ class ReluRows:
             here = here & (gate != 0).any(axis=1)
         return found[::-1]
 
-    def merged(self) -> ReluRows:
+    def merge_equal_rows(self) -> ReluRows:
         """Return these rows with rows of equal inputs merged into one, which has the sum of their
         weights and the weighted mean of their targets. This changes the loss by a constant. `first`
         holds the indices of the rows that are kept, and `inverse` for each row the index of the
@@ -197,7 +197,7 @@ class ReluRows:
         X = self.X.astype(layers[0][0].dtype, copy=False)
         return forward(layers, X, lambda l, z, _: bend(l, z))
 
-    def terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def loss_terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the terms of the loss at outputs f and their derivatives with respect to f, both
         multiplied by the sample weights and divided by the divisor, (N, d).
         """
@@ -208,7 +208,9 @@ class ReluRows:
     def loss_curvature(self, f: Floats) -> NDArray[Any]:
         """Return the second derivatives of `terms` with respect to the outputs f, (N, d, d)."""
         steps = 1j * COMPLEX_STEP * np.eye(f.shape[1])
-        return np.stack([self.terms(f + step)[1].imag for step in steps], axis=-1) / COMPLEX_STEP
+        return (
+            np.stack([self.loss_terms(f + step)[1].imag for step in steps], axis=-1) / COMPLEX_STEP
+        )
 
     def backward(
         self, layers: list[tuple[NDArray[Any], Any]], below: Arrays, slopes: Arrays, d: NDArray[Any]
@@ -245,16 +247,16 @@ def is_relu_stack(ob: Any) -> bool:
 
 
 class Smooth:
-    """A smooth function in plain NumPy, for small networks. The method `passes` evaluates the
-    function and its gradient at real or complex points, many at a time.
+    """A smooth function in plain NumPy, for small networks. The method `forward_backward` evaluates
+    the function and its gradient at real or complex points, many at a time.
     """
 
     rows: ReluRows
     # returns the values, the gradients, z of every layer and phi' (or e) of every hidden layer
-    passes: Callable[..., tuple[Any, NDArray[Any], Arrays, Arrays]]
+    forward_backward: Callable[..., tuple[Any, NDArray[Any], Arrays, Arrays]]
 
     def value_and_gradient(self, point: Floats) -> tuple[float, Floats]:
-        value, g, *_ = self.passes(np.asarray(point, dtype=float))
+        value, g, *_ = self.forward_backward(np.asarray(point, dtype=float))
         return float(value), g
 
     def value(self, point: Floats) -> float:
@@ -267,7 +269,7 @@ class Smooth:
         """Return the Hessian as a matrix, symmetrised."""
         size = len(self.rows.X) * max(self.rows.sizes)
         H = jacobian_by_complex_steps(
-            lambda p: self.passes(p)[1], np.asarray(point, dtype=float), size
+            lambda p: self.forward_backward(p)[1], np.asarray(point, dtype=float), size
         )
         return 0.5 * (H + H.T)
 
@@ -304,12 +306,12 @@ class Smoothed(Smooth):
 
         return *rows.forward(layers, bend), units
 
-    def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
+    def forward_backward(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
         """Return value, gradient, z of every layer and phi' of every hidden layer."""
         r, layers = self.rows, layers_of(self.rows, point)
         below, zs, units = self._forward(r, layers)
         slopes = [slope for _, slope, _ in units]
-        value, d = r.terms(zs[-1])
+        value, d = r.loss_terms(zs[-1])
         g, _ = r.backward(layers, below, slopes, d)
         decay = 0.5 * (r.l2 * point**2).sum(axis=-1)
         return value.sum(axis=(-1, -2)) + decay, g + r.l2 * point, zs, slopes
@@ -322,17 +324,17 @@ class Smoothed(Smooth):
         block = max(1, MAX_JACOBIAN_ENTRIES // (max(r.sizes) * theta.size))
         H = np.diag(r.l2)
         for start in range(0, len(r.X), block):
-            H += self._hessian_of(r.block(start, start + block), theta)
+            H += self._rows_hessian(r.row_block(start, start + block), theta)
         return 0.5 * (H + H.T)
 
-    def _hessian_of(self, rows: ReluRows, theta: Floats) -> Floats:
+    def _rows_hessian(self, rows: ReluRows, theta: Floats) -> Floats:
         """Return the Hessian of the terms of some rows: the sum of the second derivatives of the
         loss and of phi, multiplied by Jacobians of z on both sides, and of the mixed derivatives of
         each product ``a W'`` with respect to its two factors.
         """
         layers = layers_of(rows, theta)
         below, zs, units = self._forward(rows, layers)
-        deltas = [rows.terms(zs[-1])[1]]  # dL/dz
+        deltas = [rows.loss_terms(zs[-1])[1]]  # dL/dz
         outer = [rows.loss_curvature(zs[-1])]  # d2L/dz2, with the layers above linearised
         for (W, _), (_, slope, curvature) in zip(layers[:0:-1], units[::-1]):
             e = deltas[0] @ W
@@ -366,7 +368,7 @@ class Smoothed(Smooth):
         """Return phi' of every hidden layer, (N, width). Near a kink, phi' lies between the slopes
         on the two sides of the kink.
         """
-        return self.passes(np.asarray(theta, dtype=float))[3]
+        return self.forward_backward(np.asarray(theta, dtype=float))[3]
 
 
 def jacobian_by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
@@ -442,7 +444,7 @@ class Copies:
     rows : ReluRows
         Data and shapes of the whole net.
     parents : list of ndarray (width,) of int
-        From `ReluRows.copies`.
+        From `ReluRows.find_unit_copies`.
     """
 
     def __init__(self, rows: ReluRows, parents: Units) -> None:
@@ -451,7 +453,7 @@ class Copies:
         self.rows = rows.remove_units([~k for k in self.keep])
         self.n_copies = int(sum((~k).sum() for k in self.keep))
 
-    def families(self, l: int) -> NDArray[np.bool_]:
+    def copied_unit_mask(self, l: int) -> NDArray[np.bool_]:
         """Return a mask of the kept units of hidden layer l that represent more than one unit."""
         count = np.bincount(self.parents[l], minlength=len(self.parents[l]))
         return np.asarray(count[self.keep[l]] > 1)
@@ -485,13 +487,13 @@ class Copies:
                 parts.append(above @ b)
         return np.concatenate(parts)
 
-    def merged(self, theta: Floats) -> Floats:
+    def merge_copies(self, theta: Floats) -> Floats:
         """Return theta of the network without copies, from theta of the full network."""
         return self._rotate_units(
             layers_of(self.whole, theta), self._orthonormal_unit_rows(theta, 0.0), False
         )
 
-    def split(self, merged: Floats, shares_of: Floats) -> Floats:
+    def split_copies(self, merged: Floats, shares_of: Floats) -> Floats:
         """Return theta of the full network from theta without copies, `merged`. The weights of a
         family are divided among its units in proportion to the norms of their weights in the theta
         `shares_of`. The norm of a copy counts as at least `MIN_COPY_SHARE` times that of the unit
@@ -500,7 +502,7 @@ class Copies:
         turns = self._orthonormal_unit_rows(shares_of, MIN_COPY_SHARE)
         return self._rotate_units(layers_of(self.rows, merged), turns, True)
 
-    def columns(self, of_kept: Arrays) -> Arrays:
+    def expand_columns(self, of_kept: Arrays) -> Arrays:
         """Return, for each hidden layer, an array with a column for every unit of the full network,
         from the arrays `of_kept` with a column for every kept unit. Arrays of two dimensions are
         also expanded from the merged rows to all rows.
@@ -559,7 +561,7 @@ class KinkPasses(Precise):
         super().__init__(ob, theta)
         self.gates = gates
 
-    def activated(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
+    def activate(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
         """Return z of hidden layer l times the slopes, and the slopes."""
         gate = self.gates[l]
         bend = Bend(
@@ -582,14 +584,14 @@ class SmoothPiece(Smooth):
         Hidden units whose weights, in and out, are 0 at the point. Their gates must be the slope
         below 0.
     parents : list of ndarray (width,) of int, optional
-        From `ReluRows.copies`. If given, theta holds the parameters of the network without
-        copies.
+        From `ReluRows.find_unit_copies`. If given, theta holds the parameters of the network
+        without copies.
     """
 
     def __init__(
         self, rows: ReluRows, gates: Arrays, collapsed: Arrays, parents: Units | None = None
     ) -> None:
-        self.whole, rows = rows, rows.merged()
+        self.whole, rows = rows, rows.merge_equal_rows()
         self.copies = Copies(rows, parents or [np.arange(n) for n in rows.sizes[1:-1]])
         keep, self.rows = self.copies.keep, self.copies.rows
         self.collapsed = [c[k] for c, k in zip(collapsed, keep)]
@@ -597,13 +599,13 @@ class SmoothPiece(Smooth):
         self.n_copies = self.copies.n_copies
         self.gates = [np.array(g[rows.first][:, k], dtype=float) for g, k in zip(gates, keep)]
         self.active = [np.isnan(g) for g in self.gates]
-        self.effective = rows.effective(self.gates)
+        self.effective = rows.effective_unit_masks(self.gates)
         self.n_theta, self.n_slopes = len(self.rows.l2), int(sum(a.sum() for a in self.active))
         self.n_params = self.n_theta + self.n_slopes
-        self.n_kinks = int(sum(a.sum() for a in self.copies.columns(self.active)))
+        self.n_kinks = int(sum(a.sum() for a in self.copies.expand_columns(self.active)))
         self.units = np.ones(self.n_slopes)
 
-    def in_units(self, units: Floats) -> SmoothPiece:
+    def with_slope_units(self, units: Floats) -> SmoothPiece:
         """Return this objective with other units (n_slopes,) for the slopes, which bounds then
         refer to.
         """
@@ -611,7 +613,7 @@ class SmoothPiece(Smooth):
         found.units = units
         return found
 
-    def by_layer(self, of_slopes: NDArray[Any], gates: Arrays | None = None) -> Arrays:
+    def split_by_layer(self, of_slopes: NDArray[Any], gates: Arrays | None = None) -> Arrays:
         """Return values `of_slopes` at the active kinks, ``(..., n_slopes)``, as arrays ``(...,
         N, width)`` for each layer. Entries without an active kink are those of `gates`, or NaN.
         """
@@ -630,15 +632,15 @@ class SmoothPiece(Smooth):
         inputs of every layer, and z of every layer.
         """
         layers = layers_of(self.rows, point[..., : self.n_theta])
-        gates = self.by_layer(point[..., self.n_theta :], self.gates)
+        gates = self.split_by_layer(point[..., self.n_theta :], self.gates)
         return layers, gates, *self.rows.forward(layers, lambda l, z: gates[l] * z)
 
-    def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
+    def forward_backward(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
         """Return the value, the gradient with respect to (theta, slopes), z of every layer, and e
         of every hidden layer.
         """
         layers, gates, below, zs = self.forward(point)
-        terms, d = self.rows.terms(zs[-1])
+        terms, d = self.rows.loss_terms(zs[-1])
         g, es = self.rows.backward(layers, below, gates, d)
         theta, l2 = point[..., : self.n_theta], self.rows.l2
         bent = [(e * z)[..., active] for e, z, active in zip(es, zs, self.active)]
@@ -650,10 +652,10 @@ class SmoothPiece(Smooth):
         on the errors of its entries.
         """
         theta, at = point[: self.n_theta], self.rows.inverse
-        gates = [gate[at] for gate in self.by_layer(point[self.n_theta :], self.gates)]
+        gates = [gate[at] for gate in self.split_by_layer(point[self.n_theta :], self.gates)]
         with np.errstate(all="ignore"):
-            part, zs, es = KinkPasses(self.whole, self.rows, theta, gates).of_rows(slice(None))
-            part = add_decay(self.rows.l2, theta, part.divided_by(self.whole.divisor))
+            part, zs, es = KinkPasses(self.whole, self.rows, theta, gates).part_of_rows(slice(None))
+            part = add_decay(self.rows.l2, theta, part.divide(self.whole.divisor))
         bent: Arrays = []
         off: Arrays = []
         for z, e, active in zip(zs, es, self.active):
@@ -683,7 +685,7 @@ class SmoothPiece(Smooth):
         N = len(self.rows.X)
         A1, A2, A3 = np.zeros(N), np.zeros(N), np.zeros(N)
         reach, sizes, weights, inputs, moves = [], [], [], [], []
-        units = [np.nan_to_num(u).max(axis=1) for u in self.by_layer(self.units)]
+        units = [np.nan_to_num(u).max(axis=1) for u in self.split_by_layer(self.units)]
         for l, (W, _) in enumerate(layers):
             w = float(np.linalg.norm(W)) * ROUND_UP_FACTOR + radius
             A0 = np.linalg.norm(below[l], axis=1) * ROUND_UP_FACTOR + radius * A1
@@ -720,7 +722,7 @@ class SmoothPiece(Smooth):
         """
         scale = np.abs(self.rows.weight) / self.rows.divisor
         mass = np.abs(self.rows.y).sum(axis=1)
-        _, d = self.rows.terms(f)
+        _, d = self.rows.loss_terms(f)
         row = LOSSES[self.rows.loss]
         c2, c3 = (bend * (1.0 if row.per_entry else mass) * scale for bend in row.bends)
         c1 = np.linalg.norm(d, axis=1) * ROUND_UP_FACTOR + c2 * move + 64 * EPS * scale * (1 + mass)
@@ -728,7 +730,7 @@ class SmoothPiece(Smooth):
 
     def third_bound(self, point: Floats, radius: float) -> float:
         """Return a Lipschitz constant of the Hessian of Phi on the ball around a point (theta, t),
-        provided that the signs of z do not change on the ball, which `margins` checks.
+        provided that the signs of z do not change on the ball, which `hypothesis_margins` checks.
         """
         b = self.propagate_bounds(point, radius)
         rows = b["c3"] * b["Z1"] ** 3 + 3 * b["c2"] * b["Z1"] * b["Z2"] + b["c1"] * b["Z3"]
@@ -744,14 +746,14 @@ class SmoothPiece(Smooth):
         depth = 8 * (sum(self.rows.sizes) + len(self.rows.X) + 32 * len(self.rows.sizes))
         return float(depth * EPS * size * ROUND_UP_FACTOR * math.sqrt(self.n_params))
 
-    def margins(self, point: Floats, radius: float) -> Margins:
+    def hypothesis_margins(self, point: Floats, radius: float) -> Margins:
         """Return the margins by which the conditions on signs, slopes and e > 0 hold on the ball
         around a point (theta, t).
         """
         b = self.propagate_bounds(point, radius)
         signs = slopes = upward = opening = leaving = np.inf
         d0, d1 = b["c1"], b["c2"] * b["Z1"]
-        _, _, zs, es = self.passes(np.asarray(point, dtype=float))
+        _, _, zs, es = self.forward_backward(np.asarray(point, dtype=float))
         at = np.asarray(point[self.n_theta :], dtype=float)
         for l in reversed(range(len(self.gates))):
             active, z, held = self.active[l], np.abs(zs[l]), b["units"][l]
@@ -760,7 +762,7 @@ class SmoothPiece(Smooth):
                 opening = min(
                     opening, self._opening_margin(point, l) - radius * float(change.sum())
                 )
-            if self.n_copies and self.copies.families(l).any():
+            if self.n_copies and self.copies.copied_unit_mask(l).any():
                 turned = (1 + b["gates"][l]) * change + held * d0 * b["A0"][l]
                 leaving = min(leaving, self._decay_margin(point, l) - radius * float(turned.sum()))
             w = b["weights"][l + 1]
@@ -784,7 +786,7 @@ class SmoothPiece(Smooth):
         layer l with a 1 for the bias. All have a row for each sample.
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
-        d = self.rows.terms(zs[-1])[1]
+        d = self.rows.loss_terms(zs[-1])[1]
         for k in reversed(range(l + 1, len(gates))):
             d = (d @ layers[k + 1][0]) * gates[k]
         x = below[l]
@@ -806,7 +808,7 @@ class SmoothPiece(Smooth):
         rounding = 1e-13 * float(np.linalg.norm(d) * np.linalg.norm(x) + 1)
         gains = [
             float(svdvals((d * gates[:, i : i + 1]).T @ x)[1])
-            for i in np.flatnonzero(self.copies.families(l))
+            for i in np.flatnonzero(self.copies.copied_unit_mask(l))
             if min(d.shape[1], x.shape[1]) > 1
         ]
         return least - max(gains, default=0.0) * (1 + 1e-9) - rounding

@@ -186,7 +186,7 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
     passes, total = passes_at(ob, at), 0.0
     parts = None if units is None else layers_of(ob.model, np.asarray(units, dtype=float))
     with np.errstate(all="ignore"):
-        for s in passes.states():
+        for s in passes.iter_states():
             b = propagate_majorants(passes, s, radius, parts)
             c1, c2, c3 = loss_derivative_bounds(passes, s, b.Z1 * radius)
             cube = _product_rounded_up(b.Z1, _product_rounded_up(b.Z1, b.Z1))
@@ -209,7 +209,7 @@ def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floa
     if link == "identity":
         c2, c3 = 2 * f, 0 * f
     elif link == "given":
-        c2, c3 = (x * ROUND_UP_FACTOR + TINY for x in s.loss.most(move))
+        c2, c3 = (x * ROUND_UP_FACTOR + TINY for x in s.loss.derivative_bounds(move))
     elif link == "sigmoid":  # |s''| <= s' for the sigmoid s
         near = np.maximum(np.abs(z.x) - z.dx.E - move, 0.0)
         c2 = (
@@ -272,12 +272,12 @@ def preactivation_signs(
     passes = passes_at(ob, theta_in_model_dtype(ob, theta))
     widths = ob.model.sizes[1:-1]
     rows = [ACTIVATIONS[name] for name in passes.names]
-    measured = rounding and any(row.given is not None and row.given.unbounded for row in rows)
+    measured = rounding and any(row.given is not None and row.given.missing_bounds for row in rows)
     off = [[np.full(m, row.leak == 0.0) for m, row in zip(widths, rows)] for _ in radii]
     on_kinks = [[np.zeros(m, dtype=bool) for m in widths] for _ in radii]
     count = [0] * len(radii)
     with np.errstate(all="ignore"):
-        for s in passes.states():
+        for s in passes.iter_states():
             counts = ob.sample_weight is None or (ob.sample_weight[s.rows] != 0)[:, None]
             for i, radius in enumerate(radii):
                 b = propagate_majorants(passes, s, radius)
@@ -385,7 +385,7 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
     bend = error = 0.0
     residuals = [np.zeros(0)]
     with np.errstate(all="ignore"):
-        for s in passes.states():
+        for s in passes.iter_states():
             b, gap = propagate_majorants(passes, s, radius), s.z[-1].x - passes.y[s.rows]
             here = slice(*np.searchsorted(rows, (s.rows.start, s.rows.start + len(gap))))
             at, root = rows[here] - s.rows.start, roots[here]
@@ -407,8 +407,7 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 # A lower bound on the spectrum of a network's Hessian that needs no products.
 #
 # ``H = GGN + R + l2 I``. The losses here are convex in the outputs, so at weights that are not
-# negative the GGN is positive semidefinite and only the residual part R can pull an eigenvalue
-# below l2:
+# negative the GGN is positive semidefinite and only R can pull an eigenvalue below l2:
 #
 #     v'Rv = sum over l of 2 <delta_l, ra_(l-1) V_l'>  +  sum over l of <e_l phi''_l, rz_l * rz_l>
 #
@@ -523,12 +522,12 @@ class RowMatrix:
     def __init__(self) -> None:
         self.gram, self.square, self.count = np.zeros((1, 1)), 0.0, 0
 
-    def add(self, F: Floats, error: Floats) -> None:
+    def add_rows(self, F: Floats, error: Floats) -> None:
         F = row_norms(np.abs(F)) if F.shape[1] > MAX_SPECTRAL_WIDTH else F
         self.gram, self.count = self.gram + F.T @ F, self.count + len(F)
         self.square += float((error**2).sum())
 
-    def bound(self) -> float:
+    def norm_bound(self) -> float:
         return (
             norm_bound_from_gram(self.gram, self.count) + np.sqrt(self.square)
             if self.count
@@ -546,7 +545,7 @@ class UnitBlocks:
         self.off: Any = 0.0
         self.count = 0
 
-    def add(self, s: State, l: int, F: Floats, error: Floats) -> None:
+    def add_rows(self, s: State, l: int, F: Floats, error: Floats) -> None:
         d, bent = s.d[l].x, s.phi[l - 1].p
         p = np.ones_like(s.a[l].x) if bent is None else bent.x
         dp = np.zeros_like(p) if bent is None else bent.dx.E
@@ -558,7 +557,7 @@ class UnitBlocks:
             rounding + dd * (slope + dp) * (f + error) + d * (dp * (f + error) + slope * error)
         ).sum(axis=0)
 
-    def bound(self) -> float:
+    def norm_bound(self) -> float:
         found = [spectral_norm_bound(self.C[:, j]) for j in range(self.C.shape[1])]
         return ROUND_UP_FACTOR * float(np.max(found + self.off + self.count * TINY))
 
@@ -571,19 +570,20 @@ def curvature_bound_by_layers(passes: Passes) -> float:
     B = {(l, k): (RowMatrix(), RowMatrix()) for l in range(L) for k in range(l)}
     U = {(l, k): RowMatrix() for l in range(L - 1) for k in range(l + 1)}
     C = {(l, l - 1): UnitBlocks() for l in range(1, L) if passes.by_units and L > 2}
-    for s in passes.states():
+    for s in passes.iter_states():
         c, c_z = layer_gains(passes, s)
         for l, k in C:
-            C[l, k].add(s, l, *_scaled_layer_inputs(passes, s, k, np.ones_like(c[l, k])))
+            C[l, k].add_rows(s, l, *_scaled_layer_inputs(passes, s, k, np.ones_like(c[l, k])))
         for (l, k), (D, A) in B.items():
             _add_pair(D, A, passes, s, (l, k), c[l, k])
         for at in c_z:
-            U[at].add(*_scaled_layer_inputs(passes, s, at[1], c_z[at]))
+            U[at].add_rows(*_scaled_layer_inputs(passes, s, at[1], c_z[at]))
     S = np.zeros((L, L))
     for (l, k), (D, A) in B.items():
-        S[l, k] = S[k, l] = min(D.bound() * A.bound(), C[l, k].bound() if (l, k) in C else np.inf)
+        joint = C[l, k].norm_bound() if (l, k) in C else np.inf
+        S[l, k] = S[k, l] = min(D.norm_bound() * A.norm_bound(), joint)
     for l in range(L - 1):
-        u = np.array([U[l, k].bound() if k <= l else 0.0 for k in range(L)])
+        u = np.array([U[l, k].norm_bound() if k <= l else 0.0 for k in range(L)])
         S += np.outer(u, u)
     return ROUND_UP_FACTOR * _largest_eigenvalue_bound(S) if np.isfinite(S).all() else np.inf
 
@@ -664,8 +664,8 @@ def _add_pair(
     near, far = row_norms(np.abs(d)) + dd, row_norms(np.abs(F)) + error
     if near.any() and far.any():
         w = np.sqrt((near + 1e-30 * near.max()) / (far + 1e-30 * far.max()))
-        D.add(d / w, dd / w)
-        A.add(w * F, w * error)
+        D.add_rows(d / w, dd / w)
+        A.add_rows(w * F, w * error)
 
 
 def curvature_bound_by_units(passes: Passes) -> float:
@@ -678,7 +678,7 @@ def curvature_bound_by_units(passes: Passes) -> float:
     slopes, bends, deltas = [], [], []
     of_C: Any = 0.0
     of_M: Any = 0.0
-    for s in passes.states():
+    for s in passes.iter_states():
         phi, here, d = s.phi[0], x[s.rows], row_norms(np.abs(s.d[1].x))
         p, dp = (np.ones_like(s.d[0].x), 0.0) if phi.p is None else (phi.p.x, phi.p.dx.E)
         eq, deq = (np.zeros_like(p), 0.0) if s.eq[0] is None else (s.eq[0].x, s.eq[0].dx.E)
@@ -892,7 +892,7 @@ def all_rows_classified(ob: Any, at: Floats) -> bool:
     if row.attained or is_batch_normalised(ob.model):
         return False
     passes = passes_at(ob, at)
-    for s in passes.states():
+    for s in passes.iter_states():
         counts = True if ob.sample_weight is None else ob.sample_weight[s.rows] > 0
         y, z, E = passes.y[s.rows], s.z[-1].x, s.z[-1].dx.E
         if not (row.right(y, z, E) | ~np.broadcast_to(counts, len(z))).all():

@@ -53,8 +53,10 @@ theta. Layers are independent parts of the vector, so their bounds are added as 
 
 The passes here run in float64. The rounding errors of the bounds themselves, and those of the
 passes if the engine also computes in float64, change the bound by a relative ``O(L 64 u)``, which
-`ErrorPass.slack` covers. No product of magnitudes is rounded down where it underflows
-(`multiply_rounded_up`, `matmul_rounded_up`, `row_norms`). The bound is infinite if a number of the
+`ErrorPass.slack_factor`
+covers. No product of magnitudes is rounded down where it underflows
+(`multiply_rounded_up`,
+`matmul_rounded_up`, `row_norms`). The bound is infinite if a number of the
 engine or of these passes may overflow, and also if the environment flushes subnormal numbers to 0
 (`flushes_subnormals`), because eta then does not bound the underflow of a step.
 
@@ -191,7 +193,10 @@ class State:
         self.d[-1] = self.loss.d
         for l in range(len(self.W) - 1, 0, -1):
             d, e = self.backpropagate_layer(l, chain, self.d[l], e)
-            self.eq[l - 1], normed = self.phi[l - 1].curvature(e, d), self.norm[l - 1]
+            self.eq[l - 1], normed = (
+                self.phi[l - 1].scaled_second_derivative(e, d),
+                self.norm[l - 1],
+            )
             self.d[l - 1] = d if normed is None else normed.backward(d)
 
     def backpropagate_layer(self, l: int, chain: Chain, d: Num, e: Num | None) -> tuple[Num, Num]:
@@ -243,13 +248,19 @@ class LossRows:
         self.f = np.maximum(np.abs(f) / divisor_of(ob), SMALLEST_SUBNORMAL * moves)
         with np.errstate(divide="ignore"):
             self.uf = np.where(moves, 3 * z.r.u + z.r.eta / self.f, 0.0)
-        of = {"identity": self._squares, "sigmoid": self._binary, "softmax": self._entropy}
+        of = {
+            "identity": self._squared_error_terms,
+            "sigmoid": self._binary_entropy_terms,
+            "softmax": self._cross_entropy_terms,
+        }
         of["given"] = self._user_loss_derivatives
         d, dd, self.h = of[self.row.link](z.x, z.dx, y, np.sign(f))
         self.d, self.d_z = Num(np.sign(f) * d, dd, z.r, dd), z.dx
-        z.r.record_overflow(self.d.size)
+        z.r.record_overflow(self.d.magnitude)
 
-    def _squares(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
+    def _squared_error_terms(
+        self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats
+    ) -> tuple[Any, ...]:
         """Return delta = 2 f (z - y), its Err, and h = 2 f, for squared errors. dz bounds the
         errors of the outputs z, and f is ``self.f`` times the `sign` of the weight, as in the
         methods below.
@@ -259,9 +270,11 @@ class LossRows:
         rounding = multiply_rounded_up(2 * self.f * (self.uf + 3 * r.u), size)
         rounding = Err(rounding + r.eta * (size > 0) * (self.f > 0))
         dh = Err(h * (self.uf + r.u))
-        return 2 * self.f * gap, dz.times(2 * self.f) + rounding, Num(sign * h, dh, r)
+        return 2 * self.f * gap, dz.multiply(2 * self.f) + rounding, Num(sign * h, dh, r)
 
-    def _binary(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
+    def _binary_entropy_terms(
+        self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats
+    ) -> tuple[Any, ...]:
         """Return delta = f (s - y), its Err, and h = f s (1 - s) with |h'| <= h, for binary cross
         entropy with s = sigmoid(z). For z > 0, delta is evaluated as f ((1 - y) - sigmoid(-z)).
         """
@@ -269,14 +282,18 @@ class LossRows:
         small, bent = expit(-t), sigmoid_derivative(t)
         rest = np.where(z > 0, 1 - y, -y)
         size = small + np.where(t <= dz.E, np.abs(y) + np.abs(1 - y), np.abs(rest))
-        curve = dz.times(multiply_rounded_up(self.f, sigmoid_derivative(np.maximum(t - dz.E, 0))))
+        curve = dz.multiply(
+            multiply_rounded_up(self.f, sigmoid_derivative(np.maximum(t - dz.E, 0)))
+        )
         local = r.elementary + self.uf
         floor = np.where(t > 1, UNDERFLOW_FACTOR * r.tiny, r.eta) * self.f + r.eta
         dh = curve + Err(self.f * local * bent + floor)
         d = self.f * (rest - np.where(z > 0, small, -small))
         return d, curve + Err(self.f * local * size + floor), Num(sign * self.f * bent, dh, r)
 
-    def _entropy(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
+    def _cross_entropy_terms(
+        self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats
+    ) -> tuple[Any, ...]:
         """Return delta_j = f (T p_j - y_j), its Err, and h = f T, for cross entropy, with T the
         sum of the row's targets. The probabilities are stored as `p` and bounds on their errors as
         `dp`. At the largest logit, delta is evaluated as minus the sum of the other entries.
@@ -339,13 +356,15 @@ class LossRows:
         assert given is not None
         found = given(z, y)
         _, first, second = found
-        own, third = given.error(z, y, found, EPS), given.third_of(z, y, dz.E)
+        own, third = given.error_bounds(z, y, found, EPS), given.third_derivative_bounds(z, y, dz.E)
         local = self.uf + 4 * r.u
         self.bounds = given, z, y
         if not given.coupled:
             h = self.f * np.abs(second)
             off = self.f * (own + multiply_rounded_up(third, dz.E))
-            dd = dz.times(h + off) + Err(self.f * own + local * self.f * np.abs(first) + 4 * r.eta)
+            dd = dz.multiply(h + off) + Err(
+                self.f * own + local * self.f * np.abs(first) + 4 * r.eta
+            )
             dh = Err(off + local * h + 4 * r.eta)
             return self.f * first, dd, Num(sign * self.f * second, dh, r)
         m = z.shape[1]
@@ -361,16 +380,16 @@ class LossRows:
         dd = Err(np.broadcast_to(moved, z.shape), moved)
         return self.f * first, dd, (sign * self.f)[:, :, None] * second
 
-    def most(self, move: Floats) -> tuple[Floats, Floats]:
+    def derivative_bounds(self, move: Floats) -> tuple[Floats, Floats]:
         """Return bounds (rows, 1) on the second and third derivatives of a user-defined loss, for
         outputs at a distance of at most `move` (rows, 1) from the exact outputs at theta. Weights
         and divisor are included.
         """
         given, z, y = self.bounds
         reach = self.d_z.E + move
-        third = given.third_of(z, y, reach).max(axis=1, keepdims=True)
+        third = given.third_derivative_bounds(z, y, reach).max(axis=1, keepdims=True)
         plain = not given.coupled
-        bend = self.h.size.max(axis=1, keepdims=True) if plain else self.bend + self.dh
+        bend = self.h.magnitude.max(axis=1, keepdims=True) if plain else self.bend + self.dh
         return bend + multiply_rounded_up(self.f * third, self.d_z.nu + move), self.f * third
 
     def _center_logit_errors(self, E: Floats) -> Floats:
@@ -382,7 +401,7 @@ class LossRows:
         centre = np.where(np.where(self.tie, self.near, self.top), E, 0).max(axis=1, keepdims=True)
         return np.where(self.top, 0, E + centre)
 
-    def r_loss(self, rz: Num) -> Num:
+    def rdelta(self, rz: Num) -> Num:
         """Return ``rdelta = (d2L/dz2) rz`` with its error bounds."""
         if self.row.per_entry:
             found = rz * self.h
@@ -391,7 +410,7 @@ class LossRows:
             x, size = np.einsum("ijk,ik->ij", self.h, rz.x), row_norms(np.abs(rz.x)) + rz.dx.nu
             off = (
                 multiply_rounded_up(self.bend, rz.dx.nu)
-                + multiply_rounded_up(self._coupled_loss(), size)
+                + multiply_rounded_up(self._coupled_curvature_errors(), size)
                 + self.r.eta
             )
             dx = Err(np.broadcast_to(off, x.shape), off)
@@ -403,13 +422,13 @@ class LossRows:
         size = np.abs(U) + np.where(
             self.tie, np.where(self.near, np.abs(U), 0).max(axis=1, keepdims=True), 0.0
         )
-        E = self._r_entropy(size, w, self._center_logit_errors(rz.dx.E))
-        own = self._r_entropy(size, w, 0.0)
+        E = self._cross_entropy_rdelta_errors(size, w, self._center_logit_errors(rz.dx.E))
+        own = self._cross_entropy_rdelta_errors(size, w, 0.0)
         carried = multiply_rounded_up(self._bound_loss_curvature(), rz.dx.nu)
         dx = Err(E, row_norms(own) + carried + self.r.gamma(m + 8) * row_norms(E))
         return Num(self.h * self.p * w, dx, self.r, dx)
 
-    def _coupled_loss(self) -> Floats:
+    def _coupled_curvature_errors(self) -> Floats:
         """Return bounds (rows, 1) on the error of the computed product of h and a vector of length
         1.
         """
@@ -425,7 +444,7 @@ class LossRows:
         spread = 1 + spread.max(axis=1, keepdims=True)
         return np.asarray((np.abs(self.h) + self.dh) * (self.bend * spread**2 + 4096 * m * tiny))
 
-    def _r_entropy(self, size: Floats, w: Floats, E: Floats | float) -> Floats:
+    def _cross_entropy_rdelta_errors(self, size: Floats, w: Floats, E: Floats | float) -> Floats:
         """Return bounds on the errors of ``s p (u - <p, u>)``, the rdelta of cross entropy with s =
         `h`, where u = rz - rz_top has magnitudes of at most `size`, errors of at most E and its own
         rounding. w holds ``u - <p, u>``.
@@ -440,31 +459,33 @@ class LossRows:
         found += (s * self.dp + self.dh * self.p) * np.abs(w)
         return np.where(whole + size < r.max / 4, found, np.inf)
 
-    def fisher(self, rz: Num) -> Num:
+    def fisher_rdelta(self, rz: Num) -> Num:
         """Return ``rdelta = N <delta, rz> delta`` of the empirical Fisher with its error bounds."""
         r, d, drz, size = self.r, self.d, rz.dx, np.abs(rz.x)
         along, m = (d.x * rz.x).sum(axis=1, keepdims=True), d.x.shape[1]
-        moved = (d.size * drz.E + d.dx.E * size).sum(axis=1, keepdims=True)
+        moved = (d.magnitude * drz.E + d.dx.E * size).sum(axis=1, keepdims=True)
         whole = row_norms(np.abs(d.x)) + d.dx.nu
         moved = np.minimum(
             moved,
             multiply_rounded_up(whole, drz.nu) + multiply_rounded_up(d.dx.nu, row_norms(size)),
         )
-        moved += r.gamma(m + 2) * (d.size * rz.size).sum(axis=1, keepdims=True) + 4 * m * r.eta
+        moved += (
+            r.gamma(m + 2) * (d.magnitude * rz.magnitude).sum(axis=1, keepdims=True) + 4 * m * r.eta
+        )
         rd = r.N * along * d.x
         moved, along = r.N * moved, r.N * np.abs(along)
         moved = np.where(moved + along < r.max, moved, np.inf)
-        dx = Err(moved * d.size + along * d.dx.E, moved * whole + along * d.dx.nu)
+        dx = Err(moved * d.magnitude + along * d.dx.E, moved * whole + along * d.dx.nu)
         dx = dx + Err(3 * r.u * (np.abs(rd) + moved * np.abs(d.x)) + 4 * r.eta)
         return Num(rd, dx, r, dx)
 
-    def r_norms(self) -> tuple[Floats, Floats]:
+    def rdelta_norm_factors(self) -> tuple[Floats, Floats]:
         """Return (B, C), each (rows, 1), such that ``||rdelta|| <= (B + C) ||rz||`` and the error
         of rdelta is at most ``C ||rz|| + (B + C) ||drz||``.
         """
         r = self.r
         if self.row.given and self.row.given.coupled:
-            return self.bend, self._coupled_loss() + r.eta
+            return self.bend, self._coupled_curvature_errors() + r.eta
         if self.row.per_entry:
             B = np.abs(self.h.x).max(axis=1, keepdims=True)
             return B, self.h.dx.E.max(axis=1, keepdims=True) + 2 * r.u * B + r.eta
@@ -472,12 +493,12 @@ class LossRows:
         root = math.sqrt(2.0)  # factor in |rz_j - rz_k| <= sqrt(2) ||rz||
         size = np.where(first, 0.0, root) + np.where(self.tie, root, 0.0)
         others = root * np.where(first, 0.0, self.p).sum(axis=1, keepdims=True)
-        own = self._r_entropy(size, np.where(first, others, root + others), 0.0)
+        own = self._cross_entropy_rdelta_errors(size, np.where(first, others, root + others), 0.0)
         B = self._bound_loss_curvature()
         return B, row_norms(own) * (1 + r.gamma(m + 8)) + r.gamma(m + 8) * B
 
-    def fisher_norms(self) -> tuple[Floats, Floats]:
-        """Return (B, C) of `r_norms` for the rdelta of `fisher`."""
+    def fisher_rdelta_norm_factors(self) -> tuple[Floats, Floats]:
+        """Return (B, C) of `rdelta_norm_factors` for the rdelta of `fisher_rdelta`."""
         r, d, dd = self.r, row_norms(np.abs(self.d.x)), self.d.dx.nu
         whole = d + dd
         lost = multiply_rounded_up(dd, whole + d) + multiply_rounded_up(
@@ -485,15 +506,15 @@ class LossRows:
         )
         return r.N * multiply_rounded_up(d, d), r.N * lost
 
-    def r_lost(self) -> Floats:
-        """Return bounds (rows, 1) on the effect of underflow in `r_loss` and `fisher` on the norms
-        of rdelta.
+    def rdelta_underflow(self) -> Floats:
+        """Return bounds (rows, 1) on the effect of underflow in `rdelta` and `fisher_rdelta` on the
+        norms of rdelta.
         """
         r, m = self.r, self.d.x.shape[1]
         if self.row.given and self.row.given.coupled:
             size = self.bend + self.dh
         else:
-            size = self.h.size if self.row.per_entry else np.abs(self.h) + self.dh
+            size = self.h.magnitude if self.row.per_entry else np.abs(self.h) + self.dh
         size = size.max(axis=1, keepdims=True) + r.N * (row_norms(np.abs(self.d.x)) + self.d.dx.nu)
         return np.asarray(2 * m * r.eta * (1 + size))
 
@@ -521,8 +542,9 @@ class ErrorPass:
         `Curvature.layout` of the operator in question; by default that of the objective's own
         plans.
     measured : bool
-        Bound the errors of these float64 passes instead of those of the engine's; `gradient` and
-        `product` then need the computed result, and bound its error by comparison.
+        Bound the errors of these float64 passes instead of those of the engine's;
+        `gradient_error_bound` and `product_error_bound` then need the computed result, and bound
+        its error by comparison.
     """
 
     def __init__(
@@ -573,7 +595,7 @@ class ErrorPass:
     # --- all rows
     # ----------------------------------------------------------------------------------------------
 
-    def states(self) -> Iterator[State]:
+    def iter_states(self) -> Iterator[State]:
         """Yield the states of all rows in chunks."""
         if self.kept is not None:
             yield from self.kept
@@ -596,10 +618,10 @@ class ErrorPass:
         """
         if self.grams is None:
             grams: list[Gram] = [Gram(self.ob.n_samples) for _ in range(2 * len(self.W))]
-            for s in self.states():
+            for s in self.iter_states():
                 for gram, x in zip(grams, (x.x for pair in zip(s.a, s.d) for x in pair)):
-                    gram.add(x)
-            norms = [gram.norm() for gram in grams]
+                    gram.add_rows(x)
+            norms = [gram.norm_bound() for gram in grams]
             self.grams = list(zip(norms[::2], norms[1::2]))
         sums = [Sums(W.A.shape, *pair) for W, pair in zip(self.W, self.grams)]
         for part, pair in zip(sums, self.norms):
@@ -607,11 +629,11 @@ class ErrorPass:
         return sums
 
     @property
-    def slack(self) -> float:
+    def slack_factor(self) -> float:
         """Factor that covers second-order terms and the rounding errors of the bounds."""
         return 1 + 1e-6 + 256 * len(self.W) * self.arithmetic.u
 
-    def total(
+    def total_error_bound(
         self, sums: list[Sums], terms: int, x: Floats, l2: Any, computed: Floats | None
     ) -> float:
         """Return a bound on the error of a gradient or product: the Euclidean norm of the layers'
@@ -620,31 +642,33 @@ class ErrorPass:
         that of these passes is added.
         """
         r = self.arithmetic
-        eta, ends = 2 * r.eta * (r.N + r.over_rows(terms)), r.gamma(r.partial_sums() + 2)
+        eta, ends = 2 * r.eta * (r.N + r.n_weight_roundings(terms)), r.gamma(r.n_partial_sums() + 2)
         sizes = [x.max(initial=0.0) for s in sums for x in (s.B, s.b)]
         if any(not x < r.gamma(1) * r.max for x in sizes) or r.overflow or flushes_subnormals():
             return np.inf
-        gamma = r.gamma(max(r.over_rows(terms), r.over_columns()) + 3)
-        bounds = [bound for s in sums for bound in s.bounds(eta, ends)]
+        gamma = r.gamma(max(r.n_weight_roundings(terms), r.n_bias_roundings()) + 3)
+        bounds = [bound for s in sums for bound in s.error_bounds(eta, ends)]
         decay = norm(multiply_rounded_up(l2, np.abs(x)))
-        bound = self.slack * (norm(bounds) + gamma * decay + (decay > 0) * r.eta * len(x))
+        bound = self.slack_factor * (norm(bounds) + gamma * decay + (decay > 0) * r.eta * len(x))
         if self.measured:
-            ours = [part for s in sums for part in s.values(self.ob.model.bias)]
+            ours = [part for s in sums for part in s.values_by_parameter(self.ob.model.bias)]
             bound += norm(np.asarray(computed, float) - (np.concatenate(ours) + l2 * x))
         return float(bound) if np.isfinite(bound) else np.inf
 
-    def gradient(self, computed: Floats | None = None) -> float:
+    def gradient_error_bound(self, computed: Floats | None = None) -> float:
         """Return a bound on ``||computed gradient - gradient||``. The argument `computed`, the
         gradient (n,), is used only with `measured`.
         """
         with np.errstate(all="ignore"):
             sums = self.new_sums()
-            for s in self.states():
+            for s in self.iter_states():
                 for l, part in enumerate(sums):
                     self.add_products(s, l, s.d[l], None, part, 1)
                     if (normed := s.norm[l]) is not None:
-                        part.scales = normed.sums()
-            return self.total(sums, 1, self.theta.astype(float), l2_diagonal(self.ob), computed)
+                        part.scales = normed.gamma_beta_gradients()
+            return self.total_error_bound(
+                sums, 1, self.theta.astype(float), l2_diagonal(self.ob), computed
+            )
 
     def add_products(
         self, s: State, l: int, d: Num, ra: Num | None, sums: Sums, terms: int
@@ -654,15 +678,17 @@ class ErrorPass:
         ra is None.
         """
         r = self.arithmetic
-        weights = r.gamma(r.over_rows(terms))
-        sums.add("a", d, s.a[l], weights)
+        weights = r.gamma(r.n_weight_roundings(terms))
+        sums.add_product("a", d, s.a[l], weights)
         # With batch normalisation, the sum for beta replaces the sum for the bias.
         if s.norm[l] is None:
-            sums.add_rows(d, r.gamma(r.over_columns()))
+            sums.add_bias_rows(d, r.gamma(r.n_bias_roundings()))
         if ra is not None:
-            sums.add("ra", s.d[l], ra, weights)
+            sums.add_product("ra", s.d[l], ra, weights)
 
-    def product(self, v: ArrayLike, kind: str = "hessian", computed: Floats | None = None) -> float:
+    def product_error_bound(
+        self, v: ArrayLike, kind: str = "hessian", computed: Floats | None = None
+    ) -> float:
         """Return a bound on ``||computed(A v) - A v||`` for v (n,), A the curvature of the given
         kind. The argument `computed`, the product (n,), is used only with `measured`.
         """
@@ -673,16 +699,16 @@ class ErrorPass:
         if not np.isfinite(known).all():
             return np.inf
         with np.errstate(all="ignore"):
-            sums, direction = self.new_sums(), self.direction(known)
+            sums, direction = self.new_sums(), self.split_direction(known)
             at_theta = self.arithmetic.overflow
-            for state in self.states():
-                self.r_pass(state, direction, kind, sums)
+            for state in self.iter_states():
+                self.add_rpass_bounds(state, direction, kind, sums)
             l2 = l2_diagonal(self.ob) if kind != "fisher" else 0.0
-            bound = self.total(sums, 2, known.astype(float), l2, computed)
+            bound = self.total_error_bound(sums, 2, known.astype(float), l2, computed)
             self.arithmetic.overflow = at_theta
             return bound
 
-    def direction(self, v: Floats) -> list[Any]:
+    def split_direction(self, v: Floats) -> list[Any]:
         """Return ``[(V, vb, (vgamma, vbeta))]`` of v (n,), with None for V and vb that are 0.
         Normalised layers have no vb, and other layers no vgamma and vbeta.
         """
@@ -696,7 +722,7 @@ class ErrorPass:
     # --- R-forward, loss, R-backward
     # ----------------------------------------------------------------------------------------------
 
-    def r_forward(self, s: State, layers: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    def forward_along(self, s: State, layers: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         """Run the R-forward pass: ``rz = ra W' + a V' + vb [, normalised]``,
         ``ra = phi' * rz [+ the input's ra]``. Return, for each layer, ra, rz and the pair for
         `Normed.r_backward`, each None if it is 0.
@@ -720,16 +746,16 @@ class ErrorPass:
                 ra.append(None if a is None else chain.cap_error(l + 1, a))
         return ra, rz, turned
 
-    def r_pass(self, s: State, layers: list[Any], kind: str, sums: list[Sums]) -> None:
+    def add_rpass_bounds(self, s: State, layers: list[Any], kind: str, sums: list[Sums]) -> None:
         """Run the R-passes of some rows and add to the sums: ``rdW = rdelta' a + delta' ra``,
         ``re_below = rdelta W + delta V [+ re]``, ``rdelta = re * phi' + e * phi'' * rz [through the
         normalisation]``.
         """
-        full, (ra, rz, turned) = kind == "hessian", self.r_forward(s, layers)
+        full, (ra, rz, turned) = kind == "hessian", self.forward_along(s, layers)
         # For v = 0 the product is exactly 0.
         if rz[-1] is None:
             return
-        rd = s.loss.fisher(rz[-1]) if kind == "fisher" else s.loss.r_loss(rz[-1])
+        rd = s.loss.fisher_rdelta(rz[-1]) if kind == "fisher" else s.loss.rdelta(rz[-1])
         chain = Chain(s.kappa)
         re: Any = None
         for l in range(len(self.W) - 1, -1, -1):
@@ -777,14 +803,14 @@ def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian"
     >>> bool(error < product_bound(ob, theta, v) < 1e4 * error)
     True
     """
-    return ErrorPass(ob, theta).product(v, kind)
+    return ErrorPass(ob, theta).product_error_bound(v, kind)
 
 
 def gradient_bound(ob: Any, theta: ArrayLike) -> float:
     """Return a bound on ``||computed gradient - gradient||_2`` at theta. Cost: the arithmetic of
     about 10 gradients, in NumPy.
     """
-    return ErrorPass(ob, theta).gradient()
+    return ErrorPass(ob, theta).gradient_error_bound()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -811,7 +837,7 @@ def passes_at(ob: Any, theta: Floats) -> Passes:
 
 class Passes(ErrorPass):
     """The state at theta of any network objective by float64 passes with bounds on the errors;
-    `states()` yields the state in chunks of rows.
+    `iter_states()` yields the state in chunks of rows.
     """
 
     def __init__(self, ob: Any, theta: Floats) -> None:

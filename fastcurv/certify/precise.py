@@ -398,7 +398,7 @@ class Factor:
         )
         self.tops = norm(np.abs(W).max(axis=1))
 
-    def times(self, x: Bounded) -> Bounded:
+    def multiply_rows(self, x: Bounded) -> Bounded:
         """Return x W'."""
         rounding = self.tau * x.top * self.tops + PAIR_UNDERFLOW_BOUND * (
             (x.top > 0) & (self.tops > 0)
@@ -443,8 +443,8 @@ def _user_activation_derivatives(phi: ActivationFunction, z: Bounded) -> tuple[B
     """
     x, moved = _to_long_double(z)
     found = phi(x)
-    own = phi.error(x, found, LONG_EPS if LONG_EPS < EPS else np.inf)
-    slope, bend, _ = phi.bounds(z.value.hi, np.broadcast_to(moved, x.shape))
+    own = phi.error_bounds(x, found, LONG_EPS if LONG_EPS < EPS else np.inf)
+    slope, bend, _ = phi.derivative_bounds(z.value.hi, np.broadcast_to(moved, x.shape))
     error = slope.max(axis=1, keepdims=True) * moved + row_norms(own)
     off = bend * moved + own
     return Bounded(_to_pair(found[0]), error * ROUND_UP_FACTOR), Bend(
@@ -477,7 +477,7 @@ class Part:
             self.value_error + other.value_error + off + PAIR_UNDERFLOW_BOUND,
         )
 
-    def divided_by(self, divisor: float) -> Part:
+    def divide(self, divisor: float) -> Part:
         """Return this part divided by a positive number."""
         g, value = (
             divide_pairs(self.g, pair_from_float(divisor)),
@@ -511,41 +511,41 @@ class Precise:
             for (W, _), size in zip(layers, sizes, strict=True)
         ]
 
-    def activated(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
+    def activate(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
         """Return phi(z) and phi'(z) of a hidden layer."""
         return activation_and_derivative(self.model.activation[l], z)
 
-    def of_rows(self, rows: slice) -> tuple[Part, list[Bounded], list[Bounded]]:
+    def part_of_rows(self, rows: slice) -> tuple[Part, list[Bounded], list[Bounded]]:
         """Run the forward pass, the loss and the backward pass for some rows. Return their `Part`,
         without weight decay and divisor, and z and e of every hidden layer.
         """
         X = np.array(self.X[rows], dtype=float)
         a, bends, last = [Bounded(pair_from_float(X), np.zeros((len(X), 1)))], [], len(self.up) - 1
-        zs, es = [self.linear(0, a[0])], list[Bounded]()
+        zs, es = [self.apply_layer(0, a[0])], list[Bounded]()
         for l in range(last):
-            above, bend = self.activated(l, zs[l])
+            above, bend = self.activate(l, zs[l])
             a.append(above + a[l] if adds_own_input(self.model, l) else above)
             bends.append(bend)
-            zs.append(self.linear(l + 1, a[l + 1]))
-        value, value_error, d = self.loss(zs[last], rows)
+            zs.append(self.apply_layer(l + 1, a[l + 1]))
+        value, value_error, d = self.loss_and_delta(zs[last], rows)
         grads: list[tuple[Pair, float]] = []
         for l in range(last, -1, -1):
-            grads = self.sums(d, a[l]) + grads
+            grads = self.weight_gradients(d, a[l]) + grads
             if l:
-                below = self.down[l].times(d)
+                below = self.down[l].multiply_rows(d)
                 es.insert(0, below + es[0] if es and adds_own_input(self.model, l) else below)
                 d = es[0] * bends[l - 1]
         his, los = ([part[0][i].ravel() for part in grads] for i in (0, 1))
         flat = Pair(np.concatenate(his), np.concatenate(los))
         return Part(flat, norm([error for _, error in grads]), value, value_error), zs[:-1], es
 
-    def linear(self, l: int, a: Bounded) -> Bounded:
+    def apply_layer(self, l: int, a: Bounded) -> Bounded:
         """Return z = a W' + b of layer l."""
-        z, b = self.up[l].times(a), self.biases[l]
+        z, b = self.up[l].multiply_rows(a), self.biases[l]
         value = add_float_to_pair(z.value, b)
         return Bounded(value, z.error + PAIR_ROUNDOFF * (row_norms(np.abs(value.hi)) + norm(b)))
 
-    def sums(self, d: Bounded, a: Bounded) -> list[tuple[Pair, float]]:
+    def weight_gradients(self, d: Bounded, a: Bounded) -> list[tuple[Pair, float]]:
         """Return ``dW = delta' a`` and ``db``, the sum of the rows of delta, with bounds on the
         norms of their errors, for delta d.
         """
@@ -558,7 +558,7 @@ class Precise:
             found.append((column_sums(d.value), error))
         return found
 
-    def loss(self, z: Bounded, rows: slice) -> tuple[Pair, float, Bounded]:
+    def loss_and_delta(self, z: Bounded, rows: slice) -> tuple[Pair, float, Bounded]:
         """Return the sum of the rows' losses, a bound on its error, and delta of the last layer."""
         ob, y = self.ob, self.y[rows]
         if LOSSES[ob.loss].given is None:
@@ -586,8 +586,10 @@ def precise_part(ob: Any, theta: ArrayLike) -> Part:
     term.
     """
     at = Precise(ob, theta_in_model_dtype(ob, theta))
-    parts = (at.of_rows(slice(k, k + N_BLOCK_ROWS))[0] for k in range(0, len(ob.X), N_BLOCK_ROWS))
-    return reduce(Part.__add__, parts).divided_by(divisor_of(ob))
+    parts = (
+        at.part_of_rows(slice(k, k + N_BLOCK_ROWS))[0] for k in range(0, len(ob.X), N_BLOCK_ROWS)
+    )
+    return reduce(Part.__add__, parts).divide(divisor_of(ob))
 
 
 def add_decay(l2: Any, theta: Floats, rows: Part) -> Part:
@@ -648,8 +650,8 @@ def _user_loss_derivatives(loss: LossFunction, z: Bounded, y: Floats) -> Terms:
     x, moved = _to_long_double(z)
     found = loss(x, y)
     value, first, second = found
-    own = loss.error(x, y, found, LONG_EPS if LONG_EPS < EPS else np.inf)
-    third = loss.third_of(z.value.hi, y, moved).max(axis=1, keepdims=True)
+    own = loss.error_bounds(x, y, found, LONG_EPS if LONG_EPS < EPS else np.inf)
+    third = loss.third_derivative_bounds(z.value.hi, y, moved).max(axis=1, keepdims=True)
     axes = (1, 2) if loss.coupled else 1
     bend = (
         np.abs(second) if not loss.coupled else np.sqrt((second * second).sum(axis=axes))[:, None]

@@ -52,11 +52,11 @@ class Shell:
         if no file holds the network. `options` are those of ``fastcurv train``.
         """
         if self.model is None:
-            return self.afresh(**options)
+            return self.retrain_command(**options)
         data = [] if self.data is None else [self.data]
         return _command_line("train", "--from", self.model, *data, *_training_options(options))
 
-    def afresh(self, recipe: Recipe | None = None, **options: Any) -> str:
+    def retrain_command(self, recipe: Recipe | None = None, **options: Any) -> str:
         """Return the command that trains by a recipe, by default that of the network, with further
         `options` of ``fastcurv train``.
         """
@@ -70,7 +70,7 @@ class Shell:
         }
         return _command_line("train", recipe.data, *_training_options(changed | options))
 
-    def in_commands(self, text: str) -> str:
+    def replace_calls(self, text: str) -> str:
         """Return a text with shell commands and options in place of Python calls and arguments. If
         no file holds the network, clauses that suggest a call are removed.
         """
@@ -86,10 +86,10 @@ class Shell:
     def translate_diagnosis(self, found: Diagnosis) -> Diagnosis:
         """Return a diagnosis whose advice has commands in place of Python calls."""
         return replace(
-            found, causes=[replace(a, call=self.command_for(a.call)) for a in found.causes]
+            found, causes=[replace(a, call=self.command_of_call(a.call)) for a in found.causes]
         )
 
-    def command_for(self, call: str) -> str:
+    def command_of_call(self, call: str) -> str:
         """Return the shell command for `call`, the source of the Python call in an `Advice`, which
         uses the names fc, np, ob and theta. If the call makes no new objective and does not train,
         return the advice to join X and y again.
@@ -104,7 +104,7 @@ class Shell:
         # order of the rows.
         if not isinstance(made, ast.Call):
             again = "fc.minimize" in call
-            return self.afresh(epochs=0) if again else "join X and y again, row by row"
+            return self.retrain_command(epochs=0) if again else "join X and y again, row by row"
         model, X, y, loss, l2 = map(ast.unparse, made.args[:5])
         changes: dict[str, Any] = {"l2": float(l2)}
         if loss.startswith("'"):
@@ -120,7 +120,7 @@ class Shell:
             changes |= {"hidden": tuple(sizes[1:-1]), "activation": activation}
             changes |= {key.arg: ast.literal_eval(key.value) for key in network.keywords
                         if key.arg in ("residual", "batch_norm")}  # fmt: skip
-        return self.afresh(replace(self.recipe, **changes), epochs=0)
+        return self.retrain_command(replace(self.recipe, **changes), epochs=0)
 
 
 def _training_options(given: dict[str, Any]) -> list[str]:

@@ -75,9 +75,9 @@ def demo(args: Namespace, out: Output) -> None:
         n_threads=args.threads,
         quick=args.quick,
         progress=args.progress,
-        say=out.say,
+        say=out.print_text,
     )
-    out.record(
+    out.add_facts(
         report=facts["report"],
         accuracy=facts["accuracy"],
         verdict=verdict_facts(facts["verdict"]),
@@ -98,11 +98,11 @@ def train(args: Namespace, out: Output) -> int:
     recipe, data, objective, theta = prepare_training(args)
     shell = Shell(recipe)
     out.working = True
-    out.say(describe_objective(objective, data))
+    out.print_text(describe_objective(objective, data))
     for sentence in data.notes:
-        out.say(f"  {sentence}")
-    out.say(f"  start         {format_point(objective, theta, data)}")
-    out.record(**objective_facts(objective, data))
+        out.print_text(f"  {sentence}")
+    out.print_text(f"  start         {format_point(objective, theta, data)}")
+    out.add_facts(**objective_facts(objective, data))
     results: list[tuple[str, Any]] = []
     best: tuple[Any, float] = (None, np.inf)
 
@@ -117,7 +117,7 @@ def train(args: Namespace, out: Output) -> int:
         history = join_records([r for _, r in results])
         coding = coding_of_data(objective, theta, data)
         path = save_run(place, recipe, objective.model, theta, history, counts, coding=coding)
-        out.record(out=path)
+        out.add_facts(out=path)
         return replace(shell, model=str(place))
 
     first = {"max_iter": args.epochs, "seed": args.seed, "verdict": args.refine == "none"}
@@ -129,7 +129,7 @@ def train(args: Namespace, out: Output) -> int:
             if method != "none" and options["max_iter"]:
                 results.append((method, fc.minimize(objective, theta, method, **options, **common)))
                 theta = raise_if_interrupted(results[-1][1]).x
-                out.say(f"  {method:<13} {format_point(objective, theta, data)}")
+                out.print_text(f"  {method:<13} {format_point(objective, theta, data)}")
     except BaseException:
         # Workers may be lost, memory may run out, or Ctrl-C may be pressed. The best point found is
         # saved.
@@ -140,16 +140,15 @@ def train(args: Namespace, out: Output) -> int:
     refining, end = args.refine != "none", results[-1][1] if results else None
     done = not refining or (end is not None and bool(end.success))
     if refining and end is not None:
-        out.say(f"  {shell.in_commands(ending_message(end))}")
-    out.say(
+        out.print_text(f"  {shell.replace_calls(ending_message(end))}")
+    out.print_text(
         f"saved {out.facts['out']}"
         + f"; `{shell.continue_command()}` continues training" * (not done)
     )
-    out.record(**measure_point(objective, theta, data))
+    out.add_facts(**measure_point(objective, theta, data))
     if end is not None:
-        out.record(
-            success=bool(end.success), kind=end.kind, message=shell.in_commands(ending_message(end))
-        )
+        out.add_facts(success=bool(end.success), kind=end.kind)
+        out.add_facts(message=shell.replace_calls(ending_message(end)))
     return 0 if done else 1
 
 
@@ -170,14 +169,14 @@ def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]
         recipe, model, theta = Recipe(args.data, seed=args.seed, **given), None, None
     else:
         recipe, model, theta = training_start(args, given)
-    data = recipe.dataset()
+    data = recipe.load_dataset()
     recipe = replace(recipe, data=absolute_path(recipe.data), loss=data.loss, digest=data.digest)
     if model is not None and data.X.shape[1] != model.sizes[0]:
         raise ValueError(
             f"{args.data} must have {model.sizes[0]} features, as many as the network in "
             f"{args.start} has inputs, got {data.X.shape[1]}."
         )
-    objective: Any = recipe.objective(data, args.threads, model)
+    objective: Any = recipe.build_objective(data, args.threads, model)
     theta = objective.model.init(seed=args.seed) if theta is None else theta
     if theta.shape != (objective.n_params,):
         raise ValueError(
@@ -191,7 +190,7 @@ def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]
             "the loss and its gradient must be finite at the first theta, got a loss of "
             f"{value:g}{of_gradient}. Scale the columns of the data, or leave out --no-standardize."
         )
-    return recipe, data, cluster_objective(args.dask, objective, recipe.dataset), theta
+    return recipe, data, cluster_objective(args.dask, objective, recipe.load_dataset), theta
 
 
 def training_start(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any, np.ndarray]:
@@ -277,11 +276,11 @@ def predict(args: Namespace, out: Output) -> None:
     for sentence in notes:
         write_stream("stderr", escape_unprintable(sentence) + "\n")
     if args.out is None:
-        out.table(format_csv(columns))
+        out.print_csv(format_csv(columns))
     else:
-        out.say(f"saved {write_atomically(args.out, format_csv(columns).encode())}")
-        out.record(out=args.out)
-    out.record(predictions=columns, notes=list(notes))
+        out.print_text(f"saved {write_atomically(args.out, format_csv(columns).encode())}")
+        out.add_facts(out=args.out)
+    out.add_facts(predictions=columns, notes=list(notes))
 
 
 def join_records(results: list[Any]) -> dict[str, np.ndarray]:
@@ -303,7 +302,7 @@ def spectrum(args: Namespace, out: Output) -> int:
     check_figure_path(args.figure)
     data, objective, saved = open_run(args, out)
     hessian = objective.hessian(saved.theta)
-    out.say(describe_objective(objective, data))
+    out.print_text(describe_objective(objective, data))
     dense = hessian.shape[0] <= DENSE_MAX_N
     known = (
         all_eigenpairs(hessian)
@@ -311,7 +310,7 @@ def spectrum(args: Namespace, out: Output) -> int:
         else extreme_eigenpairs(hessian, args.k, args.seed, args.progress)
     )
     pairs = select_ends(known, args.k) if dense else known
-    out.say(eigenpair_lines(pairs))
+    out.print_text(eigenpair_lines(pairs))
     density = fc.spectral_density(
         hessian,
         n_probes=args.probes,
@@ -322,9 +321,9 @@ def spectrum(args: Namespace, out: Output) -> int:
     every = density_of(known.values, hessian.dtype) if dense else density
     negative = every.mass(high=0.0)
     made = "from all eigenvalues" if density.exact else f"{args.probes} probes x {args.steps} steps"
-    out.say(f"density: {made}; {count_signs(every)}")
+    out.print_text(f"density: {made}; {count_signs(every)}")
     picture = SpectrumDisplay(every, eigenvalues=pairs.values)
-    out.record(
+    out.add_facts(
         **objective_facts(objective, data),
         eigenvalues=pairs.values,
         residuals=pairs.residuals,
@@ -338,7 +337,7 @@ def spectrum(args: Namespace, out: Output) -> int:
         negative_mass=negative.estimate,
         negative_mass_stderr=negative.stderr,
     )
-    out.picture(picture, args.figure)
+    out.write_figure(picture, args.figure)
     return 0 if np.all(pairs.converged) else 1
 
 
@@ -347,7 +346,7 @@ def classify(args: Namespace, out: Output) -> int:
     proved.
     """
     data, objective, saved = open_run(args, out)
-    out.say(describe_objective(objective, data))
+    out.print_text(describe_objective(objective, data))
     shell = make_shell(args, objective, saved, data)
     point = print_verdict(objective, saved.theta, data, args, out, shell)
     return int(args.certified and not point.certified)
@@ -357,16 +356,16 @@ def diagnose(args: Namespace, out: Output) -> None:
     """Print the causes of failing training, most likely first, and the advice for each."""
     check_figure_path(args.figure)
     data, objective, saved = open_run(args, out)
-    out.say(describe_objective(objective, data))
+    out.print_text(describe_objective(objective, data))
     found = fc.diagnose(
         objective, saved.theta, saved.named_records, compare=args.compare, max_time=args.max_time
     )
     shell = make_shell(args, objective, saved, data)
     facts = shell.translate_diagnosis(found)
-    out.say(shell.in_commands(repr(facts)))
-    out.record(**objective_facts(objective, data), **facts.to_dict())
-    out.record(sentence=shell.in_commands(facts.sentence))
-    out.picture(found, args.figure)
+    out.print_text(shell.replace_calls(repr(facts)))
+    out.add_facts(**objective_facts(objective, data), **facts.to_dict())
+    out.add_facts(sentence=shell.replace_calls(facts.sentence))
+    out.write_figure(found, args.figure)
 
 
 def report(args: Namespace, out: Output) -> int:
@@ -390,8 +389,8 @@ def report(args: Namespace, out: Output) -> int:
     shell = make_shell(args, objective, saved, data)
     point = print_verdict(objective, saved.theta, data, args, out, shell)
     path = build_report(objective, saved, data, point, args, shell).write(args.out)
-    out.say(f"report: {path}")
-    out.record(report=path)
+    out.print_text(f"report: {path}")
+    out.add_facts(report=path)
     return int(args.certified and not point.certified)
 
 
@@ -436,14 +435,14 @@ def report_on_table(args: Namespace, out: Output) -> int:
         note=note,
     )
     out.working = True
-    out.say(describe_objective(fit.ob, fit.data))
+    out.print_text(describe_objective(fit.ob, fit.data))
     for sentence in fit.notes:
-        out.say(sentence)
+        out.print_text(sentence)
     if args.save is not None:
-        out.record(out=fit.save(args.save))
-        out.say(f"saved {args.save}")
+        out.add_facts(out=fit.save(args.save))
+        out.print_text(f"saved {args.save}")
     page, facts = build_page(
-        fit.trained,
+        fit.trained_network,
         fit.data.X,
         fit.table.y,
         names=fit.names,
@@ -452,7 +451,7 @@ def report_on_table(args: Namespace, out: Output) -> int:
         source=fit.source,
         progress=note,
         seed=args.seed,
-        table=fit.cells(),
+        table=fit.column_values(),
         n_columns=fit.n_columns(),
     )
     path = page.write(args.out)
@@ -460,11 +459,11 @@ def report_on_table(args: Namespace, out: Output) -> int:
     known = [f"{facts[name]:.3f} on {rows}" for name, rows in scores.items()]
     if "linear_score" in facts:
         known.append(f"{facts['linear_score']:.3f} by a linear model")
-    out.say(f"{fit.data.score_name}: {', '.join(known)}")
+    out.print_text(f"{fit.data.score_name}: {', '.join(known)}")
     for sentence in facts["warnings"]:
-        out.say(sentence)
-    out.say(f"report: {path}")
-    out.record(**(objective_facts(fit.ob, fit.data) | facts), notes=list(fit.notes), report=path)
+        out.print_text(sentence)
+    out.print_text(f"report: {path}")
+    out.add_facts(**(objective_facts(fit.ob, fit.data) | facts), notes=list(fit.notes), report=path)
     return int(args.certified and not facts["certified"])
 
 
@@ -475,18 +474,18 @@ def bench(args: Namespace, out: Output) -> None:
     for dtype in args.dtype:
         bench_objective(args, dtype)  # invalid arguments raise an error before any line is printed
     print_versions(out)
-    out.say()
-    out.say(
+    out.print_text()
+    out.print_text(
         f"{'dtype':<9}{'gradient ms':>13}{'product ms':>12}{'product/gradient':>18}"
         f"{'of FMA peak':>13}"
     )
     rows = [bench_row(args, dtype) for dtype in args.dtype]
     for row in rows:
-        out.say(
+        out.print_text(
             f"{row['dtype']:<9}{row['gradient'] * 1e3:>13.4g}{row['product'] * 1e3:>12.4g}"
             f"{row['product'] / row['gradient']:>18.2f}{row['share_of_peak']:>13.0%}"
         )
-    out.record(sizes=args.sizes, samples=args.samples, rows=rows)
+    out.add_facts(sizes=args.sizes, samples=args.samples, rows=rows)
 
 
 def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
@@ -550,20 +549,20 @@ def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
     saved = load_run(path, **instead)
     recipe = saved.recipe
     assert recipe is not None
-    data = recipe.dataset()
+    data = recipe.load_dataset()
     if recipe.digest not in ("", data.digest):
         raise ValueError(
             f"{recipe.data} must hold the data that {args.theta} was trained on, but its content "
             "has changed since. Give --data to use it nevertheless."
         )
-    objective = recipe.objective(data, args.threads, saved.model)
+    objective = recipe.build_objective(data, args.threads, saved.model)
     if saved.theta.shape != (objective.n_params,):
         raise ValueError(
             f"{args.theta} must hold {objective.n_params} parameters, those of a net for "
             f"{data.name}, got {saved.theta.size}. Use the data that it was trained on."
         )
     there = replace(recipe, data=absolute_path(recipe.data))
-    objective = cluster_objective(getattr(args, "dask", None), objective, there.dataset)
+    objective = cluster_objective(getattr(args, "dask", None), objective, there.load_dataset)
     out.working = True
     return data, objective, saved
 
@@ -583,9 +582,9 @@ def print_verdict(
         seed=args.seed,
         progress=args.progress,
     )
-    out.say(shell.in_commands(verdict_lines(point)))
-    out.record(**(objective_facts(objective, data) | verdict_facts(point)))
-    out.record(reason=shell.in_commands(point.reason))
+    out.print_text(shell.replace_calls(verdict_lines(point)))
+    out.add_facts(**(objective_facts(objective, data) | verdict_facts(point)))
+    out.add_facts(reason=shell.replace_calls(point.reason))
     return point
 
 
@@ -603,8 +602,8 @@ def print_versions(out: Output) -> None:
     """Print the result of `fastcurv.show_versions`."""
     facts = fc.show_versions("dict")
     for name, value in facts.items():
-        out.say(f"{name:>10}: {value}")
-    out.record(**facts)
+        out.print_text(f"{name:>10}: {value}")
+    out.add_facts(**facts)
 
 
 def best_time(call: Callable[[], Any], seconds: float = 1.0) -> float:

@@ -190,7 +190,7 @@ class Code:
     categories: tuple[str, ...] = ()
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def input_names(self) -> tuple[str, ...]:
         """The names of the inputs made from the column."""
         if self.kind == "words":
             return tuple(f"{self.name}={word or 'missing'}" for word in self.categories)

@@ -115,13 +115,13 @@ def run_demo(
         ``saddle`` (the verdict at the saddle), ``escaped`` (the result of leaving it), ``failed``
         (the diagnosis of a training that fails) and ``accuracy`` on held-out samples.
     """
-    started, say = time.perf_counter(), say or Output().say
+    started, say = time.perf_counter(), say or Output().print_text
     page, trusted = report_on_fit(seed, say)
     recipe = Recipe("digits", (10,) if quick else (32, 16), "tanh", l2=1e-3, seed=seed)
-    data = recipe.dataset()
+    data = recipe.load_dataset()
     if quick:
         data = replace(data, X=data.X[::4], y=data.y[::4])
-    objective = recipe.objective(data, n_threads)
+    objective = recipe.build_objective(data, n_threads)
     say("\n" + describe_objective(objective, data))
     moments, result = train_network(objective, data, seed, quick, progress, say)
     say("\nThe Hessian's spectrum during training")
@@ -129,12 +129,12 @@ def run_demo(
 
     say("\nWhere training stopped")
     point, shell = fc.classify(objective, result.x, seed=seed), Shell(recipe)
-    say(shell.in_commands(verdict_lines(point)))
+    say(shell.replace_calls(verdict_lines(point)))
 
     say("\nA saddle, and a descent from it")
     theta = find_saddle(recipe, objective, data, seed, progress)
     saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
-    say(shell.in_commands(verdict_lines(saddle)))
+    say(shell.replace_calls(verdict_lines(saddle)))
     escaped, way = escape_saddle(objective, theta, saddle, progress)
     say(f"  {way}")
     if picture is not None and escaped is not None:
@@ -142,15 +142,15 @@ def run_demo(
         write_picture(plot_summary(densities, objective, theta, escaped.x - theta), picture)
 
     failed = shell.translate_diagnosis(diagnose_failed_run(objective, seed, progress))
-    say(f"\nA training run that fails, and why\n{shell.in_commands(repr(failed))}")
-    page.in_commands = shell.in_commands
+    say(f"\nA training run that fails, and why\n{shell.replace_calls(repr(failed))}")
+    page.in_commands = shell.replace_calls
     _add_verdict_section(page, objective, data, point)
     _add_training_section(page, objective, moments, data)
     _add_spectra_section(page, found)
     _add_saddle_section(page, objective, saddle, theta, escaped, way)
     _add_failure_section(page, failed)
     seconds = time.perf_counter() - started
-    page.text(f"All of this took {seconds:.0f} seconds.")
+    page.add_text(f"All of this took {seconds:.0f} seconds.")
     path = page.write(out)
     say(f"\n{seconds:.0f} s. The report: {path}")
     accuracy = data.score(objective.model.predict(result.x, data.X_test), data.y_test)
@@ -194,13 +194,13 @@ def _add_verdict_section(
     page: Report, objective: fc.Objective, data: Dataset, point: CriticalPoint
 ) -> None:
     """Add the verdict on the end of training, and its evidence."""
-    page.section(SECOND_HALF_TITLE).sentence(point)
-    page.text(
+    page.add_section(SECOND_HALF_TITLE).add_verdict_sentence(point)
+    page.add_text(
         SECOND_NETWORK_TEXT.format(n=objective.n_params)
         + f" {describe_objective(objective, data)}."
     )
-    page.section("The evidence for this verdict").text(point.reason)
-    page.table(["evidence", "value"], point.evidence())
+    page.add_section("The evidence for this verdict").add_text(point.reason)
+    page.add_table(["evidence", "value"], point.evidence())
 
 
 def _add_saddle_section(
@@ -214,18 +214,18 @@ def _add_saddle_section(
     """Add the verdict on the saddle, and a picture of the loss along the escape if there is one.
     `escaped` and `way` are the results of `escape_saddle`.
     """
-    page.section("Another point: a saddle, and a descent from it").text(NARROWER_TEXT)
-    page.verdict(saddle).text(way)
+    page.add_section("Another point: a saddle, and a descent from it").add_text(NARROWER_TEXT)
+    page.add_verdict(saddle).add_text(way)
     if escaped is not None:
-        page.figure(plot_line(objective, theta, escaped.x - theta), ESCAPE_TEXT)
+        page.add_figure(plot_line(objective, theta, escaped.x - theta), ESCAPE_TEXT)
 
 
 def _add_failure_section(page: Report, failed: Diagnosis) -> None:
     """Add the causes of the failed run, and a picture of its layers."""
     add_causes_and_advice(
-        page.section("A training run that fails, and why").text(FAILED_RUN_TEXT), failed
+        page.add_section("A training run that fails, and why").add_text(FAILED_RUN_TEXT), failed
     )
-    page.figure(failed.plot(plots.new_axes()), LAYERS_TEXT)
+    page.add_figure(failed.plot(plots.new_axes()), LAYERS_TEXT)
 
 
 def train_network(
@@ -290,7 +290,7 @@ def _add_training_section(
         for name, theta in moments.items()
     ]
     header = ["moment", "loss", "gradient norm", "accuracy", "held out"]
-    page.section("Training").table(header, rows)
+    page.add_section("Training").add_table(header, rows)
 
 
 def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]) -> None:
@@ -308,7 +308,7 @@ def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, A
             transform=ax.get_xaxis_transform(),
         )  # fmt: skip
         ax.set(title=name, ylabel="density" if len(figures) == 1 else "")
-    page.section("The spectrum during training").row(
+    page.add_section("The spectrum during training").add_figure_row(
         figures,
         "Density of the Hessian's eigenvalues by stochastic Lanczos quadrature at the start, in "
         "the middle and at the end of training, with two standard errors as a shade; marked in "
@@ -329,7 +329,7 @@ def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, A
     rows.append(
         ["largest residual", *(f"{pairs.residuals.max():.0e}" for pairs in pairs_of.values())]
     )
-    page.table(["eigenvalue", *pairs_of], rows)
+    page.add_table(["eigenvalue", *pairs_of], rows)
 
 
 def find_saddle(
@@ -338,7 +338,7 @@ def find_saddle(
     """Return a critical point of the full network, found by training a narrower network until its
     gradient vanishes and adding the missing units with zero weights.
     """
-    small = replace(recipe, hidden=(*recipe.hidden[:-1], N_NARROW_UNITS)).objective(data)
+    small = replace(recipe, hidden=(*recipe.hidden[:-1], N_NARROW_UNITS)).build_objective(data)
     theta = small.model.init(seed=seed)
     first: Any = {"max_iter": 40, "batch_size": 64, "seed": seed, "progress": progress}
     theta = raise_if_interrupted(fc.minimize(small, theta, "adam", **first)).x

@@ -83,7 +83,7 @@ def encode_rows(
         gaps = np.isnan(values)
         if gaps.any():
             if math.isnan(code.fill):
-                where = sheet.where(int(np.argmax(gaps)), place)
+                where = sheet.cell_location(int(np.argmax(gaps)), place)
                 raise ValueError(f"{where} must be a number, got an empty cell.")
             filled = count_phrase(int(gaps.sum()), "gap")
             notes.append(f"{filled} filled with the median of column {name!r}.")
@@ -168,7 +168,7 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Cod
                 fill = np.median(values)
             codes[i] = replace(code, fill=float(fill))
     X, _ = encode_rows(codes, table.sheet, places)
-    scaled = np.array([code.kind != "words" for code in codes for _ in code.inputs])
+    scaled = np.array([code.kind != "words" for code in codes for _ in code.input_names])
     shift, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
     if scaled.any() and harder:
         made = StandardScaler().fit(X[fitted][:, scaled])

@@ -80,9 +80,9 @@ class Fit:
         self.ob, self.theta = trained.ob, np.asarray(trained.theta)
         self.shift, self.scale = float(trained.shift), float(trained.scale)
         self.classes = None if trained.classes is None else np.asarray(trained.classes)
-        self._check()
+        self._check_targets()
 
-    def _check(self) -> None:
+    def _check_targets(self) -> None:
         row = LOSSES[self.ob.loss]
         given = row.given
         self.numbers = row.targets == "numbers"
@@ -110,10 +110,10 @@ class Fit:
         return np.asarray(order[np.searchsorted(self.classes[order], self.given)])
 
     @property
-    def n(self) -> int:
+    def n_rows(self) -> int:
         return len(self.y)
 
-    def units(self, z: Any) -> Floats:
+    def outputs_to_predictions(self, z: Any) -> Floats:
         """Convert outputs (..., d_out) of the network to predictions (...,) in the units of the
         targets for regression, or to class probabilities (..., classes) for classification.
         """
@@ -126,16 +126,16 @@ class Fit:
         return np.stack([expit(-z[..., 0]), expit(z[..., 0])], axis=-1)
 
     def predictions(self) -> Floats:
-        return self.units(self.ob.model.predict(self.theta, self.ob.X))
+        return self.outputs_to_predictions(self.ob.model.predict(self.theta, self.ob.X))
 
-    def losses(self, predictions: Floats) -> Floats:
+    def row_losses(self, predictions: Floats) -> Floats:
         """Return the squared error of each row, or minus the logarithm of the probability of its
         class.
         """
-        return self.losses_of(self.y, predictions)
+        return self.row_losses_for(self.y, predictions)
 
-    def losses_of(self, y: Any, predictions: Floats) -> Floats:
-        """Return the result of `losses` for targets y instead of those of the fit."""
+    def row_losses_for(self, y: Any, predictions: Floats) -> Floats:
+        """Return the result of `row_losses` for targets y instead of those of the fit."""
         if self.numbers:
             return np.asarray((y - predictions) ** 2)
         p = predictions[np.arange(len(y)), y]
@@ -145,9 +145,9 @@ class Fit:
         """Return R^2 for regression, or the accuracy for classification, of `predictions`, which
         has one entry for each row of the fit. Only the rows `rows` are counted.
         """
-        return self.score_of(self.y[rows], predictions[rows])
+        return self.score_for(self.y[rows], predictions[rows])
 
-    def score_of(self, y: Any, predictions: Floats) -> float:
+    def score_for(self, y: Any, predictions: Floats) -> float:
         """Return the result of `score` for targets y instead of those of the fit."""
         if not self.numbers:
             return float(np.mean(predictions.argmax(axis=1) == y))
@@ -171,7 +171,7 @@ class Fit:
         every[:, np.isin(self.classes, classes)] = predictions if len(classes) > 1 else 1.0
         return every
 
-    def slopes(self, rows: Indices) -> Floats:
+    def prediction_slopes(self, rows: Indices) -> Floats:
         """Return the derivatives (M, outputs, k), for M rows and k columns of X, of the prediction
         for regression, or of the logits for classification, with respect to the columns.
         """
@@ -195,9 +195,9 @@ class Fit:
 
     def predict(self, X: Any) -> Floats:
         """Return predictions of the rows X, or the probabilities of their classes."""
-        return self.units(self.ob.model.predict(self.theta, X))
+        return self.outputs_to_predictions(self.ob.model.predict(self.theta, X))
 
-    def losses_while_fitting(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
+    def fit_loss_curves(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
         """Fit to the given rows. Return two arrays: the loss after each iteration, and the loss of
         the rows `others` at the same points.
         """
@@ -235,11 +235,11 @@ curve = watched.history["validation"]"""
 
     @property
     def fitted_score_code(self) -> str:
-        return f"score({self.units_code('ob.model.predict(theta, ob.X)')}, slice(None))"
+        return f"score({self.predictions_code('ob.model.predict(theta, ob.X)')}, slice(None))"
 
-    def units_code(self, z: str) -> str:
-        """Return the code of `units` for the expression z, which returns the outputs of several
-        rows.
+    def predictions_code(self, z: str) -> str:
+        """Return the code of `outputs_to_predictions` for the expression z, which returns the
+        outputs of several rows.
         """
         if self.numbers:
             mean = f"np.exp({z}[:, 0])" if self.exponential else f"{z}[:, 0]"
@@ -271,13 +271,13 @@ class EstimatorFit(Fit):
         self.shift = float(getattr(est, "y_shift_", [0.0])[0])
         self.scale = float(getattr(est, "y_scale_", [1.0])[0])
         self.classes = getattr(est, "classes_", None)
-        self._check()
+        self._check_targets()
 
     def refit_rows(self, rows: Indices, ratio: float = 1.0) -> Fit:
         X, y = self.X[rows], self.given[rows]
         return EstimatorFit(self._refit(X, y, alpha=self.est.alpha_ * ratio), X, y)
 
-    def losses_while_fitting(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
+    def fit_loss_curves(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
         X, y = self.X[rows], self.given[rows]
         again = self._refit(
             X, y, {"X_val": self.X[others], "y_val": self.given[others]}, alpha=self.est.alpha_,

@@ -123,7 +123,7 @@ class Numbers:
     setup: list[str] = field(default_factory=list)
 
     @property
-    def allowed(self) -> float:
+    def max_seconds(self) -> float:
         """The processor time that the page may take, in seconds."""
         own = min(getattr(self.fit.est, "seconds", 0.0), MAX_FIT_SECONDS)
         return PAGE_TO_FIT_TIME_RATIO * max(self.fit_seconds, own) + PAGE_SECONDS
@@ -133,14 +133,14 @@ class Numbers:
         `MAX_USED_TIME_SHARE` of the allowed time.
         """
         spent = time.process_time() - self.started
-        return spent + n_refits * self.fit_seconds <= MAX_USED_TIME_SHARE * self.allowed
+        return spent + n_refits * self.fit_seconds <= MAX_USED_TIME_SHARE * self.max_seconds
 
 
 def fold_order(fit: Fit) -> Indices:
     """Return an order of the rows in which every tenth row, beginning with row 0, 1, ... or 9,
     belongs to one fold, so that the targets of all folds are distributed alike.
     """
-    order = np.random.default_rng(0).permutation(fit.n)
+    order = np.random.default_rng(0).permutation(fit.n_rows)
     return np.asarray(order[np.argsort(fit.y[order], kind="stable")])
 
 
@@ -149,14 +149,14 @@ def measure_fit(fit: Fit, note: Callable[[str], None]) -> Numbers:
     is called with a few words before each step.
     """
     found = Numbers(fit, time.process_time())
-    empty = np.full(fit.n if fit.numbers else (fit.n, len(fit.classes)), np.nan)
-    found.folds, found.seen = empty, np.zeros(fit.n, bool)
+    empty = np.full(fit.n_rows if fit.numbers else (fit.n_rows, len(fit.classes)), np.nan)
+    found.folds, found.seen = empty, np.zeros(fit.n_rows, bool)
     note("a fold")
     _add_fold(found)
     note("the minimum")
     _find_minimum(found)
     note("folds")
-    n_folds = min(N_FOLDS, fit.n)
+    n_folds = min(N_FOLDS, fit.n_rows)
     while found.n_folds < n_folds and found.has_time_for(PICTURES_TO_FIT_TIME_RATIO + 1):
         _add_fold(found)
     _choose_left_out_method(found)
@@ -196,7 +196,7 @@ def _find_minimum(found: Numbers) -> None:
         if run.report is not None:
             found.theta, found.point, found.trained_on = run.x, run.report, True
     if found.point is None:
-        limit = max(MAX_VERDICT_TIME_SHARE * found.allowed, found.fit_seconds)
+        limit = max(MAX_VERDICT_TIME_SHARE * found.max_seconds, found.fit_seconds)
         found.point = classify(ob, fit.theta, seed=0, max_time=limit, progress=False)
         found.why = (
             "a minimum of so many rows and parameters takes too long to find"
@@ -244,18 +244,18 @@ def _choose_left_out_method(found: Numbers) -> None:
     found.left_out, found.rows = found.folds, found.seen
     if out is None:
         return
-    there = fit.units(found.ob.model.predict(found.theta, found.ob.X))
+    there = fit.outputs_to_predictions(found.ob.model.predict(found.theta, found.ob.X))
     found.moved = abs(fit.score(there) - fit.score(fit.predictions())) > MAX_MOVED_SCORE
     if found.moved:
         found.why = "the fit ended before the minimum to which further training leads"
         return
-    alone = fit.units(out.predictions)
+    alone = fit.outputs_to_predictions(out.predictions)
     gaps = [fit.score(alone, found.seen) - fit.score(found.folds, found.seen)]
     if not fit.numbers:
-        one, other = (fit.losses(p)[found.seen].mean() for p in (alone, found.folds))
+        one, other = (fit.row_losses(p)[found.seen].mean() for p in (alone, found.folds))
         gaps.append((other - one) / _constant_prediction_loss(fit))
     if max(map(abs, gaps)) <= MAX_SCORE_GAP:
-        found.closed, found.left_out, found.rows = True, alone, np.ones(fit.n, bool)
+        found.closed, found.left_out, found.rows = True, alone, np.ones(fit.n_rows, bool)
         return
     found.why = (
         "refits of folds end in other minima: rows left out at this minimum alone would give "
@@ -321,7 +321,7 @@ def _fit_linear_model(fit: Fit, model: MLP, l2: float) -> LinearModel | None:
         out = leave_one_out(one, theta)
     except ValueError:
         return None
-    left_out = fit.units(out.predictions)
+    left_out = fit.outputs_to_predictions(out.predictions)
     return LinearModel(one, theta, out, left_out, fit.score(left_out), float(out.losses.mean()))
 
 
@@ -345,16 +345,16 @@ def constant_losses(fit: Fit) -> Floats:
     by the frequencies of the classes.
     """
     if fit.numbers:
-        return fit.losses(np.full(fit.n, fit.y.mean()))
-    shares = np.bincount(fit.y, minlength=len(fit.classes)) / fit.n
-    return fit.losses(np.tile(shares, (fit.n, 1)))
+        return fit.row_losses(np.full(fit.n_rows, fit.y.mean()))
+    shares = np.bincount(fit.y, minlength=len(fit.classes)) / fit.n_rows
+    return fit.row_losses(np.tile(shares, (fit.n_rows, 1)))
 
 
 def beats_constant_prediction(found: Numbers, left_out: Floats) -> bool:
     """Return True if the mean loss of left-out rows, predicted by `left_out`, is below that of a
     constant prediction.
     """
-    gain = (constant_losses(found.fit) - found.fit.losses(left_out))[found.rows]
+    gain = (constant_losses(found.fit) - found.fit.row_losses(left_out))[found.rows]
     return bool(gain.mean() > 0)
 
 
@@ -363,7 +363,7 @@ def loss_difference(found: Numbers) -> tuple[float, float]:
     network, and the standard error of this mean.
     """
     fit = found.fit
-    d = (fit.losses(found.linear.left_out) - fit.losses(found.left_out))[found.rows]
+    d = (fit.row_losses(found.linear.left_out) - fit.row_losses(found.left_out))[found.rows]
     return float(d.mean()), float(d.std(ddof=1) / math.sqrt(len(d)))
 
 
@@ -405,7 +405,7 @@ def _write_setup(found: Numbers) -> None:
         "    return 1 - np.mean((y[rows] - p) ** 2) / y[rows].var()"
         if fit.numbers
         else "    return np.mean(p.argmax(axis=1) == codes[rows])",
-        fit.again_code.format(predict=predict, units=fit.units_code("z")),
+        fit.again_code.format(predict=predict, units=fit.predictions_code("z")),
         "order = np.random.default_rng(0).permutation(len(X))",
         f'order = order[np.argsort({key}[order], kind="stable")]',
         f"folds = np.full({shape}, np.nan)",
@@ -414,7 +414,7 @@ def _write_setup(found: Numbers) -> None:
         "    folds[held] = again(np.setdiff1d(order, held), held)",
     ]
     if found.closed:
-        lines.append(f"left_out = {fit.units_code('out.predictions')}")
+        lines.append(f"left_out = {fit.predictions_code('out.predictions')}")
     else:
         lines.append(f"left_out, seen = folds, np.isfinite({seen})")
     if found.linear is not None:

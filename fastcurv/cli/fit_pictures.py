@@ -65,12 +65,12 @@ class Page:
         self.fit = found.fit
         self.facts: dict[str, Any] = {}
         self.calls: list[dict[str, Any]] = []
-        self.some: Indices = np.arange(self.fit.n)  # rows that the pictures show
+        self.some: Indices = np.arange(self.fit.n_rows)  # rows that the pictures show
         # change of these rows' predictions if each row is removed (M, N)
         self.change: Any = None
         self.table: tuple[list[str], Any] = names, self.fit.X
 
-    def call(self, name: str, value: Any, code: str, shown: str) -> tuple[str, str]:
+    def record_call(self, name: str, value: Any, code: str, shown: str) -> tuple[str, str]:
         """Record a number with the code of its call. Return `shown`, the text that shows the
         number, and the code.
         """
@@ -82,7 +82,7 @@ class Page:
     def score_name(self) -> str:
         return "R\u00b2" if self.fit.numbers else "Accuracy"
 
-    def score(self, x: float) -> str:
+    def format_score(self, x: float) -> str:
         return f"{round(x, 2) + 0.0:.2f}" if self.fit.numbers else f"{x:.1%}"  # no -0.00
 
 
@@ -92,10 +92,10 @@ def choose_rows(page: Page) -> None:
     """
     found, fit, seed, most = page.found, page.fit, page.seed, MAX_DOTS
     if found.out is not None:
-        flops = 2.0 * fit.n * fit.ob.n_params
+        flops = 2.0 * fit.n_rows * fit.ob.n_params
         most = min(most, max(MIN_DOTS, int(MAX_CHANGE_FLOPS / flops)), _max_dots(page))
-    if fit.n > most:
-        drawn = np.random.default_rng(seed).choice(fit.n, most, replace=False)
+    if fit.n_rows > most:
+        drawn = np.random.default_rng(seed).choice(fit.n_rows, most, replace=False)
         page.some = np.sort(drawn)
         draw = f"np.random.default_rng({seed}).choice(len(X), {most}, replace=False)"
         found.setup.append(f"shown = np.sort({draw})")
@@ -107,10 +107,10 @@ def choose_rows(page: Page) -> None:
 
 def _max_dots(page: Page) -> int:
     """Return the maximum number of rows that can be chosen in a page of `MAX_PAGE_BYTES`."""
-    sample = np.arange(0, page.fit.n, max(1, page.fit.n // 200))
+    sample = np.arange(0, page.fit.n_rows, max(1, page.fit.n_rows // 200))
     _, rows = _row_values(page, sample)
     row_bytes = 8 + len(json.dumps(list(rows.values()))) / len(sample)
-    every = (MAX_PAGE_BYTES - page.fit.n * row_bytes) / DOT_BYTES
+    every = (MAX_PAGE_BYTES - page.fit.n_rows * row_bytes) / DOT_BYTES
     # each dot may refer to rows that no other dot refers to
     own = MAX_PAGE_BYTES / (DOT_BYTES + N_DECIDING_ROWS * row_bytes)
     return max(MIN_DOTS, int(max(every, own)))
@@ -128,9 +128,11 @@ def add_intervals(page: Page) -> None:
     low, high = _jackknife_plus_intervals(page, shown)
     inside = (low <= fit.y[shown]) & (fit.y[shown] <= high)
     share = float(inside.mean())
-    page.report.section("How sure is it?")
-    drawn = f", {len(shown)} of {fit.n} drawn at random" if len(shown) < found.rows.sum() else ""
-    page.report.scatter(
+    page.report.add_section("How sure is it?")
+    drawn = (
+        f", {len(shown)} of {fit.n_rows} drawn at random" if len(shown) < found.rows.sum() else ""
+    )
+    page.report.add_scatter(
         {
             "x": _round_digits(found.left_out[shown]),
             "y": _round_digits(fit.y[shown]),
@@ -161,7 +163,7 @@ def add_intervals(page: Page) -> None:
     ]
     rows = "shown" if found.rows.all() else "shown[np.isfinite(left_out[shown])]"
     code = f"np.mean([is_inside(j) for j in {rows}])"
-    page.report.calls([page.call("inside", share, code, f"{share:.1%}")])
+    page.report.add_calls([page.record_call("inside", share, code, f"{share:.1%}")])
 
 
 def _jackknife_plus_intervals(page: Page, shown: Indices) -> tuple[Floats, Floats]:
@@ -180,7 +182,7 @@ def _jackknife_plus_intervals(page: Page, shown: Indices) -> tuple[Floats, Float
         if found.closed:
             assert found.out is not None
             moved = found.out.predictions[row][:, None] + page.change[at[row]]
-            middle = fit.units(moved.T)[others]
+            middle = fit.outputs_to_predictions(moved.T)[others]
         place = math.ceil(CONFIDENCE_LEVEL * (len(R) + 1)) - 1
         if place >= len(R):
             low[k], high[k] = -np.inf, np.inf
@@ -198,13 +200,13 @@ def add_calibration(page: Page) -> None:
     rows = np.flatnonzero(found.rows)
     p, y = found.left_out[rows], fit.y[rows]
     sure, right = p.max(axis=1), p.argmax(axis=1) == y
-    report.section("How sure is it?")
+    report.add_section("How sure is it?")
     order = np.argsort(sure, kind="stable")
     groups = np.array_split(order, max(1, min(N_GROUPS, len(rows) // MIN_GROUP_ROWS)))
     x = np.array([sure[g].mean() for g in groups])
     share = np.array([right[g].mean() for g in groups])
     bounds = np.array([_binomial_bounds(right[g].sum(), len(g)) for g in groups])
-    report.scatter(
+    report.add_scatter(
         {
             "x": _round_digits(x),
             "y": _round_digits(share),
@@ -220,10 +222,10 @@ def add_calibration(page: Page) -> None:
     )
     mean = float(sure.mean())
     code = "np.nanmean(left_out.max(axis=1))"
-    report.text(
+    report.add_text(
         f"On average the predicted class has a probability of {mean:.1%}, and is right for "
         f"{right.mean():.1%} of the rows."
-    ).calls([page.call("mean_probability", mean, code, f"{mean:.1%}")])
+    ).add_calls([page.record_call("mean_probability", mean, code, f"{mean:.1%}")])
 
 
 def _binomial_bounds(right: int, n: int) -> tuple[float, float]:
@@ -241,10 +243,10 @@ def add_confusion_matrix(page: Page) -> None:
     rows, table = np.flatnonzero(found.rows), np.zeros((K, K), int)
     np.add.at(table, (fit.y[rows], found.left_out[rows].argmax(axis=1)), 1)
     page.facts["confusion"] = table.tolist()
-    report = page.report.section("Which classes are confused?")
+    report = page.report.add_section("Which classes are confused?")
     if K <= MAX_CONFUSION_CLASSES:
         header = ["class", *(f"predicted {name}" for name in fit.classes), "right"]
-        report.table(
+        report.add_table(
             header,
             [
                 [str(name), *line.tolist(), f"{line[i] / max(1, line.sum()):.0%}"]
@@ -255,7 +257,7 @@ def add_confusion_matrix(page: Page) -> None:
         off = table - np.diag(np.diag(table))
         most = np.argsort(-off, axis=None, kind="stable")[:10]
         pairs = [np.unravel_index(i, off.shape) for i in most if off.flat[i]]
-        report.table(
+        report.add_table(
             ["class", "predicted as", "rows"],
             [[str(fit.classes[i]), str(fit.classes[j]), int(off[i, j])] for i, j in pairs],
         )
@@ -263,8 +265,8 @@ def add_confusion_matrix(page: Page) -> None:
     code = "np.sum((codes == 0) & (left_out.argmax(axis=1) == 0))"
     if not found.rows.all():
         code = "np.sum((codes == 0)[seen] & (left_out.argmax(axis=1) == 0)[seen])"
-    report.text("Every row is predicted by a network that has not seen it.").calls(
-        [page.call("first_class_right", first, code, str(first))]
+    report.add_text("Every row is predicted by a network that has not seen it.").add_calls(
+        [page.record_call("first_class_right", first, code, str(first))]
     )
 
 
@@ -274,8 +276,10 @@ def _row_removal_effects(page: Page) -> Floats:
     """
     fit, found = page.fit, page.found
     z = found.ob.model.predict(found.theta, fit.ob.X[page.some])
-    moved = fit.units(np.asarray(z, float)[:, None] + page.change.transpose(0, 2, 1))
-    now = fit.units(z)
+    moved = fit.outputs_to_predictions(
+        np.asarray(z, float)[:, None] + page.change.transpose(0, 2, 1)
+    )
+    now = fit.outputs_to_predictions(z)
     if fit.numbers:
         return np.asarray(moved - now[:, None])
     own = now.argmax(axis=1)[:, None, None]
@@ -289,9 +293,9 @@ def add_deciding_rows(page: Page) -> None:
     prediction most.
     """
     found, fit, target, some = page.found, page.fit, page.target, page.some
-    page.report.section("Which rows determine a prediction?")
+    page.report.add_section("Which rows determine a prediction?")
     if found.out is None:
-        page.report.text(f"This is not known here, because {found.why}.")
+        page.report.add_text(f"This is not known here, because {found.why}.")
         return
     effects = _row_removal_effects(page)
     order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :N_DECIDING_ROWS]
@@ -312,7 +316,7 @@ def add_deciding_rows(page: Page) -> None:
         if found.closed
         else " They are removed at this minimum; a network that is fitted again may end in another."
     )
-    page.report.scatter(
+    page.report.add_scatter(
         view,
         f"Choose a dot by a click, or with the arrow keys: the {order.shape[1]} rows whose removal "
         f"moves its {what} most are marked, orange if it goes up and green if it goes down, and "
@@ -322,8 +326,12 @@ def add_deciding_rows(page: Page) -> None:
     if fit.numbers and not fit.exponential:
         code = f"np.abs(out.change(X[[{row}]])[0, 0]).max() * {fit.scale_code}"
         value = float(np.abs(picked[first]).max())
-        page.report.calls(
-            [page.call("largest_change", value, code, f"{value:.3g}, the largest for row {row},")]
+        page.report.add_calls(
+            [
+                page.record_call(
+                    "largest_change", value, code, f"{value:.3g}, the largest for row {row},"
+                )
+            ]
         )
 
 
@@ -332,7 +340,7 @@ def _dot_data(page: Page, what: str) -> dict[str, Any]:
     names the predicted quantity.
     """
     found, fit, target, some = page.found, page.fit, page.target, page.some
-    z = fit.units(found.ob.model.predict(found.theta, fit.ob.X[some]))
+    z = fit.outputs_to_predictions(found.ob.model.predict(found.theta, fit.ob.X[some]))
     if fit.numbers:
         x, y = z, fit.y[some]
         known = [f"predicted {p:.4g}, {target} {t:.4g}" for p, t in zip(x, y)]
@@ -378,11 +386,11 @@ def _format_cell(x: Any) -> Any:
 def add_rows_that_matter(page: Page) -> None:
     """List the rows that change the whole fit most, and those with the largest errors."""
     found, fit, target = page.found, page.fit, page.target
-    report = page.report.section("Rows that matter")
+    report = page.report.add_section("Rows that matter")
     if found.out is not None:
         cook, hat = found.out.cooks_distance, found.out.hat_matrix_diag
         most = np.argsort(-cook, kind="stable")[:N_LISTED_ROWS]
-        report.table(
+        report.add_table(
             ["row", target, "predicted without it", "Cook's distance", "leverage"],
             [
                 [int(i), _target_cell(fit, i), _prediction_cell(fit, found, i), cook[i], hat[i]]
@@ -391,12 +399,12 @@ def add_rows_that_matter(page: Page) -> None:
         )
         _add_prediction_without_row(page, int(most[0]))
         page.facts["influential_rows"] = most.tolist()
-    losses = np.full(fit.n, -1.0)
-    losses[found.rows] = fit.losses_of(fit.y[found.rows], found.left_out[found.rows])
+    losses = np.full(fit.n_rows, -1.0)
+    losses[found.rows] = fit.row_losses_for(fit.y[found.rows], found.left_out[found.rows])
     worst = np.argsort(-losses, kind="stable")[:N_LISTED_ROWS]
     page.facts["unexplained_rows"] = worst.tolist()
-    report.section("Rows it cannot explain")
-    report.table(
+    report.add_section("Rows it cannot explain")
+    report.add_table(
         ["row", target, "predicted without it", *_error_name(fit)],
         [
             [
@@ -408,14 +416,14 @@ def add_rows_that_matter(page: Page) -> None:
             for i in worst
         ],
     )
-    report.text(
+    report.add_text(
         "These rows are predicted worst by networks that have not seen them. That does not show "
         "that their targets are wrong: rare rows and noise look the same."
     )
     i = int(worst[0])
     p = found.left_out[i] if fit.numbers else found.left_out[i, fit.y[i]]
     code = f"left_out[{i}]" if fit.numbers else f"left_out[{i}, codes[{i}]]"
-    report.calls([page.call("worst_prediction", float(p), code, f"{p:.4g}")])
+    report.add_calls([page.record_call("worst_prediction", float(p), code, f"{p:.4g}")])
 
 
 def _add_prediction_without_row(page: Page, row: int) -> None:
@@ -425,22 +433,22 @@ def _add_prediction_without_row(page: Page, row: int) -> None:
     moved = _row_removal_effects(page)[:, row]
     most, mean = float(np.abs(moved).max()), float(np.sqrt(np.mean(moved**2)))
     what = "predictions" if fit.numbers else "probabilities of the predicted classes"
-    page.report.text(
+    page.report.add_text(
         f"Row {row} moves the fit most. Without it {what} change by at most "
         f"{format_number(most)}, and by {format_number(mean)} in root mean square."
     )
     cook, hat = float(found.out.cooks_distance[row]), float(found.out.hat_matrix_diag[row])
     calls = [
-        page.call("cooks_distance", cook, f"out.cooks_distance[{row}]", format_number(cook)),
-        page.call("leverage", hat, f"out.hat_matrix_diag[{row}]", format_number(hat)),
+        page.record_call("cooks_distance", cook, f"out.cooks_distance[{row}]", format_number(cook)),
+        page.record_call("leverage", hat, f"out.hat_matrix_diag[{row}]", format_number(hat)),
     ]
     if fit.numbers and not fit.exponential:
         change = f"out.change(X[shown])[:, 0, {row}] * {fit.scale_code}"
         code = f"np.abs({change}).max()"
-        calls.append(page.call("change_without_row", most, code, format_number(most)))
+        calls.append(page.record_call("change_without_row", most, code, format_number(most)))
         code = f"np.sqrt(np.mean(np.square({change})))"
-        calls.append(page.call("mean_change_without_row", mean, code, format_number(mean)))
-    page.report.calls(calls)
+        calls.append(page.record_call("mean_change_without_row", mean, code, format_number(mean)))
+    page.report.add_calls(calls)
 
 
 def _target_cell(fit: Fit, i: int) -> Any:
@@ -476,8 +484,8 @@ def add_slopes(page: Page) -> None:
     rows and the range from 5% to 95%.
     """
     fit, report, rows = page.fit, page.report, page.some
-    report.section("Which way does each input push?")
-    J = fit.slopes(rows) * fit.X.std(axis=0)  # shape (M, outputs, k)
+    report.add_section("Which way does each input push?")
+    J = fit.prediction_slopes(rows) * fit.X.std(axis=0)  # shape (M, outputs, k)
     code = f"({fit.slopes_code} * X.std(axis=0))"
     if J.shape[1] > 1:
         J = J - J.mean(axis=1, keepdims=True)
@@ -488,9 +496,9 @@ def add_slopes(page: Page) -> None:
     for c in shown:
         order = np.argsort(-np.abs(J[:, c]).mean(axis=0), kind="stable")[:each]
         if len(shown) > 1:
-            report.text(f"Towards {fit.classes[c]}:")
+            report.add_text(f"Towards {fit.classes[c]}:")
         lines = [(page.names[i], low[c, i], middle[c, i], high[c, i]) for i in order.tolist()]
-        report.ranges(["column", "5%", "median", "95%"], lines)
+        report.add_ranges(["column", "5%", "median", "95%"], lines)
     if not shown:
         _add_strongest_slopes(page, middle)
     first = int(np.abs(J[:, 0]).mean(axis=0).argmax())
@@ -502,12 +510,12 @@ def add_slopes(page: Page) -> None:
         what += f" of {fit.classes[1]}"
     elif not fit.numbers:
         what = "the logarithm of the probability of a class, relative to the mean of all classes,"
-    report.text(
+    report.add_text(
         f"How much {what} changes in the network for one standard deviation more of a column, with "
         "the other columns held fixed: the median over the rows, and the range from 5% to 95% of "
         "them, sorted by size. These are derivatives of the network, not effects in the world: "
         "columns that go together share one."
-    ).calls([page.call("slope", value, call, f"{value:.3g}, for {page.names[first]},")])
+    ).add_calls([page.record_call("slope", value, call, f"{value:.3g}, for {page.names[first]},")])
 
 
 def _add_strongest_slopes(page: Page, middle: Floats) -> None:
@@ -522,7 +530,7 @@ def _add_strongest_slopes(page: Page, middle: Floats) -> None:
         [str(name), names(order[: -N_STRONGEST - 1 : -1]), names(order[:N_STRONGEST])]
         for name, order in zip(page.fit.classes, np.argsort(middle, axis=1))
     ]
-    page.report.table(["class", "more of these speaks for it", "against it"], lines)
+    page.report.add_table(["class", "more of these speaks for it", "against it"], lines)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -534,26 +542,26 @@ def add_more_rows(page: Page) -> None:
     model.
     """
     found, fit = page.found, page.fit
-    page.report.section("Would more rows help? Would a linear model do?")
-    drawn = np.random.default_rng(page.seed).permutation(fit.n)
+    page.report.add_section("Would more rows help? Would a linear model do?")
+    drawn = np.random.default_rng(page.seed).permutation(fit.n_rows)
     found.setup.append(f"drawn = np.random.default_rng({page.seed}).permutation(len(X))")
     sizes, scores, errors, linear = [], [], [], []
     for share in ROW_SHARES:
-        m = int(fit.n * share)
+        m = int(fit.n_rows * share)
         if m < MIN_FIT_ROWS or not found.has_time_for(share):
             continue
         rows, others = drawn[:m], drawn[m:]
         again = fit.refit_rows(rows)
         p = fit.align_classes(again.predict(fit.ob.X[others]), again.classes)
-        line = found.linear and linear_model(again, (float(found.linear.ob.l2) * fit.n / m,))
+        line = found.linear and linear_model(again, (float(found.linear.ob.l2) * fit.n_rows / m,))
         sizes.append(m)
-        scores.append(fit.score_of(fit.y[others], p))
+        scores.append(fit.score_for(fit.y[others], p))
         errors.append(fit.score_error(fit.y[others], p))
         if line:
-            z = again.units(line.ob.model.predict(line.theta, fit.ob.X[others]))
-            linear.append(fit.score_of(fit.y[others], fit.align_classes(z, again.classes)))
+            z = again.outputs_to_predictions(line.ob.model.predict(line.theta, fit.ob.X[others]))
+            linear.append(fit.score_for(fit.y[others], fit.align_classes(z, again.classes)))
     whole = found.rows
-    sizes.append(fit.n if found.closed else int(fit.n * (1 - 1 / N_FOLDS)))
+    sizes.append(fit.n_rows if found.closed else int(fit.n_rows * (1 - 1 / N_FOLDS)))
     scores.append(fit.score(found.left_out, whole))
     errors.append(fit.score_error(fit.y[whole], found.left_out[whole]))
     lines = [_curve_data("network", sizes, scores, errors)]
@@ -562,7 +570,7 @@ def add_more_rows(page: Page) -> None:
     page.facts["rows_curve"] = {"rows": sizes, "score": scores, "standard_error": errors}
     page.facts["rows_curve"]["linear"] = linear
     axes = {"xlabel": "rows fitted", "ylabel": f"{page.score_name} on rows left out"}
-    page.report.chart(
+    page.report.add_chart(
         [{"lines": lines, "x": "log", "y": "linear", **axes}],
         "A network fitted to some of the rows, drawn at random, and its score on all others; at "
         "the right the fit itself, by the rows left out. The band is one standard error of the "
@@ -593,9 +601,9 @@ def _add_score_comparisons(
         m, gain = sizes[-2], scores[-1] - scores[-2]
         error = math.hypot(errors[-1], errors[-2])
         clear = abs(gain) > 2 * error
-        report.text(
-            f"From {m} to {sizes[-1]} rows the score went from {page.score(scores[-2])} to "
-            f"{page.score(scores[-1])}, "
+        report.add_text(
+            f"From {m} to {sizes[-1]} rows the score went from {page.format_score(scores[-2])} to "
+            f"{page.format_score(scores[-1])}, "
             + ("a difference beyond" if clear else "which is within")
             + " two standard errors. "
             + (
@@ -605,21 +613,23 @@ def _add_score_comparisons(
             )
         )
         code = f"score(again(drawn[:{m}], drawn[{m}:]), drawn[{m}:])"
-        calls = [page.call("score_of_fewer_rows", scores[-2], code, page.score(scores[-2]))]
+        calls = [
+            page.record_call("score_of_fewer_rows", scores[-2], code, page.format_score(scores[-2]))
+        ]
     if found.linear is not None and found.closed:
         gain, error = loss_difference(found)
         what = "squared error" if fit.numbers else "log loss"
         side = "larger" if gain > 0 else "smaller"
-        report.text(
+        report.add_text(
             f"On rows left out the {what} of the linear model is {side} by {abs(gain):.3g} on "
             f"average, with a standard error of {error:.2g}."
         )
         code = "np.mean(line.losses - out.losses)"
         if fit.numbers:
-            line = fit.units_code("line.predictions")
+            line = fit.predictions_code("line.predictions")
             code = f"np.mean((y - ({line})) ** 2 - (y - left_out) ** 2)"
-        calls.append(page.call("loss_difference", gain, code, f"{gain:.3g}"))
-    report.calls(calls)
+        calls.append(page.record_call("loss_difference", gain, code, f"{gain:.3g}"))
+    report.add_calls(calls)
 
 
 def add_decay(page: Page) -> None:
@@ -631,10 +641,10 @@ def add_decay(page: Page) -> None:
     verdicts (diabetes: 0.50 instead of 0.12 seconds of processor time).
     """
     found, fit, report = page.found, page.fit, page.report
-    report.section("How much decay?")
+    report.add_section("How much decay?")
     most, fewer = _split_rows(page)
     if len(most) < MIN_FIT_ROWS or not found.has_time_for(FITTED_SHARE * len(DECAY_RATIOS)):
-        report.text("Other penalties were not tried, to keep the time short.")
+        report.add_text("Other penalties were not tried, to keep the time short.")
         return
     ratios, scores, losses, evidences = [], [], [], []
     y = fit.y[fewer]
@@ -642,8 +652,8 @@ def add_decay(page: Page) -> None:
         again = fit.refit_rows(most, ratio)
         p = fit.align_classes(again.predict(fit.ob.X[fewer]), again.classes)
         ratios.append(ratio)
-        scores.append(fit.score_of(y, p))
-        losses.append(fit.losses_of(y, p))
+        scores.append(fit.score_for(y, p))
+        losses.append(fit.row_losses_for(y, p))
         evidences.append(log_evidence(again))
     own = DECAY_RATIOS.index(1.0)
     page.facts["decay"] = {"ratio": ratios, "score": scores, "evidence": to_json_value(evidences)}
@@ -654,7 +664,7 @@ def add_decay(page: Page) -> None:
     if len(known) > 1:
         line = _curve_data("evidence", *zip(*known))
         views.append({"lines": [line], "name": "evidence", "ylabel": "evidence"} | axes)
-    report.chart(
+    report.add_chart(
         views,
         f"Networks fitted to {len(most)} of the rows with other penalties: the score on the "
         f"{len(fewer)} other rows, and the logarithm of the evidence of the rows that were fitted, "
@@ -663,11 +673,15 @@ def add_decay(page: Page) -> None:
     )
     _add_best_decay_sentence(page, losses, evidences, own)
     code = "score(again(most, fewer, {}), fewer)"
-    calls = [page.call("score_at_decay", scores[own], code.format(1), page.score(scores[own]))]
+    calls = [
+        page.record_call(
+            "score_at_decay", scores[own], code.format(1), page.format_score(scores[own])
+        )
+    ]
     if math.isfinite(evidences[own]):
         e = evidences[own]
-        calls.append(page.call("evidence", e, "evidence(most, 1)", f"{e:.1f}"))
-    report.calls(calls)
+        calls.append(page.record_call("evidence", e, "evidence(most, 1)", f"{e:.1f}"))
+    report.add_calls(calls)
 
 
 def _add_best_decay_sentence(
@@ -691,7 +705,7 @@ def _add_best_decay_sentence(
         ratio = DECAY_RATIOS[int(np.nanargmax(evidences))]
         times = "" if ratio == 1 else f"{ratio:.3g} times "
         text += f" The evidence is largest at {times}the decay of the fit."
-    page.report.text(text)
+    page.report.add_text(text)
 
 
 def _split_rows(page: Page) -> tuple[Indices, Indices]:
@@ -699,8 +713,8 @@ def _split_rows(page: Page) -> tuple[Indices, Indices]:
     split to the setup of the page.
     """
     fit, setup = page.fit, page.found.setup
-    drawn = np.random.default_rng(page.seed).permutation(fit.n)
-    m = int(fit.n * FITTED_SHARE)
+    drawn = np.random.default_rng(page.seed).permutation(fit.n_rows)
+    m = int(fit.n_rows * FITTED_SHARE)
     line = f"most, fewer = drawn[:{m}], drawn[{m}:]"
     if line not in setup:
         setup.append(line)
@@ -713,14 +727,14 @@ def add_end_of_training(page: Page) -> None:
     """
     found, fit, report, point = page.found, page.fit, page.report, page.found.point
     assert point is not None
-    report.section("Where did training stop?").sentence(point)
+    report.add_section("Where did training stop?").add_verdict_sentence(point)
     text = f"The eigenvalues of the Hessian range from {format_number(point.lambda_min)} to "
-    report.text(text + f"{format_number(point.lambda_max)}.").calls(
+    report.add_text(text + f"{format_number(point.lambda_max)}.").add_calls(
         [
-            page.call(
+            page.record_call(
                 "lambda_min", point.lambda_min, "point.lambda_min", format_number(point.lambda_min)
             ),
-            page.call(
+            page.record_call(
                 "lambda_max", point.lambda_max, "point.lambda_max", format_number(point.lambda_max)
             ),
         ]
@@ -728,7 +742,7 @@ def add_end_of_training(page: Page) -> None:
     most, fewer = _split_rows(page)
     if len(most) < MIN_FIT_ROWS or not found.has_time_for(1.0):
         return
-    losses, held = fit.losses_while_fitting(most, fewer)
+    losses, held = fit.fit_loss_curves(most, fewer)
     steps = np.arange(len(held))
     every = max(1, len(steps) // MAX_CURVE_POINTS)
     at = np.unique(np.r_[steps[::every], steps[-1]])
@@ -738,7 +752,7 @@ def add_end_of_training(page: Page) -> None:
     ]
     positive = min(np.min(losses), np.min(held)) > 0
     axes = {"xlabel": "iteration", "ylabel": "loss", "x": "linear"}
-    report.chart(
+    report.add_chart(
         [{"lines": lines, "y": "log" if positive else "linear"} | axes],
         f"The loss of {len(most)} rows in a fit to them, and that of the {len(fewer)} others.",
         still=True,
@@ -748,10 +762,10 @@ def add_end_of_training(page: Page) -> None:
     text = f"The loss of the other rows was lowest, {lowest:.4g}, after {best} of {steps[-1]} "
     text += f"iterations, and {end:.4g} at the end."
     found.setup.append(fit.watched_code)
-    report.text(text).calls(
+    report.add_text(text).add_calls(
         [
-            page.call("lowest_iteration", best, "np.argmin(curve)", str(best)),
-            page.call("lowest_held_out_loss", lowest, "min(curve)", f"{lowest:.4g}"),
-            page.call("last_held_out_loss", end, "curve[-1]", f"{end:.4g}"),
+            page.record_call("lowest_iteration", best, "np.argmin(curve)", str(best)),
+            page.record_call("lowest_held_out_loss", lowest, "min(curve)", f"{lowest:.4g}"),
+            page.record_call("last_held_out_loss", end, "curve[-1]", f"{end:.4g}"),
         ]
     )

@@ -133,7 +133,7 @@ def build_page(
         doubts = dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning)
         page.facts["warnings"] = list(doubts)
         for sentence in (*doubts, *notes):
-            page.report.text(sentence)
+            page.report.add_text(sentence)
         with no_warnings():  # warnings about fits to some of the rows
             add_pictures(page)
     _add_code(page, source)
@@ -155,8 +155,10 @@ def _check_names(names: Sequence[str], X: Any) -> None:
 
 def _check_rows(fit: Fit) -> None:
     """Raise ValueError if the rows are too few, are all equal, or are not those of the fit."""
-    if fit.n < MIN_TABLE_ROWS:
-        raise ValueError(f"y must have at least {MIN_TABLE_ROWS} rows for a report, got {fit.n}.")
+    if fit.n_rows < MIN_TABLE_ROWS:
+        raise ValueError(
+            f"y must have at least {MIN_TABLE_ROWS} rows for a report, got {fit.n_rows}."
+        )
     if (fit.y == fit.y[0]).all():
         raise ValueError(
             f"y must hold different values for a report, got {fit.given.tolist()[0]!r} in each row."
@@ -209,7 +211,7 @@ def add_summary(page: Page, n_columns: tuple[int, str]) -> None:
     for sentence, calls in fit_rows.defect_sentences(page):
         _add_sentence(page, sentence, calls)
     if found.why:
-        report.text(
+        report.add_text(
             f"The rows left out come from {_folds_phrase(found)}, because {found.why}. Each was "
             "predicted "
             "by a network fitted again, from its own start, to the rows of the other folds."
@@ -217,7 +219,7 @@ def add_summary(page: Page, n_columns: tuple[int, str]) -> None:
 
 
 def _add_sentence(page: Page, sentence: str, calls: Sequence[tuple[str, str]]) -> None:
-    page.report.lead(sentence).calls(calls)
+    page.report.add_lead(sentence).add_calls(calls)
     page.facts.setdefault("first_screen", []).append(sentence)
 
 
@@ -231,11 +233,11 @@ def _add_shape(page: Page, count: int, code: str) -> None:
     """
     n, k = page.fit.X.shape
     sentence = f"{n} rows, {count} column{'s' * (count > 1)}"
-    calls = [page.call("shape", [n, count], f"(len(X), {code})", str((n, count)))]
+    calls = [page.record_call("shape", [n, count], f"(len(X), {code})", str((n, count)))]
     page.facts["n_inputs"] = k
     if count != k:
         sentence += f", from which {k} input{'s are' if k > 1 else ' is'} made"
-        calls.append(page.call("n_inputs", k, "X.shape[1]", str(k)))
+        calls.append(page.record_call("n_inputs", k, "X.shape[1]", str(k)))
     _add_sentence(page, sentence + ".", calls)
 
 
@@ -255,7 +257,9 @@ def _add_verdict_sentence(page: Page) -> None:
         sentence = f"{sentence[:-1]}, of the network without {some} {which}."
     page.facts |= {"kind": point.kind, "certified": bool(point.certified)}
     _add_sentence(
-        page, sentence, [page.call("verdict", point.sentence, "point.sentence", point.sentence)]
+        page,
+        sentence,
+        [page.record_call("verdict", point.sentence, "point.sentence", point.sentence)],
     )
 
 
@@ -264,37 +268,40 @@ def _add_score(page: Page) -> None:
     found, fit = page.found, page.fit
     count = int(found.rows.sum())
     score, fitted = fit.score(found.left_out, found.rows), fit.score(fit.predictions())
-    which = f"all {count} of them" if count == fit.n else f"{count} of {fit.n}"
+    which = f"all {count} of them" if count == fit.n_rows else f"{count} of {fit.n_rows}"
     source = "" if found.closed else f", in {_folds_phrase(found)}"
     early = getattr(fit.est, "early_stopping", False)
     known = "all rows, some of which stopped the fit" if early else "the rows it was fitted to"
     sentence = (
-        f"{page.score_name} on rows left out, {which}{source}: {page.score(score)} (on {known}: "
-        f"{page.score(fitted)})."
+        f"{page.score_name} on rows left out, {which}{source}: {page.format_score(score)} (on "
+        f"{known}: "
+        f"{page.format_score(fitted)})."
     )
     code = "out.score" if _is_score_of_loss(fit) else "score(left_out, slice(None))"
     if not found.closed:
         code = "score(left_out[seen], seen)"
     calls = [
-        page.call("left_out_score", score, code, page.score(score)),
-        page.call("training_score", fitted, fit.fitted_score_code, page.score(fitted)),
+        page.record_call("left_out_score", score, code, page.format_score(score)),
+        page.record_call(
+            "training_score", fitted, fit.fitted_score_code, page.format_score(fitted)
+        ),
     ]
     if found.closed:
         again = fit.score(found.folds, found.seen)
         page.facts["folds_score"], page.facts["n_folds"] = again, found.n_folds
     if not fit.numbers:
-        loss = float(fit.losses(found.left_out)[found.rows].mean())
+        loss = float(fit.row_losses(found.left_out)[found.rows].mean())
         sentence += f" Log loss: {loss:.3f}."
         code = (
             "out.losses.mean()"
             if found.closed
             else ("-np.nanmean(np.log(np.maximum(left_out[np.arange(len(y)), codes], 1e-15)))")
         )
-        calls.append(page.call("left_out_log_loss", loss, code, f"{loss:.3f}"))
-        share = float(np.bincount(fit.y).max() / fit.n)
-        sentence += f" The most frequent class alone: {page.score(share)}."
+        calls.append(page.record_call("left_out_log_loss", loss, code, f"{loss:.3f}"))
+        share = float(np.bincount(fit.y).max() / fit.n_rows)
+        sentence += f" The most frequent class alone: {page.format_score(share)}."
         code = "np.bincount(codes).max() / len(codes)"
-        calls.append(page.call("most_frequent_class", share, code, page.score(share)))
+        calls.append(page.record_call("most_frequent_class", share, code, page.format_score(share)))
     page.facts["left_out_by"] = "rows" if found.closed else "folds"
     page.facts["left_out_rows"] = count
     _add_sentence(page, sentence, calls)
@@ -331,14 +338,14 @@ def _add_linear_comparison(page: Page) -> None:
         then = ", so the network is not needed here"
     page.facts["network_needed"] = useful and gain > 2 * error
     page.facts["loss_difference"], page.facts["loss_difference_error"] = gain, error
-    line = fit.units_code("line.predictions")
+    line = fit.predictions_code("line.predictions")
     code = "line.score" if _is_score_of_loss(fit) else f"score({line}, slice(None))"
-    calls = [page.call("linear_score", score, code, page.score(score))]
-    sentence = f"A linear model: {page.score(score)}"
+    calls = [page.record_call("linear_score", score, code, page.format_score(score))]
+    sentence = f"A linear model: {page.format_score(score)}"
     if not fit.numbers:
         loss = float(found.linear.out.losses.mean())
         sentence += f", log loss {loss:.3f}"
-        calls.append(page.call("linear_log_loss", loss, "line.losses.mean()", f"{loss:.3f}"))
+        calls.append(page.record_call("linear_log_loss", loss, "line.losses.mean()", f"{loss:.3f}"))
     _add_sentence(page, sentence + then + ".", calls)
 
 
@@ -374,7 +381,7 @@ def _add_interval(page: Page) -> None:
         f"A new prediction is within {width:.3g} of the truth for 95% of new rows ({source}, "
         "estimated)."
     )
-    _add_sentence(page, sentence, [page.call("half_width", width, code, f"{width:.3g}")])
+    _add_sentence(page, sentence, [page.record_call("half_width", width, code, f"{width:.3g}")])
 
 
 def _add_effective_parameters(page: Page) -> None:
@@ -386,20 +393,20 @@ def _add_effective_parameters(page: Page) -> None:
     if not 0 <= effective <= n:
         return
     code = "out.hat_matrix_diag.sum()"
-    call = page.call("effective_parameters", effective, code, f"{effective:.3g}")
+    call = page.record_call("effective_parameters", effective, code, f"{effective:.3g}")
     _add_sentence(page, f"{effective:.3g} effective parameters of {n}.", [call])
 
 
 def _add_code(page: Page, source: str) -> None:
     """Add the code that the calls of the page use."""
     lines = [source] if source else []
-    page.report.section("The calls on this page")
+    page.report.add_section("The calls on this page")
     name = page.fit.name
     known = f" `{name}` is the fit, `X` and `y` are its rows."
     if source:
         known = " `pipe` is the pipeline, `X` and `y` are its rows." * source.startswith("est, ")
-    page.report.text(f"Calls on this page use what these lines define.{known}")
-    page.report.code("\n".join([*lines, *page.found.setup]))
+    page.report.add_text(f"Calls on this page use what these lines define.{known}")
+    page.report.add_code("\n".join([*lines, *page.found.setup]))
 
 
 # --------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def defect_sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
         row, share_of_row = dominant_row(fit.y)
         if share_of_row > MIN_TARGET_SHARE:
             shown = f"{share_of_row:.0%}"
-            call = page.call("target_share", share_of_row, _duplicate_share_code("y"), shown)
+            call = page.record_call("target_share", share_of_row, _duplicate_share_code("y"), shown)
             yield (
                 f"Row {row} alone, with {page.target} = {fit.y[row]:.6g}, makes up {shown} of "
                 f"the variance of {page.target}: scores and intervals show little but this row.",
@@ -58,7 +58,7 @@ def defect_sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
     for j, name in enumerate(page.names):
         row, share = dominant_row(X[:, j])
         if share > MIN_COLUMN_SHARE and len(np.unique(np.delete(X[:, j], row)[:1000])) > 2:
-            call = page.call(
+            call = page.record_call(
                 f"share_{j}", share, _duplicate_share_code(f"X[:, {j}]"), f"{share:.0%}"
             )
             yield (
@@ -79,7 +79,7 @@ def defect_sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
         yield (
             f"{count} rows equal another one, {page.target} included. If they are copies, scores "
             "are too high, since a row is predicted from its copy.",
-            [page.call("copies", count, code, str(count))],
+            [page.record_call("copies", count, code, str(count))],
         )
     elif (near := near_duplicate_fraction(X, page.seed)) > MIN_NEAR_SHARE:
         yield (
@@ -95,7 +95,7 @@ def _largest_error_sentence(page: Page) -> tuple[str, list[Call]] | None:
     makes up at most `MIN_ERROR_SHARE` of the sum of all or there are too few left-out rows.
     """
     fit, found = page.fit, page.found
-    losses = np.where(found.rows, fit.losses(found.left_out), 0.0)
+    losses = np.where(found.rows, fit.row_losses(found.left_out), 0.0)
     row, total = int(losses.argmax()), losses.sum()
     if losses[row] <= MIN_ERROR_SHARE * total or found.rows.sum() < MIN_ERROR_ROWS:
         return None
@@ -106,11 +106,14 @@ def _largest_error_sentence(page: Page) -> tuple[str, list[Call]] | None:
     rows = f"np.setdiff1d(np.flatnonzero(np.isfinite(left_out)), [{row}])"
     return (
         f"Row {row} alone makes up {share:.0%} of the squared errors of rows left out. Without it "
-        f"their {page.score_name} is {page.score(score)}.",
+        f"their {page.score_name} is {page.format_score(score)}.",
         [
-            page.call("error_share", share, code, f"{share:.0%}"),
-            page.call(
-                "score_of_others", score, f"score(left_out[{rows}], {rows})", page.score(score)
+            page.record_call("error_share", share, code, f"{share:.0%}"),
+            page.record_call(
+                "score_of_others",
+                score,
+                f"score(left_out[{rows}], {rows})",
+                page.format_score(score),
             ),
         ],
     )
@@ -127,7 +130,7 @@ def _same_as_target_sentence(page: Page, X: Floats) -> tuple[str, list[Call]] | 
     if abs(r[j]) < MIN_SAME_CORRELATION:
         return None
     code = f"np.corrcoef(X[:, {j}], y)[0, 1]"
-    call = page.call("correlation", float(r[j]), code, f"{r[j]:.4f}")
+    call = page.record_call("correlation", float(r[j]), code, f"{r[j]:.4f}")
     return (
         f"{page.names[j]} alone gives {page.target} nearly exactly, with a correlation of "
         f"{r[j]:.4f}. If it is not known before {page.target}, leave it out.",

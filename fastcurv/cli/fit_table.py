@@ -108,17 +108,17 @@ class TableFit:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the inputs."""
-        return tuple(name for code in self.coding.codes for name in code.inputs)
+        return tuple(name for code in self.coding.codes for name in code.input_names)
 
     @property
-    def trained(self) -> Trained:
+    def trained_network(self) -> Trained:
         """The network in the form that `fit_report.build_page` takes."""
         shift, scale = self.coding.y_shift or (0.0,), self.coding.y_scale or (1.0,)
         classes = self.coding.classes or None
         seed = self.recipe.seed
         return Trained(self.ob, self.theta, shift[0], scale[0], classes, seed, self.seconds)
 
-    def cells(self) -> tuple[tuple[str, ...], np.ndarray]:
+    def column_values(self) -> tuple[tuple[str, ...], np.ndarray]:
         """Return the names and the values ``(N, K)`` of all columns of the file except the target.
         Columns of numbers hold floats, and all others strings.
         """
@@ -206,7 +206,7 @@ def fit_table(
     source = (
         "from fastcurv.cli.fit_table import fit_table\n\n"
         f"fit = fit_table({str(path)!r}, {target!r}{options})\n"
-        "net, X, y = fit.trained, fit.data.X, fit.table.y"
+        "net, X, y = fit.trained_network, fit.data.X, fit.table.y"
     )
     note("reading the table")
     data, table = load_table(path, target, loss)
@@ -221,7 +221,7 @@ def fit_table(
         digest=data.digest,
         table=True,
     )
-    started, plain = time.process_time(), recipe.objective(data, n_threads)
+    started, plain = time.process_time(), recipe.build_objective(data, n_threads)
     theta, notes = plain.model.init(seed=seed), table.notes
     count = plain.n_samples * LOSSES[data.loss].sklearn[1](plain.model.sizes[-1])
     if alpha is None:

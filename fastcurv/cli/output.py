@@ -51,7 +51,7 @@ class Output:
         self.lost = ""
         self.working = False
 
-    def say(self, text: str = "") -> None:
+    def print_text(self, text: str = "") -> None:
         """Print lines for a reader. Unprintable characters, which names from files may contain, are
         escaped.
         """
@@ -59,24 +59,24 @@ class Output:
             text = "\n".join(map(escape_unprintable, text.split("\n")))
             self.lost = write_stream("stdout", wrap_to_terminal(text) + "\n") or self.lost
 
-    def table(self, text: str) -> None:
+    def print_csv(self, text: str) -> None:
         """Print comma-separated values for a program, unchanged."""
         if not self.as_json:
             self.lost = write_stream("stdout", text) or self.lost
 
-    def record(self, **facts: Any) -> None:
+    def add_facts(self, **facts: Any) -> None:
         """Store facts for a program."""
         self.facts.update(facts)
 
-    def picture(self, made: Any, path: str | None) -> None:
+    def write_figure(self, made: Any, path: str | None) -> None:
         """Plot a display or a diagnosis and write it to `path`, if a path is given."""
         if path is not None:
             from ..plots.style import new_axes
 
             shown = made.plot(new_axes())
             write_picture(shown.figure_ if hasattr(shown, "figure_") else shown.figure, path)
-            self.say(f"picture: {path}")
-            self.record(figure=path)
+            self.print_text(f"picture: {path}")
+            self.add_facts(figure=path)
 
     def close(self) -> None:
         if self.as_json:

@@ -30,15 +30,15 @@ def build_report(
     """Return the page of `fastcurv report` on a saved network, without writing it."""
     began = time.perf_counter()
     hessian = objective.hessian(saved.theta)
-    page = Report(f"Curvature of a network trained on {data.name}", shell.in_commands)
-    page.section("Verdict").verdict(point)
-    page.section("The end of training").text(describe_objective(objective, data) + ".")
+    page = Report(f"Curvature of a network trained on {data.name}", shell.replace_calls)
+    page.add_section("Verdict").add_verdict(point)
+    page.add_section("The end of training").add_text(describe_objective(objective, data) + ".")
     facts = measure_point(objective, saved.theta, data)
     names = {"value": "loss", "gradient_norm": "gradient norm", "train_accuracy": "accuracy"}
     rows = [[names.get(name, name.replace("_", " ")), value] for name, value in facts.items()]
-    page.table(["at the end", "value"], rows)
+    page.add_table(["at the end", "value"], rows)
     _add_training(page, saved)
-    page.section("What would help")
+    page.add_section("What would help")
     add_causes_and_advice(
         page,
         shell.translate_diagnosis(
@@ -48,22 +48,24 @@ def build_report(
     spent = _add_spectrum(page, hessian, point, args)
     _add_landscape(page, objective, saved.theta, args.seed)
     _add_layers(page, objective, hessian, saved.theta, args.seed)
-    page.section("Cost")
+    page.add_section("Cost")
     rows = [["verdict", point.n_products, round(point.wall_time, 2)], *spent]
     total = round(time.perf_counter() - began + point.wall_time, 2)
-    page.table(["what", "products with the Hessian", "seconds"], [*rows, ["this page", "", total]])
+    page.add_table(
+        ["what", "products with the Hessian", "seconds"], [*rows, ["this page", "", total]]
+    )
     known = fc.show_versions("dict")
-    page.text("; ".join(f"{name} {known[name]}" for name in known if name != "available") + ".")
+    page.add_text("; ".join(f"{name} {known[name]}" for name in known if name != "available") + ".")
     return page
 
 
 def add_causes_and_advice(page: Report, found: Diagnosis) -> None:
     """Add the causes of failing training and the advice for each."""
-    page.text(found.sentence)
+    page.add_text(found.sentence)
     if found.causes:
         rows = [[a.name, a.sure, a.sentence, a.call] for a in found.causes]
-        page.table(["cause", "how sure", "evidence", "what helps"], rows)
-    page.table(["fact", "value"], found.evidence()[1:])
+        page.add_table(["cause", "how sure", "evidence", "what helps"], rows)
+    page.add_table(["fact", "value"], found.evidence()[1:])
 
 
 def _add_training(page: Report, saved: SavedRun) -> None:
@@ -78,11 +80,11 @@ def _add_training(page: Report, saved: SavedRun) -> None:
             seconds, values = history["time"][part], history[what][part]
             lines[what].append({"name": name, "x": seconds, "y": values})
         begin += count
-    page.section("Training")
+    page.add_section("Training")
     for what, label in (("loss", "loss"), ("gradient_norm", "gradient norm")):
         positive = all(np.all(np.asarray(line["y"]) > 0) for line in lines[what])
         view = {"lines": lines[what], "x": "linear", "y": "log" if positive else "linear"}
-        page.chart(
+        page.add_chart(
             [{**view, "xlabel": "seconds", "ylabel": label}],
             f"The {label} during training, at every record.",
         )
@@ -131,14 +133,14 @@ def _add_spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> li
             f"errors of {density.n_probes} probes"
         )
     )
-    page.section("Spectrum").chart(
+    page.add_section("Spectrum").add_chart(
         views,
         f"Density of the Hessian's {n} eigenvalues{made}; marks on the axis: {marked}."
         + (" All are proved positive: nothing lies at or below 0." if low > 0 else ""),
     )
-    page.table(["eigenvalue", "residual"], zip(pairs.values, pairs.residuals))
+    page.add_table(["eigenvalue", "residual"], zip(pairs.values, pairs.residuals))
     if missed_clause(pairs):
-        page.text(f"The eigenvalues in the table: {missed_clause(pairs)}.")
+        page.add_text(f"The eigenvalues in the table: {missed_clause(pairs)}.")
     end = time.perf_counter()
     return [
         ["density", density.n_products, round(between - start, 2)],
@@ -147,10 +149,10 @@ def _add_spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> li
 
 
 def _add_landscape(page: Report, objective: Any, theta: np.ndarray, seed: int) -> None:
-    page.section("Landscape")
+    page.add_section("Landscape")
     fine = {"n_grid": 61}
     scaled = LandscapeDisplay.slice(objective, theta, directions="random", seed=seed, **fine)
-    page.chart(
+    page.add_chart(
         [_slice_view([scaled], scaled.names, "steps, as long as each unit's weights")],
         "The loss along a random direction, scaled unit by unit to the weights. A single random "
         "direction rarely shows a descent direction.",
@@ -161,7 +163,7 @@ def _add_landscape(page: Report, objective: Any, theta: np.ndarray, seed: int) -
     lines = [
         LandscapeDisplay.slice(objective, theta, directions=d, **fine) for d in plane.directions
     ]
-    page.chart(
+    page.add_chart(
         [_slice_view(lines, plane.names, "distance")],
         "The loss along the eigenvectors of the lowest and the highest eigenvalue.",
     )
@@ -190,10 +192,10 @@ def _add_layers(page: Report, objective: Any, hessian: Any, theta: np.ndarray, s
                 ends[-1],
             ]
         )
-    page.section("Layer by layer")
+    page.add_section("Layer by layer")
     header = ["layer", "weights", "norm", "gradient norm", "lowest", "highest eigenvalue"]
-    page.table(header, rows)
-    page.text("The eigenvalues are those of the layer's own block of the Hessian.")
+    page.add_table(header, rows)
+    page.add_text("The eigenvalues are those of the layer's own block of the Hessian.")
 
 
 def _norm_of_parts(parts: Any) -> float:

@@ -571,7 +571,7 @@ def main(argv: list[str] | None = None) -> int:
         status = 3 if out.working and isinstance(error, (OSError, MemoryError)) else 2
         # The facts computed so far are written together with the error.
         if status == 3 and out.facts:
-            out.record(error=words)
+            out.add_facts(error=words)
             out.close()
     except KeyboardInterrupt:
         status, words = 130, "interrupted"

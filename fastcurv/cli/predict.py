@@ -63,7 +63,7 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
         raise ValueError(
             f"{path} does not hold the scaling of the training data. Train the network again."
         )
-    model = model_of_file or recipe.network(coding.sizes[0], coding.sizes[-1])
+    model = model_of_file or recipe.build_network(coding.sizes[0], coding.sizes[-1])
     if saved.theta.size != model.n_params:
         raise ValueError(f"{path} must hold {model.n_params} parameters, got {saved.theta.size}.")
     X, notes = _network_inputs(args.samples, coding, recipe.target, model.sizes[0])
@@ -121,13 +121,13 @@ def _interval_bounds(
     path = Path(recipe.data).expanduser()
     if is_table_name(path) and not path.exists():
         raise ValueError(f"{path} does not exist. Name the training table with --data.")
-    data = recipe.dataset(coding if coding.codes else None)
+    data = recipe.load_dataset(coding if coding.codes else None)
     if recipe.digest not in ("", data.digest):
         raise ValueError(
             f"--interval requires the data that {args.theta} was trained on, but {recipe.data} has "
             "changed since. Name the data with --data, or train again."
         )
-    ob = recipe.objective(data, None, saved.model)
+    ob = recipe.build_objective(data, None, saved.model)
     check_no_batch_norm(ob, "--interval")
     low, high = left_out_of_fit(ob, saved.theta).interval(X, args.interval)
     shift, scale = np.array(coding.y_shift or (0.0,)), np.array(coding.y_scale or (1.0,))

@@ -61,7 +61,7 @@ class Recipe:
     table: bool = False
     l2_biases: bool = True
 
-    def dataset(self, coding: Coding | None = None) -> Dataset:
+    def load_dataset(self, coding: Coding | None = None) -> Dataset:
         """Return the data. A table is read with `coding`, that of a fitted network, if it is
         given.
         """
@@ -77,10 +77,10 @@ class Recipe:
             n_outputs=self.n_outputs,
         )
 
-    def model(self, data: Dataset) -> MLP:
-        return self.network(data.X.shape[1], data.n_outputs)
+    def build_model(self, data: Dataset) -> MLP:
+        return self.build_network(data.X.shape[1], data.n_outputs)
 
-    def network(self, n_features: int, n_outputs: int) -> MLP:
+    def build_network(self, n_features: int, n_outputs: int) -> MLP:
         """Return the network with the given numbers of inputs and outputs."""
         return MLP(
             [n_features, *self.hidden, n_outputs],
@@ -90,7 +90,7 @@ class Recipe:
             dtype=self.dtype,
         )
 
-    def objective(
+    def build_objective(
         self,
         data: Dataset | None = None,
         n_threads: int | None = None,
@@ -99,8 +99,8 @@ class Recipe:
         """Return the objective over the training samples, for `model` if it is given and otherwise
         for the network of the recipe.
         """
-        data = self.dataset() if data is None else data
-        model = self.model(data) if model is None else model
+        data = self.load_dataset() if data is None else data
+        model = self.build_model(data) if model is None else model
         return Objective(
             model,
             data.X,
@@ -335,7 +335,7 @@ def _read_column_rules(facts: Any, n_inputs: int) -> tuple[Code, ...]:
                 f"the first date must have no time zone, got {one_line(repr(code.first))}."
             )
         codes.append(code)
-    given_inputs = sum(len(code.inputs) for code in codes)
+    given_inputs = sum(len(code.input_names) for code in codes)
     if codes and given_inputs != n_inputs:
         raise ValueError(
             f"the columns must give the {n_inputs} inputs of the network, got {given_inputs}."

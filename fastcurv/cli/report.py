@@ -164,7 +164,7 @@ class Report:
     --------
     >>> from fastcurv.cli.report import Report
     >>> page = Report("Two numbers")
-    >>> page.section("Sizes").table(["name", "value"], [["n", 12], ["loss", 0.25]])
+    >>> page.add_section("Sizes").add_table(["name", "value"], [["n", 12], ["loss", 0.25]])
     <Report 'Two numbers', 2 parts>
     >>> "<td class=\"number\">0.25</td>" in page.to_html()
     True
@@ -190,16 +190,16 @@ class Report:
         title = html.escape(self.title, quote=True)
         return f'<iframe title="{title}" style="{style}" srcdoc="{page}"></iframe>'
 
-    def section(self, heading: str) -> Report:
+    def add_section(self, heading: str) -> Report:
         """Start a section with a heading."""
         self._headings.append(_escape_markup(heading))
         return self._add(f'<h2 id="s{len(self._headings)}">{self._headings[-1]}</h2>')
 
-    def text(self, sentence: str) -> Report:
+    def add_text(self, sentence: str) -> Report:
         """Add a paragraph of plain text, in which text between backticks is set as code."""
         return self._add(f"<p>{_escape_markup(self.in_commands(sentence))}</p>")
 
-    def table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
+    def add_table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
         """Add a table, in which numbers are aligned right, with at most six digits. On narrow
         screens, the cells of a row of a wide table are placed below each other, each with its
         heading.
@@ -222,14 +222,14 @@ class Report:
             f"<tbody>\n{body}</tbody></table></div>"
         )
 
-    def figure(self, figure: Any, caption: str) -> Report:
+    def add_figure(self, figure: Any, caption: str) -> Report:
         """Add a Matplotlib figure, inline as SVG."""
         picture = _render_svg(figure, len(self._parts), caption)
         return self._add(
             f"<figure>{picture}<figcaption>{_escape_html(caption)}</figcaption></figure>"
         )
 
-    def row(self, figures: dict[str, Any], caption: str) -> Report:
+    def add_figure_row(self, figures: dict[str, Any], caption: str) -> Report:
         """Add named Matplotlib figures side by side, or one below the other if there is no
         space.
         """
@@ -240,7 +240,7 @@ class Report:
         text = f"<figcaption>{_escape_html(caption)}</figcaption>"
         return self._add(f'<figure class="row">{pictures}{text}</figure>')
 
-    def chart(
+    def add_chart(
         self, views: Sequence[dict[str, Any]], caption: str, *, still: bool = False
     ) -> Report:
         """Add a line chart with zoom and pan on both axes, or without them if `still`.
@@ -270,7 +270,7 @@ class Report:
             f"<figcaption>{keys}{'<br>' * bool(keys)}{_escape_html(caption)}</figcaption></figure>"
         )
 
-    def calls(self, calls: Iterable[tuple[str, str]]) -> Report:
+    def add_calls(self, calls: Iterable[tuple[str, str]]) -> Report:
         """Add numbers as they are shown, each with the call that returns it and a button that
         copies the call.
         """
@@ -278,18 +278,18 @@ class Report:
         lines = "\n".join(_format_call(shown, code) for shown, code in calls)
         return self._add(f'<div class="calls">{lines}</div>')
 
-    def code(self, text: str) -> Report:
+    def add_code(self, text: str) -> Report:
         """Add lines of code, with a button that copies them."""
         self._charts = True
         return self._add(
             f'<div class="call">{_copy_button(text)}</div><pre>{html.escape(text)}</pre>'
         )
 
-    def lead(self, sentence: str) -> Report:
+    def add_lead(self, sentence: str) -> Report:
         """Add a paragraph in larger letters at the top of the page."""
         return self._add(f'<p class="first">{_escape_markup(self.in_commands(sentence))}</p>')
 
-    def scatter(self, view: dict[str, Any], caption: str) -> Report:
+    def add_scatter(self, view: dict[str, Any], caption: str) -> Report:
         """Add dots from which the reader chooses one by a click or by the arrow keys.
 
         Parameters
@@ -312,7 +312,9 @@ class Report:
             f"<figcaption>{_escape_html(caption)}</figcaption></figure>"
         )
 
-    def ranges(self, header: Sequence[str], rows: Sequence[tuple[str, Any, Any, Any]]) -> Report:
+    def add_ranges(
+        self, header: Sequence[str], rows: Sequence[tuple[str, Any, Any, Any]]
+    ) -> Report:
         """Add a table of ``(name, low, middle, high)`` with a bar for each range, on one scale that
         includes 0.
         """
@@ -342,12 +344,12 @@ class Report:
             + "</tbody></table></div>"
         )
 
-    def verdict(self, point: CriticalPoint) -> Report:
+    def add_verdict(self, point: CriticalPoint) -> Report:
         """Add a verdict of `fastcurv.classify`, and its evidence."""
-        self.sentence(point)
-        return self.text(point.reason).table(["evidence", "value"], point.evidence())
+        self.add_verdict_sentence(point)
+        return self.add_text(point.reason).add_table(["evidence", "value"], point.evidence())
 
-    def sentence(self, point: CriticalPoint) -> Report:
+    def add_verdict_sentence(self, point: CriticalPoint) -> Report:
         """Add a summary of a verdict: its kind, whether it is proved, and what to do next."""
         kind = point.kind.replace("_", " ")
         return self._add(

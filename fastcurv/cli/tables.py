@@ -93,7 +93,7 @@ class Sheet:
     ambiguous: bool  # True if no number shows whether marks are of decimals or of thousands
     notes: tuple[str, ...]  # notes on the encoding of the file, if it had to be guessed
 
-    def where(self, row: int, column: int) -> str:
+    def cell_location(self, row: int, column: int) -> str:
         """Return the place of a cell as text for a message."""
         return f"{self.path}, line {self.lines[row]}, column {one_line(self.names[column])!r},"
 
@@ -616,7 +616,7 @@ def _read_targets(
 
 
 def cell_locations(sheet: Sheet, column: int) -> Callable[[int], str]:
-    return lambda row: sheet.where(row, column)
+    return lambda row: sheet.cell_location(row, column)
 
 
 def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str]) -> None:

@@ -160,8 +160,8 @@ class call_unmodified:
     settings are loaded again, and ValueError is raised if theta was modified.
 
     An objective that writes into its argument theta returns values and derivatives for a different
-    point. Objectives with a true `keeps_theta` attribute are not checked if theta is long, since
-    copying it twice takes as long as a gradient over a few rows.
+    point. Objectives with a true `has_pure_methods` attribute are not checked if theta is long,
+    since copying it twice takes as long as a gradient over a few rows.
     """
 
     __slots__ = ("before", "theta")
@@ -169,7 +169,7 @@ class call_unmodified:
     def __init__(self, ob: Any, theta: np.ndarray) -> None:
         self.theta = theta
         trusted = theta.nbytes > ALWAYS_COPIED_MAX_BYTES and certificate_method(
-            ob, "keeps_theta", False
+            ob, "has_pure_methods", False
         )
         self.before = None if trusted else theta.tobytes()
 
@@ -268,20 +268,20 @@ class Products(Budget):
         self.n: int = self.op.shape[0]
         self.dtype = operator_dtype(self.op)
         self.eps = float(np.finfo(self.dtype).eps)
-        self.short = False  # True if `spend` raised SpentError
+        self.short = False  # True if `reserve_products` raised SpentError
         self.shared = 0  # number of reused products of a shared Krylov run
         self.norm = 0.0
         self.pace = 0.0  # seconds that one product takes
         self.shown: Bar | None = None
         # measured asymmetry, a lower bound on the error of products
         self.asymmetry = 0.0
-        # recent results of `bound`
+        # recent results of `product_error_bound`
         self._bounds: deque[tuple[Array, float]] = deque(maxlen=4)
 
     def __call__(self, V: Array) -> Floats:
         """Return ``H V`` in float64 for V of shape (n,) or (n, k)."""
         V = np.asarray(V, dtype=self.dtype)
-        self.tell(1 if V.ndim == 1 else V.shape[1])
+        self.record_products(1 if V.ndim == 1 else V.shape[1])
         began = time.perf_counter()
         out = np.asarray(apply_checked(self.op, V), dtype=float)
         self.pace = (time.perf_counter() - began) * V.shape[0] / max(1, V.size)
@@ -294,7 +294,7 @@ class Products(Budget):
         return out
 
     @property
-    def largest(self) -> float:
+    def norm_estimate(self) -> float:
         """An estimate of ``||H||_F``, valid once the product of a random vector has been computed.
 
         The mean of ``n ||Hv||^2 / ||v||^2`` over random v is ``||H||_F^2``, and ``||H||_2`` is at
@@ -303,33 +303,33 @@ class Products(Budget):
         return float(self.n**0.5 * self.norm)
 
     @property
-    def zero(self) -> float:
+    def zero_threshold(self) -> float:
         """The threshold below which curvature counts as zero unless its sign is proved to be
         stable.
         """
         return max(ZERO_CURVATURE_RATIO, 100 * self.eps) * self.norm
 
-    def spend(self, k: int) -> None:
+    def reserve_products(self, k: int) -> None:
         """Count k products before they are computed. Raise `SpentError` if the budget does not
         allow them.
         """
-        if not self.affords(k):
+        if not self.allows(k):
             self.short = True
             raise SpentError
-        self.tell(k)
+        self.record_products(k)
 
-    def note(self, text: str) -> None:
+    def show_note(self, text: str) -> None:
         """Show `text` as the current activity next to the progress bar, if there is one."""
         if self.shown is not None:
             self.shown.note(text)
 
-    def tell(self, k: int) -> None:
+    def record_products(self, k: int) -> None:
         """Count k computed products and advance the progress bar."""
         self.count += k
         if self.shown is not None:
             self.shown.update(k)
 
-    def bound(self, v: Array) -> float:
+    def product_error_bound(self, v: Array) -> float:
         """Return a bound on ``||computed(H v) - H v||``: the operator's own bound if it offers one,
         otherwise `PRODUCT_ERROR_EPS` eps times ``||v||`` times the largest norm found so far.
         """
@@ -344,19 +344,20 @@ class Products(Budget):
         self._bounds.append((v.copy(), found))
         return found
 
-    def rayleigh(self, v: Array) -> tuple[float, float, Floats]:
+    def rayleigh_quotient_with_error(self, v: Array) -> tuple[float, float, Floats]:
         """Return ``v'Hv / v'v``, a bound on its error, and ``Hv``, using one product."""
-        quotient, Hv = self.quotient(v)
+        quotient, Hv = self.rayleigh_quotient(v)
         return quotient, self.quotient_error(v, Hv), Hv
 
-    def quotient(self, v: Array) -> tuple[float, Floats]:
+    def rayleigh_quotient(self, v: Array) -> tuple[float, Floats]:
         """Return ``v'Hv / v'v`` and ``Hv``, using one product."""
         v = np.asarray(v, dtype=self.dtype).astype(float)
         Hv = self(v)
         return float(v @ Hv) / float(v @ v), Hv
 
     def quotient_error(self, v: Array, Hv: Floats) -> float:
-        """Return a bound on the error of the Rayleigh quotient that `quotient` returned with `Hv`.
+        """Return a bound on the error of the Rayleigh quotient that `rayleigh_quotient` returned
+        with `Hv`.
 
         The error of the float64 dot product is at most ``n eps ||v|| ||Hv||`` in any order of
         summation, and the bound uses twice this value. The measured asymmetry of the products is
@@ -366,7 +367,9 @@ class Products(Budget):
         size = float(v @ v)
         slack = 2 * self.n * np.finfo(float).eps * np.linalg.norm(v) * safe_norm(Hv)
         lost = self.n * float(np.finfo(float).smallest_subnormal)
-        return float((self.bound(v) * size**0.5 + slack + lost) / size) + self.asymmetry
+        return (
+            float((self.product_error_bound(v) * size**0.5 + slack + lost) / size) + self.asymmetry
+        )
 
 
 def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:

@@ -76,10 +76,10 @@ Solver: TypeAlias = Descent | Literal["auto"]
 #: ``certificates``, see `fastcurv.certify.certificates.Certificates`, or of the objective itself. A
 #: bound of infinity or NaN means that no bound is known.
 Certificate: TypeAlias = Literal[
-    "attains_lower_bound", "curvature_floor", "flat_directions", "keeps_theta", "kinks",
+    "attains_lower_bound", "curvature_floor", "flat_directions", "has_pure_methods", "kinks",
     "loss_lower_bound", "orbit_spread", "orbits", "precise_gradient", "precise_value", "probes",
     "ray_to_infimum", "relu_rows", "residual_bounds", "saturation", "third_bound",
-    "third_bound_in", "why_no_minimum",
+    "third_bound_in_units", "why_no_minimum",
 ]  # fmt: skip
 SPACE_NAMES = get_args(Space)  # spaces in which a spectrum can be computed
 # Names from the lists above that are used between subpackages and not meant for users; `dir` of an
@@ -158,7 +158,7 @@ class KinkObjective(Protocol):
     n_collapsed: int
     n_copies: int
 
-    def in_units(self, units: np.ndarray) -> Any:
+    def with_slope_units(self, units: np.ndarray) -> Any:
         """Return the objective with other units for its slopes."""
 
     def hessian(self, point: np.ndarray) -> np.ndarray:
@@ -173,7 +173,7 @@ class KinkObjective(Protocol):
     def third_bound(self, point: np.ndarray, radius: float) -> float:
         """Return a Lipschitz constant of the Hessian within `radius` of the point."""
 
-    def margins(self, point: np.ndarray, radius: float) -> Any:
+    def hypothesis_margins(self, point: np.ndarray, radius: float) -> Any:
         """Return the margins of the hypotheses of a proof within `radius` of the point."""
 
 
@@ -209,7 +209,7 @@ class Reduction(Subspace, Protocol):
     def product(self, v: np.ndarray, out: np.ndarray | None = None) -> Any:
         """Return ``R v``, written to `out` if that is given."""
 
-    def outside(self, start: int, stop: int) -> np.ndarray:
+    def complement_rows(self, start: int, stop: int) -> np.ndarray:
         """Return rows start to stop of an orthonormal basis of the complement."""
 
     def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
@@ -286,7 +286,7 @@ class ProvedReach(Subspace, Protocol):
     def matrix(self) -> Enclosed:
         """Return ``E'HE`` with error bounds."""
 
-    def outside(self, seed: int = 0) -> np.ndarray:
+    def complement_vector(self, seed: int = 0) -> np.ndarray:
         """Return a unit vector orthogonal to the range."""
 
 
@@ -299,7 +299,7 @@ class EngineSteps(Protocol):
     objective: Any
 
     @property
-    def by_matrix(self) -> bool:
+    def uses_matrix(self) -> bool:
         """True if `damped_steps` returns a run, because the Gauss-Newton matrix is positive
         semidefinite everywhere.
         """
@@ -307,13 +307,13 @@ class EngineSteps(Protocol):
     def damped_steps(self, theta: Array) -> Any:
         """Return a run of Levenberg-Marquardt steps from `theta`, which is updated in place."""
 
-    def points(self) -> Any:
+    def point_evaluator(self) -> Any:
         """Return an evaluator of losses, gradients and products at the current point of a run and
         at trial points. The result is None unless evaluations take so little time that overhead in
         Python matters, and the GGN is positive semidefinite.
         """
 
-    def run_of(self, minimiser: Any) -> Any:
+    def locked_runner(self, minimiser: Any) -> Any:
         """Return ``minimiser.run`` with the objective's own plan bound as its first argument."""
 
     def layer_coordinates(self) -> Any:

@@ -345,7 +345,7 @@ class Budget:
         ends = min(own, _DEADLINES.get()[0])
         return ends if ends == float("inf") else ends - time.perf_counter()
 
-    def rest(self) -> float | None:
+    def inner_max_time(self) -> float | None:
         """Return `seconds_left`, but at least 1 ms, as the `max_time` of an inner call, or None
         without a limit.
         """
@@ -358,19 +358,19 @@ class Budget:
         return max(0, self.most - self.count)
 
     @property
-    def left(self) -> float:
+    def products_left(self) -> float:
         """The number of products that may still be computed, which is 0 after the time has
         run out.
         """
         if self.within is not None:
-            return max(0, self.within.left - self.reserve)
+            return max(0, self.within.products_left - self.reserve)
         return self.remaining_products if self.seconds_left() > 0 else 0
 
-    def affords(self, k: int) -> bool:
+    def allows(self, k: int) -> bool:
         """Return True if the budget allows k more products."""
-        return k <= self.left
+        return k <= self.products_left
 
-    def end(self) -> None:
+    def exhaust(self) -> None:
         """Set the number of remaining products to 0."""
         self.most = self.count
 
@@ -408,7 +408,7 @@ class Interrupts:
     def __call__(self) -> bool:
         return self.pressed
 
-    def handle(self, signum: int, frame: Any) -> None:
+    def handle_signal(self, signum: int, frame: Any) -> None:
         """Handle the signal: raise inside a product or when Ctrl-C is pressed again, otherwise set
         a flag.
         """
@@ -488,7 +488,7 @@ def deferred_interrupts() -> Iterator[Interrupts]:
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
     if ours:
-        signal.signal(signal.SIGINT, stop.handle)
+        signal.signal(signal.SIGINT, stop.handle_signal)
     try:
         yield stop
     finally:

@@ -170,7 +170,7 @@ def _read_model(network: Any, activation: Any) -> Model:
         )
         seen.add(id(layer))
         _read_layer(stack, layer, name)
-    model, theta = stack.finish()
+    model, theta = stack.build_model()
     check_activation(model, activation)
     if not _takes_probabilities(getattr(network, "loss", None)):
         warn_left_out(stack)
@@ -256,21 +256,23 @@ def _read_layer(stack: Stack, layer: Any, name: str) -> None:
             f"{name} of {len(arrays)} arrays",
             KERAS_ADVICE,
         )
-        stack.linear(arrays[0].T, arrays[1] if len(arrays) > 1 else None, name)
+        stack.add_linear(arrays[0].T, arrays[1] if len(arrays) > 1 else None, name)
     if kind in ("Dense", "Activation"):
         phi = settings.get("activation", "linear")
         if phi in ("softmax", "log_softmax"):
-            stack.close(f"the {phi} of {name}", said=phi == "softmax")
+            stack.add_softmax(f"the {phi} of {name}", said=phi == "softmax")
         elif isinstance(phi, str) and phi in known and phi.islower():
-            stack.named("keras", phi, {}, f"the {phi} of {name}" if phi == "sigmoid" else name)
+            stack.add_foreign_activation(
+                "keras", phi, {}, f"the {phi} of {name}" if phi == "sigmoid" else name
+            )
         else:
             said = phi if isinstance(phi, str) else type_phrase(phi)
             raise unsupported_layer(f"the activation {said!r} of {name}", KERAS_ADVICE)
     elif kind in known and not kind.islower():
         # The layer class is an activation.
-        stack.named("keras", kind, settings, name)
+        stack.add_foreign_activation("keras", kind, settings, name)
     elif kind == "Softmax" and settings.get("axis", -1) in (1, -1):
-        stack.close(name)
+        stack.add_softmax(name)
     elif kind in SCALING_LAYERS:
         _read_scaling_layer(stack, kind, layer, settings, name)
     elif kind not in INERT_LAYERS or settings.get("data_format") == "channels_first":
@@ -311,13 +313,13 @@ def _read_scaling_layer(
     if kind == "BatchNormalization":
         ones = np.ones_like(like)
         gamma, beta = (d if x is None else x for x, d in zip(parts, (ones, 0 * ones)))
-        stack.frozen_norm([gamma, beta, *parts[2:]], settings["epsilon"], name)
+        stack.add_frozen_batch_norm([gamma, beta, *parts[2:]], settings["epsilon"], name)
         return
     if kind == "Normalization":
         mean, variance = (np.asarray(x, np.float64).reshape(-1) for x in parts)
         scale = np.maximum(np.sqrt(variance), MIN_KERAS_DEVIATION)
         scale, shift = (scale, mean) if settings.get("invert") else (1 / scale, -mean / scale)
-    stack.affine(scale, shift, name, like)
+    stack.add_affine(scale, shift, name, like)
 
 
 def _n_input_axes(layer: Any) -> int:

@@ -109,7 +109,7 @@ class Graph:
                 made.add(name)
             if node.op_type == "Constant" and len(node.attribute) == 1:
                 self.tensors[node.output[0]] = node.attribute[0]
-            elif node.op_type in CONSTANT_FOLDING_NODES and self.known(node.input[0]):
+            elif node.op_type in CONSTANT_FOLDING_NODES and self.is_constant(node.input[0]):
                 self.folds[node.output[0]] = node
             else:
                 for name in dict.fromkeys(filter(None, node.input)):
@@ -127,33 +127,35 @@ class Graph:
         stack.takes = math.prod(dims[1:]) or None  # None if the number of inputs is unknown
         self.outputs = {o.name for o in graph.output}
 
-    def known(self, name: str) -> bool:
+    def is_constant(self, name: str) -> bool:
         """Return True if a tensor is a constant."""
         return name in self.tensors or name in self.folds
 
-    def value(self, name: str) -> np.ndarray | None:
+    def constant_value(self, name: str) -> np.ndarray | None:
         """Return a constant as an array, computed by nodes that fold constants if necessary, or
         None if the tensor is not constant.
         """
         from onnx import helper
 
-        if name in self.held or not self.known(name):
+        if name in self.held or not self.is_constant(name):
             return self.held.get(name)
         nodes, at = [], name
         while at not in self.tensors and at not in self.held:
             nodes.append(self.folds[at])
             at = self.folds[at].input[0]
-        array = self.held[at] if at in self.held else self._unpacked(self.tensors[at])
+        array = self.held[at] if at in self.held else self._tensor_values(self.tensors[at])
         for node in reversed(nodes):
             self.stack.count_memory(64 + array.nbytes)
             if node.op_type == "Transpose":
-                array = np.transpose(array, self.attributes(node).get("perm"))
+                array = np.transpose(array, self.node_attributes(node).get("perm"))
             elif node.op_type == "Cast":
-                array = array.astype(helper.tensor_dtype_to_np_dtype(self.attributes(node)["to"]))
+                array = array.astype(
+                    helper.tensor_dtype_to_np_dtype(self.node_attributes(node)["to"])
+                )
         self.held[name] = array
         return array
 
-    def _unpacked(self, held: Any) -> np.ndarray:
+    def _tensor_values(self, held: Any) -> np.ndarray:
         """Return the values of a tensor, or of a node's only attribute."""
         from onnx import helper, numpy_helper
         from onnx.external_data_helper import load_external_data_for_tensor
@@ -180,17 +182,17 @@ class Graph:
             raise ValueError(f"a tensor of the model cannot be read: {text}.") from None
 
     @staticmethod
-    def attributes(node: Any) -> dict[str, Any]:
+    def node_attributes(node: Any) -> dict[str, Any]:
         """Return a node's attributes by name."""
         from onnx import helper
 
         return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
-    def number(self, name: str) -> str:
+    def constant_text(self, name: str) -> str:
         """Return a constant as a string if it is a single number ("sqrt2" for the square root of
         2), otherwise "".
         """
-        one = self.value(name)
+        one = self.constant_value(name)
         if one is None or one.size != 1 or one.ndim > 2 or one.dtype.kind in "OSU":
             return ""  # the constant is a word, or gives the result more axes
         number = float(one.reshape(()))
@@ -238,7 +240,7 @@ def _match_gated_activation(graph: Graph, at: str) -> tuple[str, Any] | None:
     inside: set[int] = set()
     while waiting and len(inside) < 6:
         node = waiting.popleft()
-        given = [words.get(x) or graph.number(x) for x in node.input[:4]]
+        given = [words.get(x) or graph.constant_text(x) for x in node.input[:4]]
         if id(node) in inside or not all(given) or len(given) == 4:
             continue  # the node is visited again when its other inputs are known
         inside.add(id(node))
@@ -257,10 +259,10 @@ def _read_node(graph: Graph, node: Any) -> None:
     stack, kind, attributes, name = (
         graph.stack,
         node.op_type,
-        graph.attributes(node),
+        graph.node_attributes(node),
         _node_name(node),
     )
-    held: list[Any] = [graph.value(x) for x in node.input]
+    held: list[Any] = [graph.constant_value(x) for x in node.input]
     refuse_if(
         stack.column and kind not in ("Identity", "Cast", "Sigmoid"),
         f"{name} after {stack.column}, of one number a row,",
@@ -282,7 +284,7 @@ def _read_node(graph: Graph, node: Any) -> None:
             f"{name} that is not rows times a constant",
             SUPPORTED_NODES,
         )
-        stack.linear(_float_constant(held[1], name).T, None, name)
+        stack.add_linear(_float_constant(held[1], name).T, None, name)
     elif arithmetic:
         _add_arithmetic(stack, node, held, name)
     elif kind == "BatchNormalization":
@@ -292,16 +294,16 @@ def _read_node(graph: Graph, node: Any) -> None:
             f"{name} while training",
             SUPPORTED_NODES,
         )
-        stack.frozen_norm(known, attributes.get("epsilon", 1e-5), name)
+        stack.add_frozen_batch_norm(known, attributes.get("epsilon", 1e-5), name)
     elif kind == "Scaler":
         offset, scale = (np.asarray(attributes[x], np.float64) for x in ("offset", "scale"))
-        stack.affine(scale, -scale * offset, name, np.float32(0))
+        stack.add_affine(scale, -scale * offset, name, np.float32(0))
     elif kind in activations_of("onnx"):
-        stack.named("onnx", kind, attributes, name)
+        stack.add_foreign_activation("onnx", kind, attributes, name)
     elif kind in ("Clip", "Max") and _is_relu(stack, node, held, attributes):
-        stack.activation("relu", name)
+        stack.add_activation("relu", name)
     elif kind in ("Softmax", "LogSoftmax") and attributes.get("axis", -1) in (1, -1):
-        stack.close(name, said=kind == "Softmax")
+        stack.add_softmax(name, said=kind == "Softmax")
     elif not _is_identity_node(graph, node, held, attributes):
         axis = f" along axis {attributes['axis']}" if "axis" in attributes else ""
         words = {"Cast": " to other than real numbers", "Dropout": " while training"}
@@ -327,7 +329,7 @@ def _add_gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: s
     b = np.broadcast_to(_constant_row(held[2], name), len(W)) if given else None
     alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
     W = W if alpha == 1 else np.asarray(alpha, W.dtype) * W
-    stack.linear(W, b if b is None or beta == 1 else np.asarray(beta, b.dtype) * b, name)
+    stack.add_linear(W, b if b is None or beta == 1 else np.asarray(beta, b.dtype) * b, name)
 
 
 def _float_constant(c: np.ndarray, name: str) -> np.ndarray:
@@ -396,7 +398,7 @@ def _is_identity_node(
     if kind == "Squeeze":
         axes = attributes.get("axes") if len(held) < 2 else held[1]
         said = [1] if axes is None and len(held) < 2 else np.ravel(np.asarray(axes)).tolist()
-        return said in ([1], [-1]) and stack.reshaped([-1], _node_name(node), width)
+        return said in ([1], [-1]) and stack.is_identity_reshape([-1], _node_name(node), width)
     if kind == "Reshape" and held[1] is not None and not attributes.get("allowzero", 0):
         shape = [int(x) for x in held[1].reshape(-1)]
         refuse_if(
@@ -408,7 +410,7 @@ def _is_identity_node(
         if len(shape) == 2:
             graph.axes = 2
             shape[0] = 0 if 0 < shape[0] == graph.rows else shape[0]
-        return stack.reshaped(shape, _node_name(node), width)
+        return stack.is_identity_reshape(shape, _node_name(node), width)
     return bool(kind == "Identity")
 
 
@@ -429,7 +431,7 @@ def _add_arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None
         scale, shift = c if kind == "Mul" else 1 / c, np.zeros_like(c)
     else:
         scale, shift = -one if kind == "Sub" and first else one, c if kind == "Add" or first else -c
-    stack.affine(scale, shift, name, constants[0])
+    stack.add_affine(scale, shift, name, constants[0])
 
 
 def _load_model_proto(source: Any) -> tuple[Any, int, str | None]:
@@ -557,7 +559,7 @@ def _read_nodes(graph: Graph) -> Model:
         sums = [node for node in readers if node.op_type in ("Add", "Sum") and len(node.input) == 2]
         if gated is not None:
             kind, node = gated
-            stack.activation(activations_of("onnx")[kind][0], _node_name(node))
+            stack.add_activation(activations_of("onnx")[kind][0], _node_name(node))
         elif (
             stack.closed
             # Nodes may follow that only turn a sigmoid into labels.
@@ -574,7 +576,7 @@ def _read_nodes(graph: Graph) -> Model:
         elif not readers:
             return _build_model(graph, at)
         elif len(readers) == 2 and len(sums) == 1 and not saved:
-            stack.fork(f"a fork at {one_line(at)!r}")
+            stack.begin_skip(f"a fork at {one_line(at)!r}")
             node = next(node for node in readers if node is not sums[0])
             saved = [at, sums[0]]
             _read_node(graph, node)
@@ -590,7 +592,7 @@ def _read_nodes(graph: Graph) -> Model:
                 f"{_node_name(node)} of {' and '.join(map(one_line, node.input))}",
                 SUPPORTED_NODES,
             )
-            stack.join(_node_name(node))
+            stack.end_skip(_node_name(node))
             saved = []
         else:
             node = readers[0]
@@ -602,7 +604,7 @@ def _build_model(graph: Graph, at: str) -> Model:
     """Return the model and theta of the layers read so far. Raise ValueError unless an output of
     the graph is the tensor `at` or is computed from it.
     """
-    found = graph.stack.finish()
+    found = graph.stack.build_model()
     given = {at}.union(*(node.output for node in _dependent_nodes(graph, at)))
     if not graph.outputs & given:
         names = ", ".join(one_line(name) for name in sorted(graph.outputs))
@@ -619,13 +621,13 @@ def _is_label_output(graph: Graph, at: str) -> bool:
     labels: set[str] = set()
     rest: set[str] = set()
     for node in _dependent_nodes(graph, at):
-        kind, attributes = node.op_type, graph.attributes(node)
-        held: list[Any] = [graph.value(x) for x in node.input]
+        kind, attributes = node.op_type, graph.node_attributes(node)
+        held: list[Any] = [graph.constant_value(x) for x in node.input]
         ours = [x for x in node.input if x in same or x in labels or x in rest]
         axis = attributes.get("axis", 0)
         # The node computes 1 - p of a sigmoid.
         if kind == "Sub" and not graph.stack.closed and width == 1:
-            fits = graph.number(node.input[0]) == "1.0" and node.input[1] in same
+            fits = graph.constant_text(node.input[0]) == "1.0" and node.input[1] in same
             rest.update(node.output)
         elif kind == "Concat":
             # The node joins 1 - p and p.

@@ -51,7 +51,7 @@ class Stack:
 
     def __init__(self, room: float = math.inf) -> None:
         self.room, self.left = room, 64 * room + 2**20
-        self.saved: int | None = None  # index of the layer whose input a later `join` adds
+        self.saved: int | None = None  # index of the layer whose input a later `end_skip` adds
         self.forked = ""  # name of the module at which the skip connection starts, for messages
         self.skips: set[int] = set()
         self.takes: int | None = None  # number of inputs, or None if it is unknown
@@ -67,7 +67,7 @@ class Stack:
         self.dtypes: list[np.dtype[Any]] = []
         self.given: Any = None  # dtype of the parameters in torch
 
-    def _open(
+    def _check_open(
         self, name: str, fits: bool = True, why: str = " that does not follow a linear layer"
     ) -> None:
         """Raise a ValueError if the layer `name` follows a softmax, or if `fits` is False, in which
@@ -96,7 +96,9 @@ class Stack:
         """
         return len(self.layers[-1][0]) if self.layers else self.takes
 
-    def reshaped(self, shape: Sequence[Any], name: str, width: int | None = None) -> bool:
+    def is_identity_reshape(
+        self, shape: Sequence[Any], name: str, width: int | None = None
+    ) -> bool:
         """Return True if a reshape of an array (N, width) to `shape`, in which 0 denotes N, leaves
         all rows unchanged or converts (N, 1) to (N,). `width` is by default that of the last layer.
         """
@@ -106,19 +108,19 @@ class Stack:
             return bool(self.layers) and width == 1
         return shape in ([0, -1], [0, width], [-1, width])
 
-    def linear(self, W: Any, b: Any, name: str) -> None:
+    def add_linear(self, W: Any, b: Any, name: str) -> None:
         """Add a linear layer ``z = a W' + b`` with W of shape ``(out, in)``; b is None without a
         bias.
         """
-        self._open(name)
+        self._check_open(name)
         self.room -= math.prod(np.shape(W)) + math.prod(np.shape(b)) * (b is not None)
         if self.room < 0:
             raise ValueError(
                 f"{name} must not have more parameters than the file has bytes. Pass max_params, "
                 "the number of parameters that the model may have, if this is intended."
             )
-        W = self._array(W, f"the weight of {name}", 2)
-        b = None if b is None else self._array(b, f"the bias of {name}", 1)
+        W = self._check_array(W, f"the weight of {name}", 2)
+        b = None if b is None else self._check_array(b, f"the bias of {name}", 1)
         if b is not None and b.shape != (len(W),):
             raise ValueError(f"the bias of {name} must have shape ({len(W)},), got {b.shape}.")
         if self.width not in (None, W.shape[1]):
@@ -141,13 +143,13 @@ class Stack:
         self.names.append(name)
         self.last = "linear"
 
-    def affine(self, scale: Any, shift: Any, name: str, like: Any = None) -> None:
+    def add_affine(self, scale: Any, shift: Any, name: str, like: Any = None) -> None:
         """Add ``scale a + shift``, feature by feature, which is folded into the linear map before
         or after; `like` is an array with the dtype of the source.
         """
-        self._open(name)
+        self._check_open(name)
         scale, shift = np.broadcast_arrays(
-            *(self._array(x, f"a number of {name}", None).reshape(-1) for x in (scale, shift))
+            *(self._check_array(x, f"a number of {name}", None).reshape(-1) for x in (scale, shift))
         )
         if like is not None:
             self.dtypes[-2:] = [np.asarray(like).dtype]
@@ -172,26 +174,26 @@ class Stack:
             self.count_memory(scale.nbytes + before.nbytes)
             self.pending = scale * before, scale * moved + shift
 
-    def frozen_norm(self, parts: Sequence[Any], eps: float, name: str) -> None:
+    def add_frozen_batch_norm(self, parts: Sequence[Any], eps: float, name: str) -> None:
         """Add batch normalisation with known moments. `parts` are gamma, beta, mean and
         variance.
         """
         gamma, beta, mean, variance = (np.asarray(x, np.float64) for x in parts)
         scale = gamma / np.sqrt(variance + eps)
-        self.affine(scale, beta - scale * mean, name, parts[0])
+        self.add_affine(scale, beta - scale * mean, name, parts[0])
 
-    def norm(self, gamma: Any, beta: Any, eps: float, name: str) -> None:
+    def add_batch_norm(self, gamma: Any, beta: Any, eps: float, name: str) -> None:
         """Add batch normalisation over the rows of a batch (training mode), which must follow a
         linear map.
         """
         done = len(self.layers)
         fits = self.last == "linear" and done - 1 not in self.norms and self.saved != done
         why = " that does not follow a linear layer, while training"
-        self._open(name, fits and self.pending is None, why)
+        self._check_open(name, fits and self.pending is None, why)
         if eps != _engine.BATCH_NORM_EPS:
             raise ValueError(f"{name} must have eps={_engine.BATCH_NORM_EPS}, got eps={eps}.")
         m = (len(self.layers[-1][0]),)
-        parts = [self._array(x, f"a number of {name}", 1) for x in (gamma, beta)]
+        parts = [self._check_array(x, f"a number of {name}", 1) for x in (gamma, beta)]
         if any(part.shape != m for part in parts):
             shapes = " and ".join(str(part.shape) for part in parts)
             raise ValueError(
@@ -199,7 +201,9 @@ class Stack:
             )
         self.norms[done - 1] = parts[0], parts[1]
 
-    def named(self, library: str, kind: str, settings: Mapping[str, Any], name: str) -> None:
+    def add_foreign_activation(
+        self, library: str, kind: str, settings: Mapping[str, Any], name: str
+    ) -> None:
         """Add an activation by its name and settings in another library. Raise a ValueError if the
         settings define a different function from this library's activation.
         """
@@ -212,56 +216,60 @@ class Stack:
                     f"{name} must have {key}={value!r}, got {key}={given!r}, which has no "
                     "counterpart in fastcurv."
                 )
-        self.activation(phi, name)
+        self.add_activation(phi, name)
 
-    def activation(self, phi: str, name: str) -> None:
+    def add_activation(self, phi: str, name: str) -> None:
         """Add the activation `phi`, a name of this library, for every unit."""
         if phi == "identity":
             return
-        self._open(name, self.saved != len(self.layers), f" after {self.forked}")
-        self._open(name, self.last == "linear" and self.pending is None)
+        self._check_open(name, self.saved != len(self.layers), f" after {self.forked}")
+        self._check_open(name, self.last == "linear" and self.pending is None)
         self.activations.append(phi)
         self.names[-1] += f" and {name}"
         self.last = "activation"
 
-    def fork(self, name: str) -> None:
-        """Mark the current output as the input of a skip connection, to which a later `join`
+    def begin_skip(self, name: str) -> None:
+        """Mark the current output as the input of a skip connection, to which a later `end_skip`
         refers.
         """
         why = ", whose input is not what the layer before it gives,"
-        self._open(name, self.saved is None and self.pending is None, why)
+        self._check_open(name, self.saved is None and self.pending is None, why)
         self.saved, self.forked = len(self.layers), name
 
-    def join(self, name: str) -> None:
+    def end_skip(self, name: str) -> None:
         """Add the output at the fork to the output of the hidden layer after the fork."""
         l = len(self.layers) - 1
         fits = self.saved == l and self.last in ("linear", "activation") and self.pending is None
-        self._open(name, fits, " that is not the input of one hidden layer added to its output")
+        self._check_open(
+            name, fits, " that is not the input of one hidden layer added to its output"
+        )
         m, k = self.layers[l][0].shape
-        self._open(name, m == k, f" of {k} numbers to {m}")
+        self._check_open(name, m == k, f" of {k} numbers to {m}")
         if self.last == "linear":
             self.activations.append("identity")
         self.saved, self.last = None, "skip"
         self.skips.add(l)
         self.names[-1] += f" and {name}"
 
-    def close(self, name: str, said: bool = True) -> None:
+    def add_softmax(self, name: str, said: bool = True) -> None:
         """Add a final softmax, after which no layer may follow. `said` is False for a log-softmax,
         about which `warn_left_out` does not warn, because a second one does not change a cross
         entropy.
         """
-        self._open(name, self.last == "linear" and self.saved is None and self.pending is None)
+        self._check_open(
+            name, self.last == "linear" and self.saved is None and self.pending is None
+        )
         self.closed = name
         self.left_out = name if said else ""
 
-    def _array(self, x: Any, name: str, ndim: int | None) -> np.ndarray:
+    def _check_array(self, x: Any, name: str, ndim: int | None) -> np.ndarray:
         array = as_numpy(x, name)
         if ndim is not None and array.ndim != ndim:
             raise ValueError(f"{name} must have {ndim} axes, got shape {array.shape}.")
         self.dtypes.append(array.dtype)
         return check_array(array, name, np.float64)
 
-    def finish(self, dtype: Any = None) -> Model:
+    def build_model(self, dtype: Any = None) -> Model:
         """Return the model and its theta, in the dtype of the source unless another is given."""
         if not self.layers:
             raise ValueError("the source must have at least one linear layer, got 0.")
@@ -337,15 +345,15 @@ def model_from_layers(
     said: Any = "identity" if activation is None else activation
     phis = MLP([1] * (hidden + 2), said).activation  # raises an error for unknown activations
     for l, ((W, b), name) in enumerate(zip(layers, names)):
-        stack.linear(W, b, name)
+        stack.add_linear(W, b, name)
         if l < hidden:
-            stack.activation(phis[l], phis[l])
+            stack.add_activation(phis[l], phis[l])
     if hidden > 0 and activation is None:
         raise ValueError(
             "activation must be that of the hidden layers, which weights do not determine, got "
             f"None. Use one of {', '.join(ACTIVATIONS)}, or a list of them."
         )
-    return stack.finish()
+    return stack.build_model()
 
 
 def from_sklearn(est: Any) -> Model:

@@ -315,10 +315,10 @@ def _read_batch_norm(
     beta = 0 * ones if module.bias is None else _parameter_array(module.bias)
     if module.training or module.running_mean is None:
         _check_unshared(module, name, seen)
-        stack.norm(gamma, beta, module.eps, name)
+        stack.add_batch_norm(gamma, beta, module.eps, name)
     else:
         moments = _parameter_array(module.running_mean), _parameter_array(module.running_var)
-        stack.frozen_norm([gamma, beta, *moments], module.eps, name)
+        stack.add_frozen_batch_norm([gamma, beta, *moments], module.eps, name)
 
 
 def _add_step_to_stack(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
@@ -332,24 +332,26 @@ def _add_step_to_stack(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]
         _check_equal_dtypes(module, name, stack)
         _check_unshared(module, name, seen)
         bias = None if module.bias is None else _parameter_array(module.bias)
-        stack.linear(_parameter_array(module.weight), bias, name)
+        stack.add_linear(_parameter_array(module.weight), bias, name)
     elif kind == "BatchNorm1d":
         _read_batch_norm(stack, module, name, seen)
     elif kind in activations_of("torch"):
         wanted = activations_of("torch")[kind][1]
-        stack.named("torch", kind, {key: getattr(module, key, wanted[key]) for key in wanted}, name)
+        stack.add_foreign_activation(
+            "torch", kind, {key: getattr(module, key, wanted[key]) for key in wanted}, name
+        )
     elif kind in RELU_FUNCTIONS:
         given = {key: getattr(module, key) for key in RELU_FUNCTIONS[kind][0]}
         said = " and ".join(f"{key}={value!r}" for key, value in given.items())
         refuse_if(given not in RELU_FUNCTIONS[kind], f"{name} with {said}")
-        stack.activation("relu", name)
+        stack.add_activation("relu", name)
     elif kind in ("Softmax", "LogSoftmax"):
         if module.dim not in (1, -1, None):
             raise ValueError(
                 f"{name} must have dim=1 or -1, the classes, got dim={module.dim}, which mixes "
                 "rows."
             )
-        stack.close(name, said=kind == "Softmax")
+        stack.add_softmax(name, said=kind == "Softmax")
     elif kind in DROPOUT_MODULES:
         if module.training and module.p > 0:
             raise ValueError(
@@ -357,9 +359,9 @@ def _add_step_to_stack(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]
                 "random. Call module.eval() first, and use F.dropout(x, training=self.training)."
             )
     elif kind == "fork":
-        stack.fork(name)
+        stack.begin_skip(name)
     elif kind == "join":
-        stack.join(name)
+        stack.end_skip(name)
     elif not _is_row_flatten(stack, kind, module, name):
         raise unsupported_layer(name)
 
@@ -382,7 +384,7 @@ def _is_row_flatten(stack: Stack, kind: str, module: Any, name: str) -> bool:
             stack.takes = shape[1]  # the width of the first layer is checked against this
     else:
         return False
-    refuse_if(not stack.reshaped(shape, name), said, wanted)
+    refuse_if(not stack.is_identity_reshape(shape, name), said, wanted)
     return True
 
 
@@ -453,7 +455,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     steps = _flatten_module(module, "module")
     for step in steps:
         _add_step_to_stack(stack, step, seen)
-    model, theta = stack.finish()
+    model, theta = stack.build_model()
     check_activation(model, activation)
     warn_left_out(stack)
     if any(not _torch_class_name(part) for part in module.modules()):

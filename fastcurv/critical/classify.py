@@ -280,7 +280,7 @@ def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> Critica
     if run is not None:
         spent = check_operator(run, H)
         H = Products(run.op, np.float64)
-        H.tell(spent)
+        H.record_products(spent)
     H.shown = shown
     H.most = np.inf if ask.max_products is None else ask.max_products
     inertia, found = _examine_spectrum(ask, H)
@@ -350,8 +350,8 @@ def _refine_verdict(
         led, contracts = _classify_nearest_point(ask, point, inertia, shown)
         if led is not None:
             return led
-        spent = inertia.H.left < MIN_NEAREST_PRODUCTS or time_is_up()
-        missed = "missed" if contracts else "plateau" if found.gradient.plateau else "far"
+        spent = inertia.H.products_left < MIN_NEAREST_PRODUCTS or time_is_up()
+        missed = "missed" if contracts else "plateau" if found.gradient.is_plateau else "far"
         return _append_to_reason(point, FAR_ADVICE_BY_CAUSE["spent" if spent else missed])
     if ask.seek and found.certificate.theorem.missing == "h":
         # The theorem fails only because h >= 1/2; Newton's steps to the critical point make h
@@ -405,22 +405,24 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     ob, theta, proof = ask.ob, ask.theta, Proof()
     inertia = inertia_by_matrix(ask, H) if ask.dense else ByProducts(ask, H)
     n_kinks = int(call_certificate(ob, "kinks", theta, default=0))
-    theorem, distance = inertia.theorem() if inertia.near.near else (UNTRIED_CONTRACTION, np.inf)
+    theorem, distance = (
+        inertia.check_theorem() if inertia.near.near else (UNTRIED_CONTRACTION, np.inf)
+    )
     if theorem.holds:
         proof = Proof(theorem, pair=Pair(distance=distance), short=H.short)
     elif inertia.near.near:
         # `ByCholesky` is returned only if its theorem holds.
         assert isinstance(inertia, ByEigenpairs | ByProducts)
-        pair, lasting, arrives = inertia.two_signs(distance), True, True
+        pair, lasting, arrives = inertia.prove_two_signs(distance), True, True
         vanish = check_interpolation(ask, H) if inertia.residuals_may_vanish() else None
         zero, n_residuals = vanish or (UNTRIED_CONTRACTION, 0)
         if not (zero.holds or pair.holds and inertia.near.strict):
-            lasting, arrives = inertia.measure(pair)
+            lasting, arrives = inertia.check_sign_stability(pair)
         proof = Proof(theorem, zero, n_residuals, pair, lasting, arrives, H.short)
-    seen, g = inertia.spectrum(proof), inertia.gradient[0]
+    seen, g = inertia.make_spectrum(proof), inertia.gradient[0]
     bounded = not all(why_not_own(H.op, name) for name in ("rounding_bound", "column_bounds"))
     return inertia, Evidence(
-        gradient=inertia.slope(),
+        gradient=inertia.nearness_with_slope(),
         spectrum=seen,
         certificate=proof,
         to_infinity=call_certificate(ob, "ray_to_infimum", theta) is not None,
@@ -453,14 +455,14 @@ def check_interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction,
     if here is None or not 0 < len(here.residuals) <= theta.size or (here.scale == 0).any():
         return None
     m = len(here.residuals)
-    if m * theta.size > MAX_JACOBIAN_ENTRIES or not H.affords(m):
+    if m * theta.size > MAX_JACOBIAN_ENTRIES or not H.allows(m):
         return None
-    H.note("do the residuals vanish?")
+    H.show_note("do the residuals vanish?")
     rows = getattr(here, "rows", None)
     op = cast_to_float64(ob if rows is None else ob.batch(rows)).jacobian(theta)
-    H.tell(op.shape[0])
+    H.record_products(op.shape[0])
     J = np.asarray((op.T @ np.eye(op.shape[0])).T, dtype=float) * here.scale[:, None]
-    off = safe_norm(op.row_bounds() * here.scale) + 4 * EPS * safe_norm(J)
+    off = safe_norm(op.row_error_bounds() * here.scale) + 4 * EPS * safe_norm(J)
 
     def lipschitz(radius: float) -> float:
         return float(call_certificate(ob, "residual_bounds", theta, radius).lipschitz)
@@ -478,13 +480,13 @@ def _classify_nearest_point(
     the budget. `shown` is passed to `_classify_point`.
     """
     H = inertia.H
-    H.note("where does Newton's step lead?")
+    H.show_note("where does Newton's step lead?")
     within = Coordinates(inertia.cut)
     end, n_steps, spent = follow_newton_steps(
-        ask.ob, ask.theta, inertia.gradient[0], within, H.left
+        ask.ob, ask.theta, inertia.gradient[0], within, H.products_left
     )
-    H.tell(spent)
-    left = H.left
+    H.record_products(spent)
+    left = H.products_left
     if end is None or left < MIN_NEAREST_PRODUCTS:
         return None, end is not None
     end = round_to_dtype(ask.ob, end)
@@ -512,7 +514,7 @@ def _classify_nearest_point(
 def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> CriticalPoint:
     near, seen, proved = found.gradient, found.spectrum, found.certificate
     theorem = proved.zero if outcome.because is Reason.INTERPOLATION else proved.theorem
-    inside = seen.reach if seen.dense else None
+    inside = seen.reach if seen.has_inertia else None
     known = theorem.h < np.inf and outcome.because is not Reason.TWO_SIGNS
     return CriticalPoint(
         kind=outcome.kind,
@@ -523,7 +525,7 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
         gradient_tol=near.gradient_tol,
         gradient_flat_ratio=near.flat_ratio,
         gradient_residual=near.residual,
-        plateau=near.plateau,
+        plateau=near.is_plateau,
         lambda_min=seen.low,
         lambda_max=seen.high,
         lambda_min_bounds=seen.low_bounds,

@@ -192,7 +192,7 @@ class Nearness:
     flat_beside_step: bool = False
 
     @property
-    def plateau(self) -> bool:
+    def is_plateau(self) -> bool:
         """True if theta is not near a critical point, the gradient lies mostly outside the range of
         H, and H is flat along the gradient: the curvature there is small relative to ||H||, or so
         small that the Newton step is too long for a local model.
@@ -281,7 +281,7 @@ class Spectrum:
     reach: Any = None
 
     @property
-    def dense(self) -> bool:
+    def has_inertia(self) -> bool:
         """True if the inertia is known, as it is if all eigenvalues were computed."""
         return self.n_positive is not None
 
@@ -426,7 +426,7 @@ def decide(found: Evidence) -> Decision:
     opposed, theorem = s.negative and s.positive, g.strict and c.theorem.holds
     # number of zero eigenvalues that no proved symmetry explains
     unexplained = (s.n_zero or 0) - (s.n_symmetry or 0)
-    explained = s.dense and unexplained == 0 and kind != "degenerate"
+    explained = s.has_inertia and unexplained == 0 and kind != "degenerate"
     because = Reason.THEOREM_SADDLE if kind == "saddle" else Reason.THEOREM
     zeros = Reason.ZEROS if c.lasting else Reason.NOT_LASTING
     in_units = c.pair.radius * c.pair.unit
@@ -434,20 +434,22 @@ def decide(found: Evidence) -> Decision:
         (found.to_infinity, ("not_critical", False, Reason.INFINITY)),
         (not g.near and g.short, ("undecided", False, Reason.SHORT_FAR)),
         (not g.near and found.n_kinks and not found.falls, ("undecided", False, Reason.HELD)),
-        (not g.near and g.plateau, ("not_critical", False, Reason.PLATEAU)),
+        (not g.near and g.is_plateau, ("not_critical", False, Reason.PLATEAU)),
         (not g.near, ("not_critical", False, Reason.FAR)),
         # Minima at active kinks are proved separately, in `kink_minimum`.
         (g.strict and c.zero.holds, ("minimum", True, Reason.INTERPOLATION, c.zero.radius, 0.0)),
         (theorem and explained, (kind, True, because, c.theorem.radius, 0.0)),
         (
-            theorem and not s.dense and s.floor > 0 and not s.negative,
+            theorem and not s.has_inertia and s.floor > 0 and not s.negative,
             ("minimum", True, Reason.FLOOR, c.theorem.radius, 0.0),
         ),
         (g.strict and opposed and c.pair.holds, ("saddle", True, Reason.TWO_SIGNS, in_units, 0.0)),
         # At a kink H describes one side only.
         (found.n_kinks and opposed and found.falls, ("saddle", False, Reason.KINKS_FALL)),
         (found.n_kinks, ("undecided", False, Reason.KINKS)),
-        *([] if s.dense else _rules_from_estimates(s, c)),  # the last of these rules always applies
+        *(
+            [] if s.has_inertia else _rules_from_estimates(s, c)
+        ),  # the last of these rules always applies
         # The remaining rules apply if the inertia is known. Their verdicts rest on measurements and
         # are not certified.
         (not s.bounded, ("undecided", False, Reason.NO_BOUND)),

@@ -93,19 +93,22 @@ class DenseHessian:
 
     def __init__(self, M: DenseMatrix) -> None:
         self.M, self.A, self.n = M, M.A, len(M.A)
-        self.norm, self.error = spectral_norm(self.A), M.error()  # `error` is a bound in the 2-norm
+        self.norm, self.error = (
+            spectral_norm(self.A),
+            M.error_bound(),
+        )  # `error` is a bound in the 2-norm
 
     @cached_property
-    def units(self) -> list[Floats]:
+    def balanced_units(self) -> list[Floats]:
         """Balanced units of the parameters, as computed by `candidate_units`."""
-        return candidate_units(self.A, self.M.noise(), self.M.layers())
+        return candidate_units(self.A, self.M.entry_error_bounds(), self.M.layer_numbers())
 
     @property
-    def d(self) -> Floats:
+    def default_units(self) -> Floats:
         """The first candidate for balanced units, (n,)."""
-        return self.units[0]
+        return self.balanced_units[0]
 
-    def flat(self, T: Floats) -> Floats:
+    def flat_columns(self, T: Floats) -> Floats:
         """Return columns that span the part of span(T) that the Hessian maps almost to zero, or T
         if n exceeds `BALANCED_MAX_N`.
 
@@ -115,13 +118,15 @@ class DenseHessian:
         if not T.shape[1] or self.n > BALANCED_MAX_N:
             return T
         found = []
-        for d in self.units:
+        for d in self.balanced_units:
             span, matrix = independent_basis(T / d[:, None]), d[:, None] * self.A * d
             most = ZERO_CURVATURE_TOL * spectral_norm(matrix)
             found.append(d[:, None] * annihilated_basis(matrix @ span, span, most))
         return max(found, key=lambda Q: int(Q.shape[1]))
 
-    def cut(self, T: Floats, c: Floats | None = None, more: float = 0.0) -> Slice:
+    def eigenpairs_on_complement(
+        self, T: Floats, c: Floats | None = None, more: float = 0.0
+    ) -> Slice:
         """Return the eigenpairs of ``C A C``, where C is diag(c) or by default I, on the complement
         of the span of the columns of T, which are in theta's coordinates. `more` is added to the
         bound on the error of A.
@@ -137,16 +142,16 @@ class DenseHessian:
                 matrix @ span, span, ZERO_CURVATURE_TOL * spectral_norm(matrix)
             )
         off = _Off(span) if span.shape[1] else None
-        error = more + (self.M.error(c) if scaled else self.error)
+        error = more + (self.M.error_bound(c) if scaled else self.error)
         if scaled:
             error += 2 * EPS * safe_norm(matrix)
         if off is not None:
-            error += off.rounding() * safe_norm(matrix)
-        inner = matrix if off is None else off.block(matrix)
+            error += off.rounding_bound() * safe_norm(matrix)
+        inner = matrix if off is None else off.project_matrix(matrix)
         found = (
             eigh_with_joint_signs(inner, error) if len(inner) >= JOINT_SIGNS_MIN_N else eigh(inner)
         )
-        vectors = found.vectors if off is None else off.back(found.vectors)
+        vectors = found.vectors if off is None else off.lift_vectors(found.vectors)
         ends = error + (found.ends if isinstance(found, JointSigns) else found.error)
         return Slice(found.values, vectors, error + found.error, c, span, ends)
 
@@ -173,8 +178,8 @@ def deflate_symmetries(full: DenseHessian, held: Tangents) -> SignView:
     noise is known by rows only and not by entries, the error bound may be less sharp, and the
     coordinates with more known signs are used.
     """
-    flat = full.flat(held.columns)
-    plain = full.cut(flat)
+    flat = full.flat_columns(held.columns)
+    plain = full.eigenpairs_on_complement(flat)
     large = full.n > BALANCED_MAX_N
     settled = (plain.values > plain.error).all() or (plain.values < -plain.error).all()
     if (
@@ -183,11 +188,11 @@ def deflate_symmetries(full: DenseHessian, held: Tangents) -> SignView:
         and (plain.min_abs_eigenvalue > 0 or _has_undecided_eigenvalue(full, plain))
     ):
         return SignView(plain, plain, held)
-    best = full.cut(flat, full.d)
-    for units in full.units[1:] if not large else []:
+    best = full.eigenpairs_on_complement(flat, full.default_units)
+    for units in full.balanced_units[1:] if not large else []:
         if not best.min_abs_eigenvalue > 0:
-            best = _with_fewer_unknown_signs(full.cut(flat, units), best)
-    if len(full.units) == 1:
+            best = _with_fewer_unknown_signs(full.eigenpairs_on_complement(flat, units), best)
+    if len(full.balanced_units) == 1:
         same = best.span.shape[1] == plain.span.shape[1]
         best = _with_fewer_unknown_signs(plain, best) if same else plain
     return SignView(plain, best, held)
@@ -210,9 +215,11 @@ def _has_undecided_eigenvalue(full: DenseHessian, plain: Slice) -> bool:
     interlacing).
     """
     flat = np.hstack([plain.span, plain.vectors[:, eigenvalue_signs(plain) == 0]])
-    Q = qr(flat / full.d[:, None], mode="economic")[0]
-    sizes = svdvals(full.d[:, None] * (full.A @ (full.d[:, None] * Q)))
-    return int(np.count_nonzero(sizes <= full.M.error(full.d))) > int(plain.span.shape[1])
+    Q = qr(flat / full.default_units[:, None], mode="economic")[0]
+    sizes = svdvals(full.default_units[:, None] * (full.A @ (full.default_units[:, None] * Q)))
+    return int(np.count_nonzero(sizes <= full.M.error_bound(full.default_units))) > int(
+        plain.span.shape[1]
+    )
 
 
 def eigenvalue_signs(cut: Any) -> NDArray[np.int_]:
@@ -253,7 +260,9 @@ class _Off:
         (raw, self.tau), _ = qr(span, mode="raw")
         self.raw = np.asfortranarray(raw)
 
-    def _apply(self, side: str, trans: str, M: Floats, one_by_one: bool = False) -> Floats:
+    def _apply_reflections(
+        self, side: str, trans: str, M: Floats, one_by_one: bool = False
+    ) -> Floats:
         size = int(dormqr(side, trans, self.raw, self.tau, M, -1)[1][0])
         # A workspace that is too small for blocks makes LAPACK apply the reflections one by one.
         size = max(M.shape) if one_by_one else size
@@ -262,8 +271,8 @@ class _Off:
             raise ArithmeticError(f"LAPACK's ormqr failed with info = {info}.")
         return np.asarray(out)
 
-    def rounding(self) -> float:
-        """Return a bound on the rounding error of `block`, relative to ``||M||_F``.
+    def rounding_bound(self) -> float:
+        """Return a bound on the rounding error of `project_matrix`, relative to ``||M||_F``.
 
         LAPACK applies k reflections as ``X - V (T (V' X))``, k = 1 or up to
         `REFLECTION_BLOCK_SIZE`: sums of n, k and k products, in any order. The error, relative to
@@ -288,20 +297,20 @@ class _Off:
             total += safe_norm(part) ** 2 * safe_norm(T)
         return float(2 * (n + 2 * REFLECTION_BLOCK_SIZE + 8) * EPS * total)
 
-    def block(self, M: Floats) -> Floats:
+    def project_matrix(self, M: Floats) -> Floats:
         """Return ``Z' M Z`` for a symmetric M (n, n) and an orthonormal basis Z of the
         complement.
         """
         s, one_by_one = len(self.tau), len(self.tau) <= MAX_SINGLE_REFLECTIONS
-        turned = self._apply("L", "T", np.asfortranarray(M), one_by_one)
-        turned = self._apply("R", "N", turned, one_by_one)[s:, s:]
+        turned = self._apply_reflections("L", "T", np.asfortranarray(M), one_by_one)
+        turned = self._apply_reflections("R", "N", turned, one_by_one)[s:, s:]
         return np.asarray((turned + turned.T) / 2)
 
-    def back(self, V: Floats) -> Floats:
+    def lift_vectors(self, V: Floats) -> Floats:
         """Return ``Z V``, the columns of V (n - s, m) in the full space, for the basis Z of
-        `block`.
+        `project_matrix`.
         """
-        return self._apply(
+        return self._apply_reflections(
             "L", "N", np.asfortranarray(np.vstack([np.zeros((len(self.tau), V.shape[1])), V]))
         )
 
@@ -316,7 +325,7 @@ def inertia_by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
     eigenpairs.
     """
     gradient = best_gradient(ask.ob, ask.theta, H)
-    H.note("all columns")
+    H.show_note("all columns")
     M = counted_matrix(H)
     full = DenseHessian(M)
     H.asymmetry = safe_norm(M.asymmetry)
@@ -324,12 +333,12 @@ def inertia_by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
     held = symmetry_tangents(ask.ob, ask.theta)
     # With proved symmetries H is singular at a critical point and has no Cholesky factor.
     if full.n >= CHOLESKY_MIN_N and not held.columns.shape[1]:
-        H.note("a Cholesky factor")
+        H.show_note("a Cholesky factor")
         known = prove_definite(full)
         found = None if known is None else ByCholesky(ask, H, full, gradient, known)
         if found is not None and found.proof.holds:
             return found
-    H.note("all eigenvalues")
+    H.show_note("all eigenvalues")
     return ByEigenpairs(ask, H, full, deflate_symmetries(full, held), gradient)
 
 
@@ -457,18 +466,18 @@ class ByCholesky(Inertia):
         eta = eta_bound(self.length, beta, left) * ROUND_UP_FACTOR
         self.proof = kantorovich(beta, eta, partial(third_bound, ask.ob, theta))
 
-    def theorem(self) -> tuple[Contraction, float]:
+    def check_theorem(self) -> tuple[Contraction, float]:
         return self.proof, self.length
 
     @cached_property
-    def top(self) -> tuple[float, float]:
+    def largest_eigenvalue(self) -> tuple[float, float]:
         """The largest eigenvalue, and a bound on its error."""
         found = raise_if_interrupted(
             eigsh(check_symmetric_operator(self.full.A), 1, "LA", tol=1e-8, seed=0)
         )
         return float(found.values[0]), float(found.residuals[0]) + self.full.error
 
-    def slope(self) -> Nearness:
+    def nearness_with_slope(self) -> Nearness:
         """Return the nearness with ``||Hg|| / (||H|| ||g||)`` and, computed from the Krylov space
         of g, the fraction of g outside the range of H.
         """
@@ -481,14 +490,14 @@ class ByCholesky(Inertia):
             run.step()
         values, S = ritz_decomposition(run)
         reached = size / (MAX_RELATIVE_STEP * norm_with_floor(self.ask.theta))
-        cut = max(self.full.error, self.ask.curvature_tol * self.top[0], reached)
+        cut = max(self.full.error, self.ask.curvature_tol * self.largest_eigenvalue[0], reached)
         inside = float((S[0, np.abs(values) > cut] ** 2).sum())
-        flat = min(1.0, safe_norm(self.full.A @ (g / size)) / self.top[0])
+        flat = min(1.0, safe_norm(self.full.A @ (g / size)) / self.largest_eigenvalue[0])
         return replace(self.near, flat_ratio=flat, residual=max(0.0, 1 - inside) ** 0.5)
 
-    def spectrum(self, proof: Proof) -> Spectrum:
+    def make_spectrum(self, proof: Proof) -> Spectrum:
         """Return the `Spectrum`, in which all eigenvalues are positive. `proof` is not used."""
-        known, (high, off) = self.known, self.top
+        known, (high, off) = self.known, self.largest_eigenvalue
         return Spectrum(
             low=known.min_abs_eigenvalue,
             low_bounds=(known.floor, known.min_abs_eigenvalue + self.full.error),
@@ -546,19 +555,19 @@ class ByEigenpairs(Inertia):
         cut, signs = view.best, eigenvalue_signs(view.best)
         for i, sign in ((0, -1), (-1, 1)):
             open_ = cut.values.size and signs[i] == 0 and sign * cut.values[i] > 0
-            if open_ and self.H.affords(1):
+            if open_ and self.H.allows(1):
                 v = cut.c * cut.vectors[:, i]
-                quotient, error, _ = self.H.rayleigh(v / np.linalg.norm(v))
+                quotient, error, _ = self.H.rayleigh_quotient_with_error(v / np.linalg.norm(v))
                 signs[i] = sign * (sign * quotient > error)
         return view, cut, signs, int((signs != 0).sum())
 
-    def theorem(self) -> tuple[Contraction, float]:
+    def check_theorem(self) -> tuple[Contraction, float]:
         """Check Kantorovich's theorem, and check it again in balanced units, and then without
         projecting out the orbits, if the failed hypothesis may hold there. Return the outcome and
         the length of Newton's step.
         """
-        self.H.note("the theorem")
-        full, view, found = self.full, self.view, self._theorem()
+        self.H.show_note("the theorem")
+        full, view, found = self.full, self.view, self._check_theorem_on_complement()
         # The theorem holds in theta's units, so the signs are taken from these units too.
         if found[0].holds and (self.signs == 0).any():
             own = SignView(view.plain, view.plain, view.held)
@@ -567,19 +576,21 @@ class ByEigenpairs(Inertia):
         # True if balanced coordinates were not tried
         untried = view.best is view.plain and full.n <= BALANCED_MAX_N
         if found[0].missing in ("h", "orbit") and untried:
-            best = full.cut(full.flat(view.held.columns), full.d)
+            best = full.eigenpairs_on_complement(
+                full.flat_columns(view.held.columns), full.default_units
+            )
             same = best.span.shape[1] == view.plain.span.shape[1]
             if same and (eigenvalue_signs(best) != 0).all():
                 other = SignView(view.plain, best, view.held)
                 self.view, self.cut, self.signs, self.n_found = self._proved_signs(other)
-                found = self._theorem()
+                found = self._check_theorem_on_complement()
         if found[0].missing == "orbit":
             bare = deflate_symmetries(full, replace(view.held, columns=np.zeros((full.n, 0))))
             self.view, self.cut, self.signs, self.n_found = self._proved_signs(bare)
-            found = self._theorem()
+            found = self._check_theorem_on_complement()
         return found
 
-    def _theorem(self) -> tuple[Contraction, float]:
+    def _check_theorem_on_complement(self) -> tuple[Contraction, float]:
         """Check Kantorovich's theorem on the complement of the symmetries, in theta's coordinates
         and, if it fails, in the coordinates with the most known signs.
 
@@ -594,7 +605,7 @@ class ByEigenpairs(Inertia):
             assumed = GRADIENT_ERROR_EPS * EPS * self.reach
             g_error = safe_norm(cut.c * assumed) if np.isnan(off) else off * top
             beta, eta, x = newton_step_in_slice(
-                full.A, full.error if cut is plain else full.M.error(cut.c), cut, g, g_error
+                full.A, full.error if cut is plain else full.M.error_bound(cut.c), cut, g, g_error
             )
             found = kantorovich(beta, eta, partial(third_bound, ob, theta, units=scaled))
             if found.holds and cut.span.shape[1]:
@@ -604,7 +615,7 @@ class ByEigenpairs(Inertia):
                 break
         return tried[-1] if tried[-1][0].holds else tried[0]
 
-    def _newton(self, cut: Slice) -> tuple[Floats, float]:
+    def _newton_step(self, cut: Slice) -> tuple[Floats, float]:
         """Return Newton's step on the eigenvectors of known sign, in the coordinates of a slice,
         and an upper bound on its length that includes the rounding of g.
 
@@ -620,42 +631,43 @@ class ByEigenpairs(Inertia):
             step -= vectors @ (vectors.T @ (cut.c * (g + A @ (cut.c * step))) / values)
         return step, safe_norm(step) + safe_norm(slack[known] / values)
 
-    def two_signs(self, distance: float) -> Pair:
+    def prove_two_signs(self, distance: float) -> Pair:
         """Return the proof by two fixed vectors in the first coordinates in which it holds: theta's
         own, balanced ones, or those in which Newton's step is equally long in all layers.
         """
         full, view, low, high = self.full, self.view, self.low, self.high
         third = partial(third_bound, self.ask.ob, self.ask.theta)
         bound = two_signs(low.quotient + low.error, high.quotient - high.error, third)
-        plain = Pair(bound, self._newton(view.plain)[1])
+        plain = Pair(bound, self._newton_step(view.plain)[1])
         if plain.holds or view.best is view.plain:
             return plain
-        flat, layers = full.flat(view.held.columns), full.M.layers()
+        flat, layers = full.flat_columns(view.held.columns), full.M.layer_numbers()
         cut, step = view.best, np.zeros(self.full.n)
-        for evened in range(-len(full.units), N_BALANCING_STEPS):
+        for evened in range(-len(full.balanced_units), N_BALANCING_STEPS):
             if evened < 0:
-                units = full.units[evened]
+                units = full.balanced_units[evened]
             else:
                 lengths = np.sqrt(np.bincount(layers, step**2) / np.bincount(layers))
                 if not 0 < lengths.max() < np.inf or len(lengths) == 1:
                     break
                 units = cut.c * np.maximum(lengths / lengths.max(), MIN_LAYER_SCALE)[layers]
-            cut = view.best if view.best.c is units else full.cut(flat, units)
-            step, length = self._newton(cut)
-            found = self._extreme_pair(cut, length)
+            cut = view.best if view.best.c is units else full.eigenpairs_on_complement(flat, units)
+            step, length = self._newton_step(cut)
+            found = self._prove_extreme_pair(cut, length)
             if found.holds:
                 return found
         return plain
 
-    def _extreme_pair(self, cut: Slice, length: float) -> Pair:
-        """Return the `Pair` proved by the eigenvectors of both ends of the slice `cut`, in the
-        coordinates of the slice, in which Newton's step has length `length`. If these ends have no
+    def _prove_extreme_pair(self, cut: Slice, length: float) -> Pair:
+        """Return the `Pair` proved by the eigenvectors of both ends of the slice
+        `cut`, in the coordinates of the slice, in which Newton's step has length
+        `length`. If these ends have no
         known opposite signs, return an empty `Pair`, which does not hold.
         """
         known, c, A = eigenvalue_signs(cut), cut.c, self.full.A
         if not (known.size and known[0] < 0 < known[-1]):
             return Pair()
-        error = self.full.M.error(c) + 6 * self.full.n * EPS * safe_norm(c[:, None] * A * c)
+        error = self.full.M.error_bound(c) + 6 * self.full.n * EPS * safe_norm(c[:, None] * A * c)
         low, high = (
             float(v @ (c * (A @ (c * v)))) / float(v @ v)
             for v in (cut.vectors[:, 0], cut.vectors[:, -1])
@@ -668,11 +680,11 @@ class ByEigenpairs(Inertia):
         zeros = (self.signs == 0).any() or self.view.best.span.shape[1] > 0
         return bool(zeros and not (self.signs == -1).any())
 
-    def measure(self, pair: Pair) -> tuple[bool, bool]:
+    def check_sign_stability(self, pair: Pair) -> tuple[bool, bool]:
         """Set the signs that are measured to be unstable to 0. Return two flags: True if all signs
         are stable, and True if Newton's step reduces the decrement. `pair` is not used.
         """
-        self.H.note("do signs last?")
+        self.H.show_note("do signs last?")
         (g, off), cut = self.gradient, self.cut
         slack = gradient_rounding_bounds(len(g), off, self.reach, cut)[1]
         slack = slack + np.inf if off == np.inf else slack
@@ -686,7 +698,7 @@ class ByEigenpairs(Inertia):
                 cut.c[:, None] * cut.vectors,
                 slopes=cut.vectors.T @ (cut.c * g),
                 slack=slack,
-                spend=self.H.spend,
+                spend=self.H.reserve_products,
             )
         return bool((self.signs == eigenvalue_signs(cut)).all()), self._newton_step_converges()
 
@@ -718,7 +730,7 @@ class ByEigenpairs(Inertia):
         low, high = float(values.min()), float(values.max())
         return (low, (low - error, low + error)), (high, (high - error, high + error))
 
-    def slope(self) -> Nearness:
+    def nearness_with_slope(self) -> Nearness:
         """Return the nearness with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
         range of H.
         """
@@ -737,7 +749,7 @@ class ByEigenpairs(Inertia):
         beside = full.norm <= reached
         return replace(near, flat_ratio=flat_ratio, residual=residual, flat_beside_step=beside)
 
-    def spectrum(self, proof: Proof) -> Spectrum:
+    def make_spectrum(self, proof: Proof) -> Spectrum:
         """Return the `Spectrum`, with the inertia that the stable signs determine, or `proof` if it
         proves a point where all residuals vanish.
         """
@@ -755,12 +767,14 @@ class ByEigenpairs(Inertia):
         bounded = bool(np.isfinite(best.error))
         # `hidden` is True if an eigenvalue counts as zero only because of the measured asymmetry of
         # the products.
-        full, asymmetry = self.full, self.full.M.seen()
+        full, asymmetry = self.full, self.full.M.asymmetry_error()
         # A matrix that is given as exact has no rounding error, although rounding may have made it
         # asymmetric, by at most the second term.
         rounding = max(full.error - asymmetry, PRODUCT_ERROR_EPS * EPS * full.norm)
         zeros = np.abs(best.values[eigenvalue_signs(best) == 0])
-        hidden = asymmetry > 2 * rounding and (zeros > best.error - full.M.seen(best.c)).any()
+        hidden = (
+            asymmetry > 2 * rounding and (zeros > best.error - full.M.asymmetry_error(best.c)).any()
+        )
         # Without an error bound, the sign of curvature may still be proved along one vector for
         # each sign.
         if not bounded:
@@ -805,8 +819,8 @@ def _extreme_vectors(
                 v = cut.c * cut.vectors[:, i]
                 v = v / np.linalg.norm(v)
                 quotient, error = float(v @ (full.A @ v)), known_by
-                if not sign * quotient > error and H.affords(1):
-                    quotient, error, _ = H.rayleigh(v)
+                if not sign * quotient > error and H.allows(1):
+                    quotient, error, _ = H.rayleigh_quotient_with_error(v)
                 if sign * quotient > error:
                     found[sign] = SpectrumEnd(v, quotient, error)
     return found[-1], found[1]

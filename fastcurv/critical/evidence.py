@@ -49,7 +49,7 @@ def third_bound(
     if units is None:
         L = call_certificate(ob, "third_bound", theta, radius, default=np.inf)
     else:
-        L = call_certificate(ob, "third_bound_in", theta, radius, units)
+        L = call_certificate(ob, "third_bound_in_units", theta, radius, units)
         if L is None:
             top = float(units.max())
             return top**3 * third_bound(ob, theta, top * radius)
@@ -320,19 +320,19 @@ class Inertia(ABC):
     cut: Any = None
 
     @abstractmethod
-    def theorem(self) -> tuple[Contraction, float]:
+    def check_theorem(self) -> tuple[Contraction, float]:
         """Return the outcome of Kantorovich's theorem, "untried" if a bound is missing, and the
         length of Newton's step.
         """
 
     @abstractmethod
-    def slope(self) -> Nearness:
+    def nearness_with_slope(self) -> Nearness:
         """Return the nearness with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
         range of H.
         """
 
     @abstractmethod
-    def spectrum(self, proof: Proof) -> Spectrum:
+    def make_spectrum(self, proof: Proof) -> Spectrum:
         """Return the `Spectrum`, with the signs that are stable or that `proof` establishes."""
 
 
@@ -415,7 +415,11 @@ def check_operator(run: Runs, H: Products) -> int:
         v, other = rng.standard_normal(H.n), Products(op, np.float64)
         mine, its = H(v), other(v)
         rounding = PRODUCT_ERROR_EPS * max(H.eps, other.eps)
-        off = H.bound(v) + other.bound(v) + rounding * (safe_norm(mine) + safe_norm(its))
+        off = (
+            H.product_error_bound(v)
+            + other.product_error_bound(v)
+            + rounding * (safe_norm(mine) + safe_norm(its))
+        )
         same, spent = bool(safe_norm(mine - its) <= off), 1
     x, expected, size = _draw_run_combination(run, rng)
     if same and size > 0:

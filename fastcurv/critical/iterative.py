@@ -96,11 +96,11 @@ class InertiaSearch:
         self.small: Any = reduced_operator_of(H.native, None) if given is None else given.small
 
     @property
-    def one_sided(self) -> bool:
+    def is_one_sided(self) -> bool:
         """True unless curvature of both signs has been found."""
         return len(self.seen) < 2
 
-    def run(
+    def run_lanczos(
         self,
         op: Any,
         start: Any,
@@ -118,7 +118,7 @@ class InertiaSearch:
         run, or None if no step is possible.
         """
         block, n = 1 if start is None else len(start), op.shape[0]
-        steps = int(min(steps, self.budget.left // block))
+        steps = int(min(steps, self.budget.products_left // block))
         most = max(2, MAX_BASIS_BYTES // (n * operator_dtype(op).itemsize) - 1)
         rows = int(min(most, (steps + 1) * block, n))
         run = Recurrence(op, rows, against=against)
@@ -138,12 +138,12 @@ class InertiaSearch:
             run.step()
             step = time.perf_counter() - began
             # A block that has become narrower takes fewer products.
-            self.H.tell(run.n_products - before)
+            self.H.record_products(run.n_products - before)
             if run.m % 20 == 0 and stop(run):
                 break
-        return self.take(run, d)
+        return self.record_run(run, d)
 
-    def take(self, run: Any, d: Floats | None = None) -> Any:
+    def record_run(self, run: Any, d: Floats | None = None) -> Any:
         """Record the end vectors of a finished run and the inertia that its Ritz values prove
         (Cauchy interlacing). Return the run.
         """
@@ -158,37 +158,37 @@ class InertiaSearch:
                 self.add_candidate(float(value) / float(u @ u), u)
         if d is None:
             self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
-            bound = self.small.rounding_bound if inside else self.made_by.bound
+            bound = self.small.rounding_bound if inside else self.made_by.product_error_bound
             units = inner if inside else [u for _, u in self.candidates[-2:]]
             # maximum rounding bound of the two end vectors, used for all Ritz values
             slack = max(bound(u) for u in units)
             error = safe_norm(run.err[: run.m]) + 2 * run.m**0.5 * slack + self.H.asymmetry
             self.n_negative = max(self.n_negative, int((values < -error).sum()))
             self.n_positive = max(self.n_positive, int((values > error).sum()))
-            strong = values[np.abs(values) > max(error, self.H.zero)]
+            strong = values[np.abs(values) > max(error, self.H.zero_threshold)]
             self.seen |= {int(sign) for sign in np.sign(strong)}
         return run
 
-    def vectors(self, run: Any, S: Floats) -> Floats:
+    def lift_vectors(self, run: Any, S: Floats) -> Floats:
         """Return the k columns of S, which are coordinates in the basis of `run`, as rows ``(k,
         n)`` of parameter space.
         """
         found = combine(run.rows[: run.m], S)
         return np.asarray(self.small.embed(found) if run.op is self.small else found)
 
-    def shared(
+    def run_shared(
         self,
         held: int,
         grow: Callable[[int], Any],
         steps: float,
         stop: Callable[[Any], bool] = lambda run: False,
     ) -> Any:
-        """Run Lanczos like `run`, but as part of a run of the caller's `Krylov`.
+        """Run Lanczos like `run_lanczos`, but as part of a run of the caller's `Krylov`.
 
         The shared run already holds `held` products, and ``grow(k)`` extends the run to k products
         and returns it. Return the run, or None if the budget allows no step.
         """
-        steps = int(min(max(steps, held), held + self.budget.left))
+        steps = int(min(max(steps, held), held + self.budget.products_left))
         if steps < 1:
             return None
         run = None
@@ -196,29 +196,29 @@ class InertiaSearch:
             while run is None or (run.p and run.m < steps and not time_is_up() and not stop(run)):
                 before = 0 if run is None else run.m
                 run = grow(held if run is None and held else min(before + 20, steps))
-                self.H.tell(run.m - max(before, held))
+                self.H.record_products(run.m - max(before, held))
         except MemoryError:
             # The memory limit of the caller is reached; the steps so far are used.
             if run is None:
                 return None
         self.H.shared += held
-        return self.take(run)
+        return self.record_run(run)
 
-    def from_random(self, steps: float, stop: Callable[[Any], bool]) -> Any:
+    def run_from_random(self, steps: float, stop: Callable[[Any], bool]) -> Any:
         """Run Lanczos from a random start orthogonal to the symmetry directions, for the bound on
         the risk, or extend the `Krylov` run of the caller. Parameters and result are as in `run`.
         """
         given = self.ask.krylov
         if given is not None:
-            return self.shared(given.steps_from(), lambda k: given.probe(0, k), steps, stop)
+            return self.run_shared(given.steps_from(), lambda k: given.probe(0, k), steps, stop)
         Q, op = self.symmetry, self.H.native if self.small is None else self.small
         # The projection of a zero mode of H is a zero mode of the smaller operator.
         if self.small is not None and Q.shape[1]:
             Q = independent_basis(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
         against = np.ascontiguousarray(Q.T, self.H.native_dtype) if Q.shape[1] else None
-        return self.run(op, None, steps, stop=stop, against=against)
+        return self.run_lanczos(op, None, steps, stop=stop, against=against)
 
-    def from_gradient(self, g: Floats, steps: float, stop: Callable[[Any], bool]) -> Any:
+    def run_from_gradient(self, g: Floats, steps: float, stop: Callable[[Any], bool]) -> Any:
         """Run Lanczos from the gradient g, or extend the `Krylov` run of the caller. Parameters and
         result are as in `run`.
         """
@@ -227,11 +227,11 @@ class InertiaSearch:
             held = getattr(given.op, "gradient", None)
             g = np.array(g if held is None or np.shape(held) != g.shape else held, given.dtype)
             if g.any():
-                return self.shared(
+                return self.run_shared(
                     given.steps_from(g), lambda k: given.start_from(g, k), steps, stop
                 )
         unit = (g / safe_norm(g))[None].astype(self.H.native_dtype)
-        return self.run(self.H.native, unit, steps, stop=stop)
+        return self.run_lanczos(self.H.native, unit, steps, stop=stop)
 
     def add_candidate(self, quotient: float, v: Floats) -> None:
         """Add a vector v with the given Rayleigh quotient to the candidates for an end of the
@@ -243,12 +243,12 @@ class InertiaSearch:
         """Return the `SpectrumEnd` of one of the unit vectors: the one with the largest Rayleigh
         quotient if `which` is 1, or the smallest if it is -1. Each vector costs one product.
         """
-        tried = [(*self.H.quotient(v), v) for v in vectors]
+        tried = [(*self.H.rayleigh_quotient(v), v) for v in vectors]
         quotient, Hv, v = max(tried, key=lambda found: which * found[0])
         residual = safe_norm(Hv - quotient * v)
         return SpectrumEnd(v, quotient, self.H.quotient_error(v, Hv), residual)
 
-    def prove(self, which: int) -> SpectrumEnd:
+    def prove_end(self, which: int) -> SpectrumEnd:
         """Return the `SpectrumEnd` of the best candidate for the upper (`which` = 1) or lower (-1)
         end of the spectrum.
         """
@@ -271,17 +271,17 @@ class InertiaSearch:
         changes no eigenvalue by more than twice that norm, for which the bound on the risk allows.
         """
         ask, H = self.ask, self.H
-        if not self.one_sided or not offers_symmetries(ask.ob):
+        if not self.is_one_sided or not offers_symmetries(ask.ob):
             return
         try:
             T: Floats = symmetry_tangents(ask.ob, ask.theta).columns
         except MemoryError:
             return
         T = T[:, T.any(axis=0)]
-        if T.shape[1] > min(MAX_SYMMETRY_DIRECTIONS, self.budget.left // 4):
+        if T.shape[1] > min(MAX_SYMMETRY_DIRECTIONS, self.budget.products_left // 4):
             return
         if T.shape[1]:
-            H.note(f"{T.shape[1]} symmetry directions")
+            H.show_note(f"{T.shape[1]} symmetry directions")
             Q = independent_basis(T)
             most = min(ZERO_CURVATURE_TOL, MAX_SYMMETRY_COUPLING * ask.curvature_tol) * H.norm
             self.symmetry = np.asarray(annihilated_basis(H(Q), Q, most))
@@ -311,11 +311,11 @@ class InertiaSearch:
         Q = self.symmetry
         return float(np.linalg.norm(v - Q @ (Q.T @ v))) <= 1e-4
 
-    def loose(self, end: SpectrumEnd) -> bool:
+    def is_unexplained_zero(self, end: SpectrumEnd) -> bool:
         """Return True if the eigenvalue at `end` is zero up to rounding and `end.vector` is not a
         projected-out symmetry.
         """
-        small = abs(end.quotient) + end.residual <= max(2 * end.error, self.H.zero)
+        small = abs(end.quotient) + end.residual <= max(2 * end.error, self.H.zero_threshold)
         return small and not self.is_symmetry(end.vector)
 
     def estimate_norm(self) -> None:
@@ -324,11 +324,11 @@ class InertiaSearch:
         """
         v = self.rng.standard_normal(self.H.n)
         end = self.spectrum_end(v / np.linalg.norm(v))
-        if self.budget.left < 2:
+        if self.budget.products_left < 2:
             self.only = end
         self.add_candidate(0.0, v)
 
-    def balance(self) -> Floats:
+    def balancing_diagonal(self) -> Floats:
         """Return d > 0 (n,) for which the rows of ``d H d`` have roughly equal norms.
 
         The mean square of ``H v`` over random signs v estimates the squared norm of every row. The
@@ -343,7 +343,7 @@ class InertiaSearch:
             if first:
                 unit = float(np.abs(Y).max(initial=0.0)) or 1.0
                 gap = float(np.abs(V.T @ Y - Y.T @ V).max())
-                noise = float(np.sqrt(n)) * max(H.bound(v) for v in V.T)
+                noise = float(np.sqrt(n)) * max(H.product_error_bound(v) for v in V.T)
                 noise += 4 * n * np.finfo(float).eps * float(np.abs(Y).max(initial=0.0))
                 H.asymmetry = ASYMMETRY_SAFETY_FACTOR * gap if gap > 2 * noise else 0.0
             rows = np.sqrt(((Y / unit) ** 2).mean(axis=1))
@@ -411,15 +411,15 @@ class ByProducts(Inertia):
         self.search = InertiaSearch(ask, H)
         self.main: Any = None  # Krylov run from a random start
         d = np.ones(H.n)  # scaling that balances the rows of ``d H d``
-        if self.search.budget.left >= 40:
-            d = self.search.balance()
+        if self.search.budget.products_left >= 40:
+            d = self.search.balancing_diagonal()
         else:
             self.search.estimate_norm()
         self.ask, self.H, self.gradient = ask, H, _best_gradient(ask, H)
         self.flat: float | None = None
         self.residual: float | None = None
         self.step, self.left = np.zeros(H.n), 1.0
-        decrement, least = self._along_gradient()
+        decrement, least = self._measure_along_gradient()
         self.near = self._assess_nearness(decrement)
         if not self.near.near and least is not None and ask.gradient_tol is None:
             found = self._assess_nearness(least)
@@ -430,7 +430,7 @@ class ByProducts(Inertia):
         if self.near.near and not floor > 0:
             search.find_symmetries()
             if search.n_symmetry is not None or not offers_symmetries(ask.ob):
-                self.known = range_spectrum(ask, H, search.budget.left, search.symmetry)
+                self.known = range_spectrum(ask, H, search.budget.products_left, search.symmetry)
         for value, v in self.known.extremes() if self.known is not None else ():
             search.add_candidate(value, v)
         if self.near.near and self.known is None:
@@ -438,10 +438,10 @@ class ByProducts(Inertia):
             P = probe_directions(ask.ob, ask.theta).T.astype(H.native_dtype)
             P = P[np.linspace(0, len(P) - 1, min(MAX_PROBE_VECTORS, len(P))).astype(int)]
             for start in range(0, len(P), 8):
-                search.run(H.native, P[start : start + 8], 3)
+                search.run_lanczos(H.native, P[start : start + 8], 3)
         self.ends, self.seen = self._estimate_spectrum_ends(floor, d)
 
-    def _along_gradient(self) -> tuple[float, float | None]:
+    def _measure_along_gradient(self) -> tuple[float, float | None]:
         """Set the quantities that the Krylov space of the gradient gives: ``||Hg|| / ||g||``
         (`flat`), the fraction of g outside the range of H (`residual`), Newton's `step`, and its
         residual over ``||g||`` (`left`).
@@ -458,9 +458,11 @@ class ByProducts(Inertia):
         def settled(run: Any) -> bool:
             return bool(run.m >= N_GRADIENT_STEPS and _newton_step_in_basis(run, size)[1] <= 0.1)
 
-        run = search.from_gradient(g, min(MAX_GRADIENT_STEPS, search.budget.left // 4), settled)
+        run = search.run_from_gradient(
+            g, min(MAX_GRADIENT_STEPS, search.budget.products_left // 4), settled
+        )
         if run is None:
-            return np.inf, decrement_lower_bound(size, H.largest)
+            return np.inf, decrement_lower_bound(size, H.norm_estimate)
         if run.scale == 0:
             self.residual = 1.0
             return np.inf, None
@@ -502,8 +504,8 @@ class ByProducts(Inertia):
         goal = lanczos_steps(H.n, eps, ask.failure_probability or DEFAULT_FAILURE_PROBABILITY)
         steps = goal if deep else min(goal, N_END_STEPS)
         if known is None:
-            H.note(f"{steps} Lanczos steps")
-            self.main = search.from_random(steps, has_both_signs)
+            H.show_note(f"{steps} Lanczos steps")
+            self.main = search.run_from_random(steps, has_both_signs)
         main = self.main
         if main is None:
             risk = 1.0
@@ -514,9 +516,9 @@ class ByProducts(Inertia):
         risk = max(risk, EPS * H.n**0.5)
         if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
             risk = 1.0
-        if deep and search.one_sided:
+        if deep and search.is_one_sided:
             _search_further(search, main, goal, d)
-        low, high = search.prove(-1), search.prove(1)
+        low, high = search.prove_end(-1), search.prove_end(1)
         negative, positive = low.quotient < -low.error, high.quotient > high.error
         weak_end = (low if not negative else high) if negative != positive else None
         lowest, highest = search.ends_with_symmetries(low, high)
@@ -538,17 +540,17 @@ class ByProducts(Inertia):
             escape_direction=lowest.vector if negative else None,
             escape_curvature=least if negative else None,
             flat=H.norm == 0,
-            weakest_error=abs(low.quotient) + H.zero,
+            weakest_error=abs(low.quotient) + H.zero_threshold,
             floor=floor,
             risk=risk,
             risk_asked=ask.failure_probability,
             goal=goal,
-            loose=deep and weak_end is not None and search.loose(weak_end),
+            loose=deep and weak_end is not None and search.is_unexplained_zero(weak_end),
             across=(low.quotient, high.quotient),
         )
         return (low, high), seen if known is None else known.with_inertia(seen)
 
-    def theorem(self) -> tuple[Contraction, float]:
+    def check_theorem(self) -> tuple[Contraction, float]:
         """Check Kantorovich's theorem, with ``1 / beta`` a lower bound on the absolute values of
         all eigenvalues, if such a bound is known. Return the outcome and the length of Newton's
         step, infinite if the step is not known.
@@ -556,37 +558,37 @@ class ByProducts(Inertia):
         ask, H, (g, off), known = self.ask, self.H, self.gradient, self.known
         weakest = self.seen.floor if known is None else known.min_abs_eigenvalue
         if known is not None and weakest > 0:
-            self.step, self.left = known.step(H, g), 0.0
+            self.step, self.left = known.newton_step(H, g), 0.0
         else:
-            self.step, self.left = self._newton()
+            self.step, self.left = self._newton_step()
         distance = safe_norm(self.step) if self.left <= MAX_STEP_RESIDUAL else np.inf
-        if not (weakest > 0 and H.affords(1)):
+        if not (weakest > 0 and H.allows(1)):
             return UNTRIED_CONTRACTION, distance
         rest, beta = H(self.step) + g, ROUND_UP_FACTOR / weakest
         if known is not None:
-            rest, beta = known.off_span(rest), beta * (1 + 8 * H.n * EPS)
+            rest, beta = known.project_off_span(rest), beta * (1 + 8 * H.n * EPS)
         off = assumed_error(H.norm, ask.theta) if off != off else off
         rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
-        error = safe_norm(rest) + off + H.bound(self.step) + rounding
+        error = safe_norm(rest) + off + H.product_error_bound(self.step) + rounding
         eta = eta_bound(safe_norm(self.step), beta, error) * ROUND_UP_FACTOR
         found = kantorovich(beta, eta, partial(third_bound, ask.ob, ask.theta))
         if known is not None and found.holds and known.span.shape[1]:
             found = check_theorem_across_orbits(ask.ob, ask.theta, known, found)
         return found, distance
 
-    def _newton(self) -> tuple[Floats, float]:
+    def _newton_step(self) -> tuple[Floats, float]:
         """Return Newton's step and its residual over ``||g||``, from the Krylov space of g or, if
         the residual is smaller, from MINRES.
         """
         H, g, search, size = self.H, self.gradient[0], self.search, self.near.gradient_norm
-        if size == 0 or self.left <= 1e-3 or search.budget.left < 20:
+        if size == 0 or self.left <= 1e-3 or search.budget.products_left < 20:
             return self.step, self.left
-        room = int(min(MAX_SOLVE_STEPS, search.budget.left // 2))
+        room = int(min(MAX_SOLVE_STEPS, search.budget.products_left // 2))
         step = newton_step(H, g, room)
         left = safe_norm(H(step) + g) / size
         return (step, left) if left < self.left else (self.step, self.left)
 
-    def two_signs(self, distance: float) -> Pair:
+    def prove_two_signs(self, distance: float) -> Pair:
         """Return the proof of a saddle by the vectors of both ends of the spectrum, for a Newton
         step of length `distance`. If their curvatures have no known opposite signs, return a `Pair`
         of radius 0, which does not hold.
@@ -595,7 +597,7 @@ class ByProducts(Inertia):
         if not (seen.negative and seen.positive):
             return Pair(distance=distance)
         dots = 2 * H.n * EPS * H.norm  # rounding error of the dot product v'Hv
-        bound = max(H.bound(end.vector) for end in self.ends) + dots
+        bound = max(H.product_error_bound(end.vector) for end in self.ends) + dots
         error = bound * ROUND_UP_FACTOR + H.asymmetry
         third = partial(third_bound, self.ask.ob, self.ask.theta)
         return Pair(two_signs(seen.low + error, seen.high - error, third), distance)
@@ -604,7 +606,7 @@ class ByProducts(Inertia):
         """Return True if all residuals may be 0: no negative curvature was found."""
         return not self.seen.negative
 
-    def measure(self, pair: Pair) -> tuple[bool, bool]:
+    def check_sign_stability(self, pair: Pair) -> tuple[bool, bool]:
         """Return two flags: True if the signs of curvature are stable, and True if Newton's step
         reduces the gradient. Both are True without a measurement if a lower bound on the curvature
         or the two vectors of `pair` prove the verdict.
@@ -612,7 +614,7 @@ class ByProducts(Inertia):
         if pair.holds or self.seen.floor > 0:
             return True, True
         if self.known is None:
-            self._drop_weak()
+            self._drop_weak_ends()
         else:
             # Only curvature above MIN_CREDIBLE_CURVATURE can be measured again.
             sizes = np.abs(self.known.values[self.known.signs != 0])
@@ -622,11 +624,11 @@ class ByProducts(Inertia):
             self.keeps = self.keeps and self._has_lasting_curvature()
         return self.keeps, self.keeps and self._newton_step_converges()
 
-    def _drop_weak(self) -> None:
+    def _drop_weak_ends(self) -> None:
         """Mark the sign at an end of the spectrum as unknown if the curvature there is too weak to
         be measured again.
         """
-        seen, zero = self.seen, self.H.zero
+        seen, zero = self.seen, self.H.zero_threshold
         negative = seen.negative and -seen.low > zero
         positive = seen.positive and seen.high > zero
         dropped = seen.negative != negative, seen.positive != positive
@@ -647,7 +649,7 @@ class ByProducts(Inertia):
         elif main is not None and main.m > N_WEAKEST_TESTED:
             ritz, S = ritz_decomposition(main)
             chosen = np.argsort(np.abs(ritz))[:N_WEAKEST_TESTED]
-            values, rows = ritz[chosen], self.search.vectors(main, S[:, chosen])
+            values, rows = ritz[chosen], self.search.lift_vectors(main, S[:, chosen])
         columns = np.stack([*(end.vector for end in self.ends), *rows.astype(float)], axis=1)
         return np.append([end.quotient for end in self.ends], values), columns
 
@@ -658,14 +660,14 @@ class ByProducts(Inertia):
         H, ob, theta, (g, off) = self.H, self.ask.ob, self.ask.theta, self.gradient
         off = assumed_error(H.norm, theta) if off != off else off
         quotients, U = self._weakest_pairs()
-        known = np.abs(quotients) > max(H.zero, H.asymmetry)
+        known = np.abs(quotients) > max(H.zero_threshold, H.asymmetry)
         quotients, U = quotients[known], U[:, known]
-        H.note("do signs last?")
-        if not stable_along_step(ob, theta, self.step, U, quotients, H.spend).all():
+        H.show_note("do signs last?")
+        if not stable_along_step(ob, theta, self.step, U, quotients, H.reserve_products).all():
             return False
         for quotient, u in zip(quotients, U.T):
             reach = (abs(float(g @ u)) + off) / abs(quotient)
-            if not is_stable_along(ob, theta, u, float(quotient), reach, H.spend):
+            if not is_stable_along(ob, theta, u, float(quotient), reach, H.reserve_products):
                 return False
         return True
 
@@ -682,7 +684,7 @@ class ByProducts(Inertia):
         most = (MAX_DECREMENT_LEFT**0.5 + self.left) * size + rounding
         return self.left <= MAX_STEP_RESIDUAL and there is not None and safe_norm(there) <= most
 
-    def slope(self) -> Nearness:
+    def nearness_with_slope(self) -> Nearness:
         """Return the nearness with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
         range of H, from the Krylov space of g.
         """
@@ -694,7 +696,7 @@ class ByProducts(Inertia):
             flat_beside_step=norm <= size / (MAX_RELATIVE_STEP * norm_with_floor(self.ask.theta)),
         )
 
-    def spectrum(self, proof: Proof) -> Spectrum:
+    def make_spectrum(self, proof: Proof) -> Spectrum:
         """Return the spectrum found, without the inertia if the signs of curvature are not stable.
         If a zero of the residuals is proved, the inertia is that of the minimum there.
         """
@@ -744,7 +746,7 @@ def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
     By the Cauchy-Schwarz inequality ``g'|H|g <= ||g|| ||Hg||``, so ``g'|H|^-1 g >= ||g||^3 /
     ||Hg||``.
     """
-    if not H.affords(2):
+    if not H.allows(2):
         return False
     g = gradient_at(ask.ob, ask.theta, H)
     size, along = safe_norm(g), safe_norm(H(g))
@@ -752,7 +754,7 @@ def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
     if not (0 < size < np.inf and along < np.inf and H.norm > 0):
         return False
     decrement = decrement_lower_bound(size, along / size)
-    return _is_clearly_not_critical(ask, size, decrement, H.largest)
+    return _is_clearly_not_critical(ask, size, decrement, H.norm_estimate)
 
 
 def _is_clearly_not_critical(
@@ -778,7 +780,7 @@ def _best_gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
     if H.norm > 0 and certificate_method(ask.ob, "precise_gradient") is not None:
         g = gradient_at(ask.ob, ask.theta, H)
         size = safe_norm(g)
-        if _is_clearly_not_critical(ask, size, size / H.largest * size, H.largest):
+        if _is_clearly_not_critical(ask, size, size / H.norm_estimate * size, H.norm_estimate):
             return g, np.nan
     return best_gradient(ask.ob, ask.theta, H)
 
@@ -789,13 +791,13 @@ def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> N
     32.
     """
     H = search.H
-    if main is not None and main.p and main.m < goal and search.budget.left > 20:
+    if main is not None and main.p and main.m < goal and search.budget.products_left > 20:
         lowest = min(search.candidates, key=lambda c: c[0])[1].astype(H.native_dtype)
-        most = max(2, int(min(search.budget.left, goal - main.m)))
+        most = max(2, int(min(search.budget.products_left, goal - main.m)))
         pairs = raise_if_interrupted(
             eigsh(H.native, 1, "SA", tol=1e-6, max_products=most, v0=lowest, seed=search.rng)
         )
-        H.tell(pairs.n_products)
+        H.record_products(pairs.n_products)
         search.add_candidate(float(pairs.values[0]), pairs.vectors[:, 0].astype(float))
     if d.max() > 32 * d.min():
         # Scaling d to at most 1 keeps its squares within the range of float32.
@@ -804,4 +806,4 @@ def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> N
         balanced = LinearOperator(
             (H.n, H.n), lambda v: D * apply_checked(H.native, D * v.reshape(-1)), dtype=D.dtype
         )
-        search.run(balanced, None, steps, d=d, stop=has_both_signs)
+        search.run_lanczos(balanced, None, steps, d=d, stop=has_both_signs)

@@ -115,7 +115,7 @@ def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimum:
         return _kink_certificate(phi, "the curvature is not finite")
     found: list[_KinkMinimum] = []
     for units in _candidate_slope_units(K, phi.n_theta):
-        found.append(_check_hypotheses(phi.in_units(units), point, K, g, g_errors, units))
+        found.append(_check_hypotheses(phi.with_slope_units(units), point, K, g, g_errors, units))
         best = max(found, key=lambda one: (one.certified, -one.kantorovich))
         if best.kantorovich < SATISFACTORY_H:
             break
@@ -185,7 +185,7 @@ def _check_hypotheses(
             h=h,
             least=least,
         )
-    margins = phi.margins(point, radius)
+    margins = phi.hypothesis_margins(point, radius)
     for hypothesis, missing in (
         (margins.signs, "another pre-activation may change its sign"),
         (
@@ -236,7 +236,7 @@ class KinkPoint:
         return self._proof.certified
 
     @property
-    def smooth(self) -> bool:
+    def is_smooth(self) -> bool:
         """True if no kink is active, no unit has collapsed and no unit is a copy of another."""
         return not (self._proof.n_kinks or self._proof.n_collapsed or self._proof.n_copies)
 
@@ -252,7 +252,7 @@ def rows_with_kinks(ob: Any) -> Any:
     proof.
     """
     rows = call_certificate(ob, "relu_rows")
-    first = None if rows is None else rows.smoothed(1.0)
+    first = None if rows is None else rows.smooth_kinks(1.0)
     fits = (
         first is not None
         and first.n_params <= MAX_PARAMS
@@ -319,20 +319,23 @@ def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> K
         collapsed.append(gone)
     for _ in range(MAX_ACTIVE_SET_UPDATES):
         collapsed = _collapsed_units(rows, gates, collapsed)
-        parents = rows.copies(theta, gates, collapsed)
+        parents = rows.find_unit_copies(theta, gates, collapsed)
         phi = rows.smooth_piece(gates, collapsed, parents)
-        first = phi.copies.merged(theta)
+        first = phi.copies.merge_copies(theta)
         at_kinks = [s[phi.rows.first][:, k] for s, k in zip(slopes, phi.copies.keep)]
         start = [s[active] for s, active in zip(at_kinks, phi.active)]
         solved = _solve_critical_point(phi, np.concatenate([first, *start]))
         if solved is None:
             return None
-        theta = phi.copies.split(solved[: phi.n_theta], theta)
-        gates, collapsed = phi.copies.columns(phi.gates), phi.copies.columns(phi.collapsed)
-        slopes = phi.copies.columns(phi.by_layer(solved[phi.n_theta :]))
-        zs = phi.copies.columns(phi.passes(solved)[2][:-1])
+        theta = phi.copies.split_copies(solved[: phi.n_theta], theta)
+        gates, collapsed = (
+            phi.copies.expand_columns(phi.gates),
+            phi.copies.expand_columns(phi.collapsed),
+        )
+        slopes = phi.copies.expand_columns(phi.split_by_layer(solved[phi.n_theta :]))
+        zs = phi.copies.expand_columns(phi.forward_backward(solved)[2][:-1])
         changed = _update_active_set(rows, gates, slopes, zs, collapsed)
-        again = rows.copies(theta, gates, collapsed)
+        again = rows.find_unit_copies(theta, gates, collapsed)
         if not changed and all(np.array_equal(p, q) for p, q in zip(again, parents)):
             proof = prove_kink_minimum(phi, solved)
             rounding = 16 * EPS * float(np.linalg.norm(theta)) * (phi.n_copies > 0)
@@ -353,7 +356,7 @@ def _collapsed_units(
     for gate, gone, leak in zip(gates, collapsed, rows.leaks):
         found.append(gone | ((gate == leak).all(axis=0) & (leak == 0)))
         gate[:, found[-1]] = leak
-    for gate, leak, effective in zip(gates, rows.leaks, rows.effective(gates)):
+    for gate, leak, effective in zip(gates, rows.leaks, rows.effective_unit_masks(gates)):
         gate[~effective & np.isnan(gate)] = leak
     return found
 
@@ -390,7 +393,7 @@ def _update_active_set(
     and pre-activations that changed sign enter it. Return True if anything changed.
     """
     changed = False
-    for l, effective in enumerate(rows.effective(gates)):
+    for l, effective in enumerate(rows.effective_unit_masks(gates)):
         gate, leak, z, s = gates[l], rows.leaks[l], zs[l], slopes[l]
         active, side = np.isnan(gate), np.where(z > 0, 1.0, leak)
         above, beneath = active & (s >= 1), active & (s <= leak)

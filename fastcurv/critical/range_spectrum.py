@@ -59,20 +59,20 @@ class Reached(Slice):
             n_zero=zero,
             n_symmetry=s if s is None or not rest else int(self.span.shape[1]),
             n_negative_bounds=(negative, negative + zero),
-            weakest=self.smallest,
+            weakest=self.smallest_magnitude,
             weakest_error=self.error,
             reach=self.space,
         )
 
     @property
-    def smallest(self) -> float:
+    def smallest_magnitude(self) -> float:
         """The smallest absolute value of a computed eigenvalue."""
         return float(min(np.abs(self.values).min(initial=np.inf), abs(self.space.rest)))
 
     @property
     def min_abs_eigenvalue(self) -> float:
         """A lower bound on the absolute values of all eigenvalues, negative if none is known."""
-        return self.smallest - self.error
+        return self.smallest_magnitude - self.error
 
     def solve(self, g: Floats) -> Floats:
         """Return ``H^-1 g``."""
@@ -80,12 +80,12 @@ class Reached(Slice):
         y = self.vectors @ ((self.vectors.T @ inner) / self.values)
         return np.asarray((g - self.space.embed(inner)) / self.space.rest + self.space.embed(y))
 
-    def step(self, H: Products, g: Floats) -> Floats:
+    def newton_step(self, H: Products, g: Floats) -> Floats:
         """Return Newton's step orthogonal to the symmetries, with one step of iterative
         refinement.
         """
-        x = self.off_span(-self.solve(self.off_span(g)))
-        return self.off_span(x - self.solve(self.off_span(g + H(x))))
+        x = self.project_off_span(-self.solve(self.project_off_span(g)))
+        return self.project_off_span(x - self.solve(self.project_off_span(g + H(x))))
 
     def select_weakest(self, k: int) -> tuple[Floats, Floats]:
         """Return the k smallest eigenvalues in absolute value in the range space that are known to
@@ -106,7 +106,7 @@ class Reached(Slice):
             if inside.size
         ]
         if self.space.n_rest and not (inside.size and inside[0] <= rest <= inside[-1]):
-            found.append((rest, self.space.outside()))
+            found.append((rest, self.space.complement_vector()))
         return found
 
 
@@ -122,20 +122,20 @@ def range_spectrum(ask: ClassifyOptions, H: Products, left: float, Q: Floats) ->
     space = H.op.reach(most) if most >= 1 and hasattr(H.op, "reach") else None
     if space is None or not space.m:
         return None
-    H.note(f"all columns in {space.m} dimensions that the rows reach")
+    H.show_note(f"all columns in {space.m} dimensions that the rows reach")
     found = space.matrix()
-    H.tell(space.m)
+    H.record_products(space.m)
     if not found.error < np.inf:
         return None
     M = symmetric_part(found.products, found.bounds, space.m)
     H.asymmetry = max(H.asymmetry, safe_norm(M.asymmetry))
     H.norm = max(H.norm, 1.01 * spectral_norm(M.A))
-    H.note("all eigenvalues")
+    H.show_note("all eigenvalues")
     rows = np.ascontiguousarray(Q.T)
     inner = space.project(rows).T if len(rows) else np.zeros((space.m, 0))
     if (np.linalg.norm(inner, axis=0) < 1 - MAX_NORM_LOSS).any():
         inner = inner[:, :0]
-    cut = DenseHessian(M).cut(inner, more=found.error)
+    cut = DenseHessian(M).eigenpairs_on_complement(inner, more=found.error)
     span = _embed_columns(space, cut.span)
     return Reached(cut.values, cut.vectors, cut.error, np.ones(space.n), span, space=space)
 

@@ -192,14 +192,18 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         `reason` gives the evidence.
         """
         if self.kind in ("minimum", "maximum"):
-            return self._extremum()
+            return self._extremum_sentence()
         if self.kind == "saddle":
-            return self._saddle()
+            return self._saddle_sentence()
         if self.kind == "degenerate":
-            return self._degenerate()
-        return self._not_critical() if self.kind == "not_critical" else self._undecided()
+            return self._degenerate_sentence()
+        return (
+            self._not_critical_sentence()
+            if self.kind == "not_critical"
+            else self._undecided_sentence()
+        )
 
-    def _extremum(self) -> str:
+    def _extremum_sentence(self) -> str:
         minimum = self.kind == "minimum"
         sign, bound = ("positive", "least -") if minimum else ("negative", "most ")
         leave = f"Use fastcurv.escape({self._advice[0]}) to leave it."
@@ -221,7 +225,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
             f"{kind}, not proved: every eigenvalue of the Hessian at theta{aside} is {sign}. {then}"
         )
 
-    def _saddle(self) -> str:
+    def _saddle_sentence(self) -> str:
         sure = "Proved saddle" if self.certified else self._with_certainty("Saddle")
         side = " on this side of the kinks" if self._because is Reason.KINKS_FALL else ""
         return (
@@ -229,7 +233,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
             f"Use fastcurv.escape({self._advice[0]}) to leave it."
         )
 
-    def _degenerate(self) -> str:
+    def _degenerate_sentence(self) -> str:
         unexplained = (self.n_zero or 0) - (self.n_symmetry or 0)
         count = "counts" if unexplained == 1 else "count"
         flat = f"{unexplained} eigenvalue{_plural(unexplained)} {count} as zero"
@@ -242,7 +246,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         then = "" if self._advice == RUN_ADVICE else look
         return f"Degenerate: {flat}{known}, so the kind is unknown.{then}"
 
-    def _not_critical(self) -> str:
+    def _not_critical_sentence(self) -> str:
         if self._because is Reason.INFINITY:
             return (
                 "Not critical: the loss is proved to decrease without end from here, towards an "
@@ -257,7 +261,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         where = ", on a plateau" if self.plateau else ""
         return f"Not critical: {size}{where}. {self._advice[1]}"
 
-    def _undecided(self) -> str:
+    def _undecided_sentence(self) -> str:
         if self._because is Reason.HELD:
             return (
                 "Undecided: the gradient is above its tolerance, but the loss was not seen to "
@@ -308,8 +312,8 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
             held += f"; ||Hg|| / (||H|| ||g||) = {format_number(self.gradient_flat_ratio)}"
         rows = [
             ("gradient", held),
-            ("curvature", f"{self._end('min')}  to  {self._end('max')}"),
-            ("inertia", self._inertia()),
+            ("curvature", f"{self._format_end('min')}  to  {self._format_end('max')}"),
+            ("inertia", self._format_inertia()),
         ]
         if self.n_reached is not None and self.rest is not None:
             inside = f"eigenvalues computed in {self.n_reached} of {self.n_params} dimensions"
@@ -346,14 +350,14 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         title = self._with_certainty(self.kind.replace("_", " "), "not certified")
         return html_table(title, ["evidence", ""], self.evidence(), [self.sentence, self.reason])
 
-    def _end(self, which: str) -> str:
+    def _format_end(self, which: str) -> str:
         low, high = getattr(self, f"lambda_{which}_bounds")
         return (
             f"lambda_{which} = {format_number(getattr(self, f'lambda_{which}'))} +- "
             f"{0.5 * (high - low):.1e}"
         )
 
-    def _inertia(self) -> str:
+    def _format_inertia(self) -> str:
         if self.n_held is not None:
             return (
                 "not defined on kinks, where H is one-sided; along the kinks all curvature is "
@@ -424,7 +428,7 @@ class Words(Formatter):
         self.known = "measured" if assumed else "proved"
         about = f", assuming that the error of products is at most {PRODUCT_ERROR_EPS:g} eps ||H||"
         self.supposed = about * assumed
-        if s.dense:
+        if s.has_inertia:
             counts = f"{s.n_negative} negative and {s.n_positive} positive"
             self.both, self.both_are = f"{counts} of {self.n} eigenvalues", "are"
             self.at_one_side = f"{counts} eigenvalues are {self.known}"
@@ -471,7 +475,7 @@ class Words(Formatter):
 
     @property
     def plateau(self) -> str:
-        if not self.gradient.plateau:
+        if not self.gradient.is_plateau:
             return ""
         text = self.format(
             ". This is a plateau: H is flat along g, and a fraction {gradient.residual} of g lies "
@@ -532,7 +536,7 @@ class Words(Formatter):
         of the curvature along two vectors.
         """
         few, s = self.spectrum.n_negative_bounds[0], self.spectrum
-        if s.dense:
+        if s.has_inertia:
             range_ = f"from {format_number(s.low)} to {format_number(s.high)}"
             return f"at least {self.both}, {range_}, are {self.known} at theta"
         return (
@@ -597,7 +601,7 @@ class Words(Formatter):
         rows reach; "" if they are not.
         """
         space = self.spectrum.reach
-        if space is None or not self.spectrum.dense or self.certificate.zero.holds:
+        if space is None or not self.spectrum.has_inertia or self.certificate.zero.holds:
             return ""
         value = f"l2 = {format_number(space.rest)}" if space.rest else "0"
         return (

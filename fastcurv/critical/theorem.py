@@ -136,7 +136,7 @@ class Slice:
         """A lower bound on the absolute values of all eigenvalues, negative if none is known."""
         return float(np.abs(self.values).min(initial=np.inf)) - self.error
 
-    def off_span(self, x: Floats) -> Floats:
+    def project_off_span(self, x: Floats) -> Floats:
         return x - self.span @ (self.span.T @ x)
 
 
@@ -167,11 +167,11 @@ def newton_step_in_slice(
     n = len(A)
     if not cut.values.size:
         return 1.0, 0.0, np.zeros(n)
-    scaled = cut.off_span(cut.c * g)
+    scaled = cut.project_off_span(cut.c * g)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         weights = np.where(cut.values != 0, 1 / cut.values, 0.0)
         x = -(cut.vectors @ (weights * (cut.vectors.T @ scaled)))
-        residual = cut.off_span(cut.c * (g + A @ (cut.c * x)))
+        residual = cut.project_off_span(cut.c * (g + A @ (cut.c * x)))
         size, length = safe_norm(scaled), safe_norm(x)
         rounding = (2 * n + 16) * EPS * (safe_norm(cut.c[:, None] * A * cut.c) * length + size)
         off = safe_norm(residual) + g_error + A_error * length + rounding

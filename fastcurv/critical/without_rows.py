@@ -215,15 +215,15 @@ class _Bounds:
         self.at, self.known = at, dict[int, float]()
         enclosed = at.ob.hessian(at.theta).assembled()
         self.hessian_error = (
-            math.inf if enclosed is None else CERTIFIED_ERROR_FACTOR * enclosed.error(None)
+            math.inf if enclosed is None else CERTIFIED_ERROR_FACTOR * enclosed.error_bound(None)
         )
         passes, g = load_proofs("passes").passes_at(at.ob, at.theta), at.ob.gradient(at.theta)
-        certified = CERTIFIED_ERROR_FACTOR * float(passes.gradient(g))
+        certified = CERTIFIED_ERROR_FACTOR * float(passes.gradient_error_bound(g))
         self.gradient_error = max(GRADIENT_ERROR_RATIO * gradient_size, certified)
         values = eigvalsh(at.factor.lower @ at.factor.lower.T)
         self.half_least = 0.5 * float(values[0])
 
-    def third(self, radius: float) -> float:
+    def third_bound(self, radius: float) -> float:
         """Return the Lipschitz constant for a radius that is rounded up to a power of sqrt(2)."""
         if not radius > 0:
             return 0.0
@@ -251,7 +251,7 @@ def _has_minimum_near(without: Any, end: Floats, distance: float, bounds: _Bound
         around_end = kantorovich(
             beta,
             eta_bound(0.0, beta, size * ROUND_UP_FACTOR),
-            lambda radius: bounds.third((distance + radius) * ROUND_UP_FACTOR),
+            lambda radius: bounds.third_bound((distance + radius) * ROUND_UP_FACTOR),
         )
         if around_end.holds:
             return True
@@ -270,7 +270,7 @@ def _is_in_same_basin(without: Any, theta: Floats, end: Floats, bounds: _Bounds)
     length = safe_norm(d)
     if not _has_minimum_near(without, end, length, bounds):
         return False
-    change = bounds.third(length) * length**3 * (1 + CURVATURE_ERROR_RATIO)
+    change = bounds.third_bound(length) * length**3 * (1 + CURVATURE_ERROR_RATIO)
     if not change < math.inf:
         return False
     at = covered = 0.0

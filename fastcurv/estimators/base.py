@@ -103,7 +103,7 @@ WARNING_CURES = {
 def warn_of_ending(est: Any, X: Any, gradient: float) -> None:
     """Warn once if a fit did not converge, or if a feature is far from standard scale."""
     kinks = est.alpha_ > 0 and any(ACTIVATIONS[n].like_relu for n in est.model_.activation)
-    ended = est.stopped_ not in SUCCESSFUL_STOP_REASONS and gradient > est._tol
+    ended = est.stopped_ not in SUCCESSFUL_STOP_REASONS and gradient > est._gradient_tol
     # The fit may have reached a minimum at active kinks, where no gradient is small.
     if est.stopped_ in ("stalled", "slow") and kinks:
         ended = False
@@ -116,7 +116,7 @@ def warn_of_ending(est: Any, X: Any, gradient: float) -> None:
         why = f"{est.stopped_}={limit}" if limit is not None else f"stopped_={est.stopped_!r}"
         parts.append(
             f"{type(est).__name__} ended at {why} with a gradient of {gradient:.2g}, above "
-            f"tol={est._tol:g}. To converge, "
+            f"tol={est._gradient_tol:g}. To converge, "
             f"{WARNING_CURES.get(est.stopped_, 'increase max_iter')}."
         )
     if far:
@@ -206,8 +206,7 @@ def hidden_layers(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
 
 
 # --------------------------------------------------------------------------------------------------
-# The curvature at the end of a fit: a cheap estimate of both ends of the spectrum, or the whole
-# verdict.
+# The curvature at the end of a fit: a cheap estimate of both ends of the spectrum, or the verdict.
 
 MAX_CHECK_PRODUCTS = 40  # maximum number of Hessian products of the check of the spectrum
 MIN_CHECK_PRODUCTS = 4  # minimum number of Hessian products of the check of the spectrum
@@ -247,12 +246,12 @@ class SpectrumCheck(AttributeHints, subject="look"):
         return f"SpectrumCheck(kind={self.kind!r}, n_products={self.n_products}): {self.reason}"
 
     @property
-    def negative(self) -> bool:
+    def has_negative_curvature(self) -> bool:
         """True if the lowest Ritz value is negative by more than its error bound."""
         return self.lambda_min + self.residuals[0] < 0
 
     @property
-    def resolved(self) -> bool:
+    def is_resolved(self) -> bool:
         """True if the error bounds are at most 1% of the largest absolute Ritz value."""
         size = max(abs(self.lambda_min), abs(self.lambda_max))
         return max(self.residuals) <= MAX_RESOLVED_RESIDUAL * size
@@ -264,7 +263,7 @@ class SpectrumCheck(AttributeHints, subject="look"):
             f"curvature from {self.lambda_min:.3g} (+- {self.residuals[0]:.1g}) to "
             f"{self.lambda_max:.3g} by {self.n_products} products"
         )
-        if not self.resolved:
+        if not self.is_resolved:
             ends += (
                 ", too few to bound the lowest eigenvalue; verdict=True spends as many as it takes"
             )
@@ -293,7 +292,7 @@ def check_spectrum(
     if near and low + errors[0] < 0:  # negative curvature must exceed its rounding error
         H = hessian_products(ob, theta, best=False)
         H.norm = float(np.abs(values).max())  # norm for the rounding error of a product
-        errors = errors[0] + scale * H.bound(vector), errors[1]
+        errors = errors[0] + scale * H.product_error_bound(vector), errors[1]
     kind = "not_critical" if not near else "saddle" if low + errors[0] < 0 else "undecided"
     return SpectrumCheck(kind, size, low, high, errors, spent), vector
 
@@ -371,12 +370,12 @@ class BaseMLP(
     _scale: float
     _deadline: float | None
     curvature_: Any
-    # (rows of the last fit in the form of `_objective`, theta at its end, gradient there or None)
+    # (rows of the last fit for `_build_objective`, theta at its end, gradient there or None)
     _training: tuple[Any, Any, Any]
     _epochs: Any  # solver of `partial_fit` and its state
     _stratify = False
 
-    def _store(self, given: dict[str, Any]) -> None:
+    def _store_arguments(self, given: dict[str, Any]) -> None:
         """Store the arguments of `__init__`, in ``locals()``, as attributes of these names."""
         self.__dict__.update((name, x) for name, x in given.items() if name != "self")
 
@@ -387,40 +386,40 @@ class BaseMLP(
 
     # --- methods that the classifier and the regressor override
 
-    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, LossName | Loss, int]:
+    def _encode_targets(self, y: Any, reset: bool) -> tuple[np.ndarray, LossName | Loss, int]:
         """Return the targets in the objective's form, its loss, and the number of outputs."""
         raise NotImplementedError
 
-    def _start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
+    def _improve_start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
         """Set the last biases of the random start in place, if the targets suggest values."""
 
-    def _standardised(
+    def _standardise_targets(
         self, y: np.ndarray, weight: Any, loss: LossName | Loss, fresh: bool
     ) -> tuple[np.ndarray, LossName | Loss]:
         """Return the given targets and loss. Subclasses may scale them to the units of the fit."""
         return y, loss
 
-    def _weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
+    def _class_weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
         """Return the given weights. A subclass multiplies them by the weights of the classes."""
         return weight
 
     # --- the objective
 
     @property
-    def _decay(self) -> float:
+    def _weight_decay(self) -> float:
         """The weight decay in use: `alpha` if it is a number, otherwise the chosen value."""
         chosen = vars(self).get("alpha_", DEFAULT_DECAY)
         return float(chosen if isinstance(self.alpha, str) else self.alpha)
 
     @property
-    def _tol(self) -> float:
+    def _gradient_tol(self) -> float:
         return AUTO_GRADIENT_TOL if self.tol == "auto" else float(self.tol)
 
-    def _model(self, k: int, m: int, dtype: Any) -> MLP:
+    def _build_model(self, k: int, m: int, dtype: Any) -> MLP:
         hidden, names = hidden_layers(self.hidden_layer_sizes, self.activation)
         return MLP([k, *hidden, m], names, dtype=dtype)
 
-    def _objective(
+    def _build_objective(
         self,
         model: MLP,
         X: Any,
@@ -445,7 +444,7 @@ class BaseMLP(
             X,
             y,
             loss,
-            l2=(self._decay if alpha is None else alpha) / (total * self._scale),
+            l2=(self._weight_decay if alpha is None else alpha) / (total * self._scale),
             sample_weight=None if weight is None else weight.astype(float) * (X.shape[0] / total),
             n_threads=default_n_threads(
                 self.n_threads, model.n_params, self._rows_per_gradient(X.shape[0])
@@ -475,11 +474,11 @@ class BaseMLP(
             weight = _check_sample_weight(weight, X, dtype=X.dtype, ensure_non_negative=True)
             X, y, weight = nonzero_weight_rows(X, y, weight)  # rows of weight 0 add no class
         X, labels = dense_if_small(X), y
-        y, loss, m = self._targets(y, reset)
-        weight = self._weighted(labels, weight, X.dtype)
+        y, loss, m = self._encode_targets(y, reset)
+        weight = self._class_weighted(labels, weight, X.dtype)
         if weight is not None:
             X, y, weight = nonzero_weight_rows(X, y, weight)
-        y, loss = self._standardised(y, weight, loss, reset or not hasattr(self, "theta_"))
+        y, loss = self._standardise_targets(y, weight, loss, reset or not hasattr(self, "theta_"))
         return X, y, loss, weight, m
 
     # --- the fit
@@ -535,7 +534,7 @@ class BaseMLP(
         """Implement `fit` for checked parameters."""
         X, y, loss, weight, m = self._check_fit_data(X, y, sample_weight, True)
         rng = check_random_state(self.random_state)
-        model = self._model(X.shape[1], m, X.dtype)
+        model = self._build_model(X.shape[1], m, X.dtype)
         held = None
         if (X_val is None) != (y_val is None):
             only = "X_val" if y_val is None else "y_val"
@@ -544,28 +543,29 @@ class BaseMLP(
             raise ValueError("early_stopping must be True if X_val and y_val are given, got False.")
         if self.early_stopping:
             if X_val is None:
-                (X, y, weight), rest = self._split(X, y, weight, rng)
+                (X, y, weight), rest = self._split_rows(X, y, weight, rng)
             else:
                 rest = (*self._check_fit_data(X_val, y_val, None, False)[:2], None)
-            held = self._objective(model, *rest[:2], loss, rest[2], 0.0)
+            held = self._build_objective(model, *rest[:2], loss, rest[2], 0.0)
         resumed = self.warm_start and getattr(self, "model_", None) == model
         fresh = self.solver == "auto" and not resumed
         long = fresh and "auto" in (self.alpha, self.tol)
         self._max_iter = self.max_iter or (DEFAULT_MAX_STEPS if long else DEFAULT_MAX_EPOCHS)
-        theta, choice = self._first_theta(model, y, weight, rng), None
+        theta, choice = self._draw_start(model, y, weight, rng), None
         if resumed:
             theta = np.array(self.theta_)
         self._deadline = None if self.max_time is None else time.monotonic() + self.max_time
         if self.alpha == "evidence":
-            theta = alpha_by_evidence(self, self._objective(model, X, y, loss, weight, 0.0), theta)
+            ob = self._build_objective(model, X, y, loss, weight, 0.0)
+            theta = alpha_by_evidence(self, ob, theta)
         elif self.alpha == "auto" and not resumed:
             if fresh and held is None:
                 choice = self._choose_decay(model, X, y, loss, weight, theta)
             self.alpha_ = choice.alpha if choice else DEFAULT_DECAY
-        self.alpha_ = self._decay
-        ob = self._objective(model, X, y, loss, weight)
+        self.alpha_ = self._weight_decay
+        ob = self._build_objective(model, X, y, loss, weight)
         self._training = (X, y, loss, weight), None, None
-        self._run(ob, theta, held, int(rng.randint(1 << 31)), choice)
+        self._run_solver(ob, theta, held, int(rng.randint(1 << 31)), choice)
         self._store_fitted_objective(ob)
         gradient = ob.gradient(self.theta_)
         self._training = (X, y, loss, weight), np.array(self.theta_), gradient
@@ -574,7 +574,7 @@ class BaseMLP(
     def _store_fitted_objective(self, ob: Objective) -> None:
         """Store the quantities that predictions need from the objective of a fit."""
 
-    def _split(self, X: Any, y: Any, weight: Any, rng: Any) -> list[tuple[Any, Any, Any]]:
+    def _split_rows(self, X: Any, y: Any, weight: Any, rng: Any) -> list[tuple[Any, Any, Any]]:
         """Return (X, y, weight) of the training rows and of the held-out rows."""
         rows, lone, labels = np.arange(X.shape[0]), np.arange(0), None
         if self._stratify and y.ndim == 1:
@@ -599,19 +599,19 @@ class BaseMLP(
         if can_search_in_float32(X, y, model.n_params):
             model, theta = model.astype(np.float32), theta.astype(np.float32)
         X_held, y_held, w_held = select_rows(out, X, y, weight)
-        held, count = self._objective(model, X_held, y_held, loss, w_held, 0.0), self._total
+        held, count = self._build_objective(model, X_held, y_held, loss, w_held, 0.0), self._total
         rest = select_rows(~out, X, y, weight)
         steps, options = min(MAX_HELD_OUT_STEPS, self._max_iter), {"validation": None, "seed": 0}
 
         def fitted(alpha: float) -> Objective:
-            return self._objective(model, *rest[:2], loss, rest[2], alpha)
+            return self._build_objective(model, *rest[:2], loss, rest[2], alpha)
 
         def minimise(ob: Objective, theta: np.ndarray, watch: Any) -> Any:
-            return self._minimize(ob, theta, "l-bfgs", steps, options, watch)
+            return self._run_one_solver(ob, theta, "l-bfgs", steps, options, watch)
 
         return choose_decay(fitted, held, theta, minimise, count)
 
-    def _first_theta(self, model: MLP, y: Any, weight: Any, rng: Any) -> np.ndarray:
+    def _draw_start(self, model: MLP, y: Any, weight: Any, rng: Any) -> np.ndarray:
         seed = int(rng.randint(1 << 31))
         # scikit-learn's initialisation spreads the kinks and is best in benchmarks/estimators.py.
         theta, draw = np.zeros(model.n_params, model.dtype), np.random.default_rng(seed).uniform
@@ -620,10 +620,10 @@ class BaseMLP(
             bound = np.sqrt(6 / sum(W.shape))
             W[:], b[:] = draw(-bound, bound, W.shape), draw(-bound, bound, b.shape)
         last[:] = np.sqrt(6 / sum(last.shape)) * draw(-1, 1, last.shape)
-        self._start(model, theta, y, weight)
+        self._improve_start(model, theta, y, weight)
         return theta
 
-    def _run(
+    def _run_solver(
         self, ob: Objective, theta: np.ndarray, held: Any, seed: int, choice: Choice | None
     ) -> None:
         """Minimise `ob` from theta with the solver, and set the fitted attributes. `held` is the
@@ -636,9 +636,9 @@ class BaseMLP(
         if solver in STOCHASTIC_METHODS:
             runs = [self._fit_by_batches(ob, theta, solver, held, seed)]
         elif choice is None:
-            runs = [self._minimize(ob, theta, solver, self._max_iter, options)]
+            runs = [self._run_one_solver(ob, theta, solver, self._max_iter, options)]
         else:
-            runs = self._from_choice(ob, choice, options)
+            runs = self._refit_choice(ob, choice, options)
         seen: Any = None
         if self.solver == "auto" and held is None:
             seen = self._continue_training(ob, runs, options)
@@ -646,18 +646,18 @@ class BaseMLP(
         if self.verdict == "quick" and seen is None:
             spent = sum(run.nfev if solver not in STOCHASTIC_METHODS else run.nit for run in runs)
             seen, _ = check_spectrum(
-                ob, self.theta_, self._scale, self._tol, spent // GRADIENTS_PER_PRODUCT
+                ob, self.theta_, self._scale, self._gradient_tol, spent // GRADIENTS_PER_PRODUCT
             )
         elif self.verdict != "quick":
-            seen = self._verdict(ob) if self.verdict else None
+            seen = self._classify_end(ob) if self.verdict else None
         self.curvature_ = seen
 
-    def _verdict(self, ob: Objective) -> Any:
+    def _classify_end(self, ob: Objective) -> Any:
         """Return the verdict on theta_, within the remainder of max_time."""
         left = None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
         return report_of_fit(classify(ob, self.theta_, max_time=left, progress=False))
 
-    def _from_choice(self, ob: Objective, choice: Choice, options: dict[str, Any]) -> list[Any]:
+    def _refit_choice(self, ob: Objective, choice: Choice, options: dict[str, Any]) -> list[Any]:
         """Run L-BFGS on all rows from the best point of the chosen decay: to the loss reached
         there, or to convergence if that fit converged or `tol` is a number.
         """
@@ -670,7 +670,7 @@ class BaseMLP(
             steps = min(steps, choice.max_final_steps)
             enough = (lambda at: at.fun <= reached) if early else None
         theta = choice.watch.theta.astype(ob.dtype)
-        run = self._minimize(ob, theta, "l-bfgs", steps, options, enough)
+        run = self._run_one_solver(ob, theta, "l-bfgs", steps, options, enough)
         if self.tol == "auto" and (run.stopped == "max_iter" or early and run.fun <= reached):
             short = self._max_iter < MAX_HELD_OUT_STEPS and (cut or run.nit >= self._max_iter)
             run.stopped = "max_iter" if short else "held_out"
@@ -681,7 +681,7 @@ class BaseMLP(
         size = 200 if self.batch_size == "auto" else self.batch_size
         return min(size, rows) if self.solver in STOCHASTIC_METHODS else rows
 
-    def _batches(self, ob: Objective) -> dict[str, Any]:
+    def _mini_batch_options(self, ob: Objective) -> dict[str, Any]:
         """Return the options `batch_size` and, if given, `learning_rate` of mini-batch solvers."""
         rate = self.learning_rate_init
         known = {} if rate is None else {"learning_rate": rate}
@@ -696,7 +696,7 @@ class BaseMLP(
         at the theta at which it was used, since evaluating the loss of all rows at the end would
         take half as long as the epoch.
         """
-        small = 0.0 if held is not None else self._tol / self._scale
+        small = 0.0 if held is not None else self._gradient_tol / self._scale
         losses = [ob.value(theta)]
         scores = losses[:] if held is None else [held.value(theta)]
         best, lowest, idle = theta.copy(), scores[0], 0
@@ -714,8 +714,8 @@ class BaseMLP(
             return bool(idle >= self.n_iter_no_change)
 
         options = {"validation": None, "seed": seed, "record_every": self._max_iter + 1}
-        options |= self._batches(ob)
-        run = self._minimize(ob, theta, solver, self._max_iter, options, idles)
+        options |= self._mini_batch_options(ob)
+        run = self._run_one_solver(ob, theta, solver, self._max_iter, options, idles)
         if lowest == scores[0] and not losses[-1] <= losses[0]:  # no epoch improved the score
             run.stopped = "diverged"
         run.x, run.fun, run.history = best, ob.value(best), {"loss": losses}
@@ -733,7 +733,7 @@ class BaseMLP(
             left = self._max_iter - sum(run.nit for run in runs)
             if left > 0 and runs[-1].stopped == "stalled":
                 steps = min(left, N_TRUST_REGION_STEPS)
-                runs.append(self._minimize(ob, runs[-1].x, "trust-region", steps, options))
+                runs.append(self._run_one_solver(ob, runs[-1].x, "trust-region", steps, options))
                 left -= runs[-1].nit
                 if left > 0 and runs[-1].stopped == "max_iter":
                     runs[-1].stopped = "stalled"
@@ -741,7 +741,7 @@ class BaseMLP(
                 return None
             spent = sum(run.nfev for run in runs)
             seen, down = check_spectrum(
-                ob, runs[-1].x, self._scale, self._tol, spent // GRADIENTS_PER_PRODUCT
+                ob, runs[-1].x, self._scale, self._gradient_tol, spent // GRADIENTS_PER_PRODUCT
             )
             low, high, saddle = seen.lambda_min, seen.lambda_max, seen.kind == "saddle"
             if left <= 0 or not (saddle and low < -MIN_SADDLE_CURVATURE * abs(high)):
@@ -749,17 +749,17 @@ class BaseMLP(
             lower = escape(ob, runs[-1].x, down)
             if not lower.fun < runs[-1].fun:
                 return seen
-            runs.append(self._minimize(ob, lower.x, "l-bfgs", left, options))
+            runs.append(self._run_one_solver(ob, lower.x, "l-bfgs", left, options))
         return None
 
-    def _minimize(
+    def _run_one_solver(
         self, ob: Any, theta: Any, solver: Descent, max_iter: int, options: Any, watch: Any = None
     ) -> Any:
         """Run one solver until no entry of the gradient of ``loss_`` exceeds tol, or `watch`
         returns True for a point. Return the result at the point where the gradient met tol, if it
         did, and not at an earlier point whose loss is lower by rounding.
         """
-        small, last = self._tol / self._scale, []
+        small, last = self._gradient_tol / self._scale, []
 
         def enough(intermediate_result: Any) -> bool:
             ended = watch is not None and watch(intermediate_result)
@@ -818,7 +818,7 @@ class BaseMLP(
         if self.stopped_ == "interrupted":
             raise KeyboardInterrupt
 
-    def _epoch(self, X: Any, y: Any, first: bool) -> None:
+    def _run_epoch(self, X: Any, y: Any, first: bool) -> None:
         """Run one epoch on these rows from the current theta or, if `first`, from a new start."""
         whole = {
             "early_stopping=True": self.early_stopping,
@@ -836,16 +836,16 @@ class BaseMLP(
         if not first and m != self.model_.sizes[-1]:
             raise ValueError(f"y must have {self.model_.sizes[-1]} outputs, got {m}.")
         rng = check_random_state(self.random_state)
-        model = self._model(X.shape[1], m, X.dtype) if first else self.model_
-        ob = self._objective(model, X, y, loss, weight)
-        theta = self._first_theta(model, y, weight, rng) if first else self.theta_.copy()
+        model = self._build_model(X.shape[1], m, X.dtype) if first else self.model_
+        ob = self._build_objective(model, X, y, loss, weight)
+        theta = self._draw_start(model, y, weight, rng) if first else self.theta_.copy()
         past = ([], 0) if first else (self.loss_curve_, self.n_iter_)
         run = Run(ob, theta, np.random.default_rng(int(rng.randint(1 << 31)) + past[1]))
-        method = METHODS[self.solver](run, **self._batches(ob))
+        method = METHODS[self.solver](run, **self._mini_batch_options(ob))
         solver, *state = (None,) if first or self._epochs is None else self._epochs
         if solver == self.solver:  # the last call was `partial_fit` with the same solver
             method.load(*state)
-        run.bind()
+        run.evaluate_at_theta()
         before = run.f
         method.step()  # a step computes the value at its end
         if not (np.isfinite(run.f) and np.isfinite(run.theta).all()):
@@ -854,31 +854,31 @@ class BaseMLP(
                 "learning_rate_init."
             )
         self._epochs = (self.solver, *method.state())
-        if run.f > MAX_EPOCH_RISE * max(before, self._tol):
+        if run.f > MAX_EPOCH_RISE * max(before, self._gradient_tol):
             warnings.warn(
                 f"partial_fit raised the loss of its rows from {before * self._scale:.3g} to "
                 f"{run.f * self._scale:.3g}. Lower learning_rate_init.",
                 ConvergenceWarning,
                 stacklevel=caller_depth(),
             )
-        self.alpha_ = self._decay
+        self.alpha_ = self._weight_decay
         self.__dict__.pop("_training", None)
         losses = {"loss": [before, run.f]}
         end = SimpleNamespace(x=run.theta, fun=run.f, nit=1, stopped="max_iter", history=losses)
         self._set_fitted(ob, [end], *past)
 
-    def _outputs(self, X: Any) -> np.ndarray:
+    def _network_outputs(self, X: Any) -> np.ndarray:
         """Return the outputs of the network before any softmax. Sparse rows are converted to dense
         blocks.
         """
-        X = self._rows(X)
+        X = self._check_rows(X)
         if not is_sparse(X):
             return self.model_.predict(self._weights, X)
         step = max(1, DENSE_BLOCK_ENTRIES // X.shape[1])
         parts = (X[start : start + step].toarray() for start in range(0, X.shape[0], step))
         return np.concatenate([self.model_.predict(self._weights, part) for part in parts])
 
-    def _rows(self, X: Any) -> Any:
+    def _check_rows(self, X: Any) -> Any:
         check_is_fitted(self, "theta_")
         kinds = (np.float64, np.float32)
         return validate_data(self, sanitise(X, "X"), accept_sparse="csr", dtype=kinds, reset=False)
@@ -900,4 +900,4 @@ class BaseMLP(
         """
         check_is_fitted(self, "theta_")
         X, y, loss, weight, _ = self._check_fit_data(X, y, sample_weight, False)
-        return self._objective(self.model_, X, y, loss, weight)
+        return self._build_objective(self.model_, X, y, loss, weight)

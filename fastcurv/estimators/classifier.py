@@ -183,7 +183,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         verdict: Any = "quick",
         verbose: bool = False,
     ) -> None:
-        self._store(locals())
+        self._store_arguments(locals())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -205,7 +205,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             f"{kinds[several]} {labels.tolist()}. Use warm_start=False for others."
         )
 
-    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, LossName | Loss, int]:
+    def _encode_targets(self, y: Any, reset: bool) -> tuple[np.ndarray, LossName | Loss, int]:
         if y.dtype == object:
             classes_of(y)  # this check raises a clearer error than scikit-learn's check
         check_classification_targets(y)
@@ -247,7 +247,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return codes.astype(float), DEFAULT_LOSS_BY_TARGETS["labels"], 1
         return codes.astype(np.int32), DEFAULT_LOSS_BY_TARGETS["classes"], known
 
-    def _weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
+    def _class_weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
         if self.class_weight is None:
             return weight
         given, by_name = short_repr(self.class_weight), isinstance(self.class_weight, str)
@@ -274,7 +274,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             The most probable class of each row. For multilabel targets, 1 for each label whose
             probability is above 1/2, and 0 for the others.
         """
-        outputs = self._outputs(X)
+        outputs = self._network_outputs(X)
         if self._multilabel:
             return (outputs > 0).astype(int)
         if outputs.shape[1] == 1:
@@ -307,7 +307,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         >>> p.shape, bool((p[0, 0] > 0.5) & (p[1, 1] > 0.5))
         ((2, 2), True)
         """
-        outputs = self._outputs(X)
+        outputs = self._network_outputs(X)
         # Probabilities that would round to 1 are set to the largest number below 1.
         if self._multilabel:
             least = np.nextafter(outputs.dtype.type(1), 0)
@@ -330,7 +330,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ndarray (N, n_classes)
             -inf where the probability is 0.
         """
-        z, p = self._outputs(X), self.predict_proba(X)
+        z, p = self._network_outputs(X), self.predict_proba(X)
         if self._multilabel:
             logs = -np.logaddexp(0, -z)
         elif p.shape[1] == 1:
@@ -396,5 +396,5 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 self._multilabel = type_of_target(y) == "multilabel-indicator"
                 known = np.arange(np.shape(y)[1]) if self._multilabel else y
                 self.classes_ = classes_of(known if classes is None else classes)
-            self._epoch(X, y, first)
+            self._run_epoch(X, y, first)
         return self

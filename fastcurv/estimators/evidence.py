@@ -83,7 +83,7 @@ def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
     options = {"validation": None, "seed": 0}
 
     def minimise(one: Objective, theta: np.ndarray) -> Any:
-        run = est._minimize(one, theta, "l-bfgs", MAX_PATH_STEPS, options)
+        run = est._run_one_solver(one, theta, "l-bfgs", MAX_PATH_STEPS, options)
         if run.stopped == "interrupted":
             raise KeyboardInterrupt
         return run.x

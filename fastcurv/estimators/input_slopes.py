@@ -22,7 +22,7 @@ class InputSlopes:
         model_: MLP
         _weights: np.ndarray
 
-        def _rows(self, X: Any) -> Any: ...
+        def _check_rows(self, X: Any) -> Any: ...
 
     def input_jacobian(self, X: Any) -> np.ndarray:
         """Return the derivatives of the predictions with respect to each feature, in the units of X
@@ -43,7 +43,7 @@ class InputSlopes:
         fastcurv.MLP.input_jacobian : Derivatives of the outputs of a network.
         fastcurv.from_sklearn : A pipeline with its scalers as one network.
         """
-        return self._in_features(X, 1).jacobian
+        return self._feature_derivatives(X, 1).jacobian
 
     def input_hessian(self, X: Any) -> np.ndarray:
         """Return the second derivatives of the predictions with respect to the features, in the
@@ -59,9 +59,9 @@ class InputSlopes:
             Exactly symmetric. The second derivative of relu counts as 0, so that the result is 0
             for relu unless the loss has a logarithmic link.
         """
-        return np.asarray(self._in_features(X, 2).hessian)
+        return np.asarray(self._feature_derivatives(X, 2).hessian)
 
-    def _in_features(self, X: Any, order: int) -> InputDerivatives:
-        X = self._rows(X)
+    def _feature_derivatives(self, X: Any, order: int) -> InputDerivatives:
+        X = self._check_rows(X)
         X = X.toarray() if is_sparse(X) else X
         return input_derivatives(self.model_, self._weights, X, order)

@@ -108,14 +108,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         verdict: Any = "quick",
         verbose: bool = False,
     ) -> None:
-        self._store(locals())
+        self._store_arguments(locals())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
 
-    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, LossName | Loss, int]:
+    def _encode_targets(self, y: Any, reset: bool) -> tuple[np.ndarray, LossName | Loss, int]:
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         loss, m = self._loss(), 1 if y.ndim == 1 else y.shape[1]
@@ -132,7 +132,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         given = LOSSES[loss].given
         return y, loss, m * max(1, given.per_target) if given else m
 
-    def _standardised(
+    def _standardise_targets(
         self, y: np.ndarray, weight: Any, loss: Any, fresh: bool
     ) -> tuple[np.ndarray, Any]:
         """Return the targets shifted and scaled to mean 0 and variance 1, or scaled to mean 1 for a
@@ -174,7 +174,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         shift, scale = (x[0] if y.ndim == 1 else x for x in (self.y_shift_, self.y_scale_))
         return (y - shift) / scale, loss
 
-    def _units(self) -> tuple[np.ndarray, np.ndarray]:
+    def _output_scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the scale and the shift, for each output, that convert outputs of the fit to units
         of y.
         """
@@ -189,14 +189,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return scale, shift
 
     def _to_target_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
-        scale, shift = self._units()
+        scale, shift = self._output_scale_and_shift()
         theta = theta.copy()
         W, b = model.unflatten(theta)[-1]
         W[:], b[:] = W * scale[:, None], b * scale + shift
         return theta
 
     def _to_fitted_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
-        scale, shift = self._units()
+        scale, shift = self._output_scale_and_shift()
         theta = theta.copy()
         W, b = model.unflatten(theta)[-1]
         W[:], b[:] = W / scale[:, None], (b - shift) / scale
@@ -207,14 +207,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             DEFAULT_LOSS_BY_TARGETS["numbers"] if self.loss == "squared_error" else self.loss
         )
 
-    def _start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
+    def _improve_start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
         y, given = y.reshape(len(y), -1).astype(float), LOSSES[self._fitted_loss].given
         shares = np.full(len(y), 1.0) if weight is None else weight.astype(float)
         b, shares = model.unflatten(theta)[-1][1], shares / shares.sum()
         if given is None:
             b[:] = np.average(y, axis=0, weights=weight)
         else:
-            b[:] = given.constant(y, shares, len(b))[0]
+            b[:] = given.best_constant(y, shares, len(b))[0]
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict the targets of the rows of X.
@@ -253,7 +253,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         includes the difference between the predictions there and those returned. With ``relu`` and
         other kinks it is computed at the end of the fit.
         """
-        outputs, given = self._outputs(X), LOSSES[self._loss()].given
+        outputs, given = self._network_outputs(X), LOSSES[self._loss()].given
         if given is not None and given.exponential:
             outputs = np.exp(outputs)
         parts = np.split(outputs, given.per_target or 1, axis=1) if given else [outputs]
@@ -267,7 +267,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                 "loss must be 'squared_error' or 'gaussian_nll' for return_std=True, got "
                 f"{self.loss!r}."
             )
-        X = self._rows(X)
+        X = self._check_rows(X)
         X = X.toarray() if is_sparse(X) else X
         std = self._cached_posterior().std(self.model_, X) * self.y_scale_
         return found[0], std[:, 0] if self._flat else std
@@ -283,7 +283,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                 "after partial_fit, copying and pickling. Call fit first."
             )
         rows, theta, gradient = self._training
-        ob = self._objective(self.model_, *rows)
+        ob = self._build_objective(self.model_, *rows)
         if theta is not None and not np.array_equal(ob.gradient(theta), gradient):
             raise ValueError(
                 f"X, y, sample_weight and the parameters must be those of the fit for {call}, got "
@@ -356,7 +356,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         >>> low.shape, bool((low < high).all())
         ((2,), True)
         """
-        rows = self._rows(X)
+        rows = self._check_rows(X)
         theta = np.array(self.theta_)
         ob = self._fitted_objective("predict_interval")
         known, out = vars(self).get("_left_out", (None, None))
@@ -367,11 +367,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         low, high = (bound * self.y_scale_ + self.y_shift_ for bound in (low, high))
         return Interval(low[:, 0], high[:, 0]) if self._flat else Interval(low, high)
 
-    def _in_features(self, X: Any, order: int) -> InputDerivatives:
+    def _feature_derivatives(self, X: Any, order: int) -> InputDerivatives:
         """Return the predictions and their derivatives with respect to the features. For a
         logarithmic link these are exponentials of outputs, and for ``gaussian_nll`` the means only.
         """
-        z, J, H = super()._in_features(X, order)
+        z, J, H = super()._feature_derivatives(X, order)
         given = LOSSES[self._loss()].given
         if given is not None and given.exponential:
             z = np.exp(z)
@@ -420,5 +420,5 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         with self._restoring_fit():
             if first:
                 self._flat = np.ndim(y) < 2 or np.shape(y)[1] == 1
-            self._epoch(X, y, first)
+            self._run_epoch(X, y, first)
         return self

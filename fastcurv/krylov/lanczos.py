@@ -126,7 +126,7 @@ class Basis:
         """
         return self.T[self.m : self.m + self.p, : self.m]
 
-    def tall(self) -> Floats:
+    def product_coefficients(self) -> Floats:
         """Return the coefficients of all products, ``(m + p, m)``: T above the coupling."""
         return self.T[: self.m + self.p, : self.m]
 

@@ -130,7 +130,7 @@ class KrylovSpace(Space, Basis):
         for axis_view in (self.T, self.T.T):
             axis_view[[m, chosen]] = axis_view[[chosen, m]]
 
-    def lowest(self) -> tuple[float, float, np.ndarray]:
+    def lowest_ritz_pair(self) -> tuple[float, float, np.ndarray]:
         """Return the lowest Ritz value, the norm of its residual, and the coefficients (m,) of its
         Ritz vector.
         """
@@ -146,7 +146,7 @@ def least_residual_step(basis: Basis, gamma: float, damping: float = 0.0) -> tup
     The residual is expressed in the multiplied and pending rows of the space. The cost is one
     singular value decomposition of the projected matrix, without products.
     """
-    tall = basis.tall()
+    tall = basis.product_coefficients()
     W, s, Vt = svd(tall)
     y = -(Vt.T @ (gamma * W[0] * damped_inverse(s, damping, 1e-12 * s[0])))
     residual = tall @ y

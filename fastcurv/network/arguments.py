@@ -202,7 +202,7 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
             )
         return array.astype(np.int32, copy=False)
     array = check_array(array, "y", model.dtype)
-    width = given.width_of(d) if given else d
+    width = given.target_width(d) if given else d
     if array.ndim == 1 and width in (1, None):
         array = array[:, None]
     if array.ndim == 2 and width is None:
@@ -233,7 +233,7 @@ def _check_target_range(given: LossFunction, y: np.ndarray, d_out: int, weight: 
         if low < least or (low == least and not itself):
             wanted = f">= {least:g}" if itself else f"> {least:g}"
             raise ValueError(f"y must hold numbers {wanted} for {given.name}, got {low:g}.")
-    given.learn(y, d_out, weight)
+    given.learn_properties(y, d_out, weight)
 
 
 def _losses_for_targets(*targets: str) -> str:

@@ -142,7 +142,7 @@ class InCoordinates(Reduced):
     E, and `project` is its transpose, the orthogonal projection onto the space.
     """
 
-    def defect(self, x: Any) -> float:
+    def product_defect(self, x: Any) -> float:
         """Return the computed ``||H E x - E R x||``, the difference between the products in the two
         spaces, with R for this operator. The cost is a product in parameter space.
         """
@@ -156,7 +156,7 @@ class InCoordinates(Reduced):
         the vectors with random signs.
         """
         signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
-        defect = self.defect(signs @ X) if len(X) else 0.0
+        defect = self.product_defect(signs @ X) if len(X) else 0.0
         return LiftedPairs(np.ones(len(X), bool), found.residuals + defect, 0.0, False)
 
     def find_coordinates(self, V: Array, most: float) -> Array | None:
@@ -175,7 +175,7 @@ class InCoordinates(Reduced):
         parameter space plus the measured difference from that product.
         """
         x = as_vector(v, self.shape[0], self.dtype)
-        return self.defect(x) + float(self.whole.rounding_bound(self.embed(x)))
+        return self.product_defect(x) + float(self.whole.rounding_bound(self.embed(x)))
 
     @if_bounded
     @rounding_to_nearest
@@ -188,7 +188,7 @@ class InCoordinates(Reduced):
         8 times the root mean square of the norms on 8 random vectors (risk below 1e-6).
         """
         rng, m = np.random.default_rng(0), self.shape[0]
-        defects = [self.defect(rng.standard_normal(m)) for _ in range(N_TEST_VECTORS)]
+        defects = [self.product_defect(rng.standard_normal(m)) for _ in range(N_TEST_VECTORS)]
         seen = FROBENIUS_SAFETY_FACTOR * safe_norm(np.array(defects)) / N_TEST_VECTORS**0.5
         proved = load_proofs("arithmetic").norm(self.whole.column_bounds())
         return np.full(m, (seen + proved) / m**0.5)
@@ -213,8 +213,8 @@ ROWS_PER_ROTATION = 512  # maximum number of rows of V rotated at a time, to lim
 class Scratch:
     """The engine's matrix products, and a workspace for the matrices of a pass. A pass that
     requests the same shapes as the last one gets the same memory, since the first access to new
-    pages takes a seventh of the time of a product. Each pass starts with `begin`; only one caller
-    may use the workspace.
+    pages takes a seventh of the time of a product. Each pass starts with `begin_pass`; only one
+    caller may use the workspace.
     """
 
     def __init__(self, dtype: Any, threads: int | None) -> None:
@@ -227,11 +227,11 @@ class Scratch:
         """Compute ``out = [out +] A B``."""
         self.multiply(out, A, B, add)
 
-    def begin(self) -> None:
+    def begin_pass(self) -> None:
         """Start a pass and make the memory of all earlier matrices available again."""
         self._taken.clear()
 
-    def empty(self, N: int, width: int) -> Array:
+    def empty_matrix(self, N: int, width: int) -> Array:
         """Return an uninitialised matrix (N, width), stored by columns."""
         shape = N, width
         kept, at = self._kept.setdefault(shape, []), self._taken.get(shape, 0)
@@ -243,7 +243,7 @@ class Scratch:
 
 def multiply_rows(M: Scratch, A: Array, B: Array) -> Array:
     """Return ``A B`` (N, w), a matrix with one row for each sample, stored by columns."""
-    out = M.empty(A.shape[0], B.shape[1])
+    out = M.empty_matrix(A.shape[0], B.shape[1])
     M(out, A, B)
     return out
 
@@ -279,7 +279,7 @@ class Reflectors:
 
     def apply_right(self, M: Scratch, A: Array) -> Array:
         """Return ``A Q`` (N, k) for a matrix with one row for each sample."""
-        out = M.empty(*A.shape)
+        out = M.empty_matrix(*A.shape)
         out[...] = A
         M(out, multiply_rows(M, A, self.YT), self.minus_Y.T, True)
         return out
@@ -338,7 +338,7 @@ class Whole(Layer):
 
     def forward(self, M: Scratch, x: Array) -> Array:
         """Return ``a V' + vb`` (N, out)."""
-        rz = self._times(M, x[: self.weights])
+        rz = self._multiply_by_weights(M, x[: self.weights])
         if self.bias:
             rz += x[self.weights :]
         return rz
@@ -351,15 +351,15 @@ class Whole(Layer):
         """Write the coordinates of ``rdelta' a + delta' ra`` and the sum of the rows of rdelta to
         `out`.
         """
-        self._sum(M, rdelta, ra, out[: self.weights])
+        self._write_gradient(M, rdelta, ra, out[: self.weights])
         if self.bias:
             rdelta.sum(axis=0, out=out[self.weights :])
 
-    def _times(self, M: Scratch, x: Array) -> Array:
+    def _multiply_by_weights(self, M: Scratch, x: Array) -> Array:
         """Return ``a V'`` for V in coordinates x."""
         return multiply_rows(M, self.a, x.reshape(self.out, self.width).T)
 
-    def _sum(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+    def _write_gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
         """Write the coordinates of ``rdelta' a + delta' ra`` to `out`."""
         V = out.reshape(self.out, self.width)
         M(V, rdelta.T, self.a)
@@ -381,27 +381,27 @@ class Rotated(Whole):
         self.rest = (m - self.s) * (k - self.r)
         Layer.__init__(self, (m, k), m * k - self.rest, bias)
 
-    def _split(self, x: Array) -> tuple[Array, Array]:
+    def _split_coordinates(self, x: Array) -> tuple[Array, Array]:
         C2 = x[self.first : self.weights]
         return x[: self.first].reshape(self.out, self.r), C2.reshape(self.s, self.width - self.r)
 
     def add_backward_term(self, M: Scratch, x: Array, out: Array) -> None:
         """Add ``delta V = [delta C1, D C2] Q_a'`` to `out`."""
         assert self.errors is not None
-        C1, C2 = self._split(x)
-        Z = M.empty(len(self.delta), self.width)
+        C1, C2 = self._split_coordinates(x)
+        Z = M.empty_matrix(len(self.delta), self.width)
         M(Z[:, : self.r], self.delta, C1)
         M(Z[:, self.r :], self.errors.L, C2)
         out += Z
         M(out, multiply_rows(M, Z, self.inputs.Y), self.inputs.minus_YT.T, True)
 
-    def _times(self, M: Scratch, x: Array) -> Array:
+    def _multiply_by_weights(self, M: Scratch, x: Array) -> Array:
         """Return ``a V' = L C1'`` for V in coordinates x."""
-        return multiply_rows(M, self.inputs.L, self._split(x)[0].T)
+        return multiply_rows(M, self.inputs.L, self._split_coordinates(x)[0].T)
 
-    def _sum(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+    def _write_gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
         """Write ``C1 = rdelta' L + delta' G`` and ``C2 = D' F`` with ``[G, F] = ra Q_a``."""
-        C1, C2 = self._split(out)
+        C1, C2 = self._split_coordinates(out)
         M(C1, rdelta.T, self.inputs.L)
         if self.errors is not None and ra is not None:
             turned = self.inputs.apply_right(M, ra)
@@ -410,7 +410,7 @@ class Rotated(Whole):
 
     def _write_weights(self, x: Array, V: Array) -> None:
         """Compute ``V = [C1, Q_d1 C2] Q_a'``."""
-        C1, C2 = self._split(x)
+        C1, C2 = self._split_coordinates(x)
         U = None if self.errors is None else self.errors.leading_columns()
         for rows in _unit_blocks(self.out):
             V[rows, : self.r] = C1[rows]
@@ -418,7 +418,7 @@ class Rotated(Whole):
             V[rows] -= (V[rows] @ self.inputs.Y) @ self.inputs.YT.T
 
     def _read_coordinates(self, V: Array, out: Array) -> None:
-        C1, C2 = self._split(out)
+        C1, C2 = self._split_coordinates(out)
         U = None if self.errors is None else self.errors.leading_columns()
         C2[...] = 0.0
         for rows in _unit_blocks(self.out):
@@ -427,7 +427,7 @@ class Rotated(Whole):
             if U is not None:
                 C2 += U[rows].T @ turned[:, self.r :]
 
-    def outside(self, j: int) -> tuple[Array, Array]:
+    def complement_vectors(self, j: int) -> tuple[Array, Array]:
         """Return vectors x (out,) and y (in,) such that ``x y'`` is the j-th of `rest` orthonormal
         matrices V that are orthogonal to the range of all products.
         """
@@ -481,13 +481,13 @@ class LossCurve:
         self.sums, self.top = None, np.zeros(len(z), int)
         link = LOSSES[ob.loss].link
         if link == "softmax":
-            self.delta = self._entropy(z, y)
+            self.delta = self._cross_entropy_delta(z, y)
         elif link == "identity":
             self.delta, self.h = 2 * self.f * (z - y), 2 * self.f
             self.value = float((self.f * (z - y) ** 2).sum())
         elif link == "given":
             loss: Any = LOSSES[ob.loss].given
-            found = loss.weighted(divisor, np.dtype(float), z, y, ob.sample_weight)
+            found = loss.weighted_derivatives(divisor, np.dtype(float), z, y, ob.sample_weight)
             self.value, self.delta, self.h = found
         else:
             small, above = np.exp(-np.abs(z)), z > 0
@@ -498,7 +498,7 @@ class LossCurve:
             self.delta = self.f * (rest - np.where(above, small, -small))
             self.h = self.f * small * (1 - small)
 
-    def _entropy(self, z: Floats, y: Array) -> Floats:
+    def _cross_entropy_delta(self, z: Floats, y: Array) -> Floats:
         """Return ``f (T p_j - y_j)``, with p = softmax(z), T = sum(y), f = weight / divisor."""
         m = z.shape[1]
         y = one_hot(y, m).astype(float)
@@ -513,7 +513,7 @@ class LossCurve:
         others = np.where(first, 0.0, y).sum(axis=1, keepdims=True)
         return np.asarray(self.f * np.where(first, others - T * (S / (1 + S)), T * self.p - y))
 
-    def second(self) -> Floats:
+    def second_derivatives(self) -> Floats:
         """Return d2L/dz2 of each row: the diagonal (N, d_out) if each output has its own term,
         otherwise (N, d_out, d_out).
         """
@@ -528,7 +528,7 @@ class LossCurve:
         found[each, self.top, self.top] = p[each, self.top] * others  # avoids cancellation in 1 - p
         return np.asarray(self.h[:, :, None] * found)
 
-    def curve(self, rz: Array, kind: str = "hessian") -> Array:
+    def multiply_by_curvature(self, rz: Array, kind: str = "hessian") -> Array:
         """Return ``(d2L/dz2) rz`` in the model's dtype; for the Fisher ``N <delta, rz> delta``."""
         if kind == "fisher":
             along = (self.delta * rz).sum(axis=1, keepdims=True)
@@ -573,37 +573,37 @@ class RowState:
 
         def bend(l: int, z: Any, below: Any) -> Any:
             a, p, q, _ = ACTIVATIONS[model.activation[l]].derivatives(np.asarray(z, np.float64))
-            self.p.append(self._by_columns(p))
+            self.p.append(self._to_fortran_order(p))
             self.eq.append(q)  # stores phi'', which is multiplied by e in the backward pass
             above = np.asarray(a, dtype=self.dtype)
-            return self._by_columns(above + below if self.skips[l] else above)
+            return self._to_fortran_order(above + below if self.skips[l] else above)
 
         self.a, zs = forward(zip(self.W, self.b), ob.X, bend)
         self.loss = LossCurve(ob, np.asarray(zs[-1]))
-        self.delta, e = [self._by_columns(self.loss.delta)], None
+        self.delta, e = [self._to_fortran_order(self.loss.delta)], None
         for l in range(len(self.W) - 1, 0, -1):
-            delta, e = self.below(multiply, l, self.delta[0], e)
+            delta, e = self.backpropagate(multiply, l, self.delta[0], e)
             self.delta.insert(0, delta)
             if self.eq[l - 1] is not None:
-                self.eq[l - 1] = self._by_columns(e * self.eq[l - 1])
+                self.eq[l - 1] = self._to_fortran_order(e * self.eq[l - 1])
 
     def _copy_state(self, ob: Any, state: Any) -> None:
         """Copy `state` from the engine's plan, and compute what the engine does not keep."""
         *hidden, (outputs, _, _, delta) = state
         self.loss = LossCurve(ob, outputs)
         self.loss.delta = delta.astype(np.float64)
-        self.delta = [self._by_columns(one[3]) for one in state]
+        self.delta = [self._to_fortran_order(one[3]) for one in state]
         for name, (a, p, eq, delta) in zip(ob.model.activation, hidden):
             row = ACTIVATIONS[name]
             if p is None and row.leak is not None:
                 p = np.where(a > 0, 1.0, row.leak)
             if eq is None and row.of_a is not None:
                 eq = (row.of_a - 2 * a) * delta
-            self.a.append(self._by_columns(a))
-            self.p.append(self._by_columns(p))
-            self.eq.append(self._by_columns(eq))
+            self.a.append(self._to_fortran_order(a))
+            self.p.append(self._to_fortran_order(p))
+            self.eq.append(self._to_fortran_order(eq))
 
-    def _by_columns(self, x: Any) -> Any:
+    def _to_fortran_order(self, x: Any) -> Any:
         """Return x in the model's dtype, stored by columns, or None if x is None."""
         return None if x is None else np.asarray(x, dtype=self.dtype, order="F")
 
@@ -612,7 +612,7 @@ class RowState:
         z = np.asarray(self.a[-1] @ self.W[-1].T)
         return z if self.b[-1] is None else z + self.b[-1]
 
-    def below(self, M: Any, l: int, D: Array, e: Array | None) -> tuple[Array, Array]:
+    def backpropagate(self, M: Any, l: int, D: Array, e: Array | None) -> tuple[Array, Array]:
         """Return ``D' = e' * phi'`` and ``e' = D W [+ e]``, the derivatives for the input of layer
         l >= 1, from those for its z and its output. D has one or more blocks of all samples, and M
         multiplies.
@@ -664,7 +664,7 @@ class RowPasses(InLayers):
         ra below each layer (None below the first), and rz.
         """
         M, s = self.M, self.state
-        M.begin()
+        M.begin_pass()
         ras: list[Any] = [None]
         rzs: list[Array] = []
         for l, layer in enumerate(self.layers):
@@ -674,7 +674,7 @@ class RowPasses(InLayers):
             rzs.append(rz)
             if l < len(s.p):
                 p = s.p[l]
-                ra = rz if p is None else np.multiply(p, rz, out=M.empty(*rz.shape))
+                ra = rz if p is None else np.multiply(p, rz, out=M.empty_matrix(*rz.shape))
                 ras.append(ra + ras[l] if s.skips[l] and l else ra)
         return ras, rzs
 
@@ -704,7 +704,7 @@ class RowPasses(InLayers):
             if re is not None and s.skips[l]:
                 below += re
             re, p, eq = below, s.p[l - 1], s.eq[l - 1]
-            rdelta = re if p is None else np.multiply(re, p, out=M.empty(*re.shape))
+            rdelta = re if p is None else np.multiply(re, p, out=M.empty_matrix(*re.shape))
             if along is not None and eq is not None:  # `rdelta` is not `re`, since p is not None
                 rz = along[2][l - 1]
                 rdelta += np.multiply(eq, rz, out=rz)
@@ -712,7 +712,8 @@ class RowPasses(InLayers):
     def _write_product(self, x: Array, out: Array, kind: str, active: Any = None) -> None:
         """Write the product with x, without l2, to `out`, for all layers or the `active` ones."""
         ras, rzs = self._forward(x)
-        rdelta = np.asfortranarray(self.state.loss.curve(rzs[-1], kind), self.M.dtype)
+        curved = self.state.loss.multiply_by_curvature(rzs[-1], kind)
+        rdelta = np.asfortranarray(curved, self.M.dtype)
         self._backward_products(out, rdelta, (x, ras, rzs) if kind == "hessian" else None, active)
 
 
@@ -873,7 +874,7 @@ class SampleSpace(RowPasses, InCoordinates):
             part = slice(cut.start, cut.start + layer.weights) if spared else cut
             out[part] += self.dtype.type(self.rest) * x[part]
 
-    def outside(self, start: int, stop: int) -> Array:
+    def complement_rows(self, start: int, stop: int) -> Array:
         """Return rows ``start .. stop - 1`` of an orthonormal basis ``(n_rest, n)`` of the
         complement, on which H is `rest` times the identity.
         """
@@ -881,7 +882,7 @@ class SampleSpace(RowPasses, InCoordinates):
         first, model = 0, self.whole.objective.model
         for l, layer in enumerate(self.layers):
             for j in range(max(start, first), min(stop, first + layer.rest)):
-                x, y = layer.outside(j - first)
+                x, y = layer.complement_vectors(j - first)
                 np.multiply(x[:, None], y, out=layers_of(model, out[j - start])[l][0])
             first += layer.rest
         return out

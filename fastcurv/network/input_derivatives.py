@@ -37,7 +37,7 @@ def input_derivatives(
     None. The other arguments are those of `MLP.input_hessian`.
     """
     model, theta = model.fold_batch_norm(theta, statistics)
-    sizes, phis, skips = model._layers
+    sizes, phis, skips = model._engine_layers
     built_in = None not in phis
     rest = (model.bias, model.dtype)
     if type(weights) is type(X) is np.ndarray and weights.ndim == 1 and X.ndim == 2:

@@ -71,7 +71,7 @@ class LayerCoordinates:
             means = [float(np.mean(x if x.ndim == 1 else x.diagonal())) for x in (left, right)]
             size = means[0] * means[1]
             share = DAMPING_FRACTION + (self.l2 / size) ** 0.5 if 0 < size < np.inf else 0.0
-            sides = [self._roots(x, share * mean) for x, mean in zip((left, right), means)]
+            sides = [self._moment_roots(x, share * mean) for x, mean in zip((left, right), means)]
             self.factors.append((sides[0], sides[1]))
 
     def _outputs_by_layer(self, state: RowState) -> list[Array]:
@@ -85,7 +85,7 @@ class LayerCoordinates:
         u = np.asarray(np.einsum("ij,ijk->jk", signs, roots), state.dtype, order="F")
         found, e = [u], None
         for l in range(len(state.W) - 1, 0, -1):
-            u, e = state.below(self.multiply, l, u, e)
+            u, e = state.backpropagate(self.multiply, l, u, e)
             found.append(u)
         return found[::-1]
 
@@ -133,7 +133,7 @@ class LayerCoordinates:
             moment[k, :k] = moment[:k, k] = (a if roots is None else roots * a).sum(axis=0)
         return moment
 
-    def _roots(self, moment: Array, added: float) -> tuple[Array, Array]:
+    def _moment_roots(self, moment: Array, added: float) -> tuple[Array, Array]:
         """Return a matrix F with ``F F'`` equal to a moment plus `added` times the identity, and
         the inverse of F. For a diagonal moment both are vectors. If the root does not exist or
         overflows, both are the identity.
@@ -183,16 +183,16 @@ class LayerCoordinates:
             M = np.empty((p, m, wide), V.dtype)
             M[..., :k] = given[:, :cut].reshape(p, m, k)
             M[..., k:] = given[:, cut:].reshape(p, m, -1)
-            M = self._times(M.reshape(p * m, wide), right.T if gradient else right)
+            M = self._multiply_by_root(M.reshape(p * m, wide), right.T if gradient else right)
             M = M.reshape(p, m, wide).transpose(1, 0, 2).reshape(m, p * wide)
-            M = self._times(M.T, left.T if gradient else left).T
+            M = self._multiply_by_root(M.T, left.T if gradient else left).T
             M = M.reshape(m, p, wide).transpose(1, 0, 2)
             found[:, :cut] = M[..., :k].reshape(p, cut)
             found[:, cut:] = M[..., k:].reshape(p, -1)
             out[..., here] = found.reshape(out[..., here].shape)
         return out
 
-    def _times(self, M: Array, side: Array) -> Array:
+    def _multiply_by_root(self, M: Array, side: Array) -> Array:
         """Return ``M side``, where `side` is a matrix, or the diagonal of one as a vector."""
         if side.ndim == 1:
             return M * side

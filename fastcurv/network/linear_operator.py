@@ -92,7 +92,7 @@ class Operator(
             raise ValueError(f"{name} must have shape {wanted}, got {v.shape}.")
         return v
 
-    def _product(self, x: Any) -> Any:
+    def _multiply_vectors(self, x: Any) -> Any:
         v = self._check_operand(x, self.shape[1], "v", (1, 2))
         return shaped_like(x, self._matvec(v) if v.ndim == 1 else self._matmat(v))
 
@@ -122,12 +122,12 @@ class Operator(
         scalar: Any = x
         if isinstance(x, LinearOperator) or (np.isscalar(x) and not isinstance(x, (str, bytes))):
             return super().dot(scalar)
-        return self._product(x)
+        return self._multiply_vectors(x)
 
     def __matmul__(self, v: Any) -> Any:
         if isinstance(v, LinearOperator):
             return self.dot(v)
-        return self._product(v)
+        return self._multiply_vectors(v)
 
     def __rmatmul__(self, v: Any) -> Any:
         if isinstance(v, LinearOperator):
@@ -137,7 +137,7 @@ class Operator(
             if np.ndim(v) == 1
             else as_numpy(v, "v")
         )
-        return shaped_like(v, np.ascontiguousarray(self._transpose()._product(rows.T).T))
+        return shaped_like(v, np.ascontiguousarray(self._transpose()._multiply_vectors(rows.T).T))
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError(f"{self!r} is an operator, not an array. Use H.to_dense() for the matrix.")

@@ -454,7 +454,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return found
 
     @cached_property
-    def _layers(self) -> tuple[tuple[int, ...], tuple[int | None, ...], tuple[bool, ...]]:
+    def _engine_layers(self) -> tuple[tuple[int, ...], tuple[int | None, ...], tuple[bool, ...]]:
         """Three tuples for the engine: sizes, numbers of the activations (None for user-defined
         ones), and skips.
         """

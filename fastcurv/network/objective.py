@@ -266,7 +266,7 @@ class Objective(
             model, loss, (X, y, sample_weight), tame=False
         )
         self._zero_unused_rows()
-        self._start()
+        self._set_up_rows()
 
     def _check_settings(
         self, model: Any, loss: Any, l2: float, l2_biases: bool, n_threads: Any, memory: Any
@@ -308,7 +308,7 @@ class Objective(
         """The weights of the rows as a read-only array, or None."""
         return read_only_view(self._weight)
 
-    def _start(self) -> None:
+    def _set_up_rows(self) -> None:
         """Set up the state for the rows of X, y and sample_weight."""
         self._learn_loss()
         if not self._sparse:
@@ -321,7 +321,7 @@ class Objective(
         self._n_samples = self._X.shape[0]
         self._create_process_state()
         self._whole = load_module("network.shards").Shard(
-            self._frame(2), rows, self._y, self._weight
+            self._shard_settings(2), rows, self._y, self._weight
         )
         size = max(MIN_BLOCK_ROWS, min(self.n_samples, self._max_dense_rows))
         vars(self).update(block_rows=size, n_shards=-(-self.n_samples // size), n_passes=0)
@@ -336,15 +336,15 @@ class Objective(
         """Determine the properties of a user-defined loss on which the layout of a plan depends."""
         given = LOSSES[self.loss].given
         if given is not None:
-            given.learn(self.y, self.model.sizes[-1], self.sample_weight)
+            given.learn_properties(self.y, self.model.sizes[-1], self.sample_weight)
 
-    def _frame(self, keep: int = 1) -> Any:
+    def _shard_settings(self, keep: int = 1) -> Any:
         return load_module("network.sums").ShardSettings(
             self.model, self.loss, self.n_samples, self.n_threads, keep
         )
 
     @property
-    def _budget(self) -> int:
+    def _memory_limit(self) -> int:
         # The remaining tenth is for the heap and the scratch buffers of the threads.
         return (DEFAULT_MEMORY_BYTES if self.memory is None else int(self.memory)) * 9 // 10
 
@@ -353,7 +353,7 @@ class Objective(
         """The number of sparse rows that can be converted to a dense array at a time within the
         memory limit.
         """
-        return self._budget // (8 * STATE_ENTRIES_PER_UNIT * sum(self.model.sizes))
+        return self._memory_limit // (8 * STATE_ENTRIES_PER_UNIT * sum(self.model.sizes))
 
     def _engine_arguments(self) -> tuple[Any, ...]:
         """Return X, targets, labels and weights in the form that the engine takes."""
@@ -387,10 +387,10 @@ class Objective(
 
     def __setstate__(self, state: Any) -> None:
         self.__dict__.update(state)
-        self._start()
+        self._set_up_rows()
 
     def _copy_unstarted(self) -> Any:
-        """Return a copy that must be started (`_start`) after it has been modified."""
+        """Return a copy that must be started (`_set_up_rows`) after it has been modified."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__getstate__())
         return other
@@ -463,7 +463,7 @@ class Objective(
         options: dict[str, Any] = {"l2_biases": self.l2_biases}
         asked = LOSSES[self.loss].given
         if asked is not None:
-            options["given"] = partial(asked.weighted, divisor_of(self), self.dtype)
+            options["given"] = partial(asked.weighted_derivatives, divisor_of(self), self.dtype)
             options["coupled"] = asked.coupled
         plan = _engine.Plan(*facts, batch_norm=m.batch_norm, **options)
         _living.add(plan)
@@ -477,10 +477,10 @@ class Objective(
         In float32 the gradient is compared with a float64 pass, so the bound is close to the actual
         error; in float64 it is a worst-case bound. Cost: about 10 gradients in NumPy.
         """
-        bounds = self._bounds_at(theta)
-        return float(bounds.gradient(self.gradient(theta) if bounds.measured else None))
+        bounds = self._error_bounds_at(theta)
+        return float(bounds.gradient_error_bound(self.gradient(theta) if bounds.measured else None))
 
-    def _bounds_at(self, theta: Any, layout: Any = None) -> Any:
+    def _error_bounds_at(self, theta: Any, layout: Any = None) -> Any:
         """Return bounds on the rounding errors of passes at theta, for rows divided as in `layout`;
         in float32 the bounds hold for the computed results.
         """
@@ -570,7 +570,7 @@ class Objective(
         if len(self._spare) < self._max_spare_plans:
             self._spare.append(plan)
 
-    def _bound(self, theta: Any, gradient: bool) -> Any:
+    def _bind_plan(self, theta: Any, gradient: bool) -> Any:
         """Return the objective's own plan, bound to theta. If `gradient` is True, the gradient is
         computed.
         """
@@ -599,7 +599,7 @@ class Objective(
         created there.
         """
         with self._lock:
-            return float(self._bound(theta, False).value)
+            return float(self._bind_plan(theta, False).value)
 
     def gradient(self, theta: Any) -> np.ndarray:
         """Return the gradient ``(n,)`` at theta.
@@ -611,7 +611,7 @@ class Objective(
     def value_and_gradient(self, theta: Any) -> tuple[float, np.ndarray]:
         """Return the loss and its gradient, as SciPy's ``jac=True`` expects them."""
         with self._lock:
-            plan = self._bound(theta, True)
+            plan = self._bind_plan(theta, True)
             gradient = plan.gradient
             assert gradient is not None  # the caller requested the gradient
             if gradient.nbytes < NO_COPY_MIN_BYTES:
@@ -628,7 +628,7 @@ class Objective(
         v = as_vector(v, self.n_params, self.dtype)
         out = np.empty(self.n_params, self.dtype)
         with self._lock:
-            plan = self._bound(theta, False)
+            plan = self._bind_plan(theta, False)
             plan.prepare_products()
             plan.multiply(v, out)
         return out
@@ -670,9 +670,9 @@ class Objective(
         Cost: one gradient, or less at the theta evaluated last, and memory for the state. A product
         costs about two gradients, less the work that depends on theta alone, which is done once.
         """
-        return self._curvature(theta, "hessian")
+        return self._make_operator(theta, "hessian")
 
-    def _curvature(self, theta: Any, kind: str) -> Curvature:
+    def _make_operator(self, theta: Any, kind: str) -> Curvature:
         return Curvature(self, theta, kind)
 
     def ggn(self, theta: Any) -> Curvature:
@@ -682,7 +682,7 @@ class Objective(
         given = LOSSES[self.loss].given
         if given is not None and not given.convex:
             self._check_convex(theta, given)
-        return self._curvature(theta, "ggn")
+        return self._make_operator(theta, "ggn")
 
     def _check_convex(self, theta: Any, loss: LossFunction) -> None:
         """Raise NotConvexError, a ValueError, if the loss of a row has negative curvature with
@@ -708,7 +708,7 @@ class Objective(
                 "statistics make the gradient of each sample depend on all rows. Use "
                 "batch_norm=False."
             )
-        return self._curvature(theta, "fisher")
+        return self._make_operator(theta, "fisher")
 
     def jacobian(self, theta: Any) -> Jacobian:
         """Return the Jacobian of the outputs, ``(N d_out, n)``, as a `LinearOperator`."""
@@ -719,7 +719,7 @@ class Objective(
         number of rows selected.
         """
         other = self._restrict_to_rows(rows)
-        other._start()
+        other._set_up_rows()
         return other
 
     def _restrict_to_rows(self, rows: Any) -> Objective:
@@ -784,7 +784,7 @@ class Objective(
             if last is not None and last._plan is not None and getrefcount(last._rows) <= 3:
                 batch._adopt_plan(last)
             else:
-                batch._start()
+                batch._set_up_rows()
             if type(batch) is Objective and not batch._sparse:
                 made[len(rows)] = batch
             yield batch
@@ -823,7 +823,7 @@ class Objective(
                 "MLP(..., batch_norm=True)."
             )
         with self._lock:
-            plan = self._bound(theta, False)
+            plan = self._bind_plan(theta, False)
             biases = [
                 0 if layer[1] is None else layer[1].astype(np.float64)
                 for layer in self.model.unflatten(plan.theta)
@@ -868,8 +868,8 @@ class Objective(
         if not dense:
             return part(self._whole, *arguments)
         tree = load_module("network.sums").PairwiseSum()
-        for shard in self._whole.pieces(self.block_rows):
-            tree.push(part(shard, *arguments))
+        for shard in self._whole.dense_pieces(self.block_rows):
+            tree.add_part(part(shard, *arguments))
         return tree.total()
 
 

@@ -71,7 +71,7 @@ class Quadratic(Symmetric):
         """The division of the rows among chunks, panels and threads, and the kernels in use."""
 
     @abstractmethod
-    def _quadratic(self, Vt: Array) -> Floats:
+    def _quadratic_forms_without_l2(self, Vt: Array) -> Floats:
         """Return the quadratic forms of the rows of Vt without l2, as float64 ``(k,)``."""
 
     def quadratic(self, v: Any) -> Any:
@@ -90,7 +90,7 @@ class Quadratic(Symmetric):
 
     def _quadratic_forms(self, Vt: Array) -> Floats:
         """Return the quadratic forms of the rows of Vt, as float64 ``(k,)``."""
-        total = self._quadratic(Vt)
+        total = self._quadratic_forms_without_l2(Vt)
         if self.objective.l2 and self.kind != "fisher":
             return self._add_decay(total, Vt)
         return total
@@ -244,7 +244,7 @@ class Curvature(Quadratic):
             f"n={n}, dtype={self.dtype.name}>"
         )
 
-    def _quadratic(self, Vt: np.ndarray) -> np.ndarray:
+    def _quadratic_forms_without_l2(self, Vt: np.ndarray) -> np.ndarray:
         self.fast_product.n_products += len(Vt)
         return np.asarray(self._plan.quadratic_forms(Vt, self.kind, None))
 
@@ -280,11 +280,11 @@ class Curvature(Quadratic):
         operator computes it, and is close to the actual error. In float64 it is a worst-case bound.
         Cost: a few products in NumPy, more for the first call, and up to 128 MiB.
         """
-        v, bounds, computed = as_vector(v, self.shape[0], self.dtype), self._bounds, None
+        v, bounds, computed = as_vector(v, self.shape[0], self.dtype), self._error_bounds, None
         if bounds.measured:
             computed = np.empty_like(v)
             self._multiply(v, computed)
-        return float(bounds.product(v, self.kind, computed))
+        return float(bounds.product_error_bound(v, self.kind, computed))
 
     @if_bounded
     @rounding_to_nearest
@@ -299,7 +299,7 @@ class Curvature(Quadratic):
             return np.asarray(load_proofs("columns").column_error_bounds(bounds, self.kind))
         if len(self._plan.norms) < self.shape[0]:
             self.to_dense()
-        return np.asarray(self._bounds.columns(self.kind, self._plan.norms))
+        return np.asarray(self._error_bounds.column_error_bounds(self.kind, self._plan.norms))
 
     @rounding_to_nearest
     def assembled(self) -> Any:  # returns EnclosedHessian or None
@@ -354,8 +354,8 @@ class Curvature(Quadratic):
         return product, float(shared * SECONDS_PER_FLOP * ob.n_samples * pairs) + MIN_MATRIX_SECONDS
 
     @cached_property
-    def _bounds(self) -> Any:
-        return self.objective._bounds_at(self.theta, self.layout)
+    def _error_bounds(self) -> Any:
+        return self.objective._error_bounds_at(self.theta, self.layout)
 
     # --- other views
     # ----------------------------------------------------------------------------------------------
@@ -477,7 +477,7 @@ class BlockCurvature(OfWhole, Quadratic):
             cut = slice(start, start + step)
             yield cut, self._embed(Vt[cut])
 
-    def _rows(self, Vt: np.ndarray) -> np.ndarray:
+    def _row_products(self, Vt: np.ndarray) -> np.ndarray:
         rows: Array = np.empty(Vt.shape, self.dtype)
         for cut, full in self._embed_rows(Vt):
             out = np.empty_like(full)
@@ -489,14 +489,14 @@ class BlockCurvature(OfWhole, Quadratic):
     def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
         """Write the block times v to `out`, or to a new array, and return it."""
         x, out = as_output(v, out, self.shape[0], self.dtype)
-        out[...] = self._rows(x[None])[0]
+        out[...] = self._row_products(x[None])[0]
         return out
 
     def _matmat(self, V: Any) -> np.ndarray:
         block = as_block(V, self.shape[0], self.dtype, self.layout["threads"])
-        return self._rows(block).T
+        return self._row_products(block).T
 
-    def _quadratic(self, Vt: np.ndarray) -> np.ndarray:
+    def _quadratic_forms_without_l2(self, Vt: np.ndarray) -> np.ndarray:
         self.whole.n_products += len(Vt)
         forms: Floats = np.empty(len(Vt))
         for cut, full in self._embed_rows(Vt):
@@ -515,9 +515,9 @@ class BlockCurvature(OfWhole, Quadratic):
             return float(self.whole.rounding_bound(full))
         computed = np.empty_like(full)  # the passes of the block round in a different order
         self.whole._multiply(full, computed)
-        computed[self.indices] = self._rows(x[None])[0]
+        computed[self.indices] = self._row_products(x[None])[0]
         self.whole.n_products -= 1  # a bound does not count as a product
-        return float(self.whole._bounds.product(full, self.kind, computed))
+        return float(self.whole._error_bounds.product_error_bound(full, self.kind, computed))
 
     @if_bounded
     @rounding_to_nearest
@@ -530,7 +530,7 @@ class BlockCurvature(OfWhole, Quadratic):
     @rounding_to_nearest
     def to_dense(self) -> np.ndarray:
         """Return the block as a matrix, by a product for each row."""
-        return self._rows(np.eye(self.shape[0], dtype=self.dtype))
+        return self._row_products(np.eye(self.shape[0], dtype=self.dtype))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -596,7 +596,7 @@ class Jacobian(Operator):
         found: np.ndarray = load_module("network.row_views").jacobian_matrix(self, rows, out)
         return found
 
-    def row_bounds(self) -> Any:
+    def row_error_bounds(self) -> Any:
         """Return bounds ``(N d_out,)`` on the rounding error of ``J.T @ e_i``, i.e. of each row of
         the matrix when computed by such products. They are infinite with batch normalisation, and
         if the rows X are not in memory.
@@ -625,15 +625,15 @@ class EngineSteps:
     """
 
     def __init__(self, ob: Any) -> None:
-        self.objective, self.by_matrix = ob, ob._steps_by_matrix
+        self.objective, self.uses_matrix = ob, ob._steps_by_matrix
 
     def damped_steps(self, theta: np.ndarray) -> Any:
         ob = self.objective
-        if not self.by_matrix:
+        if not self.uses_matrix:
             return None
         return Levenberg(ob._take_plan(), theta, ob._spare, ob._max_spare_plans)
 
-    def points(self) -> Any:
+    def point_evaluator(self) -> Any:
         ob, given = self.objective, LOSSES[self.objective.loss].given
         convex = given is None or given.convex
         if ob._by_blocks or not (convex and ob._is_small):
@@ -641,7 +641,7 @@ class EngineSteps:
         here, there = ob._take_plan(), ob._take_plan()
         return LossEvaluator(here, there, ob._spare, ob._max_spare_plans)
 
-    def run_of(self, minimiser: Any) -> Any:
+    def locked_runner(self, minimiser: Any) -> Any:
         ob = self.objective
 
         def run(*how: Any) -> Any:

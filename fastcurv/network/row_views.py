@@ -69,7 +69,7 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
     other._zero_unused_rows()
     # X changes too, since rows of weight 0 are set to 0.
     if other._untamed is not ob._untamed:
-        other._start()
+        other._set_up_rows()
     elif ob._sparse:
         other._start_sparse(ob._whole._X)
     else:
@@ -81,9 +81,15 @@ def shard_outputs(shard: Any, theta: np.ndarray) -> list[tuple[np.ndarray, ...]]
     """Return ``[(z, first, second)]``, the result of `Objective.outputs` for the shard's rows."""
     z = np.empty((shard.n_samples, shard.model.sizes[-1]), shard.dtype)
     with shard._lock:
-        shard._bound(theta, False).write_outputs(z)
+        shard._bind_plan(theta, False).write_outputs(z)
     loss = LossCurve(shard, z, terms_of_a_row(shard))
-    return [(z, loss.delta.astype(z.dtype, copy=False), loss.second().astype(z.dtype, copy=False))]
+    return [
+        (
+            z,
+            loss.delta.astype(z.dtype, copy=False),
+            loss.second_derivatives().astype(z.dtype, copy=False),
+        )
+    ]
 
 
 def outputs(ob: Any, theta: Any) -> tuple[Array, Array, Array]:

@@ -291,14 +291,14 @@ class RowSource(ABC):
         shorter. `regroup_rows` converts blocks of other sizes.
         """
 
-    def mixed(self, size: int, rng: np.random.Generator) -> Iterator[Block]:
+    def shuffled_blocks(self, size: int, rng: np.random.Generator) -> Iterator[Block]:
         """Yield the blocks of `size` rows in a random order drawn from `rng`. This base class
         yields the blocks in their own order; a source that can read any block at any time overrides
         it.
         """
         return self.blocks(size)
 
-    def take(self, rows: np.ndarray) -> Block:
+    def take_rows(self, rows: np.ndarray) -> Block:
         """Return the block of the rows with the given numbers, which are sorted and unique. This
         base class reads all blocks up to the last of these rows.
         """
@@ -349,7 +349,7 @@ class Arrays(RowSource):
                 )
             yield self.block(start, min(start + size, self.n_rows))
 
-    def mixed(self, size: int, rng: np.random.Generator) -> Iterator[Block]:
+    def shuffled_blocks(self, size: int, rng: np.random.Generator) -> Iterator[Block]:
         """Yield blocks of `size` rows in random order."""
         for i in rng.permutation(-(-self.n_rows // size)).tolist():
             yield self.block(i * size, min((i + 1) * size, self.n_rows))
@@ -363,7 +363,7 @@ class Arrays(RowSource):
             for name, a in zip(ROW_ARGUMENT_NAMES, self.parts)
         )
 
-    def take(self, rows: np.ndarray) -> Block:
+    def take_rows(self, rows: np.ndarray) -> Block:
         """Return the block of the rows with the given numbers, which are sorted and unique."""
         return self._gather(rows if self.rows is None else self.rows[rows])
 
@@ -505,9 +505,9 @@ class Blocks(RowSource):
 
     def blocks(self, size: int) -> Iterator[Block]:
         """Yield blocks of `size` rows."""
-        yield from regroup_rows(self._given(), size)
+        yield from regroup_rows(self._iter_given_blocks(), size)
 
-    def _given(self) -> Iterator[Block]:
+    def _iter_given_blocks(self) -> Iterator[Block]:
         start = count = 0
         for item in _iterable_of_blocks(self.given):
             parts = item if isinstance(item, (tuple, list)) else (item,)
@@ -524,8 +524,8 @@ class Blocks(RowSource):
             X = parts[0]
             X = as_owned_array(X if is_sparse(X) else _check_has_rows(as_numpy(X, "X"), "X"), "X")
             stop = start + X.shape[0]
-            y = self._part(parts, 1, "y", self.y, start, stop)
-            yield X, y, self._part(parts, 2, "sample_weight", self.weight, start, stop)
+            y = self._slice_part(parts, 1, "y", self.y, start, stop)
+            yield X, y, self._slice_part(parts, 2, "sample_weight", self.weight, start, stop)
             start = stop
         for name, whole in (("y", self.y), ("sample_weight", self.weight)):
             if whole is not None and whole.shape[0] != start:
@@ -535,7 +535,9 @@ class Blocks(RowSource):
                 )
 
     @staticmethod
-    def _part(parts: Sequence[Any], at: int, name: str, whole: Any, start: int, stop: int) -> Any:
+    def _slice_part(
+        parts: Sequence[Any], at: int, name: str, whole: Any, start: int, stop: int
+    ) -> Any:
         if len(parts) > at:
             if whole is not None:
                 raise ValueError(

@@ -51,7 +51,7 @@ class Shard(Objective):
         vars(self).update(how, model=frame.model, loss=frame.loss, **own)
         self.why_unproved = unbounded_reason(frame.loss, frame.model.activation)
         vars(self).update(_X=X, _y=y, _weight=sample_weight)
-        self._start()
+        self._set_up_rows()
         n, d = frame.n_samples, self.model.sizes[-1]
         self.divisor = n * terms_of_a_row(self)
         # position of the shard's outputs among the outputs of all rows
@@ -59,13 +59,13 @@ class Shard(Objective):
         # The engine scales its Fisher by the rows of this shard.
         vars(self).update(fisher_scale=n / self.n_samples, own_outputs=outputs)
 
-    def _start(self) -> None:
+    def _set_up_rows(self) -> None:
         if isinstance(self._X, SparseRows):
             self._learn_loss()
             self._n_samples = len(self._X)
             self._create_process_state()
         else:
-            super()._start()
+            super()._set_up_rows()
         # `bounds` holds the rounding bounds at the last theta
         vars(self).update(_plans=[], bounds=None)
 
@@ -80,7 +80,7 @@ class Shard(Objective):
     def _new_plan(self) -> Any:
         return SparsePlan(self) if isinstance(self._X, SparseRows) else super()._new_plan()
 
-    def renewed(self, X: Any, y: Any, sample_weight: Any, first: int, finite: bool) -> Shard:
+    def refill(self, X: Any, y: Any, sample_weight: Any, first: int, finite: bool) -> Shard:
         """Return a shard with the same number of other rows, which begin at row `first` of all
         rows. The new shard takes over the memory of this shard, which cannot be used afterwards.
 
@@ -95,7 +95,7 @@ class Shard(Objective):
         other._plans, self._plans = self._plans, []
         return other
 
-    def pieces(self, size: int) -> Iterator[Shard]:
+    def dense_pieces(self, size: int) -> Iterator[Shard]:
         """Yield shards with `size` of these sparse rows each, as dense arrays. The bounds of a
         piece hold for passes over all rows at once, in any order.
         """
@@ -109,7 +109,7 @@ class Shard(Objective):
             vars(piece)["layout"] = dict(zip(names, order))
             yield piece
 
-    def _bound(self, theta: Any, gradient: bool) -> Any:
+    def _bind_plan(self, theta: Any, gradient: bool) -> Any:
         """Return a plan of the shard bound to theta, with its gradient if requested: a recently
         used plan if it is at theta, otherwise a new plan or, if `ShardSettings.keep` plans exist,
         the least recently used one.

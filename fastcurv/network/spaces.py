@@ -193,7 +193,7 @@ def _sum_kernel_matrix(ob: Any, state: RowState, S: Array) -> Array:
             panel *= G[None, :, None]
             K[j:, :, j:end] += panel
         if l:
-            D, e = state.below(M, l, D, e)
+            D, e = state.backpropagate(M, l, D, e)
     for j in range(0, c, step):
         end = min(j + step, c)
         K[j:end, :, end:] = K[end:, :, j:end].transpose(2, 3, 0, 1)
@@ -301,15 +301,15 @@ class OutputSpace(Reduced):
 
     @rounding_to_nearest
     def _multiply(self, x: Array, out: Array) -> None:
-        out[...] = self._rows(x[None, :])[0]
+        out[...] = self._row_products(x[None, :])[0]
 
     @rounding_to_nearest
     def _matmat(self, V: Array) -> Array:
-        found = self._rows(np.ascontiguousarray(V.T, self.dtype))
+        found = self._row_products(np.ascontiguousarray(V.T, self.dtype))
         self.n_products += len(found)
         return np.asarray(found.T, self.dtype)
 
-    def _rows(self, X: Array) -> Array:
+    def _row_products(self, X: Array) -> Array:
         return _engine.project_rows(self._K, X) + self.rest * X.astype(np.float64)
 
     # --- eigenvectors, mapped between the two spaces
@@ -395,7 +395,7 @@ class OutputSpace(Reduced):
         grown += np.abs(found.values - self.rest - lam) + 16 * eps * abs(self.rest)
         return LiftedPairs(kept, grown, 2 * self._zero_threshold(), together)
 
-    def outside(self, start: int, stop: int) -> Array:
+    def complement_rows(self, start: int, stop: int) -> Array:
         """Return rows ``start .. stop - 1`` of a set of orthonormal vectors that the operator
         multiplies by `rest`.
         """
@@ -404,11 +404,11 @@ class OutputSpace(Reduced):
             nothing = self._zero_threshold()
             seeds = np.arange(len(held), stop)
             new = [_unit_vector(np.random.default_rng(i).standard_normal(self.n)) for i in seeds]
-            new = self._turned(new, N_PROJECTIONS, nothing / 16)
-            held += self._turned(new, N_LAST_PROJECTIONS, np.sqrt(nothing * self.norm))
+            new = self._complement_vectors(new, N_PROJECTIONS, nothing / 16)
+            held += self._complement_vectors(new, N_LAST_PROJECTIONS, np.sqrt(nothing * self.norm))
         return np.array(self._complement[start:stop], self.whole.dtype)
 
-    def _turned(self, new: list[Array], turns: int, shift: float) -> list[Array]:
+    def _complement_vectors(self, new: list[Array], turns: int, shift: float) -> list[Array]:
         """Return the vectors `new` made orthogonal to the range of A, to the complement found so
         far and to each other, as unit vectors, by `turns` projections each. Each projection solves
         with ``K + shift``.
@@ -536,7 +536,7 @@ class Rotation:
                 self.s = float(turned[:, -1].mean())
                 self.off = float(np.abs(turned[:, -1] / self.s - 1).max())
 
-    def _split(self, x: Array, k: int) -> tuple[Array, Array]:
+    def _split_first_layer(self, x: Array, k: int) -> tuple[Array, Array]:
         """Split parameters x of a network with k inputs. Return the rows (W1, b1) of the first
         layer, in float64, and the other parameters.
         """
@@ -550,17 +550,17 @@ class Rotation:
 
     def project(self, v: Array) -> Array:
         """Return the coordinates of the parameters v, those of the smaller network."""
-        rows, others = self._split(v, self.width - self.joint)
+        rows, others = self._split_first_layer(v, self.width - self.joint)
         return self._join_first_layer(self.Q.multiply_right(rows)[:, self.columns], others)
 
     def embed(self, x: Array) -> Array:
         """Return the parameters with coordinates x, by the transpose of `project`."""
-        rows, others = self._split(x, self.features.shape[1])
+        rows, others = self._split_first_layer(x, self.features.shape[1])
         wide = np.zeros((self.out, self.width))
         wide[:, self.columns] = rows
         return self._join_first_layer(self.Q.right_transposed(wide), others)
 
-    def outside(self, j: int) -> Array:
+    def complement_vector(self, j: int) -> Array:
         """Return the first layer's part of the j-th of a set of orthonormal vectors of parameters
         on which the loss does not depend. The other parts are 0.
         """
@@ -589,7 +589,7 @@ def _rotated_operator(whole: Any) -> tuple[Rotation, Any]:
     other = type(ob)(small, features, y, ob.loss, l2, *how, l2_biases=ob.l2_biases)
     theta = turn.project(whole.theta)
     theta[turn.bias] *= turn.s
-    operator = other._curvature(theta, whole.kind)
+    operator = other._make_operator(theta, whole.kind)
     if whole.kind != "fisher" and has_same_state(ob, whole.theta, other, theta):
         return turn, operator
     # The Fisher is not available with batch normalisation.
@@ -674,13 +674,13 @@ class InputSpace(InCoordinates):
     def _project(self, v: Array, out: Array) -> None:
         out[...] = self.turn.project(v)
 
-    def outside(self, start: int, stop: int) -> Array:
+    def complement_rows(self, start: int, stop: int) -> Array:
         """Return rows ``start .. stop - 1`` of an orthonormal basis ``(n_rest, n)`` of the
         complement.
         """
         out = np.zeros((stop - start, self.n), self.dtype)
         for row, j in zip(out, range(start, stop)):
-            first = self.turn.outside(j)
+            first = self.turn.complement_vector(j)
             row[: len(first)] = first
         return out
 

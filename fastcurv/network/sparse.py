@@ -97,10 +97,10 @@ def _threaded_product(A: Any, B: Array, threads: int) -> Array:
 class SparseFirst(Whole):
     """The first layer of a network, whose inputs a are `SparseRows`."""
 
-    def _times(self, M: Scratch, x: Array) -> Array:
+    def _multiply_by_weights(self, M: Scratch, x: Array) -> Array:
         return np.asfortranarray(self.a @ x.reshape(self.out, self.width).T)
 
-    def _sum(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+    def _write_gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
         out.reshape(self.out, self.width)[...] = self.a.transposed(rdelta).T
 
 
@@ -197,7 +197,7 @@ class SparsePlan(RowPasses):
         s, found = self.state, []
         for v in np.atleast_2d(Vt):
             ras, rzs = self._forward(v)
-            total = _dot(rzs[-1], s.loss.curve(rzs[-1], kind))
+            total = _dot(rzs[-1], s.loss.multiply_by_curvature(rzs[-1], kind))
             if kind == "hessian":
                 views = layers_of(self.ob.model, v)
                 for l in range(1, len(self.layers)):
@@ -212,7 +212,7 @@ class SparsePlan(RowPasses):
     def multiply_jacobian(self, v: Array, out: Array, transpose: bool = False) -> None:
         """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""
         if transpose:
-            self.M.begin()
+            self.M.begin_pass()
             self._backward_products(out, np.asfortranarray(v.reshape(len(self.ob.X), -1)), None)
         else:
             out[...] = self._forward(v)[1][-1].ravel()

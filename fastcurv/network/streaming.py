@@ -164,13 +164,13 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         """
         self._source, self._sparse = source, source.entries is not None
         self.n_passes = self.n_rows_read = 0
-        self._start()
+        self._set_up_rows()
         self._learn_loss()
         if block_rows is not None:
             block_rows = check_positive_int(block_rows, "block_rows")
         vars(self)["block_rows"] = self._rows_per_block() if block_rows is None else block_rows
         if source.n_rows is None:
-            source.n_rows = sum(block[0].shape[0] for _, block, _ in self._blocks())
+            source.n_rows = sum(block[0].shape[0] for _, block, _ in self._checked_blocks())
         self._n_samples = int(source.n_rows)
         if not self._n_samples:
             raise ValueError("X must have at least one row, got 0.")
@@ -181,7 +181,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         first time, on which the size of a block depends.
         """
         given = LOSSES[self.loss].given
-        if given is None or given.known:
+        if given is None or given.is_known:
             return
         blocks = iter(self._source.blocks(MIN_BLOCK_ROWS))
         try:
@@ -192,7 +192,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             self._check_block(block, 0)
             self.n_rows_read += block[0].shape[0]
 
-    def _start(self) -> None:
+    def _set_up_rows(self) -> None:
         self._create_process_state()
         self._shards, self._reading, self._seen = {}, Lock(), {}
         self._copied = True
@@ -221,27 +221,30 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
                 8 * STATE_ENTRIES_PER_UNIT * sum(self.model.sizes[1:])
                 + BYTES_PER_SPARSE_ENTRY * self._source.entries
             )
-            return max(MIN_BLOCK_ROWS, int(self._budget / each))
-        fixed, state, read = self._prices()
+            return max(MIN_BLOCK_ROWS, int(self._memory_limit / each))
+        fixed, state, read = self._memory_costs()
         known = self._source.n_rows
-        rows = int((self._budget - fixed) / (state + read))
+        rows = int((self._memory_limit - fixed) / (state + read))
         if known is not None and known <= rows:
             return int(known)
         while rows > MIN_BLOCK_ROWS:
             last = rows if known is None else known % rows  # number of rows of the last block
-            if fixed * (1 + (last > 0)) + rows * (state + read) + last * state <= self._budget:
+            if (
+                fixed * (1 + (last > 0)) + rows * (state + read) + last * state
+                <= self._memory_limit
+            ):
                 break
             rows = int(0.98 * rows)
         return max(MIN_BLOCK_ROWS, rows)
 
-    def _prices(self) -> tuple[float, float, float]:
+    def _memory_costs(self) -> tuple[float, float, float]:
         """Return three sizes in bytes: the part of a block that does not depend on its number of
         rows; the state and the padded copy of X for each row; and twice the size of X and y as
         read, for each row.
         """
         model, size = self.model, self.model.dtype.itemsize
         plans, few = [], 512
-        while few > 64 and 4 * 2 * few * sum(model.sizes) * size > self._budget:
+        while few > 64 and 4 * 2 * few * sum(model.sizes) * size > self._memory_limit:
             few //= 2  # the trial plans must also fit in memory
         for n in (few, 2 * few):
             X, y = (
@@ -272,7 +275,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             raise locate_error(error, f"rows {start} to {start + block[0].shape[0] - 1}") from None
         return (SparseRows(found[0], self.n_threads), *found[1:]) if self._sparse else found
 
-    def _read(
+    def _prefetch_blocks(
         self, raw: Iterator[Block], check: Callable[[Block, int], CheckedRows]
     ) -> Generator[tuple[int, CheckedRows, Callable[[], None]], None, None]:
         """Yield, for each raw block of one pass, the number of its first row, the result of
@@ -310,14 +313,16 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
                 f"X must have the same rows in every pass, got {size} rows instead of {known}."
             )
 
-    def _blocks(
+    def _checked_blocks(
         self, finite: bool = True
     ) -> Generator[tuple[int, CheckedRows, Callable[[], None]], None, None]:
-        """Yield the results of `_read` for the blocks in their order, which is the same in every
-        pass. If `finite` is False, X is not checked for NaN and infinity.
+        """Yield the results of `_prefetch_blocks` for the blocks in their order, which is the same
+        in every pass. If `finite` is False, X is not checked for NaN and infinity.
         """
         raw = self._source.blocks(self.block_rows)
-        for found in self._read(raw, lambda block, start: self._check_block(block, start, finite)):
+        for found in self._prefetch_blocks(
+            raw, lambda block, start: self._check_block(block, start, finite)
+        ):
             # A shorter block would add a sum that the rounding bounds do not count.
             if found[0] % self.block_rows:
                 raise ValueError(
@@ -336,16 +341,16 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         """
         X, y, weight = block
         if self._sparse:
-            entries = Shard(self._frame(), X, y, weight, start)
-            yield from entries.pieces(max(1, self._max_dense_rows)) if dense else (entries,)
+            entries = Shard(self._shard_settings(), X, y, weight, start)
+            yield from entries.dense_pieces(max(1, self._max_dense_rows)) if dense else (entries,)
             return
         shard = self._shards.pop(len(X), None)
         try:
             if shard is not None:
-                shard = shard.renewed(X, y, weight, start, finite)
+                shard = shard.refill(X, y, weight, start, finite)
                 self._copied = shard.seen
             else:
-                shard = Shard(self._frame(), check_finite(X, "X"), y, weight, start)
+                shard = Shard(self._shard_settings(), check_finite(X, "X"), y, weight, start)
         except ValueError as error:
             raise locate_error(error, f"rows {start} to {start + len(X) - 1}") from None
         self._shards[len(X)] = shard
@@ -358,18 +363,18 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         tree = PairwiseSum()
         with self._reading:
             finite = not self._copied
-            with closing(self._blocks(finite)) as blocks:
+            with closing(self._checked_blocks(finite)) as blocks:
                 for start, block, ahead in blocks:
                     for shard in self._block_shards(start, block, dense, finite):
                         ahead()
-                        tree.push(part(shard, *arguments))
+                        tree.add_part(part(shard, *arguments))
         return tree.total()
 
     # --- other objectives of the same rows
 
     def with_model(self, model: MLP) -> StreamedObjective:  # type: ignore[override]
         """Return the objective of another model on the same rows."""
-        return self._on_rows(self._source, model)
+        return self._from_source(self._source, model)
 
     def batch(self, rows: Any) -> Any:
         """Return the objective on a subset of the rows: a slice, indices or a mask.
@@ -381,13 +386,13 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         if isinstance(self._source, Arrays) and len(rows) > self._rows_per_block():
             held = self._source
             rows = rows if held.rows is None else held.rows[rows]
-            return self._on_rows(Arrays(held.X, held.y, held.weight, rows))
+            return self._from_source(Arrays(held.X, held.y, held.weight, rows))
         each, back = np.unique(rows, return_inverse=True)
-        block = as_callback(self._source.take)(each)
+        block = as_callback(self._source.take_rows)(each)
         self.n_rows_read += len(each)
         return self._load_block(take_rows(block, back))
 
-    def _on_rows(self, source: Any, model: MLP | None = None) -> StreamedObjective:
+    def _from_source(self, source: Any, model: MLP | None = None) -> StreamedObjective:
         other: StreamedObjective = self._copy_unstarted()
         vars(other)["model"] = model or self.model
         other._set_source(source, self.block_rows)
@@ -420,8 +425,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             The objective on the rows of a batch.
         """
         held: Any = None
-        for _, block, ahead in self._read(
-            self._source.mixed(self.block_rows, rng), lambda block, _: block
+        for _, block, ahead in self._prefetch_blocks(
+            self._source.shuffled_blocks(self.block_rows, rng), lambda block, _: block
         ):
             ahead()
             held = block if held is None else stack_blocks([held, block])

@@ -62,7 +62,7 @@ def _summation_layout(shard: Any, theta: np.ndarray) -> Any:
     """Return the layout of the shard's passes at theta, which is the order of summation over the
     rows. The caller holds the shard's lock.
     """
-    return shard.layout or shard._bound(theta, False).layout
+    return shard.layout or shard._bind_plan(theta, False).layout
 
 
 def shard_error_bound(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple[float, float]:
@@ -78,14 +78,18 @@ def shard_error_bound(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple
             bounds = ErrorPass(shard, theta, _summation_layout(shard, theta), measured)
             vars(shard)["bounds"] = bounds
         if not shard.layout:
-            plan = shard._bound(theta, v is None)
+            plan = shard._bind_plan(theta, v is None)
             if v is None:
                 computed = plan.gradient
             else:
                 computed = np.empty_like(v)
                 plan.multiply(v, computed, kind, None, False)
         found = computed if bounds.measured else None
-        error = bounds.gradient(found) if v is None else bounds.product(v, kind, found)
+        error = (
+            bounds.gradient_error_bound(found)
+            if v is None
+            else bounds.product_error_bound(v, kind, found)
+        )
     return float(error) * scale, 0.0 if computed is None else norm(computed) * scale
 
 
@@ -121,13 +125,13 @@ class SumBounds:
         self.ob, self.theta = ob, np.asarray(ob.model.check_theta(theta))
         self.measured = bool(ob._sparse)
 
-    def gradient(self, computed: Any = None) -> float:
+    def gradient_error_bound(self, computed: Any = None) -> float:
         """Return a bound on the error of the gradient, which `computed` holds if `measured` is
         True.
         """
-        return self.product(None, "hessian", computed)
+        return self.product_error_bound(None, "hessian", computed)
 
-    def product(self, v: Any, kind: str, computed: Any = None) -> float:
+    def product_error_bound(self, v: Any, kind: str, computed: Any = None) -> float:
         """Return a bound on the error of the product of the curvature `kind` with v (n,), or of the
         gradient if v is None. `computed` is the computed result, which must be given if `measured`
         is True.
@@ -143,7 +147,7 @@ class SumBounds:
                 v = v.astype(np.float64)
                 plan.multiply(v, exact, kind, None, not fisher)
             own = SumBounds(double, plan.theta)
-            return own.product(v, kind, exact) + norm(exact - computed)
+            return own.product_error_bound(v, kind, exact) + norm(exact - computed)
         found = ob._sum_over_shards(shard_error_bound, (self.theta, v, kind))
         if self.measured:
             found = found[0], norm(computed)
@@ -151,7 +155,7 @@ class SumBounds:
         decay = np.zeros(1) if fisher else l2_diagonal(ob) * moved.astype(np.float64)
         return sum_error_bound(found, n_tree_additions(ob.n_shards) + 2 * fisher, decay, ob.dtype)
 
-    def columns(self, kind: str, norms: dict[int, float]) -> np.ndarray:
+    def column_error_bounds(self, kind: str, norms: dict[int, float]) -> np.ndarray:
         """Return bounds ``(n,)`` on the errors of products of the curvature `kind` with every unit
         vector. `norms` is that of `SumPlan`.
         """
@@ -244,7 +248,7 @@ class SumCertificates(Certificates):
 
     growth = 1 + 1e-9
 
-    def _sum(self, part: Any, theta: ArrayLike, *more: Any) -> Any:
+    def _sum_over_shards(self, part: Any, theta: ArrayLike, *more: Any) -> Any:
         """Return the sum over shards of ``part(shard, theta, *more)``."""
         return self.objective._sum_over_shards(
             part, (theta_in_model_dtype(self.objective, theta), *more)
@@ -288,7 +292,9 @@ class SumCertificates(Certificates):
         direction = majorants.last_layer_direction(ob, at)
         if along is not None or majorants.has_decay(ob, direction):
             return along
-        found = self._cached_result("ray", (at,), lambda: self._sum(shard_classified_counts, at))
+        found = self._cached_result(
+            "ray", (at,), lambda: self._sum_over_shards(shard_classified_counts, at)
+        )
         return direction if found[0] == 0 and found[1] else None
 
     def residual_bounds(self, theta: ArrayLike, radius: float) -> None:
@@ -304,7 +310,9 @@ class SumCertificates(Certificates):
         """
         ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
         on, near = self._cached_result(
-            "signs", (at, radius), lambda: self._sum(shard_unit_masks, at, float(radius))
+            "signs",
+            (at, radius),
+            lambda: self._sum_over_shards(shard_unit_masks, at, float(radius)),
         )
         rows = self._cached_result(
             "columns", (), lambda: ob._sum_over_shards(shard_representative_rows, ())
@@ -323,7 +331,7 @@ class SumCertificates(Certificates):
         """Return a lower bound on the eigenvalues of the Hessian, or -inf: the sum of the shards'
         bounds plus l2.
         """
-        floor, size = self._sum(shard_curvature_floor, theta)
+        floor, size = self._sum_over_shards(shard_curvature_floor, theta)
         least = float(np.min(l2_diagonal(self.objective)))
         found = least + floor - 1e-12 * (least + size)
         return float(found) if np.isfinite(found) else -np.inf

@@ -72,7 +72,7 @@ class PairwiseSum:
     --------
     >>> tree = PairwiseSum()
     >>> for part in range(100):
-    ...     tree.push(part)
+    ...     tree.add_part(part)
     >>> tree.total()
     4950
     """
@@ -80,7 +80,7 @@ class PairwiseSum:
     def __init__(self) -> None:
         self.levels: list[list[Any]] = []  # [sum, number of parts in the sum] for each level
 
-    def push(self, part: Any, level: int = 0) -> None:
+    def add_part(self, part: Any, level: int = 0) -> None:
         """Add a part to a level of the tree, which takes ownership of the arrays of the part."""
         if level == len(self.levels):
             self.levels.append([None, 0])
@@ -88,7 +88,7 @@ class PairwiseSum:
         here[0], here[1] = part if not here[1] else add_parts(here[0], part, True), here[1] + 1
         if here[1] == TREE_ARITY:
             whole, here[0], here[1] = here[0], None, 0
-            self.push(whole, level + 1)
+            self.add_part(whole, level + 1)
 
     def total(self) -> Any:
         """Return the sum of all parts, or None if there are none."""
@@ -138,13 +138,13 @@ class ShardSettings:
 def shard_value(shard: Any, theta: np.ndarray) -> float:
     """Return the contribution of the rows of the shard to the value."""
     with shard._lock:
-        return float(shard._bound(theta, False).value)
+        return float(shard._bind_plan(theta, False).value)
 
 
 def shard_gradient(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
     """Return the contributions of the rows of the shard to the value and to the gradient."""
     with shard._lock:
-        plan = shard._bound(theta, True)
+        plan = shard._bind_plan(theta, True)
         gradient = plan.gradient
         plan.release_gradient()
         return float(plan.value), gradient
@@ -159,7 +159,7 @@ def shard_product(
     # the entries of inactive layers remain 0
     out = np.empty_like(Vt) if active is None else np.zeros_like(Vt)
     with shard._lock:
-        shard._bound(theta, False).multiply(Vt, out, kind, active, False)
+        shard._bind_plan(theta, False).multiply(Vt, out, kind, active, False)
     if kind == "fisher":
         out *= shard.dtype.type(shard.fisher_scale)
     return out, np.sqrt(np.einsum("ij,ij->i", out, out, dtype=np.float64))
@@ -172,7 +172,7 @@ def shard_quadratic_forms(
     Vt (k, n), on the `active` layers or all.
     """
     with shard._lock:
-        found = shard._bound(theta, False).quadratic_forms(Vt, kind, active)
+        found = shard._bind_plan(theta, False).quadratic_forms(Vt, kind, active)
     return np.asarray(found * (shard.fisher_scale if kind == "fisher" else 1.0))
 
 
@@ -181,7 +181,7 @@ def shard_jvp(shard: Any, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, n
     mine = shard.own_outputs
     out = np.empty(mine.stop - mine.start, shard.dtype)
     with shard._lock:
-        shard._bound(theta, False).multiply_jacobian(v, out)
+        shard._bind_plan(theta, False).multiply_jacobian(v, out)
     return [(mine.start, out)]
 
 
@@ -189,7 +189,7 @@ def shard_vjp(shard: Any, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Return the contribution of the rows to ``J' u``, for u over the outputs of all rows."""
     out = np.empty(shard.n_params, shard.dtype)
     with shard._lock:
-        plan = shard._bound(theta, False)
+        plan = shard._bind_plan(theta, False)
         plan.multiply_jacobian(np.ascontiguousarray(u[shard.own_outputs]), out, True)
     return out
 
@@ -241,14 +241,14 @@ class SumPlan:
         """
         return False
 
-    def _sum(self, part: Callable[..., Any], *arguments: Any) -> Any:
+    def _sum_over_shards(self, part: Callable[..., Any], *arguments: Any) -> Any:
         return self.ob._sum_over_shards(part, (self.theta, *arguments), dense=False)
 
     @rounding_to_nearest
     def compute_gradient(self) -> None:
         """Compute value and gradient in one pass over the shards."""
         if self._gradient is None:
-            value, gradient = self._sum(shard_gradient)
+            value, gradient = self._sum_over_shards(shard_gradient)
             self._value = self._add_decay(value)
             self._gradient = self._add_decay_product(gradient, self.theta).astype(
                 self.ob.dtype, copy=False
@@ -266,7 +266,7 @@ class SumPlan:
     def value(self) -> float:
         """The loss at theta."""
         if self._value is None:
-            self._value = self._add_decay(self._sum(shard_value))
+            self._value = self._add_decay(self._sum_over_shards(shard_value))
         return float(self._value)
 
     @property
@@ -298,7 +298,7 @@ class SumPlan:
         requested. Layers that are not `active` are skipped.
         """
         Vt = np.atleast_2d(v)
-        whole, norms = self._sum(shard_product, Vt, kind, active)
+        whole, norms = self._sum_over_shards(shard_product, Vt, kind, active)
         if active is None and np.count_nonzero(Vt) == len(Vt):
             at = Vt.argmax(axis=1)
             if (Vt[np.arange(len(Vt)), at] == 1).all():
@@ -314,7 +314,9 @@ class SumPlan:
         """Return the quadratic forms without l2 of v (n,), or of the rows of v (k, n), as an array
         (k,).
         """
-        return np.asarray(self._sum(shard_quadratic_forms, np.atleast_2d(v), kind, active))
+        return np.asarray(
+            self._sum_over_shards(shard_quadratic_forms, np.atleast_2d(v), kind, active)
+        )
 
     @rounding_to_nearest
     def multiply_jacobian(self, v: np.ndarray, out: np.ndarray, transpose: bool = False) -> None:
@@ -322,9 +324,9 @@ class SumPlan:
         order = self.ob._order
         if transpose:
             u = v if order is None else v.reshape(len(order), -1)[order].reshape(-1)
-            out[...] = self._sum(shard_vjp, u)
+            out[...] = self._sum_over_shards(shard_vjp, u)
             return
-        for first, part in self._sum(shard_jvp, v):
+        for first, part in self._sum_over_shards(shard_jvp, v):
             out[first : first + len(part)] = part
         if order is not None:
             whole = out.reshape(len(order), -1)

@@ -181,7 +181,7 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
             "the run to resume must have validation exactly if its checkpoint has, got a "
             f"checkpoint {'with' if watched else 'without'} it."
         )
-    for key in run.recorded:
+    for key in run.record_names:
         values = arrays.get("history." + key)
         if values is None or values.shape != (facts["records"],) or values.dtype != np.float64:
             raise invalid_checkpoint(
@@ -264,7 +264,7 @@ class Saver:
         # True if the last write failed, so that the file holds an older state
         self.old = False
 
-    def take(self, loop: Any) -> None:
+    def take_snapshot(self, loop: Any) -> None:
         """Take a snapshot of the loop's state at the start of a step, which is saved if a budget or
         the user ends the run inside that step.
         """
@@ -295,8 +295,8 @@ class Saver:
         else:
             due = time.perf_counter() - self.saved_at > SAVE_INTERVAL_SECONDS
         if due and not loop.run.cut and np.isfinite(loop.run.f):
-            self.take(loop)
-            self.write(loop)
+            self.take_snapshot(loop)
+            self.write_snapshot(loop)
 
     def save_end(self, loop: Any) -> None:
         """Save the final state of the loop. If the run ended inside a step, at values that are not
@@ -307,10 +307,10 @@ class Saver:
             return
         before = loop.run.cut or loop.why in ("interrupted", "critical", "diverged")
         if self.snapshot is None or not before:
-            self.take(loop)
-        self.write(loop)
+            self.take_snapshot(loop)
+        self.write_snapshot(loop)
 
-    def write(self, loop: Any) -> None:
+    def write_snapshot(self, loop: Any) -> None:
         """Write the last snapshot to the file, if one was taken. If the file cannot be written,
         warn once and let the run of `loop` continue.
         """

@@ -109,7 +109,7 @@ def _find_large_l2(f: Facts) -> Found:
     # `needed` is the decay of these weights, relative to the loss of the best constant.
     l2, rest = float(np.max(f.ob.l2)), max(f.loss - 0.5 * f.decay, TINY)
     needed = 0.5 * l2 * 4 * len(f.layers) / max(f.constant, TINY)
-    held = f.weights < 0.2 and needed > 0.15
+    held = f.relative_weight_size < 0.2 and needed > 0.15
     falling = needed > 0.5 and 0.3 < f.balance < 1.5
     settled = f.loss <= 1.01 * f.constant and f.balance < 0.3
     heavy = settled and needed > 0.02 and f.decay > 0.25 * rest
@@ -118,9 +118,9 @@ def _find_large_l2(f: Facts) -> Found:
 
 def _find_large_rate(f: Facts) -> Found:
     s = f.steps
-    if s.rate is None or s.scaled or not f.start < 10:
+    if s.rate is None or s.has_scaled_steps or not f.relative_start_loss < 10:
         return None
-    overshoot = s.rate / f.stable
+    overshoot = s.rate / f.max_stable_rate
     return _finding_if(
         s.is_rough and (overshoot > 2 or _has_jumped(f) and overshoot > 0.5), overshoot
     )
@@ -128,7 +128,7 @@ def _find_large_rate(f: Facts) -> Found:
 
 def _find_long_first_step(f: Facts) -> Found:
     s = f.steps
-    if s.rate is None or s.scaled or not f.start < 10 or not len(s.norms):
+    if s.rate is None or s.has_scaled_steps or not f.relative_start_loss < 10 or not len(s.norms):
         return None
     ratio = s.rate * s.norms[0] / max(f.initial_norm, TINY)
     return _finding_if(ratio > 1, ratio)
@@ -148,13 +148,13 @@ def _has_jumped(f: Facts) -> bool:
 
 def _find_rising_loss(f: Facts) -> Found:
     s = f.steps
-    rose = s.rate is None and f.start < 10 and s.is_rough
+    rose = s.rate is None and f.relative_start_loss < 10 and s.is_rough
     return _finding_if(rose, s.losses[-1] / s.losses[0] if rose else 0.0, SUSPECTED)
 
 
 def _find_vanishing_gradient(f: Facts) -> Found:
-    other = _find_copied_units(f) or _find_saturation(f) or f.dead >= 0.5
-    if len(f.hidden) < 5 or not 0.2 < f.weights < 5 or other:
+    other = _find_copied_units(f) or _find_saturation(f) or f.dead_fraction >= 0.5
+    if len(f.hidden_layers) < 5 or not 0.2 < f.relative_weight_size < 5 or other:
         return None
     # If the gradient of the last layer is nearly 0 too, as after its biases have been fitted, only
     # the ratio of the curvatures is small.
@@ -166,13 +166,15 @@ def _find_vanishing_gradient(f: Facts) -> Found:
 def _find_copied_units(f: Facts) -> Found:
     # Weight decay shrinks the weights of units that are inactive because of their biases to 0, so
     # that these units are equal without a symmetric start.
-    alive = (layer for layer in f.hidden if not (layer.dead >= 0.5 and layer.biases > 0.5))
+    alive = (layer for layer in f.hidden_layers if not (layer.dead >= 0.5 and layer.biases > 0.5))
     share = max((layer.copies for layer in alive), default=0.0)
     return _finding_if(share >= 0.5, 100 * share)
 
 
 def _find_saturation(f: Facts) -> Found:
-    return _finding_if(f.saturated > 0.6 and f.verdict.kind != "minimum", 100 * f.saturated)
+    return _finding_if(
+        f.saturated_fraction > 0.6 and f.verdict.kind != "minimum", 100 * f.saturated_fraction
+    )
 
 
 def _find_large_weights(f: Facts) -> Found:
@@ -180,8 +182,8 @@ def _find_large_weights(f: Facts) -> Found:
     # far above that of the best constant.
     sizes = [layer.weights for layer in f.layers]
     alike = min(sizes) > 0.2 * max(sizes) or _find_saturation(f) is None
-    early = f.verdict.kind != "minimum" and not f.start < 2.5
-    return _finding_if(f.weights > 4 and alike and early, f.weights)
+    early = f.verdict.kind != "minimum" and not f.relative_start_loss < 2.5
+    return _finding_if(f.relative_weight_size > 4 and alike and early, f.relative_weight_size)
 
 
 def _find_small_start_weights(f: Facts) -> Found:
@@ -189,7 +191,7 @@ def _find_small_start_weights(f: Facts) -> Found:
     known, norms = f.steps.losses / max(f.constant, TINY), f.steps.norms
     if len(known) < 5 or not known[-1] < 0.9:
         return None
-    off = abs(f.start - 1)
+    off = abs(f.relative_start_loss - 1)
     grown = len(norms) > 0 and bool(norms.max() > 5 * norms[0])
     stuck = float(np.mean(np.abs(known - 1) < 0.02)) > 0.25
     return _finding_if(off < 2e-3 and grown or off < 0.02 and stuck, off, SUSPECTED)
@@ -200,35 +202,37 @@ def _find_small_rate(f: Facts) -> Found:
     if s.rate is None or not s.rate > 0:
         return None
     # Adam and RMSProp move each weight by about the rate, so `way` estimates the distance.
-    if s.scaled:
-        way = s.rate * f.updates / f.initial_weight_size
+    if s.has_scaled_steps:
+        way = s.rate * f.n_updates / f.initial_weight_size
         return _finding_if(way < 0.5, 1 / way)
-    speed = s.rate * f.top / (1 - s.momentum)
+    speed = s.rate * f.largest_curvature / (1 - s.momentum)
     return _finding_if(speed < 0.1, 1 / speed)
 
 
 def _find_unscaled_targets(f: Facts) -> Found:
     size = np.sqrt(np.mean(f.weight[:, None] * np.square(f.y)))
-    looked_for = f.link == "identity" and not f.at_rest
+    looked_for = f.link == "identity" and not f.is_stationary
     return _finding_if(looked_for and not 1 / 8 < size < 8, size, SUSPECTED)
 
 
 def _find_wider_network(f: Facts) -> Found:
     wider = (f.compared or {}).get("wider", math.inf)
-    return _finding_if(f.at_rest and wider < 0.5 * f.loss, f.loss / max(wider, TINY))
+    return _finding_if(f.is_stationary and wider < 0.5 * f.loss, f.loss / max(wider, TINY))
 
 
 def _find_too_few_units(f: Facts) -> Found:
     if "wider" in (f.compared or {}):
         return None
     left = (1 - f.explained) / max(1 - f.reachable, 1e-3)
-    return _finding_if(f.at_rest, left, MEASURED if f.verdict.kind == "minimum" else SUSPECTED)
+    return _finding_if(
+        f.is_stationary, left, MEASURED if f.verdict.kind == "minimum" else SUSPECTED
+    )
 
 
 def _find_simpler_network(f: Facts) -> Found:
     known = {name: loss for name, loss in (f.compared or {}).items() if name != "wider"}
     least = min(known.values(), default=math.inf)
-    return _finding_if(len(f.hidden) > 0 and least <= f.loss, least)
+    return _finding_if(len(f.hidden_layers) > 0 and least <= f.loss, least)
 
 
 # The calls are expressions in fc, np, ob and theta whose value is a result of `minimize`.
@@ -426,7 +430,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         RATE_LARGE_CAUSE,
         lambda f: _finding_if(
-            f.lost or not np.isfinite(f.steps.losses).all() and f.start < 10, f.stable
+            f.lost or not np.isfinite(f.steps.losses).all() and f.relative_start_loss < 10,
+            f.max_stable_rate,
         ),
         "the run diverged; along the largest curvature measured, learning rates below {number} are "
         "stable",
@@ -434,7 +439,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         RATE_LARGE_CAUSE,
         lambda f: _finding_if(
-            f.steps.scaled and (f.steps.rate or 0.0) > f.initial_weight_size,
+            f.steps.has_scaled_steps and (f.steps.rate or 0.0) > f.initial_weight_size,
             (f.steps.rate or 0.0) / f.initial_weight_size,
         ),
         "each step moves every weight by about the learning rate, which is {number} times the "
@@ -444,7 +449,8 @@ CAUSES: tuple[Cause, ...] = (
         RATE_LARGE_CAUSE,
         _find_large_rate,
         "losses of the history rise or are not finite, and the learning rate is {number} times "
-        "{f.stable:.3g}, the largest at which steps along the largest curvature are stable",
+        "{f.max_stable_rate:.3g}, the largest at which steps along the "
+        "largest curvature are stable",
     ),
     Cause(
         RATE_LARGE_CAUSE,
@@ -456,7 +462,7 @@ CAUSES: tuple[Cause, ...] = (
         RATE_LARGE_CAUSE,
         _find_rising_loss,
         "the loss rose during the run, and its last value is {number} times the first; along the "
-        "largest curvature learning rates below {f.stable:.3g} are stable",
+        "largest curvature learning rates below {f.max_stable_rate:.3g} are stable",
     ),
     Cause(
         "vanishing gradient with depth",
@@ -479,7 +485,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         SADDLE_CAUSE,
         lambda f: _finding_if(
-            f.verdict.kind == "saddle" and f.weights > 0.1,
+            f.verdict.kind == "saddle" and f.relative_weight_size > 0.1,
             f.verdict.lambda_min,
             PROVED if f.verdict.certified else MEASURED,
         ),
@@ -489,8 +495,9 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         WEIGHTS_SMALL_CAUSE,
         lambda f: _finding_if(
-            1e-200 < f.weights < 0.3 and all(layer.biases < 0.5 for layer in f.hidden),
-            1 / max(f.weights, TINY),
+            1e-200 < f.relative_weight_size < 0.3
+            and all(layer.biases < 0.5 for layer in f.hidden_layers),
+            1 / max(f.relative_weight_size, TINY),
         ),
         "the weights are {number} times smaller than those that `MLP.init` draws, and the loss has "
         "a saddle at weights of 0",
@@ -513,7 +520,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "dead relus",
-        lambda f: _finding_if(f.dead >= 0.5, 100 * f.dead),
+        lambda f: _finding_if(f.dead_fraction >= 0.5, 100 * f.dead_fraction),
         "{number}% of the units of a layer are inactive on every row, so the data give their "
         "weights no gradient",
     ),
@@ -532,7 +539,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "batch too small",
         lambda f: _finding_if(
-            f.steps.flat and f.noise > 4 * (f.steps.batch or np.inf),
+            f.steps.is_flat and f.noise > 4 * (f.steps.batch or np.inf),
             min(f.noise, f.ob.n_samples),
             SUSPECTED,
         ),
@@ -626,7 +633,7 @@ class Diagnosis:
         if self.causes:
             first = self.causes[0]
             return f"{first.name.capitalize()}, {first.sure}: {first.sentence}."
-        if self.facts.fits:
+        if self.facts.is_good_fit:
             return (
                 "Healthy: the network explains the targets about as well as kernel regressions "
                 "predict rows left out, or better."
@@ -671,10 +678,9 @@ class Diagnosis:
             ),
         ]
         if f.steps.rate:
-            known = not f.steps.scaled and math.isfinite(f.stable)
-            stable = (
-                f"; rates up to {format_number(f.stable)} are stable along the largest curvature"
-            )
+            known = not f.steps.has_scaled_steps and math.isfinite(f.max_stable_rate)
+            stable = f"; rates up to {format_number(f.max_stable_rate)} are stable along the "
+            stable += "largest curvature"
             named = f"{f.steps.method} with " if f.steps.method else ""
             rows.append(("rate", f"{named}{format_number(f.steps.rate)}{stable * known}"))
         # At a critical point the gradient consists of rounding errors.
@@ -697,8 +703,9 @@ class Diagnosis:
         numbers = {
             name: getattr(f, name)
             for name in ("constant", "decay", "balance", "explained", "reachable")
-            + ("relation", "order", "noise", "stable", "weights", "infinite", "lost")
+            + ("relation", "order", "noise", "infinite", "lost")
         }
+        numbers |= {"stable": f.max_stable_rate, "weights": f.relative_weight_size}
         plain = {k: v if v == v and abs(v) != math.inf else None for k, v in numbers.items()}
         return {
             "healthy": self.healthy,
@@ -876,7 +883,7 @@ def diagnose_known_verdict(
             facts = replace(facts, compared=compare_networks(facts, seconds))
         causes: dict[str, Advice] = {}
         for row in CAUSES:
-            found = None if row.poor and facts.fits else row.evidence(facts)
+            found = None if row.poor and facts.is_good_fit else row.evidence(facts)
             if found is not None and row.name not in causes:
                 sentence = row.sentence.format(number=format_number(found[0]), f=facts)
                 causes[row.name] = Advice(row.name, *found, sentence, row.call(facts))

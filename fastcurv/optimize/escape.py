@@ -81,7 +81,7 @@ def lowest_curvature(
         if space.m < look_at and not ending:
             continue
         look_at = space.m + 1 + space.m // 6
-        curvature, residual, u = space.lowest()
+        curvature, residual, u = space.lowest_ritz_pair()
         if ending or (
             curvature < -1e-9 * space.max_abs_eigenvalue and residual <= accuracy * abs(curvature)
         ):
@@ -205,9 +205,9 @@ def _escape(
     if not np.any(v):
         raise ValueError("direction must not be zero, got a vector of zeros.")
     v = (v / v.dtype.type(norm(v))).astype(theta.dtype)
-    curvature, error, Hv = H.rayleigh(v)
+    curvature, error, Hv = H.rayleigh_quotient_with_error(v)
     H.norm = max(H.norm, size, norm(Hv))
-    negative = curvature < -max(error, rounding if rounding else H.bound(v))
+    negative = curvature < -max(error, rounding if rounding else H.product_error_bound(v))
     result: Any = outcome(
         EscapeResult,
         x=theta.copy(),

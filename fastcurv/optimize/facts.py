@@ -103,7 +103,7 @@ class Steps:
     batch: int | None = None
 
     @property
-    def scaled(self) -> bool:
+    def has_scaled_steps(self) -> bool:
         """True for Adam and RMSProp, whose steps move every weight by about the learning rate."""
         return self.method in ("adam", "rmsprop")
 
@@ -121,7 +121,7 @@ class Steps:
         return bool(known.max() > 1.1 * known[0] or rises > 0.2)
 
     @property
-    def flat(self) -> bool:
+    def is_flat(self) -> bool:
         """True if there are at least four losses, all finite, and the second half of the records
         contributes at most 2% of the total decrease.
         """
@@ -217,14 +217,14 @@ class Facts(Record):
         return close and not idle and self.loss <= self.constant
 
     @cached_property
-    def fits(self) -> bool:
+    def is_good_fit(self) -> bool:
         """True if the network leaves at most 1.3 times as much variance unexplained as the
         regressions leave on unseen rows; see `explains_all_but`.
         """
         return self.explains_all_but(1.3)
 
     @property
-    def hidden(self) -> list[Layer]:
+    def hidden_layers(self) -> list[Layer]:
         """The hidden layers."""
         return self.layers[:-1]
 
@@ -246,38 +246,38 @@ class Facts(Record):
         return LOSSES[self.ob.loss].link
 
     @property
-    def dead(self) -> float:
+    def dead_fraction(self) -> float:
         """The largest fraction of the units of a hidden layer that are inactive on every row.
         Layers with bounded activations are left out.
         """
-        return max((layer.dead for layer in self.hidden if not layer.bounded), default=0.0)
+        return max((layer.dead for layer in self.hidden_layers if not layer.bounded), default=0.0)
 
     @property
-    def saturated(self) -> float:
+    def saturated_fraction(self) -> float:
         """The largest fraction of the outputs of a hidden layer with a bounded activation that are
         saturated.
         """
-        return max((layer.off for layer in self.hidden if layer.bounded), default=0.0)
+        return max((layer.off for layer in self.hidden_layers if layer.bounded), default=0.0)
 
     @property
-    def at_rest(self) -> bool:
+    def is_stationary(self) -> bool:
         """True if the verdict is not ``not_critical``, or if the recorded losses are `flat`."""
-        return self.verdict.kind != "not_critical" or self.steps.flat
+        return self.verdict.kind != "not_critical" or self.steps.is_flat
 
     @property
-    def top(self) -> float:
+    def largest_curvature(self) -> float:
         """The largest absolute eigenvalue of the Hessian at theta that the verdict gives."""
         return max(abs(self.verdict.lambda_max), abs(self.verdict.lambda_min))
 
     @property
-    def stable(self) -> float:
+    def max_stable_rate(self) -> float:
         """The learning rate up to which gradient steps with the run's momentum are stable along the
         direction of the largest curvature.
         """
-        return 2 * (1 + self.steps.momentum) / max(self.top, TINY)
+        return 2 * (1 + self.steps.momentum) / max(self.largest_curvature, TINY)
 
     @cached_property
-    def weights(self) -> float:
+    def relative_weight_size(self) -> float:
         """The geometric mean over the layers of `Layer.weights`."""
         return float(np.exp(np.mean([np.log(max(l.weights, TINY)) for l in self.layers])))
 
@@ -296,7 +296,7 @@ class Facts(Record):
         return math.sqrt(sum(n * x * x for n, x in zip(sizes, rms, strict=True)))
 
     @property
-    def start(self) -> float:
+    def relative_start_loss(self) -> float:
         """The first loss of the history, relative to that of the best constant outputs, or NaN
         without a history.
         """
@@ -304,7 +304,7 @@ class Facts(Record):
         return float(known[0] / max(self.constant, TINY)) if len(known) else math.nan
 
     @property
-    def updates(self) -> float:
+    def n_updates(self) -> float:
         """The number of updates: iterations, or epochs times batches per epoch; at least 1."""
         count = self.steps.records[-1] if len(self.steps.records) else 0.0
         batches = 1 if self.steps.batch is None else -(-self.ob.n_samples // self.steps.batch)

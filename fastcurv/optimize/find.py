@@ -136,7 +136,7 @@ class FollowedModes:
     signs: np.ndarray
 
     @classmethod
-    def at(
+    def choose_modes(
         cls, A: np.ndarray, T: np.ndarray, index: int, before: np.ndarray | None
     ) -> FollowedModes:
         """Create the modes of the Hessian A for a step that climbs `index` eigenvectors: those that
@@ -164,9 +164,9 @@ class FollowedModes:
         return cls(values, U, signs)
 
     @property
-    def weights(self) -> np.ndarray:
+    def step_weights(self) -> np.ndarray:
         """The absolute values of the eigenvalues, raised to at least `zero`."""
-        return np.asarray(np.maximum(np.abs(self.values), self.zero))
+        return np.asarray(np.maximum(np.abs(self.values), self.zero_threshold))
 
     def n_negative(self, eps: float) -> int:
         """Return the number of eigenvalues that are negative by more than the rounding error of a
@@ -176,7 +176,7 @@ class FollowedModes:
         return int((self.values < -zero).sum())
 
     @property
-    def zero(self) -> float:
+    def zero_threshold(self) -> float:
         """The absolute value of an eigenvalue up to which rounding makes its sign unknown."""
         return 1e-10 * float(np.abs(self.values).max(initial=0.0))
 
@@ -184,9 +184,9 @@ class FollowedModes:
         """Return the step (k,) for the gradient g, in the eigenbasis and not longer than `radius`,
         and the shift mu that is added to the absolute eigenvalues.
         """
-        order, c = np.argsort(self.weights, kind="stable"), self.signs * (self.U.T @ g)
+        order, c = np.argsort(self.step_weights, kind="stable"), self.signs * (self.U.T @ g)
         y = np.empty(len(c))
-        y[order], mu = solve_trust_region(self.weights[order], c[order], radius)
+        y[order], mu = solve_trust_region(self.step_weights[order], c[order], radius)
         return y, mu
 
     def wrong_sign_step(self, radius: float) -> np.ndarray:
@@ -194,16 +194,18 @@ class FollowedModes:
         eigenvalues have the wrong sign for a critical point of the requested index. Return zeros if
         all signs are right.
         """
-        wrong = np.where(self.signs < 0, self.values > -self.zero, self.values < -self.zero)
+        wrong = np.where(
+            self.signs < 0, self.values > -self.zero_threshold, self.values < -self.zero_threshold
+        )
         return np.asarray(radius * wrong / max(1.0, np.sqrt(wrong.sum())))
 
-    def error(self, y: np.ndarray, mu: float, change: np.ndarray) -> float:
+    def model_error(self, y: np.ndarray, mu: float, change: np.ndarray) -> float:
         """Return the error of the quadratic model for a step y with shift mu that changes the
         gradient by `change`: the difference of the actual and the predicted gradient in the norm of
         ``(|H| + mu)^-1``, divided by the length of y in the norm of ``|H| + mu``. Return infinity
         if y is 0.
         """
-        weights = self.weights + mu
+        weights = self.step_weights + mu
         missed = self.U.T @ change - self.values * y
         length = safe_norm(y * np.sqrt(weights))
         return safe_norm(missed / np.sqrt(weights)) / length if length > 0 else np.inf
@@ -247,10 +249,10 @@ class FinderState:
                 "the gradient at theta0 must be finite, got NaN or infinity. Use a theta0 where "
                 "the loss is finite."
             )
-        self.history = [self.norm]
+        self.history = [self.gradient_norm]
 
     @property
-    def norm(self) -> float:
+    def gradient_norm(self) -> float:
         return safe_norm(self.g)
 
     def gradient(self, theta: np.ndarray) -> np.ndarray:
@@ -279,7 +281,7 @@ class FinderState:
             # The matrix is not finite.
             return None
 
-    def steps(self, H: Products, g: np.ndarray) -> Steps:
+    def newton_mr_steps(self, H: Products, g: np.ndarray) -> Steps:
         """Compute the Newton-MR steps for the Hessian H and the gradient g, and count the products.
         Return no steps if g is 0 or the budget is used up.
         """
@@ -325,10 +327,10 @@ class FinderState:
         ``RELATIVE_GRADIENT_TOL ||H|| ||theta||``, with `norm` for ||H||. In float32 such a gradient
         may be within the tolerance although the nearest critical point is still far away.
         """
-        far = self.norm > 0.1 * RELATIVE_GRADIENT_TOL * norm * norm_with_floor(self.theta)
+        far = self.gradient_norm > 0.1 * RELATIVE_GRADIENT_TOL * norm * norm_with_floor(self.theta)
         return self.fixed_tol is None and far
 
-    def near(self, share: float = 0.5) -> bool:
+    def is_near_critical(self, share: float = 0.5) -> bool:
         """Return True if `classify` would consider this point near a critical point.
 
         The result is True without a test if the caller gave a tolerance, if the gradient is 0, if n
@@ -336,44 +338,44 @@ class FinderState:
         products. After a negative result it is repeated only once ``||g||`` is below `share` times
         its value at that test; until then the result is False.
         """
-        if self.fixed_tol is not None or self.norm == 0 or self.theta.size > KRYLOV_MIN_N:
+        if self.fixed_tol is not None or self.gradient_norm == 0 or self.theta.size > KRYLOV_MIN_N:
             return True
-        if not self.norm < share * self.asked:
+        if not self.gradient_norm < share * self.asked:
             return False
         H = hessian_products(self.ob, self.theta)
         if not (isinstance(H.op, Assembling) or H.n <= self.budget.remaining_products):
             return True
-        self.asked = self.norm
+        self.asked = self.gradient_norm
         found = assess_nearness_at(self.ob, self.theta, H).near
         self.budget.count += H.count
         return found
 
     def allows_step(self, products: int = 1) -> bool:
         """Return True if another step with `products` products is within the limits."""
-        return self.nit < self.max_iter and self.budget.affords(products)
+        return self.nit < self.max_iter and self.budget.allows(products)
 
-    def move(self, theta: np.ndarray, g: np.ndarray) -> None:
+    def move_to(self, theta: np.ndarray, g: np.ndarray) -> None:
         self.theta, self.g = theta, g
         self.nit += 1
-        self.history.append(self.norm)
+        self.history.append(self.gradient_norm)
         self.shown.update(1)
         if self.callback is not None:
             self.callback(theta.copy())
 
     def stop_converged(self) -> None:
         """Record that the search ended because the gradient is within its tolerance."""
-        self.stop(0, f"||g|| = {self.norm:.3g} is within its tolerance {self.tol:.3g}")
+        self.stop(0, f"||g|| = {self.gradient_norm:.3g} is within its tolerance {self.tol:.3g}")
 
     def stop(self, status: int, message: str) -> None:
         self.status, self.message = status, message
 
-    def result(self) -> CriticalPointResult:
+    def make_result(self) -> CriticalPointResult:
         return outcome(
             CriticalPointResult,
             x=self.theta,
             fun=value_at(self.ob, self.theta),
             jac=self.g,
-            gradient_norm=self.norm,
+            gradient_norm=self.gradient_norm,
             gradient_tol=self.tol,
             success=self.status == 0,
             status=self.status,
@@ -552,8 +554,8 @@ def find_critical_point(
                 _run_newton(walk)
                 _check_index_reached(walk, index)
         except OutOfTime:
-            walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}")
-    return _with_verdict(walk, limit, began) if verdict else walk.result()
+            walk.stop(1, f"the budget ended at ||g|| = {walk.gradient_norm:.3g}")
+    return _with_verdict(walk, limit, began) if verdict else walk.make_result()
 
 
 def _with_verdict(walk: FinderState, max_time: float | None, began: float) -> CriticalPointResult:
@@ -561,7 +563,7 @@ def _with_verdict(walk: FinderState, max_time: float | None, began: float) -> Cr
     search succeeded and products are left. The search began at time `began` and has `max_time`
     seconds.
     """
-    found = walk.result()
+    found = walk.make_result()
     products = walk.budget.most - found.n_products
     if found.success and products >= 1:
         left = None if max_time is None else max(max_time - (time.monotonic() - began), 1e-3)
@@ -592,15 +594,15 @@ def _follow_near_indices(walk: FinderState) -> None:
         if not walk.allows_step(walk.theta.size):
             break
     if walk.allows_step():
-        walk.history.append(walk.norm)
+        walk.history.append(walk.gradient_norm)
         _run_newton(walk)
-    if walk.status not in (0, 4) and safe_norm(best[1]) < walk.norm:
+    if walk.status not in (0, 4) and safe_norm(best[1]) < walk.gradient_norm:
         walk.theta, walk.g = best
-        walk.history.append(walk.norm)
+        walk.history.append(walk.gradient_norm)
         why = "the budget ended" if walk.status == 1 else "all tries ended"
         walk.stop(
             min(walk.status, 2),
-            f"{why} before a critical point was found; smallest ||g|| {walk.norm:.3g}",
+            f"{why} before a critical point was found; smallest ||g|| {walk.gradient_norm:.3g}",
         )
 
 
@@ -609,13 +611,15 @@ def _neighbouring_indices(walk: FinderState) -> list[int]:
     numbers near it. Return none if the Hessian is not finite or the budget is too small for a step.
     """
     n = walk.theta.size
-    H = walk.hessian(walk.theta) if walk.budget.affords(2 * n) else None
+    H = walk.hessian(walk.theta) if walk.budget.allows(2 * n) else None
     if H is None:
         return []
     A = H(np.eye(n, dtype=H.dtype))
     walk.budget.count += H.count
     try:
-        modes = FollowedModes.at(A, symmetry_tangents(walk.ob, walk.theta).columns, 0, None)
+        modes = FollowedModes.choose_modes(
+            A, symmetry_tangents(walk.ob, walk.theta).columns, 0, None
+        )
     except (np.linalg.LinAlgError, NotFiniteError):
         return []
     here = modes.n_negative(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps)
@@ -640,7 +644,9 @@ def _follow_modes(walk: FinderState, index: int) -> bool:
             if not np.isfinite(A).all() or not A.any():
                 break
             T = symmetry_tangents(walk.ob, walk.theta).columns
-            way = FollowedModes.at(A, T, index, climbed if number % N_STEPS_PER_CHOICE else None)
+            way = FollowedModes.choose_modes(
+                A, T, index, climbed if number % N_STEPS_PER_CHOICE else None
+            )
             climbed, number, size = (
                 way.U[:, way.signs < 0],
                 number + 1,
@@ -656,7 +662,7 @@ def _follow_modes(walk: FinderState, index: int) -> bool:
                 theta = walk.theta + way.U @ y
                 g = walk.gradient(theta)
                 trusted = np.isfinite(g).all()
-                error = way.error(y, mu, g - walk.g) if trusted else np.inf
+                error = way.model_error(y, mu, g - walk.g) if trusted else np.inf
                 if error <= MAX_MODEL_ERROR or radius <= short * size:
                     break
                 radius = 0.25 * safe_norm(y)
@@ -665,15 +671,18 @@ def _follow_modes(walk: FinderState, index: int) -> bool:
                 break
             if error <= GOOD_MODEL_ERROR:
                 radius = min(max(radius, 2 * safe_norm(y)), size)
-            walk.move(theta, g)
+            walk.move_to(theta, g)
             best = min(best, (theta, g), key=lambda point: safe_norm(point[1]))
     walk.theta, walk.g = best
-    walk.history.append(walk.norm)
+    walk.history.append(walk.gradient_norm)
     spent = not walk.allows_step(walk.theta.size)
     why = "the budget ended" if spent else "the search diverged"
     walk.stop(
         1 if spent else 2,
-        (f"{why} before a point of index {index} was found; smallest ||g|| {walk.norm:.3g}"),
+        (
+            f"{why} before a point of index {index} was found; smallest ||g|| "
+            f"{walk.gradient_norm:.3g}"
+        ),
     )
     return False
 
@@ -685,7 +694,7 @@ def _check_index_reached(walk: FinderState, index: int) -> None:
         return
     A = H(np.eye(H.n, dtype=H.dtype))
     walk.budget.count += H.count
-    way = FollowedModes.at(A, symmetry_tangents(walk.ob, walk.theta).columns, index, None)
+    way = FollowedModes.choose_modes(A, symmetry_tangents(walk.ob, walk.theta).columns, index, None)
     eps = float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps)
     found = way.n_negative(eps)
     if found != index:
@@ -708,25 +717,25 @@ def _run_newton(walk: FinderState) -> None:
         H = walk.hessian(walk.theta)
         if H is None:
             return walk.stop(2, "the Hessian is not finite at this point. Use a start nearer to 0")
-        steps = walk.steps(H, walk.g)
+        steps = walk.newton_mr_steps(H, walk.g)
         norm = steps.norm
         if not walk.budget.remaining_products:
-            return walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}")
+            return walk.stop(1, f"the budget ended at ||g|| = {walk.gradient_norm:.3g}")
         walk.update_tolerance(H, norm)
-        done = walk.norm <= walk.tol
-        uphill = H(walk.g / walk.norm) if walk.norm > 0 else walk.g
+        done = walk.gradient_norm <= walk.tol
+        uphill = H(walk.g / walk.gradient_norm) if walk.gradient_norm > 0 else walk.g
         walk.budget.count += H.count
         flat = safe_norm(uphill) / norm if norm > 0 else 0.0
         if done and call_certificate(walk.ob, "ray_to_infimum", walk.theta) is not None:
             why = why_no_minimum(walk.ob, walk.theta)
             return walk.stop(
-                4, f"||g|| = {walk.norm:.3g}, but the loss has no minimum, since {why}"
+                4, f"||g|| = {walk.gradient_norm:.3g}, but the loss has no minimum, since {why}"
             )
         if done and not (paying and flat > FLAT_GRADIENT_RATIO and walk.allows_step()):
             if walk.is_tol_loose(norm) and _take_undamped_steps(walk):
                 paying = True
                 continue
-            if walk.near():
+            if walk.is_near_critical():
                 return walk.stop_converged()
         if not walk.allows_step():
             place = (
@@ -735,31 +744,33 @@ def _run_newton(walk: FinderState) -> None:
                 if done
                 else f"above the tolerance {walk.tol:.3g}"
             )
-            return walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}, {place}")
+            return walk.stop(1, f"the budget ended at ||g|| = {walk.gradient_norm:.3g}, {place}")
         if flat <= FLAT_GRADIENT_RATIO and np.isfinite(norm):
             return walk.stop(
                 3,
-                f"a plateau, not a critical point: ||g|| = {walk.norm:.3g}, and ||Hg|| is only "
+                f"a plateau, not a critical point: ||g|| = "
+                f"{walk.gradient_norm:.3g}, and ||Hg|| is only "
                 f"{flat:.1e} times ||H|| ||g||",
             )
         slow = (
-            len(walk.history) > N_STALL_STEPS and walk.norm > 0.5 * walk.history[-1 - N_STALL_STEPS]
+            len(walk.history) > N_STALL_STEPS
+            and walk.gradient_norm > 0.5 * walk.history[-1 - N_STALL_STEPS]
         )
         if slow and not done and _take_undamped_steps(walk):
             continue
-        before = walk.norm
+        before = walk.gradient_norm
         if not _search_step(walk, steps, uphill):
             if done and paying:
                 paying = False
                 continue
-            if done and walk.near(1.0):
+            if done and walk.is_near_critical(1.0):
                 return walk.stop_converged()
             return walk.stop(
                 2,
-                f"no step decreased ||g|| = {walk.norm:.3g}; theta is the point before the last "
-                "line search",
+                f"no step decreased ||g|| = {walk.gradient_norm:.3g}; theta is the point before "
+                "the last line search",
             )
-        paying = paying and walk.norm <= 0.7 * before if done else paying
+        paying = paying and walk.gradient_norm <= 0.7 * before if done else paying
 
 
 def _take_undamped_steps(walk: FinderState) -> bool:
@@ -776,7 +787,7 @@ def _take_undamped_steps(walk: FinderState) -> bool:
         H = walk.hessian(theta) if walk.allows_step() else None
         if H is None:
             return False
-        steps = walk.steps(H, g).vectors
+        steps = walk.newton_mr_steps(H, g).vectors
         walk.nit += 1
         if not steps or not np.isfinite(steps[0]).all():
             return False
@@ -786,9 +797,9 @@ def _take_undamped_steps(walk: FinderState) -> bool:
         g = walk.gradient(theta)
         if not np.isfinite(g).all():
             return False
-        if safe_norm(g) <= 0.5 * walk.norm:
+        if safe_norm(g) <= 0.5 * walk.gradient_norm:
             walk.nit -= 1
-            walk.move(theta, g)
+            walk.move_to(theta, g)
             return True
     return False
 
@@ -805,14 +816,14 @@ def _search_step(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
     if not 0 < size < np.inf:
         return False
     unit = uphill / size
-    down = -unit * (walk.norm / size)
+    down = -unit * (walk.gradient_norm / size)
     # The curvature is so small that the step overflows.
     if not np.isfinite(down).all():
         return False
     tried = Steps([*steps.vectors, down], [*steps.slopes, -float(unit @ unit)], size)
-    found = lower_gradient(walk.gradient, walk.theta, walk.norm, tried)
+    found = lower_gradient(walk.gradient, walk.theta, walk.gradient_norm, tried)
     if found is not None:
-        walk.move(*found)
+        walk.move_to(*found)
     return found is not None
 
 
@@ -821,13 +832,13 @@ def _minimise_gradient_norm(walk: FinderState) -> None:
     are used, or a call does not halve ``||g||``.
     """
     while walk.nit < walk.max_iter // 2 and walk.allows_step():
-        start = walk.norm
+        start = walk.gradient_norm
         H = walk.hessian(walk.theta)
         if start == 0 or H is None:
             return
 
         def half_square(theta: np.ndarray, size: float = start) -> tuple[float, np.ndarray]:
-            if not walk.budget.left:
+            if not walk.budget.products_left:
                 return np.inf, np.zeros(theta.size)
             g, products = walk.gradient(theta) / size, walk.hessian(theta)
             walk.budget.count += 1
@@ -850,7 +861,7 @@ def _minimise_gradient_norm(walk: FinderState) -> None:
         g = walk.gradient(found.x)
         if not safe_norm(g) < start:
             return
-        walk.move(np.array(found.x), g)
+        walk.move_to(np.array(found.x), g)
         walk.nit += max(0, found.nit - 1)
-        if walk.norm > 0.5 * start:
+        if walk.gradient_norm > 0.5 * start:
             return

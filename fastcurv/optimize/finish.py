@@ -315,7 +315,7 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
     for i, width in enumerate(SMOOTHING_WIDTHS):
         if stop() or best is not None and best.certified:
             break
-        smooth = rows.smoothed(width)
+        smooth = rows.smooth_kinks(width)
         here = _minimise_smoothed(smooth, here, stop)
         if i < 2 or stop():
             continue
@@ -388,7 +388,7 @@ class StationaryPoint:
     below: int = 0
     report: Any = None
 
-    def ends(self, stopped: str, success: bool = False, sentence: str = "") -> Outcome:
+    def end_here(self, stopped: str, success: bool = False, sentence: str = "") -> Outcome:
         """Return the outcome that ends the run at this point, for the reason `stopped` and
         successfully or not, by default with the sentence of the point's report.
         """
@@ -401,7 +401,7 @@ class StationaryPoint:
         return reason_without_calls(self.report.reason)
 
     @property
-    def far(self) -> bool:
+    def is_far(self) -> bool:
         """True if the verdict is ``not_critical``, or ``undecided`` with active kinks and a
         gradient norm above the tolerance.
         """
@@ -409,11 +409,11 @@ class StationaryPoint:
         kinked = r.kind == "undecided" and r.n_kinks > 0 and r.gradient_norm > r.gradient_tol
         return bool(r.kind == "not_critical" or kinked)
 
-    def go_on_from(self, theta: np.ndarray) -> Outcome:
+    def continue_from(self, theta: np.ndarray) -> Outcome:
         """Return the outcome that continues the run from the lower point theta, with a smaller
         tolerance of the gradient if the present point is `far` from critical.
         """
-        return Outcome(theta, finer=self.far)
+        return Outcome(theta, finer=self.is_far)
 
 
 # minimum time limit of all checks together, which applies if the training took less
@@ -463,38 +463,39 @@ class Finisher:
         try:
             yield
         finally:
-            self.spent, self.started = self.checked(), None
+            self.spent, self.started = self.checking_seconds(), None
 
-    def checked(self) -> float:
+    def checking_seconds(self) -> float:
         """Return the seconds of the run spent on checks, including the current check."""
         return self.spent + (0.0 if self.started is None else time.perf_counter() - self.started)
 
-    def training(self) -> float:
+    def training_seconds(self) -> float:
         """Return the seconds of the run spent on steps, not on checks."""
-        return self.run.elapsed() - self.checked()
+        return self.run.elapsed() - self.checking_seconds()
 
     def seconds_left(self, floor: float) -> float:
         """Return the seconds left for checks, which may take as long as the training or `floor`
         seconds, whichever is longer, within `max_time`.
         """
-        return min(max(self.training(), floor) - self.checked(), self.run.budget.seconds_left())
+        left = max(self.training_seconds(), floor) - self.checking_seconds()
+        return min(left, self.run.budget.seconds_left())
 
     def is_out_of_time(self) -> bool:
         """Return True if no seconds are left for checks, of at least `MIN_CHECK_SECONDS`."""
         return self.seconds_left(MIN_CHECK_SECONDS) <= 0
 
-    def price(self) -> float:
+    def product_seconds(self) -> float:
         """Return an upper bound on the seconds of a Hessian product: training time per product,
         where a gradient counts as three products.
         """
         run = self.run
-        return self.training() / max(1, run.n_products + 3 * run.n_gradients)
+        return self.training_seconds() / max(1, run.n_products + 3 * run.n_gradients)
 
     def dense_below(self) -> int | None:
         """Return the number of parameters below which all eigenvalues are computed, or None if
         there is no time for a verdict.
         """
-        n, price = self.run.theta.size, self.price()
+        n, price = self.run.theta.size, self.product_seconds()
         seconds = n * price + SECONDS_PER_N_CUBED * n**3
         always = n <= ALWAYS_DENSE_MAX_N and self.run.max_time is None
         if always or (n < DEFAULT_DENSE_BELOW and seconds <= self.seconds_left(MAX_PROOF_SECONDS)):
@@ -574,7 +575,7 @@ class Finisher:
         at.report = classify(
             run.ob, at.theta.astype(np.float64), gradient_tol=self.gradient_tol,
             curvature_tol=CURVATURE_TOL, failure_probability=MISSED_CURVATURE_PROBABILITY,
-            dense_below=at.below, max_time=run.budget.rest(), progress=False,
+            dense_below=at.below, max_time=run.budget.inner_max_time(), progress=False,
         )  # fmt: skip
         run.n_products += int(at.report.n_products)
 
@@ -583,7 +584,7 @@ class Finisher:
         negative curvature is treated as a saddle.
         """
         falls = at.report.kind == "degenerate" and at.report.n_negative
-        kind = "not_critical" if at.far else at.report.kind
+        kind = "not_critical" if at.is_far else at.report.kind
         return self._first_outcome(STRATEGIES_BY_KIND["saddle" if falls else kind], at)
 
     def _end_at_certified_minimum(self, at: StationaryPoint) -> Outcome | None:
@@ -618,13 +619,13 @@ class Finisher:
         ):
             return None
         at = StationaryPoint(found.theta, moves=False, on_kinks=False)
-        if found.smooth:
+        if found.is_smooth:
             return self._first_outcome(FIRST_STRATEGIES, at)
         at.below = self.dense_below() or 0
         self._classify_point(at)
         if at.report.certified and at.report.kind == "minimum":
-            return at.ends("critical", True)
-        return at.ends("kinks", sentence="" if found.certified else found.reason)
+            return at.end_here("critical", True)
+        return at.end_here("kinks", sentence="" if found.certified else found.reason)
 
     def _search_past_barrier(self, at: StationaryPoint) -> Outcome | None:
         """Move to a lower point if the minimum is not certified and in some trial direction the
@@ -668,7 +669,7 @@ class Finisher:
         above = (best + off if off < np.inf else f) - c
         close = f"is within {above:.1g} of" if above > 0 else "equals"
         why = f"; the loss {close} its lower bound {c:g}"
-        return at.ends("critical", True, at.sentence + why) if above <= slack else None
+        return at.end_here("critical", True, at.sentence + why) if above <= slack else None
 
     def _end_at_infinity(self, at: StationaryPoint) -> Outcome | None:
         """End the run if the loss was measured to decrease without end, along theta or down the
@@ -680,7 +681,7 @@ class Finisher:
         f, g = run.value_and_gradient(at.theta)
         rays = (at.theta, -g) if np.any(g) else ()
         falls = any(appears_unbounded(run.ob, run.value, at.theta, f, ray) for ray in rays)
-        return at.ends("infinity", sentence=AT_INFINITY_MESSAGE) if falls else None
+        return at.end_here("infinity", sentence=AT_INFINITY_MESSAGE) if falls else None
 
     def _follow_negative_curvature(self, at: StationaryPoint) -> Outcome | None:
         """Continue from the lowest point found along the report's direction of negative curvature.
@@ -695,7 +696,7 @@ class Finisher:
             f, at.theta.dtype
         ) or not self._allows_another_move(lowest, f):
             return None
-        return at.go_on_from(at.theta + kind(t) * unit)
+        return at.continue_from(at.theta + kind(t) * unit)
 
     def _try_side_steps(self, at: StationaryPoint) -> Outcome | None:
         """Search for a lower point along the null vectors of H, or by a few steps of the minimiser
@@ -739,11 +740,11 @@ class Finisher:
             max_time=max(run.budget.seconds_left(), 0.0),
         )
         method = self.maker(side, **self.options)
-        side.bind()
+        side.evaluate_at_theta()
         side.record()
         for _ in range(N_RESTART_STEPS):
             lost = not (np.isfinite(side.f) and side.gnorm > 0)
-            if lost or side.exhausted() or method.step() is not None:
+            if lost or side.exhausted_budget() or method.step() is not None:
                 break
             side.record()
         run.n_products += side.n_products
@@ -755,7 +756,9 @@ class Finisher:
         """Return True if the run may move and the point is critical or, with the default tolerance,
         has no known negative curvature.
         """
-        return at.moves and (not at.far or self.gradient_tol is None and not at.report.n_negative)
+        return at.moves and (
+            not at.is_far or self.gradient_tol is None and not at.report.n_negative
+        )
 
     def _tighten_tolerance(self, at: StationaryPoint) -> Outcome | None:
         """Continue the run from the same point with a smaller tolerance of the gradient, if the
@@ -767,7 +770,7 @@ class Finisher:
             wide = not r.certified and bounded and size < DEFAULT_DENSE_BELOW
         else:
             definite = r.n_positive and not (r.n_negative or r.n_zero or r.n_kinks)
-            wide = bool(definite or at.far) and not self._has_vanishing_curvature(at)
+            wide = bool(definite or at.is_far) and not self._has_vanishing_curvature(at)
         if not (
             at.moves and self.gradient_tol is None and wide and self._can_reduce_gradient(at.theta)
         ):
@@ -785,7 +788,7 @@ class Finisher:
             why = ", and Newton steps do not converge to a point nearby"
         else:
             return None
-        return at.ends("degenerate", False, f"{at.sentence}; no lower point was found{why}")
+        return at.end_here("degenerate", False, f"{at.sentence}; no lower point was found{why}")
 
     # --- helpers of the strategies
 
@@ -795,12 +798,12 @@ class Finisher:
         """
         theta, lowest = found
         if self._allows_another_move(lowest, f) and at.moves:
-            return at.go_on_from(theta)
+            return at.continue_from(theta)
         there = StationaryPoint(theta, False)
         if self._end_without_verdict(there) is None:
             self._classify_point(there)
             if there.report.kind == "minimum":
-                return there.ends("critical", True)
+                return there.end_here("critical", True)
         kind = None if there.report is None else there.report.kind
         sentence = (
             f"the run converged at a loss of {f:.9g}, and a search from there found x, with a loss "
@@ -859,14 +862,14 @@ _SADDLE_STRATEGIES: tuple[Strategy, ...] = (
     Finisher._follow_negative_curvature,
     Finisher._end_at_nearest_minimum,
     Finisher._tighten_tolerance,
-    lambda _, at: at.ends("critical"),
+    lambda _, at: at.end_here("critical"),
 )
 STRATEGIES_BY_KIND: dict[str, tuple[Strategy, ...]] = {
     "minimum": (
         Finisher._end_at_certified_minimum,
         Finisher._search_past_barrier,
         Finisher._tighten_tolerance,
-        lambda _, at: at.ends("critical", True),
+        lambda _, at: at.end_here("critical", True),
     ),
     "degenerate": (
         Finisher._end_at_certified_minimum,
@@ -883,7 +886,7 @@ STRATEGIES_BY_KIND: dict[str, tuple[Strategy, ...]] = {
         Finisher._try_side_steps,
         Finisher._tighten_tolerance,
         Finisher._end_without_descent,
-        lambda _, at: at.ends("critical"),
+        lambda _, at: at.end_here("critical"),
     ),
     "undecided": (
         Finisher._end_at_certified_minimum,

@@ -75,15 +75,15 @@ class _FirstOrder(Method):
     def step(self) -> str | None:
         run = self.run
         if self.batch_size is None:
-            self._apply(run.g)
+            self._apply_update(run.g)
         else:
-            run.f, run.stale = self._epoch(self.batch_size), True
+            run.f, run.stale = self._run_epoch(self.batch_size), True
         asked = (run.iteration + 1) % self.record_every == 0 or not all_finite(run.theta)
         if self.batch_size is None or run.cut or asked:
-            run.bind()
+            run.evaluate_at_theta()
         return None
 
-    def _epoch(self, size: int) -> float:
+    def _run_epoch(self, size: int) -> float:
         """Make one update for each batch of `size` rows, with every row used once, in a new random
         order. Return the mean loss of the rows, each at the theta at which its batch was used. The
         last batch may be smaller, but is used with the full learning rate.
@@ -91,7 +91,7 @@ class _FirstOrder(Method):
         run, total, seen, n = self.run, 0.0, 0, self.run.ob.n_samples
         for batch in self._batches(size):
             f, g = run.value_and_gradient(run.theta, batch)
-            self._apply(g)
+            self._apply_update(g)
             rows = min(size, n - seen)
             total, seen = total + rows * f, seen + rows
             if run.out_of_budget():
@@ -109,7 +109,7 @@ class _FirstOrder(Method):
         for rows in random_batches(ob.n_samples, size, rng):
             yield ob.batch(rows)
 
-    def _apply(self, g: np.ndarray) -> None:
+    def _apply_update(self, g: np.ndarray) -> None:
         self.t += 1
         if self.clip is not None:
             norm = float(np.linalg.norm(g))

@@ -56,9 +56,9 @@ class LBFGS(Method):
                     f"{run.ob!r}."
                 )
         elif run.own_engine is not None:
-            self.take_steps = run.own_engine.run_of(self.engine)
+            self.take_steps = run.own_engine.locked_runner(self.engine)
 
-    def _start(self) -> None:
+    def _start_engine(self) -> None:
         run, self.started = self.run, True
         if self.layers is not None:
             self._change_coordinates(self.layers)
@@ -89,7 +89,7 @@ class LBFGS(Method):
         here = self.engine.theta if self.layers is None else self.at
         # The first step, or the first after theta was changed from outside, starts a new search.
         if not (self.started and equal_vectors(here, run.theta)):
-            self._start()
+            self._start_engine()
         elif self.layers is not None and self.taken >= self.due:
             self._change_coordinates(self.layers)
         moved = self._search() if self.take_steps is None else self._run_engine()
@@ -98,7 +98,7 @@ class LBFGS(Method):
         if not (moved or run.cut or self.layers is None):
             self.layers = None
             self.engine.restore_pairs(0, 0)
-            self._start()
+            self._start_engine()
             moved = self._search()
         self.taken += 1
         return (
@@ -155,7 +155,7 @@ class LBFGS(Method):
         as the run's best point if it is lower.
         """
         run, engine = self.run, self.engine
-        run.follow(engine)
+        run.move_to_engine(engine)
         if engine.best is not None and engine.best[1] < run.best_score:
             theta, run.best_f, run.best_gnorm = engine.best
             run.best, run.best_score = theta.copy(), run.best_f
@@ -193,5 +193,5 @@ class LBFGS(Method):
             engine.start(arrays["x"], run.f, layers.to_gradient(run.g))
         elif self.taken or layers is None:
             self.layers = None
-            self._start()
+            self._start_engine()
         engine.restore_pairs(first, count)

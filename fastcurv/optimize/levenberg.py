@@ -51,7 +51,7 @@ class LevenbergMarquardt(GaussNewton):
         super().__init__(run, **options)
         self.engine = None
         if len(run.theta) <= MATRIX_MAX_PARAMS and self.sample is None:
-            self._start()
+            self._start_engine()
         if self.engine is not None:
             run.curvature = None
             engine = self.engine
@@ -64,15 +64,15 @@ class LevenbergMarquardt(GaussNewton):
             )
         super().load(arrays, facts)
         if not self.exact:
-            self._damp()
+            self._set_engine_damping()
 
-    def _start(self) -> None:
+    def _start_engine(self) -> None:
         """Create the engine's dense steps at this point, if the engine evaluates the loss."""
         steps = self.run.engine
         self.engine = None if steps is None else steps.damped_steps(self.run.theta.copy())
-        self._damp()
+        self._set_engine_damping()
 
-    def _damp(self) -> None:
+    def _set_engine_damping(self) -> None:
         """Pass the damping of this method to the engine. If the method has none yet, the engine
         keeps its own.
         """
@@ -95,7 +95,7 @@ class LevenbergMarquardt(GaussNewton):
         # Theta was changed from outside the engine.
         if not equal_vectors(self.engine.theta, run.theta):
             self.since = 0
-            self._start()
+            self._start_engine()
         if self.since == 0:
             self.f_then, self.g_then = run.f, run.gnorm
         steps = self._step_in_engine(min(run.ahead, STEPS_PER_CALL - self.since))
@@ -123,5 +123,5 @@ class LevenbergMarquardt(GaussNewton):
         self.damping, self.growth = engine.damping, engine.growth
         run.record_engine_steps(record[:steps], begun, ending)
         if steps:
-            run.follow(engine)
+            run.move_to_engine(engine)
         return int(steps)

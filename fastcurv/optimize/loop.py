@@ -130,7 +130,7 @@ class Loop:
         # True if no step lowers the loss, even after a restart of the method
         self.rounded = False
 
-    def follow(
+    def continue_run(
         self, before: MinimizeResult, theta: np.ndarray, records: list[tuple[Any, ...]]
     ) -> None:
         """Continue from theta, at which another run for the same objective ended with the result
@@ -147,7 +147,7 @@ class Loop:
         limits = "max_iter", "max_time", "max_products", "callback", "interrupted"
         self.why = before.stopped if before.stopped in limits else None
 
-    def go(
+    def run_to_end(
         self, arrays: dict[str, np.ndarray], facts: dict[str, Any], progress: bool | None
     ) -> MinimizeResult:
         """Run to the end, from the start or, if `arrays` and `facts` are not empty, from the state
@@ -163,7 +163,7 @@ class Loop:
         spent = run.n_gradients
         # the method determines which quantities `bind` computes
         self.method = self.maker(run, **self.options)
-        run.bind()
+        run.evaluate_at_theta()
         if not (facts or math.isfinite(run.f) and math.isfinite(run.gnorm)):
             raise NotFiniteError(
                 f"the value and gradient of ob must be finite at theta0, got value {run.f} and "
@@ -197,7 +197,7 @@ class Loop:
                 run.iteration += 1
         except Exception:
             # The objective or the callback raised an exception.
-            self.saver.write(self)
+            self.saver.write_snapshot(self)
             raise
         return self._finish_run()
 
@@ -206,9 +206,9 @@ class Loop:
         # `known` is the reason, returned with the last steps, why no further step is possible.
         run, known = self.run, None
         while True:
-            self.why = self.end()
-            if self.why is None and self.critical() and not self._continues_past_tolerance():
-                self.saver.take(self)
+            self.why = self.ending_reason()
+            if self.why is None and self.is_critical() and not self._continues_past_tolerance():
+                self.saver.take_snapshot(self)
                 self.why = self._at_critical_point()
                 if self.why is None:
                     self.after_step()
@@ -216,10 +216,10 @@ class Loop:
                     continue
             if self.why is not None:
                 return
-            self.saver.take(self)
+            self.saver.take_snapshot(self)
             run.near_bound, run.idle = self._is_near_bound(), self._n_thrifty_iterations_left() <= 0
             before, begun, run.ahead = run.theta, run.iteration, self._steps_per_call()
-            run.enough = 0.0 if self.critical() else run.gradient_tol
+            run.enough = 0.0 if self.is_critical() else run.gradient_tol
             try:
                 self.sentence, known = known or self.method.step(), None
             except NotConvexError:
@@ -229,7 +229,7 @@ class Loop:
                 )
             stayed = before is run.theta and run.iteration == begun
             if self.sentence is not None and stayed:
-                if self.critical():
+                if self.is_critical():
                     self.sentence, run.rest = None, run.iteration
                     continue
                 if self._restart_method():
@@ -265,12 +265,12 @@ class Loop:
                 self.why = "callback"
         self.saver.save_if_due(self)
 
-    def end(self) -> str | None:
+    def ending_reason(self) -> str | None:
         """Return the reason to end the run here, or None to continue. Budgets count only while the
         gradient is not zero.
         """
         why = self.why or self._ending_rule()
-        return why or (None if self.critical() else self._exhausted_budget())
+        return why or (None if self.is_critical() else self._exhausted_budget())
 
     def _ending_rule(self) -> str | None:
         """Return the first stopping rule that holds regardless of the gradient, or None."""
@@ -312,14 +312,14 @@ class Loop:
             return False
         run.fresh, self.sentence = run.f, None
         self.method = self.maker(run, **self.options)
-        run.bind()
+        run.evaluate_at_theta()
         return True
 
     def _steps_per_call(self) -> int:
         """Return the maximum number of iterations that the next call of the method may take,
         because no check is needed between them.
         """
-        if self.watched or self.bottom == -np.inf or self.critical() or self.run.idle:
+        if self.watched or self.bottom == -np.inf or self.is_critical() or self.run.idle:
             return 1
         idle = self._n_thrifty_iterations_left()
         if self.run.near_bound:
@@ -343,9 +343,9 @@ class Loop:
 
     def _exhausted_budget(self) -> str | None:
         """Return the name of the budget that is used up, or None."""
-        return "max_iter" if self.run.iteration >= self.max_iter else self.run.exhausted()
+        return "max_iter" if self.run.iteration >= self.max_iter else self.run.exhausted_budget()
 
-    def critical(self) -> bool:
+    def is_critical(self) -> bool:
         """Return True if the gradient is known and within the tolerance."""
         return self.run.gnorm <= self.run.gradient_tol and not self.run.stale
 
@@ -390,7 +390,7 @@ class Loop:
                 run.walked,
                 [one for one in last if self._is_near_lower_bound(one[1])],
                 NEGLIGIBLE_DECREASE,
-                self.scale,
+                self.loss_scale,
             )
 
     def _is_near_bound(self) -> bool:
@@ -401,7 +401,7 @@ class Loop:
         return by_default and self._is_near_lower_bound(self.run.f)
 
     @cached_property
-    def scale(self) -> float:
+    def loss_scale(self) -> float:
         """The loss at the start, or that at theta = 0 if it is smaller, because a start whose
         outputs are orders of magnitude larger than the targets gives no scale for the remaining
         decrease.
@@ -415,7 +415,7 @@ class Loop:
         """
         if not f - self.bottom <= NEAR_BOUND_FRACTION * (self.run.f0 - self.bottom) < np.inf:
             return False
-        return f - self.bottom <= NEAR_BOUND_FRACTION * (self.scale - self.bottom)
+        return f - self.bottom <= NEAR_BOUND_FRACTION * (self.loss_scale - self.bottom)
 
     # --- points where the gradient is zero
 
@@ -529,7 +529,7 @@ class Loop:
         self.saver.save_end(self)
         # The last point is always recorded.
         if self.run.records[-1][0] != self.run.iteration:
-            self.run.bind()
+            self.run.evaluate_at_theta()
             self.run.record()
         x, fun, gnorm = self._choose_reported_point()
         at_rest = gnorm <= self.run.wanted or (self.why == "slow" and self._is_near_bound())

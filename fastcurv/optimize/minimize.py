@@ -338,7 +338,7 @@ def minimize(
     given = (gradient_tol, checkpoint, resume, validation, patience, *options.values())
     _start_in_scaled_units(loop, method, given, seed, progress)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for NaN
-        result = _with_saddle_named(ob, loop.go(arrays, facts, progress), verdict)
+        result = _with_saddle_named(ob, loop.run_to_end(arrays, facts, progress), verdict)
     more = {"starts": losses, "track": tracker}
     return as_result(MinimizeResult, **result, **{k: v for k, v in more.items() if v is not None})
 
@@ -382,7 +382,9 @@ def _proved_saddle(ob: Any, x: np.ndarray) -> float | None:
     values, vectors = np.linalg.eigh(A)
     if not values[0] < 0 < values[-1]:
         return None
-    (low, error, _), (high, other, _) = (H.rayleigh(vectors[:, i]) for i in (0, -1))
+    (low, error, _), (high, other, _) = (
+        H.rayleigh_quotient_with_error(vectors[:, i]) for i in (0, -1)
+    )
     return low if low + error < 0 < high - other else None
 
 
@@ -401,7 +403,7 @@ def _start_in_scaled_units(loop: Loop, method: Any, given: Any, seed: Any, progr
             max_products=run.max_products, fun_target=run.fun_target / units.unit**2, seed=seed,
             progress=progress, verdict=False,
         )  # fmt: skip
-        loop.follow(*minimize_scaled(units, run.theta, go, loop.callback))
+        loop.continue_run(*minimize_scaled(units, run.theta, go, loop.callback))
 
 
 def _draw_start(ob: Any, seed: Any) -> Any:
@@ -439,7 +441,7 @@ def _best_of_starts(
     seeds = deepcopy(rng)
 
     def run(i: int, seed: int) -> MinimizeResult | None:
-        limit = budget.rest()
+        limit = budget.inner_max_time()
         if limit == 1e-3 and i:
             return None
         start = ob.model.init(seed) if i or theta0 is None else theta0
@@ -479,7 +481,7 @@ def _best_of_starts(
         over.set()  # this ends the runs whose results are no longer needed
         pool.shutdown(wait=True, cancel_futures=True)
     lowest = min(ended, key=lambda one: one.fun)
-    return lowest.x, np.array([one.fun for one in ended]), budget.rest(), pressed
+    return lowest.x, np.array([one.fun for one in ended]), budget.inner_max_time(), pressed
 
 
 def _check_method_needs(
@@ -497,7 +499,7 @@ def _check_method_needs(
         fits = not options and products is None and ob.n_params <= LEVENBERG_MAX_PARAMS
         own = fits and has_consistent_hessian(ob) and not why_not_own(ob, "engine_steps")
         engine: EngineSteps | None = ob.engine_steps if own else None
-        matrix = engine is not None and engine.by_matrix
+        matrix = engine is not None and engine.uses_matrix
         chosen = "levenberg-marquardt" if matrix else "trust-region"
     maker = METHODS[check_choice(chosen, METHODS, "method")]
     if options:

@@ -85,30 +85,30 @@ class _KrylovMethod(Method):
     kept_arrays = ("last", "row_squares")
 
     @cached_property
-    def limit(self) -> int:
+    def max_krylov_dim(self) -> int:
         """The maximum dimension of a Krylov space."""
         n, size = len(self.run.theta), self.run.theta.dtype.itemsize
         most: int = self.krylov_dim or max(8, min(400, MAX_SPACE_BYTES // (n * size)))
         return min(n, most)
 
     @cached_property
-    def space(self) -> KrylovSpace:
+    def krylov_space(self) -> KrylovSpace:
         """The Krylov space, created on first use and kept for the run."""
-        return KrylovSpace(len(self.run.theta), self.run.theta.dtype, self.limit + 2)
+        return KrylovSpace(len(self.run.theta), self.run.theta.dtype, self.max_krylov_dim + 2)
 
     @cached_property
     def krylov_steps(self) -> NewtonSteps:
         """The engine's object that takes the steps, created on first use and kept for the run."""
-        return NewtonSteps(self.run, self.space, self.forcing)
+        return NewtonSteps(self.run, self.krylov_space, self.forcing)
 
-    def open_space(self) -> None:
+    def prepare_space(self) -> None:
         run, others = self.run, [] if self.last is None else [self.last]
         if not self.precondition:
-            self.space.start(run.product, run.g, others)
+            self.krylov_space.start(run.product, run.g, others)
             return
         self._measure_rows()
         scale = self.scale
-        self.space.start(self._scaled_product, run.g * scale, [v / scale for v in others])
+        self.krylov_space.start(self._scaled_product, run.g * scale, [v / scale for v in others])
 
     def _measure_rows(self) -> None:
         run, first = self.run, self.row_squares is None
@@ -125,7 +125,7 @@ class _KrylovMethod(Method):
         self.run.product(v * self.scale, out)
         out *= self.scale
 
-    def stop_rule(self) -> int:
+    def stop_rule_number(self) -> int:
         """Return the number of the engine's rule that ends a call of several steps early, or 0 for
         no rule.
         """
@@ -138,7 +138,7 @@ class _KrylovMethod(Method):
         run, engine, whole = self.run, self.krylov_steps, False
         opened = self.precondition or self.warm_start
         if opened:
-            self.open_space()
+            self.prepare_space()
         several = run.points is not None and not opened
         record = np.empty((min(run.ahead, STEPS_PER_CALL) if several else 1, 4))
         begun, parameter = run.elapsed(), getattr(self, self.by)
@@ -146,7 +146,13 @@ class _KrylovMethod(Method):
         scale = self.scale if self.precondition else None
         try:
             sentence = engine.take_steps(
-                self.problem, parameter, self.limit, scale, opened, self.stop_rule(), record
+                self.problem,
+                parameter,
+                self.max_krylov_dim,
+                scale,
+                opened,
+                self.stop_rule_number(),
+                record,
             )
             whole = True
         except NotFiniteError:
@@ -159,7 +165,7 @@ class _KrylovMethod(Method):
                 run.n_values += engine.n_values
                 run.n_gradients += engine.n_steps
                 if engine.n_steps:
-                    run.follow(engine)
+                    run.move_to_engine(engine)
                     run.record_engine_steps(record[: engine.n_steps], begun, None, whole)
         if self.warm_start and engine.n_steps:
             self.last = engine.vector.copy()
@@ -232,7 +238,7 @@ class GaussNewton(SaddleFreeNewton):
     def slow(self, count: int) -> None:
         self.krylov_steps.n_slow_steps = count
 
-    def stop_rule(self) -> int:
+    def stop_rule_number(self) -> int:
         """Return the number of the engine's rule that ends a call of several steps early: 1 after
         slow steps with the GGN, 2 after a step with H that lowers the loss quickly, 0 if there is
         no Hessian.
@@ -269,12 +275,14 @@ class Newton(_KrylovMethod):
     checks = {**_KrylovMethod.checks, "damping": check_not_negative}
 
     def step(self) -> str | None:
-        run, space, step = self.run, self.space, np.empty_like(self.run.theta)
-        self.open_space()
+        run, space, step = self.run, self.krylov_space, np.empty_like(self.run.theta)
+        self.prepare_space()
         exact = len(step) <= DENSE_MAX_N
         wanted = 1e-12 * run.gnorm if exact else min(self.forcing, run.gnorm**0.5) * space.gamma
         stop, price = run.out_of_budget, run.step_price()
-        space.solve("shifted", self.damping, wanted, self.limit, stop, self.thrift, price, step)
+        space.solve(
+            "shifted", self.damping, wanted, self.max_krylov_dim, stop, self.thrift, price, step
+        )
         if not np.isfinite(run.try_step(step)):
             return "the Newton step leads to a loss that is not finite"
         run.accept_spare()
@@ -446,9 +454,11 @@ class NewtonMR(_KrylovMethod):
     leaves_saddles = False
 
     def step(self) -> str | None:
-        run, space = self.run, self.space
-        self.open_space()
-        extend_space(space, min(self.forcing, np.sqrt(run.gnorm)), self.limit, run.out_of_budget)
+        run, space = self.run, self.krylov_space
+        self.prepare_space()
+        extend_space(
+            space, min(self.forcing, np.sqrt(run.gnorm)), self.max_krylov_dim, run.out_of_budget
+        )
         steps = krylov_steps(space)
         if not any(slope < 0 for slope in steps.slopes):
             return (

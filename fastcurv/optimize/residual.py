@@ -99,7 +99,7 @@ def extend_space(
         _, residual = least_residual_step(space, space.gamma)
         size, norm = float(np.linalg.norm(residual)), float(np.abs(space.ritz_pairs()[0]).max())
         if len(last) and len(last) <= space.m:
-            tall = space.tall()[:, : len(last)]
+            tall = space.product_coefficients()[:, : len(last)]
             if np.linalg.norm(tall @ last) <= tolerance * norm * np.linalg.norm(last):
                 return
         if size <= tolerance * space.gamma or space.exhausted or space.m >= limit or stop():

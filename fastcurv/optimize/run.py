@@ -177,9 +177,9 @@ class Run(Saved):
         The recorded point with the lowest score: the validation loss if there is one, else the
         loss.
     records : list of tuple
-        The records, each with a number for every name in `recorded`.
+        The records, each with a number for every name in `record_names`.
     cut : str or None
-        The budget that ended inside a step, as `exhausted` names it.
+        The budget that ended inside a step, as `exhausted_budget` names it.
     """
 
     f = f0 = gnorm = np.inf
@@ -198,7 +198,7 @@ class Run(Saved):
     idle = False
     # True if the loss is near its lower bound and the tolerance is the default
     near_bound = False
-    # value, gradient and gradient norm at theta, from which the next `bind` reads them
+    # value, gradient and gradient norm at theta, from which the next `evaluate_at_theta` reads them
     at_hand: Any = None
     # the engine's object that evaluates the loss and products, or None if the objective is called
     # instead
@@ -302,7 +302,7 @@ class Run(Saved):
         """Return the seconds since the start, including those before a checkpoint."""
         return self.budget.elapsed()
 
-    def exhausted(self) -> str | None:
+    def exhausted_budget(self) -> str | None:
         """Return the name of the exhausted budget, ``max_time`` or ``max_products``, or None.
 
         The time budget counts as exhausted if it would end before the next expected call of this
@@ -326,7 +326,7 @@ class Run(Saved):
         """Check the budgets inside a step. Store the name of an exhausted budget in `cut`, and
         return True if there is one.
         """
-        self.cut = self.exhausted()
+        self.cut = self.exhausted_budget()
         return self.cut is not None
 
     def value(self, theta: np.ndarray) -> float:
@@ -367,7 +367,7 @@ class Run(Saved):
 
     # --- the current point
 
-    def bind(self) -> None:
+    def evaluate_at_theta(self) -> None:
         """Compute value, gradient and, for methods that use one, the operator at `theta`."""
         operator, f, g = self.bind_operator(), None, None
         if self.at_hand is not None:
@@ -416,7 +416,7 @@ class Run(Saved):
             return False
         if not self.sought:
             self.sought = True
-            self.points = None if self.own_engine is None else self.own_engine.points()
+            self.points = None if self.own_engine is None else self.own_engine.point_evaluator()
         return self.points is not None
 
     def product(self, v: np.ndarray, out: Any) -> Any:
@@ -431,10 +431,10 @@ class Run(Saved):
         """
         self.theta, self.spare, self.rows = self.spare, self.theta, None
         try:
-            self.bind()
+            self.evaluate_at_theta()
         except NotConvexError:
             self.theta, self.spare, self.rows = self.spare, self.theta, None
-            self.bind()
+            self.evaluate_at_theta()
             raise
 
     def set_spare(self, step: np.ndarray, scale: float = 1.0) -> np.ndarray:
@@ -452,7 +452,7 @@ class Run(Saved):
     # --- history and state
 
     @property
-    def recorded(self) -> tuple[str, ...]:
+    def record_names(self) -> tuple[str, ...]:
         """The names of the quantities in a record: `RECORD_FIELDS`, and "validation" with a
         validation loss.
         """
@@ -460,7 +460,7 @@ class Run(Saved):
 
     def past_records(self, count: int | None = None) -> dict[str, np.ndarray]:
         """Return the first `count` records, or all, as an array for each name."""
-        return dict(zip(self.recorded, map(np.array, zip(*self.records[:count]))))
+        return dict(zip(self.record_names, map(np.array, zip(*self.records[:count]))))
 
     def record(self) -> None:
         """Record the current point, and keep a copy if its score is the lowest so far."""
@@ -474,7 +474,7 @@ class Run(Saved):
         self.pending, self.spent_here = ([record], len(self.records), self.iteration, score), None
         self.write_pending()
 
-    def follow(self, engine: Any) -> None:
+    def move_to_engine(self, engine: Any) -> None:
         """Move to the point that the steps of `engine` have reached."""
         np.copyto(self.spare, engine.theta)
         self.theta, self.spare = self.spare, self.theta
@@ -561,7 +561,7 @@ class Run(Saved):
         """
         check_run(arrays, facts, self)
         super().load(arrays, facts)
-        columns = (arrays["history." + name].tolist() for name in self.recorded)
+        columns = (arrays["history." + name].tolist() for name in self.record_names)
         self.records = [
             (int(i), f, norm_there, int(spent), *rest)
             for i, f, norm_there, spent, *rest in zip(*columns)

@@ -319,11 +319,11 @@ def sample_critical_points(
     try:
         with bar(n_tries, "sample_critical_points", progress) as shown, time_limit(limit):
             for number, rng in enumerate(streams):
-                if not sampler.budget.left:
+                if not sampler.budget.products_left:
                     break
                 wanted = asked[number % len(asked)] if asked else None
                 found = sampler.search(names[number % len(names)], wanted, rng)
-                if found is None and not sampler.budget.left:
+                if found is None and not sampler.budget.products_left:
                     break
                 tried += 1
                 points += [] if found is None else [found]
@@ -354,7 +354,7 @@ def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
         return "all weights zero"
     if why_not_own(ob, "certificates"):
         return None
-    inputs, outputs = ob.certificates.ranges(theta)
+    inputs, outputs = ob.certificates.input_output_ranges(theta)
     spread = (outputs.high - outputs.low).max()
     size = max(np.abs(outputs.high).max(), np.abs(outputs.low).max())
     differ = (inputs.high > inputs.low).any()
@@ -413,14 +413,16 @@ class _Sampler:
                 theta, widths = self._walk(source, start, index if follows else None, rng)
             except OutOfTime:
                 # A run ends slightly before its deadline if its next step would exceed it.
-                self.budget.end()
+                self.budget.exhaust()
                 break
             point = classify(
-                self.ob, theta, **{"seed": rng, "max_time": self.budget.rest()} | self.verdict
+                self.ob,
+                theta,
+                **{"seed": rng, "max_time": self.budget.inner_max_time()} | self.verdict,
             )
             critical = point.kind != "not_critical"
             settled = critical and point.kind != "undecided"
-            if not self.budget.left and not settled:
+            if not self.budget.products_left and not settled:
                 break
             there = settled and (asked is None or point.n_negative == asked)
             trivial = why_trivial(self.ob, theta) if critical else None
@@ -509,7 +511,7 @@ def _minimise_from(
     """Return the point that `minimize` reaches from theta by `method` in the remaining time. Ctrl-C
     during the run ends the sampling.
     """
-    found = minimize(ob, theta, method, max_time=sampler.budget.rest(), **options)
+    found = minimize(ob, theta, method, max_time=sampler.budget.inner_max_time(), **options)
     if found.status == STATUS_CODES["interrupted"]:
         raise KeyboardInterrupt
     if found.stopped == "max_time":

@@ -71,7 +71,7 @@ class Units(NamedTuple):
             b[:] = (b - self.shift) / self.unit
         return theta
 
-    def start(self, theta: np.ndarray) -> np.ndarray:
+    def scaled_start(self, theta: np.ndarray) -> np.ndarray:
         """Return the start of the scaled run for a start theta in the caller's units. If theta
         explains part of the targets, or its outputs are too large for a drawn start, theta is
         converted. Otherwise theta is returned unchanged, since it was drawn for outputs of size 1.
@@ -81,7 +81,7 @@ class Units(NamedTuple):
         untrained = loss >= MAX_LOSS_TO_VARIANCE and drawn <= max(MAX_START_LOSS * none, loss)
         return theta.copy() if untrained else same
 
-    def result(self, run: MinimizeResult) -> MinimizeResult:
+    def unscaled_result(self, run: MinimizeResult) -> MinimizeResult:
         """Return the intermediate result `run` of a scaled run in the units of the caller."""
         g = run.jac * run.jac.dtype.type(self.unit**2)
         for part in self.ob.model.unflatten(g)[-1]:
@@ -134,9 +134,9 @@ def minimize_scaled(
     records: list[tuple[Any, ...]] = [(0, f, norm(g), 0, 0.0)]
 
     def record(intermediate_result: MinimizeResult) -> bool:
-        at = units.result(intermediate_result)
+        at = units.unscaled_result(intermediate_result)
         records.append((at.nit, at.fun, norm(at.jac), at.nhev, time.perf_counter() - begun))
         return callback is not None and bool(callback(at))
 
-    run = go(units.scaled, units.start(theta), callback=record)
+    run = go(units.scaled, units.scaled_start(theta), callback=record)
     return run, units.to_unscaled(run.x), records

@@ -178,7 +178,7 @@ class ConvergenceDisplay(Display):
         """
         for name, value, known in (("x", x, X_AXIS_LABELS), ("y", y, Y_AXIS_LABELS)):
             check_choice(value, known, name)
-        cls._check_look(look, "from_results")
+        cls._check_plot_options(look, "from_results")
         if isinstance(results, OptimizeResult) or hasattr(results, "history"):
             results = {getattr(results, "method", None) or Y_AXIS_LABELS[y]: results}
         _check_runs(results, x, y)
@@ -216,7 +216,7 @@ class ConvergenceDisplay(Display):
         -------
         ConvergenceDisplay
         """
-        cls._check_look(look, "from_estimator")
+        cls._check_plot_options(look, "from_estimator")
         estimator, _ = final_estimator_and_inputs(estimator)
         name = f"{type(estimator).__name__}, {estimator.solver}" if name is None else name
         found = {name: estimator.loss_curve_}
@@ -249,7 +249,7 @@ class ConvergenceDisplay(Display):
             for name in self.curves
         ]
         own = ax is None
-        ax = self._axes(ax, (6.4 + legend_width(names), 4.0))
+        ax = self._get_axes(ax, (6.4 + legend_width(names), 4.0))
         positive = True
         for number, (name, (x, y)) in enumerate(
             zip(names, self.curves.values()), n_labelled_lines(ax)
@@ -412,7 +412,7 @@ class MinimumRatioDisplay(Display):
         -------
         MinimumRatioDisplay
         """
-        cls._check_look(look, "from_points")
+        cls._check_plot_options(look, "from_points")
         points = list(points) if isinstance(points, Iterable) else [points]
         for p in points:
             require_attrs(
@@ -445,7 +445,7 @@ class MinimumRatioDisplay(Display):
         MinimumRatioDisplay
             The display itself, with ``ax_`` and ``figure_`` set.
         """
-        ax = self._axes(ax)
+        ax = self._get_axes(ax)
         if self.quantity == "inertia":
             series = [
                 (sign, SIGN_STYLES[sign], np.ones(self.losses.shape, bool), shares)

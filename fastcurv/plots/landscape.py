@@ -226,7 +226,7 @@ class LandscapeDisplay(Display):
         -------
         LandscapeDisplay
         """
-        cls._check_look(look, "from_objective")
+        cls._check_plot_options(look, "from_objective")
         options = {"to": to, "n_dims": n_dims, "radius": radius, "n_grid": n_grid, "seed": seed}
         return cls.slice(objective, theta, directions=directions, **options).plot(ax, **look)
 
@@ -259,7 +259,7 @@ class LandscapeDisplay(Display):
         -------
         LandscapeDisplay
         """
-        cls._check_look(options, "from_estimator", "from_objective")
+        cls._check_plot_options(options, "from_estimator", "from_objective")
         objective, theta = objective_of(estimator, X, y, sample_weight)
         return cls.from_objective(objective, theta, ax=ax, **options)
 
@@ -361,9 +361,9 @@ class LandscapeDisplay(Display):
             The display itself, with ``ax_`` and ``figure_`` set.
         """
         flat = self.losses.ndim == 1
-        ax = self._axes(ax, (6.0, 4.0) if flat else (5.6, 4.6))
+        ax = self._get_axes(ax, (6.0, 4.0) if flat else (5.6, 4.6))
         if flat:
-            self._line(ax, label, log)
+            self._plot_line(ax, label, log)
         else:
             level_lines(ax, self.steps, self.steps, self.losses, levels=levels, log=log)
             ax.plot([0], [0], "o", color="white", mec="black", ms=6)
@@ -372,7 +372,7 @@ class LandscapeDisplay(Display):
             ax.set_title(RANDOM_DIRECTION_NOTE, fontsize="medium")
         return self
 
-    def _line(self, ax: Any, label: str, log: bool) -> None:
+    def _plot_line(self, ax: Any, label: str, log: bool) -> None:
         color = CYCLE[n_labelled_lines(ax) % len(CYCLE)]
         low, high = self.losses.min(), self.losses.max()
         ax.plot(self.steps, self.losses, color=color, lw=1.6, label=label)

@@ -120,7 +120,7 @@ class SpectrumDisplay(Display):
         >>> np.round(shown.eigenvalues, 6)
         array([-1.,  5.])
         """
-        cls._check_look(look, "from_operator")
+        cls._check_plot_options(look, "from_operator")
         k = check_positive_int(k, "k", least=0)
         density = spectral_density(op, n_probes=n_probes, n_steps=n_steps, axis=axis, seed=seed)
         values = extreme_eigenpairs(op, min(k, density.n // 2), seed).values if k else None
@@ -147,7 +147,7 @@ class SpectrumDisplay(Display):
         -------
         SpectrumDisplay
         """
-        cls._check_look(options, "from_objective", "from_operator")
+        cls._check_plot_options(options, "from_objective", "from_operator")
         require_attrs(objective, ("hessian",), "objective", OBJECTIVE_HINT, theta)
         return cls.from_operator(objective.hessian(theta), ax=ax, **options)
 
@@ -189,7 +189,7 @@ class SpectrumDisplay(Display):
         >>> shown.density.n == est.model_.n_params
         True
         """
-        cls._check_look(options, "from_estimator", "from_operator")
+        cls._check_plot_options(options, "from_estimator", "from_operator")
         objective, theta = objective_of(estimator, X, y, sample_weight)
         return cls.from_objective(objective, theta, ax=ax, **options)
 
@@ -224,7 +224,7 @@ class SpectrumDisplay(Display):
         SpectrumDisplay
             The display itself, with ``ax_`` and ``figure_`` set.
         """
-        ax = self._axes(ax)
+        ax = self._get_axes(ax)
         alone = not (ax.lines or ax.get_title())
         draw_density(self.density, ax, band=band, scale=scale, label=label, color=color)
         if self.eigenvalues is not None:

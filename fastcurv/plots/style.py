@@ -163,7 +163,7 @@ class Display(ReadOnly, assignable=("ax_", "figure_")):
         raise NotImplementedError
 
     @classmethod
-    def _check_look(cls, look: dict[str, Any], *makers: str) -> None:
+    def _check_plot_options(cls, look: dict[str, Any], *makers: str) -> None:
         """Raise a TypeError for options in `look` that neither ``plot`` nor any of the constructors
         named in `makers` accepts. The message names the first constructor, which was called.
         """
@@ -185,7 +185,7 @@ class Display(ReadOnly, assignable=("ax_", "figure_")):
         self.figure_.savefig(file, format="png", dpi=110)
         return file.getvalue()
 
-    def _axes(self, ax: Any, figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
+    def _get_axes(self, ax: Any, figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
         """Return ``ax``, or new Axes if it is None, and store them in ``ax_`` and ``figure_``."""
         ax = shown_axes(figsize) if ax is None else ax
         self.ax_, self.figure_ = ax, ax.figure

@@ -35,13 +35,13 @@ class Assembled(Protocol):
     A: Floats
     bounds: Floats
 
-    def noise(self) -> Floats:
+    def entry_error_bounds(self) -> Floats:
         """Return bounds on the errors of the entries of A."""
 
-    def layers(self) -> NDArray[np.intp]:
+    def layer_numbers(self) -> NDArray[np.intp]:
         """Return the number of the layer to which each parameter belongs (n,)."""
 
-    def error(self, scale: Floats | None = None) -> float:
+    def error_bound(self, scale: Floats | None = None) -> float:
         """Return a bound on ``||D E D||`` for the error E of the matrix, with ``D = diag(scale)``
         or I.
         """
@@ -82,38 +82,38 @@ class DenseMatrix:
     n_products: int
     known: Assembled | None = None
 
-    def error(self, scale: Floats | None = None) -> float:
+    def error_bound(self, scale: Floats | None = None) -> float:
         """Return a bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I.
 
         The bound is that for the products (`matrix_error_bound`) plus the whole measured asymmetry,
         since asymmetric products have an error of at least that size.
         """
         if self.known is not None:
-            return self.known.error(scale)
+            return self.known.error_bound(scale)
         c = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=np.float64)
-        return matrix_error_bound(self.bounds, c) + self.seen(c)
+        return matrix_error_bound(self.bounds, c) + self.asymmetry_error(c)
 
-    def noise(self) -> Floats:
+    def entry_error_bounds(self) -> Floats:
         """Return bounds on the errors of the entries of A: ``(n, n)`` if they are known, otherwise
         ``(n, 1)``, where the bound for row i is that on the norm of column i.
         """
-        return self.bounds[:, None] if self.known is None else self.known.noise()
+        return self.bounds[:, None] if self.known is None else self.known.entry_error_bounds()
 
-    def layers(self) -> NDArray[np.intp]:
+    def layer_numbers(self) -> NDArray[np.intp]:
         """Return the number of the layer of each parameter (n,), or 0 if layers are unknown."""
-        return np.zeros(len(self.A), np.intp) if self.known is None else self.known.layers()
+        return np.zeros(len(self.A), np.intp) if self.known is None else self.known.layer_numbers()
 
-    def seen(self, scale: Floats | None = None) -> float:
-        """Return the part of ``error(scale)`` that comes from the measured asymmetry."""
+    def asymmetry_error(self, scale: Floats | None = None) -> float:
+        """Return the part of ``error_bound(scale)`` that comes from the measured asymmetry."""
         c = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=np.float64)
         if np.ptp(c) == 0:
             return safe_norm(self.asymmetry) * float(c.max(initial=0.0)) ** 2
         return safe_norm(self.asymmetry * c) * float(c.max(initial=0.0))
 
-    def eigen(self) -> Eigensystem:
+    def eigensystem(self) -> Eigensystem:
         """Return the eigenpairs of A; `errors` bound the eigensolver's error plus that of A."""
         found = eigh(self.A)
-        return found._replace(errors=found.errors + self.error())
+        return found._replace(errors=found.errors + self.error_bound())
 
 
 def matrix_error_bound(bounds: Floats, d: Floats) -> float:
@@ -132,7 +132,7 @@ def matrix_error_bound(bounds: Floats, d: Floats) -> float:
 def counted_matrix(H: Products) -> DenseMatrix:
     """Return the `dense_matrix` of H, and add the number of products to the count of H."""
     M = dense_matrix(H.op)
-    H.tell(M.n_products)
+    H.record_products(M.n_products)
     return M
 
 
@@ -322,7 +322,7 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
         matrix = symmetric_part(*small.matrix_with_bounds()[:2], 0)
     else:
         matrix = dense_matrix(op if small is None else small)
-    values, _, errors = matrix.eigen()
+    values, _, errors = matrix.eigensystem()
     n, rest, copies = len(values), 0.0, 0
     if small is not None:
         n, rest, copies = small.n, small.rest, small.n_rest

@@ -258,7 +258,7 @@ class ThickRestart(EigenSearch):
         theta, _, _, limits = self.run.ritz_pairs(self.k, self.which)
         return theta, limits
 
-    def _vectors(self) -> Array:
+    def _current_vectors(self) -> Array:
         """Return the vectors of the pairs of `_current_values`, as rows."""
         run = self.run
         if self.probed_pairs is not None:
@@ -301,7 +301,7 @@ class ThickRestart(EigenSearch):
             converged &= self.distances_to_innermost(theta)[0] > self.unseen
         return Eigenpairs(
             values=theta,
-            vectors=self._vectors().T,
+            vectors=self._current_vectors().T,
             residuals=limits,
             converged=converged,
             n_products=run.n_products,

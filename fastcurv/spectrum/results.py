@@ -192,9 +192,10 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
 
     def _title(self) -> str:
         open_still, good = missed_clause(self), int(self.converged.sum())
+        by_residuals = self._is_converged_by_residuals_only
         head = (
             f"Eigenpairs: {len(self)} of n = {self.n}, {good} "
-            f"{'with residuals within' if self._converged_by_residuals else 'converged to'} "
+            f"{'with residuals within' if by_residuals else 'converged to'} "
             f"{format_number(self.tol)} * {format_number(self.scale)}, {self.n_products} products"
         )
         if self.asymmetry:
@@ -205,7 +206,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         return head + (", interrupted" if self.interrupted else "")
 
     @property
-    def _converged_by_residuals(self) -> bool:
+    def _is_converged_by_residuals_only(self) -> bool:
         """True if some pairs converged, but the search for missed copies was left out or does not
         apply to a single pair, so that `converged` refers to residuals alone.
         """
@@ -219,7 +220,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         ]
         if len(rows) > 24:
             rows[12:-12] = [["...", "...", f"{len(rows) - 24} more"]]
-        last = "within tolerance" if self._converged_by_residuals else "converged"
+        last = "within tolerance" if self._is_converged_by_residuals_only else "converged"
         return html_table(self._title(), ["eigenvalue", "residual", last], rows)
 
     def __repr__(self) -> str:
@@ -305,7 +306,9 @@ class ReducedEigenpairs(Eigenpairs):
 
     def _vector(self, i: int) -> np.ndarray:
         if self.outside[i] >= 0:
-            return np.asarray(self.reduction.outside(self.outside[i], self.outside[i] + 1)[0])
+            return np.asarray(
+                self.reduction.complement_rows(self.outside[i], self.outside[i] + 1)[0]
+            )
         return np.asarray(self.reduction.embed(self.coordinates[i]))
 
 

@@ -65,7 +65,7 @@ class Runs:
         return [run for start, run in self.by_start if start is None]
 
     @property
-    def inner(self) -> Any:
+    def reduced_operator(self) -> Any:
         """The operator that the runs from random starts multiply by."""
         return self.op if self.small is None else self.small
 
@@ -95,14 +95,14 @@ class Runs:
         if not isinstance(i, (int, np.integer)) or i < 0:
             raise ValueError(f"i must be the number of a probe, an int >= 0, got {short_repr(i)}.")
         while len(self.probes) <= i:
-            self.reserve(self.inner, None, n_steps)
-            run = Recurrence(self.inner, min(n_steps, self.inner.shape[0]))
+            self.reserve(self.reduced_operator, None, n_steps)
+            run = Recurrence(self.reduced_operator, min(n_steps, self.reduced_operator.shape[0]))
             run.insert_random(self.rng)
             self.by_start.append((None, run))
-        self.grow(self.probes[i], n_steps, shown)
+        self.extend_run(self.probes[i], n_steps, shown)
         return self.probes[i]
 
-    def grow(self, run: Recurrence, n_steps: int, shown: Bar = NO_PROGRESS) -> None:
+    def extend_run(self, run: Recurrence, n_steps: int, shown: Bar = NO_PROGRESS) -> None:
         """Extend the recurrence `run` to at least `n_steps` products, unless its Krylov space is
         exhausted.
         """
@@ -131,7 +131,7 @@ class Runs:
             run = Recurrence(self.op, min(n_steps, self.n))
             run.insert((g / np.abs(g).max()).astype(self.dtype)[None])
             self.by_start.append((g.copy(), run))
-        self.grow(run, n_steps)
+        self.extend_run(run, n_steps)
         return run
 
 
@@ -315,7 +315,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         wanted, tol = check_wanted(k, which, self.n), resolve_tol(tol, self.dtype)
         limit = self.n if max_products is None else check_positive_int(max_products, "max_products")
         with self.held() as runs, bar(None, f"{self.name}: eigsh", progress) as shown:
-            before, k = runs.n_products, min(wanted, runs.inner.shape[0])
+            before, k = runs.n_products, min(wanted, runs.reduced_operator.shape[0])
             run = runs.probe(0, min(k, limit))
             limit += run.m - (runs.n_products - before)
             while True:
@@ -324,7 +324,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
                 if run.m >= limit or not run.p or (len(theta) == k and (residuals <= target).all()):
                     break
                 try:
-                    runs.grow(run, min(limit, run.m + max(2, run.m // 10)), shown)
+                    runs.extend_run(run, min(limit, run.m + max(2, run.m // 10)), shown)
                 except MemoryError:
                     break
             run.reorthogonalise()

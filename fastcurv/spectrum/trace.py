@@ -86,7 +86,7 @@ class CountingRows:
             value, stderr = float(value), float(stderr)
         return Estimate(value, stderr, self.n_products, self.n_quadratic, method)
 
-    def exactly(self, m: int, method: str) -> bool:
+    def can_be_exact(self, m: int, method: str) -> bool:
         """Return True if m products suffice for all unit vectors and the method allows this: any
         method for n = 1, otherwise "auto".
         """
@@ -110,7 +110,7 @@ class CountingRows:
         self.largest = max(self.largest, float(np.einsum("ij,ij->i", Y, Y).max()) ** 0.5)
         return Y
 
-    def forms(self, V: Array) -> Floats:
+    def quadratic_forms(self, V: Array) -> Floats:
         """Return ``v'Hv`` (k,) for the rows v of V (k, n), in float64."""
         if not self.has_quadratic:
             return row_dots(V, self.products(V))
@@ -121,7 +121,7 @@ class CountingRows:
         self.largest = max(self.largest, float(np.abs(found).max()))
         return found
 
-    def squares(self, V: Array) -> Floats:
+    def squared_norms(self, V: Array) -> Floats:
         """Return ``||Hv||^2`` (k,) for the rows v of V (k, n), in float64."""
         Y = self.products(V)
         return row_dots(Y, Y)
@@ -172,7 +172,9 @@ class CountingRows:
         products are computed, this sum shows scatter that a few samples of ``v'Hv`` can miss.
         """
         if self.has_quadratic or m < MIN_ALIKE_ESTIMATES:
-            return mean_and_error(np.concatenate([self.forms(V) for V in self.probes(rng, m)]))
+            return mean_and_error(
+                np.concatenate([self.quadratic_forms(V) for V in self.probes(rng, m)])
+            )
         samples, total, squares = [], np.zeros(self.n), np.zeros(self.n)
         for V in self.probes(rng, m):
             entries = V.astype(np.float64) * self.products(V)
@@ -189,14 +191,14 @@ class CountingRows:
         for start in range(0, self.n, N_BLOCK_VECTORS):
             yield np.eye(min(N_BLOCK_VECTORS, self.n - start), self.n, start, self.dtype)
 
-    def summed(self) -> Floats | None:
+    def summed_matrix(self) -> Floats | None:
         """Return the matrix (n, n) of the operator if n is at most `QUICK_DENSE_MAX_N` and the
         operator sums the matrix over rows in less time than n products, otherwise None.
         """
         return summed_matrix(self.op) if self.n <= QUICK_DENSE_MAX_N else None
 
     def exact_diagonal(self) -> Floats:
-        summed = self.summed()
+        summed = self.summed_matrix()
         if summed is not None:
             return np.diagonal(summed).copy()
         found = [
@@ -279,7 +281,7 @@ class Sketch:
             self.Z[cut] = apply.products(self.Q[cut].astype(apply.dtype))
         self.S = leave_one_out(self.R)
 
-    def _rounding(self) -> Floats:
+    def _rounding_errors(self) -> Floats:
         """Return estimates (n,) of the rounding errors of the sums of ``q_i (H q)_i`` over the
         basis, due to the products and to the additions.
 
@@ -294,7 +296,7 @@ class Sketch:
             found = np.hypot(found, q * (least * np.abs(z) + error))
         return found
 
-    def _traces(self) -> tuple[Floats, Floats]:
+    def _left_out_traces(self) -> tuple[Floats, Floats]:
         """Return an estimate of the trace for each left-out sample, and the part of the trace that
         is left out with it.
         """
@@ -325,14 +327,14 @@ class Sketch:
         can be almost orthogonal to s_i. The part of the trace along s_i is known and added to the
         error, as is the rounding error, which all samples share.
         """
-        samples, left_out = run_interruptibly(self._traces)
+        samples, left_out = run_interruptibly(self._left_out_traces)
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
         along = float((left_out**2).mean()) ** 0.5
         error = np.hypot(
             LEAVE_ONE_OUT_ERROR_FACTOR * widening_factor(len(samples)) * scatter,
             EQUAL_EIGENVALUES_FACTOR * along,
         )
-        return mean, float(np.hypot(error, safe_norm(run_interruptibly(self._rounding))))
+        return mean, float(np.hypot(error, safe_norm(run_interruptibly(self._rounding_errors))))
 
     def diagonals(self) -> tuple[Floats, Floats]:
         """Return the mean and the standard error of the estimates of the diagonal, one for each
@@ -354,7 +356,7 @@ class Sketch:
         error = np.hypot(
             LEAVE_ONE_OUT_ERROR_FACTOR * widening_factor(m) * np.sqrt(variance / m), left_out / m
         )
-        return mean, np.hypot(error, self._rounding())
+        return mean, np.hypot(error, self._rounding_errors())
 
 
 def leave_one_out(R: Floats) -> Floats:
@@ -464,7 +466,7 @@ def _trace(
     if method == "auto" and isinstance(op, DenseReduction):
         return Estimate(float(np.trace(op.matrix)), 0.0, 0, method="exact")
     apply = CountingRows(op)
-    if apply.exactly(m, method):
+    if apply.can_be_exact(m, method):
         return apply.estimate(apply.exact_diagonal().sum(), 0.0, "exact")
     if method == "auto":
         method = "hutchinson" if apply.has_quadratic or m < MIN_SKETCH_PRODUCTS else "xtrace"
@@ -477,7 +479,7 @@ def _trace(
                     f"n_probes must be at least 4 for method='hutch++', got {m}. Or use "
                     "method='hutchinson'."
                 )
-            found = apply.hutch_pp(rng, m, apply.forms)
+            found = apply.hutch_pp(rng, m, apply.quadratic_forms)
         else:
             found = apply.hutchinson(rng, m)
     return apply.estimate(*found, method)
@@ -543,7 +545,7 @@ def diagonal(
     """
     op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Diagonals))
     apply = CountingRows(op)
-    if apply.exactly(m, method):
+    if apply.can_be_exact(m, method):
         return apply.estimate(apply.exact_diagonal(), np.zeros(apply.n), "exact")
     if method == "auto":
         method = "xdiag" if m >= MIN_SKETCH_PRODUCTS else "hutchinson"
@@ -639,18 +641,18 @@ def _frobenius_norm(
         return Estimate(safe_norm(op.matrix), 0.0, 0, method="exact")
     apply = CountingRows(op)
     with bar(m, "frobenius_norm", progress) as apply.shown:
-        if apply.exactly(m, method):
-            summed = apply.summed()
+        if apply.can_be_exact(m, method):
+            summed = apply.summed_matrix()
             if summed is not None:
                 return apply.estimate(safe_norm(summed), 0.0, "exact")
-            square = float(sum(apply.squares(E).sum() for E in apply.unit_rows()))
+            square = float(sum(apply.squared_norms(E).sum() for E in apply.unit_rows()))
             error, method = 0.0, "exact"
         elif method == "hutch++" or (method == "auto" and m >= MIN_SKETCH_PRODUCTS):
             method = "hutch++"
-            square, error = apply.hutch_pp(rng, m, apply.squares)
+            square, error = apply.hutch_pp(rng, m, apply.squared_norms)
         else:
             method = "hutchinson"
-            samples = [apply.squares(V) for V in apply.probes(rng, m)]
+            samples = [apply.squared_norms(V) for V in apply.probes(rng, m)]
             square, error = mean_and_error(np.concatenate(samples))
     norm = max(square, 0.0) ** 0.5
     # The square root is concave, so the error of the norm is computed from the smallest value

@@ -56,7 +56,7 @@ class Function(ReadOnly):
         return self.name
 
     @property
-    def unbounded(self) -> str:
+    def missing_bounds(self) -> str:
         """A clause that names the missing bounds that proofs need, or "" if all are known."""
         missing = " and ".join(x for x in ("third", "ulps") if getattr(self, x) is None)
         return missing and f"{self!r} was given without {missing}"
@@ -103,7 +103,7 @@ class Function(ReadOnly):
         eps = max(eps, *(float(np.finfo(part.dtype).eps) for part in found))
         return np.asarray(self.ulps * eps * ROUND_UP_FACTOR * size, float)
 
-    def third_of(self, z: Floats, *at: Any) -> Floats:
+    def third_derivative_bounds(self, z: Floats, *at: Any) -> Floats:
         """Return upper bounds on the absolute value of the third derivative at z, in the shape of z
         or (N, 1). `at` holds the other arguments of `third`: the targets of a loss, and the
         distance from z up to which the bounds hold. The bounds are infinite if none are known.
@@ -157,19 +157,19 @@ class LossFunction(Function):
         return self._coupled
 
     @property
-    def known(self) -> bool:
+    def is_known(self) -> bool:
         """True if the function is built in or has been called, so that `coupled` is known."""
         return self._coupled is not None
 
-    def learn(self, y: NDArray[Any], d: int, weight: NDArray[Any] | None) -> None:
-        """Determine `coupled`, unless it is `known`, by evaluating the function with d outputs at
+    def learn_properties(self, y: NDArray[Any], d: int, weight: NDArray[Any] | None) -> None:
+        """Determine `coupled`, unless `is_known`, by evaluating the function with d outputs at
         some of the targets y of rows with nonzero weight.
         """
-        if not self.known:
+        if not self.is_known:
             counts = slice(None) if weight is None or not np.any(weight) else weight != 0
-            self._attempt(y[counts], d)
+            self._check_sample(y[counts], d)
 
-    def _attempt(self, y: NDArray[Any], d: int) -> None:
+    def _check_sample(self, y: NDArray[Any], d: int) -> None:
         """Raise ValueError if the function is not a valid loss for targets y and d outputs.
         Built-in losses are valid, so this method does nothing; `fastcurv.Loss` overrides it.
         """
@@ -209,7 +209,7 @@ class LossFunction(Function):
         value, first, _ = self(z, y)
         return value[:, None], first
 
-    def weighted(
+    def weighted_derivatives(
         self, divisor: float, dtype: Any, z: NDArray[Any], y: NDArray[Any], weight: Any
     ) -> tuple[float, NDArray[Any], NDArray[Any]]:
         """Return the weighted sum of the losses of the rows divided by `divisor`, and its first and
@@ -235,7 +235,7 @@ class LossFunction(Function):
                 np.ascontiguousarray(by_rows * second, dtype),
             )
 
-    def width_of(self, d_out: int) -> int | None:
+    def target_width(self, d_out: int) -> int | None:
         """Return the number of columns of the targets for `d_out` outputs, or None if any number is
         allowed.
         """
@@ -250,7 +250,7 @@ class LossFunction(Function):
 
     # --- known properties
 
-    def error(self, z: NDArray[Any], y: NDArray[Any], found: Values, eps: float) -> Floats:
+    def error_bounds(self, z: NDArray[Any], y: NDArray[Any], found: Values, eps: float) -> Floats:
         """Return bounds on the errors of the entries of the first and second derivatives, (N, d).
         Their sums over a row bound the error of the value. The bounds are infinite if `ulps` is
         unknown.
@@ -262,7 +262,7 @@ class LossFunction(Function):
         size = (1 + np.abs(z)) * (1 + np.abs(y)) + value[:, None] + first + most
         return self._error_bounds(size, eps, found)
 
-    def constant(self, y: Floats, shares: Floats, d: int) -> tuple[Floats, float]:
+    def best_constant(self, y: Floats, shares: Floats, d: int) -> tuple[Floats, float]:
         """Return the constant outputs (d,) with the lowest mean loss on targets y, and this loss.
         `shares` (N,) are the weights of the rows, with sum 1.
         """
@@ -330,7 +330,7 @@ class ActivationFunction(Function):
     # --- known properties
 
     @property
-    def like_relu(self) -> bool:
+    def is_relu_like(self) -> bool:
         """True if phi' is above 1/2 at 30 and within 1/10 of 0 at -30, as for relu."""
         below, above = self(np.array([[-30.0, 30.0]]))[1][0]
         return bool(above > 0.5 and abs(below) < 0.1)
@@ -348,25 +348,25 @@ class ActivationFunction(Function):
                     return sign
         return 0
 
-    def size(self, z: NDArray[Any], found: Values) -> NDArray[Any]:
+    def error_scale(self, z: NDArray[Any], found: Values) -> NDArray[Any]:
         """Return ``1 + |z| + |phi| + |phi'| + |phi''|``, relative to which `ulps` bounds the
         errors.
         """
         a, p, q = (np.abs(part) for part in found)
         return np.asarray(1 + np.abs(z) + a + p + q)
 
-    def error(self, z: NDArray[Any], found: Values, eps: float) -> Floats:
+    def error_bounds(self, z: NDArray[Any], found: Values, eps: float) -> Floats:
         """Return bounds of z's shape on the errors of the function's results, or infinity if `ulps`
         is unknown.
         """
-        return self._error_bounds(self.size(z, found), eps, found)
+        return self._error_bounds(self.error_scale(z, found), eps, found)
 
-    def bounds(self, z: Floats, move: Floats) -> tuple[Floats, Floats, Floats]:
+    def derivative_bounds(self, z: Floats, move: Floats) -> tuple[Floats, Floats, Floats]:
         """Return bounds on ``|phi'|``, ``|phi''|`` and ``|phi'''|`` for all numbers that differ
         from z by at most `move`, rounded outward.
         """
         found, move = self(z), np.broadcast_to(move, z.shape)
-        own, third = self.error(z, found, EPS), self.third_of(z, move)
+        own, third = self.error_bounds(z, found, EPS), self.third_derivative_bounds(z, move)
         slope, bend = (np.abs(part) + own for part in found[1:])
         with np.errstate(all="ignore"):
             moved = np.where((third == 0) | (move == 0), 0.0, third * move)

@@ -194,12 +194,12 @@ def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
         return d_out / loss.per_target if loss.per_target else 1.0
 
     def constant(y: NDArray[Any], shares: Floats, d_out: int) -> float:
-        return loss.constant(y, shares, d_out)[1] / terms_of_row(d_out)
+        return loss.best_constant(y, shares, d_out)[1] / terms_of_row(d_out)
 
     def explained(f: NDArray[Any], y: NDArray[Any]) -> float:
         y = np.reshape(y, (len(f), -1)).astype(float)
         shares = np.full(len(f), 1 / len(f))
-        least = loss.constant(y, shares, f.shape[1])[1]
+        least = loss.best_constant(y, shares, f.shape[1])[1]
         value = float(shares @ loss(f.astype(float), y)[0])
         if loss.lower != 0:
             return least - value
@@ -411,17 +411,17 @@ def _user_activation_row(own: ActivationFunction) -> ActivationRow:
 
     def derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
         found = own(z)
-        return (*found, (own.size(z, found),) * 3)
+        return (*found, (own.error_scale(z, found),) * 3)
 
     return ActivationRow(
         lambda z: own(z)[0],
         lambda z: own(z)[1],
         derivatives,
-        own.bounds,
+        own.derivative_bounds,
         None,
         lipschitz=math.inf if own.first is None else own.first,
         bend=math.inf if own.second is None else own.second,
-        like_relu=own.like_relu,
+        like_relu=own.is_relu_like,
         odd=own.parity == -1,
         even=own.parity == 1,
         given=own,
@@ -771,8 +771,8 @@ def unbounded_reason(loss: Any, activations: Sequence[Any]) -> str:
     as a clause, or "" if all are known.
     """
     for part in (LOSSES[loss].given, *(ACTIVATIONS[name].given for name in activations)):
-        if part is not None and part.unbounded:
-            return str(part.unbounded)
+        if part is not None and part.missing_bounds:
+            return str(part.missing_bounds)
     return ""
 
 

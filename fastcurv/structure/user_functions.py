@@ -84,7 +84,7 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
             )
     if own.third is not None:
         move, change = np.abs(v) * DIFFERENCE_STEP, above[2] - below[2]
-        bound, lengths = own.third_of(z, *y, move), 2 * move
+        bound, lengths = own.third_derivative_bounds(z, *y, move), 2 * move
         if change.ndim == 3:
             change = np.where(np.isfinite(change), change, 0)
             change, lengths = np.linalg.norm(change, 2, (1, 2)), np.linalg.norm(lengths, axis=1)
@@ -97,7 +97,7 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
             )
     if own.ulps is not None and LONG_EPS < EPS:
         long = own(z.astype(np.longdouble), *y)
-        known = own.error(z, *y, here, EPS) + own.error(z, *y, long, LONG_EPS)
+        known = own.error_bounds(z, *y, here, EPS) + own.error_bounds(z, *y, long, LONG_EPS)
         for name, part, other in zip(own.parts, here, long):
             gap = np.abs(part - other)
             if gap.shape == known.shape and (gap > known).any():
@@ -246,7 +246,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         made: Loss = pseudo_huber_loss(check_positive(delta, "delta"), Loss)
         return made
 
-    def _attempt(self, y: NDArray[Any], d: int) -> None:
+    def _check_sample(self, y: NDArray[Any], d: int) -> None:
         """Raise a ValueError if the function mixes rows, if its derivatives are wrong, or if its
         bounds do not hold, for at most `N_CHECK_ROWS` of the targets and random outputs of size 1.
         """
@@ -339,16 +339,16 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
             if bound is not None:
                 check_positive(bound, name, zero=True)
         self.first, self.second = first, second
-        self._attempt()
+        self._check_sample()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the known properties of the function, and check it, since a pickle stores the
         function by its name, which may denote another function in another process.
         """
         vars(self).update(state)
-        self._attempt()
+        self._check_sample()
 
-    def _attempt(self) -> None:
+    def _check_sample(self) -> None:
         """Raise a ValueError if the function returns NaN or infinity, mixes the entries of z, has
         wrong derivatives or violates its bounds, at `CHECK_POINTS` or at ten times these points.
         """

@@ -129,14 +129,14 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
             "a column": columns[len(v) // 3],
         }  # fmt: skip
         if made is not None:
-            found[kind] |= {"by layers": made.bounds.sum(), "in norm": made.error()}
-            found[kind] |= {"in units": made.error(units / 3)}
-    found["jacobian"] = {"rows": ob.jacobian(theta).row_bounds().sum()}
+            found[kind] |= {"by layers": made.bounds.sum(), "in norm": made.error_bound()}
+            found[kind] |= {"in units": made.error_bound(units / 3)}
+    found["jacobian"] = {"rows": ob.jacobian(theta).row_error_bounds().sum()}
     known = ob.certificates
     for radius in (0.0, 1e-3, 0.5):
         found[f"third, {radius}"] = {
             "ball": known.third_bound(theta, radius),
-            "in units": known.third_bound_in(theta, radius, units / 3),
+            "in units": known.third_bound_in_units(theta, radius, units / 3),
         }  # fmt: skip
     found["rounding"] = {
         "gradient": ob.rounding_bound(theta), "precise gradient": known.precise_gradient(theta)[1],
@@ -181,10 +181,10 @@ def on_kinks(
     for l, gate in enumerate(gates):
         gate[:, gone[l]] = leaks[l]
         gate[np.arange(3) * (l + 2), 2] = np.nan
-    parents = None if apart else rows.copies(theta, gates, gone)
+    parents = None if apart else rows.find_unit_copies(theta, gates, gone)
     held = rows.smooth_piece(gates, gone, parents)
     slopes = 0.3 + 0.4 * (np.arange(held.n_slopes) % 4) / 4
-    point = np.concatenate([held.copies.merged(theta), slopes])
+    point = np.concatenate([held.copies.merge_copies(theta), slopes])
     return held, point
 
 
@@ -199,9 +199,15 @@ def bounds_on_kinks(**net: Any) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
     if not UNANSWERED:
         found["precise"] = {"gradient": held.precise_gradient(point)[1].sum()}
-    for name, here in (("ones", held), ("units", held.in_units(1 + np.arange(len(slopes)) / 3))):
+    for name, here in (
+        ("ones", held),
+        ("units", held.with_slope_units(1 + np.arange(len(slopes)) / 3)),
+    ):
         for radius in (0.0, 1e-3, 0.1):
-            third, margins = here.third_bound(point, radius), vars(here.margins(point, radius))
+            third, margins = (
+                here.third_bound(point, radius),
+                vars(here.hypothesis_margins(point, radius)),
+            )
             found[f"{name}, {radius}"] = {"third": third, **margins}
     return found
 

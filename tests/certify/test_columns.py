@@ -141,7 +141,7 @@ def test_bounds_hold_for_rows_of_the_jacobian(dtype):
         ob = fc.Objective(model, X, rng.random((5, 2)), loss="mse", sample_weight=rng.random(5))
         theta = model.init(seed=3) * np.dtype(dtype).type(2 if len(sizes) > 5 else 1)
         J, truth = ob.jacobian(theta), Truth(ob, theta)
-        bounds = J.row_bounds()
+        bounds = J.row_error_bounds()
         assert bounds.shape == (10,)
         for u, bound in zip(np.eye(10, dtype=dtype), bounds):
             error = float(size(J.T @ u - truth.backward(u.reshape(5, 2))[0]))

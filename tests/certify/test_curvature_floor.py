@@ -318,7 +318,7 @@ def test_the_largest_unit_bound_needs_few_eigenvalue_problems(sizes, equal, monk
         (W, b), (out, _) = ob.model.unflatten(theta)
         W[1:], b[1:], out[:, 1:] = 0, 0, 0
     passes = majorants.passes_at(ob, theta)
-    (s,) = passes.states()
+    (s,) = passes.iter_states()
     X1 = np.hstack([ob.X, np.ones((30, 1))])
     x = np.linalg.norm(X1, axis=1)[:, None]
     one = majorants._unit_block_bound
@@ -354,8 +354,8 @@ def test_norm_bound_of_rows_in_parts_equals_that_of_all_rows(rows, monkeypatch, 
     def norm():
         gram = Gram(rows)
         for part in np.array_split(x, 3):
-            gram.add(part)
-        return gram.norm()
+            gram.add_rows(part)
+        return gram.norm_bound()
 
     exact = np.linalg.norm(x, 2)
     assert exact * (1 - 1e-12) <= norm() <= exact * (1 + 1e-12)

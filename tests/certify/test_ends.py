@@ -64,13 +64,16 @@ def test_recomputed_states_give_the_same_bounds(monkeypatch):
     whole, layout = passes.ErrorPass(ob, theta), ob.hessian(theta).layout
     monkeypatch.setattr(passes, "MIN_CHUNK_BYTES", 16 * 8 * 19 * 7)
     kept = passes.ErrorPass(ob, theta, layout)
-    first = kept.product(v)
+    first = kept.product_error_bound(v)
     monkeypatch.setattr(passes, "MAX_KEPT_STATE_BYTES", 0)
     fresh = passes.ErrorPass(ob, theta, layout)
-    assert fresh.product(v) == first == fresh.product(v)
+    assert fresh.product_error_bound(v) == first == fresh.product_error_bound(v)
     assert fresh.step == 7 and len(kept.kept) == 15 and fresh.kept is None
     parts = passes.ErrorPass(ob, theta)
-    for ask in (lambda known: known.gradient(), lambda known: known.product(v)):
+    for ask in (
+        lambda known: known.gradient_error_bound(),
+        lambda known: known.product_error_bound(v),
+    ):
         assert np.allclose(ask(parts), ask(whole), rtol=1e-10)
 
 
@@ -83,7 +86,7 @@ def test_bounds_hold_for_jacobians_with_skip_connections():
     dense = np.array(J @ np.eye(J.shape[1], dtype="float32"), float)
     exact = ob.astype("float64").jacobian(theta.astype(float))
     true = exact @ np.eye(J.shape[1])
-    bounds = J.row_bounds()
+    bounds = J.row_error_bounds()
     errors = np.linalg.norm(dense - true, axis=1)
     assert (errors <= bounds).all() and bounds.max() <= 1e3 * errors.max()
 
@@ -163,7 +166,7 @@ def test_l2_without_biases_prevents_copies_of_units():
     for one, known in ((ob, True), (spared, False)):
         gates = slopes_near(one, theta)
         phi = one.certificates.relu_rows().smooth_piece(gates, [np.zeros(4, bool)])
-        phi.copies = SimpleNamespace(families=lambda l: np.zeros(4, bool))
+        phi.copies = SimpleNamespace(copied_unit_mask=lambda l: np.zeros(4, bool))
         assert np.isfinite(phi._decay_margin(theta, 0)) == known
 
 
@@ -240,13 +243,13 @@ def test_margins_on_kinks_hold_everywhere_on_the_ball(net, radius, rng):
     random points of the ball.
     """
     held, point = on_kinks(**HELD[net])
-    margins = held.margins(point, radius)
+    margins = held.hypothesis_margins(point, radius)
     least = {"signs": np.inf, "slopes": np.inf, "upward": np.inf}
     leaks = np.concatenate([np.full(a.sum(), x) for a, x in zip(held.active, held.rows.leaks)])
     for _ in range(200):
         step = rng.standard_normal(point.size)
         at = point + radius * step / np.linalg.norm(step)
-        _, _, zs, es = held.passes(at)
+        _, _, zs, es = held.forward_backward(at)
         slopes = at[held.n_theta :]
         least["slopes"] = min(least["slopes"], np.minimum(slopes - leaks, 1 - slopes).min())
         for l, (z, e) in enumerate(zip(zs, es)):

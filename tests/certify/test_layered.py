@@ -56,11 +56,11 @@ def test_the_matrix_lies_within_its_bounds(seed, step, monkeypatch):
     E = (known.A - exact(ob, theta)).astype(float)
     assert known.finite and np.array_equal(known.A, known.A.T)
     assert (np.linalg.norm(E, axis=0) <= known.bounds).all()
-    assert np.linalg.norm(E) <= known.error()
-    assert (np.abs(E) <= known.noise()).all()
+    assert np.linalg.norm(E) <= known.error_bound()
+    assert (np.abs(E) <= known.entry_error_bounds()).all()
     d = 10.0 ** rng.uniform(-3, 3, len(theta))
-    assert np.linalg.norm(d[:, None] * E * d) <= known.error(d)
-    assert known.error() <= 1e-5 * np.linalg.norm(known.A) + 1e-300
+    assert np.linalg.norm(d[:, None] * E * d) <= known.error_bound(d)
+    assert known.error_bound() <= 1e-5 * np.linalg.norm(known.A) + 1e-300
 
 
 def test_the_bounds_of_the_matrix_include_underflow():
@@ -77,8 +77,8 @@ def test_the_bounds_of_the_matrix_include_underflow():
         sizes = np.sqrt((E * E).sum(axis=0))
         scale = 10.0 ** rng.uniform(-3, 3, len(theta))
         assert known.finite and (sizes <= known.bounds).all() and sizes.any()
-        assert np.sqrt((sizes**2).sum()) <= known.error()
-        assert np.sqrt(((scale[:, None] * E * scale) ** 2).sum()) <= known.error(scale)
+        assert np.sqrt((sizes**2).sum()) <= known.error_bound()
+        assert np.sqrt(((scale[:, None] * E * scale) ** 2).sum()) <= known.error_bound(scale)
         assert (known.bounds <= 1e-9 * np.linalg.norm(known.A.astype(np.longdouble), axis=0)).all()
 
     model = fc.MLP([2, 3, 2], "tanh")
@@ -109,9 +109,14 @@ def test_bounds_are_equivariant_to_power_of_two_scaling(rng):
     s = np.where(there != 0, there / theta, 1.0)
     assert np.allclose(s[:, None] * other.A * s, one.A, rtol=1e-12, atol=0)
     underflow = 1e-280  # alone is what units do not scale
-    assert np.allclose(s[:, None] * other.noise() * s, one.noise(), rtol=1e-6, atol=underflow)
+    assert np.allclose(
+        s[:, None] * other.entry_error_bounds() * s,
+        one.entry_error_bounds(),
+        rtol=1e-6,
+        atol=underflow,
+    )
     d = rng.random(len(theta))
-    assert other.error(s * d) == pytest.approx(one.error(d), rel=1e-6, abs=0)
+    assert other.error_bound(s * d) == pytest.approx(one.error_bound(d), rel=1e-6, abs=0)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
@@ -126,7 +131,7 @@ def test_the_gauss_newton_matrix_lies_within_its_bounds(activation, rng):
     known = EnclosedHessian(ob, passes_at(ob, theta), "ggn")
     G = ob.ggn(theta)
     off = np.linalg.norm(known.A - G.to_dense())
-    assert off <= known.error() + np.linalg.norm(G.column_bounds())
+    assert off <= known.error_bound() + np.linalg.norm(G.column_bounds())
 
 
 def test_classify_and_inertia_use_the_assembled_matrix(rng):
@@ -142,8 +147,8 @@ def test_classify_and_inertia_use_the_assembled_matrix(rng):
     M = dense_matrix(H)
     assert M.n_products == H.n_products == 0 and not M.asymmetry.any()
     products = np.linalg.norm(H.column_bounds())
-    assert np.linalg.norm(M.A - H.to_dense()) <= M.error() + products
-    assert M.error() <= 10 * products
+    assert np.linalg.norm(M.A - H.to_dense()) <= M.error_bound() + products
+    assert M.error_bound() <= 10 * products
     said = fc.classify(ob, theta)
     assert said.kind == "minimum" and said.certified
     assert fc.inertia(H).n_positive == model.n_params

@@ -72,16 +72,16 @@ def test_the_third_bound_holds_in_other_units(act, loss):
         ob, theta = objective(sizes, act, loss, seed=[case, len(act)], **options)
         ones, units = np.ones(theta.size), 10.0 ** rng.uniform(-3, 0, theta.size)
         for radius in (1e-3, 0.1, 1.0):
-            L = ob.certificates.third_bound_in(theta, radius, units)
+            L = ob.certificates.third_bound_in_units(theta, radius, units)
             assert (
                 largest_change(ob, theta, radius, rng, 6, units) <= L * (1 + 1e-9) + 1e-10 / radius
             )
             plain = ob.certificates.third_bound(theta, radius)
-            assert ob.certificates.third_bound_in(theta, radius, ones) == pytest.approx(
+            assert ob.certificates.third_bound_in_units(theta, radius, ones) == pytest.approx(
                 plain, rel=1e-8
             )
             assert plain * (1 + 1e-8) >= L
-            big = ob.certificates.third_bound_in(theta, radius / 1e3, 1e3 * ones)
+            big = ob.certificates.third_bound_in_units(theta, radius / 1e3, 1e3 * ones)
             assert big == pytest.approx(1e9 * plain, rel=1e-6)
 
 
@@ -96,7 +96,7 @@ def test_units_that_cancel_input_scales_keep_the_third_bound():
     there, units = theta.copy(), np.ones(theta.size)
     there[:20] /= np.tile(scale, 5)
     units[:20] /= np.tile(scale, 5)
-    L = other.certificates.third_bound_in(there, 0.1, units)
+    L = other.certificates.third_bound_in_units(there, 0.1, units)
     assert pytest.approx(ob.certificates.third_bound(theta, 0.1), rel=1e-6) == L
     assert largest_change(other, there, 0.1, rng, 6, units) <= L
 

@@ -193,6 +193,6 @@ def test_products_that_underflow_at_a_kink_are_not_zeros():
     model = fc.MLP([1, 1, 1, 1], "leaky_relu", bias=False)
     ob = fc.Objective(model, np.ones((2, 1)), np.zeros(2), loss="mse")
     for first, off in ((1e-200, True), (0.0, False)):
-        state = next(iter(Passes(ob, np.array([first, 1e-200, 1.0])).states()))
+        state = next(iter(Passes(ob, np.array([first, 1e-200, 1.0])).iter_states()))
         assert state.z[1].x[0, 0] == 0 and state.phi[1].p.x[0, 0] == 0.01
         assert (state.phi[1].p.dx.E[0, 0] >= 0.99) == off

@@ -126,7 +126,7 @@ def test_every_cause_of_a_failed_training_has_a_command():
         )
         facts = SimpleNamespace(ob=ob, values=np.arange(4))
         for cause in CAUSES:
-            line = Shell(recipe, "net.safetensors").command_for(cause.call(facts))
+            line = Shell(recipe, "net.safetensors").command_of_call(cause.call(facts))
             if not line.startswith("fastcurv train"):
                 assert cause.name == "labels shuffled" and "row by row" in line
                 continue
@@ -156,7 +156,7 @@ def test_training_continues_from_a_saved_network(folder, tmp_path, monkeypatch):
     assert run_cli(f"train --from {short} --quiet")[0] == 0
     found = load_run("theta.safetensors")
     assert found.recipe == first.recipe
-    ob = found.recipe.objective()
+    ob = found.recipe.build_objective()
     assert ob.value(found.theta) < ob.value(first.theta)
     assert run_cli(f"train --from {short} --quiet --l2 0.5 --epochs 0 --max-steps 1")[0] == 1
     assert load_run("theta-2.safetensors").recipe.l2 == 0.5
@@ -167,7 +167,7 @@ def test_training_continues_from_a_saved_network(folder, tmp_path, monkeypatch):
     assert fc.load("on.safetensors")[0] == model
     on = load_run("on.safetensors")
     assert on.recipe.raw and on.recipe.l2 == 1e-3
-    ob = on.recipe.objective(model=on.model)
+    ob = on.recipe.build_objective(model=on.model)
     assert ob.value(on.theta) < ob.value(zero)
     status, text = run_cli("classify on.safetensors --json")
     assert status == 0 and json.loads(text)["gradient_norm"] == pytest.approx(
@@ -218,7 +218,7 @@ def test_predictions_use_units_and_labels_of_the_training_data(folder, tmp_path)
     np.savez(tmp_path / "X.npz", X=table[:, :3])
     run = load_run(folder / "short.safetensors")
     model, theta = fc.load(folder / "short.safetensors")
-    trained = run.recipe.dataset()
+    trained = run.recipe.load_dataset()
     rows = np.isin(np.arange(80), np.flatnonzero([*map(bool, np.ones(80))]))
     assert rows.all() and len(trained.X) == 64
     (W, b), (V, c) = model.unflatten(theta)
@@ -253,8 +253,8 @@ def test_predict_handles_every_kind_of_target_and_foreign_models(folder):
         assert np.abs(shares.sum(axis=0) - 1).max() < 1e-12
         assert np.array_equal(np.array(["no", "yes"])[shares.argmax(axis=0)], found["kind"])
     run = load_run(folder / "normal.safetensors")
-    ob = run.recipe.objective()
-    data = run.recipe.dataset()
+    ob = run.recipe.build_objective()
+    data = run.recipe.load_dataset()
     known = ob.statistics(run.theta)
     alone = columns(
         run_cli(f"predict {quoted(folder, 'normal.safetensors')} {k} --probabilities")[1]

@@ -47,12 +47,12 @@ def test_diagnose_prints_the_cause_and_advice(trained, tmp_path, capsys):
 
 def test_train_reaches_a_critical_point(trained, capsys):
     recipe, theta = load_run(trained)
-    objective = recipe.objective()
+    objective = recipe.build_objective()
     assert recipe.hidden == (4,) and recipe.l2 == 1e-2
     assert theta.shape == (objective.n_params,) == (4 * 4 + 4 + 3 * 4 + 3,)
     assert np.linalg.norm(objective.gradient(theta)) <= 1e-6
-    outputs = objective.model.predict(theta, recipe.dataset().X_test)
-    assert recipe.dataset().score(outputs, recipe.dataset().y_test) >= 0.8
+    outputs = objective.model.predict(theta, recipe.load_dataset().X_test)
+    assert recipe.load_dataset().score(outputs, recipe.load_dataset().y_test) >= 0.8
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_classify_builds_the_network_that_was_trained(shape, tmp_path, capsys):
         and recipe.batch_norm == (shape == "--batch-norm")
         and recipe.residual != recipe.batch_norm
     )
-    ob = recipe.objective()
+    ob = recipe.build_objective()
     assert theta.size == ob.n_params == 4 * 4 + 4 + 4 * 4 + 4 + 4 * 3 + 3 + 16 * recipe.batch_norm
     assert f"loss {ob.value(theta):.6f}" in trained
     assert main(["classify", str(path), *common]) == 0 and name in capsys.readouterr().out

@@ -62,8 +62,8 @@ def test_added_zero_units_leave_the_networks_outputs_unchanged():
     from fastcurv.cli.recipe import Recipe
 
     recipe = Recipe("iris", hidden=(N_NARROW_UNITS + 2,), l2=1e-2)
-    data = recipe.dataset()
-    objective = recipe.objective(data)
+    data = recipe.load_dataset()
+    objective = recipe.build_objective(data)
     theta = find_saddle(recipe, objective, data, seed=0, progress=False)
     (W, b), (W_out, _) = objective.model.unflatten(theta)
     assert (

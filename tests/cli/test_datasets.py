@@ -191,9 +191,9 @@ def test_a_network_trained_on_a_table_predicts_its_words_and_gaps(tmp_path, caps
     found = capsys.readouterr()
     assert "filled with the median of column 'a'" in found.err
     saved = load_run(net)
-    data = saved.recipe.dataset()
+    data = saved.recipe.load_dataset()
     assert data.X.shape == (60, 5)
-    outputs = saved.recipe.model(data).predict(saved.theta, data.X)
+    outputs = saved.recipe.build_model(data).predict(saved.theta, data.X)
     wanted = outputs * data.coding.y_scale + data.coding.y_shift
     lines = found.out.split()
     assert lines[0] == "y" and np.allclose(list(map(float, lines[1:])), wanted[:, 0], rtol=1e-12)

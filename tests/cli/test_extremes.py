@@ -59,7 +59,7 @@ def test_spectrum_computes_the_ends_of_small_matrices_directly(run, capsys):
     assert main(["spectrum", str(run), "-k", "8", "--json", *SHORT]) == 0
     said = json.loads(capsys.readouterr().out)
     recipe = Recipe("iris", hidden=(6,), loss="cross_entropy", l2=1e-2)
-    exact = fc.eigvalsh(recipe.objective().hessian(np.zeros(51)))
+    exact = fc.eigvalsh(recipe.build_objective().hessian(np.zeros(51)))
     assert np.allclose(said["eigenvalues"], [*exact[:8], *exact[-8:]], atol=1e-12)
     assert said["unseen"] == 0 and said["copies"] is None
     assert said["n_products"] == 2 * 5

@@ -56,7 +56,7 @@ def test_the_report_has_training_spectrum_slices_layers_and_cost(made):
 def test_density_at_a_proved_minimum_is_positive_only_and_eigenvalues_are_marked(made):
     run, page = made
     recipe, theta = load_run(run)
-    exact = fc.eigvalsh(recipe.objective().hessian(theta))
+    exact = fc.eigvalsh(recipe.build_objective().hessian(theta))
     assert exact[0] > 0
     for view in charts(page)[2]["views"]:
         assert np.allclose(view["ticks"], exact, rtol=1e-6)
@@ -66,7 +66,7 @@ def test_density_at_a_proved_minimum_is_positive_only_and_eigenvalues_are_marked
 def test_slices_show_the_loss_at_their_points(made):
     run, page = made
     recipe, theta = load_run(run)
-    ob = recipe.objective()
+    ob = recipe.build_objective()
     for chart in charts(page)[3:]:
         for line in chart["views"][0]["lines"]:
             at = line["x"].index(0.0)
@@ -77,7 +77,7 @@ def test_slices_show_the_loss_at_their_points(made):
 def test_text_in_a_chart_cannot_end_its_script():
     lines = [{"name": "</script><b>", "x": [0.0, 1.0], "y": [1.0, np.nan]}]
     view = {"lines": lines, "x": "linear", "y": "linear", "xlabel": "x", "ylabel": "</script>"}
-    text = Report("r").chart([view], "a caption").to_html()
+    text = Report("r").add_chart([view], "a caption").to_html()
     assert text.count("</script>") == 2
 
 
@@ -141,7 +141,7 @@ def test_report_controls_work_in_a_browser_without_errors(made, width, tmp_path)
 
 
 def test_text_is_escaped_and_numbers_are_rounded():
-    page = Report("a < b & c").text("<script>").table(["x"], [[1 / 3], [2]]).to_html()
+    page = Report("a < b & c").add_text("<script>").add_table(["x"], [[1 / 3], [2]]).to_html()
     assert "a &lt; b &amp; c" in page and "&lt;script&gt;" in page and "<script>" not in page
     assert '<td class="number">0.333333</td>' in page
 
@@ -151,7 +151,7 @@ def test_figures_in_a_report_are_inline_and_reproducible():
 
     def page():
         ax = plots.curve([1, 2, 3], [1.0, 0.1, 0.01], label="loss", xlabel="step", ylabel="loss")
-        return Report("r").figure(ax, "a curve").figure(ax, "again").to_html()
+        return Report("r").add_figure(ax, "a curve").add_figure(ax, "again").to_html()
 
     assert page().count("<svg") == 2
     assert page() == page()

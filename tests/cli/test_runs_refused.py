@@ -69,9 +69,9 @@ def test_json_replaces_nan_and_infinity_by_null():
 )
 def test_spectrum_check_reports_saddle_minimum_or_no_convergence(kind, words):
     seen = SpectrumCheck(kind, 1e-3, -2.0, 1.0, (1e-3, 1e-3), 30)
-    assert words in seen.reason and seen.negative and seen.resolved
+    assert words in seen.reason and seen.has_negative_curvature and seen.is_resolved
     rough = SpectrumCheck(kind, 1e-3, -2.0, 1.0, (0.5, 1e-3), 3)
-    assert "too few" in rough.reason and not rough.resolved
+    assert "too few" in rough.reason and not rough.is_resolved
 
 
 def test_reference_networks_reject_inconsistent_shapes():
@@ -130,7 +130,7 @@ def test_training_without_epochs_and_refinement_saves_the_start(tmp_path, capsys
     words = ["train", "iris", "--hidden", "4", "--epochs", "0", "--refine", "none", "--quiet"]
     assert main([*words, "--seed", "3", "--out", str(path)]) == 0
     recipe, theta = load_run(path)
-    model = recipe.objective().model
+    model = recipe.build_objective().model
     assert np.array_equal(theta, model.init(seed=3))
     with np.load(path) as saved:
         assert not any(name.startswith("history") for name in saved.files)
@@ -142,9 +142,9 @@ def test_the_report_states_the_risk_of_a_verdict():
     bowl = QuadraticObjective(np.diag([1.0, 2.0]))
     point = fc.classify(bowl, np.zeros(2), seed=0)
     doubted = replace(point, certified=False, failure_probability=0.004, _because=Reason.RISK)
-    assert "with an error probability of 0.004" in Report("r").verdict(doubted).to_html()
+    assert "with an error probability of 0.004" in Report("r").add_verdict(doubted).to_html()
     plain = replace(doubted, failure_probability=0.0, _because=Reason.MEASURED)
-    assert "not proved" in Report("r").verdict(plain).to_html()
+    assert "not proved" in Report("r").add_verdict(plain).to_html()
 
 
 def test_escape_saddle_needs_negative_curvature():

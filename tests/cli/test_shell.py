@@ -68,20 +68,20 @@ def test_json_output_is_one_object_with_the_librarys_numbers(points, trained, tm
     assert train(points, tmp_path / "a.npz", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     recipe, theta = load_run(tmp_path / "a.npz")
-    objective = recipe.objective()
+    objective = recipe.build_objective()
     assert said["value"] == objective.value(theta) and said["success"] is True
     assert said["n_params"] == objective.n_params and said["loss"] == "cross_entropy"
 
     assert main(["classify", str(trained), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     recipe, theta = load_run(trained)
-    point = fc.classify(recipe.objective(), theta, seed=0)
+    point = fc.classify(recipe.build_objective(), theta, seed=0)
     assert (said["kind"], said["certified"]) == (point.kind, point.certified)
     assert said["lambda_min"] == point.lambda_min and said["reason"] == point.reason
 
     assert main(["spectrum", str(trained), "-k", "2", "--steps", "10", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    exact = fc.eigvalsh(recipe.objective().hessian(theta))
+    exact = fc.eigvalsh(recipe.build_objective().hessian(theta))
     wanted = [*exact[:2], *exact[-2:]]
     gaps = np.abs(np.subtract(said["eigenvalues"], wanted))
     assert np.all(gaps <= np.add(said["residuals"], 1e-12))
@@ -110,7 +110,7 @@ def test_runs_are_read_from_either_file_format(kind, tmp_path):
 def test_load_reads_safetensors_runs_and_names_the_option_for_others(trained, tmp_path):
     model, theta = fc.load(trained)
     recipe, same = load_run(trained)
-    assert model == recipe.objective().model and np.array_equal(theta, same)
+    assert model == recipe.build_objective().model and np.array_equal(theta, same)
     np.savez(tmp_path / "run.npz", theta=theta)
     with pytest.raises(ValueError, match="train --out net.safetensors"):
         fc.load(tmp_path / "run.npz")

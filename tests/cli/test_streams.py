@@ -352,7 +352,7 @@ def hostile_run(folder, path, **recipe):
     saved = load_run(folder / "run.npz")
     history = {name: np.arange(1.0, 4) for name in ("loss", "gradient_norm", "time")}
     told = replace(saved.recipe, digest="", **recipe)
-    return save_run(path, told, told.model(saved.recipe.dataset()), saved.theta, history,
+    return save_run(path, told, told.build_model(saved.recipe.load_dataset()), saved.theta, history,
                     ((HOSTILE, 3),))  # fmt: skip
 
 
@@ -471,7 +471,14 @@ def test_reports_are_valid_html_for_any_text_in_a_file(folder, tmp_path):
 )
 def test_text_cannot_leave_its_element_of_the_report(word):
     view = {"lines": [{"name": word, "x": [1.0], "y": [2.0]}], "x": "linear", "y": "linear"}
-    text = Report(word).section(word).chart([view], word).text(word).section("End").to_html()
+    text = (
+        Report(word)
+        .add_section(word)
+        .add_chart([view], word)
+        .add_text(word)
+        .add_section("End")
+        .to_html()
+    )
     html5lib = pytest.importorskip("html5lib")
     tree = html5lib.parse(text, namespaceHTMLElements=False)
     assert "".join(list(tree.iter("h2"))[-1].itertext()) == "End"
@@ -535,7 +542,7 @@ def test_malformed_histories_are_drawn_or_rejected(tmp_path):
 def test_runs_without_times_are_rejected(folder, tmp_path, capsys):
     saved = load_run(folder / "run.npz")
     history = {"loss": np.ones(3), "gradient_norm": np.ones(3)}
-    model = saved.recipe.objective().model
+    model = saved.recipe.build_objective().model
     run = save_run(tmp_path / "run.npz", saved.recipe, model, saved.theta, history)
     assert main(["report", str(run)]) == 2
     said = capsys.readouterr().err

@@ -386,7 +386,7 @@ def test_encoded_inputs_equal_those_of_scikit_learns_column_transformer(read):
     wanted = made.fit_transform(frame).astype(float)
     X, coding = fit_coding(table)
     assert np.abs(scale_inputs(X, coding) - wanted).max() <= 1e-14
-    names = [name for code in coding.codes for name in code.inputs]
+    names = [name for code in coding.codes for name in code.input_names]
     assert names[:4] == ["a", "colour=green, dark", "colour=red", 'colour=said "blue"']
     assert names[4:] == ["b", "shape=missing", "shape=round"]
     new = np.array([[0.5, "purple", np.nan, "round"], [1.5, "red", 2.0, ""]], dtype=object)

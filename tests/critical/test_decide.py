@@ -168,12 +168,12 @@ def test_no_verdict_claims_more_than_its_evidence(inertia):
             assert facts["strict"]
             assert proved.holds or facts["zero"].holds or facts["pair"].holds
         if said.failure_probability > 0:
-            assert facts["risk_asked"] >= 1e-3 and not found.dense and facts["lasting"]
+            assert facts["risk_asked"] >= 1e-3 and not found.has_inertia and facts["lasting"]
         if said.kind in ("minimum", "maximum") and not said.certified:
             assert facts["arrives"]
         if said.kind == "minimum" and said.because is not Reason.INTERPOLATION:
             assert not found.n_negative and (found.n_zero or 0) == (found.n_symmetry or 0)
-            assert found.dense or not facts["negative"]
+            assert found.has_inertia or not facts["negative"]
     assert len(seen) >= 6
 
 

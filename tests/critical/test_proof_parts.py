@@ -30,7 +30,7 @@ class Quadratic:
         self.curvature, self.coupling, self.third, self.off = curvature, coupling, third, off
         self.given, self.units = margins, np.ones(1)
 
-    def in_units(self, units):
+    def with_slope_units(self, units):
         other = Quadratic(self.curvature, self.coupling, self.third, self.off, self.given)
         other.units = units
         return other
@@ -49,7 +49,7 @@ class Quadratic:
     def third_bound(self, point, radius):
         return self.third
 
-    def margins(self, point, radius):
+    def hypothesis_margins(self, point, radius):
         return Margins(**self.given)
 
 
@@ -182,9 +182,9 @@ def test_errors_of_projections_are_within_their_bound(n, s):
             v = v * np.sqrt(2 / (v @ v)) * (tau != 0)
             exact = exact - np.outer(v, v @ exact)
             exact = exact - np.outer(exact @ v, v)
-        error = np.linalg.norm((exact[s:, s:] - off.block(A)).astype(float), 2)
-        assert error <= off.rounding() * np.linalg.norm(A)
-        assert off.rounding() < 1e-9 * s or s > 128
+        error = np.linalg.norm((exact[s:, s:] - off.project_matrix(A)).astype(float), 2)
+        assert error <= off.rounding_bound() * np.linalg.norm(A)
+        assert off.rounding_bound() < 1e-9 * s or s > 128
 
 
 def test_the_gradient_of_a_plane_lies_outside_the_range_of_H():

@@ -283,21 +283,30 @@ def test_a_budget_ends_by_products_seconds_or_an_outer_limit(monkeypatch):
     monkeypatch.setattr(runtime.time, "perf_counter", lambda: now[0])
     whole = Budget(10, seconds=2.0)
     part = Budget(within=whole, reserve=4)
-    assert (whole.left, part.left, whole.rest(), Budget().rest()) == (10, 6, 2.0, None)
+    assert (
+        whole.products_left,
+        part.products_left,
+        whole.inner_max_time(),
+        Budget().inner_max_time(),
+    ) == (10, 6, 2.0, None)
     whole.count = 7
-    assert (whole.left, part.left) == (3, 0) and whole.affords(3) and not whole.affords(4)
+    assert (
+        (whole.products_left, part.products_left) == (3, 0)
+        and whole.allows(3)
+        and not whole.allows(4)
+    )
     with time_limit(1.0):
-        assert whole.rest() == Budget().rest() == 1.0
+        assert whole.inner_max_time() == Budget().inner_max_time() == 1.0
         now[0] = 6.0
         assert (
-            whole.left == Budget().left == 0
+            whole.products_left == Budget().products_left == 0
             and whole.remaining_products == 3
-            and whole.rest() == 1e-3
+            and whole.inner_max_time() == 1e-3
         )
-    assert whole.left == 3 and whole.elapsed() == 1.0
+    assert whole.products_left == 3 and whole.elapsed() == 1.0
     now[0] = 7.0
-    assert not whole.affords(1) and Budget().affords(10**9)
+    assert not whole.allows(1) and Budget().allows(10**9)
     unlimited = Budget()
     unlimited.count = 3
-    unlimited.end()
-    assert unlimited.left == 0
+    unlimited.exhaust()
+    assert unlimited.products_left == 0

@@ -288,8 +288,8 @@ def test_proofs_defined_by_an_objective_override_its_certificates():
     assert certificate_method(Bounded(plain), "kinks", "nothing") == "nothing"
     bare = SimpleNamespace(n_params=2)
     assert certificate_method(BOWL, "orbits") is None and third_bound(bare, theta, 1.0) == np.inf
-    assert certificate_method(plain, "keeps_theta") and not certificate_method(
-        floorless, "keeps_theta"
+    assert certificate_method(plain, "has_pure_methods") and not certificate_method(
+        floorless, "has_pure_methods"
     )
 
 

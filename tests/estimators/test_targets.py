@@ -88,7 +88,7 @@ def test_the_spectrum_check_of_two_parameters_is_exact():
     exact = 4 * np.linalg.eigvalsh(np.array([[np.mean(x * x), x.mean()], [x.mean(), 1.0]]))
     assert seen.kind == "undecided" and seen.n_products == 2
     assert np.allclose([seen.lambda_min, seen.lambda_max], exact, rtol=1e-12)
-    assert max(seen.residuals) <= 1e-12 and seen.resolved
+    assert max(seen.residuals) <= 1e-12 and seen.is_resolved
     assert check_spectrum(ob, np.zeros(2), 2.0, 1e-8)[0].kind == "not_critical"
 
 

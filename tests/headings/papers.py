@@ -17,7 +17,9 @@ def a_rate_too_small(d):
     not reach 2/rate.
     """
     module = example("edge_of_stability")
-    return {"facts": {0.05: [module.measure(0.05, *module.reproduce(0.05, 0, time=100))]}}
+    return {
+        "facts": {0.05: [module.check_sign_stability(0.05, *module.reproduce(0.05, 0, time=100))]}
+    }
 
 
 def a_parabola(d):

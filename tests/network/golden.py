@@ -71,7 +71,7 @@ def describe_reduced(K: Any) -> list[Any]:
     ]
     numbers += [*two_sums(np.abs(K.embed(X.T)))]
     if K.n_rest:
-        out = K.outside(0, min(3, K.n_rest)).astype(float)
+        out = K.complement_rows(0, min(3, K.n_rest)).astype(float)
         numbers += [float(np.abs(out @ out.T - np.eye(len(out))).max() < 1e-3), float(len(out))]
         numbers += [float(K.find_coordinates(out, 1e-3) is None)]
     numbers += [float(K.n_products), float(K.layout.get("chunk", 0))]

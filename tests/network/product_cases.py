@@ -140,7 +140,7 @@ def check_coordinates(R, H, tol=EXACT):
     `rest`.
     """
     A, m, n = H.to_dense().astype(float), R.shape[0], H.shape[0]
-    E, outside = R.embed(np.eye(m)).T.astype(float), R.outside(0, R.n_rest).T.astype(float)
+    E, outside = R.embed(np.eye(m)).T.astype(float), R.complement_rows(0, R.n_rest).T.astype(float)
     Q, B = np.hstack([E, outside]), np.zeros((n, n))
     assert Q.shape == (n, n) and np.abs(Q.T @ Q - np.eye(n)).max() <= tol
     assert np.abs(R.project(np.eye(n)).astype(float) - E).max() <= tol

@@ -371,9 +371,9 @@ def test_column_bounds_cover_the_errors_of_the_dense_matrix():
         assert np.isclose(bounds[j], H.rounding_bound(e))
     block = H.restrict(layers=[1])
     assert np.array_equal(block.column_bounds(), bounds[block.indices])
-    assert np.isinf(p.ob.jacobian(p.theta).row_bounds()).all()
+    assert np.isinf(p.ob.jacobian(p.theta).row_error_bounds()).all()
     plain = draw(0, [3, 5, 4, 2], N=20)
-    bounds = plain.ob.jacobian(plain.theta).row_bounds()
+    bounds = plain.ob.jacobian(plain.theta).row_error_bounds()
     assert (bounds > 0).all() and bounds.max() < 1e-12
 
 

@@ -135,7 +135,7 @@ def test_user_defined_and_built_in_activations_can_be_mixed(name):
 def test_input_derivatives_of_a_sample_do_not_depend_on_others_or_threads(dtype, arch):
     for sizes in ([4, 64, 64, 4], [40, 20, 20, 3], [3, 200, 2], [7, 600, 5]):
         model, theta, X, weights = draw(sizes, True, True, "gelu", dtype, N=1009)
-        sizes_, phis, skips = model._layers
+        sizes_, phis, skips = model._engine_layers
         whole = model.input_derivatives(theta, X, weights)
         for threads in (1, 2, 5, 16):
             again = _engine.input_derivatives(

@@ -83,7 +83,7 @@ def check_inequalities(ob, theta):
     gap = np.abs(both - dense).max()
     assert gap <= np.linalg.norm(found.bounds) + found.error + slack
     assert gap <= 1e-12 * np.abs(dense).max()  # the actual error is far below the bound
-    v = R.outside()
+    v = R.complement_vector()
     assert np.linalg.norm(R.project(v[None])) <= 1e-13
     assert np.linalg.norm(H0.astype(float) @ v) <= 2 * R.leak + slack
     return R

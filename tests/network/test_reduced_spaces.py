@@ -587,7 +587,7 @@ def test_residuals_include_the_difference_between_products_of_both_spaces(space,
     model = fc.MLP([X.shape[1], 30, 30, 2])
     H = fc.Objective(model, X, rng.standard_normal((len(X), 2)), "mse").hessian(model.init(seed=0))
     plain = fc.eigsh(H, 2, space=space, seed=0)
-    monkeypatch.setattr(InCoordinates, "defect", lambda self, x: 0.25)
+    monkeypatch.setattr(InCoordinates, "product_defect", lambda self, x: 0.25)
     assert np.allclose(fc.eigsh(H, 2, space=space, seed=0).residuals, plain.residuals + 0.25)
     assert plain.residuals.max() < 1e-3
 
@@ -600,7 +600,7 @@ def test_column_bounds_include_the_difference_between_spaces(problem, rng):
     K = p.ob.ggn(p.theta).reduced("inputs")
     bounds = InCoordinates.column_bounds(K)
     m, draw = K.shape[0], np.random.default_rng(0)
-    seen = [K.defect(draw.standard_normal(m)) ** 2 for _ in range(8)]
+    seen = [K.product_defect(draw.standard_normal(m)) ** 2 for _ in range(8)]
     whole = np.linalg.norm(p.ob.ggn(p.theta).column_bounds())
     assert np.linalg.norm(bounds) == pytest.approx(8 * np.mean(seen) ** 0.5 + whole, rel=1e-6)
 

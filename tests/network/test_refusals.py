@@ -167,10 +167,10 @@ def test_rows_are_selected_from_arrays_and_blocks():
         make_row_source(X, Y, None),
         make_row_source([(X[:4], Y[:4]), (X[4:], Y[4:])], None, None),
     ):
-        assert np.array_equal(source.take(rows)[0], X[rows])
+        assert np.array_equal(source.take_rows(rows)[0], X[rows])
     some = Arrays(X, Y, None, rows=np.array([2, 4, 9]))
     assert np.array_equal(some.block(1, 3)[0], X[[4, 9]])
-    assert np.array_equal(some.take(np.array([0, 2]))[0], X[[2, 9]])
+    assert np.array_equal(some.take_rows(np.array([0, 2]))[0], X[[2, 9]])
 
 
 # --- operators

@@ -313,7 +313,7 @@ def test_selecting_rows_reads_no_block_after_the_last(rows):
                 read.append(start)
                 yield X[start : start + 4], y[start : start + 4], None
 
-    found = CountedRows().take(np.array(rows))
+    found = CountedRows().take_rows(np.array(rows))
     assert np.array_equal(found[0], X[rows]) and np.array_equal(found[1], y[rows])
     assert found[2] is None and read == list(range(0, rows[-1] + 1, 4))
 

@@ -107,9 +107,9 @@ def test_proofs_equal_those_of_rows_in_memory(rng, loss, activation, l2, l2_bias
     (f, fa), (k, kb) = a.precise_value(theta), b.precise_value(theta)
     assert abs(f - k) <= fa + kb <= 1e-15
     units = 10.0 ** rng.uniform(-1, 1, parts.n_params)
-    third = a.third_bound(theta, 1e-6), a.third_bound_in(theta, 1e-6, units)
+    third = a.third_bound(theta, 1e-6), a.third_bound_in_units(theta, 1e-6, units)
     assert b.third_bound(theta, 1e-6) == pytest.approx(third[0], rel=1e-6)
-    assert b.third_bound_in(theta, 1e-6, units) == pytest.approx(third[1], rel=1e-6)
+    assert b.third_bound_in_units(theta, 1e-6, units) == pytest.approx(third[1], rel=1e-6)
     assert b.orbit_spread(units) == a.orbit_spread(units) > 1
     assert b.loss_lower_bound == a.loss_lower_bound == 0
     for radius in (0.0, 0.05):
@@ -126,16 +126,22 @@ def test_every_property_of_a_network_is_defined_for_streams():
     """Each property of `Certificates` is a sum over blocks or is defined separately for streams,
     except those that need no samples.
     """
-    without_rows = {"flat_directions", "keeps_theta", "orbit_spread", "probes", "why_no_minimum"}
+    without_rows = {
+        "flat_directions",
+        "has_pure_methods",
+        "orbit_spread",
+        "probes",
+        "why_no_minimum",
+    }
     without_rows |= {"attains_lower_bound"}
     known = {name: part for name, part in vars(Certificates).items() if not name.startswith("_")}
     summed = {
         name
         for name, part in known.items()
-        if callable(part) and "_sum" in inspect.unwrap(part).__code__.co_names
+        if callable(part) and "_sum_over_shards" in inspect.unwrap(part).__code__.co_names
     }
-    thirds = {"third_bound", "third_bound_in"}
-    assert {"kinks", "kink_margin", "ranges", "saturation"} | thirds == summed
+    thirds = {"third_bound", "third_bound_in_units"}
+    assert {"kinks", "kink_margin", "input_output_ranges", "saturation"} | thirds == summed
     folded = {"precise_gradient", "precise_value"}  # by `fastcurv.certify.precise.precise_passes`
     assert known.keys() - summed - folded - set(vars(SumCertificates)) == without_rows
 
@@ -223,7 +229,7 @@ def test_pairwise_sums_are_bitwise_those_of_groups(rng):
         parts = list(rng.standard_normal((count, 3)) * 10.0 ** rng.integers(-8, 8, (count, 1)))
         tree = PairwiseSum()
         for part in parts:
-            tree.push((part.copy(), 1))
+            tree.add_part((part.copy(), 1))
         level = [(part, 1) for part in parts]
         while len(level) > 1:
             level = [sum_parts(level[i : i + TREE_ARITY]) for i in range(0, len(level), TREE_ARITY)]

@@ -536,11 +536,11 @@ def test_a_budget_that_ends_inside_a_step_ends_the_run(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     run = Run(overlapping([3, 4, 2], 1e-3, 20), np.zeros(26), 0, max_time=1.0)
     clock[0] = 0.1
-    assert not run.out_of_budget() and run.exhausted() is None
+    assert not run.out_of_budget() and run.exhausted_budget() is None
     clock[0] = 0.6
     assert run.out_of_budget()
     for clock[0] in (0.61, 0.62, 0.63):
-        assert run.out_of_budget() and run.exhausted() == "max_time" == run.cut
+        assert run.out_of_budget() and run.exhausted_budget() == "max_time" == run.cut
 
 
 def test_final_checks_cost_at_most_the_training_or_their_minimum_budget(ticks, monkeypatch):
@@ -575,11 +575,11 @@ def test_final_checks_stay_within_their_time_budget(elapsed, limit, monkeypatch)
     )  # fmt: skip
     run.budget.begun -= elapsed
     end = Finisher(run, None, METHODS["trust-region"], {})
-    assert not end.is_out_of_time() and end.price() == elapsed / 25
+    assert not end.is_out_of_time() and end.product_seconds() == elapsed / 25
     room = max(elapsed, 1.0) if limit is None else min(max(elapsed, 1.0), limit - elapsed)
     assert end.seconds_left(1.0) == pytest.approx(room)
     end.spent = elapsed / 2
-    assert end.training() == elapsed / 2
+    assert end.training_seconds() == elapsed / 2
     assert end.is_out_of_time() == (elapsed >= 2 or end.seconds_left(1.0) <= 0)
 
 
@@ -588,14 +588,14 @@ def test_by_default_a_run_is_saved_at_most_twice_a_minute(monkeypatch):
     monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
     saver = checkpoint.Saver("there", None)
     wrote = []
-    saver.take = lambda loop: None
-    saver.write = lambda loop: wrote.append(now[0])
+    saver.take_snapshot = lambda loop: None
+    saver.write_snapshot = lambda loop: wrote.append(now[0])
     loop = SimpleNamespace(run=SimpleNamespace(cut=False, iteration=3, f=1.0))
     for now[0] in (1.0, 29.0, 31.0):
         saver.save_if_due(loop)
     assert wrote == [31.0]
     often = checkpoint.Saver("there", 3)
-    often.take, often.write = saver.take, saver.write
+    often.take_snapshot, often.write_snapshot = saver.take_snapshot, saver.write_snapshot
     often.save_if_due(loop)
     assert len(wrote) == 2
 

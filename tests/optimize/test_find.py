@@ -263,8 +263,8 @@ def test_curvature_whose_square_underflows_raises_no_error(size):
     here = SimpleNamespace(
         gradient=lambda t: size * t,
         theta=theta,
-        norm=size * float(np.linalg.norm(theta)),
-        move=lambda t, g: moved.append(t),
+        gradient_norm=size * float(np.linalg.norm(theta)),
+        move_to=lambda t, g: moved.append(t),
     )
     uphill = size * (theta / np.linalg.norm(theta))
     assert find._search_step(here, find.Steps([], [], size), uphill) == bool(moved)

@@ -85,7 +85,7 @@ def test_the_hessian_with_smoothed_kinks_matches_complex_steps(loss, bias, monke
     ob = fc.Objective(plain.model, plain.X, plain.y, loss=loss, l2=3e-3, sample_weight=weight)
     theta = ob.model.init(seed=1) + 0.1
     for width in (0.03, 1e-3):
-        smooth = ob.certificates.relu_rows().smoothed(width)
+        smooth = ob.certificates.relu_rows().smooth_kinks(width)
         wanted = Smooth.hessian(smooth, theta)
         for entries in (1, 1 << 21):
             monkeypatch.setattr("fastcurv.certify.kinks.MAX_JACOBIAN_ENTRIES", entries)
@@ -180,7 +180,7 @@ def test_the_error_of_the_hessian_is_within_its_bound(loss, size, rng):
     exact = np.empty(H.shape, np.longdouble)
     for i, e in enumerate(np.eye(len(point))):
         there = point.astype(np.clongdouble) + 1j * step * e
-        exact[:, i] = phi.passes(there)[1].imag / step
+        exact[:, i] = phi.forward_backward(there)[1].imag / step
     off = float(np.linalg.norm(H - 0.5 * (exact + exact.T)))
     bound = phi.hessian_error(point)
     assert 0 < off <= bound <= 1e-7 * np.linalg.norm(H)
@@ -194,7 +194,7 @@ def test_the_third_bound_lies_above_third_differences(loss, unit):
     phi = ob.certificates.relu_rows().smooth_piece(*gates_at(ob, theta, active=4))
     point, rng = np.concatenate([theta, [0.2, 0.4, 0.6, 0.8]]), np.random.default_rng(0)
     c = np.where(np.arange(phi.n_params) < phi.n_theta, 1.0, unit)
-    phi = phi.in_units(c[phi.n_theta :])
+    phi = phi.with_slope_units(c[phi.n_theta :])
     for radius in (1e-5, 1e-3, 1e-1):
         L, H = phi.third_bound(point, radius), phi.hessian(point)
         for _ in range(10):
@@ -284,7 +284,7 @@ def test_duplicated_units_are_merged_for_the_proof(loss, seed):
     theta = model.flatten([(split @ W, split @ b), (V @ split.T, c)])
     assert wide.value(theta) == pytest.approx(small.fun, rel=1e-13)
     found = find_kink_minimum(wide, theta, lambda: False)
-    assert found.certified and not found.smooth and found._proof.n_copies >= 2
+    assert found.certified and not found.is_smooth and found._proof.n_copies >= 2
     assert "family with the same loss" in found.reason
     assert wide.value(found.theta) == pytest.approx(small.fun, rel=1e-12)
     assert falls_nowhere(wide, found.theta, np.random.default_rng(0), 1e-4)
@@ -305,10 +305,10 @@ def test_a_duplicated_unit_at_a_saddle_is_not_proved():
         [(np.vstack([0.6 * w, 0.8 * w]), None), (np.hstack([0.6 * v, 0.8 * v]), None)]
     )
     gates, collapsed = [np.ones((30, 2))], [np.zeros(2, dtype=bool)]
-    parents = ob.certificates.relu_rows().copies(theta, gates, collapsed)
+    parents = ob.certificates.relu_rows().find_unit_copies(theta, gates, collapsed)
     assert [list(p) for p in parents] == [[0, 0]] or [list(p) for p in parents] == [[1, 1]]
     phi = ob.certificates.relu_rows().smooth_piece(gates, collapsed, parents)
-    proof = prove_kink_minimum(phi, phi.copies.merged(theta))
+    proof = prove_kink_minimum(phi, phi.copies.merge_copies(theta))
     lower = fc.minimize(ob, theta + 1e-3 * rng.standard_normal(8), seed=0).fun
     assert lower < 0.99 * least.fun
     assert not proof.certified and "different from its copy" in proof.reason
@@ -318,22 +318,24 @@ def test_only_units_with_equal_gates_and_direction_count_as_copies(rng):
     ob = relu_net(0, (3, 4, 1))
     theta = ob.model.init(seed=0)
     gates, collapsed = gates_at(ob, theta)
-    assert [list(p) for p in ob.certificates.relu_rows().copies(theta, gates, collapsed)] == [
-        [0, 1, 2, 3]
-    ]
+    assert [
+        list(p) for p in ob.certificates.relu_rows().find_unit_copies(theta, gates, collapsed)
+    ] == [[0, 1, 2, 3]]
     W, b = ob.model.unflatten(theta)[0]
     V = ob.model.unflatten(theta)[1][0]
     W[3], b[3], V[:, 3] = 2 * W[1], 2 * b[1], 2 * V[:, 1]
     gates, collapsed = gates_at(ob, theta)
-    parents = ob.certificates.relu_rows().copies(theta, gates, collapsed)
+    parents = ob.certificates.relu_rows().find_unit_copies(theta, gates, collapsed)
     assert [list(p) for p in parents] == [[0, 3, 2, 3]]
     phi = ob.certificates.relu_rows().smooth_piece(gates, collapsed, parents)
-    assert np.allclose(phi.copies.split(phi.copies.merged(theta), theta), theta, atol=1e-15)
-    assert phi.value(phi.copies.merged(theta)) == pytest.approx(ob.value(theta), rel=1e-13)
+    assert np.allclose(
+        phi.copies.split_copies(phi.copies.merge_copies(theta), theta), theta, atol=1e-15
+    )
+    assert phi.value(phi.copies.merge_copies(theta)) == pytest.approx(ob.value(theta), rel=1e-13)
     gates[0][0, 3] = np.nan
-    assert [list(p) for p in ob.certificates.relu_rows().copies(theta, gates, collapsed)] == [
-        [0, 1, 2, 3]
-    ]
+    assert [
+        list(p) for p in ob.certificates.relu_rows().find_unit_copies(theta, gates, collapsed)
+    ] == [[0, 1, 2, 3]]
 
 
 def test_point_on_kinks_that_is_not_a_minimum_is_not_proved():

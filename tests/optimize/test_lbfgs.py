@@ -54,7 +54,7 @@ def test_the_compact_form_matches_the_recursion(memory):
     full ring buffer.
     """
     run = Run(rosenbrock(10), np.linspace(-1.0, 1.5, 10), 0)
-    run.bind()
+    run.evaluate_at_theta()
     method, pairs = LBFGS(run, memory=memory), []
     for _ in range(12):
         theta, g = run.theta.copy(), run.g.copy()
@@ -280,7 +280,7 @@ def test_ctrl_c_while_recording_leaves_a_consistent_result(at):
     ob = rosenbrock(10)
     run = Run(ob, np.linspace(-1.0, 1.5, 10), 0)
     run.records = Broken(run.records)
-    run.bind()
+    run.evaluate_at_theta()
     run.record()
     assert LBFGS(run).step() is None
     run.records.left = at
@@ -365,7 +365,7 @@ def test_vector_operations_in_many_parts_are_bitwise_identical(rng):
     same(found, minimize(UserObjective(net.ob), net.theta, max_iter=30, gradient_tol=1e-3))
     assert net.n > 2 * 8192
     run = Run(net.ob, net.theta.copy(), 0)
-    run.bind()
+    run.evaluate_at_theta()
     method, pairs = LBFGS(run, memory=3), []
     for _ in range(6):
         theta, g = run.theta.astype(float), run.g.astype(float)

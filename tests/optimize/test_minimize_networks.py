@@ -60,7 +60,7 @@ def test_gauss_newton_switches_to_the_hessian_to_save_steps(monkeypatch):
     ob, model = blobs(l2=1e-3)
     starts = [model.init(seed=seed) for seed in range(3)]
     ours = [fc.minimize(ob, start, "gauss-newton", seed=0, gradient_tol=1e-9) for start in starts]
-    monkeypatch.setattr(GaussNewton, "stop_rule", lambda self: 0)
+    monkeypatch.setattr(GaussNewton, "stop_rule_number", lambda self: 0)
     plain = [fc.minimize(ob, start, "gauss-newton", seed=0, gradient_tol=1e-9) for start in starts]
     assert all(found.success for found in ours)
     assert 2 * sum(found.nit for found in ours) < sum(found.nit for found in plain)

@@ -83,7 +83,7 @@ def test_the_engine_evaluates_at_the_point_of_the_objective(rng):
     """
     net = small_network("tanh")
     ob, theta, other = net.ob, net.theta, net.theta + 0.1
-    points = ob.engine_steps.points()
+    points = ob.engine_steps.point_evaluator()
     value, gradient = points.move_to(theta)
     assert (value, *gradient) == (ob.value(theta), *ob.gradient(theta))
     v, kept = rng.standard_normal(ob.n_params), gradient.copy()
@@ -124,11 +124,11 @@ def test_the_engine_takes_steps_for_small_networks_with_built_in_losses_only(rng
     """The engine takes whole steps for small networks with built-in losses, and for no others."""
     net = small_network("tanh")
     bent = fc.Objective(net.model, net.X, net.y, fc.Loss(cauchy))
-    assert net.ob.engine_steps.points() is not None
-    assert bent.engine_steps.points() is None  # its GGN may be indefinite
+    assert net.ob.engine_steps.point_evaluator() is not None
+    assert bent.engine_steps.point_evaluator() is None  # its GGN may be indefinite
     little = fc.Objective(net.model, net.X, net.y, "mse", memory=2_000_000)
     many = fc.Objective(fc.MLP([3, 300, 2]), rng.standard_normal((3000, 3)), np.ones((3000, 2)))
-    assert many.engine_steps.points() is None
+    assert many.engine_steps.point_evaluator() is None
     for ob in (little, bent):
         found = minimize(ob, net.theta, "trust-region", max_iter=5)
         assert found.nit == 5 or found.stopped == "critical"

@@ -142,18 +142,20 @@ def test_errors_of_activations_are_within_their_stated_bounds(own, rng):
     phi, z = nets.OWN[own], rng.standard_normal((50, 40)) * 10.0 ** rng.uniform(-8, 1.5, (50, 1))
     here, there = phi(z), phi(z.astype(LD))
     assert all(part.dtype == LD for part in there)
-    error = phi.error(z, here, np.finfo(float).eps)
+    error = phi.error_bounds(z, here, np.finfo(float).eps)
     for a, b in zip(here, there, strict=True):
         assert (np.abs(a - b) <= error).all()
     single = tuple(part.astype(np.float32) for part in here)
-    assert (phi.error(z, single, 0.0) >= np.finfo(np.float32).eps).all()  # no better than it is
+    assert (
+        phi.error_bounds(z, single, 0.0) >= np.finfo(np.float32).eps
+    ).all()  # no better than it is
 
 
 @nets.every_own
 @pytest.mark.parametrize("move", [0.0, 1e-4, 0.1, 2.0, 30.0])
 def test_bounds_on_derivatives_hold_nearby(own, move, rng):
     phi, z = nets.OWN[own], rng.standard_normal((300, 3)) * 3
-    first, second, third = phi.bounds(z, np.full_like(z, move))
+    first, second, third = phi.derivative_bounds(z, np.full_like(z, move))
     for _ in range(30):
         one, two = (z + rng.uniform(-move, move, z.shape) for _ in range(2))
         (_, p, q), (_, _, other) = phi(one), phi(two)
@@ -164,11 +166,11 @@ def test_bounds_on_derivatives_hold_nearby(own, move, rng):
 def test_unknown_bounds_are_infinite():
     plain = Activation(nets.arctan)
     z = np.linspace(-2, 2, 6).reshape(3, 2)
-    assert all(np.isinf(part).all() for part in plain.bounds(z, np.full_like(z, 0.1)))
+    assert all(np.isinf(part).all() for part in plain.derivative_bounds(z, np.full_like(z, 0.1)))
     some = Activation(nets.arctan, first=1.0, ulps=8, third=lambda z, move: np.nan * z)
-    first, second, third = some.bounds(z, np.full_like(z, 0.1))
+    first, second, third = some.derivative_bounds(z, np.full_like(z, 0.1))
     assert (first == 1).all() and np.isinf(second).all() and np.isinf(third).all()
-    far = nets.OWN["square"].bounds(z, np.full_like(z, np.inf))
+    far = nets.OWN["square"].derivative_bounds(z, np.full_like(z, np.inf))
     assert np.isinf(far[0]).all() and (far[2] == 0).all() and (far[1] < 1.01).all()
     with pytest.raises(
         ValueError, match=r"third of Activation\(arctan\) must return .*got shape \(3,\)"

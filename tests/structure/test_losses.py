@@ -73,7 +73,7 @@ def test_errors_of_losses_are_within_their_stated_bounds(name, rng):
     """
     loss, (z, y) = losses.loss_by_name(name), extremes(rng, name)
     here, there = loss(z, y), loss(z.astype(LD), y)
-    own = loss.error(z, y, here, np.finfo(float).eps)
+    own = loss.error_bounds(z, y, here, np.finfo(float).eps)
     gaps = [np.abs(a - b).astype(float) for a, b in zip(here, there, strict=True)]
     fine = np.isfinite(own).all(axis=1)
     assert fine.mean() > 0.8
@@ -81,7 +81,7 @@ def test_errors_of_losses_are_within_their_stated_bounds(name, rng):
     assert (gaps[1] <= own)[fine].all()
     off = own.max(axis=1)[:, None, None] if loss.coupled else own
     assert (gaps[2] <= off)[fine].all()
-    own = loss.error(z, y, there, losses.LONG_EPS)
+    own = loss.error_bounds(z, y, there, losses.LONG_EPS)
     for j, other in enumerate(given(name, z.astype(LD), y.astype(LD)), start=1):
         off = 4 * (own.max(axis=1)[:, None, None] if there[j].ndim == 3 else own)
         gap = np.abs(there[j] - other)
@@ -97,7 +97,7 @@ def test_second_derivatives_change_by_no_more_than_the_third_allows(name, move, 
     loss, (z, y) = losses.loss_by_name(name), extremes(rng, name)
     z, y = z / 30, y / (1 + np.abs(y).max())
     y = np.round(y * 9) if name == "poisson" else y + (name == "gamma")
-    bound = loss.third_of(z, y, np.full((len(z), 1), move)).max(axis=1)
+    bound = loss.third_derivative_bounds(z, y, np.full((len(z), 1), move)).max(axis=1)
     for _ in range(20):
         ends = [z + rng.uniform(-move, move, z.shape) for _ in range(2)]
         change = np.subtract(*(loss(x, y)[2] for x in ends))
@@ -452,11 +452,11 @@ def test_callbacks_that_return_another_form_raise(part, form):
     }[form]
 
     def weighted(*how):
-        found = list(Loss.weighted(loss, *how))
+        found = list(Loss.weighted_derivatives(loss, *how))
         found[part] = change(found[part])
         return tuple(found)
 
-    vars(loss)["weighted"] = weighted
+    vars(loss)["weighted_derivatives"] = weighted
     with pytest.raises(ValueError, match="^a callback must return an array of shape"):
         ob.value(ob.model.init(seed=0))
 

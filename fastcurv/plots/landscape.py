@@ -281,8 +281,19 @@ class LandscapeDisplay(Display):
 
         Parameters
         ----------
-        objective, theta, directions, to, n_dims, radius, n_grid, seed
+        objective : has ``value(theta)``
             As in `from_objective`.
+        theta : (n,) array
+            The point.
+        directions : str or array (n,) or (2, n)
+            As in `from_objective`.
+        to : (n,) array, optional
+            The end of a line from theta.
+        n_dims, radius, n_grid : int, float, int
+            The number of directions, the extent of the slice, and the number of points along each
+            direction.
+        seed : None, int or Generator
+            Seed of the random directions.
 
         Returns
         -------

@@ -367,8 +367,12 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         n_steps : int, optional
             Minimum number of products of each probe; longer probes are used in full. By default the
             length of the first probe, at least 80.
-        axis, width, grid, n_grid, linear_below, progress
+        axis : str
+            ``"linear"`` or ``"log"``.
+        width, grid, n_grid, linear_below : float, array_like, int, float
             As in `fastcurv.spectral_density`.
+        progress : bool, optional
+            Whether to show a progress bar.
 
         Returns
         -------

@@ -236,6 +236,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         Returns
         -------
         Loss
+            The loss, to be passed to `Objective`.
 
         Examples
         --------

@@ -166,7 +166,7 @@ for dtype in ("float32", "float64"):
                 try:
                     ob.hessian(theta)
                 except ValueError as error:
-                    memory = int(str(error).split(":")[1].split()[0]) * 5 // 4
+                    memory = int(str(error).split("at least ")[1].split()[0]) * 5 // 4
                     ob = fc.Objective(model, X, y, loss, sample_weight=w, memory=memory)
             H, J = ob.hessian(theta), ob.jacobian(theta)
             H.product(v, out=out)

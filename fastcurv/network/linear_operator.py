@@ -71,7 +71,9 @@ class Operator(
 
     @property
     def n_threads(self) -> int | None:
-        """The `n_threads` of the objective, which algorithms on this operator also use."""
+        """The `n_threads` of the objective, which algorithms on this operator also use, or None if
+        the operator has no objective.
+        """
         return getattr(vars(self).get("objective"), "n_threads", None)
 
     @abstractmethod

@@ -572,8 +572,8 @@ class Rotation:
 
 @cached_attribute
 def _rotated_operator(whole: Any) -> tuple[Rotation, Any]:
-    """Return the rotation, and the operator of the smaller network or the reason why there is none,
-    as a string.
+    """Return the rotation of the inputs of the curvature `whole`, and the operator of the smaller
+    network. If that does not exist, return the reason, a string, in its place.
     """
     ob, m = whole.objective, whole.objective.model
     X, y = replace_zero_weight_rows(ob)
@@ -686,12 +686,14 @@ class InputSpace(InCoordinates):
 
 
 def input_space(whole: Any) -> InputSpace | None:
-    """Return the operator in the space of inputs, or None if there is none."""
+    """Return the operator for the curvature `whole` in the space of inputs, or None if there is
+    none.
+    """
     return None if why_no_input_space(whole) else InputSpace(whole)
 
 
 def why_no_input_space(whole: Any) -> str:
-    """Return the reason why the operator has no representation in the space of inputs, or ""."""
+    """Return the reason why the curvature `whole` has no operator in the space of inputs, or ""."""
     operator = _rotated_operator(whole)[1]
     return operator if isinstance(operator, str) else ""
 

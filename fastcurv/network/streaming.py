@@ -337,7 +337,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     ) -> Iterator[Shard]:
         """Yield the shards of a block that begins at row `start`. There is one shard, built in the
         memory of an earlier shard with the same number of rows if there is one. Sparse rows that
-        must be dense are split into several shards, depending on `memory`.
+        must be dense are split into several shards, depending on `memory`. If `finite` is False,
+        the block has not been checked for NaN and infinity.
         """
         X, y, weight = block
         if self._sparse:

@@ -435,7 +435,7 @@ MAX_SMALL_GAINS = 5  # maximum number of small gains in a row; the run ends at t
 
 
 def _outcome_of_run(outcome: Outcome | None) -> Outcome | None:
-    """Return the outcome with the report changed to address a user who called `minimize`."""
+    """Return the outcome, or None, with its report addressed to a user who called `minimize`."""
     if outcome is None or outcome.report is None:
         return outcome
     return replace(outcome, report=report_of_run(outcome.report))
@@ -539,16 +539,14 @@ class Finisher:
     # --- strategies, which return an outcome or None if the next strategy is to be tried
 
     def _proved_at_infinity(self, at: StationaryPoint) -> Outcome | None:
-        """End the run if it is proved that the loss approaches its infimum only at infinity."""
+        """Return the outcome if the infimum of the loss is proved to lie at infinity, or None."""
         if call_certificate(self.run.ob, "ray_to_infimum", at.theta) is None:
             return None
         why = f"no point has the lowest loss, since {why_no_minimum(self.run.ob, at.theta)}"
         return Outcome(at.theta, "infinity", "not_critical", sentence=why)
 
     def _end_without_verdict(self, at: StationaryPoint) -> Outcome | None:
-        """End the run without a verdict if there is no time or no Hessian for a verdict. Otherwise
-        set ``at.below`` and return None.
-        """
+        """End the run if no verdict is possible, else set ``at.below`` and return None."""
         below = self.dense_below()
         if below is None:
             return Outcome(at.theta, "max_time", sentence="max_time left no time for a verdict")
@@ -580,8 +578,8 @@ class Finisher:
         run.n_products += int(at.report.n_products)
 
     def _act_on_kind(self, at: StationaryPoint) -> Outcome | None:
-        """Return the outcome of the strategies for the kind of the point. A degenerate point with
-        negative curvature is treated as a saddle.
+        """Return the outcome of the strategies for the kind of the point, or None. A degenerate
+        point with negative curvature is treated as a saddle.
         """
         falls = at.report.kind == "degenerate" and at.report.n_negative
         kind = "not_critical" if at.is_far else at.report.kind
@@ -589,13 +587,13 @@ class Finisher:
 
     def _end_at_certified_minimum(self, at: StationaryPoint) -> Outcome | None:
         """End the run at the certified minimum that Newton's steps reached, if its loss is no
-        higher and no negative curvature was found at the present point.
+        higher and no negative curvature was found at the present point. Otherwise return None.
         """
         return None if at.report.n_negative else self._end_at_nearest_minimum(at)
 
     def _end_at_nearest_minimum(self, at: StationaryPoint) -> Outcome | None:
         """End the run at the nearest critical point that `classify` reached by Newton steps, if it
-        is a certified minimum with no higher loss.
+        is a certified minimum with no higher loss. Otherwise return None.
         """
         there, x = at.report.at_nearest, at.report.nearest
         minimum = there is not None and there.kind == "minimum" and there.certified
@@ -641,9 +639,9 @@ class Finisher:
         return None
 
     def _end_at_lower_bound(self, at: StationaryPoint) -> Outcome | None:
-        """End the run successfully if the loss equals its lower bound: within the rounding of the
-        value or of the residuals, or within `ZERO_LOSS_TOL` times the excess over the bound at the
-        start or, if that is smaller, at theta = 0.
+        """End the run successfully if the loss equals its lower bound, else return None. The loss
+        may differ by the rounding of the value or of the residuals, or by `ZERO_LOSS_TOL` times the
+        excess over the bound at the start or, if that is smaller, at theta = 0.
         """
         ob, theta, f = self.run.ob, at.theta, self.run.value(at.theta)
         c, here = value_lower_bound(ob), theta.astype(np.float64)
@@ -673,7 +671,7 @@ class Finisher:
 
     def _end_at_infinity(self, at: StationaryPoint) -> Outcome | None:
         """End the run if the loss was measured to decrease without end, along theta or down the
-        gradient.
+        gradient. Otherwise return None.
         """
         if self.is_out_of_time():
             return None
@@ -700,9 +698,9 @@ class Finisher:
 
     def _try_side_steps(self, at: StationaryPoint) -> Outcome | None:
         """Search for a lower point along the null vectors of H, or by a few steps of the minimiser
-        from points displaced along them. This is done at a degenerate point, and where no step
-        lowers the loss although the gradient is not zero, since a cubic term may decrease the loss
-        nearby.
+        from points displaced along them. A cubic term may decrease the loss there at a degenerate
+        point, and where no step lowers the loss although the gradient is not zero. Return None if
+        no point is lower.
         """
         if not (
             self._searches_lower_points(at)
@@ -761,8 +759,8 @@ class Finisher:
         )
 
     def _tighten_tolerance(self, at: StationaryPoint) -> Outcome | None:
-        """Continue the run from the same point with a smaller tolerance of the gradient, if the
-        default tolerance was too large for a proof or a verdict and the gradient can be reduced.
+        """Continue from the same point with a smaller tolerance of the gradient if the default was
+        too large for a proof or a verdict and the gradient can be reduced, else return None.
         """
         r, size = at.report, at.theta.size
         if r.kind == "minimum":
@@ -780,7 +778,7 @@ class Finisher:
 
     def _end_without_descent(self, at: StationaryPoint) -> Outcome | None:
         """End the run if no trial move found a lower point and Newton's steps reach no point
-        nearby.
+        nearby. Otherwise return None.
         """
         if at.report.kind == "degenerate":
             why = " along null vectors or from points nearby"

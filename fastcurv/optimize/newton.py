@@ -132,8 +132,8 @@ class _KrylovMethod(Method):
         return 0
 
     def step(self) -> str | None:
-        """Take one step, or up to `STEPS_PER_CALL` steps at once if the engine evaluates
-        the loss.
+        """Take one step, or up to `STEPS_PER_CALL` steps at once if the engine evaluates the loss.
+        Return None, or the reason why no further step was possible.
         """
         run, engine, whole = self.run, self.krylov_steps, False
         opened = self.precondition or self.warm_start
@@ -324,8 +324,8 @@ class NewtonCG(Method):
         self.work = Workspace(len(run.theta), run.theta.dtype)
 
     def step(self) -> str | None:
-        """Take one step, or up to `STEPS_PER_CALL` steps at once if the engine evaluates
-        the loss.
+        """Take one step, or up to `STEPS_PER_CALL` steps at once if the engine evaluates the loss.
+        Return None, or the reason why no further step was possible.
         """
         run, rows, whole, here = self.run, [], False, self.run.theta
         begun, count = (

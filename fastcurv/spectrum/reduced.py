@@ -230,8 +230,8 @@ def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
 
 
 def decompose_directly(small: Any, k: int) -> bool:
-    """Return True if an available matrix has at most `DENSE_MAX_N` or 8 k rows, so that its
-    decomposition is faster than a search for k pairs.
+    """Return True if the matrix of the smaller operator `small` has at most `DENSE_MAX_N` or 8 k
+    rows and is available, so that its decomposition is faster than a search for k pairs.
     """
     return bool(small.shape[0] <= max(DENSE_MAX_N, 8 * k))
 
@@ -241,6 +241,7 @@ def complete_pairs(
 ) -> ReducedEigenpairs:
     """Return the k wanted pairs of the full operator, among the pairs `found` for the operator
     `small` and the copies of ``small.rest``, with residuals in the space of the full operator.
+    `which` and `relative` are those of `eigsh`.
     """
     X = np.ascontiguousarray(found.vectors.T)
     tol = found.tol

@@ -151,9 +151,9 @@ class InCoordinates(Reduced):
         return safe_norm(there)
 
     def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
-        """Return the `LiftedPairs` of the eigenpairs `found` with vectors X (k, m). Their error
-        estimates are the residuals plus the difference of the products in both spaces for a sum of
-        the vectors with random signs.
+        """Return the `LiftedPairs` of the eigenpairs `found` with vectors X (k, m). To the
+        residuals, add the difference of products in both spaces for a sum of the vectors with
+        random signs.
         """
         signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
         defect = self.product_defect(signs @ X) if len(X) else 0.0

@@ -66,8 +66,7 @@ PRECOND_MIN_FLOPS = 4_000_000  # minimum flops of a gradient at which preconditi
 
 def sanitise(x: Any, name: str) -> Any:
     """Return `x` in a form that scikit-learn can safely read: masked values raise an error, arrays
-    mapped to a file are copied, and the indices of sparse matrices are checked. scikit-learn does
-    none of this.
+    mapped to a file are copied, and the indices of sparse matrices are checked.
     """
     hidden = isinstance(x, np.ma.MaskedArray) or getattr(x, "requires_grad", False) is True
     return as_owned_array(as_numpy(x, name) if hidden else x, name)
@@ -140,8 +139,7 @@ def supports_partial_fit(estimator: Any) -> bool:
 SOLVER_NAMES = ("auto", *METHOD_ALIASES, *METHODS)
 SKLEARN_LOSSES = ("squared_error", "poisson")  # losses of scikit-learn's MLPRegressor
 CHECK_NOT_NEGATIVE = partial(check_positive, zero=True)
-# Key: a parameter. Value: its check, and the requirement for messages if "auto" is also allowed,
-# else None.
+# Key: a parameter. Value: its check, and the requirement if "auto" is also allowed, else None.
 PARAMETER_CHECKS: dict[str, tuple[Any, str | None]] = {
     "alpha": (CHECK_NOT_NEGATIVE, "a number >= 0"),
     "max_iter": (check_positive_int, None),
@@ -773,8 +771,7 @@ class BaseMLP(
 
         if solver == "l-bfgs" and watch is None:  # runs with early stopping need fewer pairs
             options = options | {"memory": default_n_pairs(ob.n_params, ob.n_samples)}
-            # Preconditioning by layers saves no time for classifiers, which are fitted in few
-            # steps.
+            # Preconditioning by layers saves no time for classifiers, which need few steps.
             numbers = LOSSES[ob.loss].targets == "numbers" and not is_sparse(ob.X)
             options["precondition"] = numbers and 6 * ob.n_samples * ob.n_params > PRECOND_MIN_FLOPS
         if self._deadline is not None:

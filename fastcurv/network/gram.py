@@ -66,8 +66,7 @@ from .arguments import as_output, as_vector, check_dtype
 from .linear_operator import Symmetric, if_bounded
 
 # --------------------------------------------------------------------------------------------------
-# The base classes of operators in orthonormal coordinates of a subspace of parameter space; see
-# `Reduction` in `fastcurv.common.protocols`.
+# The base classes of operators in orthonormal coordinates of a subspace; see `Reduction`.
 
 N_TEST_VECTORS = 8  # number of random vectors that `column_bounds` multiplies in both spaces
 FROBENIUS_SAFETY_FACTOR = 8.0  # Frobenius bound over root mean square of products (risk 1e-6)

@@ -1,10 +1,8 @@
-"""The end of a run, where the gradient is zero: what can be claimed about the point, and whether
-the loss can be decreased further from there.
+"""The end of a run, where the gradient is zero: the kind of the point, and lower points nearby.
 
 `FIRST_STRATEGIES` and `STRATEGIES_BY_KIND`, at the end of this file, list what is tried, in order.
-Each round may take as long as the training has taken so far, or `MIN_CHECK_SECONDS` seconds if that
-is more; a final proof from all eigenvalues at least `MAX_PROOF_SECONDS` seconds. `max_time` limits
-all checks.
+Each round may take as long as the training so far, or `MIN_CHECK_SECONDS` seconds if that is more;
+a final proof from all eigenvalues, `MAX_PROOF_SECONDS` seconds. `max_time` limits all checks.
 """
 
 from __future__ import annotations

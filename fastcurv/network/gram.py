@@ -150,9 +150,8 @@ class InCoordinates(Reduced):
         return safe_norm(there)
 
     def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
-        """Return the `LiftedPairs` of the eigenpairs `found` with vectors X (k, m). To the
-        residuals, add the difference of products in both spaces for a sum of the vectors with
-        random signs.
+        """Return the `LiftedPairs` of the pairs `found` with vectors X (k, m). Their residuals
+        include the difference of products in both spaces for a sum of X with random signs.
         """
         signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
         defect = self.product_defect(signs @ X) if len(X) else 0.0

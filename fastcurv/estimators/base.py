@@ -1,6 +1,4 @@
-"""The base class of both estimators: parameters, the objective behind scikit-learn's `loss_`, the
-fit by any solver, and the fitted attributes.
-"""
+"""The base class of both estimators: parameters, objective, fit by any solver, and attributes."""
 
 from __future__ import annotations
 
@@ -865,9 +863,7 @@ class BaseMLP(
         self._set_fitted(ob, [end], *past)
 
     def _network_outputs(self, X: Any) -> np.ndarray:
-        """Return the outputs of the network before any softmax. Sparse rows are converted to dense
-        blocks.
-        """
+        """Return the outputs before any softmax. Sparse rows are converted to dense blocks."""
         X = self._check_rows(X)
         if not is_sparse(X):
             return self.model_.predict(self._weights, X)

@@ -346,9 +346,7 @@ class Whole(Layer):
         M(out, self.delta, x[: self.weights].reshape(self.out, self.width), True)
 
     def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
-        """Write the coordinates of ``rdelta' a + delta' ra`` and the sum of the rows of rdelta to
-        `out`.
-        """
+        """Write the coordinates of ``rdelta' a + delta' ra`` and the row sum of rdelta to `out`."""
         self._write_gradient(M, rdelta, ra, out[: self.weights])
         if self.bias:
             rdelta.sum(axis=0, out=out[self.weights :])

@@ -228,7 +228,7 @@ def test_checkpoint_paths_that_cannot_be_files_raise_before_any_work(tmp_path):
     os.mkfifo(pipe)
     (tmp_path / "link").symlink_to(pipe)
     for name in (".", "pipe", "link", "none/such", "pipe/such"):
-        with pytest.raises(ValueError, match="must be .* file"):
+        with pytest.raises(ValueError, match="must be .* file|cannot be written to"):
             minimize(ob, np.ones(3), "sgd", checkpoint=tmp_path / name)
     for name in (pipe, tmp_path / "link", os.devnull):
         with pytest.raises(ValueError, match="must be a file, got a device or a pipe"):

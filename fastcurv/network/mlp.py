@@ -227,12 +227,19 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return self.flatten(layers)
 
     def unflatten(self, theta: Any) -> list[tuple[Any, ...]]:
-        """Return ``[(W, b), ...]`` as views into theta, without a copy; ``b`` is None without
-        bias.
+        """Return the parameters of each layer as views into theta, without a copy.
 
-        With batch normalisation hidden layers are ``(W, b, gamma, beta)``, the last one is ``(W,
-        b)``. For vectors in columns ``(n, k)``, such as eigenvectors, each view gets a leading axis
-        of length k: ``(k, out, in)``. A torch tensor is unflattened into tensors.
+        Parameters
+        ----------
+        theta : array_like, shape (n_params,) or (n_params, k)
+            The parameters, or k vectors as columns, such as eigenvectors.
+
+        Returns
+        -------
+        list of tuple
+            ``(W, b)`` for each layer; ``b`` is None without bias. With batch normalisation hidden
+            layers are ``(W, b, gamma, beta)``. For k columns each view gets a leading axis of
+            length k: ``(k, out, in)``. A torch tensor is unflattened into tensors.
         """
         given, theta = theta, None if is_list_of_layers(theta) else as_numpy(theta, "theta")
         if theta is not None and theta.ndim == 2:
@@ -246,8 +253,17 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         ]
 
     def flatten(self, layers: Any) -> np.ndarray:
-        """Return the flat vector of ``[(W, b), ...]``, or of ``[(W, b, gamma, beta), ..., (W,
-        b)]``, the inverse of `unflatten`.
+        """Return the flat vector of the parameters of all layers, the inverse of `unflatten`.
+
+        Parameters
+        ----------
+        layers : list of tuple
+            ``[(W, b), ...]`` or, with batch normalisation, ``[(W, b, gamma, beta), ..., (W, b)]``.
+
+        Returns
+        -------
+        ndarray, shape (n_params,)
+            The parameters, in the dtype of the model.
         """
         if not hasattr(layers, "__iter__"):
             raise TypeError(

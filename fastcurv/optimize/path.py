@@ -115,8 +115,19 @@ class RegularizationPath(Record, AttributeHints, subject="path"):
         return len(self.l2s)
 
     def at(self, i: int) -> tuple[Objective, Floats]:
-        """Return the objective with penalty number i, and the theta that was reached with this
-        penalty.
+        """Return an objective of the path and the point that was reached.
+
+        Parameters
+        ----------
+        i : int
+            The index of the penalty in `l2s`.
+
+        Returns
+        -------
+        objective : Objective
+            The objective with this penalty.
+        theta : ndarray (n,)
+            The point that was reached with it.
         """
         return with_l2(self.objective, float(self.l2s[i])), self.thetas[i]
 

@@ -347,12 +347,19 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         return replace(estimate, stderr=float(stderr))
 
     def wasserstein(self, other: Any) -> float:
-        """Return the Wasserstein-1 distance to another density, or to eigenvalues ``(m,)`` of equal
-        weight.
+        """Return the Wasserstein-1 distance to another density.
 
-        The distance is the area between the two cumulative distributions, in units of eigenvalues.
-        Both are represented by their quadratures, averaged over the probes, so grids and widths do
-        not matter.
+        Parameters
+        ----------
+        other : SpectralDensity or ndarray, shape (m,)
+            The other density, or eigenvalues of equal weight.
+
+        Returns
+        -------
+        float
+            The area between the two cumulative distributions, in units of eigenvalues. Both are
+            represented by their quadratures, averaged over the probes, so grids and widths do not
+            matter.
 
         Examples
         --------
@@ -397,8 +404,17 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         )
 
     def merge(self, other: SpectralDensity) -> SpectralDensity:
-        """Return the density from the probes of this density and `other`, which must be of the same
-        operator, with the axis and width of this density.
+        """Return the density from the probes of this density and another one.
+
+        Parameters
+        ----------
+        other : SpectralDensity
+            A density of the same operator, from other probes.
+
+        Returns
+        -------
+        SpectralDensity
+            The density from all probes, with the axis and the width of this density.
         """
         if not isinstance(other, SpectralDensity) or other.n != self.n:
             said = f"n = {other.n}" if isinstance(other, SpectralDensity) else type_phrase(other)

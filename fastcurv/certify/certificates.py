@@ -238,16 +238,16 @@ class Certificates(ReadOnly):
         return found
 
     def saturation(self, theta: ArrayLike) -> dict[str, Any]:
-        """Return measures of the saturation of the hidden units at theta, a dictionary; see
-        `fastcurv.structure.symmetry`.
+        """Return a dictionary of measures of the saturation of the hidden units at theta; its keys
+        are those of `fastcurv.structure.symmetry.saturation`.
         """
         counts = self._sum_over_shards(symmetry.saturation_counts, theta)
         return symmetry.saturation_of(self.objective.model, *counts)
 
     @rounding_to_nearest
     def curvature_floor(self, theta: ArrayLike) -> float:
-        """Return a lower bound on the eigenvalues of the Hessian, or -inf; see
-        `fastcurv.certify.majorants`.
+        """Return a lower bound on the eigenvalues of the Hessian at theta, or -inf if none is
+        proved; see `fastcurv.certify.majorants.curvature_floor`.
         """
         return curvature_floor(self.objective, theta)
 

@@ -482,8 +482,8 @@ def as_owned_array(x: Any, name: str) -> Any:
 
 
 def own_csr(A: Any, name: str) -> Any:
-    """Return a sparse matrix as CSR in private memory with validated indices, since SciPy's loops
-    do not check them.
+    """Return a sparse matrix as a CSR matrix. The indices of CSR, CSC, BSR and COO matrices are
+    copied and checked, since SciPy's loops do not check them.
     """
     try:
         if A.format in ("csr", "csc", "bsr"):

@@ -390,7 +390,9 @@ class FinderState:
 
 
 class CriticalPointResult(Result):
-    """The result of `find_critical_point`; the docstring of that function describes the entries."""
+    """Result of `find_critical_point`. The section Returns of `find_critical_point` describes the
+    attributes.
+    """
 
     jac: np.ndarray
     gradient_norm: float

@@ -61,7 +61,7 @@ class History(dict[str, np.ndarray]):
 
 
 class MinimizeResult(Result):
-    """The result of `minimize`; the docstring of that function describes the entries."""
+    """Result of `minimize`. The section Returns of `minimize` describes the attributes."""
 
     _subject = "run"
     jac: np.ndarray

@@ -271,7 +271,7 @@ def found_in_the_table_of_papers():
     return {anchor.replace("-", "_"): words for anchor, words in rows}
 
 
-def test_the_table_of_papers_has_the_figures_of_the_examples(module):
+def test_numbers_in_the_table_of_papers_match_the_examples(module):
     """The last column of the table of papers agrees with the examples, by day for one of them and
     nightly for all.
     """

@@ -349,7 +349,7 @@ def test_networks_convert_between_precisions(here):
     assert again == normal
 
 
-def test_estimators_suggest_names_for_those_of_other_libraries():
+def test_estimators_reject_unknown_arguments_with_a_suggestion():
     pytest.importorskip("sklearn")
     with pytest.raises(TypeError, match="Use 'hidden_layer_sizes'"):
         fc.MLPClassifier(hidden=(3,))

@@ -92,9 +92,7 @@ def minimize_succeeds_at_no_degenerate_saddle(draw):
 
 
 def minimize_leaves_zero_starts(draw):
-    """A network with zero parameters is not reported as a minimum if its loss depends on its
-    inputs.
-    """
+    """From theta = 0, `minimize` reports no success unless it lowered the loss."""
     sizes = [int(draw.integers(1, 5)) for _ in range(int(draw.integers(3, 5)))]
     model = fc.MLP(sizes, str(draw.choice(["identity", "tanh"])), bias=False)
     X = draw.standard_normal((20, sizes[0]))

@@ -183,7 +183,7 @@ def test_spectral_norms_are_bounded_from_above(shape):
     assert spectral_norm_bound(0 * rank_one) == 0
 
 
-def test_objectives_without_a_floor_have_minus_infinity():
+def test_curvature_floor_is_minus_infinity_if_no_bound_is_known():
     for loss in LOSSES:
         ob, theta = objective((4, 3), "identity", loss, l2=0.3)
         assert curvature_floor(ob, theta) == 0.3

@@ -48,7 +48,7 @@ def test_numbers_that_overflow_have_no_bound(net):
             assert np.isinf(column_error_bounds(passes.ErrorPass(ob, far))).all()
 
 
-def test_numbers_that_overflow_in_float32_have_no_bound():
+def test_error_bound_is_infinite_for_overflow_in_float32():
     ob, theta, v = problem([4, 6, 3], "tanh", "mse", "float32")
     assert product_bound(ob, theta, 0 * v) == 0 == ob.hessian(theta).rounding_bound(0 * v)
     with np.errstate(over="ignore"):

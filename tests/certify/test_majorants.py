@@ -102,7 +102,7 @@ def test_units_that_cancel_input_scales_keep_the_third_bound():
 
 
 @pytest.mark.parametrize("act", ["tanh", "gelu", "relu"])
-def test_the_third_bound_holds_for_wide_networks_and_zeros(act):
+def test_bound_on_third_derivatives_holds_for_wide_networks_and_zero_weights(act):
     """The bound holds for widths to 600, zero weights, zero activations and a zero theta."""
     rng = np.random.default_rng(0)
     ob, theta = objective([300, 600, 3], act, "cross_entropy")

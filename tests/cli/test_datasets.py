@@ -157,7 +157,7 @@ def a_table(path, n=60):
     return np.array([float(c or "nan") for c in cells]), day, y
 
 
-def test_words_dates_and_gaps_are_encoded_by_the_rows_that_are_fitted(tmp_path):
+def test_words_dates_and_missing_values_are_encoded_by_the_training_rows(tmp_path):
     """Medians, means, deviations and words of the encoding are those of the training rows, compared
     with NumPy.
     """

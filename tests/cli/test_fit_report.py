@@ -407,8 +407,8 @@ def test_selecting_a_dot_shows_its_influential_rows_in_a_browser(rng, tmp_path, 
 
 
 def generated(rng, n=600):
-    """Return samples like those of houses in California, where two columns interact and another
-    acts alone.
+    """Return synthetic samples that resemble the prices of houses in California: the target depends
+    on an interaction of two columns and on a third column alone.
     """
     X = rng.standard_normal((n, 8))
     place = np.sin(2 * X[:, 6]) * np.cos(2 * X[:, 7])

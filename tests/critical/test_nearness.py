@@ -200,7 +200,7 @@ def test_the_decrement_matches_its_formula(low, units, rng):
 
 
 @pytest.mark.parametrize("reach", [0.0, 1e-3, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 4.0, np.nan])
-def test_lasting_curvature_detects_changes_of_sign(reach):
+def test_changes_of_sign_of_the_curvature_are_detected(reach):
     """A change of sign of the curvatures ``1 - t_0^2`` and ``-1 + t_1`` at length 1 is detected
     along a direction, and along a step of up to three times that length.
     """

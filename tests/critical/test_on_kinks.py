@@ -52,8 +52,8 @@ def test_the_loss_is_not_lower_around_a_kink_minimum():
 
 
 def unproved_forms(ob):
-    """Yield an objective in blocks and in single precision, for which minima at kinks are not
-    proved.
+    """Yield two copies of `ob`, one streamed in blocks and one in float32, for which minima at
+    kinks cannot be proved.
     """
     loss, l2 = str(ob.loss), ob.l2
     blocks = [(ob.X[i : i + 25], ob.y[i : i + 25]) for i in range(0, len(ob.X), 25)]

@@ -35,7 +35,7 @@ SADDLES = {
 }  # fmt: skip
 
 
-def test_all_signs_are_proved_in_the_units_of_theta():
+def test_badly_scaled_saddles_are_certified_with_all_eigenvalue_signs():
     for seed, theta in SADDLES.items():
         ob, theta = drawn(seed), np.array(theta, dtype=float)
         point = fc.classify(ob, theta)

@@ -71,8 +71,8 @@ def test_points_near_a_minimum_are_certified_at_every_scale_of_the_loss(scale):
 
 @pytest.mark.parametrize("gap", 10.0 ** -np.arange(1, 16.0))
 def test_nearby_critical_points_are_distinguished_or_not_certified(gap):
-    """Between a minimum and a maximum 2 gap apart, a certified verdict names the nearer one, with a
-    radius that excludes the other.
+    """Near a minimum at a distance of ``2 * gap`` from a maximum, a verdict is certified only for
+    points close to the minimum, with a radius that excludes the maximum.
     """
     ob = cubic(gap)
     for x in (gap, gap * (1 + 1e-9), 0.0, 0.5 * gap):

@@ -729,7 +729,7 @@ def reason_for(because, near=NEAR_CRITICAL, **seen):
     return reason_sentence(QUERY, found, Decision("undecided", False, because))
 
 
-def test_every_rare_reason_is_worded():
+def test_rare_reasons_are_worded_correctly():
     assert "H was measured to be zero" in reason_for(Reason.FLAT)
     assert "are smaller than the error of the products" in reason_for(Reason.NOTHING)
     over = replace(NEAR_CRITICAL, gradient_norm=0.0, gradient_tol=0.0)

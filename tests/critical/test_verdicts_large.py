@@ -144,8 +144,8 @@ def test_false_minima_occur_at_most_at_the_stated_risk():
 
 @pytest.mark.parametrize("risk", [None, 1e-3])
 def test_points_of_known_kind_get_their_verdict_from_products(risk):
-    """Verdicts from products never contradict proved verdicts from dense matrices; without a risk
-    only saddles are reported.
+    """Verdicts from products agree with the known kinds. Without a failure probability, points may
+    be undecided.
     """
     for case in zoo() + axis_saddles(30, seed=8):
         report = classify(

@@ -78,7 +78,9 @@ def test_dimensions_outside_the_range_count_as_zeros_without_l2(rng):
 
 @pytest.mark.parametrize("share", [1 + 1e-9, 1 - 1e-9, 1.0, 1 + 1e-14, 1 - 1e-14])
 def test_verdicts_are_right_if_eigenvalues_are_nearly_zero(share, rng):
-    """Verdicts are correct although the weakest 20 eigenvalues are only ``sigma (share - 1)``."""
+    """Verdicts are correct although the 20 eigenvalues nearest to zero are only ``sigma * (share -
+    1)``, where `sigma` is the l2 at which they vanish.
+    """
     _, sigma = saddle_at_zero(np.random.default_rng(5), 0.0)
     ob, sigma = saddle_at_zero(np.random.default_rng(5), sigma * share)
     point = fc.classify(ob, np.zeros(ob.n_params), dense_below=200)

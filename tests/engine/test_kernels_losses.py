@@ -126,7 +126,9 @@ def test_binary_cross_entropy_is_accurate_for_large_logits(arch, dtype):
 
 
 def test_hessian_of_cross_entropy_maps_constants_to_zero(arch, dtype):
-    """The Hessian of cross entropy maps constants exactly to zero, because rz is centred."""
+    """The Hessian of cross entropy maps constant vectors exactly to zero, because the kernel
+    subtracts one entry of the vector from all of them before it multiplies.
+    """
     z, y, weight = draw_loss_case("cross_entropy", 9, 10, dtype, np.random.default_rng(5))
     _, _, h, s, top = hooks.evaluate_loss(arch, "cross_entropy", z, y, weight)
     assert np.all(

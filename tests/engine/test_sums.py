@@ -78,7 +78,7 @@ def test_accumulation_starts_from_c_or_adds_it(arch, dtype):
 
 @pytest.mark.usefixtures("samples_as_rows")
 @pytest.mark.parametrize("rows", [129, 500])
-def test_column_sums_are_formed_by_items_and_blocks(arch, dtype, rows):
+def test_bias_gradients_are_summed_by_items_and_blocks(arch, dtype, rows):
     """A layer-parallel plan sums bias gradients by blocks of samples in the last layer, and by
     items in a hidden layer.
     """

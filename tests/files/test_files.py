@@ -189,8 +189,8 @@ def test_failed_writes_leave_the_old_file_and_no_temporary_files(tmp_path):
 
 
 def test_every_failing_system_call_of_a_save_leaves_a_whole_file(tmp_path, monkeypatch):
-    """If a system call of a save fails, either the old or the new file is complete, with and
-    without unnamed temporary files.
+    """If a system call of a save is interrupted, the old file is unchanged and no temporary file
+    remains, whether or not O_TMPFILE is available.
     """
     path = tmp_path / "x"
     for nameless in (True, False):

@@ -300,7 +300,7 @@ def test_one_dimensional_trust_region_matches_its_closed_form(value, linear):
     assert multiplier == pytest.approx(0 if inside else abs(linear) - value, rel=1e-9, abs=1e-320)
 
 
-def test_shifted_ignores_null_directions_and_absolute_steps_descend():
+def test_shifted_solve_ignores_null_directions_and_absolute_value_steps_descend():
     assert np.array_equal(
         shifted_solve(np.array([0.0, 2.0]), np.array([1.0, 1.0]), 0.0), [0.0, -0.5]
     )

@@ -77,8 +77,8 @@ def test_linear_autoencoder_has_its_known_critical_points(rng, k):
     "activation, slope", [("tanh", 1.0), ("sigmoid", 0.25), ("gelu", 0.5), ("elu", 1.0)]
 )
 def test_a_unit_of_zero_weights_adds_its_known_block(rng, problem, activation, slope):
-    """A unit with zero weights adds the block [[0, B], [B', 0]] between its incoming and outgoing
-    weights, with B = phi'(0) sum of e_n a_n.
+    """A unit with zero weights adds the block [[0, B'], [B, 0]] for its (incoming, outgoing)
+    weights, where B = phi'(0) sum_n delta_n x_n' for output gradients delta_n and inputs x_n.
     """
     d, m, c, N = 4, 3, 2, 17
     small = problem(rng, [d, m, c], activation, "mse", N, bias=False)

@@ -502,7 +502,9 @@ class RandomGraph:
 
 
 def onnx_graph(rng):
-    """Return a graph of layers with other nodes in between."""
+    """Return the conversion of a random ONNX model of linear layers, activations and possibly
+    unsupported nodes, a function that computes its outputs, None, and its number of inputs.
+    """
     g = RandomGraph(rng)
     from onnx import helper, numpy_helper
     from onnx.reference import ReferenceEvaluator

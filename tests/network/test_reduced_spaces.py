@@ -488,7 +488,7 @@ def test_equal_samples_add_zeros_in_output_space(rng):
     assert (np.linalg.norm(G @ V - V * pairs.values, axis=0) <= pairs.residuals).all()
 
 
-def test_inertia_of_a_ggn_counts_its_zeros(rng):
+def test_inertia_of_a_ggn_counts_its_zero_eigenvalues(rng):
     """Without l2, the inertia of the GGN of cross entropy with three classes counts two positive
     eigenvalues for each sample, and zeros otherwise.
     """

@@ -157,8 +157,8 @@ PHIS = {
 
 @dataclass
 class Draw:
-    """Random choices for one training, from the data sets used to choose thresholds or from those
-    used to judge.
+    """A source of random networks and data for one run, from the evaluation sets if `judged`, else
+    from the development sets.
     """
 
     rng: Rng

@@ -290,8 +290,9 @@ def test_minima_of_weak_curvature_are_certified():
     ],
 )
 def test_unpenalised_biases_with_one_sided_labels_have_no_critical_point(loss, labels, l2):
-    """If all labels are equal and the bias has no l2, no critical point is reported, since the
-    derivative with respect to the bias has one sign everywhere.
+    """If a class has no samples (or a binary output has only one label) and the biases have no l2,
+    no critical point is reported, because the derivative with respect to that bias has one sign
+    everywhere.
     """
     rng = np.random.default_rng(0)
     X, some = rng.standard_normal((30, 3)), (rng.random(30) < 0.5) * 1.0

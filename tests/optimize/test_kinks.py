@@ -139,8 +139,9 @@ def test_the_error_of_the_gradient_is_within_its_bound(seed):
 
 
 def at_rest(seed, **options):
-    """Return a relu network, phi' at a minimum on kinks, the objective in theta and slopes, and
-    that minimum as (theta, slopes).
+    """Return an objective of a relu network, the gates of its units at a minimum on kinks (NaN on a
+    kink), the smooth piece in theta and slopes, and the minimum as the vector of theta followed by
+    the slopes.
     """
     ob = relu_net(seed, (2, 3, 1), l2=1e-2, **options)
     found = find_kink_minimum(

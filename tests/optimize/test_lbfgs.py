@@ -138,8 +138,8 @@ def on_a_line(value, slope):
 
 
 def test_line_searches_extrapolate_at_most_tenfold():
-    """Along a straight line, the search multiplies the trial by at most ten, ends after its limit
-    of trials, and returns the lowest one.
+    """For a decreasing linear function, each trial step is two to ten times the previous one, and
+    the search returns the last and lowest of its 20 trials.
     """
     line, lengths = on_a_line(0.0, -1.0), []
     while not line.moved:

@@ -146,7 +146,7 @@ def test_small_networks_are_minimised_by_levenberg_marquardt_by_default(rng):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_ends_at_a_loss(method):
+def test_methods_stop_at_fun_target_unless_attracted_to_saddles(method):
     ob = sine(l2=1e-4)
     start = ob.model.init(seed=3)
     target = 0.9 * ob.value(start)

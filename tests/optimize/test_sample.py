@@ -53,8 +53,8 @@ def test_a_seed_gives_the_same_points(ob, sample):
 @pytest.mark.parametrize(
     ("activation", "l2"), [("tanh", 0.0), ("tanh", 1e-2), ("sigmoid", 0.0), ("relu", 0.0)]
 )
-def test_added_units_keep_the_loss_and_make_saddles(activation, l2):
-    """A minimum of a narrow network with an added unit has the same loss, and is a critical point
+def test_minima_with_added_units_are_critical_points_of_wider_networks(activation, l2):
+    """A minimum of a narrower network with added units is a saddle, a degenerate point or a minimum
     of the wider network.
     """
     rng = np.random.default_rng(3)

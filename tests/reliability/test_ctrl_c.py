@@ -199,7 +199,7 @@ assert max(slowest.values()) <= {most}, slowest
 
 
 @pytest.mark.nightly
-def test_ctrl_c_during_a_restart_ends_in_half_its_time(clock, python):
+def test_ctrl_c_interrupts_a_basis_rotation_within_half_its_duration(clock, python):
     """Ctrl-C interrupts the rotation of a basis of 512 MB within half its time, and the returned
     pairs satisfy their error bounds. The better of two attempts counts.
     """

@@ -207,7 +207,7 @@ def test_save_rejects_nan(tmp_path, bad):
 
 
 def test_nan_table_of_the_limits_page_has_a_row_per_test():
-    """The table in docs/limits.md has nine rows, each of which this file tests."""
+    """The table of NaN in docs/limits.md has nine rows, as many as this file tests."""
     page = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
     section = page.read_text().split("## NaN and infinity")[1].split("\n## ")[0]
     rows = section.split("|---|---|")[1]

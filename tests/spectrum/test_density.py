@@ -85,7 +85,7 @@ def test_as_many_steps_as_dimensions_give_the_exact_spectrum(rng):
     assert d.n_products == 60 and np.abs(d.nodes - spectrum).max() <= 1e-10
 
 
-def test_deflation_halves_the_distance_at_the_same_products(rng):
+def test_deflation_halves_the_wasserstein_distance_for_equally_many_products(rng):
     spectrum = hessian_like(rng)
     mean = np.abs(spectrum).mean()
     plain, deflated = [], []

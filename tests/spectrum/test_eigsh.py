@@ -258,7 +258,7 @@ def test_eigenpairs_scale_with_the_operator(rng):
     assert len(counts) == 1
 
 
-def test_value_relative_tolerance_resolves_small_ends(rng):
+def test_tolerance_relative_to_each_value_resolves_small_eigenvalues(rng):
     spectrum = np.r_[np.linspace(50, 100, 5), rng.uniform(-0.01, 1, 600), -0.05, -0.03]
     op = Prescribed(spectrum, seed=0)
     loose, sharp = (

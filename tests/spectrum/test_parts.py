@@ -107,7 +107,7 @@ def test_matrices_too_large_are_formed_in_the_smaller_space(wide_network, monkey
     assert forms.dense_reduction(wide_network, None) is None
 
 
-def test_densities_of_other_operators_do_not_merge():
+def test_densities_of_operators_of_different_sizes_cannot_be_merged():
     one, other = (
         fc.spectral_density(Prescribed(np.arange(float(n)), seed=0), n_probes=2, n_steps=5, seed=0)
         for n in (20, 21)

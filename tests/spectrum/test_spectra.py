@@ -19,7 +19,7 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 class Quadratic(Prescribed):
-    """An operator with a method for ``v'Av`` that counts its calls."""
+    """An operator with a method for ``v'Av`` that counts the vectors v."""
 
     n_forms = 0
 

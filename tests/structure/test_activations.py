@@ -66,8 +66,8 @@ def test_products_agree_with_long_double(seed):
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_products_match_complex_steps(batch_norm, rng, dtype):
-    """Products match complex steps, also with batch normalisation, whole and in chunks, which
-    compute the means of earlier layers first.
+    """Values, gradients and Hessian products match complex steps with and without batch
+    normalisation, for all samples at once and in chunks.
     """
     in_chunks = 0
     for _ in range(10):

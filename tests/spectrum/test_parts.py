@@ -113,7 +113,7 @@ def test_densities_of_operators_of_different_sizes_cannot_be_merged():
         for n in (20, 21)
     )
     for wrong in (other, None):
-        with pytest.raises(ValueError, match="an operator of the same size"):
+        with pytest.raises(ValueError, match="of an operator with n = 20, got"):
             one.merge(wrong)
     both = one.merge(one)
     assert both.n_probes == 4 and np.allclose(both.density, one.density)

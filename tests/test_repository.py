@@ -128,7 +128,7 @@ def test_dunder_names_are_only_those_of_python_and_other_libraries():
     assert found == {}
 
 
-def test_names_between_subpackages_are_listed_in_the_protocols():
+def test_names_listed_in_the_protocols_are_used_by_other_subpackages():
     """Each listed name is used outside the subpackage that defines it, and is hidden from users."""
     listed = re.findall(r"^(?:- |Of a model, )``(\w+)", protocols.__doc__, re.MULTILINE)
     assert sorted(listed) == sorted(protocols.NAMES_HIDDEN_FROM_DIR)

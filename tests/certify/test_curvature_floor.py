@@ -86,7 +86,7 @@ def test_no_eigenvalue_lies_below_the_floor(activation, dtype):
     assert min(ratios) >= 1 - 1e-6 and np.median(ratios) < 20
 
 
-def test_the_floor_holds_for_layers_of_different_activations():
+def test_curvature_floor_holds_for_layers_of_different_activations():
     for seed in range(6):
         rng = np.random.default_rng(seed)
         model = ReferenceModel([4, 6, 5, 3], ("gelu", "identity"))

@@ -236,8 +236,9 @@ def slopes(name, x, h=1e-5):
 @pytest.mark.parametrize("name", engine.ACTIVATIONS)
 @pytest.mark.parametrize("t", [0.0, 1e-3, 0.05, 0.3, 3.0])
 def test_envelopes_bound_derivatives_on_intervals(name, t):
-    """On z +- t, envelopes are no smaller than the derivatives on both sides of a kink; for smooth
-    functions they are attained at the end of the interval nearer to 0.
+    """Envelopes over [z - t, z + t] bound the first three derivatives on either side of a kink. For
+    smooth functions they are, up to a factor, the largest derivatives at or beyond the end nearer
+    to 0.
     """
     z, h = np.linspace(-12, 12, 481), 1e-5
     row, move = ACTIVATIONS[name], np.full_like(z, t)

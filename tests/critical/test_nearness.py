@@ -82,7 +82,7 @@ def test_a_large_parameter_does_not_loosen_the_tolerance_of_others():
         assert not assess_nearness_at(ob, np.array([centre, 1e-3])).near
 
 
-def test_unknown_decrements_and_thresholds_are_not_near():
+def test_points_with_unknown_decrement_or_threshold_are_not_near():
     for threshold in (np.inf, np.nan, -1.0):
         assert not nearness_from_numbers(1.0, 1.0, threshold, None).near
     assert (

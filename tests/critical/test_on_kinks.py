@@ -63,8 +63,8 @@ def unproved_forms(ob):
 
 
 def test_unproved_kink_minima_are_undecided():
-    """Without a proof, a minimum at active kinks is undecided although its one-sided gradient is
-    large.
+    """Without a proof, a minimum at active kinks is undecided or degenerate, even if its one-sided
+    gradient exceeds the tolerance.
     """
     n_held = 0
     for seed in range(6):

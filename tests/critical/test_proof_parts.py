@@ -149,8 +149,8 @@ def test_newton_in_an_empty_slice_takes_no_step():
 
 
 def test_newton_in_a_slice_bounds_its_step():
-    """The bound on Newton's step is attained for A = diag(1, 4, 0) with the last direction
-    removed.
+    """For A = diag(1, 4, 0) without its last direction, beta and the bound eta on Newton's step
+    equal their formulas. They are infinite if an eigenvalue does not exceed its error.
     """
     A, g = np.diag([1.0, 4.0, 0.0]), np.array([0.5, 2.0, 0.0])
     cut = Slice(np.array([1.0, 4.0]), np.eye(3)[:, :2], 0.25, np.ones(3), np.eye(3)[:, 2:])

@@ -406,7 +406,7 @@ def test_flat_directions_are_null_vectors(activation, bias):
     assert regular.certificates.flat_directions(p.theta).shape == (p.n, 0)
 
 
-def test_dead_units_and_kinks_with_batch_norm():
+def test_dead_units_and_kinks_are_counted_with_batch_norm():
     model = fc.MLP([3, 4, 2], "relu", batch_norm=True)
     X = np.random.default_rng(0).standard_normal((30, 3))
     W, W2 = (

@@ -51,11 +51,11 @@ PAIRS += [
     [*PAIRS, ("outputs", 281, "BE", True)],
     indirect=["wide_operator"],
 )
-def test_eigenpairs_and_residuals_hold_in_every_space(
+def test_eigenpairs_from_every_space_are_correct_with_valid_residuals(
     wide_operator, k, which, directly, monkeypatch
 ):
-    """Eigenvalues inside and outside the space are in order and have small residuals in parameter
-    space, whether a Gram matrix is decomposed or searched.
+    """Eigenpairs from the space of samples or outputs have the eigenvalues of the operator,
+    orthonormal vectors and valid residuals, whether a Gram matrix is decomposed or searched.
     """
     H, truth = wide_operator
     space = "samples" if H.kind == "hessian" else "outputs"

@@ -501,8 +501,8 @@ def test_inertia_of_a_ggn_counts_its_zero_eigenvalues(rng):
 @pytest.mark.parametrize("kind", ["ggn", "empirical_fisher"])
 @pytest.mark.parametrize("size", [1e-150, 1e-6, 1.0, 1e6])
 def test_residuals_hold_for_eigenvectors_outside_the_range(kind, size, rng):
-    """Residuals hold for eigenvectors with eigenvalue 0 or l2 if K has the largest possible size
-    and is nearly singular.
+    """The reported residuals hold for eigenvectors with eigenvalue 0 or l2 if the Gram matrix has
+    the largest possible size and is nearly singular.
     """
     for i in range(12):
         loss = KERNELS[i % 3]

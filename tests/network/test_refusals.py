@@ -84,9 +84,9 @@ def test_objects_that_resemble_keras_models_are_rejected():
 
 
 @pytest.mark.parametrize("name", ["0.running_mean", "0.bias"])
-def test_state_dicts_with_unknown_names_are_rejected(name):
-    """State dicts with statistics, or with a bias without its matrix, are rejected, and the error
-    names the entry.
+def test_state_dicts_with_unsupported_entries_are_rejected(name):
+    """State dicts with running statistics, or with a bias before its matrix, are rejected, and the
+    error names the entry.
     """
     state = {"0.weight": np.ones((3, 2)), "0.bias": np.zeros(3), name: np.zeros(3)}
     state = dict(sorted(state.items())) if name == "0.bias" else state

@@ -162,7 +162,7 @@ def test_budgets_end_grouped_and_single_steps_at_the_same_step(method, ticks):
 
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "levenberg-marquardt"])
-def test_slow_runs_end_at_the_same_step_with_a_callback(method):
+def test_runs_at_kinks_end_at_the_same_step_with_a_callback(method):
     """At a kink, where steps become as short as possible, a run ends at the same step with and
     without a callback.
     """

@@ -269,9 +269,9 @@ def test_krylov_does_not_exceed_max_bytes(rng):
 
 @pytest.mark.parametrize("function", [trace, frobenius_norm])
 @pytest.mark.parametrize("m", [2, 4, 6, 10])
-def test_few_probes_of_a_low_rank_matrix_have_wide_errors(m, function):
-    """For a low-rank matrix, of which half of all sign probes see no coupling, random directions
-    are used, and two standard errors cover the truth 19 times in 20.
+def test_few_probes_of_a_rank_one_matrix_have_sufficient_standard_errors(m, function):
+    """For a matrix of rank one, to which half of all sign probes are orthogonal, no standard error
+    is 0, and two of them cover the truth about 19 times in 20.
     """
     u = np.zeros(20)
     u[:2] = 1, -1

@@ -189,16 +189,18 @@ def copy_transpose(V, out, int threads=1):
     cdef Columns t
     cdef fc_watch before
     cdef Py_ssize_t size = V.itemsize
-    if V.ndim != 2 or out.shape != (
-        V.shape[1], V.shape[0]
-    ) or V.dtype != out.dtype or V.dtype.char not in "fd" or not out.flags.c_contiguous:
+    if V.ndim != 2 or V.dtype.char not in "fd":
         raise ValueError(
-            "blocks must have shapes (n, k) and (k, n), the second contiguous, and one real "
-            f"dtype, got {V.dtype} {V.shape} and {out.dtype} {out.shape}."
+            f"V must be a float32 or float64 array of shape (n, k), got {V.dtype}, shape {V.shape}."
+        )
+    if out.shape != V.shape[::-1] or out.dtype != V.dtype or not out.flags.c_contiguous:
+        raise ValueError(
+            f"out must be a contiguous {V.dtype} array of shape {V.shape[::-1]}, got {out.dtype}, "
+            f"shape {out.shape}, contiguous={out.flags.c_contiguous}."
         )
     if not V.flags.aligned or V.strides[0] % size or V.strides[1] % size:
         raise ValueError(
-            f"a block must be aligned with strides that are multiples of {size} bytes, got "
+            f"V must be aligned with strides that are multiples of {size} bytes, got "
             f"strides {V.strides} and alignment {V.flags.aligned}."
         )
     if not V.size:

@@ -7,7 +7,7 @@ of its rows, an `Err`; `linear_with_errors`, `Phi`, sums and products round as t
 `Chain` over several layers: with bounds on entries alone, results are 1.08 times as large for one
 hidden layer and 14 000 times as large for six. Three other types hold less: `NormBound`
 (`fastcurv.certify.columns`) holds norms alone, for all columns at once; `RowMatrices`
-(`dense_hessian`) a matrix for each row; `Bounded` (`precise`) numbers of some 100 bits.
+(`dense_hessian`) a matrix for each row; `Bounded` (`precise`) numbers of about 100 bits.
 
 All arrays here are float64; bounds are >= 0.
 """

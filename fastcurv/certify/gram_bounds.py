@@ -167,8 +167,8 @@ class LayerReach(Layer):
 
 
 def estimated_range_dimension(model: Any, N: int) -> int:
-    """Return the dimension of the range of the Hessian for N samples if all rows are linearly
-    independent.
+    """Return the dimension of the range of the Hessian for N samples, assuming that the inputs and
+    the deltas of every layer have full rank.
     """
     return sum(
         min(m * k, n_layer_coordinates(m, k, N, l > 0, True)) + m * model.bias

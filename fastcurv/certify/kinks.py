@@ -648,8 +648,8 @@ class SmoothPiece(Smooth):
         return value, np.concatenate([g + l2 * theta, *bent], axis=-1), zs, es
 
     def precise_gradient(self, point: Floats) -> tuple[Floats, Floats]:
-        """Return the gradient from passes of some 100 bits (`fastcurv.certify.precise`), and bounds
-        on the errors of its entries.
+        """Return the gradient at `point`, in the shape of `point`, computed with a precision of
+        about 100 bits (`fastcurv.certify.precise`), and bounds on the errors of its entries.
         """
         theta, at = point[: self.n_theta], self.rows.inverse
         gates = [gate[at] for gate in self.split_by_layer(point[self.n_theta :], self.gates)]

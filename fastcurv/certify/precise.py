@@ -1,8 +1,8 @@
 """Value and gradient of a network objective by passes in extended precision, with a proved bound.
 
 A float64 gradient has a rounding error of about 1e-16 times the size of the terms of its sums; at a
-critical point it consists of little else. In these passes every number has some 100 bits (`Pair`),
-so that even coarse bounds on the norms of errors, row by row, are still some 1e-25:
+critical point it consists of little else. In these passes every number has about 100 bits (`Pair`),
+so that even coarse bounds on the norms of errors, row by row, are about 1e-25:
 
     z = a W' + b        dz     = ||W|| da + tau |a| |W| + unit (...)
     a = phi(z)          da     = sup|phi'| dz + unit (...)              [+ the input's]
@@ -44,7 +44,7 @@ from .arithmetic import norm, row_norms, spectral_norm_bound
 from .passes import gradient_bound, theta_in_model_dtype
 
 # --------------------------------------------------------------------------------------------------
-# Arithmetic of some 100 bits on arrays: a number is the unevaluated sum of two float64 numbers.
+# Arithmetic with about 100 bits on arrays: a number is the unevaluated sum of two float64 numbers.
 #
 # Unlike long double, this arithmetic gives equal results on every machine. It is fast, because
 # products of matrices are split into products whose numbers have so few bits that float64 adds them
@@ -693,14 +693,14 @@ def precise_passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]
 
 
 def precise_gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
-    """Return ``(g, error)``: the gradient at theta (n,) in float64, rounded from some 100 bits, and
-    a bound on ``||g - gradient||_2``.
+    """Return ``(g, error)``: the gradient at theta (n,), computed with about 100 bits and rounded
+    to float64, and a bound on ``||g - gradient||_2``.
 
     The function is the exact one of the stored numbers; numbers of a float32 model are taken as
     float64 numbers. The bound is infinite after an overflow. With batch normalisation, g and its
     bound are those of the float64 engine.
 
-    Cost: some 300 float64 gradients; the last result is cached.
+    Cost: about 300 float64 gradients; the last result is cached.
     """
     at = theta_in_model_dtype(ob, theta)
     if not is_batch_normalised(ob.model):

@@ -39,7 +39,7 @@ class Shell:
     and the file `model` in which the network is stored.
 
     ``model`` is None if no file holds the network. Advice then does not suggest continuing the
-    training. ``data`` is added to the commands for a network of another program, whose file does
+    training. ``data`` is added to the commands for an imported network, whose file does
     not name its data.
     """
 

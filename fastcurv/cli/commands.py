@@ -220,7 +220,7 @@ def training_start(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any,
         )
     if Path(args.out or DEFAULT_OUTPUT_FILE).suffix.lower() == ".npz":
         raise ValueError(
-            "out must be a name that ends in .safetensors for a network of another program, got "
+            "--out must end in .safetensors for an imported network, got "
             f"{args.out or DEFAULT_OUTPUT_FILE!r}."
         )
     model, theta = read_model(path, given.pop("activation", None))
@@ -532,7 +532,7 @@ def info(args: Namespace, out: Output) -> None:
 
 def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
     """Return the data, the objective and the saved run for the file ``args.theta``, after
-    validating the input. For a network of another program, the run has no recipe.
+    validating the input. For an imported network, the run has no recipe.
     """
     path = Path(args.theta).expanduser()
     refuse_device(path)

@@ -21,7 +21,7 @@ from ..structure.tables import LOSSES
 from .span import fit_in_span
 
 MIN_PROBABILITY = 1e-15  # minimum probability in a logarithm; smaller ones are replaced by it
-# minimum number of iterations of the fit that shows the loss on other rows
+# minimum of max_iter for the refit that records the validation loss of each iteration
 MIN_WATCHED_ITERATIONS = 50
 
 

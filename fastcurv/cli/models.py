@@ -163,7 +163,7 @@ def _read_torch_state(path: Path) -> Any:
         # pickle, zipfile and torch raise many kinds of errors.
         reason = one_line(" ".join(str(error).split()).split(". ")[0], 120) or type(error).__name__
         raise ValueError(
-            f"{path} cannot be read as a state dict: {reason}. Write one by "
+            f"{path} cannot be read as a state dict: {reason}. Write one with "
             "torch.save(net.state_dict(), path)."
         ) from None
     for name in ("state_dict", "model_state_dict", "model"):

@@ -171,7 +171,7 @@ def save_run(
         return path
     if recipe.n_outputs is not None:
         raise ValueError(
-            f"path must end in .safetensors for a network of another program, got {str(path)!r}."
+            f"path must end in .safetensors for an imported network, got {str(path)!r}."
         )
     file = io.BytesIO()
     words: Any = {"recipe": json.dumps(asdict(recipe)), "phases": json.dumps(phases)}

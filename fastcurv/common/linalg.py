@@ -286,17 +286,17 @@ def _eigh_selected(
     return (values, at, rows.T) if (residual_norms(A, values[at], rows) <= most).all() else None
 
 
-def eigh_tridiagonal(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:
+def eigh_tridiagonal(diagonal: Floats, off_diagonal: Floats) -> tuple[Floats, Floats]:
     """Compute the eigenvalues (n,), ascending, and the eigenvectors (n, n), as columns, of a
-    symmetric tridiagonal matrix with the given diagonal (n,) and the entries `beside` (n - 1,) next
-    to it.
+    symmetric tridiagonal matrix with diagonal `diagonal` (n,) and off-diagonal `off_diagonal`
+    (n - 1,).
 
     Examples
     --------
     >>> eigh_tridiagonal(np.zeros(2), np.array([2.0]))[0].round(12)
     array([-2.,  2.])
     """
-    d, e = np.asarray(diagonal, dtype=np.float64), np.asarray(beside, dtype=np.float64)
+    d, e = (np.asarray(x, dtype=np.float64) for x in (diagonal, off_diagonal))
     size = max(float(np.abs(d).max(initial=0.0)), float(np.abs(e).max(initial=0.0)))
     _check_finite(size, "the tridiagonal matrix")
     exponent = int(np.frexp(size)[1])

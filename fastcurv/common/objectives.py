@@ -105,9 +105,9 @@ def call_certificate(ob: Any, name: Certificate, *at: Any, default: Any = None) 
 
 
 def has_consistent_hessian(ob: Any) -> bool:
-    """Return True if the `certificates` of an objective, or its `hessian` if it has none, belong to
-    its own value and gradient. Then the quantities that its operators hold at theta and its casts
-    to other precisions do so too.
+    """Return True if the `certificates` of an objective (or its `hessian`, if it has no
+    certificates) are derived from the same function as its `value` and `gradient`. If True, values
+    cached by its operators and copies in other precisions are also consistent with that function.
     """
     if hasattr(ob, "certificates"):
         return not why_not_own(ob, "certificates") and ob.certificates is not None

@@ -50,7 +50,8 @@ def load_module(module: str) -> Any:
     return import_module(f"fastcurv.{module}")
 
 
-# maximum number of successive calls of a proof that a signal handler may disturb
+# maximum number of attempts at a call while signal handlers change the floating-point settings;
+# then RuntimeError is raised
 MAX_DISTURBED_CALLS = 3
 
 
@@ -164,8 +165,8 @@ def show_versions(mode: Literal["dict"]) -> dict[str, Any]: ...
 
 
 def show_versions(mode: str = "print") -> dict[str, Any] | None:
-    """Print the versions, the kernels chosen for this CPU, the kernels that it could run, and the
-    number of threads. With ``mode="dict"`` these are returned instead.
+    """Print the versions of fastcurv and its dependencies, the kernels chosen for this CPU, all
+    kernels that this CPU supports, and the number of threads.
 
     The environment variable ``FASTCURV_ARCH`` selects other kernels, and ``FASTCURV_NUM_THREADS``
     another number of threads.
@@ -173,12 +174,12 @@ def show_versions(mode: str = "print") -> dict[str, Any] | None:
     Parameters
     ----------
     mode : {"print", "dict"}
-        If "print", print the facts; if "dict", return them.
+        If "print", print the information; if "dict", return it as a dict.
 
     Returns
     -------
     dict or None
-        Facts by name, with ``mode="dict"``.
+        The information by name if `mode` is ``"dict"``, otherwise None.
 
     See Also
     --------

@@ -222,7 +222,9 @@ def _is_external(tensor: Any) -> bool:
 
 
 def _has_known_domain(node: Any) -> bool:
-    """Return True if a node belongs to a domain whose operators are read."""
+    """Return True if the domain of a node is the one in which its operator is supported: ai.onnx.ml
+    for `ML_NODES`, com.microsoft for `MICROSOFT_GELU`, and ai.onnx for all others.
+    """
     if node.op_type in ML_NODES:
         return node.domain in DOMAINS[2:]
     return node.domain in DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT_GELU

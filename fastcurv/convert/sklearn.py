@@ -436,8 +436,8 @@ def from_sklearn(est: Any) -> Model:
     refuse_if(phi_out not in known, f"the output activation {phi_out!r}")
     if last is not None and phi_out != "identity":
         raise ValueError(
-            "est must have a loss without a link function if its targets are scaled, got the link "
-            f"of {phi_out!r} outputs, which no linear layer can replace. Use "
+            "est must have out_activation_='identity' if its targets are transformed, got "
+            f"{phi_out!r}: the inverse transform cannot be merged into the last layer. Use "
             "from_sklearn(est.regressor_)."
         )
     layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]

@@ -202,9 +202,9 @@ def balance_rows(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def _units_of_unused_rows(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> Any:
-    """Return d for the rows not in `live`, which are not used. If the noise is known by entries,
-    the scaled noise of these rows is set to the median of the rows in use. Otherwise d is the
-    geometric mean of the d in use.
+    """Return scale factors for the rows outside the mask `live`. If `noise` is (n, n), choose the
+    factors such that the norm of the scaled noise of each row equals the median over the live rows.
+    If `noise` is (n, 1), return the geometric mean of the factors of the live rows.
     """
     mean = np.exp(np.log(d[live]).mean())
     if noise.shape[1] == 1:

@@ -85,8 +85,9 @@ ONE_THREAD_MAX_ENTRIES = 1 << 14
 # Eigenvalues of a matrix (n, n) with unit diagonal count as 0 up to n times this, about the square
 # root of the rounding error.
 FLAT_EIGENVALUE_TOL = 1.5e-8
-# maximum standard deviation of a bias without penalty, in units of the pre-activation; above, the
-# bias is held at theta, since tanh is linear up to about 1 only
+# Maximum posterior standard deviation of a bias without penalty, in units of the pre-activation. A
+# bias with a larger one belongs to a saturated unit and is held at theta, because the Gaussian
+# would extend far beyond the interval (about 1 for tanh) in which the output is linear in the bias.
 MAX_BIAS_DEVIATION = 1e4
 N_QUADRATURE_NODES = 32  # number of Gauss-Hermite nodes for the mean of a sigmoid
 N_SEQUENCE_POINTS = 1024  # number of low-discrepancy points for the mean of a softmax

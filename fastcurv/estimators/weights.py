@@ -100,7 +100,7 @@ class FittedWeights:
         ):
             if part.shape != shape:
                 name = f"coefs_[{l}]" if l < count else f"intercepts_[{l - count}]"
-                raise ValueError(f"{name} must be an array {shape}, got shape {part.shape}.")
+                raise ValueError(f"{name} must have shape {shape}, got {part.shape}.")
         return model.flatten(list(zip((W.T for W in parts[:count]), parts[count:])))
 
     @property

@@ -71,8 +71,8 @@ class Operator(
 
     @property
     def n_threads(self) -> int | None:
-        """The `n_threads` of the objective, which algorithms on this operator also use, or None if
-        the operator has no objective.
+        """Number of threads set for the objective; algorithms that use this operator run with the
+        same number. None if no number was set, or if the operator has no objective.
         """
         return getattr(vars(self).get("objective"), "n_threads", None)
 

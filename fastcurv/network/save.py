@@ -217,8 +217,8 @@ def _refuse_archive(path: str) -> None:
             )
         if archive:
             raise ValueError(
-                f"{path} must be a .safetensors file, got a zip archive, as .npz and .pt files "
-                "are. Write one by 'fastcurv train --out net.safetensors'."
+                f"{path} must be a .safetensors file, got a zip archive (such as .npz or "
+                ".pt). Save the network with fastcurv train --out net.safetensors."
             )
 
 

@@ -56,7 +56,8 @@ class Shard(Objective):
         self.divisor = n * terms_of_a_row(self)
         # position of the shard's outputs among the outputs of all rows
         outputs = slice(first * d, (first + self.n_samples) * d)
-        # The engine scales its Fisher by the rows of this shard.
+        # The engine multiplies the Fisher by the number of rows of this shard; fisher_scale
+        # replaces this factor by the number of all rows.
         vars(self).update(fisher_scale=n / self.n_samples, own_outputs=outputs)
 
     def _set_up_rows(self) -> None:

@@ -171,8 +171,9 @@ class _GramCache:
 
 
 def _sum_kernel_matrix(ob: Any, state: RowState, S: Array) -> Array:
-    """Return K, summed over the layers from the last to the first, from the state at theta and the
-    factor S ``(columns of a row, N, d_out)``.
+    """Return the Gram matrix K (c N, c N) of the module docstring, summed over the layers. `state`
+    is the forward state at theta, and S (c, N, d_out) is the factor of the loss curvature, with c
+    columns per sample.
     """
     M = _engine.Multiplier(ob.dtype, ob.n_threads or _engine.default_n_threads())
     c, N, d = S.shape

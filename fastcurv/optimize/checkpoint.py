@@ -367,21 +367,40 @@ def load_saved(
     """
     arrays, facts = load_module("common.files").read_tensors(path)
     theta, asked = arrays.get("run.theta", np.empty(0)), options_as_text(options)
-    version, by, given = (one_line(repr(facts.get(n))) for n in ("version", "method", "options"))
+    version, by = (one_line(repr(facts.get(name))) for name in ("version", "method"))
+    name, other = one_line(path, 300), _differing_names(asked, facts.get("options"))
     checks = (
-        (facts.get("what") == "minimize", "be a checkpoint of minimize, got another file"),
+        (
+            facts.get("what") == "minimize",
+            f"{name} must be a checkpoint of minimize, got another file.",
+        ),
         (
             facts.get("version") == CHECKPOINT_VERSION,
-            f"be a checkpoint of version {CHECKPOINT_VERSION}, got version {version}",
+            f"{name} must be a checkpoint of version {CHECKPOINT_VERSION}, got version {version}.",
         ),
-        (facts.get("method") == method, f"be saved by method={method!r}, got method={by}"),
-        (facts.get("options") == asked, f"be saved with options {asked}, got {given}"),
+        (
+            facts.get("method") == method,
+            f"method must be {by} to resume {name}, got {method!r}.",
+        ),
+        (
+            facts.get("options") == asked,
+            f"options must be those of the run saved in {name}, got other values of {other}. Use "
+            "the same options, or start a new run.",
+        ),
         (
             theta.shape == (n_params,),
-            f"hold the {n_params} parameters of the objective, got {theta.size}",
+            f"{name} must hold the {n_params} parameters of the objective, got {theta.size}.",
         ),
     )
-    for right, what in checks:
+    for right, message in checks:
         if not right:
-            raise ValueError(f"{one_line(path, 300)} must {what}.")
+            raise ValueError(message)
     return arrays, facts
+
+
+def _differing_names(asked: dict[str, str], saved: Any) -> str:
+    """Return the names of the options that differ between a call and a file, as text."""
+    saved = saved if isinstance(saved, dict) else {}
+    return one_line(
+        ", ".join(k for k in sorted(asked | saved) if asked.get(k) != saved.get(k)), 300
+    )

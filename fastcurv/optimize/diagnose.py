@@ -782,12 +782,13 @@ def diagnose(
         The objective, with its rows in memory, dense or sparse.
     theta : array_like, shape (n,)
         The point where training ended. If theta or its loss is not finite,
-        ``ob.model.init(seed=0)`` is examined instead, and the learning rate is a cause, after any
-        in the data.
+        ``ob.model.init(seed=0)`` is examined instead, and the learning rate is reported as a cause,
+        listed after causes found in the data.
     history : optional
         A result of `minimize` or its ``history``, which hold the method and the rate; a mapping
-        with ``loss`` and, if known, ``gradient_norm iteration method learning_rate momentum
-        batch_size``; or a list of losses. Without a history, learning rates are not examined.
+        with the key ``"loss"`` and optionally ``"gradient_norm"``, ``"iteration"``, ``"method"``,
+        ``"learning_rate"``, ``"momentum"`` and ``"batch_size"``; or a list of losses.
+        Without a history, learning rates are not examined.
     compare : bool
         Also train a linear, a shallower and a wider network, and report whether one fits as well.
     max_time : float, optional

@@ -355,10 +355,10 @@ def _minimise_smoothed(smooth: Any, theta: np.ndarray, stop: Callable[[], bool])
 # --------------------------------------------------------------------------------------------------
 # The verdict of `minimize` on its last point: one outcome, one sentence.
 
-# curvature above -CURVATURE_TOL (lambda_max - lambda_min) counts as not negative if n is too large
-# for all eigenvalues
+# If n is too large to compute all eigenvalues, curvature above -CURVATURE_TOL * (lambda_max -
+# lambda_min) counts as nonnegative.
 CURVATURE_TOL = 1e-4
-# maximum probability of missing curvature below -CURVATURE_TOL (lambda_max - lambda_min)
+# maximum probability of missing curvature below -CURVATURE_TOL * (lambda_max - lambda_min)
 MISSED_CURVATURE_PROBABILITY = 1e-3
 
 
@@ -420,7 +420,8 @@ MIN_CHECK_SECONDS = 1.0
 MAX_PROOF_SECONDS = 30.0
 # maximum number of parameters for which all eigenvalues take about a second
 ALWAYS_DENSE_MAX_N = 1024
-DEFAULT_DENSE_BELOW = 4097  # number of parameters from which all eigenvalues are never computed
+# By default the full eigendecomposition is computed only for fewer parameters than this.
+DEFAULT_DENSE_BELOW = 4097
 MAX_MOVES = 12  # maximum number of moves to other points in one run
 # A loss counts as equal to its lower bound if it exceeds the bound by at most this fraction of the
 # excess at the start.

@@ -193,10 +193,10 @@ def regularization_path(
     """Minimise an objective for each of several penalties, from large to small, each from the
     previous minimum.
 
-    Each point is classified, and saddles are left: units that a large penalty keeps at 0 stay at 0
-    when it decreases, unless the fit leaves along negative curvature. Where units are inactive and
-    no minimum is proved, a second fit starts them at small random weights, and the lower point is
-    kept. All fits are in float64.
+    Each solution is classified, and the fit escapes from saddle points along negative curvature,
+    because units that a large penalty has set to 0 otherwise remain 0 as the penalty decreases. If
+    some units are inactive and no minimum is proved, a second fit is started with small random
+    weights for these units, and the solution with the lower value is kept. All fits are in float64.
 
     Parameters
     ----------

@@ -136,7 +136,7 @@ def is_in_pyplot(figure: Any) -> bool:
 
 
 def close_in_pyplot(figure: Any) -> None:
-    """Remove a figure from those of pyplot, if it is one of them."""
+    """Close a figure if pyplot manages it."""
     if is_in_pyplot(figure):
         sys.modules["matplotlib.pyplot"].close(figure)
 

@@ -67,11 +67,12 @@ def spectral_density(
 ) -> SpectralDensity:
     """Estimate the density of the eigenvalues of a symmetric operator, with a standard error.
 
-    Each probe is a random vector of signs; n_steps of Lanczos from it give a Gauss quadrature,
-    whose nodes and weights represent the spectrum weighted by the squared components of that
-    vector. The mean over probes is unbiased for smooth averages. For the curvature of a small
-    network whose matrix costs less than these products, and in a small space of outputs, all
-    eigenvalues are computed instead, unless `deflate` or `against` is given.
+    Each probe is a vector of random signs. `n_steps` Lanczos steps started from a probe give a
+    Gauss quadrature, whose nodes and weights represent the spectrum weighted by the squared
+    components of the probe. The mean over probes is an unbiased estimate of the average of any
+    polynomial of degree less than ``2 n_steps`` over the eigenvalues. All eigenvalues are computed
+    instead if `space` is an output space of at most 2048 dimensions or, unless `deflate` or
+    `against` is given, if forming the matrix takes less time than ``n_probes * n_steps`` products.
 
     Parameters
     ----------

@@ -204,9 +204,9 @@ def reduced_pairs(
     else:
         found = search(small, inner, rng, v0, V)
     tol = resolve_tol(asked.tol, dtype)
-    # The search warns of missed copies only if `unseen` exceeds a number of its tolerances. The
-    # tolerance of the full operator is larger than that of the search, so `unseen` is raised to
-    # keep the warning.
+    # A warning of missed copies is issued only if `unseen` exceeds MIN_MISSED_WITHIN_TOLS times the
+    # tolerance. The tolerance of the full operator is larger than that of the search, so `unseen`
+    # is increased to keep the warning.
     if missed_clause(found) and found.unseen < np.inf:
         least = (MIN_MISSED_WITHIN_TOLS + 1) * tol * max(found.scale, abs(small.rest))
         found = replace(found, unseen=max(found.unseen, least))

@@ -212,9 +212,9 @@ class CountingRows:
     ) -> tuple[float, float]:
         """Return a Hutch++ estimate of a trace from m products, and its standard error.
         ``forms(V)`` returns the quadratic forms of the rows of V. A third of the products gives an
-        orthonormal basis of the range, on which the trace is exact; Hutchinson's method estimates
-        the trace on the complement. The basis is smaller if fewer than `MIN_ALIKE_ESTIMATES`
-        samples would be left.
+        orthonormal basis Q of an approximate range, and the trace restricted to it is computed
+        exactly; Hutchinson's method estimates the trace on the complement. Q has fewer rows if
+        fewer than `MIN_ALIKE_ESTIMATES` Hutchinson probes would remain.
         """
         Q = np.empty((max(0, min(m // 3, (m - MIN_ALIKE_ESTIMATES) // 2)), self.n), self.dtype)
         for start, V in zip(range(0, m, N_BLOCK_VECTORS), self.probes(rng, len(Q), signs=True)):

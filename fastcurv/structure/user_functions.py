@@ -102,8 +102,9 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
             gap = np.abs(part - other)
             if gap.shape == known.shape and (gap > known).any():
                 raise ValueError(
-                    f"{own!r} must have the accuracy of ulps={own.ulps:g}, got a difference of "
-                    f"{np.nanmax(gap):.2g} in {name} from its result in numpy.longdouble."
+                    f"ulps of {own!r} must bound its rounding error, got {own.ulps:g} although "
+                    f"{name!r} differs by {np.nanmax(gap):.2g} from its value in numpy.longdouble. "
+                    "Use a larger one, or ulps=None."
                 )
     return here
 
@@ -190,8 +191,9 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         ulps: float | None = None,
     ) -> None:
         store_function(self, function, "function(z, y) -> (value, first, second)", third, ulps)
-        if lower is not None and not math.isfinite(lower):
-            raise ValueError(f"lower must be a number, or None if none is known, got {lower}.")
+        wanted = "a finite number, or None if no lower bound is known"
+        if lower is not None and not math.isfinite(check_real(lower, "lower", wanted)):
+            raise ValueError(f"lower must be {wanted}, got {lower!r}.")
         vars(self).update(lower=lower, per_target=0)
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The gradient of some 100 bits lies within its bound of long double and of independent
+"""The gradient of about 100 bits lies within its bound of long double and of independent
 computations."""
 
 import copy

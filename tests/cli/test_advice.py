@@ -189,7 +189,7 @@ def test_continued_training_rejects_options_that_do_not_fit_the_network(
         ("train --from nowhere.onnx d.csv", "does not exist"),
         (
             f"train --from {zero} {quoted(folder, 'd.csv')} --out a.npz",
-            "out must be a name that ends in .safetensors",
+            "--out must end in .safetensors",
         ),
         ("train", "and none is given. Begin with: fastcurv train iris"),
     ):

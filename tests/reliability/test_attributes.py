@@ -383,7 +383,7 @@ def test_errors_for_weights_of_wrong_shape_name_the_attribute():
         est.predict(X)
     est, X, _ = next(fitted())
     est.intercepts_[0] = np.zeros(4)
-    with pytest.raises(ValueError, match=r"intercepts_\[0\] must be an array \(5,\), got shape"):
+    with pytest.raises(ValueError, match=r"intercepts_\[0\] must have shape \(5,\), got \("):
         est.predict(X)
     with pytest.raises(AttributeError, match="model_ is read-only"):
         est.model_ = fc.MLP([3, 5, 1])

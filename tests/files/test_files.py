@@ -331,7 +331,7 @@ def test_file_names_of_maximum_length_are_accepted(name, nameless, tmp_path, mon
     _, theta, ob = small_problem()
     fc.minimize(ob, theta, checkpoint=tmp_path / name, max_iter=2)
     assert file_names(tmp_path) == [name]
-    with pytest.raises(ValueError, match="checkpoint must be .*too long"):
+    with pytest.raises(ValueError, match="checkpoint cannot be written .*too long"):
         fc.minimize(ob, theta, checkpoint=tmp_path / (name + "xx"), max_iter=2)
 
 

@@ -22,14 +22,14 @@ def test_shards_are_loaded_from_functions_tasks_and_files(tmp_path):
     np.savez(tmp_path / "all.npz", X=X, y=Y, sample_weight=W)
     np.savez(tmp_path / "some.npz", X=X, y=Y)
     every = [
-        shard_recipe(lambda: (X, Y, W)).rows(MODEL, "mse"),
-        shard_recipe(None).rows(MODEL, "mse", given=(X, Y, W)),
-        shard_recipe(tmp_path / "all.npz").rows(MODEL, "mse"),
+        shard_recipe(lambda: (X, Y, W)).load_rows(MODEL, "mse"),
+        shard_recipe(None).load_rows(MODEL, "mse", given=(X, Y, W)),
+        shard_recipe(tmp_path / "all.npz").load_rows(MODEL, "mse"),
     ]
     for rows, targets, weight in every:
         assert np.array_equal(rows, X) and np.array_equal(np.ravel(targets), Y)
         assert np.array_equal(weight, W)
-    assert shard_recipe(str(tmp_path / "some.npz")).rows(MODEL, "mse")[2] is None
+    assert shard_recipe(str(tmp_path / "some.npz")).load_rows(MODEL, "mse")[2] is None
 
 
 def test_shards_are_rounded_to_the_stored_dtype():
@@ -37,17 +37,17 @@ def test_shards_are_rounded_to_the_stored_dtype():
     has equal data.
     """
     third = np.full((6, 2), 1 / 3)
-    rows = shard_recipe(lambda: (third, Y), stored="float32").rows(MODEL, "mse")[0]
+    rows = shard_recipe(lambda: (third, Y), stored="float32").load_rows(MODEL, "mse")[0]
     assert rows.dtype == np.float64 and np.array_equal(rows, third.astype("float32"))
     classes = fc.MLP([2, 3, 4])
     kept = shard_recipe(lambda: (third, np.arange(6) % 4), stored="float32")
-    assert np.array_equal(kept.rows(classes, "cross_entropy")[1], np.arange(6) % 4)
+    assert np.array_equal(kept.load_rows(classes, "cross_entropy")[1], np.arange(6) % 4)
 
 
 @pytest.mark.parametrize("part", [X, (X,), (X, Y, W, W), {"X": X}])
 def test_errors_for_malformed_shards_name_the_shard(part):
     with pytest.raises(TypeError, match=r"in shard 3: its rows must be \(X, y\)"):
-        shard_recipe(lambda: part).rows(MODEL, "mse")
+        shard_recipe(lambda: part).load_rows(MODEL, "mse")
 
 
 def test_errors_for_unusable_shard_files_name_the_file(tmp_path):
@@ -56,16 +56,16 @@ def test_errors_for_unusable_shard_files_name_the_file(tmp_path):
 
     columns = {name: arrow.array(X[:, 0]) for name in ("a", "b", "y")}
     parquet.write_table(arrow.table(columns), tmp_path / "rows.parquet")
-    rows, targets, _ = shard_recipe(tmp_path / "rows.parquet", y="y").rows(MODEL, "mse")
+    rows, targets, _ = shard_recipe(tmp_path / "rows.parquet", y="y").load_rows(MODEL, "mse")
     assert np.array_equal(rows[:, 0], X[:, 0]) and np.array_equal(np.ravel(targets), X[:, 0])
     none = {name: column[:0] for name, column in columns.items()}
     parquet.write_table(arrow.table(none), tmp_path / "none.parquet")
     with pytest.raises(
         ValueError, match="in shard 3: the file none.parquet must have at least one row"
     ):
-        shard_recipe(tmp_path / "none.parquet", y="y").rows(MODEL, "mse")
+        shard_recipe(tmp_path / "none.parquet", y="y").load_rows(MODEL, "mse")
     with pytest.raises(OSError, match="in shard 3"):
-        shard_recipe(tmp_path / "missing.npz").rows(MODEL, "mse")
+        shard_recipe(tmp_path / "missing.npz").load_rows(MODEL, "mse")
 
 
 def test_pickled_shards_are_loaded_by_the_receiver(tmp_path):

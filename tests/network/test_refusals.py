@@ -46,21 +46,24 @@ def build_stack(*steps):
     return made
 
 
-LINEAR = ("linear", EYE, np.zeros(2), "first")
+LINEAR = ("add_linear", EYE, np.zeros(2), "first")
 STACKS = {
-    "scaled input": ([("affine", np.ones(3), np.zeros(3), "scale"), LINEAR], "takes, got 3"),
+    "scaled input": ([("add_affine", np.ones(3), np.zeros(3), "scale"), LINEAR], "takes, got 3"),
     "scaled output": (
-        [LINEAR, ("affine", np.ones(3), np.zeros(3), "s")],
+        [LINEAR, ("add_affine", np.ones(3), np.zeros(3), "s")],
         "s must have 2 features, got 3",
     ),
-    "norm first": ([("norm", np.ones(2), np.zeros(2), 1e-5, "n")], "n that does not follow"),
-    "norm eps": ([LINEAR, ("norm", np.ones(2), np.zeros(2), 1e-3, "n")], "eps=0.001"),
+    "norm first": (
+        [("add_batch_norm", np.ones(2), np.zeros(2), 1e-5, "n")],
+        "n that does not follow",
+    ),
+    "norm eps": ([LINEAR, ("add_batch_norm", np.ones(2), np.zeros(2), 1e-3, "n")], "eps=0.001"),
     "norm size": (
-        [LINEAR, ("norm", np.ones(3), np.zeros(3), 1e-5, "n")],
+        [LINEAR, ("add_batch_norm", np.ones(3), np.zeros(3), 1e-5, "n")],
         r"scale and shift of n must have shape .2,., got .3,. and .3,.",
     ),
-    "softmax first": ([("close", "softmax")], "softmax that does not follow"),
-    "axes": ([("linear", np.ones((2, 2, 2)), None, "cube")], "must have 2 axes"),
+    "softmax first": ([("add_softmax", "softmax")], "softmax that does not follow"),
+    "axes": ([("add_linear", np.ones((2, 2, 2)), None, "cube")], "must have 2 axes"),
 }
 
 

@@ -91,6 +91,6 @@ def test_the_kind_of_a_verdict_is_the_heading_of_its_html(results):
         page = ElementTree.fromstring(shown._repr_html_())
         assert page.find("h4").text == "minimum, certified"
     texts = [paragraph.text for paragraph in page.iter("p")]
-    assert texts == [run.report.add_verdict_sentence, run.report.reason]
+    assert texts == [run.report.sentence, run.report.reason]
     cut = ElementTree.fromstring(results[1]["cut short"]._repr_html_())
     assert cut.find("h4").text == "no success, no verdict"

@@ -212,7 +212,7 @@ def test_a_search_makes_few_convergence_checks(monkeypatch):
         lambda self: looks.append(1) or whole(self),
     )
     usual, few = ask(), len(looks)
-    monkeypatch.setattr(eigsh.ThickRestart, "schedule", check_at_every_step)
+    monkeypatch.setattr(eigsh.ThickRestart, "schedule_check", check_at_every_step)
     first, every = ask(), len(looks)
     assert 20 * max(few, every) <= usual
     assert first <= usual <= 1.05 * first

@@ -57,7 +57,7 @@ def test_the_engine_reads_no_array_beyond_its_end():
 
     for wrong in ([[]], [[1.0, 2.0]], np.zeros((0, 3)), 1.0):
         for call in (
-            lambda x: _engine.core.wanted(x, 1, "LM") if np.ndim(x) else [][0],
+            lambda x: _engine.core.wanted_indices(x, 1, "LM") if np.ndim(x) else [][0],
             lambda x: log_growth([1.0], [], x) if np.ndim(x) else [][0],
         ):
             with pytest.raises((ValueError, IndexError)):

@@ -43,7 +43,8 @@ cdef const fc_table *find_table(str name) except NULL:
     cdef const fc_table *table = fc_arch_find(name.encode())
     if table == NULL:
         raise ValueError(
-            f"FASTCURV_ARCH must be one of {', '.join(available_archs())} on this CPU, got {name!r}."
+            f"FASTCURV_ARCH must be one of {', '.join(available_archs())} on this CPU, "
+            f"got {name!r}."
         )
     return table
 

@@ -173,7 +173,8 @@ cdef size_t plan_bytes(PlanS *P) except 0:
     lay_out_vectors(P, &arena, 1)
     if arena.overflow:
         raise MemoryError(
-            f"The state for {P.N} rows and {P.n} parameters exceeds the address space. Use fewer rows."
+            f"The state for {P.N} rows and {P.n} parameters exceeds the address space. "
+            "Use fewer rows."
         )
     return arena.used
 

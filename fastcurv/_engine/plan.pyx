@@ -154,7 +154,9 @@ cdef class Plan:
         arena.base, arena.used, arena.overflow = NULL, 0, False
         lay_out_plan(&self.P, &arena)
         size = arena.used
-        self.block_ = allocate_zeroed(size, self.P.threads, f"Not enough memory for a plan of {size} bytes.")
+        self.block_ = allocate_zeroed(
+            size, self.P.threads, f"Not enough memory for a plan of {size} bytes."
+        )
         arena.base, arena.used = self.block_, 0
         lay_out_plan(&self.P, &arena)
         self.nbytes = size

@@ -67,7 +67,10 @@ cdef class RowJacobian:
         if first < 0 or count < 0 or first + count > P.N:
             raise ValueError(f"rows must lie in 0 to {P.N}, got {first} to {first + count}.")
         if out.shape != shape or out.dtype != self.plan.dtype or not out.flags.carray:
-            raise ValueError(f"out must be C-ordered {self.plan.dtype} of shape {shape}, got {out.dtype} of shape {out.shape}.")
+            raise ValueError(
+                f"out must be C-ordered {self.plan.dtype} of shape {shape}, got {out.dtype} of "
+                f"shape {out.shape}."
+            )
         # Buffers for D and E of one sample.
         room = np.empty((2, P.d_out, self.widest), self.plan.dtype)
         cdef char *at_ = pointer(room)

@@ -678,7 +678,9 @@ cdef class EigenSearch:
         cdef Py_ssize_t k = len(theta)
         known, mask = as_float64_vector(known, k), np.ascontiguousarray(mask, bool)
         if mask.shape != (k,) or not m:
-            raise ValueError(f"mask must have shape ({k},) and the run at least one row, got {mask.shape} and {m}.")
+            raise ValueError(
+                f"mask must have shape ({k},) and the run at least one row, got {mask.shape} and {m}."
+            )
         cdef double *values = <double *>pointer(theta)
         cdef double *left = <double *>pointer(known)
         cdef char *picked = pointer(mask)

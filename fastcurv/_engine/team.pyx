@@ -276,8 +276,8 @@ cdef class Lock:
                     elif fc_now_ns() - since > 1e9 * CALLBACK_WAIT_SECONDS:
                         raise RuntimeError(
                             "A callback (a loss, an activation, a source of rows) of this "
-                            f"objective or operator has made no progress for {CALLBACK_WAIT_SECONDS:g} "
-                            "seconds in another thread, which may itself wait for this thread. "
+                            "objective or operator has made no progress for "
+                            f"{CALLBACK_WAIT_SECONDS:g} seconds in another thread, which may itself wait for this thread. "
                             "Use copy.copy() of the objective or operator in each thread."
                         )
         finally:

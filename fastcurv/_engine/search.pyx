@@ -679,7 +679,8 @@ cdef class EigenSearch:
         known, mask = as_float64_vector(known, k), np.ascontiguousarray(mask, bool)
         if mask.shape != (k,) or not m:
             raise ValueError(
-                f"mask must have shape ({k},) and the run at least one row, got {mask.shape} and {m}."
+                f"mask must have shape ({k},) and the run at least one row, got {mask.shape} "
+                f"and {m}."
             )
         cdef double *values = <double *>pointer(theta)
         cdef double *left = <double *>pointer(known)

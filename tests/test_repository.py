@@ -233,6 +233,28 @@ def test_functions_have_at_most_60_lines():
     assert {name: n for name, n in lengths.items() if n > 60} == {}
 
 
+def test_methods_that_the_engine_calls_on_itself_exist():
+    """Every ``self.name(...)`` in a .pyx file is defined in the engine or in a Python subclass,
+    which Cython cannot check.
+    """
+    sources = {
+        path: path.read_text()
+        for path in (ROOT / "fastcurv").rglob("*")
+        if path.suffix in (".py", ".pyx", ".pxd")
+    }
+    text = "\n".join(sources.values())
+    defined = set(re.findall(r"^ *c?p?def [^\n=]*?(\w+)\(", text, re.MULTILINE))
+    defined |= set(re.findall(r"self\.(\w+)(?:, self\.\w+)* = ", text))
+    defined |= set(re.findall(r"^ +cdef [^\n(]*?(\w+)$", text, re.MULTILINE))
+    called = {
+        name
+        for path, text in sources.items()
+        if path.suffix == ".pyx"
+        for name in re.findall(r"\bself\.(\w+)\(", text)
+    }
+    assert len(called) > 50 and called <= defined, called - defined
+
+
 # Positional arguments that users give: the names and their order are a promise.
 POSITIONAL_LIMITS = {
     "fastcurv/network/objective.py: __init__": 8,

@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection(session):
-    """Import the test modules in another order in each worker.
+    """Import the test modules in a different order in each worker.
 
     pytest rewrites the asserts of each module that has no up-to-date bytecode, which takes ten
     seconds for all modules. If workers begin at different modules, each rewrites only a part.

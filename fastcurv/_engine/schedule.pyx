@@ -80,7 +80,7 @@ cdef void compute_product(Pass *t, Job *job, char *out, bint add) noexcept nogil
     run_r_backward(t, out, add)
 
 
-cdef double compute_quadratic(Pass *t, Job *job) noexcept nogil:
+cdef double compute_quadratic_form(Pass *t, Job *job) noexcept nogil:
     """Return v'Hv over the rows of the pass, which is <rz, loss'' rz> + sum of 2 <delta, ra V'> +
     sum of <e phi'' rz, rz>, summed over layers. For the GGN, only the first term is computed.
     """
@@ -161,7 +161,7 @@ cdef void run_work_unit(void *context, Py_ssize_t item, int member) noexcept nog
             if job.stages & BACKWARD:
                 run_backward(&t, out if job.out != NULL else NULL, add)
             if job.stages & QUADRATIC:
-                P.panel_totals[panel * P.max_vectors + j] = compute_quadratic(&t, job)
+                P.panel_totals[panel * P.max_vectors + j] = compute_quadratic_form(&t, job)
 
 
 cdef void multiply_vectors(
@@ -315,7 +315,7 @@ cdef void run_layers(Job *job) noexcept nogil:
             if job.stages & PRODUCT:
                 compute_product(&t, job, job.out + j * job.out_step, job.add)
             else:
-                job.totals[j] += compute_quadratic(&t, job)
+                job.totals[j] += compute_quadratic_form(&t, job)
 
 
 cdef void run_chunk(Job *job) noexcept nogil:

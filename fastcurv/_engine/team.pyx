@@ -359,10 +359,10 @@ def get_thread_limit():
 
 cdef enum:
     TRIAL_PERIOD = 256          # passes between two rounds of timing
-    # Passes per choice in a round of timing. The first N_UNTIMED of them run with cold caches and
-    # are not recorded.
+    # Passes per choice in a round of timing. The first N_UNTIMED_PASSES of them run with cold
+    # caches and are not recorded.
     N_TRIALS = 6
-    N_UNTIMED = 3
+    N_UNTIMED_PASSES = 3
 
 
 cdef int choose_trial_threads(const Trial *trial, int threads) noexcept nogil:
@@ -377,8 +377,8 @@ cdef void record_trial(Trial *trial, long long since) noexcept nogil:
     cdef unsigned at = trial.turn % TRIAL_PERIOD
     cdef long long took = fc_now_ns() - since
     cdef long long *least = &trial.least[at < N_TRIALS]
-    if at < 2 * N_TRIALS and at % N_TRIALS >= N_UNTIMED:
-        least[0] = took if at % N_TRIALS == N_UNTIMED else min(least[0], took)
+    if at < 2 * N_TRIALS and at % N_TRIALS >= N_UNTIMED_PASSES:
+        least[0] = took if at % N_TRIALS == N_UNTIMED_PASSES else min(least[0], took)
     trial.turn += 1
 
 

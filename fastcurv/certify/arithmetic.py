@@ -42,7 +42,7 @@ EPS = float(np.finfo(float).eps)
 # consists of products of few numbers and sums of at most 1e5 squares
 ROUND_UP_FACTOR = 1 + 1e-9
 # minimum magnitude at which neither a product nor its rounding error has underflowed
-NO_UNDERFLOW_MIN = 1e-290
+MIN_MAGNITUDE_WITHOUT_UNDERFLOW = 1e-290
 
 
 def flushes_subnormals() -> bool:
@@ -57,7 +57,7 @@ def multiply_rounded_up(x: Any, y: Any) -> Any:
     is 0 only if x or y is 0.
     """
     found = np.asarray(x * y)
-    if found.min(initial=1.0) >= NO_UNDERFLOW_MIN:
+    if found.min(initial=1.0) >= MIN_MAGNITUDE_WITHOUT_UNDERFLOW:
         return found
     return found + SMALLEST_SUBNORMAL * ((x > 0) & (y > 0))
 
@@ -67,7 +67,7 @@ def matmul_rounded_up(X: Floats, Y: Floats) -> Floats:
     only if every term of its sum has a factor 0.
     """
     found = X @ Y
-    if _smallest_positive(X) * _smallest_positive(Y) >= NO_UNDERFLOW_MIN:
+    if _smallest_positive(X) * _smallest_positive(Y) >= MIN_MAGNITUDE_WITHOUT_UNDERFLOW:
         return found
     return np.asarray(found + SMALLEST_SUBNORMAL * ((X > 0).astype(float) @ (Y > 0).astype(float)))
 
@@ -83,7 +83,7 @@ def row_norms(E: Floats) -> Floats:
     found = safe_norms(E)[:, None]
     return (
         found
-        if found.min(initial=1.0) >= NO_UNDERFLOW_MIN
+        if found.min(initial=1.0) >= MIN_MAGNITUDE_WITHOUT_UNDERFLOW
         else np.asarray(found + SMALLEST_SUBNORMAL * (found > 0))
     )
 

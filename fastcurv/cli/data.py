@@ -166,9 +166,10 @@ def _float_or_nan(cell: str) -> float:
         return float("nan")
 
 
-SKLEARN_NAMES = ("digits", "wine", "iris", "breast_cancer", "diabetes")
+SKLEARN_DATASETS = ("digits", "wine", "iris", "breast_cancer", "diabetes")
 DATA_SOURCES = (
-    f"one of {', '.join(SKLEARN_NAMES)}, or a .npz file with arrays X and y, or a .csv or .tsv file"
+    f"one of {', '.join(SKLEARN_DATASETS)}, or a .npz file with arrays X and y, or a .csv or .tsv "
+    "file"
 )
 
 
@@ -264,7 +265,7 @@ def has_free_scale(loss: str) -> bool:
 
 def absolute_path(source: str) -> str:
     """Return a file's path in absolute form, and the name of a data set unchanged."""
-    return source if source in SKLEARN_NAMES else str(Path(source).expanduser().absolute())
+    return source if source in SKLEARN_DATASETS else str(Path(source).expanduser().absolute())
 
 
 def data_digest(X: np.ndarray, y: np.ndarray) -> str:
@@ -280,7 +281,7 @@ def data_digest(X: np.ndarray, y: np.ndarray) -> str:
 
 
 def load_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
-    if name not in SKLEARN_NAMES:
+    if name not in SKLEARN_DATASETS:
         raise ValueError(f"data must be {DATA_SOURCES}, got {name!r}.")
     with optional_import(f"the data of {name}"):
         from sklearn import datasets

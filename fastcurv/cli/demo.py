@@ -55,7 +55,7 @@ SECOND_NETWORK_TEXT = (
     "A network with {n} parameters was trained on scikit-learn's handwritten digits, and its "
     "exact Hessian was examined during training."
 )
-NARROWER_TEXT = (
+NARROWER_NETWORK_TEXT = (
     f"A network with only {N_NARROW_UNITS} units in its last hidden layer was trained until its "
     "gradient vanished. The missing units were then added with zero weights: the outputs are the "
     "same and the gradient is still zero, so this is a critical point of the full network's loss."
@@ -214,7 +214,9 @@ def _add_saddle_section(
     """Add the verdict on the saddle, and a picture of the loss along the escape if there is one.
     `escaped` and `way` are the results of `escape_saddle`.
     """
-    page.add_section("Another point: a saddle, and a descent from it").add_text(NARROWER_TEXT)
+    page.add_section("Another point: a saddle, and a descent from it").add_text(
+        NARROWER_NETWORK_TEXT
+    )
     page.add_verdict(saddle).add_text(way)
     if escaped is not None:
         page.add_figure(plot_line(objective, theta, escaped.x - theta), ESCAPE_TEXT)

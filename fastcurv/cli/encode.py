@@ -298,7 +298,7 @@ def load_dataset(
     seed: int = 0,
     n_outputs: int | None = None,
 ) -> Dataset:
-    """Load one of `SKLEARN_NAMES` or a file, standardise the features, and hold out some samples.
+    """Load one of `SKLEARN_DATASETS` or a file, standardise the features, and hold out samples.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ from .fit_numbers import (
 from .report import Report
 
 # number of rows shown with each prediction: those whose removal changes it most
-N_DECIDING_ROWS = 10
+N_INFLUENTIAL_ROWS = 10
 # number of rows in the tables of influential rows
 N_LISTED_ROWS = 5
 MAX_SHOWN_COLUMNS = 6  # maximum number of columns in the table that is shown for a dot
@@ -112,7 +112,7 @@ def _max_dots(page: Page) -> int:
     row_bytes = 8 + len(json.dumps(list(rows.values()))) / len(sample)
     every = (MAX_PAGE_BYTES - page.fit.n_rows * row_bytes) / DOT_BYTES
     # each dot may refer to rows that no other dot refers to
-    own = MAX_PAGE_BYTES / (DOT_BYTES + N_DECIDING_ROWS * row_bytes)
+    own = MAX_PAGE_BYTES / (DOT_BYTES + N_INFLUENTIAL_ROWS * row_bytes)
     return max(MIN_DOTS, int(max(every, own)))
 
 
@@ -288,7 +288,7 @@ def _row_removal_effects(page: Page) -> Floats:
     )
 
 
-def add_deciding_rows(page: Page) -> None:
+def add_influence_picture(page: Page) -> None:
     """Add a picture in which the reader chooses a row and sees the rows whose removal changes its
     prediction most.
     """
@@ -298,7 +298,7 @@ def add_deciding_rows(page: Page) -> None:
         page.report.add_text(f"This is not known here, because {found.why}.")
         return
     effects = _row_removal_effects(page)
-    order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :N_DECIDING_ROWS]
+    order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :N_INFLUENTIAL_ROWS]
     picked = np.take_along_axis(effects, order, 1)
     what = "prediction" if fit.numbers else "probability of the predicted class"
     columns, rows = _row_values(page, np.unique(order))

@@ -30,8 +30,8 @@ from .fit_pictures import (
     add_calibration,
     add_confusion_matrix,
     add_decay,
-    add_deciding_rows,
     add_end_of_training,
+    add_influence_picture,
     add_intervals,
     add_more_rows,
     add_rows_that_matter,
@@ -183,7 +183,7 @@ def add_pictures(page: Page) -> None:
     else:
         add_calibration(page)
         add_confusion_matrix(page)
-    add_deciding_rows(page)
+    add_influence_picture(page)
     add_rows_that_matter(page)
     add_slopes(page)
     add_more_rows(page)

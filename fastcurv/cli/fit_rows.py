@@ -20,7 +20,7 @@ MIN_TARGET_SHARE, MIN_COLUMN_SHARE, MIN_ERROR_SHARE = 0.5, 0.9, 0.3
 # others
 MIN_ERROR_ROWS = 20
 # minimum absolute correlation with the target at which a column is named
-MIN_SAME_CORRELATION = 0.9999
+MIN_COPY_CORRELATION = 0.9999
 # minimum fraction of exact copies among the rows at which copies are named
 MIN_COPY_SHARE = 0.05
 # maximum ratio of the distance of the nearest neighbour to that of the `N_NEIGHBOURS`-th neighbour
@@ -29,7 +29,7 @@ NEAR_COPY_RATIO = 0.01
 N_NEIGHBOURS = 16  # number of neighbours of a row that are compared
 # maximum expected number of rows that equal a given row by chance, if columns are independent, at
 # which equal rows count as copies
-MAX_EQUAL_ROWS = 0.05
+MAX_EXPECTED_EQUAL_ROWS = 0.05
 MAX_CORRELATION = 0.9  # maximum correlation of independent columns
 MIN_NEAR_SHARE = 0.25  # minimum fraction of rows with near copies at which they are named
 MAX_QUERY_ROWS = 400  # maximum number of rows whose neighbours are searched for
@@ -121,13 +121,13 @@ def _largest_error_sentence(page: Page) -> tuple[str, list[Call]] | None:
 
 def _same_as_target_sentence(page: Page, X: Floats) -> tuple[str, list[Call]] | None:
     """Return a sentence on the column with the largest correlation with the target, or None if
-    that is below `MIN_SAME_CORRELATION`.
+    that is below `MIN_COPY_CORRELATION`.
     """
     Z, y = X - X.mean(axis=0), page.fit.y - page.fit.y.mean()
     norms = np.linalg.norm(Z, axis=0) * np.linalg.norm(y)
     r = np.divide(y @ Z, norms, out=np.zeros(len(norms)), where=norms > 0)
     j = int(np.argmax(np.abs(r)))
-    if abs(r[j]) < MIN_SAME_CORRELATION:
+    if abs(r[j]) < MIN_COPY_CORRELATION:
         return None
     code = f"np.corrcoef(X[:, {j}], y)[0, 1]"
     call = page.record_call("correlation", float(r[j]), code, f"{r[j]:.4f}")
@@ -168,7 +168,7 @@ def near_duplicate_fraction(X: Floats, seed: int) -> float:
         return 0.0
     spread = X.std(axis=0)
     X = X[:, spread > 0] / spread[spread > 0]
-    equal = _expected_equal_rows(X) <= MAX_EQUAL_ROWS
+    equal = _expected_equal_rows(X) <= MAX_EXPECTED_EQUAL_ROWS
     some = np.random.default_rng(seed).permutation(N)[: min(N, MAX_QUERY_ROWS)]
     step, found = max(1, MAX_DISTANCES // N), 0
     for start in range(0, len(some), step):
@@ -195,6 +195,6 @@ def _expected_equal_rows(X: Floats) -> float:
         counts = np.unique(column, return_counts=True)[1]
         expected *= float(np.sum(counts * (counts - 1.0))) / (N * (N - 1.0))
         seen.append(column / norm)
-        if expected <= MAX_EQUAL_ROWS:
+        if expected <= MAX_EXPECTED_EQUAL_ROWS:
             break
     return expected

@@ -61,7 +61,8 @@ MIN_TABLE_ROWS = 10  # minimum number of rows; with fewer, scores of left-out ro
 MIN_COLUMN_MAGNITUDE, MAX_COLUMN_MAGNITUDE = 1e-75, 1e75
 # maximum number of different words, such as <0.1, in the cells of a column of numbers
 MAX_CENSORED_WORDS = 5
-MIN_MARKED_CELLS = 5  # minimum number of cells from which thousands separators are detected
+# minimum number of cells from which thousands separators and codes for missing values are inferred
+MIN_EVIDENCE_CELLS = 5
 # maximum number of words of a column, the most frequent ones, that become inputs
 MAX_CATEGORIES = 30
 # Whole numbers count as classes if there are at most `MAX_CLASSES` different ones with at least
@@ -667,7 +668,7 @@ def _refuse_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) ->
     marked = [i for i, cell in enumerate(cells) if mark in cell]
     whole = [cell for cell in cells if cell.lstrip("+-").isdecimal()]
     grouped = re.compile(rf"[+-]?[1-9]\d{{0,2}}(\{mark}\d{{3}})+")
-    if len(marked) < MIN_MARKED_CELLS or not any(len(cell.lstrip("+-")) == 3 for cell in whole):
+    if len(marked) < MIN_EVIDENCE_CELLS or not any(len(cell.lstrip("+-")) == 3 for cell in whole):
         return
     small = all(len(cell.lstrip("+-")) <= 3 for cell in whole)
     if small and all(grouped.fullmatch(cells[i]) for i in marked):
@@ -794,7 +795,7 @@ def _notes_on_numbers(name: str, cells: Cells, values: np.ndarray, unit: str) ->
         (different[:1], counts[:1], different[1:]),
         (different[-1:], counts[-1:], different[:-1]),
     ):
-        if others.size < MIN_MARKED_CELLS or gap[0] not in MISSING_VALUE_CODES or count[0] < 2:
+        if others.size < MIN_EVIDENCE_CELLS or gap[0] not in MISSING_VALUE_CODES or count[0] < 2:
             continue
         if np.abs(others - gap[0]).min() > others[-1] - others[0]:
             notes.append(
@@ -811,7 +812,7 @@ def _notes_on_numbers(name: str, cells: Cells, values: np.ndarray, unit: str) ->
     return notes
 
 
-def note_on_marks(sheet: Sheet, least: int = MIN_MARKED_CELLS) -> list[str]:
+def note_on_marks(sheet: Sheet, least: int = MIN_EVIDENCE_CELLS) -> list[str]:
     """Return a note on the columns with at least `least` numbers whose mark can separate thousands
     or decimals, if no number of the table shows which.
     """

@@ -26,7 +26,14 @@ from .errors import (
     suggested_choice,
     type_phrase,
 )
-from .protocols import OPTIONAL_METHODS, Array, Indices, own_product, replaces_products, why_not_own
+from .protocols import (
+    OPTIONAL_METHODS,
+    Array,
+    Indices,
+    product_method_name,
+    replaces_products,
+    why_not_own,
+)
 
 Name = TypeVar("Name", bound=str)
 # `int` comes first because a check against an abstract class is slow.
@@ -490,7 +497,7 @@ class OwnProducts(SelfAdjoint):
 
     def __init__(self, op: Any) -> None:
         super().__init__(operator_dtype(op), tuple(op.shape))
-        self.op, self.name = op, own_product(op)
+        self.op, self.name = op, product_method_name(op)
 
     def __getattr__(self, name: str) -> Any:
         if name not in OPTIONAL_METHODS or why_not_own(vars(self)["op"], name):

@@ -300,11 +300,11 @@ class EngineSteps(Protocol):
 
     @property
     def uses_matrix(self) -> bool:
-        """True if `damped_steps` returns a run, because the Gauss-Newton matrix is positive
+        """True if `levenberg_solver` returns a run, because the Gauss-Newton matrix is positive
         semidefinite everywhere.
         """
 
-    def damped_steps(self, theta: Array) -> Any:
+    def levenberg_solver(self, theta: Array) -> Any:
         """Return a run of Levenberg-Marquardt steps from `theta`, which is updated in place."""
 
     def point_evaluator(self) -> Any:
@@ -338,7 +338,7 @@ class EngineSteps(Protocol):
 
 LOSS_METHODS = "value", "gradient", "value_and_gradient", "hessian", "ggn", "jacobian"
 PRODUCT_METHODS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"
-FUNCTION_METHODS = (*LOSS_METHODS, *PRODUCT_METHODS)
+LOSS_AND_PRODUCT_METHODS = (*LOSS_METHODS, *PRODUCT_METHODS)
 # Attributes of an objective that the proofs and the engine read, in addition to its functions.
 READ_ATTRIBUTES = (
     "model", "loss", "l2", "l2_biases", "X", "y", "sample_weight", "dtype", "n_params", "n_samples",
@@ -350,7 +350,7 @@ OPTIONAL_METHODS = (
     "reach", "assembled", "fast_product", "summed_matrix", "gradient", "objective",
 )  # fmt: skip
 NOT_OFFERED_REASON = "none is offered"
-_OWNERSHIP_ATTRIBUTES = (*FUNCTION_METHODS, *READ_ATTRIBUTES)
+_OWNERSHIP_ATTRIBUTES = (*LOSS_AND_PRODUCT_METHODS, *READ_ATTRIBUTES)
 # Cache of `why_replaced` with the entries {class: {(name, functions): (getter of the class's
 # functions, the functions found, attributes that must not be assigned on the object,
 # explanation)}}.
@@ -398,7 +398,7 @@ def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
     )
     if parts and all(map(is_, parts(kind), then)) and assigned.keys().isdisjoint(deciding):
         return str(why)
-    home, wanted = _defining_class(kind, name), functions or FUNCTION_METHODS
+    home, wanted = _defining_class(kind, name), functions or LOSS_AND_PRODUCT_METHODS
     if name in assigned and not _is_data_descriptor(_getattr_static(kind, name)):
         home = next(
             (
@@ -444,7 +444,7 @@ def replaces_products(op: Any) -> bool:
     return any(why_replaced(op, name) for name in there)
 
 
-def own_product(op: Any) -> str:
+def product_method_name(op: Any) -> str:
     """Return the name of the product method that takes precedence: the first one found among the
     attributes of the operator itself and then of its classes, in the order of inheritance.
     """
@@ -531,14 +531,14 @@ def _describe_replaced_function(kind: type, home: type, functions: tuple[str, ..
     unless `functions` is given.
     """
     ours = _is_library_class(home)
-    for name in functions or (_OWNERSHIP_ATTRIBUTES if ours else FUNCTION_METHODS):
+    for name in functions or (_OWNERSHIP_ATTRIBUTES if ours else LOSS_AND_PRODUCT_METHODS):
         now, then = _defining_class(kind, name), _defining_class(home, name)
         if now is None or (then is None and not ours):
             continue
         part = now.__dict__[name]
         if not ours:
             same = now is then
-        elif name in FUNCTION_METHODS:
+        elif name in LOSS_AND_PRODUCT_METHODS:
             same = _is_library_class(now) and _is_library_function(part)
         else:
             # An array or number assigned to the object precedes a value that the class states.

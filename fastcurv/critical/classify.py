@@ -417,7 +417,7 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
         vanish = check_interpolation(ask, H) if inertia.residuals_may_vanish() else None
         zero, n_residuals = vanish or (UNTRIED_CONTRACTION, 0)
         if not (zero.holds or pair.holds and inertia.near.strict):
-            lasting, arrives = inertia.check_sign_stability(pair)
+            lasting, arrives = inertia.zero_unstable_signs(pair)
         proof = Proof(theorem, zero, n_residuals, pair, lasting, arrives, H.short)
     seen, g = inertia.make_spectrum(proof), inertia.gradient[0]
     bounded = not all(why_not_own(H.op, name) for name in ("rounding_bound", "column_bounds"))

@@ -29,7 +29,6 @@ _SMALLEST_TEMPLATE = (
     "{spectrum.weakest_error}"
 )
 _RANGE_TEMPLATE = "from {spectrum.low} to {spectrum.high}"
-_COUNTS_TEMPLATE = "{spectrum.n_negative} negative and {spectrum.n_positive} positive"
 _STABLE_SIGNS_CLAUSE = (
     "; the signs were checked numerically at several multiples of the Newton step (not proved)"
 )
@@ -67,8 +66,9 @@ class Reason(Enum):
         f"theta {_SMALLEST_TEMPLATE}{{balanced}} {_THEOREM_TEMPLATE}"
     )
     THEOREM_SADDLE = (
-        f"{{kind}}: a critical point is proved to lie {{place}}, with {_COUNTS_TEMPLATE} "
-        f"eigenvalues{{and_zeros}}; at theta they range {_RANGE_TEMPLATE}, and "
+        "{kind}: a critical point is proved to lie {place}, with {spectrum.n_negative} negative "
+        "and {spectrum.n_positive} positive eigenvalues{and_zeros}; at theta they range "
+        f"{_RANGE_TEMPLATE}, and "
         f"{_SMALLEST_TEMPLATE}{{balanced}} {_THEOREM_TEMPLATE}"
     )
     TWO_SIGNS = (
@@ -107,7 +107,7 @@ class Reason(Enum):
         "so no critical point near theta was confirmed; reduce the gradient first"
     )
     MEASURED = (
-        "{kind}: {near}. {Apart_all} {known} to be {sign} at theta, and "
+        "{kind}: {near}. {signed_eigenvalues} {known} to be {sign} at theta, and "
         f"{_SMALLEST_TEMPLATE}{{supposed}}{_STABLE_SIGNS_CLAUSE}, and the gradient was "
         "smaller at the end of the step. Not certified, since {hypothesis}"
     )

@@ -185,12 +185,12 @@ def deflate_symmetries(full: DenseHessian, held: Tangents) -> SignView:
     if (
         settled
         or large
-        and (plain.min_abs_eigenvalue > 0 or _has_undecided_eigenvalue(full, plain))
+        and (plain.min_abs_eigenvalue_bound > 0 or _has_undecided_eigenvalue(full, plain))
     ):
         return SignView(plain, plain, held)
     best = full.eigenpairs_on_complement(flat, full.default_units)
     for units in full.balanced_units[1:] if not large else []:
-        if not best.min_abs_eigenvalue > 0:
+        if not best.min_abs_eigenvalue_bound > 0:
             best = _with_fewer_unknown_signs(full.eigenpairs_on_complement(flat, units), best)
     if len(full.balanced_units) == 1:
         same = best.span.shape[1] == plain.span.shape[1]
@@ -385,13 +385,13 @@ class Definite:
         Function of b that returns ``A^-1 b`` by the Cholesky factor of A.
     floor : float
         Lower bound on all eigenvalues of the exact Hessian, from which A differs by its error.
-    min_abs_eigenvalue : float
+    min_abs_eigenvalue_bound : float
         The smallest Ritz value, an upper bound on the smallest eigenvalue of A up to rounding.
     """
 
     solve: Callable[[Floats], Floats]
     floor: float
-    min_abs_eigenvalue: float
+    min_abs_eigenvalue_bound: float
 
 
 def prove_definite(full: DenseHessian) -> Definite | None:
@@ -499,8 +499,8 @@ class ByCholesky(Inertia):
         """Return the `Spectrum`, in which all eigenvalues are positive. `proof` is not used."""
         known, (high, off) = self.known, self.largest_eigenvalue
         return Spectrum(
-            low=known.min_abs_eigenvalue,
-            low_bounds=(known.floor, known.min_abs_eigenvalue + self.full.error),
+            low=known.min_abs_eigenvalue_bound,
+            low_bounds=(known.floor, known.min_abs_eigenvalue_bound + self.full.error),
             high=high,
             high_bounds=(high - off, high + off),
             n_positive=self.full.n,
@@ -508,8 +508,8 @@ class ByCholesky(Inertia):
             n_zero=0,
             n_symmetry=0,
             positive=True,
-            weakest=known.min_abs_eigenvalue,
-            weakest_error=known.min_abs_eigenvalue - known.floor,
+            weakest=known.min_abs_eigenvalue_bound,
+            weakest_error=known.min_abs_eigenvalue_bound - known.floor,
         )
 
 
@@ -680,7 +680,7 @@ class ByEigenpairs(Inertia):
         zeros = (self.signs == 0).any() or self.view.best.span.shape[1] > 0
         return bool(zeros and not (self.signs == -1).any())
 
-    def check_sign_stability(self, pair: Pair) -> tuple[bool, bool]:
+    def zero_unstable_signs(self, pair: Pair) -> tuple[bool, bool]:
         """Set the signs that are measured to be unstable to 0. Return two flags: True if all signs
         are stable, and True if Newton's step reduces the decrement. `pair` is not used.
         """

@@ -556,7 +556,7 @@ class ByProducts(Inertia):
         step, infinite if the step is not known.
         """
         ask, H, (g, off), known = self.ask, self.H, self.gradient, self.known
-        weakest = self.seen.floor if known is None else known.min_abs_eigenvalue
+        weakest = self.seen.floor if known is None else known.min_abs_eigenvalue_bound
         if known is not None and weakest > 0:
             self.step, self.left = known.newton_step(H, g), 0.0
         else:
@@ -606,7 +606,7 @@ class ByProducts(Inertia):
         """Return True if all residuals may be 0: no negative curvature was found."""
         return not self.seen.negative
 
-    def check_sign_stability(self, pair: Pair) -> tuple[bool, bool]:
+    def zero_unstable_signs(self, pair: Pair) -> tuple[bool, bool]:
         """Return two flags: True if the signs of curvature are stable, and True if Newton's step
         reduces the gradient. Both are True without a measurement if a lower bound on the curvature
         or the two vectors of `pair` prove the verdict.

@@ -52,7 +52,7 @@ class _KinkMinimum:
         point of Phi in the ball around (theta, slopes).
     kantorovich : float
         h of the theorem, below 1/2 if it holds.
-    min_abs_eigenvalue : float
+    min_abs_eigenvalue_bound : float
         Smallest size of an eigenvalue of the Hessian of Phi.
     missing : str
         The hypothesis that fails, "" if none does.
@@ -64,7 +64,7 @@ class _KinkMinimum:
     n_copies: int
     radius: float
     kantorovich: float
-    min_abs_eigenvalue: float
+    min_abs_eigenvalue_bound: float
     missing: str
 
     @property
@@ -167,7 +167,7 @@ def _check_hypotheses(
         Slice(values, vectors, error, c, K[:, :0]),
         float(np.abs(values).min(initial=np.inf)),
     )
-    if not cut.min_abs_eigenvalue > 0:
+    if not cut.min_abs_eigenvalue_bound > 0:
         return _kink_certificate(phi, "the curvature along the kinks may be 0", least=least)
     if int((values < 0).sum()) != phi.n_slopes:
         return _kink_certificate(
@@ -203,7 +203,7 @@ def _check_hypotheses(
 
 MAX_PARAMS = 600  # maximum number of parameters; each step forms dense matrices
 # maximum work of one Hessian in array entries, which takes about a second
-MAX_HESSIAN_WORK_ENTRIES = 5e7
+MAX_HESSIAN_OPERATIONS = 5e7
 MAX_ACTIVE_SET_UPDATES = 12  # maximum number of updates of the active set
 MAX_NEWTON_STEPS = 12  # maximum number of Newton steps between updates
 MIN_PREACTIVATION_SCALE = 1e-100  # minimum scale of pre-activations, for a theta that is almost 0
@@ -256,7 +256,7 @@ def rows_with_kinks(ob: Any) -> Any:
     fits = (
         first is not None
         and first.n_params <= MAX_PARAMS
-        and 0 < first.cost <= MAX_HESSIAN_WORK_ENTRIES
+        and 0 < first.cost <= MAX_HESSIAN_OPERATIONS
     )
     return rows if fits else None
 

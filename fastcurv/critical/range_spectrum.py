@@ -70,7 +70,7 @@ class Reached(Slice):
         return float(min(np.abs(self.values).min(initial=np.inf), abs(self.space.rest)))
 
     @property
-    def min_abs_eigenvalue(self) -> float:
+    def min_abs_eigenvalue_bound(self) -> float:
         """A lower bound on the absolute values of all eigenvalues, negative if none is known."""
         return self.smallest_magnitude - self.error
 

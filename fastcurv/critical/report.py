@@ -402,7 +402,7 @@ class Words(Formatter):
         self.certificate = found.certificate
         self.products = f"{found.n_products} product{_plural(found.n_products)}"
         s, n, self.n = found.spectrum, found.spectrum.n_symmetry or 0, ask.theta.size
-        self.kind, self.n_symmetry = outcome.kind.capitalize(), n
+        self.kind = outcome.kind.capitalize()
         m = self.n - n
         every = "the only eigenvalue is" if m == 1 else f"all {m} eigenvalues are"
         others = "the other one is" if m == 1 else f"the other {m} are"
@@ -410,7 +410,8 @@ class Words(Formatter):
         by_symmetry = f"{n} eigenvalue{_plural(n)} {are} zero by symmetry"
         self.zeros_and_signs = f"{by_symmetry} and {others}" if n else every
         self.and_zeros = f", and {n} that {are} zero by symmetry" * (n > 0)
-        self.Apart_all = f"A{aside[1:]}, {every}" if n else f"{every[0].upper()}{every[1:]}"
+        signed = f"{aside}, {every}" if n else every
+        self.signed_eigenvalues = signed[0].upper() + signed[1:]  # at the start of a sentence
         self.apart = f", {aside}," * (n > 0)
         self.off_symmetries = " on the complement of these directions" * (n > 0)
         zero, these = s.n_zero or 0, "this eigenvalue" if s.n_zero == 1 else "these"

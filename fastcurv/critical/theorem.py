@@ -132,7 +132,7 @@ class Slice:
     ends: float = np.inf
 
     @property
-    def min_abs_eigenvalue(self) -> float:
+    def min_abs_eigenvalue_bound(self) -> float:
         """A lower bound on the absolute values of all eigenvalues, negative if none is known."""
         return float(np.abs(self.values).min(initial=np.inf)) - self.error
 
@@ -175,11 +175,11 @@ def newton_step_in_slice(
         size, length = safe_norm(scaled), safe_norm(x)
         rounding = (2 * n + 16) * EPS * (safe_norm(cut.c[:, None] * A * cut.c) * length + size)
         off = safe_norm(residual) + g_error + A_error * length + rounding
-        if not cut.min_abs_eigenvalue > 0:
+        if not cut.min_abs_eigenvalue_bound > 0:
             return np.inf, np.inf, cut.c * x
         s = cut.span.shape[1]  # the basis of the slice is orthonormal only up to rounding
         up = ROUND_UP_FACTOR * (1 + 8 * n * (1 + s) * EPS)
-        beta = up / cut.min_abs_eigenvalue
+        beta = up / cut.min_abs_eigenvalue_bound
         return beta, eta_bound(length, beta, off) * up, cut.c * x
 
 

@@ -627,7 +627,7 @@ class EngineSteps:
     def __init__(self, ob: Any) -> None:
         self.objective, self.uses_matrix = ob, ob._steps_by_matrix
 
-    def damped_steps(self, theta: np.ndarray) -> Any:
+    def levenberg_solver(self, theta: np.ndarray) -> Any:
         ob = self.objective
         if not self.uses_matrix:
             return None

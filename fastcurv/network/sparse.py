@@ -94,7 +94,7 @@ def _threaded_product(A: Any, B: Array, threads: int) -> Array:
     return out
 
 
-class SparseFirst(Whole):
+class SparseFirstLayer(Whole):
     """The first layer of a network, whose inputs a are `SparseRows`."""
 
     def _multiply_by_weights(self, M: Scratch, x: Array) -> Array:
@@ -145,7 +145,7 @@ class SparsePlan(RowPasses):
         self.theta = self.gradient = None
         own = np.array(theta, order="C")
         self.state = RowState(self.ob, own, multiply=self.M)
-        kinds = [SparseFirst] + [Whole] * len(self.state.p)
+        kinds = [SparseFirstLayer] + [Whole] * len(self.state.p)
         each = zip(kinds, self.state.a, self.state.delta)
         self._set_layers([kind(a, d, self.ob.model.bias) for kind, a, d in each])
         self.theta = own

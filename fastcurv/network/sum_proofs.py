@@ -214,7 +214,7 @@ def shard_representative_rows(shard: Any) -> RepresentativeRows:
     return select_representative_rows(nonzero_weight_rows(shard))
 
 
-def shard_lower_bound(shard: Any) -> list[float]:
+def shard_loss_lower_bound(shard: Any) -> list[float]:
     return [majorants.loss_lower_bound(shard)]
 
 
@@ -269,7 +269,9 @@ class SumCertificates(Certificates):
         """A lower bound on the loss over all theta."""
         return float(
             self._cached_result(
-                "lower", (), lambda: min(self.objective._sum_over_shards(shard_lower_bound, ()))
+                "lower",
+                (),
+                lambda: min(self.objective._sum_over_shards(shard_loss_lower_bound, ())),
             )
         )
 

@@ -393,7 +393,7 @@ def _weighted_mean(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return np.asarray((weight[:, None] * x).mean(axis=0))
 
 
-def _weighted_squares(x: np.ndarray, weight: np.ndarray) -> float:
+def _weighted_sum_of_squares(x: np.ndarray, weight: np.ndarray) -> float:
     """Return the sum of the squares of x (rows, k), weighted by `weight` (rows,)."""
     return float((weight[:, None] * np.square(x)).sum())
 
@@ -467,7 +467,7 @@ def _unexplained_by_regression(
     apart = np.maximum(square[:, None] + square - 2 * inner, 0)
     usual = float(np.median(apart)) or 1.0
     kernels = [inner, np.exp(-apart / usual), np.exp(-apart / (0.1 * usual))]
-    spread = [_weighted_squares(y - _weighted_mean(y, w), w) for y in targets]
+    spread = [_weighted_sum_of_squares(y - _weighted_mean(y, w), w) for y in targets]
     joined = np.hstack(targets)
     ends = np.cumsum([0, *(y.shape[1] for y in targets)])
     found = [(1.0, 0.0) for _ in targets]
@@ -483,9 +483,9 @@ def _unexplained_by_regression(
                 error = errors[:, ends[i] : ends[i + 1]]
                 guess, wanted = y - error, y - _weighted_mean(y, w)
                 guess = guess - _weighted_mean(guess, w)
-                size = math.sqrt(_weighted_squares(guess, w) * spread[i])
+                size = math.sqrt(_weighted_sum_of_squares(guess, w) * spread[i])
                 seen = float((w[:, None] * guess * wanted).sum()) / size if size > 0 else 0.0
-                share = _weighted_squares(error, w) / spread[i]
+                share = _weighted_sum_of_squares(error, w) / spread[i]
                 found[i] = min(found[i][0], share), max(found[i][1], seen * math.sqrt(len(y)))
     return found
 
@@ -515,7 +515,7 @@ def _layer_facts(
                 biases=0.0 if b is None else _rms_of_parts([b]),
                 off=float(pairs[l] / (len(X) * len(W))),
                 dead=float((~masks[l]).mean()),
-                copies=_fraction_copied(np.hstack([W, biases, parts[0][l + 1][0].T])),
+                copies=_redundant_unit_fraction(np.hstack([W, biases, parts[0][l + 1][0].T])),
                 bounded=not phi.like_relu and not phi.homogeneous,
             )
         layers.append(layer)
@@ -527,7 +527,7 @@ def _rms_of_parts(parts: Any) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=float))))
 
 
-def _fraction_copied(units: np.ndarray) -> float:
+def _redundant_unit_fraction(units: np.ndarray) -> float:
     """Return the fraction of the units that repeat another unit, or the fraction of zero units if
     it is larger. Each row of `units` holds all incoming and outgoing weights of a unit.
     """
@@ -624,15 +624,17 @@ def measure_facts(
     left = _unexplained_by_network(
         ob, outputs, y, (float(H.value) - 0.5 * decay) / (constant or 1.0)
     )
-    spread = _weighted_squares(y - _weighted_mean(y, w), w)
+    spread = _weighted_sum_of_squares(y - _weighted_mean(y, w), w)
     few = np.sort(np.random.default_rng(0).permutation(len(y))[:MAX_KERNEL_ROWS])
     wf = w[few]
     targets = [y[few], left[few]]
     if LOSSES[ob.loss].targets == "classes":
         targets.append(y[few] @ np.arange(y.shape[1])[:, None])
     (error, relation), (further, _), *ordered = _unexplained_by_regression(X[few], targets, wf)
-    here = max(_weighted_squares(y[few] - _weighted_mean(y[few], wf), wf), TINY)
-    beside = further * _weighted_squares(left[few] - _weighted_mean(left[few], wf), wf) / here
+    here = max(_weighted_sum_of_squares(y[few] - _weighted_mean(y[few], wf), wf), TINY)
+    beside = (
+        further * _weighted_sum_of_squares(left[few] - _weighted_mean(left[few], wf), wf) / here
+    )
     mean = _weighted_mean(X, w)
     variance = _weighted_mean(np.square(X - mean), w)
     sd = np.sqrt(variance)
@@ -646,7 +648,7 @@ def measure_facts(
         robust=robust,
         decay=decay,
         balance=abs(float(g @ at)) / max(decay, TINY),
-        explained=1 - _weighted_squares(left, w) / spread if spread > 0 else 0.0,
+        explained=1 - _weighted_sum_of_squares(left, w) / spread if spread > 0 else 0.0,
         reachable=1 - min(error, beside),
         relation=max([relation, *(z for _, z in ordered)]),
         unseen=1 - error,

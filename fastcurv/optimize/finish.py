@@ -2,7 +2,7 @@
 
 `FIRST_STRATEGIES` and `STRATEGIES_BY_KIND`, at the end of this file, list what is tried, in order.
 Each round may take as long as the training so far, or `MIN_CHECK_SECONDS` seconds if that is more;
-a final proof from all eigenvalues, `MAX_PROOF_SECONDS` seconds. `max_time` limits all checks.
+a final proof from all eigenvalues, `MIN_PROOF_SECONDS` seconds. `max_time` limits all checks.
 """
 
 from __future__ import annotations
@@ -417,7 +417,7 @@ class StationaryPoint:
 # minimum time limit of all checks together, which applies if the training took less
 MIN_CHECK_SECONDS = 1.0
 # minimum time limit of all checks together if one of them is an eigendecomposition for a proof
-MAX_PROOF_SECONDS = 30.0
+MIN_PROOF_SECONDS = 30.0
 # maximum number of parameters for which all eigenvalues take about a second
 ALWAYS_DENSE_MAX_N = 1024
 # By default the full eigendecomposition is computed only for fewer parameters than this.
@@ -497,11 +497,11 @@ class Finisher:
         n, price = self.run.theta.size, self.product_seconds()
         seconds = n * price + SECONDS_PER_N_CUBED * n**3
         always = n <= ALWAYS_DENSE_MAX_N and self.run.max_time is None
-        if always or (n < DEFAULT_DENSE_BELOW and seconds <= self.seconds_left(MAX_PROOF_SECONDS)):
+        if always or (n < DEFAULT_DENSE_BELOW and seconds <= self.seconds_left(MIN_PROOF_SECONDS)):
             return n + 1
         return (
             min(n, ALWAYS_DENSE_MAX_N)
-            if 600 * price <= self.seconds_left(MAX_PROOF_SECONDS)
+            if 600 * price <= self.seconds_left(MIN_PROOF_SECONDS)
             else None
         )
 
@@ -525,7 +525,7 @@ class Finisher:
         """
         with self._time_checks():
             return _outcome_of_run(
-                self._end_on_kinks(theta, MAX_PROOF_SECONDS if patient else MIN_CHECK_SECONDS)
+                self._end_on_kinks(theta, MIN_PROOF_SECONDS if patient else MIN_CHECK_SECONDS)
             )
 
     def _first_outcome(
@@ -561,7 +561,7 @@ class Finisher:
     def _move_to_newton_point(self, at: StationaryPoint) -> None:
         """Move to the point that `polish_by_newton` reaches."""
         at.theta, _, n_products, n_gradients = polish_by_newton(
-            self.run.ob, at.theta, at.below, lambda: self.seconds_left(MAX_PROOF_SECONDS) <= 0
+            self.run.ob, at.theta, at.below, lambda: self.seconds_left(MIN_PROOF_SECONDS) <= 0
         )
         self.run.n_products += n_products
         self.run.n_gradients += n_gradients
@@ -888,7 +888,7 @@ STRATEGIES_BY_KIND: dict[str, tuple[Strategy, ...]] = {
     "undecided": (
         Finisher._end_at_certified_minimum,
         lambda self, at: (
-            self._end_on_kinks(at.theta, MAX_PROOF_SECONDS)
+            self._end_on_kinks(at.theta, MIN_PROOF_SECONDS)
             if at.on_kinks and at.report.n_kinks
             else None
         ),

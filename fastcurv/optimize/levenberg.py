@@ -25,8 +25,8 @@ MATRIX_MAX_PARAMS = 500
 STEPS_PER_CALL = 25
 # Other steps are tried if a call lowers the loss by less than this fraction and leaves more than
 # SLOW_GRADIENT_RATIO of the gradient norm.
-SLOW_DECREASE = 1e-3
-# fraction of the gradient norm that may remain after a slow call, see SLOW_DECREASE
+SLOW_DECREASE_RATIO = 1e-3
+# fraction of the gradient norm that may remain after a slow call, see SLOW_DECREASE_RATIO
 SLOW_GRADIENT_RATIO = 0.1
 
 
@@ -69,7 +69,7 @@ class LevenbergMarquardt(GaussNewton):
     def _start_engine(self) -> None:
         """Create the engine's dense steps at this point, if the engine evaluates the loss."""
         steps = self.run.engine
-        self.engine = None if steps is None else steps.damped_steps(self.run.theta.copy())
+        self.engine = None if steps is None else steps.levenberg_solver(self.run.theta.copy())
         self._set_engine_damping()
 
     def _set_engine_damping(self) -> None:
@@ -101,7 +101,7 @@ class LevenbergMarquardt(GaussNewton):
         steps = self._step_in_engine(min(run.ahead, STEPS_PER_CALL - self.since))
         self.since = (self.since + steps) % STEPS_PER_CALL
         slow = (
-            self.f_then - run.f < SLOW_DECREASE * abs(run.f)
+            self.f_then - run.f < SLOW_DECREASE_RATIO * abs(run.f)
             and run.gnorm > SLOW_GRADIENT_RATIO * self.g_then
         )
         if (slow and not self.since) or not (steps or run.cut):

@@ -53,7 +53,7 @@ def current_thrift(method: Any) -> float:
 
 
 _DEFAULT_OPTIONS = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
-_SCALED_OPTIONS = {**_DEFAULT_OPTIONS, "precondition": False, "warm_start": False}
+_PRECONDITIONED_OPTIONS = {**_DEFAULT_OPTIONS, "precondition": False, "warm_start": False}
 
 
 class _KrylovMethod(Method):
@@ -180,7 +180,7 @@ class TrustRegion(_KrylovMethod):
     problem, by = "trust-region", "radius"
     adapts = True
     radius: Any
-    defaults = {**_SCALED_OPTIONS, "radius": None}
+    defaults = {**_PRECONDITIONED_OPTIONS, "radius": None}
     kept_facts = ("radius",)
 
     def __init__(self, run: Any, **options: Any) -> None:
@@ -195,7 +195,7 @@ class Cubic(_KrylovMethod):
 
     problem, by = "cubic", "weight"
     adapts = True
-    defaults = {**_SCALED_OPTIONS, "weight": 1.0}
+    defaults = {**_PRECONDITIONED_OPTIONS, "weight": 1.0}
     kept_facts = ("weight",)
 
 
@@ -208,7 +208,7 @@ class SaddleFreeNewton(_KrylovMethod):
     problem = "absolute"
     adapts = True
     damping: Any
-    defaults = {**_SCALED_OPTIONS, "damping": None}
+    defaults = {**_PRECONDITIONED_OPTIONS, "damping": None}
     kept_facts: tuple[str, ...] = ("damping",)
 
 
@@ -300,7 +300,7 @@ class DampedNewton(Newton):
 # --------------------------------------------------------------------------------------------------
 # Newton-CG with capped conjugate gradients, which return directions of negative curvature as steps.
 
-DEFAULT_SHIFT = 1e-6  # maximum shift of the Hessian while no curvature is known
+MAX_INITIAL_SHIFT = 1e-6  # maximum shift of the Hessian while no curvature is known
 
 
 class NewtonCG(Method):
@@ -376,10 +376,10 @@ class NewtonCG(Method):
         return None
 
     def _min_shift(self) -> float:
-        """Return the minimum shift while the curvature is unknown: `DEFAULT_SHIFT`, or the gradient
-        norm if that is smaller.
+        """Return the minimum shift while the curvature is unknown: `MAX_INITIAL_SHIFT`, or the
+        gradient norm if that is smaller.
         """
-        return float(max(min(DEFAULT_SHIFT, self.run.gnorm), 1e-140))
+        return float(max(min(MAX_INITIAL_SHIFT, self.run.gnorm), 1e-140))
 
     def _first_weight(self) -> float:
         """Measure the curvature along the gradient by a product, and return and store the weight

@@ -488,7 +488,7 @@ def _draw_weights(sampler: _Sampler, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(rng.uniform(0.5, 3.0) * sampler.ob.model.init(seed=rng))
 
 
-def _start_from_narrower(sampler: _Sampler, rng: np.random.Generator) -> np.ndarray:
+def _perturbed_narrower_point(sampler: _Sampler, rng: np.random.Generator) -> np.ndarray:
     """Return a point near a critical point of a narrower network: the point is moved by a tenth of
     its norm, or by 0.1, in a random direction, so that the added units differ.
     """
@@ -501,7 +501,7 @@ def _start_from_narrower(sampler: _Sampler, rng: np.random.Generator) -> np.ndar
 START_FUNCTIONS: dict[str, Callable[[_Sampler, np.random.Generator], np.ndarray]] = {
     "random": _draw_weights,
     "trained": lambda sampler, rng: _train_briefly(sampler, _draw_weights(sampler, rng), rng),
-    "narrower": _start_from_narrower,
+    "narrower": _perturbed_narrower_point,
 }
 
 

@@ -20,7 +20,7 @@ from .style import (
     MARKERS,
     RED,
     Display,
-    _with_legend,
+    _add_legend,
     add_line_legend,
     legend_width,
     line_style,
@@ -300,7 +300,7 @@ def curve(
     ax.plot(x, y, lw=1.6, label=label, **look)
     set_log_axis(ax, log and bool(np.all(y[np.isfinite(y)] > 0)))
     ax.set(xlabel=xlabel or ax.get_xlabel(), ylabel=ylabel or ax.get_ylabel())
-    return _with_legend(ax, label)
+    return _add_legend(ax, label)
 
 
 # --------------------------------------------------------------------------------------------------

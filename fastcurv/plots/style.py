@@ -89,7 +89,7 @@ def mark(ax: Any, x: float, y: float, kind: str, label: str | None = None) -> An
     """
     marker, color = MARKERS[check_choice(kind, MARKERS, "kind")]
     ax.plot([x], [y], marker, color=color, mec="white", ms=9, ls="none", label=label, zorder=5)
-    return _with_legend(ax, label)
+    return _add_legend(ax, label)
 
 
 def legend_width(names: list[str]) -> float:
@@ -122,7 +122,7 @@ def _n_legend_columns(names: list[str]) -> int:
     return -(-len(names) // 16)
 
 
-def _with_legend(ax: Any, label: str | None) -> Any:
+def _add_legend(ax: Any, label: str | None) -> Any:
     if label is not None:
         ax.legend(frameon=False)
     return ax

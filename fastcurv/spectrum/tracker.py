@@ -21,7 +21,7 @@ from .shared_run import Krylov
 N_PRODUCTS_PER_STEP = 5  # maximum number of products in each step after the first
 # number of products after which the eigenvectors of a new Lanczos run are tracked too
 N_SEARCH_PRODUCTS = 10
-MAX_FIRST_PRODUCTS = 100  # maximum number of products for the first record
+MAX_FIRST_RECORD_PRODUCTS = 100  # maximum number of products for the first record
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,8 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         start = self._rng.standard_normal(op.shape[0]) if first else self._vectors
         pairs = eigsh(
             op, k, self._which, tol=self._tol / 10 if first else self._tol, v0=start, probe=False,
-            max_products=MAX_FIRST_PRODUCTS if first else N_PRODUCTS_PER_STEP, seed=self._rng,
+            max_products=MAX_FIRST_RECORD_PRODUCTS if first else N_PRODUCTS_PER_STEP,
+            seed=self._rng,
         )  # fmt: skip
         self._vectors, made = pairs.vectors, pairs.n_products
         if not first and made < N_PRODUCTS_PER_STEP:

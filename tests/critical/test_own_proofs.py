@@ -20,7 +20,7 @@ from fastcurv.common.objectives import (
     why_unproved,
 )
 from fastcurv.common.protocols import (
-    FUNCTION_METHODS,
+    LOSS_AND_PRODUCT_METHODS,
     LOSS_METHODS,
     OPTIONAL_METHODS,
     PRODUCT_METHODS,
@@ -338,5 +338,5 @@ def test_own_bounds_of_an_operator_are_used_unless_products_are_replaced():
     assert check_symmetric_operator(one) is one and not why_not_own(one, "rounding_bound")
     assert not hasattr(check_symmetric_operator(other), "rounding_bound")
     assert np.allclose(fc.eigvalsh(other), [-2, -1]) and set(PRODUCT_METHODS) < set(
-        FUNCTION_METHODS
+        LOSS_AND_PRODUCT_METHODS
     )

@@ -178,7 +178,7 @@ def range_space(rest, values=()):
 def test_spectrum_ends_include_the_complement_but_no_symmetries(rest):
     ((value, v),) = range_space(rest).extremes()
     assert value == rest and v.tolist() == [0, 0, 1]
-    assert range_space(rest).min_abs_eigenvalue == rest - 1e-12 and range_space(
+    assert range_space(rest).min_abs_eigenvalue_bound == rest - 1e-12 and range_space(
         rest
     ).select_weakest(3)[1].shape == (
         3,

@@ -18,7 +18,7 @@ def a_rate_too_small(d):
     """
     module = example("edge_of_stability")
     return {
-        "facts": {0.05: [module.check_sign_stability(0.05, *module.reproduce(0.05, 0, time=100))]}
+        "facts": {0.05: [module.zero_unstable_signs(0.05, *module.reproduce(0.05, 0, time=100))]}
     }
 
 

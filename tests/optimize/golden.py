@@ -249,7 +249,7 @@ def golden(section: str) -> dict[str, list[Any]]:
     if section.startswith("runs"):
         # on any machine
         with mock.patch.multiple(
-            fc.optimize.finish, MIN_CHECK_SECONDS=600.0, MAX_PROOF_SECONDS=600.0
+            fc.optimize.finish, MIN_CHECK_SECONDS=600.0, MIN_PROOF_SECONDS=600.0
         ):
             return whole_runs() if section == "runs to their ends" else saved()
     found: dict[str, list[Any]] = {}

@@ -257,8 +257,8 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/schedule.pyx",
-        "job.totals[j] += compute_quadratic(&t, job)",
-        "job.totals[j] = compute_quadratic(&t, job)",
+        "job.totals[j] += compute_quadratic_form(&t, job)",
+        "job.totals[j] = compute_quadratic_form(&t, job)",
     ),
     ("fastcurv/_engine/packing.pyx", "if part == 0:", "if part == 1:"),
     (

@@ -365,7 +365,7 @@ def eigsh(
         accordingly. Default ``20 n``, at least 1000.
     max_basis : int, optional
         Largest number of vectors of length n that are kept, at least ``k + 3`` if n allows. Memory
-        is about ``(max_basis + k + 2) n`` numbers, and another ``8 n`` if blocks are needed.
+        is about ``(max_basis + k + 3) n`` numbers, and another ``8 n`` if blocks are needed.
         Default: 512 MB worth, at least ``2 k + 20``, at most 300 and n.
     v0 : ndarray, shape (n,) or (n, j), optional
         Start vectors; at most a third of the ``max_basis - k`` vectors left are used, the first

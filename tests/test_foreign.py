@@ -47,7 +47,7 @@ MISTAKES = [
     ("fc.from_torch('net.pt')", "module must be .*got a str.*torch.load"),
     (
         "fc.Objective(model, np.ones((2, 4)), ['a', 'b'])",
-        "y must hold .*got words such as 'a'.*numpy.unique",
+        "y must hold .*got strings such as 'a'.*numpy.unique",
     ),
     ("fc.Objective(model, np.ones((2, 4)), np.array(['0', '1']))", "numpy.unique"),
     ("fc.eigsh(H, which='SM')", "Use 'SA', or fc.eigvalsh"),

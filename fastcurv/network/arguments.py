@@ -52,7 +52,7 @@ def check_sizes(sizes: Any) -> tuple[int, ...]:
     try:
         widths = None if isinstance(sizes, (str, bytes)) else list(sizes)
     except TypeError:
-        # A zero-dimensional array also has __iter__.
+        # `list` raises TypeError for objects that are not iterable and for zero-dimensional arrays.
         widths = None
     if widths is None:
         raise TypeError(
@@ -72,9 +72,9 @@ def check_sizes(sizes: Any) -> tuple[int, ...]:
 
 
 def activation_name(x: Any) -> Any:
-    """Return the name in this library of an activation of torch, JAX, Keras or NumPy, given as a
-    function or a torch module. Other objects are returned unchanged. A ValueError is raised for
-    functions that differ from the activation of the same name here.
+    """Return fastcurv's name of an activation of torch, JAX, Keras or NumPy, given as a function, a
+    torch module or the class of one. Return other objects unchanged. Raise ValueError if the
+    settings of a module, or the defaults of a function, differ from those of fastcurv's activation.
 
     Examples
     --------
@@ -101,15 +101,15 @@ def activation_name(x: Any) -> Any:
     if homes[0] in differs:
         raise ValueError(
             f"activation must be a function that fastcurv has, got {homes[0]}.{name}, "
-            f"{differs[homes[0]]}. Use {name!r} for the function without that difference."
+            f"which is {differs[homes[0]]}. Use {name!r} for fastcurv's own function of this name."
         )
     ours = CHOICE_ALIASES["activation"].get(name, repr(name)).strip("'")
     return ours if ours in ACTIVATIONS else x
 
 
 def refuse_user_activation(model: Any, why: str, wanted: str) -> None:
-    """Raise a ValueError for a model with a user-defined `Activation`, since such a function has no
-    name. The message says that the model must have what `wanted` names, and `why`.
+    """Raise ValueError if an activation of the model is a user-defined `Activation`. The message
+    has the form "the model must have {wanted}, got {activation}, {why}".
     """
     own = next((phi for phi in model.activation if isinstance(phi, ActivationFunction)), None)
     if own is not None:
@@ -117,8 +117,8 @@ def refuse_user_activation(model: Any, why: str, wanted: str) -> None:
 
 
 def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
-    """Return a tuple with a checked name or `Activation` for each of `n_hidden` layers. The
-    argument is one name or `Activation` for all layers, or a sequence with one for each.
+    """Return a tuple with a checked name or `Activation` for each of `n_hidden` hidden layers.
+    `activation` is one name or `Activation` for all layers, or a sequence with one for each layer.
     """
     activation = activation_name(activation)
     names: Any
@@ -129,8 +129,8 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
         activation = names = tuple(map(activation_name, activation))
         if len(names) != n_hidden:
             raise ValueError(
-                f"activation must have one name, or {n_hidden}, one for each hidden layer, got "
-                f"{len(names)}."
+                "activation must be one name, or a sequence with one name for each of the "
+                f"{n_hidden} hidden layers, got {len(names)} names."
             )
     else:
         named = suggested_choice(activation, ACTIVATIONS, "activation")
@@ -154,26 +154,27 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def _refuse_string_labels(y: Any) -> None:
-    """Raise a TypeError for class labels that are strings, in a list, an array or a data frame's
-    column.
+    """Raise TypeError if the class labels y, a list, a one-dimensional array or a column of a data
+    frame, contain strings.
     """
     kind = getattr(getattr(y, "dtype", None), "kind", "")
     if isinstance(y, (list, tuple)) or kind in ("O", "S", "U") and getattr(y, "ndim", 0) == 1:
         word = next((part for part in y if isinstance(part, (str, bytes))), None)
         if word is not None:
             raise TypeError(
-                f"y must hold integer classes (N,), got words such as {one_line(word)!r}. "
-                "Use classes, y = numpy.unique(y, return_inverse=True)."
+                f"y must hold integer classes (N,), got strings such as {one_line(word)!r}. "
+                "Convert them with classes, y = numpy.unique(y, return_inverse=True)."
             )
 
 
 def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> np.ndarray:
-    """Return targets in the form that the engine takes: (N, d_out) of the model's dtype, or int32
-    classes (N,). A user-defined loss that is used for the first time is evaluated on rows whose
-    `weight` (N,) is not 0.
+    """Return the targets y of N samples in the form that the engine takes: class labels as int32
+    (N,), other targets as an array (N, m) of the model's dtype, where m is the number of outputs
+    unless a user-defined loss has another width. When a user-defined loss is used for the first
+    time, it is evaluated at some samples whose `weight` (N,) is not 0.
 
-    Classes are copied, since the engine uses them as indices, so that they must not change after
-    the check.
+    Class labels are copied, because the engine uses them as indices and the caller could otherwise
+    change them after the check.
     """
     d = model.sizes[-1]
     row = LOSSES[loss]
@@ -185,7 +186,8 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
         if array.dtype.kind not in "iu":
             raise TypeError(
                 f"y must hold integer classes (N,) or soft targets (N, {d}) for loss={loss!r}, "
-                f"got dtype {array.dtype}. Use loss={_losses_for_targets('numbers')} for numbers."
+                f"got dtype {array.dtype}. Use loss={_losses_for_targets('numbers')} "
+                "for regression."
             )
         if array.shape != (N,):
             raise ValueError(f"y must have {N} labels, one for each row of X, got {len(array)}.")
@@ -223,9 +225,9 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
 
 
 def _check_target_range(given: LossFunction, y: np.ndarray, d_out: int, weight: Any) -> None:
-    """Raise a ValueError for targets y outside the range of the loss `given`. Evaluate a
-    user-defined loss that is used for the first time on some rows, to determine the shapes of its
-    results.
+    """Raise ValueError if targets y are outside the range of the loss `given`. If this is the first
+    use of a user-defined loss, evaluate the loss at some samples whose `weight` is not 0, with
+    `d_out` outputs, to determine the shapes of the results.
     """
     if given.least is not None:
         least, itself = given.least
@@ -237,7 +239,9 @@ def _check_target_range(given: LossFunction, y: np.ndarray, d_out: int, weight: 
 
 
 def _losses_for_targets(*targets: str) -> str:
-    """Return the names of the default losses for these kinds of targets, joined by "or"."""
+    """Return the quoted names of the default losses for the kinds of targets, in reverse order,
+    joined by "or".
+    """
     return " or ".join(repr(DEFAULT_LOSS_BY_TARGETS[kind]) for kind in reversed(targets))
 
 
@@ -297,7 +301,7 @@ def as_real(v: Any, name: str) -> np.ndarray:
 
 
 def as_vector(v: Any, n: int, dtype: Any) -> np.ndarray:
-    """Return v as a contiguous (n,) array of the dtype. NaN and infinity are allowed, since
+    """Return v as a contiguous array (n,) of the given dtype. NaN and infinity are allowed, since
     products propagate them. Raise ValueError for another shape.
     """
     v = as_real(v, "v")
@@ -307,8 +311,9 @@ def as_vector(v: Any, n: int, dtype: Any) -> np.ndarray:
 
 
 def as_block(V: Any, n: int, dtype: Any, threads: int = 1) -> np.ndarray:
-    """Return the columns of V (n, k) as the contiguous rows of a (k, n) array. The memory of V is
-    used if it has this layout; otherwise `threads` threads copy V.
+    """Return the columns of V (n, k) as the contiguous rows of an array (k, n) of the given dtype.
+    If V is in Fortran order and has this dtype, the result is a view of V. Otherwise V is copied,
+    by `threads` threads if only its order differs.
     """
     V = as_real(V, "V")
     if V.ndim != 2 or V.shape[0] != n:
@@ -343,8 +348,8 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def as_output(v: Any, out: Any, n: int, dtype: Any) -> tuple[Array, Array]:
-    """Return v as a vector (n,), and `out` (n,), or a new array if `out` is None. v is copied if
-    the two might share memory.
+    """Return the pair (v, out) of contiguous arrays (n,). If `out` is None, a new array takes its
+    place. v is copied if v and `out` might share memory.
     """
     v = as_vector(v, n, dtype)
     out = np.empty(n, dtype) if out is None else check_out(out, (n,), dtype)
@@ -384,8 +389,8 @@ def check_indices(indices: Any, n: int) -> np.ndarray:
 
 
 def shaped_like(x: Any, result: np.ndarray) -> Any:
-    """Return `result`, as a torch tensor that shares its memory if x is a tensor, otherwise
-    unchanged.
+    """Return the array `result`, or, if x is a torch tensor, a tensor that shares memory with
+    `result`.
     """
     if type(x) is not np.ndarray and type(x).__module__.split(".")[0] == "torch":
         import torch
@@ -402,13 +407,14 @@ def check_rows_and_targets(
     finite: bool = True,
     tame: bool = True,
 ) -> Block:
-    """Return X, y and weights in the form that the passes use, or raise an error that states what
-    is wrong. X is an array or a `csr_matrix`, in the model's dtype.
+    """Return the block (X, y, weight) in the form that the engine uses, or raise TypeError or
+    ValueError. In the result X is an array or a `csr_matrix` in the model's dtype, and `weight` is
+    an array or None.
 
     If `stored` is given, the block comes from a row source, and its numbers are first cast to
     `stored`, the dtype of the objective that reads the source. If `finite` is False, a dense X is
     not checked for NaN and infinity, because the caller does this while copying X. If `tame` is
-    True, X is the result of `zero_idle_overflow`.
+    True, `zero_idle_overflow` is applied to X.
     """
     if stored is not None and stored != model.dtype:
         classes = LOSSES[loss].targets == "classes" and np.ndim(block[1]) == 1
@@ -430,9 +436,10 @@ def check_rows_and_targets(
 
 
 def zero_idle_overflow(model: Any, X: Any, weight: Any) -> Any:
-    """Return X with 0 in place of entries in rows of weight 0 that are so large that hidden units
-    could overflow, since 0 times infinity would be NaN in products. With batch normalisation X is
-    returned unchanged, since these rows enter the statistics.
+    """Return X with 0 in place of the finite entries above the root of the dtype's maximum in rows
+    of weight 0. Such entries could overflow in hidden units, and 0 times infinity would be NaN in
+    products. For a model with batch normalisation return X unchanged, since rows of weight 0 enter
+    the statistics.
     """
     if model.batch_norm:
         return X
@@ -456,8 +463,9 @@ def zero_idle_overflow(model: Any, X: Any, weight: Any) -> Any:
 
 
 def _checked_csr(X: Any, model: Any, copy: bool) -> Any:
-    """Return a sparse matrix as a finite CSR matrix of the model's dtype, without duplicate
-    entries. With `copy` the arrays of X are copied and their indices checked.
+    """Return the sparse matrix X as a CSR matrix of the model's dtype without duplicate or stored
+    zero entries. If `copy` is True, the arrays of X are copied and their indices checked. Raise an
+    error if the shape or the dtype is wrong, or if an entry is not finite.
     """
     if len(X.shape) != 2 or X.shape[1] != model.sizes[0] or not X.shape[0]:
         raise rows_shape_error(X.shape, model.sizes[0])
@@ -473,8 +481,8 @@ def _checked_csr(X: Any, model: Any, copy: bool) -> Any:
 
 
 def as_owned_array(x: Any, name: str) -> Any:
-    """Return a copy in memory of an array that is mapped to a file, a sparse matrix converted by
-    `own_csr`, and other objects unchanged.
+    """Return a copy in memory if x is an array mapped to a file, or the result of `own_csr` if x is
+    a sparse matrix. Return other objects unchanged.
     """
     if is_sparse(x):
         return own_csr(x, name)
@@ -482,8 +490,9 @@ def as_owned_array(x: Any, name: str) -> Any:
 
 
 def own_csr(A: Any, name: str) -> Any:
-    """Return a sparse matrix as a CSR matrix. The indices of CSR, CSC, BSR and COO matrices are
-    copied and checked, since SciPy's loops do not check them.
+    """Return the sparse matrix A as a CSR matrix. The arrays of CSR, CSC, BSR and COO matrices are
+    copied and their indices checked, since SciPy's compiled loops do not check indices. Raise
+    ValueError, with `name` for A, if an index is invalid.
     """
     try:
         if A.format in ("csr", "csc", "bsr"):
@@ -492,7 +501,7 @@ def own_csr(A: Any, name: str) -> Any:
             A.check_format(full_check=True)
         elif A.format == "coo":
             data, row, col = (np.array(copy_if_mapped(a, name)) for a in (A.data, A.row, A.col))
-            # SciPy validates the indices of a new matrix
+            # The constructor validates the indices.
             A = type(A)((data, (row, col)), shape=A.shape)
         return A.tocsr()
     except (ValueError, IndexError) as error:

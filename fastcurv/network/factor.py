@@ -51,9 +51,9 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
     logdet : float
         The logarithm of the determinant of H.
     inverse_lower : ndarray (n, n)
-        The inverse of L. Costs ``n^3 / 3`` flops on first access.
+        The inverse of L. The first access costs ``n^3 / 3`` flops.
     inverse_diagonal : ndarray (n,)
-        The diagonal of the inverse of H, from `inverse_lower`.
+        The diagonal of the inverse of H, computed from `inverse_lower`.
 
     Examples
     --------
@@ -122,8 +122,8 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
     @cached_property
     @rounding_to_nearest
     def inverse_lower(self) -> Floats:
-        """The inverse of L, (n, n), with which one matrix product solves for many
-        right-hand sides.
+        """Inverse of the factor L, shape (n, n). ``inverse_lower.T @ (inverse_lower @ B)`` solves
+        for many right-hand sides B by matrix products.
         """
         with one_blas_thread():
             inverse, _ = lapack.dtrtri(self.lower.T, lower=0)  # inverse of L'
@@ -134,15 +134,15 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
     @cached_property
     @rounding_to_nearest
     def inverse_diagonal(self) -> Floats:
-        """The diagonal of the inverse of H, (n,)."""
+        """Diagonal of the inverse of H, shape (n,)."""
         found: Floats = np.einsum("ij,ij->j", self.inverse_lower, self.inverse_lower)
         found.setflags(write=False)
         return found
 
 
 def _matrix_of(op: Any) -> Floats:
-    """Return the matrix (n, n) of an operator in float64, summed over rows by the engine if that
-    takes less time than n products.
+    """Return the matrix (n, n) of an operator in float64. The engine sums the matrix over samples
+    if this takes less time than n products.
     """
     summed = summed_matrix(op)
     if summed is not None:

@@ -84,12 +84,12 @@ class Reduced(Symmetric):
 
     @property
     def layout(self) -> Any:
-        """The layout of `whole`; see `Curvature.layout`."""
+        """Layout of the products of `whole`, as `Curvature.layout`."""
         return self.whole.layout
 
     @property
     def rest(self) -> float:
-        """The eigenvalue on the complement of the space: l2, or 0 for the Fisher."""
+        """Eigenvalue of `whole` on the complement of the subspace: l2, or 0 for the Fisher."""
         return float(self.whole.objective.l2) if self.whole.kind != "fisher" else 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -100,7 +100,7 @@ class Reduced(Symmetric):
         return f"<{m}x{m} space of {self.space} of {self.whole!r}>"
 
     def product(self, v: Any, out: Array | None = None) -> Array:
-        """Write the operator times v ``(m,)`` to `out`, or to a new array, and return it."""
+        """Return the product of the operator with v ``(m,)``, in `out` or in a new array."""
         x, out = as_output(v, out, self.shape[0], self.dtype)
         self._multiply(x, out)
         self.n_products += 1
@@ -143,23 +143,23 @@ class InCoordinates(Reduced):
 
     def product_defect(self, x: Any) -> float:
         """Return the computed ``||H E x - E R x||``, the difference between the products in the two
-        spaces, with R for this operator. The cost is a product in parameter space.
+        spaces, with R for this operator. The cost is one product in each space.
         """
         there = self.whole.product(self.embed(x))
         there -= self.embed(self.product(np.asarray(x, dtype=self.dtype)))
         return safe_norm(there)
 
     def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
-        """Return the `LiftedPairs` of the pairs `found` with vectors X (k, m). Their residuals
-        include the difference of products in both spaces for a sum of X with random signs.
+        """Return the `LiftedPairs` of the pairs `found` with vectors X (k, m). The residuals
+        include `product_defect` of a combination of X with random signs from `rng`.
         """
         signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
         defect = self.product_defect(signs @ X) if len(X) else 0.0
         return LiftedPairs(np.ones(len(X), bool), found.residuals + defect, 0.0, False)
 
     def find_coordinates(self, V: Array, most: float) -> Array | None:
-        """Return the coordinates (k, m) of the rows of V (k, n), or None if the component of a row
-        outside the space is longer than `most` times the row.
+        """Return the coordinates (k, m) of the rows of V (k, n). Return None if, for a row v, the
+        component outside the subspace is longer than `most` times ``||v||``.
         """
         found = self.project(V)
         sizes = [np.linalg.norm(x, axis=1).astype(float) for x in (V, found)]
@@ -169,8 +169,8 @@ class InCoordinates(Reduced):
     @if_bounded
     @rounding_to_nearest
     def rounding_bound(self, v: Any) -> float:
-        """Return a bound on ``||computed(R v) - E' H E v||``: the bound for the product in
-        parameter space plus the measured difference from that product.
+        """Return a bound on ``||computed(R v) - E' H E v||``: the bound for ``H E v`` plus the
+        measured `product_defect` of v.
         """
         x = as_vector(v, self.shape[0], self.dtype)
         return self.product_defect(x) + float(self.whole.rounding_bound(self.embed(x)))
@@ -178,8 +178,8 @@ class InCoordinates(Reduced):
     @if_bounded
     @rounding_to_nearest
     def column_bounds(self) -> Array:
-        """Return numbers ``(m,)`` whose root sum of squares bounds the Frobenius norm of the error
-        of this operator's matrix.
+        """Return m equal numbers whose root sum of squares bounds the Frobenius norm of the
+        rounding errors of this operator's matrix.
 
         The bound is the sum of the proved bound for the columns in parameter space and an estimate
         of the Frobenius norm of the difference between the matrices in both spaces. The estimate is
@@ -201,9 +201,9 @@ class InCoordinates(Reduced):
 # V as it is; `Rotated` keeps only the part of V that products can reach, in orthonormal
 # coordinates. The docstring of this module has the mathematics.
 #
-# Matrices with a row for each sample are stored column-major, the entries of one unit contiguous,
-# so that the engine's products read W and V without a copy. `multiply_rows` creates such a matrix.
-# `M` is a `Scratch`: ``M(out, A, B, add)`` computes ``out = [out +] A B``.
+# Matrices with a row for each sample are in Fortran order, so that the engine's products read W and
+# V without a copy. `multiply_rows` creates such a matrix. `M` is a `Scratch`: ``M(out, A, B, add)``
+# computes ``out = [out +] A B``.
 
 ROWS_PER_ROTATION = 512  # maximum number of rows of V rotated at a time, to limit memory
 
@@ -211,8 +211,8 @@ ROWS_PER_ROTATION = 512  # maximum number of rows of V rotated at a time, to lim
 class Scratch:
     """The engine's matrix products, and a workspace for the matrices of a pass. A pass that
     requests the same shapes as the last one gets the same memory, since the first access to new
-    pages takes a seventh of the time of a product. Each pass starts with `begin_pass`; only one
-    caller may use the workspace.
+    pages takes a seventh of the time of a product. Each pass starts with `begin_pass`. Only one
+    thread may use the workspace at a time.
     """
 
     def __init__(self, dtype: Any, threads: int | None) -> None:
@@ -230,7 +230,7 @@ class Scratch:
         self._taken.clear()
 
     def empty_matrix(self, N: int, width: int) -> Array:
-        """Return an uninitialised matrix (N, width), stored by columns."""
+        """Return an uninitialised matrix (N, width) in Fortran order."""
         shape = N, width
         kept, at = self._kept.setdefault(shape, []), self._taken.get(shape, 0)
         if at == len(kept):
@@ -240,7 +240,7 @@ class Scratch:
 
 
 def multiply_rows(M: Scratch, A: Array, B: Array) -> Array:
-    """Return ``A B`` (N, w), a matrix with one row for each sample, stored by columns."""
+    """Return ``A B`` (N, w) in Fortran order, in memory of the workspace M."""
     out = M.empty_matrix(A.shape[0], B.shape[1])
     M(out, A, B)
     return out
@@ -276,7 +276,7 @@ class Reflectors:
         self.L = np.ascontiguousarray(R[: self.r].T, dtype=dtype)
 
     def apply_right(self, M: Scratch, A: Array) -> Array:
-        """Return ``A Q`` (N, k) for a matrix with one row for each sample."""
+        """Return ``A Q`` (N, k) for A with a row for each sample, in memory of the workspace M."""
         out = M.empty_matrix(*A.shape)
         out[...] = A
         M(out, multiply_rows(M, A, self.YT), self.minus_Y.T, True)
@@ -298,7 +298,7 @@ class Reflectors:
 
 
 class Layer:
-    """Coordinates of one layer: `weights` numbers for V, here the entries of V, then vb."""
+    """Coordinates of a layer's part (V, vb) of a vector: `weights` numbers for V, then vb."""
 
     def __init__(self, shape: tuple[int, int], weights: int, bias: bool) -> None:
         (self.out, self.width), self.weights, self.bias = shape, weights, bias
@@ -311,7 +311,7 @@ class Layer:
             vb[...] = x[self.weights :]
 
     def project(self, V: Array, vb: Array | None, out: Array) -> None:
-        """Write the coordinates of ``V`` and ``vb`` to `out`: the transpose of `embed`."""
+        """Write the coordinates of ``V`` and ``vb`` to `out`. This is the transpose of `embed`."""
         self._read_coordinates(V, out[..., : self.weights])
         if vb is not None:
             out[..., self.weights :] = vb
@@ -326,7 +326,7 @@ class Layer:
 
 
 class Whole(Layer):
-    """A layer without rotation, whose coordinates are V and vb, row-major."""
+    """A layer without rotation. The coordinates are the entries of V, row-major, and of vb."""
 
     rest = 0  # dimension of the space of all V that are orthogonal to the range of the products
 
@@ -335,28 +335,28 @@ class Whole(Layer):
         self.a, self.delta = a, delta
 
     def forward(self, M: Scratch, x: Array) -> Array:
-        """Return ``a V' + vb`` (N, out)."""
+        """Return ``a V' + vb`` (N, out) for coordinates x."""
         rz = self._multiply_by_weights(M, x[: self.weights])
         if self.bias:
             rz += x[self.weights :]
         return rz
 
     def add_backward_term(self, M: Scratch, x: Array, out: Array) -> None:
-        """Add ``delta V`` to `out` (N, in)."""
+        """Add ``delta V`` to `out` (N, in), for V with coordinates x."""
         M(out, self.delta, x[: self.weights].reshape(self.out, self.width), True)
 
     def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
-        """Write the coordinates of ``rdelta' a + delta' ra`` and the row sum of rdelta to `out`."""
+        """Write the coordinates of ``rdelta' a [+ delta' ra]`` and of ``rdelta.sum(axis=0)``."""
         self._write_gradient(M, rdelta, ra, out[: self.weights])
         if self.bias:
             rdelta.sum(axis=0, out=out[self.weights :])
 
     def _multiply_by_weights(self, M: Scratch, x: Array) -> Array:
-        """Return ``a V'`` for V in coordinates x."""
+        """Return ``a V'`` for V with coordinates x."""
         return multiply_rows(M, self.a, x.reshape(self.out, self.width).T)
 
     def _write_gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
-        """Write the coordinates of ``rdelta' a + delta' ra`` to `out`."""
+        """Write the coordinates of ``rdelta' a [+ delta' ra]`` to `out`."""
         V = out.reshape(self.out, self.width)
         M(V, rdelta.T, self.a)
         if ra is not None:
@@ -382,7 +382,7 @@ class Rotated(Whole):
         return x[: self.first].reshape(self.out, self.r), C2.reshape(self.s, self.width - self.r)
 
     def add_backward_term(self, M: Scratch, x: Array, out: Array) -> None:
-        """Add ``delta V = [delta C1, D C2] Q_a'`` to `out`."""
+        """Add ``delta V = [delta C1, D C2] Q_a'`` to `out`, for coordinates x = (C1, C2)."""
         assert self.errors is not None
         C1, C2 = self._split_coordinates(x)
         Z = M.empty_matrix(len(self.delta), self.width)
@@ -392,7 +392,7 @@ class Rotated(Whole):
         M(out, multiply_rows(M, Z, self.inputs.Y), self.inputs.minus_YT.T, True)
 
     def _multiply_by_weights(self, M: Scratch, x: Array) -> Array:
-        """Return ``a V' = L C1'`` for V in coordinates x."""
+        """Return ``a V' = L C1'`` for coordinates x = (C1, C2)."""
         return multiply_rows(M, self.inputs.L, self._split_coordinates(x)[0].T)
 
     def _write_gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
@@ -405,7 +405,7 @@ class Rotated(Whole):
             M(C2, self.errors.L.T, turned[:, self.r :])
 
     def _write_weights(self, x: Array, V: Array) -> None:
-        """Compute ``V = [C1, Q_d1 C2] Q_a'``."""
+        """Write ``V = [C1, Q_d1 C2] Q_a'`` for coordinates x = (C1, C2)."""
         C1, C2 = self._split_coordinates(x)
         U = None if self.errors is None else self.errors.leading_columns()
         for rows in _unit_blocks(self.out):
@@ -442,12 +442,12 @@ class Rotated(Whole):
 
 
 class LossCurve:
-    """The derivatives of the loss with respect to the outputs z: ``delta = dL/dz`` of the last
-    layer, and ``rdelta = (d2L/dz2) rz``.
+    """Value and derivatives of the loss with respect to the outputs z: ``delta = dL/dz`` of the
+    last layer, and ``rdelta = (d2L/dz2) rz``.
 
-    All numbers are in float64. For cross entropy, rows with nearly certain predictions keep their
-    relative accuracy: logits are taken relative to the largest, whose delta is minus the sum of the
-    others.
+    All numbers are in float64. For cross entropy, delta keeps its relative accuracy if a prediction
+    is nearly certain, because logits are taken relative to the largest one and delta of the largest
+    is computed from the other outputs.
 
     Parameters
     ----------
@@ -510,7 +510,7 @@ class LossCurve:
         return np.asarray(self.f * np.where(first, others - T * (S / (1 + S)), T * self.p - y))
 
     def second_derivatives(self) -> Floats:
-        """Return d2L/dz2 of each row: the diagonal (N, d_out) if each output has its own term,
+        """Return d2L/dz2 of each sample: the diagonal (N, d_out) if each output has its own term,
         otherwise (N, d_out, d_out).
         """
         N, d = self.delta.shape
@@ -525,7 +525,9 @@ class LossCurve:
         return np.asarray(self.h[:, :, None] * found)
 
     def multiply_by_curvature(self, rz: Array, kind: str = "hessian") -> Array:
-        """Return ``(d2L/dz2) rz`` in the model's dtype; for the Fisher ``N <delta, rz> delta``."""
+        """Return ``(d2L/dz2) rz`` or, if `kind` is "fisher", ``N <delta, rz> delta``, per
+        sample.
+        """
         if kind == "fisher":
             along = (self.delta * rz).sum(axis=1, keepdims=True)
             return np.asarray(self.n_samples * along * self.delta, dtype=self.dtype)
@@ -542,8 +544,8 @@ class LossCurve:
 
 
 class RowState:
-    """The state at theta for every row: a below each layer, phi' and e phi'' of each hidden layer,
-    and delta of each layer.
+    """State at theta for every sample: the input a and delta of each layer, and phi' and e phi'' of
+    each hidden layer. Here e is the derivative of the loss with respect to the layer's output.
 
     Parameters
     ----------
@@ -552,8 +554,8 @@ class RowState:
     theta : ndarray (n,)
         The parameters; the matrices W are views into it.
     plan : Plan, optional
-        The engine's plan at theta: the state is then bitwise that of the engine's products. This
-        matters at a kink, where rounding decides the slope, and near a fit, where it decides delta.
+        The engine's plan at theta, for a state that is bitwise that of the engine's products.
+        Rounding determines the slope at a kink, and delta near an exact fit.
     """
 
     def __init__(self, ob: Any, theta: Array, plan: Any = None, multiply: Any = None) -> None:
@@ -600,7 +602,7 @@ class RowState:
             self.eq.append(self._to_fortran_order(eq))
 
     def _to_fortran_order(self, x: Any) -> Any:
-        """Return x in the model's dtype, stored by columns, or None if x is None."""
+        """Return x in the model's dtype and in Fortran order, or None if x is None."""
         return None if x is None else np.asarray(x, dtype=self.dtype, order="F")
 
     def outputs(self) -> Array:
@@ -610,8 +612,8 @@ class RowState:
 
     def backpropagate(self, M: Any, l: int, D: Array, e: Array | None) -> tuple[Array, Array]:
         """Return ``D' = e' * phi'`` and ``e' = D W [+ e]``, the derivatives for the input of layer
-        l >= 1, from those for its z and its output. D has one or more blocks of all samples, and M
-        multiplies.
+        l >= 1, from those for its z and its output. D and e have N rows or, for several vectors, a
+        multiple of N. M computes matrix products.
         """
         found = np.empty((self.W[l].shape[1], len(D)), D.dtype).T
         M(found, D, self.W[l])
@@ -624,7 +626,7 @@ class RowState:
 
 
 class InLayers:
-    """The map from coordinates to parameters and back, layer by layer."""
+    """A mixin that maps coordinates to parameters and back, layer by layer."""
 
     whole: Any
     layers: list[Any]
@@ -648,16 +650,16 @@ class InLayers:
 
 
 class RowPasses(InLayers):
-    """The passes along a vector over all rows, from a `state`, with the workspace `Scratch` M. Each
-    of the `layers` has its own coordinates for V and vb, a slice of x.
+    """Passes along a vector over all samples, at the point of `state`, with the workspace M. The
+    coordinates of each of the `layers` are a slice of x.
     """
 
     state: RowState
     M: Scratch
 
     def _forward(self, x: Array) -> tuple[list[Any], list[Array]]:
-        """Compute ``rz = ra W' + a V' + vb`` and ``ra = phi' rz [+ the layer's input's]``. Return
-        ra below each layer (None below the first), and rz.
+        """Compute ``rz = ra W' + a V' + vb`` and ``ra_above = phi' rz [+ ra]`` for coordinates x.
+        Return two lists: ra of the input of each layer (None for the first), and rz of each layer.
         """
         M, s = self.M, self.state
         M.begin_pass()
@@ -682,8 +684,8 @@ class RowPasses(InLayers):
         active: Any = None,
     ) -> None:
         """Compute ``rdW = rdelta' a + delta' ra; re_below = rdelta W + delta V [+ re]; rdelta = re
-        phi' + e phi'' rz``. Each layer's part of `out` is written once. The parts of layers that
-        are not `active` are left unchanged.
+        phi' + e phi'' rz`` and write rdW of each layer to its part of `out`. If `active` is given,
+        only the layers for which it is True are written.
 
         `along` is the tuple (x, ra, rz) from `_forward`, or None to propagate rdelta alone.
         """
@@ -720,20 +722,22 @@ LAYER_OVERHEAD_FLOPS = 4e6  # flops in the time of the Python calls for one laye
 
 
 def is_rotation_cheaper(m: int, k: int, N: int, pairs: bool) -> bool:
-    """Return True if a layer (m, k) takes fewer flops rotated; `pairs` is False if ra is 0."""
+    """Return True if `layer_product_flops` is smaller for a rotated layer."""
     if k <= N or (pairs and m <= N):
         return False
     return layer_product_flops(m, k, N, pairs, True) < layer_product_flops(m, k, N, pairs, False)
 
 
 def n_layer_coordinates(m: int, k: int, N: int, pairs: bool, rotated: bool) -> int:
-    """Return the number of coordinates of V (m, k) in a rotated or other layer, for N rows."""
+    """Return the number of coordinates of V. For the arguments see `layer_product_flops`."""
     r = min(k, N)
     return m * r + (min(m, N) * (k - r) if pairs else 0) if rotated else m * k
 
 
 def layer_product_flops(m: int, k: int, N: int, pairs: bool, rotated: bool) -> float:
-    """Return the flops of a product in a layer (m, k), without the products with W."""
+    """Return the flops of a product in a layer with weights (m, k), for N samples, with the vector
+    operations of a Krylov method but without the products with W. `pairs` is False if ra is 0.
+    """
     r, s, size = min(k, N), min(m, N), n_layer_coordinates(m, k, N, pairs, rotated)
     if not rotated:
         return (8.0 if pairs else 4.0) * N * m * k + FLOPS_PER_ENTRY * size
@@ -746,7 +750,7 @@ def layer_product_flops(m: int, k: int, N: int, pairs: bool, rotated: bool) -> f
 @lru_cache
 def product_flops(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tuple[float, float]:
     """Return two costs in flops of a product, in sample space and in parameter space, including the
-    vector operations of a Krylov method, for N rows and layers of these `MLP.shapes`.
+    vector operations of a Krylov method, for N samples, these `MLP.shapes` and this curvature.
     """
     there = here = 0.0
     for l, (m, k) in enumerate(shapes):
@@ -760,8 +764,8 @@ def product_flops(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tup
 
 
 def _split_state(whole: Any, rotate: Any = None, state: Any = None) -> tuple[RowState, list[Any]]:
-    """Return the state and the layers of the curvature `whole`. `rotate` states for each layer
-    whether it is rotated; None uses a cost model. `state` is used if it is given.
+    """Return the pair (state, layers) of the curvature `whole`. `rotate` has True for each layer
+    that is rotated; if it is None, a cost model chooses. If `state` is given, it is used as is.
     """
     ob, layers, N = whole.objective, [], whole.objective.n_samples
     state = RowState(ob, whole.theta, whole._plan) if state is None else state
@@ -777,7 +781,7 @@ _usual_parts = cached_attribute(_split_state)
 
 
 def cast_state(x: Any, dtype: Any) -> Any:
-    """Return a state, layers or arrays in another precision, and other objects unchanged."""
+    """Return a state, layers or arrays cast to another dtype, and other objects unchanged."""
     if isinstance(x, np.ndarray):
         return x.astype(dtype)
     if isinstance(x, (list, tuple)):
@@ -884,14 +888,13 @@ class SampleSpace(RowPasses, InCoordinates):
         return out
 
     def astype(self, dtype: Any) -> Any:
-        """Return the operator in float32, from float64. Raise ValueError for the reverse."""
+        """Return the operator in `dtype`. Raise ValueError for float64 if its dtype is float32."""
         dtype = check_dtype(dtype)
         if dtype == self.dtype:
             return self
         if dtype == np.float64:
             raise ValueError(
-                "dtype must be float32 for the form in sample space of a float32 operator, got "
-                "float64. Use H.astype('float64').reduced('samples'), whose coordinates "
-                "differ."
+                "dtype must be float32 for an operator in float32, got float64. Use "
+                "H.astype('float64').reduced('samples'), whose coordinates differ."
             )
         return SampleSpace(self.whole, self.rotate, None, dtype)

@@ -15,14 +15,18 @@ ROWS_PER_BLOCK = 256
 
 
 class InputDerivatives(NamedTuple):
-    """Outputs and their first and second derivatives with respect to the inputs, for each row.
+    """Outputs of a network and their first and second derivatives with respect to the inputs, for
+    each sample.
 
     Attributes
     ----------
     outputs : ndarray, shape (N, d_out)
+        The outputs, before any softmax or sigmoid.
     jacobian : ndarray, shape (N, d_out, d_in)
-    hessian : ndarray, shape (N, d_out, d_in, d_in) or (N, d_in, d_in)
-        The second shape is that of the Hessian of a weighted sum of outputs, if weights are given.
+        The first derivatives; ``[r, k, i]`` is that of output k of sample r for input i.
+    hessian : ndarray, shape (N, d_out, d_in, d_in) or (N, d_in, d_in), or None
+        The second derivatives. If weights of the outputs are given, the Hessian of the weighted sum
+        of outputs, which has the second shape. None if only first derivatives were computed.
     """
 
     outputs: np.ndarray
@@ -33,8 +37,8 @@ class InputDerivatives(NamedTuple):
 def input_derivatives(
     model: Any, theta: Any, X: Any, order: int = 2, weights: Any = None, statistics: Any = None
 ) -> InputDerivatives:
-    """Return the outputs and their derivatives up to `order`, 1 or 2; with order 1 the Hessian is
-    None. The other arguments are those of `MLP.input_hessian`.
+    """Return the outputs and their derivatives up to `order`, 1 or 2. If `order` is 1, the Hessian
+    is None. The other arguments are those of `MLP.input_hessian`.
     """
     model, theta = model.fold_batch_norm(theta, statistics)
     sizes, phis, skips = model._engine_layers
@@ -83,8 +87,9 @@ def input_derivatives(
 def _input_derivatives_numpy(
     model: Any, theta: Any, X: Any, order: int, weights: Any
 ) -> tuple[Any, Any, Any]:
-    """Compute the outputs and derivatives of `input_derivatives` in NumPy, for activations of any
-    kind. The Hessian is propagated backward through the layers as in the engine.
+    """Return the outputs, the Jacobian and the Hessian (None if `order` is 1) of
+    `input_derivatives`, computed in NumPy for built-in and user-defined activations. The Hessian is
+    propagated backward through the layers as in the engine.
     """
     a, A = X, np.broadcast_to(np.eye(X.shape[1], dtype=X.dtype), (len(X), *[X.shape[1]] * 2))
     layers, kept = model.unflatten(theta), []
@@ -109,7 +114,9 @@ def _input_derivatives_numpy(
 
 
 def _activation_derivatives(phi: Any, z: np.ndarray) -> Any:
-    """Return phi, phi' and phi'' of a layer, for an activation by name or a user-defined one."""
+    """Return phi, phi' and phi'' at z, each in the shape of z. The activation `phi` is a name or a
+    user-defined function.
+    """
     if isinstance(phi, str):
         h, p, q, _ = ACTIVATIONS[phi].derivatives(z)
         # The table has None for a phi' of 1 and for a phi'' of 0.

@@ -8,10 +8,10 @@ give coordinates X:
 
     G = sum of u u' = L L'      A = mean of [a 1]'[a 1] = K K'      [W b] = L^-T X K^-1
 
-To the diagonal of each factor a fraction of its mean and the part of the weight decay are added.
-For several outputs, u is a combination of the derivatives with random signs, since the mean of ``u
-u'`` over the signs is the sum over the outputs. For a loss whose second derivative is not known to
-be positive, u are the gradients of the rows.
+A fraction of the mean diagonal entry and the share of the weight decay are added to the diagonal of
+each factor. For several outputs, u is a combination of the derivatives with random signs, since the
+mean of ``u u'`` over the signs is the sum over the outputs. For a loss whose second derivative is
+not known to be positive, u is the gradient of each row's loss with respect to z.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class LayerCoordinates:
         return found[::-1]
 
     def limit_gradient(self, g: Array) -> None:
-        """Scale P such that the norm of ``P P' g`` is at most that of the gradient g and at most 1.
-        This limits the first step of L-BFGS, for which no pairs exist.
+        """Scale P such that the norm of ``P P' g`` is the smaller of 1 and the norm of the gradient
+        g. This limits the first step of L-BFGS, for which no pairs exist.
         """
         steepest = float(np.linalg.norm(self.to_theta(self.to_gradient(g))))
         if 0 < steepest < np.inf:
@@ -105,8 +105,8 @@ class LayerCoordinates:
             inverse *= scale
 
     def _weight_roots(self) -> Array | None:
-        """Return the square roots (N, 1) of the weights divided by their mean, or None for equal
-        weights.
+        """Return the square roots (N, 1) of the sample weights divided by their mean, or None if
+        the objective has no weights or all are 0.
         """
         weight = self.ob.sample_weight
         if weight is None or not weight.any():
@@ -115,9 +115,10 @@ class LayerCoordinates:
         return np.asarray(roots[:, None], self.model.dtype)
 
     def _moment(self, a: Array, roots: Array | None, bias: bool) -> Array:
-        """Return a'a in float64, with a 1 after each row of a if `bias` is True, or only the
-        diagonal of a'a if the matrix is large. `roots` (N, 1) are the square roots of the row
-        weights, which have mean 1.
+        """Return the second moment sum of w a'a over the rows of a (N, k) in float64. If k is above
+        `widest`, return only its diagonal, as a vector. If `bias` is True, a 1 is appended to each
+        row. `roots` (N, 1) are the square roots of the weights w, which have mean 1, or None for w
+        = 1.
         """
         N, k = a.shape
         if roots is not None:
@@ -135,8 +136,9 @@ class LayerCoordinates:
 
     def _moment_roots(self, moment: Array, added: float) -> tuple[Array, Array]:
         """Return a matrix F with ``F F'`` equal to a moment plus `added` times the identity, and
-        the inverse of F. For a diagonal moment both are vectors. If the root does not exist or
-        overflows, both are the identity.
+        the inverse of F. If `moment` is a vector, the diagonal of a diagonal moment, both results
+        are vectors. If the factorisation fails, or if `added` is not positive and finite, both are
+        vectors of ones.
         """
         root = None
         if moment.ndim == 1:
@@ -165,15 +167,16 @@ class LayerCoordinates:
         return self._apply_roots(g, 1, True)
 
     def from_gradient(self, g: Array) -> Array:
-        """Return ``P^-T g``, the gradient with respect to the parameters for that in the
-        coordinates.
+        """Return ``P^-T g``, the gradient with respect to the parameters, for a gradient g with
+        respect to the coordinates.
         """
         return self._apply_roots(g, 0, True)
 
     def _apply_roots(self, V: Array, which: int, gradient: bool) -> Array:
-        """Return the rows of V with each layer multiplied from both sides: by roots if `which` is
-        0, by inverse roots if it is 1. If `gradient` is False, these are the transposed left root
-        and the right root. If it is True, they are the left root and the transposed right root.
+        """Return V with each layer's part of each row multiplied from both sides, by the roots of
+        the factors if `which` is 0 and by the inverse roots if it is 1. If `gradient` is False, the
+        factors are the transposed left root and the right root. If it is True, they are the left
+        root and the transposed right root.
         """
         out, starts, p = np.empty(V.shape, V.dtype), self.model.starts, V.size // V.shape[-1]
         for l, ((m, k), sides) in enumerate(zip(self.model.shapes, self.factors)):

@@ -60,12 +60,12 @@ class Operator(
     @abstractmethod
     def __reduce__(self) -> tuple[Any, ...]:
         """Return the class, the arguments of its constructor and, if a copy needs more, a dict of
-        attributes. SciPy's attributes are never part of a copy, since they differ between its
-        versions.
+        attributes. Attributes that SciPy sets are never part of a copy, since they differ between
+        versions of SciPy.
         """
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Set the attributes that `__reduce__` returned, in place of SciPy's own method."""
+        """Set the attributes that `__reduce__` returned. This method replaces SciPy's."""
         for name, value in state.items():
             setattr(self, name, value)
 
@@ -85,8 +85,8 @@ class Operator(
         """Return the transpose of the operator, as an `Operator`."""
 
     def _check_operand(self, x: Any, n: int, name: str, ndims: tuple[int, ...]) -> np.ndarray:
-        """Return x as a real array. Raise ValueError, with `name` for x, unless x has n rows and a
-        number of dimensions in `ndims`.
+        """Return x as a real array. Raise ValueError, with `name` for x, unless x has n rows and
+        its number of dimensions is in `ndims`.
         """
         v = as_real(x, name)
         if v.ndim not in ndims or v.shape[0] != n:
@@ -99,27 +99,35 @@ class Operator(
         return shaped_like(x, self._matvec(v) if v.ndim == 1 else self._matmat(v))
 
     def matvec(self, x: Any) -> Any:
-        """Return the product with a vector ``(n,)`` or ``(n, 1)``, in the shape of the argument."""
+        """Return the product of the operator ``(m, n)`` with a vector x. The shape is ``(m,)`` for
+        x ``(n,)``, and ``(m, 1)`` for x ``(n, 1)``.
+        """
         v = self._check_operand(x, self.shape[1], "v", (1, 2))
         if v.ndim == 2 and v.shape[1] != 1:
             raise ValueError(f"v must have shape ({len(v)},) or ({len(v)}, 1), got {v.shape}.")
         return shaped_like(x, self._matvec(v.reshape(-1)).reshape(-1, *v.shape[1:]))
 
     def rmatvec(self, x: Any) -> Any:
-        """Return the product of the transpose with a vector ``(m,)`` or ``(m, 1)``."""
+        """Return the product of the transpose of the operator ``(m, n)`` with a vector x. The shape
+        is ``(n,)`` for x ``(m,)``, and ``(n, 1)`` for x ``(m, 1)``.
+        """
         return self.T.matvec(x)
 
     def matmat(self, X: Any) -> Any:
-        """Return the product with the columns of X ``(n, k)``."""
+        """Return the products ``(m, k)`` of the operator ``(m, n)`` with the columns of X ``(n,
+        k)``.
+        """
         return shaped_like(X, self._matmat(self._check_operand(X, self.shape[1], "V", (2,))))
 
     def rmatmat(self, X: Any) -> Any:
-        """Return the product of the transpose with the columns of X ``(m, k)``."""
+        """Return the products ``(n, k)`` of the transpose of the operator ``(m, n)`` with the
+        columns of X ``(m, k)``.
+        """
         return self.T.matmat(X)
 
     def dot(self, x: Any) -> Any:
-        """Return the product with a vector, with the columns of a matrix, or with another
-        operator.
+        """Return the product with x: an array if x is a vector or a matrix, a SciPy operator if x
+        is an operator or a scalar.
         """
         scalar: Any = x
         if isinstance(x, LinearOperator) or (np.isscalar(x) and not isinstance(x, (str, bytes))):
@@ -155,13 +163,15 @@ class Operator(
 
 
 class Symmetric(Operator):
-    """The base class of a curvature and its blocks: operators that equal their transpose and have a
-    quadratic form in addition to the product.
+    """Base class of symmetric operators: curvature matrices, their diagonal blocks, and operators
+    derived from these.
     """
 
     @abstractmethod
     def product(self, v: Any, out: Array | None = None) -> Array:
-        """Write the product with v ``(n,)`` to `out`, or to a new array, and return it."""
+        """Return the product of the operator with v ``(n,)``, in `out` if it is given and in a new
+        array otherwise.
+        """
 
     def _matvec(self, v: Array) -> Array:
         return self.product(v)
@@ -170,7 +180,8 @@ class Symmetric(Operator):
         return self
 
     def shift(self, mu: float) -> Shifted:
-        """Return ``H + mu I``, for damped systems or to shift a spectrum away from zero.
+        """Return the operator ``H + mu I``, for damped systems or to shift a spectrum away from
+        zero.
 
         Examples
         --------
@@ -250,9 +261,10 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
 
 
 class if_bounded:
-    """A decorator for methods of an operator that bound its rounding errors. The methods exist for
-    `hasattr` only if the objective's loss and activations have known bounds or, for an operator
-    derived from another operator, `whole`, only if `whole` has them.
+    """Decorator for methods that bound the rounding errors of an operator. Access to the method
+    raises AttributeError, so that `hasattr` is False, unless rounding errors of the objective's
+    loss and activations have known bounds. For an operator derived from another one, `whole`, the
+    condition is that `whole` has the method.
     """
 
     def __init__(self, method: Any) -> None:
@@ -277,8 +289,8 @@ class OfWhole:
 
     @property
     def n_products(self) -> int:
-        """The number of vectors multiplied by the whole operator, including those multiplied by
-        this one.
+        """Number of vectors that `whole` has multiplied, including those for products with this
+        operator.
         """
         return int(self.whole.n_products)
 
@@ -288,7 +300,7 @@ class OfWhole:
 
     @property
     def layout(self) -> Mapping[str, Any]:
-        """The layout of `whole`; see `Curvature.layout`."""
+        """Layout of the products of `whole`, as `Curvature.layout`."""
         layout: Mapping[str, Any] = self.whole.layout
         return layout
 
@@ -329,7 +341,9 @@ class Shifted(OfWhole, Symmetric):
         return f"<{self.mu:g} I + {repr(self.whole)[1:]}"
 
     def product(self, v: Any, out: Array | None = None) -> Array:
-        """Write ``H v + mu v`` to `out`, or to a new array, and return it."""
+        """Return ``H v + mu v`` for v ``(n,)``, in `out` if it is given and in a new array
+        otherwise.
+        """
         v, out = as_output(v, out, self.shape[0], self.dtype)
         self.whole.product(v, out)
         out += self.dtype.type(self.mu) * v
@@ -343,7 +357,9 @@ class Shifted(OfWhole, Symmetric):
 
     @rounding_to_nearest
     def quadratic(self, v: Any) -> Any:
-        """Return ``v'(H + mu I) v``, for a vector or for the columns of V."""
+        """Return ``v'(H + mu I) v``, as a float for v ``(n,)`` or as an array ``(k,)`` for the
+        columns of v ``(n, k)``.
+        """
         wide = as_numpy(v, "v").astype(np.float64)
         return self.whole.quadratic(v) + self.mu * np.einsum("i...,i...->...", wide, wide)
 
@@ -371,14 +387,14 @@ class Shifted(OfWhole, Symmetric):
         return (1 + 8 * u) * (of_h + u * (size + of_h + 3 * moved) + cast) + lost
 
     def astype(self, dtype: Any) -> Shifted:
-        """Return this operator in another precision, with the curvature evaluated in that
+        """Return the operator in the given dtype, with the curvature evaluated in that
         precision.
         """
         return Shifted(self.whole.astype(dtype), self.mu)
 
 
 class Transposed(Operator):
-    """The transpose of an operator that has a method ``_rmatvec``."""
+    """Transpose of the operator `whole`, computed by the method ``_rmatvec`` of `whole`."""
 
     whole: Any
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .input_derivatives import InputDerivatives
 
 INIT_SCHEMES = ("auto", "he", "xavier", "lecun")
-MAX_PREDICT_STATE_BYTES = 1 << 26  # maximum size of the state of a chunk of rows in `predict`
+MAX_PREDICT_STATE_BYTES = 1 << 26  # maximum bytes of the state of a chunk of rows in `predict`
 
 
 class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
@@ -128,7 +128,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         if self.n_params * 8 >= 2**62:
             raise ValueError(
                 f"sizes must give fewer parameters than memory can hold, got {self.sizes} with "
-                f"{self.n_params}."
+                f"{self.n_params} parameters."
             )
 
     def __repr__(self) -> str:
@@ -172,8 +172,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return self.batch_norm and range(count)[layer] < count - 1
 
     def parts(self, layer: int) -> tuple[tuple[int, ...], ...]:
-        """Return the shapes of a layer's parameters in their order: W; b, unless the model has no
-        biases; gamma and beta, if the layer is normalised.
+        """Return the shapes of a layer's parameters: those of W, of b if the model has biases, and
+        of gamma and beta if the layer is normalised.
         """
         m, k = self.shapes[layer]
         return ((m, k),) + ((m,),) * (self.bias + 2 * self.normalised(layer))
@@ -199,12 +199,13 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
 
         Notes
         -----
-        Around L layers of relu, gelu, identity and the like, outputs grow by a factor that is
-        exponential in the sum of the scales of the branches [4]_; with ``1/L`` that sum is 1 at any
-        depth. 20 relu layers of width 16 then start at a loss of 3 instead of 3e8. Outputs of tanh
-        and sigmoid are bounded and grow in proportion to L at most: their weights are not scaled,
-        since deep tanh networks were measured to train more slowly by SGD with scaled ones. With
-        batch normalisation, outputs do not depend on the scale, so no weights are scaled.
+        Through L layers of relu, gelu, identity or another unbounded activation with skip
+        connections, outputs grow by a factor that is exponential in the sum of the scales of the
+        branches [4]_. With the scale ``1/L`` this sum is 1 at any depth. 20 relu layers of width 16
+        then start at a loss of 3 instead of 3e8. Outputs of tanh and sigmoid are bounded and grow
+        at most in proportion to L. Their weights are not scaled, since deep tanh networks with
+        scaled weights were measured to train more slowly by SGD. With batch normalisation, outputs
+        do not depend on the scale, so no weights are scaled.
 
         References
         ----------
@@ -227,7 +228,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return self.flatten(layers)
 
     def unflatten(self, theta: Any) -> list[tuple[Any, ...]]:
-        """Return the parameters of each layer as views into theta, without a copy.
+        """Return the parameters of each layer. They are views into theta if theta has the model's
+        dtype.
 
         Parameters
         ----------
@@ -237,9 +239,10 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         Returns
         -------
         list of tuple
-            ``(W, b)`` for each layer; ``b`` is None without bias. With batch normalisation hidden
-            layers are ``(W, b, gamma, beta)``. For k columns each view gets a leading axis of
-            length k: ``(k, out, in)``. A torch tensor is unflattened into tensors.
+            ``(W, b)`` for each layer, where ``b`` is None if the model has no biases. With batch
+            normalisation hidden layers are ``(W, b, gamma, beta)``. For k columns each array has a
+            leading axis of length k: ``(k, out, in)``. If theta is a torch tensor, so are the
+            parts.
         """
         given, theta = theta, None if is_list_of_layers(theta) else as_numpy(theta, "theta")
         if theta is not None and theta.ndim == 2:
@@ -294,8 +297,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
                 if shape is None:
                     if part is not None:
                         raise ValueError(
-                            f"layers[{l}] must have None as its bias, since the model has no "
-                            "biases, got an array."
+                            f"b of layers[{l}] must be None, since the model has no biases, got "
+                            f"{type_phrase(part)}."
                         )
                     continue
                 part = check_array(part, f"{name} of layers[{l}]", self.dtype)
@@ -372,8 +375,9 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         Returns
         -------
         ndarray, shape (N, sizes[-1], sizes[0])
-            ``[r, k, i]`` is the derivative of output k of row r with respect to input i, before any
-            softmax or sigmoid. At a kink of relu or leaky_relu it is the derivative on the left.
+            Element ``[r, k, i]`` is the derivative of output k of row r, before any softmax or
+            sigmoid, with respect to input i. At a kink of relu or leaky_relu the derivative on the
+            left is used.
 
         Raises
         ------
@@ -383,7 +387,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         See Also
         --------
         input_derivatives : Outputs, Jacobian and Hessian in one pass.
-        fastcurv.to_c : The same as a C function.
+        fastcurv.to_c : C source of a function that computes outputs and derivatives.
 
         Notes
         -----
@@ -413,16 +417,17 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         X : array_like, shape (N, sizes[0])
             Rows of inputs.
         weights : array_like, shape (sizes[-1],) or (N, sizes[-1]), optional
-            Return the Hessian of the sum of outputs with these weights, for every row or for each.
-            This takes one backward pass instead of one for each output.
+            Weights of the outputs, the same for all rows or one vector for each row. If given, the
+            Hessian of the weighted sum of the outputs is returned, which takes one backward pass
+            instead of one for each output.
         statistics : optional
             As in `input_jacobian`.
 
         Returns
         -------
         ndarray, shape (N, sizes[-1], sizes[0], sizes[0]), or (N, sizes[0], sizes[0]) with weights
-            Exactly symmetric. Where an activation has a kink, as relu, the derivatives are those
-            almost everywhere: a network of relu alone has a Hessian of 0.
+            The Hessians, exactly symmetric. The jump of phi' at a kink, as of relu, does not
+            contribute, so a network of relu alone has a Hessian of 0.
 
         Raises
         ------
@@ -452,10 +457,16 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
     def input_derivatives(
         self, theta: Any, X: Any, weights: Any = None, *, statistics: Any = None
     ) -> InputDerivatives:
-        """Return outputs, and their Jacobian and Hessian with respect to the inputs, in one pass,
-        as a named tuple.
+        """Return the outputs and their first and second derivatives with respect to the inputs,
+        computed in one pass.
 
         The arguments are those of `input_hessian`.
+
+        Returns
+        -------
+        InputDerivatives
+            A named tuple ``(outputs, jacobian, hessian)`` with the results of `predict`,
+            `input_jacobian` and `input_hessian`.
 
         Examples
         --------
@@ -471,8 +482,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
 
     @cached_property
     def _engine_layers(self) -> tuple[tuple[int, ...], tuple[int | None, ...], tuple[bool, ...]]:
-        """Three tuples for the engine: sizes, numbers of the activations (None for user-defined
-        ones), and skips.
+        """Three tuples for the engine: the sizes, the engine's codes of the activations (None for
+        user-defined functions), and `skips`.
         """
         names = _engine.ACTIVATIONS
         phis = tuple(names[a] if isinstance(a, str) else None for a in self.activation)
@@ -480,7 +491,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
 
     def statistics(self, ob: Any, theta: Any) -> list[Any]:
         """Return the mean and biased variance of z over the rows of an objective, for each hidden
-        layer, as `predict` takes them.
+        layer, in the form that `predict` accepts.
 
         Parameters
         ----------
@@ -492,8 +503,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         Returns
         -------
         list of (mean, variance), each (width,)
-            Moments of ``z = a W' + b``, b included. torch's ``running_var`` is N / (N - 1) times
-            the variance. Cost: a forward pass.
+            Moments of ``z = a W' + b``, including b. torch's ``running_var`` is N / (N - 1) times
+            the variance. The cost is a forward pass.
 
         Examples
         --------
@@ -513,7 +524,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
     def fold_batch_norm(self, theta: Any, statistics: Any) -> tuple[MLP, Any]:
         """Return a network without batch normalisation that computes the same function.
 
-        A normalised layer with known statistics is linear, so it is replaced by other W and b.
+        With fixed statistics the normalisation is a linear map, which is merged into W and b of its
+        layer.
 
         Parameters
         ----------
@@ -526,10 +538,10 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         Returns
         -------
         model : MLP
-            The network without batch normalisation, or this network if it has none and no
-            statistics are given.
-        theta
-            The parameters of that network.
+            The network without batch normalisation, with biases in every layer, or this network if
+            it has no batch normalisation.
+        theta : ndarray, shape (model.n_params,)
+            The parameters of the returned network. If it is this network, the argument theta.
         """
         if statistics is None:
             if self.batch_norm:
@@ -578,7 +590,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return moments
 
     def preactivations(self, theta: Any, X: Any) -> list[np.ndarray]:
-        """Return the arguments of the activations of the hidden layers, and the outputs.
+        """Return the arguments of the activations of all hidden layers, and the outputs of the
+        network.
 
         Parameters
         ----------
@@ -596,7 +609,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return self._forward(theta, self.check_rows(X))[1]
 
     def _forward(self, theta: Any, rows: Array) -> tuple[list[Array], list[Array]]:
-        """Return the inputs of every layer and its `preactivations`, for checked rows."""
+        """Return two lists, the inputs of all layers and the `preactivations`, for checked rows."""
 
         def bend(l: int, z: Array, a: Array) -> Array:
             above = _engine.activate(self.activation[l], z)
@@ -605,12 +618,14 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return forward(self.unflatten(self.check_theta(theta)), rows, bend)
 
     def astype(self, dtype: Any) -> MLP:
-        """Return the same network in another precision. A theta is cast when it is used."""
+        """Return the same network in another precision. Parameters in the old precision remain
+        usable, since theta is cast in each call.
+        """
         return MLP(self.sizes, self.activation, self.bias, self.residual, dtype, self.batch_norm)
 
     def check_theta(self, theta: Any) -> np.ndarray:
-        """Return theta, given flat or as a list of (W, b), as a vector of the model's length and
-        dtype. Raise an error if theta has another length or is not finite.
+        """Return theta, given as a vector or as a list of (W, b), as a vector (n_params,) in the
+        model's dtype. Raise ValueError if theta has another length or is not finite.
         """
         if is_list_of_layers(theta):
             return self.flatten(theta)

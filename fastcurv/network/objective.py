@@ -51,7 +51,7 @@ OBJECTIVE_NAME = "fastcurv.Objective"
 # attributes that may be assigned: counters, and methods that an instance may replace, see
 # `certificates`
 ASSIGNABLE_ATTRIBUTES = {*LOSS_METHODS, "rounding_bound", "n_passes", "n_rows_read"} - {"jacobian"}
-# A pass is quick, a few milliseconds, if the number of parameters times (rows + 100) is below this.
+# A pass takes at most a few milliseconds if (rows + 100) times the number of parameters is <= this.
 QUICK_PASS_MAX_WORK = 1 << 22
 # minimum size of a gradient that is returned without a copy
 NO_COPY_MIN_BYTES = 1 << 20
@@ -61,8 +61,9 @@ _living: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class or_none:
-    """A decorator for methods of an objective that return proved statements about the loss. If
-    nothing can be proved, the attribute is None instead of a method.
+    """Decorator for methods of an objective that return proved statements about the loss. The
+    attribute is None instead of a method if a loss or an activation has no known bounds, or if the
+    value, the gradient or a curvature is replaced.
     """
 
     def __init__(self, method: Any) -> None:
@@ -295,12 +296,14 @@ class Objective(
 
     @property
     def X(self) -> Any:
-        """The rows ``(N, sizes[0])``: a read-only array, or a new `csr_matrix` over such arrays."""
+        """The rows ``(N, sizes[0])``: a read-only array, or a new `csr_matrix` of read-only
+        arrays.
+        """
         return read_only_view(self._X)
 
     @property
     def y(self) -> Any:
-        """The targets, or int32 classes, as a read-only array."""
+        """The targets, or class labels in int32, as a read-only array."""
         return read_only_view(self._y)
 
     @property
@@ -356,7 +359,9 @@ class Objective(
         return self._memory_limit // (8 * STATE_ENTRIES_PER_UNIT * sum(self.model.sizes))
 
     def _engine_arguments(self) -> tuple[Any, ...]:
-        """Return X, targets, labels and weights in the form that the engine takes."""
+        """Return X, float targets or None, int32 labels or None, and weights or None for the
+        engine.
+        """
         labels = self._y if self._y.dtype == np.int32 else None
         return self._X, None if labels is not None else self._y, labels, self._weight
 
@@ -411,12 +416,12 @@ class Objective(
         return html_table(type(self).__name__, [], rows)
 
     def _describe_rows(self) -> str:
-        """Return further facts about the rows for the repr: text after a comma, or ""."""
+        """Return text about the rows for the repr, such as ", nnz=120", or ""."""
         return f", nnz={self._X.nnz}" if self._sparse else ""
 
     @property
     def n_params(self) -> int:
-        """The length of theta."""
+        """Number of parameters, the length of theta."""
         return self.model.n_params
 
     @property
@@ -435,10 +440,10 @@ class Objective(
         extended precision, symmetries, kinks and others, which verdicts use; see
         `fastcurv.certify.certificates.Certificates`.
 
-        The attribute is None if a subclass or an attribute assigned to this object replaces the
-        value, the gradient or a curvature, unless that class or object has its own; the same holds
-        for `rounding_bound`. If a `Loss` or `Activation` has no `third` or `ulps`, only kinks,
-        ranges and saturation are available.
+        The attribute is None if a subclass, or an attribute assigned to this object, replaces the
+        value, the gradient or a curvature without replacing `certificates` as well. The same rule
+        applies to `rounding_bound`. If a `Loss` or `Activation` has no `third` or `ulps`, only
+        kinks, ranges and saturation are available.
         """
         if why_replaced(self, "certificates"):
             return None
@@ -475,14 +480,15 @@ class Objective(
         """Return a bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.certify`.
 
         In float32 the gradient is compared with a float64 pass, so the bound is close to the actual
-        error; in float64 it is a worst-case bound. Cost: about 10 gradients in NumPy.
+        error. In float64 the bound is a worst case. The cost is that of about 10 gradients in
+        NumPy.
         """
         bounds = self._error_bounds_at(theta)
         return float(bounds.gradient_error_bound(self.gradient(theta) if bounds.measured else None))
 
     def _error_bounds_at(self, theta: Any, layout: Any = None) -> Any:
-        """Return bounds on the rounding errors of passes at theta, for rows divided as in `layout`;
-        in float32 the bounds hold for the computed results.
+        """Return an `ErrorPass` or `SumBounds` at theta, which bounds rounding errors, for rows
+        divided as in `layout`. In float32 the bounds hold for the computed results only.
         """
         if self._by_blocks:
             return load_module("network.sum_proofs").SumBounds(self, theta)
@@ -490,9 +496,9 @@ class Objective(
 
     @property
     def _has_matrix(self) -> bool:
-        """True if the engine can compute the Gauss-Newton matrix, provided that the matrix is
-        positive semidefinite. It cannot with batch normalisation, with rows in blocks, with limited
-        memory, or for a user-defined loss that couples outputs.
+        """True if the engine can compute the Gauss-Newton matrix of a convex loss: if there is no
+        batch normalisation, no block of rows and no `memory` limit, and no user-defined loss that
+        couples outputs.
         """
         if self._by_blocks or self.model.batch_norm or self.memory:
             return False
@@ -585,7 +591,7 @@ class Objective(
         return plan
 
     def _objective_plan(self) -> Any:
-        """Return the plan for values and gradients to the caller that holds the lock."""
+        """Return the plan for values and gradients, for a caller that holds the lock."""
         if self._plan is None:
             self._plan, self._theta = self._new_plan(), np.empty(self.n_params, self.dtype)
         return self._plan
@@ -604,12 +610,12 @@ class Objective(
     def gradient(self, theta: Any) -> np.ndarray:
         """Return the gradient ``(n,)`` at theta.
 
-        Cost: forward and backward; only backward after `value` at the same theta.
+        Cost: a forward and a backward pass, or only the backward pass after `value` at this theta.
         """
         return self.value_and_gradient(theta)[1]
 
     def value_and_gradient(self, theta: Any) -> tuple[float, np.ndarray]:
-        """Return the loss and its gradient, as SciPy's ``jac=True`` expects them."""
+        """Return the loss and the gradient ``(n,)``, a pair as SciPy's ``jac=True`` expects."""
         with self._lock:
             plan = self._bind_plan(theta, True)
             gradient = plan.gradient
@@ -637,9 +643,8 @@ class Objective(
         """Return the outputs of all rows and the derivatives of each row's loss with respect to
         them.
 
-        The loss of a row is its term of the objective, whose value is the mean of these terms plus
-        l2; it includes `sample_weight`. So the gradient is ``J' first / N`` plus l2, with J the
-        `jacobian`.
+        The loss of a row includes `sample_weight`. The value of the objective is the mean of these
+        losses plus l2, so the gradient is ``J' first / N`` plus that of l2, with J the `jacobian`.
 
         Returns
         -------
@@ -664,8 +669,8 @@ class Objective(
     # --- operators
 
     def hessian(self, theta: Any) -> Curvature:
-        """Return the Hessian at theta as a `LinearOperator`. It owns its state, so later calls on
-        this objective do not change it.
+        """Return the Hessian at theta as a `LinearOperator`. The operator owns its state, so later
+        calls of methods of this objective do not change it.
 
         Cost: one gradient, or less at the theta evaluated last, and memory for the state. A product
         costs about two gradients, less the work that depends on theta alone, which is done once.
@@ -676,8 +681,8 @@ class Objective(
         return Curvature(self, theta, kind)
 
     def ggn(self, theta: Any) -> Curvature:
-        """Return the generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``,
-        positive semidefinite.
+        """Return the positive semidefinite generalised Gauss-Newton matrix ``(1/N) sum J' (d2
+        loss/dz2) J + l2 I``. Raise NotConvexError if the loss has negative curvature at theta.
         """
         given = LOSSES[self.loss].given
         if given is not None and not given.convex:
@@ -699,8 +704,8 @@ class Objective(
     def empirical_fisher(self, theta: Any) -> Curvature:
         """Return ``(1/N) sum g_n g_n'``, where g_n is the gradient of sample n's loss; without l2.
 
-        Raises ValueError with batch normalisation: its statistics couple the samples, so no sample
-        has a loss of its own.
+        Raise ValueError for a model with batch normalisation. Its statistics couple the samples, so
+        no sample has a loss of its own.
         """
         if self.model.batch_norm:
             raise ValueError(
@@ -715,15 +720,15 @@ class Objective(
         return Jacobian(self, theta)
 
     def batch(self, rows: Any) -> Objective:
-        """Return the objective on a subset of the rows (a slice, indices or a mask), divided by the
-        number of rows selected.
+        """Return the objective on the rows that a slice, indices or a mask select. The divisor is
+        the number of selected rows.
         """
         other = self._restrict_to_rows(rows)
         other._set_up_rows()
         return other
 
     def _restrict_to_rows(self, rows: Any) -> Objective:
-        """Return the objective on a subset of the rows; the caller must call its `_start`."""
+        """Return the objective on a subset of the rows. The caller must call `_set_up_rows`."""
         y, X, weight, untamed = select_rows(rows, self._y, self._X, self._weight, self._untamed)
         other: Objective = self._copy_unstarted()
         weight = None if weight is None else np.ascontiguousarray(weight)
@@ -731,8 +736,8 @@ class Objective(
         return other
 
     def reweighted(self, sample_weight: Any) -> Objective:
-        """Return the same objective with other weights of the rows; the divisor stays the same. X
-        and y are shared, not copied.
+        """Return the same objective with other sample weights. The divisor stays the same. X and y
+        are shared, not copied.
 
         Parameters
         ----------
@@ -803,7 +808,7 @@ class Objective(
 
     def taylor(self, theta: Any) -> Callable[[Any], float]:
         """Return a function of d, the quadratic model ``L + g'd + d'Hd/2`` of the loss at ``theta +
-        d``, whose error decreases as ``||d||^3``.
+        d``, with the gradient g and the Hessian H at theta. The error decreases as ``||d||^3``.
         """
         H = self.hessian(theta)
 
@@ -835,7 +840,7 @@ class Objective(
 
     def astype(self, dtype: Any) -> Objective:
         """Return the same objective in another precision. The data keep the values that they have
-        in the present precision.
+        in the current precision.
         """
         dtype = check_dtype(dtype)
         return self if dtype == self.dtype else self.with_model(self.model.astype(dtype))
@@ -874,9 +879,9 @@ class Objective(
 
 
 def _min_loss_curvature(ob: Any, loss: LossFunction, theta: np.ndarray) -> list[float]:
-    """Return, as a list of one number, the smallest eigenvalue over all rows of the second
-    derivative of the row's loss with respect to the outputs, with the rounding error added. Rows of
-    weight 0 are ignored; the result is 0 if there are no others.
+    """Return a list of one number, the smallest eigenvalue over all rows of the second derivative
+    of the row's loss with respect to the outputs. Its rounding error is added if the loss couples
+    outputs. Rows of weight 0 are ignored. If all weights are 0, the number is 0.
     """
     z = ob.model.predict(theta, ob.X).astype(float)
     _, _, second = loss(z, ob.y)

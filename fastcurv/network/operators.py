@@ -42,8 +42,9 @@ MAX_EMBEDDED_BYTES = 64 << 20
 
 
 def bind_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> None:
-    """Check theta for the objective, copy theta into `own` (n,) and bind the plan to `own`. If
-    theta is a vector in the engine's form, the engine's threads do this in one pass.
+    """Check theta for the objective, copy theta into `own` (n,) and bind the plan to `own`, with
+    the options `how` of ``plan.bind``. If theta is a contiguous vector of the plan's dtype, the
+    engine's threads check and copy theta in one pass.
     """
     if not plan.bind_copy(theta, own, **how):
         np.copyto(own, objective.model.check_theta(theta))
@@ -58,8 +59,8 @@ def release_plan(operator: Any) -> None:
 
 
 class Quadratic(Symmetric):
-    """The base class of a curvature and its principal blocks: a symmetric operator whose quadratic
-    form takes half the time of a product.
+    """Base class of curvature matrices and their principal blocks, whose quadratic forms take half
+    the time of a product.
     """
 
     objective: Any  # an Objective; the class is not imported, which would be a cycle
@@ -68,15 +69,15 @@ class Quadratic(Symmetric):
     @property
     @abstractmethod
     def layout(self) -> Mapping[str, Any]:
-        """The division of the rows among chunks, panels and threads, and the kernels in use."""
+        """Mapping with the division of rows among chunks, panels and threads, and the kernels."""
 
     @abstractmethod
     def _quadratic_forms_without_l2(self, Vt: Array) -> Floats:
         """Return the quadratic forms of the rows of Vt without l2, as float64 ``(k,)``."""
 
     def quadratic(self, v: Any) -> Any:
-        """Return ``v' H v`` as a float for v ``(n,)``, or as an array for the columns of V ``(n,
-        k)``. The cost is half that of ``H @ v``.
+        """Return ``v' H v`` as a float for v ``(n,)``, or as an array ``(k,)`` for the columns of v
+        ``(n, k)``. The cost is half that of ``H @ v``.
         """
         ready = type(v) is np.ndarray and v.dtype is self.dtype and v.flags.carray
         if ready and v.shape == self.shape[:1]:  # an array in the engine's form needs no checks
@@ -172,8 +173,8 @@ class Curvature(Quadratic):
 
     @property
     def gradient(self) -> np.ndarray:
-        """The objective's gradient at theta, (n,). For rows in blocks it is computed on first
-        access.
+        """The objective's gradient at theta, (n,), read-only. For rows in blocks the gradient is
+        computed on first access.
         """
         gradient: np.ndarray = self._plan.gradient
         gradient.flags.writeable = False
@@ -181,7 +182,7 @@ class Curvature(Quadratic):
 
     @property
     def n_products(self) -> int:
-        """The number of vectors multiplied so far, by this operator and its blocks."""
+        """Number of vectors multiplied so far, by this operator and its blocks."""
         return self.fast_product.n_products
 
     @n_products.setter
@@ -190,12 +191,12 @@ class Curvature(Quadratic):
 
     @property
     def nbytes(self) -> int:
-        """The number of bytes of state and workspace."""
+        """Number of bytes of state and workspace."""
         return int(self._plan.nbytes)
 
     @property
     def layout(self) -> Mapping[str, Any]:
-        """The division of the rows among chunks, panels and threads, and the kernels in use."""
+        """Mapping with the division of rows among chunks, panels and threads, and the kernels."""
         layout: Mapping[str, Any] = self._plan.layout
         return layout
 
@@ -203,10 +204,11 @@ class Curvature(Quadratic):
     # ----------------------------------------------------------------------------------------------
 
     def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """Write ``H v`` for v ``(n,)`` to `out` and return it. The method is intended for inner
-        loops; if `out` is given, no memory is allocated.
+        """Return ``H v`` for v ``(n,)``, in `out` if it is given and in a new array otherwise. The
+        method is intended for inner loops.
 
-        v and `out` are used without a copy if they are contiguous and have the operator's dtype.
+        v is used without a copy if v is contiguous and has the operator's dtype. No memory is then
+        allocated if `out`, an array of the same kind, is given.
         """
         done: Array | None = self._take(v, out)
         if done is None:
@@ -250,9 +252,9 @@ class Curvature(Quadratic):
 
     @rounding_to_nearest
     def to_dense(self) -> np.ndarray:
-        """Return the whole matrix ``(n, n)``, exactly symmetric. The engine sums it over rows if
-        that takes less time than n products; its rounding error is then not bounded by
-        `column_bounds`.
+        """Return the whole matrix ``(n, n)``, exactly symmetric. The engine sums the matrix over
+        rows if this takes less time than n products. `column_bounds` does not bound the rounding
+        errors of a summed matrix.
         """
         n, (product, summing) = self.shape[0], self.estimated_seconds
         summed = self.summed_matrix() if summing < n * product else None
@@ -276,9 +278,10 @@ class Curvature(Quadratic):
         """Return a bound on ``||computed(H v) - H v||`` for v ``(n,)``, due to rounding in the
         passes; see `fastcurv.certify`.
 
-        Float32 products are compared with a float64 pass: the bound holds for ``H @ v`` as this
-        operator computes it, and is close to the actual error. In float64 it is a worst-case bound.
-        Cost: a few products in NumPy, more for the first call, and up to 128 MiB.
+        A float32 product is compared with a float64 pass, so the bound holds for ``H @ v`` as this
+        operator computes it, and is close to the actual error. In float64 the bound is a worst
+        case. The cost is that of a few products in NumPy, more for the first call, and up to 128
+        MiB.
         """
         v, bounds, computed = as_vector(v, self.shape[0], self.dtype), self._error_bounds, None
         if bounds.measured:
@@ -289,7 +292,8 @@ class Curvature(Quadratic):
     @if_bounded
     @rounding_to_nearest
     def column_bounds(self) -> np.ndarray:
-        """Return bounds ``(n,)`` on the rounding error of ``H e_j`` for every unit vector.
+        """Return bounds ``(n,)`` on the norms of the rounding errors of ``H e_j`` for all unit
+        vectors e_j.
 
         The bounds hold for any order of the products. Cost: as much arithmetic as a few gradients,
         in NumPy; with batch normalisation one pass for each parameter.
@@ -303,9 +307,10 @@ class Curvature(Quadratic):
 
     @rounding_to_nearest
     def assembled(self) -> Any:  # returns EnclosedHessian or None
-        """Return the matrix of a float64 Hessian or GGN with bounds on its error, assembled layer
-        by layer at a fraction of the cost of n products, or None if that is not possible. See
-        `fastcurv.certify.dense_hessian`.
+        """Return an `EnclosedHessian`, the matrix of a float64 Hessian or GGN with bounds on its
+        errors, assembled layer by layer at a fraction of the cost of n products. Return None for
+        float32, for rows in blocks, if rounding errors have no known bounds, and if
+        `fastcurv.certify.dense_hessian` cannot assemble the matrix.
         """
         bounded = not self.objective.why_unproved  # True if the matrix has error bounds
         if not bounded or self.dtype != np.float64 or self.objective._by_blocks:
@@ -314,8 +319,8 @@ class Curvature(Quadratic):
 
     def summed_matrix(self) -> Floats | None:
         """Return the matrix of a Hessian or GGN ``(n, n)``, in float64, summed over rows by the
-        engine. Return None for other curvatures, for rows in blocks, and if entries are out of
-        range.
+        engine. Return None if the engine's time in `estimated_seconds` is infinite, or if entries
+        are out of range.
         """
         n, l2 = self.shape[0], self.objective.l2
         if not self.estimated_seconds[1] < np.inf:
@@ -329,13 +334,13 @@ class Curvature(Quadratic):
 
     @cached_property
     def estimated_seconds(self) -> tuple[float, float]:
-        """The estimated seconds of a product on one core, and of the engine's matrix.
+        """Pair of estimates in seconds: of a product on one core, and of the engine's matrix.
 
-        The first is infinite if the rows come in blocks. The second counts a multiply-add for each
-        pair of parameters, and the memory read for each pair of units and each column. It is
-        infinite if the engine has no matrix or needs much memory for it. If products use several
-        threads, the time of the matrix, which is computed by one thread, is multiplied by their
-        number.
+        Both are infinite if the rows come in blocks. The second counts a multiply-add for each pair
+        of parameters, and the memory read for each pair of units and each column. It is infinite
+        for the Fisher, for models, losses and memory limits for which the engine cannot compute the
+        matrix, and if copies of the rows exceed `MAX_COPIED_ROWS_BYTES`. One thread computes the
+        matrix, so its time is multiplied by the number of threads of a product.
         """
         ob, sizes, bent = self.objective, self.objective.model.sizes, self.kind == "hessian"
         if ob._by_blocks:
@@ -362,8 +367,8 @@ class Curvature(Quadratic):
 
     @accept_aliases("restrict")
     def restrict(self, layers: Any = None, indices: Any = None) -> BlockCurvature:
-        """Return the principal block of some layers, or of some parameters; its products skip work
-        that the block does not need.
+        """Return the principal block of some layers, or of some parameters. Products with the block
+        skip work that the block does not need. Exactly one argument must be given.
 
         Parameters
         ----------
@@ -375,7 +380,7 @@ class Curvature(Quadratic):
         """
         if (layers is None) == (indices is None):
             raise ValueError(
-                "one of layers and indices must be given, got "
+                "exactly one of layers and indices must be given, got "
                 + ("both." if layers is not None else "neither.")
             )
         return BlockCurvature(
@@ -395,7 +400,7 @@ class Curvature(Quadratic):
         space : {"samples", "outputs", "inputs", "parameters"}, optional
             ``"samples"`` gives a `fastcurv.network.gram.SampleSpace`, ``"outputs"`` and
             ``"inputs"`` an `OutputSpace` or `InputSpace` of `fastcurv.network.spaces`, and
-            ``"parameters"`` None, whatever the sizes. By default a cost model decides.
+            ``"parameters"`` None, whatever the sizes. By default a cost model chooses.
         """
         return load_module("network.spaces").reduced_operator(self, space)
 
@@ -429,7 +434,7 @@ class Curvature(Quadratic):
 class BlockCurvature(OfWhole, Quadratic):
     """A principal block of a `Curvature`: rows and columns ``indices``.
 
-    It shares the whole operator's state and product counter.
+    The block shares the state and the product counter of the whole operator.
     """
 
     indices: Indices
@@ -469,8 +474,8 @@ class BlockCurvature(OfWhole, Quadratic):
 
     def _embed_rows(self, Vt: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield ``(rows, full)`` for consecutive slices of the rows of Vt. `full` (k, n) holds
-        these rows with zeros at the indices that are not in this block of the operator; its size is
-        limited by `MAX_EMBEDDED_BYTES`.
+        these rows, with zeros at the indices that are not in this block of the operator. Its size
+        is at most about `MAX_EMBEDDED_BYTES`.
         """
         step = max(8, MAX_EMBEDDED_BYTES // (self.whole.shape[0] * self.dtype.itemsize) // 8 * 8)
         for start in range(0, len(Vt), step):
@@ -487,7 +492,9 @@ class BlockCurvature(OfWhole, Quadratic):
         return rows
 
     def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """Write the block times v to `out`, or to a new array, and return it."""
+        """Return the product of the block with v, in `out` if it is given and in a new array
+        otherwise.
+        """
         x, out = as_output(v, out, self.shape[0], self.dtype)
         out[...] = self._row_products(x[None])[0]
         return out
@@ -513,7 +520,7 @@ class BlockCurvature(OfWhole, Quadratic):
         full = self._embed(x[None])[0]
         if self.dtype != np.float32:
             return float(self.whole.rounding_bound(full))
-        computed = np.empty_like(full)  # the passes of the block round in a different order
+        computed = np.empty_like(full)  # the block's own passes round differently
         self.whole._multiply(full, computed)
         computed[self.indices] = self._row_products(x[None])[0]
         self.whole.n_products -= 1  # a bound does not count as a product
@@ -522,14 +529,14 @@ class BlockCurvature(OfWhole, Quadratic):
     @if_bounded
     @rounding_to_nearest
     def column_bounds(self) -> np.ndarray:
-        """Return bounds on the norms of the errors of the block's columns, those of the columns of
-        the whole operator.
+        """Return bounds ``(n,)`` on the norms of the rounding errors of the n columns of the block.
+        They are the bounds for these columns of the whole operator.
         """
         return np.asarray(self.whole.column_bounds()[self.indices])
 
     @rounding_to_nearest
     def to_dense(self) -> np.ndarray:
-        """Return the block as a matrix, by a product for each row."""
+        """Return the block as a matrix ``(n, n)``. The cost is n products."""
         return self._row_products(np.eye(self.shape[0], dtype=self.dtype))
 
 
@@ -571,17 +578,17 @@ class Jacobian(Operator):
         return out
 
     def to_dense(self, rows: slice | None = None, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Return the matrix ``(N d_out, n)``, or the part of it that belongs to some samples.
+        """Return the matrix ``(N d_out, n)``, or the rows that belong to consecutive samples.
 
         All outputs are propagated backward in one pass, which costs less than writing the matrix if
-        the network is small. With batch normalisation it takes a product for each row.
+        the network is small. With batch normalisation the cost is a product for each row.
 
         Parameters
         ----------
         rows : slice, optional
-            The samples ``start:stop``, whose part is ``((stop - start) d_out, n)``.
+            The samples ``start:stop``. Their rows have shape ``((stop - start) d_out, n)``.
         out : ndarray, optional
-            The array for the result: of that shape, contiguous and of the operator's dtype.
+            A contiguous array for the result, of the shape of the result and the operator's dtype.
 
         Examples
         --------
@@ -597,8 +604,8 @@ class Jacobian(Operator):
         return found
 
     def row_error_bounds(self) -> Any:
-        """Return bounds ``(N d_out,)`` on the rounding error of ``J.T @ e_i``, i.e. of each row of
-        the matrix when computed by such products. They are infinite with batch normalisation, and
+        """Return bounds ``(N d_out,)`` on the norms of the rounding errors of ``J.T @ e_i``, the
+        rows of the matrix if computed by products. They are infinite with batch normalisation, and
         if the rows X are not in memory.
 
         Cost: as much arithmetic as a few gradients, in NumPy.
@@ -620,8 +627,8 @@ class Jacobian(Operator):
 
 
 class EngineSteps:
-    """The steps of minimisers that the engine computes with the plans of an objective; an
-    implementation of the protocol of the same name.
+    """Steps of minimisers that the engine computes with the plans of an objective. The class
+    implements `fastcurv.common.protocols.EngineSteps`.
     """
 
     def __init__(self, ob: Any) -> None:

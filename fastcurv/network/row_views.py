@@ -1,5 +1,5 @@
-"""Other views of the rows of an objective: with other weights, as outputs with the derivatives of
-each row's loss, and as rows of the Jacobian.
+"""Quantities of single rows of an objective: weights that replace the current ones, outputs with
+the derivatives of each row's loss, and rows of the Jacobian.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from .gram import LossCurve
 
 
 def check_rows_in_memory(ob: Any, call: str) -> None:
-    """Raise TypeError or ValueError unless `ob` is an Objective with the loss of its own class and
-    with its rows in memory. The function `call` needs this because it reads single rows or creates
-    other objectives from the rows.
+    """Raise TypeError or ValueError unless `ob` is an Objective that has its rows in memory and
+    does not override the value or the gradient. `call` is the function, named in the message, that
+    reads single rows or creates other objectives from the rows.
     """
     kind = load_module("network.objective").Objective
     if not isinstance(ob, kind):
@@ -43,24 +43,26 @@ def check_no_batch_norm(ob: Any, call: str) -> None:
     """Raise ValueError if the model has batch normalisation, which `call` does not support."""
     if ob.model.batch_norm:
         raise ValueError(
-            f"ob must have a model without batch normalisation for {call}: its statistics tie all "
-            "rows together. Use MLP(..., batch_norm=False)."
+            f"ob must have a model without batch normalisation for {call}, because its statistics "
+            "couple all rows. Use MLP(..., batch_norm=False)."
         )
 
 
 def dense_rows(model: Any, X: Any) -> Array:
-    """Return rows ``(N, k)``, which may be sparse, as a checked array in the dtype of the model."""
+    """Return the rows X ``(N, k)``, an array or a sparse matrix, as a checked array in the dtype of
+    the model.
+    """
     return np.asarray(model.check_rows(X.toarray() if is_sparse(X) else X))
 
 
 def reweighted(ob: Any, sample_weight: Any) -> Any:
-    """Return the objective with `sample_weight` as the weights of its rows, for
+    """Return the objective with the weights `sample_weight` (N,), or None for equal weights, for
     `Objective.reweighted`.
     """
     if ob._by_blocks and "_whole" not in vars(ob):
         raise ValueError(
             "reweighted must be called on an Objective whose rows are in memory, got "
-            f"{type(ob).__name__}. Make a new one with sample_weight."
+            f"{type(ob).__name__}. Create a new objective with sample_weight."
         )
     weight = check_weight(sample_weight, ob.n_samples, ob.dtype)
     other = ob._copy_unstarted()
@@ -93,7 +95,9 @@ def shard_outputs(shard: Any, theta: np.ndarray) -> list[tuple[np.ndarray, ...]]
 
 
 def outputs(ob: Any, theta: Any) -> tuple[Array, Array, Array]:
-    """Return the outputs and the derivatives of each row's loss, for `Objective.outputs`."""
+    """Return ``(z, first, second)``, the result of `Objective.outputs`: the outputs of all rows,
+    and the first and second derivatives of each row's loss.
+    """
     theta = ob.model.check_theta(theta)
     if ob._by_blocks:
         found = ob._sum_over_shards(shard_outputs, (theta,), dense=False)
@@ -147,5 +151,7 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
 
 
 def shard_jacobian(shard: Any, theta: Array) -> list[tuple[int, Array]]:
-    """Return ``[(index of the first row, rows)]`` for the shard's part of the Jacobian."""
+    """Return the shard's part of the Jacobian as ``[(first, rows)]``, where `first` is the index of
+    the first of these rows in the whole Jacobian.
+    """
     return [(shard.own_outputs.start, shard.jacobian(theta).to_dense())]

@@ -35,7 +35,9 @@ _starting = Lock()
 
 
 def regroup_rows(blocks: Iterable[Block], size: int) -> Iterator[Block]:
-    """Yield the rows of blocks of any sizes in blocks of `size` rows."""
+    """Yield the rows of blocks of any sizes in blocks of `size` rows. The last block may be
+    shorter.
+    """
     held: list[Block] = []
     count = 0
     for block in blocks:
@@ -53,7 +55,7 @@ def regroup_rows(blocks: Iterable[Block], size: int) -> Iterator[Block]:
 
 
 def stack_blocks(blocks: list[Block]) -> Block:
-    """Return one block with the rows of all blocks."""
+    """Return one block with the rows of all blocks. Raise ValueError if their widths differ."""
     if len(blocks) == 1:
         return blocks[0]
     try:
@@ -68,7 +70,8 @@ def stack_blocks(blocks: list[Block]) -> Block:
     except (ValueError, TypeError):
         shapes = [sorted({part.shape[1:] for part in parts}) for parts in list(zip(*blocks))[:2]]
         raise ValueError(
-            f"blocks must have one width, got rows of X of shapes {shapes[0]} and of y {shapes[1]}."
+            f"the rows of all blocks must have one shape, got rows of X of shapes {shapes[0]} and "
+            f"rows of y of shapes {shapes[1]}."
         ) from None
 
 
@@ -86,13 +89,15 @@ def locate_error(error: Exception, where: str) -> Exception:
 
 
 def take_rows(block: Block, rows: Any) -> Block:
-    """Return the block with the rows that a slice or indices select; None remains None."""
+    """Return the block with the rows that a slice or indices select. Parts that are None remain
+    None.
+    """
     return tuple(None if a is None else a[rows] for a in block)  # type: ignore[return-value]
 
 
 def fingerprint(parts: Sequence[Any]) -> int:
-    """Return a checksum of a few rows of the arrays `parts` of a block, or of all rows if the block
-    is short.
+    """Return a checksum of at most `N_FINGERPRINT_ROWS` rows, equally spaced, of the arrays `parts`
+    of a block.
     """
     n, mark = parts[0].shape[0], 0
     rows = np.unique(np.linspace(0, n - 1, min(n, N_FINGERPRINT_ROWS)).astype(int))
@@ -115,8 +120,8 @@ def check_rows_unchanged(
     mark = fingerprint(parts)
     if seen.setdefault((start, parts[0].shape[0]), mark) != mark:
         raise ValueError(
-            "rows must be the same and in the same order in every pass, got others from row "
-            f"{start} on. Create a new objective for new rows."
+            "rows must be the same and in the same order in every pass, got different rows from "
+            f"row {start} on. Create a new objective for new rows."
         )
 
 
@@ -211,8 +216,8 @@ def _first_block(X: Any) -> Any:
 
 
 def _yields_blocks(X: Any) -> bool:
-    """Return True if X yields blocks of rows: a function, an iterable that is no array, or a list
-    whose first item is a tuple or a matrix.
+    """Return True if X yields blocks of rows: if X is a function, an iterable other than an array,
+    a list or a tuple, or a list or tuple whose first item is a tuple or a matrix.
     """
     if callable(X) and not hasattr(X, "shape"):
         return True
@@ -238,7 +243,7 @@ class SparseSource:
             )
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Return the rows of a slice without step, or the rows with the given numbers, as a dense
+        """Return the rows that a slice without step, or an array of indices, selects, as a dense
         array.
         """
         if isinstance(rows, slice):
@@ -256,16 +261,16 @@ class SparseSource:
 
 
 class RowSource(ABC):
-    """Rows that need not fit in memory. They are read block by block, in the same order in every
-    pass.
+    """Base class of sources of rows that need not fit in memory. The rows are read block by block,
+    in the same order in every pass.
 
     Attributes
     ----------
     n_rows : int or None
         Number of rows; None until they have been counted in a first pass.
     entries : float or None
-        The approximate number of stored entries of a row, if blocks of X are SciPy sparse matrices,
-        which are then not made dense. None for arrays.
+        Approximate number of stored entries of a row if the source yields SciPy sparse matrices,
+        which then remain sparse. None if the source yields arrays.
 
     Examples
     --------
@@ -299,8 +304,8 @@ class RowSource(ABC):
         return self.blocks(size)
 
     def take_rows(self, rows: np.ndarray) -> Block:
-        """Return the block of the rows with the given numbers, which are sorted and unique. This
-        base class reads all blocks up to the last of these rows.
+        """Return the block of the rows with the indices `rows`, which must be sorted and unique.
+        This base class reads all blocks up to the last of these rows.
         """
         found, start = [], 0
         for block in self.blocks(1 << 16):
@@ -364,7 +369,7 @@ class Arrays(RowSource):
         )
 
     def take_rows(self, rows: np.ndarray) -> Block:
-        """Return the block of the rows with the given numbers, which are sorted and unique."""
+        """Return the block of the rows with the indices `rows`, in any order."""
         return self._gather(rows if self.rows is None else self.rows[rows])
 
     def _gather(self, rows: np.ndarray) -> Block:
@@ -387,15 +392,15 @@ def _as_sliceable(x: Any, name: str) -> Any:
 
 
 def _check_has_rows(x: np.ndarray, name: str) -> np.ndarray:
-    """Return x after checking that it is not a scalar."""
+    """Return the array x. Raise ValueError, with `name` for x, if x has no dimension."""
     if not x.ndim:
         raise ValueError(f"{name} must be an array with rows, got shape ().")
     return x
 
 
 def _read_rows(a: Any, name: str, rows: Any = None) -> Any:
-    """Return `a`, or its rows with the given numbers. A NumPy array that is mapped to a file is
-    copied to memory. None remains None.
+    """Return `a`, or the rows of `a` with the indices `rows`. A NumPy array that is mapped to a
+    file is copied to memory. If `a` is None, return None.
     """
     if isinstance(a, np.ndarray):
         return copy_if_mapped(a, name, rows)
@@ -415,7 +420,9 @@ class Parquet(RowSource):
         names = list(opened.schema_arrow.names)
         self.n_rows = int(opened.metadata.num_rows)
         if y is None:
-            raise ValueError(f"y must be the name of its column, one of {names}, got None.")
+            raise ValueError(
+                f"y must be the name of the column of targets, one of {names}, got None."
+            )
         self.y = y if isinstance(y, str) else list(y)
         targets = [self.y] if isinstance(self.y, str) else self.y
         self.weight = weight
@@ -429,7 +436,10 @@ class Parquet(RowSource):
         wanted = [*self.columns, *targets, *([weight] if weight else [])]
         missing = [name for name in wanted if name not in names]
         if missing:
-            raise ValueError(f"columns must be some of {names} in the Parquet file, got {missing}.")
+            raise ValueError(
+                "columns, y and sample_weight must be names of columns of the Parquet file, "
+                f"{names}, got {missing}."
+            )
         self.wanted = list(dict.fromkeys(wanted))
 
     def open(self) -> Any:
@@ -440,7 +450,7 @@ class Parquet(RowSource):
         if not isinstance(self.file, Path):
             return self.file
         with translate_file_errors(self.file, ".parquet"):
-            # pre_buffer=True would keep all data in memory
+            # With pre_buffer=True all data would be kept in memory.
             return parquet.ParquetFile(self.file, pre_buffer=False)
 
     def blocks(self, size: int) -> Iterator[Block]:
@@ -484,16 +494,15 @@ class Parquet(RowSource):
 
 class Blocks(RowSource):
     """A source of rows from blocks that can be read again for each pass: an iterable, or a function
-    that returns one. y and `weight` are given here, or in the blocks.
+    that returns one. y and the weights are either arguments or parts of the blocks.
     """
 
     def __init__(self, blocks: Any, y: Any, weight: Any) -> None:
         if not callable(blocks) and iter(blocks) is blocks:
             raise TypeError(
                 f"X must be readable more than once, got {type_phrase(blocks)}, whose rows "
-                "can be read "
-                "once only. Use a list of blocks, an object with __iter__, or a function that "
-                "returns a new iterator."
+                "can be read only once. Use a list of blocks, an object with __iter__, or a "
+                "function that returns a new iterator."
             )
         self.given, self.y, self.weight = (
             blocks,

@@ -80,9 +80,9 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     Notes
     -----
     The arrays are ``layers.0.weight`` of shape ``(out, in)``, ``layers.0.bias``, ..., which any
-    reader of safetensors can open; the architecture is JSON in the header, and so is a checksum of
-    the whole file, which `load` verifies: a damaged file raises ValueError. Programs that modify
-    the arrays but copy the metadata must leave out the entry ``fastcurv.sha256``.
+    reader of safetensors can open. The header contains the architecture as JSON and a checksum of
+    the whole file, which `load` verifies. Programs that modify the arrays but copy the metadata
+    must leave out the entry ``fastcurv.sha256``.
 
     Examples
     --------
@@ -111,8 +111,8 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
 
 
 def file_contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arrays by name, and the header entries, of a file for the model and theta that
-    `load` can read.
+    """Return two dicts, the arrays by name and the header entries, from which `load` restores the
+    model and theta. Raise ValueError if an activation is user-defined.
     """
     wanted = "activations by name, or theta alone by numpy.save"
     refuse_user_activation(model, "a function that a file cannot hold", wanted)
@@ -131,7 +131,9 @@ def file_contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any
 
 
 def _model_from_header(path: Any, facts: Any) -> MLP:
-    """Return the model that `facts`, the header of the file at `path`, describes."""
+    """Return the model that `facts`, the header of the file at `path`, describes. Raise ValueError
+    if an entry is missing, unknown or invalid.
+    """
     if not isinstance(facts, dict) or facts.get("format") != FORMAT_NAME:
         raise ValueError(
             f"{path} must be a file written by fastcurv.save, got a header without a model."
@@ -204,10 +206,10 @@ def _refuse_archive(path: str) -> None:
         head, suffix = raw.read(4), Path(path).suffix.lower()
         path = one_line(path, 300)
         archive = head == b"PK\x03\x04"
-        # the first bytes are those of a zip archive or a pickle
+        # A file of PyTorch begins with the bytes of a zip archive or of a pickle.
         if suffix in (".pt", ".pth") and (archive or head[:1] == b"\x80"):
             raise ValueError(
-                f"{path} must be a .safetensors file, got a file of torch. For a state dict use "
+                f"{path} must be a .safetensors file, got a PyTorch file. For a state dict use "
                 "fc.from_torch(torch.load(path), activation=...)."
             )
         if suffix in FOREIGN_READER_HINTS:

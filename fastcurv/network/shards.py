@@ -24,10 +24,12 @@ class Shard(Objective):
     Parameters
     ----------
     frame : ShardSettings
+        The settings that all shards share.
     X : ndarray or SparseRows
         The rows in the form that `Objective` stores: checked, and in the model's dtype, like `y`
         and `sample_weight`.
     y, sample_weight : ndarray
+        The targets of these rows and, unless None, their weights.
     first : int
         Index of the first row among all rows.
     """
@@ -85,8 +87,9 @@ class Shard(Objective):
         """Return a shard with the same number of other rows, which begin at row `first` of all
         rows. The new shard takes over the memory of this shard, which cannot be used afterwards.
 
-        If `finite` is False, X has not been checked for NaN and infinity. The engine may check it
-        while copying it, and then sets `seen`; otherwise it is checked here.
+        If `finite` is False, X has not been checked for NaN and infinity. The attribute `seen` of
+        the new shard is True if the engine checked X while copying it. Otherwise this method checks
+        X.
         """
         other = Shard(self.frame, X, y, sample_weight, first)
         for plan in self._plans:
@@ -111,9 +114,9 @@ class Shard(Objective):
             yield piece
 
     def _bind_plan(self, theta: Any, gradient: bool) -> Any:
-        """Return a plan of the shard bound to theta, with its gradient if requested: a recently
-        used plan if it is at theta, otherwise a new plan or, if `ShardSettings.keep` plans exist,
-        the least recently used one.
+        """Return a plan of the shard bound to theta, with its gradient if requested: a kept plan if
+        it is at theta, otherwise a new plan or, if `ShardSettings.keep` plans exist, the least
+        recently used plan.
         """
         plans = self._plans
         for i, plan in enumerate(plans):

@@ -1,6 +1,6 @@
-"""The GGN and the Fisher as a Gram matrix K with one row for each pair of (row of X, class),
-whatever the number of parameters; operators for networks with redundant inputs; and the choice
-between these and other spaces.
+"""Operators with the eigenvalues of a curvature in smaller spaces: the GGN and the Fisher as a Gram
+matrix K with one row for each pair of a sample and an output, networks with redundant inputs, and
+the choice between these and other spaces.
 
 Both matrices are ``A A'`` plus l2, with A (n, q). With ``B = d2L/dz2`` of the last layer and any
 factor S of B,
@@ -12,10 +12,11 @@ need not be formed: each column belongs to one row of X, and its part in a layer
 d (out,) is the result of the backward pass for a column of S. So with D (q, out) and a (N, in) of
 each layer,
 
-    K = sum over layers of  (a a' + 1) * (D D')           * elementwise, a's rows as often as needed
+    K = sum over layers of  (a a' + 1) * (D D')           * elementwise
 
-where the 1 is the contribution of b. Cost: q/N backward passes and ``q^2 sum(out)`` flops, after
-which all eigenvalues can be computed.
+where the 1 is the contribution of b, and each row of a is repeated for the columns of its sample.
+The cost is q/N backward passes and ``q^2 sum(out)`` flops, after which all eigenvalues can be
+computed.
 
 *Factors.* For mse and binary cross entropy B is diagonal. For cross entropy the block of a row is
 
@@ -77,7 +78,8 @@ D_ROWS_PER_PRODUCT = 512  # number of rows of D multiplied at a time
 # bytes.
 ZERO_EIGENVALUE_EPS = {4: 16.0, 8: 256.0}
 ZERO_EIGENVALUE_MIN_ROWS = 16.0
-# maximum ratio of residual to eigenvalue for a vector of K; above, it is a mixture of eigenvectors
+# If the residual of a vector of K exceeds this fraction of its eigenvalue, the vector is a mixture
+# of eigenvectors.
 MAX_RELATIVE_RESIDUAL = 0.03
 # If an eigenvalue is below this fraction of ||K||, the vectors are computed together and
 # orthogonalised.
@@ -95,7 +97,9 @@ def n_kernel_rows(ob: Any, kind: str) -> int:
 
 
 def why_no_output_space(H: Any) -> str:
-    """Return the reason why the operator has no representation in output space, or ""."""
+    """Return the reason why the curvature H has no representation in output space, as a phrase, or
+    "" if it has one.
+    """
     ob, kind = H.objective, H.kind
     if kind == "hessian":
         return "a Hessian. Use 'samples', 'parameters' or a GGN"
@@ -117,15 +121,15 @@ def why_no_output_space(H: Any) -> str:
 
 
 def kernel_matrix_flops(model: Any, N: int, q: int) -> float:
-    """Return the cost, in flops, of computing K (q, q) for N rows of X."""
+    """Return the cost, in flops, of computing K (q, q) for N samples."""
     making = sum(q * (2.0 * m * k * (l > 0) + q * m) for l, (m, k) in enumerate(model.shapes))
     making += 2.0 * N * N * sum(k for _, k in model.shapes)
     return float(making)
 
 
 def loss_roots(loss: LossCurve, kind: str) -> Floats:
-    """Return the factor S of the module docstring, as an array ``(columns of a row, N, d_out)`` in
-    float64.
+    """Return the factor S of the module docstring for the curvature `kind`, as an array ``(c, N,
+    d_out)`` in float64, with c columns per sample.
     """
     N, d = loss.delta.shape
     if kind == "fisher":
@@ -158,7 +162,7 @@ class _GramCache:
 
     def solve(self, y: Floats, shift: float) -> Floats:
         """Return the solution x of ``(K + shift I) x = y``, or zeros if the shift is 0, because K
-        is then 0. The last factor is kept.
+        is then 0. The last Cholesky factor is kept.
         """
         if not shift > 0:  # a shift of 0 means that K = 0
             return 0 * y
@@ -207,9 +211,9 @@ _made_of = cached_attribute(_GramCache)
 
 
 class OutputSpace(Reduced):
-    """A GGN or Fisher as ``K + rest``, where K is the Gram matrix of the module docstring. It is a
-    `Reduction` that maps its eigenvectors to those of the whole operator, but is not an isometry
-    for other vectors.
+    """A GGN or Fisher as ``K + rest I``, where K is the Gram matrix of the module docstring. The
+    class is a `Reduction`: `embed` maps eigenvectors to those of the whole operator, but is not an
+    isometry for other vectors.
 
     Created by ``G.reduced("outputs")``; `eigsh` and similar functions create it themselves if it
     saves time. Its eigenvalues are those of the whole operator except for `n_rest` copies of
@@ -222,7 +226,8 @@ class OutputSpace(Reduced):
     n : int
         The number of rows of `whole`.
     rest : float
-        The eigenvalue of `whole` on the complement: l2, 0 for the Fisher. No eigenvalue is smaller.
+        The eigenvalue of `whole` on the complement: l2, 0 for the Fisher. No eigenvalue of `whole`
+        is smaller.
     n_rest : int
         The dimension of the complement, ``n - q``.
     space : str
@@ -279,8 +284,8 @@ class OutputSpace(Reduced):
 
     @property
     def core_matrix(self) -> Floats:
-        """K in float64, without `rest`, because adding a large `rest` would round away its small
-        eigenvalues.
+        """The matrix K (q, q) in float64, without `rest I`, because adding a large `rest` would
+        round away the small eigenvalues of K.
         """
         return self._K.astype(np.float64)
 
@@ -362,14 +367,14 @@ class OutputSpace(Reduced):
         return np.array(found, self.dtype)
 
     def _zero_threshold(self) -> float:
-        """Return the size up to which eigenvalues of K count as zero."""
+        """Return the threshold up to which eigenvalues of K count as zero."""
         many, dtype = max(1.0, (self.shape[0] / ZERO_EIGENVALUE_MIN_ROWS) ** 0.5), self.whole.dtype
         return float(ZERO_EIGENVALUE_EPS[dtype.itemsize] * many * np.finfo(dtype).eps * self.norm)
 
     def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
-        """Return a mask of the eigenpairs `found` of K, with vectors in the rows of X, that are
-        pairs of the whole operator, and estimates of their residuals there; see the module
-        docstring.
+        """Return the `LiftedPairs` of the eigenpairs `found` of K, with vectors in the rows of X.
+        They hold a mask of the pairs that are eigenpairs of the whole operator, and estimates of
+        the residuals in parameter space, as in the module docstring.
         """
         if not len(X):
             return LiftedPairs(np.zeros(0, bool), found.residuals, self._zero_threshold(), False)
@@ -389,7 +394,7 @@ class OutputSpace(Reduced):
         signs = rng.choice([-1.0, 1.0], size=len(X)) * kept / np.sqrt(norm)
         gap = self.whole.product(self._multiply_factor(signs @ X)).astype(np.float64)
         gap -= self._multiply_factor((signs * (lam + self.rest)) @ X)
-        # norm of the sum of the residuals, each divided by its amplification
+        # gap is the sum of the residuals with random signs, each divided by its amplification.
         seen = float(np.linalg.norm(gap))
         grown = (1 + together) * np.sqrt(norm / lam) * (residuals + 4 * eps * norm + seen)
         grown = np.where(mixed, self.norm, grown)  # ||K|| bounds the residual of any vector
@@ -471,11 +476,13 @@ def _unit_vector(v: Array) -> Array:
 # minimum fraction of the parameters saved for the rotation to be used by default
 MIN_FRACTION_SAVED = 0.3
 MIN_PARAMS = 10_000  # minimum number of parameters for the rotation to be used by default
-# A z below this factor times eps and the sum of the sizes of its terms may have either sign.
+# The sign of a pre-activation z is uncertain if |z| is at most this times eps times the sum of the
+# absolute values of the terms of z.
 Z_SIGN_TOL_EPS = 4.0
 # maximum `Rotation.off` for which the bias is rotated together with W
 MAX_BIAS_ROTATION_ERROR = 1e-8
-# maximum sum of the sizes of the terms of a z whose rounding does not affect a smooth activation
+# If the absolute values of the terms of a pre-activation z sum to less than this, the rounding of z
+# does not affect a smooth activation.
 MAX_Z_TERMS_SUM = 1e3
 Z_ROWS_PER_CHECK = 4096  # number of rows whose z are checked at a time
 
@@ -488,7 +495,7 @@ class Rotation:
     Parameters
     ----------
     X : ndarray (N, in)
-        The rows.
+        The rows of the objective.
     joint : bool
         If True, b1 is rotated together with W1, by a column of ones that is appended to X.
     out : int
@@ -532,7 +539,7 @@ class Rotation:
         self.features, self.dropped = np.ascontiguousarray(turned[:, :inputs]), self.width - kept
         self.bias, self.s, self.off = slice(out * inputs, out * kept), 1.0, 0.0
         if joint:
-            # The column of ones may be lost in rounding.
+            # If rounding removes the column of ones, s is 0 and the quotient is NaN or infinite.
             with np.errstate(all="ignore"):
                 self.s = float(turned[:, -1].mean())
                 self.off = float(np.abs(turned[:, -1] / self.s - 1).max())
@@ -574,7 +581,7 @@ class Rotation:
 @cached_attribute
 def _rotated_operator(whole: Any) -> tuple[Rotation, Any]:
     """Return the rotation of the inputs of the curvature `whole`, and the operator of the smaller
-    network. If that does not exist, return the reason, a string, in its place.
+    network, or a string with the reason in place of the operator if there is none.
     """
     ob, m = whole.objective, whole.objective.model
     X, y = replace_zero_weight_rows(ob)
@@ -593,7 +600,7 @@ def _rotated_operator(whole: Any) -> tuple[Rotation, Any]:
     operator = other._make_operator(theta, whole.kind)
     if whole.kind != "fisher" and has_same_state(ob, whole.theta, other, theta):
         return turn, operator
-    # The Fisher is not available with batch normalisation.
+    # With batch normalisation there is no Fisher, so a pre-activation on a kink is the only reason.
     if m.batch_norm:
         return turn, "a model with batch normalisation and a pre-activation on a kink"
     state = RowState(ob, whole.theta, whole._plan)
@@ -687,14 +694,16 @@ class InputSpace(InCoordinates):
 
 
 def input_space(whole: Any) -> InputSpace | None:
-    """Return the operator for the curvature `whole` in the space of inputs, or None if there is
-    none.
+    """Return the curvature `whole` in the space of inputs, or None if `why_no_input_space` gives a
+    reason.
     """
     return None if why_no_input_space(whole) else InputSpace(whole)
 
 
 def why_no_input_space(whole: Any) -> str:
-    """Return the reason why the curvature `whole` has no operator in the space of inputs, or ""."""
+    """Return the reason, as a phrase, why the curvature `whole` has no operator in the space of
+    inputs, or "" if it has one.
+    """
     operator = _rotated_operator(whole)[1]
     return operator if isinstance(operator, str) else ""
 
@@ -771,6 +780,9 @@ def smaller_forms(H: Any, products: float) -> list[Form]:
 
 
 def written(H: Any) -> OutputSpace | None:
-    """Return the Gram matrix of a curvature, or None for a Hessian, for `Curvature.written`."""
+    """Return the Gram matrix of the curvature H, for `Curvature.written`. Return None if rounding
+    errors have no known bounds, for rows in blocks, and if `why_no_output_space` gives a reason,
+    such as a Hessian.
+    """
     possible = not (H.objective.why_unproved or H.objective._by_blocks)
     return OutputSpace(H) if possible and not why_no_output_space(H) else None

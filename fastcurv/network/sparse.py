@@ -45,7 +45,7 @@ class SparseRows:
 
     def __init__(self, X: Any, threads: int | None = None) -> None:
         self.X, self.columns = X, X.T.tocsr()
-        # SciPy's loops do not check these indices.
+        # SciPy's loops do not check these indices, so the arrays are made read-only.
         for part in (X.indices, X.indptr):
             part.flags.writeable = False
         self.threads = min(threads or _engine.default_n_threads(), _engine.MAX_THREADS)
@@ -118,12 +118,13 @@ def without_overflow_warnings(function: Any) -> Any:
 
 
 class SparsePlan(RowPasses):
-    """A plan for sparse rows, with the interface of the engine's plan. l2 is left out.
+    """Plan for sparse rows, with the interface of the engine's plan. All results are without l2.
 
     Parameters
     ----------
     ob : Shard
-        Its rows are released with its last reference: the plans that it keeps refer to it weakly.
+        The shard with the rows. The plan refers to the shard weakly, because the shard holds the
+        plan, and a cycle of references would delay the release of the rows.
     """
 
     def __init__(self, ob: Any) -> None:
@@ -182,8 +183,9 @@ class SparsePlan(RowPasses):
     def multiply(
         self, Vt: Array, out: Array, kind: str, active: Any = None, l2: bool = False
     ) -> None:
-        """Write the products, without l2, with the rows of Vt (k, n), or with a vector (n,), to
-        `out`. Layers that are not `active` are skipped.
+        """Write the products of the curvature `kind`, without l2, with the rows of Vt (k, n), or
+        with a vector (n,), to `out`. If `active` is given, the entries of the layers for which it
+        is False are left unchanged. The argument `l2` has no effect.
         """
         for v, row in zip(np.atleast_2d(Vt), np.atleast_2d(out)):
             self._write_product(v, row, kind, active)
@@ -191,8 +193,8 @@ class SparsePlan(RowPasses):
     @rounding_to_nearest
     @without_overflow_warnings
     def quadratic_forms(self, Vt: Array, kind: str, active: Any = None) -> Floats:
-        """Return the quadratic forms (k,), without l2, of the rows of Vt. The cost is the forward
-        pass of a product.
+        """Return the quadratic forms (k,), without l2, of the rows of Vt (k, n). The cost is the
+        forward pass of a product. The argument `active` has no effect.
         """
         s, found = self.state, []
         for v in np.atleast_2d(Vt):

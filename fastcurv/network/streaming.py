@@ -38,8 +38,8 @@ from .sums import PairwiseSum, ShardSettings
 if TYPE_CHECKING:
     from ..structure.user_functions import Loss
 
-# bytes of memory for each stored entry of X: the entry is read, joined, and stored by rows and by
-# columns in two blocks
+# Bytes of memory for each stored entry of X. The entry is read, joined with other blocks, and
+# stored in CSR and CSC order, in two blocks at the same time.
 BYTES_PER_SPARSE_ENTRY = 110
 CheckedRows = tuple[Any, Any, Any]  # (X, y, sample_weight) in the form that the engine takes
 
@@ -335,10 +335,10 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     def _block_shards(
         self, start: int, block: CheckedRows, dense: bool, finite: bool
     ) -> Iterator[Shard]:
-        """Yield the shards of a block that begins at row `start`. There is one shard, built in the
-        memory of an earlier shard with the same number of rows if there is one. Sparse rows that
-        must be dense are split into several shards, depending on `memory`. If `finite` is False,
-        the block has not been checked for NaN and infinity.
+        """Yield the shards of a block that begins at row `start`. Usually there is one shard, which
+        reuses the memory of an earlier shard with the same number of rows. Sparse rows are split
+        into several shards, depending on `memory`, if `dense` is True. If `finite` is False, the
+        block has not been checked for NaN and infinity.
         """
         X, y, weight = block
         if self._sparse:
@@ -378,10 +378,11 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         return self._from_source(self._source, model)
 
     def batch(self, rows: Any) -> Any:
-        """Return the objective on a subset of the rows: a slice, indices or a mask.
+        """Return the objective on the rows that a slice, indices or a mask select.
 
-        Rows that exceed `memory` are read again in each pass if X can be sliced; otherwise the rows
-        are held in memory.
+        If X can be sliced and the selected rows exceed `memory`, the result is a
+        `StreamedObjective`, which reads the rows again in each pass. Otherwise it is an `Objective`
+        with the rows in memory.
         """
         rows = row_numbers(rows, self.n_samples)
         if isinstance(self._source, Arrays) and len(rows) > self._rows_per_block():
@@ -432,7 +433,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             ahead()
             held = block if held is None else stack_blocks([held, block])
             order, start = rng.permutation(held[0].shape[0]), 0
-            # half a block is kept for the next permutation
+            # Half a block is kept for the next permutation.
             last = held[0].shape[0] - self.block_rows // 2
             while start + size <= last:
                 yield self._load_block(take_rows(held, order[start : start + size]))

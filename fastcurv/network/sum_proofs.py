@@ -66,8 +66,9 @@ def _summation_layout(shard: Any, theta: np.ndarray) -> Any:
 
 
 def shard_error_bound(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple[float, float]:
-    """Return a bound on the error of the contribution of the rows to the product with v, or to the
-    gradient if v is None, and the norm of this computed contribution.
+    """Return a bound on the error of the contribution of the shard's rows to the product of the
+    curvature `kind` with v, or to the gradient if v is None, and the norm of this computed
+    contribution.
 
     For a piece of a sparse block no product or gradient is computed, and the norm is given as 0.
     """
@@ -103,9 +104,9 @@ def shard_column_error_bounds(shard: Any, theta: np.ndarray, kind: str) -> np.nd
 
 
 def _fisher_scale(shard: Any, kind: str) -> float:
-    """Return the factor that converts the Fisher of the shard's own rows to its part of the whole.
-    It is 1 for other curvatures, and if the layout contains the number of all rows. The factor is
-    rounded twice, which callers of `sum_error_bound` count as two additions.
+    """Return the factor that converts the Fisher of the shard's own rows to its part of the Fisher
+    of all rows. It is 1 for other curvatures, and if the layout contains the number of all rows.
+    The factor is rounded twice, which callers of `sum_error_bound` count as two additions.
     """
     own = kind == "fisher" and not shard.layout
     return float(shard.fisher_scale) * (1 + 1e-12) if own else 1.0
@@ -236,8 +237,8 @@ def shard_unit_masks(shard: Any, theta: Floats, radius: float) -> tuple[Any, Any
 
 
 def shard_curvature_floor(shard: Any, theta: Floats) -> tuple[float, float]:
-    """Return a lower bound on the eigenvalues of the rows' contribution to the Hessian, and its
-    absolute value.
+    """Return a lower bound on the eigenvalues of the contribution of the shard's rows to the
+    Hessian, and the absolute value of this bound.
     """
     floor = majorants.curvature_floor(shard, theta)
     return floor, abs(floor)
@@ -276,8 +277,8 @@ class SumCertificates(Certificates):
         )
 
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
-        """Return a unit direction along which the loss is proved to decrease without end,
-        or None.
+        """Return a unit direction (n,) along which the loss is proved to decrease without
+        end, or None if no such direction is known.
         """
         ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
         row = LOSSES[ob.loss]

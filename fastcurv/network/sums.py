@@ -45,8 +45,8 @@ TREE_ARITY = 8  # number of parts that are added at each node of the tree
 
 
 def add_parts(a: Any, b: Any, own: bool = False) -> Any:
-    """Return ``a + b`` for numbers, arrays, objects with ``+``, and tuples of these. With `own`,
-    float64 arrays of `a` are overwritten by the sum.
+    """Return ``a + b`` for numbers, arrays, objects with ``+``, and tuples of these. If `own` is
+    True, float64 arrays of `a` are overwritten by the sum.
 
     Float32 arrays are added in float64; the caller rounds the total at the end.
     """
@@ -120,10 +120,13 @@ class ShardSettings:
     Attributes
     ----------
     model : MLP
+        The network.
     loss : str or Loss
+        The loss, as for `Objective`.
     n_samples : int
         Number of rows of all shards together.
     n_threads : int or None
+        Number of threads, as for `Objective`.
     keep : int
         Number of points theta whose state a shard keeps.
     """
@@ -136,13 +139,15 @@ class ShardSettings:
 
 
 def shard_value(shard: Any, theta: np.ndarray) -> float:
-    """Return the contribution of the rows of the shard to the value."""
+    """Return the contribution of the rows of the shard to the value, without l2."""
     with shard._lock:
         return float(shard._bind_plan(theta, False).value)
 
 
 def shard_gradient(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the contributions of the rows of the shard to the value and to the gradient."""
+    """Return the contributions, without l2, of the rows of the shard to the value and to the
+    gradient.
+    """
     with shard._lock:
         plan = shard._bind_plan(theta, True)
         gradient = plan.gradient
@@ -153,8 +158,9 @@ def shard_gradient(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
 def shard_product(
     shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the contributions of the rows to the products with the rows of Vt (k, n), and the
-    norms (k,) of these contributions. Layers that are not `active` are skipped.
+    """Return the contributions (k, n) of the rows of the shard to the products of the curvature
+    `kind` with the rows of Vt (k, n), and the norms (k,) of these contributions. If `active` is
+    given, the entries of layers for which it is False are 0.
     """
     # the entries of inactive layers remain 0
     out = np.empty_like(Vt) if active is None else np.zeros_like(Vt)
@@ -169,7 +175,7 @@ def shard_quadratic_forms(
     shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
 ) -> np.ndarray:
     """Return the contribution (k,) of the rows of the shard to the quadratic forms of the rows of
-    Vt (k, n), on the `active` layers or all.
+    Vt (k, n), on all layers or, if `active` is given, on those for which it is True.
     """
     with shard._lock:
         found = shard._bind_plan(theta, False).quadratic_forms(Vt, kind, active)
@@ -177,7 +183,9 @@ def shard_quadratic_forms(
 
 
 def shard_jvp(shard: Any, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Return ``[(index of the first output among all rows, J v)]`` for the rows of the shard."""
+    """Return ``[(first, J v)]`` for the rows of the shard, where `first` is the index of their
+    first output among the outputs of all rows.
+    """
     mine = shard.own_outputs
     out = np.empty(mine.stop - mine.start, shard.dtype)
     with shard._lock:
@@ -186,7 +194,9 @@ def shard_jvp(shard: Any, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, n
 
 
 def shard_vjp(shard: Any, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Return the contribution of the rows to ``J' u``, for u over the outputs of all rows."""
+    """Return the contribution (n,) of the rows of the shard to ``J' u``, for u (N d_out,) over the
+    outputs of all rows.
+    """
     out = np.empty(shard.n_params, shard.dtype)
     with shard._lock:
         plan = shard._bind_plan(theta, False)
@@ -204,8 +214,8 @@ class SumPlan:
 
     Binding to a point takes no time; value and gradient are computed on first use and cached.
     `norms` holds, by index, the sum over shards of the norms of the parts, for each unit vector
-    multiplied at theta. The objective is held by a weak reference, since it holds plans itself and
-    would otherwise keep its files and maps open until the next garbage collection.
+    multiplied at theta. The plan refers to the objective weakly, because the objective holds plans,
+    and a cycle of references would keep its files and maps open until the next garbage collection.
     """
 
     allows_in_place = False
@@ -230,15 +240,13 @@ class SumPlan:
 
     @rounding_to_nearest
     def bind(self, theta: np.ndarray, gradient: bool = True, transient: bool = False) -> None:
-        """Set the current point to a copy of theta (n,); the other arguments have no effect."""
+        """Set the current point to a copy of theta (n,). The other arguments have no effect."""
         self.unbind()
         self.theta = np.array(theta, order="C")
         self.theta.flags.writeable = False
 
     def bind_copy(self, source: Any, theta: np.ndarray, **how: Any) -> bool:
-        """Return False, since a plan over shards cannot take over a point as the engine's plans
-        can.
-        """
+        """Return False, which means that nothing was copied and the caller must call `bind`."""
         return False
 
     def _sum_over_shards(self, part: Callable[..., Any], *arguments: Any) -> Any:
@@ -294,8 +302,9 @@ class SumPlan:
         active: Any = None,
         l2: bool = True,
     ) -> None:
-        """Write the product with v (n,), or with the rows of v (k, n), to `out`, with l2 if
-        requested. Layers that are not `active` are skipped.
+        """Write the products of the curvature `kind` with v (n,), or with the rows of v (k, n), to
+        `out`, with l2 if `l2` is True. If `active` is given, the loss contributes 0 in the layers
+        for which it is False.
         """
         Vt = np.atleast_2d(v)
         whole, norms = self._sum_over_shards(shard_product, Vt, kind, active)
@@ -334,12 +343,12 @@ class SumPlan:
 
     @property
     def nbytes(self) -> int:
-        """The number of bytes of memory that the plan takes in this process."""
+        """Estimated number of bytes of memory that the plan takes in this process."""
         return 3 * int(self.theta.nbytes)
 
     @property
     def layout(self) -> dict[str, Any]:
-        """The numbers of shards and threads, and the name of the kernels in use."""
+        """Dict with the numbers of shards and threads, and the name of the kernels in use."""
         return {
             "shards": self.ob.n_shards,
             "threads": self.ob.n_threads or _engine.default_n_threads(),

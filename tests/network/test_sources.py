@@ -105,9 +105,9 @@ def test_parquet_rows_give_results_of_rows_in_memory(rng, tmp_path):
     parquet.write_table(table, path, row_group_size=50)
     check_source(rng, X, y, w, path, "kind", "weight", {})
     check_source(rng, X, y, w, str(path), "kind", "weight", {"columns": names})
-    with pytest.raises(ValueError, match=r"columns must be some of .*got \['x9'\]"):
+    with pytest.raises(ValueError, match=r"names of columns of the Parquet file.*got \['x9'\]"):
         fc.StreamedObjective(fc.MLP(SIZES), path, "kind", columns=["x9"])
-    with pytest.raises(ValueError, match="y must be the name of its column.*got None"):
+    with pytest.raises(ValueError, match="y must be the name of the column.*got None"):
         fc.StreamedObjective(fc.MLP(SIZES), path)
     with pytest.raises(
         TypeError, match="sample_weight must be the name of a column.*got an ndarray"
@@ -169,11 +169,11 @@ def test_errors_name_the_rows(rng):
         y + 0.0,
         block_rows=32,
     )
-    assert_rejected(TypeError, "generator, whose rows can be read once only", (x for x in [X]), y)
+    assert_rejected(TypeError, "generator, whose rows can be read only once", (x for x in [X]), y)
     assert_rejected(ValueError, "y must have 137 rows, .*got 5", X, y[:5])
     assert_rejected(ValueError, r"blocks must be \(X, y\) if y is None", [X, X])
-    assert_rejected(ValueError, "one width", [(X, y), (X[:, 1:], y)], block_rows=200)
-    assert_rejected(ValueError, "one width.* of y ", [(X, y), (X, np.eye(4)[y])], block_rows=200)
+    assert_rejected(ValueError, "one shape", [(X, y), (X[:, 1:], y)], block_rows=200)
+    assert_rejected(ValueError, "one shape.* of y ", [(X, y), (X, np.eye(4)[y])], block_rows=200)
     assert_rejected(
         ValueError,
         "same number of parts, got 2 from row 137 on",

@@ -120,7 +120,7 @@ def in_order(sample, n_tries):
     """The points of a sample, which is in order of loss, by the requested index; None
     for the last tries of an index where some ended at no point.
     """
-    left = {asked: [point for point in sample if point.asked == asked] for asked in ASKED}
+    left = {asked: [point for point in sample if point.requested_index == asked] for asked in ASKED}
     order = [ASKED[at % len(ASKED)] for at in range(n_tries)]
     return [left[asked].pop(0) if left[asked] else None for asked in order]
 

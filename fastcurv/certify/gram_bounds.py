@@ -58,7 +58,7 @@ ROUND_UP_FACTOR = 1 + 1e-6
 N_BLOCK_COLUMNS = 64  # number of columns multiplied at a time
 # Singular values up to this factor times max(shape) eps times the largest one are dropped.
 RANK_TOL_FACTOR = 4.0
-# maximum ratio of the estimated dimension to the limit `most` up to which ranks are computed
+# maximum ratio of the estimated dimension to the limit `max_dim` up to which ranks are computed
 MAX_RANK_RATIO = 2
 MAX_BASES_BYTES = 1 << 28  # maximum size of the bases of one layer
 
@@ -190,7 +190,7 @@ class RangeBounds(InLayers, ReadOnly):
     n: int
     R: ErrorPass
     m: int
-    n_rest: int
+    n_complement: int
     rest: float
     leak: float
 
@@ -211,7 +211,7 @@ class RangeBounds(InLayers, ReadOnly):
             da, dd = rows(s.a[l].dx.nu for s in states), rows(s.d[l].dx.nu for s in states)
             layers.append(LayerReach(shape, ob.model.bias, (a, da, d, dd), l > 0))
         self.m = self._set_layers(layers)
-        self.n_rest, self.rest = self.n - self.m, float(ob.l2)
+        self.n_complement, self.rest = self.n - self.m, float(ob.l2)
         self.leak = self._complement_norm_bound(states)
 
     def _complement_norm_bound(self, states: Any) -> float:
@@ -299,19 +299,19 @@ class RangeBounds(InLayers, ReadOnly):
         return np.asarray(v[0])
 
 
-def reach(H: Any, most: int) -> RangeBounds | None:
+def range_space(H: Any, max_dim: int) -> RangeBounds | None:
     """Return the space that contains the range of the Hessian H, or None if its dimension exceeds
-    `most` or its bounds cannot be proved. See `Curvature.reach`.
+    `max_dim` or its bounds cannot be proved. See `Curvature.range_space`.
     """
     ob = H.objective
     if H.kind != "hessian" or H.dtype != np.float64 or ob.model.batch_norm:
         return None
     counts: list[Callable[[], int]] = [lambda: ob.n_samples, lambda: len(merge_equal_rows(ob)[0])]
     if all(
-        estimated_range_dimension(ob.model, count()) > MAX_RANK_RATIO * most for count in counts
+        estimated_range_dimension(ob.model, count()) > MAX_RANK_RATIO * max_dim for count in counts
     ):
         return None
     if 8 * max(k * k for _, k in ob.model.shapes[1:] or ob.model.shapes) > MAX_BASES_BYTES:
         return None
     found = RangeBounds(H)
-    return found if found.m <= most and found.n_rest > 0 and found.leak < np.inf else None
+    return found if found.m <= max_dim and found.n_complement > 0 and found.leak < np.inf else None

@@ -63,7 +63,7 @@ def add_causes_and_advice(page: Report, found: Diagnosis) -> None:
     """Add the causes of failing training and the advice for each."""
     page.add_text(found.sentence)
     if found.causes:
-        rows = [[a.name, a.sure, a.sentence, a.call] for a in found.causes]
+        rows = [[a.name, a.confidence, a.sentence, a.call] for a in found.causes]
         page.add_table(["cause", "how sure", "evidence", "what helps"], rows)
     page.add_table(["fact", "value"], found.evidence()[1:])
 

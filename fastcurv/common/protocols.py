@@ -5,8 +5,8 @@ Optional methods are used where an object has them. Of an objective: ``value_and
 with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and certificates, see
 `Certificate`. Of an operator: ``rounding_bound(v)`` (of a product), ``column_bounds()`` (n,),
 ``quadratic(V)``, ``to_dense()``, ``astype(dtype)``, ``reduced(space)`` (a `Reduction` or None),
-``written()`` (a `DenseReduction` or None), ``reach(most)`` (a `ProvedReach` of at most that many
-dimensions, or None).
+``gram_operator()`` (a `DenseReduction` or None), ``range_space(max_dim)`` (a `ProvedReach` of at
+most that many dimensions, or None).
 
 The following attributes are called between subpackages and are not meant for users. All are
 optional: an object without one does not have the feature that needs it.
@@ -180,12 +180,12 @@ class KinkObjective(Protocol):
 class Subspace(Protocol):
     """A subspace of dimension m of an n-dimensional space, outside which an operator H ``(n, n)``
     is `rest` times the identity: ``H = E (E'HE) E' + rest (I - E E')``, where E ``(n, m)`` has
-    orthonormal columns. The complement has dimension `n_rest`.
+    orthonormal columns. The complement has dimension `n_complement`.
     """
 
     n: int
     rest: float
-    n_rest: int
+    n_complement: int
     space: str
 
     def embed(self, x: np.ndarray) -> np.ndarray:
@@ -227,14 +227,14 @@ class Reduction(Subspace, Protocol):
 class LiftedPairs(NamedTuple):
     """Eigenpairs of a `Reduction` as eigenpairs of H. `kept` is a mask of the pairs that are pairs
     of H, and not of the complement, whose eigenvalue `rest` a pair may have to within `zero`.
-    `residuals` holds error estimates for the pairs of H. `together` is True if the vectors are
-    orthogonal only when all are embedded in one call.
+    `residuals` holds error estimates for the pairs of H. `jointly_orthogonal` is True if the
+    vectors are orthogonal only when all are embedded in one call.
     """
 
     kept: NDArray[np.bool_]
     residuals: NDArray[np.float64]
     zero: float
-    together: bool
+    jointly_orthogonal: bool
 
 
 @runtime_checkable
@@ -245,7 +245,7 @@ class DenseReduction(Protocol):
 
     n: int
     rest: float
-    n_rest: int
+    n_complement: int
     space: str
 
     @property
@@ -346,8 +346,9 @@ READ_ATTRIBUTES = (
 )  # fmt: skip
 # Methods that an operator may offer in addition to its products.
 OPTIONAL_METHODS = (
-    "rounding_bound", "column_bounds", "quadratic", "to_dense", "astype", "reduced", "written",
-    "reach", "assembled", "fast_product", "summed_matrix", "gradient", "objective",
+    "rounding_bound", "column_bounds", "quadratic", "to_dense", "astype", "reduced",
+    "gram_operator", "range_space", "assembled", "fast_product", "summed_matrix", "gradient",
+    "objective",
 )  # fmt: skip
 NOT_OFFERED_REASON = "none is offered"
 _OWNERSHIP_ATTRIBUTES = (*LOSS_AND_PRODUCT_METHODS, *READ_ATTRIBUTES)

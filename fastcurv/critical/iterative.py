@@ -210,7 +210,7 @@ class InertiaSearch:
         """
         given = self.ask.krylov
         if given is not None:
-            return self.run_shared(given.steps_from(), lambda k: given.probe(0, k), steps, stop)
+            return self.run_shared(given.n_steps_from(), lambda k: given.probe(0, k), steps, stop)
         Q, op = self.symmetry, self.H.native if self.small is None else self.small
         # The projection of a zero mode of H is a zero mode of the smaller operator.
         if self.small is not None and Q.shape[1]:
@@ -228,7 +228,7 @@ class InertiaSearch:
             g = np.array(g if held is None or np.shape(held) != g.shape else held, given.dtype)
             if g.any():
                 return self.run_shared(
-                    given.steps_from(g), lambda k: given.start_from(g, k), steps, stop
+                    given.n_steps_from(g), lambda k: given.extend_from(g, k), steps, stop
                 )
         unit = (g / safe_norm(g))[None].astype(self.H.native_dtype)
         return self.run_lanczos(self.H.native, unit, steps, stop=stop)

@@ -48,7 +48,7 @@ class Reached(Slice):
         symmetries explain is that of the directions projected out or, if `rest` is 0, of all
         symmetry directions.
         """
-        signs, rest, n, s = self.signs, self.space.rest, self.space.n_rest, seen.n_symmetry
+        signs, rest, n, s = self.signs, self.space.rest, self.space.n_complement, seen.n_symmetry
         positive = int((signs == 1).sum()) + n * (rest > self.error)
         negative = int((signs == -1).sum())
         zero = self.space.n - positive - negative
@@ -105,7 +105,7 @@ class Reached(Slice):
             for i in (0, -1)
             if inside.size
         ]
-        if self.space.n_rest and not (inside.size and inside[0] <= rest <= inside[-1]):
+        if self.space.n_complement and not (inside.size and inside[0] <= rest <= inside[-1]):
             found.append((rest, self.space.complement_vector()))
         return found
 
@@ -119,7 +119,7 @@ def range_spectrum(ask: ClassifyOptions, H: Products, left: float, Q: Floats) ->
     projected out if they all lie in the range space.
     """
     most = int(min(ask.dense_below, left - N_MATRIX_FREE_PROOF_PRODUCTS, MAX_DENSE_ROWS))
-    space = H.op.reach(most) if most >= 1 and hasattr(H.op, "reach") else None
+    space = H.op.range_space(most) if most >= 1 and hasattr(H.op, "range_space") else None
     if space is None or not space.m:
         return None
     H.show_note(f"all columns in {space.m} dimensions that the rows reach")

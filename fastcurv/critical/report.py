@@ -606,8 +606,8 @@ class Words(Formatter):
             return ""
         value = f"l2 = {format_number(space.rest)}" if space.rest else "0"
         return (
-            f"; {space.n_rest} of the eigenvalues are {value}, along directions that change no "
-            f"output on any row, and the others are those of a matrix of size {space.m}"
+            f"; {space.n_complement} of the eigenvalues are {value}, along directions that change "
+            f"no output on any row, and the others are those of a matrix of size {space.m}"
         )
 
 

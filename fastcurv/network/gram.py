@@ -73,11 +73,13 @@ FROBENIUS_SAFETY_FACTOR = 8.0  # Frobenius bound over root mean square of produc
 
 
 class Reduced(Symmetric):
-    """Base class of operators with the eigenvalues of `whole`, except `n_rest` copies of `rest`."""
+    """Base class of operators with the eigenvalues of `whole`, except `n_complement` copies of
+    `rest`.
+    """
 
     whole: Any
     n: int
-    n_rest: int
+    n_complement: int
     n_products: int
     space: str
     lowest = False
@@ -328,7 +330,8 @@ class Layer:
 class Whole(Layer):
     """A layer without rotation. The coordinates are the entries of V, row-major, and of vb."""
 
-    rest = 0  # dimension of the space of all V that are orthogonal to the range of the products
+    # dimension of the space of all V that are orthogonal to the range of the products
+    n_complement = 0
 
     def __init__(self, a: Any, delta: Array, bias: bool) -> None:
         super().__init__((delta.shape[1], a.shape[1]), delta.shape[1] * a.shape[1], bias)
@@ -374,8 +377,8 @@ class Rotated(Whole):
         m, k, self.r = delta.shape[1], a.shape[1], self.inputs.r
         self.s = 0 if self.errors is None else self.errors.r
         self.first = m * self.r
-        self.rest = (m - self.s) * (k - self.r)
-        Layer.__init__(self, (m, k), m * k - self.rest, bias)
+        self.n_complement = (m - self.s) * (k - self.r)
+        Layer.__init__(self, (m, k), m * k - self.n_complement, bias)
 
     def _split_coordinates(self, x: Array) -> tuple[Array, Array]:
         C2 = x[self.first : self.weights]
@@ -424,8 +427,8 @@ class Rotated(Whole):
                 C2 += U[rows].T @ turned[:, self.r :]
 
     def complement_vectors(self, j: int) -> tuple[Array, Array]:
-        """Return vectors x (out,) and y (in,) such that ``x y'`` is the j-th of `rest` orthonormal
-        matrices V that are orthogonal to the range of all products.
+        """Return vectors x (out,) and y (in,) such that ``x y'`` is the j-th of `n_complement`
+        orthonormal matrices V that are orthogonal to the range of all products.
         """
         i, k = divmod(j, self.width - self.r)
         e = np.zeros((1, self.width), self.delta.dtype)
@@ -798,7 +801,7 @@ class SampleSpace(RowPasses, InCoordinates):
 
     Created by ``H.reduced("samples")``; `eigsh` and similar functions create it themselves if it
     saves time. It is an ordinary symmetric operator of `shape` (m, m), m <= n: its eigenvalues are
-    those of H except for `n_rest` copies of `rest`, and `embed` maps its eigenvectors to H's.
+    those of H except for `n_complement` copies of `rest`, and `embed` maps its eigenvectors to H's.
 
     Attributes
     ----------
@@ -808,7 +811,7 @@ class SampleSpace(RowPasses, InCoordinates):
         The number of rows of `whole`.
     rest : float
         The eigenvalue of H on the complement: l2, 0 for the Fisher.
-    n_rest : int
+    n_complement : int
         The dimension of the complement, ``n - m``.
     space : str
         ``"samples"``.
@@ -830,7 +833,7 @@ class SampleSpace(RowPasses, InCoordinates):
     >>> ob = fc.Objective(model, rng.standard_normal((4, 30)), rng.integers(3, size=4))
     >>> H = ob.hessian(model.init(seed=0))
     >>> R = H.reduced("samples")
-    >>> R.shape, R.n_rest
+    >>> R.shape, R.n_complement
     ((372, 372), 986)
     >>> x = rng.standard_normal(R.shape[0])
     >>> bool(np.allclose(R.embed(R @ x), H @ R.embed(x)))
@@ -855,7 +858,7 @@ class SampleSpace(RowPasses, InCoordinates):
         parts = _usual_parts(whole) if rotate is None else _split_state(whole, rotate, state)
         self.state, layers = parts if dtype == whole.dtype else cast_state(parts, dtype)
         m = self._set_layers(layers)
-        self.n_rest = sum(layer.rest for layer in self.layers)
+        self.n_complement = sum(layer.n_complement for layer in self.layers)
         self.M, self._lock = Scratch(dtype, self.whole.objective.n_threads), Lock()
         super().__init__(dtype, (m, m))
 
@@ -875,16 +878,16 @@ class SampleSpace(RowPasses, InCoordinates):
             out[part] += self.dtype.type(self.rest) * x[part]
 
     def complement_rows(self, start: int, stop: int) -> Array:
-        """Return rows ``start .. stop - 1`` of an orthonormal basis ``(n_rest, n)`` of the
+        """Return rows ``start .. stop - 1`` of an orthonormal basis ``(n_complement, n)`` of the
         complement, on which H is `rest` times the identity.
         """
         out = np.zeros((stop - start, self.n), self.dtype)
         first, model = 0, self.whole.objective.model
         for l, layer in enumerate(self.layers):
-            for j in range(max(start, first), min(stop, first + layer.rest)):
+            for j in range(max(start, first), min(stop, first + layer.n_complement)):
                 x, y = layer.complement_vectors(j - first)
                 np.multiply(x[:, None], y, out=layers_of(model, out[j - start])[l][0])
-            first += layer.rest
+            first += layer.n_complement
         return out
 
     def astype(self, dtype: Any) -> Any:

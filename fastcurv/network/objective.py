@@ -172,8 +172,8 @@ class Objective(
     With a sparse X, products with X and its transpose cost ``2 nnz width`` flops, and the state
     above the first layer is kept for all rows. Proofs (bounds on rounding and on the third
     derivative, symmetries, kinks) make blocks of rows dense, one at a time, within `memory`. Batch
-    normalisation raises ValueError; `reduced`, `reach` and `residual_bounds` are not available. The
-    attribute ``n_passes`` counts passes over all rows.
+    normalisation raises ValueError; `reduced`, `range_space` and `residual_bounds` are not
+    available. The attribute ``n_passes`` counts passes over all rows.
 
     Examples
     --------

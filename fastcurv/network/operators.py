@@ -411,18 +411,20 @@ class Curvature(Quadratic):
         found: list[Any] = load_module("network.spaces").smaller_forms(self, products)
         return found
 
-    def written(self) -> Any:  # returns OutputSpace or None
+    def gram_operator(self) -> Any:  # returns OutputSpace or None
         """Return the Gram matrix of a GGN or Fisher (see `fastcurv.network.spaces`) if it is
         smaller, otherwise None.
         """
-        return load_module("network.spaces").written(self)
+        return load_module("network.spaces").gram_operator(self)
 
-    def reach(self, most: int) -> Any:  # returns RangeBounds or None
+    def range_space(self, max_dim: int) -> Any:  # returns RangeBounds or None
         """Return the space that contains the range of a float64 Hessian, with a proved bound on the
-        part outside, if it has at most `most` dimensions, otherwise None. See
+        part outside, if it has at most `max_dim` dimensions, otherwise None. See
         `fastcurv.certify.gram_bounds`.
         """
-        return None if self.objective._by_blocks else load_proofs("gram_bounds").reach(self, most)
+        if self.objective._by_blocks:
+            return None
+        return load_proofs("gram_bounds").range_space(self, max_dim)
 
     def astype(self, dtype: Any) -> Any:
         """Return the same operator at the same theta in another precision."""

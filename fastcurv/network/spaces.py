@@ -216,7 +216,7 @@ class OutputSpace(Reduced):
     isometry for other vectors.
 
     Created by ``G.reduced("outputs")``; `eigsh` and similar functions create it themselves if it
-    saves time. Its eigenvalues are those of the whole operator except for `n_rest` copies of
+    saves time. Its eigenvalues are those of the whole operator except for `n_complement` copies of
     `rest`.
 
     Attributes
@@ -228,7 +228,7 @@ class OutputSpace(Reduced):
     rest : float
         The eigenvalue of `whole` on the complement: l2, 0 for the Fisher. No eigenvalue of `whole`
         is smaller.
-    n_rest : int
+    n_complement : int
         The dimension of the complement, ``n - q``.
     space : str
         ``"outputs"``.
@@ -243,7 +243,7 @@ class OutputSpace(Reduced):
     >>> ob = fc.Objective(model, rng.standard_normal((4, 30)), rng.integers(3, size=4))
     >>> G = ob.ggn(model.init(seed=0))
     >>> R = G.reduced("outputs")
-    >>> R.shape, R.n_rest
+    >>> R.shape, R.n_complement
     ((8, 8), 1350)
     >>> bool(np.isclose(np.trace(R.matrix), np.trace(G.to_dense())))
     True
@@ -262,7 +262,7 @@ class OutputSpace(Reduced):
         self._K = self._made.K.astype(dtype, copy=False)
         self._complement: list[Array] = []
         q = len(self._K)
-        self.n_rest = self.n - q
+        self.n_complement = self.n - q
         super().__init__(dtype, (q, q))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -649,7 +649,7 @@ class InputSpace(InCoordinates):
     >>> X = np.hstack([X, X[:, :2], np.ones((50, 3))])  # 9 columns, 5 of them redundant
     >>> ob = fc.Objective(fc.MLP([9, 5, 1]), X, X[:, 0], loss="mse")
     >>> R = ob.hessian(ob.model.init(seed=0)).reduced("inputs")
-    >>> R.shape, R.n_rest
+    >>> R.shape, R.n_complement
     ((31, 31), 25)
     """
 
@@ -664,7 +664,7 @@ class InputSpace(InCoordinates):
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
         self.turn, self.small = _rotated_operator(whole)
         m = self.small.shape[0]
-        self.n_rest = self.n - m
+        self.n_complement = self.n - m
         super().__init__(whole.dtype, (m, m))
 
     @rounding_to_nearest
@@ -683,7 +683,7 @@ class InputSpace(InCoordinates):
         out[...] = self.turn.project(v)
 
     def complement_rows(self, start: int, stop: int) -> Array:
-        """Return rows ``start .. stop - 1`` of an orthonormal basis ``(n_rest, n)`` of the
+        """Return rows ``start .. stop - 1`` of an orthonormal basis ``(n_complement, n)`` of the
         complement.
         """
         out = np.zeros((stop - start, self.n), self.dtype)
@@ -779,10 +779,10 @@ def smaller_forms(H: Any, products: float) -> list[Form]:
     return found
 
 
-def written(H: Any) -> OutputSpace | None:
-    """Return the Gram matrix of the curvature H, for `Curvature.written`. Return None if rounding
-    errors have no known bounds, for rows in blocks, and if `why_no_output_space` gives a reason,
-    such as a Hessian.
+def gram_operator(H: Any) -> OutputSpace | None:
+    """Return the Gram matrix of the curvature H, for `Curvature.gram_operator`. Return None if
+    rounding errors have no known bounds, for rows in blocks, and if `why_no_output_space` gives a
+    reason, such as a Hessian.
     """
     possible = not (H.objective.why_unproved or H.objective._by_blocks)
     return OutputSpace(H) if possible and not why_no_output_space(H) else None

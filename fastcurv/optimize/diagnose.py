@@ -45,8 +45,8 @@ PROVED, MEASURED, SUSPECTED = "proved", "measured", "suspected"
 Found = tuple[float, str] | None  # (number for the sentence, how the cause was established)
 
 
-def _finding_if(holds: Any, value: float, sure: str = MEASURED) -> Found:
-    return (float(value), sure) if holds else None
+def _finding_if(holds: Any, value: float, confidence: str = MEASURED) -> Found:
+    return (float(value), confidence) if holds else None
 
 
 def _find_shuffled_rows(f: Facts) -> Found:
@@ -580,9 +580,9 @@ class Advice:
     ----------
     name : str
         The name of the cause, as in the table of docs/diagnose.md.
-    number : float
+    value : float
         The number in the sentence.
-    sure : str
+    confidence : str
         How the cause was established: ``proved``, ``measured`` or ``suspected``.
     sentence : str
         The evidence in words.
@@ -593,8 +593,8 @@ class Advice:
     """
 
     name: str
-    number: float
-    sure: str
+    value: float
+    confidence: str
     sentence: str
     call: str
 
@@ -632,7 +632,7 @@ class Diagnosis:
     def sentence(self) -> str:
         if self.causes:
             first = self.causes[0]
-            return f"{first.name.capitalize()}, {first.sure}: {first.sentence}."
+            return f"{first.name.capitalize()}, {first.confidence}: {first.sentence}."
         if self.facts.is_good_fit:
             return (
                 "Healthy: the network explains the targets about as well as kernel regressions "
@@ -649,7 +649,7 @@ class Diagnosis:
             + [
                 line
                 for i, a in enumerate(self.causes, 1)
-                for line in (f"  {i}. {a.name} ({a.sure}): {a.sentence}", f"     {a.call}")
+                for line in (f"  {i}. {a.name} ({a.confidence}): {a.sentence}", f"     {a.call}")
             ]
             + [f"  {name:<11} {value}" for name, value in self.evidence()]
         )
@@ -658,7 +658,7 @@ class Diagnosis:
         return html_table(
             self.sentence,
             ["cause", "how sure", "evidence", "what helps"],
-            [[a.name, a.sure, a.sentence, a.call] for a in self.causes],
+            [[a.name, a.confidence, a.sentence, a.call] for a in self.causes],
         )
 
     def evidence(self) -> list[tuple[str, str]]:
@@ -837,7 +837,7 @@ def diagnose(
     >>> ob = fc.Objective(fc.MLP([2, 16, 1]), X, np.sin(3 * X[:, 0]), loss="mse")
     >>> run = fc.minimize(ob, ob.model.init(seed=0), "sgd", learning_rate=1e-2, max_iter=100)
     >>> found = fc.diagnose(ob, run.x, run.history)
-    >>> found.causes[0].name, found.causes[0].sure
+    >>> found.causes[0].name, found.causes[0].confidence
     ('one feature on a different scale', 'measured')
     """
     started = time.perf_counter()

@@ -69,7 +69,7 @@ class SampledPoint(Record):
         rows have the same outputs. None for other points.
     widths : tuple of int or None
         Hidden widths of the narrower network that was trained, for source ``narrower``.
-    asked : int or None
+    requested_index : int or None
         The index that was requested, None without a request; ``verdict.n_negative`` is the index of
         the point.
     """
@@ -80,7 +80,7 @@ class SampledPoint(Record):
     source: str
     trivial: str | None = None
     widths: tuple[int, ...] | None = None
-    asked: int | None = None
+    requested_index: int | None = None
 
     @property
     def kind(self) -> str:
@@ -238,7 +238,8 @@ def sample_critical_points(
         default, and walks alone if an `index` is given.
     index : int or sequence of int, optional
         The number of negative eigenvalues that walks search for, in turn. By default each walk
-        draws one from 0 to 6. It was reached if ``point.verdict.n_negative == point.asked``.
+        draws one from 0 to 6. It was reached if
+        ``point.verdict.n_negative == point.requested_index``.
     epochs : (int, int)
         Range of the number of Adam steps before a walk, drawn uniformly on a logarithmic scale.
     max_iter : int
@@ -388,21 +389,24 @@ class _Sampler:
         self.n_searches = 0
 
     def search(
-        self, source: str, asked: int | None, rng: np.random.Generator
+        self, source: str, requested_index: int | None, rng: np.random.Generator
     ) -> SampledPoint | None:
         """Return the best point of at most `MAX_WALKS` walks of the kind `source` to the index
-        `asked`, or to any index if that is None. Return None if no walk ends at a critical point.
+        `requested_index`, or to any index if that is None. Return None if no walk ends at a
+        critical point.
 
         A nontrivial point of the requested index is best, a trivial point of that index is second,
         and any other critical point is third.
         """
         best, rank = None, 0
-        follows = source == "walk" and (asked is not None or self.ob.n_params < KRYLOV_MIN_N)
+        follows = source == "walk" and (
+            requested_index is not None or self.ob.n_params < KRYLOV_MIN_N
+        )
         turn = self.n_searches % len(self.led)
         self.n_searches += source == "walk"
         for attempt in range(MAX_WALKS):
             self.n_walks += 1
-            index = asked
+            index = requested_index
             if follows and index is None:
                 index = int(rng.integers(min(MAX_DEFAULT_INDEX >> attempt, self.ob.n_params) + 1))
             elif index is not None and best is None and attempt == MAX_WALKS - 1:
@@ -424,12 +428,13 @@ class _Sampler:
             settled = critical and point.kind != "undecided"
             if not self.budget.products_left and not settled:
                 break
-            there = settled and (asked is None or point.n_negative == asked)
+            there = settled and (requested_index is None or point.n_negative == requested_index)
             trivial = why_trivial(self.ob, theta) if critical else None
             here = critical + 2 * there + (there and not trivial)
             if here > rank:
                 loss = float(self.ob.value(theta))
-                best, rank = SampledPoint(theta, loss, point, source, trivial, widths, asked), here
+                best = SampledPoint(theta, loss, point, source, trivial, widths, requested_index)
+                rank = here
             if follows:
                 led, of = self.led[start]
                 self.led[start] = led + (here == 4), of + 1

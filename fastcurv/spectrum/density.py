@@ -226,9 +226,9 @@ def complete_quadrature(one: Quadrature, small: Reduction | None, deflated: int 
     `small`, by adding the copies of ``small.rest``. Return `one` if `small` is None or has no such
     copies. `deflated` is the number of eigenvalues that the quadrature leaves out.
     """
-    if small is None or not small.n_rest:
+    if small is None or not small.n_complement:
         return one
-    share = small.n_rest / max(1, small.n - deflated)
+    share = small.n_complement / max(1, small.n - deflated)
     return Quadrature(np.append(one.nodes, small.rest), np.append((1 - share) * one.weights, share))
 
 

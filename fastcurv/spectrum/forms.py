@@ -146,7 +146,7 @@ def dense_reduction(op: Any, space: str | None) -> Any:
     """
     if space is not None:
         return reduced_operator_of(op, space)
-    small: Any = op.written() if hasattr(op, "written") else None
+    small: Any = op.gram_operator() if hasattr(op, "gram_operator") else None
     if small is not None or op.shape[0] <= MAX_DENSE_ROWS:
         return small
     small = reduced_operator_of(op, None)

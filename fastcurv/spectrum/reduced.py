@@ -224,7 +224,7 @@ def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
     tol = resolve_tol(asked.tol, dtype) * (1e-3 if asked.relative == "value" else 0.25)
     inner = inner._replace(tol=tol, relative="value")
     low = {"SA": asked.k, "BE": asked.k // 2}.get(asked.which, 0)
-    if low > small.n_rest:
+    if low > small.n_complement:
         return inner
     return inner._replace(k=min(asked.k - low, inner.k), which="LA")
 
@@ -246,7 +246,7 @@ def complete_pairs(
     X = np.ascontiguousarray(found.vectors.T)
     tol = found.tol
     kept, limits, zero, together = small.lift_pairs(X, found, rng)
-    copies = min(k, small.n_rest + len(X) - int(kept.sum()))
+    copies = min(k, small.n_complement + len(X) - int(kept.sum()))
     scale = max(found.scale, abs(small.rest) if copies else 0.0)
     zero = max(zero, 16 * float(np.finfo(X.dtype).eps) * scale)
     size = np.abs(found.values) if relative == "value" else scale
@@ -279,5 +279,5 @@ def complete_pairs(
         coordinates=both(X, 0.0)[order],
         outside=source[order],
         reduction=small,
-        together=together,
+        jointly_orthogonal=together,
     )

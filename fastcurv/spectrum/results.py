@@ -265,7 +265,7 @@ class ReducedEigenpairs(Eigenpairs):
         -1, or the index of a vector in a basis of the complement.
     reduction : Reduction
         The smaller operator of the search; it holds the full one.
-    together : bool
+    jointly_orthogonal : bool
         True if one vector can only be computed with all others, by orthogonalisation: if some
         vectors belong to eigenvalues far below the largest and were found by a Gram matrix.
     """
@@ -273,7 +273,7 @@ class ReducedEigenpairs(Eigenpairs):
     coordinates: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     outside: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     reduction: Any = None
-    together: bool = False
+    jointly_orthogonal: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -288,7 +288,7 @@ class ReducedEigenpairs(Eigenpairs):
         for i, row in enumerate(rows):
             row[...] = self._vector(i)
         # Orthogonalisation starts with the most accurate vectors, which do not change.
-        if self.together:
+        if self.jointly_orthogonal:
             first = np.argsort(
                 np.where(self.outside >= 0, 0.0, -np.abs(self.values)), kind="stable"
             )
@@ -302,7 +302,7 @@ class ReducedEigenpairs(Eigenpairs):
         return int(self.reduction.n)
 
     def vector(self, i: int) -> np.ndarray:
-        return self.vectors[:, i] if self.together else self._vector(i)
+        return self.vectors[:, i] if self.jointly_orthogonal else self._vector(i)
 
     def _vector(self, i: int) -> np.ndarray:
         if self.outside[i] >= 0:

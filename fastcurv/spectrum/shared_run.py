@@ -110,15 +110,15 @@ class Runs:
             self.reserve(run.op, run, n_steps)
             extend_run(run, n_steps, shown)
 
-    def steps_from(self, g: Any = None) -> int:
+    def n_steps_from(self, g: Any = None) -> int:
         """Return the number of products of the run from the start vector g, or of the first run
         from a random start if g is None, or 0 if there is no such run.
         """
         return next((run.m for start, run in self.by_start if np.array_equal(start, g)), 0)
 
-    def start_from(self, g: Array, n_steps: int) -> Recurrence:
+    def extend_from(self, g: Array, n_steps: int) -> Recurrence:
         """Return the run from the start vector g, extended to at least `n_steps` products, for
-        `Krylov.start_from`.
+        `Krylov.extend_from`.
         """
         g = check_vector(g, self.n, "g")
         if not g.any():
@@ -270,12 +270,12 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         with self.held() as runs:
             return runs.probe(i, n_steps, shown)
 
-    def steps_from(self, g: Any = None) -> int:
+    def n_steps_from(self, g: Any = None) -> int:
         """Return the number of products of the run from the start vector g, or of the first run
         from a random start if g is None, or 0 if there is no such run.
         """
         with self.held() as runs:
-            return runs.steps_from(g)
+            return runs.n_steps_from(g)
 
     def extend(self, n_steps: int) -> Krylov:
         """Extend the first probe to at least `n_steps` products and return self."""
@@ -383,7 +383,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         n_steps = None if n_steps is None else check_positive_int(n_steps, "n_steps")
         smoothing = check_grid_options(axis, width, grid, n_grid, linear_below)
         with self.held() as runs:
-            n_steps = max(80, runs.steps_from()) if n_steps is None else n_steps
+            n_steps = max(80, runs.n_steps_from()) if n_steps is None else n_steps
             before = runs.n_products
             with bar(n_probes * n_steps, f"{self.name}: density", progress) as shown:
                 probes = [runs.probe(i, n_steps, shown) for i in range(n_probes)]
@@ -400,10 +400,10 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
                 n_new=runs.n_products - before,
             )
 
-    def start_from(self, g: Array, n_steps: int) -> Recurrence:
+    def extend_from(self, g: Array, n_steps: int) -> Recurrence:
         """Return the run from the nonzero start vector g ``(n,)``, extended to at least n_steps.
         The run is created if it does not exist. If threads share the Krylov object, read the run
         inside `held`.
         """
         with self.held() as runs:
-            return runs.start_from(g, n_steps)
+            return runs.extend_from(g, n_steps)

@@ -252,7 +252,7 @@ def every_space_agrees_with_the_matrix(draw):
         for j, e in enumerate(np.eye(len(inner), dtype=op.dtype)):
             inner[:, j] = small.product(e)
         got = np.linalg.eigvalsh(inner / (largest or 1.0)) * (largest or 1.0)
-        got = np.sort(np.append(got, np.full(small.n_rest, small.rest)))
+        got = np.sort(np.append(got, np.full(small.n_complement, small.rest)))
         assert np.abs(got - values).max() <= room, (
             f"{words}: {np.abs(got - values).max()}, {largest}"
         )

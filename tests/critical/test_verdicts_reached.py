@@ -166,7 +166,7 @@ def range_space(rest, values=()):
     empty, with curvature `rest` in the third.
     """
     space = SimpleNamespace(
-        n=3, m=2, n_rest=1, rest=rest, complement_vector=lambda seed=0: np.eye(3)[2],
+        n=3, m=2, n_complement=1, rest=rest, complement_vector=lambda seed=0: np.eye(3)[2],
         embed=lambda y: np.append(y, 0.0) if len(y) < 3 else y,
     )  # fmt: skip
     flat = np.zeros((3, 0)) if len(values) else np.eye(3)[:, :2]

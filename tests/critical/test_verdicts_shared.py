@@ -103,7 +103,7 @@ def test_a_run_and_the_verdict_share_the_space_of_the_gradient(rng):
     theta = theta + 0.1 * rng.standard_normal(theta.size)
     H = ob.hessian(theta)
     run = fc.spectrum.Krylov(H, seed=0)
-    run.start_from(H.gradient, 50)
+    run.extend_from(H.gradient, 50)
     before = H.n_products
     report = classify(ob, theta, dense_below=0, krylov=run)
     alone = classify(ob, theta, dense_below=0)
@@ -265,10 +265,10 @@ def test_a_run_starts_from_a_given_direction():
     run = fc.spectrum.Krylov(np.diag(np.arange(1.0, 8.0)), seed=0)
     for g in (np.ones(3), np.zeros(7), np.full(7, np.nan)):
         with pytest.raises(ValueError, match="^g "):
-            run.start_from(g, 3)
+            run.extend_from(g, 3)
     for g in (None, "a", 1j * np.ones(7)):
         with pytest.raises(TypeError, match="^g "):
-            run.start_from(g, 3)
+            run.extend_from(g, 3)
     for i in (-1, np.inf):
         with pytest.raises(ValueError, match="^i must be"):
             run.probe(i)

@@ -60,7 +60,7 @@ def describe_reduced(K: Any) -> list[Any]:
         *two_sums(K @ X),
         float(m),
         float(K.n),
-        float(K.n_rest),
+        float(K.n_complement),
         float(K.rest),
     ]
     up = K.embed(x)
@@ -70,8 +70,8 @@ def describe_reduced(K: Any) -> list[Any]:
         *two_sums(K.project(np.array([up, 2 * up]))),
     ]
     numbers += [*two_sums(np.abs(K.embed(X.T)))]
-    if K.n_rest:
-        out = K.complement_rows(0, min(3, K.n_rest)).astype(float)
+    if K.n_complement:
+        out = K.complement_rows(0, min(3, K.n_complement)).astype(float)
         numbers += [float(np.abs(out @ out.T - np.eye(len(out))).max() < 1e-3), float(len(out))]
         numbers += [float(K.find_coordinates(out, 1e-3) is None)]
     numbers += [float(K.n_products), float(K.layout.get("chunk", 0))]
@@ -205,7 +205,7 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
         }  # fmt: skip
     for space in ("samples", "outputs", "inputs"):
         K = ob.batch(slice(0, 3)).ggn(theta).reduced(space)
-        found[f"in {space}"] = {"m": K.shape[0], "outside": K.n_rest, "rest": K.rest}
+        found[f"in {space}"] = {"m": K.shape[0], "outside": K.n_complement, "rest": K.rest}
     for n in (1, 2, 7):
         K = ob.batch(slice(0, n)).ggn(theta).reduced()
         found[f"chosen for {n}"] = {"space": "none" if K is None else K.space}

@@ -140,7 +140,10 @@ def check_coordinates(R, H, tol=EXACT):
     `rest`.
     """
     A, m, n = H.to_dense().astype(float), R.shape[0], H.shape[0]
-    E, outside = R.embed(np.eye(m)).T.astype(float), R.complement_rows(0, R.n_rest).T.astype(float)
+    E, outside = (
+        R.embed(np.eye(m)).T.astype(float),
+        R.complement_rows(0, R.n_complement).T.astype(float),
+    )
     Q, B = np.hstack([E, outside]), np.zeros((n, n))
     assert Q.shape == (n, n) and np.abs(Q.T @ Q - np.eye(n)).max() <= tol
     assert np.abs(R.project(np.eye(n)).astype(float) - E).max() <= tol
@@ -296,7 +299,7 @@ def assert_agrees_with_torch(torch, net, ob, theta, v):
 
 def all_eigenvalues(R):
     """Return all eigenvalues in parameter space, computed from those of R."""
-    return np.sort(np.append(np.linalg.eigvalsh(R.matrix), np.full(R.n_rest, R.rest)))
+    return np.sort(np.append(np.linalg.eigvalsh(R.matrix), np.full(R.n_complement, R.rest)))
 
 
 def redundant_columns(rng, N, kind):

@@ -69,7 +69,7 @@ def check_inequalities(ob, theta):
     for _ in range(3):
         Z = Z - E @ (E.T @ Z)
     Z /= np.sqrt((Z * Z).sum(axis=0))
-    assert Z.shape[1] == R.n_rest
+    assert Z.shape[1] == R.n_complement
     H0 = H - np.diag(np.broadcast_to(np.asarray(l2_diagonal(ob)).astype(LD), n))
     assert spectral_norm_below(H0 @ Z) <= R.leak + 1e-18
     found = R.matrix()
@@ -77,7 +77,7 @@ def check_inequalities(ob, theta):
     assert (np.sqrt((off * off).sum(axis=0)) <= found.bounds).all()
     # no eigenvalue differs from its approximation by more than the sum of bounds
     values = np.linalg.eigvalsh((found.products + found.products.T) / 2)
-    both = np.sort(np.append(values, np.full(R.n_rest, R.rest)))
+    both = np.sort(np.append(values, np.full(R.n_complement, R.rest)))
     dense = np.linalg.eigvalsh(H.astype(float))
     slack = 20 * n * np.finfo(float).eps * np.abs(dense).max()
     gap = np.abs(both - dense).max()
@@ -94,7 +94,7 @@ def test_every_inequality_of_the_proof_holds(activation, rng):
     for i, (loss, N) in enumerate(zip(KERNELS, (1, 2, 3), strict=True)):
         options = {"residual": i == 1, "bias": i != 2, "l2": 0.01 * i, "l2_biases": i != 1}
         R = check_inequalities(*objective(rng, activation, loss, N, **options))
-        assert R.n_rest > 0
+        assert R.n_complement > 0
 
 
 def test_dependent_samples_and_columns_reduce_the_range(rng):
@@ -127,12 +127,12 @@ def test_range_bounds_are_none_without_a_proof(rng, monkeypatch):
     """
     ob, theta = objective(rng, "tanh", "mse", 2)
     H = ob.hessian(theta)
-    found = H.reach(10**6)
-    assert found.m + found.n_rest == H.shape[0]
-    assert H.reach(200).m <= 200 and H.reach(20) is None
-    assert ob.ggn(theta).reach(200) is None
-    assert ob.astype("float32").hessian(theta.astype("float32")).reach(200) is None
+    found = H.range_space(10**6)
+    assert found.m + found.n_complement == H.shape[0]
+    assert H.range_space(200).m <= 200 and H.range_space(20) is None
+    assert ob.ggn(theta).range_space(200) is None
+    assert ob.astype("float32").hessian(theta.astype("float32")).range_space(200) is None
     norm = fc.Objective(fc.MLP((9, 7, 3), batch_norm=True), ob.X, ob.y, "mse")
-    assert norm.hessian(norm.model.init(seed=0)).reach(200) is None
+    assert norm.hessian(norm.model.init(seed=0)).range_space(200) is None
     monkeypatch.setattr(gram_bounds, "MAX_BASES_BYTES", 8)
-    assert H.reach(10**6) is None
+    assert H.range_space(10**6) is None

@@ -257,8 +257,8 @@ def test_the_cost_model_or_the_caller_chooses_output_space(rng):
     for G, why in refused:
         with pytest.raises(ValueError, match=why):
             G.reduced("outputs")
-        assert G.written() is None and G.reduced() is None
-    assert spared.empirical_fisher(theta).written() is not None  # K does not include l2
+        assert G.gram_operator() is None and G.reduced() is None
+    assert spared.empirical_fisher(theta).gram_operator() is not None  # K does not include l2
 
 
 @pytest.mark.parametrize("wide_operator", WIDE, indirect=True)

@@ -66,7 +66,7 @@ def test_sample_space_with_rotated_layers_equals_the_hessian(rotate, bias, rng):
     ob, theta = objective(rng, [9, 12, 10, 3], 3, "gelu", l2=0.01, bias=bias)
     R = check(ob.hessian(theta), rotate)
     if rotate == [False] * 3:
-        assert R.n_rest == 0
+        assert R.n_complement == 0
 
 
 def test_sample_space_agrees_with_complex_steps(problem, rng):
@@ -191,7 +191,7 @@ def test_density_includes_eigenvalues_outside_the_space(wide_operator, deflate):
         moment = d.moment(power)
         assert abs(float(moment) - (truth**power).mean()) <= 4 * moment.stderr + 1e-10
     copies = d.weights[np.abs(d.nodes - 0.01) <= 1e-12].sum() / len(d.weights)
-    assert copies >= H.reduced("samples").n_rest / len(truth) - 1e-12
+    assert copies >= H.reduced("samples").n_complement / len(truth) - 1e-12
 
 
 def test_krylov_runs_in_sample_space_describe_the_whole_operator(rng):
@@ -210,13 +210,13 @@ def test_krylov_runs_in_sample_space_describe_the_whole_operator(rng):
         assert pairs.space == "samples" and pairs.shared == "few rows"
     density = run.spectral_density(3)
     assert density.n == H.shape[0] and abs(density.integral() - 1) < 1e-6
-    share = run.small.n_rest / H.shape[0]
+    share = run.small.n_complement / H.shape[0]
     at_rest = np.isclose(density.nodes, 0.01, rtol=0, atol=1e-9)
     assert (density.weights * at_rest).sum(axis=1).min() >= share - 1e-9
     here = fc.spectrum.Krylov(H, space="parameters")
     assert here.small is None and np.allclose(here.eigsh(2, "LA").values, exact[-2:])
     g = H.gradient
-    assert run.start_from(g, 5).n == H.shape[0]
+    assert run.extend_from(g, 5).n == H.shape[0]
 
 
 def test_the_searches_of_classify_run_in_sample_space(rng, monkeypatch):
@@ -247,7 +247,9 @@ def test_state_computed_to_choose_a_space_is_reused_or_released(rng):
     again = SampleSpace(H, [False, True])
     assert second.layers is first.layers and second.state is first.state
     assert asked.layers is not first.layers and again.layers is not asked.layers
-    assert [layer.rest > 0 for layer in asked.layers] != [layer.rest > 0 for layer in first.layers]
+    assert [layer.n_complement > 0 for layer in asked.layers] != [
+        layer.n_complement > 0 for layer in first.layers
+    ]
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
@@ -418,7 +420,10 @@ def test_small_eigenvalues_are_accurate_in_output_space(rng, directly, monkeypat
     q = G.reduced("outputs").shape[0]
     for relative in ("scale", "value"):
         pairs = fc.eigsh(G, q, "LA", space="outputs", relative=relative, seed=0)
-        assert pairs.together and np.abs(pairs.values - truth[-q:]).max() <= EXACT * truth.max()
+        assert (
+            pairs.jointly_orthogonal
+            and np.abs(pairs.values - truth[-q:]).max() <= EXACT * truth.max()
+        )
         V = pairs.vectors
         assert np.abs(V.T @ V - np.eye(q)).max() <= 1e-12
         residuals = np.linalg.norm(G @ V - V * pairs.values, axis=0)
@@ -545,8 +550,8 @@ def test_input_space_has_the_rank_of_the_inputs(rng):
     theta = model.init(seed=0)
     joint = fc.Objective(model, X, y, l2=0.1).hessian(theta).reduced("inputs")
     spared = fc.Objective(model, X, y, l2=0.1, l2_biases=False).hessian(theta).reduced("inputs")
-    assert joint.n_rest == 5 * 3  # X has rank 5 of 8, also with the column of ones
-    assert spared.n_rest == 5 * 2
+    assert joint.n_complement == 5 * 3  # X has rank 5 of 8, also with the column of ones
+    assert spared.n_complement == 5 * 2
 
 
 def test_input_space_is_chosen_for_many_dependent_columns(rng):

@@ -184,7 +184,7 @@ def test_diagnose_supports_both_precisions_sparse_rows_and_batch_normalisation(r
     for one in (far, sparse, normed):
         found = fc.diagnose(one, one.model.init(seed=0))
         assert found.causes[0].name == "one feature on a different scale"
-        assert 500 < found.causes[0].number < 2000
+        assert 500 < found.causes[0].value < 2000
 
 
 def test_compare_names_a_simpler_network_that_fits_as_well(rng, ticks):
@@ -309,7 +309,7 @@ def test_a_robust_fit_of_targets_with_outliers_is_healthy(loss, rng):
     assert found.facts.robust and found.facts.explained > 0.9
     assert not {"labels shuffled", LOSS_UNFIT_CAUSE} & {cause.name for cause in found.causes}, found
     first = fc.diagnose(squared, run.x).causes[0]
-    assert (first.name, first.sure) == (
+    assert (first.name, first.confidence) == (
         LOSS_UNFIT_CAUSE,
         "measured",
     ) and "2% of the rows" in first.sentence
@@ -324,7 +324,7 @@ def test_rapidly_varying_targets_are_reported_as_suspected_cause(rng):
         ob = fc.Objective(fc.MLP([X.shape[1], 16, 1]), X, y, "mse")
         run = fc.minimize(ob, ob.model.init(seed=0), "adam", max_iter=30, verdict=False)
         causes = {cause.name: cause for cause in fc.diagnose(ob, run.x, run.history).causes}
-        assert causes["labels shuffled"].sure == "suspected"
+        assert causes["labels shuffled"].confidence == "suspected"
         assert "may be in different orders" in causes["labels shuffled"].sentence
 
 

@@ -187,12 +187,12 @@ def test_points_of_the_requested_index_are_found_and_proved(sizes):
     net = nets.draw(7, sizes, "tanh", "cross_entropy", N=50, l2=1e-2)
     found = fc.sample_critical_points(net.ob, 12, index=[0, 1, 0, 3], seed=2)
     assert found.n_tries == 12 <= found.n_walks <= 12 * MAX_WALKS
-    there = [p for p in found if p.verdict.certified and p.verdict.n_negative == p.asked]
+    there = [p for p in found if p.verdict.certified and p.verdict.n_negative == p.requested_index]
     assert len(there) >= 11
-    assert sum(p.asked for p in there) >= 3 * (1 + 3) - 3
+    assert sum(p.requested_index for p in there) >= 3 * (1 + 3) - 3
     for point in there:
         H = net.ref.hessian(point.theta) @ np.eye(net.n)
-        assert np.sum(np.linalg.eigvalsh((H + H.T) / 2) < 0) == point.asked
+        assert np.sum(np.linalg.eigvalsh((H + H.T) / 2) < 0) == point.requested_index
         assert point.verdict.kantorovich < 0.5
     again = fc.sample_critical_points(net.ob, 12, index=[0, 1, 0, 3], seed=2)
     assert all(np.array_equal(a.theta, b.theta) for a, b in zip(found, again, strict=True))

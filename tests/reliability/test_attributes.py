@@ -86,7 +86,7 @@ def operators(ob):
         if small is not None:
             yield small
     if ob.dtype == np.float64 and hasattr(H, "rounding_bound"):
-        yield H.reach(10**6)
+        yield H.range_space(10**6)
 
 
 def results(ob):

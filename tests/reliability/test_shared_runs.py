@@ -41,7 +41,7 @@ def ask(run, seed):
             elif what == 2:
                 g = rng.standard_normal(n)
                 with run.held() as runs:
-                    one = runs.start_from(g, int(rng.integers(2, 30)))
+                    one = runs.extend_from(g, int(rng.integers(2, 30)))
                     off = np.abs(one.rows[: one.m] @ one.rows[: one.m].T - np.eye(one.m)).max()
                 if not off <= 1e-6:
                     wrong.append("basis")
@@ -70,8 +70,8 @@ said, kept = [], []
 
 def again():
     for call in (lambda: run.eigsh(2, "LA"), lambda: run.extend(50), lambda: run.probe(0, 40),
-                 lambda: run.spectral_density(1, 20), lambda: run.start_from(np.ones(n), 9),
-                 lambda: run.steps_from()):
+                 lambda: run.spectral_density(1, 20), lambda: run.extend_from(np.ones(n), 9),
+                 lambda: run.n_steps_from()):
         try:
             call()
         except RuntimeError as error:
@@ -107,7 +107,7 @@ signal.setitimer(signal.ITIMER_REAL, 0.002)
 seed = 0
 while len(said) < 12:
     with run.held() as runs:
-        runs.start_from(np.random.default_rng(seed % 50).standard_normal(n), 40)
+        runs.extend_from(np.random.default_rng(seed % 50).standard_normal(n), 40)
     seed += 1
     assert np.abs(run.eigsh(3, "LA").values - values[-3:]).max() <= 1e-5
 signal.setitimer(signal.ITIMER_REAL, 0)

@@ -138,11 +138,11 @@ def reused_runs() -> dict[str, list[Any]]:
             run.spectral_density(1, 90, axis="log", width=0.1)
         )
         g = np.cos(np.arange(op.shape[0]) ** 1.3)
-        other = run.start_from(g, 5)
+        other = run.extend_from(g, 5)
         found[f"{name}, from g"] = [
-            repr(run).split("(")[0], float(other.m), float(run.steps_from(g)),
-            float(run.start_from(g, 8).m), float(run.steps_from()), float(run.n_products),
-            float(run.steps_from(g + 1)), float(run.dtype.itemsize),
+            repr(run).split("(")[0], float(other.m), float(run.n_steps_from(g)),
+            float(run.extend_from(g, 8).m), float(run.n_steps_from()), float(run.n_products),
+            float(run.n_steps_from(g + 1)), float(run.dtype.itemsize),
         ]  # fmt: skip
         text, numbers = masked(repr(run))
         found[f"{name}, end"] = [text, *numbers]

@@ -253,9 +253,9 @@ def test_krylov_makes_no_product_twice(dtype, rng):
 def test_krylov_stores_a_run_for_each_start(rng):
     op = Prescribed(rng.standard_normal(40), seed=0)
     run, g = Krylov(op, seed=0), rng.standard_normal(40)
-    assert run.steps_from(g) == 0 and run.start_from(g, 12).m == 12 == run.steps_from(g)
-    assert run.start_from(g, 5).m == 12 and op.n_products == 12 == run.n_products
-    first = run.start_from(g, 12).rows[0].astype(float)
+    assert run.n_steps_from(g) == 0 and run.extend_from(g, 12).m == 12 == run.n_steps_from(g)
+    assert run.extend_from(g, 5).m == 12 and op.n_products == 12 == run.n_products
+    first = run.extend_from(g, 12).rows[0].astype(float)
     assert abs(first @ g) == pytest.approx(np.linalg.norm(g))
 
 

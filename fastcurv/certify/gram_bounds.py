@@ -191,7 +191,7 @@ class RangeBounds(InLayers, ReadOnly):
     R: ErrorPass
     m: int
     n_complement: int
-    rest: float
+    complement_eigenvalue: float
     leak: float
 
     def __init__(self, H: Any) -> None:
@@ -211,7 +211,7 @@ class RangeBounds(InLayers, ReadOnly):
             da, dd = rows(s.a[l].dx.nu for s in states), rows(s.d[l].dx.nu for s in states)
             layers.append(LayerReach(shape, ob.model.bias, (a, da, d, dd), l > 0))
         self.m = self._set_layers(layers)
-        self.n_complement, self.rest = self.n - self.m, float(ob.l2)
+        self.n_complement, self.complement_eigenvalue = self.n - self.m, float(ob.l2)
         self.leak = self._complement_norm_bound(states)
 
     def _complement_norm_bound(self, states: Any) -> float:
@@ -284,7 +284,7 @@ class RangeBounds(InLayers, ReadOnly):
             bounds[part] += turning * row_norms(np.abs(products))[:, 0] * (1 + f)
         if not (f < 0.1 and np.isfinite(P).all()):
             return Enclosed(P, bounds, np.inf)
-        size = norm(P) + norm(bounds) + self.rest + self.leak
+        size = norm(P) + norm(bounds) + self.complement_eigenvalue + self.leak
         size *= 2 * ROUND_UP_FACTOR  # upper bound on ||H||
         # This covers the rounding errors of the rank-one terms u q'.
         bounds += 4 * UNIT_ROUNDOFF * size

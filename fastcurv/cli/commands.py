@@ -328,7 +328,7 @@ def spectrum(args: Namespace, out: Output) -> int:
         eigenvalues=pairs.values,
         residuals=pairs.residuals,
         converged=pairs.converged,
-        unseen=pairs.unseen,
+        missed_within=pairs.missed_within,
         copies=missed_clause(pairs) or None,
         n_products=pairs.n_products + density.n_products,
         grid=density.grid,

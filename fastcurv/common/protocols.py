@@ -179,12 +179,12 @@ class KinkObjective(Protocol):
 
 class Subspace(Protocol):
     """A subspace of dimension m of an n-dimensional space, outside which an operator H ``(n, n)``
-    is `rest` times the identity: ``H = E (E'HE) E' + rest (I - E E')``, where E ``(n, m)`` has
-    orthonormal columns. The complement has dimension `n_complement`.
+    is the multiple c = `complement_eigenvalue` of the identity: ``H = E (E'HE) E' + c (I - E E')``,
+    where E ``(n, m)`` has orthonormal columns. The complement has dimension `n_complement`.
     """
 
     n: int
-    rest: float
+    complement_eigenvalue: float
     n_complement: int
     space: str
 
@@ -198,9 +198,9 @@ class Subspace(Protocol):
 class Reduction(Subspace, Protocol):
     """A smaller symmetric operator R ``(m, m)``, R = E'HE, that represents H in a `Subspace`.
 
-    If `lowest` is True, no eigenvalue of H is below `rest`. E may be known only by its action on
-    eigenvectors. Then `embed` is valid for eigenvectors of R and `project` for those of H, up to
-    their lengths.
+    If `lowest` is True, no eigenvalue of H is below `complement_eigenvalue`. E may be known only by
+    its action on eigenvectors. Then `embed` is valid for eigenvectors of R and `project` for those
+    of H, up to their lengths.
     """
 
     shape: tuple[int, int]
@@ -226,9 +226,9 @@ class Reduction(Subspace, Protocol):
 
 class LiftedPairs(NamedTuple):
     """Eigenpairs of a `Reduction` as eigenpairs of H. `kept` is a mask of the pairs that are pairs
-    of H, and not of the complement, whose eigenvalue `rest` a pair may have to within `zero`.
-    `residuals` holds error estimates for the pairs of H. `jointly_orthogonal` is True if the
-    vectors are orthogonal only when all are embedded in one call.
+    of H, and not of the complement, whose eigenvalue `complement_eigenvalue` a pair may have to
+    within `zero`. `residuals` holds error estimates for the pairs of H. `jointly_orthogonal` is
+    True if the vectors are orthogonal only when all are embedded in one call.
     """
 
     kept: NDArray[np.bool_]
@@ -244,7 +244,7 @@ class DenseReduction(Protocol):
     """
 
     n: int
-    rest: float
+    complement_eigenvalue: float
     n_complement: int
     space: str
 
@@ -254,7 +254,7 @@ class DenseReduction(Protocol):
 
     @property
     def core_matrix(self) -> NDArray[np.float64]:
-        """The matrix without `rest`."""
+        """The matrix without `complement_eigenvalue`."""
 
     @property
     def norm(self) -> float:
@@ -268,7 +268,7 @@ class Enclosed(NamedTuple):
     """The matrix ``E'HE`` computed by products, with error bounds.
 
     The error of column i of `products` has a norm of at most ``bounds[i]``. The eigenvalues of H
-    are those of the exact matrix and copies of `rest`, each to within `error`.
+    are those of the exact matrix and copies of `complement_eigenvalue`, each to within `error`.
     """
 
     products: NDArray[np.float64]
@@ -278,7 +278,7 @@ class Enclosed(NamedTuple):
 
 class ProvedReach(Subspace, Protocol):
     """The range of the products of H, a `Subspace` with a proof: up to bounds, E is orthonormal and
-    H is `rest` times the identity outside.
+    H is `complement_eigenvalue` times the identity outside.
     """
 
     m: int

@@ -337,7 +337,7 @@ def _refine_verdict(
                 plateau=False,
                 radius=held.radius,
                 kantorovich=held.kantorovich,
-                n_held=held.n_kinks,
+                n_active_kinks=held.n_kinks,
                 escape_direction=None,
                 escape_curvature=None,
                 # At kinks H is one-sided, so the inertia is unknown.
@@ -546,7 +546,7 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
         wall_time=0.0,
         radius=outcome.radius if outcome.certified else None,
         kantorovich=theorem.h if known else None,
-        n_reached=None if inside is None else inside.m,
-        rest=None if inside is None else inside.rest,
+        range_dim=None if inside is None else inside.m,
+        complement_eigenvalue=None if inside is None else inside.complement_eigenvalue,
         _because=outcome.because,
     )

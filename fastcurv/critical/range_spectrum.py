@@ -1,9 +1,9 @@
 """All eigenvalues of Hessians whose products are proved to reach few dimensions, as with fewer rows
 than units.
 
-On the dimensions that the rows do not reach H is `rest` times the identity; on the others it is a
-matrix that is small enough to decompose. So the inertia is known as at small n, and Kantorovich's
-theorem holds with ``1 / beta`` the smallest size of any eigenvalue.
+On the dimensions that the rows do not reach H is `complement_eigenvalue` times the identity; on the
+others it is a matrix that is small enough to decompose. So the inertia is known as at small n, and
+Kantorovich's theorem holds with ``1 / beta`` the smallest size of any eigenvalue.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ MAX_NORM_LOSS = 1e-9
 @dataclass(frozen=True, eq=False)
 class Reached(Slice):
     """All eigenvalues of H on the complement of a span of symmetries: `values` in the range space,
-    with eigenvectors ``E vectors`` (E embeds that space), and `rest` outside it.
+    with eigenvectors ``E vectors`` (E embeds that space), and eigenvalue
+    `space.complement_eigenvalue` outside it.
     """
 
     space: ProvedReach = field(kw_only=True)
@@ -45,10 +46,11 @@ class Reached(Slice):
 
     def with_inertia(self, seen: Spectrum) -> Spectrum:
         """Return the spectrum `seen` with the inertia of H added. The number of zeros that
-        symmetries explain is that of the directions projected out or, if `rest` is 0, of all
-        symmetry directions.
+        symmetries explain is that of the directions projected out or, if the eigenvalue of the
+        complement is 0, of all symmetry directions.
         """
-        signs, rest, n, s = self.signs, self.space.rest, self.space.n_complement, seen.n_symmetry
+        signs, s = self.signs, seen.n_symmetry
+        rest, n = self.space.complement_eigenvalue, self.space.n_complement
         positive = int((signs == 1).sum()) + n * (rest > self.error)
         negative = int((signs == -1).sum())
         zero = self.space.n - positive - negative
@@ -67,7 +69,9 @@ class Reached(Slice):
     @property
     def smallest_magnitude(self) -> float:
         """The smallest absolute value of a computed eigenvalue."""
-        return float(min(np.abs(self.values).min(initial=np.inf), abs(self.space.rest)))
+        return float(
+            min(np.abs(self.values).min(initial=np.inf), abs(self.space.complement_eigenvalue))
+        )
 
     @property
     def min_abs_eigenvalue_bound(self) -> float:
@@ -78,7 +82,9 @@ class Reached(Slice):
         """Return ``H^-1 g``."""
         inner = self.space.project(g[None])[0]
         y = self.vectors @ ((self.vectors.T @ inner) / self.values)
-        return np.asarray((g - self.space.embed(inner)) / self.space.rest + self.space.embed(y))
+        return np.asarray(
+            (g - self.space.embed(inner)) / self.space.complement_eigenvalue + self.space.embed(y)
+        )
 
     def newton_step(self, H: Products, g: Floats) -> Floats:
         """Return Newton's step orthogonal to the symmetries, with one step of iterative
@@ -96,10 +102,10 @@ class Reached(Slice):
         return self.values[order], _embed_columns(self.space, self.vectors[:, order])
 
     def extremes(self) -> list[tuple[float, Floats]]:
-        """Return the extreme eigenvalues of H with their vectors, including `rest` if it is
-        extreme.
+        """Return the extreme eigenvalues of H with their vectors, including that of the complement
+        if it is extreme.
         """
-        inside, rest = self.values, self.space.rest
+        inside, rest = self.values, self.space.complement_eigenvalue
         found = [
             (float(inside[i]), _embed_columns(self.space, self.vectors[:, [i]])[:, 0])
             for i in (0, -1)

@@ -115,12 +115,12 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         ``-curvature_tol (lambda_max - lambda_min)``.
     method : str
         ``dense`` if the Hessian was decomposed as a matrix, ``krylov`` if only products were used.
-    n_reached : int or None
+    range_dim : int or None
         Dimension of the space that the rows reach, if n is large and this space is small: every
         eigenvalue is then known, and so is the inertia.
-    rest : float or None
-        The eigenvalue in the other ``n - n_reached`` dimensions: l2.
-    n_held : int or None
+    complement_eigenvalue : float or None
+        The eigenvalue in the other ``n - range_dim`` dimensions: l2.
+    n_active_kinks : int or None
         Number of active kinks at a minimum of a piecewise smooth loss, at which no one-sided
         gradient is 0; None at other points. The inertia is then None, since H is one-sided at
         kinks.
@@ -167,9 +167,9 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
     n_new: int | None = None
     radius: float | None = None
     kantorovich: float | None = None
-    n_reached: int | None = None
-    rest: float | None = None
-    n_held: int | None = None
+    range_dim: int | None = None
+    complement_eigenvalue: float | None = None
+    n_active_kinks: int | None = None
     nearest: np.ndarray | None = None
     distance: float | None = None
     at_nearest: CriticalPoint | None = None
@@ -315,9 +315,10 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
             ("curvature", f"{self._format_end('min')}  to  {self._format_end('max')}"),
             ("inertia", self._format_inertia()),
         ]
-        if self.n_reached is not None and self.rest is not None:
-            inside = f"eigenvalues computed in {self.n_reached} of {self.n_params} dimensions"
-            rows.append(("subspace", f"{inside}; all others are {format_number(self.rest)}"))
+        if self.range_dim is not None and self.complement_eigenvalue is not None:
+            inside = f"eigenvalues computed in {self.range_dim} of {self.n_params} dimensions"
+            others = f"all others are {format_number(self.complement_eigenvalue)}"
+            rows.append(("subspace", f"{inside}; {others}"))
         if self.escape_direction is not None and self.escape_curvature is not None:
             bent = f"v'Hv = {format_number(self.escape_curvature)} along escape_direction"
             rows.append(("escape", bent))
@@ -358,7 +359,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         )
 
     def _format_inertia(self) -> str:
-        if self.n_held is not None:
+        if self.n_active_kinks is not None:
             return (
                 "not defined on kinks, where H is one-sided; along the kinks all curvature is "
                 "positive"
@@ -604,7 +605,8 @@ class Words(Formatter):
         space = self.spectrum.reach
         if space is None or not self.spectrum.has_inertia or self.certificate.zero.holds:
             return ""
-        value = f"l2 = {format_number(space.rest)}" if space.rest else "0"
+        l2 = space.complement_eigenvalue
+        value = f"l2 = {format_number(l2)}" if l2 else "0"
         return (
             f"; {space.n_complement} of the eigenvalues are {value}, along directions that change "
             f"no output on any row, and the others are those of a matrix of size {space.m}"

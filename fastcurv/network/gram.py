@@ -73,9 +73,7 @@ FROBENIUS_SAFETY_FACTOR = 8.0  # Frobenius bound over root mean square of produc
 
 
 class Reduced(Symmetric):
-    """Base class of operators with the eigenvalues of `whole`, except `n_complement` copies of
-    `rest`.
-    """
+    """Base class of operators with the eigenvalues of `whole`, except those on the complement."""
 
     whole: Any
     n: int
@@ -90,7 +88,7 @@ class Reduced(Symmetric):
         return self.whole.layout
 
     @property
-    def rest(self) -> float:
+    def complement_eigenvalue(self) -> float:
         """Eigenvalue of `whole` on the complement of the subspace: l2, or 0 for the Fisher."""
         return float(self.whole.objective.l2) if self.whole.kind != "fisher" else 0.0
 
@@ -801,7 +799,8 @@ class SampleSpace(RowPasses, InCoordinates):
 
     Created by ``H.reduced("samples")``; `eigsh` and similar functions create it themselves if it
     saves time. It is an ordinary symmetric operator of `shape` (m, m), m <= n: its eigenvalues are
-    those of H except for `n_complement` copies of `rest`, and `embed` maps its eigenvectors to H's.
+    those of H except for `n_complement` copies of `complement_eigenvalue`, and `embed` maps its
+    eigenvectors to H's.
 
     Attributes
     ----------
@@ -809,7 +808,7 @@ class SampleSpace(RowPasses, InCoordinates):
         The operator in parameter space.
     n : int
         The number of rows of `whole`.
-    rest : float
+    complement_eigenvalue : float
         The eigenvalue of H on the complement: l2, 0 for the Fisher.
     n_complement : int
         The dimension of the complement, ``n - m``.
@@ -875,11 +874,11 @@ class SampleSpace(RowPasses, InCoordinates):
         for cut, layer in zip(self.cuts, self.layers):
             spared = not self.whole.objective.l2_biases
             part = slice(cut.start, cut.start + layer.weights) if spared else cut
-            out[part] += self.dtype.type(self.rest) * x[part]
+            out[part] += self.dtype.type(self.complement_eigenvalue) * x[part]
 
     def complement_rows(self, start: int, stop: int) -> Array:
         """Return rows ``start .. stop - 1`` of an orthonormal basis ``(n_complement, n)`` of the
-        complement, on which H is `rest` times the identity.
+        complement, on which H is `complement_eigenvalue` times the identity.
         """
         out = np.zeros((stop - start, self.n), self.dtype)
         first, model = 0, self.whole.objective.model

@@ -211,13 +211,13 @@ _made_of = cached_attribute(_GramCache)
 
 
 class OutputSpace(Reduced):
-    """A GGN or Fisher as ``K + rest I``, where K is the Gram matrix of the module docstring. The
+    """A GGN or Fisher as ``K + l2 I``, where K is the Gram matrix of the module docstring. The
     class is a `Reduction`: `embed` maps eigenvectors to those of the whole operator, but is not an
     isometry for other vectors.
 
     Created by ``G.reduced("outputs")``; `eigsh` and similar functions create it themselves if it
     saves time. Its eigenvalues are those of the whole operator except for `n_complement` copies of
-    `rest`.
+    `complement_eigenvalue`.
 
     Attributes
     ----------
@@ -225,7 +225,7 @@ class OutputSpace(Reduced):
         The operator in parameter space.
     n : int
         The number of rows of `whole`.
-    rest : float
+    complement_eigenvalue : float
         The eigenvalue of `whole` on the complement: l2, 0 for the Fisher. No eigenvalue of `whole`
         is smaller.
     n_complement : int
@@ -250,7 +250,7 @@ class OutputSpace(Reduced):
     """
 
     space = "outputs"
-    lowest = True  # True because no eigenvalue is below `rest`
+    lowest = True  # True because no eigenvalue is below `complement_eigenvalue`
 
     def __init__(self, whole: Any, dtype: Any = None) -> None:
         why = why_no_output_space(whole)
@@ -277,14 +277,14 @@ class OutputSpace(Reduced):
 
     @property
     def matrix(self) -> Floats:
-        """The matrix ``K + rest I`` (q, q) in float64."""
+        """The matrix ``K + l2 I`` (q, q) in float64."""
         matrix = self._K.astype(np.float64)
-        matrix[np.diag_indices(len(matrix))] += self.rest
+        matrix[np.diag_indices(len(matrix))] += self.complement_eigenvalue
         return matrix
 
     @property
     def core_matrix(self) -> Floats:
-        """The matrix K (q, q) in float64, without `rest I`, because adding a large `rest` would
+        """The matrix K (q, q) in float64, without l2, because adding a large l2 would
         round away the small eigenvalues of K.
         """
         return self._K.astype(np.float64)
@@ -295,13 +295,13 @@ class OutputSpace(Reduced):
         return self._made.norm
 
     def matrix_with_bounds(self) -> Enclosed:
-        """Return the matrix ``K + rest I`` with proved bounds on the errors of its columns,
+        """Return the matrix ``K + l2 I`` with proved bounds on the errors of its columns,
         computed by separate float64 passes.
         """
         at = self.whole.objective, self.whole.theta, self.whole.kind
         found: Enclosed = load_proofs("dense_hessian").enclosed_gram_matrix(*at)
-        found.products[np.diag_indices(len(found.products))] += self.rest
-        # K may be much smaller than `rest`, so that adding it rounds.
+        found.products[np.diag_indices(len(found.products))] += self.complement_eigenvalue
+        # K may be much smaller than l2, so that adding it rounds.
         rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))
         return found._replace(bounds=found.bounds + rounded)
 
@@ -316,7 +316,7 @@ class OutputSpace(Reduced):
         return np.asarray(found.T, self.dtype)
 
     def _row_products(self, X: Array) -> Array:
-        return _engine.project_rows(self._K, X) + self.rest * X.astype(np.float64)
+        return _engine.project_rows(self._K, X) + self.complement_eigenvalue * X.astype(np.float64)
 
     # --- eigenvectors, mapped between the two spaces
 
@@ -351,7 +351,8 @@ class OutputSpace(Reduced):
 
     def find_coordinates(self, V: Array, most: float) -> Array | None:
         """Return the eigenvectors of K for rows V that are eigenvectors of the whole operator, or
-        None if one of them has an error of more than `most` or belongs to the eigenvalue `rest`.
+        None if one of them has an error of more than `most` or belongs to the eigenvalue of the
+        complement.
         """
         found = []
         for v in V:
@@ -380,7 +381,7 @@ class OutputSpace(Reduced):
             return LiftedPairs(np.zeros(0, bool), found.residuals, self._zero_threshold(), False)
         Y = _engine.project_rows(self._K, np.ascontiguousarray(X, self._K.dtype)).astype(float)
         lam = np.einsum("ki,ki->k", Y, X) / np.einsum("ki,ki->k", X, X, dtype=float)
-        # The eigenvalues of K are compared here, since a large `rest` would hide small ones.
+        # The eigenvalues of K are compared here, since a large l2 would hide small ones.
         kept = lam > self._zero_threshold()
         residuals = np.linalg.norm(Y - lam[:, None] * X, axis=1)
         if not kept.any():
@@ -393,17 +394,19 @@ class OutputSpace(Reduced):
         together = bool(lam.min() < SMALL_EIGENVALUE_RATIO * norm)
         signs = rng.choice([-1.0, 1.0], size=len(X)) * kept / np.sqrt(norm)
         gap = self.whole.product(self._multiply_factor(signs @ X)).astype(np.float64)
-        gap -= self._multiply_factor((signs * (lam + self.rest)) @ X)
+        gap -= self._multiply_factor((signs * (lam + self.complement_eigenvalue)) @ X)
         # gap is the sum of the residuals with random signs, each divided by its amplification.
         seen = float(np.linalg.norm(gap))
         grown = (1 + together) * np.sqrt(norm / lam) * (residuals + 4 * eps * norm + seen)
         grown = np.where(mixed, self.norm, grown)  # ||K|| bounds the residual of any vector
-        grown += np.abs(found.values - self.rest - lam) + 16 * eps * abs(self.rest)
+        grown += np.abs(found.values - self.complement_eigenvalue - lam) + 16 * eps * abs(
+            self.complement_eigenvalue
+        )
         return LiftedPairs(kept, grown, 2 * self._zero_threshold(), together)
 
     def complement_rows(self, start: int, stop: int) -> Array:
         """Return rows ``start .. stop - 1`` of a set of orthonormal vectors that the operator
-        multiplies by `rest`.
+        multiplies by `complement_eigenvalue`.
         """
         held, more = self._complement, stop - len(self._complement)
         if more > 0:
@@ -674,7 +677,7 @@ class InputSpace(InCoordinates):
         out[...] = self.small.product(wide)
         out[self.turn.bias] *= s
         if self.turn.joint:
-            out += self.dtype.type(self.rest) * x
+            out += self.dtype.type(self.complement_eigenvalue) * x
 
     def _embed(self, x: Array, out: Array) -> None:
         out[...] = self.turn.embed(x)

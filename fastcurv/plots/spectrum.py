@@ -273,7 +273,7 @@ def all_eigenpairs(hessian: Any) -> Eigenpairs:
     scale = float(np.abs(values).max(initial=0.0))
     residuals = np.linalg.norm(P @ V - V * values, axis=0)
     found = values, V, residuals, residuals <= CONVERGED_TOL * scale, n_products
-    return Eigenpairs(*found, scale=scale, tol=CONVERGED_TOL, probed=True, unseen=0.0)
+    return Eigenpairs(*found, scale=scale, tol=CONVERGED_TOL, probed=True, missed_within=0.0)
 
 
 def select_ends(pairs: Eigenpairs, k: int) -> Eigenpairs:

@@ -266,7 +266,7 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
         return every_eigenvalue(_symmetric_matrix_of(op))
     A = small.matrix if isinstance(small, DenseReduction) else _symmetric_matrix_of(small)
     values = every_eigenvalue(A)
-    return np.sort(np.append(values, np.full(small.n_complement, small.rest)))
+    return np.sort(np.append(values, np.full(small.n_complement, small.complement_eigenvalue)))
 
 
 @accept_aliases("inertia")
@@ -325,7 +325,7 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     values, _, errors = matrix.eigensystem()
     n, rest, copies = len(values), 0.0, 0
     if small is not None:
-        n, rest, copies = small.n, small.rest, small.n_complement
+        n, rest, copies = small.n, small.complement_eigenvalue, small.n_complement
     n_positive = int((values > errors).sum()) + copies * (rest > 0)
     n_negative = int((values < -errors).sum()) + copies * (rest < 0)
     return Inertia(

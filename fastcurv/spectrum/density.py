@@ -223,13 +223,17 @@ class Quadrature(NamedTuple):
 
 def complete_quadrature(one: Quadrature, small: Reduction | None, deflated: int = 0) -> Quadrature:
     """Return the quadrature of the full operator from the quadrature `one` of the smaller operator
-    `small`, by adding the copies of ``small.rest``. Return `one` if `small` is None or has no such
-    copies. `deflated` is the number of eigenvalues that the quadrature leaves out.
+    `small`, by adding the copies of ``small.complement_eigenvalue``. Return `one` if `small` is
+    None or has no such copies. `deflated` is the number of eigenvalues that the quadrature leaves
+    out.
     """
     if small is None or not small.n_complement:
         return one
     share = small.n_complement / max(1, small.n - deflated)
-    return Quadrature(np.append(one.nodes, small.rest), np.append((1 - share) * one.weights, share))
+    return Quadrature(
+        np.append(one.nodes, small.complement_eigenvalue),
+        np.append((1 - share) * one.weights, share),
+    )
 
 
 class KnownPairs(NamedTuple):

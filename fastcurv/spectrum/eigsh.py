@@ -62,7 +62,7 @@ from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs
 MISS_PROBABILITY = 0.003
 # A search for k pairs usually takes N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR k products.
 N_FIRST_PRODUCTS, N_PRODUCTS_PER_PAIR = 24, 4
-# probability that `unseen` is too small, if MISS_PROBABILITY was not reached
+# probability that `missed_within` is too small, if MISS_PROBABILITY was not reached
 MISSED_WITHIN_PROBABILITY = 0.05
 # maximum expected time of a search during which Ctrl-C is deferred to the end
 MAX_UNINTERRUPTED_SECONDS = 1e-3
@@ -308,7 +308,7 @@ class ThickRestart(EigenSearch):
             scale=run.scale,
             tol=self.tol,
             probed=self.probed,
-            unseen=self.unseen,
+            missed_within=self.unseen,
             interrupted=self.interrupted,
             asymmetry=run.asymmetry,
         )
@@ -381,12 +381,12 @@ def eigsh(
         finds only one copy of each. Each start continues until it would have found a copy of any
         wanted value but the innermost, with a probability of error of 0.3%. If there are none, this
         usually adds a sixth to the products, and at most a quarter, or 4 products; if that is too
-        few, `unseen` and the repr of the result state what may have been missed, and pairs that may
-        lack a copy are not `converged`. If the Krylov space of a start is exhausted, as for a
-        matrix with few distinct eigenvalues, further starts with up to as many products follow.
-        Default: True unless `v0` has several columns. If the spectrum is known to be simple,
-        ``probe=False`` saves these products: from the same start the search then takes no more
-        products than ARPACK's, which restarts in a smaller basis.
+        few, `missed_within` and the repr of the result state what may have been missed, and pairs
+        that may lack a copy are not `converged`. If the Krylov space of a start is exhausted, as
+        for a matrix with few distinct eigenvalues, further starts with up to as many products
+        follow. Default: True unless `v0` has several columns. If the spectrum is known to be
+        simple, ``probe=False`` saves these products: from the same start the search then takes no
+        more products than ARPACK's, which restarts in a smaller basis.
     space : str, optional
         The space of the search: ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``. A
         Hessian over fewer rows than it has units is exactly a smaller operator in the range of its
@@ -409,8 +409,8 @@ def eigsh(
         ``n_products``; unpacks as in SciPy, ``w, V = eigsh(H)``. Some eigenvalue lies within
         ``residuals[i]`` of ``values[i]``. With high probability, but not certified, these pairs are
         the k wanted ones, copies of multiple eigenvalues included: if a copy is missing, an
-        eigenvalue further in takes its place, within `unseen` with a probability of error of 5%.
-        There are fewer than k pairs if the budget or Ctrl-C ended the run before k products.
+        eigenvalue further in takes its place, within `missed_within` with a probability of error of
+        5%. There are fewer than k pairs if the budget or Ctrl-C ended the run before k products.
         Residuals are those of the products as computed: for an enclosure add the operator's own
         rounding bound. They include the asymmetry measured in the products, given in `asymmetry`;
         nothing more is implied for operators that are not symmetric.

@@ -1,9 +1,9 @@
 """Computations on an operator that are carried out with a smaller operator: see `Reduction` in
 `fastcurv.common.protocols`.
 
-The smaller operator has the eigenvalues of the full one except for copies of one number (`rest`),
-whose eigenspace is a known complement. Results from the smaller space are completed here, so that
-callers need not distinguish the two.
+The smaller operator has the eigenvalues of the full one except for copies of one number
+(`complement_eigenvalue`), whose eigenspace is a known complement. Results from the smaller space
+are completed here, so that callers need not distinguish the two.
 """
 
 from __future__ import annotations
@@ -97,11 +97,11 @@ def pairs_from_matrix(
     P: Array,
     asked: EigshOptions,
     dtype: np.dtype[Any],
-    rest: float = 0.0,
+    shift: float = 0.0,
     against: Array | None = None,
     n_products: int = 0,
 ) -> Eigenpairs:
-    """Return the wanted eigenpairs of ``P + rest I`` from a full decomposition, with all copies of
+    """Return the wanted eigenpairs of ``P + shift I`` from a full decomposition, with all copies of
     multiple eigenvalues.
 
     Parameters
@@ -111,7 +111,7 @@ def pairs_from_matrix(
         `asymmetry` of the result measures this, and `residuals` include it.
     dtype : dtype
         The dtype of the operator and of the vectors.
-    rest : float
+    shift : float
         Added to the eigenvalues only, so that small entries of P keep their digits.
     against : ndarray, shape (s, n), optional
         Orthonormal rows to which the vectors are made orthogonal.
@@ -131,7 +131,7 @@ def pairs_from_matrix(
             if exponent < MAX_SAFE_EXPONENT
             else undo_scaling(theta, exponent)
         )
-        return wanted_indices(values + rest, asked.k, asked.which)
+        return wanted_indices(values + shift, asked.k, asked.which)
 
     theta, at, V = eigh_selected(A, pick)
     V = np.asfortranarray(V if N is None else N @ V, dtype)
@@ -142,8 +142,8 @@ def pairs_from_matrix(
     # Subnormal values are rounded once more, by at most this much.
     finest = SMALLEST_SUBNORMAL * (size > 0)
     left = np.ldexp(residual_norms(S, wide, V.T) + eps * size, exponent) + finest
-    values = np.ldexp(wide, exponent) + rest
-    scale = max(abs(rest), *(abs(math.ldexp(end, exponent) + rest) for end in ends))
+    values = np.ldexp(wide, exponent) + shift
+    scale = max(abs(shift), *(abs(math.ldexp(end, exponent) + shift) for end in ends))
     tol = resolve_tol(asked.tol, dtype)
     allowed: Any = scale
     if asked.relative == "value":
@@ -157,7 +157,7 @@ def pairs_from_matrix(
         scale=scale,
         tol=tol,
         probed=True,
-        unseen=0.0,
+        missed_within=0.0,
         asymmetry=math.ldexp(skew, exponent) if skew > MAX_ASYMMETRY_EPS * eps * size else 0.0,
     )
 
@@ -194,31 +194,37 @@ def reduced_pairs(
     inner = asked._replace(k=min(asked.k, left))
     if small.lowest:
         inner = remaining_search(inner, asked, small)
-    # Only copies of the eigenvalue `rest` of the complement are requested.
+    # Only copies of the eigenvalue of the complement are requested.
     if not inner.k:
         none = np.zeros(0)
         empty = np.zeros((small.shape[0], 0), dtype)
-        found = Eigenpairs(none, empty, none, none > 0, 0, small.norm, probed=True, unseen=0.0)
+        found = Eigenpairs(
+            none, empty, none, none > 0, 0, small.norm, probed=True, missed_within=0.0
+        )
     elif V is None and isinstance(small, DenseReduction) and decompose_directly(small, inner.k):
-        found = pairs_from_matrix(small.core_matrix, inner, dtype, float(small.rest))
+        found = pairs_from_matrix(
+            small.core_matrix, inner, dtype, float(small.complement_eigenvalue)
+        )
     else:
         found = search(small, inner, rng, v0, V)
     tol = resolve_tol(asked.tol, dtype)
-    # A warning of missed copies is issued only if `unseen` exceeds MIN_MISSED_WITHIN_TOLS times the
-    # tolerance. The tolerance of the full operator is larger than that of the search, so `unseen`
-    # is increased to keep the warning.
-    if missed_clause(found) and found.unseen < np.inf:
-        least = (MIN_MISSED_WITHIN_TOLS + 1) * tol * max(found.scale, abs(small.rest))
-        found = replace(found, unseen=max(found.unseen, least))
+    # A warning of missed copies is issued only if `missed_within` exceeds MIN_MISSED_WITHIN_TOLS
+    # times the tolerance. The tolerance of the full operator is larger than that of the search, so
+    # `missed_within` is increased to keep the warning.
+    if missed_clause(found) and found.missed_within < np.inf:
+        least = (
+            (MIN_MISSED_WITHIN_TOLS + 1) * tol * max(found.scale, abs(small.complement_eigenvalue))
+        )
+        found = replace(found, missed_within=max(found.missed_within, least))
     found = replace(found, tol=tol)
     return complete_pairs(found, small, asked.k, asked.which, rng, asked.relative)
 
 
 def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
     """Return the options `inner` of the search in the operator `small`, changed for a full operator
-    whose lowest eigenvalues are copies of ``small.rest``, which need no search. `asked` holds the
-    options for the full operator. The tolerance is reduced, since residuals of small eigenvalues
-    grow in the full space.
+    whose lowest eigenvalues are copies of ``small.complement_eigenvalue``, which need no search.
+    `asked` holds the options for the full operator. The tolerance is reduced, since residuals of
+    small eigenvalues grow in the full space.
     """
     dtype = operator_dtype(small)
     tol = resolve_tol(asked.tol, dtype) * (1e-3 if asked.relative == "value" else 0.25)
@@ -240,14 +246,14 @@ def complete_pairs(
     found: Eigenpairs, small: Reduction, k: int, which: str, rng: Any, relative: str = "scale"
 ) -> ReducedEigenpairs:
     """Return the k wanted pairs of the full operator, among the pairs `found` for the operator
-    `small` and the copies of ``small.rest``, with residuals in the space of the full operator.
-    `which` and `relative` are those of `eigsh`.
+    `small` and the copies of ``small.complement_eigenvalue``, with residuals in the space of the
+    full operator. `which` and `relative` are those of `eigsh`.
     """
     X = np.ascontiguousarray(found.vectors.T)
     tol = found.tol
     kept, limits, zero, together = small.lift_pairs(X, found, rng)
     copies = min(k, small.n_complement + len(X) - int(kept.sum()))
-    scale = max(found.scale, abs(small.rest) if copies else 0.0)
+    scale = max(found.scale, abs(small.complement_eigenvalue) if copies else 0.0)
     zero = max(zero, 16 * float(np.finfo(X.dtype).eps) * scale)
     size = np.abs(found.values) if relative == "value" else scale
     if small.lowest:
@@ -258,7 +264,7 @@ def complete_pairs(
     def both(mine: Any, theirs: Any) -> Any:
         return np.concatenate([mine[kept], np.full((copies, *mine.shape[1:]), theirs, mine.dtype)])
 
-    values = both(found.values, small.rest)
+    values = both(found.values, small.complement_eigenvalue)
     source = np.concatenate([np.full(int(kept.sum()), -1), np.arange(copies)])
     order = np.argsort(values, kind="stable")
     if k < len(values):
@@ -272,7 +278,7 @@ def complete_pairs(
         scale=scale,
         tol=tol,
         probed=found.probed,
-        unseen=found.unseen,
+        missed_within=found.missed_within,
         interrupted=found.interrupted,
         asymmetry=found.asymmetry,
         space=small.space,

@@ -28,7 +28,7 @@ TWO_VALUED_WIDENING_FACTOR = 3.0
 # equal, and show no scatter, with probability at most 1/20. With fewer samples, probes are uniform
 # on a sphere.
 MIN_ALIKE_ESTIMATES = 11
-# Results mention `unseen` only if it exceeds this number of tolerances.
+# Results mention `missed_within` only if it exceeds this number of tolerances.
 MIN_MISSED_WITHIN_TOLS = 64
 
 
@@ -119,9 +119,9 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         worst-case bound on the rounding of a product, if the operator has this method.
     converged : ndarray of bool, shape (k,)
         True where ``residuals`` are within the tolerance, ``tol * scale``, or ``tol * |lam|`` for
-        ``relative="value"``, and no copy may have been missed: False within `unseen` of the
-        innermost value, if `unseen` exceeds 64 tolerances. For a single pair, and if no search for
-        copies was requested (`probed` is then False), it refers to residuals alone.
+        ``relative="value"``, and no copy may have been missed: False within `missed_within` of the
+        innermost value, if `missed_within` exceeds 64 tolerances. For a single pair, and if no
+        search for copies was requested (`probed` is then False), it refers to residuals alone.
     n_products : int
         Number of products with the operator; 0 if the eigenvalues come from a matrix that was
         computed without products.
@@ -131,14 +131,14 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         The requested tolerance.
     probed : bool
         True if a random start searched for copies of multiple eigenvalues that the first start
-        cannot find, or if none could have changed the values. `unseen` states how far that search
-        is incomplete.
-    unseen : float
+        cannot find, or if none could have changed the values. `missed_within` states how far that
+        search is incomplete.
+    missed_within : float
         A distance: with a probability of error of 5%, no eigenvalue (or copy of one) was missed
         that lies further than this outside the innermost of the values. It is 0 if the whole matrix
         or the whole space was used, a few tolerances after a search that ended earlier, and
-        infinity without a search. The repr mentions `unseen` if it exceeds 64 tolerances. If copies
-        were missed, other true eigenvalues take their place.
+        infinity without a search. The repr mentions `missed_within` if it exceeds 64 tolerances. If
+        copies were missed, other true eigenvalues take their place.
     interrupted : bool
         True if Ctrl-C ended the run early.
     shared : str or None
@@ -167,7 +167,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
     n_new: int | None = None
     asymmetry: float = 0.0
     space: str = "parameters"
-    unseen: float = float("inf")
+    missed_within: float = float("inf")
 
     def __len__(self) -> int:
         return len(self.values)
@@ -239,16 +239,15 @@ def missed_clause(pairs: Eigenpairs) -> str:
     "".
     """
     alone, width = len(pairs) < 2, float(np.ptp(pairs.values / 2)) if len(pairs) else 0.0
-    if pairs.unseen <= MIN_MISSED_WITHIN_TOLS * pairs.tol * pairs.scale or (
-        alone and np.isinf(pairs.unseen)
+    if pairs.missed_within <= MIN_MISSED_WITHIN_TOLS * pairs.tol * pairs.scale or (
+        alone and np.isinf(pairs.missed_within)
     ):
         return ""
-    if not alone and pairs.unseen / 2 > width:
+    if not alone and pairs.missed_within / 2 > width:
         return "missed copies of multiple eigenvalues not excluded"
     others = "others" if alone else "copies"
-    return (
-        f"{others} excluded beyond {format_number(pairs.unseen)}, with an error probability of 5%"
-    )
+    beyond = format_number(pairs.missed_within)
+    return f"{others} excluded beyond {beyond}, with an error probability of 5%"
 
 
 @dataclass(frozen=True, repr=False, eq=False)

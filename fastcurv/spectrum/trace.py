@@ -454,7 +454,7 @@ def trace(
     small = reduced_operator_of(op, space)
     found = _trace(op if small is None else small, m, method, rng, progress)
     if small is not None:
-        total = found.estimate + small.rest * small.n_complement
+        total = found.estimate + small.complement_eigenvalue * small.n_complement
         found = replace(found, estimate=total, space=small.space)
     return found
 
@@ -627,7 +627,7 @@ def frobenius_norm(
     found = _frobenius_norm(op if small is None else small, m, method, rng, progress)
     if small is not None:
         inner = float(found.estimate)
-        norm = float(np.hypot(inner, small.n_complement**0.5 * small.rest))
+        norm = float(np.hypot(inner, small.n_complement**0.5 * small.complement_eigenvalue))
         share = inner / norm if norm else 1.0
         found = replace(found, estimate=norm, stderr=share * found.stderr, space=small.space)
     return found

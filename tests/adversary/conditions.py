@@ -34,7 +34,7 @@ def verdicts_from_products_hold_for_networks(draw):
     if said.kind in ("not_critical", "undecided", "degenerate"):
         assert not said.certified, words
         return said.kind
-    if said.n_held:
+    if said.n_active_kinks:
         return check_nothing_is_lower_nearby(draw, ob, theta, words)
     values = np.linalg.eigvalsh(hessian(InLongDouble(ob, theta)).astype(float))
     off = 1e-12 * np.abs(values).max()

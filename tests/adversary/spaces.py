@@ -198,13 +198,14 @@ def pairs_hold(draw, op, A, values, space, room, words):
     order = np.argsort(-np.abs(values), kind="stable")[:k]
     wanted = np.sort(values[order]) if low is None else np.r_[values[:low], values[n - k + low :]]
     sure = (
-        found.converged.all() and found.unseen <= MIN_MISSED_WITHIN_TOLS * found.tol * found.scale
+        found.converged.all()
+        and found.missed_within <= MIN_MISSED_WITHIN_TOLS * found.tol * found.scale
     )
     if which == "LM":
         gaps = np.abs(np.sort(np.abs(found.values)) - np.sort(np.abs(wanted)))
     else:
         gaps = np.abs(found.values - wanted)
-    missed = sure and (gaps > room + found.residuals.max() + found.unseen).any()
+    missed = sure and (gaps > room + found.residuals.max() + found.missed_within).any()
     assert n > MAX_WHOLE_SPACE_DIM or not missed, f"{words}: {wanted}"
     return "missed" if missed else "sure" if sure else "not sure"
 
@@ -252,7 +253,7 @@ def every_space_agrees_with_the_matrix(draw):
         for j, e in enumerate(np.eye(len(inner), dtype=op.dtype)):
             inner[:, j] = small.product(e)
         got = np.linalg.eigvalsh(inner / (largest or 1.0)) * (largest or 1.0)
-        got = np.sort(np.append(got, np.full(small.n_complement, small.rest)))
+        got = np.sort(np.append(got, np.full(small.n_complement, small.complement_eigenvalue)))
         assert np.abs(got - values).max() <= room, (
             f"{words}: {np.abs(got - values).max()}, {largest}"
         )

@@ -34,7 +34,7 @@ def test_repeated_eigenvalues_of_small_matrices_are_all_found():
     values = np.sort(np.r_[rng.uniform(-3, 0, 100).repeat(2), 40, 50, 60])
     H = np.diag(values)
     pairs = spectrum.extreme_eigenpairs(H, 3, 0)
-    assert pairs.unseen == 0 and pairs.converged.all() and "copies" not in repr(pairs)
+    assert pairs.missed_within == 0 and pairs.converged.all() and "copies" not in repr(pairs)
     assert np.allclose(pairs.values, [*values[:3], *values[-3:]], atol=1e-12)
     assert np.allclose(H @ pairs.vectors, pairs.vectors * pairs.values, atol=1e-12)
     assert pairs.residuals.max() <= 1e-11 and pairs.n_products == 0  # computed from a matrix
@@ -61,7 +61,7 @@ def test_spectrum_computes_the_ends_of_small_matrices_directly(run, capsys):
     recipe = Recipe("iris", hidden=(6,), loss="cross_entropy", l2=1e-2)
     exact = fc.eigvalsh(recipe.build_objective().hessian(np.zeros(51)))
     assert np.allclose(said["eigenvalues"], [*exact[:8], *exact[-8:]], atol=1e-12)
-    assert said["unseen"] == 0 and said["copies"] is None
+    assert said["missed_within"] == 0 and said["copies"] is None
     assert said["n_products"] == 2 * 5
 
 
@@ -79,7 +79,7 @@ def test_unknown_standard_errors_are_null_in_json(run, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("unseen", "words", "told"),
+    ("missed_within", "words", "told"),
     [
         (np.inf, "missed copies of multiple eigenvalues not excluded", None),
         (1e-3, "copies excluded beyond 0.001, with an error probability of 5%", 1e-3),
@@ -87,16 +87,16 @@ def test_unknown_standard_errors_are_null_in_json(run, capsys, monkeypatch):
     ],
 )
 def test_output_says_if_copies_of_eigenvalues_may_be_missing(
-    unseen, words, told, run, capsys, monkeypatch
+    missed_within, words, told, run, capsys, monkeypatch
 ):
     found = spectrum.extreme_eigenpairs
     monkeypatch.setattr(commands, "DENSE_MAX_N", 10)
     monkeypatch.setattr(
-        commands, "extreme_eigenpairs", lambda *a: replace(found(*a), unseen=unseen)
+        commands, "extreme_eigenpairs", lambda *a: replace(found(*a), missed_within=missed_within)
     )
     assert main(["spectrum", str(run), "-k", "2", "--json", *SHORT]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["unseen"] == told and said["copies"] == words
+    assert said["missed_within"] == told and said["copies"] == words
     assert main(["spectrum", str(run), "-k", "2", *SHORT]) == 0
     text = capsys.readouterr().out
     line = next(line for line in text.splitlines() if " products" in line)
@@ -109,7 +109,7 @@ def test_reports_say_if_copies_of_eigenvalues_may_be_missing(monkeypatch):
     theta = np.zeros(ob.n_params)
     hessian, point = ob.hessian(theta), fc.classify(ob, theta, seed=0)
     args = Namespace(probes=2, steps=5, seed=0, progress=False)
-    by_products = replace(spectrum.all_eigenpairs(hessian), unseen=np.inf)
+    by_products = replace(spectrum.all_eigenpairs(hessian), missed_within=np.inf)
     monkeypatch.setattr(page, "extreme_eigenpairs", lambda *_: by_products)
     for below in (10, 60):
         monkeypatch.setattr(page, "DENSE_MAX_N", below)

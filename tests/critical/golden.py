@@ -52,7 +52,13 @@ def verdict_answer(point: CriticalPoint) -> list[Any]:
     text, numbers = masked(text)
     hidden = (point.failure_probability, point.gradient_flat_ratio, point.gradient_residual)
     hidden += (*point.lambda_min_bounds, *point.lambda_max_bounds, *point.n_negative_bounds)
-    hidden += (point.plateau, point.curvature_tol, point.distance, point.rest, point.n_held)
+    hidden += (
+        point.plateau,
+        point.curvature_tol,
+        point.distance,
+        point.complement_eigenvalue,
+        point.n_active_kinks,
+    )
     numbers += [-1.0 if x is None or not np.isfinite(x) else float(f"{x:.5g}") for x in hidden]
     return [text, *numbers]
 

@@ -28,26 +28,26 @@ def run_to_kinks(seed, **options):
 @pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
 def test_classify_confirms_kink_minima_found_by_minimize(loss, activation):
-    n_held = 0
+    n_found = 0
     for seed in range(4):
         ob, found = run_to_kinks(seed, loss=loss, activation=activation)
         verdict = fc.classify(ob, found.x)
         assert verdict.certified == (found.success and found.kind == "minimum")
-        if verdict.n_held is None:
+        if verdict.n_active_kinks is None:
             continue
-        n_held += 1
+        n_found += 1
         assert verdict.kind == "minimum" and 0 < verdict.radius < 1e-6
         assert verdict.n_negative is None and verdict.escape_direction is None
         assert "one-sided" in repr(verdict)
         moved = found.x + 1e-4 * np.random.default_rng(seed).standard_normal(found.x.size)
         away = fc.classify(ob, moved)
-        assert not away.certified and away.n_held is None
-    assert n_held  # else this shows nothing
+        assert not away.certified and away.n_active_kinks is None
+    assert n_found  # else this shows nothing
 
 
 def test_the_loss_is_not_lower_around_a_kink_minimum():
     ob, found = run_to_kinks(1)
-    assert fc.classify(ob, found.x).n_held
+    assert fc.classify(ob, found.x).n_active_kinks
     assert falls_nowhere(ob, found.x, np.random.default_rng(0))
 
 
@@ -66,19 +66,19 @@ def test_unproved_kink_minima_are_undecided():
     """Without a proof, a minimum at active kinks is undecided or degenerate, even if its one-sided
     gradient exceeds the tolerance.
     """
-    n_held = 0
+    n_found = 0
     for seed in range(6):
         ob, found = run_to_kinks(seed)
-        if not fc.classify(ob, found.x).n_held:
+        if not fc.classify(ob, found.x).n_active_kinks:
             continue
         for other in unproved_forms(ob):
             verdict = fc.classify(other, found.x.astype(other.dtype))
             assert verdict.kind in ("undecided", "degenerate"), verdict.reason
-            n_held += verdict.gradient_norm > verdict.gradient_tol
+            n_found += verdict.gradient_norm > verdict.gradient_tol
             end = fc.minimize(other, found.x.astype(other.dtype))
             assert end.fun <= other.value(found.x.astype(other.dtype)) * (1 + 1e-6)
             assert end.kind != "not_critical" or other.dtype == np.float32, end.message
-    assert n_held  # else this shows nothing
+    assert n_found  # else this shows nothing
 
 
 def test_kink_at_a_noncritical_point_changes_no_verdict():
@@ -103,7 +103,7 @@ def test_kink_point_that_is_not_a_minimum_is_not_certified():
     first = W.size + b.size
     theta[:first] *= 0.5  # kinks of the first layer stay where they are
     verdict = fc.classify(ob, theta)
-    assert verdict.n_kinks and not verdict.certified and verdict.n_held is None
+    assert verdict.n_kinks and not verdict.certified and verdict.n_active_kinks is None
 
 
 def test_kink_minima_are_not_certified_in_float32():

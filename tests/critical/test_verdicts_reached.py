@@ -32,13 +32,13 @@ def test_a_minimum_is_certified_and_counted(loss, rng):
     assert ob.n_params > 500 and dense.kind == point.kind == "minimum"
     assert point.certified and point.failure_probability == 0
     assert point.n_positive == ob.n_params and point.n_negative_bounds == (0, 0)
-    assert point.n_reached < 500 and point.rest == ob.l2
+    assert point.range_dim < 500 and point.complement_eigenvalue == ob.l2
     lowest = np.linalg.eigvalsh(ob.hessian(theta).to_dense())[0]
     assert abs(point.lambda_min - lowest) < 1e-11
-    assert f"{ob.n_params - point.n_reached} of the eigenvalues are l2 = 0.01" in point.reason
+    assert f"{ob.n_params - point.range_dim} of the eigenvalues are l2 = 0.01" in point.reason
     assert "subspace" in repr(point)
     again = fc.classify(ob.astype("float64"), theta, dense_below=100)  # too few: as before
-    assert again.n_reached is None and again.n_positive is None
+    assert again.range_dim is None and again.n_positive is None
 
 
 def saddle_at_zero(rng, l2):
@@ -72,7 +72,7 @@ def test_dimensions_outside_the_range_count_as_zeros_without_l2(rng):
     ob, sigma = saddle_at_zero(rng, 0.0)
     point = fc.classify(ob, np.zeros(ob.n_params), dense_below=200)
     assert point.kind == "saddle" and point.n_negative == 20
-    assert point.n_zero >= ob.n_params - point.n_reached and point.rest == 0
+    assert point.n_zero >= ob.n_params - point.range_dim and point.complement_eigenvalue == 0
     assert point.n_negative_bounds == (20, 20 + point.n_zero)
 
 
@@ -120,7 +120,7 @@ def test_proofs_in_float32_are_about_the_stored_numbers(rng):
     ob, theta = trained(rng)
     low = ob.astype("float32")
     point = fc.classify(low, theta.astype("float32"), dense_below=500)
-    assert point.n_reached is not None or point.kind == "not_critical"
+    assert point.range_dim is not None or point.kind == "not_critical"
 
 
 def test_unsupported_networks_and_small_budgets_use_the_general_method(rng):
@@ -129,7 +129,7 @@ def test_unsupported_networks_and_small_budgets_use_the_general_method(rng):
     """
     ob, theta = trained(rng)
     point = fc.classify(ob, theta, dense_below=500, max_products=200)
-    assert point.n_reached is None and point.n_positive is None
+    assert point.range_dim is None and point.n_positive is None
     relu = fc.Objective(fc.MLP(SIZES, "relu"), ob.X, ob.y, "mse", l2=0.01)
     at = fc.classify(relu, np.zeros(relu.n_params), dense_below=500)
     assert not at.certified
@@ -166,7 +166,8 @@ def range_space(rest, values=()):
     empty, with curvature `rest` in the third.
     """
     space = SimpleNamespace(
-        n=3, m=2, n_complement=1, rest=rest, complement_vector=lambda seed=0: np.eye(3)[2],
+        n=3, m=2, n_complement=1, complement_eigenvalue=rest,
+        complement_vector=lambda seed=0: np.eye(3)[2],
         embed=lambda y: np.append(y, 0.0) if len(y) < 3 else y,
     )  # fmt: skip
     flat = np.zeros((3, 0)) if len(values) else np.eye(3)[:, :2]
@@ -246,7 +247,7 @@ def test_repeated_and_weightless_rows_do_not_enlarge_the_range(how, rng):
         weight = np.array(weight) * 3.0
     more = fc.Objective(ob.model, X, y, l2=ob.l2, loss="mse", sample_weight=weight)
     said = fc.classify(more, theta, dense_below=500)
-    assert said.certified and said.n_reached == point.n_reached
+    assert said.certified and said.range_dim == point.range_dim
     assert (said.kind, said.n_positive) == (point.kind, point.n_positive)
 
 
@@ -258,7 +259,7 @@ def test_rows_of_weight_0_keep_a_minimum_at_kinks(place):
     ob, found = run_to_kinks(1)
     model = ob.model
     one = fc.classify(ob, found.x)
-    assert one.certified and one.n_held
+    assert one.certified and one.n_active_kinks
     (W, b), _ = model.unflatten(found.x)
     unit = int(np.argmax(np.linalg.norm(W, axis=1)))
     on_kink = -b[unit] * W[unit] / (W[unit] @ W[unit])
@@ -267,4 +268,4 @@ def test_rows_of_weight_0_keep_a_minimum_at_kinks(place):
     said = fc.classify(
         fc.Objective(model, X, y, loss="mse", l2=3e-3, sample_weight=weight), found.x
     )
-    assert said.kind == "minimum" and said.certified and said.n_held == one.n_held
+    assert said.kind == "minimum" and said.certified and said.n_active_kinks == one.n_active_kinks

@@ -29,8 +29,9 @@ def test_to_dict_has_plain_values_only(point, seed):
     from fastcurv.spectrum.results import to_json_value
 
     odd = replace(
-        point, seed=seed, failure_probability=np.nan, lambda_max=np.float32(np.inf), rest=None,
-        certified=np.bool_(True), nearest=np.array([1.0, np.nan, -2.0]), at_nearest=point,
+        point, seed=seed, failure_probability=np.nan, lambda_max=np.float32(np.inf),
+        complement_eigenvalue=None, certified=np.bool_(True), at_nearest=point,
+        nearest=np.array([1.0, np.nan, -2.0]),
     )  # fmt: skip
     facts = odd.to_dict()
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
@@ -39,7 +40,12 @@ def test_to_dict_has_plain_values_only(point, seed):
         "minimum_ratio",
     }
     assert facts["certified"] is True and facts["lambda_min_bounds"] == list(odd.lambda_min_bounds)
-    assert facts["failure_probability"] is facts["lambda_max"] is facts["rest"] is None
+    assert (
+        facts["failure_probability"]
+        is facts["lambda_max"]
+        is facts["complement_eigenvalue"]
+        is None
+    )
     assert facts["nearest"] == [1.0, None, -2.0] and facts["at_nearest"] == point.to_dict()
     shell = to_json_value(verdict_facts(odd))
     assert {name: facts[name] for name in shell} == shell
@@ -135,7 +141,7 @@ def test_kink_minima_with_copied_units_claim_no_strict_minimum():
     y = np.maximum(X @ rng.standard_normal((3, 1)), 0) + 0.1 * rng.standard_normal((32, 1))
     ob = fc.Objective(fc.MLP([3, 3, 1], "relu"), X, y, "mse", l2=0.1)
     small = fc.minimize(ob, ob.model.init(seed=0), seed=0)
-    assert small.report.certified and small.report.n_held
+    assert small.report.certified and small.report.n_active_kinks
     (W, b), (V, c) = ob.model.unflatten(small.x.copy())
     i = int(np.argmax(np.linalg.norm(W, axis=1)))
     split = np.diag(np.where(np.arange(3) == i, 0.8, 1.0))

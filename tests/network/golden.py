@@ -61,7 +61,7 @@ def describe_reduced(K: Any) -> list[Any]:
         float(m),
         float(K.n),
         float(K.n_complement),
-        float(K.rest),
+        float(K.complement_eigenvalue),
     ]
     up = K.embed(x)
     numbers += [
@@ -205,7 +205,11 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
         }  # fmt: skip
     for space in ("samples", "outputs", "inputs"):
         K = ob.batch(slice(0, 3)).ggn(theta).reduced(space)
-        found[f"in {space}"] = {"m": K.shape[0], "outside": K.n_complement, "rest": K.rest}
+        found[f"in {space}"] = {
+            "m": K.shape[0],
+            "n_complement": K.n_complement,
+            "complement_eigenvalue": K.complement_eigenvalue,
+        }
     for n in (1, 2, 7):
         K = ob.batch(slice(0, n)).ggn(theta).reduced()
         found[f"chosen for {n}"] = {"space": "none" if K is None else K.space}

@@ -137,7 +137,7 @@ def draw_batch_norm(
 
 def check_coordinates(R, H, tol=EXACT):
     """Check that coordinates and complement form an orthonormal basis, in which H consists of R and
-    `rest`.
+    `complement_eigenvalue`.
     """
     A, m, n = H.to_dense().astype(float), R.shape[0], H.shape[0]
     E, outside = (
@@ -148,7 +148,7 @@ def check_coordinates(R, H, tol=EXACT):
     assert Q.shape == (n, n) and np.abs(Q.T @ Q - np.eye(n)).max() <= tol
     assert np.abs(R.project(np.eye(n)).astype(float) - E).max() <= tol
     B[:m, :m] = np.column_stack([R.product(x) for x in np.eye(m)])
-    B[range(m, n), range(m, n)] = R.rest
+    B[range(m, n), range(m, n)] = R.complement_eigenvalue
     scale = np.linalg.norm(A)
     assert np.abs(Q @ B @ Q.T - A).max() <= tol * scale
     assert np.abs(np.linalg.eigvalsh(B) - np.linalg.eigvalsh(A)).max() <= tol * scale
@@ -299,7 +299,9 @@ def assert_agrees_with_torch(torch, net, ob, theta, v):
 
 def all_eigenvalues(R):
     """Return all eigenvalues in parameter space, computed from those of R."""
-    return np.sort(np.append(np.linalg.eigvalsh(R.matrix), np.full(R.n_complement, R.rest)))
+    return np.sort(
+        np.append(np.linalg.eigvalsh(R.matrix), np.full(R.n_complement, R.complement_eigenvalue))
+    )
 
 
 def redundant_columns(rng, N, kind):

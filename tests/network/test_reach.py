@@ -77,7 +77,7 @@ def check_inequalities(ob, theta):
     assert (np.sqrt((off * off).sum(axis=0)) <= found.bounds).all()
     # no eigenvalue differs from its approximation by more than the sum of bounds
     values = np.linalg.eigvalsh((found.products + found.products.T) / 2)
-    both = np.sort(np.append(values, np.full(R.n_complement, R.rest)))
+    both = np.sort(np.append(values, np.full(R.n_complement, R.complement_eigenvalue)))
     dense = np.linalg.eigvalsh(H.astype(float))
     slack = 20 * n * np.finfo(float).eps * np.abs(dense).max()
     gap = np.abs(both - dense).max()

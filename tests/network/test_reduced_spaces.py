@@ -340,7 +340,7 @@ def test_output_space_has_the_eigenvalues_of_the_operator(activation, loss, rng)
                 gap = np.linalg.norm(proved.products - R.matrix)
                 assert gap <= 2 * np.linalg.norm(proved.bounds) <= 1e-9 * scale
                 v = rng.standard_normal(R.n)
-                form = np.sum(R.project(v) ** 2) + R.rest * v @ v  # v'AA'v
+                form = np.sum(R.project(v) ** 2) + R.complement_eigenvalue * v @ v  # v'AA'v
                 assert abs(form - v @ (G @ v)) <= EXACT * scale * (v @ v)
 
 
@@ -476,7 +476,9 @@ def test_eigsh_uses_parameter_space_if_the_gram_matrix_is_too_inaccurate(rng, mo
     assert fc.eigsh(G, 2, "LA", seed=0).space == "outputs"
     own = fc.eigsh(G, 40, "LA", seed=0)
     assert own.space == "parameters"
-    assert (own.residuals <= own.tol * own.scale).all() and (own.converged.all() or own.unseen > 0)
+    assert (own.residuals <= own.tol * own.scale).all() and (
+        own.converged.all() or own.missed_within > 0
+    )
 
 
 def test_equal_samples_add_zeros_in_output_space(rng):

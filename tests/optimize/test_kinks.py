@@ -242,11 +242,19 @@ def test_report_of_a_run_at_kinks_equals_classify():
         run = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
         verdict, seen = fc.classify(ob, run.x), run.report
         assert type(seen) is type(verdict) and seen.sentence == verdict.sentence
-        same = ("kind", "certified", "radius", "kantorovich", "n_positive", "n_held", "reason")
+        same = (
+            "kind",
+            "certified",
+            "radius",
+            "kantorovich",
+            "n_positive",
+            "n_active_kinks",
+            "reason",
+        )
         assert [getattr(seen, name) for name in same] == [getattr(verdict, name) for name in same]
         assert run.success == seen.certified and run.kind == seen.kind
         assert seen.to_dict()["kind"] == seen.kind in repr(seen)
-        held += bool(seen.n_held)
+        held += bool(seen.n_active_kinks)
     assert held >= 3
 
 
@@ -399,7 +407,7 @@ def test_a_verdict_and_a_following_search_share_one_proof_attempt(monkeypatch):
     tried.clear()
     ob = relu_net(0)  # another objective, for which nothing is cached
     said = fc.classify(ob, x)
-    assert said.certified and said.n_held and len(tried) == 1
+    assert said.certified and said.n_active_kinks and len(tried) == 1
     found = find_kink_minimum(ob, x, lambda: False)
     found.theta[:] = 0.0
     assert find_kink_minimum(ob, x, lambda: False).theta.any() and len(tried) == 1

@@ -53,7 +53,7 @@ def describe_pairs(name: str) -> dict[str, dict[str, Any]]:
         found[what] = {
             "products": pairs.n_products, "scale": pairs.scale, "converged": pairs.converged.sum(),
             "probed": pairs.probed, "tol": pairs.tol,
-            "unseen": min(pairs.unseen, 1e9),
+            "missed_within": min(pairs.missed_within, 1e9),
         }  # fmt: skip
     twice = fc.eigsh(operator(name), 3, "LA", seed=5)
     rest = fc.eigsh(operator(name), 3, "LA", against=twice, seed=7)
@@ -95,7 +95,7 @@ def text_and_numbers(found: Any) -> list[Any]:
     omits.
     """
     text, numbers = masked(repr(found) + "\n" + found._repr_html_())
-    for name in ("n_products", "n_new", "probed", "scale", "tol", "unseen", "bound"):
+    for name in ("n_products", "n_new", "probed", "scale", "tol", "missed_within", "bound"):
         value = getattr(found, name, None)
         numbers.append(-1.0 if value is None or not np.isfinite(value) else float(value))
     vectors = getattr(found, "vectors", None)

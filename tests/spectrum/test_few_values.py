@@ -53,7 +53,9 @@ def compare(first: int, last: int) -> tuple[int, int]:
         gap = np.abs(found - wanted)
         wrong = gap > 3 * pairs.tol * pairs.scale
         lacking, unsure = lacking + wrong.any(), unsure + (not pairs.converged.all())
-        assert gap.max() <= pairs.unseen + 3 * pairs.tol * pairs.scale or seed in LACKING, seed
+        assert gap.max() <= pairs.missed_within + 3 * pairs.tol * pairs.scale or seed in LACKING, (
+            seed
+        )
         if which == "LM":
             assert not (wrong.any() and pairs.converged.all()), seed
         assert which == "LM" or not (wrong & pairs.converged).any(), seed
@@ -136,8 +138,8 @@ def test_pairs_with_possibly_missed_multiplicity_are_not_converged():
     op = LinearOperator((123, 123), lambda v: values * v.reshape(-1), dtype=float)
     bare = fc.eigsh(op, 4, "SA", seed=0, probe=False)
     pairs = fc.eigsh(op, 4, "SA", seed=0, max_products=bare.n_products + 6)
-    assert missed_clause(pairs) and pairs.unseen > 1e-3
-    far = pairs.values[-1] - pairs.values > pairs.unseen
+    assert missed_clause(pairs) and pairs.missed_within > 1e-3
+    far = pairs.values[-1] - pairs.values > pairs.missed_within
     assert not (pairs.converged & ~far).any() and far.sum() < 4
     assert f"{pairs.converged.sum()} converged" in repr(pairs)
     assert repr(pairs).count("not converged") == (~pairs.converged).sum()

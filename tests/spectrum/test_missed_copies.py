@@ -23,7 +23,7 @@ def test_no_repeated_eigenvalue_is_missed_in_small_spaces(n, which):
         rng = np.random.default_rng(seed)
         values = np.sort(np.repeat(rng.standard_normal(-(-n // 3)), 3)[:n] * 10.0)
         pairs = eigsh(symmetric(rng, values), k=3, which=which, seed=seed)
-        assert pairs.converged.all() and pairs.probed and pairs.unseen == 0
+        assert pairs.converged.all() and pairs.probed and pairs.missed_within == 0
         assert np.allclose(pairs.values, picked(values, 3, which), atol=1e-6)
         assert pairs.n_products <= 2 * n
         assert "copies" not in repr(pairs)
@@ -41,8 +41,8 @@ def test_eigenvalues_within_the_tolerance_are_distinguished(near, options):
         pairs = eigsh(np.diag(values), 8, "LA", seed=0, **options)
         off = np.abs(pairs.values - near).max()
         assert pairs.converged.all() and pairs.probed
-        assert off <= pairs.unseen + pairs.residuals.max()
-        assert n > 64 or pairs.unseen == 0
+        assert off <= pairs.missed_within + pairs.residuals.max()
+        assert n > 64 or pairs.missed_within == 0
 
 
 @pytest.mark.parametrize("width", [1e-4, 0.1, 0.3, 1.0])
@@ -59,7 +59,7 @@ def test_copies_in_a_narrow_band_far_from_0_are_found(width, dtype):
         Z = np.linalg.eigh(A[:20, :20].astype(float))[1].astype(np.longdouble)
         every = np.repeat(np.sort((Z * (block @ Z)).sum(axis=0) / (Z * Z).sum(axis=0)), 6)
         off = np.abs(pairs.values - every[-8:]).max()
-        assert off <= pairs.residuals.max() + pairs.unseen
+        assert off <= pairs.residuals.max() + pairs.missed_within
         V = pairs.vectors.astype(float)
         true = np.linalg.norm(A.astype(float) @ V - V * pairs.values, axis=0)
         assert (true <= pairs.residuals + 100 * EPS[dtype] * pairs.scale).all()
@@ -155,7 +155,7 @@ def test_searches_that_stop_early_bound_the_missed_copies():
         pairs = eigsh(op, 4, "SA", seed=seed, max_products=enough + 6)
         gap = np.max(pairs.values - picked(values, 4, "SA"))
         missed += gap > 1e-6
-        wrong += gap > pairs.unseen + 1e-6
+        wrong += gap > pairs.missed_within + 1e-6
         assert not (gap > 1e-6 and "4 converged" in repr(pairs))
     assert missed and wrong <= 2
 
@@ -186,7 +186,7 @@ def test_the_lowest_eigenvalue_is_not_confused_with_another(seed):
     rng = np.random.default_rng(seed)
     values = np.r_[np.repeat(-1.12787499e-8, 6), -7.9908688e-9, np.zeros(20), 0.1 * rng.random(23)]
     pairs = eigsh(symmetric(rng, values), 1, "SA", tol=1e-10, seed=seed)
-    assert abs(pairs.values[0] + 1.12787499e-8) <= 1e-15 and pairs.unseen == 0
+    assert abs(pairs.values[0] + 1.12787499e-8) <= 1e-15 and pairs.missed_within == 0
     assert pairs.n_products == 0, "the matrix was there"
 
 
@@ -194,13 +194,13 @@ def test_the_lowest_eigenvalue_is_not_confused_with_another(seed):
 def test_missed_copies_are_not_bounded_without_a_probe(options):
     rng = np.random.default_rng(0)
     pairs = eigsh(symmetric(rng, np.linspace(0, 1, 100)), k=3, which="LA", seed=0, **options)
-    assert not pairs.probed and pairs.unseen == np.inf
+    assert not pairs.probed and pairs.missed_within == np.inf
     assert "missed copies of multiple eigenvalues not excluded" in repr(pairs)
 
 
 def test_no_strict_lowest_eigenvalue_is_claimed_within_the_tolerance():
     """If four eigenvalues are closer to the others than residuals resolve, the search reports in
-    `unseen` how much lower another one may be.
+    `missed_within` how much lower another one may be.
     """
     rng = np.random.default_rng(0)
     lowest = [1.38e-8, 2.74e-8, 2.95e-8, 5.87e-8]
@@ -209,7 +209,7 @@ def test_no_strict_lowest_eigenvalue_is_claimed_within_the_tolerance():
     for seed in range(20):
         pairs = eigsh(PrescribedSpectrum(values, seed=seed), 1, "SA", seed=seed)
         gap = pairs.values[0] - values[0]
-        assert pairs.converged.all() and gap <= pairs.unseen
+        assert pairs.converged.all() and gap <= pairs.missed_within
         short += gap > pairs.residuals.max()
     assert short, "the case that this is about"
 
@@ -218,6 +218,6 @@ def test_no_strict_lowest_eigenvalue_is_claimed_within_the_tolerance():
 def test_missed_within_is_zero_only_for_exhausted_spaces(k, which):
     values = np.linspace(-1, 1.5, 100)
     pairs = eigsh(PrescribedSpectrum(values, seed=0), k, which, seed=0)
-    assert pairs.unseen >= 2 * pairs.tol * pairs.scale and f"{k} converged" in repr(pairs)
+    assert pairs.missed_within >= 2 * pairs.tol * pairs.scale and f"{k} converged" in repr(pairs)
     whole = eigsh(PrescribedSpectrum(np.repeat([1.0, 2.0, 3.0], 30), seed=0), 90, which, seed=0)
-    assert whole.unseen == 0 and np.allclose(whole.values, np.repeat([1.0, 2.0, 3.0], 30))
+    assert whole.missed_within == 0 and np.allclose(whole.values, np.repeat([1.0, 2.0, 3.0], 30))

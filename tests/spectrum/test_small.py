@@ -52,7 +52,11 @@ def test_eigenpairs_equal_those_of_the_dense_matrix(sizes, N, which, dtype):
     assert (again <= found.residuals + 40 * EPS[dtype] * size).all()
     assert found.converged.all() and found.probed and found.vectors.dtype == dtype
     assert searched == (len(theta) > 64)
-    assert found.unseen == 0 if not searched else found.unseen <= 2.001 * found.tol * found.scale
+    assert (
+        found.missed_within == 0
+        if not searched
+        else found.missed_within <= 2.001 * found.tol * found.scale
+    )
     assert abs(found.scale - size) <= 64 * EPS[dtype] * size and not found.asymmetry
 
 
@@ -98,7 +102,7 @@ def test_all_copies_are_found_for_equal_and_dead_units(kind):
     found = fc.eigsh(H, 8, "SA", space="parameters", seed=0)
     every = np.linalg.eigvalsh(H.to_dense())
     assert np.abs(found.values - every[:8]).max() <= 1e-12 * max(np.abs(every).max(), 1e-300)
-    assert found.unseen == 0
+    assert found.missed_within == 0
 
 
 def test_smallest_eigenvalues_of_a_singular_ggn_equal_those_of_its_matrix():
@@ -109,7 +113,7 @@ def test_smallest_eigenvalues_of_a_singular_ggn_equal_those_of_its_matrix():
     every = np.linalg.eigvalsh(ob.ggn(theta).to_dense())
     for which in ("SA", "BE"):
         found = fc.eigsh(ob.ggn(theta), 4, which, seed=0)
-        assert found.n_products == 0 and found.unseen == 0
+        assert found.n_products == 0 and found.missed_within == 0
         assert np.abs(found.values - picked(every, 4, which)).max() <= 1e-13 * every[-1]
 
 
@@ -121,7 +125,7 @@ def test_a_nearly_complete_space_is_completed_before_a_new_start(monkeypatch):
     lock = ThickRestart.lock
     monkeypatch.setattr(ThickRestart, "lock", lambda *a: starts.append(1) or lock(*a))
     found = fc.eigsh(np.diag(values), 3, "LM", max_basis=40, seed=0)
-    assert found.n_products == 40 and found.unseen == 0 and found.probed and not starts
+    assert found.n_products == 40 and found.missed_within == 0 and found.probed and not starts
     assert np.abs(found.values - [1, 4, 5]).max() <= 1e-13
 
 
@@ -135,7 +139,7 @@ def test_a_budget_smaller_than_the_space_keeps_products_for_a_new_start():
     for budget in range(alone + 4, 39):
         found = fc.eigsh(op, 10, max_basis=39, max_products=budget, seed=0, tol=1e-10)
         assert found.n_products <= budget and found.converged.all()
-        assert found.probed and found.unseen <= 1e-6
+        assert found.probed and found.missed_within <= 1e-6
 
 
 def test_pairs_orthogonal_to_known_ones_are_found():

@@ -328,8 +328,7 @@ class Layer:
 class Whole(Layer):
     """A layer without rotation. The coordinates are the entries of V, row-major, and of vb."""
 
-    # dimension of the space of all V that are orthogonal to the range of the products
-    n_complement = 0
+    n_complement = 0  # dimension of the space of V orthogonal to the range of the products
 
     def __init__(self, a: Any, delta: Array, bias: bool) -> None:
         super().__init__((delta.shape[1], a.shape[1]), delta.shape[1] * a.shape[1], bias)
@@ -799,8 +798,7 @@ class SampleSpace(RowPasses, InCoordinates):
 
     Created by ``H.reduced("samples")``; `eigsh` and similar functions create it themselves if it
     saves time. It is an ordinary symmetric operator of `shape` (m, m), m <= n: its eigenvalues are
-    those of H except for `n_complement` copies of `complement_eigenvalue`, and `embed` maps its
-    eigenvectors to H's.
+    those of H except for those on the complement, and `embed` maps its eigenvectors to H's.
 
     Attributes
     ----------

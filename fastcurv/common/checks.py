@@ -47,8 +47,8 @@ MAX_ROW_BLOCK_ENTRIES = 1 << 20
 
 
 def as_rng(seed: Any) -> np.random.Generator:
-    """Return a `numpy.random.Generator` for None, an int, or a Generator, which is returned
-    unchanged.
+    """Return a `numpy.random.Generator` for a seed, which is None or an int >= 0. A Generator is
+    returned unchanged. Raise TypeError or ValueError for other seeds.
 
     Examples
     --------
@@ -88,8 +88,9 @@ def fast_rng(seed: Any) -> np.random.Generator:
 
 
 def check_seed(seed: Any) -> Any:
-    """Return None, an int or a Generator, after checking the seed. No generator is created,
-    because that may take longer than the rest of a call that draws no random numbers.
+    """Return the seed, None, an int >= 0 or a Generator, after checking it. Raise TypeError or
+    ValueError for other seeds. No generator is created, because that may take longer than the rest
+    of a call that draws no random numbers.
     """
     if seed is None or isinstance(seed, np.random.Generator):
         return seed
@@ -128,7 +129,9 @@ def spawn_generators(rng: np.random.Generator, n: int) -> Iterator[np.random.Gen
 
 
 def seed_or_rng(seed: Any, rng: Any) -> Any:
-    """Return `seed` or `rng`, two names of one argument, whichever is given, after checking it."""
+    """Return `seed` or `rng`, two names of one argument, whichever is given, after `check_seed`.
+    Raise TypeError if both are given.
+    """
     if seed is not None and rng is not None:
         raise TypeError(
             "only one of seed and rng, two names of one argument, must be given, got both."
@@ -137,7 +140,7 @@ def seed_or_rng(seed: Any, rng: Any) -> Any:
 
 
 def caller_depth() -> int:
-    """Return the `stacklevel` for a warning to point to the line that called this package."""
+    """Return the `stacklevel` with which a warning points to the line that called this package."""
     frame, level = sys._getframe(1), 1
     own = __package__.removesuffix("common")
     while frame.f_back is not None and f"{frame.f_globals.get('__name__')}.".startswith(own):
@@ -146,8 +149,8 @@ def caller_depth() -> int:
 
 
 def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 1) -> int:
-    """Return `x` as an int >= `least`, and <= `most` if given. Raise TypeError if x is no integer,
-    and ValueError if x is out of range.
+    """Return `x` as an int >= `least` and <= `most`, by default 2^63 - 1. Raise TypeError, with
+    `name` for x, if x is not an integer, and ValueError if x is out of range.
     """
     known = isinstance(x, INTEGER_TYPES) and not isinstance(x, bool)
     if known and least <= x <= (MAX_INTEGER_ARGUMENT if most is None else most):
@@ -161,7 +164,7 @@ def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 
 
 
 def check_real(x: Any, name: str, wanted: str = "a number") -> float:
-    """Return a real number as a float. Raise TypeError if x is no real number, and ValueError if
+    """Return a real number as a float. Raise TypeError if x is not a real number, and ValueError if
     the number is too large for a float. `wanted` describes the argument in messages.
     """
     if type(x) is float:
@@ -177,8 +180,9 @@ def check_real(x: Any, name: str, wanted: str = "a number") -> float:
 
 
 def short_repr(x: Any) -> str:
-    """Return the repr of a value for a message. A large int is replaced by its size, and a repr
-    that is long or has more than one line by the type.
+    """Return the repr of a value for a message. An int of more than 128 bits is replaced by its
+    number of bits. A repr is replaced by the type if it has more than 80 characters or is not
+    printable.
 
     Examples
     --------
@@ -192,7 +196,9 @@ def short_repr(x: Any) -> str:
 
 
 def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
-    """Return `x` as a finite float > 0, or >= 0 if `zero` is True."""
+    """Return `x` as a finite float > 0, or >= 0 if `zero` is True. Raise TypeError or ValueError
+    for other values.
+    """
     wanted = "a finite number >= 0" if zero else "a finite number > 0"
     number = check_real(x, name, wanted)
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
@@ -201,7 +207,7 @@ def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
 
 
 def check_bool(x: Any, name: str) -> bool:
-    """Return `x` as a bool; raise TypeError unless it is True or False."""
+    """Return `x` as a bool. Raise TypeError unless x is True or False."""
     if not isinstance(x, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {short_repr(x)}.")
     return bool(x)
@@ -209,7 +215,7 @@ def check_bool(x: Any, name: str) -> bool:
 
 def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
     """Return `x` if it is one of the strings `choices`. Otherwise raise ValueError, or TypeError if
-    x is no string, with the right choice if x is a known alias.
+    x is not a string. If x is an alias of a choice, a ValueError suggests this choice.
     """
     choices = list(choices)
     if isinstance(x, str) and x in choices:
@@ -297,7 +303,8 @@ def as_numpy(x: Any, name: str) -> Array:
         if a.dtype == object and hasattr(x, "to_numpy"):
             a = x.to_numpy(dtype=float, na_value=np.nan)
         if a.dtype == object and any(isinstance(part, (list, tuple)) for part in a.flat):
-            # NumPy 1.24 and later raise this error for lists of unequal lengths.
+            # NumPy 1.24 and later raise ValueError for lists of unequal lengths. The text of the
+            # error is replaced below.
             raise ValueError("its entries are lists")
         if a.dtype == object and not a.shape:
             sentence = container_error(x, name)
@@ -309,8 +316,8 @@ def as_numpy(x: Any, name: str) -> Array:
 
 
 def _array_conversion_error(x: Any, name: str, error: Exception) -> TypeError | ValueError:
-    """Return the exception for an object that could not be converted to an ndarray, where `error`
-    is the exception of the conversion.
+    """Return the exception for an object x that could not be converted to an ndarray. `name` is the
+    argument, and `error` the exception of the conversion.
     """
     sentence = container_error(x, name)
     if sentence is not None:
@@ -329,14 +336,15 @@ def _array_conversion_error(x: Any, name: str, error: Exception) -> TypeError | 
         )
     dtype = getattr(x, "dtype", type(x).__name__)
     if "bfloat16" in str(dtype).lower():
-        return TypeError(f"{name} must have a dtype of NumPy, got {dtype}. Use {name}.float().")
+        return TypeError(f"{name} must have a NumPy dtype, got {dtype}. Use {name}.float().")
     text = str(error).split("\n")[0].rstrip(".")
     return TypeError(f"{name} must hold real numbers, got dtype {dtype} ({text}).")
 
 
 def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Array:
-    """Return `x` as an array of finite real floats in native byte order. float32 and float64 are
-    kept unless `dtype` is given. With ``finite=False`` the caller must check for NaN and infinity.
+    """Return `x` as an array of finite real floats in native byte order. By default float32 and
+    float64 are kept and other dtypes become float64. Raise TypeError for other values, and
+    NotFiniteError for NaN and infinity, which are not checked with ``finite=False``.
     """
     cast = a = as_numpy(x, name)
     if dtype is None or a.dtype != dtype or not a.dtype.isnative:
@@ -349,15 +357,16 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
             )
         if dtype is None:
             dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
-        # An overflow is reported by the check of the result below.
+        # The check of the result below reports an overflow.
         with np.errstate(over="ignore"):
             cast = a.astype(np.dtype(dtype).newbyteorder("="), copy=False)
     return cast if not finite or all_finite(cast) else check_finite(cast, name, a)
 
 
 def check_finite(a: Array, name: str, given: Array | None = None) -> Array:
-    """Return `a` if all its numbers are finite; otherwise raise NotFiniteError. If `a` was cast
-    from the array `given`, an overflow in the cast has its own message.
+    """Return the array `a` if all entries are finite, otherwise raise NotFiniteError. If `a` was
+    cast from the array `given`, the message distinguishes an overflow in the cast from NaN and
+    infinity.
     """
     if not all_finite(a):
         beyond = given is not None and all_finite(given)
@@ -368,7 +377,7 @@ def check_finite(a: Array, name: str, given: Array | None = None) -> Array:
 
 def check_vector(v: Any, n: int, name: str, dtype: Any = None) -> Array:
     """Return `v` as a finite real array of shape ``(n,)`` in `dtype`. By default float32 and
-    float64 are kept.
+    float64 are kept. Raise ValueError for another shape.
     """
     checked = check_array(v, name, dtype)
     if checked.shape != (n,):
@@ -396,7 +405,8 @@ def check_theta(ob: Any, theta: Any, name: str = "theta", dtype: Any = None) -> 
 
 
 def rows_shape_error(shape: tuple[int, ...], d: int | None, name: str = "X") -> ValueError:
-    """Return the error for rows that do not have the shape ``(N, d)``. d is None if it is unknown.
+    """Return the error for rows whose `shape` is not ``(N, d)`` with N >= 1. d is None if the
+    number of features is unknown.
 
     Examples
     --------
@@ -417,8 +427,8 @@ def rows_shape_error(shape: tuple[int, ...], d: int | None, name: str = "X") -> 
 
 
 def check_vectors(V: Any, n: int, name: str, dtype: Any = None) -> Array:
-    """Return `V` as a finite real array of shape ``(n, k)``, k >= 1; one vector ``(n,)`` counts as
-    k = 1.
+    """Return `V` as a finite real array of shape ``(n, k)`` with k >= 1. A vector ``(n,)`` is
+    returned as ``(n, 1)``. Raise ValueError for another shape.
     """
     block = check_array(V, name, dtype)
     if block.ndim == 1:
@@ -437,8 +447,8 @@ class SelfAdjoint(LinearOperator):
         super().__init__(np.dtype(dtype), shape)  # type: ignore[call-arg]
 
     def __getstate__(self) -> tuple[Any, tuple[int, ...], dict[str, Any]]:
-        """Return the constructor's arguments and the attributes of fastcurv. SciPy's attributes are
-        left out, since they differ between its versions.
+        """Return the dtype, the shape and the attributes of fastcurv. Attributes that SciPy sets
+        are left out, since they differ between versions of SciPy.
         """
         blank = object.__new__(type(self))
         SelfAdjoint.__init__(blank, self.dtype, self.shape)
@@ -466,8 +476,9 @@ class MatrixOperator(SelfAdjoint):
 
     @property
     def fast_product(self) -> FastMatrixProduct | None:
-        """The engine's product with the matrix, for use in one search. It is None unless the matrix
-        is dense and small enough for the L2 cache and `exact` is True.
+        """The engine's product with the matrix, for use in one search. It is None unless `exact` is
+        True and the matrix is dense, C-contiguous and of at most `CACHED_MATRIX_MAX_ENTRIES`
+        entries.
         """
         A: Any = self.A
         near = self.exact and isinstance(A, np.ndarray) and A.size <= CACHED_MATRIX_MAX_ENTRIES
@@ -490,9 +501,9 @@ class MatrixOperator(SelfAdjoint):
 
 
 class OwnProducts(SelfAdjoint):
-    """The products of an operator, with only those of its optional methods that belong to these
-    products. It replaces an operator of which some optional methods were written for other
-    products, see `replaces_products`.
+    """An operator with the products of `op` and those optional methods of `op` that belong to these
+    products. The class is used if some optional methods of `op` were written for other products,
+    see `replaces_products`.
     """
 
     def __init__(self, op: Any) -> None:
@@ -523,8 +534,8 @@ def row_block_slices(m: int, n: int) -> Iterator[slice]:
 
 
 def _check_symmetric(A: Any, name: str) -> MatrixOperator:
-    """Return a square real matrix, dense or sparse, as an operator. Raise ValueError if the matrix
-    is not symmetric to rounding.
+    """Return a square real matrix A, dense or sparse, as an operator. Raise ValueError, with `name`
+    for A, if the matrix is not symmetric to rounding or not finite.
     """
     if A.dtype not in (np.float32, np.float64):
         A = A.astype(np.float64)
@@ -596,8 +607,9 @@ def operator_dtype(op: Any) -> np.dtype[Any]:
 
 
 def apply_checked(op: Any, V: Array) -> Array:
-    """Return ``op @ V`` for V (n,) or (n, k), after checking that the result is real. Operators of
-    other libraries may write to their input or to an earlier output, so both are copied.
+    """Return ``op @ V`` for V (n,) or (n, k). Raise TypeError if the result is not real, and
+    ValueError if its shape is not that of V. Operators of other libraries may write to their input
+    or to an earlier output, so both are copied.
     """
     if hasattr(op, "product"):
         found = np.asarray(op @ V)

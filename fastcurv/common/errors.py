@@ -508,9 +508,9 @@ def normalise_name(name: str) -> str:
 
 
 def suggested_choice(x: Any, choices: Iterable[str], name: str) -> str | None:
-    """Return the name that this library uses for the choice `x`, if `x` is another spelling of one
-    of `choices` or another library's name for it, otherwise None. `name` is the argument, a key of
-    `CHOICE_ALIASES`.
+    """Return the quoted name of fastcurv for the choice `x`, or advice, if `x` is another spelling
+    of one of `choices` or another library's name for one. Otherwise return None. `name` is the
+    argument, a key of `CHOICE_ALIASES`.
 
     Examples
     --------
@@ -541,8 +541,8 @@ def advice_clause(words: str | None) -> str:
 
 
 def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) -> None:
-    """Raise a TypeError that suggests the right argument if a given name is that of another
-    library.
+    """Raise a TypeError that suggests the right argument if one of the names `given` belongs to
+    another library.
 
     Parameters
     ----------
@@ -564,8 +564,9 @@ def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) 
 def refuse_unknown(
     where: str, given: Iterable[str], called: str | None = None, known: Iterable[str] = ()
 ) -> None:
-    """Raise a TypeError for unknown arguments. The message has the suggestion of `refuse_foreign`,
-    which explains the first three arguments, or else the closest of the names in `known`.
+    """Raise a TypeError for the unknown arguments `given`, if there are any. The message has the
+    suggestion of `refuse_foreign` or, if there is none, the closest of the names in `known`. The
+    first three arguments are those of `refuse_foreign`.
     """
     given, called, known = list(given), called or where, [name for name in known if name != "self"]
     refuse_foreign(where, given, called)
@@ -588,9 +589,9 @@ def keyword_names(function: Callable[..., Any]) -> list[str]:
 
 
 def accept_aliases(where: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
-    """Decorate a function to raise helpful errors for wrong arguments. For unknown names the
-    message has the right name, from the table `where`; for a wrong number of arguments the message
-    has the signature.
+    """Decorate a function to raise helpful errors for wrong arguments. For an unknown name the
+    message has the right name, from ``ARGUMENT_HINTS[where]``. For a wrong number of arguments the
+    message has the signature.
 
     Examples
     --------
@@ -624,10 +625,10 @@ def raise_call_error(
     """Raise the TypeError for arguments that do not fit a function's signature, where `said` is
     Python's own message.
 
-    The message has the right name of an unknown argument, or else the signature: positional
-    arguments in brackets and dots for keyword-only ones. If the first argument is not of the
+    The message has the right name of an unknown argument or, if no name is unknown, the positional
+    arguments of the function, with dots for keyword-only ones. If the first argument is not of the
     expected class, the message states how to get the right object. `where` is a key of
-    `ARGUMENT_HINTS`.
+    `ARGUMENT_HINTS`, `args` are the positional arguments and `options` the names of the others.
     """
     parameters, name = list(inspect.signature(function).parameters.values()), function.__name__
     method = "." in function.__qualname__ and parameters[0].name == "self"
@@ -649,8 +650,8 @@ def raise_call_error(
 
 
 def raise_attribute_error(subject: str, kind: str, name: str, owner: Any) -> NoReturn:
-    """Raise an AttributeError that suggests the right name: the counterpart of another library's
-    name, or the closest attribute of `owner`.
+    """Raise an AttributeError that suggests the counterpart of another library's name or, if there
+    is none, the closest attribute of `owner`.
 
     `subject` is a key of `ATTRIBUTE_HINTS`, or "fastcurv" for the module; `kind` describes the
     object in the message, and `name` is the missing attribute.
@@ -685,10 +686,10 @@ def _refuse_special_method(self: Any, name: str, *args: Any, **options: Any) -> 
 
 
 class AttributeHints:
-    """Mixin that suggests the right name for missing attributes, where ``subject`` is the key in
-    `ATTRIBUTE_HINTS`.
+    """Mixin that suggests the right name for missing attributes. The class argument ``subject`` is
+    a key of `ATTRIBUTE_HINTS`.
 
-    Calls and indexing, which Python looks up in the class, raise a TypeError with such a
+    Calls and indexing, for which Python looks up a method in the class, raise a TypeError with a
     suggestion. `dir` omits the names that only other subpackages use (`NAMES_HIDDEN_FROM_DIR`).
     """
 
@@ -713,7 +714,7 @@ class AttributeHints:
 
 
 def type_phrase(x: Any) -> str:
-    """Return the type of `x` with its article.
+    """Return the name of the type of `x` with the article "a" or "an".
 
     Examples
     --------
@@ -746,7 +747,9 @@ def one_line(text: Any, most: int = 80) -> str:
 
 
 def conversion_hint(x: Any) -> str:
-    """Return a sentence that states how to convert networks of the library of `x`, or ""."""
+    """Return a sentence, after a blank, that states how to convert networks of the library of `x`,
+    or "" if the library is unknown.
+    """
     words = CONVERTERS.get(converter_key(x))
     return f" {words}." if words else ""
 
@@ -766,8 +769,8 @@ OBJECTIVE_HINT = "an objective such as fastcurv.Objective"
 
 
 def require_attrs(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = None) -> None:
-    """Raise a TypeError if `x` lacks an attribute. The message states if `x` and theta were
-    exchanged.
+    """Raise a TypeError if `x` lacks one of the attributes `parts`. If `x` and the next argument
+    were exchanged, the message says so.
 
     Parameters
     ----------
@@ -811,8 +814,8 @@ def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
 
 
 def container_error(x: Any, name: str) -> str | None:
-    """Return the error message for containers in which other libraries keep parameters or data;
-    return None if `x` is not such a container.
+    """Return the error message for a container in which another library keeps parameters or data.
+    Return None if `x` is not such a container.
 
     Parameters
     ----------

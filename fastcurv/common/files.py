@@ -41,8 +41,9 @@ MAX_IO_PIECE_BYTES = 16 << 20
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a file for writing that atomically replaces `path` when the context ends. At any moment
-    `path` is the old file or the new one, and no other file remains after success or failure.
+    """Yield a binary file, open for writing, that atomically replaces `path` when the context ends.
+    At any moment `path` is the old file or the new one, and no other file remains after success or
+    failure.
 
     If the system supports it, the new file has no name until it is complete, so that a process
     killed while writing leaves no file behind. A process killed in the few microseconds between
@@ -85,7 +86,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 def path_as_text(path: Any, name: str = "path", cure: str = "") -> str:
     """Return a path as a string. Raise TypeError if `path` is not a path, with the sentence `cure`
-    at the end of the message, and ValueError if it contains null characters or unpaired surrogates.
+    at the end of the message. Raise ValueError if the path contains null characters or unpaired
+    surrogates.
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"{name} must be the name of a file, got {type_phrase(path)}.{cure}")
@@ -115,8 +117,8 @@ def refuse_device(path: str | os.PathLike[str]) -> None:
 
 
 def _resolve_file(path: str | os.PathLike[str]) -> str:
-    """Return the absolute path with all links resolved. Raise an error unless it is a file or does
-    not exist.
+    """Return the absolute path with all links resolved. Raise ValueError or IsADirectoryError if
+    the path is empty, a folder, a device or a pipe.
     """
     given = path_as_text(path)
     if not given:
@@ -136,16 +138,17 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
     Parameters
     ----------
     path : str or path-like
+        The file to be written.
     name : str
         Name of the argument, for messages.
     folders : bool
-        Whether missing folders will be created; a leading "~" is then expanded.
+        If True, missing folders are not an error, and a leading "~" is expanded.
 
     Raises
     ------
     ValueError
-        If ``path`` is a folder or a device or too long, or its folder cannot be created or written
-        to.
+        If `path` is a folder, a device or too long, or if the folder of `path` cannot be created or
+        written to.
     """
     text, made = path_as_text(path, name), []
     called = f"'{one_line(text, 300)}'"
@@ -185,15 +188,17 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
 
 
 def _copy_permissions(out: IO[bytes], mode: int | None) -> None:
-    """Set the permissions of an open file to `mode`, those of the file that it replaces, without
-    the umask. Nothing is changed if `mode` is None.
+    """Set the permissions of an open file to `mode`, without the umask. If `mode` is None, change
+    nothing.
     """
     if mode is not None and hasattr(os, "fchmod"):
         os.fchmod(out.fileno(), mode)
 
 
 def _flush_to_disk(out: IO[bytes]) -> None:
-    """Flush the file to disk. Ctrl-C is handled if this takes long."""
+    """Flush the open file to disk. For a file of more than `MAX_IO_PIECE_BYTES` Ctrl-C is handled
+    during the call.
+    """
     sync = partial(os.fsync, out.fileno())
     if os.fstat(out.fileno()).st_size > MAX_IO_PIECE_BYTES:
         run_interruptibly(sync)
@@ -245,9 +250,9 @@ def _remove_leftovers(folder: str) -> None:
 def _create_locked_file(
     folder: str, temporary: str, mode: int, named: bool = False
 ) -> tuple[int, bool]:
-    """Open a new locked file in a folder. Return its descriptor, and True if it has the name
-    `temporary`: if `named` is True or the system has no files without names. The umask applies to
-    `mode`.
+    """Open a new locked file in a folder. Return its descriptor, and True if the file has the name
+    `temporary` or False if it has no name. The file has a name if `named` is True or if the system
+    does not support files without names. The umask applies to the permissions `mode`.
     """
     nameless = 0 if named else getattr(os, "O_TMPFILE", 0)
     if nameless and os.path.isdir("/proc/self/fd"):
@@ -270,8 +275,8 @@ def _create_locked_file(
 def _link_to_name(
     out: IO[bytes], temporary: str, mode: int | None, locked: contextlib.ExitStack
 ) -> None:
-    """Link a nameless file to the name `temporary`, or copy it if the system cannot link it.
-    `mode` is the permissions of the copy, and `locked` closes the copy at the end of its context.
+    """Link the nameless file `out` to the name `temporary`, or copy the file if the system cannot
+    link it. `mode` has the permissions of the copy, and the context `locked` closes the copy.
     """
     # If this descriptor is the src_dir_fd, os.link follows the symbolic link.
     own = os.open("/proc/self/fd", os.O_RDONLY)
@@ -291,12 +296,13 @@ def _link_to_name(
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
-    """Write bytes to a file atomically, creating missing folders.
+    """Write bytes to a file atomically, and create missing folders. A leading "~" in `path` is
+    expanded.
 
     Returns
     -------
     Path
-        The absolute path.
+        The absolute path of the file.
     """
     path = Path(path).expanduser().absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -330,9 +336,9 @@ def write_tensors(
     Parameters
     ----------
     path : str or path-like
-        The file is replaced atomically after all bytes have reached the disk; see `atomic_write`.
-        The header holds a checksum of the whole file, which `read_tensors` verifies and other
-        readers ignore.
+        The file. An existing file is replaced atomically after all bytes have reached the disk, see
+        `atomic_write`. The header holds a checksum of the whole file, which `read_tensors` verifies
+        and other readers ignore.
     arrays : dict of str to ndarray
         Real, integer or boolean arrays of any shape.
     facts : dict, optional
@@ -389,13 +395,15 @@ def write_tensors(
 
 
 def _byte_pieces(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield an array's bytes in pieces, between which Ctrl-C is handled."""
+    """Return an iterator over the bytes of an array in pieces, between which Ctrl-C is handled."""
     data = array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
     return (data[at : at + MAX_IO_PIECE_BYTES] for at in range(0, len(data), MAX_IO_PIECE_BYTES))
 
 
 def _parse_json(text: Any) -> Any:
-    """Parse JSON; return None if it is invalid or too deeply nested."""
+    """Return the object that a JSON text describes, or None if the text is invalid or too deeply
+    nested.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError, MemoryError):
@@ -403,8 +411,8 @@ def _parse_json(text: Any) -> Any:
 
 
 def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], bytes]:
-    """Read the JSON header of an open file of `size` bytes. Return the header and all bytes before
-    the data.
+    """Read the JSON header of the open safetensors file `raw` of `size` bytes. Return the header
+    and all bytes before the data. Raise ValueError if the header is invalid.
     """
     head = raw.read(8)
     length = int.from_bytes(head, "little")
@@ -451,8 +459,9 @@ def _read_checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, A
 def _checked_entries(
     path: str, header: dict[str, Any], room: int
 ) -> list[tuple[str, np.dtype[Any], Any]]:
-    """Return name, dtype and shape of all arrays in the order of their bytes, after checking that
-    they are contiguous and take `room` bytes in all.
+    """Return name, dtype and shape of all arrays in the order of their bytes in the file. Raise
+    ValueError if an entry is invalid, or unless the arrays are contiguous and take `room` bytes in
+    all.
     """
     found = []
     for name, entry in header.items():
@@ -496,13 +505,14 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     Parameters
     ----------
     path : str or path-like
+        The file.
 
     Returns
     -------
     arrays : dict of str to ndarray
         New, writable arrays.
     facts : dict
-        Empty if the file holds none.
+        The facts, or an empty dict if the file has none.
 
     Raises
     ------
@@ -541,8 +551,8 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
 def _read_array(
     path: str, raw: BufferedIOBase, dtype: np.dtype[Any], shape: tuple[int, ...], digest: Any
 ) -> np.ndarray:
-    """Read the next array of an open file, and update `digest` with its bytes unless that is
-    None.
+    """Return the next array of an open file, and update the hash `digest`, unless it is None, with
+    the bytes read.
     """
     boolean = dtype == np.bool_
     try:

@@ -12,9 +12,9 @@ def html_table(
     rows: Iterable[Sequence[object]],
     paragraphs: Iterable[str] = (),
 ) -> str:
-    """Return a small table for a notebook, with the column names `head` if there are any, and with
-    every cell escaped. If `paragraphs` are given, `title` is a heading above the paragraphs and
-    the table.
+    """Return the HTML source of a small table for a notebook, with the column names `head`, unless
+    empty, and with every cell escaped. If `paragraphs` are given, `title` is a heading above the
+    paragraphs and the table, otherwise the caption.
 
     Examples
     --------

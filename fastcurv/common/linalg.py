@@ -5,18 +5,17 @@ LAPACK's fastest driver can fail on a finite matrix (MRRR's "Internal Error"), s
 tried in turn, on a matrix scaled to a largest entry near 1 by a power of two, which is exact.
 Results are finite, or a `LinAlgError` is raised.
 
-The errors of the eigenvalues are bounded from the results alone, for any driver. With the
-computed V and L, let ``E = V'V
-- I`` and ``R = AV - VL``. Then ``V'AV = L + F`` with ``||F|| <= ||E L|| + ||V|| ||R||``, and the
-eigenvalues of L are close to those of V'AV by Weyl's theorem, and these to those of A by
-Ostrowski's, up to factors within ``1 +- ||E||``:
+The errors of the eigenvalues are bounded from the results alone, for any driver. With the computed
+V and L, let ``E = V'V - I`` and ``R = AV - VL``. Then ``V'AV = L + F`` with ``||F|| <= ||E L|| +
+||V|| ||R||``. The eigenvalues of L are close to those of V'AV by Weyl's theorem. The eigenvalues of
+V'AV are those of A up to factors within ``1 +- ||E||`` by Ostrowski's theorem:
 
     |lam_i - L_i| <= (||F|| + ||E|| |L_i|) / (1 - ||E||)
 
-So the bound is small for small eigenvalues if ||F|| is. If V has fewer columns than A, with
+So the bound is small for small eigenvalues if ||F|| is small. If V has fewer columns than A, with
 eigenvalues of one sign, V'AV proves that A has at least as many eigenvalues of that sign (Cauchy),
-which `eigh_with_joint_signs` uses. E and R are computed in slices of the inner dimension. Their
-own rounding errors, which are added, are therefore those of short sums (Higham 2002, section 3.1).
+which `eigh_with_joint_signs` uses. E and R are computed in slices of the inner dimension. Their own
+rounding errors, which are added, are therefore those of short sums (Higham 2002, section 3.1).
 """
 
 from __future__ import annotations
@@ -59,8 +58,8 @@ MAX_SIGN_PROOF_LOSS = 1e-3
 
 
 def gamma_of(k: float, u: float = UNIT_ROUNDOFF) -> float:
-    """Return ``k u / (1 - k u)``, which bounds the effect of k roundings, or infinity if k u >=
-    1/2.
+    """Return ``k u / (1 - k u)``, a bound on the relative error of k roundings with unit roundoff
+    u, or infinity if k u >= 1/2.
     """
     return k * u / (1 - k * u) if k * u < 0.5 else np.inf
 
@@ -91,7 +90,7 @@ class Eigensystem(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The largest of `errors`."""
+        """The largest of the bounds `errors`."""
         return float(self.errors.max(initial=0.0))
 
 
@@ -338,7 +337,9 @@ def _have_small_residuals(d: Floats, e: Floats, values: Floats, V: Floats) -> bo
 
 
 def _try_driver(solve: Callable[[], Any]) -> Any:
-    """Call a driver; return None if it fails or returns values that are not finite."""
+    """Return the result of the driver `solve`, or None if the driver fails or returns values that
+    are not finite.
+    """
     try:
         found = solve()
     except (np.linalg.LinAlgError, ValueError, FloatingPointError):
@@ -355,7 +356,9 @@ def _raise_not_converged(n: int) -> np.linalg.LinAlgError:
 
 
 class NotConvexError(ValueError):
-    """Error for a loss that is concave in the outputs of some rows, so that it has no GGN."""
+    """Error for a loss with negative curvature in the outputs of some row, so that there is no
+    GGN.
+    """
 
 
 def _check_finite(size: float, name: str) -> None:
@@ -364,7 +367,9 @@ def _check_finite(size: float, name: str) -> None:
 
 
 def _scaled_symmetric_part(A: Floats) -> tuple[Floats, int]:
-    """Return ``2^-exponent (A + A') / 2`` with a largest entry below 1, and the exponent."""
+    """Return the matrix ``2^-exponent (A + A') / 2``, with entries below 1 in absolute value, and
+    the exponent. Raise ValueError if A is not square or not finite.
+    """
     A = np.asarray(A)
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
         raise ValueError(f"the matrix must be square, got shape {A.shape}.")
@@ -461,7 +466,7 @@ def multiply_by_lower(A: Floats, lower: Floats, transposed: bool = False) -> Flo
 
 def cholesky_eigenvalue_floor(A: Floats, shift: float) -> float:
     """Return a lower bound, near `shift`, on the eigenvalues of A; or 0 if the factorisation of ``A
-    - shift I`` breaks down. A is overwritten.
+    - shift I`` breaks down or `shift` is not positive. A is overwritten.
 
     With R the computed factor of ``B = A - shift I``, ``R'R = B + E`` and ``||E|| <= gamma / (1 -
     gamma) trace(B)`` in any order of summation (Rump, Verification of positive definiteness, BIT
@@ -479,8 +484,8 @@ def cholesky_eigenvalue_floor(A: Floats, shift: float) -> float:
 
 
 def _eigenvalue_error(A: Floats, value: float, v: Floats) -> float:
-    """Return a bound on the distance of `value` to the nearest eigenvalue: the norm of the residual
-    divided by that of v, including rounding.
+    """Return a bound on the distance of `value` to the nearest eigenvalue of A, the norm of ``A v -
+    value v`` divided by that of v, including rounding errors.
     """
     n, length = len(A), float(np.linalg.norm(v))
     left = float(np.linalg.norm(A @ v - value * v))
@@ -493,8 +498,9 @@ def _eigenvalue_error(A: Floats, value: float, v: Floats) -> float:
 
 
 def _eigenpair_error_bounds(A: Floats, values: Floats, V: Floats) -> Floats:
-    """Return the bound of the module docstring for some or all pairs of a matrix with entries below
-    1, or infinity if V is far from orthogonal.
+    """Return the bounds (k,) of the module docstring on the errors of the eigenvalues `values` (k,)
+    of A, with vectors V (n, k). A must have entries below 1. The bounds are infinite if V is far
+    from orthogonal.
     """
     n, count = V.shape
     if count == 0:
@@ -530,7 +536,7 @@ def _eigenpair_error_bounds(A: Floats, values: Floats, V: Floats) -> Floats:
 
 
 def _matmul_sliced(A: Floats, B: Floats) -> Floats:
-    """Compute ``A @ B`` by slices of the inner dimension, so that each entry takes at most
+    """Return ``A @ B``, computed by slices of the inner dimension, so that each entry takes at most
     ``INNER_SLICE_LENGTH + n / INNER_SLICE_LENGTH`` additions in a row.
     """
     total = A[:, :INNER_SLICE_LENGTH] @ B[:INNER_SLICE_LENGTH]
@@ -540,7 +546,7 @@ def _matmul_sliced(A: Floats, B: Floats) -> Floats:
 
 
 def _spectral_norm_bound(A: Floats) -> float:
-    """Return an upper bound on the 2-norm of ``|A|``."""
+    """Return an upper bound on the 2-norm of ``|A|``, and so of A."""
     rows, columns = 0.0, np.zeros(A.shape[1])
     for cut in row_block_slices(*A.shape):
         size = np.abs(A[cut])

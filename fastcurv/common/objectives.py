@@ -1,5 +1,5 @@
-"""Access to any objective: its values, gradients and Hessian products, checked and counted, and
-its certificates, with a default that claims nothing.
+"""Access to any objective: its values and gradients, checked, its Hessian products, checked and
+counted, and its certificates, with a default if there are none.
 
 An objective is any object with `n_params`, `value`, `gradient` and `hessian`;
 `fastcurv.common.protocols` lists the optional attributes. A bound of infinity or NaN means "not
@@ -43,8 +43,8 @@ ALWAYS_COPIED_MAX_BYTES = 4096
 
 
 def has_only_joint_evaluation(ob: Any) -> bool:
-    """Return True if an object or its class defines `value_and_gradient`, but neither `value` nor
-    `gradient`, which it may forward from another object.
+    """Return True if an object or its class defines `value_and_gradient` but neither `value` nor
+    `gradient`. The latter two may still be forwarded from another object.
     """
     own = [is_own(ob, name) for name in ("value_and_gradient", "value", "gradient")]
     return own == [True, False, False]
@@ -115,8 +115,8 @@ def has_consistent_hessian(ob: Any) -> bool:
 
 
 def gradient_error_bound_of(ob: Any) -> Any:
-    """Return an objective's `rounding_bound`, a function of theta, or None if there is none that
-    belongs to its own value and gradient.
+    """Return the method `rounding_bound` of an objective, a function of theta, or None if the
+    objective has none that belongs to its own value and gradient.
     """
     return None if why_not_own(ob, "rounding_bound") else ob.rounding_bound
 
@@ -202,9 +202,8 @@ def as_number(value: Any) -> float:
 
 
 def as_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.ndarray:
-    """Return an objective's gradient, which may be one of its own buffers, as an array of shape
-    (n,). The array is a copy if `kept` is True, which is needed if it is used after another call
-    of the objective.
+    """Return an objective's gradient g as an array of shape (n,). If `kept` is True, the array is a
+    copy, because g may be a buffer that the next call of the objective overwrites.
     """
     resume_arithmetic()
     shape = np.shape(g)
@@ -239,8 +238,8 @@ def value_at(ob: Any, theta: np.ndarray) -> float:
 
 
 def value_rounding_error(f: float, dtype: Any) -> float:
-    """Return the assumed rounding error of a value. A smaller decrease of the value does not count
-    as a decrease.
+    """Return the assumed rounding error of a value f computed in `dtype`. A smaller decrease of the
+    value does not count as a decrease.
     """
     return VALUE_ERROR_EPS * float(np.finfo(dtype).eps) * abs(f)
 
@@ -254,9 +253,9 @@ class SpentError(Exception):
 
 
 class Products(Budget):
-    """A symmetric operator that counts its products, within a budget, and bounds their rounding
-    errors. The operator is cast to `dtype` if that is given and the operator has a method
-    `astype`.
+    """The products with a symmetric operator, counted within a budget, with bounds on their
+    rounding errors. If `dtype` is given and the operator has a method `astype`, the operator is
+    cast.
     """
 
     def __init__(self, op: Any, dtype: Any = None) -> None:
@@ -273,7 +272,7 @@ class Products(Budget):
         self.norm = 0.0
         self.pace = 0.0  # seconds that one product takes
         self.shown: Bar | None = None
-        # measured asymmetry, a lower bound on the error of products
+        # asymmetry measured by products with two vectors, a lower bound on the error of products
         self.asymmetry = 0.0
         # recent results of `product_error_bound`
         self._bounds: deque[tuple[Array, float]] = deque(maxlen=4)
@@ -295,7 +294,7 @@ class Products(Budget):
 
     @property
     def norm_estimate(self) -> float:
-        """An estimate of ``||H||_F``, valid once the product of a random vector has been computed.
+        """An estimate of ``||H||_F``, valid after a product with a random vector.
 
         The mean of ``n ||Hv||^2 / ||v||^2`` over random v is ``||H||_F^2``, and ``||H||_2`` is at
         most ``||H||_F``.
@@ -330,8 +329,9 @@ class Products(Budget):
             self.shown.update(k)
 
     def product_error_bound(self, v: Array) -> float:
-        """Return a bound on ``||computed(H v) - H v||``: the operator's own bound if it offers one,
-        otherwise `PRODUCT_ERROR_EPS` eps times ``||v||`` times the largest norm found so far.
+        """Return a bound on ``||computed(H v) - H v||``. If the operator has no `rounding_bound` of
+        its own, return the estimate `PRODUCT_ERROR_EPS` eps ``||H|| ||v||``, with the largest ratio
+        of ``||H x||`` to ``||x||`` so far for ``||H||``.
         """
         if why_not_own(self.op, "rounding_bound"):
             return PRODUCT_ERROR_EPS * self.eps * self.norm * safe_norm(v)
@@ -373,16 +373,16 @@ class Products(Budget):
 
 
 def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:
-    """Return the Hessian at theta as `Products`, in float64 if `best` is True and the operator has
-    `astype`.
+    """Return `Products` with the Hessian at theta, in float64 if `best` is True and the operator
+    has a method `astype`.
     """
     H = as_curvature(ob.hessian(theta), theta.size)
     return Products(H, np.float64 if best else None)
 
 
 def _holds_gradient(ob: Any, H: Products) -> bool:
-    """Return True if the operator has a `gradient` of length n and belongs to this objective, so
-    that this gradient is the objective's own.
+    """Return True if the operator of H has a `gradient` of length n and belongs to the objective
+    `ob`, so that this gradient is that of `ob`.
     """
     held: Any = getattr(H.op, "gradient", None)
     held = held() if callable(held) else held
@@ -391,8 +391,8 @@ def _holds_gradient(ob: Any, H: Products) -> bool:
 
 
 def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
-    """Return the gradient at theta: the one held by the operator, in its precision, or that of the
-    objective if the operator belongs to another objective.
+    """Return the gradient (n,) at theta in float64. It is the gradient that the operator of H
+    holds, or that of the objective if the operator holds none or belongs to another objective.
     """
     if _holds_gradient(ob, H):
         held = H.op.gradient
@@ -402,8 +402,8 @@ def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
 
 
 def gradient_error_bound(ob: Any, theta: Array, H: Products) -> float | None:
-    """Return a bound on the rounding error of the gradient from `gradient_at`, or None if the
-    objective offers none.
+    """Return a bound on the norm of the rounding error of the gradient from `gradient_at`, or None
+    if the objective has no `rounding_bound` of its own.
     """
     bound = gradient_error_bound_of(
         getattr(H.op, "objective", ob) if _holds_gradient(ob, H) else ob

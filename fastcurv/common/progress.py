@@ -136,7 +136,7 @@ SEVERAL_RESULTS_MAX_N = 1024
 
 
 def cached_attribute(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
-    """Cache ``make(owner)`` for each owner, as long as the owner lives."""
+    """Return a function that caches ``make(owner)`` for each owner, as long as the owner lives."""
     held: weakref.WeakKeyDictionary[Any, Answer] = weakref.WeakKeyDictionary()
 
     @wraps(make)
@@ -151,9 +151,9 @@ def cached_attribute(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
 def cache_last(
     find: Callable[[Any, NDArray[Any]], Answer], kept: int = 1
 ) -> Callable[[Any, Any], Answer]:
-    """Cache the last result of ``find(ob, theta)`` for the same objective and an equal theta, or
-    the last `kept` results for up to `SEVERAL_RESULTS_MAX_N` parameters. The cache does not keep
-    the objective alive.
+    """Return a function that caches the last result of ``find(ob, theta)`` for the same objective
+    and an equal theta. For at most `SEVERAL_RESULTS_MAX_N` parameters the last `kept` results are
+    cached. The cache does not keep the objective alive.
     """
     last: tuple[tuple[Any, NDArray[Any], Answer], ...] = ()
 

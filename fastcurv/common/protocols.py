@@ -149,7 +149,9 @@ class TwiceDifferentiable(Valued, Differentiable, Protocol):
 
 
 class KinkObjective(Protocol):
-    """A loss as a smooth function of theta and of slopes at kinks, with the bounds of a proof."""
+    """A loss as a smooth function of a point (n_params,), which joins theta (n_theta,) and slopes
+    (n_slopes,) at kinks, with the bounds of a proof.
+    """
 
     n_params: int
     n_theta: int
@@ -159,16 +161,16 @@ class KinkObjective(Protocol):
     n_copies: int
 
     def with_slope_units(self, units: np.ndarray) -> Any:
-        """Return the objective with other units for its slopes."""
+        """Return the objective with the slopes in the given units."""
 
     def hessian(self, point: np.ndarray) -> np.ndarray:
-        """Return the Hessian as a matrix."""
+        """Return the Hessian at the point as a matrix (n_params, n_params)."""
 
     def hessian_error(self, point: np.ndarray) -> float:
-        """Return a bound on the error of `hessian`."""
+        """Return a bound on the 2-norm of the error of `hessian` at the point."""
 
     def precise_gradient(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the gradient and bounds on the errors of its entries."""
+        """Return the gradient at the point and bounds on the errors of its entries."""
 
     def third_bound(self, point: np.ndarray, radius: float) -> float:
         """Return a Lipschitz constant of the Hessian within `radius` of the point."""
@@ -189,10 +191,12 @@ class Subspace(Protocol):
     space: str
 
     def embed(self, x: np.ndarray) -> np.ndarray:
-        """Return ``E x``, which maps coordinates ``(m,)``, or rows of them, to parameter space."""
+        """Return ``E x`` (n,), the vector of parameter space with coordinates x (m,), or rows (k,
+        n) for rows (k, m).
+        """
 
     def project(self, v: np.ndarray) -> np.ndarray:
-        """Apply the transpose of `embed` to a vector or to rows."""
+        """Return ``E' v`` (m,) for v (n,), or rows (k, m) for rows (k, n)."""
 
 
 class Reduction(Subspace, Protocol):
@@ -210,7 +214,9 @@ class Reduction(Subspace, Protocol):
         """Return ``R v``, written to `out` if that is given."""
 
     def complement_rows(self, start: int, stop: int) -> np.ndarray:
-        """Return rows start to stop of an orthonormal basis of the complement."""
+        """Return rows ``start .. stop - 1`` of an orthonormal basis (n_rest, n) of the
+        complement.
+        """
 
     def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
         """Convert eigenpairs of R to eigenpairs of H. X holds the eigenvectors as rows; `found`
@@ -219,16 +225,17 @@ class Reduction(Subspace, Protocol):
         """
 
     def find_coordinates(self, V: Array, most: float) -> Array | None:
-        """Return the coordinates of rows V, or None if their distance from the space exceeds
-        `most`.
+        """Return the coordinates of the rows of V. Return None if, for a row, the distance from the
+        space exceeds `most` times the length of the row.
         """
 
 
 class LiftedPairs(NamedTuple):
-    """Eigenpairs of a `Reduction` as eigenpairs of H. `kept` is a mask of the pairs that are pairs
-    of H, and not of the complement, whose eigenvalue `complement_eigenvalue` a pair may have to
-    within `zero`. `residuals` holds error estimates for the pairs of H. `jointly_orthogonal` is
-    True if the vectors are orthogonal only when all are embedded in one call.
+    """Eigenpairs of a `Reduction` as eigenpairs of H. `kept` is a mask, True for the pairs that are
+    pairs of H in the subspace. The other pairs have eigenvalues that differ from
+    `complement_eigenvalue` by at most `zero`, and belong to the complement. `residuals` has an
+    estimate of the residual of each pair. `jointly_orthogonal` is True if the vectors are
+    orthogonal only if all are embedded in one call.
     """
 
     kept: NDArray[np.bool_]
@@ -254,14 +261,14 @@ class DenseReduction(Protocol):
 
     @property
     def core_matrix(self) -> NDArray[np.float64]:
-        """The matrix without `complement_eigenvalue`."""
+        """The matrix (m, m) without the multiple `complement_eigenvalue` of the identity."""
 
     @property
     def norm(self) -> float:
         """The Frobenius norm of `core_matrix`."""
 
     def matrix_with_bounds(self) -> Enclosed:
-        """Recompute the matrix with proved bounds."""
+        """Return the matrix, recomputed with proved bounds on its errors."""
 
 
 class Enclosed(NamedTuple):
@@ -317,9 +324,7 @@ class EngineSteps(Protocol):
         """Return ``minimiser.run`` with the objective's own plan bound as its first argument."""
 
     def layer_coordinates(self) -> Any:
-        """Return coordinates of the parameters, layer by layer; see
-        `fastcurv.network.kronecker.LayerCoordinates`.
-        """
+        """Return the `fastcurv.network.kronecker.LayerCoordinates` of the parameters."""
 
 
 # --------------------------------------------------------------------------------------------------
@@ -388,8 +393,8 @@ def why_not_own(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
 
 
 def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
-    """Return the reason why an attribute does not belong to the functions of its object, like
-    `why_not_own`, without evaluating the attribute if a class defines it.
+    """Return the reason why the attribute `name` does not belong to the functions of x, as
+    `why_not_own` does, but without evaluating the attribute if a class defines it.
     """
     kind, assigned = type(x), _instance_attributes(x)
     # The part of the result that depends on the class alone is cached until a function of the class
@@ -454,7 +459,9 @@ def product_method_name(op: Any) -> str:
 
 
 def wrapped_source(x: Any) -> Any:
-    """Return the object whose functions a wrapper forwards, or the object itself."""
+    """Return the object whose functions the wrapper x forwards, through any number of wrappers, or
+    x itself if x is not a wrapper.
+    """
     within = x
     while not isinstance(
         found := _find_wrapped_object(within, _instance_attributes(within), LOSS_METHODS), str
@@ -484,8 +491,8 @@ def _instance_attributes(x: Any) -> dict[str, Any]:
 
 
 def _defining_class(kind: type, name: str) -> type | None:
-    """Return the class that defines an attribute, a class itself or one of its base classes, or
-    None.
+    """Return the class that defines an attribute of `kind`, which is `kind` itself or one of its
+    base classes, or None if there is none.
     """
     for one in kind.__mro__:
         if name in one.__dict__ and one is not object:
@@ -498,7 +505,9 @@ def _getattr_static(kind: type, name: str) -> Any:
 
 
 def _declares_attribute(kind: type, name: str) -> bool:
-    """Return True if a class declares an attribute that it assigns to its instances."""
+    """Return True if the class `kind` itself has an annotation for the attribute, which its
+    instances assign.
+    """
     return name in kind.__dict__.get("__annotations__", ())
 
 

@@ -15,9 +15,9 @@ SCIPY_ATTRIBUTES = (*vars(LinearOperator), "dtype", "shape", "ndim")
 
 
 class ReadOnly:
-    """A mixin whose public attributes can be assigned only once; another assignment raises
-    AttributeError. The message states how to make a new object. Arrays are stored as read-only
-    views.
+    """A mixin whose public attributes can be assigned only once. Another assignment raises
+    AttributeError with a message that states how to create a new object. Arrays are stored as
+    read-only views.
 
     Only names that this library's classes define are read-only: subclasses in other packages may
     add and assign attributes of their own. Classes of which many objects are created, or that set
@@ -35,7 +35,7 @@ class ReadOnly:
     >>> import fastcurv as fc
     >>> fc.MLP([2, 3, 1]).bias = False
     Traceback (most recent call last):
-    AttributeError: MLP.bias is read-only. Make a new one with fastcurv.MLP(..., bias=...).
+    AttributeError: MLP.bias is read-only. Create a new object with fastcurv.MLP(..., bias=...).
     """
 
     _read_only: ClassVar[frozenset[str]] = frozenset()
@@ -58,7 +58,7 @@ class ReadOnly:
             cls._assignable = cls._assignable | free | set(assignable)
             cls._read_only = (cls._read_only | own) - cls._assignable
 
-    # the method is hidden from type checkers, which know the declared attributes
+    # The method is hidden from type checkers, which know the declared attributes.
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
@@ -76,10 +76,10 @@ def assignment_error_message(x: Any, name: str) -> str:
     if callable(getattr(kind, name, None)):
         return f"{said} Define it in a subclass."
     if not maker:
-        return f"{said} Make a new one."
+        return f"{said} Create a new object."
     if maker.startswith("fastcurv.") and name in inspect.signature(kind.__init__).parameters:
-        return f"{said} Make a new one with {maker}(..., {name}=...)."
-    return f"{said} It follows from the arguments of {maker}(...): make a new one."
+        return f"{said} Create a new object with {maker}(..., {name}=...)."
+    return f"{said} It follows from the arguments of {maker}(...), so create a new object."
 
 
 def read_only_view(x: Any) -> Any:

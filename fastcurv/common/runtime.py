@@ -35,8 +35,8 @@ Result = TypeVar("Result")
 
 @functools.cache
 def load_proofs(module: str) -> Any:
-    """Return a module of `fastcurv.certify`, imported on first use, so that the core does not
-    depend on its proofs.
+    """Return a module of `fastcurv.certify` by its name in that package. The module is imported on
+    first use, so that the core does not depend on the proofs.
     """
     return import_module(f"fastcurv.certify.{module}")
 
@@ -113,15 +113,14 @@ SERIAL_BLAS_MAX_N = 90
 
 
 def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
-    """Return a context in which BLAS and LAPACK use only the caller's thread, if threadpoolctl is
-    installed.
+    """Return a context in which BLAS and LAPACK use one thread, if threadpoolctl is installed.
 
-    NumPy and SciPy each have a team of BLAS threads. These spin between calls and wait for each
-    other at every step of a decomposition, which takes five to ten times as long if anything else
-    runs, including the other team. The context does nothing with ``where=False``, as for matrices
-    of up to `SERIAL_BLAS_MAX_N` rows, for which BLAS uses no threads, and outside the main thread,
-    since OpenBLAS restricts the setting to the main thread. The context takes 5 us, except for the
-    first time.
+    NumPy and SciPy each have a team of BLAS threads. The threads spin between calls and wait for
+    each other at every step of a decomposition, which takes five to ten times as long if anything
+    else runs, including the other team. The context does nothing if `where` is False, and outside
+    the main thread, since OpenBLAS restricts the setting to the main thread. Callers set `where` to
+    False for matrices of up to `SERIAL_BLAS_MAX_N` rows, for which BLAS uses no threads. Entering
+    the context takes 5 us, except for the first time.
     """
     if not where or threading.current_thread() is not threading.main_thread():
         return nullcontext()
@@ -130,7 +129,7 @@ def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _one_thread_each(libraries: list[Any]) -> Iterator[None]:
-    """Limit libraries to one thread in this context, in half the time of
+    """Limit the libraries to one thread in this context. This takes half the time of
     ``threadpoolctl.threadpool_limits``.
     """
     counts = [library.num_threads for library in libraries]
@@ -146,8 +145,8 @@ def _one_thread_each(libraries: list[Any]) -> Iterator[None]:
 
 @functools.cache
 def _blas_libraries() -> list[Any]:
-    """Return threadpoolctl's controllers of the loaded BLAS libraries, including NumPy's and
-    SciPy's. Without threadpoolctl there are none.
+    """Return threadpoolctl's controllers of the loaded BLAS libraries, including those of NumPy and
+    SciPy, or an empty list if threadpoolctl is not installed.
     """
     try:
         from threadpoolctl import ThreadpoolController
@@ -276,9 +275,9 @@ RESERVED_TIME_FRACTION = 0.04
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Limit the time of a context. After `seconds`, `time_is_up` returns True, and `check_time`
-    raises a little later, or when an outer limit ends. None changes nothing, and infinity removes
-    outer limits.
+    """Limit the time of a context. After `seconds`, or when an outer limit ends, `time_is_up`
+    returns True. `check_time` raises after a further fraction `RESERVED_TIME_FRACTION` of the time.
+    None changes nothing, and infinity removes outer limits.
     """
     ends = _DEADLINES.get()
     if seconds is not None:
@@ -320,8 +319,8 @@ class Budget:
     seconds : float, optional
         The seconds from now on. The enclosing `time_limit` applies as well.
     within : Budget, optional
-        An enclosing budget from which the products are taken, except for its last `reserve`
-        products.
+        An enclosing budget, whose remaining products except the last `reserve` are available
+        instead of `most` and `seconds`.
     """
 
     def __init__(
@@ -355,14 +354,12 @@ class Budget:
 
     @property
     def remaining_products(self) -> float:
-        """The number of products left in the budget, regardless of the time."""
+        """Number of products left in the budget, regardless of the time."""
         return max(0, self.most - self.count)
 
     @property
     def products_left(self) -> float:
-        """The number of products that may still be computed, which is 0 after the time has
-        run out.
-        """
+        """Number of products that may still be computed, which is 0 after the time has run out."""
         if self.within is not None:
             return max(0, self.within.products_left - self.reserve)
         return self.remaining_products if self.seconds_left() > 0 else 0
@@ -376,15 +373,15 @@ class Budget:
         self.most = self.count
 
 
-# function by which other threads find out whether Ctrl-C was pressed, which reaches only the main
-# thread
+# Function that returns True after Ctrl-C, for other threads, since signals reach only the main
+# thread.
 _INTERRUPT_SOURCE: ContextVar[Callable[[], bool] | None] = ContextVar("pressed", default=None)
 
 
 @contextmanager
 def forward_interrupts(pressed: Callable[[], bool]) -> Iterator[None]:
-    """Make functions called in this context use `pressed` to find out whether Ctrl-C was
-    pressed.
+    """Make `interrupt_source` return `pressed`, a function that returns True after Ctrl-C, in this
+    context.
     """
     token = _INTERRUPT_SOURCE.set(pressed)
     try:
@@ -473,15 +470,15 @@ def raise_if_interrupted(found: Result) -> Result:
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Interrupts]:
-    """Defer Ctrl-C in this context: the first one sets a flag, or ends the current product; a
+    """Defer Ctrl-C in this context. The first Ctrl-C sets a flag, or ends the current product. A
     second one raises `KeyboardInterrupt` at once.
 
     Yields
     ------
     Interrupts
-        Its flag is never set outside the main thread, nor if the program has its own signal
-        handler, which stays in force. A `KeyboardInterrupt` that such a handler raises inside a
-        product becomes `Interrupted` too.
+        An object with the flag. The flag is never set outside the main thread, nor if the program
+        has installed its own signal handler, which remains active. If that handler raises
+        `KeyboardInterrupt` inside a product, `Interrupted` is raised instead.
     """
     stop = Interrupts()
     ours = (

@@ -72,8 +72,9 @@ N_PANEL_COLUMNS = 2048  # number of columns that combine_rows processes at once
 
 
 def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """Compute ``<x, y>`` for two vectors of one dtype; long ones are summed in float64. Overflow
-    gives inf or NaN without a warning, since NumPy's warnings differ between processors.
+    """Return ``<x, y>`` for two vectors of one dtype. Partial sums of contiguous float vectors are
+    added in float64. Overflow gives inf or NaN without a warning, since NumPy's warnings differ
+    between processors.
     """
     found = inner_product(x, y)
     # `inner` returns None for other dtypes and for arrays that are not contiguous.
@@ -92,13 +93,13 @@ def column_slices(n: int) -> Iterator[slice]:
 
 
 def norm(x: NDArray[Any]) -> float:
-    """Return ``||x||`` of one vector, safe against overflow and underflow of the squares."""
+    """Return the 2-norm of a vector, also if the squares of its entries overflow or underflow."""
     total = dot(x, x)
     return math.sqrt(total) if 1e-30 < total < 1e30 else safe_norm(x)
 
 
 def norm_with_floor(theta: NDArray[Any]) -> float:
-    """Return ``(||theta||^2 + 1)^1/2``, the length of theta with a lower limit of 1."""
+    """Return ``sqrt(||theta||^2 + 1)``, a length of theta that is at least 1."""
     return float((np.linalg.norm(theta) ** 2 + 1) ** 0.5)
 
 
@@ -111,7 +112,7 @@ def safe_norm(x: NDArray[Any]) -> float:
 
 
 def safe_norms(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the 2-norms ``(k,)`` of rows ``(k, n)`` of any scale, see `safe_norm`."""
+    """Return the 2-norms ``(k,)`` of rows ``(k, n)`` of finite numbers of any scale."""
     found = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     odd = ~((found > 1e-140) & (found < np.inf))  # True where squares underflow or overflow
     if odd.any():

@@ -64,7 +64,7 @@ cdef class Workspace:
 
     def solve(
         self, multiply, double eps, double tolerance, double bound, Py_ssize_t most, stop,
-        double thrift, double price
+        double cost_weight, double price
     ):
         """Run conjugate gradients after `start`. The algorithm is documented in
         `fastcurv.krylov.solvers.capped_cg`.
@@ -85,7 +85,7 @@ cdef class Workspace:
         cdef double before, yy, along, left
         cdef double pp, pHp, HpHp, yHy
         cdef Py_ssize_t j
-        cdef StoppingRule rule = new_stopping_rule(thrift, price)
+        cdef StoppingRule rule = new_stopping_rule(cost_weight, price)
         for j in range(1, most + 1):
             multiply(self.p, self.Hp)
             pp, pHp, HpHp = self.direction_products()

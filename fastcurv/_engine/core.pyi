@@ -281,7 +281,7 @@ class EigenSearch:
     min_probe_growth: float
     min_missed_growth: float
     max_unreported_ratio: float
-    unseen: float
+    missed_within: float
     has_given_start: bool
     is_quick: bool
     probe: bool
@@ -484,7 +484,7 @@ class Space:
         wanted: float,
         limit: int,
         stop: Any,
-        thrift: float,
+        cost_weight: float,
         price: float,
         out: NDArray[Any],
     ) -> tuple[float, float, bool, float | None]: ...
@@ -515,7 +515,7 @@ class Workspace:
         bound: float,
         most: int,
         stop: Any,
-        thrift: float,
+        cost_weight: float,
         price: float,
     ) -> tuple[NDArray[Any] | None, float | None, float, int]: ...
     def direction_products(self) -> tuple[float, float, float]: ...
@@ -538,7 +538,7 @@ class LossEvaluator:
 
 @disjoint_base
 class NewtonSteps:
-    thrift: float
+    cost_weight: float
     vector: NDArray[Any]
     parameter: float | None
     ratio: float

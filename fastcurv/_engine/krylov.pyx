@@ -259,21 +259,21 @@ def solve_small_problem(str problem, values, linear, double parameter):
 cdef struct StoppingRule:       # state of the rule that `new_stopping_rule` describes
     # Trade-off between decrease and cost, cost of a step in addition to its products (in products),
     # and predicted decrease at the last check.
-    double thrift, price, gain
+    double cost_weight, price, gain
     Py_ssize_t m, next_check    # number of products at the last check and at the next one
 
 
-cdef StoppingRule new_stopping_rule(double thrift, double price) noexcept nogil:
+cdef StoppingRule new_stopping_rule(double cost_weight, double price) noexcept nogil:
     """Return the initial state of a rule that stops an inner solve when another product costs more
     than it gains.
 
     A step costs m products for its solution and the equivalent of `price` products for evaluating
     and accepting it. When the average gain of the most recent products in predicted decrease falls
-    below `thrift` times the step's decrease per unit of cost, the next product is better spent on a
-    step from a new point. With a thrift of 0 the rule never stops a solve.
+    below `cost_weight` times the step's decrease per unit of cost, the next product is better spent
+    on a step from a new point. With a `cost_weight` of 0 the rule never stops a solve.
     """
     cdef StoppingRule rule
-    rule.thrift, rule.price, rule.gain, rule.m, rule.next_check = thrift, price, 0, 0, 2
+    rule.cost_weight, rule.price, rule.gain, rule.m, rule.next_check = cost_weight, price, 0, 0, 2
     return rule
 
 
@@ -288,8 +288,8 @@ cdef bint should_stop(StoppingRule *rule, Py_ssize_t m, double gain) noexcept no
         return False
     rule.m, rule.gain, rule.next_check = m, gain, m + 1 + m // 8
     return (
-        rule.thrift > 0 and looked and count > 0
-        and last * (m + rule.price) < rule.thrift * gain * count
+        rule.cost_weight > 0 and looked and count > 0
+        and last * (m + rule.price) < rule.cost_weight * gain * count
     )
 
 
@@ -685,7 +685,7 @@ cdef class Space:
         return 0
 
     def solve(
-        self, str problem, parameter, double wanted, Py_ssize_t limit, stop, double thrift,
+        self, str problem, parameter, double wanted, Py_ssize_t limit, stop, double cost_weight,
         double price, out
     ):
         """Grow the space and solve the small problem in it, and write the step to `out`. The space
@@ -709,7 +709,7 @@ cdef class Space:
         cdef double chosen = 0
         # stop_called: True if `stop` was called since the last product.
         cdef bint ends, factored, stop_called = False
-        cdef StoppingRule rule = new_stopping_rule(thrift, price)
+        cdef StoppingRule rule = new_stopping_rule(cost_weight, price)
         while True:
             while self.m < look_at and not self.is_exhausted() and (
                 stop_called or not (self.m and stop())

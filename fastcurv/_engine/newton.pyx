@@ -192,7 +192,7 @@ cdef class NewtonSteps:
     cdef Space space
     cdef LossEvaluator points
     cdef double forcing
-    cdef public double thrift  # trade-off between residual and cost, an argument of `Space.solve`
+    cdef public double cost_weight  # argument of `Space.solve`: weight of cost against gain
     cdef readonly object vector  # last trial step
     cdef readonly object parameter  # parameter of the small problem after the last trial step
     cdef readonly double ratio  # ratio of actual to predicted decrease of the last trial step
@@ -205,7 +205,7 @@ cdef class NewtonSteps:
     cdef readonly bint stop_condition_met  # True if the condition `watch` of `take_steps` was met
 
     def __init__(self, run, Space space, double forcing):
-        self.run, self.space, self.forcing, self.thrift = run, space, forcing, 0
+        self.run, self.space, self.forcing, self.cost_weight = run, space, forcing, 0
         self.vector, self.stop_condition_met = np.empty_like(run.theta), False
 
     @property
@@ -294,7 +294,7 @@ cdef class NewtonSteps:
         cdef double wanted = fmin(self.forcing, sqrt(self.gradient_norm)) * self.space.gamma
         for _k in range(MAX_REJECTED_STEPS):
             length, predicted, bounded, self.parameter = self.space.solve(
-                problem, self.parameter, wanted, limit, stop, self.thrift, price, self.vector
+                problem, self.parameter, wanted, limit, stop, self.cost_weight, price, self.vector
             )
             if scale is not None:
                 np.multiply(self.vector, scale, out=self.vector)

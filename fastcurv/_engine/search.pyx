@@ -74,16 +74,16 @@ cdef class EigenSearch:
     cdef public Py_ssize_t probe_until  # row at which the probe ends at the latest
     # Values of `log_growth` above which no eigenvalue has been missed, with a known probability of
     # error: `min_probe_growth` is used to end a probe, and `min_missed_growth` to determine
-    # `unseen`.
+    # `missed_within`.
     cdef public double min_probe_growth, min_missed_growth
     cdef public bint has_given_start      # True if the first start is user-defined, not random
-    # Maximum ratio of `unseen` to the tolerance at which results do not show `unseen`.
+    # Maximum ratio of `missed_within` to the tolerance up to which results do not show it.
     cdef public double max_unreported_ratio
     # distance beyond the innermost wanted values within which an eigenvalue may have been missed
-    cdef public double unseen
+    cdef public double missed_within
     cdef public bint is_quick      # True if the expected run time is too short to report progress
-    # probe: True if probes are permitted. probed: True once `unseen` is final. found_copies: True
-    # once repeated eigenvalues have been found. interrupted: True if `stop` ended the search.
+    # probe: True if probes are permitted. probed: True once `missed_within` is final. found_copies:
+    # True once repeated eigenvalues have been found. interrupted: True if `stop` ended the search.
     cdef public bint probe, probed, found_copies, interrupted
     # True if a dense decomposition may replace a long search, and True if it will.
     cdef public bint may_switch_to_dense, switch_to_dense
@@ -108,7 +108,7 @@ cdef class EigenSearch:
     ):
         self.run, self.k, self.which, self.tol, self.by_value = run, k, which, tol, by_value
         self.seconds_per_product = seconds_per_product
-        self.unseen, self.numbers = INFINITY, Scratchpad()
+        self.missed_within, self.numbers = INFINITY, Scratchpad()
         # The first check comes after half of the steps that the fastest convergence would take.
         if self.is_check_expensive(5 * k):
             self.next_check = k + <Py_ssize_t>(0.5 * log(1 / tol) / log(MAX_REDUCTION_PER_STEP))
@@ -158,7 +158,7 @@ cdef class EigenSearch:
                 self.restore_rows_aside()
             if run.m >= run.dimension or self.has_spent_budget():
                 if run.m >= run.dimension:  # the basis spans the whole space
-                    self.probed, self.unseen, self.probed_pairs = True, 0, None
+                    self.probed, self.missed_within, self.probed_pairs = True, 0, None
                 elif self.probed_pairs is not None:  # evaluate the probe after its last steps
                     self.is_done()
                 return
@@ -320,7 +320,7 @@ cdef class EigenSearch:
         return found > 0
 
     cdef int set_missed_within(self, theta) except -1:
-        """Set `unseen` at the end of the search. It is at least the uncertainty due to the
+        """Set `missed_within` at the end of the search. It is at least the uncertainty due to the
         residuals, because they could hide an eigenvalue within that distance of the innermost
         wanted one.
         """
@@ -332,13 +332,13 @@ cdef class EigenSearch:
             missed = self.missed_distance(theta, self.min_missed_growth)
             if missed > 2 * resolved:
                 self.switch_to_dense = self.is_dense_cheaper()
-                # at least the smallest value of `unseen` that results show
+                # at least the smallest value of `missed_within` that results show
                 near = fmax(missed, (self.max_unreported_ratio + 1) * resolved)
         if self.missable is not None and run.p:
             least = fmax(
                 least, self.missable_distances(theta, self.min_missed_growth, self.missable)[1]
             )
-        self.unseen, self.probed = fmax(near, least), True
+        self.missed_within, self.probed = fmax(near, least), True
         return 0
 
     # --- convergence checks -----------------------------------------------------------------------

@@ -34,7 +34,7 @@ def capped_cg(
     bound: float = 0.0,
     max_iter: Any = None,
     stop: Any = None,
-    thrift: float = 0.0,
+    cost_weight: float = 0.0,
     price: float = 0.0,
 ) -> tuple[np.ndarray, float | None, float]:
     """Run CG on ``(H + 2 eps I) d = -g`` until it has a solution or a direction of negative
@@ -59,10 +59,11 @@ def capped_cg(
         direction); n by default.
     stop : callable, optional
         Function that ends CG, like `max_iter`, once it returns True.
-    thrift, price : float
+    cost_weight, price : float
         CG ends, as at `max_iter`, once the decrease of the quadratic model per product, in the
-        last products, is below `thrift` times its average over all products so far, where the trial
-        of the step counts as `price` products. With ``thrift=0`` CG does not end for this reason.
+        last products, is below `cost_weight` times its average over all products so far, where the
+        trial of the step counts as `price` products. With ``cost_weight=0`` CG does not end for
+        this reason.
 
     Returns
     -------
@@ -75,7 +76,7 @@ def capped_cg(
     """
     work.start(g)
     d, curvature, bound, steps = work.solve(
-        multiply, eps, tolerance, bound, max_iter or len(g), stop, thrift, price
+        multiply, eps, tolerance, bound, max_iter or len(g), stop, cost_weight, price
     )
     if d is None:
         return _negative_curvature_direction(multiply, g, eps, steps, work) + (bound,)

@@ -34,7 +34,7 @@ from .run import (
 
 # maximum number of iterations of a second-order method without progress; then the run ends
 MAX_IDLE_ITERATIONS = 50
-# number of iterations without progress after which the option `thrift` is ignored, so that
+# number of iterations without progress after which the option `cost_weight` is ignored, so that
 # subproblems are no longer solved inaccurately to save products
 MAX_THRIFTY_ITERATIONS = 10
 # The run ends if the loss, near its lower bound, decreases in `MAX_IDLE_ITERATIONS` iterations by
@@ -217,7 +217,7 @@ class Loop:
             if self.why is not None:
                 return
             self.saver.take_snapshot(self)
-            run.near_bound, run.idle = self._is_near_bound(), self._n_thrifty_iterations_left() <= 0
+            run.near_bound, run.idle = self._is_near_bound(), self._n_iterations_until_idle() <= 0
             before, begun, run.ahead = run.theta, run.iteration, self._steps_per_call()
             run.enough = 0.0 if self.is_critical() else run.gradient_tol
             try:
@@ -321,7 +321,7 @@ class Loop:
         """
         if self.watched or self.bottom == -np.inf or self.is_critical() or self.run.idle:
             return 1
-        idle = self._n_thrifty_iterations_left()
+        idle = self._n_iterations_until_idle()
         if self.run.near_bound:
             idle = min(idle, self._max_idle_iterations(self.run.walked))
         return int(max(1, min(self.max_iter - self.run.iteration, idle)))
@@ -333,9 +333,9 @@ class Loop:
         idle = self.method.curvature is not None
         return mark[0] + MAX_IDLE_ITERATIONS - self.run.iteration if idle else np.inf
 
-    def _n_thrifty_iterations_left(self) -> float:
-        """Return the number of further iterations after which the option `thrift` is ignored if
-        none of them makes progress.
+    def _n_iterations_until_idle(self) -> float:
+        """Return the number of further iterations after which the option `cost_weight` is ignored
+        if none of them makes progress.
         """
         return self._max_idle_iterations(self.run.mark) - (
             MAX_IDLE_ITERATIONS - MAX_THRIFTY_ITERATIONS

@@ -230,13 +230,13 @@ def minimize(
         record_every`` and ``momentum rho beta1 beta2 eps``. With mini-batches, the loss and
         gradient of all rows are computed, recorded and compared with the tolerance every
         `record_every` epochs and at the end; by default after each epoch, which takes half as long
-        as the epoch itself. Second order: ``forcing thrift krylov_dim sample`` and ``radius damping
-        weight max_cg``; for ``trust-region saddle-free-newton cubic gauss-newton`` also
-        ``precondition warm_start``, both False by default: scaling by the norms of the Hessian's
-        rows, and the last step as an extra start vector, which large networks need. With `sample`,
-        the curvature (never value and gradient) is that of this number of rows, drawn again at each
-        point. ``l-bfgs``: ``memory``, pairs kept, 20 by default; ``precondition`` for a network
-        without batch normalisation with dense rows in memory, False by default: steps in
+        as the epoch itself. Second order: ``forcing cost_weight krylov_dim sample`` and
+        ``radius damping weight max_cg``; for ``trust-region saddle-free-newton cubic gauss-newton``
+        also ``precondition warm_start``, both False by default: scaling by the norms of the
+        Hessian's rows, and the last step as an extra start vector, which large networks need. With
+        `sample`, the curvature (never value and gradient) is that of this number of rows, drawn
+        again at each point. ``l-bfgs``: ``memory``, pairs kept, 20 by default; ``precondition`` for
+        a network without batch normalisation with dense rows in memory, False by default: steps in
         coordinates of its layers, in which regressions take a half to a fifth of the steps.
 
     Returns

@@ -44,15 +44,15 @@ def first_radius(theta: np.ndarray) -> float:
     return 0.1 * max(1.0, norm(theta))
 
 
-def current_thrift(method: Any) -> float:
-    """Return the option `thrift` of the method for the next steps, or 0 once the run has made no
-    progress for some iterations. Directions of small curvature appear late in a Krylov space, so
+def current_cost_weight(method: Any) -> float:
+    """Return the option `cost_weight` of the method for the next steps, or 0 once the run has made
+    no progress for some iterations. Directions of small curvature appear late in a Krylov space, so
     subproblems that are solved with few products never contain these directions.
     """
-    return 0.0 if method.run.idle else float(method.thrift)
+    return 0.0 if method.run.idle else float(method.cost_weight)
 
 
-_DEFAULT_OPTIONS = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
+_DEFAULT_OPTIONS = {"forcing": 0.1, "krylov_dim": None, "cost_weight": 0.5, "sample": None}
 _PRECONDITIONED_OPTIONS = {**_DEFAULT_OPTIONS, "precondition": False, "warm_start": False}
 
 
@@ -142,7 +142,7 @@ class _KrylovMethod(Method):
         several = run.points is not None and not opened
         record = np.empty((min(run.ahead, STEPS_PER_CALL) if several else 1, 4))
         begun, parameter = run.elapsed(), getattr(self, self.by)
-        engine.thrift = current_thrift(self)
+        engine.cost_weight = current_cost_weight(self)
         scale = self.scale if self.precondition else None
         try:
             sentence = engine.take_steps(
@@ -271,7 +271,7 @@ class Newton(_KrylovMethod):
     """
 
     leaves_saddles = False
-    defaults = {**_DEFAULT_OPTIONS, "thrift": 0.0, "damping": 0.0}
+    defaults = {**_DEFAULT_OPTIONS, "cost_weight": 0.0, "damping": 0.0}
     checks = {**_KrylovMethod.checks, "damping": check_not_negative}
 
     def step(self) -> str | None:
@@ -279,10 +279,8 @@ class Newton(_KrylovMethod):
         self.prepare_space()
         exact = len(step) <= DENSE_MAX_N
         wanted = 1e-12 * run.gnorm if exact else min(self.forcing, run.gnorm**0.5) * space.gamma
-        stop, price = run.out_of_budget, run.step_price()
-        space.solve(
-            "shifted", self.damping, wanted, self.max_krylov_dim, stop, self.thrift, price, step
-        )
+        stop, price, weight = run.out_of_budget, run.step_price(), self.cost_weight
+        space.solve("shifted", self.damping, wanted, self.max_krylov_dim, stop, weight, price, step)
         if not np.isfinite(run.try_step(step)):
             return "the Newton step leads to a loss that is not finite"
         run.accept_spare()
@@ -314,7 +312,7 @@ class NewtonCG(Method):
     weight: Any
     curvature = "hessian"
     leaves_saddles = True
-    defaults = {"forcing": 0.5, "thrift": 0.5, "weight": None, "max_cg": None, "sample": None}
+    defaults = {"forcing": 0.5, "cost_weight": 0.5, "weight": None, "max_cg": None, "sample": None}
     kept_facts = ("weight", "bound", "reach")
 
     def __init__(self, run: Any, **options: Any) -> None:
@@ -357,7 +355,7 @@ class NewtonCG(Method):
         d, curvature, self.bound = capped_cg(
             run.product, run.g, eps, tolerance, self.work,
             bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget,
-            thrift=current_thrift(self), price=run.step_price(),
+            cost_weight=current_cost_weight(self), price=run.step_price(),
         )  # fmt: skip
         moved = (
             self._search_negative_curvature(d)

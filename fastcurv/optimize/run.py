@@ -619,7 +619,7 @@ class Method(Saved):
     leaves_saddles = adapts = False
     checks: dict[str, Callable[[Any, str], Any]] = {
         "forcing": check_positive,
-        "thrift": check_not_negative,
+        "cost_weight": check_not_negative,
         "krylov_dim": check_positive_int,
         "precondition": check_bool,
         "warm_start": check_bool,

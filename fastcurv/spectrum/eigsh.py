@@ -295,10 +295,10 @@ class ThickRestart(EigenSearch):
         run = self.run
         theta, limits = self._current_values()
         converged = limits <= self.residual_tolerances(theta)
-        unknown = self.unseen > MIN_MISSED_WITHIN_TOLS * self.tol * run.scale
+        unknown = self.missed_within > MIN_MISSED_WITHIN_TOLS * self.tol * run.scale
         if self.asked and unknown and self.k > 1 and not self.closed:
             # The search may have missed a copy of an eigenvalue near the innermost one.
-            converged &= self.distances_to_innermost(theta)[0] > self.unseen
+            converged &= self.distances_to_innermost(theta)[0] > self.missed_within
         return Eigenpairs(
             values=theta,
             vectors=self._current_vectors().T,
@@ -308,7 +308,7 @@ class ThickRestart(EigenSearch):
             scale=run.scale,
             tol=self.tol,
             probed=self.probed,
-            missed_within=self.unseen,
+            missed_within=self.missed_within,
             interrupted=self.interrupted,
             asymmetry=run.asymmetry,
         )

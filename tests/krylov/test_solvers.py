@@ -38,11 +38,11 @@ def test_capped_cg_returns_a_solution_or_negative_curvature(low, eps, rng):
         assert curvature == pytest.approx(d @ H @ d / (d @ d), rel=1e-8)
 
 
-@pytest.mark.parametrize("thrift", [0.0, 0.05, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("cost_weight", [0.0, 0.05, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize("price", [0.0, 3.0])
-def test_capped_cg_stops_when_a_product_reduces_the_model_too_little(rng, thrift, price):
+def test_capped_cg_stops_when_a_product_reduces_the_model_too_little(rng, cost_weight, price):
     """CG stops as soon as a product's share of the model's decrease, here computed from explicit
-    Krylov spaces, is below `thrift`.
+    Krylov spaces, is below `cost_weight`.
     """
     A, eps, falls, best = rng.standard_normal((7, 7)), 1e-3, [], np.zeros((0, 7))
     H, g = A @ A.T + np.eye(7), rng.standard_normal(7)
@@ -50,11 +50,13 @@ def test_capped_cg_stops_when_a_product_reduces_the_model_too_little(rng, thrift
         best = np.linalg.qr(np.vstack([best, np.linalg.matrix_power(H, j) @ g]).T)[0].T
         inner = best @ (H + 2 * eps * np.eye(7)) @ best.T
         falls.append(0.5 * best @ g @ np.linalg.solve(inner, best @ g))
-    little = [(falls[j] - falls[j - 1]) * (j + 1 + price) < thrift * falls[j] for j in range(2, 7)]
+    little = [
+        (falls[j] - falls[j - 1]) * (j + 1 + price) < cost_weight * falls[j] for j in range(2, 7)
+    ]
     wanted, made = 3 + little.index(True) if any(little) else 7, []
     y, curvature, _ = capped_cg(
         lambda v, out: made.append(1) or np.copyto(out, H @ v),
-        g, eps, 0.0, Workspace(7, float), thrift=thrift, price=price,
+        g, eps, 0.0, Workspace(7, float), cost_weight=cost_weight, price=price,
     )  # fmt: skip
     assert len(made) == wanted and curvature is None
     assert -(g @ y + 0.5 * y @ H @ y + eps * y @ y) == pytest.approx(falls[wanted - 1], rel=1e-9)

@@ -26,7 +26,7 @@ SECTIONS = (*NETS, "saddle", "parts", "runs to their ends", "runs saved")
 RUNS: dict[str, dict[str, Any]] = {
     "trust-region": {}, "trust-region, short": {"radius": 0.05}, "newton-cg": {},
     "newton-cg, few": {"max_cg": 3}, "saddle-free-newton": {}, "cubic": {},
-    "cubic, light": {"weight": 1e-3, "thrift": 0.0}, "gauss-newton": {},
+    "cubic, light": {"weight": 1e-3, "cost_weight": 0.0}, "gauss-newton": {},
     "gauss-newton, damped": {"damping": 1.0, "krylov_dim": 4}, "newton": {}, "newton-mr": {},
     "damped-newton": {}, "damped-newton, much": {"damping": 0.3},
     "trust-region, scaled": {"precondition": True, "warm_start": True},

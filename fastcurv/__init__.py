@@ -6,7 +6,7 @@ import sys
 
 if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].removeprefix("-m") == __name__:
     # During `python -m fastcurv`, Ctrl-C ends the process at once until __main__ runs. Without
-    # this, Ctrl-C would print a traceback of the imports.
+    # this handler, Ctrl-C would print a traceback of the imports.
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -3,9 +3,9 @@ cluster.
 
 The rows are divided into shards. Every shard is loaded by a task on a worker and stays there with
 its state at theta. All quantities that algorithms need are sums over shards, so theta is sent once
-for each point, vectors are sent in blocks, and sums are formed by a tree of fixed shape: results
-are bitwise the same for any number of workers, and after some have been lost. A task that is lost
-with its worker runs again on another worker, and a lost shard is loaded again there.
+for each point, vectors are sent in blocks, and sums are formed by a tree of fixed shape. Results
+are therefore bitwise the same for any number of workers, and after workers have been lost. A task
+that is lost with its worker runs again on another worker, and a lost shard is loaded again there.
 
 The cost of a product, for K shards on W workers, n parameters, k vectors at a time and s bytes per
 number: about ``8 N sum(in out) k`` multiply-adds over all workers, or 6 instead of 8 if the state
@@ -72,14 +72,14 @@ class Recipe:
     stored: Any
 
     def load_rows(self, model: MLP, loss: Any, given: Any = None) -> Block:
-        """Return X, y and sample_weight in the form that the engine requires, from the source or,
-        if there is none, from `given`, the result of another task.
+        """Return X, y and sample_weight in the form that the engine requires. The rows come from
+        the source or, if there is none, from `given`, the result of another task.
         """
         try:
             raw = given if self.source is None else self._read_source()
             if not isinstance(raw, (tuple, list)) or not 2 <= len(raw) <= 3:
                 raise TypeError(
-                    f"its rows must be (X, y) or (X, y, sample_weight), got {type_phrase(raw)}."
+                    f"the rows must be (X, y) or (X, y, sample_weight), got {type_phrase(raw)}."
                 )
             return check_rows_and_targets(model, loss, (*raw, None)[:3], self.stored)
         except (ValueError, TypeError, OSError) as error:
@@ -94,7 +94,7 @@ class Recipe:
                 arrays = {n: held[n] for n in ("X", "y", "sample_weight") if n in held}
             for name in ("X", "y"):
                 if name not in arrays:
-                    raise ValueError(f"the file {path.name} must hold X and y, and has no {name}.")
+                    raise ValueError(f"the file {path.name} must hold X and y, got no {name}.")
             return tuple(arrays.values())
         source: Any = make_row_source(path, self.y, self.sample_weight, self.columns)
         if source.n_rows == 0:
@@ -103,8 +103,8 @@ class Recipe:
 
 
 class RemoteShard(Shard):
-    """A shard on a worker. When a shard is moved to another worker, the rows are loaded again there
-    and not sent.
+    """A shard on a worker. When a shard is moved to another worker, the rows are not sent but
+    loaded again by that worker, unless they are the result of another task.
     """
 
     recipe: Recipe
@@ -198,7 +198,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     Attributes
     ----------
     client : distributed.Client
+        The client in use.
     n_shards, n_samples : int
+        Numbers of shards and of rows.
     kernels : tuple of str
         The kernel sets that the workers use; if there is more than one, the rounding of results
         depends on where a task runs.
@@ -271,9 +273,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             self._load_shards(recipes, given, frame)
 
     def _load_shards(self, recipes: list[Recipe], given: list[Any], frame: ShardSettings) -> None:
-        """Load every shard, with neighbouring shards on the same worker and a number of shards on
-        each worker in proportion to its threads. After all rows have been counted, send each shard
-        the position of its first row.
+        """Load every shard by a task on a worker. Neighbouring shards are on the same worker, and
+        the number of shards on each worker is in proportion to its threads. After all rows have
+        been counted, send each shard the position of its first row.
         """
         submit, count = self.client.submit, len(recipes)
         threads = sorted(self.client.nthreads().items())
@@ -309,7 +311,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         self._sizes, self._firsts = sizes, np.cumsum([0, *sizes[:-1]]).tolist()
         frames = [frame] * len(sizes)
         self._sent: list[tuple[Any, Any]] = []
-        self._moved: list[int] = []  # shards that are moved to other workers for the current sum
+        self._moved: list[int] = []  # shards moved to other workers for the current sum
         with _translate_errors():
             self._shards = self.client.map(
                 rebuild_shard, shards, frames, self._firsts, *rows, pure=False
@@ -322,8 +324,8 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
 
     def __getstate__(self) -> Any:
         raise TypeError(
-            "a distributed.Objective cannot be copied or saved, since it lives with its client. "
-            "Save its model and theta with fastcurv.save."
+            "a distributed.Objective cannot be copied or saved, since its shards belong to its "
+            "client. Save its model and theta with fastcurv.save."
         )
 
     def __enter__(self) -> Objective:
@@ -374,7 +376,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     def _sum_over_shards(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
         """Return the sum over shards, by a tree of tasks, of ``part(shard, *arguments)``."""
         if not self._shards:
-            raise ValueError("the objective is closed and holds no shards. Create a new one.")
+            raise ValueError("the objective is closed and has no shards. Create a new objective.")
         with _translate_errors():
             self._rebalance_shards()
             sent = [[self._scatter(a)] * self.n_shards for a in arguments]
@@ -399,9 +401,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             self.client.sync(self.client.scheduler.set_restrictions, worker=free)
 
     def _scatter(self, x: Any) -> Any:
-        """Return a task whose result is the array x, or x itself if it is short or no array. The
-        task of an array that was sent before is used again. Arguments of tasks survive the loss of
-        workers, while scattered data do not.
+        """Return a task whose result is the array x, or x itself if it is not an array or has less
+        than `SEPARATE_TASK_MIN_BYTES`. The task of a read-only array that was sent recently is used
+        again. Arguments of tasks survive the loss of workers, while scattered data do not.
         """
         if not isinstance(x, np.ndarray) or x.nbytes < SEPARATE_TASK_MIN_BYTES:
             return x
@@ -432,8 +434,8 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         return other
 
     def batch(self, rows: Any) -> Objective:
-        """Return the objective on a subset of the rows: a slice, indices or a mask. The rows stay
-        on their workers, and outputs are in the order of `rows`.
+        """Return the objective on the rows that a slice, indices or a mask select. The rows stay on
+        their workers, and outputs are in the order of `rows`.
         """
         requested = row_numbers(rows, self.n_samples)
         numbers = requested if self._order is None else np.argsort(self._order)[requested]
@@ -449,8 +451,8 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         return other
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
-        """Yield objectives on batches of `size` rows that cover every row once, in random order;
-        the last batch may be smaller.
+        """Yield objectives on batches of `size` rows that cover every row once, in a random order
+        drawn from `rng`. The last batch may be smaller.
         """
         for rows in random_batches(self.n_samples, size, rng):
             yield self.batch(rows)
@@ -487,8 +489,8 @@ def plan_shard_moves(owners: Sequence[str | None], threads: dict[str, int]) -> d
 
 
 def _copy_arrays(found: Any) -> Any:
-    """Return a result whose arrays belong to the caller. An array from a message may be read-only,
-    and one from this process may belong to another task.
+    """Return the result `found` with copies of its arrays, which the caller may modify. An array
+    from a message may be read-only, and an array of this process may belong to another task.
     """
     if isinstance(found, tuple):
         return tuple(_copy_arrays(x) for x in found)

@@ -2,9 +2,9 @@
 and usable without a compiler.
 
 `ReferenceModel` and `ReferenceObjective` follow the conventions of `MLP` and `Objective` (order of
-the parameters, losses, `l2`, `sample_weight`), so functions that take a network objective accept
-them. Their Hessian products are complex-step derivatives of the gradient, exact up to rounding:
-they serve as an oracle for the engine and as the basis of `fastcurv.testing`.
+the parameters, losses, `l2`, `sample_weight`), so functions that take a network objective accept a
+`ReferenceObjective`. Hessian products are complex-step derivatives of the gradient, exact up to
+rounding. They serve as an oracle for the engine and as the basis of `fastcurv.testing`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class ReferenceModel(ReadOnly):
     """A stack of linear layers with activations between them, whose parameters are one flat float64
     vector.
 
-    With `batch_norm` hidden layers are normalised over the rows of X as in `MLP`, and their
-    parameters are W, b, gamma, beta.
+    The arguments are those of `MLP`. If `batch_norm` is True, hidden layers are normalised over the
+    rows of X, and their parameters are W, b, gamma, beta.
 
     Examples
     --------
@@ -94,8 +94,8 @@ class ReferenceModel(ReadOnly):
         self.n_params = n_params + 2 * sum(self.sizes[1:-1]) * self.batch_norm
 
     def unflatten(self, theta: NDArray[Any]) -> list[Any]:
-        """Return ``[(W, b), ...]`` as views of `theta`; b is None without biases. With `batch_norm`
-        the layers are ``(W, b, gamma, beta)``, except for the last one.
+        """Return ``[(W, b), ...]`` as views of `theta`, where b is None if the model has no biases.
+        With `batch_norm` the layers are ``(W, b, gamma, beta)``, except for the last one.
         """
         norms = batch_norm_params(self, theta)
         return [(W, b, *(pair or ())) for (W, b), pair in zip(layers_of(self, theta), norms)]
@@ -107,8 +107,8 @@ class ReferenceModel(ReadOnly):
         )
 
     def init(self, seed: int | np.random.Generator | None = None) -> Floats:
-        """Return normal weights of variance 1/fan-in, zero biases, gamma 1 and beta 0, as a flat
-        vector.
+        """Return random parameters as a flat vector: normal weights of variance 1/fan-in, zero
+        biases, gamma 1 and beta 0.
         """
         rng = as_rng(seed)
         norms = [(np.ones(m), np.zeros(m)) if self.batch_norm else () for m in self.sizes[1:-1]] + [
@@ -124,8 +124,8 @@ class ReferenceModel(ReadOnly):
     def forward(
         self, theta: NDArray[Any], X: Floats
     ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-        """Return two lists with an array for each layer: the argument of the activation, ``z`` or
-        ``gamma h + beta``, and the input ``a``.
+        """Return two lists with an array for each layer: the argument of the activation (``z``, or
+        ``gamma h + beta`` with batch normalisation), and the input ``a``.
         """
 
         def activate(l: int, z: NDArray[Any], a: NDArray[Any]) -> NDArray[Any]:
@@ -137,9 +137,11 @@ class ReferenceModel(ReadOnly):
         return zs, below
 
     def preactivations(self, theta: NDArray[Any], X: Floats) -> list[NDArray[Any]]:
+        """Return the arguments of the activations of all layers, as the first list of `forward`."""
         return self.forward(theta, X)[0]
 
     def predict(self, theta: NDArray[Any], X: Floats) -> NDArray[Any]:
+        """Return the outputs (N, d_out) before any softmax or sigmoid."""
         return self.forward(theta, X)[0][-1]
 
     def backward(
@@ -175,18 +177,23 @@ class ReferenceModel(ReadOnly):
 
 
 class ReferenceObjective(ReadOnly):
-    """The loss of a `ReferenceModel` on data, with exact gradient and Hessian products; the
+    """The loss of a `ReferenceModel` on data, with exact gradient and Hessian products. The
     conventions are those of `Objective`.
 
     Parameters
     ----------
     model : ReferenceModel
+        The network.
     X : array_like, shape (N, d_in)
+        The rows of inputs.
     y : array_like, shape (N, d_out), or (N,) for one output or for integer classes
-    loss : {"mse", "cross_entropy", "binary_cross_entropy"}
+        The targets.
+    loss : str or Loss
+        A loss of `Objective`.
     l2 : float
         Penalty ``l2/2 ||theta||^2``, or only that of the matrices W if `l2_biases` is False.
     sample_weight : array_like, shape (N,), optional
+        Weights of the samples.
 
     Examples
     --------
@@ -254,6 +261,7 @@ class ReferenceObjective(ReadOnly):
         return np.asarray((w / (N * terms_of_a_row(self)))[:, None])
 
     def value_and_gradient(self, theta: ArrayLike) -> tuple[Any, NDArray[Any]]:
+        """Return the loss and the gradient (n,) at theta, which may be complex."""
         theta = np.asarray(theta)
         zs, below = self.model.forward(theta, self.X)
         terms, delta = LOSSES[self.loss].terms(zs[-1], self.y)
@@ -264,18 +272,21 @@ class ReferenceObjective(ReadOnly):
         return value, self.model.backward(theta, zs, below, delta) + l2 * theta
 
     def value(self, theta: ArrayLike) -> float:
+        """Return the loss at theta (n,)."""
         return float(self.value_and_gradient(check_vector(theta, self.n_params, "theta", float))[0])
 
     def gradient(self, theta: ArrayLike) -> Floats:
+        """Return the gradient (n,) at theta (n,)."""
         return self.value_and_gradient(check_vector(theta, self.n_params, "theta", float))[1]
 
     def hessian(self, theta: ArrayLike) -> ReferenceHessian:
+        """Return the Hessian at theta (n,) as an operator."""
         return ReferenceHessian(self, check_vector(theta, self.n_params, "theta", float).copy())
 
 
 class ReferenceHessian(SelfAdjoint, ReadOnly, assignable=("n_products",)):
-    """The Hessian by complex steps, ``H v = Im gradient(theta + i h v) / h``. There is no
-    cancellation, since no difference is computed.
+    """The Hessian as an operator whose products are complex steps, ``H v = Im gradient(theta + i h
+    v) / h``. There is no cancellation, since no difference is computed.
     """
 
     objective: ReferenceObjective
@@ -301,5 +312,7 @@ class ReferenceHessian(SelfAdjoint, ReadOnly, assignable=("n_products",)):
         )
 
     def quadratic(self, V: Floats) -> Any:
-        """Return ``v'Hv`` for v (n,) or for every column of V (n, k)."""
+        """Return ``v'Hv`` for V (n,), or an array (k,) with this number for every column of V (n,
+        k).
+        """
         return (V * (self @ V)).sum(axis=0)

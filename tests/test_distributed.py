@@ -145,7 +145,7 @@ def test_shards_that_do_not_fit_raise(client, tmp_path):
     X, y = rows(0, weights=False)
     for error, words, shards in (
         (TypeError, "shard 0 must be a function that loads.*got a tuple", [(X, y)]),
-        (ValueError, "shards must have at least one", []),
+        (ValueError, "shards must hold at least one", []),
         (TypeError, "shards must be a sequence.*got a str", "rows.npz"),
         (
             ValueError,
@@ -153,7 +153,7 @@ def test_shards_that_do_not_fit_raise(client, tmp_path):
             [partial(rows, 0), lambda: (X * np.nan, y)],
         ),
         (ValueError, "in shard 1: y must hold labels", [partial(rows, 0), lambda: (X, y + 1)]),
-        (TypeError, "in shard 0: its rows must be .*got an ndarray", [lambda: X]),
+        (TypeError, "in shard 0: the rows must be .*got an ndarray", [lambda: X]),
         (OSError, "in shard 0: ", ["nowhere.npz"]),
         (ValueError, "in shard 0: 'utf-8' codec can't decode", [undecodable]),
         (ValueError, "in shard 0: the file some.npz must hold X and y, got no y", [without_y]),
@@ -162,7 +162,7 @@ def test_shards_that_do_not_fit_raise(client, tmp_path):
             make(shards)
     with pytest.raises(ValueError, match="batch normalisation"):
         fc.distributed.Objective(fc.MLP(SIZES, batch_norm=True), [partial(rows, 0)], client=client)
-    with pytest.raises(TypeError, match="lives with its client"):
+    with pytest.raises(TypeError, match="shards belong to its client"):
         pickle.dumps(make([partial(rows, 0)]))
 
 
@@ -178,7 +178,7 @@ def test_theta_is_sent_once_per_point(client, monkeypatch):
     )
     for _ in range(3):
         H @ np.ones(model.n_params)
-    assert sent.count("echo") == 4
+    assert sent.count("return_argument") == 4
 
 
 def test_commands_accept_dask_workers(client, tmp_path, capsys, monkeypatch):

@@ -44,7 +44,7 @@ SCALING_LAYERS = {"BatchNormalization", "Normalization", "Rescaling"}
 KERAS_ADVICE = (
     f"Dense layers, {', '.join(filter(str.islower, activations_of('keras')))}, LeakyReLU with a "
     f"slope of 0.01, {', '.join(sorted(SCALING_LAYERS))}, Flatten and Dropout, or get_weights() "
-    "of such"
+    "of such a model"
 )
 
 
@@ -70,8 +70,8 @@ class Leaf(NamedTuple):
 
 
 def _read_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
-    """Return the model and theta from arrays in order: an (in, out) matrix, followed by its bias if
-    it has one.
+    """Return the model and theta from arrays in order, each an (in, out) kernel or the bias of the
+    kernel before. `activation` is that of the hidden layers. Raise ValueError for other arrays.
     """
     found: list[tuple[Leaf, Any]] = []
     for leaf in leaves:
@@ -161,12 +161,14 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
 
 
 def _read_model(network: Any, activation: Any) -> Model:
-    """Return the model and theta of a Keras model, which is read layer by layer."""
+    """Return the model and theta of the Keras model `network`, which is read layer by layer. Raise
+    ValueError if `activation` is given and differs from that of the layers.
+    """
     stack, seen = Stack(), set()
     for layer in _flatten_layers(network):
         name = f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})"
         refuse_if(
-            id(layer) in seen and layer.get_weights(), f"{name}, which stands twice,", KERAS_ADVICE
+            id(layer) in seen and layer.get_weights(), f"{name}, which is used twice,", KERAS_ADVICE
         )
         seen.add(id(layer))
         _read_layer(stack, layer, name)
@@ -187,8 +189,8 @@ def _read_model(network: Any, activation: Any) -> Model:
 
 
 def _takes_probabilities(loss: Any) -> bool:
-    """Return True if a Keras loss is a cross entropy without ``from_logits=True``. Its argument is
-    then a probability, so the softmax or sigmoid at the end of a network belongs to the loss.
+    """Return True if a Keras loss is a cross entropy without ``from_logits=True``. Such a loss
+    takes probabilities, so the softmax or sigmoid at the end of a network belongs to the loss.
     """
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
     logits = getattr(loss, "_fn_kwargs", getattr(loss, "fn_kwargs", {})).get("from_logits", False)
@@ -196,8 +198,8 @@ def _takes_probabilities(loss: Any) -> bool:
 
 
 def _flatten_layers(network: Any) -> list[Any]:
-    """Return the layers of nested models in order. The layers of a functional model must form a
-    chain.
+    """Return the layers of the possibly nested model `network` in order. Raise ValueError if the
+    layers of a functional model do not form a chain.
     """
     kind = _keras_class_name(network)
     if kind not in ("Sequential", "Functional", "Model"):
@@ -217,13 +219,13 @@ def _flatten_layers(network: Any) -> list[Any]:
         except (AttributeError, ValueError, IndexError):
             # A layer that is used twice has no single input.
             chained = False
-        refuse_if(not chained, f"{kind}, whose layers are no chain,", KERAS_ADVICE)
+        refuse_if(not chained, f"{kind}, whose layers do not form a chain,", KERAS_ADVICE)
     return [leaf for layer in inner for leaf in _flatten_layers(layer)]
 
 
 def _keras_class_name(layer: Any) -> str:
-    """Return the name of a Keras class, or "" for other classes and for layers with their own
-    ``call``.
+    """Return the name of the class of `layer` if Keras defines it, or "" for other classes and for
+    layers to which another ``call`` is assigned.
     """
     kind = type(layer)
     own = {"call", "__call__"} & vars(layer).keys()
@@ -231,13 +233,15 @@ def _keras_class_name(layer: Any) -> str:
 
 
 def _read_layer(stack: Stack, layer: Any, name: str) -> None:
-    """Add one Keras layer to the stack; `name` describes the layer in messages."""
+    """Add one Keras layer to the stack. `name` describes the layer in messages. Raise ValueError if
+    the layer is not supported.
+    """
     kind, known = _keras_class_name(layer), activations_of("keras")
     settings = layer.get_config() if kind else {}
     phi = getattr(layer, "activation", None)
     refuse_if(
         callable(phi) and str(getattr(phi, "__module__", "")).split(".")[0] not in KERAS_PACKAGES,
-        f"the activation {one_line(phi)} of {name}, a function of one's own,",
+        f"the activation {one_line(phi)} of {name}, a user-defined function,",
         KERAS_ADVICE,
     )
     refuse_if(
@@ -323,7 +327,7 @@ def _read_scaling_layer(
 
 
 def _n_input_axes(layer: Any) -> int:
-    """Return the number of axes of a layer's input, or 2 if it is unknown."""
+    """Return the number of axes of a layer's input, or 2 if this number is unknown."""
     try:
         return len(layer.input.shape)
     except (AttributeError, ValueError, TypeError):
@@ -335,8 +339,8 @@ def _n_input_axes(layer: Any) -> int:
 
 
 def _strip_numbers(name: str) -> str:
-    """Return a name without its last number, and with all other numbers replaced by #. Names with
-    equal results are ordered by their numbers.
+    """Return a name without a number at its end, and with all other numbers replaced by #. Names
+    for which the results are equal are ordered by their numbers.
     """
     return re.sub(r"\d+", "#", re.sub(r"_?\d+$", "", name))
 

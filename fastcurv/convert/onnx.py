@@ -2,7 +2,7 @@
 node by node.
 
 The exports of torch and skl2onnx are supported: Gemm, MatMul and Add, activations as one node or as
-a group of nodes, and nodes that leave the numbers unchanged.
+a group of nodes, and nodes that leave all values unchanged.
 """
 
 from __future__ import annotations
@@ -56,16 +56,17 @@ SUPPORTED_NODES = (
 
 
 class Graph:
-    """An ONNX graph: its constants by name, which are unpacked when they are used, and the nodes
-    that read each tensor.
+    """An ONNX graph, with its constants by name, which are decoded on first use, and the nodes that
+    read each tensor.
 
     Parameters
     ----------
     proto : onnx.ModelProto
+        The model with the graph.
     folder : str or None
         Folder in which external weight files may be; None if they are not allowed.
     stack : Stack
-        The stack to which layers are added. It also counts the memory used by reading.
+        The stack to which layers are added, and which counts the memory used for constants.
     """
 
     def __init__(self, proto: Any, folder: str | None, stack: Stack) -> None:
@@ -128,12 +129,12 @@ class Graph:
         self.outputs = {o.name for o in graph.output}
 
     def is_constant(self, name: str) -> bool:
-        """Return True if a tensor is a constant."""
+        """Return True if the tensor `name` is a constant or is computed from a constant."""
         return name in self.tensors or name in self.folds
 
     def constant_value(self, name: str) -> np.ndarray | None:
-        """Return a constant as an array, computed by nodes that fold constants if necessary, or
-        None if the tensor is not constant.
+        """Return the constant `name` as an array, or None if the tensor is not constant. Nodes that
+        compute the constant from another one are evaluated.
         """
         from onnx import helper
 
@@ -156,7 +157,9 @@ class Graph:
         return array
 
     def _tensor_values(self, held: Any) -> np.ndarray:
-        """Return the values of a tensor, or of a node's only attribute."""
+        """Return the values of `held`, a tensor or the only attribute of a Constant node, as an
+        array. Raise ValueError if they cannot be read.
+        """
         from onnx import helper, numpy_helper
         from onnx.external_data_helper import load_external_data_for_tensor
 
@@ -165,7 +168,7 @@ class Graph:
             kind = held.type
             held = helper.get_attribute_value(held)
             if not hasattr(held, "dims"):
-                # 1 and 6 are the codes of FLOAT and FLOATS
+                # 1 and 6 are the codes of FLOAT and FLOATS.
                 return np.asarray(held, np.float32 if kind in (1, 6) else None)
         size = math.prod(held.dims)
         if not 0 <= size < 2**48:
@@ -189,12 +192,12 @@ class Graph:
         return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
     def constant_text(self, name: str) -> str:
-        """Return a constant as a string if it is a single number ("sqrt2" for the square root of
-        2), otherwise "".
+        """Return the constant `name` as a string if it is a single number ("sqrt2" for the square
+        root of 2). Return "" for other tensors.
         """
         one = self.constant_value(name)
         if one is None or one.size != 1 or one.ndim > 2 or one.dtype.kind in "OSU":
-            return ""  # the constant is a word, or gives the result more axes
+            return ""  # a string, or a constant that adds axes to the result
         number = float(one.reshape(()))
         near = abs(number - math.sqrt(2)) <= 3e-8  # the nearest float32 differs by 2.4e-8
         return "sqrt2" if near else str(number)
@@ -235,8 +238,9 @@ def _node_name(node: Any) -> str:
 
 
 def _match_gated_activation(graph: Graph, at: str) -> tuple[str, Any] | None:
-    """Return the name and the last node of an activation that begins at the tensor `at` and is
-    exported as several nodes, one of `ACTIVATION_PATTERNS`, or None.
+    """Return the name and the last node of an activation in `ACTIVATION_PATTERNS`, which is
+    exported as several nodes, that begins at the tensor `at`. Return None if no such activation
+    begins at `at`.
     """
     words, waiting = {at: "z"}, deque(graph.readers[at])
     inside: set[int] = set()
@@ -257,7 +261,9 @@ def _match_gated_activation(graph: Graph, at: str) -> tuple[str, Any] | None:
 
 
 def _read_node(graph: Graph, node: Any) -> None:
-    """Add one node of the chain to the stack."""
+    """Add one node of the chain to the stack of the graph. Raise ValueError if the node is not
+    supported.
+    """
     stack, kind, attributes, name = (
         graph.stack,
         node.op_type,
@@ -267,7 +273,7 @@ def _read_node(graph: Graph, node: Any) -> None:
     held: list[Any] = [graph.constant_value(x) for x in node.input]
     refuse_if(
         stack.column and kind not in ("Identity", "Cast", "Sigmoid"),
-        f"{name} after {stack.column}, of one number a row,",
+        f"{name} after {stack.column}, which leaves one number per row,",
         SUPPORTED_NODES,
     )
     arithmetic = kind in ("Add", "Sub", "Mul", "Div")
@@ -335,8 +341,8 @@ def _add_gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: s
 
 
 def _float_constant(c: np.ndarray, name: str) -> np.ndarray:
-    """Return a constant, raising an error if it is empty or not of floating-point numbers, since
-    integer arithmetic differs.
+    """Return the constant c of the node `name`. Raise ValueError if c is empty or does not hold
+    floating-point numbers, since integer arithmetic differs.
     """
     refuse_if(
         c.dtype.kind in "iubcOSU" or not c.size,
@@ -347,12 +353,12 @@ def _float_constant(c: np.ndarray, name: str) -> np.ndarray:
 
 
 def _constant_row(c: np.ndarray, name: str) -> np.ndarray:
-    """Return a constant as a vector that is added to or multiplies every row. Raise ValueError if
-    the constant differs between rows.
+    """Return the constant c of the node `name` as a vector that is added to, or multiplies, every
+    row. Raise ValueError if c differs between rows.
     """
     refuse_if(
         c.ndim > 2 or c.size != max(c.shape[-1:], default=1),
-        f"{name} of a constant of shape {c.shape}, other for every row,",
+        f"{name} of a constant of shape {c.shape}, which differs between rows,",
         SUPPORTED_NODES,
     )
     return _float_constant(c, name).reshape(-1)
@@ -382,9 +388,9 @@ def _is_relu(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any
 def _is_identity_node(
     graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any], width: int | None = None
 ) -> bool:
-    """Return True if a node leaves all numbers and the division into rows unchanged. `held` holds
-    the constants among its inputs, and None for the others. `width` is the length of a row if it
-    is not that of the last layer.
+    """Return True if a node leaves all values and the division into rows unchanged. `held` holds
+    the constants among the inputs of the node, and None for the other inputs. `width` is the length
+    of a row if it is not that of the last layer.
     """
     kind, stack = node.op_type, graph.stack
     if kind == "Cast":
@@ -437,8 +443,8 @@ def _add_arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None
 
 
 def _load_model_proto(source: Any) -> tuple[Any, int, str | None]:
-    """Return a ModelProto from a path, bytes or a ModelProto, with its size in bytes and the folder
-    of the path. The folder is None without a path.
+    """Return the ModelProto of a path, bytes or a ModelProto, its size in bytes, and the folder of
+    the path. The folder is None unless `source` is a path.
     """
     with optional_import("ONNX models"):
         import onnx
@@ -615,8 +621,8 @@ def _build_model(graph: Graph, at: str) -> Model:
 
 
 def _is_label_output(graph: Graph, at: str) -> bool:
-    """Return True if nodes after the probabilities, the tensor `at`, turn them into labels. Raise
-    a ValueError if the nodes compute something else that is an output.
+    """Return True if nodes compute labels from the probabilities, the tensor `at`. Raise ValueError
+    if a node that depends on `at` computes anything but labels or the same probabilities.
     """
     width, end = graph.stack.width, graph.stack.closed or "the end"
     same: dict[str, int | None] = {at: width}  # width of the rows of each tensor of probabilities
@@ -651,7 +657,7 @@ def _is_label_output(graph: Graph, at: str) -> bool:
         refuse_if(not fits, f"{_node_name(node)} after {end}", SUPPORTED_NODES)
     refuse_if(
         not graph.outputs & {*same, *labels},
-        f"what the graph gives after {end}",
+        f"the output of the graph after {end}",
         SUPPORTED_NODES,
     )
     return bool(labels)

@@ -1,8 +1,8 @@
 """Conversion of other libraries' networks to a model and its flat theta. A stack is read layer by
 layer; a layer without a counterpart in `MLP` raises an error that names it.
 
-The outputs of the model are those of the source before a final softmax or sigmoid, which belongs
-to the loss here.
+The outputs of the model are those of the source before a final softmax or sigmoid, which belongs to
+the loss in fastcurv.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Stack:
     Parameters
     ----------
     room : float
-        The maximum number of parameters, for files that are not trusted; arrays that are unpacked
-        or multiplied while reading may take 64 bytes for each of these parameters.
+        The maximum number of parameters, for files that are not trusted. Arrays that are decoded or
+        multiplied during reading may take 64 bytes for each of these parameters.
     """
 
     def __init__(self, room: float = math.inf) -> None:
@@ -79,20 +79,20 @@ class Stack:
         )
 
     def count_memory(self, n_bytes: float) -> None:
-        """Count `n_bytes` of memory used by reading. Raise a ValueError if the total exceeds 64
+        """Add `n_bytes` to the memory used during reading. Raise a ValueError if the sum exceeds 64
         bytes for each allowed parameter, plus 1 MiB.
         """
         self.left -= n_bytes
         if self.left < 0:
             raise ValueError(
-                "the model must not unpack to far more than its file holds. Pass max_params, the "
-                "number of parameters that it may have, if this is intended."
+                "the arrays of the model must not take far more memory than its file. Pass "
+                "max_params, the number of parameters that the model may have, if this is intended."
             )
 
     @property
     def width(self) -> int | None:
-        """The length of a row after the last linear layer, or before the first one if it is
-        known.
+        """The length of a row after the last linear layer. Without a linear layer, the length of an
+        input row, or None if it is unknown.
         """
         return len(self.layers[-1][0]) if self.layers else self.takes
 
@@ -109,8 +109,8 @@ class Stack:
         return shape in ([0, -1], [0, width], [-1, width])
 
     def add_linear(self, W: Any, b: Any, name: str) -> None:
-        """Add a linear layer ``z = a W' + b`` with W of shape ``(out, in)``; b is None without a
-        bias.
+        """Add a linear layer ``z = a W' + b`` with W of shape ``(out, in)`` and b ``(out,)``, or
+        None for a layer without a bias. Raise ValueError if the layer does not fit.
         """
         self._check_open(name)
         self.room -= math.prod(np.shape(W)) + math.prod(np.shape(b)) * (b is not None)
@@ -144,8 +144,8 @@ class Stack:
         self.last = "linear"
 
     def add_affine(self, scale: Any, shift: Any, name: str, like: Any = None) -> None:
-        """Add ``scale a + shift``, feature by feature, which is folded into the linear map before
-        or after; `like` is an array with the dtype of the source.
+        """Add ``scale a + shift``, feature by feature. The map is merged into the linear map before
+        or after. `like` is an array with the dtype of the source.
         """
         self._check_open(name)
         scale, shift = np.broadcast_arrays(
@@ -175,8 +175,8 @@ class Stack:
             self.pending = scale * before, scale * moved + shift
 
     def add_frozen_batch_norm(self, parts: Sequence[Any], eps: float, name: str) -> None:
-        """Add batch normalisation with known moments. `parts` are gamma, beta, mean and
-        variance.
+        """Add batch normalisation with fixed moments, as an affine map. `parts` are gamma, beta,
+        mean and variance.
         """
         gamma, beta, mean, variance = (np.asarray(x, np.float64) for x in parts)
         scale = gamma / np.sqrt(variance + eps)
@@ -205,7 +205,7 @@ class Stack:
         self, library: str, kind: str, settings: Mapping[str, Any], name: str
     ) -> None:
         """Add an activation by its name and settings in another library. Raise a ValueError if the
-        settings define a different function from this library's activation.
+        settings define a different function from fastcurv's activation.
         """
         phi, wanted = activations_of(library)[kind]
         for key, value in wanted.items():
@@ -219,7 +219,7 @@ class Stack:
         self.add_activation(phi, name)
 
     def add_activation(self, phi: str, name: str) -> None:
-        """Add the activation `phi`, a name of this library, for every unit."""
+        """Add the activation `phi`, a name in fastcurv, for every unit."""
         if phi == "identity":
             return
         self._check_open(name, self.saved != len(self.layers), f" after {self.forked}")
@@ -232,12 +232,14 @@ class Stack:
         """Mark the current output as the input of a skip connection, to which a later `end_skip`
         refers.
         """
-        why = ", whose input is not what the layer before it gives,"
+        why = ", whose input is not the output of the layer before,"
         self._check_open(name, self.saved is None and self.pending is None, why)
         self.saved, self.forked = len(self.layers), name
 
     def end_skip(self, name: str) -> None:
-        """Add the output at the fork to the output of the hidden layer after the fork."""
+        """End a skip connection: add the output marked by `begin_skip` to that of the hidden layer
+        after it.
+        """
         l = len(self.layers) - 1
         fits = self.saved == l and self.last in ("linear", "activation") and self.pending is None
         self._check_open(
@@ -270,7 +272,9 @@ class Stack:
         return check_array(array, name, np.float64)
 
     def build_model(self, dtype: Any = None) -> Model:
-        """Return the model and its theta, in the dtype of the source unless another is given."""
+        """Return the model and theta of the stack, in `dtype`, by default that of the source. Raise
+        ValueError if the stack has no counterpart in `MLP`.
+        """
         if not self.layers:
             raise ValueError("the source must have at least one linear layer, got 0.")
         if self.last == "activation" and self.activations[-1] == "sigmoid":
@@ -298,7 +302,7 @@ class Stack:
         biased = not all(without)
         for l, none in enumerate(without):
             if none and biased and l not in self.norms:
-                # omits the names of the steps that follow the layer
+                # The names of the steps that follow the layer are omitted.
                 name = self.names[l].split(" and ")[0]
                 raise ValueError(
                     f"all linear layers must have a bias, or none, got {name} without one and "
@@ -337,9 +341,9 @@ def check_activation(model: MLP, activation: Any) -> None:
 def model_from_layers(
     layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[str]
 ) -> Model:
-    """Return the model and theta from ``(W, b)`` pairs and the activations between them, given by
-    the caller; `activation` may be None if there are no hidden layers. `names` are those of the
-    layers for messages.
+    """Return the model and theta from ``(W, b)`` pairs and the `activation` of the hidden layers,
+    one name or one for each, or None if there are no hidden layers. `names` are the names of the
+    layers in messages.
     """
     stack, hidden = Stack(), len(layers) - 1
     said: Any = "identity" if activation is None else activation
@@ -415,7 +419,7 @@ def from_sklearn(est: Any) -> Model:
     if hasattr(est, "best_estimator_") or type(est).__name__.endswith("SearchCV"):
         raise TypeError(
             f"est must be an MLP estimator or a Pipeline that ends in one, got {type_phrase(est)}, "
-            "a search. Fit it, and use est.best_estimator_."
+            "a parameter search. Fit it and pass est.best_estimator_."
         )
     if not hasattr(est, "get_params") or not hasattr(type(est), "partial_fit"):
         raise TypeError(
@@ -541,7 +545,7 @@ def target_map(est: Any, after: Affine | None = None) -> Affine | None:
     """
     if not hasattr(est, "regressor_"):
         raise ValueError(
-            f"est must be a fitted {TARGET_REGRESSOR_NAME}, got one without regressor_."
+            f"est must be a fitted {TARGET_REGRESSOR_NAME}, got an estimator without regressor_."
         )
     step, cure = est.transformer_, "from_sklearn(est.regressor_), whose outputs are scaled targets"
     if type(step).__name__ == "FunctionTransformer" and step.func is step.inverse_func is None:
@@ -552,8 +556,8 @@ def target_map(est: Any, after: Affine | None = None) -> Affine | None:
     own = type(step).inverse_transform
     if not any(own is getattr(b, "inverse_transform", None) for b in sklearn_base_classes(step)):
         raise ValueError(
-            f"transformer_ of est must be one of scikit-learn, got {type_phrase(step)} with "
-            f"an inverse_transform of its own. Or use {cure}."
+            f"transformer_ of est must be a transformer of scikit-learn, got {type_phrase(step)} "
+            f"with an inverse_transform of its own. Or use {cure}."
         )
     if not good:
         kind = "a singular map" if A.shape[0] == A.shape[1] else "a map"
@@ -588,7 +592,7 @@ def scaler_as_affine(step: Any, place: str, cure: str) -> Affine:
         A = np.asarray(step.components_, float)
         if step.whiten:
             scale = np.sqrt(step.explained_variance_)
-            # the lower limit is that of scikit-learn
+            # The lower limit is that of scikit-learn.
             A = A / np.maximum(scale, np.finfo(scale.dtype).eps)[:, None]
         return A, -A @ step.mean_
     if kind == "MinMaxScaler":

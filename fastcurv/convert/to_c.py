@@ -67,8 +67,8 @@ e = z > 0 ? 0 : expm1(z);
         second = z > 0 ? 0 : first;""",
 }
 
-# words of C and names of its library that cannot name the function; C also has variants of its
-# mathematical functions for other types, such as sinf and sinl
+# Words of C and names of its library that cannot name the function. C also has variants of its
+# mathematical functions for other types, such as sinf and sinl.
 C_KEYWORDS = (
     "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum",
     "extern", "float", "for", "goto", "if", "inline", "int", "long", "main", "register", "restrict",
@@ -367,6 +367,8 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
 
     Raises
     ------
+    TypeError
+        If `model` is not an MLP, or `path` is not a path.
     ValueError
         For user-defined activations, which are Python functions, or a name that C does not allow.
 
@@ -462,7 +464,7 @@ def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
 
 
 def work_offsets(model: MLP) -> tuple[dict[str, int], int]:
-    """Return the offsets of the matrices in the C array `work`, by name, and the length of
+    """Return a dict with the offset of each matrix in the C array `work`, and the length of
     `work`.
     """
     n, tangents = len(model.shapes), 1 + model.sizes[0]
@@ -506,8 +508,8 @@ def pass_statements(model: MLP, at: dict[str, int]) -> tuple[list[str], list[str
 
 
 def c_array(name: str, numbers: np.ndarray) -> str:
-    """Return the C definition of a constant array with the given numbers, row by row. A C compiler
-    reads back the same doubles.
+    """Return the C definition of a constant array `name` with the given numbers, row by row. They
+    are printed such that a C compiler reads the same doubles.
     """
     text = ", ".join(repr(float(x)) for x in numbers.ravel())
     body = textwrap.fill(text, 96, initial_indent="    ", subsequent_indent="    ")

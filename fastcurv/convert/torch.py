@@ -82,7 +82,9 @@ DROPOUT_MODULES = ("Dropout", "AlphaDropout", "Dropout1d")
 
 
 def _parameter_array(tensor: Any) -> np.ndarray:
-    """Return a parameter as a NumPy array, from any device."""
+    """Return a parameter on any device as a NumPy array, half precision as float32. Raise
+    ValueError for the device "meta".
+    """
     if str(tensor.device) == "meta":
         raise ValueError(
             f"the parameters of module must have values, got one of shape {tuple(tensor.shape)} "
@@ -93,8 +95,16 @@ def _parameter_array(tensor: Any) -> np.ndarray:
 
 
 class Step(NamedTuple):
-    """One step of a forward pass: its name in messages, its kind, and an object with its
-    settings.
+    """One step of a forward pass.
+
+    Attributes
+    ----------
+    name : str
+        The name of the step in messages.
+    kind : str
+        The name of a torch class, or of an operation such as "view", "fork" or "join".
+    settings : object
+        An object with the settings as attributes, such as a module, or the shape of a "view".
     """
 
     name: str
@@ -120,8 +130,8 @@ def _flatten_module(module: Any, name: str) -> list[Step]:
 
 
 def _torch_class_name(module: Any) -> str:
-    """Return the name of torch's class whose ``forward`` a module uses, or "" if it defines its
-    own.
+    """Return the name of torch's class whose ``forward`` the module uses, or "" if the module
+    defines its own ``forward``.
     """
     own: Any = type(module)
     for base in own.__mro__:
@@ -201,7 +211,7 @@ def _trace_steps(module: Any, name: str) -> list[Step]:
             raise unsupported_layer(f"{what} in {type(module).__name__}")
         node = readers[0]
         if node.op == "output":
-            refuse_if(node.args != (at,) or saved, f"{said}, which gives more than one tensor,")
+            refuse_if(node.args != (at,) or saved, f"{said}, which returns more than one tensor,")
             return steps
         steps += _steps_of_node(module, node, at, saved, name)
         if saved and node is saved[1]:
@@ -228,14 +238,14 @@ def _is_row_count(x: Any) -> bool:
 
 
 def _called_function(node: Any) -> tuple[str, tuple[str, ...]]:
-    """Return the kind of a node that calls a function or a method, and the names of its arguments
-    after the tensor, or empty values if the function is unknown.
+    """Return the kind of step of a node that calls a function or a method, and the names of the
+    arguments after the tensor. Return ("", ()) if the function is unknown.
     """
     import torch
 
     target = node.target
     name = target if node.op == "call_method" else getattr(target, "__name__", "")
-    # in-place variants are allowed, since no other node reads their argument
+    # In-place variants are allowed, since no other node reads their argument.
     plain = name.rstrip("_")
     homes = (torch, torch.nn.functional, operator)
     if node.op == "call_function" and not any(getattr(h, name, None) is target for h in homes):
@@ -271,7 +281,7 @@ def _steps_of_node(module: Any, node: Any, at: Any, saved: list[Any], name: str)
     has_unknown = given.pop("dtype", None) is not None or not set(given) <= set(names)
     # A further argument that is True or False selects the in-place variant.
     if has_unknown or not all(isinstance(x, bool) for x in rest[len(names) :]):
-        raise unsupported_layer(f"{said} with arguments of its own")
+        raise unsupported_layer(f"{said} with unsupported arguments")
     if kind == "Linear":
         own = dict(module.named_parameters(remove_duplicate=False))
         given = {key: own.get(getattr(x, "target", None), x) for key, x in given.items()}
@@ -282,8 +292,9 @@ def _steps_of_node(module: Any, node: Any, at: Any, saved: list[Any], name: str)
 
 
 def _check_equal_dtypes(module: Any, name: str, stack: Stack) -> None:
-    """Raise a ValueError if a parameter has another dtype than those of the layers before, since
-    torch could not multiply them. Parameters in half precision are not checked.
+    """Raise a ValueError if a parameter of the module has another dtype than the parameters before,
+    since torch cannot multiply tensors of different dtypes. Parameters in half precision are not
+    checked.
     """
     for tensor in (module.weight, module.bias, getattr(module, "running_mean", None)):
         if tensor is not None and tensor.element_size() >= 4:
@@ -296,8 +307,8 @@ def _check_equal_dtypes(module: Any, name: str, stack: Stack) -> None:
 
 
 def _check_unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
-    """Raise a ValueError if an earlier layer has the same weight or bias. `seen` maps the ids of
-    these tensors to the names of their layers.
+    """Raise a ValueError if an earlier layer has the same weight or bias tensor. Add the tensors of
+    the module to `seen`, which maps the id of a tensor to the pair (name of its layer, tensor).
     """
     for part, tensor in (("weight", module.weight), ("bias", module.bias)):
         if id(tensor) in seen:
@@ -326,7 +337,7 @@ def _add_step_to_stack(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]
     name, kind, module = step
     refuse_if(
         stack.column and kind not in ("Sigmoid", "Identity"),
-        f"{name} after {stack.column}, of one number a row,",
+        f"{name} after {stack.column}, which leaves one number per row,",
     )
     if kind == "Linear":
         _check_equal_dtypes(module, name, stack)
@@ -367,8 +378,8 @@ def _add_step_to_stack(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]
 
 
 def _is_row_flatten(stack: Stack, kind: str, module: Any, name: str) -> bool:
-    """Return True if a step is a Flatten, view or squeeze. Raise a ValueError for one that does not
-    leave rows unchanged.
+    """Return True if the step `kind` is a Flatten, view or squeeze. Raise a ValueError for such a
+    step if it does not leave the rows unchanged.
     """
     said, wanted = f"{name}, which may join rows,", SUPPORTED_STEPS_TEXT
     if kind == "Flatten":
@@ -511,9 +522,9 @@ def _warn_of_other_theta(module: Any, folded: bool, theta: np.ndarray, read: lis
     if folded:
         what, whose = "batch normalisation in eval mode is folded into the linear layers", "folded"
     elif n != theta.size:
-        what, whose = f"the module has {n} parameters, and the model others", "model's"
+        what, whose = f"the module has {n} parameters, unlike the model", "model's"
     elif len(own) != len(read) or any(p is not q for p, q in zip(own, read)):
-        what, whose = "the module lists its parameters in another order", "forward pass's"
+        what, whose = "the module lists its parameters in a different order", "forward pass's"
     else:
         return
     warnings.warn(
@@ -525,7 +536,9 @@ def _warn_of_other_theta(module: Any, folded: bool, theta: np.ndarray, read: lis
 
 
 def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
-    """Return the model and theta from a state dict, which holds weights and biases by name."""
+    """Return the model and theta from a state dict, which holds the weights and biases of linear
+    layers by name.
+    """
     found: dict[str, list[Any]] = {}
     for key, tensor in state.items():
         layer, _, part = str(key).rpartition(".")
@@ -542,17 +555,17 @@ def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
         value = _parameter_array(tensor) if hasattr(tensor, "detach") else np.asarray(tensor)
         refuse_if(
             any(np.may_share_memory(value, before) for parts in found.values() for before in parts),
-            f"{key!r} in the state dict, which shares the numbers of another,",
+            f"{key!r} in the state dict, which shares memory with another entry,",
         )
         if value.ndim != (2 if part == "weight" else 1):
             normal = f"{layer}.running_var" in state
             what = f"{key!r} of shape {value.shape}"
-            what += ", batch normalisation (which the module itself, in eval(), brings)" * normal
+            what += ", batch normalisation (pass the module itself in eval mode)," * normal
             raise unsupported_layer(what, "linear layers: a weight, then its bias")
         found.setdefault(layer, []).append(value)
     layers = [(parts[0], parts[1] if len(parts) > 1 else None) for parts in found.values()]
     if not layers:
-        raise ValueError("the state dict must hold the weights of linear layers, and has none.")
+        raise ValueError("module must hold weights of linear layers, got a state dict without any.")
     return model_from_layers(layers, activation, [repr(name) for name in found])
 
 

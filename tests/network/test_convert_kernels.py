@@ -289,7 +289,7 @@ def test_keras_models_that_are_not_a_chain_are_rejected():
     with pytest.raises(ValueError, match="Own .layer. has no counterpart"):
         fc.from_keras(own)
     fork = fake_sequential(FIRST, LAST, kind="Functional")
-    with pytest.raises(ValueError, match="Functional, whose layers are no chain"):
+    with pytest.raises(ValueError, match="Functional, whose layers do not form a chain"):
         fc.from_keras(fork)
     x, z, y = object(), object(), object()
     fork.inputs, fork.outputs = [x], [y]
@@ -297,7 +297,7 @@ def test_keras_models_that_are_not_a_chain_are_rejected():
         one.input, one.output = given, made
     assert fc.from_keras(fork)[0] == fc.MLP([4, 6, 2], "tanh")
     fork.layers[1].input = x
-    with pytest.raises(ValueError, match="no chain"):
+    with pytest.raises(ValueError, match="not form a chain"):
         fc.from_keras(fork)
 
 

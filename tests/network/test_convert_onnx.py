@@ -160,9 +160,12 @@ ENDS = [("Tanh", ["z"], ["a"], {}), LAST[0], ("Add", ["b2", "m"], ["q"], {})]
     "nodes, words",
     [
         ([FIRST, ("Cast", ["z"], ["q"], {"to": TensorProto.INT64}), TANH, *LAST], "Cast .q."),
-        ([FIRST, ("Add", ["z", "column"], ["q"], {}), TANH, *LAST], "other for every row"),
-        ([FIRST, ("Mul", ["z", "column"], ["q"], {}), TANH, *LAST], "other for every row"),
-        ([("Gemm", ["x", "W1", "column"], ["q"], {"transB": 1}), TANH, *LAST], "for every row"),
+        ([FIRST, ("Add", ["z", "column"], ["q"], {}), TANH, *LAST], "which differs between rows"),
+        ([FIRST, ("Mul", ["z", "column"], ["q"], {}), TANH, *LAST], "which differs between rows"),
+        (
+            [("Gemm", ["x", "W1", "column"], ["q"], {"transB": 1}), TANH, *LAST],
+            "differs between rows",
+        ),
         ([FIRST, ("Dropout", ["z", "half", "yes"], ["q"], {}), TANH, *LAST], "while training"),
         ([FIRST, *ENDS, ("Softmax", ["q"], ["y"], {"axis": 0})], "Softmax .y. along axis 0"),
         ([FIRST, *ENDS, ("LogSoftmax", ["q"], ["y"], {"axis": 0})], "along axis 0"),
@@ -478,7 +481,7 @@ Y = ("MatMul", ["r", "W"], ["y"], {})
         ),
         ([("Mul", ["x", "whole"], ["r"], {}), Y], [None, 4], "a constant of int64"),
         ([("Div", ["x", "zero"], ["r"], {}), Y], [None, 4], "Div .r. by 0"),
-        ([("Add", ["x", "cube"], ["r"], {}), Y], [None, 4], "other for every row"),
+        ([("Add", ["x", "cube"], ["r"], {}), Y], [None, 4], "which differs between rows"),
     ],
 )
 def test_reshapes_that_join_or_cut_rows_are_rejected(nodes, shape, words):
@@ -506,7 +509,9 @@ def test_flattened_images_of_known_size_are_read():
             assert np.allclose(model.predict(theta, X)[:, 0], theirs, rtol=1e-5, atol=1e-6)
             proto.graph.node.append(helper.make_node("Softmax", ["y"], ["p"]))
             proto.graph.output[0].name = "p"
-            with pytest.raises(ValueError, match="Softmax .p. after .*, of one number a row"):
+            with pytest.raises(
+                ValueError, match="Softmax .p. after .*, which leaves one number per row"
+            ):
                 fc.from_onnx(proto)
 
 
@@ -658,10 +663,10 @@ def test_conversion_memory_is_proportional_to_the_file():
     scaled += [("Identity", ["n5000"], ["y"], {})]
     for nodes, refused in (
         (unused, ""),
-        (used, "must not unpack to far more"),
+        (used, "must not take far more memory"),
         (shared, "more parameters than the file has bytes"),
         (each, "more parameters than the file has bytes"),
-        (scaled, "must not unpack to far more"),
+        (scaled, "must not take far more memory"),
     ):
         content = graph_of(nodes, {"K": K, "two": np.float32(2)}, [None, 512]).SerializeToString()
         tracemalloc.start()

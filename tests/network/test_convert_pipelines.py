@@ -80,7 +80,7 @@ def test_errors_for_searches_suggest_their_best_estimator(fitted):
             search.fit(X, X[:, 0])
     with pytest.raises(
         TypeError,
-        match="est must be an MLP .*got a GridSearchCV, a search. Fit it, and use",
+        match="est must be an MLP .*got a GridSearchCV, a parameter search. Fit it and pass",
     ):
         fc.from_sklearn(search)
 

@@ -1,13 +1,14 @@
 """Numbers with bounds on their errors, for passes that are written like the equations at the head
 of ``fastcurv/_engine/passes.pyx``.
 
-`Num` is a matrix (rows, m) with bounds on the errors of its entries and on the norms of the errors
-of its rows, an `Err`; `linear_with_errors`, `Phi`, sums and products round as the kernels do
-(`Arithmetic`) and propagate errors. Both kinds of bounds are needed, and also the bounds of
-`Chain` over several layers: with bounds on entries alone, results are 1.08 times as large for one
-hidden layer and 14 000 times as large for six. Three other types hold less: `NormBound`
+`Num` is a matrix (rows, m) with an `Err`, which bounds the error of each entry and the norm of the
+errors of each row. `linear_with_errors`, `Phi`, sums and products propagate errors and add the
+rounding errors of the kernels (`Arithmetic`). Bounds on entries alone grow fast with depth: without
+the bounds on norms and those of `Chain` over several layers, results are 1.08 times as large for
+one hidden layer and 14 000 times as large for six. Three other types hold less: `NormBound`
 (`fastcurv.certify.columns`) holds norms alone, for all columns at once; `RowMatrices`
-(`dense_hessian`) a matrix for each row; `Bounded` (`precise`) numbers of about 100 bits.
+(`dense_hessian`) holds a matrix for each row; `Bounded` (`precise`) holds numbers with a precision
+of about 100 bits.
 
 All arrays here are float64; bounds are >= 0.
 """
@@ -46,15 +47,15 @@ MIN_MAGNITUDE_WITHOUT_UNDERFLOW = 1e-290
 
 
 def flushes_subnormals() -> bool:
-    """Return True if the arithmetic of this thread flushes subnormal numbers to 0, which the error
-    model does not allow.
+    """Return True if the arithmetic of this thread flushes subnormal numbers to 0. The error model
+    does not allow this.
     """
     return TINY * 0.5 == 0
 
 
 def multiply_rounded_up(x: Any, y: Any) -> Any:
-    """Return ``x * y`` for magnitudes x, y >= 0, rounded up where the product underflows. An entry
-    is 0 only if x or y is 0.
+    """Return ``x * y`` entry by entry for magnitudes x, y >= 0, rounded up if a product may
+    underflow. An entry is 0 only if x or y is 0.
     """
     found = np.asarray(x * y)
     if found.min(initial=1.0) >= MIN_MAGNITUDE_WITHOUT_UNDERFLOW:
@@ -63,8 +64,8 @@ def multiply_rounded_up(x: Any, y: Any) -> Any:
 
 
 def matmul_rounded_up(X: Floats, Y: Floats) -> Floats:
-    """Return ``X @ Y`` for magnitudes X, Y >= 0, rounded up where products underflow. An entry is 0
-    only if every term of its sum has a factor 0.
+    """Return ``X @ Y`` for magnitudes X, Y >= 0, rounded up if a product may underflow. An entry is
+    0 only if every term of its sum has a factor 0.
     """
     found = X @ Y
     if _smallest_positive(X) * _smallest_positive(Y) >= MIN_MAGNITUDE_WITHOUT_UNDERFLOW:
@@ -79,7 +80,7 @@ def _smallest_positive(X: Floats) -> float:
 
 
 def row_norms(E: Floats) -> Floats:
-    """Return the norms (rows, 1) of the rows of E, rounded up where a norm underflows."""
+    """Return the Euclidean norms (rows, 1) of the rows of E, rounded up if a norm may underflow."""
     found = safe_norms(E)[:, None]
     return (
         found
@@ -89,20 +90,19 @@ def row_norms(E: Floats) -> Floats:
 
 
 def norm(x: ArrayLike) -> float:
-    """Return the Euclidean norm of all entries of x in float64. Bounds use this function because,
-    unlike `safe_norm`, it rounds up if the norm underflows.
+    """Return the Euclidean norm of all entries of x, computed in float64. Bounds use this function
+    because, unlike `safe_norm`, it rounds up if the norm underflows.
     """
     found = safe_norm(np.asarray(x, dtype=float))
     return found + SMALLEST_SUBNORMAL * (found > 0)
 
 
 def spectral_norm_bound(A: Floats) -> float:
-    """Return an upper bound on ``||A||_2``: the smaller of a bound from the smaller Gram matrix G
-    of A and ``sqrt(||A||_1 ||A||_inf)``. Return infinity or NaN if A is not finite.
+    """Return an upper bound on ``||A||_2``: the smaller of ``sqrt(||A||_1 ||A||_inf)`` and a bound
+    from the smaller Gram matrix G of A. Return infinity or NaN if A is not finite.
 
-    Up to 256 rows or columns, the bound from G is exact to rounding. For larger matrices it is the
-    square root of ``||G^16||_F^(1/16)``, at most a factor of ``k^(1/64)`` too large, with k the
-    smaller side.
+    If the smaller side k of A is at most 256, the bound from G is exact to rounding. Otherwise it
+    is ``||G^16||_F^(1/32)``, which is at most a factor of ``k^(1/64)`` too large.
     """
     size = float(np.abs(A).max(initial=0.0))
     if not 0 < size < np.inf:
@@ -118,8 +118,8 @@ def spectral_norm_bound(A: Floats) -> float:
 
 def norm_bound_from_gram(G: Floats, rows: int) -> float:
     """Return an upper bound on ``||F||_2`` from the computed Gram matrix ``G = F'F`` of a matrix F
-    (rows, m). The rounding errors of G are at most ``gamma(rows) trace(G)``, and the errors of its
-    computed eigenvalues are smaller.
+    (rows, m). The bound includes the rounding errors of G, which are at most ``gamma(rows)
+    trace(G)``, and the errors of the computed eigenvalues of G, which are smaller.
     """
     m = len(G)
     slack = 8 * (rows + m**1.5) * EPS * np.trace(G) + m * rows * TINY
@@ -127,8 +127,8 @@ def norm_bound_from_gram(G: Floats, rows: int) -> float:
 
 
 def gram_eigenvalue_bound(G: Floats) -> float:
-    """Return an upper bound on the largest eigenvalue of a positive semidefinite matrix G, up to
-    the rounding errors of G itself.
+    """Return an upper bound on the largest eigenvalue of a positive semidefinite matrix G. The
+    bound does not include rounding errors of G itself. Return infinity or NaN if G is not finite.
     """
     size = float(np.abs(G).max(initial=0.0))
     if not 0 < size < np.inf or len(G) == 1:
@@ -145,9 +145,11 @@ MAX_GRAM_BYTES = 1 << 27  # maximum size of a Gram matrix and of the rows kept u
 
 
 class Gram:
-    """Accumulator of the spectral norm, up to rounding, of a matrix of N rows that are added in
-    blocks. The smaller of its two Gram matrices is used, or the Frobenius norm if the memory needed
-    exceeds `MAX_GRAM_BYTES`.
+    """Accumulator of an upper bound on the spectral norm of a matrix of N rows that are added in
+    blocks.
+
+    The bound comes from the smaller of the two Gram matrices. If that matrix, or the rows kept for
+    it, would take more than `MAX_GRAM_BYTES`, the bound is the Frobenius norm.
     """
 
     def __init__(self, N: int) -> None:
@@ -156,7 +158,7 @@ class Gram:
         self.G: Floats = np.zeros((1, 1))
 
     def add_rows(self, x: Floats) -> None:
-        """Add a block of rows."""
+        """Add a block x (rows, width) of rows."""
         width = x.shape[1]
         if width > self.N and 8 * self.N * width <= MAX_GRAM_BYTES:
             self.rows.append(x)
@@ -165,8 +167,8 @@ class Gram:
             self.G = self.G + (x.T @ x if fits else np.vdot(x, x))
 
     def norm_bound(self) -> float:
-        """Return the norm of the matrix of all rows added so far, or infinity if its Gram matrix
-        underflows.
+        """Return an upper bound, up to rounding, on the spectral norm of the matrix of all rows
+        added so far. Return infinity if its Gram matrix may underflow.
         """
         if self.rows:
             x = self.rows[0] if len(self.rows) == 1 else np.concatenate(self.rows)
@@ -175,8 +177,8 @@ class Gram:
 
 
 def spectral_norm_bounds(K: Floats, squarings: int = 3) -> Floats:
-    """Return upper bounds ``(rows, 1)`` on the spectral norms of a stack K of matrices (rows, m,
-    k), at most a factor of ``min(m, k)^(1/4p)`` too large, p = 2^squarings.
+    """Return upper bounds (rows, 1) on the spectral norms of a stack K (rows, m, k) of matrices.
+    With ``p = 2^squarings``, each is at most a factor of ``min(m, k)^(1/4p)`` too large.
     """
     size = np.abs(K).max(axis=(1, 2), keepdims=True)
     K = K / np.where((size > 0) & (size < np.inf), size, 1.0)
@@ -186,7 +188,9 @@ def spectral_norm_bounds(K: Floats, squarings: int = 3) -> Floats:
 
 
 def _power_norms(G: Floats, squarings: int) -> Floats:
-    """Return ``||G^p||_F^(1/p)``, p = 2^squarings, for a matrix or for each matrix of a stack."""
+    """Return ``||G^p||_F^(1/p)`` with ``p = 2^squarings`` for a matrix G (k, k), or an array of
+    these numbers for a stack G (rows, k, k).
+    """
     log, power = 0.0, 1.0
     for squaring in range(squarings + 1):
         frobenius = np.maximum(np.sqrt(np.einsum("...ij,...ij->...", G, G)), 1e-300)
@@ -198,10 +202,10 @@ def _power_norms(G: Floats, squarings: int) -> Floats:
 
 
 class Operand:
-    """A matrix A (m, k) by whose transpose rows x (rows, k) are multiplied, ``x A'``.
+    """A matrix A (m, k) that is used in products ``x A'`` with rows x (rows, k).
 
     `abs` holds |A|, `norm` an upper bound on ``||A||_2``, and `rows` (m,) and `cols` (k,) the norms
-    of the rows and columns of A. The property `T` is the operand of the transpose.
+    of the rows and columns of A. The property `T` is the `Operand` of the transpose.
     """
 
     def __init__(self, A: Floats) -> None:
@@ -210,15 +214,16 @@ class Operand:
 
     @property
     def T(self) -> Operand:
-        """The operand of the transpose of A."""
+        """The `Operand` of the transpose of A."""
         other = copy(self)
         other.A, other.abs, other.rows, other.cols = self.A.T, self.abs.T, self.cols, self.rows
         return other
 
 
 class Err:
-    """Bounds on a matrix of errors: `E` (rows, m) on each entry, `nu` (rows, 1) on the norm of each
-    row. Both hold, and the smaller one is used.
+    """Bounds on a matrix of errors. `E` (rows, m) bounds the magnitude of each entry, and `nu`
+    (rows, 1) bounds the norm of each row. Each of the two is reduced where the other one implies a
+    smaller bound.
     """
 
     def __init__(self, E: Floats, nu: Floats | None = None) -> None:
@@ -230,38 +235,41 @@ class Err:
         return Err(self.E + other.E, self.nu + other.nu)
 
     def multiply(self, x: Floats) -> Err:
-        """Return bounds on the product of the errors and x, entry by entry, for x >= 0."""
+        """Return bounds on the entrywise product of the errors and x (rows, m), for x >= 0."""
         return Err(
             multiply_rounded_up(self.E, x),
             multiply_rounded_up(self.nu, x.max(axis=1, keepdims=True)),
         )
 
     def _multiply_transposed(self, A: Operand) -> Err:
-        """Return bounds on the errors times A', not including the rounding of this product."""
+        """Return bounds on the matrix of errors times A'. They do not include the rounding of this
+        product.
+        """
         E = np.minimum(matmul_rounded_up(self.E, A.abs.T), multiply_rounded_up(self.nu, A.rows))
         return Err(E, multiply_rounded_up(self.nu, A.norm))
 
 
 class Arithmetic:
-    """The rounding model of a dtype and of the kernels in use: the unit roundoff `u`, the smallest
-    subnormal number `eta`, and the numbers of successive roundings in the sums that the kernels
-    compute.
+    """The rounding model of a dtype and of the kernels in use. It holds the unit roundoff `u`, the
+    smallest subnormal number `eta`, and the number of successive roundings in each sum that the
+    kernels compute.
 
-    The engine reports how the kernels split their sums: see `fastcurv._engine.summation_order`. The
-    kernels "numpy" are those of the passes that compute these bounds, whose matrix products come
-    from BLAS and may add in any order.
+    The engine reports how the kernels split sums; see `fastcurv._engine.summation_order`. The name
+    "numpy" denotes the passes that compute these bounds. Their matrix products come from BLAS and
+    may add in any order.
 
     Parameters
     ----------
     dtype : numpy.dtype
         float32 or float64, in which the kernels compute.
     layout : dict
-        `Curvature.layout`: the number of rows in a chunk and in a panel (0 for layer-wide kernels,
-        which have no panels), of panels in a chunk and of groups of panels, and the name of the
-        kernels. If the N rows are only a part of the rows that the sums run over, an entry "rows"
-        gives the number of all rows.
+        `Curvature.layout`, with the keys "chunk" (number of rows in a chunk), "panel" (number of
+        rows in a panel, 0 for layer-wide kernels, which have no panels), "panels" (number of panels
+        in a chunk), "groups" (number of groups of panels) and "arch" (name of the kernels). If the
+        N rows are only a part of the rows that the sums run over, the key "rows" gives the number
+        of all rows.
     N : int
-        Number of rows.
+        Number of rows of X.
     """
 
     def __init__(self, dtype: DTypeLike, layout: Mapping[str, Any], N: int) -> None:
@@ -284,14 +292,15 @@ class Arithmetic:
         self.overflow = False  # True if a number may have overflowed
 
     def gamma(self, k: float) -> float:
-        """Return ``k u / (1 - k u)``, a bound on the relative error of k successive roundings, in
-        any order.
+        """Return ``k u / (1 - k u)``, a bound on the relative error of k successive roundings in
+        any order, or infinity if k u >= 1/2.
         """
         return gamma_of(k, self.u)
 
     def n_roundings(self, k: int, terms: int) -> int:
-        """Return the number of roundings that a term undergoes in a sum of `terms` matrix products
-        of inner dimension k, including one for adding the sum to another number.
+        """Return the maximum number of roundings that a term undergoes in a sum of `terms` matrix
+        products of inner dimension k. The number includes one rounding for adding the sum to
+        another number.
         """
         # BLAS computes one product for each term; the products are added afterwards.
         if self.own:
@@ -302,23 +311,26 @@ class Arithmetic:
         return min(terms * k, most) + terms * -(-k // most) + 1
 
     def record_overflow(self, size: Floats) -> None:
-        """Set `overflow` if numbers of the magnitudes `size` may overflow in the engine."""
+        """Set the attribute `overflow` to True if an entry of `size`, an array of magnitudes of
+        numbers in the engine, is NaN or reaches the largest number of the dtype.
+        """
         if not size.max(initial=0.0) < self.max:
             self.overflow = True
 
     def local_error(self, size: Floats, k: int, terms: int) -> Err:
         """Return bounds (`Err`) on the rounding errors of a sum of `terms` matrix products of inner
-        dimension k. `size` holds, for each entry, the
-        sum of the absolute values of its terms. A
-        bound is 0 only where `size` is 0.
+        dimension k.
+
+        Each entry of `size` (rows, m) is the sum of the absolute values of the terms of that entry.
+        A bound is 0 only where `size` is 0.
         """
         self.record_overflow(size)
         depth = self.n_roundings(k, terms) + 1
         return Err(self.gamma(depth) * size + (size > 0) * (depth * self.eta))
 
     def n_partial_sums(self) -> int:
-        """Return the number of additions by which partial sums over rows are combined: those of the
-        panels of a group, of the groups and of the chunks, and that of the l2 term.
+        """Return the number of additions that combine partial sums over rows: the sums of the
+        panels of a group, of the groups, of the chunks, and the l2 term.
         """
         chunks = -(-self.N // self.chunk)
         if not self.panel:
@@ -327,8 +339,9 @@ class Arithmetic:
         return chunks + 1 + groups + -(-self.panels // groups)
 
     def n_weight_roundings(self, terms: int) -> int:
-        """Return the number of roundings in the weight part of a gradient or product, ``rdelta' a +
-        delta' ra``, which is a sum over rows of `terms` matrix products.
+        """Return the maximum number of roundings of a term in the weight part of a gradient or
+        product, ``rdelta' a + delta' ra``. The weight part is a sum over rows of `terms` matrix
+        products.
         """
         # The kernel adds each product to the running sum in place.
         if self.sums["from_c"] and not self.own:
@@ -336,10 +349,12 @@ class Arithmetic:
         return self.n_roundings(self.panel or self.chunk, terms) + self.n_partial_sums()
 
     def n_bias_roundings(self) -> int:
-        """Return the number of roundings in the bias part of a gradient or product, a sum over
-        rows. The rows of a panel are added in one chain or one product. Layer-wide kernels have no
-        panels; there the rows of a work item (hidden layers) or of a block (the last layer) are
-        added in one chain.
+        """Return the maximum number of roundings of a term in the bias part of a gradient or
+        product, which is a sum over rows.
+
+        The rows of a panel are added in one chain or by one matrix product. Layer-wide kernels have
+        no panels: they add in one chain the rows of a work item (hidden layers) or of a block (the
+        last layer).
         """
         rows, s = self.panel or self.chunk, self.sums
         if s["from_c"]:
@@ -357,12 +372,12 @@ class Arithmetic:
 
 
 class Num:
-    """A computed matrix x (rows, m) with bounds `dx` on its errors, an `Err`.
+    """A computed matrix x (rows, m) with bounds `dx`, an `Err`, on its errors.
 
-    Operations add their own rounding errors, by the `Arithmetic` r. Two attributes are needed by
-    `Chain`: `new` bounds the norms (rows, 1) of the part of the errors that has been added since
-    the last call of `capped` (it is an `Err` if that part is the whole error, and None if nothing
-    has been added), and `local` is an `Err` of the errors added in the last `linear_with_errors`.
+    Each operation adds its own rounding errors, according to the `Arithmetic` r. Two attributes are
+    needed by `Chain`. `new` bounds the norms (rows, 1) of the part of the errors that has been
+    added since the last call of `with_capped_errors`; it is None if nothing has been added. `local`
+    is an `Err` of the errors added in the last `linear_with_errors`.
     """
 
     def __init__(self, x: Any, dx: Err, r: Any, new: Any = None, local: Err | None = None) -> None:
@@ -370,7 +385,7 @@ class Num:
 
     @property
     def magnitude(self) -> Floats:
-        """The absolute values of x plus the bounds on its errors."""
+        """The absolute values (rows, m) of x plus the bounds on its errors."""
         return np.asarray(np.abs(self.x) + self.dx.E)
 
     def with_capped_errors(self, nu: Floats | None) -> Num:
@@ -381,9 +396,8 @@ class Num:
         return Num(self.x, dx if nu is None else Err(dx.E, np.minimum(dx.nu, nu)), self.r)
 
     def _add_rounding_error(self, x: Floats, dx: Err, new: Any = 0.0, lost: Any = 0.0) -> Num:
-        """Return the `Num` of x. Its error bound is dx plus the error of one rounding, where `lost`
-        bounds the effect of underflow; `new` is the value of the attribute `new` before this
-        rounding.
+        """Return a `Num` of x whose error bound is dx plus the error of one rounding. `lost` bounds
+        the effect of underflow. `new` is the attribute `new` of the result before this rounding.
         """
         size = np.abs(x) + dx.E
         self.r.record_overflow(size)
@@ -401,7 +415,7 @@ class Num:
         return self + -other
 
     def __mul__(self, p: Num | None) -> Num:
-        """Return the entrywise product with p. None means that all entries of p are 1."""
+        """Return the entrywise product with p, where None means that all entries of p are 1."""
         if p is None:
             return self
         size, most = self.magnitude, np.abs(p.x)
@@ -419,24 +433,25 @@ class Num:
         )
 
     def sum(self) -> Num:
-        """Return the sum over the rows (1, m), accumulated in double precision and rounded to the
+        """Return the sum (1, m) over the rows, accumulated in double precision and rounded to the
         dtype.
         """
         E, x = self.dx.E.sum(axis=0), self.x.sum(axis=0)
         return self._as_row(x, E + self.r.rows_gamma * (np.abs(self.x).sum(axis=0) + E))
 
     def mean(self) -> Num:
-        """Return the mean over the rows (1, m)."""
+        """Return the mean (1, m) over the rows."""
         total, N = self.sum(), len(self.x)
         return self._as_row(total.x[0] / N, total.dx.E[0] / N)
 
     def normalise_columns(self) -> tuple[Num, Num]:
-        """Return (h, s) with ``h = (z - mean) s`` and ``s = 1 / sqrt(variance + eps)`` for the
-        columns of z.
+        """Return the pair (h, s) for this matrix z (rows, m): ``s = 1 / sqrt(variance + eps)`` (1,
+        m) and ``h = (z - mean) s`` (rows, m), with the mean and variance of each column and ``eps =
+        BATCH_NORM_EPS``.
 
-        The error is infinite for columns whose errors reach the standard deviation. The mean is
-        computed in double precision and corrected by the mean of the centred column, so that it is
-        accurate to its last digits.
+        The error bound is infinite for a column whose errors reach its standard deviation. The mean
+        is computed in double precision and corrected by the mean of the centred column, so that it
+        is accurate to its last digits.
         """
         x, E, gamma = self.x, self.dx.E, self.r.rows_gamma
         mean, lost = x.mean(axis=0), gamma * np.abs(x).mean(axis=0)
@@ -450,7 +465,7 @@ class Num:
 
 
 def num_without_error(x: NDArray[Any], r: Arithmetic) -> Num:
-    """Return a `Num` of x without errors; a vector x (m,) becomes (1, m)."""
+    """Return a `Num` of x (rows, m) whose error bounds are 0. A vector x (m,) becomes (1, m)."""
     x, dx = np.atleast_2d(x).astype(float), Err.__new__(Err)
     dx.E, dx.nu = np.zeros(x.shape), np.zeros((len(x), 1))
     return Num(x, dx, r)
@@ -464,8 +479,8 @@ def linear_with_errors(
     V: Operand | None = None,
     terms: int = 1,
 ) -> Num:
-    """Return ``x W' + y V' + b`` with bounds on its errors, where the engine computes a sum of
-    `terms` matrix products. The first term is left out if x is None, the second if V is None.
+    """Return the `Num` of ``x W' + y V' + b``, with bounds on its errors. The engine computes this
+    as a sum of `terms` matrix products. If x or V is None, its product is left out.
     """
     check_time()
     r, rows = (y if x is None else x).r, len((y if x is None else x).x)
@@ -491,10 +506,10 @@ class Chain:
     """Bounds on errors propagated through several layers at once: ``||dx_m|| <= sum over i of
     ||K_im|| fresh_i`` for every row.
 
-    `kappa`, ``{(i, m): (rows, 1)}``, bounds the norms of the products K_im of the layers from i to
-    m, and fresh_i is the error that enters at layer i, by rounding or from other quantities. If
-    `kappa` is None, no error is capped. The function `grown` multiplies a fresh error by an entry
-    of `kappa`.
+    K_im is the product of the linear maps of the layers from i to m, and fresh_i bounds the error
+    that enters at layer i, by rounding or from other quantities. The dictionary `kappa` maps (i, m)
+    to bounds (rows, 1) on ``||K_im||``. If `kappa` is None, no error is capped. The function
+    `grown` multiplies a fresh error by an entry of `kappa`.
     """
 
     def __init__(
@@ -506,9 +521,8 @@ class Chain:
         self.fresh: dict[int, Any] = {}
 
     def cap_error(self, m: int, x: Any) -> Any:
-        """Return x, a `Num` or `NormBound` of layer m, with its error capped by
-        the bound of the
-        chain, and record `x.new` as the error that enters at layer m.
+        """Return x, a `Num` or `NormBound` of layer m, with its error capped by the bound of the
+        chain. Record ``x.new`` as the error that enters at layer m.
         """
         if self.kappa is None:
             return x.with_capped_errors(None)
@@ -520,13 +534,23 @@ class Chain:
 
 
 class Phi:
-    """The activation and its derivatives phi, phi', phi'' at z.
+    """The activation `name` of a layer and its derivatives, phi, phi' and phi'', at the
+    pre-activations z.
+
+    Parameters
+    ----------
+    name : str
+        Key of `ACTIVATIONS`.
+    z : Num
+        Pre-activations (rows, units).
+    skip : bool
+        True if the layer adds its own input to its output.
 
     Attributes
     ----------
     a, p, q : Num
-        phi, phi', phi'' with bounds on their errors; p is None if phi' is 1 everywhere, q is
-        None if phi'' is 0.
+        phi, phi' and phi'' with bounds on their errors. p is None if phi' is 1 everywhere, and q is
+        None if phi'' is 0 everywhere.
     derived : bool
         True if the engine computes phi' and e phi'' from a and delta, as for tanh and sigmoid.
 
@@ -537,12 +561,13 @@ class Phi:
     ``|dq| <= S3 dz``. S2 and S3 are local, so the bounds are small for saturated units. If z +- dz
     contains a kink, the jump of phi' is added to the bound on dp.
 
-    ``a.new`` bounds the part of the error of a that is not phi' times the propagated error of z:
-    the effects of the local part of dz, of rounding and of the curvature of phi.
+    ``a.new`` bounds the part of the error of a that is not phi' times the propagated error of z.
+    This part consists of the effects of the local part of dz, of rounding and of the curvature of
+    phi.
 
-    If `derived` is True, tanh uses ``1 - a^2`` and ``-2 a delta``, and sigmoid ``a - a^2`` and ``(1
-    - 2 a) delta``. The error of a is then part of the error of phi', whose absolute error is about
-    u, however small phi' is.
+    If `derived` is True, phi' and e phi'' are ``1 - a^2`` and ``-2 a delta`` for tanh, and ``a -
+    a^2`` and ``(1 - 2 a) delta`` for sigmoid. The error of a is then part of the error of phi', so
+    the absolute error of phi' is about u, however small phi' is.
     """
 
     a: Num
@@ -565,7 +590,7 @@ class Phi:
             here = 2 * u * np.abs(a) * bent + r.eta * (bent & (p > 0) & moves)
             dp = Err(crossing * row.kink + 2 * u * p * bent)
         else:
-            # True where z may be at a kink, where only one-sided bounds on phi'' exist
+            # At a kink phi'' exists on each side only, so its bound `row.bend` is used there.
             at_kink = (np.abs(z.x) <= t) & (row.kink > 0)
             S2, S3 = (np.where(at_kink, row.bend, x) for x in row.envelope(z.x, t)[1:])
             floor = np.where(np.abs(z.x) > 1, UNDERFLOW_FACTOR * r.tiny, r.eta)
@@ -589,8 +614,9 @@ class Phi:
         self.p = Num(p, dp, r)
 
     def scaled_second_derivative(self, e: Num, d: Num) -> Num | None:
-        """Return e phi''. It is computed from d (delta) and a if `derived` is True, and is None if
-        phi'' is 0.
+        """Return ``e phi''`` as a `Num`, or None if phi'' is 0 everywhere. e is the derivative of
+        the loss with respect to phi, and d is delta, ``e phi'``. If `derived` is True, the result
+        is computed from d and a.
         """
         if not self.derived:
             return None if self.q is None else e * self.q
@@ -607,10 +633,17 @@ class Phi:
 
 class Sums:
     """Accumulator of one layer's sums over rows, ``x'y`` and the sum of the rows of x, with bounds
-    on their errors; see the module docstring of `fastcurv.certify.passes`.
+    on their errors. See the module docstring of `fastcurv.certify.passes`.
 
-    `value` and `b_value` are the sums, and `scales` holds the sums for gamma and beta of a
-    normalised layer.
+    `value` (out, in) and `b_value` (out,) are the sums, and `scales` holds the sums for gamma and
+    beta of a layer with batch normalisation.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape (out, in) of the weights of the layer.
+    spectral_a, spectral_d : float
+        Upper bounds on the spectral norms of the matrices of all rows of a and of delta.
     """
 
     def __init__(self, shape: tuple[int, int], spectral_a: float, spectral_d: float) -> None:
@@ -624,8 +657,8 @@ class Sums:
         self.scales: tuple[Num, ...] = ()
 
     def add_product(self, tag: str, x: Num, y: Num, gamma: float) -> None:
-        """Add a block of rows of x and y to the sum x'y. `tag` is "a" or "ra" and names the factor
-        y; gamma is the roundoff factor of the sum over all rows.
+        """Add ``x'y`` for a block of rows x (rows, out) and y (rows, in). `tag` is "a" or "ra", the
+        name of the factor y, and gamma is the roundoff factor of the sum over all rows.
         """
         check_time()
         self.B += matmul_rounded_up(_sum_error(x, gamma).T, y.magnitude)
@@ -645,8 +678,8 @@ class Sums:
         self.terms[tag] = self.terms.get(tag, np.zeros(5)) + [part.sum() for part in parts]
 
     def add_bias_rows(self, x: Num, gamma: float) -> None:
-        """Add a block of rows of x to the sum of rows, the bias part. gamma is the roundoff factor
-        of that sum.
+        """Add the sum of a block of rows x (rows, out) to the bias part. gamma is the roundoff
+        factor of the sum over all rows.
         """
         self.b += _sum_error(x, gamma).sum(axis=0)
         self.b_value += x.x.sum(axis=0)
@@ -654,15 +687,16 @@ class Sums:
         self.b_rows += float(x.dx.nu.sum())
 
     def values_by_parameter(self, bias: bool) -> list[Floats]:
-        """Return the sums in the order of the parameters. The bias part is included if `bias` is
-        True.
+        """Return a list of the sums in the order of the parameters: weights as a vector, biases if
+        `bias` is True, and gamma and beta of a layer with batch normalisation.
         """
         return [self.value.ravel()] + [self.b_value] * bias + [x.x[0] for x in self.scales]
 
     def error_bounds(self, eta: float, ends: float) -> list[float]:
-        """Return bounds on the errors of the sums for the weights, for the biases, and for gamma
-        and beta, where underflow changes an entry by at most `eta`, and `ends` is the roundoff
-        factor of the last additions.
+        """Return a list of bounds on the norms of the errors of the sums: for the weights, for the
+        biases, and for gamma and beta if the layer has these. Underflow changes an entry of the
+        weights by at most `eta`, and `ends` is the roundoff factor of the last additions for gamma
+        and beta.
         """
         rows = self.local
         for tag, (*sides, both) in self.terms.items():
@@ -677,8 +711,8 @@ class Sums:
 
 
 def _sum_error(x: Num, gamma: float) -> Floats:
-    """Return bounds on the errors that the entries of x contribute to a sum over rows whose
-    roundoff factor is gamma.
+    """Return bounds (rows, m) on the errors that the entries of x contribute to a sum over rows
+    whose roundoff factor is gamma.
     """
     return np.asarray(gamma * x.magnitude + x.dx.E + SMALLEST_SUBNORMAL * (x.magnitude > 0))
 
@@ -686,15 +720,15 @@ def _sum_error(x: Num, gamma: float) -> Floats:
 # --------------------------------------------------------------------------------------------------
 # Batch normalisation, for which all rows are in memory at once.
 #
-# The normalisation between the linear part of a layer and its activation is followed entry by
-# entry: every `Num` carries a bound, and each operation adds its own rounding. The standard
-# deviation is a norm of the centred column, so ``sqrt(variance + eps)`` changes by at most the root
-# mean square of the errors of z; everything else is products, sums and means. A unit whose errors
-# reach its standard deviation (``sqrt(eps)`` included) has no bound.
+# Errors are propagated entry by entry through the normalisation between the linear part of a layer
+# and its activation: every `Num` carries a bound, and each operation adds its own rounding. The
+# standard deviation is a norm of the centred column, so ``sqrt(variance + eps)`` changes by at most
+# the root mean square of the errors of z. All other operations are products, sums and means. A unit
+# whose errors reach ``sqrt(variance + eps)`` has no finite bound.
 
 
 class Normed:
-    """The normalisation of one layer over all rows, ``h = (z - mean) s`` and ``u = gamma h +
+    """Batch normalisation of one layer over all rows, ``h = (z - mean) s`` and ``u = gamma h +
     beta``, with its backward pass and the R-passes of both.
     """
 
@@ -707,17 +741,25 @@ class Normed:
         self.u, self.scale = self.h * gamma + beta, self.s * gamma
 
     def backward(self, du: Num) -> Num:
-        """Return ``delta = s gamma (du - mean du - h mean (du h))``."""
+        """Return ``delta = s gamma (du - mean du - h mean (du h))`` from du, the derivative of the
+        loss with respect to u.
+        """
         self.du, self.du_mean, self.du_h = du, du.mean(), (du * self.h).mean()
         return (du - self.du_mean - self.h * self.du_h) * self.scale
 
     def gamma_beta_gradients(self) -> tuple[Num, Num]:
-        """Return the gradients of the loss with respect to gamma and beta."""
+        """Return the pair of gradients (1, units) of the loss with respect to gamma and beta.
+        `backward` must be called first.
+        """
         return (self.du * self.h).sum(), self.du.sum()
 
     def r_forward(self, rz: Num | None, vgamma: Num, vbeta: Num) -> tuple[Num, tuple[Num, Num]]:
-        """Return ``ru = vgamma h + gamma rh + vbeta`` with ``rh = s (rz - mean rz - h c)`` and c
-        the mean of ``rz h``, and the pair (rh, ``s (vgamma - s c gamma)``). rz is 0 if None.
+        """Return the pair (ru, turned) for the direction (rz, vgamma, vbeta), where rz is 0 if
+        None.
+
+        With c the mean of ``rz h`` and ``rh = s (rz - mean rz - h c)``, ru is ``vgamma h + gamma rh
+        + vbeta``, and `turned` is the pair (rh, ``s (vgamma - s c gamma)``), which `r_backward`
+        needs.
         """
         h, s = self.h, self.s
         rz = num_without_error(0.0 * h.x, h.r) if rz is None else rz
@@ -726,8 +768,9 @@ class Normed:
         return h * vgamma + rh * self.gamma + vbeta, (rh, (vgamma - s * c * self.gamma) * s)
 
     def r_backward(self, rdu: Num, turned: tuple[Num, Num] | None) -> tuple[Num, tuple[Num, Num]]:
-        """Return rdelta and the sums for gamma and beta. `turned` is the pair from `r_forward`; if
-        it is None, only the terms linear in rdu are kept.
+        """Return the pair (rdelta, (rgamma, rbeta)): rdelta for the linear part of the layer, and
+        the sums over rows for gamma and beta. `turned` is the second result of `r_forward`. If it
+        is None, only the terms linear in rdu are kept.
         """
         h, rdu_h = self.h, rdu * self.h
         if turned is None:

@@ -1,6 +1,6 @@
 """Proved statements about a network objective near theta. `classify` and `minimize` call these
-methods through `fastcurv.common.objectives`, whose results claim nothing if an objective has no
-certificates.
+methods through `fastcurv.common.objectives`. If an objective has no certificates, the results of
+that module claim nothing.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ def count_kinks_in_ball(ob: Any, theta: Floats, radius: float) -> int:
 
 
 def kink_margins(ob: Any, theta: ArrayLike) -> list[float]:
-    """Return ``[majorants.kink_margin(ob, theta)]``, a list so that the sum over shards is the list
-    of the margins of all shards.
+    """Return the list ``[majorants.kink_margin(ob, theta)]``. It is a list so that ``sum`` over
+    shards concatenates the margins of all shards.
     """
     return [majorants.kink_margin(ob, theta)]
 
 
 class Certificates(ReadOnly):
-    """Proved statements about the loss of a network objective near theta. Each holds for the exact
-    function of the stored numbers, taken as float64 numbers.
+    """Proved statements about the loss of a network objective near theta. Each statement holds for
+    the function that exact arithmetic computes from the stored parameters and data.
 
-    They are available as ``ob.certificates``. A user-defined objective may have any of these
-    attributes itself; a missing attribute claims nothing.
+    The certificates of an objective are ``ob.certificates``. A user-defined objective may define
+    any of these attributes itself; a missing attribute claims nothing.
 
     Examples
     --------
@@ -59,7 +59,8 @@ class Certificates(ReadOnly):
     (array([0.]), True, 0.0)
     """
 
-    growth = 1.0  # factor on sums of bounds that covers their rounding errors
+    # factor by which sums of bounds are enlarged to cover the rounding errors of these sums
+    growth = 1.0
 
     objective: Any
 
@@ -67,13 +68,15 @@ class Certificates(ReadOnly):
         vars(self)["objective"] = objective
 
     def _sum_over_shards(self, part: Callable[..., Any], theta: ArrayLike, *more: Any) -> Any:
-        """Return ``part(ob, theta, *more)``, or its sum over shards if the rows are in shards."""
+        """Return ``part(ob, theta, *more)``. A subclass for objectives whose rows are in shards
+        returns the sum of these results over the shards.
+        """
         return part(self.objective, theta, *more)
 
     @property
     def has_pure_methods(self) -> bool:
-        """True if no method modifies its argument theta. This is known only for classes of
-        fastcurv; for all others the value is False.
+        """True if no method is known to modify its argument theta. This is known only for
+        objectives of classes of fastcurv, so for all others the value is False.
         """
         return type(self.objective).__module__.startswith("fastcurv.")
 
@@ -81,8 +84,8 @@ class Certificates(ReadOnly):
 
     @rounding_to_nearest
     def third_bound(self, theta: ArrayLike, radius: float) -> float:
-        """Return a Lipschitz constant of the Hessian on the ball of radius `radius` around theta,
-        or infinity if none is proved; see `fastcurv.certify.majorants`.
+        """Return a Lipschitz constant of the Hessian in the spectral norm on the ball of radius
+        `radius` around theta (n,), or infinity if none is proved. See `fastcurv.certify.majorants`.
         """
         return float(self._sum_over_shards(majorants.third_bound, theta, radius)) * self.growth
 
@@ -90,9 +93,11 @@ class Certificates(ReadOnly):
     def third_bound_in_units(
         self, theta: ArrayLike, radius: float, units: ArrayLike | None
     ) -> float:
-        """Return the bound of `third_bound` in other units, with C = diag(units): the ball consists
-        of ``theta + C x`` with ``||x|| <= radius``, and the constant is that of ``C H C`` as a
-        function of x.
+        """Return the bound of `third_bound` in other units of the parameters.
+
+        With ``C = diag(units)`` for `units` (n,), the ball consists of ``theta + C x`` with ``||x||
+        <= radius``, and the bound is a Lipschitz constant of ``C H C`` as a function of x. If
+        `units` is None, C is the identity.
         """
         return (
             float(self._sum_over_shards(majorants.third_bound, theta, radius, units)) * self.growth
@@ -100,22 +105,22 @@ class Certificates(ReadOnly):
 
     @rounding_to_nearest
     def precise_gradient(self, theta: ArrayLike) -> tuple[Floats, float]:
-        """Return ``(g, error)``: the gradient in float64 from passes in extended precision, and a
-        bound on ``||g - gradient||_2``; see `fastcurv.certify.precise`.
+        """Return ``(g, error)``: the gradient g (n,) as float64, computed by passes in extended
+        precision, and a bound on ``||g - exact gradient||_2``. See `fastcurv.certify.precise`.
         """
         return precise.precise_gradient(self.objective, theta)
 
     @rounding_to_nearest
     def precise_value(self, theta: ArrayLike) -> tuple[float, float]:
-        """Return ``(value, error)``: the loss from passes in extended precision, and a
-        bound on ``|value - loss|``.
+        """Return ``(value, error)``: the loss, computed by passes in extended precision, and a
+        bound on ``|value - exact loss|``.
         """
         return precise.precise_value(self.objective, theta)
 
     @rounding_to_nearest
     def residual_bounds(self, theta: ArrayLike, radius: float) -> majorants.ResidualBounds | None:
-        """Return the residuals at theta with the bounds for Kantorovich's theorem on the ball of
-        radius `radius`, or None unless the loss is mse; see `fastcurv.certify.majorants`.
+        """Return the `ResidualBounds` at theta, which Kantorovich's theorem needs on the ball of
+        radius `radius`, or None unless the loss is mse. See `fastcurv.certify.majorants`.
         """
         return majorants.residual_bounds(self.objective, theta, radius)
 
@@ -123,28 +128,29 @@ class Certificates(ReadOnly):
 
     @property
     def loss_lower_bound(self) -> float:
-        """A lower bound on the loss, l2 included, over all theta: 0, or ``-inf`` with negative soft
-        targets or with a user-defined loss that has no known lower bound.
+        """The lower bound 0 on the loss, l2 included, over all theta. It is ``-inf`` with negative
+        soft targets, or with a user-defined loss that is not known to be nonnegative.
         """
         return majorants.loss_lower_bound(self.objective)
 
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
-        """Return a unit direction (n,) along which the loss is proved to decrease without end from
-        theta, or None. See `fastcurv.certify.majorants`.
+        """Return a unit direction (n,) along which the loss is proved to decrease for every step
+        length, so that theta is not critical. Return None if none is known. See
+        `fastcurv.certify.majorants`.
         """
         return majorants.ray_to_infimum(self.objective, theta)
 
     def why_no_minimum(self, theta: ArrayLike) -> str | None:
-        """Return the reason why the loss decreases without end from theta, as part of a sentence,
-        or None if this is not proved.
+        """Return the reason why the loss decreases for every step along `ray_to_infimum`, as part
+        of a sentence, or None if this is not proved.
         """
         ray = self.ray_to_infimum(theta)
         return None if ray is None else majorants.unbounded_reason(self.objective, ray)
 
     @property
     def attains_lower_bound(self) -> bool:
-        """True if the loss may equal `loss_lower_bound` for some theta. A cross entropy exceeds its
-        lower bound for every theta unless it is 0 everywhere.
+        """True if the loss may equal its lower bound for some theta. A cross entropy exceeds its
+        lower bound for every theta, unless the loss is 0 everywhere.
         """
         return majorants.attains_lower_bound(self.objective)
 
@@ -153,9 +159,12 @@ class Certificates(ReadOnly):
     @rounding_to_nearest
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
         """Return the number of pre-activations of relu, leaky_relu and elu units that may be 0 for
-        some parameters in the ball of radius `radius` around theta, or whose distance from 0 is
-        below their rounding error. With l2, the radius is at least the rounding error of the
-        largest entry of theta, in float32 four times that of the norm of theta.
+        some parameters in the ball of radius `radius` around theta, or that differ from 0 by less
+        than their rounding error.
+
+        With l2, the radius is at least the rounding error of the largest entry of theta (in
+        float32, four times that of the norm of theta). With batch normalisation, `radius` is
+        ignored and only rounding errors are considered.
         """
         ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
         # In float32 the products use the signs of the rounded z, so four roundings are allowed.
@@ -168,14 +177,14 @@ class Certificates(ReadOnly):
 
     @rounding_to_nearest
     def kink_margin(self, theta: ArrayLike) -> float:
-        """Return a radius around theta within which no kink lies: infinity for smooth activations,
-        0 if a kink may lie at theta.
+        """Return a radius around theta within which no pre-activation reaches a kink: infinity for
+        smooth activations, 0 if a pre-activation may be at a kink at theta.
         """
         return float(min(self._sum_over_shards(kink_margins, theta)))
 
     def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[symmetry.Orbit]:
-        """Return the proved symmetry groups at theta, valid on the ball of radius `radius`; see
-        `fastcurv.structure.symmetry`.
+        """Return a list of the symmetry groups that are proved to leave the loss unchanged near
+        theta, on the ball of radius `radius`. See `fastcurv.structure.symmetry`.
         """
         ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
         if is_batch_normalised(ob.model):
@@ -185,9 +194,11 @@ class Certificates(ReadOnly):
         return symmetry.proved_orbits(ob, at, (ball or [here])[0].off, here.on_kinks)
 
     def orbit_spread(self, units: ArrayLike) -> float:
-        """Return the factor by which the tangents of `orbits` may turn faster if the parameters are
-        measured in the given units (n,): the largest ratio of two units in one layer, since the
-        tangents in a layer depend on the parameters of that layer alone.
+        """Return the maximum over the layers of the ratio of the largest to the smallest entry of
+        `units` (n,) in that layer.
+
+        If parameters are measured in these units, the tangents of `orbits` may turn faster by at
+        most this factor. The tangents in a layer depend on the parameters of that layer alone.
         """
         layers = layers_of(self.objective.model, np.asarray(units, dtype=float))
         each = [np.concatenate([np.ravel(p) for p in parts if p is not None]) for parts in layers]
@@ -195,14 +206,20 @@ class Certificates(ReadOnly):
 
     def flat_directions(self, theta: ArrayLike) -> Floats:
         """Return the tangents of `orbits`, directions along which the loss is constant by a
-        proved symmetry. At every critical point they are zero modes of the Hessian.
+        proved symmetry. At every critical point these directions are zero modes of the Hessian.
 
         Returns
         -------
         ndarray, shape (n, s)
-            Not orthogonal, and possibly linearly dependent. Raises `MemoryError` if they take more
-            than 1 GB. A column t is the tangent of an orbit ``exp(s A) theta`` with ``||A|| <= 1``
-            (twice that across skips): ``H t = -A'g``, so ``||H t|| <= ||g||`` at every theta.
+            The tangents as columns, not orthogonal and possibly linearly dependent. A column t is
+            the tangent of an orbit ``exp(s A) theta`` with ``||A|| <= 1``, or ``||A|| <= 2`` if the
+            layer has a skip connection. Because ``H t = -A'g``, ``||H t|| <= ||A|| ||g||`` at every
+            theta.
+
+        Raises
+        ------
+        MemoryError
+            If the tangents take more than 1 GB.
 
         Examples
         --------
@@ -214,9 +231,9 @@ class Certificates(ReadOnly):
         return np.hstack(columns) if columns else np.zeros((self.objective.model.n_params, 0))
 
     def relu_rows(self) -> ReluRows | None:
-        """Return the `ReluRows` from which minima at active kinks are computed and proved, or None
-        unless all hidden units are relu or leaky_relu in a plain stack. See
-        `fastcurv.certify.kinks`.
+        """Return the `ReluRows` from which minima at active kinks are computed and proved. Return
+        None unless all hidden units are relu or leaky_relu and the network is a plain stack of
+        layers. See `fastcurv.certify.kinks`.
         """
         return ReluRows(self.objective) if is_relu_stack(self.objective) else None
 
@@ -230,7 +247,7 @@ class Certificates(ReadOnly):
 
     def input_output_ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
         """Return the ranges of the inputs and of the network outputs at theta, as a pair of
-        `symmetry.Ranges`.
+        `fastcurv.structure.symmetry.Ranges`.
         """
         found: tuple[symmetry.Ranges, symmetry.Ranges] = self._sum_over_shards(
             symmetry.ranges, theta
@@ -246,15 +263,16 @@ class Certificates(ReadOnly):
 
     @rounding_to_nearest
     def curvature_floor(self, theta: ArrayLike) -> float:
-        """Return a lower bound on the eigenvalues of the Hessian at theta, or -inf if none is
-        proved; see `fastcurv.certify.majorants.curvature_floor`.
+        """Return a lower bound on the eigenvalues of the Hessian at theta, or ``-inf`` if none is
+        proved. See `fastcurv.certify.majorants.curvature_floor`.
         """
         return curvature_floor(self.objective, theta)
 
 
 class ForwardCertificates(ReadOnly):
-    """The certificates that need forward passes alone, for losses or activations whose errors have
-    no bound. `classify` needs the number of kinks even if no bound on derivatives is proved.
+    """The certificates that need forward passes alone. They serve losses and activations whose
+    errors have no bound: `classify` needs the number of kinks even if no bound on derivatives is
+    proved.
     """
 
     objective: Any
@@ -280,8 +298,8 @@ class ForwardCertificates(ReadOnly):
 
 def count_batch_norm_kinks(ob: Any, theta: Floats, least: float) -> int:
     """Return the number of pre-activations of relu, leaky_relu and elu units that are 0 within
-    their rounding errors, for a model with batch normalisation. The rounding errors of the entries
-    of theta are taken to be at least `least`.
+    their rounding errors, for a model with batch normalisation. Each entry of theta is assumed to
+    have a rounding error of at least `least`.
     """
     model, X = ob.model, np.asarray(ob.X, dtype=float)
     zs = model.preactivations(theta.astype(model.dtype), X.astype(model.dtype))
@@ -302,10 +320,12 @@ def count_batch_norm_kinks(ob: Any, theta: Floats, least: float) -> int:
 
 
 def proved_inactive_units(ob: Any, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
-    """Return, for each hidden layer, masks of the relu units that are proved to be off for all rows
-    on the ball of radius `radius`. The normalised values h of a unit have mean 0 and mean square 1
-    over N rows, so none is larger than ``sqrt(N)``, and ``gamma h + beta`` stays below 0 if
-    ``|gamma| sqrt(N) + beta`` does.
+    """Return a list of masks, one for each hidden layer, of the relu units that are proved to be
+    off for all rows on the ball of radius `radius` around theta.
+
+    The normalised values h of a unit have mean 0 and mean square at most 1 over N rows, so none is
+    larger than ``sqrt(N)``. Hence ``gamma h + beta`` is negative on the ball if ``(|gamma| +
+    radius) sqrt(N) + beta + radius < 0``.
     """
     most, norms = float(np.sqrt(len(ob.X))) * (1 + 1e-12), batch_norm_params(ob.model, theta)
     return [

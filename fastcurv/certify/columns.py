@@ -1,5 +1,5 @@
-"""Bounds on the errors of every column of a dense matrix of products, without making a product for
-each column.
+"""Bounds on the errors of every column of a dense matrix of products, without computing a product
+for each column.
 
 The column of the weight from unit k to unit i of layer l is the effect of two impulses in every row
 n, with e_i the unit vector of unit i:
@@ -8,13 +8,14 @@ n, with e_i the unit vector of unit i:
     backward   re = delta_ni e_k    at the input of layer l, from delta V of the R-backward pass
 
 Passes, products and their rounding errors are linear in v or bounded by sums of sizes, so the error
-is at most the sum of the errors of the two impulses. For each impulse of each unit two numbers per
+is at most the sum of the errors of the two impulses. For each impulse of each unit, two numbers per
 row are propagated through the passes: a bound on the norm of rz, ra, re or rdelta (the size below),
-and a bound on the norm of its error, by
+and a bound on the norm of its error. They grow by
 
     ||x W'|| <= ||W||_2 ||x||,      rounding of x W' <= gamma || |W| ||_2 ||x||
 
-and so on, which is the row-wise part (`Err.nu`, `Chain`) of the bounds for one vector in `passes`.
+and the corresponding bounds of the other operations. This is the row-wise part (`Err.nu`, `Chain`)
+of the bounds for one vector in `fastcurv.certify.passes`.
 The first step away from a unit uses the norm of the unit's own column (row) of W. Sums over rows
 add norms, where error' and size' are those of the backward impulse:
 
@@ -49,9 +50,9 @@ from .passes import CURVATURE_KINDS, ErrorPass, State
 
 
 class NormBound(NamedTuple):
-    """Bounds (rows, units) on the norm of a quantity and on the norm of its error, rounded up
-    against underflow. `new` bounds the part that has entered since the last cap by a `Chain`, and
-    is None if no chain is used.
+    """Bounds (rows, units) on the norm of a quantity (`size`) and on the norm of its error
+    (`error`), rounded up against underflow. `new` is a `NormBound` of the part that has entered
+    since the last cap by a `Chain`, or None if no chain is used.
     """
 
     size: Any
@@ -67,12 +68,14 @@ class NormBound(NamedTuple):
 
     @classmethod
     def from_new_quantity(cls, size: Floats, error: Floats | float) -> NormBound:
-        """Return the bounds of a quantity that has entered as a whole since the last cap."""
+        """Return the bounds of a quantity whose whole size and error have entered since the last
+        cap.
+        """
         return cls(size, error, cls(size, error))
 
     def with_capped_errors(self, most: NormBound | None) -> NormBound:
-        """Return these bounds with `new` set to 0, each at most as large as the corresponding bound
-        of `most`. If `most` is None, the bounds are unchanged.
+        """Return a `NormBound` with `new` set to 0, whose size and error are at most those of
+        `most`. If `most` is None, size and error are unchanged.
         """
         size, error = (np.inf, np.inf) if most is None else most[:2]
         return NormBound(
@@ -80,7 +83,7 @@ class NormBound(NamedTuple):
         )
 
     def multiply(self, x: NormBound) -> NormBound:
-        """Return bounds on the product with a quantity whose bounds are x."""
+        """Return bounds on the product of this quantity and a quantity whose bounds are x."""
         error = self.error * x.size + (self.size + self.error) * x.error
         return NormBound(self.size * x.size + SMALLEST_SUBNORMAL, error + 2 * SMALLEST_SUBNORMAL)
 
@@ -88,12 +91,12 @@ class NormBound(NamedTuple):
 def propagate_norm_bounds(
     R: ErrorPass, s: State, into: list[Any], loss: Any, into_loss: Any, full: bool
 ) -> tuple[list[Floats], list[Floats]]:
-    """Return bounds (rows, 1) on the norms of ra and of rdelta, each a list by layer, from R-passes
-    in which every vector is replaced by a bound on its norm.
+    """Return two lists by layer, of bounds (rows, 1) on the norms of ra and of rdelta. They come
+    from R-passes in which every vector is replaced by a bound on its norm.
 
-    `into` holds, for each layer, bounds on the norms of what is added to rz, ra, re and rdelta. At
-    the loss, ``||rdelta|| <= loss ||rz|| + into_loss``. If `full` is False, the terms with phi''
-    are left out.
+    `into` holds, for each layer, a tuple of bounds on the norms of what is added to rz, ra, re and
+    rdelta. At the loss, ``||rdelta|| <= loss ||rz|| + into_loss`` holds for each row. If `full` is
+    False, the terms with phi'' are left out.
     """
     p, q = (
         [None if x is None else _largest_magnitude_in_rows(x) for x in xs]
@@ -115,14 +118,19 @@ def propagate_norm_bounds(
 
 
 def _largest_magnitude_in_rows(x: Num) -> Floats:
-    """Return, for each row of x, the largest magnitude plus the largest error bound, (rows, 1)."""
+    """Return, for each row of x, the largest magnitude plus the largest error bound, with shape
+    (rows, 1).
+    """
     return np.asarray(np.abs(x.x).max(axis=1, keepdims=True) + x.dx.E.max(axis=1, keepdims=True))
 
 
 class Columns:
     """Accumulator of bounds on the errors of the columns of a dense curvature matrix, at the theta
-    of the `ErrorPass` R. All rows of R are added at once if `gather` is True. `peak` (rows, units)
-    holds the largest intermediate number that an impulse of 1 has produced.
+    of the `ErrorPass` R.
+
+    `kind` is "hessian", "ggn", "fisher" or "jacobian". If `gather` is True, the constructor adds
+    all rows of R. `peak` (rows, units) holds the largest intermediate number that an impulse of 1
+    has produced.
     """
 
     peak: Floats
@@ -141,7 +149,7 @@ class Columns:
             self.add_rows(s)
 
     def add_rows(self, s: State) -> None:
-        """Add the contributions of the rows of a state to the bounds."""
+        """Add the contributions of the rows of the state s to the bounds."""
         sizes = self.row_norms(s)
         lost = [float(part.sum()) for part in self.underflow_bounds(s, sizes)]
         for l in range(self.L):
@@ -161,9 +169,10 @@ class Columns:
     def underflow_bounds(
         self, s: State, sizes: dict[str, list[NormBound]], forward: bool = True
     ) -> list[Floats]:
-        """Return, by part, bounds (rows, 1) on the effect of underflow in the engine's products on
-        a row's contribution to any column. `sizes` comes from the method `sizes`; the R-forward
-        pass is included if `forward` is True.
+        """Return a list, by part, of bounds (rows, 1) on the effect of underflow in the engine's
+        products on a row's contribution to any column. The parts are the weights of all layers,
+        then the biases. `sizes` comes from `row_norms`. The R-forward pass is included if `forward`
+        is True.
         """
         R, eta, zero = self.R, self.r.eta, np.zeros((len(s.a[0].x), 1))
         each = [eta * self.r.n_roundings(k, 2) * k**0.5 for k in (max(W.A.shape) for W in R.W)]
@@ -178,16 +187,16 @@ class Columns:
 
     def mark_overflow(self, off: Floats, x: Floats, y: Floats) -> None:
         """Set the bounds `off` (parts, units, inputs) to infinity where a sum over rows of products
-        of numbers of the magnitudes x (rows, units) and y (rows, inputs) may overflow. One of x and
+        may overflow. The factors have magnitudes x (rows, units) and y (rows, inputs). One of x and
         y may be (rows, 1).
         """
         most = [np.asarray(z.max(axis=0)) for z in (x, y)]
         off[:, ~(self.r.N * most[0][:, None] * most[1] < self.r.max)] = np.inf
 
     def row_norms(self, s: State) -> dict[str, list[NormBound]]:
-        """Return a dictionary of lists of `NormBound` by layer, each (rows, 1): "a" and "d" bound
-        the norms of the rows of a and delta, "p" and "q" the largest phi' and e phi'' in each row
-        of the hidden layers.
+        """Return a dictionary of lists by layer of `NormBound`, each (rows, 1). The lists "a" and
+        "d" bound the norms of the rows of a and of delta. The lists "p" and "q" bound the largest
+        phi' and e phi'' in each row of the hidden layers.
         """
         zero = np.zeros((len(s.a[0].x), 1))
         one = zero + 1.0
@@ -207,17 +216,18 @@ class Columns:
 
     @staticmethod
     def unit_bounds(x: Num | None, like: Floats, default: float) -> NormBound:
-        """Return the magnitudes of x, phi' or e phi'', and the bounds on their errors for every
-        unit, (rows, units). If x is None, all entries are `default`, in the shape of `like`.
+        """Return a `NormBound` (rows, units) of the magnitudes of x and of the bounds on their
+        errors for each unit. x holds phi' or e phi''. If x is None, all magnitudes are `default`
+        and all errors 0, in the shape of `like`.
         """
         if x is None:
             return NormBound(np.full_like(like, default), np.zeros_like(like))
         return NormBound(np.abs(x.x), x.dx.E)
 
     def multiply_weights(self, x: NormBound, l: int, each: Floats | None = None) -> NormBound:
-        """Return bounds on a vector multiplied by W of layer l or by its transpose, from bounds x
-        on the vector. `each` holds norms of the units' own rows or columns of W, which replace
-        ``||W||`` if the vector is 0 except at one unit.
+        """Return bounds on the product of a vector and W of layer l, or the transpose of W, from
+        bounds x on the vector. `each` (units,) holds the norms of the rows or columns of W of
+        single units. They replace ``||W||`` if the vector is 0 except at one unit.
         """
         W, W_abs = (self.R.W[l].norm, self.abs_norms[l]) if each is None else (each, each)
         most = W_abs * (x.size + x.error)
@@ -230,23 +240,23 @@ class Columns:
         )
 
     def add_roundings(self, x: NormBound, u: float) -> NormBound:
-        """Return the bounds x after operations with a total relative rounding error of u."""
+        """Return the bounds x enlarged by a total relative rounding error of u."""
         most = x.size + x.error
         self.peak = np.maximum(self.peak, most)
         new = None if x.new is None else NormBound(x.new.size, x.new.error + u * most)
         return NormBound(x.size, x.error + u * most, new)
 
     def multiply_slope(self, x: NormBound, p: NormBound) -> NormBound:
-        """Return bounds on a vector multiplied by phi', from bounds x on the vector and bounds p on
-        phi'.
+        """Return bounds on the product of a vector and phi', from bounds x on the vector and bounds
+        p on phi'. The rounding of the product is included.
         """
         fresh = x.new.error * p.size + (x.size + x.error) * p.error + SMALLEST_SUBNORMAL
         found = x.multiply(p)._replace(new=NormBound(x.new.size * p.size, fresh))
         return self.add_roundings(found, self.r.u)
 
     def forward(self, s: State, sizes: dict[str, list[NormBound]], l: int) -> list[NormBound]:
-        """Return, by part (weights of all layers, then biases), bounds on the effect of a unit step
-        in each bias of layer l. `sizes` comes from the method `sizes`.
+        """Return a list, by part, of bounds on the effect of a unit step in each bias of layer l.
+        The parts are the weights of all layers, then the biases. `sizes` comes from `row_norms`.
         """
         R, last, like = self.R, self.L - 1, np.zeros(s.d[l].x.shape)
         self.peak = like + 1.0
@@ -270,8 +280,9 @@ class Columns:
         )
 
     def backward(self, s: State, sizes: dict[str, list[NormBound]], l: int) -> list[NormBound]:
-        """Return, by part, bounds on the effect of a unit step in re at each input of layer l.
-        `sizes` comes from the method `sizes`.
+        """Return a list, by part, of bounds on the effect of a unit step in re at each input of
+        layer l. The parts are the weights of all layers, then the biases. `sizes` comes from
+        `row_norms`.
         """
         like = np.zeros(s.a[l].x.shape)
         self.peak = like + 1.0
@@ -291,7 +302,7 @@ class Columns:
         )
 
     def bound_rdelta(self, s: State, z: NormBound) -> NormBound:
-        """Return bounds on rdelta of the last layer from bounds z on rz of that layer."""
+        """Return bounds on rdelta of the last layer from bounds z on rz of the last layer."""
         along = self.r.N * (row_norms(np.abs(s.d[-1].x)) + s.d[-1].dx.nu) * (self.kind == "fisher")
         self.peak = np.maximum(self.peak, (4 + along) * (z.size + z.error))
         return z.multiply(NormBound(*self.loss_curvature_norms(s)))
@@ -309,13 +320,13 @@ class Columns:
         unit: int = -1,
         terms: int = 2,
     ) -> list[NormBound]:
-        """Run the R-backward pass from bounds rd on rdelta of layer `top`, and return the bounds by
-        part.
+        """Run the R-backward pass from bounds rd on rdelta of layer `top`. Return a list, by part,
+        of bounds: the weights of all layers, then the biases.
 
-        `re` bounds the re of layer `top`, if the pass starts at an impulse there and not at the
-        loss. The lists rz and ra hold the bounds of the R-forward pass by layer, None where the
-        quantity is 0. `unit` is the layer to whose units the impulse of the R-forward pass was
-        applied, and `terms` the number of matrix products in a sum over rows.
+        `re` bounds re of layer `top` if the pass starts at an impulse there; it is None if the pass
+        starts at the loss. The lists rz and ra hold the bounds of the R-forward pass by layer, with
+        None where the quantity is 0. `unit` is the layer whose units received the impulse of the
+        R-forward pass. `terms` is the number of matrix products in a sum over rows.
         """
         R, r = self.R, self.r
         weights, biases = r.gamma(r.n_weight_roundings(terms)), r.gamma(r.n_bias_roundings())
@@ -348,18 +359,19 @@ class Columns:
 
 
 def column_error_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
-    """Return bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector: the errors
-    of the columns of a dense matrix of products.
+    """Return bounds (n,) on ``||computed(A e_j) - A e_j||`` for every unit vector e_j. These are
+    the errors of the columns of a curvature matrix A that is computed by products.
 
-    The bounds hold for any order of the products. Cost: the arithmetic of some gradients, in
-    NumPy; with batch normalisation, the time of `ErrorPass.product` for each of the n unit
-    vectors.
+    A bound is infinite if an overflow cannot be excluded. The bounds hold for any order of the
+    products. Cost: that of a few gradients in NumPy; with batch normalisation, the time of
+    `ErrorPass.product` for each of the n unit vectors.
 
     Parameters
     ----------
     R : ErrorPass
         The error pass at theta, with the layout of the operator.
     kind : {"hessian", "ggn", "fisher"}
+        The curvature matrix A.
     """
     check_choice(kind, CURVATURE_KINDS, "kind")
     if is_batch_normalised(R.ob.model):
@@ -389,11 +401,11 @@ def column_error_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
 
 
 def jacobian_row_error_bounds(R: ErrorPass) -> Floats:
-    """Return bounds ``(N d_out,)`` on the norms of the errors of the Jacobian's rows, computed as
-    products with its transpose: ``J' u`` for the unit vector of one output of one sample.
+    """Return bounds ``(N d_out,)`` on the norms of the errors of the rows of the Jacobian J. Each
+    row is computed as a product ``J' u``, with u the unit vector of one output of one sample.
 
-    Such a product is a backward pass of one row from delta = e_j; all other rows hold zeros, which
-    add no rounding.
+    Such a product is a backward pass of one row from ``delta = e_j``. All other rows hold zeros,
+    which add no rounding errors. A bound is infinite if an overflow cannot be excluded.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
-"""The Hessian restricted to the space that its products can reach, as a small matrix with a proved
-bound on its error.
+"""The Hessian restricted to a space that contains its range, as a small matrix with a proved bound
+on its error.
 
 The space is that of `fastcurv.network.gram`, used here for a proof instead of for fast products.
 Let the orthonormal columns of Q1 (in, r) and U (out, s) span the rows of a and of delta, and let Q2
@@ -56,7 +56,7 @@ from .passes import ErrorPass
 # factor by which bounds are enlarged to cover the rounding errors of their own computation
 ROUND_UP_FACTOR = 1 + 1e-6
 N_BLOCK_COLUMNS = 64  # number of columns multiplied at a time
-# Singular values up to this factor times max(shape) eps times the largest one are dropped.
+# Singular values of at most RANK_TOL_FACTOR max(shape) eps times the largest one are dropped.
 RANK_TOL_FACTOR = 4.0
 # maximum ratio of the estimated dimension to the limit `max_dim` up to which ranks are computed
 MAX_RANK_RATIO = 2
@@ -64,8 +64,9 @@ MAX_BASES_BYTES = 1 << 28  # maximum size of the bases of one layer
 
 
 def _row_space_basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
-    """Return orthonormal columns that span the rows of A (N, k) up to rounding and, with `whole`,
-    columns that complete them to a basis.
+    """Return two matrices of orthonormal columns: a basis of the row space of A (N, k), up to
+    rounding, and a basis of its complement. If `whole` is False, the second matrix may lack
+    columns.
     """
     _, sizes, right = svd(A, whole)
     r = 0
@@ -76,7 +77,7 @@ def _row_space_basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
 
 
 def _orthogonality_defect(Q: Floats) -> float:
-    """Return a bound on ``||Q'Q - I||``."""
+    """Return an upper bound on ``||Q'Q - I||_F``. It includes rounding errors."""
     if not Q.shape[1]:
         return 0.0
     G = Q.T @ Q
@@ -89,8 +90,8 @@ def _orthogonality_defect(Q: Floats) -> float:
 
 
 def _residual_row_norms(A: Floats, error: Floats, Q: Floats) -> Floats:
-    """Return bounds (N,) on the norms of the rows of A after projection onto the complement of the
-    range of Q, where each row of A has an error of norm at most `error` (N, 1).
+    """Return bounds (N,) on the norms of the rows of A (N, k) after projection onto the complement
+    of the range of Q (k, r). Each row of A has an error of norm at most `error` (N, 1).
     """
     sizes = row_norms(np.abs(A))[:, 0] + error[:, 0]
     rest = row_norms(np.abs(A - (A @ Q) @ Q.T))[:, 0] if Q.shape[1] else row_norms(np.abs(A))[:, 0]
@@ -100,10 +101,11 @@ def _residual_row_norms(A: Floats, error: Floats, Q: Floats) -> Floats:
 
 
 class LayerReach(Layer):
-    """The bases of one layer, its part of E, and bounds rho and sigma on the norms of the residuals
-    of the rows after projection. `rows` is the tuple (a, da, delta, ddelta), where da and ddelta
-    bound the norms of the errors of the rows. `pairs` is False for the first layer, which has no
-    coordinates C2.
+    """The bases of one layer, its part of the map E, and bounds rho and sigma (N,) on the norms of
+    the residuals of the rows of a and of delta after projection.
+
+    `rows` is the tuple (a, da, delta, ddelta), where da and ddelta (N, 1) bound the norms of the
+    errors of the rows. `pairs` is False for the first layer, which has no coordinates C2.
     """
 
     def __init__(self, shape: tuple[int, int], bias: bool, rows: Any, pairs: bool) -> None:
@@ -131,8 +133,8 @@ class LayerReach(Layer):
             )
 
     def write_column(self, j: int, V: Floats, vb: Floats | None) -> None:
-        """Write column j of E to V and vb, which must hold zeros. If the model has no biases, vb is
-        None.
+        """Write column j of E to V (out, in) and vb (out,), which must hold zeros. If the model has
+        no biases, vb is None.
         """
         if j >= self.weights:
             assert vb is not None
@@ -146,7 +148,9 @@ class LayerReach(Layer):
             np.multiply(self.U[:, i, None], self.Q2[:, k], out=V)
 
     def _read_coordinates(self, V: Floats, out: Floats) -> None:
-        """Write E' times the weights ``V (b, out, in)`` to `out` (b, weights), for b vectors."""
+        """Write E' times the weights V (b, out, in) of b vectors to `out` (b, number of coordinates
+        of the weights).
+        """
         if self.whole:
             out[...] = V.reshape(out.shape)
             return
@@ -157,7 +161,7 @@ class LayerReach(Layer):
             out[:, self.first :] = (self.U.T @ turned).reshape(len(V), -1)
 
     def _write_weights(self, x: Floats, V: Floats) -> None:
-        """Write E times the coordinates x to the weights V (out, in)."""
+        """Write E times the coordinates x of the weights to V (out, in)."""
         if self.whole:
             V[...] = x.reshape(V.shape)
             return
@@ -177,7 +181,8 @@ def estimated_range_dimension(model: Any, N: int) -> int:
 
 
 class RangeBounds(InLayers, ReadOnly):
-    """The space that contains the range of a Hessian: a `ProvedReach`.
+    """The space that contains the range of a Hessian, with proved bounds; an implementation of the
+    protocol `ProvedReach`.
 
     Parameters
     ----------
@@ -245,13 +250,13 @@ class RangeBounds(InLayers, ReadOnly):
     # --- the map
 
     def embed(self, x: Floats) -> Floats:
-        """Return ``E x``."""
+        """Return ``E x`` (n,) for coordinates x (m,)."""
         out = np.empty(self.n)
         self._embed(x, out)
         return out
 
     def project(self, rows: Floats) -> Floats:
-        """Return ``E'`` times each of the rows (b, n), as rows (b, m)."""
+        """Return ``E'`` times each of the given rows (b, n), with shape (b, m)."""
         out = np.empty((len(rows), self.m))
         self._project(rows, out)
         return out
@@ -286,7 +291,7 @@ class RangeBounds(InLayers, ReadOnly):
             return Enclosed(P, bounds, np.inf)
         size = norm(P) + norm(bounds) + self.complement_eigenvalue + self.leak
         size *= 2 * ROUND_UP_FACTOR  # upper bound on ||H||
-        # This covers the rounding errors of the rank-one terms u q'.
+        # The next term covers the rounding errors of the rank-one terms u q' of E.
         bounds += 4 * UNIT_ROUNDOFF * size
         return Enclosed(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * ROUND_UP_FACTOR)
 
@@ -300,8 +305,9 @@ class RangeBounds(InLayers, ReadOnly):
 
 
 def range_space(H: Any, max_dim: int) -> RangeBounds | None:
-    """Return the space that contains the range of the Hessian H, or None if its dimension exceeds
-    `max_dim` or its bounds cannot be proved. See `Curvature.range_space`.
+    """Return the `RangeBounds` of the Hessian H. Return None if H is not a float64 Hessian of a
+    model without batch normalisation, if the dimension of the space exceeds `max_dim`, or if a
+    bound cannot be proved. See `Curvature.range_space`.
     """
     ob = H.objective
     if H.kind != "hessian" or H.dtype != np.float64 or ob.model.batch_norm:

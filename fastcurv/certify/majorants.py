@@ -70,10 +70,10 @@ class RowBounds:
     Z1, Z2, Z3 : ndarray (rows, 1)
         Bounds on the first three derivatives of the outputs with respect to theta.
     reach : list of ndarray (rows, width)
-        By hidden layer: bounds on the distance of each z from its computed value, anywhere on the
-        ball.
+        For each hidden layer, bounds on the distance of each z on the ball from the z computed at
+        theta.
     moves : list of ndarray (rows, width)
-        By hidden layer: True where z can change on the ball.
+        For each hidden layer, True where z can change on the ball.
     """
 
     Z1: Floats
@@ -89,7 +89,7 @@ def propagate_majorants(
     """Return the `RowBounds` on the ball of radius rho for the rows of a state, by the recursion of
     the module docstring.
 
-    With units C the steps are ``C h`` with ``|h| <= 1``: then ``|V| <= m = max C`` of the layer,
+    With units C the steps are ``C h`` with ``|h| <= 1``. Then ``|V| <= m = max C`` of the layer,
     and entry i of ``V a + vb`` is at most ``v_i = sqrt(sum_j (C_ij a_j)^2 + c_i^2)``.
     """
     A1 = A2 = A3 = np.zeros((len(s.a[0].x), 1))
@@ -142,8 +142,8 @@ def propagate_majorants(
 
 
 def _product_rounded_up(P: Any, Z: Floats) -> Floats:
-    """Return P Z, rounded up against underflow. An entry is 0 where one factor is 0, even if the
-    other factor is infinite.
+    """Return ``P Z`` entry by entry, rounded up against underflow. An entry is 0 if one of its
+    factors is 0, even if the other one is infinite.
     """
     return np.where((P == 0) | (Z == 0), 0.0, P * Z + TINY)
 
@@ -151,8 +151,8 @@ def _product_rounded_up(P: Any, Z: Floats) -> Floats:
 def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | None = None) -> float:
     """Return a Lipschitz constant of the Hessian on the ball of radius `radius` around theta.
 
-    ``||H(x) - H(y)||_2 <= L ||x - y||`` for all x, y in the ball, for the exact Hessian of the
-    stored numbers: the module docstring has the formulas.
+    The constant L satisfies ``||H(x) - H(y)||_2 <= L ||x - y||`` for all x and y in the ball, for
+    the exact Hessian H at the stored numbers. The module docstring has the formulas.
 
     Parameters
     ----------
@@ -160,15 +160,15 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
     theta : array_like (n,)
     radius : float
     units : array_like (n,), optional
-        A positive unit for every parameter: the ball is ``theta + C x``, ``||x|| <= radius``, C =
-        diag(units), and L is the constant of ``C H C`` as a function of x.
+        A positive unit for each parameter. With C = diag(units), the ball is ``theta + C x`` for
+        ``||x|| <= radius``, and L is the constant of ``C H C`` as a function of x.
 
     Returns
     -------
     float
-        Rounded outward; infinite with batch normalisation, and if a kink of relu, leaky_relu or elu
-        may lie in the ball. Cost: forward and backward pass in NumPy with bounds on their errors,
-        once for a theta, then O(N sum(widths)).
+        L, rounded up. It is infinite with batch normalisation, or if a kink of relu, leaky_relu or
+        elu may lie in the ball. Cost: a forward and a backward pass in NumPy with bounds on errors,
+        once for each theta, then O(N sum(widths)).
 
     Examples
     --------
@@ -200,9 +200,9 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
 
 
 def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return bounds (rows, 1) on the first three derivatives of each row's term of the loss with
-    respect to its outputs, for outputs at a distance of at most `move` (rows, 1) from the exact
-    outputs at theta. Weight and divisor are included.
+    """Return bounds (rows, 1) on the norms of the first three derivatives of each sample's term of
+    the loss with respect to its outputs. They hold for outputs at a distance of at most `move`
+    (rows, 1) from the exact outputs at theta, and include weight and divisor.
     """
     f, z, d = s.loss.f, s.z[-1], s.d[-1]
     link = LOSSES[passes.ob.loss].link
@@ -235,16 +235,16 @@ def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floa
 
 @dataclass(frozen=True)
 class Signs:
-    """Proved signs of hidden z on a ball, over the rows with nonzero weight.
+    """Proved signs of hidden pre-activations z on a ball, over the samples with nonzero weight.
 
     Attributes
     ----------
     kinks : int
-        Number of pre-activations of kinked units that may lie at a kink somewhere on the ball.
+        Number of pre-activations of units with a kink that may lie at the kink somewhere on the ball.
     off : list of ndarray (width,) of bool
-        By hidden layer: relu units whose z stays below 0 for all rows.
+        For each hidden layer, relu units whose z is negative for all samples.
     on_kinks : list of ndarray (width,) of bool
-        By hidden layer: units with a z that may lie at a kink.
+        For each hidden layer, units with a z that may lie at a kink.
     """
 
     kinks: int
@@ -252,19 +252,19 @@ class Signs:
     on_kinks: list[NDArray[np.bool_]]
 
 
-# error assumed of a z without a proved error bound, in multiples of `preactivation_error_bounds`
+# assumed error of a z that has no proved bound, in multiples of `preactivation_error_bounds`
 N_ASSUMED_ROUNDINGS = 64
 
 
 def preactivation_signs(
     ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False
 ) -> list[Signs]:
-    """Return `Signs` on the balls of the given radii around theta, from one pass through the
-    network, which must not have batch normalisation.
+    """Return a list of `Signs`, one for each ball of the given radii around theta, from one pass
+    through the network, which must not have batch normalisation.
 
-    With `rounding`, a z also counts as at a kink if its distance to the kink is below the bound of
-    `preactivation_error_bounds`. A z that cannot change, as for a row of zeros in a
-    first layer without bias, is not at a kink.
+    If `rounding` is True, a z also counts as at a kink if its distance to the kink may be below the
+    bound of `preactivation_error_bounds`. A z that cannot change is not at a kink; an example is
+    the z of a row of zeros in a first layer without bias.
     """
     if not has_kinks(ob.model):
         none = [np.zeros(m, dtype=bool) for m in ob.model.sizes[1:-1]]
@@ -303,9 +303,9 @@ def preactivation_signs(
 
 
 def preactivation_error_bounds(passes: Passes, s: State, l: int) -> Floats:
-    """Return bounds (rows, 1) on the rounding errors of the z of layer l: eps times the largest sum
-    of ``|a| |W|' + |b|`` in the row. In float32, the factor is the number of all roundings of the
-    pass, because the engine's products use the signs of the rounded z.
+    """Return bounds (rows, 1) on the rounding errors of the pre-activations z of layer l: eps times
+    the largest entry of ``|a| |W|' + |b|`` in each row. In float32 the bound is larger by the
+    number of roundings of the pass, because the engine's products use the signs of the rounded z.
     """
     dtype, W = passes.ob.model.dtype, passes.W[l]
     steps = 4 * (l + 1) * (W.abs.shape[1] + 2) if dtype == np.float32 else 1
@@ -314,11 +314,11 @@ def preactivation_error_bounds(passes: Passes, s: State, l: int) -> Floats:
 
 
 def kink_margin(ob: Any, theta: ArrayLike) -> float:
-    """Return a radius around theta within which no kink of relu, leaky_relu or elu lies. The
-    result is infinite if there is no kink at any distance, and 0 if a kink may lie at theta or with
-    batch normalisation.
+    """Return a radius around theta within which no pre-activation reaches a kink of relu,
+    leaky_relu or elu. Return infinity if no kink is found at any distance, and 0 with batch
+    normalisation or if a pre-activation may be at a kink at theta.
 
-    The radius is at most 0.1% smaller than the largest that the majorants can prove. Cost: some 20
+    The radius is at most 0.1% smaller than the largest that the majorants can prove. Cost: about 20
     calls of `propagate_majorants` for all rows.
     """
     theta = theta_in_model_dtype(ob, theta)
@@ -341,9 +341,9 @@ def kink_margin(ob: Any, theta: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class ResidualBounds:
-    """The mean squared error as ``f = ||R||^2``, ``R = sqrt(weight / divisor) (outputs - y)``
-    stacked over the rows with nonzero weight. Rows with equal X and y are merged into one row with
-    the sum of their weights.
+    """The mean squared error ``||R||^2`` at theta, with the vector ``R = sqrt(weight / divisor)
+    (outputs - y)`` of all samples with nonzero weight. Samples with equal X and y are merged into
+    one with the sum of their weights.
 
     Attributes
     ----------
@@ -351,10 +351,10 @@ class ResidualBounds:
         Lipschitz constant of the Jacobian of R with respect to theta on the ball, in the spectral
         norm.
     rows : ndarray (m,) of int
-        Indices in X of the rows that represent the merged rows.
+        Indices in X of the first of the samples that are merged into one.
     scale : ndarray (m d_out,)
-        ``sqrt(weight / divisor)``, the factors on the rows of the Jacobian of the outputs, in the
-        order of the outputs of ``batch(rows)``; no factor is 0.
+        ``sqrt(weight / divisor)``, the nonzero factors on the rows of the Jacobian of the outputs,
+        in the order of the outputs of ``batch(rows)``.
     residuals : ndarray (m d_out,)
         R at theta, in float64.
     error : float
@@ -369,8 +369,8 @@ class ResidualBounds:
 
 
 def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds | None:
-    """Return the bounds for Kantorovich's theorem on ``R = 0``, or None unless the loss is mse with
-    weights >= 0 and the network has no batch normalisation.
+    """Return the `ResidualBounds` at theta, which Kantorovich's theorem on ``R = 0`` needs. Return
+    None unless the loss is mse with weights >= 0 and the network has no batch normalisation.
 
     The Lipschitz constant is infinite if a kink may lie in the ball of radius `radius`.
     """
@@ -380,7 +380,7 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
         return None
     passes = passes_at(ob, theta_in_model_dtype(ob, theta))
     rows, total = merge_equal_rows(ob)
-    # Whether R is 0 does not depend on the factors on its rows, provided that they are positive.
+    # Positive factors on the rows of R do not change whether R is 0.
     roots = np.sqrt(total / divisor_of(passes.ob))[:, None]
     bend = error = 0.0
     residuals = [np.zeros(0)]
@@ -411,9 +411,9 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 #
 #     v'Rv = sum over l of 2 <delta_l, ra_(l-1) V_l'>  +  sum over l of <e_l phi''_l, rz_l * rz_l>
 #
-# With ``x_l = ||[V_l vb_l]||_F``: the effect of ``[a_(k-1) 1] [V_k vb_k]'`` on ra at the input of a
+# Let ``x_l = ||[V_l vb_l]||_F``. The effect of ``[a_(k-1) 1] [V_k vb_k]'`` on ra at the input of a
 # layer l > k is given, row by row, by matrices ``K = D_(l-1) W_(l-1) ... W_(k+1) D_k``, ``D =
-# diag(phi')`` (``D W + I`` over a skip). Let c (rows,) bound their norms, c_z those of
+# diag(phi')`` (``D W + I`` over a skip). Let c (rows,) bound their norms, and c_z those of
 # ``diag(sqrt(max(0, -e_l phi''_l))) W_l K`` (without ``W_l K`` for k = l). Then, for any positive w
 # (rows,), with spectral norms over all rows,
 #
@@ -445,24 +445,25 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 Reaches = dict[tuple[int, int], Floats]
 
 
-# maximum number of inputs of a layer for which spectral norms are computed; above, Frobenius norms
+# maximum number of inputs of a layer for which spectral instead of Frobenius norms are computed
 MAX_SPECTRAL_WIDTH = 1024
 MAX_UNIT_BLOCK = 256  # maximum size of a hidden unit's block whose eigenvalues are computed
 # maximum size of the stack of hidden units' blocks whose norms are bounded together
 MAX_BLOCKS_BYTES = 1 << 25
-# maximum number of hidden units whose blocks' eigenvalues are computed if the norms do not decide
+# number of hidden units whose blocks' eigenvalues are computed wherever norms do not suffice
 MAX_EXACT_UNITS = 64
-# For further hidden units, eigenvalues are computed only if the norm of the block exceeds the
-# largest bound so far by this factor.
+# For further hidden units, eigenvalues are computed only if the bound from the norms of the block
+# is more than this factor times the largest bound so far.
 MIN_CANDIDATE_RATIO = 1.02
 
 
 def curvature_floor(ob: Any, theta: ArrayLike) -> float:
-    """Return a lower bound on the eigenvalues of the Hessian, or ``-inf`` if none is cheap to
+    """Return a lower bound on the eigenvalues of the Hessian, or ``-inf`` if no bound is cheap to
     compute.
 
-    The bound is l2 minus a bound on the negative part of the residual term; the comment above has
-    the formulas. It holds for the exact Hessian at theta in the model's dtype.
+    The bound is l2 minus a bound on the negative part of the residual term. The comment above
+    `MAX_SPECTRAL_WIDTH` has the formulas. The bound holds for the exact Hessian at theta, rounded
+    to the model's dtype.
 
     Parameters
     ----------
@@ -472,11 +473,12 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     Returns
     -------
     float
-        At most l2, or 0 if l2 leaves out biases. ``-inf`` with batch normalisation, negative sample
-        weights or negative soft targets. Cost: forward and backward pass with bounds on their
-        errors (some 10 gradients' arithmetic, in NumPy), then, for L layers, ``L (L - 1)`` Gram
-        matrices of layer inputs; in small networks a matrix for each row and pair of hidden layers
-        too; with one hidden layer one more product ``(d_out, N) (N, d_in)`` for each hidden unit.
+        At most l2, or 0 if l2 leaves out biases. ``-inf`` with batch normalisation of hidden
+        layers, negative sample weights, negative soft targets or a user-defined loss that is not
+        known to be convex and nonnegative. Cost: a forward and a backward pass with bounds on
+        errors (about 10 gradients in NumPy), then, for L layers, ``L (L - 1)`` Gram matrices of
+        layer inputs. Small networks also need a matrix for each row and pair of hidden layers, and
+        networks with one hidden layer a product ``(d_out, N) (N, d_in)`` for each hidden unit.
 
     Examples
     --------
@@ -515,8 +517,8 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
 
 
 class RowMatrix:
-    """Accumulator of an upper bound on the spectral norm of a matrix whose rows are added in
-    blocks, each row with a bound on the norm of its error.
+    """Accumulator of an upper bound on the spectral norm of a matrix. Its rows are added in blocks
+    F (rows, m), with bounds `error` (rows, 1) on the norms of their errors.
     """
 
     def __init__(self) -> None:
@@ -589,12 +591,12 @@ def curvature_bound_by_layers(passes: Passes) -> float:
 
 
 def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
-    """Return ``{(l, k): c}`` and ``{(l, k): c_z}`` for the rows of a state, each (rows, 1), as
-    defined in the comment above `MAX_SPECTRAL_WIDTH`.
+    """Return the dictionaries ``{(l, k): c}`` and ``{(l, k): c_z}`` for the rows of a state. The
+    bounds c and c_z (rows, 1) are defined in the comment above `MAX_SPECTRAL_WIDTH`.
 
-    Each is the smaller of the product of norms and, if it is computed, the norm of the product. The
-    computed product K has an error of at most err, which grows from layer to layer by the factor
-    ``(|phi'| + dphi') ||W|| [+ 1]``, plus ``dphi' ||W|| ||K||``.
+    Each bound is a product of norms or, if it is computed and smaller, the norm of the product K.
+    The error of K is at most err, which grows from layer to layer by the factor ``(|phi'| + dphi')
+    ||W|| [+ 1]``, plus ``dphi' ||W|| ||K||``.
     """
     c, c_z, hidden = {}, {}, range(len(passes.W) - 1)
     ones = np.ones((len(s.a[0].x), 1))
@@ -644,8 +646,8 @@ def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
 
 
 def _scaled_layer_inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[Floats, Floats]:
-    """Return ``c [a 1]`` (rows, inputs), for the inputs a of layer k and factors c (rows, 1), and
-    bounds (rows, 1) on the norms of the errors of its rows.
+    """Return ``c [a 1]`` (rows, inputs + 1), or ``c a`` without biases, and bounds (rows, 1) on the
+    norms of the errors of its rows. a holds the inputs of layer k, and c (rows, 1) the factors.
     """
     a = c * s.a[k].x
     return (np.hstack([a, c]) if passes.ob.model.bias else a), c * s.a[k].dx.nu
@@ -654,9 +656,9 @@ def _scaled_layer_inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[F
 def _add_pair(
     D: RowMatrix, A: RowMatrix, passes: Passes, s: State, at: tuple[int, int], c: Floats
 ) -> None:
-    """Add the contributions of the rows of a state to D, the accumulator of ``delta_l / w``, and to
-    A, that of ``w c [a 1]``, with the best w for each row. (l, k) is the entry `at` of B in the
-    comment above `MAX_SPECTRAL_WIDTH`.
+    """Add the rows of a state to D, the accumulator of ``delta_l / w``, and to A, that of ``w c [a
+    1]``, with the best w for each row. The tuple `at` is (l, k). The comment above
+    `MAX_SPECTRAL_WIDTH` has the formulas.
     """
     l, k = at
     d, dd = s.d[l].x, s.d[l].dx.nu
@@ -669,8 +671,8 @@ def _add_pair(
 
 
 def curvature_bound_by_units(passes: Passes) -> float:
-    """Return an upper bound on the largest eigenvalue of -R for one hidden layer, from the block of
-    each hidden unit.
+    """Return an upper bound on the largest eigenvalue of -R for a network with one hidden layer,
+    from the blocks of the hidden units. Return infinity if a bound is not finite.
     """
     X = np.asarray(passes.X, dtype=float)
     X1 = np.hstack([X, np.ones((len(X), 1))]) if passes.ob.model.bias else X
@@ -710,9 +712,9 @@ def _largest_eigenvalue_bound(S: Floats) -> float:
 
 
 def _unit_block_bounds(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> Floats:
-    """Return upper bounds (width,) on the largest eigenvalues of all hidden units' blocks, ``(M +
-    hypot(M, 2 C)) / 2``, from delta, phi', e phi'', the inputs with a 1 for the bias, and their
-    norms.
+    """Return upper bounds (width,) on the largest eigenvalues of the blocks of all hidden units,
+    ``(M + hypot(M, 2 C)) / 2``. The arguments are delta (N, d_out), phi' and e phi'' (N, width),
+    the inputs X1 (N, inputs) with a 1 for the bias, and their norms x (N, 1).
     """
     (N, m), width = delta.shape, slope.shape[1]
     curved = x[:, 0] ** 2 @ np.maximum(-bend, 0.0)
@@ -730,8 +732,9 @@ def _unit_block_bounds(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x
 def _unit_block_error_bounds(
     delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats
 ) -> Any:
-    """Return bounds on the rounding errors of hidden units' blocks: (width,), or one number for
-    the vectors `slope` and `bend` of one unit. See `_unit_block_bounds` for the arguments.
+    """Return bounds on the rounding errors of the blocks of hidden units: (width,), or one number
+    if `slope` and `bend` are vectors (N,) of one unit. The arguments are those of
+    `_unit_block_bounds`.
     """
     d, depth = row_norms(np.abs(delta))[:, 0], sum(X1.shape) + delta.shape[1]
     size = (d * x[:, 0]) @ np.abs(slope) + x[:, 0] ** 2 @ np.abs(bend)
@@ -739,9 +742,9 @@ def _unit_block_error_bounds(
 
 
 def _unit_block_bound(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> float:
-    """Return an upper bound on the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden
-    unit with phi' `slope` and e phi'' `bend` (N,). The block's eigenvalues are computed if its size
-    is at most `MAX_UNIT_BLOCK`; otherwise the bound follows from the norms of C and of the negative
+    """Return an upper bound on the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden unit
+    with phi' `slope` (N,) and e phi'' `bend` (N,). The eigenvalues are computed if the block has at
+    most `MAX_UNIT_BLOCK` rows. Otherwise the bound follows from the norms of C and of the negative
     part of M.
     """
     C = delta.T @ (slope[:, None] * X1)
@@ -757,21 +760,22 @@ def _unit_block_bound(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x:
 
 
 # --------------------------------------------------------------------------------------------------
-# Lower bounds on the loss, and rays along which it decreases to an infimum that no theta attains.
+# Lower bounds on the loss, and rays along which the loss decreases to an infimum that no theta
+# attains.
 #
-# If every row with nonzero weight is classified strictly and l2 does not act on the last layer,
-# scaling that layer by ``1 + t`` scales all outputs, so that cross entropy with hard labels
-# decreases for every t > 0, to 0 as t goes to infinity, and its gradient along the way never
-# vanishes: no theta on the ray, its start included, is a critical point.
+# Let every row with nonzero weight be classified strictly, and let l2 not act on the last layer.
+# Scaling that layer by ``1 + t`` scales all outputs, so cross entropy with hard labels decreases
+# for every t > 0, to 0 as t goes to infinity. The gradient along the ray never vanishes, so no
+# theta on the ray, including its start, is a critical point.
 #
 # If a class occurs in no row, or all rows have the same label at an output, and l2 does not act on
-# the bias of this output, the derivative with respect to this bias has one sign for every theta: no
-# point is critical.
+# the bias of this output, the derivative with respect to this bias has one sign for every theta.
+# Then no point is critical.
 
 
 def loss_lower_bound(ob: Any) -> float:
     """Return the lower bound 0 on the loss, or ``-inf`` with negative soft targets or with a
-    user-defined loss that has no known lower bound >= 0.
+    user-defined loss that is not known to be nonnegative.
     """
     row = LOSSES[ob.loss]
     if row.given is not None:
@@ -780,13 +784,12 @@ def loss_lower_bound(ob: Any) -> float:
 
 
 def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
-    """Return a unit direction along which the loss is proved to decrease without end, or None. The
-    direction is along biases on which all labels have the same effect, or along the last layer's
-    part of theta.
+    """Return a unit direction (n,) along which the loss is proved to decrease for every step
+    length, or None. Its nonzero entries are biases of outputs whose labels all have the same
+    effect, or it is the part of theta in the last layer.
 
-    For the last layer the proof needs hard labels, weights >= 0, no l2 on it, and the logit of
-    every row's class larger than all others (of the right sign, for binary cross entropy) by more
-    than rounding. With batch normalisation the result is None.
+    The proof for the last layer needs hard labels, no l2 on that layer, and logits that classify
+    every row correctly by more than rounding. It is not available with batch normalisation.
     """
     at = theta_in_model_dtype(ob, theta)
     if LOSSES[ob.loss].given is not None:
@@ -803,7 +806,7 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
 
 def attains_lower_bound(ob: Any) -> bool:
     """Return True if the loss may equal its lower bound for some theta. A cross entropy exceeds its
-    lower bound for every theta unless it is 0 everywhere.
+    lower bound for every theta, unless the loss is 0 everywhere.
     """
     row, weight = LOSSES[ob.loss], getattr(ob, "sample_weight", None)
     if row.attained or weight is not None and not np.any(weight):
@@ -812,8 +815,9 @@ def attains_lower_bound(ob: Any) -> bool:
 
 
 def target_directions(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return two masks of the outputs (d_out,): those whose increase lowers the loss of some row
-    with positive weight, and those whose decrease lowers the loss of some such row.
+    """Return two masks (d_out,) of outputs. For outputs in the first mask, an increase of the
+    output lowers the loss of some row with positive weight; for those in the second mask, a
+    decrease does.
     """
     m, y = ob.model.sizes[-1], np.asarray(ob.y)
     counts = np.ones(len(y), dtype=bool)
@@ -823,8 +827,8 @@ def target_directions(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def bias_direction(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Floats | None:
-    """Return the unit direction of those biases of the last layer whose derivative has the same
-    sign in all rows and on which l2 does not act, or None. `up` and `down` are the masks of
+    """Return the unit direction (n,) of the last-layer biases whose derivative has the same sign in
+    all rows, or None if there are none or l2 acts on one of them. `up` and `down` are the masks of
     `target_directions`.
     """
     if LOSSES[ob.loss].link == "softmax" and len(up) == 1:
@@ -838,8 +842,8 @@ def bias_direction(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> F
 
 
 def unbounded_reason(ob: Any, direction: Floats) -> str:
-    """Return the reason why the loss decreases without end in the direction of `ray_to_infimum`, as
-    part of a sentence.
+    """Return the reason why the loss decreases for every step along the direction (n,) of
+    `ray_to_infimum`, as part of a sentence.
     """
     W, b = layers_of(ob.model, direction)[-1]
     weight = getattr(ob, "sample_weight", None)
@@ -866,7 +870,9 @@ def unbounded_reason(ob: Any, direction: Floats) -> str:
 
 
 def last_layer_direction(ob: Any, at: Floats) -> Floats:
-    """Return the last layer's part of theta, `at` (n,), scaled to length 1, or NaN if it is 0."""
+    """Return `at` (n,) with all entries before the last layer set to 0, scaled to length 1. Return
+    NaN entries if the last layer is 0.
+    """
     last = sum(part.size for part in layers_of(ob.model, at)[-1] if part is not None)
     direction = np.where(np.arange(len(at)) < len(at) - last, 0.0, at)
     with np.errstate(invalid="ignore"):
@@ -876,17 +882,14 @@ def last_layer_direction(ob: Any, at: Floats) -> Floats:
 
 
 def has_decay(ob: Any, direction: Floats) -> bool:
-    """Return True if l2 is nonzero for a parameter whose component of `direction` (n,) is
-    nonzero.
-    """
+    """Return True if l2 acts on a parameter whose component of `direction` (n,) is nonzero."""
     l2 = np.broadcast_to(l2_diagonal(ob), direction.shape)
     return bool((l2[direction != 0] != 0).any())
 
 
 def all_rows_classified(ob: Any, at: Floats) -> bool:
-    """Return True if at theta (n,), in float64, the logit of the right class is proved to be the
-    largest in every row with positive weight. The result is False for mse and with batch
-    normalisation.
+    """Return True if every row with positive weight is proved to be classified correctly at theta,
+    given as `at` (n,), in float64. Return False for mse and with batch normalisation.
     """
     row = LOSSES[ob.loss]
     if row.attained or is_batch_normalised(ob.model):

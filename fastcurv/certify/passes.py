@@ -1,7 +1,7 @@
-"""Bounds on the rounding errors of gradients and curvature products of a network: the passes at the
-head of ``fastcurv/_engine/passes.pyx`` with a bound on the error of every number, for a chunk of
-rows at a time. The forward and backward passes at theta are in `State`, and the R-passes for a
-vector in `ErrorPass`.
+"""Bounds on the rounding errors of gradients and curvature products of a network. They come from
+the passes at the head of ``fastcurv/_engine/passes.pyx`` with a bound on the error of every number,
+for a chunk of rows at a time. The forward and backward passes at theta are in `State`, and the
+R-passes for a vector in `ErrorPass`.
 
 Every computed quantity is accompanied by a bound on its error, in the order of the passes: z, a,
 phi', phi'' forward, delta and e phi'' backward; then for a vector v, rz and ra forward, rdelta
@@ -53,10 +53,8 @@ theta. Layers are independent parts of the vector, so their bounds are added as 
 
 The passes here run in float64. The rounding errors of the bounds themselves, and those of the
 passes if the engine also computes in float64, change the bound by a relative ``O(L 64 u)``, which
-`ErrorPass.slack_factor`
-covers. No product of magnitudes is rounded down where it underflows
-(`multiply_rounded_up`,
-`matmul_rounded_up`, `row_norms`). The bound is infinite if a number of the
+`ErrorPass.slack_factor` covers. No product of magnitudes is rounded down where it underflows
+(`multiply_rounded_up`, `matmul_rounded_up`, `row_norms`). The bound is infinite if a number of the
 engine or of these passes may overflow, and also if the environment flushes subnormal numbers to 0
 (`flushes_subnormals`), because eta then does not bound the underflow of a step.
 
@@ -126,9 +124,10 @@ from .arithmetic import (
 
 
 class State:
-    """The state at theta for some rows, as lists by layer: the input `a`, the pre-activations `z`,
-    the activation `phi`, delta `d`, e phi'' `eq` (None where phi'' is 0), and the normalisation
-    `norm` (None without one).
+    """The state at theta for a slice of the rows, with bounds on errors. Each attribute is a list
+    by layer: the input `a`, the pre-activations `z`, the activation `phi`, delta `d`, e phi'' `eq`
+    (None where phi'' is 0), and the normalisation `norm` (None for layers without batch
+    normalisation).
     """
 
     loss: LossRows
@@ -146,8 +145,8 @@ class State:
         self.backward()
 
     def forward(self, R: Any) -> None:
-        """Run the forward pass: ``z = a W' + b [, normalised]``,
-        ``a = phi(z) [+ the layer's input]``.
+        """Run the forward pass of the `ErrorPass` R: ``z = a W' + b [, normalised]``, ``a = phi(z)
+        [+ the layer's input]``.
         """
         products: dict[int, tuple[Floats, Floats]] = {}
         chain = Chain(self.kappa)
@@ -166,9 +165,11 @@ class State:
         self.loss = LossRows(R.ob, R.y, self.rows, z)
 
     def multiply_layer(self, R: Any, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
-        """Multiply the `products` of the layers below l by layer l, ``D W [+ I]`` for each row,
-        with bounds on the effect of underflow, and record the norms of the products in `kappa`.
-        `products` maps a layer i to the product of the layers from i on and the bound.
+        """Multiply the `products` of the layers below l by the linear map of layer l, ``D W [+ I]``
+        for each row, and record bounds on the norms of the results in `kappa`.
+
+        `products` maps a layer i to a pair: the product (rows, units, units) of the maps of the
+        layers from i on, and a bound (rows, 1) on the effect of underflow.
         """
         W, p, skip = R.W[l], self.phi[l].p, R.skips[l]
         assert self.kappa is not None
@@ -200,8 +201,9 @@ class State:
             self.d[l - 1] = d if normed is None else normed.backward(d)
 
     def backpropagate_layer(self, l: int, chain: Chain, d: Num, e: Num | None) -> tuple[Num, Num]:
-        """Return ``e phi'`` and e of the layer below l, where d is delta of layer l or another
-        vector that is propagated backward. The argument e is that of layer l, or None at the top.
+        """Return the pair (e phi', e) of the layer below l. d is delta of layer l, or another
+        vector that is propagated backward, and the argument e is that of layer l, or None at the
+        top.
         """
         below = linear_with_errors(d, self.W[l].T)
         e = chain.cap_error(l, below if e is None or not self.skips[l] else below + e)
@@ -213,8 +215,8 @@ class State:
 
 
 class LossRows:
-    """The derivative delta = dL/dz of the last layer, `d`, and the quantities from which ``rdelta =
-    (d2L/dz2) rz`` is computed, with their errors.
+    """The derivative ``delta = dL/dz`` of the loss with respect to the outputs, `d`, and the
+    quantities from which ``rdelta = (d2L/dz2) rz`` is computed, with bounds on their errors.
 
     Parameters
     ----------
@@ -222,8 +224,9 @@ class LossRows:
     y : ndarray
         Targets of all rows, as `replace_zero_weight_rows` returns them.
     rows : slice
+        The rows of X to which z belongs.
     z : Num
-        Outputs of these rows.
+        Outputs (rows, d_out).
     """
 
     d: Num
@@ -261,9 +264,10 @@ class LossRows:
     def _squared_error_terms(
         self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats
     ) -> tuple[Any, ...]:
-        """Return delta = 2 f (z - y), its Err, and h = 2 f, for squared errors. dz bounds the
-        errors of the outputs z, and f is ``self.f`` times the `sign` of the weight, as in the
-        methods below.
+        """Return the triple (delta, its `Err`, h) for squared errors: ``delta = 2 f (z - y)`` and
+        ``h = 2 f``. dz bounds the errors of the outputs z, and f is ``self.f``, the magnitude of
+        weight / divisor. `sign` (rows, 1) is the sign of the weight; h includes this sign, and the
+        caller multiplies delta by it.
         """
         r, gap, h = self.r, z - y, np.broadcast_to(2 * self.f, z.shape)
         size = np.abs(gap) + dz.E
@@ -275,8 +279,10 @@ class LossRows:
     def _binary_entropy_terms(
         self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats
     ) -> tuple[Any, ...]:
-        """Return delta = f (s - y), its Err, and h = f s (1 - s) with |h'| <= h, for binary cross
-        entropy with s = sigmoid(z). For z > 0, delta is evaluated as f ((1 - y) - sigmoid(-z)).
+        """Return the triple (delta, its `Err`, h) for binary cross entropy: ``delta = f (s - y)``
+        and ``h = f s (1 - s)``, with ``s = sigmoid(z)`` and ``|dh/dz| <= h``. f and `sign` are
+        those of `_squared_error_terms`. For z > 0, delta is evaluated as ``f ((1 - y) -
+        sigmoid(-z))``.
         """
         r, t = self.r, np.abs(z)
         small, bent = expit(-t), sigmoid_derivative(t)
@@ -294,14 +300,16 @@ class LossRows:
     def _cross_entropy_terms(
         self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats
     ) -> tuple[Any, ...]:
-        """Return delta_j = f (T p_j - y_j), its Err, and h = f T, for cross entropy, with T the
-        sum of the row's targets. The probabilities are stored as `p` and bounds on their errors as
-        `dp`. At the largest logit, delta is evaluated as minus the sum of the other entries.
+        """Return the triple (delta, its `Err`, h) for cross entropy: ``delta_j = f (T p_j - y_j)``
+        and ``h = f T``, with T the sum of the row's targets. f and `sign` are those of
+        `_squared_error_terms`. The softmax probabilities are stored as `p`, and bounds on their
+        errors as `dp`. At the largest logit, delta is evaluated as minus the sum of the other
+        entries.
 
         For other logits ``|dp_j| <= g p_j (E_j + sum of p_k E_k)``, and at the largest ``g p sum of
         p_k E_k``. The sums omit the largest logit, E is the error of ``z_j - z_top``, and ``g =
-        exp(4 max dz)`` is the factor by which p p' can grow over z +- dz. Rows in which rounding
-        may change which logit is largest have no largest logit.
+        exp(4 max dz)`` is the factor by which p p' can grow over z +- dz. If rounding may change
+        which logit of a row is largest, all its logits are treated as others.
         """
         r, m = self.r, z.shape[1]
         y = one_hot(y, m)
@@ -347,10 +355,10 @@ class LossRows:
     def _user_loss_derivatives(
         self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats
     ) -> tuple[Any, ...]:
-        """Return delta, its Err, and h, for a user-defined loss that is evaluated in float64 and
-        rounded once. The error consists of the function's own error and of the effect of dz, which
-        the next derivative, bounded over z +- dz, determines. For coupled outputs h is a matrix for
-        each row, whose norm has an error of at most `dh`.
+        """Return the triple (delta, its `Err`, h) for a user-defined loss that is evaluated in
+        float64 and rounded once. The error is that of the function itself plus the effect of dz,
+        which the next derivative, bounded over z +- dz, determines. For coupled outputs h (rows, d,
+        d) holds a matrix for each row, and `dh` bounds the norm of its error.
         """
         r, given = self.r, self.row.given
         assert given is not None
@@ -381,9 +389,9 @@ class LossRows:
         return self.f * first, dd, (sign * self.f)[:, :, None] * second
 
     def derivative_bounds(self, move: Floats) -> tuple[Floats, Floats]:
-        """Return bounds (rows, 1) on the second and third derivatives of a user-defined loss, for
-        outputs at a distance of at most `move` (rows, 1) from the exact outputs at theta. Weights
-        and divisor are included.
+        """Return two bounds (rows, 1), on the second and on the third derivative of a user-defined
+        loss. They hold for outputs at a distance of at most `move` (rows, 1) from the exact outputs
+        at theta, and include weights and divisor.
         """
         given, z, y = self.bounds
         reach = self.d_z.E + move
@@ -393,16 +401,16 @@ class LossRows:
         return bend + multiply_rounded_up(self.f * third, self.d_z.nu + move), self.f * third
 
     def _center_logit_errors(self, E: Floats) -> Floats:
-        """Return bounds on the errors of the differences between the logits and the largest logit,
-        from bounds E on the errors of the logits. At the largest logit they are 0. In rows in which
-        rounding may change which logit is largest, the largest error of the candidates is used for
-        that of the largest logit.
+        """Return bounds (rows, d_out) on the errors of the differences between the logits and the
+        largest logit, from bounds E on the errors of the logits. At the largest logit the bound is
+        0. If rounding may change which logit of a row is largest, the largest error of the
+        candidates is used for that of the largest logit.
         """
         centre = np.where(np.where(self.tie, self.near, self.top), E, 0).max(axis=1, keepdims=True)
         return np.where(self.top, 0, E + centre)
 
     def rdelta(self, rz: Num) -> Num:
-        """Return ``rdelta = (d2L/dz2) rz`` with its error bounds."""
+        """Return ``rdelta = (d2L/dz2) rz`` as a `Num` (rows, d_out)."""
         if self.row.per_entry:
             found = rz * self.h
             return Num(found.x, found.dx, self.r, found.dx)
@@ -430,13 +438,13 @@ class LossRows:
 
     def _coupled_curvature_errors(self) -> Floats:
         """Return bounds (rows, 1) on the error of the computed product of h and a vector of length
-        1.
+        1, for a user-defined loss with coupled outputs.
         """
         return np.asarray(self.dh + self.r.gamma(2 * self.h.shape[1] + 4) * (self.bend + self.dh))
 
     def _bound_loss_curvature(self) -> Floats:
-        """Return upper bounds (rows, 1) on ``||d2 loss / dz2||`` of each row. They include the
-        rounding errors of the softmax probabilities `p`.
+        """Return upper bounds (rows, 1) on ``||d2 loss / dz2||`` for each row, for cross entropy.
+        The bounds include the rounding errors of the softmax probabilities `p`.
         """
         tiny, m = self.r.tiny, self.p.shape[1]
         normal = self.p > 1024 * tiny
@@ -445,9 +453,10 @@ class LossRows:
         return np.asarray((np.abs(self.h) + self.dh) * (self.bend * spread**2 + 4096 * m * tiny))
 
     def _cross_entropy_rdelta_errors(self, size: Floats, w: Floats, E: Floats | float) -> Floats:
-        """Return bounds on the errors of ``s p (u - <p, u>)``, the rdelta of cross entropy with s =
-        `h`, where u = rz - rz_top has magnitudes of at most `size`, errors of at most E and its own
-        rounding. w holds ``u - <p, u>``.
+        """Return bounds (rows, d_out) on the errors of ``s p (u - <p, u>)``, the rdelta of cross
+        entropy, with ``s = h`` and ``u = rz - rz_top``. The entries of u have magnitudes of at most
+        `size` and errors of at most E, besides the rounding of the subtraction. w holds ``u - <p,
+        u>``.
         """
         r, m = self.r, w.shape[1]
         s, P = np.abs(self.h) + self.dh, self.p + self.dp
@@ -460,7 +469,9 @@ class LossRows:
         return np.where(whole + size < r.max / 4, found, np.inf)
 
     def fisher_rdelta(self, rz: Num) -> Num:
-        """Return ``rdelta = N <delta, rz> delta`` of the empirical Fisher with its error bounds."""
+        """Return ``rdelta = N <delta, rz> delta`` of the empirical Fisher, with shape (rows,
+        d_out).
+        """
         r, d, drz, size = self.r, self.d, rz.dx, np.abs(rz.x)
         along, m = (d.x * rz.x).sum(axis=1, keepdims=True), d.x.shape[1]
         moved = (d.magnitude * drz.E + d.dx.E * size).sum(axis=1, keepdims=True)
@@ -498,7 +509,9 @@ class LossRows:
         return B, row_norms(own) * (1 + r.gamma(m + 8)) + r.gamma(m + 8) * B
 
     def fisher_rdelta_norm_factors(self) -> tuple[Floats, Floats]:
-        """Return (B, C) of `rdelta_norm_factors` for the rdelta of `fisher_rdelta`."""
+        """Return the pair (B, C), defined in `rdelta_norm_factors`, for the rdelta of
+        `fisher_rdelta`.
+        """
         r, d, dd = self.r, row_norms(np.abs(self.d.x)), self.d.dx.nu
         whole = d + dd
         lost = multiply_rounded_up(dd, whole + d) + multiply_rounded_up(
@@ -507,8 +520,8 @@ class LossRows:
         return r.N * multiply_rounded_up(d, d), r.N * lost
 
     def rdelta_underflow(self) -> Floats:
-        """Return bounds (rows, 1) on the effect of underflow in `rdelta` and `fisher_rdelta` on the
-        norms of rdelta.
+        """Return bounds (rows, 1) on the norm of the effect of underflow on the results of `rdelta`
+        and `fisher_rdelta`, for vectors rz of length 1.
         """
         r, m = self.r, self.d.x.shape[1]
         if self.row.given and self.row.given.coupled:
@@ -520,31 +533,35 @@ class LossRows:
 
 
 CURVATURE_KINDS = ("hessian", "ggn", "fisher")
-MIN_CHUNK_BYTES = 1 << 25  # size of the state of one chunk of rows, if theta is small
-# maximum size of the state of all rows that is kept for the next vector, if theta is small
+# size of the state of one chunk of rows, unless theta is so large that CHUNK_SIZE_IN_THETAS applies
+MIN_CHUNK_BYTES = 1 << 25
+# maximum size of the state of all rows that is kept for the next vector, unless theta is so large
+# that KEPT_STATE_SIZE_IN_THETAS applies
 MAX_KEPT_STATE_BYTES = 1 << 27
-# For a large theta both limits are these multiples of the size of theta, because each chunk reads
-# all weights.
+# The size of a chunk and the maximum size of the kept state are at least these multiples of the
+# size of theta, because each chunk reads all weights.
 CHUNK_SIZE_IN_THETAS, KEPT_STATE_SIZE_IN_THETAS = 4, 8
-MAX_JOINT_FLOPS = 1 << 30  # maximum work for which the products of layers are computed in every row
+# maximum work for which the products of the linear maps of several layers are computed for each row
+MAX_JOINT_FLOPS = 1 << 30
 
 
 class ErrorPass:
-    """Bounds on the rounding errors of gradients and products at one theta. Quantities that do not
-    depend on v are computed once and kept if they take at most 128 MiB or 8 times the size of
-    theta, with batch normalisation always.
+    """Bounds on the rounding errors of gradients and curvature products A v at one theta.
+
+    Quantities that do not depend on v are computed once. They are kept if their size is at most
+    128 MiB or 8 times the size of theta, whichever is larger, and always with batch normalisation.
 
     Parameters
     ----------
     ob : Objective
     theta : array_like (n,)
     layout : dict, optional
-        `Curvature.layout` of the operator in question; by default that of the objective's own
-        plans.
+        `Curvature.layout` of the operator whose errors are bounded. The default is the layout of
+        the objective's own plans.
     measured : bool
-        Bound the errors of these float64 passes instead of those of the engine's;
-        `gradient_error_bound` and `product_error_bound` then need the computed result, and bound
-        its error by comparison.
+        If True, bound the errors of these float64 passes instead of those of the engine's passes.
+        Then `gradient_error_bound` and `product_error_bound` need the engine's result, and bound
+        its error by comparison with the result of these passes.
     """
 
     def __init__(
@@ -596,7 +613,7 @@ class ErrorPass:
     # ----------------------------------------------------------------------------------------------
 
     def iter_states(self) -> Iterator[State]:
-        """Yield the states of all rows in chunks."""
+        """Yield a `State` for each chunk of rows."""
         if self.kept is not None:
             yield from self.kept
             return
@@ -613,8 +630,8 @@ class ErrorPass:
         self.kept = keep
 
     def new_sums(self) -> list[Sums]:
-        """Return a `Sums` for each layer; the spectral norms of a and delta over all rows are
-        computed on first use.
+        """Return a list of `Sums`, one for each layer. The bounds on the spectral norms of a and
+        delta over all rows are computed on first use.
         """
         if self.grams is None:
             grams: list[Gram] = [Gram(self.ob.n_samples) for _ in range(2 * len(self.W))]
@@ -630,16 +647,20 @@ class ErrorPass:
 
     @property
     def slack_factor(self) -> float:
-        """Factor that covers second-order terms and the rounding errors of the bounds."""
+        """Factor by which bounds are enlarged to cover second-order terms and the rounding errors
+        of the bounds.
+        """
         return 1 + 1e-6 + 256 * len(self.W) * self.arithmetic.u
 
     def total_error_bound(
         self, sums: list[Sums], terms: int, x: Floats, l2: Any, computed: Floats | None
     ) -> float:
-        """Return a bound on the error of a gradient or product: the Euclidean norm of the layers'
-        bounds and of the rounding error of adding ``l2 x``. `terms` is the number of matrix
-        products in a sum over rows. With `measured`, the distance of the result `computed` from
-        that of these passes is added.
+        """Return a bound on the norm of the error of a gradient or product, or infinity if an
+        overflow cannot be excluded. It combines the bounds of the layers and of the rounding error
+        of adding ``l2 x``.
+
+        `terms` is the number of matrix products in a sum over rows. If the attribute `measured` is
+        True, the distance of `computed` (n,) from the result of these passes is added.
         """
         r = self.arithmetic
         eta, ends = 2 * r.eta * (r.N + r.n_weight_roundings(terms)), r.gamma(r.n_partial_sums() + 2)
@@ -656,8 +677,8 @@ class ErrorPass:
         return float(bound) if np.isfinite(bound) else np.inf
 
     def gradient_error_bound(self, computed: Floats | None = None) -> float:
-        """Return a bound on ``||computed gradient - gradient||``. The argument `computed`, the
-        gradient (n,), is used only with `measured`.
+        """Return a bound on ``||computed gradient - exact gradient||``. The argument `computed`,
+        the gradient (n,), is used only if the attribute `measured` is True, and is then required.
         """
         with np.errstate(all="ignore"):
             sums = self.new_sums()
@@ -673,9 +694,9 @@ class ErrorPass:
     def add_products(
         self, s: State, l: int, d: Num, ra: Num | None, sums: Sums, terms: int
     ) -> None:
-        """Add the contributions of the rows of a state to layer l's ``d' a + delta' ra``, a sum of
-        `terms` matrix products, and to the sum of the rows of d. The second product is left out if
-        ra is None.
+        """Add the rows of a state to the `sums` of layer l: ``d' a + delta' ra``, a sum of `terms`
+        matrix products, and the sum of the rows of d. If ra is None, the second product is left
+        out.
         """
         r = self.arithmetic
         weights = r.gamma(r.n_weight_roundings(terms))
@@ -689,8 +710,15 @@ class ErrorPass:
     def product_error_bound(
         self, v: ArrayLike, kind: str = "hessian", computed: Floats | None = None
     ) -> float:
-        """Return a bound on ``||computed(A v) - A v||`` for v (n,), A the curvature of the given
-        kind. The argument `computed`, the product (n,), is used only with `measured`.
+        """Return a bound on ``||computed(A v) - A v||`` for v (n,), with A the curvature of the
+        given kind. The argument `computed`, the product (n,), is used only if the attribute
+        `measured` is True, and is then required. The bound is infinite if v is not finite or an
+        overflow cannot be excluded.
+
+        Raises
+        ------
+        ValueError
+            If v does not have the shape of theta, or `kind` is not one of `CURVATURE_KINDS`.
         """
         check_choice(kind, CURVATURE_KINDS, "kind")
         known: Floats = np.asarray(v, self.ob.dtype)
@@ -709,8 +737,9 @@ class ErrorPass:
             return bound
 
     def split_direction(self, v: Floats) -> list[Any]:
-        """Return ``[(V, vb, (vgamma, vbeta))]`` of v (n,), with None for V and vb that are 0.
-        Normalised layers have no vb, and other layers no vgamma and vbeta.
+        """Return the parts of v (n,) as a list of triples (V, vb, [vgamma, vbeta]), one for each
+        layer. V and vb are None if they are 0. Layers with batch normalisation have no vb, and for
+        all other layers the list of vgamma and vbeta is empty.
         """
         layers = []
         for (V, vb), pair in zip(layers_of(self.ob.model, v), batch_norm_params(self.ob.model, v)):
@@ -723,9 +752,12 @@ class ErrorPass:
     # ----------------------------------------------------------------------------------------------
 
     def forward_along(self, s: State, layers: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-        """Run the R-forward pass: ``rz = ra W' + a V' + vb [, normalised]``,
-        ``ra = phi' * rz [+ the input's ra]``. Return, for each layer, ra, rz and the pair for
-        `Normed.r_backward`, each None if it is 0.
+        """Run the R-forward pass: ``rz = ra W' + a V' + vb [, normalised]``, ``ra = phi' * rz [+
+        the input's ra]``.
+
+        Return three lists by layer: ra at the input, rz, and the pair for `Normed.r_backward`. An
+        entry is None if the quantity is 0 or, in the third list, if the layer has no batch
+        normalisation.
         """
         ra: list[Num | None] = [None]
         rz: list[Num | None] = []
@@ -747,9 +779,12 @@ class ErrorPass:
         return ra, rz, turned
 
     def add_rpass_bounds(self, s: State, layers: list[Any], kind: str, sums: list[Sums]) -> None:
-        """Run the R-passes of some rows and add to the sums: ``rdW = rdelta' a + delta' ra``,
-        ``re_below = rdelta W + delta V [+ re]``, ``rdelta = re * phi' + e * phi'' * rz [through the
-        normalisation]``.
+        """Run the R-passes of the rows of a state s along the direction `layers` (see
+        `split_direction`), and add the results with their error bounds to `sums`.
+
+        The passes are ``rdW = rdelta' a + delta' ra``, ``re_below = rdelta W + delta V [+ re]`` and
+        ``rdelta = re * phi' + e * phi'' * rz [through the normalisation]``. Terms with V in the
+        backward pass, ra and phi'' occur only if `kind` is "hessian".
         """
         full, (ra, rz, turned) = kind == "hessian", self.forward_along(s, layers)
         # For v = 0 the product is exactly 0.
@@ -775,21 +810,22 @@ class ErrorPass:
 
 
 def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian") -> float:
-    """Return a bound on ``||computed(A v) - A v||_2`` for the engine's products, A the Hessian, the
-    GGN or the empirical Fisher.
+    """Return a bound on ``||computed(A v) - A v||_2`` for the engine's products, with A the
+    Hessian, the GGN or the empirical Fisher.
 
     Parameters
     ----------
     ob : Objective
     theta, v : array_like (n,)
     kind : {"hessian", "ggn", "fisher"}
+        The curvature A.
 
     Returns
     -------
     float
-        Infinite where overflow cannot be ruled out. Cost: the time of 50 to 300 of the engine's
-        products, since it runs in NumPy; for several vectors at one theta, `ErrorPass` takes the
-        time of 15 to 50 products for each vector.
+        The bound, or infinity if an overflow cannot be excluded. Cost: the time of 50 to 300 of the
+        engine's products, because the passes run in NumPy. For several vectors at one theta, an
+        `ErrorPass` takes the time of 15 to 50 products for each vector.
 
     Examples
     --------
@@ -807,8 +843,8 @@ def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian"
 
 
 def gradient_bound(ob: Any, theta: ArrayLike) -> float:
-    """Return a bound on ``||computed gradient - gradient||_2`` at theta. Cost: the arithmetic of
-    about 10 gradients, in NumPy.
+    """Return a bound on ``||computed gradient - exact gradient||_2`` at theta (n,). Cost: the
+    arithmetic of about 10 gradients, in NumPy.
     """
     return ErrorPass(ob, theta).gradient_error_bound()
 
@@ -820,7 +856,7 @@ def gradient_bound(ob: Any, theta: ArrayLike) -> float:
 
 
 def theta_in_model_dtype(ob: Any, theta: ArrayLike) -> Floats:
-    """Return theta rounded to the model's dtype, as float64."""
+    """Return theta (n,) rounded to the model's dtype, as float64."""
     model = ob.model
     checked = check_vector(theta, model.n_params, "theta", np.float64)
     return np.asarray(checked.astype(model.dtype), dtype=float)
@@ -828,7 +864,7 @@ def theta_in_model_dtype(ob: Any, theta: ArrayLike) -> Floats:
 
 @cache_last
 def passes_at(ob: Any, theta: Floats) -> Passes:
-    """Return the `Passes` of ob at theta (n,) in float64. The passes of the last theta are
+    """Return the `Passes` of ob at theta (n,), a float64 array. The result for the last theta is
     cached.
     """
     with np.errstate(all="ignore"):
@@ -836,7 +872,7 @@ def passes_at(ob: Any, theta: Floats) -> Passes:
 
 
 class Passes(ErrorPass):
-    """The state at theta of any network objective by float64 passes with bounds on the errors;
+    """The state of a network objective at theta, from float64 passes with bounds on their errors.
     `iter_states()` yields the state in chunks of rows.
     """
 

@@ -1,7 +1,7 @@
-"""The Hessian as a matrix, assembled layer by layer, with a bound on its error, at a fraction of
+"""The Hessian as a matrix, assembled layer by layer, with bounds on its errors, at a fraction of
 the cost of n products.
 
-Let ``a = [a_l 1]`` be the input of layer l, and for m >= l, row by row,
+Let ``a = [a_l 1]`` be the input of layer l, and define for m >= l, row by row,
 
     K = da_m / dz_l      Z = dz_m / dz_l = K W_m'      S = ddelta_m / dz_l       (o_l rows each)
 
@@ -26,11 +26,10 @@ known. With A the sizes of a and dA their errors, an entry of the sum has an err
 
 One such number is kept for each pair of inputs p, q of two layers and all of their hidden units
 together (for K, for each input p and unit j). So every column of X and every layer may have its own
-unit of measurement. The bounds of `EnclosedHessian` in other units (`error_bound`), by columns
-(`bounds`)
-and by entries (`entry_error_bounds`) are computed from these numbers. If the weights of one layer
-have scales that differ between its hidden units, the largest scale is used; sharper bounds would
-need all rows to be kept.
+unit of measurement. The bounds of `EnclosedHessian` in other units (`error_bound`), on columns
+(`bounds`) and on entries (`entry_error_bounds`) are computed from these numbers. If the weights of
+one layer have scales that differ between its hidden units, the largest scale is used. Sharper
+bounds would need all rows to be kept.
 """
 
 from __future__ import annotations
@@ -71,7 +70,9 @@ UNDERFLOW_BOUND = 1e-300  # upper bound on the effect of underflow on the norm o
 
 
 def _row_frobenius_norms(x: Floats) -> Floats:
-    """Return the Frobenius norm (rows,) of the matrix of each row."""
+    """Return the Frobenius norms (rows,) of a stack x (rows, i, j) of matrices, one for each
+    row.
+    """
     found: Floats = np.sqrt(np.einsum("nij,nij->n", x, x))
     odd = ~((found > 1e-140) & (found < np.inf))
     if odd.any():
@@ -81,8 +82,8 @@ def _row_frobenius_norms(x: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class RowMatrices:
-    """Matrices x ``(rows, i, j)``, one for each row, with bounds `off` (rows,) on the Frobenius
-    norms of their errors and with their own Frobenius norms `size` (rows,).
+    """A stack x (rows, i, j) of matrices, one for each row, with bounds `off` (rows,) on the
+    Frobenius norms of their errors and with their own Frobenius norms `size` (rows,).
     """
 
     x: Floats
@@ -95,8 +96,8 @@ class RowMatrices:
 
     @classmethod
     def from_sum(cls, x: Floats, off: Floats) -> RowMatrices:
-        """Return the `RowMatrices` of x, a sum of terms whose errors add up to at most `off` in
-        norm. The rounding errors of the sum are added.
+        """Return the `RowMatrices` of x (rows, i, j), a sum of terms whose errors add up to at most
+        `off` (rows,) in norm. The bounds of the result also include the rounding errors of the sum.
         """
         return cls.from_array(
             x,
@@ -109,8 +110,8 @@ class RowMatrices:
         return RowMatrices.from_array(np.matmul(self.x, other.x), ROUND_UP_FACTOR * off)
 
     def multiply_slope(self, p: Slope, roundings: int) -> tuple[Floats, Floats]:
-        """Return the matrices with column j multiplied by the slope p of unit j, and bounds on the
-        norms of their errors after `roundings` roundings of every entry.
+        """Return the stack of matrices with each column j multiplied by the slope p of unit j, and
+        bounds (rows,) on the norms of their errors after `roundings` roundings of every entry.
         """
         off = self.off * (p.top + p.off) + self.size * p.off
         return self.x * p.x[:, None, :], off + roundings * UNIT_ROUNDOFF * self.size * p.top
@@ -119,7 +120,8 @@ class RowMatrices:
 class Slope:
     """The derivatives x (rows, o), phi' or e phi'', of the units of a hidden layer for the rows
     `cut`. For each row, `top` is the largest magnitude, `off` the largest error bound and `spread`
-    the norm of the error bounds, each (rows,). If the argument x is None, all derivatives are 1.
+    the norm of the error bounds, each (rows,). If the argument x is None, all derivatives are 1,
+    in the shape of `like`.
     """
 
     def __init__(self, x: Num | None, cut: slice, like: Num) -> None:
@@ -130,8 +132,8 @@ class Slope:
 
 
 def loss_hessians(s: State) -> tuple[Floats, Floats]:
-    """Return the second derivatives of the loss with respect to the outputs for every row, (rows,
-    o, o), and bounds (rows,) on the norms of their errors.
+    """Return the second derivatives (rows, o, o) of the loss with respect to the o outputs for
+    every row, and bounds (rows,) on the norms of their errors.
     """
     rows, o = s.z[-1].x.shape
     units = (np.tile(np.arange(o) == k, (rows, 1)) for k in range(o))
@@ -141,9 +143,9 @@ def loss_hessians(s: State) -> tuple[Floats, Floats]:
 
 
 class Slab:
-    """A block `cut` of the rows of a state: a, delta and the matrices K, C, S of the module
-    docstring, with bounds on their errors. `loss` comes from `loss_hessians`; the terms with phi''
-    are left out if `curved` is False.
+    """A block `cut` of the rows of a state: a, delta and the matrices K, C and S of the module
+    docstring, with bounds on their errors. `loss` is the result of `loss_hessians`. If `curved` is
+    False, the terms with phi'' are left out.
     """
 
     def __init__(
@@ -164,7 +166,9 @@ class Slab:
         self.C = self._layer_curvatures()
 
     def _layer_curvatures(self) -> list[RowMatrices]:
-        """Return the matrices C of the module docstring for the inputs of layers 1, 2, ..."""
+        """Return a list of the matrices C of the module docstring for the inputs of layers 1, 2,
+        ..., L - 1.
+        """
         found: list[RowMatrices] = []
         for k in range(self.L - 1, 0, -1):
             W, w = self.passes.W[k].A, self.passes.W[k].norm
@@ -191,8 +195,8 @@ class Slab:
         return found[::-1]
 
     def iter_blocks(self, l: int) -> Iterator[tuple[int, RowMatrices, RowMatrices | None]]:
-        """Yield ``(m, S, K)`` for every layer m >= l, with the matrices S and K of the module
-        docstring. K is None for m = l.
+        """Yield the tuple ``(m, S, K)`` for every layer m >= l, with the matrices S and K of the
+        module docstring. K is None for m = l.
         """
         if l == self.L - 1:
             yield l, self.loss, None
@@ -239,21 +243,21 @@ class Slab:
             K = above
 
 
-MAX_STACK_BYTES = 1 << 25  # maximum size of a stack of matrices, one for each row
+MAX_STACK_BYTES = 1 << 25  # maximum size of a stack of matrices with one matrix for each row
 # maximum and minimum number of rows in one matrix product
 MAX_PRODUCT_ROWS, MIN_PRODUCT_ROWS = 1024, 64
 
 
 def _entry_products(x: Floats, y: Floats) -> Floats:
-    """Return the products of every entry of x (rows, k) with every entry of y (rows, l) in the same
-    row, as (rows, k l).
+    """Return the products (rows, k l) of every entry of x (rows, k) with every entry of y (rows, l)
+    in the same row.
     """
     return (x[:, :, None] * y[:, None, :]).reshape(len(x), -1)
 
 
 def rows_per_step(model: Any) -> int:
-    """Return the number of rows that are processed together, which is limited by `MAX_PRODUCT_ROWS`
-    and `MAX_STACK_BYTES`.
+    """Return the number of rows that are processed together: at most `MAX_PRODUCT_ROWS`, and so few
+    that a stack of matrices takes at most `MAX_STACK_BYTES`. The number is 0 for very wide layers.
     """
     widest = max(max(w * v for w in model.sizes for v in model.sizes), 1)
     return int(min(MAX_PRODUCT_ROWS, MAX_STACK_BYTES // (8 * widest)))
@@ -261,11 +265,11 @@ def rows_per_step(model: Any) -> int:
 
 def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | None:
     """Return the `EnclosedHessian` of an objective at theta (n,) for the kind "hessian" or "ggn",
-    or None.
+    or None if it is not available.
 
-    The result is None for the Fisher, with batch normalisation and for data that are no NumPy
-    array; if the layers are so wide that fewer than `MIN_PRODUCT_ROWS` rows fit into one stack,
-    because products are then as cheap; and if an entry or a bound is not finite.
+    The result is None in four cases: the kind is "fisher"; the network has batch normalisation or X
+    is not a NumPy array; the layers are so wide that fewer than `MIN_PRODUCT_ROWS` rows fit into
+    one stack, for which products are as fast; an entry or a bound is not finite.
     """
     model = ob.model
     if kind == "fisher" or is_batch_normalised(model) or not isinstance(ob.X, np.ndarray):
@@ -280,8 +284,8 @@ def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | Non
 
 @cache_last
 def _hessian_at(ob: Any, theta: Floats) -> EnclosedHessian:
-    """Return the `EnclosedHessian` with a read-only matrix A. It is cached because the last Newton
-    steps and `classify` both need it.
+    """Return the `EnclosedHessian` of kind "hessian" at theta (n,), with a read-only matrix A. The
+    result is cached, because the last Newton steps and `classify` both need this matrix.
     """
     found = EnclosedHessian(ob, passes_at(ob, theta), "hessian")
     found.A.flags.writeable = False
@@ -289,7 +293,8 @@ def _hessian_at(ob: Any, theta: Floats) -> EnclosedHessian:
 
 
 class EnclosedHessian:
-    """The Hessian or the GGN at the theta of some passes as a matrix, with bounds on its errors.
+    """The Hessian or the GGN of an objective as a matrix, with bounds on its errors, at the theta
+    of the given `Passes`.
 
     Attributes
     ----------
@@ -335,7 +340,7 @@ class EnclosedHessian:
             self._complete_matrix()
 
     def _add_block(self, slab: Slab, l: int, m: int, S: RowMatrices, K: RowMatrices | None) -> None:
-        """Add the contributions of the rows of a slab to the sums of block (l, m)."""
+        """Add the rows of a slab to the sums from which block (l, m) of A is written."""
         a, b, d, rows = slab.a[l], slab.a[m], slab.d[m], len(slab.d[m])
         if l == m:
             (i, j), (p, q) = np.triu_indices(S.x.shape[1]), np.triu_indices(a.shape[1])
@@ -351,7 +356,7 @@ class EnclosedHessian:
             self.moved[l, m] += _entry_products(a, d).T @ K.x.reshape(rows, -1)
 
     def _write_block_sums(self, l: int, m: int) -> None:
-        """Write the sums of block (l, m) into A."""
+        """Write block (l, m) of A from its sums, and delete the sums."""
         (o, k), (p, h) = self.shapes[l], self.shapes[m]
         w, v, sums = k + self.bias, h + self.bias, self.sums.pop((l, m))
         row, column = self.starts[l], self.starts[m]
@@ -384,9 +389,9 @@ class EnclosedHessian:
     def _add_block_error_bounds(
         self, slab: Slab, l: int, m: int, S: RowMatrices, K: RowMatrices | None
     ) -> None:
-        """Add the contributions of the errors in the rows of a slab to the bounds of block (l, m):
-        those of S for each input of l and of m, all units together, and those of K for each input
-        of l and unit of m.
+        """Add the errors in the rows of a slab to the bounds of block (l, m). The errors of S are
+        added for each pair of inputs of l and m, all units together. The errors of K are added for
+        each pair of an input of l and a unit of m.
         """
         A, dA, gamma = slab.A, slab.dA, self.gamma
         wide = (S.off + gamma * S.size)[:, None]
@@ -401,7 +406,9 @@ class EnclosedHessian:
         self.weight += float((size + slab.sizes[l] + slab.sizes[m]).sum())
 
     def _complete_matrix(self) -> None:
-        """Mirror the computed half of A, add l2, and compute the bounds."""
+        """Write all blocks into A, mirror the computed half, add l2, and compute `bounds` and
+        `finite`.
+        """
         n = len(self.A)
         for at in list(self.sums):
             self._write_block_sums(*at)
@@ -415,7 +422,7 @@ class EnclosedHessian:
         self.finite = bool(known and not self.passes.arithmetic.overflow)
 
     def _column_error_bounds(self) -> Floats:
-        """Return bounds (n,) on the norms of the errors of the columns."""
+        """Return bounds (n,) on the norms of the errors of the columns of A."""
         sides = [np.zeros((o, k + self.bias)) for o, k in self.shapes]
         for (l, m), E in self.of_S.items():
             o, k = self.shapes[m]
@@ -431,8 +438,8 @@ class EnclosedHessian:
         return np.asarray(ROUND_UP_FACTOR * (np.concatenate(flat) + own))
 
     def _input_numbers(self) -> NDArray[np.intp]:
-        """Return, for each parameter (n,), the index of the input that the parameter multiplies,
-        counted over all layers. The constant 1 of the biases counts as one more input of a layer.
+        """Return an array (n,) with the index of the input that each parameter multiplies, counted
+        over all layers. The constant 1 of the biases counts as one more input of a layer.
         """
         found, start = [], 0
         for o, k in self.shapes:
@@ -461,12 +468,14 @@ class EnclosedHessian:
         return np.asarray(ROUND_UP_FACTOR * found + UNDERFLOW_BOUND * self.weight)
 
     def layer_numbers(self) -> NDArray[np.intp]:
-        """Return, for each parameter (n,), the index of its layer."""
+        """Return an array (n,) with the index of the layer of each parameter."""
         return np.repeat(np.arange(len(self.shapes)), np.diff(self.starts))
 
     @rounding_to_nearest
     def error_bound(self, scale: Floats | None = None) -> float:
-        """Return a bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I."""
+        """Return a bound on ``||D E D||_F`` for the matrix E of errors of A. D is ``diag(scale)``
+        for `scale` (n,), or the identity if `scale` is None. Return infinity if the bound is NaN.
+        """
         d = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=float)
         units = layers_of(self.passes.ob.model, d)
         most = [  # maximum scale of each input over all units
@@ -500,11 +509,12 @@ class EnclosedHessian:
 
 
 def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> Enclosed:
-    """Return the Gram matrix K ``(q, q)`` of the GGN or Fisher at theta, exactly symmetric, with a
-    bound on the norm of the error of each column. q is the number of columns of `loss_root_columns`
-    times the number of rows. The bounds are infinite if overflow cannot be ruled out.
+    """Return the Gram matrix K (q, q) of the GGN or Fisher at theta as an `Enclosed`: an exactly
+    symmetric matrix with a bound on the norm of the error of each column. q is the number of
+    columns of `loss_root_columns` times the number of rows. The bounds are infinite if an overflow
+    cannot be excluded.
 
-    Cost: the arithmetic of a few times q/N backward passes, in NumPy.
+    Cost: that of a few times q/N backward passes in NumPy, plus ``O(q^2)`` for each layer and unit.
     """
     R = ErrorPass(ob, theta, measured=True)
     with np.errstate(all="ignore"):
@@ -542,8 +552,9 @@ def _gram_of_layer(a: Floats, D: Floats, bias: bool) -> Floats:
 
 
 def _gram_column_error_bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd: Floats) -> Floats:
-    """Return bounds (q,) on the norms of the errors of the columns of one layer's part of K. da and
-    dd bound the norms of the errors of the rows of a and D.
+    """Return bounds (q,) on the norms of the errors of the columns of one layer's part of K. da (N,
+    1) and dd (columns, N, 1) bound the norms of the errors of the rows of a (N, inputs) and D
+    (columns, N, out).
     """
     bias = float(R.ob.model.bias)
     A = np.sqrt(row_norms(np.abs(a)) ** 2 + bias)[:, 0]
@@ -559,9 +570,9 @@ def _gram_column_error_bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd
 
 
 def _loss_factor_columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
-    """Return a list by layer of pairs (D, bounds): D ``(columns, rows, out)`` holds the columns of
-    the loss factor (`loss_root_columns`) propagated backward to this layer, and the bounds
-    ``(columns, rows, 1)`` are on the norms of the errors of its rows.
+    """Return a list by layer of pairs (D, bounds). D (columns, rows, out) holds the columns of the
+    loss factor (see `loss_root_columns`) propagated backward to the layer. The bounds (columns,
+    rows, 1) are on the norms of the errors of the rows of D.
     """
     found: list[Any] = [[] for _ in R.W]
     for d, dd in loss_root_columns(s.loss, kind):
@@ -575,8 +586,9 @@ def _loss_factor_columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
 
 
 def loss_root_columns(loss: LossRows, kind: str) -> Any:
-    """Yield the columns of a factor S of the loss, ``S S' = d2L/dz2`` in every row, or ``N delta
-    delta'`` for the Fisher. Each column is a pair of an array (rows, d_out) and its `Err`.
+    """Yield the columns of a factor S of the loss curvature, with ``S S' = d2L/dz2`` in every row,
+    or ``S S' = N delta delta'`` for the Fisher. Each column is a pair of an array (rows, d_out) and
+    its `Err`.
     """
     r, (N, d) = loss.r, loss.d.x.shape
     if kind == "fisher":
@@ -596,8 +608,8 @@ def loss_root_columns(loss: LossRows, kind: str) -> Any:
 
 
 def _sqrt_error_bound(x: Floats, dx: Floats, u: float) -> Floats:
-    """Return bounds on the errors of the computed sqrt(x), where x has errors of at most dx:
-    ``|sqrt x - sqrt y| <= min(dx / sqrt x, sqrt dx)``, plus one rounding u.
+    """Return bounds on the errors of the computed sqrt(x), where x has errors of at most dx. They
+    use ``|sqrt x - sqrt y| <= min(dx / sqrt x, sqrt dx)``, and one rounding error u is added.
     """
     root = np.sqrt(x)
     carried = np.minimum(dx / np.where(root > 0, root, 1.0), np.sqrt(dx))
@@ -605,10 +617,12 @@ def _sqrt_error_bound(x: Floats, dx: Floats, u: float) -> Floats:
 
 
 def _entropy_root_columns(loss: LossRows) -> Any:
-    """Yield the columns of S for cross entropy: ``S_ij = s_i (i = j) - s_i^2 s_j / (1 + s_t)`` and
-    ``S_tj = - s_t s_j`` with s the square roots of the probabilities, all multiplied by the square
-    root of the row's factor. The formulas hold for any class t; here t is the class of the largest
-    logit.
+    """Yield the columns of S for cross entropy, each as a pair of an array (rows, d_out) and its
+    `Err`.
+
+    With s the square roots of the probabilities and i, j different from a class t, ``S_ij = s_i (i
+    = j) - s_i^2 s_j / (1 + s_t)`` and ``S_tj = - s_t s_j``, multiplied by the square root of the
+    row's factor. The formulas hold for any t; here t is the class of the largest logit.
     """
     u, (N, d) = loss.r.u, loss.d.x.shape
     at = np.arange(N)

@@ -1,14 +1,14 @@
 """Networks of relu and leaky_relu units at kinks, as smooth functions with slopes in place of
 phi'(0).
 
-At a minimum some pre-activations lie at 0. With the signs of all others fixed and a slope s in
-place of phi' for each of these, ``a = s z``, the loss is a smooth function Phi(theta, s), a
-polynomial net under a smooth loss, and
+At a minimum some pre-activations z may lie at 0; these form the active set. With the signs of all
+other z fixed, and ``a = s z`` with a slope s in place of phi' on the active set, the loss is a
+smooth function Phi(theta, s), that of a polynomial network, and
 
     dPhi/dtheta = the gradient with these slopes,     dPhi/ds = e z,     e = dL/da,
 
-so if no e is 0, the critical points of Phi are the points with z = 0 on the active set at which
-some slopes make the gradient vanish: the KKT points. At such a point the Hessian of Phi is ``[[H,
+If no e is 0, the critical points of Phi are therefore the points with z = 0 on the active set at
+which some slopes make the gradient vanish: the KKT points. There the Hessian of Phi is ``[[H,
 J'E], [EJ, 0]]``, where the rows of J are the gradients of the active z and E is the diagonal matrix
 of their e. It has as many negative eigenvalues as there are slopes if and only if J has full rank
 and H is positive definite on the null space of J. If also the slopes lie strictly inside
@@ -16,12 +16,12 @@ and H is positive definite on the null space of J. If also the slopes lie strict
 increases to first order in every direction that moves an active z away from 0, and to second order,
 by H, in the null space of J.
 
-Rows with equal inputs have equal z and are merged into one row, because only the sum of their
-terms has to increase at a kink. Units that are copies of others are merged into one unit
+Rows with equal inputs have equal z and are merged into one row, because only the sum of the terms
+of these rows has to increase at a kink. Units that are copies of others are merged into one unit
 (`ReluRows.find_unit_copies`), and theta then holds the parameters of the network without copies.
-The sign of a z does not matter in a row in which all units of a layer above are off, because z has
-no effect there. Slopes are measured in units of their own, ``s = unit t``: a proof in terms of t is
-sharper, and the statement proved is the same.
+The sign of a z does not matter in a row in which all units of a layer above are off, because this z
+has no effect on the output. Slopes are measured in units, ``s = unit t``, because a proof in terms
+of t is sharper and proves the same statement.
 
 `third_bound` is the recursion of `fastcurv.certify.majorants` with slopes as parameters:
 
@@ -95,14 +95,16 @@ class ReluRows:
         self.l2 = np.broadcast_to(np.asarray(l2_diagonal(ob), dtype=float), (model.n_params,))
 
     def smooth_kinks(self, width: float) -> Smoothed:
-        """Return the objective with each kink smoothed over the given width."""
+        """Return the `Smoothed` objective, in which each kink is smoothed over the given width in
+        z.
+        """
         return Smoothed(self, width)
 
     def smooth_piece(
         self, gates: Arrays, collapsed: Arrays, parents: Units | None = None
     ) -> SmoothPiece:
-        """Return the loss as a smooth function of theta and of the slopes at active kinks, where
-        `gates` is NaN. The arguments are those of `SmoothPiece`.
+        """Return the loss as a `SmoothPiece`, a smooth function of theta and of the slopes at
+        active kinks, where `gates` is NaN. The arguments are those of `SmoothPiece`.
         """
         return SmoothPiece(self, gates, collapsed, parents)
 
@@ -116,10 +118,12 @@ class ReluRows:
         return found
 
     def find_unit_copies(self, theta: Floats, gates: Arrays, collapsed: Arrays) -> Units:
-        """Return, for every hidden layer, the index (width,) of the unit of which each unit is a
-        copy, or its own index. Copies are units with the same gates and with parallel weights in
-        and out. Units that are True in `collapsed` count as copies of the unit with the largest
-        weights in their layer.
+        """Return, for each hidden layer, an array (width,) with the index of the unit of which each
+        unit is a copy, or its own index.
+
+        Copies are units with the same gates, whose weights in and out are positive multiples of
+        each other. If a unit is True in `collapsed`, it counts as a copy of the unit with the
+        largest weights in its layer.
         """
         layers, parents = layers_of(self, theta), []
         for l, (gate, gone) in enumerate(zip(gates, collapsed)):
@@ -142,9 +146,9 @@ class ReluRows:
     @staticmethod
     def effective_unit_masks(gates: Arrays) -> list[NDArray[np.bool_]]:
         """Return, for each hidden layer, a mask (N, width) of the units that can affect the output
-        of their row, which are those with at least one active unit in every layer above. NaN, the
-        gate of an active kink, counts as active. `gates` holds phi' of every unit and row, (N,
-        width).
+        of their row. These are the units of rows with at least one active unit in every layer
+        above. `gates` is a list by hidden layer of phi' (N, width); NaN, the gate at an active
+        kink, counts as active.
         """
         found: list[NDArray[np.bool_]] = []
         here = np.ones(len(gates[0]), dtype=bool)
@@ -154,10 +158,12 @@ class ReluRows:
         return found[::-1]
 
     def merge_equal_rows(self) -> ReluRows:
-        """Return these rows with rows of equal inputs merged into one, which has the sum of their
-        weights and the weighted mean of their targets. This changes the loss by a constant. `first`
-        holds the indices of the rows that are kept, and `inverse` for each row the index of the
-        merged row.
+        """Return these rows with all rows of equal inputs merged into one row, with the sum of
+        their weights and the weighted mean of their targets. The merge changes the loss by a
+        constant.
+
+        In the result, `first` holds the indices of the rows that are kept, and `inverse` holds for
+        each original row the index of the merged row.
         """
         _, first, inverse = np.unique(self.X, axis=0, return_index=True, return_inverse=True)
         if len(first) == len(self.X):
@@ -174,7 +180,7 @@ class ReluRows:
 
     def remove_units(self, units: list[NDArray[np.bool_]]) -> ReluRows:
         """Return these rows for the network without the hidden units that are True in the masks
-        `units`.
+        `units`, one mask (width,) for each hidden layer.
         """
         ends = [np.zeros(n, dtype=bool) for n in (self.sizes[0], self.sizes[-1])]
         gone = [ends[0], *units, ends[1]]
@@ -191,22 +197,26 @@ class ReluRows:
     def forward(
         self, layers: list[tuple[NDArray[Any], Any]], bend: Callable[[int, NDArray[Any]], Any]
     ) -> tuple[Arrays, Arrays]:
-        """Return the inputs and the pre-activations ``z = a W' + b`` of every layer. ``bend(l, z)``
-        returns the output of hidden layer l.
+        """Return two lists by layer: the inputs (N, k) and the pre-activations ``z = a W' + b``.
+        ``bend(l, z)`` returns the output of hidden layer l.
         """
         X = self.X.astype(layers[0][0].dtype, copy=False)
         return forward(layers, X, lambda l, z, _: bend(l, z))
 
     def loss_terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the terms of the loss at outputs f and their derivatives with respect to f, both
-        multiplied by the sample weights and divided by the divisor, (N, d).
+        """Return two arrays (N, d): the terms of the loss at the outputs f (N, d), and their
+        derivatives with respect to f. Both are multiplied by the sample weights and divided by the
+        divisor of the loss.
         """
         scale = (self.weight / self.divisor)[:, None]
         terms, d = LOSSES[self.loss].terms(f, self.y)
         return scale * terms, scale * d
 
     def loss_curvature(self, f: Floats) -> NDArray[Any]:
-        """Return the second derivatives of `terms` with respect to the outputs f, (N, d, d)."""
+        """Return the second derivatives (N, d, d) of each row's term of the loss with respect to
+        its outputs f (N, d), multiplied by the sample weights and divided by the divisor of the
+        loss.
+        """
         steps = 1j * COMPLEX_STEP * np.eye(f.shape[1])
         return (
             np.stack([self.loss_terms(f + step)[1].imag for step in steps], axis=-1) / COMPLEX_STEP
@@ -215,9 +225,11 @@ class ReluRows:
     def backward(
         self, layers: list[tuple[NDArray[Any], Any]], below: Arrays, slopes: Arrays, d: NDArray[Any]
     ) -> tuple[NDArray[Any], Arrays]:
-        """Return the gradient of the data term with respect to theta, and e = dL/da of every hidden
-        layer. `below` and `slopes` hold the inputs of the layers and phi' of the hidden layers, and
-        d is the derivative with respect to the outputs.
+        """Return the gradient (n,) of the data term with respect to theta, and a list of ``e =
+        dL/da`` (N, width) for each hidden layer.
+
+        `below` holds the inputs of the layers, `slopes` holds phi' of the hidden layers, and d (N,
+        d_out) is the derivative of the loss with respect to the outputs.
         """
         grads: Arrays = []
         es: Arrays = []
@@ -233,8 +245,8 @@ class ReluRows:
 
 
 def is_relu_stack(ob: Any) -> bool:
-    """Return True if a network has hidden layers, all of relu or leaky_relu units, without skip
-    connections or batch normalisation, and a built-in loss.
+    """Return True if the network of an objective has hidden layers, all of relu or leaky_relu
+    units, and no skip connections or batch normalisation, and if the loss is built in.
     """
     model = ob.model
     plain = not is_batch_normalised(model) and not getattr(model, "residual", False)
@@ -247,8 +259,9 @@ def is_relu_stack(ob: Any) -> bool:
 
 
 class Smooth:
-    """A smooth function in plain NumPy, for small networks. The method `forward_backward` evaluates
-    the function and its gradient at real or complex points, many at a time.
+    """Base class of smooth functions of a network in plain NumPy, for small networks. A subclass
+    defines `forward_backward`, which evaluates the function and its gradient at one or many real or
+    complex points.
     """
 
     rows: ReluRows
@@ -266,7 +279,7 @@ class Smooth:
         return self.value_and_gradient(point)[1]
 
     def hessian(self, point: Floats) -> Floats:
-        """Return the Hessian as a matrix, symmetrised."""
+        """Return the Hessian (n, n) at `point` (n,), computed by complex steps and symmetrised."""
         size = len(self.rows.X) * max(self.rows.sizes)
         H = jacobian_by_complex_steps(
             lambda p: self.forward_backward(p)[1], np.asarray(point, dtype=float), size
@@ -276,7 +289,7 @@ class Smooth:
 
 class Smoothed(Smooth):
     """The objective with every kink smoothed over the width w: each activation is replaced by
-    ``leak z + (1 - leak) w softplus(z / w)``.
+    ``leak z + (1 - leak) w softplus(z / w)``, where `leak` is the slope below 0.
     """
 
     def __init__(self, rows: ReluRows, width: float) -> None:
@@ -285,7 +298,7 @@ class Smoothed(Smooth):
         self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)
 
     def _activate(self, l: int, z: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        """Return phi(z), phi'(z) and phi''(z) of hidden layer l."""
+        """Return phi(z), phi'(z) and phi''(z) of the smoothed activation of hidden layer l."""
         t, leak = z / self.width, self.rows.leaks[l]
         right = t.real > 0
         e = np.exp(np.where(right, -t, t))
@@ -297,7 +310,9 @@ class Smoothed(Smooth):
     def _forward(
         self, rows: ReluRows, layers: list[tuple[NDArray[Any], Any]]
     ) -> tuple[Arrays, Arrays, list[tuple[NDArray[Any], ...]]]:
-        """Return the input and z of every layer, and phi, phi' and phi'' of every hidden layer."""
+        """Return three lists: the input of every layer, z of every layer, and the triple (phi,
+        phi', phi'') of every hidden layer.
+        """
         units: list[tuple[NDArray[Any], ...]] = []
 
         def bend(l: int, z: NDArray[Any]) -> NDArray[Any]:
@@ -307,7 +322,9 @@ class Smoothed(Smooth):
         return *rows.forward(layers, bend), units
 
     def forward_backward(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
-        """Return value, gradient, z of every layer and phi' of every hidden layer."""
+        """Return the value, the gradient, a list of z of every layer, and a list of phi' of every
+        hidden layer.
+        """
         r, layers = self.rows, layers_of(self.rows, point)
         below, zs, units = self._forward(r, layers)
         slopes = [slope for _, slope, _ in units]
@@ -317,8 +334,8 @@ class Smoothed(Smooth):
         return value.sum(axis=(-1, -2)) + decay, g + r.l2 * point, zs, slopes
 
     def hessian(self, point: Floats) -> Floats:
-        """Return the Hessian as a matrix, from Jacobians of the pre-activations of blocks of rows.
-        This takes about a tenth of the time of complex steps.
+        """Return the Hessian (n, n) at `point` (n,), computed from Jacobians of the pre-activations
+        of blocks of rows. The method takes about a tenth of the time of complex steps.
         """
         r, theta = self.rows, np.asarray(point, dtype=float)
         block = max(1, MAX_JACOBIAN_ENTRIES // (max(r.sizes) * theta.size))
@@ -328,9 +345,11 @@ class Smoothed(Smooth):
         return 0.5 * (H + H.T)
 
     def _rows_hessian(self, rows: ReluRows, theta: Floats) -> Floats:
-        """Return the Hessian of the terms of some rows: the sum of the second derivatives of the
-        loss and of phi, multiplied by Jacobians of z on both sides, and of the mixed derivatives of
-        each product ``a W'`` with respect to its two factors.
+        """Return the Hessian (n, n) of the terms of the given rows, without l2.
+
+        One part consists of the second derivatives of the loss and of phi, multiplied on both sides
+        by Jacobians of z. The other part consists of the mixed derivatives of each product ``a W'``
+        with respect to its two factors.
         """
         layers = layers_of(rows, theta)
         below, zs, units = self._forward(rows, layers)
@@ -365,16 +384,16 @@ class Smoothed(Smooth):
         return H
 
     def slopes(self, theta: Floats) -> Arrays:
-        """Return phi' of every hidden layer, (N, width). Near a kink, phi' lies between the slopes
-        on the two sides of the kink.
+        """Return a list of phi' (N, width) of every hidden layer. Near a kink, phi' lies between
+        the slopes on the two sides of the kink.
         """
         return self.forward_backward(np.asarray(theta, dtype=float))[3]
 
 
 def jacobian_by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
-    """Return the Jacobian (n, n) at a real point of an analytic function `gradient`, exact to
-    rounding. `size` is the number of array entries that one point needs, which limits the number of
-    points per call.
+    """Return the Jacobian (n, n), exact to rounding, of an analytic function `gradient` at a real
+    point (n,). `size` is the number of array entries that one evaluation needs; it limits the
+    number of points that are evaluated in one call.
     """
     n = point.size
     J, many = np.empty((n, n)), max(1, 2**19 // size)
@@ -387,13 +406,13 @@ def jacobian_by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats
 
 
 # --------------------------------------------------------------------------------------------------
-# Units that are copies of others: a net with fewer units whose minima are minima of the whole net.
+# Units that are copies of others: a smaller network whose minima are minima of the full network.
 #
-# With weight decay a unit (w, b, v) of relu or leaky_relu may be split: ``c_i (w, b, v)`` with
-# ``c_i > 0`` and ``sum c_i^2 = 1`` give the same outputs at the same decay. So minima with copies,
-# and minima with a collapsed unit (all weights 0) in a layer with other units, are never strict:
-# they belong to families of equal loss. What is proved is a strict minimum of the net in which each
-# family is one unit. It carries over to the whole net as follows.
+# With weight decay a unit (w, b, v) of relu or leaky_relu may be split into units: ``c_i (w, b,
+# v)`` with ``c_i > 0`` and ``sum c_i^2 = 1`` give the same outputs at the same decay. So minima
+# with copies, and minima with a collapsed unit (all weights 0) in a layer with other units, are
+# never strict, because they belong to families of equal loss. A strict minimum is proved for the
+# network in which each family is one unit. The proof carries over to the full network as follows.
 #
 # Let units i of a family share gates, and slopes s where their kinks are active. As ``relu(z) >= s
 # z`` on both sides, and e > 0 there, the loss is at least that with slopes s, which depends on the
@@ -408,7 +427,7 @@ def jacobian_by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats
 # is positive across the orbit, the loss of the transformed family is at least that of the split
 # unit, and the point is a minimum, one of its family.
 
-# minimum norm of a copy's weights in `Copies.split`, relative to the unit that it copies
+# minimum norm of a copy's weights in `Copies.split_copies`, relative to the unit that it copies
 MIN_COPY_SHARE = 0.2
 # maximum sine of the angle between the weights of two units that count as copies
 MAX_COPY_SINE = 1e-6
@@ -418,7 +437,7 @@ Units = list[NDArray[np.intp]]
 
 def weights_of_units(layers: list[tuple[NDArray[Any], Any]], l: int) -> tuple[Floats, Floats]:
     """Return two matrices with a row for each unit of hidden layer l: the weights into the unit,
-    with its bias, (width, k), and the weights out of the unit, (width, m).
+    with the bias as last column, (width, k), and the weights out of the unit, (width, m).
     """
     W, b = layers[l]
     into = W if b is None else np.column_stack([W, b])
@@ -426,8 +445,8 @@ def weights_of_units(layers: list[tuple[NDArray[Any], Any]], l: int) -> tuple[Fl
 
 
 def _is_multiple(u: Floats, v: Floats) -> bool:
-    """Return True if u is a positive multiple of v: neither is 0, and the sine of their angle is at
-    most `MAX_COPY_SINE`.
+    """Return True if the vectors u and v are nonzero and u is a positive multiple of v up to an
+    angle whose sine is at most `MAX_COPY_SINE`.
     """
     size = float(np.linalg.norm(u) * np.linalg.norm(v))
     if not size > 0:
@@ -442,7 +461,7 @@ class Copies:
     Parameters
     ----------
     rows : ReluRows
-        Data and shapes of the whole net.
+        Data and shapes of the full network.
     parents : list of ndarray (width,) of int
         From `ReluRows.find_unit_copies`.
     """
@@ -459,9 +478,9 @@ class Copies:
         return np.asarray(count[self.keep[l]] > 1)
 
     def _orthonormal_unit_rows(self, theta: Floats, least: float) -> list[Floats]:
-        """Return, for every hidden layer, a matrix ``(kept, width)`` with orthonormal rows. Row i
-        holds the norms of the weights of the units in family i, scaled to length 1. The norm of a
-        copy is at least `least` times that of the unit that it copies.
+        """Return, for each hidden layer, a matrix (kept units, width) with orthonormal rows. Row i
+        holds the norms of the weights of the units in family i, divided by a common factor. The
+        norm of a copy counts as at least `least` times that of the unit that it copies.
         """
         layers, turns = layers_of(self.whole, theta), []
         for l, (parent, keep) in enumerate(zip(self.parents, self.keep)):
@@ -474,8 +493,8 @@ class Copies:
         return turns
 
     def _rotate_units(self, layers: Any, turns: list[Floats], back: bool) -> Floats:
-        """Return theta with the units of every hidden layer multiplied by the matrices `turns`, or
-        by their transposes if `back` is True.
+        """Return theta (n,) with the units of every hidden layer multiplied by the matrices
+        `turns`, or by the transposes of these matrices if `back` is True.
         """
         parts: list[Floats] = []
         for l, (W, b) in enumerate(layers):
@@ -488,23 +507,23 @@ class Copies:
         return np.concatenate(parts)
 
     def merge_copies(self, theta: Floats) -> Floats:
-        """Return theta of the network without copies, from theta of the full network."""
+        """Return theta of the network without copies, from theta (n,) of the full network."""
         return self._rotate_units(
             layers_of(self.whole, theta), self._orthonormal_unit_rows(theta, 0.0), False
         )
 
     def split_copies(self, merged: Floats, shares_of: Floats) -> Floats:
-        """Return theta of the full network from theta without copies, `merged`. The weights of a
-        family are divided among its units in proportion to the norms of their weights in the theta
-        `shares_of`. The norm of a copy counts as at least `MIN_COPY_SHARE` times that of the unit
-        it copies.
+        """Return theta of the full network from `merged`, theta of the network without copies. The
+        weights of a family are divided among its units in proportion to the norms of the units'
+        weights in the full theta `shares_of`. The norm of a copy counts as at least
+        `MIN_COPY_SHARE` times that of the unit that it copies.
         """
         turns = self._orthonormal_unit_rows(shares_of, MIN_COPY_SHARE)
         return self._rotate_units(layers_of(self.rows, merged), turns, True)
 
     def expand_columns(self, of_kept: Arrays) -> Arrays:
         """Return, for each hidden layer, an array with a column for every unit of the full network,
-        from the arrays `of_kept` with a column for every kept unit. Arrays of two dimensions are
+        from the array in `of_kept` with a column for every kept unit. Two-dimensional arrays are
         also expanded from the merged rows to all rows.
         """
         found = []
@@ -523,24 +542,26 @@ CROSS_TERM_FACTOR = 2 / 3**0.5  # 3 times the maximum of x^2 y for x^2 + y^2 = 1
 
 @dataclass(frozen=True)
 class Margins:
-    """Margins by which the hypotheses of the statement in the module docstring hold on a ball; the
+    """Margins by which the hypotheses of the statement in the module docstring hold on a ball. The
     hypotheses hold if all margins are above 0.
 
     Attributes
     ----------
     signs : float
-        Smallest ``|z| - reach`` over the z that are not active, where reach bounds the change of z
-        on the ball.
+        Smallest ``|z| - reach`` over the z that are not active and can affect the output, where
+        reach bounds the change of z on the ball.
     slopes : float
         Smallest distance of a slope from the slopes on the two sides of its kink, minus the change
         of the slope on the ball.
     upward : float
-        Smallest difference of e and of the bound on the change of e on the ball, over the active
+        Smallest difference between e and the bound on the change of e on the ball, over the active
         set.
     collapsed : float
-        Margin by which l2 exceeds the gain of opening a collapsed unit; infinite if there is none.
+        Margin by which l2 exceeds the gain of a collapsed unit whose weights become nonzero.
+        Infinite if no unit is collapsed.
     copies : float
-        Margin by which l2 exceeds the gain of a copy leaving its family; infinite if there is none.
+        Margin by which l2 exceeds the gain of a copy that leaves its family. Infinite if there are
+        no copies.
     """
 
     signs: float
@@ -551,8 +572,8 @@ class Margins:
 
 
 class KinkPasses(Precise):
-    """Extended-precision passes of all rows, `whole`, through the network `net` without copies,
-    with the slopes `gates` in place of phi'.
+    """Passes in extended precision of all rows, `whole`, through the network `net` without copies,
+    with the slopes `gates` (N, width) in place of phi'.
     """
 
     def __init__(self, whole: ReluRows, net: ReluRows, theta: Floats, gates: Arrays) -> None:
@@ -562,7 +583,9 @@ class KinkPasses(Precise):
         self.gates = gates
 
     def activate(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
-        """Return z of hidden layer l times the slopes, and the slopes."""
+        """Return the pair of the output of hidden layer l, z times the slopes, and the slopes as a
+        `Bend`.
+        """
         gate = self.gates[l]
         bend = Bend(
             pair_from_float(gate), np.zeros_like(gate), float(np.abs(gate).max(initial=0.0))
@@ -571,8 +594,8 @@ class KinkPasses(Precise):
 
 
 class SmoothPiece(Smooth):
-    """The function Phi of the module docstring: an objective in (theta, slopes), smooth where the
-    signs of z do not change.
+    """The function Phi of the module docstring, an objective in (theta, slopes). It equals a smooth
+    function wherever the signs of z do not change.
 
     Parameters
     ----------
@@ -581,8 +604,8 @@ class SmoothPiece(Smooth):
     gates : list of ndarray (N, width)
         phi' of every hidden unit and row, NaN where a kink is active.
     collapsed : list of ndarray (width,) of bool
-        Hidden units whose weights, in and out, are 0 at the point. Their gates must be the slope
-        below 0.
+        Hidden units whose weights, in and out, are 0 at the point. The gates of these units must be
+        the slope below 0.
     parents : list of ndarray (width,) of int, optional
         From `ReluRows.find_unit_copies`. If given, theta holds the parameters of the network
         without copies.
@@ -606,16 +629,17 @@ class SmoothPiece(Smooth):
         self.units = np.ones(self.n_slopes)
 
     def with_slope_units(self, units: Floats) -> SmoothPiece:
-        """Return this objective with other units (n_slopes,) for the slopes, which bounds then
-        refer to.
+        """Return a copy of this objective with units (n_slopes,) for the slopes. Bounds are then on
+        balls of (theta, t), where ``slope = unit t``.
         """
         found = copy.copy(self)
         found.units = units
         return found
 
     def split_by_layer(self, of_slopes: NDArray[Any], gates: Arrays | None = None) -> Arrays:
-        """Return values `of_slopes` at the active kinks, ``(..., n_slopes)``, as arrays ``(...,
-        N, width)`` for each layer. Entries without an active kink are those of `gates`, or NaN.
+        """Return `of_slopes` (..., n_slopes), values at the active kinks, as a list by hidden layer
+        of arrays (..., N, width). All entries without an active kink are taken from `gates`, or are
+        NaN if `gates` is None.
         """
         found, at = [], 0
         for l, active in enumerate(self.active):
@@ -628,16 +652,16 @@ class SmoothPiece(Smooth):
         return found
 
     def forward(self, point: NDArray[Any]) -> tuple[Any, Arrays, Arrays, Arrays]:
-        """Return, at a point (theta, slopes), the weights and biases of the layers, the gates, the
-        inputs of every layer, and z of every layer.
+        """Return four lists at a point (theta, slopes): the weights and biases of the layers, the
+        gates of the hidden layers, the inputs of every layer, and z of every layer.
         """
         layers = layers_of(self.rows, point[..., : self.n_theta])
         gates = self.split_by_layer(point[..., self.n_theta :], self.gates)
         return layers, gates, *self.rows.forward(layers, lambda l, z: gates[l] * z)
 
     def forward_backward(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
-        """Return the value, the gradient with respect to (theta, slopes), z of every layer, and e
-        of every hidden layer.
+        """Return the value, the gradient with respect to (theta, slopes), a list of z of every
+        layer, and a list of e = dL/da of every hidden layer.
         """
         layers, gates, below, zs = self.forward(point)
         terms, d = self.rows.loss_terms(zs[-1])
@@ -648,8 +672,9 @@ class SmoothPiece(Smooth):
         return value, np.concatenate([g + l2 * theta, *bent], axis=-1), zs, es
 
     def precise_gradient(self, point: Floats) -> tuple[Floats, Floats]:
-        """Return the gradient at `point`, in the shape of `point`, computed with a precision of
-        about 100 bits (`fastcurv.certify.precise`), and bounds on the errors of its entries.
+        """Return the gradient with respect to (theta, slopes) at `point` (n_params,), computed with
+        a precision of about 100 bits (see `fastcurv.certify.precise`) and rounded to float64.
+        Return also bounds (n_params,) on the errors of its entries.
         """
         theta, at = point[: self.n_theta], self.rows.inverse
         gates = [gate[at] for gate in self.split_by_layer(point[self.n_theta :], self.gates)]
@@ -672,14 +697,14 @@ class SmoothPiece(Smooth):
         return np.concatenate([part.g.hi, *bent]), ROUND_UP_FACTOR * errors
 
     def propagate_bounds(self, point: Floats, radius: float) -> dict[str, Floats]:
-        """Return, as a dictionary, the bounds of the scalar recursions on a ball around a point
-        (theta, t).
+        """Return a dictionary of the bounds from the scalar recursions on the ball of the given
+        radius around a point (theta, t).
 
-        "Z1", "Z2" and "Z3" (N,) bound the first three derivatives of the outputs, and "c1", "c2"
-        and "c3" those of the loss. Lists by layer: "weights" bounds the norms of W, "A0" those of
-        the inputs with their 1 for the bias, "A1" the first derivatives of the inputs. Lists by
-        hidden layer: "reach" is Z1, "gates" bounds the slopes of each row, and "units" holds the
-        largest unit of a slope in each row.
+        The arrays "Z1", "Z2" and "Z3" (N,) bound the first three derivatives of the outputs, and
+        "c1", "c2" and "c3" (N,) those of the loss. Lists by layer: "weights" bounds the norm of W,
+        "A0" the norm of the input with its 1 for the bias, and "A1" the first derivative of the
+        input. Lists by hidden layer: "reach" holds the Z1 of that layer, "gates" bounds the slopes
+        of each row, and "units" holds the largest unit of a slope in each row.
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
         N = len(self.rows.X)
@@ -717,8 +742,9 @@ class SmoothPiece(Smooth):
         }
 
     def _loss_bounds(self, f: Floats, move: Floats) -> dict[str, Floats]:
-        """Return bounds "c1", "c2" and "c3" (N,) on the first three derivatives of each row's loss
-        with respect to its outputs, for outputs that differ from f by at most `move`.
+        """Return a dictionary of bounds "c1", "c2" and "c3" (N,) on the first three derivatives of
+        each row's loss with respect to its outputs. They hold for outputs that differ from f (N, d)
+        by at most `move` (N,).
         """
         scale = np.abs(self.rows.weight) / self.rows.divisor
         mass = np.abs(self.rows.y).sum(axis=1)
@@ -729,17 +755,18 @@ class SmoothPiece(Smooth):
         return {"c1": c1, "c2": c2, "c3": c3}
 
     def third_bound(self, point: Floats, radius: float) -> float:
-        """Return a Lipschitz constant of the Hessian of Phi on the ball around a point (theta, t),
-        provided that the signs of z do not change on the ball, which `hypothesis_margins` checks.
+        """Return a Lipschitz constant of the Hessian of Phi on the ball of the given radius around
+        a point (theta, t). It is valid if the signs of z do not change on the ball, which
+        `hypothesis_margins` checks.
         """
         b = self.propagate_bounds(point, radius)
         rows = b["c3"] * b["Z1"] ** 3 + 3 * b["c2"] * b["Z1"] * b["Z2"] + b["c1"] * b["Z3"]
         return float(rows.sum()) * ROUND_UP_FACTOR
 
     def hessian_error(self, point: Floats) -> float:
-        """Return a bound on the norm of the rounding error of `hessian`: eps times the number of
-        roundings of a term, times the norm of all terms in absolute values, which the majorants
-        bound.
+        """Return a bound on the norm of the rounding error of `hessian` at `point`: eps times the
+        number of roundings of a term, times the norm of all terms in absolute values, which the
+        scalar recursions bound.
         """
         b = self.propagate_bounds(point, 0.0)
         size = float((b["c2"] * b["Z1"] ** 2 + b["c1"] * b["Z2"]).sum()) + float(self.rows.l2.max())
@@ -747,8 +774,8 @@ class SmoothPiece(Smooth):
         return float(depth * EPS * size * ROUND_UP_FACTOR * math.sqrt(self.n_params))
 
     def hypothesis_margins(self, point: Floats, radius: float) -> Margins:
-        """Return the margins by which the conditions on signs, slopes and e > 0 hold on the ball
-        around a point (theta, t).
+        """Return the `Margins` by which the conditions on signs, slopes, e > 0, collapsed units and
+        copies hold on the ball of the given radius around a point (theta, t).
         """
         b = self.propagate_bounds(point, radius)
         signs = slopes = upward = opening = leaving = np.inf
@@ -782,8 +809,8 @@ class SmoothPiece(Smooth):
         return Margins(signs, slopes, upward, opening, leaving)
 
     def _neighbourhood(self, point: Floats, l: int) -> tuple[Floats, Floats, Floats]:
-        """Return dL/dz of the layer above hidden layer l, the slopes of layer l, and the inputs of
-        layer l with a 1 for the bias. All have a row for each sample.
+        """Return three arrays with a row for each sample: dL/dz of the layer above hidden layer l,
+        the slopes of layer l, and the inputs of layer l with a 1 for the bias.
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
         d = self.rows.loss_terms(zs[-1])[1]
@@ -795,15 +822,15 @@ class SmoothPiece(Smooth):
         return d, gates[l], x
 
     def _decay_margin(self, point: Floats, l: int) -> float:
-        """Return the smallest difference between l2 and the second singular value of Q over the
-        families in hidden layer l, or -infinity if l2 is not equal for all parameters. The singular
-        value is the largest gain of a copy across its orbit; the comment above `MIN_COPY_SHARE`
-        defines Q.
+        """Return l2 minus the largest second singular value of Q over the families with copies in
+        hidden layer l. Return -infinity if l2 is not equal for all parameters. The singular value
+        is the largest gain of a copy across its orbit; the comment above `MIN_COPY_SHARE` defines
+        Q.
         """
         d, gates, x = self._neighbourhood(point, l)
         least = float(self.rows.l2.min())
         if float(self.rows.l2.max()) != least:
-            # The argument needs equal weight decay on the biases and the weights.
+            # The proof for copies needs equal weight decay on the biases and the weights.
             return -np.inf
         rounding = 1e-13 * float(np.linalg.norm(d) * np.linalg.norm(x) + 1)
         gains = [
@@ -814,16 +841,17 @@ class SmoothPiece(Smooth):
         return least - max(gains, default=0.0) * (1 + 1e-9) - rounding
 
     def _opening_margin(self, point: Floats, l: int) -> float:
-        """Return the difference between l2 and the gain, to second order, of a unit opened in
-        hidden layer l.
+        """Return the difference between l2 and the gain, to second order, of a collapsed unit of
+        hidden layer l whose weights become nonzero.
 
-        A unit with small weights u in (a bias included) and v out adds ``v'sum d relu(u x)`` to
-        the loss, with d = dL/dz of the layer above. Its size is at most ``|u| |v| M``, where M is
-        the largest norm of the sum over vectors u of length 1. As ``relu(t) = (t + |t|) / 2``, and
-        by the Cauchy-Schwarz inequality, ``M <= |sum d x'| / 2 + sqrt(sum |d| lambda_max(sum |d| x
-        x')) / 2``. If the layer above has one unit, the second term is computed for each sign of v
-        from the rows in which d has one sign only. If the x are nearly multiples of one vector, as
-        above a layer that has collapsed, only the two signs of u x matter.
+        A unit with small weights u in (a bias included) and v out adds ``v'sum d relu(u x)`` to the
+        loss, with d = dL/dz of the layer above. The magnitude of this term is at most ``|u| |v|
+        M``, where M is the largest norm of the sum over vectors u of length 1. Since ``relu(t) = (t
+        + |t|) / 2``, and by the Cauchy-Schwarz inequality, ``M <= |sum d x'| / 2 + sqrt(sum |d|
+        lambda_max(sum |d| x x')) / 2``. If the layer above has one unit, the second term is
+        computed for each sign of v from the rows in which d has one sign only. If the x are nearly
+        multiples of one vector, as above a layer that has collapsed, only the two signs of u x
+        matter.
         """
         d, _, x = self._neighbourhood(point, l)
         sides = [np.linalg.norm(d, axis=1)]
@@ -842,8 +870,9 @@ class SmoothPiece(Smooth):
 
 
 def _collinear_bound(d: Floats, x: Floats, leak: float) -> float:
-    """Return a bound on ``|sum d relu(u x)|`` over vectors u of length 1, which is sharp if the x
-    are multiples of one vector. `leak` is the slope below 0.
+    """Return a bound on ``|sum d relu(u x)|`` over vectors u of length 1, for d (N, m) and x (N,
+    k). The bound is sharp if the rows of x are multiples of one vector. `leak` is the slope below
+    0.
     """
     e = svd(x)[2][0]
     t = x @ e

@@ -201,8 +201,8 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
 
 def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats, Floats]:
     """Return bounds (rows, 1) on the norms of the first three derivatives of each sample's term of
-    the loss with respect to its outputs. They hold for outputs at a distance of at most `move`
-    (rows, 1) from the exact outputs at theta, and include weight and divisor.
+    the loss with respect to its outputs, if these differ by at most `move` (rows, 1) from the exact
+    outputs at theta. Weight and divisor are included.
     """
     f, z, d = s.loss.f, s.z[-1], s.d[-1]
     link = LOSSES[passes.ob.loss].link
@@ -240,7 +240,7 @@ class Signs:
     Attributes
     ----------
     kinks : int
-        Number of pre-activations of units with a kink that may lie at the kink somewhere on the ball.
+        Number of pre-activations that may lie at a kink somewhere on the ball.
     off : list of ndarray (width,) of bool
         For each hidden layer, relu units whose z is negative for all samples.
     on_kinks : list of ndarray (width,) of bool
@@ -461,9 +461,8 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     """Return a lower bound on the eigenvalues of the Hessian, or ``-inf`` if no bound is cheap to
     compute.
 
-    The bound is l2 minus a bound on the negative part of the residual term. The comment above
-    `MAX_SPECTRAL_WIDTH` has the formulas. The bound holds for the exact Hessian at theta, rounded
-    to the model's dtype.
+    The bound is l2 minus a bound on the negative part of the residual term; the comment above has
+    the formulas. It holds for the exact Hessian at theta, rounded to the model's dtype.
 
     Parameters
     ----------
@@ -475,10 +474,10 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     float
         At most l2, or 0 if l2 leaves out biases. ``-inf`` with batch normalisation of hidden
         layers, negative sample weights, negative soft targets or a user-defined loss that is not
-        known to be convex and nonnegative. Cost: a forward and a backward pass with bounds on
-        errors (about 10 gradients in NumPy), then, for L layers, ``L (L - 1)`` Gram matrices of
-        layer inputs. Small networks also need a matrix for each row and pair of hidden layers, and
-        networks with one hidden layer a product ``(d_out, N) (N, d_in)`` for each hidden unit.
+        known to be convex and nonnegative. Cost: about 10 gradients in NumPy and, for L layers, ``L
+        (L - 1)`` Gram matrices of layer inputs. Small networks also need a matrix for each row and
+        pair of hidden layers, and networks with one hidden layer a product ``(d_out, N) (N, d_in)``
+        for each hidden unit.
 
     Examples
     --------
@@ -517,8 +516,8 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
 
 
 class RowMatrix:
-    """Accumulator of an upper bound on the spectral norm of a matrix. Its rows are added in blocks
-    F (rows, m), with bounds `error` (rows, 1) on the norms of their errors.
+    """Accumulator of an upper bound on the spectral norm of a matrix. Blocks F (rows, m) of its
+    rows are added with bounds `error` (rows, 1) on the norms of the rows' errors.
     """
 
     def __init__(self) -> None:
@@ -646,8 +645,8 @@ def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
 
 
 def _scaled_layer_inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[Floats, Floats]:
-    """Return ``c [a 1]`` (rows, inputs + 1), or ``c a`` without biases, and bounds (rows, 1) on the
-    norms of the errors of its rows. a holds the inputs of layer k, and c (rows, 1) the factors.
+    """Return ``c [a 1]``, or ``c a`` without biases, and bounds (rows, 1) on the norms of the
+    errors of its rows. a (rows, inputs) holds the inputs of layer k, and c (rows, 1) the factors.
     """
     a = c * s.a[k].x
     return (np.hstack([a, c]) if passes.ob.model.bias else a), c * s.a[k].dx.nu
@@ -671,8 +670,8 @@ def _add_pair(
 
 
 def curvature_bound_by_units(passes: Passes) -> float:
-    """Return an upper bound on the largest eigenvalue of -R for a network with one hidden layer,
-    from the blocks of the hidden units. Return infinity if a bound is not finite.
+    """Return an upper bound on the largest eigenvalue of -R for one hidden layer, from the blocks
+    of the hidden units. Return infinity if a bound is not finite.
     """
     X = np.asarray(passes.X, dtype=float)
     X1 = np.hstack([X, np.ones((len(X), 1))]) if passes.ob.model.bias else X
@@ -733,8 +732,7 @@ def _unit_block_error_bounds(
     delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats
 ) -> Any:
     """Return bounds on the rounding errors of the blocks of hidden units: (width,), or one number
-    if `slope` and `bend` are vectors (N,) of one unit. The arguments are those of
-    `_unit_block_bounds`.
+    if `slope` and `bend` are vectors (N,). The arguments are those of `_unit_block_bounds`.
     """
     d, depth = row_norms(np.abs(delta))[:, 0], sum(X1.shape) + delta.shape[1]
     size = (d * x[:, 0]) @ np.abs(slope) + x[:, 0] ** 2 @ np.abs(bend)
@@ -805,8 +803,8 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
 
 
 def attains_lower_bound(ob: Any) -> bool:
-    """Return True if the loss may equal its lower bound for some theta. A cross entropy exceeds its
-    lower bound for every theta, unless the loss is 0 everywhere.
+    """Return True if the loss may equal its lower bound for some theta. A cross entropy always
+    exceeds its lower bound, unless the loss is 0 everywhere.
     """
     row, weight = LOSSES[ob.loss], getattr(ob, "sample_weight", None)
     if row.attained or weight is not None and not np.any(weight):
@@ -842,9 +840,7 @@ def bias_direction(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> F
 
 
 def unbounded_reason(ob: Any, direction: Floats) -> str:
-    """Return the reason why the loss decreases for every step along the direction (n,) of
-    `ray_to_infimum`, as part of a sentence.
-    """
+    """Return the reason, as part of a sentence, why the loss decreases along `ray_to_infimum`."""
     W, b = layers_of(ob.model, direction)[-1]
     weight = getattr(ob, "sample_weight", None)
     sample = "sample" if weight is None or np.all(weight) else "sample of nonzero weight"
@@ -888,7 +884,7 @@ def has_decay(ob: Any, direction: Floats) -> bool:
 
 
 def all_rows_classified(ob: Any, at: Floats) -> bool:
-    """Return True if every row with positive weight is proved to be classified correctly at theta,
+    """Return True if each row with positive weight is proved to be classified correctly at theta,
     given as `at` (n,), in float64. Return False for mse and with batch normalisation.
     """
     row = LOSSES[ob.loss]

@@ -1,8 +1,9 @@
 """Value and gradient of a network objective by passes in extended precision, with a proved bound.
 
 A float64 gradient has a rounding error of about 1e-16 times the size of the terms of its sums; at a
-critical point it consists of little else. In these passes every number has about 100 bits (`Pair`),
-so that even coarse bounds on the norms of errors, row by row, are about 1e-25:
+critical point the computed gradient consists mostly of this error. In these passes every number has
+about 100 bits (`Pair`), so that even coarse bounds on the norms of errors, row by row, are about
+1e-25:
 
     z = a W' + b        dz     = ||W|| da + tau |a| |W| + unit (...)
     a = phi(z)          da     = sup|phi'| dz + unit (...)              [+ the input's]
@@ -47,17 +48,18 @@ from .passes import gradient_bound, theta_in_model_dtype
 # Arithmetic with about 100 bits on arrays: a number is the unevaluated sum of two float64 numbers.
 #
 # Unlike long double, this arithmetic gives equal results on every machine. It is fast, because
-# products of matrices are split into products whose numbers have so few bits that float64 adds them
-# without any rounding (Ozaki, Ogita, Oishi and Rump 2012), so that BLAS can compute them. Sums and
+# matrices are split into slices whose entries have so few bits that BLAS computes the products of
+# slices without any rounding error (Ozaki, Ogita, Oishi and Rump 2012). Sums and
 # products of numbers are error-free transformations (Dekker 1971, Knuth). Guaranteed error bounds:
 #
 # - `add_pairs`, `multiply_pairs`, `divide_pairs`: relative error `PAIR_ROUNDOFF`;
 # - `exp` of numbers <= 0, `expm1`, `tanh`, `sigmoid`: `PAIR_ROUNDOFF` times the result; `softplus`,
 #   `normal_density_and_cdf`, `log1p`: `PAIR_ROUNDOFF` times 1 + the result;
-# - `pair_matmul`: `dot_relative_error(k)` times the largest numbers of the row and of the column, k
-# the inner dimension;
+# - `pair_matmul`: `dot_relative_error(k)` times the largest numbers of the row and of the column,
+#   with k the inner dimension.
 #
-# each plus `PAIR_UNDERFLOW_BOUND`, provided that nothing overflows (callers check the result).
+# `PAIR_UNDERFLOW_BOUND` is added to each of these bounds. They hold if no number overflows, so
+# callers check whether the result is finite.
 
 PAIR_ROUNDOFF = 2.0**-94  # relative error of one operation with pairs
 # upper bound on the effect of underflow in one operation with pairs
@@ -69,7 +71,9 @@ _VELTKAMP_SPLITTER = 134217729.0  # 2^27 + 1, which splits a float64 number into
 
 
 class Pair(NamedTuple):
-    """The number ``hi + lo``, where |lo| is at most half a unit in the last place of hi."""
+    """The number ``hi + lo``, or an array of such numbers, where |lo| is at most half a unit in the
+    last place of hi.
+    """
 
     hi: Floats
     lo: Floats
@@ -79,18 +83,18 @@ class Pair(NamedTuple):
 
     @property
     def T(self) -> Pair:
-        """The transposed matrix."""
+        """The transpose of a matrix of pairs."""
         return Pair(self.hi.T, self.lo.T)
 
 
 def pair_from_float(x: Floats | float) -> Pair:
-    """Return a float64 array as a `Pair`."""
+    """Return a float64 array or number as a `Pair` with ``lo = 0``."""
     x = np.asarray(x, dtype=float)
     return Pair(x, np.zeros_like(x))
 
 
 def two_sum(a: Floats, b: Floats) -> Pair:
-    """Return a + b without error."""
+    """Return a + b as a `Pair`, without error."""
     check_time()
     s = a + b
     t = s - a
@@ -98,13 +102,13 @@ def two_sum(a: Floats, b: Floats) -> Pair:
 
 
 def _fast_two_sum(a: Floats, b: Floats) -> Pair:
-    """Return a + b without error, for |a| >= |b|."""
+    """Return a + b as a `Pair`, without error if |a| >= |b|."""
     s = a + b
     return Pair(s, b - (s - a))
 
 
 def two_product(a: Floats, b: Floats) -> Pair:
-    """Return a b without error, except for underflow."""
+    """Return a b as a `Pair`, without error except for underflow."""
     p = a * b
     x, y = _VELTKAMP_SPLITTER * a, _VELTKAMP_SPLITTER * b
     a1, b1 = x - (x - a), y - (y - b)
@@ -113,26 +117,26 @@ def two_product(a: Floats, b: Floats) -> Pair:
 
 
 def add_pairs(x: Pair, y: Pair) -> Pair:
-    """Return x + y."""
+    """Return x + y, rounded to a `Pair`."""
     s, t = two_sum(x.hi, y.hi), two_sum(x.lo, y.lo)
     s = _fast_two_sum(s.hi, s.lo + t.hi)
     return _fast_two_sum(s.hi, s.lo + t.lo)
 
 
 def add_float_to_pair(x: Pair, y: Floats | float) -> Pair:
-    """Return x + y for y in float64."""
+    """Return x + y, rounded to a `Pair`, for y in float64."""
     s = two_sum(x.hi, np.asarray(y, dtype=float))
     return _fast_two_sum(s.hi, s.lo + x.lo)
 
 
 def multiply_pairs(x: Pair, y: Pair) -> Pair:
-    """Return x y."""
+    """Return the entrywise product x y, rounded to a `Pair`."""
     p = two_product(x.hi, y.hi)
     return _fast_two_sum(p.hi, p.lo + (x.hi * y.lo + x.lo * y.hi))
 
 
 def multiply_pair_by_float(x: Pair, y: Floats | float) -> Pair:
-    """Return x y for y in float64."""
+    """Return the entrywise product x y, rounded to a `Pair`, for y in float64."""
     p = two_product(x.hi, np.asarray(y, dtype=float))
     return _fast_two_sum(p.hi, p.lo + x.lo * y)
 
@@ -143,7 +147,7 @@ def scale_by_power_of_2(x: Pair, factor: Floats | float) -> Pair:
 
 
 def divide_pairs(x: Pair, y: Pair) -> Pair:
-    """Return x / y."""
+    """Return the entrywise quotient x / y, rounded to a `Pair`."""
     a = x.hi / y.hi
     r = add_pairs(x, -multiply_pair_by_float(y, a))
     b = r.hi / y.hi
@@ -153,13 +157,13 @@ def divide_pairs(x: Pair, y: Pair) -> Pair:
 
 
 def choose_pair(where: NDArray[np.bool_], x: Pair, y: Pair) -> Pair:
-    """Return x where the condition holds and y elsewhere."""
+    """Return a `Pair` with the entries of x where the mask `where` is True, and of y elsewhere."""
     return Pair(np.where(where, x.hi, y.hi), np.where(where, x.lo, y.lo))
 
 
 def row_sums(x: Pair) -> Pair:
-    """Return the sums over the columns (rows, 1), with an error of at most cols PAIR_ROUNDOFF times
-    the sum of sizes.
+    """Return the sums (rows, 1) of the rows of x (rows, cols). The error of a sum is at most ``cols
+    PAIR_ROUNDOFF`` times the sum of the absolute values of its terms.
     """
     total = Pair(x.hi[:, :1], x.lo[:, :1])
     for j in range(1, x.hi.shape[1]):
@@ -168,8 +172,8 @@ def row_sums(x: Pair) -> Pair:
 
 
 def column_sums(x: Pair) -> Pair:
-    """Return the sums over the first axis, by repeated halving, with an error of at most 64
-    PAIR_ROUNDOFF times the sum of sizes.
+    """Return the sums over the first axis, added by repeated halving. The error of a sum is at most
+    ``64 PAIR_ROUNDOFF`` times the sum of the absolute values of its terms.
     """
     while len(x.hi) > 1:
         half = len(x.hi) // 2
@@ -186,22 +190,24 @@ def column_sums(x: Pair) -> Pair:
 
 
 def n_slice_bits(k: int) -> int:
-    """Return the largest number of bits of the entries of a slice for which sums of k products of
-    two entries fit into 53 bits.
+    """Return the largest number of bits of the entries of a slice for which float64 adds k products
+    of two entries without rounding.
     """
     return (53 - math.ceil(math.log2(max(k, 2)))) // 2
 
 
 def dot_relative_error(k: int) -> float:
     """Return a bound on the error of an entry of `pair_matmul` with inner dimension k, relative to
-    the product of the largest numbers of the row and of the column.
+    the product of the largest magnitude in the row and the largest magnitude in the column.
     """
     inner = min(k, MAX_EXACT_DEPTH)
     return 8.0 * k * (N_SLICES * 2.0 ** (-N_SLICES * n_slice_bits(inner)) + 2.0**-99)
 
 
 class Sliced:
-    """A matrix (m, k), k <= MAX_EXACT_DEPTH, as a sum of slices times a power of 2 for each row."""
+    """A matrix (m, k), with k <= `MAX_EXACT_DEPTH`, as a sum of at most `N_SLICES` slices times a
+    power of 2 for each row. Each slice has entries of few bits.
+    """
 
     def __init__(self, A: Pair) -> None:
         k, at = n_slice_bits(A.hi.shape[1]), A.hi
@@ -217,18 +223,20 @@ class Sliced:
 
 
 def split_into_slices(A: Pair) -> list[Sliced]:
-    """Return the `Sliced` matrices of A for its blocks of columns."""
+    """Return a list of the `Sliced` blocks of `MAX_EXACT_DEPTH` columns of the matrix A (m, k)."""
     ends = [slice(k, k + MAX_EXACT_DEPTH) for k in range(0, A.hi.shape[1], MAX_EXACT_DEPTH)]
     return [Sliced(Pair(A.hi[:, some], A.lo[:, some])) for some in ends]
 
 
 def pair_matmul(A: list[Sliced], B: list[Sliced]) -> Pair:
-    """Return ``A B'`` for the slices of A (m, k) and of B (n, k)."""
+    """Return ``A B'`` (m, n) from the slices of A (m, k) and of B (n, k), which `split_into_slices`
+    returns.
+    """
     return reduce(add_pairs, map(matmul_of_slices, A, B))
 
 
 def matmul_of_slices(a: Sliced, b: Sliced) -> Pair:
-    """Return ``A B'`` from the slices a of A and b of B."""
+    """Return ``A B'`` from the slices a of A and b of B, for one block of columns."""
     total = pair_from_float(np.zeros((len(a.exponents), len(b.exponents))))
     for order in range(N_SLICES - 1, -1, -1):
         check_time()
@@ -259,8 +267,8 @@ _ROOT_TWO_PI = Pair(np.asarray(2.5066282746310007), np.asarray(-1.83285799804591
 
 
 def _reduce_exponent(x: Pair) -> tuple[Pair, Floats]:
-    """Return (p, 2^k) with ``e^x = 2^k (1 + p)`` for x <= 0. If x is below -700, the result for
-    -700 is returned.
+    """Return the pair (p, 2^k) with ``e^x = 2^k (1 + p)`` for x <= 0. Entries of x below -700 are
+    replaced by -700.
     """
     x = choose_pair(x.hi < -700.0, pair_from_float(np.full_like(x.hi, -700.0)), x)
     k = np.rint(x.hi / _LN2_PARTS[0])
@@ -281,7 +289,7 @@ def _reduce_exponent(x: Pair) -> tuple[Pair, Floats]:
 
 
 def exp(x: Pair) -> Pair:
-    """Return ``e^x`` for x <= 0."""
+    """Return ``e^x`` for x <= 0. Entries of x below -700 are replaced by -700."""
     p, power = _reduce_exponent(x)
     return scale_by_power_of_2(add_float_to_pair(p, 1.0), power)
 
@@ -311,14 +319,16 @@ def absolute(x: Pair) -> Pair:
 
 
 def tanh(x: Pair) -> Pair:
-    """Return tanh(x), computed as ``-t / (2 + t)`` with t = e^(-2|x|) - 1 and the sign of x."""
+    """Return tanh(x), computed as ``-t / (2 + t)`` with ``t = e^(-2|x|) - 1``, with the sign of
+    x.
+    """
     t = expm1(scale_by_power_of_2(absolute(x), -2.0))
     a = divide_pairs(-t, add_float_to_pair(t, 2.0))
     return choose_pair(x.hi < 0, -a, a)
 
 
 def sigmoid(x: Pair) -> Pair:
-    """Return ``1 / (1 + e^-x)``."""
+    """Return the logistic sigmoid ``1 / (1 + e^-x)``."""
     e = exp(-absolute(x))
     return divide_pairs(
         choose_pair(x.hi > 0, pair_from_float(np.ones_like(x.hi)), e), add_float_to_pair(e, 1.0)
@@ -333,8 +343,9 @@ def softplus(x: Pair) -> Pair:
 
 
 def normal_density_and_cdf(x: Pair) -> tuple[Pair, Pair]:
-    """Return the density n and the distribution function Phi of the standard normal distribution
-    at x, by the series ``Phi = 1/2 + n (x + x^3/3 + x^5/15 + ...)``, whose terms have one sign.
+    """Return the density n and the distribution function Phi of the standard normal distribution at
+    x, by the series ``Phi = 1/2 + n (x + x^3/3 + x^5/15 + ...)``, whose terms have one sign. If |x|
+    is above 12, the values at 12 or -12 are returned.
     """
     t = absolute(x)
     t = choose_pair(t.hi > 12.0, pair_from_float(np.full_like(t.hi, 12.0)), t)
@@ -359,8 +370,8 @@ BOUND_ROUND_UP_FACTOR = 1 + 1e-6
 
 @dataclass
 class Bounded:
-    """A matrix of pairs with one row for each sample, and bounds (rows, 1) on the norms of the
-    errors of its rows.
+    """A matrix of pairs (rows, m) with bounds `error` (rows, 1) on the norms of the errors of its
+    rows.
     """
 
     value: Pair
@@ -386,8 +397,8 @@ class Bounded:
 
 
 class Factor:
-    """A matrix W by whose transpose rows are multiplied, ``x W'``. The matrix is sliced once, and
-    `size` is an upper bound on ``||W||_2``.
+    """A matrix W (m, k) that multiplies rows x (rows, k) from the right, ``x W'``. W is split into
+    slices once. `size` is an upper bound on ``||W||_2``.
     """
 
     def __init__(self, W: Floats, size: float) -> None:
@@ -399,7 +410,7 @@ class Factor:
         self.tops = norm(np.abs(W).max(axis=1))
 
     def multiply_rows(self, x: Bounded) -> Bounded:
-        """Return x W'."""
+        """Return ``x W'`` as a `Bounded` matrix (rows, m)."""
         rounding = self.tau * x.top * self.tops + PAIR_UNDERFLOW_BOUND * (
             (x.top > 0) & (self.tops > 0)
         )
@@ -409,8 +420,8 @@ class Factor:
 
 
 class Bend(NamedTuple):
-    """The slopes phi' of some rows as pairs, `value`, with bounds `off` on the errors of the
-    entries and a bound `most` on the magnitudes of the exact slopes.
+    """The slopes phi' (rows, units) of some rows as pairs, `value`, with bounds `off` on the errors
+    of the entries and a bound `most` on the magnitudes of the exact slopes.
     """
 
     value: Pair
@@ -419,7 +430,7 @@ class Bend(NamedTuple):
 
 
 def activation_and_derivative(name: str, z: Bounded) -> tuple[Bounded, Bend]:
-    """Return phi(z) and phi'(z) of the activation `name`, with bounds on their errors."""
+    """Return the pair of phi(z), a `Bounded`, and phi'(z), a `Bend`, for the activation `name`."""
     row = ACTIVATIONS[name]
     if row.given is not None:
         return _user_activation_derivatives(row.given, z)
@@ -438,8 +449,9 @@ def activation_and_derivative(name: str, z: Bounded) -> tuple[Bounded, Bend]:
 
 
 def _user_activation_derivatives(phi: ActivationFunction, z: Bounded) -> tuple[Bounded, Bend]:
-    """Return phi(z) and phi'(z) of a user-defined activation, evaluated in long double. The error
-    bounds are infinite if long double has no more bits than double.
+    """Return the pair of phi(z), a `Bounded`, and phi'(z), a `Bend`, for a user-defined activation
+    that is evaluated in long double. The error bounds are infinite if long double has no more bits
+    than double.
     """
     x, moved = _to_long_double(z)
     found = phi(x)
@@ -455,7 +467,7 @@ def _user_activation_derivatives(phi: ActivationFunction, z: Bounded) -> tuple[B
 @dataclass
 class Part:
     """The contribution of some rows to the gradient `g` (n,) and to the value of the loss, with
-    bounds on the errors. Parts can be added.
+    bounds on the norm of the error of `g` and on the error of the value. Parts can be added.
     """
 
     g: Pair
@@ -478,7 +490,7 @@ class Part:
         )
 
     def divide(self, divisor: float) -> Part:
-        """Return this part divided by a positive number."""
+        """Return the `Part` divided by a positive number."""
         g, value = (
             divide_pairs(self.g, pair_from_float(divisor)),
             divide_pairs(self.value, pair_from_float(divisor)),
@@ -512,12 +524,13 @@ class Precise:
         ]
 
     def activate(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
-        """Return phi(z) and phi'(z) of a hidden layer."""
+        """Return the pair of phi(z), a `Bounded`, and phi'(z), a `Bend`, for hidden layer l."""
         return activation_and_derivative(self.model.activation[l], z)
 
     def part_of_rows(self, rows: slice) -> tuple[Part, list[Bounded], list[Bounded]]:
         """Run the forward pass, the loss and the backward pass for some rows. Return their `Part`,
-        without weight decay and divisor, and z and e of every hidden layer.
+        without weight decay and before the division by the divisor, and lists of z and of ``e =
+        dL/da`` for every hidden layer.
         """
         X = np.array(self.X[rows], dtype=float)
         a, bends, last = [Bounded(pair_from_float(X), np.zeros((len(X), 1)))], [], len(self.up) - 1
@@ -540,14 +553,14 @@ class Precise:
         return Part(flat, norm([error for _, error in grads]), value, value_error), zs[:-1], es
 
     def apply_layer(self, l: int, a: Bounded) -> Bounded:
-        """Return z = a W' + b of layer l."""
+        """Return ``z = a W' + b`` of layer l as a `Bounded` matrix."""
         z, b = self.up[l].multiply_rows(a), self.biases[l]
         value = add_float_to_pair(z.value, b)
         return Bounded(value, z.error + PAIR_ROUNDOFF * (row_norms(np.abs(value.hi)) + norm(b)))
 
     def weight_gradients(self, d: Bounded, a: Bounded) -> list[tuple[Pair, float]]:
-        """Return ``dW = delta' a`` and ``db``, the sum of the rows of delta, with bounds on the
-        norms of their errors, for delta d.
+        """Return a list of pairs (gradient, bound on the norm of its error): ``dW = delta' a`` and,
+        if the model has biases, ``db``, the sum of the rows of delta. The argument d is delta.
         """
         error = float((d.error * (a.size + a.error) + d.size * a.error).sum())
         tops = [norm(np.abs(m.value.hi).max(axis=0)) for m in (d, a)]
@@ -559,7 +572,9 @@ class Precise:
         return found
 
     def loss_and_delta(self, z: Bounded, rows: slice) -> tuple[Pair, float, Bounded]:
-        """Return the sum of the rows' losses, a bound on its error, and delta of the last layer."""
+        """Return the weighted sum of the rows' losses, a bound on its error, and delta of the last
+        layer, from the outputs z of these rows.
+        """
         ob, y = self.ob, self.y[rows]
         if LOSSES[ob.loss].given is None:
             y = one_hot(y, z.value.hi.shape[1])
@@ -593,14 +608,17 @@ def precise_part(ob: Any, theta: ArrayLike) -> Part:
 
 
 def add_decay(l2: Any, theta: Floats, rows: Part) -> Part:
-    """Return the part `rows` of all rows plus that of the weight decay."""
+    """Return the `Part` of the weight decay at theta (n,) added to `rows`, the `Part` of all
+    rows.
+    """
     decay = two_product(np.broadcast_to(l2, theta.shape).astype(float), theta)
     squares = column_sums(scale_by_power_of_2(multiply_pair_by_float(decay, theta), 0.5))
     off = 128 * PAIR_ROUNDOFF * float(np.abs(squares.hi)) + PAIR_UNDERFLOW_BOUND * theta.size
     return rows + Part(decay, 2 * PAIR_ROUNDOFF * norm(decay.hi), squares, off)
 
 
-# (terms of the loss, bounds on the errors of their sums by row, delta, bounds on its row errors)
+# The tuple holds the terms of the loss (rows, m), bounds (rows, 1) on the errors of their row sums,
+# delta (rows, m), and bounds (rows, 1) on the norms of the errors of the rows of delta.
 Terms = tuple[Pair, Floats, Pair, Floats]
 
 
@@ -679,9 +697,9 @@ def _to_pair(x: NDArray[Any]) -> Pair:
 
 @partial(cache_last, kept=2)  # keeps the point before a step and the point after the step
 def precise_passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
-    """Return the gradient, a bound on its error, the value and a bound on its error, in float64.
-    The result is cached. If the rows are in blocks, the parts of the blocks are added in extended
-    precision.
+    """Return the tuple (gradient, bound on the norm of its error, value, bound on its error) in
+    float64. The last two results are cached. If the rows are in shards or blocks, their parts are
+    added in extended precision.
     """
     over_rows = getattr(ob, "sum_over_rows", None)
     with np.errstate(all="ignore"):
@@ -694,13 +712,14 @@ def precise_passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]
 
 def precise_gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
     """Return ``(g, error)``: the gradient at theta (n,), computed with about 100 bits and rounded
-    to float64, and a bound on ``||g - gradient||_2``.
+    to float64, and a bound on ``||g - exact gradient||_2``.
 
-    The function is the exact one of the stored numbers; numbers of a float32 model are taken as
-    float64 numbers. The bound is infinite after an overflow. With batch normalisation, g and its
-    bound are those of the float64 engine.
+    The exact gradient is that of the function defined by the stored numbers; theta and data of a
+    float32 model are converted to float64 without change. The bound is infinite after an overflow.
+    With batch normalisation, g and its bound are those of the float64 engine, or the bound is
+    infinite if the objective has no method `astype`.
 
-    Cost: about 300 float64 gradients; the last result is cached.
+    Cost: about 300 float64 gradients. The last two results are cached.
     """
     at = theta_in_model_dtype(ob, theta)
     if not is_batch_normalised(ob.model):
@@ -713,9 +732,8 @@ def precise_gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
 
 
 def precise_value(ob: Any, theta: ArrayLike) -> tuple[float, float]:
-    """Return ``(value, error)``: the loss at theta from the same passes as
-    `precise_gradient`, and a bound on ``|value - loss|``, which is infinite with batch
-    normalisation.
+    """Return ``(value, error)``: the loss at theta (n,) from the passes of `precise_gradient`, and
+    a bound on ``|value - exact loss|``. The bound is infinite with batch normalisation.
     """
     if is_batch_normalised(ob.model):
         return float(ob.value(theta)), np.inf

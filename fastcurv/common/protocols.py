@@ -214,7 +214,7 @@ class Reduction(Subspace, Protocol):
         """Return ``R v``, written to `out` if that is given."""
 
     def complement_rows(self, start: int, stop: int) -> np.ndarray:
-        """Return rows ``start .. stop - 1`` of an orthonormal basis (n_rest, n) of the
+        """Return rows ``start .. stop - 1`` of an orthonormal basis (n_complement, n) of the
         complement.
         """
 

@@ -323,7 +323,11 @@ def _refine_verdict(
     `point`, with advice added to its reason if theta is not critical.
     """
     # theta may be a minimum at active kinks, and zero eigenvalues may come from duplicated units.
-    zeros = outcome.because in (Reason.ZEROS, Reason.NOT_LASTING, Reason.FADING)
+    zeros = outcome.rule in (
+        Reason.ZERO_EIGENVALUES,
+        Reason.UNSTABLE_SIGNS,
+        Reason.UNSTABLE_CURVATURE,
+    )
     copies = zeros and not found.spectrum.n_negative and np.max(getattr(ask.ob, "l2", 0.0)) > 0
     if found.n_kinks > 0 or copies:
         held = certify_kink_minimum(ask.ob, ask.theta)
@@ -346,7 +350,7 @@ def _refine_verdict(
                 n_zero=None,
                 n_symmetry=None,
             )
-    if ask.seek and outcome.because in (Reason.FAR, Reason.PLATEAU):
+    if ask.seek and outcome.rule in (Reason.GRADIENT_ABOVE_TOL, Reason.ON_PLATEAU):
         led, contracts = _classify_nearest_point(ask, point, inertia, shown)
         if led is not None:
             return led
@@ -378,7 +382,11 @@ def _examine_spectrum(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evide
     with suppress(OutOfTime):
         if ask.dense and H.n > ALWAYS_DENSE_MAX_N and ask.krylov is None and is_clearly_far(ask, H):
             inertia, found = _examine(cheap, H)
-            if decide(found).because in (Reason.FAR, Reason.PLATEAU, Reason.HELD):
+            if decide(found).rule in (
+                Reason.GRADIENT_ABOVE_TOL,
+                Reason.ON_PLATEAU,
+                Reason.MAYBE_KINK_MINIMUM,
+            ):
                 return inertia, found
         if not ask.dense:
             return _examine(ask, H)
@@ -513,9 +521,9 @@ def _classify_nearest_point(
 
 def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> CriticalPoint:
     near, seen, proved = found.gradient, found.spectrum, found.certificate
-    theorem = proved.zero if outcome.because is Reason.INTERPOLATION else proved.theorem
+    theorem = proved.zero if outcome.rule is Reason.INTERPOLATION else proved.theorem
     inside = seen.reach if seen.has_inertia else None
-    known = theorem.h < np.inf and outcome.because is not Reason.TWO_SIGNS
+    known = theorem.h < np.inf and outcome.rule is not Reason.TWO_VECTOR_SADDLE
     return CriticalPoint(
         kind=outcome.kind,
         certified=outcome.certified,
@@ -548,5 +556,5 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
         kantorovich=theorem.h if known else None,
         range_dim=None if inside is None else inside.m,
         complement_eigenvalue=None if inside is None else inside.complement_eigenvalue,
-        _because=outcome.because,
+        _rule=outcome.rule,
     )

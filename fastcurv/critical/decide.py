@@ -32,9 +32,10 @@ _RANGE_TEMPLATE = "from {spectrum.low} to {spectrum.high}"
 _STABLE_SIGNS_CLAUSE = (
     "; the signs were checked numerically at several multiples of the Newton step (not proved)"
 )
-_FLOOR_TEMPLATE = "no eigenvalue at theta lies below {floor}"
+_FLOOR_TEMPLATE = "no eigenvalue at theta lies below {curvature_floor}"
 _SEARCHED_TEMPLATE = (
-    f"Undecided: {{near}}. The Ritz values found with {{products}}, {_RANGE_TEMPLATE}, "
+    "Undecided: {stationary_clause}. The Ritz values found with {n_products_phrase}, "
+    f"{_RANGE_TEMPLATE}, "
 )
 _RISK_TEMPLATE = "{spectrum.risk}"
 _WIDTH_TEMPLATE = "{ask.curvature_tol} of the spectrum's width"
@@ -45,109 +46,119 @@ class Reason(Enum):
     placeholders in braces.
     """
 
-    INFINITY = "Not critical: no point has the lowest loss, since {why}{plateau}"
-    FAR = "Not critical: {far}"
-    PLATEAU = "Not critical: {far}{plateau}"
-    SHORT_FAR = (
-        "Undecided: ||g|| = {gradient.gradient_norm}, and {few} to estimate the distance to a "
-        "critical point"
+    INFIMUM_AT_INFINITY = (
+        "Not critical: no point has the lowest loss, since {no_minimum_reason}{plateau_sentence}"
     )
-    HELD = (
-        "Undecided: on this side of the kinks {far}, but the loss was not found to decrease "
-        "along -g, as at a minimum at active kinks"
+    GRADIENT_ABOVE_TOL = "Not critical: {not_critical_reason}"
+    ON_PLATEAU = "Not critical: {not_critical_reason}{plateau_sentence}"
+    DISTANCE_UNKNOWN = (
+        "Undecided: ||g|| = {gradient.gradient_norm}, and {limit_too_small} to estimate the "
+        "distance to a critical point"
+    )
+    MAYBE_KINK_MINIMUM = (
+        "Undecided: on this side of the kinks {not_critical_reason}, but the loss was not found to "
+        "decrease along -g, as at a minimum at active kinks"
     )
     INTERPOLATION = (
-        "Minimum: a global minimum, of loss 0, is proved to lie {place}, where all "
+        "Minimum: a global minimum, of loss 0, is proved to lie {critical_point_place}, where all "
         "{spectrum.n_positive} residuals are 0 (Kantorovich's theorem for the residuals, h = "
-        "{certificate.zero.h} < 1/2){family}"
+        "{certificate.zero.h} < 1/2){zero_loss_family_clause}"
     )
-    THEOREM = (
-        "{kind}: a critical point is proved to lie {place}. There {zeros_and_signs} {sign}; at "
-        f"theta {_SMALLEST_TEMPLATE}{{balanced}} {_THEOREM_TEMPLATE}"
+    KANTOROVICH = (
+        "{kind}: a critical point is proved to lie {critical_point_place}. There "
+        "{symmetry_zeros_and_others} {eigenvalue_sign}; at theta "
+        f"{_SMALLEST_TEMPLATE}{{balanced_phrase}} {_THEOREM_TEMPLATE}"
     )
-    THEOREM_SADDLE = (
-        "{kind}: a critical point is proved to lie {place}, with {spectrum.n_negative} negative "
-        "and {spectrum.n_positive} positive eigenvalues{and_zeros}; at theta they range "
-        f"{_RANGE_TEMPLATE}, and "
-        f"{_SMALLEST_TEMPLATE}{{balanced}} {_THEOREM_TEMPLATE}"
+    KANTOROVICH_SADDLE = (
+        "{kind}: a critical point is proved to lie {critical_point_place}, with "
+        "{spectrum.n_negative} negative and {spectrum.n_positive} positive "
+        f"eigenvalues{{symmetry_zeros_clause}}; at theta they range {_RANGE_TEMPLATE}, and "
+        f"{_SMALLEST_TEMPLATE}{{balanced_phrase}} {_THEOREM_TEMPLATE}"
     )
-    TWO_SIGNS = (
-        "Saddle: {near}. Along two fixed vectors the curvature is proved to have opposite signs "
-        "{ball}. In addition, {signs}"
+    TWO_VECTOR_SADDLE = (
+        "Saddle: {stationary_clause}. Along two fixed vectors the curvature is proved to have "
+        "opposite signs {opposite_signs_region}. In addition, {known_signs}"
     )
-    FLOOR = (
-        f"Minimum: a critical point is proved to lie {{place}} {_THEOREM_TEMPLATE}, and "
-        f"{_FLOOR_TEMPLATE}"
+    CURVATURE_FLOOR = (
+        f"Minimum: a critical point is proved to lie {{critical_point_place}} {_THEOREM_TEMPLATE}, "
+        f"and {_FLOOR_TEMPLATE}"
     )
-    KINKS_FALL = (
-        f"Saddle: {{near}}, curvature {_RANGE_TEMPLATE} is {{known}} on this side of the kinks, "
-        "and the loss was found to decrease along escape_direction"
+    ONE_SIDED_SADDLE = (
+        f"Saddle: {{stationary_clause}}, curvature {_RANGE_TEMPLATE} is {{proved_or_measured}} on "
+        "this side of the kinks, and the loss was found to decrease along escape_direction"
     )
-    KINKS = "Undecided: {near}, and {at_one_side}, but on this side of the kinks only"
-    NO_BOUND = (
-        "Undecided: {near}, but no bound on the errors of the {n} eigenvalues is known, so "
-        "their signs are not known either"
+    ONE_SIDED_HESSIAN = (
+        "Undecided: {stationary_clause}, and {one_sided_signs}, but on this side of the kinks only"
     )
-    FLAT = "Degenerate: {near}, and H was measured to be zero"
-    ASYMMETRIC = (
-        "Undecided: {near}, but the products are not those of a symmetric matrix, and within "
-        "the error {spectrum.weakest_error} that this implies, {spectrum.n_zero} of {n} "
+    NO_ERROR_BOUND = (
+        "Undecided: {stationary_clause}, but no bound on the errors of the {n} eigenvalues is "
+        "known, so their signs are not known either"
+    )
+    ZERO_HESSIAN = "Degenerate: {stationary_clause}, and H was measured to be zero"
+    ASYMMETRIC_PRODUCTS = (
+        "Undecided: {stationary_clause}, but the products are not those of a symmetric matrix, and "
+        "within the error {spectrum.weakest_error} that this implies, {spectrum.n_zero} of {n} "
         "eigenvalues have no known sign"
     )
-    ZEROS = (
-        "Degenerate: {near}, and {zeros} zero within the error {spectrum.weakest_error}; "
-        "{explained}{one_sided}"
+    ZERO_EIGENVALUES = (
+        "Degenerate: {stationary_clause}, and {n_zeros_phrase} zero within the error "
+        "{spectrum.weakest_error}; {symmetry_explanation}{no_minimum_clause}"
     )
-    NOT_LASTING = (
-        "Degenerate: {near}, and {zeros} counted as zero; {explained}. {spectrum.n_unsettled} of "
-        "them may change sign between theta and the nearby critical point{one_sided}"
+    UNSTABLE_SIGNS = (
+        "Degenerate: {stationary_clause}, and {n_zeros_phrase} counted as zero; "
+        "{symmetry_explanation}. {spectrum.n_unsettled} of them may change sign between theta and "
+        "the nearby critical point{no_minimum_clause}"
     )
-    NO_REST = (
-        "Undecided: {near}, and {seen}, but the gradient is not smaller after a Newton step, "
-        "so no critical point near theta was confirmed; reduce the gradient first"
+    GRADIENT_NOT_REDUCED = (
+        "Undecided: {stationary_clause}, and {signs_at_theta}, but the gradient is not smaller "
+        "after a Newton step, so no critical point near theta was confirmed; reduce the gradient "
+        "first"
     )
-    MEASURED = (
-        "{kind}: {near}. {signed_eigenvalues} {known} to be {sign} at theta, and "
-        f"{_SMALLEST_TEMPLATE}{{supposed}}{_STABLE_SIGNS_CLAUSE}, and the gradient was "
-        "smaller at the end of the step. Not certified, since {hypothesis}"
+    MEASURED_SIGNS = (
+        "{kind}: {stationary_clause}. {eigenvalues_subject} {proved_or_measured} to be "
+        "{eigenvalue_sign} at theta, and "
+        f"{_SMALLEST_TEMPLATE}{{assumption_clause}}{_STABLE_SIGNS_CLAUSE}, and the gradient was "
+        "smaller at the end of the step. Not certified, since {missing_hypothesis}"
     )
     MEASURED_SADDLE = (
-        f"{{kind}}: {{near}}. At theta, {{both}}, {_RANGE_TEMPLATE}, {{both_are}} "
-        f"{{known}}{{supposed}}{_STABLE_SIGNS_CLAUSE}. Not certified, since {{hypothesis}}"
+        f"{{kind}}: {{stationary_clause}}. At theta, {{both_signs}}, {_RANGE_TEMPLATE}, "
+        f"{{both_signs_verb}} {{proved_or_measured}}{{assumption_clause}}{_STABLE_SIGNS_CLAUSE}. "
+        "Not certified, since {missing_hypothesis}"
     )
-    SHORT = (
-        "Undecided: {near}, and {seen}, but {few} to check that the signs stay the same up "
-        "to the nearby critical point"
+    STABILITY_UNKNOWN = (
+        "Undecided: {stationary_clause}, and {signs_at_theta}, but {limit_too_small} to check that "
+        "the signs stay the same up to the nearby critical point"
     )
-    OPEN_FLOOR = (
-        f"Undecided: {{near}}, and {_FLOOR_TEMPLATE}; but this is not proved on the way to the "
-        "nearby critical point, since {hypothesis}; reduce the gradient first"
+    CURVATURE_FLOOR_AT_THETA = (
+        f"Undecided: {{stationary_clause}}, and {_FLOOR_TEMPLATE}; but this is not proved on the "
+        "way to the nearby critical point, since {missing_hypothesis}; reduce the gradient first"
     )
-    FADING = (
-        f"Undecided: {{near}}, but the curvature at theta, {_RANGE_TEMPLATE}, was not found to "
-        "keep its sign and size up to the nearby critical point; reduce the gradient first"
+    UNSTABLE_CURVATURE = (
+        f"Undecided: {{stationary_clause}}, but the curvature at theta, {_RANGE_TEMPLATE}, was not "
+        "found to keep its sign and size up to the nearby critical point; reduce the gradient first"
     )
-    NOTHING = f"{_SEARCHED_TEMPLATE}are smaller than the error of the products"
-    NO_RISK_ASKED = (
-        f"{_SEARCHED_TEMPLATE}have one sign{{aside}}, which proves nothing about the other "
-        "eigenvalues. {allowed}"
+    BELOW_PRODUCT_ERROR = f"{_SEARCHED_TEMPLATE}are smaller than the error of the products"
+    NO_ACCEPTED_RISK = (
+        f"{_SEARCHED_TEMPLATE}have one sign{{except_zeros}}, which proves nothing about the other "
+        "eigenvalues. {allowed_risk_sentence}"
     )
     RISK_TOO_LARGE = (
-        f"{_SEARCHED_TEMPLATE}have one sign{{aside}}. The probability that curvature of the other "
-        f"sign beyond {_WIDTH_TEMPLATE} was missed is {_RISK_TEMPLATE}; for failure_probability = "
-        "{ask.failure_probability}, {spectrum.goal} Lanczos steps are needed"
+        f"{_SEARCHED_TEMPLATE}have one sign{{except_zeros}}. The probability that curvature of the "
+        f"other sign beyond {_WIDTH_TEMPLATE} was missed is {_RISK_TEMPLATE}; for "
+        "failure_probability = {ask.failure_probability}, {spectrum.goal} Lanczos steps are needed"
     )
-    LOOSE = (
-        "Degenerate: {near}, an eigenvalue is zero within {spectrum.weakest_error} and no "
-        f"known symmetry explains it; with probability at least 1 - {_RISK_TEMPLATE} no "
+    UNEXPLAINED_ZERO = (
+        "Degenerate: {stationary_clause}, an eigenvalue is zero within {spectrum.weakest_error} "
+        f"and no known symmetry explains it; with probability at least 1 - {_RISK_TEMPLATE} no "
         f"eigenvalue lies below -{_WIDTH_TEMPLATE}"
     )
-    RISK = (
-        f"{{kind}}, with an error probability of {_RISK_TEMPLATE}: {{near}}. With probability at "
-        f"least 1 - {_RISK_TEMPLATE}{{apart}} no eigenvalue at theta lies {{side}}{_WIDTH_TEMPLATE}"
-        ". The extreme Ritz values{off_symmetries} are {across[0]} and {across[1]}; their signs "
-        "were checked numerically at several multiples of the Newton step (not proved). Smaller "
-        "curvature of the other sign, and zeros, are not excluded"
+    WITHIN_ACCEPTED_RISK = (
+        f"{{kind}}, with an error probability of {_RISK_TEMPLATE}: {{stationary_clause}}. With "
+        f"probability at least 1 - {_RISK_TEMPLATE}{{except_symmetries}} no eigenvalue at theta "
+        f"lies {{risk_bound_side}}{_WIDTH_TEMPLATE}. The extreme Ritz values{{complement_phrase}} "
+        "are {ritz_ends[0]} and {ritz_ends[1]}; their signs were checked numerically at several "
+        "multiples of the Newton step (not proved). Smaller curvature of the other sign, and "
+        "zeros, are not excluded"
     )
 
 
@@ -389,7 +400,7 @@ class Decision:
         The kind of the point, as in `CriticalPoint`.
     certified : bool
         True if the verdict is proved.
-    because : Reason
+    rule : Reason
         The rule.
     radius : float or None
         Radius of the certified ball around theta.
@@ -399,7 +410,7 @@ class Decision:
 
     kind: str
     certified: bool
-    because: Reason
+    rule: Reason
     radius: float | None = None
     failure_probability: float = NAN
 
@@ -427,39 +438,45 @@ def decide(found: Evidence) -> Decision:
     # number of zero eigenvalues that no proved symmetry explains
     unexplained = (s.n_zero or 0) - (s.n_symmetry or 0)
     explained = s.has_inertia and unexplained == 0 and kind != "degenerate"
-    because = Reason.THEOREM_SADDLE if kind == "saddle" else Reason.THEOREM
-    zeros = Reason.ZEROS if c.lasting else Reason.NOT_LASTING
+    kantorovich = Reason.KANTOROVICH_SADDLE if kind == "saddle" else Reason.KANTOROVICH
+    zeros = Reason.ZERO_EIGENVALUES if c.lasting else Reason.UNSTABLE_SIGNS
     in_units = c.pair.radius * c.pair.unit
     rules: list[Rule] = [
-        (found.to_infinity, ("not_critical", False, Reason.INFINITY)),
-        (not g.near and g.short, ("undecided", False, Reason.SHORT_FAR)),
-        (not g.near and found.n_kinks and not found.falls, ("undecided", False, Reason.HELD)),
-        (not g.near and g.is_plateau, ("not_critical", False, Reason.PLATEAU)),
-        (not g.near, ("not_critical", False, Reason.FAR)),
+        (found.to_infinity, ("not_critical", False, Reason.INFIMUM_AT_INFINITY)),
+        (not g.near and g.short, ("undecided", False, Reason.DISTANCE_UNKNOWN)),
+        (
+            not g.near and found.n_kinks and not found.falls,
+            ("undecided", False, Reason.MAYBE_KINK_MINIMUM),
+        ),
+        (not g.near and g.is_plateau, ("not_critical", False, Reason.ON_PLATEAU)),
+        (not g.near, ("not_critical", False, Reason.GRADIENT_ABOVE_TOL)),
         # Minima at active kinks are proved separately, in `kink_minimum`.
         (g.strict and c.zero.holds, ("minimum", True, Reason.INTERPOLATION, c.zero.radius, 0.0)),
-        (theorem and explained, (kind, True, because, c.theorem.radius, 0.0)),
+        (theorem and explained, (kind, True, kantorovich, c.theorem.radius, 0.0)),
         (
             theorem and not s.has_inertia and s.floor > 0 and not s.negative,
-            ("minimum", True, Reason.FLOOR, c.theorem.radius, 0.0),
+            ("minimum", True, Reason.CURVATURE_FLOOR, c.theorem.radius, 0.0),
         ),
-        (g.strict and opposed and c.pair.holds, ("saddle", True, Reason.TWO_SIGNS, in_units, 0.0)),
+        (
+            g.strict and opposed and c.pair.holds,
+            ("saddle", True, Reason.TWO_VECTOR_SADDLE, in_units, 0.0),
+        ),
         # At a kink H describes one side only.
-        (found.n_kinks and opposed and found.falls, ("saddle", False, Reason.KINKS_FALL)),
-        (found.n_kinks, ("undecided", False, Reason.KINKS)),
+        (found.n_kinks and opposed and found.falls, ("saddle", False, Reason.ONE_SIDED_SADDLE)),
+        (found.n_kinks, ("undecided", False, Reason.ONE_SIDED_HESSIAN)),
         *(
             [] if s.has_inertia else _rules_from_estimates(s, c)
         ),  # the last of these rules always applies
         # The remaining rules apply if the inertia is known. Their verdicts rest on measurements and
         # are not certified.
-        (not s.bounded, ("undecided", False, Reason.NO_BOUND)),
-        (s.flat, ("degenerate", False, Reason.FLAT)),
-        (c.short, ("undecided", False, Reason.SHORT)),
+        (not s.bounded, ("undecided", False, Reason.NO_ERROR_BOUND)),
+        (s.flat, ("degenerate", False, Reason.ZERO_HESSIAN)),
+        (c.short, ("undecided", False, Reason.STABILITY_UNKNOWN)),
         (kind == "saddle", ("saddle", False, Reason.MEASURED_SADDLE)),
-        (unexplained > 0 and s.asymmetric, ("undecided", False, Reason.ASYMMETRIC)),
+        (unexplained > 0 and s.asymmetric, ("undecided", False, Reason.ASYMMETRIC_PRODUCTS)),
         (unexplained > 0 or kind == "degenerate", ("degenerate", False, zeros)),
-        (not c.arrives, ("undecided", False, Reason.NO_REST)),
-        (True, (kind, False, Reason.MEASURED)),
+        (not c.arrives, ("undecided", False, Reason.GRADIENT_NOT_REDUCED)),
+        (True, (kind, False, Reason.MEASURED_SIGNS)),
     ]
     return next(Decision(*said) for holds, said in rules if holds)
 
@@ -470,15 +487,15 @@ def _rules_from_estimates(s: Spectrum, c: Proof) -> list[Rule]:
     """
     likely = "minimum" if s.positive else "maximum"
     return [
-        (s.flat, ("degenerate", False, Reason.FLAT)),
-        (s.floor > 0, ("undecided", False, Reason.OPEN_FLOOR)),
-        (c.short, ("undecided", False, Reason.SHORT)),
-        (not c.lasting, ("undecided", False, Reason.FADING)),
+        (s.flat, ("degenerate", False, Reason.ZERO_HESSIAN)),
+        (s.floor > 0, ("undecided", False, Reason.CURVATURE_FLOOR_AT_THETA)),
+        (c.short, ("undecided", False, Reason.STABILITY_UNKNOWN)),
+        (not c.lasting, ("undecided", False, Reason.UNSTABLE_CURVATURE)),
         (s.negative and s.positive, ("saddle", False, Reason.MEASURED_SADDLE)),
-        (not (s.negative or s.positive), ("undecided", False, Reason.NOTHING)),
-        (not c.arrives, ("undecided", False, Reason.NO_REST)),
-        (s.risk_asked is None, ("undecided", False, Reason.NO_RISK_ASKED)),
+        (not (s.negative or s.positive), ("undecided", False, Reason.BELOW_PRODUCT_ERROR)),
+        (not c.arrives, ("undecided", False, Reason.GRADIENT_NOT_REDUCED)),
+        (s.risk_asked is None, ("undecided", False, Reason.NO_ACCEPTED_RISK)),
         (not s.risk <= (s.risk_asked or 0.0), ("undecided", False, Reason.RISK_TOO_LARGE)),
-        (s.loose, ("degenerate", False, Reason.LOOSE, None, s.risk)),
-        (True, (likely, False, Reason.RISK, None, s.risk)),
+        (s.loose, ("degenerate", False, Reason.UNEXPLAINED_ZERO, None, s.risk)),
+        (True, (likely, False, Reason.WITHIN_ACCEPTED_RISK, None, s.risk)),
     ]

@@ -173,7 +173,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
     nearest: np.ndarray | None = None
     distance: float | None = None
     at_nearest: CriticalPoint | None = None
-    _because: Reason | None = field(default=None, compare=False)
+    _rule: Reason | None = field(default=None, compare=False)
     _advice: tuple[str, str] = field(default=OBJECTIVE_ADVICE, compare=False)
 
     @property
@@ -213,7 +213,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
             then = "Training has converged." if minimum else leave
             return f"Proved {self.kind}: a local {self.kind} {where}{along}. {then}"
         aside = ", except those of symmetries," if self.n_symmetry else ""
-        if self._because is Reason.RISK:
+        if self._rule is Reason.WITHIN_ACCEPTED_RISK:
             return (
                 f"{self._with_certainty(self.kind.capitalize())}: every eigenvalue at theta{aside} "
                 f"is at {bound}{format_number(self.curvature_tol)} times the spectrum's width. See "
@@ -227,7 +227,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
 
     def _saddle_sentence(self) -> str:
         sure = "Proved saddle" if self.certified else self._with_certainty("Saddle")
-        side = " on this side of the kinks" if self._because is Reason.KINKS_FALL else ""
+        side = " on this side of the kinks" if self._rule is Reason.ONE_SIDED_SADDLE else ""
         return (
             f"{sure}: the Hessian has eigenvalues of both signs{side}. "
             f"Use fastcurv.escape({self._advice[0]}) to leave it."
@@ -247,7 +247,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         return f"Degenerate: {flat}{known}, so the kind is unknown.{then}"
 
     def _not_critical_sentence(self) -> str:
-        if self._because is Reason.INFINITY:
+        if self._rule is Reason.INFIMUM_AT_INFINITY:
             return (
                 "Not critical: the loss is proved to decrease without end from here, towards an "
                 "infimum that no point attains."
@@ -262,12 +262,12 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         return f"Not critical: {size}{where}. {self._advice[1]}"
 
     def _undecided_sentence(self) -> str:
-        if self._because is Reason.HELD:
+        if self._rule is Reason.MAYBE_KINK_MINIMUM:
             return (
                 "Undecided: the gradient is above its tolerance, but the loss was not seen to "
                 "decrease across the kinks. See `reason`."
             )
-        if self._because is Reason.SHORT_FAR:
+        if self._rule is Reason.DISTANCE_UNKNOWN:
             return (
                 "Undecided: the budget ended before the distance to a critical point was known. "
                 "Allow more time or products."
@@ -401,7 +401,7 @@ class Words(Formatter):
         self.ask, self.found, self.outcome = ask, found, outcome
         self.gradient, self.spectrum = found.gradient, found.spectrum
         self.certificate = found.certificate
-        self.products = f"{found.n_products} product{_plural(found.n_products)}"
+        self.n_products_phrase = f"{found.n_products} product{_plural(found.n_products)}"
         s, n, self.n = found.spectrum, found.spectrum.n_symmetry or 0, ask.theta.size
         self.kind = outcome.kind.capitalize()
         m = self.n - n
@@ -409,40 +409,40 @@ class Words(Formatter):
         others = "the other one is" if m == 1 else f"the other {m} are"
         aside, are = f"apart from {n} symmetry direction{_plural(n)}", "is" if n == 1 else "are"
         by_symmetry = f"{n} eigenvalue{_plural(n)} {are} zero by symmetry"
-        self.zeros_and_signs = f"{by_symmetry} and {others}" if n else every
-        self.and_zeros = f", and {n} that {are} zero by symmetry" * (n > 0)
+        self.symmetry_zeros_and_others = f"{by_symmetry} and {others}" if n else every
+        self.symmetry_zeros_clause = f", and {n} that {are} zero by symmetry" * (n > 0)
         signed = f"{aside}, {every}" if n else every
-        self.signed_eigenvalues = signed[0].upper() + signed[1:]  # at the start of a sentence
-        self.apart = f", {aside}," * (n > 0)
-        self.off_symmetries = " on the complement of these directions" * (n > 0)
+        self.eigenvalues_subject = signed[0].upper() + signed[1:]  # at the start of a sentence
+        self.except_symmetries = f", {aside}," * (n > 0)
+        self.complement_phrase = " on the complement of these directions" * (n > 0)
         zero, these = s.n_zero or 0, "this eigenvalue" if s.n_zero == 1 else "these"
-        self.zeros = f"{zero} of {self.n} eigenvalues {'is' if zero == 1 else 'are'}"
-        self.explained = (
+        self.n_zeros_phrase = f"{zero} of {self.n} eigenvalues {'is' if zero == 1 else 'are'}"
+        self.symmetry_explanation = (
             f"symmetry explains {n} of these" if n else f"no known symmetry explains {these}"
         )
-        self.sign = "positive" if outcome.kind == "minimum" else "negative"
-        self.side = "below -" if outcome.kind == "minimum" else "above "
-        self.balanced = " in balanced coordinates" * s.balanced
-        self.in_units = " in balanced coordinates" * (found.certificate.pair.unit != 1)
-        self.across = s.across or (s.low, s.high)
-        self.aside = ", apart from those that count as zero" * (s.low * s.high < 0)
+        self.eigenvalue_sign = "positive" if outcome.kind == "minimum" else "negative"
+        self.risk_bound_side = "below -" if outcome.kind == "minimum" else "above "
+        self.balanced_phrase = " in balanced coordinates" * s.balanced
+        self.radius_units = " in balanced coordinates" * (found.certificate.pair.unit != 1)
+        self.ritz_ends = s.across or (s.low, s.high)
+        self.except_zeros = ", apart from those that count as zero" * (s.low * s.high < 0)
         assumed = found.assumed and not outcome.certified
-        self.known = "measured" if assumed else "proved"
+        self.proved_or_measured = "measured" if assumed else "proved"
         about = f", assuming that the error of products is at most {PRODUCT_ERROR_EPS:g} eps ||H||"
-        self.supposed = about * assumed
+        self.assumption_clause = about * assumed
         if s.has_inertia:
             counts = f"{s.n_negative} negative and {s.n_positive} positive"
-            self.both, self.both_are = f"{counts} of {self.n} eigenvalues", "are"
-            self.at_one_side = f"{counts} eigenvalues are {self.known}"
-            self.seen = f"{self.both} are {self.known} at theta"
+            self.both_signs, self.both_signs_verb = f"{counts} of {self.n} eigenvalues", "are"
+            self.one_sided_signs = f"{counts} eigenvalues are {self.proved_or_measured}"
+            self.signs_at_theta = f"{self.both_signs} are {self.proved_or_measured} at theta"
         else:
             ends = f"curvature from {format_number(s.low)} to {format_number(s.high)}"
-            self.both, self.both_are = "curvature of both signs", "is"
-            self.at_one_side, self.seen = f"{ends} was found", f"{ends} was found"
-        below = f"; {s.n_negative} are {self.known} negative, so theta is no minimum"
-        self.one_sided = below * bool(s.n_negative)
+            self.both_signs, self.both_signs_verb = "curvature of both signs", "is"
+            self.one_sided_signs, self.signs_at_theta = f"{ends} was found", f"{ends} was found"
+        below = f"; {s.n_negative} are {self.proved_or_measured} negative, so theta is no minimum"
+        self.no_minimum_clause = below * bool(s.n_negative)
         k, lie = found.n_kinks, "lies" if found.n_kinks == 1 else "lie"
-        self.at_kinks = (
+        self.kinks_clause = (
             f"; {k} pre-activation{_plural(k)} {lie} within rounding of a kink, where H is "
             "one-sided, so nothing is certified"
         ) * (k > 0)
@@ -457,11 +457,11 @@ class Words(Formatter):
         return format(value, format_spec) if plain else format_number(value)
 
     @property
-    def why(self) -> str:
+    def no_minimum_reason(self) -> str:
         return why_no_minimum(self.ask.ob, self.ask.theta)
 
     @property
-    def far(self) -> str:
+    def not_critical_reason(self) -> str:
         near = self.gradient
         if near.gradient_norm <= near.gradient_tol:
             return "the loss at theta is not finite"
@@ -476,7 +476,7 @@ class Words(Formatter):
         )
 
     @property
-    def plateau(self) -> str:
+    def plateau_sentence(self) -> str:
         if not self.gradient.is_plateau:
             return ""
         text = self.format(
@@ -495,20 +495,20 @@ class Words(Formatter):
         )
 
     @property
-    def near(self) -> str:
+    def stationary_clause(self) -> str:
         within = "||g|| = {gradient.gradient_norm} is within its tolerance {gradient.gradient_tol}"
         exact = self.gradient.gradient_norm == 0
         return "the gradient is exactly 0" if exact else self.format(within)
 
     @property
-    def family(self) -> str:
+    def zero_loss_family_clause(self) -> str:
         """A clause that explains the zero eigenvalues at a point of loss 0, or "" without any."""
         zero = self.spectrum.n_zero
         these = "zero eigenvalue" if zero == 1 else f"{zero} zero eigenvalues"
         return f"; further points of loss 0 around this point explain the {these}" if zero else ""
 
     @property
-    def place(self) -> str:
+    def critical_point_place(self) -> str:
         """A phrase for the place of the certified critical point."""
         radius, length = self.outcome.radius or 0.0, safe_norm(self.ask.theta)
         if radius == 0:
@@ -519,7 +519,7 @@ class Words(Formatter):
         return f"within {format_number(radius)} of theta{last}"
 
     @property
-    def ball(self) -> str:
+    def opposite_signs_region(self) -> str:
         """A phrase for the ball on which two vectors keep curvature of opposite signs, with the
         conclusion.
         """
@@ -527,20 +527,20 @@ class Words(Formatter):
         if not pair.radius < np.inf:
             return "everywhere, so no point is a minimum or maximum"
         return self.format(
-            "at every point within {certificate.pair.radius} of theta{in_units}, so no minimum or "
-            "maximum lies there. The length of the Newton step, {certificate.pair.distance}, is "
+            "at every point within {certificate.pair.radius} of theta{radius_units}, so no minimum "
+            "or maximum lies there. The length of the Newton step, {certificate.pair.distance}, is "
             "below this radius"
         )
 
     @property
-    def signs(self) -> str:
+    def known_signs(self) -> str:
         """A phrase that states the signs of Hessian eigenvalues known at theta, besides the signs
         of the curvature along two vectors.
         """
         few, s = self.spectrum.n_negative_bounds[0], self.spectrum
         if s.has_inertia:
             range_ = f"from {format_number(s.low)} to {format_number(s.high)}"
-            return f"at least {self.both}, {range_}, are {self.known} at theta"
+            return f"at least {self.both_signs}, {range_}, are {self.proved_or_measured} at theta"
         return (
             f"at least {few} eigenvalue{_plural(few)} at theta {'is' if few == 1 else 'are'} "
             f"negative, and the extreme Ritz values are {format_number(s.low)} along "
@@ -548,7 +548,7 @@ class Words(Formatter):
         )
 
     @property
-    def floor(self) -> str:
+    def curvature_floor(self) -> str:
         l2, text = (
             float(np.max(getattr(self.ask.ob, "l2", 0.0))),
             format_number(self.spectrum.floor),
@@ -561,7 +561,7 @@ class Words(Formatter):
         return f"{text}, a lower bound that the objective proves{less}"
 
     @property
-    def hypothesis(self) -> str:
+    def missing_hypothesis(self) -> str:
         """The hypothesis of the theorem that does not hold, as a phrase."""
         unknown = why_unproved(self.ask.ob)
         if unknown and unknown != NOT_OFFERED_REASON:
@@ -577,14 +577,14 @@ class Words(Formatter):
         return MISSING_HYPOTHESES[theorem.missing].format(h=format_number(theorem.h))
 
     @property
-    def few(self) -> str:
+    def limit_too_small(self) -> str:
         most, seconds = self.ask.max_products, self.ask.max_time
         late = seconds is not None and self.found.n_products < (most or np.inf)
         short = f"max_time = {format_number(seconds or 0.0)} s is too short"
         return short if late else f"max_products = {most} are too few"
 
     @property
-    def allowed(self) -> str:
+    def allowed_risk_sentence(self) -> str:
         """A clause with the failure probability that would allow a verdict from these products."""
         risk = self.spectrum.risk
         risk = max(_round_up_digits(risk), SUGGESTED_FAILURE_PROBABILITY) if risk < 1 else 1.0
@@ -598,7 +598,7 @@ class Words(Formatter):
         )
 
     @property
-    def outside(self) -> str:
+    def complement_clause(self) -> str:
         """A clause that states how most eigenvalues are known at large n, from the space that the
         rows reach; "" if they are not.
         """
@@ -615,7 +615,9 @@ class Words(Formatter):
 
 def reason_sentence(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> str:
     """Return the sentence that states the reason of the verdict `outcome`."""
-    return Words(ask, found, outcome).format(f"{outcome.because.value}{{outside}}{{at_kinks}}.")
+    return Words(ask, found, outcome).format(
+        f"{outcome.rule.value}{{complement_clause}}{{kinks_clause}}."
+    )
 
 
 def _plural(count: int) -> str:

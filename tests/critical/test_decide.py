@@ -49,81 +49,101 @@ ASKED = {"risk": 1e-3, "risk_asked": 1e-2}
 
 TABLE = [
     # what lies elsewhere comes first, whatever is proved besides
-    ({**MIN, **PROOF, "near": False}, "not_critical", False, "far"),
-    ({**MIN, "near": False, "residual": 1.0}, "not_critical", False, "plateau"),
-    ({**MIN, **PROOF, "to_infinity": True}, "not_critical", False, "infinity"),
-    ({**LARGE, **ASKED, "to_infinity": True}, "not_critical", False, "infinity"),
+    ({**MIN, **PROOF, "near": False}, "not_critical", False, "gradient above tol"),
+    ({**MIN, "near": False, "residual": 1.0}, "not_critical", False, "on plateau"),
+    ({**MIN, **PROOF, "to_infinity": True}, "not_critical", False, "infimum at infinity"),
+    ({**LARGE, **ASKED, "to_infinity": True}, "not_critical", False, "infimum at infinity"),
     # the theorem
-    ({**MIN, **PROOF}, "minimum", True, "theorem"),
-    ({**MAX, **PROOF}, "maximum", True, "theorem"),
-    ({**SADDLE, **PROOF}, "saddle", True, "theorem saddle"),
-    ({**ORBIT, **PROOF}, "minimum", True, "theorem"),
-    ({**ZEROS, **PROOF}, "degenerate", False, "zeros"),
-    ({**MIN, **PROOF, "strict": False}, "minimum", False, "measured"),
-    ({**MIN, **PROOF, "n_kinks": 2}, "minimum", True, "theorem"),
+    ({**MIN, **PROOF}, "minimum", True, "kantorovich"),
+    ({**MAX, **PROOF}, "maximum", True, "kantorovich"),
+    ({**SADDLE, **PROOF}, "saddle", True, "kantorovich saddle"),
+    ({**ORBIT, **PROOF}, "minimum", True, "kantorovich"),
+    ({**ZEROS, **PROOF}, "degenerate", False, "zero eigenvalues"),
+    ({**MIN, **PROOF, "strict": False}, "minimum", False, "measured signs"),
+    ({**MIN, **PROOF, "n_kinks": 2}, "minimum", True, "kantorovich"),
     # all eigenvalues are explained, and none has a sign
-    ({**ZEROS, **PROOF, "n_positive": 0, "n_symmetry": 1}, "degenerate", False, "zeros"),
+    ({**ZEROS, **PROOF, "n_positive": 0, "n_symmetry": 1}, "degenerate", False, "zero eigenvalues"),
     # without it
-    (MIN, "minimum", False, "measured"),
-    (MAX, "maximum", False, "measured"),
+    (MIN, "minimum", False, "measured signs"),
+    (MAX, "maximum", False, "measured signs"),
     (SADDLE, "saddle", False, "measured saddle"),
-    (ORBIT, "minimum", False, "measured"),
-    (ZEROS, "degenerate", False, "zeros"),
-    ({**ZEROS, "lasting": False}, "degenerate", False, "not lasting"),
-    ({**MIN, "n_positive": 0, "n_zero": 3}, "degenerate", False, "zeros"),
-    ({**MIN, "n_positive": 0, "n_zero": 3, "flat": True}, "degenerate", False, "flat"),
+    (ORBIT, "minimum", False, "measured signs"),
+    (ZEROS, "degenerate", False, "zero eigenvalues"),
+    ({**ZEROS, "lasting": False}, "degenerate", False, "unstable signs"),
+    ({**MIN, "n_positive": 0, "n_zero": 3}, "degenerate", False, "zero eigenvalues"),
+    ({**MIN, "n_positive": 0, "n_zero": 3, "flat": True}, "degenerate", False, "zero hessian"),
     # an error without a bound is no tolerance
-    ({**MIN, "n_positive": 0, "n_zero": 3, "bounded": False}, "undecided", False, "no bound"),
-    ({**SADDLE, "bounded": False}, "undecided", False, "no bound"),
+    ({**MIN, "n_positive": 0, "n_zero": 3, "bounded": False}, "undecided", False, "no error bound"),
+    ({**SADDLE, "bounded": False}, "undecided", False, "no error bound"),
     # what only asymmetry makes zero is not seen to be
-    ({**ZEROS, "asymmetric": True}, "undecided", False, "asymmetric"),
-    ({**MIN, "n_positive": 0, "n_zero": 3, "asymmetric": True}, "undecided", False, "asymmetric"),
+    ({**ZEROS, "asymmetric": True}, "undecided", False, "asymmetric products"),
+    (
+        {**MIN, "n_positive": 0, "n_zero": 3, "asymmetric": True},
+        "undecided",
+        False,
+        "asymmetric products",
+    ),
     ({**SADDLE, "asymmetric": True}, "saddle", False, "measured saddle"),
     # residuals that vanish
     ({**ZEROS, "zero": proved_ball(1e-8)}, "minimum", True, "interpolation"),
-    ({**ZEROS, "zero": proved_ball(1e-8), "near": False}, "not_critical", False, "far"),
+    (
+        {**ZEROS, "zero": proved_ball(1e-8), "near": False},
+        "not_critical",
+        False,
+        "gradient above tol",
+    ),
     # two fixed vectors
-    ({**SADDLE, "pair": Pair(1e-3, 1e-4)}, "saddle", True, "two signs"),
+    ({**SADDLE, "pair": Pair(1e-3, 1e-4)}, "saddle", True, "two vector saddle"),
     ({**SADDLE, "pair": Pair(1e-4, 1e-3)}, "saddle", False, "measured saddle"),
     ({**SADDLE, "pair": Pair(1e-4)}, "saddle", False, "measured saddle"),
-    ({**ZEROS, "pair": Pair(1.0, 0.0)}, "degenerate", False, "zeros"),
-    ({"negative": True, "positive": True, "pair": Pair(1.0, 0.0)}, "saddle", True, "two signs"),
+    ({**ZEROS, "pair": Pair(1.0, 0.0)}, "degenerate", False, "zero eigenvalues"),
+    (
+        {"negative": True, "positive": True, "pair": Pair(1.0, 0.0)},
+        "saddle",
+        True,
+        "two vector saddle",
+    ),
     ({"negative": True, "positive": True}, "saddle", False, "measured saddle"),
-    ({"negative": True, "positive": True, "lasting": False}, "undecided", False, "fading"),
+    (
+        {"negative": True, "positive": True, "lasting": False},
+        "undecided",
+        False,
+        "unstable curvature",
+    ),
     # no smaller gradient at the end of Newton's step
-    ({**MIN, "arrives": False}, "undecided", False, "no rest"),
+    ({**MIN, "arrives": False}, "undecided", False, "gradient not reduced"),
     ({**SADDLE, "arrives": False}, "saddle", False, "measured saddle"),
-    ({**ZEROS, "arrives": False}, "degenerate", False, "zeros"),
-    ({**MIN, **PROOF, "arrives": False}, "minimum", True, "theorem"),
-    ({**LARGE, **ASKED, "arrives": False}, "undecided", False, "no rest"),
+    ({**ZEROS, "arrives": False}, "degenerate", False, "zero eigenvalues"),
+    ({**MIN, **PROOF, "arrives": False}, "minimum", True, "kantorovich"),
+    ({**LARGE, **ASKED, "arrives": False}, "undecided", False, "gradient not reduced"),
     # kinks
-    ({**MIN, "n_kinks": 1}, "undecided", False, "kinks"),
-    ({**MAX, "n_kinks": 1}, "undecided", False, "kinks"),
-    ({**SADDLE, "n_kinks": 1}, "undecided", False, "kinks"),
-    ({**SADDLE, "n_kinks": 1, "falls": True}, "saddle", False, "kinks fall"),
-    ({**LARGE, **ASKED, "n_kinks": 1}, "undecided", False, "kinks"),
-    ({"near": False, "n_kinks": 1}, "undecided", False, "held"),
-    ({"near": False, "n_kinks": 1, "falls": True}, "not_critical", False, "far"),
+    ({**MIN, "n_kinks": 1}, "undecided", False, "one sided hessian"),
+    ({**MAX, "n_kinks": 1}, "undecided", False, "one sided hessian"),
+    ({**SADDLE, "n_kinks": 1}, "undecided", False, "one sided hessian"),
+    ({**SADDLE, "n_kinks": 1, "falls": True}, "saddle", False, "one sided saddle"),
+    ({**LARGE, **ASKED, "n_kinks": 1}, "undecided", False, "one sided hessian"),
+    ({"near": False, "n_kinks": 1}, "undecided", False, "maybe kink minimum"),
+    ({"near": False, "n_kinks": 1, "falls": True}, "not_critical", False, "gradient above tol"),
     # large n
-    ({**LARGE, **PROOF, "floor": 0.1}, "minimum", True, "floor"),
-    ({**LARGE, "floor": 0.1}, "undecided", False, "open floor"),
-    ({**LARGE, **PROOF}, "undecided", False, "no risk asked"),
-    ({**LARGE, **ASKED}, "minimum", False, "risk"),
-    ({"negative": True, **ASKED}, "maximum", False, "risk"),
-    ({**LARGE, **ASKED, "lasting": False}, "undecided", False, "fading"),
-    ({**LARGE, **ASKED, "loose": True}, "degenerate", False, "loose"),
+    ({**LARGE, **PROOF, "floor": 0.1}, "minimum", True, "curvature floor"),
+    ({**LARGE, "floor": 0.1}, "undecided", False, "curvature floor at theta"),
+    ({**LARGE, **PROOF}, "undecided", False, "no accepted risk"),
+    ({**LARGE, **ASKED}, "minimum", False, "within accepted risk"),
+    ({"negative": True, **ASKED}, "maximum", False, "within accepted risk"),
+    ({**LARGE, **ASKED, "lasting": False}, "undecided", False, "unstable curvature"),
+    ({**LARGE, **ASKED, "loose": True}, "degenerate", False, "unexplained zero"),
     ({**LARGE, "risk": 0.1, "risk_asked": 0.01}, "undecided", False, "risk too large"),
     ({**LARGE, "risk": math.nan, "risk_asked": 0.01}, "undecided", False, "risk too large"),
-    (ASKED, "undecided", False, "nothing"),
-    ({**ASKED, "flat": True}, "degenerate", False, "flat"),
+    (ASKED, "undecided", False, "below product error"),
+    ({**ASKED, "flat": True}, "degenerate", False, "zero hessian"),
 ]
 
 
-@pytest.mark.parametrize("facts, kind, certified, because", TABLE)
-def test_the_verdict_follows_from_the_evidence(facts, kind, certified, because):
+@pytest.mark.parametrize("facts, kind, certified, rule", TABLE)
+def test_the_verdict_follows_from_the_evidence(facts, kind, certified, rule):
     said = decide(evidence(**facts))
-    because = Reason[because.upper().replace(" ", "_")]
-    assert (said.kind, said.certified, said.because) == (kind, certified, because)
+    rule = Reason[rule.upper().replace(" ", "_")]
+    assert (said.kind, said.certified, said.rule) == (kind, certified, rule)
 
 
 FLAGS = {
@@ -156,7 +176,7 @@ def test_no_verdict_claims_more_than_its_evidence(inertia):
         facts = base | dict(zip(FLAGS, values)) | {"risk": 1e-3}
         found, proved, near = Spectrum(**base), facts["theorem"], facts["near"]
         said = decide(evidence(**facts))
-        seen.add(said.because)
+        seen.add(said.rule)
         assert (said.radius is not None) == said.certified
         assert (said.failure_probability == 0) == said.certified
         if not near or facts["to_infinity"]:  # kinks may hold a minimum unless the loss falls
@@ -171,7 +191,7 @@ def test_no_verdict_claims_more_than_its_evidence(inertia):
             assert facts["risk_asked"] >= 1e-3 and not found.has_inertia and facts["lasting"]
         if said.kind in ("minimum", "maximum") and not said.certified:
             assert facts["arrives"]
-        if said.kind == "minimum" and said.because is not Reason.INTERPOLATION:
+        if said.kind == "minimum" and said.rule is not Reason.INTERPOLATION:
             assert not found.n_negative and (found.n_zero or 0) == (found.n_symmetry or 0)
             assert found.has_inertia or not facts["negative"]
     assert len(seen) >= 6

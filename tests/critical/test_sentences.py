@@ -144,67 +144,76 @@ AT_RISK = {"dense_below": 0, "failure_probability": 0.1, "curvature_tol": 0.2}
 
 # rule, the number of claims that are checked at least, (objective, theta), options of `classify`
 POINTS = [
-    ("INFINITY", 1, one_class, {}),
-    ("FAR", 2, lambda: (quadratic(1, 2, 3), np.ones(3)), {}),
-    ("FAR", 3, lambda: (quadratic(1), np.ones(1)), {}),
-    ("FAR", 3, lambda: network(0.01, 1e-4), {}),
-    ("INFINITY", 3, lambda: of_zoo("dead ReLU units on a slope"), {}),
-    ("PLATEAU", 3, plane, {}),
-    ("SHORT_FAR", 1, lambda: network(0.01), {"max_products": 8, **BY_PRODUCTS}),
-    ("HELD", 3, at_active_kinks, {}),
+    ("INFIMUM_AT_INFINITY", 1, one_class, {}),
+    ("GRADIENT_ABOVE_TOL", 2, lambda: (quadratic(1, 2, 3), np.ones(3)), {}),
+    ("GRADIENT_ABOVE_TOL", 3, lambda: (quadratic(1), np.ones(1)), {}),
+    ("GRADIENT_ABOVE_TOL", 3, lambda: network(0.01, 1e-4), {}),
+    ("INFIMUM_AT_INFINITY", 3, lambda: of_zoo("dead ReLU units on a slope"), {}),
+    ("ON_PLATEAU", 3, plane, {}),
+    ("DISTANCE_UNKNOWN", 1, lambda: network(0.01), {"max_products": 8, **BY_PRODUCTS}),
+    ("MAYBE_KINK_MINIMUM", 3, at_active_kinks, {}),
     ("INTERPOLATION", 3, interpolating, {}),
-    ("THEOREM", 3, lambda: (quadratic(1, 2, 3), np.zeros(3)), {}),
-    ("THEOREM", 3, lambda: (quadratic(-1, -2), np.zeros(2)), {}),
-    ("THEOREM", 3, lambda: network(1.0, 1e-5), {"gradient_tol": 1.0}),
-    ("THEOREM", 3, lambda: of_zoo("4-1-4 autoencoder, I = {1}"), {}),
-    ("THEOREM_SADDLE", 3, lambda: (quadratic(-1, 2, 3), np.zeros(3)), {}),
-    ("THEOREM_SADDLE", 3, lambda: of_zoo("5-2-5 autoencoder, I = {2}"), {}),
-    ("TWO_SIGNS", 2, lambda: (quadratic(-1, *BIG), np.zeros(61)), BY_PRODUCTS),
-    ("TWO_SIGNS", 3, lambda: of_zoo("a unit of zeros added"), {}),
-    ("FLOOR", 2, lambda: network(1.0, 1e-4), {"gradient_tol": 1.0, **BY_PRODUCTS}),
-    ("FLOOR", 2, lambda: of_zoo("ridge"), BY_PRODUCTS),
+    ("KANTOROVICH", 3, lambda: (quadratic(1, 2, 3), np.zeros(3)), {}),
+    ("KANTOROVICH", 3, lambda: (quadratic(-1, -2), np.zeros(2)), {}),
+    ("KANTOROVICH", 3, lambda: network(1.0, 1e-5), {"gradient_tol": 1.0}),
+    ("KANTOROVICH", 3, lambda: of_zoo("4-1-4 autoencoder, I = {1}"), {}),
+    ("KANTOROVICH_SADDLE", 3, lambda: (quadratic(-1, 2, 3), np.zeros(3)), {}),
+    ("KANTOROVICH_SADDLE", 3, lambda: of_zoo("5-2-5 autoencoder, I = {2}"), {}),
+    ("TWO_VECTOR_SADDLE", 2, lambda: (quadratic(-1, *BIG), np.zeros(61)), BY_PRODUCTS),
+    ("TWO_VECTOR_SADDLE", 3, lambda: of_zoo("a unit of zeros added"), {}),
+    ("CURVATURE_FLOOR", 2, lambda: network(1.0, 1e-4), {"gradient_tol": 1.0, **BY_PRODUCTS}),
+    ("CURVATURE_FLOOR", 2, lambda: of_zoo("ridge"), BY_PRODUCTS),
     (
-        "KINKS_FALL", 4,
+        "ONE_SIDED_SADDLE", 4,
         lambda: relu(([[1.0], [0.0]], [0.0, -1.0]), ([[0.0, 0.0]], [0.0])), {},
     ),
-    ("KINKS", 3, lambda: relu(([[0], [0]], [0, 0]), ([[0, 0]], [0])), {}),
-    ("NO_BOUND", 2, lambda: (QuadraticObjective(Biased([-1, 0, 1], np.inf)), np.zeros(3)), {}),
-    ("FLAT", 2, lambda: (quadratic(0, 0, 0), np.zeros(3)), {}),
-    ("FLAT", 2, lambda: (quadratic(*0 * BIG), np.zeros(60)), BY_PRODUCTS),
-    ("ASYMMETRIC", 3, lambda: (skewed(), np.zeros(2)), {}),
-    ("ZEROS", 2, lambda: (quadratic(0, 1, 2), np.zeros(3)), {}),
-    ("NOT_LASTING", 2, lambda: (cubic(), np.array([1e-2, 0.0])), {"gradient_tol": 1.0}),
-    ("NO_REST", 4, lambda: (jump(), np.ones(1)), {"gradient_tol": 2.0}),
-    ("MEASURED", 4, lambda: (quartic(2), np.zeros(2)), {}),
+    ("ONE_SIDED_HESSIAN", 3, lambda: relu(([[0], [0]], [0, 0]), ([[0, 0]], [0])), {}),
+    (
+        "NO_ERROR_BOUND", 2,
+        lambda: (QuadraticObjective(Biased([-1, 0, 1], np.inf)), np.zeros(3)), {},
+    ),
+    ("ZERO_HESSIAN", 2, lambda: (quadratic(0, 0, 0), np.zeros(3)), {}),
+    ("ZERO_HESSIAN", 2, lambda: (quadratic(*0 * BIG), np.zeros(60)), BY_PRODUCTS),
+    ("ASYMMETRIC_PRODUCTS", 3, lambda: (skewed(), np.zeros(2)), {}),
+    ("ZERO_EIGENVALUES", 2, lambda: (quadratic(0, 1, 2), np.zeros(3)), {}),
+    ("UNSTABLE_SIGNS", 2, lambda: (cubic(), np.array([1e-2, 0.0])), {"gradient_tol": 1.0}),
+    ("GRADIENT_NOT_REDUCED", 4, lambda: (jump(), np.ones(1)), {"gradient_tol": 2.0}),
+    ("MEASURED_SIGNS", 4, lambda: (quartic(2), np.zeros(2)), {}),
     ("MEASURED_SADDLE", 4, lambda: (ridge(), np.zeros(2)), {}),
     (
-        "SHORT", 3, lambda: (quartic(), np.full(60, 1e-11)),
+        "STABILITY_UNKNOWN", 3, lambda: (quartic(), np.full(60, 1e-11)),
         {"max_products": 12, "gradient_tol": 1e-3, **AT_RISK},
     ),
-    ("OPEN_FLOOR", 2, lambda: network(1.0, 1e-2), {"gradient_tol": 10.0, **BY_PRODUCTS}),
-    ("FADING", 3, lambda: (cubic(), np.array([1e-2, 0.0])), {"gradient_tol": 1.0, **AT_RISK}),
     (
-        "NOTHING", 3,
+        "CURVATURE_FLOOR_AT_THETA", 2, lambda: network(1.0, 1e-2),
+        {"gradient_tol": 10.0, **BY_PRODUCTS},
+    ),
+    (
+        "UNSTABLE_CURVATURE", 3, lambda: (cubic(), np.array([1e-2, 0.0])),
+        {"gradient_tol": 1.0, **AT_RISK},
+    ),
+    (
+        "BELOW_PRODUCT_ERROR", 3,
         lambda: (QuadraticObjective(Biased(np.linspace(-1, 1, 60), 10.0)), np.zeros(60)),
         BY_PRODUCTS,
     ),
-    ("NO_RISK_ASKED", 4, lambda: (quadratic(*BIG), np.zeros(60)), BY_PRODUCTS),
+    ("NO_ACCEPTED_RISK", 4, lambda: (quadratic(*BIG), np.zeros(60)), BY_PRODUCTS),
     (
-        "NO_RISK_ASKED", 3, lambda: (quadratic(*BIG), np.zeros(60)),
+        "NO_ACCEPTED_RISK", 3, lambda: (quadratic(*BIG), np.zeros(60)),
         {"max_products": 8, **BY_PRODUCTS},
     ),
     (
-        "NO_RISK_ASKED", 4, lambda: (quadratic(*BIG), np.zeros(60)),
+        "NO_ACCEPTED_RISK", 4, lambda: (quadratic(*BIG), np.zeros(60)),
         {"max_products": 45, "curvature_tol": 0.05, **BY_PRODUCTS},
     ),
     (
         "RISK_TOO_LARGE", 3, lambda: (quadratic(*BIG), np.zeros(60)),
         {"dense_below": 0, "failure_probability": 1e-6, "max_products": 30},
     ),
-    ("LOOSE", 4, lambda: (quadratic(0, 2, 3), np.zeros(3)), AT_RISK),
-    ("RISK", 4, lambda: (quadratic(*BIG), np.zeros(60)), AT_RISK),
-    ("RISK", 4, lambda: (quadratic(1, 2, 3), np.zeros(3)), AT_RISK),
-    ("RISK", 4, lambda: (quadratic(*-BIG), np.zeros(60)), AT_RISK),
+    ("UNEXPLAINED_ZERO", 4, lambda: (quadratic(0, 2, 3), np.zeros(3)), AT_RISK),
+    ("WITHIN_ACCEPTED_RISK", 4, lambda: (quadratic(*BIG), np.zeros(60)), AT_RISK),
+    ("WITHIN_ACCEPTED_RISK", 4, lambda: (quadratic(1, 2, 3), np.zeros(3)), AT_RISK),
+    ("WITHIN_ACCEPTED_RISK", 4, lambda: (quadratic(*-BIG), np.zeros(60)), AT_RISK),
 ]  # fmt: skip
 
 
@@ -361,7 +370,7 @@ def budget_ended(f, budget):
     """Check that the budget was kept and that a larger one gives another verdict."""
     assert f.point.n_products <= int(budget) == f.options["max_products"]
     more = fc.classify(f.ob, f.theta, **f.options | {"max_products": 4000})
-    return more._because is not f.point._because
+    return more._rule is not f.point._rule
 
 
 def falls_along_escape(f):
@@ -548,7 +557,7 @@ def test_every_claim_of_a_verdict_is_true(rule, n_claims, make, options):
     """Each claim in the sentence and the reason of a verdict holds at its point."""
     ob, theta = make()
     point = fc.classify(ob, theta, seed=0, **options)
-    assert point._because is Reason[rule], point
+    assert point._rule is Reason[rule], point
     text = f"{point.sentence} {point.reason}"
     facts, checked = Facts(ob, theta, point, {"seed": 0, **options}), 0
     for claim, check in CLAIMS.items():

@@ -730,11 +730,14 @@ def reason_for(because, near=NEAR_CRITICAL, **seen):
 
 
 def test_rare_reasons_are_worded_correctly():
-    assert "H was measured to be zero" in reason_for(Reason.FLAT)
-    assert "are smaller than the error of the products" in reason_for(Reason.NOTHING)
+    assert "H was measured to be zero" in reason_for(Reason.ZERO_HESSIAN)
+    assert "are smaller than the error of the products" in reason_for(Reason.BELOW_PRODUCT_ERROR)
     over = replace(NEAR_CRITICAL, gradient_norm=0.0, gradient_tol=0.0)
-    assert reason_for(Reason.FAR, over) == "Not critical: the loss at theta is not finite."
-    loose = reason_for(Reason.LOOSE, risk=1e-3)
+    assert (
+        reason_for(Reason.GRADIENT_ABOVE_TOL, over)
+        == "Not critical: the loss at theta is not finite."
+    )
+    loose = reason_for(Reason.UNEXPLAINED_ZERO, risk=1e-3)
     assert (
         "an eigenvalue is zero within 1e-07" in loose and "probability at least 1 - 0.001" in loose
     )
@@ -756,8 +759,8 @@ def test_the_radius_of_a_claim_is_worded_by_its_size():
         1e-9: "within 1e-09 of theta",
     }
     for radius, place in words.items():
-        outcome = Decision("minimum", True, Reason.THEOREM, radius)
-        assert Words(QUERY, Evidence(), outcome).place == place
+        outcome = Decision("minimum", True, Reason.KANTOROVICH, radius)
+        assert Words(QUERY, Evidence(), outcome).critical_point_place == place
 
 
 def test_each_kind_of_point_has_its_noun_phrase():

@@ -35,7 +35,7 @@ def test_to_dict_has_plain_values_only(point, seed):
     )  # fmt: skip
     facts = odd.to_dict()
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
-    assert set(facts) == {f.name for f in fields(odd)} - {"_advice", "_because"} | {
+    assert set(facts) == {f.name for f in fields(odd)} - {"_advice", "_rule"} | {
         "index",
         "minimum_ratio",
     }

@@ -1,11 +1,12 @@
-"""Losses and activations given by a function of NumPy: their interface for the library, and the
-losses that are built in this way. `fastcurv.structure.user_functions` has the classes for
-user-defined functions.
+"""Losses and activations given by a function of NumPy arrays: the interface of these functions for
+the library, and the built-in losses that are defined in this way.
+`fastcurv.structure.user_functions` has the classes for user-defined functions.
 
-The engine computes the argument (outputs or a layer's z), calls the function for values and first
-and second derivatives, once for each theta and block of rows, and stores the results, so a product
-costs the same as with any other loss or activation. Proofs need a few numbers: a bound on the third
-derivative, the error of the function, and for a loss a lower bound.
+The engine computes the argument (the outputs, or z of a layer) and calls the function once for each
+theta and block of rows. The function returns values and first and second derivatives, which the
+engine stores, so a product costs the same as with any other loss or activation. Proofs need a few
+numbers: a bound on the third derivative, a bound on the error of the function, and for a loss a
+lower bound.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 Made = TypeVar("Made", bound="LossFunction")
 EPS = float(np.finfo(float).eps)
 LONG_EPS = float(np.finfo(np.longdouble).eps)
-# factor that makes a bound valid after the rounding of the few operations in it
+# factor by which bounds are enlarged to cover the rounding of the few operations that compute them
 ROUND_UP_FACTOR = 1 + 1e-12
 MAX_COUPLED_OUTPUTS = 64  # maximum number of outputs of a loss with a full second derivative
 TINY = float(np.finfo(float).tiny)
@@ -36,7 +37,7 @@ CHECK_POINTS = np.linspace(-3, 3, 16)[:, None] + 0.0137
 
 class Function(ReadOnly):
     """Base class of losses and activations given by a NumPy function that returns a value and two
-    derivatives: the function, and the properties of it that are known.
+    derivatives. It holds the function and its known properties.
     """
 
     function: Callable[..., Values]
@@ -57,13 +58,15 @@ class Function(ReadOnly):
 
     @property
     def missing_bounds(self) -> str:
-        """A clause that names the missing bounds that proofs need, or "" if all are known."""
+        """A clause that names the bounds `third` and `ulps` if they are missing although proofs
+        need them, or "" if both are known.
+        """
         missing = " and ".join(x for x in ("third", "ulps") if getattr(self, x) is None)
         return missing and f"{self!r} was given without {missing}"
 
     def _call_function(self, *at: NDArray[Any]) -> Values:
-        """Return the results of the function at the arguments `at` as three arrays. The arguments
-        are passed as read-only views.
+        """Return the three results of the function as arrays. The arguments `at` are passed as
+        read-only views. Raise TypeError if the function does not return a tuple of three.
         """
         at = tuple(part.view() for part in at)
         for part in at:
@@ -80,23 +83,23 @@ class Function(ReadOnly):
     def _check_shape(
         self, name: str, part: NDArray[Any], shapes: list[tuple[int, ...]], *at: NDArray[Any]
     ) -> None:
-        """Raise a ValueError if the result `part`, called `name`, does not have one of the shapes
-        or does not hold floats. `at` are the arguments that gave this result.
+        """Raise ValueError if the result `part`, called `name` in the message, does not have one of
+        the shapes or does not hold floats. `at` are the arguments of the call.
         """
         if part.shape not in shapes or part.dtype.kind not in (
             "fc" if at[0].dtype.kind == "c" else "f"
         ):
             which = " or ".join(map(str, shapes))
-            of = " and ".join(f"{a} {x.shape}" for a, x in zip("zy", at))
+            of = " and ".join(f"{a} of shape {x.shape}" for a, x in zip("zy", at))
             raise ValueError(
-                f"{self!r} must return floats {which} as {name}, got shape {part.shape} and dtype "
-                f"{part.dtype} for {of}."
+                f"{self!r} must return {name} as floats of shape {which}, got shape {part.shape} "
+                f"and dtype {part.dtype} for {of}."
             )
 
     def _error_bounds(self, size: NDArray[Any], eps: float, found: Values) -> Floats:
-        """Return bounds on the errors of results whose magnitude is `size`: `ulps` times `size`
-        times `eps`, the roundoff of the arguments, or times that of the dtype of the results in
-        `found` if that is larger. Return infinity if `ulps` is not known.
+        """Return bounds, in the shape of `size`, on the errors of results of magnitude `size`:
+        ``ulps size eps``. eps is the roundoff of the arguments, or that of the dtype of the results
+        `found` if it is larger. Return infinity if `ulps` is not known.
         """
         if self.ulps is None:
             return np.full(size.shape, np.inf)
@@ -105,8 +108,9 @@ class Function(ReadOnly):
 
     def third_derivative_bounds(self, z: Floats, *at: Any) -> Floats:
         """Return upper bounds on the absolute value of the third derivative at z, in the shape of z
-        or (N, 1). `at` holds the other arguments of `third`: the targets of a loss, and the
-        distance from z up to which the bounds hold. The bounds are infinite if none are known.
+        or (N, 1). `at` holds the other arguments of `third`: the targets if the function is a loss,
+        and the distance from z up to which the bounds hold. The bounds are infinite if `third` is
+        None.
         """
         shapes = [z.shape, *self.by_row * [(len(z), 1), (len(z),)]]
         if not callable(self.third):
@@ -119,14 +123,14 @@ class Function(ReadOnly):
                 f"third of {self!r} must return an array of shape {which}, got shape "
                 f"{found.shape} for z of shape {z.shape}."
             )
-        # A NaN is replaced by infinity.
+        # A NaN or a negative bound is replaced by infinity.
         found = np.where(found >= 0, found * ROUND_UP_FACTOR, np.inf)
         return found[:, None] if found.ndim < z.ndim else found
 
 
 class LossFunction(Function):
-    """A loss given by a function of the outputs and targets of rows, with its known properties: a
-    built-in loss, or a user-defined `fastcurv.Loss`.
+    """A loss given by a function of outputs and targets, with its known properties. It is a
+    built-in loss or a user-defined `fastcurv.Loss`.
     """
 
     parts = ("value", "first", "second")
@@ -136,7 +140,7 @@ class LossFunction(Function):
     exponential: bool = False  # True if the mean is exp(z)
     logarithmic: bool = False  # True if the loss is minus the logarithm of a density
     per_target: int = 1  # number of outputs for each target, or 0 if targets may have any width
-    # (infimum of the valid targets, True if a target may equal the infimum)
+    # infimum of the valid targets, and True if a target may equal it; None if any target is valid
     least: tuple[float, bool] | None = None
     lower: float | None
 
@@ -146,24 +150,26 @@ class LossFunction(Function):
 
     @property
     def coupled(self) -> bool:
-        """True if the second derivative of a row is a full matrix, so that outputs share a term.
-        The layout of the engine's state depends on this property, so there is no default.
+        """True if the second derivative of the loss of a row is a full matrix (d, d), and False if
+        it is diagonal. The layout of the engine's state depends on this property, so RuntimeError
+        is raised if it is not known.
         """
         if self._coupled is None:
             raise RuntimeError(
-                f"{self!r} must be called before the shape of its second derivative is known, got "
-                "no call. Create an Objective with it first."
+                f"{self!r} must be called before the shape of its second derivative is known. "
+                "Create an Objective with this loss first."
             )
         return self._coupled
 
     @property
     def is_known(self) -> bool:
-        """True if the function is built in or has been called, so that `coupled` is known."""
+        """True if the function is built in or has been called, so that `coupled` can be read."""
         return self._coupled is not None
 
     def learn_properties(self, y: NDArray[Any], d: int, weight: NDArray[Any] | None) -> None:
-        """Determine `coupled`, unless `is_known`, by evaluating the function with d outputs at
-        some of the targets y of rows with nonzero weight.
+        """Call the function with d outputs and some of the targets y, so that `coupled` becomes
+        known. Do nothing if `is_known` is True. Rows whose `weight` is 0 are not used, unless all
+        weights are 0.
         """
         if not self.is_known:
             counts = slice(None) if weight is None or not np.any(weight) else weight != 0
@@ -177,9 +183,9 @@ class LossFunction(Function):
     # --- the function
 
     def __call__(self, z: NDArray[Any], y: NDArray[Any]) -> Values:
-        """Return the loss of each row (N,) and its first and second derivatives with respect to the
-        outputs z (N, d), for targets y, in the precision of z. The shapes of the results are
-        checked.
+        """Return the loss of each row (N,), and its first derivatives (N, d) and second
+        derivatives, (N, d) or (N, d, d), with respect to the outputs z (N, d), for targets y, in
+        the precision of z. Raise ValueError if a result has another shape.
         """
         y = np.asarray(y, z.real.dtype)
         value, first, second = self._call_function(z, y)
@@ -193,7 +199,7 @@ class LossFunction(Function):
         if self._coupled != coupled:
             raise ValueError(
                 f"{self!r} must return second with the same number of axes in every call, got "
-                f"{second.ndim}."
+                f"{second.ndim} after {2 + self._coupled}."
             )
         if coupled and d > MAX_COUPLED_OUTPUTS:
             raise ValueError(
@@ -203,8 +209,8 @@ class LossFunction(Function):
         return value, first, second
 
     def terms(self, z: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the loss of each row (N, 1), and its first derivatives (N, d) with respect to
-        z.
+        """Return the loss of each row (N, 1), and its first derivatives (N, d) with respect to the
+        outputs z (N, d).
         """
         value, first, _ = self(z, y)
         return value[:, None], first
@@ -213,8 +219,9 @@ class LossFunction(Function):
         self, divisor: float, dtype: Any, z: NDArray[Any], y: NDArray[Any], weight: Any
     ) -> tuple[float, NDArray[Any], NDArray[Any]]:
         """Return the weighted sum of the losses of the rows divided by `divisor`, and its first and
-        second derivatives in the given dtype, computed in float64 and rounded once. Rows of weight
-        0 add exactly 0, even if the function overflows there.
+        second derivatives with respect to the outputs in the given dtype. They are computed in
+        float64 and rounded once. Rows of weight 0 add exactly 0, even if the function overflows for
+        them.
         """
         value, first, second = self(z.astype(float, copy=False), y)
         with np.errstate(all="ignore"):
@@ -237,23 +244,25 @@ class LossFunction(Function):
 
     def target_width(self, d_out: int) -> int | None:
         """Return the number of columns of the targets for `d_out` outputs, or None if any number is
-        allowed.
+        allowed. Raise ValueError if `d_out` is not a multiple of the number of outputs for each
+        target.
         """
         if not self.per_target:
             return None
         if d_out % self.per_target:
             raise ValueError(
-                f"the model must have an even number of outputs for loss={self.name!r}, means "
-                f"first, then logarithms of variances, got {d_out}."
+                f"the model must have an even number of outputs for loss={self.name!r}, got "
+                f"{d_out}. The outputs are all means, followed by all logarithms of variances."
             )
         return d_out // self.per_target
 
     # --- known properties
 
     def error_bounds(self, z: NDArray[Any], y: NDArray[Any], found: Values, eps: float) -> Floats:
-        """Return bounds on the errors of the entries of the first and second derivatives, (N, d).
-        Their sums over a row bound the error of the value. The bounds are infinite if `ulps` is
-        unknown.
+        """Return bounds (N, d) on the errors of the entries of the first and second derivatives in
+        the results `found` of the function at z and y. The sum of the bounds of a row bounds the
+        error of its value. eps is the roundoff of the arguments. The bounds are infinite if `ulps`
+        is unknown.
         """
         value, first, second = (np.abs(x) for x in found)
         if y.shape != z.shape:
@@ -263,8 +272,8 @@ class LossFunction(Function):
         return self._error_bounds(size, eps, found)
 
     def best_constant(self, y: Floats, shares: Floats, d: int) -> tuple[Floats, float]:
-        """Return the constant outputs (d,) with the lowest mean loss on targets y, and this loss.
-        `shares` (N,) are the weights of the rows, with sum 1.
+        """Return the constant outputs (d,) with the lowest mean loss on the targets y, and this
+        mean loss. `shares` (N,) are the weights of the rows, with sum 1.
         """
         from scipy.optimize import minimize  # this import is slow
 
@@ -291,8 +300,8 @@ class LossFunction(Function):
 
 
 class ActivationFunction(Function):
-    """An activation given by a function of a layer's z, with its known properties: a user-defined
-    `fastcurv.Activation`.
+    """An activation given by a function of z, the pre-activations of a layer, with its known
+    properties: a user-defined `fastcurv.Activation`.
     """
 
     parts = ("phi", "first", "second")
@@ -312,15 +321,17 @@ class ActivationFunction(Function):
     # --- the function
 
     def __call__(self, z: NDArray[Any]) -> Values:
-        """Return phi, phi' and phi'' in the precision of z, after checking their shapes."""
+        """Return phi, phi' and phi'' at z, in the precision and the shape of z. Raise ValueError if
+        a result has another shape.
+        """
         found = self._call_function(z)
         for name, part in zip(self.parts, found):
             self._check_shape(name, part, [z.shape], z)
         return found
 
     def rounded(self, z: NDArray[Any]) -> Values:
-        """Return phi, phi' and phi'' for the engine: contiguous, in the dtype of z, computed in
-        float64 and rounded once.
+        """Return phi, phi' and phi'' at z for the engine, as contiguous arrays in the dtype of z.
+        They are computed in float64 and rounded once.
         """
         found = self(z.astype(float, copy=False))
         with np.errstate(all="ignore"):
@@ -337,8 +348,8 @@ class ActivationFunction(Function):
 
     @property
     def parity(self) -> int:
-        """-1 if ``phi(-z) = -phi(z)``, 1 if ``phi(-z) = phi(z)``, for numbers up to 30 and within
-        rounding, otherwise 0. The parity is not proved.
+        """-1 if ``phi(-z) = -phi(z)``, 1 if ``phi(-z) = phi(z)``, and 0 otherwise. Both are tested
+        to rounding at some numbers up to 30 and are not proved.
         """
         z = np.concatenate([CHECK_POINTS.ravel(), np.linspace(0.1, 30.0, 64)])[None]
         with np.errstate(all="ignore"):
@@ -349,21 +360,21 @@ class ActivationFunction(Function):
         return 0
 
     def error_scale(self, z: NDArray[Any], found: Values) -> NDArray[Any]:
-        """Return ``1 + |z| + |phi| + |phi'| + |phi''|``, relative to which `ulps` bounds the
-        errors.
+        """Return ``1 + |z| + |phi| + |phi'| + |phi''|`` in the shape of z. `ulps` bounds the errors
+        relative to this sum.
         """
         a, p, q = (np.abs(part) for part in found)
         return np.asarray(1 + np.abs(z) + a + p + q)
 
     def error_bounds(self, z: NDArray[Any], found: Values, eps: float) -> Floats:
-        """Return bounds of z's shape on the errors of the function's results, or infinity if `ulps`
-        is unknown.
+        """Return bounds, in the shape of z, on the errors of the results `found` of the function at
+        z, or infinity if `ulps` is unknown. eps is the roundoff of the arguments.
         """
         return self._error_bounds(self.error_scale(z, found), eps, found)
 
     def derivative_bounds(self, z: Floats, move: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return bounds on ``|phi'|``, ``|phi''|`` and ``|phi'''|`` for all numbers that differ
-        from z by at most `move`, rounded outward.
+        """Return bounds, in the shape of z, on ``|phi'|``, ``|phi''|`` and ``|phi'''|`` for all
+        numbers that differ from z by at most `move`, rounded up.
         """
         found, move = self(z), np.broadcast_to(move, z.shape)
         own, third = self.error_bounds(z, found, EPS), self.third_derivative_bounds(z, move)
@@ -387,8 +398,8 @@ class ActivationFunction(Function):
 
 
 def _continue_abs(r: NDArray[Any]) -> NDArray[Any]:
-    """Return |r|, or for complex r the analytic continuation of |r| from the real axis without
-    0.
+    """Return |r|. For complex r, return r or -r such that the real part is not negative, which is
+    the analytic continuation of |r| from the positive and from the negative real axis.
     """
     return np.where(r.real < 0, -r, r)
 
@@ -443,9 +454,10 @@ def _gaussian_nll_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
 
 
 def _gaussian_nll_third_bound(z: Floats, y: Floats, move: Floats) -> Floats:
-    """Return an upper bound (N,) on the third derivative: on the maximum of 3 e^-s a^2 b + 3 |r|
-    e^-s a b^2 + r^2 e^-s b^3 / 2 over a^2 + b^2 = 1, for all outputs that differ from z by at most
-    `move`.
+    """Return an upper bound (N,) on the third derivative of a row's loss, for all outputs that
+    differ from z (N, 2 m) by at most `move`. It bounds the maximum of ``3 e^-s a^2 b + 3 |r| e^-s a
+    b^2 + r^2 e^-s b^3 / 2`` over ``a^2 + b^2 = 1``, with r the residual and s the logarithm of the
+    variance.
     """
     m = y.shape[1]
     move = np.broadcast_to(move, z.shape)
@@ -454,7 +466,9 @@ def _gaussian_nll_third_bound(z: Floats, y: Floats, move: Floats) -> Floats:
 
 
 def _built_in_loss(kind: type[Made], name: str, function: Any, third: Any, **facts: Any) -> Made:
-    """Return a built-in loss of class `kind`, with an error of at most 16 ulps."""
+    """Return a built-in loss of class `kind` with the given name, function and bound `third`. Its
+    error is at most 16 ulps. `facts` are further attributes of the loss.
+    """
     known = {"name": name, "function": function, "third": third, "ulps": 16, "built_in": True}
     loss = object.__new__(kind)
     vars(loss).update({"lower": 0.0, "convex": True, "_coupled": False} | known | facts)
@@ -516,12 +530,15 @@ PARAMETRIC_LOSSES = "quantile", "pseudo_huber"
 
 
 def loss_by_name(name: str) -> LossFunction:
-    """Return the built-in loss with the given name, which may have parameters in brackets.
+    """Return the built-in loss with the given name. "quantile" and "pseudo_huber" may have
+    parameters in parentheses.
 
     Raises
     ------
     KeyError
         If there is no such loss.
+    ValueError
+        If a parameter is invalid.
 
     Examples
     --------

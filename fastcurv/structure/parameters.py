@@ -1,5 +1,5 @@
-"""Layout of a flat theta: views of the matrices, biases and scales of each layer; skip connections;
-the penalty and the rows of an objective.
+"""Layout of a flat theta: views of the weight matrices, biases and batch normalisation parameters
+of each layer, skip connections, the l2 penalty, and the rows of an objective.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .tables import ACTIVATIONS, LOSSES, batch_normalise
 
 
 def is_batch_normalised(model: Any) -> bool:
-    """Return True if the model has hidden layers and they are batch-normalised."""
+    """Return True if the model has batch normalisation and at least one hidden layer."""
     return bool(getattr(model, "batch_norm", False)) and len(model.sizes) > 2
 
 
@@ -25,8 +25,9 @@ def has_kinks(model: Any) -> bool:
 
 
 def layers_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
-    """Return ``[(W, b), ...]``, views of a flat vector of any dtype or of many vectors ``(...,
-    n)``; b is None without biases.
+    """Return a list of pairs (W, b), one for each layer, as views of `theta` (n,), which may have
+    any dtype, or of many vectors (..., n). W has shape (..., out, in). b has shape (..., out), or
+    is None if the model has no biases.
     """
     return [(W, b) for W, b, _ in _parts_of(model, theta)]
 
@@ -34,8 +35,8 @@ def layers_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]
 def batch_norm_params(
     model: Any, theta: NDArray[Any]
 ) -> list[tuple[NDArray[Any], NDArray[Any]] | None]:
-    """Return ``[(gamma, beta), ...]``, views like those of `layers_of`, with None for layers that
-    are not normalised.
+    """Return a list with one entry for each layer: the pair (gamma, beta) of views of `theta`, each
+    (..., out), or None if the layer has no batch normalisation.
     """
     return [norm for _, _, norm in _parts_of(model, theta)]
 
@@ -59,15 +60,16 @@ def _parts_of(
 def forward(
     layers: Iterable[Any], X: Any, activate: Callable[[int, Any, Any], Any]
 ) -> tuple[list[Any], list[Any]]:
-    """Return the input a of every layer, ``(N, in)``, and its z, ``(N, out)``: ``a W' + b``, or
-    ``gamma h + beta`` with h the normalised ``a W'``.
+    """Return two lists by layer: the inputs a ``(N, in)`` and the pre-activations z ``(N, out)``.
+    z is ``a W' + b``, or ``gamma h + beta`` with h the normalised ``a W'``.
 
     Parameters
     ----------
     layers : iterable of (W, b) or (W, b, gamma, beta)
-        b is None without biases; without normalisation each may have leading axes, for many
-        networks at once.
+        The parameters of the layers. b is None if the network has no biases. Without batch
+        normalisation all arrays may have leading axes, for many networks at once.
     X : ndarray or sparse array, shape (N, in)
+        Input of the first layer.
     activate : callable
         ``activate(l, z, a)`` returns the output of hidden layer l with input a.
     """
@@ -88,16 +90,16 @@ def forward(
 def parameter_derivatives(
     model: Any, layers: Any, below: Any, slopes: Any, delta: NDArray[Any]
 ) -> NDArray[Any]:
-    """Return the derivatives of c combinations of the outputs of each row with respect to the
-    parameters, ``(N, c, n)``, by a backward pass.
+    """Return the derivatives ``(N, c, n)``, with respect to the parameters, of c linear
+    combinations of the outputs of each row, computed by a backward pass.
 
     Parameters
     ----------
     model : MLP
-        Without batch normalisation.
+        A model without batch normalisation.
     layers : list of (W, b)
-        With a leading axis (N, ...) if each row has parameters of its own; b is None without
-        biases.
+        Parameters of the layers, with a leading axis (N, ...) if each row has its own parameters.
+        b is None if the model has no biases.
     below : list of ndarray (N, in)
         The input of every layer.
     slopes : list of ndarray (N, width) or None
@@ -121,7 +123,9 @@ def parameter_derivatives(
 
 
 def adds_own_input(model: Any, layer: int) -> bool:
-    """Return True if hidden layer `layer` adds its input to its output."""
+    """Return True if `layer`, counted from 0, is a hidden layer that adds its input to its
+    output.
+    """
     n_hidden = len(model.sizes) - 2
     return (
         bool(model.residual)
@@ -131,9 +135,11 @@ def adds_own_input(model: Any, layer: int) -> bool:
 
 
 def branch_scale(model: Any, layer: int) -> float:
-    """Return the factor by which `MLP.init` scales W of a layer. It is ``1/L`` if a skip
-    connection, one of L in the network, leads around the layer, its activation is unbounded and its
-    outputs are not normalised; otherwise 1.
+    """Return the factor by which `MLP.init` scales the weights W of a layer.
+
+    The factor is ``1/L``, with L the number of skip connections of the network, if the layer has a
+    skip connection and an unbounded activation and the model has no batch normalisation. Otherwise
+    it is 1.
     """
     if not adds_own_input(model, layer) or model.batch_norm:
         return 1.0
@@ -144,15 +150,15 @@ def branch_scale(model: Any, layer: int) -> float:
 
 
 def is_in_skip(model: Any, layer: int) -> bool:
-    """Return True if a skip connection adds the outputs of hidden layer `layer` to those of another
-    layer.
+    """Return True if a skip connection starts or ends at the output of hidden layer `layer`, so
+    that this output is added to the output of another layer.
     """
     return adds_own_input(model, layer) or adds_own_input(model, layer + 1)
 
 
 def l2_diagonal(ob: Any) -> float | NDArray[np.float64]:
-    """Return the term that l2 adds to the diagonal of an objective's Hessian: a number, or ``(n,)``
-    if l2 acts on the matrices W only.
+    """Return the term that l2 adds to the diagonal of an objective's Hessian: a number, or an array
+    (n,) if l2 acts on the weight matrices W only.
     """
     l2 = float(ob.l2)
     if not l2 or getattr(ob, "l2_biases", True):
@@ -164,8 +170,9 @@ def l2_diagonal(ob: Any) -> float | NDArray[np.float64]:
 
 
 def divisor_of(ob: Any) -> float:
-    """Return the divisor of an objective's sum over rows: the attribute `divisor` if the objective
-    is a part of another one, otherwise the number of rows times the number of terms of a row.
+    """Return the divisor of the sum over rows in an objective. It is the attribute `divisor` if the
+    objective is a part of another one, and otherwise the number of rows times the number of terms
+    of a row.
     """
     # for a missing attribute, `getattr` would search for similar names
     known = vars(ob).get("divisor")
@@ -173,15 +180,15 @@ def divisor_of(ob: Any) -> float:
 
 
 def terms_of_a_row(ob: Any) -> float:
-    """Return the number of terms of a row: d_out for losses that are means over all entries, else
-    1.
+    """Return the number of terms of a row, by which its loss is divided: the number of targets of a
+    row for losses that are means over targets, and 1 for cross entropy and user-defined losses.
     """
     return LOSSES[ob.loss].terms_of_row(ob.model.sizes[-1])
 
 
 def nonzero_weight_rows(ob: Any) -> NDArray[np.float64]:
-    """Return X in float64 without the rows of weight zero. With batch normalisation all rows are
-    kept, since they enter the statistics.
+    """Return X in float64 without the rows of weight 0. With batch normalisation all rows are kept,
+    because all rows enter the mean and variance.
     """
     X = np.asarray(ob.X, dtype=float)
     weight = ob.sample_weight
@@ -189,11 +196,12 @@ def nonzero_weight_rows(ob: Any) -> NDArray[np.float64]:
 
 
 def replace_zero_weight_rows(ob: Any) -> tuple[Any, Any]:
-    """Return X and y in which each row of weight 0 is replaced by the first row of nonzero weight.
+    """Return X and y with each row of weight 0 replaced by the first row of nonzero weight. If all
+    weights are 0, return zeros for X, and y unchanged.
 
-    A row of weight 0 adds 0 to the loss and its derivatives, but a pass that multiplies its values
-    by the weight computes 0 times infinity if they overflow. With batch normalisation X is returned
-    unchanged, since all rows enter the statistics.
+    A row of weight 0 adds 0 to the loss and its derivatives. A pass that multiplies the values of
+    the row by its weight would compute 0 times infinity if they overflow. With batch normalisation
+    X is returned unchanged, because all rows enter the mean and variance.
     """
     weight = ob.sample_weight
     if weight is None or np.all(weight):
@@ -208,11 +216,12 @@ def replace_zero_weight_rows(ob: Any) -> tuple[Any, Any]:
 
 
 def merge_equal_rows(ob: Any) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return ``(rows, weight)``: the first of each group of rows that are equal in X and y, and the
-    sum of the absolute weights of the group. Groups whose weights are all 0 are left out.
+    """Return ``(rows, weight)``: the index of the first row of each group of rows that are equal in
+    X and y, and the sum of the absolute weights of the group. Groups whose weights are all 0 are
+    left out.
 
-    If all rows are different and have weight 1, all are returned. Equal rows are found by a hash of
-    their bits. Two different rows with the same hash are both kept.
+    Equal rows are found by a hash of their bits. Two different rows with the same hash are both
+    kept.
 
     Examples
     --------

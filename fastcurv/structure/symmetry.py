@@ -2,9 +2,9 @@
 without any product: directions that are orthogonal to all gradients, saturation, other theta with
 the same function, and the groups that leave the loss unchanged (`proved_orbits`).
 
-Every function reads a network objective: `ob.model` (`sizes`, `activation`, `bias`, `residual`,
-`preactivations`), `ob.X`, `ob.y`, `ob.loss`, `ob.l2`, `ob.sample_weight`. Hidden layers count from
-0.
+A function with the argument `ob` needs `ob.model` (`sizes`, `activation`, `bias`, `residual`,
+`preactivations`), `ob.X`, `ob.y`, `ob.loss`, `ob.l2` and `ob.sample_weight`. Hidden layers are
+counted from 0.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def curvature_probes(
     max_columns: int | None = None,
     seed: int | np.random.Generator | None = 0,
 ) -> Floats:
-    """Return vectors with components along negative curvature that is orthogonal to the gradient
-    and its Krylov space.
+    """Return start vectors for eigenvector searches, with components along negative curvature that
+    is orthogonal to the Krylov space of the gradient.
 
-    For two identical hidden units, one vector moves their incoming weights apart and one their
-    outgoing weights. For a unit with zero weights in or out (or gamma 0), one vector changes its
-    incoming weights alone and one its outgoing weights alone; these two span the block ``[[0, B],
-    [B', 0]]`` of the Hessian. Each direction is random, since a random direction has a component
-    along every eigenvector of the subspace it is drawn from.
+    For two identical hidden units, one vector moves their incoming weights apart, and another one
+    their outgoing weights. For a unit with zero weights in or out (or gamma 0), one vector changes
+    only its incoming weights and another one only its outgoing weights; they span the block ``[[0,
+    B], [B', 0]]`` of the Hessian. The directions are random, because a random direction has a
+    component along every eigenvector of its subspace.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ def curvature_probes(
 
 
 def _special_units(now: list[Any], norms: list[Any], layer: int) -> Iterator[tuple[Any, Any]]:
-    """Yield ``(j, None)`` for units whose weights on one side are zero, and ``(i, j)`` for pairs of
-    identical units that are neighbours in sorted order.
+    """Yield ``(j, None)`` for each unit of a hidden layer whose weights on one side are 0, and
+    ``(i, j)`` for each pair of identical units that are neighbours in sorted order.
     """
     (W, b), (W_out, _) = now[layer], now[layer + 1]
     rows = np.hstack([W] + [part[:, None] for part in norms[layer] or [b] if part is not None])
@@ -110,8 +110,8 @@ def _write_separating_vector(
     rng: np.random.Generator,
     out: Floats,
 ) -> None:
-    """Write to `out` (n,), which is 0, a unit vector that changes the weights of one unit, or of
-    two units in opposite directions.
+    """Write to `out` (n,), which holds zeros, a random unit vector that changes the incoming or the
+    outgoing weights of one unit, or of two units in opposite directions.
     """
     (W, b), (W_out, _) = layers_of(model, out)[layer : layer + 2]
     part: Floats = rng.standard_normal((W.shape[1] if incoming else W_out.shape[0],))
@@ -132,11 +132,11 @@ def saturation(ob: Any, theta: ArrayLike) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``layers``: for each hidden layer, the fraction of (sample, unit) pairs whose ``|phi'|`` is
-        at most 1% of its maximum; ``saturated``: that fraction over all hidden layers;
-        ``dead_units``: the number of units for which this holds at every sample; ``n_units``;
-        ``certain``: the fraction of samples (outputs, for binary cross entropy) with a probability
-        within 1e-3 of 0 or 1, 0.0 for mse.
+        "layers" is a list with the fraction of (sample, unit) pairs of each hidden layer whose
+        ``|phi'|`` is at most 1% of min(1, maximum of ``|phi'|``). "saturated" is this fraction over
+        all hidden layers, "dead_units" the number of units whose pairs all count, and "n_units" the
+        number of hidden units. "certain" is the fraction of samples (of outputs for binary cross
+        entropy) with a probability within 1e-3 of 0 or 1, or 0.0 for losses of regression.
 
     Examples
     --------
@@ -151,12 +151,12 @@ def saturation(ob: Any, theta: ArrayLike) -> dict[str, Any]:
 def saturation_counts(
     ob: Any, theta: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[NDArray[np.bool_], ...]]:
-    """Return the counts from which `saturation` is computed.
+    """Return the counts from which `saturation` is computed, as a tuple of three.
 
-    The first array holds the number of saturated (sample, unit) pairs of each hidden layer; the
-    second the numbers of nearly certain samples (outputs), of all samples (outputs) and of rows.
-    The masks, one for each hidden layer, mark units that are not saturated at some sample. Sums of
-    these results over blocks of rows are the results for all rows.
+    The first array holds the number of saturated (sample, unit) pairs of each hidden layer. The
+    second holds the number of nearly certain samples (or outputs), of all samples (or outputs) and
+    of rows. The masks, one for each hidden layer, mark units that are not saturated at some sample.
+    The results of several blocks of rows can be added.
     """
     dtype, rows, hidden = ob.model.dtype, nonzero_weight_rows(ob), ob.model.sizes[1:-1]
     # Every row of this objective, such as a shard, has weight 0.
@@ -186,9 +186,7 @@ def saturation_of(
     certain: NDArray[np.int64],
     live: tuple[NDArray[np.bool_], ...],
 ) -> dict[str, Any]:
-    """Return `saturation` from the results of `saturation_counts`, summed over any number of
-    rows.
-    """
+    """Return the dict of `saturation` from the summed results of `saturation_counts`."""
     widths, rows = np.array(model.sizes[1:-1], dtype=np.int64), int(certain[2])
     pairs, rows = rows * int(widths.sum()), max(1, rows)
     return {
@@ -202,8 +200,8 @@ def saturation_of(
 
 @dataclass(frozen=True)
 class Ranges:
-    """The smallest and largest entry of each column of some rows. The sum of two objects covers the
-    rows of both.
+    """The smallest and largest entries of the columns of a matrix. The sum of two objects covers
+    both matrices.
     """
 
     low: Floats
@@ -214,7 +212,7 @@ class Ranges:
 
 
 def ranges(ob: Any, theta: ArrayLike) -> tuple[Ranges, Ranges]:
-    """Return the ranges of the inputs and outputs at theta."""
+    """Return the `Ranges` of the inputs and of the network outputs at theta, as a pair."""
     known = ob.statistics(theta) if ob.model.batch_norm else None
     outputs = np.asarray(ob.model.predict(theta, ob.X, known), dtype=float)
     return Ranges(ob.X.min(axis=0), ob.X.max(axis=0)), Ranges(
@@ -225,20 +223,20 @@ def ranges(ob: Any, theta: ArrayLike) -> tuple[Ranges, Ranges]:
 # --------------------------------------------------------------------------------------------------
 # Other parameter vectors of the same function: parameters are not identifiable from the outputs.
 #
-# The loss has the same value there; permutations and sign flips also keep the spectrum, being
-# orthogonal. Hidden layers count from 0.
+# Without l2 the loss has the same value at all of them. Permutations and sign flips are orthogonal,
+# so they also keep l2 and the spectrum. Hidden layers are counted from 0.
 
 
 def _check_hidden_layer(model: Any, theta: ArrayLike, layer: int) -> int:
     require_attrs(model, ("sizes", "activation", "n_params"), "model", "a fastcurv.MLP", theta)
     if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
         raise TypeError(
-            f"layer must be an int, the number of a hidden layer, got {short_repr(layer)}."
+            f"layer must be an int, the index of a hidden layer, got {short_repr(layer)}."
         )
     n_hidden = len(model.sizes) - 2
     if not 0 <= layer < n_hidden:
         raise ValueError(
-            f"layer must be the number of a hidden layer, 0 to {n_hidden - 1}, got {layer}."
+            f"layer must be the index of a hidden layer, 0 to {n_hidden - 1}, got {layer}."
         )
     if is_in_skip(model, layer):
         raise ValueError(
@@ -264,28 +262,27 @@ def _check_ints(numbers: ArrayLike, name: str) -> NDArray[Any]:
 
 @accept_aliases("permute_hidden")
 def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -> NDArray[Any]:
-    """Return another theta with the same function: the units of hidden layer `layer` in the order
-    `order`.
+    """Return parameters of the same function, with the units of a hidden layer in another order.
 
     Parameters
     ----------
     model : MLP
         The network.
     theta : array_like (n,)
-        Its parameters.
+        The parameters of the network.
     layer : int
-        The number of a hidden layer, 0 the first.
+        The index of a hidden layer, counted from 0.
     order : array_like of int
-        A permutation of the layer's units.
+        A permutation of the layer's units: unit i of the result is unit ``order[i]`` of theta.
 
     Returns
     -------
     ndarray (n,)
-        The new parameters; the given theta is not changed.
+        The new parameters, a new array.
 
     See Also
     --------
-    flip_tanh, rescale_relu : other symmetries.
+    flip_tanh, rescale_relu : Other symmetries.
 
     Examples
     --------
@@ -310,24 +307,24 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
 
 @accept_aliases("flip_tanh")
 def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDArray[Any]:
-    """Return another theta with the same function: the incoming and outgoing weights of `units`,
-    whose activation is odd, with the opposite signs.
+    """Return parameters of the same function, with the opposite signs of the incoming and outgoing
+    weights of some units of a hidden layer whose activation is odd.
 
     Parameters
     ----------
     model : MLP
         The network.
     theta : array_like (n,)
-        Its parameters.
+        The parameters of the network.
     layer : int
-        The number of a hidden layer, 0 the first.
+        The index of a hidden layer, counted from 0.
     units : array_like of int
-        The units whose signs are flipped.
+        The indices of the units whose signs are flipped.
 
     Returns
     -------
     ndarray (n,)
-        The new parameters; the given theta is not changed.
+        The new parameters, a new array.
 
     See Also
     --------
@@ -352,28 +349,28 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
 def rescale_relu(
     model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float
 ) -> NDArray[Any]:
-    """Return another theta with the same function: the incoming weights of `units` multiplied by
-    `factor` > 0, and their outgoing weights divided by `factor`.
+    """Return parameters of the same function, with the incoming weights of some units multiplied by
+    `factor`, and the outgoing weights divided by `factor`.
 
-    In a normalised layer gamma and beta are scaled instead of the incoming weights.
+    In a layer with batch normalisation gamma and beta are scaled instead of the incoming weights.
 
     Parameters
     ----------
     model : MLP
         The network.
     theta : array_like (n,)
-        Its parameters.
+        The parameters of the network.
     layer : int
-        The number of a hidden layer, 0 the first.
+        The index of a hidden layer with relu, leaky_relu or identity, counted from 0.
     units : array_like of int
-        The units that are scaled.
+        The indices of the units that are scaled.
     factor : float
         A number above 0.
 
     Returns
     -------
     ndarray (n,)
-        The new parameters; the given theta is not changed.
+        The new parameters, a new array.
 
     See Also
     --------
@@ -399,8 +396,8 @@ def rescale_relu(
 def _scale_units(
     model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float, output: float
 ) -> NDArray[Any]:
-    """Return theta with the incoming weights of `units` multiplied by `factor`, and the outgoing
-    ones divided by `output`.
+    """Return theta with the weights into `units` multiplied by `factor`, and out of them divided by
+    `output`.
     """
     width = model.sizes[layer + 1]
     units = np.unique(np.atleast_1d(_check_ints(units, "units")))
@@ -417,22 +414,21 @@ def _scale_units(
 
 
 def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]:
-    """Return the equivalent of `other` nearest to theta, among those obtained by permutations of
-    hidden units and by sign flips. A flip changes the signs of the weights into and out of units
-    whose activation is odd, or into units whose activation is even.
+    """Return a copy of `other` near theta. A copy is obtained by permutations of hidden units and
+    by sign flips. A flip changes the signs of the weights into and out of a unit whose activation
+    is odd, or into a unit whose activation is even.
 
     With one hidden layer the result is the nearest copy, by optimal assignment. With several
-    layers, the layers are matched in turn by their incoming weights and the sizes of their outgoing
-    ones: if theta is a copy of `other`, the result is theta, unless several units share all of
-    these numbers. In any case the result is a copy of `other`. Layers joined to others by a skip
-    connection are not changed.
+    layers, the layers are matched in turn by their incoming weights and the magnitudes of their
+    outgoing weights. If theta is then a copy of `other`, the result is theta, unless several units
+    share all of these numbers. Layers in a skip connection are not changed.
 
     Parameters
     ----------
     model : MLP
         The network.
     theta, other : array_like (n,)
-        The fixed parameters, and those of which the nearest copy is computed.
+        The fixed parameters, and the parameters of which a copy is computed.
 
     Returns
     -------
@@ -477,9 +473,10 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
 def _unit_signatures(
     model: Any, theta: NDArray[Any], layer: int, even: bool
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return, for each unit of a hidden layer, the numbers whose signs a flip changes, and those
-    that a flip keeps: of weights into a layer that is matched later, the sorted absolute values. A
-    flip of a unit with an even activation does not change its outgoing weights.
+    """Return two matrices with a row for each unit of a hidden layer: the numbers whose signs a
+    flip changes, and those that a flip keeps. Weights into a layer that is matched later are
+    represented by their sorted absolute values. A flip of a unit with an even activation keeps its
+    outgoing weights.
     """
     (W, b), (W_out, _) = layers_of(model, theta)[layer : layer + 2]
     norm = batch_norm_params(model, theta)[layer]
@@ -499,17 +496,16 @@ def _unit_signatures(
 # Symmetry groups of a network's loss that hold exactly for the stored numbers.
 #
 # Each group consists of transformations of theta that leave the loss unchanged, for every theta or
-# on a ball. An `Orbit` holds its tangents at theta, how fast they change, and the finite
+# on a ball. An `Orbit` holds the tangents at theta, bounds on their changes, and the finite
 # transformations, so that a test can follow the orbit. No group is found by a tolerance on a
-# computed matrix: a null space up to rounding proves nothing.
+# computed matrix, because a null space up to rounding proves nothing.
 #
-# - *shift*: cross entropy is invariant to the same vector added to every row of the last layer. -
-# *columns*: columns of X that are 0, equal, or, with a bias (or a batch mean that is subtracted),
-# constant. - *scale*: relu and leaky_relu units scaled up, their outgoing weights scaled down. -
-# *linear*: ``A W1, W2 A^-1`` for invertible A around layers without nonlinearity, and shifts of
-# their biases. - *bias below a mean*: the bias of a batch-normalised unit, which its mean removes.
-# - *off*: every parameter of a relu unit that is inactive for all rows, on the ball where this is
-# proved.
+# - *shift*: cross entropy is invariant to the same vector added to every row of the last layer.
+# - *columns*: columns of X that are 0 or equal, or constant with a bias or batch normalisation.
+# - *scale*: relu and leaky_relu units scaled up, their outgoing weights scaled down.
+# - *linear*: ``A W1, W2 A^-1`` for invertible A around linear layers, and shifts of their biases.
+# - *bias below a mean*: the bias of a batch-normalised unit, which the batch mean removes.
+# - *off*: each parameter of a relu unit that is proved to be inactive for all rows on a ball.
 #
 # Units that are joined by skips are transformed together or not at all. If l2 acts on a parameter,
 # only orthogonal transformations of it remain: rotations around linear layers.
@@ -525,15 +521,16 @@ class Orbit:
     Attributes
     ----------
     name : str
+        The kind of the group: one of the names in the comment above `MAX_TANGENTS_BYTES`.
     tangents : ndarray (n, s)
-        Columns ``d/dt_j`` of the orbit at theta; none is 0, but they may be linearly dependent.
+        Nonzero columns ``d/dt_j`` of the orbit at theta, which may be linearly dependent.
     change : float
         A bound on ``||T(theta + h) - T(theta)||_2 / ||h||``, with T the tangents as a function of
         theta.
     error : float
-        A bound on ``||tangents - T||_2``, from rounding.
+        A bound on the rounding error of the tangents, ``||tangents - T||_2``.
     move : callable
-        ``move(t)`` for t (s,): theta transformed by the group's element t, with the same loss.
+        ``move(t)`` for t (s,) returns theta transformed by the element t of the group.
     """
 
     name: str
@@ -552,15 +549,15 @@ def proved_orbits(
     off: Sequence[NDArray[np.bool_]],
     on_kinks: Sequence[NDArray[np.bool_]],
 ) -> list[Orbit]:
-    """Return every proved symmetry group at theta.
+    """Return all symmetry groups that are proved at theta.
 
     Parameters
     ----------
     ob : Objective
     theta : ndarray (n,), float64
     off, on_kinks : sequence of ndarray (width,) of bool
-        By hidden layer, masks of relu units proved to be inactive for all rows, and of units with a
-        z that may be at a kink; see `fastcurv.certify.majorants.preactivation_signs`.
+        For each hidden layer, masks of relu units proved to be inactive for all rows, and of units
+        with a z that may be at a kink. See `fastcurv.certify.majorants.preactivation_signs`.
 
     Returns
     -------
@@ -569,7 +566,7 @@ def proved_orbits(
     """
     free = np.broadcast_to(l2_diagonal(ob), theta.shape) == 0
     held, size = [], 0
-    # Translations are symmetries only of parameters without l2.
+    # Translations leave the loss unchanged only if l2 does not act on the parameters.
     groups = (
         (
             _shift_translations,
@@ -608,28 +605,30 @@ def _zero_tangents(theta: Floats, count: int) -> Floats:
 
 
 def _translation_orbit(name: str, theta: Floats, rows: Floats, error: float = 0.0) -> Orbit:
-    """Return the orbit of the translations of theta along the given rows (s, n)."""
+    """Return the `Orbit` of the translations of theta along the given rows (s, n)."""
     T = np.ascontiguousarray(rows.T)
     return Orbit(name, T, 0.0, error, lambda t: theta + T @ np.asarray(t, dtype=float))
 
 
 def _single_translations(name: str, theta: Floats, columns: Sequence[int]) -> Orbit:
-    """Return the orbit of the translations of single parameters, at the indices `columns`."""
+    """Return the `Orbit` of the translations of single parameters, at the indices `columns`."""
     rows = _zero_tangents(theta, len(columns))
     rows[np.arange(len(columns)), columns] = 1.0
     return _translation_orbit(name, theta, rows)
 
 
 def _free_layers(model: Any, free: NDArray[np.bool_]) -> list[tuple[bool, bool]]:
-    """Return, for each layer, True if W has no l2, and True if b has no l2."""
+    """Return a pair for each layer: True if W has no l2, and True if b exists and has no l2. `free`
+    (n,) is True for parameters without l2.
+    """
     return [(bool(W.all()), b is not None and bool(b.all())) for W, b in layers_of(model, free)]
 
 
 def _shift_translations(
     ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any
 ) -> Iterator[Orbit]:
-    """Yield the translations that add the same vector to every row of the last layer, or the same
-    number to its bias.
+    """Yield the orbit that adds the same vector to every row of W of the last layer, or the same
+    number to all entries of its bias, if the loss is cross entropy.
     """
     if LOSSES[ob.loss].link != "softmax":
         return
@@ -644,11 +643,11 @@ def _shift_translations(
 
 
 def column_dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:
-    """Return ``(c, c0)`` with ``X c + c0 = 0`` exactly, linearly independent of one another; c0 is
-    0 unless `constant`.
+    """Return a list of linearly independent pairs ``(c, c0)`` with ``X c + c0 = 0``. c0 is 0 unless
+    `constant` is True.
 
-    The dependencies are columns that are 0, equal columns, and with `constant` columns with equal
-    entries. In float64 each sum is 0 without rounding.
+    They come from columns that are 0, from equal columns, and if `constant` is True from columns
+    with equal entries. The sums are 0 without rounding errors.
 
     Examples
     --------
@@ -674,8 +673,8 @@ def column_dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]
 
 
 def _column_shifts(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
-    """Yield the translations of the first layer's weights along a linear dependency of the columns
-    of X.
+    """Yield the orbit that translates the weights of the first layer along the linear dependencies
+    of the columns of X.
     """
     model = ob.model
     W_free, b_free = _free_layers(model, free)[0]
@@ -695,7 +694,7 @@ def _column_shifts(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> 
 
 
 def _mean_shifts(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
-    """Yield the translations of the biases whose effect is removed by the batch mean."""
+    """Yield the orbit of the translations of the biases that the batch mean removes."""
     model = ob.model
     if not (is_batch_normalised(model) and model.bias):
         return
@@ -711,8 +710,8 @@ def _inactive_unit_translations(
     off: Sequence[NDArray[np.bool_]],
     on_kinks: Sequence[NDArray[np.bool_]],
 ) -> Iterator[Orbit]:
-    """Yield the translations of every parameter without l2 of the relu units that are inactive for
-    all rows.
+    """Yield the orbit of the translations of all parameters without l2 of relu units that are off
+    for all rows.
     """
     model, columns, at = ob.model, list[int](), np.arange(theta.size)
     layers, norms = layers_of(model, at), batch_norm_params(model, at)
@@ -731,11 +730,9 @@ def _inactive_unit_translations(
 
 
 def joined_layers(model: Any) -> list[range]:
-    """Return the runs of hidden layers that share one residual stream: a layer and those that add
-    to its outputs by skip connections.
-
-    A run that starts with a skip connection is joined to X, which cannot be transformed, and is
-    left out.
+    """Return the runs of hidden layers that share one residual stream: a layer, and the layers that
+    add to its outputs by skip connections. A run whose first layer adds its input, X, is left out,
+    because X cannot be transformed.
     """
     runs, start = [], 0
     n_hidden = len(model.activation)
@@ -756,8 +753,8 @@ def _stream_orbits(
     off: Sequence[NDArray[np.bool_]],
     on_kinks: Sequence[NDArray[np.bool_]],
 ) -> Iterator[Orbit]:
-    """Yield the scalings of relu units, the general linear group (or the rotations) of linear
-    units, and the shifts of linear biases.
+    """Yield the orbits of linear maps on the outputs of hidden layers: scalings of relu units, the
+    general linear group or rotations of linear units, and shifts of linear biases.
     """
     model = ob.model
     for run in joined_layers(model):
@@ -780,7 +777,7 @@ def _stream_orbits(
 
 
 def _affected_parameters(model: Any, run: range) -> NDArray[np.bool_]:
-    """Return a mask of the parameters that an action on the outputs of a run of layers changes."""
+    """Return a mask (n,) of the parameters that a linear map on the outputs of a run changes."""
     touched = np.zeros(model.n_params, dtype=bool)
     for rows, columns in _transformed_parts(model, touched, run):
         for part in (*rows, columns):
@@ -789,8 +786,8 @@ def _affected_parameters(model: Any, run: range) -> NDArray[np.bool_]:
 
 
 def _transformed_parts(model: Any, theta: NDArray[Any], run: range) -> list[tuple[list[Any], Any]]:
-    """Return, for each layer of a run, the parts that transform by rows, and the W of the layer
-    above, which transforms by columns.
+    """Return a pair for each layer of a run: a list of the parts of theta that transform by rows,
+    and the W of the layer above, which transforms by columns.
     """
     layers, norms = layers_of(model, theta), batch_norm_params(model, theta)
     return [
@@ -800,7 +797,7 @@ def _transformed_parts(model: Any, theta: NDArray[Any], run: range) -> list[tupl
 
 
 def _has_even_decay(ob: Any, run: range) -> bool:
-    """Return True if l2 is one number within each W and each b that a rotation mixes."""
+    """Return True if l2 is constant on each W and each b whose entries a rotation mixes."""
     l2 = np.broadcast_to(l2_diagonal(ob), (ob.model.n_params,))
     return all(
         part.size == 0 or (part == part.flat[0]).all()
@@ -812,12 +809,11 @@ def _has_even_decay(ob: Any, run: range) -> bool:
 def _linear_group_orbit(
     ob: Any, theta: Floats, run: range, pairs: Sequence[tuple[int, int]], mirror: int, name: str
 ) -> Orbit:
-    """Return the group of ``exp(M)`` on the outputs of a run, M spanned by ``E_ij + mirror E_ji``.
-
-    The generator changes h by at most ``||t|| ||h||`` on the side of the rows and on that of the
-    columns. These are disjoint parts of theta, except for a W within the run, which transforms on
-    both sides. So `change` is 1 for a single layer and 2 for a longer run.
+    """Return the `Orbit` of ``exp(M)`` on the outputs of a run of layers, with M in the span of
+    ``E_ij + mirror E_ji`` for (i, j) in `pairs`.
     """
+    # The generator changes rows and columns by at most ||t|| times their norm. These are disjoint
+    # parts of theta, except for a W within the run, which transforms on both sides.
     model = ob.model
     width = model.sizes[run[0] + 1]
     rows = _zero_tangents(theta, len(pairs))
@@ -838,8 +834,8 @@ def _linear_group_orbit(
 
 
 def _action_tangent(model: Any, theta: Floats, run: range, i: int, j: int) -> Floats:
-    """Return the derivative of the action of ``exp(t E_ij)``: row j is added to row i, column i is
-    subtracted from column j.
+    """Return the derivative (n,) of the action of ``exp(t E_ij)``: row j is added to row i, and
+    column i is subtracted from column j.
     """
     t = np.zeros_like(theta)
     for (rows, columns), (now, above) in zip(
@@ -867,8 +863,8 @@ def _apply_action(model: Any, theta: Floats, run: range, M: Floats) -> Floats:
 def _bias_shift_orbits(
     ob: Any, theta: Floats, free: NDArray[np.bool_], layer: int
 ) -> Iterator[Orbit]:
-    """Yield the shifts of the bias of a linear unit (of beta, if it is normalised), which the bias
-    of the layer above or its batch mean compensates.
+    """Yield the orbit that shifts the biases of a linear layer (beta, with batch normalisation), if
+    the bias or the batch mean of the layer above compensates the shift.
     """
     model = ob.model
     norms = batch_norm_params(model, theta)

@@ -1,9 +1,10 @@
 """Tables of losses and activations, with one row for each that holds all its properties; batch
 normalisation.
 
-All code outside the kernels reads these rows. A new loss is a row of `LOSSES` and its kernel in
-``src/kernels/losses.inc``, a new activation one of `ACTIVATIONS` and ``activations.inc``; both need
-a number in an enum of ``kernels.h`` and a name for type checkers in `fastcurv.common.protocols`.
+All code outside the kernels reads these rows. A new loss needs a row of `LOSSES` and a kernel in
+``src/kernels/losses.inc``; a new activation needs a row of `ACTIVATIONS` and a kernel in
+``activations.inc``. Both also need a number in an enum of ``kernels.h`` and a name for type
+checkers, in `LossName` or `ActivationName`.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ TINY = float(np.finfo(float).tiny)
 
 
 def batch_normalise(z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return ``h = (z - mean) s`` and ``s = 1 / sqrt(variance + eps)``, with mean and biased
-    variance over the rows.
+    """Return ``h = (z - mean) s`` (N, units) and ``s = 1 / sqrt(variance + eps)`` (units,), with
+    the mean and the biased variance over the rows of z and ``eps = BATCH_NORM_EPS``.
     """
     z = z - z.mean(axis=0)
     s = 1 / np.sqrt((z * z).mean(axis=0) + BATCH_NORM_EPS)
@@ -72,12 +73,14 @@ class LossRow:
     Attributes
     ----------
     link : {"identity", "sigmoid", "softmax", "given"}
-        The function g in the derivative with respect to the outputs, ``c (g(f) - m y)``, with m the
-        sum of a row of y for softmax, else 1. The proofs of `certify` depend on the link. "given"
-        means that the function `given` is called.
+        The function g in the derivative of the loss with respect to the outputs f. With T the sum
+        of a row of y, the derivative is ``T g(f) - y`` for softmax, ``g(f) - y`` for sigmoid, and
+        ``2 (f - y)`` for identity. The proofs of `fastcurv.certify` depend on the link. "given"
+        means that the derivative is computed by the function `given`.
     terms : callable
-        ``terms(f, y)``: the terms of the loss and their derivatives with respect to f ``(..., N,
-        d_out)``, real or complex, neither weighted nor divided; y has the shape ``(N, d_out)``.
+        ``terms(f, y)`` returns the terms of the loss and their derivatives with respect to f
+        ``(..., N, d_out)``, which may be real or complex, for y ``(N, d_out)``. They are neither
+        weighted nor divided.
     per_entry : bool
         True if each entry of f has a term of its own, so that the second derivative with respect to
         f is diagonal. For a loss given by a function, the value is known after the first call of
@@ -86,30 +89,32 @@ class LossRow:
         Function of d_out that returns the number of terms of a row. The loss is the mean over all
         terms of all rows.
     targets : {"numbers", "labels", "classes"}
-        The contents of y: any numbers; numbers from 0 to 1; integer classes (rows,) or their
-        weights (rows, d_out).
+        The contents of y. "numbers" are real numbers (regression), "labels" are numbers from 0 to
+        1, and "classes" are integer classes (rows,) or weights of classes (rows, d_out).
     attained : bool
         True if some f attains the infimum of every term.
     bends : (float, float)
-        Bounds on the second and third derivatives of a row's term with respect to f, divided by the
-        sum of |y| of the row unless `per_entry`.
+        Bounds on the second and third derivatives of a row's term with respect to f. Unless
+        `per_entry` is True, they are divided by the sum of |y| over the row.
     constant : callable
-        ``constant(y, shares, d_out)``: the loss of the best constant outputs, shares (rows,) of
-        sum 1.
+        ``constant(y, shares, d_out)`` returns the loss of the best constant outputs, for weights
+        `shares` (rows,) with sum 1.
     score : (str, callable)
-        The score that is reported for a fit: the name, and the function ``score(f, y)``.
+        The name of the score that is reported for a fit, and the function ``score(f, y)`` that
+        returns this score.
     sklearn : (str, callable)
-        ``out_activation_`` of scikit-learn's estimators, and a function of d_out that returns the
-        factor of their loss.
+        The attribute ``out_activation_`` of scikit-learn's estimators with this loss, and a
+        function of d_out that returns the ratio of their loss to this loss.
     aliases : tuple of str
         Names in other libraries, in the spelling of `fastcurv.common.errors.normalise_name`.
     given : LossFunction or None
         The function that the engine calls if it has no kernel for the loss.
     certain, right, pulls : callable
-        Masks for losses of probabilities. ``certain(f)``: rows (or outputs) with a probability
-        within 1e-3 of 0 or 1; ``right(y, f, E)``: rows whose label is hard and has the largest
-        logit, if f has an error of at most E; ``pulls(y, d_out)``: outputs whose increase lowers
-        the loss of some row, and outputs whose decrease does.
+        Functions that return masks for classification losses. ``certain(f)`` marks the rows, or
+        for "sigmoid" the entries, with a probability within 1e-3 of 0 or 1. ``right(y, f, E)``
+        marks the rows whose label is hard and predicted by f even if f has an error of at most E.
+        ``pulls(y, d_out)`` returns two masks (d_out,), of the outputs whose increase lowers the
+        loss of some row, and of the outputs whose decrease does.
     """
 
     link: Literal["identity", "sigmoid", "softmax", "given"]
@@ -170,7 +175,7 @@ def _share_of_right_classes(f: NDArray[Any], y: NDArray[Any]) -> float:
 
 def _is_surely_right_class(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
     y = one_hot(y, f.shape[1])
-    # A single class has the loss 0 everywhere.
+    # With a single class the loss is 0 everywhere, so no row counts as classified.
     right, hard = y > 0, ((y > 0).sum(axis=1) == 1) & (y.shape[1] > 1)
     low = np.where(right, f - E, -np.inf).max(axis=1)
     return np.asarray(hard & (low > np.where(right, -np.inf, f + E).max(axis=1)))
@@ -211,7 +216,7 @@ def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
         separate=None,
         terms_of_row=terms_of_row,
         targets="numbers",
-        attained=True,  # no claim is made either way
+        attained=True,  # whether the infimum is attained is not known; True claims nothing
         bends=(math.inf, math.inf),
         constant=constant,
         score=("D squared" if loss.lower == 0 else "loss below a constant's by", explained),
@@ -228,8 +233,8 @@ def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
 
 
 class _Losses(dict[Any, LossRow]):
-    """Table rows by name. The rows of a `Loss`, and of a name with parameters, are built when
-    needed.
+    """Rows of the table of losses by name. The row of a `LossFunction`, or of a name with
+    parameters, is built when it is looked up.
     """
 
     def __missing__(self, loss: Any) -> LossRow:
@@ -317,7 +322,9 @@ CHOICE_ALIASES["loss"] = {
 
 
 def check_loss(loss: Any) -> Any:
-    """Return a loss in the form that objectives store: its name, or a `Loss`."""
+    """Return a loss in the form that objectives store: its name, or a `LossFunction`. Raise
+    ValueError if the name is unknown.
+    """
     if isinstance(loss, LossFunction):
         return loss
     if isinstance(loss, str) and "(" in loss:
@@ -328,10 +335,10 @@ def check_loss(loss: Any) -> Any:
 
 # --------------------------------------------------------------------------------------------------
 # Activations. A bound over an interval ``z +- t`` is the value of a function that decreases with
-# ``|z|`` at the point of the interval nearest to 0 or, for a derivative that first grows from 0,
-# the value of the derivative at the far end.
+# ``|z|``, at the point of the interval nearest to 0. If a derivative first increases from 0, the
+# bound is the value of the derivative at the point farthest from 0.
 
-# factor that makes a bound valid after the few roundings in an envelope
+# factor by which bounds are enlarged to cover the few roundings in an envelope
 ROUND_UP_FACTOR = 1 + 1e-12
 Three = tuple[Floats, Floats, Floats]
 # Key: a name in another library. Value: the settings for which the two functions are equal.
@@ -345,40 +352,46 @@ class ActivationRow:
     Attributes
     ----------
     phi, slope : callable
-        phi and phi' of real and complex z, analytic between kinks; at a kink phi' is the left
-        derivative.
+        Functions that return phi and phi' at real or complex z. They are analytic between kinks; at
+        a kink phi' is the left derivative.
     derivatives : callable
-        ``derivatives(z)``: phi, phi', phi'' at real z, and the sizes of the terms of each before
-        they cancel. phi' is None if it is 1 everywhere, phi'' None if 0; then there are no sizes.
+        ``derivatives(z)`` returns a tuple of four: phi, phi' and phi'' at real z, and the
+        magnitudes of the terms of each of these before they cancel. phi' is None if it is 1
+        everywhere. phi'' is None if it is 0 everywhere, and so are then the magnitudes.
     envelope : callable
-        ``envelope(z, t)``: bounds on |phi'|, |phi''|, |phi'''| over z +- t, rounded outward; the
-        first covers both sides of a kink, the others are infinite at one.
+        ``envelope(z, t)`` returns bounds on |phi'|, |phi''| and |phi'''| over z +- t, rounded up.
+        If the interval contains a kink, the first bound covers both sides of the kink, and the
+        other two are infinite.
     pairs : callable
-        ``pairs(ops, z)``: phi and phi' at z, a `fastcurv.certify.precise.Pair`, computed by the
-        functions `ops` of that module.
+        ``pairs(ops, z)`` returns phi and phi' at z, a `fastcurv.certify.precise.Pair`. `ops` is the
+        module `fastcurv.certify.precise`, whose functions are used.
     lipschitz, bend : float
         Bounds on |phi'| and |phi''| except at kinks. For an activation with a kink, `bend` is also
         a bound on |phi'''|.
     leak : float or None
-        The slope below 0 of an activation of two straight pieces, whose slope above 0 is 1.
+        The slope below 0 of a piecewise linear activation whose slope above 0 is 1, else None.
     kink : float
         The jump at 0 of phi', or of phi'' if phi' has none; 0 if there is no kink.
     of_a : float or None
         The constant c in ``phi'' = (c - 2 a) phi'`` if the engine computes phi' and phi'' from a,
         else None.
     gaussian : bool
-        True if phi contains ``exp(-z^2 / 2)``, which plain kernels compute with an error that grows
-        with z^2.
-    like_relu, homogeneous, odd, even : bool
-        True if weights are drawn as for relu; if ``phi(c z) = c phi(z)`` for c > 0; if ``phi(-z) =
-        -phi(z)``; if ``phi(-z) = phi(z)``.
+        True if phi contains ``exp(-z^2 / 2)``, which the reference kernels compute with a relative
+        error that grows with z^2.
+    like_relu : bool
+        True if weights are drawn as for relu.
+    homogeneous : bool
+        True if ``phi(c z) = c phi(z)`` for c > 0.
+    odd, even : bool
+        True if ``phi(-z) = -phi(z)``, and True if ``phi(-z) = phi(z)``.
     names : dict
-        For each library, "torch" (class), "onnx" (node), "keras" (function or class) or "sklearn"
-        (string), its names of the activation, with the settings for which the functions are equal.
+        A dict for each library that has the activation: "torch" (class), "onnx" (node), "keras"
+        (function or class) or "sklearn" (string). It maps the name of the activation in the library
+        to the settings for which the functions are equal.
     aliases : tuple of str
         More names, in the spelling of `fastcurv.common.errors.normalise_name`.
     differs : dict
-        Modules in which this name denotes another function, with the difference.
+        Maps modules in which this name denotes another function to a description of the difference.
     given : ActivationFunction or None
         The function that the engine calls if it has no kernel for the activation; `pairs` is then
         None.
@@ -429,7 +442,9 @@ def _user_activation_row(own: ActivationFunction) -> ActivationRow:
 
 
 class _Activations(dict[Any, ActivationRow]):
-    """Table rows by name. The row of an `Activation` is built when needed."""
+    """Rows of the table of activations by name. The row of an `ActivationFunction` is built when it
+    is looked up.
+    """
 
     def __missing__(self, own: Any) -> ActivationRow:
         if not isinstance(own, ActivationFunction):
@@ -438,8 +453,9 @@ class _Activations(dict[Any, ActivationRow]):
 
 
 def _normal_cdf(z: NDArray[Any]) -> NDArray[Any]:
-    """Return the normal distribution function at z. For a complex step the imaginary part is
-    computed from the derivative, since SciPy's complex erf loses very small imaginary parts.
+    """Return the distribution function of the standard normal distribution at z. For a complex step
+    the imaginary part is computed from the derivative, because SciPy's complex erf loses very small
+    imaginary parts.
     """
     value: NDArray[Any] = 0.5 * (1 + erf(z.real / _SQRT2))
     return np.asarray(value + 1j * z.imag * normal_density(z.real) if np.iscomplexobj(z) else value)
@@ -450,7 +466,7 @@ def normal_density(t: NDArray[Any]) -> NDArray[Any]:
 
 
 def sigmoid_derivative(t: Floats) -> Floats:
-    """Return the derivative s (1 - s) of the sigmoid s(t), for t >= 0."""
+    """Return the derivative ``s (1 - s)`` of the logistic sigmoid s(t), for t >= 0."""
     e = np.exp(-t)
     return np.asarray(e / (1 + e) ** 2)
 
@@ -458,8 +474,8 @@ def sigmoid_derivative(t: Floats) -> Floats:
 def _envelope_by_bounds(
     bounds: Callable[[Floats, Floats, Floats], Three],
 ) -> Callable[[Floats, Floats], Three]:
-    """Return an envelope that calls `bounds` with the smallest |z|, the largest |z| and the largest
-    z of each interval.
+    """Return an envelope, a function of z and t, that calls `bounds` with the smallest |z|, the
+    largest |z| and the largest z of each interval z +- t, and rounds the three bounds up.
     """
 
     def envelope(z: Floats, t: Floats) -> Three:
@@ -767,8 +783,8 @@ CHOICE_ALIASES["activation"].update(
 
 
 def unbounded_reason(loss: Any, activations: Sequence[Any]) -> str:
-    """Return the reason why no bounds are known for this loss of a network with these activations,
-    as a clause, or "" if all are known.
+    """Return a clause that names the bounds which are missing for this loss of a network with these
+    activations, or "" if all bounds that proofs need are known.
     """
     for part in (LOSSES[loss].given, *(ACTIVATIONS[name].given for name in activations)):
         if part is not None and part.missing_bounds:
@@ -777,8 +793,9 @@ def unbounded_reason(loss: Any, activations: Sequence[Any]) -> str:
 
 
 def activations_of(library: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return a dict from the names of activations in another library to pairs of the name in this
-    library and the settings for which both are the same function.
+    """Return a dict that maps the names of activations in another library to pairs: the name in
+    this library, and the settings for which both are the same function. `library` is a key of
+    `ActivationRow.names`.
     """
     return _activation_names(library, tuple(ACTIVATIONS))
 

@@ -1,8 +1,8 @@
 """User-defined losses and activations, and the checks of their functions.
 
-`fastcurv.structure.given` describes how the library calls the functions. The checks use a few rows
-or numbers: a function must return arrays of the right shapes, depend on its arguments alone, return
-its true derivatives, and satisfy the given bounds.
+`fastcurv.structure.given` describes how the library calls the functions. The checks evaluate a
+function at a few rows or numbers. It must return arrays of the right shapes, depend on its
+arguments alone, return its true derivatives, and satisfy the given bounds.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from .given import (
 )
 
 N_CHECK_ROWS = 16  # number of rows on which a new loss is checked
-DIFFERENCE_STEP = 1e-5  # step of difference quotients, for arguments near 1 in size
+DIFFERENCE_STEP = 1e-5  # step of difference quotients, for arguments of magnitude about 1
 
 
 def store_function(own: Function, function: Any, returns: str, third: Any, ulps: Any) -> None:
-    """Store a function and its known properties in a new object, after checking their types.
-    `returns` is the signature of the function, for the error message.
+    """Store a function and its known properties in the new object `own`, after checking their
+    types. `returns` is the signature of the function, for the error message. Raise TypeError or
+    ValueError if an argument is invalid.
     """
     if not callable(function):
         raise TypeError(f"function must be {returns}, got {type_phrase(function)}.")
@@ -49,22 +50,22 @@ def store_function(own: Function, function: Any, returns: str, third: Any, ulps:
 
 
 def check_rows_independent(own: Function, found: Any, turned: Any, same: str, each: str) -> None:
-    """Raise a ValueError if `turned`, the results for the same arguments in another order or shape,
-    differ from `found`. `same` and `each` are words for the message: the changed form, and the unit
-    of which the results must be a function.
+    """Raise ValueError if `turned`, the results for the same arguments in another order or shape,
+    differ from `found`. The message says that the function must depend on each `each` alone, and
+    describes the arguments by `same`.
     """
     for name, part, other in zip(own.parts, found, turned):
         if not np.allclose(part, other, rtol=1e-6, atol=1e-9, equal_nan=True):
             raise ValueError(
-                f"{own!r} must be a function of {each} alone, got another {name} for the same "
+                f"{own!r} must be a function of {each} alone, got a different {name} for the same "
                 f"{same}."
             )
 
 
 def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
-    """Return the results of the function at z and, for a loss, targets y. Raise a ValueError if the
-    derivatives differ from difference quotients along v, or if the bounds on the third derivative
-    or on the errors do not hold there.
+    """Return the results of the function `own` at z and, if it is a loss, at the targets y. Raise
+    ValueError if the derivatives differ from difference quotients along v, or if the bounds on the
+    third derivative or on the errors do not hold at these points.
     """
     here, above, below = (own(z + step * v, *y) for step in (0, DIFFERENCE_STEP, -DIFFERENCE_STEP))
     eps = max(float(np.finfo(part.dtype).eps) for part in here)
@@ -75,7 +76,7 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
             given, sizes = given.sum(axis=-1), sizes.sum(axis=-1)
         noise = 64 * eps / DIFFERENCE_STEP * (1 + np.abs(above[j - 1]) + np.abs(below[j - 1]))
         off = np.abs(slope - given) > 1e-3 * (np.abs(slope) + sizes) + noise + 1e-6
-        # Differences at fewer points may be caused by kinks.
+        # Fewer wrong difference quotients may be caused by kinks of the function.
         if 4 * off.sum() > off.size:
             where = "along a random direction" if y else f"at z = {z[off][0]:.4g}"
             raise ValueError(
@@ -93,7 +94,7 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
         if (np.abs(change) > 1.001 * bound * lengths + 1e-9 * (1 + most)).any():
             raise ValueError(
                 f"third of {own!r} must bound the third derivative, got a bound below the "
-                "difference quotients of the second derivative. Use a larger one, or third=None."
+                "difference quotients of the second derivative. Use a larger bound, or third=None."
             )
     if own.ulps is not None and LONG_EPS < EPS:
         long = own(z.astype(np.longdouble), *y)
@@ -104,46 +105,47 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
                 raise ValueError(
                     f"ulps of {own!r} must bound its rounding error, got {own.ulps:g} although "
                     f"{name!r} differs by {np.nanmax(gap):.2g} from its value in numpy.longdouble. "
-                    "Use a larger one, or ulps=None."
+                    "Use a larger number, or ulps=None."
                 )
     return here
 
 
 class Loss(LossFunction, made_by="fastcurv.Loss"):
-    """A user-defined loss, as a function of the outputs and targets of some rows.
+    """A user-defined loss, given as a function of outputs and targets.
 
-    The objective is the mean of the losses of the rows, as for ``cross_entropy``. Values,
-    gradients, products with the Hessian, spectra, `minimize` and verdicts need the function only;
+    The objective is the mean of the losses of the samples, as for ``cross_entropy``. Values,
+    gradients, products with the Hessian, spectra, `minimize` and verdicts need only the function;
     the other arguments are needed for proofs. The GGN is defined where no second derivative is
     negative.
 
     Parameters
     ----------
     function : callable
-        ``function(z, y)`` for outputs z ``(N, d)`` and targets y ``(N, m)``, float64. Returns
-        ``(value, first, second)``: the loss of each row ``(N,)``, its derivatives with respect to z
-        ``(N, d)``, and its second derivatives, ``(N, d)`` if each output has a term of its own,
-        else ``(N, d, d)``, symmetric, for at most 64 outputs. The results must depend on the
-        arguments only.
+        ``function(z, y)`` for float64 arrays, outputs z ``(N, d)`` and targets y ``(N, m)``. It
+        returns ``(value, first, second)``: the loss of each sample ``(N,)``, its derivatives with
+        respect to z ``(N, d)``, and its second derivatives. These have shape ``(N, d)`` if the loss
+        is a sum of one term for each output. Otherwise they have shape ``(N, d, d)`` and are
+        symmetric, for at most 64 outputs. The results must depend on the arguments only.
     third : float or callable, optional
-        A bound on the third derivative of a row's loss, as a symmetric trilinear form of z: a
-        number, or ``third(z, y, move)``, ``(N,)``, or ``(N, d)`` if each output has a term of its
-        own, which holds for all outputs that differ from z by at most `move` ``(N, 1)`` or
-        ``(N, d)`` each.
+        A bound on the norm of the third derivative of a sample's loss, a symmetric trilinear form
+        of z. It is a number, or a function ``third(z, y, move)`` that returns bounds of shape
+        ``(N,)``, or ``(N, d)`` if the loss is a sum of one term for each output. They hold for all
+        outputs that differ from z by at most `move`, of shape ``(N, 1)`` or ``(N, d)``.
     lower : float, optional
-        A lower bound on the loss of a row.
+        A lower bound on the loss of a sample.
     ulps : float, optional
-        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments: each
-        number that it returns has an error of at most ``ulps eps (1 + |z|) (1 + |y|)`` plus ``ulps
-        eps`` times the sizes of the row's value, first and second derivative, where eps is that of
-        the arguments and the arguments are taken as exact.
+        A bound on the rounding error of the function, for both float64 and `numpy.longdouble`
+        arguments, which are taken as exact. Each number that the function returns has an error of
+        at most ``ulps eps (1 + |z|) (1 + |y|)`` plus ``ulps eps`` times the magnitudes of the
+        sample's value, first and second derivative, with eps that of the dtype of the arguments.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is invalid. The first objective with this loss evaluates the function on at
-        most 16 rows, and raises if the function returns other shapes, mixes rows, or returns
-        derivatives that do not agree with differences, or if a bound does not hold on these rows.
+        most 16 samples. ValueError is raised if the function returns other shapes, mixes samples,
+        or returns derivatives that do not agree with difference quotients, or if a bound does not
+        hold on these samples.
 
     See Also
     --------
@@ -151,12 +153,12 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
 
     Notes
     -----
-    A verdict is proved only if `third` and `ulps` are known; otherwise it is measured, and its
-    reason states this. Except on the rows of the check, `third`, `lower` and `ulps` are not
-    verified. The function is called once for each theta and block of rows, by one thread. Where
+    A verdict is proved only if `third` and `ulps` are known. Otherwise it is measured, and its
+    reason states this. `third`, `lower` and `ulps` are verified only on the samples of the check.
+    The function is called once for each theta and block of rows, by one thread. Where
     `numpy.longdouble` is longer than float64 (on x86, but not with MSVC), gradients for proofs are
-    computed in `numpy.longdouble`, so the function must compute in the precision of its arguments;
-    on other systems proofs use worst-case bounds for float64, and more verdicts are measured.
+    computed in `numpy.longdouble`, so the function must compute in the precision of its arguments.
+    On other systems proofs use worst-case bounds for float64, and more verdicts are measured.
 
     The built-in losses ``poisson``, ``gamma``, ``pseudo_huber``, ``log_cosh``, ``quantile`` and
     ``gaussian_nll`` are defined in this way, with their bounds. `quantile` and `pseudo_huber`
@@ -213,7 +215,17 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
             Fraction of the targets below the quantile, between 0 and 1.
         width : float
             Width of the smooth part, in units of y. The minimum is the quantile of y plus logistic
-            noise of this scale, so use a width below a tenth of the spread of y.
+            noise of this scale, so use a width below a tenth of the standard deviation of y.
+
+        Returns
+        -------
+        Loss
+            The loss, to be passed to `Objective`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `level` is not between 0 and 1, or `width` is not positive.
 
         Examples
         --------
@@ -227,7 +239,8 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
 
     @staticmethod
     def pseudo_huber(delta: float = 1.0) -> Loss:
-        """Return the loss ``delta^2 (sqrt(1 + (r / delta)^2) - 1)`` with ``r = z - y``.
+        """Return the pseudo-Huber loss, ``delta^2 (sqrt(1 + (r / delta)^2) - 1)`` with the residual
+        ``r = z - y``.
 
         Parameters
         ----------
@@ -250,8 +263,9 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         return made
 
     def _check_sample(self, y: NDArray[Any], d: int) -> None:
-        """Raise a ValueError if the function mixes rows, if its derivatives are wrong, or if its
-        bounds do not hold, for at most `N_CHECK_ROWS` of the targets and random outputs of size 1.
+        """Raise ValueError if the function mixes rows, if its derivatives are wrong, or if a bound
+        does not hold. The function is evaluated for at most `N_CHECK_ROWS` of the targets y and d
+        standard normal outputs.
         """
         y = y[np.linspace(0, len(y) - 1, min(len(y), N_CHECK_ROWS)).astype(int)].astype(float)
         z, v = np.random.default_rng(0).standard_normal((2, len(y), d))
@@ -266,36 +280,38 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
 
 
 class Activation(ActivationFunction, made_by="fastcurv.Activation"):
-    """A user-defined activation, as a function of a layer's z.
+    """A user-defined activation, given as a function of the pre-activations z of a layer.
 
-    Values, gradients, products with Hessian and GGN, spectra, `minimize`, verdicts, batch
-    normalisation and skips need the function only; the other arguments are needed for proofs.
+    Values, gradients, products with the Hessian and the GGN, spectra, `minimize`, verdicts, batch
+    normalisation and skip connections need only the function; the other arguments are needed for
+    proofs.
 
     Parameters
     ----------
     function : callable
-        ``function(z)`` for an array z, float64, of some rows of a layer. Returns ``(phi, first,
-        second)``: phi(z), phi'(z) and phi''(z), each of z's shape. phi must be smooth, and each
-        result must depend on one entry of z only.
+        ``function(z)`` for a float64 array z of some rows of a layer. It returns ``(phi, first,
+        second)``: phi(z), phi'(z) and phi''(z), each in the shape of z. phi must be smooth, and
+        each entry of a result must depend on the same entry of z only.
     first, second : float, optional
-        Bounds on ``|phi'|`` and ``|phi''|`` for all z. Without them both are bounded from their
-        values at z and `third`, which is less sharp far from z.
+        Bounds on ``|phi'|`` and ``|phi''|`` for all z. If they are not given, proofs bound these
+        derivatives near z from their values at z and `third`, which is less sharp far from z.
     third : float or callable, optional
-        A bound on ``|phi'''|``: a number, or ``third(z, move)``, of z's shape, which holds for all
-        numbers that differ from z by at most `move`, of z's shape.
+        A bound on ``|phi'''|``. It is a number, or a function ``third(z, move)`` that returns
+        bounds in the shape of z. They hold for all numbers that differ from z by at most `move`, an
+        array in the shape of z.
     ulps : float, optional
-        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments: each
-        number that it returns has an error of at most ``ulps eps (1 + |z|)`` plus ``ulps eps``
-        times the sizes of phi, phi' and phi'', where eps is that of the arguments and the arguments
-        are taken as exact.
+        A bound on the rounding error of the function, for both float64 and `numpy.longdouble`
+        arguments, which are taken as exact. Each number that the function returns has an error of
+        at most ``ulps eps (1 + |z|)`` plus ``ulps eps`` times the magnitudes of phi, phi' and
+        phi'', with eps that of the dtype of the arguments.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is invalid. The function is evaluated at 16 numbers between -3 and 3, and
-        rejected if it returns other shapes or NaN, mixes the numbers of z, or returns derivatives
-        that do not agree with differences, or if a bound does not hold at these numbers or at ten
-        times these numbers.
+        If an argument is invalid. The function is evaluated at 16 numbers between about -3 and 3.
+        ValueError is raised if it returns other shapes or NaN, mixes the entries of z, or returns
+        derivatives that do not agree with difference quotients, or if a bound does not hold at
+        these numbers or at ten times these numbers.
 
     See Also
     --------
@@ -304,11 +320,11 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
 
     Notes
     -----
-    A verdict is proved only if `third` and `ulps` are known for every activation; otherwise it is
-    measured, and its reason states this. Except at the numbers of the check, bounds are not
-    verified. Gradients for proofs are computed in `numpy.longdouble`, as those of a `Loss` are.
+    A verdict is proved only if `third` and `ulps` are known for every activation. Otherwise it is
+    measured, and its reason states this. The bounds are verified only at the numbers of the check.
+    Gradients for proofs are computed in `numpy.longdouble`, as for a `Loss`.
 
-    The function is called by one thread, once for each theta, with about 32 000 numbers at a time.
+    The function is called by one thread, for each theta, with about 32 000 numbers at a time.
     A pickle stores the function by reference; `save` and `to_torch` raise ValueError for a model
     with a user-defined activation. `MLP.init` draws weights as for relu if phi' is above 1/2 at 30
     and within 1/10 of 0 at -30.
@@ -345,15 +361,16 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
         self._check_sample()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the known properties of the function, and check it, since a pickle stores the
+        """Restore the known properties of the function, and check the function. A pickle stores the
         function by its name, which may denote another function in another process.
         """
         vars(self).update(state)
         self._check_sample()
 
     def _check_sample(self) -> None:
-        """Raise a ValueError if the function returns NaN or infinity, mixes the entries of z, has
-        wrong derivatives or violates its bounds, at `CHECK_POINTS` or at ten times these points.
+        """Raise ValueError if the function returns NaN or infinity or mixes the entries of z at
+        `CHECK_POINTS`, or if it has wrong derivatives or violates a bound at `CHECK_POINTS` or at
+        ten times these points.
         """
         found = self(CHECK_POINTS)
         for name, part in zip(self.parts, found):

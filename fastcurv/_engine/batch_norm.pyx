@@ -74,7 +74,9 @@ cdef NormSweeps new_norm_sweeps(Pass *t, Layer *y) noexcept nogil:
 
 
 cdef inline fc_norm *add_sweep(NormSweeps *s, fc_norm_kind kind, char *out) noexcept nogil:
-    """Append a sweep with output `out` to the list, and return it for its operands to be set."""
+    """Append a sweep of this kind with output `out` to the list. Return its address, at which the
+    caller sets the operands.
+    """
     cdef fc_norm *job = &s.job[s.n_jobs]
     s.n_jobs += 1
     job.kind, job.h, job.ld, job.out = kind, s.y.norm.h, s.y.ldm, out
@@ -281,8 +283,8 @@ cdef Py_ssize_t run_norm_backward(
 ) noexcept nogil:
     """Run the backward pass of layer l: du = e phi'; dgamma = sum du h; dbeta = sum du; delta = s
     gamma (du - mean du - h mean (du h)). Return -1 if means over further chunks are needed first.
-    Otherwise return 0, the number of blocks of column sums that are added for b: the derivative
-    with respect to b is 0.
+    Otherwise return 0, the number of blocks of column sums for b, because the derivative with
+    respect to b is 0.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
@@ -344,9 +346,9 @@ cdef Py_ssize_t run_norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexc
 
 
 cdef double norm_quadratic_term(Pass *t, Py_ssize_t l) noexcept nogil:
-    """Return the batch normalisation's term of the quadratic form for layer l over the rows of the
-    pass, which is the sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du,
-    h>.
+    """Return the term of batch normalisation in the quadratic form, for layer l over the rows of
+    the pass. It is the sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz)
+    <du, h>.
 
     The computation uses <rh, rz> = <rh, rh> / s + c <rh, h> and, over all rows, mean (rh h) = s c
     (1 - mean (h h)) = s c (eps s s).

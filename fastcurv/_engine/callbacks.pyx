@@ -121,7 +121,7 @@ cdef void evaluate_activation(
             for part in (a, p, q):
                 check_returned_array(part, z.shape, plan.dtype)
             if y.skip and l:
-                # z cannot be reused, because the activation may have returned it as phi''
+                # z cannot be reused, because the activation may have returned z as phi''.
                 below = np.empty((count, y.m), plan.dtype)
                 copy_pieces_from_state(P, (y - 1).a, y.m, y.ldm, rows, piece, until, pointer(below))
                 a = a + below
@@ -240,8 +240,9 @@ cdef void copy_pieces_to_state(
     PlanS *P, char *state, Py_ssize_t m, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t piece,
     Py_ssize_t until, char *source
 ) noexcept nogil:
-    """Copy rows of m elements from `source` into pieces of a matrix of the state; the inverse of
-    `copy_pieces_from_state`. In the transposed layout, pad each panel with zeros.
+    """Copy rows of m elements from `source` into pieces [piece, until) of a matrix of the state.
+    This is the inverse of `copy_pieces_from_state`. In the transposed layout, pad each panel with
+    zeros.
     """
     cdef Py_ssize_t n, j, size = P.K.real_bytes
     cdef char *to

@@ -43,9 +43,9 @@ cdef bint has_transient_state(PlanS *P, Job *job) noexcept nogil:
 
 
 cdef void evaluate_chunk(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexcept nogil:
-    """Compute the state of the chunk that begins at row r0 where it is not up to date: run the
-    forward pass and, if `back`, the backward pass. Unless `out` is NULL, write or add (`add`) the
-    gradient of the chunk to `out`.
+    """Compute those parts of the state of the chunk that begins at row r0 that are not up to date,
+    by the forward pass and, if `back`, the backward pass. Unless `out` is NULL, write or add
+    (`add`) the gradient of the chunk to `out`.
     """
     cdef Job job
     cdef bint fresh = P.at_chunk != r0 or P.done == 0, transient
@@ -186,8 +186,9 @@ cdef void copy_state_matrices(PlanS *P, bint back, char **out, Py_ssize_t ld) no
 # --- jobs along v ---------------------------------------------------------------------------------
 
 cdef void set_active_layers(PlanS *P, const char *active) noexcept nogil:
-    """Record in which layers v is nonzero; NULL selects all layers. Values that do not change are
-    not written, because a store would invalidate the cache lines of all threads.
+    """Record in which layers v is nonzero, those for which `active` is nonzero. If `active` is
+    NULL, these are all layers. Values that do not change are not written, because a store would
+    invalidate the cache lines of all threads.
     """
     cdef Py_ssize_t l, first = P.n_layers
     cdef char moved

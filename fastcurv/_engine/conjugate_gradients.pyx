@@ -43,8 +43,8 @@ cdef class Workspace:
 
     def start(self, g):
         """Start at ``y = 0`` for the gradient ``unit g``. The residual r is set to the scaled
-        gradient and the direction p to -r. Return the squared norm of r. `unit` is a power of two;
-        it is 1 unless squares of elements of g may overflow or underflow.
+        gradient and the direction p to -r. Return the squared norm of r. `unit` is a power of two,
+        and is 1 unless squares of elements of g may overflow or underflow.
         """
         cdef Py_ssize_t n = self.sweep.n
         cdef bint wide = self.sweep.K.real_bytes == 8

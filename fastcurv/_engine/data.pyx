@@ -57,9 +57,9 @@ cdef memory_map_of(x):
     return (x, len(x), False) if mapped else None
 
 
-# for each memory map: result of `reopen_mapped_file`
+# Key: a memory map. Value: the result of `reopen_mapped_file`.
 cdef object files = weakref.WeakKeyDictionary()
-# for each memory map: memory blocks for copies of its rows
+# Key: a memory map. Value: a list of memory blocks for copies of its rows.
 cdef object spares = weakref.WeakKeyDictionary()
 
 
@@ -125,8 +125,8 @@ cdef allocate_like(x, mapped):
 
 
 def copy_if_mapped(x, str name, rows=None, bint by_pipe=False):
-    """Copy an array, or its rows with the indices `rows`, out of a memory map. Return x itself, or
-    x[rows], if x is not inside a memory map.
+    """Return a copy in memory of the array x, or of its rows with the indices `rows`, if x lies in
+    a memory map. Otherwise return x itself, or x[rows]. Errors name the array `name`.
 
     Another process may truncate the mapped file. The copy is made by a system call, which then
     reports an error, whereas reading a page beyond the end of the file would kill the process.
@@ -245,10 +245,10 @@ cdef release_pages(mapped, first, last):
 
 
 cdef class Rows:
-    """The data of an objective in the form that passes read. X (N, d) may have any strides, and y
-    (N, d_out) any distance between rows; labels (N,) int32 and weight (N,) are contiguous. Only two
-    arrays are copied: X, into its padded form on first use, and labels, because they are checked
-    once and then used as indices.
+    """The data of an objective, in the form that the passes use. X (N, d) may have any strides, and
+    y (N, d_out) any distance between rows; labels (N,) int32 and weight (N,) are contiguous. Only
+    two arrays are copied: X, into its padded form on first use, and labels, because they are
+    checked once and then used as indices.
     """
     cdef readonly object X, y, labels, weight
     cdef Data D
@@ -279,8 +279,8 @@ cdef class Rows:
             D.weight = pointer(weight)
 
     def with_weight(self, weight):
-        """Return a Rows object with other weights (N,), or None for no weights. It shares all other
-        arrays and the padded form of X.
+        """Return a Rows object with other weights (N,), or without weights if `weight` is None. The
+        new object shares all other arrays and the padded form of X.
         """
         cdef Rows other = Rows(self.X, self.y, self.labels, weight)
         other.owner = self if self.owner is None else self.owner

@@ -90,23 +90,25 @@ cdef class Scratchpad:
         return self.at
 
 
-cdef object as_float64_vector(x, Py_ssize_t count=-1):
-    """Return x as a contiguous float64 vector. Raise ValueError unless its shape is (count,), or
-    one-dimensional if count is negative.
+cdef object as_float64_vector(x, str name, Py_ssize_t count=-1):
+    """Return x as a contiguous float64 vector. Raise ValueError, with `name` for x, unless x has
+    the shape (count,) or, if count is negative, is one-dimensional.
     """
     x = np.ascontiguousarray(x, np.float64)
     if x.ndim != 1 or 0 <= count != len(x):
         raise ValueError(
-            f"a vector must have shape ({'m' if count < 0 else count},), got {x.shape}."
+            f"{name} must have shape ({'m' if count < 0 else count},), got {x.shape}."
         )
     return x
 
 
-cdef int check_float64_array(x, shape) except -1:
-    """Raise ValueError unless x is a writeable, C-ordered float64 array of this shape."""
+cdef int check_float64_array(x, str name, shape) except -1:
+    """Raise ValueError, with `name` for x, unless x is a writeable C-ordered float64 array of this
+    shape.
+    """
     if x.shape != shape or x.dtype != np.float64 or not (x.flags.carray and x.flags.aligned):
         raise ValueError(
-            f"an array must be writeable C-ordered float64 of shape {shape}, got {x.dtype} of "
+            f"{name} must be writeable C-ordered float64 of shape {shape}, got {x.dtype} of "
             f"shape {x.shape}, strides {x.strides} and writeable={x.flags.writeable}."
         )
     return 0
@@ -164,8 +166,8 @@ cdef class Ritz:
         return same
 
     cdef int set_exponent(self, double largest) except -1:
-        """Set `exponent` to that of the largest absolute entry. Raise NotFiniteError if it is not
-        finite.
+        """Set `exponent` to the binary exponent of `largest`, the largest absolute entry. Raise
+        NotFiniteError if `largest` is not finite.
         """
         self.exponent = 0
         frexp(largest, &self.exponent)
@@ -280,8 +282,8 @@ cdef class Ritz:
             self.first[i], self.last[i] = self.dense[i * m], self.dense[i * m + m - 1]
 
     cdef int combine_eigenvectors(self, const double *y, double *out) except -1:
-        """Set out (m,) = S y, where the columns of S are the eigenvectors; y and out must not
-        overlap.
+        """Set out (m,) = S y, where the columns of S are the eigenvectors. The vectors y and out
+        must not overlap.
         """
         cdef Py_ssize_t m = self.m, i, j
         cdef double *x
@@ -351,7 +353,7 @@ def wanted_indices(values, Py_ssize_t k, str which):
     """Return the ascending indices (k,) of the k wanted eigenvalues among the ascending `values`
     (m,). If k > m, return all m indices.
     """
-    values = as_float64_vector(values)
+    values = as_float64_vector(values, "values")
     cdef Py_ssize_t m = len(values), i, low
     k = max(0, min(k, m))
     at = np.empty(k, np.intp)
@@ -420,10 +422,11 @@ def scaled_symmetric_part(P):
 
 def residual_norms(S, values, rows):
     """Return the residual norms ``||S v - value v||`` (k,) for the rows v of `rows` (k, n) and the
-    corresponding `values` (k,). All arrays are float64; entries of S (n, n) are at most about 1.
+    corresponding `values` (k,). All arrays are float64, and the entries of S (n, n) are at most
+    about 1 in absolute value.
     """
     S, rows = np.ascontiguousarray(S, np.float64), np.ascontiguousarray(rows, np.float64)
-    values = as_float64_vector(values)
+    values = as_float64_vector(values, "values")
     if S.ndim != 2 or S.shape[0] != S.shape[1] or rows.shape != (len(values), len(S)):
         raise ValueError(
             f"S, values and rows must have shapes (n, n), (k,) and (k, n), got {S.shape}, "

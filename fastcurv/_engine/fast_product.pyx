@@ -8,8 +8,9 @@ empty = np.empty
 
 
 cdef class FastProduct:
-    """Operator products on contiguous vectors with little overhead. If `plan` is None, no fast
-    product is available. Attribute `n_products` is the number of products computed.
+    """Products of the operator `kind` of a plan with contiguous vectors, with little overhead. If
+    `plan` is None, no fast product is available. If `l2` is True, products include the l2 penalty.
+    Attribute `n_products` is the number of products computed.
     """
     cdef Plan plan
     cdef Kind kind

@@ -243,13 +243,14 @@ cdef class CurvatureMatrix:
 
     def write_matrix(self, out):
         """Write the Gauss-Newton matrix or the Hessian at the plan's theta, without the l2 penalty,
-        to `out`, a contiguous (n, n) array of doubles. Return False, with undefined entries in
-        `out`, if entries of the Hessian would overflow or underflow.
+        to `out`, a contiguous (n, n) array of doubles. Return True if the matrix was computed, or
+        False, with undefined entries in `out`, if entries of the Hessian would overflow or
+        underflow.
         """
         cdef Py_ssize_t i, j, row, column, n = self.n
         cdef fc_watch before
         cdef bint made
-        check_float64_array(out, (n, n))
+        check_float64_array(out, "out", (n, n))
         cdef double *G = <double *>pointer(out)
         with self.plan.lock, nogil:
             before = begin_signal_watch()
@@ -616,7 +617,8 @@ cdef class CurvatureMatrix:
         first row of x whose products no longer fit.
         """
         cdef Py_ssize_t r, end = first + max(<Py_ssize_t>1, room // others)
-        # The smaller dimension is the outer loop, because each call of `times` has overhead.
+        # The smaller dimension is the outer loop, because each call of `multiply_and_sum` has
+        # overhead.
         if not same and others < min(end, count) - first:
             end = min(end, count)
             rows[0] = (end - first) * others
@@ -660,7 +662,7 @@ cdef class CurvatureMatrix:
                             out[b] += c[b - from_]
                         if y.b >= 0:
                             G[row * n + y.b + j] += c[y.k - from_]
-                    # add the mirror image, with row (i, b) and column (j, a), for a < b
+                    # Add the mirror image, with row (i, b) and column (j, a), for a < b.
                     if same and i < j:
                         out = G + (x.w + i * x.k) * n + at_ + a
                         for b in range(a + 1, x.k):

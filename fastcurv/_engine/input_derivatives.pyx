@@ -159,7 +159,9 @@ cdef void fill_column_groups(
     const real *W, Py_ssize_t rs, Py_ssize_t cs, real *out, Py_ssize_t ldo, Py_ssize_t m,
     Py_ssize_t rows, Py_ssize_t groups
 ) noexcept nogil:
-    """Set column group i of `out` to W[u, i] in row u, for every row of the block."""
+    """For each of the `groups` columns i of W (m, groups), set column group i of `out`, which has
+    one column per row of the block, to W[u, i] in row u.
+    """
     cdef Py_ssize_t u, i, r
     for u in range(m):
         for i in range(groups):
@@ -428,7 +430,8 @@ def input_derivatives(
     Parameters
     ----------
     sizes, phis, skips, bias, dtype
-        The network, as in `Plan`; activations of hidden layers are given by number.
+        The network, as in `Plan`, but with the activations of hidden layers as the integers of
+        `ACTIVATIONS`.
     theta : ndarray (n,)
         Parameters, contiguous, of this dtype.
     X : ndarray (N, d_in)
@@ -436,9 +439,10 @@ def input_derivatives(
     weights : ndarray (N, d_out) or None
         Weights of the outputs in a linear combination per row, contiguous, of this dtype.
     order : 1 or 2
-        2: also compute the Hessian, of each output or, with weights, of their linear combination.
+        If 2, also compute the Hessian of each output or, with weights, of their linear combination.
     threads : int
-        Maximum number of threads; 0: `default_n_threads`, if there are enough rows.
+        Maximum number of threads. If 0, `default_n_threads` threads are used for enough rows, and
+        one thread otherwise.
 
     Returns
     -------

@@ -241,7 +241,7 @@ def solve_small_problem(str problem, values, linear, double parameter):
     values, linear = (np.ascontiguousarray(x, np.float64) for x in (values, linear))
     if values.ndim != 1 or values.shape != linear.shape or not len(values):
         raise ValueError(
-            "values and linear must be vectors of one length >= 1, got shapes "
+            "values and linear must be vectors of equal length >= 1, got shapes "
             f"{values.shape} and {linear.shape}."
         )
     y = np.empty((3, len(values)))
@@ -303,8 +303,8 @@ cdef class Space:
     """
     cdef readonly Py_ssize_t n, max_dim
     cdef readonly object dtype
-    # Python code may replace rows and T. lacking: coordinates, in the pending rows, of the last
-    # solution's residual, or None.
+    # Python code may replace rows and T. residual_coordinates: coordinates, in the pending rows, of
+    # the last solution's residual, or None.
     cdef public object rows, T, multiply, residual_coordinates
     cdef readonly object product
     cdef public Py_ssize_t m, p, n_starts
@@ -353,7 +353,9 @@ cdef class Space:
         return self.is_exhausted()
 
     cdef bint is_exhausted(self) noexcept:
-        """Return the value of the property `exhausted`."""
+        """Return True if no pending row is left, or if the arrays cannot hold the result of another
+        product.
+        """
         return self.p == 0 or self.m + self.p >= self.max_dim < self.n
 
     def start(self, multiply, first, others=()):
@@ -605,9 +607,10 @@ cdef class Space:
     cdef bint factorise_and_solve(
         self, double shift, bint both, const double *right, double *y, double *pivot
     ) noexcept nogil:
-        """Solve (T + shift I) y = right for a tridiagonal T (m, m); right and y are (m,), and pivot
-        (m,) is scratch. Return False if T + shift I is not positive definite or is nearly singular.
-        If `both` is set, also return False if T is not positive definite.
+        """Solve (T + shift I) y = right for a tridiagonal T (m, m). The vectors right and y are
+        (m,), and pivot (m,) is a scratch buffer. Return False if T + shift I is not positive
+        definite or is nearly singular. If `both` is set, also return False if T is not positive
+        definite.
         """
         cdef Py_ssize_t m = self.m, ld = self.ld, i
         cdef double *T = self.at

@@ -79,13 +79,15 @@ cdef class LanczosRecurrence:
     cdef Scratchpad sums, squares, small
     cdef Sweep sweep            # K, n and width of sweeps; each sweep sets the other fields
     cdef Py_ssize_t parts, taken  # number of parts of a sweep; number of rows of `against`
-    cdef Py_ssize_t line, ld, leaks  # leading dimensions of rows, T and leak
-    cdef public tuple arrays    # (rows, against, T, err, leak) at the last update of pointers
+    # leading dimensions of rows, T and deflation_coupling
+    cdef Py_ssize_t line, ld, leaks
+    # (rows, against, T, err, deflation_coupling) at the last update of pointers
+    cdef public tuple arrays
     cdef char *q                # address of rows
     cdef char *off              # address of against, or NULL
     cdef double *t              # address of T
     cdef double *e              # address of err
-    cdef double *l              # address of leak, or NULL
+    cdef double *l              # address of deflation_coupling, or NULL
     cdef object errors          # copy of err after the last restart
     # bound on the Frobenius norm of the rows of F from before the last restart
     cdef double joint
@@ -156,8 +158,8 @@ cdef class LanczosRecurrence:
         self, void (*how)(Sweep *, int) noexcept nogil, const char *q, Py_ssize_t m, char *w,
         Py_ssize_t s, const double *c, Py_ssize_t sums
     ) except NULL:
-        """Run a sweep over m rows q and s rows w that computes `sums` sums. Return their address;
-        the next sweep overwrites them.
+        """Run the sweep `how` over m rows q and s rows w, which computes `sums` sums. Return the
+        address of the sums, which the next sweep overwrites.
         """
         cdef Sweep *t = &self.sweep
         cdef int threads
@@ -228,7 +230,7 @@ cdef class LanczosRecurrence:
         self.errors, self.joint = np.empty(0), 0
 
     cdef void clear_projection(self, Py_ssize_t first, Py_ssize_t end) noexcept:
-        """Set rows and columns [first, end) of T to 0; later rows and columns are 0 already."""
+        """Set rows and columns [first, end) of T to 0. Later rows and columns are already 0."""
         cdef Py_ssize_t i
         for i in range(end):
             if i >= first:
@@ -260,7 +262,7 @@ cdef class LanczosRecurrence:
         """
         cdef double most = 0
         cdef Py_ssize_t j
-        lost = as_float64_vector(lost, self.m)
+        lost = as_float64_vector(lost, "lost", self.m)
         cdef double *gone = <double *>pointer(lost) if self.m else NULL
         self.update_pointers()
         for j in range(self.m):
@@ -279,7 +281,7 @@ cdef class LanczosRecurrence:
         the locked rows. They are removed by two sweeps over one vector each, w and `echo` (the sum
         of the locked rows times ``coupled / unit``), instead of two sweeps over all locked rows.
         """
-        self.coupled = as_float64_vector(coupled, self.n_locked).copy()
+        self.coupled = as_float64_vector(coupled, "coupled", self.n_locked).copy()
         self.echo = np.stack([w, echo]).astype(self.dtype, copy=False)
         if self.echo.shape != (2, self.n):
             raise ValueError(f"echo must have shape (2, {self.n}), got {self.echo.shape}.")
@@ -287,7 +289,7 @@ cdef class LanczosRecurrence:
 
     def replace_pending_rows(self, W):
         """Replace the pending rows by the rows `W (p, n)`, which must be finite. Rows that depend
-        linearly on others are omitted. Return the number of pending rows.
+        linearly on others are omitted. Return the new number of pending rows.
 
         The coupling of the basis to the previous pending rows is dropped and added to err.
         """
@@ -401,7 +403,9 @@ cdef class LanczosRecurrence:
             self.take_step()
 
     def enlarge_projection(self, Py_ssize_t rows):
-        """Enlarge T to at least this many rows."""
+        """Enlarge T, if necessary, to at least `rows` rows, but to no more rows than `err` has
+        entries.
+        """
         cdef Py_ssize_t before = len(self.T), now_ = min(max(rows, 2 * before), len(self.err))
         if rows > before:
             T = np.zeros((now_, now_))
@@ -573,7 +577,7 @@ cdef class LanczosRecurrence:
 
     cdef int restore_orthogonality(self, Py_ssize_t multiplied) except -1:
         """Restore the orthogonality of the rows after `n_clean`. The argument `multiplied` is the
-        number of rows for whose products T has columns; a negative number stands for m.
+        number of rows for whose products T has columns. A negative number means m.
         """
         cdef Py_ssize_t end = self.m + self.p, first = self.n_clean, s, i, found
         cdef bint pending = self.p == 1 and self.m
@@ -721,7 +725,8 @@ cdef class LanczosRecurrence:
         cdef Py_ssize_t m = self.m, p = self.p, count = len(theta), held = len(self.errors), i, j, k
         cdef double one, added = 0, others = 0
         self.update_pointers()
-        theta, rows = as_float64_vector(theta), np.ascontiguousarray(S.T, np.float64)
+        theta = as_float64_vector(theta, "theta")
+        rows = np.ascontiguousarray(S.T, np.float64)
         if rows.shape != (count, m) or count + p > len(self.err):
             raise ValueError(f"S must have shape ({m}, {count}) for {count} values, got {S.shape}.")
         coupling, errors = np.empty((p, count)), np.empty(count)

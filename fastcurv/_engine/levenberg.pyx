@@ -4,9 +4,9 @@ Let G be the Gauss-Newton matrix at theta (with the diagonal L of the l2 penalty
 and mu the damping. The trial step is s = -(G + mu I)^-1 g. Let rho be the ratio of the actual to
 the predicted decrease of the loss. Nielsen's rule (Damping parameter in Marquardt's method, 1999)
 accepts the step if rho > 0, and then multiplies mu by max(c, 1 - (2 rho - 1)^3). Otherwise mu is
-multiplied by 2, and by 4, 8, ... if further steps are rejected. Nielsen uses c = 1/3; here c =
-1/10, which saves a tenth of the steps in small networks, except for c = 1/3 after a corrected step.
-The initial mu is the largest diagonal element of G. A thousandth of this value was tried on ten
+multiplied by 2, and by 4, 8, ... if further steps are rejected. Nielsen uses c = 1/3. Here c is 1/3
+after a corrected step and 1/10 otherwise, which saves a tenth of the steps in small networks. The
+initial mu is the largest diagonal element of G. A thousandth of this value was tried on ten
 problems with 100 starts or more each. The final losses of three problems (cancer, diabetes, a
 teacher network) were higher and those of one other problem lower, and no problem took less than
 five sixths of the time.
@@ -139,8 +139,8 @@ cdef class Levenberg:
         cdef Py_ssize_t done
         cdef Ending ending = NOT_ENDED
         if len(record) < count:
-            raise ValueError(f"a record must have {count} rows, got {len(record)}.")
-        check_float64_array(record, (len(record), 3))
+            raise ValueError(f"record must have {count} rows, got {len(record)}.")
+        check_float64_array(record, "record", (len(record), 3))
         cdef double *rows = <double *>pointer(record)
         cdef char *theta = pointer(self.theta)
         cdef char *trial = pointer(self.trial)
@@ -193,9 +193,9 @@ cdef class Levenberg:
 
     cdef bint find_lower_point(self, PlanS *P, char *theta, char *trial) noexcept nogil:
         """Find a trial point with a lower loss, and increase the damping until one is found. If the
-        predicted decrease is below the rounding error of the loss, accept an equal loss;
-        `take_steps` then requires that the gradient norm decreases. Return False if there is no
-        such point.
+        predicted decrease is below the rounding error of the loss, accept an equal loss.
+        `take_steps` then requires that the gradient norm decreases. Return True if a point was
+        found.
         """
         cdef double predicted, f, ratio, least
         cdef double rounding = (1e-15 if P.K.real_bytes == 8 else 5e-7) * fabs(self.value)
@@ -428,7 +428,9 @@ cdef class Levenberg:
         self.formed = False
 
     cdef void update_matrix(self, PlanS *P) noexcept nogil:
-        """Compute the Gauss-Newton matrix, l2 penalty included, at the plan's current point."""
+        """Compute the Gauss-Newton matrix, including the l2 penalty, at the plan's current
+        point.
+        """
         cdef Py_ssize_t i
         self.normal.compute_upper_triangle(self.G)
         for i in range(P.n if self.l2 != NULL else 0):

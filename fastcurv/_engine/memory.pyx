@@ -106,7 +106,7 @@ cdef char *pointer(array) except? NULL:
     PyBuffer_Release(&view)
     if odd:
         raise ValueError(
-            f"a {array.dtype} array must be aligned, got one of shape {array.shape} at an odd "
+            f"a {array.dtype} array must be aligned, got an array of shape {array.shape} at an odd "
             "address. Use numpy.require(x, None, 'A')."
         )
     return start
@@ -148,9 +148,9 @@ def empty_padded_rows(Py_ssize_t rows, Py_ssize_t cols, dtype):
 
 
 def padded_copy(array, Py_ssize_t extra_rows=0, fill=0):
-    """Copy a 2-D array into a padded matrix that has `extra_rows` further rows; set the padding and
-    the further rows to `fill`. Return (owner of the memory, view of shape (rows, cols), leading
-    dimension).
+    """Copy a 2-D array into a padded matrix that has `extra_rows` further rows. Set the padding and
+    the further rows to `fill`. Return the triple (owner of the memory, view of shape (rows, cols),
+    leading dimension).
     """
     array = np.atleast_2d(array)
     whole = empty_padded_rows(array.shape[0] + extra_rows, array.shape[1], array.dtype)

@@ -46,8 +46,8 @@ cdef double next_regularisation(
 ):
     """Return the parameter of a small problem (radius, cubic weight or damping) after a trial step
     of the given length, whose actual decrease is `ratio` times the predicted one. `bounded` is True
-    if the step was at the bound on its length; `size` is the largest |eigenvalue| of the projection
-    T.
+    if the step was at the bound on its length, and `size` is the largest |eigenvalue| of the
+    projection T.
     """
     if problem == TRUST_REGION:
         return next_radius(parameter, ratio, length, bounded)
@@ -238,7 +238,7 @@ cdef class NewtonSteps:
         Returns
         -------
         str or None
-            Reason why no further step is possible.
+            Reason why no further step is possible, or None if a further step is possible.
         """
         cdef double *rows = <double *>pointer(record)
         cdef double before, norm_before, fallen

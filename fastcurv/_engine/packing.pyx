@@ -95,8 +95,8 @@ cdef void copy_block(Packing *c, Layer *y, Block b, int member) noexcept nogil:
 
 
 cdef void pack_block(Packing *c, Py_ssize_t l, Block b) noexcept nogil:
-    """Pack block b of layer l into both packed copies of W or V: its rows are rows of one copy and
-    columns of the other.
+    """Pack block b of layer l into both packed copies of W or V. The rows of the block are rows of
+    one copy and columns of the other.
     """
     cdef PlanS *P = c.P
     cdef Layer *y = &P.layer[l]

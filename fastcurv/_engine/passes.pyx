@@ -24,10 +24,9 @@ Design notes
 
 A. Both dtypes share one source. The passes handle byte pointers, and only the kernels, which come
    from the kernel table of the dtype, read and write elements.
-B. A plan owns one block of memory. `lay_out_plan` runs twice: first to compute the size of the
-block,
-   then to set the pointers into it.
-C. Rows come in chunks; a chunk has as many rows as `memory=` permits to store the state of. A chunk
+B. A plan owns one block of memory. `lay_out_plan` runs twice, first to compute the size of the
+   block, then to set the pointers into the block.
+C. Rows come in chunks. A chunk has as many rows as `memory=` permits to store the state of. A chunk
    runs either panel-parallel or layer-parallel. In panel-parallel plans each thread takes panels of
    rows through all layers, and sums over rows are kept per group of panels. In layer-parallel plans
    the whole chunk goes through the network layer by layer, and every product is cut into items that

@@ -285,7 +285,9 @@ cdef class Plan:
         self.reusable_gradient, self.gradient = self.gradient, None
 
     cdef void drop_gradient(self):
-        """Drop the gradient; keep its memory for reuse if callers received only copies of it."""
+        """Drop the gradient. Keep its memory for reuse if callers received only copies of the
+        gradient.
+        """
         if self.transient and self.gradient is not None:
             self.reusable_gradient = self.gradient
         self.gradient = None
@@ -365,8 +367,8 @@ cdef class Plan:
     cdef int run_job(
         self, Job *job, char *out, Py_ssize_t out_step, const char *active
     ) except -1 nogil:
-        """Run a job over all chunks while checking for signals; `active` marks the layers in which
-        the vectors are nonzero.
+        """Run a job over all chunks while checking for signals. `active` is nonzero for the layers
+        in which the vectors are nonzero, or NULL for all layers.
         """
         cdef fc_watch before = begin_signal_watch()
         job.P = &self.P

@@ -70,8 +70,8 @@ cdef inline void set_output_w(Pass *t, fc_product *job, Layer *y, char *out) noe
 cdef inline void add_flat_term(
     PlanS *P, fc_product *job, Py_ssize_t k, char *w, Py_ssize_t rs, Py_ssize_t cs, char *x
 ) noexcept nogil:
-    """Add the term w x to a product in the transposed layout; w has k columns and any strides, x
-    has the shape (k, samples).
+    """Add the term w x to a product in the transposed layout, where w has k columns and any
+    strides, and x has the shape (k, samples).
     """
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
@@ -82,7 +82,7 @@ cdef inline void add_flat_term(
 cdef inline void add_packed_term(
     PlanS *P, fc_product *job, Py_ssize_t k, Matrix a, char *b
 ) noexcept nogil:
-    """Add the term a b to a product; b is a packed matrix of k rows."""
+    """Add the term a b to a product, where b is a packed matrix of k rows."""
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
     t.k, t.a, t.a_rs, t.a_cs = k, a.at, a.ld, 1
@@ -92,7 +92,7 @@ cdef inline void add_packed_term(
 cdef inline void add_unpacked_term(
     PlanS *P, fc_product *job, Py_ssize_t k, Matrix a, char *w, Py_ssize_t rs, Py_ssize_t cs
 ) noexcept nogil:
-    """Add the term a w to a product; w has k rows and any strides and is read in place."""
+    """Add the term a w to a product, where w has k rows and any strides and is read in place."""
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
     t.k, t.a, t.a_rs, t.a_cs = k, a.at, a.ld, 1

@@ -44,8 +44,9 @@ cdef fc_product describe_product(
 cdef Py_ssize_t run_items(
     const fc_table *K, fc_product *job, int threads, char *scratch, Py_ssize_t step
 ) noexcept nogil:
-    """Run a product and its epilogue on the thread team; the scratch buffers of the threads lie
-    `step` bytes apart. Return the number of blocks of rows into which the product was cut.
+    """Run a product and its epilogue on the thread team. The scratch buffers of the threads lie
+    `step` bytes apart from `scratch` on. Return the number of blocks of rows into which the product
+    was cut.
     """
     cdef Items items
     cdef int round

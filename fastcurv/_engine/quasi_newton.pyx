@@ -384,8 +384,9 @@ cdef void process_trial(Quasi *q, double f) noexcept nogil:
 
 
 cdef void end_line_search(Quasi *q, bint late) noexcept nogil:
-    """End the search at its lowest trial. If no trial is lower than the start, return to the start
-    if `late`; otherwise drop all pairs and search again, or fail if there are no pairs.
+    """End the search at its lowest trial. If no trial is lower than the start and the search may
+    not go on (`late`), return to the start. Otherwise drop all pairs and search again, or fail if
+    there are no pairs.
     """
     if q.stored and q.low.f < q.f:
         set_trial_point(q, q.low.t)
@@ -547,8 +548,8 @@ cdef class QuasiNewton:
         return self.q.state == SEARCH_RUNNING
 
     def stop_search(self):
-        """End the search at its lowest trial if that is lower than the start, and otherwise at the
-        start.
+        """End the search at its lowest trial if the value there is lower than at the start, and
+        otherwise at the start.
         """
         with Arithmetic(), nogil:
             end_line_search(&self.q, True)
@@ -567,7 +568,7 @@ cdef class QuasiNewton:
             all steps were taken or a tenth of a second has passed.
         """
         cdef Py_ssize_t count = len(record)
-        check_float64_array(record, (count, 3))
+        check_float64_array(record, "record", (count, 3))
         if plan.P.n != self.q.n or plan.dtype != self.vectors.dtype:
             raise ValueError(
                 f"the plan must have {self.q.n} parameters of dtype {self.vectors.dtype}, got "

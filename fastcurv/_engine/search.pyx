@@ -205,8 +205,8 @@ cdef class EigenSearch:
             )
 
     def is_done(self):
-        """Compare the wanted Ritz pairs with the tolerance, and return True if the search is
-        complete. If it is not, begin a probe or schedule the next check.
+        """Compare the wanted Ritz pairs with the tolerance. Return True if the search is complete.
+        Otherwise begin a probe or schedule the next check, and return False.
         """
         cdef Lanczos run = self.run
         cdef double worst
@@ -369,8 +369,8 @@ cdef class EigenSearch:
     cdef double compute_distances(
         self, Py_ssize_t k, const double *values, double *distance, char *far
     ) noexcept:
-        """Compute the results of `distances_to_innermost` for k values into `distance` (k,) and
-        `far` (k,). Return `near`.
+        """Compute the results of `distances_to_innermost` for the k wanted Ritz values `values`
+        (k,). Write the distances to `distance` (k,) and the mask to `far` (k,), and return `near`.
         """
         cdef Which end = WHICH_BY_NAME[self.which]
         cdef Py_ssize_t first = 0, stop, i, innermost
@@ -408,7 +408,7 @@ cdef class EigenSearch:
         """
         cdef Py_ssize_t k = len(theta)
         distance, far = np.empty(k), np.empty(k, bool)
-        theta = as_float64_vector(theta)
+        theta = as_float64_vector(theta, "theta")
         near = self.compute_distances(
             k, <double *>pointer(theta), <double *>pointer(distance), pointer(far)
         )
@@ -455,7 +455,7 @@ cdef class EigenSearch:
         """
         cdef Py_ssize_t k = len(theta), i
         cdef char *far
-        theta = as_float64_vector(theta)
+        theta = as_float64_vector(theta, "theta")
         cdef double *grown = self.growth_at_values(k, <double *>pointer(theta), &far)
         cdef double most = 0
         for i in range(k):
@@ -567,7 +567,7 @@ cdef class EigenSearch:
         cdef Py_ssize_t k = len(before), i, steps
         cdef double seen = INFINITY
         cdef bint ended
-        before = as_float64_vector(before, self.k)
+        before = as_float64_vector(before, "before", self.k)
         cdef double *values = <double *>pointer(before)
         cdef char *far
         cdef double *grown = self.growth_at_values(k, values, &far)
@@ -674,9 +674,9 @@ cdef class EigenSearch:
         cdef Lanczos run = self.run
         cdef Py_ssize_t i, m = run.m
         cdef double back = 0, gap
-        theta = as_float64_vector(theta)
+        theta = as_float64_vector(theta, "theta")
         cdef Py_ssize_t k = len(theta)
-        known, mask = as_float64_vector(known, k), np.ascontiguousarray(mask, bool)
+        known, mask = as_float64_vector(known, "known", k), np.ascontiguousarray(mask, bool)
         if mask.shape != (k,) or not m:
             raise ValueError(
                 f"mask must have shape ({k},) and the run at least one row, got {mask.shape} "
@@ -714,7 +714,8 @@ cdef class EigenSearch:
         cdef double *beyond = at + 4 * N_DISTANCES
         cdef Py_ssize_t *place = <Py_ssize_t *>(at + 5 * N_DISTANCES)
         cdef char *marked = NULL
-        theta, found = as_float64_vector(theta, self.k), np.zeros(N_DISTANCES, bool)
+        theta = as_float64_vector(theta, "theta", self.k)
+        found = np.zeros(N_DISTANCES, bool)
         cdef char *mask = pointer(found)
         if among is not None:
             among = np.ascontiguousarray(among, bool)
@@ -753,7 +754,9 @@ def log_growth(diagonal, off_diagonal, at):
     >>> log_growth(np.array([1.0, 2.0]), np.array([0.5]), np.array([1.0, 0.0])).round(3)
     array([0.   , 1.609])
     """
-    diagonal, off_diagonal, at = (as_float64_vector(x) for x in (diagonal, off_diagonal, at))
+    diagonal = as_float64_vector(diagonal, "diagonal")
+    off_diagonal = as_float64_vector(off_diagonal, "off_diagonal")
+    at = as_float64_vector(at, "at")
     if len(off_diagonal) + 1 < len(diagonal):
         raise ValueError(
             f"off_diagonal must have at least {len(diagonal) - 1} entries, got "

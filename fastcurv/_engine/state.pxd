@@ -272,8 +272,8 @@ cdef inline Py_ssize_t lanes_per_vector(PlanS *P) noexcept nogil:
 
 
 cdef inline Py_ssize_t leading_dimension(PlanS *P, Py_ssize_t ld) noexcept nogil:
-    """Return the leading dimension of a matrix in the plan's layout; `ld` is that in row-major
-    layout.
+    """Return the leading dimension of a matrix in the plan's layout, where `ld` is the leading
+    dimension in row-major layout.
     """
     return P.ld_transposed if P.ld_transposed else ld
 
@@ -281,8 +281,7 @@ cdef inline Py_ssize_t leading_dimension(PlanS *P, Py_ssize_t ld) noexcept nogil
 # --- matrices of a pass ---------------------------------------------------------------------------
 
 cdef inline Matrix state_matrix(Pass *t, Layer *y, char *whole) noexcept nogil:
-    """Return the pass's rows of a matrix of the stored state; `whole` is the start of the matrix.
-    """
+    """Return the pass's rows of the matrix of the stored state that begins at `whole`."""
     cdef Matrix found
     found.at, found.ld = row_address(t.P, whole, t.r0, y.ldm), leading_dimension(t.P, y.ldm)
     return found
@@ -324,8 +323,8 @@ cdef inline Matrix null_matrix() noexcept nogil:
 
 
 cdef inline Weights shifted_weights(Weights V, Py_ssize_t bytes_on, char *flat) noexcept nogil:
-    """Return the packed parts of another vector of the block, which lie `bytes_on` bytes after
-    those in V; `flat` is that vector.
+    """Return the packed parts of the vector `flat` of the block, which lie `bytes_on` bytes after
+    those in V.
     """
     if V.packed_transpose_w != NULL:
         V.packed_transpose_w += bytes_on
@@ -366,7 +365,7 @@ cdef inline Py_ssize_t count_panels(PlanS *P, Py_ssize_t rows) noexcept nogil:
 
 
 cdef inline Py_ssize_t count_groups(PlanS *P, Py_ssize_t rows) noexcept nogil:
-    """Return the number of groups of panels, each with its own sums; 1 if the plan is
+    """Return the number of groups of panels, each with its own sums, or 1 if the plan is
     layer-parallel.
     """
     return min(P.groups, count_panels(P, rows)) if P.groups else 1
@@ -382,7 +381,7 @@ cdef inline Py_ssize_t count_work_units(PlanS *P, Py_ssize_t rows) noexcept nogi
 cdef inline bint completes_panel_sums(PlanS *P) noexcept nogil:
     """Return True if the sums over the rows of one panel are completed before they are added to the
     sums of other panels. This holds for vector kernels if both terms of such a sum, each as deep as
-    the panel has rows, fit in one slice of depth; BLAS and the reference kernels may accumulate
+    the panel has rows, fit in one slice of depth. BLAS and the reference kernels may accumulate
     directly into the output.
     """
     return lanes_per_vector(P) > 1 and 2 * P.panel <= P.K.sums.slice
@@ -465,7 +464,7 @@ cdef inline bint accumulates_by_layer(PlanS *P) noexcept nogil:
 
 
 cdef inline bint computes_means(PlanS *P, Stage stage, Py_ssize_t l) noexcept nogil:
-    """Return True if this pass computes the means of `stage` for layer l; False if they are known
-    from earlier passes.
+    """Return True if this pass computes the means of `stage` for layer l, or False if these means
+    are known from earlier passes.
     """
     return not accumulates_by_layer(P) or (P.stage == stage and P.target == l)

@@ -63,8 +63,8 @@ cdef int run_signal_handlers() noexcept nogil:
 
 
 cdef fc_watch begin_signal_watch() noexcept nogil:
-    """Start checking for signals if this is the main thread; Python runs signal handlers only
-    there. Return the previous state of the checks, for `end_signal_watch`.
+    """Start checking for signals if this is the main thread, because Python runs signal handlers
+    only in the main thread. Return the previous state of the checks, for `end_signal_watch`.
     """
     cdef fc_check check = NULL
     if PyThread_get_thread_ident() == main_thread:
@@ -373,7 +373,7 @@ cdef int choose_trial_threads(const Trial *trial, int threads) noexcept nogil:
 
 
 cdef void record_trial(Trial *trial, long long since) noexcept nogil:
-    """Record the time of a pass that began at `since` (in nanoseconds, by `now`)."""
+    """Record the time of a pass that began at `since`, a time of `now_ns`."""
     cdef unsigned at = trial.turn % TRIAL_PERIOD
     cdef long long took = fc_now_ns() - since
     cdef long long *least = &trial.least[at < N_TRIALS]

@@ -143,12 +143,12 @@ cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
         describe_rows(W, &w)
     if not q.kind or q.kind != w.kind or q.n != w.n:
         raise ValueError(
-            f"rows must have shapes (m, n) and (s, n) and one real dtype, got {Q.shape}, "
+            f"Q and W must have shapes (m, n) and (s, n) and one real dtype, got {Q.shape}, "
             f"{Q.dtype} and {W.shape}, {W.dtype}."
         )
     if not (q.whole and w.whole):
         raise ValueError(
-            "rows must be an aligned C-ordered array or whole rows of such an array, got strides "
+            "Q and W must be aligned C-ordered arrays or whole rows of such arrays, got strides "
             f"{Q.strides} and {W.strides}."
         )
     t.K, t.m, t.s, t.n = &chosen_table()[q.kind == c"d"], q.count, w.count, q.n
@@ -394,7 +394,7 @@ cdef class Multiplier:
             or not A.dtype == B.dtype == out.dtype or size != self.K.real_bytes
         ):
             raise ValueError(
-                "A, B and out of a product must have shapes that fit and one dtype, got "
+                "A, B and out must have shapes (m, k), (k, n) and (m, n) and one dtype, got "
                 f"{A.dtype} {A.shape}, {B.dtype} {B.shape} and {out.dtype} {out.shape}."
             )
         if out.shape[1] > 1 and out.strides[1] != size:
@@ -442,7 +442,7 @@ def adam_step(
     for name, x in (("theta", theta), ("g", g), ("average", average), ("squares", squares)):
         if x.shape != (n,) or x.dtype != theta.dtype or x.dtype.char not in "fd":
             raise ValueError(
-                f"{name} must have shape ({n},) and a real dtype, that of theta, got {x.dtype} of "
+                f"{name} must have shape ({n},) and the real dtype of theta, got {x.dtype} of "
                 f"shape {x.shape}."
             )
         if not x.flags.c_contiguous or not x.flags.aligned or not (x is g or x.flags.writeable):

@@ -115,7 +115,7 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
         softmax or sigmoid at the end belongs to the loss and is left out, with a warning unless
         the model was compiled with a cross entropy of probabilities.
     activation : str or sequence of str, optional
-        Activation of the hidden layers, by this library's names; the last layer's softmax or
+        Activation of the hidden layers, by fastcurv's names; the last layer's softmax or
         sigmoid belongs to the loss. Default: that of the model. Required for a list of weights
         with hidden layers, because the list does not specify it.
 
@@ -124,7 +124,7 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
     model : MLP
         The network, in the dtype of the weights.
     theta : ndarray (n,)
-        Its parameters.
+        The parameters of the network.
 
     Raises
     ------
@@ -429,7 +429,7 @@ def from_jax(params: Any, activation: Any = None) -> Model:
         ``nnx.state(module)``; for Equinox, whose weights are ``(out, in)``, ``[(l.weight.T, l.bias)
         for l in net.layers]``.
     activation : str or sequence of str, optional
-        Activation of the hidden layers, by this library's names. Required for a network with
+        Activation of the hidden layers, by fastcurv's names. Required for a network with
         hidden layers, because the parameters do not specify it.
 
     Returns
@@ -437,7 +437,7 @@ def from_jax(params: Any, activation: Any = None) -> Model:
     model : MLP
         The network, in the dtype of the weights.
     theta : ndarray (n,)
-        Its parameters.
+        The parameters of the network.
 
     Raises
     ------

@@ -507,7 +507,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     model : MLP
         The network, in the dtype of the weights.
     theta : ndarray (n,)
-        Its parameters.
+        The parameters of the network.
 
     Raises
     ------

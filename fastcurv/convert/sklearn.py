@@ -374,20 +374,20 @@ def from_sklearn(est: Any) -> Model:
     ----------
     est : MLPClassifier, MLPRegressor, Pipeline or TransformedTargetRegressor
         A fitted estimator of scikit-learn or of this library. In a pipeline that ends with such an
-        estimator, the scalers and PCA before it are folded into the first layer, so the model
-        takes the same rows as the pipeline. W and the spectrum then refer to unscaled features,
-        where ``l2`` does not correspond to the fit's alpha; to get the network in the coordinates
-        of the fit, use ``from_sklearn(pipe[-1])`` with ``X = pipe[:-1].transform(X)``. The scaler
-        of targets of a TransformedTargetRegressor, around or inside of a pipeline, is folded into
-        the last layer, so that outputs are in the units of y.
+        estimator, the scalers and PCA before it are folded into the first layer, so the model takes
+        the same rows as the pipeline. W and the spectrum then refer to unscaled features, where
+        ``l2`` does not correspond to the alpha of the fit. For the network in the coordinates of
+        the fit, use ``from_sklearn(pipe[-1])`` with ``X = pipe[:-1].transform(X)``. The scaler of
+        targets of a TransformedTargetRegressor, around or inside a pipeline, is folded into the
+        last layer, so outputs are in the units of y.
 
     Returns
     -------
     model : MLP
         The network, without the output activation.
     theta : ndarray (n,)
-        Its parameters: ``model.predict(theta, X)`` gives the outputs before the softmax or logistic
-        function.
+        The parameters. ``model.predict(theta, X)`` returns the outputs before the softmax or
+        logistic function.
 
     Raises
     ------

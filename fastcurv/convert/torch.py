@@ -413,24 +413,25 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         ``Flatten``, ``Dropout`` in eval mode, ``BatchNorm1d``, and at the end ``Softmax``,
         ``LogSoftmax`` or ``Sigmoid``, which belong to the loss and are left out. A warning is
         issued for ``Softmax`` and ``Sigmoid``, since torch's ``CrossEntropyLoss`` and
-        ``BCEWithLogitsLoss`` apply theirs a second time. ``LeakyReLU`` must have a slope of 0.01,
-        and ``GELU`` its exact form. Batch normalisation in eval mode is folded into the linear
-        layers, with a warning: the function stays the same, but the parameters change, and so does
-        the Hessian with respect to them. In training mode, batch normalisation after each hidden
-        ``Linear`` gives a model with ``batch_norm=True``, in which all linear layers have biases
-        and all normalisations have scales and shifts, with a warning if the module has none. A
-        state dict must hold the weights and biases of linear layers in the order of the forward
+        ``BCEWithLogitsLoss`` would apply them a second time. ``LeakyReLU`` must have a slope of
+        0.01, and ``GELU`` its exact form. Batch normalisation in eval mode is folded into the
+        linear layers, with a warning: the function stays the same, but the parameters change, and
+        so does the Hessian with respect to them. In training mode, batch normalisation after each
+        hidden ``Linear`` gives a model with ``batch_norm=True``, in which all linear layers have
+        biases and all normalisations have scales and shifts, with a warning if the module has none.
+        A state dict must hold the weights and biases of linear layers in the order of the forward
         pass.
     activation : str or sequence of str, optional
-        Activation of the hidden layers; required for a state dict with hidden layers, which does
-        not contain it. For a module it defaults to the module's own, and must agree with it.
+        Activation of the hidden layers, by fastcurv's names. Required for a state dict with hidden
+        layers, because a state dict does not contain activations. For a module, the default is the
+        activation of the module, and a different one raises ValueError.
 
     Returns
     -------
     model : MLP
         The network, in the dtype of the parameters; half precision is converted to float32.
     theta : ndarray (n,)
-        Its parameters, in the order of ``module.parameters()`` unless a warning was issued.
+        The parameters, in the order of ``module.parameters()`` unless a warning was issued.
 
     Raises
     ------

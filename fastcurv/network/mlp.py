@@ -45,10 +45,10 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
     Parameters
     ----------
     sizes : sequence of int
-        Layer widths, beginning with the input: at least two.
+        At least two layer widths: those of the input, of each hidden layer, and of the output.
     activation : str, Activation, or a sequence of them
-        One of ``identity relu leaky_relu tanh sigmoid softplus silu gelu elu``, or an `Activation`
-        of your own, for all hidden layers, or one for each.
+        A name, one of ``identity relu leaky_relu tanh sigmoid softplus silu gelu elu``, or a
+        user-defined `Activation`. One is used for all hidden layers, a sequence has one for each.
     bias : bool
         If True, each layer has a bias.
     residual : bool

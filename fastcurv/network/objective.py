@@ -112,7 +112,8 @@ class Objective(
     loss : str or Loss
         ``cross_entropy``, ``mse`` and ``binary_cross_entropy`` are torch's ``CrossEntropyLoss``
         (mean over samples, on logits), ``MSELoss`` and ``BCEWithLogitsLoss`` (mean over all
-        entries), ``reduction="mean"``. Means over all entries too, of outputs z and targets y:
+        entries), ``reduction="mean"``. The other losses are means over all entries of outputs z and
+        targets y:
 
         - ``poisson``: ``exp(z) - y z + y log y - y``, half the Poisson deviance;
         - ``gamma``: ``y exp(-z) + z - log y - 1``, half the gamma deviance;
@@ -131,9 +132,9 @@ class Objective(
         normalisation its inputs still enter the means and variances. The entries of X in such a row
         that exceed the root of the largest number of the dtype are replaced by 0.
     n_threads : int, optional
-        Default: ``FASTCURV_NUM_THREADS``, else as many as CPU affinity and cgroup limits allow.
-        Results are bitwise independent of this number; algorithms use it for their own vectors,
-        too.
+        Number of threads of the engine and of algorithms. Default: ``FASTCURV_NUM_THREADS``, else
+        as many as CPU affinity and cgroup limits allow. Results are bitwise independent of this
+        number.
     memory : int, optional
         Bytes that one operator's state may take. If the state needs more, rows are processed in
         chunks and the state is recomputed for each product. The chunks depend on the sizes and on
@@ -162,17 +163,17 @@ class Objective(
     The state kept at theta is ``a``, ``phi'``, ``e phi''`` and ``delta`` of every layer and W
     packed in both orders: of the order of ``6 N sum(widths) + 2 n`` numbers including the scratch
     of a product; `Curvature.nbytes` is exact. For a network of at most 256 KiB of parameters (1.25
-    MiB if its layers are narrow), a block of vectors is multiplied up to 16 vectors at a time, or
-    as many as `memory` has room for: each keeps V packed in both orders and up to 16 partial sums,
-    about 20 n numbers, and 4 of them share scratch on each thread. Batch normalisation keeps two
-    more numbers for each row and hidden unit. Its statistics are those of all rows, whatever their
-    weights; if `memory` forces chunks, the statistics are computed first, by two passes per hidden
-    layer at theta, and two more for each vector.
+    MiB if its layers are narrow), up to 16 vectors are multiplied at a time, if `memory` permits.
+    Each of them needs about 20 n numbers, for V packed in both orders and up to 16 partial sums,
+    and each thread has scratch for 4 of them. Batch normalisation keeps two more numbers for each
+    row and hidden unit. The statistics are those of all rows, whatever their weights. If `memory`
+    forces chunks, they are computed first, by two passes per hidden layer at theta, and two more
+    for each vector.
 
     With a sparse X, products with X and its transpose cost ``2 nnz width`` flops, and the state
     above the first layer is kept for all rows. Proofs (bounds on rounding and on the third
     derivative, symmetries, kinks) make blocks of rows dense, one at a time, within `memory`. Batch
-    normalisation raises ValueError; `reduced`, `range_space` and `residual_bounds` are not
+    normalisation raises ValueError, and `reduced`, `range_space` and `residual_bounds` are not
     available. The attribute ``n_passes`` counts passes over all rows.
 
     Examples

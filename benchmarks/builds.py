@@ -46,7 +46,7 @@ def serve(tree):
                 "gradient": lambda: ob._bind_plan(theta, False).bind(theta),
                 "ggn": lambda: G.product(v, out=out),
                 "block8": lambda: H @ V,
-                "quadratic": lambda: H.quadratic(v),
+                "quadratic": lambda: H.quadratic_form(v),
             }
         return made[name, dtype]
 

@@ -65,7 +65,7 @@ class Fastcurv(Contender):
             "gradient": lambda: objective.value_and_gradient(next(points)),
             "bind": lambda: objective.hessian(next(points)),
             "ggn": lambda: ggn @ v,
-            "quadratic": lambda: hessian.quadratic(v),
+            "quadratic": lambda: hessian.quadratic_form(v),
             "block": lambda: hessian @ block,
         }
 

@@ -24,7 +24,7 @@ def main(scale="normal", out="pictures"):
     hessian = ob.hessian(theta)
     rng = np.random.default_rng(0)
     V = rng.standard_normal((ob.n_params, pick(scale, 1000, 10000, 100000)))
-    curvatures = hessian.quadratic(V) / np.sum(V * V, axis=0)
+    curvatures = hessian.quadratic_form(V) / np.sum(V * V, axis=0)
     falling = float(np.mean(curvatures < 0))
 
     reach = 1.5

@@ -68,8 +68,8 @@ def end(ob, seed):
     if run.kind in ("not_critical", "undecided"):
         run = fc.minimize(ob, run.x, "trust-region", **steps)
     theta, verdict = run.x, run.report or fc.classify(ob, run.x)
-    if verdict.at_nearest is not None:  # a few Newton steps lead to the point itself
-        theta, verdict = verdict.nearest, verdict.at_nearest
+    if verdict.nearest_verdict is not None:  # a few Newton steps lead to the point itself
+        theta, verdict = verdict.nearest_point, verdict.nearest_verdict
     values = np.linalg.eigvalsh(ob.hessian(theta).to_dense())
     return {
         "n": ob.n_params,

@@ -84,7 +84,7 @@ def end(ob, theta):
         "tolerance": verdict.gradient_tol,
         "negative": negative,
     }
-    newton = (None, None) if verdict.nearest is None else (verdict.nearest, verdict.at_nearest)
+    newton = verdict.nearest_point, verdict.nearest_verdict
     walk = fc.find_critical_point(ob, theta, index=negative, max_iter=60, verdict=False).x
     down = fc.minimize(ob, theta, "trust-region", max_iter=500, seed=0)
     reached = {

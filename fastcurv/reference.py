@@ -201,7 +201,7 @@ class ReferenceObjective(ReadOnly):
 
     >>> toy = ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])
     >>> H = toy.hessian([0.0, 0.0])
-    >>> [float(H.quadratic(np.array(v))) for v in ([1.0, 1.0], [1.0, -1.0])]
+    >>> [float(H.quadratic_form(np.array(v))) for v in ([1.0, 1.0], [1.0, -1.0])]
     [-4.0, 4.0]
     """
 
@@ -311,7 +311,7 @@ class ReferenceHessian(SelfAdjoint, ReadOnly, assignable=("n_products",)):
             self.objective.value_and_gradient(self.theta + 1j * step * v)[1].imag / step
         )
 
-    def quadratic(self, V: Floats) -> Any:
+    def quadratic_form(self, V: Floats) -> Any:
         """Return ``v'Hv`` for V (n,), or an array (k,) with this number for every column of V (n,
         k).
         """

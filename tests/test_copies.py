@@ -151,9 +151,9 @@ def of_operator(op, v):
     found |= {"H V": op @ np.stack([v, v[::-1]], axis=1), "H v": op @ v, "v' H": op.T @ u}
     for name in ("theta", "value", "gradient", "kind", "mu", "indices"):
         found[name] = contents(getattr(op, name, None))
-    for name in ("quadratic", "rounding_bound"):
+    for name in ("quadratic_form", "rounding_bound"):
         found[name] = result_or_error(lambda name=name: getattr(op, name)(v))
-    for name in ("to_dense", "column_bounds", "row_error_bounds"):
+    for name in ("to_dense", "column_error_bounds", "row_error_bounds"):
         found[name] = result_or_error(lambda name=name: getattr(op, name)())
     return found
 
@@ -165,7 +165,7 @@ def of_objective(ob, theta, proofs=True):
     found |= {"hessp": ob.hessp(theta, v), "J": J @ v, "J'": J.T @ np.resize(v, J.shape[0])}
     for kind in nets.CURVATURES:
         found[kind] = result_or_error(lambda kind=kind: getattr(ob, kind)(theta) @ V)
-    found["form"] = ob.hessian(theta).quadratic(V)
+    found["form"] = ob.hessian(theta).quadratic_form(V)
     found["batch"], found["matrix"] = ob.batch(slice(2, 9)).gradient(theta), ob._has_matrix
     if proofs:
         found["float32"] = ob.astype("float32").value(theta.astype("float32"))
@@ -381,7 +381,7 @@ USES = {
     "blocks": lambda ob, theta: ob.hessian(theta).restrict(layers=[1]).shift(1.0) @ np.ones(15),
     "a Jacobian": lambda ob, theta: ob.jacobian(theta).T @ np.ones(3 * N),
     "a bound": lambda ob, theta: ob.rounding_bound(theta),
-    "column bounds": lambda ob, theta: ob.hessian(theta).column_bounds(),
+    "column bounds": lambda ob, theta: ob.hessian(theta).column_error_bounds(),
     "eigenpairs": lambda ob, theta: fc.eigsh(ob.hessian(theta), 2, seed=0),
     "pairs of the GGN": lambda ob, theta: fc.eigsh(ob.ggn(theta), 2, seed=0),
     "a density": lambda ob, theta: fc.spectral_density(ob.hessian(theta), seed=0),

@@ -277,7 +277,7 @@ class RangeBounds(InLayers, ReadOnly):
         bounds.
         """
         P, bounds = np.empty((self.m, self.m)), np.empty(self.m)
-        each = np.asarray(self.whole.column_bounds(), dtype=np.float64)
+        each = np.asarray(self.whole.column_error_bounds(), dtype=np.float64)
         turning = max(layer.turning for layer in self.layers)
         f = max(layer.defect for layer in self.layers)
         for start in range(0, self.m, N_BLOCK_COLUMNS):

@@ -213,7 +213,7 @@ def verdict_lines(point: Any) -> str:
 def verdict_facts(point: Any) -> dict[str, Any]:
     """Return every field of a verdict that is a number, a word or None; vectors are left out."""
     vectors = {name for name, value in vars(point).items() if isinstance(value, np.ndarray)}
-    left_out = vectors | {"at_nearest"}
+    left_out = vectors | {"nearest_verdict"}
     return {name: value for name, value in point.to_dict().items() if name not in left_out}
 
 

@@ -3,10 +3,10 @@
 Optional methods are used where an object has them. Of an objective: ``value_and_gradient(theta)``,
 ``rounding_bound(theta)`` (of the gradient), ``jacobian(theta)``, ``astype(dtype)``, ``batch(rows)``
 with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and certificates, see
-`Certificate`. Of an operator: ``rounding_bound(v)`` (of a product), ``column_bounds()`` (n,),
-``quadratic(V)``, ``to_dense()``, ``astype(dtype)``, ``reduced(space)`` (a `Reduction` or None),
-``gram_operator()`` (a `DenseReduction` or None), ``range_space(max_dim)`` (a `ProvedReach` of at
-most that many dimensions, or None).
+`Certificate`. Of an operator: ``rounding_bound(v)`` (of a product), ``column_error_bounds()`` (n,),
+``quadratic_form(V)``, ``to_dense()``, ``astype(dtype)``, ``reduced(space)`` (a `Reduction` or
+None), ``gram_operator()`` (a `DenseReduction` or None), ``range_space(max_dim)`` (a `ProvedReach`
+of at most that many dimensions, or None).
 
 The following attributes are called between subpackages and are not meant for users. All are
 optional: an object without one does not have the feature that needs it.
@@ -351,7 +351,7 @@ READ_ATTRIBUTES = (
 )  # fmt: skip
 # Methods that an operator may offer in addition to its products.
 OPTIONAL_METHODS = (
-    "rounding_bound", "column_bounds", "quadratic", "to_dense", "astype", "reduced",
+    "rounding_bound", "column_error_bounds", "quadratic_form", "to_dense", "astype", "reduced",
     "gram_operator", "range_space", "assembled", "fast_product", "summed_matrix", "gradient",
     "objective",
 )  # fmt: skip

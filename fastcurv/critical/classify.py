@@ -106,7 +106,7 @@ def classify(
         ``precise_gradient(theta)``, ``loss_lower_bound``, ``orbits(theta, radius)``,
         ``kinks(theta)``, ``ray_to_infimum(theta)``, ``residual_bounds(theta, radius)``,
         ``curvature_floor(theta)``, ``probes(theta)``, ``saturation(theta)``; and, of the operator
-        that ``hessian(theta)`` returns, ``rounding_bound(v)``, ``column_bounds()``,
+        that ``hessian(theta)`` returns, ``rounding_bound(v)``, ``column_error_bounds()``,
         ``astype(dtype)`` and ``gradient``. `fastcurv.common.protocols` describes them.
     theta : array_like, shape (n,)
         The point.
@@ -143,7 +143,7 @@ def classify(
         operator is that of a network, up to two products check this. At large n the verdict uses
         the products that the run already holds, and adds new ones to the run, so that later calls
         for eigenpairs, densities and steps can use them at no cost. The result has the name of the
-        run in `shared` and the number of new products in `n_new`.
+        run in `krylov_name` and the number of new products in `n_new_products`.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same integer gives bitwise the same result.
     progress : bool, optional
@@ -269,7 +269,7 @@ def classify(
         one_blas_thread(
             n > SERIAL_BLAS_MAX_N and min(n, ask.dense_below) <= SERIAL_EIGENSYSTEM_MAX_N
         ),
-        nullcontext() if krylov is None else krylov.held() as runs,
+        nullcontext() if krylov is None else krylov.locked() as runs,
     ):
         return _classify_point(replace(ask, krylov=runs), shown, started)
 
@@ -305,8 +305,8 @@ def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> Critica
         point,
         n_products=H.count + H.shared,
         wall_time=time.perf_counter() - started,
-        shared=None if run is None else run.name,
-        n_new=None if run is None else H.count,
+        krylov_name=None if run is None else run.name,
+        n_new_products=None if run is None else H.count,
     )
 
 
@@ -361,7 +361,7 @@ def _refine_verdict(
         # The theorem fails only because h >= 1/2; Newton's steps to the critical point make h
         # smaller.
         led, _ = _classify_nearest_point(ask, point, inertia, shown)
-        if led is not None and led.at_nearest is not None and led.at_nearest.certified:
+        if led is not None and led.nearest_verdict is not None and led.nearest_verdict.certified:
             return led
     return point
 
@@ -428,7 +428,7 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
             lasting, arrives = inertia.zero_unstable_signs(pair)
         proof = Proof(theorem, zero, n_residuals, pair, lasting, arrives, H.short)
     seen, g = inertia.make_spectrum(proof), inertia.gradient[0]
-    bounded = not all(why_not_own(H.op, name) for name in ("rounding_bound", "column_bounds"))
+    bounded = not all(why_not_own(H.op, name) for name in ("rounding_bound", "column_error_bounds"))
     return inertia, Evidence(
         gradient=inertia.nearness_with_slope(),
         spectrum=seen,
@@ -516,7 +516,7 @@ def _classify_nearest_point(
         return None, True
     distance = safe_norm(end - ask.theta)
     point = _append_to_reason(point, newton_clause(distance, n_steps, at))
-    return replace(point, nearest=end, distance=distance, at_nearest=at), True
+    return replace(point, nearest_point=end, nearest_distance=distance, nearest_verdict=at), True
 
 
 def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> CriticalPoint:

@@ -461,7 +461,7 @@ def _draw_run_combination(run: Runs, rng: np.random.Generator) -> tuple[Floats, 
     x, product, size = np.zeros(run.n), np.zeros(run.n), 0.0
     for start, one in run.by_start:
         y = rng.standard_normal(one.m)
-        small = run.small if start is None else None
+        small = run.reduction if start is None else None
         for T, total in ((np.eye(one.m), x), (one.T[: one.m + one.p, : one.m], product)):
             part = (T @ y) @ one.rows[: len(T)].astype(float)
             total += part if small is None else small.embed(part).astype(float)

@@ -93,7 +93,7 @@ class InertiaSearch:
         given = ask.krylov
         # operator on a space of smaller dimension for runs from random starts, or None if this
         # saves no time
-        self.small: Any = reduced_operator_of(H.native, None) if given is None else given.small
+        self.small: Any = reduced_operator_of(H.native, None) if given is None else given.reduction
 
     @property
     def is_one_sided(self) -> bool:

@@ -64,14 +64,14 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
     kantorovich : float or None
         ``h = beta L eta`` of the theorem, which needs ``h < 1/2``; None if the theorem was not
         tried, a bound is missing, or a saddle is proved by two vectors.
-    nearest : ndarray, shape (n,), or None
+    nearest_point : ndarray, shape (n,), or None
         The point reached by at most ten Newton steps, for a `not_critical` theta from which they
         contract. For a theta near a critical point but too far from it for the theorem, only if the
         point reached is certified.
-    distance : float or None
-        ``||nearest - theta||``.
-    at_nearest : CriticalPoint or None
-        The verdict at `nearest`.
+    nearest_distance : float or None
+        ``||nearest_point - theta||``.
+    nearest_verdict : CriticalPoint or None
+        The verdict at `nearest_point`.
     gradient_norm, gradient_tol : float
         ``||g||``, and the norm above which a gradient of this direction is too large for a critical
         point: Newton's step would change the loss by more than 1e-8 of its height above its lower
@@ -130,9 +130,9 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         The seed that was passed to `classify`.
     wall_time : float
         Time of the call in seconds.
-    shared : str or None
+    krylov_name : str or None
         Name of the `Krylov` run whose products this verdict shares, or None.
-    n_new : int or None
+    n_new_products : int or None
         Number of products that were computed for this verdict; None if it shares none.
     """
 
@@ -163,16 +163,16 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
     n_products: int
     seed: object
     wall_time: float
-    shared: str | None = None
-    n_new: int | None = None
+    krylov_name: str | None = None
+    n_new_products: int | None = None
     radius: float | None = None
     kantorovich: float | None = None
     range_dim: int | None = None
     complement_eigenvalue: float | None = None
     n_active_kinks: int | None = None
-    nearest: np.ndarray | None = None
-    distance: float | None = None
-    at_nearest: CriticalPoint | None = None
+    nearest_point: np.ndarray | None = None
+    nearest_distance: float | None = None
+    nearest_verdict: CriticalPoint | None = None
     _rule: Reason | None = field(default=None, compare=False)
     _advice: tuple[str, str] = field(default=OBJECTIVE_ADVICE, compare=False)
 
@@ -288,9 +288,9 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         Returns
         -------
         dict
-            Every attribute by its name: vectors as lists of ``n_params`` numbers, `at_nearest` as a
-            dict of its own, None for what is not known or not finite. A `seed` that is a Generator
-            is given as a string.
+            Every attribute by its name: vectors as lists of ``n_params`` numbers, `nearest_verdict`
+            as a dict of its own, None for what is not known or not finite. A `seed` that is a
+            Generator is given as a string.
 
         Examples
         --------
@@ -326,9 +326,11 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
             h = "" if self.kantorovich is None else f", h = {format_number(self.kantorovich)}"
             where = f"within {format_number(self.radius)} of" if self.radius > 1e-100 else "at"
             rows.append(("proof", f"{where} theta{h}"))
-        if self.at_nearest is not None and self.distance is not None:
-            where = f"at a distance of {format_number(self.distance)}"
-            rows.append(("nearest", f"{noun_phrase(self.at_nearest)} {where}, by Newton steps"))
+        if self.nearest_verdict is not None and self.nearest_distance is not None:
+            where = f"at a distance of {format_number(self.nearest_distance)}"
+            rows.append(
+                ("nearest", f"{noun_phrase(self.nearest_verdict)} {where}, by Newton steps")
+            )
         if self.n_kinks:
             rows.append(("kinks", f"{self.n_kinks} pre-activations within rounding of a kink"))
         spent = f"{self.n_products} products of n = {self.n_params}, {self.wall_time:.2f} s"
@@ -650,8 +652,8 @@ def newton_clause(distance: float, steps: int, at: Any) -> str:
     """
     return (
         f"; {steps} Newton step{_plural(steps)} {'leads' if steps == 1 else 'lead'} to "
-        f"{noun_phrase(at)} at a distance of {format_number(distance)} (attributes nearest, "
-        "at_nearest)"
+        f"{noun_phrase(at)} at a distance of {format_number(distance)} (attributes nearest_point, "
+        "nearest_verdict)"
     )
 
 
@@ -678,9 +680,9 @@ FAR_ADVICE_BY_CAUSE = {
 
 def report_of_fit(point: CriticalPoint) -> CriticalPoint:
     """Return the point with its sentences worded for an estimator, without `ob` and `theta`."""
-    there = None if point.at_nearest is None else report_of_fit(point.at_nearest)
+    there = None if point.nearest_verdict is None else report_of_fit(point.nearest_verdict)
     reason = point.reason.replace(point._advice[0], FIT_ADVICE[0])
-    return replace(point, reason=reason, at_nearest=there, _advice=FIT_ADVICE)
+    return replace(point, reason=reason, nearest_verdict=there, _advice=FIT_ADVICE)
 
 
 def report_of_run(point: CriticalPoint) -> CriticalPoint:

@@ -275,7 +275,7 @@ def _is_in_same_basin(without: Any, theta: Floats, end: Floats, bounds: _Bounds)
         return False
     at = covered = 0.0
     for _ in range(MAX_LINE_POINTS):
-        curvature = float(without.hessian(theta + at * d).quadratic(d)) * (
+        curvature = float(without.hessian(theta + at * d).quadratic_form(d)) * (
             1 - CURVATURE_ERROR_RATIO
         )
         curvature -= bounds.hessian_error * length**2

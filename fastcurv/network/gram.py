@@ -68,7 +68,7 @@ from .linear_operator import Symmetric, if_bounded
 # --------------------------------------------------------------------------------------------------
 # The base classes of operators in orthonormal coordinates of a subspace; see `Reduction`.
 
-N_TEST_VECTORS = 8  # number of random vectors that `column_bounds` multiplies in both spaces
+N_TEST_VECTORS = 8  # number of random vectors that `column_error_bounds` multiplies in both spaces
 FROBENIUS_SAFETY_FACTOR = 8.0  # Frobenius bound over root mean square of products (risk 1e-6)
 
 
@@ -177,7 +177,7 @@ class InCoordinates(Reduced):
 
     @if_bounded
     @rounding_to_nearest
-    def column_bounds(self) -> Array:
+    def column_error_bounds(self) -> Array:
         """Return m equal numbers whose root sum of squares bounds the Frobenius norm of the
         rounding errors of this operator's matrix.
 
@@ -188,7 +188,7 @@ class InCoordinates(Reduced):
         rng, m = np.random.default_rng(0), self.shape[0]
         defects = [self.product_defect(rng.standard_normal(m)) for _ in range(N_TEST_VECTORS)]
         seen = FROBENIUS_SAFETY_FACTOR * safe_norm(np.array(defects)) / N_TEST_VECTORS**0.5
-        proved = load_proofs("arithmetic").norm(self.whole.column_bounds())
+        proved = load_proofs("arithmetic").norm(self.whole.column_error_bounds())
         return np.full(m, (seen + proved) / m**0.5)
 
 

@@ -356,12 +356,12 @@ class Shifted(OfWhole, Symmetric):
         return out
 
     @rounding_to_nearest
-    def quadratic(self, v: Any) -> Any:
+    def quadratic_form(self, v: Any) -> Any:
         """Return ``v'(H + mu I) v``, as a float for v ``(n,)`` or as an array ``(k,)`` for the
         columns of v ``(n, k)``.
         """
         wide = as_numpy(v, "v").astype(np.float64)
-        return self.whole.quadratic(v) + self.mu * np.einsum("i...,i...->...", wide, wide)
+        return self.whole.quadratic_form(v) + self.mu * np.einsum("i...,i...->...", wide, wide)
 
     @rounding_to_nearest
     def to_dense(self) -> np.ndarray:

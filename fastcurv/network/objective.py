@@ -186,7 +186,7 @@ class Objective(
     >>> theta = model.init(seed=0)
     >>> H = ob.hessian(theta)
     >>> v = rng.standard_normal(model.n_params)
-    >>> bool(np.isclose(v @ (H @ v), H.quadratic(v)))
+    >>> bool(np.isclose(v @ (H @ v), H.quadratic_form(v)))
     True
 
     Sparse rows:
@@ -815,7 +815,7 @@ class Objective(
 
         def model(d: Any) -> float:
             d = as_vector(d, self.n_params, self.dtype)
-            return float(H.value + H.gradient @ d + 0.5 * H.quadratic(d))
+            return float(H.value + H.gradient @ d + 0.5 * H.quadratic_form(d))
 
         return model
 

@@ -75,7 +75,7 @@ class Quadratic(Symmetric):
     def _quadratic_forms_without_l2(self, Vt: Array) -> Floats:
         """Return the quadratic forms of the rows of Vt without l2, as float64 ``(k,)``."""
 
-    def quadratic(self, v: Any) -> Any:
+    def quadratic_form(self, v: Any) -> Any:
         """Return ``v' H v`` as a float for v ``(n,)``, or as an array ``(k,)`` for the columns of v
         ``(n, k)``. The cost is half that of ``H @ v``.
         """
@@ -135,7 +135,7 @@ class Curvature(Quadratic):
     >>> H.to_dense()
     array([[ 0., -2.],
            [-2.,  0.]])
-    >>> H @ [1.0, 1.0], H.quadratic([1.0, 1.0]), H.restrict(indices=[0]).shape
+    >>> H @ [1.0, 1.0], H.quadratic_form([1.0, 1.0]), H.restrict(indices=[0]).shape
     (array([-2., -2.]), -4.0, (1, 1))
     >>> H.n_products
     4
@@ -253,8 +253,8 @@ class Curvature(Quadratic):
     @rounding_to_nearest
     def to_dense(self) -> np.ndarray:
         """Return the whole matrix ``(n, n)``, exactly symmetric. The engine sums the matrix over
-        rows if this takes less time than n products. `column_bounds` does not bound the rounding
-        errors of a summed matrix.
+        rows if this takes less time than n products. `column_error_bounds` does not bound the
+        rounding errors of a summed matrix.
         """
         n, (product, summing) = self.shape[0], self.estimated_seconds
         summed = self.summed_matrix() if summing < n * product else None
@@ -291,7 +291,7 @@ class Curvature(Quadratic):
 
     @if_bounded
     @rounding_to_nearest
-    def column_bounds(self) -> np.ndarray:
+    def column_error_bounds(self) -> np.ndarray:
         """Return bounds ``(n,)`` on the norms of the rounding errors of ``H e_j`` for all unit
         vectors e_j.
 
@@ -530,11 +530,11 @@ class BlockCurvature(OfWhole, Quadratic):
 
     @if_bounded
     @rounding_to_nearest
-    def column_bounds(self) -> np.ndarray:
+    def column_error_bounds(self) -> np.ndarray:
         """Return bounds ``(n,)`` on the norms of the rounding errors of the n columns of the block.
         They are the bounds for these columns of the whole operator.
         """
-        return np.asarray(self.whole.column_bounds()[self.indices])
+        return np.asarray(self.whole.column_error_bounds()[self.indices])
 
     @rounding_to_nearest
     def to_dense(self) -> np.ndarray:

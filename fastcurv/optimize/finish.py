@@ -594,7 +594,7 @@ class Finisher:
         """End the run at the nearest critical point that `classify` reached by Newton steps, if it
         is a certified minimum with no higher loss. Otherwise return None.
         """
-        there, x = at.report.at_nearest, at.report.nearest
+        there, x = at.report.nearest_verdict, at.report.nearest_point
         minimum = there is not None and there.kind == "minimum" and there.certified
         exact = minimum and at.theta.dtype == np.float64
         if not (exact and is_not_higher(self.run.value, x, at.theta)):
@@ -781,7 +781,7 @@ class Finisher:
         """
         if at.report.kind == "degenerate":
             why = " along null vectors or from points nearby"
-        elif self._searches_lower_points(at) and at.report.at_nearest is None:
+        elif self._searches_lower_points(at) and at.report.nearest_verdict is None:
             why = ", and Newton steps do not converge to a point nearby"
         else:
             return None

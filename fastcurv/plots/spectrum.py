@@ -229,7 +229,7 @@ class SpectrumDisplay(Display):
         draw_density(self.density, ax, band=band, scale=scale, label=label, color=color)
         if self.eigenvalues is not None:
             # Eigenvalues that are zero by symmetry are computed with either sign.
-            near = getattr(self.density, "rounding", 0.0)
+            near = getattr(self.density, "resolution", 0.0)
             for sign, tone, mine in (
                 ("negative", RED, self.eigenvalues < -near),
                 ("zero", GREY, np.abs(self.eigenvalues) <= near),

@@ -143,7 +143,7 @@ def dense_matrix(op: Any) -> DenseMatrix:
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric. A matrix is taken as exact. An operator's ``column_bounds()`` or
+        Real symmetric. A matrix is taken as exact. An operator's ``column_error_bounds()`` or
         ``rounding_bound(e_j)`` bound the rounding of its columns; if it has neither,
         `PRODUCT_ERROR_EPS` eps ``||H||`` is assumed for each.
 
@@ -191,8 +191,8 @@ def _column_error_bounds(op: Any, P: Floats) -> Floats:
     n, dtype = len(P), operator_dtype(op)
     if isinstance(op, MatrixOperator):
         return np.zeros(n)
-    if not why_not_own(op, "column_bounds"):
-        bounds = np.asarray(op.column_bounds(), dtype=np.float64)
+    if not why_not_own(op, "column_error_bounds"):
+        bounds = np.asarray(op.column_error_bounds(), dtype=np.float64)
     elif not why_not_own(op, "rounding_bound"):
         bounds = np.array([float(op.rounding_bound(e)) for e in np.eye(n, dtype=dtype)])
     else:
@@ -204,7 +204,7 @@ def _column_error_bounds(op: Any, P: Floats) -> Floats:
         return np.full(n, PRODUCT_ERROR_EPS * float(np.finfo(dtype).eps) * norm)
     if bounds.shape != (n,):
         raise ValueError(
-            f"column_bounds() of the operator must have shape ({n},), got {bounds.shape}."
+            f"column_error_bounds() of the operator must have shape ({n},), got {bounds.shape}."
         )
     if not (bounds >= 0).all():
         raise ValueError(
@@ -276,10 +276,10 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     the matrix.
 
     By Weyl's theorem no computed eigenvalue is further from the true one than the norm of all
-    errors together: rounding in the products (``op.column_bounds()`` or ``op.rounding_bound(e_j)``
-    if the operator has it, 64 eps ``||op||`` for each column otherwise; none for a matrix, which is
-    taken as exact), the asymmetry of the products, ``||A - A'||``, and the error of the
-    eigensolver, proved from the eigenvectors it found.
+    errors together: rounding in the products (``op.column_error_bounds()`` or
+    ``op.rounding_bound(e_j)`` if the operator has it, 64 eps ``||op||`` for each column otherwise;
+    none for a matrix, which is taken as exact), the asymmetry of the products, ``||A - A'||``, and
+    the error of the eigensolver, proved from the eigenvectors it found.
 
     Parameters
     ----------
@@ -333,7 +333,7 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
         n_negative=n_negative,
         n_zero=n - n_positive - n_negative,
         space=getattr(small, "space", "parameters"),
-        bound=float(errors.max(initial=0.0)),
+        error_bound=float(errors.max(initial=0.0)),
         values=values,
         errors=errors,
         n_products=matrix.n_products,

@@ -165,7 +165,7 @@ def spectral_density(
     op = op if small is None else cast(Operator, small)
     deflate = (against is None and op.shape[0] <= DEFLATION_MAX_N) if deflate is None else deflate
     known, spent = known_pairs(op, against)
-    quadratures, ghosts, outliers = [], 0.0, None
+    quadratures, orthogonality_loss, outliers = [], 0.0, None
     with (
         bar(n_probes * n_steps, "spectral_density", progress) as shown,
         held_rows(op, (min(n_steps, op.shape[0]) + 1, op.shape[0]), operator_dtype(op)) as rows,
@@ -174,7 +174,7 @@ def spectral_density(
         for i in range(n_probes):
             run_probe(run, rng, n_steps, shown)
             found = gauss_quadrature(run)
-            ghosts = max(ghosts, run.max_orthogonality_loss)
+            orthogonality_loss = max(orthogonality_loss, run.max_orthogonality_loss)
             if i == 0 and deflate and n_probes > 1:
                 most = run.n if deflate is True else check_positive_int(deflate, "deflate")
                 outliers, rest = find_outliers(run, most)
@@ -187,7 +187,7 @@ def spectral_density(
     if outliers is not None and has_repeated_outliers(quadratures[1:], outliers, op.shape[0]):
         quadratures = quadratures[1:]
     quadratures = [complete_quadrature(one, small, len(known.values)) for one in quadratures]
-    facts = {"n_products": n_products, "ghosts": ghosts}
+    facts = {"n_products": n_products, "orthogonality_loss": orthogonality_loss}
     return assemble_density(quadratures, known.values, n, smoothing, small, run.dtype, **facts)
 
 
@@ -397,6 +397,6 @@ def assemble_density(
     facts = {"n_deflated": len(exact), "space": getattr(small, "space", "parameters")} | facts
     largest = float(np.abs(nodes[weights > 0]).max(initial=0.0))
     steps = n if facts["n_deflated"] >= n else NODE_ERROR_EPS
-    facts["rounding"] = max(steps, NODE_ERROR_EPS) * float(np.finfo(dtype).eps) * largest
+    facts["resolution"] = max(steps, NODE_ERROR_EPS) * float(np.finfo(dtype).eps) * largest
     spread = smooth_density(nodes, weights, **smoothing, unsure=facts["n_deflated"] < n)
     return SpectralDensity(nodes=nodes, weights=weights, n=n, **facts, **spread)

@@ -223,15 +223,15 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
     n_deflated : int
         Number of eigenvalues that enter the density exactly, as nodes of weight 1/n common to all
         probes.
-    rounding : float
+    resolution : float
         Eigenvalues and nodes within this distance of a number, such as the zeros of symmetries,
         cannot be distinguished from it.
-    ghosts : float
+    orthogonality_loss : float
         The largest ``|<q_i, q_j>|``, i != j, measured among Lanczos vectors; spurious copies of
         eigenvalues (ghosts) can only appear if it is near 1.
-    shared : str or None
+    krylov_name : str or None
         The name of the `Krylov` run whose products were used.
-    n_new : int or None
+    n_new_products : int or None
         Number of products that were computed for this result; None if all were.
     space : str
         As in `Eigenpairs`.
@@ -248,11 +248,11 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
     axis: str = "linear"
     linear_below: float = 0.0
     n_deflated: int = 0
-    ghosts: float = 0.0
-    shared: str | None = None
-    n_new: int | None = None
+    orthogonality_loss: float = 0.0
+    krylov_name: str | None = None
+    n_new_products: int | None = None
     space: str = "parameters"
-    rounding: float = 0.0
+    resolution: float = 0.0
 
     @property
     def n_probes(self) -> int:
@@ -321,7 +321,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
 
         Notes
         -----
-        Nodes within `rounding` of an end count as equal to it, so they are left out, and half of
+        Nodes within `resolution` of an end count as equal to it, so they are left out, and half of
         their weight is added to the standard error. A node next to an end represents eigenvalues on
         both sides of it, unless all eigenvalues are known, so half of the weight of the two nodes
         on either side of each end is uncertain. This uncertainty is added to the standard error
@@ -336,9 +336,9 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         low, high = float(low), float(high)
         per_probe, unsure = np.zeros(self.n_probes), np.zeros(self.n_probes)
         for i, (x, w) in enumerate(zip(self.nodes, self.weights)):
-            per_probe[i] = w[(x > low + self.rounding) & (x < high - self.rounding)].sum()
+            per_probe[i] = w[(x > low + self.resolution) & (x < high - self.resolution)].sum()
             for end in (low, high):
-                equal = np.abs(x - end) <= self.rounding
+                equal = np.abs(x - end) <= self.resolution
                 unsure[i] += float(w[equal].sum())
                 unsure[i] += 0.0 if self.exact else weight_across(x[~equal], w[~equal], end)
         estimate = self._estimate_over_probes(per_probe, "mass", known=True)
@@ -439,8 +439,8 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
             weights=weights,
             n_products=self.n_products + other.n_products,
             n_deflated=min(self.n_deflated, other.n_deflated),
-            ghosts=max(self.ghosts, other.ghosts),
-            rounding=max(self.rounding, other.rounding),
+            orthogonality_loss=max(self.orthogonality_loss, other.orthogonality_loss),
+            resolution=max(self.resolution, other.resolution),
             **spread,
         )
 

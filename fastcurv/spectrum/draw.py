@@ -177,11 +177,11 @@ def definite_bounds(density: Any) -> tuple[float, float]:
         return -np.inf, np.inf
     used = density.nodes[density.weights > 0]
     low, high = float(used.min()), float(used.max())
-    if max(-low, high) <= density.rounding:
+    if max(-low, high) <= density.resolution:
         return -np.inf, np.inf
     return (
-        0.0 if low >= -density.rounding else -np.inf,
-        0.0 if high <= density.rounding else np.inf,
+        0.0 if low >= -density.resolution else -np.inf,
+        0.0 if high <= density.resolution else np.inf,
     )
 
 

@@ -283,7 +283,7 @@ def complete_pairs(
         asymmetry=found.asymmetry,
         space=small.space,
         coordinates=both(X, 0.0)[order],
-        outside=source[order],
+        complement_index=source[order],
         reduction=small,
         jointly_orthogonal=together,
     )

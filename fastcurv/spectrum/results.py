@@ -141,10 +141,10 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         copies were missed, other true eigenvalues take their place.
     interrupted : bool
         True if Ctrl-C ended the run early.
-    shared : str or None
+    krylov_name : str or None
         The name of the `Krylov` run whose products were used, if they were not made for this result
         alone.
-    n_new : int or None
+    n_new_products : int or None
         Number of products that were computed for this result; None if all were.
     asymmetry : float
         Measured asymmetry of the products, ``|<u, Hv> - <Hu, v>|`` for unit vectors u, v of the
@@ -163,8 +163,8 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
     tol: float = 0.0
     probed: bool = False
     interrupted: bool = False
-    shared: str | None = None
-    n_new: int | None = None
+    krylov_name: str | None = None
+    n_new_products: int | None = None
     asymmetry: float = 0.0
     space: str = "parameters"
     missed_within: float = float("inf")
@@ -258,9 +258,9 @@ class ReducedEigenpairs(Eigenpairs):
     Attributes
     ----------
     coordinates : ndarray, shape (k, m)
-        Coordinates of the vectors in the smaller space, as rows; meaningless where `outside` is not
-        -1.
-    outside : ndarray, shape (k,)
+        Coordinates of the vectors in the smaller space, as rows; meaningless where
+        `complement_index` is not -1.
+    complement_index : ndarray, shape (k,)
         -1, or the index of a vector in a basis of the complement.
     reduction : Reduction
         The smaller operator of the search; it holds the full one.
@@ -270,7 +270,7 @@ class ReducedEigenpairs(Eigenpairs):
     """
 
     coordinates: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
-    outside: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    complement_index: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     reduction: Any = None
     jointly_orthogonal: bool = False
 
@@ -289,7 +289,7 @@ class ReducedEigenpairs(Eigenpairs):
         # Orthogonalisation starts with the most accurate vectors, which do not change.
         if self.jointly_orthogonal:
             first = np.argsort(
-                np.where(self.outside >= 0, 0.0, -np.abs(self.values)), kind="stable"
+                np.where(self.complement_index >= 0, 0.0, -np.abs(self.values)), kind="stable"
             )
             Q, R = np.linalg.qr(rows[first].T)
             rows[first] = (Q * np.where(np.diagonal(R) < 0, -1, 1)).T
@@ -304,9 +304,11 @@ class ReducedEigenpairs(Eigenpairs):
         return self.vectors[:, i] if self.jointly_orthogonal else self._vector(i)
 
     def _vector(self, i: int) -> np.ndarray:
-        if self.outside[i] >= 0:
+        if self.complement_index[i] >= 0:
             return np.asarray(
-                self.reduction.complement_rows(self.outside[i], self.outside[i] + 1)[0]
+                self.reduction.complement_rows(
+                    self.complement_index[i], self.complement_index[i] + 1
+                )[0]
             )
         return np.asarray(self.reduction.embed(self.coordinates[i]))
 
@@ -325,7 +327,7 @@ class Estimate(Record, InOneLine, AttributeHints, subject="estimate"):
         rounding.
     n_products : int
         Number of applications of the operator, products and quadratic forms alike.
-    n_quadratic : int
+    n_quadratic_forms : int
         Number of these that were quadratic forms, at about half the cost of a product.
     method : str
         The method that was used.
@@ -336,7 +338,7 @@ class Estimate(Record, InOneLine, AttributeHints, subject="estimate"):
     estimate: float | Array
     stderr: float | Array
     n_products: int
-    n_quadratic: int = 0
+    n_quadratic_forms: int = 0
     method: str = ""
     space: str = "parameters"
 
@@ -360,7 +362,7 @@ class Estimate(Record, InOneLine, AttributeHints, subject="estimate"):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Inertia(Record):
-    """The numbers of eigenvalues that are positive, negative, and zero within `bound`.
+    """The numbers of eigenvalues that are positive, negative, and zero within `error_bound`.
 
     Unpacks into its three counts: ``n_positive, n_negative, n_zero = fc.inertia(H)``.
 
@@ -370,7 +372,7 @@ class Inertia(Record):
         Eigenvalues whose sign is proved, as they are further from zero than their error.
     n_zero : int
         Eigenvalues within their error of zero, whose sign is not known.
-    bound : float
+    error_bound : float
         The largest of `errors`: no computed eigenvalue is further than this from its true value.
     values : ndarray, shape (n,)
         The computed eigenvalues, ascending.
@@ -385,7 +387,7 @@ class Inertia(Record):
     n_positive: int
     n_negative: int
     n_zero: int
-    bound: float
+    error_bound: float
     values: Floats = field(default_factory=lambda: np.zeros(0), compare=False)
     n_products: int = 0
     errors: Floats = field(default_factory=lambda: np.zeros(0), compare=False)
@@ -408,10 +410,10 @@ class Inertia(Record):
         return (
             f"Inertia(n_positive={self.n_positive}, n_negative={self.n_negative}, "
             f"n_zero={self.n_zero}, "
-            f"decided at {self.bound:.1e})"
+            f"decided at {self.error_bound:.1e})"
         )
 
     def _repr_html_(self) -> str:
         counts = [str(self.n_positive), str(self.n_negative), str(self.n_zero)]
-        title = f"Inertia, decided at {self.bound:.1e}"
+        title = f"Inertia, decided at {self.error_bound:.1e}"
         return html_table(title, ["positive", "negative", "zero"], [counts])

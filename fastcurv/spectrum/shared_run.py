@@ -41,7 +41,7 @@ class Runs:
 
     Attributes
     ----------
-    op, name, rng, n, dtype, small, max_bytes
+    op, name, rng, n, dtype, reduction, max_bytes
         As in `Krylov`.
     """
 
@@ -49,7 +49,7 @@ class Runs:
         self.op, self.name, self.rng = check_symmetric_operator(op), str(name), as_rng(seed)
         self.n: int = self.op.shape[0]
         self.dtype = operator_dtype(self.op)
-        self.small = reduced_operator_of(self.op, space)
+        self.reduction = reduced_operator_of(self.op, space)
         self.max_bytes = check_positive_int(max_bytes, "max_bytes")
         # pairs (start vector, or None for a random start; recurrence)
         self.by_start: list[tuple[Any, Recurrence]] = []
@@ -67,7 +67,7 @@ class Runs:
     @property
     def reduced_operator(self) -> Any:
         """The operator that the runs from random starts multiply by."""
-        return self.op if self.small is None else self.small
+        return self.op if self.reduction is None else self.reduction
 
     def reserve(self, op: Any, run: Recurrence | None, steps: int) -> None:
         """Reserve memory for `steps` products with `op` in the recurrence `run`, or only check the
@@ -154,7 +154,8 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric.
     name : str
-        The name that results store in ``shared``: results with the same name use the same products.
+        The name that results store in ``krylov_name``: results with the same name use the same
+        products.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives bitwise identical results.
     max_bytes : int
@@ -166,7 +167,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
 
     Attributes
     ----------
-    small : Reduction or None
+    reduction : Reduction or None
         The smaller operator on which the probes run.
     n_products : int
         Number of products computed so far, by all runs.
@@ -180,7 +181,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
     >>> import numpy as np
     >>> run = Krylov(np.diag(np.arange(100.0)), "demo", seed=0)
     >>> low, high = run.eigsh(1, "SA"), run.eigsh(1, "LA")
-    >>> high.n_products == run.n_products and high.shared
+    >>> high.n_products == run.n_products and high.krylov_name
     'demo'
     """
 
@@ -189,7 +190,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
     rng: np.random.Generator
     n: int
     dtype: np.dtype[Any]
-    small: Any
+    reduction: Any
     max_bytes: int
 
     @accept_aliases("Krylov")
@@ -205,7 +206,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         self._runs = runs = Runs(op, name, seed, max_bytes, space)
         self._lock = Lock()
         self.op, self.name, self.n, self.dtype = runs.op, runs.name, runs.n, runs.dtype
-        self.rng, self.small, self.max_bytes = runs.rng, runs.small, runs.max_bytes
+        self.rng, self.reduction, self.max_bytes = runs.rng, runs.reduction, runs.max_bytes
 
     def __repr__(self) -> str:
         steps = [run.m for run in self._runs.probes]
@@ -226,7 +227,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         return self._runs.n_products
 
     @contextmanager
-    def held(self) -> Iterator[Runs]:
+    def locked(self) -> Iterator[Runs]:
         """Return a context in which this thread alone uses the runs; other threads wait.
 
         Yields
@@ -242,7 +243,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         Examples
         --------
         >>> import numpy as np
-        >>> with Krylov(np.diag([1.0, 2.0, 5.0]), seed=0).held() as runs:
+        >>> with Krylov(np.diag([1.0, 2.0, 5.0]), seed=0).locked() as runs:
         ...     runs.probe(0, 2).m
         2
         """
@@ -264,17 +265,17 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
 
     def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = NO_PROGRESS) -> Recurrence:
         """Return the recurrence of random probe `i`, extended to at least `n_steps` products, in
-        the coordinates of `small` if there is one. If threads share the run, read the recurrence
-        inside `held`.
+        the coordinates of `reduction` if there is one. If threads share the run, read the
+        recurrence inside `locked`.
         """
-        with self.held() as runs:
+        with self.locked() as runs:
             return runs.probe(i, n_steps, shown)
 
     def n_steps_from(self, g: Any = None) -> int:
         """Return the number of products of the run from the start vector g, or of the first run
         from a random start if g is None, or 0 if there is no such run.
         """
-        with self.held() as runs:
+        with self.locked() as runs:
             return runs.n_steps_from(g)
 
     def extend(self, n_steps: int) -> Krylov:
@@ -309,12 +310,12 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         Returns
         -------
         Eigenpairs
-            ``n_products`` counts all products used for the pairs, ``n_new`` those made by this
-            call.
+            ``n_products`` counts all products used for the pairs, ``n_new_products`` those made by
+            this call.
         """
         wanted, tol = check_wanted(k, which, self.n), resolve_tol(tol, self.dtype)
         limit = self.n if max_products is None else check_positive_int(max_products, "max_products")
-        with self.held() as runs, bar(None, f"{self.name}: eigsh", progress) as shown:
+        with self.locked() as runs, bar(None, f"{self.name}: eigsh", progress) as shown:
             before, k = runs.n_products, min(wanted, runs.reduced_operator.shape[0])
             run = runs.probe(0, min(k, limit))
             limit += run.m - (runs.n_products - before)
@@ -336,14 +337,19 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
                 converged=limits <= tol * run.scale,
                 n_products=run.m,
                 scale=run.scale,
-                shared=self.name,
-                n_new=runs.n_products - before,
+                krylov_name=self.name,
+                n_new_products=runs.n_products - before,
                 asymmetry=run.asymmetry,
             )
-        if self.small is None:
+        if self.reduction is None:
             return found
-        whole = complete_pairs(found, self.small, wanted, which, np.random.default_rng(0))
-        return replace(whole, n_products=found.n_products, shared=found.shared, n_new=found.n_new)
+        whole = complete_pairs(found, self.reduction, wanted, which, np.random.default_rng(0))
+        return replace(
+            whole,
+            n_products=found.n_products,
+            krylov_name=found.krylov_name,
+            n_new_products=found.n_new_products,
+        )
 
     @accept_aliases("spectral_density")
     def spectral_density(
@@ -377,33 +383,33 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         Returns
         -------
         SpectralDensity
-            The density; ``n_new`` counts the products made by this call.
+            The density; ``n_new_products`` counts the products made by this call.
         """
         n_probes = check_positive_int(n_probes, "n_probes")
         n_steps = None if n_steps is None else check_positive_int(n_steps, "n_steps")
         smoothing = check_grid_options(axis, width, grid, n_grid, linear_below)
-        with self.held() as runs:
+        with self.locked() as runs:
             n_steps = max(80, runs.n_steps_from()) if n_steps is None else n_steps
             before = runs.n_products
             with bar(n_probes * n_steps, f"{self.name}: density", progress) as shown:
                 probes = [runs.probe(i, n_steps, shown) for i in range(n_probes)]
             return assemble_density(
-                [complete_quadrature(gauss_quadrature(run), self.small) for run in probes],
+                [complete_quadrature(gauss_quadrature(run), self.reduction) for run in probes],
                 np.zeros(0),
                 self.n,
                 smoothing,
-                self.small,
+                self.reduction,
                 self.dtype,
                 n_products=sum(run.m for run in probes),
-                ghosts=max(run.max_orthogonality_loss for run in probes),
-                shared=self.name,
-                n_new=runs.n_products - before,
+                orthogonality_loss=max(run.max_orthogonality_loss for run in probes),
+                krylov_name=self.name,
+                n_new_products=runs.n_products - before,
             )
 
     def extend_from(self, g: Array, n_steps: int) -> Recurrence:
         """Return the run from the nonzero start vector g ``(n,)``, extended to at least n_steps.
         The run is created if it does not exist. If threads share the Krylov object, read the run
-        inside `held`.
+        inside `locked`.
         """
-        with self.held() as runs:
+        with self.locked() as runs:
             return runs.extend_from(g, n_steps)

@@ -65,8 +65,8 @@ class CountingRows:
     def __init__(self, op: Any) -> None:
         self.op, self.dtype = op, operator_dtype(op)
         self.n: int = op.shape[0]
-        self.has_quadratic = hasattr(op, "quadratic")
-        self.n_products = self.n_quadratic = 0
+        self.has_quadratic_form = hasattr(op, "quadratic_form")
+        self.n_products = self.n_quadratic_forms = 0
         self.shown: Bar = NO_PROGRESS
         self.exponent: int | None = None
         self.largest = 0.0  # largest norm of a product, or largest quadratic form
@@ -84,7 +84,7 @@ class CountingRows:
             )
         if np.ndim(value) == 0:
             value, stderr = float(value), float(stderr)
-        return Estimate(value, stderr, self.n_products, self.n_quadratic, method)
+        return Estimate(value, stderr, self.n_products, self.n_quadratic_forms, method)
 
     def can_be_exact(self, m: int, method: str) -> bool:
         """Return True if m products suffice for all unit vectors and the method allows this: any
@@ -112,11 +112,11 @@ class CountingRows:
 
     def quadratic_forms(self, V: Array) -> Floats:
         """Return ``v'Hv`` (k,) for the rows v of V (k, n), in float64."""
-        if not self.has_quadratic:
+        if not self.has_quadratic_form:
             return row_dots(V, self.products(V))
         self._report_progress(len(V))
-        self.n_quadratic += len(V)
-        found = np.asarray(self.op.quadratic(np.ascontiguousarray(V.T)), dtype=np.float64)
+        self.n_quadratic_forms += len(V)
+        found = np.asarray(self.op.quadratic_form(np.ascontiguousarray(V.T)), dtype=np.float64)
         found = self._check_finite_results(np.atleast_1d(found))
         self.largest = max(self.largest, float(np.abs(found).max()))
         return found
@@ -171,7 +171,7 @@ class CountingRows:
         The variance of ``v'Hv`` is twice the sum of the variances of the entries ``v_i (Hv)_i``. If
         products are computed, this sum shows scatter that a few samples of ``v'Hv`` can miss.
         """
-        if self.has_quadratic or m < MIN_ALIKE_ESTIMATES:
+        if self.has_quadratic_form or m < MIN_ALIKE_ESTIMATES:
             return mean_and_error(
                 np.concatenate([self.quadratic_forms(V) for V in self.probes(rng, m)])
             )
@@ -395,8 +395,8 @@ def trace(
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric. ``op.quadratic(V)`` is used for ``v'Hv`` if it exists, at half the cost of a
-        product.
+        Real symmetric. ``op.quadratic_form(V)`` is used for ``v'Hv`` if it exists, at half the cost
+        of a product.
     n_probes : int
         Number of applications of the operator, products and quadratic forms alike; default 60, or n
         for a small network whose matrix costs less.
@@ -406,7 +406,7 @@ def trace(
         ``n_probes / 3`` products, fewer below 31, Hutchinson on the rest; far more accurate if few
         eigenvalues dominate. ``"xtrace"``: a similar method in which every sample is used both for
         the range and as a test vector; the most accurate, at the cost of n_probes vectors in
-        memory. ``"auto"``: Hutchinson if ``op.quadratic`` exists or n_probes is below 12, else
+        memory. ``"auto"``: Hutchinson if ``op.quadratic_form`` exists or n_probes is below 12, else
         XTrace; with n_probes >= n the trace is computed exactly by n products.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives the same bits.
@@ -469,7 +469,7 @@ def _trace(
     if apply.can_be_exact(m, method):
         return apply.estimate(apply.exact_diagonal().sum(), 0.0, "exact")
     if method == "auto":
-        method = "hutchinson" if apply.has_quadratic or m < MIN_SKETCH_PRODUCTS else "xtrace"
+        method = "hutchinson" if apply.has_quadratic_form or m < MIN_SKETCH_PRODUCTS else "xtrace"
     with bar(m, "trace", progress) as apply.shown:
         if method == "xtrace":
             found = Sketch(apply, rng, m).trace()

@@ -69,7 +69,7 @@ def results_of_passes(ob, theta, V, U):
     for op in operators:
         block = op @ V
         assert np.array_equal(block[:, 0], op @ v), "a column is no product"
-        found += [(block, norm(block)), (op.quadratic(V), norm(block) * norm(V))]
+        found += [(block, norm(block)), (op.quadratic_form(V), norm(block) * norm(V))]
     J, half = ob.jacobian(theta), ob.hessian(theta / 2) @ V
     forth, back = J @ v, J.T @ U
     size = max(norm(forth), norm(back) / norm(U) * norm(v))

@@ -260,7 +260,7 @@ def every_space_agrees_with_the_matrix(draw):
     got = fc.eigvalsh(op, space=space)
     assert np.abs(got - values).max() <= room, f"{words}: eigvalsh {np.abs(got - values).max()}"
     told = fc.inertia(op, space=space)
-    bound = told.bound + room
+    bound = told.error_bound + room
     assert told.n_positive + told.n_negative + told.n_zero == len(A)
     assert (values > bound).sum() <= told.n_positive <= (values > -room).sum(), f"{words}: {told}"
     assert (values < -bound).sum() <= told.n_negative <= (values < room).sum(), f"{words}: {told}"

@@ -122,7 +122,7 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
         if kind == "empirical_fisher" and ob.model.batch_norm:
             continue
         H = getattr(ob, kind)(theta)
-        columns = H.column_bounds()
+        columns = H.column_error_bounds()
         made = H.assembled() if kind != "empirical_fisher" else None
         found[kind] = {
             "product": H.rounding_bound(v), "columns": columns.sum(),

@@ -297,8 +297,8 @@ def test_bounds_are_proportional_to_the_scale_of_the_loss(power):
         numbers = [
             ob.rounding_bound(theta), known.precise_gradient(theta)[1],
             known.precise_value(theta)[1], known.third_bound(theta, 1e-3), H.rounding_bound(v),
-            *H.column_bounds(),
-            *ob.ggn(theta).column_bounds(), *ob.empirical_fisher(theta).column_bounds(),
+            *H.column_error_bounds(),
+            *ob.ggn(theta).column_error_bounds(), *ob.empirical_fisher(theta).column_error_bounds(),
         ]  # fmt: skip
         powers = np.full(len(numbers), p)
         powers[-model.n_params :] = 2 * p

@@ -22,13 +22,13 @@ def test_bounds_hold_for_every_column(dtype, kind):
     """The bounds hold for every column of the dense matrix."""
     ob, theta, v = problem([4, 5, 5, 3], "silu", "cross_entropy", dtype, l2=0.1, residual=True)
     H, truth = getattr(ob, KINDS[kind])(theta), Truth(ob, theta)
-    bounds, found = H.column_bounds(), []
+    bounds, found = H.column_error_bounds(), []
     for j, e in enumerate(np.eye(ob.n_params, dtype=dtype)):
         found.append(float(size(H @ e - truth.product(e, kind))))
         assert found[-1] <= bounds[j] * (1 + ORACLE / np.finfo(dtype).eps)
     assert np.linalg.norm(bounds) <= 3e4 * np.linalg.norm(found)
     assert np.array_equal(
-        H.restrict(layers=1).column_bounds(), bounds[H.restrict(layers=1).indices]
+        H.restrict(layers=1).column_error_bounds(), bounds[H.restrict(layers=1).indices]
     )
 
 

@@ -33,7 +33,7 @@ def test_bounds_hold_for_long_sums(arch, dtype, k):
     assert size(ob.gradient(ones) - truth.gradient) <= gradient_bound(ob, ones) * room
     assert size(H @ ones - truth.product(ones)) <= product_bound(ob, ones, ones) * room
     e = np.eye(k, dtype=dtype)[0]
-    assert size(H @ e - truth.product(e)) <= H.column_bounds()[0] * room
+    assert size(H @ e - truth.product(e)) <= H.column_error_bounds()[0] * room
 
 
 def test_bounds_hold_for_sums_of_two_products_and_over_samples(arch, dtype):
@@ -83,7 +83,7 @@ def test_bounds_hold_for_every_column_of_random_networks(seed, kernels):
         ob, theta = random_network(rng)
         kind = str(rng.choice(list(KINDS)))
         H, truth = getattr(ob, KINDS[kind])(theta), Truth(ob, theta)
-        dense, bounds = H.to_dense(), H.column_bounds()
+        dense, bounds = H.to_dense(), H.column_error_bounds()
         for j, e in enumerate(np.eye(theta.size)):
             error = float(size(dense[:, j] - truth.product(e, kind)))
             assert error <= bounds[j] * (1 + ORACLE / np.finfo(ob.dtype).eps)
@@ -98,7 +98,7 @@ def test_column_bounds_hold_at_zero_activations(dtype):
     theta[:6] = [0.5, 0.5, -0.4, 0.1, -1, -1]
     ob = fc.Objective(model, [[1.1, 0.7], [0.9, 1.3]], [1 / 3, 1 / 7], loss="mse")
     H, truth = ob.hessian(theta), Truth(ob, theta)
-    bounds = H.column_bounds()
+    bounds = H.column_error_bounds()
     for j, e in enumerate(np.eye(9, dtype=dtype)):
         error = float(size(H @ e - truth.product(e)))
         assert error <= bounds[j] * (1 + ORACLE / np.finfo(dtype).eps)
@@ -116,7 +116,7 @@ def test_column_bounds_hold_for_wide_networks(dtype):
         ob = fc.Objective(model, X, rng.integers(0, sizes[-1], 12))
         theta = model.init(seed=1)
         H, truth = ob.hessian(theta), Truth(ob, theta)
-        bounds = H.column_bounds()
+        bounds = H.column_error_bounds()
         for j in rng.choice(theta.size, 12, replace=False):
             e = np.zeros(theta.size, dtype)
             e[j] = 1
@@ -163,7 +163,7 @@ def test_eigenvalues_of_float32_lie_within_the_bound(seed):
         theta[rng.random(theta.size) < rng.choice([0, 0.5])] = 0
         exact = ob.astype("float64").hessian(theta.astype(float)).to_dense()
         error = np.abs(fc.eigvalsh(ob.hessian(theta)) - np.linalg.eigvalsh(exact)).max()
-        assert error <= fc.inertia(ob.hessian(theta)).bound
+        assert error <= fc.inertia(ob.hessian(theta)).error_bound
 
 
 def test_constants_of_proofs_equal_those_of_kernels():

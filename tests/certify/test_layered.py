@@ -131,7 +131,7 @@ def test_the_gauss_newton_matrix_lies_within_its_bounds(activation, rng):
     known = EnclosedHessian(ob, passes_at(ob, theta), "ggn")
     G = ob.ggn(theta)
     off = np.linalg.norm(known.A - G.to_dense())
-    assert off <= known.error_bound() + np.linalg.norm(G.column_bounds())
+    assert off <= known.error_bound() + np.linalg.norm(G.column_error_bounds())
 
 
 def test_classify_and_inertia_use_the_assembled_matrix(rng):
@@ -146,7 +146,7 @@ def test_classify_and_inertia_use_the_assembled_matrix(rng):
     H = ob.hessian(theta)
     M = dense_matrix(H)
     assert M.n_products == H.n_products == 0 and not M.asymmetry.any()
-    products = np.linalg.norm(H.column_bounds())
+    products = np.linalg.norm(H.column_error_bounds())
     assert np.linalg.norm(M.A - H.to_dense()) <= M.error_bound() + products
     assert M.error_bound() <= 10 * products
     said = fc.classify(ob, theta)

@@ -84,7 +84,7 @@ def violations(ob, theta, rng, reach):
     kinds = ["hessian", "ggn"] if ob.model.batch_norm else list(PRODUCTS)
     for kind in ("hessian", str(rng.choice(kinds[1:]))):
         H = getattr(ob, PRODUCTS[kind])(theta)
-        columns = H.column_bounds()
+        columns = H.column_error_bounds()
         for j in rng.permutation(n)[:2]:
             e = np.eye(n, dtype=ob.dtype)[j]
             error = distance(H @ e, exact.product(e, kind))
@@ -125,7 +125,7 @@ def test_bounds_hold_for_underflow_that_is_multiplied_later():
     theta = np.array([-3.838141078473531e-70, -1.9458086087570845e-146, -3.8819062732080003e-143])
     H, e = ob.hessian(theta), np.eye(3)[0]
     error = distance(H @ e, Exact(ob, theta).product(e))
-    assert 1e-264 < error <= min(H.rounding_bound(e), H.column_bounds()[0]) < 1e-250
+    assert 1e-264 < error <= min(H.rounding_bound(e), H.column_error_bounds()[0]) < 1e-250
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -144,7 +144,7 @@ def test_a_normalised_unit_of_scale_0_does_not_count_as_a_kink(dtype, residual):
     X, y = rng.standard_normal((6, 2)), rng.standard_normal((6, 2))
     ob = fc.Objective(model, X.astype(dtype), y.astype(dtype), "mse")
     exact, H = Exact(ob, theta), ob.hessian(theta)
-    bounds, room = H.column_bounds(), 1e9 * np.finfo(dtype).eps
+    bounds, room = H.column_error_bounds(), 1e9 * np.finfo(dtype).eps
     assert distance(ob.gradient(theta), exact.value_and_gradient()[1]) <= gradient_bound(ob, theta)
     assert gradient_bound(ob, theta) <= room and bounds.max() <= room
     for j, e in enumerate(np.eye(len(theta), dtype=dtype)):
@@ -162,7 +162,7 @@ def test_a_product_that_overflows_in_columns_has_no_bound():
     F = ob.empirical_fisher(np.ones(1, "float32"))
     with np.errstate(over="ignore"):
         assert not np.isfinite(F @ np.ones(1, "float32")).all()
-        assert F.column_bounds()[0] == np.inf
+        assert F.column_error_bounds()[0] == np.inf
 
 
 def test_bounds_are_infinite_if_subnormal_numbers_are_flushed(monkeypatch):

@@ -55,7 +55,7 @@ def verdict_answer(point: CriticalPoint) -> list[Any]:
     hidden += (
         point.plateau,
         point.curvature_tol,
-        point.distance,
+        point.nearest_distance,
         point.complement_eigenvalue,
         point.n_active_kinks,
     )

@@ -484,14 +484,14 @@ def dead_units(f, count, n):
 
 
 def leads_to(f, steps, distance):
-    end = f.point.nearest
+    end = f.point.nearest_point
     assert near(float(distance), np.linalg.norm(end - f.theta), f)
     return int(steps) >= 1 and np.linalg.norm(f.gradient(end)) <= 1e-9 * np.linalg.norm(f.g)
 
 
 def contracts_only(f):
     """Check that a Newton step reduces the gradient and that the verdict gives no nearest point."""
-    return step_reduces_gradient(f, True) and f.point.nearest is None
+    return step_reduces_gradient(f, True) and f.point.nearest_point is None
 
 
 def error_unknown(f, n):

@@ -63,10 +63,10 @@ def test_points_near_a_minimum_are_certified_at_every_scale_of_the_loss(scale):
             assert said.kind == kind and said.certified, said
             assert said.radius <= 1e-12 * a and said.kantorovich < 1e-12
             near = fc.classify(ob, [sign * a * (1 + 1e-3)])
-            assert near.kind == "not_critical" and near.at_nearest.certified
-            assert abs(near.nearest[0] - sign * a) <= 1e-12 * a
-            assert near.distance == pytest.approx(1e-3 * a, rel=1e-6)
-            assert near.at_nearest.kind == kind
+            assert near.kind == "not_critical" and near.nearest_verdict.certified
+            assert abs(near.nearest_point[0] - sign * a) <= 1e-12 * a
+            assert near.nearest_distance == pytest.approx(1e-3 * a, rel=1e-6)
+            assert near.nearest_verdict.kind == kind
 
 
 @pytest.mark.parametrize("gap", 10.0 ** -np.arange(1, 16.0))
@@ -93,8 +93,10 @@ def test_near_points_without_proof_report_the_limit_of_newton_steps():
         said = fc.classify(ob, [x], gradient_tol=100.0)
         assert said.certified == holds == (said.kantorovich < 0.5), said
         if not holds:
-            assert said.at_nearest.certified and said.at_nearest.kantorovich < 0.5
-            assert abs(said.nearest[0] - 1) <= 1e-12 and said.distance == pytest.approx(1 - x)
+            assert said.nearest_verdict.certified and said.nearest_verdict.kantorovich < 0.5
+            assert abs(
+                said.nearest_point[0] - 1
+            ) <= 1e-12 and said.nearest_distance == pytest.approx(1 - x)
             assert "nearest" in said.reason
     rng = np.random.default_rng(0)
     net = fc.Objective(
@@ -107,8 +109,8 @@ def test_near_points_without_proof_report_the_limit_of_newton_steps():
     rest = fc.minimize(net, net.model.init(seed=0)).x
     for size in (1e-9, 1e-7, 1e-5, 1e-3):
         said = fc.classify(net, rest + size * rng.standard_normal(len(rest)), gradient_tol=1.0)
-        where = 0.0 if said.certified else said.distance
-        assert said.certified or (said.at_nearest.certified and where is not None)
+        where = 0.0 if said.certified else said.nearest_distance
+        assert said.certified or (said.nearest_verdict.certified and where is not None)
 
 
 def test_saddles_proved_by_two_vectors_report_no_h():

@@ -442,7 +442,7 @@ class WithoutErrorBound(LinearOperator):
     def _matvec(self, v):
         return self.A @ v
 
-    def column_bounds(self):
+    def column_error_bounds(self):
         return np.full(len(self.A), np.inf)
 
 

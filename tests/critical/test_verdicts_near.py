@@ -125,8 +125,8 @@ def test_quadratics_are_critical_where_rounding_hides_the_step():
     )
     assert classify(bowl, [5 * (1 + 2e-16)]).kind == "minimum"
     far = classify(bowl, [5.01])
-    assert far.kind == "not_critical" and far.at_nearest.kind == "minimum"
-    assert abs(far.nearest[0] - 5) <= 1e-14 and abs(far.distance - 0.01) <= 1e-12
+    assert far.kind == "not_critical" and far.nearest_verdict.kind == "minimum"
+    assert abs(far.nearest_point[0] - 5) <= 1e-14 and abs(far.nearest_distance - 0.01) <= 1e-12
 
 
 def test_minima_need_a_newton_step_to_a_stationary_point():

@@ -111,7 +111,7 @@ def test_the_shift_of_logits_counts_as_a_symmetry_if_biases_have_no_l2(rng):
 def test_an_interpolating_net_is_a_global_minimum_at_large_n(rng):
     ob, theta = trained(rng, "mse", 0.0)
     point = fc.classify(ob, theta, dense_below=100)
-    point = point if point.at_nearest is None else point.at_nearest
+    point = point if point.nearest_verdict is None else point.nearest_verdict
     assert point.kind == "minimum" and point.certified and "residuals are 0" in point.reason
     assert point.n_positive == 3 * N
 

@@ -222,7 +222,7 @@ def test_scaling_the_inputs_does_not_prevent_a_certificate(power, found):
             there = theta.copy()
             there[:6] /= np.tile(scale, 2)
             said = fc.classify(other, there)  # scaling rounds: a step away at most
-            said = said if said.certified else said.at_nearest
+            said = said if said.certified else said.nearest_verdict
             assert said is not None and said.kind == "minimum" and said.certified, said
 
 
@@ -243,8 +243,10 @@ def test_losses_whose_squares_overflow_or_underflow_keep_their_verdict(power, op
             unit = np.ldexp(one.gradient_norm, power)
             assert abs(two.gradient_norm - unit) <= 1e-9 * unit
             assert abs(one.gradient_flat_ratio - two.gradient_flat_ratio) <= 1e-9
-            if one.distance is not None:
-                assert abs(one.distance - two.distance) <= 1e-6 * one.distance
+            if one.nearest_distance is not None:
+                assert (
+                    abs(one.nearest_distance - two.nearest_distance) <= 1e-6 * one.nearest_distance
+                )
         top = np.ldexp(one.lambda_max, power)
         assert abs(two.lambda_max - top) <= 1e-9 * top
 

@@ -62,18 +62,21 @@ def test_the_verdict_shares_the_products_of_a_krylov_run(known):
     report = classify(ob, np.zeros(2000), dense_below=0, failure_probability=0.01, krylov=run)
     assert before == known and report.kind == "minimum"
     gradient = 2  # and value of this objective: products that are no curvature
-    assert report.n_new == H.n_products - before - gradient
-    assert report.n_products == known + report.n_new
-    assert report.shared == "one run"
+    assert report.n_new_products == H.n_products - before - gradient
+    assert report.n_products == known + report.n_new_products
+    assert report.krylov_name == "one run"
     alone = classify(ob, np.zeros(2000), dense_below=0, failure_probability=0.01)
     check = int(known > 0)  # product that compares the run with the Hessian
     assert alone.n_products == report.n_products - check
-    assert alone.n_new is None and alone.shared is None
+    assert alone.n_new_products is None and alone.krylov_name is None
     spent = H.n_products
-    assert run.eigsh(2, "LA", tol=1e-4).n_new == 0 and run.spectral_density(1).n_new == 0
+    assert (
+        run.eigsh(2, "LA", tol=1e-4).n_new_products == 0
+        and run.spectral_density(1).n_new_products == 0
+    )
     assert H.n_products == spent
     again = classify(ob, np.zeros(2000), dense_below=0, failure_probability=0.01, krylov=run)
-    assert again.kind == "minimum" and again.n_new <= 15
+    assert again.kind == "minimum" and again.n_new_products <= 15
     assert again.n_products <= report.n_products + 15
 
 
@@ -91,10 +94,10 @@ def test_a_saddle_found_by_a_run_costs_few_products(rng):
     assert run.eigsh(6, "BE", tol=1e-6).converged.all()
     held = run.n_products
     report = classify(ob, theta, dense_below=0, krylov=run)
-    assert report.kind == "saddle" and report.certified and report.shared == "krylov"
-    assert run.n_products == held == report.n_products - report.n_new
-    assert 0 < H.n_products - held <= report.n_new, (
-        "curvature at other points is counted in n_new as well"
+    assert report.kind == "saddle" and report.certified and report.krylov_name == "krylov"
+    assert run.n_products == held == report.n_products - report.n_new_products
+    assert 0 < H.n_products - held <= report.n_new_products, (
+        "curvature at other points is counted in n_new_products as well"
     )
 
 
@@ -107,9 +110,12 @@ def test_a_run_and_the_verdict_share_the_space_of_the_gradient(rng):
     before = H.n_products
     report = classify(ob, theta, dense_below=0, krylov=run)
     alone = classify(ob, theta, dense_below=0)
-    assert report.kind == "not_critical" == alone.kind and report.n_products - report.n_new == 50
-    assert H.n_products - before <= report.n_new, "and curvature on Newton's way"
-    assert report.n_new <= alone.n_products - 40
+    assert (
+        report.kind == "not_critical" == alone.kind
+        and report.n_products - report.n_new_products == 50
+    )
+    assert H.n_products - before <= report.n_new_products, "and curvature on Newton's way"
+    assert report.n_new_products <= alone.n_products - 40
 
 
 def test_a_run_with_little_memory_gives_a_larger_risk():

@@ -30,8 +30,8 @@ def test_to_dict_has_plain_values_only(point, seed):
 
     odd = replace(
         point, seed=seed, failure_probability=np.nan, lambda_max=np.float32(np.inf),
-        complement_eigenvalue=None, certified=np.bool_(True), at_nearest=point,
-        nearest=np.array([1.0, np.nan, -2.0]),
+        complement_eigenvalue=None, certified=np.bool_(True), nearest_verdict=point,
+        nearest_point=np.array([1.0, np.nan, -2.0]),
     )  # fmt: skip
     facts = odd.to_dict()
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
@@ -46,7 +46,9 @@ def test_to_dict_has_plain_values_only(point, seed):
         is facts["complement_eigenvalue"]
         is None
     )
-    assert facts["nearest"] == [1.0, None, -2.0] and facts["at_nearest"] == point.to_dict()
+    assert (
+        facts["nearest_point"] == [1.0, None, -2.0] and facts["nearest_verdict"] == point.to_dict()
+    )
     shell = to_json_value(verdict_facts(odd))
     assert {name: facts[name] for name in shell} == shell
 
@@ -60,7 +62,7 @@ def test_repr_shows_the_known_evidence(point):
 def test_repr_shows_risks_kinks_and_bounds(point):
     odd = replace(
         point, certified=False, failure_probability=1e-3, n_kinks=4, n_negative=None,
-        n_positive=None, n_negative_bounds=(1, 3), at_nearest=point, distance=0.25,
+        n_positive=None, n_negative_bounds=(1, 3), nearest_verdict=point, nearest_distance=0.25,
     )  # fmt: skip
     text, page = repr(odd), odd._repr_html_()
     assert "minimum, with an error probability of 0.001" in text
@@ -70,7 +72,7 @@ def test_repr_shows_risks_kinks_and_bounds(point):
     assert odd.index is None and odd.minimum_ratio is None
     for words in ("between 1 and 3", "4 pre-activations", "0.25"):
         assert words in page
-    doubted = replace(odd, at_nearest=replace(point, certified=False))
+    doubted = replace(odd, nearest_verdict=replace(point, certified=False))
     assert "nearest     a minimum at" in repr(doubted)
 
 

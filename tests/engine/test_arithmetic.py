@@ -178,7 +178,7 @@ def engine_calls():
                 op = lambda ob=ob, kind=kind: getattr(copy.copy(ob), kind)(theta)  # noqa: E731
                 found[f"{kind} v, {name}"] = lambda op=op: op() @ v
                 found[f"{kind} V, {name}"] = lambda op=op: op() @ np.stack([v, v[::-1]], 1)
-                found[f"{kind} form, {name}"] = lambda op=op: op().quadratic(v)
+                found[f"{kind} form, {name}"] = lambda op=op: op().quadratic_form(v)
     return found
 
 
@@ -220,7 +220,7 @@ proofs = {{
     "inertia": lambda: str(fc.inertia(H)),
     "values": lambda: fc.eigvalsh(H),
     "bound of a product": lambda: ob.hessian(theta).rounding_bound(v),
-    "bounds of columns": lambda: ob.hessian(theta).column_bounds(),
+    "bounds of columns": lambda: ob.hessian(theta).column_error_bounds(),
     "bound of the gradient": lambda: ob.rounding_bound(theta),
     "gradient": lambda: ob.certificates.precise_gradient(theta),
     "value": lambda: ob.certificates.precise_value(theta),
@@ -342,7 +342,7 @@ for i, loss in enumerate(losses):
             new = copy.copy(ob)
             value, gradient = new.value_and_gradient(theta)
             H = new.hessian(theta)
-            return value, gradient, H @ v, new.ggn(theta).quadratic(v)
+            return value, gradient, H @ v, new.ggn(theta).quadratic_form(v)
         calls[f"facts {{i}} {{options}}"] = facts
     ob = fc.Objective(model, X[:20], Y[:20], loss, l2=0.1)
     calls[f"bound {{i}}"] = lambda ob=ob: (

@@ -171,7 +171,7 @@ for dtype in ("float32", "float64"):
             H, J = ob.hessian(theta), ob.jacobian(theta)
             H.product(v, out=out)
             assert np.isfinite(out).all() and np.array_equal((H @ Vt.T)[:, 2], out)
-            H.quadratic(v), ob.ggn(theta).product(v, out=out)
+            H.quadratic_form(v), ob.ggn(theta).product(v, out=out)
             ob.empirical_fisher(theta).product(v, out=out)
             J.T @ guarded(J @ v), ob.value_and_gradient(theta), model.predict(theta, X)
 """

@@ -82,14 +82,14 @@ def test_plans_with_panels_of_unequal_length_match_plain_loops(N, dtype):
         with served_by():
             p = nets.draw(0, **kept)
             H, v = p.ob.hessian(p.theta), p.model.init(seed=1)
-            want = [p.ob.value(p.theta), p.ob.gradient(p.theta), H @ v, H.quadratic(v)]
+            want = [p.ob.value(p.theta), p.ob.gradient(p.theta), H @ v, H.quadratic_form(v)]
         found = []
         for threads in (1, 2, 3, 4, 8):
             ob = nets.draw(0, **kept, n_threads=threads).ob
             G, V = ob.hessian(p.theta), np.stack([v, p.theta], axis=1)
             layout = G.layout
             more.add(layout["panels"] - -(-N // (layout["panel"] or N)))
-            found.append(np.r_[ob.value(p.theta), ob.gradient(p.theta), G @ v, G.quadratic(v)])
+            found.append(np.r_[ob.value(p.theta), ob.gradient(p.theta), G @ v, G.quadratic_form(v)])
             assert np.array_equal((G @ V)[:, 0], found[-1][1 + len(v) : 1 + 2 * len(v)])
         assert all(np.array_equal(one, found[0]) for one in found)
         slack = 1e-12 if dtype == "float64" else 2e-5

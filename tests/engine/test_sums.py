@@ -121,7 +121,7 @@ def top_form(x):
     """Return <rz, loss'' rz> of a linear network with one input, scaled to the sum of x^2."""
     ob = fc.Objective(fc.MLP([1, 1], bias=False, dtype=x.dtype), x, np.zeros_like(x), "mse")
     H = ob.hessian(np.zeros(1, x.dtype))
-    return H.quadratic(np.ones(1, x.dtype)) * len(x) / 2
+    return H.quadratic_form(np.ones(1, x.dtype)) * len(x) / 2
 
 
 def curvature_form(x, units):
@@ -132,7 +132,7 @@ def curvature_form(x, units):
     net = fc.MLP([1, units, 1], activation="softplus", bias=False, dtype=x.dtype)
     ob = fc.Objective(net, x, np.full_like(x, -scale[0]), "mse")
     H = ob.hessian(np.concatenate([zero, 1 / scale]))
-    return H.quadratic(np.concatenate([one, zero])) * len(x) * 2
+    return H.quadratic_form(np.concatenate([one, zero])) * len(x) * 2
 
 
 @but_blas
@@ -176,7 +176,7 @@ def test_row_of_weight_0_adds_nothing_to_a_quadratic_form(arch, activation):
     v = rng.standard_normal(model.n_params).astype("float32")
     H = fc.Objective(model, X, y[:, :1], "mse", sample_weight=weight).hessian(theta)
     product = v.astype(float) @ (H @ v).astype(float)
-    assert np.isclose(H.quadratic(v), product, rtol=1e-4)
+    assert np.isclose(H.quadratic_form(v), product, rtol=1e-4)
 
 
 def test_summation_rejects_unknown_names():

@@ -53,7 +53,7 @@ def test_concurrent_threads_get_bitwise_identical_results(sizes, N, rng, problem
     p = problem(rng, sizes, "tanh", "mse", N, n_threads=2)
     V = rng.standard_normal((p.n, 6))
     H = p.ob.hessian(p.theta)
-    product, form = H @ V, H.quadratic(V)
+    product, form = H @ V, H.quadratic_form(V)
     other = p.theta + 0.1
     values = {True: p.ob.value_and_gradient(p.theta), False: p.ob.value_and_gradient(other)}
     spent = H.n_products
@@ -62,7 +62,7 @@ def test_concurrent_threads_get_bitwise_identical_results(sizes, N, rng, problem
         def job():
             for _ in range(5):
                 assert np.array_equal(H @ V[:, j], product[:, j])
-                assert H.quadratic(V[:, j]) == form[j]
+                assert H.quadratic_form(V[:, j]) == form[j]
 
         return job
 
@@ -334,7 +334,7 @@ for dtype in ("float32", "float64"):
         ob = fc.Objective(model, X, y, n_threads=2)
         theta = model.init(seed=0)
         H = ob.hessian(theta)
-        H @ theta, H.quadratic(theta), ob.ggn(theta) @ theta
+        H @ theta, H.quadratic_form(theta), ob.ggn(theta) @ theta
         H @ (np.nan * theta)
         H @ (np.finfo(dtype).tiny * theta)
         assert state() == before

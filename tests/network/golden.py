@@ -108,13 +108,13 @@ def describe_operator(H: Any, v: Any, blocks: bool) -> list[Any]:
     numbers += [
         *two_sums(H @ v),
         *two_sums(H @ V),
-        *two_sums(H.quadratic(V)),
+        *two_sums(H.quadratic_form(V)),
         *two_sums(H.to_dense()),
     ]
     moved = H.shift(0.7)
     numbers += [
         *two_sums(moved @ V),
-        *two_sums(moved.quadratic(v)),
+        *two_sums(moved.quadratic_form(v)),
         *two_sums(moved.to_dense()),
     ]
     numbers += [*two_sums(moved @ v), moved.rounding_bound(v), float(moved.mu)]
@@ -122,8 +122,8 @@ def describe_operator(H: Any, v: Any, blocks: bool) -> list[Any]:
     if blocks:
         for part in (H.restrict(layers=[0]), H.restrict(indices=np.arange(1, len(v), 3))):
             w = np.cos(np.arange(part.shape[0])).astype(H.dtype)
-            numbers += [*two_sums(part @ w), part.quadratic(w), part.rounding_bound(w)]
-            numbers += [*two_sums(part.to_dense()), *two_sums(part.column_bounds())]
+            numbers += [*two_sums(part @ w), part.quadratic_form(w), part.rounding_bound(w)]
+            numbers += [*two_sums(part.to_dense()), *two_sums(part.column_error_bounds())]
             numbers += [*two_sums(part @ np.c_[w, 2 * w]), float(part.n_products)]
     return [text, *numbers]
 
@@ -193,7 +193,7 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
         for kind in ("hessian", "ggn", "empirical_fisher"):
             H = getattr(form, kind)(theta)
             found[f"{name}, {kind}"] = {
-                "product": H.rounding_bound(v), "columns": H.column_bounds().sum()
+                "product": H.rounding_bound(v), "columns": H.column_error_bounds().sum()
             }  # fmt: skip
         known = form.certificates
         found[name] = {

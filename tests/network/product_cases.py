@@ -65,8 +65,8 @@ def public_results(ob, theta, V):
         "gradient": gradient,
         "H @ v": H @ v,
         "H @ V": H @ V,
-        "v'Hv": H.quadratic(v),
-        "V'HV": H.quadratic(V),
+        "v'Hv": H.quadratic_form(v),
+        "V'HV": H.quadratic_form(V),
         "G @ V": ob.ggn(theta) @ V,
         "F @ V": ob.empirical_fisher(theta) @ V,
         "J @ v": Jv,
@@ -90,7 +90,7 @@ def summed_results(ob, theta, V):
         found |= {
             f"{kind} @ V": A @ V,
             f"{kind} @ v": A @ V[:, 1],
-            f"V'V, {kind}": A.quadratic(V),
+            f"V'V, {kind}": A.quadratic_form(V),
             f"{kind}, shifted": A.shift(0.5) @ V,
             f"{kind}, a layer": part @ V[: part.shape[0]],
             f"{kind}, some": A.restrict(indices=some).to_dense(),
@@ -191,14 +191,14 @@ def engine_results(ob, theta, V, u):
     yield "H @ v", "HV[0]", H @ v
     yield "H @ V", "HV", H @ V
     yield "ob.hessp", "HV[0]", ob.hessp(theta, v)
-    yield "H.quadratic(v)", "vHv", H.quadratic(v)
-    yield "H.quadratic(V)", "VHV", H.quadratic(V)
+    yield "H.quadratic_form(v)", "vHv", H.quadratic_form(v)
+    yield "H.quadratic_form(V)", "VHV", H.quadratic_form(V)
     yield "G @ V", "GV", G @ V
-    yield "G.quadratic(V)", "VGV", G.quadratic(V)
+    yield "G.quadratic_form(V)", "VGV", G.quadratic_form(V)
     if not ob.model.batch_norm:  # batch normalisation couples samples
         F = ob.empirical_fisher(theta)
         yield "F @ V", "FV", F @ V
-        yield "F.quadratic(v)", "vFv", F.quadratic(v)
+        yield "F.quadratic_form(v)", "vFv", F.quadratic_form(v)
     yield "J @ v", "Jv", (J @ v).reshape(u.shape)
     yield "J.T @ u", "J'u", J.T @ u.ravel()
 

@@ -283,7 +283,7 @@ def test_invalid_vectors_are_rejected():
     ):
         for v, kind, words in BAD_VECTORS:
             assert_raises(lambda: H.product(v), kind, *words)  # noqa: B023
-            assert_raises(lambda: H.quadratic(v), kind, *words)  # noqa: B023
+            assert_raises(lambda: H.quadratic_form(v), kind, *words)  # noqa: B023
             assert_raises(lambda: ob.hessp(THETA, v), kind, *words)  # noqa: B023
             assert_raises(lambda: ob.taylor(THETA)(v), kind, *words)  # noqa: B023
         for V in (
@@ -295,7 +295,7 @@ def test_invalid_vectors_are_rejected():
             with pytest.raises((ValueError, TypeError)):
                 H @ V
             assert_raises(
-                lambda: H.quadratic(V),  # noqa: B023
+                lambda: H.quadratic_form(V),  # noqa: B023
                 TypeError if V.dtype.kind in "cU" else ValueError,
                 "V" if V.ndim == 2 else "v",
             )
@@ -305,7 +305,7 @@ def test_invalid_vectors_are_rejected():
             np.isnan(H.product(with_one_bad_entry(THETA, NAN))).any()
             and np.isfinite(H.product(THETA)).all()
         )
-        assert_raises(lambda: H.quadratic(np.zeros((n, 2, 2))), ValueError, f"({n}, 2, 2)")  # noqa: B023
+        assert_raises(lambda: H.quadratic_form(np.zeros((n, 2, 2))), ValueError, f"({n}, 2, 2)")  # noqa: B023
 
 
 def test_invalid_out_arrays_are_rejected():

@@ -112,7 +112,7 @@ def test_hessian_is_symmetric_and_zero_for_biases_before_normalisation():
     dense = np.stack([H @ e for e in np.eye(p.n)], axis=1)
     assert np.abs(dense - dense.T).max() <= 1e-13 * np.abs(dense).max()
     assert np.abs(H @ np.eye(p.n) - dense).max() <= 1e-14 * np.abs(dense).max()
-    assert np.allclose(np.einsum("ij,ij->j", p.V, dense @ p.V), H.quadratic(p.V), rtol=1e-11)
+    assert np.allclose(np.einsum("ij,ij->j", p.V, dense @ p.V), H.quadratic_form(p.V), rtol=1e-11)
     b = np.zeros(p.n, bool)
     for l in range(2):
         m, k = p.model.shapes[l]
@@ -270,7 +270,7 @@ def test_units_of_constant_input_are_right():
         scale = np.linalg.norm(true @ v)
         assert np.linalg.norm(H.gradient - true.gradient) <= 1e-9 * np.linalg.norm(true.gradient)
         assert np.linalg.norm(H @ v - true @ v) <= 1e-9 * scale
-        assert abs(H.quadratic(v) - v @ (true @ v)) <= 1e-9 * scale * np.linalg.norm(v)
+        assert abs(H.quadratic_form(v) - v @ (true @ v)) <= 1e-9 * scale * np.linalg.norm(v)
 
 
 def test_sample_weight_does_not_enter_the_statistics():
@@ -365,12 +365,12 @@ def test_rounding_bounds_hold_and_are_not_too_large(arch, dtype, activation):
 def test_column_bounds_cover_the_errors_of_the_dense_matrix():
     p = draw_batch_norm([3, 5, 4, 2], "tanh", N=20, l2=0.1)
     H = p.ob.hessian(p.theta)
-    bounds = H.column_bounds()
+    bounds = H.column_error_bounds()
     for j, e in enumerate(np.eye(p.n)):
         assert np.linalg.norm((H @ e - p.exact(e)).astype(float)) <= bounds[j] <= 1e-9
         assert np.isclose(bounds[j], H.rounding_bound(e))
     block = H.restrict(layers=[1])
-    assert np.array_equal(block.column_bounds(), bounds[block.indices])
+    assert np.array_equal(block.column_error_bounds(), bounds[block.indices])
     assert np.isinf(p.ob.jacobian(p.theta).row_error_bounds()).all()
     plain = draw(0, [3, 5, 4, 2], N=20)
     bounds = plain.ob.jacobian(plain.theta).row_error_bounds()

@@ -157,7 +157,7 @@ def test_principal_blocks_embed_few_vectors_at_a_time(problem, rng, monkeypatch)
     H = p.ob.hessian(p.theta)
     block = H.restrict(layers=[1])
     V = rng.standard_normal((block.shape[0], 21))
-    whole, dense, forms = block @ V, block.to_dense(), block.quadratic(V)
+    whole, dense, forms = block @ V, block.to_dense(), block.quadratic_form(V)
     monkeypatch.setattr(operators, "MAX_EMBEDDED_BYTES", 1)
     longest, embed = [], operators.BlockCurvature._embed
     monkeypatch.setattr(
@@ -167,7 +167,7 @@ def test_principal_blocks_embed_few_vectors_at_a_time(problem, rng, monkeypatch)
     )
     assert np.array_equal(block @ V, whole)
     assert np.array_equal(block.to_dense(), dense)
-    assert np.array_equal(block.quadratic(V), forms)
+    assert np.array_equal(block.quadratic_form(V), forms)
     assert max(longest) == 8
     rows = block.indices
     assert np.abs(dense - H.to_dense()[np.ix_(rows, rows)]).max() <= 1e-12 * np.abs(dense).max()

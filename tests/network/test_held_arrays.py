@@ -126,7 +126,10 @@ def all_results(X, y, sample_weight, theta, v, V, dtype="float64"):
     return [
         *(np.asarray(x) for x in (ob.value(theta), ob.gradient(theta), ob.hessp(theta, v))),
         *(np.asarray(x) for x in (H @ v, H @ V, H.matvec(v), H.dot(v), H.matmat(V), H.product(v))),
-        *(np.asarray(x) for x in (H.quadratic(v), H.quadratic(V), J @ v, J.matvec(v), J @ V)),
+        *(
+            np.asarray(x)
+            for x in (H.quadratic_form(v), H.quadratic_form(V), J @ v, J.matvec(v), J @ V)
+        ),
         *(np.asarray(x) for x in (H.shift(2.0) @ v, model.predict(theta, X))),
         *(np.asarray(x) for x in (ob.ggn(theta) @ v, ob.empirical_fisher(theta) @ v)),
         H.rounding_bound(v),
@@ -264,7 +267,7 @@ def test_adding_identity_gives_shifted_hessian_and_other_sums_scipy_operators(rn
         assert type(S) is type(H.shift(1)) and "Hessian" in repr(S) and S.n_products >= 0
         assert np.allclose(S @ V, dense @ V, rtol=1e-12) and np.allclose(S.to_dense(), dense)
         assert np.linalg.norm(S @ v - dense @ v) <= S.rounding_bound(v)
-        assert S.quadratic(v) == pytest.approx(v @ dense @ v)
+        assert S.quadratic_form(v) == pytest.approx(v @ dense @ v)
         assert np.allclose(S.product(v, v.copy()), dense @ v)
     for other in (IdentityOperator((n + 1, n + 1)), sparse.identity(n + 1, format="csr")):
         with pytest.raises(ValueError):

@@ -58,7 +58,7 @@ def test_nan_in_v_reaches_its_product_only(arch, net, dtype, what, drawn):
     """
     p = drawn(net, dtype)
     H = p.ob.hessian(p.theta)
-    product, block, form = H @ p.v, H @ p.V, H.quadratic(p.V)
+    product, block, form = H @ p.v, H @ p.V, H.quadratic_form(p.V)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         for place in (0, p.n // 2, p.n - 1):
@@ -66,10 +66,10 @@ def test_nan_in_v_reaches_its_product_only(arch, net, dtype, what, drawn):
             V[place, 2] = what
             spoilt = H @ V
             assert not np.isfinite(spoilt[place, 2]) and not np.isfinite(H @ V[:, 2])[place]
-            assert not np.isfinite(H.quadratic(V[:, 2]))
+            assert not np.isfinite(H.quadratic_form(V[:, 2]))
             clean = np.arange(5) != 2
             assert np.array_equal(spoilt[:, clean], block[:, clean])
-            forms = H.quadratic(V)
+            forms = H.quadratic_form(V)
             assert not np.isfinite(forms[2]) and np.array_equal(forms[clean], form[clean])
             assert np.array_equal(H @ p.v, product)
             assert np.array_equal(p.ob.hessp(p.theta, p.v), product)
@@ -78,10 +78,14 @@ def test_nan_in_v_reaches_its_product_only(arch, net, dtype, what, drawn):
 def test_products_with_zero_are_zero(arch, dtype, drawn):
     p = drawn("tall", dtype)
     H = p.ob.hessian(p.theta)
-    assert not (H @ np.zeros(p.n)).any() and H.quadratic(np.zeros((p.n, 3))).tolist() == [0, 0, 0]
-    assert (H @ np.zeros((p.n, 0))).shape == (p.n, 0) and H.quadratic(np.zeros((p.n, 0))).shape == (
+    assert not (H @ np.zeros(p.n)).any() and H.quadratic_form(np.zeros((p.n, 3))).tolist() == [
         0,
-    )
+        0,
+        0,
+    ]
+    assert (H @ np.zeros((p.n, 0))).shape == (p.n, 0) and H.quadratic_form(
+        np.zeros((p.n, 0))
+    ).shape == (0,)
     assert (H @ np.ones((p.n, 1))).shape == (p.n, 1)
 
 

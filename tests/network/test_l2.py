@@ -64,12 +64,16 @@ def test_l2_without_biases_adds_its_diagonal(problem, rng, case, dtype, batch_no
         assert_near(H @ V[:, 0], G @ V[:, 0], d64 * V[:, 0])
         assert_near(H @ V, G @ V, d64[:, None] * V)
         assert_near(
-            H.quadratic(V), G.quadratic(V), (V.astype(float) ** 2 * d64[:, None]).sum(axis=0)
+            H.quadratic_form(V),
+            G.quadratic_form(V),
+            (V.astype(float) ** 2 * d64[:, None]).sum(axis=0),
         )
         some = rng.permutation(n)[:9]
         h, g = H.restrict(indices=some), G.restrict(indices=some)
         assert_near(h @ V[some], g @ V[some], d64[some, None] * V[some])
-        assert_near(h.quadratic(V[some, 0]), g.quadratic(V[some, 0]), d64[some] @ V[some, 0] ** 2)
+        assert_near(
+            h.quadratic_form(V[some, 0]), g.quadratic_form(V[some, 0]), d64[some] @ V[some, 0] ** 2
+        )
         if n < 500:
             assert_near(H.to_dense(), G.to_dense(), np.diag(d64))
         again = pickle.loads(pickle.dumps(H))
@@ -98,7 +102,9 @@ def test_bounds_and_eigenvalue_floor_hold_without_penalised_biases(problem, rng,
     H, R = ob.hessian(p.theta), ref.hessian(p.theta)
     assert np.linalg.norm(H @ v - R @ v) <= 2 * H.rounding_bound(v)
     assert np.linalg.norm(H.gradient - R.gradient) <= 2 * ob.rounding_bound(p.theta)
-    assert np.all(np.linalg.norm(H.to_dense() - R @ np.eye(p.n), axis=0) <= 2 * H.column_bounds())
+    assert np.all(
+        np.linalg.norm(H.to_dense() - R @ np.eye(p.n), axis=0) <= 2 * H.column_error_bounds()
+    )
     for theta in (p.theta, 1e-3 * p.theta):
         lowest = np.linalg.eigvalsh(ob.hessian(theta).to_dense())[0]
         assert ob.certificates.curvature_floor(theta) <= lowest + 1e-12

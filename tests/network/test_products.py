@@ -160,7 +160,10 @@ def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype, rng):
         room += (np.arange(3) == top) * np.abs(true[top])
         assert np.all(np.abs((H @ v)[3:] - true) <= 4 * eps * room)
         form = (p * centre**2).sum() - (p @ centre) ** 2
-        assert abs(H.quadratic(v) - form) <= 16 * eps * abs(form) + 4 * eps * (p * centre**2).sum()
+        assert (
+            abs(H.quadratic_form(v) - form)
+            <= 16 * eps * abs(form) + 4 * eps * (p * centre**2).sum()
+        )
 
 
 def test_hessian_of_a_well_fitted_network_is_accurate_in_float32(arch, dtype, rng, problem):
@@ -231,7 +234,7 @@ def test_products_are_bitwise_identical_in_blocks_and_for_any_threads(arch, net,
 def test_gauss_newton_and_fisher_are_positive(net, drawn):
     p = drawn(net)
     G = p.ob.ggn(p.theta)
-    forms = G.quadratic(p.V)
+    forms = G.quadratic_form(p.V)
     assert np.all(forms > 0)
     assert np.all(abs(forms - (p.V * (G @ p.V)).sum(0)) <= 1e-13 * forms)
     small = drawn("tiny", l2=0)
@@ -489,8 +492,8 @@ def test_n_products_counts_products(drawn):
         lambda: H @ p.V,
         lambda: H.matvec(p.v),
         lambda: H.product(p.v),
-        lambda: H.quadratic(p.v),
-        lambda: H.quadratic(p.V),
+        lambda: H.quadratic_form(p.v),
+        lambda: H.quadratic_form(p.V),
         H.to_dense,
         lambda: H.restrict(layers=[0]) @ p.v[:15],
         lambda: H.restrict(indices=[1, 2]).to_dense(),
@@ -616,7 +619,7 @@ def test_products_with_a_skip_above_a_narrow_layer_are_exact(width, activation, 
                 assert off <= H.rounding_bound(np.ascontiguousarray(v)), (d, hidden, off)
             assert np.allclose(H @ V, exact, rtol=1e-11, atol=1e-11 * np.abs(exact).max())
             forms = (V * exact).sum(axis=0)
-            assert np.allclose(H.quadratic(V), forms, atol=1e-11 * np.abs(forms).max())
+            assert np.allclose(H.quadratic_form(V), forms, atol=1e-11 * np.abs(forms).max())
 
 
 # --- layouts: transposed or by rows, W and V packed or read in place
@@ -680,7 +683,7 @@ def all_passes(net, dtype, **options):
     H, G = ob.hessian(theta), ob.ggn(theta)
     top = H.restrict(layers=[len(net[0]) - 2])
     more = {
-        "V'GV": G.quadratic(V),
+        "V'GV": G.quadratic_form(V),
         "predict": p.model.predict(theta, p.X),
         "the last layer": top @ np.ones(top.shape[0], dtype),
     }
@@ -838,7 +841,11 @@ def test_packed_phi_propagates_nan():
         assert np.isnan(ob.value(theta))
         found = (
             [op(theta) @ ones for op in (ob.hessian, ob.ggn, ob.empirical_fisher)]
-            + [ob.gradient(theta), ob.hessian(theta).quadratic(ones), ob.ggn(theta).quadratic(ones)]
+            + [
+                ob.gradient(theta),
+                ob.hessian(theta).quadratic_form(ones),
+                ob.ggn(theta).quadratic_form(ones),
+            ]
             + [J @ ones, J.T @ ones[:60]]
         )
         return [np.isnan(one) for one in found]

@@ -88,7 +88,7 @@ def test_chunks_do_not_depend_on_the_number_of_threads(sizes, N, rng, problem):
                 (
                     H.layout["chunk"],
                     products.tobytes(),
-                    H.quadratic(V).tobytes(),
+                    H.quadratic_form(V).tobytes(),
                     ob.gradient(p.theta).tobytes(),
                     ob.value(p.theta),
                 )
@@ -200,8 +200,8 @@ def self_check(block, true, size, rng):
     ):
         assert np.linalg.norm(got - expected) <= 1e-13 * size * max(1, np.linalg.norm(V))
     forms = (V * (true @ V)).sum(0)
-    assert np.all(abs(block.quadratic(V) - forms) <= 1e-13 * size * (V * V).sum(0))
-    assert abs(block.quadratic(v) - forms[0]) <= 1e-13 * size * (v @ v)
+    assert np.all(abs(block.quadratic_form(V) - forms) <= 1e-13 * size * (V * V).sum(0))
+    assert abs(block.quadratic_form(v) - forms[0]) <= 1e-13 * size * (v @ v)
 
 
 @pytest.mark.parametrize("arch", [a for a in _engine.available_archs() if a.startswith("avx")])

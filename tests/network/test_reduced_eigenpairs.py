@@ -176,7 +176,7 @@ def test_all_spectral_functions_include_eigenvalues_outside_sample_space(wide_op
     assert every.shape == (n,) and np.abs(every - truth).max() <= EXACT * scale
     here, there = fc.inertia(H), fc.inertia(H, space="samples")
     assert tuple(there) == tuple(here) and there.space == "samples"
-    assert len(there.values) == R.shape[0] and there.bound <= 1e-9
+    assert len(there.values) == R.shape[0] and there.error_bound <= 1e-9
 
 
 @of_outputs
@@ -199,7 +199,7 @@ def test_all_spectral_functions_are_exact_in_output_space(wide_operator):
     assert np.abs(fc.eigvalsh(G) - truth).max() <= EXACT * scale and G.n_products == before
     here, there = fc.inertia(G, space="parameters"), fc.inertia(G)
     assert tuple(there) == tuple(here) == (n, 0, 0)
-    assert there.space == "outputs" and there.n_products == 0 and there.bound <= 1e-9
+    assert there.space == "outputs" and there.n_products == 0 and there.error_bound <= 1e-9
     run = fc.spectrum.Krylov(G, space="outputs")
     assert np.abs(run.eigsh(3, "LA").values - truth[-3:]).max() <= 1e-8 * scale
 

@@ -108,7 +108,7 @@ def test_rounding_bounds_of_sample_space_hold(wide_operator, rng):
     assert gap <= R.rounding_bound(x) <= 1e-8
     E = R.embed(np.eye(R.shape[0])).T
     error = np.linalg.norm(R @ np.eye(R.shape[0]) - E.T @ H.to_dense() @ E)
-    assert error <= np.linalg.norm(R.column_bounds()) <= 1e-6
+    assert error <= np.linalg.norm(R.column_error_bounds()) <= 1e-6
 
 
 def test_float32_sample_space_has_the_same_coordinates(rng):
@@ -201,20 +201,20 @@ def test_krylov_runs_in_sample_space_describe_the_whole_operator(rng):
     A = H.to_dense()
     exact = np.linalg.eigvalsh(A)
     run = fc.spectrum.Krylov(H, "few rows", space="samples")
-    assert run.n == H.shape[0] > run.small.shape[0] == run.probe(0).n
+    assert run.n == H.shape[0] > run.reduction.shape[0] == run.probe(0).n
     for which, wanted in (("LA", exact[-3:]), ("SA", exact[:3])):
         pairs = run.eigsh(3, which)
         assert np.allclose(pairs.values, wanted, rtol=0, atol=1e-7 * exact[-1])
         left = np.linalg.norm(A @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
         assert (left <= pairs.residuals + 1e-12 * exact[-1]).all()
-        assert pairs.space == "samples" and pairs.shared == "few rows"
+        assert pairs.space == "samples" and pairs.krylov_name == "few rows"
     density = run.spectral_density(3)
     assert density.n == H.shape[0] and abs(density.integral() - 1) < 1e-6
-    share = run.small.n_complement / H.shape[0]
+    share = run.reduction.n_complement / H.shape[0]
     at_rest = np.isclose(density.nodes, 0.01, rtol=0, atol=1e-9)
     assert (density.weights * at_rest).sum(axis=1).min() >= share - 1e-9
     here = fc.spectrum.Krylov(H, space="parameters")
-    assert here.small is None and np.allclose(here.eigsh(2, "LA").values, exact[-2:])
+    assert here.reduction is None and np.allclose(here.eigsh(2, "LA").values, exact[-2:])
     g = H.gradient
     assert run.extend_from(g, 5).n == H.shape[0]
 
@@ -432,7 +432,9 @@ def test_small_eigenvalues_are_accurate_in_output_space(rng, directly, monkeypat
             assert pairs.converged.all()
         else:  # the requested accuracy is below the rounding of the products
             assert 4 < pairs.converged.sum() < q
-            told = pairs.converged & (pairs.outside < 0)  # the others are zero up to rounding
+            told = pairs.converged & (
+                pairs.complement_index < 0
+            )  # the others are zero up to rounding
             assert (pairs.residuals <= pairs.tol * np.abs(pairs.values))[told].all()
 
 
@@ -489,7 +491,7 @@ def test_equal_samples_add_zeros_in_output_space(rng):
     ob = fc.Objective(ob.model, ob.X, ob.y, ob.loss, ob.l2, l2_biases=ob.l2_biases)
     G = ob.ggn(theta)
     pairs = fc.eigsh(G, 16, "LA", space="outputs", seed=0)
-    assert (pairs.outside >= 0).sum() == 6 and pairs.converged.all()
+    assert (pairs.complement_index >= 0).sum() == 6 and pairs.converged.all()
     V = pairs.vectors
     assert np.abs(V.T @ V - np.eye(16)).max() <= 1e-12
     assert (np.linalg.norm(G @ V - V * pairs.values, axis=0) <= pairs.residuals).all()
@@ -605,10 +607,10 @@ def test_column_bounds_include_the_difference_between_spaces(problem, rng):
     """
     p = problem(rng, (5, 6, 2), "tanh", "mse", 3, l2=0.1)
     K = p.ob.ggn(p.theta).reduced("inputs")
-    bounds = InCoordinates.column_bounds(K)
+    bounds = InCoordinates.column_error_bounds(K)
     m, draw = K.shape[0], np.random.default_rng(0)
     seen = [K.product_defect(draw.standard_normal(m)) ** 2 for _ in range(8)]
-    whole = np.linalg.norm(p.ob.ggn(p.theta).column_bounds())
+    whole = np.linalg.norm(p.ob.ggn(p.theta).column_error_bounds())
     assert np.linalg.norm(bounds) == pytest.approx(8 * np.mean(seen) ** 0.5 + whole, rel=1e-6)
 
 

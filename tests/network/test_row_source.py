@@ -76,10 +76,10 @@ def all_results(ob, theta):
     yield ob.gradient(theta)
     for kind in CURVATURES:
         H = getattr(ob, kind)(theta)
-        yield from (H @ V, H @ V[:, 0], H.quadratic(V), H.rounding_bound(V[:, 0]))
+        yield from (H @ V, H @ V[:, 0], H.quadratic_form(V), H.rounding_bound(V[:, 0]))
         part = H.restrict(layers=[1])
         w = np.ones(part.shape[0], theta.dtype)
-        yield from (H.to_dense(), H.column_bounds(), part @ w, part.rounding_bound(w))
+        yield from (H.to_dense(), H.column_error_bounds(), part @ w, part.rounding_bound(w))
     J = ob.jacobian(theta)
     yield from (J @ V[:, 0], J.T @ np.cos(np.arange(J.shape[0])).astype(theta.dtype))
     known = ob.certificates

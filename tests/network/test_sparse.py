@@ -88,7 +88,7 @@ def test_bounds_of_sparse_objectives_hold_against_long_double(activation, loss, 
         np.column_stack([(H @ e - truth.product(e)).astype(float) for e in np.eye(theta.size)]),
         axis=0,
     )
-    bounds = H.column_bounds()
+    bounds = H.column_error_bounds()
     assert (errors <= bounds).all() and bounds.max() <= 1e-9
 
 

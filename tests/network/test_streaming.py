@@ -80,7 +80,7 @@ def test_bounds_of_streamed_products_hold(rng, loss, activation, l2, l2_biases, 
         gap = np.linalg.norm((A @ v.astype(exact.dtype)) - (B @ v))
         assert gap <= B.rounding_bound(v) + slack * (1 + np.linalg.norm(v))
         columns = np.linalg.norm(A.to_dense() - B.to_dense(), axis=0)
-        assert (columns <= np.sqrt(2) * B.column_bounds().max() + slack).all()
+        assert (columns <= np.sqrt(2) * B.column_error_bounds().max() + slack).all()
 
 
 @pytest.mark.parametrize("inputs, n", [(13, 61), (14, 65), (30, 129)])
@@ -92,7 +92,7 @@ def test_column_bounds_are_small_for_any_number_of_columns(rng, inputs, n):
     X, y = rng.standard_normal((10, inputs)), rng.standard_normal(10)
     ob = fc.StreamedObjective(model, X, y, "mse", 1e-2, block_rows=4)
     H = ob.hessian(model.init(seed=0))
-    assert len(H.theta) == n and H.column_bounds().max() < 1e-12
+    assert len(H.theta) == n and H.column_error_bounds().max() < 1e-12
     assert fc.inertia(H).n_zero == 0
 
 

@@ -68,7 +68,7 @@ def objective_results(ob, theta, rng):
             found[kind] = str(error)
             continue
         found[kind] = np.column_stack([H @ V[:, 0], H @ V[:, 1:]])
-        found[kind + " form"] = H.quadratic(V[:, 0])
+        found[kind + " form"] = H.quadratic_form(V[:, 0])
     return found
 
 

@@ -697,7 +697,7 @@ def test_run_ends_at_a_nearby_certified_minimum_of_no_higher_loss(
     kind, certified, value, dtype, taken
 ):
     at = SimpleNamespace(kind=kind, certified=certified, reason="It is.")
-    report = SimpleNamespace(at_nearest=at, nearest=np.ones(2))
+    report = SimpleNamespace(nearest_verdict=at, nearest_point=np.ones(2))
     point = StationaryPoint(np.zeros(2, dtype), moves=False, report=report)
     run = SimpleNamespace(value=lambda theta: value if theta[0] else 1.0)
     found = Finisher._end_at_nearest_minimum(SimpleNamespace(run=run), point)

@@ -42,7 +42,7 @@ def test_a_thousand_repetitions_are_bitwise_identical(net, dtype, rng):
         while count < 1000:
             threads = 1 + count // 8 % 8
             H = p.objective(n_threads=threads, memory=memory).hessian(theta)
-            found = [H.value, H.gradient, H.quadratic(v), (H @ V)[:, 2]]
+            found = [H.value, H.gradient, H.quadratic_form(v), (H @ V)[:, 2]]
             first = first or [*found, H @ v]
             assert all(np.array_equal(a, b) for a, b in zip(first, found)), (memory, threads)
             for _ in range(24 if memory is None else 120):

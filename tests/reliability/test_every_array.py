@@ -46,7 +46,7 @@ CALLS = {
     "hessian": (lambda theta: OB.hessian(theta).gradient, THETA),
     "product": (H.product, v),
     "block": (H.matmat, V),
-    "quadratic": (H.quadratic, V),
+    "quadratic_form": (H.quadratic_form, V),
     "rounding_bound": (H.rounding_bound, v),
     "restrict": (lambda i: H.restrict(indices=i).to_dense(), ORDER),
     "layers": (lambda i: H.restrict(layers=i).shape[0], np.array([0])),

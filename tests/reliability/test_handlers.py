@@ -32,7 +32,7 @@ calls = {
     "gradient elsewhere": lambda: ob.value_and_gradient(there)[1],
     "hessp": lambda: ob.hessp(theta, v),
     "product": lambda: H @ v,
-    "form": lambda: H.quadratic(v),
+    "form": lambda: H.quadratic_form(v),
     "outputs along v": lambda: J @ v,
     "back": lambda: J.T @ u,
     "streamed": lambda: streamed.value_and_gradient(theta)[1],

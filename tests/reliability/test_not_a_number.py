@@ -89,7 +89,7 @@ def test_nan_in_a_vector_affects_only_its_column_of_a_product(bad):
     H, v = OB.hessian(THETA), with_one_bad_entry(THETA, bad)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not np.isfinite(H @ v).any() and not np.isfinite(H.quadratic(v))
+        assert not np.isfinite(H @ v).any() and not np.isfinite(H.quadratic_form(v))
         assert not np.isfinite(OB.jacobian(THETA) @ v).any()
         assert not np.isfinite(OB.taylor(THETA)(v))
         both = H @ np.stack([THETA, v, THETA], 1)

@@ -40,7 +40,7 @@ V, u = np.tile(v[:, None], 5), np.ones({N} * {sizes}[-1])
 ob = fc.Objective(model, X, y, "mse", l2=0.1, n_threads=2)
 few = fc.Objective(model, X, y, "mse", n_threads=2, memory=int({share} * ob.hessian(theta).nbytes))
 H, J = ob.hessian(theta), ob.jacobian(theta)
-H @ v, H @ V, H.quadratic(V), J @ v, J.T @ u
+H @ v, H @ V, H.quadratic_form(V), J @ v, J.T @ u
 CALLS = {{
     "objective": lambda: fc.Objective(model, X, y, "mse").value(theta),
     "value and gradient": lambda: ob.batch(slice(None)).value_and_gradient(theta)[1],
@@ -48,7 +48,7 @@ CALLS = {{
     "in chunks": lambda: few.hessian(theta) @ v,
     "product": lambda: H @ v,
     "block": lambda: H @ V,
-    "forms": lambda: H.quadratic(V),
+    "forms": lambda: H.quadratic_form(V),
     "jacobian": lambda: ob.jacobian(theta) @ v,
     "ggn": lambda: ob.ggn(theta) @ v,
     "block of the matrix": lambda: H.restrict(layers=[0]).to_dense(),

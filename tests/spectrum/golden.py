@@ -85,7 +85,7 @@ def describe_estimates(name: str) -> dict[str, dict[str, Any]]:
             places = np.cos(np.arange(np.size(e.estimate)))
             found[f"{what}, {question.__name__}"] = {
                 "products": e.n_products, "value": np.atleast_1d(e.estimate) @ places,
-                "error": np.atleast_1d(e.stderr) @ places, "squares": e.n_quadratic,
+                "error": np.atleast_1d(e.stderr) @ places, "squares": e.n_quadratic_forms,
             }  # fmt: skip
     return found
 
@@ -95,7 +95,8 @@ def text_and_numbers(found: Any) -> list[Any]:
     omits.
     """
     text, numbers = masked(repr(found) + "\n" + found._repr_html_())
-    for name in ("n_products", "n_new", "probed", "scale", "tol", "missed_within", "bound"):
+    names = "n_products n_new_products probed scale tol missed_within error_bound"
+    for name in names.split():
         value = getattr(found, name, None)
         numbers.append(-1.0 if value is None or not np.isfinite(value) else float(value))
     vectors = getattr(found, "vectors", None)

@@ -48,7 +48,7 @@ def test_density_has_no_spurious_copies_of_outliers(dtype, rng):
     for nodes in d.nodes:
         assert (np.abs(nodes - 100) < 1).sum() == 1
         assert (nodes < 2).sum() == 119
-    assert d.ghosts <= 0.02
+    assert d.orthogonality_loss <= 0.02
     nodes, previous = [], None
     q, beta, alphas, betas = rng.standard_normal(401), 0.0, [], []
     op = Prescribed(spectrum, seed=0)

@@ -286,7 +286,9 @@ def test_observed_asymmetry_is_included_in_the_error(rng):
         A /= np.abs(truth).max()
         P = A + 1e-7 * rng.standard_normal(A.shape)
         found = fc.inertia(operator(P))
-        assert np.abs(found.values - np.sort(truth) / np.abs(truth).max()).max() <= found.bound
+        assert (
+            np.abs(found.values - np.sort(truth) / np.abs(truth).max()).max() <= found.error_bound
+        )
         assert found.n_positive <= (truth > 0).sum() and found.n_negative <= (truth < 0).sum()
         assert found.n_zero >= (truth == 0).sum()
 
@@ -295,7 +297,7 @@ def test_observed_asymmetry_is_included_in_the_error(rng):
 def test_signs_are_proved_at_every_scale(scale):
     """Signs are proved correctly at every scale, and overflow or underflow never proves one."""
     found = fc.inertia(scale * np.array([[2.0, 1, 0], [1, 2, 0], [0, 0, -1]]))
-    assert tuple(found) == (2, 1, 0) and found.bound < 1e-10 * scale
+    assert tuple(found) == (2, 1, 0) and found.error_bound < 1e-10 * scale
 
     op = diagonal([3.0 * scale, -scale])
     matrix = dense_matrix(op)
@@ -515,12 +517,12 @@ def test_matrices_of_the_smallest_and_largest_numbers_are_solved():
 @pytest.mark.parametrize("bounds", [np.full(5, np.nan), np.zeros(4)])
 def test_invalid_column_bounds_are_rejected(bounds):
     class Bounded(PrescribedSpectrum):
-        def column_bounds(self):
+        def column_error_bounds(self):
             return bounds
 
     with pytest.raises(
         ValueError,
-        match=r"^(column_bounds\(\)|error bounds) of the operator must ",
+        match=r"^(column_error_bounds\(\)|error bounds) of the operator must ",
     ):
         dense_matrix(Bounded(np.arange(5.0)))
 
@@ -536,7 +538,7 @@ def test_the_more_accurate_of_two_products_is_kept():
         def __matmul__(self, V):
             return np.array([[2.0, 1.0, 0.0], [1.5, 2.0, 0.0], [0.0, 0.5, 2.0]]) @ V
 
-        def column_bounds(self):
+        def column_error_bounds(self):
             return np.array([0.0, 1.0, 1.0])
 
     made = dense_matrix(Half())

@@ -31,13 +31,16 @@ def test_eigvalsh_and_inertia_need_no_bounds_of_user_functions(loss, rng):
         for space in (None, "parameters", "samples", "inputs"):
             assert np.abs(fc.eigvalsh(H, space=space) - exact).max() <= close
             found = fc.inertia(H, space=space)
-            assert 0 < found.bound <= close
-            assert found.n_positive == (exact > found.bound).sum()
-            assert found.n_negative == (exact < -found.bound).sum()
+            assert 0 < found.error_bound <= close
+            assert found.n_positive == (exact > found.error_bound).sum()
+            assert found.n_negative == (exact < -found.error_bound).sum()
         for derived in (H.shift(0.5), H.restrict(indices=np.arange(30)), H.restrict(layers=[0])):
             exact = np.linalg.eigvalsh(derived.to_dense())
             found = fc.inertia(derived)
-            assert 0 < found.bound <= close and found.n_positive == (exact > found.bound).sum()
+            assert (
+                0 < found.error_bound <= close
+                and found.n_positive == (exact > found.error_bound).sum()
+            )
 
 
 def test_operators_derived_from_one_without_bounds_have_none(rng):
@@ -46,7 +49,7 @@ def test_operators_derived_from_one_without_bounds_have_none(rng):
     theta = model.init(seed=0)
     for loss, there in ((fc.Loss(logistic_error), False), ("mse", True)):
         H = fc.Objective(model, X, y, loss).hessian(theta)
-        assert hasattr(H, "column_bounds") is hasattr(H, "rounding_bound") is there
+        assert hasattr(H, "column_error_bounds") is hasattr(H, "rounding_bound") is there
         for derived in (H.shift(0.5), H.restrict(layers=[0]), H.reduced("samples")):
             assert hasattr(derived, "rounding_bound") is there
-        assert hasattr(H.reduced("inputs"), "column_bounds") is there
+        assert hasattr(H.reduced("inputs"), "column_error_bounds") is there

@@ -33,7 +33,7 @@ def test_symmetry_zeros_add_no_negative_mass(rng):
 def test_an_estimate_counts_no_zeros_as_negative(rng):
     d = fc.spectral_density(symmetric(rng, VALUES), 12, 40, seed=0)
     assert not d.exact and abs(d.mass().estimate - 16 / 98) <= 2 * d.mass().stderr + 0.02
-    assert d.merge(d).rounding == d.regrid(axis="log").rounding == d.rounding > 0
+    assert d.merge(d).resolution == d.regrid(axis="log").resolution == d.resolution > 0
 
 
 def test_the_plot_of_a_definite_spectrum_ends_at_0_and_has_a_title():

@@ -236,7 +236,7 @@ def test_verdicts_without_bounds_never_claim_a_proof(known):
         end = fc.minimize(ob, ob.model.init(seed=0), seed=0)
         for theta in (end.x, 0 * end.x, ob.model.init(seed=0)):
             for at in (fc.classify(ob, theta), fc.classify(ob, theta, dense_below=0)):
-                for point in (at, at.at_nearest) if at.at_nearest else (at,):
+                for point in (at, at.nearest_verdict) if at.nearest_verdict else (at,):
                     said = f"{point!r} {point.to_dict()} {point._repr_html_()}"
                     said = said.replace("not proved", "")
                     assert not point.certified and "proved" not in said, said

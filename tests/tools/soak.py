@@ -62,7 +62,7 @@ class Scene:
 
     def block(self) -> object:
         V = self.draw.standard_normal((self.n, self.dice.randint(1, 6))).astype(self.model.dtype)
-        return self.H @ V, self.H.quadratic(V)
+        return self.H @ V, self.H.quadratic_form(V)
 
     def other_operators(self) -> object:
         J = self.ob.jacobian(self.theta)
@@ -97,7 +97,7 @@ class Scene:
     def dense(self) -> object:
         if self.n >= 300:
             return None
-        bound = fc.inertia(self.H).bound  # infinite where a variance lies within its rounding
+        bound = fc.inertia(self.H).error_bound  # infinite where a variance lies within its rounding
         assert bound >= 0 and (np.isfinite(bound) or self.model.batch_norm)
         return fc.eigvalsh(self.H)
 
@@ -121,7 +121,7 @@ class Scene:
 
     def nonsense(self) -> object:
         bad = self.dice.choice((self.v[:-1], None, "v", self.v[None, None], self.v + 1j, object()))
-        call = self.dice.choice((self.H.product, self.ob.value, self.H.quadratic))
+        call = self.dice.choice((self.H.product, self.ob.value, self.H.quadratic_form))
         try:
             call(bad)
         except (ValueError, TypeError) as error:

@@ -60,7 +60,7 @@ def products(objective: fc.Objective, theta: Floats) -> LinearOperator[Any]:
     H.product(v, out)
     assert np.allclose(H @ v, out) and np.allclose(objective.hessp(theta, v), out)
     dense: Floats = H.to_dense()
-    form: float = H.quadratic(v)
+    form: float = H.quadratic_form(v)
     assert np.isclose(v @ dense @ v, form)
     spent: int = H.n_products
     bound: float = H.rounding_bound(v)
@@ -90,7 +90,7 @@ def spectrum(H: LinearOperator[Any]) -> None:
     assert peak > 0 and np.isclose(total, values.sum()) and np.isclose(np.sum(diagonal), total)
     assert size > 0
     run = fc.spectrum.Krylov(H, "shared", seed=0)
-    assert run.eigsh(1, "LA").shared == "shared" and run.n_products > 0
+    assert run.eigsh(1, "LA").krylov_name == "shared" and run.n_products > 0
 
 
 def verdicts(objective: fc.Objective, theta: Floats) -> Floats:

@@ -202,25 +202,25 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     n_shards, n_samples : int
         Numbers of shards and of rows.
     kernels : tuple of str
-        The kernel sets that the workers use; if there is more than one, the rounding of results
-        depends on where a task runs.
+        The kernel sets that the workers use. If there is more than one, the rounding of results
+        depends on the worker of each task.
 
     Raises
     ------
     ImportError
         If the extra ``dask`` is not installed.
     TypeError, ValueError
-        For shards given as arrays (workers load the rows; they are not sent), and for data that
-        `fastcurv.Objective` rejects; the message gives the number of the shard.
+        For shards given as arrays, because workers load the rows themselves, and for data that
+        `fastcurv.Objective` rejects. The message gives the number of the shard.
     ConnectionError
         From any sum, if the connection to the scheduler is lost or a task has killed several
-        workers. The objective is unusable afterwards; `minimize` saves its checkpoint first.
+        workers. The objective is unusable afterwards. `minimize` saves its checkpoint first.
 
     Notes
     -----
     Results agree with those of `fastcurv.Objective` on all rows to about 1e-13, and are bitwise the
-    same for any number of workers and threads. If a worker is lost, its shards are loaded again
-    elsewhere; a worker that joins gets its share of the shards at the next product. `close`
+    same for any number of workers and threads. If a worker is lost, its shards are loaded again by
+    other workers. A worker that joins gets its share of the shards at the next product. `close`
     releases the shards and ends workers that this class has started.
 
     Examples

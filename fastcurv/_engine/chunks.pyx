@@ -158,9 +158,10 @@ cdef void copy_unpacked_pairs(
 
 
 cdef void copy_state_matrices(PlanS *P, bint back, char **out, Py_ssize_t ld) noexcept nogil:
-    """Copy the state at theta into the matrices in out. For each layer, these are a, phi', e *
-    phi'' and delta, (N, m) each; then follow the loss's second derivative h (N, d_out) and s (N,).
-    If ld is not 0, matrices have one row per unit: (m, ld). Pointers that are NULL are skipped.
+    """Copy the state at theta into the matrices in out. For each layer, the matrices are a, phi', e
+    * phi'' and delta, (N, m) each. They are followed by the loss's second derivative h (N, d_out)
+    and s (N,). If ld is not 0, matrices have one row per unit: (m, ld). Pointers that are NULL are
+    skipped.
     """
     cdef Layer *y
     cdef Py_ssize_t r0 = 0, l
@@ -204,7 +205,7 @@ cdef void set_active_layers(PlanS *P, const char *active) noexcept nogil:
 
 cdef void run_job_over_chunks(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
     """Run the job over all chunks. The result `out` is a sum over rows, (n,), or for a JVP one row
-    per sample; results of successive vectors lie out_step bytes apart.
+    per sample. Results of successive vectors lie out_step bytes apart.
     """
     cdef PlanS *P = job.P
     cdef Py_ssize_t r0, j

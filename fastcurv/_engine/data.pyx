@@ -95,8 +95,8 @@ cdef reopen_mapped_file(mapped):
 
 
 class Pages(mmap.mmap):
-    """Anonymous memory map that holds copies of rows. Its memory is returned to the system when it
-    is freed, whereas the heap, which has one arena per thread, might keep it.
+    """Anonymous memory map that holds copies of rows. The memory is returned to the system when the
+    map is freed, whereas the heap, which has one arena per thread, might keep it.
     """
 
 
@@ -246,7 +246,7 @@ cdef release_pages(mapped, first, last):
 
 cdef class Rows:
     """The data of an objective, in the form that the passes use. X (N, d) may have any strides, and
-    y (N, d_out) any distance between rows; labels (N,) int32 and weight (N,) are contiguous. Only
+    y (N, d_out) any distance between rows. Labels (N,) int32 and weight (N,) are contiguous. Only
     two arrays are copied: X, into its padded form on first use, and labels, because they are
     checked once and then used as indices.
     """

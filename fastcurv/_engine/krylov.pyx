@@ -550,8 +550,8 @@ cdef class Space:
         return 0
 
     def ritz_pairs(self):
-        """Return the ascending eigenvalues (m,) and the eigenvectors (m, m) of T. They are stored
-        until the space grows.
+        """Return the ascending eigenvalues (m,) and the eigenvectors (m, m), as columns, of T. Both
+        are stored until the space grows.
         """
         self.diagonalise()
         at = np.arange(self.m)

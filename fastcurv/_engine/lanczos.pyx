@@ -52,7 +52,7 @@ cdef class LanczosRecurrence:
     The basis has m multiplied and p pending rows, of at most `capacity` in a space of dimension
     `dimension`. The first `n_clean` rows are orthonormal to rounding. Products of later rows have
     components along the first `n_locked` rows, which each step measures and removes. New rows are
-    also orthogonalised against the rows of `against`, which are not part of the basis; the last
+    also orthogonalised against the rows of `against`, which are not part of the basis. The last
     `n_aside` of these are rows set aside by a search. The components of products along these rows
     are in `deflation_coupling`. A step orthogonalises its product against the rows from `reach` on.
     `scale` is the largest |Ritz value| so far, `noise` the measured error of a product,
@@ -278,8 +278,9 @@ cdef class LanczosRecurrence:
         norm is at most `error`.
 
         By symmetry, the product of a later row q has components ``<w, q>`` times `coupled` along
-        the locked rows. They are removed by two sweeps over one vector each, w and `echo` (the sum
-        of the locked rows times ``coupled / unit``), instead of two sweeps over all locked rows.
+        the locked rows. These components are removed by two sweeps over one vector each, w and
+        `echo` (the sum of the locked rows times ``coupled / unit``), instead of two sweeps over all
+        locked rows.
         """
         self.coupled = as_float64_vector(coupled, "coupled", self.n_locked).copy()
         self.echo = np.stack([w, echo]).astype(self.dtype, copy=False)
@@ -516,9 +517,9 @@ cdef class LanczosRecurrence:
         estimate of the next step could exceed the limit.
 
         The components of rows j - 1 and j along earlier rows satisfy the same recurrence as the
-        vectors, plus rounding in each step (Simon 1984). The estimate gives rounding random signs;
-        with signs that always add up it would be 20 to 200 times the actual loss. The estimate only
-        decides when to reorthogonalise, which measures the actual loss.
+        vectors, plus rounding in each step (Simon 1984). The estimate gives rounding random signs.
+        With signs that always add up, the estimate would be 20 to 200 times the actual loss. The
+        estimate only decides when to reorthogonalise, which measures the actual loss.
         """
         cdef Py_ssize_t end = j + 1, i, ld = self.ld, locked = min(self.n_locked, low)
         cdef double *t = self.t

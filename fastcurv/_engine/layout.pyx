@@ -47,7 +47,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     """Choose the number of rows per chunk, the layout, the panels and the number of threads from a
     cost model.
 
-    In panel-parallel plans each row stays on one thread; in layer-parallel plans, for wide
+    In panel-parallel plans each row stays on one thread. In layer-parallel plans, for wide
     networks, each matrix product is split over the threads. A panel costs about as much as ten of
     its rows, because W and V are read again and sums over rows are written and added. Panels are
     therefore long if rows can be read from the L3 cache as fast as they are processed.

@@ -375,7 +375,8 @@ cdef class Levenberg:
         self, Py_ssize_t n, Py_ssize_t first, Py_ssize_t after, Py_ssize_t end
     ) noexcept nogil:
         """Compute rows [first, after) of R, and subtract their contributions from rows [after,
-        end). Part of the lower triangle of the latter rows is overwritten; it is not read again.
+        end). Part of the lower triangle of the latter rows, which is not read again, is
+        overwritten.
         """
         cdef Py_ssize_t i, j, p, count = after - first, ld = self.ld
         cdef double[ELIMINATION_ROWS * CHOLESKY_PANEL_ROWS] c

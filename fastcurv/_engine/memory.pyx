@@ -184,7 +184,7 @@ cdef void transpose_columns_part(void *context, Py_ssize_t part, int member) noe
 
 def copy_transpose(V, out, int threads=1):
     """Set out = V' in one pass over V. V (n, k) has the dtype of out and may have any strides that
-    are multiples of its item size; out (k, n) is contiguous.
+    are multiples of its item size. The array out (k, n) is contiguous.
     """
     cdef Columns t
     cdef fc_watch before

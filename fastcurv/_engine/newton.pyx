@@ -66,8 +66,8 @@ cdef class LossEvaluator:
     Parameters
     ----------
     here, there : Plan
-        Plans for the current point and for trial points. They have equal layouts, and no other
-        object uses them during the run.
+        Plans with equal layouts for the current point and for trial points. No other object uses
+        these plans during the run.
     spare : list of Plan or None
         Pool of plans, to which both plans are returned when this object is deleted.
     most : int

@@ -269,7 +269,7 @@ cdef class Plan:
     def replace_rows(self, X, y, labels, weight):
         """Replace the data by other rows of equal shapes and kinds, and unbind the plan. The Rows
         object must not be shared with other plans. Return True if X was copied and found to be
-        finite; if False, the caller has to check X.
+        finite. If the result is False, the caller has to check X.
         """
         with self.lock:
             self.drop_gradient()
@@ -377,8 +377,8 @@ cdef class Plan:
         return self.end_watch(before)
 
     cdef Py_ssize_t vectors_per_job(self, Py_ssize_t vectors) except -1:
-        """Return the number of vectors of the next job, at most `vectors`. It exceeds 1 if the plan
-        is panel-parallel, or if several vectors can share a loop over the chunks.
+        """Return the number of vectors of the next job, at most `vectors`. The number exceeds 1 if
+        the plan is panel-parallel, or if several vectors can share a loop over the chunks.
         """
         if accumulates_by_layer(&self.P) or self.P.shared or (
             not self.P.panel and self.P.chunk == self.P.N

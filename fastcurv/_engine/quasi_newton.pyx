@@ -224,9 +224,9 @@ cdef void multiply_pairs(Quasi *q) noexcept nogil:
 
 
 cdef void compute_direction_coefficients(Quasi *q) noexcept nogil:
-    """Compute c and `weights`, the coefficients of all pairs in -d - c g. They are w for the rows
-    of S and -c u for the rows of Y, in the notation of the module docstring. For k pairs the cost
-    is 2 k^2 multiplications.
+    """Compute c and `weights`, the coefficients of all pairs in -d - c g. The coefficients are w
+    for the rows of S and -c u for the rows of Y, in the notation of the module docstring. For k
+    pairs the cost is 2 k^2 multiplications.
     """
     cdef Py_ssize_t i, j, a, b, k = q.count, m = q.most
     cdef double *u = q.solved
@@ -514,8 +514,8 @@ cdef class QuasiNewton:
 
     @property
     def best(self):
-        """The lowest point of the last `run`, its value and gradient norm, as a tuple; None if the
-        lowest point is `theta`.
+        """The lowest point of the last `run`, its value and gradient norm, as a tuple, or None if
+        the lowest point is `theta`.
         """
         if self.q.elsewhere:
             return self.array_at(self.q.best), self.q.best_f, self.q.best_gnorm

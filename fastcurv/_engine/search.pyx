@@ -180,7 +180,7 @@ cdef class EigenSearch:
 
     cdef int take_steps(self) except -2:
         """Take steps until a decision is due, or for PROGRESS_INTERVAL_SECONDS seconds. Return the
-        result of `advance_until_converged`; after a block step, return 1 if a convergence check is
+        result of `advance_until_converged`. After a block step, return 1 if a convergence check is
         due.
         """
         cdef Lanczos run = self.run
@@ -320,9 +320,9 @@ cdef class EigenSearch:
         return found > 0
 
     cdef int set_missed_within(self, theta) except -1:
-        """Set `missed_within` at the end of the search. It is at least the uncertainty due to the
-        residuals, because they could hide an eigenvalue within that distance of the innermost
-        wanted one.
+        """Set `missed_within` at the end of the search. The value is at least the uncertainty due
+        to the residuals, because these could hide an eigenvalue within that distance of the
+        innermost wanted one.
         """
         cdef Lanczos run = self.run
         cdef double resolved = self.tol * run.scale, missed
@@ -532,7 +532,7 @@ cdef class EigenSearch:
         size.
 
         The next check comes after at most an eighth of the number of rows, or a 24th near
-        convergence, because products made after convergence are wasted. It does not come before the
+        convergence, because products made after convergence are wasted. No check comes before the
         fastest possible convergence. If a check is expensive, the rate of convergence between the
         last two checks determines the step.
         """

@@ -74,7 +74,7 @@ def force_transposed(Py_ssize_t lines, bint shared=False):
     """Set the panel length of later plans, for tests.
 
     Argument `lines` is the number of 64-byte cache lines of samples per panel in the transposed
-    layout; 0 selects the row-major layout, and -1 restores the automatic choice. If `shared`, plans
+    layout. 0 selects the row-major layout, and -1 restores the automatic choice. If `shared`, plans
     use one panel of all rows, which all threads share.
     """
     global forced_lines, forced_shared
@@ -169,7 +169,7 @@ cdef bint can_pack_phi(PlanS *P) noexcept nogil:
 cdef bint state_fits_in_l3(PlanS *P) noexcept nogil:
     """Return True if the state at theta remains in the L3 cache from one operator product to the
     next. For one hidden layer the bound is the whole cache, L3_BYTES, because its state is read
-    evenly; with L3_SHARE_BYTES the network 13-64-1 would be 7% slower.
+    evenly. With L3_SHARE_BYTES the network 13-64-1 would be 7% slower.
     """
     return P.N * state_bytes_per_sample(P) <= (L3_BYTES if P.n_layers == 2 else L3_SHARE_BYTES)
 

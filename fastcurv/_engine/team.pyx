@@ -340,7 +340,7 @@ def count_thread_workers():
 
 
 def set_thread_limit(int threads):
-    """Limit every later job of the process to `threads` threads; 0 removes the limit."""
+    """Limit every later job of the process to `threads` threads. 0 removes the limit."""
     fc_team_limit(threads)
 
 

@@ -36,14 +36,14 @@ cdef object set_loss_arrays(fc_loss_rows *job, str kind, z, y, weight, double di
 
 
 class testing_hooks:
-    """Functions that call the kernels of a table by the table's name `arch`; None is the table in
-    use.
+    """Functions that call the kernels of the table named `arch`, or of the table in use if `arch`
+    is None.
     """
 
     @staticmethod
     def multiply(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int threads=0,
                  int repeat=1):
-        """Return [C +] A B [+ A2 B2], computed by the kernel `product`. A may have any strides; B
+        """Return [C +] A B [+ A2 B2], computed by the kernel `product`. A may have any strides. B
         is converted to the form `b_form`: "padded", "packed" or "plain". With threads=0 the product
         is one item, otherwise items are distributed to the thread team. The product is repeated
         `repeat` times, for timing.
@@ -104,7 +104,7 @@ class testing_hooks:
 
     @staticmethod
     def activate(arch, str name, z):
-        """Return (phi(z), phi'(z), phi''(z)) of a 2-D array; phi'' is 0 if the kernel does not
+        """Return (phi(z), phi'(z), phi''(z)) of a 2-D array, with phi'' of 0 if the kernel does not
         write it.
         """
         cdef const fc_table *K = table_for(arch, z)

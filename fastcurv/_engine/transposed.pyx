@@ -207,8 +207,8 @@ cdef void transpose_packed(Pass *t, Py_ssize_t units, char *source, char *to) no
 cdef void add_packed_transpose_term(
     Pass *t, fc_product *job, Py_ssize_t l, Matrix d, char *a
 ) noexcept nogil:
-    """Add the term d times the input of layer l to a product. The input is packed in `a`; for layer
-    0 it is the padded X.
+    """Add the term d times the input of layer l to a product. The input is packed in `a`, or is the
+    padded X for layer 0.
     """
     cdef PlanS *P = t.P
     cdef fc_term *term = &job.term[job.n_terms]

@@ -163,7 +163,7 @@ cdef int sweep_threads(Sweep *t) except -1:
 
 cdef void run_sweep_parts(Sweep *t, fc_part part, int threads, Py_ssize_t size) noexcept nogil:
     """Run all parts of a sweep, each of which computes `size` sums. The buffer `out` holds the sums
-    of all parts; on return its first `size` elements are the totals, added in order.
+    of all parts. On return its first `size` elements are the totals, added in order.
     """
     cdef Py_ssize_t parts = (t.n + t.width - 1) // t.width, i
     memset(t.out, 0, max(<Py_ssize_t>1, parts) * size * sizeof(double))

@@ -73,8 +73,8 @@ class HashedSeed(ISeedSequence):
 
 
 def fast_rng(seed: Any) -> np.random.Generator:
-    """Return a generator for a checked seed, like `as_rng` but faster. Its random numbers are
-    different, and it has no method `spawn`.
+    """Return a generator for a checked seed, like `as_rng` but faster. The generator yields other
+    random numbers than that of `as_rng` and has no method `spawn`.
 
     Examples
     --------
@@ -476,7 +476,7 @@ class MatrixOperator(SelfAdjoint):
 
     @property
     def fast_product(self) -> FastMatrixProduct | None:
-        """The engine's product with the matrix, for use in one search. It is None unless `exact` is
+        """The engine's product with the matrix, for use in one search, or None unless `exact` is
         True and the matrix is dense, C-contiguous and of at most `CACHED_MATRIX_MAX_ENTRIES`
         entries.
         """

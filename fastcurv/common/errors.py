@@ -653,7 +653,7 @@ def raise_attribute_error(subject: str, kind: str, name: str, owner: Any) -> NoR
     """Raise an AttributeError that suggests the counterpart of another library's name or, if there
     is none, the closest attribute of `owner`.
 
-    `subject` is a key of `ATTRIBUTE_HINTS`, or "fastcurv" for the module; `kind` describes the
+    `subject` is a key of `ATTRIBUTE_HINTS`, or "fastcurv" for the module. `kind` describes the
     object in the message, and `name` is the missing attribute.
     """
     known = FUNCTION_HINTS if subject == "fastcurv" else ATTRIBUTE_HINTS[subject]
@@ -803,8 +803,8 @@ def require_attrs(x: Any, parts: Iterable[str], name: str, wanted: str, after: A
 
 
 def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
-    """Raise a TypeError if the next argument, `after`, has all the attributes that `x` should have;
-    see `require_attrs`. `parts` holds the names of these attributes.
+    """Raise a TypeError if the next argument, `after`, has all the attributes `parts` that `x`
+    should have, as described in `require_attrs`.
     """
     if all(hasattr(after, part) for part in parts):
         raise TypeError(

@@ -146,15 +146,16 @@ def eigh(A: Floats) -> Eigensystem:
 @serial_blas
 def eigh_with_joint_signs(A: Floats, beside: float) -> Eigensystem | JointSigns:
     """Compute all eigenpairs like `eigh`, but prove only the signs of the eigenvalues whose
-    absolute values exceed `beside`, a bound on the error of A itself. This takes a fraction of the
-    cost. If the joint proof fails, the `Eigensystem` of `eigh` is returned.
+    absolute values exceed `beside`, a bound on the error of A itself. The cost is a fraction of
+    that of `eigh`. If the joint proof fails, return the `Eigensystem` of `eigh`.
 
     Take k as the number of positive eigenvalues (or of negative ones, if these are more), U as the
     eigenvectors of all others, and M as a diagonal matrix of at least their absolute values and the
     smallest absolute value of the k. ``B = A + 2 U M U'`` equals A on the complement of U. So a
     Cholesky factor of ``B - s I`` proves k eigenvalues of A above s, up to rounding
     (`cholesky_eigenvalue_floor`), and the pairs of the other sign are proved by their residuals.
-    This takes ``n^3 / 3 + 3 n^2 (n - k)`` flops, and ``O(n (n - k))`` numbers in addition to B.
+    The proof takes ``n^3 / 3 + 3 n^2 (n - k)`` flops, and ``O(n (n - k))`` numbers of memory in
+    addition to B.
 
     Examples
     --------
@@ -202,9 +203,9 @@ def _proved_eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
 def eigvalsh(A: Floats) -> Floats:
     """Compute every eigenvalue of ``(A + A') / 2``, ascending, at a third of the cost of `eigh`.
 
-    The result is not proved. It is accepted if its sum and sum of squares agree with those of the
-    matrix; LAPACK's drivers are then accurate to about ``n eps ||A||``. Arguments and errors are
-    those of `eigh`.
+    The eigenvalues are not proved. They are accepted if their sum and sum of squares agree with the
+    trace and the squared Frobenius norm of the matrix. LAPACK's drivers are then accurate to about
+    ``n eps ||A||``. Arguments and errors are those of `eigh`.
 
     Examples
     --------
@@ -457,15 +458,15 @@ def cholesky(A: Floats) -> Floats | None:
 
 def multiply_by_lower(A: Floats, lower: Floats, transposed: bool = False) -> Floats:
     """Return ``A @ lower``, or ``A @ lower.T`` if `transposed`, for a lower triangular matrix, in
-    half the flops of a product of full matrices. Both matrices are float64 and C-contiguous; A is
-    overwritten.
+    half the flops of a product of full matrices. Both matrices are float64 and C-contiguous, and A
+    is overwritten.
     """
     product = linalg.blas.dtrmm(1.0, lower.T, A.T, lower=0, trans_a=transposed, overwrite_b=1)
     return np.asarray(product.T)
 
 
 def cholesky_eigenvalue_floor(A: Floats, shift: float) -> float:
-    """Return a lower bound, near `shift`, on the eigenvalues of A; or 0 if the factorisation of ``A
+    """Return a lower bound, near `shift`, on the eigenvalues of A, or 0 if the factorisation of ``A
     - shift I`` breaks down or `shift` is not positive. A is overwritten.
 
     With R the computed factor of ``B = A - shift I``, ``R'R = B + E`` and ``||E|| <= gamma / (1 -

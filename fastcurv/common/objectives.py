@@ -156,12 +156,12 @@ def cast_to_float64(ob: Any) -> Any:
 
 
 class call_unmodified:
-    """Context manager for calls of a user-defined objective: at its end, the floating-point
-    settings are loaded again, and ValueError is raised if theta was modified.
+    """Context manager for calls of a user-defined objective. On exit the floating-point settings
+    are loaded again, and ValueError is raised if theta was modified.
 
     An objective that writes into its argument theta returns values and derivatives for a different
     point. Objectives with a true `has_pure_methods` attribute are not checked if theta is long,
-    since copying it twice takes as long as a gradient over a few rows.
+    since two copies of theta take as long as a gradient over a few rows.
     """
 
     __slots__ = ("before", "theta")
@@ -391,8 +391,8 @@ def _holds_gradient(ob: Any, H: Products) -> bool:
 
 
 def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
-    """Return the gradient (n,) at theta in float64. It is the gradient that the operator of H
-    holds, or that of the objective if the operator holds none or belongs to another objective.
+    """Return the gradient (n,) at theta in float64, as stored in the operator of H. If the operator
+    stores none or belongs to another objective, compute the gradient of the objective.
     """
     if _holds_gradient(ob, H):
         held = H.op.gradient

@@ -63,7 +63,7 @@ class _Shown:
 
 
 def is_terminal(name: str) -> bool:
-    """Return True if a standard stream exists and is a terminal."""
+    """Return True if ``sys.<name>``, such as ``sys.stderr``, exists and is a terminal."""
     try:
         return bool(getattr(sys, name).isatty())
     except (AttributeError, ValueError):
@@ -74,8 +74,8 @@ def is_terminal(name: str) -> bool:
 class bar:
     """Context manager that shows a progress bar over `total` units of work.
 
-    It yields an object with ``update(n=1)``, which reports n more units done, and ``note(text)``,
-    which shows a few words next to the bar.
+    The context yields an object with the methods ``update(n=1)``, which reports n more units done,
+    and ``note(text)``, which shows a few words next to the bar.
 
     Parameters
     ----------

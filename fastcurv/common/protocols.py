@@ -219,8 +219,8 @@ class Reduction(Subspace, Protocol):
         """
 
     def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
-        """Convert eigenpairs of R to eigenpairs of H. X holds the eigenvectors as rows; `found`
-        has the eigenvalues `values`, the `residuals` and an estimate `scale` of ||R||, and rng is a
+        """Convert eigenpairs of R to eigenpairs of H. X holds the eigenvectors as rows, `found` has
+        the eigenvalues `values`, the `residuals` and an estimate `scale` of ||R||, and rng is a
         random generator.
         """
 

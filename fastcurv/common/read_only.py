@@ -70,7 +70,7 @@ class ReadOnly:
 
 
 def assignment_error_message(x: Any, name: str) -> str:
-    """Return the message for an attribute that cannot be assigned."""
+    """Return the error message for an assignment to the read-only attribute `name` of x."""
     kind, maker = type(x), x._made_by
     said = f"{kind.__name__}.{name} is read-only."
     if callable(getattr(kind, name, None)):

@@ -129,8 +129,8 @@ def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _one_thread_each(libraries: list[Any]) -> Iterator[None]:
-    """Limit the libraries to one thread in this context. This takes half the time of
-    ``threadpoolctl.threadpool_limits``.
+    """Limit the libraries to one thread in this context, in half the time that
+    ``threadpoolctl.threadpool_limits`` takes.
     """
     counts = [library.num_threads for library in libraries]
     limited = [(x, count) for x, count in zip(libraries, counts) if count not in (None, 1)]
@@ -212,8 +212,8 @@ def show_versions(mode: str = "print") -> dict[str, Any] | None:
 
 
 def register() -> bool:
-    """Register the engine's threads with threadpoolctl. This function is called at import. Return
-    False if threadpoolctl is not installed or is older than version 3.3, otherwise True.
+    """Register the engine's threads with threadpoolctl, when fastcurv is imported. Return False if
+    threadpoolctl is not installed or is older than version 3.3, otherwise True.
     """
     try:
         import threadpoolctl

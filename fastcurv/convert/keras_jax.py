@@ -115,9 +115,8 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
         softmax or sigmoid at the end belongs to the loss and is left out, with a warning unless
         the model was compiled with a cross entropy of probabilities.
     activation : str or sequence of str, optional
-        Activation of the hidden layers, by fastcurv's names; the last layer's softmax or
-        sigmoid belongs to the loss. Default: that of the model. Required for a list of weights
-        with hidden layers, because the list does not specify it.
+        Activation of the hidden layers, by fastcurv's names. Default: that of the model. Required
+        for a list of weights with hidden layers, because the list does not specify it.
 
     Returns
     -------
@@ -375,8 +374,9 @@ def _tree_leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
 
 
 def _sort_parts(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
-    """Return the parts of a mapping in order: those with matrices first, in the only order that is
-    consistent with the numbers in their names and with their widths.
+    """Return the values of the mapping `parts` in order. Values with matrices, the layers, come
+    first, in the only order that is consistent with the numbers in their names and with their
+    widths. Raise ValueError, with `name` for the mapping, if there are several such orders.
     """
     # Numbers in names are compared as integers, so Dense_2 precedes Dense_10.
     numbered = {k: re.split(r"(\d+)", str(k)) for k in parts if parts[k]}

@@ -364,7 +364,7 @@ def from_sklearn(est: Any) -> Model:
     """Return the model and theta of a fitted ``sklearn.neural_network`` classifier or regressor.
 
     For a classifier, ``Objective(model, X, y, loss, l2=alpha / N, l2_biases=False)`` has the
-    estimator's ``loss_`` as its value; for a regressor (``loss="mse"``, ``l2=2 * alpha / N``) the
+    estimator's ``loss_`` as its value. For a regressor (``loss="mse"``, ``l2=2 * alpha / N``) the
     value is twice ``loss_``. For a regressor with ``loss="poisson"``, the objective with that loss
     and ``l2=alpha / N`` has the value ``loss_``. For m labels, or for m outputs with ``poisson``,
     scikit-learn adds the losses of which the objective takes the mean: the value is ``loss_ / m``,

@@ -379,7 +379,7 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
 
     Notes
     -----
-    The functions compute in double precision, allocate nothing and are reentrant. They agree with
+    The functions compute in double precision, allocate nothing, are reentrant, and agree with
     Python up to rounding. CasADi loads the compiled library with ``external("net", "./net.so")``
     and finds first and second derivatives in it.
 
@@ -508,8 +508,8 @@ def pass_statements(model: MLP, at: dict[str, int]) -> tuple[list[str], list[str
 
 
 def c_array(name: str, numbers: np.ndarray) -> str:
-    """Return the C definition of a constant array `name` with the given numbers, row by row. They
-    are printed such that a C compiler reads the same doubles.
+    """Return the C definition of a constant array `name` with the given numbers, row by row,
+    printed such that a C compiler reads the same doubles.
     """
     text = ", ".join(repr(float(x)) for x in numbers.ravel())
     body = textwrap.fill(text, 96, initial_indent="    ", subsequent_indent="    ")

@@ -114,7 +114,7 @@ class Step(NamedTuple):
 
 def _flatten_module(module: Any, name: str) -> list[Step]:
     """Return the steps of a module in order. Nested containers, and wrappers that compile or
-    parallelise a module, are resolved; other modules with their own ``forward`` are traced.
+    parallelise a module, are resolved. Other modules with their own ``forward`` are traced.
     """
     kind = _torch_class_name(module)
     said = f"{name} ({type(module).__name__})"
@@ -415,8 +415,8 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         issued for ``Softmax`` and ``Sigmoid``, since torch's ``CrossEntropyLoss`` and
         ``BCEWithLogitsLoss`` would apply them a second time. ``LeakyReLU`` must have a slope of
         0.01, and ``GELU`` its exact form. Batch normalisation in eval mode is folded into the
-        linear layers, with a warning: the function stays the same, but the parameters change, and
-        so does the Hessian with respect to them. In training mode, batch normalisation after each
+        linear layers, with a warning, because the function stays the same, but the parameters and
+        the Hessian with respect to them change. In training mode, batch normalisation after each
         hidden ``Linear`` gives a model with ``batch_norm=True``, in which all linear layers have
         biases and all normalisations have scales and shifts, with a warning if the module has none.
         A state dict must hold the weights and biases of linear layers in the order of the forward
@@ -429,7 +429,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     Returns
     -------
     model : MLP
-        The network, in the dtype of the parameters; half precision is converted to float32.
+        The network, in the dtype of the parameters. Half precision is converted to float32.
     theta : ndarray (n,)
         The parameters, in the order of ``module.parameters()`` unless a warning was issued.
 
@@ -437,7 +437,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     ------
     ValueError
         If a layer has no counterpart in `MLP`, shares a parameter with another, mixes rows, or has
-        forward hooks; the message names the first such layer.
+        forward hooks. The message names the first such layer.
     TypeError
         If `module` is neither a module nor a state dict.
 
@@ -584,8 +584,8 @@ def to_torch(model: MLP, theta: Any) -> Any:
     Returns
     -------
     torch.nn.Sequential
-        The network in the model's dtype, with its own copy of theta; its ``parameters()`` are in
-        the order of theta. With batch normalisation it is in training mode.
+        The network in the model's dtype, with its own copy of theta. ``parameters()`` are in the
+        order of theta. A network with batch normalisation is in training mode.
 
     See Also
     --------

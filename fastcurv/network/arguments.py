@@ -168,9 +168,9 @@ def _refuse_string_labels(y: Any) -> None:
 
 
 def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> np.ndarray:
-    """Return the targets y of N samples in the form that the engine takes: class labels as int32
-    (N,), other targets as an array (N, m) of the model's dtype, where m is the number of outputs
-    unless a user-defined loss has another width. When a user-defined loss is used for the first
+    """Return the targets y of N samples in the form that the engine takes. Class labels are int32
+    (N,), other targets an array (N, m) of the model's dtype. m is the number of outputs, unless a
+    user-defined loss has targets of another width. When a user-defined loss is used for the first
     time, it is evaluated at some samples whose `weight` (N,) is not 0.
 
     Class labels are copied, because the engine uses them as indices and the caller could otherwise
@@ -258,8 +258,8 @@ def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
 
 
 def select_rows(rows: Any, *parts: Any) -> list[Any]:
-    """Return, for each array of `parts`, the rows that a slice, indices or a mask select; None
-    remains None.
+    """Return, for each array of `parts`, the rows that a slice, indices or a mask select. Parts
+    that are None remain None. Raise ValueError if no row is selected.
     """
     if not isinstance(rows, slice):
         rows = as_numpy(rows, "rows")

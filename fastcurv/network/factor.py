@@ -101,8 +101,8 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
         Returns
         -------
         ndarray
-            The solutions, in the shape of B; a tensor if B is a torch tensor. The cost is ``2 n^2``
-            flops for each column.
+            The solutions, in the shape of B, as a tensor if B is a torch tensor. The cost is ``2
+            n^2`` flops for each column.
 
         Raises
         ------

@@ -796,9 +796,9 @@ def cast_state(x: Any, dtype: Any) -> Any:
 class SampleSpace(RowPasses, InCoordinates):
     """A `Curvature` in orthonormal coordinates of the range of its products.
 
-    Created by ``H.reduced("samples")``; `eigsh` and similar functions create it themselves if it
-    saves time. It is an ordinary symmetric operator of `shape` (m, m), m <= n: its eigenvalues are
-    those of H except for those on the complement, and `embed` maps its eigenvectors to H's.
+    Created by ``H.reduced("samples")``, and by `eigsh` and similar functions if it saves time. The
+    operator is an ordinary symmetric operator of `shape` (m, m), m <= n. Its eigenvalues are those
+    of H except for those on the complement, and `embed` maps its eigenvectors to H's.
 
     Attributes
     ----------
@@ -818,7 +818,7 @@ class SampleSpace(RowPasses, InCoordinates):
     Notes
     -----
     Products use the engine with the objective's `n_threads`, and are bitwise independent of the
-    number of threads; the state and the bases are computed with NumPy's and SciPy's BLAS. The state
+    number of threads. The state and the bases are computed with NumPy's and SciPy's BLAS. The state
     takes about ``(6 N + 3 min(N, width)) width`` numbers for each layer; W is read from theta and
     not copied.
 

@@ -23,7 +23,7 @@ class InputDerivatives(NamedTuple):
     outputs : ndarray, shape (N, d_out)
         The outputs, before any softmax or sigmoid.
     jacobian : ndarray, shape (N, d_out, d_in)
-        The first derivatives; ``[r, k, i]`` is that of output k of sample r for input i.
+        The first derivatives. Element ``[r, k, i]`` is that of output k of sample r for input i.
     hessian : ndarray, shape (N, d_out, d_in, d_in) or (N, d_in, d_in), or None
         The second derivatives. If weights of the outputs are given, the Hessian of the weighted sum
         of outputs, which has the second shape. None if only first derivatives were computed.

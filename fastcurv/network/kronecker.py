@@ -91,7 +91,7 @@ class LayerCoordinates:
 
     def limit_gradient(self, g: Array) -> None:
         """Scale P such that the norm of ``P P' g`` is the smaller of 1 and the norm of the gradient
-        g. This limits the first step of L-BFGS, for which no pairs exist.
+        g. The scale limits the first step of L-BFGS, for which no pairs exist.
         """
         steepest = float(np.linalg.norm(self.to_theta(self.to_gradient(g))))
         if 0 < steepest < np.inf:

@@ -32,8 +32,8 @@ class _Bare(LinearOperator):
 
 @lru_cache(maxsize=64)
 def _scipy_attributes(dtype: np.dtype[Any], shape: tuple[int, int]) -> dict[str, Any]:
-    """Return the attributes that SciPy sets on an operator. They are cached because creating them
-    takes as long as a small product.
+    """Return the attributes that SciPy sets on an operator. The result is cached, because creating
+    the attributes takes as long as a small product.
     """
     make: Any = _Bare
     given: dict[str, Any] = vars(make(dtype, shape))
@@ -65,14 +65,16 @@ class Operator(
         """
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Set the attributes that `__reduce__` returned. This method replaces SciPy's."""
+        """Set the attributes that `__reduce__` returned, in place of the method of SciPy's
+        operators.
+        """
         for name, value in state.items():
             setattr(self, name, value)
 
     @property
     def n_threads(self) -> int | None:
-        """Number of threads set for the objective; algorithms that use this operator run with the
-        same number. None if no number was set, or if the operator has no objective.
+        """Number of threads set for the objective, with which algorithms that use this operator
+        also run. None if no number was set, or if the operator has no objective.
         """
         return getattr(vars(self).get("objective"), "n_threads", None)
 
@@ -202,8 +204,8 @@ class Symmetric(Operator):
         Raises
         ------
         ValueError
-            If the matrix is not positive definite; the message has its smallest eigenvalue, which
-            is also the attribute ``eigenvalue`` of the exception.
+            If the matrix is not positive definite. The message has the smallest eigenvalue of the
+            matrix, which is also the attribute ``eigenvalue`` of the exception.
 
         Examples
         --------
@@ -243,7 +245,7 @@ smallest eigenvalue of -2. Factor H.shift(mu) with a larger mu, or find a minimu
 
 def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
     """Return mu if `other` is mu times the identity of this shape, given as a sparse matrix or as
-    SciPy's operator; otherwise None.
+    SciPy's operator. Return None for other objects.
     """
     if getattr(other, "shape", None) != shape:
         return None
@@ -306,9 +308,10 @@ class OfWhole:
 
 
 class Shifted(OfWhole, Symmetric):
-    """The operator ``H + mu I``: its product with v is ``H v + mu v``.
+    """The operator ``H + mu I``, whose product with v is ``H v + mu v``.
 
-    Created by ``H.shift(mu)`` and ``H + mu * identity(n)``. Its products are counted by H.
+    Created by ``H.shift(mu)`` and ``H + mu * identity(n)``. H counts the products with this
+    operator.
 
     Attributes
     ----------

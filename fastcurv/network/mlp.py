@@ -40,7 +40,7 @@ MAX_PREDICT_STATE_BYTES = 1 << 26  # maximum bytes of the state of a chunk of ro
 
 
 class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
-    """A multilayer perceptron of the given widths; the last layer is linear.
+    """A multilayer perceptron of the given widths, with a linear last layer.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
 
     Notes
     -----
-    With batch normalisation every output depends on every row, and b has no effect: its derivatives
-    are exactly 0.
+    With batch normalisation every output depends on every row, and b has no effect, so derivatives
+    with respect to b are exactly 0.
 
     References
     ----------
@@ -203,9 +203,9 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         connections, outputs grow by a factor that is exponential in the sum of the scales of the
         branches [4]_. With the scale ``1/L`` this sum is 1 at any depth. 20 relu layers of width 16
         then start at a loss of 3 instead of 3e8. Outputs of tanh and sigmoid are bounded and grow
-        at most in proportion to L. Their weights are not scaled, since deep tanh networks with
-        scaled weights were measured to train more slowly by SGD. With batch normalisation, outputs
-        do not depend on the scale, so no weights are scaled.
+        at most in proportion to L. The weights of such layers are not scaled, since deep tanh
+        networks with scaled weights were measured to train more slowly by SGD. With batch
+        normalisation, outputs do not depend on the scale, so no weights are scaled.
 
         References
         ----------
@@ -228,8 +228,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return self.flatten(layers)
 
     def unflatten(self, theta: Any) -> list[tuple[Any, ...]]:
-        """Return the parameters of each layer. They are views into theta if theta has the model's
-        dtype.
+        """Return the parameters of each layer, as views into theta if theta has the model's dtype.
 
         Parameters
         ----------
@@ -325,9 +324,9 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         X : array_like, shape (N, sizes[0])
             Rows of inputs.
         statistics : optional
-            With batch normalisation, the result of the method `statistics` for the training rows;
-            the output of each row then depends on that row alone. By default, mean and variance
-            are those of the rows of X, as in training.
+            With batch normalisation, the result of the method `statistics` for the training rows.
+            The output of each row then depends on that row alone. By default, mean and variance are
+            those of the rows of X, as in training.
 
         Returns
         -------
@@ -369,8 +368,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         X : array_like, shape (N, sizes[0])
             Rows of inputs.
         statistics : optional
-            With batch normalisation, the result of the method `statistics` for the training rows;
-            the derivatives are then those of `predict` with these statistics.
+            With batch normalisation, the result of the method `statistics` for the training rows.
+            The derivatives are then those of `predict` with these statistics.
 
         Returns
         -------

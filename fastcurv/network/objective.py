@@ -103,7 +103,7 @@ class Objective(
         Referenced, not copied, if it has the model's dtype; the engine keeps one padded copy. Do
         not modify X, float targets or sample_weight afterwards: products read the padded copy, but
         proofs read the arrays themselves. A memory-mapped array is read into memory at once, so the
-        file may change afterwards; use `StreamedObjective` for data that do not fit in memory. A
+        file may change afterwards. Use `StreamedObjective` for data that do not fit in memory. A
         SciPy sparse matrix is kept as a `csr_matrix`, see Notes.
     y : array_like
         Targets ``(N, d_out)``, or ``(N,)`` if ``d_out`` is 1. For ``cross_entropy`` integer classes
@@ -128,7 +128,7 @@ class Objective(
         Weight decay, as torch's ``weight_decay``; included in value, gradient, Hessian and GGN.
     sample_weight : array_like (N,), optional
         Nonnegative weights, each of which scales one sample's term; the divisor stays N (or N
-        d_out). A row of weight 0 adds exactly 0, also if its loss overflows; with batch
+        d_out). A row of weight 0 adds exactly 0, also if its loss overflows. With batch
         normalisation its inputs still enter the means and variances. The entries of X in such a row
         that exceed the root of the largest number of the dtype are replaced by 0.
     n_threads : int, optional
@@ -138,7 +138,7 @@ class Objective(
     memory : int, optional
         Bytes that one operator's state may take. If the state needs more, rows are processed in
         chunks and the state is recomputed for each product. The chunks depend on the sizes and on
-        `memory` alone; fewer threads are used if there is not enough memory for more.
+        `memory` alone. Fewer threads are used if there is not enough memory for more.
     l2_biases : bool
         If False, l2 applies to the weight matrices W alone, not to the biases b nor to gamma and
         beta of batch normalisation. This is scikit-learn's ``alpha``, with ``l2 = alpha / N``.
@@ -156,7 +156,7 @@ class Objective(
     Notes
     -----
     Attributes and their arrays are read-only. Functions of the loss, such as `value`, may be
-    replaced; nothing is proved about such a loss. X, y, sample_weight, l2 and theta must be finite,
+    replaced. Nothing is proved about such a loss. X, y, sample_weight, l2 and theta must be finite,
     including every entry of a masked array; otherwise `ValueError` is raised. The vectors of
     products may hold NaN or infinity, which propagates to the result.
 
@@ -508,8 +508,8 @@ class Objective(
 
     @property
     def _steps_by_matrix(self) -> bool:
-        """True if the engine computes Levenberg-Marquardt steps: it can compute the Gauss-Newton
-        matrix, the loss is convex in the outputs, and no subclass replaces the loss.
+        """True if the engine computes Levenberg-Marquardt steps: the Gauss-Newton matrix can be
+        computed, the loss is convex in the outputs, and no subclass replaces the loss.
         """
         given = LOSSES[self.loss].given
         known = self._has_matrix and (given is None or given.convex)
@@ -559,7 +559,7 @@ class Objective(
 
     def _take_current_plan(self, theta: Any) -> Any:
         """Return the objective's own plan if it is at theta, has made a forward pass there, and is
-        not in use; otherwise None.
+        not in use. Otherwise return None.
         """
         known = type(theta) is np.ndarray and theta.dtype == self.dtype
         if not known or self._by_blocks or self._lock.is_held:
@@ -703,7 +703,7 @@ class Objective(
             )
 
     def empirical_fisher(self, theta: Any) -> Curvature:
-        """Return ``(1/N) sum g_n g_n'``, where g_n is the gradient of sample n's loss; without l2.
+        """Return ``(1/N) sum g_n g_n'``, without l2, where g_n is the gradient of sample n's loss.
 
         Raise ValueError for a model with batch normalisation. Its statistics couple the samples, so
         no sample has a loss of its own.
@@ -767,8 +767,8 @@ class Objective(
         return load_module("network.row_views").reweighted(self, sample_weight)  # type: ignore[no-any-return]
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
-        """Yield objectives on batches of `size` rows that cover every row once, in random order;
-        the last batch may be smaller.
+        """Yield objectives on batches of `size` rows that cover every row once, in random order.
+        The last batch may be smaller.
 
         The batches share the engine's buffers: use each one only until the next is requested.
 
@@ -868,7 +868,7 @@ class Objective(
 
     def _sum_over_shards(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
         """Return the sum of ``part(shard, *arguments)`` over shards of all rows, in order. If
-        `dense` is True, X of each shard is an array; otherwise sparse rows may remain sparse.
+        `dense` is True, X of each shard is an array. Otherwise sparse rows may remain sparse.
         """
         self.n_passes += 1
         if not dense:
@@ -881,7 +881,7 @@ class Objective(
 
 def _min_loss_curvature(ob: Any, loss: LossFunction, theta: np.ndarray) -> list[float]:
     """Return a list of one number, the smallest eigenvalue over all rows of the second derivative
-    of the row's loss with respect to the outputs. Its rounding error is added if the loss couples
+    of the row's loss with respect to the outputs. The rounding error is added if the loss couples
     outputs. Rows of weight 0 are ignored. If all weights are 0, the number is 0.
     """
     z = ob.model.predict(theta, ob.X).astype(float)

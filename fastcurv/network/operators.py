@@ -110,10 +110,10 @@ class Quadratic(Symmetric):
 class Curvature(Quadratic):
     """A symmetric matrix ``(n, n)`` at one theta, available through its products with vectors.
 
-    Created by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. It owns a copy
-    of theta and the state computed there, so a product costs 2 matrix products in the first layer
-    and 6 in every other layer (4 for the GGN), of 2 N in out flops each, and allocates only its
-    result.
+    Created by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. The operator
+    owns a copy of theta and the state at theta. A product therefore costs 2 matrix products in the
+    first layer and 6 in every other layer (4 for the GGN), of 2 N in out flops each, and allocates
+    only its result.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class Curvature(Quadratic):
     value, gradient : float, ndarray (n,)
         The objective's value and gradient at theta.
     n_products : int
-        Number of vectors multiplied so far, by this operator and its blocks; a quadratic form
+        Number of vectors multiplied so far, by this operator and its blocks. A quadratic form
         counts as one.
     nbytes : int
         Bytes of state and scratch.
@@ -207,8 +207,8 @@ class Curvature(Quadratic):
         """Return ``H v`` for v ``(n,)``, in `out` if it is given and in a new array otherwise. The
         method is intended for inner loops.
 
-        v is used without a copy if v is contiguous and has the operator's dtype. No memory is then
-        allocated if `out`, an array of the same kind, is given.
+        v is used without a copy if v is contiguous and has the operator's dtype. If `out`, a
+        contiguous array of this dtype, is given, no memory is then allocated.
         """
         done: Array | None = self._take(v, out)
         if done is None:
@@ -337,10 +337,10 @@ class Curvature(Quadratic):
         """Pair of estimates in seconds: of a product on one core, and of the engine's matrix.
 
         Both are infinite if the rows come in blocks. The second counts a multiply-add for each pair
-        of parameters, and the memory read for each pair of units and each column. It is infinite
-        for the Fisher, for models, losses and memory limits for which the engine cannot compute the
-        matrix, and if copies of the rows exceed `MAX_COPIED_ROWS_BYTES`. One thread computes the
-        matrix, so its time is multiplied by the number of threads of a product.
+        of parameters, and the memory read for each pair of units and each column. The second is
+        infinite for the Fisher, for models, losses and memory limits for which the engine cannot
+        compute the matrix, and if copies of the rows exceed `MAX_COPIED_ROWS_BYTES`. One thread
+        computes the matrix, so its time is multiplied by the number of threads of a product.
         """
         ob, sizes, bent = self.objective, self.objective.model.sizes, self.kind == "hessian"
         if ob._by_blocks:
@@ -476,8 +476,8 @@ class BlockCurvature(OfWhole, Quadratic):
 
     def _embed_rows(self, Vt: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield ``(rows, full)`` for consecutive slices of the rows of Vt. `full` (k, n) holds
-        these rows, with zeros at the indices that are not in this block of the operator. Its size
-        is at most about `MAX_EMBEDDED_BYTES`.
+        these rows, with zeros at the indices that are not in this block of the operator. The size
+        of `full` is at most about `MAX_EMBEDDED_BYTES`.
         """
         step = max(8, MAX_EMBEDDED_BYTES // (self.whole.shape[0] * self.dtype.itemsize) // 8 * 8)
         for start in range(0, len(Vt), step):
@@ -532,7 +532,7 @@ class BlockCurvature(OfWhole, Quadratic):
     @rounding_to_nearest
     def column_error_bounds(self) -> np.ndarray:
         """Return bounds ``(n,)`` on the norms of the rounding errors of the n columns of the block.
-        They are the bounds for these columns of the whole operator.
+        The bounds are those for the corresponding columns of the whole operator.
         """
         return np.asarray(self.whole.column_error_bounds()[self.indices])
 
@@ -607,8 +607,8 @@ class Jacobian(Operator):
 
     def row_error_bounds(self) -> Any:
         """Return bounds ``(N d_out,)`` on the norms of the rounding errors of ``J.T @ e_i``, the
-        rows of the matrix if computed by products. They are infinite with batch normalisation, and
-        if the rows X are not in memory.
+        rows of the matrix if computed by products. The bounds are infinite with batch
+        normalisation, and if the rows X are not in memory.
 
         Cost: as much arithmetic as a few gradients, in NumPy.
         """

@@ -76,8 +76,9 @@ def stack_blocks(blocks: list[Block]) -> Block:
 
 
 def locate_error(error: Exception, where: str) -> Exception:
-    """Return the error with `where`, the rows in which the error occurred, added to its message.
-    The class remains the same if it can be created from a message alone.
+    """Return an error whose message begins with `where`, the rows in which `error` occurred. The
+    class is that of `error` if this class can be created from a message alone, and a built-in class
+    otherwise.
     """
     text = f"in {where}: {error}"
     try:
@@ -292,14 +293,14 @@ class RowSource(ABC):
 
     @abstractmethod
     def blocks(self, size: int) -> Iterator[Block]:
-        """Yield ``(X, y, sample_weight or None)`` with `size` rows each; the last block may be
+        """Yield ``(X, y, sample_weight or None)`` with `size` rows each. The last block may be
         shorter. `regroup_rows` converts blocks of other sizes.
         """
 
     def shuffled_blocks(self, size: int, rng: np.random.Generator) -> Iterator[Block]:
         """Yield the blocks of `size` rows in a random order drawn from `rng`. This base class
-        yields the blocks in their own order; a source that can read any block at any time overrides
-        it.
+        yields the blocks in their own order. A source that can read any block at any time overrides
+        the method.
         """
         return self.blocks(size)
 

@@ -66,8 +66,8 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     ----------
     path : path-like
         The name should end in .safetensors, and must not end in the suffix of another program's
-        format. An existing file is replaced in one step once the new one has been written to disk;
-        if it is a symbolic link, its target is replaced.
+        format. An existing file is replaced in one step once the new one has been written to disk.
+        If `path` is a symbolic link, its target is replaced.
     model : MLP
         The network.
     theta : array_like (n,)

@@ -215,8 +215,8 @@ class OutputSpace(Reduced):
     class is a `Reduction`: `embed` maps eigenvectors to those of the whole operator, but is not an
     isometry for other vectors.
 
-    Created by ``G.reduced("outputs")``; `eigsh` and similar functions create it themselves if it
-    saves time. Its eigenvalues are those of the whole operator except for `n_complement` copies of
+    Created by ``G.reduced("outputs")``, and by `eigsh` and similar functions if it saves time. The
+    eigenvalues are those of the whole operator except for `n_complement` copies of
     `complement_eigenvalue`.
 
     Attributes
@@ -374,8 +374,8 @@ class OutputSpace(Reduced):
 
     def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
         """Return the `LiftedPairs` of the eigenpairs `found` of K, with vectors in the rows of X.
-        They hold a mask of the pairs that are eigenpairs of the whole operator, and estimates of
-        the residuals in parameter space, as in the module docstring.
+        The result has a mask of the pairs that are eigenpairs of the whole operator, and estimates
+        of the residuals in parameter space, as in the module docstring.
         """
         if not len(X):
             return LiftedPairs(np.zeros(0, bool), found.residuals, self._zero_threshold(), False)
@@ -613,9 +613,9 @@ def _rotated_operator(whole: Any) -> tuple[Rotation, Any]:
 
 def has_same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
     """Return True if the state of the objective `other` at `turned`, the rotated theta, equals that
-    of `ob` at theta in spite of rounding. No z of a unit with a kink may be within rounding of 0 or
-    have another sign, and no z of a smooth activation, or of a loss other than mse, may be so large
-    that its rounding error changes the derivatives.
+    of `ob` at theta in spite of rounding. No pre-activation z of a unit with a kink may be within
+    rounding of 0 or have another sign. No z of a smooth activation, or of a loss other than mse,
+    may be so large that its rounding error changes the derivatives.
     """
     m, names = ob.model, ob.model.activation[: len(ob.model.shapes) - 1]
     rows = [ACTIVATIONS[name] for name in names]

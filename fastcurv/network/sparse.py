@@ -140,7 +140,7 @@ class SparsePlan(RowPasses):
     @rounding_to_nearest
     @without_overflow_warnings
     def bind(self, theta: Array, gradient: bool = True) -> None:
-        """Compute the state at theta (n,). The argument `gradient` has no effect;
+        """Compute the state at theta (n,). The argument `gradient` has no effect, since
         `compute_gradient` computes the gradient.
         """
         self.theta = self.gradient = None

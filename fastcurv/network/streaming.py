@@ -45,8 +45,8 @@ CheckedRows = tuple[Any, Any, Any]  # (X, y, sample_weight) in the form that the
 
 
 class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
-    """An `Objective` whose rows are read block by block in bounded memory. All functions accept it
-    in place of an `Objective`; sums are equal up to rounding.
+    """An `Objective` whose rows are read block by block in bounded memory. All functions accept a
+    `StreamedObjective` in place of an `Objective`. Sums are equal up to rounding.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         ``shape``, ``dtype`` and slicing; the path of a Parquet file (extra ``parquet``); or an
         iterable of blocks ``X``, ``(X, y)`` or ``(X, y, sample_weight)`` that can be iterated
         repeatedly: a list, an object with ``__iter__``, or a function that returns an iterator; or
-        a `fastcurv.network.rows.RowSource` of your own. An iterable may yield sparse blocks: these
+        a `fastcurv.network.rows.RowSource` of your own. An iterable may yield sparse blocks, which
         are made dense only for proofs, some rows at a time.
     y : array, dataset, path or name of a column
         As for `Objective`; for a Parquet file the name of a column, or the names of several. None
@@ -104,10 +104,10 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     Notes
     -----
     A gradient takes one pass over the rows. A product with any number of vectors also takes one
-    pass; it recomputes the state at theta, so it takes about 8 matrix products per layer instead of
-    6. Algorithms that multiply blocks of vectors therefore read less. While a block is processed,
-    another thread reads and checks the next one. If the number of rows is not known beforehand, the
-    constructor counts them in a pass of its own.
+    pass. The state at theta is recomputed, so a product takes about 8 matrix products per layer
+    instead of 6. Algorithms that multiply blocks of vectors read the rows less often. While a block
+    is processed, another thread reads and checks the next one. If the number of rows is not known
+    beforehand, the constructor counts them in a pass of its own.
 
     Examples
     --------
@@ -279,8 +279,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         self, raw: Iterator[Block], check: Callable[[Block, int], CheckedRows]
     ) -> Generator[tuple[int, CheckedRows, Callable[[], None]], None, None]:
         """Yield, for each raw block of one pass, the number of its first row, the result of
-        ``check(block, first row)``, and a function. The function starts reading the next block; the
-        caller calls it once it no longer holds the previous block.
+        ``check(block, first row)``, and a function. The function starts reading the next block. The
+        caller must call it when the previous block is no longer in use.
         """
         size, caller = 0, get_ident()
 
@@ -415,10 +415,10 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
         """Yield objectives on batches of `size` rows in memory that cover every row once (one
-        epoch); the last batch may be smaller.
+        epoch). The last batch may be smaller.
 
         Blocks are read once each, in random order if X can be sliced and in their own order
-        otherwise; rows are shuffled within two consecutive blocks. The same `rng` gives the same
+        otherwise. Rows are shuffled within two consecutive blocks. The same `rng` gives the same
         batches.
 
         Yields

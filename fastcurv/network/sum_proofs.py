@@ -105,8 +105,8 @@ def shard_column_error_bounds(shard: Any, theta: np.ndarray, kind: str) -> np.nd
 
 def _fisher_scale(shard: Any, kind: str) -> float:
     """Return the factor that converts the Fisher of the shard's own rows to its part of the Fisher
-    of all rows. It is 1 for other curvatures, and if the layout contains the number of all rows.
-    The factor is rounded twice, which callers of `sum_error_bound` count as two additions.
+    of all rows. The factor is 1 for other curvatures, and if the layout contains the number of all
+    rows. The factor is rounded twice, which callers of `sum_error_bound` count as two additions.
     """
     own = kind == "fisher" and not shard.layout
     return float(shard.fisher_scale) * (1 + 1e-12) if own else 1.0
@@ -117,9 +117,9 @@ class SumBounds:
     bounds, each computed where the shard is, plus the rounding errors of adding the parts.
 
     If `measured` is True, the bounds hold for a computed gradient or product, which must be given.
-    `measured` is True for sparse rows: their bounds hold for a sum over all rows at once, although
-    only some rows at a time are made dense. In float32 the computed result is compared with a sum
-    in float64.
+    `measured` is True for sparse rows, because the bounds of sparse rows hold for a sum over all
+    rows at once, although only some rows at a time are made dense. In float32 the computed result
+    is compared with a sum in float64.
     """
 
     def __init__(self, ob: Any, theta: Any) -> None:

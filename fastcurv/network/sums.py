@@ -48,7 +48,7 @@ def add_parts(a: Any, b: Any, own: bool = False) -> Any:
     """Return ``a + b`` for numbers, arrays, objects with ``+``, and tuples of these. If `own` is
     True, float64 arrays of `a` are overwritten by the sum.
 
-    Float32 arrays are added in float64; the caller rounds the total at the end.
+    Float32 arrays are added in float64. The caller rounds the total at the end.
     """
     if isinstance(a, tuple):
         return tuple(add_parts(x, y, own) for x, y in zip(a, b))
@@ -60,7 +60,7 @@ def add_parts(a: Any, b: Any, own: bool = False) -> Any:
 
 
 def sum_parts(parts: list[Any]) -> Any:
-    """Return the sum of the parts, added from the left; no part is modified."""
+    """Return the sum of the parts, added from the left. No part is modified."""
     return reduce(add_parts, parts)
 
 
@@ -212,10 +212,11 @@ class SumPlan:
     """A plan for an objective whose values are sums over shards, with the interface of the engine's
     plan.
 
-    Binding to a point takes no time; value and gradient are computed on first use and cached.
-    `norms` holds, by index, the sum over shards of the norms of the parts, for each unit vector
-    multiplied at theta. The plan refers to the objective weakly, because the objective holds plans,
-    and a cycle of references would keep its files and maps open until the next garbage collection.
+    Binding to a point takes no time, because value and gradient are computed on first use and
+    cached. `norms` holds, by index, the sum over shards of the norms of the parts, for each unit
+    vector multiplied at theta. The plan refers to the objective weakly, because the objective holds
+    plans, and a cycle of references would keep its files and maps open until the next garbage
+    collection.
     """
 
     allows_in_place = False

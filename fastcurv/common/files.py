@@ -123,7 +123,7 @@ def _resolve_file(path: str | os.PathLike[str]) -> str:
     given = path_as_text(path)
     if not given:
         raise ValueError("path must be the name of a file, got ''.")
-    # os.stat raises this error for a link that it may not follow.
+    # os.stat raises FileNotFoundError for a link that it may not follow.
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISDIR(os.stat(given).st_mode):
             raise IsADirectoryError(f"path must be the name of a file, got the folder {given}.")

@@ -301,7 +301,7 @@ def eigh_tridiagonal(diagonal: Floats, off_diagonal: Floats) -> tuple[Floats, Fl
     _check_finite(size, "the tridiagonal matrix")
     exponent = int(np.frexp(size)[1])
     d, e = np.ldexp(d, -exponent), np.ldexp(e, -exponent)
-    # the LAPACK driver with the smallest residuals
+    # stemr is the LAPACK driver with the smallest residuals.
     options = {"lapack_driver": "stemr", "check_finite": False}
     found = _try_driver(partial(linalg.eigh_tridiagonal, d, e, **options))
     if found is None or not _have_small_residuals(d, e, *found):
@@ -473,7 +473,7 @@ def cholesky_eigenvalue_floor(A: Floats, shift: float) -> float:
     gamma) trace(B)`` in any order of summation (Rump, Verification of positive definiteness, BIT
     46, 2006).
     """
-    # the largest diagonal entry bounds the rounding of the shift
+    # The largest diagonal entry bounds the rounding of the shift.
     n, largest = len(A), float(np.diagonal(A).max(initial=0.0))
     A[np.diag_indices(n)] -= shift
     diagonal = np.diagonal(A)

@@ -272,7 +272,7 @@ class Products(Budget):
         self.norm = 0.0
         self.pace = 0.0  # seconds that one product takes
         self.shown: Bar | None = None
-        # asymmetry measured by products with two vectors, a lower bound on the error of products
+        # norm of the measured asymmetry of H, a lower bound on the error of products
         self.asymmetry = 0.0
         # recent results of `product_error_bound`
         self._bounds: deque[tuple[Array, float]] = deque(maxlen=4)

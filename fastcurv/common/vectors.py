@@ -77,7 +77,7 @@ def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
     between processors.
     """
     found = inner_product(x, y)
-    # `inner` returns None for other dtypes and for arrays that are not contiguous.
+    # `inner_product` returns None for other dtypes and for arrays that are not contiguous.
     if found is None:
         with np.errstate(over="ignore", invalid="ignore"):
             found = float(np.dot(x, y))

@@ -277,7 +277,7 @@ def _read_node(graph: Graph, node: Any) -> None:
         SUPPORTED_NODES,
     )
     arithmetic = kind in ("Add", "Sub", "Mul", "Div")
-    # True for arithmetic with one number, such as a division by 255
+    # `alone` is True for arithmetic with one number, such as a division by 255.
     alone = arithmetic and all(x is None or x.size == 1 for x in held)
     refuse_if(
         graph.axes != 2 and not alone and kind not in (*SHAPE_NODES, "Identity", "Cast", "Dropout"),
@@ -376,7 +376,7 @@ def _is_relu(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any
         return zero.size in (1, stack.width) and not zero.any()
     if any(name and x is None for name, x in zip(node.input[1:], held[1:])):
         return False  # a computed bound is not supported
-    # attributes hold the bounds before opset 11
+    # Before opset 11, the bounds are attributes.
     limits = [attributes.get("min"), attributes.get("max")]
     for i, bound in enumerate(held[1:3]):
         limits[i] = bound if bound is not None else limits[i]
@@ -559,7 +559,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
 def _read_nodes(graph: Graph) -> Model:
     """Read all nodes in order, starting at the input, and return the model and theta."""
     at, stack = graph.input, graph.stack
-    # a tensor that is read twice, and the node that adds it to a later output
+    # [a tensor that two nodes read, the one of them that adds a later output to the tensor], or []
     saved: list[Any] = []
     while True:
         readers = [] if graph.outputs == {at} else graph.readers[at]

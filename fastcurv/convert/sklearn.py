@@ -62,7 +62,7 @@ class Stack:
         self.activations: list[Any] = []
         self.pending: tuple[np.ndarray, np.ndarray] | None = None
         self.last, self.closed = "nothing", ""
-        # name of the final softmax or sigmoid, if a warning must state that it is left out
+        # name of the final softmax or sigmoid, or "" if no warning about its omission is needed
         self.left_out = ""
         self.dtypes: list[np.dtype[Any]] = []
         self.given: Any = None  # dtype of the parameters in torch

@@ -282,7 +282,8 @@ int jac_jac_$name(const double **arg, double **res, casadi_int *iw, double *w, i
 }
 """)
 
-# functions that some networks do not need; C compilers would warn of an unused function
+# Functions that some networks do not need. They are omitted if unused, because C compilers would
+# warn.
 C_HELPERS = {
     "add": """\
 static void add(int n, const double *a, double *out) {

@@ -36,7 +36,7 @@ WRAPPER_ATTRIBUTES = {
     "DistributedDataParallel": "module",
 }
 TORCH_MODULE_PREFIXES = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.")
-# Key: start_dim and end_dim. Value: the shape that Flatten makes of (N, d), with 0 for N.
+# Key: start_dim and end_dim. Value: the shape to which Flatten reshapes (N, d), with 0 for N.
 FLATTEN_SHAPES = {
     **dict.fromkeys(((1, -1), (1, 1), (-1, -1)), [0, -1]),
     **dict.fromkeys(((0, -1), (0, 1)), [-1]),
@@ -75,8 +75,8 @@ RELU_FUNCTIONS = {
     "Hardtanh": ({"min_val": 0, "max_val": math.inf},),
     "Threshold": ({"threshold": 0, "value": 0},),
 }
-# maximum relative difference of outputs in float64 that counts as equal: far above rounding errors,
-# and far below the difference of another function
+# Maximum relative difference of outputs in float64 that counts as equal. The limit is far above
+# rounding errors and far below the difference between two functions.
 SAME_OUTPUT_TOL = 1e-6
 DROPOUT_MODULES = ("Dropout", "AlphaDropout", "Dropout1d")
 
@@ -392,7 +392,7 @@ def _is_row_flatten(stack: Stack, kind: str, module: Any, name: str) -> bool:
     elif kind == "view":
         shape, wanted = list(module), f"{SUPPORTED_STEPS_TEXT}; x.flatten(1)"
         if len(shape) == 2 and shape[0] == -1 and isinstance(shape[1], int) and not stack.layers:
-            stack.takes = shape[1]  # the width of the first layer is checked against this
+            stack.takes = shape[1]  # the first layer must have this width
     else:
         return False
     refuse_if(not stack.is_identity_reshape(shape, name), said, wanted)

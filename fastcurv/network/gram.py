@@ -503,7 +503,7 @@ class LossCurve:
         e = np.where(first, 0.0, np.exp(z - z.max(axis=1, keepdims=True)))
         S = e.sum(axis=1, keepdims=True)
         self.p, T = np.asfortranarray(e / (1 + S)), y.sum(axis=1, keepdims=True)
-        self.p_top, self.h = 1 / (1 + S), self.f * T  # the largest p of a row, which is 0 in `p`
+        self.p_top, self.h = 1 / (1 + S), self.f * T  # p of the largest logit, 0 in `p`
         rest = y * (z.max(axis=1, keepdims=True) - z)
         self.value = float((self.f * (rest.sum(axis=1, keepdims=True) + T * np.log1p(S))).sum())
         others = np.where(first, 0.0, y).sum(axis=1, keepdims=True)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ..structure.given import LossFunction
     from ..structure.user_functions import Loss
 
-DEFAULT_MEMORY_BYTES = 1 << 28  # default memory for blocks of rows
+DEFAULT_MEMORY_BYTES = 1 << 28  # default limit of the memory for blocks of rows
 MIN_BLOCK_ROWS = 16  # minimum number of rows of a block
 # approximate number of entries for each row and unit in the state and the workspace of a product
 STATE_ENTRIES_PER_UNIT = 16
@@ -218,7 +218,7 @@ class Objective(
     _whole: Any  # `Shard` of all rows of a sparse X
     _rows: Any
     _X: Any  # rows, targets and weights in the form that the engine uses
-    _untamed: Any = None  # X before `zero_idle_overflow`, if that made a copy
+    _untamed: Any = None  # X before `zero_idle_overflow`, or None if X was not changed
     _y: Any
     _weight: Any
     _n_samples: int
@@ -260,7 +260,7 @@ class Objective(
         self._check_settings(model, loss, l2, l2_biases, n_threads, memory)
         if y is None:
             raise TypeError(
-                "y must hold the real numbers or classes of all rows of X (N, d), got None. Use "
+                "y must hold the targets of all rows of X (N, d), got None. Use "
                 "X, y = (torch.cat(part) for part in zip(*loader)) for a loader of batches, or "
                 "StreamedObjective."
             )

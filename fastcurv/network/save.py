@@ -44,8 +44,8 @@ FOREIGN_READER_HINTS = {
     **dict.fromkeys((".pkl", ".joblib"), "fc.from_sklearn of the estimator in it"),
 }
 LAYER_PARTS = ("weight", "bias", "gamma", "beta")
-# key in the header of a file that 'fastcurv train' wrote; its records are the arrays
-# "history.loss", ...
+# Key in the header of a file that 'fastcurv train' wrote. The records of the run are the arrays
+# "history.loss" and so on.
 RUN_KEY = "run"
 
 

@@ -69,7 +69,7 @@ class Shard(Objective):
             self._create_process_state()
         else:
             super()._set_up_rows()
-        # `bounds` holds the rounding bounds at the last theta
+        # `bounds` holds the rounding bounds at the last theta.
         vars(self).update(_plans=[], bounds=None)
 
     def _after_fork(self) -> None:

@@ -389,7 +389,7 @@ class OutputSpace(Reduced):
         mixed = kept & (residuals > MAX_RELATIVE_RESIDUAL * lam)
         lam = np.where(kept, lam, self.norm)
         eps = float(np.finfo(self.whole.dtype).eps)
-        # an estimate of ||K||, which `scale` may underestimate slightly
+        # `found.scale` is an estimate of ||K|| that may be slightly too small.
         norm = min(self.norm, 1.1 * found.scale)
         together = bool(lam.min() < SMALL_EIGENVALUE_RATIO * norm)
         signs = rng.choice([-1.0, 1.0], size=len(X)) * kept / np.sqrt(norm)
@@ -434,11 +434,11 @@ class OutputSpace(Reduced):
         return out
 
 
-# number of projections onto the complement of the range of A; each reduces the component along the
-# smallest singular vector to 1/17
+# Number of projections onto the complement of the range of A. Each reduces the component along the
+# smallest singular vector to 1/17.
 N_PROJECTIONS = 8
-# number of additional projections with a larger shift, since the rounding errors of the first ones
-# are large if K is nearly singular
+# Number of additional projections with a larger shift, because the rounding errors of the first
+# projections are large if K is nearly singular.
 N_LAST_PROJECTIONS = 2
 
 
@@ -470,11 +470,12 @@ def _unit_vector(v: Array) -> Array:
 # The omitted part of A has a norm below ``max(N, in) eps ||X||``, the size of rounding errors of X
 # itself.
 #
-# *At a kink* rounding decides the slope: a row of zeros with biases of 0 gives z = 0, but 1e-17 in
-# other coordinates. If some z of relu, leaky_relu or elu is that small, if some z are so large that
-# their rounding errors change the derivatives of the activation, or for the Fisher, which near an
-# exact fit consists of squared rounding errors, products use the state of the original rows, and
-# only the first layer's part of a vector is rotated (`has_same_state`).
+# *At a kink* rounding determines the slope. For example, a row of zeros with biases of 0 gives z =
+# 0, but perhaps 1e-17 in other coordinates. Products therefore use the state of the original rows,
+# and only the first layer's part of a vector is rotated, in three cases (`has_same_state`): if some
+# z of relu, leaky_relu or elu is that small, if some z are so large that their rounding errors
+# change the derivatives of the activation, and for the Fisher, which near an exact fit consists of
+# squared rounding errors.
 
 # minimum fraction of the parameters saved for the rotation to be used by default
 MIN_FRACTION_SAVED = 0.3

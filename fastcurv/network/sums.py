@@ -162,7 +162,7 @@ def shard_product(
     `kind` with the rows of Vt (k, n), and the norms (k,) of these contributions. If `active` is
     given, the entries of layers for which it is False are 0.
     """
-    # the entries of inactive layers remain 0
+    # The entries of inactive layers remain 0.
     out = np.empty_like(Vt) if active is None else np.zeros_like(Vt)
     with shard._lock:
         shard._bind_plan(theta, False).multiply(Vt, out, kind, active, False)

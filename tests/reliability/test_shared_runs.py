@@ -40,7 +40,7 @@ def ask(run, seed):
                     wrong.append("density")
             elif what == 2:
                 g = rng.standard_normal(n)
-                with run.held() as runs:
+                with run.locked() as runs:
                     one = runs.extend_from(g, int(rng.integers(2, 30)))
                     off = np.abs(one.rows[: one.m] @ one.rows[: one.m].T - np.eye(one.m)).max()
                 if not off <= 1e-6:
@@ -106,7 +106,7 @@ signal.signal(signal.SIGALRM, handler)
 signal.setitimer(signal.ITIMER_REAL, 0.002)
 seed = 0
 while len(said) < 12:
-    with run.held() as runs:
+    with run.locked() as runs:
         runs.extend_from(np.random.default_rng(seed % 50).standard_normal(n), 40)
     seed += 1
     assert np.abs(run.eigsh(3, "LA").values - values[-3:]).max() <= 1e-5

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ShardRecipe:
     """The instructions by which a worker loads the rows of a shard.
 
     Attributes
@@ -107,9 +107,9 @@ class RemoteShard(Shard):
     loaded again by that worker, unless they are the result of another task.
     """
 
-    recipe: Recipe
+    recipe: ShardRecipe
 
-    def __init__(self, recipe: Recipe, *of_rows: Any) -> None:
+    def __init__(self, recipe: ShardRecipe, *of_rows: Any) -> None:
         super().__init__(*of_rows)
         vars(self)["recipe"] = recipe
 
@@ -127,7 +127,9 @@ class RemoteShard(Shard):
 # --------------------------------------------------------------------------------------------------
 
 
-def load_shard(recipe: Recipe, frame: ShardSettings, first: int, given: Any = None) -> RemoteShard:
+def load_shard(
+    recipe: ShardRecipe, frame: ShardSettings, first: int, given: Any = None
+) -> RemoteShard:
     X, y, weight = recipe.load_rows(frame.model, frame.loss, given)
     return RemoteShard(recipe, frame, X, y, weight, first)
 
@@ -263,7 +265,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         if self._own:
             weakref.finalize(self, self.client.close)
         recipes = [
-            Recipe(i, None if _is_task(s) else s, y, sample_weight, columns, model.dtype)
+            ShardRecipe(i, None if _is_task(s) else s, y, sample_weight, columns, model.dtype)
             for i, s in enumerate(sources)
         ]
         frame = ShardSettings(model, loss, 1, self.n_threads, MAX_STATES_PER_SHARD)
@@ -272,7 +274,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             given = [s if _is_task(s) else None for s in futures]
             self._load_shards(recipes, given, frame)
 
-    def _load_shards(self, recipes: list[Recipe], given: list[Any], frame: ShardSettings) -> None:
+    def _load_shards(
+        self, recipes: list[ShardRecipe], given: list[Any], frame: ShardSettings
+    ) -> None:
         """Load every shard by a task on a worker. Neighbouring shards are on the same worker, and
         the number of shards on each worker is in proportion to its threads. After all rows have
         been counted, send each shard the position of its first row.

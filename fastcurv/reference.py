@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from .certify.certificates import Certificates
 from .common.checks import SelfAdjoint, as_rng, check_choice, check_vector
 from .common.protocols import Floats
-from .common.read_only import ReadOnly
+from .common.read_only import ReadOnlyMixin
 from .structure.parameters import (
     adds_own_input,
     batch_norm_params,
@@ -39,7 +39,7 @@ from .structure.tables import (
 from .structure.user_functions import Activation
 
 
-class ReferenceModel(ReadOnly):
+class ReferenceModel(ReadOnlyMixin):
     """A stack of linear layers with activations between them, whose parameters are one flat float64
     vector.
 
@@ -176,7 +176,7 @@ class ReferenceModel(ReadOnly):
         return self.flatten(grads[::-1])
 
 
-class ReferenceObjective(ReadOnly):
+class ReferenceObjective(ReadOnlyMixin):
     """The loss of a `ReferenceModel` on data, with exact gradient and Hessian products. The
     conventions are those of `Objective`.
 
@@ -284,7 +284,7 @@ class ReferenceObjective(ReadOnly):
         return ReferenceHessian(self, check_vector(theta, self.n_params, "theta", float).copy())
 
 
-class ReferenceHessian(SelfAdjoint, ReadOnly, assignable=("n_products",)):
+class ReferenceHessian(SelfAdjoint, ReadOnlyMixin, assignable=("n_products",)):
     """The Hessian as an operator whose products are complex steps, ``H v = Im gradient(theta + i h
     v) / h``. There is no cancellation, since no difference is computed.
     """

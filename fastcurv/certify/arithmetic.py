@@ -1,14 +1,14 @@
 """Numbers with bounds on their errors, for passes that are written like the equations at the head
 of ``fastcurv/_engine/passes.pyx``.
 
-`Num` is a matrix (rows, m) with an `Err`, which bounds the error of each entry and the norm of the
-errors of each row. `linear_with_errors`, `Phi`, sums and products propagate errors and add the
-rounding errors of the kernels (`Arithmetic`). Bounds on entries alone grow fast with depth: without
-the bounds on norms and those of `Chain` over several layers, results are 1.08 times as large for
-one hidden layer and 14 000 times as large for six. Three other types hold less: `NormBound`
-(`fastcurv.certify.columns`) holds norms alone, for all columns at once; `RowMatrices`
-(`dense_hessian`) holds a matrix for each row; `Bounded` (`precise`) holds numbers with a precision
-of about 100 bits.
+`Enclosure` is a matrix (rows, m) with an `Errors`, which bounds the error of each entry and the
+norm of the errors of each row. `linear_with_errors`, `ActivationDerivatives`, sums and products
+propagate errors and add the rounding errors of the kernels (`RoundingModel`). Bounds on entries
+alone grow fast with depth: without the bounds on norms and those of `ErrorChain` over several
+layers, results are 1.08 times as large for one hidden layer and 14 000 times as large for six.
+Three other types hold less: `NormBound` (`fastcurv.certify.columns`) holds norms alone, for all
+columns at once; `RowMatrices` (`dense_hessian`) holds a matrix for each row; `PreciseEnclosure`
+(`precise`) holds numbers with a precision of about 100 bits.
 
 All arrays here are float64; bounds are >= 0.
 """
@@ -144,7 +144,7 @@ def gram_eigenvalue_bound(G: Floats) -> float:
 MAX_GRAM_BYTES = 1 << 27  # maximum size of a Gram matrix and of the rows kept until it is computed
 
 
-class Gram:
+class GramNorm:
     """Accumulator of an upper bound on the spectral norm of a matrix of N rows that are added in
     blocks.
 
@@ -201,11 +201,11 @@ def _power_norms(G: Floats, squarings: int) -> Floats:
     return np.asarray(np.exp(log))
 
 
-class Operand:
+class RightOperand:
     """A matrix A (m, k) that is used in products ``x A'`` with rows x (rows, k).
 
     `abs` holds |A|, `norm` an upper bound on ``||A||_2``, and `rows` (m,) and `cols` (k,) the norms
-    of the rows and columns of A. The property `T` is the `Operand` of the transpose.
+    of the rows and columns of A. The property `T` is the `RightOperand` of the transpose.
     """
 
     def __init__(self, A: Floats) -> None:
@@ -213,14 +213,14 @@ class Operand:
         self.rows, self.cols = row_norms(self.abs)[:, 0], row_norms(self.abs.T)[:, 0]
 
     @property
-    def T(self) -> Operand:
-        """The `Operand` of the transpose of A."""
+    def T(self) -> RightOperand:
+        """The `RightOperand` of the transpose of A."""
         other = copy(self)
         other.A, other.abs, other.rows, other.cols = self.A.T, self.abs.T, self.cols, self.rows
         return other
 
 
-class Err:
+class Errors:
     """Bounds on a matrix of errors. `E` (rows, m) bounds the magnitude of each entry, and `nu`
     (rows, 1) bounds the norm of each row. Each of the two is reduced where the other one implies a
     smaller bound.
@@ -231,25 +231,25 @@ class Err:
         self.nu = rows if nu is None else np.minimum(rows, nu)
         self.E = E if nu is None else np.minimum(E, self.nu)
 
-    def __add__(self, other: Err) -> Err:
-        return Err(self.E + other.E, self.nu + other.nu)
+    def __add__(self, other: Errors) -> Errors:
+        return Errors(self.E + other.E, self.nu + other.nu)
 
-    def multiply(self, x: Floats) -> Err:
+    def multiply(self, x: Floats) -> Errors:
         """Return bounds on the entrywise product of the errors and x (rows, m), for x >= 0."""
-        return Err(
+        return Errors(
             multiply_rounded_up(self.E, x),
             multiply_rounded_up(self.nu, x.max(axis=1, keepdims=True)),
         )
 
-    def _multiply_transposed(self, A: Operand) -> Err:
+    def _multiply_transposed(self, A: RightOperand) -> Errors:
         """Return bounds on the matrix of errors times A'. They do not include the rounding of this
         product.
         """
         E = np.minimum(matmul_rounded_up(self.E, A.abs.T), multiply_rounded_up(self.nu, A.rows))
-        return Err(E, multiply_rounded_up(self.nu, A.norm))
+        return Errors(E, multiply_rounded_up(self.nu, A.norm))
 
 
-class Arithmetic:
+class RoundingModel:
     """The rounding model of a dtype and of the kernels in use. It holds the unit roundoff `u`, the
     smallest subnormal number `eta`, and the number of successive roundings in each sum that the
     kernels compute.
@@ -317,16 +317,16 @@ class Arithmetic:
         if not size.max(initial=0.0) < self.max:
             self.overflow = True
 
-    def local_error(self, size: Floats, k: int, terms: int) -> Err:
-        """Return bounds (`Err`) on the rounding errors of a sum of `terms` matrix products of inner
-        dimension k.
+    def local_error(self, size: Floats, k: int, terms: int) -> Errors:
+        """Return bounds (`Errors`) on the rounding errors of a sum of `terms` matrix products of
+        inner dimension k.
 
         Each entry of `size` (rows, m) is the sum of the absolute values of the terms of that entry.
         A bound is 0 only where `size` is 0.
         """
         self.record_overflow(size)
         depth = self.n_roundings(k, terms) + 1
-        return Err(self.gamma(depth) * size + (size > 0) * (depth * self.eta))
+        return Errors(self.gamma(depth) * size + (size > 0) * (depth * self.eta))
 
     def n_partial_sums(self) -> int:
         """Return the number of additions that combine partial sums over rows: the sums of the
@@ -371,16 +371,18 @@ class Arithmetic:
 # The numbers of the passes, with bounds on their errors.
 
 
-class Num:
-    """A computed matrix x (rows, m) with bounds `dx`, an `Err`, on its errors.
+class Enclosure:
+    """A computed matrix x (rows, m) with bounds `dx`, an `Errors`, on its errors.
 
-    Each operation adds its own rounding errors, according to the `Arithmetic` r. Two attributes are
-    needed by `Chain`. `new` bounds the norms (rows, 1) of the part of the errors that has been
-    added since the last call of `with_capped_errors`; it is None if nothing has been added. `local`
-    is an `Err` of the errors added in the last `linear_with_errors`.
+    Each operation adds its own rounding errors, according to the `RoundingModel` r. Two attributes
+    are needed by `ErrorChain`. `new` bounds the norms (rows, 1) of the part of the errors that has
+    been added since the last call of `with_capped_errors`; it is None if nothing has been added.
+    `local` is an `Errors` of the errors added in the last `linear_with_errors`.
     """
 
-    def __init__(self, x: Any, dx: Err, r: Any, new: Any = None, local: Err | None = None) -> None:
+    def __init__(
+        self, x: Any, dx: Errors, r: Any, new: Any = None, local: Errors | None = None
+    ) -> None:
         self.x, self.dx, self.r, self.new, self.local = x, dx, r, new, local
 
     @property
@@ -388,33 +390,36 @@ class Num:
         """The absolute values (rows, m) of x plus the bounds on its errors."""
         return np.asarray(np.abs(self.x) + self.dx.E)
 
-    def with_capped_errors(self, nu: Floats | None) -> Num:
-        """Return a `Num` of the same x whose error norms are at most nu (rows, 1), with `new` set
-        to None. If nu is None, the bounds are unchanged.
+    def with_capped_errors(self, nu: Floats | None) -> Enclosure:
+        """Return an `Enclosure` of the same x whose error norms are at most nu (rows, 1), with
+        `new` set to None. If nu is None, the bounds are unchanged.
         """
         dx = self.dx
-        return Num(self.x, dx if nu is None else Err(dx.E, np.minimum(dx.nu, nu)), self.r)
+        return Enclosure(self.x, dx if nu is None else Errors(dx.E, np.minimum(dx.nu, nu)), self.r)
 
-    def _add_rounding_error(self, x: Floats, dx: Err, new: Any = 0.0, lost: Any = 0.0) -> Num:
-        """Return a `Num` of x whose error bound is dx plus the error of one rounding. `lost` bounds
-        the effect of underflow. `new` is the attribute `new` of the result before this rounding.
+    def _add_rounding_error(
+        self, x: Floats, dx: Errors, new: Any = 0.0, lost: Any = 0.0
+    ) -> Enclosure:
+        """Return an `Enclosure` of x whose error bound is dx plus the error of one rounding. `lost`
+        bounds the effect of underflow. `new` is the attribute `new` of the result before this
+        rounding.
         """
         size = np.abs(x) + dx.E
         self.r.record_overflow(size)
-        rounding = Err(self.r.u * size + lost)
-        return Num(x, dx + rounding, self.r, new + rounding.nu)
+        rounding = Errors(self.r.u * size + lost)
+        return Enclosure(x, dx + rounding, self.r, new + rounding.nu)
 
-    def __neg__(self) -> Num:
-        return Num(-self.x, self.dx, self.r, self.new)
+    def __neg__(self) -> Enclosure:
+        return Enclosure(-self.x, self.dx, self.r, self.new)
 
-    def __add__(self, other: Num) -> Num:
+    def __add__(self, other: Enclosure) -> Enclosure:
         new = sum(x.new for x in (self, other) if x.new is not None)
         return self._add_rounding_error(self.x + other.x, self.dx + other.dx, new)
 
-    def __sub__(self, other: Num) -> Num:
+    def __sub__(self, other: Enclosure) -> Enclosure:
         return self + -other
 
-    def __mul__(self, p: Num | None) -> Num:
+    def __mul__(self, p: Enclosure | None) -> Enclosure:
         """Return the entrywise product with p, where None means that all entries of p are 1."""
         if p is None:
             return self
@@ -427,24 +432,24 @@ class Num:
 
     # --- sums and means of columns over all rows
 
-    def _as_row(self, x: Floats, E: Floats) -> Num:
+    def _as_row(self, x: Floats, E: Floats) -> Enclosure:
         return self._add_rounding_error(
-            x[None], Err(E[None]), lost=4 * self.r.eta * (np.abs(x) + E > 0)[None]
+            x[None], Errors(E[None]), lost=4 * self.r.eta * (np.abs(x) + E > 0)[None]
         )
 
-    def sum(self) -> Num:
+    def sum(self) -> Enclosure:
         """Return the sum (1, m) over the rows, accumulated in double precision and rounded to the
         dtype.
         """
         E, x = self.dx.E.sum(axis=0), self.x.sum(axis=0)
         return self._as_row(x, E + self.r.rows_gamma * (np.abs(self.x).sum(axis=0) + E))
 
-    def mean(self) -> Num:
+    def mean(self) -> Enclosure:
         """Return the mean (1, m) over the rows."""
         total, N = self.sum(), len(self.x)
         return self._as_row(total.x[0] / N, total.dx.E[0] / N)
 
-    def normalise_columns(self) -> tuple[Num, Num]:
+    def normalise_columns(self) -> tuple[Enclosure, Enclosure]:
         """Return the pair (h, s) for this matrix z (rows, m): ``s = 1 / sqrt(variance + eps)`` (1,
         m) and ``h = (z - mean) s`` (rows, m), with the mean and variance of each column and ``eps =
         BATCH_NORM_EPS``.
@@ -464,23 +469,23 @@ class Num:
         return (self - self._as_row(corrected, off)) * s, s
 
 
-def num_without_error(x: NDArray[Any], r: Arithmetic) -> Num:
-    """Return a `Num` of x (rows, m) whose error bounds are 0. A vector x (m,) becomes (1, m)."""
-    x, dx = np.atleast_2d(x).astype(float), Err.__new__(Err)
+def exact_enclosure(x: NDArray[Any], r: RoundingModel) -> Enclosure:
+    """Return x (rows, m) with error bounds of 0. A vector x (m,) becomes (1, m)."""
+    x, dx = np.atleast_2d(x).astype(float), Errors.__new__(Errors)
     dx.E, dx.nu = np.zeros(x.shape), np.zeros((len(x), 1))
-    return Num(x, dx, r)
+    return Enclosure(x, dx, r)
 
 
 def linear_with_errors(
-    x: Num | None,
-    W: Operand,
+    x: Enclosure | None,
+    W: RightOperand,
     b: Floats | float = 0.0,
     y: Any = None,
-    V: Operand | None = None,
+    V: RightOperand | None = None,
     terms: int = 1,
-) -> Num:
-    """Return the `Num` of ``x W' + y V' + b``, with bounds on its errors. The engine computes this
-    as a sum of `terms` matrix products. If x or V is None, its product is left out.
+) -> Enclosure:
+    """Return the `Enclosure` of ``x W' + y V' + b``, with bounds on its errors. The engine computes
+    this as a sum of `terms` matrix products. If x or V is None, its product is left out.
     """
     check_time()
     r, rows = (y if x is None else x).r, len((y if x is None else x).x)
@@ -491,18 +496,18 @@ def linear_with_errors(
         entered = [y.dx._multiply_transposed(V)] if y.dx.nu.any() else []
     if x is not None:
         z, size = z + x.x @ W.A.T, size + matmul_rounded_up(x.magnitude, W.abs.T)
-    local: Err = r.local_error(size, W.A.shape[1], terms)
+    local: Errors = r.local_error(size, W.A.shape[1], terms)
     fresh = local + entered[0] if entered else local
     if x is None or not x.dx.nu.any():
-        return Num(z, fresh, r, fresh.nu, fresh)
+        return Enclosure(z, fresh, r, fresh.nu, fresh)
     carried, new = x.dx._multiply_transposed(W), fresh.nu
     if x.new is not None:
         new = carried.nu if x.new is x.dx else multiply_rounded_up(x.new, W.norm)
         new = new + sum(part.nu for part in [*entered, local])
-    return Num(z, fresh + carried, r, new, fresh)
+    return Enclosure(z, fresh + carried, r, new, fresh)
 
 
-class Chain:
+class ErrorChain:
     """Bounds on errors propagated through several layers at once: ``||dx_m|| <= sum over i of
     ||K_im|| fresh_i`` for every row.
 
@@ -521,8 +526,8 @@ class Chain:
         self.fresh: dict[int, Any] = {}
 
     def cap_error(self, m: int, x: Any) -> Any:
-        """Return x, a `Num` or `NormBound` of layer m, with its error capped by the bound of the
-        chain. Record ``x.new`` as the error that enters at layer m.
+        """Return x, an `Enclosure` or `NormBound` of layer m, with its error capped by the bound of
+        the chain. Record ``x.new`` as the error that enters at layer m.
         """
         if self.kappa is None:
             return x.with_capped_errors(None)
@@ -533,7 +538,7 @@ class Chain:
         return x.with_capped_errors(total)
 
 
-class Phi:
+class ActivationDerivatives:
     """The activation `name` of a layer and its derivatives, phi, phi' and phi'', at the
     pre-activations z.
 
@@ -570,11 +575,11 @@ class Phi:
     the absolute error of phi' is about u, however small phi' is.
     """
 
-    a: Num
-    p: Num | None
-    q: Num | None
+    a: Enclosure
+    p: Enclosure | None
+    q: Enclosure | None
 
-    def __init__(self, name: str, z: Num, skip: bool = False) -> None:
+    def __init__(self, name: str, z: Enclosure, skip: bool = False) -> None:
         r, u, t = z.r, z.r.u, z.dx.E
         self.row = row = ACTIVATIONS[name]
         self.derived = row.of_a is not None and not skip and not r.own
@@ -588,7 +593,7 @@ class Phi:
         if q is None:
             bent = p != 1
             here = 2 * u * np.abs(a) * bent + r.eta * (bent & (p > 0) & moves)
-            dp = Err(crossing * row.kink + 2 * u * p * bent)
+            dp = Errors(crossing * row.kink + 2 * u * p * bent)
         else:
             # At a kink phi'' exists on each side only, so its bound `row.bend` is used there.
             at_kink = (np.abs(z.x) <= t) & (row.kink > 0)
@@ -606,17 +611,19 @@ class Phi:
             if self.derived:
                 off = here * (2 * sizes[0] + row.of_a + here) + 2 * u * (a**2 + p)
             bend = np.where(crossing, 1.0, np.abs(q))
-            dp = z.dx.multiply(bend + 0.5 * t * S3) + Err(off + floor)
-            self.q = Num(q, z.dx.multiply(S3) + Err(c * sizes[2] + floor + crossing * row.kink), r)
+            dp = z.dx.multiply(bend + 0.5 * t * S3) + Errors(off + floor)
+            self.q = Enclosure(
+                q, z.dx.multiply(S3) + Errors(c * sizes[2] + floor + crossing * row.kink), r
+            )
         new = row_norms(multiply_rounded_up(np.abs(p), t if z.local is None else z.local.E))
         new = new + row_norms(here + multiply_rounded_up(slope - np.abs(p) + curve, t))
-        self.a = Num(a, z.dx.multiply(slope + curve) + Err(here), r, new)
-        self.p = Num(p, dp, r)
+        self.a = Enclosure(a, z.dx.multiply(slope + curve) + Errors(here), r, new)
+        self.p = Enclosure(p, dp, r)
 
-    def scaled_second_derivative(self, e: Num, d: Num) -> Num | None:
-        """Return ``e phi''`` as a `Num`, or None if phi'' is 0 everywhere. e is the derivative of
-        the loss with respect to phi, and d is delta, ``e phi'``. If `derived` is True, the result
-        is computed from d and a.
+    def scaled_second_derivative(self, e: Enclosure, d: Enclosure) -> Enclosure | None:
+        """Return ``e phi''`` as an `Enclosure`, or None if phi'' is 0 everywhere. e is the
+        derivative of the loss with respect to phi, and d is delta, ``e phi'``. If `derived` is
+        True, the result is computed from d and a.
         """
         if not self.derived:
             return None if self.q is None else e * self.q
@@ -624,14 +631,14 @@ class Phi:
         factor = (self.row.of_a or 0.0) - 2 * a
         error = d.dx.multiply(np.abs(factor) + 2 * da.E) + da.multiply(2 * np.abs(d.x))
         rounding = 3 * r.u * (2 * (np.abs(a) + da.E) * size + np.abs(factor * d.x))
-        return Num(factor * d.x, error + Err(rounding + 2 * r.eta * (size > 0)), r)
+        return Enclosure(factor * d.x, error + Errors(rounding + 2 * r.eta * (size > 0)), r)
 
 
 # --------------------------------------------------------------------------------------------------
 # Bounds on the errors of sums over rows, ``dW = delta' a`` and ``rdW = rdelta' a + delta' ra``.
 
 
-class Sums:
+class RowSums:
     """Accumulator of one layer's sums over rows, ``x'y`` and the sum of the rows of x, with bounds
     on their errors. See the module docstring of `fastcurv.certify.passes`.
 
@@ -654,9 +661,9 @@ class Sums:
         # the other factor
         self.spectral = {"a": (spectral_a, np.inf), "ra": (np.inf, spectral_d)}
         self.terms: dict[str, Floats] = {}
-        self.scales: tuple[Num, ...] = ()
+        self.scales: tuple[Enclosure, ...] = ()
 
-    def add_product(self, tag: str, x: Num, y: Num, gamma: float) -> None:
+    def add_product(self, tag: str, x: Enclosure, y: Enclosure, gamma: float) -> None:
         """Add ``x'y`` for a block of rows x (rows, out) and y (rows, in). `tag` is "a" or "ra", the
         name of the factor y, and gamma is the roundoff factor of the sum over all rows.
         """
@@ -677,7 +684,7 @@ class Sums:
         ]
         self.terms[tag] = self.terms.get(tag, np.zeros(5)) + [part.sum() for part in parts]
 
-    def add_bias_rows(self, x: Num, gamma: float) -> None:
+    def add_bias_rows(self, x: Enclosure, gamma: float) -> None:
         """Add the sum of a block of rows x (rows, out) to the bias part. gamma is the roundoff
         factor of the sum over all rows.
         """
@@ -710,7 +717,7 @@ class Sums:
         ]
 
 
-def _sum_error(x: Num, gamma: float) -> Floats:
+def _sum_error(x: Enclosure, gamma: float) -> Floats:
     """Return bounds (rows, m) on the errors that the entries of x contribute to a sum over rows
     whose roundoff factor is gamma.
     """
@@ -721,39 +728,41 @@ def _sum_error(x: Num, gamma: float) -> Floats:
 # Batch normalisation, for which all rows are in memory at once.
 #
 # Errors are propagated entry by entry through the normalisation between the linear part of a layer
-# and its activation: every `Num` carries a bound, and each operation adds its own rounding. The
-# standard deviation is a norm of the centred column, so ``sqrt(variance + eps)`` changes by at most
-# the root mean square of the errors of z. All other operations are products, sums and means. A unit
-# whose errors reach ``sqrt(variance + eps)`` has no finite bound.
+# and its activation: every `Enclosure` carries a bound, and each operation adds its own rounding.
+# The standard deviation is a norm of the centred column, so ``sqrt(variance + eps)`` changes by at
+# most the root mean square of the errors of z. All other operations are products, sums and means. A
+# unit whose errors reach ``sqrt(variance + eps)`` has no finite bound.
 
 
-class Normed:
+class BatchNormalisation:
     """Batch normalisation of one layer over all rows, ``h = (z - mean) s`` and ``u = gamma h +
     beta``, with its backward pass and the R-passes of both.
     """
 
-    du: Num  # e phi'
-    du_mean: Num
-    du_h: Num
+    du: Enclosure  # e phi'
+    du_mean: Enclosure
+    du_h: Enclosure
 
-    def __init__(self, z: Num, gamma: Num, beta: Num) -> None:
+    def __init__(self, z: Enclosure, gamma: Enclosure, beta: Enclosure) -> None:
         self.gamma, (self.h, self.s) = gamma, z.normalise_columns()
         self.u, self.scale = self.h * gamma + beta, self.s * gamma
 
-    def backward(self, du: Num) -> Num:
+    def backward(self, du: Enclosure) -> Enclosure:
         """Return ``delta = s gamma (du - mean du - h mean (du h))`` from du, the derivative of the
         loss with respect to u.
         """
         self.du, self.du_mean, self.du_h = du, du.mean(), (du * self.h).mean()
         return (du - self.du_mean - self.h * self.du_h) * self.scale
 
-    def gamma_beta_gradients(self) -> tuple[Num, Num]:
+    def gamma_beta_gradients(self) -> tuple[Enclosure, Enclosure]:
         """Return the pair of gradients (1, units) of the loss with respect to gamma and beta.
         `backward` must be called first.
         """
         return (self.du * self.h).sum(), self.du.sum()
 
-    def r_forward(self, rz: Num | None, vgamma: Num, vbeta: Num) -> tuple[Num, tuple[Num, Num]]:
+    def r_forward(
+        self, rz: Enclosure | None, vgamma: Enclosure, vbeta: Enclosure
+    ) -> tuple[Enclosure, tuple[Enclosure, Enclosure]]:
         """Return the pair (ru, turned) for the direction (rz, vgamma, vbeta), where rz is 0 if
         None.
 
@@ -762,12 +771,14 @@ class Normed:
         needs.
         """
         h, s = self.h, self.s
-        rz = num_without_error(0.0 * h.x, h.r) if rz is None else rz
+        rz = exact_enclosure(0.0 * h.x, h.r) if rz is None else rz
         c = (rz * h).mean()
         rh = (rz - rz.mean() - h * c) * s
         return h * vgamma + rh * self.gamma + vbeta, (rh, (vgamma - s * c * self.gamma) * s)
 
-    def r_backward(self, rdu: Num, turned: tuple[Num, Num] | None) -> tuple[Num, tuple[Num, Num]]:
+    def r_backward(
+        self, rdu: Enclosure, turned: tuple[Enclosure, Enclosure] | None
+    ) -> tuple[Enclosure, tuple[Enclosure, Enclosure]]:
         """Return the pair (rdelta, (rgamma, rbeta)): rdelta for the linear part of the layer, and
         the sums over rows for gamma and beta. `turned` is the second result of `r_forward`. If it
         is None, only the terms linear in rdu are kept.

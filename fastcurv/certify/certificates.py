@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..common.protocols import Floats
-from ..common.read_only import ReadOnly
+from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import rounding_to_nearest
 from ..structure import symmetry
 from ..structure.parameters import (
@@ -42,7 +42,7 @@ def kink_margins(ob: Any, theta: ArrayLike) -> list[float]:
     return [majorants.kink_margin(ob, theta)]
 
 
-class Certificates(ReadOnly):
+class Certificates(ReadOnlyMixin):
     """Proved statements about the loss of a network objective near theta. Each statement holds for
     the function that exact arithmetic computes from the stored parameters and data.
 
@@ -245,11 +245,13 @@ class Certificates(ReadOnly):
         """
         return symmetry.curvature_probes(self.objective, theta, **options)
 
-    def input_output_ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
+    def input_output_ranges(
+        self, theta: ArrayLike
+    ) -> tuple[symmetry.ColumnRanges, symmetry.ColumnRanges]:
         """Return the ranges of the inputs and of the network outputs at theta, as a pair of
-        `fastcurv.structure.symmetry.Ranges`.
+        `fastcurv.structure.symmetry.ColumnRanges`.
         """
-        found: tuple[symmetry.Ranges, symmetry.Ranges] = self._sum_over_shards(
+        found: tuple[symmetry.ColumnRanges, symmetry.ColumnRanges] = self._sum_over_shards(
             symmetry.ranges, theta
         )
         return found
@@ -269,7 +271,7 @@ class Certificates(ReadOnly):
         return curvature_floor(self.objective, theta)
 
 
-class ForwardCertificates(ReadOnly):
+class ForwardCertificates(ReadOnlyMixin):
     """The certificates that need forward passes alone. They serve losses and activations whose
     errors have no bound: `classify` needs the number of kinks even if no bound on derivatives is
     proved.

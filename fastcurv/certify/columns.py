@@ -14,10 +14,10 @@ and a bound on the norm of its error. They grow by
 
     ||x W'|| <= ||W||_2 ||x||,      rounding of x W' <= gamma || |W| ||_2 ||x||
 
-and the corresponding bounds of the other operations. This is the row-wise part (`Err.nu`, `Chain`)
-of the bounds for one vector in `fastcurv.certify.passes`.
-The first step away from a unit uses the norm of the unit's own column (row) of W. Sums over rows
-add norms, where error' and size' are those of the backward impulse:
+and the corresponding bounds of the other operations. This is the row-wise part (`Errors.nu`,
+`ErrorChain`) of the bounds for one vector in `fastcurv.certify.passes`. The first step away from a
+unit uses the norm of the unit's own column (row) of W. Sums over rows add norms, where error' and
+size' are those of the backward impulse:
 
     sum over n of |a_nk| error_n  +  |da_nk| size_n  +  |delta_ni| error'_n  +  |ddelta_ni| size'_n
 
@@ -40,8 +40,8 @@ from ..common.protocols import Floats
 from ..structure.parameters import is_batch_normalised, l2_diagonal
 from .arithmetic import (
     SMALLEST_SUBNORMAL,
-    Chain,
-    Num,
+    Enclosure,
+    ErrorChain,
     flushes_subnormals,
     row_norms,
     spectral_norm_bound,
@@ -52,7 +52,7 @@ from .passes import CURVATURE_KINDS, ErrorPass, State
 class NormBound(NamedTuple):
     """Bounds (rows, units) on the norm of a quantity (`size`) and on the norm of its error
     (`error`), rounded up against underflow. `new` is a `NormBound` of the part that has entered
-    since the last cap by a `Chain`, or None if no chain is used.
+    since the last cap by an `ErrorChain`, or None if no chain is used.
     """
 
     size: Any
@@ -117,14 +117,14 @@ def propagate_norm_bounds(
     return ra, rd
 
 
-def _largest_magnitude_in_rows(x: Num) -> Floats:
+def _largest_magnitude_in_rows(x: Enclosure) -> Floats:
     """Return, for each row of x, the largest magnitude plus the largest error bound, with shape
     (rows, 1).
     """
     return np.asarray(np.abs(x.x).max(axis=1, keepdims=True) + x.dx.E.max(axis=1, keepdims=True))
 
 
-class Columns:
+class ColumnErrorAccumulator:
     """Accumulator of bounds on the errors of the columns of a dense curvature matrix, at the theta
     of the `ErrorPass` R.
 
@@ -201,7 +201,7 @@ class Columns:
         zero = np.zeros((len(s.a[0].x), 1))
         one = zero + 1.0
 
-        def top(x: Num | None, other: Floats) -> NormBound:
+        def top(x: Enclosure | None, other: Floats) -> NormBound:
             if x is None:
                 return NormBound(other, zero)
             largest = x.dx.E.max(axis=1, keepdims=True)
@@ -215,7 +215,7 @@ class Columns:
         }
 
     @staticmethod
-    def unit_bounds(x: Num | None, like: Floats, default: float) -> NormBound:
+    def unit_bounds(x: Enclosure | None, like: Floats, default: float) -> NormBound:
         """Return a `NormBound` (rows, units) of the magnitudes of x and of the bounds on their
         errors for each unit. x holds phi' or e phi''. If x is None, all magnitudes are `default`
         and all errors 0, in the shape of `like`.
@@ -265,7 +265,7 @@ class Columns:
         )  # rz for a unit step in the bias
         rz: list[NormBound | None] = [None] * self.L
         ra: list[NormBound | None] = [None] * self.L  # ra at the input of each layer
-        chain = Chain(s.kappa, NormBound.__mul__)
+        chain = ErrorChain(s.kappa, NormBound.__mul__)
         for m in range(l, last):
             rz[m], below = z, ra[m]
             a = self.multiply_slope(
@@ -292,8 +292,8 @@ class Columns:
         return self.run_backward(s, sizes, rd, e, l - 1, rz=nothing, ra=nothing, unit=l - 1)
 
     def loss_curvature_norms(self, s: State) -> tuple[Floats, Floats]:
-        """Return the pair (B, C) of `LossRows.rdelta_norm_factors` or, for the Fisher, of
-        `LossRows.fisher_rdelta_norm_factors`.
+        """Return the pair (B, C) of `LossDerivatives.rdelta_norm_factors` or, for the Fisher, of
+        `LossDerivatives.fisher_rdelta_norm_factors`.
         """
         return (
             s.loss.fisher_rdelta_norm_factors()
@@ -331,7 +331,7 @@ class Columns:
         R, r = self.R, self.r
         weights, biases = r.gamma(r.n_weight_roundings(terms)), r.gamma(r.n_bias_roundings())
         parts = [NormBound(np.zeros_like(rd.size), np.zeros_like(rd.size))] * (2 * self.L)
-        chain = Chain(s.kappa, NormBound.__mul__)
+        chain = ErrorChain(s.kappa, NormBound.__mul__)
         rd = NormBound.from_new_quantity(rd.size, rd.error)
         for m in range(top, -1, -1):
             parts[m] = self.add_roundings(rd.multiply(sizes["a"][m]), weights)
@@ -378,7 +378,7 @@ def column_error_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
         return np.array([R.product_error_bound(e, kind) for e in np.eye(len(R.theta))])
     r, found = R.arithmetic, []
     with np.errstate(all="ignore"):
-        known = Columns(R, kind)
+        known = ColumnErrorAccumulator(R, kind)
         for off, off_b in zip(known.off, known.off_b):
             found.append(np.hypot.reduce(off, axis=0).ravel())
             if R.ob.model.bias:
@@ -414,7 +414,7 @@ def jacobian_row_error_bounds(R: ErrorPass) -> Floats:
     """
     d_out, found = R.ob.model.sizes[-1], []
     with np.errstate(all="ignore"):
-        known = Columns(R, "jacobian", gather=False)
+        known = ColumnErrorAccumulator(R, "jacobian", gather=False)
         for s in R.iter_states():
             sizes = known.row_norms(s)
             one = known.peak = np.ones((len(s.a[0].x), 1))

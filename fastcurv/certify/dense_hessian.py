@@ -45,22 +45,22 @@ from numpy.typing import NDArray
 from ..common.checks import row_block_slices
 from ..common.linalg import UNIT_ROUNDOFF, gamma_of
 from ..common.progress import SEVERAL_RESULTS_MAX_N, cache_last
-from ..common.protocols import Enclosed, Floats
+from ..common.protocols import EnclosedMatrix, Floats
 from ..common.runtime import rounding_to_nearest
 from ..structure.parameters import is_batch_normalised, l2_diagonal, layers_of
 from .arithmetic import (
     ROUND_UP_FACTOR,
     SMALLEST_SUBNORMAL,
-    Chain,
-    Err,
-    Num,
+    Enclosure,
+    ErrorChain,
+    Errors,
+    exact_enclosure,
     flushes_subnormals,
     multiply_rounded_up,
     norm,
-    num_without_error,
     row_norms,
 )
-from .passes import ErrorPass, LossRows, Passes, State, passes_at, theta_in_model_dtype
+from .passes import ErrorPass, LossDerivatives, Passes, State, passes_at, theta_in_model_dtype
 
 # --------------------------------------------------------------------------------------------------
 # The matrices of each row, layer by layer, from which the curvature of a loss is computed, each
@@ -109,7 +109,7 @@ class RowMatrices:
         off += gamma_of(other.x.shape[1] + 2) * self.size * other.size
         return RowMatrices.from_array(np.matmul(self.x, other.x), ROUND_UP_FACTOR * off)
 
-    def multiply_slope(self, p: Slope, roundings: int) -> tuple[Floats, Floats]:
+    def multiply_slope(self, p: UnitDerivatives, roundings: int) -> tuple[Floats, Floats]:
         """Return the stack of matrices with each column j multiplied by the slope p of unit j, and
         bounds (rows,) on the norms of their errors after `roundings` roundings of every entry.
         """
@@ -117,14 +117,14 @@ class RowMatrices:
         return self.x * p.x[:, None, :], off + roundings * UNIT_ROUNDOFF * self.size * p.top
 
 
-class Slope:
+class UnitDerivatives:
     """The derivatives x (rows, o), phi' or e phi'', of the units of a hidden layer for the rows
     `cut`. For each row, `top` is the largest magnitude, `off` the largest error bound and `spread`
     the norm of the error bounds, each (rows,). If the argument x is None, all derivatives are 1,
     in the shape of `like`.
     """
 
-    def __init__(self, x: Num | None, cut: slice, like: Num) -> None:
+    def __init__(self, x: Enclosure | None, cut: slice, like: Enclosure) -> None:
         self.x = np.ones_like(like.x[cut]) if x is None else x.x[cut]
         dx = np.zeros_like(self.x) if x is None else x.dx.E[cut]
         self.top, self.off = np.abs(self.x).max(axis=1), dx.max(axis=1)
@@ -137,12 +137,12 @@ def loss_hessians(s: State) -> tuple[Floats, Floats]:
     """
     rows, o = s.z[-1].x.shape
     units = (np.tile(np.arange(o) == k, (rows, 1)) for k in range(o))
-    columns = [s.loss.rdelta(num_without_error(unit, s.loss.r)) for unit in units]
+    columns = [s.loss.rdelta(exact_enclosure(unit, s.loss.r)) for unit in units]
     error = np.hypot.reduce([column.dx.nu[:, 0] for column in columns], axis=0)
     return np.stack([column.x for column in columns], axis=2), error
 
 
-class Slab:
+class RowBlockState:
     """A block `cut` of the rows of a state: a, delta and the matrices K, C and S of the module
     docstring, with bounds on their errors. `loss` is the result of `loss_hessians`. If `curved` is
     False, the terms with phi'' are left out.
@@ -158,9 +158,10 @@ class Slab:
         self.A = [np.abs(a) + da for a, da in zip(self.a, self.dA)]
         self.sizes = [row_norms(A)[:, 0] for A in self.A]
         self.d, self.dd = [d.x[cut] for d in s.d], [d.dx.E[cut] for d in s.d]
-        self.p = [Slope(phi.p, cut, z) for phi, z in zip(s.phi, s.z)]
+        self.p = [UnitDerivatives(phi.p, cut, z) for phi, z in zip(s.phi, s.z)]
         self.q = [
-            Slope(eq, cut, z) if curved and eq is not None else None for eq, z in zip(s.eq, s.z)
+            UnitDerivatives(eq, cut, z) if curved and eq is not None else None
+            for eq, z in zip(s.eq, s.z)
         ]
         self.loss = RowMatrices.from_array(loss[0][cut], loss[1][cut])
         self.C = self._layer_curvatures()
@@ -332,14 +333,16 @@ class EnclosedHessian:
                 loss = loss_hessians(s)
                 for start in range(0, len(s.z[0].x), self.step):
                     cut = slice(start, start + self.step)
-                    slab = Slab(passes, s, loss, cut, self.curved)
+                    slab = RowBlockState(passes, s, loss, cut, self.curved)
                     for l in range(slab.L):
                         for m, S, K in slab.iter_blocks(l):
                             self._add_block(slab, l, m, S, K)
                             self._add_block_error_bounds(slab, l, m, S, K)
             self._complete_matrix()
 
-    def _add_block(self, slab: Slab, l: int, m: int, S: RowMatrices, K: RowMatrices | None) -> None:
+    def _add_block(
+        self, slab: RowBlockState, l: int, m: int, S: RowMatrices, K: RowMatrices | None
+    ) -> None:
         """Add the rows of a slab to the sums from which block (l, m) of A is written."""
         a, b, d, rows = slab.a[l], slab.a[m], slab.d[m], len(slab.d[m])
         if l == m:
@@ -387,7 +390,7 @@ class EnclosedHessian:
             self.A[b, c] = found[:, k, :, h]
 
     def _add_block_error_bounds(
-        self, slab: Slab, l: int, m: int, S: RowMatrices, K: RowMatrices | None
+        self, slab: RowBlockState, l: int, m: int, S: RowMatrices, K: RowMatrices | None
     ) -> None:
         """Add the errors in the rows of a slab to the bounds of block (l, m). The errors of S are
         added for each pair of inputs of l and m, all units together. The errors of K are added for
@@ -500,19 +503,19 @@ class EnclosedHessian:
 # bound on its error.
 #
 # ``K = A'A`` as in the module docstring of `fastcurv.network.spaces`: the sum over layers of ``(a
-# a' + 1) * (D D')``. The rows of a and D have bounds on the norms of their errors, `Err`, which are
-# propagated like those of delta in the gradient. A column of A has in each layer a part of length
-# ``x = sqrt(||a||^2 + 1) ||d||`` and error ``e = sqrt(..) ||dd|| + ||da|| (||d|| + ||dd||)``, so
-# that entry by entry
+# a' + 1) * (D D')``. The rows of a and D have bounds on the norms of their errors, `Errors`, which
+# are propagated like those of delta in the gradient. A column of A has in each layer a part of
+# length ``x = sqrt(||a||^2 + 1) ||d||`` and error ``e = sqrt(..) ||dd|| + ||da|| (||d|| +
+# ||dd||)``, so that entry by entry
 #
 #     |dK_ij| <= sum over layers of  x_i e_j + e_i x_j + e_i e_j + gamma x_i x_j
 
 
-def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> Enclosed:
-    """Return the Gram matrix K (q, q) of the GGN or Fisher at theta as an `Enclosed`: an exactly
-    symmetric matrix with a bound on the norm of the error of each column. q is the number of
-    columns of `loss_root_columns` times the number of rows. The bounds are infinite if an overflow
-    cannot be excluded.
+def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> EnclosedMatrix:
+    """Return the Gram matrix K (q, q) of the GGN or Fisher at theta as an `EnclosedMatrix`: an
+    exactly symmetric matrix with a bound on the norm of the error of each column. q is the number
+    of columns of `loss_root_columns` times the number of rows. The bounds are infinite if an
+    overflow cannot be excluded.
 
     Cost: that of a few times q/N backward passes in NumPy, plus ``O(q^2)`` for each layer and unit.
     """
@@ -539,7 +542,7 @@ def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> Enclosed:
         and not R.arithmetic.overflow
         and not flushes_subnormals()
     )
-    return Enclosed(K, bounds if finite else np.full(len(K), np.inf), 0.0)
+    return EnclosedMatrix(K, bounds if finite else np.full(len(K), np.inf), 0.0)
 
 
 def _gram_of_layer(a: Floats, D: Floats, bias: bool) -> Floats:
@@ -576,8 +579,8 @@ def _loss_factor_columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
     """
     found: list[Any] = [[] for _ in R.W]
     for d, dd in loss_root_columns(s.loss, kind):
-        chain, e = Chain(s.kappa), None
-        row = Num(d, dd, R.arithmetic, dd)
+        chain, e = ErrorChain(s.kappa), None
+        row = Enclosure(d, dd, R.arithmetic, dd)
         for l in range(len(R.W) - 1, -1, -1):
             found[l].append((row.x, row.dx.nu))
             if l:
@@ -585,16 +588,16 @@ def _loss_factor_columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
     return [tuple(np.array(x) for x in zip(*layer)) for layer in found]
 
 
-def loss_root_columns(loss: LossRows, kind: str) -> Any:
+def loss_root_columns(loss: LossDerivatives, kind: str) -> Any:
     """Yield the columns of a factor S of the loss curvature, with ``S S' = d2L/dz2`` in every row,
     or ``S S' = N delta delta'`` for the Fisher. Each column is a pair of an array (rows, d_out) and
-    its `Err`.
+    its `Errors`.
     """
     r, (N, d) = loss.r, loss.d.x.shape
     if kind == "fisher":
         root = np.sqrt(float(r.N))
         off = loss.d.dx.E * root + 3 * r.u * np.abs(loss.d.x) * root
-        yield root * loss.d.x, Err(off * (1 + r.u))
+        yield root * loss.d.x, Errors(off * (1 + r.u))
         return
     if loss.row.per_entry:
         h = np.broadcast_to(loss.h.x, (N, d))
@@ -602,7 +605,7 @@ def loss_root_columns(loss: LossRows, kind: str) -> Any:
         off = _sqrt_error_bound(h, np.broadcast_to(loss.h.dx.E, (N, d)), r.u)
         for j in range(d):
             unit = np.arange(d) == j
-            yield roots * unit, Err(off * unit)
+            yield roots * unit, Errors(off * unit)
         return
     yield from _entropy_root_columns(loss)
 
@@ -616,9 +619,9 @@ def _sqrt_error_bound(x: Floats, dx: Floats, u: float) -> Floats:
     return np.asarray(np.where(root > 0, carried, np.sqrt(dx)) + u * root)
 
 
-def _entropy_root_columns(loss: LossRows) -> Any:
+def _entropy_root_columns(loss: LossDerivatives) -> Any:
     """Yield the columns of S for cross entropy, each as a pair of an array (rows, d_out) and its
-    `Err`.
+    `Errors`.
 
     With s the square roots of the probabilities and i, j different from a class t, ``S_ij = s_i (i
     = j) - s_i^2 s_j / (1 + s_t)`` and ``S_tj = - s_t s_j``, multiplied by the square root of the
@@ -641,4 +644,4 @@ def _entropy_root_columns(loss: LossRows) -> Any:
         column = np.where(first, -t * sj, column)
         error = np.where(first, dt * Sj + T * dj + 4 * u * T * Sj, error)
         error = error * (h + dh) + np.abs(column) * dh + 2 * u * np.abs(column) * (h + dh)
-        yield h * column, Err(error)
+        yield h * column, Errors(error)

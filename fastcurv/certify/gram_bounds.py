@@ -45,9 +45,9 @@ from typing import Any
 import numpy as np
 
 from ..common.linalg import UNIT_ROUNDOFF, gamma_of, svd
-from ..common.protocols import Enclosed, Floats
-from ..common.read_only import ReadOnly
-from ..network.gram import InLayers, Layer, n_layer_coordinates
+from ..common.protocols import EnclosedMatrix, Floats
+from ..common.read_only import ReadOnlyMixin
+from ..network.gram import LayerMap, LayerwiseCoordinates, n_layer_coordinates
 from ..structure.parameters import layers_of, merge_equal_rows
 from .arithmetic import SMALLEST_SUBNORMAL, norm, row_norms
 from .columns import propagate_norm_bounds
@@ -100,7 +100,7 @@ def _residual_row_norms(A: Floats, error: Floats, Q: Floats) -> Floats:
     return np.asarray((rest + turned + 2 * error[:, 0]) * ROUND_UP_FACTOR)
 
 
-class LayerReach(Layer):
+class LayerRangeBasis(LayerMap):
     """The bases of one layer, its part of the map E, and bounds rho and sigma (N,) on the norms of
     the residuals of the rows of a and of delta after projection.
 
@@ -180,9 +180,9 @@ def estimated_range_dimension(model: Any, N: int) -> int:
     )
 
 
-class RangeBounds(InLayers, ReadOnly):
+class ProvedRangeSpace(LayerwiseCoordinates, ReadOnlyMixin):
     """The space that contains the range of a Hessian, with proved bounds; an implementation of the
-    protocol `ProvedReach`.
+    protocol `ProvedRange`.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ class RangeBounds(InLayers, ReadOnly):
         for l, shape in enumerate(ob.model.shapes):
             a, d = rows(s.a[l].x for s in states), rows(s.d[l].x for s in states)
             da, dd = rows(s.a[l].dx.nu for s in states), rows(s.d[l].dx.nu for s in states)
-            layers.append(LayerReach(shape, ob.model.bias, (a, da, d, dd), l > 0))
+            layers.append(LayerRangeBasis(shape, ob.model.bias, (a, da, d, dd), l > 0))
         self.m = self._set_layers(layers)
         self.n_complement, self.complement_eigenvalue = self.n - self.m, float(ob.l2)
         self.leak = self._complement_norm_bound(states)
@@ -272,8 +272,8 @@ class RangeBounds(InLayers, ReadOnly):
 
     # --- the matrix
 
-    def matrix(self) -> Enclosed:
-        """Return ``E'HE`` (m, m), computed by m products, as an `Enclosed` matrix with error
+    def matrix(self) -> EnclosedMatrix:
+        """Return ``E'HE`` (m, m), computed by m products, as an `EnclosedMatrix` matrix with error
         bounds.
         """
         P, bounds = np.empty((self.m, self.m)), np.empty(self.m)
@@ -288,12 +288,12 @@ class RangeBounds(InLayers, ReadOnly):
             bounds[part] = (np.abs(rows) @ each) * ROUND_UP_FACTOR * (1 + f)
             bounds[part] += turning * row_norms(np.abs(products))[:, 0] * (1 + f)
         if not (f < 0.1 and np.isfinite(P).all()):
-            return Enclosed(P, bounds, np.inf)
+            return EnclosedMatrix(P, bounds, np.inf)
         size = norm(P) + norm(bounds) + self.complement_eigenvalue + self.leak
         size *= 2 * ROUND_UP_FACTOR  # upper bound on ||H||
         # The next term covers the rounding errors of the rank-one terms u q' of E.
         bounds += 4 * UNIT_ROUNDOFF * size
-        return Enclosed(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * ROUND_UP_FACTOR)
+        return EnclosedMatrix(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * ROUND_UP_FACTOR)
 
     def complement_vector(self, seed: int = 0) -> Floats:
         """Return a unit vector (n,) orthogonal to the space, up to rounding."""
@@ -304,9 +304,9 @@ class RangeBounds(InLayers, ReadOnly):
         return np.asarray(v[0])
 
 
-def range_space(H: Any, max_dim: int) -> RangeBounds | None:
-    """Return the `RangeBounds` of the Hessian H. Return None if H is not a float64 Hessian of a
-    model without batch normalisation, if the dimension of the space exceeds `max_dim`, or if a
+def range_space(H: Any, max_dim: int) -> ProvedRangeSpace | None:
+    """Return the `ProvedRangeSpace` of the Hessian H. Return None if H is not a float64 Hessian of
+    a model without batch normalisation, if the dimension of the space exceeds `max_dim`, or if a
     bound cannot be proved. See `Curvature.range_space`.
     """
     ob = H.objective
@@ -319,5 +319,5 @@ def range_space(H: Any, max_dim: int) -> RangeBounds | None:
         return None
     if 8 * max(k * k for _, k in ob.model.shapes[1:] or ob.model.shapes) > MAX_BASES_BYTES:
         return None
-    found = RangeBounds(H)
+    found = ProvedRangeSpace(H)
     return found if found.m <= max_dim and found.n_complement > 0 and found.leak < np.inf else None

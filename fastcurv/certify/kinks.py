@@ -51,7 +51,7 @@ from ..structure.parameters import (
     nonzero_weight_rows,
 )
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
-from .precise import Bend, Bounded, Precise, add_decay, pair_from_float
+from .precise import PreciseEnclosure, PrecisePasses, PreciseSlopes, add_decay, pair_from_float
 
 # --------------------------------------------------------------------------------------------------
 # Networks of relu and leaky_relu units in plain NumPy: passes for complex theta and for many thetas
@@ -94,19 +94,19 @@ class ReluRows:
         self.divisor = divisor_of(ob)
         self.l2 = np.broadcast_to(np.asarray(l2_diagonal(ob), dtype=float), (model.n_params,))
 
-    def smooth_kinks(self, width: float) -> Smoothed:
-        """Return the `Smoothed` objective, in which each kink is smoothed over the given width in
-        z.
+    def smooth_kinks(self, width: float) -> SmoothedObjective:
+        """Return the `SmoothedObjective` objective, in which each kink is smoothed over the given
+        width in z.
         """
-        return Smoothed(self, width)
+        return SmoothedObjective(self, width)
 
     def smooth_piece(
         self, gates: Arrays, collapsed: Arrays, parents: Units | None = None
-    ) -> SmoothPiece:
-        """Return the loss as a `SmoothPiece`, a smooth function of theta and of the slopes at
-        active kinks, where `gates` is NaN. The arguments are those of `SmoothPiece`.
+    ) -> SmoothPieceObjective:
+        """Return the loss as a `SmoothPieceObjective`, a smooth function of theta and of the slopes
+        at active kinks, where `gates` is NaN. The arguments are those of `SmoothPieceObjective`.
         """
-        return SmoothPiece(self, gates, collapsed, parents)
+        return SmoothPieceObjective(self, gates, collapsed, parents)
 
     def row_block(self, start: int, stop: int) -> ReluRows:
         """Return the rows from `start` to `stop` as a `ReluRows` with the same divisor of the
@@ -258,7 +258,7 @@ def is_relu_stack(ob: Any) -> bool:
     )
 
 
-class Smooth:
+class SmoothFunction:
     """Base class of smooth functions of a network in plain NumPy, for small networks. A subclass
     defines `forward_backward`, which evaluates the function and its gradient at one or many real or
     complex points.
@@ -287,7 +287,7 @@ class Smooth:
         return 0.5 * (H + H.T)
 
 
-class Smoothed(Smooth):
+class SmoothedObjective(SmoothFunction):
     """The objective with every kink smoothed over the width w: each activation is replaced by
     ``leak z + (1 - leak) w softplus(z / w)``, where `leak` is the slope below 0.
     """
@@ -427,7 +427,8 @@ def jacobian_by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats
 # is positive across the orbit, the loss of the transformed family is at least that of the split
 # unit, and the point is a minimum, one of its family.
 
-# minimum norm of a copy's weights in `Copies.split_copies`, relative to the unit that it copies
+# minimum norm of a copy's weights in `UnitCopyMap.split_copies`, relative to the unit that it
+# copies
 MIN_COPY_SHARE = 0.2
 # maximum sine of the angle between the weights of two units that count as copies
 MAX_COPY_SINE = 1e-6
@@ -455,7 +456,7 @@ def _is_multiple(u: Floats, v: Floats) -> bool:
     return bool(u @ v > 0 and np.linalg.norm(rest) <= MAX_COPY_SINE * np.linalg.norm(u))
 
 
-class Copies:
+class UnitCopyMap:
     """The map from a network to the network without copies of units, and its inverse.
 
     Parameters
@@ -541,7 +542,7 @@ CROSS_TERM_FACTOR = 2 / 3**0.5  # 3 times the maximum of x^2 y for x^2 + y^2 = 1
 
 
 @dataclass(frozen=True)
-class Margins:
+class HypothesisMargins:
     """Margins by which the hypotheses of the statement in the module docstring hold on a ball. The
     hypotheses hold if all margins are above 0.
 
@@ -571,7 +572,7 @@ class Margins:
     copies: float
 
 
-class KinkPasses(Precise):
+class KinkPasses(PrecisePasses):
     """Passes in extended precision of all rows, `whole`, through the network `net` without copies,
     with the slopes `gates` (N, width) in place of phi'.
     """
@@ -582,18 +583,18 @@ class KinkPasses(Precise):
         super().__init__(ob, theta)
         self.gates = gates
 
-    def activate(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
+    def activate(self, l: int, z: PreciseEnclosure) -> tuple[PreciseEnclosure, PreciseSlopes]:
         """Return the pair of the output of hidden layer l, z times the slopes, and the slopes as a
-        `Bend`.
+        `PreciseSlopes`.
         """
         gate = self.gates[l]
-        bend = Bend(
+        bend = PreciseSlopes(
             pair_from_float(gate), np.zeros_like(gate), float(np.abs(gate).max(initial=0.0))
         )
         return z * bend, bend
 
 
-class SmoothPiece(Smooth):
+class SmoothPieceObjective(SmoothFunction):
     """The function Phi of the module docstring, an objective in (theta, slopes). It equals a smooth
     function wherever the signs of z do not change.
 
@@ -615,7 +616,7 @@ class SmoothPiece(Smooth):
         self, rows: ReluRows, gates: Arrays, collapsed: Arrays, parents: Units | None = None
     ) -> None:
         self.whole, rows = rows, rows.merge_equal_rows()
-        self.copies = Copies(rows, parents or [np.arange(n) for n in rows.sizes[1:-1]])
+        self.copies = UnitCopyMap(rows, parents or [np.arange(n) for n in rows.sizes[1:-1]])
         keep, self.rows = self.copies.keep, self.copies.rows
         self.collapsed = [c[k] for c, k in zip(collapsed, keep)]
         self.n_collapsed = int(sum(c.sum() for c in self.collapsed))
@@ -628,7 +629,7 @@ class SmoothPiece(Smooth):
         self.n_kinks = int(sum(a.sum() for a in self.copies.expand_columns(self.active)))
         self.units = np.ones(self.n_slopes)
 
-    def with_slope_units(self, units: Floats) -> SmoothPiece:
+    def with_slope_units(self, units: Floats) -> SmoothPieceObjective:
         """Return a copy of this objective with units (n_slopes,) for the slopes. Bounds are then on
         balls of (theta, t), where ``slope = unit t``.
         """
@@ -773,9 +774,9 @@ class SmoothPiece(Smooth):
         depth = 8 * (sum(self.rows.sizes) + len(self.rows.X) + 32 * len(self.rows.sizes))
         return float(depth * EPS * size * ROUND_UP_FACTOR * math.sqrt(self.n_params))
 
-    def hypothesis_margins(self, point: Floats, radius: float) -> Margins:
-        """Return the `Margins` by which the conditions on signs, slopes, e > 0, collapsed units and
-        copies hold on the ball of the given radius around a point (theta, t).
+    def hypothesis_margins(self, point: Floats, radius: float) -> HypothesisMargins:
+        """Return the `HypothesisMargins` by which the conditions on signs, slopes, e > 0, collapsed
+        units and copies hold on the ball of the given radius around a point (theta, t).
         """
         b = self.propagate_bounds(point, radius)
         signs = slopes = upward = opening = leaving = np.inf
@@ -806,7 +807,7 @@ class SmoothPiece(Smooth):
                 [np.full(int(a.sum()), leak) for a, leak in zip(self.active, self.rows.leaks)]
             )
             slopes = float((np.minimum(at - low, 1 - at) - radius * self.units).min())
-        return Margins(signs, slopes, upward, opening, leaving)
+        return HypothesisMargins(signs, slopes, upward, opening, leaving)
 
     def _neighbourhood(self, point: Floats, l: int) -> tuple[Floats, Floats, Floats]:
         """Return three arrays with a row for each sample: dL/dz of the layer above hidden layer l,

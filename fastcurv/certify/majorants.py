@@ -234,7 +234,7 @@ def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floa
 
 
 @dataclass(frozen=True)
-class Signs:
+class PreactivationSigns:
     """Proved signs of hidden pre-activations z on a ball, over the samples with nonzero weight.
 
     Attributes
@@ -258,9 +258,9 @@ N_ASSUMED_ROUNDINGS = 64
 
 def preactivation_signs(
     ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False
-) -> list[Signs]:
-    """Return a list of `Signs`, one for each ball of the given radii around theta, from one pass
-    through the network, which must not have batch normalisation.
+) -> list[PreactivationSigns]:
+    """Return a list of `PreactivationSigns`, one for each ball of the given radii around theta,
+    from one pass through the network, which must not have batch normalisation.
 
     If `rounding` is True, a z also counts as at a kink if its distance to the kink may be below the
     bound of `preactivation_error_bounds`. A z that cannot change is not at a kink; an example is
@@ -268,7 +268,7 @@ def preactivation_signs(
     """
     if not has_kinks(ob.model):
         none = [np.zeros(m, dtype=bool) for m in ob.model.sizes[1:-1]]
-        return [Signs(0, none, none)] * len(radii)
+        return [PreactivationSigns(0, none, none)] * len(radii)
     passes = passes_at(ob, theta_in_model_dtype(ob, theta))
     widths = ob.model.sizes[1:-1]
     rows = [ACTIVATIONS[name] for name in passes.names]
@@ -299,7 +299,7 @@ def preactivation_signs(
                     count[i] += int(near.sum())
                     on_kinks[i][l] |= near.any(axis=0)
                     off[i][l] &= ((s.z[l].x + b.reach[l] < 0) | np.logical_not(counts)).all(axis=0)
-    return [Signs(*known) for known in zip(count, off, on_kinks)]
+    return [PreactivationSigns(*known) for known in zip(count, off, on_kinks)]
 
 
 def preactivation_error_bounds(passes: Passes, s: State, l: int) -> Floats:
@@ -515,7 +515,7 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
         )
 
 
-class RowMatrix:
+class SpectralNorm:
     """Accumulator of an upper bound on the spectral norm of a matrix. Blocks F (rows, m) of its
     rows are added with bounds `error` (rows, 1) on the norms of the rows' errors.
     """
@@ -536,7 +536,7 @@ class RowMatrix:
         )
 
 
-class UnitBlocks:
+class UnitBlockNorm:
     """Accumulator of an upper bound on ``max_j ||C_j||``, with ``C_j = sum over samples of delta_l
     phi'_j [a 1]'`` for the units j of the layer below.
     """
@@ -568,9 +568,9 @@ def curvature_bound_by_layers(passes: Passes) -> float:
     not finite. The comment above `MAX_SPECTRAL_WIDTH` defines R and S.
     """
     L = len(passes.W)
-    B = {(l, k): (RowMatrix(), RowMatrix()) for l in range(L) for k in range(l)}
-    U = {(l, k): RowMatrix() for l in range(L - 1) for k in range(l + 1)}
-    C = {(l, l - 1): UnitBlocks() for l in range(1, L) if passes.by_units and L > 2}
+    B = {(l, k): (SpectralNorm(), SpectralNorm()) for l in range(L) for k in range(l)}
+    U = {(l, k): SpectralNorm() for l in range(L - 1) for k in range(l + 1)}
+    C = {(l, l - 1): UnitBlockNorm() for l in range(1, L) if passes.by_units and L > 2}
     for s in passes.iter_states():
         c, c_z = layer_gains(passes, s)
         for l, k in C:
@@ -653,7 +653,7 @@ def _scaled_layer_inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[F
 
 
 def _add_pair(
-    D: RowMatrix, A: RowMatrix, passes: Passes, s: State, at: tuple[int, int], c: Floats
+    D: SpectralNorm, A: SpectralNorm, passes: Passes, s: State, at: tuple[int, int], c: Floats
 ) -> None:
     """Add the rows of a state to D, the accumulator of ``delta_l / w``, and to A, that of ``w c [a
     1]``, with the best w for each row. The tuple `at` is (l, k). The comment above

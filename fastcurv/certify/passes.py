@@ -10,9 +10,8 @@ backward; then the sums over rows.
 Model [1]_. One operation: ``fl(x op y) = (x op y)(1 + t) + h``, ``|t| <= u``, ``|h| <= eta`` (the
 smallest subnormal number, in products only). A sum of products whose numbers pass through at most D
 roundings each, in any order and with or without fused multiply-adds, has an error of at most
-``gamma(D) |x|'|y| + D eta``, ``gamma(D) = D u / (1 - D u)``. `Arithmetic` gives D for the kernels:
-slices of at most 256 (float32) or 128 numbers, then the slices, then panels, groups and chunks of
-rows. `Phi` and `LossRows` hold the error bounds of phi, its derivatives and the loss rows.
+``gamma(D) |x|'|y| + D eta``, ``gamma(D) = D u / (1 - D u)``. `RoundingModel` gives D for the
+kernels: slices of at most 256 (float32) or 128 numbers, slices, panels, groups and chunks of rows.
 
 Local errors, with the operands' own errors d: for ``z = a W' + b``
 
@@ -20,15 +19,15 @@ Local errors, with the operands' own errors d: for ``z = a W' + b``
 
 and in the same way for ``rz = ra W' + a V' + vb``, ``e = delta W``, ``re = rdelta W + delta V``;
 for elementwise steps u times the terms. D eta is added wherever two factors are not 0
-(`linear_with_errors`, `Num`), however small their computed product is. Where a factor is 0, the
-product is exactly 0, so units that are off stay off, and no kink is reported where z is exactly 0.
+(`linear_with_errors`, `Enclosure`), however small the product is. Where a factor is 0, the product
+is exactly 0, so units that are off stay off, and no kink is reported where z is exactly 0.
 
 Propagated errors. An error x (a row) is bounded in three ways at once, and after each step the
 smallest bound is taken:
 
-    |(x W')_j| <= min( (|x| |W|')_j, ||x|| ||w_j|| )                     entry by entry (`Err.E`)
-    ||x W'||   <= ||W||_2 ||x||                                     by rows, one layer (`Err.nu`)
-    ||dx_m||  <= sum over i <= m of ||A_m ... A_(i+1)||_2 ||fresh_i||  by rows, all layers (`Chain`)
+    |(x W')_j| <= min( (|x| |W|')_j, ||x|| ||w_j|| )                  entry by entry (`Errors.E`)
+    ||x W'||   <= ||W||_2 ||x||                                  by rows, one layer (`Errors.nu`)
+    ||dx_m||  <= sum over i <= m of ||A_m ... A_(i+1)||_2 ||fresh_i||  all layers (`ErrorChain`)
 
 The first bound does not depend on how units are scaled. The second avoids the factor by which the
 first grows with every layer, ``|| |W| ||_2 / ||W||_2`` or about ``sqrt(width)``. In the third,
@@ -101,20 +100,20 @@ from .arithmetic import (
     MAX_ELEMENTARY_ERROR_ULPS,
     SMALLEST_SUBNORMAL,
     UNDERFLOW_FACTOR,
-    Arithmetic,
-    Chain,
-    Err,
-    Gram,
-    Normed,
-    Num,
-    Operand,
-    Phi,
-    Sums,
+    ActivationDerivatives,
+    BatchNormalisation,
+    Enclosure,
+    ErrorChain,
+    Errors,
+    GramNorm,
+    RightOperand,
+    RoundingModel,
+    RowSums,
+    exact_enclosure,
     flushes_subnormals,
     linear_with_errors,
     multiply_rounded_up,
     norm,
-    num_without_error,
     row_norms,
     spectral_norm_bounds,
 )
@@ -130,16 +129,16 @@ class State:
     normalisation).
     """
 
-    loss: LossRows
+    loss: LossDerivatives
 
     def __init__(self, R: Any, rows: slice) -> None:
         self.rows, self.W, self.skips = rows, R.W, R.skips
-        self.a = [num_without_error(R.X[rows], R.arithmetic)]
-        self.z: list[Num] = []
-        self.phi: list[Phi] = []
-        self.norm: list[Normed | None] = []
+        self.a = [exact_enclosure(R.X[rows], R.arithmetic)]
+        self.z: list[Enclosure] = []
+        self.phi: list[ActivationDerivatives] = []
+        self.norm: list[BatchNormalisation | None] = []
         self.d: list[Any] = [None] * len(R.W)
-        self.eq: list[Num | None] = [None] * len(R.W)
+        self.eq: list[Enclosure | None] = [None] * len(R.W)
         self.kappa: dict[tuple[int, int], Floats] | None = {} if R.joint else None
         self.forward(R)  # R is not stored, because R holds its states
         self.backward()
@@ -149,20 +148,20 @@ class State:
         [+ the layer's input]``.
         """
         products: dict[int, tuple[Floats, Floats]] = {}
-        chain = Chain(self.kappa)
+        chain = ErrorChain(self.kappa)
         for l, (W, b) in enumerate(zip(R.W, R.b)):
             z = linear_with_errors(self.a[l], W, b)
-            normed = Normed(z, *R.norms[l]) if R.norms[l] else None
+            normed = BatchNormalisation(z, *R.norms[l]) if R.norms[l] else None
             self.norm.append(normed)
             self.z.append(z if normed is None else normed.u)
             if l == len(R.W) - 1:
                 break
-            self.phi.append(Phi(R.names[l], self.z[l], R.skips[l]))
+            self.phi.append(ActivationDerivatives(R.names[l], self.z[l], R.skips[l]))
             a = self.phi[l].a + self.a[l] if R.skips[l] else self.phi[l].a
             if R.joint:
                 self.multiply_layer(R, products, l)
             self.a.append(chain.cap_error(l + 1, a))
-        self.loss = LossRows(R.ob, R.y, self.rows, z)
+        self.loss = LossDerivatives(R.ob, R.y, self.rows, z)
 
     def multiply_layer(self, R: Any, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
         """Multiply the `products` of the layers below l by the linear map of layer l, ``D W [+ I]``
@@ -190,7 +189,7 @@ class State:
         """Run the backward pass: ``e_below = delta W [+ e]``, ``delta = e * phi' [through the
         normalisation]``, ``e * phi''``.
         """
-        chain, e = Chain(self.kappa), None
+        chain, e = ErrorChain(self.kappa), None
         self.d[-1] = self.loss.d
         for l in range(len(self.W) - 1, 0, -1):
             d, e = self.backpropagate_layer(l, chain, self.d[l], e)
@@ -200,7 +199,9 @@ class State:
             )
             self.d[l - 1] = d if normed is None else normed.backward(d)
 
-    def backpropagate_layer(self, l: int, chain: Chain, d: Num, e: Num | None) -> tuple[Num, Num]:
+    def backpropagate_layer(
+        self, l: int, chain: ErrorChain, d: Enclosure, e: Enclosure | None
+    ) -> tuple[Enclosure, Enclosure]:
         """Return the pair (e phi', e) of the layer below l. d is delta of layer l, or another
         vector that is propagated backward, and the argument e is that of layer l, or None at the
         top.
@@ -214,7 +215,7 @@ class State:
 # Errors of the loss rows: delta = dL/dz, and rdelta = (d2L/dz2) rz.
 
 
-class LossRows:
+class LossDerivatives:
     """The derivative ``delta = dL/dz`` of the loss with respect to the outputs, `d`, and the
     quantities from which ``rdelta = (d2L/dz2) rz`` is computed, with bounds on their errors.
 
@@ -229,7 +230,7 @@ class LossRows:
         Outputs (rows, d_out).
     """
 
-    d: Num
+    d: Enclosure
     # Second derivatives of the loss: Num if the loss is a sum over outputs, otherwise arrays of
     # shape (rows, 1) or, for coupled outputs, (rows, d, d) with errors `dh`.
     h: Any
@@ -243,7 +244,7 @@ class LossRows:
     bend: Any
     bounds: Any  # loss, outputs and targets of a user-defined loss
 
-    def __init__(self, ob: Any, y: NDArray[Any], rows: slice, z: Num) -> None:
+    def __init__(self, ob: Any, y: NDArray[Any], rows: slice, z: Enclosure) -> None:
         self.row, self.r, y, weight = LOSSES[ob.loss], z.r, y[rows], ob.sample_weight
         y = y if y.dtype.kind == "i" else np.array(y, dtype=float)
         f = np.ones((len(z.x), 1)) if weight is None else weight[rows].astype(float)[:, None]
@@ -258,31 +259,31 @@ class LossRows:
         }
         of["given"] = self._user_loss_derivatives
         d, dd, self.h = of[self.row.link](z.x, z.dx, y, np.sign(f))
-        self.d, self.d_z = Num(np.sign(f) * d, dd, z.r, dd), z.dx
+        self.d, self.d_z = Enclosure(np.sign(f) * d, dd, z.r, dd), z.dx
         z.r.record_overflow(self.d.magnitude)
 
     def _squared_error_terms(
-        self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats
+        self, z: Floats, dz: Errors, y: NDArray[Any], sign: Floats
     ) -> tuple[Any, ...]:
-        """Return the triple (delta, its `Err`, h) for squared errors: ``delta = 2 f (z - y)`` and
-        ``h = 2 f``. dz bounds the errors of the outputs z, and f is ``self.f``, the magnitude of
-        weight / divisor. `sign` (rows, 1) is the sign of the weight; h includes this sign, and the
-        caller multiplies delta by it.
+        """Return the triple (delta, its `Errors`, h) for squared errors: ``delta = 2 f (z - y)``
+        and ``h = 2 f``. dz bounds the errors of the outputs z, and f is ``self.f``, the magnitude
+        of weight / divisor. `sign` (rows, 1) is the sign of the weight; h includes this sign, and
+        the caller multiplies delta by it.
         """
         r, gap, h = self.r, z - y, np.broadcast_to(2 * self.f, z.shape)
         size = np.abs(gap) + dz.E
         rounding = multiply_rounded_up(2 * self.f * (self.uf + 3 * r.u), size)
-        rounding = Err(rounding + r.eta * (size > 0) * (self.f > 0))
-        dh = Err(h * (self.uf + r.u))
-        return 2 * self.f * gap, dz.multiply(2 * self.f) + rounding, Num(sign * h, dh, r)
+        rounding = Errors(rounding + r.eta * (size > 0) * (self.f > 0))
+        dh = Errors(h * (self.uf + r.u))
+        return 2 * self.f * gap, dz.multiply(2 * self.f) + rounding, Enclosure(sign * h, dh, r)
 
     def _binary_entropy_terms(
-        self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats
+        self, z: Floats, dz: Errors, y: NDArray[Any], sign: Floats
     ) -> tuple[Any, ...]:
-        """Return the triple (delta, its `Err`, h) for binary cross entropy: ``delta = f (s - y)``
-        and ``h = f s (1 - s)``, with ``s = sigmoid(z)`` and ``|dh/dz| <= h``. f and `sign` are
-        those of `_squared_error_terms`. For z > 0, delta is evaluated as ``f ((1 - y) -
-        sigmoid(-z))``.
+        """Return the triple (delta, its `Errors`, h) for binary cross entropy:
+        ``delta = f (s - y)`` and ``h = f s (1 - s)``, with ``s = sigmoid(z)`` and ``|dh/dz| <= h``.
+        f and `sign` are those of `_squared_error_terms`. For z > 0, delta is evaluated as
+        ``f ((1 - y) - sigmoid(-z))``.
         """
         r, t = self.r, np.abs(z)
         small, bent = expit(-t), sigmoid_derivative(t)
@@ -293,18 +294,19 @@ class LossRows:
         )
         local = r.elementary + self.uf
         floor = np.where(t > 1, UNDERFLOW_FACTOR * r.tiny, r.eta) * self.f + r.eta
-        dh = curve + Err(self.f * local * bent + floor)
+        dh = curve + Errors(self.f * local * bent + floor)
         d = self.f * (rest - np.where(z > 0, small, -small))
-        return d, curve + Err(self.f * local * size + floor), Num(sign * self.f * bent, dh, r)
+        curvature = Enclosure(sign * self.f * bent, dh, r)
+        return d, curve + Errors(self.f * local * size + floor), curvature
 
     def _cross_entropy_terms(
-        self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats
+        self, z: Floats, dz: Errors, y: NDArray[Any], sign: Floats
     ) -> tuple[Any, ...]:
-        """Return the triple (delta, its `Err`, h) for cross entropy: ``delta_j = f (T p_j - y_j)``
-        and ``h = f T``, with T the sum of the row's targets. f and `sign` are those of
-        `_squared_error_terms`. The softmax probabilities are stored as `p`, and bounds on their
-        errors as `dp`. At the largest logit, delta is evaluated as minus the sum of the other
-        entries.
+        """Return the triple (delta, its `Errors`, h) for cross entropy:
+        ``delta_j = f (T p_j - y_j)`` and ``h = f T``, with T the sum of the row's targets. f and
+        `sign` are those of `_squared_error_terms`. The softmax probabilities are stored as `p`, and
+        bounds on their errors as `dp`. At the largest logit, delta is evaluated as minus the sum of
+        the other entries.
 
         For other logits ``|dp_j| <= g p_j (E_j + sum of p_k E_k)``, and at the largest ``g p sum of
         p_k E_k``. The sums omit the largest logit, E is the error of ``z_j - z_top``, and ``g =
@@ -345,17 +347,17 @@ class LossRows:
         self.bend = np.minimum((2 * self.p * p_top).max(axis=1, keepdims=True), 0.5)
         grown = np.where(widest < 20, np.exp(np.minimum(4 * widest, 80)) * self.bend, 0.5)
         whole = multiply_rounded_up(self.f, np.abs(T))
-        rounded = Err(
+        rounded = Errors(
             self.f * ((local + self.uf) * size_d + m * r.tiny * np.maximum(size, 1)) + 4 * r.eta
         )
         carried = multiply_rounded_up(whole * np.minimum(grown, 0.5), dz.nu)
         d = self.f * np.where(first, rest - T * S * share, T * self.p - y)
-        return d, Err(multiply_rounded_up(whole, moved), carried) + rounded, sign * (self.f * T)
+        return d, Errors(multiply_rounded_up(whole, moved), carried) + rounded, sign * (self.f * T)
 
     def _user_loss_derivatives(
-        self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats
+        self, z: Floats, dz: Errors, y: NDArray[Any], sign: Floats
     ) -> tuple[Any, ...]:
-        """Return the triple (delta, its `Err`, h) for a user-defined loss that is evaluated in
+        """Return the triple (delta, its `Errors`, h) for a user-defined loss that is evaluated in
         float64 and rounded once. The error is that of the function itself plus the effect of dz,
         which the next derivative, bounded over z +- dz, determines. For coupled outputs h (rows, d,
         d) holds a matrix for each row, and `dh` bounds the norm of its error.
@@ -370,11 +372,11 @@ class LossRows:
         if not given.coupled:
             h = self.f * np.abs(second)
             off = self.f * (own + multiply_rounded_up(third, dz.E))
-            dd = dz.multiply(h + off) + Err(
+            dd = dz.multiply(h + off) + Errors(
                 self.f * own + local * self.f * np.abs(first) + 4 * r.eta
             )
-            dh = Err(off + local * h + 4 * r.eta)
-            return self.f * first, dd, Num(sign * self.f * second, dh, r)
+            dh = Errors(off + local * h + 4 * r.eta)
+            return self.f * first, dd, Enclosure(sign * self.f * second, dh, r)
         m = z.shape[1]
         self.bend = self.f * np.sqrt((second**2).sum(axis=(1, 2)))[:, None]
         off = m * own.max(axis=1, keepdims=True)
@@ -385,7 +387,7 @@ class LossRows:
             self.f * own + local * size
         )
         moved = moved + 4 * m * r.eta
-        dd = Err(np.broadcast_to(moved, z.shape), moved)
+        dd = Errors(np.broadcast_to(moved, z.shape), moved)
         return self.f * first, dd, (sign * self.f)[:, :, None] * second
 
     def derivative_bounds(self, move: Floats) -> tuple[Floats, Floats]:
@@ -409,11 +411,11 @@ class LossRows:
         centre = np.where(np.where(self.tie, self.near, self.top), E, 0).max(axis=1, keepdims=True)
         return np.where(self.top, 0, E + centre)
 
-    def rdelta(self, rz: Num) -> Num:
-        """Return ``rdelta = (d2L/dz2) rz`` as a `Num` (rows, d_out)."""
+    def rdelta(self, rz: Enclosure) -> Enclosure:
+        """Return ``rdelta = (d2L/dz2) rz`` as an `Enclosure` (rows, d_out)."""
         if self.row.per_entry:
             found = rz * self.h
-            return Num(found.x, found.dx, self.r, found.dx)
+            return Enclosure(found.x, found.dx, self.r, found.dx)
         if self.row.given:
             x, size = np.einsum("ijk,ik->ij", self.h, rz.x), row_norms(np.abs(rz.x)) + rz.dx.nu
             off = (
@@ -421,9 +423,9 @@ class LossRows:
                 + multiply_rounded_up(self._coupled_curvature_errors(), size)
                 + self.r.eta
             )
-            dx = Err(np.broadcast_to(off, x.shape), off)
+            dx = Errors(np.broadcast_to(off, x.shape), off)
             self.r.record_overflow(np.abs(x) + off)
-            return Num(x, dx, self.r, dx)
+            return Enclosure(x, dx, self.r, dx)
         at = np.take_along_axis(rz.x, self.p.argmax(axis=1)[:, None], axis=1)
         U, m = rz.x - at, rz.x.shape[1]
         w = U - (self.p * U).sum(axis=1, keepdims=True)
@@ -433,8 +435,8 @@ class LossRows:
         E = self._cross_entropy_rdelta_errors(size, w, self._center_logit_errors(rz.dx.E))
         own = self._cross_entropy_rdelta_errors(size, w, 0.0)
         carried = multiply_rounded_up(self._bound_loss_curvature(), rz.dx.nu)
-        dx = Err(E, row_norms(own) + carried + self.r.gamma(m + 8) * row_norms(E))
-        return Num(self.h * self.p * w, dx, self.r, dx)
+        dx = Errors(E, row_norms(own) + carried + self.r.gamma(m + 8) * row_norms(E))
+        return Enclosure(self.h * self.p * w, dx, self.r, dx)
 
     def _coupled_curvature_errors(self) -> Floats:
         """Return bounds (rows, 1) on the error of the computed product of h and a vector of length
@@ -468,7 +470,7 @@ class LossRows:
         found += (s * self.dp + self.dh * self.p) * np.abs(w)
         return np.where(whole + size < r.max / 4, found, np.inf)
 
-    def fisher_rdelta(self, rz: Num) -> Num:
+    def fisher_rdelta(self, rz: Enclosure) -> Enclosure:
         """Return ``rdelta = N <delta, rz> delta`` of the empirical Fisher, with shape (rows,
         d_out).
         """
@@ -486,9 +488,9 @@ class LossRows:
         rd = r.N * along * d.x
         moved, along = r.N * moved, r.N * np.abs(along)
         moved = np.where(moved + along < r.max, moved, np.inf)
-        dx = Err(moved * d.magnitude + along * d.dx.E, moved * whole + along * d.dx.nu)
-        dx = dx + Err(3 * r.u * (np.abs(rd) + moved * np.abs(d.x)) + 4 * r.eta)
-        return Num(rd, dx, r, dx)
+        dx = Errors(moved * d.magnitude + along * d.dx.E, moved * whole + along * d.dx.nu)
+        dx = dx + Errors(3 * r.u * (np.abs(rd) + moved * np.abs(d.x)) + 4 * r.eta)
+        return Enclosure(rd, dx, r, dx)
 
     def rdelta_norm_factors(self) -> tuple[Floats, Floats]:
         """Return (B, C), each (rows, 1), such that ``||rdelta|| <= (B + C) ||rz||`` and the error
@@ -583,12 +585,12 @@ class ErrorPass:
             layout = {"arch": "numpy", "chunk": self.step, "panel": 0, "groups": 0}
         elif layout is None:
             layout = ob.plan_layout()
-        self.arithmetic = r = Arithmetic(np.dtype(float) if measured else ob.dtype, layout, N)
+        self.arithmetic = r = RoundingModel(np.dtype(float) if measured else ob.dtype, layout, N)
         self.names, layers = model.activation, layers_of(model, self.theta)
         self.skips = tuple(adds_own_input(model, l) for l in range(len(layers)))
-        self.W = [Operand(W.astype(float)) for W, _ in layers]
+        self.W = [RightOperand(W.astype(float)) for W, _ in layers]
         self.norms = [
-            () if pair is None else tuple(num_without_error(x, r) for x in pair)
+            () if pair is None else tuple(exact_enclosure(x, r) for x in pair)
             for pair in batch_norm_params(model, self.theta)
         ]
         self.b = [
@@ -629,20 +631,20 @@ class ErrorPass:
             yield state
         self.kept = keep
 
-    def new_sums(self) -> list[Sums]:
-        """Return a list of `Sums`, one for each layer. The bounds on the spectral norms of a and
+    def new_sums(self) -> list[RowSums]:
+        """Return a list of `RowSums`, one for each layer. The bounds on the spectral norms of a and
         delta over all rows are computed on first use.
         """
         if self.grams is None:
-            grams: list[Gram] = [Gram(self.ob.n_samples) for _ in range(2 * len(self.W))]
+            grams: list[GramNorm] = [GramNorm(self.ob.n_samples) for _ in range(2 * len(self.W))]
             for s in self.iter_states():
                 for gram, x in zip(grams, (x.x for pair in zip(s.a, s.d) for x in pair)):
                     gram.add_rows(x)
             norms = [gram.norm_bound() for gram in grams]
             self.grams = list(zip(norms[::2], norms[1::2]))
-        sums = [Sums(W.A.shape, *pair) for W, pair in zip(self.W, self.grams)]
+        sums = [RowSums(W.A.shape, *pair) for W, pair in zip(self.W, self.grams)]
         for part, pair in zip(sums, self.norms):
-            part.scales = tuple(num_without_error(0.0 * x.x, x.r) for x in pair)
+            part.scales = tuple(exact_enclosure(0.0 * x.x, x.r) for x in pair)
         return sums
 
     @property
@@ -653,7 +655,7 @@ class ErrorPass:
         return 1 + 1e-6 + 256 * len(self.W) * self.arithmetic.u
 
     def total_error_bound(
-        self, sums: list[Sums], terms: int, x: Floats, l2: Any, computed: Floats | None
+        self, sums: list[RowSums], terms: int, x: Floats, l2: Any, computed: Floats | None
     ) -> float:
         """Return a bound on the norm of the error of a gradient or product, or infinity if an
         overflow cannot be excluded. It combines the bounds of the layers and of the rounding error
@@ -692,7 +694,7 @@ class ErrorPass:
             )
 
     def add_products(
-        self, s: State, l: int, d: Num, ra: Num | None, sums: Sums, terms: int
+        self, s: State, l: int, d: Enclosure, ra: Enclosure | None, sums: RowSums, terms: int
     ) -> None:
         """Add the rows of a state to the `sums` of layer l: ``d' a + delta' ra``, a sum of `terms`
         matrix products, and the sum of the rows of d. If ra is None, the second product is left
@@ -743,9 +745,9 @@ class ErrorPass:
         """
         layers = []
         for (V, vb), pair in zip(layers_of(self.ob.model, v), batch_norm_params(self.ob.model, v)):
-            W = Operand(V.astype(float)) if V.any() else None
+            W = RightOperand(V.astype(float)) if V.any() else None
             b = vb.astype(float) if vb is not None and pair is None and vb.any() else None
-            layers.append((W, b, [num_without_error(x, self.arithmetic) for x in pair or ()]))
+            layers.append((W, b, [exact_enclosure(x, self.arithmetic) for x in pair or ()]))
         return layers
 
     # --- R-forward, loss, R-backward
@@ -755,14 +757,14 @@ class ErrorPass:
         """Run the R-forward pass: ``rz = ra W' + a V' + vb [, normalised]``, ``ra = phi' * rz [+
         the input's ra]``.
 
-        Return three lists by layer: ra at the input, rz, and the pair for `Normed.r_backward`. An
-        entry is None if the quantity is 0 or, in the third list, if the layer has no batch
-        normalisation.
+        Return three lists by layer: ra at the input, rz, and the pair for
+        `BatchNormalisation.r_backward`. An entry is None if the quantity is 0 or, in the third
+        list, if the layer has no batch normalisation.
         """
-        ra: list[Num | None] = [None]
-        rz: list[Num | None] = []
+        ra: list[Enclosure | None] = [None]
+        rz: list[Enclosure | None] = []
         turned: list[Any] = []
-        chain = Chain(s.kappa)
+        chain = ErrorChain(s.kappa)
         for l, (V, vb, scales) in enumerate(layers):
             below, normed, z, turn = ra[l], s.norm[l], None, None
             if V is not None or vb is not None or below is not None:
@@ -778,7 +780,7 @@ class ErrorPass:
                 ra.append(None if a is None else chain.cap_error(l + 1, a))
         return ra, rz, turned
 
-    def add_rpass_bounds(self, s: State, layers: list[Any], kind: str, sums: list[Sums]) -> None:
+    def add_rpass_bounds(self, s: State, layers: list[Any], kind: str, sums: list[RowSums]) -> None:
         """Run the R-passes of the rows of a state s along the direction `layers` (see
         `split_direction`), and add the results with their error bounds to `sums`.
 
@@ -791,7 +793,7 @@ class ErrorPass:
         if rz[-1] is None:
             return
         rd = s.loss.fisher_rdelta(rz[-1]) if kind == "fisher" else s.loss.rdelta(rz[-1])
-        chain = Chain(s.kappa)
+        chain = ErrorChain(s.kappa)
         re: Any = None
         for l in range(len(self.W) - 1, -1, -1):
             self.add_products(s, l, rd, ra[l] if full else None, sums[l], 2)

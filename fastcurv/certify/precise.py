@@ -2,8 +2,8 @@
 
 A float64 gradient has a rounding error of about 1e-16 times the size of the terms of its sums; at a
 critical point the computed gradient consists mostly of this error. In these passes every number has
-about 100 bits (`Pair`), so that even coarse bounds on the norms of errors, row by row, are about
-1e-25:
+about 100 bits (`DoubleDouble`), so that even coarse bounds on the norms of errors, row by row, are
+about 1e-25:
 
     z = a W' + b        dz     = ||W|| da + tau |a| |W| + unit (...)
     a = phi(z)          da     = sup|phi'| dz + unit (...)              [+ the input's]
@@ -70,7 +70,7 @@ MAX_EXACT_DEPTH = 1024
 _VELTKAMP_SPLITTER = 134217729.0  # 2^27 + 1, which splits a float64 number into two halves
 
 
-class Pair(NamedTuple):
+class DoubleDouble(NamedTuple):
     """The number ``hi + lo``, or an array of such numbers, where |lo| is at most half a unit in the
     last place of hi.
     """
@@ -78,76 +78,76 @@ class Pair(NamedTuple):
     hi: Floats
     lo: Floats
 
-    def __neg__(self) -> Pair:
-        return Pair(-self.hi, -self.lo)
+    def __neg__(self) -> DoubleDouble:
+        return DoubleDouble(-self.hi, -self.lo)
 
     @property
-    def T(self) -> Pair:
+    def T(self) -> DoubleDouble:
         """The transpose of a matrix of pairs."""
-        return Pair(self.hi.T, self.lo.T)
+        return DoubleDouble(self.hi.T, self.lo.T)
 
 
-def pair_from_float(x: Floats | float) -> Pair:
-    """Return a float64 array or number as a `Pair` with ``lo = 0``."""
+def pair_from_float(x: Floats | float) -> DoubleDouble:
+    """Return a float64 array or number as a `DoubleDouble` with ``lo = 0``."""
     x = np.asarray(x, dtype=float)
-    return Pair(x, np.zeros_like(x))
+    return DoubleDouble(x, np.zeros_like(x))
 
 
-def two_sum(a: Floats, b: Floats) -> Pair:
-    """Return a + b as a `Pair`, without error."""
+def two_sum(a: Floats, b: Floats) -> DoubleDouble:
+    """Return a + b as a `DoubleDouble`, without error."""
     check_time()
     s = a + b
     t = s - a
-    return Pair(s, (a - (s - t)) + (b - t))
+    return DoubleDouble(s, (a - (s - t)) + (b - t))
 
 
-def _fast_two_sum(a: Floats, b: Floats) -> Pair:
-    """Return a + b as a `Pair`, without error if |a| >= |b|."""
+def _fast_two_sum(a: Floats, b: Floats) -> DoubleDouble:
+    """Return a + b as a `DoubleDouble`, without error if |a| >= |b|."""
     s = a + b
-    return Pair(s, b - (s - a))
+    return DoubleDouble(s, b - (s - a))
 
 
-def two_product(a: Floats, b: Floats) -> Pair:
-    """Return a b as a `Pair`, without error except for underflow."""
+def two_product(a: Floats, b: Floats) -> DoubleDouble:
+    """Return a b as a `DoubleDouble`, without error except for underflow."""
     p = a * b
     x, y = _VELTKAMP_SPLITTER * a, _VELTKAMP_SPLITTER * b
     a1, b1 = x - (x - a), y - (y - b)
     a2, b2 = a - a1, b - b1
-    return Pair(p, ((a1 * b1 - p) + a1 * b2 + a2 * b1) + a2 * b2)
+    return DoubleDouble(p, ((a1 * b1 - p) + a1 * b2 + a2 * b1) + a2 * b2)
 
 
-def add_pairs(x: Pair, y: Pair) -> Pair:
-    """Return x + y, rounded to a `Pair`."""
+def add_pairs(x: DoubleDouble, y: DoubleDouble) -> DoubleDouble:
+    """Return x + y, rounded to a `DoubleDouble`."""
     s, t = two_sum(x.hi, y.hi), two_sum(x.lo, y.lo)
     s = _fast_two_sum(s.hi, s.lo + t.hi)
     return _fast_two_sum(s.hi, s.lo + t.lo)
 
 
-def add_float_to_pair(x: Pair, y: Floats | float) -> Pair:
-    """Return x + y, rounded to a `Pair`, for y in float64."""
+def add_float_to_pair(x: DoubleDouble, y: Floats | float) -> DoubleDouble:
+    """Return x + y, rounded to a `DoubleDouble`, for y in float64."""
     s = two_sum(x.hi, np.asarray(y, dtype=float))
     return _fast_two_sum(s.hi, s.lo + x.lo)
 
 
-def multiply_pairs(x: Pair, y: Pair) -> Pair:
-    """Return the entrywise product x y, rounded to a `Pair`."""
+def multiply_pairs(x: DoubleDouble, y: DoubleDouble) -> DoubleDouble:
+    """Return the entrywise product x y, rounded to a `DoubleDouble`."""
     p = two_product(x.hi, y.hi)
     return _fast_two_sum(p.hi, p.lo + (x.hi * y.lo + x.lo * y.hi))
 
 
-def multiply_pair_by_float(x: Pair, y: Floats | float) -> Pair:
-    """Return the entrywise product x y, rounded to a `Pair`, for y in float64."""
+def multiply_pair_by_float(x: DoubleDouble, y: Floats | float) -> DoubleDouble:
+    """Return the entrywise product x y, rounded to a `DoubleDouble`, for y in float64."""
     p = two_product(x.hi, np.asarray(y, dtype=float))
     return _fast_two_sum(p.hi, p.lo + x.lo * y)
 
 
-def scale_by_power_of_2(x: Pair, factor: Floats | float) -> Pair:
+def scale_by_power_of_2(x: DoubleDouble, factor: Floats | float) -> DoubleDouble:
     """Return x times a factor that is a power of 2."""
-    return Pair(x.hi * factor, x.lo * factor)
+    return DoubleDouble(x.hi * factor, x.lo * factor)
 
 
-def divide_pairs(x: Pair, y: Pair) -> Pair:
-    """Return the entrywise quotient x / y, rounded to a `Pair`."""
+def divide_pairs(x: DoubleDouble, y: DoubleDouble) -> DoubleDouble:
+    """Return the entrywise quotient x / y, rounded to a `DoubleDouble`."""
     a = x.hi / y.hi
     r = add_pairs(x, -multiply_pair_by_float(y, a))
     b = r.hi / y.hi
@@ -156,33 +156,35 @@ def divide_pairs(x: Pair, y: Pair) -> Pair:
     return add_float_to_pair(q, r.hi / y.hi)
 
 
-def choose_pair(where: NDArray[np.bool_], x: Pair, y: Pair) -> Pair:
-    """Return a `Pair` with the entries of x where the mask `where` is True, and of y elsewhere."""
-    return Pair(np.where(where, x.hi, y.hi), np.where(where, x.lo, y.lo))
+def choose_pair(where: NDArray[np.bool_], x: DoubleDouble, y: DoubleDouble) -> DoubleDouble:
+    """Return a `DoubleDouble` with the entries of x where the mask `where` is True, and of y
+    elsewhere.
+    """
+    return DoubleDouble(np.where(where, x.hi, y.hi), np.where(where, x.lo, y.lo))
 
 
-def row_sums(x: Pair) -> Pair:
+def row_sums(x: DoubleDouble) -> DoubleDouble:
     """Return the sums (rows, 1) of the rows of x (rows, cols). The error of a sum is at most ``cols
     PAIR_ROUNDOFF`` times the sum of the absolute values of its terms.
     """
-    total = Pair(x.hi[:, :1], x.lo[:, :1])
+    total = DoubleDouble(x.hi[:, :1], x.lo[:, :1])
     for j in range(1, x.hi.shape[1]):
-        total = add_pairs(total, Pair(x.hi[:, j : j + 1], x.lo[:, j : j + 1]))
+        total = add_pairs(total, DoubleDouble(x.hi[:, j : j + 1], x.lo[:, j : j + 1]))
     return total
 
 
-def column_sums(x: Pair) -> Pair:
+def column_sums(x: DoubleDouble) -> DoubleDouble:
     """Return the sums over the first axis, added by repeated halving. The error of a sum is at most
     ``64 PAIR_ROUNDOFF`` times the sum of the absolute values of its terms.
     """
     while len(x.hi) > 1:
         half = len(x.hi) // 2
         ends = slice(half), slice(half, 2 * half), slice(2 * half, None)
-        low, high, rest = (Pair(x.hi[rows], x.lo[rows]) for rows in ends)
+        low, high, rest = (DoubleDouble(x.hi[rows], x.lo[rows]) for rows in ends)
         x = add_pairs(low, high)
         if len(rest.hi):
-            x = Pair(np.concatenate([x.hi, rest.hi]), np.concatenate([x.lo, rest.lo]))
-    return Pair(x.hi[0], x.lo[0])
+            x = DoubleDouble(np.concatenate([x.hi, rest.hi]), np.concatenate([x.lo, rest.lo]))
+    return DoubleDouble(x.hi[0], x.lo[0])
 
 
 # --- products of matrices
@@ -204,16 +206,18 @@ def dot_relative_error(k: int) -> float:
     return 8.0 * k * (N_SLICES * 2.0 ** (-N_SLICES * n_slice_bits(inner)) + 2.0**-99)
 
 
-class Sliced:
+class SlicedMatrix:
     """A matrix (m, k), with k <= `MAX_EXACT_DEPTH`, as a sum of at most `N_SLICES` slices times a
     power of 2 for each row. Each slice has entries of few bits.
     """
 
-    def __init__(self, A: Pair) -> None:
+    def __init__(self, A: DoubleDouble) -> None:
         k, at = n_slice_bits(A.hi.shape[1]), A.hi
         _, exponents = np.frexp(np.abs(at).max(axis=1, initial=0.0))
         self.exponents, self.parts = exponents, []
-        rest = Pair(np.ldexp(A.hi, -exponents[:, None]), np.ldexp(A.lo, -exponents[:, None]))
+        rest = DoubleDouble(
+            np.ldexp(A.hi, -exponents[:, None]), np.ldexp(A.lo, -exponents[:, None])
+        )
         for i in range(N_SLICES):
             check_time()
             shift = 1.5 * 2.0 ** (52 - k * (i + 1))
@@ -222,20 +226,22 @@ class Sliced:
             rest = two_sum(rest.hi - here, rest.lo)
 
 
-def split_into_slices(A: Pair) -> list[Sliced]:
-    """Return a list of the `Sliced` blocks of `MAX_EXACT_DEPTH` columns of the matrix A (m, k)."""
+def split_into_slices(A: DoubleDouble) -> list[SlicedMatrix]:
+    """Return a list of the `SlicedMatrix` blocks of `MAX_EXACT_DEPTH` columns of the matrix A (m,
+    k).
+    """
     ends = [slice(k, k + MAX_EXACT_DEPTH) for k in range(0, A.hi.shape[1], MAX_EXACT_DEPTH)]
-    return [Sliced(Pair(A.hi[:, some], A.lo[:, some])) for some in ends]
+    return [SlicedMatrix(DoubleDouble(A.hi[:, some], A.lo[:, some])) for some in ends]
 
 
-def pair_matmul(A: list[Sliced], B: list[Sliced]) -> Pair:
+def pair_matmul(A: list[SlicedMatrix], B: list[SlicedMatrix]) -> DoubleDouble:
     """Return ``A B'`` (m, n) from the slices of A (m, k) and of B (n, k), which `split_into_slices`
     returns.
     """
     return reduce(add_pairs, map(matmul_of_slices, A, B))
 
 
-def matmul_of_slices(a: Sliced, b: Sliced) -> Pair:
+def matmul_of_slices(a: SlicedMatrix, b: SlicedMatrix) -> DoubleDouble:
     """Return ``A B'`` from the slices a of A and b of B, for one block of columns."""
     total = pair_from_float(np.zeros((len(a.exponents), len(b.exponents))))
     for order in range(N_SLICES - 1, -1, -1):
@@ -246,7 +252,7 @@ def matmul_of_slices(a: Sliced, b: Sliced) -> Pair:
             if x is not None and y is not None:
                 total = add_float_to_pair(total, x @ y.T)
     exponents = a.exponents[:, None] + b.exponents[None, :]
-    return Pair(np.ldexp(total.hi, exponents), np.ldexp(total.lo, exponents))
+    return DoubleDouble(np.ldexp(total.hi, exponents), np.ldexp(total.lo, exponents))
 
 
 # --- elementary functions
@@ -257,16 +263,16 @@ _LN2_PARTS = (0.6931471803691238, 1.9082149292705877e-10, 1.1612227229362532e-26
 _N_HALVINGS = 8  # number of halvings of the argument of exp before its series is summed
 
 
-def _pair_from_fraction(x: Fraction) -> Pair:
+def _pair_from_fraction(x: Fraction) -> DoubleDouble:
     hi = float(x)
-    return Pair(np.asarray(hi), np.asarray(float(x - Fraction(hi))))
+    return DoubleDouble(np.asarray(hi), np.asarray(float(x - Fraction(hi))))
 
 
 _INVERSE_FACTORIALS = {n: _pair_from_fraction(Fraction(1, math.factorial(n))) for n in range(1, 6)}
-_ROOT_TWO_PI = Pair(np.asarray(2.5066282746310007), np.asarray(-1.8328579980459167e-16))
+_ROOT_TWO_PI = DoubleDouble(np.asarray(2.5066282746310007), np.asarray(-1.8328579980459167e-16))
 
 
-def _reduce_exponent(x: Pair) -> tuple[Pair, Floats]:
+def _reduce_exponent(x: DoubleDouble) -> tuple[DoubleDouble, Floats]:
     """Return the pair (p, 2^k) with ``e^x = 2^k (1 + p)`` for x <= 0. Entries of x below -700 are
     replaced by -700.
     """
@@ -288,13 +294,13 @@ def _reduce_exponent(x: Pair) -> tuple[Pair, Floats]:
     return p, np.ldexp(1.0, k.astype(int))
 
 
-def exp(x: Pair) -> Pair:
+def exp(x: DoubleDouble) -> DoubleDouble:
     """Return ``e^x`` for x <= 0. Entries of x below -700 are replaced by -700."""
     p, power = _reduce_exponent(x)
     return scale_by_power_of_2(add_float_to_pair(p, 1.0), power)
 
 
-def expm1(x: Pair) -> Pair:
+def expm1(x: DoubleDouble) -> DoubleDouble:
     """Return ``e^x - 1`` for x <= 0."""
     p, power = _reduce_exponent(x)
     return choose_pair(
@@ -304,7 +310,7 @@ def expm1(x: Pair) -> Pair:
     )
 
 
-def log1p(e: Pair) -> Pair:
+def log1p(e: DoubleDouble) -> DoubleDouble:
     """Return ``log(1 + e)`` for e >= 0, by one Newton step from the float64 result."""
     y = np.log1p(e.hi)
     gain = add_float_to_pair(
@@ -313,12 +319,12 @@ def log1p(e: Pair) -> Pair:
     return add_float_to_pair(gain, y)
 
 
-def absolute(x: Pair) -> Pair:
+def absolute(x: DoubleDouble) -> DoubleDouble:
     """Return |x|."""
     return choose_pair(x.hi < 0, -x, x)
 
 
-def tanh(x: Pair) -> Pair:
+def tanh(x: DoubleDouble) -> DoubleDouble:
     """Return tanh(x), computed as ``-t / (2 + t)`` with ``t = e^(-2|x|) - 1``, with the sign of
     x.
     """
@@ -327,7 +333,7 @@ def tanh(x: Pair) -> Pair:
     return choose_pair(x.hi < 0, -a, a)
 
 
-def sigmoid(x: Pair) -> Pair:
+def sigmoid(x: DoubleDouble) -> DoubleDouble:
     """Return the logistic sigmoid ``1 / (1 + e^-x)``."""
     e = exp(-absolute(x))
     return divide_pairs(
@@ -335,14 +341,14 @@ def sigmoid(x: Pair) -> Pair:
     )
 
 
-def softplus(x: Pair) -> Pair:
+def softplus(x: DoubleDouble) -> DoubleDouble:
     """Return ``log(1 + e^x)``."""
     return add_pairs(
         choose_pair(x.hi > 0, x, pair_from_float(np.zeros_like(x.hi))), log1p(exp(-absolute(x)))
     )
 
 
-def normal_density_and_cdf(x: Pair) -> tuple[Pair, Pair]:
+def normal_density_and_cdf(x: DoubleDouble) -> tuple[DoubleDouble, DoubleDouble]:
     """Return the density n and the distribution function Phi of the standard normal distribution at
     x, by the series ``Phi = 1/2 + n (x + x^3/3 + x^5/15 + ...)``, whose terms have one sign. If |x|
     is above 12, the values at 12 or -12 are returned.
@@ -369,12 +375,12 @@ BOUND_ROUND_UP_FACTOR = 1 + 1e-6
 
 
 @dataclass
-class Bounded:
+class PreciseEnclosure:
     """A matrix of pairs (rows, m) with bounds `error` (rows, 1) on the norms of the errors of its
     rows.
     """
 
-    value: Pair
+    value: DoubleDouble
     error: Floats
     size: Floats = field(init=False)  # norms of the rows (rows, 1)
     top: Floats = field(init=False)  # largest entries of the rows (rows, 1)
@@ -383,20 +389,20 @@ class Bounded:
         sizes = np.abs(self.value.hi)
         self.size, self.top = row_norms(sizes), sizes.max(axis=1, keepdims=True)
 
-    def __add__(self, other: Bounded) -> Bounded:
+    def __add__(self, other: PreciseEnclosure) -> PreciseEnclosure:
         value = add_pairs(self.value, other.value)
-        return Bounded(
+        return PreciseEnclosure(
             value, self.error + other.error + PAIR_ROUNDOFF * row_norms(np.abs(value.hi))
         )
 
-    def __mul__(self, p: Bend) -> Bounded:
+    def __mul__(self, p: PreciseSlopes) -> PreciseEnclosure:
         d, off = multiply_pairs(self.value, p.value), p.off
         error = p.most * self.error + row_norms(np.abs(self.value.hi) * off)
         error = error + self.error * off.max(axis=1, keepdims=True)
-        return Bounded(d, error + 2 * PAIR_ROUNDOFF * row_norms(np.abs(d.hi)))
+        return PreciseEnclosure(d, error + 2 * PAIR_ROUNDOFF * row_norms(np.abs(d.hi)))
 
 
-class Factor:
+class SlicedWeights:
     """A matrix W (m, k) that multiplies rows x (rows, k) from the right, ``x W'``. W is split into
     slices once. `size` is an upper bound on ``||W||_2``.
     """
@@ -409,28 +415,32 @@ class Factor:
         )
         self.tops = norm(np.abs(W).max(axis=1))
 
-    def multiply_rows(self, x: Bounded) -> Bounded:
-        """Return ``x W'`` as a `Bounded` matrix (rows, m)."""
+    def multiply_rows(self, x: PreciseEnclosure) -> PreciseEnclosure:
+        """Return ``x W'`` as a `PreciseEnclosure` matrix (rows, m)."""
         rounding = self.tau * x.top * self.tops + PAIR_UNDERFLOW_BOUND * (
             (x.top > 0) & (self.tops > 0)
         )
-        return Bounded(
+        return PreciseEnclosure(
             pair_matmul(split_into_slices(x.value), self.slices), self.norm * x.error + rounding
         )
 
 
-class Bend(NamedTuple):
+class PreciseSlopes(NamedTuple):
     """The slopes phi' (rows, units) of some rows as pairs, `value`, with bounds `off` on the errors
     of the entries and a bound `most` on the magnitudes of the exact slopes.
     """
 
-    value: Pair
+    value: DoubleDouble
     off: Floats
     most: float
 
 
-def activation_and_derivative(name: str, z: Bounded) -> tuple[Bounded, Bend]:
-    """Return the pair of phi(z), a `Bounded`, and phi'(z), a `Bend`, for the activation `name`."""
+def activation_and_derivative(
+    name: str, z: PreciseEnclosure
+) -> tuple[PreciseEnclosure, PreciseSlopes]:
+    """Return the pair of phi(z), a `PreciseEnclosure`, and phi'(z), a `PreciseSlopes`, for the
+    activation `name`.
+    """
     row = ACTIVATIONS[name]
     if row.given is not None:
         return _user_activation_derivatives(row.given, z)
@@ -445,13 +455,15 @@ def activation_and_derivative(name: str, z: Bounded) -> tuple[Bounded, Bend]:
     off = np.broadcast_to(row.bend * z.error + rounding, a.hi.shape)
     if row.leak is not None:
         off = off + row.kink * ((np.abs(z.value.hi) <= z.error) & (z.error > 0))
-    return Bounded(a, error), Bend(p, off, row.lipschitz)
+    return PreciseEnclosure(a, error), PreciseSlopes(p, off, row.lipschitz)
 
 
-def _user_activation_derivatives(phi: ActivationFunction, z: Bounded) -> tuple[Bounded, Bend]:
-    """Return the pair of phi(z), a `Bounded`, and phi'(z), a `Bend`, for a user-defined activation
-    that is evaluated in long double. The error bounds are infinite if long double has no more bits
-    than double.
+def _user_activation_derivatives(
+    phi: ActivationFunction, z: PreciseEnclosure
+) -> tuple[PreciseEnclosure, PreciseSlopes]:
+    """Return the pair of phi(z), a `PreciseEnclosure`, and phi'(z), a `PreciseSlopes`, for a
+    user-defined activation that is evaluated in long double. The error bounds are infinite if long
+    double has no more bits than double.
     """
     x, moved = _to_long_double(z)
     found = phi(x)
@@ -459,27 +471,27 @@ def _user_activation_derivatives(phi: ActivationFunction, z: Bounded) -> tuple[B
     slope, bend, _ = phi.derivative_bounds(z.value.hi, np.broadcast_to(moved, x.shape))
     error = slope.max(axis=1, keepdims=True) * moved + row_norms(own)
     off = bend * moved + own
-    return Bounded(_to_pair(found[0]), error * ROUND_UP_FACTOR), Bend(
+    return PreciseEnclosure(_to_pair(found[0]), error * ROUND_UP_FACTOR), PreciseSlopes(
         _to_pair(found[1]), off * ROUND_UP_FACTOR, float(slope.max())
     )
 
 
 @dataclass
-class Part:
+class RowContribution:
     """The contribution of some rows to the gradient `g` (n,) and to the value of the loss, with
     bounds on the norm of the error of `g` and on the error of the value. Parts can be added.
     """
 
-    g: Pair
+    g: DoubleDouble
     g_error: float
-    value: Pair
+    value: DoubleDouble
     value_error: float
 
-    def __add__(self, other: Part) -> Part:
+    def __add__(self, other: RowContribution) -> RowContribution:
         g, value = add_pairs(self.g, other.g), add_pairs(self.value, other.value)
         sizes = [norm(p.hi) for p in (self.g, other.g, g)]
         off = 2 * PAIR_ROUNDOFF * sum(abs(float(p.hi)) for p in (self.value, other.value, value))
-        return Part(
+        return RowContribution(
             g,
             self.g_error
             + other.g_error
@@ -489,13 +501,13 @@ class Part:
             self.value_error + other.value_error + off + PAIR_UNDERFLOW_BOUND,
         )
 
-    def divide(self, divisor: float) -> Part:
-        """Return the `Part` divided by a positive number."""
+    def divide(self, divisor: float) -> RowContribution:
+        """Return the `RowContribution` divided by a positive number."""
         g, value = (
             divide_pairs(self.g, pair_from_float(divisor)),
             divide_pairs(self.value, pair_from_float(divisor)),
         )
-        return Part(
+        return RowContribution(
             g,
             self.g_error / divisor
             + 2 * PAIR_ROUNDOFF * norm(self.g.hi) / divisor
@@ -507,7 +519,7 @@ class Part:
         )
 
 
-class Precise:
+class PrecisePasses:
     """The layers of a network at theta, prepared for passes of rows. `ob` is a network objective
     or an object with the attributes model, X, y, loss and sample_weight.
     """
@@ -517,31 +529,39 @@ class Precise:
         self.X, self.y = replace_zero_weight_rows(ob)
         self.biases = [np.zeros(len(W)) if b is None else b for W, b in layers]
         sizes = [spectral_norm_bound(W) for W, _ in layers]
-        self.up = [Factor(W, size) for (W, _), size in zip(layers, sizes, strict=True)]
+        self.up = [SlicedWeights(W, size) for (W, _), size in zip(layers, sizes, strict=True)]
         self.down = [
-            Factor(np.ascontiguousarray(W.T), size)
+            SlicedWeights(np.ascontiguousarray(W.T), size)
             for (W, _), size in zip(layers, sizes, strict=True)
         ]
 
-    def activate(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
-        """Return the pair of phi(z), a `Bounded`, and phi'(z), a `Bend`, for hidden layer l."""
+    def activate(self, l: int, z: PreciseEnclosure) -> tuple[PreciseEnclosure, PreciseSlopes]:
+        """Return the pair of phi(z), a `PreciseEnclosure`, and phi'(z), a `PreciseSlopes`, for
+        hidden layer l.
+        """
         return activation_and_derivative(self.model.activation[l], z)
 
-    def part_of_rows(self, rows: slice) -> tuple[Part, list[Bounded], list[Bounded]]:
-        """Run the forward pass, the loss and the backward pass for some rows. Return their `Part`,
-        without weight decay and before the division by the divisor, and lists of z and of ``e =
-        dL/da`` for every hidden layer.
+    def part_of_rows(
+        self, rows: slice
+    ) -> tuple[RowContribution, list[PreciseEnclosure], list[PreciseEnclosure]]:
+        """Run the forward pass, the loss and the backward pass for some rows. Return their
+        `RowContribution`, without weight decay and before the division by the divisor, and lists of
+        z and of ``e = dL/da`` for every hidden layer.
         """
         X = np.array(self.X[rows], dtype=float)
-        a, bends, last = [Bounded(pair_from_float(X), np.zeros((len(X), 1)))], [], len(self.up) - 1
-        zs, es = [self.apply_layer(0, a[0])], list[Bounded]()
+        a, bends, last = (
+            [PreciseEnclosure(pair_from_float(X), np.zeros((len(X), 1)))],
+            [],
+            len(self.up) - 1,
+        )
+        zs, es = [self.apply_layer(0, a[0])], list[PreciseEnclosure]()
         for l in range(last):
             above, bend = self.activate(l, zs[l])
             a.append(above + a[l] if adds_own_input(self.model, l) else above)
             bends.append(bend)
             zs.append(self.apply_layer(l + 1, a[l + 1]))
         value, value_error, d = self.loss_and_delta(zs[last], rows)
-        grads: list[tuple[Pair, float]] = []
+        grads: list[tuple[DoubleDouble, float]] = []
         for l in range(last, -1, -1):
             grads = self.weight_gradients(d, a[l]) + grads
             if l:
@@ -549,16 +569,24 @@ class Precise:
                 es.insert(0, below + es[0] if es and adds_own_input(self.model, l) else below)
                 d = es[0] * bends[l - 1]
         his, los = ([part[0][i].ravel() for part in grads] for i in (0, 1))
-        flat = Pair(np.concatenate(his), np.concatenate(los))
-        return Part(flat, norm([error for _, error in grads]), value, value_error), zs[:-1], es
+        flat = DoubleDouble(np.concatenate(his), np.concatenate(los))
+        return (
+            RowContribution(flat, norm([error for _, error in grads]), value, value_error),
+            zs[:-1],
+            es,
+        )
 
-    def apply_layer(self, l: int, a: Bounded) -> Bounded:
-        """Return ``z = a W' + b`` of layer l as a `Bounded` matrix."""
+    def apply_layer(self, l: int, a: PreciseEnclosure) -> PreciseEnclosure:
+        """Return ``z = a W' + b`` of layer l as a `PreciseEnclosure` matrix."""
         z, b = self.up[l].multiply_rows(a), self.biases[l]
         value = add_float_to_pair(z.value, b)
-        return Bounded(value, z.error + PAIR_ROUNDOFF * (row_norms(np.abs(value.hi)) + norm(b)))
+        return PreciseEnclosure(
+            value, z.error + PAIR_ROUNDOFF * (row_norms(np.abs(value.hi)) + norm(b))
+        )
 
-    def weight_gradients(self, d: Bounded, a: Bounded) -> list[tuple[Pair, float]]:
+    def weight_gradients(
+        self, d: PreciseEnclosure, a: PreciseEnclosure
+    ) -> list[tuple[DoubleDouble, float]]:
         """Return a list of pairs (gradient, bound on the norm of its error): ``dW = delta' a`` and,
         if the model has biases, ``db``, the sum of the rows of delta. The argument d is delta.
         """
@@ -571,7 +599,9 @@ class Precise:
             found.append((column_sums(d.value), error))
         return found
 
-    def loss_and_delta(self, z: Bounded, rows: slice) -> tuple[Pair, float, Bounded]:
+    def loss_and_delta(
+        self, z: PreciseEnclosure, rows: slice
+    ) -> tuple[DoubleDouble, float, PreciseEnclosure]:
         """Return the weighted sum of the rows' losses, a bound on its error, and delta of the last
         layer, from the outputs z of these rows.
         """
@@ -591,38 +621,38 @@ class Precise:
             of[row.link](z, y) if row.given is None else _user_loss_derivatives(row.given, z, y)
         )
         total = column_sums(multiply_pair_by_float(row_sums(terms), w))
-        value = Pair(total.hi[0], total.lo[0])
+        value = DoubleDouble(total.hi[0], total.lo[0])
         error = float((np.abs(w) * terms_error).sum()) + PAIR_ROUNDOFF * float(np.abs(value.hi))
-        return value, error, Bounded(multiply_pair_by_float(d, w), np.abs(w) * d_error)
+        return value, error, PreciseEnclosure(multiply_pair_by_float(d, w), np.abs(w) * d_error)
 
 
-def precise_part(ob: Any, theta: ArrayLike) -> Part:
-    """Return the `Part` of all rows of an objective without batch normalisation, without the l2
-    term.
+def precise_part(ob: Any, theta: ArrayLike) -> RowContribution:
+    """Return the `RowContribution` of all rows of an objective without batch normalisation, without
+    the l2 term.
     """
-    at = Precise(ob, theta_in_model_dtype(ob, theta))
+    at = PrecisePasses(ob, theta_in_model_dtype(ob, theta))
     parts = (
         at.part_of_rows(slice(k, k + N_BLOCK_ROWS))[0] for k in range(0, len(ob.X), N_BLOCK_ROWS)
     )
-    return reduce(Part.__add__, parts).divide(divisor_of(ob))
+    return reduce(RowContribution.__add__, parts).divide(divisor_of(ob))
 
 
-def add_decay(l2: Any, theta: Floats, rows: Part) -> Part:
-    """Return the `Part` of the weight decay at theta (n,) added to `rows`, the `Part` of all
-    rows.
+def add_decay(l2: Any, theta: Floats, rows: RowContribution) -> RowContribution:
+    """Return the `RowContribution` of the weight decay at theta (n,) added to `rows`, the
+    `RowContribution` of all rows.
     """
     decay = two_product(np.broadcast_to(l2, theta.shape).astype(float), theta)
     squares = column_sums(scale_by_power_of_2(multiply_pair_by_float(decay, theta), 0.5))
     off = 128 * PAIR_ROUNDOFF * float(np.abs(squares.hi)) + PAIR_UNDERFLOW_BOUND * theta.size
-    return rows + Part(decay, 2 * PAIR_ROUNDOFF * norm(decay.hi), squares, off)
+    return rows + RowContribution(decay, 2 * PAIR_ROUNDOFF * norm(decay.hi), squares, off)
 
 
 # The tuple holds the terms of the loss (rows, m), bounds (rows, 1) on the errors of their row sums,
 # delta (rows, m), and bounds (rows, 1) on the norms of the errors of the rows of delta.
-Terms = tuple[Pair, Floats, Pair, Floats]
+Terms = tuple[DoubleDouble, Floats, DoubleDouble, Floats]
 
 
-def _squared_errors(z: Bounded, y: Floats) -> Terms:
+def _squared_errors(z: PreciseEnclosure, y: Floats) -> Terms:
     gap = add_float_to_pair(z.value, -y)
     size, reach = row_norms(np.abs(gap.hi)), row_norms(np.abs(z.value.hi)) + row_norms(np.abs(y))
     off = z.error + PAIR_ROUNDOFF * reach
@@ -635,7 +665,7 @@ def _squared_errors(z: Bounded, y: Floats) -> Terms:
     )
 
 
-def _binary_cross_entropy(z: Bounded, y: Floats) -> Terms:
+def _binary_cross_entropy(z: PreciseEnclosure, y: Floats) -> Terms:
     terms = add_pairs(softplus(z.value), -multiply_pair_by_float(z.value, y))
     m, target = y.shape[1], row_norms(np.abs(y))
     lipschitz = np.sqrt(m) + target
@@ -644,10 +674,10 @@ def _binary_cross_entropy(z: Bounded, y: Floats) -> Terms:
     return terms, lipschitz * z.error + rounding, d, 0.25 * z.error + 4 * PAIR_ROUNDOFF * lipschitz
 
 
-def _cross_entropy(z: Bounded, y: Floats) -> Terms:
+def _cross_entropy(z: PreciseEnclosure, y: Floats) -> Terms:
     m, T = y.shape[1], np.abs(y).sum(axis=1, keepdims=True)
     at = z.value.hi.argmax(axis=1)[:, None]
-    top = Pair(np.take_along_axis(z.value.hi, at, 1), np.take_along_axis(z.value.lo, at, 1))
+    top = DoubleDouble(np.take_along_axis(z.value.hi, at, 1), np.take_along_axis(z.value.lo, at, 1))
     u = add_pairs(z.value, -top)
     u = choose_pair(u.hi > 0, pair_from_float(np.zeros_like(u.hi)), u)
     e = exp(u)
@@ -661,7 +691,7 @@ def _cross_entropy(z: Bounded, y: Floats) -> Terms:
     return terms, 2 * T * z.error + unit * (m + 4 * z.size), d, 0.5 * T * z.error + 4 * unit
 
 
-def _user_loss_derivatives(loss: LossFunction, z: Bounded, y: Floats) -> Terms:
+def _user_loss_derivatives(loss: LossFunction, z: PreciseEnclosure, y: Floats) -> Terms:
     """Return the `Terms` of a user-defined loss, evaluated in long double. The error bounds are
     infinite if long double has no more bits than double.
     """
@@ -685,14 +715,14 @@ def _user_loss_derivatives(loss: LossFunction, z: Bounded, y: Floats) -> Terms:
     return _to_pair(value[:, None]), value_error, _to_pair(first), d_error
 
 
-def _to_long_double(z: Bounded) -> tuple[NDArray[Any], Floats]:
+def _to_long_double(z: PreciseEnclosure) -> tuple[NDArray[Any], Floats]:
     """Return z in long double, with bounds (rows, 1) on its distance from the exact z."""
     return z.value.hi.astype(np.longdouble) + z.value.lo, z.error + LONG_EPS * z.size
 
 
-def _to_pair(x: NDArray[Any]) -> Pair:
+def _to_pair(x: NDArray[Any]) -> DoubleDouble:
     hi = np.asarray(x, float)
-    return Pair(hi, np.asarray(x - hi, float))
+    return DoubleDouble(hi, np.asarray(x - hi, float))
 
 
 @partial(cache_last, kept=2)  # keeps the point before a step and the point after the step

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ..optimize.diagnose import Diagnosis
-from .recipe import Recipe
+from .recipe import TrainingRecipe
 
 # arguments of functions that are also options of the commands
 _OPTION_PATTERN = re.compile(r"\b(failure_probability|max_products|max_time) ?= ?")
@@ -34,7 +34,7 @@ _FINDER_SENTENCE_PATTERN = re.compile(
 
 
 @dataclass(frozen=True)
-class Shell:
+class ShellCommands:
     """Data from which the shell commands in advice are built: the `recipe` of a network's training,
     and the file `model` in which the network is stored.
 
@@ -43,7 +43,7 @@ class Shell:
     not name its data.
     """
 
-    recipe: Recipe
+    recipe: TrainingRecipe
     model: str | None = None
     data: str | None = None
 
@@ -56,15 +56,15 @@ class Shell:
         data = [] if self.data is None else [self.data]
         return _command_line("train", "--from", self.model, *data, *_training_options(options))
 
-    def retrain_command(self, recipe: Recipe | None = None, **options: Any) -> str:
+    def retrain_command(self, recipe: TrainingRecipe | None = None, **options: Any) -> str:
         """Return the command that trains by a recipe, by default that of the network, with further
         `options` of ``fastcurv train``.
         """
         recipe = recipe or self.recipe
-        usual = Recipe(recipe.data)
+        usual = TrainingRecipe(recipe.data)
         changed = {
             f.name: getattr(recipe, f.name)
-            for f in fields(Recipe)
+            for f in fields(TrainingRecipe)
             if f.name not in ("data", "digest", "n_outputs")
             and getattr(recipe, f.name) != getattr(usual, f.name)
         }

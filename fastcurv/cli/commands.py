@@ -32,14 +32,14 @@ from ..spectrum.density import density_of
 from ..spectrum.draw import count_signs
 from ..spectrum.results import missed_clause
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
-from .advice import Shell
-from .data import DATA_SOURCES, Coding, Dataset, absolute_path, is_table_name
+from .advice import ShellCommands
+from .data import DATA_SOURCES, DataCoding, Dataset, absolute_path, is_table_name
 from .models import cluster_objective, is_model, open_model, read_model
 from .output import (
     DEFAULT_OUTPUT_FILE,
     PAGE_SUFFIXES,
     TABLE_SUFFIXES,
-    Output,
+    CommandOutput,
     check_figure_path,
     check_output_path,
     describe_objective,
@@ -52,13 +52,13 @@ from .output import (
     verdict_lines,
     write_stream,
 )
-from .recipe import RECORD_FIELDS, RUN_SUFFIXES, Recipe, SavedRun, load_run, save_run
+from .recipe import RECORD_FIELDS, RUN_SUFFIXES, SavedRun, TrainingRecipe, load_run, save_run
 
 # fields of a recipe that belong to the network
 NETWORK_FIELDS = ("hidden", "activation", "residual", "batch_norm")
 
 
-def demo(args: Namespace, out: Output) -> None:
+def demo(args: Namespace, out: CommandOutput) -> None:
     """Run the demonstration on real data."""
     from .demo import run_demo
 
@@ -88,7 +88,7 @@ def demo(args: Namespace, out: Output) -> None:
     )
 
 
-def train(args: Namespace, out: Output) -> int:
+def train(args: Namespace, out: CommandOutput) -> int:
     """Train a network, refine it with a second method, and save it. Return 1 if the refinement was
     requested and did not converge.
     """
@@ -96,7 +96,7 @@ def train(args: Namespace, out: Output) -> int:
     check_choice(args.method, tuple(METHODS), "method")
     check_choice(args.refine, (*METHODS, "none"), "refine")
     recipe, data, objective, theta = prepare_training(args)
-    shell = Shell(recipe)
+    shell = ShellCommands(recipe)
     out.working = True
     out.print_text(describe_objective(objective, data))
     for sentence in data.notes:
@@ -111,7 +111,7 @@ def train(args: Namespace, out: Output) -> int:
         if intermediate_result.fun < best[1]:
             best = intermediate_result.x, intermediate_result.fun
 
-    def save(theta: np.ndarray) -> Shell:
+    def save(theta: np.ndarray) -> ShellCommands:
         counts = tuple((name, len(r.history["loss"])) for name, r in results)
         place = args.out or unused_path(DEFAULT_OUTPUT_FILE)
         history = join_records([r for _, r in results])
@@ -152,7 +152,7 @@ def train(args: Namespace, out: Output) -> int:
     return 0 if done else 1
 
 
-def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]:
+def prepare_training(args: Namespace) -> tuple[TrainingRecipe, Dataset, Any, np.ndarray]:
     """Check the options of a training run. Return the recipe, the data, the objective and the
     initial theta.
     """
@@ -166,7 +166,7 @@ def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]
             raise ValueError(
                 f"data must be {DATA_SOURCES}, and none is given. Begin with: fastcurv train iris"
             )
-        recipe, model, theta = Recipe(args.data, seed=args.seed, **given), None, None
+        recipe, model, theta = TrainingRecipe(args.data, seed=args.seed, **given), None, None
     else:
         recipe, model, theta = training_start(args, given)
     data = recipe.load_dataset()
@@ -193,7 +193,9 @@ def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]
     return recipe, data, cluster_objective(args.dask, objective, recipe.load_dataset), theta
 
 
-def training_start(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any, np.ndarray]:
+def training_start(
+    args: Namespace, given: dict[str, Any]
+) -> tuple[TrainingRecipe, Any, np.ndarray]:
     """Return the recipe, the model, and theta of the network from which training continues. The
     model is None if the recipe describes it. `given` holds the options that replace fields of the
     recipe.
@@ -230,11 +232,11 @@ def training_start(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any,
     return replace(described, **(given | {"raw": True})), model, theta
 
 
-def recipe_for_model(model: Any, data: str, **facts: Any) -> Recipe:
+def recipe_for_model(model: Any, data: str, **facts: Any) -> TrainingRecipe:
     """Return a recipe with the architecture of a model, for data that are not scaled. `facts` are
     further fields of the recipe.
     """
-    return Recipe(
+    return TrainingRecipe(
         data,
         hidden=tuple(model.sizes[1:-1]),
         activation=model.activation[0] if model.activation else "identity",
@@ -253,8 +255,8 @@ def unused_path(name: str) -> str:
     return str(next(p for p in itertools.chain([path], numbered) if not p.exists()))
 
 
-def coding_of_data(objective: Any, theta: np.ndarray, data: Dataset) -> Coding:
-    """Return the `Coding` of a trained network, which converts numbers of a file to inputs, and
+def coding_of_data(objective: Any, theta: np.ndarray, data: Dataset) -> DataCoding:
+    """Return the `DataCoding` of a trained network, which converts numbers of a file to inputs, and
     outputs to predictions.
     """
     coding = replace(data.coding, sizes=tuple(objective.model.sizes))
@@ -265,7 +267,7 @@ def coding_of_data(objective: Any, theta: np.ndarray, data: Dataset) -> Coding:
     return replace(coding, statistics=moments)
 
 
-def predict(args: Namespace, out: Output) -> None:
+def predict(args: Namespace, out: CommandOutput) -> None:
     """Write the predictions of a network for the samples of a file, as CSV."""
     from .predict import format_csv, prediction_columns
 
@@ -295,7 +297,7 @@ def join_records(results: list[Any]) -> dict[str, np.ndarray]:
     return found
 
 
-def spectrum(args: Namespace, out: Output) -> int:
+def spectrum(args: Namespace, out: CommandOutput) -> int:
     """Print extreme eigenvalues with their residuals, and the density. Return 1 if an eigenpair has
     not converged.
     """
@@ -341,7 +343,7 @@ def spectrum(args: Namespace, out: Output) -> int:
     return 0 if np.all(pairs.converged) else 1
 
 
-def classify(args: Namespace, out: Output) -> int:
+def classify(args: Namespace, out: CommandOutput) -> int:
     """Print the verdict and its evidence. Return 1 if a proof was required and the verdict is not
     proved.
     """
@@ -352,7 +354,7 @@ def classify(args: Namespace, out: Output) -> int:
     return int(args.certified and not point.certified)
 
 
-def diagnose(args: Namespace, out: Output) -> None:
+def diagnose(args: Namespace, out: CommandOutput) -> None:
     """Print the causes of failing training, most likely first, and the advice for each."""
     check_figure_path(args.figure)
     data, objective, saved = open_run(args, out)
@@ -368,7 +370,7 @@ def diagnose(args: Namespace, out: Output) -> None:
     out.write_figure(found, args.figure)
 
 
-def report(args: Namespace, out: Output) -> int:
+def report(args: Namespace, out: CommandOutput) -> int:
     """Write a report as one page. For a table, the page describes a network trained on the table
     and how far it can be trusted. For a saved network, the page describes training, verdict,
     spectrum, landscape, layers and cost. Return 1 if a proof was required and the verdict is not
@@ -410,7 +412,7 @@ def _refuse_options(args: Namespace, table: bool) -> None:
             raise ValueError(f"{option} must be left out with {args.theta}, which is {what}.")
 
 
-def report_on_table(args: Namespace, out: Output) -> int:
+def report_on_table(args: Namespace, out: CommandOutput) -> int:
     """Train a network on a table, and write the page on how far the network can be trusted. Return
     1 if a proof was required and the verdict is not proved.
     """
@@ -467,7 +469,7 @@ def report_on_table(args: Namespace, out: Output) -> int:
     return int(args.certified and not facts["certified"])
 
 
-def bench(args: Namespace, out: Output) -> None:
+def bench(args: Namespace, out: CommandOutput) -> None:
     """Print the times of a gradient and of a Hessian-vector product for each dtype. The data are
     random, since their values do not affect the times.
     """
@@ -522,7 +524,7 @@ def bench_objective(args: Namespace, dtype: str) -> tuple[Any, np.ndarray]:
     return objective, model.init(seed=0)
 
 
-def info(args: Namespace, out: Output) -> None:
+def info(args: Namespace, out: CommandOutput) -> None:
     """Print versions and kernels."""
     print_versions(out)
 
@@ -530,7 +532,7 @@ def info(args: Namespace, out: Output) -> None:
 # --- functions shared by several commands
 
 
-def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
+def open_run(args: Namespace, out: CommandOutput) -> tuple[Any, Any, SavedRun]:
     """Return the data, the objective and the saved run for the file ``args.theta``, after
     validating the input. For an imported network, the run has no recipe.
     """
@@ -568,7 +570,12 @@ def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
 
 
 def print_verdict(
-    objective: Any, theta: np.ndarray, data: Dataset, args: Namespace, out: Output, shell: Shell
+    objective: Any,
+    theta: np.ndarray,
+    data: Dataset,
+    args: Namespace,
+    out: CommandOutput,
+    shell: ShellCommands,
 ) -> fc.CriticalPoint:
     """Return the verdict on a point, after printing it with its evidence."""
     point = fc.classify(
@@ -588,17 +595,19 @@ def print_verdict(
     return point
 
 
-def make_shell(args: Namespace, objective: Any, saved: SavedRun, data: Dataset) -> Shell:
-    """Return the `Shell` for a run, or for another program's network."""
+def make_shell(args: Namespace, objective: Any, saved: SavedRun, data: Dataset) -> ShellCommands:
+    """Return the `ShellCommands` for a run, or for another program's network."""
     if saved.recipe is not None:
         # data other than that of the recipe
         changed = args.data if saved.recipe.digest == "" else None
-        return Shell(replace(saved.recipe, loss=data.loss), args.theta, changed)
+        return ShellCommands(replace(saved.recipe, loss=data.loss), args.theta, changed)
     facts = {"l2": float(np.max(objective.l2)), "loss": data.loss, "target": args.target}
-    return Shell(recipe_for_model(objective.model, args.data, **facts), args.theta, args.data)
+    return ShellCommands(
+        recipe_for_model(objective.model, args.data, **facts), args.theta, args.data
+    )
 
 
-def print_versions(out: Output) -> None:
+def print_versions(out: CommandOutput) -> None:
     """Print the result of `fastcurv.show_versions`."""
     facts = fc.show_versions("dict")
     for name, value in facts.items():

@@ -174,7 +174,7 @@ DATA_SOURCES = (
 
 
 @dataclass(frozen=True)
-class Code:
+class ColumnCode:
     """The rule by which the cells of one column become numbers, as plain values that are saved as
     JSON.
 
@@ -199,7 +199,7 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Coding:
+class DataCoding:
     """The rules by which numbers of a file become inputs of a network, and its outputs become
     predictions.
 
@@ -207,8 +207,8 @@ class Coding:
     none. Inputs are ``(x - shift) / scale`` (d,), and targets are scaled in the same way by
     ``y_shift`` and ``y_scale`` (d_out,). ``classes`` are the labels in the order of the outputs,
     empty for regression. ``statistics`` are the means and variances that `MLP.predict` needs with
-    batch normalisation, and ``sizes`` the widths of the network. ``codes`` holds a `Code` for each
-    column of a table that was read by `tables.read_table`.
+    batch normalisation, and ``sizes`` the widths of the network. ``codes`` holds a `ColumnCode` for
+    each column of a table that was read by `tables.read_table`.
     """
 
     columns: tuple[str, ...] = ()
@@ -220,7 +220,7 @@ class Coding:
     classes: tuple[Any, ...] = ()
     statistics: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = ()
     sizes: tuple[int, ...] = ()
-    codes: tuple[Code, ...] = ()
+    codes: tuple[ColumnCode, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class Dataset:
     loss: Any
     n_outputs: int
     digest: str = ""
-    coding: Coding = Coding()
+    coding: DataCoding = DataCoding()
     notes: tuple[str, ...] = ()
 
     def score(self, outputs: np.ndarray, y: np.ndarray) -> float:

@@ -20,10 +20,10 @@ from ..critical.report import CriticalPoint
 from ..optimize.diagnose import Diagnosis
 from ..plots.spectrum import extreme_eigenpairs
 from ..spectrum.density_curve import SpectralDensity
-from .advice import Shell
+from .advice import ShellCommands
 from .data import Dataset
 from .output import (
-    Output,
+    CommandOutput,
     describe_objective,
     ending_message,
     format_point,
@@ -32,7 +32,7 @@ from .output import (
     write_picture,
 )
 from .page import add_causes_and_advice
-from .recipe import Recipe
+from .recipe import TrainingRecipe
 from .report import Report
 
 Say = Callable[[str], None]
@@ -115,9 +115,9 @@ def run_demo(
         ``saddle`` (the verdict at the saddle), ``escaped`` (the result of leaving it), ``failed``
         (the diagnosis of a training that fails) and ``accuracy`` on held-out samples.
     """
-    started, say = time.perf_counter(), say or Output().print_text
+    started, say = time.perf_counter(), say or CommandOutput().print_text
     page, trusted = report_on_fit(seed, say)
-    recipe = Recipe("digits", (10,) if quick else (32, 16), "tanh", l2=1e-3, seed=seed)
+    recipe = TrainingRecipe("digits", (10,) if quick else (32, 16), "tanh", l2=1e-3, seed=seed)
     data = recipe.load_dataset()
     if quick:
         data = replace(data, X=data.X[::4], y=data.y[::4])
@@ -128,7 +128,7 @@ def run_demo(
     found = compute_spectra(objective, moments, say, seed=seed, quick=quick, progress=progress)
 
     say("\nWhere training stopped")
-    point, shell = fc.classify(objective, result.x, seed=seed), Shell(recipe)
+    point, shell = fc.classify(objective, result.x, seed=seed), ShellCommands(recipe)
     say(shell.replace_calls(verdict_lines(point)))
 
     say("\nA saddle, and a descent from it")
@@ -335,7 +335,7 @@ def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, A
 
 
 def find_saddle(
-    recipe: Recipe, objective: fc.Objective, data: Dataset, seed: int, progress: bool
+    recipe: TrainingRecipe, objective: fc.Objective, data: Dataset, seed: int, progress: bool
 ) -> Array:
     """Return a critical point of the full network, found by training a narrower network until its
     gradient vanishes and adding the missing units with zero weights.

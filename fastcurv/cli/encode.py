@@ -1,9 +1,9 @@
-"""Inputs and targets of a network from data sets and tables. The `Coding` of the columns of a table
-is fitted by scikit-learn if needed, and applied by NumPy.
+"""Inputs and targets of a network from data sets and tables. The `DataCoding` of the columns of a
+table is fitted by scikit-learn if needed, and applied by NumPy.
 
 Columns of numbers are standardised. Words, dates and gaps are fitted by scikit-learn's
-OneHotEncoder, SimpleImputer and StandardScaler, and kept as a `Code` for each column, which needs
-NumPy alone to encode new rows and is saved as JSON.
+OneHotEncoder, SimpleImputer and StandardScaler, and kept as a `ColumnCode` for each column, which
+needs NumPy alone to encode new rows and is saved as JSON.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ..common.optional import optional_import
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
 from .cells import DURATION_FORM, ISO_FORM, NUMBER_GAPS, Cells, is_date, parse_date, parse_numbers
 from .data import (
-    Code,
-    Coding,
+    ColumnCode,
+    DataCoding,
     Dataset,
     check_squarable,
     data_digest,
@@ -37,7 +37,7 @@ from .data import (
 )
 from .tables import (
     MAX_NAMED_COLUMNS,
-    Sheet,
+    CellSheet,
     Table,
     cell_locations,
     check_magnitudes,
@@ -51,7 +51,7 @@ from .tables import (
 
 
 def encode_rows(
-    codes: Sequence[Code], sheet: Sheet, places: Sequence[int]
+    codes: Sequence[ColumnCode], sheet: CellSheet, places: Sequence[int]
 ) -> tuple[np.ndarray, list[str]]:
     """Return the unscaled inputs ``(N, d)`` of the rows of a sheet, and notes on unknown words and
     on gaps that were filled.
@@ -92,7 +92,7 @@ def encode_rows(
 
 
 def _column_values(
-    code: Code, cells: Cells, comma: bool, where: Callable[[int], str]
+    code: ColumnCode, cells: Cells, comma: bool, where: Callable[[int], str]
 ) -> np.ndarray:
     """Return the numbers of a column, or the days since the first of its dates, with NaN for gaps.
     ``where(i)`` returns the place of cell i for messages.
@@ -124,9 +124,9 @@ def _column_values(
     return days
 
 
-def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Coding]:
-    """Return the unscaled inputs ``(N, d)`` of a table, and the `Coding` that computes and scales
-    inputs. Its medians, means and deviations are those of the rows `fitted`, by default all.
+def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, DataCoding]:
+    """Return the unscaled inputs ``(N, d)`` of a table, and the `DataCoding` that computes and
+    scales inputs. Its medians, means and deviations are those of the rows `fitted`, by default all.
 
     Numbers without gaps need NumPy alone. Words, dates and gaps are coded by scikit-learn:
     `OneHotEncoder(handle_unknown="ignore")`, `SimpleImputer(strategy="median")` and
@@ -176,7 +176,7 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Cod
     elif scaled.any():
         shift, scale = shift_and_scale(f"{table.sheet.path}: X", X[fitted])
     named = table.sheet.named
-    coding = Coding(
+    coding = DataCoding(
         columns=table.sheet.names if named else (),
         target=table.target if named else "",
         shift=tuple(map(float, shift)),
@@ -186,14 +186,14 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Cod
     return X, coding
 
 
-def scale_inputs(X: np.ndarray, coding: Coding) -> np.ndarray:
+def scale_inputs(X: np.ndarray, coding: DataCoding) -> np.ndarray:
     """Return ``(X - shift) / scale`` with the shift and scale of a coding."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray((X - np.array(coding.shift or 0.0)) / np.array(coding.scale or 1.0))
 
 
 def load_table(
-    path: str | Path, target: str | None, loss: str | None, coding: Coding | None = None
+    path: str | Path, target: str | None, loss: str | None, coding: DataCoding | None = None
 ) -> tuple[Dataset, Table]:
     """Read a table. Return its rows as a `Dataset`, from which an objective is built, and the
     `Table` as it was read.
@@ -235,7 +235,7 @@ def load_table(
 
 
 def read_rows(
-    path: str | Path, coding: Coding, target: str | None
+    path: str | Path, coding: DataCoding, target: str | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the standardised inputs ``(N, d)`` of new rows, with notes on unknown words and gaps.
 
@@ -350,7 +350,7 @@ def load_dataset(
     rng = np.random.default_rng(seed)
     numbers = LOSSES[loss].targets == "numbers"
     rows, held_out = _split_rows(None if numbers else y.reshape(-1), len(y), test_fraction, rng)
-    coding = Coding()
+    coding = DataCoding()
     if table is not None:
         X, coding = fit_coding(table, rows)
     digest = data_digest(X, given)

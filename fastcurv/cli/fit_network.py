@@ -1,6 +1,6 @@
 """A fitted network with its rows, in the form that a page on the fit needs: predictions in units of
-the targets, scores, refits, and the code of the calls that return them. `Fit` needs NumPy and SciPy
-alone; `EstimatorFit` is the fit of an estimator of scikit-learn.
+the targets, scores, refits, and the code of the calls that return them. `NetworkFit` needs NumPy
+and SciPy alone; `EstimatorFit` is the fit of an estimator of scikit-learn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MIN_WATCHED_ITERATIONS = 50
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedNetwork:
     """A trained network without scikit-learn, for `fit_report.build_page` in place of an
     estimator.
 
@@ -55,7 +55,7 @@ class Trained:
     seconds: float = 0.0
 
 
-class Fit:
+class NetworkFit:
     """A fitted network with its rows, in the form that the page needs.
 
     Attributes
@@ -183,15 +183,15 @@ class Fit:
 
     # --- refits
 
-    def refit_rows(self, rows: Indices, ratio: float = 1.0) -> Fit:
-        """Fit the network to the given rows, and return the new `Fit`. The penalty, relative to the
-        sum of the losses of the rows, is `ratio` times that of this fit.
+    def refit_rows(self, rows: Indices, ratio: float = 1.0) -> NetworkFit:
+        """Fit the network to the given rows, and return the new `NetworkFit`. The penalty, relative
+        to the sum of the losses of the rows, is `ratio` times that of this fit.
         """
         net, ob = self.est, self.ob
         some = with_l2(ob.batch(rows), float(ob.l2) * ratio * ob.n_samples / len(rows))
         _, theta = fit_in_span(some, seed=net.seed, verdict=False)
-        known = Trained(some, theta, self.shift, self.scale, self.classes, net.seed)
-        return Fit(known, self.X[rows], self.given[rows])
+        known = TrainedNetwork(some, theta, self.shift, self.scale, self.classes, net.seed)
+        return NetworkFit(known, self.X[rows], self.given[rows])
 
     def predict(self, X: Any) -> Floats:
         """Return predictions of the rows X, or the probabilities of their classes."""
@@ -249,7 +249,7 @@ curve = watched.history["validation"]"""
         return f"scipy.special.expit({z} * [-1, 1])"
 
 
-class EstimatorFit(Fit):
+class EstimatorFit(NetworkFit):
     """The fit of an `MLPRegressor` or `MLPClassifier`."""
 
     name = "est"
@@ -273,7 +273,7 @@ class EstimatorFit(Fit):
         self.classes = getattr(est, "classes_", None)
         self._check_targets()
 
-    def refit_rows(self, rows: Indices, ratio: float = 1.0) -> Fit:
+    def refit_rows(self, rows: Indices, ratio: float = 1.0) -> NetworkFit:
         X, y = self.X[rows], self.given[rows]
         return EstimatorFit(self._refit(X, y, alpha=self.est.alpha_ * ratio), X, y)
 

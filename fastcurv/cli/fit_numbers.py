@@ -28,7 +28,7 @@ from ..network.objective import Objective
 from ..optimize.minimize import minimize
 from ..optimize.path import without_inactive_units
 from ..structure.parameters import has_kinks
-from .fit_network import Fit, no_warnings
+from .fit_network import NetworkFit, no_warnings
 
 N_FOLDS = 10  # number of folds into which the rows are divided
 # maximum difference between the scores of left-out rows by the approximation and by refits: 0.03
@@ -76,7 +76,7 @@ MAX_USED_TIME_SHARE = 0.65
 
 
 @dataclass
-class Numbers:
+class FitMeasurements:
     """The numbers of a page, and the code that computes them.
 
     Attributes
@@ -101,7 +101,7 @@ class Numbers:
         The code that defines what calls use.
     """
 
-    fit: Fit
+    fit: NetworkFit
     started: float
     ob: Any = None  # objective at the minimum, which may lack inactive units of the fit
     theta: Any = None
@@ -136,7 +136,7 @@ class Numbers:
         return spent + n_refits * self.fit_seconds <= MAX_USED_TIME_SHARE * self.max_seconds
 
 
-def fold_order(fit: Fit) -> Indices:
+def fold_order(fit: NetworkFit) -> Indices:
     """Return an order of the rows in which every tenth row, beginning with row 0, 1, ... or 9,
     belongs to one fold, so that the targets of all folds are distributed alike.
     """
@@ -144,11 +144,11 @@ def fold_order(fit: Fit) -> Indices:
     return np.asarray(order[np.argsort(fit.y[order], kind="stable")])
 
 
-def measure_fit(fit: Fit, note: Callable[[str], None]) -> Numbers:
-    """Return the `Numbers` of a fit: its verdict, left-out rows, folds and a linear model. `note`
-    is called with a few words before each step.
+def measure_fit(fit: NetworkFit, note: Callable[[str], None]) -> FitMeasurements:
+    """Return the `FitMeasurements` of a fit: its verdict, left-out rows, folds and a linear model.
+    `note` is called with a few words before each step.
     """
-    found = Numbers(fit, time.process_time())
+    found = FitMeasurements(fit, time.process_time())
     empty = np.full(fit.n_rows if fit.numbers else (fit.n_rows, len(fit.classes)), np.nan)
     found.folds, found.seen = empty, np.zeros(fit.n_rows, bool)
     note("a fold")
@@ -166,7 +166,7 @@ def measure_fit(fit: Fit, note: Callable[[str], None]) -> Numbers:
     return found
 
 
-def _add_fold(found: Numbers) -> None:
+def _add_fold(found: FitMeasurements) -> None:
     """Refit the network without the next fold, and store the predictions of this fold."""
     fit, began = found.fit, time.process_time()
     order = fold_order(fit)
@@ -178,7 +178,7 @@ def _add_fold(found: Numbers) -> None:
     found.fit_seconds = max(found.fit_seconds, time.process_time() - began)
 
 
-def _find_minimum(found: Numbers) -> None:
+def _find_minimum(found: FitMeasurements) -> None:
     """Continue training to a minimum, classify it, and compute the predictions of left-out rows at
     this minimum. If the network is too large, has kinks or reaches no minimum, classify the end of
     the fit instead, and store the reason in `found.why`.
@@ -209,7 +209,7 @@ def _find_minimum(found: Numbers) -> None:
     _leave_out_rows(found)
 
 
-def _leave_out_rows(found: Numbers) -> None:
+def _leave_out_rows(found: FitMeasurements) -> None:
     """Compute `found.out`, the result of `leave_one_out` at the minimum. If the Hessian there is
     not positive definite, use the minimum of the network without inactive units. If that fails too,
     store the reason in `found.why`.
@@ -236,7 +236,7 @@ def _leave_out_rows(found: Numbers) -> None:
     )
 
 
-def _choose_left_out_method(found: Numbers) -> None:
+def _choose_left_out_method(found: FitMeasurements) -> None:
     """Choose predictions of left-out rows from the factor of the Hessian, or from folds if their
     scores disagree.
     """
@@ -263,7 +263,7 @@ def _choose_left_out_method(found: Numbers) -> None:
     )
 
 
-def _constant_prediction_loss(fit: Fit) -> float:
+def _constant_prediction_loss(fit: NetworkFit) -> float:
     """Return the mean loss of the best constant prediction, or 1 if that loss is 0."""
     return float(constant_losses(fit).mean()) or 1.0
 
@@ -282,7 +282,9 @@ class LinearModel:
     loss: float
 
 
-def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> LinearModel | None:
+def linear_model(
+    fit: NetworkFit, penalties: Sequence[float] = LINEAR_PENALTIES
+) -> LinearModel | None:
     """Return the linear model of the rows of a fit, or None if fitting it would take too long or
     if it has no single minimum with any of the penalties.
     """
@@ -304,7 +306,7 @@ def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> Lin
     return min([best, *filter(None, near)], key=lambda line: line.loss)
 
 
-def _fit_linear_model(fit: Fit, model: MLP, l2: float) -> LinearModel | None:
+def _fit_linear_model(fit: NetworkFit, model: MLP, l2: float) -> LinearModel | None:
     """Return the linear model with the penalty l2, or None if `leave_one_out` fails, as without a
     single minimum.
     """
@@ -325,7 +327,7 @@ def _fit_linear_model(fit: Fit, model: MLP, l2: float) -> LinearModel | None:
     return LinearModel(one, theta, out, left_out, fit.score(left_out), float(out.losses.mean()))
 
 
-def log_evidence(fit: Fit) -> float:
+def log_evidence(fit: NetworkFit) -> float:
     """Return the logarithm of the evidence at the end of a fit, or NaN if it is unknown or the end
     is far from a minimum.
     """
@@ -340,7 +342,7 @@ def log_evidence(fit: Fit) -> float:
     return found.evidence if found.decrement <= MAX_NEWTON_DECREMENT else math.nan
 
 
-def constant_losses(fit: Fit) -> Floats:
+def constant_losses(fit: NetworkFit) -> Floats:
     """Return the loss of each row of a fit if every row is predicted by the mean of the targets, or
     by the frequencies of the classes.
     """
@@ -350,7 +352,7 @@ def constant_losses(fit: Fit) -> Floats:
     return fit.row_losses(np.tile(shares, (fit.n_rows, 1)))
 
 
-def beats_constant_prediction(found: Numbers, left_out: Floats) -> bool:
+def beats_constant_prediction(found: FitMeasurements, left_out: Floats) -> bool:
     """Return True if the mean loss of left-out rows, predicted by `left_out`, is below that of a
     constant prediction.
     """
@@ -358,7 +360,7 @@ def beats_constant_prediction(found: Numbers, left_out: Floats) -> bool:
     return bool(gain.mean() > 0)
 
 
-def loss_difference(found: Numbers) -> tuple[float, float]:
+def loss_difference(found: FitMeasurements) -> tuple[float, float]:
     """Return the mean, over left-out rows, of the loss of the linear model minus that of the
     network, and the standard error of this mean.
     """
@@ -371,7 +373,7 @@ def loss_difference(found: Numbers) -> tuple[float, float]:
 # Code of the calls.
 
 
-def _write_setup(found: Numbers) -> None:
+def _write_setup(found: FitMeasurements) -> None:
     """Write the code that defines what the calls of the page use."""
     fit = found.fit
     needs_scipy = not fit.numbers and (found.closed or fit.name == "net")

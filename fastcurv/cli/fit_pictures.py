@@ -11,13 +11,13 @@ from scipy.special import betaincinv
 
 from ..common.protocols import Floats, Indices
 from ..spectrum.results import format_number, to_json_value
-from .fit_network import Fit
+from .fit_network import NetworkFit
 from .fit_numbers import (
     CONFIDENCE_LEVEL,
     MAX_CHANGE_FLOPS,
     MAX_DOTS,
     N_FOLDS,
-    Numbers,
+    FitMeasurements,
     linear_model,
     log_evidence,
     loss_difference,
@@ -52,13 +52,13 @@ N_STRONGEST = 3  # number of columns named for each of many classes
 MAX_CONFUSION_CLASSES = 6
 
 
-class Page:
+class FitPage:
     """A page under construction: the report, its numbers `facts`, and the calls that return these
     numbers.
     """
 
     def __init__(
-        self, report: Report, found: Numbers, names: list[str], target: str, seed: int
+        self, report: Report, found: FitMeasurements, names: list[str], target: str, seed: int
     ) -> None:
         self.report, self.found, self.names, self.target = report, found, names, target
         self.seed = seed
@@ -86,7 +86,7 @@ class Page:
         return f"{round(x, 2) + 0.0:.2f}" if self.fit.numbers else f"{x:.1%}"  # no -0.00
 
 
-def choose_rows(page: Page) -> None:
+def choose_rows(page: FitPage) -> None:
     """Choose the rows that pictures show, and compute the effect of removing each row of the fit
     on the predictions of these rows.
     """
@@ -105,7 +105,7 @@ def choose_rows(page: Page) -> None:
         page.change = found.out.change(fit.ob.X[page.some])
 
 
-def _max_dots(page: Page) -> int:
+def _max_dots(page: FitPage) -> int:
     """Return the maximum number of rows that can be chosen in a page of `MAX_PAGE_BYTES`."""
     sample = np.arange(0, page.fit.n_rows, max(1, page.fit.n_rows // 200))
     _, rows = _row_values(page, sample)
@@ -121,7 +121,7 @@ def _round_digits(x: Any) -> list[Any]:
     return [float(f"{v:.5g}") if math.isfinite(v) else None for v in np.asarray(x, float).tolist()]
 
 
-def add_intervals(page: Page) -> None:
+def add_intervals(page: FitPage) -> None:
     """Draw the targets of left-out rows against their predictions, with intervals."""
     found, fit, target = page.found, page.fit, page.target
     shown = page.some[found.rows[page.some]]
@@ -166,7 +166,7 @@ def add_intervals(page: Page) -> None:
     page.report.add_calls([page.record_call("inside", share, code, f"{share:.1%}")])
 
 
-def _jackknife_plus_intervals(page: Page, shown: Indices) -> tuple[Floats, Floats]:
+def _jackknife_plus_intervals(page: FitPage, shown: Indices) -> tuple[Floats, Floats]:
     """Return the lower and upper ends of jackknife+ intervals for the rows `shown` of the fit. The
     interval of a row is computed without that row.
     """
@@ -192,7 +192,7 @@ def _jackknife_plus_intervals(page: Page, shown: Indices) -> tuple[Floats, Float
     return low, high
 
 
-def add_calibration(page: Page) -> None:
+def add_calibration(page: FitPage) -> None:
     """Draw the frequency with which predicted classes are right against their predicted
     probability.
     """
@@ -235,7 +235,7 @@ def _binomial_bounds(right: int, n: int) -> tuple[float, float]:
     return low, high
 
 
-def add_confusion_matrix(page: Page) -> None:
+def add_confusion_matrix(page: FitPage) -> None:
     """Add the confusion matrix of the left-out rows: for each class, the number of its rows that
     are predicted as each class.
     """
@@ -270,7 +270,7 @@ def add_confusion_matrix(page: Page) -> None:
     )
 
 
-def _row_removal_effects(page: Page) -> Floats:
+def _row_removal_effects(page: FitPage) -> Floats:
     """Return the effect of removing each row on the predictions of the shown rows, (M, N), in units
     of the target or of the probability of the predicted class.
     """
@@ -288,7 +288,7 @@ def _row_removal_effects(page: Page) -> Floats:
     )
 
 
-def add_influence_picture(page: Page) -> None:
+def add_influence_picture(page: FitPage) -> None:
     """Add a picture in which the reader chooses a row and sees the rows whose removal changes its
     prediction most.
     """
@@ -335,7 +335,7 @@ def add_influence_picture(page: Page) -> None:
         )
 
 
-def _dot_data(page: Page, what: str) -> dict[str, Any]:
+def _dot_data(page: FitPage, what: str) -> dict[str, Any]:
     """Return the view for `Report.scatter`, with a dot and a string for each shown row. `what`
     names the predicted quantity.
     """
@@ -359,7 +359,7 @@ def _dot_data(page: Page, what: str) -> dict[str, Any]:
     return view | ({"diagonal": True} if fit.numbers else {})
 
 
-def _row_values(page: Page, rows: Indices) -> tuple[list[str], dict[int, list[Any]]]:
+def _row_values(page: FitPage, rows: Indices) -> tuple[list[str], dict[int, list[Any]]]:
     """Return the names of the columns, and the target and the column values of some rows."""
     names, values = page.table
     columns = range(min(len(names), MAX_SHOWN_COLUMNS))
@@ -383,7 +383,7 @@ def _format_cell(x: Any) -> Any:
     return word if len(word) <= MAX_CELL_CHARACTERS else word[: MAX_CELL_CHARACTERS - 1] + "\u2026"
 
 
-def add_rows_that_matter(page: Page) -> None:
+def add_rows_that_matter(page: FitPage) -> None:
     """List the rows that change the whole fit most, and those with the largest errors."""
     found, fit, target = page.found, page.fit, page.target
     report = page.report.add_section("Rows that matter")
@@ -426,7 +426,7 @@ def add_rows_that_matter(page: Page) -> None:
     report.add_calls([page.record_call("worst_prediction", float(p), code, f"{p:.4g}")])
 
 
-def _add_prediction_without_row(page: Page, row: int) -> None:
+def _add_prediction_without_row(page: FitPage, row: int) -> None:
     """Add a sentence on how far predictions change if a row is left out of the fit."""
     found, fit = page.found, page.fit
     assert found.out is not None
@@ -451,11 +451,11 @@ def _add_prediction_without_row(page: Page, row: int) -> None:
     page.report.add_calls(calls)
 
 
-def _target_cell(fit: Fit, i: int) -> Any:
+def _target_cell(fit: NetworkFit, i: int) -> Any:
     return _format_cell(float(fit.y[i])) if fit.numbers else str(fit.classes[fit.y[i]])
 
 
-def _prediction_cell(fit: Fit, found: Numbers, i: int) -> Any:
+def _prediction_cell(fit: NetworkFit, found: FitMeasurements, i: int) -> Any:
     p = found.left_out[i]
     if fit.numbers:
         return _format_cell(float(p))
@@ -464,11 +464,11 @@ def _prediction_cell(fit: Fit, found: Numbers, i: int) -> Any:
     return f"{fit.classes[p.argmax()]} ({p.max():.0%})"
 
 
-def _error_name(fit: Fit) -> list[str]:
+def _error_name(fit: NetworkFit) -> list[str]:
     return ["error"] if fit.numbers else ["probability of its class"]
 
 
-def _left_out_error(fit: Fit, found: Numbers, i: int) -> list[Any]:
+def _left_out_error(fit: NetworkFit, found: FitMeasurements, i: int) -> list[Any]:
     p = found.left_out[i]
     return (
         [_format_cell(float(fit.y[i] - p))] if fit.numbers else [_format_cell(float(p[fit.y[i]]))]
@@ -479,7 +479,7 @@ def _left_out_error(fit: Fit, found: Numbers, i: int) -> list[Any]:
 # The effects of the inputs on predictions.
 
 
-def add_slopes(page: Page) -> None:
+def add_slopes(page: FitPage) -> None:
     """Add tables of the slopes of predictions with respect to each column: the median over the
     rows and the range from 5% to 95%.
     """
@@ -518,7 +518,7 @@ def add_slopes(page: Page) -> None:
     ).add_calls([page.record_call("slope", value, call, f"{value:.3g}, for {page.names[first]},")])
 
 
-def _add_strongest_slopes(page: Page, middle: Floats) -> None:
+def _add_strongest_slopes(page: FitPage, middle: Floats) -> None:
     """Add a table of the columns with the largest effects for and against each of many classes,
     from the median slopes `middle` (classes, k).
     """
@@ -537,7 +537,7 @@ def _add_strongest_slopes(page: Page, middle: Floats) -> None:
 # Other fits: fewer rows, other penalties, fewer iterations.
 
 
-def add_more_rows(page: Page) -> None:
+def add_more_rows(page: FitPage) -> None:
     """Draw the score on held-out rows against the number of fitted rows, with the score of a linear
     model.
     """
@@ -591,7 +591,7 @@ def _curve_data(name: str, x: Any, y: Any, errors: Any = None) -> dict[str, Any]
 
 
 def _add_score_comparisons(
-    page: Page, sizes: list[int], scores: list[float], errors: list[float]
+    page: FitPage, sizes: list[int], scores: list[float], errors: list[float]
 ) -> None:
     """Add sentences on the improvement by more rows, from the scores and standard errors for
     growing `sizes`, and on the difference between the linear model and the network.
@@ -632,7 +632,7 @@ def _add_score_comparisons(
     report.add_calls(calls)
 
 
-def add_decay(page: Page) -> None:
+def add_decay(page: FitPage) -> None:
     """Draw the score on left-out rows, and the evidence, for other penalties.
 
     Each penalty has a fit of its own, from the start of the reported fit, because a user who
@@ -685,7 +685,7 @@ def add_decay(page: Page) -> None:
 
 
 def _add_best_decay_sentence(
-    page: Page, losses: list[Any], evidences: list[float], own: int
+    page: FitPage, losses: list[Any], evidences: list[float], own: int
 ) -> None:
     """Add a sentence that states whether another penalty than that of the fit, number `own` in
     `DECAY_RATIOS`, predicts better by more than two standard errors. `losses` holds an array of
@@ -708,7 +708,7 @@ def _add_best_decay_sentence(
     page.report.add_text(text)
 
 
-def _split_rows(page: Page) -> tuple[Indices, Indices]:
+def _split_rows(page: FitPage) -> tuple[Indices, Indices]:
     """Return two thirds of the rows, drawn at random, and the other rows, and add the code of the
     split to the setup of the page.
     """
@@ -721,7 +721,7 @@ def _split_rows(page: Page) -> tuple[Indices, Indices]:
     return drawn[:m], drawn[m:]
 
 
-def add_end_of_training(page: Page) -> None:
+def add_end_of_training(page: FitPage) -> None:
     """Add the verdict and the ends of the spectrum. Then fit the network to some of the rows, and
     draw the loss of the other rows during this fit, with its minimum.
     """

@@ -17,16 +17,16 @@ from ..common.errors import accept_aliases, one_line, type_phrase
 from ..common.runtime import one_blas_thread
 from ..structure.tables import LOSSES
 from . import fit_rows
-from .fit_network import EstimatorFit, Fit, Trained, no_warnings
+from .fit_network import EstimatorFit, NetworkFit, TrainedNetwork, no_warnings
 from .fit_numbers import (
     CONFIDENCE_LEVEL,
-    Numbers,
+    FitMeasurements,
     beats_constant_prediction,
     loss_difference,
     measure_fit,
 )
 from .fit_pictures import (
-    Page,
+    FitPage,
     add_calibration,
     add_confusion_matrix,
     add_decay,
@@ -113,8 +113,8 @@ def build_page(
             )
         X = X.toarray()
     X = np.asarray(X)
-    bare = isinstance(estimator, Trained)
-    fit: Fit = Fit(estimator, X, y) if bare else EstimatorFit(estimator, X, y)
+    bare = isinstance(estimator, TrainedNetwork)
+    fit: NetworkFit = NetworkFit(estimator, X, y) if bare else EstimatorFit(estimator, X, y)
     _check_rows(fit)
     columns = [f"x{i}" for i in range(X.shape[1])] if names is None else _shortened(names)
     _check_names(columns, X)
@@ -124,7 +124,7 @@ def build_page(
             warnings.simplefilter("always")
             found = measure_fit(fit, note)
             title = f"A network for {target}: how far can it be trusted?"
-            page = Page(Report(title), found, columns, target, seed)
+            page = FitPage(Report(title), found, columns, target, seed)
             if table is not None:
                 page.table = _shortened(table[0]), np.asarray(table[1], dtype=object)
             note("pictures")
@@ -153,7 +153,7 @@ def _check_names(names: Sequence[str], X: Any) -> None:
         )
 
 
-def _check_rows(fit: Fit) -> None:
+def _check_rows(fit: NetworkFit) -> None:
     """Raise ValueError if the rows are too few, are all equal, or are not those of the fit."""
     if fit.n_rows < MIN_TABLE_ROWS:
         raise ValueError(
@@ -176,7 +176,7 @@ def _check_rows(fit: Fit) -> None:
         )
 
 
-def add_pictures(page: Page) -> None:
+def add_pictures(page: FitPage) -> None:
     """Add all pictures in the order in which a reader needs them."""
     if page.fit.numbers:
         add_intervals(page)
@@ -195,7 +195,7 @@ def add_pictures(page: Page) -> None:
 # The first screen.
 
 
-def add_summary(page: Page, n_columns: tuple[int, str]) -> None:
+def add_summary(page: FitPage, n_columns: tuple[int, str]) -> None:
     """Add the summary of the fit in sentences, each number with its call. `n_columns` is that of
     `build_page`.
     """
@@ -218,16 +218,16 @@ def add_summary(page: Page, n_columns: tuple[int, str]) -> None:
         )
 
 
-def _add_sentence(page: Page, sentence: str, calls: Sequence[tuple[str, str]]) -> None:
+def _add_sentence(page: FitPage, sentence: str, calls: Sequence[tuple[str, str]]) -> None:
     page.report.add_lead(sentence).add_calls(calls)
     page.facts.setdefault("first_screen", []).append(sentence)
 
 
-def _folds_phrase(found: Numbers) -> str:
+def _folds_phrase(found: FitMeasurements) -> str:
     return "10 folds" if found.n_folds == 10 else f"{found.n_folds} of 10 folds"
 
 
-def _add_shape(page: Page, count: int, code: str) -> None:
+def _add_shape(page: FitPage, count: int, code: str) -> None:
     """Add the number of rows and columns, and of inputs if words become several inputs. `count` is
     the number of columns, and `code` returns it.
     """
@@ -241,7 +241,7 @@ def _add_shape(page: Page, count: int, code: str) -> None:
     _add_sentence(page, sentence + ".", calls)
 
 
-def _add_verdict_sentence(page: Page) -> None:
+def _add_verdict_sentence(page: FitPage) -> None:
     found, point = page.found, page.found.point
     assert point is not None
     kind = point.kind.replace("_", " ")
@@ -263,7 +263,7 @@ def _add_verdict_sentence(page: Page) -> None:
     )
 
 
-def _add_score(page: Page) -> None:
+def _add_score(page: FitPage) -> None:
     """Add the score of left-out rows, and that of the rows of the fit."""
     found, fit = page.found, page.fit
     count = int(found.rows.sum())
@@ -307,14 +307,14 @@ def _add_score(page: Page) -> None:
     _add_sentence(page, sentence, calls)
 
 
-def _is_score_of_loss(fit: Fit) -> bool:
+def _is_score_of_loss(fit: NetworkFit) -> bool:
     """Return True if the score on the page is that of `LeftOut.score`. This is so for
     classification, and for regression with the mse loss.
     """
     return not fit.numbers or fit.ob.loss == "mse"
 
 
-def _add_linear_comparison(page: Page) -> None:
+def _add_linear_comparison(page: FitPage) -> None:
     """Add a comparison with a linear model, by the losses of the left-out rows."""
     found, fit = page.found, page.fit
     if found.linear is None:
@@ -349,7 +349,7 @@ def _add_linear_comparison(page: Page) -> None:
     _add_sentence(page, sentence + then + ".", calls)
 
 
-def _add_interval(page: Page) -> None:
+def _add_interval(page: FitPage) -> None:
     """Add the distance between predictions and targets that 95% of new rows do not exceed."""
     found, fit = page.found, page.fit
     if found.closed:
@@ -384,7 +384,7 @@ def _add_interval(page: Page) -> None:
     _add_sentence(page, sentence, [page.record_call("half_width", width, code, f"{width:.3g}")])
 
 
-def _add_effective_parameters(page: Page) -> None:
+def _add_effective_parameters(page: FitPage) -> None:
     out = page.found.out
     assert out is not None
     effective, n = float(out.hat_matrix_diag.sum()), page.fit.ob.n_params
@@ -397,7 +397,7 @@ def _add_effective_parameters(page: Page) -> None:
     _add_sentence(page, f"{effective:.3g} effective parameters of {n}.", [call])
 
 
-def _add_code(page: Page, source: str) -> None:
+def _add_code(page: FitPage, source: str) -> None:
     """Add the code that the calls of the page use."""
     lines = [source] if source else []
     page.report.add_section("The calls on this page")

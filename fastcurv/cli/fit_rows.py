@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from ..common.protocols import Floats
-from .fit_pictures import Page
+from .fit_pictures import FitPage
 
 # minimum fraction of the variance of the target, of the variance of a column, and of the sum of
 # squared errors at which a single row is named
@@ -38,7 +38,7 @@ MAX_DISTANCES = 2_000_000  # maximum number of distances in memory at a time
 Call = tuple[str, str]
 
 
-def defect_sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
+def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
     """Yield a sentence about each defect of the rows, with the calls that return its numbers."""
     fit = page.fit
     X = np.asarray(fit.X, float)
@@ -90,7 +90,7 @@ def defect_sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
         )
 
 
-def _largest_error_sentence(page: Page) -> tuple[str, list[Call]] | None:
+def _largest_error_sentence(page: FitPage) -> tuple[str, list[Call]] | None:
     """Return a sentence on the left-out row with the largest squared error, or None if this error
     makes up at most `MIN_ERROR_SHARE` of the sum of all or there are too few left-out rows.
     """
@@ -119,7 +119,7 @@ def _largest_error_sentence(page: Page) -> tuple[str, list[Call]] | None:
     )
 
 
-def _same_as_target_sentence(page: Page, X: Floats) -> tuple[str, list[Call]] | None:
+def _same_as_target_sentence(page: FitPage, X: Floats) -> tuple[str, list[Call]] | None:
     """Return a sentence on the column with the largest correlation with the target, or None if
     that is below `MIN_COPY_CORRELATION`.
     """

@@ -35,10 +35,10 @@ from ..optimize.path import (
 )
 from ..structure.tables import LOSSES
 from .cells import parse_numbers
-from .data import Coding, Dataset, absolute_path
+from .data import DataCoding, Dataset, absolute_path
 from .encode import load_table
-from .fit_network import Trained
-from .recipe import Recipe, save_run
+from .fit_network import TrainedNetwork
+from .recipe import TrainingRecipe, save_run
 from .span import change_input_basis, fit_in_span, is_wide, restrict_to_row_space
 from .tables import Table
 
@@ -94,15 +94,15 @@ class TableFit:
     ob: Objective
     theta: np.ndarray
     alpha: float
-    recipe: Recipe
+    recipe: TrainingRecipe
     message: str
     notes: tuple[str, ...]
     seconds: float
     source: str
 
     @property
-    def coding(self) -> Coding:
-        """The `Coding` that converts cells to inputs, and outputs to predictions."""
+    def coding(self) -> DataCoding:
+        """The `DataCoding` that converts cells to inputs, and outputs to predictions."""
         return replace(self.data.coding, sizes=tuple(self.ob.model.sizes))
 
     @property
@@ -111,12 +111,12 @@ class TableFit:
         return tuple(name for code in self.coding.codes for name in code.input_names)
 
     @property
-    def trained_network(self) -> Trained:
+    def trained_network(self) -> TrainedNetwork:
         """The network in the form that `fit_report.build_page` takes."""
         shift, scale = self.coding.y_shift or (0.0,), self.coding.y_scale or (1.0,)
         classes = self.coding.classes or None
         seed = self.recipe.seed
-        return Trained(self.ob, self.theta, shift[0], scale[0], classes, seed, self.seconds)
+        return TrainedNetwork(self.ob, self.theta, shift[0], scale[0], classes, seed, self.seconds)
 
     def column_values(self) -> tuple[tuple[str, ...], np.ndarray]:
         """Return the names and the values ``(N, K)`` of all columns of the file except the target.
@@ -210,7 +210,7 @@ def fit_table(
     )
     note("reading the table")
     data, table = load_table(path, target, loss)
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         absolute_path(str(path)),
         hidden=tuple(hidden),
         l2=0.0,

@@ -51,7 +51,8 @@ def cluster_objective(address: str | None, ob: Any, load: Load) -> Any:
     """Return the objective on the workers of the scheduler at `address`, or on local workers
     ("local"). Without an address the objective is returned unchanged.
 
-    `load` must be hashable and picklable: a method of a `Recipe`, or a partial `load_dataset`.
+    `load` must be hashable and picklable: a method of a `TrainingRecipe`, or a partial
+    `load_dataset`.
     """
     if not address:
         return ob

@@ -26,7 +26,7 @@ PAGE_SUFFIXES, TABLE_SUFFIXES = (".html", ".htm"), (".csv",)
 DEFAULT_OUTPUT_FILE = "theta.safetensors"  # file that `train` writes by default
 
 
-class Output:
+class CommandOutput:
     """The standard output of a command: lines for a reader, or facts for a program.
 
     A failure to write does not stop the command, so that results are still saved.

@@ -15,7 +15,7 @@ from ..plots.landscape import LandscapeDisplay
 from ..plots.spectrum import all_eigenpairs, extreme_eigenpairs, select_ends
 from ..spectrum.draw import BAND_STANDARD_ERRORS, fold_at_bounds
 from ..spectrum.results import missed_clause
-from .advice import Shell
+from .advice import ShellCommands
 from .output import describe_objective, measure_point
 from .recipe import SavedRun
 from .report import Report
@@ -25,7 +25,7 @@ DENSE_MAX_N = 1500
 
 
 def build_report(
-    objective: Any, saved: SavedRun, data: Any, point: Any, args: Namespace, shell: Shell
+    objective: Any, saved: SavedRun, data: Any, point: Any, args: Namespace, shell: ShellCommands
 ) -> Report:
     """Return the page of `fastcurv report` on a saved network, without writing it."""
     began = time.perf_counter()

@@ -19,7 +19,7 @@ from ..common.protocols import Descent
 from ..common.runtime import VERSION
 from ..structure.tables import ACTIVATIONS, LOSSES, check_loss
 from .data import DATA_SOURCES
-from .output import DEFAULT_OUTPUT_FILE, Output, write_stream
+from .output import DEFAULT_OUTPUT_FILE, CommandOutput, write_stream
 
 # Importing the modules above takes as long as NumPy and SciPy. The commands are imported on use.
 
@@ -49,7 +49,7 @@ REPHRASED_MESSAGES = (
 )
 
 
-class Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """An argument parser that reports any mistake in one line on standard error, in the form of the
     other messages.
     """
@@ -526,7 +526,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser for ``fastcurv`` and ``python -m fastcurv``."""
-    parser = Parser(
+    parser = CommandParser(
         prog="fastcurv",
         description="Exact curvature of multilayer perceptrons: spectra, verdicts, the way down "
         "from saddles.",
@@ -560,7 +560,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = build_parser().parse_args(_replace_help_words(sys.argv[1:] if argv is None else argv))
     args.progress = not getattr(args, "quiet", True) and is_terminal("stderr")
-    out = Output(args.json)
+    out = CommandOutput(args.json)
     status, words = 0, ""
     try:
         run = getattr(import_module(".commands", __package__), args.command)

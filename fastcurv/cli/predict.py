@@ -17,7 +17,7 @@ from ..critical.left_out import left_out_of_fit
 from ..network.mlp import MLP
 from ..network.row_views import check_no_batch_norm
 from ..structure.tables import LOSSES
-from .data import Coding, is_table_name, read_features
+from .data import DataCoding, is_table_name, read_features
 from .encode import read_rows, scale_inputs
 from .models import is_model, read_model
 from .recipe import SavedRun, load_run
@@ -49,7 +49,7 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
                     f"--{option} must be left out with {path}, which does not name its {missing}. "
                     "Train a network with 'fastcurv train' for it."
                 )
-        X, notes = _network_inputs(args.samples, Coding(), None, model.sizes[0])
+        X, notes = _network_inputs(args.samples, DataCoding(), None, model.sizes[0])
         return _named_columns("output", _check_finite(model.predict(theta, X), args.samples)), notes
     if args.activation is not None:
         raise ValueError(
@@ -93,7 +93,7 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
 
 
 def _network_inputs(
-    source: str, coding: Coding, target: str | None, width: int
+    source: str, coding: DataCoding, target: str | None, width: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the inputs of the network (N, width) from a file or data set, and notes on its
     cells.
@@ -111,7 +111,7 @@ def _network_inputs(
 
 
 def _interval_bounds(
-    args: Namespace, saved: SavedRun, coding: Coding, name: str, X: Any
+    args: Namespace, saved: SavedRun, coding: DataCoding, name: str, X: Any
 ) -> Columns:
     """Return the bounds of jackknife+ intervals, after reading the training data again."""
     recipe = saved.recipe
@@ -135,7 +135,9 @@ def _interval_bounds(
     return lower | _named_columns(f"{name} upper", high * scale + shift)
 
 
-def _network_outputs(model: MLP, theta: np.ndarray, X: np.ndarray, coding: Coding) -> np.ndarray:
+def _network_outputs(
+    model: MLP, theta: np.ndarray, X: np.ndarray, coding: DataCoding
+) -> np.ndarray:
     known: Any = None
     if model.batch_norm:
         known = [
@@ -144,7 +146,7 @@ def _network_outputs(model: MLP, theta: np.ndarray, X: np.ndarray, coding: Codin
     return model.predict(theta, X, known).astype(np.float64)
 
 
-def _class_columns(name: str, outputs: np.ndarray, coding: Coding, wanted: bool) -> Columns:
+def _class_columns(name: str, outputs: np.ndarray, coding: DataCoding, wanted: bool) -> Columns:
     # A single output is the logit of the second of two classes.
     if outputs.shape[1] == 1:
         outputs = np.hstack([np.zeros_like(outputs), outputs])
@@ -157,7 +159,7 @@ def _class_columns(name: str, outputs: np.ndarray, coding: Coding, wanted: bool)
     return found
 
 
-def _number_columns(name: str, outputs: np.ndarray, given: Any, coding: Coding) -> Columns:
+def _number_columns(name: str, outputs: np.ndarray, given: Any, coding: DataCoding) -> Columns:
     """Return predictions in the units of y, and for ``gaussian_nll`` also standard deviations, as
     columns by name. The columns are named after `name`. `given` is the attribute `given` of the
     loss in `LOSSES`, a `LossFunction` or None.

@@ -21,21 +21,21 @@ from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN_KEY, file_contents, model_from_contents
 from .cells import DATE_FORMS
-from .data import Code, Coding, Dataset, read_npz
+from .data import ColumnCode, DataCoding, Dataset, read_npz
 from .encode import load_dataset, load_table
 from .tables import COLUMN_KINDS
 
 RUN_SUFFIXES = (".npz", ".safetensors")
-# fields of a `Recipe` that are True or False
+# fields of a `TrainingRecipe` that are True or False
 FLAG_FIELDS = ("residual", "batch_norm", "raw", "table", "l2_biases")
 RECORD_FIELDS = ("loss", "gradient_norm", "time")
-SCALING_FIELDS = ("shift", "scale", "y_shift", "y_scale")  # numeric fields of a `Coding`
+SCALING_FIELDS = ("shift", "scale", "y_shift", "y_scale")  # numeric fields of a `DataCoding`
 # start of the archive comment; the hexadecimal SHA-256 of all bytes before the digits follows
 SEAL_PREFIX = b"fastcurv sha256 "
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """The settings of a training run; ``data`` is a data set's name or a file's path.
 
     A ``loss`` of None means the default loss of the data. ``digest`` is the fingerprint of the
@@ -61,7 +61,7 @@ class Recipe:
     table: bool = False
     l2_biases: bool = True
 
-    def load_dataset(self, coding: Coding | None = None) -> Dataset:
+    def load_dataset(self, coding: DataCoding | None = None) -> Dataset:
         """Return the data. A table is read with `coding`, that of a fitted network, if it is
         given.
         """
@@ -123,12 +123,12 @@ class SavedRun:
     ``coding`` is None if the file does not state how its data were scaled.
     """
 
-    recipe: Recipe | None
+    recipe: TrainingRecipe | None
     theta: np.ndarray
     history: dict[str, np.ndarray] = field(default_factory=dict)
     phases: tuple[tuple[str, int], ...] = ()
     model: MLP | None = None
-    coding: Coding | None = None
+    coding: DataCoding | None = None
 
     def __iter__(self) -> Any:
         return iter((self.recipe, self.theta))
@@ -145,13 +145,13 @@ class SavedRun:
 
 def save_run(
     path: str | Path,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     model: MLP,
     theta: np.ndarray,
     history: dict[str, np.ndarray] | None = None,
     phases: tuple[tuple[str, int], ...] = (),
     *,
-    coding: Coding | None = None,
+    coding: DataCoding | None = None,
 ) -> Path:
     """Write parameters and recipe atomically, and return the path. `history`, `phases` and
     `coding` are those of `SavedRun`.
@@ -266,9 +266,9 @@ def _read_run_file(path: Path) -> tuple[dict[str, np.ndarray], Any, MLP | None, 
     return arrays, json.loads(str(arrays["recipe"])), None, more
 
 
-def _read_coding(facts: Any) -> Coding:
-    """Return the `Coding` described by `facts`, the JSON object of a file, after checking the type
-    of every field.
+def _read_coding(facts: Any) -> DataCoding:
+    """Return the `DataCoding` described by `facts`, the JSON object of a file, after checking the
+    type of every field.
     """
 
     def numbers(values: Any) -> tuple[float, ...]:
@@ -308,16 +308,16 @@ def _read_coding(facts: Any) -> Coding:
         )
     known["codes"] = _read_column_rules(facts.get("codes", ()), sizes[0])
     names = {name: tuple(facts[name]) for name in ("columns", "classes", "sizes")}
-    return Coding(**known, **names, target=facts["target"])
+    return DataCoding(**known, **names, target=facts["target"])
 
 
-def _read_column_rules(facts: Any, n_inputs: int) -> tuple[Code, ...]:
+def _read_column_rules(facts: Any, n_inputs: int) -> tuple[ColumnCode, ...]:
     """Return the rules by which the columns of a table become `n_inputs` inputs, described by
     `facts`, a JSON list, after checking the type of every field.
     """
     codes = []
     for given in facts:
-        code = Code(**(given | {"categories": tuple(given["categories"])}))
+        code = ColumnCode(**(given | {"categories": tuple(given["categories"])}))
         words = code.name, code.kind, code.form, code.first, *code.categories
         number = type(code.fill) in (int, float) and math.isfinite(code.fill)
         if not number or code.kind not in COLUMN_KINDS or not all(type(x) is str for x in words):
@@ -369,7 +369,7 @@ def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[s
     return tuple((one_line(name), count) for name, count in phases)
 
 
-def _check_recipe(facts: Any, instead: dict[str, Any]) -> Recipe:
+def _check_recipe(facts: Any, instead: dict[str, Any]) -> TrainingRecipe:
     """Return the recipe described by `facts`, a JSON object, with the fields `instead` replaced,
     after checking the type of every field.
     """
@@ -382,7 +382,7 @@ def _check_recipe(facts: Any, instead: dict[str, Any]) -> Recipe:
         "seed": (int,),
         "n_outputs": (int,),
     }
-    known = {f.name: f for f in fields(Recipe)}
+    known = {f.name: f for f in fields(TrainingRecipe)}
     for name, value in facts.items():
         if name not in known:
             raise ValueError(f"the recipe has an unknown entry {one_line(name)!r}.")
@@ -398,4 +398,4 @@ def _check_recipe(facts: Any, instead: dict[str, Any]) -> Recipe:
             f"hidden in the recipe must be ints >= 1, got {one_line(facts['hidden'])}."
         )
     facts = {**facts, "hidden": tuple(facts.get("hidden", (32, 16)))}
-    return Recipe(**(facts | instead))
+    return TrainingRecipe(**(facts | instead))

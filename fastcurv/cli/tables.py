@@ -48,7 +48,7 @@ from .cells import (
 )
 from .data import (
     INDEX_COLUMN_NAMES,
-    Code,
+    ColumnCode,
     existing_path,
     is_header,
 )
@@ -80,7 +80,7 @@ IDENTIFIER_NAME_PATTERN = re.compile(
 
 
 @dataclass(frozen=True)
-class Sheet:
+class CellSheet:
     """The cells of a file: a list of strings for each row, with the line number of the row in the
     file.
     """
@@ -99,7 +99,7 @@ class Sheet:
         return f"{self.path}, line {self.lines[row]}, column {one_line(self.names[column])!r},"
 
 
-def read_sheet(path: str | Path, least: int = 2) -> Sheet:
+def read_sheet(path: str | Path, least: int = 2) -> CellSheet:
     """Read the cells of a .csv or .tsv file with commas, semicolons, tabs or bars as separators.
 
     Parameters
@@ -169,7 +169,7 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
         )
     if any(empty):
         rows = [[row[i] for i in kept] for row in rows]
-    return Sheet(path, names, named, rows, lines, comma, ambiguous, notes)
+    return CellSheet(path, names, named, rows, lines, comma, ambiguous, notes)
 
 
 def _detect_decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, bool]:
@@ -424,18 +424,18 @@ class Table:
     classes : bool
         Whether y holds labels.
     codes : tuple of Code
-        A `Code` for each column of the sheet.
+        A `ColumnCode` for each column of the sheet.
     gaps : tuple of bool
         For each column of the sheet, whether numbers or dates are missing.
     notes : tuple of str
         What was left out, and how cells were understood; a sentence each.
     """
 
-    sheet: Sheet
+    sheet: CellSheet
     target: str
     y: np.ndarray
     classes: bool
-    codes: tuple[Code, ...]
+    codes: tuple[ColumnCode, ...]
     gaps: tuple[bool, ...]
     notes: tuple[str, ...]
 
@@ -523,9 +523,9 @@ def read_table(
     return Table(sheet, name, y, labels, codes, gaps, tuple(notes))
 
 
-def all_numbers_codes(names: Iterable[str]) -> tuple[Code, ...]:
+def all_numbers_codes(names: Iterable[str]) -> tuple[ColumnCode, ...]:
     """Return codes for columns of numbers without gaps."""
-    return tuple(Code(name, "numbers", math.nan) for name in names)
+    return tuple(ColumnCode(name, "numbers", math.nan) for name in names)
 
 
 def _rows_with_target(cells: Cells, comma: bool) -> list[int]:
@@ -546,7 +546,7 @@ def count_phrase(count: int, noun: str, one: str = "was", more: str = "were") ->
     return f"{count} {noun} {one}" if count == 1 else f"{count} {noun}s {more}"
 
 
-def target_position(sheet: Sheet, target: str | None) -> int:
+def target_position(sheet: CellSheet, target: str | None) -> int:
     """Return the position of the column `target`, given by its name or by its number counted from
     0. If `target` is None, return the last position. Raise ValueError if there is no such column.
     """
@@ -570,7 +570,7 @@ def target_position(sheet: Sheet, target: str | None) -> int:
 
 
 def _read_targets(
-    sheet: Sheet, at: int, classes: bool | None
+    sheet: CellSheet, at: int, classes: bool | None
 ) -> tuple[np.ndarray, bool, list[str]]:
     """Return the targets, True if they are labels of classes, and notes."""
     cells = [row[at] for row in sheet.rows]
@@ -616,7 +616,7 @@ def _read_targets(
     return y, True, [note]
 
 
-def cell_locations(sheet: Sheet, column: int) -> Callable[[int], str]:
+def cell_locations(sheet: CellSheet, column: int) -> Callable[[int], str]:
     return lambda row: sheet.cell_location(row, column)
 
 
@@ -680,9 +680,11 @@ def _refuse_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) ->
         )
 
 
-def _column_kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool, ...]]:
-    """Return the `Code` of each column, and for each column True if it has gaps to fill. Add notes
-    on ambiguous numbers, and on columns that are left out, to `notes`.
+def _column_kinds(
+    sheet: CellSheet, notes: list[str]
+) -> tuple[tuple[ColumnCode, ...], tuple[bool, ...]]:
+    """Return the `ColumnCode` of each column, and for each column True if it has gaps to fill. Add
+    notes on ambiguous numbers, and on columns that are left out, to `notes`.
     """
     codes, gaps, why = [], [], dict[str, list[str]]()
     columns = list(zip(*sheet.rows))
@@ -704,7 +706,7 @@ def _column_kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tup
     only = [i for i, name in enumerate(sheet.names) if name in why.get(ROW_NUMBERS_REASON, [])]
     if all(code.kind == "left out" for code in codes) and len(only) == 1:
         # The only column left may be the time of a time series.
-        codes[only[0]] = Code(sheet.names[only[0]], "numbers")
+        codes[only[0]] = ColumnCode(sheet.names[only[0]], "numbers")
         del why[ROW_NUMBERS_REASON]
     for reason, names in why.items():
         begin = columns_phrase(names).replace("column", "Column", 1)
@@ -742,13 +744,13 @@ IDENTIFIER_REASON = (
 
 def _column_kind(
     name: str, cells: Cells, comma: bool, where: Callable[[int], str], notes: list[str]
-) -> tuple[Code, str, bool]:
-    """Return the `Code` of a column, the reason why the column is left out or "", and True if it
-    has gaps. Add notes on ambiguous numbers to `notes`.
+) -> tuple[ColumnCode, str, bool]:
+    """Return the `ColumnCode` of a column, the reason why the column is left out or "", and True if
+    it has gaps. Add notes on ambiguous numbers to `notes`.
     """
     values, bad, unit = parse_measures(cells, comma)
     _refuse_few_words(cells, bad, where)
-    left_out = Code(name)
+    left_out = ColumnCode(name)
     if not bad:
         check_magnitudes(values, cells, where)
         _refuse_thousands(cells, comma, where)
@@ -761,12 +763,12 @@ def _column_kind(
             if counts or name in INDEX_COLUMN_NAMES or IDENTIFIER_NAME_PATTERN.search(name):
                 return left_out, ROW_NUMBERS_REASON if counts else IDENTIFIER_REASON, False
         notes += _notes_on_numbers(name, cells, values, unit)
-        return Code(name, "numbers", form=unit), "", present.size < len(cells)
+        return ColumnCode(name, "numbers", form=unit), "", present.size < len(cells)
     form = detect_date_form(cells, where)
     if form:
         days = [parse_date(cell, form) for cell in cells if cell.lower() not in NUMBER_GAPS]
         first = min(days).isoformat().removesuffix("T00:00:00")
-        code = Code(name, "dates", form=form, first=first)
+        code = ColumnCode(name, "dates", form=form, first=first)
         if len(set(days)) < 2:
             return left_out, CONSTANT_COLUMN_REASON, False
         return code, "", len(days) < len(cells)
@@ -776,7 +778,7 @@ def _column_kind(
     if len(counts_of) > max(MIN_TABLE_ROWS // 2, len(cells) // 2):
         return left_out, IDENTIFIER_REASON, False
     frequent = sorted(counts_of, key=lambda word: (-counts_of[word], word))[:MAX_CATEGORIES]
-    return Code(name, "words", categories=tuple(sorted(frequent))), "", False
+    return ColumnCode(name, "words", categories=tuple(sorted(frequent))), "", False
 
 
 # numbers that often mean a gap
@@ -812,7 +814,7 @@ def _notes_on_numbers(name: str, cells: Cells, values: np.ndarray, unit: str) ->
     return notes
 
 
-def note_on_marks(sheet: Sheet, least: int = MIN_EVIDENCE_CELLS) -> list[str]:
+def note_on_marks(sheet: CellSheet, least: int = MIN_EVIDENCE_CELLS) -> list[str]:
     """Return a note on the columns with at least `least` numbers whose mark can separate thousands
     or decimals, if no number of the table shows which.
     """

@@ -500,7 +500,7 @@ class MatrixOperator(SelfAdjoint):
         return MatrixOperator(self.A.astype(dtype), self.exact)
 
 
-class OwnProducts(SelfAdjoint):
+class OwnProductsOperator(SelfAdjoint):
     """An operator with the products of `op` and those optional methods of `op` that belong to these
     products. The class is used if some optional methods of `op` were written for other products,
     see `replaces_products`.
@@ -572,8 +572,8 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
     Returns
     -------
     LinearOperator
-        `op` itself if it is an operator, a `MatrixOperator` of a matrix, or an `OwnProducts` of an
-        operator whose optional methods do not belong to its products.
+        `op` itself if it is an operator, a `MatrixOperator` of a matrix, or an
+        `OwnProductsOperator` of an operator whose optional methods do not belong to its products.
     """
     matrix = not hasattr(op, "matvec") and (
         issparse(op)
@@ -597,7 +597,7 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
         raise TypeError(f"{name} must hold real numbers, got dtype {np.dtype(dtype)}.")
     if matrix:
         return _check_symmetric(op, name)
-    return OwnProducts(op) if replaces_products(op) else op
+    return OwnProductsOperator(op) if replaces_products(op) else op
 
 
 def operator_dtype(op: Any) -> np.dtype[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from .checks import apply_checked, check_symmetric_operator, operator_dtype
 from .errors import type_phrase
-from .progress import Bar
+from .progress import ProgressBar
 from .protocols import (
     NOT_OFFERED_REASON,
     Array,
@@ -248,11 +248,11 @@ def value_rounding_error(f: float, dtype: Any) -> float:
 # Counted products with a Hessian.
 
 
-class SpentError(Exception):
+class BudgetSpentError(Exception):
     """An error raised if a measurement would need more products than the remaining budget."""
 
 
-class Products(Budget):
+class CountedProducts(Budget):
     """The products with a symmetric operator, counted within a budget, with bounds on their
     rounding errors. If `dtype` is given and the operator has a method `astype`, the operator is
     cast.
@@ -271,7 +271,7 @@ class Products(Budget):
         self.shared = 0  # number of reused products of a shared Krylov run
         self.norm = 0.0
         self.pace = 0.0  # seconds that one product takes
-        self.shown: Bar | None = None
+        self.shown: ProgressBar | None = None
         # norm of the measured asymmetry of H, a lower bound on the error of products
         self.asymmetry = 0.0
         # recent results of `product_error_bound`
@@ -309,12 +309,12 @@ class Products(Budget):
         return max(ZERO_CURVATURE_RATIO, 100 * self.eps) * self.norm
 
     def reserve_products(self, k: int) -> None:
-        """Count k products before they are computed. Raise `SpentError` if the budget does not
-        allow them.
+        """Count k products before they are computed. Raise `BudgetSpentError` if the budget does
+        not allow them.
         """
         if not self.allows(k):
             self.short = True
-            raise SpentError
+            raise BudgetSpentError
         self.record_products(k)
 
     def show_note(self, text: str) -> None:
@@ -372,15 +372,15 @@ class Products(Budget):
         )
 
 
-def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:
-    """Return `Products` with the Hessian at theta, in float64 if `best` is True and the operator
-    has a method `astype`.
+def hessian_products(ob: Any, theta: Array, best: bool = True) -> CountedProducts:
+    """Return `CountedProducts` with the Hessian at theta, in float64 if `best` is True and the
+    operator has a method `astype`.
     """
     H = as_curvature(ob.hessian(theta), theta.size)
-    return Products(H, np.float64 if best else None)
+    return CountedProducts(H, np.float64 if best else None)
 
 
-def _holds_gradient(ob: Any, H: Products) -> bool:
+def _holds_gradient(ob: Any, H: CountedProducts) -> bool:
     """Return True if the operator of H has a `gradient` of length n and belongs to the objective
     `ob`, so that this gradient is that of `ob`.
     """
@@ -390,7 +390,7 @@ def _holds_gradient(ob: Any, H: Products) -> bool:
     return own and np.shape(held) == (H.n,)
 
 
-def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
+def gradient_at(ob: Any, theta: Array, H: CountedProducts) -> Floats:
     """Return the gradient (n,) at theta in float64, as stored in the operator of H. If the operator
     stores none or belongs to another objective, compute the gradient of the objective.
     """
@@ -401,7 +401,7 @@ def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
     return as_gradient(own, H.n)
 
 
-def gradient_error_bound(ob: Any, theta: Array, H: Products) -> float | None:
+def gradient_error_bound(ob: Any, theta: Array, H: CountedProducts) -> float | None:
     """Return a bound on the norm of the rounding error of the gradient from `gradient_at`, or None
     if the objective has no `rounding_bound` of its own.
     """

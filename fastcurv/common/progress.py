@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 BAR_DELAY_SECONDS = 2.0  # seconds of work before a bar is shown
 NOTE_INTERVAL_SECONDS = 0.1  # seconds between two updates of the note, as in tqdm
-_INSIDE_BAR: ContextVar[bool] = ContextVar("inside", default=False)  # True inside another `bar`
+_INSIDE_BAR: ContextVar[bool] = ContextVar("inside", default=False)  # True inside a bar
 
 
-class Bar(Protocol):
+class ProgressBar(Protocol):
     """The interface through which algorithms report progress."""
 
     def update(self, n: int = 1) -> None:
@@ -34,9 +34,9 @@ class Bar(Protocol):
 NO_PROGRESS = SimpleNamespace(update=lambda n=1: None, note=lambda text: None, close=lambda: None)
 
 
-class _Shown:
-    """A tqdm bar with the interface of `Bar`. If the terminal is closed, the work continues without
-    the bar.
+class _TqdmBar:
+    """A tqdm bar with the interface of `ProgressBar`. If the terminal is closed, the work continues
+    without the bar.
     """
 
     def __init__(self, shown: Any, delay: float = 0.0) -> None:
@@ -71,7 +71,7 @@ def is_terminal(name: str) -> bool:
         return False
 
 
-class bar:
+class show_bar:
     """Context manager that shows a progress bar over `total` units of work.
 
     The context yields an object with the methods ``update(n=1)``, which reports n more units done,
@@ -86,13 +86,13 @@ class bar:
     enabled : bool or None
         False gives a silent object. True shows a bar if tqdm is installed, else nothing. None shows
         a bar if standard error is a terminal, as soon as more than `BAR_DELAY_SECONDS` seconds are
-        expected or have passed, but not inside another `bar`.
+        expected or have passed, but not inside another `show_bar`.
     ahead : float
         Seconds that the work is expected to take.
 
     Examples
     --------
-    >>> with bar(3, "steps") as b:
+    >>> with show_bar(3, "steps") as b:
     ...     for _ in range(3):
     ...         b.update()
     """
@@ -116,9 +116,11 @@ class bar:
             with suppress(ImportError, OSError, ValueError):
                 from tqdm.auto import tqdm
 
-                self._shown = _Shown(tqdm(total=total, desc=desc, leave=False, delay=delay), delay)
+                self._shown = _TqdmBar(
+                    tqdm(total=total, desc=desc, leave=False, delay=delay), delay
+                )
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         self._inside = _INSIDE_BAR.set(True)
         return self._shown  # type: ignore[no-any-return]
 

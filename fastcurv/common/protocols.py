@@ -5,7 +5,7 @@ Optional methods are used where an object has them. Of an objective: ``value_and
 with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and certificates, see
 `Certificate`. Of an operator: ``rounding_bound(v)`` (of a product), ``column_error_bounds()`` (n,),
 ``quadratic_form(V)``, ``to_dense()``, ``astype(dtype)``, ``reduced(space)`` (a `Reduction` or
-None), ``gram_operator()`` (a `DenseReduction` or None), ``range_space(max_dim)`` (a `ProvedReach`
+None), ``gram_operator()`` (a `DenseReduction` or None), ``range_space(max_dim)`` (a `ProvedRange`
 of at most that many dimensions, or None).
 
 The following attributes are called between subpackages and are not meant for users. All are
@@ -90,7 +90,7 @@ NAMES_HIDDEN_FROM_DIR = frozenset(
 )  # fmt: skip
 
 
-class Operator(Protocol):
+class OperatorLike(Protocol):
     """A square matrix known by its products: an array, a sparse matrix, a `LinearOperator`."""
 
     @property
@@ -115,14 +115,14 @@ class Differentiable(Protocol):
         """Return the Hessian as an operator ``(n_params, n_params)``."""
 
 
-class Valued(Protocol):
+class SupportsValue(Protocol):
     """An objective that can compute its value."""
 
     def value(self, theta: Any, /) -> Any:
         """Return the loss as a number."""
 
 
-class Smooth(Valued, Protocol):
+class SupportsGradient(SupportsValue, Protocol):
     """The minimum that any minimiser needs: number of parameters, value and gradient."""
 
     @property
@@ -133,7 +133,7 @@ class Smooth(Valued, Protocol):
         """Return the gradient ``(n_params,)``."""
 
 
-class Curved(Valued, Protocol):
+class SupportsHessian(SupportsValue, Protocol):
     """The minimum for a line search along curvature: number of parameters, value and Hessian."""
 
     @property
@@ -144,7 +144,7 @@ class Curved(Valued, Protocol):
         """Return the Hessian as an operator ``(n_params, n_params)``."""
 
 
-class TwiceDifferentiable(Valued, Differentiable, Protocol):
+class TwiceDifferentiable(SupportsValue, Differentiable, Protocol):
     """An objective with value, gradient and Hessian."""
 
 
@@ -267,11 +267,11 @@ class DenseReduction(Protocol):
     def norm(self) -> float:
         """The Frobenius norm of `core_matrix`."""
 
-    def matrix_with_bounds(self) -> Enclosed:
+    def matrix_with_bounds(self) -> EnclosedMatrix:
         """Return the matrix, recomputed with proved bounds on its errors."""
 
 
-class Enclosed(NamedTuple):
+class EnclosedMatrix(NamedTuple):
     """The matrix ``E'HE`` computed by products, with error bounds.
 
     The error of column i of `products` has a norm of at most ``bounds[i]``. The eigenvalues of H
@@ -283,14 +283,14 @@ class Enclosed(NamedTuple):
     error: float
 
 
-class ProvedReach(Subspace, Protocol):
+class ProvedRange(Subspace, Protocol):
     """The range of the products of H, a `Subspace` with a proof: up to bounds, E is orthonormal and
     H is `complement_eigenvalue` times the identity outside.
     """
 
     m: int
 
-    def matrix(self) -> Enclosed:
+    def matrix(self) -> EnclosedMatrix:
         """Return ``E'HE`` with error bounds."""
 
     def complement_vector(self, seed: int = 0) -> np.ndarray:

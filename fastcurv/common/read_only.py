@@ -14,7 +14,7 @@ from scipy.sparse.linalg import LinearOperator
 SCIPY_ATTRIBUTES = (*vars(LinearOperator), "dtype", "shape", "ndim")
 
 
-class ReadOnly:
+class ReadOnlyMixin:
     """A mixin whose public attributes can be assigned only once. Another assignment raises
     AttributeError with a message that states how to create a new object. Arrays are stored as
     read-only views.
@@ -50,7 +50,7 @@ class ReadOnly:
             cls._made_by = made_by
         if cls.__module__.partition(".")[0] == "fastcurv":
             mixins = [c for c in cls.__mro__ if c.__module__.partition(".")[0] == "fastcurv"]
-            parts = [c for c in mixins if c is cls or not issubclass(c, ReadOnly)]
+            parts = [c for c in mixins if c is cls or not issubclass(c, ReadOnlyMixin)]
             names = [name for c in parts for name in (*vars(c), *inspect.get_annotations(c))]
             names += SCIPY_ATTRIBUTES if issubclass(cls, LinearOperator) else ()
             own = {name for name in names if name[0] != "_"}
@@ -95,7 +95,7 @@ def read_only_view(x: Any) -> Any:
     return x
 
 
-class Record:
+class FrozenRecord:
     """A base class of frozen dataclasses whose arrays are read-only, in copies as well."""
 
     def __post_init__(self) -> None:
@@ -107,4 +107,4 @@ class Record:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        Record.__post_init__(self)
+        FrozenRecord.__post_init__(self)

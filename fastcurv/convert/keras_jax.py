@@ -17,7 +17,7 @@ from ..common.errors import accept_aliases, one_line, type_phrase
 from ..network.mlp import Model
 from ..structure.tables import activations_of
 from .sklearn import (
-    Stack,
+    LayerStack,
     check_activation,
     model_from_layers,
     refuse_if,
@@ -48,7 +48,7 @@ KERAS_ADVICE = (
 )
 
 
-class Leaf(NamedTuple):
+class PytreeArray(NamedTuple):
     """An array of a pytree.
 
     Attributes
@@ -69,11 +69,11 @@ class Leaf(NamedTuple):
     array: np.ndarray
 
 
-def _read_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
+def _read_kernels(leaves: Sequence[PytreeArray], activation: Any) -> Model:
     """Return the model and theta from arrays in order, each an (in, out) kernel or the bias of the
     kernel before. `activation` is that of the hidden layers. Raise ValueError for other arrays.
     """
-    found: list[tuple[Leaf, Any]] = []
+    found: list[tuple[PytreeArray, Any]] = []
     for leaf in leaves:
         array, key = leaf.array, leaf.key.lower()
         last, bias = found[-1] if found else (None, None)
@@ -153,7 +153,7 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
             f"got {type_phrase(weights)}.{wanted}"
         )
     leaves = [
-        Leaf(f"weights[{i}]", "weights", "", as_numpy(w, f"weights[{i}]"))
+        PytreeArray(f"weights[{i}]", "weights", "", as_numpy(w, f"weights[{i}]"))
         for i, w in enumerate(weights)
     ]
     return _read_kernels(leaves, activation)
@@ -163,7 +163,7 @@ def _read_model(network: Any, activation: Any) -> Model:
     """Return the model and theta of the Keras model `network`, which is read layer by layer. Raise
     ValueError if `activation` is given and differs from that of the layers.
     """
-    stack, seen = Stack(), set()
+    stack, seen = LayerStack(), set()
     for layer in _flatten_layers(network):
         name = f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})"
         refuse_if(
@@ -231,7 +231,7 @@ def _keras_class_name(layer: Any) -> str:
     return kind.__name__ if kind.__module__.split(".")[0] in KERAS_PACKAGES and not own else ""
 
 
-def _read_layer(stack: Stack, layer: Any, name: str) -> None:
+def _read_layer(stack: LayerStack, layer: Any, name: str) -> None:
     """Add one Keras layer to the stack. `name` describes the layer in messages. Raise ValueError if
     the layer is not supported.
     """
@@ -283,7 +283,7 @@ def _read_layer(stack: Stack, layer: Any, name: str) -> None:
 
 
 def _read_scaling_layer(
-    stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], name: str
+    stack: LayerStack, kind: str, layer: Any, settings: Mapping[str, Any], name: str
 ) -> None:
     """Add a layer that scales and shifts features at prediction to the stack. `kind` is one of
     `SCALING_LAYERS`, and `settings` the result of the layer's ``get_config()``.
@@ -344,9 +344,9 @@ def _strip_numbers(name: str) -> str:
     return re.sub(r"\d+", "#", re.sub(r"_?\d+$", "", name))
 
 
-def _tree_leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
+def _tree_leaves(tree: Any, name: str, home: str, key: str) -> list[PytreeArray]:
     """Return the arrays of a pytree: layers in order, each kernel before its bias. `name` is the
-    path of `tree` from the root, and `home` and `key` are those of a `Leaf`.
+    path of `tree` from the root, and `home` and `key` are those of a `PytreeArray`.
     """
     if isinstance(tree, Mapping):
         parts = {k: _tree_leaves(tree[k], f"{name}[{k!r}]", name, str(k)) for k in tree}
@@ -370,10 +370,10 @@ def _tree_leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
             f"{name} must be arrays in dictionaries or lists, got {type_phrase(tree)}. Use "
             "nnx.state(module) of Flax, or [(l.weight.T, l.bias) for l in net.layers] of Equinox."
         )
-    return [Leaf(name, home, key, array)]
+    return [PytreeArray(name, home, key, array)]
 
 
-def _sort_parts(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
+def _sort_parts(parts: dict[Any, list[PytreeArray]], name: str) -> list[list[PytreeArray]]:
     """Return the values of the mapping `parts` in order. Values with matrices, the layers, come
     first, in the only order that is consistent with the numbers in their names and with their
     widths. Raise ValueError, with `name` for the mapping, if there are several such orders.

@@ -22,7 +22,7 @@ from ..common.files import path_as_text
 from ..common.optional import optional_import
 from ..network.mlp import Model
 from ..structure.tables import activations_of
-from .sklearn import Stack, refuse_if, unsupported_layer, warn_left_out
+from .sklearn import LayerStack, refuse_if, unsupported_layer, warn_left_out
 
 FLOAT_TYPE_CODES = (1, 10, 11, 16)  # codes of float32, float16, float64 and bfloat16 in ONNX
 # nodes of the domain ai.onnx.ml
@@ -55,7 +55,7 @@ SUPPORTED_NODES = (
 )
 
 
-class Graph:
+class OnnxGraph:
     """An ONNX graph, with its constants by name, which are decoded on first use, and the nodes that
     read each tensor.
 
@@ -69,7 +69,7 @@ class Graph:
         The stack to which layers are added, and which counts the memory used for constants.
     """
 
-    def __init__(self, proto: Any, folder: str | None, stack: Stack) -> None:
+    def __init__(self, proto: Any, folder: str | None, stack: LayerStack) -> None:
         graph = proto.graph
         for known in proto.opset_import:
             if known.domain in DOMAINS[:2] and known.version < MIN_OPSET:
@@ -237,7 +237,7 @@ def _node_name(node: Any) -> str:
     return f"{one_line(node.op_type)} ({one_line(node.name or node.output[0])})"
 
 
-def _match_gated_activation(graph: Graph, at: str) -> tuple[str, Any] | None:
+def _match_gated_activation(graph: OnnxGraph, at: str) -> tuple[str, Any] | None:
     """Return the name and the last node of an activation in `ACTIVATION_PATTERNS`, which is
     exported as several nodes, that begins at the tensor `at`. Return None if no such activation
     begins at `at`.
@@ -260,7 +260,7 @@ def _match_gated_activation(graph: Graph, at: str) -> tuple[str, Any] | None:
     return None
 
 
-def _read_node(graph: Graph, node: Any) -> None:
+def _read_node(graph: OnnxGraph, node: Any) -> None:
     """Add one node of the chain to the stack of the graph. Raise ValueError if the node is not
     supported.
     """
@@ -319,7 +319,7 @@ def _read_node(graph: Graph, node: Any) -> None:
         raise unsupported_layer(f"{name}{words.get(kind, axis)}", SUPPORTED_NODES)
 
 
-def _add_gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) -> None:
+def _add_gemm(stack: LayerStack, node: Any, held: list[Any], attributes: Any, name: str) -> None:
     """Add the linear map ``alpha a W' + beta b`` of a Gemm node. `held` holds the constants among
     the inputs of the node, and None for the others.
     """
@@ -364,7 +364,7 @@ def _constant_row(c: np.ndarray, name: str) -> np.ndarray:
     return _float_constant(c, name).reshape(-1)
 
 
-def _is_relu(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any]) -> bool:
+def _is_relu(stack: LayerStack, node: Any, held: list[Any], attributes: dict[str, Any]) -> bool:
     """Return True if a Clip or Max node computes ``max(a, 0)`` and nothing else. `held` holds the
     constants among the inputs of the node, and None for the others.
     """
@@ -386,7 +386,11 @@ def _is_relu(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any
 
 
 def _is_identity_node(
-    graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any], width: int | None = None
+    graph: OnnxGraph,
+    node: Any,
+    held: list[Any],
+    attributes: dict[str, Any],
+    width: int | None = None,
 ) -> bool:
     """Return True if a node leaves all values and the division into rows unchanged. `held` holds
     the constants among the inputs of the node, and None for the other inputs. `width` is the length
@@ -422,7 +426,7 @@ def _is_identity_node(
     return bool(kind == "Identity")
 
 
-def _add_arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
+def _add_arithmetic(stack: LayerStack, node: Any, held: list[Any], name: str) -> None:
     """Add ``a + c``, ``a - c``, ``c - a``, ``a c`` or ``a / c`` for a constant c. `held` holds the
     constants among the inputs of the node, and None for the others.
     """
@@ -542,8 +546,8 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
         else check_positive_int(max_params, "max_params")
     )
     try:
-        stack = Stack(room)
-        found = _read_nodes(Graph(proto, folder, stack))
+        stack = LayerStack(room)
+        found = _read_nodes(OnnxGraph(proto, folder, stack))
     except ValueError:
         raise
     except Exception as error:
@@ -556,7 +560,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     return found
 
 
-def _read_nodes(graph: Graph) -> Model:
+def _read_nodes(graph: OnnxGraph) -> Model:
     """Read all nodes in order, starting at the input, and return the model and theta."""
     at, stack = graph.input, graph.stack
     # [a tensor that two nodes read, the one of them that adds a later output to the tensor], or []
@@ -608,7 +612,7 @@ def _read_nodes(graph: Graph) -> Model:
         at = node.output[0]
 
 
-def _build_model(graph: Graph, at: str) -> Model:
+def _build_model(graph: OnnxGraph, at: str) -> Model:
     """Return the model and theta of the layers read so far. Raise ValueError unless an output of
     the graph is the tensor `at` or is computed from it.
     """
@@ -620,7 +624,7 @@ def _build_model(graph: Graph, at: str) -> Model:
     return found
 
 
-def _is_label_output(graph: Graph, at: str) -> bool:
+def _is_label_output(graph: OnnxGraph, at: str) -> bool:
     """Return True if nodes compute labels from the probabilities, the tensor `at`. Raise ValueError
     if a node that depends on `at` computes anything but labels or the same probabilities.
     """
@@ -663,7 +667,7 @@ def _is_label_output(graph: Graph, at: str) -> bool:
     return bool(labels)
 
 
-def _dependent_nodes(graph: Graph, at: str) -> list[Any]:
+def _dependent_nodes(graph: OnnxGraph, at: str) -> list[Any]:
     """Return all nodes that depend on the tensor `at`, in topological order."""
     names, found = {at}, []
     for node in graph.nodes:

@@ -38,7 +38,7 @@ def refuse_if(when: Any, what: str, wanted: str = SUPPORTED_STEPS_TEXT) -> None:
         raise unsupported_layer(what, wanted)
 
 
-class Stack:
+class LayerStack:
     """A stack of layers under construction: linear maps, scalings and shifts of features between
     them, activations, and skip connections around hidden layers.
 
@@ -317,7 +317,7 @@ class Stack:
         return model, model.flatten(layers)
 
 
-def warn_left_out(stack: Stack) -> None:
+def warn_left_out(stack: LayerStack) -> None:
     """Warn if the source ends with a softmax or sigmoid, which the model does not have."""
     if stack.left_out:
         warnings.warn(
@@ -345,7 +345,7 @@ def model_from_layers(
     one name or one for each, or None if there are no hidden layers. `names` are the names of the
     layers in messages.
     """
-    stack, hidden = Stack(), len(layers) - 1
+    stack, hidden = LayerStack(), len(layers) - 1
     said: Any = "identity" if activation is None else activation
     phis = MLP([1] * (hidden + 2), said).activation  # raises an error for unknown activations
     for l, ((W, b), name) in enumerate(zip(layers, names)):

@@ -21,7 +21,7 @@ from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
 from .sklearn import (
     SUPPORTED_STEPS_TEXT,
-    Stack,
+    LayerStack,
     check_activation,
     model_from_layers,
     refuse_if,
@@ -94,7 +94,7 @@ def _parameter_array(tensor: Any) -> np.ndarray:
     return np.asarray((tensor.float() if tensor.element_size() < 4 else tensor).numpy())
 
 
-class Step(NamedTuple):
+class ForwardStep(NamedTuple):
     """One step of a forward pass.
 
     Attributes
@@ -112,7 +112,7 @@ class Step(NamedTuple):
     settings: Any
 
 
-def _flatten_module(module: Any, name: str) -> list[Step]:
+def _flatten_module(module: Any, name: str) -> list[ForwardStep]:
     """Return the steps of a module in order. Nested containers, and wrappers that compile or
     parallelise a module, are resolved. Other modules with their own ``forward`` are traced.
     """
@@ -126,7 +126,7 @@ def _flatten_module(module: Any, name: str) -> list[Step]:
         return [step for key, part in parts for step in _flatten_module(part, f"{name}[{key}]")]
     if not kind:
         return _trace_steps(module, name)
-    return [Step(f"{name} ({kind})" if "." in kind else said, kind, module)]
+    return [ForwardStep(f"{name} ({kind})" if "." in kind else said, kind, module)]
 
 
 def _torch_class_name(module: Any) -> str:
@@ -172,7 +172,7 @@ def _check_no_hooks(module: Any, said: str, wraps: bool) -> None:
     )
 
 
-def _trace_steps(module: Any, name: str) -> list[Step]:
+def _trace_steps(module: Any, name: str) -> list[ForwardStep]:
     """Return the steps of a user-defined ``forward``, from the graph that torch.fx records."""
     import torch
     import torch.fx
@@ -195,14 +195,14 @@ def _trace_steps(module: Any, name: str) -> list[Step]:
             f"{said} must have a forward without control flow on data, got one without a "
             f"graph{at} ({why}).{instead}"
         ) from None
-    steps: list[Step] = []
+    steps: list[ForwardStep] = []
     at = next(node for node in graph.nodes if node.op == "placeholder")
     saved: list[Any] = []
     while True:
         readers = [node for node in at.users if not _reads_shape(node)]
         sums = [node for node in readers if _called_function(node)[0] == "add"]
         if len(readers) == 2 and len(sums) == 1 and not saved:
-            steps.append(Step(f"{name} ({sums[0].name})", "fork", None))
+            steps.append(ForwardStep(f"{name} ({sums[0].name})", "fork", None))
             saved = [at, sums[0]]
             readers.remove(sums[0])
         if len(readers) != 1:
@@ -257,7 +257,9 @@ def _called_function(node: Any) -> tuple[str, tuple[str, ...]]:
     return FUNCTION_MODULES.get(plain) or next(phis, ("", ()))
 
 
-def _steps_of_node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[Step]:
+def _steps_of_node(
+    module: Any, node: Any, at: Any, saved: list[Any], name: str
+) -> list[ForwardStep]:
     """Return the steps that one node of a graph represents. `at` is the node before, and `saved`
     holds the node at which a skip connection starts and the node of its sum, or nothing.
     """
@@ -269,10 +271,10 @@ def _steps_of_node(module: Any, node: Any, at: Any, saved: list[Any], name: str)
     rest = node.args[1:] if node.args and node.args[0] is at else None
     pair = len(node.args) == 2 and not node.kwargs
     if kind == "add" and saved and pair and {*map(id, node.args)} == {id(saved[0]), id(at)}:
-        return [Step(said, "join", None)]
+        return [ForwardStep(said, "join", None)]
     if kind == "view" and rest and not node.kwargs:
         rest = tuple(rest[0]) if isinstance(rest[0], (tuple, list)) else rest
-        return [Step(said, kind, [0 if _is_row_count(x) else x or None for x in rest])]
+        return [ForwardStep(said, kind, [0 if _is_row_count(x) else x or None for x in rest])]
     if not kind or kind in ("add", "view") or rest is None:
         called = getattr(node.target, "__name__", node.target)
         raise unsupported_layer(f"{said}, {node.op.replace('_', ' of a ')} {called},")
@@ -288,10 +290,10 @@ def _steps_of_node(module: Any, node: Any, at: Any, saved: list[Any], name: str)
     refuse_if(
         any(hasattr(x, "op") for x in given.values()), f"{said} with a number that is computed"
     )
-    return [Step(said, kind, SimpleNamespace(**given))]
+    return [ForwardStep(said, kind, SimpleNamespace(**given))]
 
 
-def _check_equal_dtypes(module: Any, name: str, stack: Stack) -> None:
+def _check_equal_dtypes(module: Any, name: str, stack: LayerStack) -> None:
     """Raise a ValueError if a parameter of the module has another dtype than the parameters before,
     since torch cannot multiply tensors of different dtypes. Parameters in half precision are not
     checked.
@@ -318,7 +320,7 @@ def _check_unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) ->
 
 
 def _read_batch_norm(
-    stack: Stack, module: Any, name: str, seen: dict[int, tuple[str, Any]]
+    stack: LayerStack, module: Any, name: str, seen: dict[int, tuple[str, Any]]
 ) -> None:
     _check_equal_dtypes(module, name, stack)
     ones = np.ones(module.num_features, np.float32)
@@ -332,7 +334,9 @@ def _read_batch_norm(
         stack.add_frozen_batch_norm([gamma, beta, *moments], module.eps, name)
 
 
-def _add_step_to_stack(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
+def _add_step_to_stack(
+    stack: LayerStack, step: ForwardStep, seen: dict[int, tuple[str, Any]]
+) -> None:
     """Add one step to the stack. `seen` is that of `_check_unshared`."""
     name, kind, module = step
     refuse_if(
@@ -377,7 +381,7 @@ def _add_step_to_stack(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]
         raise unsupported_layer(name)
 
 
-def _is_row_flatten(stack: Stack, kind: str, module: Any, name: str) -> bool:
+def _is_row_flatten(stack: LayerStack, kind: str, module: Any, name: str) -> bool:
     """Return True if the step `kind` is a Flatten, view or squeeze. Raise a ValueError for such a
     step if it does not leave the rows unchanged.
     """
@@ -462,7 +466,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         raise TypeError(
             f"module must be a module or a state dict, got {type_phrase(module)}.{wanted}"
         )
-    stack = Stack()
+    stack = LayerStack()
     seen: dict[int, tuple[str, Any]] = {}
     steps = _flatten_module(module, "module")
     for step in steps:

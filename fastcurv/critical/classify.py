@@ -22,14 +22,14 @@ from ..common.checks import (
 from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
 from ..common.linalg import SECONDS_PER_N_CUBED, NotFiniteError
 from ..common.objectives import (
-    Products,
+    CountedProducts,
     call_certificate,
     call_unmodified,
     cast_to_float64,
     hessian_products,
     round_to_dtype,
 )
-from ..common.progress import bar
+from ..common.progress import show_bar
 from ..common.protocols import Differentiable, is_own, why_not_own, why_replaced
 from ..common.runtime import (
     RESERVED_TIME_FRACTION,
@@ -42,13 +42,22 @@ from ..common.runtime import (
 )
 from ..common.vectors import safe_norm
 from ..spectrum.shared_run import Krylov
-from .decide import UNTRIED_CONTRACTION, Decision, Evidence, Pair, Proof, Reason, Spectrum, decide
-from .dense import ByEigenpairs, inertia_by_matrix
-from .evidence import ClassifyOptions, Inertia, check_operator, check_run
-from .iterative import ByProducts, TimedOutInertia, is_clearly_far
+from .decide import (
+    UNTRIED_CONTRACTION,
+    CriticalPointProof,
+    Decision,
+    Evidence,
+    Reason,
+    SpectrumEvidence,
+    TwoSignProof,
+    decide,
+)
+from .dense import InertiaByEigenpairs, inertia_by_matrix
+from .evidence import ClassifyOptions, InertiaStrategy, check_operator, check_run
+from .iterative import InertiaByProducts, TimedOutInertia, is_clearly_far
 from .kink_minimum import certify_kink_minimum
 from .nearness import (
-    Coordinates,
+    CurvatureCoordinates,
     decreases_along_gradient,
     decreases_on_either_side,
     follow_newton_steps,
@@ -60,7 +69,7 @@ from .report import (
     reason_sentence,
     time_limit_clause,
 )
-from .theorem import EPS, Contraction, certify_residual_zero
+from .theorem import EPS, KantorovichOutcome, certify_residual_zero
 
 # maximum number of parameters at which all eigenvalues are computed even if the gradient is large
 ALWAYS_DENSE_MAX_N = 256
@@ -263,7 +272,7 @@ def classify(
     n, seconds = theta.size, SECONDS_PER_N_CUBED * float(theta.size) ** 3
     with (
         np.errstate(all="ignore"),
-        bar(None, "classify", progress, seconds if ask.dense else 0.0) as shown,
+        show_bar(None, "classify", progress, seconds if ask.dense else 0.0) as shown,
         call_unmodified(ask.ob, ask.theta),
         time_limit(ask.max_time),
         one_blas_thread(
@@ -279,7 +288,7 @@ def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> Critica
     H = hessian_products(ask.ob, ask.theta)
     if run is not None:
         spent = check_operator(run, H)
-        H = Products(run.op, np.float64)
+        H = CountedProducts(run.op, np.float64)
         H.record_products(spent)
     H.shown = shown
     H.most = np.inf if ask.max_products is None else ask.max_products
@@ -315,7 +324,7 @@ def _refine_verdict(
     found: Evidence,
     outcome: Decision,
     point: CriticalPoint,
-    inertia: Inertia,
+    inertia: InertiaStrategy,
     shown: Any,
 ) -> CriticalPoint:
     """Extend the uncertified verdict `point` by the proof of a minimum at active kinks, or by the
@@ -371,7 +380,7 @@ def _append_to_reason(point: CriticalPoint, words: str) -> CriticalPoint:
     return replace(point, reason=f"{point.reason[:-1]}{words}.")
 
 
-def _examine_spectrum(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
+def _examine_spectrum(ask: ClassifyOptions, H: CountedProducts) -> tuple[InertiaStrategy, Evidence]:
     """Return the inertia, computed by a strategy that fits the options and the remaining time, and
     the evidence.
 
@@ -401,32 +410,32 @@ def _examine_spectrum(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evide
             if MIN_VERDICT_PRODUCTS * H.pace < grace:
                 return _examine(cheap, H)
         inertia = TimedOutInertia(cheap, H)
-        unknown = Spectrum(n_negative_bounds=(0, H.n))
+        unknown = SpectrumEvidence(n_negative_bounds=(0, H.n))
         return inertia, Evidence(gradient=inertia.near, spectrum=unknown, n_products=H.count)
 
 
-def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
+def _examine(ask: ClassifyOptions, H: CountedProducts) -> tuple[InertiaStrategy, Evidence]:
     """Examine theta by the strategy that `ask` selects. Return the inertia and the evidence:
     gradient, spectrum, kinks and, near a critical point, the proofs. Without a proof, the evidence
     states whether the signs of curvature were measured to be stable.
     """
-    ob, theta, proof = ask.ob, ask.theta, Proof()
-    inertia = inertia_by_matrix(ask, H) if ask.dense else ByProducts(ask, H)
+    ob, theta, proof = ask.ob, ask.theta, CriticalPointProof()
+    inertia = inertia_by_matrix(ask, H) if ask.dense else InertiaByProducts(ask, H)
     n_kinks = int(call_certificate(ob, "kinks", theta, default=0))
     theorem, distance = (
         inertia.check_theorem() if inertia.near.near else (UNTRIED_CONTRACTION, np.inf)
     )
     if theorem.holds:
-        proof = Proof(theorem, pair=Pair(distance=distance), short=H.short)
+        proof = CriticalPointProof(theorem, pair=TwoSignProof(distance=distance), short=H.short)
     elif inertia.near.near:
-        # `ByCholesky` is returned only if its theorem holds.
-        assert isinstance(inertia, ByEigenpairs | ByProducts)
+        # `InertiaByCholesky` is returned only if its theorem holds.
+        assert isinstance(inertia, InertiaByEigenpairs | InertiaByProducts)
         pair, lasting, arrives = inertia.prove_two_signs(distance), True, True
         vanish = check_interpolation(ask, H) if inertia.residuals_may_vanish() else None
         zero, n_residuals = vanish or (UNTRIED_CONTRACTION, 0)
         if not (zero.holds or pair.holds and inertia.near.strict):
             lasting, arrives = inertia.zero_unstable_signs(pair)
-        proof = Proof(theorem, zero, n_residuals, pair, lasting, arrives, H.short)
+        proof = CriticalPointProof(theorem, zero, n_residuals, pair, lasting, arrives, H.short)
     seen, g = inertia.make_spectrum(proof), inertia.gradient[0]
     bounded = not all(why_not_own(H.op, name) for name in ("rounding_bound", "column_error_bounds"))
     return inertia, Evidence(
@@ -446,7 +455,9 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     )
 
 
-def check_interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] | None:
+def check_interpolation(
+    ask: ClassifyOptions, H: CountedProducts
+) -> tuple[KantorovichOutcome, int] | None:
     """Check Kantorovich's theorem for the residuals of a sum of squares without l2, with at most as
     many residuals as parameters. Return the outcome and the number of residuals, or None if the
     theorem does not apply or the budget is too small.
@@ -479,7 +490,7 @@ def check_interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction,
 
 
 def _classify_nearest_point(
-    ask: ClassifyOptions, point: CriticalPoint, inertia: Inertia, shown: Any
+    ask: ClassifyOptions, point: CriticalPoint, inertia: InertiaStrategy, shown: Any
 ) -> tuple[CriticalPoint | None, bool]:
     """Follow Newton's steps and classify the point that they reach.
 
@@ -489,7 +500,7 @@ def _classify_nearest_point(
     """
     H = inertia.H
     H.show_note("where does Newton's step lead?")
-    within = Coordinates(inertia.cut)
+    within = CurvatureCoordinates(inertia.cut)
     end, n_steps, spent = follow_newton_steps(
         ask.ob, ask.theta, inertia.gradient[0], within, H.products_left
     )

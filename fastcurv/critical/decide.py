@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from .theorem import Contraction
+from .theorem import KantorovichOutcome
 
 NAN = float("nan")
 INF = float("inf")
-UNTRIED_CONTRACTION = Contraction(False, INF, INF, INF, INF, INF, "untried")
+UNTRIED_CONTRACTION = KantorovichOutcome(False, INF, INF, INF, INF, INF, "untried")
 
 _THEOREM_TEMPLATE = "(Newton and Kantorovich's theorem, h = {certificate.theorem.h} < 1/2)"
 _SMALLEST_TEMPLATE = (
@@ -215,7 +215,7 @@ class Nearness:
 
 
 @dataclass(frozen=True, eq=False)
-class Spectrum:
+class SpectrumEvidence:
     """The eigenvalues found at theta, and the signs of curvature that are known.
 
     Attributes
@@ -307,7 +307,7 @@ class Spectrum:
 
 
 @dataclass(frozen=True)
-class Pair:
+class TwoSignProof:
     """The proof of a saddle by two fixed vectors. Their curvatures have opposite signs within
     `radius` of theta, and the computed Newton step has length `distance`. Both lengths are measured
     in coordinates x with ``theta = c x``, where every entry of c is at least `unit`.
@@ -323,7 +323,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Proof:
+class CriticalPointProof:
     """The proof about the critical point within the certified radius of theta, and the measurements
     used if there is no proof.
 
@@ -347,10 +347,10 @@ class Proof:
         True if there were too few products for these measurements.
     """
 
-    theorem: Contraction = UNTRIED_CONTRACTION
-    zero: Contraction = UNTRIED_CONTRACTION
+    theorem: KantorovichOutcome = UNTRIED_CONTRACTION
+    zero: KantorovichOutcome = UNTRIED_CONTRACTION
     n_residuals: int = 0
-    pair: Pair = Pair()
+    pair: TwoSignProof = TwoSignProof()
     lasting: bool = True
     arrives: bool = True
     short: bool = False
@@ -381,8 +381,8 @@ class Evidence:
     """
 
     gradient: Nearness = field(default_factory=Nearness)
-    spectrum: Spectrum = field(default_factory=Spectrum)
-    certificate: Proof = field(default_factory=Proof)
+    spectrum: SpectrumEvidence = field(default_factory=SpectrumEvidence)
+    certificate: CriticalPointProof = field(default_factory=CriticalPointProof)
     to_infinity: bool = False
     n_kinks: int = 0
     falls: bool = False
@@ -424,11 +424,11 @@ def decide(found: Evidence) -> Decision:
 
     Examples
     --------
-    >>> theorem = Contraction(True, 1e-9, 0.1, 1.0, 1e-9, 1.0)
+    >>> theorem = KantorovichOutcome(True, 1e-9, 0.1, 1.0, 1e-9, 1.0)
     >>> decide(
     ...     Evidence(
-    ...         spectrum=Spectrum(n_positive=2, n_negative=0, n_zero=0),
-    ...         certificate=Proof(theorem),
+    ...         spectrum=SpectrumEvidence(n_positive=2, n_negative=0, n_zero=0),
+    ...         certificate=CriticalPointProof(theorem),
     ...     )
     ... ).kind
     'minimum'
@@ -481,7 +481,7 @@ def decide(found: Evidence) -> Decision:
     return next(Decision(*said) for holds, said in rules if holds)
 
 
-def _rules_from_estimates(s: Spectrum, c: Proof) -> list[Rule]:
+def _rules_from_estimates(s: SpectrumEvidence, c: CriticalPointProof) -> list[Rule]:
     """Return the rules for verdicts from measurements if the inertia is unknown. The last rule
     always applies.
     """

@@ -27,8 +27,8 @@ from ..common.linalg import (
 )
 from ..common.objectives import (
     PRODUCT_ERROR_EPS,
-    Products,
-    SpentError,
+    BudgetSpentError,
+    CountedProducts,
     call_certificate,
     hessian_products,
 )
@@ -38,13 +38,19 @@ from ..common.vectors import norm_with_floor, safe_norm
 from ..krylov.lanczos import Recurrence, ritz_decomposition
 from ..spectrum.dense import DenseMatrix, counted_matrix
 from ..spectrum.eigsh import eigsh
-from .decide import UNTRIED_CONTRACTION, Nearness, Pair, Proof, Spectrum
+from .decide import (
+    UNTRIED_CONTRACTION,
+    CriticalPointProof,
+    Nearness,
+    SpectrumEvidence,
+    TwoSignProof,
+)
 from .evidence import (
     MAX_RELATIVE_STEP,
     ClassifyOptions,
-    Inertia,
+    InertiaStrategy,
+    OrbitTangents,
     SpectrumEnd,
-    Tangents,
     annihilated_basis,
     candidate_units,
     independent_basis,
@@ -66,8 +72,8 @@ from .nearness import (
 from .theorem import (
     EPS,
     ROUND_UP_FACTOR,
-    Contraction,
-    Slice,
+    ComplementEigenpairs,
+    KantorovichOutcome,
     eta_bound,
     kantorovich,
     newton_step_in_slice,
@@ -126,7 +132,7 @@ class DenseHessian:
 
     def eigenpairs_on_complement(
         self, T: Floats, c: Floats | None = None, more: float = 0.0
-    ) -> Slice:
+    ) -> ComplementEigenpairs:
         """Return the eigenpairs of ``C A C``, where C is diag(c) or by default I, on the complement
         of the span of the columns of T, which are in theta's coordinates. `more` is added to the
         bound on the error of A.
@@ -141,7 +147,7 @@ class DenseHessian:
             span = annihilated_basis(
                 matrix @ span, span, ZERO_CURVATURE_TOL * spectral_norm(matrix)
             )
-        off = _Off(span) if span.shape[1] else None
+        off = _ComplementReflections(span) if span.shape[1] else None
         error = more + (self.M.error_bound(c) if scaled else self.error)
         if scaled:
             error += 2 * EPS * safe_norm(matrix)
@@ -153,7 +159,7 @@ class DenseHessian:
         )
         vectors = found.vectors if off is None else off.lift_vectors(found.vectors)
         ends = error + (found.ends if isinstance(found, JointSigns) else found.error)
-        return Slice(found.values, vectors, error + found.error, c, span, ends)
+        return ComplementEigenpairs(found.values, vectors, error + found.error, c, span, ends)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,12 +169,12 @@ class SignView:
     tangents of the symmetries.
     """
 
-    plain: Slice
-    best: Slice
-    held: Tangents
+    plain: ComplementEigenpairs
+    best: ComplementEigenpairs
+    held: OrbitTangents
 
 
-def deflate_symmetries(full: DenseHessian, held: Tangents) -> SignView:
+def deflate_symmetries(full: DenseHessian, held: OrbitTangents) -> SignView:
     """Decompose the Hessian on the complement of the symmetries `held`, in theta's coordinates and,
     if these leave signs unknown that balanced coordinates may determine, in balanced coordinates.
 
@@ -198,14 +204,16 @@ def deflate_symmetries(full: DenseHessian, held: Tangents) -> SignView:
     return SignView(plain, best, held)
 
 
-def _with_fewer_unknown_signs(cut: Slice, other: Slice) -> Slice:
+def _with_fewer_unknown_signs(
+    cut: ComplementEigenpairs, other: ComplementEigenpairs
+) -> ComplementEigenpairs:
     """Return the slice with fewer unknown signs, and `other` if the numbers are equal."""
     return (
         cut if np.sum(eigenvalue_signs(cut) == 0) < np.sum(eigenvalue_signs(other) == 0) else other
     )
 
 
-def _has_undecided_eigenvalue(full: DenseHessian, plain: Slice) -> bool:
+def _has_undecided_eigenvalue(full: DenseHessian, plain: ComplementEigenpairs) -> bool:
     """Return True if balanced coordinates cannot determine the signs of all eigenvalues that have
     no known sign in `plain`.
 
@@ -230,8 +238,8 @@ def eigenvalue_signs(cut: Any) -> NDArray[np.int_]:
 
 
 def check_theorem_across_orbits(
-    ob: Any, theta: Floats, cut: Slice, found: Contraction
-) -> Contraction:
+    ob: Any, theta: Floats, cut: ComplementEigenpairs, found: KantorovichOutcome
+) -> KantorovichOutcome:
     """Return the outcome `found` of the theorem if the tangents of the orbits are proved to stay
     linearly independent on its ball. Otherwise return an outcome that does not hold, with
     ``missing="orbit"``.
@@ -251,7 +259,7 @@ def check_theorem_across_orbits(
     return found if whole else replace(found, holds=False, radius=np.inf, missing="orbit")
 
 
-class _Off:
+class _ComplementReflections:
     """The complement of the span of s columns, represented by Householder reflections. Applying
     them to a matrix costs ``O(n^2 s)`` instead of ``O(n^3)``.
     """
@@ -319,7 +327,7 @@ class _Off:
 # The strategy for n small enough for a matrix.
 
 
-def inertia_by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
+def inertia_by_matrix(ask: ClassifyOptions, H: CountedProducts) -> InertiaStrategy:
     """Return the inertia from the matrix of H. Cholesky factors are used if n is at least
     `CHOLESKY_MIN_N`, no symmetry is proved and the factors prove a minimum, otherwise all
     eigenpairs.
@@ -335,14 +343,14 @@ def inertia_by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
     if full.n >= CHOLESKY_MIN_N and not held.columns.shape[1]:
         H.show_note("a Cholesky factor")
         known = prove_definite(full)
-        found = None if known is None else ByCholesky(ask, H, full, gradient, known)
+        found = None if known is None else InertiaByCholesky(ask, H, full, gradient, known)
         if found is not None and found.proof.holds:
             return found
     H.show_note("all eigenvalues")
-    return ByEigenpairs(ask, H, full, deflate_symmetries(full, held), gradient)
+    return InertiaByEigenpairs(ask, H, full, deflate_symmetries(full, held), gradient)
 
 
-def assess_nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
+def assess_nearness_at(ob: Any, theta: Floats, H: CountedProducts | None = None) -> Nearness:
     """Return the `Nearness` at theta from the same quantities as `inertia_by_matrix`, at a cost of
     n products.
     """
@@ -376,7 +384,7 @@ MAX_LINEAR_SOLVES = 200  # maximum number of linear systems solved to find the s
 
 
 @dataclass(frozen=True, eq=False)
-class Definite:
+class DefinitenessProof:
     """A matrix proved positive definite.
 
     Attributes
@@ -394,7 +402,7 @@ class Definite:
     min_abs_eigenvalue_bound: float
 
 
-def prove_definite(full: DenseHessian) -> Definite | None:
+def prove_definite(full: DenseHessian) -> DefinitenessProof | None:
     """Prove the Hessian positive definite by Cholesky factors of its computed matrix A. Return None
     if A is not positive definite by more than its error.
     """
@@ -413,7 +421,7 @@ def prove_definite(full: DenseHessian) -> Definite | None:
     for share in FLOOR_FRACTIONS:
         floor = cholesky_eigenvalue_floor(A.copy(), share * weakest) - full.error
         if floor > 0:
-            return Definite(solve, floor, weakest)
+            return DefinitenessProof(solve, floor, weakest)
     return None
 
 
@@ -428,7 +436,7 @@ def cholesky_solver(A: Floats) -> Callable[[Floats], Floats] | None:
     return lambda b: np.asarray(cho_solve((upper, False), b, check_finite=False))
 
 
-class ByCholesky(Inertia):
+class InertiaByCholesky(InertiaStrategy):
     """The inertia of a Hessian that is proved positive definite, and the outcome `proof` of
     Kantorovich's theorem for it.
     """
@@ -436,10 +444,10 @@ class ByCholesky(Inertia):
     def __init__(
         self,
         ask: ClassifyOptions,
-        H: Products,
+        H: CountedProducts,
         full: DenseHessian,
         gradient: tuple[Floats, float],
-        known: Definite,
+        known: DefinitenessProof,
     ) -> None:
         self.ask, self.H, self.gradient = ask, H, gradient
         self.full, self.known = full, known
@@ -466,7 +474,7 @@ class ByCholesky(Inertia):
         eta = eta_bound(self.length, beta, left) * ROUND_UP_FACTOR
         self.proof = kantorovich(beta, eta, partial(third_bound, ask.ob, theta))
 
-    def check_theorem(self) -> tuple[Contraction, float]:
+    def check_theorem(self) -> tuple[KantorovichOutcome, float]:
         return self.proof, self.length
 
     @cached_property
@@ -495,10 +503,12 @@ class ByCholesky(Inertia):
         flat = min(1.0, safe_norm(self.full.A @ (g / size)) / self.largest_eigenvalue[0])
         return replace(self.near, flat_ratio=flat, residual=max(0.0, 1 - inside) ** 0.5)
 
-    def make_spectrum(self, proof: Proof) -> Spectrum:
-        """Return the `Spectrum`, in which all eigenvalues are positive. `proof` is not used."""
+    def make_spectrum(self, proof: CriticalPointProof) -> SpectrumEvidence:
+        """Return the `SpectrumEvidence`, in which all eigenvalues are positive. `proof` is not
+        used.
+        """
         known, (high, off) = self.known, self.largest_eigenvalue
-        return Spectrum(
+        return SpectrumEvidence(
             low=known.min_abs_eigenvalue_bound,
             low_bounds=(known.floor, known.min_abs_eigenvalue_bound + self.full.error),
             high=high,
@@ -523,7 +533,7 @@ N_BALANCING_STEPS = 3
 MIN_LAYER_SCALE = 1e-8
 
 
-class ByEigenpairs(Inertia):
+class InertiaByEigenpairs(InertiaStrategy):
     """The inertia from all eigenpairs, as the signs of the eigenvalues that are proved at theta.
     Signs that are not stable up to the critical point are set to 0.
     """
@@ -531,7 +541,7 @@ class ByEigenpairs(Inertia):
     def __init__(
         self,
         ask: ClassifyOptions,
-        H: Products,
+        H: CountedProducts,
         full: DenseHessian,
         view: SignView,
         gradient: tuple[Floats, float],
@@ -545,7 +555,9 @@ class ByEigenpairs(Inertia):
         self.view, self.cut, self.signs, self.n_found = self._proved_signs(view)
         self.low, self.high = _extreme_vectors(H, full, view, self.signs)
 
-    def _proved_signs(self, view: SignView) -> tuple[SignView, Slice, NDArray[np.int_], int]:
+    def _proved_signs(
+        self, view: SignView
+    ) -> tuple[SignView, ComplementEigenpairs, NDArray[np.int_], int]:
         """Return `view`, its best eigenpairs, their signs, which are 0 if not proved, and the
         number of proved signs.
 
@@ -561,7 +573,7 @@ class ByEigenpairs(Inertia):
                 signs[i] = sign * (sign * quotient > error)
         return view, cut, signs, int((signs != 0).sum())
 
-    def check_theorem(self) -> tuple[Contraction, float]:
+    def check_theorem(self) -> tuple[KantorovichOutcome, float]:
         """Check Kantorovich's theorem, and check it again in balanced units, and then without
         projecting out the orbits, if the failed hypothesis may hold there. Return the outcome and
         the length of Newton's step.
@@ -590,11 +602,12 @@ class ByEigenpairs(Inertia):
             found = self._check_theorem_on_complement()
         return found
 
-    def _check_theorem_on_complement(self) -> tuple[Contraction, float]:
+    def _check_theorem_on_complement(self) -> tuple[KantorovichOutcome, float]:
         """Check Kantorovich's theorem on the complement of the symmetries, in theta's coordinates
         and, if it fails, in the coordinates with the most known signs.
 
-        Return the `Contraction` and the length of Newton's step, both in theta's coordinates.
+        Return the `KantorovichOutcome` and the length of Newton's step, both in theta's
+        coordinates.
         """
         (g, off), (ob, theta), full = self.gradient, (self.ask.ob, self.ask.theta), self.full
         plain, best, tried = self.view.plain, self.view.best, []
@@ -615,7 +628,7 @@ class ByEigenpairs(Inertia):
                 break
         return tried[-1] if tried[-1][0].holds else tried[0]
 
-    def _newton_step(self, cut: Slice) -> tuple[Floats, float]:
+    def _newton_step(self, cut: ComplementEigenpairs) -> tuple[Floats, float]:
         """Return Newton's step on the eigenvectors of known sign, in the coordinates of a slice,
         and an upper bound on its length that includes the rounding of g.
 
@@ -631,14 +644,14 @@ class ByEigenpairs(Inertia):
             step -= vectors @ (vectors.T @ (cut.c * (g + A @ (cut.c * step))) / values)
         return step, safe_norm(step) + safe_norm(slack[known] / values)
 
-    def prove_two_signs(self, distance: float) -> Pair:
+    def prove_two_signs(self, distance: float) -> TwoSignProof:
         """Return the proof by two fixed vectors in the first coordinates in which it holds: theta's
         own, balanced ones, or those in which Newton's step is equally long in all layers.
         """
         full, view, low, high = self.full, self.view, self.low, self.high
         third = partial(third_bound, self.ask.ob, self.ask.theta)
         bound = two_signs(low.quotient + low.error, high.quotient - high.error, third)
-        plain = Pair(bound, self._newton_step(view.plain)[1])
+        plain = TwoSignProof(bound, self._newton_step(view.plain)[1])
         if plain.holds or view.best is view.plain:
             return plain
         flat, layers = full.flat_columns(view.held.columns), full.M.layer_numbers()
@@ -658,29 +671,29 @@ class ByEigenpairs(Inertia):
                 return found
         return plain
 
-    def _prove_extreme_pair(self, cut: Slice, length: float) -> Pair:
-        """Return the `Pair` proved by the eigenvectors of both ends of the slice
+    def _prove_extreme_pair(self, cut: ComplementEigenpairs, length: float) -> TwoSignProof:
+        """Return the `TwoSignProof` proved by the eigenvectors of both ends of the slice
         `cut`, in the coordinates of the slice, in which Newton's step has length
         `length`. If these ends have no
-        known opposite signs, return an empty `Pair`, which does not hold.
+        known opposite signs, return an empty `TwoSignProof`, which does not hold.
         """
         known, c, A = eigenvalue_signs(cut), cut.c, self.full.A
         if not (known.size and known[0] < 0 < known[-1]):
-            return Pair()
+            return TwoSignProof()
         error = self.full.M.error_bound(c) + 6 * self.full.n * EPS * safe_norm(c[:, None] * A * c)
         low, high = (
             float(v @ (c * (A @ (c * v)))) / float(v @ v)
             for v in (cut.vectors[:, 0], cut.vectors[:, -1])
         )
         third = partial(third_bound, self.ask.ob, self.ask.theta, units=c)
-        return Pair(two_signs(low + error, high - error, third), length, float(c.min()))
+        return TwoSignProof(two_signs(low + error, high - error, third), length, float(c.min()))
 
     def residuals_may_vanish(self) -> bool:
         """Return True if all residuals may be 0: H has zero eigenvalues and no negative ones."""
         zeros = (self.signs == 0).any() or self.view.best.span.shape[1] > 0
         return bool(zeros and not (self.signs == -1).any())
 
-    def zero_unstable_signs(self, pair: Pair) -> tuple[bool, bool]:
+    def zero_unstable_signs(self, pair: TwoSignProof) -> tuple[bool, bool]:
         """Set the signs that are measured to be unstable to 0. Return two flags: True if all signs
         are stable, and True if Newton's step reduces the decrement. `pair` is not used.
         """
@@ -689,7 +702,7 @@ class ByEigenpairs(Inertia):
         slack = gradient_rounding_bounds(len(g), off, self.reach, cut)[1]
         slack = slack + np.inf if off == np.inf else slack
         # The products may run out; `H.short` reports this.
-        with suppress(SpentError):
+        with suppress(BudgetSpentError):
             self.signs = certify_signs(
                 self.ask.ob,
                 self.ask.theta,
@@ -749,9 +762,9 @@ class ByEigenpairs(Inertia):
         beside = full.norm <= reached
         return replace(near, flat_ratio=flat_ratio, residual=residual, flat_beside_step=beside)
 
-    def make_spectrum(self, proof: Proof) -> Spectrum:
-        """Return the `Spectrum`, with the inertia that the stable signs determine, or `proof` if it
-        proves a point where all residuals vanish.
+    def make_spectrum(self, proof: CriticalPointProof) -> SpectrumEvidence:
+        """Return the `SpectrumEvidence`, with the inertia that the stable signs determine, or
+        `proof` if it proves a point where all residuals vanish.
         """
         best, s, n = self.view.best, self.view.best.span.shape[1], self.full.n
         negative, positive = (
@@ -780,7 +793,7 @@ class ByEigenpairs(Inertia):
         if not bounded:
             bounds = int(negative), n - int(positive)
         (low, low_bounds), (high, high_bounds) = self.extremes
-        return Spectrum(
+        return SpectrumEvidence(
             low=low,
             low_bounds=low_bounds,
             high=high,
@@ -805,7 +818,7 @@ class ByEigenpairs(Inertia):
 
 
 def _extreme_vectors(
-    H: Products, full: DenseHessian, view: SignView, signs: NDArray[np.int_]
+    H: CountedProducts, full: DenseHessian, view: SignView, signs: NDArray[np.int_]
 ) -> tuple[SpectrumEnd, SpectrumEnd]:
     """Return the eigenvectors with the smallest and the largest eigenvalue, as `SpectrumEnd`
     objects. Their vector is None if the sign of the curvature is proved neither by the matrix nor

@@ -14,19 +14,24 @@ from numpy.typing import NDArray
 from ..common.checks import MatrixOperator
 from ..common.errors import type_phrase
 from ..common.linalg import SECONDS_PER_N_CUBED, svd
-from ..common.objectives import PRODUCT_ERROR_EPS, Products, call_certificate, certificate_method
+from ..common.objectives import (
+    PRODUCT_ERROR_EPS,
+    CountedProducts,
+    call_certificate,
+    certificate_method,
+)
 from ..common.protocols import Floats
 from ..common.vectors import safe_norm
-from ..spectrum.shared_run import Krylov, Runs
-from .decide import Nearness, Proof, Spectrum
-from .theorem import Contraction
+from ..spectrum.shared_run import Krylov, LanczosRuns
+from .decide import CriticalPointProof, Nearness, SpectrumEvidence
+from .theorem import KantorovichOutcome
 
 # --------------------------------------------------------------------------------------------------
 # Bounds that an objective proves at theta, in the form that verdicts need.
 
 
 @dataclass(frozen=True, eq=False)
-class Tangents:
+class OrbitTangents:
     """Tangents to the orbits of proved symmetry groups at theta, the columns of an ``(n, k)``
     array.
 
@@ -56,16 +61,16 @@ def third_bound(
     return float(L) if 0 <= float(L) < np.inf else np.inf
 
 
-def symmetry_tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
+def symmetry_tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> OrbitTangents:
     """Return the tangents of the symmetries that are proved to hold on the ball of `radius` around
     theta. If the objective offers only `flat_directions`, `change` and `error` are infinite.
     """
     held = call_certificate(ob, "orbits", theta, radius)
     flat = call_certificate(ob, "flat_directions", theta) if held is None else None
     if flat is not None:
-        return Tangents(np.asarray(flat, dtype=float), np.inf, np.inf)
+        return OrbitTangents(np.asarray(flat, dtype=float), np.inf, np.inf)
     columns = [np.asarray(o.tangents, dtype=float) for o in held or ()]
-    return Tangents(
+    return OrbitTangents(
         np.hstack([np.zeros((theta.size, 0)), *columns]),
         float(np.linalg.norm([o.change for o in held or ()])),
         float(np.linalg.norm([o.error for o in held or ()])),
@@ -295,10 +300,10 @@ def annihilated_basis(AQ: Floats, Q: Floats, tol: float) -> Floats:
 MAX_RELATIVE_STEP = 1e6
 
 
-class Inertia(ABC):
+class InertiaStrategy(ABC):
     """Strategy for the inertia of H at theta, with the methods that `classify` calls, in this
     order. If the theorem does not hold, `classify` also calls `two_signs`, `residuals_may_vanish`
-    and `measure` of `ByEigenpairs` and `ByProducts`.
+    and `measure` of `InertiaByEigenpairs` and `InertiaByProducts`.
 
     Attributes
     ----------
@@ -314,13 +319,13 @@ class Inertia(ABC):
     """
 
     ask: ClassifyOptions
-    H: Products
+    H: CountedProducts
     gradient: tuple[Floats, float]
     near: Nearness
     cut: Any = None
 
     @abstractmethod
-    def check_theorem(self) -> tuple[Contraction, float]:
+    def check_theorem(self) -> tuple[KantorovichOutcome, float]:
         """Return the outcome of Kantorovich's theorem, "untried" if a bound is missing, and the
         length of Newton's step.
         """
@@ -332,8 +337,10 @@ class Inertia(ABC):
         """
 
     @abstractmethod
-    def make_spectrum(self, proof: Proof) -> Spectrum:
-        """Return the `Spectrum`, with the signs that are stable or that `proof` establishes."""
+    def make_spectrum(self, proof: CriticalPointProof) -> SpectrumEvidence:
+        """Return the `SpectrumEvidence`, with the signs that are stable or that `proof`
+        establishes.
+        """
 
 
 # --------------------------------------------------------------------------------------------------
@@ -354,7 +361,7 @@ class ClassifyOptions:
     max_products: int | None
     dense_below: float
     seed: Any
-    krylov: Any  # a `Krylov` object, its `Runs` after this thread has locked it, or None
+    krylov: Any  # a `Krylov` object, its `LanczosRuns` after this thread has locked it, or None
     max_time: float | None = None
     seek: bool = True
 
@@ -399,7 +406,7 @@ def check_run(run: Any, theta: np.ndarray) -> Krylov:
 MAX_ORTHOGONALITY_LOSS = 100.0
 
 
-def check_operator(run: Runs, H: Products) -> int:
+def check_operator(run: LanczosRuns, H: CountedProducts) -> int:
     """Check that `run` was made on the operator of H, the Hessian at theta, and return the number
     of products used for the check. Raise ValueError if it was made on another operator.
 
@@ -412,7 +419,7 @@ def check_operator(run: Runs, H: Products) -> int:
         return 0
     spent, same = 0, True
     if op is not native:
-        v, other = rng.standard_normal(H.n), Products(op, np.float64)
+        v, other = rng.standard_normal(H.n), CountedProducts(op, np.float64)
         mine, its = H(v), other(v)
         rounding = PRODUCT_ERROR_EPS * max(H.eps, other.eps)
         off = (
@@ -453,7 +460,9 @@ def _is_same_curvature(op: Any, native: Any) -> bool:
     return bool(same and op.dtype == native.dtype and np.array_equal(op.theta, native.theta))
 
 
-def _draw_run_combination(run: Runs, rng: np.random.Generator) -> tuple[Floats, Floats, float]:
+def _draw_run_combination(
+    run: LanczosRuns, rng: np.random.Generator
+) -> tuple[Floats, Floats, float]:
     """Return a random combination x of the bases of a run, the product with x computed from the
     stored products, and an upper bound on the norm of this product. All are zero for a run without
     products.

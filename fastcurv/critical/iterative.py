@@ -17,8 +17,8 @@ from scipy.sparse.linalg import LinearOperator
 from ..common.checks import apply_checked, as_rng, operator_dtype
 from ..common.objectives import (
     ZERO_CURVATURE_RATIO,
-    Products,
-    SpentError,
+    BudgetSpentError,
+    CountedProducts,
     certificate_method,
     gradient_at,
     probe_directions,
@@ -30,12 +30,18 @@ from ..krylov.lanczos import Recurrence, combine, ritz_decomposition
 from ..krylov.trust_region import exhausted_risk, lanczos_risk, lanczos_steps, least_residual_step
 from ..spectrum.eigsh import eigsh
 from ..spectrum.forms import reduced_operator_of
-from .decide import UNTRIED_CONTRACTION, Nearness, Pair, Proof, Spectrum
+from .decide import (
+    UNTRIED_CONTRACTION,
+    CriticalPointProof,
+    Nearness,
+    SpectrumEvidence,
+    TwoSignProof,
+)
 from .dense import ZERO_CURVATURE_TOL, check_theorem_across_orbits
 from .evidence import (
     MAX_RELATIVE_STEP,
     ClassifyOptions,
-    Inertia,
+    InertiaStrategy,
     SpectrumEnd,
     annihilated_basis,
     curvature_floor,
@@ -55,8 +61,8 @@ from .nearness import (
     newton_step,
     stable_along_step,
 )
-from .range_spectrum import Reached, range_spectrum
-from .theorem import EPS, ROUND_UP_FACTOR, Contraction, eta_bound, kantorovich, two_signs
+from .range_spectrum import RangeSpectrum, range_spectrum
+from .theorem import EPS, ROUND_UP_FACTOR, KantorovichOutcome, eta_bound, kantorovich, two_signs
 
 # --------------------------------------------------------------------------------------------------
 # Lanczos runs for a verdict, within a budget; they collect vectors of extreme curvature.
@@ -74,13 +80,13 @@ class InertiaSearch:
     most extreme curvature found so far.
     """
 
-    def __init__(self, ask: ClassifyOptions, H: Products) -> None:
+    def __init__(self, ask: ClassifyOptions, H: CountedProducts) -> None:
         self.ask, self.H = ask, H
         # The reserved products are for the proofs at the end.
         self.budget = Budget(within=H, reserve=N_PROOF_PRODUCTS)
         self.rng = as_rng(ask.seed)
         # operator whose rounding errors are in the Krylov bases
-        self.made_by = H if H.native is H.op else Products(H.native)
+        self.made_by = H if H.native is H.op else CountedProducts(H.native)
         self.candidates: list[tuple[float, Floats]] = []  # pairs (Rayleigh quotient, unit vector)
         self.n_negative, self.n_positive = 0, 0
         self.seen: set[int] = set()  # signs of curvature found above the threshold for zero
@@ -399,15 +405,15 @@ CLEARLY_FAR_FRACTION = 1e-2
 N_WEAKEST_TESTED = 3
 
 
-class ByProducts(Inertia):
+class InertiaByProducts(InertiaStrategy):
     """The inertia from products with H: both ends of the spectrum, and the risk of having missed
     curvature beyond the ends. If the range of H has few dimensions, all eigenvalues are computed
-    (`Reached`).
+    (`RangeSpectrum`).
     """
 
     keeps = True  # True if the signs are stable or need no test
 
-    def __init__(self, ask: ClassifyOptions, H: Products) -> None:
+    def __init__(self, ask: ClassifyOptions, H: CountedProducts) -> None:
         self.search = InertiaSearch(ask, H)
         self.main: Any = None  # Krylov run from a random start
         d = np.ones(H.n)  # scaling that balances the rows of ``d H d``
@@ -426,7 +432,7 @@ class ByProducts(Inertia):
             self.near = replace(self.near, short=True) if found.near else found
         floor = curvature_floor(ask.ob, ask.theta) if self.near.near else -np.inf
         search = self.search
-        self.known: Reached | None = None
+        self.known: RangeSpectrum | None = None
         if self.near.near and not floor > 0:
             search.find_symmetries()
             if search.n_symmetry is not None or not offers_symmetries(ask.ob):
@@ -492,10 +498,10 @@ class ByProducts(Inertia):
 
     def _estimate_spectrum_ends(
         self, floor: float, d: Floats
-    ) -> tuple[tuple[SpectrumEnd, SpectrumEnd], Spectrum]:
-        """Return the ends of the spectrum on the complement of the symmetries, and the `Spectrum`,
-        with the risk of having missed curvature beyond the ends. `floor` is a lower bound on all
-        eigenvalues, and `d` the scaling that balances the rows of H.
+    ) -> tuple[tuple[SpectrumEnd, SpectrumEnd], SpectrumEvidence]:
+        """Return the ends of the spectrum on the complement of the symmetries, and the
+        `SpectrumEvidence`, with the risk of having missed curvature beyond the ends. `floor` is a
+        lower bound on all eigenvalues, and `d` the scaling that balances the rows of H.
         """
         ask, H, search, known = self.ask, self.H, self.search, self.known
         deep = self.near.near and not floor > 0 and known is None
@@ -528,7 +534,7 @@ class ByProducts(Inertia):
             max(search.n_negative, int(negative)),
             H.n - max(search.n_positive, int(positive)),
         )
-        seen = Spectrum(
+        seen = SpectrumEvidence(
             low=least,
             low_bounds=(max(firm, below), above),
             high=highest.quotient,
@@ -550,7 +556,7 @@ class ByProducts(Inertia):
         )
         return (low, high), seen if known is None else known.with_inertia(seen)
 
-    def check_theorem(self) -> tuple[Contraction, float]:
+    def check_theorem(self) -> tuple[KantorovichOutcome, float]:
         """Check Kantorovich's theorem, with ``1 / beta`` a lower bound on the absolute values of
         all eigenvalues, if such a bound is known. Return the outcome and the length of Newton's
         step, infinite if the step is not known.
@@ -588,25 +594,25 @@ class ByProducts(Inertia):
         left = safe_norm(H(step) + g) / size
         return (step, left) if left < self.left else (self.step, self.left)
 
-    def prove_two_signs(self, distance: float) -> Pair:
+    def prove_two_signs(self, distance: float) -> TwoSignProof:
         """Return the proof of a saddle by the vectors of both ends of the spectrum, for a Newton
-        step of length `distance`. If their curvatures have no known opposite signs, return a `Pair`
-        of radius 0, which does not hold.
+        step of length `distance`. If their curvatures have no known opposite signs, return a
+        `TwoSignProof` of radius 0, which does not hold.
         """
         H, seen = self.H, self.seen
         if not (seen.negative and seen.positive):
-            return Pair(distance=distance)
+            return TwoSignProof(distance=distance)
         dots = 2 * H.n * EPS * H.norm  # rounding error of the dot product v'Hv
         bound = max(H.product_error_bound(end.vector) for end in self.ends) + dots
         error = bound * ROUND_UP_FACTOR + H.asymmetry
         third = partial(third_bound, self.ask.ob, self.ask.theta)
-        return Pair(two_signs(seen.low + error, seen.high - error, third), distance)
+        return TwoSignProof(two_signs(seen.low + error, seen.high - error, third), distance)
 
     def residuals_may_vanish(self) -> bool:
         """Return True if all residuals may be 0: no negative curvature was found."""
         return not self.seen.negative
 
-    def zero_unstable_signs(self, pair: Pair) -> tuple[bool, bool]:
+    def zero_unstable_signs(self, pair: TwoSignProof) -> tuple[bool, bool]:
         """Return two flags: True if the signs of curvature are stable, and True if Newton's step
         reduces the gradient. Both are True without a measurement if a lower bound on the curvature
         or the two vectors of `pair` prove the verdict.
@@ -620,7 +626,7 @@ class ByProducts(Inertia):
             sizes = np.abs(self.known.values[self.known.signs != 0])
             self.keeps = bool(sizes.min(initial=np.inf) > MIN_CREDIBLE_CURVATURE * self.H.norm)
         # The products may run out; `H.short` reports this.
-        with suppress(SpentError):
+        with suppress(BudgetSpentError):
             self.keeps = self.keeps and self._has_lasting_curvature()
         return self.keeps, self.keeps and self._newton_step_converges()
 
@@ -696,7 +702,7 @@ class ByProducts(Inertia):
             flat_beside_step=norm <= size / (MAX_RELATIVE_STEP * norm_with_floor(self.ask.theta)),
         )
 
-    def make_spectrum(self, proof: Proof) -> Spectrum:
+    def make_spectrum(self, proof: CriticalPointProof) -> SpectrumEvidence:
         """Return the spectrum found, without the inertia if the signs of curvature are not stable.
         If a zero of the residuals is proved, the inertia is that of the minimum there.
         """
@@ -729,17 +735,17 @@ def _newton_step_in_basis(run: Any, size: float) -> tuple[Floats, float]:
     return size * y, float(np.linalg.norm(rest))
 
 
-class TimedOutInertia(ByProducts):
+class TimedOutInertia(InertiaByProducts):
     """The inertia if the time ran out before any product, so that only the gradient is known."""
 
-    def __init__(self, ask: ClassifyOptions, H: Products) -> None:
+    def __init__(self, ask: ClassifyOptions, H: CountedProducts) -> None:
         g = gradient_at(ask.ob, ask.theta, H)
         self.ask, self.H, self.gradient = ask, H, (g, np.nan)
         tol = np.nan if ask.gradient_tol is None else ask.gradient_tol
         self.near = Nearness(False, gradient_norm=safe_norm(g), gradient_tol=tol, short=True)
 
 
-def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
+def is_clearly_far(ask: ClassifyOptions, H: CountedProducts) -> bool:
     """Return True if a lower bound on the decrement, valid for any signs of curvature, is at least
     ``1 / CLEARLY_FAR_FRACTION`` times the threshold. The cost is two products.
 
@@ -773,7 +779,7 @@ def _is_clearly_not_critical(
     return not rest.near and assumed_error(largest, ask.theta) / part < size < np.inf
 
 
-def _best_gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
+def _best_gradient(ask: ClassifyOptions, H: CountedProducts) -> tuple[Floats, float]:
     """Return the most accurate gradient available and a bound on its error. If theta is far from a
     critical point, return the plain gradient and NaN, at a tenth of the cost.
     """

@@ -15,7 +15,7 @@ from ..common.objectives import call_certificate
 from ..common.progress import cache_last
 from ..common.protocols import KinkObjective
 from ..common.vectors import safe_norm
-from .theorem import EPS, Slice, kantorovich, newton_step_in_slice
+from .theorem import EPS, ComplementEigenpairs, kantorovich, newton_step_in_slice
 
 # --------------------------------------------------------------------------------------------------
 # The proof that a point on kinks is a minimum: Kantorovich's theorem for (theta, slopes).
@@ -164,7 +164,7 @@ def _check_hypotheses(
     off = phi.hessian_error(point) + 2 * EPS * safe_norm(scaled)
     error = float(errors.max(initial=0.0)) + off
     cut, least = (
-        Slice(values, vectors, error, c, K[:, :0]),
+        ComplementEigenpairs(values, vectors, error, c, K[:, :0]),
         float(np.abs(values).min(initial=np.inf)),
     )
     if not cut.min_abs_eigenvalue_bound > 0:

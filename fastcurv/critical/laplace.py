@@ -51,7 +51,7 @@ from ..common.html import html_table
 from ..common.linalg import NotConvexError, cholesky, eigh, eigvalsh
 from ..common.objectives import cast_to_float64
 from ..common.protocols import Floats
-from ..common.read_only import Record
+from ..common.read_only import FrozenRecord
 from ..common.runtime import load_module, one_blas_thread, rounding_to_nearest
 from ..network.factor import NotPositiveDefiniteError
 from ..network.mlp import MLP
@@ -116,7 +116,7 @@ class ExactFitError(ValueError):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class LaplacePosterior(Record, AttributeHints, subject="posterior"):
+class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
     """A Gaussian over the parameters of a network, as returned by `laplace`.
 
     Attributes

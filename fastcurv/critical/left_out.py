@@ -31,7 +31,7 @@ from ..common.html import html_table
 from ..common.linalg import UNIT_ROUNDOFF, eigvalsh, multiply_by_lower
 from ..common.objectives import call_certificate, cast_to_float64
 from ..common.protocols import Floats
-from ..common.read_only import Record
+from ..common.read_only import FrozenRecord
 from ..common.runtime import one_blas_thread, rounding_to_nearest
 from ..common.vectors import safe_norm
 from ..network.factor import CholeskyFactor, NotPositiveDefiniteError
@@ -46,7 +46,7 @@ from .classify import classify
 from .nearness import assess_nearness_by_decrement, gradient_and_error
 from .without_rows import (
     JACOBIAN_BLOCK_ENTRIES,
-    Minimum,
+    FactoredMinimum,
     jacobian_blocks,
     minima_without_rows,
     newton_steps,
@@ -78,10 +78,10 @@ class Interval(NamedTuple):
     high: Floats
 
 
-def _check_minimum(ob: Any, theta: Any, call: str) -> Minimum:
-    """Return theta, in float64, as a `Minimum` of `ob`, after checking that its Hessian is positive
-    definite and its gradient within the tolerance. `call` is the name of the public function, for
-    errors.
+def _check_minimum(ob: Any, theta: Any, call: str) -> FactoredMinimum:
+    """Return theta, in float64, as a `FactoredMinimum` of `ob`, after checking that its Hessian is
+    positive definite and its gradient within the tolerance. `call` is the name of the public
+    function, for errors.
     """
     check_rows_in_memory(ob, call)
     check_no_batch_norm(ob, call)
@@ -130,7 +130,7 @@ def _check_minimum(ob: Any, theta: Any, call: str) -> Minimum:
             theta = theta - factor.solve(ob.gradient(theta))
         return _check_minimum(ob, theta, call)
     _warn_of_unknown_sign(ob, theta, factor)
-    return Minimum(ob, theta, factor)
+    return FactoredMinimum(ob, theta, factor)
 
 
 def _no_minimum_error(ob: Any, H: Any, shift: Any, eigenvalue: float) -> NotPositiveDefiniteError:
@@ -209,7 +209,7 @@ def _score_of_outputs(ob: Any, z: Floats) -> float:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class LeftOut(Record, AttributeHints, subject="left_out"):
+class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
     """Predictions of each row by the network trained without that row, as returned by
     `leave_one_out`.
 
@@ -265,7 +265,7 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
     exact: bool
     n_approximate: int
     rows_without_minimum: Any
-    _at: Minimum
+    _at: FactoredMinimum
     _coefficients: Floats  # coefficients a_i of each row (N, d_out)
     # True for rows without which H is not positive definite (N,)
     _undetermined: Any
@@ -598,7 +598,7 @@ def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
         A = ob.ggn(theta).to_dense()
         A[np.diag_indices(len(A))] += ob.l2 - l2_diagonal(ob)
         return _leave_one_out_at_minimum(
-            Minimum(ob, theta, CholeskyFactor(MatrixOperator(A))), False
+            FactoredMinimum(ob, theta, CholeskyFactor(MatrixOperator(A))), False
         )
     except ValueError as error:
         raise ValueError(
@@ -607,7 +607,7 @@ def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
         ) from None
 
 
-def _leave_one_out_at_minimum(at: Minimum, exact: bool) -> LeftOut:
+def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool) -> LeftOut:
     """Return the result of `leave_one_out` at a minimum, from the Cholesky factor of the curvature
     there.
     """

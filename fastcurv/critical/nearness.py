@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..common.linalg import NotFiniteError
 from ..common.objectives import (
     VALUE_ERROR_EPS,
-    Products,
+    CountedProducts,
     as_gradient,
     call_certificate,
     cast_to_float64,
@@ -39,7 +39,7 @@ from ..common.runtime import OutOfTime, check_time
 from ..common.vectors import norm_with_floor, safe_norm
 from ..krylov.solvers import minres
 from .decide import Nearness
-from .theorem import EPS, TINY, Slice
+from .theorem import EPS, TINY, ComplementEigenpairs
 
 # maximum predicted decrease of Newton's step, relative to f - c, at which theta counts as near
 DECREMENT_TOL = 1e-8
@@ -56,7 +56,7 @@ def assess_nearness(
     ob: Any,
     theta: np.ndarray,
     reach: np.ndarray,
-    eigen: Slice,
+    eigen: ComplementEigenpairs,
     gradient: tuple[np.ndarray, float],
     gradient_tol: float | None = None,
 ) -> Nearness:
@@ -187,7 +187,7 @@ def assumed_error(norm: float, theta: np.ndarray) -> float:
 
 
 def newton_decrement(
-    g: np.ndarray, off: float, reach: np.ndarray, eigen: Slice
+    g: np.ndarray, off: float, reach: np.ndarray, eigen: ComplementEigenpairs
 ) -> tuple[float, float]:
     """Return ``g'|H|^-1 g / 2`` for the part of g beyond its rounding error, and for all of g.
 
@@ -222,7 +222,7 @@ def newton_decrement(
 
 
 def gradient_rounding_bounds(
-    n: int, off: float, reach: np.ndarray, eigen: Slice
+    n: int, off: float, reach: np.ndarray, eigen: ComplementEigenpairs
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return bounds on the error of g for each parameter (n,), and on that of the slopes along the
     vectors of `eigen`, by the rules of `newton_decrement`.
@@ -259,12 +259,12 @@ LINEAR_SOLVE_TOL = 1e-9  # maximum relative residual of the solution of a step's
 MAX_STEP_PRODUCTS = 200  # maximum number of products in one step
 
 
-class Coordinates:
+class CurvatureCoordinates:
     """The map ``S`` with ``S S' = |H|^-1`` on a slice, where weak curvature is replaced by its
     error. Without a slice it is the identity.
     """
 
-    def __init__(self, cut: Slice | None = None) -> None:
+    def __init__(self, cut: ComplementEigenpairs | None = None) -> None:
         self.cut, self.stretch = cut, 1.0  # `stretch` is a bound on ``||S'||``
         if cut is not None:
             sizes = np.abs(cut.values)
@@ -284,13 +284,13 @@ class Coordinates:
 
 
 def is_surely_longer(
-    ob: Any, theta: Floats, length: float, norm: float, within: Coordinates | None = None
+    ob: Any, theta: Floats, length: float, norm: float, within: CurvatureCoordinates | None = None
 ) -> bool:
     """Return True if the norm of the gradient, in the coordinates `within`, exceeds `length` by
     more than the rounding error of the plain gradient. The test takes 1% of the time of the precise
     gradient. `norm` is ``||H||``.
     """
-    within = Coordinates() if within is None else within
+    within = CurvatureCoordinates() if within is None else within
     plain = _norm(within.to_coordinates(np.array(ob.gradient(theta), dtype=float)))
     return plain - 100 * assumed_error(norm, theta) * within.stretch > 1.01 * length
 
@@ -299,7 +299,7 @@ def follow_newton_steps(
     ob: Any,
     theta: Floats,
     g: Floats,
-    within: Coordinates,
+    within: CurvatureCoordinates,
     most_products: float = np.inf,
 ) -> tuple[Floats | None, int, int]:
     """Take Newton's steps from theta as long as they contract. Return the point that the steps
@@ -358,11 +358,13 @@ def _norm(y: Floats) -> float:
     return safe_norm(y) if np.isfinite(y).all() else np.inf
 
 
-def newton_step(H: Products, g: Floats, room: int, within: Coordinates | None = None) -> Floats:
+def newton_step(
+    H: CountedProducts, g: Floats, room: int, within: CurvatureCoordinates | None = None
+) -> Floats:
     """Return an approximate solution p of ``H p = -g`` from at most `room` products, solved by
     MINRES in the coordinates `within`.
     """
-    S = Coordinates() if within is None else within
+    S = CurvatureCoordinates() if within is None else within
 
     def multiply(y: Floats) -> Floats:
         check_time()

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.objectives import Products
-from ..common.protocols import Floats, ProvedReach
+from ..common.objectives import CountedProducts
+from ..common.protocols import Floats, ProvedRange
 from ..common.vectors import safe_norm
 from ..spectrum.dense import symmetric_part
 from ..spectrum.forms import MAX_DENSE_ROWS
-from .decide import Spectrum
+from .decide import SpectrumEvidence
 from .dense import DenseHessian, eigenvalue_signs
 from .evidence import ClassifyOptions, spectral_norm
-from .theorem import Slice
+from .theorem import ComplementEigenpairs
 
 N_MATRIX_FREE_PROOF_PRODUCTS = 40  # number of products reserved for proofs without the matrix
 # maximum loss of norm of a unit symmetry direction under projection onto the range space
@@ -29,13 +29,13 @@ MAX_NORM_LOSS = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Reached(Slice):
+class RangeSpectrum(ComplementEigenpairs):
     """All eigenvalues of H on the complement of a span of symmetries: `values` in the range space,
     with eigenvectors ``E vectors`` (E embeds that space), and eigenvalue
     `space.complement_eigenvalue` outside it.
     """
 
-    space: ProvedReach = field(kw_only=True)
+    space: ProvedRange = field(kw_only=True)
 
     @property
     def signs(self) -> NDArray[np.int_]:
@@ -44,7 +44,7 @@ class Reached(Slice):
         """
         return eigenvalue_signs(self)
 
-    def with_inertia(self, seen: Spectrum) -> Spectrum:
+    def with_inertia(self, seen: SpectrumEvidence) -> SpectrumEvidence:
         """Return the spectrum `seen` with the inertia of H added. The number of zeros that
         symmetries explain is that of the directions projected out or, if the eigenvalue of the
         complement is 0, of all symmetry directions.
@@ -86,7 +86,7 @@ class Reached(Slice):
             (g - self.space.embed(inner)) / self.space.complement_eigenvalue + self.space.embed(y)
         )
 
-    def newton_step(self, H: Products, g: Floats) -> Floats:
+    def newton_step(self, H: CountedProducts, g: Floats) -> Floats:
         """Return Newton's step orthogonal to the symmetries, with one step of iterative
         refinement.
         """
@@ -116,7 +116,9 @@ class Reached(Slice):
         return found
 
 
-def range_spectrum(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reached | None:
+def range_spectrum(
+    ask: ClassifyOptions, H: CountedProducts, left: float, Q: Floats
+) -> RangeSpectrum | None:
     """Return all eigenvalues of H, or None if its range is not known to have few dimensions or the
     budget is too small.
 
@@ -143,10 +145,10 @@ def range_spectrum(ask: ClassifyOptions, H: Products, left: float, Q: Floats) ->
         inner = inner[:, :0]
     cut = DenseHessian(M).eigenpairs_on_complement(inner, more=found.error)
     span = _embed_columns(space, cut.span)
-    return Reached(cut.values, cut.vectors, cut.error, np.ones(space.n), span, space=space)
+    return RangeSpectrum(cut.values, cut.vectors, cut.error, np.ones(space.n), span, space=space)
 
 
-def _embed_columns(space: ProvedReach, Y: Floats) -> Floats:
+def _embed_columns(space: ProvedRange, Y: Floats) -> Floats:
     """Return the columns of Y (m, k), which are in the range space, embedded in parameter space (n,
     k).
     """

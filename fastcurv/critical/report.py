@@ -13,7 +13,7 @@ from ..common.errors import AttributeHints
 from ..common.html import html_table
 from ..common.objectives import PRODUCT_ERROR_EPS, call_certificate, why_unproved
 from ..common.protocols import NOT_OFFERED_REASON
-from ..common.read_only import Record
+from ..common.read_only import FrozenRecord
 from ..common.vectors import safe_norm
 from ..spectrum.results import format_number, to_json_value
 from .decide import Decision, Evidence, Reason
@@ -43,7 +43,7 @@ RUN_ADVICE = "ob, theta", "The message of the run says why it ended."
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class CriticalPoint(Record, AttributeHints, subject="verdict"):
+class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
     """The verdict on a point, with its evidence, as returned by `classify`.
 
     Attributes

@@ -35,7 +35,7 @@ MAX_RADIUS = 1e100
 
 
 @dataclass(frozen=True)
-class Contraction:
+class KantorovichOutcome:
     """The outcome of Kantorovich's theorem, with its numbers.
 
     Attributes
@@ -60,7 +60,7 @@ class Contraction:
     missing: str = ""
 
 
-def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Contraction:
+def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> KantorovichOutcome:
     """Return the outcome of the theorem for the given beta and eta, where ``third(radius)`` is a
     Lipschitz constant of H on the ball of radius `radius` around theta.
 
@@ -70,8 +70,8 @@ def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Con
     (True, 'h')
     """
 
-    def no(missing: str, L: float = np.inf, h: float = np.inf) -> Contraction:
-        return Contraction(False, np.inf, h, beta, eta, L, missing)
+    def no(missing: str, L: float = np.inf, h: float = np.inf) -> KantorovichOutcome:
+        return KantorovichOutcome(False, np.inf, h, beta, eta, L, missing)
 
     if not 0 < beta < np.inf:
         return no("inverse")
@@ -84,7 +84,9 @@ def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Con
     h = beta * eta * L * ROUND_UP_FACTOR
     if not h < 0.5:
         return no("h", L, h)
-    return Contraction(True, 2 * eta / (1 + (1 - 2 * h) ** 0.5) * ROUND_UP_FACTOR, h, beta, eta, L)
+    return KantorovichOutcome(
+        True, 2 * eta / (1 + (1 - 2 * h) ** 0.5) * ROUND_UP_FACTOR, h, beta, eta, L
+    )
 
 
 def eta_bound(length: float, beta: float, off: float) -> float:
@@ -101,7 +103,7 @@ def eta_bound(length: float, beta: float, off: float) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Slice:
+class ComplementEigenpairs:
     """The Hessian A restricted to the complement of a span: eigenpairs of ``Z' C A C Z``, with ``C
     = diag(c)`` and an orthonormal basis Z of the complement.
 
@@ -141,7 +143,7 @@ class Slice:
 
 
 def newton_step_in_slice(
-    A: Floats, A_error: float, cut: Slice, g: Floats, g_error: float
+    A: Floats, A_error: float, cut: ComplementEigenpairs, g: Floats, g_error: float
 ) -> tuple[float, float, Floats]:
     """Return beta and eta of the theorem, and Newton's step x, for the objective restricted to
     theta + the slice `cut`.
@@ -236,7 +238,7 @@ def spans_orbit(span: Floats, tangents: Floats, change: float, error: float, rad
 
 def certify_residual_zero(
     J: Floats, J_error: float, residuals: Floats, off: float, third: Callable[[float], float]
-) -> Contraction:
+) -> KantorovichOutcome:
     """Check the theorem for m equations ``R = 0`` in n >= m unknowns: if it holds, a zero lies
     within the radius.
 

@@ -18,7 +18,7 @@ from ..common.protocols import Floats
 from ..common.runtime import load_proofs, one_blas_thread
 from ..common.vectors import safe_norm
 from ..network.factor import CholeskyFactor
-from ..network.gram import LossCurve
+from ..network.gram import OutputLossDerivatives
 from ..network.row_views import dense_rows
 from ..optimize.minimize import minimize
 from ..structure.parameters import forward, parameter_derivatives, terms_of_a_row
@@ -32,7 +32,7 @@ JACOBIAN_BLOCK_ENTRIES = 1 << 19
 
 
 @dataclass(frozen=True)
-class Minimum:
+class FactoredMinimum:
     """A minimum theta of an objective in float64, with the Cholesky factor of the Hessian there."""
 
     ob: Any
@@ -97,11 +97,11 @@ def _row_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
     a, z = [one[:, 0] for one in below], zs[-1][:, 0]
     weight = None if ob.sample_weight is None else ob.sample_weight[rows]
     samples = SimpleNamespace(loss=ob.loss, y=ob.y[rows], sample_weight=weight, dtype=ob.dtype)
-    delta = LossCurve(samples, z, terms_of_a_row(ob)).delta
+    delta = OutputLossDerivatives(samples, z, terms_of_a_row(ob)).delta
     return parameter_derivatives(model, layers, a, slopes, delta[:, None])[:, 0]
 
 
-def newton_steps(at: Minimum, J: Floats, coefficients: Floats) -> Floats:
+def newton_steps(at: FactoredMinimum, J: Floats, coefficients: Floats) -> Floats:
     """Return the Newton steps ``H^-1 J_i' a_i`` (rows, n) for the removal of some rows, from their
     Jacobian J (rows, d_out, n) and the coefficients a_i (rows, d_out).
     """
@@ -129,7 +129,7 @@ GRADIENT_ERROR_RATIO = 1e-10
 CERTIFIED_ERROR_FACTOR = 1000.0
 
 
-def minima_without_rows(at: Minimum, coefficients: Floats) -> tuple[Floats, Any]:
+def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floats, Any]:
     """Return the minima of the objectives without each row, ``(N, n)``, and a mask (N,) of the
     minima that are proved to lie in the same basin as theta.
 
@@ -173,7 +173,10 @@ def minima_without_rows(at: Minimum, coefficients: Floats) -> tuple[Floats, Any]
         after = gradients(thetas[active], active)
         pairs.append((p, after - g))
         g = after
-    kept, bounds = np.zeros(N, bool), _Bounds(at, float(np.linalg.norm(own, axis=1).mean()))
+    kept, bounds = (
+        np.zeros(N, bool),
+        _RemovalProofBounds(at, float(np.linalg.norm(own, axis=1).mean())),
+    )
     for i in every:
         without = without_row(ob, i)
         if not done[i]:
@@ -204,14 +207,14 @@ def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
     return np.asarray(q)
 
 
-class _Bounds:
+class _RemovalProofBounds:
     """Quantities shared by the proofs of all rows: half of the smallest eigenvalue of H, allowances
     for the rounding of Hessians and gradients, and Lipschitz constants of the Hessian on balls
     around theta. The Lipschitz constants also hold without a row, since they are sums of
     nonnegative terms of the rows.
     """
 
-    def __init__(self, at: Minimum, gradient_size: float) -> None:
+    def __init__(self, at: FactoredMinimum, gradient_size: float) -> None:
         self.at, self.known = at, dict[int, float]()
         enclosed = at.ob.hessian(at.theta).assembled()
         self.hessian_error = (
@@ -234,7 +237,9 @@ class _Bounds:
         return self.known[power]
 
 
-def _has_minimum_near(without: Any, end: Floats, distance: float, bounds: _Bounds) -> bool:
+def _has_minimum_near(
+    without: Any, end: Floats, distance: float, bounds: _RemovalProofBounds
+) -> bool:
     """Return True if a minimum of the objective without a row is proved near `end`, at the given
     distance from theta.
 
@@ -259,7 +264,9 @@ def _has_minimum_near(without: Any, end: Floats, distance: float, bounds: _Bound
     return point.kind == "minimum" and point.certified
 
 
-def _is_in_same_basin(without: Any, theta: Floats, end: Floats, bounds: _Bounds) -> bool:
+def _is_in_same_basin(
+    without: Any, theta: Floats, end: Floats, bounds: _RemovalProofBounds
+) -> bool:
     """Return True if a minimum of the objective without a row is proved at `end`, and the objective
     is strictly convex on the line from theta to `end`.
 

@@ -49,11 +49,11 @@ from ..optimize.run import Run
 from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
 from ..structure.user_functions import Activation, Loss
 from .evidence import alpha_by_evidence
-from .held_out import DEFAULT_DECAY, MAX_HELD_OUT_STEPS, Choice, choose_decay, held_out_mask
-from .input_slopes import InputSlopes
-from .shown import ShownInNotebooks
+from .held_out import DEFAULT_DECAY, MAX_HELD_OUT_STEPS, DecayChoice, choose_decay, held_out_mask
+from .input_slopes import InputSlopesMixin
+from .shown import FitReprMixin
 from .sizes import can_search_in_float32, default_n_pairs, default_n_threads, dense_if_small
-from .weights import FittedWeights
+from .weights import FittedWeightsMixin
 
 # --------------------------------------------------------------------------------------------------
 # Choices that depend on problem sizes, and messages, shared by both estimators.
@@ -352,9 +352,9 @@ def scored_rows(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
 
 
 class BaseMLP(
-    InputSlopes,
-    FittedWeights,
-    ShownInNotebooks,
+    InputSlopesMixin,
+    FittedWeightsMixin,
+    FitReprMixin,
     AttributeHints,
     BaseEstimator,
     subject="estimator",
@@ -587,7 +587,7 @@ class BaseMLP(
 
     def _choose_decay(
         self, model: MLP, X: Any, y: Any, loss: LossName | Loss, weight: Any, theta: np.ndarray
-    ) -> Choice | None:
+    ) -> DecayChoice | None:
         """Return the weight decay chosen on held-out rows, or None if there are too few rows."""
         out = held_out_mask(X)
         if out is None:
@@ -620,7 +620,7 @@ class BaseMLP(
         return theta
 
     def _run_solver(
-        self, ob: Objective, theta: np.ndarray, held: Any, seed: int, choice: Choice | None
+        self, ob: Objective, theta: np.ndarray, held: Any, seed: int, choice: DecayChoice | None
     ) -> None:
         """Minimise `ob` from theta with the solver, and set the fitted attributes. `held` is the
         objective of held-out rows, `choice` the chosen weight decay.
@@ -653,7 +653,9 @@ class BaseMLP(
         left = None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
         return report_of_fit(classify(ob, self.theta_, max_time=left, progress=False))
 
-    def _refit_choice(self, ob: Objective, choice: Choice, options: dict[str, Any]) -> list[Any]:
+    def _refit_choice(
+        self, ob: Objective, choice: DecayChoice, options: dict[str, Any]
+    ) -> list[Any]:
         """Run L-BFGS on all rows from the best point of the chosen decay: to the loss reached
         there, or to convergence if that fit converged or `tol` is a number.
         """

@@ -53,7 +53,7 @@ PLATEAU_LOSS_RATIO = 0.9
 HASH_BLOCK_ENTRIES = 1 << 20
 
 
-class HeldOut:
+class HeldOutMonitor:
     """A callback that records the loss of held-out rows and stores the best point: the one with the
     lowest loss or, for classification, the last one whose loss is within `CROSS_ENTROPY_SLACK` of
     the lowest.
@@ -110,12 +110,12 @@ def weight_decay_of(ob: Objective, theta: np.ndarray) -> float:
     return 0.5 * float(ob.l2) * sum(dot(W.ravel(), W.ravel()) for W, _ in ob.model.unflatten(theta))
 
 
-class Choice(NamedTuple):
-    """A weight decay, the run that fitted with it, and the `HeldOut` record of the run."""
+class DecayChoice(NamedTuple):
+    """A weight decay, the run that fitted with it, and the `HeldOutMonitor` record of the run."""
 
     alpha: float
     run: Any
-    watch: HeldOut
+    watch: HeldOutMonitor
 
     @property
     def is_overfitting(self) -> bool:
@@ -139,9 +139,9 @@ def choose_decay(
     fitted: Callable[[float], Objective],
     held: Objective,
     theta: np.ndarray,
-    minimise: Callable[[Objective, np.ndarray, HeldOut], Any],
+    minimise: Callable[[Objective, np.ndarray, HeldOutMonitor], Any],
     count: float = np.inf,
-) -> Choice:
+) -> DecayChoice:
     """Return the decay with the lowest held-out loss, or the one at which the search was
     interrupted.
 
@@ -160,8 +160,8 @@ def choose_decay(
     """
     best = None
     for alpha in TRIAL_DECAYS:
-        watch = HeldOut(fitted(alpha), held, theta, count)
-        found = Choice(alpha, minimise(watch.fitted, theta, watch), watch)
+        watch = HeldOutMonitor(fitted(alpha), held, theta, count)
+        found = DecayChoice(alpha, minimise(watch.fitted, theta, watch), watch)
         if found.run.stopped == "interrupted":
             return found
         lowest = np.inf if best is None else best.watch.lowest

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..network.mlp import MLP
 
 
-class InputSlopes:
+class InputSlopesMixin:
     """A mixin for `MLPClassifier` and `MLPRegressor` with the derivatives of predictions with
     respect to the features.
     """

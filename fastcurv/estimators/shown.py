@@ -15,7 +15,7 @@ ENDING_SENTENCES = {
 }
 
 
-class ShownInNotebooks:
+class FitReprMixin:
     """A mixin for estimators that adds facts about the fit to their HTML representation."""
 
     if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from ..network.mlp import MLP
 
 
-class FittedWeights:
+class FittedWeightsMixin:
     """A mixin for estimators whose ``theta_``, ``model_`` and ``curvature_`` always belong to the
     current weights in `coefs_` and `intercepts_`.
     """

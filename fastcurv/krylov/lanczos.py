@@ -100,7 +100,7 @@ def combine(Q: Array, S: Array) -> Array:
     return combine_rows(Q, S, np.empty((S.shape[1], Q.shape[1]), Q.dtype))
 
 
-class Basis:
+class LanczosBasis:
     """Orthonormal rows Q and the projection of a symmetric operator A onto them.
 
     Attributes
@@ -263,7 +263,7 @@ MIN_REPLACED_ENTRIES = 1 << 15
 ROUNDING_FACTOR = 4.0
 
 
-class Recurrence(Lanczos, Basis):
+class Recurrence(Lanczos, LanczosBasis):
     """A Lanczos basis that grows by products and shrinks by restarts.
 
     Parameters
@@ -559,7 +559,7 @@ def check_wanted(k: Any, which: Any, n: int) -> int:
     return int(k)
 
 
-def ritz_decomposition(run: Basis) -> tuple[Floats, Floats]:
+def ritz_decomposition(run: LanczosBasis) -> tuple[Floats, Floats]:
     """Return all Ritz values ``(m,)`` of a basis, and the coordinates ``S (m, m)`` of the Ritz
     vectors, as columns.
     """
@@ -600,7 +600,7 @@ def _row_gap(n: int, dtype: np.dtype) -> int:
     return n + (page // 4 - n) % page if n >= 8 * page else n
 
 
-class held_rows:
+class aligned_rows:
     """Context manager that provides uninitialised rows of the given shape. Each row starts at a
     cache line, and consecutive long rows start in different cache sets. The rows of the last run on
     `op` are used again if they are large enough.

@@ -15,7 +15,7 @@ import numpy as np
 from ..common.linalg import svd
 from ..common.protocols import Floats
 from ..common.vectors import Space, log_growth, solve_small_problem
-from .lanczos import Basis, ritz_decomposition, scaled_norm
+from .lanczos import LanczosBasis, ritz_decomposition, scaled_norm
 
 # --------------------------------------------------------------------------------------------------
 # Subproblems of Newton-type steps, in the eigenvectors of a projected Hessian: trust regions, cubic
@@ -62,7 +62,7 @@ def solve_trust_region(
     return solve_small_problem("trust-region", values, linear, radius)
 
 
-class KrylovSpace(Space, Basis):
+class KrylovSpace(Space, LanczosBasis):
     """Orthonormal rows Q, with the exact projection ``T = Q H Q'`` onto the rows that have been
     multiplied by H.
 
@@ -139,7 +139,9 @@ class KrylovSpace(Space, Basis):
         return float(values[0]), scaled_norm(self.coupling() @ u), u
 
 
-def least_residual_step(basis: Basis, gamma: float, damping: float = 0.0) -> tuple[Floats, Floats]:
+def least_residual_step(
+    basis: LanczosBasis, gamma: float, damping: float = 0.0
+) -> tuple[Floats, Floats]:
     """Return the y of least norm that minimises ``||H Q' y + g||^2 + damping^2 ||y||^2``, with ``g
     = gamma Q[0]``, and the residual.
 

@@ -19,7 +19,7 @@ from scipy.linalg import cho_solve, lapack
 from ..common.checks import all_finite, check_finite
 from ..common.linalg import UNIT_ROUNDOFF, cholesky, eigvalsh
 from ..common.protocols import Array, Floats
-from ..common.read_only import ReadOnly
+from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import one_blas_thread, rounding_to_nearest
 from ..spectrum.forms import summed_matrix
 from .arguments import as_real, shaped_like
@@ -38,7 +38,7 @@ class NotPositiveDefiniteError(ValueError):
         return type(self), (self.args[0], self.eigenvalue)
 
 
-class CholeskyFactor(ReadOnly, made_by="H.factor"):
+class CholeskyFactor(ReadOnlyMixin, made_by="H.factor"):
     """The Cholesky factor of a positive definite matrix H ``(n, n)``, as returned by
     ``H.factor()``.
 

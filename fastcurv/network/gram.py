@@ -63,7 +63,7 @@ from ..common.vectors import safe_norm
 from ..structure.parameters import divisor_of, forward, layers_of
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .arguments import as_output, as_vector, check_dtype
-from .linear_operator import Symmetric, if_bounded
+from .linear_operator import SymmetricOperator, available_if_error_bounded
 
 # --------------------------------------------------------------------------------------------------
 # The base classes of operators in orthonormal coordinates of a subspace; see `Reduction`.
@@ -72,7 +72,7 @@ N_TEST_VECTORS = 8  # number of random vectors that `column_error_bounds` multip
 FROBENIUS_SAFETY_FACTOR = 8.0  # Frobenius bound over root mean square of products (risk 1e-6)
 
 
-class Reduced(Symmetric):
+class ReducedOperator(SymmetricOperator):
     """Base class of operators with the eigenvalues of `whole`, except those on the complement."""
 
     whole: Any
@@ -136,7 +136,7 @@ class Reduced(Symmetric):
         return out
 
 
-class InCoordinates(Reduced):
+class CoordinateOperator(ReducedOperator):
     """An operator ``E' H E`` with an isometry E ``(n, m)``, where H is `whole` (n, n). `embed` is
     E, and `project` is its transpose, the orthogonal projection onto the space.
     """
@@ -166,7 +166,7 @@ class InCoordinates(Reduced):
         outside = np.sqrt(np.maximum(sizes[0] ** 2 - sizes[1] ** 2, 0.0))
         return None if (outside > most * sizes[0]).any() else found
 
-    @if_bounded
+    @available_if_error_bounded
     @rounding_to_nearest
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on ``||computed(R v) - E' H E v||``: the bound for ``H E v`` plus the
@@ -175,7 +175,7 @@ class InCoordinates(Reduced):
         x = as_vector(v, self.shape[0], self.dtype)
         return self.product_defect(x) + float(self.whole.rounding_bound(self.embed(x)))
 
-    @if_bounded
+    @available_if_error_bounded
     @rounding_to_nearest
     def column_error_bounds(self) -> Array:
         """Return m equal numbers whose root sum of squares bounds the Frobenius norm of the
@@ -197,18 +197,18 @@ class InCoordinates(Reduced):
 #
 # A layer offers four operations, each in coordinates x of the layer: ``forward(x) = a V' + vb``,
 # ``add_backward_term(x) = delta V``, ``gradient(rdelta, ra)``, the coordinates of ``rdelta' a +
-# delta' ra``, and the isometry ``embed(x) = (V, vb)`` with its transpose ``project``. `Whole` uses
-# V as it is; `Rotated` keeps only the part of V that products can reach, in orthonormal
-# coordinates. The docstring of this module has the mathematics.
+# delta' ra``, and the isometry ``embed(x) = (V, vb)`` with its transpose ``project``.
+# `UnrotatedLayerMap` uses V as it is; `RotatedLayerMap` keeps only the part of V that products can
+# reach, in orthonormal coordinates. The docstring of this module has the mathematics.
 #
 # Matrices with a row for each sample are in Fortran order, so that the engine's products read W and
-# V without a copy. `multiply_rows` creates such a matrix. `M` is a `Scratch`: ``M(out, A, B, add)``
-# computes ``out = [out +] A B``.
+# V without a copy. `multiply_rows` creates such a matrix. `M` is a `MatrixPool`: ``M(out, A, B,
+# add)`` computes ``out = [out +] A B``.
 
 ROWS_PER_ROTATION = 512  # maximum number of rows of V rotated at a time, to limit memory
 
 
-class Scratch:
+class MatrixPool:
     """The engine's matrix products, and a workspace for the matrices of a pass. A pass that
     requests the same shapes as the last one gets the same memory, since the first access to new
     pages takes a seventh of the time of a product. Each pass starts with `begin_pass`. Only one
@@ -239,7 +239,7 @@ class Scratch:
         return kept[at]
 
 
-def multiply_rows(M: Scratch, A: Array, B: Array) -> Array:
+def multiply_rows(M: MatrixPool, A: Array, B: Array) -> Array:
     """Return ``A B`` (N, w) in Fortran order, in memory of the workspace M."""
     out = M.empty_matrix(A.shape[0], B.shape[1])
     M(out, A, B)
@@ -275,7 +275,7 @@ class Reflectors:
         self.minus_YT, self.minus_Y = -self.YT, -self.Y
         self.L = np.ascontiguousarray(R[: self.r].T, dtype=dtype)
 
-    def apply_right(self, M: Scratch, A: Array) -> Array:
+    def apply_right(self, M: MatrixPool, A: Array) -> Array:
         """Return ``A Q`` (N, k) for A with a row for each sample, in memory of the workspace M."""
         out = M.empty_matrix(*A.shape)
         out[...] = A
@@ -297,7 +297,7 @@ class Reflectors:
         return np.asarray(U)
 
 
-class Layer:
+class LayerMap:
     """Coordinates of a layer's part (V, vb) of a vector: `weights` numbers for V, then vb."""
 
     def __init__(self, shape: tuple[int, int], weights: int, bias: bool) -> None:
@@ -325,7 +325,7 @@ class Layer:
         out[...] = V.reshape(out.shape)
 
 
-class Whole(Layer):
+class UnrotatedLayerMap(LayerMap):
     """A layer without rotation. The coordinates are the entries of V, row-major, and of vb."""
 
     n_complement = 0  # dimension of the space of V orthogonal to the range of the products
@@ -334,28 +334,28 @@ class Whole(Layer):
         super().__init__((delta.shape[1], a.shape[1]), delta.shape[1] * a.shape[1], bias)
         self.a, self.delta = a, delta
 
-    def forward(self, M: Scratch, x: Array) -> Array:
+    def forward(self, M: MatrixPool, x: Array) -> Array:
         """Return ``a V' + vb`` (N, out) for coordinates x."""
         rz = self._multiply_by_weights(M, x[: self.weights])
         if self.bias:
             rz += x[self.weights :]
         return rz
 
-    def add_backward_term(self, M: Scratch, x: Array, out: Array) -> None:
+    def add_backward_term(self, M: MatrixPool, x: Array, out: Array) -> None:
         """Add ``delta V`` to `out` (N, in), for V with coordinates x."""
         M(out, self.delta, x[: self.weights].reshape(self.out, self.width), True)
 
-    def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+    def gradient(self, M: MatrixPool, rdelta: Array, ra: Array | None, out: Array) -> None:
         """Write the coordinates of ``rdelta' a [+ delta' ra]`` and of ``rdelta.sum(axis=0)``."""
         self._write_gradient(M, rdelta, ra, out[: self.weights])
         if self.bias:
             rdelta.sum(axis=0, out=out[self.weights :])
 
-    def _multiply_by_weights(self, M: Scratch, x: Array) -> Array:
+    def _multiply_by_weights(self, M: MatrixPool, x: Array) -> Array:
         """Return ``a V'`` for V with coordinates x."""
         return multiply_rows(M, self.a, x.reshape(self.out, self.width).T)
 
-    def _write_gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+    def _write_gradient(self, M: MatrixPool, rdelta: Array, ra: Array | None, out: Array) -> None:
         """Write the coordinates of ``rdelta' a [+ delta' ra]`` to `out`."""
         V = out.reshape(self.out, self.width)
         M(V, rdelta.T, self.a)
@@ -363,7 +363,7 @@ class Whole(Layer):
             M(V, self.delta.T, ra, True)
 
 
-class Rotated(Whole):
+class RotatedLayerMap(UnrotatedLayerMap):
     """A layer in coordinates of the range of products: ``C1 = V Q_a1 (out, r)``, with `pairs` also
     ``C2 = Q_d1' V Q_a2 (s, in - r)``, and vb. `pairs` is False if ra is 0, as in the first layer.
     """
@@ -375,13 +375,13 @@ class Rotated(Whole):
         self.s = 0 if self.errors is None else self.errors.r
         self.first = m * self.r
         self.n_complement = (m - self.s) * (k - self.r)
-        Layer.__init__(self, (m, k), m * k - self.n_complement, bias)
+        LayerMap.__init__(self, (m, k), m * k - self.n_complement, bias)
 
     def _split_coordinates(self, x: Array) -> tuple[Array, Array]:
         C2 = x[self.first : self.weights]
         return x[: self.first].reshape(self.out, self.r), C2.reshape(self.s, self.width - self.r)
 
-    def add_backward_term(self, M: Scratch, x: Array, out: Array) -> None:
+    def add_backward_term(self, M: MatrixPool, x: Array, out: Array) -> None:
         """Add ``delta V = [delta C1, D C2] Q_a'`` to `out`, for coordinates x = (C1, C2)."""
         assert self.errors is not None
         C1, C2 = self._split_coordinates(x)
@@ -391,11 +391,11 @@ class Rotated(Whole):
         out += Z
         M(out, multiply_rows(M, Z, self.inputs.Y), self.inputs.minus_YT.T, True)
 
-    def _multiply_by_weights(self, M: Scratch, x: Array) -> Array:
+    def _multiply_by_weights(self, M: MatrixPool, x: Array) -> Array:
         """Return ``a V' = L C1'`` for coordinates x = (C1, C2)."""
         return multiply_rows(M, self.inputs.L, self._split_coordinates(x)[0].T)
 
-    def _write_gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+    def _write_gradient(self, M: MatrixPool, rdelta: Array, ra: Array | None, out: Array) -> None:
         """Write ``C1 = rdelta' L + delta' G`` and ``C2 = D' F`` with ``[G, F] = ra Q_a``."""
         C1, C2 = self._split_coordinates(out)
         M(C1, rdelta.T, self.inputs.L)
@@ -441,7 +441,7 @@ class Rotated(Whole):
 # of the loss with respect to the outputs. They serve operators in layer coordinates.
 
 
-class LossCurve:
+class OutputLossDerivatives:
     """Value and derivatives of the loss with respect to the outputs z: ``delta = dL/dz`` of the
     last layer, and ``rdelta = (d2L/dz2) rz``.
 
@@ -577,7 +577,7 @@ class RowState:
             return self._to_fortran_order(above + below if self.skips[l] else above)
 
         self.a, zs = forward(zip(self.W, self.b), ob.X, bend)
-        self.loss = LossCurve(ob, np.asarray(zs[-1]))
+        self.loss = OutputLossDerivatives(ob, np.asarray(zs[-1]))
         self.delta, e = [self._to_fortran_order(self.loss.delta)], None
         for l in range(len(self.W) - 1, 0, -1):
             delta, e = self.backpropagate(multiply, l, self.delta[0], e)
@@ -588,7 +588,7 @@ class RowState:
     def _copy_state(self, ob: Any, state: Any) -> None:
         """Copy `state` from the engine's plan, and compute what the engine does not keep."""
         *hidden, (outputs, _, _, delta) = state
-        self.loss = LossCurve(ob, outputs)
+        self.loss = OutputLossDerivatives(ob, outputs)
         self.loss.delta = delta.astype(np.float64)
         self.delta = [self._to_fortran_order(one[3]) for one in state]
         for name, (a, p, eq, delta) in zip(ob.model.activation, hidden):
@@ -625,7 +625,7 @@ class RowState:
         return np.asfortranarray(found * np.tile(p, (len(D) // len(p), 1))), found
 
 
-class InLayers:
+class LayerwiseCoordinates:
     """A mixin that maps coordinates to parameters and back, layer by layer."""
 
     whole: Any
@@ -649,13 +649,13 @@ class InLayers:
             layer.project(V, vb, out[..., cut])
 
 
-class RowPasses(InLayers):
+class RowPasses(LayerwiseCoordinates):
     """Passes along a vector over all samples, at the point of `state`, with the workspace M. The
     coordinates of each of the `layers` are a slice of x.
     """
 
     state: RowState
-    M: Scratch
+    M: MatrixPool
 
     def _forward(self, x: Array) -> tuple[list[Any], list[Array]]:
         """Compute ``rz = ra W' + a V' + vb`` and ``ra_above = phi' rz [+ ra]`` for coordinates x.
@@ -773,7 +773,7 @@ def _split_state(whole: Any, rotate: Any = None, state: Any = None) -> tuple[Row
         pairs = whole.kind == "hessian" and l > 0
         parts = state.a[l], state.delta[l], ob.model.bias
         rotated = is_rotation_cheaper(m, k, N, pairs) if rotate is None else rotate[l]
-        layers.append(Rotated(*parts, pairs) if rotated else Whole(*parts))
+        layers.append(RotatedLayerMap(*parts, pairs) if rotated else UnrotatedLayerMap(*parts))
     return state, layers
 
 
@@ -786,14 +786,14 @@ def cast_state(x: Any, dtype: Any) -> Any:
         return x.astype(dtype)
     if isinstance(x, (list, tuple)):
         return [cast_state(part, dtype) for part in x]
-    if not isinstance(x, (RowState, Layer, Reflectors)):
+    if not isinstance(x, (RowState, LayerMap, Reflectors)):
         return x
     other = copy(x)
     other.__dict__.update({name: cast_state(part, dtype) for name, part in vars(x).items()})
     return other
 
 
-class SampleSpace(RowPasses, InCoordinates):
+class SampleSpace(RowPasses, CoordinateOperator):
     """A `Curvature` in orthonormal coordinates of the range of its products.
 
     Created by ``H.reduced("samples")``, and by `eigsh` and similar functions if it saves time. The
@@ -840,7 +840,7 @@ class SampleSpace(RowPasses, InCoordinates):
     space = "samples"
     rotate: Any
     state: RowState
-    M: Scratch
+    M: MatrixPool
 
     def __init__(
         self, whole: Any, rotate: Any = None, state: Any = None, dtype: Any = None
@@ -856,7 +856,7 @@ class SampleSpace(RowPasses, InCoordinates):
         self.state, layers = parts if dtype == whole.dtype else cast_state(parts, dtype)
         m = self._set_layers(layers)
         self.n_complement = sum(layer.n_complement for layer in self.layers)
-        self.M, self._lock = Scratch(dtype, self.whole.objective.n_threads), Lock()
+        self.M, self._lock = MatrixPool(dtype, self.whole.objective.n_threads), Lock()
         super().__init__(dtype, (m, m))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -17,13 +17,13 @@ from scipy.sparse.linalg import LinearOperator
 from ..common.checks import as_numpy, check_array
 from ..common.errors import AttributeHints
 from ..common.protocols import Array, why_not_own
-from ..common.read_only import ReadOnly
+from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import load_module, rounding_to_nearest
 from ..common.vectors import safe_norm
 from .arguments import as_block, as_output, as_real, as_vector, shaped_like
 
 
-class _Bare(LinearOperator):
+class _PlainOperator(LinearOperator):
     """A plain SciPy operator, from which SciPy's attributes are copied."""
 
     def _matvec(self, v: Array) -> Array:
@@ -35,7 +35,7 @@ def _scipy_attributes(dtype: np.dtype[Any], shape: tuple[int, int]) -> dict[str,
     """Return the attributes that SciPy sets on an operator. The result is cached, because creating
     the attributes takes as long as a small product.
     """
-    make: Any = _Bare
+    make: Any = _PlainOperator
     given: dict[str, Any] = vars(make(dtype, shape))
     return given
 
@@ -43,7 +43,7 @@ def _scipy_attributes(dtype: np.dtype[Any], shape: tuple[int, int]) -> dict[str,
 class Operator(
     LinearOperator,
     AttributeHints,
-    ReadOnly,
+    ReadOnlyMixin,
     subject="operator",
     made_by="ob.hessian",
     assignable=("n_products",),
@@ -164,7 +164,7 @@ class Operator(
         return self._transpose()
 
 
-class Symmetric(Operator):
+class SymmetricOperator(Operator):
     """Base class of symmetric operators: curvature matrices, their diagonal blocks, and operators
     derived from these.
     """
@@ -178,10 +178,10 @@ class Symmetric(Operator):
     def _matvec(self, v: Array) -> Array:
         return self.product(v)
 
-    def _transpose(self) -> Symmetric:
+    def _transpose(self) -> SymmetricOperator:
         return self
 
-    def shift(self, mu: float) -> Shifted:
+    def shift(self, mu: float) -> ShiftedOperator:
         """Return the operator ``H + mu I``, for damped systems or to shift a spectrum away from
         zero.
 
@@ -194,7 +194,7 @@ class Symmetric(Operator):
         array([[ 2.5, -2. ],
                [-2. ,  2.5]])
         """
-        return Shifted(self, mu)
+        return ShiftedOperator(self, mu)
 
     def factor(self) -> Any:  # returns CholeskyFactor
         """Return the Cholesky factor of the matrix: ``solve(B)``, ``logdet``, ``inverse_diagonal``
@@ -223,8 +223,8 @@ smallest eigenvalue of -2. Factor H.shift(mu) with a larger mu, or find a minimu
         return load_module("network.factor").CholeskyFactor(self)
 
     def __add__(self, other: Any) -> Any:
-        """Return a `Shifted` if `other` is a multiple of the identity, given as a sparse matrix or
-        an operator. For any other matrix or operator return SciPy's sum.
+        """Return a `ShiftedOperator` if `other` is a multiple of the identity, given as a sparse
+        matrix or an operator. For any other matrix or operator return SciPy's sum.
         """
         mu = _multiple_of_identity(other, self.shape)
         if mu is not None:
@@ -262,7 +262,7 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
     return None
 
 
-class if_bounded:
+class available_if_error_bounded:
     """Decorator for methods that bound the rounding errors of an operator. Access to the method
     raises AttributeError, so that `hasattr` is False, unless rounding errors of the objective's
     loss and activations have known bounds. For an operator derived from another one, `whole`, the
@@ -282,7 +282,7 @@ class if_bounded:
         return MethodType(self.method, op)
 
 
-class OfWhole:
+class DerivedOperator:
     """A mixin for operators derived from another operator, `whole`, whose product counter and
     layout they share.
     """
@@ -307,7 +307,7 @@ class OfWhole:
         return layout
 
 
-class Shifted(OfWhole, Symmetric):
+class ShiftedOperator(DerivedOperator, SymmetricOperator):
     """The operator ``H + mu I``, whose product with v is ``H v + mu v``.
 
     Created by ``H.shift(mu)`` and ``H + mu * identity(n)``. H counts the products with this
@@ -338,7 +338,7 @@ class Shifted(OfWhole, Symmetric):
         super().__init__(whole.dtype, whole.shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Shifted, (self.whole, self.mu)
+        return ShiftedOperator, (self.whole, self.mu)
 
     def __repr__(self) -> str:
         return f"<{self.mu:g} I + {repr(self.whole)[1:]}"
@@ -373,7 +373,7 @@ class Shifted(OfWhole, Symmetric):
         dense[np.diag_indices(len(dense))] += self.dtype.type(self.mu)
         return dense
 
-    @if_bounded
+    @available_if_error_bounded
     @rounding_to_nearest
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on the norm of the error of the computed product with v: the bound for H,
@@ -389,14 +389,14 @@ class Shifted(OfWhole, Symmetric):
         lost = 2 * len(v) * float(info.smallest_subnormal) * (mu != 0 and length > 0)
         return (1 + 8 * u) * (of_h + u * (size + of_h + 3 * moved) + cast) + lost
 
-    def astype(self, dtype: Any) -> Shifted:
+    def astype(self, dtype: Any) -> ShiftedOperator:
         """Return the operator in the given dtype, with the curvature evaluated in that
         precision.
         """
-        return Shifted(self.whole.astype(dtype), self.mu)
+        return ShiftedOperator(self.whole.astype(dtype), self.mu)
 
 
-class Transposed(Operator):
+class TransposedOperator(Operator):
     """Transpose of the operator `whole`, computed by the method ``_rmatvec`` of `whole`."""
 
     whole: Any
@@ -406,7 +406,7 @@ class Transposed(Operator):
         super().__init__(whole.dtype, whole.shape[::-1])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Transposed, (self.whole,)
+        return TransposedOperator, (self.whole,)
 
     def _matvec(self, u: np.ndarray) -> np.ndarray:
         return np.asarray(self.whole._rmatvec(u))

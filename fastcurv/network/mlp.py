@@ -26,7 +26,7 @@ from ..common.checks import (
 from ..common.errors import AttributeHints, accept_aliases, type_phrase
 from ..common.html import html_table
 from ..common.protocols import Array, Scheme
-from ..common.read_only import ReadOnly
+from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import load_module
 from ..structure.parameters import batch_norm_params, branch_scale, forward, layers_of
 from ..structure.tables import ACTIVATIONS, LOSSES, Layered
@@ -39,7 +39,7 @@ INIT_SCHEMES = ("auto", "he", "xavier", "lecun")
 MAX_PREDICT_STATE_BYTES = 1 << 26  # maximum bytes of the state of a chunk of rows in `predict`
 
 
-class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
+class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"):
     """A multilayer perceptron of the given widths, with a linear last layer.
 
     Parameters

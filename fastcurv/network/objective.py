@@ -24,7 +24,7 @@ from ..common.errors import AttributeHints, accept_aliases, conversion_hint, typ
 from ..common.html import html_table
 from ..common.linalg import NotConvexError
 from ..common.protocols import LOSS_METHODS, why_replaced
-from ..common.read_only import ReadOnly, read_only_view
+from ..common.read_only import ReadOnlyMixin, read_only_view
 from ..common.runtime import load_module, load_proofs, rounding_to_nearest
 from ..structure.parameters import divisor_of
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName, check_loss, unbounded_reason
@@ -87,7 +87,7 @@ if hasattr(os, "register_at_fork"):
 
 class Objective(
     AttributeHints,
-    ReadOnly,
+    ReadOnlyMixin,
     subject="objective",
     made_by=OBJECTIVE_NAME,
     assignable=ASSIGNABLE_ATTRIBUTES,

@@ -26,7 +26,13 @@ from .arguments import (
     check_indices,
     layer_indices,
 )
-from .linear_operator import OfWhole, Operator, Symmetric, Transposed, if_bounded
+from .linear_operator import (
+    DerivedOperator,
+    Operator,
+    SymmetricOperator,
+    TransposedOperator,
+    available_if_error_bounded,
+)
 
 CURVATURE_NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 N_DENSE_BLOCK_COLUMNS = 64  # number of columns of the identity that to_dense multiplies at a time
@@ -58,7 +64,7 @@ def release_plan(operator: Any) -> None:
         known["objective"]._return_plan(known["_plan"])
 
 
-class Quadratic(Symmetric):
+class QuadraticFormOperator(SymmetricOperator):
     """Base class of curvature matrices and their principal blocks, whose quadratic forms take half
     the time of a product.
     """
@@ -107,7 +113,7 @@ class Quadratic(Symmetric):
         return np.asarray(total + np.einsum("ij,ij->i", l2 * wide, wide))
 
 
-class Curvature(Quadratic):
+class Curvature(QuadraticFormOperator):
     """A symmetric matrix ``(n, n)`` at one theta, available through its products with vectors.
 
     Created by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. The operator
@@ -272,7 +278,7 @@ class Curvature(Quadratic):
             dense[cut, right], dense[right, cut] = mean, mean.T
         return dense
 
-    @if_bounded
+    @available_if_error_bounded
     @rounding_to_nearest
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on ``||computed(H v) - H v||`` for v ``(n,)``, due to rounding in the
@@ -289,7 +295,7 @@ class Curvature(Quadratic):
             self._multiply(v, computed)
         return float(bounds.product_error_bound(v, self.kind, computed))
 
-    @if_bounded
+    @available_if_error_bounded
     @rounding_to_nearest
     def column_error_bounds(self) -> np.ndarray:
         """Return bounds ``(n,)`` on the norms of the rounding errors of ``H e_j`` for all unit
@@ -406,7 +412,8 @@ class Curvature(Quadratic):
 
     def smaller_forms(self, products: float) -> list[Any]:
         """Return the smaller operators that may replace this one, each a
-        `fastcurv.spectrum.forms.Form` with the estimated seconds of a run of `products` products.
+        `fastcurv.spectrum.forms.OperatorForm` with the estimated seconds of a run of `products`
+        products.
         """
         found: list[Any] = load_module("network.spaces").smaller_forms(self, products)
         return found
@@ -433,7 +440,7 @@ class Curvature(Quadratic):
         return type(self)(self.objective.astype(dtype), self.theta, self.kind)
 
 
-class BlockCurvature(OfWhole, Quadratic):
+class BlockCurvature(DerivedOperator, QuadraticFormOperator):
     """A principal block of a `Curvature`: rows and columns ``indices``.
 
     The block shares the state and the product counter of the whole operator.
@@ -512,7 +519,7 @@ class BlockCurvature(OfWhole, Quadratic):
             forms[cut] = self.whole._plan.quadratic_forms(full, self.kind, self._active)
         return forms
 
-    @if_bounded
+    @available_if_error_bounded
     @rounding_to_nearest
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on the norm of the error of the block's product with v ``(n,)``, where n
@@ -528,7 +535,7 @@ class BlockCurvature(OfWhole, Quadratic):
         self.whole.n_products -= 1  # a bound does not count as a product
         return float(self.whole._error_bounds.product_error_bound(full, self.kind, computed))
 
-    @if_bounded
+    @available_if_error_bounded
     @rounding_to_nearest
     def column_error_bounds(self) -> np.ndarray:
         """Return bounds ``(n,)`` on the norms of the rounding errors of the n columns of the block.
@@ -618,8 +625,8 @@ class Jacobian(Operator):
         bounds = load_proofs("passes").ErrorPass(self.objective, self.theta, self._plan.layout)
         return load_proofs("columns").jacobian_row_error_bounds(bounds)
 
-    def _transpose(self) -> Transposed:
-        return Transposed(self)
+    def _transpose(self) -> TransposedOperator:
+        return TransposedOperator(self)
 
     def __repr__(self) -> str:
         m, n = self.shape

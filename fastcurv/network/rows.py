@@ -188,14 +188,14 @@ def make_row_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSour
     if is_sparse(X):
         X = SparseSource(X)
     if isinstance(X, Path) or type(X).__name__ == "ParquetFile":
-        return Parquet(X, y, weight, columns)
+        return ParquetSource(X, y, weight, columns)
     if columns is not None:
         raise TypeError(f"columns must be None unless X is a Parquet file, got {columns!r}.")
     if _yields_blocks(X):
-        return Blocks(X, y, weight)
+        return BlockSource(X, y, weight)
     if not (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")):
         X = as_numpy(X, "X")
-    return Arrays(X, y, weight)
+    return ArraySource(X, y, weight)
 
 
 def _iterable_of_blocks(X: Any) -> Any:
@@ -320,7 +320,7 @@ class RowSource(ABC):
         return stack_blocks(found)
 
 
-class Arrays(RowSource):
+class ArraySource(RowSource):
     """A source of rows from arrays, or from other objects with ``shape``, ``dtype`` and slicing,
     such as memory-mapped files, HDF5 and zarr datasets.
     """
@@ -410,7 +410,7 @@ def _read_rows(a: Any, name: str, rows: Any = None) -> Any:
     return a.oindex[rows] if hasattr(a, "oindex") else a[rows]
 
 
-class Parquet(RowSource):
+class ParquetSource(RowSource):
     """A source of rows from a Parquet file with numeric columns, one or more of which are the
     targets.
     """
@@ -493,7 +493,7 @@ class Parquet(RowSource):
         return X, y, None if self.weight is None else column(self.weight)
 
 
-class Blocks(RowSource):
+class BlockSource(RowSource):
     """A source of rows from blocks that can be read again for each pass: an iterable, or a function
     that returns one. y and the weights are either arguments or parts of the blocks.
     """

@@ -52,17 +52,17 @@ from .. import _engine
 from ..common.checks import check_choice
 from ..common.linalg import svd
 from ..common.progress import cached_attribute
-from ..common.protocols import SPACE_NAMES, Array, Enclosed, Floats, LiftedPairs
+from ..common.protocols import SPACE_NAMES, Array, EnclosedMatrix, Floats, LiftedPairs
 from ..common.runtime import load_proofs, rounding_to_nearest
 from ..common.vectors import safe_norm
-from ..spectrum.forms import Form, smaller_form
+from ..spectrum.forms import OperatorForm, smaller_form
 from ..structure.parameters import replace_zero_weight_rows
 from ..structure.tables import ACTIVATIONS, LOSSES
 from .arguments import as_vector, check_dtype
 from .gram import (
-    InCoordinates,
-    LossCurve,
-    Reduced,
+    CoordinateOperator,
+    OutputLossDerivatives,
+    ReducedOperator,
     Reflectors,
     RowState,
     SampleSpace,
@@ -127,7 +127,7 @@ def kernel_matrix_flops(model: Any, N: int, q: int) -> float:
     return float(making)
 
 
-def loss_roots(loss: LossCurve, kind: str) -> Floats:
+def loss_roots(loss: OutputLossDerivatives, kind: str) -> Floats:
     """Return the factor S of the module docstring for the curvature `kind`, as an array ``(c, N,
     d_out)`` in float64, with c columns per sample.
     """
@@ -210,7 +210,7 @@ def _sum_kernel_matrix(ob: Any, state: RowState, S: Array) -> Array:
 _made_of = cached_attribute(_GramCache)
 
 
-class OutputSpace(Reduced):
+class OutputSpace(ReducedOperator):
     """A GGN or Fisher as ``K + l2 I``, where K is the Gram matrix of the module docstring. The
     class is a `Reduction`: `embed` maps eigenvectors to those of the whole operator, but is not an
     isometry for other vectors.
@@ -294,12 +294,12 @@ class OutputSpace(Reduced):
         """The Frobenius norm of K."""
         return self._made.norm
 
-    def matrix_with_bounds(self) -> Enclosed:
+    def matrix_with_bounds(self) -> EnclosedMatrix:
         """Return the matrix ``K + l2 I`` with proved bounds on the errors of its columns,
         computed by separate float64 passes.
         """
         at = self.whole.objective, self.whole.theta, self.whole.kind
-        found: Enclosed = load_proofs("dense_hessian").enclosed_gram_matrix(*at)
+        found: EnclosedMatrix = load_proofs("dense_hessian").enclosed_gram_matrix(*at)
         found.products[np.diag_indices(len(found.products))] += self.complement_eigenvalue
         # K may be much smaller than l2, so that adding it rounds.
         rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))
@@ -483,7 +483,7 @@ MIN_PARAMS = 10_000  # minimum number of parameters for the rotation to be used 
 # The sign of a pre-activation z is uncertain if |z| is at most this times eps times the sum of the
 # absolute values of the terms of z.
 Z_SIGN_TOL_EPS = 4.0
-# maximum `Rotation.off` for which the bias is rotated together with W
+# maximum `InputRotation.off` for which the bias is rotated together with W
 MAX_BIAS_ROTATION_ERROR = 1e-8
 # If the absolute values of the terms of a pre-activation z sum to less than this, the rounding of z
 # does not affect a smooth activation.
@@ -491,7 +491,7 @@ MAX_Z_TERMS_SUM = 1e3
 Z_ROWS_PER_CHECK = 4096  # number of rows whose z are checked at a time
 
 
-class Rotation:
+class InputRotation:
     """Coordinates of parameters in which the loss depends on few inputs: an isometry from the
     parameters of a smaller network that rotates (W1, b1), or W1 alone, and leaves the other
     parameters unchanged.
@@ -583,15 +583,15 @@ class Rotation:
 
 
 @cached_attribute
-def _rotated_operator(whole: Any) -> tuple[Rotation, Any]:
+def _rotated_operator(whole: Any) -> tuple[InputRotation, Any]:
     """Return the rotation of the inputs of the curvature `whole`, and the operator of the smaller
     network, or a string with the reason in place of the operator if there is none.
     """
     ob, m = whole.objective, whole.objective.model
     X, y = replace_zero_weight_rows(ob)
-    turn = Rotation(X, m.bias and (ob.l2_biases or not ob.l2), m.sizes[1])
+    turn = InputRotation(X, m.bias and (ob.l2_biases or not ob.l2), m.sizes[1])
     if not turn.off <= MAX_BIAS_ROTATION_ERROR:
-        turn = Rotation(X, False, m.sizes[1])
+        turn = InputRotation(X, False, m.sizes[1])
     sizes = turn.features.shape[1], *m.sizes[1:]
     small = MLP(sizes, m.activation, m.bias, m.residual, m.dtype, m.batch_norm)
     if small.skips != m.skips or (m.skips and m.skips[0]):
@@ -641,7 +641,7 @@ def has_same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
     return True
 
 
-class InputSpace(InCoordinates):
+class InputSpace(CoordinateOperator):
     """A `Curvature` with its first layer rotated to the row space of X: a `Reduction`.
 
     Created by ``H.reduced("inputs")``. Products are those of a network with fewer inputs.
@@ -658,7 +658,7 @@ class InputSpace(InCoordinates):
     """
 
     space = "inputs"
-    turn: Rotation
+    turn: InputRotation
     small: Any
 
     def __init__(self, whole: Any) -> None:
@@ -738,7 +738,7 @@ SPACE_CONSTRUCTORS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def reduced_operator(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
+def reduced_operator(H: Any, space: str | None) -> CoordinateOperator | OutputSpace | None:
     """Return the smaller operator for the curvature H in the given space, or by default in the
     fastest one, for `Curvature.reduced`. Return None if products with H itself are to be used.
     """
@@ -748,7 +748,7 @@ def reduced_operator(H: Any, space: str | None) -> InCoordinates | OutputSpace |
             raise ValueError(f"space must be 'parameters' for rows in shards, got {space!r}.")
         return None
     if space is not None:
-        found: InCoordinates | OutputSpace | None = SPACE_CONSTRUCTORS[
+        found: CoordinateOperator | OutputSpace | None = SPACE_CONSTRUCTORS[
             check_choice(space, SPACE_NAMES, "space")
         ](H)
         return found
@@ -756,7 +756,7 @@ def reduced_operator(H: Any, space: str | None) -> InCoordinates | OutputSpace |
     return None if form is None else form.make()
 
 
-def smaller_forms(H: Any, products: float) -> list[Form]:
+def smaller_forms(H: Any, products: float) -> list[OperatorForm]:
     """Return the smaller operators that may replace a curvature in a run of `products` products,
     for `Curvature.smaller_forms`.
     """
@@ -767,19 +767,19 @@ def smaller_forms(H: Any, products: float) -> list[Form]:
     if has_redundant_inputs(ob):
         each = H.estimated_seconds[0]
         price = products * each
-        found.append(Form("inputs", price, each, lambda: input_space(H)))
+        found.append(OperatorForm("inputs", price, each, lambda: input_space(H)))
     if ob.model.batch_norm:
         return found
     each = (
         MIN_PRODUCT_SECONDS
         + SECONDS_PER_FLOP * product_flops(ob.model.shapes, ob.n_samples, H.kind)[0]
     )
-    found.append(Form("samples", products * each, each, lambda: SampleSpace(H)))
+    found.append(OperatorForm("samples", products * each, each, lambda: SampleSpace(H)))
     if not why_no_output_space(H):
         q = n_kernel_rows(ob, H.kind)
         each = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * FLOPS_PER_ENTRY_READ * q**2
         price = SECONDS_PER_FLOP * kernel_matrix_flops(ob.model, ob.n_samples, q) + products * each
-        found.append(Form("outputs", price, each, lambda: OutputSpace(H)))
+        found.append(OperatorForm("outputs", price, each, lambda: OutputSpace(H)))
     return found
 
 

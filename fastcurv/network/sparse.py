@@ -22,7 +22,7 @@ from .. import _engine
 from ..common.protocols import Array, Floats
 from ..common.runtime import rounding_to_nearest
 from ..structure.parameters import layers_of
-from .gram import RowPasses, RowState, Scratch, Whole, multiply_rows
+from .gram import MatrixPool, RowPasses, RowState, UnrotatedLayerMap, multiply_rows
 from .rows import submit_task
 
 # minimum number of entries times columns for which several threads save time
@@ -94,13 +94,13 @@ def _threaded_product(A: Any, B: Array, threads: int) -> Array:
     return out
 
 
-class SparseFirstLayer(Whole):
+class SparseFirstLayer(UnrotatedLayerMap):
     """The first layer of a network, whose inputs a are `SparseRows`."""
 
-    def _multiply_by_weights(self, M: Scratch, x: Array) -> Array:
+    def _multiply_by_weights(self, M: MatrixPool, x: Array) -> Array:
         return np.asfortranarray(self.a @ x.reshape(self.out, self.width).T)
 
-    def _write_gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+    def _write_gradient(self, M: MatrixPool, rdelta: Array, ra: Array | None, out: Array) -> None:
         out.reshape(self.out, self.width)[...] = self.a.transposed(rdelta).T
 
 
@@ -128,7 +128,7 @@ class SparsePlan(RowPasses):
     """
 
     def __init__(self, ob: Any) -> None:
-        self._owner, self.M = weakref.ref(ob), Scratch(ob.dtype, ob.n_threads)
+        self._owner, self.M = weakref.ref(ob), MatrixPool(ob.dtype, ob.n_threads)
         self.theta: Any = None
         self.gradient: Any = None  # contribution of the rows to the gradient (n,)
 
@@ -146,7 +146,7 @@ class SparsePlan(RowPasses):
         self.theta = self.gradient = None
         own = np.array(theta, order="C")
         self.state = RowState(self.ob, own, multiply=self.M)
-        kinds = [SparseFirstLayer] + [Whole] * len(self.state.p)
+        kinds = [SparseFirstLayer] + [UnrotatedLayerMap] * len(self.state.p)
         each = zip(kinds, self.state.a, self.state.delta)
         self._set_layers([kind(a, d, self.ob.model.bias) for kind, a, d in each])
         self.theta = own

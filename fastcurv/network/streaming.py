@@ -22,7 +22,7 @@ from .arguments import Block, check_rows_and_targets, row_numbers
 from .mlp import MLP
 from .objective import MIN_BLOCK_ROWS, STATE_ENTRIES_PER_UNIT, Objective
 from .rows import (
-    Arrays,
+    ArraySource,
     RowSource,
     check_rows_unchanged,
     locate_error,
@@ -385,10 +385,10 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         with the rows in memory.
         """
         rows = row_numbers(rows, self.n_samples)
-        if isinstance(self._source, Arrays) and len(rows) > self._rows_per_block():
+        if isinstance(self._source, ArraySource) and len(rows) > self._rows_per_block():
             held = self._source
             rows = rows if held.rows is None else held.rows[rows]
-            return self._from_source(Arrays(held.X, held.y, held.weight, rows))
+            return self._from_source(ArraySource(held.X, held.y, held.weight, rows))
         each, back = np.unique(rows, return_inverse=True)
         block = as_callback(self._source.take_rows)(each)
         self.n_rows_read += len(each)

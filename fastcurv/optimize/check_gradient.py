@@ -18,7 +18,7 @@ from ..common.objectives import (
     value_rounding_error,
 )
 from ..common.protocols import Floats
-from ..common.read_only import Record
+from ..common.read_only import FrozenRecord
 from ..common.runtime import starting_with_nearest_rounding
 from ..common.vectors import safe_norm
 
@@ -30,7 +30,7 @@ QUOTIENT_ERROR_FACTOR = 32.0
 
 
 @dataclass(frozen=True, repr=False)
-class GradientCheck(Record):
+class GradientCheck(FrozenRecord):
     """The result of `check_gradient`.
 
     Attributes

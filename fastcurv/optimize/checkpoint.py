@@ -72,7 +72,7 @@ def has_structure_of(x: Any, example: Any, most: int = 1 << 62, name: str = "") 
     return type(x) is float and not isinstance(example, int) and (x == x or example != example)
 
 
-class Saved:
+class CheckpointedState:
     """Base class of objects whose state is saved in checkpoints. `kept_arrays` names the attributes
     that are saved as arrays, and `kept_facts` those that are saved as values that JSON can
     represent.
@@ -250,7 +250,7 @@ def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int)
 SAVE_INTERVAL_SECONDS = 30.0  # minimum time between two saves if no number of iterations is given
 
 
-class Saver:
+class CheckpointWriter:
     """Writer of the checkpoints of a loop to the file at `path`, every `every` iterations or at
     intervals of time. If `path` is None, all methods do nothing.
     """

@@ -9,7 +9,7 @@ import numpy as np
 from ..common.checks import as_rng, check_positive_int, check_theta, check_vector, operator_dtype
 from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
 from ..common.objectives import (
-    Products,
+    CountedProducts,
     as_curvature,
     as_gradient,
     call_unmodified,
@@ -18,7 +18,7 @@ from ..common.objectives import (
     value_rounding_error,
 )
 from ..common.outcome import Result, outcome
-from ..common.protocols import Curved
+from ..common.protocols import SupportsHessian
 from ..common.runtime import starting_with_nearest_rounding
 from ..common.vectors import norm
 from ..krylov.lanczos import as_product
@@ -128,7 +128,12 @@ class EscapeResult(Result):
 @accept_aliases("escape")
 @starting_with_nearest_rounding
 def escape(
-    ob: Curved, theta: Any, direction: Any = None, *, max_products: int = 300, seed: Any = 0
+    ob: SupportsHessian,
+    theta: Any,
+    direction: Any = None,
+    *,
+    max_products: int = 300,
+    seed: Any = 0,
 ) -> EscapeResult:
     """Leave a saddle: follow a direction of negative curvature to the lowest point found on the
     line, on either side.
@@ -192,7 +197,7 @@ def _escape(
     ob: Any, theta: np.ndarray, direction: Any, max_products: int, seed: Any
 ) -> EscapeResult:
     """Run `escape` with its arguments, of which `direction` and `seed` are not checked yet."""
-    H, rng = Products(as_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
+    H, rng = CountedProducts(as_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
     f0, way, size, rounding = value_at(ob, theta), direction, 0.0, 0.0
     if way is None and max_products == 1:
         way = next(iter(start_vectors(ob, theta, H.native)), rng.standard_normal(H.n))

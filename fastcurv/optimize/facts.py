@@ -24,7 +24,7 @@ from ..common.checks import check_positive_int, is_sparse
 from ..common.errors import type_phrase
 from ..common.linalg import NotFiniteError
 from ..common.objectives import call_certificate
-from ..common.read_only import Record
+from ..common.read_only import FrozenRecord
 from ..common.runtime import raise_if_interrupted
 from ..critical.report import CriticalPoint
 from ..structure.parameters import branch_scale, l2_diagonal, merge_equal_rows
@@ -42,7 +42,7 @@ EQUAL_UNITS_TOL = 1e-6
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerFacts:
     """Properties of one layer at theta.
 
     Attributes
@@ -77,7 +77,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Steps:
+class RunFacts:
     """The known properties of the run that led to theta.
 
     Attributes
@@ -133,7 +133,7 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Facts(Record):
+class Facts(FrozenRecord):
     """The measurements from which `diagnose` tests all causes.
 
     Attributes
@@ -195,12 +195,12 @@ class Facts(Record):
     relation: float
     unseen: float
     order: float
-    layers: list[Layer]
+    layers: list[LayerFacts]
     scales: np.ndarray
     offset: float
     values: np.ndarray
     noise: float
-    steps: Steps
+    steps: RunFacts
     verdict: CriticalPoint
     infinite: bool
     lost: bool = False
@@ -224,7 +224,7 @@ class Facts(Record):
         return self.explains_all_but(1.3)
 
     @property
-    def hidden_layers(self) -> list[Layer]:
+    def hidden_layers(self) -> list[LayerFacts]:
         """The hidden layers."""
         return self.layers[:-1]
 
@@ -278,7 +278,7 @@ class Facts(Record):
 
     @cached_property
     def relative_weight_size(self) -> float:
-        """The geometric mean over the layers of `Layer.weights`."""
+        """The geometric mean over the layers of `LayerFacts.weights`."""
         return float(np.exp(np.mean([np.log(max(l.weights, TINY)) for l in self.layers])))
 
     @property
@@ -318,9 +318,9 @@ def initial_weight_rms(model: Any, layer: int) -> float:
     return math.sqrt(2 / k if like_relu else 2 / (k + m)) * branch_scale(model, layer)
 
 
-def steps_of(history: Any) -> Steps:
-    """Return the `Steps` of a history: a result of `minimize`, its history, a mapping of the same
-    form, a list of losses, or None. Raise ValueError if a mapping holds no losses.
+def steps_of(history: Any) -> RunFacts:
+    """Return the `RunFacts` of a history: a result of `minimize`, its history, a mapping of the
+    same form, a list of losses, or None. Raise ValueError if a mapping holds no losses.
     """
     # the argument may be a result of `minimize`, which has a history
     records = getattr(history, "history", history)
@@ -343,7 +343,7 @@ def steps_of(history: Any) -> Steps:
     rates = _record_numbers(() if rate is None else rate, "learning_rate")
     size = options.get("batch_size")
     default = {"momentum": 0.9, "nesterov": 0.9}.get(str(method), 0.0)
-    return Steps(
+    return RunFacts(
         losses,
         norms,
         _record_numbers(records.get("iteration", np.arange(len(losses))), "iteration"),
@@ -492,9 +492,9 @@ def _unexplained_by_regression(
 
 def _layer_facts(
     ob: Any, theta: np.ndarray, g: np.ndarray, h: np.ndarray, X: np.ndarray
-) -> list[Layer]:
-    """Return the `Layer` facts of all layers at theta, from the gradient g, the product h of the
-    Hessian with a random vector of signs, and the rows X.
+) -> list[LayerFacts]:
+    """Return the `LayerFacts` facts of all layers at theta, from the gradient g, the product h of
+    the Hessian with a random vector of signs, and the rows X.
     """
     model = ob.model
     rows = SimpleNamespace(model=model, X=X, sample_weight=None, loss=ob.loss)
@@ -502,7 +502,7 @@ def _layer_facts(
     parts, layers = [model.unflatten(np.nan_to_num(v)) for v in (theta, g, h)], []
     for l, (own, slope, turn) in enumerate(zip(*parts, strict=True)):
         W, b, *_ = own
-        layer = Layer(
+        layer = LayerFacts(
             _rms_of_parts(slope),
             _rms_of_parts(turn),
             _rms_of_parts([W]) / initial_weight_rms(model, l),
@@ -602,7 +602,7 @@ def finite_point(ob: Any, theta: np.ndarray) -> np.ndarray:
 
 
 def measure_facts(
-    ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lost: bool
+    ob: Any, theta: np.ndarray, steps: RunFacts, verdict: CriticalPoint, lost: bool
 ) -> Facts:
     """Compute all facts at theta, for the known steps and verdict, from a gradient, a Hessian
     product, gradients of parts of the rows, kernel regressions and two forward passes. `lost` is

@@ -27,7 +27,7 @@ from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs, type_
 from ..common.linalg import NotFiniteError, eigh
 from ..common.objectives import (
     PRODUCT_ERROR_EPS,
-    Products,
+    CountedProducts,
     as_curvature,
     as_gradient,
     call_certificate,
@@ -37,7 +37,7 @@ from ..common.objectives import (
     value_at,
 )
 from ..common.outcome import Result, outcome
-from ..common.progress import bar
+from ..common.progress import show_bar
 from ..common.protocols import TwiceDifferentiable, Walking
 from ..common.runtime import (
     Budget,
@@ -61,8 +61,8 @@ from ..critical.evidence import (
 )
 from ..critical.report import CriticalPoint
 from ..krylov.trust_region import KrylovSpace, solve_trust_region
-from ..spectrum.dense import Assembling
-from .residual import Steps, dense_steps, extend_space, krylov_steps, lower_gradient
+from ..spectrum.dense import SupportsAssembly
+from .residual import NewtonMRSteps, dense_steps, extend_space, krylov_steps, lower_gradient
 
 # --------------------------------------------------------------------------------------------------
 # Eigenvector following: steps towards a point of a given index.
@@ -265,7 +265,7 @@ class FinderState:
         with call_unmodified(self.ob, theta):
             return as_gradient(self.ob.gradient(theta), theta.size)
 
-    def hessian(self, theta: np.ndarray) -> Products | None:
+    def hessian(self, theta: np.ndarray) -> CountedProducts | None:
         """Return the products with the Hessian in the objective's own precision, or None if the
         Hessian is not finite, as may happen far from the origin.
         """
@@ -276,12 +276,12 @@ class FinderState:
                 return None
         as_curvature(H, theta.size)
         try:
-            return Products(H)
+            return CountedProducts(H)
         except (NotFiniteError, OverflowError, FloatingPointError):
             # The matrix is not finite.
             return None
 
-    def newton_mr_steps(self, H: Products, g: np.ndarray) -> Steps:
+    def newton_mr_steps(self, H: CountedProducts, g: np.ndarray) -> NewtonMRSteps:
         """Compute the Newton-MR steps for the Hessian H and the gradient g, and count the products.
         Return no steps if g is 0 or the budget is used up.
         """
@@ -292,7 +292,7 @@ class FinderState:
         if H.n < KRYLOV_MIN_N and H.n <= left:
             found = dense_steps(H(np.eye(H.n, dtype=H.dtype)), g)
         elif size == 0 or left < 1:
-            found = Steps(norm=0.0)
+            found = NewtonMRSteps(norm=0.0)
         else:
             limit = int(min(MAX_KRYLOV_STEPS, H.n, left))
             space = KrylovSpace(H.n, H.native_dtype, limit + 2)
@@ -305,7 +305,7 @@ class FinderState:
         H.count = 0
         return found
 
-    def update_tolerance(self, H: Products, norm: float) -> None:
+    def update_tolerance(self, H: CountedProducts, norm: float) -> None:
         """Set the tolerance of the gradient for the current point. `norm` is ||H||.
 
         A bound that is not finite gives no tolerance, so only finite bounds are used. If there are
@@ -343,7 +343,7 @@ class FinderState:
         if not self.gradient_norm < share * self.asked:
             return False
         H = hessian_products(self.ob, self.theta)
-        if not (isinstance(H.op, Assembling) or H.n <= self.budget.remaining_products):
+        if not (isinstance(H.op, SupportsAssembly) or H.n <= self.budget.remaining_products):
             return True
         self.asked = self.gradient_norm
         found = assess_nearness_at(self.ob, self.theta, H).near
@@ -538,7 +538,7 @@ def find_critical_point(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of theta, got {type_phrase(callback)}.")
     with (
-        bar(max_iter, "find_critical_point", progress) as shown,
+        show_bar(max_iter, "find_critical_point", progress) as shown,
         np.errstate(over="ignore", invalid="ignore", divide="ignore"),
         one_blas_thread(tries or index is not None),
         time_limit(limit),
@@ -806,7 +806,7 @@ def _take_undamped_steps(walk: FinderState) -> bool:
     return False
 
 
-def _search_step(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
+def _search_step(walk: FinderState, steps: NewtonMRSteps, uphill: np.ndarray) -> bool:
     """Take a step that lowers ``||g||``, and return True if there is one. The candidates are the
     Newton-MR steps and a step against `uphill`, which is H times the unit vector of the gradient,
     along the gradient of ``||g||^2``.
@@ -822,7 +822,7 @@ def _search_step(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
     # The curvature is so small that the step overflows.
     if not np.isfinite(down).all():
         return False
-    tried = Steps([*steps.vectors, down], [*steps.slopes, -float(unit @ unit)], size)
+    tried = NewtonMRSteps([*steps.vectors, down], [*steps.slopes, -float(unit @ unit)], size)
     found = lower_gradient(walk.gradient, walk.theta, walk.gradient_norm, tried)
     if found is not None:
         walk.move_to(*found)

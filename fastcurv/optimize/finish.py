@@ -36,7 +36,7 @@ from ..krylov.trust_region import KrylovSpace, shifted_solve, solve_trust_region
 from ..spectrum.dense import counted_matrix
 from .line_search import Value, first_trial_length, line_minimum
 from .newton import first_radius
-from .run import Method, Outcome, Run
+from .run import Method, Run, RunOutcome
 
 # --------------------------------------------------------------------------------------------------
 # Trial moves along null vectors of the Hessian, for descent that no second derivative shows.
@@ -386,12 +386,12 @@ class StationaryPoint:
     below: int = 0
     report: Any = None
 
-    def end_here(self, stopped: str, success: bool = False, sentence: str = "") -> Outcome:
+    def end_here(self, stopped: str, success: bool = False, sentence: str = "") -> RunOutcome:
         """Return the outcome that ends the run at this point, for the reason `stopped` and
         successfully or not, by default with the sentence of the point's report.
         """
         kind, sentence = self.report.kind, sentence or self.sentence
-        return Outcome(self.theta, stopped, kind, success, sentence, self.report)
+        return RunOutcome(self.theta, stopped, kind, success, sentence, self.report)
 
     @property
     def sentence(self) -> str:
@@ -407,11 +407,11 @@ class StationaryPoint:
         kinked = r.kind == "undecided" and r.n_kinks > 0 and r.gradient_norm > r.gradient_tol
         return bool(r.kind == "not_critical" or kinked)
 
-    def continue_from(self, theta: np.ndarray) -> Outcome:
+    def continue_from(self, theta: np.ndarray) -> RunOutcome:
         """Return the outcome that continues the run from the lower point theta, with a smaller
         tolerance of the gradient if the present point is `far` from critical.
         """
-        return Outcome(theta, finer=self.is_far)
+        return RunOutcome(theta, finer=self.is_far)
 
 
 # minimum time limit of all checks together, which applies if the training took less
@@ -433,7 +433,7 @@ SMALL_GAIN = 1e-8
 MAX_SMALL_GAINS = 5  # maximum number of small gains in a row; the run ends at the next one
 
 
-def _outcome_of_run(outcome: Outcome | None) -> Outcome | None:
+def _outcome_of_run(outcome: RunOutcome | None) -> RunOutcome | None:
     """Return the outcome, or None, with its report addressed to a user who called `minimize`."""
     if outcome is None or outcome.report is None:
         return outcome
@@ -517,7 +517,7 @@ class Finisher:
                 self._first_outcome(FIRST_STRATEGIES, StationaryPoint(theta, moves))
             )
 
-    def outcome_at_kinks(self, theta: np.ndarray, patient: bool) -> Outcome | None:
+    def outcome_at_kinks(self, theta: np.ndarray, patient: bool) -> RunOutcome | None:
         """Return the outcome at the active kinks that stop a run, or None if no kinks do.
 
         `patient` allows the time of a proof, because the run has stalled and nothing else is left
@@ -530,27 +530,27 @@ class Finisher:
 
     def _first_outcome(
         self, strategies: tuple[Strategy, ...], at: StationaryPoint
-    ) -> Outcome | None:
+    ) -> RunOutcome | None:
         """Return the first outcome of the strategies that is not None, or None if there is none."""
         outcomes = (strategy(self, at) for strategy in strategies)
         return next((outcome for outcome in outcomes if outcome is not None), None)
 
     # --- strategies, which return an outcome or None if the next strategy is to be tried
 
-    def _proved_at_infinity(self, at: StationaryPoint) -> Outcome | None:
+    def _proved_at_infinity(self, at: StationaryPoint) -> RunOutcome | None:
         """Return the outcome if the infimum of the loss is proved to lie at infinity, or None."""
         if call_certificate(self.run.ob, "ray_to_infimum", at.theta) is None:
             return None
         why = f"no point has the lowest loss, since {why_no_minimum(self.run.ob, at.theta)}"
-        return Outcome(at.theta, "infinity", "not_critical", sentence=why)
+        return RunOutcome(at.theta, "infinity", "not_critical", sentence=why)
 
-    def _end_without_verdict(self, at: StationaryPoint) -> Outcome | None:
+    def _end_without_verdict(self, at: StationaryPoint) -> RunOutcome | None:
         """End the run if no verdict is possible, else set ``at.below`` and return None."""
         below = self.dense_below()
         if below is None:
-            return Outcome(at.theta, "max_time", sentence="max_time left no time for a verdict")
+            return RunOutcome(at.theta, "max_time", sentence="max_time left no time for a verdict")
         if not hasattr(self.run.ob, "hessian"):
-            return Outcome(
+            return RunOutcome(
                 at.theta,
                 "critical",
                 sentence="no classification is possible, because the objective has no Hessian",
@@ -576,7 +576,7 @@ class Finisher:
         )  # fmt: skip
         run.n_products += int(at.report.n_products)
 
-    def _act_on_kind(self, at: StationaryPoint) -> Outcome | None:
+    def _act_on_kind(self, at: StationaryPoint) -> RunOutcome | None:
         """Return the outcome of the strategies for the kind of the point, or None. A degenerate
         point with negative curvature is treated as a saddle.
         """
@@ -584,13 +584,13 @@ class Finisher:
         kind = "not_critical" if at.is_far else at.report.kind
         return self._first_outcome(STRATEGIES_BY_KIND["saddle" if falls else kind], at)
 
-    def _end_at_certified_minimum(self, at: StationaryPoint) -> Outcome | None:
+    def _end_at_certified_minimum(self, at: StationaryPoint) -> RunOutcome | None:
         """End the run at the certified minimum that Newton's steps reached, if its loss is no
         higher and no negative curvature was found at the present point. Otherwise return None.
         """
         return None if at.report.n_negative else self._end_at_nearest_minimum(at)
 
-    def _end_at_nearest_minimum(self, at: StationaryPoint) -> Outcome | None:
+    def _end_at_nearest_minimum(self, at: StationaryPoint) -> RunOutcome | None:
         """End the run at the nearest critical point that `classify` reached by Newton steps, if it
         is a certified minimum with no higher loss. Otherwise return None.
         """
@@ -599,9 +599,9 @@ class Finisher:
         exact = minimum and at.theta.dtype == np.float64
         if not (exact and is_not_higher(self.run.value, x, at.theta)):
             return None
-        return Outcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
+        return RunOutcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
 
-    def _end_on_kinks(self, theta: np.ndarray, floor: float) -> Outcome | None:
+    def _end_on_kinks(self, theta: np.ndarray, floor: float) -> RunOutcome | None:
         """End the run at a minimum at active kinks near theta, with the verdict of `classify` on
         that minimum. Return None if no such minimum is found, if its loss is higher, or if theta is
         not in float64. The checks may take as long as the training or `floor` seconds, whichever is
@@ -624,7 +624,7 @@ class Finisher:
             return at.end_here("critical", True)
         return at.end_here("kinks", sentence="" if found.certified else found.reason)
 
-    def _search_past_barrier(self, at: StationaryPoint) -> Outcome | None:
+    def _search_past_barrier(self, at: StationaryPoint) -> RunOutcome | None:
         """Move to a lower point if the minimum is not certified and in some trial direction the
         loss decreases before it increases. Return None otherwise.
         """
@@ -637,7 +637,7 @@ class Finisher:
                 return self._move_lower(at, found, f)
         return None
 
-    def _end_at_lower_bound(self, at: StationaryPoint) -> Outcome | None:
+    def _end_at_lower_bound(self, at: StationaryPoint) -> RunOutcome | None:
         """End the run successfully if the loss equals its lower bound, else return None. The loss
         may differ by the rounding of the value or of the residuals, or by `ZERO_LOSS_TOL` times the
         excess over the bound at the start or, if that is smaller, at theta = 0.
@@ -668,7 +668,7 @@ class Finisher:
         why = f"; the loss {close} its lower bound {c:g}"
         return at.end_here("critical", True, at.sentence + why) if above <= slack else None
 
-    def _end_at_infinity(self, at: StationaryPoint) -> Outcome | None:
+    def _end_at_infinity(self, at: StationaryPoint) -> RunOutcome | None:
         """End the run if the loss was measured to decrease without end, along theta or down the
         gradient. Otherwise return None.
         """
@@ -680,7 +680,7 @@ class Finisher:
         falls = any(appears_unbounded(run.ob, run.value, at.theta, f, ray) for ray in rays)
         return at.end_here("infinity", sentence=AT_INFINITY_MESSAGE) if falls else None
 
-    def _follow_negative_curvature(self, at: StationaryPoint) -> Outcome | None:
+    def _follow_negative_curvature(self, at: StationaryPoint) -> RunOutcome | None:
         """Continue from the lowest point found along the report's direction of negative curvature.
         Return None if the run may not move, or if no point is lower by more than rounding.
         """
@@ -695,7 +695,7 @@ class Finisher:
             return None
         return at.continue_from(at.theta + kind(t) * unit)
 
-    def _try_side_steps(self, at: StationaryPoint) -> Outcome | None:
+    def _try_side_steps(self, at: StationaryPoint) -> RunOutcome | None:
         """Search for a lower point along the null vectors of H, or by a few steps of the minimiser
         from points displaced along them. A cubic term may decrease the loss there at a degenerate
         point, and where no step lowers the loss although the gradient is not zero. Return None if
@@ -757,7 +757,7 @@ class Finisher:
             not at.is_far or self.gradient_tol is None and not at.report.n_negative
         )
 
-    def _tighten_tolerance(self, at: StationaryPoint) -> Outcome | None:
+    def _tighten_tolerance(self, at: StationaryPoint) -> RunOutcome | None:
         """Continue from the same point with a smaller tolerance of the gradient if the default was
         too large for a proof or a verdict and the gradient can be reduced, else return None.
         """
@@ -773,9 +773,9 @@ class Finisher:
         ):
             return None
         self.run.moves += 1
-        return Outcome(at.theta, finer=True)
+        return RunOutcome(at.theta, finer=True)
 
-    def _end_without_descent(self, at: StationaryPoint) -> Outcome | None:
+    def _end_without_descent(self, at: StationaryPoint) -> RunOutcome | None:
         """End the run if no trial move found a lower point and Newton's steps reach no point
         nearby. Otherwise return None.
         """
@@ -789,7 +789,7 @@ class Finisher:
 
     # --- helpers of the strategies
 
-    def _move_lower(self, at: StationaryPoint, found: LowerPoint, f: float) -> Outcome:
+    def _move_lower(self, at: StationaryPoint, found: LowerPoint, f: float) -> RunOutcome:
         """Continue from a lower point, given with its value in `found`, or end the run there. f is
         the value at the present point.
         """
@@ -806,7 +806,7 @@ class Finisher:
             f"the run converged at a loss of {f:.9g}, and a search from there found x, with a loss "
             f"of {lowest:.9g}"
         )
-        return Outcome(theta, "degenerate", kind, False, sentence, there.report)
+        return RunOutcome(theta, "degenerate", kind, False, sentence, there.report)
 
     def _allows_another_move(self, lowest: float, f: float) -> bool:
         """Count a move from the value f to the value `lowest`, and return True unless more than
@@ -844,7 +844,7 @@ AT_INFINITY_MESSAGE = (
     "nor its gradient increases at any of forty doublings of the distance"
 )
 
-Strategy = Callable[[Finisher, StationaryPoint], Outcome | None]
+Strategy = Callable[[Finisher, StationaryPoint], RunOutcome | None]
 # Strategies for any point, followed by strategies by the kind of the point. A degenerate point with
 # negative curvature is treated as a saddle. The first outcome that is not None is used.
 FIRST_STRATEGIES: tuple[Strategy, ...] = (

@@ -38,7 +38,7 @@ _COMMON_OPTIONS = {
 }
 
 
-class _FirstOrder(Method):
+class _FirstOrderMethod(Method):
     """Base class of first-order methods, with the loop over updates. A subclass defines `update(g,
     rate)`, which changes `run.theta` in place.
     """
@@ -137,7 +137,7 @@ class _FirstOrder(Method):
         self.run.theta -= self.scratch
 
 
-class SGD(_FirstOrder):
+class SGD(_FirstOrderMethod):
     """Stochastic gradient descent, ``theta -= a g``."""
 
     defaults = _COMMON_OPTIONS
@@ -146,7 +146,7 @@ class SGD(_FirstOrder):
         self._descend(rate, g)
 
 
-class Momentum(_FirstOrder):
+class Momentum(_FirstOrderMethod):
     """Momentum, ``v = mu v + g; theta -= a v``."""
 
     velocity: np.ndarray
@@ -168,7 +168,7 @@ class Nesterov(Momentum):
     ahead = True
 
 
-class RMSProp(_FirstOrder):
+class RMSProp(_FirstOrderMethod):
     """RMSProp, ``s = rho s + (1 - rho) g^2; theta -= a g / (sqrt(s) + eps)``."""
 
     defaults = {**_COMMON_OPTIONS, "rho": 0.99, "eps": 1e-8}

@@ -15,21 +15,21 @@ import numpy as np
 from ..common.linalg import NotConvexError, NotFiniteError
 from ..common.objectives import value_at, value_lower_bound, value_rounding_error
 from ..common.outcome import outcome as as_result
-from ..common.progress import NO_PROGRESS, bar
+from ..common.progress import NO_PROGRESS, show_bar
 from ..common.vectors import equal_vectors, norm
-from .checkpoint import Saver, arrays_with_prefix, check_method, check_objective
+from .checkpoint import CheckpointWriter, arrays_with_prefix, check_method, check_objective
 from .escape import lowest_curvature, start_vectors
 from .line_search import first_trial_length, line_minimum
 from .run import (
     ENDING_MESSAGES,
     NO_VERDICT_CLAUSE,
     STATUS_CODES,
-    Ending,
     History,
     Method,
     MinimizeResult,
-    Outcome,
+    PointExaminer,
     Run,
+    RunOutcome,
 )
 
 # maximum number of iterations of a second-order method without progress; then the run ends
@@ -91,7 +91,7 @@ def _mark_progress(
     mark[:] = at, lowest, gnorm
 
 
-class Loop:
+class MinimizeLoop:
     """The main loop of `minimize` on validated arguments. `maker` is the class of the method and
     `name` the name of the method. `ending` examines the points at which the gradient is zero; if it
     is None, there is no verdict.
@@ -108,8 +108,8 @@ class Loop:
         max_iter: int,
         callback: Callable[[MinimizeResult], bool] | None,
         patience: int | None,
-        saver: Saver,
-        ending: Ending | None,
+        saver: CheckpointWriter,
+        ending: PointExaminer | None,
     ) -> None:
         self.run, self.maker, self.name, self.options = run, maker, name, options
         self.max_iter, self.callback, self.patience = max_iter, callback, patience
@@ -125,7 +125,7 @@ class Loop:
         self.method: Method
         self.why: str | None = None
         self.sentence: str | None = None
-        self.outcome: Outcome | None = None
+        self.outcome: RunOutcome | None = None
         self.jumps = False  # True if the gradient jumps at the point where the run stalled
         # True if no step lowers the loss, even after a restart of the method
         self.rounded = False
@@ -185,7 +185,7 @@ class Loop:
             self._mark_progress_of_records(1)
         try:
             most = None if self.method.curvature else self.max_iter
-            with bar(most, self.name, progress) as self.shown:
+            with show_bar(most, self.name, progress) as self.shown:
                 self.shown.update(run.iteration)
                 self._iterate()
                 self._move_onto_kinks()
@@ -539,7 +539,7 @@ class Loop:
             self._classify_end(x, self.ending)
         return self._make_result(x, fun, gnorm)
 
-    def _classify_end(self, x: np.ndarray, ending: Ending) -> None:
+    def _classify_end(self, x: np.ndarray, ending: PointExaminer) -> None:
         try:
             outcome = ending.examine(x, moves=False)
         except KeyboardInterrupt:

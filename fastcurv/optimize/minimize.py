@@ -36,8 +36,8 @@ from ..common.errors import (
 from ..common.linalg import cholesky
 from ..common.objectives import has_consistent_hessian, hessian_products
 from ..common.outcome import outcome as as_result
-from ..common.progress import bar
-from ..common.protocols import EngineSteps, Smooth, Solver, Valued, why_not_own
+from ..common.progress import show_bar
+from ..common.protocols import EngineSteps, Solver, SupportsGradient, SupportsValue, why_not_own
 from ..common.runtime import (
     Budget,
     as_callback,
@@ -47,14 +47,14 @@ from ..common.runtime import (
 )
 from ..common.vectors import default_n_threads
 from ..spectrum.tracker import Tracker, tracker_and_callback
-from .checkpoint import Saver, load_saved
+from .checkpoint import CheckpointWriter, load_saved
 from .finish import Finisher
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
 from .levenberg import LevenbergMarquardt
-from .loop import Loop
+from .loop import MinimizeLoop
 from .newton import (
-    Cubic,
+    CubicRegularization,
     DampedNewton,
     GaussNewton,
     Newton,
@@ -111,7 +111,7 @@ METHODS: dict[str, type[Method]] = {
     "saddle-free-newton": SaddleFreeNewton,
     "newton-cg": NewtonCG,
     "trust-region": TrustRegion,
-    "cubic": Cubic,
+    "cubic": CubicRegularization,
     "gauss-newton": GaussNewton,
     "levenberg-marquardt": LevenbergMarquardt,
     "l-bfgs": LBFGS,
@@ -126,7 +126,7 @@ STOCHASTIC_METHODS = tuple(name for name, m in METHODS.items() if "batch_size" i
 @accept_aliases("minimize")
 @starting_with_nearest_rounding
 def minimize(
-    ob: Smooth,
+    ob: SupportsGradient,
     theta0: Any = None,
     method: Solver = "auto",
     *,
@@ -139,7 +139,7 @@ def minimize(
     callback: Callable[..., Any] | None = None,
     seed: Any = None,
     progress: bool | None = None,
-    validation: Valued | None = None,
+    validation: SupportsValue | None = None,
     patience: int | None = None,
     checkpoint: Any = None,
     checkpoint_every: int | None = None,
@@ -328,10 +328,10 @@ def minimize(
     )  # fmt: skip
     usual = 100 if options.get("batch_size") is not None else 5000 if maker.curvature else 1000
     tol = _if_set(gradient_tol, "gradient_tol", check_not_negative)
-    loop = Loop(
+    loop = MinimizeLoop(
         run, maker, chosen, options, gradient_tol=tol, callback=call,
         max_iter=_if_set(max_iter, "max_iter") or usual, patience=_if_set(patience, "patience"),
-        saver=Saver(checkpoint, _if_set(checkpoint_every, "checkpoint_every")),
+        saver=CheckpointWriter(checkpoint, _if_set(checkpoint_every, "checkpoint_every")),
         ending=Finisher(run, tol, maker, options) if verdict else None,
     )  # fmt: skip
     run.pressed = pressed or run.pressed  # Ctrl-C in the runs from several starts ends this run
@@ -388,7 +388,9 @@ def _proved_saddle(ob: Any, x: np.ndarray) -> float | None:
     return low if low + error < 0 < high - other else None
 
 
-def _start_in_scaled_units(loop: Loop, method: Any, given: Any, seed: Any, progress: Any) -> None:
+def _start_in_scaled_units(
+    loop: MinimizeLoop, method: Any, given: Any, seed: Any, progress: Any
+) -> None:
     """Let the loop begin at the end of a run for scaled targets, if `method` is "auto" and the
     targets are far from mean 0 and variance 1. This is not done if any of `given` is not None,
     since these refer to the unscaled problem.
@@ -458,7 +460,7 @@ def _best_of_starts(
     pool = ThreadPoolExecutor(threads)
     waiting = deque(pool.submit(run, i, int(seeds.integers(2**32))) for i in range(threads))
     try:
-        with bar(count, "starts", bool(progress)) as shown:
+        with show_bar(count, "starts", bool(progress)) as shown:
             for i in range(count):
                 one = waiting[0].result()
                 waiting.popleft()

@@ -188,7 +188,7 @@ class TrustRegion(_KrylovMethod):
         self.radius = self.radius or first_radius(run.theta)
 
 
-class Cubic(_KrylovMethod):
+class CubicRegularization(_KrylovMethod):
     """Adaptive cubic regularisation (Cartis, Gould and Toint 2011): steps that minimise the
     quadratic model plus ``weight ||s||^3 / 3`` in the Krylov space.
     """

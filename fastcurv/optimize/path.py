@@ -22,7 +22,7 @@ from ..common.errors import AttributeHints, accept_aliases
 from ..common.html import html_table
 from ..common.objectives import cast_to_float64
 from ..common.protocols import Floats
-from ..common.read_only import Record
+from ..common.read_only import FrozenRecord
 from ..common.runtime import load_module, starting_with_nearest_rounding
 from ..critical.laplace import ExactFitError, LaplacePosterior, laplace_posterior
 from ..network.mlp import MLP
@@ -85,7 +85,7 @@ def _active_units_array(model: Any, theta: Any) -> Any:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class RegularizationPath(Record, AttributeHints, subject="path"):
+class RegularizationPath(FrozenRecord, AttributeHints, subject="path"):
     """One network for each penalty, as returned by `regularization_path`.
 
     Attributes

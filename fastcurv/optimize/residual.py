@@ -29,7 +29,7 @@ ARMIJO_FRACTION = 1e-4
 
 
 @dataclass(frozen=True)
-class Steps:
+class NewtonMRSteps:
     """The Newton-MR steps for all dampings, smallest damping first, with the slopes ``p'Hg /
     ||g||^2`` along the steps p.
 
@@ -41,40 +41,40 @@ class Steps:
     norm: float = float("nan")
 
 
-def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
+def dense_steps(A: np.ndarray, g: np.ndarray) -> NewtonMRSteps:
     """Return the Newton-MR steps for the gradient g, from all eigenpairs of the Hessian A. If A is
     0 or cannot be decomposed, there are no steps.
     """
     try:
         values, U, _ = eigh(A)
     except (np.linalg.LinAlgError, NotFiniteError):
-        return Steps()
+        return NewtonMRSteps()
     norm = float(np.abs(values).max(initial=0.0))
     if not 0 < norm < np.inf:
-        return Steps(norm=norm if norm == 0 else float("nan"))
+        return NewtonMRSteps(norm=norm if norm == 0 else float("nan"))
     c = U.T @ g
     unit = c / (safe_norm(g) or 1.0)
     weights = [damped_inverse(values, share * norm, 1e-12 * norm) for share in TRIAL_DAMPINGS]
-    return Steps(
+    return NewtonMRSteps(
         [-(U @ (w * c)) for w in weights],
         [-float((w * values * unit) @ unit) for w in weights],
         norm,
     )
 
 
-def krylov_steps(space: KrylovSpace) -> Steps:
+def krylov_steps(space: KrylovSpace) -> NewtonMRSteps:
     """Return the Newton-MR steps in a Krylov space grown from the gradient. If H is 0 or not finite
     in this space, there are no steps.
     """
     if space.m == 0:
-        return Steps(norm=0.0)
+        return NewtonMRSteps(norm=0.0)
     norm = float(np.abs(space.ritz_pairs()[0]).max())
     if not 0 < norm < np.inf:
-        return Steps(norm=norm if norm == 0 else float("nan"))
+        return NewtonMRSteps(norm=norm if norm == 0 else float("nan"))
     found = [least_residual_step(space, space.gamma, share * norm)[0] for share in TRIAL_DAMPINGS]
     first = space.T[0, : space.m]
     kept = [y for y in found if y.any()]
-    return Steps(
+    return NewtonMRSteps(
         [space.combine(y).astype(np.float64) for y in kept],
         [float(first @ (y / space.gamma)) for y in kept],
         norm,
@@ -112,7 +112,7 @@ def lower_gradient(
     gradient: Callable[[np.ndarray], np.ndarray],
     theta: np.ndarray,
     size: float,
-    steps: Steps,
+    steps: NewtonMRSteps,
     lengths: int = 20,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the point and the gradient at the first step length that lowers ``||g||`` enough, or

@@ -31,7 +31,13 @@ from ..common.protocols import EngineSteps, why_not_own, wrapped_source
 from ..common.runtime import Budget, interrupt_source
 from ..common.vectors import norm
 from ..krylov.lanczos import as_product
-from .checkpoint import Saved, State, check_run, generator_state_as_json, restore_generator
+from .checkpoint import (
+    CheckpointedState,
+    State,
+    check_run,
+    generator_state_as_json,
+    restore_generator,
+)
 
 if TYPE_CHECKING:
     from ..critical.report import CriticalPoint
@@ -120,7 +126,7 @@ NO_VERDICT_CLAUSE = ". No classification was made; call fastcurv.classify(ob, re
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """The statement about a point with zero gradient, or the point from which the run continues.
 
     Attributes
@@ -147,7 +153,7 @@ class Outcome:
     finer: bool = False
 
 
-class Ending(Protocol):
+class PointExaminer(Protocol):
     """The interface of the object that examines points at which a run's gradient is zero or kinks
     stop the run.
     """
@@ -155,18 +161,18 @@ class Ending(Protocol):
     def is_out_of_time(self) -> bool:
         """Return True if the time for trial moves is used up."""
 
-    def examine(self, theta: np.ndarray, moves: bool) -> Outcome:
+    def examine(self, theta: np.ndarray, moves: bool) -> RunOutcome:
         """Return the outcome at theta. With `moves` the outcome may be a point from which the run
         continues.
         """
 
-    def outcome_at_kinks(self, theta: np.ndarray, patient: bool) -> Outcome | None:
+    def outcome_at_kinks(self, theta: np.ndarray, patient: bool) -> RunOutcome | None:
         """Return the outcome at the active kinks that stop the run, or None if no kinks do. If
         `patient`, the search may take the time of a proof.
         """
 
 
-class Run(Saved):
+class Run(CheckpointedState):
     """The shared state of one minimisation.
 
     Attributes
@@ -595,7 +601,7 @@ def check_row_batch_size(ob: Any, count: Any, name: str) -> int | None:
     return None if count >= ob.n_samples else count
 
 
-class Method(Saved):
+class Method(CheckpointedState):
     """Base class of minimisers, which move the run one iteration at a time.
 
     Class attributes

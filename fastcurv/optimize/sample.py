@@ -23,9 +23,9 @@ from ..common.errors import (
     require_attrs,
     type_phrase,
 )
-from ..common.progress import bar
+from ..common.progress import show_bar
 from ..common.protocols import Descent, why_not_own
-from ..common.read_only import ReadOnly, Record
+from ..common.read_only import FrozenRecord, ReadOnlyMixin
 from ..common.runtime import Budget, OutOfTime, starting_with_nearest_rounding, time_limit
 from ..common.vectors import safe_norm
 from ..critical.classify import classify
@@ -53,7 +53,7 @@ EPOCHS_RANGE = (30, 3000)
 
 
 @dataclass(frozen=True, eq=False)
-class SampledPoint(Record):
+class SampledPoint(FrozenRecord):
     """A critical point with its verdict and the kind of search that found it.
 
     Attributes
@@ -88,7 +88,7 @@ class SampledPoint(Record):
         return str(self.verdict.kind)
 
 
-class CriticalSample(ReadOnly):
+class CriticalSample(ReadOnlyMixin):
     """The result of `sample_critical_points`: a sequence of `SampledPoint`.
 
     Attributes
@@ -313,12 +313,12 @@ def sample_critical_points(
         )
     max_iter = check_positive_int(max_iter, "max_iter")
     limit = None if max_time is None else check_positive(max_time, "max_time")
-    sampler = _Sampler(ob, _check_epochs(epochs), max_iter, verdict)
+    sampler = _CriticalPointSampler(ob, _check_epochs(epochs), max_iter, verdict)
     streams = spawn_generators(as_rng(seed), n_tries)
     points: list[SampledPoint] = []
     tried = 0
     try:
-        with bar(n_tries, "sample_critical_points", progress) as shown, time_limit(limit):
+        with show_bar(n_tries, "sample_critical_points", progress) as shown, time_limit(limit):
             for number, rng in enumerate(streams):
                 if not sampler.budget.products_left:
                     break
@@ -366,7 +366,7 @@ def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
 # Searches.
 
 
-class _Sampler:
+class _CriticalPointSampler:
     """Searches for critical points of one objective, with the success rate of each kind of
     start.
     """
@@ -469,7 +469,9 @@ class _Sampler:
         return np.asarray(found.x), None
 
 
-def _train_briefly(sampler: _Sampler, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _train_briefly(
+    sampler: _CriticalPointSampler, theta: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Return the point after full-batch Adam steps from theta, whose number is drawn from the
     sampler's `epochs`.
     """
@@ -488,12 +490,14 @@ def _train_briefly(sampler: _Sampler, theta: np.ndarray, rng: np.random.Generato
     )
 
 
-def _draw_weights(sampler: _Sampler, rng: np.random.Generator) -> np.ndarray:
+def _draw_weights(sampler: _CriticalPointSampler, rng: np.random.Generator) -> np.ndarray:
     """Draw random weights of between half and three times the size that `MLP.init` draws."""
     return np.asarray(rng.uniform(0.5, 3.0) * sampler.ob.model.init(seed=rng))
 
 
-def _perturbed_narrower_point(sampler: _Sampler, rng: np.random.Generator) -> np.ndarray:
+def _perturbed_narrower_point(
+    sampler: _CriticalPointSampler, rng: np.random.Generator
+) -> np.ndarray:
     """Return a point near a critical point of a narrower network: the point is moved by a tenth of
     its norm, or by 0.1, in a random direction, so that the added units differ.
     """
@@ -503,7 +507,7 @@ def _perturbed_narrower_point(sampler: _Sampler, rng: np.random.Generator) -> np
 
 
 # functions that draw the starts of walks to points of a given index
-START_FUNCTIONS: dict[str, Callable[[_Sampler, np.random.Generator], np.ndarray]] = {
+START_FUNCTIONS: dict[str, Callable[[_CriticalPointSampler, np.random.Generator], np.ndarray]] = {
     "random": _draw_weights,
     "trained": lambda sampler, rng: _train_briefly(sampler, _draw_weights(sampler, rng), rng),
     "narrower": _perturbed_narrower_point,
@@ -511,7 +515,7 @@ START_FUNCTIONS: dict[str, Callable[[_Sampler, np.random.Generator], np.ndarray]
 
 
 def _minimise_from(
-    sampler: _Sampler, ob: Any, theta: np.ndarray, method: Descent, **options: Any
+    sampler: _CriticalPointSampler, ob: Any, theta: np.ndarray, method: Descent, **options: Any
 ) -> np.ndarray:
     """Return the point that `minimize` reaches from theta by `method` in the remaining time. Ctrl-C
     during the run ends the sampling.
@@ -568,7 +572,7 @@ def _has_wider_network(model: Any) -> bool:
 
 
 def _from_narrower(
-    sampler: _Sampler, rng: np.random.Generator
+    sampler: _CriticalPointSampler, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple[int, ...]]:
     """Train a narrower network to a critical point, and widen it to the network of the objective.
     Return the point of the wide network, and the hidden widths of the narrow one.

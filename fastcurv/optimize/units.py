@@ -31,7 +31,7 @@ MAX_LOSS_TO_VARIANCE = 0.99
 MAX_START_LOSS = 64.0
 
 
-class Units(NamedTuple):
+class TargetUnits(NamedTuple):
     """An objective in units in which its targets have mean 0 and standard deviation 1.
 
     Attributes
@@ -91,7 +91,7 @@ class Units(NamedTuple):
         return as_result(MinimizeResult, x=x, fun=fun, nit=run.nit, nhev=run.nhev, jac=g)
 
 
-def units_of(ob: Any) -> Units | None:
+def units_of(ob: Any) -> TargetUnits | None:
     """Return units for an objective whose targets are far from mean 0 and standard deviation 1, or
     None for other targets and for objectives other than an unpenalised ``mse`` on rows in memory.
     """
@@ -117,11 +117,11 @@ def units_of(ob: Any) -> Units | None:
     ):
         return None
     shift *= ob.model.bias
-    return Units(ob, ob.with_model(ob.model, (y - shift) / spread), spread, shift)
+    return TargetUnits(ob, ob.with_model(ob.model, (y - shift) / spread), spread, shift)
 
 
 def minimize_scaled(
-    units: Units, theta: np.ndarray, go: Callable[..., MinimizeResult], callback: Any
+    units: TargetUnits, theta: np.ndarray, go: Callable[..., MinimizeResult], callback: Any
 ) -> tuple[MinimizeResult, np.ndarray, list[tuple[Any, ...]]]:
     """Minimise the scaled objective by ``go(ob, theta0, callback=)`` from theta, which is in the
     units of the caller. `callback` is None or receives intermediate results in these units.

@@ -9,7 +9,7 @@ from typing import Any
 from ..common.checks import check_choice
 from ..common.errors import keyword_names, refuse_unknown
 from ..common.optional import optional_import
-from ..common.read_only import ReadOnly
+from ..common.read_only import ReadOnlyMixin
 from ..spectrum.draw import plain_numbers, shown_axes
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
@@ -145,7 +145,7 @@ def close_in_pyplot(figure: Any) -> None:
 # The base class of all Displays: axes to draw on, and a PNG representation for notebooks.
 
 
-class Display(ReadOnly, assignable=("ax_", "figure_")):
+class Display(ReadOnlyMixin, assignable=("ax_", "figure_")):
     """A plot that stores its data and is drawn by ``plot``, like scikit-learn's Displays.
 
     Attributes

@@ -19,7 +19,7 @@ from ..common.checks import (
 from ..common.errors import accept_aliases
 from ..common.linalg import Eigensystem, NotFiniteError, eigh, midpoint
 from ..common.linalg import eigvalsh as every_eigenvalue
-from ..common.objectives import PRODUCT_ERROR_EPS, Products
+from ..common.objectives import PRODUCT_ERROR_EPS, CountedProducts
 from ..common.protocols import DenseReduction, Floats, Space, why_not_own
 from ..common.runtime import rounding_to_nearest
 from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm, safe_norms
@@ -27,7 +27,7 @@ from .forms import dense_reduction, matrix_by_products, matrix_of
 from .results import Inertia
 
 
-class Assembled(Protocol):
+class AssembledMatrix(Protocol):
     """A symmetric matrix ``A (n, n)``, and bounds ``(n,)`` on the norms of the errors of its
     columns.
     """
@@ -48,10 +48,10 @@ class Assembled(Protocol):
 
 
 @runtime_checkable
-class Assembling(Protocol):
+class SupportsAssembly(Protocol):
     """An operator that may compute its matrix in other ways than by products."""
 
-    def assembled(self) -> Assembled | None:
+    def assembled(self) -> AssembledMatrix | None:
         """Return the matrix, or None if it cannot be computed without products."""
 
 
@@ -80,7 +80,7 @@ class DenseMatrix:
     bounds: Floats
     asymmetry: Floats
     n_products: int
-    known: Assembled | None = None
+    known: AssembledMatrix | None = None
 
     def error_bound(self, scale: Floats | None = None) -> float:
         """Return a bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I.
@@ -129,7 +129,7 @@ def matrix_error_bound(bounds: Floats, d: Floats) -> float:
     return float(np.sqrt(2.0)) * safe_norm(bounds * d * reach)
 
 
-def counted_matrix(H: Products) -> DenseMatrix:
+def counted_matrix(H: CountedProducts) -> DenseMatrix:
     """Return the `dense_matrix` of H, and add the number of products to the count of H."""
     M = dense_matrix(H.op)
     H.record_products(M.n_products)
@@ -158,7 +158,7 @@ def dense_matrix(op: Any) -> DenseMatrix:
     """
     op = check_symmetric_operator(op)
     n = op.shape[0]
-    known = op.assembled() if isinstance(op, Assembling) else None
+    known = op.assembled() if isinstance(op, SupportsAssembly) else None
     if known is not None:
         return DenseMatrix(known.A, known.bounds, np.zeros(n), 0, known)
     P, n_products = matrix_by_products(op)

@@ -17,14 +17,23 @@ from ..common.checks import (
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import eigvalsh
-from ..common.progress import Bar, bar
-from ..common.protocols import Array, Axis, DenseReduction, Floats, Operator, Reduction, Seed, Space
+from ..common.progress import ProgressBar, show_bar
+from ..common.protocols import (
+    Array,
+    Axis,
+    DenseReduction,
+    Floats,
+    OperatorLike,
+    Reduction,
+    Seed,
+    Space,
+)
 from ..common.runtime import starting_with_nearest_rounding
 from ..common.vectors import norm
 from ..krylov.lanczos import (
     Recurrence,
+    aligned_rows,
     combine,
-    held_rows,
     orthonormal_rows,
     orthonormalise,
     ritz_decomposition,
@@ -49,7 +58,7 @@ NODE_ERROR_EPS = 64
 @accept_aliases("spectral_density")
 @starting_with_nearest_rounding
 def spectral_density(
-    op: Operator,
+    op: OperatorLike,
     n_probes: int = 10,
     n_steps: int = 80,
     *,
@@ -162,13 +171,13 @@ def spectral_density(
     small = None if form.kind == "products" else form.make()
     if isinstance(small, DenseReduction) and len(small.matrix) <= ALL_EIGENVALUES_MAX_N:
         return exact_density(eigvalsh(small.matrix), small, n, 0, smoothing, operator_dtype(op))
-    op = op if small is None else cast(Operator, small)
+    op = op if small is None else cast(OperatorLike, small)
     deflate = (against is None and op.shape[0] <= DEFLATION_MAX_N) if deflate is None else deflate
     known, spent = known_pairs(op, against)
     quadratures, orthogonality_loss, outliers = [], 0.0, None
     with (
-        bar(n_probes * n_steps, "spectral_density", progress) as shown,
-        held_rows(op, (min(n_steps, op.shape[0]) + 1, op.shape[0]), operator_dtype(op)) as rows,
+        show_bar(n_probes * n_steps, "spectral_density", progress) as shown,
+        aligned_rows(op, (min(n_steps, op.shape[0]) + 1, op.shape[0]), operator_dtype(op)) as rows,
     ):
         run = new_run(op, n_steps, known, rows)
         for i in range(n_probes):
@@ -307,7 +316,7 @@ def random_signs(rng: np.random.Generator, p: int, n: int, dtype: np.dtype[Any])
     return (2 * rng.integers(0, 2, size=(p, n), dtype=np.int8) - 1).astype(dtype)
 
 
-def run_probe(run: Recurrence, rng: np.random.Generator, n_steps: int, shown: Bar) -> None:
+def run_probe(run: Recurrence, rng: np.random.Generator, n_steps: int, shown: ProgressBar) -> None:
     """Run n_steps of Lanczos in `run` from a new vector of random signs, and show the progress."""
     run.reset()
     while run.insert(random_signs(rng, 1, run.n, run.dtype)) == 0:
@@ -315,7 +324,7 @@ def run_probe(run: Recurrence, rng: np.random.Generator, n_steps: int, shown: Ba
     extend_run(run, n_steps, shown)
 
 
-def extend_run(run: Recurrence, n_steps: int, shown: Bar) -> None:
+def extend_run(run: Recurrence, n_steps: int, shown: ProgressBar) -> None:
     """Continue `run` to n_steps, or until the Krylov space is exhausted."""
     while run.p and run.m < min(n_steps, run.dimension):
         before = run.m

@@ -20,9 +20,9 @@ from ..common.checks import (
     short_repr,
 )
 from ..common.errors import AttributeHints, type_phrase
-from ..common.html import InOneLine
+from ..common.html import OneLineHtmlRepr
 from ..common.protocols import Axis, Floats
-from ..common.read_only import Record
+from ..common.read_only import FrozenRecord
 from ..common.runtime import load_module
 from .results import Estimate, format_number, has_rounding_scatter, mean_and_error
 
@@ -197,7 +197,7 @@ def _gaussians(at: Floats, x: Floats, w: Floats, width: float) -> Floats:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
+class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="density"):
     """Density of eigenvalues by stochastic Lanczos quadrature.
 
     Attributes

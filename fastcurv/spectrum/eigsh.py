@@ -23,8 +23,8 @@ from ..common.checks import (
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import wanted_indices
-from ..common.progress import NO_PROGRESS, Bar, bar
-from ..common.protocols import Array, Floats, Operator, Seed, Space, Which
+from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
+from ..common.protocols import Array, Floats, OperatorLike, Seed, Space, Which
 from ..common.runtime import (
     Interrupted,
     Interrupts,
@@ -34,9 +34,9 @@ from ..common.runtime import (
 from ..common.vectors import EigenSearch
 from ..krylov.lanczos import (
     Recurrence,
+    aligned_rows,
     check_wanted,
     combine,
-    held_rows,
     kept_ritz_indices,
     orthonormal_rows,
     ritz_decomposition,
@@ -110,8 +110,8 @@ def extreme_pairs(
     quick, rng = form.product * usual < MAX_UNINTERRUPTED_SECONDS, fast_rng(seed)
     silent = quick and not asked.progress
     with (
-        nullcontext(NO_PROGRESS) if silent else bar(None, "eigsh", asked.progress) as shown,
-        held_rows(op, (most + 1, n), dtype) as rows,
+        nullcontext(NO_PROGRESS) if silent else show_bar(None, "eigsh", asked.progress) as shown,
+        aligned_rows(op, (most + 1, n), dtype) as rows,
     ):
         run = Recurrence(inner, most, against=deflated, orthogonality_tol=allowed, rows=rows)
         search = ThickRestart(run, asked, tol, rng, form.product, quick=quick)
@@ -140,7 +140,7 @@ class ThickRestart(EigenSearch):
     """
 
     run: Recurrence
-    shown: Bar
+    shown: ProgressBar
     has_given_start: bool
     stop: Interrupts
     interrupted: bool
@@ -317,7 +317,7 @@ class ThickRestart(EigenSearch):
 @accept_aliases("eigsh")
 @starting_with_nearest_rounding
 def eigsh(
-    op: Operator,
+    op: OperatorLike,
     k: int = 6,
     which: Which = "LM",
     *,

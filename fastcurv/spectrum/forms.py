@@ -36,7 +36,7 @@ PAIRS_COST_SECONDS = (45e-6, 1e-6, 2e-8, 1.2e-10)
 SECONDS_PER_ENTRY = 1e-10
 
 
-class Form(NamedTuple):
+class OperatorForm(NamedTuple):
     """A representation of an operator with its estimated cost.
 
     Attributes
@@ -67,7 +67,7 @@ def choose_representation(
     matrix: bool = True,
     summed: bool = False,
     step: float = STEP_SECONDS,
-) -> Form:
+) -> OperatorForm:
     """Return the representation of an operator in which a computation takes the least time.
 
     A smaller operator is preferred to all others if runs of `N_TYPICAL_RUN_PRODUCTS` products take
@@ -91,20 +91,20 @@ def choose_representation(
     if small is not None:
         return small
     n, (each, summing) = op.shape[0], _estimated_seconds(op)
-    forms = [Form("products", SEARCH_SECONDS + products * (each + step), each, lambda: op)]
+    forms = [OperatorForm("products", SEARCH_SECONDS + products * (each + step), each, lambda: op)]
     if summed and n**2 <= CACHED_MATRIX_MAX_ENTRIES:
         entry = SECONDS_PER_ENTRY * n**2
         total = SEARCH_SECONDS + summing + products * (entry + step)
-        forms.append(Form("summed", total, entry, lambda: _as_operator(op)))
+        forms.append(OperatorForm("summed", total, entry, lambda: _as_operator(op)))
     if matrix and n <= QUICK_DENSE_MAX_N:
         known = each < np.inf
         making = min(summing, n * each) if known or n > ALWAYS_DENSE_MAX_N else 0.0
         pairs = sum(cost * n**power for power, cost in enumerate(PAIRS_COST_SECONDS))
-        forms.append(Form("matrix", making + pairs, 0.0, lambda: matrix_of(op)))
+        forms.append(OperatorForm("matrix", making + pairs, 0.0, lambda: matrix_of(op)))
     return min(forms, key=lambda form: form.price)
 
 
-def smaller_form(op: Any, space: str | None) -> Form | None:
+def smaller_form(op: Any, space: str | None) -> OperatorForm | None:
     """Return the form of a smaller operator, or None. `space` selects the form; by default it is
     the one with which a run of `N_TYPICAL_RUN_PRODUCTS` products takes the least time, or None if
     the run takes the least time with `op` itself.
@@ -115,13 +115,13 @@ def smaller_form(op: Any, space: str | None) -> Form | None:
         return None
     if space is None and hasattr(op, "smaller_forms"):
         each = _estimated_seconds(op)[0]
-        own = Form("products", N_TYPICAL_RUN_PRODUCTS * each, each, lambda: None)
+        own = OperatorForm("products", N_TYPICAL_RUN_PRODUCTS * each, each, lambda: None)
         best = min([*op.smaller_forms(N_TYPICAL_RUN_PRODUCTS), own], key=lambda form: form.price)
         found = best.make()
         return None if found is None else best._replace(make=lambda: found)
     found = op.reduced(space) if hasattr(op, "reduced") else None
     if found is not None:
-        return Form(found.space, np.inf, np.inf, lambda: found)
+        return OperatorForm(found.space, np.inf, np.inf, lambda: found)
     if space is None:
         return None
     raise ValueError(

@@ -11,9 +11,9 @@ import numpy as np
 from scipy.special import stdtrit
 
 from ..common.errors import AttributeHints
-from ..common.html import InOneLine, html_table
+from ..common.html import OneLineHtmlRepr, html_table
 from ..common.protocols import Array, Floats
-from ..common.read_only import Record
+from ..common.read_only import FrozenRecord
 
 # If one eigenvalue dominates, ``v'Hv`` is distributed like the square of a Gaussian, for which
 # Student's interval is too narrow. It covers the true value in 95% of cases if it is ``1 +
@@ -101,7 +101,7 @@ def to_json_value(x: Any) -> Any:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Eigenpairs(Record, AttributeHints, subject="pairs"):
+class Eigenpairs(FrozenRecord, AttributeHints, subject="pairs"):
     """Eigenpairs of a symmetric operator, ascending, each with the residual that bounds its error.
 
     Unpacks like SciPy's result: ``w, V = fc.eigsh(H)``.
@@ -314,7 +314,7 @@ class ReducedEigenpairs(Eigenpairs):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Estimate(Record, InOneLine, AttributeHints, subject="estimate"):
+class Estimate(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="estimate"):
     """A random estimate with its standard error and its cost.
 
     Attributes
@@ -361,7 +361,7 @@ class Estimate(Record, InOneLine, AttributeHints, subject="estimate"):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Inertia(Record):
+class Inertia(FrozenRecord):
     """The numbers of eigenvalues that are positive, negative, and zero within `error_bound`.
 
     Unpacks into its three counts: ``n_positive, n_negative, n_zero = fc.inertia(H)``.

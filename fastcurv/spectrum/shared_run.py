@@ -21,9 +21,9 @@ from ..common.checks import (
     short_repr,
 )
 from ..common.errors import accept_aliases
-from ..common.progress import NO_PROGRESS, Bar, bar
-from ..common.protocols import Array, Axis, Operator, Seed, Space, Which
-from ..common.read_only import ReadOnly
+from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
+from ..common.protocols import Array, Axis, OperatorLike, Seed, Space, Which
+from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import Lock
 from ..krylov.lanczos import Recurrence, check_wanted, combine
 from .density import assemble_density, complete_quadrature, extend_run, gauss_quadrature
@@ -35,7 +35,7 @@ from .results import Eigenpairs
 DEFAULT_MAX_BYTES = 4 << 30  # default limit on the memory of the bases of a Krylov object
 
 
-class Runs:
+class LanczosRuns:
     """The state of a `Krylov` run, used by one thread at a time: its recurrences by their start
     vectors.
 
@@ -88,7 +88,7 @@ class Runs:
         if run is not None:
             run.reserve(steps)
 
-    def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = NO_PROGRESS) -> Recurrence:
+    def probe(self, i: int = 0, n_steps: int = 1, shown: ProgressBar = NO_PROGRESS) -> Recurrence:
         """Return the recurrence of random probe `i`, extended to at least `n_steps` products, for
         `Krylov.probe`.
         """
@@ -102,7 +102,7 @@ class Runs:
         self.extend_run(self.probes[i], n_steps, shown)
         return self.probes[i]
 
-    def extend_run(self, run: Recurrence, n_steps: int, shown: Bar = NO_PROGRESS) -> None:
+    def extend_run(self, run: Recurrence, n_steps: int, shown: ProgressBar = NO_PROGRESS) -> None:
         """Extend the recurrence `run` to at least `n_steps` products, unless its Krylov space is
         exhausted.
         """
@@ -135,7 +135,7 @@ class Runs:
         return run
 
 
-class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
+class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
     """Lanczos runs on one operator whose products are shared by eigenpairs, densities and verdicts.
 
     The first run starts from a direction that is uniform on the sphere, as the bounds on the
@@ -196,14 +196,14 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
     @accept_aliases("Krylov")
     def __init__(
         self,
-        op: Operator,
+        op: OperatorLike,
         name: str = "krylov",
         *,
         seed: Seed = 0,
         max_bytes: int = DEFAULT_MAX_BYTES,
         space: Space | None = None,
     ) -> None:
-        self._runs = runs = Runs(op, name, seed, max_bytes, space)
+        self._runs = runs = LanczosRuns(op, name, seed, max_bytes, space)
         self._lock = Lock()
         self.op, self.name, self.n, self.dtype = runs.op, runs.name, runs.n, runs.dtype
         self.rng, self.reduction, self.max_bytes = runs.rng, runs.reduction, runs.max_bytes
@@ -227,7 +227,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         return self._runs.n_products
 
     @contextmanager
-    def locked(self) -> Iterator[Runs]:
+    def locked(self) -> Iterator[LanczosRuns]:
         """Return a context in which this thread alone uses the runs; other threads wait.
 
         Yields
@@ -263,7 +263,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         finally:
             self._lock.__exit__()
 
-    def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = NO_PROGRESS) -> Recurrence:
+    def probe(self, i: int = 0, n_steps: int = 1, shown: ProgressBar = NO_PROGRESS) -> Recurrence:
         """Return the recurrence of random probe `i`, extended to at least `n_steps` products, in
         the coordinates of `reduction` if there is one. If threads share the run, read the
         recurrence inside `locked`.
@@ -315,7 +315,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         """
         wanted, tol = check_wanted(k, which, self.n), resolve_tol(tol, self.dtype)
         limit = self.n if max_products is None else check_positive_int(max_products, "max_products")
-        with self.locked() as runs, bar(None, f"{self.name}: eigsh", progress) as shown:
+        with self.locked() as runs, show_bar(None, f"{self.name}: eigsh", progress) as shown:
             before, k = runs.n_products, min(wanted, runs.reduced_operator.shape[0])
             run = runs.probe(0, min(k, limit))
             limit += run.m - (runs.n_products - before)
@@ -391,7 +391,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         with self.locked() as runs:
             n_steps = max(80, runs.n_steps_from()) if n_steps is None else n_steps
             before = runs.n_products
-            with bar(n_probes * n_steps, f"{self.name}: density", progress) as shown:
+            with show_bar(n_probes * n_steps, f"{self.name}: density", progress) as shown:
                 probes = [runs.probe(i, n_steps, shown) for i in range(n_probes)]
             return assemble_density(
                 [complete_quadrature(gauss_quadrature(run), self.reduction) for run in probes],

@@ -23,14 +23,14 @@ from ..common.checks import (
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import NotFiniteError
-from ..common.progress import NO_PROGRESS, Bar, bar
+from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
 from ..common.protocols import (
     Array,
     DenseReduction,
     Diagonals,
     Floats,
     Norming,
-    Operator,
+    OperatorLike,
     Seed,
     Space,
     Tracing,
@@ -59,7 +59,7 @@ OVERFLOW_SCALING_EXPONENT = 20
 MIN_SUM_ERROR_EPS = 4
 
 
-class CountingRows:
+class CountedOperator:
     """An operator that is applied to rows of vectors and counts its products."""
 
     def __init__(self, op: Any) -> None:
@@ -67,7 +67,7 @@ class CountingRows:
         self.n: int = op.shape[0]
         self.has_quadratic_form = hasattr(op, "quadratic_form")
         self.n_products = self.n_quadratic_forms = 0
-        self.shown: Bar = NO_PROGRESS
+        self.shown: ProgressBar = NO_PROGRESS
         self.exponent: int | None = None
         self.largest = 0.0  # largest norm of a product, or largest quadratic form
 
@@ -254,7 +254,7 @@ LEAVE_ONE_OUT_ERROR_FACTOR = 1.75
 EQUAL_EIGENVALUES_FACTOR = 1.3
 
 
-class Sketch:
+class RangeSketch:
     """Products with random signs, an orthonormal basis of their range, and products with that
     basis, for XTrace and XDiag.
 
@@ -263,7 +263,7 @@ class Sketch:
     of all others.
     """
 
-    def __init__(self, apply: CountingRows, rng: np.random.Generator, m: int) -> None:
+    def __init__(self, apply: CountedOperator, rng: np.random.Generator, m: int) -> None:
         half = m // 2
         if half < 2:
             raise ValueError(
@@ -360,8 +360,9 @@ class Sketch:
 
 
 def leave_one_out(R: Floats) -> Floats:
-    """Return the unit vectors ``s_i`` along ``R^-T e_i`` of `Sketch`, as columns. Diagonal entries
-    of R that are 0 up to rounding are replaced by numbers of the size of the rounding error.
+    """Return the unit vectors ``s_i`` along ``R^-T e_i`` of `RangeSketch`, as columns. Diagonal
+    entries of R that are 0 up to rounding are replaced by numbers of the size of the rounding
+    error.
     """
     m, d = len(R), np.diag(R)
     floor = np.finfo(float).eps * m * np.abs(d).max(initial=0.0)
@@ -381,7 +382,7 @@ MIN_SKETCH_PRODUCTS = 12
 @accept_aliases("estimate")
 @starting_with_nearest_rounding
 def trace(
-    op: Operator,
+    op: OperatorLike,
     n_probes: int | None = None,
     method: Tracing = "auto",
     seed: Seed = None,
@@ -465,14 +466,14 @@ def _trace(
     """Estimate the trace from m products, for checked arguments."""
     if method == "auto" and isinstance(op, DenseReduction):
         return Estimate(float(np.trace(op.matrix)), 0.0, 0, method="exact")
-    apply = CountingRows(op)
+    apply = CountedOperator(op)
     if apply.can_be_exact(m, method):
         return apply.estimate(apply.exact_diagonal().sum(), 0.0, "exact")
     if method == "auto":
         method = "hutchinson" if apply.has_quadratic_form or m < MIN_SKETCH_PRODUCTS else "xtrace"
-    with bar(m, "trace", progress) as apply.shown:
+    with show_bar(m, "trace", progress) as apply.shown:
         if method == "xtrace":
-            found = Sketch(apply, rng, m).trace()
+            found = RangeSketch(apply, rng, m).trace()
         elif method == "hutch++":
             if m < 4:
                 raise ValueError(
@@ -488,7 +489,7 @@ def _trace(
 @accept_aliases("estimate")
 @starting_with_nearest_rounding
 def diagonal(
-    op: Operator,
+    op: OperatorLike,
     n_probes: int | None = None,
     method: Diagonals = "auto",
     seed: Seed = None,
@@ -544,14 +545,14 @@ def diagonal(
     array([1., 2., 3.])
     """
     op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Diagonals))
-    apply = CountingRows(op)
+    apply = CountedOperator(op)
     if apply.can_be_exact(m, method):
         return apply.estimate(apply.exact_diagonal(), np.zeros(apply.n), "exact")
     if method == "auto":
         method = "xdiag" if m >= MIN_SKETCH_PRODUCTS else "hutchinson"
-    with bar(m, "diagonal", progress) as apply.shown:
+    with show_bar(m, "diagonal", progress) as apply.shown:
         if method == "xdiag":
-            return apply.estimate(*run_interruptibly(Sketch(apply, rng, m).diagonals), method)
+            return apply.estimate(*run_interruptibly(RangeSketch(apply, rng, m).diagonals), method)
         total, squares = np.zeros(apply.n), np.zeros(apply.n)
         for V in apply.probes(rng, m, signs=True):
             samples = V.astype(np.float64) * apply.products(V)
@@ -568,7 +569,7 @@ def diagonal(
 @accept_aliases("estimate")
 @starting_with_nearest_rounding
 def frobenius_norm(
-    op: Operator,
+    op: OperatorLike,
     n_probes: int | None = None,
     method: Norming = "auto",
     seed: Seed = None,
@@ -639,8 +640,8 @@ def _frobenius_norm(
     """Estimate the Frobenius norm from m products, for checked arguments."""
     if method == "auto" and isinstance(op, DenseReduction):
         return Estimate(safe_norm(op.matrix), 0.0, 0, method="exact")
-    apply = CountingRows(op)
-    with bar(m, "frobenius_norm", progress) as apply.shown:
+    apply = CountedOperator(op)
+    with show_bar(m, "frobenius_norm", progress) as apply.shown:
         if apply.can_be_exact(m, method):
             summed = apply.summed_matrix()
             if summed is not None:
@@ -662,7 +663,7 @@ def _frobenius_norm(
 
 
 def _prepare_estimate(
-    op: Operator,
+    op: OperatorLike,
     n_probes: int | None,
     seed: Seed,
     rng: Seed,

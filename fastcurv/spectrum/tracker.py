@@ -14,7 +14,7 @@ from ..common.checks import as_rng, check_choice, check_positive, check_positive
 from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs, type_phrase
 from ..common.linalg import NotFiniteError
 from ..common.protocols import Seed, Which
-from ..common.read_only import ReadOnly
+from ..common.read_only import ReadOnlyMixin
 from .eigsh import eigsh
 from .shared_run import Krylov
 
@@ -51,7 +51,7 @@ class SpectrumRecord:
     converged: bool
 
 
-class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
+class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
     """Follow the lowest and highest eigenvalue of the Hessian along a training run.
 
     A tracker is called with theta once in each step, by `minimize` or in any other training loop.

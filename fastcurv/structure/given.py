@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..common.errors import type_phrase
 from ..common.protocols import Floats
-from ..common.read_only import ReadOnly
+from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import Callback, load_module
 
 Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
@@ -35,7 +35,7 @@ TINY = float(np.finfo(float).tiny)
 CHECK_POINTS = np.linspace(-3, 3, 16)[:, None] + 0.0137
 
 
-class Function(ReadOnly):
+class UserFunction(ReadOnlyMixin):
     """Base class of losses and activations given by a NumPy function that returns a value and two
     derivatives. It holds the function and its known properties.
     """
@@ -128,7 +128,7 @@ class Function(ReadOnly):
         return found[:, None] if found.ndim < z.ndim else found
 
 
-class LossFunction(Function):
+class LossFunction(UserFunction):
     """A loss given by a function of outputs and targets, with its known properties. It is a
     built-in loss or a user-defined `fastcurv.Loss`.
     """
@@ -299,7 +299,7 @@ class LossFunction(Function):
 # Activations.
 
 
-class ActivationFunction(Function):
+class ActivationFunction(UserFunction):
     """An activation given by a function of z, the pre-activations of a layer, with its known
     properties: a user-defined `fastcurv.Activation`.
     """

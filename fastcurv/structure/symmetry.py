@@ -199,7 +199,7 @@ def saturation_of(
 
 
 @dataclass(frozen=True)
-class Ranges:
+class ColumnRanges:
     """The smallest and largest entries of the columns of a matrix. The sum of two objects covers
     both matrices.
     """
@@ -207,15 +207,15 @@ class Ranges:
     low: Floats
     high: Floats
 
-    def __add__(self, other: Ranges) -> Ranges:
-        return Ranges(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+    def __add__(self, other: ColumnRanges) -> ColumnRanges:
+        return ColumnRanges(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
 
-def ranges(ob: Any, theta: ArrayLike) -> tuple[Ranges, Ranges]:
-    """Return the `Ranges` of the inputs and of the network outputs at theta, as a pair."""
+def ranges(ob: Any, theta: ArrayLike) -> tuple[ColumnRanges, ColumnRanges]:
+    """Return the `ColumnRanges` of the inputs and of the network outputs at theta, as a pair."""
     known = ob.statistics(theta) if ob.model.batch_norm else None
     outputs = np.asarray(ob.model.predict(theta, ob.X, known), dtype=float)
-    return Ranges(ob.X.min(axis=0), ob.X.max(axis=0)), Ranges(
+    return ColumnRanges(ob.X.min(axis=0), ob.X.max(axis=0)), ColumnRanges(
         outputs.min(axis=0), outputs.max(axis=0)
     )
 

@@ -232,7 +232,7 @@ def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
     )
 
 
-class _Losses(dict[Any, LossRow]):
+class _LossTable(dict[Any, LossRow]):
     """Rows of the table of losses by name. The row of a `LossFunction`, or of a name with
     parameters, is built when it is looked up.
     """
@@ -241,7 +241,7 @@ class _Losses(dict[Any, LossRow]):
         return _user_loss_row(loss if isinstance(loss, LossFunction) else loss_by_name(loss))
 
 
-LOSSES: dict[Any, LossRow] = _Losses(
+LOSSES: dict[Any, LossRow] = _LossTable(
     {
         "mse": LossRow(
             "identity",
@@ -363,8 +363,8 @@ class ActivationRow:
         If the interval contains a kink, the first bound covers both sides of the kink, and the
         other two are infinite.
     pairs : callable
-        ``pairs(ops, z)`` returns phi and phi' at z, a `fastcurv.certify.precise.Pair`. `ops` is the
-        module `fastcurv.certify.precise`, whose functions are used.
+        ``pairs(ops, z)`` returns phi and phi' at z, a `fastcurv.certify.precise.DoubleDouble`.
+        `ops` is the module `fastcurv.certify.precise`, whose functions are used.
     lipschitz, bend : float
         Bounds on |phi'| and |phi''| except at kinks. For an activation with a kink, `bend` is also
         a bound on |phi'''|.
@@ -441,7 +441,7 @@ def _user_activation_row(own: ActivationFunction) -> ActivationRow:
     )
 
 
-class _Activations(dict[Any, ActivationRow]):
+class _ActivationTable(dict[Any, ActivationRow]):
     """Rows of the table of activations by name. The row of an `ActivationFunction` is built when it
     is looked up.
     """
@@ -641,7 +641,7 @@ def _elu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
     return P.choose_pair(z.hi > 0, z, e), P.choose_pair(z.hi > 0, one, P.add_float_to_pair(e, 1.0))
 
 
-ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
+ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
     {
         "identity": ActivationRow(
             lambda z: z,

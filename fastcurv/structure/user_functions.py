@@ -22,8 +22,8 @@ from .given import (
     EPS,
     LONG_EPS,
     ActivationFunction,
-    Function,
     LossFunction,
+    UserFunction,
     Values,
     loss_by_name,
     pseudo_huber_loss,
@@ -34,7 +34,7 @@ N_CHECK_ROWS = 16  # number of rows on which a new loss is checked
 DIFFERENCE_STEP = 1e-5  # step of difference quotients, for arguments of magnitude about 1
 
 
-def store_function(own: Function, function: Any, returns: str, third: Any, ulps: Any) -> None:
+def store_function(own: UserFunction, function: Any, returns: str, third: Any, ulps: Any) -> None:
     """Store a function and its known properties in the new object `own`, after checking their
     types. `returns` is the signature of the function, for the error message. Raise TypeError or
     ValueError if an argument is invalid.
@@ -49,7 +49,9 @@ def store_function(own: Function, function: Any, returns: str, third: Any, ulps:
     own.name = getattr(function, "__name__", type(function).__name__)
 
 
-def check_rows_independent(own: Function, found: Any, turned: Any, same: str, each: str) -> None:
+def check_rows_independent(
+    own: UserFunction, found: Any, turned: Any, same: str, each: str
+) -> None:
     """Raise ValueError if `turned`, the results for the same arguments in another order or shape,
     differ from `found`. The message says that the function must depend on each `each` alone, and
     describes the arguments by `same`.

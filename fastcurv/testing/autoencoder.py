@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_rng, check_array, check_positive_int, short_repr
-from ..common.read_only import ReadOnly, Record
+from ..common.read_only import FrozenRecord, ReadOnlyMixin
 from ..reference import ReferenceModel, ReferenceObjective
 
 
 @dataclass(frozen=True)
-class Case(Record):
+class Case(FrozenRecord):
     """A critical or noncritical point with the verdict that `classify` must return: its `kind` and
     the numbers of positive, negative and zero eigenvalues. A number, or the loss `value`, is None
     if it is not known in closed form.
@@ -32,7 +32,7 @@ class Case(Record):
     value: float | None = None
 
 
-class LinearAutoencoder(ReadOnly):
+class LinearAutoencoder(ReadOnlyMixin):
     """The linear autoencoder n-p-n on data with covariance eigenvalues `spectrum`, all of whose
     critical points are known in closed form.
 

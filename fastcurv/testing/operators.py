@@ -17,14 +17,14 @@ from ..common.checks import (
     check_vector,
 )
 from ..common.protocols import Array
-from ..common.read_only import ReadOnly
+from ..common.read_only import ReadOnlyMixin
 from ..network.arguments import check_dtype
 
 # methods that an instance may replace, since no other value is derived from them
 REPLACEABLE_METHODS = ("value", "gradient", "value_and_gradient", "hessian", "third_bound")
 
 
-class PrescribedSpectrum(SelfAdjoint, ReadOnly, assignable=("n_products",)):
+class PrescribedSpectrum(SelfAdjoint, ReadOnlyMixin, assignable=("n_products",)):
     """A symmetric operator with the given eigenvalues, in a random basis.
 
     The operator is ``P diag(values) P'`` with P a product of Householder reflections. A product
@@ -92,7 +92,7 @@ class PrescribedSpectrum(SelfAdjoint, ReadOnly, assignable=("n_products",)):
         return self._apply_reflections(e, range(len(self.mirrors)))
 
 
-class QuadraticObjective(ReadOnly, assignable=REPLACEABLE_METHODS):
+class QuadraticObjective(ReadOnlyMixin, assignable=REPLACEABLE_METHODS):
     """The quadratic ``offset + (theta - center)' H (theta - center) / 2`` for any symmetric
     operator or matrix H.
 
@@ -138,7 +138,7 @@ class QuadraticObjective(ReadOnly, assignable=REPLACEABLE_METHODS):
         return 0.0
 
 
-class FunctionObjective(ReadOnly, assignable=REPLACEABLE_METHODS):
+class FunctionObjective(ReadOnlyMixin, assignable=REPLACEABLE_METHODS):
     """A function of a few variables, given by its value, gradient and Hessian matrix. With a
     function ``third_bound(theta, radius)``, which returns a Lipschitz constant of the Hessian on a
     ball, verdicts can be certified.

@@ -21,7 +21,7 @@ from types import FrameType
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("FASTCURV_NUM_THREADS", "1")
 
-from fastcurv.common.progress import bar  # noqa: E402
+from fastcurv.common.progress import show_bar  # noqa: E402
 
 from .statements import STATEMENTS, run  # noqa: E402
 
@@ -78,7 +78,7 @@ def main() -> int:
     found, begin = defaultdict(list), time.monotonic()
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
         try:
-            with bar(len(jobs), "cases", True) as shown:
+            with show_bar(len(jobs), "cases", True) as shown:
                 for index, *case in pool.imap_unordered(run_case, jobs, 4):
                     found[index].append(case)
                     shown.update()

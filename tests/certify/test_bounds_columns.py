@@ -53,10 +53,12 @@ def test_activations_are_as_accurate_as_bounds_assume(dtype, name):
     with np.errstate(under="ignore"):
         truth = activation(name, z.astype(LD))
     for arch in engine.available_archs():
-        r = rounding_local.Arithmetic(
+        r = rounding_local.RoundingModel(
             np.dtype(dtype), {"arch": arch, "chunk": 1, "panel": 0, "groups": 0}, 1
         )
-        phi = rounding_local.Phi(name, rounding_local.num_without_error(z, r), skip=True)
+        phi = rounding_local.ActivationDerivatives(
+            name, rounding_local.exact_enclosure(z, r), skip=True
+        )
         bounds = [np.zeros(z.shape) if x is None else x.dx.E for x in (phi.a, phi.p, phi.q)]
         for got, true, bound in zip(hooks.activate(arch, name, z), truth, bounds):
             assert np.all(np.abs(got - true) <= bound * (1 + ORACLE / np.finfo(dtype).eps))

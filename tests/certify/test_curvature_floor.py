@@ -7,7 +7,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.certify import arithmetic, majorants
 from fastcurv.certify.arithmetic import (
-    Gram,
+    GramNorm,
     gram_eigenvalue_bound,
     norm_bound_from_gram,
     spectral_norm_bound,
@@ -352,7 +352,7 @@ def test_norm_bound_of_rows_in_parts_equals_that_of_all_rows(rows, monkeypatch, 
     x = rng.standard_normal((rows, 40))
 
     def norm():
-        gram = Gram(rows)
+        gram = GramNorm(rows)
         for part in np.array_split(x, 3):
             gram.add_rows(part)
         return gram.norm_bound()

@@ -11,7 +11,7 @@ import fastcurv as fc
 from fastcurv import _engine as engine
 from fastcurv.certify import precise
 from fastcurv.certify.passes import Passes
-from fastcurv.certify.precise import Pair
+from fastcurv.certify.precise import DoubleDouble
 
 from .bound_cases import objective
 from .longdouble import LD, Truth, size
@@ -169,7 +169,7 @@ def test_precise_matrix_products_are_exact_to_their_bound(k):
         )
         for i in range(3):
             for j in range(3):
-                a, b = (exact(Pair(M.hi[r], M.lo[r])) for M, r in ((A, i), (B, j)))
+                a, b = (exact(DoubleDouble(M.hi[r], M.lo[r])) for M, r in ((A, i), (B, j)))
                 error = abs(found[3 * i + j] - sum(p * q for p, q in zip(a, b)))
                 most = np.abs(A.hi[i]).max() * np.abs(B.hi[j]).max()
                 assert error <= Decimal(precise.dot_relative_error(k) * most)
@@ -178,7 +178,7 @@ def test_precise_matrix_products_are_exact_to_their_bound(k):
 
 @pytest.mark.parametrize("name", ["add_pairs", "multiply_pairs", "divide_pairs"])
 def test_precise_operations_are_exact_to_their_bound(name):
-    x, y = numbers(), Pair(*(np.roll(part, 7) for part in numbers()))
+    x, y = numbers(), DoubleDouble(*(np.roll(part, 7) for part in numbers()))
     with localcontext() as context:
         context.prec = 60
         for got, a, b in zip(exact(getattr(precise, name)(x, y)), exact(x), exact(y)):

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.cli.advice import Shell
+from fastcurv.cli.advice import ShellCommands
 from fastcurv.cli.parser import build_parser, main
-from fastcurv.cli.recipe import Recipe, load_run
+from fastcurv.cli.recipe import TrainingRecipe, load_run
 from fastcurv.optimize.diagnose import CAUSES
 from fastcurv.plots.spectrum import DENSE_MAX_N
 
@@ -121,12 +121,12 @@ def test_every_cause_of_a_failed_training_has_a_command():
         fc.MLP([3, 5, 4, 1], ["tanh", "relu"], residual=True),
     ):
         ob = fc.Objective(model, X, X[:, :1], loss="mse", l2=0.5)
-        recipe = Recipe(
+        recipe = TrainingRecipe(
             "my data.csv", tuple(model.sizes[1:-1]), "relu", loss="mse", l2=0.5, raw=True
         )
         facts = SimpleNamespace(ob=ob, values=np.arange(4))
         for cause in CAUSES:
-            line = Shell(recipe, "net.safetensors").command_of_call(cause.call(facts))
+            line = ShellCommands(recipe, "net.safetensors").command_of_call(cause.call(facts))
             if not line.startswith("fastcurv train"):
                 assert cause.name == "labels shuffled" and "row by row" in line
                 continue

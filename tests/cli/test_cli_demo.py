@@ -59,9 +59,9 @@ def test_demo_trains_classifies_and_escapes_a_saddle(tmp_path, capsys):
 
 def test_added_zero_units_leave_the_networks_outputs_unchanged():
     from fastcurv.cli.demo import N_NARROW_UNITS, find_saddle
-    from fastcurv.cli.recipe import Recipe
+    from fastcurv.cli.recipe import TrainingRecipe
 
-    recipe = Recipe("iris", hidden=(N_NARROW_UNITS + 2,), l2=1e-2)
+    recipe = TrainingRecipe("iris", hidden=(N_NARROW_UNITS + 2,), l2=1e-2)
     data = recipe.load_dataset()
     objective = recipe.build_objective(data)
     theta = find_saddle(recipe, objective, data, seed=0, progress=False)

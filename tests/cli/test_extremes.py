@@ -14,7 +14,7 @@ pytest.importorskip("sklearn")
 import fastcurv as fc  # noqa: E402
 from fastcurv.cli import commands, page  # noqa: E402
 from fastcurv.cli.parser import main  # noqa: E402
-from fastcurv.cli.recipe import Recipe, save_run  # noqa: E402
+from fastcurv.cli.recipe import TrainingRecipe, save_run  # noqa: E402
 from fastcurv.cli.report import Report  # noqa: E402
 from fastcurv.plots import spectrum  # noqa: E402
 
@@ -25,7 +25,7 @@ SHORT = ["--probes", "2", "--steps", "5", "--quiet"]
 def run(tmp_path):
     """Save a network of zeros on iris, most of whose eigenvalues are repeated."""
     model = fc.MLP([4, 6, 3], "tanh")
-    recipe = Recipe("iris", hidden=(6,), loss="cross_entropy", l2=1e-2)
+    recipe = TrainingRecipe("iris", hidden=(6,), loss="cross_entropy", l2=1e-2)
     return save_run(tmp_path / "zeros.npz", recipe, model, np.zeros(model.n_params))
 
 
@@ -58,7 +58,7 @@ def test_overlapping_ends_list_each_eigenvalue_once(k):
 def test_spectrum_computes_the_ends_of_small_matrices_directly(run, capsys):
     assert main(["spectrum", str(run), "-k", "8", "--json", *SHORT]) == 0
     said = json.loads(capsys.readouterr().out)
-    recipe = Recipe("iris", hidden=(6,), loss="cross_entropy", l2=1e-2)
+    recipe = TrainingRecipe("iris", hidden=(6,), loss="cross_entropy", l2=1e-2)
     exact = fc.eigvalsh(recipe.build_objective().hessian(np.zeros(51)))
     assert np.allclose(said["eigenvalues"], [*exact[:8], *exact[-8:]], atol=1e-12)
     assert said["missed_within"] == 0 and said["copies"] is None

@@ -50,7 +50,7 @@ def bare(rng, n=40, k=2):
     y = 5 + 3 * (X[:, 0] ** 2 + 0.2 * rng.standard_normal(n))
     shift, scale = y.mean(), y.std()
     ob = fc.Objective(fc.MLP([k, 3, 1]), X, (y - shift) / scale, "mse", l2=0.02, l2_biases=False)
-    net = fit_network.Trained(ob, fc.minimize(ob, seed=0).x, shift, scale)
+    net = fit_network.TrainedNetwork(ob, fc.minimize(ob, seed=0).x, shift, scale)
     return net, X, y
 
 
@@ -76,7 +76,7 @@ def test_every_number_of_a_report_equals_that_of_its_printed_call(rng, kind):
     page, facts = fit_report.build_page(
         fit, X, y, names=[f"{i}{'x' * 60}" for i in range(X.shape[1])], target="y" * 60
     )
-    bare_network = isinstance(fit, fit_network.Trained)
+    bare_network = isinstance(fit, fit_network.TrainedNetwork)
     scope = {"net" if bare_network else "est": fit, "X": X, "y": y}
     exec(facts["setup"], scope)
     found = said(facts["calls"], scope)

@@ -15,7 +15,7 @@ from fastcurv.cli import span
 from fastcurv.cli.encode import load_table
 from fastcurv.cli.fit_table import fit_table, l2_by_evidence
 from fastcurv.cli.parser import main
-from fastcurv.cli.recipe import Recipe, load_run, save_run
+from fastcurv.cli.recipe import TrainingRecipe, load_run, save_run
 
 from .test_tables import SAME
 
@@ -183,7 +183,7 @@ def test_intervals_equal_those_of_the_estimator(numbers, tmp_path, capsys):
     data, _ = load_table(numbers, None, None)
     est = fc.MLPRegressor((4,), "tanh", alpha=1.0, random_state=0).fit(data.X, Y)
     ob = est.objective(data.X, Y)
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         str(numbers), hidden=(4,), l2=float(ob.l2), held_out=0.0, digest=data.digest, loss="mse",
         table=True, l2_biases=False,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from fastcurv.cli.data import read_npz
 from fastcurv.cli.encode import load_dataset
 from fastcurv.cli.output import PAGE_SUFFIXES, check_output_path
 from fastcurv.cli.parser import main
-from fastcurv.cli.recipe import Recipe, load_run, save_run
+from fastcurv.cli.recipe import TrainingRecipe, load_run, save_run
 from fastcurv.common import files
 
 COMMANDS = ("demo", "train", "spectrum", "classify", "diagnose", "report", "bench", "info")
@@ -93,7 +93,7 @@ def test_json_output_is_one_object_with_the_librarys_numbers(points, trained, tm
 @pytest.mark.parametrize("kind", [".npz", ".safetensors"])
 def test_runs_are_read_from_either_file_format(kind, tmp_path):
     how = {"activation": "gelu", "residual": True, "dtype": "float32"}
-    recipe = Recipe("wine", hidden=(5, 5), **how, l2=0.5, loss="cross_entropy", seed=3)
+    recipe = TrainingRecipe("wine", hidden=(5, 5), **how, l2=0.5, loss="cross_entropy", seed=3)
     model = fc.MLP([13, 5, 5, 3], **how)
     theta = model.init(seed=0)
     history = {"loss": np.arange(3.0), "gradient_norm": np.ones(3), "time": np.arange(3.0)}

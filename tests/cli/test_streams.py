@@ -23,9 +23,9 @@ import pytest
 import fastcurv as fc
 from fastcurv.cli import output, page
 from fastcurv.cli.parser import main
-from fastcurv.cli.recipe import Recipe, load_run, save_run
+from fastcurv.cli.recipe import TrainingRecipe, load_run, save_run
 from fastcurv.cli.report import Report
-from fastcurv.common.progress import bar
+from fastcurv.common.progress import show_bar
 
 PROGRAM = f"{sys.executable} -m fastcurv"
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -152,14 +152,14 @@ def test_a_progress_bar_stops_writing_after_a_full_disk(monkeypatch):
             pass
 
     monkeypatch.setattr(sys, "stderr", Full())
-    with bar(3, "steps", True) as progress:
+    with show_bar(3, "steps", True) as progress:
         progress.update()
     made = tqdm.tqdm(total=3, file=SimpleNamespace(write=lambda _: None, flush=lambda: None))
     made.fp = Full()
-    from fastcurv.common.progress import _Shown
+    from fastcurv.common.progress import _TqdmBar
 
     for call in (lambda s: s.note("x"), lambda s: s.update(2), lambda s: s.close()):
-        call(_Shown(made))
+        call(_TqdmBar(made))
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -176,7 +176,7 @@ def test_progress_bars_appear_on_terminals_for_long_calls(terminal, monkeypatch)
         screen.seek(0)
         screen.truncate()
         now = time.monotonic()
-        with bar(3, "steps", enabled, ahead) as told:
+        with show_bar(3, "steps", enabled, ahead) as told:
             monkeypatch.setattr(time, "monotonic", lambda: now + passed)
             monkeypatch.setattr(time, "time", lambda: now + passed)
             told.note("all eigenvalues")
@@ -191,7 +191,7 @@ def test_progress_bars_appear_on_terminals_for_long_calls(terminal, monkeypatch)
         terminal,
     ]
     for outer in (None, False):
-        with bar(3, "outer", outer):
+        with show_bar(3, "outer", outer):
             assert not bar_text(None, 9.0)
     assert bar_text(None, 9.0) == terminal
     ob = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse", l2=0.1)
@@ -205,7 +205,7 @@ def test_progress_notes_are_drawn_at_most_ten_times_a_second(monkeypatch):
     screen = io.StringIO()
     monkeypatch.setattr(sys, "stderr", screen)
     now = time.monotonic() + 1.0
-    with bar(300, "steps", True) as told:
+    with show_bar(300, "steps", True) as told:
         for step in range(100):
             monkeypatch.setattr(time, "monotonic", partial(float, now + step / 100))
             told.note(f"note {step};")
@@ -554,7 +554,7 @@ def test_flipped_bits_of_a_run_are_detected(folder, tmp_path):
     no checksum, are read.
     """
     model, theta = fc.MLP([2, 1, 2]), fc.MLP([2, 1, 2]).init(seed=0)
-    path = save_run(tmp_path / "run.npz", Recipe("iris"), model, theta)
+    path = save_run(tmp_path / "run.npz", TrainingRecipe("iris"), model, theta)
     content = path.read_bytes()
     for bit in [
         *range(0, 8 * len(content), 97),
@@ -569,7 +569,7 @@ def test_flipped_bits_of_a_run_are_detected(folder, tmp_path):
     assert np.array_equal(np.load(path)["theta"], theta)
     np.savez(path, **dict(np.load(path)))
     assert np.array_equal(load_run(path).theta, theta)
-    other = save_run(tmp_path / "run.safetensors", Recipe("iris"), model, theta)
+    other = save_run(tmp_path / "run.safetensors", TrainingRecipe("iris"), model, theta)
     content = other.read_bytes()
     for bit in range(0, 8 * len(content), 29):
         flipped = bytearray(content)

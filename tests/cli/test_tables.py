@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from fastcurv.cli.data import Coding, is_table_name
+from fastcurv.cli.data import DataCoding, is_table_name
 from fastcurv.cli.encode import fit_coding, load_dataset, load_table, read_rows, scale_inputs
 from fastcurv.cli.tables import read_sheet, read_table
 
@@ -468,7 +468,7 @@ def test_new_rows_without_column_names_are_read_in_order(read):
     two, _ = read_rows(path, coding, "0")
     path.write_text("9,0.5,1.5\n9,0.25,2\n")
     three, _ = read_rows(path, coding, "0")
-    assert np.array_equal(two, three) and isinstance(coding, Coding)
+    assert np.array_equal(two, three) and isinstance(coding, DataCoding)
     _, named = fit_coding(read(PLAIN))
     path.write_text("0.5,1.5\n0.25,2\n")
     by_place, _ = read_rows(path, named, None)

@@ -8,17 +8,17 @@ import pytest
 
 from fastcurv.critical.decide import (
     UNTRIED_CONTRACTION,
+    CriticalPointProof,
     Evidence,
     Nearness,
-    Pair,
-    Proof,
     Reason,
-    Spectrum,
+    SpectrumEvidence,
+    TwoSignProof,
     decide,
 )
-from fastcurv.critical.theorem import Contraction
+from fastcurv.critical.theorem import KantorovichOutcome
 
-PARTS = {"gradient": Nearness, "spectrum": Spectrum, "certificate": Proof}
+PARTS = {"gradient": Nearness, "spectrum": SpectrumEvidence, "certificate": CriticalPointProof}
 
 
 def evidence(**facts):
@@ -35,7 +35,7 @@ def parts():
 
 
 def proved_ball(radius):
-    return Contraction(True, radius, 0.1, 1.0, radius, 1.0)
+    return KantorovichOutcome(True, radius, 0.1, 1.0, radius, 1.0)
 
 
 MIN = {"n_positive": 3, "n_negative": 0, "n_zero": 0, "n_symmetry": 0, "positive": True}
@@ -93,12 +93,12 @@ TABLE = [
         "gradient above tol",
     ),
     # two fixed vectors
-    ({**SADDLE, "pair": Pair(1e-3, 1e-4)}, "saddle", True, "two vector saddle"),
-    ({**SADDLE, "pair": Pair(1e-4, 1e-3)}, "saddle", False, "measured saddle"),
-    ({**SADDLE, "pair": Pair(1e-4)}, "saddle", False, "measured saddle"),
-    ({**ZEROS, "pair": Pair(1.0, 0.0)}, "degenerate", False, "zero eigenvalues"),
+    ({**SADDLE, "pair": TwoSignProof(1e-3, 1e-4)}, "saddle", True, "two vector saddle"),
+    ({**SADDLE, "pair": TwoSignProof(1e-4, 1e-3)}, "saddle", False, "measured saddle"),
+    ({**SADDLE, "pair": TwoSignProof(1e-4)}, "saddle", False, "measured saddle"),
+    ({**ZEROS, "pair": TwoSignProof(1.0, 0.0)}, "degenerate", False, "zero eigenvalues"),
     (
-        {"negative": True, "positive": True, "pair": Pair(1.0, 0.0)},
+        {"negative": True, "positive": True, "pair": TwoSignProof(1.0, 0.0)},
         "saddle",
         True,
         "two vector saddle",
@@ -156,7 +156,10 @@ FLAGS = {
     "arrives": (True, False),
     "theorem": (UNTRIED_CONTRACTION, proved_ball(1e-9)),
     "zero": (UNTRIED_CONTRACTION, proved_ball(1e-8)),
-    "pair": [Pair(*r) for r in itertools.product((0.0, 1e-3, math.nan), (0.0, math.inf, math.nan))],
+    "pair": [
+        TwoSignProof(*r)
+        for r in itertools.product((0.0, 1e-3, math.nan), (0.0, math.inf, math.nan))
+    ],
     "floor": (-math.inf, 0.1),
     "risk_asked": (None, 0.01),
     "n_kinks": (0, 1),
@@ -174,7 +177,7 @@ def test_no_verdict_claims_more_than_its_evidence(inertia):
     seen = set()
     for values in itertools.product(*FLAGS.values()):
         facts = base | dict(zip(FLAGS, values)) | {"risk": 1e-3}
-        found, proved, near = Spectrum(**base), facts["theorem"], facts["near"]
+        found, proved, near = SpectrumEvidence(**base), facts["theorem"], facts["near"]
         said = decide(evidence(**facts))
         seen.add(said.rule)
         assert (said.radius is not None) == said.certified
@@ -205,6 +208,12 @@ def test_every_reason_has_a_different_sentence():
 
 
 def test_evidence_and_decisions_are_frozen():
-    for one in (Evidence(), Nearness(), Spectrum(), Proof(), decide(Evidence())):
+    for one in (
+        Evidence(),
+        Nearness(),
+        SpectrumEvidence(),
+        CriticalPointProof(),
+        decide(Evidence()),
+    ):
         with pytest.raises(dataclasses.FrozenInstanceError):
             one.kind = "minimum"

@@ -140,7 +140,9 @@ def test_the_short_proof_of_a_minimum_keeps_the_same_samples(monkeypatch):
 
 def test_no_minimum_is_proved_far_from_one_or_at_a_saddle():
     ob, theta = fitted(3)
-    bounds = without_rows._Bounds(left_out._check_minimum(ob, theta, "leave_one_out"), 1.0)
+    bounds = without_rows._RemovalProofBounds(
+        left_out._check_minimum(ob, theta, "leave_one_out"), 1.0
+    )
     assert without_rows._has_minimum_near(ob, theta, 0.0, bounds)
     for distance in (0.1, 1.0):
         end = theta + distance * ob.gradient(theta + 1) / np.linalg.norm(ob.gradient(theta + 1))

@@ -12,7 +12,7 @@ from fastcurv.critical.nearness import (
     newton_decrement,
     stable_along_step,
 )
-from fastcurv.critical.theorem import Slice
+from fastcurv.critical.theorem import ComplementEigenpairs
 from fastcurv.testing import FunctionObjective, QuadraticObjective, zoo
 
 
@@ -188,7 +188,9 @@ def test_the_decrement_matches_its_formula(low, units, rng):
     size = (Q * np.abs(values)) @ Q.T
 
     def decrement(off, error):
-        return newton_decrement(g, off, np.ones(5), Slice(values, Q, error, units, none))[0]
+        return newton_decrement(
+            g, off, np.ones(5), ComplementEigenpairs(values, Q, error, units, none)
+        )[0]
 
     promised = 0.5 * (units * g) @ np.linalg.solve(size, units * g)
     assert decrement(0.0, 0.0) == pytest.approx(promised, rel=1e-12)

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.certify.kinks import Margins
+from fastcurv.certify.kinks import HypothesisMargins
 from fastcurv.common.objectives import hessian_products
 from fastcurv.critical import classify, dense
-from fastcurv.critical.dense import _Off
+from fastcurv.critical.dense import _ComplementReflections
 from fastcurv.critical.kink_minimum import prove_kink_minimum
-from fastcurv.critical.theorem import Slice, newton_step_in_slice, spans_orbit, two_signs
+from fastcurv.critical.theorem import (
+    ComplementEigenpairs,
+    newton_step_in_slice,
+    spans_orbit,
+    two_signs,
+)
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 WIDE = dict.fromkeys(("signs", "slopes", "upward", "collapsed", "copies"), 1.0)
@@ -50,7 +55,7 @@ class Quadratic:
         return self.third
 
     def hypothesis_margins(self, point, radius):
-        return Margins(**self.given)
+        return HypothesisMargins(**self.given)
 
 
 AT = np.array([0.0, 0.0, 0.5])
@@ -143,7 +148,7 @@ def test_an_orbit_keeps_its_dimension_while_its_tangents_stay_independent():
 
 
 def test_newton_in_an_empty_slice_takes_no_step():
-    empty = Slice(np.zeros(0), np.zeros((3, 0)), 0.0, np.ones(3), np.eye(3))
+    empty = ComplementEigenpairs(np.zeros(0), np.zeros((3, 0)), 0.0, np.ones(3), np.eye(3))
     beta, eta, x = newton_step_in_slice(np.zeros((3, 3)), 0.0, empty, np.ones(3), 0.0)
     assert (beta, eta) == (1.0, 0.0) and not x.any()
 
@@ -153,14 +158,18 @@ def test_newton_in_a_slice_bounds_its_step():
     equal their formulas. They are infinite if an eigenvalue does not exceed its error.
     """
     A, g = np.diag([1.0, 4.0, 0.0]), np.array([0.5, 2.0, 0.0])
-    cut = Slice(np.array([1.0, 4.0]), np.eye(3)[:, :2], 0.25, np.ones(3), np.eye(3)[:, 2:])
+    cut = ComplementEigenpairs(
+        np.array([1.0, 4.0]), np.eye(3)[:, :2], 0.25, np.ones(3), np.eye(3)[:, 2:]
+    )
     beta, eta, x = newton_step_in_slice(A, 0.125, cut, g, 0.0625)
     assert np.allclose(x, [-0.5, -0.5, 0.0], rtol=1e-15)
     length = np.linalg.norm(x)
     assert beta == pytest.approx(1 / 0.75, rel=1e-12)
     assert eta == pytest.approx(length + (0.0625 + 0.125 * length) / 0.75, rel=1e-12)
     assert eta >= length + (0.0625 + 0.125 * length) / 0.75
-    weak = Slice(np.array([0.25, 4.0]), np.eye(3)[:, :2], 0.25, np.ones(3), np.eye(3)[:, 2:])
+    weak = ComplementEigenpairs(
+        np.array([0.25, 4.0]), np.eye(3)[:, :2], 0.25, np.ones(3), np.eye(3)[:, 2:]
+    )
     assert newton_step_in_slice(A, 0.0, weak, g, 0.0)[:2] == (np.inf, np.inf)
 
 
@@ -171,7 +180,7 @@ def test_errors_of_projections_are_within_their_bound(n, s):
     """
     rng = np.random.default_rng([n, s])
     span = np.linalg.qr(rng.standard_normal((n, s)))[0]
-    off = _Off(span)
+    off = _ComplementReflections(span)
     V = np.tril(off.raw, -1).astype(np.longdouble)
     V[np.diag_indices(s)] = 1
     for scale in (np.ones(n), 10.0 ** rng.uniform(-6, 0, n)):

@@ -14,7 +14,7 @@ from fastcurv.certify.certificates import Certificates
 from fastcurv.common.linalg import cholesky_eigenvalue_floor
 from fastcurv.common.objectives import certificate_method
 from fastcurv.common.protocols import Certificate
-from fastcurv.critical.decide import Decision, Evidence, Nearness, Reason, Spectrum
+from fastcurv.critical.decide import Decision, Evidence, Nearness, Reason, SpectrumEvidence
 from fastcurv.critical.dense import cholesky_solver, prove_definite
 from fastcurv.critical.evidence import (
     annihilated_basis,
@@ -23,7 +23,7 @@ from fastcurv.critical.evidence import (
     third_bound,
 )
 from fastcurv.critical.nearness import (
-    Coordinates,
+    CurvatureCoordinates,
     best_gradient,
     curvatures_along,
     follow_newton_steps,
@@ -32,7 +32,7 @@ from fastcurv.critical.nearness import (
 from fastcurv.critical.report import Words, noun_phrase, reason_sentence
 from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.optimize.residual import (
-    Steps,
+    NewtonMRSteps,
     dense_steps,
     extend_space,
     krylov_steps,
@@ -594,7 +594,7 @@ def test_a_step_to_a_gradient_whose_square_overflows_is_shortened():
     """A step to a gradient whose square overflows is shortened, even if the square of the
     acceptable gradient underflows.
     """
-    steps = Steps([np.ones(2)], [-1.0], 1.0)
+    steps = NewtonMRSteps([np.ones(2)], [-1.0], 1.0)
     for far in (1e200, np.inf):
         found = lower_gradient(
             lambda x, far=far: np.full(2, far if x[0] > 0.1 else 1e-42), np.zeros(2), 1e-40, steps
@@ -635,7 +635,7 @@ def test_a_critical_start_takes_no_iteration(method):
 
 def test_the_newton_limit_is_none_if_steps_do_not_converge():
     bowl, at = QuadraticObjective(np.diag([1.0, 2.0])), np.array([1.0, 1.0])
-    free = Coordinates()
+    free = CurvatureCoordinates()
     assert follow_newton_steps(bowl, at, np.zeros(2), free)[0] is None, "no gradient, no step"
     none, _, spent = follow_newton_steps(bowl, at, bowl.gradient(at), free, most_products=0)
     assert none is None and spent == 0
@@ -721,7 +721,7 @@ QUERY = SimpleNamespace(
 NEAR_CRITICAL = Nearness(gradient_norm=1e-9, gradient_tol=1e-6, decrement=1e-12, threshold=1e-8)
 
 
-WEAK_SPECTRUM = Spectrum(low=-1e-9, high=2.0, weakest_error=1e-7, n_negative_bounds=(1, 4))
+WEAK_SPECTRUM = SpectrumEvidence(low=-1e-9, high=2.0, weakest_error=1e-7, n_negative_bounds=(1, 4))
 
 
 def reason_for(because, near=NEAR_CRITICAL, **seen):

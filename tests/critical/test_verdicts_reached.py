@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical.range_spectrum import Reached
+from fastcurv.critical.range_spectrum import RangeSpectrum
 
 from .test_on_kinks import run_to_kinks
 
@@ -172,7 +172,7 @@ def range_space(rest, values=()):
     )  # fmt: skip
     flat = np.zeros((3, 0)) if len(values) else np.eye(3)[:, :2]
     vectors = np.eye(3)[:, :2] if len(values) else np.zeros((2, 0))
-    return Reached(np.array(values), vectors, 1e-12, np.ones(3), flat, space=space)
+    return RangeSpectrum(np.array(values), vectors, 1e-12, np.ones(3), flat, space=space)
 
 
 @pytest.mark.parametrize("rest", [0.1, 5.0])

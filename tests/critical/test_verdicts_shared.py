@@ -213,7 +213,7 @@ def test_progress_counts_every_product(dense_below, rng, monkeypatch):
             seen.append(0)
 
     monkeypatch.setattr(
-        "fastcurv.critical.classify.bar",
+        "fastcurv.critical.classify.show_bar",
         lambda total, what, shown, ahead: contextlib.nullcontext(Bar() if shown else None),
     )
     ob, theta = soft_target_network(rng)
@@ -239,7 +239,7 @@ def counted(monkeypatch):
 
     count(passes.State, "__init__")
     count(majorants, "propagate_majorants")
-    count(precise.Precise, "__init__")
+    count(precise.PrecisePasses, "__init__")
     for name in ("hessian", "value", "gradient"):
         count(fc.Objective, name)
     # functions that count are taken for the library's, whose proofs else would not hold
@@ -260,7 +260,7 @@ def test_a_certified_verdict_computes_one_state(sizes, activation, counted, rng)
     assert counted == {
         ("State", "__init__"): 1,
         ("majorants", "propagate_majorants"): 1,
-        ("Precise", "__init__"): 1,
+        ("PrecisePasses", "__init__"): 1,
         ("Objective", "hessian"): 1,
         # first by products alone, whether theta is far from rest; of a state that is held
         ("Objective", "value"): 1 + (again.n_params > 256),

@@ -8,7 +8,7 @@ import sys
 from numpydoc.validate import validate
 
 from fastcurv.critical.report import CriticalPoint
-from fastcurv.network.linear_operator import Shifted
+from fastcurv.network.linear_operator import ShiftedOperator
 from fastcurv.network.operators import BlockCurvature, Curvature, Jacobian
 from fastcurv.optimize.sample import CriticalSample, SampledPoint
 from fastcurv.optimize.schedules import RobbinsMonro, Schedule
@@ -27,7 +27,7 @@ RESULTS = [
     Inertia,
     Jacobian,
 ]
-RESULTS += [RobbinsMonro, SampledPoint, Schedule, Shifted, SpectralDensity]
+RESULTS += [RobbinsMonro, SampledPoint, Schedule, ShiftedOperator, SpectralDensity]
 # Checks of every docstring: it exists, its sections are known and in order, its summary is a
 # sentence, and every parameter that it lists has a type and a description.
 CHECKS = {"GL05", "GL06", "GL07", "GL08", "GL09", "GL10", "SS02", "SS03", "SS04"}

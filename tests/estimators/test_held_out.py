@@ -21,7 +21,7 @@ from fastcurv.estimators.held_out import (  # noqa: E402
     MIN_PATIENCE,
     PATIENCE_RATIO,
     TRIAL_DECAYS,
-    HeldOut,
+    HeldOutMonitor,
     choose_decay,
     held_out_mask,
     weight_decay_of,
@@ -72,7 +72,7 @@ class Rows:
 
 def test_a_fit_ends_where_the_held_out_loss_has_not_fallen_for_a_while():
     losses = [5.0, *(4 - 0.1 * np.arange(30)), *[2.0] * 10, 0.5, *[2.0] * 200]
-    watch = HeldOut(problem("mse", False)[0], Rows(losses), np.zeros(82))
+    watch = HeldOutMonitor(problem("mse", False)[0], Rows(losses), np.zeros(82))
     watch.plateau = np.inf
     t = 1
     while not watch(SimpleNamespace(x=np.full(82, float(t)), fun=0.0)):
@@ -89,7 +89,7 @@ def test_the_loss_of_few_samples_may_rise_for_longer_before_it_falls():
     """
     for count, kept in ((99.0, 42), (100.0, 1)):
         losses = Rows([5.0, 4.0, *[4.5] * 40, *[3.0] * 99])
-        watch = HeldOut(problem("mse", False)[0], losses, np.zeros(82), count)
+        watch = HeldOutMonitor(problem("mse", False)[0], losses, np.zeros(82), count)
         watch.plateau = np.inf
         while not watch(SimpleNamespace(x=np.zeros(82), fun=0.0)):
             pass
@@ -97,7 +97,9 @@ def test_the_loss_of_few_samples_may_rise_for_longer_before_it_falls():
 
 
 def test_gains_below_a_thousandth_do_not_extend_the_wait():
-    watch = HeldOut(problem("mse", False)[0], Rows(1 - 1e-6 * t for t in range(99)), np.zeros(82))
+    watch = HeldOutMonitor(
+        problem("mse", False)[0], Rows(1 - 1e-6 * t for t in range(99)), np.zeros(82)
+    )
     watch.plateau = np.inf
     ends = [watch(SimpleNamespace(x=np.zeros(82), fun=0.0)) for _ in range(MIN_PATIENCE + 1)]
     assert ends == [False] * MIN_PATIENCE + [True] and watch.kept == MIN_PATIENCE + 1
@@ -106,7 +108,7 @@ def test_gains_below_a_thousandth_do_not_extend_the_wait():
 def test_a_fit_on_a_plateau_continues():
     ob, theta, _ = problem("cross_entropy", False)
     for share, ends in ((0.95, False), (0.85, True)):
-        watch = HeldOut(ob, Rows([1.0] * 99), theta)
+        watch = HeldOutMonitor(ob, Rows([1.0] * 99), theta)
         at = SimpleNamespace(x=theta, fun=share * constant_loss(ob))
         assert [watch(at) for _ in range(MIN_PATIENCE + 1)][-1] == ends
 
@@ -186,13 +188,13 @@ def test_large_data_are_first_fitted_in_float32(monkeypatch):
     """A fit of many samples begins in float32, ends in the dtype of the samples, and is bitwise
     identical for any number of threads.
     """
-    seen, begin = [], HeldOut.__init__
+    seen, begin = [], HeldOutMonitor.__init__
 
     def init(self, fitted, *rest):
         seen.append(fitted.dtype)
         begin(self, fitted, *rest)
 
-    monkeypatch.setattr(HeldOut, "__init__", init)
+    monkeypatch.setattr(HeldOutMonitor, "__init__", init)
     X, y = datasets.load_digits(return_X_y=True)
     one, two = (fc.MLPClassifier(random_state=0, n_threads=n).fit(X / 16, y) for n in (1, 2))
     assert one.theta_.dtype == np.float64 and (one.theta_ == two.theta_).all()

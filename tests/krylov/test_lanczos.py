@@ -16,8 +16,8 @@ from fastcurv.krylov.lanczos import (
     MIN_POOLED_BASIS_BYTES,
     MIN_REPLACED_ENTRIES,
     Recurrence,
+    aligned_rows,
     column_norms,
-    held_rows,
     orthonormalise,
     scale_near_one,
     wanted_indices,
@@ -446,11 +446,11 @@ def test_basis_memory_is_kept_once_and_freed_with_its_operator():
     op = Prescribed(SPECTRA["uniform"](np.random.default_rng(0)), seed=0)
     shape = (MIN_POOLED_BASIS_BYTES // 8 // 300 + 2, 300)
     double = np.dtype(float)
-    with held_rows(op, shape, double) as first, held_rows(op, shape, double) as second:
+    with aligned_rows(op, shape, double) as first, aligned_rows(op, shape, double) as second:
         assert not np.shares_memory(first, second), "two at once have memory of their own"
-    with held_rows(op, (shape[0] - 1, 300), double) as again:
+    with aligned_rows(op, (shape[0] - 1, 300), double) as again:
         assert np.shares_memory(again, first) or np.shares_memory(again, second)
-    with held_rows(op, (5, 300), np.dtype(np.float32)) as other:
+    with aligned_rows(op, (5, 300), np.dtype(np.float32)) as other:
         assert other.dtype == np.float32 and other.shape == (5, 300)
     gone = weakref.ref(again)
     del first, second, again, other, op
@@ -461,10 +461,10 @@ def test_basis_memory_is_kept_once_and_freed_with_its_operator():
 @pytest.mark.parametrize("n", [4096, 5000, 10240])
 def test_long_rows_are_padded_to_different_cache_sets(n):
     op = Prescribed(np.ones(2), seed=0)
-    with held_rows(op, (3, n), np.dtype(float)) as rows:
+    with aligned_rows(op, (3, n), np.dtype(float)) as rows:
         assert rows.shape == (3, n) and n * 8 <= rows.strides[0] < n * 8 + 4352
         assert 1024 <= rows.strides[0] % 4096 < 1280
-    with held_rows(op, (3, 300), np.dtype(float)) as rows:
+    with aligned_rows(op, (3, 300), np.dtype(float)) as rows:
         assert rows.strides[0] < 301 * 8 + 64, "short rows waste no quarter of a page"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.distributed import Recipe, load_shard
+from fastcurv.distributed import ShardRecipe, load_shard
 from fastcurv.network.sums import ShardSettings
 
 MODEL = fc.MLP([2, 3, 1])
@@ -15,7 +15,9 @@ X, Y, W = np.arange(12.0).reshape(6, 2), np.ones(6), np.linspace(0.5, 1, 6)
 
 def shard_recipe(source, stored="float64", **options):
     given = {"y": None, "sample_weight": None, "columns": None} | options
-    return Recipe(3, source, given["y"], given["sample_weight"], given["columns"], np.dtype(stored))
+    return ShardRecipe(
+        3, source, given["y"], given["sample_weight"], given["columns"], np.dtype(stored)
+    )
 
 
 def test_shards_are_loaded_from_functions_tasks_and_files(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.certify import gram_bounds
-from fastcurv.certify.gram_bounds import RangeBounds, estimated_range_dimension
+from fastcurv.certify.gram_bounds import ProvedRangeSpace, estimated_range_dimension
 from fastcurv.structure.parameters import l2_diagonal
 
 from ..certify.longdouble import LD, Truth
@@ -57,7 +57,7 @@ def spectral_norm_below(A):
 
 
 def check_inequalities(ob, theta):
-    R = RangeBounds(ob.hessian(theta))
+    R = ProvedRangeSpace(ob.hessian(theta))
     E, n = exact_map(R), R.n
     truth = Truth(ob, theta)
     H = np.column_stack([truth.product(e) for e in np.eye(n)])

@@ -11,11 +11,11 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.network.gram import (
-    InCoordinates,
+    CoordinateOperator,
+    MatrixPool,
     Reflectors,
     RowState,
     SampleSpace,
-    Scratch,
 )
 from fastcurv.network.spaces import InputSpace, has_redundant_inputs
 
@@ -266,7 +266,7 @@ def test_state_of_sample_space_matches_numpy(residual, dtype, layout, rng):
                 H = ob.hessian(model.init(seed=0) + 0.01)
                 H @ np.ones(model.n_params)
                 given = RowState(ob, H.theta, H._plan)
-                made = RowState(ob, H.theta, multiply=Scratch(dtype, 1))
+                made = RowState(ob, H.theta, multiply=MatrixPool(dtype, 1))
                 for name in ("a", "p", "eq", "delta"):
                     for one, other in zip(getattr(given, name), getattr(made, name)):
                         assert (one is None) == (other is None), (phi, name)
@@ -596,7 +596,7 @@ def test_residuals_include_the_difference_between_products_of_both_spaces(space,
     model = fc.MLP([X.shape[1], 30, 30, 2])
     H = fc.Objective(model, X, rng.standard_normal((len(X), 2)), "mse").hessian(model.init(seed=0))
     plain = fc.eigsh(H, 2, space=space, seed=0)
-    monkeypatch.setattr(InCoordinates, "product_defect", lambda self, x: 0.25)
+    monkeypatch.setattr(CoordinateOperator, "product_defect", lambda self, x: 0.25)
     assert np.allclose(fc.eigsh(H, 2, space=space, seed=0).residuals, plain.residuals + 0.25)
     assert plain.residuals.max() < 1e-3
 
@@ -607,7 +607,7 @@ def test_column_bounds_include_the_difference_between_spaces(problem, rng):
     """
     p = problem(rng, (5, 6, 2), "tanh", "mse", 3, l2=0.1)
     K = p.ob.ggn(p.theta).reduced("inputs")
-    bounds = InCoordinates.column_error_bounds(K)
+    bounds = CoordinateOperator.column_error_bounds(K)
     m, draw = K.shape[0], np.random.default_rng(0)
     seen = [K.product_defect(draw.standard_normal(m)) ** 2 for _ in range(8)]
     whole = np.linalg.norm(p.ob.ggn(p.theta).column_error_bounds())

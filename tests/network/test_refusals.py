@@ -11,8 +11,8 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.certify.majorants import loss_lower_bound, ray_to_infimum
 from fastcurv.common.checks import all_finite, as_numpy, check_symmetric_operator
-from fastcurv.convert.sklearn import Stack
-from fastcurv.network.rows import Arrays, make_row_source
+from fastcurv.convert.sklearn import LayerStack
+from fastcurv.network.rows import ArraySource, make_row_source
 
 X, Y = np.arange(24.0).reshape(12, 2), np.zeros((12, 1))
 EYE, ONE = np.eye(2), np.ones((1, 2))
@@ -40,7 +40,7 @@ def test_invalid_dtypes_are_rejected(dtype):
 
 def build_stack(*steps):
     """Return a fake stack of layers from steps, each a method and its arguments."""
-    made = Stack()
+    made = LayerStack()
     for name, *arguments in steps:
         getattr(made, name)(*arguments)
     return made
@@ -128,7 +128,7 @@ SOURCES = {
         "columns must be None unless X is a Parquet file",
     ),
     "axes": (
-        lambda: Arrays(np.zeros(12), Y, None),
+        lambda: ArraySource(np.zeros(12), Y, None),
         ValueError,
         r"X must have shape \(N, features\)",
     ),
@@ -158,7 +158,7 @@ def test_rows_that_change_between_passes_raise():
             return X[rows]
 
     growing = Growing()
-    source = Arrays(growing, Y, None)
+    source = ArraySource(growing, Y, None)
     assert sum(len(block[0]) for block in source.blocks(5)) == 12
     growing.shape = (13, 2)
     assert_rejected(lambda: list(source.blocks(5)), ValueError, "got 13 rows instead of 12")
@@ -171,7 +171,7 @@ def test_rows_are_selected_from_arrays_and_blocks():
         make_row_source([(X[:4], Y[:4]), (X[4:], Y[4:])], None, None),
     ):
         assert np.array_equal(source.take_rows(rows)[0], X[rows])
-    some = Arrays(X, Y, None, rows=np.array([2, 4, 9]))
+    some = ArraySource(X, Y, None, rows=np.array([2, 4, 9]))
     assert np.array_equal(some.block(1, 3)[0], X[[4, 9]])
     assert np.array_equal(some.take_rows(np.array([0, 2]))[0], X[[2, 9]])
 

@@ -588,7 +588,7 @@ def test_final_checks_stay_within_their_time_budget(elapsed, limit, monkeypatch)
 def test_by_default_a_run_is_saved_at_most_twice_a_minute(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
-    saver = checkpoint.Saver("there", None)
+    saver = checkpoint.CheckpointWriter("there", None)
     wrote = []
     saver.take_snapshot = lambda loop: None
     saver.write_snapshot = lambda loop: wrote.append(now[0])
@@ -596,7 +596,7 @@ def test_by_default_a_run_is_saved_at_most_twice_a_minute(monkeypatch):
     for now[0] in (1.0, 29.0, 31.0):
         saver.save_if_due(loop)
     assert wrote == [31.0]
-    often = checkpoint.Saver("there", 3)
+    often = checkpoint.CheckpointWriter("there", 3)
     often.take_snapshot, often.write_snapshot = saver.take_snapshot, saver.write_snapshot
     often.save_if_due(loop)
     assert len(wrote) == 2

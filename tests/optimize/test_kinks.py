@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.certify.kinks import Smooth
+from fastcurv.certify.kinks import SmoothFunction
 from fastcurv.critical import kink_minimum
 from fastcurv.critical.kink_minimum import prove_kink_minimum
 from fastcurv.optimize.finish import find_kink_minimum
@@ -86,7 +86,7 @@ def test_the_hessian_with_smoothed_kinks_matches_complex_steps(loss, bias, monke
     theta = ob.model.init(seed=1) + 0.1
     for width in (0.03, 1e-3):
         smooth = ob.certificates.relu_rows().smooth_kinks(width)
-        wanted = Smooth.hessian(smooth, theta)
+        wanted = SmoothFunction.hessian(smooth, theta)
         for entries in (1, 1 << 21):
             monkeypatch.setattr("fastcurv.certify.kinks.MAX_JACOBIAN_ENTRIES", entries)
             assert abs(smooth.hessian(theta) - wanted).max() <= 1e-12 * abs(wanted).max()

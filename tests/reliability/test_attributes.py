@@ -13,7 +13,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv.common.read_only import ReadOnly, Record
+from fastcurv.common.read_only import FrozenRecord, ReadOnlyMixin
 from fastcurv.network.rows import RowSource
 
 # attributes on which nothing else depends: counters, and the figures drawn last
@@ -134,7 +134,7 @@ def objects():
         for name in public(x):
             part = getattr(x, name, None)
             values = [*part] if isinstance(part, (list, tuple)) else [part]
-            waiting += [one for one in values if isinstance(one, (ReadOnly, Record))]
+            waiting += [one for one in values if isinstance(one, (ReadOnlyMixin, FrozenRecord))]
     return list(found.values())
 
 
@@ -179,7 +179,9 @@ def test_every_public_attribute_is_read_only_with_a_message(objects):
                 delattr(x, name)
             if name in COUNTERS:
                 setattr(x, name, before)
-            elif name not in DRAWN | FUNCTIONS | {"third_bound"} or not isinstance(x, ReadOnly):
+            elif name not in DRAWN | FUNCTIONS | {"third_bound"} or not isinstance(
+                x, ReadOnlyMixin
+            ):
                 wrong.add((type(x).__name__, name, "assigned"))
     assert not wrong and refused > 1000, (wrong, refused)
 

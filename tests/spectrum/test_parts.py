@@ -8,7 +8,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.common.linalg import wanted_indices
-from fastcurv.common.progress import bar
+from fastcurv.common.progress import show_bar
 from fastcurv.common.vectors import EigenSearch, dot, norm
 from fastcurv.krylov.lanczos import Recurrence, kept_ritz_indices
 from fastcurv.spectrum import eigsh, forms
@@ -16,7 +16,7 @@ from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.reduced import reduced_pairs
 from fastcurv.spectrum.trace import (
     MIN_ALIKE_ESTIMATES,
-    CountingRows,
+    CountedOperator,
     mean_and_error,
     random_signs,
     widening_factor,
@@ -34,7 +34,7 @@ def test_sign_probes_in_the_deflated_space_are_drawn_again(shown=None):
     against = np.full((1, 2), 0.5**0.5)
     for seed in range(8):
         run = Recurrence(diagonal([1.0, 3.0]), 2, against=against)
-        with bar(None, "", False) as shown:
+        with show_bar(None, "", False) as shown:
             run_probe(run, np.random.default_rng(seed), 1, shown)
         assert run.m == 1 and run.T[0, 0] == pytest.approx(2.0, rel=1e-14)
         assert np.allclose(np.abs(run.rows[0]), 0.5**0.5, rtol=1e-14)
@@ -175,7 +175,7 @@ def test_products_accept_any_number_of_rows():
     A = np.arange(36.0).reshape(6, 6)
     for op in (A + A.T, LinearOperator((6, 6), matvec=lambda v: (A + A.T) @ v, dtype=float)):
         for k in range(1, 20):
-            counted, V = CountingRows(op), np.cos(np.arange(6.0 * k)).reshape(k, 6)
+            counted, V = CountedOperator(op), np.cos(np.arange(6.0 * k)).reshape(k, 6)
             found = counted.products(V)
             assert found.shape == (k, 6) and np.allclose(found, V @ (A + A.T), rtol=1e-13)
             assert counted.n_products == k

@@ -27,20 +27,20 @@ def main(scale="normal", out="pictures"):
     ob = fc.Objective(fc.MLP([1, 6, 1]), X, y, loss="mse", l2_biases=False)
     path = fc.regularization_path(ob, np.logspace(-1, -5, 9), seed=0)
     posteriors = [fc.laplace(*path.at(i)) for i in range(len(path))]
-    post = max(posteriors, key=lambda post: post.evidence)
+    post = max(posteriors, key=lambda post: post.log_evidence)
     inside, gap = float(post.std(X).mean()), float(post.std([[0.7]])[0])
     ax = post.plot(plots.new_axes())
     ax.axvspan(0.7 - GAP, 0.7 + GAP, color="0.92", zorder=0)
     ax.set_ylim(-2.5, 2.5)
     ax.set_title("The band is wide where there are no data")
     ax.legend(frameon=False, loc="lower left", ncols=2)
-    covered = np.mean(np.abs(ob.model.predict(post.theta, X)[:, 0] - y) < 2 * post.noise)
+    covered = np.mean(np.abs(ob.model.predict(post.theta, X)[:, 0] - y) < 2 * post.noise_std)
     return Outcome(
         f"In the middle of the gap the standard deviation of the function is {gap / inside:.0f} "
         "times its mean over the data; the noise is estimated as "
-        f"{post.noise:.2f}, and {NOISE:.2f} is true.",
+        f"{post.noise_std:.2f}, and {NOISE:.2f} is true.",
         save(ax, __file__, out),
-        {"ratio": gap / inside, "noise": post.noise, "covered": float(covered)},
+        {"ratio": gap / inside, "noise": post.noise_std, "covered": float(covered)},
     )
 
 

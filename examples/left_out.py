@@ -31,7 +31,7 @@ def main(scale="normal", out="pictures"):
     one = fc.leave_one_out(ob, run.x)
     at = np.arange(len(y))
     linear = -fc.influence(ob, run.x, X)[at, :, at]
-    kept = exact.kept
+    kept = exact.in_same_basin
     true = (exact.predictions - z).ravel()
     ax = plots.new_axes()
     shares, names = {}, {"one": "one Newton step", "influence": "influence function"}

@@ -228,7 +228,7 @@ def evidence(rows, ratio):
     part = some(rows, ratio)
     _, end = fit_in_span(part, seed=net.seed, verdict=False)
     end = fc.minimize(part, end, seed=0, max_iter=100, verdict=False).x
-    return fc.laplace(part, end).evidence"""
+    return fc.laplace(part, end).log_evidence"""
     watched_code = """held = fc.Objective(ob.model, ob.X[fewer], ob.y[fewer], ob.loss)
 watched, _ = fit_in_span(some(most), seed=net.seed, verdict=False, validation=held)
 curve = watched.history["validation"]"""
@@ -311,7 +311,7 @@ def evidence(rows, ratio):
     part = fitted(rows, ratio).objective(X[rows], y[rows])
     end = fitted(rows, ratio).theta_
     end = fc.minimize(part, end, seed=0, max_iter=100, verdict=False).x
-    return fc.laplace(part, end).evidence"""
+    return fc.laplace(part, end).log_evidence"""
 
     @property
     def watched_code(self) -> str:  # type: ignore[override]

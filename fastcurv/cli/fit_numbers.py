@@ -339,7 +339,7 @@ def log_evidence(fit: NetworkFit) -> float:
             found = laplace(fit.ob, end)
     except ValueError:
         return math.nan
-    return found.evidence if found.decrement <= MAX_NEWTON_DECREMENT else math.nan
+    return found.log_evidence if found.decrement <= MAX_NEWTON_DECREMENT else math.nan
 
 
 def constant_losses(fit: NetworkFit) -> Floats:

@@ -102,7 +102,7 @@ def choose_rows(page: FitPage) -> None:
     else:
         found.setup.append("shown = np.arange(len(X))")
     if found.out is not None:
-        page.change = found.out.change(fit.ob.X[page.some])
+        page.change = found.out.output_changes(fit.ob.X[page.some])
 
 
 def _max_dots(page: FitPage) -> int:
@@ -150,7 +150,7 @@ def add_intervals(page: FitPage) -> None:
     )
     moved = ""
     if found.closed:
-        change = "out.change(X[[j]])[0, 0, i]"
+        change = "out.output_changes(X[[j]])[0, 0, i]"
         moved = f" + {change} * {fit.scale_code}"
         if fit.exponential:
             moved = f" * np.exp({change})"
@@ -324,7 +324,7 @@ def add_influence_picture(page: FitPage) -> None:
     )
     row = int(some[first])
     if fit.numbers and not fit.exponential:
-        code = f"np.abs(out.change(X[[{row}]])[0, 0]).max() * {fit.scale_code}"
+        code = f"np.abs(out.output_changes(X[[{row}]])[0, 0]).max() * {fit.scale_code}"
         value = float(np.abs(picked[first]).max())
         page.report.add_calls(
             [
@@ -443,7 +443,7 @@ def _add_prediction_without_row(page: FitPage, row: int) -> None:
         page.record_call("leverage", hat, f"out.hat_matrix_diag[{row}]", format_number(hat)),
     ]
     if fit.numbers and not fit.exponential:
-        change = f"out.change(X[shown])[:, 0, {row}] * {fit.scale_code}"
+        change = f"out.output_changes(X[shown])[:, 0, {row}] * {fit.scale_code}"
         code = f"np.abs({change}).max()"
         calls.append(page.record_call("change_without_row", most, code, format_number(most)))
         code = f"np.sqrt(np.mean(np.square({change})))"

@@ -145,7 +145,7 @@ ARGUMENT_HINTS: dict[str, dict[str, str]] = {
         **SEED_ALIASES,
     },
     "regularization_path": {"alphas": "l2s", "theta": "theta0", "x0": "theta0"},
-    "laplace": {"backend": "curvature", "sigma_noise": "noise", "prior_precision": "ob.l2"},
+    "laplace": {"backend": "curvature", "sigma_noise": "noise_std", "prior_precision": "ob.l2"},
     "classify": {
         **PROGRESS_ALIASES,
         "timeout": "max_time",
@@ -346,12 +346,12 @@ ATTRIBUTE_HINTS: dict[str, dict[str, str]] = {
     },
     "left_out": {
         "leverage": "out.hat_matrix_diag",
-        "influence": "out.change(X_new), or fc.influence(ob, theta, X_new)",
+        "influence": "out.output_changes(X_new), or fc.influence(ob, theta, X_new)",
         "predict_interval": "out.interval(X_new)",
         "resid_press": "ob.y - out.predictions",
     },
     "path": {"coefs": "path.thetas", "alphas": "path.l2s"},
-    "posterior": {"log_marginal_likelihood": "post.evidence", "sigma_noise": "post.noise"},
+    "posterior": {"log_marginal_likelihood": "post.log_evidence", "sigma_noise": "post.noise_std"},
     "verdict": {
         "__getitem__": "point.kind and others by name, or point.to_dict()",
         **dict.fromkeys(
@@ -362,7 +362,9 @@ ATTRIBUTE_HINTS: dict[str, dict[str, str]] = {
             ("eigenvalues", "values", "spectrum"), "fc.eigsh(ob.hessian(theta), which='BE')"
         ),
         **dict.fromkeys(("inertia", "signature"), "point.n_negative, n_zero and n_positive"),
-        **dict.fromkeys(("x", "theta"), "point.nearest, or the theta that was passed to classify"),
+        **dict.fromkeys(
+            ("x", "theta"), "point.nearest_point, or the theta that was passed to classify"
+        ),
     },
     "result": _RESULT_HINTS,
     "run": {

@@ -123,7 +123,7 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
     ----------
     theta : ndarray (n,)
         The mean of the Gaussian.
-    evidence : float
+    log_evidence : float
         The logarithm of the marginal likelihood of the targets. Parameters with a flat prior are
         integrated with a prior density of 1. Compare evidences of networks with the same number of
         such parameters only, and on the same rows.
@@ -131,7 +131,7 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         The number of parameters that the rows determine: MacKay's gamma of those with a penalty,
         plus the others. If `curvature` is ``hessian``, it is the sum of the leverages of
         `leave_one_out`.
-    noise : float or None
+    noise_std : float or None
         The standard deviation s of the noise, for ``mse``; None for other losses.
     prior_precision : float
         The precision of the Gaussian prior of parameters with a penalty.
@@ -151,14 +151,14 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
     curvature : str
         ``ggn`` or ``hessian``.
     objective : Objective
-    root : ndarray (n, rank)
-        A root of the covariance: ``covariance = root @ root.T``.
+    covariance_root : ndarray (n, rank)
+        A root of the covariance: ``covariance = covariance_root @ covariance_root.T``.
     """
 
     theta: np.ndarray
-    evidence: float
+    log_evidence: float
     n_effective: float
-    noise: float | None
+    noise_std: float | None
     prior_precision: float
     next_l2: float
     n_undetermined: int
@@ -166,12 +166,12 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
     decrement: float
     curvature: str
     objective: Objective
-    root: np.ndarray
+    covariance_root: np.ndarray
 
     @property
     def covariance(self) -> Floats:
         """The covariance of the parameters ``(n, n)``."""
-        return np.asarray(self.root @ self.root.T)
+        return np.asarray(self.covariance_root @ self.covariance_root.T)
 
     @rounding_to_nearest
     def std(self, X: Any, *, observations: bool = False) -> Floats:
@@ -199,18 +199,18 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         >>> import numpy as np, fastcurv as fc
         >>> X = np.array([[1.0], [2.0], [3.0], [4.0]])
         >>> ob = fc.Objective(fc.MLP([1, 1]), X, [1.0, 2.0, 2.0, 3.0], loss="mse")
-        >>> post = fc.laplace(ob, fc.minimize(ob, seed=0).x, noise=1.0)
+        >>> post = fc.laplace(ob, fc.minimize(ob, seed=0).x, noise_std=1.0)
         >>> bool(np.allclose(post.std([[2.5], [7.5]]), [1 / 2, (1 / 4 + 5**2 / 5) ** 0.5]))
         True
         """
-        if check_bool(observations, "observations") and self.noise is None:
+        if check_bool(observations, "observations") and self.noise_std is None:
             raise ValueError(
                 f"observations must be False for loss={self.objective.loss!r}, got True. Only "
                 "'mse' has noise with one standard deviation."
             )
-        found = output_deviations(self.objective.model, self.theta, self.root, X)
+        found = output_deviations(self.objective.model, self.theta, self.covariance_root, X)
         if observations:
-            found = np.hypot(found, float(self.noise or 0.0))
+            found = np.hypot(found, float(self.noise_std or 0.0))
         return np.asarray(found[:, 0] if found.shape[1] == 1 else found)
 
     @rounding_to_nearest
@@ -244,7 +244,7 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
             )
         mean = _mean_sigmoid if link == "sigmoid" else _mean_softmax
         model = self.objective.model
-        blocks = output_covariance_roots(model, self.theta, self.root, X)
+        blocks = output_covariance_roots(model, self.theta, self.covariance_root, X)
         return np.concatenate(
             [mean(model.predict(self.theta, rows), part) for rows, part in blocks]
         )
@@ -264,8 +264,8 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         ndarray (k, n)
         """
         k = check_positive_int(k, "k")
-        draws = as_rng(seed).standard_normal((k, self.root.shape[1]))
-        return np.asarray(self.theta + draws @ self.root.T)
+        draws = as_rng(seed).standard_normal((k, self.covariance_root.shape[1]))
+        return np.asarray(self.theta + draws @ self.covariance_root.T)
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the rows of the summary as pairs of strings, ``[(name, value), ...]``."""
@@ -273,7 +273,7 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         flat = n - int(np.count_nonzero(l2_diagonal(ob) * np.ones(n)))
         left = f", without the prior of {flat} parameters that have no penalty" * (flat > 0)
         rows = [
-            ("evidence", f"{self.evidence:.6g}{left}"),
+            ("evidence", f"{self.log_evidence:.6g}{left}"),
             ("parameters", f"{self.n_effective:.4g} effective of {n}"),
             (
                 "prior",
@@ -281,8 +281,8 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
             ),
             ("rows", f"{format_number(self.rows_per_parameter)} for each parameter"),
         ]
-        if self.noise is not None:
-            rows.insert(2, ("noise", f"standard deviation {format_number(self.noise)}"))
+        if self.noise_std is not None:
+            rows.insert(2, ("noise", f"standard deviation {format_number(self.noise_std)}"))
         if self.rows_per_parameter < MIN_ROWS_PER_PARAMETER:
             rows.append(("caution", "with fewer than 2, intervals tend to cover too little"))
         if self.n_undetermined:
@@ -300,7 +300,7 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain values that JSON can represent."""
         names = (
-            "theta evidence n_effective noise prior_precision next_l2 n_undetermined "
+            "theta log_evidence n_effective noise_std prior_precision next_l2 n_undetermined "
             "rows_per_parameter decrement curvature"
         )
         return {name: to_json_value(getattr(self, name)) for name in names.split()}
@@ -416,7 +416,7 @@ def laplace(
     ob: Objective,
     theta: Any,
     curvature: Literal["ggn", "hessian"] = "ggn",
-    noise: float | None = None,
+    noise_std: float | None = None,
 ) -> LaplacePosterior:
     """Approximate the posterior of a network's parameters by a Gaussian around theta.
 
@@ -433,14 +433,14 @@ def laplace(
         The Gauss-Newton matrix, which is positive semidefinite anywhere and suits relu networks, or
         the Hessian, which must be positive definite at theta. ``gaussian_nll`` needs the Hessian,
         since its second derivatives are negative on some rows.
-    noise : float, optional
+    noise_std : float, optional
         For ``mse``: the standard deviation of the noise. By default it is estimated from the
         residuals, with degrees of freedom reduced by `n_effective`.
 
     Returns
     -------
     LaplacePosterior
-        ``evidence``, ``n_effective``, ``std(X)``, ``sample(k)``, ``predict_proba(X)``,
+        ``log_evidence``, ``n_effective``, ``std(X)``, ``sample(k)``, ``predict_proba(X)``,
         ``summary()``, ``plot()``.
 
     Raises
@@ -478,17 +478,17 @@ def laplace(
     >>> ob = fc.Objective(fc.MLP([1, 8, 1]), X, y, loss="mse", l2=1e-4, l2_biases=False)
     >>> post = fc.laplace(ob, fc.minimize(ob, seed=0).x)
     >>> inside, outside = post.std([[0.0], [5.0]])
-    >>> bool(0.07 < post.noise < 0.14), bool(outside > 3 * inside)
+    >>> bool(0.07 < post.noise_std < 0.14), bool(outside > 3 * inside)
     (True, True)
     """
-    return laplace_posterior(ob, theta, curvature, noise, warn=True)
+    return laplace_posterior(ob, theta, curvature, noise_std, warn=True)
 
 
 def laplace_posterior(
     ob: Any,
     theta: Any,
     curvature: str = "ggn",
-    noise: float | None = None,
+    noise_std: float | None = None,
     *,
     count: float | None = None,
     warn: bool = False,
@@ -507,7 +507,7 @@ def laplace_posterior(
     M = op.to_dense()
     penalised = l2_diagonal(ob) * np.ones(n) > 0
     squares = float(theta[penalised] @ theta[penalised])
-    n_terms, estimated = count * terms_of_a_row(ob), noise is None
+    n_terms, estimated = count * terms_of_a_row(ob), noise_std is None
     # factor from the objective, which divides by N, to the log likelihood
     factor = n_terms * ob.n_samples / total
     data = (op.value - 0.5 * l2 * squares) * factor
@@ -521,7 +521,7 @@ def laplace_posterior(
     if curvature == "hessian":
         effective = _sum_of_leverages(ob, theta, root, effective)
     gamma = effective - (rank - k)
-    noise = _noise_deviation(ob, noise, data, n_terms, effective)
+    noise = _noise_deviation(ob, noise_std, data, n_terms, effective)
     T = factor / (2 * noise**2) if noise else factor
     tau, decrement = T * l2, 0.5 * T * float(np.sum((op.gradient @ root) ** 2))
     log_likelihood = -data / (2 * noise**2) if noise else -data
@@ -534,9 +534,9 @@ def laplace_posterior(
         _warn_of_few_rows(ob, count, effective if estimated else 0.0)
     return LaplacePosterior(
         theta=theta,
-        evidence=log_likelihood + prior + integral,
+        log_evidence=log_likelihood + prior + integral,
         n_effective=effective,
-        noise=noise,
+        noise_std=noise,
         prior_precision=tau,
         next_l2=gamma / squares / T if k and squares > 0 and gamma > 0 else math.nan,
         n_undetermined=n - rank,
@@ -544,7 +544,7 @@ def laplace_posterior(
         decrement=decrement,
         curvature=curvature,
         objective=ob,
-        root=root / math.sqrt(T),
+        covariance_root=root / math.sqrt(T),
     )
 
 
@@ -648,7 +648,7 @@ def _missing_log_likelihood(ob: Any) -> float:
 
 
 def _noise_deviation(
-    ob: Any, noise: Any, data: float, n_terms: float, effective: float
+    ob: Any, noise_std: Any, data: float, n_terms: float, effective: float
 ) -> float | None:
     """Return the standard deviation of the noise: the given one, or an estimate from the sum of
     squared residuals `data` and the ``n_terms - effective`` degrees of freedom. Return None if the
@@ -656,26 +656,30 @@ def _noise_deviation(
     """
     freedom = n_terms - effective
     if ob.loss != "mse":
-        if noise is not None:
+        if noise_std is not None:
             raise ValueError(
-                f"noise must be None for loss={str(ob.loss)!r}, got {noise!r}. Only 'mse' has "
-                "noise with one standard deviation."
+                f"noise_std must be None for loss={str(ob.loss)!r}, got {noise_std!r}. Only 'mse' "
+                "has noise with one standard deviation."
             )
         return None
-    if noise is None and not freedom > MIN_FREEDOM_RATIO * n_terms:
+    if noise_std is None and not freedom > MIN_FREEDOM_RATIO * n_terms:
         raise ExactFitError(
-            "noise must be given where the rows determine as many parameters as there are targets, "
-            "got None. Pass noise=, or use a larger l2."
+            "noise_std must be given where the rows determine as many parameters as there are "
+            "targets, got None. Pass noise_std=, or use a larger l2."
         )
-    if noise is None and not data > 0:
+    if noise_std is None and not data > 0:
         raise ExactFitError(
-            "noise must be given where the network fits every row exactly, got None. Pass noise=, "
-            "or use a larger l2."
+            "noise_std must be given where the network fits every row exactly, got None. Pass "
+            "noise_std=, or use a larger l2."
         )
-    found = math.sqrt(data / freedom) if noise is None else float(check_positive(noise, "noise"))
+    found = (
+        math.sqrt(data / freedom)
+        if noise_std is None
+        else float(check_positive(noise_std, "noise_std"))
+    )
     if not MIN_NOISE <= found <= 1 / MIN_NOISE:
         raise ValueError(
-            f"noise must lie between {MIN_NOISE:g} and {1 / MIN_NOISE:g}, got {found!r}. Use "
+            f"noise_std must lie between {MIN_NOISE:g} and {1 / MIN_NOISE:g}, got {found!r}. Use "
             "targets in other units."
         )
     return found

@@ -222,8 +222,8 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
     score : float
         R^2 for regression or the accuracy for classification of these predictions, over the rows
         whose weight is not 0; `score_name` holds its name. It applies to the minimum to which theta
-        moves without a row. Where `kept` is false for more than a hundredth of the rows, refits
-        from scratch end in other minima, and predict worse than this score.
+        moves without a row. Where `in_same_basin` is false for more than a hundredth of the rows,
+        refits from scratch end in other minima, and predict worse than this score.
     training_score : float
         The score of the outputs at theta.
     hat_matrix_diag : ndarray (N,)
@@ -234,7 +234,7 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         `hat_matrix_diag` and, for squared errors, by twice the variance of the residuals. For a
         linear model without l2 these are the distances that statsmodels returns. NaN where every
         residual is 0, or no row determines a parameter.
-    kept : ndarray (N,) of bool, or None
+    in_same_basin : ndarray (N,) of bool, or None
         With ``exact=True``: True where a minimum without the row is proved to lie in the same
         basin, see `leave_one_out`.
     exact : bool
@@ -261,7 +261,7 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
     score_name: str
     hat_matrix_diag: Floats
     cooks_distance: Floats
-    kept: Any
+    in_same_basin: Any
     exact: bool
     n_approximate: int
     rows_without_minimum: Any
@@ -272,7 +272,7 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
     _thetas: Any = None  # parameters without each row (N, n), if `exact` is True
 
     @rounding_to_nearest
-    def change(self, X_new: Any) -> Floats:
+    def output_changes(self, X_new: Any) -> Floats:
         """Return the change of the outputs of new rows if each training row is removed.
 
         Parameters
@@ -291,7 +291,7 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         >>> X, y = np.arange(5.0)[:, None], np.array([0.0, 1.0, 2.0, 3.0, 9.0])
         >>> ob = fc.Objective(fc.MLP([1, 1]), X, y, loss="mse")
         >>> theta = np.array([2.0, -1.0])  # least squares
-        >>> fc.leave_one_out(ob, theta).change([[4.0]])[0, 0].round(2)
+        >>> fc.leave_one_out(ob, theta).output_changes([[4.0]])[0, 0].round(2)
         array([ 0.5 ,  0.  ,  0.25,  1.14, -3.  ])
         """
         at, model = self._at, self._at.ob.model
@@ -394,7 +394,7 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
         # exponentials of outputs may be infinite
         with np.errstate(over="ignore", invalid="ignore"):
-            moved = inverse((z[:, :, None] + self.change(X_new))[:, :width])
+            moved = inverse((z[:, :, None] + self.output_changes(X_new))[:, :width])
             own = np.abs(ob.y - inverse(self.predictions[:, :width])).T  # absolute errors
             own[:, self._undetermined] = np.inf  # shape (targets, N)
             below = np.where(np.isinf(own), np.inf, own - moved)
@@ -426,7 +426,7 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         """Return the numbers as plain values that JSON can represent."""
         names = (
             "predictions losses score training_score score_name hat_matrix_diag cooks_distance "
-            "kept exact n_approximate rows_without_minimum"
+            "in_same_basin exact n_approximate rows_without_minimum"
         )
         return {name: to_json_value(getattr(self, name)) for name in names.split()}
 
@@ -466,8 +466,8 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
             ("parameters", f"{format_number(float(self.hat_matrix_diag.sum()))} effective of {n}"),
             ("influential", f"rows {rows} by Cook's distance"),
         ]
-        if self.kept is not None:
-            count = int(self.kept.sum())
+        if self.in_same_basin is not None:
+            count = int(self.in_same_basin.sum())
             facts.append(("kept", f"{count} of {N} rows, whose minimum stays in the same basin"))
         if self.n_approximate:
             text = f"{self.n_approximate} rows without which H is not positive definite"
@@ -481,7 +481,7 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         N = len(self.losses)
         lines = [f"LeftOut: {N} rows, each predicted by the network trained without it"]
         lines += [f"  {name:<11} {text}" for name, text in self._facts()]
-        if self.kept is not None and self.kept.mean() < 0.99:
+        if self.in_same_basin is not None and self.in_same_basin.mean() < 0.99:
             lines.append("  Other rows may move to other minima: refits from scratch score worse.")
         return "\n".join(lines)
 
@@ -522,8 +522,9 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     Returns
     -------
     LeftOut
-        ``predictions``, ``losses``, ``score``, ``hat_matrix_diag``, ``cooks_distance``, ``kept``,
-        and the methods ``change(X_new)``, ``interval(X_new)``, ``summary()`` and ``plot()``.
+        ``predictions``, ``losses``, ``score``, ``hat_matrix_diag``, ``cooks_distance``,
+        ``in_same_basin``, and the methods ``output_changes(X_new)``, ``interval(X_new)``,
+        ``summary()`` and ``plot()``.
 
     Raises
     ------
@@ -550,13 +551,14 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     predict worse than the score. The losses of left-out rows do not find wrong labels better than
     training losses do.
 
-    `kept` of row i is true if two statements are proved about the objective without the row: a
-    minimum lies within a certified radius of the point reached, by the theorem of `classify`; and
-    the objective is strictly convex on the straight line from theta to that point. So the objective
-    decreases along the line, and no barrier separates the two points. `kept` is false if one of the
-    statements could not be proved. Unlike those of `classify`, these proofs bound rounding errors
-    by margins: a millionth of each curvature and 1e-10 of the mean norm of the rows' gradients, and
-    at least 1000 times the certified errors at theta.
+    `in_same_basin` of row i is true if two statements are proved about the objective without the
+    row: a minimum lies within a certified radius of the point reached, by the theorem of
+    `classify`; and the objective is strictly convex on the straight line from theta to that point.
+    So the objective decreases along the line, and no barrier separates the two points.
+    `in_same_basin` is false if one of the statements could not be proved. Unlike those of
+    `classify`, these proofs bound rounding errors by margins: a millionth of each curvature and
+    1e-10 of the mean norm of the rows' gradients, and at least 1000 times the certified errors at
+    theta.
 
     Examples
     --------
@@ -653,7 +655,7 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool) -> LeftOut:
         score_name=LOSSES[ob.loss].score[0],
         hat_matrix_diag=hat,
         cooks_distance=_cooks_distances(ob, z, hat, squares),
-        kept=kept,
+        in_same_basin=kept,
         exact=exact,
         n_approximate=int(alone.sum()),
         rows_without_minimum=unbounded,
@@ -752,7 +754,7 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     ndarray (M, d_out, N), or (M, N) with `y_new`
         ``[j, c, i]`` is the derivative of output c of new row j with respect to the weight of
         training row i, where theta follows the minimum. Multiplied by minus the weight of the row,
-        it estimates the effect of removing the row, `LeftOut.change`, to first order.
+        it estimates the effect of removing the row, `LeftOut.output_changes`, to first order.
 
     Raises
     ------
@@ -768,7 +770,7 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     The derivatives are exact for small changes of a weight. For a removal they give only a part of
     the change, since the curvature of the row is removed too: about ``1 - h`` of the change of the
     row's own prediction, where h is its ``hat_matrix_diag``. On small networks this fraction is 0.2
-    to 0.5; use ``leave_one_out(ob, theta).change(X_new)``, which costs as little.
+    to 0.5; use ``leave_one_out(ob, theta).output_changes(X_new)``, which costs as little.
 
     Examples
     --------

@@ -26,15 +26,17 @@ class FitPosterior(NamedTuple):
 
     theta: np.ndarray  # parameters of the estimator (n,)
     center: np.ndarray  # mean (n,) of the posterior: theta, or the minimum reached from it
-    root: np.ndarray  # square root (n, rank) of the covariance
-    noise: float  # standard deviation in units of the scaled targets
+    covariance_root: np.ndarray  # square root (n, rank) of the covariance
+    noise_std: float  # standard deviation in units of the scaled targets
 
     def std(self, model: Any, X: Any) -> np.ndarray:
         """Return the standard deviations ``(N, d_out)`` of new observations at the rows of X from
         the predictions at `theta`. If `center` is another point, they include the difference
         between the predictions at these two points.
         """
-        squares = output_deviations(model, self.center, self.root, X) ** 2 + self.noise**2
+        squares = (
+            output_deviations(model, self.center, self.covariance_root, X) ** 2 + self.noise_std**2
+        )
         if self.center is not self.theta:
             squares += (model.predict(self.theta, X) - model.predict(self.center, X)) ** 2
         return np.asarray(np.sqrt(squares))
@@ -118,4 +120,4 @@ def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
             f"alpha must be large enough for standard deviations, got {est.alpha!r}. Use "
             f"alpha='evidence' with activation='tanh'. {error}"
         ) from None
-    return FitPosterior(theta, center, found.root, float(found.noise or 0.0))
+    return FitPosterior(theta, center, found.covariance_root, float(found.noise_std or 0.0))

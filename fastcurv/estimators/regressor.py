@@ -305,7 +305,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.__dict__.pop("sigma_", None)
         if self.alpha == "evidence" and LOSSES[ob.loss].given is None:
             self._posterior = posterior_of_fit(self, ob)
-            sigma = self._posterior.noise * self.y_scale_
+            sigma = self._posterior.noise_std * self.y_scale_
             self.sigma_ = float(sigma[0]) if self._flat else sigma
 
     def predict_interval(self, X: Any, confidence_level: float = 0.9) -> Interval:

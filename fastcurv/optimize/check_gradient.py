@@ -49,12 +49,12 @@ class GradientCheck(FrozenRecord):
     hessian_tols: Floats
 
     @property
-    def gradient_right(self) -> bool:
+    def gradient_agrees(self) -> bool:
         """True if no error in `gradient_errors` exceeds its tolerance."""
         return bool((self.gradient_errors <= self.gradient_tols).all())
 
     @property
-    def hessian_right(self) -> bool:
+    def hessian_agrees(self) -> bool:
         """True if no error in `hessian_errors` exceeds its tolerance."""
         return bool((self.hessian_errors <= self.hessian_tols).all())
 
@@ -115,7 +115,7 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
     Returns
     -------
     GradientCheck
-        ``gradient_right``, ``hessian_right``, ``sentence``, and the errors along each direction.
+        ``gradient_agrees``, ``hessian_agrees``, ``sentence``, and the errors along each direction.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
     ...     n_params = 2
     ...     def value(self, t): return t[0] ** 2 + np.cos(t[1])
     ...     def gradient(self, t): return np.array([2 * t[0], np.sin(t[1])])
-    >>> fc.check_gradient(Bowl(), [1.0, 2.0]).gradient_right  # the sign of the sine is wrong
+    >>> fc.check_gradient(Bowl(), [1.0, 2.0]).gradient_agrees  # the sign of the sine is wrong
     False
     """
     require_attrs(ob, ("n_params", "value", "gradient"), "ob", OBJECTIVE_HINT, theta)

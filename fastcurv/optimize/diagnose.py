@@ -54,9 +54,9 @@ def _find_shuffled_rows(f: Facts) -> Found:
     # variance of targets that are pure noise.
     N = len(nonzero_weight_rows(f.ob))
     by_chance = 1.5 * f.ob.n_params / (N * f.ob.model.sizes[-1]) + 0.1
-    related = f.relation > 4 or (f.explained > by_chance and by_chance < 1)
+    related = f.correlation_zscore > 4 or (f.explained_variance > by_chance and by_chance < 1)
     # The cause is only suspected: regressions also fail for targets that vary quickly.
-    return _finding_if(not related and len(f.y) >= 30, f.relation, SUSPECTED)
+    return _finding_if(not related and len(f.y) >= 30, f.correlation_zscore, SUSPECTED)
 
 
 def _find_classes_as_numbers(f: Facts) -> Found:
@@ -107,12 +107,12 @@ def _find_column_scale(f: Facts, alone: bool) -> Found:
 def _find_large_l2(f: Facts) -> Found:
     # A fit needs about four paths through the network, each with weights of norm 1 in every layer.
     # `needed` is the decay of these weights, relative to the loss of the best constant.
-    l2, rest = float(np.max(f.ob.l2)), max(f.loss - 0.5 * f.decay, TINY)
-    needed = 0.5 * l2 * 4 * len(f.layers) / max(f.constant, TINY)
+    l2, rest = float(np.max(f.ob.l2)), max(f.loss - 0.5 * f.decay_penalty, TINY)
+    needed = 0.5 * l2 * 4 * len(f.layers) / max(f.constant_loss, TINY)
     held = f.relative_weight_size < 0.2 and needed > 0.15
-    falling = needed > 0.5 and 0.3 < f.balance < 1.5
-    settled = f.loss <= 1.01 * f.constant and f.balance < 0.3
-    heavy = settled and needed > 0.02 and f.decay > 0.25 * rest
+    falling = needed > 0.5 and 0.3 < f.decay_imbalance < 1.5
+    settled = f.loss <= 1.01 * f.constant_loss and f.decay_imbalance < 0.3
+    heavy = settled and needed > 0.02 and f.decay_penalty > 0.25 * rest
     return _finding_if(held or falling or heavy, l2)
 
 
@@ -142,8 +142,8 @@ def _has_jumped(f: Facts) -> bool:
     known = f.steps.losses
     if len(known) < 2:
         return False
-    high = not known.max() <= 1.3 * max(known[0], f.constant)
-    return high and not known[-1] < 0.9 * min(known[0], f.constant)
+    high = not known.max() <= 1.3 * max(known[0], f.constant_loss)
+    return high and not known[-1] < 0.9 * min(known[0], f.constant_loss)
 
 
 def _find_rising_loss(f: Facts) -> Found:
@@ -188,7 +188,7 @@ def _find_large_weights(f: Facts) -> Found:
 
 def _find_small_start_weights(f: Facts) -> Found:
     # The gradient grows while a run leaves a saddle.
-    known, norms = f.steps.losses / max(f.constant, TINY), f.steps.norms
+    known, norms = f.steps.losses / max(f.constant_loss, TINY), f.steps.norms
     if len(known) < 5 or not known[-1] < 0.9:
         return None
     off = abs(f.relative_start_loss - 1)
@@ -216,21 +216,21 @@ def _find_unscaled_targets(f: Facts) -> Found:
 
 
 def _find_wider_network(f: Facts) -> Found:
-    wider = (f.compared or {}).get("wider", math.inf)
+    wider = (f.network_losses or {}).get("wider", math.inf)
     return _finding_if(f.is_stationary and wider < 0.5 * f.loss, f.loss / max(wider, TINY))
 
 
 def _find_too_few_units(f: Facts) -> Found:
-    if "wider" in (f.compared or {}):
+    if "wider" in (f.network_losses or {}):
         return None
-    left = (1 - f.explained) / max(1 - f.reachable, 1e-3)
+    left = (1 - f.explained_variance) / max(1 - f.attainable_variance, 1e-3)
     return _finding_if(
         f.is_stationary, left, MEASURED if f.verdict.kind == "minimum" else SUSPECTED
     )
 
 
 def _find_simpler_network(f: Facts) -> Found:
-    known = {name: loss for name, loss in (f.compared or {}).items() if name != "wider"}
+    known = {name: loss for name, loss in (f.network_losses or {}).items() if name != "wider"}
     least = min(known.values(), default=math.inf)
     return _finding_if(len(f.hidden_layers) > 0 and least <= f.loss, least)
 
@@ -370,8 +370,10 @@ CAUSES: tuple[Cause, ...] = (
         # If classes are rounded quantities, rows close in X have close, but not equal, class
         # numbers.
         lambda f: _finding_if(
-            f.link == "softmax" and f.ob.model.sizes[-1] >= 5 and f.order - f.unseen > 0.2,
-            100 * f.order,
+            f.link == "softmax"
+            and f.ob.model.sizes[-1] >= 5
+            and f.class_number_r2 - f.held_out_r2 > 0.2,
+            100 * f.class_number_r2,
             SUSPECTED,
         ),
         "kernel regressions predict {number}% of the variance of the class numbers of rows left "
@@ -399,7 +401,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "no minimum without l2",
-        lambda f: _finding_if(f.infinite, f.loss, PROVED),
+        lambda f: _finding_if(f.has_no_minimum, f.loss, PROVED),
         "the loss has no minimum: along a ray it decreases without end, from {number} here",
         partial(_train_call, l2=1e-4, l2_biases=True),
         poor=False,
@@ -430,7 +432,9 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         RATE_LARGE_CAUSE,
         lambda f: _finding_if(
-            f.lost or not np.isfinite(f.steps.losses).all() and f.relative_start_loss < 10,
+            f.was_not_finite
+            or not np.isfinite(f.steps.losses).all()
+            and f.relative_start_loss < 10,
             f.max_stable_rate,
         ),
         "the run diverged; along the largest curvature measured, learning rates below {number} are "
@@ -669,12 +673,12 @@ class Diagnosis:
             (
                 "loss",
                 f"{format_number(f.loss)}; with the best constant outputs "
-                f"{format_number(f.constant)}",
+                f"{format_number(f.constant_loss)}",
             ),
             (
                 "explained",
-                f"{f.explained:.0%} of the targets' variance; kernel regressions predict "
-                f"{f.reachable:.0%} of it in rows left out",
+                f"{f.explained_variance:.0%} of the targets' variance; kernel regressions predict "
+                f"{f.attainable_variance:.0%} of it in rows left out",
             ),
         ]
         if f.steps.rate:
@@ -694,17 +698,17 @@ class Diagnosis:
             ("gradient", f"root mean square {first} in the first layer, {last} in the last")
         )
         return rows + [
-            (name, f"loss {format_number(loss)}") for name, loss in (f.compared or {}).items()
+            (name, f"loss {format_number(loss)}") for name, loss in (f.network_losses or {}).items()
         ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return causes, verdict and main measurements as values that JSON can represent."""
         f = self.facts
-        numbers = {
-            name: getattr(f, name)
-            for name in ("constant", "decay", "balance", "explained", "reachable")
-            + ("relation", "order", "noise", "infinite", "lost")
-        }
+        names = (
+            "constant_loss decay_penalty decay_imbalance explained_variance attainable_variance "
+            "correlation_zscore class_number_r2 noise has_no_minimum was_not_finite"
+        )
+        numbers = {name: getattr(f, name) for name in names.split()}
         numbers |= {"stable": f.max_stable_rate, "weights": f.relative_weight_size}
         plain = {k: v if v == v and abs(v) != math.inf else None for k, v in numbers.items()}
         return {
@@ -714,7 +718,7 @@ class Diagnosis:
             "value": f.loss,
             **plain,
             "layers": [vars(layer) for layer in f.layers],
-            "compared": f.compared or {},
+            "network_losses": f.network_losses or {},
             "verdict": self.verdict.to_dict(),
             "wall_time": self.wall_time,
         }
@@ -881,7 +885,7 @@ def diagnose_known_verdict(
     with np.errstate(all="ignore"), one_blas_thread(True):
         facts = measure_facts(ob, theta, steps_of(history), verdict, lost)
         if compare:
-            facts = replace(facts, compared=compare_networks(facts, seconds))
+            facts = replace(facts, network_losses=compare_networks(facts, seconds))
         causes: dict[str, Advice] = {}
         for row in CAUSES:
             found = None if row.poor and facts.is_good_fit else row.evidence(facts)

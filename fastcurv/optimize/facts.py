@@ -139,7 +139,7 @@ class Facts(FrozenRecord):
     Attributes
     ----------
     ob : Objective
-    loss, constant : float
+    loss, constant_loss : float
         The loss at theta, and the loss of the best constant outputs without weight decay.
     y, weight : ndarray
         Targets (rows, k) of the rows that are examined, and their weights, of mean 1; if `robust`,
@@ -147,17 +147,17 @@ class Facts(FrozenRecord):
     robust : bool
         True if the loss grows in proportion to the residual, not to its square, so that squared
         errors of outliers do not measure the fit.
-    decay, balance : float
+    decay_penalty, decay_imbalance : float
         ``l2 ||theta||^2``, and ``|g'theta|`` divided by it, which is 0 where the data term balances
         the decay along theta.
-    explained, reachable : float
+    explained_variance, attainable_variance : float
         Fraction of the variance of the targets (or class indicators) that the network explains, and
         the fraction that kernel regressions of the targets, or of the network's residuals, explain
         on left-out rows.
-    relation : float
+    correlation_zscore : float
         Largest correlation of the targets with predictions of kernel regressions on left-out rows,
         in standard errors.
-    unseen, order : float
+    held_out_r2, class_number_r2 : float
         Fractions of the variance that kernel regressions explain on left-out rows: of the targets,
         and of the class numbers taken as quantities (NaN without classes).
     layers : list of Layer
@@ -173,28 +173,28 @@ class Facts(FrozenRecord):
         Number of rows of a mini-batch whose gradient noise is as large as the gradient, or NaN.
     steps : Steps
     verdict : CriticalPoint
-    infinite : bool
+    has_no_minimum : bool
         True if the loss is proved to decrease without end along a ray.
-    lost : bool
+    was_not_finite : bool
         True if theta or its loss was not finite; the facts are then those of
         ``ob.model.init(seed=0)``.
-    compared : dict
+    network_losses : dict
         The loss of other networks, by name, if these were requested.
     """
 
     ob: Any
     loss: float
-    constant: float
+    constant_loss: float
     y: np.ndarray
     weight: np.ndarray
     robust: bool
-    decay: float
-    balance: float
-    explained: float
-    reachable: float
-    relation: float
-    unseen: float
-    order: float
+    decay_penalty: float
+    decay_imbalance: float
+    explained_variance: float
+    attainable_variance: float
+    correlation_zscore: float
+    held_out_r2: float
+    class_number_r2: float
     layers: list[LayerFacts]
     scales: np.ndarray
     offset: float
@@ -202,9 +202,9 @@ class Facts(FrozenRecord):
     noise: float
     steps: RunFacts
     verdict: CriticalPoint
-    infinite: bool
-    lost: bool = False
-    compared: dict[str, float] | None = None
+    has_no_minimum: bool
+    was_not_finite: bool = False
+    network_losses: dict[str, float] | None = None
 
     def explains_all_but(self, share: float) -> bool:
         """Return True if the fraction of the variance that the network leaves unexplained is at
@@ -212,9 +212,9 @@ class Facts(FrozenRecord):
         is at most that of the best constant outputs; and weight decay is small or nearly in balance
         with the data.
         """
-        idle = self.decay > 0.6 * self.constant and self.balance > 0.3
-        close = 1 - self.explained <= share * (1 - self.reachable) + 0.03
-        return close and not idle and self.loss <= self.constant
+        idle = self.decay_penalty > 0.6 * self.constant_loss and self.decay_imbalance > 0.3
+        close = 1 - self.explained_variance <= share * (1 - self.attainable_variance) + 0.03
+        return close and not idle and self.loss <= self.constant_loss
 
     @cached_property
     def is_good_fit(self) -> bool:
@@ -301,7 +301,7 @@ class Facts(FrozenRecord):
         without a history.
         """
         known = self.steps.losses
-        return float(known[0] / max(self.constant, TINY)) if len(known) else math.nan
+        return float(known[0] / max(self.constant_loss, TINY)) if len(known) else math.nan
 
     @property
     def n_updates(self) -> float:
@@ -642,17 +642,17 @@ def measure_facts(
     return Facts(
         ob=ob,
         loss=float(H.value),
-        constant=constant,
+        constant_loss=constant,
         y=y,
         weight=w,
         robust=robust,
-        decay=decay,
-        balance=abs(float(g @ at)) / max(decay, TINY),
-        explained=1 - _weighted_sum_of_squares(left, w) / spread if spread > 0 else 0.0,
-        reachable=1 - min(error, beside),
-        relation=max([relation, *(z for _, z in ordered)]),
-        unseen=1 - error,
-        order=1 - ordered[0][0] if ordered else math.nan,
+        decay_penalty=decay,
+        decay_imbalance=abs(float(g @ at)) / max(decay, TINY),
+        explained_variance=1 - _weighted_sum_of_squares(left, w) / spread if spread > 0 else 0.0,
+        attainable_variance=1 - min(error, beside),
+        correlation_zscore=max([relation, *(z for _, z in ordered)]),
+        held_out_r2=1 - error,
+        class_number_r2=1 - ordered[0][0] if ordered else math.nan,
         layers=_layer_facts(ob, theta, g, np.asarray(H @ signs), X),
         scales=np.sqrt(_weighted_mean(np.square(X[:, varies]), w)),
         offset=math.sqrt(np.square(mean[varies]).sum() / max(float(variance.sum()), TINY)),
@@ -660,9 +660,9 @@ def measure_facts(
         noise=_gradient_noise_rows(ob, theta, g),
         steps=steps,
         verdict=verdict,
-        infinite=_may_be_unbounded(ob, y, y - left)
+        has_no_minimum=_may_be_unbounded(ob, y, y - left)
         and call_certificate(ob, "ray_to_infimum", theta) is not None,
-        lost=lost,
+        was_not_finite=lost,
     )
 
 

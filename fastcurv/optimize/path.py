@@ -98,7 +98,7 @@ class RegularizationPath(FrozenRecord, AttributeHints, subject="path"):
         The objective at each point, penalty included.
     kinds : tuple of str
         The verdict on each point, or why the run ended if there is none.
-    active : ndarray of bool (K, units)
+    active_units : ndarray of bool (K, units)
         True for the hidden units that affect the outputs, layer after layer.
     objective : Objective
         The objective that was given, in float64; `at` returns it with a penalty of the path.
@@ -108,7 +108,7 @@ class RegularizationPath(FrozenRecord, AttributeHints, subject="path"):
     thetas: np.ndarray
     values: np.ndarray
     kinds: tuple[str, ...]
-    active: np.ndarray
+    active_units: np.ndarray
     objective: Objective
 
     def __len__(self) -> int:
@@ -134,15 +134,17 @@ class RegularizationPath(FrozenRecord, AttributeHints, subject="path"):
     @property
     def became_active(self) -> list[list[int]]:
         """The units that are active at each penalty and were inactive at the previous one."""
-        before = np.vstack([np.zeros((1, self.active.shape[1]), bool), self.active[:-1]])
-        return [np.flatnonzero(new).tolist() for new in self.active & ~before]
+        before = np.vstack(
+            [np.zeros((1, self.active_units.shape[1]), bool), self.active_units[:-1]]
+        )
+        return [np.flatnonzero(new).tolist() for new in self.active_units & ~before]
 
     def _rows(self) -> list[list[str]]:
         return [
             [
                 format_number(self.l2s[i]),
                 f"{self.values[i]:.6g}",
-                str(int(self.active[i].sum())),
+                str(int(self.active_units[i].sum())),
                 ", ".join(map(str, new)) if len(new) < 9 else f"{len(new)} units",
                 self.kinds[i],
             ]
@@ -155,7 +157,7 @@ class RegularizationPath(FrozenRecord, AttributeHints, subject="path"):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain values that JSON can represent."""
-        names = "l2s thetas values kinds active became_active"
+        names = "l2s thetas values kinds active_units became_active"
         return {name: to_json_value(getattr(self, name)) for name in names.split()}
 
     def __repr__(self) -> str:
@@ -212,7 +214,7 @@ def regularization_path(
     Returns
     -------
     RegularizationPath
-        ``l2s``, ``thetas``, ``values``, ``kinds``, ``active``, ``became_active``, ``at(i)``,
+        ``l2s``, ``thetas``, ``values``, ``kinds``, ``active_units``, ``became_active``, ``at(i)``,
         ``summary()``, ``plot()``.
 
     See Also
@@ -228,7 +230,7 @@ def regularization_path(
     >>> path = fc.regularization_path(ob, [1e-3, 1.0, 1e-1])
     >>> path.l2s.tolist(), bool((np.diff(path.values) < 0).all())
     ([1.0, 0.1, 0.001], True)
-    >>> path.active.sum(axis=1).tolist()[0]
+    >>> path.active_units.sum(axis=1).tolist()[0]
     0
     """
     check_rows_in_memory(ob, "regularization_path")
@@ -260,7 +262,7 @@ def regularization_path(
         thetas=np.array(thetas),
         values=np.array(values),
         kinds=tuple(kinds),
-        active=np.array(active),
+        active_units=np.array(active),
         objective=ob,
     )
 
@@ -365,9 +367,9 @@ def evidence_path(
             break
         theta, before = found[-1].theta.astype(ob.dtype), loss
         loss = plain.value(theta)
-        falls = found[-1].noise is not None and loss < (1 - LEARNING_DECREASE) * before
+        falls = found[-1].noise_std is not None and loss < (1 - LEARNING_DECREASE) * before
         learns = falls or loss > constant - (1 - PLATEAU_LOSS_RATIO) * abs(constant)
-        if found[-1].evidence > found[best].evidence:
+        if found[-1].log_evidence > found[best].log_evidence:
             best, decreases = len(found) - 1, 0
         elif len(found) > 1 and not learns:
             decreases += 1
@@ -376,8 +378,8 @@ def evidence_path(
     # The refined penalty is at the vertex of the parabola through the largest evidence and its
     # neighbours.
     if 0 < best < len(found) - 1:
-        a, b, c = (found[i].evidence for i in (best - 1, best, best + 1))
+        a, b, c = (found[i].log_evidence for i in (best - 1, best, best + 1))
         shift = 0.5 * (c - a) / max(2 * b - a - c, 1e-12)
         refined = fit(last.objective.l2 * L2_RATIO**shift, found[best - 1].theta.astype(ob.dtype))
-        last = max(last, refined, key=lambda post: post.evidence)
+        last = max(last, refined, key=lambda post: post.log_evidence)
     return last

@@ -40,7 +40,7 @@ def posterior_band(post: Any, ax: Any = None, output: int = 0) -> Any:
     z = ob.model.predict(post.theta, shown)[:, output]
     order = np.argsort(z, kind="stable") if d_in > 1 else np.arange(len(z))
     at = np.arange(len(z)) if d_in > 1 else shown[:, 0]
-    for new in (True, False) if post.noise is not None else (False,):
+    for new in (True, False) if post.noise_std is not None else (False,):
         half = 2 * post.std(shown, observations=new).reshape(len(z), -1)[order, output]
         name = "new observations" if new else "function"
         look = {"color": BLUE, "alpha": 0.15 if new else 0.35, "lw": 0}
@@ -75,6 +75,6 @@ def path_curves(path: Any, ax: Any = None) -> Any:
     ax.set_xlabel("l2")
     ax.set_ylabel("objective", color=BLUE)
     right = ax.twinx()
-    right.step(path.l2s, path.active.sum(axis=1), where="mid", color=GREY)
+    right.step(path.l2s, path.active_units.sum(axis=1), where="mid", color=GREY)
     right.set_ylabel("active units", color=GREY)
     return ax

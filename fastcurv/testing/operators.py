@@ -49,7 +49,7 @@ class PrescribedSpectrum(SelfAdjoint, ReadOnlyMixin, assignable=("n_products",))
     """
 
     values: Array
-    mirrors: Array
+    reflection_vectors: Array
     n_products: int
 
     def __init__(
@@ -62,18 +62,20 @@ class PrescribedSpectrum(SelfAdjoint, ReadOnlyMixin, assignable=("n_products",))
         n_reflections = check_positive_int(n_reflections, "n_reflections", least=0)
         n = self.values.size
         super().__init__(dtype, (n, n))
-        mirrors = as_rng(seed).standard_normal((n_reflections, n))
-        self.mirrors = (mirrors / np.linalg.norm(mirrors, axis=1, keepdims=True)).astype(dtype)
+        reflections = as_rng(seed).standard_normal((n_reflections, n))
+        self.reflection_vectors = (
+            reflections / np.linalg.norm(reflections, axis=1, keepdims=True)
+        ).astype(dtype)
         self.n_products = 0
 
     def _apply_reflections(self, V: np.ndarray, order: Iterable[int]) -> Array:
         for i in order:
-            u = self.mirrors[i]
+            u = self.reflection_vectors[i]
             V = V - np.multiply.outer(2 * u, u @ V)
         return V
 
     def _apply(self, V: Array) -> Array:
-        steps = range(len(self.mirrors))
+        steps = range(len(self.reflection_vectors))
         inner = self._apply_reflections(V, reversed(steps))
         return self._apply_reflections(self.values.reshape(-1, *[1] * (V.ndim - 1)) * inner, steps)
 
@@ -89,7 +91,7 @@ class PrescribedSpectrum(SelfAdjoint, ReadOnlyMixin, assignable=("n_products",))
         """Return the unit eigenvector of ``values[i]``."""
         e = np.zeros(self.shape[0], dtype=self.dtype)
         e[i] = 1
-        return self._apply_reflections(e, range(len(self.mirrors)))
+        return self._apply_reflections(e, range(len(self.reflection_vectors)))
 
 
 class QuadraticObjective(ReadOnlyMixin, assignable=REPLACEABLE_METHODS):

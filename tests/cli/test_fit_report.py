@@ -314,7 +314,7 @@ def test_influential_rows_of_a_dot_change_its_prediction_most_when_removed(rng, 
     out = fc.leave_one_out(ob, theta)
 
     def moved(j):
-        z, change = ob.model.predict(theta, X[[j]])[0], out.change(X[[j]])[0]
+        z, change = ob.model.predict(theta, X[[j]])[0], out.output_changes(X[[j]])[0]
         if kind == "regression":
             return change[0] * fit.y_scale_[0]
         p, q = softmax(z), softmax(z[:, None] + change, axis=0)

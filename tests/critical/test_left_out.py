@@ -60,14 +60,14 @@ def test_leaving_a_sample_out_of_a_linear_network_is_exact(rng):
             assert np.abs(out.predictions[:, 0] - ob.y[:, 0] - left).max() <= 1e-12
             assert np.abs(out.hat_matrix_diag - h).max() <= 1e-12
             assert np.abs(out.losses - left**2).max() <= 1e-11
-            assert out.n_approximate == 0 and (not exact or out.kept.all())
+            assert out.n_approximate == 0 and (not exact or out.in_same_basin.all())
             X = rng.standard_normal((5, 3))
             for i in range(0, 30, 7):
                 some = np.arange(30) != i
                 root = np.sqrt(w[some])
                 without = np.linalg.lstsq(A[some] * root[:, None], ob.y[some, 0] * root, rcond=None)
                 moved = np.column_stack([X, np.ones(5)]) @ (without[0] - theta)
-                assert np.abs(out.change(X)[:, 0, i] - moved).max() <= 1e-12
+                assert np.abs(out.output_changes(X)[:, 0, i] - moved).max() <= 1e-12
 
 
 def test_cooks_distances_match_least_squares(rng):
@@ -109,16 +109,16 @@ def test_exact_minima_are_continued_from_the_full_minimum():
         ob, theta = fitted(3, sizes, loss, N=60, weights=True, l2=0.2)
         out = fc.leave_one_out(ob, theta, exact=True)
         one = fc.leave_one_out(ob, theta)
-        assert out.kept.mean() > 0.9
-        for i in np.flatnonzero(out.kept)[::6]:
+        assert out.in_same_basin.mean() > 0.9
+        for i in np.flatnonzero(out.in_same_basin)[::6]:
             end = continued_minimum(ob, theta, i)
             z = ob.model.predict(end, ob.X[i : i + 1])[0]
             assert np.abs(out.predictions[i] - z).max() <= 1e-9
-            change = out.change(ob.X[:3])[:, :, i]
+            change = out.output_changes(ob.X[:3])[:, :, i]
             moved = ob.model.predict(end, ob.X[:3]) - ob.model.predict(theta, ob.X[:3])
             assert np.abs(change - moved).max() <= 1e-9
         z = ob.outputs(theta)[0]
-        true, step = ((x.predictions - z)[out.kept].ravel() for x in (out, one))
+        true, step = ((x.predictions - z)[out.in_same_basin].ravel() for x in (out, one))
         assert np.corrcoef(true, step)[0, 1] > 0.99 and 0.85 < np.polyfit(true, step, 1)[0] < 1.1
 
 
@@ -129,11 +129,11 @@ def test_the_short_proof_of_a_minimum_keeps_the_same_samples(monkeypatch):
     ob, theta = fitted(3, N=60, weights=True, l2=0.2)
     long = without_rows.classify
     monkeypatch.setattr(without_rows, "cholesky_eigenvalue_floor", lambda *given: 0.0)
-    by_verdicts = fc.leave_one_out(ob, theta, exact=True).kept
+    by_verdicts = fc.leave_one_out(ob, theta, exact=True).in_same_basin
     monkeypatch.undo()
     calls = []
     monkeypatch.setattr(without_rows, "classify", lambda *a, **k: calls.append(a) or long(*a, **k))
-    kept = fc.leave_one_out(ob, theta, exact=True).kept
+    kept = fc.leave_one_out(ob, theta, exact=True).in_same_basin
     assert by_verdicts.mean() > 0.9 and np.array_equal(kept, by_verdicts)
     assert len(calls) < 0.2 * len(kept)
 
@@ -189,7 +189,9 @@ def test_samples_of_weight_zero_do_not_move_the_minimum():
     wide = ob.astype("float64")
     minimum = fc.minimize(wide, theta.astype(float), gradient_tol=1e-14, seed=0).x
     assert np.abs(out.predictions - wide.model.predict(minimum, ob.X))[:6].max() <= 1e-9
-    assert out.kept[:6].all() and np.array_equal(out.change(ob.X)[:, 0, :6], np.zeros((12, 6)))
+    assert out.in_same_basin[:6].all() and np.array_equal(
+        out.output_changes(ob.X)[:, 0, :6], np.zeros((12, 6))
+    )
 
 
 def test_samples_of_weight_zero_change_nothing_when_left_out(rng):
@@ -260,7 +262,7 @@ def test_samples_required_for_a_minimum_are_reported(rng):
                 out = fc.leave_one_out(ob, theta, exact=exact)
             assert seen[0].filename == __file__
             assert out.rows_without_minimum.tolist() == [row] and "no minimum" in out.summary()
-            assert out.kept is None or not out.kept[row]
+            assert out.in_same_basin is None or not out.in_same_basin[row]
         part = ob.reweighted(np.arange(ob.n_samples) != row)
         assert part.certificates.why_no_minimum(theta)
         if ob.loss == "poisson":
@@ -304,7 +306,7 @@ def test_points_within_rounding_of_a_minimum_are_accepted():
 def jackknife_bounds(out, ob, X, level):
     """Return the jackknife+ bounds computed from their definition."""
     n, alpha = ob.n_samples, 1 - level
-    moved = ob.model.predict(out._at.theta, X)[:, 0, None] + out.change(X)[:, 0]
+    moved = ob.model.predict(out._at.theta, X)[:, 0, None] + out.output_changes(X)[:, 0]
     own = np.abs(ob.y[:, 0] - out.predictions[:, 0])
     k = int(np.ceil(level * (n + 1) - 1e-9))
     low, high = np.sort(moved - own, axis=1), np.sort(moved + own, axis=1)
@@ -328,7 +330,9 @@ def test_leave_one_out_of_classes_matches_logistic_regression(rng):
     assert np.allclose(np.diff(both.predictions), one.predictions, rtol=1e-8)
     for name in ("losses", "hat_matrix_diag", "cooks_distance"):
         assert np.allclose(getattr(both, name), getattr(one, name), rtol=1e-7)
-    assert np.allclose(np.diff(both.change(X), axis=1), one.change(X), rtol=1e-6, atol=1e-9)
+    assert np.allclose(
+        np.diff(both.output_changes(X), axis=1), one.output_changes(X), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_classes_given_as_weights_have_the_score_of_their_labels(rng):
@@ -555,7 +559,7 @@ def test_leave_one_out_results_are_bitwise_identical_for_any_threads():
         inf = fc.influence(other, theta, ob.X[:2])
         results.append((out, inf, other.jacobian(theta).to_dense()))
     (a, p, J), (b, q, K), (_, r, L) = results
-    for name in ("predictions", "losses", "hat_matrix_diag", "cooks_distance", "kept"):
+    for name in ("predictions", "losses", "hat_matrix_diag", "cooks_distance", "in_same_basin"):
         assert np.array_equal(getattr(a, name), getattr(b, name)), name
     assert np.array_equal(p, q) and np.array_equal(p, r)
     assert np.array_equal(J, K) and np.array_equal(J, L)
@@ -583,8 +587,13 @@ def test_a_result_has_text_html_and_a_plot():
     assert "left out" in text and "kept" in text and f"{out.score:.4g}" in text
     assert out._repr_html_().startswith("<table>")
     copy = pickle.loads(pickle.dumps(out))
-    assert json.loads(json.dumps(out.to_dict(), allow_nan=False))["kept"] == out.kept.tolist()
-    assert copy.summary() == text and np.array_equal(copy.change(np.eye(3)), out.change(np.eye(3)))
+    assert (
+        json.loads(json.dumps(out.to_dict(), allow_nan=False))["in_same_basin"]
+        == out.in_same_basin.tolist()
+    )
+    assert copy.summary() == text and np.array_equal(
+        copy.output_changes(np.eye(3)), out.output_changes(np.eye(3))
+    )
     ax = out.plot()
     x, y = ax.lines[0].get_data()
     assert np.array_equal(x, out.hat_matrix_diag) and np.array_equal(y, out.cooks_distance)
@@ -605,7 +614,7 @@ def test_float32_networks_are_refitted_in_float64():
 def test_scipy_agrees_with_the_minimum_without_a_row():
     ob, theta = fitted(3)
     out = fc.leave_one_out(ob, theta, exact=True)
-    i = int(np.flatnonzero(out.kept)[3])
+    i = int(np.flatnonzero(out.in_same_basin)[3])
     part = ob.reweighted(np.arange(40) != i)
     run = minimize(part.value_and_gradient, theta, jac=True, method="L-BFGS-B",
                    options={"gtol": 1e-10, "ftol": 1e-16, "maxiter": 5000})  # fmt: skip

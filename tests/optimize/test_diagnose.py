@@ -103,8 +103,8 @@ def test_explained_share_equals_that_of_the_predicted_means(loss, N, rng):
     left = y - (np.exp(f) if loss == "poisson" else f)
     found = fc.diagnose(ob, run.x, run)
     share = 1 - (left**2).sum() / ((y - y.mean()) ** 2).sum()
-    assert found.facts.explained == pytest.approx(share, rel=1e-6)
-    assert found.facts.explained > 0.5
+    assert found.facts.explained_variance == pytest.approx(share, rel=1e-6)
+    assert found.facts.explained_variance > 0.5
 
 
 def test_an_infinite_loss_is_attributed_to_the_data_or_the_learning_rate(rng, ticks):
@@ -116,7 +116,9 @@ def test_an_infinite_loss_is_attributed_to_the_data_or_the_learning_rate(rng, ti
     theta = 1e6 * ob.model.init(seed=0)
     assert not np.isfinite(ob.value(theta))
     found = fc.diagnose(ob, theta, {"loss": [3.0, np.inf]}, compare=True, max_time=1)
-    assert found.facts.lost and "inputs unscaled" in [cause.name for cause in found.causes]
+    assert found.facts.was_not_finite and "inputs unscaled" in [
+        cause.name for cause in found.causes
+    ]
     assert "nan" not in repr(found)
     json.dumps(found.to_dict(), allow_nan=False)
 
@@ -191,8 +193,8 @@ def test_compare_names_a_simpler_network_that_fits_as_well(rng, ticks):
     X = rng.standard_normal((150, 3))
     ob = fc.Objective(fc.MLP([3, 8, 8, 1], "sigmoid"), X, X @ [1.0, -1.0, 0.5], loss="mse")
     found = fc.diagnose(ob, ob.model.init(seed=0), compare=True, max_time=3)
-    assert set(found.facts.compared) == {"linear", "shallower", "wider"}
-    assert found.facts.compared["linear"] < 1e-6
+    assert set(found.facts.network_losses) == {"linear", "shallower", "wider"}
+    assert found.facts.network_losses["linear"] < 1e-6
     assert any(a.name == "a simpler network does as well" for a in found.causes)
 
 
@@ -241,10 +243,12 @@ def test_diagnose_reports_measurements_of_layers_and_fit(rng):
     b[7] = 40.0
     facts = fc.diagnose(ob, theta).facts
     guess = ob.model.predict(theta, ob.X)
-    assert abs(facts.explained - sklearn.r2_score(ob.y, guess)) <= 1e-12
-    assert abs(facts.constant - ob.y.var()) <= 1e-12
-    assert abs(facts.decay - 1e-2 * theta @ theta) <= 1e-12 * facts.decay
-    assert abs(facts.balance - abs(ob.gradient(theta) @ theta) / facts.decay) <= 1e-9
+    assert abs(facts.explained_variance - sklearn.r2_score(ob.y, guess)) <= 1e-12
+    assert abs(facts.constant_loss - ob.y.var()) <= 1e-12
+    assert abs(facts.decay_penalty - 1e-2 * theta @ theta) <= 1e-12 * facts.decay_penalty
+    assert (
+        abs(facts.decay_imbalance - abs(ob.gradient(theta) @ theta) / facts.decay_penalty) <= 1e-9
+    )
     hidden, out = facts.layers
     slopes = 1 - np.tanh(ob.X @ W.T + b) ** 2
     assert hidden.off == np.mean(slopes <= 0.01) and hidden.dead == np.mean(
@@ -306,7 +310,7 @@ def test_a_robust_fit_of_targets_with_outliers_is_healthy(loss, rng):
     fit, squared = (fc.Objective(ob.model, ob.X, y, one, l2=1e-4) for one in (loss, "mse"))
     run = fc.minimize(fit, fit.model.init(seed=0), "l-bfgs", max_iter=500, verdict=False)
     found = fc.diagnose(fit, run.x, run.history)
-    assert found.facts.robust and found.facts.explained > 0.9
+    assert found.facts.robust and found.facts.explained_variance > 0.9
     assert not {"labels shuffled", LOSS_UNFIT_CAUSE} & {cause.name for cause in found.causes}, found
     first = fc.diagnose(squared, run.x).causes[0]
     assert (first.name, first.confidence) == (
@@ -363,11 +367,19 @@ def test_rows_of_weight_zero_and_integer_weights_change_no_diagnosis(loss, rng):
         one, *others = (fc.diagnose(ob, theta) for ob in obs)
         for other, scale in zip(others, (share, total), strict=True):
             assert [a.name for a in one.causes] == [a.name for a in other.causes]
-            for name in ("explained", "reachable", "relation", "unseen", "offset"):
+            for name in (
+                "explained_variance",
+                "attainable_variance",
+                "correlation_zscore",
+                "held_out_r2",
+                "offset",
+            ):
                 a, b = getattr(one.facts, name), getattr(other.facts, name)
                 assert a == pytest.approx(b, rel=1e-6, abs=1e-9), name
             assert one.facts.loss == pytest.approx(scale * other.facts.loss, rel=1e-9)
-            assert one.facts.constant == pytest.approx(scale * other.facts.constant, rel=1e-6)
+            assert one.facts.constant_loss == pytest.approx(
+                scale * other.facts.constant_loss, rel=1e-6
+            )
             assert np.allclose(one.facts.scales, other.facts.scales, rtol=1e-9)
     healthy = fc.diagnose(obs[0], run.x)
     assert "labels shuffled" not in [cause.name for cause in healthy.causes]
@@ -528,7 +540,7 @@ def test_every_sentence_is_true_of_a_training_made_for_it(rng):
     assert simpler.sentence.startswith("a linear or a shallower network reaches")
     assert wider.sentence.endswith("that of a wider network")
     quarter = {"linear": 0.5 * facts.loss, "wider": 0.25 * facts.loss}
-    facts = replace(facts, compared=quarter, steps=steps_of([1.0, 0.5, 0.5, 0.5]))
+    facts = replace(facts, network_losses=quarter, steps=steps_of([1.0, 0.5, 0.5, 0.5]))
     assert simpler.evidence(facts) == (0.5 * facts.loss, "measured")
     assert wider.evidence(facts) == (4.0, "measured")
 

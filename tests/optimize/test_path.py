@@ -33,7 +33,7 @@ def test_a_path_leaves_the_saddles_of_units_that_decay_has_killed(rng):
     dead = fc.Objective(ob.model, X, y, "mse", 0.03, l2_biases=False)
     assert np.linalg.norm(dead.gradient(path.thetas[0])) <= 1e-4
     assert np.linalg.eigvalsh(dead.hessian(path.thetas[0]).to_dense())[0] < -0.1
-    counts = path.active.sum(axis=1)
+    counts = path.active_units.sum(axis=1)
     assert counts[0] == 0 and counts[-1] == 5
     for i, l2 in enumerate(l2s):
         at, theta = path.at(i)
@@ -62,7 +62,7 @@ def test_a_path_restarts_units_whose_free_bias_hides_a_saddle():
     X, y = sine(20, 0.01)
     ob = fc.Objective(fc.MLP([3, 4, 1], "softplus"), X, y, "mse", l2_biases=False)
     path = fc.regularization_path(ob, [1e-3, 1e-5], seed=2)
-    assert path.active.sum(axis=1).tolist() == [1, 4] and path.values[-1] <= 2e-5
+    assert path.active_units.sum(axis=1).tolist() == [1, 4] and path.values[-1] <= 2e-5
 
 
 def test_a_path_in_float32_is_followed_in_float64():

@@ -13,7 +13,7 @@ class Prescribed(PrescribedSpectrum):
 
     def astype(self, dtype):
         other = Prescribed(self.values, 0, dtype=dtype)
-        vars(other)["mirrors"] = self.mirrors.astype(dtype)
+        vars(other)["reflection_vectors"] = self.reflection_vectors.astype(dtype)
         return other
 
 

@@ -106,7 +106,7 @@ def verdicts(objective: fc.Objective, theta: Floats) -> Floats:
     assert report.kind == "minimum" and proved and words and report.gradient_norm >= 0
     causes: list[str] = [advice.call for advice in fc.diagnose(objective, x, found.history).causes]
     assert all(causes)
-    checked: bool = fc.check_gradient(objective, x, n_directions=2).gradient_right
+    checked: bool = fc.check_gradient(objective, x, n_directions=2).gradient_agrees
     assert checked
     walked = fc.find_critical_point(objective, theta, max_iter=5)
     assert np.isfinite(walked.fun) and walked.gradient_norm >= 0.0
@@ -205,11 +205,14 @@ def estimators(X: Floats, y: npt.NDArray[np.int64]) -> None:
 
 def rows(objective: fc.Objective, x: Floats) -> None:
     out = fc.leave_one_out(objective, x)
-    assert out.change(objective.X[:2]).shape == fc.influence(objective, x, objective.X[:2]).shape
+    assert (
+        out.output_changes(objective.X[:2]).shape
+        == fc.influence(objective, x, objective.X[:2]).shape
+    )
     factor = objective.hessian(x).factor()
     assert factor.solve(x).shape == x.shape and out.summary()
     post = fc.laplace(objective, x)
-    assert np.isfinite(post.evidence) and post.predict_proba(objective.X[:2]).shape[0] == 2
+    assert np.isfinite(post.log_evidence) and post.predict_proba(objective.X[:2]).shape[0] == 2
     path = fc.regularization_path(objective, [0.3, 0.1], seed=0)
     assert len(path.l2s) == 2
 

@@ -391,8 +391,8 @@ def undo_scaling(x: Floats, exponent: int) -> Floats:
         out = np.ldexp(x, exponent)
     if not np.isfinite(out).all():
         raise np.linalg.LinAlgError(
-            f"the largest eigenvalue must be within float64, got about {np.abs(x).max():.2g} * "
-            f"2**{exponent}. Scale the matrix down."
+            "the largest eigenvalue must be within the range of float64, got about "
+            f"{np.abs(x).max():.2g} * 2**{exponent}. Scale the matrix down."
         )
     return out
 

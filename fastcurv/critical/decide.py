@@ -1,12 +1,12 @@
-"""Map the evidence at a point to the verdict: `Evidence` in, `Decision` out. Nothing is computed
+"""Map the evidence at a point to the verdict: from `Evidence` to `Decision`. Nothing is computed
 here.
 
 The first rule that applies gives the verdict. A point is `not_critical` if the loss is proved to
-decrease from there without end, or if it is not near a critical point; in the second case it is
-`undecided` if it may be a minimum at active kinks. The next rules are the proofs: interpolation,
-Kantorovich's theorem, a lower bound on the curvature, two directions of opposite curvature. Next
-are the rules for kinks at theta, and last those for measurements, whose verdicts state a risk or
-the missing hypothesis.
+decrease for every step along a ray from this point, or if the point is not near a critical point;
+in the second case it is `undecided` if it may be a minimum at active kinks. The next rules are the
+proofs: interpolation, Kantorovich's theorem, a lower bound on the curvature, two directions of
+opposite curvature. Then come the rules for kinks at theta, and last the rules for measurements,
+whose verdicts state a risk or the missing hypothesis.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _WIDTH_TEMPLATE = "{ask.curvature_tol} of the spectrum's width"
 
 
 class Reason(Enum):
-    """The rule that gives a verdict, with the sentence that states it. `report.Words` fills in the
-    placeholders in braces.
+    """The rule that gives a verdict, with the template of the sentence that states the verdict.
+    `report.Words` fills in the placeholders in braces.
     """
 
     INFIMUM_AT_INFINITY = (
@@ -170,19 +170,20 @@ class Nearness:
     Attributes
     ----------
     near : bool
-        True if theta is so near a critical point that the verdict refers to that point.
+        True if theta is so near a critical point that the verdict refers to that critical point.
     decrement : float
         ``g'|H|^-1 g / 2``, the change of the loss predicted for Newton's step, minus the part that
         the rounding of g alone explains.
     threshold : float
         Largest decrement at which theta counts as near.
     gradient_norm : float
+        ``||g||``.
     gradient_tol : float
-        Largest norm of a gradient of this direction at which theta counts as near. If the caller
-        gave a tolerance, it is that tolerance, which then replaces the rule.
+        Largest norm of a gradient in the direction of g at which theta counts as near. If the
+        caller gave a tolerance, it is that tolerance, which then replaces the rule.
     strict : bool
-        True if the decrement is also at most the threshold for float64, which is smaller than that
-        of an objective of lower precision. A certificate requires this.
+        True if the decrement is also at most the threshold for float64, which is smaller than the
+        threshold for an objective of lower precision. A certificate requires this.
     short : bool
         True if there were too few products to determine whether theta is near.
     flat_ratio, residual : float or None
@@ -204,9 +205,9 @@ class Nearness:
 
     @property
     def is_plateau(self) -> bool:
-        """True if theta is not near a critical point, the gradient lies mostly outside the range of
-        H, and H is flat along the gradient: the curvature there is small relative to ||H||, or so
-        small that the Newton step is too long for a local model.
+        """True if theta is not near a critical point, at least 90% of the gradient lies outside the
+        range of H, and H is flat along the gradient. H is flat if its curvature along g is small
+        relative to ||H||, or so small that the Newton step is too long for a local model.
         """
         if self.near or self.short or self.residual is None:
             return False
@@ -221,20 +222,25 @@ class SpectrumEvidence:
     Attributes
     ----------
     low, high : float
-        The smallest and largest eigenvalue, as found.
+        The smallest and the largest computed eigenvalue.
     low_bounds, high_bounds : tuple of float
-        ``(below, above)`` with an eigenvalue between these numbers, for each end of the spectrum.
-    n_positive, n_negative, n_zero, n_symmetry : int or None
-        Inertia, and the number of zeros that proved symmetries explain; None at large n.
+        Bounds ``(below, above)`` of an interval that contains an eigenvalue, for each end of the
+        spectrum.
+    n_positive, n_negative, n_zero : int or None
+        Inertia: the numbers of positive and negative eigenvalues, and of those without a known
+        sign. None if the inertia is not known, as for large n.
+    n_symmetry : int or None
+        Number of zero eigenvalues that proved symmetries explain, or None if it is not known.
     n_negative_bounds : (int, int)
         Lower and upper bound on the number of negative eigenvalues.
     n_unsettled : int
-        Number of eigenvalues whose sign is proved at theta but is not stable up to the critical
-        point.
+        Number of eigenvalues whose sign is proved at theta but may change between theta and the
+        critical point.
     negative, positive : bool
         True if curvature of that sign is proved at theta, along one vector.
     escape_direction, escape_curvature : ndarray, shape (n,), and float, or None
-        Unit vector of negative curvature and its Rayleigh quotient; None if none is proved.
+        Unit vector of negative curvature and its Rayleigh quotient, or None if no negative
+        curvature is proved.
     flat : bool
         True if all products with H were 0.
     bounded : bool
@@ -250,17 +256,20 @@ class SpectrumEvidence:
     floor : float
         Lower bound on all eigenvalues at theta.
     risk, risk_asked : float or None
-        Probability that curvature of the other sign was missed, at large n, and the largest
-        probability that the caller accepts.
+        Probability that curvature of the other sign was missed if not all eigenvalues were
+        computed, and the largest probability that the caller accepts.
     goal : int
-        Number of Lanczos steps that reduce the risk to `risk_asked`, or to 0.01 if this is None.
+        Number of Lanczos steps that reduce the risk to `risk_asked`, or to 0.01 if `risk_asked` is
+        None.
     loose : bool
-        At large n: True if an eigenvalue is 0 to rounding and no known symmetry explains it.
+        True if not all eigenvalues were computed, an eigenvalue is 0 to rounding, and no known
+        symmetry explains this eigenvalue.
     across : (float, float) or None
-        At large n: the ends of the spectrum on the complement of the symmetry directions.
+        The ends of the spectrum on the complement of the symmetry directions, if not all
+        eigenvalues were computed.
     reach : ProvedReach or None
-        At large n: the space that contains the range of H up to a multiple of I, if all eigenvalues
-        are known from it.
+        The space that contains the range of H up to a multiple of I, if all eigenvalues were
+        computed from the restriction of H to this space.
     """
 
     low: float = NAN
@@ -293,13 +302,13 @@ class SpectrumEvidence:
 
     @property
     def has_inertia(self) -> bool:
-        """True if the inertia is known, as it is if all eigenvalues were computed."""
+        """True if the inertia is known because all eigenvalues were computed."""
         return self.n_positive is not None
 
     @property
     def kind(self) -> str:
-        """The kind that the inertia determines; ``degenerate`` if no eigenvalue has a known sign or
-        the inertia is not known.
+        """The kind that the inertia determines: "saddle", "minimum", "maximum", or "degenerate" if
+        no eigenvalue has a known sign or the inertia is not known.
         """
         if self.n_negative and self.n_positive:
             return "saddle"
@@ -308,9 +317,9 @@ class SpectrumEvidence:
 
 @dataclass(frozen=True)
 class TwoSignProof:
-    """The proof of a saddle by two fixed vectors. Their curvatures have opposite signs within
-    `radius` of theta, and the computed Newton step has length `distance`. Both lengths are measured
-    in coordinates x with ``theta = c x``, where every entry of c is at least `unit`.
+    """The proof of a saddle by two fixed vectors. Along these vectors the curvatures have opposite
+    signs within `radius` of theta, and the computed Newton step has length `distance`. Both lengths
+    are measured in coordinates x with ``theta = c x``, where every entry of c is at least `unit`.
     """
 
     radius: float = 0.0
@@ -324,23 +333,24 @@ class TwoSignProof:
 
 @dataclass(frozen=True)
 class CriticalPointProof:
-    """The proof about the critical point within the certified radius of theta, and the measurements
-    used if there is no proof.
+    """The proof about the critical point near theta, and the measurements that are used if there is
+    no proof.
 
     Attributes
     ----------
-    theorem, zero : Contraction
-        Kantorovich's theorem for the gradient, on the complement of the symmetries, which proves
-        that a critical point with the inertia found lies within its radius; and for the residuals,
-        which proves that a point of loss 0 lies within its radius.
+    theorem : Contraction
+        Kantorovich's theorem for the gradient, on the complement of the symmetry directions. If it
+        holds, a critical point with the inertia found lies within its radius.
+    zero : Contraction
+        Kantorovich's theorem for the residuals. If it holds, a point of loss 0 lies within its
+        radius.
     n_residuals : int
         Number of residuals if `zero` holds.
     pair : Pair
-        Radius within which two fixed vectors keep curvatures of opposite sign, and the length of
-        Newton's step.
+        The proof of a saddle by two fixed vectors.
     lasting : bool
-        True if the signs of curvature were measured, or are proved, to stay the same up to the
-        critical point.
+        True if the signs of curvature were measured, or are proved, to be the same from theta to
+        the critical point.
     arrives : bool
         True if Newton's step was measured, or is proved, to reduce the gradient.
     short : bool
@@ -363,19 +373,22 @@ class Evidence:
     Attributes
     ----------
     gradient : Nearness
+        The distance to a critical point.
     spectrum : Spectrum
+        The eigenvalues and the known signs of curvature.
     certificate : Proof
+        The proofs and measurements for the critical point.
     to_infinity : bool
-        True if the loss is proved to decrease without end from theta, to an infimum that is not
-        attained.
+        True if the loss is proved to decrease for every step along a ray from theta, to an infimum
+        that is not attained.
     n_kinks : int
-        Number of pre-activations within rounding of a kink.
+        Number of pre-activations that are at a kink within rounding.
     falls : bool
-        True if kinks are active and the loss was measured to decrease: along `escape_direction` or
-        its opposite near a critical point, along -g elsewhere.
+        True if kinks are active and the loss was measured to decrease. Near a critical point it is
+        measured along `escape_direction` and the opposite direction, elsewhere along -g.
     assumed : bool
-        True if no bound on the rounding of products is known, so that the signs at theta depend on
-        an assumption about it.
+        True if no bound on the rounding errors of products is known, so that the signs at theta
+        depend on an assumption about these errors.
     n_products : int
         Number of products so far.
     """
@@ -401,9 +414,9 @@ class Decision:
     certified : bool
         True if the verdict is proved.
     rule : Reason
-        The rule.
+        The rule that gives the verdict.
     radius : float or None
-        Radius of the certified ball around theta.
+        Radius of the ball around theta for which the verdict is proved, or None if it is not.
     failure_probability : float
         0 if certified, the risk if the verdict comes from random probes, NaN otherwise.
     """
@@ -415,12 +428,12 @@ class Decision:
     failure_probability: float = NAN
 
 
-# (True if the rule applies, the arguments of the `Decision` that it gives)
+# True if the rule applies, and the arguments of the `Decision` that the rule gives
 Rule = tuple[Any, tuple[Any, ...]]
 
 
 def decide(found: Evidence) -> Decision:
-    """Return the verdict that follows from the evidence.
+    """Return the `Decision` of the first rule that applies to the evidence.
 
     Examples
     --------
@@ -461,7 +474,7 @@ def decide(found: Evidence) -> Decision:
             g.strict and opposed and c.pair.holds,
             ("saddle", True, Reason.TWO_VECTOR_SADDLE, in_units, 0.0),
         ),
-        # At a kink H describes one side only.
+        # At a kink H describes the loss on one side only.
         (found.n_kinks and opposed and found.falls, ("saddle", False, Reason.ONE_SIDED_SADDLE)),
         (found.n_kinks, ("undecided", False, Reason.ONE_SIDED_HESSIAN)),
         *(
@@ -482,8 +495,8 @@ def decide(found: Evidence) -> Decision:
 
 
 def _rules_from_estimates(s: SpectrumEvidence, c: CriticalPointProof) -> list[Rule]:
-    """Return the rules for verdicts from measurements if the inertia is unknown. The last rule
-    always applies.
+    """Return the list of rules for verdicts from measurements if the inertia is unknown. The last
+    rule always applies.
     """
     likely = "minimum" if s.positive else "maximum"
     return [

@@ -1,5 +1,6 @@
-"""The inertia from the Hessian as a matrix: on the complement of proved symmetries, with proved
-error bounds; from Cholesky factors if these prove a minimum, otherwise from all eigenpairs.
+"""The inertia from the Hessian as a matrix, on the complement of proved symmetries, with proved
+error bounds. It comes from Cholesky factors if these prove a minimum, and otherwise from all
+eigenpairs.
 """
 
 from __future__ import annotations
@@ -84,10 +85,10 @@ from .theorem import (
 # --------------------------------------------------------------------------------------------------
 # The Hessian as a matrix on the complement of proved symmetries: eigenpairs with bounds.
 
-# maximum curvature of a symmetry direction that is projected out, relative to ||H||
+# maximum ratio of ||Hq|| to ||H|| at which a symmetry direction q is projected out
 ZERO_CURVATURE_TOL = 1e-4
 JOINT_SIGNS_MIN_N = 768  # minimum number of rows for a joint proof of the signs of all eigenvalues
-# maximum number of reflections that are applied one by one, which gives a sharper error bound
+# maximum number of reflections that are applied one by one, for which the error bound is sharper
 MAX_SINGLE_REFLECTIONS = 128
 REFLECTION_BLOCK_SIZE = 64  # maximum number of reflections in a block if they are applied in blocks
 # maximum number of rows at which an indefinite H is also decomposed in balanced coordinates
@@ -95,7 +96,9 @@ BALANCED_MAX_N = 1500
 
 
 class DenseHessian:
-    """The Hessian as a matrix, in theta's own coordinates and in balanced coordinates."""
+    """The Hessian as a matrix A (n, n), with error bounds, in the coordinates of theta and in
+    balanced coordinates.
+    """
 
     def __init__(self, M: DenseMatrix) -> None:
         self.M, self.A, self.n = M, M.A, len(M.A)
@@ -106,19 +109,21 @@ class DenseHessian:
 
     @cached_property
     def balanced_units(self) -> list[Floats]:
-        """Balanced units of the parameters, as computed by `candidate_units`."""
+        """A list of candidates for balanced units (n,) of the parameters, from
+        `candidate_units`.
+        """
         return candidate_units(self.A, self.M.entry_error_bounds(), self.M.layer_numbers())
 
     @property
     def default_units(self) -> Floats:
-        """The first candidate for balanced units, (n,)."""
+        """The first candidate (n,) for balanced units."""
         return self.balanced_units[0]
 
     def flat_columns(self, T: Floats) -> Floats:
-        """Return columns that span the part of span(T) that the Hessian maps almost to zero, or T
-        if n exceeds `BALANCED_MAX_N`.
+        """Return columns that span the part of span(T) that the Hessian maps almost to zero, for T
+        (n, s). Return T if n exceeds `BALANCED_MAX_N`.
 
-        The size of the image is compared in balanced units, so that the result does not depend on
+        The norm of the image is compared in balanced units, so that the result does not depend on
         the units of theta.
         """
         if not T.shape[1] or self.n > BALANCED_MAX_N:
@@ -133,17 +138,17 @@ class DenseHessian:
     def eigenpairs_on_complement(
         self, T: Floats, c: Floats | None = None, more: float = 0.0
     ) -> ComplementEigenpairs:
-        """Return the eigenpairs of ``C A C``, where C is diag(c) or by default I, on the complement
-        of the span of the columns of T, which are in theta's coordinates. `more` is added to the
-        bound on the error of A.
+        """Return the eigenpairs of ``C A C`` as a `Slice`, on the complement of the span of the
+        columns of T (n, s), which are in the coordinates of theta. C is ``diag(c)``, or the
+        identity if `c` is None. `more` is added to the bound on the error of A.
         """
         scaled = c is not None
         c = np.ones(self.n) if c is None else c
         matrix = c[:, None] * self.A * c if scaled else self.A
         span = independent_basis(T / c[:, None] if scaled else T)
         if span.shape[1] and self.n > BALANCED_MAX_N:
-            # Near a point that the whole symmetry group leaves fixed, H has curvature along the
-            # orbits; these directions are not projected out.
+            # Near a point that the whole symmetry group leaves fixed, H may have curvature along
+            # the orbits. Directions with such curvature are not projected out.
             span = annihilated_basis(
                 matrix @ span, span, ZERO_CURVATURE_TOL * spectral_norm(matrix)
             )
@@ -164,9 +169,9 @@ class DenseHessian:
 
 @dataclass(frozen=True, eq=False)
 class SignView:
-    """Eigenpairs of the Hessian on the complement of proved symmetries: `plain` in theta's
-    coordinates, `best` in the coordinates in which the most signs are known. `held` are the
-    tangents of the symmetries.
+    """Two slices of the Hessian on the complement of proved symmetries: `plain` in the coordinates
+    of theta, and `best` in the coordinates in which the most signs are known. `held` are the
+    `Tangents` of the symmetries.
     """
 
     plain: ComplementEigenpairs
@@ -175,14 +180,15 @@ class SignView:
 
 
 def deflate_symmetries(full: DenseHessian, held: OrbitTangents) -> SignView:
-    """Decompose the Hessian on the complement of the symmetries `held`, in theta's coordinates and,
-    if these leave signs unknown that balanced coordinates may determine, in balanced coordinates.
+    """Return the `SignView` of the Hessian on the complement of the symmetries `held`, in the
+    coordinates of theta and, if that leaves unknown signs that balanced coordinates may determine,
+    in balanced coordinates.
 
-    Balanced coordinates are tried if H is not definite and n is at most `BALANCED_MAX_N`, and for
-    larger n if the signs of all remaining zeros might be determined there. They do not change the
-    inertia (Sylvester), have a sharper error bound, and do not depend on the units of theta. If the
-    noise is known by rows only and not by entries, the error bound may be less sharp, and the
-    coordinates with more known signs are used.
+    Balanced coordinates are tried if H is not definite and n is at most `BALANCED_MAX_N`. For
+    larger n they are tried if they might determine the signs of all remaining zeros. Balanced
+    coordinates do not change the inertia (Sylvester), have a sharper error bound, and do not depend
+    on the units of theta. If the errors are bounded for rows only and not for entries, the bound
+    may be less sharp, and the coordinates with more known signs are used.
     """
     flat = full.flat_columns(held.columns)
     plain = full.eigenpairs_on_complement(flat)
@@ -207,7 +213,7 @@ def deflate_symmetries(full: DenseHessian, held: OrbitTangents) -> SignView:
 def _with_fewer_unknown_signs(
     cut: ComplementEigenpairs, other: ComplementEigenpairs
 ) -> ComplementEigenpairs:
-    """Return the slice with fewer unknown signs, and `other` if the numbers are equal."""
+    """Return the slice with fewer unknown signs, or `other` if both have the same number."""
     return (
         cut if np.sum(eigenvalue_signs(cut) == 0) < np.sum(eigenvalue_signs(other) == 0) else other
     )
@@ -217,10 +223,10 @@ def _has_undecided_eigenvalue(full: DenseHessian, plain: ComplementEigenpairs) -
     """Return True if balanced coordinates cannot determine the signs of all eigenvalues that have
     no known sign in `plain`.
 
-    On the span of the symmetries and of the eigenvectors without a known sign, the singular values
-    of the scaled H are computed. If more of them are within the error than there are symmetries, an
-    eigenvalue on the complement of the symmetries is within the error (Courant and Fischer; Cauchy
-    interlacing).
+    The test uses the singular values of the scaled H on the span of the symmetries and of the
+    eigenvectors without a known sign. If more of them are within the error than there are
+    symmetries, an eigenvalue on the complement of the symmetries is within the error (Courant and
+    Fischer; Cauchy interlacing).
     """
     flat = np.hstack([plain.span, plain.vectors[:, eigenvalue_signs(plain) == 0]])
     Q = qr(flat / full.default_units[:, None], mode="economic")[0]
@@ -231,8 +237,8 @@ def _has_undecided_eigenvalue(full: DenseHessian, plain: ComplementEigenpairs) -
 
 
 def eigenvalue_signs(cut: Any) -> NDArray[np.int_]:
-    """Return the sign (-1, 0 or 1) of every eigenvalue of a slice, 0 if it is within the error
-    bound.
+    """Return the signs (m,) of the eigenvalues of a slice: -1, 1, or 0 if the magnitude is at most
+    the error bound.
     """
     return np.where(np.abs(cut.values) > cut.error, np.sign(cut.values), 0).astype(int)
 
@@ -240,14 +246,14 @@ def eigenvalue_signs(cut: Any) -> NDArray[np.int_]:
 def check_theorem_across_orbits(
     ob: Any, theta: Floats, cut: ComplementEigenpairs, found: KantorovichOutcome
 ) -> KantorovichOutcome:
-    """Return the outcome `found` of the theorem if the tangents of the orbits are proved to stay
-    linearly independent on its ball. Otherwise return an outcome that does not hold, with
-    ``missing="orbit"``.
+    """Return `found`, the outcome of the theorem, if the tangents of the orbits are proved to be
+    linearly independent on the whole ball of the theorem. Otherwise return an outcome that does not
+    hold, with ``missing="orbit"``.
     """
     top, bottom = float(cut.c.max()), float(cut.c.min())
     near = symmetry_tangents(ob, theta, top * 2 * found.eta)
-    # upper bound on the factor by which these units increase `near.change`, the rate at which
-    # tangents turn
+    # upper bound on the factor by which the units cut.c increase `near.change`, the rate at which
+    # tangents change
     spread = float(call_certificate(ob, "orbit_spread", cut.c, default=top / bottom))
     whole = spans_orbit(
         cut.span,
@@ -329,8 +335,8 @@ class _ComplementReflections:
 
 def inertia_by_matrix(ask: ClassifyOptions, H: CountedProducts) -> InertiaStrategy:
     """Return the inertia from the matrix of H. Cholesky factors are used if n is at least
-    `CHOLESKY_MIN_N`, no symmetry is proved and the factors prove a minimum, otherwise all
-    eigenpairs.
+    `CHOLESKY_MIN_N`, no symmetry is proved and the factors prove a minimum. Otherwise all
+    eigenpairs are computed.
     """
     gradient = best_gradient(ask.ob, ask.theta, H)
     H.show_note("all columns")
@@ -351,8 +357,8 @@ def inertia_by_matrix(ask: ClassifyOptions, H: CountedProducts) -> InertiaStrate
 
 
 def assess_nearness_at(ob: Any, theta: Floats, H: CountedProducts | None = None) -> Nearness:
-    """Return the `Nearness` at theta from the same quantities as `inertia_by_matrix`, at a cost of
-    n products.
+    """Return the `Nearness` at theta, computed in the way of `inertia_by_matrix`. The cost is n
+    products and a decomposition.
     """
     with np.errstate(all="ignore"):
         H = hessian_products(ob, theta) if H is None else H
@@ -367,16 +373,17 @@ def assess_nearness_at(ob: Any, theta: Floats, H: CountedProducts | None = None)
 # --------------------------------------------------------------------------------------------------
 # Minima of many parameters proved by Cholesky factors, at a tenth of the cost of all eigenpairs.
 #
-# A Cholesky factorisation that runs to its end proves its matrix positive definite up to a known
-# shift (`linalg.cholesky_eigenvalue_floor`). Applied to ``A - s I``, with s a little below the
-# least eigenvalue found by inverse iteration, it bounds ``||A^-1||``; the factor of A gives
-# Newton's step, and the theorem needs only these two quantities. If a step fails to give a proof,
-# the result is None, and all eigenpairs are computed.
+# A Cholesky factorisation that does not fail proves that its matrix is positive definite up to a
+# known shift (`linalg.cholesky_eigenvalue_floor`). Applied to ``A - s I``, with s a little below
+# the smallest eigenvalue found by inverse iteration, it gives a bound on ``||A^-1||``. The factor
+# of A gives Newton's step. The theorem needs only these two quantities. If a part of the proof
+# fails, all eigenpairs are computed.
 
-# minimum n at which Cholesky factors are tried; below, all eigenpairs take a fraction of a second
-# and give more information
+# minimum n at which Cholesky factors are tried; for smaller n all eigenpairs take a fraction of a
+# second and give more information
 CHOLESKY_MIN_N = 768
-# fractions of the smallest Ritz value that are tried in turn as lower bounds on all eigenvalues
+# fractions of the smallest Ritz value that are tried, one after the other, as lower bounds on all
+# eigenvalues
 FLOOR_FRACTIONS = (0.999, 0.9, 0.5)
 # maximum dimension of the Krylov space from which the fraction of g in the range of H is computed
 N_GRADIENT_STEPS = 60
@@ -385,12 +392,12 @@ MAX_LINEAR_SOLVES = 200  # maximum number of linear systems solved to find the s
 
 @dataclass(frozen=True, eq=False)
 class DefinitenessProof:
-    """A matrix proved positive definite.
+    """The proof that the exact Hessian is positive definite, from its computed matrix A.
 
     Attributes
     ----------
     solve : callable
-        Function of b that returns ``A^-1 b`` by the Cholesky factor of A.
+        Function of b (n,) that returns ``A^-1 b`` by the Cholesky factor of A.
     floor : float
         Lower bound on all eigenvalues of the exact Hessian, from which A differs by its error.
     min_abs_eigenvalue_bound : float
@@ -403,8 +410,8 @@ class DefinitenessProof:
 
 
 def prove_definite(full: DenseHessian) -> DefinitenessProof | None:
-    """Prove the Hessian positive definite by Cholesky factors of its computed matrix A. Return None
-    if A is not positive definite by more than its error.
+    """Return the proof that the Hessian is positive definite, by Cholesky factors of its computed
+    matrix A. Return None if A is not positive definite by more than its error.
     """
     A = full.A
     if not 0 < full.norm < np.inf or not (np.diagonal(A) > 0).all():
@@ -426,8 +433,8 @@ def prove_definite(full: DenseHessian) -> DefinitenessProof | None:
 
 
 def cholesky_solver(A: Floats) -> Callable[[Floats], Floats] | None:
-    """Return a function that applies ``A^-1`` by a Cholesky factor, or None if the factorisation
-    fails.
+    """Return a function of b (n,) that returns ``A^-1 b`` by a Cholesky factor, or None if the
+    factorisation fails.
     """
     factor = cholesky(A)
     if factor is None:
@@ -526,8 +533,8 @@ class InertiaByCholesky(InertiaStrategy):
 # --------------------------------------------------------------------------------------------------
 # All eigenpairs, on the complement of the symmetries.
 
-# number of iterations that rescale the layers until their parts of Newton's step are equally long;
-# the units affect which signs are proved
+# maximum number of times that the layers are rescaled such that their parts of Newton's step become
+# equally long; the units affect which saddles are proved
 N_BALANCING_STEPS = 3
 # minimum scale of a layer, relative to that of the layer with the longest step
 MIN_LAYER_SCALE = 1e-8
@@ -580,7 +587,7 @@ class InertiaByEigenpairs(InertiaStrategy):
         """
         self.H.show_note("the theorem")
         full, view, found = self.full, self.view, self._check_theorem_on_complement()
-        # The theorem holds in theta's units, so the signs are taken from these units too.
+        # If the theorem holds in the units of theta, the signs are taken from these units too.
         if found[0].holds and (self.signs == 0).any():
             own = SignView(view.plain, view.plain, view.held)
             self.view, self.cut, self.signs, self.n_found = self._proved_signs(own)
@@ -672,10 +679,9 @@ class InertiaByEigenpairs(InertiaStrategy):
         return plain
 
     def _prove_extreme_pair(self, cut: ComplementEigenpairs, length: float) -> TwoSignProof:
-        """Return the `TwoSignProof` proved by the eigenvectors of both ends of the slice
-        `cut`, in the coordinates of the slice, in which Newton's step has length
-        `length`. If these ends have no
-        known opposite signs, return an empty `TwoSignProof`, which does not hold.
+        """Return the `TwoSignProof` proved by the eigenvectors of both ends of the slice `cut`, in
+        the coordinates of the slice, in which Newton's step has length `length`. If these ends have
+        no known opposite signs, return an empty `TwoSignProof`, which does not hold.
         """
         known, c, A = eigenvalue_signs(cut), cut.c, self.full.A
         if not (known.size and known[0] < 0 < known[-1]):
@@ -748,8 +754,8 @@ class InertiaByEigenpairs(InertiaStrategy):
         range of H.
         """
         near, full, plain = self.near, self.full, self.view.plain
-        # With curvature below `reached`, a Newton step would leave the region where a local model
-        # of the loss is valid.
+        # If the curvature is below `reached`, no local model of the loss is valid along the whole
+        # Newton step.
         reached = near.gradient_norm / (MAX_RELATIVE_STEP * norm_with_floor(self.ask.theta))
         flat_ratio, residual = None, 1.0 if near.gradient_norm > 0 else None
         if near.gradient_norm > 0 and full.norm > 0:
@@ -781,8 +787,8 @@ class InertiaByEigenpairs(InertiaStrategy):
         # `hidden` is True if an eigenvalue counts as zero only because of the measured asymmetry of
         # the products.
         full, asymmetry = self.full, self.full.M.asymmetry_error()
-        # A matrix that is given as exact has no rounding error, although rounding may have made it
-        # asymmetric, by at most the second term.
+        # A matrix that is passed as exact has no rounding error, but rounding may have made it
+        # asymmetric. The second term bounds this asymmetry.
         rounding = max(full.error - asymmetry, PRODUCT_ERROR_EPS * EPS * full.norm)
         zeros = np.abs(best.values[eigenvalue_signs(best) == 0])
         hidden = (
@@ -820,9 +826,9 @@ class InertiaByEigenpairs(InertiaStrategy):
 def _extreme_vectors(
     H: CountedProducts, full: DenseHessian, view: SignView, signs: NDArray[np.int_]
 ) -> tuple[SpectrumEnd, SpectrumEnd]:
-    """Return the eigenvectors with the smallest and the largest eigenvalue, as `SpectrumEnd`
-    objects. Their vector is None if the sign of the curvature is proved neither by the matrix nor
-    by one product.
+    """Return the eigenvectors of the smallest and of the largest eigenvalue, as two `SpectrumEnd`
+    objects. The attribute `vector` is None if neither the matrix nor one product proves the sign of
+    the curvature.
     """
     known_by = full.error + 4 * full.n * EPS * safe_norm(full.A)
     found = {-1: SpectrumEnd(), 1: SpectrumEnd()}

@@ -1,5 +1,6 @@
-"""The evidence behind a verdict: the bounds, tangents and floors that an objective proves at theta,
-scalings that remove the units of the parameters, and the checked arguments of `classify`.
+"""The evidence behind a verdict: bounds on curvature, symmetry tangents and lower bounds that an
+objective proves at theta, scalings that remove the units of the parameters, and the checked
+arguments of `classify`.
 """
 
 from __future__ import annotations
@@ -32,11 +33,10 @@ from .theorem import KantorovichOutcome
 
 @dataclass(frozen=True, eq=False)
 class OrbitTangents:
-    """Tangents to the orbits of proved symmetry groups at theta, the columns of an ``(n, k)``
-    array.
+    """Tangents to the orbits of proved symmetry groups at theta, as the columns of an array (n, k).
 
-    ``change`` is a bound on the change of the tangents per unit length of a step of theta, and
-    ``error`` a bound on the norm of their error.
+    `change` bounds the change of the tangents per unit length of a step of theta, and `error`
+    bounds the norm of their rounding error.
     """
 
     columns: np.ndarray
@@ -47,9 +47,9 @@ class OrbitTangents:
 def third_bound(
     ob: Any, theta: np.ndarray, radius: float, units: np.ndarray | None = None
 ) -> float:
-    """Return a Lipschitz constant of H on the ball of `radius` around theta, or infinity if none is
-    known. With `units`, return a Lipschitz constant of ``C H(theta + C x) C`` as a function of x on
-    ``||x|| <= radius``, where ``C = diag(units)``.
+    """Return a Lipschitz constant of the Hessian H on the ball of `radius` around theta, or
+    infinity if none is known. If `units` (n,) is given, return a Lipschitz constant of ``C H(theta
+    + C x) C`` as a function of x on ``||x|| <= radius``, where ``C = diag(units)``.
     """
     if units is None:
         L = call_certificate(ob, "third_bound", theta, radius, default=np.inf)
@@ -62,8 +62,9 @@ def third_bound(
 
 
 def symmetry_tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> OrbitTangents:
-    """Return the tangents of the symmetries that are proved to hold on the ball of `radius` around
-    theta. If the objective offers only `flat_directions`, `change` and `error` are infinite.
+    """Return the `Tangents` of the symmetries that are proved to hold on the ball of `radius`
+    around theta. If the objective has `flat_directions` but no `orbits`, `change` and `error` are
+    infinite. If it has neither, there are no columns.
     """
     held = call_certificate(ob, "orbits", theta, radius)
     flat = call_certificate(ob, "flat_directions", theta) if held is None else None
@@ -78,13 +79,13 @@ def symmetry_tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> OrbitT
 
 
 def offers_symmetries(ob: Any) -> bool:
-    """Return True if the objective has a method `orbits` or `flat_directions`."""
+    """Return True if the objective has a certificate `orbits` or `flat_directions`."""
     return certificate_method(ob, "orbits", certificate_method(ob, "flat_directions")) is not None
 
 
 def curvature_floor(ob: Any, theta: np.ndarray) -> float:
-    """Return a lower bound on all eigenvalues of H at theta, or -inf if l2 is 0 or no bound is
-    known.
+    """Return a lower bound on all eigenvalues of the Hessian at theta. Return -inf if l2 is 0 or no
+    bound is known.
     """
     if not np.max(getattr(ob, "l2", 1)) > 0:
         return -np.inf
@@ -93,14 +94,15 @@ def curvature_floor(ob: Any, theta: np.ndarray) -> float:
 
 
 def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
-    """Return the reason why no theta attains the infimum of the loss, as a clause. The reason is
-    that of the objective if it states one.
+    """Return the reason why no theta attains the infimum of the loss, as a clause. It is the reason
+    that the objective states, or a general one.
     """
     words: str = call_certificate(ob, "why_no_minimum", theta, default="")
     return words or "a direction is proved along which the loss decreases without end"
 
 
-# A gradient whose norm is at most this factor times the bound on its rounding error counts as zero.
+# A gradient counts as zero if its norm is at most this factor times the bound on its rounding
+# error.
 GRADIENT_ROUNDING_FACTOR = 10.0
 # Error bounds below this value may come from underflow alone.
 UNDERFLOW_TOL = 1e-280
@@ -112,8 +114,8 @@ RELATIVE_GRADIENT_TOL = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class SpectrumEnd:
-    """One end of the spectrum: a unit vector (None if the sign of its curvature is unknown), its
-    Rayleigh quotient, a bound on the error of the quotient, and the norm of the residual ``Hv -
+    """One end of the spectrum of H: a unit vector v (None if the sign of its curvature is unknown),
+    its Rayleigh quotient, a bound on the error of the quotient, and the norm of the residual ``Hv -
     quotient v``.
     """
 
@@ -124,14 +126,14 @@ class SpectrumEnd:
 
     @property
     def enclosure(self) -> tuple[float, float]:
-        """Lower and upper bound, ``(low, high)``, on an eigenvalue of H."""
+        """The bounds ``(low, high)`` of an interval that contains an eigenvalue of H."""
         off = self.residual + self.error
         return self.quotient - off, self.quotient + off
 
 
 def spectral_norm(A: Floats, steps: int = 12) -> float:
-    """Return a lower estimate of ``||A||_2`` for a symmetric matrix, by power iteration from a
-    fixed random start.
+    """Return a lower estimate of ``||A||_2`` for a symmetric matrix A, by `steps` steps of power
+    iteration from a fixed random start.
     """
     v: Floats = np.random.default_rng(0).standard_normal((A.shape[0],))
     norm = 0.0
@@ -145,12 +147,12 @@ def spectral_norm(A: Floats, steps: int = 12) -> float:
 
 
 def equilibrate(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return d > 0 such that the largest entry of each row of ``d A d`` is near 1 in size (Ruiz
-    2001), and a mask of the rows that were used.
+    """Return d > 0 (n,) such that the largest magnitude in each row of ``d A d`` is near 1 (Ruiz
+    2001), and a mask of the rows of A that were used.
 
-    Rows without an entry above `noise`, given by rows (n,) or by entries (n, n), carry no
-    information about the scale of their parameter. They are left out, and their d is the geometric
-    mean of the other d.
+    A row is used if an entry exceeds its `noise`, an array of bounds (n,) for rows or (n, n) for
+    entries. All other rows carry no information about the scale of their parameter. Their d is the
+    geometric mean of the d of the used rows.
     """
     size = np.abs(A)
     live = np.asarray((size > noise.reshape(len(A), -1)).any(axis=1))
@@ -167,7 +169,7 @@ def equilibrate(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def equalise_row_norms(A: Floats, d: Floats) -> Floats:
-    """Return `d` refined until all rows of ``d A d`` have 2-norm 1, to within about 1%.
+    """Return d (n,), refined until all rows of ``d A d`` have 2-norm 1 to within about 1%.
 
     The exact scaling is unique, so ``d A d`` does not depend on the units of the parameters.
     """
@@ -181,11 +183,11 @@ def equalise_row_norms(A: Floats, d: Floats) -> Floats:
 
 
 def balance_rows(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return d > 0 such that the rows of ``d A d`` have equal 2-norms, and a mask of the rows that
-    were used; the scale of the others is chosen by `_units_of_unused_rows`.
+    """Return d > 0 (n,) such that the used rows of ``d A d`` have equal 2-norms, and a mask of the
+    used rows. The scale of all other rows is chosen by `_units_of_unused_rows`.
 
-    Rows without an entry above their `noise`, given by rows (n,) or by entries (n, n), are not
-    used, nor are rows whose scaled noise would reach the size of the other rows.
+    A row is not used if no entry exceeds its `noise`, an array of bounds (n,) for rows or (n, n)
+    for entries, or if its scaled noise would exceed the median norm of the used rows.
     """
     d, live = equilibrate(A, noise)
     noise = noise.reshape(len(A), -1)
@@ -217,20 +219,19 @@ def _units_of_unused_rows(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> 
     sizes = np.linalg.norm(noise[:, live] * (d[live] / mean), axis=1)
     level = float(np.median(sizes[live] * d[live]))
     found = level / np.maximum(sizes[~live], 1e-300)
-    # A row without any noise would get a meaningless d, so the mean is used.
+    # The mean replaces the meaningless factor of a row that has no noise.
     return np.where((found > mean * 1e-60) & (found < mean * 1e60), found, mean)
 
 
 def candidate_units(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]:
-    """Return candidates for balanced units d > 0 of the parameters. The units change along with any
-    rescaling of the parameters, and their largest entry lies in [1, 2).
+    """Return a list of candidates for balanced units d > 0 (n,) of the parameters, whose largest
+    entry lies in [1, 2). If the parameters are rescaled, the units change in the same way.
 
-    The first candidate makes the rows of ``d A d`` equal in 2-norm. If the `noise`, a bound on the
-    errors of A, is given by entries, (n, n), a second candidate makes the rows of ``d noise d``
-    equal in 2-norm.
-
-    Both start from the scaling of `equalise_noise_entries`. If the parameters are rescaled by
-    powers of two, ``d A d`` stays bitwise identical up to one common power of two.
+    The first candidate makes the rows of ``d A d`` equal in 2-norm. `noise` bounds the errors of A,
+    with shape (n, 1) for rows or (n, n) for entries. If it has shape (n, n), a second candidate
+    makes the rows of ``d noise d`` equal in 2-norm. Both candidates then start from the scaling of
+    `equalise_noise_entries`, so that ``d A d`` stays bitwise identical, up to one common power of
+    two, if the parameters are rescaled by powers of two.
     """
     if noise.shape[1] == 1:
         return [_scale_largest_to_one(balance_rows(A, noise)[0])]
@@ -242,15 +243,17 @@ def candidate_units(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[
 
 
 def equalise_noise_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
-    """Return powers of two d that minimize the sum of squared logarithms of the entries of ``d
+    """Return powers of two d (n,) that minimise the sum of squared logarithms of the entries of ``d
     noise d`` (Curtis and Reid 1972).
 
-    Entries that are 0 or so small that they may come from underflow are left out. The threshold is
-    relative to the largest entry if that is above 1, since all entries grow with the scale of the
-    loss. The sum is a least-squares problem on the sparsity pattern, so a rescaling of the
-    parameters changes d and nothing else. All `layers`, given as the layer number of each row, have
-    the same weight: if one layer has collapsed, d lies half-way between the units of that layer and
-    those of the others, however many parameters each layer has.
+    Entries that are 0, or so small that they may come from underflow, are left out. Because all
+    entries grow with the scale of the loss, the threshold is relative to the largest entry if that
+    is above 1. The sum is a least-squares problem on the sparsity pattern, so a rescaling of the
+    parameters changes only d.
+
+    `layers` (n,) holds the layer index of each row. All layers have the same weight. If one layer
+    has collapsed, d therefore lies half-way between the units of that layer and those of all
+    others, however many parameters each layer has.
     """
     shares = 1.0 / np.bincount(layers)[layers]
     counted = noise > UNDERFLOW_TOL * max(1.0, float(noise.max(initial=0.0)))
@@ -272,10 +275,10 @@ def _scale_largest_to_one(d: Floats) -> Floats:
 
 
 def independent_basis(T: Floats, rtol: float = 1e-7) -> Floats:
-    """Return an orthonormal basis of the span of T's columns.
+    """Return an orthonormal basis (n, r) of the span of the columns of T (n, k).
 
-    Columns are normalized first, and singular directions below `rtol` of the largest are dropped,
-    so the dimension is never overestimated.
+    Columns are normalised first, and singular directions up to `rtol` times the largest singular
+    value are dropped, so that the dimension is not overestimated because of rounding.
     """
     sizes = np.linalg.norm(T, axis=0)
     T = T[:, sizes > 0] / sizes[sizes > 0]
@@ -286,8 +289,8 @@ def independent_basis(T: Floats, rtol: float = 1e-7) -> Floats:
 
 
 def annihilated_basis(AQ: Floats, Q: Floats, tol: float) -> Floats:
-    """Return an orthonormal basis of the part of span(Q), Q orthonormal, on which the singular
-    values of `AQ` = A Q are at most `tol`.
+    """Return an orthonormal basis of the part of span(Q) on which the singular values of `AQ`, the
+    product A Q, are at most `tol`. Q (n, k) has orthonormal columns.
     """
     if not Q.shape[1]:
         return Q
@@ -295,15 +298,15 @@ def annihilated_basis(AQ: Floats, Q: Floats, tol: float) -> Floats:
     return np.asarray(Q @ Vt[s <= tol].T)
 
 
-# A Newton step longer than this factor times the norm of theta leaves the region where a local
-# model of the loss is valid, so H counts as flat along the gradient.
+# If a Newton step is longer than this factor times the norm of theta, no local model of the loss is
+# valid along the step, so H counts as flat along the gradient.
 MAX_RELATIVE_STEP = 1e6
 
 
 class InertiaStrategy(ABC):
-    """Strategy for the inertia of H at theta, with the methods that `classify` calls, in this
-    order. If the theorem does not hold, `classify` also calls `two_signs`, `residuals_may_vanish`
-    and `measure` of `InertiaByEigenpairs` and `InertiaByProducts`.
+    """Strategy for the inertia of the Hessian H at theta, with the methods that `classify` calls,
+    in the order of these calls. If the theorem does not hold, `classify` also calls `two_signs`,
+    `residuals_may_vanish` and `measure`, which the subclasses define.
 
     Attributes
     ----------
@@ -326,20 +329,20 @@ class InertiaStrategy(ABC):
 
     @abstractmethod
     def check_theorem(self) -> tuple[KantorovichOutcome, float]:
-        """Return the outcome of Kantorovich's theorem, "untried" if a bound is missing, and the
-        length of Newton's step.
+        """Return the `KantorovichOutcome` of Kantorovich's theorem, with the outcome "untried" if a
+        bound is missing, and the length of Newton's step.
         """
 
     @abstractmethod
     def nearness_with_slope(self) -> Nearness:
-        """Return the nearness with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
-        range of H.
+        """Return the `Nearness` with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
+        range of H added.
         """
 
     @abstractmethod
     def make_spectrum(self, proof: CriticalPointProof) -> SpectrumEvidence:
-        """Return the `SpectrumEvidence`, with the signs that are stable or that `proof`
-        establishes.
+        """Return the `SpectrumEvidence` with the signs that are stable up to the critical point or
+        that `proof` establishes.
         """
 
 
@@ -349,8 +352,8 @@ class InertiaStrategy(ABC):
 
 @dataclass(frozen=True, eq=False)
 class ClassifyOptions:
-    """The validated arguments of `classify`. ``seek`` is False if Newton's steps to a nearby
-    critical point are not wanted.
+    """The validated arguments of `classify`. If `seek` is False, no Newton steps to a nearby
+    critical point are tried.
     """
 
     ob: Any
@@ -367,8 +370,8 @@ class ClassifyOptions:
 
     @property
     def dense(self) -> bool:
-        """True if the whole spectrum is computed: n is below `dense_below`, and the limits on
-        products and time allow n products and an eigendecomposition.
+        """True if the whole spectrum is computed: n is below `dense_below`, `max_products` allows n
+        products, and `max_time` allows an eigendecomposition.
         """
         n = self.theta.size
         return (
@@ -379,40 +382,42 @@ class ClassifyOptions:
 
 
 def check_run(run: Any, theta: np.ndarray) -> Krylov:
-    """Check that `run` is a `Krylov` run on an operator with the size and, if stored, the theta of
-    the Hessian at theta, and return `run`. The products are compared by `check_operator`.
+    """Return `run` after checking that it is a `Krylov` object for an operator with the size and,
+    if the operator has it, the theta of the Hessian at theta. Raise TypeError or ValueError
+    otherwise. The products are compared by `check_operator`.
     """
     if not isinstance(run, Krylov):
         raise TypeError(
-            f"krylov must be a fastcurv.spectrum.Krylov on the Hessian at theta, "
+            f"krylov must be a fastcurv.spectrum.Krylov object for the Hessian at theta, "
             f"got {type_phrase(run)}."
         )
     if run.n != theta.size:
         raise ValueError(
-            f"krylov must run on the Hessian at theta, n = {theta.size}, got an operator with n = "
-            f"{run.n}."
+            f"krylov must belong to the Hessian at theta, with n = {theta.size}, got an operator "
+            f"with n = {run.n}."
         )
     there = getattr(run.op, "theta", None)
     if there is not None and not np.array_equal(np.asarray(there, dtype=float), theta):
         raise ValueError(
-            "krylov must run on the Hessian at theta, got one at another theta. Make it from "
-            "ob.hessian(theta)."
+            "krylov must belong to the Hessian at theta, got the Hessian at a different theta. "
+            "Create it by fastcurv.spectrum.Krylov(ob.hessian(theta))."
         )
     return run
 
 
-# maximum relative error of a Lanczos relation, in units of sqrt(eps); semi-orthogonality alone
-# causes a few of them
+# maximum relative error of a Lanczos relation, in units of sqrt(eps); the loss of orthogonality
+# that semi-orthogonality permits causes errors of a few units
 MAX_ORTHOGONALITY_LOSS = 100.0
 
 
 def check_operator(run: LanczosRuns, H: CountedProducts) -> int:
     """Check that `run` was made on the operator of H, the Hessian at theta, and return the number
-    of products used for the check. Raise ValueError if it was made on another operator.
+    of products used for the check, 0 to 2. Raise ValueError if it was made on another operator.
 
-    Operators of a network are compared by objective and kind. Any other operator must have the same
-    product with a random vector, and the products stored in the run must be those of H, which is
-    tested by one product with a random combination of the basis vectors.
+    Operators of a network are compared by objective and kind. Any other operator must give the same
+    product with a random vector, unless it is the operator of H itself. The products stored in the
+    run must be those of H, which is tested by one product with a random combination of the basis
+    vectors.
     """
     op, native, rng = run.op, H.native, np.random.default_rng(0)
     if _is_same_curvature(op, native):
@@ -439,8 +444,8 @@ def check_operator(run: LanczosRuns, H: CountedProducts) -> int:
         same, spent = bool(safe_norm(found - expected) <= most), spent + 1
     if not same:
         raise ValueError(
-            f"krylov must be a run on ob.hessian(theta), got one on {_describe_operator(op)}, "
-            "whose products differ. Make one by fastcurv.spectrum.Krylov(ob.hessian(theta))."
+            f"krylov must belong to ob.hessian(theta), got {_describe_operator(op)}, whose "
+            "products differ. Create it by fastcurv.spectrum.Krylov(ob.hessian(theta))."
         )
     return spent
 
@@ -450,8 +455,8 @@ def _describe_operator(op: Any) -> str:
 
 
 def _is_same_curvature(op: Any, native: Any) -> bool:
-    """Return True if both are operators of fastcurv at the same theta, of the same kind and of the
-    identical objective.
+    """Return True if `op` and `native` are curvature operators of the same fastcurv class, kind and
+    dtype, at equal theta, of the identical objective.
     """
     ours = type(op) is type(native) and type(op).__module__.startswith("fastcurv.network.")
     if not (ours and all(hasattr(op, name) for name in ("objective", "kind", "theta"))):
@@ -463,9 +468,9 @@ def _is_same_curvature(op: Any, native: Any) -> bool:
 def _draw_run_combination(
     run: LanczosRuns, rng: np.random.Generator
 ) -> tuple[Floats, Floats, float]:
-    """Return a random combination x of the bases of a run, the product with x computed from the
-    stored products, and an upper bound on the norm of this product. All are zero for a run without
-    products.
+    """Return a random combination x (n,) of the basis vectors of a run, the product with x computed
+    from the stored products, and an upper estimate of the norm of this product. All three are 0 for
+    a run without products.
     """
     x, product, size = np.zeros(run.n), np.zeros(run.n), 0.0
     for start, one in run.by_start:

@@ -1,5 +1,5 @@
-"""Search for a minimum on kinks near theta, by Newton's method in (theta, slopes) with updates of
-the active set, and a proof of the minimum.
+"""Search for a minimum at active kinks near theta, by Newton's method in (theta, slopes) with
+updates of the active set, and a proof of this minimum.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ..common.vectors import safe_norm
 from .theorem import EPS, ComplementEigenpairs, kantorovich, newton_step_in_slice
 
 # --------------------------------------------------------------------------------------------------
-# The proof that a point on kinks is a minimum: Kantorovich's theorem for (theta, slopes).
+# The proof that a point with active kinks is a minimum: Kantorovich's theorem for (theta, slopes).
 #
 # Phi is the loss as a smooth function of theta and of the slopes at the active kinks. A critical
-# point of Phi is a strict local minimum of the loss if its Hessian has as many negative eigenvalues
-# as there are slopes, the slopes lie strictly inside their intervals, the signs of the other
-# pre-activations do not change and the loss rises on both sides of every kink; see
-# `fastcurv.certify.kinks` for the reason. These hypotheses are checked here at a point near a
-# critical point, as `fastcurv.critical.theorem` checks those for a smooth loss.
+# point of Phi is a strict local minimum of the loss under four hypotheses: the Hessian of Phi has
+# as many negative eigenvalues as there are slopes, the slopes lie strictly inside their intervals,
+# the signs of all other pre-activations do not change, and the loss increases on both sides of
+# every active kink. `fastcurv.certify.kinks` gives the reason. The hypotheses are checked at a
+# point near a critical point, as `fastcurv.critical.theorem` does for a smooth loss.
 
-# norms to which the columns of the slopes in the Hessian of Phi are scaled in turn, relative to the
-# largest curvature
+# norms, relative to the largest curvature, to which the columns of the slopes in the Hessian of Phi
+# are scaled, one after the other
 COLUMN_LENGTH_RATIOS = (1e-1, 1e-2, 1e-3, 1.0)
-SATISFACTORY_H = 1e-3  # no other units are tried if h is below this value
+SATISFACTORY_H = 1e-3  # No further units of the slopes are tried if h is below this value.
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,23 @@ class _KinkMinimum:
     Attributes
     ----------
     certified : bool
+        True if the minimum is proved.
     n_kinks : int
         Number of active kinks: pre-activations that are 0 at the minimum.
     n_collapsed : int
         Number of units whose weights are all 0 at the minimum.
     n_copies : int
-        Number of units that are copies of others: the minimum is then one of a family with equal
-        loss.
+        Number of units that are copies of others. If it is not 0, the minimum is one of a family
+        with equal loss.
     radius : float
         Radius of the ball around theta that contains the exact minimum, which is the only critical
-        point of Phi in the ball around (theta, slopes).
+        point of Phi in the ball of this radius around (theta, slopes). Infinite if it is unknown.
     kantorovich : float
-        h of the theorem, below 1/2 if it holds.
+        h of the theorem, which is below 1/2 if the theorem holds.
     min_abs_eigenvalue_bound : float
-        Smallest size of an eigenvalue of the Hessian of Phi.
+        Smallest magnitude of the computed eigenvalues of the Hessian of Phi.
     missing : str
-        The hypothesis that fails, "" if none does.
+        The hypothesis that fails, or "" if all hold.
     """
 
     certified: bool
@@ -69,7 +70,7 @@ class _KinkMinimum:
 
     @property
     def reason(self) -> str:
-        """The proved statement, or the missing hypothesis, in words."""
+        """A sentence that states what is proved, or which hypothesis fails."""
         one, kinks = self.n_kinks == 1, _count_noun(self.n_kinks, "kink")
         if not self.certified:
             where = f"{kinks} {'is' if one else 'are'} active, but" if self.n_kinks else "At theta"
@@ -100,12 +101,13 @@ def _count_noun(n: int, what: str) -> str:
 
 
 def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimum:
-    """Check every hypothesis at (theta, slopes) in several units of the slopes. Return the result
-    with the smallest h among those that give a proof or, if none does, among all.
+    """Check every hypothesis at (theta, slopes) in several units of the slopes. Return the proof
+    with the smallest h or, if there is no proof, the result with the smallest h.
 
     Parameters
     ----------
     phi : KinkObjective
+        The loss as a smooth function Phi of theta and the slopes.
     point : ndarray, shape (n + m,)
         theta (n,), then the slopes (m,) at the active kinks.
     """
@@ -123,8 +125,9 @@ def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimum:
 
 
 def _candidate_slope_units(K: np.ndarray, n: int) -> list[np.ndarray]:
-    """Return units of the slopes to try: units of 1, and those that scale each slope's column of K
-    to a given fraction of the largest curvature.
+    """Return a list of units (m,) of the slopes to try. Each makes all slope columns of the Hessian
+    K (n + m, n + m) equal in norm, to a fraction of the largest curvature; the last one is 1 for
+    all slopes.
     """
     sizes = np.linalg.norm(K[:n, n:], axis=0)
     ones = np.ones(sizes.size)
@@ -153,9 +156,9 @@ def _check_hypotheses(
     g_errors: np.ndarray,
     units: np.ndarray,
 ) -> _KinkMinimum:
-    """Check every hypothesis of the theorem in the given units (m,) of the slopes, from the Hessian
-    K of Phi at `point`, its gradient g and bounds on the errors of g. Return the proof or the
-    missing hypothesis.
+    """Check every hypothesis of the theorem in the given units (m,) of the slopes. K is the Hessian
+    of Phi at `point`, g its gradient, and `g_errors` holds bounds on the errors of the entries of
+    g. Return the proof, or a result that names the missing hypothesis.
     """
     c = np.concatenate([np.ones(phi.n_theta), units])
     scaled = c[:, None] * K * c
@@ -201,20 +204,21 @@ def _check_hypotheses(
     return _kink_certificate(phi, "", radius, h, least)
 
 
-MAX_PARAMS = 600  # maximum number of parameters; each step forms dense matrices
-# maximum work of one Hessian in array entries, which takes about a second
+MAX_PARAMS = 600  # maximum number of parameters, because each step forms dense matrices
+# maximum `Smoothed.cost` of a Hessian, which then takes about a second
 MAX_HESSIAN_OPERATIONS = 5e7
 MAX_ACTIVE_SET_UPDATES = 12  # maximum number of updates of the active set
 MAX_NEWTON_STEPS = 12  # maximum number of Newton steps between updates
-MIN_PREACTIVATION_SCALE = 1e-100  # minimum scale of pre-activations, for a theta that is almost 0
-# A pre-activation that has no effect on the outputs keeps its side of the kink if its absolute
-# value is at most this.
+# minimum magnitude to which pre-activations are compared, for a theta that is almost 0
+MIN_PREACTIVATION_SCALE = 1e-100
+# A pre-activation that has no effect on the outputs keeps its side of the kink if its magnitude is
+# at most this.
 IDLE_PREACTIVATION_TOL = 1e-13
-# Pre-activations count as 0 if their absolute values are at most this fraction of the layer's
-# largest.
+# Pre-activations count as 0 if their magnitudes are at most this fraction of the largest magnitude
+# in the layer.
 ZERO_PREACTIVATION_TOL = 1e-7
-# A slope within this distance of the slope on either side of the kink counts as having left the
-# kink.
+# If an estimated slope is within this distance of the slope on one side of the kink, the kink is
+# not active.
 KINK_SLOPE_TOL = 1e-3
 # A verdict on theta covers a minimum at active kinks within this distance, relative to ||theta||.
 MAX_COVERED_DISTANCE = 1e-7
@@ -222,8 +226,8 @@ MAX_COVERED_DISTANCE = 1e-7
 
 @dataclass(frozen=True)
 class KinkPoint:
-    """A point theta with active kinks, the slopes at the kinks, and the proof from which `classify`
-    derives a verdict.
+    """A point theta (n,) with active kinks, the slopes (m,) at these kinks, and the proof or
+    missing hypothesis from which `classify` derives a verdict.
     """
 
     theta: np.ndarray
@@ -232,7 +236,7 @@ class KinkPoint:
 
     @property
     def certified(self) -> bool:
-        """True if a minimum near the point is proved."""
+        """True if a minimum near this point is proved."""
         return self._proof.certified
 
     @property
@@ -242,14 +246,13 @@ class KinkPoint:
 
     @property
     def reason(self) -> str:
-        """The proved statement, or the missing hypothesis, as a sentence."""
+        """A sentence that states what is proved, or which hypothesis fails."""
         return self._proof.reason
 
 
 def rows_with_kinks(ob: Any) -> Any:
-    """Return the rows of an objective as its certificate `relu_rows` gives them, with the kinks of
-    the network. Return None if the kinks cannot be smoothed or the network is too large for the
-    proof.
+    """Return the `ReluRows` of an objective, from its certificate `relu_rows`. Return None if it
+    has no such certificate or the network is too large for the proof.
     """
     rows = call_certificate(ob, "relu_rows")
     first = None if rows is None else rows.smooth_kinks(1.0)
@@ -262,9 +265,9 @@ def rows_with_kinks(ob: Any) -> Any:
 
 
 def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimum | None:
-    """Return the proof that a minimum at active kinks lies near theta, with its radius measured
-    from theta. Return None if no minimum is proved, if the one found is further from theta than
-    `MAX_COVERED_DISTANCE`, or if the objective has no kinks or is not in float64.
+    """Return the proof that a minimum at active kinks lies near theta, with a radius measured from
+    theta. Return None if no minimum is proved, if the proved minimum is farther from theta than
+    `MAX_COVERED_DISTANCE` allows, or if the objective has no kinks or is not in float64.
     """
     if getattr(ob, "dtype", np.float64) != np.float64 or rows_with_kinks(ob) is None:
         return None
@@ -285,15 +288,16 @@ def find_kink_point(ob: Any, theta: np.ndarray) -> KinkPoint | None:
     """Return the `KinkPoint` that `newton_on_kinks` finds from theta and the slopes returned by
     `slopes_near`, or None if the iteration does not converge.
 
-    The last result is cached, since a verdict and the search after it use the same point.
+    The last result is cached, because a verdict and the search after this verdict use the same
+    point.
     """
     found = _move_off_kinks(ob, theta)
     return found and replace(found, theta=found.theta.copy(), slopes=found.slopes.copy())
 
 
 def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
-    """Return the slopes phi' (N, units) of each hidden layer at theta. For a pre-activation near 0
-    the slope is the mean of those on both sides.
+    """Return a list of the slopes phi' (N, units) of each hidden layer at theta. If a
+    pre-activation is near 0, its slope is the mean of the slopes on both sides.
     """
     rows = call_certificate(ob, "relu_rows")
     zs = ob.model.preactivations(theta, rows.X)[:-1]
@@ -307,8 +311,8 @@ def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
 
 def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> KinkPoint | None:
     """Run Newton's method in (theta, slopes) from the given estimates, with updates of the active
-    set. `slopes` holds the slopes (N, units) of each hidden layer. Return the point with its proof,
-    or None if the active set or the steps do not converge.
+    set. `slopes` holds the slopes (N, units) of each hidden layer. Return the `KinkPoint` that is
+    found, or None if the active set or the steps do not converge.
     """
     gates, collapsed = [], []
     for s, leak in zip(slopes, rows.leaks):
@@ -347,10 +351,11 @@ def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> K
 def _collapsed_units(
     rows: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]
 ) -> list[np.ndarray]:
-    """Return masks of collapsed units: those already known, and relu units that are inactive for
-    all rows, whose weights decay to 0.
+    """Return masks (units,) of collapsed units for each hidden layer: those already known, and relu
+    units that are off for all rows, whose weights decay to 0.
 
-    Active kinks without effect on the outputs are given, in place, the gate of the negative side.
+    The gates of collapsed units, and of active kinks that have no effect on the outputs, are set in
+    place to the slope below 0.
     """
     found = []
     for gate, gone, leak in zip(gates, collapsed, rows.leaks):
@@ -362,8 +367,8 @@ def _collapsed_units(
 
 
 def _solve_critical_point(phi: Any, point: np.ndarray) -> np.ndarray | None:
-    """Solve for a critical point of Phi by Newton's method, with the precise gradient in the last
-    step. Return None if the steps do not converge.
+    """Return a critical point (n + m,) of Phi found by Newton's method from `point`, with the
+    precise gradient in the last step. Return None if the steps do not converge.
     """
     size = np.inf
     for _ in range(MAX_NEWTON_STEPS):
@@ -389,8 +394,8 @@ def _update_active_set(
     zs: list[np.ndarray],
     collapsed: list[np.ndarray],
 ) -> bool:
-    """Update the active set in place: kinks whose slopes lie outside their interval leave the set,
-    and pre-activations that changed sign enter it. Return True if anything changed.
+    """Update the active set in `gates` in place: kinks whose slopes lie outside their interval
+    leave the set, and pre-activations that changed sign enter it. Return True if a gate changed.
     """
     changed = False
     for l, effective in enumerate(rows.effective_unit_masks(gates)):

@@ -1,12 +1,12 @@
 """Rules for whether theta is near a critical point, shared by `classify`, `minimize` and
 `find_critical_point`, and measurements near theta: Newton's steps, the stability of signs, kinks.
 
-The minimum of Newton's model of the loss at theta differs from the loss there by ``g'|H|^-1 g /
-2``, half the squared Newton decrement. theta is near a critical point if that is at most ``1e-8 (f
-- c)``, where c is a lower bound on the loss f, or at most the rounding of f. No rescaling of
-parameters, inputs or loss changes the rule: the decrement of a definite H is the same in all
-coordinates, and that of an indefinite H is computed in coordinates in which the rows of H are
-balanced.
+The decrement is ``g'|H|^-1 g / 2``, half the squared Newton decrement: the loss at theta minus the
+minimum of Newton's model of the loss. theta is near a critical point if the decrement is at most
+``1e-8 (f - c)``, where c is a lower bound on the loss f, or at most the rounding error of f. No
+rescaling of parameters, inputs or loss changes this rule. The decrement of a definite H is the same
+in all coordinates, and that of an indefinite H is computed in coordinates in which the rows of H
+are balanced.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from .theorem import EPS, TINY, ComplementEigenpairs
 
 # maximum predicted decrease of Newton's step, relative to f - c, at which theta counts as near
 DECREMENT_TOL = 1e-8
-# relative change of a parameter by rounding to the stored dtype, in units of eps
+# assumed relative change of a parameter by rounding to the stored dtype, in units of eps
 STORAGE_ERROR_EPS = 8.0
 # maximum relative error of a precise gradient that is used without comparing it with the plain
 # gradient
 MAX_PRECISE_GRADIENT_ERROR = 1e-6
-# error assumed for a gradient without a bound, in eps |H| |theta|
+# assumed error of a gradient without a bound, in units of eps |H| |theta|
 GRADIENT_ERROR_EPS = 64.0
 
 
@@ -68,10 +68,11 @@ def assess_nearness(
     ob : object
         The objective, whose optional ``value`` and ``loss_lower_bound`` are used.
     theta : ndarray, shape (n,)
+        The point.
     reach : ndarray, shape (n,)
-        ``|H| |theta|``, with absolute values by entries.
+        ``|H| |theta|``, with the absolute values of all entries.
     eigen : Slice
-        The eigenpairs, in balanced units if more signs are known there.
+        The eigenpairs of H, in balanced units if more signs are known in these units.
     gradient : (ndarray, float)
         g and a bound on its error, as `gradient_and_error` returns them.
     gradient_tol : float, optional
@@ -99,7 +100,7 @@ def assess_nearness_by_decrement(
 
     `reach` is an upper bound on ``|theta|' |H| |theta|``, and `whole` is the decrement without the
     allowance for the rounding of g. The threshold is NaN if the loss f is not finite, and otherwise
-    at least the smallest normal number.
+    at least the smallest normal number. If `gradient_tol` is given, it replaces the rule.
     """
     f = value_at(ob, theta) if hasattr(ob, "value") else 0.0
     own = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)
@@ -125,11 +126,11 @@ def nearness_from_numbers(
     gradient_tol: float | None,
     whole: float | None = None,
 ) -> Nearness:
-    """Return the `Nearness` for a decrement and its threshold, or for a tolerance on ||g|| that the
-    caller gave. If the threshold is infinite or NaN, theta is not near.
+    """Return the `Nearness` for a decrement and its threshold or, if `gradient_tol` is given, for
+    this tolerance on ||g||. If the threshold is infinite or NaN, theta is not near.
 
-    The field `gradient_tol` is computed from `whole`, the decrement of all of g, and not from
-    `decrement`, that of the part beyond rounding.
+    The field `gradient_tol` of the result is computed from `whole`, the decrement of all of g, and
+    not from `decrement`, which only counts the part of g beyond rounding.
     """
     if gradient_tol is not None:
         near = gradient_norm <= gradient_tol < np.inf
@@ -145,8 +146,8 @@ def nearness_from_numbers(
 
 
 def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the most accurate gradient available and a bound on the norm of its error, NaN if none
-    is known.
+    """Return the most accurate gradient available (n,), and a bound on the norm of its error, which
+    is NaN if no bound is known.
     """
     fine: tuple[np.ndarray, float] | None = None
     bound = gradient_error_bound_of(ob)
@@ -158,15 +159,17 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
             return fine
     g = as_gradient(ob.gradient(theta), theta.size)
     error = float(bound(theta)) if bound is not None else np.nan
-    # If a row mixes numbers of very different sizes, the precise sums may have the larger bound.
+    # If a row holds numbers of very different magnitudes, the precise gradient may have the larger
+    # bound.
     return fine if fine is not None and not error < fine[1] else (g, error)
 
 
 def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float]:
-    """Return the gradient at theta and a bound on its error, NaN if none is known.
+    """Return the gradient (n,) at theta and a bound on the norm of its error, which is NaN if no
+    bound is known. Raise NotFiniteError if the gradient is not finite.
 
-    The gradient comes from `gradient_and_error` if the objective offers a precise gradient,
-    otherwise from the operator `H`, which is in float64 if a float32 objective can be cast.
+    The gradient comes from `gradient_and_error` if the objective has a precise gradient, otherwise
+    from the operator `H`, which is in float64 if a float32 objective can be cast.
     """
     if certificate_method(ob, "precise_gradient") is not None:
         g, error = gradient_and_error(ob, theta)
@@ -182,34 +185,39 @@ def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float
 
 
 def assumed_error(norm: float, theta: np.ndarray) -> float:
-    """Return the assumed error of a gradient without a bound, given ``||H||`` as `norm`."""
+    """Return the error that is assumed for a gradient without a bound, where `norm` is
+    ``||H||``.
+    """
     return GRADIENT_ERROR_EPS * EPS * norm * safe_norm(theta)
 
 
 def newton_decrement(
     g: np.ndarray, off: float, reach: np.ndarray, eigen: ComplementEigenpairs
 ) -> tuple[float, float]:
-    """Return ``g'|H|^-1 g / 2`` for the part of g beyond its rounding error, and for all of g.
+    """Return the decrement ``g'|H|^-1 g / 2`` twice: for the part of g beyond its rounding error,
+    and for all of g.
 
-    Eigenvalues smaller than their error are replaced by the error, the largest one is used on the
-    complement of the slice, and for the first result each slope ``g'u`` is reduced by the bound on
-    its error.
+    Eigenvalues smaller in magnitude than their error are replaced by the error. On the complement
+    of the slice the largest magnitude is used. For the first result each slope ``g'u`` is reduced
+    by the bound on its error.
 
     Parameters
     ----------
     g : ndarray, shape (n,)
+        The gradient.
     off : float
-        Bound on the norm of the error of g; NaN if not known, for ``64 eps |H| |theta|``.
+        Bound on the norm of the error of g. If it is NaN, ``64 eps |H| |theta|`` is assumed.
     reach : ndarray, shape (n,)
-        ``|H| |theta|``, with absolute values by entries.
+        ``|H| |theta|``, with the absolute values of all entries.
     eigen : Slice
+        The eigenpairs of H.
     """
     sizes, found = np.maximum(np.abs(eigen.values), eigen.error), []
     slopes = np.abs(eigen.vectors.T @ (eigen.c * g))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # The decrease predicted for each parameter alone, g_i^2 / |H|_ii, is at most g'|H|^-1 g by
-        # the Cauchy-Schwarz inequality in any units. Only the rounding of entry i of g is
-        # subtracted there.
+        # the Cauchy-Schwarz inequality, in any units. It is compared because it is reduced by the
+        # rounding of entry i of g only.
         shares = eigen.vectors**2
         across = np.maximum(0.0, 1 - shares.sum(axis=1)) * sizes.max(initial=0.0)
         diagonal = (shares @ sizes + across) / eigen.c / eigen.c  # upper bound on |H|_ii
@@ -224,8 +232,9 @@ def newton_decrement(
 def gradient_rounding_bounds(
     n: int, off: float, reach: np.ndarray, eigen: ComplementEigenpairs
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return bounds on the error of g for each parameter (n,), and on that of the slopes along the
-    vectors of `eigen`, by the rules of `newton_decrement`.
+    """Return bounds (n,) on the error of each entry of g, and bounds (m,) on the errors of the
+    slopes along the m vectors of `eigen`, by the rules of `newton_decrement`. n is the number of
+    parameters.
     """
     if np.isnan(off):
         noise = GRADIENT_ERROR_EPS * np.finfo(float).eps * reach
@@ -235,7 +244,9 @@ def gradient_rounding_bounds(
 
 
 def _squared_slopes_over_sizes(slopes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return ``slopes^2 / sizes``, which is 0 where a slope is not positive."""
+    """Return ``slopes^2 / sizes`` entry by entry. The result is 0 for slopes that are not
+    positive.
+    """
     return np.where(slopes > 0, slopes / sizes * slopes, 0.0)
 
 
@@ -243,16 +254,17 @@ def _squared_slopes_over_sizes(slopes: np.ndarray, sizes: np.ndarray) -> np.ndar
 # Newton's steps from a point that is not critical: at most ten full steps, as long as they
 # contract.
 #
-# Each step is solved by MINRES, in coordinates where ``|H|`` at the start is I if all its
-# eigenpairs are available, which takes a few products. The steps contract if each one at least
-# halves the gradient in those coordinates, a test that no rescaling of parameters changes.
+# Each step is solved by MINRES. If all eigenpairs of H at the start are available, the coordinates
+# are those in which ``|H|`` is I, so that MINRES takes only a few products. The steps contract if
+# each step at least halves the norm of the gradient in these coordinates. No rescaling of
+# parameters changes this test.
 
 MAX_NEWTON_STEPS = 10  # maximum number of Newton steps
 MAX_CONTRACTION = 0.5  # maximum ratio of the gradient norms after and before a step
-# number of steps after which the ratio must be at most MAX_LATE_CONTRACTION; linear convergence is
-# too slow for Newton's method
+# number of steps after which the ratio must be at most MAX_LATE_CONTRACTION, because Newton's
+# method should then converge faster than linearly
 FIRST_LATE_STEP = 3
-MAX_LATE_CONTRACTION = 0.1  # maximum ratio of the gradient norms of a late step
+MAX_LATE_CONTRACTION = 0.1  # maximum ratio of the gradient norms after and before a late step
 # fraction of the first gradient norm below which the gradient consists of rounding errors
 GRADIENT_FLOOR_RATIO = 1e-12
 LINEAR_SOLVE_TOL = 1e-9  # maximum relative residual of the solution of a step's linear system
@@ -286,9 +298,9 @@ class CurvatureCoordinates:
 def is_surely_longer(
     ob: Any, theta: Floats, length: float, norm: float, within: CurvatureCoordinates | None = None
 ) -> bool:
-    """Return True if the norm of the gradient, in the coordinates `within`, exceeds `length` by
-    more than the rounding error of the plain gradient. The test takes 1% of the time of the precise
-    gradient. `norm` is ``||H||``.
+    """Return True if the norm of the gradient at theta, in the coordinates `within`, exceeds
+    `length` by more than the rounding error of the plain gradient. `norm` is ``||H||``. The test
+    takes 1% of the time of the precise gradient.
     """
     within = CurvatureCoordinates() if within is None else within
     plain = _norm(within.to_coordinates(np.array(ob.gradient(theta), dtype=float)))
@@ -302,17 +314,25 @@ def follow_newton_steps(
     within: CurvatureCoordinates,
     most_products: float = np.inf,
 ) -> tuple[Floats | None, int, int]:
-    """Take Newton's steps from theta as long as they contract. Return the point that the steps
-    reach, or None if they do not contract, and the numbers of steps and products.
+    """Take Newton's steps from theta as long as they contract.
 
     Parameters
     ----------
     ob : object
+        The objective.
     theta, g : ndarray, shape (n,)
+        The start and the gradient at the start.
     within : Coordinates
-        Coordinates in which steps are solved and the gradient is measured.
+        Coordinates in which steps are computed and the gradient is measured.
     most_products : float
-        Budget of products.
+        Maximum number of products.
+
+    Returns
+    -------
+    point : ndarray, shape (n,), or None
+        The point that the steps reach, or None if they do not contract or products or time run out.
+    n_steps, n_products : int
+        Numbers of steps and products.
     """
     ob, here, spent = cast_to_float64(ob), theta, 0
     first = size = _norm(within.to_coordinates(g))
@@ -361,8 +381,8 @@ def _norm(y: Floats) -> float:
 def newton_step(
     H: CountedProducts, g: Floats, room: int, within: CurvatureCoordinates | None = None
 ) -> Floats:
-    """Return an approximate solution p of ``H p = -g`` from at most `room` products, solved by
-    MINRES in the coordinates `within`.
+    """Return an approximate solution p (n,) of ``H p = -g``, computed by MINRES in the coordinates
+    `within` with at most `room` products.
     """
     S = CurvatureCoordinates() if within is None else within
 
@@ -374,37 +394,38 @@ def newton_step(
 
 
 # --------------------------------------------------------------------------------------------------
-# Measurements of whether signs of curvature stay the same up to the critical point near theta, for
-# use where no bound on the third derivative proves it.
+# Measurements of whether signs of curvature are the same at theta and at the critical point near
+# theta, if no bound on the third derivative proves this.
 #
-# The critical point is one step away: Newton's step p, and along an eigenvector u of weak curvature
-# ``-(g'u +- error) / lambda``. Curvature is computed again at several lengths of these steps, in
-# both directions. Near a nondegenerate critical point it hardly changes; near a degenerate one (a
-# cubic, a quartic, the tail of an exponential, the floor of a valley) it falls to half its size or
-# less, or changes sign. This is evidence at a few points, so it never certifies anything.
+# The critical point is about one step away: Newton's step p, and along an eigenvector u of weak
+# curvature ``-(g'u +- error) / lambda``. Curvature is computed again at several multiples of these
+# steps, in both directions. Near a nondegenerate critical point the curvature hardly changes. Near
+# a degenerate critical point (a cubic, a quartic, the tail of an exponential, the floor of a
+# valley) it decreases to half its magnitude or less, or changes sign. These measurements at a few
+# points do not certify a verdict.
 
 Spend = Callable[[int], None]
 
-# minimum fraction of the curvature that must remain within one length of the step
+# minimum ratio of the curvature at a test point to that at theta, within one length of the step
 MIN_CURVATURE_KEPT = 2 / 3
 # test points in units of the step, at unequal distances, so that oscillations of the curvature are
 # found
 TEST_LENGTHS = (1.0, -1.0, 0.38, -0.38)
 # test points in units of the step at which curvature must only keep its sign
 FAR_TEST_LENGTHS = (3.0, -3.0)
-# maximum number of curvatures of each sign, the smallest in size, that are tested along Newton's
-# step
+# maximum number of curvatures of each sign, those of smallest magnitude, that are tested along
+# Newton's step
 MAX_WEAKEST_TESTED = 48
-# maximum fraction of the decrement that may remain at the end of Newton's step
+# maximum ratio of the decrement at the end of Newton's step to the decrement at theta
 MAX_DECREMENT_LEFT = 0.25
-# number of stable curvatures in a row, from the smallest on, after which the larger ones are
-# assumed stable
+# number of successive stable curvatures, in order of magnitude from the smallest, after which all
+# larger ones are assumed to be stable
 N_STABLE_IN_A_ROW = 4
 
 
 def curvatures_along(ob: Any, theta: Floats, U: Floats) -> Floats:
-    """Return ``u'Hu`` at theta for the columns u of U, or NaN if theta or the objective is not
-    finite.
+    """Return ``u'Hu`` (m,) at theta for the columns u of U (n, m). Return NaN entries if theta or H
+    is not finite.
     """
     if not U.shape[1] or not np.isfinite(theta).all():
         return np.full(U.shape[1], np.nan)
@@ -416,7 +437,7 @@ def curvatures_along(ob: Any, theta: Floats, U: Floats) -> Floats:
 
 
 def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
-    """Return the gradient at ``theta + step``, in float64 if available, or None if it is not
+    """Return the gradient (n,) at ``theta + step``, in float64 if available, or None if it is not
     finite.
     """
     try:
@@ -429,9 +450,9 @@ def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
 def stable_along_step(
     ob: Any, theta: Floats, step: Floats, U: Floats, before: Floats, spend: Spend
 ) -> NDArray[np.bool_]:
-    """Return a mask of the columns u of U whose curvature, `before` at theta, keeps its sign and
-    most of its size along a step in both directions. `spend` is called with each number of products
-    before they are computed.
+    """Return a mask (m,) of the columns u of U (n, m) whose curvature, `before` (m,) at theta,
+    keeps its sign and most of its magnitude along `step` in both directions. `spend` is called with
+    each number of products before they are computed.
     """
     keep = np.ones(U.shape[1], dtype=bool)
     if not step.any():
@@ -448,8 +469,9 @@ def stable_along_step(
 def is_stable_along(
     ob: Any, theta: Floats, u: Floats, curvature: float, reach: float, spend: Spend
 ) -> bool:
-    """Return True if the curvature along u, `curvature` at theta, is stable over a length of
-    `reach` along u in both directions, as measured by `stable_along_step`.
+    """Return True if the curvature along the unit vector u, `curvature` at theta, is measured by
+    `stable_along_step` to be stable over a length of `reach` along u in both directions. Return
+    False if `reach` is negative or NaN.
     """
     before = np.array([curvature])
     return reach >= 0 and bool(stable_along_step(ob, theta, reach * u, u[:, None], before, spend))
@@ -466,19 +488,22 @@ def certify_signs(
     slack: Floats,
     spend: Spend,
 ) -> NDArray[np.int_]:
-    """Return the signs of curvature, with unstable signs set to 0.
+    """Return the signs (m,) of curvature, with signs that are measured to be unstable set to 0.
 
     Parameters
     ----------
     ob : object
+        The objective.
     theta : ndarray, shape (n,)
+        The point.
     signs : ndarray of int, shape (m,)
-        Signs of `values`, 0 where unknown.
+        Signs of `values`, 0 if unknown.
     values : ndarray, shape (m,)
+        Curvatures at theta.
     vectors : ndarray, shape (n, m)
-        Directions in theta's coordinates with ``u'Hu = values``.
+        Directions u in the coordinates of theta, as columns, with ``u'Hu = values``.
     slopes : ndarray, shape (m,)
-        ``g'u``.
+        The slopes ``g'u``.
     slack : ndarray, shape (m,)
         Bounds on the errors of the slopes.
     spend : callable
@@ -497,7 +522,8 @@ def certify_signs(
 
     def one_by_one(share: float) -> None:
         """Set the sign of each curvature that is not stable along its own vector to 0. The length
-        tested is the Newton step for the bound on the error of the slope plus `share` of the slope.
+        tested is that of Newton's step for `share` times the slope plus the bound on the error of
+        the slope.
         """
         for sign in (1, -1):
             lasting = 0
@@ -515,8 +541,8 @@ def certify_signs(
     if (signs == before).all():
         one_by_one(0.0)
         return signs
-    # The step used curvature of unstable sign, so that curvature is dropped and the step is
-    # computed again.
+    # Newton's step used curvature of unstable sign. Such curvature is dropped first, and the step
+    # is computed again from the rest.
     signs[:] = before
     one_by_one(1.0)
     along_step()
@@ -524,10 +550,9 @@ def certify_signs(
 
 
 # --------------------------------------------------------------------------------------------------
-# Points on kinks, where phi' or phi'' jumps and H describes one side only. The functions below
-# measure whether the loss actually decreases along a direction of negative curvature. The proof
-# that a point at active kinks is a minimum (its active set, slopes in place of phi'(0), the Hessian
-# of the Lagrangian on their tangent space) is in `kink_minimum`.
+# Points at kinks, where phi' or phi'' jumps and H describes the loss on one side only. The
+# functions below measure whether the loss actually decreases along a direction of negative
+# curvature or along -g. The proof that a point at active kinks is a minimum is in `kink_minimum`.
 
 RELATIVE_TEST_LENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)  # lengths tried, relative to the norm of theta
 
@@ -535,8 +560,9 @@ RELATIVE_TEST_LENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)  # lengths tried, relative to t
 def decreases_on_either_side(
     ob: Any, theta: np.ndarray, direction: np.ndarray | None, gradient: np.ndarray
 ) -> bool:
-    """Return True if the loss was found to decrease along +-`direction`, a unit vector, before it
-    increases.
+    """Return True if the loss was found to decrease along `direction`, a unit vector, or along its
+    opposite, before it increases. Return False if there is no direction or the loss cannot be
+    evaluated.
 
     The decrease must exceed the rounding of the loss and the change predicted by the slope on this
     side of the kinks.
@@ -560,8 +586,8 @@ def decreases_on_either_side(
 
 def decreases_along_gradient(ob: Any, theta: np.ndarray, gradient: np.ndarray) -> bool:
     """Return True if the loss was found to decrease along minus the gradient on this side of the
-    kinks, or if the loss cannot be evaluated. At a minimum at active kinks, the loss rises on the
-    other side of the kinks, so that it increases along this direction.
+    kinks, or if the loss cannot be evaluated. At a minimum at active kinks the loss increases along
+    this direction, because it increases on the other side of the kinks.
     """
     norm, length = safe_norm(gradient), norm_with_floor(theta)
     if not 0 < norm < np.inf or not hasattr(ob, "value"):

@@ -1,9 +1,9 @@
-"""All eigenvalues of Hessians whose products are proved to reach few dimensions, as with fewer rows
-than units.
+"""All eigenvalues of Hessians whose range is proved to have few dimensions, up to a multiple of the
+identity, as with fewer samples than units.
 
-On the dimensions that the rows do not reach H is `complement_eigenvalue` times the identity; on the
-others it is a matrix that is small enough to decompose. So the inertia is known as at small n, and
-Kantorovich's theorem holds with ``1 / beta`` the smallest size of any eigenvalue.
+On the complement of this range space H is `complement_eigenvalue` times the identity. On the range
+space it is a matrix that is small enough to be decomposed. So the inertia is known as for small n,
+and Kantorovich's theorem holds with ``1 / beta`` the smallest magnitude of an eigenvalue.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ from .evidence import ClassifyOptions, spectral_norm
 from .theorem import ComplementEigenpairs
 
 N_MATRIX_FREE_PROOF_PRODUCTS = 40  # number of products reserved for proofs without the matrix
-# maximum loss of norm of a unit symmetry direction under projection onto the range space
+# maximum decrease of the norm of a unit symmetry direction under projection onto the range space,
+# at which the direction counts as a vector of this space
 MAX_NORM_LOSS = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class RangeSpectrum(ComplementEigenpairs):
-    """All eigenvalues of H on the complement of a span of symmetries: `values` in the range space,
-    with eigenvectors ``E vectors`` (E embeds that space), and eigenvalue
-    `space.complement_eigenvalue` outside it.
+    """All eigenvalues of H on the complement of a span of symmetry directions. In the range space
+    they are `values`, with eigenvectors ``E vectors``, where E embeds the range space. Outside the
+    range space the eigenvalue is `space.complement_eigenvalue`.
     """
 
     space: ProvedRange = field(kw_only=True)
 
     @property
     def signs(self) -> NDArray[np.int_]:
-        """The sign (-1, 0 or 1) of every eigenvalue in the range space, which is 0 within the
-        error.
+        """The signs (m,) of all eigenvalues in the range space: -1, 1, or 0 if the sign is not
+        known because of the error.
         """
         return eigenvalue_signs(self)
 
     def with_inertia(self, seen: SpectrumEvidence) -> SpectrumEvidence:
-        """Return the spectrum `seen` with the inertia of H added. The number of zeros that
-        symmetries explain is that of the directions projected out or, if the eigenvalue of the
-        complement is 0, of all symmetry directions.
+        """Return the `SpectrumEvidence` `seen` with the inertia of H added. The number of zeros
+        that symmetries explain is the number of symmetry directions that were projected out or, if
+        the eigenvalue of the complement is 0, of all symmetry directions.
         """
         signs, s = self.signs, seen.n_symmetry
         rest, n = self.space.complement_eigenvalue, self.space.n_complement
@@ -68,18 +69,20 @@ class RangeSpectrum(ComplementEigenpairs):
 
     @property
     def smallest_magnitude(self) -> float:
-        """The smallest absolute value of a computed eigenvalue."""
+        """The smallest magnitude of the computed eigenvalues, including that of the complement."""
         return float(
             min(np.abs(self.values).min(initial=np.inf), abs(self.space.complement_eigenvalue))
         )
 
     @property
     def min_abs_eigenvalue_bound(self) -> float:
-        """A lower bound on the absolute values of all eigenvalues, negative if none is known."""
+        """A lower bound on the magnitudes of all eigenvalues. It is negative if an eigenvalue may
+        be 0.
+        """
         return self.smallest_magnitude - self.error
 
     def solve(self, g: Floats) -> Floats:
-        """Return ``H^-1 g``."""
+        """Return ``H^-1 g`` (n,). All eigenvalues must be nonzero."""
         inner = self.space.project(g[None])[0]
         y = self.vectors @ ((self.vectors.T @ inner) / self.values)
         return np.asarray(
@@ -87,23 +90,23 @@ class RangeSpectrum(ComplementEigenpairs):
         )
 
     def newton_step(self, H: CountedProducts, g: Floats) -> Floats:
-        """Return Newton's step orthogonal to the symmetries, with one step of iterative
-        refinement.
+        """Return Newton's step (n,) orthogonal to the symmetry directions, with one step of
+        iterative refinement by a product with H.
         """
         x = self.project_off_span(-self.solve(self.project_off_span(g)))
         return self.project_off_span(x - self.solve(self.project_off_span(g + H(x))))
 
     def select_weakest(self, k: int) -> tuple[Floats, Floats]:
-        """Return the k smallest eigenvalues in absolute value in the range space that are known to
-        be nonzero, and their vectors as columns.
+        """Return the k eigenvalues of smallest magnitude in the range space whose signs are known,
+        and their eigenvectors (n, k) as columns. There are fewer than k if fewer signs are known.
         """
         order = np.argsort(np.abs(self.values))
         order = order[self.signs[order] != 0][:k]
         return self.values[order], _embed_columns(self.space, self.vectors[:, order])
 
     def extremes(self) -> list[tuple[float, Floats]]:
-        """Return the extreme eigenvalues of H with their vectors, including that of the complement
-        if it is extreme.
+        """Return a list of pairs (eigenvalue, eigenvector): the smallest and the largest eigenvalue
+        in the range space, and that of the complement if it lies outside the interval of these two.
         """
         inside, rest = self.values, self.space.complement_eigenvalue
         found = [
@@ -119,8 +122,8 @@ class RangeSpectrum(ComplementEigenpairs):
 def range_spectrum(
     ask: ClassifyOptions, H: CountedProducts, left: float, Q: Floats
 ) -> RangeSpectrum | None:
-    """Return all eigenvalues of H, or None if its range is not known to have few dimensions or the
-    budget is too small.
+    """Return all eigenvalues of H as a `RangeSpectrum`, or None if the range of H is not known to
+    have few dimensions, the budget is too small or the error of the matrix has no bound.
 
     The operator must report a range of at most `dense_below` dimensions, and the budget of `left`
     products must allow one product for each dimension. The symmetry directions Q (n, s) are
@@ -149,8 +152,8 @@ def range_spectrum(
 
 
 def _embed_columns(space: ProvedRange, Y: Floats) -> Floats:
-    """Return the columns of Y (m, k), which are in the range space, embedded in parameter space (n,
-    k).
+    """Return the columns of Y (m, k), coordinates in the range space, embedded in the parameter
+    space, with shape (n, k).
     """
     rows = [space.embed(y) for y in Y.T]
     return np.stack(rows, axis=1) if rows else np.zeros((space.n, 0))

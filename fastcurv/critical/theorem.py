@@ -3,11 +3,11 @@ bounds.
 
 At theta let ``||H^-1|| <= beta``, ``||H^-1 g|| <= eta``, and let H be Lipschitz with constant L on
 the ball of radius ``2 eta``. If ``h = beta L eta < 1/2``, there is exactly one critical point
-within ``r = 2 eta / (1 + sqrt(1 - 2 h))``, and since ``L r < 1/beta``, every eigenvalue of H keeps
-its sign on the way there (Weyl) [1]_ [2]_.
+within ``r = 2 eta / (1 + sqrt(1 - 2 h))``. Since ``L r < 1/beta``, every eigenvalue of H has the
+same sign at theta and at this critical point (Weyl) [1]_ [2]_.
 
-No function here depends on an objective: L is passed as a function of the radius, everything else
-as arrays with bounds on their errors.
+The functions do not depend on an objective: L is passed as a function of the radius, and all other
+quantities are passed as arrays with bounds on their errors.
 
 References
 ----------
@@ -29,26 +29,32 @@ from ..common.vectors import safe_norm
 
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
-ROUND_UP_FACTOR = 1 + 64 * EPS  # factor that makes an upper bound valid after a few rounding errors
-# Above this radius, the bound on the third derivative at theta is 0 up to underflow.
+ROUND_UP_FACTOR = 1 + 64 * EPS  # factor by which upper bounds are enlarged for a few roundings
+# If the radius computed from the Lipschitz constant at theta exceeds this, the constant is 0 up to
+# underflow.
 MAX_RADIUS = 1e100
 
 
 @dataclass(frozen=True)
 class KantorovichOutcome:
-    """The outcome of Kantorovich's theorem, with its numbers.
+    """The outcome of Kantorovich's theorem, with its constants.
 
     Attributes
     ----------
     holds : bool
         True if all hypotheses hold.
     radius : float
-        Radius of the ball that contains the zero; infinity if the theorem does not hold.
-    h, beta, eta, third : float
-        ``h = beta L eta``, with L in `third`.
+        Radius of the ball around theta that contains the zero, or infinity if the theorem does not
+        hold.
+    h : float
+        ``beta L eta``, which must be below 1/2.
+    beta, eta, third : float
+        The bounds beta on ``||H^-1||`` and eta on the length of Newton's step, and the Lipschitz
+        constant L.
     missing : str
-        The hypothesis that fails: "", ``"inverse"``, ``"step"``, ``"third"``, ``"h"`` or
-        ``"orbit"``.
+        The first hypothesis that fails, or "" if all hold. "inverse", "step" and "third" mean that
+        beta, eta or L is not finite, "h" that h is at least 1/2, and "orbit" that a symmetry is not
+        proved on the ball.
     """
 
     holds: bool
@@ -90,9 +96,9 @@ def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Kan
 
 
 def eta_bound(length: float, beta: float, off: float) -> float:
-    """Return a bound on the length of Newton's exact step, ``length + beta off`` up to rounding,
-    where the computed step has length `length` and leaves a gradient of norm `off`. The bound is 0
-    only if both are 0, even after underflow.
+    """Return a bound on the length of Newton's exact step, ``length + beta off`` up to rounding.
+    The computed step has length `length` and leaves a gradient of norm at most `off`. The bound is
+    0 only if both numbers are 0, even after underflow.
 
     Examples
     --------
@@ -104,22 +110,22 @@ def eta_bound(length: float, beta: float, off: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class ComplementEigenpairs:
-    """The Hessian A restricted to the complement of a span: eigenpairs of ``Z' C A C Z``, with ``C
-    = diag(c)`` and an orthonormal basis Z of the complement.
+    """The Hessian A restricted to the complement of a span. It is represented by the eigenpairs of
+    ``Z' C A C Z``, with ``C = diag(c)`` and an orthonormal basis Z of the complement.
 
     Attributes
     ----------
     values : ndarray, shape (m,)
         Eigenvalues in ascending order.
     vectors : ndarray, shape (n, m)
-        In scaled coordinates: the direction in theta is ``c * u``.
+        Eigenvectors as columns u in scaled coordinates. The direction in theta is ``c * u``.
     error : float
-        Error bound on `values` that includes the error of A. If ``min |values| > error``, the true
-        eigenvalues have the signs of `values`, and sizes of at least ``min |values| - error``; if
-        not, no computed eigenvalue is further than `error` from its true one.
+        Bound on the errors of `values`, which includes the error of A. If ``min |values| > error``,
+        the exact eigenvalues have the signs of `values`, and magnitudes of at least ``min |values|
+        - error``. Otherwise each exact eigenvalue lies within `error` of the computed one.
     ends : float
-        A true eigenvalue lies within `ends` of the smallest of `values`, and one within `ends` of
-        the largest.
+        An exact eigenvalue lies within `ends` of the smallest of `values`, and another one within
+        `ends` of the largest.
     c : ndarray, shape (n,)
         Scale factors of the parameters.
     span : ndarray, shape (n, s)
@@ -135,7 +141,9 @@ class ComplementEigenpairs:
 
     @property
     def min_abs_eigenvalue_bound(self) -> float:
-        """A lower bound on the absolute values of all eigenvalues, negative if none is known."""
+        """A lower bound on the magnitudes of all eigenvalues. It is negative if an eigenvalue may
+        be 0.
+        """
         return float(np.abs(self.values).min(initial=np.inf)) - self.error
 
     def project_off_span(self, x: Floats) -> Floats:
@@ -145,8 +153,8 @@ class ComplementEigenpairs:
 def newton_step_in_slice(
     A: Floats, A_error: float, cut: ComplementEigenpairs, g: Floats, g_error: float
 ) -> tuple[float, float, Floats]:
-    """Return beta and eta of the theorem, and Newton's step x, for the objective restricted to
-    theta + the slice `cut`.
+    """Return the triple of beta and eta of the theorem and Newton's step x, for the objective
+    restricted to theta plus the directions of the slice `cut`.
 
     Parameters
     ----------
@@ -155,16 +163,18 @@ def newton_step_in_slice(
     A_error : float
         Bound on the norm of the error of ``C A C``.
     cut : Slice
+        The restriction of A.
     g : ndarray, shape (n,)
+        The gradient.
     g_error : float
         Bound on the norm of the error of ``C g``.
 
     Returns
     -------
     beta, eta : float
-        In scaled coordinates; infinite where an eigenvalue may be 0.
+        The constants in scaled coordinates, infinite if an eigenvalue may be 0.
     x : ndarray, shape (n,)
-        Newton's step, in theta's coordinates.
+        Newton's step in the coordinates of theta.
     """
     n = len(A)
     if not cut.values.size:
@@ -186,13 +196,14 @@ def newton_step_in_slice(
 
 
 def two_signs(negative: float, positive: float, third: Callable[[float], float]) -> float:
-    """Return a radius within which two fixed unit vectors keep curvatures of opposite sign, so that
-    no point there is a minimum or a maximum. Return 0 if there is no such radius.
+    """Return a radius around theta within which the curvatures along two fixed unit vectors u and v
+    have opposite signs. No point within this radius is a minimum or a maximum. Return 0 if no such
+    radius is found.
 
     Parameters
     ----------
     negative, positive : float
-        ``u'Hu + error`` and ``v'Hv - error`` at theta.
+        An upper bound on ``u'Hu`` and a lower bound on ``v'Hv`` at theta.
     third : callable
         ``third(radius)`` is a Lipschitz constant of H on the ball of that radius.
 
@@ -208,7 +219,7 @@ def two_signs(negative: float, positive: float, third: Callable[[float], float])
     if not 0 <= L < np.inf:
         return 0.0
     radius = margin / (L * ROUND_UP_FACTOR) if L > 0 else np.inf
-    # A bound that is 0 at theta, but not everywhere, gives no radius, so the search starts at 1.
+    # If the Lipschitz constant is 0 at theta, but not everywhere, the search starts at radius 1.
     if radius > MAX_RADIUS and third(np.inf) != 0:
         radius = 1.0
     for _ in range(200):
@@ -220,12 +231,12 @@ def two_signs(negative: float, positive: float, third: Callable[[float], float])
 
 
 def spans_orbit(span: Floats, tangents: Floats, change: float, error: float, radius: float) -> bool:
-    """Return True if the tangents (n, k) of an orbit, projected on the orthonormal columns of
-    `span` (n, s), s > 0, are proved to keep rank s everywhere within `radius`. The tangents have an
-    error of norm at most `error` and change by at most `change` per unit length.
+    """Return True if the tangents of an orbit, projected onto the span of the orthonormal columns
+    of `span` (n, s), s > 0, are proved to have rank s everywhere within `radius`.
 
-    A point of the slice at which the restricted gradient vanishes is then a critical point, with s
-    zero eigenvalues along its orbit.
+    `tangents` (n, k) has an error of norm at most `error` and changes by at most `change` per unit
+    length. If the result is True, every point of the slice at which the restricted gradient
+    vanishes is a critical point, with s zero eigenvalues along its orbit.
     """
     if tangents.shape[1] < span.shape[1]:
         return False
@@ -239,12 +250,12 @@ def spans_orbit(span: Floats, tangents: Floats, change: float, error: float, rad
 def certify_residual_zero(
     J: Floats, J_error: float, residuals: Floats, off: float, third: Callable[[float], float]
 ) -> KantorovichOutcome:
-    """Check the theorem for m equations ``R = 0`` in n >= m unknowns: if it holds, a zero lies
-    within the radius.
+    """Return the outcome of the theorem for m equations ``R = 0`` in n >= m unknowns. If it holds,
+    a zero of R lies within the radius.
 
-    With J of full row rank, ``beta = 1 / sigma_min(J)``, ``eta = beta ||R||``, and L a Lipschitz
-    constant of J on the ball; Newton's steps stay in the row space of J at theta, where the theorem
-    is that for square equations.
+    The constants are ``beta = 1 / sigma_min(J)``, for J of full row rank, ``eta = beta ||R||``, and
+    a Lipschitz constant L of J on the ball. Newton's steps stay in the row space of J at theta,
+    where the theorem is that for square equations.
 
     Parameters
     ----------

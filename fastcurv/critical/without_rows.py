@@ -1,5 +1,6 @@
-"""Networks without one row each: outputs for many parameter vectors at once, the minima of the
-objectives without a row, and proofs that these lie in the basin of the minimum with all rows.
+"""Objectives without one sample each: outputs of many networks at once, the minima of the
+objectives without a sample, and proofs that these minima lie in the basin of the minimum with all
+samples.
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ from ..structure.tables import ACTIVATIONS
 from .classify import classify
 from .theorem import ROUND_UP_FACTOR, eta_bound, kantorovich
 
-# maximum number of entries of a block of rows of the Jacobian; 4 MB is about the size of an L2
-# cache
+# maximum number of entries of a block of rows of the Jacobian, 4 MB, about the size of an L2 cache
 JACOBIAN_BLOCK_ENTRIES = 1 << 19
 
 
@@ -42,7 +42,7 @@ class FactoredMinimum:
 
 def jacobian_blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:
     """Yield the Jacobian of the outputs by blocks of samples, as pairs of a slice of the samples
-    and an array ``(rows, d_out, n)``.
+    and an array (rows, d_out, n).
     """
     J = ob.jacobian(theta)
     d, n = ob.model.sizes[-1], ob.n_params
@@ -53,15 +53,15 @@ def jacobian_blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:
 
 
 def without_row(ob: Any, i: int) -> Any:
-    """Return the objective without row i, which gets weight 0."""
+    """Return the objective without sample i, as an objective in which this sample has weight 0."""
     weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
     weight[i] = 0
     return ob.reweighted(weight)
 
 
 def _layers_of_networks(model: Any, thetas: Floats) -> Iterator[tuple[Floats, Floats | None]]:
-    """Yield the weights W ``(N, m, k)`` and biases b ``(N, m)`` of each layer, for N parameter
-    vectors; b is None without biases.
+    """Yield a pair for each layer: the weights W (N, m, k) and the biases b (N, m) of N networks
+    with the parameter vectors `thetas` (N, n). b is None if the networks have no biases.
     """
     for (m, k), start in zip(model.shapes, model.starts):
         W = thetas[:, start : start + m * k].reshape(-1, m, k)
@@ -69,8 +69,8 @@ def _layers_of_networks(model: Any, thetas: Floats) -> Iterator[tuple[Floats, Fl
 
 
 def outputs_of_networks(model: Any, thetas: Floats, X: Floats) -> Floats:
-    """Return the outputs of all rows of X by each network, ``(N, M, d_out)``. X is ``(M, k)``, or
-    ``(N, M, k)`` with rows of its own for each network.
+    """Return the outputs (N, M, d_out) of N networks with the parameter vectors `thetas` (N, n). X
+    is (M, k), the same rows for all networks, or (N, M, k).
     """
 
     def activate(l: int, z: Floats, a: Floats) -> Floats:
@@ -82,8 +82,9 @@ def outputs_of_networks(model: Any, thetas: Floats, X: Floats) -> Floats:
 
 
 def _row_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
-    """Return the gradients ``(rows, n)`` of the terms of the objective that belong to the samples
-    `rows`, each at its own row of `thetas` and not divided by N.
+    """Return the gradients (r, n) of the loss terms of the samples `rows`, each at its own row of
+    `thetas` (r, n). X (r, k) holds the inputs. The gradients are not divided by N, the number of
+    samples.
     """
     model, layers, slopes = ob.model, list(_layers_of_networks(ob.model, thetas)), list[Any]()
 
@@ -102,8 +103,8 @@ def _row_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
 
 
 def newton_steps(at: FactoredMinimum, J: Floats, coefficients: Floats) -> Floats:
-    """Return the Newton steps ``H^-1 J_i' a_i`` (rows, n) for the removal of some rows, from their
-    Jacobian J (rows, d_out, n) and the coefficients a_i (rows, d_out).
+    """Return the Newton steps ``H^-1 J_i' a_i`` (rows, n) for the removal of each of some samples,
+    from their Jacobian J (rows, d_out, n) and the coefficients a_i (rows, d_out).
     """
     inverse = at.factor.inverse_lower
     with one_blas_thread():
@@ -111,31 +112,31 @@ def newton_steps(at: FactoredMinimum, J: Floats, coefficients: Floats) -> Floats
         return multiply_by_lower(half, inverse)
 
 
-MAX_GRADIENTS_PER_ROW = 40  # maximum number of gradients of each objective without a row
-N_LBFGS_PAIRS = 8  # number of L-BFGS pairs stored for each row
-# maximum length of the last step, relative to that of the first one, in the norm of H
+MAX_GRADIENTS_PER_ROW = 40  # maximum number of gradients of each objective without a sample
+N_LBFGS_PAIRS = 8  # number of L-BFGS pairs stored for each sample
+# An iteration ends once a step is at most RELATIVE_STEP_TOL times as long as the first step, or
+# STEP_ROUNDING_TOL times as long as theta, both in the norm of H.
 RELATIVE_STEP_TOL = 1e-12
-# maximum length of the last step relative to theta, in the norm of H, if that is longer
 STEP_ROUNDING_TOL = 1e-13
-# maximum ratio of a step to the shortest one so far; above, the steps diverge
+# A step that is at least this many times as long as the shortest one so far shows divergence.
 MAX_STEP_GROWTH = 4.0
 MAX_LINE_POINTS = 200  # maximum number of points on a line at which curvature is computed
-# Allowances of the proofs for rounding in float64: CURVATURE_ERROR_RATIO of the curvature at a
-# point and GRADIENT_ERROR_RATIO of the mean norm of the rows' gradients, but at least
-# CERTIFIED_ERROR_FACTOR times the certified errors at theta. The points lie near theta, where
-# rounding errors are of the same size.
+# Allowances of the proofs for rounding errors in float64. They are CURVATURE_ERROR_RATIO times the
+# curvature at a point and GRADIENT_ERROR_RATIO times the mean norm of the gradients of the samples,
+# but at least CERTIFIED_ERROR_FACTOR times the certified errors at theta. All points lie near
+# theta, so their rounding errors are of similar magnitude.
 CURVATURE_ERROR_RATIO = 1e-6
 GRADIENT_ERROR_RATIO = 1e-10
 CERTIFIED_ERROR_FACTOR = 1000.0
 
 
 def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floats, Any]:
-    """Return the minima of the objectives without each row, ``(N, n)``, and a mask (N,) of the
-    minima that are proved to lie in the same basin as theta.
+    """Return the minima (N, n) of the objectives without each of the N samples, and a mask (N,) of
+    the minima that are proved to lie in the same basin as theta.
 
-    L-BFGS iterations start at the ends of the Newton steps with the given coefficients a_i (N,
-    d_out), for all rows together, with H at theta as the initial matrix. If they do not converge
-    for a row, `minimize` is used from theta.
+    L-BFGS iterations for all samples together start at the ends of the Newton steps with the
+    coefficients a_i (N, d_out). The initial matrix is H at theta. If an iteration does not
+    converge, `minimize` is used from theta for this sample.
     """
     ob, N = at.ob, at.ob.n_samples
     X, every = dense_rows(ob.model, ob.X), np.arange(N)
@@ -188,8 +189,8 @@ def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floa
 
 
 def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
-    """Return the L-BFGS steps (rows, n) for gradients g (rows, n), from `pairs` of steps and
-    gradient differences, with the inverse of H as the initial matrix.
+    """Return the L-BFGS steps (rows, n) for gradients g (rows, n), from a list of `pairs` of steps
+    and gradient differences, each (rows, n). The inverse of H is the initial matrix.
     """
     q, kept = -g, []
     for s, y in reversed(pairs):
@@ -240,12 +241,12 @@ class _RemovalProofBounds:
 def _has_minimum_near(
     without: Any, end: Floats, distance: float, bounds: _RemovalProofBounds
 ) -> bool:
-    """Return True if a minimum of the objective without a row is proved near `end`, at the given
-    distance from theta.
+    """Return True if a minimum of the objective `without` one sample is proved near `end`, which is
+    at the given distance from theta.
 
-    The proof uses Kantorovich's theorem if a Cholesky factor proves that the smallest eigenvalue is
-    at least half of that of H at theta, with allowances for rounding. Otherwise it uses `classify`,
-    which takes about 30 times as long.
+    The proof is Kantorovich's theorem if a Cholesky factor proves that the smallest eigenvalue at
+    `end` is at least half of that of H at theta, with allowances for rounding. Otherwise `classify`
+    is used, which takes about 30 times as long.
     """
     A = without.hessian(end).to_dense()
     error = max(CURVATURE_ERROR_RATIO * float(np.linalg.norm(A)), bounds.hessian_error)
@@ -267,11 +268,12 @@ def _has_minimum_near(
 def _is_in_same_basin(
     without: Any, theta: Floats, end: Floats, bounds: _RemovalProofBounds
 ) -> bool:
-    """Return True if a minimum of the objective without a row is proved at `end`, and the objective
-    is strictly convex on the line from theta to `end`.
+    """Return True if a minimum of the objective `without` one sample is proved near `end`, and this
+    objective is proved to be strictly convex on the line from theta to `end`.
 
-    With d the line and L the Lipschitz constant of the Hessian, ``d'Hd`` changes by at most ``L
-    ||d||^3`` along it, so that finitely many points prove the convexity of the whole line.
+    Let d be the line and L the Lipschitz constant of the Hessian. ``d'Hd`` changes by at most ``L
+    ||d||^3`` along the line, so finitely many points prove that the loss is convex on the whole
+    line.
     """
     d = end - theta
     length = safe_norm(d)
@@ -289,7 +291,7 @@ def _is_in_same_basin(
         if not curvature > 0:
             return False
         reach = curvature / change if change > 0 else math.inf
-        # Part of the line before this point is not proved convex, so a point half-way back is next.
+        # If part of the line before this point is not covered, a point half-way back is next.
         if at - reach >= covered and at > 0:
             at = 0.5 * (covered + at)
             continue

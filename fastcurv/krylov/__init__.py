@@ -1,5 +1,5 @@
 """Krylov subspaces and the problems solved in them: recurrences, bases, small projected problems.
 
-The subpackage works on linear operators alone; its callers choose the eigenpairs or steps to
+The subpackage works on linear operators alone. Its callers choose the eigenpairs or steps to
 compute.
 """

@@ -49,8 +49,8 @@ from ..common.vectors import (
 
 
 def as_product(op: Any) -> Callable[[Array, Array], Any]:
-    """Return a function ``multiply(v, out)`` that writes the product of an operator with v to
-    `out`. It is the operator's method `product` if there is one.
+    """Return a function ``multiply(v, out)`` that writes the product of an operator with v (n,) to
+    `out` (n,). It is the operator's method `product` if the operator has this method.
     """
     product: Any = getattr(op, "product", None)
     if product is not None:
@@ -64,27 +64,30 @@ def as_product(op: Any) -> Callable[[Array, Array], Any]:
 
 
 def project(Q: Array, W: Array) -> Floats:
-    """Return the coefficients ``C (s, m) = W Q'`` in float64, for `Q (m, n)` and `W (s, n)`."""
+    """Return the coefficients ``W Q'`` (s, m) in float64, for the rows Q (m, n) and W (s, n)."""
     return project_rows(Q, W)
 
 
 def subtract(Q: Array, W: Array, C: Array) -> Floats:
-    """Compute ``W -= C Q`` in place and return the squared norms of the new rows, which are
-    computed while the rows are in cache.
+    """Compute ``W -= C Q`` in place, for Q (m, n), W (s, n) and C (s, m). Return the squared norms
+    (s,) of the new rows, which are computed while the rows are in cache.
     """
     return subtract_rows(Q, W, C)
 
 
 def rotate(Q: Array, S: Array) -> None:
-    """Compute ``Q[:l] = S' Q`` in place, for orthonormal ``S (m, l)``, l <= m."""
+    """Compute ``Q[:l] = S' Q`` in place, for Q (m, n) and S (m, l) with orthonormal columns, l <=
+    m.
+    """
     combine_rows(Q, S, Q[: S.shape[1]])
 
 
 def rotate_unless_stopped(stop: Callable[[], bool], Q: Array, S: Array, least: Indices) -> bool:
-    """Compute `rotate` in panels of columns, checking `stop` between panels.
+    """Compute `rotate` in panels of columns of Q, calling `stop` between panels. Return True if
+    `stop` never returned True.
 
-    Once `stop` returns True, only the columns `least` of S are computed, as the first rows. Return
-    True if `stop` never returned True.
+    Once `stop` returns True, only the columns of S with the indices `least` are used, and their
+    results are the first rows of Q.
     """
     whole = True
     for columns in column_slices(Q.shape[1]):
@@ -96,7 +99,7 @@ def rotate_unless_stopped(stop: Callable[[], bool], Q: Array, S: Array, least: I
 
 
 def combine(Q: Array, S: Array) -> Array:
-    """Return ``S' Q (l, n)`` as a new array, for ``S (m, l)``."""
+    """Return ``S' Q`` (l, n) as a new array, for Q (m, n) and S (m, l)."""
     return combine_rows(Q, S, np.empty((S.shape[1], Q.shape[1]), Q.dtype))
 
 
@@ -105,11 +108,11 @@ class LanczosBasis:
 
     Attributes
     ----------
-    rows : ndarray, shape (room, n)
-        Rows ``[0, m)`` have been multiplied by A; the ``p`` pending rows after them, not yet
-        multiplied, span the parts of those products outside the first m rows.
-    T : ndarray, shape (room, room)
-        ``Q A Q'`` in float64, for the rows so far.
+    rows : ndarray, shape (capacity, n)
+        The first m rows have been multiplied by A. The p pending rows that follow have not been
+        multiplied. They span the parts of the products that lie outside the first m rows.
+    T : ndarray, shape (capacity, capacity)
+        The computed entries of ``Q A Q'`` in float64.
     tridiagonal : bool
         True if the first m rows and columns of T are tridiagonal.
     """
@@ -121,20 +124,22 @@ class LanczosBasis:
     tridiagonal: bool
 
     def coupling(self) -> Floats:
-        """Return ``B (p, m)``, the components of the products with the first m rows along the
-        pending rows.
+        """Return the components (p, m) of the products with the first m rows along the p pending
+        rows.
         """
         return self.T[self.m : self.m + self.p, : self.m]
 
     def product_coefficients(self) -> Floats:
-        """Return the coefficients of all products, ``(m + p, m)``: T above the coupling."""
+        """Return the coefficients (m + p, m) of the products with the first m rows in all rows: the
+        first m rows of T, followed by `coupling`.
+        """
         return self.T[: self.m + self.p, : self.m]
 
     def widen(self, more: int) -> None:
-        """Enlarge the arrays by `more` rows, keeping their contents.
+        """Enlarge the arrays by `more` rows and keep their contents.
 
-        Memory is moved only if no other view of it exists, since operators receive rows and may
-        keep them.
+        Memory is moved only if no other view of it exists, because operators receive rows and may
+        keep views of them.
         """
         rows, unshared = self.rows, np.empty(0)
         shape = (len(rows) + more, rows.shape[1])
@@ -149,8 +154,8 @@ class LanczosBasis:
 
 
 def column_norms(M: Floats) -> Floats:
-    """Return the 2-norms of the columns of a small matrix, without overflow or underflow of
-    squares.
+    """Return the 2-norms of the columns of a small matrix M (m, l), computed without overflow or
+    underflow of squares.
     """
     largest = float(np.abs(M).max(initial=0.0))
     if not 0 < largest < np.inf:
@@ -159,7 +164,7 @@ def column_norms(M: Floats) -> Floats:
 
 
 def scaled_norm(x: Floats) -> float:
-    """Return the 2-norm of a short vector, without overflow or underflow of squares."""
+    """Return the 2-norm of a short vector x, computed without overflow or underflow of squares."""
     return math.hypot(*x.tolist())
 
 
@@ -177,8 +182,9 @@ def orthogonalise(Q: Array, W: Array, passes: int = 2) -> Floats:
 
 
 def scale_near_one(W: Array) -> list[int]:
-    """Divide rows whose squares could overflow or underflow by a power of two, in place, and return
-    the exponents; rows with NaN or infinity stay as they are.
+    """Divide each row whose squares could overflow or underflow by a power of two, in place. Return
+    a list with the exponent for each row. The exponent is 0 for rows that are not changed, such as
+    rows with NaN or infinity.
     """
     exponents = []
     for w in W:
@@ -194,26 +200,26 @@ def scale_near_one(W: Array) -> list[int]:
 def orthonormalise(
     W: Array, floor: float = 0.0, against: Array | None = None
 ) -> tuple[Floats, Floats]:
-    """Make the rows of `W (s, n)` orthonormal in place, one after the other, dropping remainders of
-    length `floor` or less.
+    """Make the rows of `W (s, n)` orthonormal in place, one after the other. Rows that depend
+    linearly on the rows before them are dropped.
 
     Parameters
     ----------
     W : ndarray, shape (s, n)
         Overwritten: its first r rows become orthonormal.
     floor : float
-        A row whose remainder, after the rows before it were projected out, is no longer than this
-        counts as linearly dependent on them.
+        A row counts as linearly dependent if its remainder, after projection onto the complement of
+        the rows before it, has at most this length or is at rounding level.
     against : ndarray, shape (m, n), optional
-        Orthonormal rows that `W` is already orthogonal to; orthogonality is restored where a small
-        remainder has been scaled up.
+        Orthonormal rows to which the rows of `W` are orthogonal. If given, orthogonality to them is
+        restored after a remainder has been scaled to length 1.
 
     Returns
     -------
     B : ndarray, shape (r, s)
-        ``W_before = B' W[:r]`` up to what was dropped.
+        Coefficients with ``W_before = B' W[:r]``, except for the dropped remainders.
     dropped : ndarray, shape (s,)
-        For each row the length of the remainder that was dropped.
+        Length of the dropped remainder of each row, or 0 if the row was kept.
     """
     eps = np.finfo(W.dtype).eps
     B, dropped, r = np.zeros((len(W), len(W))), np.zeros(len(W)), 0
@@ -240,7 +246,9 @@ def orthonormalise(
 
 
 def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None:
-    """Return `against` as linearly independent orthonormal rows, or None if there are none."""
+    """Return the columns of `against`, an array (n, s) or Eigenpairs, as linearly independent
+    orthonormal rows, in the given dtype. Return None if `against` is None or has no columns.
+    """
     if against is None:
         return None
 
@@ -257,32 +265,35 @@ def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None
 MAX_BLOCK_BYTES = 64 << 20  # maximum size of a block of products that are computed together
 N_FIRST_ROWS = 64  # number of rows for which T has memory at first
 # minimum number of entries in locked rows at which one vector replaces these rows in the
-# orthogonalisation, see `follow`
+# orthogonalisation, see `Recurrence.lock`
 MIN_REPLACED_ENTRIES = 1 << 15
 # error assumed for products and sweeps if no larger one is measured, in eps ||A||
 ROUNDING_FACTOR = 4.0
 
 
 class Recurrence(Lanczos, LanczosBasis):
-    """A Lanczos basis that grows by products and shrinks by restarts.
+    """A Lanczos basis of an operator that grows by products and shrinks by restarts.
+
+    The next block consists of the pending rows of the basis, which the next step multiplies. `err`
+    bounds, for each row, the part of its product that the basis does not represent.
 
     Parameters
     ----------
     op : LinearOperator, shape (n, n)
-        Real symmetric. ``op.product(v, out)`` is used if it exists.
+        A real symmetric operator A. ``op.product(v, out)`` is used if it exists.
     max_basis : int
-        Maximum number of rows; memory is ``(max_basis + 1) n`` numbers, and another p n for blocks
-        of p.
+        Maximum number of rows. The memory is ``(max_basis + 1) n`` numbers, and another ``p n`` for
+        blocks of p rows.
     against : ndarray, shape (s, n), optional
-        Orthonormal rows; the operator is then ``(I - P) A (I - P)``, with P the projection on their
-        span.
+        Orthonormal rows. If given, the operator is ``(I - P) A (I - P)``, with P the projection
+        onto the span of these rows.
     rows : ndarray, shape (at least max_basis + 1, n), optional
-        Memory for the basis; `reserve` must then not be called.
+        Memory for the basis. If it is given, `reserve` must not be called.
     orthogonality_tol : float, optional
-        Loss of orthogonality within a batch at which orthogonality is restored; default
+        Loss of orthogonality within a batch at which orthogonality is restored. The default is
         ``sqrt(eps)``.
     semiorthogonal : bool
-        If True, only T is needed: the rows are then orthonormal only to `orthogonality_tol`, and
+        If True, only T is needed. The rows are then orthonormal only to `orthogonality_tol`, and
         the basis cannot be restarted.
     """
 
@@ -323,7 +334,7 @@ class Recurrence(Lanczos, LanczosBasis):
         self.around: AbstractContextManager[None] = nullcontext()
 
     def reserve(self, max_basis: int) -> None:
-        """Enlarge the capacity to `max_basis` rows, keeping the contents."""
+        """Enlarge the capacity to at least `max_basis` rows and keep the contents."""
         more = min(max_basis, self.dimension) - self.capacity
         if more > 0:
             self.arrays = None  # `arrays` would keep the old rows in memory
@@ -333,21 +344,24 @@ class Recurrence(Lanczos, LanczosBasis):
             self.capacity += more
 
     def reset(self) -> None:
-        """Discard the basis, but keep the count of products, the scale and the noise."""
+        """Discard the basis, but keep the number of products, the scale and the noise."""
         self._take_rows_aside()
         self.discard_basis()
 
     def insert(self, W: Array) -> int:
-        """Make the rows `W (p, n)`, which are overwritten, the next block. Return the number of
-        independent rows.
+        """Make the rows W (p, n), which are overwritten, the next block. Return the number of
+        linearly independent rows of W.
 
-        The coupling of the basis to the previous next block is dropped and added to err.
+        The coupling of the basis to the block that is replaced is dropped, and `err` is increased
+        by this coupling.
         """
         scale_near_one(W)
         return self.replace_pending_rows(W)
 
     def insert_random(self, rng: np.random.Generator, p: int = 1) -> int:
-        """Make p random vectors the next block. Return the number of independent rows."""
+        """Make p random vectors the next block, or fewer if the dimension or the capacity does not
+        allow p. Return the number of linearly independent rows.
+        """
         p = max(1, min(p, self.dimension - self.m, self.capacity + 1 - self.m))
         for _ in range(5):
             if self.replace_pending_rows(rng.standard_normal((p, self.n), dtype=self.dtype)):
@@ -355,12 +369,11 @@ class Recurrence(Lanczos, LanczosBasis):
         return 0
 
     def set_aside(self) -> None:
-        """Set the next block aside. Later rows are kept orthogonal to it, and the components of
-        products along it are measured.
+        """Set the next block aside. Later rows are kept orthogonal to this block, and the
+        components of products along the block are measured.
 
-        A new start in the complement of the basis and of the block set aside then does not couple
-        to the basis. The new start generates a Krylov space of its own, which contains
-        eigenvectors that the basis has missed.
+        A new start in the complement of the basis and of the block does not couple to the basis. It
+        generates a Krylov space of its own, which contains eigenvectors that the basis has missed.
         """
         self.reorthogonalise()
         m, p = self.m, self.p
@@ -384,7 +397,9 @@ class Recurrence(Lanczos, LanczosBasis):
         self.p, self.n_clean, self.tridiagonal = self.p + len(rows), end, False
 
     def _take_rows_aside(self) -> tuple[Array, Floats]:
-        """Remove the rows set aside from `against`, and return them with the coupling to them."""
+        """Remove the rows set aside from `against`. Return these rows and the coupling of the basis
+        to them.
+        """
         kept = len(self.against) - self.n_aside
         rows, along = self.against[kept:], self.deflation_coupling[kept:]
         self.against, self.deflation_coupling = self.against[:kept], self.deflation_coupling[:kept]
@@ -400,9 +415,9 @@ class Recurrence(Lanczos, LanczosBasis):
         stop: Callable[[], bool] = lambda: False,
         least: Indices | None = None,
     ) -> None:
-        """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and keep the
-        next block unless `keep_block` is False. If `stop` returns True before all vectors are
-        computed, only those with the indices `least` are kept.
+        """Replace the basis by the Ritz vectors with coordinates S (m, l) and Ritz values `theta`
+        (l,). Keep the next block if `keep_block` is True. If `stop` returns True before all vectors
+        are computed, only the vectors with the indices `least` are kept.
         """
         if not keep_block:
             self.drop_pending_rows()
@@ -415,8 +430,9 @@ class Recurrence(Lanczos, LanczosBasis):
         self.replace_by_ritz_vectors(theta, S)
 
     def lock(self, theta: Floats, S: Floats) -> None:
-        """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and drop the next
-        block and the rows set aside. The coupling to the dropped rows is added to err.
+        """Replace the basis by the Ritz vectors with coordinates S (m, l) and Ritz values `theta`
+        (l,), and drop the next block and the rows set aside. `err` is increased by the coupling to
+        the dropped rows.
         """
         self.reorthogonalise()
         w = None
@@ -437,8 +453,8 @@ class Recurrence(Lanczos, LanczosBasis):
             self.set_locked_direction(w, echo, coupled, error)
 
     def narrow_block(self, M: Floats, most: int | None = None) -> None:
-        """Reduce the next block to the span of the columns of ``M (p, u)``, which has at most u or
-        `most` dimensions.
+        """Reduce the next block of p rows to the span of its combinations with the columns of M (p,
+        u). The new block has at most u rows, and at most `most` rows if `most` is given.
         """
         m, p = self.m, self.p
         U, size, _ = svd(M / (np.abs(M).max(initial=0.0) or 1.0))
@@ -456,12 +472,12 @@ class Recurrence(Lanczos, LanczosBasis):
 
     @property
     def asymmetry(self) -> float:
-        """The measured asymmetry of the products, or 0 if it is at rounding level."""
+        """The asymmetry measured in the products, or 0 if it is at rounding level."""
         return self.noise if self.noise > 16 * ROUNDING_FACTOR * self.eps * self.scale else 0.0
 
     def step(self) -> None:
-        """Multiply the next block. After p products the basis has p more rows and a new
-        next block.
+        """Multiply the next block by the operator. The basis then has p more rows, for a block of p
+        rows, and a new next block.
         """
         if self.p == 1:
             self.extend(self.m + 1)
@@ -469,16 +485,17 @@ class Recurrence(Lanczos, LanczosBasis):
             self._step_block()
 
     def extend(self, until: int, seconds: float = np.inf) -> None:
-        """Make steps with single rows until the basis has `until` rows, the space is exhausted, or
-        the time `seconds` has passed.
+        """Multiply one row after the other until the basis has `until` rows, the space is
+        exhausted, or the time `seconds` has passed.
         """
         check_time()
         with self.around:
             self.advance(until, min(seconds, time_left()))
 
     def _apply_block(self, m: int, p: int) -> Array:
-        """Return the products with rows ``m .. m+p-1``, computed together if that takes little
-        memory. Components along `against` are moved to `leak`.
+        """Return the products (p, n) of the operator with the rows m to m + p - 1. They are
+        computed together if they take at most `MAX_BLOCK_BYTES`. Components along `against` are
+        removed and stored in `deflation_coupling`.
         """
         V, W = self.rows[m : m + p], np.empty((p, self.n), self.dtype)
         with self.around:
@@ -530,8 +547,8 @@ class Recurrence(Lanczos, LanczosBasis):
         self.reset_loss_estimate()
 
     def _concentrate_coupling(self, B: Floats, W: Array, r: int) -> Floats:
-        """Rotate the block `W` such that its first r rows carry most of ``B' W``, and return the
-        coupling to them. The rest of the coupling is added to err.
+        """Rotate the block W such that its first r rows carry most of the coupling ``B' W``, and
+        return the coupling to these rows. `err` is increased by the coupling to the other rows.
         """
         k = self.m + self.p
         U = svd(B)[0][:, :r]
@@ -552,7 +569,9 @@ END_NAMES: tuple[Which, ...] = get_args(Which)
 
 
 def check_wanted(k: Any, which: Any, n: int) -> int:
-    """Return `k` as an int from 1 to n, after checking that `which` names ends of a spectrum."""
+    """Return `k` as an int. Raise ValueError if k is not from 1 to n or `which` is not one of
+    `END_NAMES`, and TypeError if k is not an integer.
+    """
     check_choice(which, END_NAMES, "which")
     if check_positive_int(k, "k") > n:
         raise ValueError(f"k must be at most n = {n}, the size of the operator, got {k}.")
@@ -560,8 +579,8 @@ def check_wanted(k: Any, which: Any, n: int) -> int:
 
 
 def ritz_decomposition(run: LanczosBasis) -> tuple[Floats, Floats]:
-    """Return all Ritz values ``(m,)`` of a basis, and the coordinates ``S (m, m)`` of the Ritz
-    vectors, as columns.
+    """Return all Ritz values (m,) of a basis, and the coordinates S (m, m) of the Ritz vectors in
+    the rows of the basis, as columns.
     """
     T = run.T[: run.m, : run.m]
     if run.tridiagonal and run.m > 1:
@@ -570,9 +589,9 @@ def ritz_decomposition(run: LanczosBasis) -> tuple[Floats, Floats]:
 
 
 def kept_ritz_indices(theta: Floats, k: int, which: str, room: int) -> Indices:
-    """Return the indices of the Ritz vectors that a thick restart keeps: the k wanted ones and two
-    fifths of the others, next to these, but at most `room` in all. `which` names the ends of the
-    spectrum.
+    """Return the indices of the Ritz vectors that a thick restart keeps: the k wanted vectors and
+    two fifths of the others, those next to the wanted ones, but at most `room` in all. `theta`
+    holds all Ritz values, and `which` names the ends of the spectrum.
     """
     l = min(k + (len(theta) - k) * 2 // 5, room)
     return wanted_indices(theta, max(l, min(k, room)), which)
@@ -581,9 +600,9 @@ def kept_ritz_indices(theta: Floats, k: int, which: str, room: int) -> Indices:
 # --------------------------------------------------------------------------------------------------
 # Memory of a basis, kept for the next run on the same operator.
 #
-# The first write to a page makes the operating system find and clear it, which for each row of a
-# large basis takes a tenth of a product and at times more than one. The memory of a run is kept as
-# long as its operator lives, and no longer.
+# At the first write to a page of memory, the operating system must find and clear the page. For
+# each row of a large basis this takes a tenth of the time of a product, and at times more than a
+# product. The memory of a run is kept until its operator is deleted.
 
 # minimum and maximum size of a basis whose memory is kept for the next run
 MIN_POOLED_BASIS_BYTES, MAX_POOLED_BASIS_BYTES = 1 << 20, 1 << 30
@@ -592,20 +611,22 @@ _held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
 
 
 def _row_gap(n: int, dtype: np.dtype) -> int:
-    """Return the distance between the starts of consecutive rows, in entries. For long rows it
-    exceeds a multiple of the page size by a quarter of a page or slightly more, since sweeps over
-    rows that all start at one offset within a page take 10 to 20% longer.
+    """Return the distance between the starts of consecutive rows of n entries, in entries.
+
+    For long rows the distance exceeds a multiple of the page size by a quarter of a page or
+    slightly more. If all rows start at the same offset within a page, sweeps over the rows take 10
+    to 20% longer.
     """
     page = PAGE_BYTES // dtype.itemsize
     return n + (page // 4 - n) % page if n >= 8 * page else n
 
 
 class aligned_rows:
-    """Context manager that provides uninitialised rows of the given shape. Each row starts at a
-    cache line, and consecutive long rows start in different cache sets. The rows of the last run on
-    `op` are used again if they are large enough.
+    """Context manager that provides uninitialised rows of the given shape, for a run on the
+    operator `op`. Each row starts at a cache line, and consecutive long rows start in different
+    cache sets. The memory of the last run on `op` is used again if it is large enough.
 
-    Rows in use are not shared; another thread gets memory of its own.
+    Rows in use are not shared: another thread gets its own memory.
     """
 
     def __init__(self, op: Any, shape: tuple[int, int], dtype: np.dtype) -> None:

@@ -1,11 +1,11 @@
 """Linear solvers from products alone: capped conjugate gradients, which give a descent step or a
 direction of negative curvature, and MINRES.
 
-CG solves ``(H + 2 eps I) d = -g``. As long as no negative curvature is met this is a Newton step.
-As soon as an iterate or a direction has curvature below -eps, or the residual falls more slowly
-than is possible without such curvature, CG stops and returns a direction d with ``d'Hd <= -eps
-||d||^2``. At a point of zero gradient CG cannot start, and `minimize` searches for the lowest
-eigenvalue instead, for every method that leaves saddles.
+CG solves ``(H + 2 eps I) d = -g``. The solution is a Newton step if no negative curvature is found.
+If an iterate or a direction has curvature below -eps, or the residual decreases more slowly than is
+possible without such curvature, CG stops and returns a direction d with ``d'Hd <= -eps ||d||^2``.
+If the gradient is 0, CG cannot start. `minimize` then searches for the lowest eigenvalue instead,
+for every method that escapes from saddles.
 
 References
 ----------
@@ -43,31 +43,33 @@ def capped_cg(
     Parameters
     ----------
     multiply : callable
-        ``multiply(v, out)`` writes H v; one product per iteration.
+        ``multiply(v, out)`` writes the product H v to `out`. CG makes one product per iteration.
     g : ndarray, shape (n,)
         The gradient.
     eps : float
-        Curvature below ``-eps`` is reported.
+        CG ends with a direction of negative curvature if it finds curvature below ``-eps``.
     tolerance : float
         Tolerance of the residual, relative to ||g||.
     work : Workspace
-        Work vectors; `d` is one of them.
+        Work vectors. The result d may be one of these vectors.
     bound : float
-        A lower estimate of ||H||, raised if products show a larger norm.
+        A lower estimate of ||H||, increased if products show a larger norm.
     max_iter : int, optional
-        Number of iterations after which the current iterate is returned (it is a descent
-        direction); n by default.
+        Number of iterations after which CG returns the current iterate, which is a descent
+        direction. Default: n.
     stop : callable, optional
-        Function that ends CG, like `max_iter`, once it returns True.
+        Function that is called without arguments. Once it returns True, CG returns the current
+        iterate.
     cost_weight, price : float
-        CG ends, as at `max_iter`, once the decrease of the quadratic model per product, in the
-        last products, is below `cost_weight` times its average over all products so far, where the
-        trial of the step counts as `price` products. With ``cost_weight=0`` CG does not end for
-        this reason.
+        CG returns the current iterate once further products decrease the quadratic model too
+        little. This is so if the decrease per product in the last products is below `cost_weight`
+        times the average over all products so far, where the evaluation of the step counts as
+        `price` products. With ``cost_weight=0`` CG does not end for this reason.
 
     Returns
     -------
     d : ndarray, shape (n,)
+        An iterate, or a direction of negative curvature.
     curvature : float or None
         ``d'Hd / ||d||^2 <= -eps`` if d is a direction of negative curvature, None if d is an
         iterate.
@@ -86,8 +88,8 @@ def capped_cg(
 def _negative_curvature_direction(
     multiply: Any, g: np.ndarray, eps: float, j: int, work: Workspace
 ) -> tuple[Any, float | None]:
-    """Return a difference of two iterates with curvature below -eps, and its curvature, or the last
-    iterate and None if there is none. CG is run again, at up to j products.
+    """Return a difference of two iterates with curvature below -eps, and its curvature. Return the
+    last iterate and None if no such difference is found. CG is run again, with at most j products.
     """
     y, r, p, Hp = work.y, work.r, work.p, work.Hp
     last_y, last_r = y.copy(), r.copy()
@@ -114,12 +116,12 @@ def _negative_curvature_direction(
 
 
 def minres(multiply: Callable[[Array], Array], b: Array, steps: int, tol: float) -> Array:
-    """Return an approximate solution of ``A x = b`` for symmetric A. MINRES stops when the
-    residual is at most ``tol ||b||``, or after `steps` products ``multiply(v)``. If no step is
-    possible, a copy of b is returned.
+    """Return an approximate solution x (n,) of ``A x = b`` for symmetric A, computed by MINRES. It
+    stops if the residual is at most ``tol ||b||``, or after `steps` products ``multiply(v)``. If no
+    step is possible, return a copy of b.
 
-    Only the residual is tested, since a small ``||A r||`` is no evidence if A has far larger
-    eigenvalues.
+    Only the residual is tested, because a small ``||A r||`` does not show convergence if A has far
+    larger eigenvalues.
 
     References
     ----------

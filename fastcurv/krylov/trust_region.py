@@ -1,8 +1,9 @@
 """A Krylov space that grows one product at a time, and the subproblems of Newton-type steps in it.
 
-Every Newton-type step of this library is a step ``s = Q y`` in the space spanned by the gradient g
-and its products with H; the methods differ only in the small problem that determines y. Since the
-basis is kept, a problem with another radius, damping or weight is solved again without any product.
+Every Newton-type step of this library is a step ``s = Q' y`` in the space spanned by the rows of Q:
+the gradient g and its products with H. The methods differ only in the small problem that determines
+y. Because the basis is kept, a problem with another radius, damping or weight is solved again
+without any product.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from .lanczos import LanczosBasis, ritz_decomposition, scaled_norm
 
 
 def shifted_solve(values: np.ndarray, linear: np.ndarray, shift: float) -> np.ndarray:
-    """Return ``-(T + shift)^+ linear`` for a T with the eigenvalues `values`. The result is 0 in
-    directions whose shifted curvature is 0 up to rounding.
+    """Return ``-(T + shift I)^+ linear``, with the pseudoinverse of a matrix T whose eigenvalues
+    are `values`. The result is 0 in directions whose shifted curvature is 0 up to rounding.
     """
     return solve_small_problem("shifted", values, linear, shift)[0]
 
 
 def damped_inverse(values: np.ndarray, damping: float, floor: float) -> np.ndarray:
-    """Return ``values / (values^2 + damping^2)``, which is 0 for values of absolute value at most
-    `floor`.
+    """Return ``values / (values^2 + damping^2)`` entry by entry. The result is 0 for values of
+    magnitude at most `floor`.
     """
     sure = np.abs(values) > floor
     safe = np.where(sure, values, 1.0)
@@ -43,8 +44,8 @@ def damped_inverse(values: np.ndarray, damping: float, floor: float) -> np.ndarr
 
 
 def absolute_value_step(values: np.ndarray, linear: np.ndarray, damping: float) -> np.ndarray:
-    """Return ``-(|T| + damping)^-1 linear``, a descent step along every eigenvector, which without
-    damping is as long as Newton's step.
+    """Return ``-(|T| + damping I)^-1 linear``, a descent step along every eigenvector of T. With
+    ``damping=0`` the step has the length of Newton's step along each eigenvector.
     """
     return solve_small_problem("absolute", values, linear, damping)[0]
 
@@ -52,12 +53,11 @@ def absolute_value_step(values: np.ndarray, linear: np.ndarray, damping: float) 
 def solve_trust_region(
     values: np.ndarray, linear: np.ndarray, radius: float
 ) -> tuple[np.ndarray, float]:
-    """Minimise ``linear'y + y' diag(values) y / 2`` over ``||y|| <= radius``, including the hard
-    case.
+    """Minimise ``linear'y + y' diag(values) y / 2`` over ``||y|| <= radius``.
 
     Return y and the multiplier lam >= 0, with ``(values + lam) y = -linear`` and ``values + lam >=
-    0``. In the hard case a multiple of the lowest eigenvector is added such that y reaches the
-    boundary.
+    0``. In the hard case a multiple of the lowest eigenvector is added such that ``||y|| =
+    radius``.
     """
     return solve_small_problem("trust-region", values, linear, radius)
 
@@ -66,14 +66,14 @@ class KrylovSpace(Space, LanczosBasis):
     """Orthonormal rows Q, with the exact projection ``T = Q H Q'`` onto the rows that have been
     multiplied by H.
 
-    Rows ``[0, m)`` have been multiplied by H; the ``p`` rows after them are pending: they span the
-    parts of the products so far that lie outside the first m rows of Q, so
+    The first m rows have been multiplied by H. The p pending rows that follow span the parts of the
+    products that lie outside the first m rows of Q, so
 
         H Q' y = Q[:m]' T y + Q[m:m+p]' (E y)         E = T[m:m+p, :m]
 
-    and ``||E y||`` is the exact residual of any solution in the space. With one start vector this
-    is Lanczos with full reorthogonalisation; with more, the space is expanded by the residual of
-    the last solution.
+    and ``||E y||`` is the part of the residual of any solution that lies outside the first m rows.
+    With one start vector this is Lanczos with full reorthogonalisation. With several start vectors,
+    the space is expanded by the residual of the last solution.
 
     Parameters
     ----------
@@ -82,21 +82,23 @@ class KrylovSpace(Space, LanczosBasis):
     dtype : dtype
         The dtype of the basis; T is kept in float64.
     max_dim : int
-        Maximum number of rows, so memory is at most ``max_dim * n`` numbers; rows are allocated
-        as they are needed and kept for the next `start`.
+        Maximum number of rows, so the memory is at most ``max_dim * n`` numbers. Rows are allocated
+        when they are needed and kept for the next call of `start`.
     """
 
     residual_coordinates: Any
     has_multiplied_residual: bool
 
     def decompose(self) -> tuple[Floats, Floats]:
-        """Return the eigenvalues of T in ascending order, and its eigenvectors."""
+        """Return the eigenvalues (m,) of T in ascending order, and its eigenvectors (m, m) as
+        columns.
+        """
         return ritz_decomposition(self)
 
     def choose_next(self) -> None:
-        """Move the next row to multiply to the front of the pending rows. This row is the residual
-        direction of the last solution, otherwise the newest row of the chain that started from that
-        direction, otherwise the row with the largest coupling.
+        """Move the row that is multiplied next to the front of the pending rows. It is the residual
+        direction of the last solution if this is known, or else the newest row of the chain that
+        started from that direction, or else the row with the largest coupling.
         """
         m, pending = self.m, slice(self.m, self.m + self.p)
         if self.residual_coordinates is not None and np.any(self.residual_coordinates):
@@ -109,8 +111,8 @@ class KrylovSpace(Space, LanczosBasis):
         self.residual_coordinates = None
 
     def _reflect_pending_rows(self, lacking: np.ndarray) -> None:
-        """Apply a Householder reflection to the pending rows such that the first one becomes a
-        multiple of ``lacking' rows``.
+        """Apply a Householder reflection to the pending rows (p, n) such that the first row becomes
+        a multiple of ``lacking' rows``, for `lacking` (p,).
         """
         m, pending = self.m, slice(self.m, self.m + self.p)
         u = lacking / np.linalg.norm(lacking)
@@ -131,8 +133,8 @@ class KrylovSpace(Space, LanczosBasis):
             axis_view[[m, chosen]] = axis_view[[chosen, m]]
 
     def lowest_ritz_pair(self) -> tuple[float, float, np.ndarray]:
-        """Return the lowest Ritz value, the norm of its residual, and the coefficients (m,) of its
-        Ritz vector.
+        """Return the triple of the lowest Ritz value, the norm of its residual, and the
+        coefficients (m,) of its Ritz vector in the rows of the basis.
         """
         values, vectors = self.ritz_pairs()
         u = vectors[:, 0]
@@ -142,11 +144,11 @@ class KrylovSpace(Space, LanczosBasis):
 def least_residual_step(
     basis: LanczosBasis, gamma: float, damping: float = 0.0
 ) -> tuple[Floats, Floats]:
-    """Return the y of least norm that minimises ``||H Q' y + g||^2 + damping^2 ||y||^2``, with ``g
-    = gamma Q[0]``, and the residual.
+    """Return the y (m,) of least norm that minimises ``||H Q' y + g||^2 + damping^2 ||y||^2``, with
+    the gradient ``g = gamma Q[0]``, and the residual ``H Q' y + g``.
 
-    The residual is expressed in the multiplied and pending rows of the space. The cost is one
-    singular value decomposition of the projected matrix, without products.
+    The residual (m + p,) is expressed in the multiplied and pending rows of the space. The cost is
+    one singular value decomposition of the projected matrix, without products.
     """
     tall = basis.product_coefficients()
     W, s, Vt = svd(tall)
@@ -163,10 +165,10 @@ def least_residual_step(
 def lanczos_risk(n: int, k: int, eps: float) -> float:
     """Return an upper bound on the probability that k Lanczos steps from a random start in n
     dimensions miss an end of the spectrum by more than eps times the width of the spectrum. The
-    result is 0 if k >= n.
+    bound is 0 if k >= n.
 
-    The bound is ``1.648 sqrt(n) exp(-(2k - 1) sqrt(eps))``, see Kuczynski and Wozniakowski, SIAM J.
-    Matrix Anal. Appl. 13, 1992.
+    It is ``1.648 sqrt(n) exp(-(2k - 1) sqrt(eps))``, but at most 1; see Kuczynski and Wozniakowski,
+    SIAM J. Matrix Anal. Appl. 13, 1992.
 
     Examples
     --------
@@ -191,13 +193,14 @@ def lanczos_steps(n: int, eps: float, risk: float) -> int:
 
 
 def exhausted_risk(run: Any, n: int, eps: float) -> float:
-    """Return an upper bound on the probability that a run from a random start, whose space is
-    exhausted, has missed an eigenvalue more than eps times `scale` outside the interval of its
-    Ritz values. The result is 0 if the run has all dimensions.
+    """Return an upper bound on the probability that a `Recurrence` from a random start, whose
+    Krylov space is exhausted, has missed an eigenvalue more than ``eps run.scale`` outside the
+    interval of its Ritz values. Return 0 if the basis has all dimensions.
 
     A space is exhausted if the component of the last product outside it consists of rounding
-    errors. An eigenvector of another eigenvalue is then almost orthogonal to the start; `growth`
-    gives the bound, with the size of these rounding errors as the last off-diagonal entry.
+    errors. An eigenvector of a missed eigenvalue is then almost orthogonal to the start.
+    `fastcurv.common.vectors.log_growth` gives the bound, with the size of these rounding errors as
+    the last off-diagonal entry.
     """
     if run.m >= run.dimension or not run.scale > 0:
         return 0.0
@@ -212,8 +215,8 @@ def max_growth(n: int, risk: float) -> float:
     """Return the value of `fastcurv.common.vectors.log_growth` at which a run with a random start
     in n dimensions misses an existing eigenvector with probability at most `risk`.
 
-    The component of a random unit vector along a given one is ``x`` or less with probability at
-    most ``x sqrt(2 n / pi)``.
+    The component of a random unit vector along a given unit vector is at most x in magnitude with
+    probability at most ``x sqrt(2 n / pi)``.
 
     Examples
     --------

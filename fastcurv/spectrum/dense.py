@@ -1,5 +1,5 @@
-"""The matrix of an operator that is small enough to be formed, with a bound on its error, and its
-eigenvalues, for `eigvalsh`, `inertia` and `classify`.
+"""The matrix of an operator that is small enough to be formed, with a bound on its error, and the
+eigenvalues of the matrix, for `eigvalsh`, `inertia` and `classify`.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from .results import Inertia
 
 
 class AssembledMatrix(Protocol):
-    """A symmetric matrix ``A (n, n)``, and bounds ``(n,)`` on the norms of the errors of its
-    columns.
-    """
+    """A symmetric matrix A (n, n), with bounds (n,) on the norms of the errors of its columns."""
 
     A: Floats
     bounds: Floats
 
     def entry_error_bounds(self) -> Floats:
-        """Return bounds on the errors of the entries of A."""
+        """Return bounds (n, n) on the errors of the entries of A."""
 
     def layer_numbers(self) -> NDArray[np.intp]:
-        """Return the number of the layer to which each parameter belongs (n,)."""
+        """Return an array (n,) with the index of the layer to which each parameter belongs."""
 
     def error_bound(self, scale: Floats | None = None) -> float:
-        """Return a bound on ``||D E D||`` for the error E of the matrix, with ``D = diag(scale)``
-        or I.
+        """Return a bound on ``||D E D||_F`` for the matrix E of errors of A, with ``D =
+        diag(scale)`` for `scale` (n,), or the identity if `scale` is None.
         """
 
 
 @runtime_checkable
 class SupportsAssembly(Protocol):
-    """An operator that may compute its matrix in other ways than by products."""
+    """An operator that may be able to compute its matrix in another way than by products."""
 
     def assembled(self) -> AssembledMatrix | None:
-        """Return the matrix, or None if it cannot be computed without products."""
+        """Return the `Assembled` matrix of the operator, or None if it cannot be computed without
+        products.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,16 +64,16 @@ class DenseMatrix:
     A : ndarray, shape (n, n)
         The matrix in float64, exactly symmetric.
     bounds : ndarray, shape (n,)
-        For each column of the products, a bound on the norm of its error. Of each entry and its
-        mirror image, A holds the one from the column with the smaller bound, or their mean if the
-        bounds are equal.
+        Bounds on the norms of the errors of the columns of P, the matrix of the computed products.
+        Of the entries (i, j) and (j, i) of P, A holds the one from the column with the smaller
+        bound, or the mean of both if the bounds are equal.
     asymmetry : ndarray, shape (n,)
-        The norms of the columns of ``P - P'``, where P is the matrix of the computed products.
+        The norms of the columns of ``P - P'``.
     n_products : int
-        Number of products: n, or 0 for a matrix that was given or was not formed by products.
+        Number of products: n, or 0 if the matrix was given or was not formed by products.
     known : Assembled or None
-        The assembled matrix, if A was not formed by products: it has its own bound on the error of
-        A.
+        The matrix as the operator assembled it, with its own bounds on the error of A, or None if A
+        was formed by products or given.
     """
 
     A: Floats
@@ -83,10 +83,12 @@ class DenseMatrix:
     known: AssembledMatrix | None = None
 
     def error_bound(self, scale: Floats | None = None) -> float:
-        """Return a bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I.
+        """Return a bound on ``||D E D||_F`` for the matrix E of errors of A. D is ``diag(scale)``
+        for `scale` (n,), or the identity if `scale` is None.
 
-        The bound is that for the products (`matrix_error_bound`) plus the whole measured asymmetry,
-        since asymmetric products have an error of at least that size.
+        The bound is that for the products (see `matrix_error_bound`) plus the whole measured
+        asymmetry, because asymmetric products have an error of at least that size. If A was
+        assembled, the bound is that of `known`.
         """
         if self.known is not None:
             return self.known.error_bound(scale)
@@ -94,34 +96,42 @@ class DenseMatrix:
         return matrix_error_bound(self.bounds, c) + self.asymmetry_error(c)
 
     def entry_error_bounds(self) -> Floats:
-        """Return bounds on the errors of the entries of A: ``(n, n)`` if they are known, otherwise
-        ``(n, 1)``, where the bound for row i is that on the norm of column i.
+        """Return bounds on the errors of the entries of A. They have shape (n, n) if A was
+        assembled. Otherwise they have shape (n, 1), and the bound for row i is that on the norm of
+        column i.
         """
         return self.bounds[:, None] if self.known is None else self.known.entry_error_bounds()
 
     def layer_numbers(self) -> NDArray[np.intp]:
-        """Return the number of the layer of each parameter (n,), or 0 if layers are unknown."""
+        """Return an array (n,) with the index of the layer of each parameter, or zeros if the
+        layers are unknown.
+        """
         return np.zeros(len(self.A), np.intp) if self.known is None else self.known.layer_numbers()
 
     def asymmetry_error(self, scale: Floats | None = None) -> float:
-        """Return the part of ``error_bound(scale)`` that comes from the measured asymmetry."""
+        """Return the part of ``error_bound(scale)`` that comes from the measured asymmetry, for a
+        matrix that was formed by products.
+        """
         c = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=np.float64)
         if np.ptp(c) == 0:
             return safe_norm(self.asymmetry) * float(c.max(initial=0.0)) ** 2
         return safe_norm(self.asymmetry * c) * float(c.max(initial=0.0))
 
     def eigensystem(self) -> Eigensystem:
-        """Return the eigenpairs of A; `errors` bound the eigensolver's error plus that of A."""
+        """Return the eigenpairs of A as an `Eigensystem`. Its `errors` bound the error of the
+        eigensolver plus that of A.
+        """
         found = eigh(self.A)
         return found._replace(errors=found.errors + self.error_bound())
 
 
 def matrix_error_bound(bounds: Floats, d: Floats) -> float:
-    """Return a bound on ``||D E D||_F``, D = diag(d), for the error E of a `DenseMatrix` whose
-    columns have the error bounds `bounds`.
+    """Return a bound on ``||D E D||_F`` with ``D = diag(d)``, for the error E of a `DenseMatrix`
+    that was formed by products whose columns have the error bounds `bounds` (n,).
 
-    The part of a column that was kept lies in rows whose own bound is not smaller. So each column
-    is weighted with the largest d among those rows only, and the mirrored part doubles the squares.
+    The entries that A takes from a column lie in rows whose own bound is not smaller. So each
+    column is multiplied by the largest d of those rows only, and a factor of sqrt(2) accounts for
+    the mirrored entries.
     """
     order = np.argsort(bounds)
     suffix = np.maximum.accumulate(d[order][::-1])[::-1]
@@ -130,26 +140,30 @@ def matrix_error_bound(bounds: Floats, d: Floats) -> float:
 
 
 def counted_matrix(H: CountedProducts) -> DenseMatrix:
-    """Return the `dense_matrix` of H, and add the number of products to the count of H."""
+    """Return the `DenseMatrix` of the operator of H, and add the number of products to the count of
+    H.
+    """
     M = dense_matrix(H.op)
     H.record_products(M.n_products)
     return M
 
 
 def dense_matrix(op: Any) -> DenseMatrix:
-    """Return the matrix of a symmetric operator with a bound on its error. The matrix is the
-    argument itself, or it is computed by n products or assembled by the operator.
+    """Return the matrix of a symmetric operator with bounds on its errors. The matrix is the
+    argument itself, or the operator assembles it, or it is computed by n products.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric. A matrix is taken as exact. An operator's ``column_error_bounds()`` or
-        ``rounding_bound(e_j)`` bound the rounding of its columns; if it has neither,
-        `PRODUCT_ERROR_EPS` eps ``||H||`` is assumed for each.
+        The real symmetric operator. A matrix is taken as exact. The rounding errors of products are
+        bounded by the operator's ``column_error_bounds()`` or ``rounding_bound(e_j)``. If the
+        operator has neither method, an error of `PRODUCT_ERROR_EPS` eps ``||op||`` is assumed for
+        each column.
 
     Returns
     -------
     DenseMatrix
+        The matrix and its bounds.
 
     Raises
     ------
@@ -167,8 +181,8 @@ def dense_matrix(op: Any) -> DenseMatrix:
 
 
 def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
-    """Return the `DenseMatrix` of the products P ``(n, n)``, whose columns have errors of at most
-    `bounds` (n,) and took `n_products` products.
+    """Return the `DenseMatrix` of the matrix P (n, n) of `n_products` computed products, whose
+    columns have errors of norm at most `bounds` (n,). Raise NotFiniteError if P is not finite.
     """
     A, asymmetry = np.empty_like(P), np.empty(len(P))
     # Of each symmetric pair, take the entry with the smaller bound, or the mean of both.
@@ -214,8 +228,8 @@ def _column_error_bounds(op: Any, P: Floats) -> Floats:
 
 
 def _symmetric_matrix_of(op: Any) -> Floats:
-    """Return the symmetric matrix of an operator. At a kink, each entry uses the same one-sided
-    derivative as products with the operator.
+    """Return the symmetric part of the matrix (n, n) of an operator. At a kink, each entry uses the
+    same one-sided derivative as products with the operator.
     """
     P = matrix_of(op)[0].astype(np.float64, copy=False)
     if not np.isfinite(P).all():
@@ -231,16 +245,18 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric; costs n products (or, for a network's Hessian or GGN, a sum over rows if
-        that takes less time), memory for n^2 numbers, and about ``4/3 n^3`` flops in float64.
+        The real symmetric operator. The cost is n products (or, for a network's Hessian or GGN, a
+        sum over rows if that takes less time), memory for n^2 numbers, and about ``4/3 n^3`` flops
+        in float64.
     space : str, optional
-        As in `eigsh`; by default ``"outputs"`` if a GGN or Fisher has fewer outputs than
-        parameters, else ``"parameters"`` up to n = 30 000.
+        As in `eigsh`. The default is ``"outputs"`` if a GGN or Fisher has fewer outputs, of all
+        samples, than parameters, and otherwise ``"parameters"`` up to n = 30 000.
 
     Returns
     -------
     ndarray, shape (n,)
-        Float64, each accurate to about ``n eps ||op||``; `inertia` proves a bound.
+        The eigenvalues in float64, each accurate to about ``n eps ||op||``. `inertia` proves a
+        bound.
 
     Raises
     ------
@@ -272,30 +288,33 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
 @accept_aliases("inertia")
 @rounding_to_nearest
 def inertia(op: Any, *, space: Space | None = None) -> Inertia:
-    """Count the eigenvalues that are positive, negative, and zero within a proved error bound, from
-    the matrix.
+    """Count the positive and the negative eigenvalues of a symmetric operator, and those that are
+    zero within a proved error bound, from its matrix.
 
-    By Weyl's theorem no computed eigenvalue is further from the true one than the norm of all
-    errors together: rounding in the products (``op.column_error_bounds()`` or
-    ``op.rounding_bound(e_j)`` if the operator has it, 64 eps ``||op||`` for each column otherwise;
-    none for a matrix, which is taken as exact), the asymmetry of the products, ``||A - A'||``, and
-    the error of the eigensolver, proved from the eigenvectors it found.
+    By Weyl's theorem the error of each computed eigenvalue is at most the norm of the sum of all
+    errors. These are the rounding errors of the products, the asymmetry of the products, ``||A -
+    A'||``, and the error of the eigensolver, which is proved from the computed eigenvectors. The
+    rounding errors are bounded by ``op.column_error_bounds()`` or ``op.rounding_bound(e_j)``; if
+    the operator has neither method, 64 eps ``||op||`` is assumed for each column. A matrix is taken
+    as exact.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric, of any scale; costs n products, 2 n^2 numbers and about ``13 n^3`` flops.
+        The real symmetric operator, of any scale. The cost is n products, memory for 2 n^2 numbers
+        and about ``13 n^3`` flops.
     space : str, optional
-        As in `eigsh`; by default ``"outputs"`` if a GGN or Fisher has fewer outputs than
-        parameters, which costs no products, else ``"parameters"`` up to n = 30 000. In the space of
-        samples the matrix is that of the smaller operator, and the eigenvalues outside this space
-        are known exactly; part of the bound is then measured, with a probability of error below
-        1e-6. In the space of outputs the whole bound is proved.
+        As in `eigsh`. The default is ``"outputs"`` if a GGN or Fisher has fewer outputs, of all
+        samples, than parameters, which costs no products, and otherwise ``"parameters"`` up to n =
+        30 000. In the space of samples the matrix is that of the smaller operator, and the
+        eigenvalues outside this space are known exactly. Part of the bound is then measured, with a
+        probability of error below 1e-6. In the space of outputs the whole bound is proved.
 
     Returns
     -------
     Inertia
-        Unpacks into ``n_positive, n_negative, n_zero``.
+        The three counts, the eigenvalues and bounds on their errors. The result unpacks into
+        ``n_positive, n_negative, n_zero``.
 
     Raises
     ------

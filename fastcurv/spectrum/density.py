@@ -45,13 +45,13 @@ from .results import Eigenpairs
 DEFLATION_MAX_N = 100_000  # maximum number of rows for which outliers are deflated by default
 # maximum number of rows for which all eigenvalues of an available matrix are computed
 ALL_EIGENVALUES_MAX_N = 2048
-# estimated seconds of vector operations of a density for each product, without the product
+# estimated time of vector operations per product, without the product itself
 SECONDS_PER_PRODUCT = 10e-6
 PROGRESS_SECONDS = 0.1  # time between two updates of the progress bar
-# An outlier is deflated once its residual is below this fraction of its distance from the bulk.
+# An outlier is deflated if its residual is at most this fraction of its distance from the bulk.
 MAX_OUTLIER_RESIDUAL_RATIO = 0.05
-# error of a node, in eps times the largest node; n is used instead, if it is larger, if all n
-# eigenvalues are computed, see `eigvalsh`
+# Error of a node, in eps times the largest node. If all n eigenvalues are computed, n is used
+# instead where it is larger; see `eigvalsh`.
 NODE_ERROR_EPS = 64
 
 
@@ -86,60 +86,63 @@ def spectral_density(
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric.
+        The real symmetric operator.
     n_probes, n_steps : int
-        Number of probes and of Lanczos steps from each. The cost is ``n_probes * n_steps``
-        products, fewer if a Krylov space ends early, and memory for n_steps + 1 vectors, which are
-        kept orthogonal to ``sqrt(eps)`` so that no spurious copies of eigenvalues (ghosts) appear.
+        Number of probes, and number of Lanczos steps from each probe. The cost is ``n_probes *
+        n_steps`` products, or fewer if a Krylov space is exhausted, and memory for n_steps + 1
+        vectors. These are kept orthogonal to within ``sqrt(eps)``, so that no spurious copies of
+        eigenvalues (ghosts) appear.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives bitwise identical results.
     rng : None, int or numpy.random.Generator
         Another name for `seed`, as in SciPy.
     deflate : bool or int, optional
-        Deflate the outliers that the first probe found, at most this many, from the other probes.
-        They then enter the density exactly, with weight 1/n each, and their part of the noise,
-        which is most of the noise if a few eigenvalues dominate, is removed without further
-        products. If the other probes find further copies of an outlier, which the first cannot, the
-        first probe is left out. Costs memory for as many vectors and their orthogonalisation.
-        Default: True if n is at most 100 000, so that this is cheap, and `against` is None.
+        If True, deflate the outliers that the first probe found from the other probes; if an
+        integer, at most this many. Outliers then enter the density exactly, with weight 1/n each.
+        Their part of the noise, which is most of the noise if a few eigenvalues dominate, is
+        removed without further products. If the other probes find further copies of an outlier,
+        which the first probe cannot find, the first probe is left out. The cost is memory for the
+        vectors of the outliers and the orthogonalisation against these vectors. The default is True
+        if n is at most 100 000 and `against` is None.
     against : Eigenpairs or ndarray, shape (n, s), optional
-        Known eigenpairs of `op`, deflated in the same way. One product checks the pairs; for
-        vectors without values, the values cost s products.
+        Known eigenpairs of `op`, which are deflated like outliers. One product checks the pairs.
+        For vectors without eigenvalues, the eigenvalues cost s products.
     axis : str
-        ``"linear"``, or ``"log"``: per decade of ``|lam|`` on either side of zero, linear below
-        `linear_below`, see `SpectralDensity`.
+        If ``"linear"``, the density is per unit of the eigenvalue. If ``"log"``, it is per decade
+        of ``|lam|`` on either side of zero, on an axis that is linear below `linear_below`; see
+        `SpectralDensity`.
     width : float, optional
-        Standard deviation of the Gaussian on each node: in eigenvalues on the linear axis, default
-        1% of the range; in decades on the log axis, default 0.05.
+        Standard deviation of the Gaussian on each node. On the linear axis it is in units of the
+        eigenvalue, by default 1% of the range. On the log axis it is in decades, by default 0.05.
     grid : array_like, optional
-        Eigenvalues at which the density is evaluated. By default `n_grid` points or more, spaced to
-        resolve the width and reaching 6 widths past the outermost nodes, so that the density
-        integrates to 1.
+        Eigenvalues at which the density is evaluated. By default the grid has `n_grid` points or
+        more, such that it resolves the width, and extends 6 widths past the outermost nodes, so
+        that the density integrates to 1.
     n_grid : int
         Minimum number of points of the default grid.
     linear_below : float, optional
-        Size of eigenvalue below which the log axis is linear. Default: 1e-4 of the largest
-        ``|node|``.
+        Magnitude of eigenvalues below which the log axis is linear. The default is 1e-4 times the
+        largest ``|node|``.
     space : str, optional
-        As in `eigsh`; ``"parameters"`` if `against` is given. In a space of at most 2048 outputs
-        all eigenvalues are computed without products: `n_deflated` is then n, and standard errors
-        are 0.
+        As in `eigsh`, but ``"parameters"`` if `against` is given. In a space of at most 2048
+        outputs all eigenvalues are computed without products. Then `n_deflated` is n, and standard
+        errors are 0.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
 
     Returns
     -------
     SpectralDensity
-        ``grid, density, stderr, nodes, weights``; other grids cost no product:
-        `SpectralDensity.regrid`. From 12 probes on, two standard errors cover the truth 19 times in
-        20. Fewer probes can all give equal results, without scatter, if only a few coordinates are
-        coupled: `stderr` is then NaN.
+        The density with its quadratures. `SpectralDensity.regrid` computes the density on other
+        grids without products. From 12 probes on, the interval of two standard errors contains the
+        true value in 95% of cases. If only a few coordinates are coupled, fewer probes can all give
+        equal results. `stderr` is then NaN.
 
     See Also
     --------
     eigsh : a few eigenvalues, each with a bound.
     Krylov : densities that share products with eigenpairs.
-    SpectrumDisplay : the picture.
+    SpectrumDisplay : plots of a density.
 
     References
     ----------
@@ -208,9 +211,9 @@ def exact_density(
     smoothing: dict[str, Any],
     dtype: np.dtype[Any],
 ) -> SpectralDensity:
-    """Return the density of an operator (n, n) from all eigenvalues `values` of the operator, or of
-    the smaller operator `small` if there is one. `smoothing` holds the arguments of
-    `smooth_density`.
+    """Return the density of an operator (n, n) from all eigenvalues `values` of this operator, or
+    of the smaller operator `small` if it is not None. `n_products` products were used. `smoothing`
+    holds the arguments of `smooth_density`, and `dtype` is that of the operator.
     """
     one = complete_quadrature(Quadrature(values, np.full(len(values), 1 / len(values))), small)
     known = {"n_products": n_products, "n_deflated": n}
@@ -218,13 +221,15 @@ def exact_density(
 
 
 def density_of(values: Floats, dtype: np.dtype[Any]) -> SpectralDensity:
-    """Return the density of an operator of this dtype from all eigenvalues ``values (n,)``."""
+    """Return the density of an operator of the given dtype from all of its eigenvalues, `values`
+    (n,).
+    """
     smoothing = check_grid_options("linear", None, None, 1024, None)
     return exact_density(values, None, len(values), 0, smoothing, dtype)
 
 
 class Quadrature(NamedTuple):
-    """Nodes ``(q,)`` and weights of a quadrature; the weights sum to 1."""
+    """Nodes (q,) and weights (q,) of a quadrature. The weights sum to 1."""
 
     nodes: Floats
     weights: Floats
@@ -232,8 +237,8 @@ class Quadrature(NamedTuple):
 
 def complete_quadrature(one: Quadrature, small: Reduction | None, deflated: int = 0) -> Quadrature:
     """Return the quadrature of the full operator from the quadrature `one` of the smaller operator
-    `small`, by adding the copies of ``small.complement_eigenvalue``. Return `one` if `small` is
-    None or has no such copies. `deflated` is the number of eigenvalues that the quadrature leaves
+    `small`, with the copies of ``small.complement_eigenvalue`` added. Return `one` if `small` is
+    None or there are no copies. `deflated` is the number of eigenvalues that the quadrature leaves
     out.
     """
     if small is None or not small.n_complement:
@@ -246,7 +251,7 @@ def complete_quadrature(one: Quadrature, small: Reduction | None, deflated: int 
 
 
 class KnownPairs(NamedTuple):
-    """Deflated eigenvalues (k,), their vectors as orthonormal rows (k, n), and their residuals
+    """Deflated eigenvalues (k,), their eigenvectors as orthonormal rows (k, n), and their residuals
     (k,).
     """
 
@@ -256,8 +261,9 @@ class KnownPairs(NamedTuple):
 
 
 def known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
-    """Return `against`, Eigenpairs, vectors (n, k) or None, as `KnownPairs`, and the number of
-    products used to check the pairs or to compute their values.
+    """Return the `KnownPairs` of `against`, which is an Eigenpairs, an array (n, k) of vectors or
+    None, and the number of products used to check the pairs or to compute their values. Raise
+    ValueError if the vectors have another length or are not eigenvectors.
     """
     n, dtype, none = op.shape[0], operator_dtype(op), np.zeros(0)
     if isinstance(against, Eigenpairs):
@@ -280,11 +286,11 @@ def known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
 
 
 def check_pairs(op: Any, known: KnownPairs) -> int:
-    """Raise ValueError if the known pairs are not eigenpairs of `op`, which one product with the
-    sum of their vectors shows. Return the number of products.
+    """Raise ValueError if the known pairs are not eigenpairs of `op`. The test is one product with
+    the sum of their vectors. Return the number of products, 1.
 
     The error of the product is at most the sum of the residuals plus its rounding error, for which
-    sqrt(eps) times its size is a generous bound.
+    sqrt(eps) times the norm of the product is a generous bound.
     """
     got = apply_checked(op, known.rows.sum(axis=0))
     missing = norm(got - known.values.astype(got.dtype) @ known.rows)
@@ -293,31 +299,33 @@ def check_pairs(op: Any, known: KnownPairs) -> int:
     )
     if not missing <= allowed:
         raise ValueError(
-            "against must hold eigenpairs of this operator, got pairs whose residual is "
-            f"{missing:.3g} where their own residuals allow {allowed:.3g}. Call eigsh on this "
-            "operator."
+            "against must hold eigenpairs of this operator, got pairs with a residual of "
+            f"{missing:.3g}, where at most {allowed:.3g} is allowed. Compute them by eigsh from "
+            "this operator."
         )
     return 1
 
 
 def new_run(op: Any, n_steps: int, known: KnownPairs, rows: Array) -> Recurrence:
-    """Return a recurrence with capacity for n_steps in the array `rows`, orthogonal to the vectors
-    of the known pairs. Raise ValueError if these span the whole space.
+    """Return a `Recurrence` with capacity for n_steps steps in the array `rows`, orthogonal to the
+    vectors of the known pairs. Raise ValueError if these vectors span the whole space.
     """
     if len(known.values) >= op.shape[0]:
         raise ValueError(
-            f"deflated eigenpairs must be fewer than n = {op.shape[0]}, got {len(known.values)}."
+            f"against must hold fewer than n = {op.shape[0]} eigenpairs, got {len(known.values)}."
         )
     return Recurrence(op, n_steps, against=known.rows, rows=rows, semiorthogonal=True)
 
 
 def random_signs(rng: np.random.Generator, p: int, n: int, dtype: np.dtype[Any]) -> Array:
-    """Return p rows of n random signs, each 1 or -1."""
+    """Return an array (p, n) of random signs, each 1 or -1."""
     return (2 * rng.integers(0, 2, size=(p, n), dtype=np.int8) - 1).astype(dtype)
 
 
 def run_probe(run: Recurrence, rng: np.random.Generator, n_steps: int, shown: ProgressBar) -> None:
-    """Run n_steps of Lanczos in `run` from a new vector of random signs, and show the progress."""
+    """Discard the basis of `run`, and run n_steps Lanczos steps from a new vector of random signs.
+    Each step updates the progress bar `shown`.
+    """
     run.reset()
     while run.insert(random_signs(rng, 1, run.n, run.dtype)) == 0:
         pass
@@ -325,7 +333,9 @@ def run_probe(run: Recurrence, rng: np.random.Generator, n_steps: int, shown: Pr
 
 
 def extend_run(run: Recurrence, n_steps: int, shown: ProgressBar) -> None:
-    """Continue `run` to n_steps, or until the Krylov space is exhausted."""
+    """Extend the basis of `run` to n_steps rows, or until the Krylov space is exhausted, and update
+    the progress bar `shown`.
+    """
     while run.p and run.m < min(n_steps, run.dimension):
         before = run.m
         run.extend(min(n_steps, run.dimension), PROGRESS_SECONDS)
@@ -333,12 +343,14 @@ def extend_run(run: Recurrence, n_steps: int, shown: ProgressBar) -> None:
 
 
 def has_repeated_outliers(quadratures: list[Quadrature], outliers: KnownPairs, n: int) -> bool:
-    """Return True if the probes of `quadratures`, in the complement of the vectors of the deflated
-    `outliers`, find more eigenvalues at a deflated value: their nodes there have a mean weight of
-    more than a quarter of one eigenvalue, 1/n.
+    """Return True if the nodes of `quadratures` near the value of one of the deflated `outliers`
+    have a mean weight of more than a quarter of one eigenvalue, 1/n. The probes of the quadratures
+    are orthogonal to the vectors of the outliers, so they have found further copies of that
+    eigenvalue.
 
-    The probe that found the vectors cannot find more, since its Krylov space contains one vector of
-    each eigenspace. Its quadrature has too little weight there, so it is left out of the mean.
+    The probe that found the vectors cannot find further copies, because its Krylov space contains
+    one vector of each eigenspace. Its quadrature has too little weight at the outlier, so it is
+    left out of the mean.
     """
     for value, residual in zip(outliers.values, outliers.residuals):
         near = 2 * residual + 1e-6 * abs(value)
@@ -349,8 +361,8 @@ def has_repeated_outliers(quadratures: list[Quadrature], outliers: KnownPairs, n
 
 
 def gauss_quadrature(run: Recurrence) -> Quadrature:
-    """Return the Gauss quadrature of a recurrence from one vector: the Ritz values, and the squared
-    first components of their vectors as weights.
+    """Return the Gauss quadrature of a recurrence that started from one vector: the Ritz values,
+    and the squared first components of the Ritz vectors as weights.
     """
     theta, first, _ = run.ritz_spectrum()
     weights = first**2
@@ -358,9 +370,11 @@ def gauss_quadrature(run: Recurrence) -> Quadrature:
 
 
 def find_outliers(run: Recurrence, most: int) -> tuple[KnownPairs, Quadrature]:
-    """Return the converged Ritz pairs of a finished probe that are separated from the bulk, at most
-    `most`, and the quadrature of the other nodes. By definition the bulk has more than half of the
-    weight.
+    """Return the `KnownPairs` of the outliers of a finished probe, at most `most`, and the
+    quadrature of the other nodes.
+
+    Outliers are converged Ritz pairs whose ``|value|`` exceeds twice the weighted mean of all
+    ``|values|``, so that the other nodes have more than half of the weight.
     """
     theta, first, residuals = run.ritz_spectrum()
     bulk = float(first**2 @ np.abs(theta))
@@ -389,9 +403,9 @@ def assemble_density(
     **facts: Any,
 ) -> SpectralDensity:
     """Return a `SpectralDensity` from the quadratures of the probes for the full operator (n, n) of
-    the given dtype, and the deflated eigenvalues `exact`. `small` is the smaller operator used, or
-    None. `smoothing` holds the arguments of `smooth_density`, and `facts` further attributes of the
-    result.
+    the given dtype, and the deflated eigenvalues `exact`. `small` is the smaller operator that was
+    used, or None. `smoothing` holds the arguments of `smooth_density`, and `facts` holds further
+    attributes of the result.
     """
     q = max(len(one.nodes) for one in quadratures)
     nodes, weights = np.zeros((2, len(quadratures), q))

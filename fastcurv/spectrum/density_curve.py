@@ -1,5 +1,5 @@
-"""The result of `spectral_density`: a quadrature for each probe, and quantities computed from the
-quadratures without further products.
+"""The result of `spectral_density`: a quadrature for each probe, and quantities that are computed
+from the quadratures without further products.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from .results import Estimate, format_number, has_rounding_scatter, mean_and_err
 def check_grid_options(
     axis: str, width: float | None, grid: ArrayLike | None, n_grid: int, linear_below: float | None
 ) -> dict[str, Any]:
-    """Return these options of `spectral_density`, after checking them, as the keyword arguments of
-    `smooth_density`.
+    """Return a dict of these options of `spectral_density`, the keyword arguments of
+    `smooth_density`, after checking them. Raise ValueError or TypeError if an option is invalid.
     """
     check_choice(axis, get_args(Axis), "axis")
     if grid is not None:
@@ -57,12 +57,12 @@ def check_grid_options(
     }
 
 
-# minimum width of a Gaussian, relative to the number of grid points times the largest coordinate of
-# a node, at which float64 resolves the grid
+# minimum width of a Gaussian, relative to the product of the number of grid points and the largest
+# coordinate of a node, at which float64 resolves the grid
 MIN_RELATIVE_WIDTH = float(np.finfo(np.float64).eps) / 4
-# Nodes whose spread, relative to the largest node, is below this value count as one eigenvalue.
+# Nodes whose range, relative to the largest node, is at most this value count as one eigenvalue.
 EQUAL_NODES_TOL = 1e-13
-# minimum width of a Gaussian; the density of a narrower one could overflow float64
+# minimum width of a Gaussian; the density of a narrower Gaussian could overflow float64
 MIN_WIDTH = 1e-300
 MAX_FLOAT, MIN_NORMAL = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
 MAX_GRID = 1 << 24  # maximum number of grid points, 128 MiB
@@ -72,9 +72,9 @@ GRID_MARGIN = 6.0
 
 
 def to_coordinate(lam: ArrayLike, axis: str, linear_below: float) -> Floats:
-    """Convert eigenvalues to the coordinate of the axis. On the log axis the coordinate is the
-    signed number of decades of ``|lam|``, and linear in lam below `linear_below`. A density is per
-    unit of this coordinate.
+    """Convert eigenvalues to the coordinate of the axis, in the shape of `lam`. On the linear axis
+    this is the eigenvalue. On the log axis it is the signed number of decades of ``|lam|``, linear
+    in lam below `linear_below`. A density is per unit of this coordinate.
     """
     lam = np.asarray(lam, dtype=float)
     if axis == "linear":
@@ -86,7 +86,9 @@ def to_coordinate(lam: ArrayLike, axis: str, linear_below: float) -> Floats:
 
 
 def from_coordinate(x: ArrayLike, axis: str, linear_below: float) -> Floats:
-    """Convert coordinates of the axis to eigenvalues. This is the inverse of `to_coordinate`."""
+    """Convert coordinates x of the axis to eigenvalues, in the shape of x. This is the inverse of
+    `to_coordinate`.
+    """
     x = np.asarray(x, dtype=float)
     if axis == "linear":
         return x
@@ -107,28 +109,34 @@ def smooth_density(
     linear_below: float | None = None,
     unsure: bool = True,
 ) -> dict[str, Any]:
-    """Compute a density with integral 1, the mean over the probes, and its standard error.
+    """Compute a density with integral 1, as the mean over the probes, and its standard error.
 
     Parameters
     ----------
     nodes, weights : ndarray, shape (n_probes, q)
-        Each row of weights sums to 1.
+        The quadrature of each probe. Each row of weights sums to 1.
     axis, width, grid, n_grid, linear_below
         As in `spectral_density`.
     unsure : bool
-        If True, the standard error is NaN (unknown) if the probes are so few and equal that
-        `has_rounding_scatter` is true.
+        If True, the standard error is NaN (unknown) if there are few probes and all give equal
+        results, so that `has_rounding_scatter` is True.
 
     Returns
     -------
     dict
-        ``grid, density, stderr, width, axis, linear_below``, fields of `SpectralDensity`.
+        The fields "grid", "density", "stderr", "width", "axis" and "linear_below" of
+        `SpectralDensity`.
+
+    Raises
+    ------
+    ValueError
+        If `width` is too small for the grid to resolve it.
     """
     used = nodes[weights > 0]
     largest = float(np.abs(used).max(initial=0.0))
     if linear_below is None:
         linear_below = max(1e-4 * largest, MIN_NORMAL) if largest else 1.0
-    # Sums are computed in units of a power of two in which none overflows or underflows.
+    # Sums are computed in units of a power of two, in which no sum overflows or underflows.
     exponent = 0
     if axis == "linear" and largest:
         reach = 0.0 if grid is None else float(np.abs(grid).max())
@@ -175,17 +183,18 @@ def smooth_density(
 
 
 def _default_width(axis: str, size: float, spread: float, finest: float) -> float:
-    """Return a hundredth of the spread of the nodes, or a twentieth of a decade on a log axis, but
-    at least `finest`, the width that the grid resolves. If all nodes are equal on a linear axis,
-    return a thousandth of `size`, the largest absolute coordinate of a node, or 1e-3 if that is 0.
+    """Return the default width of the Gaussians: a hundredth of `spread`, the range of the nodes,
+    or a twentieth of a decade on a log axis, but at least `finest`, the width that the grid
+    resolves. If all nodes are equal on a linear axis, return a thousandth of `size`, the largest
+    absolute coordinate of a node, or 1e-3 if `size` is 0.
     """
     width = 0.05 if axis == "log" else 0.01 * spread if spread > EQUAL_NODES_TOL * size else 0.0
     return float(max(width, finest) if width else 1e-3 * size or 1e-3)
 
 
 def _gaussians(at: Floats, x: Floats, w: Floats, width: float) -> Floats:
-    """Return the sum of Gaussians with weights w, centres x and standard deviation `width`, at the
-    points `at`.
+    """Return the sum of Gaussians with weights w (q,), centres x (q,) and standard deviation
+    `width`, at the points `at` (p,), with shape (p,).
     """
     total = np.zeros(len(at))
     # The exponent overflows far from the centre of a Gaussian, where exp gives 0.
@@ -205,36 +214,38 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
     grid : ndarray, shape (p,)
         Eigenvalues at which the density is given.
     density, stderr : ndarray, shape (p,)
-        Mean over the probes and its standard error, per unit of `coordinate`; the integral over
-        `coordinate` is 1. The standard error is NaN if there are fewer than 12 probes and all give
-        equal results, since these show no scatter.
+        Mean over the probes and its standard error, per unit of `coordinate`. The integral over
+        `coordinate` is 1. The standard error is NaN for a single probe, or if there are fewer than
+        12 probes and all give equal results.
     nodes, weights : ndarray, shape (n_probes, q)
-        The quadrature of each probe; each row of weights sums to 1. Rows of probes that ended early
+        The quadrature of each probe. Each row of weights sums to 1. Rows of probes that ended early
         are padded with nodes of weight 0.
     n_products : int
+        Number of products with the operator.
     n : int
-        Size of the operator.
+        Number of rows of the operator.
     width : float
         Standard deviation of the Gaussian placed on each node, in units of `coordinate`.
     axis : str
-        ``"linear"``: the coordinate is the eigenvalue. ``"log"``: it is ``asinh(lam / linear_below)
-        / log(10)``, decades of ``|lam|`` on either side of zero, linear below `linear_below`.
+        If ``"linear"``, the coordinate is the eigenvalue. If ``"log"``, it is ``asinh(lam /
+        linear_below) / log(10)``, which counts decades of ``|lam|`` on either side of zero and is
+        linear below `linear_below`.
     linear_below : float
+        Magnitude of eigenvalues below which the log axis is linear.
     n_deflated : int
-        Number of eigenvalues that enter the density exactly, as nodes of weight 1/n common to all
-        probes.
+        Number of eigenvalues that enter the density exactly, as nodes of weight 1/n in all probes.
     resolution : float
-        Eigenvalues and nodes within this distance of a number, such as the zeros of symmetries,
-        cannot be distinguished from it.
+        Bound on the rounding error of a node. Two eigenvalues within this distance, such as a node
+        and the zeros that come from symmetries, cannot be distinguished.
     orthogonality_loss : float
-        The largest ``|<q_i, q_j>|``, i != j, measured among Lanczos vectors; spurious copies of
+        The largest ``|<q_i, q_j>|`` measured for two different Lanczos vectors. Spurious copies of
         eigenvalues (ghosts) can only appear if it is near 1.
     krylov_name : str or None
         The name of the `Krylov` run whose products were used.
     n_new_products : int or None
-        Number of products that were computed for this result; None if all were.
+        Number of products that were computed for this result, or None if no `Krylov` run was used.
     space : str
-        As in `Eigenpairs`.
+        The space in which the density was computed, as in `Eigenpairs`.
     """
 
     grid: np.ndarray
@@ -256,18 +267,18 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
 
     @property
     def n_probes(self) -> int:
-        """The number of random vectors used."""
+        """The number of random probe vectors."""
         return len(self.nodes)
 
     @property
     def exact(self) -> bool:
-        """True if all eigenvalues were computed instead of being estimated from random probes."""
+        """True if all eigenvalues were computed, not estimated from random probes."""
         return 0 < self.n <= self.n_deflated
 
     @property
     def coordinate(self) -> np.ndarray:
-        """The variable of the density (p,): the grid itself, or the decades of the grid on a log
-        axis; see `axis`.
+        """The variable (p,) of the density at the grid points: the eigenvalue, or decades on a log
+        axis. See `axis`.
         """
         return to_coordinate(self.grid, self.axis, self.linear_below)
 
@@ -292,7 +303,7 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
         Raises
         ------
         ValueError
-            If `power` is not an integer >= 0, or the moment exceeds float64.
+            If `power` is not an integer >= 0, or the moment exceeds the range of float64.
         """
         if isinstance(power, bool) or not isinstance(power, numbers.Integral) or power < 0:
             raise ValueError(f"power must be an int >= 0, got {short_repr(power)}.")
@@ -301,8 +312,8 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
             per_probe = (self.weights * self.nodes ** int(power)).sum(axis=1)
         if not np.isfinite(per_probe).all():
             raise ValueError(
-                f"moment {power} must be within float64, got an overflow. Scale the operator "
-                "down, or use a smaller power."
+                f"moment {power} must be within the range of float64, got an overflow. Scale the "
+                "operator down, or use a smaller power."
             )
         return self._estimate_over_probes(per_probe, f"moment {power}", known=power == 0)
 
@@ -312,7 +323,8 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
         Parameters
         ----------
         low, high : float
-            The ends of the interval, which may be infinite; by default, the negative eigenvalues.
+            The ends of the interval, which may be infinite. By default the fraction of negative
+            eigenvalues is estimated.
 
         Returns
         -------
@@ -321,12 +333,13 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
 
         Notes
         -----
-        Nodes within `resolution` of an end count as equal to it, so they are left out, and half of
-        their weight is added to the standard error. A node next to an end represents eigenvalues on
-        both sides of it, unless all eigenvalues are known, so half of the weight of the two nodes
-        on either side of each end is uncertain. This uncertainty is added to the standard error
-        over the probes, which is NaN for a single probe. If there are only a few probes and all are
-        equal, they may have missed one eigenvalue of n, and the standard error is at least 1/n.
+        Nodes within `resolution` of an end count as equal to this end, so they are left out, and
+        half of their weight is added to the standard error. Unless all eigenvalues are known, a
+        node next to an end represents eigenvalues on both sides of the end. Half of the weight of
+        the two nodes on either side of each end is therefore uncertain. This uncertainty is added
+        to the standard error over the probes, which is NaN for a single probe. If there are only a
+        few probes and all give equal results, they may have missed one eigenvalue of n, and the
+        standard error is at least 1/n.
         """
         for name, end in (("low", low), ("high", high)):
             if not isinstance(end, numbers.Real) or np.isnan(check_real(end, name)):
@@ -357,9 +370,14 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
         Returns
         -------
         float
-            The area between the two cumulative distributions, in units of eigenvalues. Both are
-            represented by their quadratures, averaged over the probes, so grids and widths do not
-            matter.
+            The area between the two cumulative distributions, in units of eigenvalues. It is
+            computed from the quadratures, averaged over the probes, so grids and widths have no
+            effect.
+
+        Raises
+        ------
+        TypeError
+            If `other` is an operator or another unsuitable object.
 
         Examples
         --------
@@ -393,8 +411,20 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
         n_grid: int = 1024,
         linear_below: float | None = None,
     ) -> SpectralDensity:
-        """Return a density from the same quadratures on another grid, axis or width, without
-        products. The arguments are those of `spectral_density`.
+        """Return the density from the same quadratures on another grid or axis, or with another
+        width, without products.
+
+        Parameters
+        ----------
+        axis : str, optional
+            ``"linear"`` or ``"log"``. The default is the axis of this density.
+        width, grid, n_grid, linear_below
+            As in `fastcurv.spectral_density`. The defaults are not taken from this density.
+
+        Returns
+        -------
+        SpectralDensity
+            A new density; this one is not changed.
         """
         smoothing = check_grid_options(
             self.axis if axis is None else axis, width, grid, n_grid, linear_below
@@ -404,7 +434,7 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
         )
 
     def merge(self, other: SpectralDensity) -> SpectralDensity:
-        """Return the density from the probes of this density and another one.
+        """Return the density from the probes of this density and of another density.
 
         Parameters
         ----------
@@ -414,7 +444,13 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
         Returns
         -------
         SpectralDensity
-            The density from all probes, with the axis and the width of this density.
+            The density from all probes, with the axis and the width of this density, on a default
+            grid.
+
+        Raises
+        ------
+        ValueError
+            If `other` is not a density of an operator with the same number of rows.
         """
         if not isinstance(other, SpectralDensity) or other.n != self.n:
             said = f"n = {other.n}" if isinstance(other, SpectralDensity) else type_phrase(other)
@@ -453,21 +489,35 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
         return Estimate(mean, stderr, self.n_products, method=method)
 
     def plot(self, ax: Any = None, *, band: float = 2.0, **line: Any) -> Any:
-        """Draw the density with a band of `band` standard errors, named in its legend, by
-        `fastcurv.SpectrumDisplay`, which can also draw eigenvalues. This needs matplotlib.
+        """Plot the density by `fastcurv.SpectrumDisplay`, which can also plot eigenvalues. This
+        method needs matplotlib.
 
-        If `ax` is None a new figure is made: a pyplot figure if the caller has imported pyplot, so
-        that ``plt.show()`` shows it, otherwise one without a window, which works without a display
-        and in threads; ``.figure_.savefig(path)`` of the result writes it.
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The Axes to draw in. If None, a new figure is created. It is a pyplot figure if the
+            caller has imported pyplot, so that ``plt.show()`` displays it. Otherwise it has no
+            window and works without a display and in threads.
+        band : float
+            Half-width of the band around the curve, in standard errors. If 0, no band is drawn.
+        **line
+            Further arguments of `SpectrumDisplay.plot`.
 
         Returns
         -------
         SpectrumDisplay
-            With ``ax_`` and ``figure_`` set.
+            The display, with the attributes ``ax_`` and ``figure_``. ``figure_.savefig(path)``
+            writes the plot to a file.
+
+        Raises
+        ------
+        TypeError
+            If `ax` is not an Axes.
         """
         if ax is not None and not hasattr(ax, "plot"):
             raise TypeError(
-                f"ax must be Axes of matplotlib, got {type_phrase(ax)}. Or use scale='log'."
+                f"ax must be a matplotlib Axes, got {type_phrase(ax)}. Pass options by name, as in "
+                "scale='log'."
             )
         return load_module("plots.spectrum").SpectrumDisplay(self).plot(ax, band=band, **line)
 
@@ -485,8 +535,9 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
 
 
 def weight_across(nodes: np.ndarray, weights: np.ndarray, end: float) -> float:
-    """Return half the weight of the two nodes nearest to `end`, one on either side, which may
-    represent eigenvalues on the other side. Return 0 if there are no nodes on one side.
+    """Return half the weight of the two nodes nearest to `end`, one on either side of `end`. This
+    weight may represent eigenvalues on the other side. Return 0 if `end` is infinite or there are
+    no nodes on one side.
     """
     if not np.isfinite(end):
         return 0.0

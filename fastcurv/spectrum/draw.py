@@ -1,4 +1,4 @@
-"""The plot of a spectral density: the line, the band of standard errors, the limits of the axes."""
+"""Plot of a spectral density: the curve, the band of standard errors and the limits of the axes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ MIN_AXIS_VALUE = 1e-290
 
 
 def shown_axes(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
-    """Return Axes in a new figure of pyplot, which ``plt.show()`` and notebooks display. Outside
-    the main thread, where pyplot may not open windows, the figure does not belong to pyplot.
+    """Return Axes in a new figure of pyplot, which ``plt.show()`` and notebooks display. In a
+    thread other than the main thread, where pyplot may not open windows, the figure is not managed
+    by pyplot.
     """
     with optional_import("plots"):
         if threading.current_thread() is threading.main_thread():
@@ -41,27 +42,30 @@ def draw_density(
     scale: str = "log",
     **line: Any,
 ) -> Any:
-    """Draw a density, with a band of standard errors over the probes that is named in the legend.
+    """Draw a spectral density as a curve with a band of standard errors, and add a legend.
 
     Parameters
     ----------
     density : SpectralDensity
+        The density to be drawn.
     ax : matplotlib.axes.Axes
+        The Axes to which the curve is added.
     band : float
-        Number of standard errors on either side of the line; 0 draws no band.
+        Half-width of the band, in standard errors over the probes. If 0, no band is drawn.
     label : str or None
-        Name of the line in the legend; by default "density" with the width it is smoothed over.
+        Name of the curve in the legend. The default states "density" and the smoothing width.
     scale : {"log", "linear"}
-        Scale of the vertical axis. A Hessian's density spans many decades: its bulk lies at zero.
+        Scale of the vertical axis. On a linear axis the peak at zero hides most of the spectrum of
+        a Hessian, because the density spans many decades.
     **line
         Passed to ``ax.plot``.
 
     Returns
     -------
     matplotlib.axes.Axes
-        A logarithmic vertical axis ends at a tenth of the peak that one eigenvalue of n
-        contributes. A horizontal axis in decades covers the range of the density, and includes 0
-        only if this range does.
+        The given Axes. A logarithmic vertical axis begins at a tenth of the peak that one
+        eigenvalue of n contributes. A horizontal axis in decades includes 0 only if the grid of the
+        density does.
     """
     density = fold_at_bounds(density, *definite_bounds(density))
     grid, height = np.asarray(density.grid), np.asarray(density.density)
@@ -84,7 +88,7 @@ def draw_density(
             raise ValueError(
                 f"eigenvalues on the axis must be between {MIN_AXIS_VALUE} and "
                 f"{1 / MIN_AXIS_VALUE}, the limits of matplotlib, got up to "
-                f"{np.abs(grid).max():.1e}, linear below {density.linear_below:.1e}. Or use "
+                f"{np.abs(grid).max():.1e}, linear below {density.linear_below:.1e}. Use "
                 "axis='linear'."
             )
         ax.set_xscale("symlog", linthresh=density.linear_below, subs=range(2, 10))
@@ -117,8 +121,8 @@ def draw_density(
 
 
 def legend_above(ax: Any, top: float) -> None:
-    """Add a legend, and extend a logarithmic vertical axis above ``top``, the highest value drawn,
-    until there is space for the legend.
+    """Add a legend to the Axes. Extend a logarithmic vertical axis above `top`, the highest value
+    drawn, until there is space for the legend.
     """
     names = ax.legend(frameon=False).get_texts()
     # height of the legend's entries in inches
@@ -134,14 +138,14 @@ def plain_numbers(*axes: Any) -> None:
 
     Labels are plain numbers such as 0.02, 5 or 300 if the axis lies between 1e-4 and 1e5, and
     powers of ten otherwise, except 1 and 10. If the axis spans more than two decades, only powers
-    of ten are labelled. If it spans more than half a decade, their multiples by 2 and 5 are
-    labelled too, otherwise all their multiples by 2 to 9.
+    of ten are labelled. If it spans more than half a decade, 2 and 5 times each power of ten are
+    labelled too. On shorter axes, all multiples of each power of ten by 1 to 9 are labelled.
 
     Parameters
     ----------
     *axes : matplotlib Axis
-        Axes of scale "log" or "symlog"; others, and those with a formatter of their own, are not
-        changed.
+        The axes to be formatted. An axis is not changed if its scale is not "log" or "symlog", or
+        if it does not have the default formatter.
     """
     for axis in axes:
         if axis.get_scale() in ("log", "symlog") and axis.isDefault_majfmt:
@@ -150,8 +154,9 @@ def plain_numbers(*axes: Any) -> None:
 
 
 def _format_tick(axis: Any, shown: str, x: float, _: Any) -> str:
-    """Return the label of a tick at x in the format of `plain_numbers`, or "" if the first digit of
-    x is not in `shown`, the digits of this formatter, or not labelled on an axis of this span.
+    """Return the label of a tick at x in the format of `plain_numbers`. Return "" if the first
+    digit of x is not in `shown`, the digits for which this formatter is used, or is not labelled on
+    an axis of this span.
     """
     low, high = sorted(map(abs, axis.get_view_interval()))
     if np.prod(axis.get_view_interval()) <= 0:
@@ -170,8 +175,9 @@ def _format_tick(axis: Any, shown: str, x: float, _: Any) -> str:
 
 
 def definite_bounds(density: Any) -> tuple[float, float]:
-    """Return bounds on the eigenvalues of a density: 0 on a side of 0 where no eigenvalue lies, up
-    to rounding, if all eigenvalues are known; otherwise infinite bounds.
+    """Return a pair of bounds (low, high) on the eigenvalues of a density. If all eigenvalues are
+    known and none lies on one side of 0, up to rounding, the bound on that side is 0. All other
+    bounds are infinite.
     """
     if not density.exact:
         return -np.inf, np.inf
@@ -186,8 +192,9 @@ def definite_bounds(density: Any) -> tuple[float, float]:
 
 
 def count_signs(density: Any) -> str:
-    """Return a clause with the numbers of negative, positive and zero eigenvalues, within rounding,
-    or with the estimated fraction of negative ones if not all eigenvalues are known.
+    """Return a clause with the numbers of negative, positive and zero eigenvalues, within rounding.
+    If not all eigenvalues are known, the clause states the estimated fraction of negative
+    eigenvalues.
     """
     n, negative = density.n, density.mass(high=0.0)
     if not density.exact:
@@ -199,21 +206,23 @@ def count_signs(density: Any) -> str:
 
 
 def fold_at_bounds(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:
-    """Return the density reflected at proved bounds on the eigenvalues, such that it is 0 outside
+    """Return the density reflected at bounds on the eigenvalues, such that its curve is 0 outside
     the bounds and has the same integral.
 
     A Gaussian on a node next to a bound extends beyond the bound, where no eigenvalue lies. The
-    part beyond is reflected at the bound, which keeps the integral.
+    part beyond the bound is reflected, which keeps the integral.
 
     Parameters
     ----------
     density : SpectralDensity
+        The density to be reflected.
     low, high : float
-        Proved bounds: no eigenvalue lies outside.
+        Bounds outside which no eigenvalue lies.
 
     Returns
     -------
     SpectralDensity
+        A density with another grid, or `density` itself if its grid lies within the bounds.
     """
     ends = [float(to_coordinate(x, density.axis, density.linear_below)) for x in (low, high)]
     x = density.coordinate

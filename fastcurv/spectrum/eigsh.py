@@ -1,4 +1,4 @@
-"""The extreme eigenpairs of a symmetric operator by restarted Lanczos, each with a bound on its
+"""Extreme eigenpairs of a symmetric operator by restarted Lanczos, each with a bound on its
 error.
 """
 
@@ -57,8 +57,8 @@ from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs
 # The search for extreme eigenpairs: thick-restart Lanczos, repeated from new random starts until no
 # missed copy of a multiple eigenvalue is found. Its loop is `fastcurv/_engine/search.pyx`.
 
-# maximum probability of a missed copy of a wanted eigenvalue; the search for copies ends once it is
-# reached
+# maximum probability of a missed copy of a wanted eigenvalue; once it is reached, the search for
+# copies of multiple eigenvalues ends
 MISS_PROBABILITY = 0.003
 # A search for k pairs usually takes N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR k products.
 N_FIRST_PRODUCTS, N_PRODUCTS_PER_PAIR = 24, 4
@@ -71,8 +71,8 @@ MAX_UNINTERRUPTED_SECONDS = 1e-3
 def extreme_pairs(
     op: Any, asked: EigshOptions, seed: Seed, v0: Any = None, against: Any = None
 ) -> Eigenpairs:
-    """Run `eigsh` with the checked options `asked`, in the operator's own precision. `v0` and
-    `against` are those of `eigsh`.
+    """Run `eigsh` with the checked options `asked`, in the parameter space of the operator, and
+    return the Eigenpairs. `v0` and `against` are those of `eigsh`.
     """
     n, dtype, k = op.shape[0], operator_dtype(op), asked.k
     deflated = orthonormal_rows(against, n, dtype)
@@ -86,16 +86,15 @@ def extreme_pairs(
     may_be_whole = sought and asked.max_basis is None
     usual = N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR * k
     if asked.which in ("SA", "BE") and getattr(op, "kind", "hessian") != "hessian":
-        # GGN and Fisher have many eigenvalues near 0, so a search for small ones needs up to n
-        # products.
+        # The GGN and the Fisher have many eigenvalues near 0, so a search for small eigenvalues
+        # needs up to n products.
         usual = n
     usual = min(usual, asked.max_products)
     whole = may_be_whole and n <= asked.max_products
-    # A search without a probe for copies makes few products, so that forming a matrix saves no
-    # time.
+    # A search without a probe for copies needs few products, so forming a matrix saves no time.
     form = choose_representation(op, usual, "parameters", matrix=whole, summed=sought)
     inner = form.make()
-    # The matrix cannot be summed because its entries would overflow or underflow.
+    # `inner` is None if the matrix cannot be summed because its entries overflow or underflow.
     if inner is None:
         form = choose_representation(op, usual, "parameters", matrix=False)
         inner = op
@@ -103,7 +102,8 @@ def extreme_pairs(
         P, n_products = inner
         return pairs_from_matrix(P, asked, dtype, against=deflated, n_products=n_products)
     tol = resolve_tol(asked.tol, dtype)
-    # The square of the loss of orthogonality, times the largest |lam|, becomes part of residuals.
+    # The square of the loss of orthogonality, times the largest |lam|, adds to the residuals, so it
+    # is limited to a fraction of the tolerance.
     loose = 0.1 if asked.relative == "scale" else 0.03
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
     allowed = min(max(loose * tol**0.5, eps_of(dtype) ** 0.5), 0.03 * loose)
@@ -134,9 +134,12 @@ def extreme_pairs(
 
 
 class ThickRestart(EigenSearch):
-    """The loop from a start vector to k converged pairs: extend, test, restart, probe. The loop
-    also ends when the budget of products is used up or Ctrl-C is pressed. `price` is the time of a
-    product in seconds; a `quick` search is not interrupted by Ctrl-C.
+    """The search from a start vector to k converged pairs: extend the basis, test convergence,
+    restart, and probe for missed copies. The search also ends when the budget of products is used
+    up or Ctrl-C is pressed.
+
+    `asked` holds the options of `eigsh`, and `price` is the estimated time of a product in seconds.
+    If `quick` is True, Ctrl-C does not interrupt the search.
     """
 
     run: Recurrence
@@ -163,14 +166,15 @@ class ThickRestart(EigenSearch):
             max_growth(run.n, MISSED_WITHIN_PROBABILITY),
         )
         self.max_products, self.probe, self.asked = asked.max_products, asked.probe, asked.probe
-        # True if the search ended in an invariant subspace of a given start
+        # True if the given start vectors span an invariant subspace, in which the search ended
         self.closed = False
-        # the result so far, kept while its residuals are computed by products
+        # the current result, stored while its residuals are computed by products
         self.held: Eigenpairs | None = None
 
     def solve(self, start: Array | None = None) -> Eigenpairs:
-        """Run the search from the rows of `start`, or from a random vector, and return the
-        Eigenpairs.
+        """Run the search from the rows of `start` (j, n), or from a random vector if `start` is
+        None, and return the Eigenpairs. Raise KeyboardInterrupt if Ctrl-C interrupts the first
+        product.
         """
         run = self.run
         with nullcontext(Interrupts()) if self.is_quick else deferred_interrupts() as stop:
@@ -181,8 +185,8 @@ class ThickRestart(EigenSearch):
                     run.insert_random(self.rng)
                 elif run.insert(start[: min(self._max_kept_width(), self.max_products)]) == 0:
                     raise ValueError(
-                        "v0 must have a part outside the span of against, got zero or a vector "
-                        "in it."
+                        "v0 must have a component outside the span of against, got a vector that "
+                        "is zero or lies in this span."
                     )
                 self.extend_basis()
                 self.closed = self.is_start_invariant()
@@ -193,7 +197,8 @@ class ThickRestart(EigenSearch):
             except Interrupted:
                 # A product was interrupted; the state before it is intact.
                 self.interrupted = True
-            # No product of the search, or of the computation of residuals, has been made.
+            # If Ctrl-C interrupted the first product, there is no result, except for a stored
+            # result whose residuals were being computed.
             if run.m == 0:
                 if self.held is None:
                     raise KeyboardInterrupt
@@ -204,8 +209,8 @@ class ThickRestart(EigenSearch):
     # ----------------------------------------------------------------------------------------------
 
     def _max_kept_width(self) -> int:
-        """Return the width of the largest block that restarts can keep in addition to the k wanted
-        vectors.
+        """Return the maximum number of rows of the next block that a restart can keep in addition
+        to the k wanted vectors.
         """
         run = self.run
         if run.capacity >= run.dimension:
@@ -226,8 +231,8 @@ class ThickRestart(EigenSearch):
         self.forget_last_check(run.m + 1)
 
     def restore_rows_aside(self) -> None:
-        """Continue the recurrence with the rows that were set aside, as a block. If the basis has
-        no capacity for them, restart first.
+        """Continue the recurrence with the rows that were set aside, which join the next block. If
+        the basis has no capacity for them, restart first.
         """
         run = self.run
         if run.capacity < run.dimension and run.m + 2 * (run.p + run.n_aside) > run.capacity:
@@ -235,8 +240,8 @@ class ThickRestart(EigenSearch):
         run.restore_rows_aside()
 
     def lock(self, most: int, close: float) -> None:
-        """Restart with at most `most` pairs with residuals of at most `close`, including the wanted
-        ones, and drop the rest of the basis.
+        """Replace the basis by Ritz vectors: the wanted ones, and others whose residuals are at
+        most `close`, but at most `most` in all.
         """
         run = self.run
         theta, S = run.converged_or_wanted(self.k, self.which, close)
@@ -249,7 +254,7 @@ class ThickRestart(EigenSearch):
     # ----------------------------------------------------------------------------------------------
 
     def _current_values(self) -> tuple[Floats, Floats]:
-        """Return the values (k,) of the wanted pairs and the bounds (k,) on their residuals, from
+        """Return the Ritz values (k,) of the wanted pairs and bounds (k,) on their residuals, from
         the current basis.
         """
         if self.probed_pairs is not None:
@@ -259,15 +264,15 @@ class ThickRestart(EigenSearch):
         return theta, limits
 
     def _current_vectors(self) -> Array:
-        """Return the vectors of the pairs of `_current_values`, as rows."""
+        """Return the Ritz vectors (k, n) of the pairs of `_current_values`, as rows."""
         run = self.run
         if self.probed_pairs is not None:
             return combine(run.rows[: self.probe_from], self.probed_pairs[2])
         return combine(run.rows[: run.m], run.ritz_pairs(self.k, self.which)[1])
 
     def _confirm_residuals(self) -> bool:
-        """Compute the residuals by products if their bounds are too coarse. Return True if the
-        search must continue.
+        """Compute the residuals of the wanted pairs by products if their bounds exceed the
+        tolerance although the search has converged. Return True if the search must continue.
         """
         run = self.run
         if self.interrupted or run.n_products + self.k > self.max_products:
@@ -297,7 +302,7 @@ class ThickRestart(EigenSearch):
         converged = limits <= self.residual_tolerances(theta)
         unknown = self.missed_within > MIN_MISSED_WITHIN_TOLS * self.tol * run.scale
         if self.asked and unknown and self.k > 1 and not self.closed:
-            # The search may have missed a copy of an eigenvalue near the innermost one.
+            # The search may have missed a copy of an eigenvalue near the innermost wanted value.
             converged &= self.distances_to_innermost(theta)[0] > self.missed_within
         return Eigenpairs(
             values=theta,
@@ -335,66 +340,69 @@ def eigsh(
 ) -> Eigenpairs:
     """Compute the k extreme eigenpairs of a symmetric operator, each with a bound on its error.
 
-    Uses thick-restart Lanczos with full reorthogonalisation, repeated from new random starts
-    orthogonal to the basis until no missed copy of a multiple eigenvalue is found. The whole matrix
-    is decomposed instead up to n = 64, and once a search has become so long that this costs no
-    more; for the curvature of a network, whose cost is known, the matrix is decomposed from the
-    start if this costs less. If the matrix of a small network costs less than the products of a
-    search, the search multiplies by the matrix.
+    The method is thick-restart Lanczos with full reorthogonalisation. It is repeated from new
+    random starts orthogonal to the basis until no missed copy of a multiple eigenvalue is found.
+    The matrix is decomposed instead if n is at most 64, or once a search has become so long that a
+    decomposition takes no longer. For the curvature of a network the times of products are
+    estimated, and the matrix is decomposed from the start, or used for the products of the search,
+    if that is faster.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric. Only products with it are needed; ``op.product(v, out)`` is used if it
-        exists. If the whole matrix is formed, the vectors of a block are multiplied at once.
+        The real symmetric operator H. Only products with H are needed; ``op.product(v, out)`` is
+        used if it exists. If the matrix is formed, several vectors are multiplied at once.
     k : int
         Number of eigenpairs, 1 <= k <= n.
     which : str
-        ``"LM"`` largest magnitude, the default as in SciPy; ``"LA"`` largest algebraic, ``"SA"``
-        smallest algebraic, ``"BE"`` k//2 from the low end and the rest from the high end.
+        ``"LM"`` selects the largest magnitudes, ``"LA"`` the largest eigenvalues, ``"SA"`` the
+        smallest eigenvalues, and ``"BE"`` k // 2 of the smallest and the rest of the largest
+        eigenvalues. The default is that of SciPy.
     tol : float, optional
-        Tolerance of the residual ``||H u - lam u||``, relative to the largest ``|lam|`` found.
-        Default 1e-8 in float64 and 2e-5 in float32; values below ``16 eps`` are raised to ``16
-        eps``. The error of an eigenvalue is at most its residual, and usually of the order of its
-        square.
+        Tolerance of the residual ``||H u - lam u||``, relative to the largest ``|lam|`` found. The
+        default is 1e-8 in float64 and 2e-5 in float32. Values below ``16 eps`` are increased to
+        ``16 eps``. The error of an eigenvalue is at most its residual, and usually of the order of
+        the square of the residual.
     relative : str
-        ``"scale"``: the tolerance is relative to the largest ``|lam|`` found. ``"value"``: to each
-        ``|lam|`` itself, as in ARPACK, which is stricter for small eigenvalues next to a large one.
+        If ``"scale"``, the tolerance is relative to the largest ``|lam|`` found. If ``"value"``, it
+        is relative to each ``|lam|`` itself, as in ARPACK, which is stricter for small eigenvalues
+        next to a large one.
     max_products : int, optional
-        Stop after this many products and return the current pairs, with `converged` set
-        accordingly. Default ``20 n``, at least 1000.
+        Maximum number of products, after which the current pairs are returned, with `converged` set
+        accordingly. The default is ``20 n``, but at least 1000.
     max_basis : int, optional
-        Largest number of vectors of length n that are kept, at least ``k + 3`` if n allows. Memory
-        is about ``(max_basis + k + 3) n`` numbers, and another ``8 n`` if blocks are needed.
-        Default: 512 MB worth, at least ``2 k + 20``, at most 300 and n.
+        Maximum number of vectors of length n that are kept, at least ``k + 3`` if n allows. The
+        memory is about ``(max_basis + k + 3) n`` numbers, and another ``8 n`` if blocks are needed.
+        By default the vectors take at most 512 MB and their number is at most 300, but at least ``2
+        k + 20``, and never above n.
     v0 : ndarray, shape (n,) or (n, j), optional
-        Start vectors; at most a third of the ``max_basis - k`` vectors left are used, the first
-        ones. If they span an invariant subspace, up to the tolerance, they give no information
-        about other eigenvalues, and the search starts again from a random vector. With
-        ``probe=False`` the search does not start again: columns that are eigenvectors then cost one
-        product each.
+        Start vectors, of which the first ``(max_basis - k) / 3`` are used. If they span an
+        invariant subspace, up to the tolerance, they give no information about other eigenvalues,
+        and the search starts again from a random vector. With ``probe=False`` the search does not
+        start again, so columns that are eigenvectors cost one product each.
     against : ndarray, shape (n, s), or Eigenpairs, optional
-        The operator is restricted to the complement of these vectors; `residuals` are those of the
+        Vectors to whose complement the operator is restricted. The `residuals` are those of the
         operator itself.
     probe : bool, optional
-        Whether to search with new random starts for copies of multiple eigenvalues, since one start
-        finds only one copy of each. Each start continues until it would have found a copy of any
-        wanted value but the innermost, with a probability of error of 0.3%. If there are none, this
-        usually adds a sixth to the products, and at most a quarter, or 4 products; if that is too
-        few, `missed_within` and the repr of the result state what may have been missed, and pairs
-        that may lack a copy are not `converged`. If the Krylov space of a start is exhausted, as
-        for a matrix with few distinct eigenvalues, further starts with up to as many products
-        follow. Default: True unless `v0` has several columns. If the spectrum is known to be
-        simple, ``probe=False`` saves these products: from the same start the search then takes no
-        more products than ARPACK's, which restarts in a smaller basis.
+        Whether to search with new random starts for copies of multiple eigenvalues, because one
+        start finds only one copy of each. Each start continues until it would have found a copy of
+        any wanted value except the innermost, with a probability of error of 0.3%. If no copy is
+        found, this usually adds a sixth to the products, and at most a quarter, or 4 products. If
+        that is not enough, `missed_within` and the repr of the result state what may have been
+        missed, and pairs that may lack a copy are not `converged`. If the Krylov space of a start
+        is exhausted, as for a matrix with few distinct eigenvalues, further starts with up to as
+        many products follow. The default is True unless `v0` has several columns. If the spectrum
+        is known to be simple, ``probe=False`` saves these products. From the same start the search
+        then takes no more products than ARPACK, which restarts in a smaller basis.
     space : str, optional
-        The space of the search: ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``. A
-        Hessian over fewer rows than it has units is exactly a smaller operator in the range of its
-        products, see `fastcurv.network.gram`; a GGN or Fisher with fewer pairs of row and class
-        than parameters has the eigenvalues of their Gram matrix, see `fastcurv.network.spaces`; a
-        curvature whose X has constant or dependent columns, or more columns than rows, is that of a
-        net with fewer inputs, see `fastcurv.network.spaces`. By default a smaller space is used if
-        that is faster according to a cost model; `vectors` are then computed on first access.
+        The space of the search: ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``. In
+        "samples", a Hessian over fewer samples than units is a smaller operator in its range; see
+        `fastcurv.network.gram`. In "outputs", a GGN or Fisher with fewer outputs of all samples
+        than parameters has the eigenvalues of their Gram matrix; see `fastcurv.network.spaces`. In
+        "inputs", a curvature for X with constant or dependent columns, or more columns than rows,
+        is that of a network with fewer inputs; see `fastcurv.network.spaces`. By default a smaller
+        space is used if a cost model predicts that it is faster. The `vectors` are then computed on
+        first access.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives bitwise identical results.
     rng : None, int or numpy.random.Generator
@@ -405,20 +413,21 @@ def eigsh(
     Returns
     -------
     Eigenpairs
-        ``values (k,)`` ascending, ``vectors (n, k)``, ``residuals (k,)``, ``converged (k,)``,
-        ``n_products``; unpacks as in SciPy, ``w, V = eigsh(H)``. Some eigenvalue lies within
-        ``residuals[i]`` of ``values[i]``. With high probability, but not certified, these pairs are
-        the k wanted ones, copies of multiple eigenvalues included: if a copy is missing, an
-        eigenvalue further in takes its place, within `missed_within` with a probability of error of
-        5%. There are fewer than k pairs if the budget or Ctrl-C ended the run before k products.
-        Residuals are those of the products as computed: for an enclosure add the operator's own
-        rounding bound. They include the asymmetry measured in the products, given in `asymmetry`;
-        nothing more is implied for operators that are not symmetric.
+        The fields are `values` (k,), ascending, `vectors` (n, k), `residuals` (k,), `converged`
+        (k,) and `n_products`. The result unpacks as in SciPy, ``w, V = eigsh(H)``. Some eigenvalue
+        lies within ``residuals[i]`` of ``values[i]``. The pairs are the k wanted ones, including
+        copies of multiple eigenvalues, with high probability, but this is not certified. If a copy
+        is missing, an eigenvalue farther from the end of the spectrum takes its place. Its distance
+        is at most `missed_within`, with a probability of error of 5%. There are fewer than k pairs
+        if the budget or Ctrl-C ended the run before k products. Residuals are those of the computed
+        products, so an enclosure also needs the operator's own rounding bound. They include the
+        asymmetry measured in the products, `asymmetry`, but are not valid bounds for an operator
+        that is not symmetric.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is not as above, or the operator returns NaN or infinity.
+        If an argument is invalid, or the operator returns NaN or infinity.
 
     See Also
     --------

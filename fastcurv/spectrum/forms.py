@@ -1,5 +1,5 @@
-"""The choice of the form in which an operator is used, by the seconds that each form takes on one
-core: products with the operator, its matrix, or a smaller operator.
+"""The choice of the form in which an operator is used: products with the operator, its matrix, or a
+smaller operator. The choice rests on the estimated time of each form on one core.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ..common.runtime import check_time
 
 N_BLOCK_COLUMNS = 128  # number of columns of the identity multiplied at a time
 MAX_DENSE_ROWS = 30_000  # maximum number of rows of a matrix that is formed
-# maximum number of rows n for which a decomposition takes no longer than n products
+# maximum number of rows n for which a decomposition is assumed to take no longer than n products
 QUICK_DENSE_MAX_N = 1000
-# maximum number of rows for which a decomposition takes no longer than a few products
+# maximum number of rows for which a decomposition is assumed to take no longer than a few products
 ALWAYS_DENSE_MAX_N = 64
 # number of products assumed for a run of unknown length when its space is chosen
 N_TYPICAL_RUN_PRODUCTS = 60
@@ -42,15 +42,16 @@ class OperatorForm(NamedTuple):
     Attributes
     ----------
     kind : str
-        ``"products"``, the operator itself; ``"matrix"``, decomposed; ``"summed"``, the matrix as
-        an operator; or the space of a smaller operator.
+        ``"products"`` if the operator itself is used, ``"matrix"`` if its matrix is decomposed,
+        ``"summed"`` if its matrix is used as an operator, or the name of the space of a smaller
+        operator.
     price : float
-        Seconds for the whole job; infinite if not known.
+        Estimated seconds for the whole computation, infinite if unknown.
     product : float
-        Seconds for each product of the job.
+        Estimated seconds for each product.
     make : callable
-        Function that returns the operator, or None if it cannot be made; for ``"matrix"`` it
-        returns the result of `matrix_of`.
+        Function that returns the operator to be used, or None if this operator cannot be formed.
+        For ``"matrix"`` it returns the result of `matrix_of`.
     """
 
     kind: str
@@ -68,22 +69,25 @@ def choose_representation(
     summed: bool = False,
     step: float = STEP_SECONDS,
 ) -> OperatorForm:
-    """Return the representation of an operator in which a computation takes the least time.
+    """Return the `OperatorForm` of an operator in which a computation is estimated to take the
+    least time.
 
-    A smaller operator is preferred to all others if runs of `N_TYPICAL_RUN_PRODUCTS` products take
-    less time with it. The seconds are those of ``op.estimated_seconds``; for an operator without
-    this attribute, only a matrix of at most `ALWAYS_DENSE_MAX_N` rows is formed.
+    A smaller operator is preferred to all other forms if a run of `N_TYPICAL_RUN_PRODUCTS` products
+    takes less time with it. The estimates come from ``op.estimated_seconds``. If the operator does
+    not have this attribute, a matrix is formed only for at most `ALWAYS_DENSE_MAX_N` rows.
 
     Parameters
     ----------
     op : LinearOperator
+        The operator.
     products : float
-        Number of products that the job needs.
+        Number of products that the computation needs.
     space : {"samples", "outputs", "inputs", "parameters"}, optional
-        The space of the job; by default the one that takes the least time.
-    matrix, summed : bool
-        `matrix` is True if the job can be done by decomposing the matrix, `summed` if it can
-        multiply by a matrix that the operator sums over rows.
+        The space of the computation; by default the one that takes the least time.
+    matrix : bool
+        True if the matrix may be decomposed instead.
+    summed : bool
+        True if products with a matrix that the operator sums over rows may be used.
     step : float
         Seconds of vector operations for each product.
     """
@@ -105,9 +109,11 @@ def choose_representation(
 
 
 def smaller_form(op: Any, space: str | None) -> OperatorForm | None:
-    """Return the form of a smaller operator, or None. `space` selects the form; by default it is
-    the one with which a run of `N_TYPICAL_RUN_PRODUCTS` products takes the least time, or None if
-    the run takes the least time with `op` itself.
+    """Return the `OperatorForm` of a smaller operator in the given space, or None if `op` itself is
+    used.
+
+    If `space` is None, the space is the one in which a run of `N_TYPICAL_RUN_PRODUCTS` products
+    takes the least time. Raise ValueError if the operator has no form in the given space.
     """
     if space is not None:
         check_choice(space, SPACE_NAMES, "space")
@@ -131,8 +137,8 @@ def smaller_form(op: Any, space: str | None) -> OperatorForm | None:
 
 
 def reduced_operator_of(op: Any, space: str | None) -> Reduction | None:
-    """Return the smaller operator in which Krylov methods run, or None for `op` itself; `space` is
-    as in `choose_representation`.
+    """Return the smaller operator in which Krylov methods run, or None if `op` itself is used.
+    `space` is described in `choose_representation`.
     """
     form = smaller_form(op, space)
     found: Reduction | None = None if form is None else form.make()
@@ -140,9 +146,12 @@ def reduced_operator_of(op: Any, space: str | None) -> Reduction | None:
 
 
 def dense_reduction(op: Any, space: str | None) -> Any:
-    """Return the smaller operator whose matrix is used instead of that of `op`: the operator that
-    `space` selects, or one whose matrix is already available, or one that is small enough if `op`
-    is too large. Return None if there is none.
+    """Return the smaller operator whose matrix is used instead of the matrix of `op`, or None if
+    there is none.
+
+    If `space` is given, it selects the operator. Otherwise the operator is `op.gram_operator()` if
+    this is available, or else a smaller operator of at most `MAX_DENSE_ROWS` rows if `op` has more
+    rows than that.
     """
     if space is not None:
         return reduced_operator_of(op, space)
@@ -154,8 +163,8 @@ def dense_reduction(op: Any, space: str | None) -> Any:
 
 
 def _estimated_seconds(op: Any) -> tuple[float, float]:
-    """Return an operator's estimates of the seconds of a product and of its matrix summed over
-    rows, or infinity if it has none.
+    """Return an operator's own estimates of the time in seconds of a product, and of summing its
+    matrix over rows. Both are infinite if the operator has no estimates.
     """
     found: tuple[float, float] = getattr(op, "estimated_seconds", (np.inf, np.inf))
     return found
@@ -166,16 +175,16 @@ def _estimated_seconds(op: Any) -> tuple[float, float]:
 
 
 def matrix_of(op: Any) -> tuple[NDArray[Any], int]:
-    """Return the matrix (n, n) of an operator, not symmetrised, computed in the way that takes the
-    least time, and the number of products used.
+    """Return the matrix (n, n) of an operator, not symmetrised, and the number of products used.
+    The matrix is computed by products or by summing over rows, whichever is estimated to be faster.
     """
     summed = summed_matrix(op)
     return (summed, 0) if summed is not None else matrix_by_products(op)
 
 
 def summed_matrix(op: Any) -> Floats | None:
-    """Return the matrix of an operator that sums it over rows, if that takes less time than n
-    products, otherwise None.
+    """Return the matrix (n, n) of an operator that sums its matrix over rows. Return None if this
+    is not possible or is estimated to take longer than n products.
     """
     each, summing = _estimated_seconds(op)
     if not summing < op.shape[0] * each:
@@ -190,8 +199,9 @@ def _as_operator(op: Any) -> MatrixOperator | None:
 
 
 def matrix_by_products(op: Any) -> tuple[NDArray[Any], int]:
-    """Return the matrix of an operator by n products, or the argument if it is a matrix, and the
-    number of products used.
+    """Return the matrix (n, n) of an operator, computed by n products, and the number of products
+    used. If the operator holds a matrix, return this matrix and 0. Raise ValueError if n exceeds
+    `MAX_DENSE_ROWS`.
     """
     n = op.shape[0]
     if n > MAX_DENSE_ROWS:

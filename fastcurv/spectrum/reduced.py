@@ -1,9 +1,9 @@
-"""Computations on an operator that are carried out with a smaller operator: see `Reduction` in
+"""Computations on an operator that are carried out with a smaller operator, see `Reduction` in
 `fastcurv.common.protocols`.
 
-The smaller operator has the eigenvalues of the full one except for copies of one number
-(`complement_eigenvalue`), whose eigenspace is a known complement. Results from the smaller space
-are completed here, so that callers need not distinguish the two.
+The smaller operator has the eigenvalues of the full operator except for copies of one number
+(`complement_eigenvalue`), whose eigenspace is a known complement. This module completes results
+from the smaller space, so that callers need not distinguish the two operators.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ DEFAULT_TOL_BY_ITEMSIZE = {8: 1e-8, 4: 2e-5}  # default tolerance by the size of
 
 
 # maximum exponent of a power of two by which the eigenvalues of a scaled matrix can be multiplied
-# without overflow; entries are at most 1, so that eigenvalues are below the number of rows, hence
-# below 2**60
+# without overflow; the entries of the matrix are at most 1, so its eigenvalues are at most the
+# number of rows, which is below 2**60
 MAX_SAFE_EXPONENT = 960
 
 
 class EigshOptions(NamedTuple):
-    """The options of a search; the fields are the arguments of `eigsh`."""
+    """The checked options of a search for eigenpairs. All fields except `outside` are arguments of
+    `eigsh`.
+    """
 
     k: int
     which: str
@@ -58,12 +60,15 @@ class EigshOptions(NamedTuple):
     max_basis: int | None
     probe: bool
     progress: bool | None = False
-    # True if the search continues outside the Krylov space of an exhausted start
+    # True if the search is repeated from a random start once the space of a given start is
+    # exhausted
     outside: bool = True
 
 
 def eps_of(dtype: np.dtype[Any]) -> float:
-    """Return the distance from 1 to the next number of a dtype, faster than `numpy.finfo`."""
+    """Return the distance from 1 to the next number of a dtype, which is float32 or float64, faster
+    than `numpy.finfo`.
+    """
     return 2.0**-52 if dtype.itemsize == 8 else 2.0**-23
 
 
@@ -80,8 +85,9 @@ def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
 
 
 def resolve_max_basis(max_basis: int | None, k: int, n: int, dtype: np.dtype[Any]) -> int:
-    """Return the maximum number of basis vectors for k pairs, which is at most n: `max_basis` after
-    checking it, or a default from the memory of the basis if it is None.
+    """Return the maximum number of basis vectors for k pairs of an operator with n rows, which is
+    at most n. It is `max_basis` after checking, or a default from the memory of the basis if
+    `max_basis` is None.
     """
     if max_basis is None:
         return min(n, max(2 * k + 20, min(300, MAX_BASIS_BYTES // (n * dtype.itemsize))))
@@ -107,12 +113,15 @@ def pairs_from_matrix(
     Parameters
     ----------
     P : ndarray, shape (n, n)
-        Products with the unit vectors, of any scale. If they are not symmetric to rounding,
-        `asymmetry` of the result measures this, and `residuals` include it.
+        The matrix of products with the unit vectors, of any scale. If P is not symmetric to
+        rounding, the attribute `asymmetry` of the result measures this, and `residuals` include it.
+    asked : EigshOptions
+        The options of the search, which select the pairs.
     dtype : dtype
         The dtype of the operator and of the vectors.
     shift : float
-        Added to the eigenvalues only, so that small entries of P keep their digits.
+        The shift is added to the eigenvalues and not to P, so that small entries of P keep their
+        digits.
     against : ndarray, shape (s, n), optional
         Orthonormal rows to which the vectors are made orthogonal.
     n_products : int
@@ -139,7 +148,7 @@ def pairs_from_matrix(
     size = max(map(abs, ends))
     if skew > MAX_ASYMMETRY_EPS * eps * size:
         skew = float(column_norms(S - S.T).max())
-    # Subnormal values are rounded once more, by at most this much.
+    # `finest` bounds the additional rounding error of subnormal values.
     finest = SMALLEST_SUBNORMAL * (size > 0)
     left = np.ldexp(residual_norms(S, wide, V.T) + eps * size, exponent) + finest
     values = np.ldexp(wide, exponent) + shift
@@ -164,8 +173,8 @@ def pairs_from_matrix(
 
 # maximum number of rows of an available matrix that is decomposed instead of searched
 DENSE_MAX_N = 400
-# maximum squared norm, in eps, of the part of a unit vector outside the space if the vector counts
-# as lying inside
+# maximum squared norm, in eps, of the component of a unit vector outside the smaller space at which
+# the vector counts as a vector of this space
 MAX_OUTSIDE_PART_EPS = 64
 
 
@@ -173,11 +182,11 @@ def reduced_pairs(
     search: Any, small: Any, asked: Any, rng: Any, v0: Any, against: Any
 ) -> ReducedEigenpairs | None:
     """Run `eigsh` with the options `asked` on the smaller operator `small`, by the function
-    `search`, and return pairs of the full operator. Return None if `against` does not lie in the
-    smaller space, or spans it.
+    `search`, and return eigenpairs of the full operator. Return None if the vectors `against` do
+    not lie in the smaller space, or span this space.
 
-    The residuals are those in the space of `op`: the residuals in the smaller space plus the amount
-    that `lift_pairs` adds.
+    The residuals are those of the full operator: the residuals in the smaller space plus the amount
+    that `lift_pairs` adds. `v0` and `against` are those of `eigsh`, and `rng` is the seed.
     """
     dtype, left, V = operator_dtype(small), small.shape[0], getattr(against, "vectors", against)
     if np.ndim(V) == 2 and np.shape(V)[1] == 0:
@@ -221,10 +230,12 @@ def reduced_pairs(
 
 
 def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
-    """Return the options `inner` of the search in the operator `small`, changed for a full operator
-    whose lowest eigenvalues are copies of ``small.complement_eigenvalue``, which need no search.
-    `asked` holds the options for the full operator. The tolerance is reduced, since residuals of
-    small eigenvalues grow in the full space.
+    """Return the options of the search in the operator `small`, for a full operator whose lowest
+    eigenvalues are copies of ``small.complement_eigenvalue``. These copies need no search.
+
+    `asked` holds the options for the full operator, and `inner` those options with k limited to the
+    smaller space. The tolerance is reduced, because residuals of small eigenvalues increase in the
+    full space.
     """
     dtype = operator_dtype(small)
     tol = resolve_tol(asked.tol, dtype) * (1e-3 if asked.relative == "value" else 0.25)
@@ -236,8 +247,8 @@ def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
 
 
 def decompose_directly(small: Any, k: int) -> bool:
-    """Return True if the matrix of the smaller operator `small` has at most `DENSE_MAX_N` or 8 k
-    rows and is available, so that its decomposition is faster than a search for k pairs.
+    """Return True if the smaller operator `small` has at most `DENSE_MAX_N` or 8 k rows. Its
+    available matrix is then decomposed faster than k pairs are searched.
     """
     return bool(small.shape[0] <= max(DENSE_MAX_N, 8 * k))
 
@@ -246,8 +257,8 @@ def complete_pairs(
     found: Eigenpairs, small: Reduction, k: int, which: str, rng: Any, relative: str = "scale"
 ) -> ReducedEigenpairs:
     """Return the k wanted pairs of the full operator, among the pairs `found` for the operator
-    `small` and the copies of ``small.complement_eigenvalue``, with residuals in the space of the
-    full operator. `which` and `relative` are those of `eigsh`.
+    `small` and the copies of ``small.complement_eigenvalue``. The residuals are those of the full
+    operator. `which` and `relative` are those of `eigsh`.
     """
     X = np.ascontiguousarray(found.vectors.T)
     tol = found.tol

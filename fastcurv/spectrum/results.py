@@ -1,4 +1,4 @@
-"""Frozen result classes, in which every number comes with its error and its cost."""
+"""Immutable result classes, in which every number comes with its error and its cost."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ..common.protocols import Array, Floats
 from ..common.read_only import FrozenRecord
 
 # If one eigenvalue dominates, ``v'Hv`` is distributed like the square of a Gaussian, for which
-# Student's interval is too narrow. It covers the true value in 95% of cases if it is ``1 +
-# SKEW_WIDENING_FACTOR / m`` times as wide.
+# Student's interval from m samples is too narrow. It covers the true value in 95% of cases if it is
+# ``1 + SKEW_WIDENING_FACTOR / m`` times as wide.
 SKEW_WIDENING_FACTOR = 13.0
-# If samples take two values with probability 1/2 each, the interval must be ``1 +
+# If m samples take two values with probability 1/2 each, Student's interval must be ``1 +
 # TWO_VALUED_WIDENING_FACTOR / m`` times as wide.
 TWO_VALUED_WIDENING_FACTOR = 3.0
 
 # If few coordinates are coupled, a quadratic form of random signs takes few values. A nonconstant
-# polynomial of degree 2 takes each value with probability at most 3/4, so this many samples are all
-# equal, and show no scatter, with probability at most 1/20. With fewer samples, probes are uniform
-# on a sphere.
+# polynomial of degree 2 takes each value with probability at most 3/4, so MIN_ALIKE_ESTIMATES
+# samples are all equal, and show no scatter, with probability at most 1/20. With fewer samples,
+# probes are uniform on a sphere.
 MIN_ALIKE_ESTIMATES = 11
-# Results mention `missed_within` only if it exceeds this number of tolerances.
+# Results mention `missed_within` only if it exceeds this multiple of the tolerance.
 MIN_MISSED_WITHIN_TOLS = 64
 
 
 def has_rounding_scatter(samples: np.ndarray) -> bool:
-    """Return True if there are at most `MIN_ALIKE_ESTIMATES` samples ``(m, ...)``, too few to prove
-    that the quantity is constant, and they differ by at most 1e-12 of the largest, that is by
-    rounding.
+    """Return True if there are at most `MIN_ALIKE_ESTIMATES` samples (m, ...) and they differ by at
+    most 1e-12 of the largest sample, which is attributed to rounding. So few equal samples do not
+    prove that the quantity is constant.
     """
     spread = float(np.ptp(samples, axis=0).max(initial=0.0))
     return len(samples) <= MIN_ALIKE_ESTIMATES and spread <= 1e-12 * float(
@@ -45,17 +45,18 @@ def has_rounding_scatter(samples: np.ndarray) -> bool:
 
 def widening_factor(m: int) -> float:
     """Return the factor by which a standard error from m samples is widened so that two standard
-    errors cover 95%: the quantile of Student's t over that of the normal distribution.
+    errors cover 95%. It is the quantile of Student's t over that of the normal distribution, or NaN
+    for one sample.
     """
     return float(stdtrit(m - 1, 0.975) / 1.959964) if m > 1 else float("nan")
 
 
 def mean_and_error(samples: np.ndarray) -> tuple[float, float]:
-    """Return the mean of independent samples ``v'Hv`` and its widened standard error; NaN from one
-    sample.
+    """Return the mean of independent samples ``v'Hv`` (m,) and its widened standard error, which is
+    NaN for one sample.
 
     The interval is Student's, widened if a few samples dominate the sum, which their skewness
-    shows. At least 0.3 of the widening always applies, because a few samples have little scatter
+    shows. At least 0.3 of this widening always applies, because a few samples have little scatter
     exactly if they have missed the large values.
     """
     samples = np.asarray(samples, dtype=np.float64)
@@ -77,13 +78,13 @@ def mean_and_error(samples: np.ndarray) -> tuple[float, float]:
 
 
 def format_number(x: float) -> str:
-    """Return x as text with four significant digits, for a repr."""
+    """Return x as a string with four significant digits, for a repr."""
     return f"{float(x):.4g}"
 
 
 def to_json_value(x: Any) -> Any:
-    """Convert `x` to a value that JSON can represent: arrays become lists, non-finite numbers None,
-    results dicts, and objects of other types strings.
+    """Convert `x` to a value that JSON can represent. Arrays and tuples become lists, non-finite
+    floats None, results and dataclasses dicts, and objects of other types strings.
     """
     if hasattr(x, "to_dict"):
         x = x.to_dict()
@@ -102,9 +103,9 @@ def to_json_value(x: Any) -> Any:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Eigenpairs(FrozenRecord, AttributeHints, subject="pairs"):
-    """Eigenpairs of a symmetric operator, ascending, each with the residual that bounds its error.
+    """Eigenpairs of a symmetric operator H, ascending, each with a residual that bounds its error.
 
-    Unpacks like SciPy's result: ``w, V = fc.eigsh(H)``.
+    An object unpacks like SciPy's result: ``w, V = fc.eigsh(H)``.
 
     Attributes
     ----------
@@ -113,17 +114,17 @@ class Eigenpairs(FrozenRecord, AttributeHints, subject="pairs"):
     vectors : ndarray, shape (n, k)
         The eigenvectors as orthonormal columns in the same order, in the operator's dtype.
     residuals : ndarray, shape (k,)
-        ``||H u - lam u||`` or an upper bound on it, for the products as computed: up to their
-        rounding, an eigenvalue of the operator lies within ``residuals[i]`` of ``values[i]``. A
-        product computed again may give some 40 eps ``scale`` more; ``H.rounding_bound(u)`` is a
-        worst-case bound on the rounding of a product, if the operator has this method.
+        ``||H u - lam u||`` for the computed products, or an upper bound on this norm. Up to the
+        rounding of the products, an eigenvalue of H lies within ``residuals[i]`` of ``values[i]``.
+        If the product is computed again, the residual may be larger by about 40 eps ``scale``. If H
+        has the method, ``H.rounding_bound(u)`` is a worst-case bound on the rounding of a product.
     converged : ndarray of bool, shape (k,)
-        True where ``residuals`` are within the tolerance, ``tol * scale``, or ``tol * |lam|`` for
-        ``relative="value"``, and no copy may have been missed: False within `missed_within` of the
-        innermost value, if `missed_within` exceeds 64 tolerances. For a single pair, and if no
-        search for copies was requested (`probed` is then False), it refers to residuals alone.
+        True if the residual is within the tolerance, which is ``tol * scale``, or ``tol * |lam|``
+        for ``relative="value"``, and no copy may have been missed. If `missed_within` exceeds 64
+        tolerances, pairs within `missed_within` of the innermost value are not converged. For a
+        single pair, and if no search for copies was requested, only residuals count.
     n_products : int
-        Number of products with the operator; 0 if the eigenvalues come from a matrix that was
+        Number of products with the operator, or 0 if the eigenvalues come from a matrix that was
         computed without products.
     scale : float
         The largest ``|lam|`` found, to which the tolerance is relative.
@@ -131,26 +132,26 @@ class Eigenpairs(FrozenRecord, AttributeHints, subject="pairs"):
         The requested tolerance.
     probed : bool
         True if a random start searched for copies of multiple eigenvalues that the first start
-        cannot find, or if none could have changed the values. `missed_within` states how far that
-        search is incomplete.
+        cannot find, or if no copy could have changed the values. `missed_within` states how far
+        this search is incomplete.
     missed_within : float
-        A distance: with a probability of error of 5%, no eigenvalue (or copy of one) was missed
-        that lies further than this outside the innermost of the values. It is 0 if the whole matrix
-        or the whole space was used, a few tolerances after a search that ended earlier, and
-        infinity without a search. The repr mentions `missed_within` if it exceeds 64 tolerances. If
-        copies were missed, other true eigenvalues take their place.
+        Every missed eigenvalue, or copy of an eigenvalue, lies within this distance of the
+        innermost of the values, or farther inside, with a probability of error of 5%. The distance
+        is 0 if the whole matrix or the whole space was used, a few tolerances after a search that
+        ended earlier, and infinity without a search. The repr mentions `missed_within` if it
+        exceeds 64 tolerances. If copies were missed, other true eigenvalues take their place.
     interrupted : bool
         True if Ctrl-C ended the run early.
     krylov_name : str or None
-        The name of the `Krylov` run whose products were used, if they were not made for this result
-        alone.
+        The name of the `Krylov` run whose products were used, or None if the products were computed
+        for this result alone.
     n_new_products : int or None
-        Number of products that were computed for this result; None if all were.
+        Number of products that were computed for this result, or None if no `Krylov` run was used.
     asymmetry : float
-        Measured asymmetry of the products, ``|<u, Hv> - <Hu, v>|`` for unit vectors u, v of the
-        basis; 0 if the asymmetry is within rounding. It is included in `residuals`.
+        Measured asymmetry of the products, ``|<u, Hv> - <Hu, v>|`` for unit vectors u and v of the
+        basis, or 0 if the asymmetry is within rounding. It is included in `residuals`.
     space : str
-        The space of the search: ``"parameters"``, ``"samples"``, ``"outputs"`` or ``"inputs"``; see
+        The space of the search: ``"parameters"``, ``"samples"``, ``"outputs"`` or ``"inputs"``. See
         `fastcurv.network.gram` and `fastcurv.network.spaces`.
     """
 
@@ -176,17 +177,17 @@ class Eigenpairs(FrozenRecord, AttributeHints, subject="pairs"):
         return iter((self.values, self.vectors))
 
     def __getitem__(self, at: int) -> Array:
-        """Return the values for 0 and the vectors for 1, as in SciPy's result."""
+        """Return the values for index 0 and the vectors for index 1, as in SciPy's result."""
         return (self.values, self.vectors)[at]
 
     @property
     def n(self) -> int:
-        """The length of a vector."""
+        """The length of an eigenvector."""
         return int(self.vectors.shape[0])
 
     def vector(self, i: int) -> np.ndarray:
-        """Return the i-th vector ``(n,)``. For pairs found in a smaller space the other vectors are
-        not computed.
+        """Return the i-th eigenvector (n,). For pairs found in a smaller space the other vectors
+        are not computed, unless they are needed for orthogonalisation.
         """
         return self.vectors[:, i]
 
@@ -207,8 +208,8 @@ class Eigenpairs(FrozenRecord, AttributeHints, subject="pairs"):
 
     @property
     def _is_converged_by_residuals_only(self) -> bool:
-        """True if some pairs converged, but the search for missed copies was left out or does not
-        apply to a single pair, so that `converged` refers to residuals alone.
+        """True if some pairs converged, and the search for missed copies was left out or does not
+        apply because there is a single pair, so that `converged` refers to residuals alone.
         """
         some = bool(self.converged.any()) and bool(missed_clause(self))
         return some and (not self.probed or len(self) == 1)
@@ -236,7 +237,7 @@ class Eigenpairs(FrozenRecord, AttributeHints, subject="pairs"):
 
 def missed_clause(pairs: Eigenpairs) -> str:
     """Return a clause that states which eigenvalues the search for these pairs may have missed, or
-    "".
+    "" if `missed_within` is at most `MIN_MISSED_WITHIN_TOLS` tolerances.
     """
     alone, width = len(pairs) < 2, float(np.ptp(pairs.values / 2)) if len(pairs) else 0.0
     if pairs.missed_within <= MIN_MISSED_WITHIN_TOLS * pairs.tol * pairs.scale or (
@@ -252,21 +253,23 @@ def missed_clause(pairs: Eigenpairs) -> str:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ReducedEigenpairs(Eigenpairs):
-    """`Eigenpairs` found in a smaller space: `vectors` ``(n, k)`` computes all vectors on first
-    access, and `vector` computes a single one.
+    """`Eigenpairs` found in a smaller space. The property `vectors` (n, k) computes all vectors on
+    first access, and the method `vector` computes a single vector.
 
     Attributes
     ----------
     coordinates : ndarray, shape (k, m)
-        Coordinates of the vectors in the smaller space, as rows; meaningless where
-        `complement_index` is not -1.
+        Coordinates of the vectors in the smaller space, as rows. A row has no meaning if the vector
+        lies in the complement of the smaller space.
     complement_index : ndarray, shape (k,)
-        -1, or the index of a vector in a basis of the complement.
+        -1 for vectors in the smaller space. For vectors in the complement, the index in a basis of
+        the complement.
     reduction : Reduction
-        The smaller operator of the search; it holds the full one.
+        The smaller operator of the search, which holds the full operator.
     jointly_orthogonal : bool
-        True if one vector can only be computed with all others, by orthogonalisation: if some
-        vectors belong to eigenvalues far below the largest and were found by a Gram matrix.
+        True if a vector can only be computed together with all others, by orthogonalisation. This
+        is so if some vectors belong to eigenvalues far below the largest and were found by a Gram
+        matrix.
     """
 
     coordinates: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
@@ -282,11 +285,11 @@ class ReducedEigenpairs(Eigenpairs):
 
     @cached_property  # type: ignore[misc]
     def vectors(self) -> np.ndarray:
-        """The vectors as columns ``(n, k)``."""
+        """The eigenvectors as columns (n, k), computed on first access."""
         rows = np.empty((len(self), self.n), self.coordinates.dtype)
         for i, row in enumerate(rows):
             row[...] = self._vector(i)
-        # Orthogonalisation starts with the most accurate vectors, which do not change.
+        # Orthogonalisation starts with the most accurate vectors, which it does not change.
         if self.jointly_orthogonal:
             first = np.argsort(
                 np.where(self.complement_index >= 0, 0.0, -np.abs(self.values)), kind="stable"
@@ -322,17 +325,17 @@ class Estimate(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="estimate"
     estimate : float or ndarray
         The estimate, which is unbiased unless the documentation of its function states otherwise.
     stderr : float or ndarray
-        Standard error over the random samples, of the same shape. For a single number it is at
-        least the rounding error of the operator's products, or 0 if the number is exact up to
+        Standard error over the random samples, in the shape of `estimate`. For a scalar it is at
+        least the rounding error of the operator's products, or 0 if the scalar is exact up to
         rounding.
     n_products : int
-        Number of applications of the operator, products and quadratic forms alike.
+        Number of products and quadratic forms together.
     n_quadratic_forms : int
-        Number of these that were quadratic forms, at about half the cost of a product.
+        Number of quadratic forms, each at about half the cost of a product.
     method : str
         The method that was used.
     space : str
-        As in `Eigenpairs`.
+        The space in which the estimate was computed, as in `Eigenpairs`.
     """
 
     estimate: float | Array
@@ -362,26 +365,30 @@ class Estimate(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="estimate"
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Inertia(FrozenRecord):
-    """The numbers of eigenvalues that are positive, negative, and zero within `error_bound`.
+    """The numbers of eigenvalues that are positive, negative, and zero within their error bounds.
 
-    Unpacks into its three counts: ``n_positive, n_negative, n_zero = fc.inertia(H)``.
+    An object unpacks into its three counts: ``n_positive, n_negative, n_zero = fc.inertia(H)``.
 
     Attributes
     ----------
     n_positive, n_negative : int
-        Eigenvalues whose sign is proved, as they are further from zero than their error.
+        Number of eigenvalues whose sign is proved, because their magnitude exceeds their error
+        bound.
     n_zero : int
-        Eigenvalues within their error of zero, whose sign is not known.
+        Number of eigenvalues whose magnitude is at most their error bound, so that their sign is
+        not known.
     error_bound : float
-        The largest of `errors`: no computed eigenvalue is further than this from its true value.
+        The largest of `errors`, which bounds the error of each computed eigenvalue.
     values : ndarray, shape (n,)
         The computed eigenvalues, ascending.
     n_products : int
+        Number of products with the operator.
     errors : ndarray, shape (n,)
         Bounds on the errors of `values`.
     space : str
-        As in `Eigenpairs`. In a smaller space `values` and `errors` are those of the smaller
-        operator; the other eigenvalues, known exactly, enter the counts only.
+        The space of the computation, as in `Eigenpairs`. In a smaller space `values` and `errors`
+        are those of the smaller operator. The other eigenvalues, which are known exactly, only
+        enter the counts.
     """
 
     n_positive: int

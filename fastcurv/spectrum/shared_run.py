@@ -36,7 +36,7 @@ DEFAULT_MAX_BYTES = 4 << 30  # default limit on the memory of the bases of a Kry
 
 
 class LanczosRuns:
-    """The state of a `Krylov` run, used by one thread at a time: its recurrences by their start
+    """The state of a `Krylov` object, used by one thread at a time: its recurrences and their start
     vectors.
 
     Attributes
@@ -51,22 +51,22 @@ class LanczosRuns:
         self.dtype = operator_dtype(self.op)
         self.reduction = reduced_operator_of(self.op, space)
         self.max_bytes = check_positive_int(max_bytes, "max_bytes")
-        # pairs (start vector, or None for a random start; recurrence)
+        # pairs of a start vector, or None for a random start, and a recurrence
         self.by_start: list[tuple[Any, Recurrence]] = []
 
     @property
     def n_products(self) -> int:
-        """The number of products computed so far, by all runs."""
+        """The number of products computed so far by all recurrences."""
         return sum(run.n_products for _, run in self.by_start)
 
     @property
     def probes(self) -> list[Recurrence]:
-        """The runs from random starts, in the order of their creation."""
+        """The recurrences from random starts, in the order of their creation."""
         return [run for start, run in self.by_start if start is None]
 
     @property
     def reduced_operator(self) -> Any:
-        """The operator that the runs from random starts multiply by."""
+        """The operator by which the recurrences from random starts multiply."""
         return self.op if self.reduction is None else self.reduction
 
     def reserve(self, op: Any, run: Recurrence | None, steps: int) -> None:
@@ -83,17 +83,17 @@ class LanczosRuns:
             raise MemoryError(
                 f"the runs must take at most max_bytes = {self.max_bytes / 1e9:.2g} GB, got a "
                 f"basis of {steps} vectors of length {n} in addition to {held / 1e9:.2g} GB. Use "
-                "fewer steps, or more memory."
+                "fewer steps, or a larger max_bytes."
             )
         if run is not None:
             run.reserve(steps)
 
     def probe(self, i: int = 0, n_steps: int = 1, shown: ProgressBar = NO_PROGRESS) -> Recurrence:
-        """Return the recurrence of random probe `i`, extended to at least `n_steps` products, for
-        `Krylov.probe`.
+        """Return the recurrence of random probe `i`, extended to at least `n_steps` products unless
+        its Krylov space is exhausted. See `Krylov.probe`.
         """
         if not isinstance(i, (int, np.integer)) or i < 0:
-            raise ValueError(f"i must be the number of a probe, an int >= 0, got {short_repr(i)}.")
+            raise ValueError(f"i must be the index of a probe, an int >= 0, got {short_repr(i)}.")
         while len(self.probes) <= i:
             self.reserve(self.reduced_operator, None, n_steps)
             run = Recurrence(self.reduced_operator, min(n_steps, self.reduced_operator.shape[0]))
@@ -111,18 +111,18 @@ class LanczosRuns:
             extend_run(run, n_steps, shown)
 
     def n_steps_from(self, g: Any = None) -> int:
-        """Return the number of products of the run from the start vector g, or of the first run
-        from a random start if g is None, or 0 if there is no such run.
+        """Return the number of products of the recurrence from the start vector g, or of the first
+        recurrence from a random start if g is None. Return 0 if there is no such recurrence.
         """
         return next((run.m for start, run in self.by_start if np.array_equal(start, g)), 0)
 
     def extend_from(self, g: Array, n_steps: int) -> Recurrence:
-        """Return the run from the start vector g, extended to at least `n_steps` products, for
-        `Krylov.extend_from`.
+        """Return the recurrence from the nonzero start vector g (n,), extended to at least
+        `n_steps` products unless its Krylov space is exhausted. See `Krylov.extend_from`.
         """
         g = check_vector(g, self.n, "g")
         if not g.any():
-            raise ValueError("g must not be zero, got a vector of zeros.")
+            raise ValueError("g must not be a vector of zeros.")
         for start, run in self.by_start:  # noqa: B007  used where the loop is left
             if np.array_equal(start, g):
                 break
@@ -138,43 +138,43 @@ class LanczosRuns:
 class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
     """Lanczos runs on one operator whose products are shared by eigenpairs, densities and verdicts.
 
-    The first run starts from a direction that is uniform on the sphere, as the bounds on the
-    probability of missing an eigenvalue require; these bounds do not hold for vectors of signs,
-    since an eigenvector with few entries can be orthogonal to them. Further random runs are started
-    when a density needs more probes, and others from given vectors. Runs are never restarted, so
-    each can be extended, and each keeps its basis: memory is one vector of length n for every
-    product.
+    The first run starts from a random direction that is uniform on the sphere. The bounds on the
+    probability of missing an eigenvalue require this. They do not hold for vectors of random signs,
+    because an eigenvector with few nonzero entries can be orthogonal to such a vector. Further runs
+    start from random directions, if a density needs more probes, or from given vectors. Runs are
+    never restarted, so each run can be extended. Each run keeps its basis, so the memory is one
+    vector of length n for each product.
 
-    Threads may share a `Krylov` object: each call waits until the others have ended. A call from
-    within a product of its own operator, or from a signal handler or finaliser that interrupts a
-    call, raises `RuntimeError`.
+    Threads may share a `Krylov` object. Each call waits until calls in other threads have ended. A
+    call from within a product of its own operator, or from a signal handler or finaliser that
+    interrupts a call, raises `RuntimeError`.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric.
+        The real symmetric operator.
     name : str
-        The name that results store in ``krylov_name``: results with the same name use the same
-        products.
+        The name that results store in the attribute `krylov_name`. Results with the same name use
+        the same products.
     seed : None, int or numpy.random.Generator
-        Seed of the random choices; the same number gives bitwise identical results.
+        Seed of the random choices. The same number gives bitwise identical results.
     max_bytes : int
-        Limit on the memory of all bases together; a method that would exceed the limit raises
-        `MemoryError` and leaves the runs unchanged.
+        Maximum memory of all bases together. A method that would exceed it raises `MemoryError` and
+        keeps all products computed so far.
     space : str, optional
-        The space in which the random probes run, as in `eigsh`; by default a smaller one if it
-        takes less time according to a cost model. Results are those of `op`.
+        The space in which the random probes run, as in `eigsh`. By default a smaller space is used
+        if a cost model predicts that it takes less time. Results are those of `op`.
 
     Attributes
     ----------
     reduction : Reduction or None
-        The smaller operator on which the probes run.
+        The smaller operator on which the probes run, or None if they run on `op`.
     n_products : int
-        Number of products computed so far, by all runs.
+        Number of products computed so far by all runs.
 
     See Also
     --------
-    eigsh, spectral_density : the same results from products of their own.
+    eigsh, spectral_density : Functions that compute all products for one result.
 
     Examples
     --------
@@ -217,28 +217,28 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError(
-            "a Krylov keeps the bases of its runs and cannot be copied or saved. Copy its results, "
-            "or make another Krylov of the operator."
+            "a Krylov object cannot be copied or pickled, because it holds the bases of its runs. "
+            "Save its results, or create another Krylov object for the operator."
         )
 
     @property
     def n_products(self) -> int:
-        """The number of products computed so far, by all runs."""
+        """The number of products computed so far by all runs."""
         return self._runs.n_products
 
     @contextmanager
     def locked(self) -> Iterator[LanczosRuns]:
-        """Return a context in which this thread alone uses the runs; other threads wait.
+        """Return a context manager in which only this thread uses the runs, while others wait.
 
         Yields
         ------
         Runs
-            The runs by their start vectors.
+            The recurrences and their start vectors.
 
         Raises
         ------
         RuntimeError
-            If this thread uses them already, further up its stack.
+            If a function on the stack of this thread already uses the runs.
 
         Examples
         --------
@@ -256,7 +256,7 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
             raise RuntimeError(
                 f"the Krylov run {self.name!r} must not be used from a product of its own "
                 "operator, or from a signal handler or finaliser that interrupts a call of it. "
-                "Use another Krylov run there, or call it later."
+                "Use another Krylov object there, or call this one later."
             ) from error
         try:
             yield self._runs
@@ -264,22 +264,67 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
             self._lock.__exit__()
 
     def probe(self, i: int = 0, n_steps: int = 1, shown: ProgressBar = NO_PROGRESS) -> Recurrence:
-        """Return the recurrence of random probe `i`, extended to at least `n_steps` products, in
-        the coordinates of `reduction` if there is one. If threads share the run, read the
-        recurrence inside `locked`.
+        """Return the recurrence of a random probe, extended to at least `n_steps` products.
+
+        Parameters
+        ----------
+        i : int
+            Index of the probe, counted from 0. Missing probes are created.
+        n_steps : int
+            Minimum number of products. The recurrence has fewer if its Krylov space is exhausted.
+        shown : ProgressBar
+            Progress bar that is updated.
+
+        Returns
+        -------
+        Recurrence
+            The recurrence, in the coordinates of `reduction` unless `reduction` is None. If threads
+            share this object, read the recurrence inside `locked`.
+
+        Raises
+        ------
+        ValueError
+            If i is not an int >= 0.
+        MemoryError
+            If all bases together would exceed `max_bytes`.
         """
         with self.locked() as runs:
             return runs.probe(i, n_steps, shown)
 
     def n_steps_from(self, g: Any = None) -> int:
-        """Return the number of products of the run from the start vector g, or of the first run
-        from a random start if g is None, or 0 if there is no such run.
+        """Return the number of products of a run, or 0 if the run does not exist.
+
+        Parameters
+        ----------
+        g : ndarray, shape (n,), optional
+            The start vector of the run. If None, the first run from a random start is meant.
+
+        Returns
+        -------
+        int
+            The number of products.
         """
         with self.locked() as runs:
             return runs.n_steps_from(g)
 
     def extend(self, n_steps: int) -> Krylov:
-        """Extend the first probe to at least `n_steps` products and return self."""
+        """Extend the first random probe.
+
+        Parameters
+        ----------
+        n_steps : int
+            Minimum number of products. The probe has fewer if its Krylov space is exhausted.
+
+        Returns
+        -------
+        Krylov
+            This object.
+
+        Raises
+        ------
+        MemoryError
+            If all bases together would exceed `max_bytes`.
+        """
         self.probe(0, check_positive_int(n_steps, "n_steps"))
         return self
 
@@ -293,25 +338,27 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
         max_products: int | None = None,
         progress: bool | None = None,
     ) -> Eigenpairs:
-        """Compute the k wanted eigenpairs from the first probe, which is extended until they have
-        converged.
+        """Compute k extreme eigenpairs from the first random probe, which is extended until they
+        have converged.
 
         Parameters
         ----------
         k, which, tol : int, str, float
-            As in `fastcurv.eigsh`. Copies of multiple eigenvalues are not searched for: one start
-            finds one copy of each.
+            As in `fastcurv.eigsh`. Copies of multiple eigenvalues are not searched for, so the
+            result contains one copy of each.
         max_products : int, optional
-            Maximum number of new products; by default as many as memory allows.
+            Maximum number of new products. The default is n. The probe is also not extended if
+            memory does not suffice.
         progress : bool, optional
-            Whether to show a progress bar; by default on a terminal, if the work takes more than 2
-            s.
+            Whether to show a progress bar. By default it is shown on a terminal if the computation
+            takes more than 2 s.
 
         Returns
         -------
         Eigenpairs
-            ``n_products`` counts all products used for the pairs, ``n_new_products`` those made by
-            this call.
+            The pairs, some of which may not have converged. `n_products` is the number of all
+            products used for the pairs, and `n_new_products` the number of products made by this
+            call.
         """
         wanted, tol = check_wanted(k, which, self.n), resolve_tol(tol, self.dtype)
         limit = self.n if max_products is None else check_positive_int(max_products, "max_products")
@@ -364,26 +411,26 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
         linear_below: float | None = None,
         progress: bool | None = None,
     ) -> SpectralDensity:
-        """Estimate the density from the first random probes of this run.
+        """Estimate the density of the eigenvalues from the first random probes of this object.
 
         Parameters
         ----------
         n_probes : int
-            Number of probes. Existing probes take no products.
+            Number of probes. Existing probes need only the products that they lack.
         n_steps : int, optional
-            Minimum number of products of each probe; longer probes are used in full. By default the
-            length of the first probe, at least 80.
+            Minimum number of products of each probe. Longer probes are used in full. The default is
+            the number of products of the first probe, but at least 80.
         axis : str
             ``"linear"`` or ``"log"``.
         width, grid, n_grid, linear_below : float, array_like, int, float
             As in `fastcurv.spectral_density`.
         progress : bool, optional
-            Whether to show a progress bar.
+            Whether to show a progress bar, as in `eigsh`.
 
         Returns
         -------
         SpectralDensity
-            The density; ``n_new_products`` counts the products made by this call.
+            The density. `n_new_products` is the number of products made by this call.
         """
         n_probes = check_positive_int(n_probes, "n_probes")
         n_steps = None if n_steps is None else check_positive_int(n_steps, "n_steps")
@@ -407,9 +454,26 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
             )
 
     def extend_from(self, g: Array, n_steps: int) -> Recurrence:
-        """Return the run from the nonzero start vector g ``(n,)``, extended to at least n_steps.
-        The run is created if it does not exist. If threads share the Krylov object, read the run
-        inside `locked`.
+        """Return the recurrence from a given start vector, extended to at least `n_steps` products.
+
+        Parameters
+        ----------
+        g : ndarray, shape (n,)
+            The nonzero start vector. The recurrence is created if it does not exist.
+        n_steps : int
+            Minimum number of products. The recurrence has fewer if its Krylov space is exhausted.
+
+        Returns
+        -------
+        Recurrence
+            The recurrence. If threads share this object, read the recurrence inside `locked`.
+
+        Raises
+        ------
+        ValueError
+            If g is zero.
+        MemoryError
+            If all bases together would exceed `max_bytes`.
         """
         with self.locked() as runs:
             return runs.extend_from(g, n_steps)

@@ -1,5 +1,5 @@
-"""Stochastic estimates of the trace, diagonal and Frobenius norm of an operator from products with
-random vectors, with standard errors.
+"""Stochastic estimates of the trace, diagonal and Frobenius norm of an operator, with standard
+errors. They are computed from products with random vectors.
 """
 
 from __future__ import annotations
@@ -53,14 +53,16 @@ from .results import (
 # standard errors of their means.
 
 N_BLOCK_VECTORS = 16  # number of vectors multiplied at a time
-# exponent of the power of two that divides vectors whose products overflow
+# If a product overflows, it is repeated for the vectors divided by 2 to this power.
 OVERFLOW_SCALING_EXPONENT = 20
 # minimum error of an estimated sum, in eps times the largest norm of a product
 MIN_SUM_ERROR_EPS = 4
 
 
 class CountedOperator:
-    """An operator that is applied to rows of vectors and counts its products."""
+    """An operator that is applied to rows of vectors, with counters of its products and quadratic
+    forms.
+    """
 
     def __init__(self, op: Any) -> None:
         self.op, self.dtype = op, operator_dtype(op)
@@ -79,16 +81,16 @@ class CountedOperator:
             value, stderr = unit * value, unit * stderr
         if not np.isfinite(value).all():
             raise ValueError(
-                f"the estimate by method={method!r} must be within float64, got an overflow. "
-                "Scale the operator down."
+                f"the estimate by method={method!r} must be within the range of float64, got an "
+                "overflow. Scale the operator down."
             )
         if np.ndim(value) == 0:
             value, stderr = float(value), float(stderr)
         return Estimate(value, stderr, self.n_products, self.n_quadratic_forms, method)
 
     def can_be_exact(self, m: int, method: str) -> bool:
-        """Return True if m products suffice for all unit vectors and the method allows this: any
-        method for n = 1, otherwise "auto".
+        """Return True if m products suffice to multiply all n unit vectors and the result is to be
+        exact: if m >= n, and `method` is "auto" or n is 1.
         """
         return m >= self.n and (method == "auto" or self.n == 1)
 
@@ -97,12 +99,14 @@ class CountedOperator:
         self.shown.update(k)
 
     def products(self, V: Array) -> Array:
-        """Return the products ``H v`` with the rows v of V, as rows."""
+        """Return the products ``H v`` (k, n) with the rows v of V (k, n), divided by the unit
+        2^`exponent`.
+        """
         self._report_progress(len(V))
         columns, short = np.ascontiguousarray(V.T) if len(V) > 1 else V[0].copy(), 0
         with np.errstate(over="ignore", invalid="ignore"):
             Y = apply_checked(self.op, columns)
-            # The product may be finite for a shorter vector.
+            # The product with a shorter vector may be finite.
             if not np.isfinite(Y).all():
                 short = OVERFLOW_SCALING_EXPONENT
                 Y = apply_checked(self.op, columns * self.dtype.type(2.0**-short))
@@ -111,7 +115,9 @@ class CountedOperator:
         return Y
 
     def quadratic_forms(self, V: Array) -> Floats:
-        """Return ``v'Hv`` (k,) for the rows v of V (k, n), in float64."""
+        """Return ``v'Hv`` (k,) for the rows v of V (k, n) in float64, divided by the unit
+        2^`exponent`.
+        """
         if not self.has_quadratic_form:
             return row_dots(V, self.products(V))
         self._report_progress(len(V))
@@ -122,17 +128,19 @@ class CountedOperator:
         return found
 
     def squared_norms(self, V: Array) -> Floats:
-        """Return ``||Hv||^2`` (k,) for the rows v of V (k, n), in float64."""
+        """Return ``||Hv||^2`` (k,) for the rows v of V (k, n) in float64, for H divided by the unit
+        2^`exponent`.
+        """
         Y = self.products(V)
         return row_dots(Y, Y)
 
     def _check_finite_results(self, Y: Array, short: int = 0) -> Array:
-        """Return the results Y of the operator divided by a unit, after checking that they are
-        finite.
+        """Return the results Y of the operator divided by the unit 2^`exponent`. Raise
+        NotFiniteError if they are not finite.
 
-        The unit is a power of two chosen from the first results that are not all zero, such that
-        squares and sums do not overflow. The vectors of the given results were divided by 2 to the
-        power of `short`.
+        The unit is chosen from the first results that are not all zero, such that squares and sums
+        do not overflow. If `short` is not 0, Y holds the results for vectors that were divided by
+        2^short.
         """
         if self.exponent is None:
             largest = float(np.abs(Y).max(initial=0.0))
@@ -150,8 +158,9 @@ class CountedOperator:
         return Y
 
     def probes(self, rng: np.random.Generator, m: int, signs: bool = False) -> Iterator[Array]:
-        """Yield m rows of random signs in blocks. If m is below `MIN_ALIKE_ESTIMATES` and `signs`
-        is False, the rows are random directions of the same length instead.
+        """Yield m rows of random signs, as blocks of at most `N_BLOCK_VECTORS` rows. If m is below
+        `MIN_ALIKE_ESTIMATES` and `signs` is False, the rows are random directions of the same
+        length, sqrt(n), instead.
         """
         for start in range(0, m, N_BLOCK_VECTORS):
             shape = min(N_BLOCK_VECTORS, m - start), self.n
@@ -168,8 +177,9 @@ class CountedOperator:
     def hutchinson(self, rng: np.random.Generator, m: int) -> tuple[float, float]:
         """Return the mean of ``v'Hv`` over m random vectors v, and its standard error.
 
-        The variance of ``v'Hv`` is twice the sum of the variances of the entries ``v_i (Hv)_i``. If
-        products are computed, this sum shows scatter that a few samples of ``v'Hv`` can miss.
+        For random signs the variance of ``v'Hv`` is twice the sum of the variances of the entries
+        ``v_i (Hv)_i``. If products are computed, the standard error is at least the one from this
+        sum, because a few samples of ``v'Hv`` can be nearly equal by chance.
         """
         if self.has_quadratic_form or m < MIN_ALIKE_ESTIMATES:
             return mean_and_error(
@@ -193,7 +203,7 @@ class CountedOperator:
 
     def summed_matrix(self) -> Floats | None:
         """Return the matrix (n, n) of the operator if n is at most `QUICK_DENSE_MAX_N` and the
-        operator sums the matrix over rows in less time than n products, otherwise None.
+        operator sums the matrix over rows in less time than n products. Otherwise return None.
         """
         return summed_matrix(self.op) if self.n <= QUICK_DENSE_MAX_N else None
 
@@ -211,10 +221,12 @@ class CountedOperator:
         self, rng: np.random.Generator, m: int, forms: Callable[[Array], Floats]
     ) -> tuple[float, float]:
         """Return a Hutch++ estimate of a trace from m products, and its standard error.
-        ``forms(V)`` returns the quadratic forms of the rows of V. A third of the products gives an
-        orthonormal basis Q of an approximate range, and the trace restricted to it is computed
-        exactly; Hutchinson's method estimates the trace on the complement. Q has fewer rows if
-        fewer than `MIN_ALIKE_ESTIMATES` Hutchinson probes would remain.
+        ``forms(V)`` returns the quadratic forms (k,) of the rows of V (k, n).
+
+        A third of the products gives an orthonormal basis Q of an approximate range, and the trace
+        restricted to span(Q) is computed exactly. Hutchinson's method estimates the trace on the
+        complement of span(Q). Q has fewer rows if fewer than `MIN_ALIKE_ESTIMATES` Hutchinson
+        probes would remain.
         """
         Q = np.empty((max(0, min(m // 3, (m - MIN_ALIKE_ESTIMATES) // 2)), self.n), self.dtype)
         for start, V in zip(range(0, m, N_BLOCK_VECTORS), self.probes(rng, len(Q), signs=True)):
@@ -246,29 +258,31 @@ def row_dots(A: Array, B: Array) -> Floats:
 # A sketch of an operator for XTrace and XDiag, in which every random vector is used both to build
 # the range and as a test vector.
 
-# factor on the scatter of leave-one-out estimates, which underestimates the error because these
-# estimates share all samples but one
+# factor by which the scatter of leave-one-out estimates is multiplied; the scatter underestimates
+# the error, because any two of these estimates have most samples in common
 LEAVE_ONE_OUT_ERROR_FACTOR = 1.75
-# factor on the part along the left-out directions that covers 95% if the sketch has as many vectors
-# as there are large eigenvalues and these are equal; a factor of 1 covers 91%
+# Factor by which the part of the trace along the left-out directions is multiplied. With this
+# factor, two standard errors cover the true value in 95% of cases if the sketch has as many vectors
+# as there are large eigenvalues and these are equal; with a factor of 1, in 91% of cases.
 EQUAL_EIGENVALUES_FACTOR = 1.3
 
 
 class RangeSketch:
-    """Products with random signs, an orthonormal basis of their range, and products with that
-    basis, for XTrace and XDiag.
+    """A sketch of an operator H from m products, for XTrace and XDiag. It consists of products ``Y
+    = H O`` with m // 2 random signs O, an orthonormal basis Q of their range, and the products ``Z
+    = H Q``.
 
-    With ``Y = H O``, ``Y = Q R`` and ``s_i`` the unit vector along column i of ``R^-T``, the range
-    without column i is ``Q (I - s_i s_i')``. So every sample can be the test vector for the range
-    of all others.
+    With ``Y = Q R`` and ``s_i`` the unit vector along column i of ``R^-T``, the range without
+    column i is ``Q (I - s_i s_i')``. So each sample can be the test vector for the range of all
+    other samples.
     """
 
     def __init__(self, apply: CountedOperator, rng: np.random.Generator, m: int) -> None:
         half = m // 2
         if half < 2:
             raise ValueError(
-                f"n_probes must be at least 4 for a leave-one-out method, got {m}. Or use "
-                "method='hutchinson'."
+                f"n_probes must be at least 4 for a leave-one-out method, got {m}. Increase it or "
+                "use method='hutchinson'."
             )
         self.n, half = apply.n, min(half, apply.n)
         cuts = [slice(i, min(i + N_BLOCK_VECTORS, half)) for i in range(0, half, N_BLOCK_VECTORS)]
@@ -283,11 +297,12 @@ class RangeSketch:
 
     def _rounding_errors(self) -> Floats:
         """Return estimates (n,) of the rounding errors of the sums of ``q_i (H q)_i`` over the
-        basis, due to the products and to the additions.
+        basis, which come from the products and from the additions.
 
-        ``o'H q`` follows from ``H o`` and from ``H q``. The two results would be equal if the
-        products were exact. The difference is a product of o, random signs, with the error of ``H
-        q``, so its root mean square over all o is the norm of that error.
+        ``o'H q`` follows both from ``H o`` and from ``H q``. The two results would be equal if the
+        products were exact. Their difference is the inner product of o, a vector of random signs,
+        and the error of ``H q``, so the root mean square of the differences over all o is the norm
+        of this error.
         """
         twice = project(self.O.astype(np.float64), self.Z.astype(np.float64))
         errors = np.linalg.norm(twice - self.R, axis=1) / len(self.O) ** 0.5
@@ -297,8 +312,8 @@ class RangeSketch:
         return found
 
     def _left_out_traces(self) -> tuple[Floats, Floats]:
-        """Return an estimate of the trace for each left-out sample, and the part of the trace that
-        is left out with it.
+        """Return two arrays with an entry for each left-out sample: the estimate of the trace, and
+        the part of the trace along the direction that is left out with this sample.
         """
         m, S, R = len(self.O), self.S, self.R
         H = project(self.Q, self.Z.astype(np.float64))
@@ -319,13 +334,12 @@ class RangeSketch:
         return inside + rest, left_out
 
     def trace(self) -> tuple[float, float]:
-        """Return the mean of the estimates of the trace, one for each left-out sample, and its
-        standard error.
+        """Return the mean of the leave-one-out estimates of the trace, and its standard error.
 
-        If the sketch has as many vectors as there are large eigenvalues, all samples can have the
-        same error: each leaves out a direction s_i that no other vector covers, and its test vector
-        can be almost orthogonal to s_i. The part of the trace along s_i is known and added to the
-        error, as is the rounding error, which all samples share.
+        If the sketch has as many vectors as there are large eigenvalues, all estimates can have the
+        same error. Each estimate leaves out a direction s_i that no other vector covers, and its
+        test vector can be almost orthogonal to s_i. The part of the trace along s_i is known and
+        added to the standard error, as is the rounding error, which all estimates share.
         """
         samples, left_out = run_interruptibly(self._left_out_traces)
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
@@ -337,8 +351,8 @@ class RangeSketch:
         return mean, float(np.hypot(error, safe_norm(run_interruptibly(self._rounding_errors))))
 
     def diagonals(self) -> tuple[Floats, Floats]:
-        """Return the mean and the standard error of the estimates of the diagonal, one for each
-        left-out sample. The rounding error is added to the standard error.
+        """Return the mean (n,) of the leave-one-out estimates of the diagonal, and its standard
+        errors (n,), which include rounding errors.
         """
         m, S = len(self.O), self.S
         whole = (self.Q * self.Z).sum(axis=0)
@@ -360,9 +374,9 @@ class RangeSketch:
 
 
 def leave_one_out(R: Floats) -> Floats:
-    """Return the unit vectors ``s_i`` along ``R^-T e_i`` of `RangeSketch`, as columns. Diagonal
-    entries of R that are 0 up to rounding are replaced by numbers of the size of the rounding
-    error.
+    """Return the unit vectors ``s_i`` along ``R^-T e_i`` of `RangeSketch` as columns (m, m), for
+    upper triangular R (m, m). Diagonal entries of R that are 0 up to rounding are replaced by the
+    size of the rounding error.
     """
     m, d = len(R), np.diag(R)
     floor = np.finfo(float).eps * m * np.abs(d).max(initial=0.0)
@@ -374,7 +388,8 @@ def leave_one_out(R: Floats) -> Floats:
 
 
 N_DEFAULT_PRODUCTS = 60  # default number of products
-SECONDS_PER_PROBE = 20e-6  # estimated seconds of an estimate for each product, without the product
+# estimated time of an estimate per product, without the product itself
+SECONDS_PER_PROBE = 20e-6
 # minimum number of products for which a sketch, built from half of them, can estimate its error
 MIN_SKETCH_PRODUCTS = 12
 
@@ -391,26 +406,27 @@ def trace(
     progress: bool | None = None,
     space: Space | None = None,
 ) -> Estimate:
-    """Estimate the trace of a symmetric operator from `n_probes` products.
+    """Estimate the trace of a symmetric operator H from `n_probes` products.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric. ``op.quadratic_form(V)`` is used for ``v'Hv`` if it exists, at half the cost
-        of a product.
+        The real symmetric operator H. ``op.quadratic_form(V)`` is used for ``v'Hv`` if it exists,
+        at half the cost of a product.
     n_probes : int
-        Number of applications of the operator, products and quadratic forms alike; default 60, or n
-        for a small network whose matrix costs less.
+        Number of products and quadratic forms together. The default is 60, or n if the operator
+        belongs to a small network and computing its matrix takes less time.
     method : str
-        ``"hutchinson"``: the mean of ``v'Hv`` over random signs v, or, from fewer than 11 samples,
-        over random directions of length ``sqrt(n)``. ``"hutch++"``: exact on the range of
-        ``n_probes / 3`` products, fewer below 31, Hutchinson on the rest; far more accurate if few
-        eigenvalues dominate. ``"xtrace"``: a similar method in which every sample is used both for
-        the range and as a test vector; the most accurate, at the cost of n_probes vectors in
-        memory. ``"auto"``: Hutchinson if ``op.quadratic_form`` exists or n_probes is below 12, else
-        XTrace; with n_probes >= n the trace is computed exactly by n products.
+        ``"hutchinson"`` is the mean of ``v'Hv`` over random signs v or, for fewer than 11 samples,
+        over random directions of length ``sqrt(n)``. ``"hutch++"`` computes the trace exactly on
+        the range of ``n_probes / 3`` products (fewer if n_probes is below 31) and estimates the
+        rest by Hutchinson's method; it is far more accurate if few eigenvalues dominate.
+        ``"xtrace"`` is a similar method in which every sample is used both for the range and as a
+        test vector; it is the most accurate method and keeps about 2 n_probes vectors in memory.
+        ``"auto"`` is Hutchinson's method if ``op.quadratic_form`` exists or n_probes is below 12,
+        and XTrace otherwise; with n_probes >= n it computes the trace exactly by n products.
     seed : None, int or numpy.random.Generator
-        Seed of the random choices; the same number gives the same bits.
+        Seed of the random choices. The same number gives bitwise identical results.
     rng : None, int or numpy.random.Generator
         Another name for `seed`, as in SciPy.
     progress : bool, optional
@@ -422,12 +438,12 @@ def trace(
     Returns
     -------
     Estimate
-        ``estimate, stderr, n_products``. Two standard errors cover the truth 19 times in 20: they
-        are widened by Student's t if samples are few, if few samples dominate the sum, and for
-        leave-one-out estimates by their correlation and by what each leaves out. Fewer than 11
-        vectors of signs could all give the same value, without scatter, if only a few coordinates
-        are coupled. So few samples are therefore random directions, with standard errors widened
-        according to their number.
+        The fields are `estimate` (float), `stderr` (float) and `n_products` (int). The interval of
+        two standard errors contains the true value in 95% of cases. Standard errors are widened by
+        Student's t if samples are few or a few samples dominate the sum, and for leave-one-out
+        estimates because these are correlated. If only a few coordinates are coupled, a few vectors
+        of signs could all give the same value. Fewer than 11 samples are therefore random
+        directions, with standard errors widened according to their number.
 
     Raises
     ------
@@ -463,7 +479,7 @@ def trace(
 def _trace(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
-    """Estimate the trace from m products, for checked arguments."""
+    """Return the estimate of the trace from m products, for checked arguments."""
     if method == "auto" and isinstance(op, DenseReduction):
         return Estimate(float(np.trace(op.matrix)), 0.0, 0, method="exact")
     apply = CountedOperator(op)
@@ -477,8 +493,8 @@ def _trace(
         elif method == "hutch++":
             if m < 4:
                 raise ValueError(
-                    f"n_probes must be at least 4 for method='hutch++', got {m}. Or use "
-                    "method='hutchinson'."
+                    f"n_probes must be at least 4 for method='hutch++', got {m}. Increase it or "
+                    "use method='hutchinson'."
                 )
             found = apply.hutch_pp(rng, m, apply.quadratic_forms)
         else:
@@ -497,20 +513,23 @@ def diagonal(
     rng: Seed = None,
     progress: bool | None = None,
 ) -> Estimate:
-    """Estimate the diagonal of a symmetric operator from `n_probes` products.
+    """Estimate the diagonal of a symmetric operator H from `n_probes` products.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric.
+        The real symmetric operator H.
     n_probes : int
-        Number of products; default 60, or n for a small network whose matrix costs less.
+        Number of products. The default is 60, or n if the operator belongs to a small network and
+        computing its matrix takes less time.
     method : str
-        ``"hutchinson"``: the mean of ``v * Hv`` over random signs v. ``"xdiag"``: exact on the
-        range of half of the products, leave-one-out on the rest. ``"auto"``: ``"xdiag"`` from 12
-        products on; with n_probes >= n the diagonal is computed exactly by n products.
+        ``"hutchinson"`` is the mean of ``v * Hv`` over random signs v. ``"xdiag"`` computes the
+        part of the diagonal on the range of half of the products exactly, and the rest from
+        leave-one-out estimates. ``"auto"`` is ``"xdiag"`` for at least 12 products and
+        ``"hutchinson"`` for fewer; with n_probes >= n it computes the diagonal exactly by n
+        products.
     seed : None, int or numpy.random.Generator
-        Seed of the random choices; the same number gives the same bits.
+        Seed of the random choices. The same number gives bitwise identical results.
     rng : None, int or numpy.random.Generator
         Another name for `seed`, as in SciPy.
     progress : bool, optional
@@ -519,10 +538,11 @@ def diagonal(
     Returns
     -------
     Estimate
-        ``estimate (n,), stderr (n,), n_products``; errors as for `trace`, entry by entry, from 18
-        samples on. With fewer, two standard errors of ``"xdiag"`` cover the truth 9 times in 10 if
-        n is hardly larger than their number and the operator almost diagonal, and those of
-        ``"hutchinson"`` are meaningless for an entry whose few samples are all equal.
+        The fields are `estimate` (n,), `stderr` (n,) and `n_products` (int). For at least 18
+        samples, standard errors have the meaning that they have for `trace`, for each entry. With
+        fewer samples, two standard errors of ``"xdiag"`` contain the true value in only 90% of
+        cases if n is hardly larger than the number of samples and the operator almost diagonal.
+        Those of ``"hutchinson"`` are then meaningless for an entry whose samples are all equal.
 
     Raises
     ------
@@ -578,21 +598,24 @@ def frobenius_norm(
     progress: bool | None = None,
     space: Space | None = None,
 ) -> Estimate:
-    """Estimate the Frobenius norm of a symmetric operator, the root of the sum of its squared
-    eigenvalues.
+    """Estimate the Frobenius norm of a symmetric operator H, the square root of the sum of its
+    squared eigenvalues.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric.
+        The real symmetric operator H.
     n_probes : int
-        Number of products; default 60, or n for a small network whose matrix costs less.
+        Number of products. The default is 60, or n if the operator belongs to a small network and
+        computing its matrix takes less time.
     method : str
-        ``"hutchinson"``: from the mean of ``||Hv||^2`` over v as in `trace`. ``"hutch++"``: exact
-        on the range of a third of the products. ``"auto"``: ``"hutch++"`` from 12 products on; with
-        n_probes >= n the norm is computed exactly by n products.
+        The method for the trace of H^2. ``"hutchinson"`` is the mean of ``||Hv||^2`` over the
+        vectors v described in `trace`. ``"hutch++"`` computes the trace exactly on the range of a
+        third of the products and estimates the rest by Hutchinson's method. ``"auto"`` is
+        ``"hutch++"`` for at least 12 products and ``"hutchinson"`` for fewer; with n_probes >= n it
+        computes the norm exactly by n products.
     seed : None, int or numpy.random.Generator
-        Seed of the random choices; the same number gives the same bits.
+        Seed of the random choices. The same number gives bitwise identical results.
     rng : None, int or numpy.random.Generator
         Another name for `seed`, as in SciPy.
     progress : bool, optional
@@ -604,8 +627,9 @@ def frobenius_norm(
     Returns
     -------
     Estimate
-        The square of the estimate is unbiased, the estimate itself has a bias of about ``-stderr**2
-        / (2 estimate)``; errors as for `trace`.
+        The fields are `estimate` (float), `stderr` (float) and `n_products` (int). Standard errors
+        have the meaning that they have for `trace`. The square of the estimate is unbiased; the
+        estimate itself has a bias of about ``-stderr**2 / (2 estimate)``.
 
     Raises
     ------
@@ -637,7 +661,7 @@ def frobenius_norm(
 def _frobenius_norm(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
-    """Estimate the Frobenius norm from m products, for checked arguments."""
+    """Return the estimate of the Frobenius norm from m products, for checked arguments."""
     if method == "auto" and isinstance(op, DenseReduction):
         return Estimate(safe_norm(op.matrix), 0.0, 0, method="exact")
     apply = CountedOperator(op)
@@ -656,8 +680,8 @@ def _frobenius_norm(
             samples = [apply.squared_norms(V) for V in apply.probes(rng, m)]
             square, error = mean_and_error(np.concatenate(samples))
     norm = max(square, 0.0) ** 0.5
-    # The square root is concave, so the error of the norm is computed from the smallest value
-    # within the error bar (2 errors) and not from the slope at the norm.
+    # The square root is concave, so its slope at the estimate underestimates the error. The error
+    # of the norm is computed from the smallest square within two standard errors instead.
     least = max(norm**2 - 2 * error, 0.0) ** 0.5
     return apply.estimate(norm, error / (norm + least) if error > 0 else 0.0, method)
 
@@ -670,9 +694,11 @@ def _prepare_estimate(
     method: str,
     methods: tuple[str, ...],
 ) -> tuple[Any, int, np.random.Generator]:
-    """Return the operator, the number of probes and the generator, after checking these and that
-    `method` is one of `methods`. By default there are as many probes as parameters if the matrix
-    takes no longer than `N_DEFAULT_PRODUCTS` products.
+    """Return the checked operator, the number of probes and the random generator. Raise ValueError
+    if `method` is not one of `methods`.
+
+    If `n_probes` is None, the number of probes is `N_DEFAULT_PRODUCTS`, or n if n is larger and the
+    matrix takes no longer than `N_DEFAULT_PRODUCTS` products.
     """
     op = check_symmetric_operator(op)
     generator = as_rng(seed_or_rng(seed, rng))

@@ -1,4 +1,6 @@
-"""The ends of a Hessian's spectrum along a training run, for a few products a step."""
+"""The lowest and the highest eigenvalue of a Hessian along a training run, for a few products per
+step.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +28,22 @@ MAX_FIRST_RECORD_PRODUCTS = 100  # maximum number of products for the first reco
 
 @dataclass(frozen=True)
 class SpectrumRecord:
-    """The ends of the spectrum at one point of a run.
+    """The ends of the spectrum of the Hessian at one point of a training run.
 
     Attributes
     ----------
     step : int
-        The number of calls before this one.
+        The number of calls of the tracker before the call that made this record.
     values : ndarray, shape (1,) or (2,)
-        The lowest eigenvalue, the highest, or both in this order. They are Rayleigh quotients: the
-        lowest eigenvalue of the Hessian is at most the first, the highest at least the last, so a
-        negative first value shows negative curvature.
-    residuals : ndarray
-        ``||H u - lam u||`` for each value: some eigenvalue lies within this distance of the value.
+        Estimates of the lowest eigenvalue, the highest eigenvalue, or both in this order. They are
+        Rayleigh quotients. The lowest eigenvalue of the Hessian is at most the first value, and the
+        highest is at least the last, so a negative first value shows negative curvature.
+    residuals : ndarray, shape (1,) or (2,)
+        ``||H u - lam u||`` for each value. Some eigenvalue lies within this distance of the value.
     n_products : int
         Number of products with the Hessian for this record.
     converged : bool
-        True if the residuals are within the tolerance.
+        True if all residuals are within the tolerance.
     """
 
     step: int
@@ -52,38 +54,40 @@ class SpectrumRecord:
 
 
 class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
-    """Follow the lowest and highest eigenvalue of the Hessian along a training run.
+    """Track the lowest and the highest eigenvalue of the Hessian along a training run.
 
     A tracker is called with theta once in each step, by `minimize` or in any other training loop.
-    Each step starts from the eigenvectors of the step before, which costs one product for each if
-    theta has moved little. The rest of five products per step continues a Lanczos run from a random
-    start, whose eigenvectors are tracked too after every ten products: without this run, an
-    eigenvalue that becomes the lowest in another direction would not be found.
+    Each record starts from the eigenvectors of the previous record, which costs one product for
+    each eigenvector if theta has changed little. The rest of five products per record extends a
+    Lanczos run from a random start. After every ten products the eigenvectors of this run are
+    tracked too. Without this run, an eigenvalue that becomes the lowest in another direction would
+    not be found.
 
     Parameters
     ----------
     ob : objective
-        Anything with ``hessian(theta)``.
+        An object with the method ``hessian(theta)``.
     which : {"BE", "SA", "LA"}
-        Both ends, the lowest or the highest eigenvalue, as in `eigsh`.
+        The eigenvalues to track: both ends, the lowest or the highest.
     tol : float
         Tolerance of the residuals, relative to the largest ``|lam|`` found.
     every : int
-        Number of calls from one record to the next; the other calls return the last record and cost
-        nothing.
+        Number of calls from one record to the next. All other calls return the last record without
+        products.
     seed : None, int or numpy.random.Generator
         Seed of the random starts.
 
     Attributes
     ----------
     records : tuple of SpectrumRecord
-        All records so far.
+        All m records so far.
     values, residuals : ndarray, shape (m, 1) or (m, 2)
-        The values and residuals of all m records.
+        The values and residuals of all records.
     steps : ndarray, shape (m,)
         The steps of the records.
     signs : ndarray, shape (m,)
-        The sign of the lowest eigenvalue in each record, 0 where the residual leaves it open.
+        The sign of the lowest eigenvalue in each record, or 0 if the residual is too large to
+        determine the sign.
     sign_changes : ndarray
         The steps at which the lowest value changes its sign.
     n_products : int
@@ -92,14 +96,14 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
     See Also
     --------
     fastcurv.eigsh : The same eigenvalues at one point, to any tolerance.
-    fastcurv.minimize : Makes a tracker with ``track=True``.
+    fastcurv.minimize : Creates a tracker with ``track=True``.
 
     Notes
     -----
-    The first record costs up to 100 products, each later one at most 5. It takes memory for about
-    15 vectors of length n. The values are probably the ends of the spectrum, but this is not
-    proved; `eigsh` and `classify` give more information about one point. Copies and pickles begin a
-    new Lanczos run.
+    The first record costs up to 100 products, and each later record at most 5. The tracker needs
+    memory for about 15 vectors of length n. The values are probably the ends of the spectrum, but
+    this is not proved. `eigsh` and `classify` give more information about one point. Copies and
+    pickles of a tracker begin a new Lanczos run.
 
     Examples
     --------
@@ -135,22 +139,25 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
         self._records: list[SpectrumRecord] = []
 
     def __call__(self, theta: Any) -> SpectrumRecord:
-        """Record the ends of the spectrum at theta. In a call that is skipped because of `every`,
-        return the last record.
+        """Record the ends of the spectrum at theta, or return the last record if this call is
+        skipped because of `every`.
 
         Parameters
         ----------
         theta : array_like, shape (n,)
+            The current parameters.
 
         Returns
         -------
         SpectrumRecord
+            The new record, or the last one.
 
         Raises
         ------
         ValueError, TypeError
-            If theta is not a finite vector of the objective's length; NotFiniteError where the
-            Hessian is not finite.
+            If theta is not a finite vector of the objective's length.
+        NotFiniteError
+            If the Hessian is not finite at theta.
         """
         step, self._calls = self._calls, self._calls + 1
         if step % self._every:
@@ -175,9 +182,9 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
         return record
 
     def _extend_search(self, op: Any, more: int, k: int) -> int:
-        """Extend the Lanczos run from a random start by `more` products, or start one with the
-        Hessian `op`, and return the number of products. Once the run has `N_SEARCH_PRODUCTS`
-        products, its k wanted eigenvectors are tracked as well.
+        """Extend the Lanczos run from a random start by `more` products, and return the number of
+        products made. If there is no run, start one with the Hessian `op`. Once the run has
+        `N_SEARCH_PRODUCTS` products, its k wanted eigenvectors are tracked too, and the run ends.
         """
         if self._search is None:
             self._search = Krylov(op, seed=self._rng)
@@ -204,17 +211,17 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
 
     @property
     def steps(self) -> np.ndarray:
-        """The steps of the records."""
+        """The steps (m,) of the records."""
         return np.array([record.step for record in self.records], int)
 
     @property
     def values(self) -> np.ndarray:
-        """The values of all records, one row per record."""
+        """The values of all records, with one row for each record."""
         return np.array([record.values for record in self.records])
 
     @property
     def residuals(self) -> np.ndarray:
-        """The residuals of all records, one row per record."""
+        """The residuals of all records, with one row for each record."""
         return np.array([record.residuals for record in self.records])
 
     @property
@@ -226,31 +233,35 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
     def signs(self) -> np.ndarray:
         """The sign of the lowest eigenvalue in each record: -1, 1 or 0.
 
-        -1 is proved, except for rounding, because the eigenvalue is at most the value. 1 means that
-        the value is larger than its residual, so the eigenvalue near it is positive; a lower one in
-        another direction may not have been found yet. 0 means that the residual leaves the sign
-        open.
+        -1 is proved, except for rounding, because the lowest eigenvalue is at most the value. 1
+        means that the value is larger than its residual, so the eigenvalue near the value is
+        positive. A lower eigenvalue may not have been found yet. 0 means that the value is not
+        negative and at most its residual, so that the sign is not determined. Raise ValueError if
+        `which` is "LA".
         """
         lowest, residuals = self._lowest("signs")
         return np.where(lowest < 0, -1, np.where(lowest > residuals, 1, 0))
 
     @property
     def sign_changes(self) -> np.ndarray:
-        """The steps at which the sign of the lowest value differs from that of the previous
-        record.
+        """The steps at which the sign of the lowest value differs from that of the previous record.
 
-        A change to negative is never reported too early. A change to positive can be, while the
-        eigenvalue is negative by less than the residual: `signs` is 0 in that record.
+        A change to negative is never reported too early. A change to positive may be reported while
+        the lowest eigenvalue is still negative but smaller in magnitude than the residual. `signs`
+        is 0 in such a record. Raise ValueError if `which` is "LA".
         """
         negative = self._lowest("sign_changes")[0] < 0
         changed: np.ndarray = self.steps[1:][negative[1:] != negative[:-1]]
         return changed
 
     def _lowest(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lowest value of each record and its residual, which `name` needs."""
+        """Return the lowest values (m,) of all records and their residuals (m,). Raise ValueError
+        if `which` is "LA"; `name` is the property named in the message.
+        """
         if self._which == "LA":
             raise ValueError(
-                f"which must be 'BE' or 'SA' for {name}, about the lowest eigenvalue, got 'LA'."
+                f"which must be 'BE' or 'SA' for {name}, which needs the lowest eigenvalue, got "
+                "'LA'."
             )
         values, residuals = (
             np.array([getattr(record, part)[0] for record in self.records], float)
@@ -271,9 +282,11 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
 def tracker_and_callback(
     ob: Any, track: Any, call: Callable[[Any], bool] | None
 ) -> tuple[Tracker | None, Callable[[Any], bool] | None]:
-    """Return the tracker specified by `track` (True, or a Tracker) and a callback of `minimize`
-    that records each iteration with the tracker before it calls `call`. If `track` is False, return
-    None and `call`.
+    """Return the tracker that `track` specifies, and a callback of `minimize` that records each
+    iteration before it calls `call`.
+
+    `track` is True, a Tracker or False. If it is False, return None and `call`. Raise TypeError for
+    any other value.
     """
     if track is False:
         return None, call

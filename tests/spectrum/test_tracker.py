@@ -144,7 +144,7 @@ def test_tracker_every_records_each_nth_step_only(rng):
     assert tracker.values.shape == (3, 1) and "3 records" in repr(tracker)
     for name in ("sign_changes", "signs"):
         assert getattr(Tracker(ob), name).size == 0
-        with pytest.raises(ValueError, match=f"for {name}, about the lowest eigenvalue"):
+        with pytest.raises(ValueError, match=f"for {name}, which needs the lowest eigenvalue"):
             getattr(tracker, name)
 
 

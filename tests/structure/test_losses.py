@@ -319,9 +319,9 @@ def test_errors_in_a_loss_propagate_and_the_objective_stays_usable():
     "function, words",
     [
         (lambda z, y: (1, 2), "must return .*got a tuple"),
-        (lambda z, y: (z.sum(), z, z), r"as value, got shape \(\)"),
-        (lambda z, y: (z[:, 0], z[:, :1], z), "as first, got shape"),
-        (lambda z, y: (z[:, 0], z, z[:, 0]), "as second, got shape"),
+        (lambda z, y: (z.sum(), z, z), r"return value as .*, got shape \(\)"),
+        (lambda z, y: (z[:, 0], z[:, :1], z), "return first as .*, got shape"),
+        (lambda z, y: (z[:, 0], z, z[:, 0]), "return second as .*, got shape"),
         (lambda z, y: (z[:, 0].astype(int), z, z), "dtype int64"),
     ],
 )

@@ -340,8 +340,8 @@ def test_nan_of_an_activation_gives_a_nan_loss_that_no_step_accepts():
     [
         (lambda z: (z, z), "must return .*got a tuple"),
         (lambda z: z, r"must return \(phi, first, second\)"),
-        (lambda z: (z, np.ones(3), z), r"as first, got shape \(3,\)"),
-        (lambda z: (z, 1, 0), r"as first, got shape \(\)"),
+        (lambda z: (z, np.ones(3), z), r"return first as .*, got shape \(3,\)"),
+        (lambda z: (z, 1, 0), r"return first as .*, got shape \(\)"),
         (lambda z: (z, z.astype(int), z), "dtype int64"),
         (lambda z: (np.sqrt(z), 0.5 / np.sqrt(z), z), "phi = nan at z = -2.986"),
         (lambda z: (z, np.ones_like(z), np.inf * z), "second = -inf at z"),

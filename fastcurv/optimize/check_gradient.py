@@ -60,8 +60,8 @@ class GradientCheck(FrozenRecord):
 
     @property
     def sentence(self) -> str:
-        """A text that states whether the gradient and the Hessian agree with finite differences,
-        with the largest relative error of each.
+        """String that states whether the gradient and the Hessian agree with finite differences.
+        For each of the two, the error that is largest relative to its tolerance is given.
         """
         parts = [
             _error_sentence("The gradient", "values", self.gradient_errors, self.gradient_tols)
@@ -81,8 +81,9 @@ class GradientCheck(FrozenRecord):
 
 
 def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
-    """Return a sentence that states whether the derivative `what` agrees with differences of `of`,
-    with the error of `errors` that is largest relative to its tolerance in `tols`.
+    """Return a sentence that states whether the derivative named `what` agrees with difference
+    quotients of the quantities named `of`. The sentence gives the entry of `errors` (k,) that is
+    largest relative to its tolerance in `tols` (k,).
     """
     worst = int(np.argmax(np.where(tols > 0, errors / np.where(tols > 0, tols, 1.0), np.inf)))
     agrees = "agrees" if (errors <= tols).all() else "does not agree"
@@ -97,14 +98,15 @@ def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
 def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0) -> GradientCheck:
     """Compare the gradient and the Hessian of an objective with finite differences.
 
-    This is useful for a `Loss`, an `Activation` or an objective of your own: with one wrong sign in
-    a derivative, training stops at points that are not critical.
+    This is useful for a user-defined `Loss`, `Activation` or objective, because a wrong sign in one
+    derivative makes training stop at points that are not critical.
 
     Parameters
     ----------
     ob : objective
-        Anything with ``n_params``, ``value(theta)`` and ``gradient(theta)``; its ``hessian(theta)``
-        is checked, too, if there is one. A float32 `Objective` is checked in float64.
+        Any object with ``n_params``, ``value(theta)`` and ``gradient(theta)``. If the object has a
+        method ``hessian(theta)``, the Hessian is checked too. A float32 `Objective` is checked in
+        float64.
     theta : array_like (n,)
         The point; not changed. Errors are easiest to detect at a point where derivatives are large.
     n_directions : int
@@ -130,11 +132,12 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
 
     Notes
     -----
-    Central differences ``(f(theta + h v) - f(theta - h v)) / 2h`` are computed for 29 steps h.
-    Their truncation error is estimated by comparison with twice the step [1]_, and their rounding
-    error from the size of the values; the step with the smallest sum of both is used. The
-    difference is wrong by more than 32 times that sum only where derivatives jump within a step, as
-    at kinks. Costs 58 values and 58 gradients for each direction.
+    Central differences ``(f(theta + h v) - f(theta - h v)) / 2h`` are computed for 29 steps h. The
+    truncation error of each is estimated by comparison with the step 2h [1]_, and its rounding
+    error from the size of the values. The step with the smallest sum of both errors is used. The
+    error of its difference quotient exceeds 32 times this sum only where derivatives jump within
+    the step, as at kinks. The check costs 58 values and, if there is a Hessian, 58 gradients for
+    each direction.
 
     References
     ----------
@@ -184,10 +187,12 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
 def _compare_derivative(
     function: Any, theta: Floats, v: Floats, derivative: Floats, noise: float
 ) -> tuple[float, float]:
-    """Compare `derivative`, the derivative of `function` at theta along v, with central
-    differences. Return the difference, and the error that the difference quotient may have, both
-    relative to the size of the derivative. `noise` is the error of the function from the rounding
-    of its argument.
+    """Compare `derivative`, the derivative of `function` at theta along v, with central differences
+    of `function`. Return two numbers: the norm of their difference, and the error that the
+    difference quotient may have. Both are relative to the larger norm of the derivative and of the
+    difference quotient.
+
+    `noise` is the error of the function that results from the rounding of its argument.
     """
     steps = DIFFERENCE_STEPS * max(1.0, safe_norm(theta))
     differences, rounding = [], []
@@ -202,7 +207,7 @@ def _compare_derivative(
     if not np.isfinite(total[best]) or not np.isfinite(derivative).all():
         raise ValueError(
             "theta must be a point near which values and derivatives are finite, got infinity or "
-            "NaN. Choose a theta of smaller parameters."
+            "NaN. Use a theta with smaller entries."
         )
     error = safe_norm(differences[best + 1] - derivative)
     scale = max(safe_norm(derivative), safe_norm(differences[best + 1])) or 1.0

@@ -47,13 +47,13 @@ def invalid_checkpoint(what: str) -> ValueError:
 
 
 def has_structure_of(x: Any, example: Any, most: int = 1 << 62, name: str = "") -> bool:
-    """Return True if x has the structure of `example`: a bool for a bool, a count for an int, a
-    number for a float (NaN only if the example is NaN), a number or None for None, the same string
-    for a string, a list of the same length for a list, a dict with the same keys for a dict, and an
-    instance of the type if the example is a type.
+    """Return True if x has the structure of `example`. The structure is: a bool for a bool, a count
+    for an int, a number for a float (NaN only if the example is NaN), a number or None for None,
+    the same string for a string, a list of the same length for a list, a dict with the same keys
+    for a dict, and an instance of the type if the example is a type.
 
-    A count is an int >= 0 and below `most`. If `MAX_STATE_VALUES` has an entry `name`, the key of x
-    in its dict, that entry is the bound instead.
+    A count is an int >= 0 and below `most`. If `name`, the key of x in its dict, is a key of
+    `MAX_STATE_VALUES`, the value of that key is the bound instead.
     """
     if isinstance(example, type):
         return isinstance(x, example)
@@ -178,8 +178,8 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
     watched = "history.validation" in arrays
     if watched != (run.validation is not None):
         raise ValueError(
-            "the run to resume must have validation exactly if its checkpoint has, got a "
-            f"checkpoint {'with' if watched else 'without'} it."
+            f"validation must {'' if watched else 'not '}be given, because the saved run was made "
+            f"{'with' if watched else 'without'} it."
         )
     for key in run.record_names:
         values = arrays.get("history." + key)
@@ -192,8 +192,8 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
 
 
 def check_objective(run: Any, facts: Any) -> None:
-    """Raise ValueError if the loss at the restored theta of the run, or at its best theta, differs
-    from the loss saved in the checkpoint, in `facts` or as the best loss, by more than rounding.
+    """Raise ValueError if the loss at the restored theta of the run, or at the run's best theta,
+    differs from the saved loss by more than rounding. `facts` holds the saved loss at theta.
 
     The loss at the best theta is evaluated once here, so that a result never holds a loss that was
     only read from a file.
@@ -214,17 +214,17 @@ def check_objective(run: Any, facts: Any) -> None:
 
 
 def _reconcile_loss(run: Any, held: float, now: float) -> float:
-    """Return the loss for a point at which a checkpoint holds `held` and the objective now gives
-    `now`. The saved loss is returned if the relative difference is at most `MAX_LOSS_ROUNDINGS`
-    times roundoff, as on one processor, and the new loss if it is at most the square root of
-    roundoff, as between two processors. Otherwise raise ValueError.
+    """Return the loss to use at a point for which the checkpoint holds the loss `held` and the
+    objective now returns `now`. If the relative difference of the two is at most
+    `MAX_LOSS_ROUNDINGS` times roundoff, as for two calls on one processor, return `held`. If the
+    difference is at most the square root of roundoff, as between two processors, return `now`.
+    Otherwise raise ValueError.
     """
     gap, size, eps = abs(now - held), max(abs(now), abs(held)), np.finfo(run.theta.dtype).eps
     if held != now and not (np.isfinite(held) and gap <= eps**0.5 * size):
         raise ValueError(
-            "the objective to resume must be that of the checkpoint, with its data, network, "
-            f"loss and l2, got a loss of {now:.6g} at the checkpoint's theta instead of "
-            f"{held:.6g}."
+            "ob must be the objective of the saved run, with the same data, network, loss and l2, "
+            f"got a loss of {now:.6g} at the saved theta instead of {held:.6g}."
         )
     return held if held == now or gap <= MAX_LOSS_ROUNDINGS * eps * size else now
 
@@ -261,12 +261,12 @@ class CheckpointWriter:
             load_module("common.files").check_writable_path(path, "checkpoint")
         self.snapshot: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
         self.saved_at = time.perf_counter()
-        # True if the last write failed, so that the file holds an older state
+        # True if the last write failed, so that the file does not hold the latest state
         self.old = False
 
     def take_snapshot(self, loop: Any) -> None:
-        """Take a snapshot of the loop's state at the start of a step, which is saved if a budget or
-        the user ends the run inside that step.
+        """Store the loop's state at the start of a step. This snapshot is saved if a budget or the
+        user ends the run inside the step.
         """
         if self.path is None:
             return
@@ -284,9 +284,9 @@ class CheckpointWriter:
         )
 
     def save_if_due(self, loop: Any) -> None:
-        """Save after a step if a save is due: after each `every` iterations or, if `every` is None,
-        if `SAVE_INTERVAL_SECONDS` have passed. A step that a budget cut short, or whose loss is not
-        finite, is not saved.
+        """Save the loop's state after a step, if a save is due. A save is due after each `every`
+        iterations or, if `every` is None, once `SAVE_INTERVAL_SECONDS` have passed since the last
+        save. A step that a budget cut short, or whose loss is not finite, is not saved.
         """
         if self.path is None:
             return
@@ -324,7 +324,7 @@ class CheckpointWriter:
         try:
             load_module("common.files").write_tensors(self.path, arrays | past, facts)
         except OSError as error:
-            # A write may fail, for example on a full disk. The run continues without a new
+            # A write may fail, for example on a full disk. The run then continues without a new
             # checkpoint.
             if not self.old:
                 text = f"since step {loop.run.iteration} {self.path} cannot be written: {error}"
@@ -336,8 +336,9 @@ class CheckpointWriter:
 
 
 def options_as_text(options: dict[str, Any]) -> dict[str, str]:
-    """Return the options as text, so that any object can be compared with one read from a file. A
-    function is represented by its qualified name and a NumPy scalar by the Python number.
+    """Return the options with each value converted to a string, so that an object of any type can
+    be compared with one read from a file. A function is represented by its qualified name, and a
+    NumPy scalar by the Python number.
     """
     return {name: _option_text(value) for name, value in sorted(options.items())}
 
@@ -399,7 +400,9 @@ def load_saved(
 
 
 def _differing_names(asked: dict[str, str], saved: Any) -> str:
-    """Return the names of the options that differ between a call and a file, as text."""
+    """Return the names of the options that differ between a call (`asked`) and a file (`saved`), as
+    one string with commas.
+    """
     saved = saved if isinstance(saved, dict) else {}
     return one_line(
         ", ".join(k for k in sorted(asked | saved) if asked.get(k) != saved.get(k)), 300

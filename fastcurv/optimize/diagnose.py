@@ -78,17 +78,21 @@ def _find_outliers(f: Facts) -> Found:
         return None
     parts = f.weight * np.square(f.y - np.median(f.y, axis=0)).sum(axis=1)
     order = np.argsort(-parts / f.weight, kind="stable")
-    # True for the rows with the largest deviations that together have 2% of the weight
+    # Select the rows with the largest deviations that together have at most 2% of the weight.
     most = np.cumsum(f.weight[order]) <= len(f.y) / 50
     share = parts[order][most].sum() / max(parts.sum(), TINY)
     return _finding_if(share > 0.5, 100 * share)
 
 
 def _find_column_scale(f: Facts, alone: bool) -> Found:
-    """Return evidence for a wrong scale of columns of X, or None. If `alone` is True, only one
-    column may differ, and the number is its root mean square over the median of the others. If it
-    is False, several columns are too large, the root mean square of all columns is not from 1/8 to
-    8, or the means exceed 8 standard deviations. The number is then that root mean square.
+    """Return evidence for a wrong scale of columns of X, or None.
+
+    If `alone` is True, evidence is found only if exactly one of several columns differs from the
+    others. The number is then the root mean square of this column, divided by the median of those
+    of the others. If `alone` is False, this case is left out. Evidence is found if a root mean
+    square exceeds 8 or 8 times the median, if the root mean square of all columns is not between
+    1/8 and 8, or if the means exceed 8 standard deviations. The number is then the root mean square
+    of all columns.
     """
     scales = f.scales
     if not len(scales) or f.explains_all_but(0.5):
@@ -187,7 +191,8 @@ def _find_large_weights(f: Facts) -> Found:
 
 
 def _find_small_start_weights(f: Facts) -> Found:
-    # The gradient grows while a run leaves a saddle.
+    # Small initial weights are close to the saddle at theta = 0, and the gradient norm grows while
+    # a run escapes from this saddle.
     known, norms = f.steps.losses / max(f.constant_loss, TINY), f.steps.norms
     if len(known) < 5 or not known[-1] < 0.9:
         return None
@@ -242,8 +247,8 @@ RESTART_CALL = "fc.minimize(ob, ob.model.init(seed=0))"
 
 def _train_call(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: Any) -> str:
     """Return the call, as a string, that trains a changed network from a new start. `sizes` and
-    `phi` replace the sizes and the activation, `more` is text for the arguments of `MLP`, and
-    `other` replaces the expressions for X and y, the loss, l2 or `l2_biases`.
+    `phi` replace the layer sizes and the activation, and `more` is a string of further arguments of
+    `MLP`. `other` replaces the expressions for X and y, the loss, l2 or `l2_biases`.
     """
     m, ob = f.ob.model, f.ob
     made = "ob.model"
@@ -273,8 +278,8 @@ WITH_LESS_L2 = partial(_train_call, l2=1e-4)
 
 
 def _weighted_rows_expression(f: Facts, name: str) -> str:
-    """Return the expression of X or y, restricted to the rows with nonzero weight if some have
-    weight 0.
+    """Return the expression, as a string, of X or y. If some rows have weight 0, the expression
+    selects the other rows.
     """
     weight = f.ob.sample_weight
     return f"ob.{name}" + "[ob.sample_weight > 0]" * (weight is not None and not np.all(weight))
@@ -282,7 +287,7 @@ def _weighted_rows_expression(f: Facts, name: str) -> str:
 
 def _standardised_inputs_call(f: Facts) -> str:
     X = _weighted_rows_expression(f, "X")
-    # Scaling keeps the zeros of a sparse matrix, and a shift would not.
+    # Scaling preserves the zeros of a sparse matrix, and a shift would not.
     if is_sparse(f.ob.X):
         largest = f"(m := abs({X}).max(0).toarray())"
         return _train_call(f, X=f"ob.X.multiply(1 / ({largest} + (m == 0))).tocsr()")
@@ -367,8 +372,8 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         LOSS_UNFIT_CAUSE,
-        # If classes are rounded quantities, rows close in X have close, but not equal, class
-        # numbers.
+        # If class labels are rounded quantities, rows that are close in X have labels that are
+        # close, but not equal.
         lambda f: _finding_if(
             f.link == "softmax"
             and f.ob.model.sizes[-1] >= 5
@@ -666,7 +671,7 @@ class Diagnosis:
         )
 
     def evidence(self) -> list[tuple[str, str]]:
-        """Return the main measurements as pairs (name, text)."""
+        """Return the main measurements as a list of pairs of strings (name, measurement)."""
         f, at = self.facts, self.verdict
         rows = [
             ("verdict", f"{at.kind.replace('_', ' ')}: {at.sentence}"),
@@ -702,7 +707,9 @@ class Diagnosis:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return causes, verdict and main measurements as values that JSON can represent."""
+        """Return the causes, the verdict and the main measurements as a dict of values that JSON
+        can represent.
+        """
         f = self.facts
         names = (
             "constant_loss decay_penalty decay_imbalance explained_variance attainable_variance "
@@ -724,10 +731,11 @@ class Diagnosis:
         }
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the gradient and the curvature over the layers, and label the layers with the
-        fractions of saturated or inactive units. This needs matplotlib. If the verdict is not
-        ``not_critical``, the ratio of the weights to those of `MLP.init` is drawn instead of the
-        gradient.
+        """Plot the gradient and the curvature of each layer, and label each layer with its fraction
+        of saturated or inactive units.
+
+        If the verdict is not ``not_critical``, the weights relative to those of `MLP.init` are
+        plotted instead of the gradient. This method needs matplotlib.
 
         Parameters
         ----------
@@ -879,7 +887,8 @@ def diagnose_known_verdict(
     seconds: float | None = None,
 ) -> Diagnosis:
     """Return the diagnosis for a history and a known verdict on theta. `lost` is True if theta
-    replaces a point that is not finite. `seconds` limits the networks that `compare` trains.
+    replaces a point that is not finite. If `compare` is True, other networks are trained too, for
+    at most `seconds` seconds in total.
     """
     started = time.perf_counter()
     with np.errstate(all="ignore"), one_blas_thread(True):

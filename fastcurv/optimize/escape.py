@@ -51,9 +51,11 @@ def lowest_curvature(
         Directions in which negative curvature is suspected. The random vector alone finds negative
         curvature with probability 1; these directions find it with fewer products.
     max_products : int
-        Limit on Hessian products, reached on surfaces without negative curvature.
+        Limit on Hessian products. If H has no negative curvature, the search ends only at this
+        limit or once the Krylov space cannot grow.
     stop : callable, optional
-        Ends the search when it returns True, for example when the budget of a run is used up.
+        The search ends when ``stop()`` returns True, for example once the budget of a run is used
+        up.
     accuracy : float
         The pair is accepted once ``residual <= accuracy * |curvature|`` and the curvature is below
         minus its rounding.
@@ -67,6 +69,7 @@ def lowest_curvature(
     rounding : float
         Curvature counts as negative if ``v'Hv < -rounding``.
     n_products : int
+        Number of products used, which is the dimension of the Krylov space.
     """
     n, dtype = op.shape[0], operator_dtype(op)
     limit = min(n, max_products)
@@ -105,7 +108,7 @@ def start_vectors(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.
 
 
 class EscapeResult(Result):
-    """The result of `escape`.
+    """Result of `escape`.
 
     Attributes
     ----------
@@ -114,7 +117,7 @@ class EscapeResult(Result):
     direction : ndarray, shape (n,)
         Unit vector along which the loss was searched.
     curvature : float
-        ``direction' H direction`` at the point to leave.
+        ``direction' H direction`` at theta, the point from which the search began.
     n_products : int
         Number of Hessian products.
     """
@@ -196,7 +199,7 @@ def escape(
 def _escape(
     ob: Any, theta: np.ndarray, direction: Any, max_products: int, seed: Any
 ) -> EscapeResult:
-    """Run `escape` with its arguments, of which `direction` and `seed` are not checked yet."""
+    """Run `escape` with its arguments, of which `theta` and `max_products` have been checked."""
     H, rng = CountedProducts(as_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
     f0, way, size, rounding = value_at(ob, theta), direction, 0.0, 0.0
     if way is None and max_products == 1:
@@ -239,9 +242,10 @@ def _escape(
 def _escape_to_lowest(
     ob: Any, theta: np.ndarray, v: np.ndarray, result: Any, negative: bool
 ) -> None:
-    """Set `result` to the lowest point found on the line through theta along v, if the loss there
-    is lower by more than rounding and, unless the curvature along v is proved `negative`, by more
-    than the slope alone explains. Otherwise set only the message.
+    """Store in `result` the lowest point found on the line through theta along v. The loss at this
+    point must be lower than at theta by more than rounding. Unless the curvature along v is proved
+    `negative`, the loss must also be lower by more than the slope alone explains. If no such point
+    is found, only the message is stored.
     """
 
     def value(point: np.ndarray) -> float:

@@ -139,8 +139,8 @@ class Facts(FrozenRecord):
     Attributes
     ----------
     ob : Objective
-    loss, constant_loss : float
-        The loss at theta, and the loss of the best constant outputs without weight decay.
+    loss, constant : float
+        The loss at theta with weight decay, and the loss of the best constant outputs without it.
     y, weight : ndarray
         Targets (rows, k) of the rows that are examined, and their weights, of mean 1; if `robust`,
         rows whose targets are beyond Tukey's outer fences are left out.
@@ -207,10 +207,10 @@ class Facts(FrozenRecord):
     network_losses: dict[str, float] | None = None
 
     def explains_all_but(self, share: float) -> bool:
-        """Return True if the fraction of the variance that the network leaves unexplained is at
-        most `share` times the fraction that the regressions leave on unseen rows, plus 3%; its loss
-        is at most that of the best constant outputs; and weight decay is small or nearly in balance
-        with the data.
+        """Return True if the fit is as good as that of kernel regressions, in three respects. The
+        fraction of the variance that the network leaves unexplained is at most `share` times the
+        fraction that the regressions leave on left-out rows, plus 3%. The loss is at most that of
+        the best constant outputs. Weight decay is small or nearly in balance with the data.
         """
         idle = self.decay_penalty > 0.6 * self.constant_loss and self.decay_imbalance > 0.3
         close = 1 - self.explained_variance <= share * (1 - self.attainable_variance) + 0.03
@@ -218,8 +218,8 @@ class Facts(FrozenRecord):
 
     @cached_property
     def is_good_fit(self) -> bool:
-        """True if the network leaves at most 1.3 times as much variance unexplained as the
-        regressions leave on unseen rows; see `explains_all_but`.
+        """True if the network leaves at most 1.3 times as much variance unexplained as kernel
+        regressions leave on left-out rows; see `explains_all_but`.
         """
         return self.explains_all_but(1.3)
 
@@ -247,26 +247,28 @@ class Facts(FrozenRecord):
 
     @property
     def dead_fraction(self) -> float:
-        """The largest fraction of the units of a hidden layer that are inactive on every row.
-        Layers with bounded activations are left out.
+        """The fraction of units that are inactive on every row, in the hidden layer in which it is
+        largest. Layers with bounded activations are left out; 0 if no layer remains.
         """
         return max((layer.dead for layer in self.hidden_layers if not layer.bounded), default=0.0)
 
     @property
     def saturated_fraction(self) -> float:
-        """The largest fraction of the outputs of a hidden layer with a bounded activation that are
-        saturated.
+        """The fraction of (row, unit) pairs that are saturated, in the hidden layer with a bounded
+        activation in which it is largest; 0 if there is no such layer.
         """
         return max((layer.off for layer in self.hidden_layers if layer.bounded), default=0.0)
 
     @property
     def is_stationary(self) -> bool:
-        """True if the verdict is not ``not_critical``, or if the recorded losses are `flat`."""
+        """True if the verdict is not ``not_critical``, or if the recorded losses have levelled out
+        (`Steps.is_flat`).
+        """
         return self.verdict.kind != "not_critical" or self.steps.is_flat
 
     @property
     def largest_curvature(self) -> float:
-        """The largest absolute eigenvalue of the Hessian at theta that the verdict gives."""
+        """The largest absolute eigenvalue of the Hessian at theta, as given by the verdict."""
         return max(abs(self.verdict.lambda_max), abs(self.verdict.lambda_min))
 
     @property
@@ -290,7 +292,7 @@ class Facts(FrozenRecord):
 
     @property
     def initial_norm(self) -> float:
-        """The norm of all weights together as drawn by `MLP.init`."""
+        """The norm of the vector of all weights, as drawn by `MLP.init`."""
         sizes = (m * k for m, k in self.ob.model.shapes)
         rms = (initial_weight_rms(self.ob.model, l) for l in range(len(self.layers)))
         return math.sqrt(sum(n * x * x for n, x in zip(sizes, rms, strict=True)))
@@ -322,7 +324,7 @@ def steps_of(history: Any) -> RunFacts:
     """Return the `RunFacts` of a history: a result of `minimize`, its history, a mapping of the
     same form, a list of losses, or None. Raise ValueError if a mapping holds no losses.
     """
-    # the argument may be a result of `minimize`, which has a history
+    # `history` may be a result of `minimize`, whose attribute `history` holds the records.
     records = getattr(history, "history", history)
     records = (
         records if isinstance(records, Mapping) else {"loss": [] if records is None else records}
@@ -427,12 +429,12 @@ def _within_fences(y: np.ndarray) -> np.ndarray:
 
 
 def _unexplained_by_network(ob: Any, f: np.ndarray, y: np.ndarray, share: float) -> np.ndarray:
-    """Return the residuals (rows, k): the targets y minus the means that the network predicts,
-    which are computed from its outputs f.
+    """Return the residuals (rows, k): the targets y minus the means that the network predicts. The
+    means are computed from the outputs f of the network.
 
-    For a user-defined loss, outputs are predictions if the slope of the loss is 0 where they equal
-    the targets. Otherwise the meaning of the outputs is unknown, and the targets minus their mean
-    are returned, scaled such that the fraction `share` of their variance remains.
+    For a user-defined loss, outputs count as predictions if the slope of the loss vanishes where
+    the outputs equal the targets. Otherwise the meaning of the outputs is unknown. Then the targets
+    minus their mean are returned, scaled such that the fraction `share` of their variance remains.
     """
     row = LOSSES[ob.loss]
     if row.given is not None and not row.given.per_target and y.shape == f.shape:
@@ -453,11 +455,12 @@ def _unexplained_by_network(ob: Any, f: np.ndarray, y: np.ndarray, share: float)
 def _unexplained_by_regression(
     X: np.ndarray, targets: list[np.ndarray], weight: np.ndarray | None = None
 ) -> list[tuple[float, float]]:
-    """Return two numbers for each matrix of targets (rows, k): the smallest squared error of
-    several kernel ridge regressions on left-out rows, relative to that of the mean, and the largest
-    correlation of their predictions with the targets, in standard errors.
+    """Compare kernel ridge regressions on left-out rows of X with the mean, for each matrix of
+    targets (rows, k).
 
-    Squares are weighted by `weight` (rows,), but the regressions are not.
+    For each matrix, return two numbers: the smallest squared error of the regressions, relative to
+    that of the mean, and the largest correlation of their predictions with the targets, in standard
+    errors. Squares are weighted by `weight` (rows,), but the regressions are not.
     """
     w = np.ones(len(X)) if weight is None else weight
     sd = X.std(axis=0)
@@ -493,8 +496,9 @@ def _unexplained_by_regression(
 def _layer_facts(
     ob: Any, theta: np.ndarray, g: np.ndarray, h: np.ndarray, X: np.ndarray
 ) -> list[LayerFacts]:
-    """Return the `LayerFacts` facts of all layers at theta, from the gradient g, the product h of
-    the Hessian with a random vector of signs, and the rows X.
+    """Return a `LayerFacts` for each layer of the network at theta. g is the gradient, h is the product
+    of the Hessian with a random vector of signs, and X holds the rows on which activations are
+    computed.
     """
     model = ob.model
     rows = SimpleNamespace(model=model, X=X, sample_weight=None, loss=ob.loss)
@@ -528,8 +532,9 @@ def _rms_of_parts(parts: Any) -> float:
 
 
 def _redundant_unit_fraction(units: np.ndarray) -> float:
-    """Return the fraction of the units that repeat another unit, or the fraction of zero units if
-    it is larger. Each row of `units` holds all incoming and outgoing weights of a unit.
+    """Return the fraction of the units that repeat another unit, or the fraction of the units whose
+    weights are all 0, whichever is larger. Each row of `units` holds all incoming and outgoing
+    weights of a unit.
     """
     size = float(np.abs(units).max())
     if size == 0:
@@ -541,8 +546,10 @@ def _redundant_unit_fraction(units: np.ndarray) -> float:
 
 def _gradient_noise_rows(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
     """Return the number of rows of a mini-batch whose gradient noise is as large as the gradient g.
-    Return NaN if g is 0, if there are too few rows or if batches are not supported. Rows of weight
-    0 are left out, so g is rescaled, because the loss is divided by the number of all rows.
+
+    Return NaN if g is 0, if fewer than ``2 * N_GRADIENT_BATCHES`` rows have a weight, or if batches
+    are not supported. Rows of weight 0 are left out. Since the loss is divided by the number of all
+    rows, g is rescaled.
     """
     rows = nonzero_weight_rows(ob)
     N = len(rows)
@@ -573,9 +580,9 @@ def constant_loss(ob: Any) -> float:
 
 
 def _may_be_unbounded(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
-    """Return True if the loss may decrease without end: it has no attained minimum in the outputs,
-    no weight decay prevents this, and all sampled rows are classified correctly by the predictions
-    `guess`, or a class is missing.
+    """Return True if the infimum of the loss may lie at infinity. This is so if the minimum of the
+    loss over the outputs is not attained, no weight decay prevents it, and the predictions `guess`
+    classify all sampled rows correctly or a class is missing.
     """
     if LOSSES[ob.loss].attained or (np.max(ob.l2) > 0 and ob.l2_biases):
         return False
@@ -667,8 +674,9 @@ def measure_facts(
 
 
 def compare_networks(f: Facts, seconds: float | None) -> dict[str, float]:
-    """Return the losses of a linear, a shallower and a wider network on the same rows, by name.
-    They are trained for equal parts of `seconds`, or for at most 5 seconds each if that is None.
+    """Return the losses of a linear, a shallower and a wider network on the same rows, as a dict by
+    name. The networks share `seconds` equally, or get at most 5 seconds each if `seconds` is None.
+    A network whose loss is not finite at the start is left out.
     """
     first, *hidden, last = f.ob.model.sizes
     phi = f.ob.model.activation[0] if hidden else "tanh"
@@ -682,7 +690,7 @@ def compare_networks(f: Facts, seconds: float | None) -> dict[str, float]:
         model = type(f.ob.model)(sizes, activation, dtype=f.ob.dtype)
         ob = f.ob.with_model(model)
         options: dict[str, Any] = {"max_time": share, "max_iter": 2000, "verdict": False}
-        # The loss may not be finite at the start of such a run.
+        # The loss of another network may not be finite at the start; this network is left out.
         with suppress(NotFiniteError):
             run = raise_if_interrupted(minimize(ob, model.init(seed=0), "l-bfgs", **options))
             losses[name] = float(run.fun)

@@ -139,11 +139,13 @@ class FollowedModes:
     def choose_modes(
         cls, A: np.ndarray, T: np.ndarray, index: int, before: np.ndarray | None
     ) -> FollowedModes:
-        """Create the modes of the Hessian A for a step that climbs `index` eigenvectors: those that
-        overlap most with the columns of `before`, or the lowest ones if `before` is None.
+        """Create the modes of the Hessian A (n, n) for a step that climbs `index` eigenvectors.
+        These are the eigenvectors that overlap most with the columns of `before`, or the lowest
+        ones if `before` is None.
 
-        Tangents T (n, k) of symmetries that A maps almost to zero are left out, since the loss is
-        constant along them and rounding determines the signs of their eigenvalues.
+        The columns of T (n, k) are tangents of symmetries. Those that A maps almost to zero are
+        left out, since the loss is constant along them and rounding determines the signs of their
+        eigenvalues.
         """
         span = independent_basis(T)
         span = annihilated_basis(
@@ -190,9 +192,9 @@ class FollowedModes:
         return y, mu
 
     def wrong_sign_step(self, radius: float) -> np.ndarray:
-        """Return a step (k,) of length `radius`, in the eigenbasis, along the eigenvectors whose
-        eigenvalues have the wrong sign for a critical point of the requested index. Return zeros if
-        all signs are right.
+        """Return a step (k,) in the eigenbasis, along the eigenvectors whose eigenvalues have the
+        wrong sign for a critical point of the requested index. The step has the length `radius`. If
+        all signs are right, return zeros.
         """
         wrong = np.where(
             self.signs < 0, self.values > -self.zero_threshold, self.values < -self.zero_threshold
@@ -282,8 +284,8 @@ class FinderState:
             return None
 
     def newton_mr_steps(self, H: CountedProducts, g: np.ndarray) -> NewtonMRSteps:
-        """Compute the Newton-MR steps for the Hessian H and the gradient g, and count the products.
-        Return no steps if g is 0 or the budget is used up.
+        """Return the Newton-MR steps for the Hessian H and the gradient g, and count the products.
+        If the budget is used up or H cannot be decomposed, the result holds no steps.
         """
         size, left = (
             safe_norm(g),
@@ -308,8 +310,9 @@ class FinderState:
     def update_tolerance(self, H: CountedProducts, norm: float) -> None:
         """Set the tolerance of the gradient for the current point. `norm` is ||H||.
 
-        A bound that is not finite gives no tolerance, so only finite bounds are used. If there are
-        none, only a gradient of 0 is within the tolerance.
+        The tolerance is that of the caller, if one was given. Otherwise it is
+        `GRADIENT_ROUNDING_FACTOR` times the largest finite bound on the rounding of the gradient,
+        or 0 if no bound is finite.
         """
         if self.fixed_tol is not None:
             self.tol = self.fixed_tol
@@ -331,12 +334,12 @@ class FinderState:
         return self.fixed_tol is None and far
 
     def is_near_critical(self, share: float = 0.5) -> bool:
-        """Return True if `classify` would consider this point near a critical point.
+        """Return True if `classify` would consider the current point near a critical point.
 
         The result is True without a test if the caller gave a tolerance, if the gradient is 0, if n
-        is too large for all eigenvalues, or if the budget is too small. The test may take n
-        products. After a negative result it is repeated only once ``||g||`` is below `share` times
-        its value at that test; until then the result is False.
+        exceeds `KRYLOV_MIN_N`, or if the budget is too small for the test. The test may take n
+        products. After a negative result the test is repeated only once ``||g||`` is below `share`
+        times its value at that test; until then the result is False.
         """
         if self.fixed_tol is not None or self.gradient_norm == 0 or self.theta.size > KRYLOV_MIN_N:
             return True
@@ -351,7 +354,9 @@ class FinderState:
         return found
 
     def allows_step(self, products: int = 1) -> bool:
-        """Return True if another step with `products` products is within the limits."""
+        """Return True if the limits on steps, products and time allow another step with `products`
+        products.
+        """
         return self.nit < self.max_iter and self.budget.allows(products)
 
     def move_to(self, theta: np.ndarray, g: np.ndarray) -> None:
@@ -363,7 +368,9 @@ class FinderState:
             self.callback(theta.copy())
 
     def stop_converged(self) -> None:
-        """Record that the search ended because the gradient is within its tolerance."""
+        """Store the status and the message of a search that ended because the gradient is within
+        its tolerance.
+        """
         self.stop(0, f"||g|| = {self.gradient_norm:.3g} is within its tolerance {self.tol:.3g}")
 
     def stop(self, status: int, message: str) -> None:
@@ -463,7 +470,7 @@ def find_critical_point(
         Maximum number of products with Hessians. A step takes n + 1 products below n = 400, or as
         many as are left if these are fewer.
     max_time : float, optional
-        Seconds after which the search ends, at the end of a step; from n = 400 on, inside it.
+        Seconds after which the search ends: at the end of a step, or inside a step from n = 400 on.
     index : int, optional
         The requested number of negative eigenvalues, with ``follow``: 0 for a minimum, 1 for a
         saddle between two minima, and so on; zeros of symmetries are not counted. Steps then follow
@@ -473,8 +480,8 @@ def find_critical_point(
         eigenpairs, n products and ``O(n^3)`` work, so n is at most 4096. It leaves a critical point
         of another index along the eigenvectors whose eigenvalue has the wrong sign.
     verdict : bool
-        Whether to classify the point that was found. This costs a call of `classify`, within what
-        is left of `max_time` and `max_products`; ``report.n_products`` counts its products.
+        Whether to classify the point that was found. The call of `classify` uses what is left of
+        `max_time` and `max_products`, and its products are counted in ``report.n_products``.
     callback : callable, optional
         Called with theta after each step.
     progress : bool, optional
@@ -488,10 +495,10 @@ def find_critical_point(
         ``success`` (whether the norm is within the tolerance and a critical point is not ruled
         out), ``status`` (0 success, 1 budget spent, 2 line search failed, 3 the gradient norm is
         itself stationary: a plateau, 4 the loss is proved to decrease without end), ``message``,
-        ``nit``, ``nfev`` (gradients), ``n_products``, ``history`` of ``||g||``. A line search that
-        fails leaves theta where it was. Status 2 is also that of a walk to an `index` that diverges
-        far from its start, finds no step that its model allows, or ends at a point of another
-        index. ``||g||`` at `x` is never larger than at `theta0`.
+        ``nit``, ``nfev`` (gradients), ``n_products``, ``history`` of ``||g||``. If a line
+        search fails, theta is not changed by that step. Status 2 is also returned if a walk to an
+        `index` diverges far from its start, finds no step that its model allows, or ends at a
+        point of another index. ``||g||`` at `x` is never larger than at `theta0`.
 
     See Also
     --------
@@ -561,9 +568,9 @@ def find_critical_point(
 
 
 def _with_verdict(walk: FinderState, max_time: float | None, began: float) -> CriticalPointResult:
-    """Return the result of the search `walk`, with the verdict of `classify` on the point if the
-    search succeeded and products are left. The search began at time `began` and has `max_time`
-    seconds.
+    """Return the result of the search `walk`. If the search succeeded and products are left, the
+    result includes the verdict of `classify` on the point. `began` is the time at which the search
+    began, and `max_time` is its limit in seconds, or None.
     """
     found = walk.make_result()
     products = walk.budget.most - found.n_products
@@ -610,7 +617,8 @@ def _follow_near_indices(walk: FinderState) -> None:
 
 def _neighbouring_indices(walk: FinderState) -> list[int]:
     """Return the indices to try: the number of negative eigenvalues at the current point, then the
-    numbers near it. Return none if the Hessian is not finite or the budget is too small for a step.
+    numbers near it. Return an empty list if the Hessian is not finite or cannot be decomposed, or
+    if the budget is too small for a step.
     """
     n = walk.theta.size
     H = walk.hessian(walk.theta) if walk.budget.allows(2 * n) else None
@@ -630,8 +638,8 @@ def _neighbouring_indices(walk: FinderState) -> list[int]:
 
 def _follow_modes(walk: FinderState, index: int) -> bool:
     """Follow eigenvectors until the step is short and all eigenvalues have the signs that `index`
-    requires, and return True. If this fails, return to the point with the smallest gradient and
-    return False.
+    requires, and return True. If the budget ends or the walk diverges first, return to the visited
+    point with the smallest gradient, store the status, and return False.
     """
     start, best, climbed = max(1.0, safe_norm(walk.theta)), (walk.theta, walk.g), None
     radius, number = 0.1 * start, 0
@@ -776,12 +784,13 @@ def _run_newton(walk: FinderState) -> None:
 
 
 def _take_undamped_steps(walk: FinderState) -> bool:
-    """Take undamped steps that may increase ``||g||``, none longer than ``max(1, ||theta||)``,
-    unless `MAX_EXCURSIONS` such series have been taken. Keep them if they end at half of ``||g||``
-    or less, and return True in this case.
+    """Take undamped steps that may increase ``||g||``, none longer than ``max(1, ||theta||)``. If
+    one of them reaches half of the initial ``||g||`` or less, move to this point and return True.
+    Otherwise stay at the initial point and return False. No steps are taken after `MAX_EXCURSIONS`
+    such series.
 
     The norm of the gradient has valleys and minima at which the gradient is not 0. Descent of the
-    norm ends there, but Newton's method leaves them.
+    norm ends at such points, but Newton's method leaves them.
     """
     theta, g = walk.theta, walk.g
     walk.excursions -= 1
@@ -808,18 +817,18 @@ def _take_undamped_steps(walk: FinderState) -> bool:
 
 def _search_step(walk: FinderState, steps: NewtonMRSteps, uphill: np.ndarray) -> bool:
     """Take a step that lowers ``||g||``, and return True if there is one. The candidates are the
-    Newton-MR steps and a step against `uphill`, which is H times the unit vector of the gradient,
-    along the gradient of ``||g||^2``.
+    Newton-MR steps `steps`, and a step against `uphill`, the product of H with the unit vector of
+    the gradient. `uphill` is parallel to the gradient of ``||g||^2``.
     """
     size = steps.norm
-    # If ||H|| is unknown, its value along the gradient is a lower bound.
+    # If ||H|| is unknown, the norm of its product with a unit vector is a lower bound.
     if not 0 < size < np.inf:
         size = safe_norm(uphill)
     if not 0 < size < np.inf:
         return False
     unit = uphill / size
     down = -unit * (walk.gradient_norm / size)
-    # The curvature is so small that the step overflows.
+    # The curvature may be so small that the step overflows.
     if not np.isfinite(down).all():
         return False
     tried = NewtonMRSteps([*steps.vectors, down], [*steps.slopes, -float(unit @ unit)], size)
@@ -831,7 +840,7 @@ def _search_step(walk: FinderState, steps: NewtonMRSteps, uphill: np.ndarray) ->
 
 def _minimise_gradient_norm(walk: FinderState) -> None:
     """Run L-BFGS on ``||g||^2 / 2`` until ``||g||`` is within the tolerance, half of the iterations
-    are used, or a call does not halve ``||g||``.
+    or the budget is used up, or a run of at most 100 iterations does not halve ``||g||``.
     """
     while walk.nit < walk.max_iter // 2 and walk.allows_step():
         start = walk.gradient_norm

@@ -1,8 +1,8 @@
 """The end of a run, where the gradient is zero: the kind of the point, and lower points nearby.
 
 `FIRST_STRATEGIES` and `STRATEGIES_BY_KIND`, at the end of this file, list what is tried, in order.
-Each round may take as long as the training so far, or `MIN_CHECK_SECONDS` seconds if that is more;
-a final proof from all eigenvalues, `MIN_PROOF_SECONDS` seconds. `max_time` limits all checks.
+All checks together may take as long as the training, or `MIN_CHECK_SECONDS` if that is longer
+(`MIN_PROOF_SECONDS` for a proof from all eigenvalues). `max_time` limits them too.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ LowerPoint = tuple[np.ndarray, float]  # (theta, value)
 
 
 def flat_directions(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray, int]:
-    """Return the eigenvectors of H (n, k) with ``|eigenvalue|`` at most `FLAT_CURVATURE_RATIO`
-    times the largest, in ascending order, and the number of products used.
+    """Return the eigenvectors of H, as columns (n, k), with ``|eigenvalue|`` at most
+    `FLAT_CURVATURE_RATIO` times the largest, sorted by ``|eigenvalue|``, and the number of
+    products.
 
     For n >= `dense_below` no eigenvalues are computed. The result then has no columns, and trial
     moves use directions in the full space.
@@ -84,8 +85,8 @@ def flat_directions(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.nd
 def trial_directions(
     ob: Any, theta: np.ndarray, flat: np.ndarray, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Yield unit vectors (n,) to try: random ones in the span of the columns of `flat`, the columns
-    of smallest curvature, and the objective's probe directions.
+    """Yield unit vectors (n,) to try: random ones in the span of the columns of `flat` (of any
+    direction if there are no columns), its first columns, and the objective's probe directions.
     """
     n, k = flat.shape
     for _ in range(N_RANDOM_DIRECTIONS):
@@ -408,8 +409,8 @@ class StationaryPoint:
         return bool(r.kind == "not_critical" or kinked)
 
     def continue_from(self, theta: np.ndarray) -> RunOutcome:
-        """Return the outcome that continues the run from the lower point theta, with a smaller
-        tolerance of the gradient if the present point is `far` from critical.
+        """Return the outcome that continues the run from the lower point theta. If the present
+        point is far from critical (`is_far`), the tolerance of the gradient is made smaller.
         """
         return RunOutcome(theta, finer=self.is_far)
 
@@ -434,7 +435,7 @@ MAX_SMALL_GAINS = 5  # maximum number of small gains in a row; the run ends at t
 
 
 def _outcome_of_run(outcome: RunOutcome | None) -> RunOutcome | None:
-    """Return the outcome, or None, with its report addressed to a user who called `minimize`."""
+    """Return the outcome, with its report worded for the result of `minimize`; None for None."""
     if outcome is None or outcome.report is None:
         return outcome
     return replace(outcome, report=report_of_run(outcome.report))
@@ -480,12 +481,12 @@ class Finisher:
         return min(left, self.run.budget.seconds_left())
 
     def is_out_of_time(self) -> bool:
-        """Return True if no seconds are left for checks, of at least `MIN_CHECK_SECONDS`."""
+        """Return True if the time for checks, `MIN_CHECK_SECONDS` or more, is used up."""
         return self.seconds_left(MIN_CHECK_SECONDS) <= 0
 
     def product_seconds(self) -> float:
-        """Return an upper bound on the seconds of a Hessian product: training time per product,
-        where a gradient counts as three products.
+        """Return an upper bound on the seconds per Hessian product: the training time, divided by
+        the number of products, where a gradient counts as three.
         """
         run = self.run
         return self.training_seconds() / max(1, run.n_products + 3 * run.n_gradients)
@@ -535,7 +536,7 @@ class Finisher:
         outcomes = (strategy(self, at) for strategy in strategies)
         return next((outcome for outcome in outcomes if outcome is not None), None)
 
-    # --- strategies, which return an outcome or None if the next strategy is to be tried
+    # --- strategies: each returns an outcome, or None so that the next strategy is tried
 
     def _proved_at_infinity(self, at: StationaryPoint) -> RunOutcome | None:
         """Return the outcome if the infimum of the loss is proved to lie at infinity, or None."""
@@ -559,7 +560,7 @@ class Finisher:
         return None
 
     def _move_to_newton_point(self, at: StationaryPoint) -> None:
-        """Move to the point that `polish_by_newton` reaches."""
+        """Set ``at.theta`` to the point that `polish_by_newton` reaches from it."""
         at.theta, _, n_products, n_gradients = polish_by_newton(
             self.run.ob, at.theta, at.below, lambda: self.seconds_left(MIN_PROOF_SECONDS) <= 0
         )
@@ -648,13 +649,13 @@ class Finisher:
             return None
         least, far = value_rounding_error(c, theta.dtype), max(0.0, self.run.f0 - c)
         residuals = call_certificate(ob, "residual_bounds", here, 0.0)
-        # `residuals.error` holds in float64, and is scaled to the objective's own precision.
+        # `residuals.error` is a bound for float64, and is scaled to the precision of the objective.
         if residuals is not None:
             share = float(np.finfo(theta.dtype).eps / np.finfo(np.float64).eps)
             least += (RESIDUAL_ROUNDING_FACTOR * share * residuals.error) ** 2
         plain = f - value_rounding_error(f, theta.dtype) - c
-        # The plain value costs a hundredth of the precise one, and already shows that the loss is
-        # above the bound.
+        # The ordinary value costs a hundredth of the precise one, and can already show that the
+        # loss is above the bound.
         if plain > 2 * (least + ZERO_LOSS_TOL * far):
             return None
         # The loss at theta = 0 is a second scale, since a start whose loss nearly overflows gives
@@ -697,9 +698,8 @@ class Finisher:
 
     def _try_side_steps(self, at: StationaryPoint) -> RunOutcome | None:
         """Search for a lower point along the null vectors of H, or by a few steps of the minimiser
-        from points displaced along them. A cubic term may decrease the loss there at a degenerate
-        point, and where no step lowers the loss although the gradient is not zero. Return None if
-        no point is lower.
+        from points displaced along them. At a degenerate point a cubic term may decrease the loss
+        in these directions. Return None if no point is lower, or if the run may not search.
         """
         if not (
             self._searches_lower_points(at)
@@ -776,8 +776,8 @@ class Finisher:
         return RunOutcome(at.theta, finer=True)
 
     def _end_without_descent(self, at: StationaryPoint) -> RunOutcome | None:
-        """End the run if no trial move found a lower point and Newton's steps reach no point
-        nearby. Otherwise return None.
+        """End the run at a degenerate point, or if no trial move found a lower point and Newton
+        steps reach no point nearby. Otherwise return None.
         """
         if at.report.kind == "degenerate":
             why = " along null vectors or from points nearby"

@@ -9,9 +9,9 @@ With g the gradient of the batch and a = alpha_t the learning rate of update t =
     adam        m = b1 m + (1 - b1) g             s = b2 s + (1 - b2) g^2
                 theta -= a (m / (1 - b1^t)) / (sqrt(s / (1 - b2^t)) + eps)
 
-v, m and s start at 0. These are torch's forms. The form of momentum with an exponential average, m
-= mu m + (1 - mu) g and theta -= a m, equals the form above with the learning rate a (1 - mu). If
-`clip` is given, a longer gradient is scaled down to this norm.
+v, m and s start at 0. The formulas are those of torch. Momentum with an exponential average, m =
+mu m + (1 - mu) g and theta -= a m, equals momentum above with the learning rate a (1 - mu). If
+`clip` is given, a gradient with a larger norm is scaled down to this norm.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class _FirstOrderMethod(Method):
         if callable(rate):
             if self.schedule != "constant":
                 raise ValueError(
-                    "only one of learning_rate as a function and schedule must be given, got "
-                    f"both, schedule {self.schedule!r}."
+                    "schedule must not be given if learning_rate is a function, got "
+                    f"{self.schedule!r}."
                 )
             self.rate = as_callback(rate)
         else:
@@ -84,9 +84,9 @@ class _FirstOrderMethod(Method):
         return None
 
     def _run_epoch(self, size: int) -> float:
-        """Make one update for each batch of `size` rows, with every row used once, in a new random
-        order. Return the mean loss of the rows, each at the theta at which its batch was used. The
-        last batch may be smaller, but is used with the full learning rate.
+        """Make one update for each batch of `size` rows, so that every row is used once, in a new
+        random order. The last batch may be smaller, but is used with the full learning rate. Return
+        the mean loss of the rows, each evaluated at the theta at which its batch was used.
         """
         run, total, seen, n = self.run, 0.0, 0, self.run.ob.n_samples
         for batch in self._batches(size):
@@ -99,8 +99,8 @@ class _FirstOrderMethod(Method):
         return total / seen
 
     def _batches(self, size: int) -> Iterator[Any]:
-        """Yield the batches of an epoch, of `size` rows each: those of the objective's method
-        `batches` if there is one, otherwise random rows.
+        """Yield the batches of an epoch, of `size` rows each. They come from the objective's method
+        `batches`, or consist of random rows if there is no such method.
         """
         ob, rng = self.run.ob, self.run.rng
         if hasattr(ob, "batches"):
@@ -176,8 +176,8 @@ class RMSProp(_FirstOrderMethod):
     buffers: tuple[str, ...] = ("squares",)
 
     def update(self, g: np.ndarray, rate: Any) -> None:
-        """Take an Adam step with beta1 = 0, for which the average of the gradients is the gradient
-        g itself, and with the learning rate `rate`.
+        """Take an Adam step with beta1 = 0 and the learning rate `rate`. With beta1 = 0, the
+        average of the gradients is the gradient g itself.
         """
         adam_step(self.run.theta, g, self.scratch, self.squares, 0, self.rho, 1, rate, self.eps)
 

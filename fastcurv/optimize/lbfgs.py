@@ -133,8 +133,8 @@ class LBFGS(Method):
         return engine.moved
 
     def _run_engine(self) -> bool:
-        """Let the engine take up to `run.ahead` steps, which need no check in between. Return False
-        if no step was taken.
+        """Take up to `run.ahead` steps, between which the loop needs no check, in the engine.
+        Return False if no step was taken.
         """
         run, engine = self.run, self.engine
         begun, evaluations, ending = run.elapsed(), engine.evaluations, None
@@ -151,8 +151,8 @@ class LBFGS(Method):
         return engine.steps > 0
 
     def _sync_with_engine(self) -> None:
-        """Move the run to the point of the engine, and store the lowest point of the engine's steps
-        as the run's best point if it is lower.
+        """Move the run to the engine's current point. If the lowest point of the engine's steps is
+        lower than the run's best point, store it as the best point.
         """
         run, engine = self.run, self.engine
         run.move_to_engine(engine)
@@ -170,9 +170,9 @@ class LBFGS(Method):
         return arrays, known
 
     def load(self, arrays: Any, facts: Any) -> None:
-        """Restore the state that `state` returned: every pair into its old row, so that sums over
-        rows are bitwise equal to those of the saved run. Coordinates of the layers are computed
-        again at their old origin, unless the run had returned to the original coordinates.
+        """Restore the state that `state` returned. Every pair is restored into its old row, so that
+        sums over rows are bitwise equal to those of the saved run. Coordinates of the layers are
+        computed again at their old origin, unless the run had returned to the original coordinates.
         """
         run, layers, engine, first, count = self.run, self.layers, self.engine, facts["first"], 0
         while count < self.memory and f"s{count}" in arrays and f"y{count}" in arrays:

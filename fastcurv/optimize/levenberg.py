@@ -18,15 +18,16 @@ from ..common.vectors import equal_vectors
 from .checkpoint import invalid_checkpoint
 from .newton import GaussNewton, first_radius
 
-# maximum number of parameters for a dense matrix; above, forming and factorising it takes longer
-# than products
+# maximum number of parameters for a dense matrix; for more, forming and factorising the matrix
+# takes longer than products with it
 MATRIX_MAX_PARAMS = 500
 # maximum number of steps in one call, after which the loop checks for lack of progress
 STEPS_PER_CALL = 25
-# Other steps are tried if a call lowers the loss by less than this fraction and leaves more than
-# SLOW_GRADIENT_RATIO of the gradient norm.
+# Trust-region steps are tried if a call lowers the loss by less than this fraction and leaves more
+# than SLOW_GRADIENT_RATIO of the gradient norm.
 SLOW_DECREASE_RATIO = 1e-3
-# fraction of the gradient norm that may remain after a slow call, see SLOW_DECREASE_RATIO
+# maximum fraction of the gradient norm that remains after a call that is not slow, see
+# SLOW_DECREASE_RATIO
 SLOW_GRADIENT_RATIO = 0.1
 
 
@@ -67,14 +68,16 @@ class LevenbergMarquardt(GaussNewton):
             self._set_engine_damping()
 
     def _start_engine(self) -> None:
-        """Create the engine's dense steps at this point, if the engine evaluates the loss."""
+        """Create the engine's solver at the current point, or set it to None if the engine does not
+        evaluate the loss.
+        """
         steps = self.run.engine
         self.engine = None if steps is None else steps.levenberg_solver(self.run.theta.copy())
         self._set_engine_damping()
 
     def _set_engine_damping(self) -> None:
-        """Pass the damping of this method to the engine. If the method has none yet, the engine
-        keeps its own.
+        """Pass the damping of this method to the engine. If this method has no damping yet, the
+        engine keeps its own.
         """
         if self.engine is not None and self.damping is not None:
             self.engine.damping, self.engine.growth = self.damping, self.growth
@@ -92,7 +95,7 @@ class LevenbergMarquardt(GaussNewton):
         if self.engine is None or self.exact:
             return super().step()
         run = self.run
-        # Theta was changed from outside the engine.
+        # If theta was changed from outside the engine, the engine starts again at the new point.
         if not equal_vectors(self.engine.theta, run.theta):
             self.since = 0
             self._start_engine()

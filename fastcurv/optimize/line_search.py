@@ -17,8 +17,8 @@ Point = tuple[float, float]  # (t, value at t)
 
 
 def curvature_rounding_error(v: np.ndarray, size: float) -> float:
-    """Estimate the rounding error of v'Hv in practice, ``8 sqrt(n) eps ||H||``, where `size` is an
-    estimate of ||H||.
+    """Estimate the rounding error of v'Hv that is seen in practice, ``8 sqrt(n) eps ||H||``. `size`
+    is an estimate of ||H||, and eps is the relative spacing of v's dtype.
 
     The estimate suffices to choose a direction, which the line search then checks, but it proves
     nothing.
@@ -66,7 +66,7 @@ def line_minimum(
     Returns
     -------
     t : float
-        0.0 if no lower value was found.
+        The signed step length to the lowest point; 0.0 if no lower value was found.
     f : float
         The value at t.
     """
@@ -85,8 +85,8 @@ def line_minimum(
 
 def _bracket(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, start: float) -> Any:
     """Bracket the lowest value along `direction`, for t > 0, beginning with the trial length
-    `start`. Return a pair: three points (t, f), or None if no value below f0 is found; and the
-    function that returns f at t.
+    `start`. Return a pair: three points (t, f), or None if no value below f0 is found; and a
+    function of t that returns the value at t.
     """
     trial = np.empty_like(theta)
 
@@ -110,7 +110,8 @@ def _bracket(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, st
             break
         small = ft - further[1] < 1e-3 * (f0 - further[1])
         before, (t, ft) = (t, ft), further
-        # The last doubling gained almost nothing, so that the slope levels out.
+        # The last doubling lowered the value by almost nothing, so a lower value further away is
+        # not searched for.
         if small:
             further = (2.0 * t, np.inf)
             break

@@ -115,7 +115,7 @@ class MinimizeLoop:
         self.max_iter, self.callback, self.patience = max_iter, callback, patience
         self.saver, self.ending = saver, ending
         alone = callback is None and patience is None and run.validation is None
-        # True if the run must return after every step
+        # True if the method must return after every step, for example because there is a callback
         self.watched = not (alone and saver.path is None)
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
         self.by_default = gradient_tol is None
@@ -157,11 +157,11 @@ class MinimizeLoop:
         if facts:
             wanted = run.wanted
             run.load(arrays_with_prefix(arrays, "run."), facts.get("run"))
-            # The tolerance of this call replaces the tolerance of the saved run.
+            # The tolerance of this call replaces that of the saved run.
             if run.wanted != wanted:
                 run.wanted = run.gradient_tol = wanted
         spent = run.n_gradients
-        # the method determines which quantities `bind` computes
+        # The method determines which quantities `evaluate_at_theta` computes.
         self.method = self.maker(run, **self.options)
         run.evaluate_at_theta()
         if not (facts or math.isfinite(run.f) and math.isfinite(run.gnorm)):
@@ -193,7 +193,7 @@ class MinimizeLoop:
             self.why = "interrupted"
             run.write_pending()
             if run.spent_here is not None and run.iteration == run.records[-1][0]:
-                # The step that was interrupted is not counted yet.
+                # The step that was interrupted has not been counted yet.
                 run.iteration += 1
         except Exception:
             # The objective or the callback raised an exception.
@@ -266,8 +266,8 @@ class MinimizeLoop:
         self.saver.save_if_due(self)
 
     def ending_reason(self) -> str | None:
-        """Return the reason to end the run here, or None to continue. Budgets count only while the
-        gradient is not zero.
+        """Return the reason to end the run at the current point, or None to continue. Budgets count
+        only while the gradient is not zero.
         """
         why = self.why or self._ending_rule()
         return why or (None if self.is_critical() else self._exhausted_budget())
@@ -316,8 +316,8 @@ class MinimizeLoop:
         return True
 
     def _steps_per_call(self) -> int:
-        """Return the maximum number of iterations that the next call of the method may take,
-        because no check is needed between them.
+        """Return the maximum number of iterations that the next call of the method may take before
+        the loop must check its stopping rules.
         """
         if self.watched or self.bottom == -np.inf or self.is_critical() or self.run.idle:
             return 1
@@ -327,8 +327,8 @@ class MinimizeLoop:
         return int(max(1, min(self.max_iter - self.run.iteration, idle)))
 
     def _max_idle_iterations(self, mark: list[Any]) -> float:
-        """Return the number of iterations from here to `MAX_IDLE_ITERATIONS` after the last
-        progress in `mark`, or infinity for a first-order method.
+        """Return the number of iterations that may follow before `MAX_IDLE_ITERATIONS` have passed
+        since the last progress in `mark`. Return infinity for a first-order method.
         """
         idle = self.method.curvature is not None
         return mark[0] + MAX_IDLE_ITERATIONS - self.run.iteration if idle else np.inf
@@ -350,9 +350,9 @@ class MinimizeLoop:
         return self.run.gnorm <= self.run.gradient_tol and not self.run.stale
 
     def _seems_unbounded(self) -> bool:
-        """Return True if the loss appears to be unbounded below: no lower bound is known, theta is
-        very large, the loss is below its value at the start, and it decreases at each of the next
-        doublings of theta until it overflows.
+        """Return True if the loss appears to be unbounded below. This is so if no lower bound is
+        known, theta is very large, and the loss is below its value at the start and decreases at
+        each of the next `N_DOUBLINGS` doublings of theta, or until it overflows.
         """
         run = self.run
         if self.bottom > -np.inf or not run.f < run.f0:
@@ -367,10 +367,10 @@ class MinimizeLoop:
         return True
 
     def _continues_past_tolerance(self) -> bool:
-        """Return True if a second-order run in float64 with a verdict, which has reached the
-        default tolerance, takes another step: it has taken fewer than `MAX_EXTRA_STEPS` more, and
-        the gradient exceeds `EXTRA_STEP_TOL` times the tolerance. These steps take little time, and
-        end where Newton's steps contract.
+        """Return True if a run that has reached the default tolerance takes another step. The
+        method must be of second order, in float64 and with a verdict. Fewer than `MAX_EXTRA_STEPS`
+        such steps have been taken, and the gradient exceeds `EXTRA_STEP_TOL` times the tolerance.
+        These steps take little time, and end where Newton's steps contract.
         """
         run = self.run
         if not self.by_default or not self.method.curvature or self.ending is None:
@@ -394,8 +394,8 @@ class MinimizeLoop:
             )
 
     def _is_near_bound(self) -> bool:
-        """Return True if no tolerance or target was requested, and the loss is near its lower bound
-        in the sense of `_is_near_lower_bound`.
+        """Return True if neither a tolerance nor a target loss was requested, and the loss is near
+        its lower bound (see `_is_near_lower_bound`).
         """
         by_default = self.by_default and self.run.fun_target == -np.inf
         return by_default and self._is_near_lower_bound(self.run.f)
@@ -460,7 +460,7 @@ class MinimizeLoop:
         if not gain > value_rounding_error(run.f, run.theta.dtype):
             return False
         run.small_gains = run.small_gains + 1 if gain < 1e-8 * abs(run.f) else 0
-        # Steps along curvature at the level of rounding might never end.
+        # Steps along curvature that consists of rounding errors might never end.
         if run.small_gains > 5:
             return False
         run.try_step(v, t)
@@ -470,7 +470,10 @@ class MinimizeLoop:
     # --- results
 
     def _choose_reported_point(self) -> tuple[np.ndarray, float, float]:
-        """Return the point to report, with its loss and its gradient norm."""
+        """Return the point to report, with its loss and its gradient norm. It is the best recorded
+        point for a first-order method, with a validation loss, or after an interruption or
+        divergence. Otherwise it is the last point.
+        """
         run = self.run
         best_wanted = (
             run.validation is not None
@@ -484,10 +487,11 @@ class MinimizeLoop:
         return run.theta, run.f, run.gnorm
 
     def _describe_jump(self) -> str | None:
-        """Describe a jump of the gradient next to the last point, or return None if there is no
-        jump.
+        """Return a clause that describes a jump of the gradient next to the last point, or None if
+        there is no jump.
 
-        The change of a smooth function's gradient shrinks in proportion to the step.
+        The change of a smooth function's gradient shrinks in proportion to the step. A jump is
+        found if a step 100 times smaller changes the gradient by more than a tenth as much.
         """
         run, kind = self.run, self.run.theta.dtype.type
         unit = np.sqrt(run.eps) * np.maximum(1.0, np.abs(run.theta))  # scale of each parameter
@@ -506,8 +510,9 @@ class MinimizeLoop:
         )
 
     def _move_onto_kinks(self) -> None:
-        """If a run stalled or reached max_iter, search for active kinks that stop it. Move the
-        outcome to a point at these kinks, or otherwise mention a jump of the gradient.
+        """If the run stalled or reached max_iter, search for a minimum at active kinks near theta.
+        If one is found, make it the outcome of the run. Otherwise, if the run stalled, mention a
+        jump of the gradient in the message.
         """
         at_rest = self.run.gnorm <= self.run.gradient_tol
         if self.why not in ("stalled", "slow", "max_iter") or not self.method.curvature or at_rest:

@@ -83,8 +83,8 @@ def read_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
         whole = "intermediate_result" in inspect.signature(callback).parameters
     except (TypeError, ValueError):
         whole = False
-    # scipy.optimize.minimize wraps the user's callback in a function that unpacks the result
-    # itself.
+    # scipy.optimize.minimize wraps the user's callback in a function that already unpacks the
+    # result.
     wrapped = hasattr(callback, "stop_iteration")
     callback = as_callback(callback)
 
@@ -153,51 +153,53 @@ def minimize(
     Parameters
     ----------
     ob : objective
-        Anything with ``n_params``, ``value``, ``gradient`` and, for second-order methods and
-        verdicts, ``hessian``; ``value_and_gradient`` is used if present; mini-batches need
-        ``batch(rows)`` and ``n_samples``, Gauss-Newton ``ggn``.
+        Any object with ``n_params``, ``value`` and ``gradient``. Second-order methods and verdicts
+        need ``hessian``, mini-batches ``batch(rows)`` and ``n_samples``, and Gauss-Newton steps
+        ``ggn``. If the object has ``value_and_gradient``, this method is used.
     theta0 : ndarray, shape (n,)
         The start; not changed. By default the model of the objective draws one,
         ``ob.model.init(seed)``, unless there is a checkpoint to resume.
     method : str
         ``auto``, the default: ``levenberg-marquardt`` for a network of at most 300 parameters whose
         rows are in memory, else ``trust-region``, which is also used if an option or `max_products`
-        is given. Then, for ``mse`` without l2, the loss reached does not depend on the unit of y:
-        if the targets are far from mean 0 and variance 1, the run first minimises the loss of
-        scaled targets, for which a start that explains nothing of the targets is used as it is.
-        This is not done if a gradient_tol, validation, patience, checkpoint or option is given.
-        First order: ``sgd momentum nesterov rmsprop adam``, in torch's forms. Second order:
-        ``trust-region newton-cg saddle-free-newton cubic gauss-newton``, which leave saddles, and
-        ``newton damped-newton newton-mr``, which may converge to them. Quasi-Newton: ``l-bfgs``.
-        For small networks: ``levenberg-marquardt`` or ``lm``.
+        is given. With ``auto`` and ``mse`` without l2, the loss reached does not depend on the unit
+        of y. For this, if the targets are far from mean 0 and variance 1, the run first minimises
+        the loss of scaled targets. A start that explains nothing of the targets is then used
+        unchanged. Targets are not scaled if a gradient_tol, validation, patience, checkpoint or
+        option is given.
+        First order: ``sgd``, ``momentum``, ``nesterov``, ``rmsprop`` and ``adam``, with the
+        formulas of torch. Second order: ``trust-region``, ``newton-cg``, ``saddle-free-newton``,
+        ``cubic`` and ``gauss-newton``, which escape from saddles, and ``newton``,
+        ``damped-newton`` and ``newton-mr``, which may converge to saddles. Quasi-Newton:
+        ``l-bfgs``. For small networks: ``levenberg-marquardt`` or ``lm``.
     max_iter : int, optional
         Limit on steps, or on epochs if `batch_size` is given. By default 5000 steps of a
         second-order method, 1000 steps of any other, or 100 epochs.
     max_time, max_products : float, int, optional
-        Seconds and Hessian products after which the run ends, inside a step if need be; a first
-        step takes at least two products. The checks at the end are within `max_time` too; their
-        products come in addition, and ``verdict=False`` avoids them. Without `max_time`, trial
-        moves and escapes take at most as long as the steps did, or a second if that is more; a
-        proof by all eigenvalues (up to n = 4096), or a search for active relu kinks at which a run
-        has stalled, at most as long as the steps did, or half a minute.
+        Seconds and Hessian products after which the run ends, inside a step if necessary. The first
+        step takes at least two products. `max_time` includes the checks at the end. `max_products`
+        does not include the products of these checks, which ``verdict=False`` avoids. Without
+        `max_time`, trial moves and escapes take at most as long as the steps did, or one second if
+        that is longer. For a proof by all eigenvalues (up to n = 4096), or a search for active relu
+        kinks at which a run has stalled, the limit is half a minute if that is longer.
     gradient_tol : float, optional
-        A gradient with at most this norm counts as zero. The default is 1e-6 (1e-3 in float32);
-        with the default a second-order method then continues, also by Newton steps with gradients
-        in extended precision, until theta is near a critical point in the scale-free sense of
-        `classify`; a first-order method ends.
+        A gradient with at most this norm counts as zero. The default is 1e-6 (1e-3 in float32). At
+        the default tolerance a first-order method ends. A second-order method continues, also by
+        Newton steps with gradients in extended precision, until theta is near a critical point in
+        the scale-free sense of `classify`.
     fun_target : float, optional
-        A loss at which the run ends, whatever the gradient.
+        The run ends once the loss is at most this value, for any gradient.
     n_init : int
-        Number of starts: `theta0`, if it is given, and others by ``ob.model.init`` from `seed`.
-        They run in threads, each with these limits except `max_time`, which limits all together.
-        The run then continues from the lowest point, or from the first one, in order, that reached
-        `fun_target`. Without `max_time` the result is the same for any number of threads. Ctrl-C
-        ends them all, and the lowest point so far is the result.
+        Number of starts: `theta0`, if it is given, and others drawn by ``ob.model.init`` from
+        `seed`. The starts run in threads, each with the given limits, except that `max_time` limits
+        all starts together. The run then continues from the lowest point, or from that of the first
+        start, in order, that reached `fun_target`. Without `max_time` the result is the same for
+        any number of threads. Ctrl-C ends all starts, and the lowest point so far is the result.
     callback : callable, optional
         Called after each iteration, as ``callback(intermediate_result)`` with an OptimizeResult or,
         if its parameter has any other name, as ``callback(xk)`` with the point. Returning True or
         raising StopIteration ends the run. After an epoch that `record_every` skips, the result has
-        no ``jac``, and ``fun`` is the mean loss of the batches, each at the theta it was used at.
+        no ``jac``, and ``fun`` is the mean loss of the batches, each evaluated before its update.
     seed : None, int or Generator
         Seed of mini-batches and random probes, and of a start that is not given.
     progress : bool, optional
@@ -222,51 +224,56 @@ def minimize(
         `kind` is then None, or ``saddle`` if the gradient is within its tolerance, the matrix of
         the Hessian takes milliseconds, and eigenvalues of both signs are proved.
     track : bool or Tracker
-        Whether to record the lowest and highest eigenvalue of the Hessian after each iteration, for
-        at most 5 products each, which `nhev` does not count; or a `fastcurv.spectrum.Tracker` to
-        use. The tracker is the `track` of the result.
+        If True, record the lowest and highest eigenvalue of the Hessian after each iteration. This
+        takes at most 5 products each time, which `nhev` does not count. A
+        `fastcurv.spectrum.Tracker` is used in place of a new one. The attribute `track` of the
+        result is the tracker.
     **options
-        Options of the method. First order: ``learning_rate schedule delta hold batch_size clip
-        record_every`` and ``momentum rho beta1 beta2 eps``. With mini-batches, the loss and
-        gradient of all rows are computed, recorded and compared with the tolerance every
-        `record_every` epochs and at the end; by default after each epoch, which takes half as long
-        as the epoch itself. Second order: ``forcing cost_weight krylov_dim sample`` and
-        ``radius damping weight max_cg``; for ``trust-region saddle-free-newton cubic gauss-newton``
-        also ``precondition warm_start``, both False by default: scaling by the norms of the
-        Hessian's rows, and the last step as an extra start vector, which large networks need. With
-        `sample`, the curvature (never value and gradient) is that of this number of rows, drawn
-        again at each point. ``l-bfgs``: ``memory``, pairs kept, 20 by default; ``precondition`` for
-        a network without batch normalisation with dense rows in memory, False by default: steps in
-        coordinates of its layers, in which regressions take a half to a fifth of the steps.
+        Options of the method.
+        First order: ``learning_rate``, ``schedule``, ``delta``, ``hold``, ``batch_size``, ``clip``,
+        ``record_every``, ``momentum``, ``rho``, ``beta1``, ``beta2`` and ``eps``. With
+        mini-batches, the loss and gradient of all rows are computed, recorded and compared with the
+        tolerance every `record_every` epochs and at the end. The default is every epoch, which
+        takes half as long as the epoch itself.
+        Second order: ``forcing``, ``cost_weight``, ``krylov_dim``, ``sample``, ``radius``,
+        ``damping``, ``weight`` and ``max_cg``. With ``sample``, the curvature (never value and
+        gradient) is that of this number of rows, drawn again at each point. ``trust-region``,
+        ``saddle-free-newton``, ``cubic`` and ``gauss-newton`` also have ``precondition`` (scaling
+        by the norms of the Hessian's rows) and ``warm_start`` (the last step as an extra start
+        vector). Both are False by default, and help large networks.
+        ``l-bfgs``: ``memory``, the number of pairs kept, 20 by default, and ``precondition``, False
+        by default. With ``precondition``, steps are computed in coordinates of the layers, in which
+        regressions take a half to a fifth of the steps. This needs a network without batch
+        normalisation and dense rows in memory.
 
     Returns
     -------
     OptimizeResult
-        ``x fun jac nit nfev njev nhev status success message`` as in SciPy, with ``nhev`` counting
-        Hessian products, and
+        ``x``, ``fun``, ``jac``, ``nit``, ``nfev``, ``njev``, ``nhev``, ``status``, ``success`` and
+        ``message`` as in SciPy, where ``nhev`` is the number of Hessian products, and
 
         * ``kind`` and ``report``: the verdict of `classify` on x. If ||g|| is above `gradient_tol`,
-          kind is ``not_critical``, or ``undecided`` where the run stalled and the gradient jumps,
-          as at a kink, where a minimum may lie; report is then None, and `message` says how to get
-          one.
+          kind is ``not_critical``, or ``undecided`` if the run stalled and the gradient jumps as at
+          a kink, because a minimum may lie at the kink. In both cases report is None, and `message`
+          names the call that returns one.
         * ``success``: True at a minimum, proved or, if nothing bounds the third derivative,
-          measured (`message` says which); and at a point, degenerate or with a gradient that is all
-          rounding, where the loss equals its lower bound, such as an mse of 0, to rounding or to
-          1e-24 of the loss at the start. It is also True if `fun` is at most `fun_target`, and if
-          the run stalled at the limit of rounding with a gradient within `gradient_tol`, no
-          negative curvature and no plateau. False everywhere else.
-        * ``history``: dict of arrays ``iteration loss gradient_norm products time`` (and
-          ``validation``).
-        * ``stopped``: why the run ended, one of ``critical max_iter max_time max_products callback
-          patience stalled diverged interrupted``; or ``degenerate`` (trial moves along the null
-          vectors of the Hessian found no descent, or led to x, where the run ended), ``infinity``
-          (the infimum lies at infinity), ``unbounded``, ``kinks`` (at active kinks of relu units,
-          without a proof), ``target`` (at `fun_target`), ``slow`` (50 iterations of a second-order
-          method lower neither the loss by 1e-8 of itself nor the gradient norm by half; or, with
-          the default tolerance and a loss within 1e-4 of its lower bound, relative to the loss at
-          the start and at theta = 0, the loss by a millionth of these). `status` is its number in
-          this order, 0 for ``critical``. ``stalled`` means that the method finds no step that
-          lowers the loss.
+          measured (`message` states which). Also True at a degenerate point, or one whose gradient
+          consists of rounding errors, if the loss equals its lower bound, such as an mse of 0, to
+          rounding or to 1e-24 of the loss at the start. Also True if `fun` is at most `fun_target`,
+          and if the run stalled at the limit of rounding with a gradient within `gradient_tol`, no
+          negative curvature and no plateau. False in all other cases.
+        * ``history``: dict of the arrays ``iteration``, ``loss``, ``gradient_norm``, ``products``,
+          ``time`` and, with `validation`, ``validation``.
+        * ``stopped``: why the run ended: ``critical``, ``max_iter``, ``max_time``,
+          ``max_products``, ``callback``, ``patience``, ``stalled`` (no step lowers the loss),
+          ``diverged``, ``interrupted``, ``degenerate`` (trial moves along the null vectors of the
+          Hessian found no descent, or led to x, where the run ended), ``infinity`` (the infimum
+          lies at infinity), ``unbounded``, ``kinks`` (at active kinks of relu units, without a
+          proof), ``target`` (at `fun_target`) or ``slow``. `status` is the position in this list,
+          0 for ``critical``. A second-order method is ``slow`` if 50 iterations lower neither the
+          loss by 1e-8 of itself nor the gradient norm by half. With the default tolerance, and a
+          loss within 1e-4 of its lower bound (relative to the loss at the start and at theta = 0),
+          it is also ``slow`` if they do not lower the loss by a millionth of that scale.
         * ``track``: with `track`, the Tracker with its records.
         * ``starts``: with `n_init`, the loss that each start reached, in order; all counts and
           `history` are those of the run that continues from the chosen start.
@@ -282,7 +289,7 @@ def minimize(
     --------
     find_critical_point : critical points of any kind.
     classify : the verdict that ends a run.
-    newton_cg, trust_region, saddle_free_newton : these methods inside SciPy's minimize.
+    newton_cg, trust_region, saddle_free_newton : Methods for use in SciPy's minimize.
 
     Examples
     --------
@@ -334,7 +341,8 @@ def minimize(
         saver=CheckpointWriter(checkpoint, _if_set(checkpoint_every, "checkpoint_every")),
         ending=Finisher(run, tol, maker, options) if verdict else None,
     )  # fmt: skip
-    run.pressed = pressed or run.pressed  # Ctrl-C in the runs from several starts ends this run
+    # Ctrl-C during the runs from several starts also ends this run.
+    run.pressed = pressed or run.pressed
     given = (gradient_tol, checkpoint, resume, validation, patience, *options.values())
     _start_in_scaled_units(loop, method, given, seed, progress)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for NaN
@@ -349,8 +357,8 @@ MAX_SADDLE_SECONDS = 5e-3
 
 
 def _with_saddle_named(ob: Any, result: MinimizeResult, verdict: bool) -> MinimizeResult:
-    """Return the result, with the kind ``saddle`` for a critical point without a verdict if the
-    point is proved to be a saddle within milliseconds. Ctrl-C during the proof ends only the proof.
+    """Return the result. If there is no `verdict`, and a critical point is proved to be a saddle
+    within milliseconds, its kind becomes ``saddle``. Ctrl-C during the proof ends only the proof.
     """
     if not verdict and result.stopped == "critical" and result.kind is None:
         with suppress(KeyboardInterrupt):
@@ -391,9 +399,9 @@ def _proved_saddle(ob: Any, x: np.ndarray) -> float | None:
 def _start_in_scaled_units(
     loop: MinimizeLoop, method: Any, given: Any, seed: Any, progress: Any
 ) -> None:
-    """Let the loop begin at the end of a run for scaled targets, if `method` is "auto" and the
-    targets are far from mean 0 and variance 1. This is not done if any of `given` is not None,
-    since these refer to the unscaled problem.
+    """If `method` is "auto" and the targets are far from mean 0 and variance 1, let the loop begin
+    at the end of a run for scaled targets. This is not done if any of the arguments `given` is not
+    None, since these refer to the unscaled problem.
     """
     run, units = loop.run, None
     chosen: Any = loop.name

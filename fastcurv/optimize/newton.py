@@ -1,5 +1,5 @@
-"""Newton's method and variants that leave saddles. All build one Krylov space at each point, and
-differ in the small problem that is solved in this space.
+"""Newton's method and variants that escape from saddles. Each builds one Krylov space at each
+point. The methods differ in the small problem that is solved in this space.
 
 With Q the basis of a Krylov space from g (as rows), T = Q H Q' and c = Q g, a step is ``s = Q' y``
 with
@@ -13,7 +13,7 @@ with
 
 The space grows until the residual of the step is below ``min(forcing, sqrt(||g||)) ||g||``, or the
 next product costs more than it gains. After a rejected step the problem is solved again in the same
-space: a change of radius, damping or weight costs no product.
+space, so a change of radius, damping or weight costs no product.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def first_radius(theta: np.ndarray) -> float:
 
 
 def current_cost_weight(method: Any) -> float:
-    """Return the option `cost_weight` of the method for the next steps, or 0 once the run has made
-    no progress for some iterations. Directions of small curvature appear late in a Krylov space, so
+    """Return the method's option `cost_weight`, or 0 after `MAX_THRIFTY_ITERATIONS` iterations of
+    the run without progress. Directions of small curvature appear late in a Krylov space, so
     subproblems that are solved with few products never contain these directions.
     """
     return 0.0 if method.run.idle else float(method.cost_weight)
@@ -57,15 +57,16 @@ _PRECONDITIONED_OPTIONS = {**_DEFAULT_OPTIONS, "precondition": False, "warm_star
 
 
 class _KrylovMethod(Method):
-    """Base class of methods that grow a Krylov space, solve a subproblem in it, try the step, adapt
-    the radius, damping or weight, and repeat.
+    """Base class of methods that repeat four steps: grow a Krylov space, solve a subproblem in this
+    space, try the step, and adapt the radius, damping or weight.
 
-    Two options are for large networks, where the curvature of different layers differs by orders of
-    magnitude. `precondition`: the space is that of ``D H D`` from ``D g``, steps are ``D Q' y``,
-    and lengths, dampings and radii are measured in these coordinates. ``D = r^-1/2`` with r the
-    root mean square of Hv over random sign vectors v, which estimates the norms of H's rows [1]_;
-    it is averaged over about the last 20 points, at one product each (4 at the first).
-    `warm_start`: the last step is a second start vector of the next space, which costs one product.
+    Two options help large networks, in which the curvature of different layers differs by orders of
+    magnitude. With `precondition`, the Krylov space is that of ``D H D`` from ``D g``, steps are
+    ``D Q' y``, and lengths, dampings and radii are measured in these coordinates. ``D = r^-1/2``,
+    where r is the root mean square of Hv over random sign vectors v, which estimates the norms of
+    the rows of H [1]_. This mean is taken over about the last 20 points and costs one product each
+    (4 at the first point). With `warm_start`, the last step is a second start vector of the next
+    space, which costs one product.
 
     References
     ----------
@@ -98,7 +99,7 @@ class _KrylovMethod(Method):
 
     @cached_property
     def krylov_steps(self) -> NewtonSteps:
-        """The engine's object that takes the steps, created on first use and kept for the run."""
+        """The engine's object that performs the steps, created on first use and kept."""
         return NewtonSteps(self.run, self.krylov_space, self.forcing)
 
     def prepare_space(self) -> None:
@@ -259,7 +260,9 @@ class GaussNewton(SaddleFreeNewton):
         return sentence
 
     def _set_curvature(self, curvature: str) -> None:
-        """Use another curvature matrix, ``hessian`` or ``ggn``, from the next step on."""
+        """From the next step on, use the curvature matrix of the given name, ``hessian`` or
+        ``ggn``.
+        """
         self.exact, self.run.curvature = curvature == "hessian", curvature
         self.problem = "absolute" if self.exact else "clipped"
         self.run.bind_operator()
@@ -404,8 +407,9 @@ class NewtonCG(Method):
         return t is not None
 
     def _backtrack(self, d: np.ndarray) -> float | None:
-        """Return the first fraction of d tried at which the loss decreases by 1e-4 of the decrease
-        predicted by the slope, and leave that point in `run.spare`. Return None if there is none.
+        """Return the first fraction of d tried at which the loss decreases by at least 1e-4 of the
+        decrease predicted by the slope, and leave that point in `run.spare`. Return None if no
+        fraction satisfies this.
         """
         run, slope = self.run, dot(self.run.g, d)
         noise = 10.0 * run.eps * abs(run.f)
@@ -419,9 +423,9 @@ class NewtonCG(Method):
         return None
 
     def _search_negative_curvature(self, d: np.ndarray) -> bool:
-        """Search for the lowest point along d, a direction of negative curvature, downhill. The
-        step length comes from a line search, since the length of the Newton step is not the best
-        one here. Return False if no lower value is found.
+        """Search for the lowest point along d, a direction of negative curvature, on the downhill
+        side. The step length comes from a line search, since the length of the Newton step is not
+        suitable for negative curvature. Return False if no lower value is found.
         """
         run = self.run
         down = -1.0 if dot(run.g, d) > 0 else 1.0

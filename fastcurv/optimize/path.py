@@ -50,7 +50,7 @@ MIN_L2 = 1e-8
 # size of the weights of a restarted unit, relative to the weights of the unit at the start of the
 # path
 RESTART_SCALE = 0.1
-# maximum number of penalties with decreasing evidence, after which the search ends
+# maximum number of penalties at which the evidence decreases, after which the path ends
 MAX_DECREASES = 2
 # Along the path the evidence may decrease for a while: where units become active, and, if the noise
 # is small, before the fit reaches the noise level. So decreases are not counted while the loss is
@@ -62,15 +62,15 @@ LEARNING_DECREASE = 0.2
 
 
 def with_l2(ob: Objective, l2: float) -> Objective:
-    """Return the same objective with the penalty `l2`."""
+    """Return a copy of the objective with the penalty `l2` in place of its own."""
     how = ob.loss, l2, ob.sample_weight, ob.n_threads, ob.memory
     return Objective(ob.model, ob.X, ob.y, *how, l2_biases=ob.l2_biases)
 
 
 def active_units(model: Any, theta: Any, least: float = MIN_UNIT_SIZE) -> list[Any]:
-    """Return a mask of the units of each hidden layer that affect the outputs: the product of the
-    norms of their incoming and outgoing weights is above `least` and above a thousandth of the
-    largest product in the layer.
+    """Return a list with a mask (units,) for each hidden layer, True for the units that affect the
+    outputs. A unit affects the outputs if the product of the norms of its incoming and outgoing
+    weights is above `least` and above `MIN_UNIT_RATIO` times the largest product in the layer.
     """
     Ws, found = [layer[0] for layer in model.unflatten(np.asarray(theta, np.float64))], []
     for below, above in zip(Ws, Ws[1:]):
@@ -133,7 +133,9 @@ class RegularizationPath(FrozenRecord, AttributeHints, subject="path"):
 
     @property
     def became_active(self) -> list[list[int]]:
-        """The units that are active at each penalty and were inactive at the previous one."""
+        """For each penalty, the list of the indices of the units that are active at this penalty
+        and were inactive at the previous one. At the first penalty, all active units are listed.
+        """
         before = np.vstack(
             [np.zeros((1, self.active_units.shape[1]), bool), self.active_units[:-1]]
         )
@@ -156,7 +158,9 @@ class RegularizationPath(FrozenRecord, AttributeHints, subject="path"):
         return repr(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as plain values that JSON can represent."""
+        """Return the arrays of the path and the verdicts as a dict of values that JSON can
+        represent.
+        """
         names = "l2s thetas values kinds active_units became_active"
         return {name: to_json_value(getattr(self, name)) for name in names.split()}
 
@@ -268,8 +272,8 @@ def regularization_path(
 
 
 def with_units_restarted(model: Any, theta: Any, start: Any) -> Any:
-    """Return theta with inactive units restarted: their weights are set to `RESTART_SCALE` times
-    those of the point `start`, and their biases to those of `start`.
+    """Return a copy of theta in which inactive units are restarted: their weights are set to
+    `RESTART_SCALE` times those of the point `start`, and their biases to those of `start`.
     """
     theta, layers = theta.copy(), model.unflatten(start)
     mine = model.unflatten(theta)
@@ -295,12 +299,13 @@ def with_units_pruned(ob: Any, theta: Any) -> Any:
 
 
 def without_inactive_units(ob: Any, theta: Any) -> tuple[Any, Any]:
-    """Return the objective of the network without its inactive units, and theta there. Both are
-    unchanged if all units are active, if a layer has no active unit, or if the objective would
-    increase.
+    """Return the objective of the network without its inactive units, and the point of the smaller
+    network that corresponds to theta.
 
-    At a minimum, a unit without weights has a bias on which no output depends, so that the Hessian
-    has an eigenvalue 0. Without the unit the Hessian can be positive definite.
+    `ob` and theta are returned unchanged if all units are active, if a layer has no active unit, if
+    the objective would increase, or if the network has no biases, skip connections or batch
+    normalisation. At a minimum, a unit without weights has a bias on which no output depends, so
+    the Hessian has an eigenvalue 0. Without the unit the Hessian can be positive definite.
     """
     model = ob.model
     on = active_units(model, theta, MAX_PRUNABLE_SIZE)
@@ -331,7 +336,9 @@ def evidence_path(
     count: float | None = None,
 ) -> LaplacePosterior:
     """Return the posterior with the largest evidence on a path of penalties from large to small.
-    The path ends once the evidence has decreased at `MAX_DECREASES` penalties.
+    The path ends once the evidence has decreased at `MAX_DECREASES` penalties since its maximum, or
+    at the penalty `MIN_L2`. If the maximum is inside the path, a penalty between its neighbours is
+    tried too.
 
     Parameters
     ----------
@@ -375,8 +382,8 @@ def evidence_path(
             decreases += 1
         l2 *= L2_RATIO
     last = found[best]
-    # The refined penalty is at the vertex of the parabola through the largest evidence and its
-    # neighbours.
+    # The last penalty tried is at the vertex of the parabola through the largest evidence and its
+    # two neighbours.
     if 0 < best < len(found) - 1:
         a, b, c = (found[i].log_evidence for i in (best - 1, best, best + 1))
         shift = 0.5 * (c - a) / max(2 * b - a - c, 1e-12)

@@ -30,10 +30,10 @@ ARMIJO_FRACTION = 1e-4
 
 @dataclass(frozen=True)
 class NewtonMRSteps:
-    """The Newton-MR steps for all dampings, smallest damping first, with the slopes ``p'Hg /
-    ||g||^2`` along the steps p.
+    """The Newton-MR steps p for all dampings, smallest damping first, and the slopes ``p'Hg /
+    ||g||^2`` of the gradient norm along them.
 
-    `norm` is ||H||, or NaN if the Hessian could not be decomposed, so that its size is unknown.
+    `norm` is ||H||, or NaN if ||H|| is unknown because the Hessian could not be decomposed.
     """
 
     vectors: list[np.ndarray] = field(default_factory=list)
@@ -43,7 +43,7 @@ class NewtonMRSteps:
 
 def dense_steps(A: np.ndarray, g: np.ndarray) -> NewtonMRSteps:
     """Return the Newton-MR steps for the gradient g, from all eigenpairs of the Hessian A. If A is
-    0 or cannot be decomposed, there are no steps.
+    0 or cannot be decomposed, the result holds no steps.
     """
     try:
         values, U, _ = eigh(A)
@@ -64,7 +64,7 @@ def dense_steps(A: np.ndarray, g: np.ndarray) -> NewtonMRSteps:
 
 def krylov_steps(space: KrylovSpace) -> NewtonMRSteps:
     """Return the Newton-MR steps in a Krylov space grown from the gradient. If H is 0 or not finite
-    in this space, there are no steps.
+    in this space, the result holds no steps.
     """
     if space.m == 0:
         return NewtonMRSteps(norm=0.0)

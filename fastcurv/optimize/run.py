@@ -127,21 +127,25 @@ NO_VERDICT_CLAUSE = ". No classification was made; call fastcurv.classify(ob, re
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """The statement about a point with zero gradient, or the point from which the run continues.
+    """The verdict on a point with zero gradient, or the point from which the run continues.
 
     Attributes
     ----------
     theta : ndarray, shape (n,)
+        The point.
     stopped : str or None
-        A key of `STATUS_CODES`; None if the run continues from theta, because the loss is lower
+        A key of `STATUS_CODES`. None if the run continues from theta, because the loss is lower
         there or a smaller gradient is needed.
     kind : str or None
         The kind of point by `classify`; None without a verdict.
     success : bool
+        True if the run ends successfully at theta.
     sentence : str
+        The reason for the end, for the message of the result.
     report : CriticalPoint or None
+        The verdict of `classify` on theta; None without a verdict.
     finer : bool
-        True if the run continues to a smaller gradient.
+        True if the run continues with a smaller tolerance of the gradient.
     """
 
     theta: np.ndarray
@@ -159,7 +163,7 @@ class PointExaminer(Protocol):
     """
 
     def is_out_of_time(self) -> bool:
-        """Return True if the time for trial moves is used up."""
+        """Return True if the time for checks of stationary points is used up."""
 
     def examine(self, theta: np.ndarray, moves: bool) -> RunOutcome:
         """Return the outcome at theta. With `moves` the outcome may be a point from which the run
@@ -199,8 +203,8 @@ class Run(CheckpointedState):
     # limits of the next call of a method: maximum number of iterations, and gradient norm at which
     # the call ends
     ahead, enough = 1, 0.0
-    # True after a number of iterations without progress; subproblems are then solved more
-    # accurately
+    # True after `MAX_THRIFTY_ITERATIONS` iterations without progress; subproblems are then solved
+    # more accurately
     idle = False
     # True if the loss is near its lower bound and the tolerance is the default
     near_bound = False
@@ -221,13 +225,13 @@ class Run(CheckpointedState):
     # requested tolerance, and current tolerance, which is smaller if a verdict needs a smaller
     # gradient
     wanted = gradient_tol = 0.0
-    fresh = np.inf  # loss when the method was last restarted
+    fresh = np.inf  # loss at the last restart of the method
     # iteration up to which the run may continue after the default tolerance is reached
     rest: int | None = None
     # number of small gains in a row along negative curvature
     small_gains = 0
-    # number of moves from stationary points to other points, and number of such moves in a row with
-    # a small gain
+    # number of moves from stationary points to other points, and number of consecutive moves with a
+    # small gain
     moves = small = 0
     _product: Any = None
 
@@ -309,7 +313,8 @@ class Run(CheckpointedState):
         return self.budget.elapsed()
 
     def exhausted_budget(self) -> str | None:
-        """Return the name of the exhausted budget, ``max_time`` or ``max_products``, or None.
+        """Return the name of the exhausted budget, ``max_time`` or ``max_products``, or None. Raise
+        KeyboardInterrupt after Ctrl-C.
 
         The time budget counts as exhausted if it would end before the next expected call of this
         method.
@@ -336,8 +341,8 @@ class Run(CheckpointedState):
         return self.cut is not None
 
     def value(self, theta: np.ndarray) -> float:
-        """Evaluate the objective at `theta`, or return infinity without a call if theta is not
-        finite.
+        """Return the value of the objective at `theta`, or infinity, without a call, if theta is
+        not finite.
         """
         if self._engine_has_points():
             f: float = self.points.trial_loss(np.ascontiguousarray(theta, self.theta.dtype))
@@ -349,9 +354,9 @@ class Run(CheckpointedState):
         return value_at(self.ob, theta)
 
     def value_and_gradient(self, theta: np.ndarray, ob: Any = None) -> tuple[float, np.ndarray]:
-        """Evaluate value and gradient of the full objective, or of a batch `ob`, whose gradient may
-        be overwritten by the next call. Return infinity and NaN without a call if theta is not
-        finite.
+        """Return the value and the gradient (n,) of the full objective, or of `ob`, the objective
+        of a batch. The next call may overwrite the gradient of a batch. If theta is not finite,
+        return infinity and NaNs without a call.
         """
         if not all_finite(theta):
             return np.inf, np.full_like(theta, np.nan)
@@ -366,8 +371,8 @@ class Run(CheckpointedState):
         return as_number(f), as_gradient(g, theta.size, self.theta.dtype, kept=kept)
 
     def step_price(self) -> float:
-        """Return the cost of trying and accepting a step, in products. Values and gradients use all
-        rows; products may use a sample of them.
+        """Return the cost of trying and accepting a step, in Hessian products. Values and gradients
+        use all rows, whereas products may use a sample of the rows.
         """
         return 3.0 if self.sample is None else 2.0 + self.ob.n_samples / self.sample
 
@@ -415,8 +420,9 @@ class Run(CheckpointedState):
         return operator
 
     def _engine_has_points(self) -> bool:
-        """Return True if the engine evaluates the loss and products at the run's point and at trial
-        points without calls of the objective. The first call creates `points`, which do so.
+        """Return True if the engine evaluates the loss and the products, at the run's point and at
+        trial points, without calls of the objective. The first call creates `points`, the engine's
+        object for these evaluations.
         """
         if self.curvature is None or self.sample is not None:
             return False
@@ -465,11 +471,13 @@ class Run(CheckpointedState):
         return RECORD_FIELDS if self.validation is None else (*RECORD_FIELDS, "validation")
 
     def past_records(self, count: int | None = None) -> dict[str, np.ndarray]:
-        """Return the first `count` records, or all, as an array for each name."""
+        """Return the first `count` records, or all records if `count` is None, as a dict with an
+        array for each name.
+        """
         return dict(zip(self.record_names, map(np.array, zip(*self.records[:count]))))
 
     def record(self) -> None:
-        """Record the current point, and keep a copy if its score is the lowest so far."""
+        """Record the current point. If its score is the lowest so far, keep a copy of the point."""
         spent = self.n_products if self.spent_here is None else self.spent_here
         record: tuple[Any, ...] = self.iteration, self.f, self.gnorm, spent, self.elapsed()
         score = self.f
@@ -552,8 +560,8 @@ class Run(CheckpointedState):
     )
 
     def state(self) -> State:
-        """Return what a resumed run needs, except the history: arrays by name, and facts that JSON
-        can represent.
+        """Return the state that a resumed run needs, except the history. It consists of a dict of
+        arrays and a dict of values that JSON can represent.
         """
         arrays, facts = super().state()
         facts["elapsed"], facts["records"] = self.elapsed(), len(self.records)
@@ -562,8 +570,8 @@ class Run(CheckpointedState):
         return arrays, facts
 
     def load(self, arrays: Any, facts: Any) -> None:
-        """Restore the values that `state` and `past_records` returned. Raise ValueError if no run
-        can have returned these arrays and facts.
+        """Restore the values that `state` and `past_records` returned. Raise ValueError if these
+        arrays and facts cannot come from a run for the same problem.
         """
         check_run(arrays, facts, self)
         super().load(arrays, facts)
@@ -588,8 +596,9 @@ check_not_negative = partial(check_positive, zero=True)
 
 
 def check_row_batch_size(ob: Any, count: Any, name: str) -> int | None:
-    """Return `count`, the number of rows to use at a time, after checking it. Return None if all
-    rows are used.
+    """Return `count`, the number of rows to use at a time, or None if all rows are used. `name` is
+    the name of the option. Raise ValueError if `count` is not None and the objective cannot be
+    restricted to rows.
     """
     if count is None:
         return None
@@ -658,7 +667,8 @@ class Method(CheckpointedState):
         """Return the current values of the options by name, for the history of the run."""
         return {name: getattr(self, name) for name in self.defaults}
 
-    if TYPE_CHECKING:  # options are set as attributes at the start
+    # Options are set as attributes at the start of the run, so that type checkers do not know them.
+    if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
 

@@ -89,14 +89,14 @@ class SampledPoint(FrozenRecord):
 
 
 class CriticalSample(ReadOnlyMixin):
-    """The result of `sample_critical_points`: a sequence of `SampledPoint`.
+    """Result of `sample_critical_points`: a sequence of `SampledPoint`.
 
     Attributes
     ----------
     points : tuple of SampledPoint
         Sorted by loss, lowest first.
     n_tries : int
-        Number of searches; those that did not end at a critical point gave no point.
+        Number of searches. A search that did not end at a critical point adds no point.
     n_walks : int
         Number of walks, descents and narrower networks that the searches took, at most four each.
     """
@@ -331,7 +331,7 @@ def sample_critical_points(
                 shown.update(1)
                 shown.note(f"{len(points)} points")
     except KeyboardInterrupt:
-        # The points found so far are returned.
+        # After Ctrl-C, return the points found so far.
         if not points:
             raise
     return CriticalSample(points, tried, sampler.n_walks, ob.model)
@@ -410,7 +410,7 @@ class _CriticalPointSampler:
             if follows and index is None:
                 index = int(rng.integers(min(MAX_DEFAULT_INDEX >> attempt, self.ob.n_params) + 1))
             elif index is not None and best is None and attempt == MAX_WALKS - 1:
-                index //= 2  # there may be no point of the requested index
+                index //= 2  # because there may be no point of the requested index
             shares = {name: led / of for name, (led, of) in self.led.items()}
             start = max(shares, key=shares.__getitem__) if attempt else list(shares)[turn]
             try:
@@ -445,10 +445,11 @@ class _CriticalPointSampler:
     def _walk(
         self, source: str, start: str, index: int | None, rng: np.random.Generator
     ) -> tuple[np.ndarray, tuple[int, ...] | None]:
-        """Return the end point of one walk, descent or narrower network, as `source` requires, and
-        the hidden widths of the narrower network or None. A walk goes from a start of the kind
-        `start` to a point of the given index, or from weights after some Adam steps to any critical
-        point if `index` is None.
+        """Return the end point of one walk, descent or narrower network, as `source` requires. Also
+        return the hidden widths of the narrower network, or None for other sources.
+
+        A walk goes from a start of the kind `start` to a point of the given index. If `index` is
+        None, it goes from weights after some Adam steps to any critical point.
         """
         ob = self.ob
         if source == "narrower":
@@ -472,12 +473,12 @@ class _CriticalPointSampler:
 def _train_briefly(
     sampler: _CriticalPointSampler, theta: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return the point after full-batch Adam steps from theta, whose number is drawn from the
-    sampler's `epochs`.
+    """Return the point that full-batch Adam reaches from theta. The number of steps is drawn from
+    the range `sampler.epochs`.
     """
     low, high = np.log(sampler.epochs)
     steps = int(np.exp(rng.uniform(low, high)))
-    # The seed has no effect in full-batch training.
+    # The method needs no seed, since full-batch training is deterministic.
     return _minimise_from(
         sampler,
         sampler.ob,
@@ -491,7 +492,9 @@ def _train_briefly(
 
 
 def _draw_weights(sampler: _CriticalPointSampler, rng: np.random.Generator) -> np.ndarray:
-    """Draw random weights of between half and three times the size that `MLP.init` draws."""
+    """Return random parameters (n,). Their size is drawn between half and three times the size of
+    those that `MLP.init` draws.
+    """
     return np.asarray(rng.uniform(0.5, 3.0) * sampler.ob.model.init(seed=rng))
 
 
@@ -517,8 +520,8 @@ START_FUNCTIONS: dict[str, Callable[[_CriticalPointSampler, np.random.Generator]
 def _minimise_from(
     sampler: _CriticalPointSampler, ob: Any, theta: np.ndarray, method: Descent, **options: Any
 ) -> np.ndarray:
-    """Return the point that `minimize` reaches from theta by `method` in the remaining time. Ctrl-C
-    during the run ends the sampling.
+    """Return the point that `minimize` reaches from theta by `method` in the remaining time. If
+    Ctrl-C is pressed during the run, raise KeyboardInterrupt, which ends the sampling.
     """
     found = minimize(ob, theta, method, max_time=sampler.budget.inner_max_time(), **options)
     if found.status == STATUS_CODES["interrupted"]:
@@ -529,8 +532,8 @@ def _minimise_from(
 
 
 def _check_indices(index: Any, n: int) -> list[int]:
-    """Return the requested indices, one or several, as a checked list, which is empty if `index` is
-    None.
+    """Return the requested indices as a list of ints from 0 to n. `index` is an int, several ints,
+    or None, for which the list is empty.
     """
     if index is None:
         return []
@@ -600,10 +603,11 @@ def _from_narrower(
 def _add_unit(
     below: list[Any], above: list[Any], split: bool, bias: float, rng: np.random.Generator
 ) -> None:
-    """Add a unit between two layers without changing the outputs of the network. The unit has
-    weights 0 and the given bias or, with `split`, is a copy of another unit and takes over part of
-    the outgoing weights of that unit. `below` and `above` hold the parameters of the two layers and
-    are changed.
+    """Add a unit between two layers without changing the outputs of the network. `below` and
+    `above` hold the parameters of the two layers and are changed.
+
+    The unit has weights 0 and the bias `bias`. With `split`, the unit is instead a copy of another
+    unit and takes over part of the outgoing weights of that unit.
     """
     W, V = below[0], above[0]
     if split:

@@ -1,10 +1,11 @@
 """Learning-rate schedules, and their convergence by the conditions of Robbins and Monro.
 
-Updates are counted t = 1, 2, 3, ... Every schedule here is asymptotically ``c * t**-p``; the
-exponent ``p`` decides the conditions under which stochastic gradient descent converges:
+Updates are counted t = 1, 2, 3, ... Every schedule of this module is asymptotically ``c * t**-p``.
+The exponent p determines whether the conditions for the convergence of stochastic gradient descent
+hold:
 
     sum of alpha_t = inf          p <= 1: steps can reach any point
-    sum of alpha_t**2 < inf       p > 1/2: the noise of the mini-batches dies out
+    sum of alpha_t**2 < inf       p > 1/2: the effect of the mini-batches' noise vanishes
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Schedule:
         try:
             return _FORMULAS[self.name][0](self, t)
         except OverflowError:
-            # The rate underflows float64.
+            # The rate is too small for float64.
             return 0.0
 
     @property
@@ -60,7 +61,7 @@ class Schedule:
 
     @property
     def formula(self) -> Any:
-        """The learning rate as a formula in t, such as ``0.1 / t^0.75``, as text."""
+        """The learning rate as a formula in t, such as "0.1 / t^0.75"."""
         a, d = f"{self.alpha:g}", f"{self.delta:g}"
         return _FORMULAS[self.name][1].format(a=a, d=d, hold=self.hold)
 
@@ -227,8 +228,8 @@ def as_schedule(
     schedule : str or callable
         A name (see `Schedule`), or any callable ``t -> rate``.
     alpha, delta, hold : float, float or None, int or None
-        Parameters of the named schedule. Defaults: delta 1e-3 for ``inverse_time``, 0.75 for
-        ``power`` and 1 for ``constant_then_decay``; hold 1000.
+        Parameters of the named schedule. By default delta is 1e-3 for ``inverse_time``, 0.75 for
+        ``power`` and 1 for ``constant_then_decay``, and hold is 1000.
     """
     if callable(schedule):
         rate: Callable[[int], float] = schedule
@@ -242,14 +243,15 @@ def as_schedule(
 
 @dataclass(frozen=True)
 class RobbinsMonro:
-    """The result of `robbins_monro`.
+    """Result of `robbins_monro`.
 
     Attributes
     ----------
     satisfied : bool or None
-        True if both conditions hold; None if that cannot be decided.
+        True if both conditions hold, False if one does not, None if this cannot be decided.
     sum_diverges, squares_converge : bool or None
-        True if the sum of alpha_t is inf, and if the sum of alpha_t**2 is finite.
+        True if the sum of alpha_t is infinite, and True if the sum of alpha_t**2 is finite. None
+        if this cannot be decided.
     exponent : float
         p in ``alpha_t ~ c * t**-p``: exact for the schedules of this library, else fitted.
     reason : str
@@ -277,15 +279,14 @@ def _fitted_exponent(schedule: Callable[[int], float]) -> float:
 
 
 def robbins_monro(schedule: Schedule | Callable[[int], float]) -> RobbinsMonro:
-    """Check whether a schedule meets sum alpha_t = inf and sum alpha_t**2 < inf, and give the
-    reason.
+    """Check whether a schedule meets the conditions sum alpha_t = inf and sum alpha_t**2 < inf.
 
     Parameters
     ----------
     schedule : Schedule or callable
-        The result for a `Schedule` follows from its formula. For any other callable, no finite
-        number of rates decides the conditions, so the result is None, with the exponent measured
-        between t = 10**6 and 10**8.
+        For a `Schedule`, the result follows from its formula. For any other callable, ``satisfied``
+        is None, because no finite number of rates decides the conditions, and the exponent is
+        estimated from the rates at t = 10**6 and 10**8.
 
     Returns
     -------

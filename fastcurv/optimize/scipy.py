@@ -81,8 +81,8 @@ def _minimize_for_scipy(
     args = () if args is None else args if isinstance(args, tuple) else (args,)
     ob = _FunctionObjective(fun, args, n_params=len(x0), **problem)
     result = minimize(ob, x0, method, **given)
-    # This part of the message names a call that needs the objective, which the caller does not
-    # have.
+    # Remove the clause that names a call which needs the objective, because callers of SciPy have
+    # no objective.
     result["message"] = result["message"].replace(NO_VERDICT_CLAUSE, "")
     return result
 
@@ -95,9 +95,10 @@ def newton_cg(fun: Any, x0: Any, **given: Any) -> MinimizeResult:
     fun, x0 : callable, array_like
         The function and the start, as SciPy passes them.
     **given
-        SciPy's ``args jac hess hessp callback``; a gradient, and `hess` or `hessp`, are needed.
-        ``tol`` or ``gtol`` is the gradient norm that counts as zero, ``maxiter`` the number of
-        steps; all others are options of `fastcurv.minimize`.
+        SciPy's arguments ``args``, ``jac``, ``hess``, ``hessp`` and ``callback``. A gradient, and
+        ``hess`` or ``hessp``, are required. ``tol`` or ``gtol`` is the gradient norm that counts as
+        zero, and ``maxiter`` the maximum number of steps. All others are options of
+        `fastcurv.minimize`.
 
     Returns
     -------
@@ -106,7 +107,7 @@ def newton_cg(fun: Any, x0: Any, **given: Any) -> MinimizeResult:
 
     See Also
     --------
-    minimize : the same without SciPy, on objectives of networks.
+    fastcurv.minimize : the same methods without SciPy, for objectives of networks.
 
     Examples
     --------
@@ -138,7 +139,7 @@ def trust_region(fun: Any, x0: Any, **given: Any) -> MinimizeResult:
 
     See Also
     --------
-    minimize : the same without SciPy, on objectives of networks.
+    fastcurv.minimize : the same methods without SciPy, for objectives of networks.
 
     Examples
     --------
@@ -167,7 +168,7 @@ def saddle_free_newton(fun: Any, x0: Any, **given: Any) -> MinimizeResult:
 
     See Also
     --------
-    minimize : the same without SciPy, on objectives of networks.
+    fastcurv.minimize : the same methods without SciPy, for objectives of networks.
 
     Examples
     --------

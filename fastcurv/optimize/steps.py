@@ -46,12 +46,13 @@ class IndefiniteHessianWarning(UserWarning):
 
 
 def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Model) -> Any:
-    """Return the eigenvalues of H, the coordinates of the gradient in the eigenvectors, a map from
-    such coordinates to vectors (n,), and the relative residual of the step.
+    """Return the eigenvalues (k,) of H, the coordinates (k,) of the gradient in the eigenvectors, a
+    function that maps such coordinates to vectors (n,), and the relative residual of the step.
 
-    The decomposition is dense if n is small and `k` is None. Otherwise it is that of a Krylov space
-    of g, grown to `k` rows or until the residual is below `wanted` times ||g||, where
-    `share(values, linear)` is the vector that H multiplies in the residual.
+    If `k` is None and n is at most `DENSE_MAX_N`, all eigenpairs are computed, and the residual is
+    0. Otherwise these are the Ritz pairs of a Krylov space of g. The space has `k` rows, or grows
+    until the residual is below `wanted` times ||g||. ``share(values, linear)`` returns the
+    coordinates of the vector that H multiplies in the residual.
     """
     n = len(g)
     if k is None and n <= DENSE_MAX_N:

@@ -72,9 +72,11 @@ class TargetUnits(NamedTuple):
         return theta
 
     def scaled_start(self, theta: np.ndarray) -> np.ndarray:
-        """Return the start of the scaled run for a start theta in the caller's units. If theta
-        explains part of the targets, or its outputs are too large for a drawn start, theta is
-        converted. Otherwise theta is returned unchanged, since it was drawn for outputs of size 1.
+        """Return the start of the scaled run for a start theta in the caller's units.
+
+        If theta explains part of the targets, or its outputs are too large for a random start,
+        theta is converted to scaled units. Otherwise a copy of theta is returned, since theta was
+        drawn for outputs of size 1.
         """
         same, zero = self.to_scaled(theta), np.zeros_like(theta)
         loss, drawn, none = (value_at(self.scaled, at) for at in (same, theta, zero))
@@ -123,11 +125,12 @@ def units_of(ob: Any) -> TargetUnits | None:
 def minimize_scaled(
     units: TargetUnits, theta: np.ndarray, go: Callable[..., MinimizeResult], callback: Any
 ) -> tuple[MinimizeResult, np.ndarray, list[tuple[Any, ...]]]:
-    """Minimise the scaled objective by ``go(ob, theta0, callback=)`` from theta, which is in the
-    units of the caller. `callback` is None or receives intermediate results in these units.
+    """Minimise the scaled objective from theta, a point in the units of the caller. ``go(objective,
+    theta0, callback=...)`` runs the minimiser. `callback` is None or receives intermediate results
+    in the units of the caller.
 
-    Return the result of the scaled run, the point in the units of the caller, and the records of
-    the steps in the units of the caller.
+    Return the result of the scaled run and, in the units of the caller, the final point and the
+    records of the steps.
     """
     begun = time.perf_counter()
     f, g = as_number(units.ob.value(theta)), units.ob.gradient(theta)

@@ -63,7 +63,7 @@ def test_resuming_with_another_objective_raises(options, tmp_path):
     minimize(regression(), np.zeros(5), checkpoint=path, verdict=False, **options)
     with pytest.raises(
         ValueError,
-        match=r"the objective to resume must be .*got a loss of [\d.e-]+.*instead of ",
+        match=r"ob must be the objective of the saved run.*got a loss of [\d.e-]+.*instead of ",
     ):
         minimize(regression(seed=1), None, resume=path, verdict=False, **options)
 

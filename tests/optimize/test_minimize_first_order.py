@@ -101,7 +101,9 @@ def test_schedule_can_be_given_by_name():
 
 
 def test_options_of_a_schedule_with_a_function_raise():
-    with pytest.raises(ValueError, match="learning_rate as a function and schedule must be given"):
+    with pytest.raises(
+        ValueError, match="schedule must not be given if learning_rate is a function"
+    ):
         minimize(
             nonlinear_gradient_function(), np.zeros(3), "sgd", learning_rate=abs, schedule="power"
         )

@@ -223,7 +223,7 @@ def _reconcile_loss(run: Any, held: float, now: float) -> float:
     gap, size, eps = abs(now - held), max(abs(now), abs(held)), np.finfo(run.theta.dtype).eps
     if held != now and not (np.isfinite(held) and gap <= eps**0.5 * size):
         raise ValueError(
-            "ob must be the objective of the saved run, with the same data, network, loss and l2, "
+            "ob must be the objective of the checkpoint, with the same data, network, loss and l2, "
             f"got a loss of {now:.6g} at the saved theta instead of {held:.6g}."
         )
     return held if held == now or gap <= MAX_LOSS_ROUNDINGS * eps * size else now

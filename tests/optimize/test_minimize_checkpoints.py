@@ -63,7 +63,7 @@ def test_resuming_with_another_objective_raises(options, tmp_path):
     minimize(regression(), np.zeros(5), checkpoint=path, verdict=False, **options)
     with pytest.raises(
         ValueError,
-        match=r"ob must be the objective of the saved run.*got a loss of [\d.e-]+.*instead of ",
+        match=r"ob must be the objective of the checkpoint.*got a loss of [\d.e-]+.*instead of ",
     ):
         minimize(regression(seed=1), None, resume=path, verdict=False, **options)
 
@@ -180,7 +180,7 @@ def test_a_run_with_validation_is_not_resumed_without(watched, tmp_path):
     ob, path = regression(), tmp_path / "run"
     one, other = ({"validation": regression(seed=1)}, {})[:: 1 if watched else -1]
     minimize(ob, np.zeros(5), "adam", max_iter=3, checkpoint=path, **one)
-    with pytest.raises(ValueError, match=f"got a checkpoint {'with' if watched else 'without'} it"):
+    with pytest.raises(ValueError, match=f"run was made {'with' if watched else 'without'} it"):
         minimize(ob, None, "adam", max_iter=6, resume=path, **other)
 
 

@@ -160,7 +160,7 @@ class Facts(FrozenRecord):
     held_out_r2, class_number_r2 : float
         Fractions of the variance that kernel regressions explain on left-out rows: of the targets,
         and of the class numbers taken as quantities (NaN without classes).
-    layers : list of Layer
+    layers : list of LayerFacts
         The layers, from the first to the output layer.
     scales : ndarray, shape (d,)
         Root mean squares of the columns of X that vary.
@@ -171,7 +171,7 @@ class Facts(FrozenRecord):
         The distinct targets in ascending order if there is one output, else empty.
     noise : float
         Number of rows of a mini-batch whose gradient noise is as large as the gradient, or NaN.
-    steps : Steps
+    steps : RunFacts
     verdict : CriticalPoint
     has_no_minimum : bool
         True if the loss is proved to decrease without end along a ray.
@@ -262,7 +262,7 @@ class Facts(FrozenRecord):
     @property
     def is_stationary(self) -> bool:
         """True if the verdict is not ``not_critical``, or if the recorded losses have levelled out
-        (`Steps.is_flat`).
+        (`RunFacts.is_flat`).
         """
         return self.verdict.kind != "not_critical" or self.steps.is_flat
 

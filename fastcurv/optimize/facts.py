@@ -139,7 +139,7 @@ class Facts(FrozenRecord):
     Attributes
     ----------
     ob : Objective
-    loss, constant : float
+    loss, constant_loss : float
         The loss at theta with weight decay, and the loss of the best constant outputs without it.
     y, weight : ndarray
         Targets (rows, k) of the rows that are examined, and their weights, of mean 1; if `robust`,

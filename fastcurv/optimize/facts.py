@@ -496,8 +496,8 @@ def _unexplained_by_regression(
 def _layer_facts(
     ob: Any, theta: np.ndarray, g: np.ndarray, h: np.ndarray, X: np.ndarray
 ) -> list[LayerFacts]:
-    """Return a `LayerFacts` for each layer of the network at theta. g is the gradient, h is the product
-    of the Hessian with a random vector of signs, and X holds the rows on which activations are
+    """Return a `LayerFacts` for each layer of the network at theta. g is the gradient, and h is the
+    product of the Hessian with a random vector of signs. X holds the rows on which activations are
     computed.
     """
     model = ob.model

@@ -106,7 +106,7 @@ __all__ = [
 ]
 
 # Key: a public name. Value: the module that defines it and is imported on first use.
-_HOMES = {
+_MODULE_OF_PUBLIC_NAME = {
     "ConvergenceDisplay": "plots.convergence",
     "IndefiniteHessianWarning": "optimize.steps",
     "LandscapeDisplay": "plots.landscape",
@@ -176,7 +176,11 @@ _SUBPACKAGES = {
 
 # Without scikit-learn, `from fastcurv import *` omits the estimators.
 if find_spec("sklearn") is None:
-    __all__ = [name for name in __all__ if not _HOMES.get(name, "").startswith("estimators")]
+    __all__ = [
+        name
+        for name in __all__
+        if not _MODULE_OF_PUBLIC_NAME.get(name, "").startswith("estimators")
+    ]
 
 _register()
 
@@ -184,11 +188,13 @@ _register()
 def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
         return import_module(f".{_SUBPACKAGES[name]}", __name__)
-    if name not in _HOMES:
+    if name not in _MODULE_OF_PUBLIC_NAME:
         import_module(".common.errors", __name__).raise_attribute_error(
             "fastcurv", "module 'fastcurv'", name, import_module(__name__)
         )
-    value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    value = globals()[name] = getattr(
+        import_module(f".{_MODULE_OF_PUBLIC_NAME[name]}", __name__), name
+    )
     return value
 
 

@@ -29,9 +29,9 @@ from .structure.parameters import (
 )
 from .structure.tables import (
     ACTIVATIONS,
-    COMPLEX_STEP,
     DEFAULT_LOSS_BY_TARGETS,
     LOSSES,
+    PRODUCT_COMPLEX_STEP,
     batch_normalise,
     check_loss,
     one_hot,
@@ -306,7 +306,7 @@ class ReferenceHessian(SelfAdjoint, ReadOnlyMixin, assignable=("n_products",)):
         self.n_products += 1
         if not 0 < size < np.inf:
             return 0 * v
-        step = COMPLEX_STEP / size
+        step = PRODUCT_COMPLEX_STEP / size
         return np.asarray(
             self.objective.value_and_gradient(self.theta + 1j * step * v)[1].imag / step
         )

@@ -41,7 +41,7 @@ TINY, SMALLEST_SUBNORMAL = float(np.finfo(float).tiny), float(np.finfo(float).sm
 EPS = float(np.finfo(float).eps)
 # factor by which bounds are enlarged to cover the rounding errors of their own computation, which
 # consists of products of few numbers and sums of at most 1e5 squares
-ROUND_UP_FACTOR = 1 + 1e-9
+NORM_ROUND_UP_FACTOR = 1 + 1e-9
 # minimum magnitude at which neither a product nor its rounding error has underflowed
 MIN_MAGNITUDE_WITHOUT_UNDERFLOW = 1e-290
 
@@ -111,7 +111,7 @@ def spectral_norm_bound(A: Floats) -> float:
     G, sizes = A @ A.T if len(A) < A.shape[1] else A.T @ A, np.abs(A)
     sums = np.sqrt(sizes.sum(axis=0).max()) * np.sqrt(sizes.sum(axis=1).max())
     return float(
-        size * min(norm_bound_from_gram(G, max(A.shape)), ROUND_UP_FACTOR * sums)
+        size * min(norm_bound_from_gram(G, max(A.shape)), NORM_ROUND_UP_FACTOR * sums)
         + SMALLEST_SUBNORMAL
     )
 

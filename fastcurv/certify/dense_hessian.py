@@ -49,7 +49,7 @@ from ..common.protocols import EnclosedMatrix, Floats
 from ..common.runtime import rounding_to_nearest
 from ..structure.parameters import is_batch_normalised, l2_diagonal, layers_of
 from .arithmetic import (
-    ROUND_UP_FACTOR,
+    NORM_ROUND_UP_FACTOR,
     SMALLEST_SUBNORMAL,
     Enclosure,
     ErrorChain,
@@ -66,7 +66,7 @@ from .passes import ErrorPass, LossDerivatives, Passes, State, passes_at, theta_
 # The matrices of each row, layer by layer, from which the curvature of a loss is computed, each
 # with a bound on its error: K, C and S of the module docstring.
 
-UNDERFLOW_BOUND = 1e-300  # upper bound on the effect of underflow on the norm of a matrix
+MATRIX_UNDERFLOW_BOUND = 1e-300  # upper bound on the effect of underflow on the norm of a matrix
 
 
 def _row_frobenius_norms(x: Floats) -> Floats:
@@ -101,13 +101,14 @@ class RowMatrices:
         """
         return cls.from_array(
             x,
-            ROUND_UP_FACTOR * (off + 2 * UNIT_ROUNDOFF * _row_frobenius_norms(x) + UNDERFLOW_BOUND),
+            NORM_ROUND_UP_FACTOR
+            * (off + 2 * UNIT_ROUNDOFF * _row_frobenius_norms(x) + MATRIX_UNDERFLOW_BOUND),
         )
 
     def __matmul__(self, other: RowMatrices) -> RowMatrices:
-        off = self.off * (other.size + other.off) + self.size * other.off + UNDERFLOW_BOUND
+        off = self.off * (other.size + other.off) + self.size * other.off + MATRIX_UNDERFLOW_BOUND
         off += gamma_of(other.x.shape[1] + 2) * self.size * other.size
-        return RowMatrices.from_array(np.matmul(self.x, other.x), ROUND_UP_FACTOR * off)
+        return RowMatrices.from_array(np.matmul(self.x, other.x), NORM_ROUND_UP_FACTOR * off)
 
     def multiply_slope(self, p: UnitDerivatives, roundings: int) -> tuple[Floats, Floats]:
         """Return the stack of matrices with each column j multiplied by the slope p of unit j, and
@@ -185,13 +186,16 @@ class RowBlockState:
                 if skip:
                     P[:, np.arange(o), np.arange(o)] += 1.0
                 size = p.top * f + skip * width**0.5
-                most, off = p.top * w + skip, p.off * w + 3 * UNIT_ROUNDOFF * size + UNDERFLOW_BOUND
+                most, off = (
+                    p.top * w + skip,
+                    p.off * w + 3 * UNIT_ROUNDOFF * size + MATRIX_UNDERFLOW_BOUND,
+                )
             x = np.matmul(np.matmul(P.transpose(0, 2, 1), inner.x), P)
             e = (most + off) * inner.off * (most + off) + inner.size * off * (2 * most + off)
             e += gamma * size * inner.size * size
             if not top and (q := self.q[k]) is not None:
                 x += np.matmul(W.T * q.x[:, None, :], W)
-                e += w * q.off * w + gamma * f * q.top * f + UNDERFLOW_BOUND * f
+                e += w * q.off * w + gamma * f * q.top * f + MATRIX_UNDERFLOW_BOUND * f
             found.append(RowMatrices.from_sum(x, e))
         return found[::-1]
 
@@ -205,7 +209,7 @@ class RowBlockState:
         p, q, C = self.p[l], self.q[l], self.C[l]
         x, at = p.x[:, :, None] * C.x * p.x[:, None, :], np.arange(p.x.shape[1])
         off = (p.top + p.off) * C.off * (p.top + p.off) + C.size * p.off * (2 * p.top + p.off)
-        off += UNDERFLOW_BOUND if q is None else q.spread + UNDERFLOW_BOUND
+        off += MATRIX_UNDERFLOW_BOUND if q is None else q.spread + MATRIX_UNDERFLOW_BOUND
         if q is not None:
             x[:, at, at] += q.x
         size = _row_frobenius_norms(x)
@@ -213,20 +217,20 @@ class RowBlockState:
             l,
             RowMatrices(
                 x,
-                ROUND_UP_FACTOR * (off + 4 * UNIT_ROUNDOFF * (size + p.top * C.size * p.top)),
+                NORM_ROUND_UP_FACTOR * (off + 4 * UNIT_ROUNDOFF * (size + p.top * C.size * p.top)),
                 size,
             ),
             None,
         )
         x = np.zeros_like(x)
         x[:, at, at] = p.x
-        K = RowMatrices.from_array(x, p.spread + UNDERFLOW_BOUND)
+        K = RowMatrices.from_array(x, p.spread + MATRIX_UNDERFLOW_BOUND)
         for m in range(l + 1, self.L):
             W, w = self.passes.W[m].A, self.passes.W[m].norm
             z = (K.x.reshape(-1, W.shape[1]) @ W.T).reshape(len(K.x), -1, len(W))
             rounding = gamma_of(W.shape[1] + 2) * norm(W) * K.size
             Z = RowMatrices.from_array(
-                z, ROUND_UP_FACTOR * (w * K.off + rounding + UNDERFLOW_BOUND)
+                z, NORM_ROUND_UP_FACTOR * (w * K.off + rounding + MATRIX_UNDERFLOW_BOUND)
             )
             if m == self.L - 1:
                 yield m, Z @ self.loss, K
@@ -326,7 +330,7 @@ class EnclosedHessian:
         self.of_K: dict[Any, Any] = defaultdict(float)
         self.sums: dict[Any, Any] = defaultdict(float)
         self.moved: dict[Any, Any] = defaultdict(float)
-        # multiple of UNDERFLOW_BOUND that bounds the effect of underflow on a sum over rows
+        # multiple of MATRIX_UNDERFLOW_BOUND that bounds the effect of underflow on a sum over rows
         self.weight = 1.0
         with np.errstate(all="ignore"):
             for s in passes.iter_states():
@@ -437,8 +441,8 @@ class EnclosedHessian:
                 columns[:, :k] += row_norms(np.ascontiguousarray(moved.T))
                 sides[m] = np.hypot(sides[m], columns)
         flat = [x.ravel() for (_, k), y in zip(self.shapes, sides) for x in (y[:, :k], y[:, k:])]
-        own = 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A)) + UNDERFLOW_BOUND * self.weight
-        return np.asarray(ROUND_UP_FACTOR * (np.concatenate(flat) + own))
+        own = 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A)) + MATRIX_UNDERFLOW_BOUND * self.weight
+        return np.asarray(NORM_ROUND_UP_FACTOR * (np.concatenate(flat) + own))
 
     def _input_numbers(self) -> NDArray[np.intp]:
         """Return an array (n,) with the index of the input that each parameter multiplies, counted
@@ -468,7 +472,7 @@ class EnclosedHessian:
             found[rows, columns] += more
             found[columns, rows] += more.T
         found[np.diag_indices(len(at))] += 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A))
-        return np.asarray(ROUND_UP_FACTOR * found + UNDERFLOW_BOUND * self.weight)
+        return np.asarray(NORM_ROUND_UP_FACTOR * found + MATRIX_UNDERFLOW_BOUND * self.weight)
 
     def layer_numbers(self) -> NDArray[np.intp]:
         """Return an array (n,) with the index of the layer of each parameter."""
@@ -492,9 +496,9 @@ class EnclosedHessian:
         top = float(d.max(initial=0.0))
         own = (
             2 * UNIT_ROUNDOFF * norm(d * np.diagonal(self.A) * d)
-            + top * len(d) * UNDERFLOW_BOUND * self.weight * top
+            + top * len(d) * MATRIX_UNDERFLOW_BOUND * self.weight * top
         )
-        found = ROUND_UP_FACTOR * (norm([*each.values()]) * 2**0.5 + own)
+        found = NORM_ROUND_UP_FACTOR * (norm([*each.values()]) * 2**0.5 + own)
         return found if found == found else np.inf
 
 

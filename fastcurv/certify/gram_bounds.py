@@ -54,8 +54,8 @@ from .columns import propagate_norm_bounds
 from .passes import ErrorPass
 
 # factor by which bounds are enlarged to cover the rounding errors of their own computation
-ROUND_UP_FACTOR = 1 + 1e-6
-N_BLOCK_COLUMNS = 64  # number of columns multiplied at a time
+BASIS_ROUND_UP_FACTOR = 1 + 1e-6
+RANGE_BLOCK_COLUMNS = 64  # number of columns multiplied at a time
 # Singular values of at most RANK_TOL_FACTOR max(shape) eps times the largest one are dropped.
 RANK_TOL_FACTOR = 4.0
 # maximum ratio of the estimated dimension to the limit `max_dim` up to which ranks are computed
@@ -84,8 +84,10 @@ def _orthogonality_defect(Q: Floats) -> float:
     sizes = np.sqrt(np.diagonal(G))
     G[np.diag_indices(len(G))] -= 1
     return (
-        float(np.linalg.norm(G) + gamma_of(len(Q) + 2) * float(sizes @ sizes) * ROUND_UP_FACTOR)
-        * ROUND_UP_FACTOR
+        float(
+            np.linalg.norm(G) + gamma_of(len(Q) + 2) * float(sizes @ sizes) * BASIS_ROUND_UP_FACTOR
+        )
+        * BASIS_ROUND_UP_FACTOR
     )
 
 
@@ -97,7 +99,7 @@ def _residual_row_norms(A: Floats, error: Floats, Q: Floats) -> Floats:
     rest = row_norms(np.abs(A - (A @ Q) @ Q.T))[:, 0] if Q.shape[1] else row_norms(np.abs(A))[:, 0]
     rest = rest + 4 * A.size * SMALLEST_SUBNORMAL
     turned = gamma_of(len(Q) + Q.shape[1] + 4) * (1 + Q.shape[1]) * sizes
-    return np.asarray((rest + turned + 2 * error[:, 0]) * ROUND_UP_FACTOR)
+    return np.asarray((rest + turned + 2 * error[:, 0]) * BASIS_ROUND_UP_FACTOR)
 
 
 class LayerRangeBasis(LayerMap):
@@ -128,7 +130,7 @@ class LayerRangeBasis(LayerMap):
             outer = _orthogonality_defect(self.U)
             self.defect = inner + outer + inner * outer
             k, s = float(self.width), float(self.s)
-            self.turning = ROUND_UP_FACTOR * (
+            self.turning = BASIS_ROUND_UP_FACTOR * (
                 gamma_of(k + 1) * k**0.5 + gamma_of(self.out + 1) * (s * 2) ** 0.5
             )
 
@@ -245,7 +247,7 @@ class ProvedRangeSpace(LayerwiseCoordinates, ReadOnlyMixin):
                 )
         if R.arithmetic.overflow:
             return np.inf
-        return norm(totals) * ROUND_UP_FACTOR * R.slack_factor
+        return norm(totals) * BASIS_ROUND_UP_FACTOR * R.slack_factor
 
     # --- the map
 
@@ -280,20 +282,22 @@ class ProvedRangeSpace(LayerwiseCoordinates, ReadOnlyMixin):
         each = np.asarray(self.whole.column_error_bounds(), dtype=np.float64)
         turning = max(layer.turning for layer in self.layers)
         f = max(layer.defect for layer in self.layers)
-        for start in range(0, self.m, N_BLOCK_COLUMNS):
-            rows = self._unit_columns(start, min(start + N_BLOCK_COLUMNS, self.m))
+        for start in range(0, self.m, RANGE_BLOCK_COLUMNS):
+            rows = self._unit_columns(start, min(start + RANGE_BLOCK_COLUMNS, self.m))
             part = slice(start, start + len(rows))
             products = np.ascontiguousarray((self.whole @ rows.T).T)
             P[:, part] = self.project(products).T
-            bounds[part] = (np.abs(rows) @ each) * ROUND_UP_FACTOR * (1 + f)
+            bounds[part] = (np.abs(rows) @ each) * BASIS_ROUND_UP_FACTOR * (1 + f)
             bounds[part] += turning * row_norms(np.abs(products))[:, 0] * (1 + f)
         if not (f < 0.1 and np.isfinite(P).all()):
             return EnclosedMatrix(P, bounds, np.inf)
         size = norm(P) + norm(bounds) + self.complement_eigenvalue + self.leak
-        size *= 2 * ROUND_UP_FACTOR  # upper bound on ||H||
+        size *= 2 * BASIS_ROUND_UP_FACTOR  # upper bound on ||H||
         # The next term covers the rounding errors of the rank-one terms u q' of E.
         bounds += 4 * UNIT_ROUNDOFF * size
-        return EnclosedMatrix(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * ROUND_UP_FACTOR)
+        return EnclosedMatrix(
+            P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * BASIS_ROUND_UP_FACTOR
+        )
 
     def complement_vector(self, seed: int = 0) -> Floats:
         """Return a unit vector (n,) orthogonal to the space, up to rounding."""

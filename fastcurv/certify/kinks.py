@@ -62,9 +62,9 @@ from .precise import PreciseEnclosure, PrecisePasses, PreciseSlopes, add_decay, 
 
 Arrays = list[NDArray[Any]]
 # length of a complex step, chosen so that its square is far below the rounding error
-COMPLEX_STEP = 1e-150
+JACOBIAN_COMPLEX_STEP = 1e-150
 # maximum number of entries of the Jacobian of a layer for a block of rows (16 MB)
-MAX_JACOBIAN_ENTRIES = 1 << 21
+LAYER_JACOBIAN_BLOCK_ENTRIES = 1 << 21
 
 
 class ReluRows:
@@ -217,9 +217,10 @@ class ReluRows:
         its outputs f (N, d), multiplied by the sample weights and divided by the divisor of the
         loss.
         """
-        steps = 1j * COMPLEX_STEP * np.eye(f.shape[1])
+        steps = 1j * JACOBIAN_COMPLEX_STEP * np.eye(f.shape[1])
         return (
-            np.stack([self.loss_terms(f + step)[1].imag for step in steps], axis=-1) / COMPLEX_STEP
+            np.stack([self.loss_terms(f + step)[1].imag for step in steps], axis=-1)
+            / JACOBIAN_COMPLEX_STEP
         )
 
     def backward(
@@ -338,7 +339,7 @@ class SmoothedObjective(SmoothFunction):
         of blocks of rows. The method takes about a tenth of the time of complex steps.
         """
         r, theta = self.rows, np.asarray(point, dtype=float)
-        block = max(1, MAX_JACOBIAN_ENTRIES // (max(r.sizes) * theta.size))
+        block = max(1, LAYER_JACOBIAN_BLOCK_ENTRIES // (max(r.sizes) * theta.size))
         H = np.diag(r.l2)
         for start in range(0, len(r.X), block):
             H += self._rows_hessian(r.row_block(start, start + block), theta)
@@ -400,8 +401,8 @@ def jacobian_by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats
     for first in range(0, n, many):
         some = np.arange(first, min(n, first + many))
         moved = np.tile(point.astype(complex), (len(some), 1))
-        moved[np.arange(len(some)), some] += 1j * COMPLEX_STEP
-        J[:, some] = gradient(moved).imag.T / COMPLEX_STEP
+        moved[np.arange(len(some)), some] += 1j * JACOBIAN_COMPLEX_STEP
+        J[:, some] = gradient(moved).imag.T / JACOBIAN_COMPLEX_STEP
     return J
 
 
@@ -429,7 +430,7 @@ def jacobian_by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats
 
 # minimum norm of a copy's weights in `UnitCopyMap.split_copies`, relative to the unit that it
 # copies
-MIN_COPY_SHARE = 0.2
+MIN_COPY_NORM_RATIO = 0.2
 # maximum sine of the angle between the weights of two units that count as copies
 MAX_COPY_SINE = 1e-6
 
@@ -517,9 +518,9 @@ class UnitCopyMap:
         """Return theta of the full network from `merged`, theta of the network without copies. The
         weights of a family are divided among its units in proportion to the norms of the units'
         weights in the full theta `shares_of`. The norm of a copy counts as at least
-        `MIN_COPY_SHARE` times that of the unit that it copies.
+        `MIN_COPY_NORM_RATIO` times that of the unit that it copies.
         """
-        turns = self._orthonormal_unit_rows(shares_of, MIN_COPY_SHARE)
+        turns = self._orthonormal_unit_rows(shares_of, MIN_COPY_NORM_RATIO)
         return self._rotate_units(layers_of(self.rows, merged), turns, True)
 
     def expand_columns(self, of_kept: Arrays) -> Arrays:
@@ -537,7 +538,7 @@ class UnitCopyMap:
 
 EPS = float(np.finfo(np.float64).eps)
 # factor by which the scalar recursions below are enlarged to cover their own rounding errors
-ROUND_UP_FACTOR = 1 + 1e-9
+RECURSION_ROUND_UP_FACTOR = 1 + 1e-9
 CROSS_TERM_FACTOR = 2 / 3**0.5  # 3 times the maximum of x^2 y for x^2 + y^2 = 1
 
 
@@ -695,7 +696,7 @@ class SmoothPieceObjective(SmoothFunction):
                 np.add.at(total, at, numbers)
                 found.append(total[active] / self.whole.divisor)
         errors = np.concatenate([part.g_error + np.abs(part.g.lo), *off])
-        return np.concatenate([part.g.hi, *bent]), ROUND_UP_FACTOR * errors
+        return np.concatenate([part.g.hi, *bent]), RECURSION_ROUND_UP_FACTOR * errors
 
     def propagate_bounds(self, point: Floats, radius: float) -> dict[str, Floats]:
         """Return a dictionary of the bounds from the scalar recursions on the ball of the given
@@ -713,14 +714,14 @@ class SmoothPieceObjective(SmoothFunction):
         reach, sizes, weights, inputs, moves = [], [], [], [], []
         units = [np.nan_to_num(u).max(axis=1) for u in self.split_by_layer(self.units)]
         for l, (W, _) in enumerate(layers):
-            w = float(np.linalg.norm(W)) * ROUND_UP_FACTOR + radius
-            A0 = np.linalg.norm(below[l], axis=1) * ROUND_UP_FACTOR + radius * A1
+            w = float(np.linalg.norm(W)) * RECURSION_ROUND_UP_FACTOR + radius
+            A0 = np.linalg.norm(below[l], axis=1) * RECURSION_ROUND_UP_FACTOR + radius * A1
             v = np.sqrt(A0**2 + (1.0 if self.rows.bias else 0.0))
             Z1, Z2 = (
-                np.hypot(w * A1, v) * ROUND_UP_FACTOR,
-                0.5 * (w * A2 + np.hypot(w * A2, 2 * A1)) * ROUND_UP_FACTOR,
+                np.hypot(w * A1, v) * RECURSION_ROUND_UP_FACTOR,
+                0.5 * (w * A2 + np.hypot(w * A2, 2 * A1)) * RECURSION_ROUND_UP_FACTOR,
             )
-            Z3 = (w * A3 + CROSS_TERM_FACTOR * A2) * ROUND_UP_FACTOR
+            Z3 = (w * A3 + CROSS_TERM_FACTOR * A2) * RECURSION_ROUND_UP_FACTOR
             weights.append(w)
             inputs.append(v)
             moves.append(A1)
@@ -731,10 +732,10 @@ class SmoothPieceObjective(SmoothFunction):
             bent = np.where(self.active[l], np.abs(zs[l]), 0.0).max(axis=1) + radius * Z1
             reach.append(Z1)
             sizes.append(gate)
-            A1 = (gate * Z1 + held * bent) * ROUND_UP_FACTOR
+            A1 = (gate * Z1 + held * bent) * RECURSION_ROUND_UP_FACTOR
             A2, A3 = (
-                (gate * Z2 + 2 * held * Z1) * ROUND_UP_FACTOR,
-                (gate * Z3 + 3 * held * Z2) * ROUND_UP_FACTOR,
+                (gate * Z2 + 2 * held * Z1) * RECURSION_ROUND_UP_FACTOR,
+                (gate * Z3 + 3 * held * Z2) * RECURSION_ROUND_UP_FACTOR,
             )
         return {
             **{"Z1": Z1, "Z2": Z2, "Z3": Z3, "reach": reach, "gates": sizes, "weights": weights},
@@ -752,7 +753,11 @@ class SmoothPieceObjective(SmoothFunction):
         _, d = self.rows.loss_terms(f)
         row = LOSSES[self.rows.loss]
         c2, c3 = (bend * (1.0 if row.per_entry else mass) * scale for bend in row.bends)
-        c1 = np.linalg.norm(d, axis=1) * ROUND_UP_FACTOR + c2 * move + 64 * EPS * scale * (1 + mass)
+        c1 = (
+            np.linalg.norm(d, axis=1) * RECURSION_ROUND_UP_FACTOR
+            + c2 * move
+            + 64 * EPS * scale * (1 + mass)
+        )
         return {"c1": c1, "c2": c2, "c3": c3}
 
     def third_bound(self, point: Floats, radius: float) -> float:
@@ -762,7 +767,7 @@ class SmoothPieceObjective(SmoothFunction):
         """
         b = self.propagate_bounds(point, radius)
         rows = b["c3"] * b["Z1"] ** 3 + 3 * b["c2"] * b["Z1"] * b["Z2"] + b["c1"] * b["Z3"]
-        return float(rows.sum()) * ROUND_UP_FACTOR
+        return float(rows.sum()) * RECURSION_ROUND_UP_FACTOR
 
     def hessian_error(self, point: Floats) -> float:
         """Return a bound on the norm of the rounding error of `hessian` at `point`: eps times the
@@ -772,7 +777,7 @@ class SmoothPieceObjective(SmoothFunction):
         b = self.propagate_bounds(point, 0.0)
         size = float((b["c2"] * b["Z1"] ** 2 + b["c1"] * b["Z2"]).sum()) + float(self.rows.l2.max())
         depth = 8 * (sum(self.rows.sizes) + len(self.rows.X) + 32 * len(self.rows.sizes))
-        return float(depth * EPS * size * ROUND_UP_FACTOR * math.sqrt(self.n_params))
+        return float(depth * EPS * size * RECURSION_ROUND_UP_FACTOR * math.sqrt(self.n_params))
 
     def hypothesis_margins(self, point: Floats, radius: float) -> HypothesisMargins:
         """Return the `HypothesisMargins` by which the conditions on signs, slopes, e > 0, collapsed
@@ -794,14 +799,17 @@ class SmoothPieceObjective(SmoothFunction):
                 turned = (1 + b["gates"][l]) * change + held * d0 * b["A0"][l]
                 leaving = min(leaving, self._decay_margin(point, l) - radius * float(turned.sum()))
             w = b["weights"][l + 1]
-            e0, e1 = w * d0, (w * d1 + d0) * ROUND_UP_FACTOR
+            e0, e1 = w * d0, (w * d1 + d0) * RECURSION_ROUND_UP_FACTOR
             rounding = 1e4 * EPS * (1 + e0)
             off = radius * b["reach"][l] + 1e4 * EPS * b["reach"][l] * b["weights"][l]
             free = ~active & ~self.collapsed[l] & self.effective[l]
             signs = min(signs, float(np.where(free, z - off[:, None], np.inf).min()))
             e = np.where(active, es[l] - (radius * e1 + rounding)[:, None], np.inf)
             upward = min(upward, float(e.min()))
-            d0, d1 = b["gates"][l] * e0, (b["gates"][l] * e1 + held * e0) * ROUND_UP_FACTOR
+            d0, d1 = (
+                b["gates"][l] * e0,
+                (b["gates"][l] * e1 + held * e0) * RECURSION_ROUND_UP_FACTOR,
+            )
         if at.size:
             low = np.concatenate(
                 [np.full(int(a.sum()), leak) for a, leak in zip(self.active, self.rows.leaks)]
@@ -825,8 +833,8 @@ class SmoothPieceObjective(SmoothFunction):
     def _decay_margin(self, point: Floats, l: int) -> float:
         """Return l2 minus the largest second singular value of Q over the families with copies in
         hidden layer l. Return -infinity if l2 is not equal for all parameters. The singular value
-        is the largest gain of a copy across its orbit; the comment above `MIN_COPY_SHARE` defines
-        Q.
+        is the largest gain of a copy across its orbit; the comment above `MIN_COPY_NORM_RATIO`
+        defines Q.
         """
         d, gates, x = self._neighbourhood(point, l)
         least = float(self.rows.l2.min())

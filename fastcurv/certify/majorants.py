@@ -46,7 +46,7 @@ from ..structure.parameters import (
 from ..structure.tables import ACTIVATIONS, LOSSES, sigmoid_derivative
 from .arithmetic import (
     EPS,
-    ROUND_UP_FACTOR,
+    NORM_ROUND_UP_FACTOR,
     SMALLEST_SUBNORMAL,
     TINY,
     norm,
@@ -115,9 +115,9 @@ def propagate_majorants(
         Z3 = _product_rounded_up(w, A3) + CROSS_TERM_FACTOR * _product_rounded_up(m, A2)
         if l == len(passes.W) - 1:
             continue
-        Z1, Z2, Z3 = Z1 * ROUND_UP_FACTOR, Z2 * ROUND_UP_FACTOR, Z3 * ROUND_UP_FACTOR
+        Z1, Z2, Z3 = Z1 * NORM_ROUND_UP_FACTOR, Z2 * NORM_ROUND_UP_FACTOR, Z3 * NORM_ROUND_UP_FACTOR
         # The output of a unit depends on its own row of W only.
-        each = np.hypot((W.rows + row) * A1, v) * ROUND_UP_FACTOR
+        each = np.hypot((W.rows + row) * A1, v) * NORM_ROUND_UP_FACTOR
         reach = s.z[l].dx.E + rho * each
         reaches.append(reach)
         moves.append((each > 0) | (s.z[l].dx.E > 0))
@@ -135,10 +135,9 @@ def propagate_majorants(
                 + _product_rounded_up(P1, Z3),
             )
         over: tuple[Any, ...] = (A1, A2, A3) if passes.skips[l] else (0.0, 0.0, 0.0)
-        A1, A2, A3 = (ROUND_UP_FACTOR * b + a for b, a in zip(B, over))
-    return RowBounds(
-        Z1 * ROUND_UP_FACTOR, Z2 * ROUND_UP_FACTOR, Z3 * ROUND_UP_FACTOR, reaches, moves
-    )
+        A1, A2, A3 = (NORM_ROUND_UP_FACTOR * b + a for b, a in zip(B, over))
+    up = NORM_ROUND_UP_FACTOR
+    return RowBounds(Z1 * up, Z2 * up, Z3 * up, reaches, moves)
 
 
 def _product_rounded_up(P: Any, Z: Floats) -> Floats:
@@ -195,7 +194,7 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
             )
             here += _product_rounded_up(c1, b.Z3)
             total += float(np.where(s.loss.f > 0, here, 0.0).sum())
-    found = total * ROUND_UP_FACTOR
+    found = total * NORM_ROUND_UP_FACTOR
     return float(found) if np.isfinite(found) and not passes.arithmetic.overflow else np.inf
 
 
@@ -209,28 +208,28 @@ def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floa
     if link == "identity":
         c2, c3 = 2 * f, 0 * f
     elif link == "given":
-        c2, c3 = (x * ROUND_UP_FACTOR + TINY for x in s.loss.derivative_bounds(move))
+        c2, c3 = (x * NORM_ROUND_UP_FACTOR + TINY for x in s.loss.derivative_bounds(move))
     elif link == "sigmoid":  # |s''| <= s' for the sigmoid s
         near = np.maximum(np.abs(z.x) - z.dx.E - move, 0.0)
         c2 = (
             _product_rounded_up(f, sigmoid_derivative(near).max(axis=1, keepdims=True) + TINY)
-            * ROUND_UP_FACTOR
+            * NORM_ROUND_UP_FACTOR
         )
         c3 = np.minimum(c2, LOSSES[passes.ob.loss].bends[1] * f)
     else:
         # The odds of two classes, and so p (1 - p), change at most by the factor exp(sqrt(2)
         # ||dz||). Along unit vectors the variance is at most 1/2, and the third moment is below
         # both 0.2722 and sqrt(2) times the variance.
-        T = np.abs(s.loss.h) * ROUND_UP_FACTOR + TINY
+        T = np.abs(s.loss.h) * NORM_ROUND_UP_FACTOR + TINY
         spread = (
             s.loss.bend
             * np.exp(np.minimum(math.sqrt(2) * (z.dx.nu + move), 700.0))
-            * ROUND_UP_FACTOR
+            * NORM_ROUND_UP_FACTOR
         )
         c2 = _product_rounded_up(T, np.minimum(0.5, spread + 1e-300))
         c3 = np.minimum(0.2722 * T, math.sqrt(2) * c2)
     c1 = row_norms(np.abs(d.x)) + d.dx.nu + _product_rounded_up(c2, move)
-    return c1 * ROUND_UP_FACTOR, c2, c3
+    return c1 * NORM_ROUND_UP_FACTOR, c2, c3
 
 
 @dataclass(frozen=True)
@@ -395,11 +394,11 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
             residuals.append((root * gap[at]).ravel())
     known = np.isfinite(bend) and not passes.arithmetic.overflow and radius < np.inf
     return ResidualBounds(
-        float(bend * ROUND_UP_FACTOR) if known else np.inf,
+        float(bend * NORM_ROUND_UP_FACTOR) if known else np.inf,
         rows,
         np.repeat(roots, ob.model.sizes[-1]),
         np.concatenate(residuals),
-        float(error * ROUND_UP_FACTOR) if not passes.arithmetic.overflow else np.inf,
+        float(error * NORM_ROUND_UP_FACTOR) if not passes.arithmetic.overflow else np.inf,
     )
 
 
@@ -560,7 +559,7 @@ class UnitBlockNorm:
 
     def norm_bound(self) -> float:
         found = [spectral_norm_bound(self.C[:, j]) for j in range(self.C.shape[1])]
-        return ROUND_UP_FACTOR * float(np.max(found + self.off + self.count * TINY))
+        return NORM_ROUND_UP_FACTOR * float(np.max(found + self.off + self.count * TINY))
 
 
 def curvature_bound_by_layers(passes: Passes) -> float:
@@ -586,7 +585,7 @@ def curvature_bound_by_layers(passes: Passes) -> float:
     for l in range(L - 1):
         u = np.array([U[l, k].norm_bound() if k <= l else 0.0 for k in range(L)])
         S += np.outer(u, u)
-    return ROUND_UP_FACTOR * _largest_eigenvalue_bound(S) if np.isfinite(S).all() else np.inf
+    return NORM_ROUND_UP_FACTOR * _largest_eigenvalue_bound(S) if np.isfinite(S).all() else np.inf
 
 
 def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
@@ -701,7 +700,7 @@ def curvature_bound_by_units(passes: Passes) -> float:
         check_time()
         here = _unit_block_bound(delta, slope[:, j], bend[:, j], X1, x) + off[j]
         found = max(found, float(here if np.isfinite(here) else at_most[j]))
-    return ROUND_UP_FACTOR * found
+    return NORM_ROUND_UP_FACTOR * found
 
 
 def _largest_eigenvalue_bound(S: Floats) -> float:

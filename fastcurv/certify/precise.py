@@ -31,7 +31,13 @@ from numpy.typing import ArrayLike, NDArray
 from ..common.progress import cache_last
 from ..common.protocols import Floats
 from ..common.runtime import check_time
-from ..structure.given import EPS, LONG_EPS, ROUND_UP_FACTOR, ActivationFunction, LossFunction
+from ..structure.given import (
+    EPS,
+    LONG_EPS,
+    USER_BOUND_ROUND_UP_FACTOR,
+    ActivationFunction,
+    LossFunction,
+)
 from ..structure.parameters import (
     adds_own_input,
     divisor_of,
@@ -371,7 +377,7 @@ def normal_density_and_cdf(x: DoubleDouble) -> tuple[DoubleDouble, DoubleDouble]
 
 N_BLOCK_ROWS = 1024  # number of rows in a block, the inner dimension of the sums over rows
 # factor by which bounds are enlarged to cover the rounding errors of their own computation
-BOUND_ROUND_UP_FACTOR = 1 + 1e-6
+PRECISE_ROUND_UP_FACTOR = 1 + 1e-6
 
 
 @dataclass
@@ -471,8 +477,8 @@ def _user_activation_derivatives(
     slope, bend, _ = phi.derivative_bounds(z.value.hi, np.broadcast_to(moved, x.shape))
     error = slope.max(axis=1, keepdims=True) * moved + row_norms(own)
     off = bend * moved + own
-    return PreciseEnclosure(_to_pair(found[0]), error * ROUND_UP_FACTOR), PreciseSlopes(
-        _to_pair(found[1]), off * ROUND_UP_FACTOR, float(slope.max())
+    return PreciseEnclosure(_to_pair(found[0]), error * USER_BOUND_ROUND_UP_FACTOR), PreciseSlopes(
+        _to_pair(found[1]), off * USER_BOUND_ROUND_UP_FACTOR, float(slope.max())
     )
 
 
@@ -709,9 +715,9 @@ def _user_loss_derivatives(loss: LossFunction, z: PreciseEnclosure, y: Floats) -
         + y.shape[1] * own.max(axis=1, keepdims=True)
         + third * moved
     )
-    d_error = (bend * moved + row_norms(own)) * ROUND_UP_FACTOR
+    d_error = (bend * moved + row_norms(own)) * USER_BOUND_ROUND_UP_FACTOR
     slope = row_norms(np.asarray(np.abs(first), float)) + d_error
-    value_error = (slope * moved + own.sum(axis=1, keepdims=True)) * ROUND_UP_FACTOR
+    value_error = (slope * moved + own.sum(axis=1, keepdims=True)) * USER_BOUND_ROUND_UP_FACTOR
     return _to_pair(value[:, None]), value_error, _to_pair(first), d_error
 
 
@@ -736,7 +742,7 @@ def precise_passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]
         whole = precise_part(ob, theta) if over_rows is None else over_rows(precise_part, theta)
         found = add_decay(l2_diagonal(ob), theta, whole)
         bounds = found.g_error + norm(found.g.lo), found.value_error + abs(float(found.value.lo))
-        g_error, error = (BOUND_ROUND_UP_FACTOR * x if np.isfinite(x) else np.inf for x in bounds)
+        g_error, error = (PRECISE_ROUND_UP_FACTOR * x if np.isfinite(x) else np.inf for x in bounds)
         return found.g.hi, g_error, float(found.value.hi), error
 
 

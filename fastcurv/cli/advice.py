@@ -16,7 +16,7 @@ from .recipe import TrainingRecipe
 # arguments of functions that are also options of the commands
 _OPTION_PATTERN = re.compile(r"\b(failure_probability|max_products|max_time) ?= ?")
 # Key: a name of Python in a message. Value: the name that the commands use.
-SHELL_WORDS = {
+SHELL_TRANSLATIONS = {
     "`reason`": "the reason",
     "max_iter": "--max-steps",
     "gradient_tol = ": "the tolerance ",
@@ -79,7 +79,7 @@ class ShellCommands:
             text = re.sub(rf"[;,.] *(?:[Uu]se )?{_CALL_PATTERN.pattern}[^;.]*", "", text)
         text = _CALL_PATTERN.sub(lambda _: f"`{self.continue_command(epochs=0)}`", text)
         text = _OPTION_PATTERN.sub(lambda found: f"--{found[1].replace('_', '-')} ", text)
-        for name, word in SHELL_WORDS.items():
+        for name, word in SHELL_TRANSLATIONS.items():
             text = text.replace(name, word)
         return text
 

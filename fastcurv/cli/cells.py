@@ -16,7 +16,7 @@ Cells = Sequence[str]
 # cells without a value, in lower case
 MISSING_CELLS = {"", "na", "n/a", "n.a.", "n.a", "#n/a", "#na", "<na>", "nan", "null", "\\n", "?"}
 # cells without a value in a column of numbers or dates
-NUMBER_GAPS = MISSING_CELLS | {
+MISSING_NUMBER_CELLS = MISSING_CELLS | {
     "none", "nil", "missing", "unknown", "n.d.", "-", "--", "---", "\u2013", "\u2014", ".", "..",
     "...", "#value!", "#div/0!", "#ref!", "#num!",
 }  # fmt: skip
@@ -87,7 +87,7 @@ def shared_unit(cells: Cells, comma: bool) -> str:
     """
     unit = ""
     for cell in cells:
-        if cell.lower() not in NUMBER_GAPS:
+        if cell.lower() not in MISSING_NUMBER_CELLS:
             own = split_unit(cell, comma)[1]
             if not own or own != (unit or own):
                 return ""
@@ -105,7 +105,7 @@ def parse_numbers(cells: Cells, comma: bool, unit: str = "") -> tuple[np.ndarray
             return np.array([float(cell) for cell in cells]), []
     values, bad = np.full(len(cells), np.nan), []
     for i, cell in enumerate(cells):
-        if cell.lower() not in NUMBER_GAPS:
+        if cell.lower() not in MISSING_NUMBER_CELLS:
             text, own = split_unit(cell, comma) if unit else ("", "")
             try:
                 values[i] = parse_number(text if own and own == unit else cell, comma)
@@ -181,7 +181,7 @@ def detect_date_form(cells: Cells, where: Callable[[int], str]) -> str:
     ValueError
         If day and month cannot be distinguished, or a few cells are not dates.
     """
-    present = [i for i, cell in enumerate(cells) if cell.lower() not in NUMBER_GAPS]
+    present = [i for i, cell in enumerate(cells) if cell.lower() not in MISSING_NUMBER_CELLS]
     fits: list[tuple[int, str, list[int]]] = []
     for form in DATE_FORMS:
         if any(is_date(cells[i], form) for i in present[:3]):

@@ -22,7 +22,7 @@ from ..common.optional import optional_import
 from ..common.runtime import raise_if_interrupted
 from ..optimize.minimize import METHODS, STOCHASTIC_METHODS
 from ..plots.spectrum import (
-    DENSE_MAX_N,
+    PLOT_DENSE_MAX_N,
     SpectrumDisplay,
     all_eigenpairs,
     extreme_eigenpairs,
@@ -52,7 +52,7 @@ from .output import (
     verdict_lines,
     write_stream,
 )
-from .recipe import RECORD_FIELDS, RUN_SUFFIXES, SavedRun, TrainingRecipe, load_run, save_run
+from .recipe import RUN_SUFFIXES, SAVED_RECORD_FIELDS, SavedRun, TrainingRecipe, load_run, save_run
 
 # fields of a recipe that belong to the network
 NETWORK_FIELDS = ("hidden", "activation", "residual", "batch_norm")
@@ -291,9 +291,9 @@ def join_records(results: list[Any]) -> dict[str, np.ndarray]:
     """
     found: dict[str, np.ndarray] = {}
     for r in results:
-        new = {name: np.asarray(r.history[name], dtype=float) for name in RECORD_FIELDS}
+        new = {name: np.asarray(r.history[name], dtype=float) for name in SAVED_RECORD_FIELDS}
         new["time"] += found["time"][-1] if found else 0.0
-        found = {name: np.append(found.get(name, ()), new[name]) for name in RECORD_FIELDS}
+        found = {name: np.append(found.get(name, ()), new[name]) for name in SAVED_RECORD_FIELDS}
     return found
 
 
@@ -305,7 +305,7 @@ def spectrum(args: Namespace, out: CommandOutput) -> int:
     data, objective, saved = open_run(args, out)
     hessian = objective.hessian(saved.theta)
     out.print_text(describe_objective(objective, data))
-    dense = hessian.shape[0] <= DENSE_MAX_N
+    dense = hessian.shape[0] <= PLOT_DENSE_MAX_N
     known = (
         all_eigenpairs(hessian)
         if dense

@@ -65,7 +65,7 @@ ESCAPE_TEXT = (
     "The saddle of this section, along its escape direction: the loss, its second-order Taylor "
     "polynomial, and the step taken. Along some other directions the loss rises."
 )
-ORDINALS = ("second", "third", "fourth", "fifth")
+ORDINAL_WORDS = ("second", "third", "fourth", "fifth")
 LAYERS_TEXT = (
     "How gradient and curvature go with depth, by parameter, and the share of units that hardly "
     "react to their input."
@@ -320,8 +320,8 @@ def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, A
     pairs_of = {name: pairs for name, (_, pairs) in found.items()}
     ranks = [
         "lowest",
-        *(f"{i} lowest" for i in ORDINALS),
-        *(f"{i} highest" for i in ORDINALS[::-1]),
+        *(f"{i} lowest" for i in ORDINAL_WORDS),
+        *(f"{i} highest" for i in ORDINAL_WORDS[::-1]),
     ]
     rows: list[list[Any]] = [
         [rank, *(f"{pairs.values[i]:.3g}" for pairs in pairs_of.values())]

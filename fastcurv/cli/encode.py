@@ -20,7 +20,15 @@ import numpy as np
 from ..common.errors import one_line
 from ..common.optional import optional_import
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
-from .cells import DURATION_FORM, ISO_FORM, NUMBER_GAPS, Cells, is_date, parse_date, parse_numbers
+from .cells import (
+    DURATION_FORM,
+    ISO_FORM,
+    MISSING_NUMBER_CELLS,
+    Cells,
+    is_date,
+    parse_date,
+    parse_numbers,
+)
 from .data import (
     ColumnCode,
     DataCoding,
@@ -109,7 +117,7 @@ def _column_values(
         return values
     days, first = np.full(len(cells), np.nan), datetime.fromisoformat(code.first)
     for i, cell in enumerate(cells):
-        if cell.lower() not in NUMBER_GAPS:
+        if cell.lower() not in MISSING_NUMBER_CELLS:
             if not is_date(cell, code.form):
                 like = "a date like " + (
                     code.first if code.form == ISO_FORM else first.strftime(code.form)

@@ -30,23 +30,26 @@ from ..optimize.path import without_inactive_units
 from ..structure.parameters import has_kinks
 from .fit_network import NetworkFit, no_warnings
 
-N_FOLDS = 10  # number of folds into which the rows are divided
+N_SCORE_FOLDS = 10  # number of folds into which the rows are divided
 # maximum difference between the scores of left-out rows by the approximation and by refits: 0.03
 # minus the scatter of scores from ten folds, which is about 0.01 for 600 rows
 MAX_SCORE_GAP = 0.02
 # maximum change of the score between the fit and the minimum near it
-MAX_MOVED_SCORE = 0.01
+MAX_SCORE_CHANGE = 0.01
 CONFIDENCE_LEVEL = 0.95  # confidence level of intervals
 # penalties tried for a linear model, in this order; classes that are separable need small ones
 LINEAR_PENALTIES = (100.0, 10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 MAX_IDLE_PENALTIES = 3  # maximum number of successive penalties without a lower loss
-LINEAR_STEPS = (10**-0.5, 10**0.5)  # further penalties that are tried, relative to the best
+LINEAR_PENALTY_FACTORS = (
+    10**-0.5,
+    10**0.5,
+)  # further penalties that are tried, relative to the best
 LINEAR_GRADIENT_TOL = 1e-10  # gradient norm at which the fit of a linear model in float64 ends
 MAX_LINEAR_PARAMS = 1000  # maximum number of parameters of a linear model that is fitted
 # maximum number of flops for the Hessian of a linear model; up to ten are fitted, which then takes
 # some five seconds
 MAX_LINEAR_FLOPS = 1e10
-MAX_EVIDENCE_PARAMS = 1500  # maximum number of parameters for which the evidence is computed
+MAX_PAGE_EVIDENCE_PARAMS = 1500  # maximum number of parameters for which the evidence is computed
 # maximum number of flops for the Hessian; above, refits by folds replace the leave-one-out
 # approximation
 MAX_FACTOR_FLOPS = 2e11
@@ -57,8 +60,8 @@ TRAINING_FLOPS_PER_SECOND = 1e10
 # minimum and maximum number of iterations of training to a minimum
 MIN_ITERATIONS, MAX_ITERATIONS = 20, 300
 # maximum number of flops for predicting rows by the networks without each row
-MAX_CHANGE_FLOPS = 4e8
-MAX_DOTS = 2000  # maximum number of rows that a picture shows
+MAX_REMOVAL_EFFECT_FLOPS = 4e8
+MAX_SHOWN_ROWS = 2000  # maximum number of rows that a picture shows
 # A page may take PAGE_TO_FIT_TIME_RATIO times the processor time of a fit, plus PAGE_SECONDS.
 PAGE_SECONDS = 2.0
 PAGE_TO_FIT_TIME_RATIO = 2.0
@@ -156,7 +159,7 @@ def measure_fit(fit: NetworkFit, note: Callable[[str], None]) -> FitMeasurements
     note("the minimum")
     _find_minimum(found)
     note("folds")
-    n_folds = min(N_FOLDS, fit.n_rows)
+    n_folds = min(N_SCORE_FOLDS, fit.n_rows)
     while found.n_folds < n_folds and found.has_time_for(PICTURES_TO_FIT_TIME_RATIO + 1):
         _add_fold(found)
     _choose_left_out_method(found)
@@ -170,7 +173,7 @@ def _add_fold(found: FitMeasurements) -> None:
     """Refit the network without the next fold, and store the predictions of this fold."""
     fit, began = found.fit, time.process_time()
     order = fold_order(fit)
-    held = order[found.n_folds :: N_FOLDS]
+    held = order[found.n_folds :: N_SCORE_FOLDS]
     again = fit.refit_rows(np.setdiff1d(order, held))
     found.folds[held] = fit.align_classes(again.predict(fit.ob.X[held]), again.classes)
     found.seen[held] = True
@@ -245,7 +248,7 @@ def _choose_left_out_method(found: FitMeasurements) -> None:
     if out is None:
         return
     there = fit.outputs_to_predictions(found.ob.model.predict(found.theta, found.ob.X))
-    found.moved = abs(fit.score(there) - fit.score(fit.predictions())) > MAX_MOVED_SCORE
+    found.moved = abs(fit.score(there) - fit.score(fit.predictions())) > MAX_SCORE_CHANGE
     if found.moved:
         found.why = "the fit ended before the minimum to which further training leads"
         return
@@ -302,7 +305,7 @@ def linear_model(
             break
     if best is None or len(penalties) == 1:
         return best
-    near = (_fit_linear_model(fit, model, best.ob.l2 * step) for step in LINEAR_STEPS)
+    near = (_fit_linear_model(fit, model, best.ob.l2 * step) for step in LINEAR_PENALTY_FACTORS)
     return min([best, *filter(None, near)], key=lambda line: line.loss)
 
 
@@ -331,7 +334,7 @@ def log_evidence(fit: NetworkFit) -> float:
     """Return the logarithm of the evidence at the end of a fit, or NaN if it is unknown or the end
     is far from a minimum.
     """
-    if fit.ob.n_params > MAX_EVIDENCE_PARAMS:
+    if fit.ob.n_params > MAX_PAGE_EVIDENCE_PARAMS:
         return math.nan
     try:
         with no_warnings():
@@ -412,7 +415,7 @@ def _write_setup(found: FitMeasurements) -> None:
         f'order = order[np.argsort({key}[order], kind="stable")]',
         f"folds = np.full({shape}, np.nan)",
         f"for i in range({found.n_folds}):",
-        f"    held = order[i::{N_FOLDS}]",
+        f"    held = order[i::{N_SCORE_FOLDS}]",
         "    folds[held] = again(np.setdiff1d(order, held), held)",
     ]
     if found.closed:

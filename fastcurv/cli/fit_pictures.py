@@ -14,9 +14,9 @@ from ..spectrum.results import format_number, to_json_value
 from .fit_network import NetworkFit
 from .fit_numbers import (
     CONFIDENCE_LEVEL,
-    MAX_CHANGE_FLOPS,
-    MAX_DOTS,
-    N_FOLDS,
+    MAX_REMOVAL_EFFECT_FLOPS,
+    MAX_SHOWN_ROWS,
+    N_SCORE_FOLDS,
     FitMeasurements,
     linear_model,
     log_evidence,
@@ -31,8 +31,8 @@ N_LISTED_ROWS = 5
 MAX_SHOWN_COLUMNS = 6  # maximum number of columns in the table that is shown for a dot
 # maximum size of the data of the rows shown, in a page of 300 kB
 MAX_PAGE_BYTES = 250_000
-DOT_BYTES = 200  # size in bytes of a row in both pictures, with the rows that influence it
-MIN_DOTS = 10  # minimum number of rows that can be chosen
+SHOWN_ROW_BYTES = 200  # size in bytes of a row in both pictures, with the rows that influence it
+MIN_SHOWN_ROWS = 10  # minimum number of rows that can be chosen
 MAX_CELL_CHARACTERS = 20  # maximum number of characters of a word in a table
 # number of groups of similar probability, and minimum number of rows in each
 N_GROUPS, MIN_GROUP_ROWS = 10, 10
@@ -47,7 +47,7 @@ MAX_CURVE_POINTS = 200  # maximum number of points of a loss curve
 # maximum number of columns in the only table of slopes, and in each of several
 MAX_SLOPES, MAX_SLOPES_OF_CLASS = 20, 6
 MAX_SLOPE_TABLES = 3  # maximum number of classes for which each has a table of slopes
-N_STRONGEST = 3  # number of columns named for each of many classes
+N_STRONGEST_COLUMNS = 3  # number of columns named for each of many classes
 # maximum number of classes for which the whole confusion matrix is shown
 MAX_CONFUSION_CLASSES = 6
 
@@ -90,10 +90,12 @@ def choose_rows(page: FitPage) -> None:
     """Choose the rows that pictures show, and compute the effect of removing each row of the fit
     on the predictions of these rows.
     """
-    found, fit, seed, most = page.found, page.fit, page.seed, MAX_DOTS
+    found, fit, seed, most = page.found, page.fit, page.seed, MAX_SHOWN_ROWS
     if found.out is not None:
         flops = 2.0 * fit.n_rows * fit.ob.n_params
-        most = min(most, max(MIN_DOTS, int(MAX_CHANGE_FLOPS / flops)), _max_dots(page))
+        most = min(
+            most, max(MIN_SHOWN_ROWS, int(MAX_REMOVAL_EFFECT_FLOPS / flops)), _max_dots(page)
+        )
     if fit.n_rows > most:
         drawn = np.random.default_rng(seed).choice(fit.n_rows, most, replace=False)
         page.some = np.sort(drawn)
@@ -110,10 +112,10 @@ def _max_dots(page: FitPage) -> int:
     sample = np.arange(0, page.fit.n_rows, max(1, page.fit.n_rows // 200))
     _, rows = _row_values(page, sample)
     row_bytes = 8 + len(json.dumps(list(rows.values()))) / len(sample)
-    every = (MAX_PAGE_BYTES - page.fit.n_rows * row_bytes) / DOT_BYTES
+    every = (MAX_PAGE_BYTES - page.fit.n_rows * row_bytes) / SHOWN_ROW_BYTES
     # each dot may refer to rows that no other dot refers to
-    own = MAX_PAGE_BYTES / (DOT_BYTES + N_INFLUENTIAL_ROWS * row_bytes)
-    return max(MIN_DOTS, int(max(every, own)))
+    own = MAX_PAGE_BYTES / (SHOWN_ROW_BYTES + N_INFLUENTIAL_ROWS * row_bytes)
+    return max(MIN_SHOWN_ROWS, int(max(every, own)))
 
 
 def _round_digits(x: Any) -> list[Any]:
@@ -527,7 +529,11 @@ def _add_strongest_slopes(page: FitPage, middle: Floats) -> None:
         return ", ".join(page.names[i] for i in order.tolist())
 
     lines = [
-        [str(name), names(order[: -N_STRONGEST - 1 : -1]), names(order[:N_STRONGEST])]
+        [
+            str(name),
+            names(order[: -N_STRONGEST_COLUMNS - 1 : -1]),
+            names(order[:N_STRONGEST_COLUMNS]),
+        ]
         for name, order in zip(page.fit.classes, np.argsort(middle, axis=1))
     ]
     page.report.add_table(["class", "more of these speaks for it", "against it"], lines)
@@ -561,7 +567,7 @@ def add_more_rows(page: FitPage) -> None:
             z = again.outputs_to_predictions(line.ob.model.predict(line.theta, fit.ob.X[others]))
             linear.append(fit.score_for(fit.y[others], fit.align_classes(z, again.classes)))
     whole = found.rows
-    sizes.append(fit.n_rows if found.closed else int(fit.n_rows * (1 - 1 / N_FOLDS)))
+    sizes.append(fit.n_rows if found.closed else int(fit.n_rows * (1 - 1 / N_SCORE_FOLDS)))
     scores.append(fit.score(found.left_out, whole))
     errors.append(fit.score_error(fit.y[whole], found.left_out[whole]))
     lines = [_curve_data("network", sizes, scores, errors)]

@@ -44,10 +44,10 @@ from .tables import MIN_TABLE_ROWS
 # maximum relative difference of the loss of the given rows from that of the fit
 MAX_LOSS_CHANGE = 1e-3
 # maximum gain over the score of a linear model at which the network counts as not needed
-MAX_EQUAL_SCORES = 0.05
+MAX_EQUAL_SCORE_GAP = 0.05
 MAX_NAME_CHARACTERS = 40  # maximum length of column names on the page; longer names are cut
 # maximum number of entries of a sparse X that is converted to a dense array
-MAX_DENSE_ENTRIES = 20_000_000
+MAX_PAGE_DENSE_ENTRIES = 20_000_000
 
 
 def build_page(
@@ -106,9 +106,10 @@ def build_page(
     """
     note = progress or (lambda text: None)
     if is_sparse(X):
-        if X.shape[0] * X.shape[1] > MAX_DENSE_ENTRIES:
+        if X.shape[0] * X.shape[1] > MAX_PAGE_DENSE_ENTRIES:
             raise ValueError(
-                f"X must have at most {MAX_DENSE_ENTRIES} entries for a report, got {X.shape}. Use "
+                f"X must have at most {MAX_PAGE_DENSE_ENTRIES} entries for a report, got "
+                f"{X.shape}. Use "
                 "fewer columns."
             )
         X = X.toarray()
@@ -329,7 +330,7 @@ def _add_linear_comparison(page: FitPage) -> None:
         then = ", so the network predicts better, by more than two standard errors"
     elif gain < -2 * error:
         then = ", which predicts better: the network is not needed here"
-    elif fit.score(found.left_out, found.rows) > score + MAX_EQUAL_SCORES:
+    elif fit.score(found.left_out, found.rows) > score + MAX_EQUAL_SCORE_GAP:
         then = (
             ". The difference is within two standard errors, so these rows do not show that the "
             "network is needed"

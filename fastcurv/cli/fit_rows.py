@@ -22,7 +22,7 @@ MIN_ERROR_ROWS = 20
 # minimum absolute correlation with the target at which a column is named
 MIN_COPY_CORRELATION = 0.9999
 # minimum fraction of exact copies among the rows at which copies are named
-MIN_COPY_SHARE = 0.05
+MIN_EXACT_COPY_FRACTION = 0.05
 # maximum ratio of the distance of the nearest neighbour to that of the `N_NEIGHBOURS`-th neighbour
 # at which the nearest one counts as a near copy
 NEAR_COPY_RATIO = 0.01
@@ -74,7 +74,7 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
         yield found
     rows = np.column_stack([X, fit.y])
     count = len(rows) - len(np.unique(rows, axis=0))
-    if count > MIN_COPY_SHARE * len(rows):
+    if count > MIN_EXACT_COPY_FRACTION * len(rows):
         code = "len(X) - len(np.unique(np.column_stack([X, y]), axis=0))"
         yield (
             f"{count} rows equal another one, {page.target} included. If they are copies, scores "

@@ -28,7 +28,7 @@ from ..optimize.path import (
     L2_RATIO,
     MAX_L2,
     MIN_L2,
-    PLATEAU_LOSS_RATIO,
+    PATH_PLATEAU_LOSS_RATIO,
     evidence_path,
     with_l2,
     with_units_restarted,
@@ -51,7 +51,7 @@ MAX_PATH_FLOPS = 1e10
 # maximum number of parameters for which factorisations of the matrix, and a verdict, take no longer
 # than the fits
 MAX_PATH_PARAMS = 2000
-N_FOLDS = 5  # number of folds that choose the decay if the evidence cannot
+N_DECAY_FOLDS = 5  # number of folds that choose the decay if the evidence cannot
 # maximum number of successive decays without a better score of left-out rows
 MAX_IDLE_DECAYS = 3
 FIT_TABLE_DEFAULTS = {
@@ -227,7 +227,7 @@ def fit_table(
     if alpha is None:
         note("choosing the weight decay")
         by_evidence = has_evidence(plain)
-        choose, why = l2_by_folds, f"predicts left-out rows of {N_FOLDS} folds best"
+        choose, why = l2_by_folds, f"predicts left-out rows of {N_DECAY_FOLDS} folds best"
         if by_evidence:
             choose, why = l2_by_evidence, "has the largest evidence"
         l2, theta = choose(plain, theta, seed)
@@ -283,10 +283,10 @@ def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray
         ob, start, basis = restrict_to_row_space(ob, start)
         best, theta = l2_by_folds(ob, start, seed)
         return best, change_input_basis(ob.model, theta, basis.T)[1]
-    fold = np.random.default_rng(seed).permutation(N) % N_FOLDS
-    fitted = [ob.batch(fold != i) for i in range(N_FOLDS)]
-    held = [ob.batch(fold == i) for i in range(N_FOLDS)]
-    thetas, l2, idle, best, lowest = [start] * N_FOLDS, MAX_L2, 0, MAX_L2, np.inf
+    fold = np.random.default_rng(seed).permutation(N) % N_DECAY_FOLDS
+    fitted = [ob.batch(fold != i) for i in range(N_DECAY_FOLDS)]
+    held = [ob.batch(fold == i) for i in range(N_DECAY_FOLDS)]
+    thetas, l2, idle, best, lowest = [start] * N_DECAY_FOLDS, MAX_L2, 0, MAX_L2, np.inf
     while l2 > MIN_L2 and idle < MAX_IDLE_DECAYS:
         thetas = [
             _minimise(with_l2(one, l2), with_units_restarted(one.model, theta, start))
@@ -295,7 +295,7 @@ def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray
         loss = sum(one.value(theta) * one.n_samples for one, theta in zip(held, thetas)) / N
         if loss < lowest:
             best, lowest, idle = l2, loss, 0
-        elif fitted[0].value(thetas[0]) < PLATEAU_LOSS_RATIO * constant_loss(fitted[0]):
+        elif fitted[0].value(thetas[0]) < PATH_PLATEAU_LOSS_RATIO * constant_loss(fitted[0]):
             idle += 1  # counts only after units have become active
         l2 *= L2_RATIO
     return best, _minimise(with_l2(ob, best), start)

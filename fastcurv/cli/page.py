@@ -21,7 +21,7 @@ from .recipe import SavedRun
 from .report import Report
 
 # maximum number of parameters for which all eigenvalues are computed, within seconds
-DENSE_MAX_N = 1500
+PAGE_DENSE_MAX_N = 1500
 
 
 def build_report(
@@ -94,7 +94,7 @@ def _add_spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> li
     n, start = hessian.shape[0], time.perf_counter()
     density = fc.spectral_density(hessian, n_probes=args.probes, n_steps=args.steps, seed=args.seed)
     between = time.perf_counter()
-    dense = n <= DENSE_MAX_N
+    dense = n <= PAGE_DENSE_MAX_N
     known = (
         all_eigenpairs(hessian)
         if dense

@@ -29,7 +29,7 @@ Option = tuple[tuple[str, ...], dict[str, Any]]
 MODEL_FILES_HELP = (
     "what 'fastcurv train' or fc.save wrote, a .onnx model, or a state dict (.pt, .safetensors)"
 )
-DENSE_MAX_N = 1000  # the value of the constant in plots/spectrum.py
+PLOT_DENSE_MAX_N = 1000  # the value of the constant in plots/spectrum.py
 ACTIVATION_NAMES = ", ".join(name for name in ACTIVATIONS)
 METHOD_NAMES = ", ".join(name for part in get_args(Descent) for name in get_args(part) or (part,))
 _EPILOG = (
@@ -396,7 +396,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "spectrum": {
         "help": "the extreme eigenvalues and the spectral density of a trained network",
-        "description": f"Up to {DENSE_MAX_N} parameters the eigenvalues come from the whole "
+        "description": f"Up to {PLOT_DENSE_MAX_N} parameters the eigenvalues come from the whole "
         "matrix; above, from products alone, and it is said what copies of multiple ones may be "
         "missing.",
         "options": [

@@ -28,7 +28,7 @@ from .tables import COLUMN_KINDS
 RUN_SUFFIXES = (".npz", ".safetensors")
 # fields of a `TrainingRecipe` that are True or False
 FLAG_FIELDS = ("residual", "batch_norm", "raw", "table", "l2_biases")
-RECORD_FIELDS = ("loss", "gradient_norm", "time")
+SAVED_RECORD_FIELDS = ("loss", "gradient_norm", "time")
 SCALING_FIELDS = ("shift", "scale", "y_shift", "y_scale")  # numeric fields of a `DataCoding`
 # start of the archive comment; the hexadecimal SHA-256 of all bytes before the digits follows
 SEAL_PREFIX = b"fastcurv sha256 "
@@ -345,9 +345,10 @@ def _read_column_rules(facts: Any, n_inputs: int) -> tuple[ColumnCode, ...]:
 
 def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, int], ...]:
     """Validate a history and its phases. Return the methods with the number of records of each."""
-    if history and set(history) != set(RECORD_FIELDS):
+    if history and set(history) != set(SAVED_RECORD_FIELDS):
         raise ValueError(
-            f"the history must have {', '.join(RECORD_FIELDS)}, got {one_line(', '.join(history))}."
+            f"the history must have {', '.join(SAVED_RECORD_FIELDS)}, got "
+            f"{one_line(', '.join(history))}."
         )
     lengths = {values.shape for values in history.values()}
     dtypes = sorted({str(values.dtype) for values in history.values()})

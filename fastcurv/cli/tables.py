@@ -34,7 +34,7 @@ from .cells import (
     DURATION_FORM,
     MAX_TYPO_SHARE,
     MISSING_CELLS,
-    NUMBER_GAPS,
+    MISSING_NUMBER_CELLS,
     POINT_GROUPED_PATTERN,
     TIME_FORMS,
     UNIT_CHARACTERS,
@@ -627,7 +627,7 @@ def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str])
     """
     if not bad:
         return
-    present = sum(cell.lower() not in NUMBER_GAPS for cell in cells)
+    present = sum(cell.lower() not in MISSING_NUMBER_CELLS for cell in cells)
     numbers = len(bad) <= MAX_TYPO_SHARE * present
     if len(bad) <= present / 2 and len(set(cells)) > MAX_CATEGORIES:
         # marks such as <0.1 mean a value below the limit of detection
@@ -766,7 +766,9 @@ def _column_kind(
         return ColumnCode(name, "numbers", form=unit), "", present.size < len(cells)
     form = detect_date_form(cells, where)
     if form:
-        days = [parse_date(cell, form) for cell in cells if cell.lower() not in NUMBER_GAPS]
+        days = [
+            parse_date(cell, form) for cell in cells if cell.lower() not in MISSING_NUMBER_CELLS
+        ]
         first = min(days).isoformat().removesuffix("T00:00:00")
         code = ColumnCode(name, "dates", form=form, first=first)
         if len(set(days)) < 2:

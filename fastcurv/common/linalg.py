@@ -41,7 +41,7 @@ LAPACK_DRIVERS = ("evd", "evr", "ev")
 SMALLEST_SUBNORMAL = 5e-324  # smallest positive float64
 UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2  # unit roundoff of float64, used in all proofs
 # bound on the effect of underflow for a matrix whose largest entry is near 1
-UNDERFLOW_BOUND = 1e-290
+EIGENSYSTEM_UNDERFLOW_BOUND = 1e-290
 # length of inner slices, and number of columns checked together
 INNER_SLICE_LENGTH, N_COLUMNS_PER_CHECK = 128, 512
 # maximum number of rows up to which a proof of each eigenvector costs no more than a joint proof
@@ -492,7 +492,11 @@ def _eigenvalue_error(A: Floats, value: float, v: Floats) -> float:
     left = float(np.linalg.norm(A @ v - value * v))
     gamma = gamma_of(n + 4)
     return (
-        (left + gamma * (_spectral_norm_bound(A) + abs(value)) * length + UNDERFLOW_BOUND)
+        (
+            left
+            + gamma * (_spectral_norm_bound(A) + abs(value)) * length
+            + EIGENSYSTEM_UNDERFLOW_BOUND
+        )
         / length
         * 1.01
     )
@@ -526,13 +530,13 @@ def _eigenpair_error_bounds(A: Floats, values: Floats, V: Floats) -> Floats:
     absolute = _spectral_norm_bound(V)
     length = float(np.linalg.norm(V))
     spread = float(np.linalg.norm(values)) * 1.01
-    E = (E**0.5 + gamma * absolute**2) * 1.01 + UNDERFLOW_BOUND
+    E = (E**0.5 + gamma * absolute**2) * 1.01 + EIGENSYSTEM_UNDERFLOW_BOUND
     if not E < 0.5:
         return np.full(count, np.inf)
     EL = EL**0.5 + gamma * absolute * spread
     size = min(_spectral_norm_bound(A) * length, float(np.linalg.norm(A)) * absolute)
     R = R**0.5 + gamma * (size + spread)
-    F = (EL + (1 + E) ** 0.5 * R) * 1.01 + UNDERFLOW_BOUND
+    F = (EL + (1 + E) ** 0.5 * R) * 1.01 + EIGENSYSTEM_UNDERFLOW_BOUND
     return np.asarray((F + E * np.abs(values)) / (1 - E) * 1.01)
 
 

@@ -26,8 +26,8 @@ from .sklearn import LayerStack, refuse_if, unsupported_layer, warn_left_out
 
 FLOAT_TYPE_CODES = (1, 10, 11, 16)  # codes of float32, float16, float64 and bfloat16 in ONNX
 # nodes of the domain ai.onnx.ml
-ML_NODES = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")
-DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+ONNX_ML_NODES = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")
+ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 MICROSOFT_GELU = ("com.microsoft", "Gelu")  # the exact GELU
 MIN_OPSET = 7  # older opsets define broadcasting, dropout and batch normalisation differently
 CONSTANT_FOLDING_NODES = ("Identity", "Cast", "Transpose")  # nodes that are evaluated on constants
@@ -72,14 +72,14 @@ class OnnxGraph:
     def __init__(self, proto: Any, folder: str | None, stack: LayerStack) -> None:
         graph = proto.graph
         for known in proto.opset_import:
-            if known.domain in DOMAINS[:2] and known.version < MIN_OPSET:
+            if known.domain in ONNX_DOMAINS[:2] and known.version < MIN_OPSET:
                 raise ValueError(
                     f"the model must be of opset {MIN_OPSET} or later, got {known.version}. Use "
                     "onnx.version_converter.convert_version."
                 )
         for own in proto.functions:
             refuse_if(
-                own.domain in DOMAINS,
+                own.domain in ONNX_DOMAINS,
                 f"{one_line(own.name)}, a function of the model's own,",
                 SUPPORTED_NODES,
             )
@@ -226,11 +226,11 @@ def _is_external(tensor: Any) -> bool:
 
 def _has_known_domain(node: Any) -> bool:
     """Return True if the domain of a node is the one in which its operator is supported: ai.onnx.ml
-    for `ML_NODES`, com.microsoft for `MICROSOFT_GELU`, and ai.onnx for all others.
+    for `ONNX_ML_NODES`, com.microsoft for `MICROSOFT_GELU`, and ai.onnx for all others.
     """
-    if node.op_type in ML_NODES:
-        return node.domain in DOMAINS[2:]
-    return node.domain in DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT_GELU
+    if node.op_type in ONNX_ML_NODES:
+        return node.domain in ONNX_DOMAINS[2:]
+    return node.domain in ONNX_DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT_GELU
 
 
 def _node_name(node: Any) -> str:

@@ -72,7 +72,7 @@ from .report import (
 from .theorem import EPS, KantorovichOutcome, certify_residual_zero
 
 # maximum number of parameters at which all eigenvalues are computed even if the gradient is large
-ALWAYS_DENSE_MAX_N = 256
+CLASSIFY_ALWAYS_DENSE_MAX_N = 256
 # maximum number of rows of a matrix whose eigenvalues are computed by one BLAS thread, since more
 # threads cost more than they save
 SERIAL_EIGENSYSTEM_MAX_N = 4096
@@ -389,7 +389,12 @@ def _examine_spectrum(ask: ClassifyOptions, H: CountedProducts) -> tuple[Inertia
     """
     cheap = replace(ask, dense_below=0.0)
     with suppress(OutOfTime):
-        if ask.dense and H.n > ALWAYS_DENSE_MAX_N and ask.krylov is None and is_clearly_far(ask, H):
+        if (
+            ask.dense
+            and H.n > CLASSIFY_ALWAYS_DENSE_MAX_N
+            and ask.krylov is None
+            and is_clearly_far(ask, H)
+        ):
             inertia, found = _examine(cheap, H)
             if decide(found).rule in (
                 Reason.GRADIENT_ABOVE_TOL,

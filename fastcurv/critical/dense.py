@@ -72,7 +72,7 @@ from .nearness import (
 )
 from .theorem import (
     EPS,
-    ROUND_UP_FACTOR,
+    SCALAR_ROUND_UP_FACTOR,
     ComplementEigenpairs,
     KantorovichOutcome,
     eta_bound,
@@ -258,7 +258,7 @@ def check_theorem_across_orbits(
     whole = spans_orbit(
         cut.span,
         near.columns / cut.c[:, None],
-        near.change * spread * ROUND_UP_FACTOR,
+        near.change * spread * SCALAR_ROUND_UP_FACTOR,
         near.error / bottom,
         found.radius,
     )
@@ -386,7 +386,7 @@ CHOLESKY_MIN_N = 768
 # eigenvalues
 FLOOR_FRACTIONS = (0.999, 0.9, 0.5)
 # maximum dimension of the Krylov space from which the fraction of g in the range of H is computed
-N_GRADIENT_STEPS = 60
+MAX_GRADIENT_KRYLOV_DIM = 60
 MAX_LINEAR_SOLVES = 200  # maximum number of linear systems solved to find the smallest eigenvalue
 
 
@@ -477,8 +477,8 @@ class InertiaByCholesky(InertiaStrategy):
         absolute = float(size.sum(axis=1).max())
         rounding = (full.n + 8) * EPS * (absolute * self.length + safe_norm(g))
         left = safe_norm(g + full.A @ x) + off + full.error * self.length + rounding
-        beta = ROUND_UP_FACTOR / known.floor
-        eta = eta_bound(self.length, beta, left) * ROUND_UP_FACTOR
+        beta = SCALAR_ROUND_UP_FACTOR / known.floor
+        eta = eta_bound(self.length, beta, left) * SCALAR_ROUND_UP_FACTOR
         self.proof = kantorovich(beta, eta, partial(third_bound, ask.ob, theta))
 
     def check_theorem(self) -> tuple[KantorovichOutcome, float]:
@@ -499,9 +499,9 @@ class InertiaByCholesky(InertiaStrategy):
         (g, _), n, size = self.gradient, self.full.n, self.near.gradient_norm
         if not size > 0:
             return self.near
-        run = Recurrence(check_symmetric_operator(self.full.A), N_GRADIENT_STEPS)
+        run = Recurrence(check_symmetric_operator(self.full.A), MAX_GRADIENT_KRYLOV_DIM)
         run.insert(g[None] / size)
-        while run.p and run.m < min(N_GRADIENT_STEPS, n):
+        while run.p and run.m < min(MAX_GRADIENT_KRYLOV_DIM, n):
             run.step()
         values, S = ritz_decomposition(run)
         reached = size / (MAX_RELATIVE_STEP * norm_with_floor(self.ask.theta))

@@ -62,14 +62,21 @@ from .nearness import (
     stable_along_step,
 )
 from .range_spectrum import RangeSpectrum, range_spectrum
-from .theorem import EPS, ROUND_UP_FACTOR, KantorovichOutcome, eta_bound, kantorovich, two_signs
+from .theorem import (
+    EPS,
+    SCALAR_ROUND_UP_FACTOR,
+    KantorovichOutcome,
+    eta_bound,
+    kantorovich,
+    two_signs,
+)
 
 # --------------------------------------------------------------------------------------------------
 # Lanczos runs for a verdict, within a budget; they collect vectors of extreme curvature.
 
 # The Lanczos basis is never restarted, since a restart would void the bound on the risk. A run ends
 # when its basis has this size.
-MAX_BASIS_BYTES = 4 << 30
+MAX_VERDICT_BASIS_BYTES = 4 << 30
 N_PROOF_PRODUCTS = 9  # number of products reserved for the proofs at the end
 # maximum factor by which one test with random vectors may underestimate ||H - H'||
 ASYMMETRY_SAFETY_FACTOR = 8.0
@@ -125,7 +132,7 @@ class InertiaSearch:
         """
         block, n = 1 if start is None else len(start), op.shape[0]
         steps = int(min(steps, self.budget.products_left // block))
-        most = max(2, MAX_BASIS_BYTES // (n * operator_dtype(op).itemsize) - 1)
+        most = max(2, MAX_VERDICT_BASIS_BYTES // (n * operator_dtype(op).itemsize) - 1)
         rows = int(min(most, (steps + 1) * block, n))
         run = Recurrence(op, rows, against=against)
         step = block * self.H.pace  # estimate of the seconds that the next step takes
@@ -379,7 +386,7 @@ def has_both_signs(run: Any) -> bool:
 # minimum curvature, as a fraction of ||H||, at which the stability of its sign is measured; the
 # rounding of smaller curvature is too large
 MIN_CREDIBLE_CURVATURE = 1e-8
-N_GRADIENT_STEPS = 40  # minimum number of Lanczos steps from the gradient
+MIN_GRADIENT_STEPS = 40  # minimum number of Lanczos steps from the gradient
 # maximum number of Lanczos steps from the gradient, if the decrement converges slowly
 MAX_GRADIENT_STEPS = 160
 MAX_STEP_RESIDUAL = 0.5  # maximum relative residual at which Newton's step counts as known
@@ -389,8 +396,8 @@ MAX_SOLVE_STEPS = 400  # maximum number of MINRES steps for Newton's step
 DEFAULT_FAILURE_PROBABILITY = 0.01
 # maximum number of Lanczos steps in balanced coordinates, which are used for parameters of very
 # different scales
-N_BALANCED_STEPS = 128
-N_END_STEPS = 64  # maximum number of Lanczos steps if only the ends of the spectrum are needed
+MAX_BALANCED_STEPS = 128
+MAX_END_STEPS = 64  # maximum number of Lanczos steps if only the ends of the spectrum are needed
 MAX_PROBE_VECTORS = 16  # maximum number of the objective's probe vectors that start Lanczos runs
 # maximum ||Hq|| of a symmetry direction q that is projected out, relative to curvature_tol ||H||
 MAX_SYMMETRY_COUPLING = 0.01
@@ -462,7 +469,7 @@ class InertiaByProducts(InertiaStrategy):
             return 0.0, None
 
         def settled(run: Any) -> bool:
-            return bool(run.m >= N_GRADIENT_STEPS and _newton_step_in_basis(run, size)[1] <= 0.1)
+            return bool(run.m >= MIN_GRADIENT_STEPS and _newton_step_in_basis(run, size)[1] <= 0.1)
 
         run = search.run_from_gradient(
             g, min(MAX_GRADIENT_STEPS, search.budget.products_left // 4), settled
@@ -482,7 +489,7 @@ class InertiaByProducts(InertiaStrategy):
         self.flat = safe_norm(run.T[: run.m + run.p, 0])
         sizes = np.maximum(np.abs(values), GRADIENT_ERROR_EPS * H.eps * run.scale)
         decrement = 0.5 * float(((size * S[0]) / sizes * (size * S[0])).sum())
-        short = run.m < min(N_GRADIENT_STEPS, run.dimension) and run.p > 0 and self.left > 0.1
+        short = run.m < min(MIN_GRADIENT_STEPS, run.dimension) and run.p > 0 and self.left > 0.1
         return decrement, decrement_lower_bound(size, self.flat) if short else None
 
     def _assess_nearness(self, whole: float) -> Nearness:
@@ -508,7 +515,7 @@ class InertiaByProducts(InertiaStrategy):
         deflated = ask.krylov is None and search.symmetry.shape[1] > 0
         eps = ask.curvature_tol * (1 - 2 * MAX_SYMMETRY_COUPLING * deflated)
         goal = lanczos_steps(H.n, eps, ask.failure_probability or DEFAULT_FAILURE_PROBABILITY)
-        steps = goal if deep else min(goal, N_END_STEPS)
+        steps = goal if deep else min(goal, MAX_END_STEPS)
         if known is None:
             H.show_note(f"{steps} Lanczos steps")
             self.main = search.run_from_random(steps, has_both_signs)
@@ -570,13 +577,13 @@ class InertiaByProducts(InertiaStrategy):
         distance = safe_norm(self.step) if self.left <= MAX_STEP_RESIDUAL else np.inf
         if not (weakest > 0 and H.allows(1)):
             return UNTRIED_CONTRACTION, distance
-        rest, beta = H(self.step) + g, ROUND_UP_FACTOR / weakest
+        rest, beta = H(self.step) + g, SCALAR_ROUND_UP_FACTOR / weakest
         if known is not None:
             rest, beta = known.project_off_span(rest), beta * (1 + 8 * H.n * EPS)
         off = assumed_error(H.norm, ask.theta) if off != off else off
         rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
         error = safe_norm(rest) + off + H.product_error_bound(self.step) + rounding
-        eta = eta_bound(safe_norm(self.step), beta, error) * ROUND_UP_FACTOR
+        eta = eta_bound(safe_norm(self.step), beta, error) * SCALAR_ROUND_UP_FACTOR
         found = kantorovich(beta, eta, partial(third_bound, ask.ob, ask.theta))
         if known is not None and found.holds and known.span.shape[1]:
             found = check_theorem_across_orbits(ask.ob, ask.theta, known, found)
@@ -604,7 +611,7 @@ class InertiaByProducts(InertiaStrategy):
             return TwoSignProof(distance=distance)
         dots = 2 * H.n * EPS * H.norm  # rounding error of the dot product v'Hv
         bound = max(H.product_error_bound(end.vector) for end in self.ends) + dots
-        error = bound * ROUND_UP_FACTOR + H.asymmetry
+        error = bound * SCALAR_ROUND_UP_FACTOR + H.asymmetry
         third = partial(third_bound, self.ask.ob, self.ask.theta)
         return TwoSignProof(two_signs(seen.low + error, seen.high - error, third), distance)
 
@@ -807,7 +814,7 @@ def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> N
         search.add_candidate(float(pairs.values[0]), pairs.vectors[:, 0].astype(float))
     if d.max() > 32 * d.min():
         # Scaling d to at most 1 keeps its squares within the range of float32.
-        steps, d = min(goal, N_BALANCED_STEPS), d / d.max()
+        steps, d = min(goal, MAX_BALANCED_STEPS), d / d.max()
         D = d.astype(H.native_dtype)
         balanced = LinearOperator(
             (H.n, H.n), lambda v: D * apply_checked(H.native, D * v.reshape(-1)), dtype=D.dtype

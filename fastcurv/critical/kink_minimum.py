@@ -204,11 +204,11 @@ def _check_hypotheses(
     return _kink_certificate(phi, "", radius, h, least)
 
 
-MAX_PARAMS = 600  # maximum number of parameters, because each step forms dense matrices
+MAX_KINK_PARAMS = 600  # maximum number of parameters, because each step forms dense matrices
 # maximum `Smoothed.cost` of a Hessian, which then takes about a second
 MAX_HESSIAN_OPERATIONS = 5e7
 MAX_ACTIVE_SET_UPDATES = 12  # maximum number of updates of the active set
-MAX_NEWTON_STEPS = 12  # maximum number of Newton steps between updates
+MAX_STEPS_PER_ACTIVE_SET = 12  # maximum number of Newton steps between updates
 # minimum magnitude to which pre-activations are compared, for a theta that is almost 0
 MIN_PREACTIVATION_SCALE = 1e-100
 # A pre-activation that has no effect on the outputs keeps its side of the kink if its magnitude is
@@ -258,7 +258,7 @@ def rows_with_kinks(ob: Any) -> Any:
     first = None if rows is None else rows.smooth_kinks(1.0)
     fits = (
         first is not None
-        and first.n_params <= MAX_PARAMS
+        and first.n_params <= MAX_KINK_PARAMS
         and 0 < first.cost <= MAX_HESSIAN_OPERATIONS
     )
     return rows if fits else None
@@ -371,7 +371,7 @@ def _solve_critical_point(phi: Any, point: np.ndarray) -> np.ndarray | None:
     precise gradient in the last step. Return None if the steps do not converge.
     """
     size = np.inf
-    for _ in range(MAX_NEWTON_STEPS):
+    for _ in range(MAX_STEPS_PER_ACTIVE_SET):
         last = size <= 1e-9 * max(1.0, float(np.linalg.norm(point)))
         g = phi.precise_gradient(point)[0] if last else phi.gradient(point)
         try:

@@ -74,8 +74,10 @@ MIN_ROWS_PER_PARAMETER = 2.0
 # uncertain. If the fit used up twice as many degrees of freedom as the linearised network has, new
 # errors have the variance (1 + 2 x) s^2, and the interval has (1 + x) (1 - 2 x) / (1 - x) s^2: at
 # 0.2, intervals of 95% cover 88%.
-MAX_PARAMETERS_PER_TARGET = 0.2
-JACOBIAN_BLOCK_ENTRIES = 1 << 22  # maximum number of entries in a block of the Jacobian of new rows
+MAX_POSTERIOR_PARAMS_PER_TARGET = 0.2
+PREDICTION_JACOBIAN_BLOCK_ENTRIES = (
+    1 << 22
+)  # maximum number of entries in a block of the Jacobian of new rows
 # maximum number of new rows whose Jacobian is computed by NumPy, in less time than making an
 # objective of them takes
 MAX_ROWS_IN_NUMPY = 4
@@ -90,7 +92,7 @@ FLAT_EIGENVALUE_TOL = 1.5e-8
 # would extend far beyond the interval (about 1 for tanh) in which the output is linear in the bias.
 MAX_BIAS_DEVIATION = 1e4
 N_QUADRATURE_NODES = 32  # number of Gauss-Hermite nodes for the mean of a sigmoid
-N_SEQUENCE_POINTS = 1024  # number of low-discrepancy points for the mean of a softmax
+N_QMC_POINTS = 1024  # number of low-discrepancy points for the mean of a softmax
 # minimum degrees of freedom, as a fraction of the number of targets; smaller differences are
 # rounding errors
 MIN_FREEDOM_RATIO = 1e-8
@@ -342,7 +344,7 @@ def output_covariance_roots(
     Jacobian of their outputs and C, `root` (n, rank), a root of the covariance of the parameters.
     """
     X, d = dense_rows(model, X), model.sizes[-1]
-    step = max(1, JACOBIAN_BLOCK_ENTRIES // (d * model.n_params))
+    step = max(1, PREDICTION_JACOBIAN_BLOCK_ENTRIES // (d * model.n_params))
     for start in range(0, len(X), step):
         rows = X[start : start + step]
         if len(rows) <= MAX_ROWS_IN_NUMPY:
@@ -400,7 +402,7 @@ def _mean_softmax(z: Floats, root: Floats) -> Floats:
     """
     N, d, _ = root.shape
     rates = np.sqrt([p for p in range(2, 12 * d + 12) if all(p % k for k in range(2, p))][:d])
-    points = ndtri((np.arange(1, N_SEQUENCE_POINTS // 2 + 1)[:, None] * rates + 0.5) % 1)
+    points = ndtri((np.arange(1, N_QMC_POINTS // 2 + 1)[:, None] * rates + 0.5) % 1)
     points = np.concatenate([points, -points])
     found = np.empty((N, d))
     for i, R in enumerate(root):
@@ -575,8 +577,8 @@ def _sum_of_leverages(ob: Any, theta: Floats, root: Floats, default: float) -> f
 
 def _warn_of_few_rows(ob: Any, count: float, effective: float) -> None:
     """Issue a warning if there are fewer than `MIN_ROWS_PER_PARAMETER` rows for each parameter, or,
-    with noise and hidden layers, more than `MAX_PARAMETERS_PER_TARGET` effective parameters for
-    each target.
+    with noise and hidden layers, more than `MAX_POSTERIOR_PARAMS_PER_TARGET` effective parameters
+    for each target.
     """
     n, n_targets = ob.n_params, count * terms_of_a_row(ob)
     noisy = ob.loss == "mse" and len(ob.model.sizes) > 2
@@ -586,11 +588,12 @@ def _warn_of_few_rows(ob: Any, count: float, effective: float) -> None:
             f"for {n}. With "
             "fewer than 2, intervals tend to cover too little. Use a smaller network or more rows."
         )
-    elif noisy and effective > MAX_PARAMETERS_PER_TARGET * n_targets:
+    elif noisy and effective > MAX_POSTERIOR_PARAMS_PER_TARGET * n_targets:
         found = (
             f"The fit has {format_number(effective)} effective parameters for "
             f"{format_number(n_targets)} "
-            f"targets. With more than {MAX_PARAMETERS_PER_TARGET:g} for each, intervals tend to "
+            f"targets. With more than {MAX_POSTERIOR_PARAMS_PER_TARGET:g} for each, intervals "
+            f"tend to "
             "cover too little. Use a stronger penalty, fewer units or more rows."
         )
     else:

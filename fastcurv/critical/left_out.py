@@ -66,7 +66,7 @@ N_REFINEMENTS = 3
 MAX_STEPS_AFTER_FIT = 2000
 # maximum number of effective parameters per target; above, intervals were seen to cover as little
 # as 67% instead of 90% with tanh, and to be many times too wide with relu
-MAX_PARAMETERS_PER_TARGET = 0.5
+MAX_INTERVAL_PARAMS_PER_TARGET = 0.5
 
 
 class Interval(NamedTuple):
@@ -403,13 +403,13 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         return Interval(low, high)
 
     def _warn_of_few_targets(self) -> None:
-        """Warn if the fit has more than `MAX_PARAMETERS_PER_TARGET` effective parameters per
+        """Warn if the fit has more than `MAX_INTERVAL_PARAMS_PER_TARGET` effective parameters per
         target.
         """
         ob, effective = self._at.ob, float(self.hat_matrix_diag.sum())
         rows = ob.n_samples if ob.sample_weight is None else np.count_nonzero(ob.sample_weight)
         count = int(rows) * int(ob.model.sizes[-1])
-        if effective > MAX_PARAMETERS_PER_TARGET * count:
+        if effective > MAX_INTERVAL_PARAMS_PER_TARGET * count:
             warnings.warn(
                 f"The fit has {format_number(effective)} effective parameters for {count} targets, "
                 "more than half as many. Intervals then tend to cover too little, or with relu to "

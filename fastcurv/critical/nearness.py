@@ -259,7 +259,7 @@ def _squared_slopes_over_sizes(slopes: np.ndarray, sizes: np.ndarray) -> np.ndar
 # each step at least halves the norm of the gradient in these coordinates. No rescaling of
 # parameters changes this test.
 
-MAX_NEWTON_STEPS = 10  # maximum number of Newton steps
+MAX_NEARNESS_STEPS = 10  # maximum number of Newton steps
 MAX_CONTRACTION = 0.5  # maximum ratio of the gradient norms after and before a step
 # number of steps after which the ratio must be at most MAX_LATE_CONTRACTION, because Newton's
 # method should then converge faster than linearly
@@ -339,7 +339,7 @@ def follow_newton_steps(
     fine = within.cut is None or certificate_method(ob, "precise_gradient") is not None
     if not 0 < size < np.inf:
         return None, 0, 0
-    for k in range(MAX_NEWTON_STEPS):
+    for k in range(MAX_NEARNESS_STEPS):
         room = int(min(MAX_STEP_PRODUCTS, most_products - spent))
         if room < 1:
             return None, k, spent
@@ -371,7 +371,7 @@ def follow_newton_steps(
         here, size = there, now
         if now <= GRADIENT_FLOOR_RATIO * first:
             return here, k + 1, spent
-    return here, MAX_NEWTON_STEPS, spent
+    return here, MAX_NEARNESS_STEPS, spent
 
 
 def _norm(y: Floats) -> float:

@@ -29,7 +29,9 @@ from ..common.vectors import safe_norm
 
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
-ROUND_UP_FACTOR = 1 + 64 * EPS  # factor by which upper bounds are enlarged for a few roundings
+SCALAR_ROUND_UP_FACTOR = (
+    1 + 64 * EPS
+)  # factor by which upper bounds are enlarged for a few roundings
 # If the radius computed from the Lipschitz constant at theta exceeds this, the constant is 0 up to
 # underflow.
 MAX_RADIUS = 1e100
@@ -84,14 +86,14 @@ def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Kan
     if not 0 <= eta < np.inf:
         return no("step")
     # The bound is taken on a ball, because at a kink H at theta describes one side only.
-    L = float(third(max(2 * eta * ROUND_UP_FACTOR, TINY)))
+    L = float(third(max(2 * eta * SCALAR_ROUND_UP_FACTOR, TINY)))
     if not 0 <= L < np.inf:
         return no("third", L)
-    h = beta * eta * L * ROUND_UP_FACTOR
+    h = beta * eta * L * SCALAR_ROUND_UP_FACTOR
     if not h < 0.5:
         return no("h", L, h)
     return KantorovichOutcome(
-        True, 2 * eta / (1 + (1 - 2 * h) ** 0.5) * ROUND_UP_FACTOR, h, beta, eta, L
+        True, 2 * eta / (1 + (1 - 2 * h) ** 0.5) * SCALAR_ROUND_UP_FACTOR, h, beta, eta, L
     )
 
 
@@ -190,7 +192,7 @@ def newton_step_in_slice(
         if not cut.min_abs_eigenvalue_bound > 0:
             return np.inf, np.inf, cut.c * x
         s = cut.span.shape[1]  # the basis of the slice is orthonormal only up to rounding
-        up = ROUND_UP_FACTOR * (1 + 8 * n * (1 + s) * EPS)
+        up = SCALAR_ROUND_UP_FACTOR * (1 + 8 * n * (1 + s) * EPS)
         beta = up / cut.min_abs_eigenvalue_bound
         return beta, eta_bound(length, beta, off) * up, cut.c * x
 
@@ -218,14 +220,14 @@ def two_signs(negative: float, positive: float, third: Callable[[float], float])
     L = float(third(0.0))
     if not 0 <= L < np.inf:
         return 0.0
-    radius = margin / (L * ROUND_UP_FACTOR) if L > 0 else np.inf
+    radius = margin / (L * SCALAR_ROUND_UP_FACTOR) if L > 0 else np.inf
     # If the Lipschitz constant is 0 at theta, but not everywhere, the search starts at radius 1.
     if radius > MAX_RADIUS and third(np.inf) != 0:
         radius = 1.0
     for _ in range(200):
         L = float(third(radius))
-        if L == 0 or (np.isfinite(L) and L * radius < margin * ROUND_UP_FACTOR):
-            return radius / ROUND_UP_FACTOR if radius < np.inf else np.inf
+        if L == 0 or (np.isfinite(L) and L * radius < margin * SCALAR_ROUND_UP_FACTOR):
+            return radius / SCALAR_ROUND_UP_FACTOR if radius < np.inf else np.inf
         radius *= max(0.05, min(0.7, 0.9 * margin / (L * radius))) if np.isfinite(L) else 0.5
     return 0.0
 
@@ -244,7 +246,7 @@ def spans_orbit(span: Floats, tangents: Floats, change: float, error: float, rad
     smallest = float(svdvals(M)[-1])
     rounding = (len(span) + sum(M.shape)) * EPS * safe_norm(tangents)
     moved = change * radius if change > 0 else 0.0
-    return bool(smallest > (moved + error + rounding) * ROUND_UP_FACTOR)
+    return bool(smallest > (moved + error + rounding) * SCALAR_ROUND_UP_FACTOR)
 
 
 def certify_residual_zero(
@@ -272,5 +274,5 @@ def certify_residual_zero(
     """
     values = svdvals(J)
     smallest = float(values[-1]) - J_error - sum(J.shape) * EPS * float(values[0])
-    beta = ROUND_UP_FACTOR / smallest if smallest > 0 else np.inf
-    return kantorovich(beta, beta * (safe_norm(residuals) + off) * ROUND_UP_FACTOR, third)
+    beta = SCALAR_ROUND_UP_FACTOR / smallest if smallest > 0 else np.inf
+    return kantorovich(beta, beta * (safe_norm(residuals) + off) * SCALAR_ROUND_UP_FACTOR, third)

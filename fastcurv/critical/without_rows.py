@@ -25,7 +25,7 @@ from ..optimize.minimize import minimize
 from ..structure.parameters import forward, parameter_derivatives, terms_of_a_row
 from ..structure.tables import ACTIVATIONS
 from .classify import classify
-from .theorem import ROUND_UP_FACTOR, eta_bound, kantorovich
+from .theorem import SCALAR_ROUND_UP_FACTOR, eta_bound, kantorovich
 
 # maximum number of entries of a block of rows of the Jacobian, 4 MB, about the size of an L2 cache
 JACOBIAN_BLOCK_ENTRIES = 1 << 19
@@ -253,11 +253,11 @@ def _has_minimum_near(
     floor = cholesky_eigenvalue_floor(A, bounds.half_least) - error
     if floor > 0:
         size = safe_norm(without.gradient(end)) + bounds.gradient_error
-        beta = ROUND_UP_FACTOR / floor
+        beta = SCALAR_ROUND_UP_FACTOR / floor
         around_end = kantorovich(
             beta,
-            eta_bound(0.0, beta, size * ROUND_UP_FACTOR),
-            lambda radius: bounds.third_bound((distance + radius) * ROUND_UP_FACTOR),
+            eta_bound(0.0, beta, size * SCALAR_ROUND_UP_FACTOR),
+            lambda radius: bounds.third_bound((distance + radius) * SCALAR_ROUND_UP_FACTOR),
         )
         if around_end.holds:
             return True

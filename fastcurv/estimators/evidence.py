@@ -15,7 +15,7 @@ from ..structure.parameters import has_kinks
 from ..structure.tables import LOSSES
 
 # maximum number of parameters; above, the matrix and its factor take longer than the fits
-MAX_PARAMS = 4096
+MAX_EVIDENCE_PARAMS = 4096
 MAX_PATH_STEPS = 500  # maximum number of L-BFGS iterations at each penalty of the path
 
 
@@ -71,9 +71,10 @@ def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
             f"alpha must be a number >= 0 with {option}, got 'evidence'. The evidence needs "
             "solver='auto' and early_stopping=False."
         )
-    if ob.n_params > MAX_PARAMS:
+    if ob.n_params > MAX_EVIDENCE_PARAMS:
         raise ValueError(
-            f"alpha must be a number >= 0 for a network of more than {MAX_PARAMS} parameters, got "
+            f"alpha must be a number >= 0 for a network of more than {MAX_EVIDENCE_PARAMS} "
+            f"parameters, got "
             f"'evidence' for {ob.n_params}. Use smaller hidden_layer_sizes, or cross-validation."
         )
     given = LOSSES[ob.loss].given

@@ -48,7 +48,7 @@ MIN_RELATIVE_GAIN = 1e-3
 CROSS_ENTROPY_SLACK = 0.05
 # A fit whose loss is above this fraction of the loss of the best constant prediction is on a
 # plateau.
-PLATEAU_LOSS_RATIO = 0.9
+HELD_OUT_PLATEAU_LOSS_RATIO = 0.9
 # maximum number of entries of a block of rows that is hashed at a time
 HASH_BLOCK_ENTRIES = 1 << 20
 
@@ -84,7 +84,7 @@ class HeldOutMonitor:
         numbers = LOSSES[fitted.loss].targets == "numbers"
         self.slack = 0.0 if numbers else CROSS_ENTROPY_SLACK
         constant = constant_loss(fitted)
-        self.plateau = constant - (1 - PLATEAU_LOSS_RATIO) * abs(constant)
+        self.plateau = constant - (1 - HELD_OUT_PLATEAU_LOSS_RATIO) * abs(constant)
 
     def __call__(self, at: Any) -> bool:
         """Record the held-out loss at the iterate `at`. Return True if the fit should end: the loss

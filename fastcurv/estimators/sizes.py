@@ -22,7 +22,7 @@ CACHED_PAIRS_ENTRIES = 1 << 16
 MAX_PAIRS_ENTRIES = 1 << 21
 # maximum number of entries of a sparse matrix (0.5 MB) that is converted to a dense array, since
 # products with the dense array are faster
-MAX_DENSE_ENTRIES = 1 << 16
+CACHED_DENSE_MAX_ENTRIES = 1 << 16
 
 
 def default_n_pairs(n: int, rows: int) -> int:
@@ -52,7 +52,7 @@ def dense_if_small(X: Any) -> Any:
     """Return X, as a dense array if it is a small sparse matrix, which reduces the time of a
     gradient to between a third and a twentieth.
     """
-    small = is_sparse(X) and X.shape[0] * X.shape[1] <= MAX_DENSE_ENTRIES
+    small = is_sparse(X) and X.shape[0] * X.shape[1] <= CACHED_DENSE_MAX_ENTRIES
     return X.toarray() if small else X
 
 

@@ -71,7 +71,7 @@ from .gram import (
 from .mlp import MLP
 from .operators import MIN_PRODUCT_SECONDS, SECONDS_PER_FLOP
 
-MAX_KERNEL_ROWS = 8192  # maximum number of rows of K, which takes 512 MiB in float64
+MAX_GRAM_ROWS = 8192  # maximum number of rows of K, which takes 512 MiB in float64
 D_ROWS_PER_PRODUCT = 512  # number of rows of D multiplied at a time
 # Eigenvalues of K (q, q) count as 0 below ZERO_EIGENVALUE_EPS max(1, sqrt(q /
 # ZERO_EIGENVALUE_MIN_ROWS)) eps ||K||. The keys of ZERO_EIGENVALUE_EPS are sizes of a number in
@@ -115,8 +115,8 @@ def why_no_output_space(H: Any) -> str:
         return "cross entropy of one class, which has no curvature. Use 'parameters'"
     if q >= n:
         return f"{q} pairs of row and class, which must be fewer than n = {n}. Use 'parameters'"
-    if q > MAX_KERNEL_ROWS:
-        return f"{q} pairs of row and class, which must be at most {MAX_KERNEL_ROWS}. Use 'samples'"
+    if q > MAX_GRAM_ROWS:
+        return f"{q} pairs of row and class, which must be at most {MAX_GRAM_ROWS}. Use 'samples'"
     return ""
 
 
@@ -479,7 +479,7 @@ def _unit_vector(v: Array) -> Array:
 
 # minimum fraction of the parameters saved for the rotation to be used by default
 MIN_FRACTION_SAVED = 0.3
-MIN_PARAMS = 10_000  # minimum number of parameters for the rotation to be used by default
+ROTATION_MIN_PARAMS = 10_000  # minimum number of parameters for the rotation to be used by default
 # The sign of a pre-activation z is uncertain if |z| is at most this times eps times the sum of the
 # absolute values of the terms of z.
 Z_SIGN_TOL_EPS = 4.0
@@ -714,11 +714,12 @@ def why_no_input_space(whole: Any) -> str:
 
 def has_redundant_inputs(ob: Any) -> bool:
     """Return True if the rotation saves at least `MIN_FRACTION_SAVED` of the parameters, of which
-    there are at least `MIN_PARAMS`, and the first layer has no skip connection. The number of
-    parameters saved is estimated from the number of rows and the number of columns of X that vary.
+    there are at least `ROTATION_MIN_PARAMS`, and the first layer has no skip connection. The number
+    of parameters saved is estimated from the number of rows and the number of columns of X that
+    vary.
     """
     m, (out, k) = ob.model, ob.model.shapes[0]
-    if m.n_params < MIN_PARAMS or (m.skips and m.skips[0]):
+    if m.n_params < ROTATION_MIN_PARAMS or (m.skips and m.skips[0]):
         return False
     still = ob.X[0] if m.bias else np.zeros_like(ob.X[0])
     varying = int(np.not_equal(ob.X, still).any(axis=0).sum())

@@ -32,9 +32,11 @@ from .sums import n_tree_additions
 # number of additions that a number passes through (Higham 2002, 4.2), so in norm it is at most
 # ``gamma(D) sum ||x_s||``.
 
-ROUND_UP_FACTOR = 1 + 1e-9  # factor that covers the rounding of norms and of sums of bounds
+SHARD_SUM_ROUND_UP_FACTOR = (
+    1 + 1e-9
+)  # factor that covers the rounding of norms and of sums of bounds
 # bound on the norm of the underflow in n products, in units of the smallest subnormal number
-UNDERFLOW_BOUND = 2.0**22
+PRODUCT_UNDERFLOW_FACTOR = 2.0**22
 
 
 def sum_error_bound(found: tuple[float, float], deep: int, decay: np.ndarray, dtype: Any) -> float:
@@ -46,15 +48,15 @@ def sum_error_bound(found: tuple[float, float], deep: int, decay: np.ndarray, dt
     to the dtype.
     """
     u, last = (0.5 * float(np.finfo(t).eps) for t in (np.float64, dtype))
-    size, moved = found[1] * ROUND_UP_FACTOR, norm(decay) * ROUND_UP_FACTOR
+    size, moved = found[1] * SHARD_SUM_ROUND_UP_FACTOR, norm(decay) * SHARD_SUM_ROUND_UP_FACTOR
     bound = found[0] + deep * u / (1 - deep * u) * size
     if moved:
         bound += u * (size + bound) + 4 * u * moved
     if last > u:
         bound += last * (size + bound + moved)
-    room = ROUND_UP_FACTOR + 4 * last + len(decay) * 2 * u
+    room = SHARD_SUM_ROUND_UP_FACTOR + 4 * last + len(decay) * 2 * u
     if bound + size + moved > 0:
-        bound += UNDERFLOW_BOUND * float(np.finfo(dtype).smallest_subnormal)
+        bound += PRODUCT_UNDERFLOW_FACTOR * float(np.finfo(dtype).smallest_subnormal)
     return float(bound * room) if bound + size + moved < np.finfo(dtype).max else np.inf
 
 

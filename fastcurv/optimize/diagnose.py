@@ -274,7 +274,7 @@ def _train_call(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **
     )
 
 
-WITH_LESS_L2 = partial(_train_call, l2=1e-4)
+SMALLER_L2_CALL = partial(_train_call, l2=1e-4)
 
 
 def _weighted_rows_expression(f: Facts, name: str) -> str:
@@ -432,7 +432,7 @@ CAUSES: tuple[Cause, ...] = (
         "l2 too large",
         _find_large_l2,
         "l2 = {number} is so large that weight decay, more than the data, determines the weights",
-        WITH_LESS_L2,
+        SMALLER_L2_CALL,
     ),
     Cause(
         RATE_LARGE_CAUSE,

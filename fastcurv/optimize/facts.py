@@ -34,7 +34,7 @@ from .minimize import minimize
 
 MAX_SAMPLED_ROWS = 2048  # maximum number of rows whose outputs and activations are computed
 # maximum number of rows in kernel regressions, which need matrices of this size
-MAX_KERNEL_ROWS = 256
+MAX_KERNEL_REGRESSION_ROWS = 256
 N_GRADIENT_BATCHES = 8  # number of parts into which the rows are divided to compare their gradients
 # maximum difference of the weights of two units that count as copies, relative to the largest
 # weight of the layer
@@ -632,7 +632,7 @@ def measure_facts(
         ob, outputs, y, (float(H.value) - 0.5 * decay) / (constant or 1.0)
     )
     spread = _weighted_sum_of_squares(y - _weighted_mean(y, w), w)
-    few = np.sort(np.random.default_rng(0).permutation(len(y))[:MAX_KERNEL_ROWS])
+    few = np.sort(np.random.default_rng(0).permutation(len(y))[:MAX_KERNEL_REGRESSION_ROWS])
     wf = w[few]
     targets = [y[few], left[few]]
     if LOSSES[ob.loss].targets == "classes":

@@ -87,13 +87,13 @@ MAX_MODEL_ERROR, GOOD_MODEL_ERROR = 1.0, 0.3
 # divergent
 MAX_NORM_GROWTH = 30.0
 # If no index is requested, these are tried in turn, relative to the number of negative eigenvalues
-# at the start, with at most MAX_TRY_STEPS steps each. For 80 networks of two and three hidden
+# at the start, with at most MAX_STEPS_PER_TRY steps each. For 80 networks of two and three hidden
 # layers all searches ended at a certified point; with 150 steps in each try, 78 did.
-INDEX_OFFSETS = (0, -1, 1, -2, 2, -3, 3)
-MAX_TRY_STEPS = 300
+TRIED_INDEX_OFFSETS = (0, -1, 1, -2, 2, -3, 3)
+MAX_STEPS_PER_TRY = 300
 # default maximum number of steps in total: all tries plus the Newton-MR steps after them
-MAX_FOLLOW_STEPS = 1500
-MAX_NEWTON_STEPS = 300  # default maximum number of steps of any other search
+DEFAULT_MAX_FOLLOW_STEPS = 1500
+DEFAULT_MAX_NEWTON_STEPS = 300  # default maximum number of steps of any other search
 
 
 def check_index(index: Any, n: int) -> int:
@@ -217,9 +217,9 @@ class FollowedModes:
 # The state of a search for a critical point, and the search itself.
 
 # minimum number of parameters for steps in Krylov spaces instead of from all eigenpairs
-KRYLOV_MIN_N = 400
+KRYLOV_STEP_MIN_N = 400
 # maximum dimension of the Krylov space of the gradient
-MAX_KRYLOV_STEPS = 120
+MAX_GRADIENT_KRYLOV_DIM = 120
 MAX_EXCURSIONS = 5  # maximum number of series of undamped steps in one search
 
 
@@ -291,12 +291,12 @@ class FinderState:
             safe_norm(g),
             self.budget.remaining_products - 1,
         )  # one product is reserved for `uphill`
-        if H.n < KRYLOV_MIN_N and H.n <= left:
+        if H.n < KRYLOV_STEP_MIN_N and H.n <= left:
             found = dense_steps(H(np.eye(H.n, dtype=H.dtype)), g)
         elif size == 0 or left < 1:
             found = NewtonMRSteps(norm=0.0)
         else:
-            limit = int(min(MAX_KRYLOV_STEPS, H.n, left))
+            limit = int(min(MAX_GRADIENT_KRYLOV_DIM, H.n, left))
             space = KrylovSpace(H.n, H.native_dtype, limit + 2)
             space.start(
                 lambda v, out: np.copyto(out, apply_checked(H.native, v)), g.astype(H.native_dtype)
@@ -337,11 +337,15 @@ class FinderState:
         """Return True if `classify` would consider the current point near a critical point.
 
         The result is True without a test if the caller gave a tolerance, if the gradient is 0, if n
-        exceeds `KRYLOV_MIN_N`, or if the budget is too small for the test. The test may take n
+        exceeds `KRYLOV_STEP_MIN_N`, or if the budget is too small for the test. The test may take n
         products. After a negative result the test is repeated only once ``||g||`` is below `share`
         times its value at that test; until then the result is False.
         """
-        if self.fixed_tol is not None or self.gradient_norm == 0 or self.theta.size > KRYLOV_MIN_N:
+        if (
+            self.fixed_tol is not None
+            or self.gradient_norm == 0
+            or self.theta.size > KRYLOV_STEP_MIN_N
+        ):
             return True
         if not self.gradient_norm < share * self.asked:
             return False
@@ -534,9 +538,9 @@ def find_critical_point(
         index = check_index(index, theta.size)
         if method != "follow":
             raise ValueError(f"method must be 'follow' if an index is given, got {method!r}.")
-    tries = method == "follow" and index is None and theta.size < KRYLOV_MIN_N
+    tries = method == "follow" and index is None and theta.size < KRYLOV_STEP_MIN_N
     if max_iter is None:
-        max_iter = MAX_FOLLOW_STEPS if tries else MAX_NEWTON_STEPS
+        max_iter = DEFAULT_MAX_FOLLOW_STEPS if tries else DEFAULT_MAX_NEWTON_STEPS
     steps, verdict = check_positive_int(max_iter, "max_iter"), check_bool(verdict, "verdict")
     began, limit = (
         time.monotonic(),
@@ -592,7 +596,7 @@ def _follow_near_indices(walk: FinderState) -> None:
     start = best = walk.theta, walk.g
     most = walk.max_iter
     for index in _neighbouring_indices(walk):
-        walk.max_iter = min(most, walk.nit + MAX_TRY_STEPS)
+        walk.max_iter = min(most, walk.nit + MAX_STEPS_PER_TRY)
         if _follow_modes(walk, index):
             _run_newton(walk)
         if walk.status in (0, 4):
@@ -633,7 +637,7 @@ def _neighbouring_indices(walk: FinderState) -> list[int]:
     except (np.linalg.LinAlgError, NotFiniteError):
         return []
     here = modes.n_negative(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps)
-    return [here + d for d in INDEX_OFFSETS if 0 <= here + d <= len(modes.values)]
+    return [here + d for d in TRIED_INDEX_OFFSETS if 0 <= here + d <= len(modes.values)]
 
 
 def _follow_modes(walk: FinderState, index: int) -> bool:

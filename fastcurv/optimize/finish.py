@@ -163,8 +163,8 @@ MAX_POLISH_STEPS = 20  # maximum number of Newton steps
 MAX_FACTORISATIONS = 3  # maximum number of Hessians computed and factorised
 # minimum number of parameters for which a Krylov solve is tried before all columns of H are
 # computed
-KRYLOV_MIN_N = 768
-MAX_KRYLOV_STEPS = 400  # maximum dimension of the Krylov space of one solve
+KRYLOV_SOLVE_MIN_N = 768
+MAX_SOLVE_KRYLOV_DIM = 400  # maximum dimension of the Krylov space of one solve
 
 Solve = Callable[[np.ndarray], np.ndarray | None]
 
@@ -186,7 +186,7 @@ def polish_by_newton(
     dense_below : int
         For n below this, steps are computed from a Cholesky factor of H, at a cost of ``n``
         products and ``n^3 / 3`` flops for each of at most three factors; otherwise in a Krylov
-        space. For n >= `KRYLOV_MIN_N` the Krylov space is tried first.
+        space. For n >= `KRYLOV_SOLVE_MIN_N` the Krylov space is tried first.
     stop : callable
         Ends the steps when it returns True.
     """
@@ -198,7 +198,7 @@ def polish_by_newton(
     ceiling = value_at(ob, here)
     ceiling += value_rounding_error(ceiling, theta.dtype)
     solvers: list[Callable[[Any], Solve | None]] = (
-        [_krylov_solve] if here.size >= KRYLOV_MIN_N else []
+        [_krylov_solve] if here.size >= KRYLOV_SOLVE_MIN_N else []
     )
     solvers += [_cholesky_solve if here.size < dense_below else _krylov_solve] * MAX_FACTORISATIONS
     for solver in solvers:
@@ -249,7 +249,7 @@ def _krylov_solve(H: Any) -> Solve:
     """Return a function that maps a gradient to an approximate Newton step in its Krylov space. The
     function returns None if H has negative curvature there or the gradient is 0.
     """
-    space = KrylovSpace(H.n, np.dtype(np.float64), MAX_KRYLOV_STEPS + 2)
+    space = KrylovSpace(H.n, np.dtype(np.float64), MAX_SOLVE_KRYLOV_DIM + 2)
 
     def product(v: np.ndarray, out: np.ndarray) -> None:
         out[:] = H(v)
@@ -258,7 +258,7 @@ def _krylov_solve(H: Any) -> Solve:
         space.start(product, g.astype(np.float64))
         # y remains None if the gradient is 0 up to rounding.
         y = None
-        while not space.exhausted and space.m < MAX_KRYLOV_STEPS:
+        while not space.exhausted and space.m < MAX_SOLVE_KRYLOV_DIM:
             space.extend()
             if space.m % 20 and not space.exhausted:
                 continue
@@ -420,9 +420,9 @@ MIN_CHECK_SECONDS = 1.0
 # minimum time limit of all checks together if one of them is an eigendecomposition for a proof
 MIN_PROOF_SECONDS = 30.0
 # maximum number of parameters for which all eigenvalues take about a second
-ALWAYS_DENSE_MAX_N = 1024
-# By default the full eigendecomposition is computed only for fewer parameters than this.
-DEFAULT_DENSE_BELOW = 4097
+CHECK_ALWAYS_DENSE_MAX_N = 1024
+# maximum number of parameters for which all eigenvalues are computed by default
+CHECK_DENSE_MAX_N = 4096
 MAX_MOVES = 12  # maximum number of moves to other points in one run
 # A loss counts as equal to its lower bound if it exceeds the bound by at most this fraction of the
 # excess at the start.
@@ -430,7 +430,7 @@ ZERO_LOSS_TOL = 1e-24
 # Residuals count as 0 within this multiple of their rounding bound.
 RESIDUAL_ROUNDING_FACTOR = 8.0
 # A move that lowers the loss by less than this fraction of the loss counts as a small gain.
-SMALL_GAIN = 1e-8
+SMALL_GAIN_RATIO = 1e-8
 MAX_SMALL_GAINS = 5  # maximum number of small gains in a row; the run ends at the next one
 
 
@@ -497,11 +497,11 @@ class Finisher:
         """
         n, price = self.run.theta.size, self.product_seconds()
         seconds = n * price + SECONDS_PER_N_CUBED * n**3
-        always = n <= ALWAYS_DENSE_MAX_N and self.run.max_time is None
-        if always or (n < DEFAULT_DENSE_BELOW and seconds <= self.seconds_left(MIN_PROOF_SECONDS)):
+        always = n <= CHECK_ALWAYS_DENSE_MAX_N and self.run.max_time is None
+        if always or (n <= CHECK_DENSE_MAX_N and seconds <= self.seconds_left(MIN_PROOF_SECONDS)):
             return n + 1
         return (
-            min(n, ALWAYS_DENSE_MAX_N)
+            min(n, CHECK_ALWAYS_DENSE_MAX_N)
             if 600 * price <= self.seconds_left(MIN_PROOF_SECONDS)
             else None
         )
@@ -764,7 +764,7 @@ class Finisher:
         r, size = at.report, at.theta.size
         if r.kind == "minimum":
             bounded = certificate_method(self.run.ob, "third_bound") is not None
-            wide = not r.certified and bounded and size < DEFAULT_DENSE_BELOW
+            wide = not r.certified and bounded and size <= CHECK_DENSE_MAX_N
         else:
             definite = r.n_positive and not (r.n_negative or r.n_zero or r.n_kinks)
             wide = bool(definite or at.is_far) and not self._has_vanishing_curvature(at)
@@ -813,7 +813,7 @@ class Finisher:
         `MAX_SMALL_GAINS` moves in a row had small gains.
         """
         run = self.run
-        run.small = run.small + 1 if f - lowest < SMALL_GAIN * abs(f) else 0
+        run.small = run.small + 1 if f - lowest < SMALL_GAIN_RATIO * abs(f) else 0
         run.moves += 1
         return run.small <= MAX_SMALL_GAINS
 

@@ -22,7 +22,7 @@ from .checkpoint import State, invalid_checkpoint
 from .run import Method
 
 # maximum number of steps in one call of the engine, which also returns after 0.1 seconds
-STEPS_PER_CALL = 1000
+LBFGS_STEPS_PER_CALL = 1000
 # number of steps after which the coordinates are recomputed for the first time; later this happens
 # whenever the number of steps has doubled
 N_FIRST_REFRESH_STEPS = 5
@@ -138,7 +138,7 @@ class LBFGS(Method):
         """
         run, engine = self.run, self.engine
         begun, evaluations, ending = run.elapsed(), engine.evaluations, None
-        record = np.empty((min(run.ahead, STEPS_PER_CALL), 3))
+        record = np.empty((min(run.ahead, LBFGS_STEPS_PER_CALL), 3))
         try:
             ending = self.take_steps(record, run.enough, run.fun_target, run.budget.seconds_left())
         finally:

@@ -22,7 +22,7 @@ from .newton import GaussNewton, first_radius
 # takes longer than products with it
 MATRIX_MAX_PARAMS = 500
 # maximum number of steps in one call, after which the loop checks for lack of progress
-STEPS_PER_CALL = 25
+LEVENBERG_STEPS_PER_CALL = 25
 # Trust-region steps are tried if a call lowers the loss by less than this fraction and leaves more
 # than SLOW_GRADIENT_RATIO of the gradient norm.
 SLOW_DECREASE_RATIO = 1e-3
@@ -59,7 +59,7 @@ class LevenbergMarquardt(GaussNewton):
             run.at_hand = engine.value, engine.gradient.copy(), engine.gradient_norm
 
     def load(self, arrays: Any, facts: Any) -> None:
-        if not facts["since"] < STEPS_PER_CALL:
+        if not facts["since"] < LEVENBERG_STEPS_PER_CALL:
             raise invalid_checkpoint(
                 f"the entry 'since' of this method has the invalid value {facts['since']}"
             )
@@ -101,8 +101,8 @@ class LevenbergMarquardt(GaussNewton):
             self._start_engine()
         if self.since == 0:
             self.f_then, self.g_then = run.f, run.gnorm
-        steps = self._step_in_engine(min(run.ahead, STEPS_PER_CALL - self.since))
-        self.since = (self.since + steps) % STEPS_PER_CALL
+        steps = self._step_in_engine(min(run.ahead, LEVENBERG_STEPS_PER_CALL - self.since))
+        self.since = (self.since + steps) % LEVENBERG_STEPS_PER_CALL
         slow = (
             self.f_then - run.f < SLOW_DECREASE_RATIO * abs(run.f)
             and run.gnorm > SLOW_GRADIENT_RATIO * self.g_then

@@ -47,7 +47,7 @@ NEAR_BOUND_FRACTION = 1e-4
 KINK_CHECK_ITERATIONS = 100
 loss_of_record = itemgetter(1)  # function that maps a record to its loss
 # number of doublings of a large theta that test whether the loss is unbounded below
-N_DOUBLINGS = 8
+N_THETA_DOUBLINGS = 8
 MAX_EXTRA_STEPS = 12  # maximum number of steps after the default tolerance is reached
 # fraction of the default tolerance at which the extra steps end
 EXTRA_STEP_TOL = 1e-4
@@ -352,7 +352,7 @@ class MinimizeLoop:
     def _seems_unbounded(self) -> bool:
         """Return True if the loss appears to be unbounded below. This is so if no lower bound is
         known, theta is very large, and the loss is below its value at the start and decreases at
-        each of the next `N_DOUBLINGS` doublings of theta, or until it overflows.
+        each of the next `N_THETA_DOUBLINGS` doublings of theta, or until it overflows.
         """
         run = self.run
         if self.bottom > -np.inf or not run.f < run.f0:
@@ -360,7 +360,7 @@ class MinimizeLoop:
         if not np.abs(run.theta).max() > (1e30 if run.theta.dtype == np.float64 else 1e8):
             return False
         f = run.f
-        for i in range(1, N_DOUBLINGS + 1):
+        for i in range(1, N_THETA_DOUBLINGS + 1):
             before, f = f, run.value(run.theta * run.theta.dtype.type(2.0**i))
             if not f < before:
                 return not np.isfinite(f)

@@ -341,8 +341,7 @@ def minimize(
         saver=CheckpointWriter(checkpoint, _if_set(checkpoint_every, "checkpoint_every")),
         ending=Finisher(run, tol, maker, options) if verdict else None,
     )  # fmt: skip
-    # Ctrl-C during the runs from several starts also ends this run.
-    run.pressed = pressed or run.pressed
+    run.pressed = pressed or run.pressed  # Ctrl-C in the runs from several starts ends this run
     given = (gradient_tol, checkpoint, resume, validation, patience, *options.values())
     _start_in_scaled_units(loop, method, given, seed, progress)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for NaN

@@ -30,13 +30,13 @@ from ..krylov.trust_region import KrylovSpace
 from .line_search import first_trial_length, line_minimum
 from .residual import extend_space, krylov_steps, lower_gradient
 from .run import Method, check_not_negative
-from .steps import DENSE_MAX_N
+from .steps import STEP_DENSE_MAX_N
 
 # maximum size of the basis of a Krylov space, except that at least 8 vectors are always allowed
 MAX_SPACE_BYTES = 2**29
 # maximum number of steps in one call of the engine, after which the loop checks for lack of
 # progress
-STEPS_PER_CALL = 10
+KRYLOV_STEPS_PER_CALL = 10
 
 
 def first_radius(theta: np.ndarray) -> float:
@@ -133,15 +133,15 @@ class _KrylovMethod(Method):
         return 0
 
     def step(self) -> str | None:
-        """Take one step, or up to `STEPS_PER_CALL` steps at once if the engine evaluates the loss.
-        Return None, or the reason why no further step was possible.
+        """Take one step, or up to `KRYLOV_STEPS_PER_CALL` steps at once if the engine evaluates the
+        loss. Return None, or the reason why no further step was possible.
         """
         run, engine, whole = self.run, self.krylov_steps, False
         opened = self.precondition or self.warm_start
         if opened:
             self.prepare_space()
         several = run.points is not None and not opened
-        record = np.empty((min(run.ahead, STEPS_PER_CALL) if several else 1, 4))
+        record = np.empty((min(run.ahead, KRYLOV_STEPS_PER_CALL) if several else 1, 4))
         begun, parameter = run.elapsed(), getattr(self, self.by)
         engine.cost_weight = current_cost_weight(self)
         scale = self.scale if self.precondition else None
@@ -280,7 +280,7 @@ class Newton(_KrylovMethod):
     def step(self) -> str | None:
         run, space, step = self.run, self.krylov_space, np.empty_like(self.run.theta)
         self.prepare_space()
-        exact = len(step) <= DENSE_MAX_N
+        exact = len(step) <= STEP_DENSE_MAX_N
         wanted = 1e-12 * run.gnorm if exact else min(self.forcing, run.gnorm**0.5) * space.gamma
         stop, price, weight = run.out_of_budget, run.step_price(), self.cost_weight
         space.solve("shifted", self.damping, wanted, self.max_krylov_dim, stop, weight, price, step)
@@ -325,13 +325,13 @@ class NewtonCG(Method):
         self.work = Workspace(len(run.theta), run.theta.dtype)
 
     def step(self) -> str | None:
-        """Take one step, or up to `STEPS_PER_CALL` steps at once if the engine evaluates the loss.
-        Return None, or the reason why no further step was possible.
+        """Take one step, or up to `KRYLOV_STEPS_PER_CALL` steps at once if the engine evaluates the
+        loss. Return None, or the reason why no further step was possible.
         """
         run, rows, whole, here = self.run, [], False, self.run.theta
         begun, count = (
             run.elapsed(),
-            min(run.ahead, STEPS_PER_CALL) if run.points is not None else 1,
+            min(run.ahead, KRYLOV_STEPS_PER_CALL) if run.points is not None else 1,
         )
         try:
             while (sentence := self._take_step()) is None:

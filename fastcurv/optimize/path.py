@@ -51,14 +51,14 @@ MIN_L2 = 1e-8
 # path
 RESTART_SCALE = 0.1
 # maximum number of penalties at which the evidence decreases, after which the path ends
-MAX_DECREASES = 2
+MAX_EVIDENCE_DECREASES = 2
 # Along the path the evidence may decrease for a while: where units become active, and, if the noise
 # is small, before the fit reaches the noise level. So decreases are not counted while the loss is
 # above this fraction of the loss of a constant prediction.
-PLATEAU_LOSS_RATIO = 0.8
+PATH_PLATEAU_LOSS_RATIO = 0.8
 # Decreases of the evidence are not counted either while the squared errors decrease by at least
 # this fraction from one penalty to the next.
-LEARNING_DECREASE = 0.2
+MIN_LEARNING_DECREASE = 0.2
 
 
 def with_l2(ob: Objective, l2: float) -> Objective:
@@ -336,9 +336,9 @@ def evidence_path(
     count: float | None = None,
 ) -> LaplacePosterior:
     """Return the posterior with the largest evidence on a path of penalties from large to small.
-    The path ends once the evidence has decreased at `MAX_DECREASES` penalties since its maximum, or
-    at the penalty `MIN_L2`. If the maximum is inside the path, a penalty between its neighbours is
-    tried too.
+    The path ends once the evidence has decreased at `MAX_EVIDENCE_DECREASES` penalties since its
+    maximum, or at the penalty `MIN_L2`. If the maximum is inside the path, a penalty between its
+    neighbours is tried too.
 
     Parameters
     ----------
@@ -365,7 +365,7 @@ def evidence_path(
     found: list[LaplacePosterior] = []
     plain, constant = with_l2(ob, 0.0), constant_loss(ob)
     l2, decreases, best, theta, loss = MAX_L2, 0, 0, start, np.inf
-    while l2 > MIN_L2 and decreases < MAX_DECREASES:
+    while l2 > MIN_L2 and decreases < MAX_EVIDENCE_DECREASES:
         try:
             found.append(fit(l2, theta))
         except ExactFitError:  # smaller penalties would also fit the rows exactly
@@ -374,8 +374,8 @@ def evidence_path(
             break
         theta, before = found[-1].theta.astype(ob.dtype), loss
         loss = plain.value(theta)
-        falls = found[-1].noise_std is not None and loss < (1 - LEARNING_DECREASE) * before
-        learns = falls or loss > constant - (1 - PLATEAU_LOSS_RATIO) * abs(constant)
+        falls = found[-1].noise_std is not None and loss < (1 - MIN_LEARNING_DECREASE) * before
+        learns = falls or loss > constant - (1 - PATH_PLATEAU_LOSS_RATIO) * abs(constant)
         if found[-1].log_evidence > found[best].log_evidence:
             best, decreases = len(found) - 1, 0
         elif len(found) > 1 and not learns:

@@ -32,7 +32,7 @@ from ..critical.classify import classify
 from ..structure.parameters import has_kinks
 from ..structure.symmetry import nearest_copy
 from ..structure.tables import ACTIVATIONS
-from .find import KRYLOV_MIN_N, check_index, find_critical_point
+from .find import KRYLOV_STEP_MIN_N, check_index, find_critical_point
 from .minimize import minimize
 from .run import STATUS_CODES
 
@@ -400,7 +400,7 @@ class _CriticalPointSampler:
         """
         best, rank = None, 0
         follows = source == "walk" and (
-            requested_index is not None or self.ob.n_params < KRYLOV_MIN_N
+            requested_index is not None or self.ob.n_params < KRYLOV_STEP_MIN_N
         )
         turn = self.n_searches % len(self.led)
         self.n_searches += source == "walk"
@@ -463,7 +463,7 @@ class _CriticalPointSampler:
             theta = _minimise_from(
                 self, ob, theta, "newton-cg", max_iter=10 * self.max_iter, seed=rng
             )
-            if not self.smooth or ob.n_params >= KRYLOV_MIN_N:
+            if not self.smooth or ob.n_params >= KRYLOV_STEP_MIN_N:
                 return theta, None
             index = 0  # proofs need points closer to a critical point
         found = find_critical_point(ob, theta, index=index, max_iter=self.max_iter, verdict=False)

@@ -24,7 +24,7 @@ from ..spectrum.forms import matrix_of
 
 Model = Callable[..., np.ndarray]  # (eigenvalues, linear term[, damping]) -> coordinates
 # maximum number of parameters for which n products and n^3 flops take milliseconds
-DENSE_MAX_N = 512
+STEP_DENSE_MAX_N = 512
 
 
 class IndefiniteHessianWarning(UserWarning):
@@ -49,13 +49,13 @@ def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Mode
     """Return the eigenvalues (k,) of H, the coordinates (k,) of the gradient in the eigenvectors, a
     function that maps such coordinates to vectors (n,), and the relative residual of the step.
 
-    If `k` is None and n is at most `DENSE_MAX_N`, all eigenpairs are computed, and the residual is
-    0. Otherwise these are the Ritz pairs of a Krylov space of g. The space has `k` rows, or grows
-    until the residual is below `wanted` times ||g||. ``share(values, linear)`` returns the
-    coordinates of the vector that H multiplies in the residual.
+    If `k` is None and n is at most `STEP_DENSE_MAX_N`, all eigenpairs are computed, and the
+    residual is 0. Otherwise these are the Ritz pairs of a Krylov space of g. The space has `k`
+    rows, or grows until the residual is below `wanted` times ||g||. ``share(values, linear)``
+    returns the coordinates of the vector that H multiplies in the residual.
     """
     n = len(g)
-    if k is None and n <= DENSE_MAX_N:
+    if k is None and n <= STEP_DENSE_MAX_N:
         values, vectors, _ = eigh(matrix_of(op)[0])
         return values, vectors.T @ g, lambda y: vectors @ y, 0.0
     dtype = operator_dtype(op)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .style import BLUE, GREY, new_axes
 
-N_GRID = 200  # number of points of a curve over one input
+N_CURVE_POINTS = 200  # number of points of a curve over one input
 # fraction of the range of the input by which the plot extends the range on either side
 MARGIN_FRACTION = 0.25
 
@@ -36,7 +36,7 @@ def posterior_band(post: Any, ax: Any = None, output: int = 0) -> Any:
     shown = X
     if d_in == 1:
         more = MARGIN_FRACTION * np.ptp(X)
-        shown = np.linspace(X.min() - more, X.max() + more, N_GRID)[:, None]
+        shown = np.linspace(X.min() - more, X.max() + more, N_CURVE_POINTS)[:, None]
     z = ob.model.predict(post.theta, shown)[:, output]
     order = np.argsort(z, kind="stable") if d_in > 1 else np.arange(len(z))
     at = np.arange(len(z)) if d_in > 1 else shown[:, 0]

@@ -28,7 +28,7 @@ from .style import CYCLE, GREY, Display, n_labelled_lines, new_axes, set_log_axi
 # A loss over one plane of parameters.
 
 # maximum sine of the angle between two directions that count as parallel
-PARALLEL_SINE = 1e-8
+MAX_PARALLEL_SINE = 1e-8
 
 
 def surface(
@@ -89,7 +89,7 @@ def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool
 
 def angle_sine(first: Array, second: Array) -> float:
     """Return the sine of the angle between two nonzero directions. If it is at most
-    `PARALLEL_SINE`, they do not span a plane.
+    `MAX_PARALLEL_SINE`, they do not span a plane.
     """
     u, w = (v / np.abs(v).max() for v in (first, second))
     u, w = u / np.linalg.norm(u), w / np.linalg.norm(w)
@@ -102,7 +102,7 @@ EIGENVECTORS_MAX_N = 20_000
 RANDOM_DIRECTION_NOTE = "random directions: a saddle often looks like a minimum"
 # maximum number of draws; that two random directions for two weights lie on one line in every draw
 # has a probability below 1e-18
-MAX_DRAWS = 60
+MAX_DIRECTION_DRAWS = 60
 # methods of the objective that each choice of directions requires
 REQUIRED_METHODS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}
 
@@ -443,7 +443,7 @@ def _check_directions(wanted: Any, n: int) -> np.ndarray:
         )
     if not rows.any(axis=1).all():
         raise ValueError("directions must not be zero, got a row of zeros.")
-    if len(rows) == 2 and angle_sine(*rows) <= PARALLEL_SINE:
+    if len(rows) == 2 and angle_sine(*rows) <= MAX_PARALLEL_SINE:
         raise ValueError("directions must be two that span a plane, got two along one line.")
     return rows
 
@@ -453,13 +453,13 @@ def _random_directions(
 ) -> np.ndarray:
     """Return random directions as rows. Two directions are drawn until the angle between them is at
     least 30 degrees, which the first draw usually satisfies if there are many weights. After
-    `MAX_DRAWS` draws the pair with the largest angle is returned.
+    `MAX_DIRECTION_DRAWS` draws the pair with the largest angle is returned.
 
     For units of a single weight only the signs are random, so that for two such units the
     directions are parallel half the time.
     """
-    best, widest = None, PARALLEL_SINE
-    for _ in range(MAX_DRAWS):
+    best, widest = None, MAX_PARALLEL_SINE
+    for _ in range(MAX_DIRECTION_DRAWS):
         rows = np.array([filter_normalised(objective, theta, rng) for _ in range(n_dims)])
         angle = 1.0 if n_dims == 1 else angle_sine(*rows)
         if angle >= 0.5:

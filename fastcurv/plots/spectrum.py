@@ -22,7 +22,7 @@ from .predictions import objective_of
 from .style import BLUE, GREY, RED, Display, new_axes
 
 # maximum n at which all eigenvalues are computed from the matrix, in less than a second
-DENSE_MAX_N = 1000
+PLOT_DENSE_MAX_N = 1000
 CONVERGED_TOL = 1e-6  # maximum residual of a converged pair, relative to the largest eigenvalue
 
 
@@ -258,7 +258,7 @@ def extreme_eigenpairs(hessian: Any, k: int, seed: Any, progress: bool = False) 
     computed from the dense matrix, so that no copy of a multiple eigenvalue is missed.
     """
     n = hessian.shape[0]
-    if n <= DENSE_MAX_N:
+    if n <= PLOT_DENSE_MAX_N:
         return select_ends(all_eigenpairs(hessian), k)
     return raise_if_interrupted(
         eigsh(hessian, k=min(2 * k, n), which="BE", tol=CONVERGED_TOL, seed=seed, progress=progress)

@@ -47,7 +47,7 @@ DEFLATION_MAX_N = 100_000  # maximum number of rows for which outliers are defla
 ALL_EIGENVALUES_MAX_N = 2048
 # estimated time of vector operations per product, without the product itself
 SECONDS_PER_PRODUCT = 10e-6
-PROGRESS_SECONDS = 0.1  # time between two updates of the progress bar
+PROGRESS_INTERVAL_SECONDS = 0.1  # time between two updates of the progress bar
 # An outlier is deflated if its residual is at most this fraction of its distance from the bulk.
 MAX_OUTLIER_RESIDUAL_RATIO = 0.05
 # Error of a node, in eps times the largest node. If all n eigenvalues are computed, n is used
@@ -338,7 +338,7 @@ def extend_run(run: Recurrence, n_steps: int, shown: ProgressBar) -> None:
     """
     while run.p and run.m < min(n_steps, run.dimension):
         before = run.m
-        run.extend(min(n_steps, run.dimension), PROGRESS_SECONDS)
+        run.extend(min(n_steps, run.dimension), PROGRESS_INTERVAL_SECONDS)
         shown.update(run.m - before)
 
 

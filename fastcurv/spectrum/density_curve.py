@@ -49,7 +49,7 @@ def check_grid_options(
     return {
         "axis": axis,
         "grid": grid,
-        "n_grid": check_positive_int(n_grid, "n_grid", MAX_GRID),
+        "n_grid": check_positive_int(n_grid, "n_grid", MAX_GRID_POINTS),
         "width": None if width is None else check_positive(width, "width"),
         "linear_below": None
         if linear_below is None
@@ -65,7 +65,7 @@ EQUAL_NODES_TOL = 1e-13
 # minimum width of a Gaussian; the density of a narrower Gaussian could overflow float64
 MIN_WIDTH = 1e-300
 MAX_FLOAT, MIN_NORMAL = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
-MAX_GRID = 1 << 24  # maximum number of grid points, 128 MiB
+MAX_GRID_POINTS = 1 << 24  # maximum number of grid points, 128 MiB
 # number of widths by which the default grid extends past the outermost nodes; 1e-9 of a Gaussian
 # lies outside
 GRID_MARGIN = 6.0

@@ -20,12 +20,12 @@ from ..common.checks import (
 from ..common.protocols import SPACE_NAMES, Floats, Reduction
 from ..common.runtime import check_time
 
-N_BLOCK_COLUMNS = 128  # number of columns of the identity multiplied at a time
+IDENTITY_BLOCK_COLUMNS = 128  # number of columns of the identity multiplied at a time
 MAX_DENSE_ROWS = 30_000  # maximum number of rows of a matrix that is formed
 # maximum number of rows n for which a decomposition is assumed to take no longer than n products
 QUICK_DENSE_MAX_N = 1000
 # maximum number of rows for which a decomposition is assumed to take no longer than a few products
-ALWAYS_DENSE_MAX_N = 64
+SEARCH_ALWAYS_DENSE_MAX_N = 64
 # number of products assumed for a run of unknown length when its space is chosen
 N_TYPICAL_RUN_PRODUCTS = 60
 SEARCH_SECONDS = 1.5e-4  # estimated seconds of a search, without its products
@@ -74,7 +74,7 @@ def choose_representation(
 
     A smaller operator is preferred to all other forms if a run of `N_TYPICAL_RUN_PRODUCTS` products
     takes less time with it. The estimates come from ``op.estimated_seconds``. If the operator does
-    not have this attribute, a matrix is formed only for at most `ALWAYS_DENSE_MAX_N` rows.
+    not have this attribute, a matrix is formed only for at most `SEARCH_ALWAYS_DENSE_MAX_N` rows.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def choose_representation(
         forms.append(OperatorForm("summed", total, entry, lambda: _as_operator(op)))
     if matrix and n <= QUICK_DENSE_MAX_N:
         known = each < np.inf
-        making = min(summing, n * each) if known or n > ALWAYS_DENSE_MAX_N else 0.0
+        making = min(summing, n * each) if known or n > SEARCH_ALWAYS_DENSE_MAX_N else 0.0
         pairs = sum(cost * n**power for power, cost in enumerate(PAIRS_COST_SECONDS))
         forms.append(OperatorForm("matrix", making + pairs, 0.0, lambda: matrix_of(op)))
     return min(forms, key=lambda form: form.price)
@@ -213,12 +213,12 @@ def matrix_by_products(op: Any) -> tuple[NDArray[Any], int]:
     if isinstance(op, MatrixOperator):
         return op.to_dense(), 0
     dtype = operator_dtype(op)
-    if n <= N_BLOCK_COLUMNS:
+    if n <= IDENTITY_BLOCK_COLUMNS:
         return apply_checked(op, np.eye(n, dtype=dtype)), n
     A = np.empty((n, n), dtype)
-    for start in range(0, n, N_BLOCK_COLUMNS):
+    for start in range(0, n, IDENTITY_BLOCK_COLUMNS):
         check_time()
-        stop = min(start + N_BLOCK_COLUMNS, n)
+        stop = min(start + IDENTITY_BLOCK_COLUMNS, n)
         columns = np.zeros((n, stop - start), dtype)
         columns[np.arange(start, stop), np.arange(stop - start)] = 1
         A[:, start:stop] = apply_checked(op, columns)

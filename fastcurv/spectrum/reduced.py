@@ -36,7 +36,7 @@ from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs, ReducedEigenpairs, miss
 # The options of a search for eigenpairs, their defaults, and the eigenpairs of a matrix that is
 # available.
 
-MAX_BASIS_BYTES = 512 << 20  # maximum size of a basis by default
+DEFAULT_MAX_BASIS_BYTES = 512 << 20  # maximum size of a basis by default
 MAX_ASYMMETRY_EPS = 64  # maximum asymmetry of products, in eps times the largest |lam|
 DEFAULT_TOL_BY_ITEMSIZE = {8: 1e-8, 4: 2e-5}  # default tolerance by the size of a number in bytes
 
@@ -90,7 +90,7 @@ def resolve_max_basis(max_basis: int | None, k: int, n: int, dtype: np.dtype[Any
     `max_basis` is None.
     """
     if max_basis is None:
-        return min(n, max(2 * k + 20, min(300, MAX_BASIS_BYTES // (n * dtype.itemsize))))
+        return min(n, max(2 * k + 20, min(300, DEFAULT_MAX_BASIS_BYTES // (n * dtype.itemsize))))
     max_basis = check_positive_int(max_basis, "max_basis")
     if max_basis < min(n, k + 3):
         raise ValueError(
@@ -172,7 +172,7 @@ def pairs_from_matrix(
 
 
 # maximum number of rows of an available matrix that is decomposed instead of searched
-DENSE_MAX_N = 400
+SEARCH_DENSE_MAX_N = 400
 # maximum squared norm, in eps, of the component of a unit vector outside the smaller space at which
 # the vector counts as a vector of this space
 MAX_OUTSIDE_PART_EPS = 64
@@ -247,10 +247,10 @@ def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
 
 
 def decompose_directly(small: Any, k: int) -> bool:
-    """Return True if the smaller operator `small` has at most `DENSE_MAX_N` or 8 k rows. Its
+    """Return True if the smaller operator `small` has at most `SEARCH_DENSE_MAX_N` or 8 k rows. Its
     available matrix is then decomposed faster than k pairs are searched.
     """
-    return bool(small.shape[0] <= max(DENSE_MAX_N, 8 * k))
+    return bool(small.shape[0] <= max(SEARCH_DENSE_MAX_N, 8 * k))
 
 
 def complete_pairs(

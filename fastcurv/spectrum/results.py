@@ -24,21 +24,21 @@ SKEW_WIDENING_FACTOR = 13.0
 TWO_VALUED_WIDENING_FACTOR = 3.0
 
 # If few coordinates are coupled, a quadratic form of random signs takes few values. A nonconstant
-# polynomial of degree 2 takes each value with probability at most 3/4, so MIN_ALIKE_ESTIMATES
+# polynomial of degree 2 takes each value with probability at most 3/4, so MIN_SPREAD_ESTIMATES
 # samples are all equal, and show no scatter, with probability at most 1/20. With fewer samples,
 # probes are uniform on a sphere.
-MIN_ALIKE_ESTIMATES = 11
+MIN_SPREAD_ESTIMATES = 11
 # Results mention `missed_within` only if it exceeds this multiple of the tolerance.
 MIN_MISSED_WITHIN_TOLS = 64
 
 
 def has_rounding_scatter(samples: np.ndarray) -> bool:
-    """Return True if there are at most `MIN_ALIKE_ESTIMATES` samples (m, ...) and they differ by at
-    most 1e-12 of the largest sample, which is attributed to rounding. So few equal samples do not
-    prove that the quantity is constant.
+    """Return True if there are at most `MIN_SPREAD_ESTIMATES` samples (m, ...) and they differ by
+    at most 1e-12 of the largest sample, which is attributed to rounding. So few equal samples do
+    not prove that the quantity is constant.
     """
     spread = float(np.ptp(samples, axis=0).max(initial=0.0))
-    return len(samples) <= MIN_ALIKE_ESTIMATES and spread <= 1e-12 * float(
+    return len(samples) <= MIN_SPREAD_ESTIMATES and spread <= 1e-12 * float(
         np.abs(samples).max(initial=0.0)
     )
 

@@ -41,7 +41,7 @@ from ..krylov.lanczos import combine, orthonormalise, project, subtract
 from .density import random_signs
 from .forms import QUICK_DENSE_MAX_N, choose_representation, reduced_operator_of, summed_matrix
 from .results import (
-    MIN_ALIKE_ESTIMATES,
+    MIN_SPREAD_ESTIMATES,
     TWO_VALUED_WIDENING_FACTOR,
     Estimate,
     mean_and_error,
@@ -159,12 +159,12 @@ class CountedOperator:
 
     def probes(self, rng: np.random.Generator, m: int, signs: bool = False) -> Iterator[Array]:
         """Yield m rows of random signs, as blocks of at most `N_BLOCK_VECTORS` rows. If m is below
-        `MIN_ALIKE_ESTIMATES` and `signs` is False, the rows are random directions of the same
+        `MIN_SPREAD_ESTIMATES` and `signs` is False, the rows are random directions of the same
         length, sqrt(n), instead.
         """
         for start in range(0, m, N_BLOCK_VECTORS):
             shape = min(N_BLOCK_VECTORS, m - start), self.n
-            if m < MIN_ALIKE_ESTIMATES and not signs:
+            if m < MIN_SPREAD_ESTIMATES and not signs:
                 V = rng.standard_normal(shape)
                 # The loop avoids broadcasting, because NumPy aborts the process if it cannot
                 # allocate a buffer for it.
@@ -181,7 +181,7 @@ class CountedOperator:
         ``v_i (Hv)_i``. If products are computed, the standard error is at least the one from this
         sum, because a few samples of ``v'Hv`` can be nearly equal by chance.
         """
-        if self.has_quadratic_form or m < MIN_ALIKE_ESTIMATES:
+        if self.has_quadratic_form or m < MIN_SPREAD_ESTIMATES:
             return mean_and_error(
                 np.concatenate([self.quadratic_forms(V) for V in self.probes(rng, m)])
             )
@@ -225,10 +225,10 @@ class CountedOperator:
 
         A third of the products gives an orthonormal basis Q of an approximate range, and the trace
         restricted to span(Q) is computed exactly. Hutchinson's method estimates the trace on the
-        complement of span(Q). Q has fewer rows if fewer than `MIN_ALIKE_ESTIMATES` Hutchinson
+        complement of span(Q). Q has fewer rows if fewer than `MIN_SPREAD_ESTIMATES` Hutchinson
         probes would remain.
         """
-        Q = np.empty((max(0, min(m // 3, (m - MIN_ALIKE_ESTIMATES) // 2)), self.n), self.dtype)
+        Q = np.empty((max(0, min(m // 3, (m - MIN_SPREAD_ESTIMATES) // 2)), self.n), self.dtype)
         for start, V in zip(range(0, m, N_BLOCK_VECTORS), self.probes(rng, len(Q), signs=True)):
             Q[start : start + N_BLOCK_VECTORS] = self.products(V)
         left = m - len(Q)

@@ -28,7 +28,7 @@ Made = TypeVar("Made", bound="LossFunction")
 EPS = float(np.finfo(float).eps)
 LONG_EPS = float(np.finfo(np.longdouble).eps)
 # factor by which bounds are enlarged to cover the rounding of the few operations that compute them
-ROUND_UP_FACTOR = 1 + 1e-12
+USER_BOUND_ROUND_UP_FACTOR = 1 + 1e-12
 MAX_COUPLED_OUTPUTS = 64  # maximum number of outputs of a loss with a full second derivative
 TINY = float(np.finfo(float).tiny)
 # values of z at which a new activation is evaluated and its parity is determined
@@ -104,7 +104,7 @@ class UserFunction(ReadOnlyMixin):
         if self.ulps is None:
             return np.full(size.shape, np.inf)
         eps = max(eps, *(float(np.finfo(part.dtype).eps) for part in found))
-        return np.asarray(self.ulps * eps * ROUND_UP_FACTOR * size, float)
+        return np.asarray(self.ulps * eps * USER_BOUND_ROUND_UP_FACTOR * size, float)
 
     def third_derivative_bounds(self, z: Floats, *at: Any) -> Floats:
         """Return upper bounds on the absolute value of the third derivative at z, in the shape of z
@@ -124,7 +124,7 @@ class UserFunction(ReadOnlyMixin):
                 f"{found.shape} for z of shape {z.shape}."
             )
         # A NaN or a negative bound is replaced by infinity.
-        found = np.where(found >= 0, found * ROUND_UP_FACTOR, np.inf)
+        found = np.where(found >= 0, found * USER_BOUND_ROUND_UP_FACTOR, np.inf)
         return found[:, None] if found.ndim < z.ndim else found
 
 
@@ -381,11 +381,11 @@ class ActivationFunction(UserFunction):
         slope, bend = (np.abs(part) + own for part in found[1:])
         with np.errstate(all="ignore"):
             moved = np.where((third == 0) | (move == 0), 0.0, third * move)
-            second = (bend + moved) * ROUND_UP_FACTOR
+            second = (bend + moved) * USER_BOUND_ROUND_UP_FACTOR
             more = bend + 0.5 * moved
             first = (
                 slope + np.where((more == 0) | (move == 0), 0.0, more * move)
-            ) * ROUND_UP_FACTOR
+            ) * USER_BOUND_ROUND_UP_FACTOR
         if self.first is not None:
             first = np.minimum(first, self.first)
         if self.second is not None:

@@ -38,7 +38,7 @@ Layered: TypeAlias = (
 )
 
 Mask = NDArray[np.bool_]
-COMPLEX_STEP = 1e-100  # step of complex-step derivatives
+PRODUCT_COMPLEX_STEP = 1e-100  # step of complex-step derivatives
 _SQRT2 = np.sqrt(2.0)
 BATCH_NORM_EPS = 1e-5  # number added to the variance
 TINY = float(np.finfo(float).tiny)
@@ -339,7 +339,7 @@ def check_loss(loss: Any) -> Any:
 # bound is the value of the derivative at the point farthest from 0.
 
 # factor by which bounds are enlarged to cover the few roundings in an envelope
-ROUND_UP_FACTOR = 1 + 1e-12
+ENVELOPE_ROUND_UP_FACTOR = 1 + 1e-12
 Three = tuple[Floats, Floats, Floats]
 # Key: a name in another library. Value: the settings for which the two functions are equal.
 Settings = dict[str, dict[str, Any]]
@@ -481,9 +481,9 @@ def _envelope_by_bounds(
     def envelope(z: Floats, t: Floats) -> Three:
         found = bounds(np.maximum(np.abs(z) - t, 0.0), np.abs(z) + t, z + t)
         return (
-            found[0] * ROUND_UP_FACTOR + TINY,
-            found[1] * ROUND_UP_FACTOR + TINY,
-            found[2] * ROUND_UP_FACTOR + TINY,
+            found[0] * ENVELOPE_ROUND_UP_FACTOR + TINY,
+            found[1] * ENVELOPE_ROUND_UP_FACTOR + TINY,
+            found[2] * ENVELOPE_ROUND_UP_FACTOR + TINY,
         )
 
     return envelope
@@ -498,7 +498,7 @@ def _leaky_relu_row(leak: float, **more: Any) -> ActivationRow:
 
     def envelope(z: Floats, t: Floats) -> Three:
         bend = np.where(np.abs(z) <= t, np.inf, np.zeros_like(z))
-        return np.where(z + t >= 0, 1.0, leak * ROUND_UP_FACTOR), bend, bend
+        return np.where(z + t >= 0, 1.0, leak * ENVELOPE_ROUND_UP_FACTOR), bend, bend
 
     return ActivationRow(
         lambda z: np.where(z.real > 0, z, leak * z if leak else 0),
@@ -519,8 +519,11 @@ def _leaky_relu_row(leak: float, **more: Any) -> ActivationRow:
 
 # For a = tanh z, phi'' = -2 a (1 - a^2) has its largest size at a^2 = 1/3, and
 # phi''' = (1 - a^2) (6 a^2 - 2) has a second maximum at a^2 = 2/3.
-_TANH_MAX_SECOND_AT, _TANH_MAX_SECOND = math.atanh(math.sqrt(1 / 3)), 4 / (3 * math.sqrt(3))
-_TANH_SECOND_MAX_THIRD_AT = math.atanh(math.sqrt(2 / 3))
+_TANH_SECOND_DERIVATIVE_MAX_Z, _TANH_MAX_SECOND_DERIVATIVE = (
+    math.atanh(math.sqrt(1 / 3)),
+    4 / (3 * math.sqrt(3)),
+)
+_TANH_THIRD_DERIVATIVE_MAX_Z = math.atanh(math.sqrt(2 / 3))
 
 
 def _tanh_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
@@ -532,13 +535,15 @@ def _tanh_bounds(x: Floats, far: Floats, _: Floats) -> Three:
     p, a, top = (
         4 * sigmoid_derivative(2 * np.minimum(x, 1e3)),
         np.tanh(x),
-        np.tanh(np.minimum(far, _TANH_MAX_SECOND_AT)),
+        np.tanh(np.minimum(far, _TANH_SECOND_DERIVATIVE_MAX_Z)),
     )
     second = np.where(
-        x >= _TANH_MAX_SECOND_AT, 2 * a * p, np.minimum(2 * top * (1 - top * top), _TANH_MAX_SECOND)
+        x >= _TANH_SECOND_DERIVATIVE_MAX_Z,
+        2 * a * p,
+        np.minimum(2 * top * (1 - top * top), _TANH_MAX_SECOND_DERIVATIVE),
     )
     third = np.where(
-        x >= _TANH_SECOND_MAX_THIRD_AT,
+        x >= _TANH_THIRD_DERIVATIVE_MAX_Z,
         p * (6 * a * a - 2),
         np.maximum(p * np.abs(2 - 6 * a * a), 2 / 3),
     )
@@ -631,7 +636,7 @@ def _elu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
 
 def _elu_envelope(z: Floats, t: Floats) -> Three:
     cross = np.abs(z) <= t
-    e = np.where(z - t <= 0, np.exp(np.minimum(z + t, 0.0)) * ROUND_UP_FACTOR + TINY, 0.0)
+    e = np.where(z - t <= 0, np.exp(np.minimum(z + t, 0.0)) * ENVELOPE_ROUND_UP_FACTOR + TINY, 0.0)
     return np.where(z + t > 0, 1.0, e), np.where(cross, np.inf, e), np.where(cross, np.inf, e)
 
 

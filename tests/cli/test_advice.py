@@ -17,7 +17,7 @@ from fastcurv.cli.advice import ShellCommands
 from fastcurv.cli.parser import build_parser, main
 from fastcurv.cli.recipe import TrainingRecipe, load_run
 from fastcurv.optimize.diagnose import CAUSES
-from fastcurv.plots.spectrum import DENSE_MAX_N
+from fastcurv.plots.spectrum import PLOT_DENSE_MAX_N
 
 PYTHON = re.compile(
     r"\bfc\.|fastcurv\.[a-z_]+\b(?<!fastcurv\.html)|\bob\b|\bnp\.|\w\(|max_iter|_tol"
@@ -328,7 +328,7 @@ def test_help_and_version_are_accepted_as_first_words(capsys):
         ("help train", ("usage: fastcurv train", "leaky_relu", "levenberg-marquardt", "--from")),
         ("train --help", ("softplus", "saddle-free-newton", "l-bfgs")),
         ("version", (f"fastcurv {fc.__version__}\n",)),
-        ("spectrum --help", (f"Up to {DENSE_MAX_N} parameters",)),
+        ("spectrum --help", (f"Up to {PLOT_DENSE_MAX_N} parameters",)),
     ):
         with pytest.raises(SystemExit) as stop:
             main(words.split())

@@ -90,7 +90,7 @@ def test_output_says_if_copies_of_eigenvalues_may_be_missing(
     missed_within, words, told, run, capsys, monkeypatch
 ):
     found = spectrum.extreme_eigenpairs
-    monkeypatch.setattr(commands, "DENSE_MAX_N", 10)
+    monkeypatch.setattr(commands, "PLOT_DENSE_MAX_N", 10)
     monkeypatch.setattr(
         commands, "extreme_eigenpairs", lambda *a: replace(found(*a), missed_within=missed_within)
     )
@@ -112,7 +112,7 @@ def test_reports_say_if_copies_of_eigenvalues_may_be_missing(monkeypatch):
     by_products = replace(spectrum.all_eigenpairs(hessian), missed_within=np.inf)
     monkeypatch.setattr(page, "extreme_eigenpairs", lambda *_: by_products)
     for below in (10, 60):
-        monkeypatch.setattr(page, "DENSE_MAX_N", below)
+        monkeypatch.setattr(page, "PAGE_DENSE_MAX_N", below)
         made = Report("r")
         spent = page._add_spectrum(made, hessian, point, args)
         said = "copies of multiple eigenvalues not excluded" in made.to_html()

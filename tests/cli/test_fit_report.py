@@ -230,7 +230,7 @@ def test_report_prefers_a_linear_model_for_linearly_separable_classes(rng, monke
     facts = fc.report(est, X, y).facts
     assert facts["network_needed"] is False and facts["linear_log_loss"] < 0.06
     assert any(s.endswith("so the network is not needed here.") for s in facts["first_screen"])
-    monkeypatch.setattr(fit_report, "MAX_EQUAL_SCORES", -1.0)
+    monkeypatch.setattr(fit_report, "MAX_EQUAL_SCORE_GAP", -1.0)
     facts = fc.report(est, X, y).facts
     assert any(
         s.endswith("so these rows do not show that the network is needed.")

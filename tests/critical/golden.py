@@ -183,8 +183,8 @@ def found_points() -> dict[str, list[Any]]:
     starts += [("net", ob, theta), ("single", *drawn(sizes=[3, 3, 1], dtype="float32", l2=0.1)[:2])]
     for name, objective, start in starts:
         for method in ("newton-mr", "gradient-norm"):
-            for below in (find.KRYLOV_MIN_N, 0):
-                with mock.patch.object(find, "KRYLOV_MIN_N", below):
+            for below in (find.KRYLOV_STEP_MIN_N, 0):
+                with mock.patch.object(find, "KRYLOV_STEP_MIN_N", below):
                     end = fc.find_critical_point(objective, start, method=method, max_iter=15)
                 text, numbers = masked(end.message)
                 numbers += [float(end.nit), float(end.nfev), float(end.get("n_products", -1))]

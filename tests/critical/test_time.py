@@ -21,7 +21,7 @@ from fastcurv.common.runtime import (
     time_limit,
 )
 from fastcurv.critical.classify import classify
-from fastcurv.spectrum.forms import N_BLOCK_COLUMNS
+from fastcurv.spectrum.forms import IDENTITY_BLOCK_COLUMNS
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -84,7 +84,7 @@ def test_a_verdict_ends_in_time_and_names_the_limit(values, seconds, monkeypatch
     ob = Slow(values, 3e-3)
     monkeypatch.setattr(time, "perf_counter", lambda: ob.now)
     point = classify(ob, np.zeros(300), max_time=seconds)
-    assert seconds / 3e-3 <= ob.made + 1 <= seconds / 3e-3 + N_BLOCK_COLUMNS + 20 < 300
+    assert seconds / 3e-3 <= ob.made + 1 <= seconds / 3e-3 + IDENTITY_BLOCK_COLUMNS + 20 < 300
     assert point.method == "krylov" and not point.certified
     assert point.kind in ("undecided", "saddle") and point.kind != "minimum"
     assert point.kind == "saddle" or f"max_time = {seconds:g} s" in point.reason

@@ -101,7 +101,7 @@ def test_sparse_samples_are_fitted_as_dense_ones(how, monkeypatch):
     rng = np.random.default_rng(0)
     rows = sparse.random(120, 30, 0.2, format="csc", random_state=0)
     y, weight = (rows @ rng.standard_normal(30) > 0).astype(int), rng.random(120)
-    monkeypatch.setattr("fastcurv.estimators.sizes.MAX_DENSE_ENTRIES", 0)
+    monkeypatch.setattr("fastcurv.estimators.sizes.CACHED_DENSE_MAX_ENTRIES", 0)
     # blocks of 33 samples
     monkeypatch.setattr("fastcurv.estimators.base.DENSE_BLOCK_ENTRIES", 1000)
     fits = [

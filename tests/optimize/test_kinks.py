@@ -88,7 +88,7 @@ def test_the_hessian_with_smoothed_kinks_matches_complex_steps(loss, bias, monke
         smooth = ob.certificates.relu_rows().smooth_kinks(width)
         wanted = SmoothFunction.hessian(smooth, theta)
         for entries in (1, 1 << 21):
-            monkeypatch.setattr("fastcurv.certify.kinks.MAX_JACOBIAN_ENTRIES", entries)
+            monkeypatch.setattr("fastcurv.certify.kinks.LAYER_JACOBIAN_BLOCK_ENTRIES", entries)
             assert abs(smooth.hessian(theta) - wanted).max() <= 1e-12 * abs(wanted).max()
 
 

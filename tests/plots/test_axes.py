@@ -95,7 +95,7 @@ def test_densities_and_spectra_are_drawn_on_the_given_axes():
 def test_spectrum_plot_shows_extreme_eigenvalues_of_a_large_matrix(monkeypatch):
     H = PrescribedSpectrum(np.linspace(-1.0, 5.0, 60), seed=0)
     dense = spectrum.extreme_eigenpairs(H, 2, 0).values
-    monkeypatch.setattr(spectrum, "DENSE_MAX_N", 10)
+    monkeypatch.setattr(spectrum, "PLOT_DENSE_MAX_N", 10)
     assert np.allclose(spectrum.extreme_eigenpairs(H, 2, 0).values, dense, atol=1e-6)
     assert np.allclose(dense, [-1.0, -1.0 + 6 / 59, 5.0 - 6 / 59, 5.0], atol=1e-12)
 

@@ -7,8 +7,8 @@ from scipy.sparse.linalg import aslinearoperator
 
 import fastcurv as fc
 from fastcurv.spectrum.forms import (
-    ALWAYS_DENSE_MAX_N,
     N_TYPICAL_RUN_PRODUCTS,
+    SEARCH_ALWAYS_DENSE_MAX_N,
     choose_representation,
     matrix_of,
     reduced_operator_of,
@@ -57,10 +57,10 @@ def test_the_form_of_least_estimated_time_is_chosen():
 
 
 def test_operators_without_costs_are_dense_only_if_small():
-    for n in (2, ALWAYS_DENSE_MAX_N, ALWAYS_DENSE_MAX_N + 1, 2000):
+    for n in (2, SEARCH_ALWAYS_DENSE_MAX_N, SEARCH_ALWAYS_DENSE_MAX_N + 1, 2000):
         op = aslinearoperator(np.eye(n))
         form = choose_representation(op, 1e9)
-        assert form.kind == ("matrix" if n <= ALWAYS_DENSE_MAX_N else "products")
+        assert form.kind == ("matrix" if n <= SEARCH_ALWAYS_DENSE_MAX_N else "products")
         if form.kind == "products":
             assert form.make() is op and form.price == np.inf
         else:

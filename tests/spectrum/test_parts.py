@@ -15,7 +15,7 @@ from fastcurv.spectrum import eigsh, forms
 from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.reduced import reduced_pairs
 from fastcurv.spectrum.trace import (
-    MIN_ALIKE_ESTIMATES,
+    MIN_SPREAD_ESTIMATES,
     CountedOperator,
     mean_and_error,
     random_signs,
@@ -130,7 +130,7 @@ def test_a_single_wanted_value_needs_no_probe_for_copies():
     assert np.array_equal(one.vectors, plain.vectors)
 
 
-@pytest.mark.parametrize("m", [MIN_ALIKE_ESTIMATES, MIN_ALIKE_ESTIMATES + 1, 40])
+@pytest.mark.parametrize("m", [MIN_SPREAD_ESTIMATES, MIN_SPREAD_ESTIMATES + 1, 40])
 def test_the_variance_of_a_trace_counts_every_entry(m):
     """The variance of a trace estimate is twice the sum of the variances of ``v_i (Hv)_i``,
     compared with explicit entries for equal signs.
@@ -147,7 +147,7 @@ def test_the_variance_of_a_trace_counts_every_entry(m):
     assert found.stderr == pytest.approx(max(spread, widening_factor(m) * both), rel=1e-9)
 
 
-@pytest.mark.parametrize("m", [2, 3, MIN_ALIKE_ESTIMATES - 1])
+@pytest.mark.parametrize("m", [2, 3, MIN_SPREAD_ESTIMATES - 1])
 def test_few_probes_of_a_trace_have_random_directions(m):
     """A trace from few probes uses random directions with the norm of sign vectors, and reports the
     error of their mean.

@@ -322,7 +322,7 @@ def test_a_new_worker_receives_its_share(monkeypatch):
 
 
 def wait_for(there, seconds=400.0):
-    """Wait until the condition is true."""
+    """Wait until `there` returns True, and fail after the given seconds."""
     end = time.monotonic() + seconds
     while not there() and time.monotonic() < end:
         time.sleep(0.02)

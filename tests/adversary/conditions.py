@@ -21,9 +21,9 @@ from .networks import (
 
 
 def verdicts_from_products_hold_for_networks(draw):
-    """Verdicts through Krylov spaces hold: minima at a risk have no curvature below the tolerance,
-    saddles have both signs, certified minima lie within their radius, and counts within their
-    bounds.
+    """Verdicts through Krylov spaces hold. The Hessian has no eigenvalue below minus the tolerance
+    at a minimum, and eigenvalues of both signs at a saddle. Critical points lie within the radius
+    of certified minima, and counts lie within their bounds.
     """
     ob, name = network(draw, activations=[*SMOOTH, "relu"] if draw.random() < 0.3 else SMOOTH)
     theta, way = end_of_search(draw, ob)
@@ -147,8 +147,8 @@ def piecewise_linear(draw):
 
 
 def is_near_a_proved_minimum(ob, x, step, room):
-    """Return True if Newton's steps from x lead to a proved minimum, no farther away and no lower
-    than predicted.
+    """Return True if `minimize` from x ends at a proved minimum within 1.1 `step` of x, whose loss
+    is lower by at most `room`.
     """
     end = fc.minimize(ob, x, max_time=5.0, seed=0)
     near = np.linalg.norm(end.x - x) <= 1.1 * step and end.fun >= ob.value(x) - room
@@ -156,8 +156,8 @@ def is_near_a_proved_minimum(ob, x, step, room):
 
 
 def near_a_measured_minimum_nothing_is_lower(draw):
-    """Within a few lengths of Newton's step of a reported minimum, no loss is lower by more than
-    twice the predicted decrease, unless a proved minimum with kinks lies nearby.
+    """Up to three lengths of Newton's step from a reported minimum, no sampled loss is lower by
+    more than twice the predicted decrease, unless a proved minimum with kinks lies nearby.
     """
     ob, name = piecewise_linear(draw)
     method = str(draw.choice(["l-bfgs", "l-bfgs", "newton-cg"]))

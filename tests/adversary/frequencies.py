@@ -45,7 +45,9 @@ def spectrum(kind, draw):
 
 
 def two_standard_errors(function, method, m, kind, runs):
-    """Count the runs in which ``|estimate - truth| <= 2 stderr``; 19 of 20 are promised."""
+    """Return the number of runs in which ``|estimate - truth| <= 2 stderr``, and the promised
+    fraction, 0.95.
+    """
     inside = 0
     for seed in range(runs):
         draw = np.random.default_rng([seed, m])
@@ -102,8 +104,8 @@ def few_couplings(kind, draw, seed):
 
 
 def moments_of_few_couplings(power, probes, runs):
-    """Count the runs in which a moment of the density of two coupled pairs of coordinates lies
-    within 2 stderr of the true one; 19 of 20 are promised.
+    """Return the number of runs in which a moment of the density of two coupled pairs of
+    coordinates lies within 2 stderr of the true one, and the promised fraction, 0.95.
     """
     inside, A = 0, np.zeros((N, N))
     A[[0, 1, 2, 3], [1, 0, 3, 2]] = 1.0
@@ -116,8 +118,8 @@ def moments_of_few_couplings(power, probes, runs):
 
 
 def moments_of_a_density(power, kind, probes, runs):
-    """Count the runs in which a moment of the density lies within 2 stderr of the true one; 19 of
-    20 are promised.
+    """Return the number of runs in which a moment of the density lies within 2 stderr of the true
+    one, and the promised fraction, 0.95.
     """
     inside = 0
     for seed in range(runs):
@@ -131,8 +133,9 @@ def moments_of_a_density(power, kind, probes, runs):
 
 
 def a_minimum_at_a_risk(n, risk, runs):
-    """Count the runs in which no minimum is reported though the least eigenvalue, isolated from the
-    rest of the spectrum, lies below minus the tolerance.
+    """Return the number of runs in which no minimum is reported, and the promised fraction, 1 -
+    risk. The least eigenvalue, isolated from the rest of the spectrum, lies below minus the
+    tolerance.
     """
     right, tol = 0, 1e-2
     for seed in range(runs):

@@ -154,8 +154,8 @@ def student_factor(m):
 
 
 def estimates_hold(draw, op, A, values, space, room, words):
-    """Check that trace and Frobenius norm are exact if they are stated to be, and otherwise within
-    their error bounds.
+    """Check that trace and Frobenius norm are exact if stated to be, and otherwise within a
+    multiple of their standard errors. `room` is the allowed rounding error.
     """
     n, seed = len(A), int(draw.integers(2**31))
     m = int(draw.choice([*FEW_PROBES, MIN_SIGN_PROBES, n, 3 * MIN_SIGN_PROBES]))
@@ -178,8 +178,9 @@ def estimates_hold(draw, op, A, values, space, room, words):
 
 
 def pairs_hold(draw, op, A, values, space, room, words):
-    """Check that every residual covers a true eigenvalue and is confirmed by its vector, and that
-    no eigenvalue is missed at small n.
+    """Check that every value lies within its residual of a true eigenvalue, that vectors confirm
+    the residuals, and that no eigenvalue is missed for n <= 64. `room` is the allowed rounding
+    error.
     """
     n, which = len(A), str(draw.choice(["LA", "SA", "LM", "BE"]))
     k = int(draw.integers(1, min(6, n) + 1))
@@ -270,8 +271,8 @@ def every_space_agrees_with_the_matrix(draw):
 
 
 def density_holds(draw, op, values, space, room, words):
-    """Check that the moments of a density are those of the eigenvalues, and that the pairs of its
-    run hold.
+    """Check that the Krylov pair of largest or smallest value lies within its residual of an
+    eigenvalue, and that the mean of an exact density is the mean eigenvalue.
     """
     n, size = len(values), np.abs(values).max()
     run = fc.spectrum.Krylov(op, seed=int(draw.integers(2**31)), space=space)

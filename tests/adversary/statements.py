@@ -21,7 +21,9 @@ def pick(draw):
 
 
 def classify_names_no_false_kind(draw, **how):
-    """`classify` reports no false kind, and certifies none that is not proved."""
+    """`classify` reports only kinds that are true of the point, and certifies only kinds that can
+    be proved there.
+    """
     truth = pick(draw)
     said = fc.classify(truth.ob, truth.theta, seed=int(draw.integers(2**31)), **how)
     words = f"{truth.name}: {said.kind}, certified {said.certified}: {said.reason}"

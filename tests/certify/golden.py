@@ -159,8 +159,9 @@ UNANSWERED = () if np.finfo(np.longdouble).eps == 2.0**-63 else ("precise",)  # 
 def on_kinks(
     copies: bool = False, collapsed: bool = False, apart: bool = False, **net: Any,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """Return a network and theta with active kinks: relu units that are copies of one another, or
-    collapsed to zero weights. With `apart`, a collapsed unit is not counted as a copy.
+    """Return a network restricted to its active kinks, and a point of its parameters and slopes.
+    The kinks are those of relu units that are copies of one another or collapsed to zero weights.
+    With `apart`, a collapsed unit is not counted as a copy.
     """
     ob, theta, _ = drawn(**net)
     layers, model = ob.model.unflatten(theta), ob.model

@@ -107,8 +107,8 @@ def softmax(z):
 
 def built_in(name, z, y):
     """Return the terms of a built-in loss and its first and second derivatives with respect to the
-    outputs, without cancellation. Second derivatives of cross entropy are matrices, those of other
-    losses diagonals.
+    outputs, without cancellation. Second derivatives are matrices for cross entropy, and otherwise
+    diagonals.
     """
     e = np.exp(-np.abs(z))
     if name == "mse":

@@ -125,7 +125,7 @@ def test_bounds_hold_for_wide_networks(arch):
 
 @pytest.mark.usefixtures("samples_as_rows")
 def test_bounds_hold_for_samples_in_chunks(arch):
-    """Bounds hold if samples are processed in chunks, which adds the chunks' results."""
+    """Bounds hold if samples are processed in chunks, whose results are added."""
     ob, theta, v = problem(
         [3, 4, 2], "relu", "mse", "float32", X=np.full((4000, 3), 0.3), memory=700_000
     )
@@ -281,8 +281,8 @@ def test_bounds_on_products_are_below_1e_minus_8():
 
 @pytest.mark.parametrize("power", [-850, -500, 60, 500])
 def test_bounds_are_proportional_to_the_scale_of_the_loss(power):
-    """If squares of residuals overflow or underflow, bounds are finite and no smaller than those of
-    the rescaled loss.
+    """If sample weights are multiplied by a power of two, bounds are at least multiplied by that
+    power, and remain finite unless squares overflow.
     """
     rng = np.random.default_rng(1)
     X, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 2))

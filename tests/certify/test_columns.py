@@ -90,8 +90,8 @@ def test_bounds_hold_for_every_column_of_random_networks(seed, kernels):
 
 
 def test_column_bounds_hold_at_zero_activations(dtype):
-    """Column bounds hold and are positive if all hidden activations are 0, for which a weight's
-    column is ``delta V`` alone.
+    """Column bounds hold if some relu units are inactive on all samples, and are positive for the
+    weights of the active unit.
     """
     model = fc.MLP([2, 3, 1], activation="relu", dtype=dtype, bias=False)
     theta = np.array([0, 0, 0, 0, 0, 0, 0.3, -0.7, 0.2], dtype)

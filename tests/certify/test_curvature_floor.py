@@ -366,7 +366,9 @@ def test_norm_bound_of_rows_in_parts_equals_that_of_all_rows(rows, monkeypatch, 
 @pytest.mark.parametrize("n", [1, 3, 256, 257, 300])
 @pytest.mark.parametrize("size", [1.0, 1e-280, 1e280])
 def test_the_largest_eigenvalue_of_a_gram_matrix_is_bounded(n, size, rng):
-    """The bound is tight for up to 256 rows, and within the 32nd root of n beyond."""
+    """The bound is tight for up to 256 rows, and beyond that too large by at most the factor
+    n^(1/32).
+    """
     F = rng.standard_normal((n, n // 2 + 1))
     G = F @ F.T / n
     largest = np.linalg.eigvalsh(G)[-1]
@@ -379,7 +381,7 @@ def test_the_largest_eigenvalue_of_a_gram_matrix_is_bounded(n, size, rng):
 @pytest.mark.parametrize("shape", [(4, 2, 5), (4, 5, 2), (3, 1, 1)])
 @pytest.mark.parametrize("size", [1.0, 1e-290, 1e290])
 def test_spectral_norms_of_a_stack_are_bounded(shape, size, rng):
-    """The bounds exceed the norms by at most the 32nd root of the shorter side."""
+    """The bounds exceed the norms by at most a factor of the 32nd root of the shorter side."""
     K = rng.standard_normal(shape)
     exact = np.linalg.norm(K, 2, axis=(1, 2))
     bounds = spectral_norm_bounds(K * size).reshape(-1) / size

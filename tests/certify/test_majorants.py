@@ -171,8 +171,8 @@ def test_no_kink_is_closer_than_the_kink_margin(act):
 
 
 def test_parameters_of_later_layers_do_not_reduce_the_kink_margin(dtype):
-    """Rescaling parameters of later layers or inputs changes no count of kinks: a z that is 0, or 0
-    up to rounding, is at a kink in every unit.
+    """A pre-activation of 0 up to rounding is counted as one kink, whatever the scale of the last
+    layer or of the inputs.
     """
     rng = np.random.default_rng(3)
     model = fc.MLP([2, 3, 3, 1], "relu", dtype=dtype)

@@ -187,8 +187,8 @@ def test_precise_operations_are_exact_to_their_bound(name):
 
 
 def test_products_that_underflow_at_a_kink_are_not_zeros():
-    """If 1e-200 times 1e-200 underflows to 0, the unit is not treated as at a kink; a weight of 0
-    is.
+    """If the pre-activation 1e-200 times 1e-200 underflows to 0, the bound on phi' includes its
+    jump at the kink. If a weight is exactly 0, the bound does not.
     """
     model = fc.MLP([1, 1, 1, 1], "leaky_relu", bias=False)
     ob = fc.Objective(model, np.ones((2, 1)), np.zeros(2), loss="mse")

@@ -144,8 +144,8 @@ def test_bench_counts_the_multiplications_of_a_product(sizes, flops, monkeypatch
 
 @pytest.mark.parametrize("text", ["0", "1025", "a", "1.5", ""])
 def test_errors_for_threads_name_the_accepted_counts(text, capsys):
-    """Errors for options that take whole numbers name an upper limit only if users can reach it, as
-    for threads.
+    """Errors for the number of threads name both limits. Errors for other whole numbers name only
+    the lower one.
     """
     for words, wanted in (
         (["bench", "--threads", text], "from 1 to 1024"),

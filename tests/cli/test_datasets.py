@@ -60,8 +60,8 @@ def test_unsuitable_files_raise_short_errors(name, file):
 
 
 def test_the_target_column_of_a_csv_file_can_be_chosen(file):
-    """The target column of a CSV file may be chosen by its number, and has classes, real numbers or
-    words.
+    """The target column of a CSV file may be chosen by its number, and may hold class numbers, real
+    numbers or words.
     """
     first = file(0, text="0,1,5\n1,2,6\n0,3,7\n1,4,8\n" * 3, target="0")
     assert first.loss == "cross_entropy" and first.n_outputs == 2
@@ -72,8 +72,8 @@ def test_the_target_column_of_a_csv_file_can_be_chosen(file):
 
 
 def test_class_numbers_are_ranked_if_all_outputs_occur(file):
-    """Class numbers that do not start at 0 are ranked if there are as many as the model has
-    outputs. Fewer are ambiguous and raise ValueError.
+    """Class numbers that do not start at 0 are renumbered from 0 if there are as many classes as
+    outputs. Fewer classes are ambiguous and raise ValueError.
     """
     ranked = file(np.arange(12) % 3 + 1, n_outputs=3)
     assert ranked.n_outputs == 3 and set(np.unique(ranked.y)) == {0, 1, 2}
@@ -178,7 +178,7 @@ def test_words_dates_and_missing_values_are_encoded_by_the_training_rows(tmp_pat
 
 
 def test_a_network_trained_on_a_table_predicts_its_words_and_gaps(tmp_path, capsys):
-    """Predictions for a table with words and gaps use the encoding that is saved with the
+    """Predictions for a table with words and missing values use the encoding that is saved with the
     network.
     """
     pytest.importorskip("sklearn")

@@ -366,7 +366,7 @@ def test_errors_for_malformed_tables_name_line_and_column(kind, read):
 
 
 def test_encoded_inputs_equal_those_of_scikit_learns_column_transformer(read):
-    """Encoded words, gaps and dates equal the output of scikit-learn's ColumnTransformer."""
+    """Encoded words and missing values equal the output of scikit-learn's ColumnTransformer."""
     compose = pytest.importorskip("sklearn.compose")
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
@@ -488,8 +488,9 @@ def test_new_rows_of_one_column_are_read(read):
 
 @pytest.mark.parametrize("comma", [False, True])
 def test_ambiguous_thousands_or_decimal_separators_raise(comma, read):
-    """If values such as 850 and 1.200 in one column leave the mark ambiguous, an error is raised;
-    if some cell shows that it marks decimals, they are read as decimals.
+    """If a column has values such as 850 and 1.200, in which the point may separate thousands or
+    decimals, an error is raised. If a value such as 1.5 shows that the point marks decimals, the
+    column is read.
     """
     mark = "." if not comma else ","
     whole = [str(150 * (i + 1)) for i in range(N)]

@@ -44,7 +44,7 @@ def test_a_linear_network_matches_bayesian_ridge(rng):
 
 
 def log_density(loss, z, y):
-    """Return the log likelihood of outputs z (..., N) by SciPy's distributions."""
+    """Return the log likelihood of outputs z with shape (..., N), by SciPy's distributions."""
     return {
         "mse": lambda: stats.norm.logpdf(y, z, 0.7),
         "binary_cross_entropy": lambda: stats.bernoulli.logpmf(y, expit(z)),

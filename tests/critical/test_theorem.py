@@ -21,8 +21,8 @@ def cubic(a, scale=1.0):
 
 @pytest.mark.parametrize("x", np.linspace(0.4, 3, 27))
 def test_the_radius_reaches_the_critical_point_and_h_is_sharp(x):
-    """The radius includes the critical point and is attained for x > 1, and h is below 1/2 exactly
-    as long as the theorem holds.
+    """The radius includes the critical point, equals its distance for x > 1, and keeps the sign of
+    the curvature. If the theorem does not hold, h is at least 1/2.
     """
     g, H = x * x - 1, 2 * x
     found = kantorovich(1 / H, abs(g / H), lambda r: 2.0)
@@ -85,8 +85,8 @@ def test_nearby_critical_points_are_distinguished_or_not_certified(gap):
 
 
 def test_near_points_without_proof_report_the_limit_of_newton_steps():
-    """If theta is near but h >= 1/2, the verdict reports the certified point that Newton's steps
-    lead to, with its true distance.
+    """If theta is near but Kantorovich's h is at least 1/2, the verdict reports the certified point
+    to which Newton's steps converge, with its true distance.
     """
     ob = cubic(1.0)
     for x, holds in ((1.9, True), (0.71, True), (0.7, False), (0.6, False)):
@@ -114,8 +114,8 @@ def test_near_points_without_proof_report_the_limit_of_newton_steps():
 
 
 def test_saddles_proved_by_two_vectors_report_no_h():
-    """A saddle proved by two vectors reports no h, because h belongs to the proof of another
-    theorem.
+    """A saddle proved by two vectors reports no Kantorovich constant h, which belongs to the proof
+    of another theorem.
     """
     ob = FunctionObjective(
         3,

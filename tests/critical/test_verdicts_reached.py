@@ -42,8 +42,8 @@ def test_a_minimum_is_certified_and_counted(loss, rng):
 
 
 def saddle_at_zero(rng, l2):
-    """Return a network of one hidden layer whose H at 0 is l2 times the identity plus the block
-    [[0, B], [B', 0]].
+    """Return the objective of a 30-20-1 network, whose Hessian at 0 has eigenvalues l2 +- sigma, l2
+    and 2 + l2, and sigma.
     """
     X, y = rng.standard_normal((2, 30)), rng.standard_normal((2, 1))
     y -= y.mean(axis=0)
@@ -78,8 +78,8 @@ def test_dimensions_outside_the_range_count_as_zeros_without_l2(rng):
 
 @pytest.mark.parametrize("share", [1 + 1e-9, 1 - 1e-9, 1.0, 1 + 1e-14, 1 - 1e-14])
 def test_verdicts_are_right_if_eigenvalues_are_nearly_zero(share, rng):
-    """Verdicts are correct although the 20 eigenvalues nearest to zero are only ``sigma * (share -
-    1)``, where `sigma` is the l2 at which they vanish.
+    """Kind and counts are correct, or unknown, if 20 eigenvalues equal ``sigma * (share - 1)`` with
+    a share near 1. Here ``sigma * share`` is the l2.
     """
     _, sigma = saddle_at_zero(np.random.default_rng(5), 0.0)
     ob, sigma = saddle_at_zero(np.random.default_rng(5), sigma * share)

@@ -176,8 +176,8 @@ def test_balancing_removes_any_diagonal_scaling():
 
 @pytest.mark.parametrize("lost", [0.0, 1e-300])
 def test_units_that_equalise_noise_follow_rescaling(lost):
-    """Units that equalise noise follow rescaling by powers of two bitwise, also with zero or
-    underflowing entries and a collapsed layer.
+    """If parameters are rescaled by powers of two, units that equalise noise change bitwise by
+    these powers, also with zero or underflowing entries. They make up for a collapsed layer.
     """
     rng = np.random.default_rng(3)
     layers = np.repeat([0, 1, 2], [2, 5, 3])

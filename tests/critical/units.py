@@ -62,7 +62,9 @@ def network(draw, kind):
 
 
 def in_other_units(kind, net, power):
-    """Return the network, data and point of `one` expressed in other units of the given kind."""
+    """Return the objective and the point of `net`, expressed in other units of the given kind,
+    which differ by 2^power.
+    """
     model, X, y, options, theta = net
     unit, theta = 2.0**power, theta.copy()
     layers = model.unflatten(theta)

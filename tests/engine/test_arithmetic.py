@@ -121,7 +121,9 @@ def test_products_are_bitwise_identical_on_any_number_of_threads(library, python
 
 
 def halve_gradients(run, W):
-    """Run steps of the engine, each of which halves the gradient and lowers the loss by 1e5."""
+    """Run L-BFGS steps whose trials have half the gradient and a value lower by 1e5, and return the
+    end point and its gradient norm.
+    """
     run.start(W[0], 0.0, W[1])
     for _ in range(9):
         assert run.start_search() and not run.supply_trial(run.value - 1e5, 0.5 * run.gradient)

@@ -208,8 +208,8 @@ def test_padded_copies_and_packing_keep_all_numbers(arch, dtype, rng):
 
 
 def test_totals_ignore_the_padding(arch, dtype, rng):
-    """For whole numbers with NaN in the padding, sums of c p, and of (e phi'') c c in its three
-    forms, are exact.
+    """Sums that a kernel computes with its product, of c p and of e phi'' c c, are exact for whole
+    numbers with NaN in the padding.
     """
     for rows, cols in itertools.product([1, 3, 13], [*range(1, 18), 31, 33, 64, 65, 130]):
         c, p, q = (random_integers(rng, (rows, cols), dtype) for _ in range(3))

@@ -14,8 +14,8 @@ import fastcurv as fc  # noqa: E402
 
 
 def data_set(seed, largest=2000):
-    """Return True if the targets are labels, standardised features, and targets, for the ten kinds
-    of data in turn and at least 50 samples.
+    """Return (is_classification, X, y) with standardised features and at least 50 samples. The last
+    digit of the seed chooses among ten generators of data.
     """
     rng = np.random.default_rng(seed)
     n, d = int(np.exp(rng.uniform(np.log(50), np.log(largest)))), int(rng.integers(6, 21))

@@ -204,8 +204,8 @@ def test_reflection_makes_the_residual_the_first_row_of_the_block(rng):
 
 @pytest.mark.parametrize("n, risk, least", [(5, 0.2, 0.1), (60, 0.05, 0.1), (400, 0.05, 0.7)])
 def test_random_starts_miss_a_direction_within_the_stated_risk(n, risk, least, rng):
-    """Among 20 000 random start vectors, the fraction with a component along a direction of at most
-    ``exp(-blind / 2)`` is between a tenth of the stated risk and the risk.
+    """Among 20 000 random start vectors, the fraction whose component along a given direction is
+    too small for `max_growth` is at most the stated risk, up to sampling error.
     """
     V = rng.standard_normal((20_000, n))
     part = np.abs(V[:, 0]) / np.linalg.norm(V, axis=1)

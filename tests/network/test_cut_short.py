@@ -26,7 +26,9 @@ def refused(asks, words):
 
 @pytest.fixture
 def program(python, tmp_path):
-    """Return a function that runs a program, which uses `refused`, in a new process and folder."""
+    """Return a function that runs code after the lines of BEGIN, in a new process and a temporary
+    folder.
+    """
     return lambda code: python(f"{BEGIN}os.chdir({str(tmp_path)!r})\n{code}", timeout=1200)
 
 

@@ -20,7 +20,7 @@ def fitted(net):
 
 
 def matrix_of(made, which):
-    """Return the matrix of a linear map given by a function."""
+    """Return the matrix of the linear map that the method `which` applies to rows of an array."""
     return getattr(made, which)(np.eye(made.model.n_params, dtype=made.model.dtype)).T
 
 

@@ -602,8 +602,8 @@ def test_theta_whose_squares_overflow_is_accepted_and_copied(dtype):
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 17])
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "relu", "elu"])
 def test_products_with_a_skip_above_a_narrow_layer_are_exact(width, activation, rng):
-    """With a skip connection above a narrow layer, products, blocks and quadratic forms are exact,
-    whether or not that layer's input and output are joined.
+    """With skip connections around narrow layers, products, blocks and quadratic forms are
+    accurate.
     """
     for d in sorted({1, 2, 9, width}):
         for hidden in ([width, width], [width] * 3):

@@ -25,7 +25,9 @@ def objective(rng, activation, loss, N, sizes=(9, 7, 7, 3), copies=False, **opti
 
 
 def exact_map(R):
-    """Return the columns of the map E in long double, from the bases that the operator stores."""
+    """Return the map from the reduced space to theta as a matrix of shape (n, m) in long double,
+    from the bases that the operator R stores.
+    """
     columns = np.zeros((R.n, R.m), LD)
     starts = R.whole.objective.model.starts
     for layer, start, cut in zip(R.layers, starts, R.cuts, strict=False):

@@ -345,8 +345,8 @@ def test_output_space_has_the_eigenvalues_of_the_operator(activation, loss, rng)
 
 
 def exact_gram(ob, theta):
-    """Return K of a cross-entropy network in extended precision, with one backward pass for each
-    row and column.
+    """Return the Gram matrix in output space of a cross-entropy network in extended precision, by
+    one backward pass for each row.
     """
     truth, columns = Truth(ob, theta), []
     N, c = truth.z.shape
@@ -376,8 +376,8 @@ def test_bounds_in_output_space_hold_against_extended_precision(rng):
 
 @in_long_double
 def test_bounds_include_the_rounding_of_adding_l2():
-    """If l2 is so large that most digits of K are lost when l2 is added, the bounds include that
-    rounding.
+    """If l2 is so large that most digits of the Gram matrix are lost when l2 is added, the bounds
+    include that rounding.
     """
     rng = np.random.default_rng(0)
     X, y = 1e-9 * rng.standard_normal((6, 9)), rng.standard_normal((6, 2))
@@ -439,8 +439,8 @@ def test_small_eigenvalues_are_accurate_in_output_space(rng, directly, monkeypat
 
 
 def test_multiple_eigenvalues_are_complete_in_output_space(rng):
-    """In output space, all copies of repeated eigenvalues are found for one layer and mse, where K
-    is ``(a a' + 1)`` times the identity of the outputs.
+    """In output space, all five copies of each eigenvalue are found for a linear network with five
+    outputs and mse.
     """
     ob, theta = objective(rng, [20, 5], 4, loss="mse")
     G = ob.ggn(theta)
@@ -452,8 +452,8 @@ def test_multiple_eigenvalues_are_complete_in_output_space(rng):
 
 
 def test_output_space_without_weighted_samples_has_the_eigenvalue_l2(rng):
-    """If all sample weights are 0, K is 0, and any orthonormal vectors with eigenvalue l2 are
-    accepted as eigenvectors.
+    """If all sample weights are 0, the Gram matrix in output space is 0, and any orthonormal
+    vectors with eigenvalue l2 are accepted as eigenvectors.
     """
     ob, theta = objective(rng, [9, 8, 3], 4, l2=0.5, sample_weight=np.zeros(4))
     G = ob.ggn(theta)

@@ -184,8 +184,8 @@ def test_runs_leave_saddles_of_deep_linear_networks(depth, learned, unhurried):
     "method", ["trust-region", "gauss-newton", "saddle-free-newton", "cubic", "levenberg-marquardt"]
 )
 def test_products_that_overflow_end_a_run(method):
-    """If second derivatives overflow in float32, for rates near 1e35, a run ends without success,
-    for dense and sparse samples.
+    """If second derivatives of a Poisson fit in float32 overflow, a run ends without success, for
+    dense and sparse samples.
     """
     for rows in (np.asarray, csr_matrix):
         model = fc.MLP([2, 1], "identity", bias=False, dtype="float32")

@@ -255,8 +255,8 @@ def test_a_step_beyond_float32_raises_no_error():
 
 @pytest.mark.parametrize("size", [1e-100, 1e-170, 1e-305])
 def test_curvature_whose_square_underflows_raises_no_error(size):
-    """For a gradient ``size * t``, the step that replaces one of Newton-MR raises no error, and
-    leads no farther from t = 0 or leaves the point unchanged.
+    """For a gradient ``size * t`` so small that squares underflow, the search step that replaces a
+    step of Newton-MR raises no error, and moves toward t = 0 or not at all.
     """
     moved = []
     theta = np.array([0.5, -0.25])

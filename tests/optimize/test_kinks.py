@@ -59,7 +59,9 @@ def test_phi_equals_the_loss_if_all_signs_are_fixed(loss, activation):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_derivatives_in_theta_and_slopes_match_differences(loss):
-    """Gradient and Hessian of Phi in (theta, slopes) match central differences."""
+    """Gradient and Hessian of the smooth piece, a function of theta and of the slopes at kinks,
+    match central differences.
+    """
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss)
     theta = ob.model.init(seed=1) + 0.1
     gates, collapsed = gates_at(ob, theta, active=4)
@@ -93,7 +95,9 @@ def test_the_hessian_with_smoothed_kinks_matches_complex_steps(loss, bias, monke
 
 
 def exact_gradient(ob, gates, theta, slopes):
-    """Return the gradient of Phi for mse and one hidden layer in rational numbers."""
+    """Return the gradient in theta and slopes, as a list of rational numbers, of the smooth piece
+    for mse and one hidden layer.
+    """
     F, (d, m, _) = Fraction, ob.model.sizes
     X, y = np.asarray(ob.X), np.asarray(ob.y).reshape(-1)
     p = [F(float(x)) for x in theta]
@@ -370,8 +374,8 @@ def test_tanh_and_residual_networks_have_no_kink_proofs():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_repeated_samples_share_a_kink(loss):
-    """Repeated samples with different targets share one kink, whose derivative e is the sum of
-    theirs.
+    """Repeated samples with different targets are merged to one row, the gradient stays that of the
+    loss, and most runs end at minima.
     """
     certified = 0
     for seed in range(3):

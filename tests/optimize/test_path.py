@@ -22,8 +22,8 @@ def friedman(rng, N=200):
 
 
 def test_a_path_leaves_the_saddles_of_units_that_decay_has_killed(rng):
-    """Although the point without active units at l2 = 2 stays critical, each point of the path for
-    smaller l2 is a minimum, hardly higher than that of a fit from the start.
+    """The point without active units, a minimum at l2 = 2, is a saddle at smaller l2. There each
+    point of the path is a minimum, whose loss is hardly higher than that of a fit from the start.
     """
     X, y = friedman(rng)
     ob = fc.Objective(fc.MLP([5, 5, 1]), X, y, loss="mse", l2_biases=False)

@@ -40,8 +40,9 @@ def few_values(seed: int) -> tuple[Any, np.ndarray, int, str, np.ndarray | None]
 
 
 def compare(first: int, last: int) -> tuple[int, int]:
-    """Return how many of the searches miss a copy, and how many leave pairs unconverged, after
-    checking that no search that misses a copy reports convergence of all pairs.
+    """Return the number of searches that miss a copy, and the number that leave pairs unconverged,
+    for seeds from `first` to `last - 1`. Check that no search that misses a copy reports
+    convergence of all pairs.
     """
     lacking = unsure = 0
     for seed in range(first, last):

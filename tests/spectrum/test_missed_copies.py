@@ -91,8 +91,8 @@ def lacks_a_copy(pairs, values, k, which):
 
 
 def count_incomplete(first, last):
-    """Return how many searches miss a copy, and the number of searches, after checking that each
-    that misses one reports it.
+    """Return the number of searches that miss a copy, and the number of searches, for seeds from
+    `first` to `last - 1`. Check that no search that misses a copy reports convergence of all pairs.
     """
     wrong = asked = 0
     for seed, op, values, k, which in operators(first, last):
@@ -161,8 +161,8 @@ def test_searches_that_stop_early_bound_the_missed_copies():
 
 
 def test_growth_bounds_the_part_of_an_eigenvector_in_a_run(rng):
-    """The function returns growth in ``sum_j <q_j, z>^2 = w^2 exp(growth) <= 1``, where z is an
-    eigenvector whose component in the start is w.
+    """For an eigenvector z with component w in the start, ``sum_j <q_j, z>^2`` over basis vectors
+    q_j equals ``w^2 exp(log_growth)``.
     """
     values = np.linspace(0, 1, 200)
     op = PrescribedSpectrum(values, seed=3)

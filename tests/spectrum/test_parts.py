@@ -220,8 +220,8 @@ def test_a_search_makes_few_convergence_checks(monkeypatch):
 
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
 def test_a_probe_ends_by_its_ritz_values(which, monkeypatch):
-    """A probe returns 1 if its Ritz values equal the earlier ones within the tolerance, else -1,
-    whatever was checked before.
+    """A probe for missed copies returns 1 only if its Ritz values equal the earlier ones within the
+    tolerance, and -1 only if they differ.
     """
     whole, ends = eigsh.ThickRestart.check_probe, []
 

@@ -127,8 +127,8 @@ def test_layers_joined_by_skips_are_grouped():
 
 
 def test_units_that_stay_off_without_biases():
-    """For a unit that is inactive on all samples, in a network without biases, exactly its incoming
-    and outgoing weights are counted as symmetry directions.
+    """In a network without biases, the incoming and outgoing weights of units that are inactive on
+    all samples are exactly the symmetry directions.
     """
     X = np.abs(RNG(0).standard_normal((12, 3))) + 0.1
     ob, theta = objective([3, 4, 1], "relu", X=X, bias=False)

@@ -154,7 +154,7 @@ class Judge:
         return {"killer": killer, "swapped": True, "seconds": spent, "ran": ran}
 
     def alone(self, item: Any) -> bool:
-        """Return True if a test passes without any mutant."""
+        """Return True if a test passes without any mutant. The result is computed once."""
         if item.nodeid not in self.sound:
             done, failed = self.run([item], {}, TEST_SECONDS)
             self.sound[item.nodeid] = failed is None

@@ -43,8 +43,8 @@ def mutated(text: str, old: str, new: str) -> str:
 
 
 def run(command: list[str], cwd: Path, seconds: int = 300) -> tuple[bool, str]:
-    """Return whether a command succeeds with each of its processes within the given seconds of
-    processor time, and the end of its output.
+    """Return True if a command succeeds within the given seconds of processor time for each of its
+    processes, and the end of its output or the reason why it has none.
     """
     try:
         done = subprocess.run(

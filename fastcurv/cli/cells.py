@@ -1,4 +1,4 @@
-"""Cells of a table as numbers, with thousands marks, units and gaps, and as dates."""
+"""Cells of a table as numbers with thousands marks, units and missing values, and as dates."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ MISSING_NUMBER_CELLS = MISSING_CELLS | {
     "none", "nil", "missing", "unknown", "n.d.", "-", "--", "---", "\u2013", "\u2014", ".", "..",
     "...", "#value!", "#div/0!", "#ref!", "#num!",
 }  # fmt: skip
-# maximum fraction of words among the cells of a column at which they count as mistakes in numbers
+# maximum fraction of words in a column of numbers or dates at which they count as mistakes
 MAX_TYPO_SHARE = 0.1
 
-# percent and currency signs and spaces around a number
+# percent signs, currency signs and spaces that may surround a number
 UNIT_CHARACTERS = "%\u2030$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba \u00a0\u202f\u2009"
 DECIMAL_COMMA_PATTERN = re.compile(r"[+-]?\d*,\d+%?")
 DECIMAL_POINT_PATTERN = re.compile(r"[+-]?\d*\.\d+")
 COMMA_NUMBER_PATTERN = re.compile(r"[+-]?([1-9]\d{0,2}(\.\d{3})+|\d*)(,\d*)?([eE][+-]?\d+)?")
 COMMA_GROUPED_PATTERN = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 POINT_GROUPED_PATTERN = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3}){2,}")
-# a number whose only mark can separate thousands or decimals
+# a number with one mark, which can separate thousands or decimals
 AMBIGUOUS_NUMBER_PATTERN = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
 _THOUSANDS_SPACES = "[ \u00a0\u202f\u2009'\u2019]"  # characters between thousands
 _SPACE_GROUPED_PATTERN = re.compile(rf"[+-]?\d{{1,3}}({_THOUSANDS_SPACES}\d{{3}})+(?!\d)")
@@ -68,8 +68,8 @@ def is_number(cell: str, comma: bool) -> bool:
 
 
 def split_unit(cell: str, comma: bool) -> tuple[str, str]:
-    """Return the text of the number and the unit of a cell such as 12.5 kg or USD 12, or two empty
-    strings for other cells. `comma` is that of `parse_number`.
+    """Return the number and the unit of a cell such as "12.5 kg" or "USD 12", both as strings.
+    Return two empty strings for other cells. `comma` is that of `parse_number`.
     """
     before, behind = (
         _NUMBER_THEN_UNIT_PATTERN.fullmatch(cell),
@@ -82,8 +82,8 @@ def split_unit(cell: str, comma: bool) -> tuple[str, str]:
 
 
 def shared_unit(cells: Cells, comma: bool) -> str:
-    """Return the unit that all numbers of a column have, or "" if there is no such unit. `comma` is
-    that of `parse_number`.
+    """Return the unit that all numbers of a column have in common, or "" if there is none. `comma`
+    is that of `parse_number`.
     """
     unit = ""
     for cell in cells:
@@ -96,8 +96,8 @@ def shared_unit(cells: Cells, comma: bool) -> str:
 
 
 def parse_numbers(cells: Cells, comma: bool, unit: str = "") -> tuple[np.ndarray, list[int]]:
-    """Return the numbers of a column, with NaN for gaps, and the positions of cells that are not
-    numbers. If a unit is given, numbers may have this unit or none. `comma` is that of
+    """Return the numbers of a column, with NaN for missing values, and a list of the positions of
+    cells that are not numbers. Cells may end or begin with the given unit. `comma` is that of
     `parse_number`.
     """
     if not comma and not unit:
@@ -115,7 +115,9 @@ def parse_numbers(cells: Cells, comma: bool, unit: str = "") -> tuple[np.ndarray
 
 
 def parse_measures(cells: Cells, comma: bool) -> tuple[np.ndarray, list[int], str]:
-    """Return the results of `parse_numbers`, and the unit shared by all numbers or ""."""
+    """Return the two results of `parse_numbers` for a column of numbers with a common unit, and
+    this unit, or "" if the numbers have none. `comma` is that of `parse_number`.
+    """
     values, bad = parse_numbers(cells, comma)
     unit = shared_unit(cells, comma) if bad else ""
     return (*parse_numbers(cells, comma, unit), unit) if unit else (values, bad, "")
@@ -156,9 +158,9 @@ _DURATION_PATTERN = re.compile(r"(\d{1,6}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 
 
 def parse_date(cell: str, form: str) -> datetime:
-    """Return the date in a cell of a form in `DATE_FORMS`, in UTC if the cell names its time zone.
-    A time of day or a duration is added to a fixed day. Raise ValueError if the cell does not have
-    the form.
+    """Return the date in a cell, converted to UTC if the cell names a time zone. The cell must have
+    the form `form`, one of `DATE_FORMS`, otherwise ValueError is raised. For a time of day or a
+    duration, return a fixed day plus this time.
     """
     if form == DURATION_FORM:
         if (parts := _DURATION_PATTERN.fullmatch(cell)) is None:
@@ -173,8 +175,8 @@ def parse_date(cell: str, form: str) -> datetime:
 
 
 def detect_date_form(cells: Cells, where: Callable[[int], str]) -> str:
-    """Return the form of the dates in a column, or "" if the column holds other words.
-    ``where(i)`` returns the place of cell i for messages.
+    """Return the form in `DATE_FORMS` of the dates in a column, or "" if the column holds no dates
+    or other words too. ``where(i)`` returns the place of cell i for messages.
 
     Raises
     ------

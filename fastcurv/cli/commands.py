@@ -54,7 +54,7 @@ from .output import (
 )
 from .recipe import RUN_SUFFIXES, SAVED_RECORD_FIELDS, SavedRun, TrainingRecipe, load_run, save_run
 
-# fields of a recipe that belong to the network
+# fields of a `TrainingRecipe` that describe the network
 NETWORK_FIELDS = ("hidden", "activation", "residual", "batch_norm")
 
 
@@ -131,8 +131,7 @@ def train(args: Namespace, out: CommandOutput) -> int:
                 theta = raise_if_interrupted(results[-1][1]).x
                 out.print_text(f"  {method:<13} {format_point(objective, theta, data)}")
     except BaseException:
-        # Workers may be lost, memory may run out, or Ctrl-C may be pressed. The best point found is
-        # saved.
+        # If workers are lost, memory runs out, or Ctrl-C is pressed, the best point found is saved.
         if best[0] is not None:
             save(best[0])
         raise
@@ -187,7 +186,7 @@ def prepare_training(args: Namespace) -> tuple[TrainingRecipe, Dataset, Any, np.
     if not np.isfinite(value) or not np.isfinite(gradient).all():
         of_gradient = " and a gradient with NaN or infinity" * bool(np.isfinite(value))
         raise ValueError(
-            "the loss and its gradient must be finite at the first theta, got a loss of "
+            "the loss and its gradient must be finite at the initial theta, got a loss of "
             f"{value:g}{of_gradient}. Scale the columns of the data, or leave out --no-standardize."
         )
     return recipe, data, cluster_objective(args.dask, objective, recipe.load_dataset), theta
@@ -197,8 +196,8 @@ def training_start(
     args: Namespace, given: dict[str, Any]
 ) -> tuple[TrainingRecipe, Any, np.ndarray]:
     """Return the recipe, the model, and theta of the network from which training continues. The
-    model is None if the recipe describes it. `given` holds the options that replace fields of the
-    recipe.
+    model is None if the recipe alone describes the network. `given` holds the options that replace
+    fields of the recipe.
     """
     path = Path(args.start).expanduser()
     refuse_device(path)
@@ -249,7 +248,9 @@ def recipe_for_model(model: Any, data: str, **facts: Any) -> TrainingRecipe:
 
 
 def unused_path(name: str) -> str:
-    """Return a name that no file has, with -2, -3, ... before its suffix if needed."""
+    """Return the name if no file has it, otherwise the first unused name with -2, -3, ... before
+    the suffix.
+    """
     path = Path(name)
     numbered = (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2))
     return str(next(p for p in itertools.chain([path], numbered) if not p.exists()))
@@ -396,15 +397,15 @@ def report(args: Namespace, out: CommandOutput) -> int:
     return int(args.certified and not point.certified)
 
 
-# options of `report` that apply only to a table, and options that apply only to a saved network
+# options of `report` that apply only to a table, and those that apply only to a saved network
 TABLE_ONLY_OPTIONS = ("hidden", "alpha", "save")
 NETWORK_ONLY_OPTIONS = ("data", "activation", "dtype", "l2", "gradient_tol", "failure_probability",
                "max_products")  # fmt: skip
 
 
 def _refuse_options(args: Namespace, table: bool) -> None:
-    """Raise an error for options of `report` that do not apply to the kind of input: a table if
-    `table` is True, otherwise a saved network.
+    """Raise ValueError for options of `report` that do not apply to the input: a table if `table`
+    is True, otherwise a saved network.
     """
     for name in NETWORK_ONLY_OPTIONS if table else TABLE_ONLY_OPTIONS:
         if getattr(args, name) is not None:
@@ -497,7 +498,7 @@ def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
     objective, theta = bench_objective(args, dtype)
     v = np.random.default_rng(1).standard_normal(theta.size).astype(dtype)
     hessian = objective.hessian(theta)
-    # two points alternate, so that no call can reuse the last result
+    # Two points alternate, so that no call can reuse the result of the last one.
     points = itertools.cycle([theta, 0.99 * theta])
     product = best_time(lambda: hessian @ v)
     gradient = best_time(lambda: objective.value_and_gradient(next(points)))
@@ -598,7 +599,7 @@ def print_verdict(
 def make_shell(args: Namespace, objective: Any, saved: SavedRun, data: Dataset) -> ShellCommands:
     """Return the `ShellCommands` for a run, or for another program's network."""
     if saved.recipe is not None:
-        # data other than that of the recipe
+        # the data, if they replace those of the recipe
         changed = args.data if saved.recipe.digest == "" else None
         return ShellCommands(replace(saved.recipe, loss=data.loss), args.theta, changed)
     facts = {"l2": float(np.max(objective.l2)), "loss": data.loss, "target": args.target}

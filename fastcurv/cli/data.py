@@ -93,7 +93,7 @@ def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
     if taken > room and not dtype.hasobject:
         raise ValueError(
             f"arrays must take at most {MAX_UNPACKED_RATIO} times the size of the file, got "
-            f"{taken} bytes. Write it by np.savez instead of np.savez_compressed"
+            f"{taken} bytes. Write the file with np.savez instead of np.savez_compressed"
         )
 
 
@@ -178,7 +178,7 @@ class ColumnCode:
     """The rule by which the cells of one column become numbers, as plain values that are saved as
     JSON.
 
-    ``kind`` is "numbers", "dates", "words" or "left out"; ``fill`` replaces gaps in numbers and
+    ``kind`` is "numbers", "dates", "words" or "left out"; ``fill`` replaces missing numbers and
     days, before they are standardised; ``form`` and ``first`` are the form of dates and the day
     from which they are counted; ``categories`` are the words that have an input each.
     """
@@ -192,7 +192,7 @@ class ColumnCode:
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """The names of the inputs made from the column."""
+        """The names of the network inputs computed from the column."""
         if self.kind == "words":
             return tuple(f"{self.name}={word or 'missing'}" for word in self.categories)
         return () if self.kind == "left out" else (self.name,)
@@ -256,8 +256,8 @@ class Dataset:
 
 
 def has_free_scale(loss: str) -> bool:
-    """Return True if the targets of a loss may be standardised, which is not the case if the loss
-    has a lower limit for them, as losses for counts do.
+    """Return True if the targets of a loss may be standardised. This is the case if the loss has no
+    lower limit for the targets, as losses for counts have.
     """
     given = LOSSES[loss].given
     return given is None or given.least is None
@@ -291,7 +291,9 @@ def load_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarray, np.ndarray]:
-    """Return X and y of a file. If y is not among the names, zeros are returned for it."""
+    """Return the arrays X (N, d) and y of a file. If `names` does not contain "y", return zeros as
+    y. Raise ValueError for arrays of wrong shape or type, and for values that are not finite.
+    """
     arrays = read_npz(path, names)
     if not set(names) <= set(arrays):
         wanted = "arrays X and y" if len(names) > 1 else "an array X"
@@ -300,7 +302,7 @@ def load_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarra
         )
     X = arrays["X"]
     y = arrays["y"] if "y" in names else np.zeros(len(X) if X.ndim else 0)
-    # Prediction needs one sample; training needs two, since one is held out.
+    # Prediction needs at least one sample. Training needs two, since one is held out.
     least = len(names)
     if X.ndim != 2 or y.ndim not in (1, 2) or len(X) != len(y) or len(X) < least or not X.size:
         given = f"{X.shape}" + f" and {y.shape}" * ("y" in names)
@@ -327,14 +329,15 @@ def encode_targets(
     source: Any, y: np.ndarray, loss: str | None, given: int | None
 ) -> tuple[str, np.ndarray, int, tuple[Any, ...]]:
     """Return the loss, the targets in the form that the loss needs, the width of the last layer,
-    and the labels of the classes, which are empty for regression. `source` names the data in
-    messages. `given` is the number of outputs of an existing model, or None.
+    and the labels of the classes, which are empty for regression. `loss` is the name of a loss, or
+    None for the default of the targets y. `source` names the data in messages. `given` is the
+    number of outputs of an existing model, or None.
     """
     labels: tuple[Any, ...] = ()
     whole = y.ndim == 1 and y.dtype.kind != "f"
     if loss is None:
         loss = DEFAULT_LOSS_BY_TARGETS["classes" if whole else "numbers"]
-        # A model with one output separates two classes or predicts numbers.
+        # A model with one output is for two classes or for regression.
         if whole and given == 1:
             two = y.dtype.kind in "US" or np.unique(y).size == 2
             loss = DEFAULT_LOSS_BY_TARGETS["labels" if two else "numbers"]
@@ -350,7 +353,8 @@ def encode_targets(
     else:
         labels = tuple(np.unique(y).tolist())
         y, width = _encode_classes(source, y, loss, given)
-        # The class labels are the numbers of the model's outputs.
+        # If there are fewer labels than outputs, the classes are the indices of the model's
+        # outputs.
         if len(labels) < width:
             labels = tuple(range(width)) if width > 1 else labels
     if given is not None and width != given:
@@ -364,8 +368,8 @@ def encode_targets(
 def _encode_classes(
     source: Any, y: np.ndarray, loss: str, given: int | None
 ) -> tuple[np.ndarray, int]:
-    """Return the classes in the form that the loss needs, and the number of outputs. The arguments
-    are those of `encode_targets`.
+    """Return the classes of the samples in the form that `loss` needs, and the number of outputs.
+    The arguments are those of `encode_targets`.
     """
     if y.ndim == 2:
         raise ValueError(
@@ -399,19 +403,19 @@ def _encode_classes(
     return ranks, int(labels.size)
 
 
-# maximum number whose square, and sums of whose squares, are finite
+# maximum magnitude of a number at which its square, and sums of such squares, are finite
 MAX_SQUARABLE_NUMBER = 1e150
 
 
 def check_squarable(what: str, A: np.ndarray) -> None:
-    """Raise an error for numbers whose squares overflow, so that no loss, mean or variance of them
-    is finite. `what` names the numbers A in the message.
+    """Raise ValueError if the magnitude of an entry of A exceeds `MAX_SQUARABLE_NUMBER`, because no
+    loss, mean or variance would be finite. `what` names A in the message.
     """
     size = np.abs(A).max(initial=0.0) if A.dtype.kind == "f" else 0.0
     if size > MAX_SQUARABLE_NUMBER:
         raise ValueError(
-            f"{what} must be at most {MAX_SQUARABLE_NUMBER:g} in magnitude, got {size:g}. Choose "
-            "another unit for such columns."
+            f"{what} must be at most {MAX_SQUARABLE_NUMBER:g} in magnitude, got {size:g}. Rescale "
+            "these columns."
         )
 
 

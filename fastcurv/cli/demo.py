@@ -37,7 +37,8 @@ from .report import Report
 
 Say = Callable[[str], None]
 
-SECOND_METHOD: Literal["newton-cg"] = "newton-cg"  # method that converges to the critical point
+# method that continues after Adam until the gradient vanishes
+SECOND_METHOD: Literal["newton-cg"] = "newton-cg"
 N_NARROW_UNITS = 4  # number of units in the last hidden layer of the narrower network
 TRUST_TITLE = "How far can a network be trusted, and where did its training stop?"
 TRUST_TEXT = (
@@ -266,9 +267,9 @@ def compute_spectra(
     quick: bool,
     progress: bool,
 ) -> dict[str, tuple[SpectralDensity, Any]]:
-    """Return the spectral density and the five lowest and five highest eigenpairs at each stage of
-    training, by the name of the stage. `moments` holds theta by the name of the stage. `say` is
-    called with each line of output.
+    """Return the spectral density and the five lowest and five highest eigenpairs for each stage of
+    training, as a dict by the name of the stage. `moments` holds theta by the name of the stage.
+    `say` is called with each line of output.
     """
     found = {}
     for name, theta in moments.items():
@@ -302,7 +303,7 @@ def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, A
     figures: dict[str, Any] = {}
     for name, (density, pairs) in found.items():
         ax = figures[name] = density.plot(plots.new_axes(figsize=(3.0, 2.8)), color=plots.BLUE).ax_
-        ax.get_legend().remove()  # the pictures are small, and the caption explains them
+        ax.get_legend().remove()  # The plots are small, and the caption explains their lines.
         low, high = pairs.values[:5], pairs.values[-5:]
         outliers = np.r_[low, high]
         ax.plot(
@@ -337,8 +338,9 @@ def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, A
 def find_saddle(
     recipe: TrainingRecipe, objective: fc.Objective, data: Dataset, seed: int, progress: bool
 ) -> Array:
-    """Return a critical point of the full network, found by training a narrower network until its
-    gradient vanishes and adding the missing units with zero weights.
+    """Return theta of a critical point of the network of `recipe`, which is usually a saddle. A
+    network with fewer units in the last hidden layer is trained until its gradient vanishes, and
+    the missing units are added with zero weights.
     """
     small = replace(recipe, hidden=(*recipe.hidden[:-1], N_NARROW_UNITS)).build_objective(data)
     theta = small.model.init(seed=seed)
@@ -370,7 +372,9 @@ def escape_saddle(
 
 
 def diagnose_failed_run(objective: fc.Objective, seed: int, progress: bool) -> Diagnosis:
-    """Train from weights that are ten times too large, and return the diagnosis."""
+    """Train from initial weights that are ten times too large, and return the diagnosis of the
+    run.
+    """
     start = 10 * objective.model.init(seed=seed)
     options: Any = {"learning_rate": 0.1, "max_iter": 30, "progress": progress, "verdict": False}
     result = raise_if_interrupted(fc.minimize(objective, start, "sgd", **options))

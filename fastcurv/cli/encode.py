@@ -1,7 +1,7 @@
 """Inputs and targets of a network from data sets and tables. The `DataCoding` of the columns of a
 table is fitted by scikit-learn if needed, and applied by NumPy.
 
-Columns of numbers are standardised. Words, dates and gaps are fitted by scikit-learn's
+Columns of numbers are standardised. Words, dates and missing values are fitted by scikit-learn's
 OneHotEncoder, SimpleImputer and StandardScaler, and kept as a `ColumnCode` for each column, which
 needs NumPy alone to encode new rows and is saved as JSON.
 """
@@ -62,7 +62,7 @@ def encode_rows(
     codes: Sequence[ColumnCode], sheet: CellSheet, places: Sequence[int]
 ) -> tuple[np.ndarray, list[str]]:
     """Return the unscaled inputs ``(N, d)`` of the rows of a sheet, and notes on unknown words and
-    on gaps that were filled.
+    on missing values that were filled.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def encode_rows(
             if math.isnan(code.fill):
                 where = sheet.cell_location(int(np.argmax(gaps)), place)
                 raise ValueError(f"{where} must be a number, got an empty cell.")
-            filled = count_phrase(int(gaps.sum()), "gap")
+            filled = count_phrase(int(gaps.sum()), "missing value")
             notes.append(f"{filled} filled with the median of column {name!r}.")
         parts.append(np.where(gaps, code.fill, values)[:, None])
     return np.concatenate(parts, axis=1), notes
@@ -102,8 +102,8 @@ def encode_rows(
 def _column_values(
     code: ColumnCode, cells: Cells, comma: bool, where: Callable[[int], str]
 ) -> np.ndarray:
-    """Return the numbers of a column, or the days since the first of its dates, with NaN for gaps.
-    ``where(i)`` returns the place of cell i for messages.
+    """Return the numbers of a column, or for dates the days since ``code.first``, with NaN for
+    missing values. ``where(i)`` returns the place of cell i for messages.
     """
     if code.kind == "numbers":
         values, bad = parse_numbers(cells, comma, code.form)
@@ -136,7 +136,7 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Dat
     """Return the unscaled inputs ``(N, d)`` of a table, and the `DataCoding` that computes and
     scales inputs. Its medians, means and deviations are those of the rows `fitted`, by default all.
 
-    Numbers without gaps need NumPy alone. Words, dates and gaps are coded by scikit-learn:
+    Numbers without missing values need NumPy alone. All others are encoded by scikit-learn:
     `OneHotEncoder(handle_unknown="ignore")`, `SimpleImputer(strategy="median")` and
     `StandardScaler`. Inputs of words remain 0 and 1.
 
@@ -147,14 +147,15 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Dat
     """
     codes, places = list(table.codes), range(len(table.codes))
     if any(math.isnan(code.fill) for code in codes):
-        encode_rows(codes, table.sheet, places)  # raises an error for words and missing values
+        # raise an error that names the cell, for words and missing values
+        encode_rows(codes, table.sheet, places)
     harder = [
         code.name
         for code, gaps in zip(codes, table.gaps)
         if gaps or code.kind in ("words", "dates")
     ]
     if harder:
-        purpose = f"columns with words, dates or gaps, such as {one_line(harder[0])!r},"
+        purpose = f"columns with words, dates or missing values, such as {one_line(harder[0])!r},"
         with optional_import(purpose, "sklearn"):
             from sklearn.impute import SimpleImputer
             from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -245,10 +246,11 @@ def load_table(
 def read_rows(
     path: str | Path, coding: DataCoding, target: str | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the standardised inputs ``(N, d)`` of new rows, with notes on unknown words and gaps.
+    """Return the standardised inputs ``(N, d)`` of new rows, and notes on unknown words and missing
+    values.
 
-    If both tables have column names, columns are found by name, and further columns are ignored.
-    Otherwise the columns must be in the order of the fit.
+    If the file and the training table have column names, columns are found by name, and further
+    columns are ignored. Otherwise the columns must be in the order of the training table.
 
     Parameters
     ----------
@@ -327,7 +329,7 @@ def load_dataset(
     seed : int
         Seed for the choice of held-out samples.
     n_outputs : int or None
-        Width of the last layer of an existing model. If given, targets are the numbers of the
+        Width of the last layer of an existing model. If given, targets are the indices of the
         model's classes, and all other columns of a table are its inputs. By default the width
         follows from the targets.
 
@@ -364,7 +366,7 @@ def load_dataset(
     digest = data_digest(X, given)
     shifts: dict[str, Any] = dict.fromkeys(("shift", "scale"), ())
     if not raw:
-        # In the data set of digits, all pixels have the same shift and scale.
+        # All pixels of the data set "digits" have the same shift and scale.
         shift, scale = (
             (np.array(coding.shift), np.array(coding.scale))
             if table is not None
@@ -400,7 +402,9 @@ def load_dataset(
 def _read_features_and_targets(
     source: str | Path, target: str | None, loss: str | None, n_outputs: int | None
 ) -> tuple[Table | None, Any, np.ndarray]:
-    """Return the table or None, the features or None if there is a table, and the targets."""
+    """Return the table, the features X and the targets y of a source. The table is None unless the
+    source is a .csv or .tsv file, and X is None if there is a table.
+    """
     path = Path(str(source)).expanduser()
     if is_table_name(path):
         classes = None if n_outputs in (None, 1) else True
@@ -422,7 +426,8 @@ def _split_rows(
     classes: np.ndarray | None, n: int, fraction: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of the training rows and of the held-out rows, which are a `fraction` of
-    the n rows. If `classes` (n,) are given, the fraction is the same in every class.
+    the n rows. If the classes (n,) of the rows are given, the fraction is the same in every class,
+    but every class keeps a training row.
     """
     groups = (
         [np.arange(n)]

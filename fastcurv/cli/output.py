@@ -17,7 +17,7 @@ import numpy as np
 
 from ..common.errors import escape_unprintable, one_line
 
-# Modules that compute are imported on use, so that `--help` does not wait for them.
+# Modules that compute are imported where they are used, so that `--help` does not wait for them.
 from ..common.files import check_writable_path, write_atomically
 from ..common.optional import optional_import
 from ..common.progress import is_terminal
@@ -60,7 +60,7 @@ class CommandOutput:
             self.lost = write_stream("stdout", wrap_to_terminal(text) + "\n") or self.lost
 
     def print_csv(self, text: str) -> None:
-        """Print comma-separated values for a program, unchanged."""
+        """Print `text`, comma-separated values for a program, without changes."""
         if not self.as_json:
             self.lost = write_stream("stdout", text) or self.lost
 
@@ -87,7 +87,8 @@ class CommandOutput:
 
 
 def write_stream(name: str, text: str = "") -> str:
-    """Write to ``stdout`` or ``stderr`` and flush; return the reason of a failure, or "".
+    """Write `text` to the stream `name`, ``stdout`` or ``stderr``, and flush. Return the reason of
+    a failure, or "" without one.
 
     Characters outside the stream's encoding are written as escape sequences. A missing stream
     (``>&-``, pythonw) or a closed pipe (e.g. ``| head``) is not a failure. After a failure all
@@ -149,7 +150,9 @@ def describe_objective(objective: Any, data: Any) -> str:
 
 
 def objective_facts(objective: Any, data: Any) -> dict[str, Any]:
-    """Return the network, the data and the objective as facts."""
+    """Return the sizes and settings of the network, the data and the objective, as a dict by
+    name.
+    """
     model = objective.model
     used = list(dict.fromkeys(model.activation))
     return {
@@ -167,7 +170,7 @@ def objective_facts(objective: Any, data: Any) -> dict[str, Any]:
 
 
 def measure_point(objective: Any, theta: np.ndarray, data: Any) -> dict[str, Any]:
-    """Return loss, gradient norm and scores at ``theta``."""
+    """Return the loss, the gradient norm and the scores at ``theta``, as a dict by name."""
     value, gradient = objective.value_and_gradient(theta)
     known = objective.statistics(theta) if objective.model.batch_norm else None
     facts: dict[str, Any] = {"value": value, "gradient_norm": float(np.linalg.norm(gradient))}
@@ -211,7 +214,9 @@ def verdict_lines(point: Any) -> str:
 
 
 def verdict_facts(point: Any) -> dict[str, Any]:
-    """Return every field of a verdict that is a number, a word or None; vectors are left out."""
+    """Return the fields of a verdict that are numbers, strings or None, as a dict by name. Vectors
+    are left out.
+    """
     vectors = {name for name, value in vars(point).items() if isinstance(value, np.ndarray)}
     left_out = vectors | {"nearest_verdict"}
     return {name: value for name, value in point.to_dict().items() if name not in left_out}
@@ -228,7 +233,7 @@ def check_output_path(
         return
     if kinds and Path(path).suffix.lower() not in kinds:
         wanted = joined.join(kinds)
-        raise ValueError(f"{name} must be a name that ends in {wanted}, got {str(path)!r}.")
+        raise ValueError(f"{name} must end in {wanted}, got {str(path)!r}.")
     check_writable_path(path, name, folders=True)
 
 

@@ -63,8 +63,8 @@ PRECOND_MIN_FLOPS = 4_000_000  # minimum flops of a gradient at which preconditi
 
 
 def sanitise(x: Any, name: str) -> Any:
-    """Return `x` in a form that scikit-learn can safely read: masked values raise an error, arrays
-    mapped to a file are copied, and the indices of sparse matrices are checked.
+    """Return `x`, the argument `name`, in a form that scikit-learn can safely read: masked values
+    raise an error, mapped arrays are copied, and the indices of sparse matrices are checked.
     """
     hidden = isinstance(x, np.ma.MaskedArray) or getattr(x, "requires_grad", False) is True
     return as_owned_array(as_numpy(x, name) if hidden else x, name)
@@ -75,7 +75,7 @@ MIN_ROWS_FOR_SCALE = 10  # minimum number of rows at which the scale of a featur
 
 
 def unscaled_features(X: Any) -> list[int]:
-    """Return the columns of X that are too large, too small, or further from 0 than their range."""
+    """Return the indices of columns of X that are too large, too small, or far from 0."""
     if X.shape[0] < MIN_ROWS_FOR_SCALE:
         return []
     if is_sparse(X):  # a sparse column contains 0, so that none is far from 0
@@ -98,7 +98,7 @@ WARNING_CURES = {
 
 
 def warn_of_ending(est: Any, X: Any, gradient: float) -> None:
-    """Warn once if a fit did not converge, or if a feature is far from standard scale."""
+    """Warn once of a gradient above its tolerance at the end of a fit, or of unscaled features."""
     kinks = est.alpha_ > 0 and any(ACTIVATIONS[n].like_relu for n in est.model_.activation)
     ended = est.stopped_ not in SUCCESSFUL_STOP_REASONS and gradient > est._gradient_tol
     # The fit may have reached a minimum at active kinks, where no gradient is small.
@@ -228,7 +228,7 @@ class SpectrumCheck(AttributeHints, subject="look"):
         Bounds on the distance of each Ritz value from an eigenvalue, for exact products. The
         rounding of products in the dtype of the fit is included only if `kind` is ``saddle``.
     n_products : int
-        Number of Hessian products: a sixth of the fit's number of gradients, from 4 to 40.
+        Number of Hessian products: at most a sixth of the fit's gradients, but from 4 to 40.
     """
 
     kind: str
@@ -316,13 +316,13 @@ def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any
     return values, limits, vector, run.n_products
 
 
-MIN_SADDLE_CURVATURE = 1e-2  # minimum |lambda_min| / |lambda_max| of a saddle that is left
+MIN_SADDLE_CURVATURE = 1e-2  # minimum |lambda_min| / |lambda_max| for an escape from a saddle
 DEFAULT_MAX_STEPS, DEFAULT_MAX_EPOCHS = 2000, 200  # default max_iter with "auto", and otherwise
 MAX_EPOCH_RISE = 3.0  # maximum growth factor of the loss in `partial_fit`
 N_TRUST_REGION_STEPS = 25  # maximum number of trust-region steps after L-BFGS has stalled
 AUTO_GRADIENT_TOL = 1e-4  # maximum entry of a gradient that counts as 0 if tol is "auto"
 GRADIENTS_PER_PRODUCT = 6  # number of gradients of the fit for each Hessian product of the check
-MAX_SADDLES = 4  # maximum number of saddles that "auto" leaves
+MAX_SADDLES = 4  # maximum number of saddles that "auto" escapes from
 
 
 def select_rows(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
@@ -331,7 +331,7 @@ def select_rows(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any
 
 
 def nonzero_weight_rows(X: Any, y: Any, weight: np.ndarray) -> tuple[Any, Any, Any]:
-    """Select rows of positive weight, targets and weights. Raise ValueError if there are none."""
+    """Return the rows of positive weight, with targets and weights. Raise ValueError for none."""
     kept = weight > 0
     if not kept.any():
         raise ValueError(
@@ -341,12 +341,12 @@ def nonzero_weight_rows(X: Any, y: Any, weight: np.ndarray) -> tuple[Any, Any, A
 
 
 def scored_rows(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
-    """Return the rows to score, without those of weight 0, whose predictions may overflow."""
+    """Return the rows to score, without those of weight 0, with their targets and weights."""
     w = None if weight is None else np.asarray(weight)
     if w is None or w.ndim != 1 or w.dtype.kind not in "biuf" or w.all() or not w.any():
         return X, y, weight
     if not len(w) == _num_samples(X) == _num_samples(y):
-        return X, y, weight  # scikit-learn raises the error
+        return X, y, weight  # scikit-learn raises an error for these lengths
     kept = np.flatnonzero(w)
     return _safe_indexing(X, kept), _safe_indexing(y, kept), w[kept]
 
@@ -387,12 +387,12 @@ class BaseMLP(
         raise NotImplementedError
 
     def _improve_start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
-        """Set the last biases of the random start in place, if the targets suggest values."""
+        """Set the last biases of the start theta in place. This base method does nothing."""
 
     def _standardise_targets(
         self, y: np.ndarray, weight: Any, loss: LossName | Loss, fresh: bool
     ) -> tuple[np.ndarray, LossName | Loss]:
-        """Return the given targets and loss. Subclasses may scale them to the units of the fit."""
+        """Return the given targets and loss. Subclasses may scale both for the fit."""
         return y, loss
 
     def _class_weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
@@ -656,8 +656,8 @@ class BaseMLP(
     def _refit_choice(
         self, ob: Objective, choice: DecayChoice, options: dict[str, Any]
     ) -> list[Any]:
-        """Run L-BFGS on all rows from the best point of the chosen decay: to the loss reached
-        there, or to convergence if that fit converged or `tol` is a number.
+        """Run L-BFGS on all rows from the best point of the chosen decay, to the loss of the fitted
+        rows at that point. Run to convergence if that fit converged or `tol` is a number.
         """
         if choice.run.stopped == "interrupted":
             return [choice.run]
@@ -725,7 +725,7 @@ class BaseMLP(
         self, ob: Objective, runs: list[Any], options: dict[str, Any]
     ) -> SpectrumCheck | None:
         """Continue after L-BFGS: by trust-region steps if it stalled, and by an escape from a
-        saddle. Append further runs to `runs`. Return the last check of the spectrum, or None.
+        saddle. Append the runs to `runs`. Return the last check of the spectrum, or None.
         """
         for _ in range(MAX_SADDLES):
             left = self._max_iter - sum(run.nit for run in runs)
@@ -879,8 +879,7 @@ class BaseMLP(
         return validate_data(self, sanitise(X, "X"), accept_sparse="csr", dtype=kinds, reset=False)
 
     def objective(self, X: Any, y: Any, sample_weight: Any = None) -> Objective:
-        """Return the objective that `fit` minimises, on these rows, for use with `classify`,
-        `eigsh` etc.
+        """Return the objective that `fit` minimises, for the given rows.
 
         Parameters
         ----------
@@ -891,7 +890,7 @@ class BaseMLP(
         -------
         Objective
             Its value v at ``theta_`` gives ``loss_``: v / 2 for squared errors, v times the number
-            of outputs for other losses of several numbers or labels, otherwise v.
+            of outputs for other losses of several targets or labels, and v otherwise.
         """
         check_is_fitted(self, "theta_")
         X, y, loss, weight, _ = self._check_fit_data(X, y, sample_weight, False)

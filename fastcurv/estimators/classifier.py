@@ -25,14 +25,15 @@ PARAMETERS_DOC = """
     hidden_layer_sizes : sequence of int
         Widths of the hidden layers.
     activation : str, fastcurv.Activation, or a sequence of them
-        ``relu tanh logistic identity``, or any activation of `fastcurv.MLP`; a sequence gives one
-        for each hidden layer.
+        ``relu``, ``tanh``, ``logistic``, ``identity``, or any activation of `fastcurv.MLP`. A
+        sequence has one activation for each hidden layer.
     solver : str
         ``auto``: L-BFGS until `tol` is met, an estimate of the curvature at the end, trust-region
         steps with exact Hessian products if L-BFGS stalled, and an escape if the end is a saddle.
-        The solver draws no random numbers. Or any method of `fastcurv.minimize` by name:
-        ``trust-region newton-cg gauss-newton cubic saddle-free-newton lbfgs``, or with mini-batches
-        ``sgd momentum nesterov rmsprop adam``.
+        This solver draws no random numbers. Other values are the methods of `fastcurv.minimize`,
+        such as ``trust-region``, ``newton-cg``, ``gauss-newton``, ``cubic``,
+        ``saddle-free-newton`` and ``lbfgs``, or with mini-batches ``sgd``, ``momentum``,
+        ``nesterov``, ``rmsprop`` and ``adam``.
     alpha : float, "auto" or "evidence"
         Weight decay: ``alpha / 2`` times the squares of the weights, without biases, divided by the
         number of rows, as in scikit-learn, whose default is 1e-4. "auto": the value from 10 to 1e-4
@@ -53,7 +54,7 @@ PARAMETERS_DOC = """
         Limit on iterations, or on epochs of a mini-batch solver. The default is 2000 if `solver`
         and at least one of `alpha` and `tol` are "auto" and no earlier fit is continued, and 200
         otherwise. The limit holds for the fit of all rows, and for each fit that chooses `alpha`,
-        of which none takes more than 1000.
+        which ends after at most 1000.
     tol : float or "auto"
         Largest entry of the gradient of ``loss_`` that counts as zero. "auto" is 1e-4. With a
         number, a fit whose `alpha` was chosen continues until ``loss_`` is minimal.
@@ -88,6 +89,7 @@ PARAMETERS_DOC = """
         The loss at the start and after each iteration. For an epoch of mini-batches it is the mean
         loss of the batches, each at the theta of its step, as in scikit-learn.
     n_iter_ : int
+        The number of iterations, or of epochs.
     stopped_ : str
         The reason why the run ended: ``callback`` if the gradient met tol, ``held_out`` if the
         loss of rows held out stopped improving, ``patience`` after `n_iter_no_change`, and others
@@ -121,7 +123,7 @@ def classes_of(y: Any) -> np.ndarray:
     """Return the distinct labels of y in ascending order. Raise TypeError if they have no order."""
     try:
         return np.unique(y)
-    except TypeError:  # raised by NumPy for labels that cannot be compared
+    except TypeError:  # NumPy raises this for labels that cannot be compared
         kinds = sorted({type(label).__name__ for label in np.asarray(y, object).reshape(-1)})
         raise TypeError(
             f"labels must be of one type, got the types {', '.join(kinds)}, which have no order."

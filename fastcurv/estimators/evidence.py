@@ -14,7 +14,8 @@ from ..optimize.path import evidence_path, with_units_pruned
 from ..structure.parameters import has_kinks
 from ..structure.tables import LOSSES
 
-# maximum number of parameters; above, the matrix and its factor take longer than the fits
+# maximum number of parameters for alpha="evidence"; for more, the matrix and its factor take longer
+# than the fits
 MAX_EVIDENCE_PARAMS = 4096
 MAX_PATH_STEPS = 500  # maximum number of L-BFGS iterations at each penalty of the path
 
@@ -30,9 +31,9 @@ class FitPosterior(NamedTuple):
     noise_std: float  # standard deviation in units of the scaled targets
 
     def std(self, model: Any, X: Any) -> np.ndarray:
-        """Return the standard deviations ``(N, d_out)`` of new observations at the rows of X from
-        the predictions at `theta`. If `center` is another point, they include the difference
-        between the predictions at these two points.
+        """Return the standard deviations ``(N, d_out)`` of new observations at the rows of X,
+        relative to the predictions of `model` at `theta`. If `center` is another point, the
+        deviations include the difference between the predictions at these two points.
         """
         squares = (
             output_deviations(model, self.center, self.covariance_root, X) ** 2 + self.noise_std**2
@@ -109,7 +110,8 @@ def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
     theta = np.array(est.theta_)
     center = theta
     if est.alpha != "evidence" and not has_kinks(ob.model):
-        # Units without weights have biases on which no output depends, and which have no decay.
+        # Units without weights have biases on which no output depends and which have no decay, so
+        # both are set to 0.
         end = with_units_pruned(cast_to_float64(ob), minimum_after_fit(ob, theta))
         center = end.astype(theta.dtype)
     try:

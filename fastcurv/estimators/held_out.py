@@ -35,7 +35,7 @@ DEFAULT_DECAY = 1e-4  # value of alpha if no rows are held out, as in scikit-lea
 MAX_HELD_OUT_RISE = 0.02
 MAX_HELD_OUT_STEPS = 1000  # maximum number of iterations for each alpha
 MIN_FINAL_STEPS = 25  # minimum of the iteration limit for the fit of all rows
-HELD_OUT_STRIDE = 4  # one row in this many is held out
+HELD_OUT_STRIDE = 4  # one of this number of rows is held out
 MIN_HELD_OUT_ROWS = 10  # minimum number of distinct rows to hold out
 # The search stops max(MIN_PATIENCE, PATIENCE_RATIO * t) iterations after an improvement at
 # iteration t. The loss of fewer than FEW_HELD_OUT_ROWS often rises for longer before it falls.
@@ -87,9 +87,10 @@ class HeldOutMonitor:
         self.plateau = constant - (1 - HELD_OUT_PLATEAU_LOSS_RATIO) * abs(constant)
 
     def __call__(self, at: Any) -> bool:
-        """Record the held-out loss at the iterate `at`. Return True if the fit should end: the loss
-        has not improved for more than `MIN_PATIENCE` iterations and `PATIENCE_RATIO` times the
-        iterations up to the last improvement, and the fit is not on a plateau.
+        """Record the held-out loss at the iterate `at`, and return True if the fit should end. The
+        fit should end if it is not on a plateau, and the number of iterations since the last
+        improvement exceeds `min_patience` and `PATIENCE_RATIO` times the iteration of that
+        improvement.
         """
         self.count += 1
         loss = self.held.value(at.x)
@@ -111,7 +112,9 @@ def weight_decay_of(ob: Objective, theta: np.ndarray) -> float:
 
 
 class DecayChoice(NamedTuple):
-    """A weight decay, the run that fitted with it, and the `HeldOutMonitor` record of the run."""
+    """A weight decay, the result of the fit with this decay, and the `HeldOutMonitor` of the
+    fit.
+    """
 
     alpha: float
     run: Any
@@ -143,7 +146,7 @@ def choose_decay(
     count: float = np.inf,
 ) -> DecayChoice:
     """Return the decay with the lowest held-out loss, or the one at which the search was
-    interrupted.
+    interrupted by the user.
 
     Parameters
     ----------

@@ -31,6 +31,7 @@ class InputSlopesMixin:
         Parameters
         ----------
         X : array_like or sparse matrix, shape (N, n_features)
+            The rows.
 
         Returns
         -------
@@ -52,6 +53,7 @@ class InputSlopesMixin:
         Parameters
         ----------
         X : array_like or sparse matrix, shape (N, n_features)
+            The rows.
 
         Returns
         -------

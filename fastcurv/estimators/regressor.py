@@ -155,7 +155,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                 else:
                     self.y_shift_ = mean
                     size = np.abs(rows).max(axis=0)
-                    # scaled so that no square underflows
+                    # The deviations are divided by the largest value so that no square underflows.
                     part = (rows - mean) / np.where(size > 0, size, 1.0)
                     scale = size * np.sqrt(np.average(part * part, axis=0, weights=weight))
                     scale = np.where(scale > MIN_RELATIVE_DEVIATION * size, scale, 0.0)
@@ -238,9 +238,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Raises
         ------
         ValueError
-            With `return_std`: if the loss is another one; if the network fits every row exactly; or
-            if the estimator does not hold the rows of the fit that are needed with a number for
-            `alpha`, as after `partial_fit` and in copies, pickled or not.
+            With `return_std`: if `loss` is neither ``squared_error`` nor ``gaussian_nll``, if the
+            network fits every row exactly, or if `alpha` is a number and the estimator does not
+            hold the rows of the fit, as after `partial_fit` and in copies, pickled or not.
 
         Notes
         -----
@@ -309,13 +309,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             self.sigma_ = float(sigma[0]) if self._flat else sigma
 
     def predict_interval(self, X: Any, confidence_level: float = 0.9) -> Interval:
-        """Return jackknife+ prediction intervals, for which each row of the fit is predicted by the
-        network trained without it, approximated by one Newton step from the fit. See
-        `LeftOut.interval`.
+        """Return jackknife+ prediction intervals.
 
-        With a smooth activation such as ``tanh``, training first continues to a minimum, which does
-        not change this estimator. With ``relu`` and other kinks, or if the Hessian is not positive
-        definite at the end, the Gauss-Newton matrix is used instead.
+        Each row of the fit is predicted by a network trained without this row, approximated by one
+        Newton step from the fit; see `LeftOut.interval`. With a smooth activation such as ``tanh``,
+        training first continues to a minimum, which does not change this estimator. With ``relu``
+        and other kinks, or if the Hessian is not positive definite at the end, the Gauss-Newton
+        matrix is used instead.
 
         Parameters
         ----------
@@ -368,8 +368,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return Interval(low[:, 0], high[:, 0]) if self._flat else Interval(low, high)
 
     def _feature_derivatives(self, X: Any, order: int) -> InputDerivatives:
-        """Return the predictions and their derivatives with respect to the features. For a
-        logarithmic link these are exponentials of outputs, and for ``gaussian_nll`` the means only.
+        """Return the predictions and their derivatives with respect to the features, up to `order`
+        1 or 2. For a logarithmic link the predictions are exponentials of the outputs, and for
+        ``gaussian_nll`` they are the means alone.
         """
         z, J, H = super()._feature_derivatives(X, order)
         given = LOSSES[self._loss()].given

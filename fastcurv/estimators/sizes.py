@@ -27,8 +27,9 @@ CACHED_DENSE_MAX_ENTRIES = 1 << 16
 
 def default_n_pairs(n: int, rows: int) -> int:
     """Return the number of L-BFGS pairs, from 20 to 80, for n parameters and gradients of `rows`
-    rows. More pairs save iterations (80 pairs save a third). They are used if they fit into a cache
-    and take little time compared with a gradient, or if they do not fit but take hardly any time.
+    rows. More pairs save iterations: 80 pairs save a third of those with 20. More than 20 are used
+    if they fit into a cache and take little time compared with a gradient, or if they do not fit
+    but take hardly any time.
 
     Examples
     --------
@@ -49,7 +50,7 @@ def default_n_threads(given: int | None, n: int, rows: int) -> int | None:
 
 
 def dense_if_small(X: Any) -> Any:
-    """Return X, as a dense array if it is a small sparse matrix, which reduces the time of a
+    """Return X. A small sparse matrix is converted to a dense array, which reduces the time of a
     gradient to between a third and a twentieth.
     """
     small = is_sparse(X) and X.shape[0] * X.shape[1] <= CACHED_DENSE_MAX_ENTRIES
@@ -57,8 +58,9 @@ def dense_if_small(X: Any) -> Any:
 
 
 def can_search_in_float32(X: Any, y: np.ndarray, n: int) -> bool:
-    """Return True if the held-out stage of a fit may run in float32: the gradient is expensive, and
-    float32 resolves the spread and the size of every column.
+    """Return True if the held-out stage of a fit may run in float32. This requires dense float64
+    rows, a gradient of at least `FLOAT32_MIN_FLOPS`, and columns whose spread and size float32
+    resolves.
     """
     if is_sparse(X) or X.dtype != np.float64 or 6 * X.shape[0] * n < FLOAT32_MIN_FLOPS:
         return False

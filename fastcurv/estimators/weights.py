@@ -74,7 +74,7 @@ class FittedWeightsMixin:
         """
         theta = self._weights
         folded, fitted = self._fitted
-        # The weights have not been changed since the fit.
+        # This branch is taken if the weights have not been changed since the fit.
         if np.array_equal(theta, folded):
             return theta if np.array_equal(theta, fitted) else fitted
         return self._to_fitted_units(self.model_, theta)

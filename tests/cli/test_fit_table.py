@@ -152,7 +152,7 @@ def test_saved_network_predicts_as_the_fit(mixed, tmp_path, capsys):
     z = fit.ob.model.predict(fit.theta, fit.data.X)[:, 0]
     wanted = z * fit.coding.y_scale[0] + fit.coding.y_shift[0]
     assert np.abs(found["y"] - wanted).max() <= 1e-13
-    assert output.err == "1 gap was filled with the median of column 'a'.\n"
+    assert output.err == "1 missing value was filled with the median of column 'a'.\n"
     new = tmp_path / "new.csv"
     new.write_text(
         f"b,a,soil,sown\n{X[0, 1]},{X[0, 0]},{SOIL[0]},2024-03-01\n1,1,peat,2024-05-01\n"
@@ -247,8 +247,8 @@ def test_numeric_tables_need_no_scikit_learn_and_categorical_ones_say_so(
     with pytest.raises(ImportError) as error:
         fit_table(mixed, alpha=1.0)
     assert str(error.value) == (
-        "columns with words, dates or gaps, such as 'soil', need scikit-learn, which is not "
-        'installed. Run: pip install "fastcurv[sklearn]"'
+        "columns with words, dates or missing values, such as 'soil', need scikit-learn, which is "
+        'not installed. Run: pip install "fastcurv[sklearn]"'
     )
 
 
@@ -361,8 +361,8 @@ def test_an_unknown_suffix_of_a_table_raises_with_the_known_ones(tmp_path, capsy
         ("{table} --data x.csv", "--data must be left out with {table}, which is a table."),
         ("net.npz --hidden 3", "--hidden must be left out with net.npz, which is a saved network."),
         ("net.npz --save n.npz", "--save must be left out with net.npz, which is a saved network."),
-        ("{table} --save n.txt", "save must be a name that ends in .npz or .safetensors"),
-        ("{table} --out r.txt", "out must be a name that ends in .html or .htm"),
+        ("{table} --save n.txt", "save must end in .npz or .safetensors"),
+        ("{table} --out r.txt", "out must end in .html or .htm"),
         ("{table} --target z", "target must be a column of {table}, got 'z'; its columns are a, b"),
         ("no.csv", "no.csv does not exist."),
         ("-", "table must be a file, got '-', which is standard input. Write it to a .csv file"),

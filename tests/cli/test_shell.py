@@ -212,7 +212,7 @@ def test_reports_must_be_named_html(command, out, trained, tmp_path, capsys, mon
     monkeypatch.setattr(fc, "Objective", lambda *_, **__: pytest.fail("work was begun"))
     assert main([*command.format(run=trained).split(), "--out", out]) == 2
     error = capsys.readouterr().err
-    assert error.endswith(f": out must be a name that ends in .html or .htm, got '{out}'.\n")
+    assert error.endswith(f": out must end in .html or .htm, got '{out}'.\n")
     assert not list(tmp_path.iterdir())
     for good in ("r.HTML", "a/r.htm"):
         check_output_path(tmp_path / good, kinds=PAGE_SUFFIXES)

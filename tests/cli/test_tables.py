@@ -397,7 +397,7 @@ def test_encoded_inputs_equal_those_of_scikit_learns_column_transformer(read):
     assert notes == (
         "Column 'colour' has words that the network does not know, all of whose inputs are 0: "
         "purple.",
-        "1 gap was filled with the median of column 'b'.",
+        "1 missing value was filled with the median of column 'b'.",
     )
 
 

@@ -94,13 +94,19 @@ def known(z, move):
 
 
 OWN = {
-    "hyperbolic": fc.Activation(hyperbolic, first=1.0, second=0.77, third=2.0, ulps=8),
-    "arctan": fc.Activation(arctan, first=1.0, second=0.65, third=known, ulps=8),
-    "wave": fc.Activation(wave, first=1.6, second=1.2, third=2.4, ulps=8),
-    "bent": fc.Activation(bent, first=1.5, second=0.5, third=0.43, ulps=8),
-    "bell": fc.Activation(bell, first=0.61, second=1.0, third=1.3802, ulps=16),
-    "square": fc.Activation(square, third=0.0, ulps=4),
-    "cube": fc.Activation(cube, third=1.0, ulps=8),
+    "hyperbolic": fc.Activation(
+        hyperbolic, first_bound=1.0, second_bound=0.77, third_bound=2.0, error_ulps=8
+    ),
+    "arctan": fc.Activation(
+        arctan, first_bound=1.0, second_bound=0.65, third_bound=known, error_ulps=8
+    ),
+    "wave": fc.Activation(wave, first_bound=1.6, second_bound=1.2, third_bound=2.4, error_ulps=8),
+    "bent": fc.Activation(bent, first_bound=1.5, second_bound=0.5, third_bound=0.43, error_ulps=8),
+    "bell": fc.Activation(
+        bell, first_bound=0.61, second_bound=1.0, third_bound=1.3802, error_ulps=16
+    ),
+    "square": fc.Activation(square, third_bound=0.0, error_ulps=4),
+    "cube": fc.Activation(cube, third_bound=1.0, error_ulps=8),
 }
 every_own = pytest.mark.parametrize("own", OWN)
 

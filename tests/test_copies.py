@@ -48,11 +48,17 @@ def correlated(z, y):
 
 
 OWN_LOSSES = {  # (loss, targets)
-    "own": (fc.Loss(squares, third=0.0, lower=0.0, ulps=8), "mse"),
+    "own": (fc.Loss(squares, third_bound=0.0, lower_bound=0.0, error_ulps=8), "mse"),
     "own, not bounded": (fc.Loss(cauchy), "mse"),
-    "own, coupled": (fc.Loss(cross_entropy, third=0.28, lower=0.0, ulps=32), "column"),
+    "own, coupled": (
+        fc.Loss(cross_entropy, third_bound=0.28, lower_bound=0.0, error_ulps=32),
+        "column",
+    ),
     "own, coupled, not bounded": (fc.Loss(cross_entropy), "column"),
-    "own, correlated": (fc.Loss(correlated, third=0.0, lower=0.0, ulps=32), "mse"),
+    "own, correlated": (
+        fc.Loss(correlated, third_bound=0.0, lower_bound=0.0, error_ulps=32),
+        "mse",
+    ),
 }
 LOSSES = [*nets.LOSSES, "gaussian_nll", "quantile(0.8, 0.1)", *OWN_LOSSES]
 ACTIVATIONS = [*nets.ACTIVATIONS, *nets.OWN]

@@ -776,7 +776,7 @@ def loss_lower_bound(ob: Any) -> float:
     """
     row = LOSSES[ob.loss]
     if row.given is not None:
-        return 0.0 if row.given.lower is not None and row.given.lower >= 0 else -np.inf
+        return 0.0 if row.given.lower_bound is not None and row.given.lower_bound >= 0 else -np.inf
     return -np.inf if row.link == "softmax" and np.min(replace_zero_weight_rows(ob)[1]) < 0 else 0.0
 
 

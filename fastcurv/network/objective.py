@@ -443,8 +443,8 @@ class Objective(
 
         The attribute is None if a subclass, or an attribute assigned to this object, replaces the
         value, the gradient or a curvature without replacing `certificates` as well. The same rule
-        applies to `rounding_bound`. If a `Loss` or `Activation` has no `third` or `ulps`, only
-        kinks, ranges and saturation are available.
+        applies to `rounding_bound`. If a `Loss` or `Activation` has no `third_bound` or
+        `error_ulps`, only kinks, ranges and saturation are available.
         """
         if why_replaced(self, "certificates"):
             return None

@@ -673,18 +673,13 @@ class Diagnosis:
     def evidence(self) -> list[tuple[str, str]]:
         """Return the main measurements as a list of pairs of strings (name, measurement)."""
         f, at = self.facts, self.verdict
+        constant = format_number(f.constant_loss)
+        explained = f"{f.explained_variance:.0%} of the targets' variance; kernel regressions "
+        explained += f"predict {f.attainable_variance:.0%} of it in rows left out"
         rows = [
             ("verdict", f"{at.kind.replace('_', ' ')}: {at.sentence}"),
-            (
-                "loss",
-                f"{format_number(f.loss)}; with the best constant outputs "
-                f"{format_number(f.constant_loss)}",
-            ),
-            (
-                "explained",
-                f"{f.explained_variance:.0%} of the targets' variance; kernel regressions predict "
-                f"{f.attainable_variance:.0%} of it in rows left out",
-            ),
+            ("loss", f"{format_number(f.loss)}; with the best constant outputs {constant}"),
+            ("explained", explained),
         ]
         if f.steps.rate:
             known = not f.steps.has_scaled_steps and math.isfinite(f.max_stable_rate)

@@ -41,8 +41,8 @@ class UserFunction(ReadOnlyMixin):
     """
 
     function: Callable[..., Values]
-    third: float | Callable[..., Floats] | None
-    ulps: float | None
+    third_bound: float | Callable[..., Floats] | None
+    error_ulps: float | None
     name: str
     built_in: bool = False
     parts: tuple[str, str, str]
@@ -58,10 +58,10 @@ class UserFunction(ReadOnlyMixin):
 
     @property
     def missing_bounds(self) -> str:
-        """A clause that names the bounds `third` and `ulps` if they are missing although proofs
-        need them, or "" if both are known.
+        """A clause that names `third_bound` and `error_ulps` if they are missing although
+        proofs need them, or "" if both are known.
         """
-        missing = " and ".join(x for x in ("third", "ulps") if getattr(self, x) is None)
+        missing = " and ".join(x for x in ("third_bound", "error_ulps") if getattr(self, x) is None)
         return missing and f"{self!r} was given without {missing}"
 
     def _call_function(self, *at: NDArray[Any]) -> Values:
@@ -98,29 +98,31 @@ class UserFunction(ReadOnlyMixin):
 
     def _error_bounds(self, size: NDArray[Any], eps: float, found: Values) -> Floats:
         """Return bounds, in the shape of `size`, on the errors of results of magnitude `size`:
-        ``ulps size eps``. eps is the roundoff of the arguments, or that of the dtype of the results
-        `found` if it is larger. Return infinity if `ulps` is not known.
+        ``error_ulps size eps``. eps is the roundoff of the arguments, or that of the dtype of the
+        results `found` if it is larger. Return infinity if `error_ulps` is not known.
         """
-        if self.ulps is None:
+        if self.error_ulps is None:
             return np.full(size.shape, np.inf)
         eps = max(eps, *(float(np.finfo(part.dtype).eps) for part in found))
-        return np.asarray(self.ulps * eps * USER_BOUND_ROUND_UP_FACTOR * size, float)
+        return np.asarray(self.error_ulps * eps * USER_BOUND_ROUND_UP_FACTOR * size, float)
 
     def third_derivative_bounds(self, z: Floats, *at: Any) -> Floats:
         """Return upper bounds on the absolute value of the third derivative at z, in the shape of z
-        or (N, 1). `at` holds the other arguments of `third`: the targets if the function is a loss,
-        and the distance from z up to which the bounds hold. The bounds are infinite if `third` is
-        None.
+        or (N, 1). `at` holds the other arguments of `third_bound`: the targets if the function is a
+        loss, and the distance from z up to which the bounds hold. The bounds are infinite if
+        `third_bound` is None.
         """
         shapes = [z.shape, *self.by_row * [(len(z), 1), (len(z),)]]
-        if not callable(self.third):
-            return np.full(shapes[:2][-1], np.inf if self.third is None else float(self.third))
+        if not callable(self.third_bound):
+            return np.full(
+                shapes[:2][-1], np.inf if self.third_bound is None else float(self.third_bound)
+            )
         with np.errstate(all="ignore"), Callback():
-            found = np.asarray(self.third(z, *at), float)
+            found = np.asarray(self.third_bound(z, *at), float)
         if found.shape not in shapes:
             which = " or ".join(map(str, shapes))
             raise ValueError(
-                f"third of {self!r} must return an array of shape {which}, got shape "
+                f"third_bound of {self!r} must return an array of shape {which}, got shape "
                 f"{found.shape} for z of shape {z.shape}."
             )
         # A NaN or a negative bound is replaced by infinity.
@@ -142,7 +144,7 @@ class LossFunction(UserFunction):
     per_target: int = 1  # number of outputs for each target, or 0 if targets may have any width
     # infimum of the valid targets, and True if a target may equal it; None if any target is valid
     least: tuple[float, bool] | None = None
-    lower: float | None
+    lower_bound: float | None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle a built-in loss by its name, without parameters."""
@@ -261,8 +263,8 @@ class LossFunction(UserFunction):
     def error_bounds(self, z: NDArray[Any], y: NDArray[Any], found: Values, eps: float) -> Floats:
         """Return bounds (N, d) on the errors of the entries of the first and second derivatives in
         the results `found` of the function at z and y. The sum of the bounds of a row bounds the
-        error of its value. eps is the roundoff of the arguments. The bounds are infinite if `ulps`
-        is unknown.
+        error of its value. eps is the roundoff of the arguments. The bounds are infinite if
+        `error_ulps` is unknown.
         """
         value, first, second = (np.abs(x) for x in found)
         if y.shape != z.shape:
@@ -306,17 +308,17 @@ class ActivationFunction(UserFunction):
 
     parts = ("phi", "first", "second")
     by_row = False
-    first: float | None
-    second: float | None
+    first_bound: float | None
+    second_bound: float | None
 
     def _facts(self) -> tuple[Any, ...]:
-        return self.function, self.first, self.second, self.third, self.ulps
+        return self.function, self.first_bound, self.second_bound, self.third_bound, self.error_ulps
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ActivationFunction) and self._facts() == other._facts()
 
     def __hash__(self) -> int:
-        return hash((self.name, self.first, self.second, self.ulps))
+        return hash((self.name, self.first_bound, self.second_bound, self.error_ulps))
 
     # --- the function
 
@@ -360,15 +362,15 @@ class ActivationFunction(UserFunction):
         return 0
 
     def error_scale(self, z: NDArray[Any], found: Values) -> NDArray[Any]:
-        """Return ``1 + |z| + |phi| + |phi'| + |phi''|`` in the shape of z. `ulps` bounds the errors
-        relative to this sum.
+        """Return ``1 + |z| + |phi| + |phi'| + |phi''|`` in the shape of z. `error_ulps` bounds the
+        errors relative to this sum.
         """
         a, p, q = (np.abs(part) for part in found)
         return np.asarray(1 + np.abs(z) + a + p + q)
 
     def error_bounds(self, z: NDArray[Any], found: Values, eps: float) -> Floats:
         """Return bounds, in the shape of z, on the errors of the results `found` of the function at
-        z, or infinity if `ulps` is unknown. eps is the roundoff of the arguments.
+        z, or infinity if `error_ulps` is unknown. eps is the roundoff of the arguments.
         """
         return self._error_bounds(self.error_scale(z, found), eps, found)
 
@@ -386,10 +388,10 @@ class ActivationFunction(UserFunction):
             first = (
                 slope + np.where((more == 0) | (move == 0), 0.0, more * move)
             ) * USER_BOUND_ROUND_UP_FACTOR
-        if self.first is not None:
-            first = np.minimum(first, self.first)
-        if self.second is not None:
-            second = np.minimum(second, self.second)
+        if self.first_bound is not None:
+            first = np.minimum(first, self.first_bound)
+        if self.second_bound is not None:
+            second = np.minimum(second, self.second_bound)
         return first, second, third
 
 
@@ -469,9 +471,15 @@ def _built_in_loss(kind: type[Made], name: str, function: Any, third: Any, **fac
     """Return a built-in loss of class `kind` with the given name, function and bound `third`. Its
     error is at most 16 ulps. `facts` are further attributes of the loss.
     """
-    known = {"name": name, "function": function, "third": third, "ulps": 16, "built_in": True}
+    known = {
+        "name": name,
+        "function": function,
+        "third_bound": third,
+        "error_ulps": 16,
+        "built_in": True,
+    }
     loss = object.__new__(kind)
-    vars(loss).update({"lower": 0.0, "convex": True, "_coupled": False} | known | facts)
+    vars(loss).update({"lower_bound": 0.0, "convex": True, "_coupled": False} | known | facts)
     return loss
 
 
@@ -522,7 +530,7 @@ BUILT_IN_LOSSES: dict[str, LossFunction] = {
         per_target=2,
         convex=False,
         logarithmic=True,
-        lower=None,
+        lower_bound=None,
     ),
 }
 # names of built-in losses with parameters that a user may choose

@@ -206,7 +206,7 @@ def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
         shares = np.full(len(f), 1 / len(f))
         least = loss.best_constant(y, shares, f.shape[1])[1]
         value = float(shares @ loss(f.astype(float), y)[0])
-        if loss.lower != 0:
+        if loss.lower_bound != 0:
             return least - value
         return 1 - value / least if least > 0 else float("nan")
 
@@ -219,7 +219,7 @@ def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
         attained=True,  # whether the infimum is attained is not known; True claims nothing
         bends=(math.inf, math.inf),
         constant=constant,
-        score=("D squared" if loss.lower == 0 else "loss below a constant's by", explained),
+        score=("D squared" if loss.lower_bound == 0 else "loss below a constant's by", explained),
         sklearn=("exp" if loss.exponential else "identity", terms_of_row),
         aliases=aliases,
         given=loss,
@@ -432,8 +432,8 @@ def _user_activation_row(own: ActivationFunction) -> ActivationRow:
         derivatives,
         own.derivative_bounds,
         None,
-        lipschitz=math.inf if own.first is None else own.first,
-        bend=math.inf if own.second is None else own.second,
+        lipschitz=math.inf if own.first_bound is None else own.first_bound,
+        bend=math.inf if own.second_bound is None else own.second_bound,
         like_relu=own.is_relu_like,
         odd=own.parity == -1,
         even=own.parity == 1,

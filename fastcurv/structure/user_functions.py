@@ -34,18 +34,20 @@ N_CHECK_ROWS = 16  # number of rows on which a new loss is checked
 DIFFERENCE_STEP = 1e-5  # step of difference quotients, for arguments of magnitude about 1
 
 
-def store_function(own: UserFunction, function: Any, returns: str, third: Any, ulps: Any) -> None:
+def store_function(
+    own: UserFunction, function: Any, returns: str, third_bound: Any, error_ulps: Any
+) -> None:
     """Store a function and its known properties in the new object `own`, after checking their
     types. `returns` is the signature of the function, for the error message. Raise TypeError or
     ValueError if an argument is invalid.
     """
     if not callable(function):
         raise TypeError(f"function must be {returns}, got {type_phrase(function)}.")
-    if third is not None and not callable(third):
-        check_positive(third, "third", zero=True)
-    if ulps is not None:
-        check_positive(ulps, "ulps")
-    own.function, own.third, own.ulps = function, third, ulps
+    if third_bound is not None and not callable(third_bound):
+        check_positive(third_bound, "third_bound", zero=True)
+    if error_ulps is not None:
+        check_positive(error_ulps, "error_ulps")
+    own.function, own.third_bound, own.error_ulps = function, third_bound, error_ulps
     own.name = getattr(function, "__name__", type(function).__name__)
 
 
@@ -85,7 +87,7 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
                 f"{own.parts[j]} of {own!r} must be the derivative of {own.parts[j - 1]}, "
                 f"{slope[off][0]:.6g} by finite differences, got {given[off][0]:.6g} {where}."
             )
-    if own.third is not None:
+    if own.third_bound is not None:
         move, change = np.abs(v) * DIFFERENCE_STEP, above[2] - below[2]
         bound, lengths = own.third_derivative_bounds(z, *y, move), 2 * move
         if change.ndim == 3:
@@ -95,19 +97,20 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
         most = np.abs(here[2]).max(initial=0.0)
         if (np.abs(change) > 1.001 * bound * lengths + 1e-9 * (1 + most)).any():
             raise ValueError(
-                f"third of {own!r} must bound the third derivative, got a bound below the "
-                "difference quotients of the second derivative. Use a larger bound, or third=None."
+                f"third_bound of {own!r} must bound the third derivative, got a bound below the "
+                "difference quotients of the second derivative. Use a larger bound, or "
+                "third_bound=None."
             )
-    if own.ulps is not None and LONG_EPS < EPS:
+    if own.error_ulps is not None and LONG_EPS < EPS:
         long = own(z.astype(np.longdouble), *y)
         known = own.error_bounds(z, *y, here, EPS) + own.error_bounds(z, *y, long, LONG_EPS)
         for name, part, other in zip(own.parts, here, long):
             gap = np.abs(part - other)
             if gap.shape == known.shape and (gap > known).any():
                 raise ValueError(
-                    f"ulps of {own!r} must bound its rounding error, got {own.ulps:g} although "
-                    f"{name!r} differs by {np.nanmax(gap):.2g} from its value in numpy.longdouble. "
-                    "Use a larger number, or ulps=None."
+                    f"error_ulps of {own!r} must bound its rounding error, got {own.error_ulps:g} "
+                    f"although {name!r} differs by {np.nanmax(gap):.2g} from its value in "
+                    "numpy.longdouble. Use a larger number, or error_ulps=None."
                 )
     return here
 
@@ -128,18 +131,19 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         respect to z ``(N, d)``, and its second derivatives. These have shape ``(N, d)`` if the loss
         is a sum of one term for each output. Otherwise they have shape ``(N, d, d)`` and are
         symmetric, for at most 64 outputs. The results must depend on the arguments only.
-    third : float or callable, optional
+    third_bound : float or callable, optional
         A bound on the norm of the third derivative of a sample's loss, a symmetric trilinear form
-        of z. It is a number, or a function ``third(z, y, move)`` that returns bounds of shape
+        of z. It is a number, or a function ``third_bound(z, y, move)`` that returns bounds of shape
         ``(N,)``, or ``(N, d)`` if the loss is a sum of one term for each output. They hold for all
         outputs that differ from z by at most `move`, of shape ``(N, 1)`` or ``(N, d)``.
-    lower : float, optional
+    lower_bound : float, optional
         A lower bound on the loss of a sample.
-    ulps : float, optional
+    error_ulps : float, optional
         A bound on the rounding error of the function, for both float64 and `numpy.longdouble`
         arguments, which are taken as exact. Each number that the function returns has an error of
-        at most ``ulps eps (1 + |z|) (1 + |y|)`` plus ``ulps eps`` times the magnitudes of the
-        sample's value, first and second derivative, with eps that of the dtype of the arguments.
+        at most ``error_ulps eps (1 + |z|) (1 + |y|)`` plus ``error_ulps eps`` times the magnitudes
+        of the sample's value, first and second derivative, with eps that of the dtype of the
+        arguments.
 
     Raises
     ------
@@ -155,12 +159,13 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
 
     Notes
     -----
-    A verdict is proved only if `third` and `ulps` are known. Otherwise it is measured, and its
-    reason states this. `third`, `lower` and `ulps` are verified only on the samples of the check.
-    The function is called once for each theta and block of rows, by one thread. Where
-    `numpy.longdouble` is longer than float64 (on x86, but not with MSVC), gradients for proofs are
-    computed in `numpy.longdouble`, so the function must compute in the precision of its arguments.
-    On other systems proofs use worst-case bounds for float64, and more verdicts are measured.
+    A verdict is proved only if `third_bound` and `error_ulps` are known. Otherwise it is measured,
+    and its reason states this. `third_bound`, `lower_bound` and `error_ulps` are verified only on
+    the samples of the check. The function is called once for each theta and block of rows, by one
+    thread. Where `numpy.longdouble` is longer than float64 (on x86, but not with MSVC), gradients
+    for proofs are computed in `numpy.longdouble`, so the function must compute in the precision of
+    its arguments. On other systems proofs use worst-case bounds for float64, and more verdicts are
+    measured.
 
     The built-in losses ``poisson``, ``gamma``, ``pseudo_huber``, ``log_cosh``, ``quantile`` and
     ``gaussian_nll`` are defined in this way, with their bounds. `quantile` and `pseudo_huber`
@@ -179,7 +184,8 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
     >>> rng = np.random.default_rng(0)
     >>> X = rng.standard_normal((50, 2))
     >>> y = X @ [1.0, -2.0] + np.where(np.arange(50) == 7, 100.0, 0.0)
-    >>> ob = fc.Objective(fc.MLP([2, 1]), X, y, loss=fc.Loss(cauchy, third=1.5, lower=0.0, ulps=8))
+    >>> loss = fc.Loss(cauchy, third_bound=1.5, lower_bound=0.0, error_ulps=8)
+    >>> ob = fc.Objective(fc.MLP([2, 1]), X, y, loss=loss)
     >>> run = fc.minimize(ob, ob.model.init(seed=0))
     >>> run.x.round(2)
     array([ 1., -2.,  0.])
@@ -190,15 +196,19 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         self,
         function: Callable[[Any, Any], Values],
         *,
-        third: float | Callable[[Floats, Floats, Floats], Floats] | None = None,
-        lower: float | None = None,
-        ulps: float | None = None,
+        third_bound: float | Callable[[Floats, Floats, Floats], Floats] | None = None,
+        lower_bound: float | None = None,
+        error_ulps: float | None = None,
     ) -> None:
-        store_function(self, function, "function(z, y) -> (value, first, second)", third, ulps)
+        store_function(
+            self, function, "function(z, y) -> (value, first, second)", third_bound, error_ulps
+        )
         wanted = "a finite number, or None if no lower bound is known"
-        if lower is not None and not math.isfinite(check_real(lower, "lower", wanted)):
-            raise ValueError(f"lower must be {wanted}, got {lower!r}.")
-        vars(self).update(lower=lower, per_target=0)
+        if lower_bound is not None and not math.isfinite(
+            check_real(lower_bound, "lower_bound", wanted)
+        ):
+            raise ValueError(f"lower_bound must be {wanted}, got {lower_bound!r}.")
+        vars(self).update(lower_bound=lower_bound, per_target=0)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle a built-in loss by its name, and other losses with their known properties."""
@@ -275,9 +285,13 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
             found, turned = check_derivatives(self, z, v, y), self(z[::-1].copy(), y[::-1].copy())
         back = [part[::-1] for part in turned]
         check_rows_independent(self, found, back, "rows in another order", "each row")
-        if self.lower is not None and (found[0] + 1e-9 * (1 + np.abs(found[0])) < self.lower).any():
+        if (
+            self.lower_bound is not None
+            and (found[0] + 1e-9 * (1 + np.abs(found[0])) < self.lower_bound).any()
+        ):
             raise ValueError(
-                f"{self!r} must return values >= lower={self.lower:g}, got {found[0].min():.6g}."
+                f"{self!r} must return values >= lower_bound={self.lower_bound:g}, got "
+                f"{found[0].min():.6g}."
             )
 
 
@@ -294,18 +308,18 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
         ``function(z)`` for a float64 array z of some rows of a layer. It returns ``(phi, first,
         second)``: phi(z), phi'(z) and phi''(z), each in the shape of z. phi must be smooth, and
         each entry of a result must depend on the same entry of z only.
-    first, second : float, optional
+    first_bound, second_bound : float, optional
         Bounds on ``|phi'|`` and ``|phi''|`` for all z. If they are not given, proofs bound these
-        derivatives near z from their values at z and `third`, which is less sharp far from z.
-    third : float or callable, optional
-        A bound on ``|phi'''|``. It is a number, or a function ``third(z, move)`` that returns
+        derivatives near z from their values at z and `third_bound`, which is less sharp far from z.
+    third_bound : float or callable, optional
+        A bound on ``|phi'''|``. It is a number, or a function ``third_bound(z, move)`` that returns
         bounds in the shape of z. They hold for all numbers that differ from z by at most `move`, an
         array in the shape of z.
-    ulps : float, optional
+    error_ulps : float, optional
         A bound on the rounding error of the function, for both float64 and `numpy.longdouble`
         arguments, which are taken as exact. Each number that the function returns has an error of
-        at most ``ulps eps (1 + |z|)`` plus ``ulps eps`` times the magnitudes of phi, phi' and
-        phi'', with eps that of the dtype of the arguments.
+        at most ``error_ulps eps (1 + |z|)`` plus ``error_ulps eps`` times the magnitudes of phi,
+        phi' and phi'', with eps that of the dtype of the arguments.
 
     Raises
     ------
@@ -322,9 +336,9 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
 
     Notes
     -----
-    A verdict is proved only if `third` and `ulps` are known for every activation. Otherwise it is
-    measured, and its reason states this. The bounds are verified only at the numbers of the check.
-    Gradients for proofs are computed in `numpy.longdouble`, as for a `Loss`.
+    A verdict is proved only if `third_bound` and `error_ulps` are known for every activation.
+    Otherwise it is measured, and its reason states this. The bounds are verified only at the
+    numbers of the check. Gradients for proofs are computed in `numpy.longdouble`, as for a `Loss`.
 
     The function is called by one thread, for each theta, with about 32 000 numbers at a time.
     A pickle stores the function by reference; `save` and `to_torch` raise ValueError for a model
@@ -337,7 +351,8 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
     >>> def arctan(z):
     ...     w = 1 / (1 + z * z)
     ...     return np.arctan(z), w, -2 * z * w * w
-    >>> phi = fc.Activation(arctan, first=1.0, second=0.65, third=2.0, ulps=8)
+    >>> bounds = {"first_bound": 1.0, "second_bound": 0.65, "third_bound": 2.0}
+    >>> phi = fc.Activation(arctan, **bounds, error_ulps=8)
     >>> X = np.random.default_rng(0).standard_normal((50, 2))
     >>> ob = fc.Objective(fc.MLP([2, 3, 1], phi), X, X[:, 0] * X[:, 1], loss="mse", l2=0.01)
     >>> run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
@@ -350,16 +365,18 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
         self,
         function: Callable[[Any], Values],
         *,
-        first: float | None = None,
-        second: float | None = None,
-        third: float | Callable[[Floats, Floats], Floats] | None = None,
-        ulps: float | None = None,
+        first_bound: float | None = None,
+        second_bound: float | None = None,
+        third_bound: float | Callable[[Floats, Floats], Floats] | None = None,
+        error_ulps: float | None = None,
     ) -> None:
-        store_function(self, function, "function(z) -> (phi, first, second)", third, ulps)
-        for name, bound in (("first", first), ("second", second)):
+        store_function(
+            self, function, "function(z) -> (phi, first, second)", third_bound, error_ulps
+        )
+        for name, bound in (("first_bound", first_bound), ("second_bound", second_bound)):
             if bound is not None:
                 check_positive(bound, name, zero=True)
-        self.first, self.second = first, second
+        self.first_bound, self.second_bound = first_bound, second_bound
         self._check_sample()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -387,9 +404,11 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
         for z in (CHECK_POINTS, 10 * CHECK_POINTS):
             with np.errstate(all="ignore"):
                 found = check_derivatives(self, z, np.ones_like(z))
-            for name, part, bound in zip(self.parts[1:], found[1:], (self.first, self.second)):
+            for name, part, bound in zip(
+                self.parts[1:], found[1:], (self.first_bound, self.second_bound)
+            ):
                 if bound is not None and (np.abs(part) > bound * (1 + 1e-9)).any():
                     raise ValueError(
-                        f"{name}={bound:g} of {self!r} must bound |{name}|, got "
-                        f"{np.nanmax(np.abs(part)):.6g}. Use a larger bound, or {name}=None."
+                        f"{name}_bound={bound:g} of {self!r} must bound |{name}|, got "
+                        f"{np.nanmax(np.abs(part)):.6g}. Use a larger bound, or {name}_bound=None."
                     )

@@ -303,12 +303,13 @@ def coupled(z, y):
     return value, first, np.tile(np.eye(z.shape[1]), (len(z), 1, 1))
 rng = np.random.default_rng(0)
 X, Y = rng.standard_normal((900, 3)) / 3, rng.standard_normal((900, 2)) / 3
-phi = fc.Activation(leaving(arctan), first=1.0, second=0.65, third=2.0, ulps=8)
+bounds = dict(first_bound=1.0, second_bound=0.65, third_bound=2.0)
+phi = fc.Activation(leaving(arctan), **bounds, error_ulps=8)
 none = leaving(lambda z, y, move: np.zeros(len(z)))
 losses = [
     "mse",
-    fc.Loss(leaving(square), third=none, lower=0.0, ulps=8),
-    fc.Loss(leaving(coupled), third=none, lower=0.0, ulps=8),
+    fc.Loss(leaving(square), third_bound=none, lower_bound=0.0, error_ulps=8),
+    fc.Loss(leaving(coupled), third_bound=none, lower_bound=0.0, error_ulps=8),
 ]
 class Rows(RowSource):
     n_rows = 900

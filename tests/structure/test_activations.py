@@ -167,25 +167,27 @@ def test_unknown_bounds_are_infinite():
     plain = Activation(nets.arctan)
     z = np.linspace(-2, 2, 6).reshape(3, 2)
     assert all(np.isinf(part).all() for part in plain.derivative_bounds(z, np.full_like(z, 0.1)))
-    some = Activation(nets.arctan, first=1.0, ulps=8, third=lambda z, move: np.nan * z)
+    some = Activation(
+        nets.arctan, first_bound=1.0, error_ulps=8, third_bound=lambda z, move: np.nan * z
+    )
     first, second, third = some.derivative_bounds(z, np.full_like(z, 0.1))
     assert (first == 1).all() and np.isinf(second).all() and np.isinf(third).all()
     far = nets.OWN["square"].derivative_bounds(z, np.full_like(z, np.inf))
     assert np.isinf(far[0]).all() and (far[2] == 0).all() and (far[1] < 1.01).all()
     with pytest.raises(
-        ValueError, match=r"third of Activation\(arctan\) must return .*got shape \(3,\)"
+        ValueError, match=r"third_bound of Activation\(arctan\) must return .*got shape \(3,\)"
     ):
-        Activation(nets.arctan, third=lambda z, move: np.ones(3), ulps=8)
+        Activation(nets.arctan, third_bound=lambda z, move: np.ones(3), error_ulps=8)
 
 
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize(
     "bounds, words",
     [
-        ({"first": 0.9}, r"first=0.9 of .* must bound \|first\|, got 0.96"),
-        ({"second": 0.6}, r"second=0.6 of .* must bound \|second\|, got 0.649"),
-        ({"third": 1.0}, "third of .* must bound"),
-        ({"third": lambda z, move: 0.1 + 0 * z}, "third of .* must bound"),
+        ({"first_bound": 0.9}, r"first_bound=0.9 of .* must bound \|first\|, got 0.96"),
+        ({"second_bound": 0.6}, r"second_bound=0.6 of .* must bound \|second\|, got 0.649"),
+        ({"third_bound": 1.0}, "third_bound of .* must bound"),
+        ({"third_bound": lambda z, move: 0.1 + 0 * z}, "third_bound of .* must bound"),
     ],
 )
 def test_bounds_that_do_not_hold_raise(bounds, words):
@@ -202,7 +204,10 @@ def problem(phi, l2=0.05, loss="mse", **more):
     return fc.Objective(fc.MLP([6, 4, 2], phi, **more), X, y, loss, l2=l2)
 
 
-@pytest.mark.parametrize("known", [{}, {"third": 2.0}, {"ulps": 8}, {"first": 1.0, "second": 0.65}])
+@pytest.mark.parametrize(
+    "known",
+    [{}, {"third_bound": 2.0}, {"error_ulps": 8}, {"first_bound": 1.0, "second_bound": 0.65}],
+)
 def test_verdicts_on_activations_without_bounds_are_not_proved(known):
     for phi in (Activation(nets.arctan, **known), ["tanh", Activation(nets.arctan, **known)]):
         rng = np.random.default_rng(0)
@@ -369,10 +374,10 @@ def test_activations_with_kinks_are_accepted():
 @pytest.mark.parametrize(
     "known, words",
     [
-        ({"third": -1.0}, "third must be .*got -1.0"),
-        ({"ulps": 0}, "ulps must be .*got 0"),
-        ({"first": np.nan}, "first must be .*got nan"),
-        ({"second": "2"}, "second must be .*got '2'"),
+        ({"third_bound": -1.0}, "third_bound must be .*got -1.0"),
+        ({"error_ulps": 0}, "error_ulps must be .*got 0"),
+        ({"first_bound": np.nan}, "first_bound must be .*got nan"),
+        ({"second_bound": "2"}, "second_bound must be .*got '2'"),
         ({"bend": 1.0}, "bend"),
     ],
 )
@@ -404,7 +409,7 @@ def test_unsupported_uses_of_user_defined_activations_raise(tmp_path):
 def test_activations_have_names_equality_and_copies():
     again = pickle.loads(pickle.dumps(nets.OWN["arctan"]))
     assert again == nets.OWN["arctan"] == copy.deepcopy(again) and hash(again) == hash(again)
-    assert (again.function, again.third, again.first) == (nets.arctan, nets.known, 1.0)
+    assert (again.function, again.third_bound, again.first_bound) == (nets.arctan, nets.known, 1.0)
     assert again != Activation(nets.arctan) and again != TANH and again != "arctan"
     assert repr(TANH) == "Activation(hyperbolic)"
     model = fc.MLP([2, 3, 1], TANH)

@@ -166,7 +166,7 @@ def test_user_defined_cross_entropy_equals_the_built_in_one(kind, batch_norm, rn
     X, y = rng.standard_normal((50, 6)), rng.integers(3, size=50)
     m = fc.MLP([6, 9, 7, 3], "tanh", batch_norm=batch_norm)
     theta, V = m.init(seed=1), rng.standard_normal((m.n_params, 2))
-    own = Loss(cross_entropy, third=0.28, lower=0.0, ulps=32)
+    own = Loss(cross_entropy, third_bound=0.28, lower_bound=0.0, error_ulps=32)
     theirs, ours = (KINDS[kind](m, X, y, loss, l2=0.01) for loss in ("cross_entropy", own))
     assert ours.value(theta) == pytest.approx(theirs.value(theta), rel=1e-14)
     assert_same_results(ours, theirs, theta, V, 1e-13)
@@ -216,13 +216,15 @@ def check_nothing_is_certified(ob, elsewhere):
     assert not at.certified and at.kind == "not_critical"
 
 
-@pytest.mark.parametrize("known", [{}, {"third": 0.28}, {"ulps": 32}, {"lower": 0.0}])
+@pytest.mark.parametrize(
+    "known", [{}, {"third_bound": 0.28}, {"error_ulps": 32}, {"lower_bound": 0.0}]
+)
 def test_verdicts_on_losses_without_bounds_are_not_proved(known):
     ob = problem(Loss(cross_entropy, **known))
     check_nothing_is_certified(ob, np.zeros(ob.n_params))
 
 
-@pytest.mark.parametrize("known", [{}, {"third": 0.0}])
+@pytest.mark.parametrize("known", [{}, {"third_bound": 0.0}])
 def test_verdicts_without_bounds_never_claim_a_proof(known):
     """Verdicts for a loss without bounds, at minima, at saddles and near them, claim no proof and
     name the missing bounds.
@@ -240,7 +242,7 @@ def test_verdicts_without_bounds_never_claim_a_proof(known):
                     said = f"{point!r} {point.to_dict()} {point._repr_html_()}"
                     said = said.replace("not proved", "")
                     assert not point.certified and "proved" not in said, said
-    missing = "ulps" if known else "third and ulps"
+    missing = "error_ulps" if known else "third_bound and error_ulps"
     assert f"since Loss(squares) was given without {missing}" in fc.classify(ob, end.x).reason
 
 
@@ -265,14 +267,14 @@ def test_kinks_are_counted_for_losses_without_bounds(phi, kind, rng):
 
 @in_long_double
 def test_verdicts_on_losses_with_bounds_are_proved():
-    ob = problem(Loss(cross_entropy, third=0.28, ulps=32))
+    ob = problem(Loss(cross_entropy, third_bound=0.28, error_ulps=32))
     found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
     assert found.kind == "minimum" and found.report.certified
     assert ob.certificates.precise_gradient(found.x)[1] < 1e-14
 
 
 def test_proofs_use_float64_bounds_if_long_double_equals_float64(monkeypatch):
-    ob = problem(Loss(cross_entropy, third=0.28, ulps=32))
+    ob = problem(Loss(cross_entropy, third_bound=0.28, error_ulps=32))
     found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
     best = fc.classify(ob, found.x).radius
     monkeypatch.setattr(precise, "LONG_EPS", np.finfo(float).eps)
@@ -344,10 +346,10 @@ def scaled_cauchy(value=1.0, first=1.0, second=1.0):
         (Loss(lambda z, y: [part + 0j for part in cauchy(z, y)]), "must return .*got a list"),
         (Loss(lambda z, y: (*cauchy(z, y)[:2], z * 1j)), "dtype complex128"),
         (Loss(lambda z, y: cauchy(z - z.mean(axis=0), y)), "for the same rows|derivative"),
-        (Loss(cauchy, third=0.1), "third of .* must bound"),
-        (Loss(cauchy, third=lambda z, y, move: 0.01 + 0 * z), "third of .* must bound"),
-        (Loss(cauchy, lower=2.0), ">= lower=2"),
-        (Loss(cross_entropy, third=0.001), "third of .* must bound"),
+        (Loss(cauchy, third_bound=0.1), "third_bound of .* must bound"),
+        (Loss(cauchy, third_bound=lambda z, y, move: 0.01 + 0 * z), "third_bound of .* must bound"),
+        (Loss(cauchy, lower_bound=2.0), ">= lower_bound=2"),
+        (Loss(cross_entropy, third_bound=0.001), "third_bound of .* must bound"),
     ],
 )
 def test_losses_and_bounds_are_checked_on_samples(loss, words):
@@ -364,11 +366,11 @@ def test_loss_error_above_its_stated_bound_raises():
         value, first, second = cauchy(z, y)
         return value, first * (1 + (z.dtype == float) * 1e-12), second
 
-    problem(Loss(rough, third=1.5, ulps=10_000))
+    problem(Loss(rough, third_bound=1.5, error_ulps=10_000))
     with pytest.raises(
-        ValueError, match="ulps of .* must bound its rounding error, got 8 although"
+        ValueError, match="error_ulps of .* must bound its rounding error, got 8 although"
     ):
-        problem(Loss(rough, third=1.5, ulps=8))
+        problem(Loss(rough, third_bound=1.5, error_ulps=8))
 
 
 @pytest.mark.by_day(share=1)
@@ -412,8 +414,13 @@ def test_losses_have_names_and_copies():
         assert type(one) is Loss and losses.loss_by_name(str(one)) is one
         assert pickle.loads(pickle.dumps(one)) is one and copy.deepcopy(one) is one
         assert fc.Objective(fc.MLP([1, 1]), [[1.0]], [[1.0]], str(one)).loss is one
-    own = pickle.loads(pickle.dumps(Loss(squares, third=0.0, lower=0.0, ulps=4)))
-    assert (own.function, own.third, own.lower, own.ulps) == (squares, 0.0, 0.0, 4)
+    own = pickle.loads(pickle.dumps(Loss(squares, third_bound=0.0, lower_bound=0.0, error_ulps=4)))
+    assert (own.function, own.third_bound, own.lower_bound, own.error_ulps) == (
+        squares,
+        0.0,
+        0.0,
+        4,
+    )
     ob = problem(Loss(cross_entropy))
     again = pickle.loads(pickle.dumps(ob))
     theta = ob.model.init(seed=0)

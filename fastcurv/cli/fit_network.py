@@ -20,7 +20,8 @@ from ..optimize.path import with_l2
 from ..structure.tables import LOSSES
 from .span import fit_in_span
 
-MIN_PROBABILITY = 1e-15  # minimum probability in a logarithm; smaller ones are replaced by it
+# minimum probability whose logarithm is taken; smaller ones are replaced by this one
+MIN_PROBABILITY = 1e-15
 # minimum of max_iter for the refit that records the validation loss of each iteration
 MIN_WATCHED_ITERATIONS = 50
 
@@ -129,13 +130,15 @@ class NetworkFit:
         return self.outputs_to_predictions(self.ob.model.predict(self.theta, self.ob.X))
 
     def row_losses(self, predictions: Floats) -> Floats:
-        """Return the squared error of each row, or minus the logarithm of the probability of its
-        class.
+        """Return the loss (N,) of each row for the given predictions: the squared error for
+        regression, or minus the logarithm of the probability of the row's class for classification.
         """
         return self.row_losses_for(self.y, predictions)
 
     def row_losses_for(self, y: Any, predictions: Floats) -> Floats:
-        """Return the result of `row_losses` for targets y instead of those of the fit."""
+        """Return the losses that `row_losses` returns, for targets y instead of those of the
+        fit.
+        """
         if self.numbers:
             return np.asarray((y - predictions) ** 2)
         p = predictions[np.arange(len(y)), y]
@@ -154,8 +157,8 @@ class NetworkFit:
         return float(1 - np.mean((y - predictions) ** 2) / y.var())
 
     def score_error(self, y: Any, predictions: Floats) -> float:
-        """Return the standard error of the score of predictions for targets y, from the scatter
-        over rows.
+        """Return the standard error of the score of `predictions` for the targets y, estimated from
+        the variance over the rows.
         """
         parts = (y - predictions) ** 2 / y.var() if self.numbers else predictions.argmax(1) == y
         return float(np.std(parts) / math.sqrt(len(y)))
@@ -198,8 +201,8 @@ class NetworkFit:
         return self.outputs_to_predictions(self.ob.model.predict(self.theta, X))
 
     def fit_loss_curves(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
-        """Fit to the given rows. Return two arrays: the loss after each iteration, and the loss of
-        the rows `others` at the same points.
+        """Fit the network to the rows with indices `rows`. Return two arrays with an entry for each
+        iteration: the loss of these rows, and the loss of the rows `others`.
         """
         net, ob = self.est, self.ob
         some = with_l2(ob.batch(rows), float(ob.l2) * ob.n_samples / len(rows))
@@ -238,8 +241,8 @@ curve = watched.history["validation"]"""
         return f"score({self.predictions_code('ob.model.predict(theta, ob.X)')}, slice(None))"
 
     def predictions_code(self, z: str) -> str:
-        """Return the code of `outputs_to_predictions` for the expression z, which returns the
-        outputs of several rows.
+        """Return the Python expression for the predictions, as `outputs_to_predictions` computes
+        them. `z` is the expression for the outputs of several rows.
         """
         if self.numbers:
             mean = f"np.exp({z}[:, 0])" if self.exponential else f"{z}[:, 0]"
@@ -330,7 +333,7 @@ def evidence(rows, ratio):
 
 @contextmanager
 def no_warnings() -> Any:
-    """Suppress warnings."""
+    """Suppress all warnings in this context."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -37,7 +37,7 @@ MAX_SCORE_GAP = 0.02
 # maximum change of the score between the fit and the minimum near it
 MAX_SCORE_CHANGE = 0.01
 CONFIDENCE_LEVEL = 0.95  # confidence level of intervals
-# penalties tried for a linear model, in this order; classes that are separable need small ones
+# penalties tried for a linear model, in this order; small ones are needed for separable classes
 LINEAR_PENALTIES = (100.0, 10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 MAX_IDLE_PENALTIES = 3  # maximum number of successive penalties without a lower loss
 LINEAR_PENALTY_FACTORS = (
@@ -50,16 +50,16 @@ MAX_LINEAR_PARAMS = 1000  # maximum number of parameters of a linear model that 
 # some five seconds
 MAX_LINEAR_FLOPS = 1e10
 MAX_PAGE_EVIDENCE_PARAMS = 1500  # maximum number of parameters for which the evidence is computed
-# maximum number of flops for the Hessian; above, refits by folds replace the leave-one-out
-# approximation
+# maximum number of flops for the Hessian; if more are needed, refits by folds replace the
+# leave-one-out approximation
 MAX_FACTOR_FLOPS = 2e11
-# time reserved for pictures, in units of the time of a fit of all rows
+# time reserved for plots, in units of the time of a fit of all rows
 PICTURES_TO_FIT_TIME_RATIO = 2.0
 # flops of training to a minimum that are allowed for each second of a fit, plus one second
 TRAINING_FLOPS_PER_SECOND = 1e10
 # minimum and maximum number of iterations of training to a minimum
 MIN_ITERATIONS, MAX_ITERATIONS = 20, 300
-# maximum number of flops for predicting rows by the networks without each row
+# maximum number of flops for the effects of removing each row on the predictions of the shown rows
 MAX_REMOVAL_EFFECT_FLOPS = 4e8
 MAX_SHOWN_ROWS = 2000  # maximum number of rows that a picture shows
 # A page may take PAGE_TO_FIT_TIME_RATIO times the processor time of a fit, plus PAGE_SECONDS.
@@ -140,16 +140,17 @@ class FitMeasurements:
 
 
 def fold_order(fit: NetworkFit) -> Indices:
-    """Return an order of the rows in which every tenth row, beginning with row 0, 1, ... or 9,
-    belongs to one fold, so that the targets of all folds are distributed alike.
+    """Return the indices of all rows in an order such that the entries i, i + 10, i + 20, ...
+    belong to fold i. The order follows the targets, so that these have similar distributions in all
+    folds.
     """
     order = np.random.default_rng(0).permutation(fit.n_rows)
     return np.asarray(order[np.argsort(fit.y[order], kind="stable")])
 
 
 def measure_fit(fit: NetworkFit, note: Callable[[str], None]) -> FitMeasurements:
-    """Return the `FitMeasurements` of a fit: its verdict, left-out rows, folds and a linear model.
-    `note` is called with a few words before each step.
+    """Compute the numbers of a page on a fit: its verdict, the predictions of left-out rows and
+    folds, and a linear model. `note` is called with a few words before each step.
     """
     found = FitMeasurements(fit, time.process_time())
     empty = np.full(fit.n_rows if fit.numbers else (fit.n_rows, len(fit.classes)), np.nan)
@@ -240,8 +241,9 @@ def _leave_out_rows(found: FitMeasurements) -> None:
 
 
 def _choose_left_out_method(found: FitMeasurements) -> None:
-    """Choose predictions of left-out rows from the factor of the Hessian, or from folds if their
-    scores disagree.
+    """Store the predictions of left-out rows in `found`. They come from the factor of the Hessian,
+    or from folds if there is no factor, if the fit is far from the minimum, or if the scores of
+    both methods disagree. Store the reason for folds in `found.why`.
     """
     fit, out = found.fit, found.out
     found.left_out, found.rows = found.folds, found.seen
@@ -288,8 +290,9 @@ class LinearModel:
 def linear_model(
     fit: NetworkFit, penalties: Sequence[float] = LINEAR_PENALTIES
 ) -> LinearModel | None:
-    """Return the linear model of the rows of a fit, or None if fitting it would take too long or
-    if it has no single minimum with any of the penalties.
+    """Return the linear model of the rows of a fit with the best of the given penalties, or of two
+    values near the best. Return None if the fits would take too long, or if the model has no single
+    minimum with any of the penalties.
     """
     ob = fit.ob
     model = MLP([ob.model.sizes[0], ob.model.sizes[-1]], dtype=ob.model.dtype)
@@ -310,8 +313,8 @@ def linear_model(
 
 
 def _fit_linear_model(fit: NetworkFit, model: MLP, l2: float) -> LinearModel | None:
-    """Return the linear model with the penalty l2, or None if `leave_one_out` fails, as without a
-    single minimum.
+    """Return the linear model with the penalty l2, or None if `leave_one_out` fails, for example
+    because there is no single minimum.
     """
     ob = fit.ob
     one = Objective(
@@ -331,8 +334,9 @@ def _fit_linear_model(fit: NetworkFit, model: MLP, l2: float) -> LinearModel | N
 
 
 def log_evidence(fit: NetworkFit) -> float:
-    """Return the logarithm of the evidence at the end of a fit, or NaN if it is unknown or the end
-    is far from a minimum.
+    """Return the logarithm of the evidence at the minimum near the end of a fit. Return NaN if the
+    evidence is unknown, if no minimum is near, or if there are more than `MAX_EVIDENCE_PARAMS`
+    parameters.
     """
     if fit.ob.n_params > MAX_PAGE_EVIDENCE_PARAMS:
         return math.nan
@@ -346,8 +350,8 @@ def log_evidence(fit: NetworkFit) -> float:
 
 
 def constant_losses(fit: NetworkFit) -> Floats:
-    """Return the loss of each row of a fit if every row is predicted by the mean of the targets, or
-    by the frequencies of the classes.
+    """Return the loss (N,) of each row of a fit for a constant prediction: the mean of the targets,
+    or the frequencies of the classes.
     """
     if fit.numbers:
         return fit.row_losses(np.full(fit.n_rows, fit.y.mean()))
@@ -377,7 +381,9 @@ def loss_difference(found: FitMeasurements) -> tuple[float, float]:
 
 
 def _write_setup(found: FitMeasurements) -> None:
-    """Write the code that defines what the calls of the page use."""
+    """Append to `found.setup` the lines of code that define the variables in the calls of the
+    page.
+    """
     fit = found.fit
     needs_scipy = not fit.numbers and (found.closed or fit.name == "net")
     imports = fit.imports + ("import scipy.special\n" if needs_scipy else "")

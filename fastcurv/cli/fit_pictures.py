@@ -29,12 +29,12 @@ N_INFLUENTIAL_ROWS = 10
 # number of rows in the tables of influential rows
 N_LISTED_ROWS = 5
 MAX_SHOWN_COLUMNS = 6  # maximum number of columns in the table that is shown for a dot
-# maximum size of the data of the rows shown, in a page of 300 kB
+# maximum bytes of row data embedded in a page, so that the whole page has at most about 300 kB
 MAX_PAGE_BYTES = 250_000
-SHOWN_ROW_BYTES = 200  # size in bytes of a row in both pictures, with the rows that influence it
-MIN_SHOWN_ROWS = 10  # minimum number of rows that can be chosen
+SHOWN_ROW_BYTES = 200  # bytes per row in both plots, including its list of influential rows
+MIN_SHOWN_ROWS = 10  # minimum number of rows that the reader can choose in a plot
 MAX_CELL_CHARACTERS = 20  # maximum number of characters of a word in a table
-# number of groups of similar probability, and minimum number of rows in each
+# number of groups of rows with similar probability, and minimum number of rows in each group
 N_GROUPS, MIN_GROUP_ROWS = 10, 10
 # fractions of the rows that are fitted to show whether more rows would help
 ROW_SHARES = (1 / 8, 1 / 4, 1 / 2)
@@ -44,10 +44,10 @@ FITTED_SHARE = 2 / 3
 # penalties of the refits, relative to the penalty of the fit
 DECAY_RATIOS = (10.0, 10**0.5, 1.0, 10**-0.5, 0.1)
 MAX_CURVE_POINTS = 200  # maximum number of points of a loss curve
-# maximum number of columns in the only table of slopes, and in each of several
+# maximum number of columns in a table of slopes, if there is one table and if there are several
 MAX_SLOPES, MAX_SLOPES_OF_CLASS = 20, 6
 MAX_SLOPE_TABLES = 3  # maximum number of classes for which each has a table of slopes
-N_STRONGEST_COLUMNS = 3  # number of columns named for each of many classes
+N_STRONGEST_COLUMNS = 3  # number of columns named for each class if there are many classes
 # maximum number of classes for which the whole confusion matrix is shown
 MAX_CONFUSION_CLASSES = 6
 
@@ -71,8 +71,8 @@ class FitPage:
         self.table: tuple[list[str], Any] = names, self.fit.X
 
     def record_call(self, name: str, value: Any, code: str, shown: str) -> tuple[str, str]:
-        """Record a number with the code of its call. Return `shown`, the text that shows the
-        number, and the code.
+        """Record the number `value` under `name`, with `code`, the call that returns it. Return
+        `shown`, the number as the page shows it, and the code.
         """
         self.facts[name] = to_json_value(value)
         self.calls.append({"name": name, "value": to_json_value(value), "call": code})
@@ -83,12 +83,13 @@ class FitPage:
         return "R\u00b2" if self.fit.numbers else "Accuracy"
 
     def format_score(self, x: float) -> str:
-        return f"{round(x, 2) + 0.0:.2f}" if self.fit.numbers else f"{x:.1%}"  # no -0.00
+        # adding 0.0 turns -0.0 into 0.0
+        return f"{round(x, 2) + 0.0:.2f}" if self.fit.numbers else f"{x:.1%}"
 
 
 def choose_rows(page: FitPage) -> None:
-    """Choose the rows that pictures show, and compute the effect of removing each row of the fit
-    on the predictions of these rows.
+    """Choose the rows that the plots show, and compute how the removal of each row of the fit
+    changes the predictions of the chosen rows.
     """
     found, fit, seed, most = page.found, page.fit, page.seed, MAX_SHOWN_ROWS
     if found.out is not None:
@@ -119,7 +120,9 @@ def _max_dots(page: FitPage) -> int:
 
 
 def _round_digits(x: Any) -> list[Any]:
-    """Return numbers with five significant digits, with None for those that are not finite."""
+    """Return the entries of x, rounded to five significant digits, as a list. Entries that are not
+    finite become None.
+    """
     return [float(f"{v:.5g}") if math.isfinite(v) else None for v in np.asarray(x, float).tolist()]
 
 
@@ -195,8 +198,8 @@ def _jackknife_plus_intervals(page: FitPage, shown: Indices) -> tuple[Floats, Fl
 
 
 def add_calibration(page: FitPage) -> None:
-    """Draw the frequency with which predicted classes are right against their predicted
-    probability.
+    """Plot the fraction of correct predictions against the predicted probability, for groups of
+    rows.
     """
     found, fit, report = page.found, page.fit, page.report
     rows = np.flatnonzero(found.rows)
@@ -231,7 +234,9 @@ def add_calibration(page: FitPage) -> None:
 
 
 def _binomial_bounds(right: int, n: int) -> tuple[float, float]:
-    """Return the Clopper-Pearson 95% interval of a fraction, for `right` of n observations."""
+    """Return the Clopper-Pearson 95% interval (low, high) of a probability, for `right` successes
+    in n observations.
+    """
     low = float(betaincinv(right, n - right + 1, 0.025)) if right > 0 else 0.0
     high = float(betaincinv(right + 1, n - right, 0.975)) if right < n else 1.0
     return low, high
@@ -291,7 +296,7 @@ def _row_removal_effects(page: FitPage) -> Floats:
 
 
 def add_influence_picture(page: FitPage) -> None:
-    """Add a picture in which the reader chooses a row and sees the rows whose removal changes its
+    """Add a plot in which the reader chooses a row and sees the rows whose removal changes its
     prediction most.
     """
     found, fit, target, some = page.found, page.fit, page.target, page.some
@@ -362,7 +367,9 @@ def _dot_data(page: FitPage, what: str) -> dict[str, Any]:
 
 
 def _row_values(page: FitPage, rows: Indices) -> tuple[list[str], dict[int, list[Any]]]:
-    """Return the names of the columns, and the target and the column values of some rows."""
+    """Return the names of the columns that are shown, and a dict with a list for each of the given
+    rows: its target and its values in these columns.
+    """
     names, values = page.table
     columns = range(min(len(names), MAX_SHOWN_COLUMNS))
     found = {
@@ -386,7 +393,9 @@ def _format_cell(x: Any) -> Any:
 
 
 def add_rows_that_matter(page: FitPage) -> None:
-    """List the rows that change the whole fit most, and those with the largest errors."""
+    """Add tables of the rows whose removal changes the fit most, and of those with the largest
+    errors.
+    """
     found, fit, target = page.found, page.fit, page.target
     report = page.report.add_section("Rows that matter")
     if found.out is not None:
@@ -429,7 +438,7 @@ def add_rows_that_matter(page: FitPage) -> None:
 
 
 def _add_prediction_without_row(page: FitPage, row: int) -> None:
-    """Add a sentence on how far predictions change if a row is left out of the fit."""
+    """Add a sentence on how much predictions change if the row `row` is left out of the fit."""
     found, fit = page.found, page.fit
     assert found.out is not None
     moved = _row_removal_effects(page)[:, row]

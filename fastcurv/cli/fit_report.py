@@ -43,7 +43,7 @@ from .tables import MIN_TABLE_ROWS
 
 # maximum relative difference of the loss of the given rows from that of the fit
 MAX_LOSS_CHANGE = 1e-3
-# maximum gain over the score of a linear model at which the network counts as not needed
+# maximum difference from the score of a linear model at which the network counts as unnecessary
 MAX_EQUAL_SCORE_GAP = 0.05
 MAX_NAME_CHARACTERS = 40  # maximum length of column names on the page; longer names are cut
 # maximum number of entries of a sparse X that is converted to a dense array
@@ -71,7 +71,7 @@ def build_page(
     estimator : MLPRegressor, MLPClassifier or Trained
         Fitted to X and y.
     X : array_like (N, k)
-        Numbers, as the estimator was fitted to them.
+        The inputs to which the estimator was fitted.
     y : array_like (N,)
         The targets.
     names : sequence of str, optional
@@ -79,7 +79,7 @@ def build_page(
     target : str, optional
         Name of y.
     notes : sequence of str
-        Sentences below the first screen.
+        Sentences that the page shows after the summary.
     source : str
         Code that defines the fit, X and y, for the reader of the calls.
     progress : callable, optional
@@ -120,7 +120,7 @@ def build_page(
     columns = [f"x{i}" for i in range(X.shape[1])] if names is None else _shortened(names)
     _check_names(columns, X)
     target = one_line(target or "y", MAX_NAME_CHARACTERS)
-    with one_blas_thread():  # matrices are small, and threads that wait take processor time
+    with one_blas_thread():  # The matrices are small, and waiting threads take processor time.
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = measure_fit(fit, note)
@@ -135,7 +135,7 @@ def build_page(
         page.facts["warnings"] = list(doubts)
         for sentence in (*doubts, *notes):
             page.report.add_text(sentence)
-        with no_warnings():  # warnings about fits to some of the rows
+        with no_warnings():  # suppresses warnings about fits to some of the rows
             add_pictures(page)
     _add_code(page, source)
     page.facts |= {"calls": page.calls, "setup": "\n".join(found.setup)}
@@ -165,7 +165,7 @@ def _check_rows(fit: NetworkFit) -> None:
             f"y must hold different values for a report, got {fit.given.tolist()[0]!r} in each row."
         )
     known = getattr(fit.est, "loss_", None)
-    # Early stopping holds rows out, so that the losses differ.
+    # Early stopping holds rows out, so that the losses of fit and page differ.
     if known is None or getattr(fit.est, "early_stopping", False):
         return
     per_output = LOSSES[fit.ob.loss].sklearn[1](fit.ob.model.sizes[-1])
@@ -229,8 +229,8 @@ def _folds_phrase(found: FitMeasurements) -> str:
 
 
 def _add_shape(page: FitPage, count: int, code: str) -> None:
-    """Add the number of rows and columns, and of inputs if words become several inputs. `count` is
-    the number of columns, and `code` returns it.
+    """Add the number of rows and columns, and the number of inputs if it differs, as for columns of
+    words. `count` is the number of columns, and `code` the expression that returns it.
     """
     n, k = page.fit.X.shape
     sentence = f"{n} rows, {count} column{'s' * (count > 1)}"
@@ -351,7 +351,7 @@ def _add_linear_comparison(page: FitPage) -> None:
 
 
 def _add_interval(page: FitPage) -> None:
-    """Add the distance between predictions and targets that 95% of new rows do not exceed."""
+    """Add the distance from the prediction within which 95% of the targets of new rows lie."""
     found, fit = page.found, page.fit
     if found.closed:
         out = found.out
@@ -390,7 +390,7 @@ def _add_effective_parameters(page: FitPage) -> None:
     assert out is not None
     effective, n = float(out.hat_matrix_diag.sum()), page.fit.ob.n_params
     page.facts["n_params"] = n
-    # Losses that are not convex may give values out of range.
+    # Losses that are not convex may give a number of effective parameters out of range.
     if not 0 <= effective <= n:
         return
     code = "out.hat_matrix_diag.sum()"
@@ -399,7 +399,9 @@ def _add_effective_parameters(page: FitPage) -> None:
 
 
 def _add_code(page: FitPage, source: str) -> None:
-    """Add the code that the calls of the page use."""
+    """Add the code that defines the variables in the calls of the page. `source` is that of
+    `build_page`.
+    """
     lines = [source] if source else []
     page.report.add_section("The calls on this page")
     name = page.fit.name
@@ -429,8 +431,8 @@ def report(
     """Make a page that states how far a fit can be trusted: scores of left-out rows, intervals,
     influential rows and inputs, and the verdict on the end of training.
 
-    This is a page on a fitted estimator. ``run.report`` of `minimize` is something else: the
-    verdict on the point where a run ended.
+    The page describes a fitted estimator. The attribute ``report`` of a result of `minimize` is
+    different: it is the verdict on the point where a run ended.
 
     Parameters
     ----------

@@ -14,14 +14,14 @@ from ..common.protocols import Floats
 from .fit_pictures import FitPage
 
 # minimum fraction of the variance of the target, of the variance of a column, and of the sum of
-# squared errors at which a single row is named
+# squared errors at which a single row is reported
 MIN_TARGET_SHARE, MIN_COLUMN_SHARE, MIN_ERROR_SHARE = 0.5, 0.9, 0.3
 # minimum number of left-out rows at which the row with the largest error is compared with the
 # others
 MIN_ERROR_ROWS = 20
-# minimum absolute correlation with the target at which a column is named
+# minimum absolute correlation with the target at which a column is reported
 MIN_COPY_CORRELATION = 0.9999
-# minimum fraction of exact copies among the rows at which copies are named
+# minimum fraction of exact copies among the rows at which copies are reported
 MIN_EXACT_COPY_FRACTION = 0.05
 # maximum ratio of the distance of the nearest neighbour to that of the `N_NEIGHBOURS`-th neighbour
 # at which the nearest one counts as a near copy
@@ -31,7 +31,7 @@ N_NEIGHBOURS = 16  # number of neighbours of a row that are compared
 # which equal rows count as copies
 MAX_EXPECTED_EQUAL_ROWS = 0.05
 MAX_CORRELATION = 0.9  # maximum correlation of independent columns
-MIN_NEAR_SHARE = 0.25  # minimum fraction of rows with near copies at which they are named
+MIN_NEAR_SHARE = 0.25  # minimum fraction of rows with near copies at which they are reported
 MAX_QUERY_ROWS = 400  # maximum number of rows whose neighbours are searched for
 MAX_DISTANCES = 2_000_000  # maximum number of distances in memory at a time
 
@@ -91,8 +91,9 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
 
 
 def _largest_error_sentence(page: FitPage) -> tuple[str, list[Call]] | None:
-    """Return a sentence on the left-out row with the largest squared error, or None if this error
-    makes up at most `MIN_ERROR_SHARE` of the sum of all or there are too few left-out rows.
+    """Return a sentence on the left-out row with the largest squared error, and the calls that
+    return its numbers. Return None if this error is at most `MIN_ERROR_SHARE` of the sum over all
+    rows, or if there are fewer than `MIN_ERROR_ROWS` left-out rows.
     """
     fit, found = page.fit, page.found
     losses = np.where(found.rows, fit.row_losses(found.left_out), 0.0)
@@ -120,8 +121,8 @@ def _largest_error_sentence(page: FitPage) -> tuple[str, list[Call]] | None:
 
 
 def _same_as_target_sentence(page: FitPage, X: Floats) -> tuple[str, list[Call]] | None:
-    """Return a sentence on the column with the largest correlation with the target, or None if
-    that is below `MIN_COPY_CORRELATION`.
+    """Return a sentence on the column of X with the largest absolute correlation with the target,
+    and its calls. Return None if this correlation is below `MIN_COPY_CORRELATION`.
     """
     Z, y = X - X.mean(axis=0), page.fit.y - page.fit.y.mean()
     norms = np.linalg.norm(Z, axis=0) * np.linalg.norm(y)
@@ -157,11 +158,11 @@ def _duplicate_share_code(column: str) -> str:
 
 def near_duplicate_fraction(X: Floats, seed: int) -> float:
     """Return the fraction of rows that have a near copy, estimated from at most `MAX_QUERY_ROWS`
-    random rows.
+    random rows. A near copy is far closer than the `N_NEIGHBOURS`-th neighbour.
 
-    In k dimensions the distance to the m-th neighbour of a row grows as ``m^(1/k)``, so that the
-    nearest one is rarely a hundred times nearer than the sixteenth. If columns have few different
-    values, so that rows are equal by chance, rows at a distance of 0 do not count as copies.
+    In k dimensions the distance to the m-th neighbour of a row grows as ``m^(1/k)``, so the nearest
+    one is rarely a hundred times closer than the sixteenth. If columns have few different values,
+    rows are often equal by chance, so rows at a distance of 0 then do not count as copies.
     """
     N, k = X.shape
     if N <= 2 * N_NEIGHBOURS:

@@ -71,18 +71,18 @@ class TableFit:
     table : Table
         The table as it was read; ``table.y`` are the targets in their own units, or labels.
     data : Dataset
-        The rows as the network takes them; ``data.X`` are standardised inputs.
+        The rows as inputs of the network: ``data.X`` holds the standardised inputs.
     ob, theta : Objective, ndarray (n,)
         The objective over all rows with the chosen decay, and the parameters at the minimum.
     alpha : float
         The weight decay as scikit-learn counts it: ``l2`` times the number of rows, times 1/2 for
         squared errors.
-    recipe : Recipe
-        How to rebuild the objective from the file.
+    recipe : TrainingRecipe
+        The settings from which the objective can be rebuilt from the file.
     message : str
-        Why the training ended.
+        The reason why the training ended.
     notes : tuple of str
-        A sentence for everything that was left out or assumed.
+        Sentences on the parts of the table that were left out, and on assumptions.
     seconds : float
         Processor time of the training in seconds, including the choice of alpha.
     source : str
@@ -112,7 +112,7 @@ class TableFit:
 
     @property
     def trained_network(self) -> TrainedNetwork:
-        """The network in the form that `fit_report.build_page` takes."""
+        """The network in the form that `fit_report.build_page` accepts."""
         shift, scale = self.coding.y_shift or (0.0,), self.coding.y_scale or (1.0,)
         classes = self.coding.classes or None
         seed = self.recipe.seed
@@ -130,13 +130,15 @@ class TableFit:
         return sheet.names, shown
 
     def n_columns(self) -> tuple[int, str]:
-        """Return the number of used columns, and the code that counts them."""
+        """Return the number of columns that the fit uses, and the Python expression that counts
+        them.
+        """
         used = sum(code.kind != "left out" for code in self.table.codes)
         return used, 'sum(code.kind != "left out" for code in fit.table.codes)'
 
     def save(self, path: str | Path) -> Path:
-        """Write the network with its coding to a file that `fastcurv predict` and the other
-        commands can read, and return the path.
+        """Write the network and its coding to the file `path`, which `fastcurv predict` and the
+        other commands can read. Return the absolute path.
         """
         return save_run(path, self.recipe, self.ob.model, self.theta, coding=self.coding)
 
@@ -186,7 +188,7 @@ def fit_table(
     ValueError
         If the table has a defect, see `tables.read_table`, or the targets do not fit the loss.
     ImportError
-        If the table has words, dates or gaps, and scikit-learn is not installed.
+        If the table has words, dates or missing values, and scikit-learn is not installed.
     KeyboardInterrupt
         On Ctrl-C.
 
@@ -246,8 +248,8 @@ def fit_table(
 
 
 def has_evidence(ob: Objective) -> bool:
-    """Return True if the evidence can choose the decay: the loss is a likelihood with one output
-    for each target, and there are at most `MAX_PATH_PARAMS` parameters.
+    """Return True if the evidence can choose the decay. This requires a loss that is a likelihood
+    with one output for each target, and at most `MAX_PATH_PARAMS` parameters.
     """
     given = LOSSES[ob.loss].given
     small = ob.n_params <= MAX_PATH_PARAMS
@@ -263,8 +265,8 @@ def l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndar
     """Return the penalty with the largest evidence, and theta at the end of a fit with this
     penalty. The path of fits begins at theta = `start`.
 
-    The precision ``l2 N`` of the weights does not depend on the number of rows. It is therefore
-    chosen on a part of the rows if the matrix of all rows would take long.
+    If the matrix of all rows would take long, the penalty is chosen on a part of the rows. This is
+    possible because the precision ``l2 N`` of the weights does not depend on the number N of rows.
     """
     N, most = ob.n_samples, MAX_PATH_FLOPS / (ob.model.sizes[-1] * ob.n_params**2)
     count = min(N, MAX_PATH_ROWS, max(MIN_PATH_ROWS, int(most)))
@@ -296,6 +298,6 @@ def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray
         if loss < lowest:
             best, lowest, idle = l2, loss, 0
         elif fitted[0].value(thetas[0]) < PATH_PLATEAU_LOSS_RATIO * constant_loss(fitted[0]):
-            idle += 1  # counts only after units have become active
+            idle += 1  # decays count only after units have become active
         l2 *= L2_RATIO
     return best, _minimise(with_l2(ob, best), start)

@@ -64,7 +64,7 @@ def cluster_objective(address: str | None, ob: Any, load: Load) -> Any:
     there = distributed.Objective(
         ob.model, shards, ob.loss, ob.l2, client=client, l2_biases=ob.l2_biases
     )
-    # The command reports errors itself, so messages of Dask are suppressed.
+    # The command reports errors on its own, so messages of Dask are suppressed.
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return there
@@ -152,8 +152,8 @@ def _model_from_state(path: Path, state: Any, activation: str | None) -> tuple[M
 
 
 def _read_torch_state(path: Path) -> Any:
-    """Return the state dict from a file written by torch.save. Only tensors are read, and no code
-    in the file is run.
+    """Return the state dict in a file written by torch.save. Only tensors are read, and no code in
+    the file is run. Raise ValueError for any other content.
     """
     with optional_import("files of torch"):
         import torch

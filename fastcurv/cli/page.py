@@ -20,14 +20,17 @@ from .output import describe_objective, measure_point
 from .recipe import SavedRun
 from .report import Report
 
-# maximum number of parameters for which all eigenvalues are computed, within seconds
+# maximum number of parameters for which all eigenvalues are computed, which takes seconds
 PAGE_DENSE_MAX_N = 1500
 
 
 def build_report(
     objective: Any, saved: SavedRun, data: Any, point: Any, args: Namespace, shell: ShellCommands
 ) -> Report:
-    """Return the page of `fastcurv report` on a saved network, without writing it."""
+    """Return the page of `fastcurv report` on a saved network, without writing the page to a file.
+    `saved` is the run and `data` its samples, `point` is the verdict on its theta, and `shell`
+    replaces Python calls by commands.
+    """
     began = time.perf_counter()
     hessian = objective.hessian(saved.theta)
     page = Report(f"Curvature of a network trained on {data.name}", shell.replace_calls)

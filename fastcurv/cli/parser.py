@@ -29,7 +29,7 @@ Option = tuple[tuple[str, ...], dict[str, Any]]
 MODEL_FILES_HELP = (
     "what 'fastcurv train' or fc.save wrote, a .onnx model, or a state dict (.pt, .safetensors)"
 )
-PLOT_DENSE_MAX_N = 1000  # the value of the constant in plots/spectrum.py
+PLOT_DENSE_MAX_N = 1000  # copy of the constant in plots/spectrum.py, which is slow to import
 ACTIVATION_NAMES = ", ".join(name for name in ACTIVATIONS)
 METHOD_NAMES = ", ".join(name for part in get_args(Descent) for name in get_args(part) or (part,))
 _EPILOG = (
@@ -38,7 +38,7 @@ _EPILOG = (
     "standard output could not be written, or memory or workers were lost: standard error says "
     "what is saved"
 )
-# messages of argparse, and how they are rephrased in the form of the other messages
+# patterns of argparse's messages, and replacements in the form of the other messages
 REPHRASED_MESSAGES = (
     (r"^argument (-[^:/]*(?:/-[^:]*)?|\w+): ", r"\1 "),
     (r"^(\S+) expected (one|at least one) argument$", r"\1 must have a value, got none."),
@@ -94,21 +94,21 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def closest_suggestion(word: str, words: list[str]) -> str:
-    """Return the end of a message that suggests the closest of some words, or "" if none is
-    close.
+    """Return the end of a message that suggests the one of `words` closest to `word`, or "" if none
+    is close.
     """
     found = difflib.get_close_matches(word, words, 1)
     return f" Did you mean {found[0]}?" if found else ""
 
 
 def pack_argument(*names: str, **words: Any) -> Option:
-    """Pack the arguments of an ``add_argument`` call."""
+    """Return the positional and keyword arguments of a later ``add_argument`` call as a pair."""
     return names, words
 
 
 def _number_type(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:
-    """Return an argparse ``type`` for finite numbers of a kind, int or float, from `low` to
-    `high`.
+    """Return an argparse ``type`` function that parses finite numbers of the type `kind`, int or
+    float, from `low` to `high`.
     """
 
     def read(text: str) -> Any:
@@ -171,7 +171,9 @@ def _parse_loss(text: str) -> str:
 
 
 def _parse_address(text: str) -> str:
-    """Return the text after checking that it is not blank."""
+    """Return the address of a scheduler, or "local". Raise an argparse error if the text is
+    blank.
+    """
     if not text.strip():
         raise argparse.ArgumentTypeError(
             f"must be 'local' or the address of a scheduler, got {text!r}."
@@ -569,7 +571,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, TypeError, ImportError, OSError, MemoryError, OverflowError) as error:
         words = " ".join(str(error).split()) or type(error).__name__
         status = 3 if out.working and isinstance(error, (OSError, MemoryError)) else 2
-        # The facts computed so far are written together with the error.
+        # The facts computed so far are printed together with the error.
         if status == 3 and out.facts:
             out.add_facts(error=words)
             out.close()
@@ -577,7 +579,7 @@ def main(argv: list[str] | None = None) -> int:
         status, words = 130, "interrupted"
     if out.lost and not words:
         status, words = 3, f"standard output could not be written: {out.lost}"
-    write_stream("stderr")  # empties the output of progress bars
+    write_stream("stderr")  # This flushes the output of progress bars.
     if words:
         saved = out.facts.get("out") or out.facts.get("report")
         words += f"; saved {saved}" if saved else ""

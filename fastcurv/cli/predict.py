@@ -27,10 +27,10 @@ Columns = dict[str, np.ndarray]
 
 
 def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
-    """Return the predictions as columns by name, each with one entry per sample, and notes on cells
-    that were filled or are unknown. For classification the predictions are labels. With
-    ``--probabilities`` the probability of each class is added, and with ``--interval`` the bounds
-    of jackknife+ intervals.
+    """Return the predictions, as columns by name with one entry per sample, and notes on missing
+    values that were filled and on unknown words. For classification the predictions are labels.
+    With ``--probabilities`` the probability of each class is added, and with ``--interval`` the
+    bounds of jackknife+ intervals.
 
     Raises
     ------
@@ -113,7 +113,9 @@ def _network_inputs(
 def _interval_bounds(
     args: Namespace, saved: SavedRun, coding: DataCoding, name: str, X: Any
 ) -> Columns:
-    """Return the bounds of jackknife+ intervals, after reading the training data again."""
+    """Return the lower and upper bounds of jackknife+ intervals for the rows of X, as columns named
+    after `name`. The training data are read again.
+    """
     recipe = saved.recipe
     assert recipe is not None
     if args.data is not None:
@@ -147,7 +149,7 @@ def _network_outputs(
 
 
 def _class_columns(name: str, outputs: np.ndarray, coding: DataCoding, wanted: bool) -> Columns:
-    # A single output is the logit of the second of two classes.
+    # If there is a single output, it is the logit of the second of two classes.
     if outputs.shape[1] == 1:
         outputs = np.hstack([np.zeros_like(outputs), outputs])
     labels = np.array(coding.classes)

@@ -62,8 +62,8 @@ class TrainingRecipe:
     l2_biases: bool = True
 
     def load_dataset(self, coding: DataCoding | None = None) -> Dataset:
-        """Return the data. A table is read with `coding`, that of a fitted network, if it is
-        given.
+        """Return the data. If `coding` is given, it must be that of a fitted network, and a table
+        is read with it instead of a new coding.
         """
         if self.table:
             return load_table(self.data, self.target, self.loss, coding)[0]
@@ -117,10 +117,10 @@ class SavedRun:
     """A saved run as read by `load_run`: the recipe, ``theta (n,)``, and the history of the
     training.
 
-    ``history`` holds arrays ``loss gradient_norm time`` of equal length, or is empty if nothing was
-    recorded; ``phases`` lists the methods with the number of records each made. A network from
-    another program has no recipe. ``model`` is None if the recipe alone describes it, and
-    ``coding`` is None if the file does not state how its data were scaled.
+    ``history`` holds the arrays ``loss``, ``gradient_norm`` and ``time`` of equal length, or is
+    empty if nothing was recorded. ``phases`` lists pairs of a method and its number of records.
+    ``recipe`` is None for a network from another program. ``model`` is None if the recipe alone
+    describes the network. ``coding`` is None if the file does not state how its data were scaled.
     """
 
     recipe: TrainingRecipe | None
@@ -184,7 +184,7 @@ def save_run(
 
 
 def _check_seal(path: Path) -> None:
-    """Raise an error for an archive whose comment is not the checksum of everything before it.
+    """Raise ValueError for an archive whose comment is not the checksum of all bytes before it.
     Archives without a comment are accepted.
     """
     raw = path.read_bytes()
@@ -192,7 +192,7 @@ def _check_seal(path: Path) -> None:
         if hashlib.sha256(raw[:-64]).hexdigest().encode() != raw[-64:]:
             raise checksum_error(path)
     elif raw[-22:-18] != b"PK\5\6":
-        # Only an archive without a comment has its end record at this place.
+        # An archive has its end record at this place only if it has no comment.
         raise checksum_error(path)
 
 
@@ -203,7 +203,8 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
     ----------
     path : str or path
     **instead
-        Fields that replace those of the recorded recipe unless None, such as `data` or `loss`.
+        Fields such as `data` or `loss` that replace those of the saved recipe, unless they are
+        None.
 
     Returns
     -------
@@ -344,7 +345,9 @@ def _read_column_rules(facts: Any, n_inputs: int) -> tuple[ColumnCode, ...]:
 
 
 def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, int], ...]:
-    """Validate a history and its phases. Return the methods with the number of records of each."""
+    """Validate the history and the phases of a saved run. Return a pair (method, number of records)
+    for each phase.
+    """
     if history and set(history) != set(SAVED_RECORD_FIELDS):
         raise ValueError(
             f"the history must have {', '.join(SAVED_RECORD_FIELDS)}, got "

@@ -271,8 +271,8 @@ class Report:
         )
 
     def add_calls(self, calls: Iterable[tuple[str, str]]) -> Report:
-        """Add numbers as they are shown, each with the call that returns it and a button that
-        copies the call.
+        """Add numbers with the calls that return them. `calls` holds pairs of a number, as it is
+        shown, and its call. A button copies the call.
         """
         self._charts = True
         lines = "\n".join(_format_call(shown, code) for shown, code in calls)
@@ -315,8 +315,8 @@ class Report:
     def add_ranges(
         self, header: Sequence[str], rows: Sequence[tuple[str, Any, Any, Any]]
     ) -> Report:
-        """Add a table of ``(name, low, middle, high)`` with a bar for each range, on one scale that
-        includes 0.
+        """Add a table with the columns name, low, middle and high, and a bar for each range. All
+        bars have one scale, which includes 0.
         """
         numbers = np.array([row[1:] for row in rows], float)
         low, high = min(0.0, numbers.min()), max(0.0, numbers.max())
@@ -366,7 +366,8 @@ class Report:
         )
 
     def write(self, path: str | PathLike[str]) -> Path:
-        """Write the page atomically: a reader sees the old file or the whole new one.
+        """Write the page atomically, so that a reader sees either the old file or the whole new
+        one.
 
         Returns
         -------
@@ -381,17 +382,18 @@ class Report:
 
 
 def _render_svg(figure: Any, salt: Any, caption: str) -> str:
-    """Render a figure as SVG with its caption as accessible label.
+    """Return a figure as SVG, with its caption as accessible label.
 
-    `salt` keeps the picture's internal ids distinct from those of the page's other pictures.
-    Black becomes the page's text colour, in light and dark mode, and blue its accent colour.
+    `salt` makes the internal ids of the picture differ from those of the other pictures on the
+    page. Black becomes the text colour of the page, in light and dark mode, and blue becomes its
+    accent colour.
     """
     with optional_import("plots"):
         import matplotlib
 
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": str(salt)}):
-        # the argument may be an Axes, which has a figure
+        # The argument may be an Axes. Its figure is then rendered.
         figure = getattr(figure, "figure", figure)
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text, name = file.getvalue(), html.escape(escape_unprintable(caption), quote=True)

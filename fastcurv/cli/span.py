@@ -1,8 +1,8 @@
 """Fits to tables with more columns than rows, in the span of the rows.
 
-With a penalty the weights of the first layer lie in the span of the rows at every minimum. Losses
-and penalties have the same values in r coordinates of the span, so that a fit of these coordinates
-ends where a fit of all columns does.
+With a penalty, the weights of the first layer lie in the span of the rows at every minimum. Losses
+and penalties have the same values in r orthonormal coordinates of the span, so a fit in these
+coordinates ends at the same network as a fit in all columns.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ def is_wide(ob: Objective) -> bool:
 def fit_in_span(
     ob: Objective, start: Any = None, *, seed: int = 0, validation: Any = None, **options: Any
 ) -> tuple[Any, np.ndarray]:
-    """Minimise an objective, in the span of its rows if there are more columns than rows. Return
-    the result of `minimize`, and theta for all columns. `start` is the initial theta, by default
-    random, and `validation` an objective of other rows.
+    """Minimise an objective and return the result of `minimize`, and theta for all columns. If
+    there are more columns than rows, the fit is in the span of the rows, and the result refers to
+    coordinates in the span. `start` is the initial theta, by default random, and `validation` is an
+    objective of other rows.
     """
     options |= {"seed": seed, "progress": False}
     if not is_wide(ob):
@@ -56,8 +57,8 @@ def restrict_to_row_space(ob: Objective, theta: Any) -> tuple[Objective, np.ndar
 
 
 def change_input_basis(model: MLP, theta: Any, basis: np.ndarray) -> tuple[MLP, np.ndarray]:
-    """Return a network for other inputs, and its theta. Its outputs for inputs x are those of
-    `model` at `theta` for the inputs ``basis @ x``.
+    """Return a network for inputs x in other coordinates, and the theta of this network. For x it
+    has the outputs of `model` at `theta` for the inputs ``basis @ x``.
     """
     (W, b), *above = model.unflatten(theta)
     other = MLP([basis.shape[1], *model.sizes[1:]], list(model.activation), dtype=model.dtype)

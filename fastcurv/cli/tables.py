@@ -87,15 +87,15 @@ class CellSheet:
 
     path: Path
     names: tuple[str, ...]
-    named: bool  # False if the names were made here ("column 0", ...)
+    named: bool  # False if the file has no names, so that they are "column 0", ...
     rows: list[list[str]]
     lines: list[int]
     comma: bool  # True if numbers have decimal commas
-    ambiguous: bool  # True if no number shows whether marks are of decimals or of thousands
+    ambiguous: bool  # True if no number shows whether marks separate decimals or thousands
     notes: tuple[str, ...]  # notes on the encoding of the file, if it had to be guessed
 
     def cell_location(self, row: int, column: int) -> str:
-        """Return the place of a cell as text for a message."""
+        """Return the place of a cell in the file, as a string for messages."""
         return f"{self.path}, line {self.lines[row]}, column {one_line(self.names[column])!r},"
 
 
@@ -110,7 +110,7 @@ def read_sheet(path: str | Path, least: int = 2) -> CellSheet:
 
     Returns
     -------
-    Sheet
+    CellSheet
 
     Raises
     ------
@@ -129,7 +129,7 @@ def read_sheet(path: str | Path, least: int = 2) -> CellSheet:
     if len(rows) > 1 and len(rows[1]) == len(rows[0]) + 1 > 2 and _have_equal_types(rows[1:]):
         # True if all lines but the first end with a separator
         last = all(not row[-1] for row in rows[1:])
-        # R writes no name for a column of row names
+        # R writes no name above a column of row names.
         rows[0] = [*rows[0], ""] if last else ["", *rows[0]]
     width = len(rows[0])
     if (
@@ -214,7 +214,7 @@ def _cells_with_points(rows: Sequence[Cells]) -> Iterator[str]:
     return (cell.strip(UNIT_CHARACTERS) for row in rows for cell in row if "." in cell)
 
 
-# first bytes of files that are no text but often named like tables
+# first bytes of files that are not text but are often named like tables
 FOREIGN_FILE_SIGNATURES = {
     b"PK\x03\x04": "an Excel workbook or an archive. Save the table as 'CSV UTF-8'",
     b"\xd0\xcf\x11\xe0": "an Excel workbook. Save the table as 'CSV UTF-8'",
@@ -270,8 +270,8 @@ def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def _windows_text(path: Path, raw: bytes, place: int) -> tuple[str, tuple[str, ...]]:
-    """Return bytes that are not UTF-8 from `place` on as text in Windows-1252, which has the
-    letters of Latin-1, and a note on the first character that is not UTF-8.
+    """Decode a file that is not UTF-8 from byte `place` on as Windows-1252, which has the letters
+    of Latin-1. Return the text, and a note on the first character that is not UTF-8.
 
     Raises
     ------
@@ -328,9 +328,9 @@ def _split_into_cells(
 
 
 def _detect_separator(text: str, name: str) -> str:
-    """Return the mark that splits the first lines into equal numbers of columns, at least two. Of
-    several such marks, the one whose cells are most often numbers or contain no other mark is
-    returned. `name` is the file's name, whose suffix decides between equal marks.
+    """Return the separator that splits the first lines into equal numbers of columns, at least two.
+    Of several such separators, return the one whose cells are most often numbers or contain no
+    other separator. `name` is the name of the file, whose suffix decides between equal separators.
     """
     sample = list(_first_lines(text))
     own = "\t" if name.endswith(".tsv") else ","
@@ -382,7 +382,7 @@ def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
         return not any(is_number(cell, comma) for cell in first)
     numbers, words_recur, outside, in_columns = [], True, True, list(zip(*below))
     if not first[0] and list(in_columns[0]) == [str(i) for i in range(len(below))]:
-        return True  # pandas leaves the name of an index empty
+        return True  # pandas writes an empty name above an index
     for name, column in zip(first, in_columns):
         values, bad = parse_numbers(column, comma)
         present = values[np.isfinite(values)]
@@ -415,7 +415,7 @@ class Table:
 
     Attributes
     ----------
-    sheet : Sheet
+    sheet : CellSheet
         The rows that have a target, without the column of the target.
     target : str
         Name of the column of the target.
@@ -423,12 +423,12 @@ class Table:
         Numbers, or labels of classes.
     classes : bool
         Whether y holds labels.
-    codes : tuple of Code
+    codes : tuple of ColumnCode
         A `ColumnCode` for each column of the sheet.
     gaps : tuple of bool
         For each column of the sheet, whether numbers or dates are missing.
     notes : tuple of str
-        What was left out, and how cells were understood; a sentence each.
+        Sentences on the parts of the file that were left out, and on assumptions about cells.
     """
 
     sheet: CellSheet
@@ -460,8 +460,8 @@ def read_table(
         two different values, or if they are whole numbers with at most `MAX_CLASSES` different
         values.
     all_numbers : bool
-        Whether all other columns are inputs of an existing network. A word or a gap in these
-        columns is then an error, and two rows are enough.
+        True if all other columns are inputs of an existing network. A word or a missing value in
+        these columns is then an error, and two rows are enough.
 
     Returns
     -------
@@ -524,13 +524,13 @@ def read_table(
 
 
 def all_numbers_codes(names: Iterable[str]) -> tuple[ColumnCode, ...]:
-    """Return codes for columns of numbers without gaps."""
+    """Return a `ColumnCode` for columns of numbers without missing values, one for each name."""
     return tuple(ColumnCode(name, "numbers", math.nan) for name in names)
 
 
 def _rows_with_target(cells: Cells, comma: bool) -> list[int]:
-    """Return the rows that have a target. For numbers these are the rows whose target is not NaN in
-    any spelling.
+    """Return the indices of the rows whose target `cells` are not missing. In a column of numbers,
+    targets that are NaN in any spelling count as missing.
     """
     kept = [i for i, cell in enumerate(cells) if cell.lower() not in MISSING_CELLS]
     values, bad, _ = parse_measures([cells[i] for i in kept], comma)
@@ -542,7 +542,7 @@ def _was_or_were(count: int) -> str:
 
 
 def count_phrase(count: int, noun: str, one: str = "was", more: str = "were") -> str:
-    """Return a text such as "1 row was" or "3 rows were"."""
+    """Return a string such as "1 row was" or "3 rows were"."""
     return f"{count} {noun} {one}" if count == 1 else f"{count} {noun}s {more}"
 
 
@@ -630,7 +630,7 @@ def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str])
     present = sum(cell.lower() not in MISSING_NUMBER_CELLS for cell in cells)
     numbers = len(bad) <= MAX_TYPO_SHARE * present
     if len(bad) <= present / 2 and len(set(cells)) > MAX_CATEGORIES:
-        # marks such as <0.1 mean a value below the limit of detection
+        # Words such as <0.1 mean a value below the limit of detection.
         numbers |= len({cells[i] for i in bad}) <= MAX_CENSORED_WORDS
     if numbers:
         raise ValueError(
@@ -640,8 +640,9 @@ def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str])
 
 
 def check_magnitudes(values: np.ndarray, cells: Cells, where: Callable[[int], str]) -> None:
-    """Raise an error for infinite numbers, and for columns whose fourth powers overflow or
-    underflow. ``where(i)`` returns the place of cell i for messages.
+    """Raise ValueError if the largest magnitude in a column is above `MAX_COLUMN_MAGNITUDE`, or if
+    it is not 0 and below `MIN_COLUMN_MAGNITUDE`, because fourth powers would overflow or underflow.
+    ``where(i)`` returns the place of cell i for messages.
     """
     size = np.abs(values)
     if (size > MAX_COLUMN_MAGNITUDE).any() or 0 < np.nanmax(
@@ -683,8 +684,8 @@ def _refuse_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) ->
 def _column_kinds(
     sheet: CellSheet, notes: list[str]
 ) -> tuple[tuple[ColumnCode, ...], tuple[bool, ...]]:
-    """Return the `ColumnCode` of each column, and for each column True if it has gaps to fill. Add
-    notes on ambiguous numbers, and on columns that are left out, to `notes`.
+    """Return the `ColumnCode` of each column, and for each column True if it has missing values to
+    fill. Add notes on ambiguous numbers, and on columns that are left out, to `notes`.
     """
     codes, gaps, why = [], [], dict[str, list[str]]()
     columns = list(zip(*sheet.rows))
@@ -705,7 +706,7 @@ def _column_kinds(
             notes.append(f"{what} in column {one_line(name)!r} are counted in days from {first}.")
     only = [i for i, name in enumerate(sheet.names) if name in why.get(ROW_NUMBERS_REASON, [])]
     if all(code.kind == "left out" for code in codes) and len(only) == 1:
-        # The only column left may be the time of a time series.
+        # A single remaining column may be the time of a time series, so it is kept.
         codes[only[0]] = ColumnCode(sheet.names[only[0]], "numbers")
         del why[ROW_NUMBERS_REASON]
     for reason, names in why.items():
@@ -720,7 +721,7 @@ def _column_kinds(
     if all(code.kind == "left out" for code in codes):
         raise ValueError(
             f"{sheet.path} must have a column to predict from, got only columns that are constant, "
-            f"identifiers or texts: {one_line(', '.join(sheet.names), 200)}."
+            f"identifiers or free text: {one_line(', '.join(sheet.names), 200)}."
         )
     for code, cells in zip(codes, columns):
         count = len(set(map(normalise_word, cells))) if code.kind == "words" else 0
@@ -746,7 +747,7 @@ def _column_kind(
     name: str, cells: Cells, comma: bool, where: Callable[[int], str], notes: list[str]
 ) -> tuple[ColumnCode, str, bool]:
     """Return the `ColumnCode` of a column, the reason why the column is left out or "", and True if
-    it has gaps. Add notes on ambiguous numbers to `notes`.
+    it has missing values. Add notes on ambiguous numbers to `notes`.
     """
     values, bad, unit = parse_measures(cells, comma)
     _refuse_few_words(cells, bad, where)
@@ -783,7 +784,7 @@ def _column_kind(
     return ColumnCode(name, "words", categories=tuple(sorted(frequent))), "", False
 
 
-# numbers that often mean a gap
+# numbers that often mean a missing value
 MISSING_VALUE_CODES = {-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0}
 
 
@@ -839,12 +840,12 @@ def note_on_marks(sheet: CellSheet, least: int = MIN_EVIDENCE_CELLS) -> list[str
 
 
 def columns_phrase(names: Sequence[str]) -> str:
-    """Return a text such as "column 'a'" or "columns 'a', 'b' and 7 more"."""
+    """Return a string such as "column 'a'" or "columns 'a', 'b' and 7 more"."""
     some = ", ".join(repr(one_line(name)) for name in names[:MAX_NAMED_COLUMNS])
     more = f" and {len(names) - MAX_NAMED_COLUMNS} more" if len(names) > MAX_NAMED_COLUMNS else ""
     return f"column{'s' * (len(names) > 1)} {some}{more}"
 
 
 def normalise_word(cell: str) -> str:
-    """Return the word in a cell, or "" for all words that mark a gap."""
+    """Return the word in a cell, or "" for every word that means a missing value."""
     return "" if cell.lower() in MISSING_CELLS else cell

@@ -8,8 +8,8 @@ import numpy as np
 
 from .style import BLUE, GREY, new_axes
 
-N_CURVE_POINTS = 200  # number of points of a curve over one input
-# fraction of the range of the input by which the plot extends the range on either side
+N_CURVE_POINTS = 200  # number of points at which a curve over one input is drawn
+# fraction of the range of the input by which the plot extends beyond the data on either side
 MARGIN_FRACTION = 0.25
 
 
@@ -20,13 +20,17 @@ def posterior_band(post: Any, ax: Any = None, output: int = 0) -> Any:
     Parameters
     ----------
     post : LaplacePosterior
+        The posterior of a network.
     ax : matplotlib Axes, optional
+        The Axes to draw in; None creates a new figure.
     output : int
         The index of the output.
 
     Returns
     -------
     matplotlib Axes
+        The Axes with the band. Over several inputs, the horizontal axis shows the rows in the
+        order of the output.
     """
     ob, ax = post.objective, new_axes(ax)
     d_in, d_out = ob.model.sizes[0], ob.model.sizes[-1]
@@ -62,12 +66,14 @@ def path_curves(path: Any, ax: Any = None) -> Any:
     Parameters
     ----------
     path : RegularizationPath
+        The path.
     ax : matplotlib Axes, optional
+        The Axes to draw in; None creates a new figure.
 
     Returns
     -------
     matplotlib Axes
-        The Axes of the objective; the number of units has an axis on the right.
+        The Axes of the objective. The number of active units has a second axis on the right.
     """
     ax = new_axes(ax)
     ax.plot(path.l2s, path.values, "o-", color=BLUE, ms=4, label="objective")

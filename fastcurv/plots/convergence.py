@@ -42,8 +42,8 @@ Y_AXIS_LABELS = {
 
 
 def _as_curve(name: str, curve: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return a curve as two float arrays, x and y, after checking their shapes; `name` is for
-    errors.
+    """Return a curve (x, y) as two float arrays of shape (k,). Raise an error that contains `name`
+    if its shapes are different.
     """
     try:
         x, y = curve
@@ -61,7 +61,9 @@ def _as_curve(name: str, curve: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_runs(results: Any, x: str, y: str) -> None:
-    """Raise TypeError or ValueError if `results` are not what `fastcurv.minimize` returns."""
+    """Raise TypeError or ValueError unless `results` is a dict of results of `fastcurv.minimize`
+    whose histories have the quantities `x` and `y`.
+    """
     if not isinstance(results, Mapping):
         raise TypeError(
             "results must be a result of fastcurv.minimize, or a dict of names to results, got "
@@ -229,8 +231,8 @@ class ConvergenceDisplay(Display):
 
     @accept_aliases("picture")
     def plot(self, ax: Any = None, *, log: bool = True) -> ConvergenceDisplay:
-        """Draw the curves. From the eighth curve on, dashes distinguish them, and the legend is
-        placed next to the axes if there is space.
+        """Draw the curves. From the eighth curve on, the dashes of the lines differ, and the legend
+        is next to the axes if there is space.
 
         Parameters
         ----------
@@ -280,13 +282,16 @@ def curve(
     ylabel: str | None = None,
     log: bool = True,
 ) -> Any:
-    """Plot ``y`` against ``x``, on a logarithmic axis if ``y`` is positive.
+    """Plot ``y`` against ``x``. The vertical axis is logarithmic if all values of y are positive.
 
     Parameters
     ----------
     x, y : (k,) arrays
+        The points of the curve.
     ax : matplotlib Axes or None
+        The Axes to draw in; None creates a new figure.
     label, color, xlabel, ylabel : str or None
+        The label of the curve in the legend, its colour, and the labels of the axes.
     log : bool
         True for a logarithmic vertical axis, if all values of y are positive.
 
@@ -315,11 +320,11 @@ SIGN_STYLES = {"positive": ("o", BLUE), "negative": ("v", RED), "zero": ("s", GR
 
 
 class MinimumRatioDisplay(Display):
-    """Critical points by their loss and their fraction of positive (or negative) eigenvalues, or by
+    """A plot of critical points by loss and fraction of positive (or negative) eigenvalues, or by
     all three fractions: positive, negative, and zero within the error.
 
-    A fraction of positive eigenvalues below 1 means that some are negative or zero; the three
-    fractions distinguish these cases.
+    A fraction of positive eigenvalues below 1 means that some eigenvalues are negative or zero. The
+    three fractions distinguish these cases.
 
     Parameters
     ----------
@@ -329,10 +334,11 @@ class MinimumRatioDisplay(Display):
         The fraction for each point; for "inertia" three fractions, shape (k, 3): positive, negative
         and zero.
     kinds : sequence of str
-        The `fastcurv.classify` kind of each point, which sets its marker and colour, except for
-        "inertia", where the sign does.
+        The kind of each point, as returned by `fastcurv.classify`. The kind determines marker and
+        colour, except for "inertia", for which the sign of the eigenvalues determines these.
     trivial : (k,) array of bool or None
-        Points that are critical only because of dead units or zero weights; drawn hollow.
+        True for points that are critical only because of dead units or zero weights. They are
+        drawn hollow.
     quantity : {"minimum_ratio", "index", "inertia"}
         The quantity that is drawn: the fraction of positive eigenvalues, of negative ones, or all
         three fractions.
@@ -403,6 +409,7 @@ class MinimumRatioDisplay(Display):
             Objects with ``loss``, ``verdict`` (a `CriticalPoint`) and, if known, ``trivial``.
             Points whose inertia is not known are left out.
         quantity : {"minimum_ratio", "index", "inertia"}
+            The quantity that is drawn, as in the class.
         ax : matplotlib Axes or None
             The Axes to draw in; None creates a new figure.
         **look
@@ -438,7 +445,7 @@ class MinimumRatioDisplay(Display):
         ax : matplotlib Axes or None
             The Axes to draw in; None creates a new figure.
         label : str or None
-            Text before each kind, or sign, in the legend.
+            Text before each kind (for "inertia", each sign) in the legend.
 
         Returns
         -------
@@ -471,7 +478,7 @@ class MinimumRatioDisplay(Display):
                     mec=color if hollow else "white",
                     label=words if label is None else f"{label}: {words}",
                     alpha=0.9,
-                    # drawn behind the markers of the other signs
+                    # Zeros are drawn behind the markers of the other signs.
                     zorder=1.9 if name == "zero" else 2,
                 )
         ax.set(xlabel=QUANTITY_LABELS[self.quantity], ylabel="loss")

@@ -50,12 +50,15 @@ def surface(
     function : callable
         ``function(x, y) -> float``, called at each point of an n by n grid.
     xlim, ylim : (float, float)
+        The ranges of x and y.
     ax : matplotlib Axes or None
+        The Axes to draw in; None creates a new figure.
     n, levels : int
         Number of grid points along each axis, and number of levels.
     log : bool
-        True if levels are spaced evenly in the logarithm, for positive functions.
+        True to space the levels evenly in the logarithm of the function, which must be positive.
     xlabel, ylabel : str
+        The labels of the axes.
 
     Returns
     -------
@@ -70,8 +73,8 @@ def surface(
 
 
 def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool) -> None:
-    """Draw a loss z, indexed ``(y, x)``, as filled contours with lines between them and a colour
-    bar.
+    """Draw a loss z (rows of y, columns of x) as filled contours with lines between them and a
+    colour bar. If `log`, draw the logarithm of z. `levels` is the number of levels.
     """
     with optional_import("plots"):
         from matplotlib.ticker import MaxNLocator
@@ -81,15 +84,15 @@ def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool
     ax.contour(x, y, z, levels=levels, colors="white", linewidths=0.3, alpha=0.6)
     bar = ax.figure.colorbar(filled, ax=ax, ticks=MaxNLocator(8, steps=[1, 2, 5, 10]))
     bar.set_label(r"$\log_{10}$ of the loss" if log else "loss")
-    # The axis shows the power of ten of very large and small numbers once, at its end. Next to the
-    # colour bar there is space for about five ticks.
+    # The axis shows the power of ten of very large and small numbers once, at its end. About five
+    # ticks fit next to the colour bar.
     ax.ticklabel_format(style="sci", scilimits=(-2, 4))
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
 def angle_sine(first: Array, second: Array) -> float:
-    """Return the sine of the angle between two nonzero directions. If it is at most
-    `MAX_PARALLEL_SINE`, they do not span a plane.
+    """Return the sine of the angle between two nonzero directions (n,). Directions with a sine of
+    at most `PARALLEL_SINE` do not span a plane.
     """
     u, w = (v / np.abs(v).max() for v in (first, second))
     u, w = u / np.linalg.norm(u), w / np.linalg.norm(w)
@@ -100,8 +103,8 @@ DIRECTION_NAMES = ("auto", "eigenvectors", "random", "gradient")
 # maximum number of parameters at which "auto" computes eigenvectors, which takes seconds
 EIGENVECTORS_MAX_N = 20_000
 RANDOM_DIRECTION_NOTE = "random directions: a saddle often looks like a minimum"
-# maximum number of draws; that two random directions for two weights lie on one line in every draw
-# has a probability below 1e-18
+# maximum number of draws; if there are two weights, the probability that the random directions are
+# parallel in every draw is below 1e-18
 MAX_DIRECTION_DRAWS = 60
 # methods of the objective that each choice of directions requires
 REQUIRED_METHODS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}
@@ -134,8 +137,8 @@ class LandscapeDisplay(Display):
 
     Notes
     -----
-    A slice shows few of many directions: along random ones a saddle often looks like a minimum. The
-    direction that leads out of a saddle is the eigenvector of the lowest eigenvalue.
+    A slice shows few of many directions, and along random directions a saddle often looks like a
+    minimum. A direction of escape from a saddle is the eigenvector of the lowest eigenvalue.
 
     References
     ----------
@@ -187,12 +190,13 @@ class LandscapeDisplay(Display):
         ax: Any = None,
         **look: Any,
     ) -> LandscapeDisplay:
-        """Evaluate the loss on the slice and draw it; `slice` does the same without drawing.
+        """Evaluate the loss on a slice and draw the slice; `slice` evaluates without drawing.
 
         Parameters
         ----------
         objective : has ``value(theta)``
-            For "eigenvectors" also ``hessian(theta)``. Costs ``n_grid ** n_dims`` values.
+            The objective; for "eigenvectors" also with ``hessian(theta)``. The slice costs
+            ``n_grid ** n_dims`` values.
         theta : (n,) array
             The point.
         directions : {"auto", "eigenvectors", "random", "gradient"} or array (n,) or (2, n)
@@ -205,9 +209,9 @@ class LandscapeDisplay(Display):
             length, in one dimension only. Rows of an array must not be zero, and two must span a
             plane.
         to : (n,) array, optional
-            Another point: the slice is then the line from theta, at 0, to this point, at 1, and
-            `directions` and `radius` are not used. To bring the two points closer, permute the
-            units of one network first by `fastcurv.structure.nearest_copy`.
+            Another point. The slice is then the line from theta, at 0, to this point, at 1, and
+            `directions` and `radius` are not used. To bring the two points closer, first permute
+            the units of one network with `fastcurv.structure.nearest_copy`.
         n_dims : {1, 2}
             Number of directions; ignored if an array of directions is given.
         radius : float
@@ -364,7 +368,7 @@ class LandscapeDisplay(Display):
         levels : int
             Number of level lines, in two dimensions.
         log : bool
-            True if the loss is drawn on a logarithmic scale, for positive losses.
+            True to draw the loss on a logarithmic scale; the losses must be positive.
 
         Returns
         -------
@@ -401,8 +405,8 @@ class LandscapeDisplay(Display):
 def _choose_directions(
     objective: Any, theta: np.ndarray, wanted: Any, n_dims: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the directions as rows (1 or 2, n), and a name for each, for the option `directions`
-    in `wanted`.
+    """Return the directions as rows (1 or 2, n), and a name for each. `wanted` is the option
+    `directions`, and `n_dims` the number of directions unless `wanted` is an array.
     """
     if not isinstance(wanted, str):
         rows = _check_directions(wanted, theta.size)
@@ -432,8 +436,8 @@ def _choose_directions(
 
 
 def _check_directions(wanted: Any, n: int) -> np.ndarray:
-    """Return directions given by the caller as rows, after checking that they are one nonzero
-    direction or two that span a plane.
+    """Return the directions `wanted` of the caller as rows. Raise ValueError unless they are one
+    nonzero direction, or two that span a plane.
     """
     rows = np.atleast_2d(check_array(wanted, "directions", np.float64))
     if rows.ndim != 2 or len(rows) not in (1, 2) or rows.shape[1] != n:
@@ -451,12 +455,12 @@ def _check_directions(wanted: Any, n: int) -> np.ndarray:
 def _random_directions(
     objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return random directions as rows. Two directions are drawn until the angle between them is at
-    least 30 degrees, which the first draw usually satisfies if there are many weights. After
-    `MAX_DIRECTION_DRAWS` draws the pair with the largest angle is returned.
+    """Return `n_dims` random directions as rows. A pair is drawn again until the angle between its
+    directions is at least 30 degrees, which the first draw usually satisfies if there are many
+    weights. After `MAX_DRAWS` draws the pair with the largest angle is returned.
 
-    For units of a single weight only the signs are random, so that for two such units the
-    directions are parallel half the time.
+    For units of a single weight only the signs are random. The directions for two such units are
+    therefore parallel half the time.
     """
     best, widest = None, MAX_PARALLEL_SINE
     for _ in range(MAX_DIRECTION_DRAWS):

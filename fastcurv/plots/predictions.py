@@ -13,8 +13,8 @@ from .style import CYCLE, new_axes
 
 
 def final_estimator_and_inputs(estimator: Any, X: Any = None) -> tuple[Any, Any]:
-    """Return the fitted estimator at the end of a pipeline or of the best estimator of a search,
-    and X transformed by the steps before that estimator.
+    """Return the fitted estimator of this library at the end of a pipeline, or in the best
+    estimator of a search, and X transformed by the steps before the estimator.
     """
     estimator = getattr(estimator, "best_estimator_", estimator)
     if hasattr(estimator, "steps"):
@@ -35,7 +35,7 @@ def final_estimator_and_inputs(estimator: Any, X: Any = None) -> tuple[Any, Any]
 
 
 def objective_of(estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, Any]:
-    """Return the objective that a fitted estimator minimises on these rows, and the fitted
+    """Return the objective that a fitted estimator minimises on the rows of X, and the fitted
     theta.
     """
     estimator, X = final_estimator_and_inputs(estimator, X)
@@ -55,7 +55,7 @@ def decision_regions(
     n: int = 121,
     title: str | None = None,
 ) -> Any:
-    """Draw the decision regions of a classifier of two features, and the samples on them.
+    """Draw the decision regions of a classifier of two features, with the samples as markers.
 
     Parameters
     ----------
@@ -63,11 +63,15 @@ def decision_regions(
         ``predict(X)`` for X of shape (m, 2) returns m integer classes, or m floats whose sign
         gives the class.
     X : (N, 2) array
+        The samples.
     y : (N,) array of integer classes
+        The classes of the samples.
     ax : matplotlib Axes or None
+        The Axes to draw in; None creates a new figure.
     n : int
-        Grid points along each axis.
+        Number of grid points along each axis.
     title : str or None
+        The title of the Axes.
 
     Returns
     -------

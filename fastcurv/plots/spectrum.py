@@ -27,17 +27,18 @@ CONVERGED_TOL = 1e-6  # maximum residual of a converged pair, relative to the la
 
 
 class SpectrumDisplay(Display):
-    """The density of a Hessian's eigenvalues, with the eigenvalues known individually as ticks
-    below it.
+    """A plot of the density of a Hessian's eigenvalues, with ticks below for eigenvalues that are
+    known individually.
 
     Parameters
     ----------
     density : SpectralDensity
         The result of `fastcurv.spectral_density`.
     eigenvalues : (k,) array or None
-        Eigenvalues drawn as ticks on the axis, negative ones in red, zeros within rounding in grey.
+        Eigenvalues that are drawn as ticks on the axis: negative ones in red, and those that are
+        zero within rounding in grey.
     bounds : (float, float)
-        Proved bounds on all eigenvalues; the density is cut off there.
+        Proved bounds on all eigenvalues, at which the density is cut off.
 
     Attributes
     ----------
@@ -228,7 +229,7 @@ class SpectrumDisplay(Display):
         alone = not (ax.lines or ax.get_title())
         draw_density(self.density, ax, band=band, scale=scale, label=label, color=color)
         if self.eigenvalues is not None:
-            # Eigenvalues that are zero by symmetry are computed with either sign.
+            # Eigenvalues that are zero by symmetry may be computed with either sign.
             near = getattr(self.density, "resolution", 0.0)
             for sign, tone, mine in (
                 ("negative", RED, self.eigenvalues < -near),
@@ -254,8 +255,9 @@ class SpectrumDisplay(Display):
 
 
 def extreme_eigenpairs(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpairs:
-    """Return the ``k`` lowest and ``k`` highest eigenpairs of an operator. For small n they are
-    computed from the dense matrix, so that no copy of a multiple eigenvalue is missed.
+    """Return the ``k`` lowest and ``k`` highest eigenpairs of an operator. If n is at most
+    `PLOT_DENSE_MAX_N`, they are computed from the dense matrix, so that no copy of a multiple
+    eigenvalue is missed.
     """
     n = hessian.shape[0]
     if n <= PLOT_DENSE_MAX_N:
@@ -277,8 +279,8 @@ def all_eigenpairs(hessian: Any) -> Eigenpairs:
 
 
 def select_ends(pairs: Eigenpairs, k: int) -> Eigenpairs:
-    """Return the ``k`` lowest and ``k`` highest of all eigenpairs, or all if there are at most 2
-    k.
+    """Return the ``k`` lowest and ``k`` highest of all eigenpairs `pairs`, or all if there are at
+    most 2 k.
     """
     n = len(pairs)
     kept = np.r_[:k, n - k : n] if 2 * k < n else np.arange(n)
@@ -289,15 +291,18 @@ def select_ends(pairs: Eigenpairs, k: int) -> Eigenpairs:
 def eigenvalues(
     values: Any, residuals: Any = None, ax: Any = None, *, label: str | None = None
 ) -> Any:
-    """Draw eigenvalues in ascending order, with different markers and colours for negative and
-    positive ones and for zeros within rounding.
+    """Draw eigenvalues in ascending order, with different markers and colours for negative values,
+    positive values, and zeros within rounding.
 
     Parameters
     ----------
     values : (k,) array
+        The eigenvalues, in any order.
     residuals : (k,) array or None
-        Half lengths of error bars, each of which contains an eigenvalue.
+        The residual norm of each value, which is drawn as the half length of an error bar. The
+        bar contains an exact eigenvalue.
     ax : matplotlib Axes or None
+        The Axes to draw in; None creates a new figure.
     label : str or None
         Text before "positive", "negative" and "zero" in the legend.
 

@@ -43,8 +43,8 @@ def line_style(number: int) -> dict[str, str]:
 
 
 def set_log_axis(ax: Any, wanted: bool) -> None:
-    """Make the vertical axis of `ax` logarithmic, with plain numbers as labels, if `wanted` is
-    True.
+    """Make the vertical axis of `ax` logarithmic if `wanted` is True, with plain numbers as
+    labels.
     """
     if wanted:
         ax.set_yscale("log")
@@ -62,6 +62,7 @@ def new_axes(ax: Any = None, *, figsize: tuple[float, float] = (6.4, 4.0), **sub
     Parameters
     ----------
     ax : matplotlib Axes or None
+        The Axes to return, if not None.
     figsize : (float, float)
         Size of a new figure in inches.
     **subplot
@@ -93,8 +94,8 @@ def mark(ax: Any, x: float, y: float, kind: str, label: str | None = None) -> An
 
 
 def legend_width(names: list[str]) -> float:
-    """Return the width in inches of a legend next to the axes, or 0 if there are no more lines than
-    colours, so that the legend fits inside the axes.
+    """Return the width in inches of a legend with the given names next to the axes. Return 0 if
+    there are no more names than colours, because the legend then fits inside the axes.
     """
     if len(names) <= len(CYCLE):
         return 0.0
@@ -102,9 +103,11 @@ def legend_width(names: list[str]) -> float:
 
 
 def add_line_legend(ax: Any, *, room: bool) -> None:
-    """Add a legend to `ax`. It is placed next to the axes if there are more lines than colours and
-    there is space, or if the layout engine can make space and leave the axes at least half of their
-    width. Otherwise it is placed inside the axes.
+    """Add a legend to `ax`, next to the axes or inside them.
+
+    The legend is next to the axes if there are more lines than colours and if there is space.
+    `room` is True if the figure has this space. Otherwise there is space if a layout engine can
+    shrink the axes to no less than half of their width.
     """
     names = ax.get_legend_handles_labels()[1]
     width = legend_width(names)
@@ -173,8 +176,8 @@ class Display(ReadOnlyMixin, assignable=("ax_", "figure_")):
         refuse_unknown("picture", unknown, f"{cls.__name__}.{makers[0]}", known)
 
     def _repr_png_(self) -> bytes | None:
-        """Return the picture for a notebook, or None if pyplot holds the figure, which the notebook
-        then shows at the end of the cell.
+        """Return the plot as a PNG image for a notebook. Return None if pyplot manages the figure,
+        because the notebook then shows it at the end of the cell.
         """
         if not hasattr(self, "figure_"):
             self.plot()

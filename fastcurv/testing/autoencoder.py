@@ -17,9 +17,9 @@ from ..reference import ReferenceModel, ReferenceObjective
 
 @dataclass(frozen=True)
 class Case(FrozenRecord):
-    """A critical or noncritical point with the verdict that `classify` must return: its `kind` and
-    the numbers of positive, negative and zero eigenvalues. A number, or the loss `value`, is None
-    if it is not known in closed form.
+    """A point with the verdict that `classify` must return for it. The verdict consists of the
+    `kind` and the numbers of positive, negative and zero eigenvalues. A number, or the loss
+    `value`, is None if it is not known in closed form.
     """
 
     name: str
@@ -99,8 +99,9 @@ class LinearAutoencoder(ReadOnlyMixin):
         )
 
     def critical_point(self, indices: Any, seed: Any = None) -> np.ndarray:
-        """Return theta with ``W2 W1 = U_I U_I'``, where the indices in I count from 1. With a seed,
-        theta is moved along the symmetry ``W2 A^-1, A W1``.
+        """Return theta (2 n p,) of a critical point with ``W2 W1 = U_I U_I'``. `indices` are the
+        indices I, counted from 1. With a seed, W1 and W2 are replaced by ``A W1`` and ``W2 A^-1``
+        with a random matrix A, which does not change the loss.
         """
         indices = sorted(int(i) - 1 for i in indices)
         k, n = len(indices), self.spectrum.size
@@ -145,8 +146,9 @@ class LinearAutoencoder(ReadOnlyMixin):
         )
 
     def cases(self, seed: Any = None, limit: int | None = None) -> list[Case]:
-        """Return the cases of all index sets, or of `limit` sets drawn at random in addition to the
-        empty set and that of the minimum.
+        """Return the cases of all index sets, as a list. With `limit`, return those of `limit`
+        random sets, the empty set and the set of the minimum. `seed` is also that of
+        `critical_point`.
         """
         n = self.spectrum.size
         sets = [s for k in range(min(self.p, n) + 1) for s in combinations(range(1, n + 1), k)]

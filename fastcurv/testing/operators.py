@@ -20,15 +20,16 @@ from ..common.protocols import Array
 from ..common.read_only import ReadOnlyMixin
 from ..network.arguments import check_dtype
 
-# methods that an instance may replace, since no other value is derived from them
+# methods that an instance may replace, since no attribute is derived from their results
 REPLACEABLE_METHODS = ("value", "gradient", "value_and_gradient", "hessian", "third_bound")
 
 
 class PrescribedSpectrum(SelfAdjoint, ReadOnlyMixin, assignable=("n_products",)):
     """A symmetric operator with the given eigenvalues, in a random basis.
 
-    The operator is ``P diag(values) P'`` with P a product of Householder reflections. A product
-    costs ``O(n n_reflections)``, so n = 1e5 is cheap. `eigenvector(i)` is exact up to rounding.
+    The operator is ``P diag(values) P'``, where P is a product of Householder reflections. A
+    matrix-vector product costs ``O(n n_reflections)``, so n = 1e5 is fast. The method
+    ``eigenvector(i)`` returns exact eigenvectors up to rounding.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ class PrescribedSpectrum(SelfAdjoint, ReadOnlyMixin, assignable=("n_products",))
         return self._apply(V)
 
     def eigenvector(self, i: int) -> np.ndarray:
-        """Return the unit eigenvector of ``values[i]``."""
+        """Return the unit eigenvector (n,) of the eigenvalue ``values[i]``."""
         e = np.zeros(self.shape[0], dtype=self.dtype)
         e[i] = 1
         return self._apply_reflections(e, range(len(self.reflection_vectors)))
@@ -136,14 +137,18 @@ class QuadraticObjective(ReadOnlyMixin, assignable=REPLACEABLE_METHODS):
         return self.H
 
     def third_bound(self, theta: np.ndarray, radius: float) -> float:
-        """Return 0, a Lipschitz constant of the constant Hessian."""
+        """Return 0, which is a Lipschitz constant of the Hessian because the Hessian is
+        constant.
+        """
         return 0.0
 
 
 class FunctionObjective(ReadOnlyMixin, assignable=REPLACEABLE_METHODS):
-    """A function of a few variables, given by its value, gradient and Hessian matrix. With a
-    function ``third_bound(theta, radius)``, which returns a Lipschitz constant of the Hessian on a
-    ball, verdicts can be certified.
+    """A function of a few variables, given by its value, gradient and Hessian matrix as functions
+    of theta (n_params,).
+
+    With a function ``third_bound(theta, radius)``, which returns a Lipschitz constant of the
+    Hessian on a ball, verdicts can be certified.
 
     Examples
     --------
@@ -164,7 +169,7 @@ class FunctionObjective(ReadOnlyMixin, assignable=REPLACEABLE_METHODS):
         self._third_bound = third_bound
 
     def _copy_argument(self, theta: np.ndarray) -> np.ndarray:
-        """Return a copy of theta that a function may overwrite."""
+        """Return a copy of theta, so that a user-defined function may overwrite its argument."""
         return np.array(check_vector(theta, self.n_params, "theta", float))
 
     def value(self, theta: np.ndarray) -> float:
@@ -182,7 +187,7 @@ class FunctionObjective(ReadOnlyMixin, assignable=REPLACEABLE_METHODS):
         )
 
     def third_bound(self, theta: np.ndarray, radius: float) -> float:
-        """Return a Lipschitz constant of the Hessian on the ball around theta, or infinity if none
-        was given.
+        """Return a Lipschitz constant of the Hessian on the ball of the given radius around theta,
+        or infinity if no function for this was given.
         """
         return np.inf if self._third_bound is None else float(self._third_bound(theta, radius))

@@ -14,8 +14,9 @@ from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .autoencoder import Case, LinearAutoencoder, lecture_toy
 from .operators import FunctionObjective, PrescribedSpectrum, QuadraticObjective
 
-# Functions of two numbers, evaluated at the origin: (name, kind, numbers of positive, negative and
-# zero eigenvalues, value, gradient, Hessian, Lipschitz constant of the Hessian).
+# Functions of two variables that are classified at the origin: name, kind, numbers of positive,
+# negative and zero eigenvalues, and functions that return the value, the gradient, the Hessian and
+# a Lipschitz constant of the Hessian.
 TEST_FUNCTIONS: list[tuple[str, str, tuple[int, int, int], Any, Any, Any, Any]] = [
     (
         "x^2 - y^2",
@@ -222,7 +223,8 @@ def _xor_cases() -> Iterator[Any]:
 
 def _embedded_unit_cases() -> Iterator[Any]:
     """Yield cases in which a one-unit tanh network at a critical point is embedded in a network
-    with two units: with a unit of zeros, and with the unit split in two (Fukumizu, Amari 2000).
+    with two units, either by adding a unit of zeros or by splitting the unit (Fukumizu, Amari
+    2000).
     """
     rng = np.random.default_rng(6)
     X = rng.standard_normal((20, 2))

@@ -138,9 +138,9 @@ class DenseHessian:
     def eigenpairs_on_complement(
         self, T: Floats, c: Floats | None = None, more: float = 0.0
     ) -> ComplementEigenpairs:
-        """Return the eigenpairs of ``C A C`` as a `Slice`, on the complement of the span of the
-        columns of T (n, s), which are in the coordinates of theta. C is ``diag(c)``, or the
-        identity if `c` is None. `more` is added to the bound on the error of A.
+        """Return the eigenpairs of ``C A C`` as a `ComplementEigenpairs`, on the complement of the
+        span of the columns of T (n, s), which are in the coordinates of theta. C is ``diag(c)``, or
+        the identity if `c` is None. `more` is added to the bound on the error of A.
         """
         scaled = c is not None
         c = np.ones(self.n) if c is None else c
@@ -171,7 +171,7 @@ class DenseHessian:
 class SignView:
     """Two slices of the Hessian on the complement of proved symmetries: `plain` in the coordinates
     of theta, and `best` in the coordinates in which the most signs are known. `held` are the
-    `Tangents` of the symmetries.
+    `OrbitTangents` of the symmetries.
     """
 
     plain: ComplementEigenpairs
@@ -266,8 +266,8 @@ def check_theorem_across_orbits(
 
 
 class _ComplementReflections:
-    """The complement of the span of s columns, represented by Householder reflections. Applying
-    them to a matrix costs ``O(n^2 s)`` instead of ``O(n^3)``.
+    """The complement of the span of s orthonormal columns, represented by Householder reflections.
+    Applying the reflections to a matrix costs ``O(n^2 s)`` instead of ``O(n^3)``.
     """
 
     def __init__(self, span: Floats) -> None:
@@ -288,12 +288,13 @@ class _ComplementReflections:
     def rounding_bound(self) -> float:
         """Return a bound on the rounding error of `project_matrix`, relative to ``||M||_F``.
 
-        LAPACK applies k reflections as ``X - V (T (V' X))``, k = 1 or up to
-        `REFLECTION_BLOCK_SIZE`: sums of n, k and k products, in any order. The error, relative to
-        ``||X||_F``, is therefore at most ``(n + 2 k + 8) u || |V| |T| |V'| ||`` with u = eps / 2.
-        ``I - V T V'`` deviates from orthogonality by as much again, since V and T are rounded too
-        (Higham, Accuracy and Stability, 2002, 19.3 and 19.5). Both sides contribute. A single
-        reflection has ``tau ||v||^2 = 2``; for larger blocks the norms are computed.
+        LAPACK applies k reflections as ``X - V (T (V' X))``, with k = 1 or up to
+        `REFLECTION_BLOCK_SIZE`. These are sums of n, k and k products, in any order. The error,
+        relative to ``||X||_F``, is therefore at most ``(n + 2 k + 8) u || |V| |T| |V'| ||`` with u
+        = eps / 2. The deviation of ``I - V T V'`` from orthogonality has the same bound, because V
+        and T are rounded too (Higham, Accuracy and Stability, 2002, 19.3 and 19.5). Both sides
+        contribute. A single reflection has ``tau ||v||^2 = 2``; for larger blocks the norms are
+        computed.
         """
         n, s = self.raw.shape
         if s <= MAX_SINGLE_REFLECTIONS:
@@ -312,8 +313,8 @@ class _ComplementReflections:
         return float(2 * (n + 2 * REFLECTION_BLOCK_SIZE + 8) * EPS * total)
 
     def project_matrix(self, M: Floats) -> Floats:
-        """Return ``Z' M Z`` for a symmetric M (n, n) and an orthonormal basis Z of the
-        complement.
+        """Return ``Z' M Z`` (n - s, n - s) for a symmetric M (n, n) and an orthonormal basis Z of
+        the complement.
         """
         s, one_by_one = len(self.tau), len(self.tau) <= MAX_SINGLE_REFLECTIONS
         turned = self._apply_reflections("L", "T", np.asfortranarray(M), one_by_one)
@@ -321,9 +322,7 @@ class _ComplementReflections:
         return np.asarray((turned + turned.T) / 2)
 
     def lift_vectors(self, V: Floats) -> Floats:
-        """Return ``Z V``, the columns of V (n - s, m) in the full space, for the basis Z of
-        `project_matrix`.
-        """
+        """Return ``Z V`` (n, m) for coordinates V (n - s, m) in the basis Z of `project_matrix`."""
         return self._apply_reflections(
             "L", "N", np.asfortranarray(np.vstack([np.zeros((len(self.tau), V.shape[1])), V]))
         )
@@ -444,8 +443,8 @@ def cholesky_solver(A: Floats) -> Callable[[Floats], Floats] | None:
 
 
 class InertiaByCholesky(InertiaStrategy):
-    """The inertia of a Hessian that is proved positive definite, and the outcome `proof` of
-    Kantorovich's theorem for it.
+    """The inertia of a Hessian that is proved positive definite, and `proof`, the outcome of
+    Kantorovich's theorem for this Hessian.
     """
 
     def __init__(
@@ -486,15 +485,15 @@ class InertiaByCholesky(InertiaStrategy):
 
     @cached_property
     def largest_eigenvalue(self) -> tuple[float, float]:
-        """The largest eigenvalue, and a bound on its error."""
+        """A pair: the largest eigenvalue of H, and a bound on its error."""
         found = raise_if_interrupted(
             eigsh(check_symmetric_operator(self.full.A), 1, "LA", tol=1e-8, seed=0)
         )
         return float(found.values[0]), float(found.residuals[0]) + self.full.error
 
     def nearness_with_slope(self) -> Nearness:
-        """Return the nearness with ``||Hg|| / (||H|| ||g||)`` and, computed from the Krylov space
-        of g, the fraction of g outside the range of H.
+        """Return the `Nearness` with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
+        range of H added. The fraction is computed from the Krylov space of g.
         """
         (g, _), n, size = self.gradient, self.full.n, self.near.gradient_norm
         if not size > 0:
@@ -511,8 +510,8 @@ class InertiaByCholesky(InertiaStrategy):
         return replace(self.near, flat_ratio=flat, residual=max(0.0, 1 - inside) ** 0.5)
 
     def make_spectrum(self, proof: CriticalPointProof) -> SpectrumEvidence:
-        """Return the `SpectrumEvidence`, in which all eigenvalues are positive. `proof` is not
-        used.
+        """Return the `SpectrumEvidence`, in which all eigenvalues are positive. The argument
+        `proof` is not used.
         """
         known, (high, off) = self.known, self.largest_eigenvalue
         return SpectrumEvidence(
@@ -541,8 +540,8 @@ MIN_LAYER_SCALE = 1e-8
 
 
 class InertiaByEigenpairs(InertiaStrategy):
-    """The inertia from all eigenpairs, as the signs of the eigenvalues that are proved at theta.
-    Signs that are not stable up to the critical point are set to 0.
+    """The inertia from all eigenpairs. `signs` holds the signs of the eigenvalues that are proved
+    at theta; signs that may change between theta and the critical point are set to 0.
     """
 
     def __init__(
@@ -565,11 +564,11 @@ class InertiaByEigenpairs(InertiaStrategy):
     def _proved_signs(
         self, view: SignView
     ) -> tuple[SignView, ComplementEigenpairs, NDArray[np.int_], int]:
-        """Return `view`, its best eigenpairs, their signs, which are 0 if not proved, and the
-        number of proved signs.
+        """Return a tuple: `view`, its best slice, the signs (m,) of the eigenvalues of this slice,
+        which are 0 if not proved, and the number of proved signs.
 
-        If the error of the whole matrix leaves the sign of an end of the spectrum unknown, a
-        product with its eigenvector may prove the sign.
+        If the error of the whole matrix leaves the sign of the smallest or the largest eigenvalue
+        unknown, a product with its eigenvector may prove the sign.
         """
         cut, signs = view.best, eigenvalue_signs(view.best)
         for i, sign in ((0, -1), (-1, 1)):
@@ -581,9 +580,9 @@ class InertiaByEigenpairs(InertiaStrategy):
         return view, cut, signs, int((signs != 0).sum())
 
     def check_theorem(self) -> tuple[KantorovichOutcome, float]:
-        """Check Kantorovich's theorem, and check it again in balanced units, and then without
-        projecting out the orbits, if the failed hypothesis may hold there. Return the outcome and
-        the length of Newton's step.
+        """Check Kantorovich's theorem. If a hypothesis fails that may hold in balanced units, or
+        without projecting out the orbits, check the theorem again in that way. Return the
+        `KantorovichOutcome` and the length of Newton's step.
         """
         self.H.show_note("the theorem")
         full, view, found = self.full, self.view, self._check_theorem_on_complement()
@@ -610,11 +609,11 @@ class InertiaByEigenpairs(InertiaStrategy):
         return found
 
     def _check_theorem_on_complement(self) -> tuple[KantorovichOutcome, float]:
-        """Check Kantorovich's theorem on the complement of the symmetries, in theta's coordinates
-        and, if it fails, in the coordinates with the most known signs.
+        """Check Kantorovich's theorem on the complement of the symmetries, in the coordinates of
+        theta and, if it fails, in the coordinates with the most known signs.
 
-        Return the `KantorovichOutcome` and the length of Newton's step, both in theta's
-        coordinates.
+        Return the `KantorovichOutcome`, whose radius is in the coordinates of theta, and the length
+        of Newton's step in these coordinates.
         """
         (g, off), (ob, theta), full = self.gradient, (self.ask.ob, self.ask.theta), self.full
         plain, best, tried = self.view.plain, self.view.best, []
@@ -636,11 +635,11 @@ class InertiaByEigenpairs(InertiaStrategy):
         return tried[-1] if tried[-1][0].holds else tried[0]
 
     def _newton_step(self, cut: ComplementEigenpairs) -> tuple[Floats, float]:
-        """Return Newton's step on the eigenvectors of known sign, in the coordinates of a slice,
-        and an upper bound on its length that includes the rounding of g.
+        """Return Newton's step (n,) on the eigenvectors of known sign, in the coordinates of the
+        slice `cut`, and an upper bound on its length that includes the rounding of g.
 
-        The rounding matters near a minimum at which the gradient adds curvature along the orbits,
-        since slopes of the size of the rounding distinguish such a minimum from a saddle.
+        The rounding matters near a minimum at which the gradient adds curvature along the orbits.
+        Only slopes of about the size of the rounding distinguish such a minimum from a saddle.
         """
         (g, off), known, A = self.gradient, eigenvalue_signs(cut) != 0, self.full.A
         slack = gradient_rounding_bounds(len(g), off, self.reach, cut)[1]
@@ -652,8 +651,10 @@ class InertiaByEigenpairs(InertiaStrategy):
         return step, safe_norm(step) + safe_norm(slack[known] / values)
 
     def prove_two_signs(self, distance: float) -> TwoSignProof:
-        """Return the proof by two fixed vectors in the first coordinates in which it holds: theta's
-        own, balanced ones, or those in which Newton's step is equally long in all layers.
+        """Return the `TwoSignProof`, the proof of a saddle by two fixed vectors, in the first
+        coordinates in which it holds. These are the coordinates of theta, balanced coordinates, and
+        coordinates in which Newton's step is equally long in all layers. If none holds, return the
+        `TwoSignProof` in the coordinates of theta. The argument `distance` is not used.
         """
         full, view, low, high = self.full, self.view, self.low, self.high
         third = partial(third_bound, self.ask.ob, self.ask.theta)
@@ -679,9 +680,10 @@ class InertiaByEigenpairs(InertiaStrategy):
         return plain
 
     def _prove_extreme_pair(self, cut: ComplementEigenpairs, length: float) -> TwoSignProof:
-        """Return the `TwoSignProof` proved by the eigenvectors of both ends of the slice `cut`, in
-        the coordinates of the slice, in which Newton's step has length `length`. If these ends have
-        no known opposite signs, return an empty `TwoSignProof`, which does not hold.
+        """Return the `TwoSignProof` proved by the first and the last eigenvector of the slice
+        `cut`, in the coordinates of the slice. In these coordinates Newton's step has length
+        `length`. If the two eigenvalues have no known opposite signs, return an empty
+        `TwoSignProof`, which does not hold.
         """
         known, c, A = eigenvalue_signs(cut), cut.c, self.full.A
         if not (known.size and known[0] < 0 < known[-1]):
@@ -695,19 +697,22 @@ class InertiaByEigenpairs(InertiaStrategy):
         return TwoSignProof(two_signs(low + error, high - error, third), length, float(c.min()))
 
     def residuals_may_vanish(self) -> bool:
-        """Return True if all residuals may be 0: H has zero eigenvalues and no negative ones."""
+        """Return True if all residuals may be 0 at a point near theta: H has zero eigenvalues and
+        no eigenvalue that is proved negative.
+        """
         zeros = (self.signs == 0).any() or self.view.best.span.shape[1] > 0
         return bool(zeros and not (self.signs == -1).any())
 
     def zero_unstable_signs(self, pair: TwoSignProof) -> tuple[bool, bool]:
         """Set the signs that are measured to be unstable to 0. Return two flags: True if all signs
-        are stable, and True if Newton's step reduces the decrement. `pair` is not used.
+        are stable, and True if Newton's step reduces the decrement. The argument `pair` is not
+        used.
         """
         self.H.show_note("do signs last?")
         (g, off), cut = self.gradient, self.cut
         slack = gradient_rounding_bounds(len(g), off, self.reach, cut)[1]
         slack = slack + np.inf if off == np.inf else slack
-        # The products may run out; `H.short` reports this.
+        # If the budget of products is used up, `H.short` reports this.
         with suppress(BudgetSpentError):
             self.signs = certify_signs(
                 self.ask.ob,
@@ -722,8 +727,9 @@ class InertiaByEigenpairs(InertiaStrategy):
         return bool((self.signs == eigenvalue_signs(cut)).all()), self._newton_step_converges()
 
     def _newton_step_converges(self) -> bool:
-        """Return True if, on eigenvectors of known sign, the decrement at the end of Newton's step
-        is at most `MAX_DECREMENT_LEFT` times that at theta, beyond rounding.
+        """Return True if the decrement at the end of Newton's step is at most `MAX_DECREMENT_LEFT`
+        times that at theta, or 0 at theta, beyond rounding. Both are computed on the eigenvectors
+        of known sign.
         """
         (g, off), known, cut = self.gradient, self.signs != 0, self.cut
         cut = replace(cut, values=cut.values[known], vectors=cut.vectors[:, known])
@@ -737,8 +743,8 @@ class InertiaByEigenpairs(InertiaStrategy):
 
     @cached_property
     def extremes(self) -> tuple[Any, Any]:
-        """``(lambda, (low, high))`` for both ends of the spectrum, including the symmetry
-        directions.
+        """A pair for each end of the spectrum, ``(lambda, (low, high))``: the eigenvalue and an
+        interval that contains an exact eigenvalue. The symmetry directions are included.
         """
         plain, A = self.view.plain, self.full.A
         values, error = plain.values, plain.ends
@@ -750,8 +756,8 @@ class InertiaByEigenpairs(InertiaStrategy):
         return (low, (low - error, low + error)), (high, (high - error, high + error))
 
     def nearness_with_slope(self) -> Nearness:
-        """Return the nearness with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
-        range of H.
+        """Return the `Nearness` with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
+        range of H added.
         """
         near, full, plain = self.near, self.full, self.view.plain
         # If the curvature is below `reached`, no local model of the loss is valid along the whole
@@ -769,8 +775,9 @@ class InertiaByEigenpairs(InertiaStrategy):
         return replace(near, flat_ratio=flat_ratio, residual=residual, flat_beside_step=beside)
 
     def make_spectrum(self, proof: CriticalPointProof) -> SpectrumEvidence:
-        """Return the `SpectrumEvidence`, with the inertia that the stable signs determine, or
-        `proof` if it proves a point where all residuals vanish.
+        """Return the `SpectrumEvidence`, with the inertia that the stable signs determine. If
+        `proof` proves a point where all residuals vanish, the inertia is that of the minimum at
+        this point.
         """
         best, s, n = self.view.best, self.view.best.span.shape[1], self.full.n
         negative, positive = (

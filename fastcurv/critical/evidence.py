@@ -62,7 +62,7 @@ def third_bound(
 
 
 def symmetry_tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> OrbitTangents:
-    """Return the `Tangents` of the symmetries that are proved to hold on the ball of `radius`
+    """Return the `OrbitTangents` of the symmetries that are proved to hold on the ball of `radius`
     around theta. If the objective has `flat_directions` but no `orbits`, `change` and `error` are
     infinite. If it has neither, there are no columns.
     """

@@ -272,8 +272,8 @@ MAX_STEP_PRODUCTS = 200  # maximum number of products in one step
 
 
 class CurvatureCoordinates:
-    """The map ``S`` with ``S S' = |H|^-1`` on a slice, where weak curvature is replaced by its
-    error. Without a slice it is the identity.
+    """The map S of a slice with ``S S' = |H|^-1``, in which eigenvalues smaller in magnitude than
+    their error are replaced by the error. Without a slice S is the identity.
     """
 
     def __init__(self, cut: ComplementEigenpairs | None = None) -> None:
@@ -285,12 +285,12 @@ class CurvatureCoordinates:
             self.stretch = float(self.weights.max(initial=0.0) * np.abs(cut.c).max(initial=0.0))
 
     def to_parameters(self, y: Floats) -> Floats:
-        """Return ``S y``."""
+        """Return ``S y``, the parameters (n,) for coordinates y (m,)."""
         cut = self.cut
         return y if cut is None else np.asarray(cut.c * (cut.vectors @ (self.weights * y)))
 
     def to_coordinates(self, v: Floats) -> Floats:
-        """Return ``S' v``."""
+        """Return ``S' v``, the coordinates (m,) of a gradient v (n,)."""
         cut = self.cut
         return v if cut is None else np.asarray(self.weights * (cut.vectors.T @ (cut.c * v)))
 

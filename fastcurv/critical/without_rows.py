@@ -33,7 +33,9 @@ JACOBIAN_BLOCK_ENTRIES = 1 << 19
 
 @dataclass(frozen=True)
 class FactoredMinimum:
-    """A minimum theta of an objective in float64, with the Cholesky factor of the Hessian there."""
+    """A minimum theta of an objective in float64, with the Cholesky factor of the Hessian at
+    theta.
+    """
 
     ob: Any
     theta: Floats
@@ -209,10 +211,12 @@ def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
 
 
 class _RemovalProofBounds:
-    """Quantities shared by the proofs of all rows: half of the smallest eigenvalue of H, allowances
-    for the rounding of Hessians and gradients, and Lipschitz constants of the Hessian on balls
-    around theta. The Lipschitz constants also hold without a row, since they are sums of
-    nonnegative terms of the rows.
+    """Quantities shared by the proofs for all samples: half of the smallest eigenvalue of H,
+    allowances for the rounding errors of Hessians and gradients, and Lipschitz constants of the
+    Hessian on balls around theta.
+
+    The Lipschitz constants also hold without a sample, because they are sums of nonnegative terms
+    of the samples.
     """
 
     def __init__(self, at: FactoredMinimum, gradient_size: float) -> None:
@@ -228,7 +232,9 @@ class _RemovalProofBounds:
         self.half_least = 0.5 * float(values[0])
 
     def third_bound(self, radius: float) -> float:
-        """Return the Lipschitz constant for a radius that is rounded up to a power of sqrt(2)."""
+        """Return the Lipschitz constant for `radius` rounded up to a power of sqrt(2), or infinity
+        if none is known.
+        """
         if not radius > 0:
             return 0.0
         power = math.ceil(2 * math.log2(radius))

@@ -1,5 +1,5 @@
-"""Classification of points by `classify`, with verdicts that claim no more than the evidence
-shows.
+"""Classification of points by `classify`, with verdicts that claim no more than the evidence proves
+or measures.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ from .theorem import EPS, KantorovichOutcome, certify_residual_zero
 
 # maximum number of parameters at which all eigenvalues are computed even if the gradient is large
 CLASSIFY_ALWAYS_DENSE_MAX_N = 256
-# maximum number of rows of a matrix whose eigenvalues are computed by one BLAS thread, since more
-# threads cost more than they save
+# maximum number of rows of a matrix whose eigenvalues are computed by one BLAS thread, because
+# further threads would not save time
 SERIAL_EIGENSYSTEM_MAX_N = 4096
-# fraction of the time limit for computing all eigenvalues; the rest is kept for Hessian-vector
-# products
+# fraction of the time limit for computing all eigenvalues; the rest is reserved for a verdict from
+# Hessian-vector products
 DENSE_TIME_FRACTION = 0.8
 MIN_VERDICT_PRODUCTS = 4  # minimum number of products that a verdict takes
 # minimum number of products that must be left to classify the point reached by Newton steps
@@ -109,38 +109,40 @@ def classify(
     Parameters
     ----------
     ob : object
-        Any object with ``n_params``, ``gradient(theta)`` and ``hessian(theta)``. The following
-        optional attributes are used: ``value(theta)`` and ``rounding_bound(theta)``; proved bounds,
-        as methods of the object or of its ``certificates``: ``third_bound(theta, radius)``,
-        ``precise_gradient(theta)``, ``loss_lower_bound``, ``orbits(theta, radius)``,
+        Any object with ``n_params``, ``gradient(theta)`` and ``hessian(theta)``. The methods
+        ``value(theta)`` and ``rounding_bound(theta)`` are used if they exist. Proved bounds are
+        optional attributes of the object or of its ``certificates``: ``third_bound(theta,
+        radius)``, ``precise_gradient(theta)``, ``loss_lower_bound``, ``orbits(theta, radius)``,
         ``kinks(theta)``, ``ray_to_infimum(theta)``, ``residual_bounds(theta, radius)``,
-        ``curvature_floor(theta)``, ``probes(theta)``, ``saturation(theta)``; and, of the operator
-        that ``hessian(theta)`` returns, ``rounding_bound(v)``, ``column_error_bounds()``,
-        ``astype(dtype)`` and ``gradient``. `fastcurv.common.protocols` describes them.
+        ``curvature_floor(theta)``, ``probes(theta)`` and ``saturation(theta)``. Optional attributes
+        of the operator that ``hessian(theta)`` returns are ``rounding_bound(v)``,
+        ``column_error_bounds()``, ``astype(dtype)`` and ``gradient``. `fastcurv.common.protocols`
+        describes all of these.
     theta : array_like, shape (n,)
         The point.
     gradient_tol : float, optional
-        Tolerance on ``||g||``. By default theta is near a critical point if Newton's step is
-        predicted to change the loss f by at most 1e-8 of its height above its lower bound c, or by
-        at most the rounding of f: ``g'|H|^-1 g / 2 <= max(1e-8 (f - c), rounding of f)``. The field
-        `gradient_tol` of the result is then the largest norm of a gradient of this direction that
-        passes this test.
+        Tolerance on ``||g||`` for the gradient g. By default theta is near a critical point if
+        Newton's step is predicted to change the loss f by at most ``1e-8 (f - c)``, where c is a
+        lower bound on f, or by at most the rounding error of f: ``g'|H|^-1 g / 2 <= max(1e-8 (f -
+        c), rounding of f)``. The field `gradient_tol` of the result is then the largest norm of a
+        gradient in the direction of g that passes this test.
     curvature_tol : float
-        At large n, curvature above ``-curvature_tol (lambda_max - lambda_min)`` counts as not
-        negative. At small n it is only the threshold for flat directions in the test for a plateau.
+        At large n, curvature above ``-curvature_tol (lambda_max - lambda_min)`` counts as
+        nonnegative. At small n the tolerance is only the threshold for flat directions in the test
+        for a plateau.
     failure_probability : float, optional
         Largest accepted probability that a verdict `minimum` or `maximum` from random probes, at
         large n, is wrong. By default no such verdict is given.
     max_products : int, optional
         Maximum number of Hessian-vector products, not counting those that a `krylov` run already
-        holds; by default as many as a verdict needs. If it is below n, the method for large n is
-        used at any n. If too few are left to measure whether signs are stable, the verdict is
-        `undecided`.
+        has. By default a verdict uses as many products as it needs. If the maximum is below n, the
+        method for large n is used. If too few products are left to measure whether signs are
+        stable, the verdict is `undecided`.
     max_time : float, optional
-        Time limit in seconds, kept to within the time of a few products. The verdict then uses the
-        evidence found so far, and its reason names the limit. The computation of all eigenvalues is
-        not started if its estimated time exceeds the limit; if it is started and takes too long,
-        the last fifth of the time is reserved for products.
+        Time limit in seconds, which may be exceeded by the time of a few products. The verdict then
+        uses the evidence found so far, and its reason names the limit. The computation of all
+        eigenvalues is not started if its estimated time exceeds the limit. It is stopped after four
+        fifths of the time, so that the last fifth is left for products.
     dense_below : int
         If n is below this number, the whole spectrum is computed from the matrix, in ``O(n^3)``
         operations. A network assembles the matrix layer by layer, any other objective by n
@@ -148,27 +150,27 @@ def classify(
         have fewer dimensions than this number. If n is above 256 and the gradient is far above its
         tolerance, a few products are used instead.
     krylov : Krylov, optional
-        A run on ``ob.hessian(theta)``; a run on another operator raises ValueError. Unless the
-        operator is that of a network, up to two products check this. At large n the verdict uses
-        the products that the run already holds, and adds new ones to the run, so that later calls
-        for eigenpairs, densities and steps can use them at no cost. The result has the name of the
-        run in `krylov_name` and the number of new products in `n_new_products`.
+        A `Krylov` object for ``ob.hessian(theta)``. Unless the operator is that of a network, up to
+        two products check that the object belongs to this Hessian. At large n the verdict uses the
+        products that the object already has and adds new ones, so that later calls for eigenpairs,
+        densities and steps can use them. The result has the name of the object in `krylov_name` and
+        the number of new products in `n_new_products`.
     seed : None, int or numpy.random.Generator
-        Seed of the random choices; the same integer gives bitwise the same result.
+        Seed of the random choices. The same integer gives bitwise identical results.
     progress : bool, optional
-        Show a progress bar of products and the current activity; by default on a terminal, if the
-        call takes more than 2 s.
+        Whether to show a progress bar of products and the current activity. By default it is shown
+        on a terminal if the call takes more than 2 s.
 
     Returns
     -------
     CriticalPoint
-        The kind, a sentence that gives the reason, and all numbers from which they follow.
+        The kind, a sentence that gives the reason, and all numbers from which the kind follows.
 
     Raises
     ------
     ValueError
         If theta, the gradient or a product is not finite, an option has an invalid value, or
-        `krylov` is a run on another operator than the Hessian of `ob` at theta.
+        `krylov` does not belong to the Hessian of `ob` at theta.
     TypeError
         If `ob` or an option has the wrong type.
 
@@ -178,50 +180,54 @@ def classify(
 
     Notes
     -----
-    *Certified* means proved by a theorem, that of Newton and Kantorovich [1]_: with ``||H^-1|| <=
-    beta``, ``||H^-1 g|| <= eta`` and a Lipschitz constant L of H on the ball of radius ``2 eta``,
-    ``h = beta L eta < 1/2`` proves that exactly one critical point lies in that ball, in the slice
-    orthogonal to proved symmetries, and that every eigenvalue keeps its sign on the way. If this
-    fails in theta's own units, units that balance the parameters are tried. In theta's units the
-    ball is then an ellipsoid around theta, and ``radius`` is its longest semi-axis, within which
-    other critical points may lie. All three numbers are bounds: eigenvalues include the error of
-    the products and the eigensolver, g is computed in extended precision if the objective offers
-    it, and L comes from majorants. Three other proofs are used: that the residuals of an mse
-    network vanish nearby, at a global minimum; for a saddle, two fixed vectors whose curvatures
-    keep opposite signs on a ball larger than Newton's step; at large n, a lower bound on the
-    curvature. If a bound is missing, nothing is certified: signs of curvature are then measured
-    again at several lengths of Newton's step, in both directions, and those that are not stable
-    count as zeros. An operator or gradient without a bound of its own is assumed to be off by at
-    most ``64 eps ||H|| ||v||`` or ``64 eps |H| |theta|``.
+    *Certified* means proved by the theorem of Newton and Kantorovich [1]_. Let ``||H^-1|| <=
+    beta``, ``||H^-1 g|| <= eta``, and let L be a Lipschitz constant of H on the ball of radius ``2
+    eta``. If ``h = beta L eta < 1/2``, exactly one critical point lies in that ball, in the slice
+    orthogonal to proved symmetries, and every eigenvalue has the same sign at theta and at this
+    point. If the theorem does not hold in the units of theta, units that balance the parameters are
+    tried. In the units of theta the ball is then an ellipsoid around theta, and ``radius`` is its
+    longest semi-axis, within which other critical points may lie. beta, eta and L are bounds:
+    eigenvalues include the errors of the products and the eigensolver, g is computed in extended
+    precision if the objective supports this, and L comes from majorants.
+
+    Three other proofs are used. The residuals of an mse network are proved to vanish at a global
+    minimum near theta. For a saddle, two fixed vectors are proved to have curvatures of opposite
+    signs on a ball larger than Newton's step. At large n, a lower bound on the curvature is proved.
+    If a bound is missing, nothing is certified. Signs of curvature are then measured again at
+    several multiples of Newton's step, in both directions, and unstable signs count as zeros. If an
+    operator or a gradient has no bound on its error, an error of at most ``64 eps ||H|| ||v||`` or
+    ``64 eps |H| |theta|`` is assumed.
 
     *Invariance*. Kind, `certified` and inertia do not change if the loss is multiplied by a number,
-    if inputs or targets are scaled and the first or last layer compensates for it, or if a layer of
-    relu or linear units is scaled and the next one compensates. This holds for networks in float64
-    up to n = 1500: errors of H are bounded by entries, and eigenvalues, the theorem and two fixed
-    vectors are also tried in balanced units, which follow any rescaling, that of collapsed units
-    included. They may change in borderline cases: if a slope, or an end of the spectrum proved by
-    one product, is near a rounding error that is bounded by one norm in theta's own units; if h is
-    near 1/2; if the ball is hardly longer than Newton's step, or longer in theta's own units only;
-    if the stability of a sign, or a decrease across a kink, was measured and not proved; and if
-    numbers are near 1e-300. An eigenvalue within its error counts as zero. Without bounds by
-    entries that error is one number in theta's own units. The verdict on the weakest eigenvalues
-    may then depend on these units, as it may in float32, and above n = 1500 if H is not definite or
-    has zeros in all units.
+    if inputs or targets are scaled and the first or last layer compensates for this, or if a layer
+    of relu or linear units is scaled and the next layer compensates. This holds for networks in
+    float64 up to n = 1500. There the errors of all entries of H are bounded, and eigenvalues, the
+    theorem and two fixed vectors are also tried in balanced units, which follow any rescaling, even
+    of collapsed units.
 
-    Small n: one eigendecomposition on the complement of the symmetries, and another in balanced
-    coordinates if H is not definite (up to n = 1500), or if the signs of all remaining zeros might
-    be determined there (above). From n = 768 on a minimum without symmetries is proved by two
-    Cholesky factors instead, at a tenth of the cost.
+    Verdicts may change under rescaling in borderline cases: if a slope, or an end of the spectrum
+    proved by one product, is near a rounding error that is bounded by one norm in the units of
+    theta; if h is near 1/2; if the ball is hardly larger than Newton's step, or larger only in the
+    units of theta; if the stability of a sign, or a decrease across a kink, was measured and not
+    proved; and if numbers are near 1e-300. An eigenvalue within its error counts as zero. Without
+    bounds for all entries, that error is one number in the units of theta. The verdict on the
+    eigenvalues of smallest magnitude may then depend on these units. The same is possible in
+    float32, and above n = 1500 if H is not definite or has zeros in all units.
 
-    Large n: if the rows reach fewer than `dense_below` dimensions, as with fewer rows than units,
-    every eigenvalue is still known, since H is proved to be l2 times the identity on the other
-    dimensions. The theorem then applies as at small n. The proof that the residuals of an mse
+    *Small n*. One eigendecomposition is computed on the complement of the symmetries. Another one
+    in balanced coordinates is computed if H is not definite (up to n = 1500), or if it might
+    determine the signs of all remaining zeros (above n = 1500). For n >= 768 a minimum without
+    symmetries is proved by two Cholesky factors instead, at a tenth of the cost.
+
+    *Large n*. If the range of H has fewer than `dense_below` dimensions, as with fewer samples than
+    units, every eigenvalue is still known, because H is proved to be l2 times the identity on the
+    complement. The theorem then applies as at small n. The proof that the residuals of an mse
     network vanish is tried if its Jacobian has at most 2^26 entries. Otherwise a Rayleigh quotient
-    below minus its rounding bound proves a negative eigenvalue, and one above its rounding bound a
-    positive eigenvalue. The absence of negative eigenvalues is proved only if the objective offers
-    a lower bound on its curvature. With `failure_probability` it is reported at that risk, by the
-    bound of [2]_ for Lanczos from a random start, which holds for H at theta only. The page "how to
-    read a verdict" explains each claim.
+    below minus its rounding bound proves a negative eigenvalue, and a quotient above its rounding
+    bound proves a positive eigenvalue. The absence of negative eigenvalues is proved only if the
+    objective has a lower bound on its curvature. With `failure_probability` it is reported at that
+    risk, by the bound of [2]_ for Lanczos from a random start, which holds for H at theta only. The
+    page "how to read a verdict" explains each claim.
 
     References
     ----------
@@ -247,7 +253,7 @@ def classify(
         raise TypeError(f"dense_below must be a number of parameters, got {dense_below}.")
     require_attrs(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE_HINT, theta)
     theta = round_to_dtype(ob, check_theta(ob, theta, "theta", np.float64)).copy()
-    # Most code paths never use the seed, so an invalid one is rejected here.
+    # Most code paths never use the seed, so an invalid seed is rejected at the start.
     check_seed(seed)
     if gradient_tol is not None:
         gradient_tol = check_positive(gradient_tol, "gradient_tol", zero=True)
@@ -294,7 +300,7 @@ def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> Critica
     H.most = np.inf if ask.max_products is None else ask.max_products
     inertia, found = _examine_spectrum(ask, H)
     outcome = decide(found)
-    # The time limit covers the computation, not the wording of the reason.
+    # The time limit applies to the computation, not to the construction of the reason.
     with time_limit(np.inf):
         point = _make_verdict(inertia.ask, found, outcome)
     settled = point.certified or point.kind == "not_critical" or inertia.ask.dense
@@ -327,11 +333,11 @@ def _refine_verdict(
     inertia: InertiaStrategy,
     shown: Any,
 ) -> CriticalPoint:
-    """Extend the uncertified verdict `point` by the proof of a minimum at active kinks, or by the
-    critical point that Newton's steps reach, and return the result. If neither is found, return
-    `point`, with advice added to its reason if theta is not critical.
+    """Return the uncertified verdict `point` replaced by the proof of a minimum at active kinks, or
+    extended by the critical point that Newton's steps reach. If neither is found, return `point`,
+    with advice added to its reason if theta is not critical.
     """
-    # theta may be a minimum at active kinks, and zero eigenvalues may come from duplicated units.
+    # theta may be a minimum at active kinks, or zero eigenvalues may come from duplicated units.
     zeros = outcome.rule in (
         Reason.ZERO_EIGENVALUES,
         Reason.UNSTABLE_SIGNS,
@@ -353,7 +359,7 @@ def _refine_verdict(
                 n_active_kinks=held.n_kinks,
                 escape_direction=None,
                 escape_curvature=None,
-                # At kinks H is one-sided, so the inertia is unknown.
+                # At kinks H describes the loss on one side only, so the inertia is unknown.
                 n_positive=None,
                 n_negative=None,
                 n_zero=None,
@@ -367,8 +373,8 @@ def _refine_verdict(
         missed = "missed" if contracts else "plateau" if found.gradient.is_plateau else "far"
         return _append_to_reason(point, FAR_ADVICE_BY_CAUSE["spent" if spent else missed])
     if ask.seek and found.certificate.theorem.missing == "h":
-        # The theorem fails only because h >= 1/2; Newton's steps to the critical point make h
-        # smaller.
+        # The theorem fails only because h >= 1/2, and Newton's steps to the critical point reduce
+        # h.
         led, _ = _classify_nearest_point(ask, point, inertia, shown)
         if led is not None and led.nearest_verdict is not None and led.nearest_verdict.certified:
             return led
@@ -376,16 +382,16 @@ def _refine_verdict(
 
 
 def _append_to_reason(point: CriticalPoint, words: str) -> CriticalPoint:
-    """Return the verdict `point` with the clause `words` added to its reason."""
+    """Return the verdict `point` with the clause `words` added to the end of its reason."""
     return replace(point, reason=f"{point.reason[:-1]}{words}.")
 
 
 def _examine_spectrum(ask: ClassifyOptions, H: CountedProducts) -> tuple[InertiaStrategy, Evidence]:
     """Return the inertia, computed by a strategy that fits the options and the remaining time, and
-    the evidence.
+    the `Evidence`.
 
     If theta is clearly far from a critical point, a few products show this at 1% of the cost of all
-    eigenvalues. A few products are also used if the time for all eigenvalues has run out.
+    eigenvalues. A few products are also used if the time limit for all eigenvalues is reached.
     """
     cheap = replace(ask, dense_below=0.0)
     with suppress(OutOfTime):
@@ -420,9 +426,9 @@ def _examine_spectrum(ask: ClassifyOptions, H: CountedProducts) -> tuple[Inertia
 
 
 def _examine(ask: ClassifyOptions, H: CountedProducts) -> tuple[InertiaStrategy, Evidence]:
-    """Examine theta by the strategy that `ask` selects. Return the inertia and the evidence:
-    gradient, spectrum, kinks and, near a critical point, the proofs. Without a proof, the evidence
-    states whether the signs of curvature were measured to be stable.
+    """Examine theta by the strategy that `ask` selects. Return the inertia and the `Evidence`:
+    gradient, spectrum, kinks and, near a critical point, the proofs. If there is no proof, the
+    evidence states whether the signs of curvature were measured to be stable.
     """
     ob, theta, proof = ask.ob, ask.theta, CriticalPointProof()
     inertia = inertia_by_matrix(ask, H) if ask.dense else InertiaByProducts(ask, H)
@@ -467,7 +473,7 @@ def check_interpolation(
     many residuals as parameters. Return the outcome and the number of residuals, or None if the
     theorem does not apply or the budget is too small.
 
-    Rows of weight 0 are left out, and equal rows count once.
+    Samples of weight 0 are left out, and equal samples count once.
     """
     ob, theta = ask.ob, ask.theta
     if np.max(getattr(ob, "l2", 0.0)) > 0:
@@ -497,11 +503,12 @@ def check_interpolation(
 def _classify_nearest_point(
     ask: ClassifyOptions, point: CriticalPoint, inertia: InertiaStrategy, shown: Any
 ) -> tuple[CriticalPoint | None, bool]:
-    """Follow Newton's steps and classify the point that they reach.
+    """Follow Newton's steps from theta and classify the point that they reach. `shown` is passed to
+    `_classify_point`.
 
-    Return the verdict `point` on theta, with the point reached, its distance and its verdict added,
-    and True if the steps contract. The verdict is None if the steps reach no critical point within
-    the budget. `shown` is passed to `_classify_point`.
+    Return a verdict and a flag. The verdict is `point`, the verdict on theta, with the point
+    reached, its distance and its verdict added. It is None if the steps reach no critical point
+    within the budget. The flag is True if the steps contract.
     """
     H = inertia.H
     H.show_note("where does Newton's step lead?")

@@ -1,5 +1,5 @@
 """The inertia if n is too large for a matrix: proofs for one side of the spectrum and the risk of
-having missed curvature on the other, or all eigenvalues if the rows reach few dimensions.
+having missed curvature on the other side, or all eigenvalues if the range of H has few dimensions.
 """
 
 from __future__ import annotations
@@ -72,24 +72,24 @@ from .theorem import (
 )
 
 # --------------------------------------------------------------------------------------------------
-# Lanczos runs for a verdict, within a budget; they collect vectors of extreme curvature.
+# Lanczos runs for a verdict, within a budget. They collect vectors of extreme curvature.
 
-# The Lanczos basis is never restarted, since a restart would void the bound on the risk. A run ends
-# when its basis has this size.
+# The Lanczos basis is never restarted, because the bound on the risk does not hold after a restart.
+# A run ends when its basis has this size.
 MAX_VERDICT_BASIS_BYTES = 4 << 30
 N_PROOF_PRODUCTS = 9  # number of products reserved for the proofs at the end
-# maximum factor by which one test with random vectors may underestimate ||H - H'||
+# factor by which ||H - H'|| is assumed to exceed its estimate from one test with random vectors
 ASYMMETRY_SAFETY_FACTOR = 8.0
 
 
 class InertiaSearch:
-    """The state of a search for both ends of the spectrum: the remaining budget, and the vectors of
-    most extreme curvature found so far.
+    """The state of a search for both ends of the spectrum of H: the remaining budget, and the
+    vectors of most extreme curvature found so far.
     """
 
     def __init__(self, ask: ClassifyOptions, H: CountedProducts) -> None:
         self.ask, self.H = ask, H
-        # The reserved products are for the proofs at the end.
+        # The products for the proofs at the end are reserved.
         self.budget = Budget(within=H, reserve=N_PROOF_PRODUCTS)
         self.rng = as_rng(ask.seed)
         # operator whose rounding errors are in the Krylov bases
@@ -110,7 +110,7 @@ class InertiaSearch:
 
     @property
     def is_one_sided(self) -> bool:
-        """True unless curvature of both signs has been found."""
+        """True if curvature of both signs has not been found."""
         return len(self.seen) < 2
 
     def run_lanczos(
@@ -123,12 +123,12 @@ class InertiaSearch:
         stop: Callable[[Any], bool] = lambda run: False,
         against: Any = None,
     ) -> Any:
-        """Run Lanczos for at most `steps` block steps, and store the ends of its spectrum.
+        """Run Lanczos with `op` for at most `steps` block steps, and record the ends of the Ritz
+        spectrum. Return the run, or None if no step is possible.
 
-        The start is an array (p, n), or None for a random vector. `d` are the scale factors of the
-        parameters if `op` is ``d H d``. The run ends early if ``stop(run)`` is true, which is
-        tested every 20 steps. `against` are rows to which the basis is kept orthogonal. Return the
-        run, or None if no step is possible.
+        `start` is an array (p, n), or None for a random vector. `d` (n,) holds the scale factors of
+        the parameters if `op` is ``d H d``. The run ends early if ``stop(run)`` is True, which is
+        tested every 20 steps. The basis is kept orthogonal to the rows `against` (s, n).
         """
         block, n = 1 if start is None else len(start), op.shape[0]
         steps = int(min(steps, self.budget.products_left // block))
@@ -157,8 +157,9 @@ class InertiaSearch:
         return self.record_run(run, d)
 
     def record_run(self, run: Any, d: Floats | None = None) -> Any:
-        """Record the end vectors of a finished run and the inertia that its Ritz values prove
-        (Cauchy interlacing). Return the run.
+        """Record the Ritz vectors at both ends of a finished run, and the inertia that its Ritz
+        values prove by Cauchy interlacing. Return the run. `d` (n,) holds the scale factors if the
+        run used ``d H d``.
         """
         run.reorthogonalise()
         values, S = ritz_decomposition(run)
@@ -173,7 +174,7 @@ class InertiaSearch:
             self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
             bound = self.small.rounding_bound if inside else self.made_by.product_error_bound
             units = inner if inside else [u for _, u in self.candidates[-2:]]
-            # maximum rounding bound of the two end vectors, used for all Ritz values
+            # The larger rounding bound of the two end vectors is used for all Ritz values.
             slack = max(bound(u) for u in units)
             error = safe_norm(run.err[: run.m]) + 2 * run.m**0.5 * slack + self.H.asymmetry
             self.n_negative = max(self.n_negative, int((values < -error).sum()))
@@ -183,8 +184,8 @@ class InertiaSearch:
         return run
 
     def lift_vectors(self, run: Any, S: Floats) -> Floats:
-        """Return the k columns of S, which are coordinates in the basis of `run`, as rows ``(k,
-        n)`` of parameter space.
+        """Return the k columns of S (m, k), coordinates in the basis of `run`, as rows (k, n) of
+        the parameter space.
         """
         found = combine(run.rows[: run.m], S)
         return np.asarray(self.small.embed(found) if run.op is self.small else found)
@@ -196,9 +197,9 @@ class InertiaSearch:
         steps: float,
         stop: Callable[[Any], bool] = lambda run: False,
     ) -> Any:
-        """Run Lanczos like `run_lanczos`, but as part of a run of the caller's `Krylov`.
+        """Run Lanczos like `run_lanczos`, but as part of a run of the caller's `Krylov` object.
 
-        The shared run already holds `held` products, and ``grow(k)`` extends the run to k products
+        The shared run already has `held` products, and ``grow(k)`` extends the run to k products
         and returns it. Return the run, or None if the budget allows no step.
         """
         steps = int(min(max(steps, held), held + self.budget.products_left))
@@ -218,8 +219,9 @@ class InertiaSearch:
         return self.record_run(run)
 
     def run_from_random(self, steps: float, stop: Callable[[Any], bool]) -> Any:
-        """Run Lanczos from a random start orthogonal to the symmetry directions, for the bound on
-        the risk, or extend the `Krylov` run of the caller. Parameters and result are as in `run`.
+        """Run Lanczos from a random start orthogonal to the symmetry directions, as the bound on
+        the risk requires, or extend the `Krylov` run of the caller. `steps`, `stop` and the result
+        are those of `run_lanczos`.
         """
         given = self.ask.krylov
         if given is not None:
@@ -232,8 +234,8 @@ class InertiaSearch:
         return self.run_lanczos(op, None, steps, stop=stop, against=against)
 
     def run_from_gradient(self, g: Floats, steps: float, stop: Callable[[Any], bool]) -> Any:
-        """Run Lanczos from the gradient g, or extend the `Krylov` run of the caller. Parameters and
-        result are as in `run`.
+        """Run Lanczos from the gradient g (n,), or extend the `Krylov` run of the caller. `steps`,
+        `stop` and the result are those of `run_lanczos`.
         """
         given = self.ask.krylov
         if given is not None:
@@ -247,14 +249,14 @@ class InertiaSearch:
         return self.run_lanczos(self.H.native, unit, steps, stop=stop)
 
     def add_candidate(self, quotient: float, v: Floats) -> None:
-        """Add a vector v with the given Rayleigh quotient to the candidates for an end of the
-        spectrum.
+        """Add the vector v (n,) with the given Rayleigh quotient to the candidates for the ends of
+        the spectrum.
         """
         self.candidates.append((quotient, v / np.linalg.norm(v)))
 
     def spectrum_end(self, *vectors: Floats, which: int = 1) -> SpectrumEnd:
-        """Return the `SpectrumEnd` of one of the unit vectors: the one with the largest Rayleigh
-        quotient if `which` is 1, or the smallest if it is -1. Each vector costs one product.
+        """Return the `SpectrumEnd` of the unit vector with the largest Rayleigh quotient if `which`
+        is 1, or with the smallest if it is -1. Each vector costs one product.
         """
         tried = [(*self.H.rayleigh_quotient(v), v) for v in vectors]
         quotient, Hv, v = max(tried, key=lambda found: which * found[0])
@@ -262,8 +264,8 @@ class InertiaSearch:
         return SpectrumEnd(v, quotient, self.H.quotient_error(v, Hv), residual)
 
     def prove_end(self, which: int) -> SpectrumEnd:
-        """Return the `SpectrumEnd` of the best candidate for the upper (`which` = 1) or lower (-1)
-        end of the spectrum.
+        """Return the `SpectrumEnd` of the best candidate for the upper end of the spectrum if
+        `which` is 1, or for the lower end if it is -1.
         """
         if self.only is None and not self.candidates:
             # No run was started because the symmetries span the whole space.
@@ -276,12 +278,13 @@ class InertiaSearch:
         return self.spectrum_end(*(v for _, v in chosen), which=which)
 
     def find_symmetries(self) -> None:
-        """Find an orthonormal basis of proved symmetry directions, unless there are too many or
-        they are not needed.
+        """Store an orthonormal basis of proved symmetry directions in `symmetry`, unless there are
+        too many of them or curvature of both signs has been found.
 
         A direction is used only if the norm of its product with H is at most
         `MAX_SYMMETRY_COUPLING` times the threshold for negative curvature. Projecting it out then
-        changes no eigenvalue by more than twice that norm, for which the bound on the risk allows.
+        changes no eigenvalue by more than twice that norm. The bound on the risk allows for this
+        change.
         """
         ask, H = self.ask, self.H
         if not self.is_one_sided or not offers_symmetries(ask.ob):
@@ -303,10 +306,11 @@ class InertiaSearch:
     def ends_with_symmetries(
         self, low: SpectrumEnd, high: SpectrumEnd
     ) -> tuple[SpectrumEnd, SpectrumEnd]:
-        """Return the ends of the spectrum of H, given the ends on the complement of the symmetries.
+        """Return the ends of the spectrum of H, given the ends `low` and `high` on the complement
+        of the symmetries.
 
-        The symmetries add eigenvalues close to 0, which matter if `low` and `high` have the same
-        sign.
+        The symmetries add eigenvalues close to 0. One of these is an end of the spectrum if `low`
+        and `high` have the same sign.
         """
         Q = self.symmetry
         if not Q.shape[1] or low.quotient <= 0 <= high.quotient:
@@ -318,22 +322,22 @@ class InertiaSearch:
         )
 
     def is_symmetry(self, v: Floats) -> bool:
-        """Return True if a unit vector lies in the span of the symmetries that were
-        projected out.
+        """Return True if the unit vector v (n,) lies in the span of the symmetry directions that
+        were projected out, up to a distance of 1e-4.
         """
         Q = self.symmetry
         return float(np.linalg.norm(v - Q @ (Q.T @ v))) <= 1e-4
 
     def is_unexplained_zero(self, end: SpectrumEnd) -> bool:
         """Return True if the eigenvalue at `end` is zero up to rounding and `end.vector` is not a
-        projected-out symmetry.
+        symmetry direction that was projected out.
         """
         small = abs(end.quotient) + end.residual <= max(2 * end.error, self.H.zero_threshold)
         return small and not self.is_symmetry(end.vector)
 
     def estimate_norm(self) -> None:
-        """Estimate the norm of H by its product with one random vector, if the budget is too small
-        for more products or no direction is left to search.
+        """Estimate the norm of H by the product with one random vector. This is used if the budget
+        is too small for more products or no direction is left to search.
         """
         v = self.rng.standard_normal(self.H.n)
         end = self.spectrum_end(v / np.linalg.norm(v))
@@ -344,8 +348,8 @@ class InertiaSearch:
     def balancing_diagonal(self) -> Floats:
         """Return d > 0 (n,) for which the rows of ``d H d`` have roughly equal norms.
 
-        The mean square of ``H v`` over random signs v estimates the squared norm of every row. The
-        asymmetry of the first products is recorded in `H.asymmetry`.
+        The mean square of ``H v`` over vectors v of random signs estimates the squared norm of
+        every row. The asymmetry of the first products is recorded in `H.asymmetry`.
         """
         H, n, d = self.H, self.H.n, np.ones(self.H.n)
         unit = 1.0  # scale factor that keeps squares of products within the floating-point range
@@ -369,9 +373,9 @@ class InertiaSearch:
 
 
 def has_both_signs(run: Any) -> bool:
-    """Return True if a run has found curvature of both signs: its largest Ritz value is above the
-    error and the threshold for zero, and its smallest is below minus both, with a relative error of
-    at most one half.
+    """Return True if a Lanczos run has found curvature of both signs. Its largest Ritz value must
+    exceed the error and the threshold for zero, and its smallest must be below minus both, with a
+    residual of at most half its magnitude.
     """
     values, S = ritz_decomposition(run)
     residual = safe_norm(run.coupling() @ S[:, 0]) if run.p else 0.0
@@ -383,8 +387,8 @@ def has_both_signs(run: Any) -> bool:
 # The strategy: the search for both ends of the spectrum, proofs near a critical point, and
 # measurements if there is no proof.
 
-# minimum curvature, as a fraction of ||H||, at which the stability of its sign is measured; the
-# rounding of smaller curvature is too large
+# minimum curvature, as a fraction of ||H||, at which the stability of its sign is measured; smaller
+# curvature has too large a relative rounding error
 MIN_CREDIBLE_CURVATURE = 1e-8
 MIN_GRADIENT_STEPS = 40  # minimum number of Lanczos steps from the gradient
 # maximum number of Lanczos steps from the gradient, if the decrement converges slowly
@@ -401,20 +405,20 @@ MAX_END_STEPS = 64  # maximum number of Lanczos steps if only the ends of the sp
 MAX_PROBE_VECTORS = 16  # maximum number of the objective's probe vectors that start Lanczos runs
 # maximum ||Hq|| of a symmetry direction q that is projected out, relative to curvature_tol ||H||
 MAX_SYMMETRY_COUPLING = 0.01
-# maximum number of symmetry directions; if there are more, none is projected out, since each takes
-# a product
+# maximum number of symmetry directions; if there are more, none is projected out, because each
+# direction takes a product
 MAX_SYMMETRY_DIRECTIONS = 1024
 NORM_PROBE_SEED = 1  # seed of the random vector that estimates ||H||
-# theta counts as far from critical if this fraction of the gradient and of the decrement exceeds
-# the tolerances
+# theta counts as far from a critical point if this fraction of the gradient and of the decrement
+# exceeds the tolerances
 CLEARLY_FAR_FRACTION = 1e-2
-# number of Ritz values, the smallest in absolute value, whose signs are tested for stability
+# number of Ritz values, those of smallest magnitude, whose signs are tested for stability
 N_WEAKEST_TESTED = 3
 
 
 class InertiaByProducts(InertiaStrategy):
     """The inertia from products with H: both ends of the spectrum, and the risk of having missed
-    curvature beyond the ends. If the range of H has few dimensions, all eigenvalues are computed
+    curvature beyond these ends. If the range of H has few dimensions, all eigenvalues are computed
     (`RangeSpectrum`).
     """
 
@@ -456,11 +460,11 @@ class InertiaByProducts(InertiaStrategy):
 
     def _measure_along_gradient(self) -> tuple[float, float | None]:
         """Set the quantities that the Krylov space of the gradient gives: ``||Hg|| / ||g||``
-        (`flat`), the fraction of g outside the range of H (`residual`), Newton's `step`, and its
-        residual over ``||g||`` (`left`).
+        (`flat`), the fraction of g outside the range of H (`residual`), Newton's `step`, and the
+        residual of this step divided by ``||g||`` (`left`).
 
-        Return the decrement, and a lower bound on the decrement if the budget ended before
-        convergence, otherwise None.
+        Return the decrement, and a lower bound on it if the budget ended before it converged,
+        otherwise None.
         """
         ask, H, search, g = self.ask, self.H, self.search, self.gradient[0]
         size = safe_norm(g)
@@ -506,9 +510,9 @@ class InertiaByProducts(InertiaStrategy):
     def _estimate_spectrum_ends(
         self, floor: float, d: Floats
     ) -> tuple[tuple[SpectrumEnd, SpectrumEnd], SpectrumEvidence]:
-        """Return the ends of the spectrum on the complement of the symmetries, and the
-        `SpectrumEvidence`, with the risk of having missed curvature beyond the ends. `floor` is a
-        lower bound on all eigenvalues, and `d` the scaling that balances the rows of H.
+        """Return the pair of ends of the spectrum on the complement of the symmetries, and the
+        `SpectrumEvidence`, with the risk of having missed curvature beyond these ends. `floor` is a
+        lower bound on all eigenvalues, and `d` (n,) the scaling that balances the rows of H.
         """
         ask, H, search, known = self.ask, self.H, self.search, self.known
         deep = self.near.near and not floor > 0 and known is None
@@ -564,9 +568,9 @@ class InertiaByProducts(InertiaStrategy):
         return (low, high), seen if known is None else known.with_inertia(seen)
 
     def check_theorem(self) -> tuple[KantorovichOutcome, float]:
-        """Check Kantorovich's theorem, with ``1 / beta`` a lower bound on the absolute values of
-        all eigenvalues, if such a bound is known. Return the outcome and the length of Newton's
-        step, infinite if the step is not known.
+        """Check Kantorovich's theorem, with ``1 / beta`` a lower bound on the magnitudes of all
+        eigenvalues. Return the outcome, which is "untried" if no such bound is known, and the
+        length of Newton's step, which is infinite if the step is not known.
         """
         ask, H, (g, off), known = self.ask, self.H, self.gradient, self.known
         weakest = self.seen.floor if known is None else known.min_abs_eigenvalue_bound
@@ -590,8 +594,8 @@ class InertiaByProducts(InertiaStrategy):
         return found, distance
 
     def _newton_step(self) -> tuple[Floats, float]:
-        """Return Newton's step and its residual over ``||g||``, from the Krylov space of g or, if
-        the residual is smaller, from MINRES.
+        """Return Newton's step (n,) and its residual divided by ``||g||``. The step comes from the
+        Krylov space of g or, if the residual is then smaller, from MINRES.
         """
         H, g, search, size = self.H, self.gradient[0], self.search, self.near.gradient_norm
         if size == 0 or self.left <= 1e-3 or search.budget.products_left < 20:
@@ -602,9 +606,9 @@ class InertiaByProducts(InertiaStrategy):
         return (step, left) if left < self.left else (self.step, self.left)
 
     def prove_two_signs(self, distance: float) -> TwoSignProof:
-        """Return the proof of a saddle by the vectors of both ends of the spectrum, for a Newton
-        step of length `distance`. If their curvatures have no known opposite signs, return a
-        `TwoSignProof` of radius 0, which does not hold.
+        """Return the `TwoSignProof` of a saddle by the vectors of both ends of the spectrum, for a
+        Newton step of length `distance`. If their curvatures have no known opposite signs, its
+        radius is 0 and it does not hold.
         """
         H, seen = self.H, self.seen
         if not (seen.negative and seen.positive):
@@ -616,13 +620,15 @@ class InertiaByProducts(InertiaStrategy):
         return TwoSignProof(two_signs(seen.low + error, seen.high - error, third), distance)
 
     def residuals_may_vanish(self) -> bool:
-        """Return True if all residuals may be 0: no negative curvature was found."""
+        """Return True if all residuals may be 0 at a point near theta, because no negative
+        curvature was found.
+        """
         return not self.seen.negative
 
     def zero_unstable_signs(self, pair: TwoSignProof) -> tuple[bool, bool]:
         """Return two flags: True if the signs of curvature are stable, and True if Newton's step
         reduces the gradient. Both are True without a measurement if a lower bound on the curvature
-        or the two vectors of `pair` prove the verdict.
+        or `pair` proves the verdict.
         """
         if pair.holds or self.seen.floor > 0:
             return True, True
@@ -632,14 +638,14 @@ class InertiaByProducts(InertiaStrategy):
             # Only curvature above MIN_CREDIBLE_CURVATURE can be measured again.
             sizes = np.abs(self.known.values[self.known.signs != 0])
             self.keeps = bool(sizes.min(initial=np.inf) > MIN_CREDIBLE_CURVATURE * self.H.norm)
-        # The products may run out; `H.short` reports this.
+        # If the budget of products is used up, `H.short` reports this.
         with suppress(BudgetSpentError):
             self.keeps = self.keeps and self._has_lasting_curvature()
         return self.keeps, self.keeps and self._newton_step_converges()
 
     def _drop_weak_ends(self) -> None:
-        """Mark the sign at an end of the spectrum as unknown if the curvature there is too weak to
-        be measured again.
+        """Mark the sign at an end of the spectrum as unknown if the curvature at that end is too
+        weak to be measured again.
         """
         seen, zero = self.seen, self.H.zero_threshold
         negative = seen.negative and -seen.low > zero
@@ -652,8 +658,8 @@ class InertiaByProducts(InertiaStrategy):
         self.seen = replace(seen, negative=negative, positive=positive, loose=loose)
 
     def _weakest_pairs(self) -> tuple[Floats, Floats]:
-        """Return Rayleigh quotients and vectors of both ends of the spectrum and of the smallest
-        curvature found.
+        """Return Rayleigh quotients (k,) and the vectors (n, k) as columns: first those of both
+        ends of the spectrum, then those of the smallest curvatures found.
         """
         main, values, rows = self.main, np.zeros(0), np.zeros((0, self.H.n))
         if self.known is not None:
@@ -668,7 +674,8 @@ class InertiaByProducts(InertiaStrategy):
 
     def _has_lasting_curvature(self) -> bool:
         """Return True if the curvatures of `_weakest_pairs` were measured to have stable signs,
-        both along Newton's step and along their own vectors.
+        both along Newton's step and along their own vectors. Curvature below the thresholds for
+        zero is not tested.
         """
         H, ob, theta, (g, off) = self.H, self.ask.ob, self.ask.theta, self.gradient
         off = assumed_error(H.norm, theta) if off != off else off
@@ -698,8 +705,8 @@ class InertiaByProducts(InertiaStrategy):
         return self.left <= MAX_STEP_RESIDUAL and there is not None and safe_norm(there) <= most
 
     def nearness_with_slope(self) -> Nearness:
-        """Return the nearness with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
-        range of H, from the Krylov space of g.
+        """Return the `Nearness` with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
+        range of H added, from the Krylov space of g.
         """
         flat, norm, size = self.flat, self.H.norm, self.near.gradient_norm
         return replace(
@@ -710,8 +717,9 @@ class InertiaByProducts(InertiaStrategy):
         )
 
     def make_spectrum(self, proof: CriticalPointProof) -> SpectrumEvidence:
-        """Return the spectrum found, without the inertia if the signs of curvature are not stable.
-        If a zero of the residuals is proved, the inertia is that of the minimum there.
+        """Return the `SpectrumEvidence`, without the inertia if the signs of curvature are not
+        stable. If `proof` proves a zero of the residuals, the inertia is that of the minimum at
+        this zero.
         """
         m = proof.n_residuals
         if proof.zero.holds:
@@ -728,22 +736,25 @@ class InertiaByProducts(InertiaStrategy):
 
 
 def decrement_lower_bound(size: float, flat: float) -> float:
-    """Return a lower bound on the decrement, from ``||g||`` and ``||Hg|| / ||g||``: by Cauchy and
-    Schwarz ``g'|H|^-1 g >= ||g||^3 / ||Hg||``.
+    """Return a lower bound on the decrement, from `size`, ``||g||``, and `flat`, ``||Hg|| /
+    ||g||``. By the Cauchy-Schwarz inequality ``g'|H|^-1 g >= ||g||^3 / ||Hg||``. Return infinity if
+    `flat` is 0.
     """
     return 0.5 * size * (size / flat) if flat > 0 else np.inf
 
 
 def _newton_step_in_basis(run: Any, size: float) -> tuple[Floats, float]:
-    """Return Newton's step of least residual in the basis of a Lanczos run from g, whose norm is
-    `size`, and its residual over ``||g||``.
+    """Return the coordinates (m,) of Newton's step of least residual in the basis of a Lanczos run
+    from g, whose norm is `size`, and the residual divided by ``||g||``.
     """
     y, rest = least_residual_step(run, 1.0)
     return size * y, float(np.linalg.norm(rest))
 
 
 class TimedOutInertia(InertiaByProducts):
-    """The inertia if the time ran out before any product, so that only the gradient is known."""
+    """The inertia if the time limit was reached before any product, so that only the gradient is
+    known.
+    """
 
     def __init__(self, ask: ClassifyOptions, H: CountedProducts) -> None:
         g = gradient_at(ask.ob, ask.theta, H)
@@ -753,8 +764,9 @@ class TimedOutInertia(InertiaByProducts):
 
 
 def is_clearly_far(ask: ClassifyOptions, H: CountedProducts) -> bool:
-    """Return True if a lower bound on the decrement, valid for any signs of curvature, is at least
-    ``1 / CLEARLY_FAR_FRACTION`` times the threshold. The cost is two products.
+    """Return True if a lower bound on the decrement, which holds for any signs of curvature, is at
+    least ``1 / CLEARLY_FAR_FRACTION`` times the threshold, and the gradient is far above its
+    rounding error. The cost is two products.
 
     By the Cauchy-Schwarz inequality ``g'|H|g <= ||g|| ||Hg||``, so ``g'|H|^-1 g >= ||g||^3 /
     ||Hg||``.
@@ -773,9 +785,9 @@ def is_clearly_far(ask: ClassifyOptions, H: CountedProducts) -> bool:
 def _is_clearly_not_critical(
     ask: ClassifyOptions, size: float, decrement: float, largest: float
 ) -> bool:
-    """Return True if a gradient of norm `size` is far above its own rounding error and the lower
-    bound `decrement` on the decrement is far above the threshold. `largest` is an upper bound on
-    ``||H||``.
+    """Return True if `CLEARLY_FAR_FRACTION` times the gradient norm `size` exceeds the assumed
+    rounding error of the gradient, and theta is not near a critical point even if gradient norm and
+    decrement are multiplied by this fraction. `largest` is an upper estimate of ``||H||``.
     """
     length = safe_norm(ask.theta)
     reach = largest * length * length
@@ -787,8 +799,8 @@ def _is_clearly_not_critical(
 
 
 def _best_gradient(ask: ClassifyOptions, H: CountedProducts) -> tuple[Floats, float]:
-    """Return the most accurate gradient available and a bound on its error. If theta is far from a
-    critical point, return the plain gradient and NaN, at a tenth of the cost.
+    """Return the most accurate gradient (n,) available and a bound on its error. If theta is far
+    from a critical point, return the plain gradient and NaN, which takes a tenth of the time.
     """
     if H.norm > 0 and certificate_method(ask.ob, "precise_gradient") is not None:
         g = gradient_at(ask.ob, ask.theta, H)
@@ -799,9 +811,9 @@ def _best_gradient(ask: ClassifyOptions, H: CountedProducts) -> tuple[Floats, fl
 
 
 def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> None:
-    """Continue the search for negative curvature: by restarted Lanczos if the run `main` ended
-    before `goal` steps, then in coordinates scaled by `d` if these differ by more than a factor of
-    32.
+    """Continue the search for negative curvature. If the run `main` ended before `goal` steps, use
+    restarted Lanczos. If the scale factors `d` (n,) differ by more than a factor of 32, also run
+    Lanczos in coordinates scaled by them.
     """
     H = search.H
     if main is not None and main.p and main.m < goal and search.budget.products_left > 20:

@@ -1,4 +1,6 @@
-"""The verdict on a critical point with its evidence, and the sentences that state its reason."""
+"""The verdict on a critical point with its evidence, and the sentences that state the reason of the
+verdict.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from .theorem import EPS
 
 
 def noun_phrase(point: CriticalPoint) -> str:
-    """Return the verdict on `point` as a noun phrase, for use in a sentence."""
+    """Return the verdict on `point` as a noun phrase for use in a sentence, such as "a certified
+    minimum".
+    """
     of_kind = f"a {'certified ' * point.certified}{point.kind.replace('_', ' ')}"
     special = {
         "degenerate": "a degenerate point",
@@ -31,9 +35,9 @@ def noun_phrase(point: CriticalPoint) -> str:
     return special.get(point.kind, of_kind)
 
 
-# (arguments of the call that a sentence suggests, advice for a point that is not critical), for a
-# verdict on an objective, on an estimator, and on the result of a run, which the same run cannot
-# improve
+# Each pair holds the arguments of the calls that a sentence suggests, and the advice for a point
+# that is not critical. There is a pair for verdicts on an objective, on a fitted estimator, and on
+# the result of an optimiser run, for which a second equal run is no advice.
 OBJECTIVE_ADVICE = "ob, theta", "Use fastcurv.minimize(ob, theta) to continue."
 FIT_ADVICE = (
     "net.objective(X, y), net.theta_",
@@ -49,83 +53,86 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
     Attributes
     ----------
     kind : str
-        ``minimum``, ``maximum``, ``saddle``, ``degenerate``, ``not_critical`` or ``undecided``.
+        "minimum", "maximum", "saddle", "degenerate", "not_critical" or "undecided".
     certified : bool
         True if the verdict is proved by a theorem: a critical point of this kind, with the inertia
-        given here, lies within `radius` of theta; or, for a saddle, no point within `radius` is a
-        minimum or a maximum.
+        in the fields below, lies within `radius` of theta; or, for a saddle, no point within
+        `radius` is a minimum or a maximum.
     failure_probability : float
-        0 if certified; if the kind was determined from random probes, the probability that these
-        missed curvature of the other sign; NaN otherwise.
+        0 if certified. If the kind was determined from random probes, the probability that these
+        missed curvature of the other sign. NaN otherwise.
     reason : str
-        The evidence: what was proved, or what was measured and which hypothesis is missing.
+        A sentence that states what was proved, or what was measured and which hypothesis is
+        missing.
     radius : float or None
-        Radius of the ball around theta that the certificate covers; None if not certified.
+        Radius of the ball around theta for which the verdict is proved, or None if not certified.
     kantorovich : float or None
-        ``h = beta L eta`` of the theorem, which needs ``h < 1/2``; None if the theorem was not
+        ``h = beta L eta`` of the theorem, which needs ``h < 1/2``. None if the theorem was not
         tried, a bound is missing, or a saddle is proved by two vectors.
     nearest_point : ndarray, shape (n,), or None
-        The point reached by at most ten Newton steps, for a `not_critical` theta from which they
-        contract. For a theta near a critical point but too far from it for the theorem, only if the
-        point reached is certified.
+        If the kind is "not_critical", the point reached by at most ten Newton steps from theta, if
+        these steps contract to a critical point. If theta is near a critical point, but too far
+        from it for the theorem, the point reached if the verdict on that point is certified. None
+        otherwise.
     nearest_distance : float or None
         ``||nearest_point - theta||``.
     nearest_verdict : CriticalPoint or None
         The verdict at `nearest_point`.
     gradient_norm, gradient_tol : float
-        ``||g||``, and the norm above which a gradient of this direction is too large for a critical
-        point: Newton's step would change the loss by more than 1e-8 of its height above its lower
-        bound, and by more than rounding. If the caller gave a tolerance, `gradient_tol` is that
-        tolerance.
+        ``||g||``, and the largest norm of a gradient in the direction of g at which theta counts as
+        near a critical point. Above this norm, Newton's step would change the loss f by more than
+        ``1e-8 (f - c)``, with c a lower bound on f, and by more than the rounding error of f. If
+        the caller gave a tolerance, `gradient_tol` is that tolerance.
     gradient_flat_ratio : float or None
-        ``||Hg|| / (||H|| ||g||)``; None if g or H is 0.
+        ``||Hg|| / (||H|| ||g||)``, or None if g or H is 0.
     gradient_residual : float or None
         ``min over p of ||Hp + g|| / ||g||``, for p in the eigenspaces with curvature above
         `curvature_tol` times the largest (at large n in the Krylov space of g). The value is near 1
         if g lies outside the range of H. None if g is 0.
     plateau : bool
-        True if the gradient g is finite and lies mostly outside the range of H, and H is flat along
-        g.
+        True if theta is not near a critical point, the gradient g lies mostly outside the range of
+        H, and H is flat along g.
     lambda_min, lambda_max : float
-        The extreme eigenvalues of H, as found: at large n Ritz values, which lie within the
-        spectrum. Zero eigenvalues that symmetries explain are included.
+        The computed extreme eigenvalues of H. At large n these are Ritz values, which lie within
+        the spectrum. Zero eigenvalues that symmetries explain are included.
     lambda_min_bounds, lambda_max_bounds : tuple of float
-        ``(low, high)`` with an eigenvalue between these numbers, from the residual and the rounding
-        bound.
+        Bounds ``(low, high)`` of an interval that contains an eigenvalue, from the residual and the
+        rounding bound.
     n_positive, n_negative, n_zero : int or None
-        Inertia; None at large n, and if there is no bound on the error of the eigenvalues. Counted
-        as zero are eigenvalues within the error, those whose sign is not stable up to the critical
-        point, and those that proved symmetries explain, which are 0 at that point.
+        Inertia. None if the inertia is not known, as in general at large n, or if there is no bound
+        on the errors of the eigenvalues. `n_zero` counts eigenvalues within their error, those
+        whose sign may change between theta and the critical point, and those that proved symmetries
+        explain, which are 0 at that point.
     n_symmetry : int or None
-        Number of zero eigenvalues that proved symmetries of the objective explain; None if
-        symmetries were not searched for, at large n, because they were not needed or too many.
+        Number of zero eigenvalues that proved symmetries of the objective explain. None if
+        symmetries were not searched for at large n, because they were not needed or too many.
     index, minimum_ratio : float or None
         ``n_negative / n`` and ``n_positive / n``.
     n_negative_bounds : tuple of int
-        ``(low, high)`` for the number of negative eigenvalues: of the critical point if certified,
-        else of H at theta.
+        Bounds ``(low, high)`` on the number of negative eigenvalues, at the critical point if
+        certified, and otherwise of H at theta.
     escape_direction : ndarray, shape (n,), or None
-        Unit vector of negative curvature beyond the error of products, the most negative found.
+        Unit vector with the most negative curvature found, or None if no curvature is negative by
+        more than the error of the products.
     escape_curvature : float or None
         The Rayleigh quotient of `escape_direction`.
     n_kinks : int
-        Number of pre-activations within rounding of a kink, where the Hessian is one-sided.
+        Number of pre-activations at a kink within rounding, where the Hessian is one-sided.
     curvature_tol : float
-        At large n: "no negative curvature" means none below
+        The option of `classify`. At large n, "no negative curvature" means none below
         ``-curvature_tol (lambda_max - lambda_min)``.
     method : str
-        ``dense`` if the Hessian was decomposed as a matrix, ``krylov`` if only products were used.
+        "dense" if the Hessian was decomposed as a matrix, "krylov" if only products were used.
     range_dim : int or None
-        Dimension of the space that the rows reach, if n is large and this space is small: every
-        eigenvalue is then known, and so is the inertia.
+        Dimension of the range of H, up to a multiple of the identity, if n is large and this
+        dimension is small. Every eigenvalue is then known. None otherwise.
     complement_eigenvalue : float or None
-        The eigenvalue in the other ``n - range_dim`` dimensions: l2.
+        The eigenvalue, l2, on the complement of this range, which has ``n - range_dim`` dimensions.
     n_active_kinks : int or None
-        Number of active kinks at a minimum of a piecewise smooth loss, at which no one-sided
-        gradient is 0; None at other points. The inertia is then None, since H is one-sided at
-        kinks.
+        Number of active kinks at a proved minimum of a piecewise smooth loss, or None for all other
+        verdicts. The inertia is then None, because H is one-sided at kinks.
     n_params, n_products : int
-        Number of parameters, and of all products that the verdict uses.
+        Number of parameters, and number of all products that the verdict uses.
     seed : object
         The seed that was passed to `classify`.
     wall_time : float
@@ -133,7 +140,7 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
     krylov_name : str or None
         Name of the `Krylov` run whose products this verdict shares, or None.
     n_new_products : int or None
-        Number of products that were computed for this verdict; None if it shares none.
+        Number of products that were computed for this verdict, or None if no `Krylov` run was used.
     """
 
     kind: str
@@ -278,7 +285,7 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
         )
 
     def summary(self) -> str:
-        """Return the verdict and its evidence as text of a few lines."""
+        """Return the verdict and its evidence as a string of a few lines."""
         return repr(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -288,9 +295,9 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
         Returns
         -------
         dict
-            Every attribute by its name: vectors as lists of ``n_params`` numbers, `nearest_verdict`
-            as a dict of its own, None for what is not known or not finite. A `seed` that is a
-            Generator is given as a string.
+            The public attributes by their names, and "index" and "minimum_ratio". Vectors are lists
+            of ``n_params`` numbers, and `nearest_verdict` is a dict. Values that are not known or
+            not finite are None. A `seed` that is a Generator becomes a string.
 
         Examples
         --------
@@ -306,7 +313,7 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
         }
 
     def evidence(self) -> list[tuple[str, str]]:
-        """Return the evidence as pairs of strings, ``[(name, value), ...]``."""
+        """Return the rows of the printed evidence as pairs of strings, ``[(name, value), ...]``."""
         held = f"{format_number(self.gradient_norm)}, tolerance {format_number(self.gradient_tol)}"
         if self.gradient_flat_ratio is not None:
             held += f"; ||Hg|| / (||H|| ||g||) = {format_number(self.gradient_flat_ratio)}"
@@ -337,7 +344,9 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
         return [*rows, ("cost", f"{spent}, {self.method}")]
 
     def _with_certainty(self, what: str, unproved: str = "not proved") -> str:
-        """Return `what` with its certainty: certified, with a risk, or `unproved`."""
+        """Return `what` followed by its certainty: "certified", the error probability, or the words
+        `unproved`.
+        """
         if 0 < self.failure_probability < 1:
             return f"{what}, with an error probability of {format_number(self.failure_probability)}"
         return f"{what}, certified" if self.certified else f"{what}, {unproved}"
@@ -380,7 +389,8 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
 # --------------------------------------------------------------------------------------------------
 # The `reason` of a verdict: the sentence of its `Reason` with the placeholders filled in.
 
-SUGGESTED_FAILURE_PROBABILITY = 0.01  # failure probability suggested to a caller who gave none
+# failure probability that a reason suggests if the caller gave none
+SUGGESTED_FAILURE_PROBABILITY = 0.01
 MISSING_HYPOTHESES = {
     "": "no theorem was tried",
     "untried": "two fixed vectors keep curvature of both signs only on a ball smaller than the "
@@ -454,7 +464,9 @@ class Words(Formatter):
         return getattr(self, key)
 
     def format_field(self, value: Any, format_spec: str) -> str:
-        """Return a value as text, floats with four digits if there is no `format_spec`."""
+        """Return a value as a string. Floats have four significant digits if there is no
+        `format_spec`.
+        """
         plain = format_spec or not isinstance(value, float)
         return format(value, format_spec) if plain else format_number(value)
 
@@ -504,14 +516,16 @@ class Words(Formatter):
 
     @property
     def zero_loss_family_clause(self) -> str:
-        """A clause that explains the zero eigenvalues at a point of loss 0, or "" without any."""
+        """A clause that explains the zero eigenvalues at a point of loss 0, or "" if there are
+        none.
+        """
         zero = self.spectrum.n_zero
         these = "zero eigenvalue" if zero == 1 else f"{zero} zero eigenvalues"
         return f"; further points of loss 0 around this point explain the {these}" if zero else ""
 
     @property
     def critical_point_place(self) -> str:
-        """A phrase for the place of the certified critical point."""
+        """A phrase for the place of the certified critical point relative to theta."""
         radius, length = self.outcome.radius or 0.0, safe_norm(self.ask.theta)
         if radius == 0:
             return "at theta exactly"
@@ -522,8 +536,8 @@ class Words(Formatter):
 
     @property
     def opposite_signs_region(self) -> str:
-        """A phrase for the ball on which two vectors keep curvature of opposite signs, with the
-        conclusion.
+        """A phrase for the ball on which the curvatures along two vectors have opposite signs, and
+        the conclusion from this.
         """
         pair = self.certificate.pair
         if not pair.radius < np.inf:
@@ -564,7 +578,7 @@ class Words(Formatter):
 
     @property
     def missing_hypothesis(self) -> str:
-        """The hypothesis of the theorem that does not hold, as a phrase."""
+        """A phrase for the hypothesis of the theorem that does not hold or is not known."""
         unknown = why_unproved(self.ask.ob)
         if unknown and unknown != NOT_OFFERED_REASON:
             return unknown
@@ -587,7 +601,9 @@ class Words(Formatter):
 
     @property
     def allowed_risk_sentence(self) -> str:
-        """A clause with the failure probability that would allow a verdict from these products."""
+        """A clause that states the failure probability which would allow a verdict from these
+        products, or that more products are needed.
+        """
         risk = self.spectrum.risk
         risk = max(_round_up_digits(risk), SUGGESTED_FAILURE_PROBABILITY) if risk < 1 else 1.0
         if not risk < 1:
@@ -601,8 +617,8 @@ class Words(Formatter):
 
     @property
     def complement_clause(self) -> str:
-        """A clause that states how most eigenvalues are known at large n, from the space that the
-        rows reach; "" if they are not.
+        """A clause that states that most eigenvalues are equal because the range of H has few
+        dimensions, or "" if this is not so.
         """
         space = self.spectrum.reach
         if space is None or not self.spectrum.has_inertia or self.certificate.zero.holds:
@@ -633,13 +649,15 @@ def _round_up_digits(x: float) -> float:
 
 
 def _format_radius(radius: float | None) -> str:
-    """Return a phrase for a place within `radius` of theta, rounded up to a power of ten."""
+    """Return the phrase "within 1e-09 of theta" for a radius rounded up to a power of ten, or "at
+    theta" if the radius is 0 or None.
+    """
     return f"within 1e{ceil(log10(radius)):+03d} of theta" if radius else "at theta"
 
 
 def time_limit_clause(ask: ClassifyOptions, n_products: int, ended: bool) -> str:
-    """Return a clause, for the end of a sentence, that states what `max_time` interrupted: the
-    search if `ended`, otherwise the computation of all eigenvalues.
+    """Return a clause, for the end of a sentence, that states what `max_time` prevented: the search
+    after `n_products` products if `ended` is True, otherwise the computation of all eigenvalues.
     """
     what = f"ended the search after {n_products} product{_plural(n_products)}"
     what = what if ended else "left no time for all eigenvalues"
@@ -647,8 +665,8 @@ def time_limit_clause(ask: ClassifyOptions, n_products: int, ended: bool) -> str
 
 
 def newton_clause(distance: float, steps: int, at: Any) -> str:
-    """Return the clause that is appended to the reason if Newton's steps contract: the number of
-    steps, the distance covered and the kind of the point `at` that they reach.
+    """Return the clause that is appended to the reason if Newton's steps contract. It states the
+    number of steps, the distance covered and the kind of the verdict `at` on the point reached.
     """
     return (
         f"; {steps} Newton step{_plural(steps)} {'leads' if steps == 1 else 'lead'} to "
@@ -667,8 +685,8 @@ FAR_ADVICE = (
 )
 
 
-# clause added to the reason of `not_critical` if Newton's steps reach no critical point: the cause,
-# and the functions to call
+# Clauses added to the reason of a verdict "not_critical" if Newton's steps reach no critical point.
+# Each states the cause and the functions to call.
 FAR_ADVICE_BY_CAUSE = {
     "plateau": f"; Newton steps from theta do not converge{PLATEAU_ADVICE}",
     "far": f"; Newton steps from theta do not converge{FAR_ADVICE}",
@@ -679,21 +697,23 @@ FAR_ADVICE_BY_CAUSE = {
 
 
 def report_of_fit(point: CriticalPoint) -> CriticalPoint:
-    """Return the point with its sentences worded for an estimator, without `ob` and `theta`."""
+    """Return the verdict with its sentences reworded for an estimator, whose user has no variables
+    `ob` and `theta`.
+    """
     there = None if point.nearest_verdict is None else report_of_fit(point.nearest_verdict)
     reason = point.reason.replace(point._advice[0], FIT_ADVICE[0])
     return replace(point, reason=reason, nearest_verdict=there, _advice=FIT_ADVICE)
 
 
 def report_of_run(point: CriticalPoint) -> CriticalPoint:
-    """Return the point with its sentences worded for the result of a run, without the advice to run
-    again.
+    """Return the verdict with its sentences reworded for the result of a run, without the advice to
+    run again.
     """
     return replace(point, reason=f"{reason_without_calls(point.reason)}.", _advice=RUN_ADVICE)
 
 
 def reason_without_calls(reason: str) -> str:
     """Return the reason as a clause without its advice on functions to call, for a caller that has
-    just called them.
+    just called one of them.
     """
     return reason.rstrip(".").replace(FAR_ADVICE, "").replace(PLATEAU_ADVICE, "")

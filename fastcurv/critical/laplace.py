@@ -1,28 +1,30 @@
 """The Laplace approximation: a Gaussian over the parameters around a fitted network, with standard
 deviations of its outputs, and the evidence by which penalties and networks are compared.
 
-The data term of an objective is a negative log likelihood up to a factor, and l2 is a Gaussian
-prior. With c rows (the sum of the sample weights), t terms of a row (d_out for losses that are
-means over all entries, else 1) and T = c t, the negative log posterior is
+The data term of an objective L is a negative log likelihood up to a factor, and l2 is a Gaussian
+prior. Let c be the number of samples (the sum of the sample weights), t the number of terms of a
+sample (the number of targets for losses that are means over targets, else 1) and T = c t. The
+negative log posterior is
 
     T L(theta) + constant,          and for ``mse``  T L(theta) / (2 s^2) + constant,
 
 where s is the standard deviation of the noise, the same for all outputs. So the prior precision is
-``tau = T l2``, or ``T l2 / (2 s^2)``, on parameters with a penalty, and 0, a flat prior, on the
-others. The precision of the posterior is T times (``T / (2 s^2)`` times) the matrix M of the
-objective, its Gauss-Newton matrix or its Hessian.
+``tau = T l2``, or ``T l2 / (2 s^2)`` for ``mse``, on parameters with a penalty. Parameters without
+a penalty have a flat prior of precision 0. The precision of the posterior is T times (``T / (2
+s^2)`` times) the matrix M of the objective, its Gauss-Newton matrix or its Hessian.
 
-The flat parameters f are eliminated first: with ``M_ff^+ = R R'`` and ``B = R' M_fp``,
+Let p denote the parameters with a penalty and f the others, which are eliminated first. With
+``M_ff^+ = R R'`` and ``B = R' M_fp``,
 
     S = M_pp - B'B = L L',          M^-1 = C C',          C = [L^-T, 0; -R B L^-T, R].
 
-S is at least l2. Directions of the flat parameters that change no output on any row, such as the
-bias of a unit without weights or of one that is saturated on all rows, have no curvature and no
-prior. R leaves them out: they are held at theta.
+The eigenvalues of S are at least l2. Directions of f that change no output on any sample have no
+curvature and no prior. Examples are the bias of a unit without weights, or of a unit that is
+saturated on all samples. R leaves out these directions, so they are held at theta.
 
-MacKay's quantities (Bayesian interpolation, 1992) are ``gamma = k - l2 tr S^-1`` well-determined
-parameters of the k that have a penalty. The noise is ``s^2 = SSE / (c d_out - gamma - rank R)``,
-and the fixed point of the evidence is ``tau = gamma / ||theta_p||^2``.
+By MacKay (Bayesian interpolation, 1992), the samples determine ``gamma = k - l2 tr S^-1`` of the k
+parameters that have a penalty. The noise is ``s^2 = SSE / (c d_out - gamma - rank R)``, and the
+fixed point of the evidence is ``tau = gamma / ||theta_p||^2``.
 """
 
 from __future__ import annotations
@@ -68,24 +70,24 @@ from ..structure.parameters import (
 )
 from ..structure.tables import ACTIVATIONS, LOSSES
 
-# minimum ratio of rows to parameters; below, intervals were found to cover too little
+# minimum ratio of samples to parameters; with fewer samples, intervals were found to cover too
+# little
 MIN_ROWS_PER_PARAMETER = 2.0
-# Effective parameters per target, x, above which the noise of a network with hidden layers is too
-# uncertain. If the fit used up twice as many degrees of freedom as the linearised network has, new
-# errors have the variance (1 + 2 x) s^2, and the interval has (1 + x) (1 - 2 x) / (1 - x) s^2: at
-# 0.2, intervals of 95% cover 88%.
+# Maximum number x of effective parameters per target at which the noise of a network with hidden
+# layers is considered known. If the fit uses twice as many degrees of freedom as the linearised
+# network has, new errors have the variance (1 + 2 x) s^2, while the interval assumes the variance
+# (1 + x) (1 - 2 x) / (1 - x) s^2. At x = 0.2, intervals of 95% then cover 88%.
 MAX_POSTERIOR_PARAMS_PER_TARGET = 0.2
-PREDICTION_JACOBIAN_BLOCK_ENTRIES = (
-    1 << 22
-)  # maximum number of entries in a block of the Jacobian of new rows
-# maximum number of new rows whose Jacobian is computed by NumPy, in less time than making an
-# objective of them takes
+# maximum number of entries in a block of the Jacobian of new samples
+JACOBIAN_BLOCK_ENTRIES = 1 << 22
+# maximum number of new samples whose Jacobian is computed by NumPy, in less time than creating an
+# objective for these samples takes
 MAX_ROWS_IN_NUMPY = 4
 # maximum number of entries of a Jacobian (128 kB) that is computed by one thread, in less time than
 # counting the CPUs takes
 ONE_THREAD_MAX_ENTRIES = 1 << 14
-# Eigenvalues of a matrix (n, n) with unit diagonal count as 0 up to n times this, about the square
-# root of the rounding error.
+# Eigenvalues of a matrix (n, n) with unit diagonal count as 0 up to n times this number, which is
+# about the square root of the rounding error.
 FLAT_EIGENVALUE_TOL = 1.5e-8
 # Maximum posterior standard deviation of a bias without penalty, in units of the pre-activation. A
 # bias with a larger one belongs to a saturated unit and is held at theta, because the Gaussian
@@ -96,13 +98,15 @@ N_QMC_POINTS = 1024  # number of low-discrepancy points for the mean of a softma
 # minimum degrees of freedom, as a fraction of the number of targets; smaller differences are
 # rounding errors
 MIN_FREEDOM_RATIO = 1e-8
-MIN_NOISE = 1e-140  # minimum noise; its square and the quotients by it do not underflow or overflow
-# maximum decrement of the log posterior; above, theta is more than one standard deviation from the
+# minimum standard deviation of the noise, so that its square and quotients by it do not underflow
+# or overflow
+MIN_NOISE = 1e-140
+# maximum decrement of the log posterior at which theta is at most one standard deviation from the
 # mode
 MAX_NEWTON_DECREMENT = 0.5
 
-# Losses that are negative log likelihoods up to a term of y: that term, which is missing in the
-# loss of each entry of y.
+# Losses that are negative log likelihoods up to a function of y. Each value is this function, whose
+# value must be added to the loss of each entry of y.
 _MISSING_LOG_TERMS: dict[str, Any] = {
     "mse": lambda y: 0 * y,
     "cross_entropy": lambda y: 0 * y,
@@ -127,32 +131,33 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         The mean of the Gaussian.
     log_evidence : float
         The logarithm of the marginal likelihood of the targets. Parameters with a flat prior are
-        integrated with a prior density of 1. Compare evidences of networks with the same number of
-        such parameters only, and on the same rows.
+        integrated with a prior density of 1. Only compare evidences of networks with the same
+        number of such parameters, on the same samples.
     n_effective : float
-        The number of parameters that the rows determine: MacKay's gamma of those with a penalty,
-        plus the others. If `curvature` is ``hessian``, it is the sum of the leverages of
-        `leave_one_out`.
+        The number of parameters that the samples determine: MacKay's gamma for the parameters with
+        a penalty, plus the number of the others that are determined. If `curvature` is "hessian",
+        it is the sum of the leverages of `leave_one_out`.
     noise_std : float or None
-        The standard deviation s of the noise, for ``mse``; None for other losses.
+        The standard deviation s of the noise for ``mse``, or None for other losses.
     prior_precision : float
         The precision of the Gaussian prior of parameters with a penalty.
     next_l2 : float
         The penalty that MacKay's fixed-point equation gives at this theta. Training with `next_l2`
-        and repeating the computation leads to a maximum of the evidence. NaN without a penalty, and
-        if the rows determine no parameter with one.
+        and repeating the computation leads to a maximum of the evidence. NaN without a penalty, or
+        if the samples determine no parameter that has a penalty.
     n_undetermined : int
         The number of directions, among parameters without a penalty, that change no output on any
-        row, biases of saturated units included. The posterior keeps theta fixed along these
+        sample, including biases of saturated units. The posterior has no variance along these
         directions.
     rows_per_parameter : float
-        The number of rows divided by n. Below 2, intervals tend to cover too little.
+        The number of samples divided by n. If it is below 2, intervals tend to cover too little.
     decrement : float
-        The predicted increase of the log posterior by a Newton step, which is 0 at a stationary
-        point.
+        The increase of the log posterior that a Newton step is predicted to give. It is 0 at a
+        stationary point.
     curvature : str
-        ``ggn`` or ``hessian``.
+        The matrix used: "ggn" or "hessian".
     objective : Objective
+        The objective in float64.
     covariance_root : ndarray (n, rank)
         A root of the covariance: ``covariance = covariance_root @ covariance_root.T``.
     """
@@ -172,7 +177,7 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
 
     @property
     def covariance(self) -> Floats:
-        """The covariance of the parameters ``(n, n)``."""
+        """The covariance (n, n) of the parameters."""
         return np.asarray(self.covariance_root @ self.covariance_root.T)
 
     @rounding_to_nearest
@@ -182,14 +187,15 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         Parameters
         ----------
         X : array_like (N, sizes[0])
-            The rows.
+            The samples.
         observations : bool
-            For ``mse``: if True, include the noise, so that the result is the standard deviation of
-            a new observation and not of the function.
+            If True, include the noise, so that the result is the standard deviation of a new
+            observation and not of the network's output. Only for ``mse``.
 
         Returns
         -------
         ndarray (N,) for one output, or (N, d_out)
+            The standard deviations.
 
         Raises
         ------
@@ -227,11 +233,12 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         Parameters
         ----------
         X : array_like (N, sizes[0])
-            The rows.
+            The samples.
 
         Returns
         -------
         ndarray (N, n_classes), or (N, d_out) for several binary outputs
+            The probabilities. A single binary output gives two columns, one for each class.
 
         Raises
         ------
@@ -264,6 +271,7 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         Returns
         -------
         ndarray (k, n)
+            The draws as rows.
         """
         k = check_positive_int(k, "k")
         draws = as_rng(seed).standard_normal((k, self.covariance_root.shape[1]))
@@ -296,11 +304,13 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         return rows
 
     def summary(self) -> str:
-        """Return the numbers as text of a few lines."""
+        """Return the summary as a string of a few lines."""
         return repr(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as plain values that JSON can represent."""
+        """Return a dict of all attributes except `objective` and `covariance_root`, as values that
+        JSON can represent.
+        """
         names = (
             "theta log_evidence n_effective noise_std prior_precision next_l2 n_undetermined "
             "rows_per_parameter decrement curvature"
@@ -319,20 +329,22 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         return html_table(self._title(), ["quantity", ""], self.facts())
 
     def plot(self, ax: Any = None, *, output: int = 0) -> Any:
-        """Draw an output with a band of two standard deviations.
+        """Plot an output of the network with a band of two standard deviations.
 
-        The abscissa is the input of a network with one input, and otherwise the rows of the
-        objective in the order of their outputs.
+        For a network with one input, the horizontal axis is this input. Otherwise it enumerates the
+        samples of the objective in the order of their outputs.
 
         Parameters
         ----------
         ax : matplotlib Axes, optional
+            The Axes to draw in. By default a new figure is created.
         output : int
             The index of the output.
 
         Returns
         -------
         matplotlib Axes
+            The Axes with the plot.
         """
         return load_module("plots.band").posterior_band(self, ax, output)
 
@@ -340,8 +352,9 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
 def output_covariance_roots(
     model: MLP, theta: Any, root: Any, X: Any
 ) -> Iterator[tuple[Any, Floats]]:
-    """Yield blocks of rows of X (N, k) with the products J C (N, d_out, rank), where J is the
-    Jacobian of their outputs and C, `root` (n, rank), a root of the covariance of the parameters.
+    """Yield pairs of a block of rows of X (N, k) and the products J C (rows, d_out, rank). J is the
+    Jacobian of the outputs of these rows, and C, passed as `root` (n, rank), is a root of the
+    covariance of the parameters.
     """
     X, d = dense_rows(model, X), model.sizes[-1]
     step = max(1, PREDICTION_JACOBIAN_BLOCK_ENTRIES // (d * model.n_params))
@@ -377,8 +390,8 @@ def _jacobian_of_few_rows(model: MLP, theta: Any, X: Any) -> Floats:
 
 
 def output_deviations(model: MLP, theta: Any, root: Any, X: Any) -> Floats:
-    """Return the standard deviation of each output ``(N, d_out)``, given a root (n, rank) of the
-    covariance of the parameters.
+    """Return the standard deviations (N, d_out) of the outputs for the rows of X (N, k), given a
+    root (n, rank) of the covariance of the parameters.
     """
     blocks = output_covariance_roots(model, theta, root, X)
     squares = np.concatenate([np.einsum("ijk,ijk->ij", part, part) for _, part in blocks])
@@ -387,7 +400,8 @@ def output_deviations(model: MLP, theta: Any, root: Any, X: Any) -> Floats:
 
 def _mean_sigmoid(z: Floats, root: Floats) -> Floats:
     """Return the mean of a sigmoid of Gaussian outputs with means z (N, d_out) and covariance roots
-    (N, d_out, rank): (N, d_out) for labels, or (N, 2), both classes, for one output.
+    (N, d_out, rank). The result has shape (N, d_out) or, for one output, (N, 2) with the
+    probabilities of both classes.
     """
     x, w = np.polynomial.hermite_e.hermegauss(N_QUADRATURE_NODES)
     spread = np.sqrt(np.einsum("ijk,ijk->ij", root, root))
@@ -397,8 +411,8 @@ def _mean_sigmoid(z: Floats, root: Floats) -> Floats:
 
 def _mean_softmax(z: Floats, root: Floats) -> Floats:
     """Return the mean (N, d_out) of a softmax of Gaussian outputs with means z (N, d_out) and
-    covariance roots (N, d_out, rank), over the points of an additive recurrence (Kronecker)
-    sequence and their negatives.
+    covariance roots (N, d_out, rank). It is computed over the points of an additive recurrence
+    (Kronecker) sequence and their negatives.
     """
     N, d, _ = root.shape
     rates = np.sqrt([p for p in range(2, 12 * d + 12) if all(p % k for k in range(2, p))][:d])
@@ -425,47 +439,47 @@ def laplace(
     Parameters
     ----------
     ob : Objective
-        Its loss must be a negative log likelihood (``mse``, ``cross_entropy``,
-        ``binary_cross_entropy``, ``poisson``, ``gamma``, ``gaussian_nll``) or a `Loss` of your own,
-        which is assumed to be one. Its l2 is a Gaussian prior; parameters without a penalty have a
-        flat prior. A row whose `sample_weight` is w counts as w rows.
+        The objective. Its loss must be a negative log likelihood: ``mse``, ``cross_entropy``,
+        ``binary_cross_entropy``, ``poisson``, ``gamma``, ``gaussian_nll`` or a user-defined `Loss`,
+        which is assumed to be one. Its l2 is a Gaussian prior, and parameters without a penalty
+        have a flat prior. A sample whose `sample_weight` is w counts as w samples.
     theta : array_like (n,)
-        A minimum of the objective, or a point near one.
+        A minimum of the objective, or a point near a minimum.
     curvature : {"ggn", "hessian"}
-        The Gauss-Newton matrix, which is positive semidefinite anywhere and suits relu networks, or
-        the Hessian, which must be positive definite at theta. ``gaussian_nll`` needs the Hessian,
-        since its second derivatives are negative on some rows.
+        The Gauss-Newton matrix, which is positive semidefinite everywhere and suits relu networks,
+        or the Hessian, which must be positive definite at theta. ``gaussian_nll`` needs the
+        Hessian, because the second derivatives of this loss are negative on some samples.
     noise_std : float, optional
-        For ``mse``: the standard deviation of the noise. By default it is estimated from the
+        The standard deviation of the noise, only for ``mse``. By default it is estimated from the
         residuals, with degrees of freedom reduced by `n_effective`.
 
     Returns
     -------
     LaplacePosterior
-        ``log_evidence``, ``n_effective``, ``std(X)``, ``sample(k)``, ``predict_proba(X)``,
-        ``summary()``, ``plot()``.
+        The Gaussian, with the attributes `log_evidence` and `n_effective` and the methods
+        ``std(X)``, ``sample(k)``, ``predict_proba(X)``, ``summary()`` and ``plot()``.
 
     Raises
     ------
     ValueError
         If the matrix is not positive definite (the message has its smallest eigenvalue), kinks are
-        active at theta and `curvature` is ``hessian``, the loss is no log likelihood, or the noise
-        cannot be estimated because the network fits the rows exactly.
+        active at theta and `curvature` is "hessian", the loss is not a negative log likelihood, or
+        the noise cannot be estimated because the network fits the samples exactly.
 
     Warns
     -----
     UserWarning
-        If there are fewer than two rows for each parameter, or, for ``mse`` with estimated noise
+        If there are fewer than two samples for each parameter, or, for ``mse`` with estimated noise
         and hidden layers, more than 0.2 effective parameters for each target.
 
     See Also
     --------
-    regularization_path : one network for each of several penalties.
-    MLPRegressor : ``alpha="evidence"`` and ``predict(X, return_std=True)``.
+    regularization_path : One network for each of several penalties.
+    MLPRegressor : Has ``alpha="evidence"`` and ``predict(X, return_std=True)``.
 
     Notes
     -----
-    Cost: the matrix and ``n^3`` flops, and ``2 n^2`` flops for each output of a new row.
+    The cost is the matrix and ``n^3`` flops, and ``2 n^2`` flops for each output of a new sample.
 
     References
     ----------
@@ -495,8 +509,9 @@ def laplace_posterior(
     count: float | None = None,
     warn: bool = False,
 ) -> LaplacePosterior:
-    """Return the result of `laplace`. `count` is the number of rows, if it is not the sum of their
-    weights.
+    """Return the `LaplacePosterior` for the arguments of `laplace`. `count` is the number of
+    samples if it is not the sum of their weights. If `warn` is True, warnings are issued as by
+    `laplace`.
     """
     ob, theta = _check_laplace_input(ob, theta, curvature)
     n, l2, total = len(theta), float(ob.l2), _sum_of_weights(ob)
@@ -504,7 +519,7 @@ def laplace_posterior(
     op = getattr(ob, curvature)(theta)
     if not math.isfinite(op.value):
         raise ValueError(
-            f"ob must have a finite value at theta, got {op.value}. Use targets in other units."
+            f"ob must have a finite value at theta, got {op.value}. Rescale the targets."
         )
     M = op.to_dense()
     penalised = l2_diagonal(ob) * np.ones(n) > 0
@@ -551,20 +566,21 @@ def laplace_posterior(
 
 
 def _sum_of_weights(ob: Any) -> float:
-    """Return the sum of the weights of all rows. Raise ValueError if it is 0."""
+    """Return the sum of the weights of all samples. Raise ValueError if it is 0."""
     weight = ob.sample_weight
     total = float(ob.n_samples if weight is None else weight.sum(dtype=float))
     if not total > 0:
-        raise ValueError("sample_weight must have a positive sum, got 0. No row counts.")
+        raise ValueError("sample_weight must have a positive sum, got 0.")
     return total
 
 
 def _sum_of_leverages(ob: Any, theta: Floats, root: Floats, default: float) -> float:
     """Return the trace of ``H^-1 G`` for the Gauss-Newton matrix G without l2, where ``H^-1 = root
-    root'``, or `default` if the loss has no such matrix.
+    root'`` with `root` (n, rank). Return `default` if the loss is not convex, so that it has no
+    Gauss-Newton matrix.
 
-    ``tr H^-1 (H - l2)``, which is equal to this trace for linear outputs, can be far below 0 at a
-    minimum where an eigenvalue of H is smaller than l2.
+    For linear outputs the trace is equal to ``tr H^-1 (H - l2)``. The latter can be far below 0 at
+    a minimum where an eigenvalue of H is smaller than l2.
     """
     try:
         G = ob.ggn(theta).to_dense()
@@ -576,25 +592,26 @@ def _sum_of_leverages(ob: Any, theta: Floats, root: Floats, default: float) -> f
 
 
 def _warn_of_few_rows(ob: Any, count: float, effective: float) -> None:
-    """Issue a warning if there are fewer than `MIN_ROWS_PER_PARAMETER` rows for each parameter, or,
-    with noise and hidden layers, more than `MAX_POSTERIOR_PARAMS_PER_TARGET` effective parameters
-    for each target.
+    """Issue a UserWarning if there are fewer than `MIN_ROWS_PER_PARAMETER` samples for each
+    parameter. For ``mse`` and a network with hidden layers, also warn of more than
+    `MAX_POSTERIOR_PARAMS_PER_TARGET` effective parameters for each target. `count` is the number of
+    samples.
     """
     n, n_targets = ob.n_params, count * terms_of_a_row(ob)
     noisy = ob.loss == "mse" and len(ob.model.sizes) > 2
     if count / n < MIN_ROWS_PER_PARAMETER:
         found = (
             f"ob has {format_number(count / n)} rows for each parameter, {format_number(count)} "
-            f"for {n}. With "
-            "fewer than 2, intervals tend to cover too little. Use a smaller network or more rows."
+            f"for {n}. With fewer than 2, intervals tend to cover too little. Use a smaller "
+            "network or more rows."
         )
     elif noisy and effective > MAX_POSTERIOR_PARAMS_PER_TARGET * n_targets:
         found = (
             f"The fit has {format_number(effective)} effective parameters for "
-            f"{format_number(n_targets)} "
-            f"targets. With more than {MAX_POSTERIOR_PARAMS_PER_TARGET:g} for each, intervals "
-            f"tend to "
-            "cover too little. Use a stronger penalty, fewer units or more rows."
+            f"{format_number(n_targets)} targets. With more than {MAX_POSTERIOR_PARAMS_PER_TARGET:g} "
+            "for each target, intervals "
+            f"tend to cover too little. Use a stronger penalty, fewer "
+            "units or more rows."
         )
     else:
         return
@@ -603,7 +620,7 @@ def _warn_of_few_rows(ob: Any, count: float, effective: float) -> None:
 
 def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
     """Return the objective and theta in float64, after checking that the Laplace approximation is
-    defined for them.
+    defined for them. Raise ValueError or TypeError if it is not.
     """
     check_choice(curvature, ("ggn", "hessian"), "curvature")
     check_rows_in_memory(ob, "laplace")
@@ -615,8 +632,8 @@ def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floa
         kinks = ob.certificates.kinks(theta)
         if kinks:
             raise ValueError(
-                f"theta must have no active kinks with curvature='hessian', got {kinks}. Use "
-                "curvature='ggn', or activation='tanh'."
+                f"theta must have no pre-activation at a kink with curvature='hessian', got "
+                f"{kinks}. Use curvature='ggn', or activation='tanh'."
             )
     return ob, theta
 
@@ -634,13 +651,13 @@ def _check_likelihood(loss: Any) -> None:
     if not is_likelihood(loss):
         raise ValueError(
             f"loss must be a negative log likelihood, got {str(loss)!r}. Use one of "
-            f"{', '.join(_MISSING_LOG_TERMS)}, or an fc.Loss of your own."
+            f"{', '.join(_MISSING_LOG_TERMS)}, or a user-defined fc.Loss."
         )
 
 
 def _missing_log_likelihood(ob: Any) -> float:
-    """Return the weighted sum over all rows of the terms by which their losses fall short of a
-    negative log likelihood.
+    """Return the weighted sum, over all samples, of the functions of y that must be added to their
+    losses to obtain negative log likelihoods. It is 0 for user-defined losses.
     """
     given = LOSSES[ob.loss].given
     if given is not None and not given.built_in:
@@ -655,7 +672,7 @@ def _noise_deviation(
 ) -> float | None:
     """Return the standard deviation of the noise: the given one, or an estimate from the sum of
     squared residuals `data` and the ``n_terms - effective`` degrees of freedom. Return None if the
-    loss is not ``mse``.
+    loss is not ``mse``. Raise ExactFitError if the noise cannot be estimated.
     """
     freedom = n_terms - effective
     if ob.loss != "mse":
@@ -667,13 +684,13 @@ def _noise_deviation(
         return None
     if noise_std is None and not freedom > MIN_FREEDOM_RATIO * n_terms:
         raise ExactFitError(
-            "noise_std must be given where the rows determine as many parameters as there are "
-            "targets, got None. Pass noise_std=, or use a larger l2."
+            "noise_std must be given if the rows determine as many parameters as there are "
+            "targets, got None. Pass noise_std, or use a larger l2."
         )
     if noise_std is None and not data > 0:
         raise ExactFitError(
-            "noise_std must be given where the network fits every row exactly, got None. Pass "
-            "noise_std=, or use a larger l2."
+            "noise_std must be given if the network fits every row exactly, got None. Pass "
+            "noise_std, or use a larger l2."
         )
     found = (
         math.sqrt(data / freedom)
@@ -682,8 +699,8 @@ def _noise_deviation(
     )
     if not MIN_NOISE <= found <= 1 / MIN_NOISE:
         raise ValueError(
-            f"noise_std must lie between {MIN_NOISE:g} and {1 / MIN_NOISE:g}, got {found!r}. Use "
-            "targets in other units."
+            f"noise_std must lie between {MIN_NOISE:g} and {1 / MIN_NOISE:g}, got {found!r}. "
+            "Rescale the targets."
         )
     return found
 
@@ -691,9 +708,10 @@ def _noise_deviation(
 def _inverse_root(
     M: Floats, penalised: Any, l2: float, curvature: str
 ) -> tuple[Floats, float, float, int]:
-    """Return C (n, rank) with ``M^-1 = C C'`` on the directions that M determines, the logarithm of
-    the determinant of M on them, the trace of the inverse over the penalised parameters, and the
-    rank. Raise NotPositiveDefiniteError if M is not positive definite as `curvature` requires.
+    """Return a tuple: C (n, rank) with ``M^-1 = C C'`` on the directions that M determines, the
+    logarithm of the determinant of M on these directions, the trace of the inverse over the
+    penalised parameters, and the rank. `penalised` (n,) is a mask. Raise NotPositiveDefiniteError
+    if M is not positive definite although `curvature` is "hessian" or no parameter has a penalty.
     """
     n, p, f = len(M), np.flatnonzero(penalised), np.flatnonzero(~penalised)
     R, logdet_flat = _flat_root(M[np.ix_(f, f)])
@@ -708,7 +726,7 @@ def _inverse_root(
     elif curvature == "hessian":
         raise _not_definite_error(M, curvature)
     else:
-        # Exact eigenvalues are at least l2; rounding may lower them.
+        # The exact eigenvalues are at least l2, but rounding may reduce them.
         known = eigh(S)
         clipped = np.maximum(known.values, l2)
         upper, logdet = known.vectors / np.sqrt(clipped), float(np.log(clipped).sum())
@@ -720,12 +738,13 @@ def _inverse_root(
 
 
 def _hold_saturated_biases(ob: Any, M: Floats, penalised: Any, half_unit: float) -> None:
-    """Set to 0 the rows and columns of M of biases in hidden layers that have no penalty and, with
-    the posterior precision ``M / (2 half_unit)``, a standard deviation above `MAX_BIAS_DEVIATION`.
+    """Set to 0 the rows and columns of M that belong to biases of saturated hidden units. These
+    biases have no penalty and, with the posterior precision ``M / (2 half_unit)``, a standard
+    deviation above `MAX_BIAS_DEVIATION`.
 
-    Their units are saturated on all rows. A pre-activation moves by the bias itself, so that the
-    Gaussian would reach far beyond where the output is linear in the bias. Units of relu and
-    identity have no scale of their own, and keep their biases.
+    The bias shifts the pre-activation directly, so the Gaussian would extend far beyond the
+    interval in which the output is linear in the bias. Biases of relu, leaky_relu and identity
+    units are kept, because these activations have no scale of their own.
     """
     model, least = ob.model, 2 * half_unit / MAX_BIAS_DEVIATION**2
     if not model.bias:
@@ -738,9 +757,9 @@ def _hold_saturated_biases(ob: Any, M: Floats, penalised: Any, half_unit: float)
 
 
 def _flat_root(M: Floats) -> tuple[Floats, float]:
-    """Return R with ``M^+ = R R'``, and the logarithm of the determinant of a positive semidefinite
-    M on its range. The threshold for zero applies to M scaled to a unit diagonal, so that it does
-    not depend on the units of the parameters.
+    """Return R (n, rank) with ``M^+ = R R'`` for a positive semidefinite M (n, n), and the
+    logarithm of the determinant of M on its range. The threshold for zero eigenvalues applies to M
+    scaled to a unit diagonal, so that it does not depend on the units of the parameters.
     """
     if not len(M):
         return np.zeros((0, 0)), 0.0
@@ -757,7 +776,7 @@ def _flat_root(M: Floats) -> tuple[Floats, float]:
 
 
 def _not_definite_error(M: Floats, curvature: str) -> NotPositiveDefiniteError:
-    """Return the exception for a matrix M that is not positive definite. The message has the
+    """Return the exception for a matrix M that is not positive definite. Its message has the
     smallest eigenvalue of M.
     """
     matrix = {"ggn": "Gauss-Newton matrix", "hessian": "Hessian"}[curvature]

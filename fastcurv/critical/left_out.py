@@ -1,17 +1,17 @@
 """Leave-one-out predictions, influence and jackknife+ intervals of a network at a minimum.
 
 Let ``L = (1/N) sum l_i + l2/2 ||theta||^2``, J_i the Jacobian of the outputs of row i, r_i and S_i
-the first and second derivatives of l_i by these outputs, and H the Hessian of L at its minimum
-theta. Without row i the objective is ``L_-i = L - l_i / N``; the divisor stays N, so that l2 keeps
-its strength. One Newton step of L_-i from theta, with the part ``J_i' S_i J_i / N`` of the row's
-own curvature removed from H by Woodbury's formula, is
+the first and second derivatives of l_i with respect to these outputs, and H the Hessian of L at its
+minimum theta. Without row i the objective is ``L_-i = L - l_i / N``. The divisor remains N, so that
+the strength of l2 relative to a row does not change. One Newton step of L_-i from theta, with the
+curvature ``J_i' S_i J_i / N`` of the row removed from H by Woodbury's formula, is
 
     d_i = H^-1 J_i' a_i,    a_i = (I - S_i M_i / N)^-1 r_i / N,    M_i = J_i H^-1 J_i'
 
-The prediction is that of the network at ``theta + d_i``. One Cholesky factor of H and d_out solves
-for each row give all of them. For a network without hidden layers and squared errors this is exact:
-the residual of the row becomes ``r / (1 - h)``, with h the leverage. The influence function omits
-S_i M_i, and so explains only the share 1 - h of the change at the row itself.
+The prediction is that of the network at ``theta + d_i``. All predictions need one Cholesky factor
+of H and d_out solves for each row. They are exact for a network without hidden layers and squared
+errors, where the residual of the row becomes ``r / (1 - h)``, with h the leverage. The influence
+function omits S_i M_i, so it explains only the fraction 1 - h of the change at the row itself.
 """
 
 from __future__ import annotations
@@ -54,24 +54,25 @@ from .without_rows import (
     without_row,
 )
 
-# minimum eigenvalue of I - S M / N at which the curvature of the row is removed
+# minimum eigenvalue of I - S_i M_i / N at which the curvature of row i is removed
 MIN_REMAINING_EIGENVALUE = 1e-10
-# maximum product of a diagonal entry of H and that of H^-1, which is 1 for parameters that do not
-# interact and below 1000 at usual minima; above, `classify` checks the signs of all eigenvalues
+# maximum product of corresponding diagonal entries of H and H^-1, which is 1 for parameters that do
+# not interact and usually below 1000 at minima; if it is larger, `classify` checks the signs of all
+# eigenvalues
 MAX_VARIANCE_INFLATION = 1e6
 # number of Newton steps with one Cholesky factor that refine a minimum of a float32 objective in
-# float64; each reduces the error by about the accuracy of float32
+# float64; each step multiplies the error by about the accuracy of float32
 N_REFINEMENTS = 3
 # maximum number of second-order steps from the end of a fit to a minimum
 MAX_STEPS_AFTER_FIT = 2000
-# maximum number of effective parameters per target; above, intervals were seen to cover as little
-# as 67% instead of 90% with tanh, and to be many times too wide with relu
+# maximum number of effective parameters per target; with more, intervals were found to cover as
+# little as 67% instead of 90% with tanh, and to be many times too wide with relu
 MAX_INTERVAL_PARAMS_PER_TARGET = 0.5
 
 
 class Interval(NamedTuple):
-    """Lower and upper bounds of prediction intervals, two arrays of one shape, infinite if there
-    are too few training rows.
+    """Lower bounds `low` and upper bounds `high` of prediction intervals, two arrays of equal
+    shape. The bounds are infinite if there are too few training rows.
     """
 
     low: Floats
@@ -79,9 +80,9 @@ class Interval(NamedTuple):
 
 
 def _check_minimum(ob: Any, theta: Any, call: str) -> FactoredMinimum:
-    """Return theta, in float64, as a `FactoredMinimum` of `ob`, after checking that its Hessian is
-    positive definite and its gradient within the tolerance. `call` is the name of the public
-    function, for errors.
+    """Return theta, in float64, as a `FactoredMinimum` of `ob`, after checking that the Hessian at
+    theta is positive definite and the gradient within its tolerance. Raise ValueError otherwise.
+    `call` is the name of the public function, for error messages.
     """
     check_rows_in_memory(ob, call)
     check_no_batch_norm(ob, call)
@@ -97,7 +98,7 @@ def _check_minimum(ob: Any, theta: Any, call: str) -> FactoredMinimum:
     H = ob.hessian(theta)
     if not math.isfinite(H.value):
         raise ValueError(
-            f"ob must have a finite value at theta, got {H.value}. Use targets in other units."
+            f"ob must have a finite value at theta, got {H.value}. Rescale the targets."
         )
     shift = _unpenalised_shift(ob)
     try:
@@ -106,7 +107,7 @@ def _check_minimum(ob: Any, theta: Any, call: str) -> FactoredMinimum:
         raise _no_minimum_error(ob, H, shift, error.eigenvalue) from None
     why = call_certificate(ob, "why_no_minimum", theta, default=None)
     if why is not None:
-        raise ValueError(f"ob must have a minimum, got a loss without one: {why}.")
+        raise ValueError(f"ob must have a minimum, got a loss without a minimum: {why}.")
     g = H.gradient
     decrement = 0.5 * float(g @ factor.solve(g))
     size = safe_norm(np.abs(factor.lower).T @ np.abs(theta))  # size^2 >= |theta|' |H| |theta|
@@ -134,8 +135,9 @@ def _check_minimum(ob: Any, theta: Any, call: str) -> FactoredMinimum:
 
 
 def _no_minimum_error(ob: Any, H: Any, shift: Any, eigenvalue: float) -> NotPositiveDefiniteError:
-    """Return the exception for a theta whose Hessian H is not positive definite. The message has
-    the smallest eigenvalue and the number of eigenvalues that are not positive.
+    """Return the exception for a theta at which the Hessian H is not positive definite. Its message
+    has the smallest eigenvalue and the number of eigenvalues that are not positive. `shift` is the
+    result of `_unpenalised_shift`.
     """
     values = eigvalsh(H.to_dense() if shift is None else _add_shift_curvature(H, shift).to_dense())
     some = int((values <= len(values) * 2 * UNIT_ROUNDOFF * np.abs(values).max()).sum())
@@ -149,7 +151,9 @@ def _no_minimum_error(ob: Any, H: Any, shift: Any, eigenvalue: float) -> NotPosi
 
 
 def _warn_of_unknown_sign(ob: Any, theta: Floats, factor: CholeskyFactor) -> None:
-    """Warn if H is ill-conditioned and `classify` does not call theta a minimum."""
+    """Issue a UserWarning if H is ill-conditioned and `classify` does not find that theta is a
+    minimum.
+    """
     inflation = np.einsum("ij,ij->i", factor.lower, factor.lower) * factor.inverse_diagonal
     if not inflation.max(initial=0.0) > MAX_VARIANCE_INFLATION:
         return
@@ -165,9 +169,9 @@ def _warn_of_unknown_sign(ob: Any, theta: Floats, factor: CholeskyFactor) -> Non
 
 
 def _unpenalised_shift(ob: Any) -> Any:
-    """Return the slice of theta that holds the last layer's biases if adding one number to all of
-    them changes neither a probability nor the penalty: the outputs pass through a softmax, and
-    these biases have no penalty. Otherwise return None.
+    """Return the slice of theta that holds the biases of the last layer if adding one number to all
+    of these biases changes neither a probability nor the penalty. This is so if the outputs pass
+    through a softmax and the biases have no penalty. Otherwise return None.
     """
     model = ob.model
     if LOSSES[ob.loss].link != "softmax" or not model.bias:
@@ -177,9 +181,9 @@ def _unpenalised_shift(ob: Any) -> Any:
 
 
 def _add_shift_curvature(H: Any, shift: slice) -> MatrixOperator:
-    """Return H as a matrix with curvature added along the direction that shifts all last biases,
-    along which H and the derivatives of the rows' losses are 0. The added curvature changes no
-    prediction.
+    """Return H as a matrix with curvature added along the direction that shifts all biases of the
+    last layer. H and the derivatives of the rows' losses are 0 along this direction, so the added
+    curvature changes no prediction.
     """
     A = H.to_dense()
     A[shift, shift] += float(np.diagonal(A)[shift].mean()) or 1.0
@@ -187,12 +191,14 @@ def _add_shift_curvature(H: Any, shift: slice) -> MatrixOperator:
 
 
 def _as_matrices(second: Floats) -> Floats:
-    """Return second derivatives with respect to the outputs as matrices ``(N, d_out, d_out)``."""
+    """Return second derivatives with respect to the outputs, (N, d_out) or (N, d_out, d_out), as
+    matrices (N, d_out, d_out).
+    """
     return second if second.ndim == 3 else second[:, :, None] * np.eye(second.shape[1])
 
 
 def _row_losses(ob: Any, z: Floats) -> Floats:
-    """Return the loss (N,) of each row at outputs z, without weights."""
+    """Return the loss (N,) of each row at the outputs z (N, d_out), without weights."""
     y = one_hot(ob.y, z.shape[1]) if ob.y.ndim == 1 else np.asarray(ob.y, float)
     with np.errstate(all="ignore"):
         terms = np.asarray(LOSSES[ob.loss].terms(z, y)[0], float)
@@ -200,8 +206,8 @@ def _row_losses(ob: Any, z: Floats) -> Floats:
 
 
 def _score_of_outputs(ob: Any, z: Floats) -> float:
-    """Return the score that belongs to the loss, such as R^2 or the accuracy, of outputs z over the
-    rows whose weight is not 0.
+    """Return the score that belongs to the loss, such as R^2 or the accuracy, of the outputs z (N,
+    d_out) over the rows of nonzero weight.
     """
     counts = slice(None) if ob.sample_weight is None else ob.sample_weight > 0
     score = LOSSES[ob.loss].score[1]
@@ -216,38 +222,43 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
     Attributes
     ----------
     predictions : ndarray (N, d_out)
-        Outputs for each row of the network trained without it, before any softmax or sigmoid.
+        The outputs for each row of the network trained without this row, before any softmax or
+        sigmoid.
     losses : ndarray (N,)
         The loss of each row at its prediction, without its weight.
     score : float
-        R^2 for regression or the accuracy for classification of these predictions, over the rows
-        whose weight is not 0; `score_name` holds its name. It applies to the minimum to which theta
-        moves without a row. Where `in_same_basin` is false for more than a hundredth of the rows,
-        refits from scratch end in other minima, and predict worse than this score.
+        The score of these predictions over the rows of nonzero weight, such as R^2 for regression
+        or the accuracy for classification. It applies to the minima near theta. If `in_same_basin`
+        is False for more than a hundredth of the rows, refits from scratch end in other minima and
+        predict worse than this score.
     training_score : float
         The score of the outputs at theta.
+    score_name : str
+        The name of the score.
     hat_matrix_diag : ndarray (N,)
-        Leverages, traces of ``S_i M_i / N``. Their sum is the effective number of parameters.
+        Leverages, the traces of ``S_i J_i H^-1 J_i' / N``, with S_i the second derivatives of the
+        row's loss with respect to its outputs, and J_i the Jacobian of these outputs. The sum of
+        the leverages is the effective number of parameters.
     cooks_distance : ndarray (N,)
-        ``d' H d``, where d is the change of the parameters without the row, times the number of
-        terms in the loss (N, or ``N d_out`` for means over all entries), divided by the sum of
-        `hat_matrix_diag` and, for squared errors, by twice the variance of the residuals. For a
-        linear model without l2 these are the distances that statsmodels returns. NaN where every
-        residual is 0, or no row determines a parameter.
+        ``d' H d``, with d the change of the parameters without the row, times the number of terms
+        in the loss (N, or N times the number of targets for means over targets). It is divided by
+        the sum of `hat_matrix_diag` and, for squared errors, by twice the variance of the
+        residuals. For a linear model without l2 these are the distances that statsmodels returns.
+        NaN if every residual is 0 or no row determines a parameter.
     in_same_basin : ndarray (N,) of bool, or None
-        With ``exact=True``: True where a minimum without the row is proved to lie in the same
-        basin, see `leave_one_out`.
+        True if a minimum without the row is proved to lie in the same basin, see `leave_one_out`.
+        None unless `exact` is True.
     exact : bool
         True if predictions are those of minima without each row, False if they are those of one
         Newton step.
     n_approximate : int
         Number of rows without which H is not positive definite to first order. The change of the
-        parameters without such a row is estimated as in `influence`, or with ``exact=True`` leads
+        parameters without such a row is estimated as in `influence` or, if `exact` is True, is that
         to the minimum reached from theta.
     rows_without_minimum : ndarray of int
-        Rows without which the objective is proved to have no minimum, such as the only row of a
-        class whose bias has no penalty. Their predictions are those of a finite step towards an
-        infimum at infinity, and their losses are too small.
+        Indices of rows without which the objective is proved to have no minimum, such as the only
+        row of a class whose bias has no penalty. The predictions of these rows are those of a
+        finite step towards an infimum at infinity, and their losses are too small.
 
     See Also
     --------
@@ -283,7 +294,8 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         Returns
         -------
         ndarray (M, d_out, N)
-            ``[j, c, i]`` is the change of output c of new row j if training row i is removed.
+            The entry ``[j, c, i]`` is the change of output c of new row j if training row i is
+            removed.
 
         Examples
         --------
@@ -306,8 +318,8 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
 
     def _networks(self, n_new: int) -> Iterator[tuple[slice, Floats]]:
         """Yield pairs of a slice of the training rows and the parameters (rows, n) of the networks
-        trained without each of them, in blocks that are small enough to predict `n_new` rows by
-        each network.
+        trained without each of these rows. The blocks are small enough that each network can
+        predict `n_new` rows.
         """
         at, N = self._at, self._at.ob.n_samples
         most = max(1, JACOBIAN_BLOCK_ENTRIES // (max(at.ob.model.sizes) * max(1, n_new)))
@@ -326,33 +338,34 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
     def interval(self, X_new: Any, confidence_level: float = 0.9) -> Interval:
         """Return jackknife+ prediction intervals of new rows.
 
-        With R_i the absolute residual of row i for the network trained without this row, and
-        mu_i(x) the prediction of x without row i, the bounds are the quantiles of ``mu_i(x) -+
-        R_i`` that leave out ``1 - confidence_level`` together [1]_. They cover a new target with
-        probability at least ``2 confidence_level - 1`` for any distribution of exchangeable rows,
-        and nearly `confidence_level` where leaving out a row changes little. A row of weight 2
-        counts twice. A row without which the Hessian is not positive definite counts with an
-        infinite residual, since the network without it is not determined.
+        Let R_i be the absolute residual of row i for the network trained without this row, and
+        mu_i(x) the prediction of x by this network. The lower bound is a quantile of ``mu_i(x) -
+        R_i`` over the rows, and the upper bound a quantile of ``mu_i(x) + R_i``, at
+        `confidence_level` each [1]_. The interval contains a new target with probability at least
+        ``2 confidence_level - 1`` for any distribution of exchangeable rows, and nearly
+        `confidence_level` if leaving out a row changes little. A row of weight 2 counts twice. If
+        the Hessian without a row is not positive definite, the network without this row is not
+        determined, and the residual of the row counts as infinite.
 
         Parameters
         ----------
         X_new : array_like (M, k)
             The new rows.
         confidence_level : float
-            Between 0 and 1.
+            A number between 0 and 1.
 
         Returns
         -------
         Interval
-            ``low`` and ``high``, (M, number of targets) each, in units of y. For ``poisson`` and
-            ``gamma`` these are the exponentials of the bounds on the output. Infinite if there are
-            fewer than about ``1 / (1 - confidence_level)`` rows.
+            The arrays `low` and `high`, each (M, number of targets), in units of y. For ``poisson``
+            and ``gamma`` they are bounds on the mean, the exponential of the output. They are
+            infinite if there are fewer than about ``1 / (1 - confidence_level)`` rows.
 
         Raises
         ------
         ValueError
-            If the loss is one for classification, or the number of columns of y differs from the
-            number of outputs.
+            If the loss is a classification loss, or y does not have one column for each target that
+            the outputs predict.
 
         Warns
         -----
@@ -386,13 +399,13 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         if LOSSES[ob.loss].targets != "numbers" or ob.y.shape[1:] != (width,):
             raise ValueError(
                 f"loss must be a regression loss whose outputs predict the targets for intervals, "
-                f"got {ob.loss!r}. For classes, use out.predictions and out.losses."
+                f"got {ob.loss!r}. For classification, use out.predictions and out.losses."
             )
         self._warn_of_few_targets()
         inverse = np.exp if given is not None and given.exponential else np.asarray
         z = outputs_of_networks(ob.model, self._at.theta[None], dense_rows(ob.model, X_new))[0]
         weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
-        # exponentials of outputs may be infinite
+        # The exponentials of outputs may be infinite.
         with np.errstate(over="ignore", invalid="ignore"):
             moved = inverse((z[:, :, None] + self.output_changes(X_new))[:, :width])
             own = np.abs(ob.y - inverse(self.predictions[:, :width])).T  # absolute errors
@@ -403,8 +416,8 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         return Interval(low, high)
 
     def _warn_of_few_targets(self) -> None:
-        """Warn if the fit has more than `MAX_INTERVAL_PARAMS_PER_TARGET` effective parameters per
-        target.
+        """Issue a UserWarning if the fit has more than `MAX_INTERVAL_PARAMS_PER_TARGET` effective
+        parameters for each target.
         """
         ob, effective = self._at.ob, float(self.hat_matrix_diag.sum())
         rows = ob.n_samples if ob.sample_weight is None else np.count_nonzero(ob.sample_weight)
@@ -419,11 +432,11 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
             )
 
     def summary(self) -> str:
-        """Return the scores and the most influential rows, as text of a few lines."""
+        """Return the scores and the most influential rows as a string of a few lines."""
         return repr(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as plain values that JSON can represent."""
+        """Return a dict of the public attributes, as values that JSON can represent."""
         names = (
             "predictions losses score training_score score_name hat_matrix_diag cooks_distance "
             "in_same_basin exact n_approximate rows_without_minimum"
@@ -431,15 +444,17 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         return {name: to_json_value(getattr(self, name)) for name in names.split()}
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw Cook's distances over leverages, with the numbers of the most influential rows.
+        """Plot Cook's distances against leverages, with the indices of the most influential rows.
 
         Parameters
         ----------
         ax : matplotlib Axes, optional
+            The Axes to draw in. By default a new figure is created.
 
         Returns
         -------
         matplotlib Axes
+            The Axes with the plot.
         """
         ax = shown_axes() if ax is None else ax
         hat, cook = self.hat_matrix_diag, self.cooks_distance
@@ -490,9 +505,10 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
 
 
 def _upper_quantile(x: Floats, weight: Floats, level: float) -> Floats:
-    """Return the weighted upper quantile along the last axis of x: the smallest number such that
-    the entries up to it have a total weight of at least ``level (total + 1)``, or infinity if all
-    have less. The 1 is the weight of the new row.
+    """Return the weighted upper quantile along the last axis of x, whose entries have the weights
+    `weight` (N,). It is the smallest entry such that all entries up to it have a total weight of at
+    least ``level (total + 1)``, or infinity if there is no such entry. The 1 is the weight of the
+    new row.
     """
     order = np.argsort(x, axis=-1, kind="stable")
     total = float(weight.sum())
@@ -511,25 +527,25 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     Parameters
     ----------
     ob : Objective
-        With its rows in memory, dense or sparse, and no batch normalisation.
+        An objective whose rows are in memory, dense or sparse, without batch normalisation.
     theta : array_like (n,)
         A minimum at which the Hessian is positive definite, such as `minimize` finds with l2 > 0.
         For an objective in float32, theta is refined in float64.
     exact : bool
-        If False, take one Newton step for each row. If True, find the minimum of the objective
+        If False, take one Newton step for each row. If True, compute the minimum of the objective
         without the row by further steps, and try to prove that it lies in the same basin.
 
     Returns
     -------
     LeftOut
-        ``predictions``, ``losses``, ``score``, ``hat_matrix_diag``, ``cooks_distance``,
-        ``in_same_basin``, and the methods ``output_changes(X_new)``, ``interval(X_new)``,
-        ``summary()`` and ``plot()``.
+        The predictions, with the attributes `predictions`, `losses`, `score`, `hat_matrix_diag`,
+        `cooks_distance` and `in_same_basin`, and the methods ``output_changes(X_new)``,
+        ``interval(X_new)``, ``summary()`` and ``plot()``.
 
     Raises
     ------
     ValueError
-        If theta is not a minimum (the message has the smallest eigenvalue of the Hessian if that is
+        If theta is not a minimum (the message has the smallest eigenvalue of the Hessian if it is
         not positive), the network has batch normalisation, the rows are not in memory, or a
         pre-activation lies at a kink of relu, leaky_relu or elu.
 
@@ -540,22 +556,23 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
 
     Notes
     -----
-    The divisor of the objective stays N, so that l2 keeps its strength relative to a row. A row of
-    weight 2 is removed with both copies. Cost: the Hessian, ``n^3 / 3`` flops for its factor and
-    ``n^2`` for each row and output.
+    The divisor of the objective remains N, so that the strength of l2 relative to a row does not
+    change. A row of weight 2 is removed with both copies. The cost is the Hessian, ``n^3 / 3``
+    flops for its factor and ``n^2`` flops for each row and output.
 
-    Adding one number to the biases of all classes changes no probability. Where these biases have
-    no penalty, H is 0 along that direction, which does not count as flat.
+    Adding one number to the biases of all classes changes no probability. If these biases have no
+    penalty, H is 0 along this direction. The direction is ignored in the test of whether H is
+    positive definite.
 
-    The score belongs to minima near theta. Refits from scratch may end in other minima, and then
-    predict worse than the score. The losses of left-out rows do not find wrong labels better than
-    training losses do.
+    The score belongs to minima near theta. Refits from scratch may end in other minima and then
+    predict worse than the score. Wrong labels are not found better by the losses of left-out rows
+    than by training losses.
 
-    `in_same_basin` of row i is true if two statements are proved about the objective without the
-    row: a minimum lies within a certified radius of the point reached, by the theorem of
-    `classify`; and the objective is strictly convex on the straight line from theta to that point.
-    So the objective decreases along the line, and no barrier separates the two points.
-    `in_same_basin` is false if one of the statements could not be proved. Unlike those of
+    `in_same_basin` of a row is True if two statements are proved about the objective without this
+    row. First, a minimum lies within a certified radius of the point reached, by the theorem of
+    `classify`. Second, the objective is strictly convex on the straight line from theta to that
+    point. So the objective decreases along the line, and no barrier separates the two points.
+    `in_same_basin` is False if one of the statements could not be proved. Unlike the proofs of
     `classify`, these proofs bound rounding errors by margins: a millionth of each curvature and
     1e-10 of the mean norm of the rows' gradients, and at least 1000 times the certified errors at
     theta.
@@ -574,8 +591,8 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
 
 
 def minimum_after_fit(ob: Any, theta: Any) -> Floats:
-    """Return the minimum, in float64, that `minimize` reaches from theta, the end of a fit. Return
-    theta if the activations have kinks, since the gradient need not vanish at a minimum then.
+    """Return the minimum (n,), in float64, that `minimize` reaches from theta, the end of a fit. If
+    an activation has kinks, return theta, because the gradient need not vanish at a minimum.
     """
     start: Floats = np.asarray(theta, float)
     if has_kinks(ob.model):
@@ -586,9 +603,10 @@ def minimum_after_fit(ob: Any, theta: Any) -> Floats:
 
 
 def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
-    """Return the result of `leave_one_out` at the end of a fit. For smooth activations the result
-    is computed at the minimum that `minimize` reaches from theta. If the Hessian is not positive
-    definite there, or the activation has kinks, the Gauss-Newton matrix replaces the Hessian.
+    """Return the `LeftOut` of a fit that ended at theta. If all activations are smooth, it is
+    computed at the minimum that `minimize` reaches from theta. If the Hessian is not positive
+    definite at this minimum, or an activation has kinks, the Gauss-Newton matrix replaces the
+    Hessian. Raise ValueError if this matrix is not positive definite either.
     """
     ob, theta = cast_to_float64(ob), minimum_after_fit(ob, theta)
     if not has_kinks(ob.model):
@@ -610,8 +628,8 @@ def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
 
 
 def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool) -> LeftOut:
-    """Return the result of `leave_one_out` at a minimum, from the Cholesky factor of the curvature
-    there.
+    """Return the `LeftOut` at a minimum, from the Cholesky factor of the curvature at this minimum.
+    `exact` is the option of `leave_one_out`.
     """
     ob = at.ob
     N, d = ob.n_samples, ob.model.sizes[-1]
@@ -668,9 +686,11 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool) -> LeftOut:
 
 def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:
     """Return the indices of the rows without which the objective is proved to have no minimum, and
-    warn if there are any. Candidates exist for losses of probabilities or counts: rows that are the
-    only ones with a target above 0, or below 1, at some output, and a row that is the only one
-    misclassified at theta.
+    issue a UserWarning if there are any.
+
+    Candidates exist for classification losses and losses of counts: the only row with a target
+    above 0, or below 1, at some output, and the only row that is misclassified at theta. z (N,
+    d_out) holds the outputs.
     """
     loss = LOSSES[ob.loss]
     up, down = loss.pulls(ob.y, z.shape[1])
@@ -704,11 +724,11 @@ def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:
 
 
 def _is_definite_without_row(removed: Floats) -> Any:
-    """Return a mask of the rows for which all eigenvalues of ``I - removed`` are above
-    `MIN_REMAINING_EIGENVALUE`. These are the eigenvalues of the Hessian without the row, relative
-    to the Hessian.
+    """Return a mask (rows,) of the rows for which all eigenvalues of ``I - removed`` are above
+    `MIN_REMAINING_EIGENVALUE`, for `removed` (rows, d_out, d_out). These are the eigenvalues of the
+    Hessian without the row, relative to the Hessian.
     """
-    # If the Frobenius norm of `removed` is below 1, so are all its eigenvalues.
+    # If the Frobenius norm of `removed` is below 1, all its eigenvalues are below 1.
     above = np.linalg.norm(removed, axis=(1, 2)) < 1 - MIN_REMAINING_EIGENVALUE
     if not above.all():
         remainder = np.eye(removed.shape[1]) - removed[~above]
@@ -718,8 +738,8 @@ def _is_definite_without_row(removed: Floats) -> Any:
 
 
 def _cooks_distances(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats:
-    """Return Cook's distance of each row, from the outputs z, the leverages `hat` and the values of
-    ``d' H d`` in `squares`.
+    """Return Cook's distances (N,), from the outputs z (N, d_out), the leverages `hat` (N,) and the
+    values (N,) of ``d' H d`` in `squares`.
     """
     count, effective = ob.n_samples * terms_of_a_row(ob), float(hat.sum())
     scale = effective
@@ -751,10 +771,12 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
 
     Returns
     -------
-    ndarray (M, d_out, N), or (M, N) with `y_new`
-        ``[j, c, i]`` is the derivative of output c of new row j with respect to the weight of
-        training row i, where theta follows the minimum. Multiplied by minus the weight of the row,
-        it estimates the effect of removing the row, `LeftOut.output_changes`, to first order.
+    ndarray (M, d_out, N), or (M, N) if `y_new` is given
+        The entry ``[j, c, i]`` is the derivative of output c of new row j with respect to the
+        weight of training row i, where theta moves with the minimum. Multiplied by minus the weight
+        of the training row, it estimates to first order the effect of removing this row,
+        `LeftOut.output_changes`. If `y_new` is given, the entry ``[j, i]`` is the derivative of the
+        loss of new row j.
 
     Raises
     ------
@@ -763,14 +785,15 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
 
     See Also
     --------
-    leave_one_out : Removes rows, with their own curvature.
+    leave_one_out : Removes rows together with their curvature.
 
     Notes
     -----
-    The derivatives are exact for small changes of a weight. For a removal they give only a part of
-    the change, since the curvature of the row is removed too: about ``1 - h`` of the change of the
-    row's own prediction, where h is its ``hat_matrix_diag``. On small networks this fraction is 0.2
-    to 0.5; use ``leave_one_out(ob, theta).output_changes(X_new)``, which costs as little.
+    The derivatives are exact for small changes of a weight. For the removal of a row they give only
+    a part of the change, because the curvature of the row is removed too. The part is about ``1 -
+    h`` of the change of the row's own prediction, where h is its `hat_matrix_diag`. For small
+    networks it is 0.2 to 0.5. Use ``leave_one_out(ob, theta).output_changes(X_new)`` instead, whose
+    cost is similar.
 
     Examples
     --------

@@ -278,7 +278,7 @@ def test_objectives_without_a_posterior_are_rejected(rng):
     refused("Use an objective with l2 > 0", fc.Objective(wide, X, y, "mse"), wide.init(seed=0))
     relu = fc.MLP([2, 3, 1], activation="relu", bias=False)
     at_kink = np.zeros(relu.n_params)
-    refused("no active kinks", fc.Objective(relu, X, y, "mse", 1e-2), at_kink, "hessian")
+    refused("no pre-activation at a kink", fc.Objective(relu, X, y, "mse", 1e-2), at_kink, "hessian")
     assert fc.laplace(fc.Objective(relu, X, y, "mse", 1e-2), at_kink).n_effective == 0
     normed = fc.MLP([2, 3, 1], batch_norm=True)
     refused("without batch norm", fc.Objective(normed, X, y, "mse"), normed.init(seed=0))
@@ -295,7 +295,7 @@ def test_objectives_without_a_posterior_are_rejected(rng):
     with pytest.raises(TypeError, match="ob must be a fastcurv.Objective"):
         fc.laplace(model, theta)
     exact = fc.Objective(fc.MLP([1, 1]), [[0.0], [1.0]], [0.0, 1.0], "mse")
-    refused("noise_std must be given where the rows determine as many", exact, np.array([1.0, 0.0]))
+    refused("noise_std must be given if the rows determine as many", exact, np.array([1.0, 0.0]))
 
 
 def test_user_defined_losses_count_as_negative_log_likelihoods(rng):

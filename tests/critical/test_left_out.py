@@ -221,7 +221,7 @@ def test_leave_one_out_rejects_points_that_are_not_minima():
     unseen = fc.Objective(fc.MLP([2, 3]), np.eye(2), [0, 1], l2=0.1, l2_biases=False)
     unseen_theta = fc.minimize(unseen, seed=0, verdict=False).x
     cases = [
-        (unseen, unseen_theta, "got a loss without one: no sample has class 2"),
+        (unseen, unseen_theta, "got a loss without a minimum: no sample has class 2"),
         (toy, np.zeros(2), "got 1 of 2 eigenvalues that are not positive, the smallest -2"),
         (ob, theta + 0.01, "theta must be a minimum, got a gradient norm of"),
         (free, free_theta, "Use fastcurv.minimize to find one, with l2_biases=True if"),

@@ -79,7 +79,7 @@ MIN_ROWS_PER_PARAMETER = 2.0
 # (1 + x) (1 - 2 x) / (1 - x) s^2. At x = 0.2, intervals of 95% then cover 88%.
 MAX_POSTERIOR_PARAMS_PER_TARGET = 0.2
 # maximum number of entries in a block of the Jacobian of new samples
-JACOBIAN_BLOCK_ENTRIES = 1 << 22
+PREDICTION_JACOBIAN_BLOCK_ENTRIES = 1 << 22
 # maximum number of new samples whose Jacobian is computed by NumPy, in less time than creating an
 # objective for these samples takes
 MAX_ROWS_IN_NUMPY = 4
@@ -608,10 +608,9 @@ def _warn_of_few_rows(ob: Any, count: float, effective: float) -> None:
     elif noisy and effective > MAX_POSTERIOR_PARAMS_PER_TARGET * n_targets:
         found = (
             f"The fit has {format_number(effective)} effective parameters for "
-            f"{format_number(n_targets)} targets. With more than {MAX_POSTERIOR_PARAMS_PER_TARGET:g} "
-            "for each target, intervals "
-            f"tend to cover too little. Use a stronger penalty, fewer "
-            "units or more rows."
+            f"{format_number(n_targets)} targets. With more than "
+            f"{MAX_POSTERIOR_PARAMS_PER_TARGET:g} for each target, intervals tend to cover too "
+            "little. Use a stronger penalty, fewer units or more rows."
         )
     else:
         return

@@ -278,7 +278,9 @@ def test_objectives_without_a_posterior_are_rejected(rng):
     refused("Use an objective with l2 > 0", fc.Objective(wide, X, y, "mse"), wide.init(seed=0))
     relu = fc.MLP([2, 3, 1], activation="relu", bias=False)
     at_kink = np.zeros(relu.n_params)
-    refused("no pre-activation at a kink", fc.Objective(relu, X, y, "mse", 1e-2), at_kink, "hessian")
+    refused(
+        "no pre-activation at a kink", fc.Objective(relu, X, y, "mse", 1e-2), at_kink, "hessian"
+    )
     assert fc.laplace(fc.Objective(relu, X, y, "mse", 1e-2), at_kink).n_effective == 0
     normed = fc.MLP([2, 3, 1], batch_norm=True)
     refused("without batch norm", fc.Objective(normed, X, y, "mse"), normed.init(seed=0))

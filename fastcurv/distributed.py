@@ -32,7 +32,7 @@ from .common.checks import caller_depth, random_batches
 from .common.errors import accept_aliases, type_phrase
 from .common.optional import optional_import
 from .common.runtime import as_callback
-from .network.arguments import Block, check_rows_and_targets, row_numbers
+from .network.arguments import Block, check_rows_and_targets, row_indices
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
 from .network.rows import locate_error, make_row_source, take_rows, translate_file_errors
@@ -441,7 +441,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         """Return the objective on the rows that a slice, indices or a mask select. The rows stay on
         their workers, and outputs are in the order of `rows`.
         """
-        requested = row_numbers(rows, self.n_samples)
+        requested = row_indices(rows, self.n_samples)
         numbers = requested if self._order is None else np.argsort(self._order)[requested]
         shard = np.searchsorted(np.cumsum(self._sizes), numbers, side="right")
         firsts = np.cumsum([0, *self._sizes])

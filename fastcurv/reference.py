@@ -20,12 +20,12 @@ from .common.checks import SelfAdjoint, as_rng, check_choice, check_vector
 from .common.protocols import Floats
 from .common.read_only import ReadOnlyMixin
 from .structure.parameters import (
-    adds_own_input,
     batch_norm_params,
     forward,
+    has_skip_connection,
     l2_diagonal,
     layers_of,
-    terms_of_a_row,
+    n_terms_per_row,
 )
 from .structure.tables import (
     ACTIVATIONS,
@@ -130,7 +130,7 @@ class ReferenceModel(ReadOnlyMixin):
 
         def activate(l: int, z: NDArray[Any], a: NDArray[Any]) -> NDArray[Any]:
             return np.asarray(
-                ACTIVATIONS[self.activation[l]].phi(z) + (a if adds_own_input(self, l) else 0)
+                ACTIVATIONS[self.activation[l]].phi(z) + (a if has_skip_connection(self, l) else 0)
             )
 
         below, zs = forward(self.unflatten(theta), X, activate)
@@ -160,7 +160,7 @@ class ReferenceModel(ReadOnlyMixin):
         for layer in reversed(range(len(layers))):
             if layer < len(self.activation):
                 phi_prime = ACTIVATIONS[self.activation[layer]].slope
-                skip = e if adds_own_input(self, layer) else 0
+                skip = e if has_skip_connection(self, layer) else 0
                 delta = e * phi_prime(zs[layer])
             norm: tuple[Any, ...] = ()
             if len(layers[layer]) == 4:
@@ -258,7 +258,7 @@ class ReferenceObjective(ReadOnlyMixin):
         """Return the factor of each sample's loss in the objective, shape (N, 1)."""
         N = len(self.y)
         w = np.ones(N) if self.sample_weight is None else self.sample_weight
-        return np.asarray((w / (N * terms_of_a_row(self)))[:, None])
+        return np.asarray((w / (N * n_terms_per_row(self)))[:, None])
 
     def value_and_gradient(self, theta: ArrayLike) -> tuple[Any, NDArray[Any]]:
         """Return the loss and the gradient (n,) at theta, which may be complex."""

@@ -25,9 +25,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _engine
 from .._engine import BATCH_NORM_EPS
-from ..common.linalg import eigh, gamma_of
+from ..common.linalg import eigh, rounding_gamma
 from ..common.protocols import Floats
-from ..common.runtime import check_time
+from ..common.runtime import raise_if_out_of_time
 from ..common.vectors import safe_norm, safe_norms
 from ..structure.tables import ACTIVATIONS
 
@@ -295,7 +295,7 @@ class RoundingModel:
         """Return ``k u / (1 - k u)``, a bound on the relative error of k successive roundings in
         any order, or infinity if k u >= 1/2.
         """
-        return gamma_of(k, self.u)
+        return rounding_gamma(k, self.u)
 
     def n_roundings(self, k: int, terms: int) -> int:
         """Return the maximum number of roundings that a term undergoes in a sum of `terms` matrix
@@ -487,7 +487,7 @@ def linear_with_errors(
     """Return the `Enclosure` of ``x W' + y V' + b``, with bounds on its errors. The engine computes
     this as a sum of `terms` matrix products. If x or V is None, its product is left out.
     """
-    check_time()
+    raise_if_out_of_time()
     r, rows = (y if x is None else x).r, len((y if x is None else x).x)
     z, entered = np.zeros((rows, len(W.A))) + b, []
     size = np.abs(z)
@@ -667,7 +667,7 @@ class RowSums:
         """Add ``x'y`` for a block of rows x (rows, out) and y (rows, in). `tag` is "a" or "ra", the
         name of the factor y, and gamma is the roundoff factor of the sum over all rows.
         """
-        check_time()
+        raise_if_out_of_time()
         self.B += matmul_rounded_up(_sum_error(x, gamma).T, y.magnitude)
         nx, ny = row_norms(np.abs(x.x)), row_norms(np.abs(y.x))
         dx, dy = x.dx.nu, y.dx.nu

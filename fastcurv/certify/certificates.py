@@ -16,8 +16,8 @@ from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import rounding_to_nearest
 from ..structure import symmetry
 from ..structure.parameters import (
-    adds_own_input,
     batch_norm_params,
+    has_skip_connection,
     is_batch_normalised,
     layers_of,
 )
@@ -252,7 +252,7 @@ class Certificates(ReadOnlyMixin):
         `fastcurv.structure.symmetry.ColumnRanges`.
         """
         found: tuple[symmetry.ColumnRanges, symmetry.ColumnRanges] = self._sum_over_shards(
-            symmetry.ranges, theta
+            symmetry.ranges_at_theta, theta
         )
         return found
 
@@ -317,7 +317,7 @@ def count_batch_norm_kinks(ob: Any, theta: Floats, least: float) -> int:
         reach = np.abs(gamma) * s * (reach + mean + 2 * np.abs(h) * square) + np.abs(beta)
         off = 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach + least * (reach > 0)
         count += int((np.abs(z) <= off).sum()) if ACTIVATIONS[name].kink else 0
-        below = ACTIVATIONS[name].phi(z) + (below if adds_own_input(model, layer) else 0)
+        below = ACTIVATIONS[name].phi(z) + (below if has_skip_connection(model, layer) else 0)
     return count
 
 

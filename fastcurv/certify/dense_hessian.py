@@ -43,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import row_block_slices
-from ..common.linalg import UNIT_ROUNDOFF, gamma_of
+from ..common.linalg import UNIT_ROUNDOFF, rounding_gamma
 from ..common.progress import SEVERAL_RESULTS_MAX_N, cache_last
 from ..common.protocols import EnclosedMatrix, Floats
 from ..common.runtime import rounding_to_nearest
@@ -107,7 +107,7 @@ class RowMatrices:
 
     def __matmul__(self, other: RowMatrices) -> RowMatrices:
         off = self.off * (other.size + other.off) + self.size * other.off + MATRIX_UNDERFLOW_BOUND
-        off += gamma_of(other.x.shape[1] + 2) * self.size * other.size
+        off += rounding_gamma(other.x.shape[1] + 2) * self.size * other.size
         return RowMatrices.from_array(np.matmul(self.x, other.x), NORM_ROUND_UP_FACTOR * off)
 
     def multiply_slope(self, p: UnitDerivatives, roundings: int) -> tuple[Floats, Floats]:
@@ -175,7 +175,7 @@ class RowBlockState:
         for k in range(self.L - 1, 0, -1):
             W, w = self.passes.W[k].A, self.passes.W[k].norm
             o, width = W.shape
-            f, gamma, top = norm(W), gamma_of(2 * o + 4), k == self.L - 1
+            f, gamma, top = norm(W), rounding_gamma(2 * o + 4), k == self.L - 1
             if top:
                 inner, P = self.loss, np.broadcast_to(W, (len(self.loss.x), *W.shape))
                 most = np.full(len(P), w)
@@ -228,7 +228,7 @@ class RowBlockState:
         for m in range(l + 1, self.L):
             W, w = self.passes.W[m].A, self.passes.W[m].norm
             z = (K.x.reshape(-1, W.shape[1]) @ W.T).reshape(len(K.x), -1, len(W))
-            rounding = gamma_of(W.shape[1] + 2) * norm(W) * K.size
+            rounding = rounding_gamma(W.shape[1] + 2) * norm(W) * K.size
             Z = RowMatrices.from_array(
                 z, NORM_ROUND_UP_FACTOR * (w * K.off + rounding + MATRIX_UNDERFLOW_BOUND)
             )
@@ -260,7 +260,7 @@ def _entry_products(x: Floats, y: Floats) -> Floats:
     return (x[:, :, None] * y[:, None, :]).reshape(len(x), -1)
 
 
-def rows_per_step(model: Any) -> int:
+def rows_per_hessian_block(model: Any) -> int:
     """Return the number of rows that are processed together: at most `MAX_PRODUCT_ROWS`, and so few
     that a stack of matrices takes at most `MAX_STACK_BYTES`. The number is 0 for very wide layers.
     """
@@ -279,7 +279,7 @@ def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | Non
     model = ob.model
     if kind == "fisher" or is_batch_normalised(model) or not isinstance(ob.X, np.ndarray):
         return None
-    if rows_per_step(model) < MIN_PRODUCT_ROWS:
+    if rows_per_hessian_block(model) < MIN_PRODUCT_ROWS:
         return None
     at = theta_in_model_dtype(ob, theta)
     short = kind == "hessian" and at.size <= SEVERAL_RESULTS_MAX_N
@@ -319,9 +319,9 @@ class EnclosedHessian:
         self.l2, self.bias = l2_diagonal(ob), bool(ob.model.bias)
         self.shapes = [W.A.shape for W in passes.W]
         self.starts = [0, *np.cumsum([o * (k + self.bias) for o, k in self.shapes]).tolist()]
-        N, self.step = passes.arithmetic.N, rows_per_step(ob.model)
+        N, self.step = passes.arithmetic.N, rows_per_hessian_block(ob.model)
         slabs_of_all = -(-N // passes.step) * -(-passes.step // self.step)
-        self.gamma = gamma_of(min(self.step, N) + slabs_of_all + 16)
+        self.gamma = rounding_gamma(min(self.step, N) + slabs_of_all + 16)
         n = self.starts[-1]
         self.A = np.zeros((n, n))
         # Error bounds by pair of layers (l, m): of_S (inputs of l, inputs of m) for S, of_K (inputs
@@ -534,7 +534,7 @@ def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> EnclosedMatrix:
             da = np.concatenate([s.a[l].dx.nu for s in states])
             D = np.concatenate([part[l][0] for part in parts], axis=1)
             dd = np.concatenate([part[l][1] for part in parts], axis=1)
-            K += _gram_of_layer(a, D.reshape(q, D.shape[2]), ob.model.bias)
+            K += _layer_gram_matrix(a, D.reshape(q, D.shape[2]), ob.model.bias)
             bounds += (
                 _gram_column_error_bounds(R, a, da, D, dd)
                 + R.arithmetic.u * row_norms(np.abs(K))[:, 0]
@@ -549,7 +549,7 @@ def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> EnclosedMatrix:
     return EnclosedMatrix(K, bounds if finite else np.full(len(K), np.inf), 0.0)
 
 
-def _gram_of_layer(a: Floats, D: Floats, bias: bool) -> Floats:
+def _layer_gram_matrix(a: Floats, D: Floats, bias: bool) -> Floats:
     N, q = len(a), len(D)
     G = a @ a.T + bias
     K = D @ D.T

@@ -44,7 +44,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.linalg import UNIT_ROUNDOFF, gamma_of, svd
+from ..common.linalg import UNIT_ROUNDOFF, rounding_gamma, svd
 from ..common.protocols import EnclosedMatrix, Floats
 from ..common.read_only import ReadOnlyMixin
 from ..network.gram import LayerMap, LayerwiseCoordinates, n_layer_coordinates
@@ -85,7 +85,8 @@ def _orthogonality_defect(Q: Floats) -> float:
     G[np.diag_indices(len(G))] -= 1
     return (
         float(
-            np.linalg.norm(G) + gamma_of(len(Q) + 2) * float(sizes @ sizes) * BASIS_ROUND_UP_FACTOR
+            np.linalg.norm(G)
+            + rounding_gamma(len(Q) + 2) * float(sizes @ sizes) * BASIS_ROUND_UP_FACTOR
         )
         * BASIS_ROUND_UP_FACTOR
     )
@@ -98,7 +99,7 @@ def _residual_row_norms(A: Floats, error: Floats, Q: Floats) -> Floats:
     sizes = row_norms(np.abs(A))[:, 0] + error[:, 0]
     rest = row_norms(np.abs(A - (A @ Q) @ Q.T))[:, 0] if Q.shape[1] else row_norms(np.abs(A))[:, 0]
     rest = rest + 4 * A.size * SMALLEST_SUBNORMAL
-    turned = gamma_of(len(Q) + Q.shape[1] + 4) * (1 + Q.shape[1]) * sizes
+    turned = rounding_gamma(len(Q) + Q.shape[1] + 4) * (1 + Q.shape[1]) * sizes
     return np.asarray((rest + turned + 2 * error[:, 0]) * BASIS_ROUND_UP_FACTOR)
 
 
@@ -131,7 +132,7 @@ class LayerRangeBasis(LayerMap):
             self.defect = inner + outer + inner * outer
             k, s = float(self.width), float(self.s)
             self.turning = BASIS_ROUND_UP_FACTOR * (
-                gamma_of(k + 1) * k**0.5 + gamma_of(self.out + 1) * (s * 2) ** 0.5
+                rounding_gamma(k + 1) * k**0.5 + rounding_gamma(self.out + 1) * (s * 2) ** 0.5
             )
 
     def write_column(self, j: int, V: Floats, vb: Floats | None) -> None:

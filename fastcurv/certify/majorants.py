@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..common.linalg import eigh
 from ..common.protocols import Floats
-from ..common.runtime import check_time
+from ..common.runtime import raise_if_out_of_time
 from ..structure.parameters import (
     divisor_of,
     has_kinks,
@@ -95,7 +95,7 @@ def propagate_majorants(
     A1 = A2 = A3 = np.zeros((len(s.a[0].x), 1))
     reaches, moves = [], []
     for l, W in enumerate(passes.W):
-        check_time()
+        raise_if_out_of_time()
         C = None if units is None else units[l][0]
         m = 1.0 if C is None else float(C.max())
         w, a = W.norm + rho * m, s.a[l]
@@ -575,7 +575,7 @@ def curvature_bound_by_layers(passes: Passes) -> float:
         for l, k in C:
             C[l, k].add_rows(s, l, *_scaled_layer_inputs(passes, s, k, np.ones_like(c[l, k])))
         for (l, k), (D, A) in B.items():
-            _add_pair(D, A, passes, s, (l, k), c[l, k])
+            _add_layer_pair(D, A, passes, s, (l, k), c[l, k])
         for at in c_z:
             U[at].add_rows(*_scaled_layer_inputs(passes, s, at[1], c_z[at]))
     S = np.zeros((L, L))
@@ -610,7 +610,7 @@ def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
         None if eq is None else np.sqrt(np.maximum(0, eq.dx.E - eq.x)) for eq in s.eq
     ]
     for k in hidden:
-        check_time()
+        raise_if_out_of_time()
         bent, K = s.phi[k].p, None
         diagonal = np.ones((1, len(passes.W[k].A))) if bent is None else bent.x
         reach, err = slope[k], p[k][1]
@@ -651,7 +651,7 @@ def _scaled_layer_inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[F
     return (np.hstack([a, c]) if passes.ob.model.bias else a), c * s.a[k].dx.nu
 
 
-def _add_pair(
+def _add_layer_pair(
     D: SpectralNorm, A: SpectralNorm, passes: Passes, s: State, at: tuple[int, int], c: Floats
 ) -> None:
     """Add the rows of a state to D, the accumulator of ``delta_l / w``, and to A, that of ``w c [a
@@ -697,7 +697,7 @@ def curvature_bound_by_units(passes: Passes) -> float:
         if not at_most[j] > found * (MIN_CANDIDATE_RATIO if tried >= MAX_EXACT_UNITS else 1):
             found = max(found, float(at_most[j]))
             break
-        check_time()
+        raise_if_out_of_time()
         here = _unit_block_bound(delta, slope[:, j], bend[:, j], X1, x) + off[j]
         found = max(found, float(here if np.isfinite(here) else at_most[j]))
     return NORM_ROUND_UP_FACTOR * found
@@ -718,7 +718,7 @@ def _unit_block_bounds(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x
     curved = x[:, 0] ** 2 @ np.maximum(-bend, 0.0)
     C, step = np.empty(width), max(1, MAX_BLOCKS_BYTES // (8 * m * max(N, X1.shape[1])))
     for first in range(0, width, step):
-        check_time()
+        raise_if_out_of_time()
         part = slice(first, first + step)
         outer = (slope[:, part].T[:, None] * delta.T).reshape(-1, N) @ X1
         C[part] = spectral_norm_bounds(outer.reshape(-1, m, X1.shape[1]), 5)[:, 0]

@@ -84,12 +84,12 @@ from ..common.checks import check_choice, check_theta, check_vector
 from ..common.linalg import UNIT_ROUNDOFF
 from ..common.progress import cache_last
 from ..common.protocols import Floats
-from ..common.runtime import check_time
+from ..common.runtime import raise_if_out_of_time
 from ..structure.given import EPS
 from ..structure.parameters import (
-    adds_own_input,
     batch_norm_params,
     divisor_of,
+    has_skip_connection,
     is_batch_normalised,
     l2_diagonal,
     layers_of,
@@ -587,7 +587,7 @@ class ErrorPass:
             layout = ob.plan_layout()
         self.arithmetic = r = RoundingModel(np.dtype(float) if measured else ob.dtype, layout, N)
         self.names, layers = model.activation, layers_of(model, self.theta)
-        self.skips = tuple(adds_own_input(model, l) for l in range(len(layers)))
+        self.skips = tuple(has_skip_connection(model, l) for l in range(len(layers)))
         self.W = [RightOperand(W.astype(float)) for W, _ in layers]
         self.norms = [
             () if pair is None else tuple(exact_enclosure(x, r) for x in pair)
@@ -624,7 +624,7 @@ class ErrorPass:
         self.arithmetic.overflow |= flushes_subnormals()
         keep: list[State] | None = [] if all_fit else None
         for first in range(0, N, self.step):
-            check_time()
+            raise_if_out_of_time()
             state = State(self, slice(first, min(N, first + self.step)))
             if keep is not None:
                 keep.append(state)

@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..common.progress import cache_last
 from ..common.protocols import Floats
-from ..common.runtime import check_time
+from ..common.runtime import raise_if_out_of_time
 from ..structure.given import (
     EPS,
     LONG_EPS,
@@ -39,8 +39,8 @@ from ..structure.given import (
     LossFunction,
 )
 from ..structure.parameters import (
-    adds_own_input,
     divisor_of,
+    has_skip_connection,
     is_batch_normalised,
     l2_diagonal,
     layers_of,
@@ -59,10 +59,10 @@ from .passes import gradient_bound, theta_in_model_dtype
 # products of numbers are error-free transformations (Dekker 1971, Knuth). Guaranteed error bounds:
 #
 # - `add_pairs`, `multiply_pairs`, `divide_pairs`: relative error `PAIR_ROUNDOFF`;
-# - `exp` of numbers <= 0, `expm1`, `tanh`, `sigmoid`: `PAIR_ROUNDOFF` times the result; `softplus`,
-#   `normal_density_and_cdf`, `log1p`: `PAIR_ROUNDOFF` times 1 + the result;
-# - `pair_matmul`: `dot_relative_error(k)` times the largest numbers of the row and of the column,
-#   with k the inner dimension.
+# - `pair_exp` of numbers <= 0, `pair_expm1`, `pair_tanh`, `pair_sigmoid`: `PAIR_ROUNDOFF` times the
+# result; `pair_softplus`, `pair_normal_density_and_cdf`, `pair_log1p`: `PAIR_ROUNDOFF` times 1 +
+# the result; - `pair_matmul`: `dot_relative_error(k)` times the largest numbers of the row and of
+# the column, with k the inner dimension.
 #
 # `PAIR_UNDERFLOW_BOUND` is added to each of these bounds. They hold if no number overflows, so
 # callers check whether the result is finite.
@@ -101,7 +101,7 @@ def pair_from_float(x: Floats | float) -> DoubleDouble:
 
 def two_sum(a: Floats, b: Floats) -> DoubleDouble:
     """Return a + b as a `DoubleDouble`, without error."""
-    check_time()
+    raise_if_out_of_time()
     s = a + b
     t = s - a
     return DoubleDouble(s, (a - (s - t)) + (b - t))
@@ -169,7 +169,7 @@ def choose_pair(where: NDArray[np.bool_], x: DoubleDouble, y: DoubleDouble) -> D
     return DoubleDouble(np.where(where, x.hi, y.hi), np.where(where, x.lo, y.lo))
 
 
-def row_sums(x: DoubleDouble) -> DoubleDouble:
+def pair_row_sums(x: DoubleDouble) -> DoubleDouble:
     """Return the sums (rows, 1) of the rows of x (rows, cols). The error of a sum is at most ``cols
     PAIR_ROUNDOFF`` times the sum of the absolute values of its terms.
     """
@@ -179,7 +179,7 @@ def row_sums(x: DoubleDouble) -> DoubleDouble:
     return total
 
 
-def column_sums(x: DoubleDouble) -> DoubleDouble:
+def pair_column_sums(x: DoubleDouble) -> DoubleDouble:
     """Return the sums over the first axis, added by repeated halving. The error of a sum is at most
     ``64 PAIR_ROUNDOFF`` times the sum of the absolute values of its terms.
     """
@@ -225,7 +225,7 @@ class SlicedMatrix:
             np.ldexp(A.hi, -exponents[:, None]), np.ldexp(A.lo, -exponents[:, None])
         )
         for i in range(N_SLICES):
-            check_time()
+            raise_if_out_of_time()
             shift = 1.5 * 2.0 ** (52 - k * (i + 1))
             here = (rest.hi + shift) - shift
             self.parts.append(here if here.any() else None)
@@ -251,9 +251,9 @@ def matmul_of_slices(a: SlicedMatrix, b: SlicedMatrix) -> DoubleDouble:
     """Return ``A B'`` from the slices a of A and b of B, for one block of columns."""
     total = pair_from_float(np.zeros((len(a.exponents), len(b.exponents))))
     for order in range(N_SLICES - 1, -1, -1):
-        check_time()
+        raise_if_out_of_time()
         for i in range(order + 1):
-            check_time()
+            raise_if_out_of_time()
             x, y = a.parts[i], b.parts[order - i]
             if x is not None and y is not None:
                 total = add_float_to_pair(total, x @ y.T)
@@ -300,13 +300,13 @@ def _reduce_exponent(x: DoubleDouble) -> tuple[DoubleDouble, Floats]:
     return p, np.ldexp(1.0, k.astype(int))
 
 
-def exp(x: DoubleDouble) -> DoubleDouble:
+def pair_exp(x: DoubleDouble) -> DoubleDouble:
     """Return ``e^x`` for x <= 0. Entries of x below -700 are replaced by -700."""
     p, power = _reduce_exponent(x)
     return scale_by_power_of_2(add_float_to_pair(p, 1.0), power)
 
 
-def expm1(x: DoubleDouble) -> DoubleDouble:
+def pair_expm1(x: DoubleDouble) -> DoubleDouble:
     """Return ``e^x - 1`` for x <= 0."""
     p, power = _reduce_exponent(x)
     return choose_pair(
@@ -316,53 +316,54 @@ def expm1(x: DoubleDouble) -> DoubleDouble:
     )
 
 
-def log1p(e: DoubleDouble) -> DoubleDouble:
+def pair_log1p(e: DoubleDouble) -> DoubleDouble:
     """Return ``log(1 + e)`` for e >= 0, by one Newton step from the float64 result."""
     y = np.log1p(e.hi)
     gain = add_float_to_pair(
-        multiply_pairs(add_float_to_pair(e, 1.0), exp(pair_from_float(-y))), -1.0
+        multiply_pairs(add_float_to_pair(e, 1.0), pair_exp(pair_from_float(-y))), -1.0
     )
     return add_float_to_pair(gain, y)
 
 
-def absolute(x: DoubleDouble) -> DoubleDouble:
+def pair_abs(x: DoubleDouble) -> DoubleDouble:
     """Return |x|."""
     return choose_pair(x.hi < 0, -x, x)
 
 
-def tanh(x: DoubleDouble) -> DoubleDouble:
+def pair_tanh(x: DoubleDouble) -> DoubleDouble:
     """Return tanh(x), computed as ``-t / (2 + t)`` with ``t = e^(-2|x|) - 1``, with the sign of
     x.
     """
-    t = expm1(scale_by_power_of_2(absolute(x), -2.0))
+    t = pair_expm1(scale_by_power_of_2(pair_abs(x), -2.0))
     a = divide_pairs(-t, add_float_to_pair(t, 2.0))
     return choose_pair(x.hi < 0, -a, a)
 
 
-def sigmoid(x: DoubleDouble) -> DoubleDouble:
+def pair_sigmoid(x: DoubleDouble) -> DoubleDouble:
     """Return the logistic sigmoid ``1 / (1 + e^-x)``."""
-    e = exp(-absolute(x))
+    e = pair_exp(-pair_abs(x))
     return divide_pairs(
         choose_pair(x.hi > 0, pair_from_float(np.ones_like(x.hi)), e), add_float_to_pair(e, 1.0)
     )
 
 
-def softplus(x: DoubleDouble) -> DoubleDouble:
+def pair_softplus(x: DoubleDouble) -> DoubleDouble:
     """Return ``log(1 + e^x)``."""
     return add_pairs(
-        choose_pair(x.hi > 0, x, pair_from_float(np.zeros_like(x.hi))), log1p(exp(-absolute(x)))
+        choose_pair(x.hi > 0, x, pair_from_float(np.zeros_like(x.hi))),
+        pair_log1p(pair_exp(-pair_abs(x))),
     )
 
 
-def normal_density_and_cdf(x: DoubleDouble) -> tuple[DoubleDouble, DoubleDouble]:
+def pair_normal_density_and_cdf(x: DoubleDouble) -> tuple[DoubleDouble, DoubleDouble]:
     """Return the density n and the distribution function Phi of the standard normal distribution at
     x, by the series ``Phi = 1/2 + n (x + x^3/3 + x^5/15 + ...)``, whose terms have one sign. If |x|
     is above 12, the values at 12 or -12 are returned.
     """
-    t = absolute(x)
+    t = pair_abs(x)
     t = choose_pair(t.hi > 12.0, pair_from_float(np.full_like(t.hi, 12.0)), t)
     square = multiply_pairs(t, t)
-    n = divide_pairs(exp(scale_by_power_of_2(square, -0.5)), _ROOT_TWO_PI)
+    n = divide_pairs(pair_exp(scale_by_power_of_2(square, -0.5)), _ROOT_TWO_PI)
     term = total = t
     for k in range(3, 1000, 2):
         term = divide_pairs(
@@ -563,7 +564,7 @@ class PrecisePasses:
         zs, es = [self.apply_layer(0, a[0])], list[PreciseEnclosure]()
         for l in range(last):
             above, bend = self.activate(l, zs[l])
-            a.append(above + a[l] if adds_own_input(self.model, l) else above)
+            a.append(above + a[l] if has_skip_connection(self.model, l) else above)
             bends.append(bend)
             zs.append(self.apply_layer(l + 1, a[l + 1]))
         value, value_error, d = self.loss_and_delta(zs[last], rows)
@@ -572,7 +573,7 @@ class PrecisePasses:
             grads = self.weight_gradients(d, a[l]) + grads
             if l:
                 below = self.down[l].multiply_rows(d)
-                es.insert(0, below + es[0] if es and adds_own_input(self.model, l) else below)
+                es.insert(0, below + es[0] if es and has_skip_connection(self.model, l) else below)
                 d = es[0] * bends[l - 1]
         his, los = ([part[0][i].ravel() for part in grads] for i in (0, 1))
         flat = DoubleDouble(np.concatenate(his), np.concatenate(los))
@@ -602,7 +603,7 @@ class PrecisePasses:
         found = [(pair_matmul(split_into_slices(d.value.T), split_into_slices(a.value.T)), error)]
         if self.model.bias:
             error = float((d.error + 64 * PAIR_ROUNDOFF * d.size).sum())
-            found.append((column_sums(d.value), error))
+            found.append((pair_column_sums(d.value), error))
         return found
 
     def loss_and_delta(
@@ -618,21 +619,21 @@ class PrecisePasses:
         w = np.ones(len(y)) if ob.sample_weight is None else ob.sample_weight[rows].astype(float)
         w = w[:, None]
         of = {
-            "identity": _squared_errors,
-            "sigmoid": _binary_cross_entropy,
-            "softmax": _cross_entropy,
+            "identity": _squared_error_terms,
+            "sigmoid": _binary_cross_entropy_terms,
+            "softmax": _cross_entropy_terms,
         }
         row = LOSSES[ob.loss]
         terms, terms_error, d, d_error = (
             of[row.link](z, y) if row.given is None else _user_loss_derivatives(row.given, z, y)
         )
-        total = column_sums(multiply_pair_by_float(row_sums(terms), w))
+        total = pair_column_sums(multiply_pair_by_float(pair_row_sums(terms), w))
         value = DoubleDouble(total.hi[0], total.lo[0])
         error = float((np.abs(w) * terms_error).sum()) + PAIR_ROUNDOFF * float(np.abs(value.hi))
         return value, error, PreciseEnclosure(multiply_pair_by_float(d, w), np.abs(w) * d_error)
 
 
-def precise_part(ob: Any, theta: ArrayLike) -> RowContribution:
+def precise_contribution(ob: Any, theta: ArrayLike) -> RowContribution:
     """Return the `RowContribution` of all rows of an objective without batch normalisation, without
     the l2 term.
     """
@@ -648,7 +649,7 @@ def add_decay(l2: Any, theta: Floats, rows: RowContribution) -> RowContribution:
     `RowContribution` of all rows.
     """
     decay = two_product(np.broadcast_to(l2, theta.shape).astype(float), theta)
-    squares = column_sums(scale_by_power_of_2(multiply_pair_by_float(decay, theta), 0.5))
+    squares = pair_column_sums(scale_by_power_of_2(multiply_pair_by_float(decay, theta), 0.5))
     off = 128 * PAIR_ROUNDOFF * float(np.abs(squares.hi)) + PAIR_UNDERFLOW_BOUND * theta.size
     return rows + RowContribution(decay, 2 * PAIR_ROUNDOFF * norm(decay.hi), squares, off)
 
@@ -658,7 +659,7 @@ def add_decay(l2: Any, theta: Floats, rows: RowContribution) -> RowContribution:
 Terms = tuple[DoubleDouble, Floats, DoubleDouble, Floats]
 
 
-def _squared_errors(z: PreciseEnclosure, y: Floats) -> Terms:
+def _squared_error_terms(z: PreciseEnclosure, y: Floats) -> Terms:
     gap = add_float_to_pair(z.value, -y)
     size, reach = row_norms(np.abs(gap.hi)), row_norms(np.abs(z.value.hi)) + row_norms(np.abs(y))
     off = z.error + PAIR_ROUNDOFF * reach
@@ -671,26 +672,26 @@ def _squared_errors(z: PreciseEnclosure, y: Floats) -> Terms:
     )
 
 
-def _binary_cross_entropy(z: PreciseEnclosure, y: Floats) -> Terms:
-    terms = add_pairs(softplus(z.value), -multiply_pair_by_float(z.value, y))
+def _binary_cross_entropy_terms(z: PreciseEnclosure, y: Floats) -> Terms:
+    terms = add_pairs(pair_softplus(z.value), -multiply_pair_by_float(z.value, y))
     m, target = y.shape[1], row_norms(np.abs(y))
     lipschitz = np.sqrt(m) + target
     rounding = 8 * PAIR_ROUNDOFF * (m + 4) * (m + z.size * (1 + target))
-    d = add_float_to_pair(sigmoid(z.value), -y)
+    d = add_float_to_pair(pair_sigmoid(z.value), -y)
     return terms, lipschitz * z.error + rounding, d, 0.25 * z.error + 4 * PAIR_ROUNDOFF * lipschitz
 
 
-def _cross_entropy(z: PreciseEnclosure, y: Floats) -> Terms:
+def _cross_entropy_terms(z: PreciseEnclosure, y: Floats) -> Terms:
     m, T = y.shape[1], np.abs(y).sum(axis=1, keepdims=True)
     at = z.value.hi.argmax(axis=1)[:, None]
     top = DoubleDouble(np.take_along_axis(z.value.hi, at, 1), np.take_along_axis(z.value.lo, at, 1))
     u = add_pairs(z.value, -top)
     u = choose_pair(u.hi > 0, pair_from_float(np.zeros_like(u.hi)), u)
-    e = exp(u)
+    e = pair_exp(u)
     others = choose_pair(np.arange(m) == at, pair_from_float(np.zeros_like(e.hi)), e)
-    rest = row_sums(others)
-    terms = multiply_pair_by_float(add_pairs(log1p(rest), -u), y)
-    mass = row_sums(pair_from_float(y))
+    rest = pair_row_sums(others)
+    terms = multiply_pair_by_float(add_pairs(pair_log1p(rest), -u), y)
+    mass = pair_row_sums(pair_from_float(y))
     p = divide_pairs(e, add_float_to_pair(rest, 1.0))
     d = add_float_to_pair(multiply_pairs(p, mass), -y)
     unit = PAIR_ROUNDOFF * (m + 32) * T
@@ -739,7 +740,11 @@ def precise_passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]
     """
     over_rows = getattr(ob, "sum_over_rows", None)
     with np.errstate(all="ignore"):
-        whole = precise_part(ob, theta) if over_rows is None else over_rows(precise_part, theta)
+        whole = (
+            precise_contribution(ob, theta)
+            if over_rows is None
+            else over_rows(precise_contribution, theta)
+        )
         found = add_decay(l2_diagonal(ob), theta, whole)
         bounds = found.g_error + norm(found.g.lo), found.value_error + abs(float(found.value.lo))
         g_error, error = (PRECISE_ROUND_UP_FACTOR * x if np.isfinite(x) else np.inf for x in bounds)

@@ -28,12 +28,12 @@ from ..plots.spectrum import (
     extreme_eigenpairs,
     select_ends,
 )
-from ..spectrum.density import density_of
-from ..spectrum.draw import count_signs
+from ..spectrum.density import density_of_matrix_eigenvalues
+from ..spectrum.draw import sign_count_clause
 from ..spectrum.results import missed_clause
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .advice import ShellCommands
-from .data import DATA_SOURCES, DataCoding, Dataset, absolute_path, is_table_name
+from .data import DATA_SOURCES, DataCoding, Dataset, is_table_name, resolve_source
 from .models import cluster_objective, is_model, open_model, read_model
 from .output import (
     DEFAULT_OUTPUT_FILE,
@@ -169,7 +169,7 @@ def prepare_training(args: Namespace) -> tuple[TrainingRecipe, Dataset, Any, np.
     else:
         recipe, model, theta = training_start(args, given)
     data = recipe.load_dataset()
-    recipe = replace(recipe, data=absolute_path(recipe.data), loss=data.loss, digest=data.digest)
+    recipe = replace(recipe, data=resolve_source(recipe.data), loss=data.loss, digest=data.digest)
     if model is not None and data.X.shape[1] != model.sizes[0]:
         raise ValueError(
             f"{args.data} must have {model.sizes[0]} features, as many as the network in "
@@ -227,11 +227,11 @@ def training_start(
     model, theta = read_model(path, given.pop("activation", None))
     if "dtype" in given:
         model, theta = model.astype(given["dtype"]), theta.astype(given["dtype"])
-    described = recipe_for_model(model, args.data, seed=args.seed, n_outputs=model.sizes[-1])
+    described = recipe_of_model(model, args.data, seed=args.seed, n_outputs=model.sizes[-1])
     return replace(described, **(given | {"raw": True})), model, theta
 
 
-def recipe_for_model(model: Any, data: str, **facts: Any) -> TrainingRecipe:
+def recipe_of_model(model: Any, data: str, **facts: Any) -> TrainingRecipe:
     """Return a recipe with the architecture of a model, for data that are not scaled. `facts` are
     further fields of the recipe.
     """
@@ -321,10 +321,10 @@ def spectrum(args: Namespace, out: CommandOutput) -> int:
         seed=args.seed,
         progress=args.progress,
     )
-    every = density_of(known.values, hessian.dtype) if dense else density
+    every = density_of_matrix_eigenvalues(known.values, hessian.dtype) if dense else density
     negative = every.mass(high=0.0)
     made = "from all eigenvalues" if density.exact else f"{args.probes} probes x {args.steps} steps"
-    out.print_text(f"density: {made}; {count_signs(every)}")
+    out.print_text(f"density: {made}; {sign_count_clause(every)}")
     picture = SpectrumDisplay(every, eigenvalues=pairs.values)
     out.add_facts(
         **objective_facts(objective, data),
@@ -564,7 +564,7 @@ def open_run(args: Namespace, out: CommandOutput) -> tuple[Any, Any, SavedRun]:
             f"{args.theta} must hold {objective.n_params} parameters, those of a net for "
             f"{data.name}, got {saved.theta.size}. Use the data that it was trained on."
         )
-    there = replace(recipe, data=absolute_path(recipe.data))
+    there = replace(recipe, data=resolve_source(recipe.data))
     objective = cluster_objective(getattr(args, "dask", None), objective, there.load_dataset)
     out.working = True
     return data, objective, saved
@@ -604,7 +604,7 @@ def make_shell(args: Namespace, objective: Any, saved: SavedRun, data: Dataset) 
         return ShellCommands(replace(saved.recipe, loss=data.loss), args.theta, changed)
     facts = {"l2": float(np.max(objective.l2)), "loss": data.loss, "target": args.target}
     return ShellCommands(
-        recipe_for_model(objective.model, args.data, **facts), args.theta, args.data
+        recipe_of_model(objective.model, args.data, **facts), args.theta, args.data
     )
 
 

@@ -118,7 +118,7 @@ def read_features(source: str | Path, width: int) -> np.ndarray:
     """
     path = Path(str(source)).expanduser()
     npz = path.suffix.lower() == ".npz"
-    X = (load_npz(existing_path(path), ("X",)) if npz else load_sklearn(str(source)))[0]
+    X = (load_npz(resolve_existing_path(path), ("X",)) if npz else load_sklearn(str(source)))[0]
     if X.shape[1] != width:
         raise ValueError(f"{source} must have {width} features, got {X.shape[1]}.")
     return X
@@ -129,7 +129,7 @@ def is_table_name(path: str | Path) -> bool:
     return str(path).lower().removesuffix(".gz").endswith(CSV_SUFFIXES)
 
 
-def existing_path(path: Path) -> Path:
+def resolve_existing_path(path: Path) -> Path:
     if not path.exists():
         raise ValueError(f"{path} does not exist.")
     return path
@@ -255,7 +255,7 @@ class Dataset:
         return LOSSES[self.loss].score[0]
 
 
-def has_free_scale(loss: str) -> bool:
+def allows_scaled_targets(loss: str) -> bool:
     """Return True if the targets of a loss may be standardised. This is the case if the loss has no
     lower limit for the targets, as losses for counts have.
     """
@@ -263,7 +263,7 @@ def has_free_scale(loss: str) -> bool:
     return given is None or given.least is None
 
 
-def absolute_path(source: str) -> str:
+def resolve_source(source: str) -> str:
     """Return a file's path in absolute form, and the name of a data set unchanged."""
     return source if source in SKLEARN_DATASETS else str(Path(source).expanduser().absolute())
 

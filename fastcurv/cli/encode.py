@@ -33,14 +33,14 @@ from .data import (
     ColumnCode,
     DataCoding,
     Dataset,
+    allows_scaled_targets,
     check_squarable,
     data_digest,
     encode_targets,
-    existing_path,
-    has_free_scale,
     is_table_name,
     load_npz,
     load_sklearn,
+    resolve_existing_path,
     shift_and_scale,
 )
 from .tables import (
@@ -233,7 +233,7 @@ def load_table(
     loss, y, width, labels = encode_targets(path, table.y, loss, None)
     if LOSSES[loss].targets == "numbers":
         shift, scale = coding.y_shift, coding.y_scale
-        if not shift and has_free_scale(loss):
+        if not shift and allows_scaled_targets(loss):
             shift, scale = (tuple(map(float, a)) for a in shift_and_scale(f"{path}: y", y))
         y = (y - np.array(shift or (0.0,))) / np.array(scale or (1.0,))
         coding = replace(coding, y_shift=shift, y_scale=scale)
@@ -378,7 +378,7 @@ def load_dataset(
         X /= scale
         shifts = {"shift": np.broadcast_to(shift, X.shape[1:])}
         shifts["scale"] = np.broadcast_to(scale, X.shape[1:])
-        if numbers and has_free_scale(loss):
+        if numbers and allows_scaled_targets(loss):
             shift, scale = shift_and_scale(f"{source}: y", y[rows])
             y = (y - shift) / scale
             shifts |= {"y_shift": shift, "y_scale": scale}
@@ -418,7 +418,7 @@ def _read_features_and_targets(
             f"target must be None for {source}, which is not a .csv or .tsv file, got {target!r}."
         )
     if path.suffix.lower() == ".npz":
-        return None, *load_npz(existing_path(path))
+        return None, *load_npz(resolve_existing_path(path))
     return None, *load_sklearn(str(source))
 
 

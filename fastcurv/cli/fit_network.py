@@ -298,7 +298,7 @@ class EstimatorFit(NetworkFit):
         again = clone(self.est).set_params(
             **options, warm_start=False, verdict=False, verbose=False
         )
-        with no_warnings():
+        with suppress_warnings():
             return again.fit(X, y, **(validation or {}))
 
     imports = "import numpy as np\nimport fastcurv as fc\nfrom sklearn.base import clone\n"
@@ -332,7 +332,7 @@ def evidence(rows, ratio):
 
 
 @contextmanager
-def no_warnings() -> Any:
+def suppress_warnings() -> Any:
     """Suppress all warnings in this context."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

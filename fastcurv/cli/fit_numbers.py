@@ -28,7 +28,7 @@ from ..network.objective import Objective
 from ..optimize.minimize import minimize
 from ..optimize.path import without_inactive_units
 from ..structure.parameters import has_kinks
-from .fit_network import NetworkFit, no_warnings
+from .fit_network import NetworkFit, suppress_warnings
 
 N_SCORE_FOLDS = 10  # number of folds into which the rows are divided
 # maximum difference between the scores of left-out rows by the approximation and by refits: 0.03
@@ -195,7 +195,7 @@ def _find_minimum(found: FitMeasurements) -> None:
     kinks = has_kinks(ob.model)
     if not large and not kinks:
         found.max_iter = min(most, MAX_ITERATIONS)
-        with no_warnings():
+        with suppress_warnings():
             run: Any = minimize(ob, fit.theta, seed=0, max_iter=found.max_iter, progress=False)
         if run.report is not None:
             found.theta, found.point, found.trained_on = run.x, run.report, True
@@ -323,7 +323,7 @@ def _fit_linear_model(fit: NetworkFit, model: MLP, l2: float) -> LinearModel | N
     )  # fmt: skip
     start = np.zeros(model.n_params, model.dtype)
     tol = LINEAR_GRADIENT_TOL if model.dtype == np.float64 else None
-    with no_warnings():
+    with suppress_warnings():
         theta = minimize(one, start, gradient_tol=tol, verdict=False, progress=False, seed=0).x
     try:
         out = leave_one_out(one, theta)
@@ -341,7 +341,7 @@ def log_evidence(fit: NetworkFit) -> float:
     if fit.ob.n_params > MAX_PAGE_EVIDENCE_PARAMS:
         return math.nan
     try:
-        with no_warnings():
+        with suppress_warnings():
             end = minimize(fit.ob, fit.theta, seed=0, max_iter=100, verdict=False, progress=False).x
             found = laplace(fit.ob, end)
     except ValueError:

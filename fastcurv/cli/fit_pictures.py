@@ -87,7 +87,7 @@ class FitPage:
         return f"{round(x, 2) + 0.0:.2f}" if self.fit.numbers else f"{x:.1%}"
 
 
-def choose_rows(page: FitPage) -> None:
+def choose_shown_rows(page: FitPage) -> None:
     """Choose the rows that the plots show, and compute how the removal of each row of the fit
     changes the predictions of the chosen rows.
     """
@@ -310,7 +310,7 @@ def add_influence_picture(page: FitPage) -> None:
     what = "prediction" if fit.numbers else "probability of the predicted class"
     columns, rows = _row_values(page, np.unique(order))
     first = int(np.argmax(found.out.cooks_distance[some]))
-    view = _dot_data(page, what) | {
+    view = _scatter_view(page, what) | {
         "names": some.tolist(),
         "others": order.tolist(),
         "effects": [[float(f"{v:.3g}") for v in line] for line in picked.tolist()],
@@ -342,7 +342,7 @@ def add_influence_picture(page: FitPage) -> None:
         )
 
 
-def _dot_data(page: FitPage, what: str) -> dict[str, Any]:
+def _scatter_view(page: FitPage, what: str) -> dict[str, Any]:
     """Return the view for `Report.scatter`, with a dot and a string for each shown row. `what`
     names the predicted quantity.
     """
@@ -579,9 +579,9 @@ def add_more_rows(page: FitPage) -> None:
     sizes.append(fit.n_rows if found.closed else int(fit.n_rows * (1 - 1 / N_SCORE_FOLDS)))
     scores.append(fit.score(found.left_out, whole))
     errors.append(fit.score_error(fit.y[whole], found.left_out[whole]))
-    lines = [_curve_data("network", sizes, scores, errors)]
+    lines = [_curve_view("network", sizes, scores, errors)]
     if found.linear is not None and len(linear) == len(sizes) - 1:
-        lines.append(_curve_data("linear model", sizes, [*linear, found.linear.score]))
+        lines.append(_curve_view("linear model", sizes, [*linear, found.linear.score]))
     page.facts["rows_curve"] = {"rows": sizes, "score": scores, "standard_error": errors}
     page.facts["rows_curve"]["linear"] = linear
     axes = {"xlabel": "rows fitted", "ylabel": f"{page.score_name} on rows left out"}
@@ -595,7 +595,7 @@ def add_more_rows(page: FitPage) -> None:
     _add_score_comparisons(page, sizes, scores, errors)
 
 
-def _curve_data(name: str, x: Any, y: Any, errors: Any = None) -> dict[str, Any]:
+def _curve_view(name: str, x: Any, y: Any, errors: Any = None) -> dict[str, Any]:
     line = {"name": name, "x": list(x), "y": _round_digits(y), "dots": True}
     if errors is not None:
         line |= {
@@ -673,11 +673,11 @@ def add_decay(page: FitPage) -> None:
     own = DECAY_RATIOS.index(1.0)
     page.facts["decay"] = {"ratio": ratios, "score": scores, "evidence": to_json_value(evidences)}
     axes = {"xlabel": "decay, relative to that of the fit", "x": "log", "y": "linear"}
-    views = [{"lines": [_curve_data("score", ratios, scores)], "name": "score"} | axes]
+    views = [{"lines": [_curve_view("score", ratios, scores)], "name": "score"} | axes]
     views[0]["ylabel"] = f"{page.score_name} on rows left out"
     known = [(r, e) for r, e in zip(ratios, evidences) if math.isfinite(e)]
     if len(known) > 1:
-        line = _curve_data("evidence", *zip(*known))
+        line = _curve_view("evidence", *zip(*known))
         views.append({"lines": [line], "name": "evidence", "ylabel": "evidence"} | axes)
     report.add_chart(
         views,

@@ -17,7 +17,7 @@ from ..common.errors import accept_aliases, one_line, type_phrase
 from ..common.runtime import one_blas_thread
 from ..structure.tables import LOSSES
 from . import fit_rows
-from .fit_network import EstimatorFit, NetworkFit, TrainedNetwork, no_warnings
+from .fit_network import EstimatorFit, NetworkFit, TrainedNetwork, suppress_warnings
 from .fit_numbers import (
     CONFIDENCE_LEVEL,
     FitMeasurements,
@@ -36,7 +36,7 @@ from .fit_pictures import (
     add_more_rows,
     add_rows_that_matter,
     add_slopes,
-    choose_rows,
+    choose_shown_rows,
 )
 from .report import Report
 from .tables import MIN_TABLE_ROWS
@@ -117,7 +117,7 @@ def build_page(
     bare = isinstance(estimator, TrainedNetwork)
     fit: NetworkFit = NetworkFit(estimator, X, y) if bare else EstimatorFit(estimator, X, y)
     _check_rows(fit)
-    columns = [f"x{i}" for i in range(X.shape[1])] if names is None else _shortened(names)
+    columns = [f"x{i}" for i in range(X.shape[1])] if names is None else _shorten_names(names)
     _check_names(columns, X)
     target = one_line(target or "y", MAX_NAME_CHARACTERS)
     with one_blas_thread():  # The matrices are small, and waiting threads take processor time.
@@ -127,22 +127,22 @@ def build_page(
             title = f"A network for {target}: how far can it be trusted?"
             page = FitPage(Report(title), found, columns, target, seed)
             if table is not None:
-                page.table = _shortened(table[0]), np.asarray(table[1], dtype=object)
+                page.table = _shorten_names(table[0]), np.asarray(table[1], dtype=object)
             note("pictures")
-            choose_rows(page)
+            choose_shown_rows(page)
             add_summary(page, n_columns or (X.shape[1], "X.shape[1]"))
         doubts = dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning)
         page.facts["warnings"] = list(doubts)
         for sentence in (*doubts, *notes):
             page.report.add_text(sentence)
-        with no_warnings():  # suppresses warnings about fits to some of the rows
+        with suppress_warnings():  # suppresses warnings about fits to some of the rows
             add_pictures(page)
     _add_code(page, source)
     page.facts |= {"calls": page.calls, "setup": "\n".join(found.setup)}
     return page.report, page.facts
 
 
-def _shortened(names: Sequence[str]) -> list[str]:
+def _shorten_names(names: Sequence[str]) -> list[str]:
     return [one_line(name, MAX_NAME_CHARACTERS) for name in names]
 
 
@@ -201,7 +201,7 @@ def add_summary(page: FitPage, n_columns: tuple[int, str]) -> None:
     `build_page`.
     """
     found, fit, report = page.found, page.fit, page.report
-    _add_shape(page, *n_columns)
+    _add_table_size(page, *n_columns)
     _add_verdict_sentence(page)
     _add_score(page)
     _add_linear_comparison(page)
@@ -228,7 +228,7 @@ def _folds_phrase(found: FitMeasurements) -> str:
     return "10 folds" if found.n_folds == 10 else f"{found.n_folds} of 10 folds"
 
 
-def _add_shape(page: FitPage, count: int, code: str) -> None:
+def _add_table_size(page: FitPage, count: int, code: str) -> None:
     """Add the number of rows and columns, and the number of inputs if it differs, as for columns of
     words. `count` is the number of columns, and `code` the expression that returns it.
     """

@@ -35,7 +35,7 @@ from ..optimize.path import (
 )
 from ..structure.tables import LOSSES
 from .cells import parse_numbers
-from .data import DataCoding, Dataset, absolute_path
+from .data import DataCoding, Dataset, resolve_source
 from .encode import load_table
 from .fit_network import TrainedNetwork
 from .recipe import TrainingRecipe, save_run
@@ -213,7 +213,7 @@ def fit_table(
     note("reading the table")
     data, table = load_table(path, target, loss)
     recipe = TrainingRecipe(
-        absolute_path(str(path)),
+        resolve_source(str(path)),
         hidden=tuple(hidden),
         l2=0.0,
         seed=seed,
@@ -229,9 +229,9 @@ def fit_table(
     if alpha is None:
         note("choosing the weight decay")
         by_evidence = has_evidence(plain)
-        choose, why = l2_by_folds, f"predicts left-out rows of {N_DECAY_FOLDS} folds best"
+        choose, why = choose_l2_by_folds, f"predicts left-out rows of {N_DECAY_FOLDS} folds best"
         if by_evidence:
-            choose, why = l2_by_evidence, "has the largest evidence"
+            choose, why = choose_l2_by_evidence, "has the largest evidence"
         l2, theta = choose(plain, theta, seed)
         notes += (f"The weight decay, alpha = {l2 * count:.3g}, {why}.",)
     else:
@@ -256,12 +256,12 @@ def has_evidence(ob: Objective) -> bool:
     return is_likelihood(ob.loss) and small and (given is None or given.per_target < 2)
 
 
-def _minimise(ob: Objective, theta: Any) -> Any:
+def _fit_to_tolerance(ob: Objective, theta: Any) -> Any:
     run = minimize(ob, theta, "l-bfgs", max_iter=N_PATH_ITERATIONS, verdict=False, progress=False)
     return raise_if_interrupted(run).x
 
 
-def l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray]:
+def choose_l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray]:
     """Return the penalty with the largest evidence, and theta at the end of a fit with this
     penalty. The path of fits begins at theta = `start`.
 
@@ -272,18 +272,18 @@ def l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndar
     count = min(N, MAX_PATH_ROWS, max(MIN_PATH_ROWS, int(most)))
     rows = np.sort(np.random.default_rng(seed).permutation(N)[:count])
     some = ob if count == N else ob.batch(rows)
-    best = evidence_path(some, start, _minimise, count=count)
+    best = evidence_path(some, start, _fit_to_tolerance, count=count)
     return float(best.objective.l2) * count / N, best.theta
 
 
-def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray]:
+def choose_l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray]:
     """Return the penalty with the lowest loss of rows left out by folds, on a path from large to
     small penalties, and theta at the end of a fit with this penalty to all rows.
     """
     N = ob.n_samples
     if is_wide(ob):
         ob, start, basis = restrict_to_row_space(ob, start)
-        best, theta = l2_by_folds(ob, start, seed)
+        best, theta = choose_l2_by_folds(ob, start, seed)
         return best, change_input_basis(ob.model, theta, basis.T)[1]
     fold = np.random.default_rng(seed).permutation(N) % N_DECAY_FOLDS
     fitted = [ob.batch(fold != i) for i in range(N_DECAY_FOLDS)]
@@ -291,7 +291,7 @@ def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray
     thetas, l2, idle, best, lowest = [start] * N_DECAY_FOLDS, MAX_L2, 0, MAX_L2, np.inf
     while l2 > MIN_L2 and idle < MAX_IDLE_DECAYS:
         thetas = [
-            _minimise(with_l2(one, l2), with_units_restarted(one.model, theta, start))
+            _fit_to_tolerance(with_l2(one, l2), with_units_restarted(one.model, theta, start))
             for one, theta in zip(fitted, thetas)
         ]
         loss = sum(one.value(theta) * one.n_samples for one, theta in zip(held, thetas)) / N
@@ -300,4 +300,4 @@ def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray
         elif fitted[0].value(thetas[0]) < PATH_PLATEAU_LOSS_RATIO * constant_loss(fitted[0]):
             idle += 1  # decays count only after units have become active
         l2 *= L2_RATIO
-    return best, _minimise(with_l2(ob, best), start)
+    return best, _fit_to_tolerance(with_l2(ob, best), start)

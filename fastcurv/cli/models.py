@@ -20,7 +20,7 @@ from ..convert.torch import from_torch
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN_KEY, load
-from .data import Dataset, absolute_path
+from .data import Dataset, resolve_source
 from .encode import load_dataset
 
 # --------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def open_model(path: Path, args: Namespace) -> tuple[Dataset, Objective, np.ndar
         model, theta = model.astype(args.dtype), theta.astype(args.dtype)
     read = partial(
         load_dataset,
-        absolute_path(args.data),
+        resolve_source(args.data),
         loss=args.loss,
         target=args.target,
         raw=True,

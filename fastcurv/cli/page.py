@@ -189,8 +189,8 @@ def _add_layers(page: Report, objective: Any, hessian: Any, theta: np.ndarray, s
             [
                 number + 1,
                 shape,
-                _norm_of_parts(weights),
-                _norm_of_parts(gradient),
+                _root_sum_of_squares(weights),
+                _root_sum_of_squares(gradient),
                 ends[0],
                 ends[-1],
             ]
@@ -201,5 +201,5 @@ def _add_layers(page: Report, objective: Any, hessian: Any, theta: np.ndarray, s
     page.add_text("The eigenvalues are those of the layer's own block of the Hessian.")
 
 
-def _norm_of_parts(parts: Any) -> float:
+def _root_sum_of_squares(parts: Any) -> float:
     return float(np.sqrt(sum(np.sum(np.square(part)) for part in parts if part is not None)))

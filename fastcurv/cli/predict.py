@@ -13,7 +13,7 @@ import numpy as np
 
 from ..common.errors import one_line
 from ..common.files import refuse_device
-from ..critical.left_out import left_out_of_fit
+from ..critical.left_out import leave_one_out_of_fit
 from ..network.mlp import MLP
 from ..network.row_views import check_no_batch_norm
 from ..structure.tables import LOSSES
@@ -21,7 +21,7 @@ from .data import DataCoding, is_table_name, read_features
 from .encode import read_rows, scale_inputs
 from .models import is_model, read_model
 from .recipe import SavedRun, load_run
-from .tables import all_numbers_codes
+from .tables import numeric_column_codes
 
 Columns = dict[str, np.ndarray]
 
@@ -100,7 +100,7 @@ def _network_inputs(
     """
     if is_table_name(source):
         names = coding.columns or tuple(map(str, range(width)))
-        codes = coding.codes or all_numbers_codes(names)
+        codes = coding.codes or numeric_column_codes(names)
         return read_rows(source, replace(coding, codes=codes), target)
     if any(code.kind != "numbers" for code in coding.codes):
         raise ValueError(
@@ -131,7 +131,7 @@ def _interval_bounds(
         )
     ob = recipe.build_objective(data, None, saved.model)
     check_no_batch_norm(ob, "--interval")
-    low, high = left_out_of_fit(ob, saved.theta).interval(X, args.interval)
+    low, high = leave_one_out_of_fit(ob, saved.theta).interval(X, args.interval)
     shift, scale = np.array(coding.y_shift or (0.0,)), np.array(coding.y_scale or (1.0,))
     lower = _named_columns(f"{name} lower", low * scale + shift)
     return lower | _named_columns(f"{name} upper", high * scale + shift)

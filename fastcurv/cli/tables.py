@@ -49,8 +49,8 @@ from .cells import (
 from .data import (
     INDEX_COLUMN_NAMES,
     ColumnCode,
-    existing_path,
     is_header,
+    resolve_existing_path,
 )
 
 SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -117,7 +117,7 @@ def read_sheet(path: str | Path, least: int = 2) -> CellSheet:
     ValueError
         If the file cannot be read as a table. The message names the line and the cure.
     """
-    path = existing_path(Path(path).expanduser())
+    path = resolve_existing_path(Path(path).expanduser())
     text, notes = _read_text(path)
     marked = re.match(r"sep=([,;\t|])\r?\n", text)  # Excel writes this line
     text, first = (text[marked.end() :], 2) if marked else (text, 1)
@@ -498,7 +498,7 @@ def read_table(
     if len(kept) < len(cells):
         gone = len(cells) - len(kept)
         notes.append(
-            f"{gone} row{'s' * (gone > 1)} without a target {_was_or_were(gone)} left out."
+            f"{gone} row{'s' * (gone > 1)} without a target {_was_or_were_clause(gone)} left out."
         )
     copies = len(kept) - len({tuple(sheet.rows[i]) for i in kept})
     whole = replace(sheet, rows=[sheet.rows[i] for i in kept], lines=[sheet.lines[i] for i in kept])
@@ -516,14 +516,14 @@ def read_table(
         rows=[[row[i] for i in rest] for row in whole.rows],
     )
     if all_numbers:
-        codes, gaps = all_numbers_codes(sheet.names), (False,) * len(rest)
+        codes, gaps = numeric_column_codes(sheet.names), (False,) * len(rest)
     else:
         codes, gaps = _column_kinds(sheet, notes)
     notes += note_on_marks(whole)
     return Table(sheet, name, y, labels, codes, gaps, tuple(notes))
 
 
-def all_numbers_codes(names: Iterable[str]) -> tuple[ColumnCode, ...]:
+def numeric_column_codes(names: Iterable[str]) -> tuple[ColumnCode, ...]:
     """Return a `ColumnCode` for columns of numbers without missing values, one for each name."""
     return tuple(ColumnCode(name, "numbers", math.nan) for name in names)
 
@@ -537,7 +537,7 @@ def _rows_with_target(cells: Cells, comma: bool) -> list[int]:
     return kept if bad else [i for i, value in zip(kept, values) if not np.isnan(value)]
 
 
-def _was_or_were(count: int) -> str:
+def _was_or_were_clause(count: int) -> str:
     return "was" if count == 1 else "were"
 
 
@@ -576,7 +576,7 @@ def _read_targets(
     cells = [row[at] for row in sheet.rows]
     named, where = f"{sheet.path}, column {one_line(sheet.names[at])!r},", cell_locations(sheet, at)
     values, bad, unit = parse_measures(cells, sheet.comma)
-    _refuse_few_words(cells, bad, where)
+    _refuse_words_among_numbers(cells, bad, where)
     if bad and detect_date_form(cells, where):
         raise ValueError(
             f"{named} must hold numbers or classes to be the target, got dates. Write them as "
@@ -587,7 +587,7 @@ def _read_targets(
         raise ValueError(f"{where(bad[0])} must be a number, got {one_line(cells[bad[0]])!r}.")
     if not bad:
         check_magnitudes(values, cells, where)
-        _refuse_thousands(cells, sheet.comma, where)
+        _refuse_ambiguous_thousands(cells, sheet.comma, where)
         different = np.unique(values).tolist()
     if len(different) < 2:
         raise ValueError(
@@ -620,7 +620,7 @@ def cell_locations(sheet: CellSheet, column: int) -> Callable[[int], str]:
     return lambda row: sheet.cell_location(row, column)
 
 
-def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str]) -> None:
+def _refuse_words_among_numbers(cells: Cells, bad: list[int], where: Callable[[int], str]) -> None:
     """Raise ValueError for a column of numbers in which a few cells hold words. `bad` holds the
     positions of the cells that are not numbers, and ``where(i)`` returns the place of cell i for
     messages.
@@ -660,7 +660,7 @@ def check_magnitudes(values: np.ndarray, cells: Cells, where: Callable[[int], st
         )
 
 
-def _refuse_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) -> None:
+def _refuse_ambiguous_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) -> None:
     """Raise ValueError for a column such as 850, 1.200, 2.350, whose marks can separate thousands
     or decimals. If the numbers had been rounded to three decimals, some of them would most likely
     show fewer decimals.
@@ -750,11 +750,11 @@ def _column_kind(
     it has missing values. Add notes on ambiguous numbers to `notes`.
     """
     values, bad, unit = parse_measures(cells, comma)
-    _refuse_few_words(cells, bad, where)
+    _refuse_words_among_numbers(cells, bad, where)
     left_out = ColumnCode(name)
     if not bad:
         check_magnitudes(values, cells, where)
-        _refuse_thousands(cells, comma, where)
+        _refuse_ambiguous_thousands(cells, comma, where)
         present = values[~np.isnan(values)]
         different = np.unique(present)
         if different.size < 2:

@@ -163,7 +163,7 @@ def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 
     raise TypeError(f"{name} must be {wanted}, got {short_repr(x)}.")
 
 
-def check_real(x: Any, name: str, wanted: str = "a number") -> float:
+def check_real_number(x: Any, name: str, wanted: str = "a number") -> float:
     """Return a real number as a float. Raise TypeError if x is not a real number, and ValueError if
     the number is too large for a float. `wanted` describes the argument in messages.
     """
@@ -200,7 +200,7 @@ def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
     for other values.
     """
     wanted = "a finite number >= 0" if zero else "a finite number > 0"
-    number = check_real(x, name, wanted)
+    number = check_real_number(x, name, wanted)
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise ValueError(f"{name} must be {wanted}, got {number}.")
     return number

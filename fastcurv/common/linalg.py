@@ -57,7 +57,7 @@ MAX_DRIVER_ERROR = 1e-6
 MAX_SIGN_PROOF_LOSS = 1e-3
 
 
-def gamma_of(k: float, u: float = UNIT_ROUNDOFF) -> float:
+def rounding_gamma(k: float, u: float = UNIT_ROUNDOFF) -> float:
     """Return ``k u / (1 - k u)``, a bound on the relative error of k roundings with unit roundoff
     u, or infinity if k u >= 1/2.
     """
@@ -405,7 +405,7 @@ def _undo_bound_scaling(bounds: Floats, exponent: int) -> Floats:
     return up
 
 
-def midpoint(A: Floats, B: Floats) -> Floats:
+def matrix_midpoint(A: Floats, B: Floats) -> Floats:
     """Return ``(A + B) / 2`` without overflow. Where A and B are equal the result is A, since half
     of a subnormal number may be rounded.
     """
@@ -418,7 +418,7 @@ def _joint_signs_error(A: Floats, values: Floats, V: Floats, beside: float) -> f
     error of the matrix.
     """
     n, sizes = len(A), np.abs(values)
-    gamma = gamma_of(n + 2)  # rounding factor of every sum below, in any order of summation
+    gamma = rounding_gamma(n + 2)  # rounding factor of every sum below, in any order of summation
     open_ = sizes <= 1.01 * beside + 16 * gamma * float(sizes.sum())
     if n < 2 or open_.all() or open_.any() and not (sizes <= beside).any():
         return np.inf
@@ -479,7 +479,7 @@ def cholesky_eigenvalue_floor(A: Floats, shift: float) -> float:
     diagonal = np.diagonal(A)
     if not shift > 0 or not (diagonal > 0).all() or cholesky(A) is None:
         return 0.0
-    gamma = gamma_of(n + 1)
+    gamma = rounding_gamma(n + 1)
     off = gamma / (1 - gamma) * float(diagonal.sum()) + UNIT_ROUNDOFF * (largest + shift)
     return shift - (off + 4 * n * n * float(np.finfo(np.float64).tiny)) * (1 + 1e-6)
 
@@ -490,7 +490,7 @@ def _eigenvalue_error(A: Floats, value: float, v: Floats) -> float:
     """
     n, length = len(A), float(np.linalg.norm(v))
     left = float(np.linalg.norm(A @ v - value * v))
-    gamma = gamma_of(n + 4)
+    gamma = rounding_gamma(n + 4)
     return (
         (
             left
@@ -511,7 +511,7 @@ def _eigenpair_error_bounds(A: Floats, values: Floats, V: Floats) -> Floats:
     if count == 0:
         return np.zeros(0)
     depth = min(INNER_SLICE_LENGTH, n) + -(-n // INNER_SLICE_LENGTH) + 4
-    gamma = gamma_of(depth)
+    gamma = rounding_gamma(depth)
     E, EL, R = 0.0, 0.0, 0.0
     V, squares = np.ascontiguousarray(V), values**2
     for start in range(0, count, N_COLUMNS_PER_CHECK):

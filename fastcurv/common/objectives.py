@@ -187,7 +187,7 @@ class call_unmodified:
             ) from error
 
 
-def as_number(value: Any) -> float:
+def value_as_float(value: Any) -> float:
     """Return an objective's value, a number or an array of size 1, as a float."""
     resume_arithmetic()
     if isinstance(value, (float, int)):
@@ -201,7 +201,7 @@ def as_number(value: Any) -> float:
     return float(found.reshape(()))
 
 
-def as_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.ndarray:
+def checked_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.ndarray:
     """Return an objective's gradient g as an array of shape (n,). If `kept` is True, the array is a
     copy, because g may be a buffer that the next call of the objective overwrites.
     """
@@ -213,7 +213,7 @@ def as_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.
     return own.reshape(n)
 
 
-def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
+def checked_curvature(H: Any, n: int, name: str = "hessian") -> Any:
     """Return an objective's Hessian or GGN, an operator or matrix of shape ``(n, n)``, after
     validating its type and shape. `name` is used in messages.
     """
@@ -232,7 +232,7 @@ def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
 def value_at(ob: Any, theta: np.ndarray) -> float:
     """Return the objective's value at theta as a float."""
     with call_unmodified(ob, theta):
-        return as_number(
+        return value_as_float(
             ob.value_and_gradient(theta)[0] if has_only_joint_evaluation(ob) else ob.value(theta)
         )
 
@@ -376,7 +376,7 @@ def hessian_products(ob: Any, theta: Array, best: bool = True) -> CountedProduct
     """Return `CountedProducts` with the Hessian at theta, in float64 if `best` is True and the
     operator has a method `astype`.
     """
-    H = as_curvature(ob.hessian(theta), theta.size)
+    H = checked_curvature(ob.hessian(theta), theta.size)
     return CountedProducts(H, np.float64 if best else None)
 
 
@@ -396,9 +396,9 @@ def gradient_at(ob: Any, theta: Array, H: CountedProducts) -> Floats:
     """
     if _holds_gradient(ob, H):
         held = H.op.gradient
-        return as_gradient(held() if callable(held) else held, H.n)
+        return checked_gradient(held() if callable(held) else held, H.n)
     own = ob.value_and_gradient(theta)[1] if has_only_joint_evaluation(ob) else ob.gradient(theta)
-    return as_gradient(own, H.n)
+    return checked_gradient(own, H.n)
 
 
 def gradient_error_bound(ob: Any, theta: Array, H: CountedProducts) -> float | None:

@@ -137,7 +137,7 @@ Answer = TypeVar("Answer")
 SEVERAL_RESULTS_MAX_N = 1024
 
 
-def cached_attribute(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
+def cache_by_owner(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
     """Return a function that caches ``make(owner)`` for each owner, as long as the owner lives."""
     held: weakref.WeakKeyDictionary[Any, Answer] = weakref.WeakKeyDictionary()
 

@@ -276,8 +276,8 @@ RESERVED_TIME_FRACTION = 0.04
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Limit the time of a context. After `seconds`, or when an outer limit ends, `time_is_up`
-    returns True. `check_time` raises after a further fraction `RESERVED_TIME_FRACTION` of the time.
-    None changes nothing, and infinity removes outer limits.
+    returns True. `raise_if_out_of_time` raises after a further fraction `RESERVED_TIME_FRACTION` of
+    the time. None changes nothing, and infinity removes outer limits.
     """
     ends = _DEADLINES.get()
     if seconds is not None:
@@ -297,7 +297,7 @@ def time_is_up(ahead: float = 0.0) -> bool:
     return ends < float("inf") and time.perf_counter() + ahead >= ends
 
 
-def check_time() -> None:
+def raise_if_out_of_time() -> None:
     """Raise `OutOfTime` if the enclosing `time_limit` and the reserved time have ended."""
     _, ends = _DEADLINES.get()
     if ends < float("inf") and time.perf_counter() >= ends:
@@ -305,7 +305,7 @@ def check_time() -> None:
 
 
 def time_left() -> float:
-    """Return the seconds until `check_time` raises, or infinity without a limit."""
+    """Return the seconds until `raise_if_out_of_time` raises, or infinity without a limit."""
     return max(0.0, _DEADLINES.get()[1] - time.perf_counter())
 
 
@@ -431,7 +431,7 @@ def run_interruptibly(call: Callable[[], Result]) -> Result:
     """Return ``call()`` for a long call that releases the interpreter lock but ignores signals.
     Ctrl-C and a `time_limit` take effect at once, and the call continues in an abandoned thread.
     """
-    check_time()
+    raise_if_out_of_time()
     main = threading.current_thread() is threading.main_thread()
     if not main and _DEADLINES.get()[1] == float("inf"):
         return call()
@@ -453,7 +453,7 @@ def run_interruptibly(call: Callable[[], Result]) -> Result:
     while thread.is_alive():
         thread.join(0.1)  # Windows handles signals only if the call has a timeout
         if thread.is_alive():
-            check_time()
+            raise_if_out_of_time()
     if failed:
         raise failed[0]
     return found[0]

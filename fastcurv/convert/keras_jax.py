@@ -20,9 +20,9 @@ from .sklearn import (
     LayerStack,
     check_activation,
     model_from_layers,
-    refuse_if,
+    refuse_unsupported_if,
     unsupported_layer,
-    warn_left_out,
+    warn_of_left_out_output,
 )
 
 SUPPORTED_KERNELS_TEXT = "(in, out) matrices, each with a bias"
@@ -166,7 +166,7 @@ def _read_model(network: Any, activation: Any) -> Model:
     stack, seen = LayerStack(), set()
     for layer in _flatten_layers(network):
         name = f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})"
-        refuse_if(
+        refuse_unsupported_if(
             id(layer) in seen and layer.get_weights(), f"{name}, which is used twice,", KERAS_ADVICE
         )
         seen.add(id(layer))
@@ -174,7 +174,7 @@ def _read_model(network: Any, activation: Any) -> Model:
     model, theta = stack.build_model()
     check_activation(model, activation)
     if not _takes_probabilities(getattr(network, "loss", None)):
-        warn_left_out(stack)
+        warn_of_left_out_output(stack)
     folded = sorted(SCALING_LAYERS.intersection(map(_keras_class_name, _flatten_layers(network))))
     if folded:
         warnings.warn(
@@ -218,7 +218,9 @@ def _flatten_layers(network: Any) -> list[Any]:
         except (AttributeError, ValueError, IndexError):
             # A layer that is used twice has no single input.
             chained = False
-        refuse_if(not chained, f"{kind}, whose layers do not form a chain,", KERAS_ADVICE)
+        refuse_unsupported_if(
+            not chained, f"{kind}, whose layers do not form a chain,", KERAS_ADVICE
+        )
     return [leaf for layer in inner for leaf in _flatten_layers(layer)]
 
 
@@ -238,12 +240,12 @@ def _read_layer(stack: LayerStack, layer: Any, name: str) -> None:
     kind, known = _keras_class_name(layer), activations_of("keras")
     settings = layer.get_config() if kind else {}
     phi = getattr(layer, "activation", None)
-    refuse_if(
+    refuse_unsupported_if(
         callable(phi) and str(getattr(phi, "__module__", "")).split(".")[0] not in KERAS_PACKAGES,
         f"the activation {one_line(phi)} of {name}, a user-defined function,",
         KERAS_ADVICE,
     )
-    refuse_if(
+    refuse_unsupported_if(
         kind in ("Dense", "Softmax") and _n_input_axes(layer) > 2,
         f"{name} of an input with {_n_input_axes(layer)} axes",
         KERAS_ADVICE,
@@ -254,7 +256,7 @@ def _read_layer(stack: LayerStack, layer: Any, name: str) -> None:
             raise ValueError(
                 f"{name} must have weights, got none. Call model.build((None, inputs)) first."
             )
-        refuse_if(
+        refuse_unsupported_if(
             len(arrays) != 1 + bool(settings.get("use_bias", True)) or arrays[0].ndim != 2,
             f"{name} of {len(arrays)} arrays",
             KERAS_ADVICE,
@@ -307,12 +309,14 @@ def _read_scaling_layer(
     axis = settings.get("axis", -1)
     axis = list(axis) if isinstance(axis, (list, tuple)) else [] if axis is None else [axis]
     last = axis in ([], [-1], [_n_input_axes(layer) - 1])
-    refuse_if(
+    refuse_unsupported_if(
         _n_input_axes(layer) > 2 and any(np.size(x) > 1 for x in parts if x is not None),
         f"{name} of an input with {_n_input_axes(layer)} axes before any Flatten",
         KERAS_ADVICE,
     )
-    refuse_if(not last, f"{name} along axis {axis[0] if len(axis) == 1 else axis}", KERAS_ADVICE)
+    refuse_unsupported_if(
+        not last, f"{name} along axis {axis[0] if len(axis) == 1 else axis}", KERAS_ADVICE
+    )
     if kind == "BatchNormalization":
         ones = np.ones_like(like)
         gamma, beta = (d if x is None else x for x, d in zip(parts, (ones, 0 * ones)))
@@ -356,7 +360,7 @@ def _tree_leaves(tree: Any, name: str, home: str, key: str) -> list[PytreeArray]
         # The two parts are a kernel and its bias.
         if home and [*map(len, inner)] == [1, 1]:
             kernel, bias = (part[0].array.shape for part in inner)
-            refuse_if(
+            refuse_unsupported_if(
                 len(kernel) == 2 and bias == (1, kernel[1]),
                 f"{inner[1][0].name} of shape {bias}",
                 SUPPORTED_KERNELS_TEXT,
@@ -385,7 +389,7 @@ def _sort_parts(parts: dict[Any, list[PytreeArray]], name: str) -> list[list[Pyt
     rest = [parts[k] for k in keys if k not in layers]
     if len({_strip_numbers(str(k)) for k in layers}) > 1:
         shapes = {k: [a.shape for _, _, _, a in parts[k] if a.ndim == 2] for k in layers}
-        orders = _possible_orders(layers, lambda a, b: shapes[a][-1][1] == shapes[b][0][0], [])
+        orders = _find_two_orders(layers, lambda a, b: shapes[a][-1][1] == shapes[b][0][0], [])
         if len(orders) > 1:
             said = ", ".join(repr(k) for k in layers)
             raise ValueError(
@@ -396,7 +400,7 @@ def _sort_parts(parts: dict[Any, list[PytreeArray]], name: str) -> list[list[Pyt
     return [parts[k] for k in layers] + rest
 
 
-def _possible_orders(
+def _find_two_orders(
     left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]
 ) -> list[list[Any]]:
     """Return at most two orders of `left`, after the elements `done`, in which ``fits(previous,
@@ -410,7 +414,7 @@ def _possible_orders(
     for k in left:
         stem = _strip_numbers(str(k))
         if stem not in stems and (not done or fits(done[-1], k)) and len(found) < 2:
-            found += _possible_orders([other for other in left if other is not k], fits, [*done, k])
+            found += _find_two_orders([other for other in left if other is not k], fits, [*done, k])
         stems.add(stem)
     return found[:2]
 

@@ -22,7 +22,7 @@ from ..common.files import path_as_text
 from ..common.optional import optional_import
 from ..network.mlp import Model
 from ..structure.tables import activations_of
-from .sklearn import LayerStack, refuse_if, unsupported_layer, warn_left_out
+from .sklearn import LayerStack, refuse_unsupported_if, unsupported_layer, warn_of_left_out_output
 
 FLOAT_TYPE_CODES = (1, 10, 11, 16)  # codes of float32, float16, float64 and bfloat16 in ONNX
 # nodes of the domain ai.onnx.ml
@@ -78,7 +78,7 @@ class OnnxGraph:
                     "onnx.version_converter.convert_version."
                 )
         for own in proto.functions:
-            refuse_if(
+            refuse_unsupported_if(
                 own.domain in ONNX_DOMAINS,
                 f"{one_line(own.name)}, a function of the model's own,",
                 SUPPORTED_NODES,
@@ -271,7 +271,7 @@ def _read_node(graph: OnnxGraph, node: Any) -> None:
         _node_name(node),
     )
     held: list[Any] = [graph.constant_value(x) for x in node.input]
-    refuse_if(
+    refuse_unsupported_if(
         stack.column and kind not in ("Identity", "Cast", "Sigmoid"),
         f"{name} after {stack.column}, which leaves one number per row,",
         SUPPORTED_NODES,
@@ -279,7 +279,7 @@ def _read_node(graph: OnnxGraph, node: Any) -> None:
     arithmetic = kind in ("Add", "Sub", "Mul", "Div")
     # `alone` is True for arithmetic with one number, such as a division by 255.
     alone = arithmetic and all(x is None or x.size == 1 for x in held)
-    refuse_if(
+    refuse_unsupported_if(
         graph.axes != 2 and not alone and kind not in (*SHAPE_NODES, "Identity", "Cast", "Dropout"),
         f"{name} of an input with {graph.axes} axes before any Flatten",
         SUPPORTED_NODES,
@@ -287,7 +287,7 @@ def _read_node(graph: OnnxGraph, node: Any) -> None:
     if kind == "Gemm":
         _add_gemm(stack, node, held, attributes, name)
     elif kind == "MatMul":
-        refuse_if(
+        refuse_unsupported_if(
             len(held) != 2 or held[1] is None,
             f"{name} that is not rows times a constant",
             SUPPORTED_NODES,
@@ -297,7 +297,7 @@ def _read_node(graph: OnnxGraph, node: Any) -> None:
         _add_arithmetic(stack, node, held, name)
     elif kind == "BatchNormalization":
         known = [_float_constant(x, name) for x in held[1:5] if x is not None]
-        refuse_if(
+        refuse_unsupported_if(
             attributes.get("training_mode", 0) or len(known) < 4 or len(node.output) > 1,
             f"{name} while training",
             SUPPORTED_NODES,
@@ -324,7 +324,7 @@ def _add_gemm(stack: LayerStack, node: Any, held: list[Any], attributes: Any, na
     the inputs of the node, and None for the others.
     """
     given = len(node.input) > 2 and node.input[2] != ""
-    refuse_if(
+    refuse_unsupported_if(
         held[1] is None or attributes.get("transA", 0) or (given and held[2] is None),
         f"{name} of two tensors",
         SUPPORTED_NODES,
@@ -344,7 +344,7 @@ def _float_constant(c: np.ndarray, name: str) -> np.ndarray:
     """Return the constant c of the node `name`. Raise ValueError if c is empty or does not hold
     floating-point numbers, since integer arithmetic differs.
     """
-    refuse_if(
+    refuse_unsupported_if(
         c.dtype.kind in "iubcOSU" or not c.size,
         f"{name} of a constant of {c.dtype} and shape {c.shape}",
         SUPPORTED_NODES,
@@ -356,7 +356,7 @@ def _constant_row(c: np.ndarray, name: str) -> np.ndarray:
     """Return the constant c of the node `name` as a vector that is added to, or multiplies, every
     row. Raise ValueError if c differs between rows.
     """
-    refuse_if(
+    refuse_unsupported_if(
         c.ndim > 2 or c.size != max(c.shape[-1:], default=1),
         f"{name} of a constant of shape {c.shape}, which differs between rows,",
         SUPPORTED_NODES,
@@ -413,7 +413,7 @@ def _is_identity_node(
         return said in ([1], [-1]) and stack.is_identity_reshape([-1], _node_name(node), width)
     if kind == "Reshape" and held[1] is not None and not attributes.get("allowzero", 0):
         shape = [int(x) for x in held[1].reshape(-1)]
-        refuse_if(
+        refuse_unsupported_if(
             shape == [-1, 1] and stack.layers and (width or stack.width or 1) > 1,
             f"{_node_name(node)} of rows of {width or stack.width} numbers to a column, which "
             "skl2onnx writes of a regressor with several outputs,",
@@ -431,10 +431,10 @@ def _add_arithmetic(stack: LayerStack, node: Any, held: list[Any], name: str) ->
     constants among the inputs of the node, and None for the others.
     """
     constants = [x for x in held if x is not None]
-    refuse_if(len(constants) != 1, f"{name} of two tensors", SUPPORTED_NODES)
+    refuse_unsupported_if(len(constants) != 1, f"{name} of two tensors", SUPPORTED_NODES)
     c, kind = _constant_row(constants[0], name).astype(np.float64), node.op_type
     one, first = np.ones_like(c), held[0] is not None
-    refuse_if(
+    refuse_unsupported_if(
         kind == "Div" and (first or not c.all()),
         f"{name} by {'a tensor' if first else 0}",
         SUPPORTED_NODES,
@@ -556,7 +556,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
         raise ValueError(
             f"the nodes of the ONNX model cannot be read: {text}. Use a stack of {SUPPORTED_NODES}."
         ) from None
-    warn_left_out(stack)
+    warn_of_left_out_output(stack)
     return found
 
 
@@ -599,7 +599,7 @@ def _read_nodes(graph: OnnxGraph) -> Model:
             )
         elif saved and readers[0] is saved[1]:
             node = readers[0]
-            refuse_if(
+            refuse_unsupported_if(
                 {*node.input} != {at, saved[0]},
                 f"{_node_name(node)} of {' and '.join(map(one_line, node.input))}",
                 SUPPORTED_NODES,
@@ -658,8 +658,8 @@ def _is_label_output(graph: OnnxGraph, at: str) -> bool:
             )
             fits = fits and attributes.get("norm", b"L1") == b"L1"
             same.update(dict.fromkeys(node.output, of))
-        refuse_if(not fits, f"{_node_name(node)} after {end}", SUPPORTED_NODES)
-    refuse_if(
+        refuse_unsupported_if(not fits, f"{_node_name(node)} after {end}", SUPPORTED_NODES)
+    refuse_unsupported_if(
         not graph.outputs & {*same, *labels},
         f"the output of the graph after {end}",
         SUPPORTED_NODES,

@@ -32,7 +32,7 @@ def unsupported_layer(what: str, wanted: str = SUPPORTED_STEPS_TEXT) -> ValueErr
     return ValueError(f"{what} has no counterpart in fastcurv. Use a stack of {wanted}.")
 
 
-def refuse_if(when: Any, what: str, wanted: str = SUPPORTED_STEPS_TEXT) -> None:
+def refuse_unsupported_if(when: Any, what: str, wanted: str = SUPPORTED_STEPS_TEXT) -> None:
     """Raise the error of `unsupported_layer` if `when` is True."""
     if when:
         raise unsupported_layer(what, wanted)
@@ -73,7 +73,7 @@ class LayerStack:
         """Raise a ValueError if the layer `name` follows a softmax, or if `fits` is False, in which
         case `why` completes the message.
         """
-        refuse_if(
+        refuse_unsupported_if(
             self.closed or not fits,
             f"{name} after {self.closed}" if self.closed else f"{name}{why}",
         )
@@ -255,8 +255,8 @@ class LayerStack:
 
     def add_softmax(self, name: str, said: bool = True) -> None:
         """Add a final softmax, after which no layer may follow. `said` is False for a log-softmax,
-        about which `warn_left_out` does not warn, because a second one does not change a cross
-        entropy.
+        about which `warn_of_left_out_output` does not warn, because a second one does not change a
+        cross entropy.
         """
         self._check_open(
             name, self.last == "linear" and self.saved is None and self.pending is None
@@ -281,7 +281,7 @@ class LayerStack:
             self.activations.pop()
             self.last = "linear"
             self.left_out = self.names[-1].split(" and ")[-1]
-        refuse_if(
+        refuse_unsupported_if(
             self.last != "linear" or self.pending is not None or self.saved is not None,
             f"the end, {self.names[-1]},",
             f"{SUPPORTED_STEPS_TEXT}, a linear layer last",
@@ -290,12 +290,12 @@ class LayerStack:
             single = all(d.itemsize <= 4 for d in self.dtypes)
             dtype = np.float32 if single else np.float64
         hidden, without = range(len(self.layers) - 1), [b is None for _, b in self.layers]
-        refuse_if(
+        refuse_unsupported_if(
             self.norms and set(self.norms) != set(hidden),
             "batch normalisation of some layers and not of others, while training",
         )
         equal = {l for l in hidden if len(set(self.layers[l][0].shape)) == 1}
-        refuse_if(
+        refuse_unsupported_if(
             self.skips and self.skips != equal,
             "a skip around some hidden layers and not around others as wide,",
         )
@@ -317,7 +317,7 @@ class LayerStack:
         return model, model.flatten(layers)
 
 
-def warn_left_out(stack: LayerStack) -> None:
+def warn_of_left_out_output(stack: LayerStack) -> None:
     """Warn if the source ends with a softmax or sigmoid, which the model does not have."""
     if stack.left_out:
         warnings.warn(
@@ -415,7 +415,7 @@ def from_sklearn(est: Any) -> Model:
         if hasattr(est, "steps"):
             first, est = compose_affine_steps(est.steps[:-1], first), est.steps[-1][1]
         else:
-            last, est = target_map(est, last), est.regressor_
+            last, est = compose_target_map(est, last), est.regressor_
     if hasattr(est, "best_estimator_") or type(est).__name__.endswith("SearchCV"):
         raise TypeError(
             f"est must be an MLP estimator or a Pipeline that ends in one, got {type_phrase(est)}, "
@@ -430,14 +430,14 @@ def from_sklearn(est: Any) -> Model:
         raise ValueError(f"est must be a fitted MLP, got {type_phrase(est)} without coefs_.")
     for part in ("_forward_pass_fast", "_forward_pass"):
         own = getattr(type(est), part, None)
-        refuse_if(
+        refuse_unsupported_if(
             not str(getattr(own, "__module__", "sklearn.")).startswith("sklearn."),
             f"est, {type_phrase(est)} with a forward pass of its own,",
         )
-    phi = _activation_of(est)
+    phi = _estimator_activation(est)
     phi_out = getattr(est, "out_activation_", "identity")
     known = "identity", "logistic", "softmax", "exp"
-    refuse_if(phi_out not in known, f"the output activation {phi_out!r}")
+    refuse_unsupported_if(phi_out not in known, f"the output activation {phi_out!r}")
     if last is not None and phi_out != "identity":
         raise ValueError(
             "est must have out_activation_='identity' if its targets are transformed, got "
@@ -453,7 +453,7 @@ def from_sklearn(est: Any) -> Model:
     return model_from_layers(layers, phi, [f"coefs_[{l}]" for l in range(len(layers))])
 
 
-def _activation_of(est: Any) -> Any:
+def _estimator_activation(est: Any) -> Any:
     """Return the activation of a fitted estimator: for an estimator of this library the activation
     of the fit, even if the parameter was changed since, and for one of scikit-learn the current
     parameter, which its predictions use.
@@ -461,7 +461,7 @@ def _activation_of(est: Any) -> Any:
     if isinstance(getattr(est, "model_", None), MLP):
         return est.model_.activation
     name, known = est.activation, activations_of("sklearn")
-    refuse_if(
+    refuse_unsupported_if(
         not isinstance(name, str) or name not in known,
         f"the activation {name!r}",
         f"one of {', '.join(known)}",
@@ -539,7 +539,7 @@ def append_target_map(W: np.ndarray, b: np.ndarray, A: np.ndarray, c: np.ndarray
     return whole[:, None] * W, whole * b + np.concatenate([c, 2 * np.log(np.abs(scale))])
 
 
-def target_map(est: Any, after: Affine | None = None) -> Affine | None:
+def compose_target_map(est: Any, after: Affine | None = None) -> Affine | None:
     """Return the map from the outputs of the regressor in a fitted TransformedTargetRegressor to
     targets, followed by the map `after`, or None if the result is the identity.
     """

@@ -24,9 +24,9 @@ from .sklearn import (
     LayerStack,
     check_activation,
     model_from_layers,
-    refuse_if,
+    refuse_unsupported_if,
     unsupported_layer,
-    warn_left_out,
+    warn_of_left_out_output,
 )
 
 # Key: a wrapper. Value: the attribute with the module that it wraps.
@@ -154,20 +154,20 @@ def _check_no_hooks(module: Any, said: str, wraps: bool) -> None:
             f"{said} must have no forward hooks, which may change what it computes, got hooks in "
             f"{found[0]}. Remove each with its remove()."
         )
-    refuse_if(
+    refuse_unsupported_if(
         getattr(module, "parametrizations", None),
         f"{said}, whose weights are computed from other parameters,",
     )
     own: Any = type(module)
     calls = ("__call__", "_call_impl", "_wrapped_call_impl")
-    refuse_if(
+    refuse_unsupported_if(
         not wraps
         and any(
             getattr(own, call, None) is not getattr(plain.Module, call, None) for call in calls
         ),
         f"{said}, a class with a __call__ of its own,",
     )
-    refuse_if(
+    refuse_unsupported_if(
         not wraps and "forward" in vars(module), f"{said}, whose forward is the instance's own,"
     )
 
@@ -211,7 +211,9 @@ def _trace_steps(module: Any, name: str) -> list[ForwardStep]:
             raise unsupported_layer(f"{what} in {type(module).__name__}")
         node = readers[0]
         if node.op == "output":
-            refuse_if(node.args != (at,) or saved, f"{said}, which returns more than one tensor,")
+            refuse_unsupported_if(
+                node.args != (at,) or saved, f"{said}, which returns more than one tensor,"
+            )
             return steps
         steps += _steps_of_node(module, node, at, saved, name)
         if saved and node is saved[1]:
@@ -287,7 +289,7 @@ def _steps_of_node(
     if kind == "Linear":
         own = dict(module.named_parameters(remove_duplicate=False))
         given = {key: own.get(getattr(x, "target", None), x) for key, x in given.items()}
-    refuse_if(
+    refuse_unsupported_if(
         any(hasattr(x, "op") for x in given.values()), f"{said} with a number that is computed"
     )
     return [ForwardStep(said, kind, SimpleNamespace(**given))]
@@ -339,7 +341,7 @@ def _add_step_to_stack(
 ) -> None:
     """Add one step to the stack. `seen` is that of `_check_unshared`."""
     name, kind, module = step
-    refuse_if(
+    refuse_unsupported_if(
         stack.column and kind not in ("Sigmoid", "Identity"),
         f"{name} after {stack.column}, which leaves one number per row,",
     )
@@ -358,7 +360,7 @@ def _add_step_to_stack(
     elif kind in RELU_FUNCTIONS:
         given = {key: getattr(module, key) for key in RELU_FUNCTIONS[kind][0]}
         said = " and ".join(f"{key}={value!r}" for key, value in given.items())
-        refuse_if(given not in RELU_FUNCTIONS[kind], f"{name} with {said}")
+        refuse_unsupported_if(given not in RELU_FUNCTIONS[kind], f"{name} with {said}")
         stack.add_activation("relu", name)
     elif kind in ("Softmax", "LogSoftmax"):
         if module.dim not in (1, -1, None):
@@ -399,7 +401,7 @@ def _is_row_flatten(stack: LayerStack, kind: str, module: Any, name: str) -> boo
             stack.takes = shape[1]  # the first layer must have this width
     else:
         return False
-    refuse_if(not stack.is_identity_reshape(shape, name), said, wanted)
+    refuse_unsupported_if(not stack.is_identity_reshape(shape, name), said, wanted)
     return True
 
 
@@ -473,7 +475,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         _add_step_to_stack(stack, step, seen)
     model, theta = stack.build_model()
     check_activation(model, activation)
-    warn_left_out(stack)
+    warn_of_left_out_output(stack)
     if any(not _torch_class_name(part) for part in module.modules()):
         _check_equal_outputs(module, model, theta)
     folded = [step.kind for step in steps].count("BatchNorm1d") > len(stack.norms)
@@ -552,13 +554,13 @@ def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
                 f"module must be a state dict, got a dictionary with one in {key!r}. Pass its "
                 f"entry {key!r}."
             )
-        refuse_if(
+        refuse_unsupported_if(
             part not in ("weight", "bias") or (part == "bias" and layer not in found),
             f"{key!r} in the state dict",
             "linear layers: a weight, then its bias",
         )
         value = _parameter_array(tensor) if hasattr(tensor, "detach") else np.asarray(tensor)
-        refuse_if(
+        refuse_unsupported_if(
             any(np.may_share_memory(value, before) for parts in found.values() for before in parts),
             f"{key!r} in the state dict, which shares memory with another entry,",
         )

@@ -15,7 +15,7 @@ from ..common.checks import (
     MatrixOperator,
     check_positive,
     check_positive_int,
-    check_real,
+    check_real_number,
     check_seed,
     check_theta,
 )
@@ -248,7 +248,7 @@ def classify(
     array([0.707, 0.707])
     """
     started = time.perf_counter()
-    dense_below = check_real(dense_below, "dense_below", "a number of parameters")
+    dense_below = check_real_number(dense_below, "dense_below", "a number of parameters")
     if dense_below != dense_below:
         raise TypeError(f"dense_below must be a number of parameters, got {dense_below}.")
     require_attrs(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE_HINT, theta)
@@ -401,7 +401,7 @@ def _examine_spectrum(ask: ClassifyOptions, H: CountedProducts) -> tuple[Inertia
             and ask.krylov is None
             and is_clearly_far(ask, H)
         ):
-            inertia, found = _examine(cheap, H)
+            inertia, found = _select_inertia_strategy(cheap, H)
             if decide(found).rule in (
                 Reason.GRADIENT_ABOVE_TOL,
                 Reason.ON_PLATEAU,
@@ -409,23 +409,25 @@ def _examine_spectrum(ask: ClassifyOptions, H: CountedProducts) -> tuple[Inertia
             ):
                 return inertia, found
         if not ask.dense:
-            return _examine(ask, H)
+            return _select_inertia_strategy(ask, H)
         with suppress(OutOfTime), time_limit(ask.max_time and DENSE_TIME_FRACTION * ask.max_time):
-            return _examine(ask, H)
-        return _examine(cheap, H)
+            return _select_inertia_strategy(ask, H)
+        return _select_inertia_strategy(cheap, H)
     H.most = H.count
     grace = max(MIN_VERDICT_SECONDS, RESERVED_TIME_FRACTION * (ask.max_time or np.inf))
     # The time limit has passed, but a few products still give a verdict.
     with time_limit(np.inf):
         with suppress(OutOfTime), time_limit(grace):
             if MIN_VERDICT_PRODUCTS * H.pace < grace:
-                return _examine(cheap, H)
+                return _select_inertia_strategy(cheap, H)
         inertia = TimedOutInertia(cheap, H)
         unknown = SpectrumEvidence(n_negative_bounds=(0, H.n))
         return inertia, Evidence(gradient=inertia.near, spectrum=unknown, n_products=H.count)
 
 
-def _examine(ask: ClassifyOptions, H: CountedProducts) -> tuple[InertiaStrategy, Evidence]:
+def _select_inertia_strategy(
+    ask: ClassifyOptions, H: CountedProducts
+) -> tuple[InertiaStrategy, Evidence]:
     """Examine theta by the strategy that `ask` selects. Return the inertia and the `Evidence`:
     gradient, spectrum, kinks and, near a critical point, the proofs. If there is no proof, the
     evidence states whether the signs of curvature were measured to be stable.

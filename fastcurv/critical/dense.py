@@ -54,8 +54,8 @@ from .evidence import (
     SpectrumEnd,
     annihilated_basis,
     candidate_units,
+    estimate_spectral_norm,
     independent_basis,
-    spectral_norm,
     symmetry_tangents,
     third_bound,
 )
@@ -65,21 +65,21 @@ from .nearness import (
     assess_nearness,
     assess_nearness_by_decrement,
     best_gradient,
-    certify_signs,
     gradient_after,
     gradient_rounding_bounds,
     newton_decrement,
+    zero_unproved_signs,
 )
 from .theorem import (
     EPS,
     SCALAR_ROUND_UP_FACTOR,
     ComplementEigenpairs,
     KantorovichOutcome,
+    check_kantorovich,
     eta_bound,
-    kantorovich,
     newton_step_in_slice,
+    radius_of_opposite_signs,
     spans_orbit,
-    two_signs,
 )
 
 # --------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ class DenseHessian:
     def __init__(self, M: DenseMatrix) -> None:
         self.M, self.A, self.n = M, M.A, len(M.A)
         self.norm, self.error = (
-            spectral_norm(self.A),
+            estimate_spectral_norm(self.A),
             M.error_bound(),
         )  # `error` is a bound in the 2-norm
 
@@ -131,7 +131,7 @@ class DenseHessian:
         found = []
         for d in self.balanced_units:
             span, matrix = independent_basis(T / d[:, None]), d[:, None] * self.A * d
-            most = ZERO_CURVATURE_TOL * spectral_norm(matrix)
+            most = ZERO_CURVATURE_TOL * estimate_spectral_norm(matrix)
             found.append(d[:, None] * annihilated_basis(matrix @ span, span, most))
         return max(found, key=lambda Q: int(Q.shape[1]))
 
@@ -150,7 +150,7 @@ class DenseHessian:
             # Near a point that the whole symmetry group leaves fixed, H may have curvature along
             # the orbits. Directions with such curvature are not projected out.
             span = annihilated_basis(
-                matrix @ span, span, ZERO_CURVATURE_TOL * spectral_norm(matrix)
+                matrix @ span, span, ZERO_CURVATURE_TOL * estimate_spectral_norm(matrix)
             )
         off = _ComplementReflections(span) if span.shape[1] else None
         error = more + (self.M.error_bound(c) if scaled else self.error)
@@ -203,14 +203,14 @@ def deflate_symmetries(full: DenseHessian, held: OrbitTangents) -> SignView:
     best = full.eigenpairs_on_complement(flat, full.default_units)
     for units in full.balanced_units[1:] if not large else []:
         if not best.min_abs_eigenvalue_bound > 0:
-            best = _with_fewer_unknown_signs(full.eigenpairs_on_complement(flat, units), best)
+            best = _choose_fewer_unknown_signs(full.eigenpairs_on_complement(flat, units), best)
     if len(full.balanced_units) == 1:
         same = best.span.shape[1] == plain.span.shape[1]
-        best = _with_fewer_unknown_signs(plain, best) if same else plain
+        best = _choose_fewer_unknown_signs(plain, best) if same else plain
     return SignView(plain, best, held)
 
 
-def _with_fewer_unknown_signs(
+def _choose_fewer_unknown_signs(
     cut: ComplementEigenpairs, other: ComplementEigenpairs
 ) -> ComplementEigenpairs:
     """Return the slice with fewer unknown signs, or `other` if both have the same number."""
@@ -478,7 +478,7 @@ class InertiaByCholesky(InertiaStrategy):
         left = safe_norm(g + full.A @ x) + off + full.error * self.length + rounding
         beta = SCALAR_ROUND_UP_FACTOR / known.floor
         eta = eta_bound(self.length, beta, left) * SCALAR_ROUND_UP_FACTOR
-        self.proof = kantorovich(beta, eta, partial(third_bound, ask.ob, theta))
+        self.proof = check_kantorovich(beta, eta, partial(third_bound, ask.ob, theta))
 
     def check_theorem(self) -> tuple[KantorovichOutcome, float]:
         return self.proof, self.length
@@ -626,7 +626,7 @@ class InertiaByEigenpairs(InertiaStrategy):
             beta, eta, x = newton_step_in_slice(
                 full.A, full.error if cut is plain else full.M.error_bound(cut.c), cut, g, g_error
             )
-            found = kantorovich(beta, eta, partial(third_bound, ob, theta, units=scaled))
+            found = check_kantorovich(beta, eta, partial(third_bound, ob, theta, units=scaled))
             if found.holds and cut.span.shape[1]:
                 found = check_theorem_across_orbits(ob, theta, cut, found)
             tried.append((replace(found, radius=found.radius * top), safe_norm(x)))
@@ -658,7 +658,9 @@ class InertiaByEigenpairs(InertiaStrategy):
         """
         full, view, low, high = self.full, self.view, self.low, self.high
         third = partial(third_bound, self.ask.ob, self.ask.theta)
-        bound = two_signs(low.quotient + low.error, high.quotient - high.error, third)
+        bound = radius_of_opposite_signs(
+            low.quotient + low.error, high.quotient - high.error, third
+        )
         plain = TwoSignProof(bound, self._newton_step(view.plain)[1])
         if plain.holds or view.best is view.plain:
             return plain
@@ -694,7 +696,9 @@ class InertiaByEigenpairs(InertiaStrategy):
             for v in (cut.vectors[:, 0], cut.vectors[:, -1])
         )
         third = partial(third_bound, self.ask.ob, self.ask.theta, units=c)
-        return TwoSignProof(two_signs(low + error, high - error, third), length, float(c.min()))
+        return TwoSignProof(
+            radius_of_opposite_signs(low + error, high - error, third), length, float(c.min())
+        )
 
     def residuals_may_vanish(self) -> bool:
         """Return True if all residuals may be 0 at a point near theta: H has zero eigenvalues and
@@ -714,7 +718,7 @@ class InertiaByEigenpairs(InertiaStrategy):
         slack = slack + np.inf if off == np.inf else slack
         # If the budget of products is used up, `H.short` reports this.
         with suppress(BudgetSpentError):
-            self.signs = certify_signs(
+            self.signs = zero_unproved_signs(
                 self.ask.ob,
                 self.ask.theta,
                 self.signs,

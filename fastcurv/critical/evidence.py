@@ -131,7 +131,7 @@ class SpectrumEnd:
         return self.quotient - off, self.quotient + off
 
 
-def spectral_norm(A: Floats, steps: int = 12) -> float:
+def estimate_spectral_norm(A: Floats, steps: int = 12) -> float:
     """Return a lower estimate of ``||A||_2`` for a symmetric matrix A, by `steps` steps of power
     iteration from a fixed random start.
     """
@@ -305,8 +305,8 @@ MAX_RELATIVE_STEP = 1e6
 
 class InertiaStrategy(ABC):
     """Strategy for the inertia of the Hessian H at theta, with the methods that `classify` calls,
-    in the order of these calls. If the theorem does not hold, `classify` also calls `two_signs`,
-    `residuals_may_vanish` and `measure`, which the subclasses define.
+    in the order of these calls. If the theorem does not hold, `classify` also calls
+    `radius_of_opposite_signs`, `residuals_may_vanish` and `measure`, which the subclasses define.
 
     Attributes
     ----------

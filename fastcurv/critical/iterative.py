@@ -26,8 +26,13 @@ from ..common.objectives import (
 from ..common.protocols import Floats
 from ..common.runtime import Budget, raise_if_interrupted, time_is_up
 from ..common.vectors import norm_with_floor, safe_norm
-from ..krylov.lanczos import Recurrence, combine, ritz_decomposition
-from ..krylov.trust_region import exhausted_risk, lanczos_risk, lanczos_steps, least_residual_step
+from ..krylov.lanczos import Recurrence, combine_basis_rows, ritz_decomposition
+from ..krylov.trust_region import (
+    exhausted_miss_probability,
+    lanczos_miss_probability,
+    lanczos_steps,
+    least_residual_step,
+)
 from ..spectrum.eigsh import eigsh
 from ..spectrum.forms import reduced_operator_of
 from .decide import (
@@ -54,21 +59,21 @@ from .nearness import (
     GRADIENT_ERROR_EPS,
     MAX_DECREMENT_LEFT,
     assess_nearness_by_decrement,
-    assumed_error,
+    assumed_gradient_error,
     best_gradient,
     gradient_after,
-    is_stable_along,
+    is_curvature_stable,
     newton_step,
-    stable_along_step,
+    stable_curvature_mask,
 )
 from .range_spectrum import RangeSpectrum, range_spectrum
 from .theorem import (
     EPS,
     SCALAR_ROUND_UP_FACTOR,
     KantorovichOutcome,
+    check_kantorovich,
     eta_bound,
-    kantorovich,
-    two_signs,
+    radius_of_opposite_signs,
 )
 
 # --------------------------------------------------------------------------------------------------
@@ -163,7 +168,7 @@ class InertiaSearch:
         """
         run.reorthogonalise()
         values, S = ritz_decomposition(run)
-        inner = combine(run.rows[: run.m], S[:, [0, -1]])
+        inner = combine_basis_rows(run.rows[: run.m], S[:, [0, -1]])
         inside = run.op is self.small
         for value, v in zip(values[[0, -1]], self.small.embed(inner) if inside else inner):
             u = v.astype(float) if d is None else d * v
@@ -187,7 +192,7 @@ class InertiaSearch:
         """Return the k columns of S (m, k), coordinates in the basis of `run`, as rows (k, n) of
         the parameter space.
         """
-        found = combine(run.rows[: run.m], S)
+        found = combine_basis_rows(run.rows[: run.m], S)
         return np.asarray(self.small.embed(found) if run.op is self.small else found)
 
     def run_shared(
@@ -485,7 +490,7 @@ class InertiaByProducts(InertiaStrategy):
             return np.inf, None
         values, S = ritz_decomposition(run)
         y, self.left = _newton_step_in_basis(run, size)
-        self.step = combine(run.rows[: run.m], y[:, None])[0].astype(float)
+        self.step = combine_basis_rows(run.rows[: run.m], y[:, None])[0].astype(float)
         cut = size / (MAX_RELATIVE_STEP * norm_with_floor(ask.theta))
         cut = max(run.scale * ask.curvature_tol, cut)
         inside = float((S[0, np.abs(values) > cut] ** 2).sum())
@@ -499,7 +504,7 @@ class InertiaByProducts(InertiaStrategy):
     def _assess_nearness(self, whole: float) -> Nearness:
         (g, off), theta, H = self.gradient, self.ask.theta, self.H
         size, length = safe_norm(g), safe_norm(theta)
-        off = assumed_error(H.norm, theta) if np.isnan(off) else off
+        off = assumed_gradient_error(H.norm, theta) if np.isnan(off) else off
         share = max(0.0, 1 - off / size) if size > off else 0.0
         decrement = whole * share**2 if share > 0 else 0.0
         reach = H.norm * length * length  # infinite if the product overflows
@@ -527,7 +532,11 @@ class InertiaByProducts(InertiaStrategy):
         if main is None:
             risk = 1.0
         else:
-            risk = lanczos_risk(H.n, main.m, eps) if main.p else exhausted_risk(main, H.n, eps)
+            risk = (
+                lanczos_miss_probability(H.n, main.m, eps)
+                if main.p
+                else exhausted_miss_probability(main, H.n, eps)
+            )
         # A start vector whose component along an eigenvector is below rounding misses that
         # eigenvector.
         risk = max(risk, EPS * H.n**0.5)
@@ -584,11 +593,11 @@ class InertiaByProducts(InertiaStrategy):
         rest, beta = H(self.step) + g, SCALAR_ROUND_UP_FACTOR / weakest
         if known is not None:
             rest, beta = known.project_off_span(rest), beta * (1 + 8 * H.n * EPS)
-        off = assumed_error(H.norm, ask.theta) if off != off else off
+        off = assumed_gradient_error(H.norm, ask.theta) if off != off else off
         rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
         error = safe_norm(rest) + off + H.product_error_bound(self.step) + rounding
         eta = eta_bound(safe_norm(self.step), beta, error) * SCALAR_ROUND_UP_FACTOR
-        found = kantorovich(beta, eta, partial(third_bound, ask.ob, ask.theta))
+        found = check_kantorovich(beta, eta, partial(third_bound, ask.ob, ask.theta))
         if known is not None and found.holds and known.span.shape[1]:
             found = check_theorem_across_orbits(ask.ob, ask.theta, known, found)
         return found, distance
@@ -617,7 +626,9 @@ class InertiaByProducts(InertiaStrategy):
         bound = max(H.product_error_bound(end.vector) for end in self.ends) + dots
         error = bound * SCALAR_ROUND_UP_FACTOR + H.asymmetry
         third = partial(third_bound, self.ask.ob, self.ask.theta)
-        return TwoSignProof(two_signs(seen.low + error, seen.high - error, third), distance)
+        return TwoSignProof(
+            radius_of_opposite_signs(seen.low + error, seen.high - error, third), distance
+        )
 
     def residuals_may_vanish(self) -> bool:
         """Return True if all residuals may be 0 at a point near theta, because no negative
@@ -678,16 +689,16 @@ class InertiaByProducts(InertiaStrategy):
         zero is not tested.
         """
         H, ob, theta, (g, off) = self.H, self.ask.ob, self.ask.theta, self.gradient
-        off = assumed_error(H.norm, theta) if off != off else off
+        off = assumed_gradient_error(H.norm, theta) if off != off else off
         quotients, U = self._weakest_pairs()
         known = np.abs(quotients) > max(H.zero_threshold, H.asymmetry)
         quotients, U = quotients[known], U[:, known]
         H.show_note("do signs last?")
-        if not stable_along_step(ob, theta, self.step, U, quotients, H.reserve_products).all():
+        if not stable_curvature_mask(ob, theta, self.step, U, quotients, H.reserve_products).all():
             return False
         for quotient, u in zip(quotients, U.T):
             reach = (abs(float(g @ u)) + off) / abs(quotient)
-            if not is_stable_along(ob, theta, u, float(quotient), reach, H.reserve_products):
+            if not is_curvature_stable(ob, theta, u, float(quotient), reach, H.reserve_products):
                 return False
         return True
 
@@ -697,7 +708,7 @@ class InertiaByProducts(InertiaStrategy):
         sqrt(`MAX_DECREMENT_LEFT`) plus that residual, times ||g||.
         """
         (g, off), theta = self.gradient, self.ask.theta
-        size, rounding = safe_norm(g), assumed_error(self.H.norm, theta)
+        size, rounding = safe_norm(g), assumed_gradient_error(self.H.norm, theta)
         if size <= max(rounding, off if off == off else 0.0):
             return True
         there = gradient_after(self.ask.ob, theta, self.step)
@@ -795,7 +806,7 @@ def _is_clearly_not_critical(
     rest = assess_nearness_by_decrement(
         ask.ob, ask.theta, part * size, part * decrement, reach, ask.gradient_tol
     )
-    return not rest.near and assumed_error(largest, ask.theta) / part < size < np.inf
+    return not rest.near and assumed_gradient_error(largest, ask.theta) / part < size < np.inf
 
 
 def _best_gradient(ask: ClassifyOptions, H: CountedProducts) -> tuple[Floats, float]:

@@ -15,7 +15,7 @@ from ..common.objectives import call_certificate
 from ..common.progress import cache_last
 from ..common.protocols import KinkObjective
 from ..common.vectors import safe_norm
-from .theorem import EPS, ComplementEigenpairs, kantorovich, newton_step_in_slice
+from .theorem import EPS, ComplementEigenpairs, check_kantorovich, newton_step_in_slice
 
 # --------------------------------------------------------------------------------------------------
 # The proof that a point with active kinks is a minimum: Kantorovich's theorem for (theta, slopes).
@@ -179,7 +179,7 @@ def _check_hypotheses(
             least=least,
         )
     beta, eta, _ = newton_step_in_slice(K, off, cut, g, safe_norm(c * g_errors))
-    theorem = kantorovich(beta, eta, partial(phi.third_bound, point))
+    theorem = check_kantorovich(beta, eta, partial(phi.third_bound, point))
     h, radius = theorem.h, theorem.radius
     if not theorem.holds:
         return _kink_certificate(
@@ -205,7 +205,7 @@ def _check_hypotheses(
 
 
 MAX_KINK_PARAMS = 600  # maximum number of parameters, because each step forms dense matrices
-# maximum `Smoothed.cost` of a Hessian, which then takes about a second
+# maximum `SmoothedObjective.cost` of a Hessian, which then takes about a second
 MAX_HESSIAN_OPERATIONS = 5e7
 MAX_ACTIVE_SET_UPDATES = 12  # maximum number of updates of the active set
 MAX_STEPS_PER_ACTIVE_SET = 12  # maximum number of Newton steps between updates
@@ -281,12 +281,12 @@ def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimum | None:
 
 @cache_last
 def _move_off_kinks(ob: Any, theta: np.ndarray) -> KinkPoint | None:
-    return newton_on_kinks(call_certificate(ob, "relu_rows"), theta, slopes_near(ob, theta))
+    return run_newton_on_kinks(call_certificate(ob, "relu_rows"), theta, initial_slopes(ob, theta))
 
 
 def find_kink_point(ob: Any, theta: np.ndarray) -> KinkPoint | None:
-    """Return the `KinkPoint` that `newton_on_kinks` finds from theta and the slopes returned by
-    `slopes_near`, or None if the iteration does not converge.
+    """Return the `KinkPoint` that `run_newton_on_kinks` finds from theta and the slopes returned by
+    `initial_slopes`, or None if the iteration does not converge.
 
     The last result is cached, because a verdict and the search after this verdict use the same
     point.
@@ -295,7 +295,7 @@ def find_kink_point(ob: Any, theta: np.ndarray) -> KinkPoint | None:
     return found and replace(found, theta=found.theta.copy(), slopes=found.slopes.copy())
 
 
-def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
+def initial_slopes(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
     """Return a list of the slopes phi' (N, units) of each hidden layer at theta. If a
     pre-activation is near 0, its slope is the mean of the slopes on both sides.
     """
@@ -309,7 +309,7 @@ def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> KinkPoint | None:
+def run_newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> KinkPoint | None:
     """Run Newton's method in (theta, slopes) from the given estimates, with updates of the active
     set. `slopes` holds the slopes (N, units) of each hidden layer. Return the `KinkPoint` that is
     found, or None if the active set or the steps do not converge.
@@ -322,7 +322,7 @@ def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> K
         gates.append(gate)
         collapsed.append(gone)
     for _ in range(MAX_ACTIVE_SET_UPDATES):
-        collapsed = _collapsed_units(rows, gates, collapsed)
+        collapsed = _collapsed_unit_masks(rows, gates, collapsed)
         parents = rows.find_unit_copies(theta, gates, collapsed)
         phi = rows.smooth_piece(gates, collapsed, parents)
         first = phi.copies.merge_copies(theta)
@@ -348,7 +348,7 @@ def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> K
     return None
 
 
-def _collapsed_units(
+def _collapsed_unit_masks(
     rows: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]
 ) -> list[np.ndarray]:
     """Return masks (units,) of collapsed units for each hidden layer: those already known, and relu

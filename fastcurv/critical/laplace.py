@@ -65,8 +65,8 @@ from ..structure.parameters import (
     has_kinks,
     l2_diagonal,
     layers_of,
+    n_terms_per_row,
     parameter_derivatives,
-    terms_of_a_row,
 )
 from ..structure.tables import ACTIVATIONS, LOSSES
 
@@ -524,13 +524,13 @@ def laplace_posterior(
     M = op.to_dense()
     penalised = l2_diagonal(ob) * np.ones(n) > 0
     squares = float(theta[penalised] @ theta[penalised])
-    n_terms, estimated = count * terms_of_a_row(ob), noise_std is None
+    n_terms, estimated = count * n_terms_per_row(ob), noise_std is None
     # factor from the objective, which divides by N, to the log likelihood
     factor = n_terms * ob.n_samples / total
     data = (op.value - 0.5 * l2 * squares) * factor
     if curvature == "ggn":
         half_unit = (data / n_terms if ob.loss == "mse" else 0.5) / factor
-        _hold_saturated_biases(ob, M, penalised, half_unit)
+        _fix_saturated_biases(ob, M, penalised, half_unit)
     with one_blas_thread():
         root, logdet, trace, rank = _inverse_root(M, penalised, l2, curvature)
     k = int(penalised.sum())
@@ -597,7 +597,7 @@ def _warn_of_few_rows(ob: Any, count: float, effective: float) -> None:
     `MAX_POSTERIOR_PARAMS_PER_TARGET` effective parameters for each target. `count` is the number of
     samples.
     """
-    n, n_targets = ob.n_params, count * terms_of_a_row(ob)
+    n, n_targets = ob.n_params, count * n_terms_per_row(ob)
     noisy = ob.loss == "mse" and len(ob.model.sizes) > 2
     if count / n < MIN_ROWS_PER_PARAMETER:
         found = (
@@ -713,7 +713,7 @@ def _inverse_root(
     if M is not positive definite although `curvature` is "hessian" or no parameter has a penalty.
     """
     n, p, f = len(M), np.flatnonzero(penalised), np.flatnonzero(~penalised)
-    R, logdet_flat = _flat_root(M[np.ix_(f, f)])
+    R, logdet_flat = _pseudo_inverse_root(M[np.ix_(f, f)])
     if (curvature == "hessian" or not len(p)) and R.shape[1] < len(f):
         raise _not_definite_error(M, curvature)
     B = R.T @ M[np.ix_(f, p)]
@@ -736,7 +736,7 @@ def _inverse_root(
     return root, logdet + logdet_flat, float(np.sum(upper**2)), root.shape[1]
 
 
-def _hold_saturated_biases(ob: Any, M: Floats, penalised: Any, half_unit: float) -> None:
+def _fix_saturated_biases(ob: Any, M: Floats, penalised: Any, half_unit: float) -> None:
     """Set to 0 the rows and columns of M that belong to biases of saturated hidden units. These
     biases have no penalty and, with the posterior precision ``M / (2 half_unit)``, a standard
     deviation above `MAX_BIAS_DEVIATION`.
@@ -755,7 +755,7 @@ def _hold_saturated_biases(ob: Any, M: Floats, penalised: Any, half_unit: float)
             M[held] = M[:, held] = 0
 
 
-def _flat_root(M: Floats) -> tuple[Floats, float]:
+def _pseudo_inverse_root(M: Floats) -> tuple[Floats, float]:
     """Return R (n, rank) with ``M^+ = R R'`` for a positive semidefinite M (n, n), and the
     logarithm of the determinant of M on its range. The threshold for zero eigenvalues applies to M
     scaled to a unit diagonal, so that it does not depend on the units of the parameters.

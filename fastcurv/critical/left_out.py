@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..common.checks import MatrixOperator, caller_depth, check_bool, check_real
+from ..common.checks import MatrixOperator, caller_depth, check_bool, check_real_number
 from ..common.errors import AttributeHints, accept_aliases
 from ..common.html import html_table
 from ..common.linalg import UNIT_ROUNDOFF, eigvalsh, multiply_by_lower
@@ -38,9 +38,9 @@ from ..network.factor import CholeskyFactor, NotPositiveDefiniteError
 from ..network.objective import Objective
 from ..network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
 from ..optimize.minimize import minimize
-from ..spectrum.draw import shown_axes
+from ..spectrum.draw import new_pyplot_axes
 from ..spectrum.results import format_number, to_json_value
-from ..structure.parameters import has_kinks, l2_diagonal, terms_of_a_row
+from ..structure.parameters import has_kinks, l2_diagonal, n_terms_per_row
 from ..structure.tables import LOSSES, one_hot
 from .classify import classify
 from .nearness import assess_nearness_by_decrement, gradient_and_error
@@ -50,8 +50,8 @@ from .without_rows import (
     jacobian_blocks,
     minima_without_rows,
     newton_steps,
+    objective_without_row,
     outputs_of_networks,
-    without_row,
 )
 
 # minimum eigenvalue of I - S_i M_i / N at which the curvature of row i is removed
@@ -202,7 +202,7 @@ def _row_losses(ob: Any, z: Floats) -> Floats:
     y = one_hot(ob.y, z.shape[1]) if ob.y.ndim == 1 else np.asarray(ob.y, float)
     with np.errstate(all="ignore"):
         terms = np.asarray(LOSSES[ob.loss].terms(z, y)[0], float)
-    return np.asarray(terms.sum(axis=1) / terms_of_a_row(ob))
+    return np.asarray(terms.sum(axis=1) / n_terms_per_row(ob))
 
 
 def _score_of_outputs(ob: Any, z: Floats) -> float:
@@ -389,7 +389,7 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         >>> bool((low[:, 0] < np.sin([0.0, 1.0])).all() and (high[:, 0] > np.sin([0.0, 1.0])).all())
         True
         """
-        ob, level = self._at.ob, check_real(confidence_level, "confidence_level")
+        ob, level = self._at.ob, check_real_number(confidence_level, "confidence_level")
         if not 0 < level < 1:
             raise ValueError(
                 f"confidence_level must be a number between 0 and 1, got {confidence_level!r}."
@@ -456,7 +456,7 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         matplotlib Axes
             The Axes with the plot.
         """
-        ax = shown_axes() if ax is None else ax
+        ax = new_pyplot_axes() if ax is None else ax
         hat, cook = self.hat_matrix_diag, self.cooks_distance
         ax.plot(hat, cook, "o", ms=3.5, mfc="none", label=f"{len(hat)} rows")
         for i in np.argsort(-cook, kind="stable")[:5]:
@@ -602,7 +602,7 @@ def minimum_after_fit(ob: Any, theta: Any) -> Floats:
     return np.asarray(run.x)
 
 
-def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
+def leave_one_out_of_fit(ob: Any, theta: Any) -> LeftOut:
     """Return the `LeftOut` of a fit that ended at theta. If all activations are smooth, it is
     computed at the minimum that `minimize` reaches from theta. If the Hessian is not positive
     definite at this minimum, or an activation has kinks, the Gauss-Newton matrix replaces the
@@ -660,7 +660,7 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool) -> LeftOut:
     if exact:
         thetas, kept = minima_without_rows(at, a)
         for i in np.flatnonzero(alone).tolist():
-            values = eigvalsh(without_row(ob, i).hessian(thetas[i]).to_dense())
+            values = eigvalsh(objective_without_row(ob, i).hessian(thetas[i]).to_dense())
             undetermined[i] = not values[0] > MIN_REMAINING_EIGENVALUE * values[-1]
         X = dense_rows(ob.model, ob.X)
         predictions = outputs_of_networks(ob.model, thetas, X[:, None])[:, 0]
@@ -707,7 +707,7 @@ def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:
     candidates = np.unique([rows[0] for rows in alone if len(rows) == 1]).astype(int)
     found, reason = list[int](), ""
     for i in candidates.tolist():
-        why = call_certificate(without_row(ob, i), "why_no_minimum", theta, default=None)
+        why = call_certificate(objective_without_row(ob, i), "why_no_minimum", theta, default=None)
         if why is not None:
             found.append(i)
             reason = reason or why
@@ -741,7 +741,7 @@ def _cooks_distances(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats
     """Return Cook's distances (N,), from the outputs z (N, d_out), the leverages `hat` (N,) and the
     values (N,) of ``d' H d`` in `squares`.
     """
-    count, effective = ob.n_samples * terms_of_a_row(ob), float(hat.sum())
+    count, effective = ob.n_samples * n_terms_per_row(ob), float(hat.sum())
     scale = effective
     if LOSSES[ob.loss].link == "identity":
         weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight

@@ -22,10 +22,10 @@ from ..common.linalg import NotFiniteError
 from ..common.objectives import (
     VALUE_ERROR_EPS,
     CountedProducts,
-    as_gradient,
     call_certificate,
     cast_to_float64,
     certificate_method,
+    checked_gradient,
     gradient_at,
     gradient_error_bound,
     gradient_error_bound_of,
@@ -35,7 +35,7 @@ from ..common.objectives import (
     value_rounding_error,
 )
 from ..common.protocols import Floats
-from ..common.runtime import OutOfTime, check_time
+from ..common.runtime import OutOfTime, raise_if_out_of_time
 from ..common.vectors import norm_with_floor, safe_norm
 from ..krylov.solvers import minres
 from .decide import Nearness
@@ -113,13 +113,13 @@ def assess_nearness_by_decrement(
         rounding = VALUE_ERROR_EPS * eps * abs(f) + (stored if stored < np.inf else 0.0)
         best = max(share if share < np.inf else 0.0, rounding, TINY)
         thresholds.append((best if best < np.inf else 0.0) if np.isfinite(f) else np.nan)
-    found = nearness_from_numbers(gradient_norm, decrement, thresholds[0], gradient_tol, whole)
+    found = nearness_from_decrement(gradient_norm, decrement, thresholds[0], gradient_tol, whole)
     if gradient_tol is not None or not found.near:
         return found
     return replace(found, strict=decrement <= thresholds[1])
 
 
-def nearness_from_numbers(
+def nearness_from_decrement(
     gradient_norm: float,
     decrement: float,
     threshold: float,
@@ -157,7 +157,7 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
         fine = np.array(g, dtype=float), float(error) + EPS * safe_norm(g)
         if error <= MAX_PRECISE_GRADIENT_ERROR * safe_norm(g) or bound is None:
             return fine
-    g = as_gradient(ob.gradient(theta), theta.size)
+    g = checked_gradient(ob.gradient(theta), theta.size)
     error = float(bound(theta)) if bound is not None else np.nan
     # If a row holds numbers of very different magnitudes, the precise gradient may have the larger
     # bound.
@@ -184,7 +184,7 @@ def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float
     return g, error
 
 
-def assumed_error(norm: float, theta: np.ndarray) -> float:
+def assumed_gradient_error(norm: float, theta: np.ndarray) -> float:
     """Return the error that is assumed for a gradient without a bound, where `norm` is
     ``||H||``.
     """
@@ -295,7 +295,7 @@ class CurvatureCoordinates:
         return v if cut is None else np.asarray(self.weights * (cut.vectors.T @ (cut.c * v)))
 
 
-def is_surely_longer(
+def gradient_surely_exceeds(
     ob: Any, theta: Floats, length: float, norm: float, within: CurvatureCoordinates | None = None
 ) -> bool:
     """Return True if the norm of the gradient at theta, in the coordinates `within`, exceeds
@@ -304,7 +304,7 @@ def is_surely_longer(
     """
     within = CurvatureCoordinates() if within is None else within
     plain = _norm(within.to_coordinates(np.array(ob.gradient(theta), dtype=float)))
-    return plain - 100 * assumed_error(norm, theta) * within.stretch > 1.01 * length
+    return plain - 100 * assumed_gradient_error(norm, theta) * within.stretch > 1.01 * length
 
 
 def follow_newton_steps(
@@ -357,7 +357,7 @@ def follow_newton_steps(
             else min(share * size, GRADIENT_FLOOR_RATIO * first * 1e3)
         )
         lost = not np.isfinite(there).all()
-        if lost or fine and is_surely_longer(ob, there, most, H.norm, within):
+        if lost or fine and gradient_surely_exceeds(ob, there, most, H.norm, within):
             return None, k, spent
         g = gradient_and_error(ob, there)[0]
         now = _norm(within.to_coordinates(g))
@@ -387,7 +387,7 @@ def newton_step(
     S = CurvatureCoordinates() if within is None else within
 
     def multiply(y: Floats) -> Floats:
-        check_time()
+        raise_if_out_of_time()
         return S.to_coordinates(H(S.to_parameters(y)))
 
     return S.to_parameters(minres(multiply, -S.to_coordinates(g), room, LINEAR_SOLVE_TOL))
@@ -447,7 +447,7 @@ def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
     return found if np.isfinite(found).all() else None
 
 
-def stable_along_step(
+def stable_curvature_mask(
     ob: Any, theta: Floats, step: Floats, U: Floats, before: Floats, spend: Spend
 ) -> NDArray[np.bool_]:
     """Return a mask (m,) of the columns u of U (n, m) whose curvature, `before` (m,) at theta,
@@ -466,18 +466,20 @@ def stable_along_step(
     return keep
 
 
-def is_stable_along(
+def is_curvature_stable(
     ob: Any, theta: Floats, u: Floats, curvature: float, reach: float, spend: Spend
 ) -> bool:
     """Return True if the curvature along the unit vector u, `curvature` at theta, is measured by
-    `stable_along_step` to be stable over a length of `reach` along u in both directions. Return
+    `stable_curvature_mask` to be stable over a length of `reach` along u in both directions. Return
     False if `reach` is negative or NaN.
     """
     before = np.array([curvature])
-    return reach >= 0 and bool(stable_along_step(ob, theta, reach * u, u[:, None], before, spend))
+    return reach >= 0 and bool(
+        stable_curvature_mask(ob, theta, reach * u, u[:, None], before, spend)
+    )
 
 
-def certify_signs(
+def zero_unproved_signs(
     ob: Any,
     theta: Floats,
     signs: NDArray[np.int_],
@@ -517,7 +519,7 @@ def certify_signs(
         step = -(vectors[:, known] @ (slopes[known] / values[known]))
         for sign in (1, -1):
             weak = weakest_first[signs[weakest_first] == sign][:MAX_WEAKEST_TESTED]
-            keep = stable_along_step(ob, theta, step, vectors[:, weak], values[weak], spend)
+            keep = stable_curvature_mask(ob, theta, step, vectors[:, weak], values[weak], spend)
             signs[weak[~keep]] = 0
 
     def one_by_one(share: float) -> None:
@@ -532,7 +534,7 @@ def certify_signs(
                     break
                 u = vectors[:, i]
                 reach = (share * abs(slopes[i]) + slack[i]) / abs(values[i])
-                lasts = is_stable_along(ob, theta, u, float(values[i]), reach, spend)
+                lasts = is_curvature_stable(ob, theta, u, float(values[i]), reach, spend)
                 lasting = lasting + 1 if lasts else 0
                 signs[i] = sign if lasts else 0
 

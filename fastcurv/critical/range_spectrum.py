@@ -20,7 +20,7 @@ from ..spectrum.dense import symmetric_part
 from ..spectrum.forms import MAX_DENSE_ROWS
 from .decide import SpectrumEvidence
 from .dense import DenseHessian, eigenvalue_signs
-from .evidence import ClassifyOptions, spectral_norm
+from .evidence import ClassifyOptions, estimate_spectral_norm
 from .theorem import ComplementEigenpairs
 
 N_MATRIX_FREE_PROOF_PRODUCTS = 40  # number of products reserved for proofs without the matrix
@@ -140,7 +140,7 @@ def range_spectrum(
         return None
     M = symmetric_part(found.products, found.bounds, space.m)
     H.asymmetry = max(H.asymmetry, safe_norm(M.asymmetry))
-    H.norm = max(H.norm, 1.01 * spectral_norm(M.A))
+    H.norm = max(H.norm, 1.01 * estimate_spectral_norm(M.A))
     H.show_note("all eigenvalues")
     rows = np.ascontiguousarray(Q.T)
     inner = space.project(rows).T if len(rows) else np.zeros((space.m, 0))

@@ -23,7 +23,7 @@ from .evidence import ClassifyOptions, third_bound, why_no_minimum
 from .theorem import EPS
 
 
-def noun_phrase(point: CriticalPoint) -> str:
+def verdict_noun_phrase(point: CriticalPoint) -> str:
     """Return the verdict on `point` as a noun phrase for use in a sentence, such as "a certified
     minimum".
     """
@@ -336,7 +336,7 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
         if self.nearest_verdict is not None and self.nearest_distance is not None:
             where = f"at a distance of {format_number(self.nearest_distance)}"
             rows.append(
-                ("nearest", f"{noun_phrase(self.nearest_verdict)} {where}, by Newton steps")
+                ("nearest", f"{verdict_noun_phrase(self.nearest_verdict)} {where}, by Newton steps")
             )
         if self.n_kinks:
             rows.append(("kinks", f"{self.n_kinks} pre-activations within rounding of a kink"))
@@ -670,7 +670,8 @@ def newton_clause(distance: float, steps: int, at: Any) -> str:
     """
     return (
         f"; {steps} Newton step{_plural(steps)} {'leads' if steps == 1 else 'lead'} to "
-        f"{noun_phrase(at)} at a distance of {format_number(distance)} (attributes nearest_point, "
+        f"{verdict_noun_phrase(at)} at a distance of {format_number(distance)} (attributes "
+        f"nearest_point, "
         "nearest_verdict)"
     )
 
@@ -696,16 +697,16 @@ FAR_ADVICE_BY_CAUSE = {
 }
 
 
-def report_of_fit(point: CriticalPoint) -> CriticalPoint:
+def reword_for_fit(point: CriticalPoint) -> CriticalPoint:
     """Return the verdict with its sentences reworded for an estimator, whose user has no variables
     `ob` and `theta`.
     """
-    there = None if point.nearest_verdict is None else report_of_fit(point.nearest_verdict)
+    there = None if point.nearest_verdict is None else reword_for_fit(point.nearest_verdict)
     reason = point.reason.replace(point._advice[0], FIT_ADVICE[0])
     return replace(point, reason=reason, nearest_verdict=there, _advice=FIT_ADVICE)
 
 
-def report_of_run(point: CriticalPoint) -> CriticalPoint:
+def reword_for_run(point: CriticalPoint) -> CriticalPoint:
     """Return the verdict with its sentences reworded for the result of a run, without the advice to
     run again.
     """

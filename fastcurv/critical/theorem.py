@@ -68,14 +68,16 @@ class KantorovichOutcome:
     missing: str = ""
 
 
-def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> KantorovichOutcome:
+def check_kantorovich(
+    beta: float, eta: float, third: Callable[[float], float]
+) -> KantorovichOutcome:
     """Return the outcome of the theorem for the given beta and eta, where ``third(radius)`` is a
     Lipschitz constant of H on the ball of radius `radius` around theta.
 
     Examples
     --------
-    >>> kantorovich(1.0, 0.1, lambda r: 2.0).holds, kantorovich(1.0, 0.3, lambda r: 2.0).missing
-    (True, 'h')
+    >>> check_kantorovich(1.0, 0.1, lambda r: 2.0).holds, check_kantorovich(1.0, 0.3, lambda r:
+    2.0).missing (True, 'h')
     """
 
     def no(missing: str, L: float = np.inf, h: float = np.inf) -> KantorovichOutcome:
@@ -197,7 +199,9 @@ def newton_step_in_slice(
         return beta, eta_bound(length, beta, off) * up, cut.c * x
 
 
-def two_signs(negative: float, positive: float, third: Callable[[float], float]) -> float:
+def radius_of_opposite_signs(
+    negative: float, positive: float, third: Callable[[float], float]
+) -> float:
     """Return a radius around theta within which the curvatures along two fixed unit vectors u and v
     have opposite signs. No point within this radius is a minimum or a maximum. Return 0 if no such
     radius is found.
@@ -211,7 +215,7 @@ def two_signs(negative: float, positive: float, third: Callable[[float], float])
 
     Examples
     --------
-    >>> round(two_signs(-1.0, 2.0, lambda r: 4.0), 6)
+    >>> round(radius_of_opposite_signs(-1.0, 2.0, lambda r: 4.0), 6)
     0.25
     """
     margin = min(-negative, positive)
@@ -275,4 +279,6 @@ def certify_residual_zero(
     values = svdvals(J)
     smallest = float(values[-1]) - J_error - sum(J.shape) * EPS * float(values[0])
     beta = SCALAR_ROUND_UP_FACTOR / smallest if smallest > 0 else np.inf
-    return kantorovich(beta, beta * (safe_norm(residuals) + off) * SCALAR_ROUND_UP_FACTOR, third)
+    return check_kantorovich(
+        beta, beta * (safe_norm(residuals) + off) * SCALAR_ROUND_UP_FACTOR, third
+    )

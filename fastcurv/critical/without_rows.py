@@ -22,10 +22,10 @@ from ..network.factor import CholeskyFactor
 from ..network.gram import OutputLossDerivatives
 from ..network.row_views import dense_rows
 from ..optimize.minimize import minimize
-from ..structure.parameters import forward, parameter_derivatives, terms_of_a_row
+from ..structure.parameters import forward, n_terms_per_row, parameter_derivatives
 from ..structure.tables import ACTIVATIONS
 from .classify import classify
-from .theorem import SCALAR_ROUND_UP_FACTOR, eta_bound, kantorovich
+from .theorem import SCALAR_ROUND_UP_FACTOR, check_kantorovich, eta_bound
 
 # maximum number of entries of a block of rows of the Jacobian, 4 MB, about the size of an L2 cache
 JACOBIAN_BLOCK_ENTRIES = 1 << 19
@@ -54,7 +54,7 @@ def jacobian_blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:
         yield rows, J.to_dense(rows).reshape(-1, d, n)
 
 
-def without_row(ob: Any, i: int) -> Any:
+def objective_without_row(ob: Any, i: int) -> Any:
     """Return the objective without sample i, as an objective in which this sample has weight 0."""
     weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
     weight[i] = 0
@@ -100,7 +100,7 @@ def _row_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
     a, z = [one[:, 0] for one in below], zs[-1][:, 0]
     weight = None if ob.sample_weight is None else ob.sample_weight[rows]
     samples = SimpleNamespace(loss=ob.loss, y=ob.y[rows], sample_weight=weight, dtype=ob.dtype)
-    delta = OutputLossDerivatives(samples, z, terms_of_a_row(ob)).delta
+    delta = OutputLossDerivatives(samples, z, n_terms_per_row(ob)).delta
     return parameter_derivatives(model, layers, a, slopes, delta[:, None])[:, 0]
 
 
@@ -181,7 +181,7 @@ def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floa
         _RemovalProofBounds(at, float(np.linalg.norm(own, axis=1).mean())),
     )
     for i in every:
-        without = without_row(ob, i)
+        without = objective_without_row(ob, i)
         if not done[i]:
             run: Any = minimize(without, at.theta, verdict=False, progress=False, seed=0)
             thetas[i] = run.x
@@ -260,7 +260,7 @@ def _has_minimum_near(
     if floor > 0:
         size = safe_norm(without.gradient(end)) + bounds.gradient_error
         beta = SCALAR_ROUND_UP_FACTOR / floor
-        around_end = kantorovich(
+        around_end = check_kantorovich(
             beta,
             eta_bound(0.0, beta, size * SCALAR_ROUND_UP_FACTOR),
             lambda radius: bounds.third_bound((distance + radius) * SCALAR_ROUND_UP_FACTOR),

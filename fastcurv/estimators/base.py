@@ -38,8 +38,8 @@ from ..common.errors import AttributeHints, accept_aliases, type_phrase
 from ..common.objectives import hessian_products
 from ..common.protocols import Descent
 from ..critical.classify import classify
-from ..critical.report import report_of_fit
-from ..krylov.lanczos import Recurrence, combine
+from ..critical.report import reword_for_fit
+from ..krylov.lanczos import Recurrence, combine_basis_rows
 from ..network.arguments import as_owned_array
 from ..network.mlp import MLP
 from ..network.objective import Objective
@@ -48,7 +48,7 @@ from ..optimize.minimize import METHOD_ALIASES, METHODS, STOCHASTIC_METHODS, min
 from ..optimize.run import Run
 from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
 from ..structure.user_functions import Activation, Loss
-from .evidence import alpha_by_evidence
+from .evidence import choose_alpha_by_evidence
 from .held_out import DEFAULT_DECAY, MAX_HELD_OUT_STEPS, DecayChoice, choose_decay, held_out_mask
 from .input_slopes import InputSlopesMixin
 from .shown import FitReprMixin
@@ -97,7 +97,7 @@ WARNING_CURES = {
 }
 
 
-def warn_of_ending(est: Any, X: Any, gradient: float) -> None:
+def warn_if_not_converged(est: Any, X: Any, gradient: float) -> None:
     """Warn once of a gradient above its tolerance at the end of a fit, or of unscaled features."""
     kinks = est.alpha_ > 0 and any(ACTIVATIONS[n].like_relu for n in est.model_.activation)
     ended = est.stopped_ not in SUCCESSFUL_STOP_REASONS and gradient > est._gradient_tol
@@ -312,7 +312,7 @@ def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any
             if ended or residuals.max() <= MAX_RESOLVED_RESIDUAL * np.abs(values).max():
                 break
     run.reorthogonalise()
-    vector = combine(run.rows[: run.m], S[:, :1])[0]
+    vector = combine_basis_rows(run.rows[: run.m], S[:, :1])[0]
     return values, limits, vector, run.n_products
 
 
@@ -553,7 +553,7 @@ class BaseMLP(
         self._deadline = None if self.max_time is None else time.monotonic() + self.max_time
         if self.alpha == "evidence":
             ob = self._build_objective(model, X, y, loss, weight, 0.0)
-            theta = alpha_by_evidence(self, ob, theta)
+            theta = choose_alpha_by_evidence(self, ob, theta)
         elif self.alpha == "auto" and not resumed:
             if fresh and held is None:
                 choice = self._choose_decay(model, X, y, loss, weight, theta)
@@ -565,7 +565,7 @@ class BaseMLP(
         self._store_fitted_objective(ob)
         gradient = ob.gradient(self.theta_)
         self._training = (X, y, loss, weight), np.array(self.theta_), gradient
-        warn_of_ending(self, X, self._scale * float(np.abs(gradient).max()))
+        warn_if_not_converged(self, X, self._scale * float(np.abs(gradient).max()))
 
     def _store_fitted_objective(self, ob: Objective) -> None:
         """Store the quantities that predictions need from the objective of a fit."""
@@ -651,7 +651,7 @@ class BaseMLP(
     def _classify_end(self, ob: Objective) -> Any:
         """Return the verdict on theta_, within the remainder of max_time."""
         left = None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
-        return report_of_fit(classify(ob, self.theta_, max_time=left, progress=False))
+        return reword_for_fit(classify(ob, self.theta_, max_time=left, progress=False))
 
     def _refit_choice(
         self, ob: Objective, choice: DecayChoice, options: dict[str, Any]

@@ -54,7 +54,7 @@ def _exact_fit_error(est: Any) -> ValueError:
     )
 
 
-def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
+def choose_alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
     """Set ``alpha_`` of the estimator to the decay with the largest evidence on a path from large
     to small decays, and return the minimum (n,) for this decay.
 

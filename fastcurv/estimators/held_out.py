@@ -101,10 +101,10 @@ class HeldOutMonitor:
             self.theta, self.kept = at.x, self.count
         patience = max(self.min_patience, PATIENCE_RATIO * self.improved)
         waited = self.count - self.improved > patience
-        return waited and at.fun - weight_decay_of(self.fitted, at.x) < self.plateau
+        return waited and at.fun - weight_penalty(self.fitted, at.x) < self.plateau
 
 
-def weight_decay_of(ob: Objective, theta: np.ndarray) -> float:
+def weight_penalty(ob: Objective, theta: np.ndarray) -> float:
     """Return ``l2/2 ||W||^2``, the penalty in the value at theta of an objective without decay of
     biases.
     """

@@ -12,7 +12,7 @@ from sklearn.utils.validation import column_or_1d
 from ..common.checks import is_sparse
 from ..common.errors import accept_aliases
 from ..common.protocols import Solver
-from ..critical.left_out import Interval, left_out_of_fit
+from ..critical.left_out import Interval, leave_one_out_of_fit
 from ..network.input_derivatives import InputDerivatives
 from ..network.mlp import MLP
 from ..network.objective import Objective
@@ -361,7 +361,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ob = self._fitted_objective("predict_interval")
         known, out = vars(self).get("_left_out", (None, None))
         if known is None or not np.array_equal(known, theta):
-            out = left_out_of_fit(ob, theta)
+            out = leave_one_out_of_fit(ob, theta)
             self._left_out = theta, out
         low, high = out.interval(rows, confidence_level)
         low, high = (bound * self.y_scale_ + self.y_shift_ for bound in (low, high))

@@ -26,7 +26,7 @@ from ..common.checks import (
 )
 from ..common.linalg import NotFiniteError, eigh, eigh_tridiagonal, svd, wanted_indices
 from ..common.protocols import Array, Floats, Indices, Which
-from ..common.runtime import as_callback, check_time, time_left
+from ..common.runtime import as_callback, raise_if_out_of_time, time_left
 from ..common.vectors import (
     NOT_FINITE_MESSAGE,
     Lanczos,
@@ -48,7 +48,7 @@ from ..common.vectors import (
 # float64, which keeps the error of a long float32 inner product near that of one panel.
 
 
-def as_product(op: Any) -> Callable[[Array, Array], Any]:
+def product_function(op: Any) -> Callable[[Array, Array], Any]:
     """Return a function ``multiply(v, out)`` that writes the product of an operator with v (n,) to
     `out` (n,). It is the operator's method `product` if the operator has this method.
     """
@@ -63,28 +63,30 @@ def as_product(op: Any) -> Callable[[Array, Array], Any]:
     return multiply
 
 
-def project(Q: Array, W: Array) -> Floats:
+def projection_coefficients(Q: Array, W: Array) -> Floats:
     """Return the coefficients ``W Q'`` (s, m) in float64, for the rows Q (m, n) and W (s, n)."""
     return project_rows(Q, W)
 
 
-def subtract(Q: Array, W: Array, C: Array) -> Floats:
+def subtract_projection(Q: Array, W: Array, C: Array) -> Floats:
     """Compute ``W -= C Q`` in place, for Q (m, n), W (s, n) and C (s, m). Return the squared norms
     (s,) of the new rows, which are computed while the rows are in cache.
     """
     return subtract_rows(Q, W, C)
 
 
-def rotate(Q: Array, S: Array) -> None:
+def rotate_rows(Q: Array, S: Array) -> None:
     """Compute ``Q[:l] = S' Q`` in place, for Q (m, n) and S (m, l) with orthonormal columns, l <=
     m.
     """
     combine_rows(Q, S, Q[: S.shape[1]])
 
 
-def rotate_unless_stopped(stop: Callable[[], bool], Q: Array, S: Array, least: Indices) -> bool:
-    """Compute `rotate` in panels of columns of Q, calling `stop` between panels. Return True if
-    `stop` never returned True.
+def rotate_rows_unless_stopped(
+    stop: Callable[[], bool], Q: Array, S: Array, least: Indices
+) -> bool:
+    """Compute `rotate_rows` in panels of columns of Q, calling `stop` between panels. Return True
+    if `stop` never returned True.
 
     Once `stop` returns True, only the columns of S with the indices `least` are used, and their
     results are the first rows of Q.
@@ -94,11 +96,11 @@ def rotate_unless_stopped(stop: Callable[[], bool], Q: Array, S: Array, least: I
         if whole and stop():
             whole, S = False, S[:, least]
             Q[: len(least), : columns.start] = Q[least, : columns.start]
-        rotate(Q[:, columns], S)
+        rotate_rows(Q[:, columns], S)
     return whole
 
 
-def combine(Q: Array, S: Array) -> Array:
+def combine_basis_rows(Q: Array, S: Array) -> Array:
     """Return ``S' Q`` (l, n) as a new array, for Q (m, n) and S (m, l)."""
     return combine_rows(Q, S, np.empty((S.shape[1], Q.shape[1]), Q.dtype))
 
@@ -175,8 +177,8 @@ def orthogonalise(Q: Array, W: Array, passes: int = 2) -> Floats:
     taken = np.zeros((len(W), len(Q)))
     if len(Q):
         for _ in range(passes):
-            C = project(Q, W)
-            subtract(Q, W, C)
+            C = projection_coefficients(Q, W)
+            subtract_projection(Q, W, C)
             taken += C
     return taken
 
@@ -317,7 +319,7 @@ class Recurrence(Lanczos, LanczosBasis):
         semiorthogonal: bool = False,
     ) -> None:
         n, dtype = op.shape[0], operator_dtype(op)
-        super().__init__(n, dtype, as_product(op), getattr(op, "fast_product", None))
+        super().__init__(n, dtype, product_function(op), getattr(op, "fast_product", None))
         self.op, self.semiorthogonal = op, semiorthogonal
         none = against is None
         self.against = np.empty((0, n), dtype) if none else np.ascontiguousarray(against)
@@ -423,7 +425,7 @@ class Recurrence(Lanczos, LanczosBasis):
             self.drop_pending_rows()
         self.reorthogonalise()
         least = np.arange(S.shape[1]) if least is None else least
-        if not rotate_unless_stopped(stop, self.rows[: self.m], S, least):
+        if not rotate_rows_unless_stopped(stop, self.rows[: self.m], S, least):
             theta, S = theta[least], S[:, least]
         m, p, l = self.m, self.p, S.shape[1]
         self.rows[l : l + p] = self.rows[m : m + p]
@@ -446,10 +448,10 @@ class Recurrence(Lanczos, LanczosBasis):
         self.drop_pending_rows()
         if self.n_aside:
             self.drop_coupling(column_norms(self._take_rows_aside()[1][:, : self.m]))
-        rotate(self.rows[: self.m], S)
+        rotate_rows(self.rows[: self.m], S)
         self.replace_by_ritz_vectors(theta, S)
         if w is not None and self.n_locked:
-            echo = combine(self.rows[: self.m], coupled[:, None] / self.unit)[0]
+            echo = combine_basis_rows(self.rows[: self.m], coupled[:, None] / self.unit)[0]
             self.set_locked_direction(w, echo, coupled, error)
 
     def narrow_block(self, M: Floats, most: int | None = None) -> None:
@@ -464,7 +466,7 @@ class Recurrence(Lanczos, LanczosBasis):
         B = self.coupling()
         kept = U.T @ B
         self.drop_coupling(column_norms(B - U @ kept))
-        rotate(self.rows[m : m + p], U)
+        rotate_rows(self.rows[m : m + p], U)
         self.p = r = U.shape[1]
         self.T[m : m + r, :m] = kept
         self.T[:m, m : m + r] = kept.T
@@ -488,7 +490,7 @@ class Recurrence(Lanczos, LanczosBasis):
         """Multiply one row after the other until the basis has `until` rows, the space is
         exhausted, or the time `seconds` has passed.
         """
-        check_time()
+        raise_if_out_of_time()
         with self.around:
             self.advance(until, min(seconds, time_left()))
 
@@ -554,7 +556,7 @@ class Recurrence(Lanczos, LanczosBasis):
         U = svd(B)[0][:, :r]
         kept = U.T @ B
         lost = self.unit * column_norms(B - U @ kept)
-        rotate(W[: len(B)], U)
+        rotate_rows(W[: len(B)], U)
         self.err[self.m : k] += lost
         if self.capacity < self.dimension and lost.max(initial=0.0) > 10 * self.noise:
             self.n_locked = k
@@ -568,7 +570,7 @@ class Recurrence(Lanczos, LanczosBasis):
 END_NAMES: tuple[Which, ...] = get_args(Which)
 
 
-def check_wanted(k: Any, which: Any, n: int) -> int:
+def check_wanted_pairs(k: Any, which: Any, n: int) -> int:
     """Return `k` as an int. Raise ValueError if k is not from 1 to n or `which` is not one of
     `END_NAMES`, and TypeError if k is not an integer.
     """

@@ -162,7 +162,7 @@ def least_residual_step(
 # The probability that Lanczos from a random start misses an extreme eigenvalue.
 
 
-def lanczos_risk(n: int, k: int, eps: float) -> float:
+def lanczos_miss_probability(n: int, k: int, eps: float) -> float:
     """Return an upper bound on the probability that k Lanczos steps from a random start in n
     dimensions miss an end of the spectrum by more than eps times the width of the spectrum. The
     bound is 0 if k >= n.
@@ -172,7 +172,7 @@ def lanczos_risk(n: int, k: int, eps: float) -> float:
 
     Examples
     --------
-    >>> lanczos_risk(100_000, 544, 1e-4) <= 0.01
+    >>> lanczos_miss_probability(100_000, 544, 1e-4) <= 0.01
     True
     """
     return (
@@ -181,7 +181,7 @@ def lanczos_risk(n: int, k: int, eps: float) -> float:
 
 
 def lanczos_steps(n: int, eps: float, risk: float) -> int:
-    """Return the smallest number of steps for which `lanczos_risk` is at most `risk`.
+    """Return the smallest number of steps for which `lanczos_miss_probability` is at most `risk`.
 
     Examples
     --------
@@ -192,7 +192,7 @@ def lanczos_steps(n: int, eps: float, risk: float) -> int:
     return int(min(n, max(1, np.ceil(k))))
 
 
-def exhausted_risk(run: Any, n: int, eps: float) -> float:
+def exhausted_miss_probability(run: Any, n: int, eps: float) -> float:
     """Return an upper bound on the probability that a `Recurrence` from a random start, whose
     Krylov space is exhausted, has missed an eigenvalue more than ``eps run.scale`` outside the
     interval of its Ritz values. Return 0 if the basis has all dimensions.
@@ -211,7 +211,7 @@ def exhausted_risk(run: Any, n: int, eps: float) -> float:
     return min(1.0, float(np.exp(0.5 * (math.log(2 * n / math.pi) - seen)).sum()))
 
 
-def max_growth(n: int, risk: float) -> float:
+def max_log_growth(n: int, risk: float) -> float:
     """Return the value of `fastcurv.common.vectors.log_growth` at which a run with a random start
     in n dimensions misses an existing eigenvector with probability at most `risk`.
 
@@ -220,7 +220,7 @@ def max_growth(n: int, risk: float) -> float:
 
     Examples
     --------
-    >>> round(max_growth(1000, 0.05), 2)
+    >>> round(max_log_growth(1000, 0.05), 2)
     12.45
     """
     return math.log(2 * n / math.pi) - 2 * math.log(risk)

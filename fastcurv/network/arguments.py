@@ -279,7 +279,7 @@ def select_rows(rows: Any, *parts: Any) -> list[Any]:
     return found
 
 
-def row_numbers(rows: Any, N: int) -> np.ndarray:
+def row_indices(rows: Any, N: int) -> np.ndarray:
     """Return the indices of the rows, out of N, that a slice, indices or a mask select."""
     return np.asarray(select_rows(rows, np.arange(N))[0])
 
@@ -292,7 +292,7 @@ def check_memory(memory: Any) -> int:
     return check_positive_int(int(memory) if whole else memory, "memory", sys.maxsize)
 
 
-def as_real(v: Any, name: str) -> np.ndarray:
+def as_real_array(v: Any, name: str) -> np.ndarray:
     """Return v as an array of real numbers of any shape. Raise TypeError for other values."""
     real = as_numpy(v, name)
     if real.dtype.kind not in "fiub":
@@ -304,18 +304,18 @@ def as_vector(v: Any, n: int, dtype: Any) -> np.ndarray:
     """Return v as a contiguous array (n,) of the given dtype. NaN and infinity are allowed, since
     products propagate them. Raise ValueError for another shape.
     """
-    v = as_real(v, "v")
+    v = as_real_array(v, "v")
     if v.shape != (n,):
         raise ValueError(f"v must have shape ({n},), got {v.shape}.")
     return np.require(v, dtype, ["C", "A"])
 
 
-def as_block(V: Any, n: int, dtype: Any, threads: int = 1) -> np.ndarray:
+def columns_as_rows(V: Any, n: int, dtype: Any, threads: int = 1) -> np.ndarray:
     """Return the columns of V (n, k) as the contiguous rows of an array (k, n) of the given dtype.
     If V is in Fortran order and has this dtype, the result is a view of V. Otherwise V is copied,
     by `threads` threads if only its order differs.
     """
-    V = as_real(V, "V")
+    V = as_real_array(V, "V")
     if V.ndim != 2 or V.shape[0] != n:
         raise ValueError(f"V must have shape ({n},) or ({n}, k), got {V.shape}.")
     rows: Array = V.T
@@ -388,7 +388,7 @@ def check_indices(indices: Any, n: int) -> np.ndarray:
     return found.astype(np.intp, copy=False)
 
 
-def shaped_like(x: Any, result: np.ndarray) -> Any:
+def match_array_type(x: Any, result: np.ndarray) -> Any:
     """Return the array `result`, or, if x is a torch tensor, a tensor that shares memory with
     `result`.
     """
@@ -414,7 +414,7 @@ def check_rows_and_targets(
     If `stored` is given, the block comes from a row source, and its numbers are first cast to
     `stored`, the dtype of the objective that reads the source. If `finite` is False, a dense X is
     not checked for NaN and infinity, because the caller does this while copying X. If `tame` is
-    True, `zero_idle_overflow` is applied to X.
+    True, `zero_unused_large_entries` is applied to X.
     """
     if stored is not None and stored != model.dtype:
         classes = LOSSES[loss].targets == "classes" and np.ndim(block[1]) == 1
@@ -432,10 +432,10 @@ def check_rows_and_targets(
     )
     weight = check_weight(weight, X.shape[0], model.dtype)
     y = check_targets(y, X.shape[0], model, loss, weight)
-    return zero_idle_overflow(model, X, weight) if tame else X, y, weight
+    return zero_unused_large_entries(model, X, weight) if tame else X, y, weight
 
 
-def zero_idle_overflow(model: Any, X: Any, weight: Any) -> Any:
+def zero_unused_large_entries(model: Any, X: Any, weight: Any) -> Any:
     """Return X with 0 in place of the finite entries above the root of the dtype's maximum in rows
     of weight 0. Such entries could overflow in hidden units, and 0 times infinity would be NaN in
     products. For a model with batch normalisation return X unchanged, since rows of weight 0 enter
@@ -472,7 +472,7 @@ def _checked_csr(X: Any, model: Any, copy: bool) -> Any:
     if X.dtype.kind not in "fiub":
         raise TypeError(f"X must hold real numbers, got dtype {X.dtype}.")
     with np.errstate(over="ignore"):
-        held = csr_matrix(own_csr(X, "X") if copy else X, dtype=model.dtype)
+        held = csr_matrix(as_owned_csr(X, "X") if copy else X, dtype=model.dtype)
     held.sum_duplicates()
     held.eliminate_zeros()
     if not np.isfinite(held.data).all():
@@ -481,15 +481,15 @@ def _checked_csr(X: Any, model: Any, copy: bool) -> Any:
 
 
 def as_owned_array(x: Any, name: str) -> Any:
-    """Return a copy in memory if x is an array mapped to a file, or the result of `own_csr` if x is
-    a sparse matrix. Return other objects unchanged.
+    """Return a copy in memory if x is an array mapped to a file, or the result of `as_owned_csr` if
+    x is a sparse matrix. Return other objects unchanged.
     """
     if is_sparse(x):
-        return own_csr(x, name)
+        return as_owned_csr(x, name)
     return copy_if_mapped(x, name) if isinstance(x, np.ndarray) else x
 
 
-def own_csr(A: Any, name: str) -> Any:
+def as_owned_csr(A: Any, name: str) -> Any:
     """Return the sparse matrix A as a CSR matrix. The arrays of CSR, CSC, BSR and COO matrices are
     copied and their indices checked, since SciPy's compiled loops do not check indices. Raise
     ValueError, with `name` for A, if an index is invalid.

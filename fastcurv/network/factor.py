@@ -22,7 +22,7 @@ from ..common.protocols import Array, Floats
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import one_blas_thread, rounding_to_nearest
 from ..spectrum.forms import summed_matrix
-from .arguments import as_real, shaped_like
+from .arguments import as_real_array, match_array_type
 
 
 class NotPositiveDefiniteError(ValueError):
@@ -109,7 +109,7 @@ class CholeskyFactor(ReadOnlyMixin, made_by="H.factor"):
         ValueError
             If B has another shape.
         """
-        b = as_real(B, "B")
+        b = as_real_array(B, "B")
         n = self.shape[0]
         if b.ndim not in (1, 2) or b.shape[0] != n:
             raise ValueError(f"B must have shape ({n},) or ({n}, k), got {b.shape}.")
@@ -117,7 +117,7 @@ class CholeskyFactor(ReadOnlyMixin, made_by="H.factor"):
             # The transpose of a lower triangular factor in C order is an upper triangular factor in
             # Fortran order.
             found = cho_solve((self.lower.T, False), b.astype(np.float64), check_finite=False)
-        return shaped_like(B, found)  # type: ignore[no-any-return]
+        return match_array_type(B, found)  # type: ignore[no-any-return]
 
     @cached_property
     @rounding_to_nearest

@@ -56,7 +56,7 @@ from scipy.linalg import qr, solve_triangular
 
 from .. import _engine
 from .._engine import Lock
-from ..common.progress import cached_attribute
+from ..common.progress import cache_by_owner
 from ..common.protocols import Array, Floats, LiftedPairs
 from ..common.runtime import load_proofs, rounding_to_nearest
 from ..common.vectors import safe_norm
@@ -246,7 +246,7 @@ def multiply_rows(M: MatrixPool, A: Array, B: Array) -> Array:
     return out
 
 
-def _unit_blocks(m: int) -> list[slice]:
+def _unit_column_blocks(m: int) -> list[slice]:
     return [slice(i, min(i + ROWS_PER_ROTATION, m)) for i in range(0, m, ROWS_PER_ROTATION)]
 
 
@@ -408,7 +408,7 @@ class RotatedLayerMap(UnrotatedLayerMap):
         """Write ``V = [C1, Q_d1 C2] Q_a'`` for coordinates x = (C1, C2)."""
         C1, C2 = self._split_coordinates(x)
         U = None if self.errors is None else self.errors.leading_columns()
-        for rows in _unit_blocks(self.out):
+        for rows in _unit_column_blocks(self.out):
             V[rows, : self.r] = C1[rows]
             V[rows, self.r :] = 0.0 if U is None else U[rows] @ C2
             V[rows] -= (V[rows] @ self.inputs.Y) @ self.inputs.YT.T
@@ -417,7 +417,7 @@ class RotatedLayerMap(UnrotatedLayerMap):
         C1, C2 = self._split_coordinates(out)
         U = None if self.errors is None else self.errors.leading_columns()
         C2[...] = 0.0
-        for rows in _unit_blocks(self.out):
+        for rows in _unit_column_blocks(self.out):
             turned = self.inputs.multiply_right(V[rows])
             C1[rows] = turned[:, : self.r]
             if U is not None:
@@ -777,7 +777,7 @@ def _split_state(whole: Any, rotate: Any = None, state: Any = None) -> tuple[Row
     return state, layers
 
 
-_usual_parts = cached_attribute(_split_state)
+_usual_parts = cache_by_owner(_split_state)
 
 
 def cast_state(x: Any, dtype: Any) -> Any:

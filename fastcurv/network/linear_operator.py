@@ -20,7 +20,7 @@ from ..common.protocols import Array, why_not_own
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import load_module, rounding_to_nearest
 from ..common.vectors import safe_norm
-from .arguments import as_block, as_output, as_real, as_vector, shaped_like
+from .arguments import as_output, as_real_array, as_vector, columns_as_rows, match_array_type
 
 
 class _PlainOperator(LinearOperator):
@@ -90,7 +90,7 @@ class Operator(
         """Return x as a real array. Raise ValueError, with `name` for x, unless x has n rows and
         its number of dimensions is in `ndims`.
         """
-        v = as_real(x, name)
+        v = as_real_array(x, name)
         if v.ndim not in ndims or v.shape[0] != n:
             wanted = " or ".join({1: f"({n},)", 2: f"({n}, k)"}[d] for d in ndims)
             raise ValueError(f"{name} must have shape {wanted}, got {v.shape}.")
@@ -98,7 +98,7 @@ class Operator(
 
     def _multiply_vectors(self, x: Any) -> Any:
         v = self._check_operand(x, self.shape[1], "v", (1, 2))
-        return shaped_like(x, self._matvec(v) if v.ndim == 1 else self._matmat(v))
+        return match_array_type(x, self._matvec(v) if v.ndim == 1 else self._matmat(v))
 
     def matvec(self, x: Any) -> Any:
         """Return the product of the operator ``(m, n)`` with a vector x. The shape is ``(m,)`` for
@@ -107,7 +107,7 @@ class Operator(
         v = self._check_operand(x, self.shape[1], "v", (1, 2))
         if v.ndim == 2 and v.shape[1] != 1:
             raise ValueError(f"v must have shape ({len(v)},) or ({len(v)}, 1), got {v.shape}.")
-        return shaped_like(x, self._matvec(v.reshape(-1)).reshape(-1, *v.shape[1:]))
+        return match_array_type(x, self._matvec(v.reshape(-1)).reshape(-1, *v.shape[1:]))
 
     def rmatvec(self, x: Any) -> Any:
         """Return the product of the transpose of the operator ``(m, n)`` with a vector x. The shape
@@ -119,7 +119,7 @@ class Operator(
         """Return the products ``(m, k)`` of the operator ``(m, n)`` with the columns of X ``(n,
         k)``.
         """
-        return shaped_like(X, self._matmat(self._check_operand(X, self.shape[1], "V", (2,))))
+        return match_array_type(X, self._matmat(self._check_operand(X, self.shape[1], "V", (2,))))
 
     def rmatmat(self, X: Any) -> Any:
         """Return the products ``(n, k)`` of the transpose of the operator ``(m, n)`` with the
@@ -149,7 +149,9 @@ class Operator(
             if np.ndim(v) == 1
             else as_numpy(v, "v")
         )
-        return shaped_like(v, np.ascontiguousarray(self._transpose()._multiply_vectors(rows.T).T))
+        return match_array_type(
+            v, np.ascontiguousarray(self._transpose()._multiply_vectors(rows.T).T)
+        )
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError(f"{self!r} is an operator, not an array. Use H.to_dense() for the matrix.")
@@ -355,7 +357,7 @@ class ShiftedOperator(DerivedOperator, SymmetricOperator):
     @rounding_to_nearest
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         out: Array = self.whole._matmat(V)
-        out += self.dtype.type(self.mu) * as_block(V, self.shape[0], self.dtype).T
+        out += self.dtype.type(self.mu) * columns_as_rows(V, self.shape[0], self.dtype).T
         return out
 
     @rounding_to_nearest

@@ -28,9 +28,9 @@ from ..common.html import html_table
 from ..common.protocols import Array, Scheme
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import load_module
-from ..structure.parameters import batch_norm_params, branch_scale, forward, layers_of
+from ..structure.parameters import batch_norm_params, forward, layers_of, residual_branch_scale
 from ..structure.tables import ACTIVATIONS, LOSSES, Layered
-from .arguments import check_activation, check_dtype, check_sizes, shaped_like
+from .arguments import check_activation, check_dtype, check_sizes, match_array_type
 
 if TYPE_CHECKING:
     from .input_derivatives import InputDerivatives
@@ -223,7 +223,7 @@ class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"
             kind = scheme if scheme != "auto" else "he" if ACTIVATIONS[phi].like_relu else "xavier"
             variance = {"he": 2 / k, "xavier": 2 / (k + m), "lecun": 1 / k}[kind]
             norm = (np.ones(m), np.zeros(m)) if self.normalised(l) else ()
-            W = rng.standard_normal((m, k)) * (math.sqrt(variance) * branch_scale(self, l))
+            W = rng.standard_normal((m, k)) * (math.sqrt(variance) * residual_branch_scale(self, l))
             layers.append((W, np.zeros(m) if self.bias else None, *norm))
         return self.flatten(layers)
 
@@ -250,7 +250,9 @@ class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"
             theta = self.check_theta(given)
         layers = zip(layers_of(self, theta.T), batch_norm_params(self, theta.T))
         return [
-            tuple(None if part is None else shaped_like(given, part) for part in (*layer, *norm))
+            tuple(
+                None if part is None else match_array_type(given, part) for part in (*layer, *norm)
+            )
             for layer, norm in ((layer, norm or ()) for layer, norm in layers)
         ]
 

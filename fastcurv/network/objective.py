@@ -34,10 +34,10 @@ from .arguments import (
     check_memory,
     check_rows_and_targets,
     select_rows,
-    zero_idle_overflow,
+    zero_unused_large_entries,
 )
 from .mlp import MLP
-from .operators import Curvature, EngineSteps, Jacobian, bind_copy
+from .operators import Curvature, EngineSteps, Jacobian, bind_plan_to_copy
 
 if TYPE_CHECKING:
     from ..structure.given import LossFunction
@@ -60,7 +60,7 @@ NO_COPY_MIN_BYTES = 1 << 20
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-class or_none:
+class none_if_unproved:
     """Decorator for methods of an objective that return proved statements about the loss. The
     attribute is None instead of a method if a loss or an activation has no known bounds, or if the
     value, the gradient or a curvature is replaced.
@@ -218,7 +218,7 @@ class Objective(
     _whole: Any  # `Shard` of all rows of a sparse X
     _rows: Any
     _X: Any  # rows, targets and weights in the form that the engine uses
-    _untamed: Any = None  # X before `zero_idle_overflow`, or None if X was not changed
+    _untamed: Any = None  # X before `zero_unused_large_entries`, or None if X was not changed
     _y: Any
     _weight: Any
     _n_samples: int
@@ -333,7 +333,7 @@ class Objective(
     def _zero_unused_rows(self) -> None:
         """Set entries of X in rows of weight 0 to 0 if they could make hidden units overflow."""
         own, X = self.__dict__, self._X if self._untamed is None else self._untamed
-        own["_X"] = zero_idle_overflow(self.model, X, self._weight)
+        own["_X"] = zero_unused_large_entries(self.model, X, self._weight)
         own["_untamed"] = None if own["_X"] is X else X
 
     def _learn_loss(self) -> None:
@@ -475,7 +475,7 @@ class Objective(
         _living.add(plan)
         return plan
 
-    @or_none
+    @none_if_unproved
     @rounding_to_nearest
     def rounding_bound(self, theta: Any) -> float:
         """Return a bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.certify`.
@@ -554,7 +554,7 @@ class Objective(
         plan = self._take_current_plan(theta)
         if plan is None:
             plan = self._take_plan()
-            bind_copy(plan, self, theta, np.empty(self.n_params, self.dtype))
+            bind_plan_to_copy(plan, self, theta, np.empty(self.n_params, self.dtype))
         return plan
 
     def _take_current_plan(self, theta: Any) -> Any:
@@ -586,7 +586,7 @@ class Objective(
         plan = self._objective_plan()
         if plan.theta is None or not _engine.equal_vectors(plan.theta, theta):
             plan.unbind()
-            bind_copy(plan, self, theta, self._theta, gradient=gradient, transient=True)
+            bind_plan_to_copy(plan, self, theta, self._theta, gradient=gradient, transient=True)
         elif gradient:
             plan.compute_gradient()
         return plan

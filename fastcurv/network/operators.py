@@ -19,11 +19,11 @@ from ..common.runtime import load_module, load_proofs, rounding_to_nearest
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import LOSSES
 from .arguments import (
-    as_block,
     as_output,
     as_vector,
     check_dtype,
     check_indices,
+    columns_as_rows,
     layer_indices,
 )
 from .linear_operator import (
@@ -47,7 +47,7 @@ MAX_COPIED_ROWS_BYTES = 1 << 28
 MAX_EMBEDDED_BYTES = 64 << 20
 
 
-def bind_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> None:
+def bind_plan_to_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> None:
     """Check theta for the objective, copy theta into `own` (n,) and bind the plan to `own`, with
     the options `how` of ``plan.bind``. If theta is a contiguous vector of the plan's dtype, the
     engine's threads check and copy theta in one pass.
@@ -91,7 +91,7 @@ class QuadraticFormOperator(SymmetricOperator):
         v = as_numpy(v, "v")
         if v.ndim == 2:
             return self._quadratic_forms(
-                as_block(v, self.shape[0], self.dtype, self.layout["threads"])
+                columns_as_rows(v, self.shape[0], self.dtype, self.layout["threads"])
             )
         return float(self._quadratic_forms(as_vector(v, self.shape[0], self.dtype)[None])[0])
 
@@ -230,7 +230,7 @@ class Curvature(QuadraticFormOperator):
         """Return the products with the columns of V (n, k), computed together in one pass over the
         data.
         """
-        Vt = as_block(V, self.shape[0], self.dtype, self.layout["threads"])
+        Vt = columns_as_rows(V, self.shape[0], self.dtype, self.layout["threads"])
         out = (
             Vt
             if self._plan.allows_in_place and not np.may_share_memory(Vt, V)
@@ -509,7 +509,7 @@ class BlockCurvature(DerivedOperator, QuadraticFormOperator):
         return out
 
     def _matmat(self, V: Any) -> np.ndarray:
-        block = as_block(V, self.shape[0], self.dtype, self.layout["threads"])
+        block = columns_as_rows(V, self.shape[0], self.dtype, self.layout["threads"])
         return self._row_products(block).T
 
     def _quadratic_forms_without_l2(self, Vt: np.ndarray) -> np.ndarray:

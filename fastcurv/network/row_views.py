@@ -14,7 +14,7 @@ from ..common.errors import type_phrase
 from ..common.objectives import has_consistent_hessian
 from ..common.protocols import Array
 from ..common.runtime import load_module
-from ..structure.parameters import terms_of_a_row
+from ..structure.parameters import n_terms_per_row
 from .arguments import check_out, check_weight
 from .gram import OutputLossDerivatives
 
@@ -84,7 +84,7 @@ def shard_outputs(shard: Any, theta: np.ndarray) -> list[tuple[np.ndarray, ...]]
     z = np.empty((shard.n_samples, shard.model.sizes[-1]), shard.dtype)
     with shard._lock:
         shard._bind_plan(theta, False).write_outputs(z)
-    loss = OutputLossDerivatives(shard, z, terms_of_a_row(shard))
+    loss = OutputLossDerivatives(shard, z, n_terms_per_row(shard))
     return [
         (
             z,

@@ -24,7 +24,7 @@ from ..common.checks import as_numpy, is_sparse, rows_shape_error
 from ..common.errors import one_line, type_phrase
 from ..common.files import path_as_text
 from ..common.optional import optional_import
-from .arguments import ROW_ARGUMENT_NAMES, Block, as_owned_array, own_csr
+from .arguments import ROW_ARGUMENT_NAMES, Block, as_owned_array, as_owned_csr
 
 # --------------------------------------------------------------------------------------------------
 # Blocks of rows: slicing, joining, selecting, and comparing with an earlier pass.
@@ -96,7 +96,7 @@ def take_rows(block: Block, rows: Any) -> Block:
     return tuple(None if a is None else a[rows] for a in block)  # type: ignore[return-value]
 
 
-def fingerprint(parts: Sequence[Any]) -> int:
+def rows_checksum(parts: Sequence[Any]) -> int:
     """Return a checksum of at most `N_FINGERPRINT_ROWS` rows, equally spaced, of the arrays `parts`
     of a block.
     """
@@ -118,7 +118,7 @@ def check_rows_unchanged(
     pass, if that block had the same number of rows. Raise ValueError if they differ. `seen` maps
     (start, number of rows) to fingerprints.
     """
-    mark = fingerprint(parts)
+    mark = rows_checksum(parts)
     if seen.setdefault((start, parts[0].shape[0]), mark) != mark:
         raise ValueError(
             "rows must be the same and in the same order in every pass, got different rows from "
@@ -234,7 +234,7 @@ class SparseSource:
     """A sparse matrix whose rows are converted to dense arrays when they are indexed."""
 
     def __init__(self, X: Any) -> None:
-        X = X if X.format == "csr" else own_csr(X, "X")
+        X = X if X.format == "csr" else as_owned_csr(X, "X")
         self.shape, self.dtype, self.data, self.indices = X.shape, X.dtype, X.data, X.indices
         self.ends = np.array(copy_if_mapped(X.indptr, "X"), np.int64)
         if len(self.ends) != X.shape[0] + 1 or self.ends[0] or (np.diff(self.ends) < 0).any():
@@ -258,7 +258,7 @@ class SparseSource:
             at = np.arange(ends[-1]) + np.repeat(self.ends[rows] - ends[:-1], counts)
             data, indices = (copy_if_mapped(part, "X", at) for part in (self.data, self.indices))
         some = csr_matrix((data, indices, ends), shape=(len(ends) - 1, self.shape[1]))
-        return np.asarray(own_csr(some, "X").toarray())
+        return np.asarray(as_owned_csr(some, "X").toarray())
 
 
 class RowSource(ABC):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_finite
-from ..structure.parameters import terms_of_a_row
+from ..structure.parameters import n_terms_per_row
 from ..structure.tables import unbounded_reason
 from .objective import Objective
 from .sparse import SparsePlan, SparseRows
@@ -55,7 +55,7 @@ class Shard(Objective):
         vars(self).update(_X=X, _y=y, _weight=sample_weight)
         self._set_up_rows()
         n, d = frame.n_samples, self.model.sizes[-1]
-        self.divisor = n * terms_of_a_row(self)
+        self.divisor = n * n_terms_per_row(self)
         # position of the shard's outputs among the outputs of all rows
         outputs = slice(first * d, (first + self.n_samples) * d)
         # The engine multiplies the Fisher by the number of rows of this shard; fisher_scale

@@ -51,7 +51,7 @@ from scipy.linalg import cho_factor, cho_solve
 from .. import _engine
 from ..common.checks import check_choice
 from ..common.linalg import svd
-from ..common.progress import cached_attribute
+from ..common.progress import cache_by_owner
 from ..common.protocols import SPACE_NAMES, Array, EnclosedMatrix, Floats, LiftedPairs
 from ..common.runtime import load_proofs, rounding_to_nearest
 from ..common.vectors import safe_norm
@@ -207,7 +207,7 @@ def _sum_kernel_matrix(ob: Any, state: RowState, S: Array) -> Array:
     return K.reshape(c * N, c * N)
 
 
-_made_of = cached_attribute(_GramCache)
+_made_of = cache_by_owner(_GramCache)
 
 
 class OutputSpace(ReducedOperator):
@@ -582,7 +582,7 @@ class InputRotation:
         return self._join_first_layer(self.Q.right_transposed(wide))
 
 
-@cached_attribute
+@cache_by_owner
 def _rotated_operator(whole: Any) -> tuple[InputRotation, Any]:
     """Return the rotation of the inputs of the curvature `whole`, and the operator of the smaller
     network, or a string with the reason in place of the operator if there is none.

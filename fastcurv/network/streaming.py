@@ -18,7 +18,7 @@ from ..common.checks import as_numpy, check_finite, check_positive_int, is_spars
 from ..common.errors import accept_aliases
 from ..common.runtime import as_callback
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName
-from .arguments import Block, check_rows_and_targets, row_numbers
+from .arguments import Block, check_rows_and_targets, row_indices
 from .mlp import MLP
 from .objective import MIN_BLOCK_ROWS, STATE_ENTRIES_PER_UNIT, Objective
 from .rows import (
@@ -384,7 +384,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         `StreamedObjective`, which reads the rows again in each pass. Otherwise it is an `Objective`
         with the rows in memory.
         """
-        rows = row_numbers(rows, self.n_samples)
+        rows = row_indices(rows, self.n_samples)
         if isinstance(self._source, ArraySource) and len(rows) > self._rows_per_block():
             held = self._source
             rows = rows if held.rows is None else held.rows[rows]

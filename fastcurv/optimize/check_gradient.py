@@ -10,9 +10,9 @@ import numpy as np
 from ..common.checks import as_rng, check_positive_int, check_theta
 from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
 from ..common.objectives import (
-    as_gradient,
     call_unmodified,
     cast_to_float64,
+    checked_gradient,
     hessian_products,
     value_at,
     value_rounding_error,
@@ -158,7 +158,7 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
     ob, rng = cast_to_float64(ob), as_rng(seed)
     n_directions = check_positive_int(n_directions, "n_directions")
     with np.errstate(all="ignore"), call_unmodified(ob, theta):
-        g = as_gradient(ob.gradient(theta), theta.size)
+        g = checked_gradient(ob.gradient(theta), theta.size)
         H = hessian_products(ob, theta) if hasattr(ob, "hessian") else None
         found: list[tuple[float, float]] = []
         curved: list[tuple[float, float]] = []
@@ -176,7 +176,7 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
                 noise = H.norm * safe_norm(theta) * np.finfo(float).eps
                 curved.append(
                     _compare_derivative(
-                        lambda x: as_gradient(ob.gradient(x), x.size), theta, v, Hv, noise
+                        lambda x: checked_gradient(ob.gradient(x), x.size), theta, v, Hv, noise
                     )
                 )
     errors, tols = np.array(found).T

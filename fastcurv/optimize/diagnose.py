@@ -26,7 +26,7 @@ from ..common.html import html_table
 from ..common.runtime import one_blas_thread, starting_with_nearest_rounding
 from ..critical.classify import classify
 from ..critical.report import CriticalPoint
-from ..spectrum.draw import plain_numbers, shown_axes
+from ..spectrum.draw import new_pyplot_axes, plain_numbers
 from ..spectrum.results import format_number
 from ..structure.tables import TINY
 from .facts import (
@@ -35,7 +35,7 @@ from .facts import (
     finite_point,
     measure_facts,
     nonzero_weight_rows,
-    steps_of,
+    run_facts_from_history,
 )
 
 # --------------------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ PROVED, MEASURED, SUSPECTED = "proved", "measured", "suspected"
 Found = tuple[float, str] | None  # (number for the sentence, how the cause was established)
 
 
-def _finding_if(holds: Any, value: float, confidence: str = MEASURED) -> Found:
+def _finding_or_none(holds: Any, value: float, confidence: str = MEASURED) -> Found:
     return (float(value), confidence) if holds else None
 
 
@@ -56,21 +56,21 @@ def _find_shuffled_rows(f: Facts) -> Found:
     by_chance = 1.5 * f.ob.n_params / (N * f.ob.model.sizes[-1]) + 0.1
     related = f.correlation_zscore > 4 or (f.explained_variance > by_chance and by_chance < 1)
     # The cause is only suspected: regressions also fail for targets that vary quickly.
-    return _finding_if(not related and len(f.y) >= 30, f.correlation_zscore, SUSPECTED)
+    return _finding_or_none(not related and len(f.y) >= 30, f.correlation_zscore, SUSPECTED)
 
 
 def _find_classes_as_numbers(f: Facts) -> Found:
     count, gaps = len(f.values), np.diff(f.values)
     few = 3 <= count <= 20 and 5 * count <= len(f.y)
     even = few and np.ptp(gaps) <= 1e-6 * gaps.max()
-    return _finding_if(f.link == "identity" and even, count, SUSPECTED)
+    return _finding_or_none(f.link == "identity" and even, count, SUSPECTED)
 
 
 def _find_numbers_as_labels(f: Facts) -> Found:
     count = len(f.values)
     inside = float(np.mean((f.values > 0) & (f.values < 1))) if count else 0.0
     many = count > max(20, 0.25 * len(f.y))
-    return _finding_if(f.link == "sigmoid" and inside > 0.5 and many, count, SUSPECTED)
+    return _finding_or_none(f.link == "sigmoid" and inside > 0.5 and many, count, SUSPECTED)
 
 
 def _find_outliers(f: Facts) -> Found:
@@ -81,7 +81,7 @@ def _find_outliers(f: Facts) -> Found:
     # Select the rows with the largest deviations that together have at most 2% of the weight.
     most = np.cumsum(f.weight[order]) <= len(f.y) / 50
     share = parts[order][most].sum() / max(parts.sum(), TINY)
-    return _finding_if(share > 0.5, 100 * share)
+    return _finding_or_none(share > 0.5, 100 * share)
 
 
 def _find_column_scale(f: Facts, alone: bool) -> Found:
@@ -102,10 +102,10 @@ def _find_column_scale(f: Facts, alone: bool) -> Found:
     small = scales < usual / 30
     odd = large if large.any() else small
     if len(scales) > 1 and odd.sum() == 1:
-        return _finding_if(alone, scales[odd][0] / np.median(scales[~odd]))
+        return _finding_or_none(alone, scales[odd][0] / np.median(scales[~odd]))
     total = np.sqrt(np.mean(scales**2))
     far = large.any() or not 1 / 8 < total < 8 or f.offset > 8
-    return _finding_if(far and not alone, total)
+    return _finding_or_none(far and not alone, total)
 
 
 def _find_large_l2(f: Facts) -> Found:
@@ -117,7 +117,7 @@ def _find_large_l2(f: Facts) -> Found:
     falling = needed > 0.5 and 0.3 < f.decay_imbalance < 1.5
     settled = f.loss <= 1.01 * f.constant_loss and f.decay_imbalance < 0.3
     heavy = settled and needed > 0.02 and f.decay_penalty > 0.25 * rest
-    return _finding_if(held or falling or heavy, l2)
+    return _finding_or_none(held or falling or heavy, l2)
 
 
 def _find_large_rate(f: Facts) -> Found:
@@ -125,7 +125,7 @@ def _find_large_rate(f: Facts) -> Found:
     if s.rate is None or s.has_scaled_steps or not f.relative_start_loss < 10:
         return None
     overshoot = s.rate / f.max_stable_rate
-    return _finding_if(
+    return _finding_or_none(
         s.is_rough and (overshoot > 2 or _has_jumped(f) and overshoot > 0.5), overshoot
     )
 
@@ -135,7 +135,7 @@ def _find_long_first_step(f: Facts) -> Found:
     if s.rate is None or s.has_scaled_steps or not f.relative_start_loss < 10 or not len(s.norms):
         return None
     ratio = s.rate * s.norms[0] / max(f.initial_norm, TINY)
-    return _finding_if(ratio > 1, ratio)
+    return _finding_or_none(ratio > 1, ratio)
 
 
 def _has_jumped(f: Facts) -> bool:
@@ -153,7 +153,7 @@ def _has_jumped(f: Facts) -> bool:
 def _find_rising_loss(f: Facts) -> Found:
     s = f.steps
     rose = s.rate is None and f.relative_start_loss < 10 and s.is_rough
-    return _finding_if(rose, s.losses[-1] / s.losses[0] if rose else 0.0, SUSPECTED)
+    return _finding_or_none(rose, s.losses[-1] / s.losses[0] if rose else 0.0, SUSPECTED)
 
 
 def _find_vanishing_gradient(f: Facts) -> Found:
@@ -164,7 +164,7 @@ def _find_vanishing_gradient(f: Facts) -> Found:
     # the ratio of the curvatures is small.
     first, last = f.layers[0], f.layers[-1]
     least = min(first.gradient / last.gradient, first.curvature / last.curvature)
-    return _finding_if(least < 1e-3, 1 / max(least, TINY))
+    return _finding_or_none(least < 1e-3, 1 / max(least, TINY))
 
 
 def _find_copied_units(f: Facts) -> Found:
@@ -172,11 +172,11 @@ def _find_copied_units(f: Facts) -> Found:
     # that these units are equal without a symmetric start.
     alive = (layer for layer in f.hidden_layers if not (layer.dead >= 0.5 and layer.biases > 0.5))
     share = max((layer.copies for layer in alive), default=0.0)
-    return _finding_if(share >= 0.5, 100 * share)
+    return _finding_or_none(share >= 0.5, 100 * share)
 
 
 def _find_saturation(f: Facts) -> Found:
-    return _finding_if(
+    return _finding_or_none(
         f.saturated_fraction > 0.6 and f.verdict.kind != "minimum", 100 * f.saturated_fraction
     )
 
@@ -187,7 +187,7 @@ def _find_large_weights(f: Facts) -> Found:
     sizes = [layer.weights for layer in f.layers]
     alike = min(sizes) > 0.2 * max(sizes) or _find_saturation(f) is None
     early = f.verdict.kind != "minimum" and not f.relative_start_loss < 2.5
-    return _finding_if(f.relative_weight_size > 4 and alike and early, f.relative_weight_size)
+    return _finding_or_none(f.relative_weight_size > 4 and alike and early, f.relative_weight_size)
 
 
 def _find_small_start_weights(f: Facts) -> Found:
@@ -199,7 +199,7 @@ def _find_small_start_weights(f: Facts) -> Found:
     off = abs(f.relative_start_loss - 1)
     grown = len(norms) > 0 and bool(norms.max() > 5 * norms[0])
     stuck = float(np.mean(np.abs(known - 1) < 0.02)) > 0.25
-    return _finding_if(off < 2e-3 and grown or off < 0.02 and stuck, off, SUSPECTED)
+    return _finding_or_none(off < 2e-3 and grown or off < 0.02 and stuck, off, SUSPECTED)
 
 
 def _find_small_rate(f: Facts) -> Found:
@@ -209,27 +209,27 @@ def _find_small_rate(f: Facts) -> Found:
     # Adam and RMSProp move each weight by about the rate, so `way` estimates the distance.
     if s.has_scaled_steps:
         way = s.rate * f.n_updates / f.initial_weight_size
-        return _finding_if(way < 0.5, 1 / way)
+        return _finding_or_none(way < 0.5, 1 / way)
     speed = s.rate * f.largest_curvature / (1 - s.momentum)
-    return _finding_if(speed < 0.1, 1 / speed)
+    return _finding_or_none(speed < 0.1, 1 / speed)
 
 
 def _find_unscaled_targets(f: Facts) -> Found:
     size = np.sqrt(np.mean(f.weight[:, None] * np.square(f.y)))
     looked_for = f.link == "identity" and not f.is_stationary
-    return _finding_if(looked_for and not 1 / 8 < size < 8, size, SUSPECTED)
+    return _finding_or_none(looked_for and not 1 / 8 < size < 8, size, SUSPECTED)
 
 
 def _find_wider_network(f: Facts) -> Found:
     wider = (f.network_losses or {}).get("wider", math.inf)
-    return _finding_if(f.is_stationary and wider < 0.5 * f.loss, f.loss / max(wider, TINY))
+    return _finding_or_none(f.is_stationary and wider < 0.5 * f.loss, f.loss / max(wider, TINY))
 
 
 def _find_too_few_units(f: Facts) -> Found:
     if "wider" in (f.network_losses or {}):
         return None
     left = (1 - f.explained_variance) / max(1 - f.attainable_variance, 1e-3)
-    return _finding_if(
+    return _finding_or_none(
         f.is_stationary, left, MEASURED if f.verdict.kind == "minimum" else SUSPECTED
     )
 
@@ -237,7 +237,7 @@ def _find_too_few_units(f: Facts) -> Found:
 def _find_simpler_network(f: Facts) -> Found:
     known = {name: loss for name, loss in (f.network_losses or {}).items() if name != "wider"}
     least = min(known.values(), default=math.inf)
-    return _finding_if(len(f.hidden_layers) > 0 and least <= f.loss, least)
+    return _finding_or_none(len(f.hidden_layers) > 0 and least <= f.loss, least)
 
 
 # The calls are expressions in fc, np, ob and theta whose value is a result of `minimize`.
@@ -374,7 +374,7 @@ CAUSES: tuple[Cause, ...] = (
         LOSS_UNFIT_CAUSE,
         # If class labels are rounded quantities, rows that are close in X have labels that are
         # close, but not equal.
-        lambda f: _finding_if(
+        lambda f: _finding_or_none(
             f.link == "softmax"
             and f.ob.model.sizes[-1] >= 5
             and f.class_number_r2 - f.held_out_r2 > 0.2,
@@ -406,7 +406,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "no minimum without l2",
-        lambda f: _finding_if(f.has_no_minimum, f.loss, PROVED),
+        lambda f: _finding_or_none(f.has_no_minimum, f.loss, PROVED),
         "the loss has no minimum: along a ray it decreases without end, from {number} here",
         partial(_train_call, l2=1e-4, l2_biases=True),
         poor=False,
@@ -436,7 +436,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         RATE_LARGE_CAUSE,
-        lambda f: _finding_if(
+        lambda f: _finding_or_none(
             f.was_not_finite
             or not np.isfinite(f.steps.losses).all()
             and f.relative_start_loss < 10,
@@ -447,7 +447,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         RATE_LARGE_CAUSE,
-        lambda f: _finding_if(
+        lambda f: _finding_or_none(
             f.steps.has_scaled_steps and (f.steps.rate or 0.0) > f.initial_weight_size,
             (f.steps.rate or 0.0) / f.initial_weight_size,
         ),
@@ -493,7 +493,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         SADDLE_CAUSE,
-        lambda f: _finding_if(
+        lambda f: _finding_or_none(
             f.verdict.kind == "saddle" and f.relative_weight_size > 0.1,
             f.verdict.lambda_min,
             PROVED if f.verdict.certified else MEASURED,
@@ -503,7 +503,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         WEIGHTS_SMALL_CAUSE,
-        lambda f: _finding_if(
+        lambda f: _finding_or_none(
             1e-200 < f.relative_weight_size < 0.3
             and all(layer.biases < 0.5 for layer in f.hidden_layers),
             1 / max(f.relative_weight_size, TINY),
@@ -529,7 +529,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "dead relus",
-        lambda f: _finding_if(f.dead_fraction >= 0.5, 100 * f.dead_fraction),
+        lambda f: _finding_or_none(f.dead_fraction >= 0.5, 100 * f.dead_fraction),
         "{number}% of the units of a layer are inactive on every row, so the data give their "
         "weights no gradient",
     ),
@@ -547,7 +547,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "batch too small",
-        lambda f: _finding_if(
+        lambda f: _finding_or_none(
             f.steps.is_flat and f.noise > 4 * (f.steps.batch or np.inf),
             min(f.noise, f.ob.n_samples),
             SUSPECTED,
@@ -742,7 +742,7 @@ class Diagnosis:
         matplotlib.axes.Axes
             The axes that hold the curves.
         """
-        ax = shown_axes() if ax is None else ax
+        ax = new_pyplot_axes() if ax is None else ax
         layers = self.facts.layers
         at = np.arange(1, len(layers) + 1)
         moving = self.verdict.kind == "not_critical"
@@ -859,7 +859,7 @@ def diagnose(
     flat = theta if isinstance(theta, (list, tuple)) else as_numpy(theta, "theta")
     gone = isinstance(flat, np.ndarray) and flat.dtype.kind == "f" and not np.isfinite(flat).all()
     theta = flat if gone else ob.model.check_theta(theta)
-    steps_of(history)  # an invalid history is rejected before any computation
+    run_facts_from_history(history)  # an invalid history is rejected before any computation
     with np.errstate(all="ignore"):
         at = finite_point(ob, theta)
     lost = at is not theta
@@ -887,7 +887,7 @@ def diagnose_known_verdict(
     """
     started = time.perf_counter()
     with np.errstate(all="ignore"), one_blas_thread(True):
-        facts = measure_facts(ob, theta, steps_of(history), verdict, lost)
+        facts = measure_facts(ob, theta, run_facts_from_history(history), verdict, lost)
         if compare:
             facts = replace(facts, network_losses=compare_networks(facts, seconds))
         causes: dict[str, Advice] = {}

@@ -10,9 +10,9 @@ from ..common.checks import as_rng, check_positive_int, check_theta, check_vecto
 from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
 from ..common.objectives import (
     CountedProducts,
-    as_curvature,
-    as_gradient,
     call_unmodified,
+    checked_curvature,
+    checked_gradient,
     probe_directions,
     value_at,
     value_rounding_error,
@@ -21,7 +21,7 @@ from ..common.outcome import Result, outcome
 from ..common.protocols import SupportsHessian
 from ..common.runtime import starting_with_nearest_rounding
 from ..common.vectors import norm
-from ..krylov.lanczos import as_product
+from ..krylov.lanczos import product_function
 from ..krylov.trust_region import KrylovSpace
 from .line_search import curvature_rounding_error, first_trial_length, line_minimum
 
@@ -76,7 +76,7 @@ def lowest_curvature(
     space = KrylovSpace(n, dtype, min(n, limit + 2 + len(starts)))
     random = rng.standard_normal(n).astype(dtype)
     kept = [np.asarray(v, dtype=dtype) for v in starts if np.any(v)]
-    space.start(as_product(op), random, kept)
+    space.start(product_function(op), random, kept)
     look_at = 1 + len(kept)
     while True:
         space.extend()
@@ -102,7 +102,7 @@ def start_vectors(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.
     """
     g = getattr(H, "gradient", None) if g is None else g
     if g is None and hasattr(ob, "gradient"):
-        g = as_gradient(ob.gradient(theta), theta.size, None)
+        g = checked_gradient(ob.gradient(theta), theta.size, None)
     starts = [] if g is None else [np.asarray(g)]
     return [*starts, *probe_directions(ob, theta).T[:4]]
 
@@ -200,7 +200,7 @@ def _escape(
     ob: Any, theta: np.ndarray, direction: Any, max_products: int, seed: Any
 ) -> EscapeResult:
     """Run `escape` with its arguments, of which `theta` and `max_products` have been checked."""
-    H, rng = CountedProducts(as_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
+    H, rng = CountedProducts(checked_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
     f0, way, size, rounding = value_at(ob, theta), direction, 0.0, 0.0
     if way is None and max_products == 1:
         way = next(iter(start_vectors(ob, theta, H.native)), rng.standard_normal(H.n))
@@ -256,7 +256,7 @@ def _escape_to_lowest(
     t, f = line_minimum(value, theta, v, f0, first_trial_length(theta))
     gain, explained = f0 - f, 0.0
     if not negative and hasattr(ob, "gradient"):
-        explained = abs(t * float(as_gradient(ob.gradient(theta), theta.size) @ v))
+        explained = abs(t * float(checked_gradient(ob.gradient(theta), theta.size) @ v))
     curved = f"the curvature along it is {result.curvature:.3g}"
     if gain > value_rounding_error(f0, theta.dtype) + explained:
         result.update(x=theta + kind(t) * v, fun=f, step=t, success=True)

@@ -27,7 +27,7 @@ from ..common.objectives import call_certificate
 from ..common.read_only import FrozenRecord
 from ..common.runtime import raise_if_interrupted
 from ..critical.report import CriticalPoint
-from ..structure.parameters import branch_scale, l2_diagonal, merge_equal_rows
+from ..structure.parameters import l2_diagonal, merge_equal_rows, residual_branch_scale
 from ..structure.symmetry import saturation_counts
 from ..structure.tables import ACTIVATIONS, LOSSES, TINY, one_hot
 from .minimize import minimize
@@ -317,10 +317,10 @@ def initial_weight_rms(model: Any, layer: int) -> float:
     """Return the root mean square of a layer's W as drawn by `MLP.init`."""
     m, k = model.shapes[layer]
     like_relu = layer < len(model.activation) and ACTIVATIONS[model.activation[layer]].like_relu
-    return math.sqrt(2 / k if like_relu else 2 / (k + m)) * branch_scale(model, layer)
+    return math.sqrt(2 / k if like_relu else 2 / (k + m)) * residual_branch_scale(model, layer)
 
 
-def steps_of(history: Any) -> RunFacts:
+def run_facts_from_history(history: Any) -> RunFacts:
     """Return the `RunFacts` of a history: a result of `minimize`, its history, a mapping of the
     same form, a list of losses, or None. Raise ValueError if a mapping holds no losses.
     """
@@ -400,7 +400,7 @@ def _weighted_sum_of_squares(x: np.ndarray, weight: np.ndarray) -> float:
     return float((weight[:, None] * np.square(x)).sum())
 
 
-def _is_robust(ob: Any, y: np.ndarray) -> bool:
+def _has_linear_growth(ob: Any, y: np.ndarray) -> bool:
     """Return True if the loss grows in proportion to the residual, as pseudo_huber, log_cosh and
     quantile do: the absolute slopes at outputs of plus and minus 1000 (std(y) + 1) are less than 10
     times those at 10 (std(y) + 1). For squared errors they are 100 times larger. The test uses a
@@ -418,7 +418,7 @@ def _is_robust(ob: Any, y: np.ndarray) -> bool:
     return bool(0 < away < 10 * near)
 
 
-def _within_fences(y: np.ndarray) -> np.ndarray:
+def _outlier_free_mask(y: np.ndarray) -> np.ndarray:
     """Return a mask (rows,) of the rows whose targets y (rows, k) are all within Tukey's outer
     fences, at three interquartile ranges from the quartiles. A column whose quartiles are equal
     excludes no row.
@@ -621,8 +621,8 @@ def measure_facts(
     at = theta.astype(float)
     decay = float(np.sum(l2_diagonal(ob) * at * at))
     X, y, w = _sample_rows(ob)
-    robust = _is_robust(ob, y)
-    if robust and (near := _within_fences(y)).any():
+    robust = _has_linear_growth(ob, y)
+    if robust and (near := _outlier_free_mask(y)).any():
         X, y, w = X[near], y[near], w[near] / w[near].mean()
     mean_weight = 1.0 if ob.sample_weight is None else float(np.mean(ob.sample_weight, dtype=float))
     constant = mean_weight * constant_loss(ob)

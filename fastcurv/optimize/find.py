@@ -28,10 +28,10 @@ from ..common.linalg import NotFiniteError, eigh
 from ..common.objectives import (
     PRODUCT_ERROR_EPS,
     CountedProducts,
-    as_curvature,
-    as_gradient,
     call_certificate,
     call_unmodified,
+    checked_curvature,
+    checked_gradient,
     gradient_error_bound,
     hessian_products,
     value_at,
@@ -62,7 +62,13 @@ from ..critical.evidence import (
 from ..critical.report import CriticalPoint
 from ..krylov.trust_region import KrylovSpace, solve_trust_region
 from ..spectrum.dense import SupportsAssembly
-from .residual import NewtonMRSteps, dense_steps, extend_space, krylov_steps, lower_gradient
+from .residual import (
+    NewtonMRSteps,
+    dense_newton_mr_steps,
+    extend_space,
+    krylov_newton_mr_steps,
+    reduce_gradient_norm,
+)
 
 # --------------------------------------------------------------------------------------------------
 # Eigenvector following: steps towards a point of a given index.
@@ -265,7 +271,7 @@ class FinderState:
         if not np.isfinite(theta.astype(getattr(self.ob, "dtype", float))).all():
             return np.full(theta.size, np.nan)
         with call_unmodified(self.ob, theta):
-            return as_gradient(self.ob.gradient(theta), theta.size)
+            return checked_gradient(self.ob.gradient(theta), theta.size)
 
     def hessian(self, theta: np.ndarray) -> CountedProducts | None:
         """Return the products with the Hessian in the objective's own precision, or None if the
@@ -276,7 +282,7 @@ class FinderState:
                 H = self.ob.hessian(theta)
             except (NotFiniteError, OverflowError, FloatingPointError):
                 return None
-        as_curvature(H, theta.size)
+        checked_curvature(H, theta.size)
         try:
             return CountedProducts(H)
         except (NotFiniteError, OverflowError, FloatingPointError):
@@ -292,7 +298,7 @@ class FinderState:
             self.budget.remaining_products - 1,
         )  # one product is reserved for `uphill`
         if H.n < KRYLOV_STEP_MIN_N and H.n <= left:
-            found = dense_steps(H(np.eye(H.n, dtype=H.dtype)), g)
+            found = dense_newton_mr_steps(H(np.eye(H.n, dtype=H.dtype)), g)
         elif size == 0 or left < 1:
             found = NewtonMRSteps(norm=0.0)
         else:
@@ -302,7 +308,7 @@ class FinderState:
                 lambda v, out: np.copyto(out, apply_checked(H.native, v)), g.astype(H.native_dtype)
             )
             extend_space(space, min(1e-2, size / self.history[0]), limit, time_is_up)
-            found, H.count = krylov_steps(space), space.m
+            found, H.count = krylov_newton_mr_steps(space), space.m
         self.budget.count += H.count
         H.count = 0
         return found
@@ -568,10 +574,12 @@ def find_critical_point(
                 _check_index_reached(walk, index)
         except OutOfTime:
             walk.stop(1, f"the budget ended at ||g|| = {walk.gradient_norm:.3g}")
-    return _with_verdict(walk, limit, began) if verdict else walk.make_result()
+    return _classify_end_of_search(walk, limit, began) if verdict else walk.make_result()
 
 
-def _with_verdict(walk: FinderState, max_time: float | None, began: float) -> CriticalPointResult:
+def _classify_end_of_search(
+    walk: FinderState, max_time: float | None, began: float
+) -> CriticalPointResult:
     """Return the result of the search `walk`. If the search succeeded and products are left, the
     result includes the verdict of `classify` on the point. `began` is the time at which the search
     began, and `max_time` is its limit in seconds, or None.
@@ -836,7 +844,7 @@ def _search_step(walk: FinderState, steps: NewtonMRSteps, uphill: np.ndarray) ->
     if not np.isfinite(down).all():
         return False
     tried = NewtonMRSteps([*steps.vectors, down], [*steps.slopes, -float(unit @ unit)], size)
-    found = lower_gradient(walk.gradient, walk.theta, walk.gradient_norm, tried)
+    found = reduce_gradient_norm(walk.gradient, walk.theta, walk.gradient_norm, tried)
     if found is not None:
         walk.move_to(*found)
     return found is not None

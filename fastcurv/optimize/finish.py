@@ -29,9 +29,9 @@ from ..common.vectors import next_radius, norm, norm_with_floor, reduction_ratio
 from ..critical.classify import classify
 from ..critical.dense import cholesky_solver
 from ..critical.evidence import why_no_minimum
-from ..critical.kink_minimum import KinkPoint, find_kink_point, newton_on_kinks, rows_with_kinks
-from ..critical.nearness import gradient_and_error, is_surely_longer
-from ..critical.report import reason_without_calls, report_of_run
+from ..critical.kink_minimum import KinkPoint, find_kink_point, rows_with_kinks, run_newton_on_kinks
+from ..critical.nearness import gradient_and_error, gradient_surely_exceeds
+from ..critical.report import reason_without_calls, reword_for_run
 from ..krylov.trust_region import KrylovSpace, shifted_solve, solve_trust_region
 from ..spectrum.dense import counted_matrix
 from .line_search import Value, first_trial_length, line_minimum
@@ -56,7 +56,7 @@ N_RESTARTS = 4  # number of displaced points from which the minimiser is started
 N_RESTART_STEPS = 20  # maximum number of steps from each displaced point
 
 
-def is_not_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
+def is_at_most(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
     """Return True if ``value(there)`` exceeds ``value(here)`` by at most the rounding error."""
     f = value(here)
     return value(there) <= f + value_rounding_error(f, here.dtype)
@@ -214,7 +214,7 @@ def polish_by_newton(
                 break
             trial = (here + p).astype(theta.dtype)
             there, n_gradients = trial.astype(np.float64), n_gradients + 1
-            if fine and is_surely_longer(ob, there, 0.5 * float(np.linalg.norm(g)), H.norm):
+            if fine and gradient_surely_exceeds(ob, there, 0.5 * float(np.linalg.norm(g)), H.norm):
                 break
             g_trial = gradient_and_error(ob, there)[0]
             if not np.linalg.norm(g_trial) <= 0.5 * np.linalg.norm(g):
@@ -308,7 +308,7 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
     here = np.asarray(theta, dtype=float)
     best = find_kink_point(ob, here)
     if best is not None and not (
-        best.certified and is_not_higher(lambda at: float(ob.value(at)), best.theta, here)
+        best.certified and is_at_most(lambda at: float(ob.value(at)), best.theta, here)
     ):
         best = None
     for i, width in enumerate(SMOOTHING_WIDTHS):
@@ -318,7 +318,7 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
         here = _minimise_smoothed(smooth, here, stop)
         if i < 2 or stop():
             continue
-        found = newton_on_kinks(rows, here, smooth.slopes(here))
+        found = run_newton_on_kinks(rows, here, smooth.slopes(here))
         if found is not None and (best is None or found.certified):
             best = found
     return best
@@ -438,7 +438,7 @@ def _outcome_of_run(outcome: RunOutcome | None) -> RunOutcome | None:
     """Return the outcome, with its report worded for the result of `minimize`; None for None."""
     if outcome is None or outcome.report is None:
         return outcome
-    return replace(outcome, report=report_of_run(outcome.report))
+    return replace(outcome, report=reword_for_run(outcome.report))
 
 
 class Finisher:
@@ -598,7 +598,7 @@ class Finisher:
         there, x = at.report.nearest_verdict, at.report.nearest_point
         minimum = there is not None and there.kind == "minimum" and there.certified
         exact = minimum and at.theta.dtype == np.float64
-        if not (exact and is_not_higher(self.run.value, x, at.theta)):
+        if not (exact and is_at_most(self.run.value, x, at.theta)):
             return None
         return RunOutcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
 

@@ -20,7 +20,7 @@ from ..common.checks import (
     check_choice,
     check_positive,
     check_positive_int,
-    check_real,
+    check_real_number,
     check_seed,
     check_theta,
 )
@@ -64,7 +64,7 @@ from .newton import (
     TrustRegion,
 )
 from .run import Method, MinimizeResult, Run, check_not_negative, check_row_batch_size
-from .units import minimize_scaled, units_of
+from .units import minimize_scaled, target_units_of
 
 # --------------------------------------------------------------------------------------------------
 # Callbacks, in either of SciPy's forms.
@@ -328,24 +328,24 @@ def minimize(
     theta = np.array(check_theta(ob, arrays.get("run.theta", theta0), "theta0", kind))
     run = Run(
         ob, theta, check_seed(seed), curvature=maker.curvature, validation=validation,
-        max_time=_if_set(max_time, "max_time", check_positive),
-        max_products=_if_set(max_products, "max_products"),
-        fun_target=_if_set(fun_target, "fun_target", _check_number),
+        max_time=_validate(max_time, "max_time", check_positive),
+        max_products=_validate(max_products, "max_products"),
+        fun_target=_validate(fun_target, "fun_target", _check_number),
         sample=check_row_batch_size(ob, options.get("sample"), "sample"),
     )  # fmt: skip
     usual = 100 if options.get("batch_size") is not None else 5000 if maker.curvature else 1000
-    tol = _if_set(gradient_tol, "gradient_tol", check_not_negative)
+    tol = _validate(gradient_tol, "gradient_tol", check_not_negative)
     loop = MinimizeLoop(
         run, maker, chosen, options, gradient_tol=tol, callback=call,
-        max_iter=_if_set(max_iter, "max_iter") or usual, patience=_if_set(patience, "patience"),
-        saver=CheckpointWriter(checkpoint, _if_set(checkpoint_every, "checkpoint_every")),
+        max_iter=_validate(max_iter, "max_iter") or usual, patience=_validate(patience, "patience"),
+        saver=CheckpointWriter(checkpoint, _validate(checkpoint_every, "checkpoint_every")),
         ending=Finisher(run, tol, maker, options) if verdict else None,
     )  # fmt: skip
     run.pressed = pressed or run.pressed  # Ctrl-C in the runs from several starts ends this run
     given = (gradient_tol, checkpoint, resume, validation, patience, *options.values())
     _start_in_scaled_units(loop, method, given, seed, progress)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for NaN
-        result = _with_saddle_named(ob, loop.run_to_end(arrays, facts, progress), verdict)
+        result = _name_saddle(ob, loop.run_to_end(arrays, facts, progress), verdict)
     more = {"starts": losses, "track": tracker}
     return as_result(MinimizeResult, **result, **{k: v for k, v in more.items() if v is not None})
 
@@ -355,7 +355,7 @@ MAX_SADDLE_N = 256  # maximum number of parameters for which an eigensystem take
 MAX_SADDLE_SECONDS = 5e-3
 
 
-def _with_saddle_named(ob: Any, result: MinimizeResult, verdict: bool) -> MinimizeResult:
+def _name_saddle(ob: Any, result: MinimizeResult, verdict: bool) -> MinimizeResult:
     """Return the result. If there is no `verdict`, and a critical point is proved to be a saddle
     within milliseconds, its kind becomes ``saddle``. Ctrl-C during the proof ends only the proof.
     """
@@ -405,7 +405,7 @@ def _start_in_scaled_units(
     run, units = loop.run, None
     chosen: Any = loop.name
     if isinstance(method, str) and method == "auto" and all(one is None for one in given):
-        units = units_of(run.ob)
+        units = target_units_of(run.ob)
     if units is not None:
         go: Any = partial(
             minimize, method=chosen, max_iter=loop.max_iter, max_time=run.max_time,
@@ -522,13 +522,13 @@ def _check_method_needs(
 
 
 def _check_number(value: Any, name: str) -> float:
-    number = check_real(value, name)
+    number = check_real_number(value, name)
     if number != number:
         raise ValueError(f"{name} must be a number, got {number}.")
     return number
 
 
-def _if_set(value: Any, name: str, check: Callable[..., Any] = check_positive_int) -> Any:
+def _validate(value: Any, name: str, check: Callable[..., Any] = check_positive_int) -> Any:
     return None if value is None else check(value, name)
 
 

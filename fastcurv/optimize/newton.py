@@ -28,7 +28,7 @@ from ..common.vectors import NewtonSteps, Workspace, dot, norm
 from ..krylov.solvers import capped_cg
 from ..krylov.trust_region import KrylovSpace
 from .line_search import first_trial_length, line_minimum
-from .residual import extend_space, krylov_steps, lower_gradient
+from .residual import extend_space, krylov_newton_mr_steps, reduce_gradient_norm
 from .run import Method, check_not_negative
 from .steps import STEP_DENSE_MAX_N
 
@@ -461,13 +461,13 @@ class NewtonMR(_KrylovMethod):
         extend_space(
             space, min(self.forcing, np.sqrt(run.gnorm)), self.max_krylov_dim, run.out_of_budget
         )
-        steps = krylov_steps(space)
+        steps = krylov_newton_mr_steps(space)
         if not any(slope < 0 for slope in steps.slopes):
             return (
                 "no step lowers the gradient norm: the gradient is orthogonal to the range of the "
                 "Hessian"
             )
-        found = lower_gradient(
+        found = reduce_gradient_norm(
             lambda theta: run.value_and_gradient(theta)[1], run.theta, run.gnorm, steps
         )
         if found is None:

@@ -41,7 +41,7 @@ class NewtonMRSteps:
     norm: float = float("nan")
 
 
-def dense_steps(A: np.ndarray, g: np.ndarray) -> NewtonMRSteps:
+def dense_newton_mr_steps(A: np.ndarray, g: np.ndarray) -> NewtonMRSteps:
     """Return the Newton-MR steps for the gradient g, from all eigenpairs of the Hessian A. If A is
     0 or cannot be decomposed, the result holds no steps.
     """
@@ -62,7 +62,7 @@ def dense_steps(A: np.ndarray, g: np.ndarray) -> NewtonMRSteps:
     )
 
 
-def krylov_steps(space: KrylovSpace) -> NewtonMRSteps:
+def krylov_newton_mr_steps(space: KrylovSpace) -> NewtonMRSteps:
     """Return the Newton-MR steps in a Krylov space grown from the gradient. If H is 0 or not finite
     in this space, the result holds no steps.
     """
@@ -108,7 +108,7 @@ def extend_space(
         look_at = min(space.m + space.p + space.m // 8, limit)
 
 
-def lower_gradient(
+def reduce_gradient_norm(
     gradient: Callable[[np.ndarray], np.ndarray],
     theta: np.ndarray,
     size: float,

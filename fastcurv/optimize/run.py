@@ -18,19 +18,19 @@ import numpy as np
 from ..common.checks import all_finite, check_bool, check_positive, check_positive_int, short_repr
 from ..common.linalg import NotConvexError
 from ..common.objectives import (
-    as_curvature,
-    as_gradient,
-    as_number,
     belongs_to_own_loss,
     call_unmodified,
+    checked_curvature,
+    checked_gradient,
     has_consistent_hessian,
+    value_as_float,
     value_at,
 )
 from ..common.outcome import Result
 from ..common.protocols import EngineSteps, why_not_own, wrapped_source
 from ..common.runtime import Budget, interrupt_source
 from ..common.vectors import norm
-from ..krylov.lanczos import as_product
+from ..krylov.lanczos import product_function
 from .checkpoint import (
     CheckpointedState,
     State,
@@ -366,9 +366,9 @@ class Run(CheckpointedState):
             if self.has_value_and_gradient if kept else hasattr(ob, "value_and_gradient"):
                 f, g = ob.value_and_gradient(theta)
             else:
-                f = as_number(ob.value(theta))
+                f = value_as_float(ob.value(theta))
                 g = ob.gradient(theta)
-        return as_number(f), as_gradient(g, theta.size, self.theta.dtype, kept=kept)
+        return value_as_float(f), checked_gradient(g, theta.size, self.theta.dtype, kept=kept)
 
     def step_price(self) -> float:
         """Return the cost of trying and accepting a step, in Hessian products. Values and gradients
@@ -415,8 +415,8 @@ class Run(CheckpointedState):
         with call_unmodified(self.ob, self.theta):
             curved = self.ob if self.sample is None else self.ob.batch(self.rows)
             operator = getattr(curved, self.curvature)(self.theta)
-        as_curvature(operator, self.theta.size, self.curvature)
-        self._product = as_product(operator)
+        checked_curvature(operator, self.theta.size, self.curvature)
+        self._product = product_function(operator)
         return operator
 
     def _engine_has_points(self) -> bool:

@@ -453,14 +453,14 @@ class _CriticalPointSampler:
         """
         ob = self.ob
         if source == "narrower":
-            return _from_narrower(self, rng)
+            return _widen_narrower_point(self, rng)
         if source == "walk" and index is not None:
             theta = START_FUNCTIONS[start](self, rng)
         elif source == "walk":
             theta = _train_briefly(self, ob.model.init(seed=rng), rng)
         else:
             theta = ob.model.init(seed=rng)
-            theta = _minimise_from(
+            theta = _minimise_in_remaining_time(
                 self, ob, theta, "newton-cg", max_iter=10 * self.max_iter, seed=rng
             )
             if not self.smooth or ob.n_params >= KRYLOV_STEP_MIN_N:
@@ -479,7 +479,7 @@ def _train_briefly(
     low, high = np.log(sampler.epochs)
     steps = int(np.exp(rng.uniform(low, high)))
     # The method needs no seed, since full-batch training is deterministic.
-    return _minimise_from(
+    return _minimise_in_remaining_time(
         sampler,
         sampler.ob,
         theta,
@@ -504,7 +504,7 @@ def _perturbed_narrower_point(
     """Return a point near a critical point of a narrower network: the point is moved by a tenth of
     its norm, or by 0.1, in a random direction, so that the added units differ.
     """
-    theta = np.asarray(_from_narrower(sampler, rng)[0], dtype=float)
+    theta = np.asarray(_widen_narrower_point(sampler, rng)[0], dtype=float)
     aside = rng.standard_normal(theta.size)
     return theta + 0.1 * max(1.0, safe_norm(theta)) * aside / safe_norm(aside)
 
@@ -517,7 +517,7 @@ START_FUNCTIONS: dict[str, Callable[[_CriticalPointSampler, np.random.Generator]
 }
 
 
-def _minimise_from(
+def _minimise_in_remaining_time(
     sampler: _CriticalPointSampler, ob: Any, theta: np.ndarray, method: Descent, **options: Any
 ) -> np.ndarray:
     """Return the point that `minimize` reaches from theta by `method` in the remaining time. If
@@ -574,7 +574,7 @@ def _has_wider_network(model: Any) -> bool:
     return len(model.sizes) > 2 and not model.residual and not model.batch_norm
 
 
-def _from_narrower(
+def _widen_narrower_point(
     sampler: _CriticalPointSampler, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple[int, ...]]:
     """Train a narrower network to a critical point, and widen it to the network of the objective.
@@ -585,7 +585,7 @@ def _from_narrower(
     sizes = [wide.sizes[0], *hidden, wide.sizes[-1]]
     narrow = type(wide)(sizes, activation=wide.activation, bias=wide.bias, dtype=wide.dtype)
     small = ob.with_model(narrow)
-    theta = _minimise_from(
+    theta = _minimise_in_remaining_time(
         sampler, small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False, seed=rng
     )
     theta = find_critical_point(small, theta, method="newton-mr", max_iter=30, verdict=False).x

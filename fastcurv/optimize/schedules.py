@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import check_choice, check_positive, check_positive_int, check_real
+from ..common.checks import check_choice, check_positive, check_positive_int, check_real_number
 from ..common.errors import accept_aliases, type_phrase
 
 __all__ = ["constant", "constant_then_decay", "inverse_time", "power", "robbins_monro"]
@@ -45,7 +45,7 @@ class Schedule:
 
     def __call__(self, t: float) -> float:
         """Return the learning rate of update number `t`, counted from 1."""
-        t = check_real(t, "t")
+        t = check_real_number(t, "t")
         if not t > (0 if self.name == "power" else -1):
             raise ValueError(f"t must be the number of an update, counted from 1, got {t}.")
         try:

@@ -18,7 +18,7 @@ from ..common.checks import (
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import eigh
-from ..krylov.lanczos import as_product
+from ..krylov.lanczos import product_function
 from ..krylov.trust_region import KrylovSpace, absolute_value_step, shifted_solve
 from ..spectrum.forms import matrix_of
 
@@ -45,7 +45,7 @@ class IndefiniteHessianWarning(UserWarning):
     """
 
 
-def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Model) -> Any:
+def _wanted_eigensystem(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Model) -> Any:
     """Return the eigenvalues (k,) of H, the coordinates (k,) of the gradient in the eigenvectors, a
     function that maps such coordinates to vectors (n,), and the relative residual of the step.
 
@@ -61,7 +61,7 @@ def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Mode
     dtype = operator_dtype(op)
     limit = min(n, 400) if k is None else min(n, k)
     space = KrylovSpace(n, dtype, limit + 1 if limit < n else n)
-    space.start(as_product(op), g.astype(dtype))
+    space.start(product_function(op), g.astype(dtype))
 
     def residual() -> float:
         values, vectors = space.ritz_pairs()
@@ -99,7 +99,7 @@ def _solve_step(
     def share(values: np.ndarray, linear: np.ndarray) -> np.ndarray:
         return np.asarray(side(values) * by(values, linear, damping))
 
-    values, linear, lift, residual = _decompose(op, g, k, tol, share)
+    values, linear, lift, residual = _wanted_eigensystem(op, g, k, tol, share)
     return lift(by(values, linear, damping)).astype(g.dtype, copy=False), values, residual
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..common.objectives import as_number, has_consistent_hessian, value_at
+from ..common.objectives import has_consistent_hessian, value_as_float, value_at
 from ..common.outcome import outcome as as_result
 from ..common.vectors import norm
 from .run import MinimizeResult
@@ -93,7 +93,7 @@ class TargetUnits(NamedTuple):
         return as_result(MinimizeResult, x=x, fun=fun, nit=run.nit, nhev=run.nhev, jac=g)
 
 
-def units_of(ob: Any) -> TargetUnits | None:
+def target_units_of(ob: Any) -> TargetUnits | None:
     """Return units for an objective whose targets are far from mean 0 and standard deviation 1, or
     None for other targets and for objectives other than an unpenalised ``mse`` on rows in memory.
     """
@@ -133,7 +133,7 @@ def minimize_scaled(
     records of the steps.
     """
     begun = time.perf_counter()
-    f, g = as_number(units.ob.value(theta)), units.ob.gradient(theta)
+    f, g = value_as_float(units.ob.value(theta)), units.ob.gradient(theta)
     records: list[tuple[Any, ...]] = [(0, f, norm(g), 0, 0.0)]
 
     def record(intermediate_result: MinimizeResult) -> bool:

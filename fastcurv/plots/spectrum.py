@@ -14,7 +14,13 @@ from ..common.protocols import Axis
 from ..common.runtime import raise_if_interrupted
 from ..spectrum.density import spectral_density
 from ..spectrum.density_curve import SpectralDensity
-from ..spectrum.draw import count_signs, draw_density, fold_at_bounds, legend_above, plain_numbers
+from ..spectrum.draw import (
+    add_legend_above,
+    draw_density,
+    fold_at_bounds,
+    plain_numbers,
+    sign_count_clause,
+)
 from ..spectrum.eigsh import eigsh
 from ..spectrum.forms import matrix_of
 from ..spectrum.results import Eigenpairs
@@ -248,9 +254,9 @@ class SpectrumDisplay(Display):
                         transform=ax.get_xaxis_transform(),
                         clip_on=False,
                     )
-            legend_above(ax, float(self.density.density.max()))
+            add_legend_above(ax, float(self.density.density.max()))
         if alone and isinstance(self.density, SpectralDensity):
-            ax.set_title(count_signs(self.density))
+            ax.set_title(sign_count_clause(self.density))
         return self
 
 

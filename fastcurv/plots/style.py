@@ -10,7 +10,7 @@ from ..common.checks import check_choice
 from ..common.errors import keyword_names, refuse_unknown
 from ..common.optional import optional_import
 from ..common.read_only import ReadOnlyMixin
-from ..spectrum.draw import plain_numbers, shown_axes
+from ..spectrum.draw import new_pyplot_axes, plain_numbers
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
     "#0072B2",
@@ -190,6 +190,6 @@ class Display(ReadOnlyMixin, assignable=("ax_", "figure_")):
 
     def _get_axes(self, ax: Any, figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
         """Return ``ax``, or new Axes if it is None, and store them in ``ax_`` and ``figure_``."""
-        ax = shown_axes(figsize) if ax is None else ax
+        ax = new_pyplot_axes(figsize) if ax is None else ax
         self.ax_, self.figure_ = ax, ax.figure
         return ax

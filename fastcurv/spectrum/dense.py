@@ -17,7 +17,7 @@ from ..common.checks import (
     row_block_slices,
 )
 from ..common.errors import accept_aliases
-from ..common.linalg import Eigensystem, NotFiniteError, eigh, midpoint
+from ..common.linalg import Eigensystem, NotFiniteError, eigh, matrix_midpoint
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.objectives import PRODUCT_ERROR_EPS, CountedProducts
 from ..common.protocols import DenseReduction, Floats, Space, why_not_own
@@ -50,7 +50,7 @@ class SupportsAssembly(Protocol):
     """An operator that may be able to compute its matrix in another way than by products."""
 
     def assembled(self) -> AssembledMatrix | None:
-        """Return the `Assembled` matrix of the operator, or None if it cannot be computed without
+        """Return the `AssembledMatrix` of the operator, or None if it cannot be computed without
         products.
         """
 
@@ -191,7 +191,7 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
         with np.errstate(over="ignore", invalid="ignore"):
             asymmetry[s] = safe_norms(here - there)
             A[s] = np.where(
-                bounds < own, here, np.where(own < bounds, there, midpoint(here, there))
+                bounds < own, here, np.where(own < bounds, there, matrix_midpoint(here, there))
             )
     if not np.isfinite(asymmetry).all():
         raise NotFiniteError(
@@ -234,7 +234,7 @@ def _symmetric_matrix_of(op: Any) -> Floats:
     P = matrix_of(op)[0].astype(np.float64, copy=False)
     if not np.isfinite(P).all():
         raise NotFiniteError(NOT_FINITE_MESSAGE)
-    return midpoint(P, P.T)
+    return matrix_midpoint(P, P.T)
 
 
 @accept_aliases("eigvalsh")

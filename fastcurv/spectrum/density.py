@@ -33,7 +33,7 @@ from ..common.vectors import norm
 from ..krylov.lanczos import (
     Recurrence,
     aligned_rows,
-    combine,
+    combine_basis_rows,
     orthonormal_rows,
     orthonormalise,
     ritz_decomposition,
@@ -176,13 +176,13 @@ def spectral_density(
         return exact_density(eigvalsh(small.matrix), small, n, 0, smoothing, operator_dtype(op))
     op = op if small is None else cast(OperatorLike, small)
     deflate = (against is None and op.shape[0] <= DEFLATION_MAX_N) if deflate is None else deflate
-    known, spent = known_pairs(op, against)
+    known, spent = as_known_pairs(op, against)
     quadratures, orthogonality_loss, outliers = [], 0.0, None
     with (
         show_bar(n_probes * n_steps, "spectral_density", progress) as shown,
         aligned_rows(op, (min(n_steps, op.shape[0]) + 1, op.shape[0]), operator_dtype(op)) as rows,
     ):
-        run = new_run(op, n_steps, known, rows)
+        run = new_recurrence(op, n_steps, known, rows)
         for i in range(n_probes):
             run_probe(run, rng, n_steps, shown)
             found = gauss_quadrature(run)
@@ -193,7 +193,7 @@ def spectral_density(
                 if len(outliers.values):
                     known = KnownPairs(*(np.concatenate(both) for both in zip(known, outliers)))
                     spent, found = spent + run.n_products, rest
-                    run = new_run(op, n_steps, known, rows)
+                    run = new_recurrence(op, n_steps, known, rows)
             quadratures.append(found)
     n_products = spent + run.n_products
     if outliers is not None and has_repeated_outliers(quadratures[1:], outliers, op.shape[0]):
@@ -220,7 +220,7 @@ def exact_density(
     return assemble_density([one, one], np.zeros(0), n, smoothing, small, dtype, **known)
 
 
-def density_of(values: Floats, dtype: np.dtype[Any]) -> SpectralDensity:
+def density_of_matrix_eigenvalues(values: Floats, dtype: np.dtype[Any]) -> SpectralDensity:
     """Return the density of an operator of the given dtype from all of its eigenvalues, `values`
     (n,).
     """
@@ -260,7 +260,7 @@ class KnownPairs(NamedTuple):
     residuals: Floats
 
 
-def known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
+def as_known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
     """Return the `KnownPairs` of `against`, which is an Eigenpairs, an array (n, k) of vectors or
     None, and the number of products used to check the pairs or to compute their values. Raise
     ValueError if the vectors have another length or are not eigenvectors.
@@ -274,7 +274,7 @@ def known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
             )
         vectors = np.ascontiguousarray(against.vectors.T, dtype)
         known = KnownPairs(against.values, vectors, against.residuals)
-        return known, check_pairs(op, known) if len(vectors) else 0
+        return known, check_known_pairs(op, known) if len(vectors) else 0
     rows = orthonormal_rows(against, n, dtype)
     if rows is None:
         return KnownPairs(none, np.zeros((0, n), dtype), none), 0
@@ -282,10 +282,10 @@ def known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
     run.insert(rows)
     run.step()
     values, S = ritz_decomposition(run)
-    return KnownPairs(values, combine(run.rows[: run.m], S), none), run.n_products
+    return KnownPairs(values, combine_basis_rows(run.rows[: run.m], S), none), run.n_products
 
 
-def check_pairs(op: Any, known: KnownPairs) -> int:
+def check_known_pairs(op: Any, known: KnownPairs) -> int:
     """Raise ValueError if the known pairs are not eigenpairs of `op`. The test is one product with
     the sum of their vectors. Return the number of products, 1.
 
@@ -306,7 +306,7 @@ def check_pairs(op: Any, known: KnownPairs) -> int:
     return 1
 
 
-def new_run(op: Any, n_steps: int, known: KnownPairs, rows: Array) -> Recurrence:
+def new_recurrence(op: Any, n_steps: int, known: KnownPairs, rows: Array) -> Recurrence:
     """Return a `Recurrence` with capacity for n_steps steps in the array `rows`, orthogonal to the
     vectors of the known pairs. Raise ValueError if these vectors span the whole space.
     """
@@ -385,7 +385,7 @@ def find_outliers(run: Recurrence, most: int) -> tuple[KnownPairs, Quadrature]:
     good = good[np.argsort(-np.abs(theta[good]))][: min(most, run.dimension - 1)]
     S = run.ritz_vectors(good).T
     run.reorthogonalise()
-    rows = combine(run.rows[: run.m], S)
+    rows = combine_basis_rows(run.rows[: run.m], S)
     orthonormalise(rows)
     nodes, weights = np.delete(theta, good), np.delete(first**2, good)
     return KnownPairs(theta[good], rows, residuals[good]), Quadrature(

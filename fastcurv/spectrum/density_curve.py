@@ -16,7 +16,7 @@ from ..common.checks import (
     check_choice,
     check_positive,
     check_positive_int,
-    check_real,
+    check_real_number,
     short_repr,
 )
 from ..common.errors import AttributeHints, type_phrase
@@ -342,7 +342,7 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
         standard error is at least 1/n.
         """
         for name, end in (("low", low), ("high", high)):
-            if not isinstance(end, numbers.Real) or np.isnan(check_real(end, name)):
+            if not isinstance(end, numbers.Real) or np.isnan(check_real_number(end, name)):
                 raise ValueError(
                     f"{name} must be a number, which may be infinite, got {short_repr(end)}."
                 )

@@ -18,7 +18,7 @@ BAND_STANDARD_ERRORS = 2.0  # half-width of the error band around a curve, in st
 MIN_AXIS_VALUE = 1e-290
 
 
-def shown_axes(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
+def new_pyplot_axes(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
     """Return Axes in a new figure of pyplot, which ``plt.show()`` and notebooks display. In a
     thread other than the main thread, where pyplot may not open windows, the figure is not managed
     by pyplot.
@@ -116,11 +116,11 @@ def draw_density(
     ax.set(
         xlabel="eigenvalue", ylabel="density" if density.axis == "linear" else "density per decade"
     )
-    legend_above(ax, top)
+    add_legend_above(ax, top)
     return ax
 
 
-def legend_above(ax: Any, top: float) -> None:
+def add_legend_above(ax: Any, top: float) -> None:
     """Add a legend to the Axes. Extend a logarithmic vertical axis above `top`, the highest value
     drawn, until there is space for the legend.
     """
@@ -191,7 +191,7 @@ def definite_bounds(density: Any) -> tuple[float, float]:
     )
 
 
-def count_signs(density: Any) -> str:
+def sign_count_clause(density: Any) -> str:
     """Return a clause with the numbers of negative, positive and zero eigenvalues, within rounding.
     If not all eigenvalues are known, the clause states the estimated fraction of negative
     eigenvalues.

@@ -35,13 +35,13 @@ from ..common.vectors import EigenSearch
 from ..krylov.lanczos import (
     Recurrence,
     aligned_rows,
-    check_wanted,
-    combine,
+    check_wanted_pairs,
+    combine_basis_rows,
     kept_ritz_indices,
     orthonormal_rows,
     ritz_decomposition,
 )
-from ..krylov.trust_region import max_growth
+from ..krylov.trust_region import max_log_growth
 from .forms import QUICK_DENSE_MAX_N, choose_representation, matrix_of, reduced_operator_of
 from .reduced import (
     EigshOptions,
@@ -162,8 +162,8 @@ class ThickRestart(EigenSearch):
         super().__init__(run, asked.k, asked.which, tol, asked.relative == "value", price)
         self.is_quick, self.rng, self.max_unreported_ratio = quick, rng, MIN_MISSED_WITHIN_TOLS
         self.min_probe_growth, self.min_missed_growth = (
-            max_growth(run.n, MISS_PROBABILITY),
-            max_growth(run.n, MISSED_WITHIN_PROBABILITY),
+            max_log_growth(run.n, MISS_PROBABILITY),
+            max_log_growth(run.n, MISSED_WITHIN_PROBABILITY),
         )
         self.max_products, self.probe, self.asked = asked.max_products, asked.probe, asked.probe
         # True if the given start vectors span an invariant subspace, in which the search ended
@@ -267,8 +267,8 @@ class ThickRestart(EigenSearch):
         """Return the Ritz vectors (k, n) of the pairs of `_current_values`, as rows."""
         run = self.run
         if self.probed_pairs is not None:
-            return combine(run.rows[: self.probe_from], self.probed_pairs[2])
-        return combine(run.rows[: run.m], run.ritz_pairs(self.k, self.which)[1])
+            return combine_basis_rows(run.rows[: self.probe_from], self.probed_pairs[2])
+        return combine_basis_rows(run.rows[: run.m], run.ritz_pairs(self.k, self.which)[1])
 
     def _confirm_residuals(self) -> bool:
         """Compute the residuals of the wanted pairs by products if their bounds exceed the
@@ -455,7 +455,7 @@ def eigsh(
     if v0 is not None:
         several = check_vectors(v0, n, "v0", operator_dtype(op)).shape[1] > 1
     asked = EigshOptions(
-        check_wanted(k, which, n),
+        check_wanted_pairs(k, which, n),
         which,
         tol=tol,
         relative=check_choice(relative, ("scale", "value"), "relative"),

@@ -18,7 +18,7 @@ from ..common.checks import (
     operator_dtype,
 )
 from ..common.protocols import SPACE_NAMES, Floats, Reduction
-from ..common.runtime import check_time
+from ..common.runtime import raise_if_out_of_time
 
 IDENTITY_BLOCK_COLUMNS = 128  # number of columns of the identity multiplied at a time
 MAX_DENSE_ROWS = 30_000  # maximum number of rows of a matrix that is formed
@@ -217,7 +217,7 @@ def matrix_by_products(op: Any) -> tuple[NDArray[Any], int]:
         return apply_checked(op, np.eye(n, dtype=dtype)), n
     A = np.empty((n, n), dtype)
     for start in range(0, n, IDENTITY_BLOCK_COLUMNS):
-        check_time()
+        raise_if_out_of_time()
         stop = min(start + IDENTITY_BLOCK_COLUMNS, n)
         columns = np.zeros((n, stop - start), dtype)
         columns[np.arange(start, stop), np.arange(stop - start)] = 1

@@ -25,7 +25,7 @@ from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
 from ..common.protocols import Array, Axis, OperatorLike, Seed, Space, Which
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import Lock
-from ..krylov.lanczos import Recurrence, check_wanted, combine
+from ..krylov.lanczos import Recurrence, check_wanted_pairs, combine_basis_rows
 from .density import assemble_density, complete_quadrature, extend_run, gauss_quadrature
 from .density_curve import SpectralDensity, check_grid_options
 from .forms import reduced_operator_of
@@ -360,7 +360,7 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
             products used for the pairs, and `n_new_products` the number of products made by this
             call.
         """
-        wanted, tol = check_wanted(k, which, self.n), resolve_tol(tol, self.dtype)
+        wanted, tol = check_wanted_pairs(k, which, self.n), resolve_tol(tol, self.dtype)
         limit = self.n if max_products is None else check_positive_int(max_products, "max_products")
         with self.locked() as runs, show_bar(None, f"{self.name}: eigsh", progress) as shown:
             before, k = runs.n_products, min(wanted, runs.reduced_operator.shape[0])
@@ -378,7 +378,7 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
             run.reorthogonalise()
             found = Eigenpairs(
                 values=theta,
-                vectors=combine(run.rows[: run.m], S).T,
+                vectors=combine_basis_rows(run.rows[: run.m], S).T,
                 residuals=limits,
                 tol=tol,
                 converged=limits <= tol * run.scale,

@@ -37,7 +37,12 @@ from ..common.protocols import (
 )
 from ..common.runtime import run_interruptibly, starting_with_nearest_rounding
 from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm
-from ..krylov.lanczos import combine, orthonormalise, project, subtract
+from ..krylov.lanczos import (
+    combine_basis_rows,
+    orthonormalise,
+    projection_coefficients,
+    subtract_projection,
+)
 from .density import random_signs
 from .forms import QUICK_DENSE_MAX_N, choose_representation, reduced_operator_of, summed_matrix
 from .results import (
@@ -239,7 +244,7 @@ class CountedOperator:
         rest = []
         for V in self.probes(rng, left - len(Q)):
             if len(Q):
-                subtract(Q, V, project(Q, V))
+                subtract_projection(Q, V, projection_coefficients(Q, V))
             rest.append(forms(V))
         mean, error = mean_and_error(np.concatenate(rest))
         return known + mean, error
@@ -304,7 +309,7 @@ class RangeSketch:
         and the error of ``H q``, so the root mean square of the differences over all o is the norm
         of this error.
         """
-        twice = project(self.O.astype(np.float64), self.Z.astype(np.float64))
+        twice = projection_coefficients(self.O.astype(np.float64), self.Z.astype(np.float64))
         errors = np.linalg.norm(twice - self.R, axis=1) / len(self.O) ** 0.5
         least, found = MIN_SUM_ERROR_EPS * np.finfo(self.Z.dtype).eps, np.zeros(self.n)
         for q, z, error in zip(self.Q, self.Z, errors):
@@ -316,9 +321,9 @@ class RangeSketch:
         the part of the trace along the direction that is left out with this sample.
         """
         m, S, R = len(self.O), self.S, self.R
-        H = project(self.Q, self.Z.astype(np.float64))
+        H = projection_coefficients(self.Q, self.Z.astype(np.float64))
         H = (H + H.T) / 2
-        W = project(self.Q, self.O.astype(np.float64)).T
+        W = projection_coefficients(self.Q, self.O.astype(np.float64)).T
         left_out = np.einsum("ij,ij->j", S, H @ S)
         inside = np.trace(H) - left_out
         P = W - S * np.einsum("ij,ij->j", S, W)
@@ -360,7 +365,10 @@ class RangeSketch:
         along = np.einsum("ij,ij->j", S, self.R)
         for start in range(0, m, N_BLOCK_VECTORS):
             cut = slice(start, start + N_BLOCK_VECTORS)
-            QS, ZS = combine(self.Q, S[:, cut]), combine(self.Z.astype(np.float64), S[:, cut])
+            QS, ZS = (
+                combine_basis_rows(self.Q, S[:, cut]),
+                combine_basis_rows(self.Z.astype(np.float64), S[:, cut]),
+            )
             samples = whole - QS * ZS + self.O[cut] * QS * along[cut, None]
             left_out += np.abs(QS * ZS).sum(axis=0)
             total += samples.sum(axis=0)

@@ -29,7 +29,7 @@ def layers_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]
     any dtype, or of many vectors (..., n). W has shape (..., out, in). b has shape (..., out), or
     is None if the model has no biases.
     """
-    return [(W, b) for W, b, _ in _parts_of(model, theta)]
+    return [(W, b) for W, b, _ in _split_parameters(model, theta)]
 
 
 def batch_norm_params(
@@ -38,10 +38,10 @@ def batch_norm_params(
     """Return a list with one entry for each layer: the pair (gamma, beta) of views of `theta`, each
     (..., out), or None if the layer has no batch normalisation.
     """
-    return [norm for _, _, norm in _parts_of(model, theta)]
+    return [norm for _, _, norm in _split_parameters(model, theta)]
 
 
-def _parts_of(
+def _split_parameters(
     model: Any, theta: NDArray[Any]
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, tuple[NDArray[Any], NDArray[Any]] | None]]:
     at, normed = 0, is_batch_normalised(model)
@@ -122,7 +122,7 @@ def parameter_derivatives(
     return found
 
 
-def adds_own_input(model: Any, layer: int) -> bool:
+def has_skip_connection(model: Any, layer: int) -> bool:
     """Return True if `layer`, counted from 0, is a hidden layer that adds its input to its
     output.
     """
@@ -134,26 +134,26 @@ def adds_own_input(model: Any, layer: int) -> bool:
     )
 
 
-def branch_scale(model: Any, layer: int) -> float:
+def residual_branch_scale(model: Any, layer: int) -> float:
     """Return the factor by which `MLP.init` scales the weights W of a layer.
 
     The factor is ``1/L``, with L the number of skip connections of the network, if the layer has a
     skip connection and an unbounded activation and the model has no batch normalisation. Otherwise
     it is 1.
     """
-    if not adds_own_input(model, layer) or model.batch_norm:
+    if not has_skip_connection(model, layer) or model.batch_norm:
         return 1.0
     ends = ACTIVATIONS[model.activation[layer]].phi(np.array([[-30.0, 30.0]]))
     if not np.abs(ends).max() > 10:
         return 1.0
-    return 1 / sum(adds_own_input(model, l) for l in range(len(model.sizes) - 2))
+    return 1 / sum(has_skip_connection(model, l) for l in range(len(model.sizes) - 2))
 
 
-def is_in_skip(model: Any, layer: int) -> bool:
+def feeds_skip_connection(model: Any, layer: int) -> bool:
     """Return True if a skip connection starts or ends at the output of hidden layer `layer`, so
     that this output is added to the output of another layer.
     """
-    return adds_own_input(model, layer) or adds_own_input(model, layer + 1)
+    return has_skip_connection(model, layer) or has_skip_connection(model, layer + 1)
 
 
 def l2_diagonal(ob: Any) -> float | NDArray[np.float64]:
@@ -176,10 +176,10 @@ def divisor_of(ob: Any) -> float:
     """
     # for a missing attribute, `getattr` would search for similar names
     known = vars(ob).get("divisor")
-    return ob.n_samples * terms_of_a_row(ob) if known is None else float(known)
+    return ob.n_samples * n_terms_per_row(ob) if known is None else float(known)
 
 
-def terms_of_a_row(ob: Any) -> float:
+def n_terms_per_row(ob: Any) -> float:
     """Return the number of terms of a row, by which its loss is divided: the number of targets of a
     row for losses that are means over targets, and 1 for cross entropy and user-defined losses.
     """

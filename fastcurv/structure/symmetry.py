@@ -22,10 +22,10 @@ from ..common.checks import as_numpy, as_rng, check_positive, check_vector, shor
 from ..common.errors import accept_aliases, require_attrs
 from ..common.protocols import Floats
 from .parameters import (
-    adds_own_input,
     batch_norm_params,
+    feeds_skip_connection,
+    has_skip_connection,
     is_batch_normalised,
-    is_in_skip,
     l2_diagonal,
     layers_of,
     nonzero_weight_rows,
@@ -211,7 +211,7 @@ class ColumnRanges:
         return ColumnRanges(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
 
-def ranges(ob: Any, theta: ArrayLike) -> tuple[ColumnRanges, ColumnRanges]:
+def ranges_at_theta(ob: Any, theta: ArrayLike) -> tuple[ColumnRanges, ColumnRanges]:
     """Return the `ColumnRanges` of the inputs and of the network outputs at theta, as a pair."""
     known = ob.statistics(theta) if ob.model.batch_norm else None
     outputs = np.asarray(ob.model.predict(theta, ob.X, known), dtype=float)
@@ -238,7 +238,7 @@ def _check_hidden_layer(model: Any, theta: ArrayLike, layer: int) -> int:
         raise ValueError(
             f"layer must be the index of a hidden layer, 0 to {n_hidden - 1}, got {layer}."
         )
-    if is_in_skip(model, layer):
+    if feeds_skip_connection(model, layer):
         raise ValueError(
             f"layer must be a hidden layer without a skip connection around it, got {layer}, whose "
             "units are tied to those of its neighbours."
@@ -453,7 +453,7 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
     theta = check_vector(theta, model.n_params, "theta", np.float64)
     copy: NDArray[Any] = check_vector(other, model.n_params, "other", np.float64)
     for layer, name in enumerate(model.activation):
-        if is_in_skip(model, layer):
+        if feeds_skip_connection(model, layer):
             continue
         odd, even = ACTIVATIONS[name].odd, ACTIVATIONS[name].even
         (turning, fixed), (others, others_fixed) = (
@@ -582,12 +582,12 @@ def proved_orbits(
         for orbit in group(ob, theta, free, off, on_kinks):
             if len(orbit):
                 size += len(orbit)
-                _check_room(theta, size)
+                _check_tangents_memory(theta, size)
                 held.append(orbit)
     return held
 
 
-def _check_room(theta: Floats, count: int) -> None:
+def _check_tangents_memory(theta: Floats, count: int) -> None:
     """Raise MemoryError if `count` tangents take more than `MAX_TANGENTS_BYTES`."""
     if count * theta.nbytes > MAX_TANGENTS_BYTES:
         raise MemoryError(
@@ -600,7 +600,7 @@ def _zero_tangents(theta: Floats, count: int) -> Floats:
     """Return zeros (count, n) for tangents as rows. Raise MemoryError if they take too much
     memory.
     """
-    _check_room(theta, count)
+    _check_tangents_memory(theta, count)
     return np.zeros((count, theta.size))
 
 
@@ -719,7 +719,7 @@ def _inactive_unit_translations(
         into = [part for part in (*layers[layer], *(norms[layer] or ())) if part is not None]
         for j in np.flatnonzero(units):
             touched = [part[j] for part in into]
-            if not adds_own_input(model, layer):
+            if not has_skip_connection(model, layer):
                 touched.append(layers[layer + 1][0][:, j])
             columns.extend(i for i in np.hstack(touched) if free[i])
     yield _single_translations("off", theta, columns)
@@ -729,7 +729,7 @@ def _inactive_unit_translations(
 # --------------------------------------------------------------------------------------------------
 
 
-def joined_layers(model: Any) -> list[range]:
+def residual_stream_runs(model: Any) -> list[range]:
     """Return the runs of hidden layers that share one residual stream: a layer, and the layers that
     add to its outputs by skip connections. A run whose first layer adds its input, X, is left out,
     because X cannot be transformed.
@@ -738,9 +738,9 @@ def joined_layers(model: Any) -> list[range]:
     n_hidden = len(model.activation)
     while start < n_hidden:
         stop = start + 1
-        while stop < n_hidden and adds_own_input(model, stop):
+        while stop < n_hidden and has_skip_connection(model, stop):
             stop += 1
-        if not adds_own_input(model, start):
+        if not has_skip_connection(model, start):
             runs.append(range(start, stop))
         start = stop
     return runs
@@ -757,7 +757,7 @@ def _stream_orbits(
     general linear group or rotations of linear units, and shifts of linear biases.
     """
     model = ob.model
-    for run in joined_layers(model):
+    for run in residual_stream_runs(model):
         names = {model.activation[l] for l in run}
         if not all(ACTIVATIONS[name].homogeneous for name in names):
             continue
@@ -769,7 +769,7 @@ def _stream_orbits(
             units = [i for i in range(width) if not kinks[i]]
             pairs = [(i, j) for i in units for j in (range(width) if linear else (i,))]
             yield _linear_group_orbit(ob, theta, run, pairs, 0, "linear" if linear else "scale")
-        elif linear and _has_even_decay(ob, run):
+        elif linear and _has_uniform_decay(ob, run):
             pairs = [(i, j) for i in range(width) for j in range(i)]
             yield _linear_group_orbit(ob, theta, run, pairs, -1, "rotation")
         if names == {"identity"} and len(run) == 1:
@@ -796,7 +796,7 @@ def _transformed_parts(model: Any, theta: NDArray[Any], run: range) -> list[tupl
     ]
 
 
-def _has_even_decay(ob: Any, run: range) -> bool:
+def _has_uniform_decay(ob: Any, run: range) -> bool:
     """Return True if l2 is constant on each W and each b whose entries a rotation mixes."""
     l2 = np.broadcast_to(l2_diagonal(ob), (ob.model.n_params,))
     return all(
@@ -885,7 +885,7 @@ def _bias_shift_orbits(
     def direction(t: Floats) -> Floats:
         return moved(np.zeros_like(theta), t, -(layers_of(model, theta)[layer + 1][0] @ t))
 
-    _check_room(theta, len(b))
+    _check_tangents_memory(theta, len(b))
     T = np.stack([direction(e) for e in np.eye(len(b))], axis=1)
     yield Orbit(
         "linear bias",

@@ -168,12 +168,12 @@ def _r_squared(f: NDArray[Any], y: NDArray[Any]) -> float:
     return float(1 - np.sum((f - y) ** 2) / spread) if spread > 0 else float("nan")
 
 
-def _share_of_right_classes(f: NDArray[Any], y: NDArray[Any]) -> float:
+def _accuracy(f: NDArray[Any], y: NDArray[Any]) -> float:
     labels = y if y.ndim == 1 else y.argmax(axis=1)
     return float(np.mean(f.argmax(axis=1) == labels))
 
 
-def _is_surely_right_class(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
+def _is_class_proved_right(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
     y = one_hot(y, f.shape[1])
     # With a single class the loss is 0 everywhere, so no row counts as classified.
     right, hard = y > 0, ((y > 0).sum(axis=1) == 1) & (y.shape[1] > 1)
@@ -181,7 +181,7 @@ def _is_surely_right_class(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
     return np.asarray(hard & (low > np.where(right, -np.inf, f + E).max(axis=1)))
 
 
-def _outputs_pulled(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
+def _target_direction_masks(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
     if y.ndim == 1:
         up = np.bincount(y.astype(np.intp), minlength=d_out) > 0
         return up, up.sum() > up
@@ -263,14 +263,14 @@ LOSSES: dict[Any, LossRow] = _LossTable(
             attained=False,
             bends=(0.5, 0.28),
             constant=lambda y, shares, d_out: float(_entropy_terms(np.bincount(y, shares)).sum()),
-            score=("accuracy", _share_of_right_classes),
+            score=("accuracy", _accuracy),
             sklearn=("softmax", lambda d_out: 1.0),
             terms_of_row=lambda d_out: 1.0,
             aliases=("crossentropyloss", "logloss", "nll", "nllloss", "ce")
             + ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "softmax"),
             certain=lambda f: 0.999 * np.exp(f - f.max(axis=1, keepdims=True)).sum(axis=1) <= 1,
-            right=_is_surely_right_class,
-            pulls=_outputs_pulled,
+            right=_is_class_proved_right,
+            pulls=_target_direction_masks,
         ),
         "binary_cross_entropy": LossRow(
             "sigmoid",
@@ -550,7 +550,7 @@ def _tanh_bounds(x: Floats, far: Floats, _: Floats) -> Three:
     return p, second, third
 
 
-def _tanh_pairs(P: Any, z: Any) -> tuple[Any, Any]:
+def _tanh_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
     a = P.tanh(z)
     return a, P.add_float_to_pair(-P.multiply_pairs(a, a), 1.0)
 
@@ -566,7 +566,7 @@ def _sigmoid_bounds(x: Floats, far: Floats, _: Floats) -> Three:
     return 0.25 * p, 0.125 * q, 0.0625 * r
 
 
-def _sigmoid_pairs(P: Any, z: Any) -> tuple[Any, Any]:
+def _sigmoid_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
     s = P.sigmoid(z)
     return s, P.multiply_pairs(s, P.sigmoid(-z))
 
@@ -600,8 +600,8 @@ def _silu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
     )
 
 
-def _silu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
-    s, d = _sigmoid_pairs(P, z)
+def _silu_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
+    s, d = _sigmoid_in_double_double(P, z)
     return P.multiply_pairs(z, s), P.add_pairs(s, P.multiply_pairs(z, d))
 
 
@@ -623,7 +623,7 @@ def _gelu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
     )
 
 
-def _gelu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
+def _gelu_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
     n, cdf = P.normal_density_and_cdf(z)
     return P.multiply_pairs(z, cdf), P.add_pairs(cdf, P.multiply_pairs(z, n))
 
@@ -640,7 +640,7 @@ def _elu_envelope(z: Floats, t: Floats) -> Three:
     return np.where(z + t > 0, 1.0, e), np.where(cross, np.inf, e), np.where(cross, np.inf, e)
 
 
-def _elu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
+def _elu_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
     one, zero = P.pair_from_float(np.ones_like(z.hi)), P.pair_from_float(np.zeros_like(z.hi))
     e = P.expm1(P.choose_pair(z.hi > 0, zero, z))
     return P.choose_pair(z.hi > 0, z, e), P.choose_pair(z.hi > 0, one, P.add_float_to_pair(e, 1.0))
@@ -690,7 +690,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
             lambda z: 1 - np.tanh(z) ** 2,
             _tanh_derivatives,
             _envelope_by_bounds(_tanh_bounds),
-            _tanh_pairs,
+            _tanh_in_double_double,
             bend=0.77,
             of_a=0.0,
             odd=True,
@@ -706,7 +706,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
             lambda z: _sigmoid(z) * _sigmoid(-z),
             _sigmoid_derivatives,
             _envelope_by_bounds(_sigmoid_bounds),
-            _sigmoid_pairs,
+            _sigmoid_in_double_double,
             lipschitz=0.25,
             bend=0.0963,
             of_a=1.0,
@@ -737,7 +737,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
             lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z)),
             _silu_derivatives,
             _envelope_by_bounds(_silu_bounds),
-            _silu_pairs,
+            _silu_in_double_double,
             lipschitz=1.1,
             bend=0.5,
             like_relu=True,
@@ -753,7 +753,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
             lambda z: _normal_cdf(z) + z * normal_density(z),
             _gelu_derivatives,
             _envelope_by_bounds(_gelu_bounds),
-            _gelu_pairs,
+            _gelu_in_double_double,
             lipschitz=1.13,
             bend=0.8,
             gaussian=True,
@@ -770,7 +770,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
             lambda z: np.where(z.real > 0, 1.0, np.exp(np.where(z.real > 0, 0, z))),
             _elu_derivatives,
             _elu_envelope,
-            _elu_pairs,
+            _elu_in_double_double,
             bend=1.0,
             kink=1.0,
             like_relu=True,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.checks import check_positive, check_real
+from ..common.checks import check_positive, check_real_number
 from ..common.errors import accept_aliases, type_phrase
 from ..common.protocols import Floats
 from .given import (
@@ -34,7 +34,7 @@ N_CHECK_ROWS = 16  # number of rows on which a new loss is checked
 DIFFERENCE_STEP = 1e-5  # step of difference quotients, for arguments of magnitude about 1
 
 
-def store_function(
+def set_user_function(
     own: UserFunction, function: Any, returns: str, third_bound: Any, error_ulps: Any
 ) -> None:
     """Store a function and its known properties in the new object `own`, after checking their
@@ -200,12 +200,12 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         lower_bound: float | None = None,
         error_ulps: float | None = None,
     ) -> None:
-        store_function(
+        set_user_function(
             self, function, "function(z, y) -> (value, first, second)", third_bound, error_ulps
         )
         wanted = "a finite number, or None if no lower bound is known"
         if lower_bound is not None and not math.isfinite(
-            check_real(lower_bound, "lower_bound", wanted)
+            check_real_number(lower_bound, "lower_bound", wanted)
         ):
             raise ValueError(f"lower_bound must be {wanted}, got {lower_bound!r}.")
         vars(self).update(lower_bound=lower_bound, per_target=0)
@@ -245,7 +245,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         >>> fc.Loss.quantile(0.9)
         Loss.quantile(0.9, 0.05)
         """
-        level = check_real(level, "level", "a number between 0 and 1")
+        level = check_real_number(level, "level", "a number between 0 and 1")
         made: Loss = quantile_loss(level, check_positive(width, "width"), Loss)
         return made
 
@@ -370,7 +370,7 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
         third_bound: float | Callable[[Floats, Floats], Floats] | None = None,
         error_ulps: float | None = None,
     ) -> None:
-        store_function(
+        set_user_function(
             self, function, "function(z) -> (phi, first, second)", third_bound, error_ulps
         )
         for name, bound in (("first_bound", first_bound), ("second_bound", second_bound)):

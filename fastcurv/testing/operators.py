@@ -12,7 +12,7 @@ from ..common.checks import (
     as_rng,
     check_array,
     check_positive_int,
-    check_real,
+    check_real_number,
     check_symmetric_operator,
     check_vector,
 )
@@ -119,7 +119,7 @@ class QuadraticObjective(ReadOnlyMixin, assignable=REPLACEABLE_METHODS):
             if center is None
             else check_vector(center, self.n_params, "center")
         )
-        self.offset = check_real(offset, "offset")
+        self.offset = check_real_number(offset, "offset")
 
     def value_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         d = check_vector(theta, self.n_params, "theta", float) - self.center

@@ -12,7 +12,7 @@ from fastcurv.certify.columns import column_error_bounds
 from fastcurv.certify.kinks import _is_multiple
 from fastcurv.certify.majorants import kink_margin
 from fastcurv.certify.passes import product_bound
-from fastcurv.critical.kink_minimum import slopes_near
+from fastcurv.critical.kink_minimum import initial_slopes
 
 from ..golden import drawn
 from .bound_cases import problem
@@ -126,7 +126,7 @@ def test_the_gain_of_activating_a_unit_is_bounded(sizes, rng):
     x)|``, with d = dL/dz by differences.
     """
     ob, theta = relu_net(sizes, 1)
-    gates = slopes_near(ob, theta)
+    gates = initial_slopes(ob, theta)
     phi = ob.certificates.relu_rows().smooth_piece(gates, [np.zeros(m, bool) for m in sizes[1:-1]])
     assert phi.n_slopes == 0
     layers = ob.model.unflatten(theta)
@@ -164,7 +164,7 @@ def test_l2_without_biases_prevents_copies_of_units():
     ob, theta = relu_net([2, 4, 1], 0)
     spared = fc.Objective(ob.model, ob.X, ob.y, "mse", l2=1e-2, l2_biases=False)
     for one, known in ((ob, True), (spared, False)):
-        gates = slopes_near(one, theta)
+        gates = initial_slopes(one, theta)
         phi = one.certificates.relu_rows().smooth_piece(gates, [np.zeros(4, bool)])
         phi.copies = SimpleNamespace(copied_unit_mask=lambda l: np.zeros(4, bool))
         assert np.isfinite(phi._decay_margin(theta, 0)) == known

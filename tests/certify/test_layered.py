@@ -51,7 +51,9 @@ def test_the_matrix_lies_within_its_bounds(seed, step, monkeypatch):
     """
     ob, theta, rng = drawn(seed)
     if step is not None:
-        monkeypatch.setattr("fastcurv.certify.dense_hessian.rows_per_step", lambda model: step)
+        monkeypatch.setattr(
+            "fastcurv.certify.dense_hessian.rows_per_hessian_block", lambda model: step
+        )
     known = EnclosedHessian(ob, passes_at(ob, theta))
     E = (known.A - exact(ob, theta)).astype(float)
     assert known.finite and np.array_equal(known.A, known.A.T)

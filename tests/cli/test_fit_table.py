@@ -13,7 +13,7 @@ import fastcurv as fc
 from fastcurv.cli import fit_table as module
 from fastcurv.cli import span
 from fastcurv.cli.encode import load_table
-from fastcurv.cli.fit_table import fit_table, l2_by_evidence
+from fastcurv.cli.fit_table import choose_l2_by_evidence, fit_table
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import TrainingRecipe, load_run, save_run
 
@@ -81,9 +81,9 @@ def test_subsample_of_rows_chooses_nearly_the_same_decay(numbers, monkeypatch):
     data, _ = load_table(numbers, None, None)
     ob = fc.Objective(fc.MLP([3, 4, 1], "tanh"), data.X, data.y, loss="mse", l2=0.0)
     start = ob.model.init(seed=0)
-    whole, _ = l2_by_evidence(ob, start, 0)
+    whole, _ = choose_l2_by_evidence(ob, start, 0)
     monkeypatch.setattr(module, "MAX_PATH_ROWS", 45)
-    some, theta = l2_by_evidence(ob, start, 0)
+    some, theta = choose_l2_by_evidence(ob, start, 0)
     assert 0.1 < some / whole < 10 and theta.shape == start.shape
 
 
@@ -115,7 +115,7 @@ def test_folds_of_more_columns_than_rows_are_fitted_in_the_span_of_the_rows(rng)
     end = fc.minimize(small, inside, seed=0).x
     back = span.change_input_basis(small.model, end, basis.T)[1]
     assert np.linalg.norm(ob.gradient(back)) < 1e-6
-    best, theta = module.l2_by_folds(ob, start, 0)
+    best, theta = module.choose_l2_by_folds(ob, start, 0)
     assert theta.shape == start.shape
     at = fc.Objective(ob.model, X, ob.y, loss="mse", l2=best)
     assert np.linalg.norm(at.gradient(theta)) < 1e-3

@@ -7,10 +7,10 @@ import fastcurv as fc
 from fastcurv.critical.dense import assess_nearness_at
 from fastcurv.critical.evidence import balance_rows
 from fastcurv.critical.nearness import (
-    is_stable_along,
-    nearness_from_numbers,
+    is_curvature_stable,
+    nearness_from_decrement,
     newton_decrement,
-    stable_along_step,
+    stable_curvature_mask,
 )
 from fastcurv.critical.theorem import ComplementEigenpairs
 from fastcurv.testing import FunctionObjective, QuadraticObjective, zoo
@@ -84,13 +84,13 @@ def test_a_large_parameter_does_not_loosen_the_tolerance_of_others():
 
 def test_points_with_unknown_decrement_or_threshold_are_not_near():
     for threshold in (np.inf, np.nan, -1.0):
-        assert not nearness_from_numbers(1.0, 1.0, threshold, None).near
+        assert not nearness_from_decrement(1.0, 1.0, threshold, None).near
     assert (
-        not nearness_from_numbers(1.0, np.nan, 1.0, None).near
-        and not nearness_from_numbers(1.0, np.inf, 1.0, None).near
+        not nearness_from_decrement(1.0, np.nan, 1.0, None).near
+        and not nearness_from_decrement(1.0, np.inf, 1.0, None).near
     )
-    assert not nearness_from_numbers(1e-3, 0.0, 0.0, np.inf).near
-    assert nearness_from_numbers(1e-3, np.inf, 0.0, 1e-2).near, (
+    assert not nearness_from_decrement(1e-3, 0.0, 0.0, np.inf).near
+    assert nearness_from_decrement(1e-3, np.inf, 0.0, 1e-2).near, (
         "the caller's tolerance decides alone"
     )
 
@@ -214,10 +214,10 @@ def test_changes_of_sign_of_the_curvature_are_detected(reach):
     )
     spent, here = [], np.zeros(2)
     for u, curvature in zip(np.eye(2), (1.0, -1.0)):
-        found = [is_stable_along(bent, here, u, curvature, reach, spent.append)]
+        found = [is_curvature_stable(bent, here, u, curvature, reach, spent.append)]
         if reach == reach:
             before = np.array([1.0, -1.0])
-            along = stable_along_step(bent, here, reach * u, np.eye(2), before, spent.append)
+            along = stable_curvature_mask(bent, here, reach * u, np.eye(2), before, spent.append)
             found.append(along[0 if curvature > 0 else 1])
             assert along[1 if curvature > 0 else 0], "nothing changes across"
         assert all(x == (3 * reach < 1) for x in found)
@@ -235,4 +235,4 @@ def test_lasting_curvature_is_at_least_two_thirds_of_the_curvature(reach, lasts)
         lambda t: np.arctan(t),
         lambda t: [[1 / (1 + t[0] ** 2)]],
     )
-    assert is_stable_along(shallow, np.zeros(1), np.ones(1), 1.0, reach, id) == lasts
+    assert is_curvature_stable(shallow, np.zeros(1), np.ones(1), 1.0, reach, id) == lasts

@@ -16,8 +16,8 @@ from fastcurv.critical.kink_minimum import prove_kink_minimum
 from fastcurv.critical.theorem import (
     ComplementEigenpairs,
     newton_step_in_slice,
+    radius_of_opposite_signs,
     spans_orbit,
-    two_signs,
 )
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
@@ -115,22 +115,26 @@ def test_radius_for_two_signs_is_close_to_the_largest_valid_one(L):
     """For ``L(r) = L (1 + r)``, the radius returned is close to the largest one, the solution of
     ``L (1 + r) r = margin``.
     """
-    radius = two_signs(-0.5, 2.0, lambda r: L * (1 + r))
+    radius = radius_of_opposite_signs(-0.5, 2.0, lambda r: L * (1 + r))
     sharp = (-1 + (1 + 2 / L) ** 0.5) / 2
     assert 0.3 * sharp <= radius <= sharp
-    assert two_signs(-2.0, 0.5, lambda r: L * (1 + r)) == radius, "the smaller size counts"
-    assert two_signs(-2.0, 1.0, lambda r: L) == pytest.approx(1 / L)
+    assert radius_of_opposite_signs(-2.0, 0.5, lambda r: L * (1 + r)) == radius, (
+        "the smaller size counts"
+    )
+    assert radius_of_opposite_signs(-2.0, 1.0, lambda r: L) == pytest.approx(1 / L)
 
 
 def test_two_signs_need_finite_curvatures_and_bounds():
     for pair in ((0, 1), (-1, 0), (1, 2), (1, 1), (np.nan, 1), (-1, np.nan), (-np.inf, np.inf)):
-        assert two_signs(*map(float, pair), lambda r: 1.0) == 0
+        assert radius_of_opposite_signs(*map(float, pair), lambda r: 1.0) == 0
     for L in (np.nan, np.inf, -1.0):
-        assert two_signs(-1.0, 1.0, lambda r, L=L: L) == 0
-    assert two_signs(-1.0, 1.0, lambda r: 0.0) == np.inf
-    assert 0.05 < two_signs(-1.0, 1.0, lambda r: 10 * r) < 0.3163, "10 r r = 1, and none at theta"
-    assert two_signs(-1.0, 1.0, lambda r: 1.0 if r == 0 else np.inf) == 0
-    grows = two_signs(-1.0, 1.0, lambda r: 0.0 if r <= 0.25 else np.inf)
+        assert radius_of_opposite_signs(-1.0, 1.0, lambda r, L=L: L) == 0
+    assert radius_of_opposite_signs(-1.0, 1.0, lambda r: 0.0) == np.inf
+    assert 0.05 < radius_of_opposite_signs(-1.0, 1.0, lambda r: 10 * r) < 0.3163, (
+        "10 r r = 1, and none at theta"
+    )
+    assert radius_of_opposite_signs(-1.0, 1.0, lambda r: 1.0 if r == 0 else np.inf) == 0
+    grows = radius_of_opposite_signs(-1.0, 1.0, lambda r: 0.0 if r <= 0.25 else np.inf)
     assert 0.1 <= grows <= 0.25, "no third derivative at theta, and none known beyond a quarter"
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical.theorem import certify_residual_zero, kantorovich
+from fastcurv.critical.theorem import certify_residual_zero, check_kantorovich
 from fastcurv.testing import FunctionObjective
 
 
@@ -25,7 +25,7 @@ def test_the_radius_reaches_the_critical_point_and_h_is_sharp(x):
     the curvature. If the theorem does not hold, h is at least 1/2.
     """
     g, H = x * x - 1, 2 * x
-    found = kantorovich(1 / H, abs(g / H), lambda r: 2.0)
+    found = check_kantorovich(1 / H, abs(g / H), lambda r: 2.0)
     assert found.h == pytest.approx(2 * abs(g) / H**2, rel=1e-12)
     if found.holds:
         assert abs(x - 1) <= found.radius
@@ -50,7 +50,7 @@ def test_the_radius_reaches_the_critical_point_and_h_is_sharp(x):
 )
 def test_unknown_bounds_prove_nothing(numbers, missing):
     beta, eta, L = numbers
-    found = kantorovich(beta, eta, lambda r: L)
+    found = check_kantorovich(beta, eta, lambda r: L)
     assert not found.holds and found.missing == missing and found.radius == np.inf
 
 

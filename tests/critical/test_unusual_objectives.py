@@ -29,14 +29,14 @@ from fastcurv.critical.nearness import (
     follow_newton_steps,
     gradient_and_error,
 )
-from fastcurv.critical.report import Words, noun_phrase, reason_sentence
+from fastcurv.critical.report import Words, reason_sentence, verdict_noun_phrase
 from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.optimize.residual import (
     NewtonMRSteps,
-    dense_steps,
+    dense_newton_mr_steps,
     extend_space,
-    krylov_steps,
-    lower_gradient,
+    krylov_newton_mr_steps,
+    reduce_gradient_norm,
 )
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective
@@ -583,10 +583,10 @@ def test_the_missing_minimum_is_explained_if_squares_of_weights_overflow():
 
 def test_newton_steps_from_nan_and_zero_matrices_are_empty():
     g = np.ones(3)
-    assert dense_steps(np.full((3, 3), np.nan), g).vectors == []
-    flat = dense_steps(np.zeros((3, 3)), g)
+    assert dense_newton_mr_steps(np.full((3, 3), np.nan), g).vectors == []
+    flat = dense_newton_mr_steps(np.zeros((3, 3)), g)
     assert flat.vectors == [] and flat.norm == 0
-    steep = dense_steps(np.diag([1.0, 2.0, 3.0]), g)
+    steep = dense_newton_mr_steps(np.diag([1.0, 2.0, 3.0]), g)
     assert len(steep.vectors) > 0 and all(slope < 0 for slope in steep.slopes)
 
 
@@ -596,7 +596,7 @@ def test_a_step_to_a_gradient_whose_square_overflows_is_shortened():
     """
     steps = NewtonMRSteps([np.ones(2)], [-1.0], 1.0)
     for far in (1e200, np.inf):
-        found = lower_gradient(
+        found = reduce_gradient_norm(
             lambda x, far=far: np.full(2, far if x[0] > 0.1 else 1e-42), np.zeros(2), 1e-40, steps
         )
         assert found is not None and 0 < found[0][0] <= 0.1 and found[1][0] == 1e-42
@@ -606,10 +606,10 @@ def test_a_krylov_space_of_a_zero_matrix_or_start_is_empty():
     space = KrylovSpace(3, np.dtype(float), 5)
     space.start(lambda v, out: out.fill(0), np.zeros(3))
     extend_space(space, 1e-3, 5, lambda: False)
-    assert space.m == 0 and krylov_steps(space).norm == 0
+    assert space.m == 0 and krylov_newton_mr_steps(space).norm == 0
     space.start(lambda v, out: out.fill(0), np.ones(3))
     extend_space(space, 1e-3, 5, lambda: False)
-    assert krylov_steps(space).vectors == [] and krylov_steps(space).norm == 0
+    assert krylov_newton_mr_steps(space).vectors == [] and krylov_newton_mr_steps(space).norm == 0
 
 
 @pytest.mark.parametrize("method", ["follow", "newton-mr", "gradient-norm"])
@@ -765,10 +765,10 @@ def test_the_radius_of_a_claim_is_worded_by_its_size():
 
 def test_each_kind_of_point_has_its_noun_phrase():
     bowl = fc.classify(BOWL, np.zeros(3))
-    assert noun_phrase(bowl) == "a certified minimum"
+    assert verdict_noun_phrase(bowl) == "a certified minimum"
     for kind, words in (
         ("saddle", "a saddle"),
         ("degenerate", "a degenerate point"),
         ("undecided", "an undecided point"),
     ):
-        assert noun_phrase(replace(bowl, kind=kind, certified=False)) == words
+        assert verdict_noun_phrase(replace(bowl, kind=kind, certified=False)) == words

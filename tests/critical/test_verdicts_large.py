@@ -9,7 +9,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.critical.classify import classify
-from fastcurv.krylov.trust_region import lanczos_risk, lanczos_steps
+from fastcurv.krylov.trust_region import lanczos_miss_probability, lanczos_steps
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import (
     LinearAutoencoder,
@@ -119,7 +119,7 @@ def test_stated_risk_equals_the_bound_of_the_theorem():
     assert lanczos_steps(100_000, 1e-4, 0.01) == 544
     for n, eps, risk in ((10_000, 1e-2, 0.05), (10**6, 1e-4, 1e-3)):
         k = lanczos_steps(n, eps, risk)
-        assert lanczos_risk(n, k, eps) <= risk < lanczos_risk(n, k - 1, eps)
+        assert lanczos_miss_probability(n, k, eps) <= risk < lanczos_miss_probability(n, k - 1, eps)
 
 
 def test_false_minima_occur_at_most_at_the_stated_risk():
@@ -138,7 +138,7 @@ def test_false_minima_occur_at_most_at_the_stated_risk():
         while run.m < k:
             run.step()
         missed += np.linalg.eigvalsh(run.T[:k, :k])[0] > eps
-    risk = lanczos_risk(n, k, eps)
+    risk = lanczos_miss_probability(n, k, eps)
     assert 0.05 < risk < 0.3 and missed <= 200 * risk
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical.report import report_of_fit, report_of_run
+from fastcurv.critical.report import reword_for_fit, reword_for_run
 from fastcurv.testing import QuadraticObjective
 
 BOWL = QuadraticObjective(np.diag([1.0, 2.0, 3.0]))
@@ -91,7 +91,7 @@ def test_sentences_have_at_most_25_words():
             point, kind=kind, certified=certified, failure_probability=risk, n_zero=zeros,
             n_symmetry=zeros, plateau=plateau,
         )  # fmt: skip
-        for told in (other, report_of_run(other), report_of_fit(other)):
+        for told in (other, reword_for_run(other), reword_for_fit(other)):
             assert len(told.sentence.split()) <= 25 and told.sentence.endswith(".")
         assert "ob, theta" not in told.sentence
         assert kind.replace("_", " ") in other.sentence.lower()
@@ -252,7 +252,7 @@ def test_the_report_of_a_run_does_not_advise_the_same_run():
     ob = fc.Objective(fc.MLP([1, 10, 1], "tanh"), x, y, "mse")
     point = fc.classify(ob, ob.model.init(seed=0))
     assert "Use fastcurv.minimize(ob, theta) to continue." in point.sentence
-    ended = report_of_run(point)
+    ended = reword_for_run(point)
     assert ended.sentence.endswith("The message of the run says why it ended.")
     assert "fastcurv.minimize" not in repr(ended)
     run = fc.minimize(ob, ob.model.init(seed=0), max_iter=300, seed=0)

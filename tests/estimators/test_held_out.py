@@ -24,7 +24,7 @@ from fastcurv.estimators.held_out import (  # noqa: E402
     HeldOutMonitor,
     choose_decay,
     held_out_mask,
-    weight_decay_of,
+    weight_penalty,
 )
 from fastcurv.optimize.facts import constant_loss  # noqa: E402
 
@@ -117,7 +117,7 @@ def test_weight_decay_of_returns_the_penalty_in_the_loss():
     ob, theta, _ = problem("cross_entropy", False)
     penalised = fc.Objective(ob.model, ob.X, ob.y, l2=1.0, l2_biases=False)
     value = ob.value(theta)
-    assert weight_decay_of(penalised, theta) == pytest.approx(
+    assert weight_penalty(penalised, theta) == pytest.approx(
         penalised.value(theta) - value, rel=1e-12
     )
 

@@ -13,8 +13,8 @@ from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.krylov.trust_region import (
     KrylovSpace,
     absolute_value_step,
-    exhausted_risk,
-    max_growth,
+    exhausted_miss_probability,
+    max_log_growth,
     shifted_solve,
     solve_trust_region,
 )
@@ -205,11 +205,11 @@ def test_reflection_makes_the_residual_the_first_row_of_the_block(rng):
 @pytest.mark.parametrize("n, risk, least", [(5, 0.2, 0.1), (60, 0.05, 0.1), (400, 0.05, 0.7)])
 def test_random_starts_miss_a_direction_within_the_stated_risk(n, risk, least, rng):
     """Among 20 000 random start vectors, the fraction whose component along a given direction is
-    too small for `max_growth` is at most the stated risk, up to sampling error.
+    too small for `max_log_growth` is at most the stated risk, up to sampling error.
     """
     V = rng.standard_normal((20_000, n))
     part = np.abs(V[:, 0]) / np.linalg.norm(V, axis=1)
-    missed = np.mean(part <= np.exp(-max_growth(n, risk) / 2))
+    missed = np.mean(part <= np.exp(-max_log_growth(n, risk) / 2))
     assert least * risk < missed <= risk + 4 * (risk / 20_000) ** 0.5
 
 
@@ -320,9 +320,11 @@ def test_an_exhausted_space_reports_the_risk_due_to_rounding(rng):
         run.insert_random(rng)
         run.extend(40)
         assert run.p == 0 and run.m == 1
-        assert least <= exhausted_risk(run, n, eps) <= most
-        assert exhausted_risk(run, n, 10 * eps) <= exhausted_risk(run, n, eps)
+        assert least <= exhausted_miss_probability(run, n, eps) <= most
+        assert exhausted_miss_probability(run, n, 10 * eps) <= exhausted_miss_probability(
+            run, n, eps
+        )
     whole = Recurrence(LinearOperator((3, 3), lambda v: v.reshape(-1), dtype=float), 3)
     whole.insert_random(rng, 3)
     whole.step()
-    assert exhausted_risk(whole, 3, eps) == 0
+    assert exhausted_miss_probability(whole, 3, eps) == 0

@@ -7,7 +7,7 @@ import pytest
 
 from fastcurv import Objective
 from fastcurv import _engine as engine
-from fastcurv.network.operators import as_block
+from fastcurv.network.operators import columns_as_rows
 
 from ..plans import least_memory
 
@@ -137,7 +137,7 @@ def test_transposed_copies_are_exact_for_every_length(arch, dtype, rng):
                 room = np.full((block.shape[1] + 1, n), np.nan, dtype)
                 out = engine.copy_transpose(block, room[:-1], 2)
                 assert np.array_equal(out, block.T) and np.isnan(room[-1]).all()
-                assert np.array_equal(as_block(block, n, np.dtype(dtype)), block.T)
+                assert np.array_equal(columns_as_rows(block, n, np.dtype(dtype)), block.T)
     for bad, out in (
         (np.zeros((3, 2)), np.zeros((3, 2))),
         (np.zeros((3, 2), np.float32), np.zeros((2, 3))),

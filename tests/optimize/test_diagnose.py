@@ -18,7 +18,7 @@ from fastcurv.optimize.facts import (
     N_GRADIENT_BATCHES,
     _gradient_noise_rows,
     _unexplained_by_regression,
-    steps_of,
+    run_facts_from_history,
 )
 from fastcurv.spectrum.results import format_number
 from fastcurv.structure import tables
@@ -540,7 +540,9 @@ def test_every_sentence_is_true_of_a_training_made_for_it(rng):
     assert simpler.sentence.startswith("a linear or a shallower network reaches")
     assert wider.sentence.endswith("that of a wider network")
     quarter = {"linear": 0.5 * facts.loss, "wider": 0.25 * facts.loss}
-    facts = replace(facts, network_losses=quarter, steps=steps_of([1.0, 0.5, 0.5, 0.5]))
+    facts = replace(
+        facts, network_losses=quarter, steps=run_facts_from_history([1.0, 0.5, 0.5, 0.5])
+    )
     assert simpler.evidence(facts) == (0.5 * facts.loss, "measured")
     assert wider.evidence(facts) == (4.0, "measured")
 
@@ -554,7 +556,7 @@ def test_history_records_its_method_and_survives_pickle(rng):
     options = {"learning_rate": 0.02, "momentum": 0.8, "batch_size": 32, "max_iter": 3}
     run = fc.minimize(ob, ob.model.init(seed=0), "nesterov", **options, verdict=False, seed=0)
     for history in (run.history, pickle.loads(pickle.dumps(run.history)), copy.deepcopy(run)):
-        steps = steps_of(history)
+        steps = run_facts_from_history(history)
         assert (steps.method, steps.rate, steps.momentum, steps.batch) == (
             "nesterov",
             0.02,
@@ -566,7 +568,10 @@ def test_history_records_its_method_and_survives_pickle(rng):
         ob, ob.model.init(seed=0), "sgd", schedule="inverse_time", learning_rate=0.1, delta=1.0,
         max_iter=4, verdict=False,
     )  # fmt: skip
-    assert steps_of(slower).rate == 0.1 / 5 and steps_of(slower).momentum == 0
+    assert (
+        run_facts_from_history(slower).rate == 0.1 / 5
+        and run_facts_from_history(slower).momentum == 0
+    )
     assert fc.minimize(ob, ob.model.init(seed=0), "l-bfgs").history.method == "l-bfgs"
 
 

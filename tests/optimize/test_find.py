@@ -10,7 +10,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.critical.classify import classify
-from fastcurv.critical.nearness import nearness_from_numbers
+from fastcurv.critical.nearness import nearness_from_decrement
 from fastcurv.optimize import find
 from fastcurv.optimize.find import find_critical_point
 from fastcurv.reference import ReferenceModel, ReferenceObjective
@@ -236,7 +236,7 @@ def test_a_search_ends_if_no_step_lowers_the_gradient_norm(monkeypatch):
     monkeypatch.setattr(
         find,
         "assess_nearness_at",
-        lambda ob, theta, H: asked.append(1) or nearness_from_numbers(1.0, 2.0, 1.0, None),
+        lambda ob, theta, H: asked.append(1) or nearness_from_decrement(1.0, 2.0, 1.0, None),
     )
     result = find_critical_point(ob, ob.model.init(seed=1), "newton-mr", max_iter=50)
     assert not result.success and result.status in (1, 2)

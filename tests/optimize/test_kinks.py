@@ -399,13 +399,13 @@ def test_a_verdict_and_a_following_search_share_one_proof_attempt(monkeypatch):
     """For one theta a proof at kinks is tried only once, and each caller gets its own copy of the
     result.
     """
-    tried, made = [], kink_minimum.newton_on_kinks
+    tried, made = [], kink_minimum.run_newton_on_kinks
 
     def counted(*args):
         tried.append(args[1])
         return made(*args)
 
-    monkeypatch.setattr(kink_minimum, "newton_on_kinks", counted)
+    monkeypatch.setattr(kink_minimum, "run_newton_on_kinks", counted)
     ob = relu_net(0)
     x = fc.minimize(ob, ob.model.init(seed=1), max_iter=300).x
     tried.clear()

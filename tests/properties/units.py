@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from fastcurv.structure.parameters import adds_own_input
+from fastcurv.structure.parameters import has_skip_connection
 from fastcurv.structure.tables import ACTIVATIONS, LOSSES
 
 
@@ -70,7 +70,7 @@ def units(ref, theta, v):
         second, third = max_derivatives(names[l])
         d2.append(second)
         d3.append(third)
-        skip = adds_own_input(ref.model, l)
+        skip = has_skip_connection(ref.model, l)
         a.append(np.abs(phi(zs[l])) + (a[l] if skip else 0))
         ea.append(d1[l] * ez[l] + a[-1] + (ea[l] if skip else 0))
         ra.append(d1[l] * rz[l] + (ra[l] if skip else 0))
@@ -93,7 +93,7 @@ def units(ref, theta, v):
         if e_skip is not None:
             e, ee, re, ere = (x + s for x, s in zip((e, ee, re, ere), e_skip, strict=True))
         h = l - 1
-        e_skip = (e, ee, re, ere) if adds_own_input(ref.model, h) else None
+        e_skip = (e, ee, re, ere) if has_skip_connection(ref.model, h) else None
         bend = d2[h] + d3[h] * ez[h]
         delta, ed_next = e * d1[h], ee * d1[h] + e * d2[h] * ez[h] + e * d1[h]
         rd = re * d1[h] + e * d2[h] * rz[h]

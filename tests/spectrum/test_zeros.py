@@ -7,8 +7,8 @@ import pytest
 import fastcurv as fc
 from fastcurv.common.vectors import log_growth
 from fastcurv.krylov.lanczos import Recurrence
-from fastcurv.spectrum.density import density_of
-from fastcurv.spectrum.draw import count_signs
+from fastcurv.spectrum.density import density_of_matrix_eigenvalues
+from fastcurv.spectrum.draw import sign_count_clause
 
 from .spectra import symmetric
 
@@ -21,13 +21,16 @@ def test_symmetry_zeros_add_no_negative_mass(rng):
     """
     values = np.linalg.eigvalsh(symmetric(rng, VALUES))
     assert (values[16:38] < 0).any() and (values[16:38] > 0).any()
-    d = density_of(values, np.dtype(float))
+    d = density_of_matrix_eigenvalues(values, np.dtype(float))
     mass = d.mass(high=0.0)
     assert d.exact and round(98 * mass.estimate) == 16
     assert abs(98 * mass.stderr - 11) < 1e-9, "half of the zeros"
-    assert count_signs(d) == "16 of 98 eigenvalues negative, 60 positive, 22 zero within rounding"
+    assert (
+        sign_count_clause(d)
+        == "16 of 98 eigenvalues negative, 60 positive, 22 zero within rounding"
+    )
     assert "all eigenvalues computed" in repr(d) and "probes" not in repr(d)
-    assert density_of(values[:16], np.dtype(float)).mass().stderr == 0
+    assert density_of_matrix_eigenvalues(values[:16], np.dtype(float)).mass().stderr == 0
 
 
 def test_an_estimate_counts_no_zeros_as_negative(rng):
@@ -39,10 +42,14 @@ def test_an_estimate_counts_no_zeros_as_negative(rng):
 def test_the_plot_of_a_definite_spectrum_ends_at_0_and_has_a_title():
     pytest.importorskip("matplotlib")
     for sign in (1, -1):
-        shown = fc.SpectrumDisplay(density_of(sign * np.abs(VALUES), np.dtype(float))).plot()
+        shown = fc.SpectrumDisplay(
+            density_of_matrix_eigenvalues(sign * np.abs(VALUES), np.dtype(float))
+        ).plot()
         x = sign * shown.ax_.lines[0].get_xdata()
         assert x.min() >= 0 and "22 zero within rounding" in shown.ax_.get_title()
-    both = fc.SpectrumDisplay(density_of(VALUES, np.dtype(float)), eigenvalues=VALUES).plot()
+    both = fc.SpectrumDisplay(
+        density_of_matrix_eigenvalues(VALUES, np.dtype(float)), eigenvalues=VALUES
+    ).plot()
     assert both.ax_.lines[0].get_xdata().min() < -1
     names = both.ax_.get_legend_handles_labels()[1]
     assert names[1:] == [f"{n} {sign} eigenvalues" for n, sign in

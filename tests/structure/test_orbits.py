@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.structure.symmetry import joined_layers
+from fastcurv.structure.symmetry import residual_stream_runs
 
 from .. import nets
 
@@ -122,8 +122,8 @@ def test_units_count_as_inactive_only_on_the_whole_ball():
 
 def test_layers_joined_by_skips_are_grouped():
     model = fc.MLP([3, 3, 3, 2, 2, 2, 1], activation="relu", residual=True)
-    assert joined_layers(model) == [range(2, 5)]
-    assert joined_layers(fc.MLP([3, 3, 2, 1])) == [range(0, 1), range(1, 2)]
+    assert residual_stream_runs(model) == [range(2, 5)]
+    assert residual_stream_runs(fc.MLP([3, 3, 2, 1])) == [range(0, 1), range(1, 2)]
 
 
 def test_units_that_stay_off_without_biases():

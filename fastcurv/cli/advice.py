@@ -71,8 +71,8 @@ class ShellCommands:
         return _command_line("train", recipe.data, *_training_options(changed | options))
 
     def replace_calls(self, text: str) -> str:
-        """Return a text with shell commands and options in place of Python calls and arguments. If
-        no file holds the network, clauses that suggest a call are removed.
+        """Return the text with shell commands and options in place of Python calls and arguments.
+        If no file holds the network, clauses that suggest a call are removed.
         """
         text = _FINDER_SENTENCE_PATTERN.sub("", text)
         if self.model is None:
@@ -100,8 +100,8 @@ class ShellCommands:
         made = next(
             (node.value for node in ast.walk(tree) if isinstance(node, ast.NamedExpr)), None
         )
-        # Without a new objective, the call continues with the same network or is advice on the
-        # order of the rows.
+        # If the call makes no new objective, it continues with the same network, or it is advice on
+        # the order of the rows.
         if not isinstance(made, ast.Call):
             again = "fc.minimize" in call
             return self.retrain_command(epochs=0) if again else "join X and y again, row by row"
@@ -109,7 +109,7 @@ class ShellCommands:
         changes: dict[str, Any] = {"l2": float(l2)}
         if loss.startswith("'"):
             changes["loss"] = ast.literal_eval(loss)
-        # Clipped targets mean advice for a loss that outliers do not dominate.
+        # If the call clips the targets, the advice is a loss that outliers do not dominate.
         if "np.clip" in y:
             changes["loss"] = "pseudo_huber"
         if X != "ob.X" or ".mean(" in y:

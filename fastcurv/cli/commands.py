@@ -356,7 +356,9 @@ def classify(args: Namespace, out: CommandOutput) -> int:
 
 
 def diagnose(args: Namespace, out: CommandOutput) -> None:
-    """Print the causes of failing training, most likely first, and the advice for each."""
+    """Print the causes of failing training, in the order in which to correct them, and the advice
+    for each.
+    """
     check_figure_path(args.figure)
     data, objective, saved = open_run(args, out)
     out.print_text(describe_objective(objective, data))
@@ -617,7 +619,9 @@ def print_versions(out: CommandOutput) -> None:
 
 
 def best_time(call: Callable[[], Any], seconds: float = 1.0) -> float:
-    """Return the shortest time of a call, in seconds, among the calls that fit into `seconds`."""
+    """Call `call` repeatedly for `seconds` seconds, and return the shortest time of a call, in
+    seconds.
+    """
     call()
     best, end = np.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:

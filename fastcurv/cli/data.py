@@ -63,13 +63,13 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
                     _refuse_large(file, entry.file_size, room)
                 with archive.open(entry) as file:
                     found[name] = np.lib.format.read_array(file, allow_pickle=False)
-                    file.read(1)  # reading to the end makes zipfile compare the checksum
+                    file.read(1)  # Reading to the end makes zipfile compare the checksum.
                 room -= 8 * found[name].size
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from None
     except Exception as error:
         # NumPy and zipfile raise many kinds of errors for truncated, corrupt or foreign files.
-        if "Object arrays" in str(error):  # only pickle could read an object array
+        if "Object arrays" in str(error):  # Only pickle could read an array of objects.
             cast = f"{one_line(name)}.astype({'str' if name == 'y' else 'float'})"
             raise ValueError(
                 f"{path}: {one_line(name)} must hold numbers or words, got Python objects. Convert "
@@ -178,9 +178,9 @@ class ColumnCode:
     """The rule by which the cells of one column become numbers, as plain values that are saved as
     JSON.
 
-    ``kind`` is "numbers", "dates", "words" or "left out"; ``fill`` replaces missing numbers and
-    days, before they are standardised; ``form`` and ``first`` are the form of dates and the day
-    from which they are counted; ``categories`` are the words that have an input each.
+    ``kind`` is "numbers", "dates", "words" or "left out". ``fill`` replaces missing numbers and
+    dates before they are standardised. ``form`` is the form of dates, and ``first`` the day from
+    which dates are counted. ``categories`` are the words that have an input each.
     """
 
     name: str
@@ -227,8 +227,8 @@ class DataCoding:
 class Dataset:
     """Training and held-out samples, and the loss for their targets.
 
-    ``X`` has shape (N, d); ``y`` holds integer classes (N,) or targets (N, d_out); ``loss`` is a
-    loss name of the library; ``n_outputs`` is the width of the last layer; ``digest`` is a
+    ``X`` has shape (N, d), and ``y`` holds integer classes (N,) or targets (N, d_out). ``loss`` is
+    the name of a loss, and ``n_outputs`` is the width of the last layer. ``digest`` is a
     fingerprint of all numbers before they were scaled. ``notes`` are sentences about parts of a
     table that were left out and about assumptions.
     """

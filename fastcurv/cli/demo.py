@@ -96,7 +96,7 @@ def run_demo(
     out : path
         File for the report.
     picture : path or None
-        File for a picture of the spectra and the escape, if any.
+        File for a picture of the spectra and the escape. If None, no picture is written.
     seed : int
         Seed of all random choices.
     n_threads : int or None
@@ -112,9 +112,10 @@ def run_demo(
     Returns
     -------
     dict
-        ``report`` (its path), ``trusted`` (the numbers of the first half), ``verdict`` at the end,
-        ``saddle`` (the verdict at the saddle), ``escaped`` (the result of leaving it), ``failed``
-        (the diagnosis of a training that fails) and ``accuracy`` on held-out samples.
+        ``report`` (the path of the report), ``trusted`` (the numbers of the first part),
+        ``verdict`` (at the end of training), ``saddle`` (the verdict at the saddle), ``escaped``
+        (the result of `fastcurv.escape`), ``failed`` (the diagnosis of a run that fails) and
+        ``accuracy`` (on held-out samples).
     """
     started, say = time.perf_counter(), say or CommandOutput().print_text
     page, trusted = report_on_fit(seed, say)

@@ -66,8 +66,10 @@ def encode_rows(
 
     Parameters
     ----------
-    codes : sequence of Code
-    sheet : Sheet
+    codes : sequence of ColumnCode
+        The rules for the columns.
+    sheet : CellSheet
+        The rows.
     places : sequence of int
         The column of each code in the sheet; ignored for codes that are left out.
     """
@@ -215,7 +217,7 @@ def load_table(
     loss : str, optional
         By default mse for regression, binary cross entropy for two classes, and cross entropy for
         more classes.
-    coding : Coding, optional
+    coding : DataCoding, optional
         The coding of a network that was trained before; by default it is fitted to the table.
     """
     classes = None if loss is None else LOSSES[loss].targets != "numbers"
@@ -256,7 +258,7 @@ def read_rows(
     ----------
     path : str or path
         A .csv or .tsv file.
-    coding : Coding
+    coding : DataCoding
         The coding by which the inputs of the fit were computed.
     target : str or None
         The column of y in the fit. If a table without names has this column, it is left out.

@@ -57,7 +57,7 @@ class TrainedNetwork:
 
 
 class NetworkFit:
-    """A fitted network with its rows, in the form that the page needs.
+    """A fitted network with its rows, as the page on a fit uses it.
 
     Attributes
     ----------

@@ -101,7 +101,7 @@ class FitMeasurements:
     fit_seconds : float
         Processor time of one refit.
     setup : list of str
-        The code that defines what calls use.
+        The lines of code that define the variables in the calls.
     """
 
     fit: NetworkFit

@@ -109,7 +109,9 @@ def choose_shown_rows(page: FitPage) -> None:
 
 
 def _max_dots(page: FitPage) -> int:
-    """Return the maximum number of rows that can be chosen in a page of `MAX_PAGE_BYTES`."""
+    """Return the number of rows that the reader can choose in plots if their data take at most
+    `MAX_PAGE_BYTES`, but at least `MIN_SHOWN_ROWS`.
+    """
     sample = np.arange(0, page.fit.n_rows, max(1, page.fit.n_rows // 200))
     _, rows = _row_values(page, sample)
     row_bytes = 8 + len(json.dumps(list(rows.values()))) / len(sample)
@@ -343,7 +345,7 @@ def add_influence_picture(page: FitPage) -> None:
 
 
 def _scatter_view(page: FitPage, what: str) -> dict[str, Any]:
-    """Return the view for `Report.scatter`, with a dot and a string for each shown row. `what`
+    """Return the view for `Report.add_scatter`, with a dot and a string for each shown row. `what`
     names the predicted quantity.
     """
     found, fit, target, some = page.found, page.fit, page.target, page.some

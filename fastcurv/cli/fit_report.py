@@ -68,8 +68,8 @@ def build_page(
 
     Parameters
     ----------
-    estimator : MLPRegressor, MLPClassifier or Trained
-        Fitted to X and y.
+    estimator : MLPRegressor, MLPClassifier or TrainedNetwork
+        The estimator, fitted to X and y.
     X : array_like (N, k)
         The inputs to which the estimator was fitted.
     y : array_like (N,)

@@ -1,5 +1,5 @@
-"""Train a network on a table, with a weight decay that suits it, to a minimum: NumPy and SciPy
-alone.
+"""Train a network on a table to a minimum, with a weight decay chosen for the table. This needs
+NumPy and SciPy alone.
 
 The decay is the one with the largest evidence of the Laplace approximation, on a path from large to
 small decays (`optimize.path`), for a part of the rows if there are many. If the matrix of the

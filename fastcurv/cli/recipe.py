@@ -40,7 +40,7 @@ class TrainingRecipe:
 
     A ``loss`` of None means the default loss of the data. ``digest`` is the fingerprint of the
     training data, empty if not known. ``n_outputs`` is set if training continued from a network of
-    another program; targets are then the numbers of its classes. With ``table`` the data are read
+    another program; targets are then the indices of its classes. With ``table`` the data are read
     by `encode.load_table`, and all rows are fitted; ``l2_biases`` is that of the objective.
     """
 

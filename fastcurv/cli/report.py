@@ -248,12 +248,16 @@ class Report:
         Parameters
         ----------
         views : list of dict
-            Views that the reader can switch between. ``lines``: a list of ``{"name",
-            "x", "y"}``, with ``low`` and ``high`` for a band and ``dots`` for markers; ``x`` and
-            ``y``: the scales, "linear", "log" or "asinh" (linear below ``width``); ``xlabel``,
-            ``ylabel``, ``name``; ``ticks``: values marked on the x axis; ``floor``: lower end of
-            the y axis.
+            Views between which the reader can switch. ``lines`` is a list of dicts with the keys
+            ``name``, ``x`` and ``y``, optionally ``low`` and ``high`` for a band, and ``dots`` for
+            markers. ``x`` and ``y`` are the scales: "linear", "log" or "asinh" (linear below
+            ``width``). ``name``, ``xlabel`` and ``ylabel`` are the labels of the view and its
+            axes. ``ticks`` are values marked on the x axis, and ``floor`` is the lower end of the
+            y axis.
         caption : str
+            The text below the chart.
+        still : bool
+            True to show the chart without zoom and pan.
         """
         data: dict[str, Any] = {"label": caption, "still": still}
         data["views"] = [{"width": 1.0} | to_json_value(view) for view in views]
@@ -295,14 +299,17 @@ class Report:
         Parameters
         ----------
         view : dict
-            ``x`` and ``y`` (M,); ``low`` and ``high`` (M,) for a bar through each dot; ``out`` (M,)
-            for dots in another colour; ``names`` (M,) of the dots; ``diagonal``: draw the line on
-            which x and y are equal; ``xlabel``, ``ylabel``. If a list of rows is shown for the
-            chosen dot: ``rows``, the cells of each row by row number, and ``columns``, the header
-            of the list; ``others`` (M, 10), the row numbers listed for each dot, and ``effects``
-            (M, 10), the number shown for each of them; ``about`` (M,), words on each dot, and
-            ``change``, a sentence after them.
+            ``x`` and ``y`` (M,) are the places of the dots, and ``names`` (M,) their names.
+            ``low`` and ``high`` (M,) are the ends of a bar through each dot, and ``out`` (M,) marks
+            dots in another colour. If ``diagonal`` is True, the line on which x and y are equal is
+            drawn. ``axes`` holds ``xlabel`` and ``ylabel``.
+            If a list of rows is shown for the chosen dot, further keys are needed. ``rows`` holds
+            the cells of each row by row index, and ``columns`` the header of the list. ``others``
+            (M, 10) are the row indices listed for each dot, and ``effects`` (M, 10) the number
+            shown for each of these rows. ``about`` (M,) are words on each dot, and ``change`` is a
+            sentence after these words.
         caption : str
+            The text below the dots.
         """
         data = {"label": caption, "scatter": to_json_value(view)}
         text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

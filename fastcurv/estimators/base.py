@@ -487,8 +487,10 @@ class BaseMLP(
 
         Parameters
         ----------
-        X : array_like (N, k)
+        X : array_like or sparse matrix (N, k)
+            The rows.
         y : array_like (N,) or (N, m)
+            The targets, or the class labels.
         sample_weight : array_like (N,), optional
             A weight of 2 is equivalent to a repeated row, except that ``class_weight="balanced"``
             counts rows, and that `early_stopping` may hold out one of two repeated rows. A row of

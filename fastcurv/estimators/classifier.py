@@ -375,7 +375,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             As in `fit`.
         classes : array_like, optional
             All classes, required in the first call unless y contains every class. For a matrix of
-            labels these are the column numbers.
+            labels these are the column indices.
 
         Returns
         -------

@@ -127,8 +127,8 @@ def restore_generator(saved: Any) -> np.random.Generator:
 
 
 def check_facts(facts: Any, fresh: dict[str, Any], of: str) -> None:
-    """Raise ValueError unless the facts read from a checkpoint have the names and the structure of
-    `fresh` ones. `of` names in the message what the facts belong to.
+    """Raise ValueError unless `facts`, read from a checkpoint, have the names and the structure of
+    `fresh`, the facts of a new run. `of` names in the message what the facts belong to.
     """
     if not isinstance(facts, dict) or set(facts) != set(fresh):
         raise invalid_checkpoint(f"the entries for {of} are missing or have unknown names")
@@ -205,7 +205,7 @@ def check_objective(run: Any, facts: Any) -> None:
     f, g = run.f, run.g
     if run.stale or not np.array_equal(run.best, run.theta):
         f, g = run.value_and_gradient(run.best)
-        # This gradient was counted before the run was saved.
+        # This gradient was counted before the run was saved, so it is not counted again.
         run.n_gradients -= 1
     run.best_f, run.best_gnorm = _reconcile_loss(run, run.best_f, f), norm(g)
     validated = run.validation is not None

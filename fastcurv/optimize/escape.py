@@ -141,9 +141,9 @@ def escape(
     """Leave a saddle: follow a direction of negative curvature to the lowest point found on the
     line, on either side.
 
-    Near a saddle the loss falls along an eigenvector of a negative eigenvalue lam, but the Newton
-    step's length ``1/|lam|`` is not the best one [1]_: the step is found by a line search over both
-    signs.
+    Near a saddle the loss decreases along an eigenvector of a negative eigenvalue lam, but
+    ``1/|lam|``, the length of the Newton step, is not the best one [1]_. The step is therefore
+    found by a line search over both signs.
 
     Parameters
     ----------
@@ -165,8 +165,9 @@ def escape(
         If `success`, ``fun`` at ``x`` is lower than at theta by more than the rounding of the
         value, and the curvature along the line is proved negative by a product or, for a
         `direction` given by the caller, the value fell further than the slope alone explains.
-        Otherwise ``x`` is theta and `message` gives the reason. Also ``direction`` (unit), ``step``
-        (signed length along it), ``curvature`` (v'Hv), ``nfev``, ``n_products``.
+        Otherwise ``x`` is theta and `message` gives the reason. ``direction`` is the unit vector
+        v of the line, ``step`` the signed length along v, ``curvature`` is v'Hv, and ``nfev`` and
+        ``n_products`` count values and Hessian products.
 
     See Also
     --------

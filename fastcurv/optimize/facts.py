@@ -139,6 +139,7 @@ class Facts(FrozenRecord):
     Attributes
     ----------
     ob : Objective
+        The objective.
     loss, constant_loss : float
         The loss at theta with weight decay, and the loss of the best constant outputs without it.
     y, weight : ndarray
@@ -148,8 +149,8 @@ class Facts(FrozenRecord):
         True if the loss grows in proportion to the residual, not to its square, so that squared
         errors of outliers do not measure the fit.
     decay_penalty, decay_imbalance : float
-        ``l2 ||theta||^2``, and ``|g'theta|`` divided by it, which is 0 where the data term balances
-        the decay along theta.
+        ``l2 ||theta||^2``, and ``|g'theta|`` divided by this penalty. The second is 0 if the data
+        term balances the decay along theta.
     explained_variance, attainable_variance : float
         Fraction of the variance of the targets (or class indicators) that the network explains, and
         the fraction that kernel regressions of the targets, or of the network's residuals, explain
@@ -159,7 +160,7 @@ class Facts(FrozenRecord):
         in standard errors.
     held_out_r2, class_number_r2 : float
         Fractions of the variance that kernel regressions explain on left-out rows: of the targets,
-        and of the class numbers taken as quantities (NaN without classes).
+        and of the class indices, taken as quantities (NaN for regression).
     layers : list of LayerFacts
         The layers, from the first to the output layer.
     scales : ndarray, shape (d,)
@@ -172,7 +173,9 @@ class Facts(FrozenRecord):
     noise : float
         Number of rows of a mini-batch whose gradient noise is as large as the gradient, or NaN.
     steps : RunFacts
+        The known properties of the run.
     verdict : CriticalPoint
+        The verdict on theta.
     has_no_minimum : bool
         True if the loss is proved to decrease without end along a ray.
     was_not_finite : bool
@@ -402,9 +405,11 @@ def _weighted_sum_of_squares(x: np.ndarray, weight: np.ndarray) -> float:
 
 def _has_linear_growth(ob: Any, y: np.ndarray) -> bool:
     """Return True if the loss grows in proportion to the residual, as pseudo_huber, log_cosh and
-    quantile do: the absolute slopes at outputs of plus and minus 1000 (std(y) + 1) are less than 10
-    times those at 10 (std(y) + 1). For squared errors they are 100 times larger. The test uses a
-    target of the data, since a user-defined loss may reject others.
+    quantile do.
+
+    The test compares absolute slopes. Those at outputs of plus and minus 1000 (std(y) + 1) must be
+    less than 10 times those at 10 (std(y) + 1). For squared errors they are 100 times larger. The
+    first row of y is the target, since a user-defined loss may reject other values.
     """
     given = LOSSES[ob.loss].given
     if given is None or given.coupled:

@@ -173,7 +173,7 @@ class FollowedModes:
 
     @property
     def step_weights(self) -> np.ndarray:
-        """The absolute values of the eigenvalues, raised to at least `zero`."""
+        """The absolute values (k,) of the eigenvalues, but at least `zero_threshold`."""
         return np.asarray(np.maximum(np.abs(self.values), self.zero_threshold))
 
     def n_negative(self, eps: float) -> int:
@@ -286,7 +286,7 @@ class FinderState:
         try:
             return CountedProducts(H)
         except (NotFiniteError, OverflowError, FloatingPointError):
-            # The matrix is not finite.
+            # The objective returned a matrix that is not finite.
             return None
 
     def newton_mr_steps(self, H: CountedProducts, g: np.ndarray) -> NewtonMRSteps:
@@ -455,27 +455,28 @@ def find_critical_point(
     theta0 : array_like, shape (n,)
         The starting point.
     method : {"follow", "newton-mr", "gradient-norm"}
-        ``follow``: walks that follow eigenvectors, as described for `index`, to a point with as
-        many negative eigenvalues as the Hessian at `theta0` has. If such a walk does not end within
-        300 steps, others start from `theta0`, towards up to three negative eigenvalues fewer or
-        more, and if all fail, ``newton-mr`` starts from `theta0`. On 80 networks of two and three
-        hidden layers with 83 to 193 parameters and l2 from 1e-3 to 1e-2, each search ended at a
-        certified point whose index is at most 3 away from that of the start, in a median of 0.5 s.
-        From n = 400 on, only ``newton-mr`` is used. ``newton-mr``: each step is the minimum-norm
-        least-squares solution of ``H p = -g``, with weak curvature damped as far as that lowers
-        ``||g||``, and a line search on ``||g||^2`` [1]_; where the search stalls, undamped steps
-        are tried, which may increase ``||g||`` for a while. Below n = 400 the step is computed from
-        the eigenpairs of H, from there on in the Krylov space of g, where it is what MINRES-QLP
-        computes [2]_. ``gradient-norm``: L-BFGS on ``||g||^2 / 2``, whose gradient is ``Hg``,
-        followed by ``newton-mr``.
+        ``follow``: walks follow eigenvectors, as described for `index`, to a point with as many
+        negative eigenvalues as the Hessian at `theta0` has. If a walk does not end within 300
+        steps, others start from `theta0`, towards up to three negative eigenvalues fewer or more.
+        If all fail, ``newton-mr`` starts from `theta0`. On 80 networks of two and three hidden
+        layers with 83 to 193 parameters and l2 from 1e-3 to 1e-2, each search ended at a certified
+        point whose index is at most 3 away from that of the start, in a median of 0.5 s. From
+        n = 400 on, only ``newton-mr`` is used.
+        ``newton-mr``: each step is the minimum-norm least-squares solution of ``H p = -g``, damped
+        along directions of weak curvature if this lowers ``||g||`` more, with a line search on
+        ``||g||^2`` [1]_. If the search stalls, undamped steps are tried, which may increase
+        ``||g||`` for a while. Below n = 400 the step is computed from the eigenpairs of H. From
+        n = 400 on it is computed in the Krylov space of g, as by MINRES-QLP [2]_.
+        ``gradient-norm``: L-BFGS on ``||g||^2 / 2``, whose gradient is ``Hg``, followed by
+        ``newton-mr``.
     gradient_tol : float, optional
-        The norm of the gradient at which to stop. Default: 10 times the rounding bound of the
-        gradient (the objective's own, or ``64 eps ||H|| ||theta||``; at least the ``eps ||H||
-        ||theta||`` of storing theta); the search then continues as long as steps reduce the
-        gradient enough.
+        The norm of the gradient at which to stop. The default is 10 times the rounding bound of
+        the gradient, which is that of the objective or ``64 eps ||H|| ||theta||``, and at least
+        ``eps ||H|| ||theta||``, the effect of storing theta. With the default, the search
+        continues as long as steps reduce the gradient enough.
     max_iter : int, optional
-        Maximum number of steps, of all walks together. Default: 1500 for ``follow`` without an
-        `index` below n = 400, else 300.
+        Maximum number of steps, of all walks together. The default is 1500 for ``follow`` without
+        an `index` below n = 400, and 300 otherwise.
     max_products : int, optional
         Maximum number of products with Hessians. A step takes n + 1 products below n = 400, or as
         many as are left if these are fewer.
@@ -483,12 +484,12 @@ def find_critical_point(
         Seconds after which the search ends: at the end of a step, or inside a step from n = 400 on.
     index : int, optional
         The requested number of negative eigenvalues, with ``follow``: 0 for a minimum, 1 for a
-        saddle between two minima, and so on; zeros of symmetries are not counted. Steps then follow
-        eigenvectors until ``newton-mr`` takes over near the point: up along the `index` lowest ones
-        and down along all others, each by the gradient over the absolute curvature [3]_ [4]_, in a
-        trust region. Such a walk converges only to points of this index. Each step takes all
-        eigenpairs, n products and ``O(n^3)`` work, so n is at most 4096. It leaves a critical point
-        of another index along the eigenvectors whose eigenvalue has the wrong sign.
+        saddle between two minima, and so on. Zero eigenvalues from symmetries are not counted.
+        Steps go up along the `index` lowest eigenvectors and down along all others, each by the
+        gradient over the absolute curvature [3]_ [4]_, in a trust region. Near the point,
+        ``newton-mr`` continues. Such a walk converges only to points of this index, and leaves a
+        critical point of another index along the eigenvectors whose eigenvalue has the wrong sign.
+        Each step needs all eigenpairs, n products and ``O(n^3)`` work, so n is at most 4096.
     verdict : bool
         Whether to classify the point that was found. The call of `classify` uses what is left of
         `max_time` and `max_products`, and its products are counted in ``report.n_products``.

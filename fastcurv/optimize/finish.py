@@ -388,8 +388,8 @@ class StationaryPoint:
     report: Any = None
 
     def end_here(self, stopped: str, success: bool = False, sentence: str = "") -> RunOutcome:
-        """Return the outcome that ends the run at this point, for the reason `stopped` and
-        successfully or not, by default with the sentence of the point's report.
+        """Return the outcome that ends the run at this point. `stopped` is the reason, and
+        `sentence` the message, by default that of the point's report.
         """
         kind, sentence = self.report.kind, sentence or self.sentence
         return RunOutcome(self.theta, stopped, kind, success, sentence, self.report)
@@ -506,7 +506,7 @@ class Finisher:
             else None
         )
 
-    # --- rounds
+    # --- examination of points
 
     def examine(self, theta: np.ndarray, moves: bool) -> Any:
         """Return the outcome at theta. With `moves` the outcome may be a point from which the run

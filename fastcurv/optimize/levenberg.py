@@ -4,8 +4,8 @@ If all rows are in memory and n is small, G is a matrix, the damping follows Nie
 engine takes many steps in one call. Steps have a geodesic correction where the outputs deviate from
 their linearisation, unless hardly any decrease is left. The equations are at the head of
 `_engine/levenberg.pyx`. If these steps hardly lower the loss, for example along a curved valley,
-steps of `TrustRegion` are taken until one lowers it by 1%. In all other cases the steps are those
-of `GaussNewton`, in Krylov spaces.
+steps of `TrustRegion` are taken until one of them lowers the loss by 1%. In all other cases the
+steps are those of `GaussNewton`, in Krylov spaces.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class LevenbergMarquardt(GaussNewton):
     in Krylov spaces.
     """
 
-    engine: Any  # the engine's dense steps, or None if steps are computed in Krylov spaces
+    # the engine's solver with a dense matrix, or None if steps are computed in Krylov spaces
+    engine: Any
     growth = 2.0
     radius: Any = None
     # number of steps since the last check of progress, with the loss and the gradient norm at that

@@ -143,7 +143,8 @@ class MinimizeLoop:
         run.n_gradients += before.njev + 1  # includes the gradient at the start
         run.n_values += before.nfev - before.njev
         run.records = records[: before.nit]
-        run.asked += before.wall_time  # the first run checked the clock itself
+        # The time of the first run does not count as a gap between two checks of the clock.
+        run.asked += before.wall_time
         limits = "max_iter", "max_time", "max_products", "callback", "interrupted"
         self.why = before.stopped if before.stopped in limits else None
 

@@ -3,10 +3,10 @@
 A large l2 keeps units at 0: with a smooth activation, such units have no incoming or outgoing
 weights, so that their gradient is 0, and stays 0 when l2 decreases. A path that only starts each
 fit at the previous minimum therefore ends at saddles. `regularization_path` classifies the point at
-each penalty and leaves saddles. Without a penalty on biases, the bias of an inactive unit is free,
-and whether the point is a saddle depends on it. So units are also restarted where no minimum is
-proved. `evidence_path`, for estimators, gives units that have no weights small random ones instead
-of taking verdicts, which costs less, and sets weights of inactive units to 0.
+each penalty and escapes from saddles. Without a penalty on biases, the bias of an inactive unit is
+free, and whether the point is a saddle depends on this bias. So units are also restarted if no
+minimum is proved. `evidence_path`, for estimators, takes no verdicts, which costs less. It restarts
+all inactive units with small random weights before a fit, and sets their weights to 0 after it.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class RegularizationPath(FrozenRecord, AttributeHints, subject="path"):
         objective : Objective
             The objective with this penalty.
         theta : ndarray (n,)
-            The point that was reached with it.
+            The point that was reached with this penalty.
         """
         return with_l2(self.objective, float(self.l2s[i])), self.thetas[i]
 

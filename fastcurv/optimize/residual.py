@@ -23,7 +23,7 @@ from ..common.linalg import NotFiniteError, eigh
 from ..common.vectors import safe_norm
 from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual_step
 
-# dampings tried, in units of ||H||; each damps the components of curvature below the damping
+# dampings that are tried, in units of ||H||; each reduces the components of curvature below it
 TRIAL_DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)
 ARMIJO_FRACTION = 1e-4
 

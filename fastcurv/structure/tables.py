@@ -551,7 +551,7 @@ def _tanh_bounds(x: Floats, far: Floats, _: Floats) -> Three:
 
 
 def _tanh_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
-    a = P.tanh(z)
+    a = P.pair_tanh(z)
     return a, P.add_float_to_pair(-P.multiply_pairs(a, a), 1.0)
 
 
@@ -567,8 +567,8 @@ def _sigmoid_bounds(x: Floats, far: Floats, _: Floats) -> Three:
 
 
 def _sigmoid_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
-    s = P.sigmoid(z)
-    return s, P.multiply_pairs(s, P.sigmoid(-z))
+    s = P.pair_sigmoid(z)
+    return s, P.multiply_pairs(s, P.pair_sigmoid(-z))
 
 
 def _softplus_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
@@ -624,7 +624,7 @@ def _gelu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
 
 
 def _gelu_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
-    n, cdf = P.normal_density_and_cdf(z)
+    n, cdf = P.pair_normal_density_and_cdf(z)
     return P.multiply_pairs(z, cdf), P.add_pairs(cdf, P.multiply_pairs(z, n))
 
 
@@ -642,7 +642,7 @@ def _elu_envelope(z: Floats, t: Floats) -> Three:
 
 def _elu_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
     one, zero = P.pair_from_float(np.ones_like(z.hi)), P.pair_from_float(np.zeros_like(z.hi))
-    e = P.expm1(P.choose_pair(z.hi > 0, zero, z))
+    e = P.pair_expm1(P.choose_pair(z.hi > 0, zero, z))
     return P.choose_pair(z.hi > 0, z, e), P.choose_pair(z.hi > 0, one, P.add_float_to_pair(e, 1.0))
 
 
@@ -723,7 +723,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
             _sigmoid,
             _softplus_derivatives,
             _envelope_by_bounds(_softplus_bounds),
-            lambda P, z: (P.softplus(z), P.sigmoid(z)),
+            lambda P, z: (P.pair_softplus(z), P.pair_sigmoid(z)),
             bend=0.25,
             like_relu=True,
             names={

@@ -372,7 +372,7 @@ def _refine_verdict(
         spent = inertia.H.products_left < MIN_NEAREST_PRODUCTS or time_is_up()
         missed = "missed" if contracts else "plateau" if found.gradient.is_plateau else "far"
         return _append_to_reason(point, FAR_ADVICE_BY_CAUSE["spent" if spent else missed])
-    if ask.seek and found.certificate.theorem.missing == "h":
+    if ask.seek and found.certificate.theorem.missing_hypothesis == "h":
         # The theorem fails only because h >= 1/2, and Newton's steps to the critical point reduce
         # h.
         led, _ = _classify_nearest_point(ask, point, inertia, shown)
@@ -439,7 +439,9 @@ def _select_inertia_strategy(
         inertia.check_theorem() if inertia.near.near else (UNTRIED_CONTRACTION, np.inf)
     )
     if theorem.holds:
-        proof = CriticalPointProof(theorem, pair=TwoSignProof(distance=distance), short=H.short)
+        proof = CriticalPointProof(
+            theorem, two_vectors=TwoSignProof(distance=distance), budget_exhausted=H.short
+        )
     elif inertia.near.near:
         # `InertiaByCholesky` is returned only if its theorem holds.
         assert isinstance(inertia, InertiaByEigenpairs | InertiaByProducts)
@@ -455,15 +457,15 @@ def _select_inertia_strategy(
         gradient=inertia.nearness_with_slope(),
         spectrum=seen,
         certificate=proof,
-        to_infinity=call_certificate(ob, "ray_to_infimum", theta) is not None,
+        infimum_at_infinity=call_certificate(ob, "ray_to_infimum", theta) is not None,
         n_kinks=n_kinks,
-        falls=n_kinks > 0
+        loss_decreases=n_kinks > 0
         and (
             decreases_on_either_side(ob, theta, seen.escape_direction, g)
             if inertia.near.near
             else decreases_along_gradient(ob, theta, g)
         ),
-        assumed=not (bounded or isinstance(H.op, MatrixOperator)),
+        error_bound_assumed=not (bounded or isinstance(H.op, MatrixOperator)),
         n_products=H.count,
     )
 
@@ -546,8 +548,8 @@ def _classify_nearest_point(
 
 def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> CriticalPoint:
     near, seen, proved = found.gradient, found.spectrum, found.certificate
-    theorem = proved.zero if outcome.rule is Reason.INTERPOLATION else proved.theorem
-    inside = seen.reach if seen.has_inertia else None
+    theorem = proved.interpolation if outcome.rule is Reason.INTERPOLATION else proved.theorem
+    inside = seen.range_space if seen.has_inertia else None
     known = theorem.h < np.inf and outcome.rule is not Reason.TWO_VECTOR_SADDLE
     return CriticalPoint(
         kind=outcome.kind,
@@ -563,9 +565,9 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
         lambda_max=seen.high,
         lambda_min_bounds=seen.low_bounds,
         lambda_max_bounds=seen.high_bounds,
-        n_positive=seen.n_positive if seen.bounded else None,
-        n_negative=seen.n_negative if seen.bounded else None,
-        n_zero=seen.n_zero if seen.bounded else None,
+        n_positive=seen.n_positive if seen.has_error_bound else None,
+        n_negative=seen.n_negative if seen.has_error_bound else None,
+        n_zero=seen.n_zero if seen.has_error_bound else None,
         n_symmetry=seen.n_symmetry,
         n_negative_bounds=seen.n_negative_bounds,
         escape_direction=seen.escape_direction,

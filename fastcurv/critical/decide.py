@@ -25,8 +25,8 @@ UNTRIED_CONTRACTION = KantorovichOutcome(False, INF, INF, INF, INF, INF, "untrie
 
 _THEOREM_TEMPLATE = "(Newton and Kantorovich's theorem, h = {certificate.theorem.h} < 1/2)"
 _SMALLEST_TEMPLATE = (
-    "the smallest of these in size is {spectrum.weakest}, with an error below "
-    "{spectrum.weakest_error}"
+    "the smallest of these in size is {spectrum.smallest_magnitude}, with an error below "
+    "{spectrum.smallest_magnitude_error}"
 )
 _RANGE_TEMPLATE = "from {spectrum.low} to {spectrum.high}"
 _STABLE_SIGNS_CLAUSE = (
@@ -62,7 +62,7 @@ class Reason(Enum):
     INTERPOLATION = (
         "Minimum: a global minimum, of loss 0, is proved to lie {critical_point_place}, where all "
         "{spectrum.n_positive} residuals are 0 (Kantorovich's theorem for the residuals, h = "
-        "{certificate.zero.h} < 1/2){zero_loss_family_clause}"
+        "{certificate.interpolation.h} < 1/2){zero_loss_family_clause}"
     )
     KANTOROVICH = (
         "{kind}: a critical point is proved to lie {critical_point_place}. There "
@@ -97,17 +97,17 @@ class Reason(Enum):
     ZERO_HESSIAN = "Degenerate: {stationary_clause}, and H was measured to be zero"
     ASYMMETRIC_PRODUCTS = (
         "Undecided: {stationary_clause}, but the products are not those of a symmetric matrix, and "
-        "within the error {spectrum.weakest_error} that this implies, {spectrum.n_zero} of {n} "
-        "eigenvalues have no known sign"
+        "within the error {spectrum.smallest_magnitude_error} that this implies, {spectrum.n_zero} "
+        "of {n} eigenvalues have no known sign"
     )
     ZERO_EIGENVALUES = (
         "Degenerate: {stationary_clause}, and {n_zeros_phrase} zero within the error "
-        "{spectrum.weakest_error}; {symmetry_explanation}{no_minimum_clause}"
+        "{spectrum.smallest_magnitude_error}; {symmetry_explanation}{no_minimum_clause}"
     )
     UNSTABLE_SIGNS = (
         "Degenerate: {stationary_clause}, and {n_zeros_phrase} counted as zero; "
-        "{symmetry_explanation}. {spectrum.n_unsettled} of them may change sign between theta and "
-        "the nearby critical point{no_minimum_clause}"
+        "{symmetry_explanation}. {spectrum.n_unstable_signs} of them may change sign between theta "
+        "and the nearby critical point{no_minimum_clause}"
     )
     GRADIENT_NOT_REDUCED = (
         "Undecided: {stationary_clause}, and {signs_at_theta}, but the gradient is not smaller "
@@ -145,12 +145,13 @@ class Reason(Enum):
     RISK_TOO_LARGE = (
         f"{_SEARCHED_TEMPLATE}have one sign{{except_zeros}}. The probability that curvature of the "
         f"other sign beyond {_WIDTH_TEMPLATE} was missed is {_RISK_TEMPLATE}; for "
-        "failure_probability = {ask.failure_probability}, {spectrum.goal} Lanczos steps are needed"
+        "failure_probability = {ask.failure_probability}, {spectrum.n_steps_needed} Lanczos steps "
+        "are needed"
     )
     UNEXPLAINED_ZERO = (
-        "Degenerate: {stationary_clause}, an eigenvalue is zero within {spectrum.weakest_error} "
-        f"and no known symmetry explains it; with probability at least 1 - {_RISK_TEMPLATE} no "
-        f"eigenvalue lies below -{_WIDTH_TEMPLATE}"
+        "Degenerate: {stationary_clause}, an eigenvalue is zero within "
+        "{spectrum.smallest_magnitude_error} and no known symmetry explains it; with probability "
+        f"at least 1 - {_RISK_TEMPLATE} no eigenvalue lies below -{_WIDTH_TEMPLATE}"
     )
     WITHIN_ACCEPTED_RISK = (
         f"{{kind}}, with an error probability of {_RISK_TEMPLATE}: {{stationary_clause}}. With "
@@ -184,11 +185,11 @@ class Nearness:
     strict : bool
         True if the decrement is also at most the threshold for float64, which is smaller than the
         threshold for an objective of lower precision. A certificate requires this.
-    short : bool
+    budget_exhausted : bool
         True if there were too few products to determine whether theta is near.
     flat_ratio, residual : float or None
         ``||Hg|| / (||H|| ||g||)``, and the fraction of g outside the range of H.
-    flat_beside_step : bool
+    step_too_long : bool
         True if the Newton step for g is too long for any local model of the loss to be valid.
     """
 
@@ -198,10 +199,10 @@ class Nearness:
     gradient_norm: float = 0.0
     gradient_tol: float = 0.0
     strict: bool = True
-    short: bool = False
+    budget_exhausted: bool = False
     flat_ratio: float | None = None
     residual: float | None = None
-    flat_beside_step: bool = False
+    step_too_long: bool = False
 
     @property
     def is_plateau(self) -> bool:
@@ -209,9 +210,9 @@ class Nearness:
         range of H, and H is flat along the gradient. H is flat if its curvature along g is small
         relative to ||H||, or so small that the Newton step is too long for a local model.
         """
-        if self.near or self.short or self.residual is None:
+        if self.near or self.budget_exhausted or self.residual is None:
             return False
-        flat = self.flat_ratio is None or self.flat_ratio <= 0.25 or self.flat_beside_step
+        flat = self.flat_ratio is None or self.flat_ratio <= 0.25 or self.step_too_long
         return self.residual >= 0.9 and flat
 
 
@@ -233,7 +234,7 @@ class SpectrumEvidence:
         Number of zero eigenvalues that proved symmetries explain, or None if it is not known.
     n_negative_bounds : (int, int)
         Lower and upper bound on the number of negative eigenvalues.
-    n_unsettled : int
+    n_unstable_signs : int
         Number of eigenvalues whose sign is proved at theta but may change between theta and the
         critical point.
     negative, positive : bool
@@ -241,33 +242,33 @@ class SpectrumEvidence:
     escape_direction, escape_curvature : ndarray, shape (n,), and float, or None
         Unit vector of negative curvature and its Rayleigh quotient, or None if no negative
         curvature is proved.
-    flat : bool
+    is_zero : bool
         True if all products with H were 0.
-    bounded : bool
+    has_error_bound : bool
         True if a bound on the error of the eigenvalues is known.
     asymmetric : bool
         True if some eigenvalues count as zero only because the products were measured to be
         asymmetric.
-    weakest, weakest_error : float
+    smallest_magnitude, smallest_magnitude_error : float
         The smallest ``|lambda|`` on the complement of the symmetry directions, and a bound on its
         error.
     balanced : bool
-        True if `weakest` is in balanced coordinates.
-    floor : float
+        True if `smallest_magnitude` is in balanced coordinates.
+    curvature_floor : float
         Lower bound on all eigenvalues at theta.
-    risk, risk_asked : float or None
+    risk, accepted_risk : float or None
         Probability that curvature of the other sign was missed if not all eigenvalues were
         computed, and the largest probability that the caller accepts.
-    goal : int
-        Number of Lanczos steps that reduce the risk to `risk_asked`, or to 0.01 if `risk_asked` is
-        None.
-    loose : bool
+    n_steps_needed : int
+        Number of Lanczos steps that reduce the risk to `accepted_risk`, or to 0.01 if
+        `accepted_risk` is None.
+    has_unexplained_zero : bool
         True if not all eigenvalues were computed, an eigenvalue is 0 to rounding, and no known
         symmetry explains this eigenvalue.
-    across : (float, float) or None
+    complement_ends : (float, float) or None
         The ends of the spectrum on the complement of the symmetry directions, if not all
         eigenvalues were computed.
-    reach : ProvedReach or None
+    range_space : ProvedReach or None
         The space that contains the range of H up to a multiple of I, if all eigenvalues were
         computed from the restriction of H to this space.
     """
@@ -281,24 +282,24 @@ class SpectrumEvidence:
     n_zero: int | None = None
     n_symmetry: int | None = None
     n_negative_bounds: tuple[int, int] = (0, 0)
-    n_unsettled: int = 0
+    n_unstable_signs: int = 0
     negative: bool = False
     positive: bool = False
     escape_direction: np.ndarray | None = None
     escape_curvature: float | None = None
-    flat: bool = False
-    bounded: bool = True
+    is_zero: bool = False
+    has_error_bound: bool = True
     asymmetric: bool = False
-    weakest: float = 0.0
-    weakest_error: float = 0.0
+    smallest_magnitude: float = 0.0
+    smallest_magnitude_error: float = 0.0
     balanced: bool = False
-    floor: float = -INF
+    curvature_floor: float = -INF
     risk: float = 1.0
-    risk_asked: float | None = None
-    goal: int = 0
-    loose: bool = False
-    across: tuple[float, float] | None = None
-    reach: Any = None
+    accepted_risk: float | None = None
+    n_steps_needed: int = 0
+    has_unexplained_zero: bool = False
+    complement_ends: tuple[float, float] | None = None
+    range_space: Any = None
 
     @property
     def has_inertia(self) -> bool:
@@ -341,29 +342,29 @@ class CriticalPointProof:
     theorem : Contraction
         Kantorovich's theorem for the gradient, on the complement of the symmetry directions. If it
         holds, a critical point with the inertia found lies within its radius.
-    zero : Contraction
+    interpolation : KantorovichOutcome
         Kantorovich's theorem for the residuals. If it holds, a point of loss 0 lies within its
         radius.
     n_residuals : int
-        Number of residuals if `zero` holds.
-    pair : Pair
+        Number of residuals if `interpolation` holds.
+    two_vectors : TwoSignProof
         The proof of a saddle by two fixed vectors.
-    lasting : bool
+    signs_stable : bool
         True if the signs of curvature were measured, or are proved, to be the same from theta to
         the critical point.
-    arrives : bool
+    gradient_decreases : bool
         True if Newton's step was measured, or is proved, to reduce the gradient.
-    short : bool
+    budget_exhausted : bool
         True if there were too few products for these measurements.
     """
 
     theorem: KantorovichOutcome = UNTRIED_CONTRACTION
-    zero: KantorovichOutcome = UNTRIED_CONTRACTION
+    interpolation: KantorovichOutcome = UNTRIED_CONTRACTION
     n_residuals: int = 0
-    pair: TwoSignProof = TwoSignProof()
-    lasting: bool = True
-    arrives: bool = True
-    short: bool = False
+    two_vectors: TwoSignProof = TwoSignProof()
+    signs_stable: bool = True
+    gradient_decreases: bool = True
+    budget_exhausted: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,19 +375,19 @@ class Evidence:
     ----------
     gradient : Nearness
         The distance to a critical point.
-    spectrum : Spectrum
+    spectrum : SpectrumEvidence
         The eigenvalues and the known signs of curvature.
-    certificate : Proof
+    certificate : CriticalPointProof
         The proofs and measurements for the critical point.
-    to_infinity : bool
+    infimum_at_infinity : bool
         True if the loss is proved to decrease for every step along a ray from theta, to an infimum
         that is not attained.
     n_kinks : int
         Number of pre-activations that are at a kink within rounding.
-    falls : bool
+    loss_decreases : bool
         True if kinks are active and the loss was measured to decrease. Near a critical point it is
         measured along `escape_direction` and the opposite direction, elsewhere along -g.
-    assumed : bool
+    error_bound_assumed : bool
         True if no bound on the rounding errors of products is known, so that the signs at theta
         depend on an assumption about these errors.
     n_products : int
@@ -396,10 +397,10 @@ class Evidence:
     gradient: Nearness = field(default_factory=Nearness)
     spectrum: SpectrumEvidence = field(default_factory=SpectrumEvidence)
     certificate: CriticalPointProof = field(default_factory=CriticalPointProof)
-    to_infinity: bool = False
+    infimum_at_infinity: bool = False
     n_kinks: int = 0
-    falls: bool = False
-    assumed: bool = False
+    loss_decreases: bool = False
+    error_bound_assumed: bool = False
     n_products: int = 0
 
 
@@ -452,43 +453,49 @@ def decide(found: Evidence) -> Decision:
     unexplained = (s.n_zero or 0) - (s.n_symmetry or 0)
     explained = s.has_inertia and unexplained == 0 and kind != "degenerate"
     kantorovich = Reason.KANTOROVICH_SADDLE if kind == "saddle" else Reason.KANTOROVICH
-    zeros = Reason.ZERO_EIGENVALUES if c.lasting else Reason.UNSTABLE_SIGNS
-    in_units = c.pair.radius * c.pair.unit
+    zeros = Reason.ZERO_EIGENVALUES if c.signs_stable else Reason.UNSTABLE_SIGNS
+    in_units = c.two_vectors.radius * c.two_vectors.unit
     rules: list[Rule] = [
-        (found.to_infinity, ("not_critical", False, Reason.INFIMUM_AT_INFINITY)),
-        (not g.near and g.short, ("undecided", False, Reason.DISTANCE_UNKNOWN)),
+        (found.infimum_at_infinity, ("not_critical", False, Reason.INFIMUM_AT_INFINITY)),
+        (not g.near and g.budget_exhausted, ("undecided", False, Reason.DISTANCE_UNKNOWN)),
         (
-            not g.near and found.n_kinks and not found.falls,
+            not g.near and found.n_kinks and not found.loss_decreases,
             ("undecided", False, Reason.MAYBE_KINK_MINIMUM),
         ),
         (not g.near and g.is_plateau, ("not_critical", False, Reason.ON_PLATEAU)),
         (not g.near, ("not_critical", False, Reason.GRADIENT_ABOVE_TOL)),
         # Minima at active kinks are proved separately, in `kink_minimum`.
-        (g.strict and c.zero.holds, ("minimum", True, Reason.INTERPOLATION, c.zero.radius, 0.0)),
+        (
+            g.strict and c.interpolation.holds,
+            ("minimum", True, Reason.INTERPOLATION, c.interpolation.radius, 0.0),
+        ),
         (theorem and explained, (kind, True, kantorovich, c.theorem.radius, 0.0)),
         (
-            theorem and not s.has_inertia and s.floor > 0 and not s.negative,
+            theorem and not s.has_inertia and s.curvature_floor > 0 and not s.negative,
             ("minimum", True, Reason.CURVATURE_FLOOR, c.theorem.radius, 0.0),
         ),
         (
-            g.strict and opposed and c.pair.holds,
+            g.strict and opposed and c.two_vectors.holds,
             ("saddle", True, Reason.TWO_VECTOR_SADDLE, in_units, 0.0),
         ),
         # At a kink H describes the loss on one side only.
-        (found.n_kinks and opposed and found.falls, ("saddle", False, Reason.ONE_SIDED_SADDLE)),
+        (
+            found.n_kinks and opposed and found.loss_decreases,
+            ("saddle", False, Reason.ONE_SIDED_SADDLE),
+        ),
         (found.n_kinks, ("undecided", False, Reason.ONE_SIDED_HESSIAN)),
         *(
             [] if s.has_inertia else _rules_from_estimates(s, c)
         ),  # the last of these rules always applies
         # The remaining rules apply if the inertia is known. Their verdicts rest on measurements and
         # are not certified.
-        (not s.bounded, ("undecided", False, Reason.NO_ERROR_BOUND)),
-        (s.flat, ("degenerate", False, Reason.ZERO_HESSIAN)),
-        (c.short, ("undecided", False, Reason.STABILITY_UNKNOWN)),
+        (not s.has_error_bound, ("undecided", False, Reason.NO_ERROR_BOUND)),
+        (s.is_zero, ("degenerate", False, Reason.ZERO_HESSIAN)),
+        (c.budget_exhausted, ("undecided", False, Reason.STABILITY_UNKNOWN)),
         (kind == "saddle", ("saddle", False, Reason.MEASURED_SADDLE)),
         (unexplained > 0 and s.asymmetric, ("undecided", False, Reason.ASYMMETRIC_PRODUCTS)),
         (unexplained > 0 or kind == "degenerate", ("degenerate", False, zeros)),
-        (not c.arrives, ("undecided", False, Reason.GRADIENT_NOT_REDUCED)),
+        (not c.gradient_decreases, ("undecided", False, Reason.GRADIENT_NOT_REDUCED)),
         (True, (kind, False, Reason.MEASURED_SIGNS)),
     ]
     return next(Decision(*said) for holds, said in rules if holds)
@@ -500,15 +507,15 @@ def _rules_from_estimates(s: SpectrumEvidence, c: CriticalPointProof) -> list[Ru
     """
     likely = "minimum" if s.positive else "maximum"
     return [
-        (s.flat, ("degenerate", False, Reason.ZERO_HESSIAN)),
-        (s.floor > 0, ("undecided", False, Reason.CURVATURE_FLOOR_AT_THETA)),
-        (c.short, ("undecided", False, Reason.STABILITY_UNKNOWN)),
-        (not c.lasting, ("undecided", False, Reason.UNSTABLE_CURVATURE)),
+        (s.is_zero, ("degenerate", False, Reason.ZERO_HESSIAN)),
+        (s.curvature_floor > 0, ("undecided", False, Reason.CURVATURE_FLOOR_AT_THETA)),
+        (c.budget_exhausted, ("undecided", False, Reason.STABILITY_UNKNOWN)),
+        (not c.signs_stable, ("undecided", False, Reason.UNSTABLE_CURVATURE)),
         (s.negative and s.positive, ("saddle", False, Reason.MEASURED_SADDLE)),
         (not (s.negative or s.positive), ("undecided", False, Reason.BELOW_PRODUCT_ERROR)),
-        (not c.arrives, ("undecided", False, Reason.GRADIENT_NOT_REDUCED)),
-        (s.risk_asked is None, ("undecided", False, Reason.NO_ACCEPTED_RISK)),
-        (not s.risk <= (s.risk_asked or 0.0), ("undecided", False, Reason.RISK_TOO_LARGE)),
-        (s.loose, ("degenerate", False, Reason.UNEXPLAINED_ZERO, None, s.risk)),
+        (not c.gradient_decreases, ("undecided", False, Reason.GRADIENT_NOT_REDUCED)),
+        (s.accepted_risk is None, ("undecided", False, Reason.NO_ACCEPTED_RISK)),
+        (not s.risk <= (s.accepted_risk or 0.0), ("undecided", False, Reason.RISK_TOO_LARGE)),
+        (s.has_unexplained_zero, ("degenerate", False, Reason.UNEXPLAINED_ZERO, None, s.risk)),
         (True, (likely, False, Reason.WITHIN_ACCEPTED_RISK, None, s.risk)),
     ]

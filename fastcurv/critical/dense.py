@@ -262,7 +262,9 @@ def check_theorem_across_orbits(
         near.error / bottom,
         found.radius,
     )
-    return found if whole else replace(found, holds=False, radius=np.inf, missing="orbit")
+    return (
+        found if whole else replace(found, holds=False, radius=np.inf, missing_hypothesis="orbit")
+    )
 
 
 class _ComplementReflections:
@@ -524,8 +526,8 @@ class InertiaByCholesky(InertiaStrategy):
             n_zero=0,
             n_symmetry=0,
             positive=True,
-            weakest=known.min_abs_eigenvalue_bound,
-            weakest_error=known.min_abs_eigenvalue_bound - known.floor,
+            smallest_magnitude=known.min_abs_eigenvalue_bound,
+            smallest_magnitude_error=known.min_abs_eigenvalue_bound - known.floor,
         )
 
 
@@ -593,7 +595,7 @@ class InertiaByEigenpairs(InertiaStrategy):
             return found
         # True if balanced coordinates were not tried
         untried = view.best is view.plain and full.n <= BALANCED_MAX_N
-        if found[0].missing in ("h", "orbit") and untried:
+        if found[0].missing_hypothesis in ("h", "orbit") and untried:
             best = full.eigenpairs_on_complement(
                 full.flat_columns(view.held.columns), full.default_units
             )
@@ -602,7 +604,7 @@ class InertiaByEigenpairs(InertiaStrategy):
                 other = SignView(view.plain, best, view.held)
                 self.view, self.cut, self.signs, self.n_found = self._proved_signs(other)
                 found = self._check_theorem_on_complement()
-        if found[0].missing == "orbit":
+        if found[0].missing_hypothesis == "orbit":
             bare = deflate_symmetries(full, replace(view.held, columns=np.zeros((full.n, 0))))
             self.view, self.cut, self.signs, self.n_found = self._proved_signs(bare)
             found = self._check_theorem_on_complement()
@@ -776,7 +778,7 @@ class InertiaByEigenpairs(InertiaStrategy):
             seen = plain.vectors[:, np.abs(plain.values) > cut]
             residual = max(0.0, 1 - float(np.linalg.norm(seen.T @ unit)) ** 2) ** 0.5
         beside = full.norm <= reached
-        return replace(near, flat_ratio=flat_ratio, residual=residual, flat_beside_step=beside)
+        return replace(near, flat_ratio=flat_ratio, residual=residual, step_too_long=beside)
 
     def make_spectrum(self, proof: CriticalPointProof) -> SpectrumEvidence:
         """Return the `SpectrumEvidence`, with the inertia that the stable signs determine. If
@@ -785,14 +787,14 @@ class InertiaByEigenpairs(InertiaStrategy):
         """
         best, s, n = self.view.best, self.view.best.span.shape[1], self.full.n
         negative, positive = (
-            end.vector is not None or proof.pair.holds for end in (self.low, self.high)
+            end.vector is not None or proof.two_vectors.holds for end in (self.low, self.high)
         )
         counts = [int((self.signs == sign).sum()) for sign in (1, -1, 0)]
         # Away from a critical point the gradient may add curvature along the orbits of s
         # symmetries; by Cauchy interlacing this adds at most s negative eigenvalues.
         bounds = counts[1], counts[1] + counts[2] + s * (not proof.theorem.holds)
         counts[2] += s
-        if proof.zero.holds:
+        if proof.interpolation.holds:
             counts, bounds = [proof.n_residuals, 0, n - proof.n_residuals], (0, 0)
         bounded = bool(np.isfinite(best.error))
         # `hidden` is True if an eigenvalue counts as zero only because of the measured asymmetry of
@@ -820,16 +822,16 @@ class InertiaByEigenpairs(InertiaStrategy):
             n_zero=counts[2],
             n_symmetry=s,
             n_negative_bounds=bounds,
-            n_unsettled=self.n_found - int((self.signs != 0).sum()),
+            n_unstable_signs=self.n_found - int((self.signs != 0).sum()),
             negative=negative,
             positive=positive,
             escape_direction=self.low.vector,
             escape_curvature=None if self.low.vector is None else self.low.quotient,
-            flat=bool((best.values == 0).all()) and not s,
-            bounded=bounded,
+            is_zero=bool((best.values == 0).all()) and not s,
+            has_error_bound=bounded,
             asymmetric=bool(hidden),
-            weakest=float(np.abs(best.values).min(initial=np.inf)),
-            weakest_error=best.error,
+            smallest_magnitude=float(np.abs(best.values).min(initial=np.inf)),
+            smallest_magnitude_error=best.error,
             balanced=best is not self.view.plain,
         )
 

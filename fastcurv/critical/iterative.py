@@ -445,7 +445,7 @@ class InertiaByProducts(InertiaStrategy):
         self.near = self._assess_nearness(decrement)
         if not self.near.near and least is not None and ask.gradient_tol is None:
             found = self._assess_nearness(least)
-            self.near = replace(self.near, short=True) if found.near else found
+            self.near = replace(self.near, budget_exhausted=True) if found.near else found
         floor = curvature_floor(ask.ob, ask.theta) if self.near.near else -np.inf
         search = self.search
         self.known: RangeSpectrum | None = None
@@ -565,14 +565,16 @@ class InertiaByProducts(InertiaStrategy):
             positive=positive,
             escape_direction=lowest.vector if negative else None,
             escape_curvature=least if negative else None,
-            flat=H.norm == 0,
-            weakest_error=abs(low.quotient) + H.zero_threshold,
-            floor=floor,
+            is_zero=H.norm == 0,
+            smallest_magnitude_error=abs(low.quotient) + H.zero_threshold,
+            curvature_floor=floor,
             risk=risk,
-            risk_asked=ask.failure_probability,
-            goal=goal,
-            loose=deep and weak_end is not None and search.is_unexplained_zero(weak_end),
-            across=(low.quotient, high.quotient),
+            accepted_risk=ask.failure_probability,
+            n_steps_needed=goal,
+            has_unexplained_zero=deep
+            and weak_end is not None
+            and search.is_unexplained_zero(weak_end),
+            complement_ends=(low.quotient, high.quotient),
         )
         return (low, high), seen if known is None else known.with_inertia(seen)
 
@@ -582,7 +584,7 @@ class InertiaByProducts(InertiaStrategy):
         length of Newton's step, which is infinite if the step is not known.
         """
         ask, H, (g, off), known = self.ask, self.H, self.gradient, self.known
-        weakest = self.seen.floor if known is None else known.min_abs_eigenvalue_bound
+        weakest = self.seen.curvature_floor if known is None else known.min_abs_eigenvalue_bound
         if known is not None and weakest > 0:
             self.step, self.left = known.newton_step(H, g), 0.0
         else:
@@ -641,7 +643,7 @@ class InertiaByProducts(InertiaStrategy):
         reduces the gradient. Both are True without a measurement if a lower bound on the curvature
         or `pair` proves the verdict.
         """
-        if pair.holds or self.seen.floor > 0:
+        if pair.holds or self.seen.curvature_floor > 0:
             return True, True
         if self.known is None:
             self._drop_weak_ends()
@@ -662,11 +664,11 @@ class InertiaByProducts(InertiaStrategy):
         negative = seen.negative and -seen.low > zero
         positive = seen.positive and seen.high > zero
         dropped = seen.negative != negative, seen.positive != positive
-        loose = seen.loose or any(
+        loose = seen.has_unexplained_zero or any(
             drop and not self.search.is_symmetry(end.vector)
             for drop, end in zip(dropped, self.ends)
         )
-        self.seen = replace(seen, negative=negative, positive=positive, loose=loose)
+        self.seen = replace(seen, negative=negative, positive=positive, has_unexplained_zero=loose)
 
     def _weakest_pairs(self) -> tuple[Floats, Floats]:
         """Return Rayleigh quotients (k,) and the vectors (n, k) as columns: first those of both
@@ -724,7 +726,7 @@ class InertiaByProducts(InertiaStrategy):
             self.near,
             flat_ratio=None if flat is None or norm == 0 else min(1.0, flat / norm),
             residual=self.residual,
-            flat_beside_step=norm <= size / (MAX_RELATIVE_STEP * norm_with_floor(self.ask.theta)),
+            step_too_long=norm <= size / (MAX_RELATIVE_STEP * norm_with_floor(self.ask.theta)),
         )
 
     def make_spectrum(self, proof: CriticalPointProof) -> SpectrumEvidence:
@@ -733,7 +735,7 @@ class InertiaByProducts(InertiaStrategy):
         this zero.
         """
         m = proof.n_residuals
-        if proof.zero.holds:
+        if proof.interpolation.holds:
             return replace(
                 self.seen,
                 n_positive=m,
@@ -771,7 +773,9 @@ class TimedOutInertia(InertiaByProducts):
         g = gradient_at(ask.ob, ask.theta, H)
         self.ask, self.H, self.gradient = ask, H, (g, np.nan)
         tol = np.nan if ask.gradient_tol is None else ask.gradient_tol
-        self.near = Nearness(False, gradient_norm=safe_norm(g), gradient_tol=tol, short=True)
+        self.near = Nearness(
+            False, gradient_norm=safe_norm(g), gradient_tol=tol, budget_exhausted=True
+        )
 
 
 def is_clearly_far(ask: ClassifyOptions, H: CountedProducts) -> bool:

@@ -62,9 +62,9 @@ class RangeSpectrum(ComplementEigenpairs):
             n_zero=zero,
             n_symmetry=s if s is None or not rest else int(self.span.shape[1]),
             n_negative_bounds=(negative, negative + zero),
-            weakest=self.smallest_magnitude,
-            weakest_error=self.error,
-            reach=self.space,
+            smallest_magnitude=self.smallest_magnitude,
+            smallest_magnitude_error=self.error,
+            range_space=self.space,
         )
 
     @property

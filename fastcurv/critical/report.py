@@ -435,10 +435,10 @@ class Words(Formatter):
         self.eigenvalue_sign = "positive" if outcome.kind == "minimum" else "negative"
         self.risk_bound_side = "below -" if outcome.kind == "minimum" else "above "
         self.balanced_phrase = " in balanced coordinates" * s.balanced
-        self.radius_units = " in balanced coordinates" * (found.certificate.pair.unit != 1)
-        self.ritz_ends = s.across or (s.low, s.high)
+        self.radius_units = " in balanced coordinates" * (found.certificate.two_vectors.unit != 1)
+        self.ritz_ends = s.complement_ends or (s.low, s.high)
         self.except_zeros = ", apart from those that count as zero" * (s.low * s.high < 0)
-        assumed = found.assumed and not outcome.certified
+        assumed = found.error_bound_assumed and not outcome.certified
         self.proved_or_measured = "measured" if assumed else "proved"
         about = f", assuming that the error of products is at most {PRODUCT_ERROR_EPS:g} eps ||H||"
         self.assumption_clause = about * assumed
@@ -539,13 +539,13 @@ class Words(Formatter):
         """A phrase for the ball on which the curvatures along two vectors have opposite signs, and
         the conclusion from this.
         """
-        pair = self.certificate.pair
+        pair = self.certificate.two_vectors
         if not pair.radius < np.inf:
             return "everywhere, so no point is a minimum or maximum"
         return self.format(
-            "at every point within {certificate.pair.radius} of theta{radius_units}, so no minimum "
-            "or maximum lies there. The length of the Newton step, {certificate.pair.distance}, is "
-            "below this radius"
+            "at every point within {certificate.two_vectors.radius} of theta{radius_units}, so no "
+            "minimum or maximum lies there. The length of the Newton step, "
+            "{certificate.two_vectors.distance}, is below this radius"
         )
 
     @property
@@ -567,7 +567,7 @@ class Words(Formatter):
     def curvature_floor(self) -> str:
         l2, text = (
             float(np.max(getattr(self.ask.ob, "l2", 0.0))),
-            format_number(self.spectrum.floor),
+            format_number(self.spectrum.curvature_floor),
         )
         less = (
             (f": l2 = {format_number(l2)} minus a bound on the contribution of the residuals")
@@ -587,10 +587,10 @@ class Words(Formatter):
                 "in float32 the rounding of the loss limits how near theta is to a critical point"
             )
         theorem = self.certificate.theorem
-        known = theorem.third < np.inf
+        known = theorem.third_bound < np.inf
         if not (known or third_bound(self.ask.ob, self.ask.theta, 0.0) < np.inf):
             return "no bound on the third derivative is available here"
-        return MISSING_HYPOTHESES[theorem.missing].format(h=format_number(theorem.h))
+        return MISSING_HYPOTHESES[theorem.missing_hypothesis].format(h=format_number(theorem.h))
 
     @property
     def limit_too_small(self) -> str:
@@ -620,8 +620,8 @@ class Words(Formatter):
         """A clause that states that most eigenvalues are equal because the range of H has few
         dimensions, or "" if this is not so.
         """
-        space = self.spectrum.reach
-        if space is None or not self.spectrum.has_inertia or self.certificate.zero.holds:
+        space = self.spectrum.range_space
+        if space is None or not self.spectrum.has_inertia or self.certificate.interpolation.holds:
             return ""
         l2 = space.complement_eigenvalue
         value = f"l2 = {format_number(l2)}" if l2 else "0"

@@ -50,10 +50,10 @@ class KantorovichOutcome:
         hold.
     h : float
         ``beta L eta``, which must be below 1/2.
-    beta, eta, third : float
+    beta, eta, third_bound : float
         The bounds beta on ``||H^-1||`` and eta on the length of Newton's step, and the Lipschitz
         constant L.
-    missing : str
+    missing_hypothesis : str
         The first hypothesis that fails, or "" if all hold. "inverse", "step" and "third" mean that
         beta, eta or L is not finite, "h" that h is at least 1/2, and "orbit" that a symmetry is not
         proved on the ball.
@@ -64,8 +64,8 @@ class KantorovichOutcome:
     h: float
     beta: float
     eta: float
-    third: float
-    missing: str = ""
+    third_bound: float
+    missing_hypothesis: str = ""
 
 
 def check_kantorovich(

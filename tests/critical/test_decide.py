@@ -45,14 +45,14 @@ ORBIT = {**MIN, "n_positive": 2, "n_zero": 1, "n_symmetry": 1}
 ZEROS = {**MIN, "n_positive": 2, "n_zero": 1}
 PROOF = {"theorem": proved_ball(1e-9)}
 LARGE = {"negative": False, "positive": True}
-ASKED = {"risk": 1e-3, "risk_asked": 1e-2}
+ASKED = {"risk": 1e-3, "accepted_risk": 1e-2}
 
 TABLE = [
     # what lies elsewhere comes first, whatever is proved besides
     ({**MIN, **PROOF, "near": False}, "not_critical", False, "gradient above tol"),
     ({**MIN, "near": False, "residual": 1.0}, "not_critical", False, "on plateau"),
-    ({**MIN, **PROOF, "to_infinity": True}, "not_critical", False, "infimum at infinity"),
-    ({**LARGE, **ASKED, "to_infinity": True}, "not_critical", False, "infimum at infinity"),
+    ({**MIN, **PROOF, "infimum_at_infinity": True}, "not_critical", False, "infimum at infinity"),
+    ({**LARGE, **ASKED, "infimum_at_infinity": True}, "not_critical", False, "infimum at infinity"),
     # the theorem
     ({**MIN, **PROOF}, "minimum", True, "kantorovich"),
     ({**MAX, **PROOF}, "maximum", True, "kantorovich"),
@@ -69,12 +69,17 @@ TABLE = [
     (SADDLE, "saddle", False, "measured saddle"),
     (ORBIT, "minimum", False, "measured signs"),
     (ZEROS, "degenerate", False, "zero eigenvalues"),
-    ({**ZEROS, "lasting": False}, "degenerate", False, "unstable signs"),
+    ({**ZEROS, "signs_stable": False}, "degenerate", False, "unstable signs"),
     ({**MIN, "n_positive": 0, "n_zero": 3}, "degenerate", False, "zero eigenvalues"),
-    ({**MIN, "n_positive": 0, "n_zero": 3, "flat": True}, "degenerate", False, "zero hessian"),
+    ({**MIN, "n_positive": 0, "n_zero": 3, "is_zero": True}, "degenerate", False, "zero hessian"),
     # an error without a bound is no tolerance
-    ({**MIN, "n_positive": 0, "n_zero": 3, "bounded": False}, "undecided", False, "no error bound"),
-    ({**SADDLE, "bounded": False}, "undecided", False, "no error bound"),
+    (
+        {**MIN, "n_positive": 0, "n_zero": 3, "has_error_bound": False},
+        "undecided",
+        False,
+        "no error bound",
+    ),
+    ({**SADDLE, "has_error_bound": False}, "undecided", False, "no error bound"),
     # what only asymmetry makes zero is not seen to be
     ({**ZEROS, "asymmetric": True}, "undecided", False, "asymmetric products"),
     (
@@ -85,57 +90,62 @@ TABLE = [
     ),
     ({**SADDLE, "asymmetric": True}, "saddle", False, "measured saddle"),
     # residuals that vanish
-    ({**ZEROS, "zero": proved_ball(1e-8)}, "minimum", True, "interpolation"),
+    ({**ZEROS, "interpolation": proved_ball(1e-8)}, "minimum", True, "interpolation"),
     (
-        {**ZEROS, "zero": proved_ball(1e-8), "near": False},
+        {**ZEROS, "interpolation": proved_ball(1e-8), "near": False},
         "not_critical",
         False,
         "gradient above tol",
     ),
     # two fixed vectors
-    ({**SADDLE, "pair": TwoSignProof(1e-3, 1e-4)}, "saddle", True, "two vector saddle"),
-    ({**SADDLE, "pair": TwoSignProof(1e-4, 1e-3)}, "saddle", False, "measured saddle"),
-    ({**SADDLE, "pair": TwoSignProof(1e-4)}, "saddle", False, "measured saddle"),
-    ({**ZEROS, "pair": TwoSignProof(1.0, 0.0)}, "degenerate", False, "zero eigenvalues"),
+    ({**SADDLE, "two_vectors": TwoSignProof(1e-3, 1e-4)}, "saddle", True, "two vector saddle"),
+    ({**SADDLE, "two_vectors": TwoSignProof(1e-4, 1e-3)}, "saddle", False, "measured saddle"),
+    ({**SADDLE, "two_vectors": TwoSignProof(1e-4)}, "saddle", False, "measured saddle"),
+    ({**ZEROS, "two_vectors": TwoSignProof(1.0, 0.0)}, "degenerate", False, "zero eigenvalues"),
     (
-        {"negative": True, "positive": True, "pair": TwoSignProof(1.0, 0.0)},
+        {"negative": True, "positive": True, "two_vectors": TwoSignProof(1.0, 0.0)},
         "saddle",
         True,
         "two vector saddle",
     ),
     ({"negative": True, "positive": True}, "saddle", False, "measured saddle"),
     (
-        {"negative": True, "positive": True, "lasting": False},
+        {"negative": True, "positive": True, "signs_stable": False},
         "undecided",
         False,
         "unstable curvature",
     ),
     # no smaller gradient at the end of Newton's step
-    ({**MIN, "arrives": False}, "undecided", False, "gradient not reduced"),
-    ({**SADDLE, "arrives": False}, "saddle", False, "measured saddle"),
-    ({**ZEROS, "arrives": False}, "degenerate", False, "zero eigenvalues"),
-    ({**MIN, **PROOF, "arrives": False}, "minimum", True, "kantorovich"),
-    ({**LARGE, **ASKED, "arrives": False}, "undecided", False, "gradient not reduced"),
+    ({**MIN, "gradient_decreases": False}, "undecided", False, "gradient not reduced"),
+    ({**SADDLE, "gradient_decreases": False}, "saddle", False, "measured saddle"),
+    ({**ZEROS, "gradient_decreases": False}, "degenerate", False, "zero eigenvalues"),
+    ({**MIN, **PROOF, "gradient_decreases": False}, "minimum", True, "kantorovich"),
+    ({**LARGE, **ASKED, "gradient_decreases": False}, "undecided", False, "gradient not reduced"),
     # kinks
     ({**MIN, "n_kinks": 1}, "undecided", False, "one sided hessian"),
     ({**MAX, "n_kinks": 1}, "undecided", False, "one sided hessian"),
     ({**SADDLE, "n_kinks": 1}, "undecided", False, "one sided hessian"),
-    ({**SADDLE, "n_kinks": 1, "falls": True}, "saddle", False, "one sided saddle"),
+    ({**SADDLE, "n_kinks": 1, "loss_decreases": True}, "saddle", False, "one sided saddle"),
     ({**LARGE, **ASKED, "n_kinks": 1}, "undecided", False, "one sided hessian"),
     ({"near": False, "n_kinks": 1}, "undecided", False, "maybe kink minimum"),
-    ({"near": False, "n_kinks": 1, "falls": True}, "not_critical", False, "gradient above tol"),
+    (
+        {"near": False, "n_kinks": 1, "loss_decreases": True},
+        "not_critical",
+        False,
+        "gradient above tol",
+    ),
     # large n
-    ({**LARGE, **PROOF, "floor": 0.1}, "minimum", True, "curvature floor"),
-    ({**LARGE, "floor": 0.1}, "undecided", False, "curvature floor at theta"),
+    ({**LARGE, **PROOF, "curvature_floor": 0.1}, "minimum", True, "curvature floor"),
+    ({**LARGE, "curvature_floor": 0.1}, "undecided", False, "curvature floor at theta"),
     ({**LARGE, **PROOF}, "undecided", False, "no accepted risk"),
     ({**LARGE, **ASKED}, "minimum", False, "within accepted risk"),
     ({"negative": True, **ASKED}, "maximum", False, "within accepted risk"),
-    ({**LARGE, **ASKED, "lasting": False}, "undecided", False, "unstable curvature"),
-    ({**LARGE, **ASKED, "loose": True}, "degenerate", False, "unexplained zero"),
-    ({**LARGE, "risk": 0.1, "risk_asked": 0.01}, "undecided", False, "risk too large"),
-    ({**LARGE, "risk": math.nan, "risk_asked": 0.01}, "undecided", False, "risk too large"),
+    ({**LARGE, **ASKED, "signs_stable": False}, "undecided", False, "unstable curvature"),
+    ({**LARGE, **ASKED, "has_unexplained_zero": True}, "degenerate", False, "unexplained zero"),
+    ({**LARGE, "risk": 0.1, "accepted_risk": 0.01}, "undecided", False, "risk too large"),
+    ({**LARGE, "risk": math.nan, "accepted_risk": 0.01}, "undecided", False, "risk too large"),
     (ASKED, "undecided", False, "below product error"),
-    ({**ASKED, "flat": True}, "degenerate", False, "zero hessian"),
+    ({**ASKED, "is_zero": True}, "degenerate", False, "zero hessian"),
 ]
 
 
@@ -149,19 +159,19 @@ def test_the_verdict_follows_from_the_evidence(facts, kind, certified, rule):
 FLAGS = {
     "near": (True, False),
     "strict": (True, False),
-    "to_infinity": (False, True),
+    "infimum_at_infinity": (False, True),
     "negative": (False, True),
     "positive": (False, True),
-    "lasting": (True, False),
-    "arrives": (True, False),
+    "signs_stable": (True, False),
+    "gradient_decreases": (True, False),
     "theorem": (UNTRIED_CONTRACTION, proved_ball(1e-9)),
-    "zero": (UNTRIED_CONTRACTION, proved_ball(1e-8)),
-    "pair": [
+    "interpolation": (UNTRIED_CONTRACTION, proved_ball(1e-8)),
+    "two_vectors": [
         TwoSignProof(*r)
         for r in itertools.product((0.0, 1e-3, math.nan), (0.0, math.inf, math.nan))
     ],
-    "floor": (-math.inf, 0.1),
-    "risk_asked": (None, 0.01),
+    "curvature_floor": (-math.inf, 0.1),
+    "accepted_risk": (None, 0.01),
     "n_kinks": (0, 1),
 }
 
@@ -182,18 +192,22 @@ def test_no_verdict_claims_more_than_its_evidence(inertia):
         seen.add(said.rule)
         assert (said.radius is not None) == said.certified
         assert (said.failure_probability == 0) == said.certified
-        if not near or facts["to_infinity"]:  # kinks may hold a minimum unless the loss falls
-            held = facts["n_kinks"] and not facts["to_infinity"]
+        if (
+            not near or facts["infimum_at_infinity"]
+        ):  # kinks may hold a minimum unless the loss falls
+            held = facts["n_kinks"] and not facts["infimum_at_infinity"]
             assert said.kind == ("undecided" if held else "not_critical") and not said.certified
             continue
         assert said.kind != "not_critical"
         if said.certified:
             assert facts["strict"]
-            assert proved.holds or facts["zero"].holds or facts["pair"].holds
+            assert proved.holds or facts["interpolation"].holds or facts["two_vectors"].holds
         if said.failure_probability > 0:
-            assert facts["risk_asked"] >= 1e-3 and not found.has_inertia and facts["lasting"]
+            assert (
+                facts["accepted_risk"] >= 1e-3 and not found.has_inertia and facts["signs_stable"]
+            )
         if said.kind in ("minimum", "maximum") and not said.certified:
-            assert facts["arrives"]
+            assert facts["gradient_decreases"]
         if said.kind == "minimum" and said.rule is not Reason.INTERPOLATION:
             assert not found.n_negative and (found.n_zero or 0) == (found.n_symmetry or 0)
             assert found.has_inertia or not facts["negative"]

@@ -275,7 +275,7 @@ def test_losses_without_bounds_state_why():
         return (r * r).sum(axis=1) / 2, r, np.ones_like(r)
 
     ob = fc.Objective(GIVEN[0], X, GIVEN[2], fc.Loss(squares), l2=1e-2)
-    assert why_unproved(ob) == "Loss(squares) was given without third and ulps"
+    assert why_unproved(ob) == "Loss(squares) was given without third_bound and error_ulps"
     assert gradient_error_bound_of(ob) is None and certificate_method(ob, "kinks") is not None
     H = ob.hessian(np.zeros(ob.n_params))
     assert why_not_own(H, "rounding_bound") and not hasattr(H, "rounding_bound")

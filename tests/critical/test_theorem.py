@@ -33,7 +33,7 @@ def test_the_radius_reaches_the_critical_point_and_h_is_sharp(x):
         if x > 1:
             assert abs(x - 1) == pytest.approx(found.radius, rel=1e-9)
     else:
-        assert found.h >= 0.5 and found.missing == "h" and found.radius == np.inf
+        assert found.h >= 0.5 and found.missing_hypothesis == "h" and found.radius == np.inf
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_the_radius_reaches_the_critical_point_and_h_is_sharp(x):
 def test_unknown_bounds_prove_nothing(numbers, missing):
     beta, eta, L = numbers
     found = check_kantorovich(beta, eta, lambda r: L)
-    assert not found.holds and found.missing == missing and found.radius == np.inf
+    assert not found.holds and found.missing_hypothesis == missing and found.radius == np.inf
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-8, 1.0, 1e8, 1e200])

@@ -721,7 +721,9 @@ QUERY = SimpleNamespace(
 NEAR_CRITICAL = Nearness(gradient_norm=1e-9, gradient_tol=1e-6, decrement=1e-12, threshold=1e-8)
 
 
-WEAK_SPECTRUM = SpectrumEvidence(low=-1e-9, high=2.0, weakest_error=1e-7, n_negative_bounds=(1, 4))
+WEAK_SPECTRUM = SpectrumEvidence(
+    low=-1e-9, high=2.0, smallest_magnitude_error=1e-7, n_negative_bounds=(1, 4)
+)
 
 
 def reason_for(because, near=NEAR_CRITICAL, **seen):

@@ -46,7 +46,7 @@ class Rule(NamedTuple):
     rounding: float = 0.0
 
 
-# of a subpackage, and of the sections of one whose names have such words: the last that fits
+# by subpackage, and by words in the names of its sections; the last rule that matches is used
 RULES = {
     "certify": Rule(4e-10, 0.0),
     "certify: float32": Rule(1e-5, 0.0),  # holds what rounding left in this run
@@ -66,20 +66,20 @@ RULES = {
     "spectrum: by ": Rule(1e-6, 0.0, rounding=1e-10),
     "structure": Rule(1e-6),
 }
-ORDER = 30.0  # factor between two numbers that rounding left
-MARGIN = 0.2  # of the tolerance: how closely those who are asked must agree
-# Each version of NumPy heeds the names that it knows: 2.4 groups them by levels.
+ORDER = 30.0  # largest ratio of two numbers that are rounding errors
+MARGIN = 0.2  # fraction of the tolerance to which all processes must agree
+# NumPy ignores names that it does not know: from 2.4 on, features are grouped by levels.
 NO_AVX512 = "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
-OLDER = f"X86_V3 AVX2 FMA3 {NO_AVX512}"
+NO_AVX2 = f"X86_V3 AVX2 FMA3 {NO_AVX512}"
 CORES = "Core2 Nehalem Sandybridge Excavator Haswell Zen SkylakeX Cooperlake SapphireRapids"
-PLAYED: tuple[dict[str, str], ...] = (
+EMULATED_PROCESSORS: tuple[dict[str, str], ...] = (
     {},
     *({"OPENBLAS_CORETYPE": name} for name in CORES.split()),
     {"OPENBLAS_CORETYPE": "Haswell", "NPY_DISABLE_CPU_FEATURES": NO_AVX512},
     {"OPENBLAS_CORETYPE": "Zen", "NPY_DISABLE_CPU_FEATURES": NO_AVX512},
     {
         "OPENBLAS_CORETYPE": "Nehalem",
-        "NPY_DISABLE_CPU_FEATURES": OLDER,
+        "NPY_DISABLE_CPU_FEATURES": NO_AVX2,
         "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-AVX2_Usable,-FMA,-FMA_Usable,-FMA4",
     },
 )
@@ -116,7 +116,7 @@ def tables() -> list[str]:
 
 
 @contextmanager
-def served_by(table: str = "reference") -> Iterator[None]:
+def use_kernel_table(table: str = "reference") -> Iterator[None]:
     """Use one kernel table, by default plain loops, inside the context."""
     before = _engine.set_arch(table)
     try:
@@ -159,53 +159,55 @@ def same(x: Any, other: Any, held: Rule, margin: float = 1.0) -> bool:
     return bool(abs(x - other) <= margin * (held.relative * abs(x) + held.absolute))
 
 
-def holds(known: Any, found: Any, held: Rule) -> bool:
+def agrees_with_golden(known: Any, found: Any, held: Rule) -> bool:
     """Return True if a result agrees with the golden one, in which null agrees with everything."""
     if known is None:
         return True
     if isinstance(known, dict):
         return list(known) == list(found) and all(
-            holds(x, found[key], held) for key, x in known.items()
+            agrees_with_golden(x, found[key], held) for key, x in known.items()
         )
     if not isinstance(known, list):
         return same(known, found, held)
     if known and known[0] is None:  # another sentence, with other numbers
         return True
-    return len(known) == len(found) and all(holds(x, y, held) for x, y in zip(known, found))
+    return len(known) == len(found) and all(
+        agrees_with_golden(x, y, held) for x, y in zip(known, found)
+    )
 
 
-def agreed(every: list[Any], held: Rule) -> Any:
+def common_parts(every: list[Any], held: Rule) -> Any:
     """Return the parts on which all results agree: for dictionaries the common keys, for lists of
     equal length the entries, and otherwise null.
     """
     first = every[0]
     if isinstance(first, dict):
         common = [key for key in first if all(key in x for x in every)]
-        return {key: agreed([x[key] for x in every], held) for key in common}
+        return {key: common_parts([x[key] for x in every], held) for key in common}
     if isinstance(first, list) and all(isinstance(x, list) for x in every):
         if all(len(x) == len(first) for x in every):
-            return [agreed(list(x), held) for x in zip(*every)]
+            return [common_parts(list(x), held) for x in zip(*every)]
         return [None]
     if any(x is None for x in every):
         return None
     return first if all(same(first, x, held, MARGIN) for x in every) else None
 
 
-def place(subpackage: str) -> Path:
+def golden_path(subpackage: str) -> Path:
     """Return the path of the golden file of a subpackage."""
     return Path(__file__).parent / subpackage / "golden.json"
 
 
 def known(subpackage: str) -> Any:
     """Return the golden results of a subpackage, by section."""
-    return json.loads(place(subpackage).read_text())
+    return json.loads(golden_path(subpackage).read_text())
 
 
-def answers(maker: Any, section: str, table: str = "reference") -> Any:
+def section_results(maker: Any, section: str, table: str = "reference") -> Any:
     """Return the results of a subpackage's ``golden.py`` for one section, computed with one kernel
     table.
     """
-    with served_by(table), np.errstate(all="ignore"), warnings.catch_warnings():
+    with use_kernel_table(table), np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return plain(maker.golden(section))
 
@@ -215,16 +217,18 @@ def changed(maker: Any, section: str) -> list[Any]:
     list.
     """
     subpackage = maker.__name__.split(".")[-2]
-    held, found = known(subpackage)[section], answers(maker, section)
-    for name in getattr(maker, "UNANSWERED", ()):  # on this machine
+    held, found = known(subpackage)[section], section_results(maker, section)
+    for name in getattr(maker, "UNAVAILABLE", ()):  # on this machine
         held.pop(name, None)
     if list(found) != list(held):
         return [list(found), list(held)]
     how = rule(subpackage, section)
-    return [(x, now, held[x]) for x, now in found.items() if not holds(held[x], now, how)]
+    return [
+        (x, now, held[x]) for x, now in found.items() if not agrees_with_golden(held[x], now, how)
+    ]
 
 
-def asked(subpackage: str) -> dict[str, Any]:
+def compute_golden(subpackage: str) -> dict[str, Any]:
     """Compute all golden results of a subpackage; where every kernel table is checked, keep the
     parts on which the tables agree.
     """
@@ -232,47 +236,47 @@ def asked(subpackage: str) -> dict[str, Any]:
     for section in maker.SECTIONS:
         how = rule(subpackage, section)
         by = tables() if how.every_table else ["reference"]
-        found[section] = agreed([answers(maker, section, table) for table in by], how)
+        found[section] = common_parts([section_results(maker, section, table) for table in by], how)
     return found
 
 
-def lined(held: Any) -> str:
+def json_lines(held: Any) -> str:
     """Return JSON text with one line for each result, so that version control can merge changes of
     different results.
     """
     if not isinstance(held, dict) or not any(isinstance(x, (dict, list)) for x in held.values()):
         return json.dumps(held, separators=(",", ":"))
-    return "{\n" + ",\n".join(f"{json.dumps(k)}:{lined(v)}" for k, v in held.items()) + "\n}"
+    return "{\n" + ",\n".join(f"{json.dumps(k)}:{json_lines(v)}" for k, v in held.items()) + "\n}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("subpackage", nargs="+", choices=[x for x in RULES if ":" not in x])
-    parser.add_argument("--python", nargs="+", default=[], help="others to be asked")
-    parser.add_argument("--keep", action="store_true", help="the answers held are one more")
-    parser.add_argument("--as-is", action="store_true", help="play no other processors")
-    parser.add_argument("--ask", action="store_true", help="print what this process finds")
+    parser.add_argument("--python", nargs="+", default=[], help="further interpreters")
+    parser.add_argument("--keep", action="store_true", help="include the stored results")
+    parser.add_argument("--as-is", action="store_true", help="emulate no other processors")
+    parser.add_argument("--ask", action="store_true", help="print the results of this process")
     args = parser.parse_args()
     if args.ask:
-        print(json.dumps(asked(args.subpackage[0])))
+        print(json.dumps(compute_golden(args.subpackage[0])))
         return
     for subpackage in args.subpackage:
         every = [known(subpackage)] if args.keep else []
         for python in (sys.executable, *args.python):
-            for played in PLAYED[:1] if args.as_is else PLAYED:
+            for played in EMULATED_PROCESSORS[:1] if args.as_is else EMULATED_PROCESSORS:
                 ask = [python, "-m", "tests.golden", subpackage, "--ask"]
                 told = subprocess.run(ask, env={**os.environ, **played}, stdout=subprocess.PIPE)
                 if told.returncode == 0:
                     every.append(json.loads(told.stdout))
                 else:
-                    print(f"{subpackage}: not asked: {python} {played}", file=sys.stderr)
+                    print(f"{subpackage}: failed: {python} {played}", file=sys.stderr)
         found = {}
         for section in every[0]:
             how = rule(subpackage, section)
             digits = 3 - int(np.floor(np.log10(how.relative or 1e-14)))
-            found[section] = plain(agreed([x[section] for x in every], how), digits)
-        held = lined(found)
-        place(subpackage).write_text(held + "\n")
+            found[section] = plain(common_parts([x[section] for x in every], how), digits)
+        held = json_lines(found)
+        golden_path(subpackage).write_text(held + "\n")
         print(
             f"{subpackage}: {len(every)} agree; {held.count('null')} places of {held.count(',')} "
             "open"

@@ -26,7 +26,7 @@ from fastcurv.structure import tables
 ACTIVATIONS = tuple(tables.ACTIVATIONS)
 KINKED = tuple(name for name, row in tables.ACTIVATIONS.items() if row.kink)
 SMOOTH = tuple(name for name, row in tables.ACTIVATIONS.items() if not row.kink)
-STRAIGHT = tuple(name for name, row in tables.ACTIVATIONS.items() if not row.bend)
+PIECEWISE_LINEAR = tuple(name for name, row in tables.ACTIVATIONS.items() if not row.bend)
 KERNELS = tuple(_engine.LOSSES)  # losses with kernels of their own
 # those with an output for each target
 LOSSES = tuple(name for name in tables.LOSSES if name != "gaussian_nll")
@@ -222,7 +222,7 @@ class Around:
         return getattr(self.ob, name)
 
 
-def falls_nowhere(
+def no_point_nearby_is_lower(
     ob: Any, theta: np.ndarray, rng: np.random.Generator, largest: float = 1e-2
 ) -> bool:
     """Return True if the loss is no lower at 600 points around theta, at distances over four

@@ -404,7 +404,7 @@ FUNCTIONS = {
         "fc.structure.rescale_relu(theta, model, 0, [1], 2.0)",
     ],
 )
-def test_swapped_arguments_raise_and_ask_to_exchange_them(here, call):
+def test_swapped_arguments_raise_with_advice_to_exchange_them(here, call):
     said = "and theta must be in this order, got an ndarray and an (Objective|MLP)"
     with pytest.raises(TypeError, match=f"^(ob|objective|model) {said}. Exchange"):
         eval(call, vars(here).copy())
@@ -480,7 +480,7 @@ def test_foreign_arguments_are_mapped_to_existing_ones(where):
 
 
 @pytest.mark.parametrize("kind", ["operator", "objective", "model"])
-def test_no_existing_attribute_is_called_foreign(here, kind):
+def test_no_existing_attribute_is_listed_as_foreign(here, kind):
     thing = {"operator": here.H, "objective": here.ob, "model": here.model}[kind]
     names = set(errors.ATTRIBUTE_HINTS[kind]) - set(SPECIAL_METHODS)
     assert not names & {name for cls in type(thing).__mro__ for name in vars(cls)}

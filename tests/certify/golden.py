@@ -61,7 +61,7 @@ NETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 # relu nets with some of their kinks active: the loss, copies of a unit, a unit that has collapsed
-HELD: dict[str, dict[str, Any]] = {
+KINK_NETS: dict[str, dict[str, Any]] = {
     "relu, one output": {"sizes": [3, 4, 1], "activation": "relu", "l2": 1e-1},
     "leaky relu, binary": {
         "sizes": [3, 5, 2], "activation": "leaky_relu", "loss": "binary_cross_entropy", "l2": 2.0,
@@ -153,7 +153,7 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-UNANSWERED = () if np.finfo(np.longdouble).eps == 2.0**-63 else ("precise",)  # on this machine
+UNAVAILABLE = () if np.finfo(np.longdouble).eps == 2.0**-63 else ("precise",)  # on this machine
 
 
 def on_kinks(
@@ -198,7 +198,7 @@ def bounds_on_kinks(**net: Any) -> dict[str, dict[str, Any]]:
             "copies": held.n_copies, "kinks": held.n_kinks, "hessian": held.hessian_error(point)
         }
     }  # fmt: skip
-    if not UNANSWERED:
+    if not UNAVAILABLE:
         found["precise"] = {"gradient": held.precise_gradient(point)[1].sum()}
     for name, here in (
         ("ones", held),
@@ -229,13 +229,13 @@ def flattened(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {f"{what}, {name}": x for what, part in found.items() for name, x in part.items()}
 
 
-SECTIONS = (*NETS, *HELD, *(f"ends: {net}" for net in ENDS))
+SECTIONS = (*NETS, *KINK_NETS, *(f"ends: {net}" for net in ENDS))
 
 
 def golden(section: str) -> dict[str, Any]:
     if section in NETS:
         return bounds(*drawn(**NETS[section]))
-    if section in HELD:
-        return bounds_on_kinks(**HELD[section])
+    if section in KINK_NETS:
+        return bounds_on_kinks(**KINK_NETS[section])
     net = ENDS[section.removeprefix("ends: ")]
     return {scale: flattened(bounds(*rescaled(net, scale))) for scale in SCALES}

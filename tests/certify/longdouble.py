@@ -8,8 +8,10 @@ from fastcurv.structure.parameters import divisor_of, l2_diagonal
 from fastcurv.structure.tables import LOSSES
 
 LD = np.longdouble
-LONG = np.finfo(LD).eps < np.finfo(float).eps
-in_long_double = pytest.mark.skipif(not LONG, reason="long double is no longer than double")
+HAS_LONG_DOUBLE = np.finfo(LD).eps < np.finfo(float).eps
+in_long_double = pytest.mark.skipif(
+    not HAS_LONG_DOUBLE, reason="long double is no longer than double"
+)
 PI = LD("3.14159265358979323846264338327950288")
 
 
@@ -65,7 +67,7 @@ def activation(name, z):
     )
 
 
-def given(name, z, y):
+def user_loss_derivatives(name, z, y):
     """Return the first and second derivatives of a user-defined loss with respect to the outputs,
     from formulas that share no code with the library.
     """
@@ -105,7 +107,7 @@ def softmax(z):
     return e / (1 + S), S, top
 
 
-def built_in(name, z, y):
+def built_in_loss(name, z, y):
     """Return the terms of a built-in loss and its first and second derivatives with respect to the
     outputs, without cancellation. Second derivatives are matrices for cross entropy, and otherwise
     diagonals.
@@ -169,9 +171,9 @@ class Truth:
         f = (w / LD(divisor_of(ob)))[:, None]
         y = (np.eye(z.shape[1])[y] if y.ndim == 1 else y).astype(LD)
         if LOSSES[ob.loss].given:
-            first, second = given(str(ob.loss), z, y)
+            first, second = user_loss_derivatives(str(ob.loss), z, y)
         else:
-            _, first, second = built_in(ob.loss, z, y)
+            _, first, second = built_in_loss(ob.loss, z, y)
         self.delta, self.h = f * first, f.reshape(-1, *[1] * (second.ndim - 1)) * second
 
     def r_loss(self, rz):

@@ -280,7 +280,7 @@ def test_bounds_on_products_are_below_1e_minus_8():
 
 
 @pytest.mark.parametrize("power", [-850, -500, 60, 500])
-def test_bounds_are_proportional_to_the_scale_of_the_loss(power):
+def test_bounds_grow_at_least_in_proportion_to_the_loss(power):
     """If sample weights are multiplied by a power of two, bounds are at least multiplied by that
     power, and remain finite unless squares overflow.
     """

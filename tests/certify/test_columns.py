@@ -89,7 +89,7 @@ def test_bounds_hold_for_every_column_of_random_networks(seed, kernels):
             assert error <= bounds[j] * (1 + ORACLE / np.finfo(ob.dtype).eps)
 
 
-def test_column_bounds_hold_at_zero_activations(dtype):
+def test_column_bounds_hold_for_inactive_relu_units(dtype):
     """Column bounds hold if some relu units are inactive on all samples, and are positive for the
     weights of the active unit.
     """

@@ -149,17 +149,19 @@ def test_the_floor_holds_for_chunks_and_products_of_norms(monkeypatch):
     from fastcurv.certify import majorants as module
     from fastcurv.certify import passes
 
-    def afresh(ob, theta):
+    def floor_without_state(ob, theta):
         return curvature_floor(ob.batch(slice(None)), theta)  # no state is known of that one
 
     ob, theta = objective((5, 7, 7, 7, 3), "silu", N=57, residual=True, l2=0.1)
-    whole = afresh(ob, theta)
+    whole = floor_without_state(ob, theta)
     monkeypatch.setattr(passes, "MIN_CHUNK_BYTES", 8 * 16 * 29 * 10)
-    assert abs(afresh(ob, theta) - whole) <= 1e-9 * abs(whole)
+    assert abs(floor_without_state(ob, theta) - whole) <= 1e-9 * abs(whole)
     monkeypatch.setattr(passes, "MAX_JOINT_FLOPS", 0)
-    fewer = afresh(ob, theta)
+    fewer = floor_without_state(ob, theta)
     monkeypatch.setattr(module, "MAX_SPECTRAL_WIDTH", 0)
-    assert -np.inf < afresh(ob, theta) < fewer < whole <= lowest_eigenvalue(ob, theta)[0]
+    assert (
+        -np.inf < floor_without_state(ob, theta) < fewer < whole <= lowest_eigenvalue(ob, theta)[0]
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 40), (40, 3), (30, 300), (400, 300), (700, 280)])
@@ -258,7 +260,7 @@ def test_the_floor_is_exact_at_zero_weights(activation, dtype):
         assert classify(ob, theta).kind == "minimum"
 
 
-def test_zero_weights_are_a_minimum_above_the_largest_singular_value():
+def test_zero_weights_are_a_minimum_if_l2_exceeds_the_largest_singular_value():
     X = np.random.default_rng(0).standard_normal((40, 30))
     y = np.tanh(X[:, :2]) - np.tanh(X[:, :2]).mean(axis=0)
     size = np.linalg.norm(2 * y.T @ X / y.size, 2)

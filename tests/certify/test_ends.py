@@ -16,7 +16,7 @@ from fastcurv.critical.kink_minimum import initial_slopes
 
 from ..golden import drawn
 from .bound_cases import problem
-from .golden import HELD, on_kinks
+from .golden import KINK_NETS, on_kinks
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -170,18 +170,18 @@ def test_l2_without_biases_prevents_copies_of_units():
         assert np.isfinite(phi._decay_margin(theta, 0)) == known
 
 
-SOME = np.where(np.arange(23) % 4 == 0, 0, 2)
-SURE = np.tile([1.0, 0.0, 1.0], (23, 1))
+WITHOUT_CLASS_1 = np.where(np.arange(23) % 4 == 0, 0, 2)
+CONSTANT_TARGETS = np.tile([1.0, 0.0, 1.0], (23, 1))
 LABELS = {  # by name: labels, their loss, and whether some output is pulled one way by what counts
     "all classes": (np.arange(23) % 3, "cross_entropy", False),
-    "two classes": (SOME, "cross_entropy", True),
-    "one class": (0 * SOME, "cross_entropy", True),
-    "weighed one way": (np.where(np.arange(23) < 21, SOME, 1), "cross_entropy", None),
+    "two classes": (WITHOUT_CLASS_1, "cross_entropy", True),
+    "one class": (0 * WITHOUT_CLASS_1, "cross_entropy", True),
+    "weighed one way": (np.where(np.arange(23) < 21, WITHOUT_CLASS_1, 1), "cross_entropy", None),
     "soft": (np.full((23, 3), [0.5, 0.5, 0.0]), "cross_entropy", True),
-    "hard as soft": (np.eye(3)[SOME], "cross_entropy", True),
-    "binary, one way": (SURE, "binary_cross_entropy", True),
+    "hard as soft": (np.eye(3)[WITHOUT_CLASS_1], "cross_entropy", True),
+    "binary, one way": (CONSTANT_TARGETS, "binary_cross_entropy", True),
     "binary": (np.eye(3)[np.arange(23) % 3], "binary_cross_entropy", False),
-    "mse": (SURE, "mse", False),
+    "mse": (CONSTANT_TARGETS, "mse", False),
 }
 
 
@@ -236,13 +236,13 @@ def test_larger_weights_lower_the_loss_of_separated_classes(loss, l2, spared):
     assert other.certificates.ray_to_infimum(sure) is None
 
 
-@pytest.mark.parametrize("net", HELD)
+@pytest.mark.parametrize("net", KINK_NETS)
 @pytest.mark.parametrize("radius", [1e-4, 1e-3])
 def test_margins_on_kinks_hold_everywhere_on_the_ball(net, radius, rng):
     """Signs of inactive pre-activations, slopes and one-sided derivatives are the predicted ones at
     random points of the ball.
     """
-    held, point = on_kinks(**HELD[net])
+    held, point = on_kinks(**KINK_NETS[net])
     margins = held.hypothesis_margins(point, radius)
     least = {"signs": np.inf, "slopes": np.inf, "upward": np.inf}
     leaks = np.concatenate([np.full(a.sum(), x) for a, x in zip(held.active, held.rows.leaks)])

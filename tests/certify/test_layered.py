@@ -72,7 +72,7 @@ def test_the_bounds_of_the_matrix_include_underflow():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((5, 2)), rng.standard_normal((5, 2))
 
-    def within(model, theta, **options):
+    def check_bounds_of(model, theta, **options):
         ob = fc.Objective(model, X, y, "mse", **options)
         known = EnclosedHessian(ob, passes_at(ob, theta))
         E = known.A - exact(ob, theta)
@@ -84,12 +84,12 @@ def test_the_bounds_of_the_matrix_include_underflow():
         assert (known.bounds <= 1e-9 * np.linalg.norm(known.A.astype(np.longdouble), axis=0)).all()
 
     model = fc.MLP([2, 3, 2], "tanh")
-    within(model, model.init(seed=0), sample_weight=1e-170 * rng.exponential(size=5))
+    check_bounds_of(model, model.init(seed=0), sample_weight=1e-170 * rng.exponential(size=5))
     model = fc.MLP([2, 1, 2], "softplus")
     theta = model.init(seed=0)
     theta[2] = -400.0  # the bias of the only unit
-    within(model, theta)
-    within(fc.MLP([2, 3, 2], "relu"), 1e-165 * rng.standard_normal(17))
+    check_bounds_of(model, theta)
+    check_bounds_of(fc.MLP([2, 3, 2], "relu"), 1e-165 * rng.standard_normal(17))
 
 
 def test_bounds_are_equivariant_to_power_of_two_scaling(rng):
@@ -162,15 +162,15 @@ def test_unsuitable_objectives_have_no_assembled_matrix(rng):
     """
     X, y = rng.standard_normal((5, 700)), rng.standard_normal((5, 1))
 
-    def asked(model, X=X, dtype="float64", kind="hessian"):
+    def assembled_matrix(model, X=X, dtype="float64", kind="hessian"):
         ob = fc.Objective(model, X, y, "mse").astype(dtype)
         return getattr(ob, kind)(model.init(seed=0)).assembled()
 
-    assert asked(fc.MLP([700, 1])) is None
+    assert assembled_matrix(fc.MLP([700, 1])) is None
     wide = fc.MLP([20, 30, 1])
-    assert asked(wide, X[:, :20]) is not None
-    assert asked(wide, X[:, :20], "float32") is None
-    assert asked(wide, X[:, :20], kind="empirical_fisher") is None
-    assert asked(fc.MLP([20, 30, 1], batch_norm=True), X[:, :20]) is None
+    assert assembled_matrix(wide, X[:, :20]) is not None
+    assert assembled_matrix(wide, X[:, :20], "float32") is None
+    assert assembled_matrix(wide, X[:, :20], kind="empirical_fisher") is None
+    assert assembled_matrix(fc.MLP([20, 30, 1], batch_norm=True), X[:, :20]) is None
     huge = fc.Objective(wide, 1e200 * X[:, :20], y, "mse")
     assert huge.hessian(1e150 * wide.init(seed=0)).assembled() is None

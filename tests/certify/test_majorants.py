@@ -170,7 +170,7 @@ def test_no_kink_is_closer_than_the_kink_margin(act):
     assert ob.certificates.kink_margin(0 * theta) == 0.0
 
 
-def test_parameters_of_later_layers_do_not_reduce_the_kink_margin(dtype):
+def test_scales_of_layers_and_inputs_do_not_change_the_number_of_kinks(dtype):
     """A pre-activation of 0 up to rounding is counted as one kink, whatever the scale of the last
     layer or of the inputs.
     """
@@ -221,7 +221,7 @@ def test_residual_bounds_hold():
     assert fc.Objective(ob.model, ob.X, [0] * 6).certificates.residual_bounds(theta, 0.1) is None
 
 
-LOOSE = {
+ENVELOPE_FACTORS = {
     "silu": (1.05, 15.0, 31.0),
     "gelu": (1.13, 10.5, 13.5),
 }  # in the tails, where all are small
@@ -256,7 +256,9 @@ def test_envelopes_bound_derivatives_on_intervals(name, t):
         line = np.linspace(-14, 14, 5601)
         some = slice(160, 321, 4)  # z from -4 to 4
         ends = np.maximum(np.abs(z[some]) - t - 0.005, 0)  # the line's step
-        for P, d, loose in zip(bounds, slopes(name, line.astype(LD)), LOOSE.get(name, (1.0,) * 3)):
+        for P, d, loose in zip(
+            bounds, slopes(name, line.astype(LD)), ENVELOPE_FACTORS.get(name, (1.0,) * 3)
+        ):
             most = np.array([d[np.abs(line) >= end].max() for end in ends])
             assert np.all(P[some] <= loose * (1 + 1e-4) * most + 1e-7)
 

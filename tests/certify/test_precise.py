@@ -190,7 +190,7 @@ def test_precise_operations_are_exact_to_their_bound(name):
             assert abs(got - want) <= Decimal(precise.PAIR_ROUNDOFF) * abs(want)
 
 
-def test_products_that_underflow_at_a_kink_are_not_zeros():
+def test_underflowing_preactivations_count_as_possibly_nonzero():
     """If the pre-activation 1e-200 times 1e-200 underflows to 0, the bound on phi' includes its
     jump at the kink. If a weight is exactly 0, the bound does not.
     """

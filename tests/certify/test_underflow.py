@@ -72,15 +72,21 @@ def violations(ob, theta, rng, reach):
     """Return the bounds that are exceeded, each as (name, error, bound)."""
     exact, n, found = Exact(ob, theta), ob.n_params, []
 
-    def says(what, error, bound):
+    def record_if_exceeded(what, error, bound):
         if not error <= Decimal(float(bound)) + NOISE:
             found.append((what, f"{error:.3e}", float(bound)))
 
     value, gradient = exact.value_and_gradient()
-    says("gradient", distance(ob.gradient(theta), gradient), ob.rounding_bound(theta))
-    says("any gradient", distance(ob.gradient(theta), gradient), gradient_bound(ob, theta))
-    says("precise value", *error_and_bound([value], ob.certificates.precise_value(theta)))
-    says("precise gradient", *error_and_bound(gradient, ob.certificates.precise_gradient(theta)))
+    record_if_exceeded("gradient", distance(ob.gradient(theta), gradient), ob.rounding_bound(theta))
+    record_if_exceeded(
+        "any gradient", distance(ob.gradient(theta), gradient), gradient_bound(ob, theta)
+    )
+    record_if_exceeded(
+        "precise value", *error_and_bound([value], ob.certificates.precise_value(theta))
+    )
+    record_if_exceeded(
+        "precise gradient", *error_and_bound(gradient, ob.certificates.precise_gradient(theta))
+    )
     kinds = ["hessian", "ggn"] if ob.model.batch_norm else list(PRODUCTS)
     for kind in ("hessian", str(rng.choice(kinds[1:]))):
         H = getattr(ob, PRODUCTS[kind])(theta)
@@ -88,12 +94,12 @@ def violations(ob, theta, rng, reach):
         for j in rng.permutation(n)[:2]:
             e = np.eye(n, dtype=ob.dtype)[j]
             error = distance(H @ e, exact.product(e, kind))
-            says(f"column {j} of {kind}", error, columns[j])
-            says(f"{kind} times unit vector {j}", error, H.rounding_bound(e))
+            record_if_exceeded(f"column {j} of {kind}", error, columns[j])
+            record_if_exceeded(f"{kind} times unit vector {j}", error, H.rounding_bound(e))
         v = numbers(rng, n, reach if rng.random() < 0.5 else 0.0, ob.dtype)
         error = distance(H @ v, exact.product(v, kind))
-        says(f"{kind} times v", error, H.rounding_bound(v))
-        says(f"any {kind} times v", error, product_bound(ob, theta, v, kind))
+        record_if_exceeded(f"{kind} times v", error, H.rounding_bound(v))
+        record_if_exceeded(f"any {kind} times v", error, product_bound(ob, theta, v, kind))
     return found
 
 

@@ -25,7 +25,7 @@ def file(tmp_path):
     return write
 
 
-REFUSED = {
+UNSUITABLE_FILES = {
     "no y": ({"y": None}, "must hold arrays X and y"),
     "fewer y": ({"y": np.ones(3)}, "X and y must have shapes"),
     "X of one axis": ({"y": np.ones(4), "X": np.ones(4)}, "X and y must have shapes"),
@@ -51,9 +51,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", UNSUITABLE_FILES)
 def test_unsuitable_files_raise_short_errors(name, file):
-    given, words = REFUSED[name]
+    given, words = UNSUITABLE_FILES[name]
     with pytest.raises(ValueError, match=words) as error:
         file(**given)
     assert "\n" not in str(error.value)
@@ -71,7 +71,7 @@ def test_the_target_column_of_a_csv_file_can_be_chosen(file):
     assert file(0, text="".join(f"{i},{'ab'[i % 2]}\n" for i in range(12))).n_outputs == 2
 
 
-def test_class_numbers_are_ranked_if_all_outputs_occur(file):
+def test_class_numbers_are_renumbered_from_0_if_there_is_one_per_output(file):
     """Class numbers that do not start at 0 are renumbered from 0 if there are as many classes as
     outputs. Fewer classes are ambiguous and raise ValueError.
     """
@@ -177,7 +177,7 @@ def test_words_dates_and_missing_values_are_encoded_by_the_training_rows(tmp_pat
     assert data.notes[1].startswith("Column 'Unnamed: 0' was left out")
 
 
-def test_a_network_trained_on_a_table_predicts_its_words_and_gaps(tmp_path, capsys):
+def test_predictions_for_words_and_missing_values_use_the_saved_encoding(tmp_path, capsys):
     """Predictions for a table with words and missing values use the encoding that is saved with the
     network.
     """
@@ -199,7 +199,7 @@ def test_a_network_trained_on_a_table_predicts_its_words_and_gaps(tmp_path, caps
     assert lines[0] == "y" and np.allclose(list(map(float, lines[1:])), wanted[:, 0], rtol=1e-12)
 
 
-BARE = "1,0.5,7\n1,2.5,8.5\n1,1.5,9\n"
+HEADERLESS_TABLE = "1,0.5,7\n1,2.5,8.5\n1,1.5,9\n"
 
 
 @pytest.mark.parametrize("cell", ["", "x"])
@@ -208,19 +208,19 @@ def test_all_columns_are_inputs_of_an_existing_network(cell, tmp_path):
     an error that names its line and column.
     """
     path = tmp_path / "t.csv"
-    path.write_text(BARE)
+    path.write_text(HEADERLESS_TABLE)
     data = load_dataset(path, raw=True, test_fraction=0.0, n_outputs=1)
     assert data.X.tolist() == [[1, 0.5], [1, 2.5], [1, 1.5]] and data.y.tolist() == [
         [7],
         [8.5],
         [9],
     ]
-    path.write_text(BARE.replace("2.5", cell))
+    path.write_text(HEADERLESS_TABLE.replace("2.5", cell))
     with pytest.raises(ValueError, match="line 2, column 'column 1', must be a number, got"):
         load_dataset(path, n_outputs=1)
 
 
-def test_numbers_above_an_index_of_pandas_are_names(tmp_path):
+def test_numeric_headings_after_a_pandas_index_are_column_names(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text(",0,1\n" + "".join(f"{i},{i % 7}.5,{i % 2}\n" for i in range(12)))
     data = load_dataset(path, raw=True, test_fraction=0.0)

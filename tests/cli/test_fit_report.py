@@ -45,7 +45,7 @@ def classification(rng, labels, n=50):
     return fc.MLPClassifier((3,), "tanh", alpha=1.0, random_state=0).fit(X, y), X, y
 
 
-def bare(rng, n=40, k=2):
+def trained_network(rng, n=40, k=2):
     X = rng.standard_normal((n, k))
     y = 5 + 3 * (X[:, 0] ** 2 + 0.2 * rng.standard_normal(n))
     shift, scale = y.mean(), y.std()
@@ -59,12 +59,12 @@ FITS = {
     "relu": lambda rng: regression(rng, activation="relu"),
     "three classes": lambda rng: classification(rng, ["a", "b", "c"]),
     "two classes": lambda rng: classification(rng, ["no", "yes"]),
-    "without scikit-learn": bare,
-    "more columns than rows": lambda rng: bare(rng, 20, 30),
+    "without scikit-learn": trained_network,
+    "more columns than rows": lambda rng: trained_network(rng, 20, 30),
 }
 
 
-def said(calls, scope):
+def results_of(calls, scope):
     """Return the result of each call that a page suggests, by the call's name."""
     return {call["name"]: eval(call["call"], scope) for call in calls}
 
@@ -79,7 +79,7 @@ def test_every_number_of_a_report_equals_that_of_its_printed_call(rng, kind):
     bare_network = isinstance(fit, fit_network.TrainedNetwork)
     scope = {"net" if bare_network else "est": fit, "X": X, "y": y}
     exec(facts["setup"], scope)
-    found = said(facts["calls"], scope)
+    found = results_of(facts["calls"], scope)
     assert len(found) == len(facts["calls"]) >= 6
     for call in facts["calls"]:
         value, wanted = found[call["name"]], call["value"]
@@ -210,7 +210,7 @@ def test_the_report_states_that_a_fit_has_not_converged(rng):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_linear_model_that_is_better_has_a_smaller_error(rng):
+def test_report_states_by_how_much_the_loss_of_a_linear_model_is_smaller(rng):
     X = rng.standard_normal((80, 3))
     y = X[:, 0] + 0.3 * rng.standard_normal(80)
     est = fc.MLPRegressor((3,), "tanh", alpha=20.0, random_state=0).fit(X, y)
@@ -313,7 +313,7 @@ def test_influential_rows_of_a_dot_change_its_prediction_most_when_removed(rng, 
     theta = fc.minimize(ob, fit.theta_, seed=0).x
     out = fc.leave_one_out(ob, theta)
 
-    def moved(j):
+    def change_of_prediction(j):
         z, change = ob.model.predict(theta, X[[j]])[0], out.output_changes(X[[j]])[0]
         if kind == "regression":
             return change[0] * fit.y_scale_[0]
@@ -321,7 +321,7 @@ def test_influential_rows_of_a_dot_change_its_prediction_most_when_removed(rng, 
         return q[p.argmax()] - p.max()
 
     for j in range(0, len(X), 7):
-        effect = moved(j)
+        effect = change_of_prediction(j)
         most = np.argsort(-np.abs(effect))[:10]
         assert view["others"][j] == most.tolist()
         assert view["effects"][j] == pytest.approx(effect[most], rel=6e-3)
@@ -434,7 +434,7 @@ DATA = {
     "small and noisy": lambda: datasets.make_sparse_uncorrelated(60, 4, random_state=0),
     "houses": lambda: generated(np.random.default_rng(0)),
 }
-DECAY = 5.0
+STRONG_ALPHA = 5.0
 
 
 @pytest.mark.nightly
@@ -447,7 +447,7 @@ def test_report_summary_agrees_with_the_computed_numbers(name):
     X, y = DATA[name]()
     X, classes = scale(X), len(np.unique(y)) < 20
     kind = fc.MLPClassifier if classes else fc.MLPRegressor
-    est = kind((8,), "tanh", alpha=DECAY, random_state=0).fit(X, y)
+    est = kind((8,), "tanh", alpha=STRONG_ALPHA, random_state=0).fit(X, y)
     page, facts = fit_report.build_page(est, X, y)
     scope = {"est": est, "X": X, "y": y}
     exec(facts["setup"], scope)

@@ -17,7 +17,7 @@ from fastcurv.cli.fit_table import choose_l2_by_evidence, fit_table
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import TrainingRecipe, load_run, save_run
 
-from .test_tables import SAME
+from .test_tables import EQUAL_TABLES
 
 N = 60
 rng = np.random.default_rng(0)
@@ -321,9 +321,9 @@ def test_interrupted_report_leaves_no_file(numbers, tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("kind", SAME)
+@pytest.mark.parametrize("kind", EQUAL_TABLES)
 def test_report_is_written_for_each_kind_of_table(kind, tmp_path):
-    text, _ = SAME[kind]
+    text, _ = EQUAL_TABLES[kind]
     path, page = tmp_path / ("t.tsv" if kind == "tabs" else "t.csv"), tmp_path / "r.html"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     assert main(["report", str(path), "--hidden", "2", "--out", str(page), "--quiet"]) == 0

@@ -47,7 +47,7 @@ COLOURS = ("red", "green, dark", 'said "blue"')
 WORDS = [COLOURS[i % 3] for i in range(N)]
 PLAIN = lines(A, B, Y)
 # Every kind of table that holds the columns A and B and the target Y, whatever else it has.
-SAME = {
+EQUAL_TABLES = {
     "commas": (PLAIN, ()),
     "semicolons": (lines(A, B, Y, mark=";"), ()),
     "decimal commas": (lines(*map(commas, (A, B, Y)), mark=";"), ()),
@@ -124,9 +124,9 @@ SAME = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", SAME)
+@pytest.mark.parametrize("kind", EQUAL_TABLES)
 def test_tables_in_every_format_load_equal_numbers(kind, read):
-    text, notes = SAME[kind]
+    text, notes = EQUAL_TABLES[kind]
     table = read(text, name="t.tsv" if kind == "tabs" else "t.csv")
     X = inputs(table)
     wanted = np.column_stack([A, B])
@@ -236,7 +236,7 @@ def test_every_spelling_of_a_missing_number_is_read(gap, read):
 
 
 # A column a, and a note on what its cells can mean besides.
-DOUBTS = {
+AMBIGUOUS_COLUMNS = {
     "gap": (lambda i: -999 if i % 9 == 4 else A[i], "4 cells of column 'a' are -999, far from"),
     "no gap": (lambda i: -9 if i % 9 == 4 else i - 8, ""),
     "codes": (lambda i: f"{i * 977 % 4000:05}", "Column 'a' holds codes such as 00000, which"),
@@ -253,9 +253,9 @@ DOUBTS = {
 }
 
 
-@pytest.mark.parametrize("kind", DOUBTS)
+@pytest.mark.parametrize("kind", AMBIGUOUS_COLUMNS)
 def test_ambiguous_numbers_are_reported_in_a_note(kind, read):
-    made, note = DOUBTS[kind]
+    made, note = AMBIGUOUS_COLUMNS[kind]
     table = read(lines(lambda i: str(made(i)), lambda i: str(i * i), names="a,y"))
     assert len(table.notes) == bool(note) and "".join(table.notes).startswith(note)
 
@@ -304,8 +304,8 @@ def test_a_table_compressed_by_gzip_is_read(tmp_path):
     assert read_sheet(path).rows == [["1", "2"], ["1,5", "3"]]
 
 
-SOME = "".join(f"{a},{y}\n" for a, y in zip(A[:20], Y[:20]))
-REFUSED = {
+ROWS = "".join(f"{a},{y}\n" for a, y in zip(A[:20], Y[:20]))
+MALFORMED_TABLES = {
     "empty": ("", None, "t.csv must hold a table, got an empty file."),
     "blank": (" \n\n", None, "t.csv must hold a table, got an empty file."),
     "names only": ("a,y\n", None, "at least 10 rows with a target in column 'y', got 0."),
@@ -317,31 +317,31 @@ REFUSED = {
     "Excel": (b"PK\x03\x04", None, "as text, got an Excel workbook or an archive. Save"),
     "JSON": ('[{"a": 1},\n', None, "must hold a table as text, got JSON. Write it as CSV."),
     "HTML": ("<!DOCTYPE html>\n", None, "got a page in HTML or XML. Write it as CSV."),
-    "ragged": (f"a,y\n{SOME}1,2,3\n", None, "line 22, must have 2 columns, as the first line has, "
+    "ragged": (f"a,y\n{ROWS}1,2,3\n", None, "line 22, must have 2 columns, as the first line has, "
                "got 3. Put cells that contain commas in double quotes."),
-    "title": (f"My plants\n\na,y\n{SOME}", None, "line 1, must have a name for each of 2 columns, "
+    "title": (f"My plants\n\na,y\n{ROWS}", None, "line 1, must have a name for each of 2 columns, "
               "got 1. Remove the lines above the names."),
-    "short": (f"a,y\n{SOME}1\n", None, "line 22, must have 2 columns, as the first line has, got"),
-    "NUL": (f"a,y\n{SOME}1,\0\n", None, "line 22, must be text, got a NUL byte."),
-    "two encodings": (f"a,y\n{SOME}\u00e9,1\n".encode("latin1") + "\u00fc,1".encode(), None,
+    "short": (f"a,y\n{ROWS}1\n", None, "line 22, must have 2 columns, as the first line has, got"),
+    "NUL": (f"a,y\n{ROWS}1,\0\n", None, "line 22, must be text, got a NUL byte."),
+    "two encodings": (f"a,y\n{ROWS}\u00e9,1\n".encode("latin1") + "\u00fc,1".encode(), None,
                       "line 22, must be text in UTF-8, got the byte 0xe9. Save the table as "),
-    "control characters": (f"a,y\n{SOME}\u00e9\1,1\n".encode("latin1"), None,
+    "control characters": (f"a,y\n{ROWS}\u00e9\1,1\n".encode("latin1"), None,
                            "line 22, must be text in UTF-8"),
-    "long cell": (f"a,y\n{SOME}{'x' * 200_000},1\n", None, "line 22, must have cells of at most"),
-    "open quote": (f'a,y\n"{SOME}', None, "line 2, must have its double quotes in pairs"),
-    "same names": (f"y,y\n{SOME}", None, "name for each column, got 'y' 2 times. Rename"),
-    "huge": (f"a,y\n{SOME}1e308,1\n", None, "line 22, column 'a', must be a number of at most "
+    "long cell": (f"a,y\n{ROWS}{'x' * 200_000},1\n", None, "line 22, must have cells of at most"),
+    "open quote": (f'a,y\n"{ROWS}', None, "line 2, must have its double quotes in pairs"),
+    "same names": (f"y,y\n{ROWS}", None, "name for each column, got 'y' 2 times. Rename"),
+    "huge": (f"a,y\n{ROWS}1e308,1\n", None, "line 22, column 'a', must be a number of at most "
              "1e+75 in magnitude, got '1e308'."),
     "tiny": (lines([f"{v}e-300" for v in A], Y, names="a,y"), None,
              "column 'a', must be a number of at least 1e-75 in magnitude, got '"),
-    "infinite": (f"a,y\n{SOME}1,inf\n", None, "line 22, column 'y', must be a number of at most"),
-    "typo": (f"a,y\n{SOME}l.5,1\n", None, "line 22, column 'a', must be a number, as most cells of "
+    "infinite": (f"a,y\n{ROWS}1,inf\n", None, "line 22, column 'y', must be a number of at most"),
+    "typo": (f"a,y\n{ROWS}l.5,1\n", None, "line 22, column 'a', must be a number, as most cells of "
              "the column are, got 'l.5'. Correct it, or leave the cell empty."),
     "below what is measured": (lines(lambda i: f"{i}.5" if i % 4 else "<1", Y, names="a,y"), None,
                                "line 2, column 'a', must be a number, as most cells of the column"),
-    "typo in targets": (f"a,y\n{SOME}1,2..3\n", None, "line 22, column 'y', must be a number, as"),
-    "no such target": (f"a,y\n{SOME}", "z", "t.csv, got 'z'; its columns are a, y."),
-    "target in capitals": (f"a,y\n{SOME}", "Y", "Did you mean 'y'?"),
+    "typo in targets": (f"a,y\n{ROWS}1,2..3\n", None, "line 22, column 'y', must be a number, as"),
+    "no such target": (f"a,y\n{ROWS}", "z", "t.csv, got 'z'; its columns are a, y."),
+    "target in capitals": (f"a,y\n{ROWS}", "Y", "Did you mean 'y'?"),
     "constant target": (lines(A, ["1"] * N, names="a,y"), None, "two different values to be the"),
     "only identifiers": (lines(lambda i: f"n{i}", Y, names="name,y"), None,
                          "must have a column to predict from, got only columns that are"),
@@ -356,9 +356,9 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", MALFORMED_TABLES)
 def test_errors_for_malformed_tables_name_line_and_column(kind, read):
-    text, target, words = REFUSED[kind]
+    text, target, words = MALFORMED_TABLES[kind]
     with pytest.raises(ValueError) as error:
         read(text, target)
     message = str(error.value)

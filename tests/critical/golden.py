@@ -33,8 +33,8 @@ NETS: dict[str, dict[str, Any]] = {
     "linear": {"sizes": [4, 2], "l2": 1e-3},
     "few rows": {"sizes": [4, 9, 1], "l2": 1e-2},
 }  # fmt: skip
-OFF = {"there": 0.0, "beside": 1e-7, "near": 1e-4, "away": 3e-2}
-WORDS: dict[str, dict[str, Any]] = {
+DISTANCES = {"there": 0.0, "beside": 1e-7, "near": 1e-4, "away": 3e-2}
+OPTIONS: dict[str, dict[str, Any]] = {
     "dense": {},
     "products": {"dense_below": 0},
     "few products": {"dense_below": 0, "max_products": 12},
@@ -63,13 +63,13 @@ def verdict_answer(point: CriticalPoint) -> list[Any]:
     return [text, *numbers]
 
 
-def at(ob: Any, theta: Any, off: dict[str, float] = OFF) -> dict[str, list[Any]]:
+def verdicts_near(ob: Any, theta: Any, off: dict[str, float] = DISTANCES) -> dict[str, list[Any]]:
     """Return verdicts at theta and at points near it, each with several options."""
     v = np.cos(np.arange(len(theta)) ** 1.5)
     v /= np.linalg.norm(v)
     found = {}
     for where, step in off.items():
-        for how, words in WORDS.items():
+        for how, words in OPTIONS.items():
             if how in ("loose", "strict") and where != "there":
                 continue
             if "dense_below" in words and (step > 0.01 or theta.dtype == "float32"):
@@ -84,7 +84,7 @@ def minimum(**net: Any) -> tuple[Any, Any]:
     return ob, fc.minimize(ob, theta, "trust-region", max_iter=200, seed=0, verdict=False).x
 
 
-def hard() -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
+def points_at_large_n() -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
     """Yield points with known eigenvalues at large n, as (name, objective, theta, options)."""
     at = np.arange(1, 64).reshape(3, 21)
     rows = np.round(np.sin(at**1.3), 3)
@@ -102,13 +102,13 @@ def hard() -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
     (W, b), (V, c) = narrow.model.unflatten(best)
     theta = wide.model.flatten([(np.r_[W, 0 * W, 0 * W], np.r_[b, 0 * b, 0 * b]),
                                 (np.c_[V, 0 * V, 0 * V], c)])  # fmt: skip
-    for how, words in WORDS.items():
+    for how, words in OPTIONS.items():
         yield f"units of zeros, {how}", wide, theta, words
     for low in (-1.0, -1e-3, -1e-9, 0.0, 1e-9, 1e-3):
         values = np.r_[low, np.linspace(0.1, 3, 30)]
         ob = QuadraticObjective(np.diag(values))
         for how in ("dense", "products", "strict"):
-            yield f"weakest {low}, {how}", ob, np.zeros(31), WORDS[how]
+            yield f"weakest {low}, {how}", ob, np.zeros(31), OPTIONS[how]
 
 
 def krylov() -> dict[str, list[Any]]:
@@ -208,10 +208,10 @@ def golden(section: str) -> dict[str, list[Any]]:
     if section == "hard":
         return {
             what: verdict_answer(fc.classify(ob, theta, **words))
-            for what, ob, theta, words in hard()
+            for what, ob, theta, words in points_at_large_n()
         }
     ob, theta, _ = drawn(**NETS[section])
     ob = ob.batch(slice(0, 3)) if section == "few rows" else ob
     run = fc.minimize(ob, theta, "trust-region", max_iter=200, seed=0, verdict=False)
-    zero = at(ob, 0 * theta, {"there": 0.0})
-    return at(ob, run.x) | {f"zero: {what}": x for what, x in zero.items()}
+    zero = verdicts_near(ob, 0 * theta, {"there": 0.0})
+    return verdicts_near(ob, run.x) | {f"zero: {what}": x for what, x in zero.items()}

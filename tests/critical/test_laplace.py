@@ -133,7 +133,7 @@ def test_covariance_is_the_inverse_of_the_curvature(rng):
     assert "train on" in moved.summary()
 
 
-def test_biases_of_saturated_units_are_held(rng):
+def test_biases_of_saturated_units_are_fixed(rng):
     """The bias of a unit that is saturated on all samples is held fixed, because it has neither
     slope nor penalty and its standard deviation would be huge. The posterior equals that of the
     network without the unit, apart from the penalty of its weights.

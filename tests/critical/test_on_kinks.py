@@ -6,7 +6,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.critical.nearness import decreases_on_either_side
 
-from ..nets import falls_nowhere
+from ..nets import no_point_nearby_is_lower
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -48,7 +48,7 @@ def test_classify_confirms_kink_minima_found_by_minimize(loss, activation):
 def test_the_loss_is_not_lower_around_a_kink_minimum():
     ob, found = run_to_kinks(1)
     assert fc.classify(ob, found.x).n_active_kinks
-    assert falls_nowhere(ob, found.x, np.random.default_rng(0))
+    assert no_point_nearby_is_lower(ob, found.x, np.random.default_rng(0))
 
 
 def unproved_forms(ob):

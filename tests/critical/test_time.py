@@ -104,7 +104,7 @@ def test_computations_that_exceed_the_time_limit_are_not_begun(monkeypatch):
 
 
 @pytest.mark.parametrize("l2", [0.0, 1e-2])
-def test_small_budgets_never_call_a_critical_point_far(l2, rng):
+def test_small_budgets_never_report_a_critical_point_as_far(l2, rng):
     """If the budget has too few products to estimate Newton's step, a critical point is undecided,
     not reported as far.
     """

@@ -19,7 +19,7 @@ from fastcurv.testing import (
     zoo,
 )
 
-from ..nets import falls_nowhere
+from ..nets import no_point_nearby_is_lower
 
 ZOO = zoo()
 NETWORKS = [case for case in ZOO if isinstance(case.objective, ReferenceObjective)]
@@ -215,7 +215,7 @@ def test_at_kinks_minima_are_proved_and_escapes_of_saddles_descend(dense_below):
         assert report.certified == (report.kind == "minimum")
         if report.certified:
             assert "3 units whose weights are all 0" in report.reason and report.n_negative is None
-            assert falls_nowhere(ob, np.where(np.abs(theta) < 1e-10, 0.0, theta), rng)
+            assert no_point_nearby_is_lower(ob, np.where(np.abs(theta) < 1e-10, 0.0, theta), rng)
             assert ob.l2 > 0.5
         if report.kind == "saddle":
             escaped = fc.escape(ob, theta, report.escape_direction)

@@ -282,7 +282,7 @@ def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
     assert negative >= 2
 
 
-def test_near_a_critical_point_the_dense_matrix_decides():
+def test_the_dense_matrix_is_used_near_a_critical_point():
     X, y = np.random.default_rng(0).standard_normal((60, 20)), np.arange(60) % 4
     ob = fc.Objective(fc.MLP([20, 30, 4]), X, y, l2=1e-2)
     at_rest = fc.minimize(ob, ob.model.init(seed=0), seed=0)

@@ -35,14 +35,14 @@ RING = FunctionObjective(
 
 
 @pytest.mark.parametrize("x", [s * 10.0**-e for e in range(2, 17) for s in (1, -1)])
-def test_points_near_a_degenerate_point_are_not_called_minimum(x):
+def test_points_near_a_degenerate_point_are_not_reported_as_minima(x):
     for ob in (CUBIC, QUARTIC, HILL):
         report = classify(ob, [x, 1.0])
         assert report.kind in ("degenerate", "not_critical"), report
 
 
 @pytest.mark.parametrize("x", range(0, 45, 3))
-def test_tail_of_an_exponential_is_not_called_minimum(x):
+def test_tail_of_an_exponential_is_not_reported_as_a_minimum(x):
     report = classify(TAIL, [float(x), 1.0])
     assert report.kind in ("degenerate", "not_critical")
     assert report.plateau or report.kind == "degenerate" or x < 9

@@ -146,7 +146,7 @@ def test_absent_class_excludes_a_minimum(rng):
     assert point.kind != "minimum" and not point.certified
 
 
-def test_signs_of_very_weak_curvature_decide_no_verdict(rng):
+def test_no_verdict_is_certified_by_signs_of_very_weak_curvature(rng):
     """A point is undecided if its signs are proved at theta but the curvature is too weak to check
     whether they are stable.
     """
@@ -213,7 +213,7 @@ def interpolating():
         ([0, 1, 2] * 12, None),  # more residuals than parameters
     ],
 )
-def test_rows_without_weight_and_equal_rows_change_no_proof(rows, weight, options, interpolating):
+def test_weightless_and_equal_samples_change_no_proof(rows, weight, options, interpolating):
     """A point of loss 0 is certified as a minimum, with `n_positive` counted from the distinct
     samples of positive weight.
     """
@@ -252,7 +252,7 @@ def test_repeated_and_weightless_rows_do_not_enlarge_the_range(how, rng):
 
 
 @pytest.mark.parametrize("place", [0, 60])
-def test_rows_of_weight_0_keep_a_minimum_at_kinks(place):
+def test_samples_of_weight_0_do_not_affect_a_proved_minimum_at_kinks(place):
     """A minimum at active kinks stays proved if a sample of weight 0 is added, even one at a kink
     of a unit.
     """

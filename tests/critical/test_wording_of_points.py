@@ -164,29 +164,31 @@ def test_each_rule_has_its_sentence():
     """For each rule, the verdict at one constructed point has the expected sentence."""
     said = {}
 
-    def tell(name, ob, theta, **options):
+    def sentence_at(name, ob, theta, **options):
         said[name] = fc.classify(ob, np.asarray(theta, dtype=float), **options)
         return said[name].sentence
 
     use = "Use fastcurv.escape(ob, theta) to leave it."
-    assert tell("minimum", BOWL, [0, 0, 0]) == (
+    assert sentence_at("minimum", BOWL, [0, 0, 0]) == (
         "Proved minimum: a local minimum lies at theta. Training has converged."
     )
     top = QuadraticObjective(-np.diag([1.0, 2.0]))
-    assert tell("top", top, [0, 0]) == f"Proved maximum: a local maximum lies at theta. {use}"
-    assert tell("flat", square(2), [0, 0, 0]) == (
+    assert (
+        sentence_at("top", top, [0, 0]) == f"Proved maximum: a local maximum lies at theta. {use}"
+    )
+    assert sentence_at("flat", square(2), [0, 0, 0]) == (
         "Degenerate: 1 eigenvalue counts as zero without a known symmetry, so the kind is "
         "unknown. Use fastcurv.minimize(ob, theta) to search for a lower point."
     )
-    assert tell("zero", square(0), [0, 0, 0]).startswith(
+    assert sentence_at("zero", square(0), [0, 0, 0]).startswith(
         "Degenerate: every eigenvalue counts as zero, so"
     )
     assert re.fullmatch(
         r"Not critical: the gradient norm is \S+ times its tolerance\. "
         r"Use fastcurv\.minimize\(ob, theta\) to continue\.",
-        tell("far", BOWL, [1, 1, 1]),
+        sentence_at("far", BOWL, [1, 1, 1]),
     )
-    assert tell("none", BOWL, [1, 1, 1], gradient_tol=0.0).startswith(
+    assert sentence_at("none", BOWL, [1, 1, 1], gradient_tol=0.0).startswith(
         "Not critical: the gradient norm is 3.742, above its tolerance. "
     )
     bare = Function(
@@ -194,7 +196,7 @@ def test_each_rule_has_its_sentence():
         lambda x: [2 * x[0] + 4 * x[0] ** 3, 2 * x[1]],
         lambda x: [[2 + 12 * x[0] ** 2, 0], [0, 2]],
     )
-    assert tell("measured", bare, [0, 0]) == (
+    assert sentence_at("measured", bare, [0, 0]) == (
         "Minimum, not proved: every eigenvalue of the Hessian at theta is positive. "
         "Training has probably converged."
     )
@@ -203,7 +205,7 @@ def test_each_rule_has_its_sentence():
         lambda x: [2 * x[0] + 4 * x[0] ** 3, -2 * x[1]],
         lambda x: [[2 + 12 * x[0] ** 2, 0], [0, -2]],
     )
-    assert tell("ridge", ridge, [0, 0]) == (
+    assert sentence_at("ridge", ridge, [0, 0]) == (
         f"Saddle, not proved: the Hessian has eigenvalues of both signs. {use}"
     )
     assert {point.kind for point in said.values()} == {
@@ -217,12 +219,12 @@ def test_sentences_at_infinity_at_a_risk_and_with_few_products():
     """
     said = {}
 
-    def tell(name, ob, theta, **options):
+    def sentence_at(name, ob, theta, **options):
         said[name] = fc.classify(ob, np.asarray(theta, dtype=float), **options)
         return said[name].sentence
 
     one = fc.Objective(fc.MLP([1, 2], []), [[1.0], [2.0]], [0, 0], "cross_entropy")
-    assert tell("infinity", one, np.zeros(4)) == (
+    assert sentence_at("infinity", one, np.zeros(4)) == (
         "Not critical: the loss is proved to decrease without end from here, towards an infimum "
         "that no point attains."
     )
@@ -230,12 +232,12 @@ def test_sentences_at_infinity_at_a_risk_and_with_few_products():
     at = {"dense_below": 0, "seed": 0, "curvature_tol": 0.2}
     hidden = Function(big.value, big.gradient, lambda x: None, 60)
     hidden.hessian = big.hessian
-    assert tell("risk", hidden, np.zeros(60), failure_probability=0.1, **at).startswith(
+    assert sentence_at("risk", hidden, np.zeros(60), failure_probability=0.1, **at).startswith(
         "Minimum, with an error probability of "
     ) and said["risk"].sentence.endswith(
         "is at least -0.2 times the spectrum's width. See `reason`."
     )
-    assert tell("open", hidden, np.zeros(60), max_products=5, **at) == (
+    assert sentence_at("open", hidden, np.zeros(60), max_products=5, **at) == (
         "Undecided: the point is stationary within its tolerance, but the evidence does not "
         "determine its kind. See `reason`."
     )

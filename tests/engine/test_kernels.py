@@ -207,7 +207,7 @@ def test_padded_copies_and_packing_keep_all_numbers(arch, dtype, rng):
                 assert np.array_equal(flat[:, :cols], array) and not flat[:, cols:].any()
 
 
-def test_totals_ignore_the_padding(arch, dtype, rng):
+def test_sums_of_epilogues_ignore_the_padding(arch, dtype, rng):
     """Sums that a kernel computes with its product, of c p and of e phi'' c c, are exact for whole
     numbers with NaN in the padding.
     """

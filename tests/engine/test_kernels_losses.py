@@ -7,14 +7,14 @@ import pytest
 
 from fastcurv._engine import testing_hooks as hooks
 
-from ..certify.longdouble import LD, built_in
+from ..certify.longdouble import LD, built_in_loss
 from ..nets import KERNELS, LENGTHS
 
 
 def true_loss(kind, z, y, weight, divisor):
     """Return the values, deltas and dense Hessians (rows, cols, cols) of a loss in long double."""
     f, y = weight.astype(LD)[:, None] / divisor, np.eye(z.shape[1])[y] if y.dtype == "i4" else y
-    terms, delta, second = built_in(kind, z.astype(LD), y.astype(LD))
+    terms, delta, second = built_in_loss(kind, z.astype(LD), y.astype(LD))
     dense = second if second.ndim == 3 else second[:, :, None] * np.eye(z.shape[1])
     return (f * terms).sum(), f * delta, f[:, :, None] * dense
 

@@ -6,7 +6,7 @@ import pytest
 import fastcurv as fc
 
 from .. import nets
-from ..golden import served_by
+from ..golden import use_kernel_table
 
 pytestmark = pytest.mark.by_day(one_of="dtype")
 
@@ -79,7 +79,7 @@ def test_plans_with_panels_of_unequal_length_match_plain_loops(N, dtype):
             "l2": 1e-3,
             "dtype": dtype,
         }
-        with served_by():
+        with use_kernel_table():
             p = nets.draw(0, **kept)
             H, v = p.ob.hessian(p.theta), p.model.init(seed=1)
             want = [p.ob.value(p.theta), p.ob.gradient(p.theta), H @ v, H.quadratic_form(v)]

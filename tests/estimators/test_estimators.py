@@ -368,7 +368,7 @@ def test_sparse_targets_of_numbers_are_rejected(rng):
         fc.MLPRegressor().fit(X, sparse.csr_matrix(X[:, :1]))
 
 
-OF_NO_VALUE = [
+INVALID_VALUES = [
     ({"solver": "newtons"}, "solver must be one of auto.*got 'newtons'"),
     ({"activation": "tan"}, "'tan'"),
     ({"alpha": -1}, "alpha must be .*got -1"),
@@ -384,7 +384,7 @@ OF_NO_VALUE = [
         "validation_fraction must be a number between 0 and 1, got 1.5",
     ),
 ]
-OF_NO_TYPE = [
+INVALID_TYPES = [
     ({"hidden_layer_sizes": None}, "hidden_layer_sizes must be an int >= 1 or several.*got None"),
     ({"hidden_layer_sizes": 5.0}, "hidden_layer_sizes must be an int >= 1 or several.*got 5.0"),
     ({"activation": None}, "activation must be a name, an fc.Activation, or one.*got a NoneType"),
@@ -394,7 +394,7 @@ OF_NO_TYPE = [
 ]
 
 
-@pytest.mark.parametrize("error, table", [(ValueError, OF_NO_VALUE), (TypeError, OF_NO_TYPE)])
+@pytest.mark.parametrize("error, table", [(ValueError, INVALID_VALUES), (TypeError, INVALID_TYPES)])
 @pytest.mark.parametrize("kind", BOTH)
 def test_fit_rejects_invalid_parameters(kind, error, table):
     for parameters, words in table:

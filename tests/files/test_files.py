@@ -789,10 +789,25 @@ def test_every_known_bit_generator_resumes(kind, tmp_path):
 # --- files of other programs, unusual, damaged and hostile: read, or rejected with a short error
 
 
-ODD = [np.array(3), np.zeros((0, 3)), np.array(["a", "b"]), np.array([1 + 2j]), np.arange(4)]
-ODD += [np.full((4, 3), np.nan), np.full((4, 3), 1e308), np.zeros((4, 3, 2)), np.array([1e300] * 4)]
-ODD += [np.array([True, False] * 2), np.array([-5, 1, 2, 3]), np.array([2**63] * 4, np.uint64)]
-ODD += [
+UNUSUAL_ARRAYS = [
+    np.array(3),
+    np.zeros((0, 3)),
+    np.array(["a", "b"]),
+    np.array([1 + 2j]),
+    np.arange(4),
+]
+UNUSUAL_ARRAYS += [
+    np.full((4, 3), np.nan),
+    np.full((4, 3), 1e308),
+    np.zeros((4, 3, 2)),
+    np.array([1e300] * 4),
+]
+UNUSUAL_ARRAYS += [
+    np.array([True, False] * 2),
+    np.array([-5, 1, 2, 3]),
+    np.array([2**63] * 4, np.uint64),
+]
+UNUSUAL_ARRAYS += [
     np.zeros(4, [("a", "f8")]),
     np.array(["2020-01-01"] * 4, "M8[D]"),
     np.arange(4, dtype=">i2"),
@@ -818,7 +833,7 @@ def an_npz(dice):
     held, buffer = {"X": np.eye(4, 3), "y": np.array([0, 1, 1, 0])}, io.BytesIO()
     for name in "Xy":
         if dice.random() < 0.5:
-            held[name] = dice.choice(ODD)
+            held[name] = dice.choice(UNUSUAL_ARRAYS)
         elif dice.random() < 0.1:
             del held[name]
     dice.choice([np.savez, np.savez_compressed])(buffer, **held)
@@ -841,7 +856,7 @@ def a_state(dice):
         ("2.weight", (2, 4)),
         ("2.bias", 2),
     ):
-        array = np.ones(shape) if dice.random() < 0.9 else dice.choice(ODD[5:8])
+        array = np.ones(shape) if dice.random() < 0.9 else dice.choice(UNUSUAL_ARRAYS[5:8])
         end = len(data) + array.nbytes
         name = dice.choice([name] * 8 + ["x" * n, "a\nb.weight"])
         header[name] = {"dtype": "F64", "shape": array.shape, "data_offsets": [len(data), end]}

@@ -300,7 +300,7 @@ def test_eigsh_rejects_products_and_starts_that_overflow_or_are_nan():
         fc.eigsh(diagonal(np.full(40, np.nan)), 2, v0=np.eye(40)[:, :2])
 
 
-def test_runs_without_vectors_and_without_room_return_empty_results(rng):
+def test_empty_runs_return_empty_results_and_full_runs_accept_no_vector(rng):
     run = Recurrence(diagonal(np.arange(5.0)), 3)
     rows = run.rows
     run.reserve(2)

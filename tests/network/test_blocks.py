@@ -46,7 +46,7 @@ NETS = {  # widths around one, two, three and four vectors of every instruction 
     "long panels": {"sizes": [6, 9, 3], "activation": "tanh", "loss": "cross_entropy", "N": 1797},
 }
 SLOW = ("reference", "baseline")  # slow kernel tables
-FEW = {"wide": 3, "digits": 83, "ragged": 49}  # number of samples for those
+SLOW_TABLE_SAMPLES = {"wide": 3, "digits": 83, "ragged": 49}  # number of samples for those
 every_net = pytest.mark.parametrize("net", NETS)
 
 
@@ -67,8 +67,8 @@ def test_block_products_equal_single_products(arch, net, dtype, rng, problem):
     """Columns of block products are bitwise equal to single products, for every operator, 1 to 9
     vectors, any number of threads, and samples in chunks.
     """
-    plain = arch in SLOW and net in FEW
-    facts = NETS[net] | ({"N": FEW[net]} if plain else {})
+    plain = arch in SLOW and net in SLOW_TABLE_SAMPLES
+    facts = NETS[net] | ({"N": SLOW_TABLE_SAMPLES[net]} if plain else {})
     p = problem(rng, **facts, l2=0.1, weights=True, dtype=dtype)
     if net == "many rows":  # groups of one panel and of several panels
         layout = p.ob.hessian(p.theta).layout

@@ -199,7 +199,7 @@ def test_state_dicts_are_read_in_layer_order():
 @pytest.mark.parametrize(
     "options", [{}, {"bias": False}, {"dtype": "float32"}, {"batch_norm": True}]
 )
-def test_converted_weights_return_to_their_torch_module(options):
+def test_converted_weights_can_be_written_back_to_their_torch_module(options):
     model = fc.MLP([4, 5, 5, 2], ["gelu", "elu"], **options)
     theta = model.init(seed=1)
     module = fc.to_torch(model, theta)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.by_day(one_of="dtype")
 RNG = np.random.default_rng(5)
 MODEL = fc.MLP([3, 4, 2])
 FOLDER = tempfile.TemporaryDirectory()
-HELD = {
+ARGUMENTS = {
     "X": RNG.integers(-3, 4, (11, 3)).astype(float),
     "y": RNG.integers(0, 2, (11, 2)).astype(float),
     "sample_weight": RNG.integers(0, 3, 11).astype(float),
@@ -146,20 +146,24 @@ def test_memory_layout_of_arguments_does_not_change_results_bitwise(layout, dtyp
     """Equal numbers in another memory layout give bitwise identical results and are not
     modified.
     """
-    for argument in HELD:
-        held = LAYOUTS[layout](HELD[argument])
+    for argument in ARGUMENTS:
+        held = LAYOUTS[layout](ARGUMENTS[argument])
         before = digest(held)
-        given = {**HELD, argument: held}
-        for one, other in zip(all_results(**HELD, dtype=dtype), all_results(**given, dtype=dtype)):
+        given = {**ARGUMENTS, argument: held}
+        for one, other in zip(
+            all_results(**ARGUMENTS, dtype=dtype), all_results(**given, dtype=dtype)
+        ):
             assert np.array_equal(one, other)
         assert digest(held) == before
 
 
 def test_integer_arguments_are_accepted(dtype):
-    for kind, argument in itertools.product(["i8", "i2", "u2", "u1", "bool"], HELD):
-        numbers = (np.abs(np.sign(HELD[argument]))).astype(kind)
-        expected = all_results(**{**HELD, argument: numbers.astype(float)}, dtype=dtype)
-        for one, other in zip(expected, all_results(**{**HELD, argument: numbers}, dtype=dtype)):
+    for kind, argument in itertools.product(["i8", "i2", "u2", "u1", "bool"], ARGUMENTS):
+        numbers = (np.abs(np.sign(ARGUMENTS[argument]))).astype(kind)
+        expected = all_results(**{**ARGUMENTS, argument: numbers.astype(float)}, dtype=dtype)
+        for one, other in zip(
+            expected, all_results(**{**ARGUMENTS, argument: numbers}, dtype=dtype)
+        ):
             assert np.array_equal(one, other)
 
 
@@ -195,13 +199,13 @@ def invalid_arrays():
 
 @pytest.mark.parametrize("what", invalid_arrays())
 def test_invalid_arrays_raise_short_errors(what):
-    for argument in [name for name in HELD if name != "sample_weight"]:
+    for argument in [name for name in ARGUMENTS if name != "sample_weight"]:
         make, kind, words = invalid_arrays()[what]
         if what == "ragged" and argument == "theta":
             words = "layers"  # for theta, a list of lists is a list of layers
             kind = (TypeError, ValueError)
         with pytest.raises(kind) as caught:
-            all_results(**{**HELD, argument: make(HELD[argument])})
+            all_results(**{**ARGUMENTS, argument: make(ARGUMENTS[argument])})
         text = str(caught.value)
         assert words in text and "dimension mismatch" not in text
         assert "\n" not in text and len(text) < 300
@@ -211,18 +215,18 @@ def test_suitable_arrays_are_not_copied():
     """If X has the model's dtype and a supported layout, it is not copied, whichever library holds
     it.
     """
-    X = HELD["X"].copy()
+    X = ARGUMENTS["X"].copy()
     for held in (X, torch_tensor(X), np.ma.array(X), OnlyDlpack(X), OnlyArray(X)):
-        ob = fc.Objective(MODEL, held, HELD["y"], "mse")
+        ob = fc.Objective(MODEL, held, ARGUMENTS["y"], "mse")
         assert np.shares_memory(ob.X, as_numpy(held, "held"))
 
 
 def test_products_with_torch_tensors_return_tensors():
     torch = pytest.importorskip("torch")
-    ob = fc.Objective(MODEL, HELD["X"], HELD["y"], "mse")
-    v, V = torch_tensor(HELD["v"]), torch_tensor(HELD["V"])
-    J, u = ob.jacobian(HELD["theta"]), torch.ones(22, dtype=torch.float64)
-    H = ob.hessian(HELD["theta"])
+    ob = fc.Objective(MODEL, ARGUMENTS["X"], ARGUMENTS["y"], "mse")
+    v, V = torch_tensor(ARGUMENTS["v"]), torch_tensor(ARGUMENTS["V"])
+    J, u = ob.jacobian(ARGUMENTS["theta"]), torch.ones(22, dtype=torch.float64)
+    H = ob.hessian(ARGUMENTS["theta"])
     for op, x in (
         (H, v),
         (H, V),
@@ -239,7 +243,10 @@ def test_products_with_torch_tensors_return_tensors():
 
 def test_theta_is_accepted_as_a_list_of_layers():
     """Every theta may be a list ``[(W, b), ...]``; kernels of shape ``(in, out)`` are rejected."""
-    theta, ob = HELD["theta"], fc.Objective(MODEL, HELD["X"], HELD["y"], "mse", l2=0.1)
+    theta, ob = (
+        ARGUMENTS["theta"],
+        fc.Objective(MODEL, ARGUMENTS["X"], ARGUMENTS["y"], "mse", l2=0.1),
+    )
     layers = MODEL.unflatten(theta)
     tensors = [(torch_tensor(W), torch_tensor(b)) for W, b in layers]
     for given in (layers, tensors, [[W.tolist(), b.tolist()] for W, b in layers]):
@@ -255,8 +262,8 @@ def test_adding_identity_gives_shifted_hessian_and_other_sums_scipy_operators(rn
     """The sum ``H + mu I`` is a shifted H in any notation, and its error bound holds. Sums with
     other operators, and products with operators or numbers, are SciPy's.
     """
-    ob = fc.Objective(MODEL, HELD["X"], HELD["y"], "mse")
-    H, n = ob.hessian(HELD["theta"]), MODEL.n_params
+    ob = fc.Objective(MODEL, ARGUMENTS["X"], ARGUMENTS["y"], "mse")
+    H, n = ob.hessian(ARGUMENTS["theta"]), MODEL.n_params
     A, v, V = H.to_dense(), rng.standard_normal(n), rng.standard_normal((n, 3))
     dense = A + 2.5 * np.eye(n)
     one = IdentityOperator((n, n))
@@ -288,8 +295,8 @@ def test_adding_identity_gives_shifted_hessian_and_other_sums_scipy_operators(rn
 
 
 def test_repr_shows_kind_loss_and_size():
-    ob = fc.Objective(MODEL, HELD["X"], HELD["y"], "mse")
-    theta = HELD["theta"]
+    ob = fc.Objective(MODEL, ARGUMENTS["X"], ARGUMENTS["y"], "mse")
+    theta = ARGUMENTS["theta"]
     for op, words in (
         (ob.hessian(theta), ("Hessian", "mse", "n=26")),
         (ob.ggn(theta), ("GGN", "mse", "n=26")),

@@ -231,7 +231,7 @@ def test_products_are_bitwise_identical_in_blocks_and_for_any_threads(arch, net,
 
 
 @pytest.mark.parametrize("net", ["tall", "wide"])
-def test_gauss_newton_and_fisher_are_positive(net, drawn):
+def test_gauss_newton_and_fisher_are_positive_semidefinite(net, drawn):
     p = drawn(net)
     G = p.ob.ggn(p.theta)
     forms = G.quadratic_form(p.V)
@@ -654,7 +654,7 @@ FEW = [
 ]
 
 
-FOLDED = [  # one hidden layer whose phi' is a function of phi, with at most three outputs
+PACKED_PHI_NETS = [  # one hidden layer whose phi' is a function of phi, with at most three outputs
     ([1, 20, 1], 17, "tanh", "mse", {}),
     ([20, 100, 2], 333, "sigmoid", "binary_cross_entropy", {}),
     ([33, 17, 3], 65, "tanh", "cross_entropy", {}),
@@ -667,7 +667,7 @@ FOLDED = [  # one hidden layer whose phi' is a function of phi, with at most thr
 CASES = [(net, {"across": lines}) for net in SHAPES for lines in (1, 3, 25)]
 CASES += [(net, {"across": 1, "shared": True}) for net in SHAPES + WIDE]
 CASES += [(net, {"across": 0, "unpacked": 64}) for net in FEW]
-CASES += [(net, {"across": lines, "folds": 1}) for net in FOLDED for lines in (1, 3, 25)]
+CASES += [(net, {"across": lines, "folds": 1}) for net in PACKED_PHI_NETS for lines in (1, 3, 25)]
 
 
 def layout_problem(net, dtype, **options):
@@ -758,7 +758,7 @@ def test_the_layout_of_a_wide_network_depends_on_its_number_of_samples(wide, dty
         assert ob.hessian(np.zeros(model.n_params)).layout["panel"] == wanted, rows
 
 
-@pytest.mark.parametrize("net", [SHAPES[2], FOLDED[1]], ids=["", "packed_pairs"])
+@pytest.mark.parametrize("net", [SHAPES[2], PACKED_PHI_NETS[1]], ids=["", "packed_pairs"])
 def test_chunks_are_shortened_to_the_memory_limit(net):
     """With a memory limit, the state is computed in chunks of samples, and its size stays within
     the limit.

@@ -62,7 +62,7 @@ def test_a_minimum_far_from_the_start_is_found():
         assert fc.minimize(ob, np.zeros(1), "newton", gradient_tol=1e-9 / far).kind == "minimum"
 
 
-def test_a_distant_start_is_not_called_unbounded():
+def test_a_distant_start_is_not_reported_as_unbounded():
     """For the mean of (t / far)^4 and a start at 1e80, the run does not report an unbounded
     loss.
     """

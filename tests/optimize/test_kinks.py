@@ -13,7 +13,7 @@ from fastcurv.critical import kink_minimum
 from fastcurv.critical.kink_minimum import prove_kink_minimum
 from fastcurv.optimize.finish import find_kink_minimum
 
-from ..nets import falls_nowhere
+from ..nets import no_point_nearby_is_lower
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -47,7 +47,7 @@ def gates_at(ob, theta, active=0):
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_phi_equals_the_loss_if_all_signs_are_fixed(loss, activation):
+def test_the_smooth_piece_equals_the_loss_without_active_kinks(loss, activation):
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, activation=activation)
     theta = ob.model.init(seed=1) + 0.1
     phi = ob.certificates.relu_rows().smooth_piece(*gates_at(ob, theta))
@@ -142,7 +142,7 @@ def test_the_error_of_the_gradient_is_within_its_bound(seed):
     assert (np.abs(off) <= bounds).all() and (bounds <= 1e-12 * np.linalg.norm(g)).all()
 
 
-def at_rest(seed, **options):
+def network_at_kink_minimum(seed, **options):
     """Return an objective of a relu network, the gates of its units at a minimum on kinks (NaN on a
     kink), the smooth piece in theta and slopes, and the minimum as the vector of theta followed by
     the slopes.
@@ -163,7 +163,7 @@ def test_the_error_of_the_gradient_is_within_its_bound_where_it_vanishes(seed):
     """The error of the gradient is within its bound if the gradient is only rounding error, for 27
     samples, whose 1 / 27 is not exact in float64.
     """
-    ob, gates, phi, point = at_rest(seed, N=27)
+    ob, gates, phi, point = network_at_kink_minimum(seed, N=27)
     g, bounds = phi.precise_gradient(point)
     exact = exact_gradient(ob, gates, point[: ob.n_params], point[ob.n_params :])
     off = np.array([float(Fraction(float(a)) - b) for a, b in zip(g, exact)])
@@ -230,7 +230,7 @@ def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
         assert kinks == 0 or f"at {kinks} active kink" in found.message
         z = np.concatenate([z.ravel() for z in ob.model.preactivations(found.x, ob.X)[:-1]])
         assert (np.abs(z) < 1e-9).sum() >= kinks
-        assert falls_nowhere(ob, found.x, np.random.default_rng(seed), 1e-3)
+        assert no_point_nearby_is_lower(ob, found.x, np.random.default_rng(seed), 1e-3)
     assert certified >= 2
 
 
@@ -300,7 +300,7 @@ def test_duplicated_units_are_merged_for_the_proof(loss, seed):
     assert found.certified and not found.is_smooth and found._proof.n_copies >= 2
     assert "family with the same loss" in found.reason
     assert wide.value(found.theta) == pytest.approx(small.fun, rel=1e-12)
-    assert falls_nowhere(wide, found.theta, np.random.default_rng(0), 1e-4)
+    assert no_point_nearby_is_lower(wide, found.theta, np.random.default_rng(0), 1e-4)
 
 
 def test_a_duplicated_unit_at_a_saddle_is_not_proved():
@@ -373,7 +373,7 @@ def test_tanh_and_residual_networks_have_no_kink_proofs():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_repeated_samples_share_a_kink(loss):
+def test_repeated_samples_are_merged_to_one_row_at_kinks(loss):
     """Repeated samples with different targets are merged to one row, the gradient stays that of the
     loss, and most runs end at minima.
     """
@@ -391,7 +391,7 @@ def test_repeated_samples_share_a_kink(loss):
         assert len(phi.rows.X) == 30 and np.allclose(phi.gradient(ob.model.init(seed=1)), g)
         found = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
         certified += found.success
-        assert not found.success or falls_nowhere(ob, found.x, rng, 1e-4)
+        assert not found.success or no_point_nearby_is_lower(ob, found.x, rng, 1e-4)
     assert certified >= 2
 
 

@@ -316,7 +316,9 @@ def test_runs_are_bitwise_identical_with_and_without_callbacks(loss, dtype, rng)
     alone = minimize(net.ob, net.theta, max_iter=80)
     same(
         alone,
-        minimize(UserObjective(net.ob), net.theta, max_iter=80, gradient_tol=alone_tol(dtype)),
+        minimize(
+            UserObjective(net.ob), net.theta, max_iter=80, gradient_tol=default_gradient_tol(dtype)
+        ),
     )
     same(alone, minimize(net.ob, net.theta, max_iter=80, callback=seen.append))
     same(alone, minimize(net.objective(n_threads=2), net.theta, max_iter=80))
@@ -326,7 +328,7 @@ def test_runs_are_bitwise_identical_with_and_without_callbacks(loss, dtype, rng)
     assert len(seen) == alone.nit > 10 and net.ob.value(alone.x) == alone.fun
 
 
-def alone_tol(dtype):
+def default_gradient_tol(dtype):
     """Return the default gradient tolerance for a dtype."""
     return 1e-6 if dtype == "float64" else 1e-3
 

@@ -21,7 +21,7 @@ def friedman(rng, N=200):
     return (X - 0.5) * 12**0.5, (y - y.mean()) / y.std()
 
 
-def test_a_path_leaves_the_saddles_of_units_that_decay_has_killed(rng):
+def test_a_path_leaves_saddles_of_units_that_weight_decay_removed(rng):
     """The point without active units, a minimum at l2 = 2, is a saddle at smaller l2. There each
     point of the path is a minimum, whose loss is hardly higher than that of a fit from the start.
     """

@@ -164,7 +164,7 @@ def test_sampling_an_objective_without_a_network_raises():
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("split", [True, False])
-def test_an_added_unit_keeps_the_outputs(split, bias):
+def test_adding_a_unit_does_not_change_the_outputs(split, bias):
     rng = np.random.default_rng(0)
     narrow, wide = (fc.MLP([3, m, 2], "softplus", bias) for m in (4, 6))
     theta, X = narrow.init(seed=1) + 0.1, rng.standard_normal((9, 3))

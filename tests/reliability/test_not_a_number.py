@@ -38,7 +38,7 @@ class BadProducts(LinearOperator):
         return out
 
 
-TAKERS = {
+CALLS_WITH_BAD_ARRAYS = {
     "X": lambda bad: fc.Objective(MODEL, with_one_bad_entry(X, bad), Y, "mse"),
     "y": lambda bad: fc.Objective(MODEL, X, with_one_bad_entry(Y, bad), "mse"),
     "sample_weight": lambda bad: fc.Objective(
@@ -61,10 +61,10 @@ TAKERS = {
 
 
 @BAD
-@pytest.mark.parametrize("name", TAKERS)
+@pytest.mark.parametrize("name", CALLS_WITH_BAD_ARRAYS)
 def test_errors_for_bad_arrays_name_the_argument(name, bad):
     with pytest.raises(ValueError) as caught:
-        TAKERS[name](bad)
+        CALLS_WITH_BAD_ARRAYS[name](bad)
     assert name.split(" ")[0] in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -98,7 +98,7 @@ def test_nan_in_a_vector_affects_only_its_column_of_a_product(bad):
     assert H.rounding_bound(v) == np.inf
 
 
-ASKERS = {
+ALGORITHMS = {
     "eigsh": fc.eigsh,
     "eigvalsh": fc.eigvalsh,
     "inertia": fc.inertia,
@@ -114,11 +114,11 @@ ASKERS = {
 
 
 @BAD
-@pytest.mark.parametrize("name", ASKERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_algorithms_reject_operators_that_return_nan(name, bad):
     for op in (BadProducts(bad), with_one_bad_entry(np.eye(30), bad)):
         with pytest.raises(ValueError, match="finite"):
-            ASKERS[name](op)
+            ALGORITHMS[name](op)
 
 
 @pytest.mark.parametrize("part", ["value", "gradient", "hessian"])

@@ -11,7 +11,7 @@ import fastcurv as fc
 from fastcurv.structure.parameters import layers_of
 from fastcurv.testing import PrescribedSpectrum
 
-NEAR = 1e-10  # of the largest eigenvalue: how far apart those of a cluster are
+CLUSTER_GAP = 1e-10  # of the largest eigenvalue: how far apart those of a cluster are
 
 
 def bulk(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -39,7 +39,7 @@ def prescribed(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
     for side in rng.permutation([1, -1])[: rng.integers(1, 3)]:
         for at in rng.choice(6, rng.integers(1, 4), replace=False):
             copies = int(rng.integers(2, 13))
-            near = NEAR * width * np.arange(copies) * rng.integers(2)
+            near = CLUSTER_GAP * width * np.arange(copies) * rng.integers(2)
             values = np.r_[values, values[at if side > 0 else -1 - at] + near[1:]]
     rng.shuffle(values)
     scale = 10.0 ** rng.integers(-3, 4)

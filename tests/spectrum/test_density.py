@@ -17,7 +17,7 @@ from .spectra import SPECTRA, Prescribed, hessian_like
 pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
-def at_the_end(size):
+def symmetric_matrix(size):
     """Return a random symmetric matrix of 30 rows, multiplied by `size`."""
     B = np.random.default_rng(0).standard_normal((30, 30))
     return (B / 2 + B.T / 2) * size
@@ -230,7 +230,7 @@ def test_copies_of_an_outlier_keep_their_weight(rng):
     assert abs(np.mean(off)) <= 4 / 40**0.5
 
 
-REFUSED = [
+UNAVAILABLE_QUANTITIES = [
     *((lambda d, power=power: d.moment(power), "power must be an int >= 0.*got .*")
       for power in (-1, 0.5, "2", True)),
     *((lambda d, ends=ends: d.mass(*ends), "(low|high) must be a number.*got .*")
@@ -238,13 +238,13 @@ REFUSED = [
     (lambda d: d.wasserstein([1.0, np.nan]), "other must hold finite numbers, got NaN"),
     (lambda d: spectral_density(np.diag([1.0, 3.0]), 2, 3, width=1e-17),
      "width must be at least .*eigenvalues up to 3, got 1e-17"),
-    (lambda d: spectral_density(at_the_end(1e-310), 2, 10, seed=0, width=1e-305),
+    (lambda d: spectral_density(symmetric_matrix(1e-310), 2, 10, seed=0, width=1e-305),
      "width must be at least .*got 1e-305"),
 ]  # fmt: skip
 
 
 @pytest.mark.by_day(share=1)
-@pytest.mark.parametrize("ask, words", REFUSED)
+@pytest.mark.parametrize("ask, words", UNAVAILABLE_QUANTITIES)
 def test_densities_reject_unavailable_quantities(ask, words):
     d = spectral_density(np.diag(np.linspace(-1.0, 1.0, 30)), 2, 10, seed=0)
     with pytest.raises(ValueError, match=words):
@@ -259,9 +259,9 @@ def test_overflowing_moments_are_rejected():
 
 
 ENDS = {
-    "1e307": at_the_end(1e307),
-    "1e-310": at_the_end(1e-310),
-    "1e-320": at_the_end(1e-320),
+    "1e307": symmetric_matrix(1e307),
+    "1e-310": symmetric_matrix(1e-310),
+    "1e-320": symmetric_matrix(1e-320),
     "0": np.zeros((30, 30)),
     "mixed": np.diag(np.r_[1e307, 1e-310, -1e307, np.ones(27)]),
 }

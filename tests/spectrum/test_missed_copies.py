@@ -160,7 +160,7 @@ def test_searches_that_stop_early_bound_the_missed_copies():
     assert missed and wrong <= 2
 
 
-def test_growth_bounds_the_part_of_an_eigenvector_in_a_run(rng):
+def test_log_growth_gives_the_part_of_an_eigenvector_in_a_run(rng):
     """For an eigenvector z with component w in the start, ``sum_j <q_j, z>^2`` over basis vectors
     q_j equals ``w^2 exp(log_growth)``.
     """

@@ -219,7 +219,7 @@ def test_a_search_makes_few_convergence_checks(monkeypatch):
 
 
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
-def test_a_probe_ends_by_its_ritz_values(which, monkeypatch):
+def test_a_probe_for_copies_compares_its_ritz_values_with_the_earlier_ones(which, monkeypatch):
     """A probe for missed copies returns 1 only if its Ritz values equal the earlier ones within the
     tolerance, and -1 only if they differ.
     """

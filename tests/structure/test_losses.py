@@ -17,7 +17,7 @@ from fastcurv.structure import given as losses
 from fastcurv.structure.tables import LOSSES
 
 from .. import nets
-from ..certify.longdouble import LD, LONG, given, in_long_double
+from ..certify.longdouble import HAS_LONG_DOUBLE, LD, in_long_double, user_loss_derivatives
 from ..network.product_cases import assert_same_results
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
@@ -82,7 +82,7 @@ def test_errors_of_losses_are_within_their_stated_bounds(name, rng):
     off = own.max(axis=1)[:, None, None] if loss.coupled else own
     assert (gaps[2] <= off)[fine].all()
     own = loss.error_bounds(z, y, there, losses.LONG_EPS)
-    for j, other in enumerate(given(name, z.astype(LD), y.astype(LD)), start=1):
+    for j, other in enumerate(user_loss_derivatives(name, z.astype(LD), y.astype(LD)), start=1):
         off = 4 * (own.max(axis=1)[:, None, None] if there[j].ndim == 3 else own)
         gap = np.abs(there[j] - other)
         assert (gap <= off)[fine].all(), (name, j)
@@ -172,7 +172,7 @@ def test_user_defined_cross_entropy_equals_the_built_in_one(kind, batch_norm, rn
     assert_same_results(ours, theirs, theta, V, 1e-13)
     bounds = [ob.hessian(theta).rounding_bound(V[:, 0].copy()) for ob in (theirs, ours)]
     assert bounds[0] / 10 <= bounds[1] <= 10 * bounds[0]
-    if LONG and not batch_norm:
+    if HAS_LONG_DOUBLE and not batch_norm:
         gradients = [ob.certificates.precise_gradient(theta) for ob in (theirs, ours)]
         assert np.linalg.norm(gradients[0][0] - gradients[1][0]) <= gradients[1][1] <= 1e-14
         thirds = [ob.certificates.third_bound(theta, 1e-3) for ob in (theirs, ours)]
@@ -281,7 +281,7 @@ def test_proofs_use_float64_bounds_if_long_double_equals_float64(monkeypatch):
     ob = problem(ob.loss)
     assert ob.certificates.precise_gradient(found.x * (1 + 1e-15))[1] == np.inf
     at = fc.classify(ob, found.x * (1 + 1e-15))
-    assert at.certified and at.radius >= (10 if LONG else 1) * best
+    assert at.certified and at.radius >= (10 if HAS_LONG_DOUBLE else 1) * best
 
 
 def test_the_gauss_newton_matrix_of_a_nonconvex_loss_raises(rng):

@@ -120,13 +120,13 @@ def test_units_count_as_inactive_only_on_the_whole_ball():
     assert T.shape[1] == 4 + 1 + 3
 
 
-def test_layers_joined_by_skips_are_grouped():
+def test_layers_joined_by_skips_form_one_range():
     model = fc.MLP([3, 3, 3, 2, 2, 2, 1], activation="relu", residual=True)
     assert residual_stream_runs(model) == [range(2, 5)]
     assert residual_stream_runs(fc.MLP([3, 3, 2, 1])) == [range(0, 1), range(1, 2)]
 
 
-def test_units_that_stay_off_without_biases():
+def test_weights_of_inactive_units_without_biases_are_symmetry_directions():
     """In a network without biases, the incoming and outgoing weights of units that are inactive on
     all samples are exactly the symmetry directions.
     """

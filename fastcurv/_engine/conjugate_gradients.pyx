@@ -25,7 +25,7 @@ cdef bint is_slower_than_bound(
     return fallen > 0 and log(fallen) > guaranteed
 
 
-cdef class Workspace:
+cdef class CGWorkspace:
     """Vectors of the method of conjugate gradients for (H + shift) y = -g, kept for a whole run,
     and the vector operations between two products.
     """

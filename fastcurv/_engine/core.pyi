@@ -8,7 +8,7 @@ from typing_extensions import disjoint_base
 
 BATCH_NORM_EPS: Final[float]
 
-class Pages(mmap.mmap): ...
+class AnonymousMap(mmap.mmap): ...
 
 def copy_if_mapped(
     x: NDArray[Any], name: str, rows: Any = None, by_pipe: bool = False
@@ -197,7 +197,7 @@ class NotFiniteError(ValueError): ...
 class Scratchpad: ...
 
 @disjoint_base
-class Ritz:
+class SmallEigensystem:
     m: int
 
 @disjoint_base
@@ -338,7 +338,7 @@ class EigenSearch:
 def log_growth(diagonal: Any, off_diagonal: Any, at: Any) -> NDArray[np.float64]: ...
 
 @disjoint_base
-class Levenberg:
+class LevenbergRun:
     theta: NDArray[Any]
     gradient: NDArray[Any]
     value: float
@@ -405,7 +405,7 @@ def force_packed_pairs(packed: int = -1) -> None: ...
 def disable_kernels(narrow: bool = False, stack: bool = False) -> None: ...
 
 @disjoint_base
-class Arithmetic:
+class FloatingPointMode:
     def __new__(cls, threads: object = None) -> Self: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: object) -> None: ...
@@ -451,7 +451,7 @@ class FastMatrixProduct(FastProduct):
     def __init__(self, A: NDArray[Any]) -> None: ...
 
 @disjoint_base
-class Space:
+class ProjectedSubspace:
     n: int
     max_dim: int
     dtype: np.dtype[Any]
@@ -497,7 +497,7 @@ def solve_small_problem(
 ) -> tuple[NDArray[np.float64], float]: ...
 
 @disjoint_base
-class Workspace:
+class CGWorkspace:
     g: NDArray[Any]
     r: NDArray[Any]
     p: NDArray[Any]
@@ -549,7 +549,7 @@ class NewtonSteps:
     gradient: NDArray[Any]
     n_slow_steps: int
     stop_condition_met: bool
-    def __init__(self, run: Any, space: Space, forcing: float) -> None: ...
+    def __init__(self, run: Any, space: ProjectedSubspace, forcing: float) -> None: ...
     @property
     def theta(self) -> NDArray[Any]: ...
     def take_steps(
@@ -600,7 +600,7 @@ def adam_step(
 def activate(activation: Any, z: NDArray[np.floating[Any]]) -> NDArray[Any]: ...
 
 @disjoint_base
-class Multiplier:
+class MatrixMultiplier:
     def __init__(self, dtype: Any, threads: int) -> None: ...
     def __call__(
         self,

@@ -53,7 +53,7 @@ cdef memory_map_of(x):
             start = x.offset - x.offset % mmap.ALLOCATIONGRANULARITY
             return mapped, start + len(mapped), x.mode != "c"
         x = x.base if isinstance(x, np.ndarray) else x.obj
-    mapped = isinstance(x, mmap.mmap) and not isinstance(x, Pages)
+    mapped = isinstance(x, mmap.mmap) and not isinstance(x, AnonymousMap)
     return (x, len(x), False) if mapped else None
 
 
@@ -94,7 +94,7 @@ cdef reopen_mapped_file(mapped):
     return files[mapped]
 
 
-class Pages(mmap.mmap):
+class AnonymousMap(mmap.mmap):
     """Anonymous memory map that holds copies of rows. The memory is returned to the system when the
     map is freed, whereas the heap, which has one arena per thread, might keep it.
     """
@@ -118,7 +118,7 @@ cdef allocate_like(x, mapped):
         elif pages is None and 0 <= len(spare) - out.nbytes <= out.nbytes // 4:
             pages = spare
     if pages is None:
-        pages = Pages(-1, out.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        pages = AnonymousMap(-1, out.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if out.nbytes <= MAX_REUSED_BLOCK_BYTES and len(kept) < MAX_REUSED_BLOCKS:
         kept.append(pages)
     return np.ndarray(out.shape, out.dtype, pages, 0, out.strides)

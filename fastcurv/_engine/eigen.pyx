@@ -7,8 +7,9 @@ tridiagonal matrices, by rotations.
 
 the tridiagonal form takes 4/3 n^3 operations and all eigenvalues of T take n^2 rotations. Each
 eigenvector ``Q s`` takes another n^2 rotations and 2 n^2 operations. The cost of the eigenvalues
-and a few eigenvectors is thus less than half of that of the full decomposition. `Ritz` serves
-projected operators, which grow by a few rows and are diagonalised repeatedly.
+and a few eigenvectors is thus less than half of that of the full decomposition.
+`SmallEigensystem` serves projected operators, which grow by a few rows and are diagonalised
+repeatedly.
 """
 import numpy as np
 
@@ -121,7 +122,7 @@ cdef object array_from_doubles(Py_ssize_t count, const double *x):
     return found
 
 
-cdef class Ritz:
+cdef class SmallEigensystem:
     """Eigenvalues of a symmetric matrix in ascending order, the first and the last entry of each
     eigenvector, and any eigenvector on request.
     """
@@ -456,7 +457,7 @@ cdef class Tridiagonal:
     most about 1 in absolute value. A is overwritten.
     """
     cdef object A, tau
-    cdef Ritz found
+    cdef SmallEigensystem found
     cdef readonly Py_ssize_t n
     # Trace of A, and sum of squares of all entries of A.
     cdef readonly double trace, squares
@@ -474,7 +475,7 @@ cdef class Tridiagonal:
         cdef int n = A.shape[0], info, lwork = n * REFLECTOR_BLOCK_SIZE
         cdef Py_ssize_t i
         numbers, work = np.zeros((3, n)), np.empty(lwork)
-        self.A, self.n, self.tau, self.found = A, n, numbers[2], Ritz()
+        self.A, self.n, self.tau, self.found = A, n, numbers[2], SmallEigensystem()
         cdef double *a = <double *>pointer(A)
         cdef double *d = <double *>pointer(numbers)
         cdef double *room = <double *>pointer(work)

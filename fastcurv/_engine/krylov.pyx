@@ -295,7 +295,7 @@ cdef bint should_stop(StoppingRule *rule, Py_ssize_t m, double gain) noexcept no
 
 # --- the space ------------------------------------------------------------------------------------
 
-cdef class Space:
+cdef class ProjectedSubspace:
     """Orthonormal rows, the projection of a symmetric operator on their span, and steps in the
     span.
 
@@ -314,7 +314,7 @@ cdef class Space:
     cdef public double gamma
     cdef readonly double max_abs_eigenvalue   # largest |eigenvalue| at the last diagonalisation
     cdef Py_ssize_t known       # number of rows for which T is diagonalised, or -1
-    cdef Ritz found
+    cdef SmallEigensystem found
     cdef Scratchpad small
     cdef double *linear
     cdef double *base
@@ -340,7 +340,7 @@ cdef class Space:
         self.rows = np.empty((room, self.n), self.dtype)
         self.T = np.zeros((len(self.rows),) * 2)
         self.product = np.empty(self.n, self.dtype)
-        self.found, self.small = Ritz(), Scratchpad()
+        self.found, self.small = SmallEigensystem(), Scratchpad()
         self.m = self.p = 0
         self.gamma, self.known = 0, -1
         self.update_pointers()
@@ -531,7 +531,7 @@ cdef class Space:
         and the gradient in the coordinates of these eigenvectors.
         """
         cdef Py_ssize_t m = self.m, i
-        cdef Ritz found = self.found
+        cdef SmallEigensystem found = self.found
         if self.known == m or m == 0:
             return 0
         try:

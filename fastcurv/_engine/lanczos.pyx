@@ -69,7 +69,7 @@ cdef class LanczosRecurrence:
     cdef public bint tridiagonal, semiorthogonal
     cdef public double orthogonality_tol, scale, noise, max_orthogonality_loss
     cdef FastProduct times      # fast products of the operator, or None
-    cdef Ritz found
+    cdef SmallEigensystem found
     cdef double lost            # estimated loss of orthogonality of the pending row
     cdef bint has_loss_estimates          # True if `along` holds the estimates for rows m - 1 and m
     # (3, apart) ring buffer of estimated components of the last rows along all rows
@@ -102,7 +102,7 @@ cdef class LanczosRecurrence:
         fast = isinstance(times, FastProduct) and (<FastProduct>times).is_available()
         self.times = times if fast else None
         self.eps = DBL_EPSILON if self.dtype.itemsize == 8 else FLT_EPSILON
-        self.found, self.unit, self.errors = Ritz(), 1, np.empty(0)
+        self.found, self.unit, self.errors = SmallEigensystem(), 1, np.empty(0)
         self.along = np.empty((3, 0))
         self.sums, self.squares, self.small = Scratchpad(), Scratchpad(), Scratchpad()
 

@@ -22,10 +22,10 @@ cdef enum:
     MIN_PANEL_ROWS = 24
     MAX_PANEL_BYTES = 1 << 18  # maximum bytes of the L2 cache that a panel's rows may occupy
     # Row-major layout: minimum bytes of state and scratch of a panel for which prefetching is
-    # faster. PREFETCH_MIN_BYTES_64 applies with 64-byte vectors if the state of all rows exceeds
-    # PREFETCH_MIN_STATE_BYTES.
+    # faster. PREFETCH_MIN_BYTES_AVX512 applies with 64-byte vectors if the state of all rows
+    # exceeds PREFETCH_MIN_STATE_BYTES.
     PREFETCH_MIN_BYTES = 7 << 19
-    PREFETCH_MIN_BYTES_64 = 1 << 20
+    PREFETCH_MIN_BYTES_AVX512 = 1 << 20
     PREFETCH_MIN_STATE_BYTES = 5 << 20
     # Maximum rows of a panel if rows come in chunks, because scratch counts towards the memory
     # limit.
@@ -77,7 +77,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     P.state_bytes = P.N * state_bytes_per_sample(P)
     prefetches_early = P.K.vector_bytes == FC_ALIGN and P.state_bytes > PREFETCH_MIN_STATE_BYTES
     P.panel_exceeds_l2 = P.panel * row_bytes > (
-        PREFETCH_MIN_BYTES_64 if prefetches_early else PREFETCH_MIN_BYTES
+        PREFETCH_MIN_BYTES_AVX512 if prefetches_early else PREFETCH_MIN_BYTES
     )
     P.prefetches_next = P.ld_transposed and P.state_bytes > L3_SHARE_BYTES
     if 12 * P.N * P.n < (SERIAL_TRANSPOSED_MAX_FLOPS if P.ld_transposed else SERIAL_MAX_FLOPS):

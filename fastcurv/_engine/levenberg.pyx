@@ -44,7 +44,7 @@ cdef enum Ending:
     NOT_ENDED, CRITICAL, TARGET, STALLED, OUT_OF_TIME, CANCELLED
 
 
-cdef class Levenberg:
+cdef class LevenbergRun:
     """A Levenberg-Marquardt run: theta with its loss, gradient, Gauss-Newton matrix and damping.
 
     Parameters

@@ -183,16 +183,16 @@ cdef class NewtonSteps:
     ----------
     run : Run
         The run, which provides the start, the budget and tolerances.
-    space : Space
+    space : ProjectedSubspace
         The Krylov subspace of each step.
     forcing : float
         Relative residual to which the small problem is solved.
     """
     cdef object run
-    cdef Space space
+    cdef ProjectedSubspace space
     cdef LossEvaluator points
     cdef double forcing
-    cdef public double cost_weight  # argument of `Space.solve`: weight of cost against gain
+    cdef public double cost_weight  # weight of cost against gain in `ProjectedSubspace.solve`
     cdef readonly object vector  # last trial step
     cdef readonly object parameter  # parameter of the small problem after the last trial step
     cdef readonly double ratio  # ratio of actual to predicted decrease of the last trial step
@@ -204,7 +204,7 @@ cdef class NewtonSteps:
     cdef public Py_ssize_t n_slow_steps  # number of consecutive steps with little decrease
     cdef readonly bint stop_condition_met  # True if the condition `watch` of `take_steps` was met
 
-    def __init__(self, run, Space space, double forcing):
+    def __init__(self, run, ProjectedSubspace space, double forcing):
         self.run, self.space, self.forcing, self.cost_weight = run, space, forcing, 0
         self.vector, self.stop_condition_met = np.empty_like(run.theta), False
 
@@ -224,7 +224,7 @@ cdef class NewtonSteps:
         Parameters
         ----------
         problem, parameter, limit
-            Arguments of `Space.solve`.
+            Arguments of `ProjectedSubspace.solve`.
         scale : array (n,) or None
             Factor that converts the step, if the space uses scaled coordinates.
         opened : bool

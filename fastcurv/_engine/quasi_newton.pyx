@@ -42,7 +42,7 @@ cdef double MIN_PAIR_COSINE = 1e-10  # minimum s'y / (||s|| ||y||) of a pair tha
 # constant of sufficient decrease: required fraction of the predicted decrease
 cdef double MIN_DECREASE_RATIO = 1e-4
 cdef double MAX_SLOPE_RATIO = 0.9  # maximum final slope, relative to the initial slope
-cdef double VALUE_ERROR_EPS = 10    # error of a value, in units of eps |f|
+cdef double TRIAL_VALUE_ERROR_EPS = 10  # error of a value, in units of eps |f|
 # Factor by which each check of the clock decreases the longest recent time between two checks.
 cdef double CLOCK_GAP_DECAY = 0.7
 
@@ -447,7 +447,7 @@ cdef class QuasiNewton:
         q.weights = q.products + 2 * memory
         q.solved = q.weights + 2 * memory
         q.sums = q.solved + 3 * memory
-        q.noise = VALUE_ERROR_EPS * float(np.finfo(dtype).eps)
+        q.noise = TRIAL_VALUE_ERROR_EPS * float(np.finfo(dtype).eps)
 
     cdef object array_at(self, char *start):
         """Return the NumPy array whose memory begins at `start`."""
@@ -461,7 +461,7 @@ cdef class QuasiNewton:
         self.array_at(q.theta)[:] = self.array_at(q.trial)[:] = theta
         self.array_at(q.g)[:] = self.array_at(q.g_trial)[:] = gradient
         q.f, q.state, q.moved, q.row = value, SEARCH_ENDED, False, -1
-        with Arithmetic(), nogil:
+        with FloatingPointMode(), nogil:
             # s = 0, so only g'g is needed
             run_vector_sweep(q, compute_step_strip, 8, 4, STRIP_ELEMENTS)
             q.gnorm = norm_from_square(q, q.g, sum_over_parts(q, 3))
@@ -479,7 +479,7 @@ cdef class QuasiNewton:
                 f"pairs must lie within the {q.most} rows that are kept, got {count} from row "
                 f"{first}."
             )
-        with Arithmetic(), nogil:
+        with FloatingPointMode(), nogil:
             q.first, q.count = first, count
             for i in range(count):  # from the oldest pair to the newest
                 q.row = (first + i) % q.most
@@ -534,7 +534,7 @@ cdef class QuasiNewton:
 
     def start_search(self):
         """Begin a line search. Return True if the value and gradient at `trial` are needed."""
-        with Arithmetic(), nogil:
+        with FloatingPointMode(), nogil:
             begin_line_search(&self.q)
         return self.q.state == SEARCH_RUNNING
 
@@ -543,7 +543,7 @@ cdef class QuasiNewton:
         point are needed.
         """
         np.copyto(self.array_at(self.q.g_trial), gradient)
-        with Arithmetic(), nogil:
+        with FloatingPointMode(), nogil:
             process_trial(&self.q, value)
         return self.q.state == SEARCH_RUNNING
 
@@ -551,7 +551,7 @@ cdef class QuasiNewton:
         """End the search at its lowest trial if the value there is lower than at the start, and
         otherwise at the start.
         """
-        with Arithmetic(), nogil:
+        with FloatingPointMode(), nogil:
             end_line_search(&self.q, True)
 
     # --- interface for losses that a plan evaluates -----------------------------------------------

@@ -12,7 +12,7 @@ cdef class Lanczos(LanczosRecurrence):
 
     cdef int diagonalise(self, bint vectors) except -1:
         """Diagonalise T into `found`, and raise `scale` to the largest |Ritz value|."""
-        cdef Ritz found = self.found
+        cdef SmallEigensystem found = self.found
         cdef Py_ssize_t last = self.m - 1
         self.update_pointers()
         if not (self.is_tridiagonal() and found.diagonalise_by_rotations(self.m, self.t, self.ld)):

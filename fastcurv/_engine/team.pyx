@@ -90,10 +90,10 @@ cdef int end_signal_watch(fc_watch before) except -1 nogil:
 # --- floating-point settings: round to nearest, keep subnormal numbers ----------------------------
 
 
-cdef dict _regions = {}         # {thread: number of `Arithmetic` contexts entered and not yet left}
+cdef dict _regions = {}         # {thread: number of `FloatingPointMode` contexts entered}
 
 
-cdef class Arithmetic:
+cdef class FloatingPointMode:
     """Context manager that sets this thread to round to nearest and to keep subnormal numbers. On
     exit the thread's previous floating-point settings are restored, and `disturbed` is set to True
     if other code changed the settings inside the context. If `threads` is given, calls inside the
@@ -126,8 +126,8 @@ cdef class Arithmetic:
 
 
 def resume_arithmetic():
-    """Restore the floating-point settings of the enclosing `Arithmetic` context, which user-defined
-    code may have changed. Do nothing outside such a context.
+    """Restore the floating-point settings of the enclosing `FloatingPointMode` context, which
+    user-defined code may have changed. Do nothing outside such a context.
     """
     if PyThread_get_thread_ident() in _regions:
         fc_arithmetic_begin()
@@ -318,7 +318,8 @@ MAX_THREADS = FC_MAX_THREADS
 
 def default_n_threads():
     """Return FASTCURV_NUM_THREADS if it is set, else the number of CPUs that the affinity mask and
-    cgroup limits allow. The result is at most the `threads` of the enclosing `Arithmetic` context.
+    cgroup limits allow. The result is at most the `threads` of the enclosing
+    `FloatingPointMode` context.
     """
     cdef int wanted = fc_threads_wanted()
     text = os.environ.get("FASTCURV_NUM_THREADS")

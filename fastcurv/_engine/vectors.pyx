@@ -365,7 +365,7 @@ def activate(activation, z):
 
 # --- products of matrices of any strides ----------------------------------------------------------
 
-cdef class Multiplier:
+cdef class MatrixMultiplier:
     """Products ``out = [out +] A B`` of 2-D arrays of one dtype and any strides, on at most
     `threads` threads of the thread team. Results are bitwise identical for any number of threads.
     The scratch memory is reused, so only one thread at a time may call an object.

@@ -68,7 +68,9 @@ def rounding_to_nearest(function: Callable[Given, Result]) -> Callable[Given, Re
     @functools.wraps(function)
     def run(*args: Given.args, **named: Given.kwargs) -> Result:
         for _ in range(MAX_DISTURBED_CALLS):
-            with _engine.Arithmetic(getattr(args[0], "n_threads", None) if args else None) as mode:
+            with _engine.FloatingPointMode(
+                getattr(args[0], "n_threads", None) if args else None
+            ) as mode:
                 found = function(*args, **named)
             if not mode.disturbed:
                 return found
@@ -89,7 +91,7 @@ def starting_with_nearest_rounding(function: Callable[Given, Result]) -> Callabl
 
     @functools.wraps(function)
     def run(*args: Given.args, **named: Given.kwargs) -> Result:
-        with _engine.Arithmetic(getattr(args[0], "n_threads", None) if args else None):
+        with _engine.FloatingPointMode(getattr(args[0], "n_threads", None) if args else None):
             return function(*args, **named)
 
     return run

@@ -6,9 +6,9 @@ Q``, where Y may be the first rows of Q. Each reads the basis once, and its resu
 independent of the number of threads. `dot` and `norm` are for long vectors, for which BLAS would
 start its own threads, which keep spinning during the engine's next product; `equal_vectors` returns
 True if two vectors are equal. `adam_step` takes one step of Adam in a single sweep, `QuasiNewton`
-is a run of L-BFGS, and `NewtonSteps` a run of steps in a Krylov space (`Space`) with small
-problems, which `solve_small_problem` solves. `Workspace` holds the vectors of conjugate gradients,
-`Lanczos` is a recurrence, and `EigenSearch` an eigenvalue search with that recurrence.
+is a run of L-BFGS, and `NewtonSteps` a run of steps in a Krylov space (`ProjectedSubspace`) with
+small problems, which `solve_small_problem` solves. `CGWorkspace` holds the vectors of conjugate
+gradients, `Lanczos` is a recurrence, and `EigenSearch` an eigenvalue search with that recurrence.
 `reduction_ratio` and `next_radius` evaluate trial steps.
 """
 
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from .._engine import (
     NOT_FINITE_MESSAGE,
+    CGWorkspace,
     EigenSearch,
     Lanczos,
     NewtonSteps,
+    ProjectedSubspace,
     QuasiNewton,
-    Space,
-    Workspace,
     adam_step,
     combine_rows,
     default_n_threads,
@@ -47,8 +47,8 @@ __all__ = [
     "NewtonSteps",
     "QuasiNewton",
     "EigenSearch",
-    "Space",
-    "Workspace",
+    "ProjectedSubspace",
+    "CGWorkspace",
     "adam_step",
     "column_slices",
     "combine_rows",

@@ -537,8 +537,7 @@ class InertiaByProducts(InertiaStrategy):
                 if main.p
                 else exhausted_miss_probability(main, H.n, eps)
             )
-        # A start vector whose component along an eigenvector is below rounding misses that
-        # eigenvector.
+        # A start vector misses an eigenvector along which its component is below rounding.
         risk = max(risk, EPS * H.n**0.5)
         if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
             risk = 1.0

@@ -76,8 +76,10 @@ def check_kantorovich(
 
     Examples
     --------
-    >>> check_kantorovich(1.0, 0.1, lambda r: 2.0).holds, check_kantorovich(1.0, 0.3, lambda r:
-    2.0).missing (True, 'h')
+    >>> check_kantorovich(1.0, 0.1, lambda r: 2.0).holds
+    True
+    >>> check_kantorovich(1.0, 0.3, lambda r: 2.0).missing
+    'h'
     """
 
     def no(missing: str, L: float = np.inf, h: float = np.inf) -> KantorovichOutcome:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..common.protocols import Array
-from ..common.vectors import Workspace, dot, norm
+from ..common.vectors import CGWorkspace, dot, norm
 
 
 def capped_cg(
@@ -29,7 +29,7 @@ def capped_cg(
     g: np.ndarray,
     eps: float,
     tolerance: float,
-    work: Workspace,
+    work: CGWorkspace,
     *,
     bound: float = 0.0,
     max_iter: Any = None,
@@ -50,7 +50,7 @@ def capped_cg(
         CG ends with a direction of negative curvature if it finds curvature below ``-eps``.
     tolerance : float
         Tolerance of the residual, relative to ||g||.
-    work : Workspace
+    work : CGWorkspace
         Work vectors. The result d may be one of these vectors.
     bound : float
         A lower estimate of ||H||, increased if products show a larger norm.
@@ -86,7 +86,7 @@ def capped_cg(
 
 
 def _negative_curvature_direction(
-    multiply: Any, g: np.ndarray, eps: float, j: int, work: Workspace
+    multiply: Any, g: np.ndarray, eps: float, j: int, work: CGWorkspace
 ) -> tuple[Any, float | None]:
     """Return a difference of two iterates with curvature below -eps, and its curvature. Return the
     last iterate and None if no such difference is found. CG is run again, with at most j products.

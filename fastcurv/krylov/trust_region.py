@@ -15,7 +15,7 @@ import numpy as np
 
 from ..common.linalg import svd
 from ..common.protocols import Floats
-from ..common.vectors import Space, log_growth, solve_small_problem
+from ..common.vectors import ProjectedSubspace, log_growth, solve_small_problem
 from .lanczos import LanczosBasis, ritz_decomposition, scaled_norm
 
 # --------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def solve_trust_region(
     return solve_small_problem("trust-region", values, linear, radius)
 
 
-class KrylovSpace(Space, LanczosBasis):
+class KrylovSpace(ProjectedSubspace, LanczosBasis):
     """Orthonormal rows Q, with the exact projection ``T = Q H Q'`` onto the rows that have been
     multiplied by H.
 

@@ -217,7 +217,7 @@ class MatrixPool:
 
     def __init__(self, dtype: Any, threads: int | None) -> None:
         self.dtype = np.dtype(dtype)
-        self.multiply = _engine.Multiplier(dtype, threads or _engine.default_n_threads())
+        self.multiply = _engine.MatrixMultiplier(dtype, threads or _engine.default_n_threads())
         self._kept: dict[tuple[int, int], list[Array]] = {}
         self._taken: dict[tuple[int, int], int] = {}
 

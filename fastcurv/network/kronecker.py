@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg.lapack import dtrtri
 
-from .._engine import Multiplier, default_n_threads
+from .._engine import MatrixMultiplier, default_n_threads
 from ..common.linalg import cholesky
 from ..common.protocols import Array
 from ..structure.tables import LOSSES
@@ -58,7 +58,7 @@ class LayerCoordinates:
         self.ob = ob
         if count < ob.n_samples:
             self.ob = ob.batch(np.arange(count) * ob.n_samples // count)
-        self.multiply = Multiplier(ob.dtype, ob.n_threads or default_n_threads())
+        self.multiply = MatrixMultiplier(ob.dtype, ob.n_threads or default_n_threads())
 
     def fit(self, theta: Array) -> None:
         """Compute P from the Gauss-Newton matrix at theta, with a scale of 1."""

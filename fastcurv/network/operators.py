@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._engine import CurvatureMatrix, FastProduct, Levenberg, LossEvaluator
+from .._engine import CurvatureMatrix, FastProduct, LevenbergRun, LossEvaluator
 from ..common.checks import as_numpy, row_block_slices
 from ..common.errors import accept_aliases
 from ..common.protocols import Array, Floats, Indices
@@ -647,7 +647,7 @@ class EngineSteps:
         ob = self.objective
         if not self.uses_matrix:
             return None
-        return Levenberg(ob._take_plan(), theta, ob._spare, ob._max_spare_plans)
+        return LevenbergRun(ob._take_plan(), theta, ob._spare, ob._max_spare_plans)
 
     def point_evaluator(self) -> Any:
         ob, given = self.objective, LOSSES[self.objective.loss].given

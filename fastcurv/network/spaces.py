@@ -179,7 +179,7 @@ def _sum_kernel_matrix(ob: Any, state: RowState, S: Array) -> Array:
     is the forward state at theta, and S (c, N, d_out) is the factor of the loss curvature, with c
     columns per sample.
     """
-    M = _engine.Multiplier(ob.dtype, ob.n_threads or _engine.default_n_threads())
+    M = _engine.MatrixMultiplier(ob.dtype, ob.n_threads or _engine.default_n_threads())
     c, N, d = S.shape
     K = np.zeros((c, N, c, N), ob.dtype)
     D = np.asfortranarray(S.reshape(c * N, d))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from .._engine import Arithmetic, Callback, Lock
+from .._engine import Callback, FloatingPointMode, Lock
 from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
 from ..common.errors import accept_aliases
 from ..common.runtime import as_callback
@@ -291,7 +291,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             if block is None:
                 return None
             start, size = size, size + block[0].shape[0]
-            with Arithmetic():
+            with FloatingPointMode():
                 return start, check(block, start)
 
         with ThreadPoolExecutor(1, "fastcurv-reader") as reader:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..common.linalg import NotFiniteError
-from ..common.vectors import NewtonSteps, Workspace, dot, norm
+from ..common.vectors import CGWorkspace, NewtonSteps, dot, norm
 from ..krylov.solvers import capped_cg
 from ..krylov.trust_region import KrylovSpace
 from .line_search import first_trial_length, line_minimum
@@ -322,7 +322,7 @@ class NewtonCG(Method):
         super().__init__(run, **options)
         self.bound = 0.0
         self.reach: float | None = None
-        self.work = Workspace(len(run.theta), run.theta.dtype)
+        self.work = CGWorkspace(len(run.theta), run.theta.dtype)
 
     def step(self) -> str | None:
         """Take one step, or up to `KRYLOV_STEPS_PER_CALL` steps at once if the engine evaluates the

@@ -14,7 +14,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv._engine import Multiplier, QuasiNewton, project_rows, subtract_rows
+from fastcurv._engine import MatrixMultiplier, QuasiNewton, project_rows, subtract_rows
 from fastcurv.structure.tables import LOSSES
 
 # Sets the arithmetic of the calling thread: 0 is the default of a process, 1 to 3 are the other
@@ -143,7 +143,7 @@ def engine_calls():
     found = {
         "project_rows": lambda: project_rows(Q, W),
         "subtract_rows": lambda: subtract_rows(Q, W.copy(), S),
-        "multiplier": lambda: Multiplier("float64", 2)(np.empty((60, 60)), A, A.T),
+        "multiplier": lambda: MatrixMultiplier("float64", 2)(np.empty((60, 60)), A, A.T),
         "quasi-newton, told": lambda: halve_gradients(QuasiNewton(40_000, float, 4), W),
         "predict": lambda: mse.predict(theta, X),
     }

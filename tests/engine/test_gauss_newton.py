@@ -221,7 +221,7 @@ def check_against_numpy(ob, theta, count, within, exact=None):
     includes corrected steps.
     """
     wanted, tried = numpy_steps(exact or ob, theta.astype(float), count)
-    run, record = _engine.Levenberg(ob._new_plan(), theta.copy()), np.zeros((count, 3))
+    run, record = _engine.LevenbergRun(ob._new_plan(), theta.copy()), np.zeros((count, 3))
     assert run.run(count, 0.0, -np.inf, np.inf, record) == (count, "")
     assert "bend" in tried and run.n_values == len(tried)
     assert np.abs(run.theta - wanted).max() < within
@@ -265,7 +265,7 @@ def test_steps_are_corrected_for_data_far_from_unit_scale(rng):
 
 def test_geodesic_corrections_can_be_disabled(rng):
     ob, theta = problem(rng, [3, 5, 2], 30, "tanh", "mse")
-    run = _engine.Levenberg(ob._new_plan(), theta.copy())
+    run = _engine.LevenbergRun(ob._new_plan(), theta.copy())
     run.corrects, record = False, np.zeros((1, 3))
     assert run.run(1, 0.0, -np.inf, np.inf, record) == (1, "") and run.n_values == 1
     G, g = matrix_of(ob, theta), ob.gradient(theta)
@@ -276,11 +276,11 @@ def test_geodesic_corrections_can_be_disabled(rng):
 def test_levenberg_runs_stop_at_each_given_condition(rng):
     ob, theta = problem(rng, [2, 4, 1], 25, "tanh", "mse", l2=1e-3)
     record = np.zeros((500, 3))
-    start = _engine.Levenberg(ob._new_plan(), theta.copy())
+    start = _engine.LevenbergRun(ob._new_plan(), theta.copy())
     assert start.run(500, np.inf, -np.inf, np.inf, record) == (0, "critical")
     assert start.run(500, 0.0, np.inf, np.inf, record) == (0, "target")
     assert start.run(500, 0.0, -np.inf, -1.0, record) == (0, "max_time")
-    ahead = _engine.Levenberg(ob._new_plan(), theta.copy())
+    ahead = _engine.LevenbergRun(ob._new_plan(), theta.copy())
     ahead.run(3, 0.0, -np.inf, np.inf, record)
     between = record[1:3, 0].mean()  # reached by the third step
     assert start.run(500, 0.0, between, np.inf, record) == (3, "target")

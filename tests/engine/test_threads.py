@@ -191,11 +191,11 @@ fc.minimize(H, theta, "trust-region", max_iter=3, verdict=False)
 fc.minimize(H, theta, "l-bfgs", max_iter=40, verdict=False)
 assert engine.count_thread_workers() == 0
 there = engine.default_n_threads()
-with engine.Arithmetic(1):
+with engine.FloatingPointMode(1):
     assert engine.default_n_threads() == 1
-    with engine.Arithmetic(2), engine.Arithmetic():
+    with engine.FloatingPointMode(2), engine.FloatingPointMode():
         assert engine.default_n_threads() == 1
-with engine.Arithmetic(2):
+with engine.FloatingPointMode(2):
     assert engine.default_n_threads() == min(2, there)
     os.environ["FASTCURV_NUM_THREADS"] = "7"
     assert engine.default_n_threads() == 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastcurv._engine import testing_hooks as hooks
-from fastcurv.krylov.solvers import Workspace, _negative_curvature_direction, capped_cg, minres
+from fastcurv.krylov.solvers import CGWorkspace, _negative_curvature_direction, capped_cg, minres
 
 from ..spectrum.spectra import symmetric
 
@@ -28,7 +28,7 @@ def test_capped_cg_returns_a_solution_or_negative_curvature(low, eps, rng):
     def multiply(v, out):
         out[:] = H @ v
 
-    d, curvature, bound = capped_cg(multiply, g, eps, 1e-6, Workspace(n, float))
+    d, curvature, bound = capped_cg(multiply, g, eps, 1e-6, CGWorkspace(n, float))
     assert bound <= 4 + 1e-12
     if curvature is None:
         assert low >= -2 * eps
@@ -56,7 +56,7 @@ def test_capped_cg_stops_when_a_product_reduces_the_model_too_little(rng, cost_w
     wanted, made = 3 + little.index(True) if any(little) else 7, []
     y, curvature, _ = capped_cg(
         lambda v, out: made.append(1) or np.copyto(out, H @ v),
-        g, eps, 0.0, Workspace(7, float), cost_weight=cost_weight, price=price,
+        g, eps, 0.0, CGWorkspace(7, float), cost_weight=cost_weight, price=price,
     )  # fmt: skip
     assert len(made) == wanted and curvature is None
     assert -(g @ y + 0.5 * y @ H @ y + eps * y @ y) == pytest.approx(falls[wanted - 1], rel=1e-9)
@@ -82,7 +82,7 @@ def test_differences_of_cg_iterates_reveal_negative_curvature(lowest, shows, rng
     eps, n, j = 1e-2, 20, 14
     H = symmetric(rng, np.r_[lowest * eps, np.linspace(1, 2, n - 1)])
     g = np.linalg.eigh(H)[1] @ np.r_[1e-2, np.ones(n - 1)]
-    work = Workspace(n, np.dtype(float))
+    work = CGWorkspace(n, np.dtype(float))
     work.y[:], work.r[:] = conjugate_gradients(H, g, eps, j)
     last, products = work.y.copy(), []
 
@@ -121,7 +121,7 @@ def test_gradients_of_any_size_are_scaled_by_a_power_of_two(power, dtype):
     underflows and results scale exactly.
     """
     exponent = int(power * np.finfo(dtype).maxexp)
-    g, work = np.array([0.75, -0.5], dtype), Workspace(2, dtype)
+    g, work = np.array([0.75, -0.5], dtype), CGWorkspace(2, dtype)
     rr = work.start(np.ldexp(g, exponent))
     assert 1e-20 < rr < 1 and np.frexp(work.unit)[0] == 0.5
     residual = np.ldexp(g, exponent) * work.r.dtype.type(work.unit)
@@ -133,7 +133,7 @@ def test_cg_updates_and_sums_are_right_for_any_length(n, dtype):
     """Vector updates and inner products of CG agree with NumPy for short vectors, which one thread
     processes, and long ones, which several share.
     """
-    rng, work = np.random.default_rng(n), Workspace(n, dtype)
+    rng, work = np.random.default_rng(n), CGWorkspace(n, dtype)
     slack = 20 * float(np.finfo(dtype).eps)
     g = rng.standard_normal(n).astype(dtype)
     assert work.start(g) == pytest.approx(g.astype(float) @ g, rel=slack) and work.unit == 1

@@ -5,7 +5,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.common.objectives import hessian_products
-from fastcurv.krylov.solvers import Workspace, capped_cg
+from fastcurv.krylov.solvers import CGWorkspace, capped_cg
 from fastcurv.optimize.finish import _krylov_solve
 from fastcurv.optimize.schedules import as_schedule
 from fastcurv.testing import FunctionObjective, QuadraticObjective
@@ -101,7 +101,7 @@ def test_capped_cg_ends_when_stop_returns_true():
     H, g = np.diag(np.linspace(1, 100, 40)), rng.standard_normal(40)
     calls = []
     d, curvature, bound = capped_cg(
-        products_with(H), g, 1e-3, 1e-10, Workspace(40, np.dtype(float)),
+        products_with(H), g, 1e-3, 1e-10, CGWorkspace(40, np.dtype(float)),
         stop=lambda: calls.append(1) or len(calls) == 3,
     )  # fmt: skip
     assert len(calls) == 3 and curvature is None and d @ g < 0 and bound <= 100 * (1 + 1e-12)
@@ -120,7 +120,7 @@ def test_capped_cg_is_the_same_for_gradients_of_any_size(dtype):
         for power in (0, 9, -most, most):
             start = np.ldexp(g, power).astype(dtype)
             d, curvature, _ = capped_cg(
-                products_with(matrix), start, 1e-3, 1e-3, Workspace(12, dtype), stop=lambda: False
+                products_with(matrix), start, 1e-3, 1e-3, CGWorkspace(12, dtype), stop=lambda: False
             )
             own = power if curvature is None else np.frexp(np.abs(d).max())[1]
             found.append((np.ldexp(d, -own), curvature))
@@ -140,7 +140,7 @@ def test_capped_cg_finds_curvature_by_slow_convergence():
     seen = 0
     for share in (1e-3, 1e-6, 1e-9, 1e-12):
         g = Q @ np.concatenate([[share], rng.standard_normal(n - 1)])
-        work = Workspace(n, np.dtype(float))
+        work = CGWorkspace(n, np.dtype(float))
         d, curvature, _ = capped_cg(products_with(H), g, eps, 1e-14, work, max_iter=400)
         if curvature is not None:
             seen += 1

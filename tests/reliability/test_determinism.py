@@ -87,7 +87,7 @@ def eigenpairs(p, seed=0):
 
 
 def levenberg_marquardt_run(p):
-    run = _engine.Levenberg(p.ob._new_plan(), p.theta.copy())
+    run = _engine.LevenbergRun(p.ob._new_plan(), p.theta.copy())
     run.run(5, 0.0, -np.inf, np.inf, np.zeros((5, 3)))
     return (run.theta,)
 

@@ -179,7 +179,7 @@ def prepare_training(args: Namespace) -> tuple[TrainingRecipe, Dataset, Any, np.
     theta = objective.model.init(seed=args.seed) if theta is None else theta
     if theta.shape != (objective.n_params,):
         raise ValueError(
-            f"{args.start} must hold {objective.n_params} parameters, those of a net for "
+            f"{args.start} must hold {objective.n_params} parameters, those of a network for "
             f"{data.name}, got {theta.size}. Use the data that it was trained on."
         )
     value, gradient = objective.value_and_gradient(theta)
@@ -206,7 +206,7 @@ def training_start(
         if name in given and not (name == "activation" and network):
             option = f"--{name.replace('_', '-')}"
             raise ValueError(
-                f"{option} must be left out with --from, since the file sets it, got "
+                f"{option} must be left out with --from, since the file defines it, got "
                 f"{given[name]!r}."
             )
     if not network:
@@ -563,7 +563,7 @@ def open_run(args: Namespace, out: CommandOutput) -> tuple[Any, Any, SavedRun]:
     objective = recipe.build_objective(data, args.threads, saved.model)
     if saved.theta.shape != (objective.n_params,):
         raise ValueError(
-            f"{args.theta} must hold {objective.n_params} parameters, those of a net for "
+            f"{args.theta} must hold {objective.n_params} parameters, those of a network for "
             f"{data.name}, got {saved.theta.size}. Use the data that it was trained on."
         )
     there = replace(recipe, data=resolve_source(recipe.data))

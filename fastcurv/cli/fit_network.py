@@ -197,7 +197,9 @@ class NetworkFit:
         return NetworkFit(known, self.X[rows], self.given[rows])
 
     def predict(self, X: Any) -> Floats:
-        """Return predictions of the rows X, or the probabilities of their classes."""
+        """Return the predictions for the rows of X: values for regression, or the probabilities (N,
+        classes) for classification.
+        """
         return self.outputs_to_predictions(self.ob.model.predict(self.theta, X))
 
     def fit_loss_curves(self, rows: Indices, others: Indices) -> tuple[Any, Any]:

@@ -53,8 +53,8 @@ MAX_CONFUSION_CLASSES = 6
 
 
 class FitPage:
-    """A page under construction: the report, its numbers `facts`, and the calls that return these
-    numbers.
+    """The state of a page while it is built: the report, its numbers `facts`, and the calls that
+    return these numbers.
     """
 
     def __init__(

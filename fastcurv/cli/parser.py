@@ -50,8 +50,8 @@ REPHRASED_MESSAGES = (
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser that reports any mistake in one line on standard error, in the form of the
-    other messages.
+    """An argument parser that reports any mistake in the arguments in one line on standard
+    error.
     """
 
     def error(self, message: str) -> NoReturn:

@@ -74,13 +74,13 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
         if coding.classes:
             if args.interval:
                 raise ValueError(
-                    f"--interval must be left out with {path}, which predicts classes. Use "
+                    f"--interval must be left out with {path}, which is for classification. Use "
                     "--probabilities."
                 )
             return _class_columns(name, outputs, coding, args.probabilities), notes
         if args.probabilities:
             raise ValueError(
-                f"--probabilities must be left out with {path}, which predicts numbers. Use "
+                f"--probabilities must be left out with {path}, which is for regression. Use "
                 "--interval."
             )
         found = _number_columns(name, outputs, LOSSES[recipe.loss].given, coding)
@@ -122,12 +122,12 @@ def _interval_bounds(
         recipe = replace(recipe, data=args.data)
     path = Path(recipe.data).expanduser()
     if is_table_name(path) and not path.exists():
-        raise ValueError(f"{path} does not exist. Name the training table with --data.")
+        raise ValueError(f"{path} does not exist. Pass the training table with --data.")
     data = recipe.load_dataset(coding if coding.codes else None)
     if recipe.digest not in ("", data.digest):
         raise ValueError(
             f"--interval requires the data that {args.theta} was trained on, but {recipe.data} has "
-            "changed since. Name the data with --data, or train again."
+            "changed since. Pass the data with --data, or train again."
         )
     ob = recipe.build_objective(data, None, saved.model)
     check_no_batch_norm(ob, "--interval")

@@ -317,7 +317,8 @@ def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any
 
 
 MIN_SADDLE_CURVATURE = 1e-2  # minimum |lambda_min| / |lambda_max| for an escape from a saddle
-DEFAULT_MAX_STEPS, DEFAULT_MAX_EPOCHS = 2000, 200  # default max_iter with "auto", and otherwise
+# default max_iter with "auto" decay or tol, and without
+DEFAULT_MAX_STEPS, DEFAULT_MAX_EPOCHS = 2000, 200
 MAX_EPOCH_RISE = 3.0  # maximum growth factor of the loss in `partial_fit`
 N_TRUST_REGION_STEPS = 25  # maximum number of trust-region steps after L-BFGS has stalled
 AUTO_GRADIENT_TOL = 1e-4  # maximum entry of a gradient that counts as 0 if tol is "auto"
@@ -833,7 +834,7 @@ class BaseMLP(
             validate_data(self, X, skip_check_array=True)
         X, y, loss, weight, m = self._check_fit_data(X, y, None, False)
         if not first and m != self.model_.sizes[-1]:
-            raise ValueError(f"y must have {self.model_.sizes[-1]} outputs, got {m}.")
+            raise ValueError(f"y must have {self.model_.sizes[-1]} targets as before, got {m}.")
         rng = check_random_state(self.random_state)
         model = self._build_model(X.shape[1], m, X.dtype) if first else self.model_
         ob = self._build_objective(model, X, y, loss, weight)

@@ -203,7 +203,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         kinds = {True: "several labels for each row, of", False: "one label for each row, of"}
         before = f"{kinds[self._multilabel]} {self.classes_.tolist()}"
         raise ValueError(
-            f"y must have the labels of the last fit, with warm_start=True: {before}, got "
+            f"y must have the labels of the last fit for warm_start=True ({before}), got "
             f"{kinds[several]} {labels.tolist()}. Use warm_start=False for others."
         )
 

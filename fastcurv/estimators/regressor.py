@@ -279,15 +279,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """
         if "_training" not in vars(self):
             raise ValueError(
-                f"the estimator must hold the rows of its fit for {call}, got one without, as "
-                "after partial_fit, copying and pickling. Call fit first."
+                f"the estimator must hold the rows of its fit for {call}, but they are not stored "
+                "after partial_fit, copying or pickling. Call fit first."
             )
         rows, theta, gradient = self._training
         ob = self._build_objective(self.model_, *rows)
         if theta is not None and not np.array_equal(ob.gradient(theta), gradient):
             raise ValueError(
-                f"X, y, sample_weight and the parameters must be those of the fit for {call}, got "
-                "changed ones. Call fit again."
+                f"X, y, sample_weight and the parameters must be those of the fit for {call}, but "
+                "they have changed since. Call fit again."
             )
         return ob
 

@@ -122,7 +122,7 @@ def restore_generator(saved: Any) -> np.random.Generator:
     except (ValueError, OverflowError):
         valid = False
     if not valid:
-        raise invalid_checkpoint(f"{name} cannot have the saved state of the random generator")
+        raise invalid_checkpoint(f"the saved state of the random generator is not valid for {name}")
     return np.random.Generator(made)
 
 

@@ -168,8 +168,8 @@ def _find_vanishing_gradient(f: Facts) -> Found:
 
 
 def _find_copied_units(f: Facts) -> Found:
-    # Weight decay shrinks the weights of units that are inactive because of their biases to 0, so
-    # that these units are equal without a symmetric start.
+    # If a unit is inactive because of its bias, weight decay shrinks its weights to 0. Such units
+    # are equal although the start was not symmetric.
     alive = (layer for layer in f.hidden_layers if not (layer.dead >= 0.5 and layer.biases > 0.5))
     share = max((layer.copies for layer in alive), default=0.0)
     return _finding_or_none(share >= 0.5, 100 * share)

@@ -99,7 +99,8 @@ TRIED_INDEX_OFFSETS = (0, -1, 1, -2, 2, -3, 3)
 MAX_STEPS_PER_TRY = 300
 # default maximum number of steps in total: all tries plus the Newton-MR steps after them
 DEFAULT_MAX_FOLLOW_STEPS = 1500
-DEFAULT_MAX_NEWTON_STEPS = 300  # default maximum number of steps of any other search
+# default maximum number of steps of all other searches, such as those for a given index
+DEFAULT_MAX_NEWTON_STEPS = 300
 
 
 def check_index(index: Any, n: int) -> int:

@@ -282,7 +282,8 @@ def _krylov_solve(H: Any) -> Solve:
 # Newton's method in (theta, slopes) follows, with an active set that kinks enter and leave by their
 # signs and slopes, and then the proof.
 
-# widths over which kinks are smoothed, in units of the pre-activations, each a quarter of the last
+# widths over which kinks are smoothed, in units of the pre-activations, each a quarter of the
+# previous
 SMOOTHING_WIDTHS = [0.03 * 0.25**i for i in range(9)]
 MAX_DESCENT_STEPS = 200  # maximum number of steps at each width
 DESCENT_GRADIENT_TOL = 1e-9  # gradient norm at which the descent at one width ends

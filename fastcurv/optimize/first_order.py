@@ -39,8 +39,8 @@ _COMMON_OPTIONS = {
 
 
 class _FirstOrderMethod(Method):
-    """Base class of first-order methods, with the loop over updates. A subclass defines `update(g,
-    rate)`, which changes `run.theta` in place.
+    """Base class of first-order methods, with the loop over updates. A subclass defines ``update(g,
+    rate)``, which changes `run.theta` in place, for a gradient g (n,) and a learning rate.
     """
 
     batch_size: int | None

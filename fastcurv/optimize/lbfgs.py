@@ -181,7 +181,7 @@ class LBFGS(Method):
             count += 1
         if first >= self.memory or (first and count < self.memory):
             raise invalid_checkpoint(
-                f"the index of the oldest stored pair, {first}, is outside its {count} pairs"
+                f"the index of the oldest stored pair, {first}, is not that of one of {count} pairs"
             )
         self.taken, self.due = facts["taken"], facts["due"]
         if layers is not None and facts["scale"] is not None:

@@ -267,7 +267,8 @@ class Run(CheckpointedState):
         """The random generator of the run, created on first use, since most runs on small networks
         do not need one.
         """
-        rng = self.seed = np.random.default_rng(self.seed)  # a generator is passed through
+        # default_rng returns a Generator unchanged
+        rng = self.seed = np.random.default_rng(self.seed)
         return rng
 
     @cached_property

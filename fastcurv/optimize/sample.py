@@ -541,7 +541,7 @@ def _check_indices(index: Any, n: int) -> list[int]:
         return [check_index(index, n)]
     indices = [check_index(one, n) for one in index]
     if not indices:
-        raise ValueError("index must be an int from 0 to n or several of them, got an empty list.")
+        raise ValueError("index must be one or several ints from 0 to n, got an empty list.")
     return indices
 
 

@@ -137,7 +137,7 @@ def inverse_time(alpha: float, delta: float) -> Schedule:
 
 @accept_aliases("power")
 def power(alpha: float, delta: float) -> Schedule:
-    """Create the schedule ``alpha / t**delta``; 0.5 < delta <= 1 meets the Robbins-Monro
+    """Create the schedule ``alpha / t**delta``. For 0.5 < delta <= 1 it meets the Robbins-Monro
     conditions.
 
     Parameters

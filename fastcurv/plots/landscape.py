@@ -473,8 +473,8 @@ def _random_directions(
     if best is not None:
         return best
     raise ValueError(
-        "n_dims must be 1 if all random directions lie on one line, as those of a single weight "
-        "do, got 2. Or pass directions."
+        "n_dims must be 1 if all random directions are parallel, as for a single weight, got 2. "
+        "Alternatively, pass two directions."
     )
 
 

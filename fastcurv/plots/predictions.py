@@ -23,7 +23,7 @@ def final_estimator_and_inputs(estimator: Any, X: Any = None) -> tuple[Any, Any]
     if not hasattr(type(estimator), "objective"):
         raise TypeError(
             "estimator must be an MLPClassifier or MLPRegressor of fastcurv, or a pipeline that "
-            f"ends in one, got {type_phrase(estimator)}. For scikit-learn's own use "
+            f"ends in one, got {type_phrase(estimator)}. For scikit-learn's estimators use "
             "fastcurv.from_sklearn, then from_objective."
         )
     if not hasattr(estimator, "theta_"):

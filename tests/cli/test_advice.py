@@ -288,7 +288,7 @@ def test_predict_rejects_data_that_do_not_fit_the_network(folder, tmp_path, caps
         (short, quoted(tmp_path, "e.csv"), "at least one row below the column names"),
         (short, "nowhere.csv", "does not exist"),
         (short, "iris", "must have 3 features, got 4"),
-        (short, f"{quoted(folder, 'd.csv')} --probabilities", "predicts numbers"),
+        (short, f"{quoted(folder, 'd.csv')} --probabilities", "is for regression"),
         (short, f"{quoted(folder, 'd.csv')} --out p.txt", "ends in .csv"),
         (short, f"{quoted(folder, 'd.csv')} --activation relu", "which names its activations"),
         (large, quoted(tmp_path, "a.csv"), "must have the 3 columns of the training table, got 2"),

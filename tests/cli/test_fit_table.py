@@ -198,7 +198,7 @@ def test_intervals_equal_those_of_the_estimator(numbers, tmp_path, capsys):
     moved = numbers.rename(tmp_path / "moved.csv")
     assert main(["predict", str(path), str(moved), "--interval", "0.9"]) == 2
     error = capsys.readouterr().err
-    assert "does not exist." in error and "Name the training table with --data." in error
+    assert "does not exist." in error and "Pass the training table with --data." in error
     assert main(["predict", str(path), str(moved), "--interval", "0.9", "--data", str(moved)]) == 0
     assert table_of(capsys.readouterr().out).keys() == found.keys()
     more = [str(path), str(moved), "--interval", "0.999", "--data", str(moved)]
@@ -209,7 +209,7 @@ def test_intervals_equal_those_of_the_estimator(numbers, tmp_path, capsys):
     moved.write_text(moved.read_text().replace("0.", "1.", 1))
     assert main(["predict", str(path), str(moved), "--interval", "0.9", "--data", str(moved)]) == 2
     error = capsys.readouterr().err
-    assert "--interval requires the data" in error and "Name the data with --data" in error
+    assert "--interval requires the data" in error and "Pass the data with --data" in error
 
 
 def test_classes_are_predicted_by_their_original_names(numbers, tmp_path, capsys):

@@ -544,7 +544,7 @@ def test_intervals_are_rejected_if_samples_or_weights_changed_since_the_fit():
         try:
             after = net.predict_interval(X[:3])
         except ValueError as error:
-            assert change != "y" and "got changed ones. Call fit again" in str(error)
+            assert change != "y" and "they have changed since. Call fit again" in str(error)
         else:  # the fit has scaled targets of its own
             assert change == "y" and np.array_equal(before, after)
         assert np.isfinite(net.fit(X, y).predict_interval(X[:3])).all()

@@ -42,7 +42,7 @@ def test_a_single_class_is_predicted_with_certainty():
 
 def test_partial_fit_rejects_another_number_of_outputs():
     net = fc.MLPRegressor(**SGD).partial_fit(X, X[:, 0])
-    with pytest.raises(ValueError, match="y must have 1 outputs, got 2"):
+    with pytest.raises(ValueError, match="y must have 1 targets as before, got 2"):
         net.partial_fit(X, X[:, :2])
 
 

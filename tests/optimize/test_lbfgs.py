@@ -238,7 +238,9 @@ def test_an_invalid_oldest_pair_of_a_checkpoint_raises(tmp_path):
     arrays, facts = read_tensors(path)
     facts["method_facts"]["first"] = 2
     write_tensors(path, arrays, facts)
-    with pytest.raises(ValueError, match="the oldest stored pair, 2, is outside its 3 pairs"):
+    with pytest.raises(
+        ValueError, match="the oldest stored pair, 2, is not that of one of 3 pairs"
+    ):
         fc.minimize(rosenbrock(10), None, "l-bfgs", resume=path)
 
 

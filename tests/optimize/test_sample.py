@@ -142,7 +142,7 @@ def test_sparse_and_streamed_samples_give_the_same_points(ob, kind):
         (
             {"index": []},
             ValueError,
-            "index must be an int from 0 to n or several of them, got an empty list",
+            "index must be one or several ints from 0 to n, got an empty list",
         ),
         ({"index": {0, 1}}, TypeError, "index must be .*got {0, 1}"),
         ({"index": 1, "sources": "descent"}, ValueError, "sources must be 'walk'"),

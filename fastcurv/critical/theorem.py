@@ -78,7 +78,7 @@ def check_kantorovich(
     --------
     >>> check_kantorovich(1.0, 0.1, lambda r: 2.0).holds
     True
-    >>> check_kantorovich(1.0, 0.3, lambda r: 2.0).missing
+    >>> check_kantorovich(1.0, 0.3, lambda r: 2.0).missing_hypothesis
     'h'
     """
 

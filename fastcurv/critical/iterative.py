@@ -553,6 +553,7 @@ class InertiaByProducts(InertiaStrategy):
             max(search.n_negative, int(negative)),
             H.n - max(search.n_positive, int(positive)),
         )
+        unexplained = deep and weak_end is not None and search.is_unexplained_zero(weak_end)
         seen = SpectrumEvidence(
             low=least,
             low_bounds=(max(firm, below), above),
@@ -570,9 +571,7 @@ class InertiaByProducts(InertiaStrategy):
             risk=risk,
             accepted_risk=ask.failure_probability,
             n_steps_needed=goal,
-            has_unexplained_zero=deep
-            and weak_end is not None
-            and search.is_unexplained_zero(weak_end),
+            has_unexplained_zero=unexplained,
             complement_ends=(low.quotient, high.quotient),
         )
         return (low, high), seen if known is None else known.with_inertia(seen)

@@ -201,7 +201,7 @@ class LossFunction(UserFunction):
         if self._coupled != coupled:
             raise ValueError(
                 f"{self!r} must return second with the same number of axes in every call, got "
-                f"{second.ndim} after {2 + self._coupled}."
+                f"{second.ndim} after {2 + bool(self._coupled)}."
             )
         if coupled and d > MAX_COUPLED_OUTPUTS:
             raise ValueError(

@@ -217,7 +217,7 @@ def training_start(
     if args.data is None:
         line = shlex.join(["fastcurv", "train", "--from", args.start, "data.csv"])
         raise ValueError(
-            f"data must be given with {path}, which does not name its training data. Use: {line}"
+            f"{path} does not name its training data, which must be given. Use: {line}"
         )
     if Path(args.out or DEFAULT_OUTPUT_FILE).suffix.lower() == ".npz":
         raise ValueError(

@@ -27,16 +27,16 @@ DTYPE_NAMES = ("float32", "float64")
 MAX_THREADS = 1024  # maximum value of --threads
 Option = tuple[tuple[str, ...], dict[str, Any]]
 MODEL_FILES_HELP = (
-    "what 'fastcurv train' or fc.save wrote, a .onnx model, or a state dict (.pt, .safetensors)"
+    "a file of 'fastcurv train' or fc.save, a .onnx model, or a state dict (.pt, .safetensors)"
 )
 PLOT_DENSE_MAX_N = 1000  # copy of the constant in plots/spectrum.py, which is slow to import
 ACTIVATION_NAMES = ", ".join(name for name in ACTIVATIONS)
 METHOD_NAMES = ", ".join(name for part in get_args(Descent) for name in get_args(part) or (part,))
 _EPILOG = (
-    "exit status: 0 done; 1 stopped short of what was asked for, or not certified where "
-    "--require-certified was given; 2 the input is bad, found before any work; 3 a file or "
-    "standard output could not be written, or memory or workers were lost: standard error says "
-    "what is saved"
+    "exit status: 0 for success; 1 if a method did not converge, or if --require-certified was "
+    "given and the verdict is not proved; 2 for a mistake in the input, found before any work; 3 "
+    "if a file or standard output could not be written, or memory or workers were lost; standard "
+    "error then states what is saved"
 )
 # patterns of argparse's messages, and replacements in the form of the other messages
 REPHRASED_MESSAGES = (
@@ -185,28 +185,34 @@ THREADS_OPTION = pack_argument(
     "--threads",
     type=_whole(1, high=MAX_THREADS),
     default=None,
-    help="(default: every processor it may use)",
+    help="number of threads (default: all processors available)",
 )
 DASK_OPTION = pack_argument(
     "--dask",
     metavar="ADDRESS",
     type=_parse_address,
     default=None,
-    help="of a scheduler whose workers hold the rows and see the data under the same path; "
-    "'local' starts workers here",
+    help="address of a Dask scheduler whose workers hold the rows and read the data from the same "
+    "path; 'local' starts workers on this machine",
 )
-HIDDEN_ACTIVATION_HELP = f"of the hidden layers: {ACTIVATION_NAMES}"
+HIDDEN_ACTIVATION_HELP = f"activation of the hidden layers: {ACTIVATION_NAMES}"
 ACTIVATION_OPTION = pack_argument(
     "--activation", default="tanh", help=f"{HIDDEN_ACTIVATION_HELP} (default %(default)s)"
 )
 STATE_ACTIVATION_OPTION = pack_argument(
-    "--activation", default=None, help=f"{HIDDEN_ACTIVATION_HELP}; where a state dict is given"
+    "--activation", default=None, help=f"{HIDDEN_ACTIVATION_HELP}; only for a state dict"
 )
-JSON_OPTION = pack_argument("--json", action="store_true", help="one JSON object, nothing else")
+JSON_OPTION = pack_argument(
+    "--json", action="store_true", help="print one JSON object and nothing else"
+)
 COMMON_OPTIONS = [
-    pack_argument("--seed", type=_whole(0), default=0, help="(default %(default)s)"),
+    pack_argument(
+        "--seed", type=_whole(0), default=0, help="seed of all random choices (default %(default)s)"
+    ),
     THREADS_OPTION,
-    pack_argument("--quiet", action="store_true", help="no progress bars (a pipe never gets any)"),
+    pack_argument(
+        "--quiet", action="store_true", help="show no progress bars (never shown in a pipe)"
+    ),
 ]
 DATA_OPTIONS = [
     pack_argument(
@@ -215,12 +221,12 @@ DATA_OPTIONS = [
         default=None,
         metavar="LOSS",
         help=f"{', '.join(LOSSES)}; with parameters 'quantile(0.9, 0.05)', 'pseudo_huber(1)' "
-        "(default: the one that suits the data)",
+        "(default: cross entropy for classes, mse otherwise)",
     ),
     pack_argument(
         "--target",
         default=None,
-        help="column of a .csv or .tsv that holds y, by name or number from 0 (default: last)",
+        help="column of a .csv or .tsv file that holds y, by name or index from 0 (default: last)",
     ),
 ]
 SAVED_OPTIONS = [
@@ -228,19 +234,27 @@ SAVED_OPTIONS = [
     pack_argument(
         "--data",
         default=None,
-        help=f"{DATA_SOURCES}; not needed for what 'fastcurv train' wrote, which names its own; "
-        "used unchanged by a model of another program",
+        help=f"{DATA_SOURCES}; not needed for a file written by 'fastcurv train', which names its "
+        "data; not scaled for a model from another program",
     ),
     *DATA_OPTIONS,
     STATE_ACTIVATION_OPTION,
     pack_argument(
-        "--dtype", choices=DTYPE_NAMES, default=None, help="other precision than its own"
+        "--dtype",
+        choices=DTYPE_NAMES,
+        default=None,
+        help="precision, if other than that of the model",
     ),
-    pack_argument("--l2", type=_real(0), default=None, help="other weight decay than recorded"),
+    pack_argument(
+        "--l2", type=_real(0), default=None, help="weight decay, if other than that in the file"
+    ),
 ]
 DENSITY_OPTIONS = [
     pack_argument(
-        "--probes", type=_whole(1), default=10, help="random vectors (default %(default)s)"
+        "--probes",
+        type=_whole(1),
+        default=10,
+        help="number of random vectors (default %(default)s)",
     ),
     pack_argument(
         "--steps", type=_whole(1), default=80, help="Lanczos steps per vector (default %(default)s)"
@@ -248,19 +262,25 @@ DENSITY_OPTIONS = [
 ]
 VERDICT_OPTIONS = [
     pack_argument(
-        "--gradient-tol", type=_real(0), default=None, help="gradient norm of a critical point"
+        "--gradient-tol",
+        type=_real(0),
+        default=None,
+        help="maximum gradient norm of a critical point",
     ),
     pack_argument(
-        "--curvature-tol", type=_parse_positive, default=1e-4, help="relative (default %(default)s)"
+        "--curvature-tol",
+        type=_parse_positive,
+        default=1e-4,
+        help="relative tolerance (default %(default)s)",
     ),
     pack_argument(
         "--failure-probability",
         type=_real(0, 1),
         default=None,
-        help="accept a minimum with this risk where a proof is out of reach",
+        help="accept a minimum with this risk of error if no proof is possible",
     ),
     pack_argument(
-        "--max-products", type=_whole(1), default=None, help="budget of Hessian products"
+        "--max-products", type=_whole(1), default=None, help="maximum number of Hessian products"
     ),
     pack_argument(
         "--require-certified",
@@ -272,10 +292,10 @@ VERDICT_OPTIONS = [
 # Key: the name of a command. Its function has the same name in `commands`.
 COMMANDS: dict[str, dict[str, Any]] = {
     "demo": {
-        "help": "train on real data, look at the spectrum, read the verdict, leave a saddle",
-        "description": "Train a 64-32-16-10 net on scikit-learn's digits to a critical point, with "
-        "its spectrum at three moments, the verdict at the end, and a saddle found and left. Less "
-        "than a minute.",
+        "help": "train on real data, show the spectrum and the verdict, and escape from a saddle",
+        "description": "Train a 64-32-16-10 network on scikit-learn's digits to a critical point, "
+        "and show its spectrum at three stages, the verdict at the end, and an escape from a "
+        "saddle. This takes less than a minute.",
         "options": [
             pack_argument(
                 "--out",
@@ -283,25 +303,29 @@ COMMANDS: dict[str, dict[str, Any]] = {
                 help="the report to write, .html (default %(default)s)",
             ),
             pack_argument(
-                "--figure", help="also write spectra and escape as one figure there (.png, .svg)"
+                "--figure",
+                help="also write a figure of the spectra and the escape to this file (.png, .svg)",
             ),
             pack_argument(
-                "--quick", action="store_true", help="a smaller net and fewer samples, in seconds"
+                "--quick",
+                action="store_true",
+                help="use a smaller network and fewer samples, in seconds",
             ),
             *COMMON_OPTIONS,
         ],
     },
     "train": {
         "help": "train a network to a critical point and save it",
-        "description": "Mini-batches first, then a second-order method until the gradient is gone.",
+        "description": "A first method trains on mini-batches. Then a second-order method "
+        "continues until the gradient vanishes.",
         "options": [
             pack_argument("data", nargs="?", help=f"{DATA_SOURCES}; may be left out with --from"),
             pack_argument(
                 "--from",
                 dest="start",
                 metavar="MODEL",
-                help=f"continue from a trained network: {MODEL_FILES_HELP}; a network of another "
-                "program uses the data unchanged",
+                help=f"continue from a trained network: {MODEL_FILES_HELP}; the data are not "
+                "scaled for a network from another program",
             ),
             pack_argument(
                 "--hidden",
@@ -310,7 +334,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
             ),
             pack_argument("--activation", help=f"{HIDDEN_ACTIVATION_HELP} (default tanh)"),
             pack_argument(
-                "--residual", action="store_true", help="skip connections where widths agree"
+                "--residual", action="store_true", help="skip connections between equal widths"
             ),
             pack_argument(
                 "--batch-norm", action="store_true", help="batch normalisation of the hidden layers"
@@ -326,7 +350,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
             pack_argument(
                 "--held-out",
                 type=_real(0, 0.9),
-                help="share of the samples kept for the score (default 0.2)",
+                help="fraction of the samples held out for the score (default 0.2)",
             ),
             pack_argument("--l2", type=_real(0), help="weight decay (default 0.001)"),
             pack_argument(
@@ -338,38 +362,43 @@ COMMANDS: dict[str, dict[str, Any]] = {
                 "--epochs",
                 type=_whole(0),
                 default=30,
-                help="of the first method (default %(default)s)",
+                help="number of epochs of the first method (default %(default)s)",
             ),
-            pack_argument("--batch-size", type=_whole(1), default=64, help="(default %(default)s)"),
+            pack_argument(
+                "--batch-size",
+                type=_whole(1),
+                default=64,
+                help="samples per batch (default %(default)s)",
+            ),
             pack_argument(
                 "--refine",
                 default="newton-cg",
-                help="second method, any of these, or 'none' (default %(default)s)",
+                help="second method, one of those of --method, or 'none' (default %(default)s)",
             ),
             pack_argument(
                 "--max-steps",
                 type=_whole(1),
                 default=200,
-                help="of the second method (default %(default)s)",
+                help="maximum number of steps of the second method (default %(default)s)",
             ),
             pack_argument(
                 "--max-time", type=_parse_positive, default=None, help="seconds for each method"
             ),
-            pack_argument("--dtype", choices=DTYPE_NAMES, help="(default float64)"),
+            pack_argument("--dtype", choices=DTYPE_NAMES, help="precision (default float64)"),
             pack_argument(
                 "--out",
-                help="file to write, .npz or .safetensors; one that is there is replaced (default "
-                f"{DEFAULT_OUTPUT_FILE}, or where that is there theta-2.safetensors and so on)",
+                help="file to write, .npz or .safetensors; an existing file is replaced (default "
+                f"{DEFAULT_OUTPUT_FILE}, or theta-2.safetensors and so on if that exists)",
             ),
             DASK_OPTION,
             *COMMON_OPTIONS,
         ],
     },
     "predict": {
-        "help": "the predictions of a trained network for new samples, as CSV",
-        "description": "One line a sample, in the units and words of the training data; outputs as "
-        "they come of another program's network. Columns are found by their names where the data "
-        "have some.",
+        "help": "write the predictions of a trained network for new samples, as CSV",
+        "description": "One line per sample, in the units and labels of the training data. For a "
+        "network from another program, the outputs are not converted. Columns are found by name "
+        "if the data have names.",
         "options": [
             pack_argument("theta", metavar="model", help=MODEL_FILES_HELP),
             pack_argument(
@@ -379,28 +408,30 @@ COMMANDS: dict[str, dict[str, Any]] = {
             ),
             STATE_ACTIVATION_OPTION,
             pack_argument(
-                "--probabilities", action="store_true", help="of each class, in further columns"
+                "--probabilities",
+                action="store_true",
+                help="also write the probability of each class",
             ),
             pack_argument(
                 "--interval",
                 type=_parse_fraction,
                 metavar="LEVEL",
-                help="also write the bounds between which this share of new targets lies, such as "
+                help="also write bounds between which this fraction of new targets lies, such as "
                 "0.9 (jackknife+); reads the training data again",
             ),
             pack_argument(
                 "--data",
                 default=None,
-                help="the training data for --interval (default: where 'train' found them)",
+                help="training data for --interval (default: the path stored by 'fastcurv train')",
             ),
             pack_argument("--out", help="file to write, .csv (default: standard output)"),
         ],
     },
     "spectrum": {
-        "help": "the extreme eigenvalues and the spectral density of a trained network",
+        "help": "compute the extreme eigenvalues and the spectral density of a trained network",
         "description": f"Up to {PLOT_DENSE_MAX_N} parameters the eigenvalues come from the whole "
-        "matrix; above, from products alone, and it is said what copies of multiple ones may be "
-        "missing.",
+        "matrix. Above, they come from products alone, and the output states which copies of "
+        "multiple eigenvalues may be missing.",
         "options": [
             *SAVED_OPTIONS,
             pack_argument(
@@ -411,14 +442,14 @@ COMMANDS: dict[str, dict[str, Any]] = {
             ),
             *DENSITY_OPTIONS,
             pack_argument(
-                "--figure", help="write the density as a picture there (.png, .svg, .pdf)"
+                "--figure", help="write a figure of the density to this file (.png, .svg, .pdf)"
             ),
             DASK_OPTION,
             *COMMON_OPTIONS,
         ],
     },
     "classify": {
-        "help": "the verdict on where a trained network stopped, with its evidence",
+        "help": "classify the point where training stopped, with evidence",
         "options": [
             *SAVED_OPTIONS,
             *VERDICT_OPTIONS,
@@ -430,30 +461,32 @@ COMMANDS: dict[str, dict[str, Any]] = {
         ],
     },
     "diagnose": {
-        "help": "why training fails, most likely cause first, and what helps",
-        "description": "A verdict, a few gradients and regressions on the rows. What helps is a "
-        "command.",
+        "help": "find out why training fails, and what helps",
+        "description": "Prints the causes in the order in which to correct them, each with the "
+        "command that helps. The cost is a verdict, a few gradients and regressions.",
         "options": [
             *SAVED_OPTIONS,
             pack_argument(
                 "--compare",
                 action="store_true",
-                help="train a linear, a shallower and a wider network too",
+                help="also train a linear, a shallower and a wider network",
             ),
-            pack_argument("--max-time", type=_parse_positive, default=None, help="seconds"),
             pack_argument(
-                "--figure", help="write a picture of the layers there (.png, .svg, .pdf)"
+                "--max-time", type=_parse_positive, default=None, help="maximum time in seconds"
+            ),
+            pack_argument(
+                "--figure", help="write a figure of the layers to this file (.png, .svg, .pdf)"
             ),
             *COMMON_OPTIONS,
         ],
     },
     "report": {
-        "help": "one HTML page: train on a table and how far to trust the network, or on a saved "
-        "network its verdict and spectrum",
-        "description": "A name that ends in .csv, .tsv or .csv.gz is a table: a tanh network is "
-        "trained on it, and the page says how well it predicts rows it has not "
-        "seen, how sure it is, and which rows decided. Every other name is a saved "
-        "network: the page has its training, verdict, spectrum and cost. Example: "
+        "help": "write one HTML page, on a network trained on a table and how far to trust it, or "
+        "on a saved network, its verdict and its spectrum",
+        "description": "A name that ends in .csv, .tsv or .csv.gz is a table. A tanh network is "
+        "trained on the table, and the page shows how well it predicts left-out rows, how "
+        "uncertain its predictions are, and which rows matter most. Every other name is a saved "
+        "network, and the page shows its training, verdict, spectrum and cost. Example: "
         "fastcurv report plants.csv --target height --out r.html --save "
         "net.safetensors; then fastcurv predict net.safetensors new.csv.",
         "options": [
@@ -465,20 +498,20 @@ COMMANDS: dict[str, dict[str, Any]] = {
                 "--hidden",
                 type=_parse_widths,
                 default=None,
-                help="of a table: widths of the hidden layers, or 'none' (default 10)",
+                help="for a table: widths of the hidden layers, or 'none' (default 10)",
             ),
             pack_argument(
                 "--alpha",
                 type=_real(0),
                 default=None,
-                help="of a table: weight decay as in scikit-learn (default: the one with the "
+                help="for a table: weight decay as in scikit-learn (default: the one with the "
                 "largest evidence)",
             ),
             pack_argument(
                 "--save",
                 default=None,
                 metavar="FILE",
-                help="of a table: also write the network, .safetensors or .npz, for 'fastcurv "
+                help="for a table: also write the network, .safetensors or .npz, for 'fastcurv "
                 "predict'",
             ),
             *VERDICT_OPTIONS,
@@ -486,7 +519,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
                 "--max-time",
                 type=_parse_positive,
                 default=None,
-                help="seconds for the verdict; of a table: for the training",
+                help="seconds for the verdict or, for a table, for the training",
             ),
             *DENSITY_OPTIONS,
             pack_argument(
@@ -499,15 +532,21 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "bench": {
         "help": "time gradients and products on this machine",
-        "description": "fastcurv alone; 'make bench' in a checkout compares with torch and JAX.",
+        "description": "This times fastcurv alone. 'make bench' in a checkout compares with torch "
+        "and JAX.",
         "options": [
             pack_argument(
                 "--sizes",
                 type=_parse_widths,
                 default=(784, 512, 512, 10),
-                help="widths (784,512,512,10)",
+                help="widths of all layers (default 784,512,512,10)",
             ),
-            pack_argument("--samples", type=_whole(1), default=1024, help="(default %(default)s)"),
+            pack_argument(
+                "--samples",
+                type=_whole(1),
+                default=1024,
+                help="number of samples (default %(default)s)",
+            ),
             ACTIVATION_OPTION,
             pack_argument(
                 "--dtype",
@@ -520,7 +559,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         ],
     },
     "info": {
-        "help": "print versions, the kernels chosen for this processor, threads",
+        "help": "print versions, the kernels chosen for this processor, and the number of threads",
         "options": [],
     },
 }
@@ -530,9 +569,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser for ``fastcurv`` and ``python -m fastcurv``."""
     parser = CommandParser(
         prog="fastcurv",
-        description="Exact curvature of multilayer perceptrons: spectra, verdicts, the way down "
+        description="Exact curvature of multilayer perceptrons: spectra, verdicts, and escapes "
         "from saddles.",
-        epilog=f"'fastcurv help COMMAND' explains a command. Begin with: fastcurv demo. {_EPILOG}.",
+        epilog=f"'fastcurv help COMMAND' explains a command. Start with: fastcurv demo. {_EPILOG}.",
     )
     version = pack_argument("--version", action="version", version=f"fastcurv {VERSION}")
     parser.add_argument(*version[0], **version[1])

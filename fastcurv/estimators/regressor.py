@@ -128,7 +128,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if reset:
             self._flat = y.ndim == 1
         if LOSSES[loss].targets != "numbers":
-            raise ValueError(f"loss must be one for numerical targets, got {loss!r} for classes.")
+            raise ValueError(f"loss must be one for regression, got {loss!r} for classification.")
         given = LOSSES[loss].given
         return y, loss, m * max(1, given.per_target) if given else m
 

@@ -419,8 +419,8 @@ def _draw_start(ob: Any, seed: Any) -> Any:
     """Return the start (n,) that the objective's model draws, for a run without a given start."""
     if not hasattr(getattr(ob, "model", None), "init"):
         raise ValueError(
-            "theta0 must be given for an ob without a model that draws one, got None. Pass a "
-            "vector (n_params,), or a checkpoint as resume."
+            "theta0 must be given if ob has no model that draws a start, got None. Pass a vector "
+            "of shape (n_params,), or a checkpoint as resume."
         )
     return ob.model.init(seed)
 

@@ -92,7 +92,7 @@ def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool
 
 def angle_sine(first: Array, second: Array) -> float:
     """Return the sine of the angle between two nonzero directions (n,). Directions with a sine of
-    at most `PARALLEL_SINE` do not span a plane.
+    at most `MAX_PARALLEL_SINE` do not span a plane.
     """
     u, w = (v / np.abs(v).max() for v in (first, second))
     u, w = u / np.linalg.norm(u), w / np.linalg.norm(w)
@@ -448,7 +448,7 @@ def _check_directions(wanted: Any, n: int) -> np.ndarray:
     if not rows.any(axis=1).all():
         raise ValueError("directions must not be zero, got a row of zeros.")
     if len(rows) == 2 and angle_sine(*rows) <= MAX_PARALLEL_SINE:
-        raise ValueError("directions must be two that span a plane, got two along one line.")
+        raise ValueError("directions must span a plane, got two on one line.")
     return rows
 
 
@@ -457,7 +457,7 @@ def _random_directions(
 ) -> np.ndarray:
     """Return `n_dims` random directions as rows. A pair is drawn again until the angle between its
     directions is at least 30 degrees, which the first draw usually satisfies if there are many
-    weights. After `MAX_DRAWS` draws the pair with the largest angle is returned.
+    weights. After `MAX_DIRECTION_DRAWS` draws the pair with the largest angle is returned.
 
     For units of a single weight only the signs are random. The directions for two such units are
     therefore parallel half the time.

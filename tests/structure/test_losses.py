@@ -633,5 +633,5 @@ def test_regressors_start_at_the_best_constant(loss, rng):
 
 
 def test_a_loss_for_classes_raises(rng):
-    with pytest.raises(ValueError, match="for numerical targets"):
+    with pytest.raises(ValueError, match="loss must be one for regression"):
         MLPRegressor(loss="cross_entropy").fit([[0.0], [1.0]], [0.0, 1.0])

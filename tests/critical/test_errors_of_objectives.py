@@ -61,9 +61,9 @@ def test_a_value_error_of_an_objective_reaches_its_user(call):
     assert raised >= 6
 
 
-def test_nan_along_newton_steps_raises_no_error():
-    """If the Hessian is NaN along Newton's steps, the search ends with a message; errors other than
-    ValueError that the objective raises are not caught.
+def test_a_search_ends_with_a_message_if_the_hessian_is_nan():
+    """If the Hessian is NaN, the search ends with a message. Errors other than ValueError that the
+    objective raises are not caught.
     """
 
     class Lost(Raising):

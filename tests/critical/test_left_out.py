@@ -24,7 +24,9 @@ def fitted(seed, sizes=(3, 4, 1), loss="mse", N=40, l2=0.02, **more):
 
 
 def linear(rng, N=30, weight=None):
-    """Return the objective of a linear network and its least squares solution."""
+    """Return the objective of a linear network, its least-squares solution, and
+    its design matrix.
+    """
     X, y = rng.standard_normal((N, 3)), rng.standard_normal(N)
     A = np.column_stack([X, np.ones(N)])
     w = np.ones(N) if weight is None else weight
@@ -527,9 +529,9 @@ def test_errors_explain_why_an_estimator_has_no_intervals():
         fc.MLPClassifier().predict_interval  # noqa: B018
 
 
-def test_intervals_are_rejected_if_samples_or_weights_changed_since_the_fit():
-    """Intervals raise an error if the samples of the fit, of which the estimator keeps only a
-    reference, or its weights have changed since.
+def test_intervals_are_rejected_if_data_or_alpha_changed_since_the_fit():
+    """Intervals raise an error if X, the sample weights or alpha have changed since the fit. A
+    change of y has no effect, because the fit keeps scaled targets of its own.
     """
     X, y = sine(1)
     for change in ("X", "y", "weight", "alpha"):

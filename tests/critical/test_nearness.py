@@ -73,8 +73,8 @@ def test_nearness_does_not_depend_on_units_of_parameters():
 
 
 def test_a_large_parameter_does_not_loosen_the_tolerance_of_others():
-    """For f = (b - 1e5)^2 + w^2 / 2 at w = 1, the point is not near, although b is large and at its
-    optimum.
+    """For f = (b - c)^2 + w^2 / 2 at b = c and w = 1e-3, the point is not near,
+    however large c is.
     """
     for centre in (0.0, 1e5, 1e8):
         ob = QuadraticObjective(np.diag([2.0, 1.0]), np.array([centre, 0.0]))

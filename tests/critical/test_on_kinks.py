@@ -81,9 +81,9 @@ def test_unproved_kink_minima_are_undecided():
     assert n_found  # else this shows nothing
 
 
-def test_kink_at_a_noncritical_point_changes_no_verdict():
-    """A sample of zeros is at the kinks of a layer without biases for every theta, and does not
-    change the verdict.
+def test_a_sample_at_kinks_does_not_hide_that_a_point_is_not_critical():
+    """A sample of zeros, which is at the kink of every unit whose bias is 0, does not prevent the
+    verdict "not_critical".
     """
     ob = relu_net(0)
     X = ob.X.copy()

@@ -390,7 +390,7 @@ def step_reduces_gradient(f, expected):
 
 
 def signs_end(f, *_):
-    """Check that the curvature at theta differs from that at the critical point, where it is 0."""
+    """Return True if some eigenvalue has another sign at theta than at the critical point 0."""
     there = np.linalg.eigvalsh(f.products(np.zeros_like(f.theta)))
     return (np.sign(there) != np.sign(f.values)).any()
 
@@ -421,7 +421,7 @@ def zeros_of_the_family(f, count):
 
 
 def kinks(f, count):
-    """Return the number of pre-activations of hidden units that are 0 up to rounding."""
+    """Return True if `count` pre-activations of hidden units are 0 up to rounding."""
     layers, found = f.ob.model.unflatten(f.theta), 0
     h = STREAMED_ROWS if isinstance(f.ob, fc.StreamedObjective) else f.ob.X
     for W, b in layers[:-1]:

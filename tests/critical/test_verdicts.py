@@ -120,8 +120,8 @@ def test_matrices_of_prescribed_spectra_get_their_kind_and_counts(values, kind, 
 
 
 def test_every_counted_sign_of_an_eigenvalue_is_right():
-    """For eigenvalues near the rounding level, every counted sign is that of the exact eigenvalue,
-    and the others count as zeros.
+    """For eigenvalues near the rounding level, no more positive or negative eigenvalues are counted
+    than exist, and the others count as zeros.
     """
     rng = np.random.default_rng(0)
     undecided = 0

@@ -11,7 +11,9 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def with_a_quadratic(value, slope, curve):
-    """Return ``h(x) + (z - 1)^2`` for a function h of one variable, at z = 1."""
+    """Return the objective ``h(x) + (z - 1)^2`` of x and z, for a function h with the given value,
+    slope and curvature.
+    """
     return FunctionObjective(
         2,
         lambda t: value(t[0]) + (t[1] - 1) ** 2,

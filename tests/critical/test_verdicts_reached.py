@@ -124,8 +124,8 @@ def test_proofs_in_float32_are_about_the_stored_numbers(rng):
 
 
 def test_unsupported_networks_and_small_budgets_use_the_general_method(rng):
-    """With batch normalisation, kinks or too small a budget of products, the verdict is that of the
-    general method.
+    """Too small a budget of products gives a verdict that does not use the range of the samples,
+    and a relu network at its kinks is not certified.
     """
     ob, theta = trained(rng)
     point = fc.classify(ob, theta, dense_below=500, max_products=200)
@@ -147,8 +147,8 @@ def test_absent_class_excludes_a_minimum(rng):
 
 
 def test_no_verdict_is_certified_by_signs_of_very_weak_curvature(rng):
-    """A point is undecided if its signs are proved at theta but the curvature is too weak to check
-    whether they are stable.
+    """If the dense verdict on a point of very weak curvature is degenerate and not certified, that
+    from the range of the samples is not certified either.
     """
     X, y = rng.standard_normal((1, 13)), np.array([[1.0]])
     model = fc.MLP((13, 8, 1), "elu")
@@ -192,8 +192,8 @@ def test_spectrum_ends_include_the_complement_but_no_symmetries(rest):
 
 @pytest.fixture(scope="module")
 def interpolating():
-    """Return the objective of a network of 21 parameters at a proved minimum where it fits three
-    samples.
+    """Return a model with 21 parameters, three samples with targets, and a theta at which the
+    network fits them.
     """
     rng = np.random.default_rng(0)
     X, y, model = rng.standard_normal((3, 2)), rng.standard_normal(3), fc.MLP([2, 5, 1])

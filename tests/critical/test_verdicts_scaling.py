@@ -75,8 +75,8 @@ def test_cases_cover_several_kinds():
 
 
 def cases_with_factors(factor):
-    """Return the cases, with their indices, that are tested with this factor: even indices with
-    factors below 1, odd ones with others.
+    """Return the cases, with their indices, that are tested with this factor: odd indices with
+    factors below 1, even ones with others.
     """
     return [(i, case) for i, case in enumerate(CASES) if i % 2 == (factor < 1)]
 
@@ -256,8 +256,8 @@ def test_losses_whose_squares_overflow_or_underflow_keep_their_verdict(power, op
     "sizes, loss", [([4, 2, 1], "mse"), ([3, 1, 1], "mse"), ([2, 3], "cross_entropy")]
 )
 def test_bounds_of_zero_blocks_stay_negligible_in_any_unit_of_the_loss(sizes, loss, power):
-    """If theta or an input is 0, bounds on blocks of zeros come from underflow alone and do not
-    grow with the scale of the loss.
+    """If theta or an input is 0, multiplying the loss by a power of two changes neither kind,
+    certificate nor counts, because bounds on blocks of zeros come from underflow alone.
     """
     rng = np.random.default_rng(438)
     model = fc.MLP(sizes, "softplus")
@@ -277,8 +277,8 @@ def test_bounds_of_zero_blocks_stay_negligible_in_any_unit_of_the_loss(sizes, lo
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scaling_of_parameters_and_data_changes_no_verdict(kind):
-    """Multiplying inputs, targets, the loss or a layer by 2^5 or 2^12 changes neither kind,
-    certificate nor inertia. ``python -m tests.critical.units 250`` tests more networks.
+    """Multiplying inputs, targets, the loss or a layer by 2^-12, 2^-5, 2^5 or 2^12 changes neither
+    kind, certificate nor inertia. ``python -m tests.critical.units 250`` tests more networks.
     """
     asked = {"targets": range(2000, 2010), "inputs": range(2000, 2010)}
     kinds = set()

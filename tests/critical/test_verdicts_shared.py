@@ -223,8 +223,8 @@ def test_progress_counts_every_product(dense_below, rng, monkeypatch):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Count the states, passes of the majorants, precise gradients, operators and values that are
-    computed.
+    """Return a counter of the states, passes of the majorants, precise gradients, operators and
+    values that are computed during the test.
     """
     counts = Counter()
 

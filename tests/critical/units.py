@@ -25,8 +25,8 @@ MAX_PARAMS = 24  # parameters
 
 
 def network(draw, kind):
-    """Return a small objective that can be rescaled in units of the given kind, and the end point
-    of a search.
+    """Return (model, X, y, options, theta) of a small network that can be rescaled in units of the
+    given kind, with theta at the end of a search.
     """
     names = HOMOGENEOUS if kind == "layer" else ACTIVATIONS
     while True:

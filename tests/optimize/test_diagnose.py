@@ -293,7 +293,7 @@ def test_diagnosis_costs_at_most_20_gradients_besides_the_verdict(rng, monkeypat
 
 
 def huber(z, y):
-    """Return Huber's loss, which grows linearly, as a user-defined loss."""
+    """Return the pseudo-Huber loss, which grows linearly, as a user-defined loss."""
     r = z - y
     root = np.sqrt(1 + r * r)
     return (root - 1).sum(axis=1), r / root, 1 / root**3
@@ -577,14 +577,16 @@ def test_history_records_its_method_and_survives_pickle(rng):
 
 @pytest.mark.parametrize("history", [{"time": [1.0]}, {"loss": ["no"]}, "no"])
 def test_a_history_without_losses_raises(rng, history):
-    """A history without losses raises an error that names it."""
+    """A history without losses raises an error that names the argument `history`."""
     ob = wave(rng)
     with pytest.raises((TypeError, ValueError), match="history"):
         fc.diagnose(ob, ob.model.init(seed=0), history)
 
 
 def test_objectives_without_rows_raise(rng):
-    """An objective without samples raises an error."""
+    """Objectives that are no network with samples in memory raise an error, and so does a theta of
+    wrong length.
+    """
     ob = wave(rng)
     with pytest.raises(TypeError, match=r"must be a fastcurv\.Objective"):
         fc.diagnose(fc.testing.QuadraticObjective(np.eye(2)), np.zeros(2))
@@ -626,8 +628,8 @@ def test_a_diagnosis_has_text_json_and_a_plot(rng):
 
 
 def test_networks_interrupted_by_ctrl_c_are_not_compared(monkeypatch, rng):
-    """After Ctrl-C, `diagnose` does not use the unfinished comparison as evidence and trains no
-    further network.
+    """If Ctrl-C interrupts the first network trained for comparison, `diagnose` raises
+    KeyboardInterrupt and trains no other one.
     """
     begun = []
 

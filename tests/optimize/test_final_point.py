@@ -654,8 +654,8 @@ def test_flat_space_is_spanned_by_the_weakest_eigenvectors():
 
 @pytest.mark.parametrize("dense_below", [0, 100])
 def test_final_newton_steps_are_counted(dense_below):
-    """The last Newton steps report their cost, by n products and a factorisation or in a Krylov
-    space: one step for a quadratic, and further ones while they halve the gradient.
+    """Newton steps at the end of a run return their number and those of products and gradients, by
+    factorisations or in Krylov spaces. If the time is up, no step is taken.
     """
     ob = QuadraticObjective(PrescribedSpectrum(np.linspace(1, 2, 9), 0))
     at = np.full(9, 1e-3)

@@ -209,8 +209,8 @@ def test_a_search_continues_if_no_eigensolver_converges(monkeypatch):
 
 
 def test_a_search_that_meets_infinite_curvature_ends_at_a_finite_point():
-    """If the Hessian overflows on the way to the only critical point, the search ends at a finite
-    point. For t^3 - 2 t + 2, whose root is -1.77, the end point is 0.82, a local minimum of |g|.
+    """If the Hessian is NaN on the way to the only critical point, the search ends without success
+    at a finite point, whose gradient is no larger than at the start.
     """
     for limit in (0.9, 1.2, 1.5):
         ob = FunctionObjective(

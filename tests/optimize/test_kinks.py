@@ -351,9 +351,9 @@ def test_only_units_with_equal_gates_and_direction_count_as_copies(rng):
     ] == [[0, 1, 2, 3]]
 
 
-def test_point_on_kinks_that_is_not_a_minimum_is_not_proved():
-    """No minimum is proved at a kink that bends downward, for a slope outside its interval, or if
-    the gradient is not 0.
+def test_no_minimum_is_proved_at_kinks_where_the_gradient_is_not_zero():
+    """No minimum is proved at a point with kinks where the gradient is not 0, for slopes inside or
+    outside of their interval.
     """
     ob = relu_net(0, (3, 6, 1), l2=1e-3, N=40)
     theta = ob.model.init(seed=0)

@@ -47,8 +47,8 @@ def test_levenberg_marquardt_finds_a_certified_least_squares_minimum():
 
 
 @pytest.mark.parametrize("loss", nets.LOSSES)
-def test_levenberg_marquardt_lowers_every_loss_in_both_precisions(loss, dtype, rng):
-    """Levenberg-Marquardt lowers every loss, in both precisions."""
+def test_levenberg_marquardt_converges_for_every_loss_in_both_precisions(loss, dtype, rng):
+    """Levenberg-Marquardt converges for every loss, in both precisions."""
     net = nets.draw(rng, [3, 4, 2], "tanh", loss, 30, l2=1e-2, dtype=dtype)
     found = run(net.ob, net.theta)
     assert found.stopped == "critical" and found.x.dtype == dtype
@@ -66,9 +66,9 @@ def test_a_callback_changes_no_step(activation, rng):
     assert len(alone.history["loss"]) == alone.nit + 1
 
 
-def test_objectives_without_a_matrix_take_steps_in_krylov_spaces(rng):
-    """If an objective cannot form a matrix, Levenberg-Marquardt takes its steps in Krylov
-    spaces.
+def test_objectives_without_a_matrix_take_gauss_newton_steps(rng):
+    """If no matrix is formed, because the network is large, normalised, sparse or streamed, or
+    memory is limited, Levenberg-Marquardt takes the steps of the method "gauss-newton".
     """
     X, y = rng.standard_normal((60, 30)), rng.standard_normal((60, 1))
     few = fc.MLP([3, 4, 1], batch_norm=True)

@@ -33,7 +33,9 @@ def autoencoder():
 
 
 def near_critical_points(net, count=10):
-    """Return starts at a distance of 1e-4 from critical points that are not global minima."""
+    """Yield critical points of an autoencoder that are not global minima, each with a start at a
+    distance of 1e-4.
+    """
     rng = np.random.default_rng(11)
     for k in range(count):
         indices = set()

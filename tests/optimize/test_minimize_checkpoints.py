@@ -163,8 +163,8 @@ def test_a_resumed_run_uses_a_new_tolerance(tmp_path):
 
 
 def test_a_run_of_unbounded_loss_is_reported_so_when_resumed(tmp_path):
-    """A run that ended because the loss is unbounded reports so again when it is resumed, with the
-    decrease measured from its start.
+    """A run that ended because the loss is unbounded reports so again when it is resumed, and takes
+    no further step.
     """
     ob, path = QuadraticObjective(np.diag([-2.0, 2.0])), tmp_path / "run"
     first = minimize(ob, np.ones(2), "trust-region", seed=0, checkpoint=path)
@@ -186,8 +186,8 @@ def test_a_run_with_validation_is_not_resumed_without(watched, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_diverged_run_is_reported_so_when_resumed(tmp_path):
-    """A diverged run that is resumed ends as diverged at the best known point, and the message does
-    not attribute that to the start.
+    """A diverged run that is resumed ends as diverged, without success and with the lowest loss
+    known.
     """
     ob, path = QuadraticObjective(np.diag([1.0, 100.0])), tmp_path / "run.npz"
     first = minimize(ob, np.ones(2), "sgd", max_iter=2000, learning_rate=1e3, checkpoint=path)

@@ -107,8 +107,8 @@ def test_a_path_has_a_table_and_a_plot(rng):
 
 
 def test_inactive_units_are_set_to_zero_and_restarted(rng):
-    """Inactive units of several layers are set to zero and restarted, and a restarted unit is kept
-    if it lowers the loss.
+    """Inactive units are set to zero and can be restarted without a change of other units. A unit
+    whose constant output is needed is not set to zero.
     """
     model = fc.MLP([3, 4, 3, 2])
     X, Y = rng.standard_normal((30, 3)), rng.standard_normal((30, 2))

@@ -181,8 +181,8 @@ def test_adding_a_unit_does_not_change_the_outputs(split, bias):
 
 @pytest.mark.parametrize("sizes", [[4, 5, 3], [3, 4, 4, 2]])
 def test_points_of_the_requested_index_are_found_and_proved(sizes):
-    """The points found are certified and have the requested number of negative eigenvalues, counted
-    from the reference's matrix.
+    """Of twelve searches, at least eleven find a certified point with the requested number of
+    negative eigenvalues, counted from the reference's matrix.
     """
     net = nets.draw(7, sizes, "tanh", "cross_entropy", N=50, l2=1e-2)
     found = fc.sample_critical_points(net.ob, 12, index=[0, 1, 0, 3], seed=2)

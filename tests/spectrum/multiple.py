@@ -31,8 +31,8 @@ def bulk(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def prescribed(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
-    """Return an operator with eigenvalues of multiplicities 2 to 12, some of them clustered, and
-    these eigenvalues.
+    """Return an operator, some of whose eigenvalues are repeated or clustered 2 to 12 times, and
+    its eigenvalues.
     """
     values = np.sort(bulk(rng, int(rng.integers(70, 400))))
     width = np.ptp(values)

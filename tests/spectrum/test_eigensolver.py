@@ -59,8 +59,8 @@ def few_ends(n):
 
 
 def kinds_of_matrices(n, rng):
-    """Yield a random matrix, a block-diagonal one, matrices with clustered and repeated
-    eigenvalues, and zero.
+    """Return a random matrix, a block-diagonal one, matrices with clustered and repeated
+    eigenvalues, the identity, and zero.
     """
     A = symmetric(rng, rng.standard_normal(n))
     apart = A.copy()

@@ -106,8 +106,8 @@ MULTIPLE = {
 @pytest.mark.parametrize("which", ["LA", "BE"])
 @pytest.mark.parametrize("name", MULTIPLE)
 def test_repeated_values_are_found_in_a_small_basis(name, which, room, rng):
-    """In a small basis, each returned value has an eigenvalue within its residual, and if all pairs
-    are converged they are the extreme ones.
+    """In a small basis, vectors are orthonormal and each returned value has an eigenvalue within
+    its residual.
     """
     values = np.sort(MULTIPLE[name])
     A, k, starts = symmetric(rng, values), 3, rng.standard_normal((len(values), 8))
@@ -246,7 +246,9 @@ def test_eigsh_against_returns_pairs_orthogonal_to_given_vectors(dtype, rng):
 
 
 def test_eigenpairs_scale_with_the_operator(rng):
-    """Scaling the operator scales values and residuals by the same factor, and changes no count."""
+    """If the operator is multiplied by a power of two, so are the eigenvalues, and the number of
+    products does not change.
+    """
     spectrum = SPECTRA["hessian"](rng)
     counts = set()
     for factor in (1.0, 2.0**40, 2.0**-40):

@@ -96,7 +96,9 @@ def test_copies_at_the_edge_of_seven_values_are_found():
 
 
 def test_network_without_hidden_layer_repeats_eigenvalues_per_output():
-    """For a linear model with 300 outputs, `eigsh` finds every eigenvalue of X'X 300 times."""
+    """For a linear model with 300 outputs, whose eigenvalues all occur 300 times, `eigsh` finds the
+    four wanted ones.
+    """
     for seed in range(4):
         rng = np.random.default_rng(seed)
         X, y = rng.standard_normal((50, 4)), rng.standard_normal((50, 300))

@@ -33,8 +33,8 @@ def test_no_repeated_eigenvalue_is_missed_in_small_spaces(n, which):
     ("near", "options"), [(8e-8, {}), (1e-4, {"tol": 1e-4, "relative": "value"})]
 )
 def test_eigenvalues_within_the_tolerance_are_distinguished(near, options):
-    """Eigenvalues that differ by less than the tolerance are all returned, and none is reported as
-    possibly missing.
+    """If two eigenvalues differ by less than the tolerance, all copies of the larger one are
+    returned, up to `missed_within` and the residuals.
     """
     for n in (30, 90):
         values = np.repeat([-10.0, -near / 4, near], n // 3)
@@ -180,8 +180,8 @@ def test_log_growth_gives_the_part_of_an_eigenvector_in_a_run(rng):
 
 @pytest.mark.parametrize("seed", [15257, 0, 1])
 def test_the_lowest_eigenvalue_is_not_confused_with_another(seed):
-    """For six small negative eigenvalues and many of 1, no other eigenvalue is reported as the
-    lowest and converged.
+    """For six copies of the lowest eigenvalue -1.1e-8, one of -8e-9 and zeros, the lowest one is
+    returned, computed from the matrix.
     """
     rng = np.random.default_rng(seed)
     values = np.r_[np.repeat(-1.12787499e-8, 6), -7.9908688e-9, np.zeros(20), 0.1 * rng.random(23)]

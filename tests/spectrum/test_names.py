@@ -72,7 +72,9 @@ def test_eigenpairs_unpack_into_values_and_vectors():
 
 
 def test_dir_lists_public_names_and_repr_shows_the_objective():
-    """`dir` lists exactly the public names, and the repr of an objective shows its main options."""
+    """`dir` lists the public names and subpackages, and the repr of an objective shows its main
+    options.
+    """
     more = set(dir(fc)) - {*fc.__all__, "__version__"}
     assert set(fc.__all__) <= set(dir(fc)) and "schedules" in more
     assert all(type(getattr(fc, name)) is type(np) for name in more)  # subpackages

@@ -79,7 +79,7 @@ def wide_network():
     return ob.hessian(ob.model.init(seed=0))
 
 
-def test_pairs_in_sample_space_are_orthogonal_to_known_ones(wide_network):
+def test_no_or_all_dimensions_of_sample_space_can_be_deflated(wide_network):
     """If no vectors are excluded, the search in sample space equals a plain one; if all dimensions
     are excluded, the result is None.
     """

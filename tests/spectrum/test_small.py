@@ -90,10 +90,8 @@ def test_no_matrix_is_summed_for_unsuitable_operators():
 
 
 @pytest.mark.parametrize("kind", CURVATURES)
-def test_all_copies_are_found_for_equal_and_dead_units(kind):
-    """All equal eigenvalues at the wanted end, of two equal hidden units or of dead ones, are
-    found.
-    """
+def test_all_copies_are_found_if_every_unit_is_inactive(kind):
+    """All equal eigenvalues at the lower end are found if every hidden unit is inactive."""
     net = draw(0, [5, 12, 1], "relu", "mse", N=80, n_threads=1)
     theta = net.theta.copy()
     theta[60:72] = -50.0  # biases of all hidden units: none is active

@@ -57,8 +57,9 @@ def reduced_spectrum(ob, theta):
 
 
 def check_density(ob, theta, spectrum, seeds):
-    """Check that the Wasserstein-1 distance, the fraction of negative eigenvalues and the mass of
-    the top ten are within their bounds.
+    """Return the Wasserstein-1 distances of plain and of default densities from the spectrum,
+    relative to the mean of |lambda|. Check that the masses of the negative and of the ten largest
+    eigenvalues are within three standard errors.
     """
     H, mean, n = ob.hessian(theta), np.abs(spectrum).mean(), theta.size
     below, above = -1e-6 * mean, (spectrum[-10] + spectrum[-11]) / 2

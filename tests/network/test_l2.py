@@ -114,7 +114,7 @@ def test_bounds_and_eigenvalue_floor_hold_without_penalised_biases(problem, rng,
     )  # the possible effect of a constant column
 
 
-def test_flat_directions_of_unpenalised_biases_are_null_vectors(rng):
+def test_flat_directions_include_unpenalised_biases(rng):
     """Shifts of a softmax's biases, the bias of a dead unit, and biases that the next linear layer
     compensates are null vectors of the Hessian where the gradient along them vanishes.
     """

@@ -616,7 +616,7 @@ def test_column_bounds_include_the_difference_between_spaces(problem, rng):
 
 @pytest.mark.parametrize("phi", ["relu", "leaky_relu", "elu"])
 @pytest.mark.parametrize("kind", CURVATURES)
-def test_kinks_are_detected_in_every_space(kind, phi, dtype, rng):
+def test_eigenvalues_at_kinks_agree_in_every_space(kind, phi, dtype, rng):
     """In every space, kinks are detected: for zero and repeated samples with zero biases, and for z
     that cancel to exactly 0.
     """
@@ -681,7 +681,7 @@ def test_input_space_keeps_biases_for_very_large_columns(rng):
     assert abs(fc.trace(G, space="inputs").estimate / np.trace(G.to_dense()) - 1) <= 1e-12
 
 
-def test_reduced_spaces_of_zero_operators_are_not_used(rng):
+def test_input_space_of_zero_operators_and_of_residual_networks(rng):
     """If the operator is zero, no reduced space is used, and calls with default options work."""
     ob = fc.Objective(fc.MLP([3, 2], bias=False), np.zeros((4, 3)), [0, 1, 1, 0])
     assert fc.trace(ob.hessian(np.zeros(6)), space="inputs").estimate == 0

@@ -181,7 +181,7 @@ def test_continued_training_rejects_options_that_do_not_fit_the_network(
     monkeypatch.chdir(tmp_path)
     zero, short = (quoted(folder, f"{name}.safetensors") for name in ("zero", "short"))
     for line, words in (
-        (f"train --from {zero}", "data must be given"),
+        (f"train --from {zero}", "must be given. Use: fastcurv train"),
         (f"train --from {zero} iris", "iris must have 3 features, as many as"),
         (f"train --from {short} --hidden 4", "--hidden must be left out with --from"),
         (f"train --from {short} --activation relu", "--activation must be left out"),
@@ -289,7 +289,7 @@ def test_predict_rejects_data_that_do_not_fit_the_network(folder, tmp_path, caps
         (short, "nowhere.csv", "does not exist"),
         (short, "iris", "must have 3 features, got 4"),
         (short, f"{quoted(folder, 'd.csv')} --probabilities", "is for regression"),
-        (short, f"{quoted(folder, 'd.csv')} --out p.txt", "ends in .csv"),
+        (short, f"{quoted(folder, 'd.csv')} --out p.txt", "must end in .csv"),
         (short, f"{quoted(folder, 'd.csv')} --activation relu", "which names its activations"),
         (large, quoted(tmp_path, "a.csv"), "must have the 3 columns of the training table, got 2"),
         ("nothing.safetensors", "iris", "does not exist"),

@@ -119,7 +119,7 @@ def read_sheet(path: str | Path, least: int = 2) -> CellSheet:
     """
     path = resolve_existing_path(Path(path).expanduser())
     text, notes = _read_text(path)
-    marked = re.match(r"sep=([,;\t|])\r?\n", text)  # Excel writes this line
+    marked = re.match(r"sep=([,;\t|])\r?\n", text)  # Excel may write this line first.
     text, first = (text[marked.end() :], 2) if marked else (text, 1)
     mark = marked[1] if marked else _detect_separator(text, path.name.lower().removesuffix(".gz"))
     rows, lines = _split_into_cells(path, text, mark, first)
@@ -127,7 +127,7 @@ def read_sheet(path: str | Path, least: int = 2) -> CellSheet:
         raise ValueError(f"{path} must hold a table, got an empty file.")
     comma, ambiguous = _detect_decimal_mark(path, rows, mark)
     if len(rows) > 1 and len(rows[1]) == len(rows[0]) + 1 > 2 and _have_equal_types(rows[1:]):
-        # True if all lines but the first end with a separator
+        # `last` is True if all lines but the first end with a separator.
         last = all(not row[-1] for row in rows[1:])
         # R writes no name above a column of row names.
         rows[0] = [*rows[0], ""] if last else ["", *rows[0]]
@@ -154,7 +154,7 @@ def read_sheet(path: str | Path, least: int = 2) -> CellSheet:
     header[0] = header[0].removeprefix("#").strip()
     empty = [not name and all(not row[i] for row in rows) for i, name in enumerate(header)]
     kept = [i for i in range(width) if not empty[i]]
-    blank = "Unnamed: {}" if named else "column {}"  # the names that pandas gives
+    blank = "Unnamed: {}" if named else "column {}"  # names in the form that pandas uses
     names = tuple(header[i] or blank.format(i) for i in kept)
     again = [name for name, count in Counter(names).items() if count > 1]
     if again:
@@ -458,7 +458,7 @@ def read_table(
     classes : bool, optional
         Whether y holds classes. By default, y holds classes if its cells are words, if there are
         two different values, or if they are whole numbers with at most `MAX_CLASSES` different
-        values.
+        values and a mean of at least `MIN_ROWS_PER_CLASS` rows for each value.
     all_numbers : bool
         True if all other columns are inputs of an existing network. A word or a missing value in
         these columns is then an error, and two rows are enough.
@@ -572,7 +572,9 @@ def target_position(sheet: CellSheet, target: str | None) -> int:
 def _read_targets(
     sheet: CellSheet, at: int, classes: bool | None
 ) -> tuple[np.ndarray, bool, list[str]]:
-    """Return the targets, True if they are labels of classes, and notes."""
+    """Return the targets (N,) in column `at` of the sheet, True if they are labels of classes, and
+    a list of notes. If `classes` is None, the kind of the targets is determined from the cells.
+    """
     cells = [row[at] for row in sheet.rows]
     named, where = f"{sheet.path}, column {one_line(sheet.names[at])!r},", cell_locations(sheet, at)
     values, bad, unit = parse_measures(cells, sheet.comma)

@@ -357,8 +357,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         LOSS_UNFIT_CAUSE,
         _find_classes_as_numbers,
-        "the targets take {number} evenly spaced values, as class numbers do, but {f.ob.loss} is "
-        "for quantities",
+        "the targets take {number} evenly spaced values, as class indices do, but {f.ob.loss} is "
+        "for regression",
         _class_loss_call,
         poor=False,
     ),
@@ -381,9 +381,9 @@ CAUSES: tuple[Cause, ...] = (
             100 * f.class_number_r2,
             SUSPECTED,
         ),
-        "kernel regressions predict {number}% of the variance of the class numbers of rows left "
-        "out if these are taken as quantities, and much less if they are taken as classes; "
-        "{f.ob.loss} is for classes",
+        "kernel regressions predict {number}% of the variance of the class indices of rows left "
+        "out if the indices are taken as numbers, and much less of the classes; {f.ob.loss} is "
+        "for classification",
         _numeric_loss_call,
         poor=False,
     ),
@@ -525,13 +525,13 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "saturated units",
         _find_saturation,
-        "{number}% of the outputs of a layer are saturated: they hardly react to their input",
+        "{number}% of the outputs of a layer are saturated, so they hardly depend on their input",
     ),
     Cause(
         "dead relus",
         lambda f: _finding_or_none(f.dead_fraction >= 0.5, 100 * f.dead_fraction),
-        "{number}% of the units of a layer are inactive on every row, so the data give their "
-        "weights no gradient",
+        "{number}% of the units of a layer are inactive on every row, so the data contribute "
+        "no gradient to their weights",
     ),
     Cause(
         "learning rate too small",

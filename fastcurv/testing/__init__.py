@@ -1,7 +1,7 @@
 """Functions, networks and operators whose critical points and spectra are known in advance.
 
-Everything here is plain NumPy and needs no compiled engine; `compiled` converts a reference
-objective into the engine's `Objective`. `zoo` is the collection that `classify` is tested on.
+The objectives use NumPy alone and need no compiled engine. `compiled` converts a reference
+objective into the engine's `Objective`, and `zoo` returns the cases on which `classify` is tested.
 """
 
 from .autoencoder import Case, LinearAutoencoder, compiled, lecture_toy

@@ -1,5 +1,5 @@
-"""Reference problems: the linear autoencoder, all of whose critical points are known; the toy
-objective ``(1 - w2 w1)^2``; and the conversion of a reference objective to the engine's.
+"""Reference problems: the linear autoencoder, all of whose critical points are known, and the toy
+objective ``(1 - w2 w1)^2``. `compiled` converts a reference objective to the engine's.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def axis_saddles(count: int, seed: Any = 0) -> list[Case]:
     """Return `count` quadratics with random curvatures along the axes, at least one of each sign,
     as a list of `Case`.
 
-    The smallest negative curvature may be as small as 1e-6 times the largest positive one.
+    A negative curvature may be as small as 1e-6 times the largest positive one in absolute value.
     """
     count = check_positive_int(count, "count", most=100_000, least=0)
     rng = as_rng(seed)

@@ -546,14 +546,14 @@ class ActivationDerivatives:
     ----------
     name : str
         Key of `ACTIVATIONS`.
-    z : Num
+    z : Enclosure
         Pre-activations (rows, units).
     skip : bool
         True if the layer adds its own input to its output.
 
     Attributes
     ----------
-    a, p, q : Num
+    a, p, q : Enclosure
         phi, phi' and phi'' with bounds on their errors. p is None if phi' is 1 everywhere, and q is
         None if phi'' is 0 everywhere.
     derived : bool

@@ -240,8 +240,9 @@ class Certificates(ReadOnlyMixin):
     # --- probes and saturation
 
     def probes(self, theta: ArrayLike, **options: Any) -> Floats:
-        """Return start vectors that have a component along the negative curvature of symmetric
-        saddles. The options are those of `fastcurv.structure.symmetry.curvature_probes`.
+        """Return start vectors for eigenvector searches, as unit columns (n, p), that have
+        components along the negative curvature of symmetric saddles. The options are those of
+        `fastcurv.structure.symmetry.curvature_probes`.
         """
         return symmetry.curvature_probes(self.objective, theta, **options)
 
@@ -294,7 +295,7 @@ class ForwardCertificates(ReadOnlyMixin):
 
 # --------------------------------------------------------------------------------------------------
 # Kinks and signs under batch normalisation: the rounding error of a pre-activation z is estimated
-# from the sizes of the terms from which z is computed. For other networks signs are proved in
+# from the magnitudes of the terms from which z is computed. For other networks signs are proved in
 # `fastcurv.certify.majorants`.
 
 

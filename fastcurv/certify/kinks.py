@@ -109,8 +109,8 @@ class ReluRows:
         return SmoothPieceObjective(self, gates, collapsed, parents)
 
     def row_block(self, start: int, stop: int) -> ReluRows:
-        """Return the rows from `start` to `stop` as a `ReluRows` with the same divisor of the
-        loss.
+        """Return a `ReluRows` of the rows from `start` to `stop`, not including `stop`. Its loss is
+        divided by the same number as that of all rows.
         """
         found = copy.copy(self)
         found.X, found.y = self.X[start:stop], self.y[start:stop]

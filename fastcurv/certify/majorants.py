@@ -116,7 +116,7 @@ def propagate_majorants(
         if l == len(passes.W) - 1:
             continue
         Z1, Z2, Z3 = Z1 * NORM_ROUND_UP_FACTOR, Z2 * NORM_ROUND_UP_FACTOR, Z3 * NORM_ROUND_UP_FACTOR
-        # The output of a unit depends on its own row of W only.
+        # z of a unit depends on the unit's own row of W only.
         each = np.hypot((W.rows + row) * A1, v) * NORM_ROUND_UP_FACTOR
         reach = s.z[l].dx.E + rho * each
         reaches.append(reach)
@@ -405,8 +405,8 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 # --------------------------------------------------------------------------------------------------
 # A lower bound on the spectrum of a network's Hessian that needs no products.
 #
-# ``H = GGN + R + l2 I``. The losses here are convex in the outputs, so at weights that are not
-# negative the GGN is positive semidefinite and only R can pull an eigenvalue below l2:
+# ``H = GGN + R + l2 I``. The losses here are convex in the outputs, so if no sample weight is
+# negative the GGN is positive semidefinite, and only R can make an eigenvalue smaller than l2:
 #
 #     v'Rv = sum over l of 2 <delta_l, ra_(l-1) V_l'>  +  sum over l of <e_l phi''_l, rz_l * rz_l>
 #
@@ -437,9 +437,9 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 # Limits. v = theta shows that R cannot be small compared with l2 where theta is critical because of
 # l2: at a critical point of a network of L layers that is homogeneous (relu, no biases), ``theta'R
 # theta = -(L - 1) l2 ||theta||^2``, so no bound without the GGN is positive there. The bound is
-# positive where l2 outweighs the residuals: at weights near 0, and at fits for which the weight
-# decay has not yet taken effect. The minimum is then often far away, so `classify` checks whether
-# the curvature stays positive up to the minimum.
+# positive where l2 exceeds the effect of the residuals: at theta near 0, and at fits for which the
+# weight decay has not yet taken effect. The minimum is then often far away, so `classify` checks
+# whether the curvature stays positive up to the minimum.
 
 Reaches = dict[tuple[int, int], Floats]
 

@@ -186,8 +186,8 @@ class State:
             products[l + 1] = np.eye(len(W.A))[None], np.zeros((1, 1))
 
     def backward(self) -> None:
-        """Run the backward pass: ``e_below = delta W [+ e]``, ``delta = e * phi' [through the
-        normalisation]``, ``e * phi''``.
+        """Store ``delta = e * phi' [through the normalisation]`` in `d` and ``e * phi''`` in `eq`,
+        with ``e = delta W [+ e]`` of the layer above, from the top layer down.
         """
         chain, e = ErrorChain(self.kappa), None
         self.d[-1] = self.loss.d
@@ -226,13 +226,13 @@ class LossDerivatives:
         Targets of all rows, as `replace_zero_weight_rows` returns them.
     rows : slice
         The rows of X to which z belongs.
-    z : Num
+    z : Enclosure
         Outputs (rows, d_out).
     """
 
     d: Enclosure
-    # Second derivatives of the loss: Num if the loss is a sum over outputs, otherwise arrays of
-    # shape (rows, 1) or, for coupled outputs, (rows, d, d) with errors `dh`.
+    # Second derivatives of the loss: an `Enclosure` if it is a sum over outputs, otherwise arrays
+    # (rows, 1) or, for coupled outputs, (rows, d, d) with errors `dh`.
     h: Any
     dh: Floats
     p: Floats

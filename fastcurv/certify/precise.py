@@ -55,14 +55,16 @@ from .passes import gradient_bound, theta_in_model_dtype
 #
 # Unlike long double, this arithmetic gives equal results on every machine. It is fast, because
 # matrices are split into slices whose entries have so few bits that BLAS computes the products of
-# slices without any rounding error (Ozaki, Ogita, Oishi and Rump 2012). Sums and
-# products of numbers are error-free transformations (Dekker 1971, Knuth). Guaranteed error bounds:
+# slices without any rounding error (Ozaki, Ogita, Oishi and Rump 2012). Sums and products of
+# numbers are error-free transformations (Dekker 1971, Knuth). Guaranteed error bounds:
 #
 # - `add_pairs`, `multiply_pairs`, `divide_pairs`: relative error `PAIR_ROUNDOFF`;
 # - `pair_exp` of numbers <= 0, `pair_expm1`, `pair_tanh`, `pair_sigmoid`: `PAIR_ROUNDOFF` times the
-# result; `pair_softplus`, `pair_normal_density_and_cdf`, `pair_log1p`: `PAIR_ROUNDOFF` times 1 +
-# the result; - `pair_matmul`: `dot_relative_error(k)` times the largest numbers of the row and of
-# the column, with k the inner dimension.
+#   result;
+# - `pair_softplus`, `pair_normal_density_and_cdf`, `pair_log1p`: `PAIR_ROUNDOFF` times 1 + the
+#   result;
+# - `pair_matmul`: `dot_relative_error(k)` times the largest numbers of the row and of the column,
+#   with k the inner dimension.
 #
 # `PAIR_UNDERFLOW_BOUND` is added to each of these bounds. They hold if no number overflows, so
 # callers check whether the result is finite.
@@ -527,8 +529,9 @@ class RowContribution:
 
 
 class PrecisePasses:
-    """The layers of a network at theta, prepared for passes of rows. `ob` is a network objective
-    or an object with the attributes model, X, y, loss and sample_weight.
+    """A network at theta for passes of rows in double-double arithmetic: its biases and, by layer,
+    its weights W and W' split into slices. `ob` is a network objective or an object with the
+    attributes model, X, y, loss and sample_weight.
     """
 
     def __init__(self, ob: Any, theta: Floats) -> None:

@@ -65,7 +65,7 @@ class OnnxGraph:
         The model with the graph.
     folder : str or None
         Folder in which external weight files may be; None if they are not allowed.
-    stack : Stack
+    stack : LayerStack
         The stack to which layers are added, and which counts the memory used for constants.
     """
 

@@ -268,7 +268,7 @@ class SpectrumEvidence:
     complement_ends : (float, float) or None
         The ends of the spectrum on the complement of the symmetry directions, if not all
         eigenvalues were computed.
-    range_space : ProvedReach or None
+    range_space : ProvedRangeSpace or None
         The space that contains the range of H up to a multiple of I, if all eigenvalues were
         computed from the restriction of H to this space.
     """
@@ -339,7 +339,7 @@ class CriticalPointProof:
 
     Attributes
     ----------
-    theorem : Contraction
+    theorem : KantorovichOutcome
         Kantorovich's theorem for the gradient, on the complement of the symmetry directions. If it
         holds, a critical point with the inertia found lies within its radius.
     interpolation : KantorovichOutcome

@@ -108,7 +108,7 @@ GRADIENT_ROUNDING_FACTOR = 10.0
 UNDERFLOW_TOL = 1e-280
 # Scale factors are clipped to 2^+-MAX_SCALE_EXPONENT times their median.
 MAX_SCALE_EXPONENT = 200
-# A point counts as critical if ||g|| is at most this fraction of ||H|| ||theta||.
+# A point is taken as critical if ||g|| is at most this fraction of ||H|| ||theta||.
 RELATIVE_GRADIENT_TOL = 1e-5
 
 
@@ -311,13 +311,13 @@ class InertiaStrategy(ABC):
     Attributes
     ----------
     ask : ClassifyOptions
-    H : Products
+    H : CountedProducts
     gradient : (ndarray, float)
         g, and a bound on the norm of its error.
     near : Nearness
         Known after construction; the methods that prove or measure signs are called only if theta
         is near.
-    cut : Slice or None
+    cut : ComplementEigenpairs or None
         All eigenpairs, or None if they are not known.
     """
 

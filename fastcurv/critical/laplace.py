@@ -118,7 +118,7 @@ _MISSING_LOG_TERMS: dict[str, Any] = {
 
 
 class ExactFitError(ValueError):
-    """Raised if the network fits the rows so well that the noise cannot be estimated."""
+    """Error raised if the network fits the rows so well that the noise cannot be estimated."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)

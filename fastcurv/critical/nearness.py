@@ -71,7 +71,7 @@ def assess_nearness(
         The point.
     reach : ndarray, shape (n,)
         ``|H| |theta|``, with the absolute values of all entries.
-    eigen : Slice
+    eigen : ComplementEigenpairs
         The eigenpairs of H, in balanced units if more signs are known in these units.
     gradient : (ndarray, float)
         g and a bound on its error, as `gradient_and_error` returns them.
@@ -209,7 +209,7 @@ def newton_decrement(
         Bound on the norm of the error of g. If it is NaN, ``64 eps |H| |theta|`` is assumed.
     reach : ndarray, shape (n,)
         ``|H| |theta|``, with the absolute values of all entries.
-    eigen : Slice
+    eigen : ComplementEigenpairs
         The eigenpairs of H.
     """
     sizes, found = np.maximum(np.abs(eigen.values), eigen.error), []
@@ -322,7 +322,7 @@ def follow_newton_steps(
         The objective.
     theta, g : ndarray, shape (n,)
         The start and the gradient at the start.
-    within : Coordinates
+    within : CurvatureCoordinates
         Coordinates in which steps are computed and the gradient is measured.
     most_products : float
         Maximum number of products.

@@ -405,8 +405,8 @@ MISSING_HYPOTHESES = {
 
 
 class Words(Formatter):
-    """The values of the placeholders in a `Reason`, for the verdict `outcome` on the evidence
-    `found`. Floats are written with four digits.
+    """A formatter that fills the placeholders of a `Reason` for the verdict `outcome` on the
+    evidence `found`. Floats are written with four digits.
     """
 
     def __init__(self, ask: ClassifyOptions, found: Evidence, outcome: Decision) -> None:

@@ -71,8 +71,9 @@ class KantorovichOutcome:
 def check_kantorovich(
     beta: float, eta: float, third: Callable[[float], float]
 ) -> KantorovichOutcome:
-    """Return the outcome of the theorem for the given beta and eta, where ``third(radius)`` is a
-    Lipschitz constant of H on the ball of radius `radius` around theta.
+    """Return the `KantorovichOutcome` for a bound `beta` on ``||H^-1||`` and a bound `eta` on the
+    length of Newton's step at theta. ``third(radius)`` is a Lipschitz constant of H on the ball of
+    radius `radius` around theta.
 
     Examples
     --------
@@ -168,7 +169,7 @@ def newton_step_in_slice(
         The Hessian.
     A_error : float
         Bound on the norm of the error of ``C A C``.
-    cut : Slice
+    cut : ComplementEigenpairs
         The restriction of A.
     g : ndarray, shape (n,)
         The gradient.

@@ -527,7 +527,7 @@ class Recurrence(Lanczos, LanczosBasis):
         C = self.unit * orthogonalise(self.rows[:k], W)
         inner = C[:, m:]
         seen = [scaled_norm(row) for row in (C[:, :m] - self.T[m:k, :m])[:, self.n_locked :]]
-        # the asymmetry of the products or rounding
+        # A nonzero difference is due to an asymmetric operator or to rounding.
         seen += [scaled_norm(row) for row in inner - inner.T]
         self.noise = max([self.noise, ROUNDING_FACTOR * self.eps * self.scale, *seen])
         self.T[m:k, m:k] = (inner + inner.T) / 2

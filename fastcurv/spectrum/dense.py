@@ -71,7 +71,7 @@ class DenseMatrix:
         The norms of the columns of ``P - P'``.
     n_products : int
         Number of products: n, or 0 if the matrix was given or was not formed by products.
-    known : Assembled or None
+    known : AssembledMatrix or None
         The matrix as the operator assembled it, with its own bounds on the error of A, or None if A
         was formed by products or given.
     """
@@ -182,7 +182,8 @@ def dense_matrix(op: Any) -> DenseMatrix:
 
 def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
     """Return the `DenseMatrix` of the matrix P (n, n) of `n_products` computed products, whose
-    columns have errors of norm at most `bounds` (n,). Raise NotFiniteError if P is not finite.
+    columns have errors of norm at most `bounds` (n,). Raise NotFiniteError if P or its asymmetry is
+    not finite.
     """
     A, asymmetry = np.empty_like(P), np.empty(len(P))
     # Of each symmetric pair, take the entry with the smaller bound, or the mean of both.
@@ -196,7 +197,7 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
     if not np.isfinite(asymmetry).all():
         raise NotFiniteError(
             "products with the operator must be finite for finite vectors, got NaN or infinity, "
-            "or overflow when they are symmetrised."
+            "or numbers so large that the matrix overflows. Scale the operator down."
         )
     return DenseMatrix(A, bounds, asymmetry, n_products)
 

@@ -86,10 +86,9 @@ def draw_density(
             density.linear_below >= MIN_AXIS_VALUE and np.abs(grid).max() <= 1 / MIN_AXIS_VALUE
         ):
             raise ValueError(
-                f"eigenvalues on the axis must be between {MIN_AXIS_VALUE} and "
-                f"{1 / MIN_AXIS_VALUE}, the limits of matplotlib, got up to "
-                f"{np.abs(grid).max():.1e}, linear below {density.linear_below:.1e}. Use "
-                "axis='linear'."
+                f"magnitudes on a logarithmic axis must lie between {MIN_AXIS_VALUE} and "
+                f"{1 / MIN_AXIS_VALUE}, the limits of matplotlib, got "
+                f"{density.linear_below:.1e} to {np.abs(grid).max():.1e}. Use axis='linear'."
             )
         ax.set_xscale("symlog", linthresh=density.linear_below, subs=range(2, 10))
         plain_numbers(ax.xaxis)

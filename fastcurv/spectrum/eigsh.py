@@ -127,8 +127,8 @@ def extreme_pairs(
     budget = asked.max_products - found.n_products
     if budget < 1:
         return replace(found, converged=np.zeros(len(found), bool))
-    # The invariant subspace spanned by the start does not contain the other eigenvalues, so the
-    # search is repeated from a random start.
+    # The start vectors have no components along the other eigenvectors, so the search is repeated
+    # from a random start.
     again = extreme_pairs(op, asked._replace(probe=True, max_products=budget), rng, None, against)
     return replace(again, n_products=found.n_products + again.n_products)
 

@@ -94,7 +94,7 @@ def resolve_max_basis(max_basis: int | None, k: int, n: int, dtype: np.dtype[Any
     max_basis = check_positive_int(max_basis, "max_basis")
     if max_basis < min(n, k + 3):
         raise ValueError(
-            f"max_basis must be at least k + 3 = {k + 3}, or n if that is less, got {max_basis}."
+            f"max_basis must be at least min(n, k + 3) = {min(n, k + 3)}, got {max_basis}."
         )
     return min(n, max_basis)
 

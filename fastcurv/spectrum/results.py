@@ -347,7 +347,7 @@ class Estimate(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="estimate"
 
     @property
     def value(self) -> float | Array:
-        """The estimate, another name for `estimate`."""
+        """Another name for the attribute `estimate`."""
         return self.estimate
 
     def __float__(self) -> float:

@@ -122,7 +122,7 @@ class LanczosRuns:
         """
         g = check_vector(g, self.n, "g")
         if not g.any():
-            raise ValueError("g must not be a vector of zeros.")
+            raise ValueError("g must have a nonzero entry, got a vector of zeros.")
         for start, run in self.by_start:  # noqa: B007  used where the loop is left
             if np.array_equal(start, g):
                 break

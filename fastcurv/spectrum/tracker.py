@@ -206,7 +206,7 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
 
     @property
     def records(self) -> tuple[SpectrumRecord, ...]:
-        """All records so far."""
+        """All records so far, a tuple of `SpectrumRecord`, oldest first."""
         return tuple(self._records)
 
     @property

@@ -485,7 +485,9 @@ def _built_in_loss(kind: type[Made], name: str, function: Any, third: Any, **fac
 
 @cache
 def quantile_loss(level: float, width: float, kind: type[Made]) -> Made:
-    """Return the loss of `fastcurv.Loss.quantile` as an object of class `kind`."""
+    """Return the loss of `fastcurv.Loss.quantile` as an object of class `kind`. Raise ValueError if
+    `level` is not between 0 and 1.
+    """
     if not 0 < level < 1:
         raise ValueError(f"level must be a number between 0 and 1, got {level}.")
     name, third = f"quantile({level!r}, {width!r})", 0.0962251 / width / width

@@ -174,7 +174,7 @@ def divisor_of(ob: Any) -> float:
     objective is a part of another one, and otherwise the number of rows times the number of terms
     of a row.
     """
-    # for a missing attribute, `getattr` would search for similar names
+    # For a missing attribute, `getattr` would search for similar names.
     known = vars(ob).get("divisor")
     return ob.n_samples * n_terms_per_row(ob) if known is None else float(known)
 

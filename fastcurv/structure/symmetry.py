@@ -256,7 +256,7 @@ def _check_ints(numbers: ArrayLike, name: str) -> NDArray[Any]:
     if found.dtype.kind not in "iu" and found.size:
         raise TypeError(f"{name} must hold ints, got dtype {found.dtype}.")
     if found.ndim > 1:
-        raise ValueError(f"{name} must be a list of ints, got shape {found.shape}.")
+        raise ValueError(f"{name} must be one-dimensional, got shape {found.shape}.")
     return found.astype(np.intp)
 
 
@@ -848,8 +848,8 @@ def _action_tangent(model: Any, theta: Floats, run: range, i: int, j: int) -> Fl
 
 
 def _apply_action(model: Any, theta: Floats, run: range, M: Floats) -> Floats:
-    """Return theta after ``exp(M)`` acts on the outputs of the run, with the inverse applied to the
-    weights that multiply these outputs.
+    """Return a copy of theta in which the outputs of the layers `run` are multiplied by ``exp(M)``,
+    and the weights that multiply these outputs by ``exp(-M)``, so that the network stays the same.
     """
     there = theta.copy()
     A, back = expm(M), expm(-M)

@@ -490,7 +490,9 @@ def _envelope_by_bounds(
 
 
 def _leaky_relu_row(leak: float, **more: Any) -> ActivationRow:
-    """Return the table row of the activation that is z for z > 0, otherwise ``leak z``."""
+    """Return the table row of the leaky relu, z for z > 0 and otherwise ``leak z``. `more` are
+    further fields of the row.
+    """
 
     def derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
         p = np.where(z > 0, 1.0, leak)

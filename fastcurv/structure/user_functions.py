@@ -85,7 +85,8 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
             where = "along a random direction" if y else f"at z = {z[off][0]:.4g}"
             raise ValueError(
                 f"{own.parts[j]} of {own!r} must be the derivative of {own.parts[j - 1]}, "
-                f"{slope[off][0]:.6g} by finite differences, got {given[off][0]:.6g} {where}."
+                f"which is {slope[off][0]:.6g} by finite differences {where}, "
+                f"got {given[off][0]:.6g}."
             )
     if own.third_bound is not None:
         move, change = np.abs(v) * DIFFERENCE_STEP, above[2] - below[2]

@@ -46,8 +46,8 @@ LINEAR_PENALTY_FACTORS = (
 )  # further penalties that are tried, relative to the best
 LINEAR_GRADIENT_TOL = 1e-10  # gradient norm at which the fit of a linear model in float64 ends
 MAX_LINEAR_PARAMS = 1000  # maximum number of parameters of a linear model that is fitted
-# maximum number of flops for the Hessian of a linear model; up to ten are fitted, which then takes
-# some five seconds
+# maximum number of flops for the Hessian of a linear model; up to ten models are fitted, which then
+# takes about five seconds
 MAX_LINEAR_FLOPS = 1e10
 MAX_PAGE_EVIDENCE_PARAMS = 1500  # maximum number of parameters for which the evidence is computed
 # maximum number of flops for the Hessian; if more are needed, refits by folds replace the

@@ -23,8 +23,8 @@ MIN_ERROR_ROWS = 20
 MIN_COPY_CORRELATION = 0.9999
 # minimum fraction of exact copies among the rows at which copies are reported
 MIN_EXACT_COPY_FRACTION = 0.05
-# maximum ratio of the distance of the nearest neighbour to that of the `N_NEIGHBOURS`-th neighbour
-# at which the nearest one counts as a near copy
+# maximum ratio of the distances to the nearest and to the `N_NEIGHBOURS`-th neighbour at which the
+# nearest one counts as a near copy
 NEAR_COPY_RATIO = 0.01
 N_NEIGHBOURS = 16  # number of neighbours of a row that are compared
 # maximum expected number of rows that equal a given row by chance, if columns are independent, at

@@ -36,12 +36,12 @@ SEAL_PREFIX = b"fastcurv sha256 "
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """The settings of a training run; ``data`` is a data set's name or a file's path.
+    """The settings of a training run. ``data`` is the name of a data set or the path of a file.
 
-    A ``loss`` of None means the default loss of the data. ``digest`` is the fingerprint of the
+    If ``loss`` is None, the default loss of the data is used. ``digest`` is the fingerprint of the
     training data, empty if not known. ``n_outputs`` is set if training continued from a network of
-    another program; targets are then the indices of its classes. With ``table`` the data are read
-    by `encode.load_table`, and all rows are fitted; ``l2_biases`` is that of the objective.
+    another program. Targets are then the indices of its classes. With ``table`` the data are read
+    by `encode.load_table`, and all rows are fitted. ``l2_biases`` is that of the objective.
     """
 
     data: str

@@ -291,8 +291,8 @@ class Newton(_KrylovMethod):
 
 
 class DampedNewton(Newton):
-    """Newton's method with a constant added to every eigenvalue. It still converges to saddles with
-    an eigenvalue below minus this constant.
+    """Newton's method with the constant `damping` added to every eigenvalue. It still converges to
+    saddles whose negative eigenvalues are all below ``-2 damping``.
     """
 
     defaults = {**Newton.defaults, "damping": 1e-3}

@@ -34,7 +34,8 @@ from .minimize import minimize
 
 # minimum relative decrease of the objective for which restarted units are kept
 MIN_RESTART_GAIN = 1e-6
-# A unit is inactive if its size is below this fraction of the largest unit of its layer.
+# A unit is inactive if the product of the norms of its weights is below this fraction of the
+# largest product in its layer.
 MIN_UNIT_RATIO = 1e-3
 # A unit is inactive if the norms of its incoming and outgoing weights have a product below this
 # value.

@@ -105,7 +105,8 @@ class SpectrumDisplay(Display):
         Parameters
         ----------
         op : LinearOperator or symmetric matrix, shape (n, n)
-            Costs ``n_probes * n_steps`` products, plus those of `fastcurv.eigsh` if k > 0.
+            The operator. The density costs ``n_probes * n_steps`` products, and the eigenvalues
+            those of `fastcurv.eigsh`.
         k : int
             Number of eigenvalues at each end; 0 for none.
         n_probes, n_steps, axis, seed : int, int, str, int

@@ -350,8 +350,11 @@ def test_nan_of_an_activation_gives_a_nan_loss_that_no_step_accepts():
         (lambda z: (z, z.astype(int), z), "dtype int64"),
         (lambda z: (np.sqrt(z), 0.5 / np.sqrt(z), z), "phi = nan at z = -2.986"),
         (lambda z: (z, np.ones_like(z), np.inf * z), "second = -inf at z"),
-        (lambda z: (z * z, 2 * z, 3 + 0 * z), "derivative of first, 2 by .*, got 3 at"),
-        (lambda z: (z * z, z, 1 + 0 * z), "derivative of phi, -5.9.* by .*, got -2.986"),
+        (
+            lambda z: (z * z, 2 * z, 3 + 0 * z),
+            "derivative of first, which is 2 by .* at z = .*, got 3",
+        ),
+        (lambda z: (z * z, z, 1 + 0 * z), "derivative of phi, which is -5.9.* by .*, got -2.986"),
         (lambda z: (z / (9 + z[0]), z, z), "for the same numbers in another shape"),
     ],
 )

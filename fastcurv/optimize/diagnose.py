@@ -792,9 +792,9 @@ def diagnose(
         ``ob.model.init(seed=0)`` is examined instead, and the learning rate is reported as a cause,
         listed after causes found in the data.
     history : optional
-        A result of `minimize` or its ``history``, which hold the method and the rate; a mapping
-        with the key ``"loss"`` and optionally ``"gradient_norm"``, ``"iteration"``, ``"method"``,
-        ``"learning_rate"``, ``"momentum"`` and ``"batch_size"``; or a list of losses.
+        A result of `minimize` or its ``history``, which include the method and the learning rate.
+        Also a mapping with the key ``"loss"`` and optionally ``"gradient_norm"``, ``"iteration"``,
+        ``"method"``, ``"learning_rate"``, ``"momentum"`` and ``"batch_size"``, or a list of losses.
         Without a history, learning rates are not examined.
     compare : bool
         Also train a linear, a shallower and a wider network, and report whether one fits as well.
@@ -826,9 +826,9 @@ def diagnose(
     Most causes are tested only if the fit is poor, that is, if the network leaves more of the
     targets' variance unexplained than a kernel ridge regression does on rows left out [1]_. Rows of
     weight 0 are ignored, and equal rows count once, with the sum of their weights. If the loss
-    grows linearly, rows with outlying targets are left out of sums of squares. Causes are given in
-    causal order: data, loss, decay, rate, start, size. A rate is too large beyond 2 (1 + momentum)
-    over the largest curvature [2]_.
+    grows linearly, rows with outlying targets are left out of sums of squares. Causes are in causal
+    order: data, loss, decay, rate, start, size. A learning rate is too large if it exceeds
+    2 (1 + momentum), divided by the largest curvature [2]_.
 
     References
     ----------

@@ -59,8 +59,11 @@ class SampledPoint(FrozenRecord):
     Attributes
     ----------
     theta : ndarray, shape (n,)
+        The point.
     loss : float
+        The loss at theta.
     verdict : CriticalPoint
+        The verdict of `classify` on theta.
     source : str
         ``narrower``, ``walk`` or ``descent``; see `sample_critical_points`.
     trivial : str or None
@@ -208,13 +211,13 @@ def sample_critical_points(
 
     * ``narrower``: a network with fewer hidden units is trained to a critical point, and the
       missing units are added with all weights zero (without l2 also by splitting a unit in two).
-      This is exactly a critical point of the wide network, at the narrow one's loss [1]_, unless l2
-      acts on biases and a unit has a nonzero output for input 0, as a sigmoid has; such a search
-      gives no point.
+      The result is exactly a critical point of the wide network, with the loss of the narrow one
+      [1]_. If l2 acts on biases and a unit has a nonzero output for input 0, as a sigmoid has, the
+      result is not critical, and the search adds no point.
     * ``walk``: from random weights, from weights after some steps of Adam or from near a
-      ``narrower`` point, eigenvectors are followed to a critical point of a given index: see
+      ``narrower`` point, eigenvectors are followed to a critical point of a given index, as by
       `find_critical_point`. From n = 400 on, unless `index` is given, a walk consists of steps of
-      Adam and then of Newton-MR; many such walks end where the norm of the gradient is itself
+      Adam and then of Newton-MR. Many such walks end where the norm of the gradient is itself
       stationary.
     * ``descent``: training until convergence.
 
@@ -234,32 +237,32 @@ def sample_critical_points(
     n_tries : int
         Number of searches, each of which costs at least a training run.
     sources : str or sequence of str, optional
-        Sources to take in turn, from ``fastcurv.optimize.sample.SOURCE_NAMES``; all of them by
-        default, and walks alone if an `index` is given.
+        Sources to take in turn: ``narrower``, ``walk`` and ``descent``. By default all sources, or
+        walks alone if an `index` is given.
     index : int or sequence of int, optional
-        The number of negative eigenvalues that walks search for, in turn. By default each walk
-        draws one from 0 to 6. It was reached if
-        ``point.verdict.n_negative == point.requested_index``.
+        The number of negative eigenvalues that walks search for, in turn. A request was met if
+        ``point.verdict.n_negative == point.requested_index``. By default the first walk of a search
+        draws an index from 0 to 6, and repeated walks draw from smaller ranges.
     epochs : (int, int)
         Range of the number of Adam steps before a walk, drawn uniformly on a logarithmic scale.
     max_iter : int
         Maximum number of steps of a walk.
     max_time : float or None
-        Seconds after which the current search ends, at the end of a step; what it has found by then
-        is kept, and no other search begins.
+        Seconds after which the current search ends, at the end of a step, and no other search
+        begins. A point that the search has found by then is kept.
     seed : None, int or Generator
         Seed of the random choices; the same int gives bit-identical results.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
     **verdict
-        Options of `classify`: ``gradient_tol curvature_tol failure_probability max_products
-        dense_below``.
+        Options of `classify`: ``gradient_tol``, ``curvature_tol``, ``failure_probability``,
+        ``max_products`` and ``dense_below``.
 
     Returns
     -------
     CriticalSample
-        Points with the verdict ``not_critical`` are left out; points where the outputs do not
-        depend on the inputs are marked as ``trivial``. After Ctrl-C, the points found before it.
+        The points found, also after Ctrl-C. Points with the verdict ``not_critical`` are left out.
+        Points where the outputs do not depend on the inputs are marked as ``trivial``.
 
     Raises
     ------

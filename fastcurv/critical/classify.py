@@ -445,12 +445,21 @@ def _select_inertia_strategy(
     elif inertia.near.near:
         # `InertiaByCholesky` is returned only if its theorem holds.
         assert isinstance(inertia, InertiaByEigenpairs | InertiaByProducts)
-        pair, lasting, arrives = inertia.prove_two_signs(distance), True, True
+        two_vectors = inertia.prove_two_signs(distance)
+        signs_stable = gradient_decreases = True
         vanish = check_interpolation(ask, H) if inertia.residuals_may_vanish() else None
-        zero, n_residuals = vanish or (UNTRIED_CONTRACTION, 0)
-        if not (zero.holds or pair.holds and inertia.near.strict):
-            lasting, arrives = inertia.zero_unstable_signs(pair)
-        proof = CriticalPointProof(theorem, zero, n_residuals, pair, lasting, arrives, H.short)
+        interpolation, n_residuals = vanish or (UNTRIED_CONTRACTION, 0)
+        if not (interpolation.holds or two_vectors.holds and inertia.near.strict):
+            signs_stable, gradient_decreases = inertia.zero_unstable_signs(two_vectors)
+        proof = CriticalPointProof(
+            theorem,
+            interpolation,
+            n_residuals,
+            two_vectors,
+            signs_stable,
+            gradient_decreases,
+            H.short,
+        )
     seen, g = inertia.make_spectrum(proof), inertia.gradient[0]
     bounded = not all(why_not_own(H.op, name) for name in ("rounding_bound", "column_error_bounds"))
     return inertia, Evidence(

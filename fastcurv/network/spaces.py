@@ -211,9 +211,9 @@ _made_of = cache_by_owner(_GramCache)
 
 
 class OutputSpace(ReducedOperator):
-    """A GGN or Fisher as ``K + l2 I``, where K is the Gram matrix of the module docstring. The
-    class is a `Reduction`: `embed` maps eigenvectors to those of the whole operator, but is not an
-    isometry for other vectors.
+    """A GGN or Fisher as ``K + c I``, where K is the Gram matrix of the module docstring and c is
+    `complement_eigenvalue`. The class is a `Reduction`: `embed` maps eigenvectors to those of the
+    whole operator, but is not an isometry for other vectors.
 
     Created by ``G.reduced("outputs")``, and by `eigsh` and similar functions if it saves time. The
     eigenvalues are those of the whole operator except for `n_complement` copies of
@@ -277,15 +277,15 @@ class OutputSpace(ReducedOperator):
 
     @property
     def matrix(self) -> Floats:
-        """The matrix ``K + l2 I`` (q, q) in float64."""
+        """The matrix ``K + complement_eigenvalue I`` (q, q) in float64."""
         matrix = self._K.astype(np.float64)
         matrix[np.diag_indices(len(matrix))] += self.complement_eigenvalue
         return matrix
 
     @property
     def core_matrix(self) -> Floats:
-        """The matrix K (q, q) in float64, without l2, because adding a large l2 would
-        round away the small eigenvalues of K.
+        """The matrix K (q, q) in float64, without `complement_eigenvalue`, because adding a large
+        number would round away the small eigenvalues of K.
         """
         return self._K.astype(np.float64)
 
@@ -295,13 +295,13 @@ class OutputSpace(ReducedOperator):
         return self._made.norm
 
     def matrix_with_bounds(self) -> EnclosedMatrix:
-        """Return the matrix ``K + l2 I`` with proved bounds on the errors of its columns,
-        computed by separate float64 passes.
+        """Return `matrix` with proved bounds on the errors of its columns, computed by separate
+        float64 passes.
         """
         at = self.whole.objective, self.whole.theta, self.whole.kind
         found: EnclosedMatrix = load_proofs("dense_hessian").enclosed_gram_matrix(*at)
         found.products[np.diag_indices(len(found.products))] += self.complement_eigenvalue
-        # K may be much smaller than l2, so that adding it rounds.
+        # K may be much smaller than the number that is added, so the addition rounds.
         rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))
         return found._replace(bounds=found.bounds + rounded)
 
@@ -381,7 +381,7 @@ class OutputSpace(ReducedOperator):
             return LiftedPairs(np.zeros(0, bool), found.residuals, self._zero_threshold(), False)
         Y = _engine.project_rows(self._K, np.ascontiguousarray(X, self._K.dtype)).astype(float)
         lam = np.einsum("ki,ki->k", Y, X) / np.einsum("ki,ki->k", X, X, dtype=float)
-        # The eigenvalues of K are compared here, since a large l2 would hide small ones.
+        # The eigenvalues of K are compared here, since adding a large number would hide small ones.
         kept = lam > self._zero_threshold()
         residuals = np.linalg.norm(Y - lam[:, None] * X, axis=1)
         if not kept.any():

@@ -290,6 +290,9 @@ def classify(
 
 
 def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
+    """Return the verdict of `classify` on theta. `shown` is the progress display, and `started` is
+    the time at which the call of `classify` began.
+    """
     run = ask.krylov
     H = hessian_products(ask.ob, ask.theta)
     if run is not None:
@@ -556,6 +559,9 @@ def _classify_nearest_point(
 
 
 def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> CriticalPoint:
+    """Return the `CriticalPoint` of the verdict `outcome` on the evidence `found`, with 0 for the
+    number of products and the time.
+    """
     near, seen, proved = found.gradient, found.spectrum, found.certificate
     theorem = proved.interpolation if outcome.rule is Reason.INTERPOLATION else proved.theorem
     inside = seen.range_space if seen.has_inertia else None

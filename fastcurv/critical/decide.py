@@ -329,6 +329,7 @@ class TwoSignProof:
 
     @property
     def holds(self) -> bool:
+        """True if the curvatures have opposite signs along the whole Newton step."""
         return self.radius > self.distance
 
 

@@ -169,9 +169,9 @@ class DenseHessian:
 
 @dataclass(frozen=True, eq=False)
 class SignView:
-    """Two slices of the Hessian on the complement of proved symmetries: `plain` in the coordinates
-    of theta, and `best` in the coordinates in which the most signs are known. `held` are the
-    `OrbitTangents` of the symmetries.
+    """The eigenpairs of the Hessian on the complement of proved symmetries: `plain` in the
+    coordinates of theta, and `best` in the coordinates in which the most signs are known. `held`
+    are the `OrbitTangents` of the symmetries.
     """
 
     plain: ComplementEigenpairs
@@ -213,7 +213,7 @@ def deflate_symmetries(full: DenseHessian, held: OrbitTangents) -> SignView:
 def _choose_fewer_unknown_signs(
     cut: ComplementEigenpairs, other: ComplementEigenpairs
 ) -> ComplementEigenpairs:
-    """Return the slice with fewer unknown signs, or `other` if both have the same number."""
+    """Return the eigenpairs with fewer unknown signs, or `other` if both have the same number."""
     return (
         cut if np.sum(eigenvalue_signs(cut) == 0) < np.sum(eigenvalue_signs(other) == 0) else other
     )
@@ -237,7 +237,7 @@ def _has_undecided_eigenvalue(full: DenseHessian, plain: ComplementEigenpairs) -
 
 
 def eigenvalue_signs(cut: Any) -> NDArray[np.int_]:
-    """Return the signs (m,) of the eigenvalues of a slice: -1, 1, or 0 if the magnitude is at most
+    """Return the signs (m,) of the eigenvalues in `cut`: -1, 1, or 0 if the magnitude is at most
     the error bound.
     """
     return np.where(np.abs(cut.values) > cut.error, np.sign(cut.values), 0).astype(int)
@@ -248,7 +248,7 @@ def check_theorem_across_orbits(
 ) -> KantorovichOutcome:
     """Return `found`, the outcome of the theorem, if the tangents of the orbits are proved to be
     linearly independent on the whole ball of the theorem. Otherwise return an outcome that does not
-    hold, with ``missing="orbit"``.
+    hold, with ``missing_hypothesis="orbit"``.
     """
     top, bottom = float(cut.c.max()), float(cut.c.min())
     near = symmetry_tangents(ob, theta, top * 2 * found.eta)
@@ -566,7 +566,7 @@ class InertiaByEigenpairs(InertiaStrategy):
     def _proved_signs(
         self, view: SignView
     ) -> tuple[SignView, ComplementEigenpairs, NDArray[np.int_], int]:
-        """Return a tuple: `view`, its best slice, the signs (m,) of the eigenvalues of this slice,
+        """Return a tuple: a `SignView`, its eigenpairs `best`, the signs (m,) of their eigenvalues,
         which are 0 if not proved, and the number of proved signs.
 
         If the error of the whole matrix leaves the sign of the smallest or the largest eigenvalue
@@ -637,8 +637,8 @@ class InertiaByEigenpairs(InertiaStrategy):
         return tried[-1] if tried[-1][0].holds else tried[0]
 
     def _newton_step(self, cut: ComplementEigenpairs) -> tuple[Floats, float]:
-        """Return Newton's step (n,) on the eigenvectors of known sign, in the coordinates of the
-        slice `cut`, and an upper bound on its length that includes the rounding of g.
+        """Return Newton's step (n,) on the eigenvectors of known sign, in the coordinates of `cut`,
+        and an upper bound on its length that includes the rounding of g.
 
         The rounding matters near a minimum at which the gradient adds curvature along the orbits.
         Only slopes of about the size of the rounding distinguish such a minimum from a saddle.
@@ -684,10 +684,10 @@ class InertiaByEigenpairs(InertiaStrategy):
         return plain
 
     def _prove_extreme_pair(self, cut: ComplementEigenpairs, length: float) -> TwoSignProof:
-        """Return the `TwoSignProof` proved by the first and the last eigenvector of the slice
-        `cut`, in the coordinates of the slice. In these coordinates Newton's step has length
-        `length`. If the two eigenvalues have no known opposite signs, return an empty
-        `TwoSignProof`, which does not hold.
+        """Return the `TwoSignProof` proved by the first and the last eigenvector in `cut`, in the
+        coordinates of `cut`. In these coordinates Newton's step has length `length`. If the two
+        eigenvalues have no known opposite signs, return an empty `TwoSignProof`, which does not
+        hold.
         """
         known, c, A = eigenvalue_signs(cut), cut.c, self.full.A
         if not (known.size and known[0] < 0 < known[-1]):

@@ -271,6 +271,7 @@ def equalise_noise_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
 
 
 def _scale_largest_to_one(d: Floats) -> Floats:
+    """Return d times a power of 2 such that the largest entry is at least 1 and below 2."""
     return np.asarray(np.ldexp(d, 1 - int(np.frexp(d.max())[1])))
 
 
@@ -304,9 +305,10 @@ MAX_RELATIVE_STEP = 1e6
 
 
 class InertiaStrategy(ABC):
-    """Strategy for the inertia of the Hessian H at theta, with the methods that `classify` calls,
-    in the order of these calls. If the theorem does not hold, `classify` also calls
-    `radius_of_opposite_signs`, `residuals_may_vanish` and `measure`, which the subclasses define.
+    """Strategy for the inertia of the Hessian H at theta, with the methods that `classify` calls.
+    If theta is near a critical point but the theorem does not hold, `classify` also calls
+    `prove_two_signs`, `residuals_may_vanish` and `zero_unstable_signs`, which the subclasses for
+    this case define.
 
     Attributes
     ----------

@@ -197,9 +197,9 @@ def newton_decrement(
     """Return the decrement ``g'|H|^-1 g / 2`` twice: for the part of g beyond its rounding error,
     and for all of g.
 
-    Eigenvalues smaller in magnitude than their error are replaced by the error. On the complement
-    of the slice the largest magnitude is used. For the first result each slope ``g'u`` is reduced
-    by the bound on its error.
+    Eigenvalues smaller in magnitude than their error are replaced by the error. For directions that
+    were projected out, the largest magnitude is used. For the first result each slope ``g'u`` is
+    reduced by the bound on its error.
 
     Parameters
     ----------
@@ -272,8 +272,8 @@ MAX_STEP_PRODUCTS = 200  # maximum number of products in one step
 
 
 class CurvatureCoordinates:
-    """The map S of a slice with ``S S' = |H|^-1``, in which eigenvalues smaller in magnitude than
-    their error are replaced by the error. Without a slice S is the identity.
+    """The map S with ``S S' = |H|^-1``, from the eigenpairs `cut`. Eigenvalues smaller in magnitude
+    than their error are replaced by the error. If `cut` is None, S is the identity.
     """
 
     def __init__(self, cut: ComplementEigenpairs | None = None) -> None:

@@ -472,10 +472,12 @@ class Words(Formatter):
 
     @property
     def no_minimum_reason(self) -> str:
+        """A clause with the reason why no theta attains the infimum of the loss."""
         return why_no_minimum(self.ask.ob, self.ask.theta)
 
     @property
     def not_critical_reason(self) -> str:
+        """A clause with the reason why theta is not critical."""
         near = self.gradient
         if near.gradient_norm <= near.gradient_tol:
             return "the loss at theta is not finite"
@@ -491,6 +493,9 @@ class Words(Formatter):
 
     @property
     def plateau_sentence(self) -> str:
+        """A continuation of the reason if theta is on a plateau, with the saturation of the units
+        if it is known. Otherwise "".
+        """
         if not self.gradient.is_plateau:
             return ""
         text = self.format(
@@ -510,6 +515,7 @@ class Words(Formatter):
 
     @property
     def stationary_clause(self) -> str:
+        """A clause that states that the gradient is 0 or within its tolerance."""
         within = "||g|| = {gradient.gradient_norm} is within its tolerance {gradient.gradient_tol}"
         exact = self.gradient.gradient_norm == 0
         return "the gradient is exactly 0" if exact else self.format(within)
@@ -565,6 +571,7 @@ class Words(Formatter):
 
     @property
     def curvature_floor(self) -> str:
+        """The proved lower bound on the curvature, with its origin."""
         l2, text = (
             float(np.max(getattr(self.ask.ob, "l2", 0.0))),
             format_number(self.spectrum.curvature_floor),
@@ -594,6 +601,7 @@ class Words(Formatter):
 
     @property
     def limit_too_small(self) -> str:
+        """A clause that names the limit of the caller that ended the search."""
         most, seconds = self.ask.max_products, self.ask.max_time
         late = seconds is not None and self.found.n_products < (most or np.inf)
         short = f"max_time = {format_number(seconds or 0.0)} s is too short"

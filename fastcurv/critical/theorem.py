@@ -154,6 +154,7 @@ class ComplementEigenpairs:
         return float(np.abs(self.values).min(initial=np.inf)) - self.error
 
     def project_off_span(self, x: Floats) -> Floats:
+        """Return x (n,), in scaled coordinates, minus its projection onto `span`."""
         return x - self.span @ (self.span.T @ x)
 
 
@@ -161,7 +162,7 @@ def newton_step_in_slice(
     A: Floats, A_error: float, cut: ComplementEigenpairs, g: Floats, g_error: float
 ) -> tuple[float, float, Floats]:
     """Return the triple of beta and eta of the theorem and Newton's step x, for the objective
-    restricted to theta plus the directions of the slice `cut`.
+    restricted to theta plus the span of the eigenvectors in `cut`.
 
     Parameters
     ----------
@@ -196,7 +197,7 @@ def newton_step_in_slice(
         off = safe_norm(residual) + g_error + A_error * length + rounding
         if not cut.min_abs_eigenvalue_bound > 0:
             return np.inf, np.inf, cut.c * x
-        s = cut.span.shape[1]  # the basis of the slice is orthonormal only up to rounding
+        s = cut.span.shape[1]  # the eigenvectors are orthonormal only up to rounding
         up = SCALAR_ROUND_UP_FACTOR * (1 + 8 * n * (1 + s) * EPS)
         beta = up / cut.min_abs_eigenvalue_bound
         return beta, eta_bound(length, beta, off) * up, cut.c * x
@@ -244,7 +245,7 @@ def spans_orbit(span: Floats, tangents: Floats, change: float, error: float, rad
     of `span` (n, s), s > 0, are proved to have rank s everywhere within `radius`.
 
     `tangents` (n, k) has an error of norm at most `error` and changes by at most `change` per unit
-    length. If the result is True, every point of the slice at which the restricted gradient
+    length. If the result is True, every point of the complement at which the restricted gradient
     vanishes is a critical point, with s zero eigenvalues along its orbit.
     """
     if tangents.shape[1] < span.shape[1]:

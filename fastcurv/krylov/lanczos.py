@@ -516,6 +516,10 @@ class Recurrence(Lanczos, LanczosBasis):
         return W
 
     def _step_block(self) -> None:
+        """Multiply the next block by the operator, orthogonalise the products, and make the result
+        the next block. The next block has fewer rows if the dimension or the capacity does not
+        allow p rows.
+        """
         m, p = self.m, self.p
         k = m + p
         self.enlarge_projection(min(k + p, self.capacity + 1))

@@ -125,6 +125,7 @@ class KrylovSpace(ProjectedSubspace, LanczosBasis):
         self.T[:m, pending] = block.T
 
     def _swap_pending_row(self, chosen: int) -> None:
+        """Swap the first pending row with the row `chosen`, in the basis and in T."""
         m = self.m
         if chosen == m:
             return

@@ -203,6 +203,10 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
 
 
 def _column_error_bounds(op: Any, P: Floats) -> Floats:
+    """Return bounds (n,) on the norms of the errors of the columns of P, the matrix of products
+    with `op`. Raise ValueError if the bounds of the operator have the wrong shape or are negative
+    or NaN.
+    """
     n, dtype = len(P), operator_dtype(op)
     if isinstance(op, MatrixOperator):
         return np.zeros(n)

@@ -483,6 +483,10 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
     def _estimate_over_probes(
         self, per_probe: np.ndarray, method: str, known: bool = False
     ) -> Estimate:
+        """Return the `Estimate` of the mean of `per_probe`, one number for each probe. Its standard
+        error is NaN if there are only a few probes and their numbers are equal up to rounding,
+        unless the density is exact or `known` is True.
+        """
         mean, stderr = mean_and_error(per_probe)
         if not (known or self.exact) and has_rounding_scatter(per_probe):
             stderr = float("nan")

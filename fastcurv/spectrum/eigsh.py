@@ -218,6 +218,7 @@ class ThickRestart(EigenSearch):
         return max(1, (run.capacity + 1 - self.k) // 3)
 
     def restart(self) -> None:
+        """Replace the basis by the Ritz vectors that `kept_ritz_indices` selects."""
         run = self.run
         widest = self._max_kept_width()
         if run.p > widest:
@@ -297,6 +298,7 @@ class ThickRestart(EigenSearch):
         return True
 
     def _make_result(self) -> Eigenpairs:
+        """Return the Eigenpairs that the current basis gives."""
         run = self.run
         theta, limits = self._current_values()
         converged = limits <= self.residual_tolerances(theta)

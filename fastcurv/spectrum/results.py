@@ -304,6 +304,7 @@ class ReducedEigenpairs(Eigenpairs):
         return int(self.reduction.n)
 
     def vector(self, i: int) -> np.ndarray:
+        """Return eigenvector i as an array (n,)."""
         return self.vectors[:, i] if self.jointly_orthogonal else self._vector(i)
 
     def _vector(self, i: int) -> np.ndarray:

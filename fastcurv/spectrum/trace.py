@@ -79,6 +79,10 @@ class CountedOperator:
         self.largest = 0.0  # largest norm of a product, or largest quadratic form
 
     def estimate(self, value: Any, stderr: Any, method: str) -> Estimate:
+        """Return the `Estimate` of `value` and `stderr`, multiplied by the unit 2^`exponent`, with
+        the counters. The standard error of a number that is not exact includes the rounding errors
+        of the products. Raise ValueError if the value or the standard error overflows.
+        """
         unit = 2.0 ** (self.exponent or 0)
         if np.ndim(value) == 0 and method != "exact":
             stderr = np.hypot(stderr, MIN_SUM_ERROR_EPS * np.finfo(self.dtype).eps * self.largest)
@@ -203,6 +207,7 @@ class CountedOperator:
         return mean, max(stderr, widening_factor(m) * (variance / m) ** 0.5)
 
     def unit_rows(self) -> Iterator[Array]:
+        """Yield all unit vectors e_j as rows, in blocks of at most `N_BLOCK_VECTORS` rows."""
         for start in range(0, self.n, N_BLOCK_VECTORS):
             yield np.eye(min(N_BLOCK_VECTORS, self.n - start), self.n, start, self.dtype)
 
@@ -213,6 +218,9 @@ class CountedOperator:
         return summed_matrix(self.op) if self.n <= QUICK_DENSE_MAX_N else None
 
     def exact_diagonal(self) -> Floats:
+        """Return the diagonal (n,) of the operator in float64, from the matrix if `summed_matrix`
+        returns it, otherwise by n products and divided by the unit 2^`exponent`.
+        """
         summed = self.summed_matrix()
         if summed is not None:
             return np.diagonal(summed).copy()
@@ -251,6 +259,7 @@ class CountedOperator:
 
 
 def row_dots(A: Array, B: Array) -> Floats:
+    """Return the dot products (k,), in float64, of corresponding rows of A and B (k, n)."""
     return np.array(
         [
             float(np.dot(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)))

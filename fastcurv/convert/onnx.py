@@ -85,8 +85,8 @@ class OnnxGraph:
             )
         if folder is None and any(map(_is_external, _all_tensors(graph))):
             raise ValueError(
-                "the model must hold its weights, got one that keeps them in another file. Use "
-                "its path."
+                "the model must hold its weights, got a model that keeps them in another file. "
+                "Use the path of the model file."
             )
         self.folder, self.stack = folder, stack
         self.tensors: dict[str, Any] = {t.name: t for t in graph.initializer}

@@ -87,8 +87,9 @@ def _parameter_array(tensor: Any) -> np.ndarray:
     """
     if str(tensor.device) == "meta":
         raise ValueError(
-            f"the parameters of module must have values, got one of shape {tuple(tensor.shape)} "
-            "that lies on meta. Use module.to_empty(device='cpu') and load its state dict."
+            "the parameters of module must have values, got a tensor of shape "
+            f"{tuple(tensor.shape)} on the device 'meta'. Use module.to_empty(device='cpu') and "
+            "load its state dict."
         )
     tensor = tensor.detach().cpu()
     return np.asarray((tensor.float() if tensor.element_size() < 4 else tensor).numpy())
@@ -152,7 +153,7 @@ def _check_no_hooks(module: Any, said: str, wraps: bool) -> None:
     if found:
         raise ValueError(
             f"{said} must have no forward hooks, which may change what it computes, got hooks in "
-            f"{found[0]}. Remove each with its remove()."
+            f"{found[0]}. Remove each with handle.remove()."
         )
     refuse_unsupported_if(
         getattr(module, "parametrizations", None),
@@ -305,8 +306,8 @@ def _check_equal_dtypes(module: Any, name: str, stack: LayerStack) -> None:
             stack.given = tensor.dtype if stack.given is None else stack.given
             if tensor.dtype != stack.given:
                 raise ValueError(
-                    f"{name} must be of dtype {stack.given}, as the layers before it, got "
-                    f"{tensor.dtype}. Use module.to(dtype)."
+                    f"{name} must be of dtype {stack.given}, that of the layers before, "
+                    f"got {tensor.dtype}. Use module.to(dtype)."
                 )
 
 
@@ -365,8 +366,8 @@ def _add_step_to_stack(
     elif kind in ("Softmax", "LogSoftmax"):
         if module.dim not in (1, -1, None):
             raise ValueError(
-                f"{name} must have dim=1 or -1, the classes, got dim={module.dim}, which mixes "
-                "rows."
+                f"{name} must have dim=1 or -1, the axis of the classes, got "
+                f"dim={module.dim}, which mixes rows."
             )
         stack.add_softmax(name, said=kind == "Softmax")
     elif kind in DROPOUT_MODULES:
@@ -536,7 +537,7 @@ def _warn_of_other_theta(module: Any, folded: bool, theta: np.ndarray, read: lis
         return
     warnings.warn(
         f"{what}: n is {theta.size}, and gradient, Hessian and sharpness are those of the {whose} "
-        "parameters, not of the module's own",
+        "parameters, not of the module's own.",
         UserWarning,
         stacklevel=caller_depth(),
     )
@@ -609,7 +610,7 @@ def to_torch(model: MLP, theta: Any) -> Any:
     require_attrs(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
     if any(model.skips):
         raise ValueError("the model must have residual=False for a Sequential, got residual=True.")
-    refuse_user_activation(model, "which torch has no module for", "activations by name")
+    refuse_user_activation(model, "which has no torch module", "activations given by name")
     theta = model.check_theta(theta)
     with optional_import("networks of torch"):
         import torch

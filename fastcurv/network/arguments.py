@@ -109,11 +109,11 @@ def activation_name(x: Any) -> Any:
 
 def refuse_user_activation(model: Any, why: str, wanted: str) -> None:
     """Raise ValueError if an activation of the model is a user-defined `Activation`. The message
-    has the form "the model must have {wanted}, got {activation}, {why}".
+    has the form "model must have {wanted}, got {activation}, {why}".
     """
     own = next((phi for phi in model.activation if isinstance(phi, ActivationFunction)), None)
     if own is not None:
-        raise ValueError(f"the model must have {wanted}, got {own!r}, {why}.")
+        raise ValueError(f"model must have {wanted}, got {own!r}, {why}.")
 
 
 def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:

@@ -699,7 +699,7 @@ class Objective(
         if not min(least) >= 0:
             raise NotConvexError(
                 f"loss must have a second derivative >= 0 for ggn, got {loss!r} with a second "
-                f"derivative of {min(least):.3g} for some rows. Use another loss, or hessian."
+                f"derivative of {min(least):.3g} for some rows. Use another loss, or ob.hessian."
             )
 
     def empirical_fisher(self, theta: Any) -> Curvature:

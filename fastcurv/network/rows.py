@@ -550,9 +550,7 @@ class BlockSource(RowSource):
     ) -> Any:
         if len(parts) > at:
             if whole is not None:
-                raise ValueError(
-                    f"{name} must be given once, got it in the blocks and as an argument."
-                )
+                raise ValueError(f"{name} must be given in the blocks or as an argument, got both.")
             part = as_owned_array(_check_has_rows(as_numpy(parts[at], name), name), name)
             if len(part) != stop - start:
                 raise ValueError(

@@ -114,8 +114,8 @@ def file_contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any
     """Return two dicts, the arrays by name and the header entries, from which `load` restores the
     model and theta. Raise ValueError if an activation is user-defined.
     """
-    wanted = "activations by name, or theta alone by numpy.save"
-    refuse_user_activation(model, "a function that a file cannot hold", wanted)
+    why = "a function that a file cannot hold. Use numpy.save for theta alone"
+    refuse_user_activation(model, why, "activations given by name")
     arrays: dict[str, Any] = {}
     for names, layer in zip(_parameter_names(model), model.unflatten(theta)):
         arrays.update(zip(names, (part for part in layer if part is not None)))
@@ -142,7 +142,7 @@ def _model_from_header(path: Any, facts: Any) -> MLP:
     if odd:
         raise ValueError(
             f"{path} must have the header entries of fastcurv.save, got a missing or additional "
-            f"{one_line(odd[0])!r}."
+            f"entry {one_line(odd[0])!r}."
         )
     try:
         for name, kind, noun in (

@@ -186,7 +186,7 @@ def test_state_dicts_are_read_in_layer_order():
         (lambda: fc.from_torch(module, "relu"), "activation must be None or .'tanh'"),
         (
             lambda: fc.from_torch(module.state_dict(), ["tanh", "relu"]),
-            "must have one name.* got 2",
+            "must be one name, .* got 2",
         ),
         (lambda: fc.from_torch(module.state_dict(), "tan"), "'tan'"),
     ):

@@ -585,7 +585,7 @@ def test_external_data_are_read_only_for_a_model_given_by_path(tmp_path, monkeyp
     )
     for proto in (first, second, third):
         for source in (proto, proto.SerializeToString()):
-            with pytest.raises(ValueError, match="must hold its weights, .*Use its path"):
+            with pytest.raises(ValueError, match="must hold its weights, .*Use the path of"):
                 fc.from_onnx(source)
     for proto in (first, second):
         (tmp_path / "net.onnx").write_bytes(proto.SerializeToString())

@@ -135,7 +135,7 @@ SOURCES = {
     "y twice": (
         lambda: list(make_row_source([(X, Y)], Y, None).blocks(9)),
         ValueError,
-        "y must be given once",
+        "y must be given in the blocks or as",
     ),
     "y short": (
         lambda: list(make_row_source([X], Y[:5], None).blocks(9)),

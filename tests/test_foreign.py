@@ -41,7 +41,7 @@ MISTAKES = [
     ("fc.Objective(model, 0, 0, 'CrossEntropyLoss')", "Use 'cross_entropy'"),
     (
         "fc.spectral_density(H, n_probes=2).plot('log')",
-        "ax must be Axes of matplotlib.*got a str",
+        "ax must be a matplotlib Axes, got a str",
     ),
     ("fc.from_keras('net.keras')", "weights must be .*got a str.*keras.saving.load_model"),
     ("fc.from_torch('net.pt')", "module must be .*got a str.*torch.load"),

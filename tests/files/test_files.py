@@ -795,19 +795,13 @@ UNUSUAL_ARRAYS = [
     np.array(["a", "b"]),
     np.array([1 + 2j]),
     np.arange(4),
-]
-UNUSUAL_ARRAYS += [
     np.full((4, 3), np.nan),
     np.full((4, 3), 1e308),
     np.zeros((4, 3, 2)),
     np.array([1e300] * 4),
-]
-UNUSUAL_ARRAYS += [
     np.array([True, False] * 2),
     np.array([-5, 1, 2, 3]),
     np.array([2**63] * 4, np.uint64),
-]
-UNUSUAL_ARRAYS += [
     np.zeros(4, [("a", "f8")]),
     np.array(["2020-01-01"] * 4, "M8[D]"),
     np.arange(4, dtype=">i2"),

@@ -418,8 +418,15 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
         ----------
         axis : str, optional
             ``"linear"`` or ``"log"``. The default is the axis of this density.
-        width, grid, n_grid, linear_below
-            As in `fastcurv.spectral_density`. The defaults are not taken from this density.
+        width : float, optional
+            Standard deviation of the Gaussian on each node. This default and the next three are
+            those of `fastcurv.spectral_density`; they are not taken from this density.
+        grid : array_like, shape (k,), optional
+            Eigenvalues at which the density is evaluated.
+        n_grid : int
+            Minimum number of points of the default grid.
+        linear_below : float, optional
+            Magnitude of eigenvalues below which the log axis is linear.
 
         Returns
         -------

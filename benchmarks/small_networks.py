@@ -98,7 +98,7 @@ def by_default(args):
     import fastcurv as fc
 
     numbers = {}
-    for name in args.is_good_fit:
+    for name in args.fits:
         sizes, X, Y = problems()[name]
         ob = fc.Objective(fc.MLP(sizes, "tanh"), X, Y, "mse", n_threads=1)
         starts, taken, ends = [ob.model.init(seed) for seed in range(args.starts + 1)], [], []
@@ -382,7 +382,7 @@ def fits(args):
     import fastcurv as fc
 
     numbers = {}
-    for name in args.is_good_fit:
+    for name in args.fits:
         sizes, X, Y = problems()[name]
         ob = fc.Objective(fc.MLP(sizes, "tanh"), X, Y, "mse", n_threads=1)
         starts = [ob.model.init(seed) for seed in range(args.starts)]

@@ -42,7 +42,7 @@ def main(scale="normal", out="pictures"):
     slices.set_ylabel("loss")
     slices.legend(frameon=False)
     counts.hist(curvatures, bins=60, color=plots.GREY)
-    counts.hypothesis_margins(y=0.2)
+    counts.margins(y=0.2)
     counts.axvline(0, color="black", lw=1, ls=":")
     counts.axvline(verdict.lambda_min, color=plots.RED, lw=2.5, label="the lowest eigenvector")
     counts.legend(frameon=False, loc="upper right")

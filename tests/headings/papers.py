@@ -303,8 +303,9 @@ def found_by_width(d):
 def found_gradient_flat(d):
     flat = {name: np.sum((g > 1e-4) & (ratio < 1e-5)) for name, (g, ratio) in d["ends"].items()}
     return (
-        f"{flat['tanh']} of {d['ends']['tanh'][0].size} searches by the gradient norm end at one "
-        f"with tanh, {flat['identity']} of {d['ends']['identity'][0].size} in a linear network"
+        f"{flat['tanh']} of {d['ends']['tanh'][0].size} searches by the gradient norm end at such "
+        "a point (Hg = 0, but g is not) with tanh, "
+        f"{flat['identity']} of {d['ends']['identity'][0].size} in a linear network"
     )
 
 

@@ -317,7 +317,7 @@ class RoundingModel:
         if not size.max(initial=0.0) < self.max:
             self.overflow = True
 
-    def local_error(self, size: Floats, k: int, terms: int) -> Errors:
+    def local_error_bounds(self, size: Floats, k: int, terms: int) -> Errors:
         """Return bounds (`Errors`) on the rounding errors of a sum of `terms` matrix products of
         inner dimension k.
 
@@ -496,7 +496,7 @@ def linear_with_errors(
         entered = [y.dx._multiply_transposed(V)] if y.dx.nu.any() else []
     if x is not None:
         z, size = z + x.x @ W.A.T, size + matmul_rounded_up(x.magnitude, W.abs.T)
-    local: Errors = r.local_error(size, W.A.shape[1], terms)
+    local: Errors = r.local_error_bounds(size, W.A.shape[1], terms)
     fresh = local + entered[0] if entered else local
     if x is None or not x.dx.nu.any():
         return Enclosure(z, fresh, r, fresh.nu, fresh)

@@ -154,7 +154,7 @@ class ColumnErrorAccumulator:
         lost = [float(part.sum()) for part in self.underflow_bounds(s, sizes)]
         for l in range(self.L):
             a = s.a[l].magnitude
-            for j, part in enumerate(self.forward(s, sizes, l)):
+            for j, part in enumerate(self.forward_underflow(s, sizes, l)):
                 self.off[l][j] += part.error.T @ a + lost[j]
                 self.off[l][j] += part.size.T @ s.a[l].dx.E
                 self.off_b[l][j] += part.error.sum(axis=0) + lost[j]
@@ -162,7 +162,7 @@ class ColumnErrorAccumulator:
             self.mark_overflow(self.off_b[l][:, :, None], self.peak, np.ones((1, 1)))
             if l > 0 and self.full:
                 d, dd = s.d[l].magnitude, s.d[l].dx.E
-                for j, part in enumerate(self.backward(s, sizes, l)):
+                for j, part in enumerate(self.backward_underflow(s, sizes, l)):
                     self.off[l][j] += d.T @ part.error + dd.T @ part.size
                 self.mark_overflow(self.off[l], d, self.peak)
 
@@ -254,7 +254,9 @@ class ColumnErrorAccumulator:
         found = x.multiply(p)._replace(new=NormBound(x.new.size * p.size, fresh))
         return self.add_roundings(found, self.r.u)
 
-    def forward(self, s: State, sizes: dict[str, list[NormBound]], l: int) -> list[NormBound]:
+    def forward_underflow(
+        self, s: State, sizes: dict[str, list[NormBound]], l: int
+    ) -> list[NormBound]:
         """Return a list, by part, of bounds on the effect of a unit step in each bias of layer l.
         The parts are the weights of all layers, then the biases. `sizes` comes from `row_norms`.
         """
@@ -279,7 +281,9 @@ class ColumnErrorAccumulator:
             s, sizes, self.bound_rdelta(s, z), None, last, rz=rz, ra=ra, unit=l
         )
 
-    def backward(self, s: State, sizes: dict[str, list[NormBound]], l: int) -> list[NormBound]:
+    def backward_underflow(
+        self, s: State, sizes: dict[str, list[NormBound]], l: int
+    ) -> list[NormBound]:
         """Return a list, by part, of bounds on the effect of a unit step in re at each input of
         layer l. The parts are the weights of all layers, then the biases. `sizes` comes from
         `row_norms`.

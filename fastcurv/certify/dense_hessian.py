@@ -444,7 +444,7 @@ class EnclosedHessian:
         own = 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A)) + MATRIX_UNDERFLOW_BOUND * self.weight
         return np.asarray(NORM_ROUND_UP_FACTOR * (np.concatenate(flat) + own))
 
-    def _input_numbers(self) -> NDArray[np.intp]:
+    def _input_indices(self) -> NDArray[np.intp]:
         """Return an array (n,) with the index of the input that each parameter multiplies, counted
         over all layers. The constant 1 of the biases counts as one more input of a layer.
         """
@@ -463,7 +463,7 @@ class EnclosedHessian:
         for (l, m), part in self.of_S.items():
             E[ends[l] : ends[l + 1], ends[m] : ends[m + 1]] = part
             E[ends[m] : ends[m + 1], ends[l] : ends[l + 1]] = part.T
-        at = self._input_numbers()
+        at = self._input_indices()
         found = E[np.ix_(at, at)]
         for (l, m), moved in self.of_K.items():
             (o, k), rows = self.shapes[m], slice(self.starts[l], self.starts[l + 1])
@@ -474,7 +474,7 @@ class EnclosedHessian:
         found[np.diag_indices(len(at))] += 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A))
         return np.asarray(NORM_ROUND_UP_FACTOR * found + MATRIX_UNDERFLOW_BOUND * self.weight)
 
-    def layer_numbers(self) -> NDArray[np.intp]:
+    def layer_indices(self) -> NDArray[np.intp]:
         """Return an array (n,) with the index of the layer of each parameter."""
         return np.repeat(np.arange(len(self.shapes)), np.diff(self.starts))
 

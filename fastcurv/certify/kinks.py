@@ -195,13 +195,13 @@ class ReluRows:
         return found
 
     def forward(
-        self, layers: list[tuple[NDArray[Any], Any]], bend: Callable[[int, NDArray[Any]], Any]
+        self, layers: list[tuple[NDArray[Any], Any]], activate: Callable[[int, NDArray[Any]], Any]
     ) -> tuple[Arrays, Arrays]:
         """Return two lists by layer: the inputs (N, k) and the pre-activations ``z = a W' + b``.
-        ``bend(l, z)`` returns the output of hidden layer l.
+        ``activate(l, z)`` returns the output of hidden layer l.
         """
         X = self.X.astype(layers[0][0].dtype, copy=False)
-        return forward(layers, X, lambda l, z, _: bend(l, z))
+        return forward(layers, X, lambda l, z, _: activate(l, z))
 
     def loss_terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return two arrays (N, d): the terms of the loss at the outputs f (N, d), and their
@@ -316,11 +316,11 @@ class SmoothedObjective(SmoothFunction):
         """
         units: list[tuple[NDArray[Any], ...]] = []
 
-        def bend(l: int, z: NDArray[Any]) -> NDArray[Any]:
+        def activate(l: int, z: NDArray[Any]) -> NDArray[Any]:
             units.append(self._activate(l, z))
             return units[-1][0]
 
-        return *rows.forward(layers, bend), units
+        return *rows.forward(layers, activate), units
 
     def forward_backward(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
         """Return the value, the gradient, a list of z of every layer, and a list of phi' of every
@@ -589,10 +589,10 @@ class KinkPasses(PrecisePasses):
         `PreciseSlopes`.
         """
         gate = self.gates[l]
-        bend = PreciseSlopes(
+        slopes = PreciseSlopes(
             pair_from_float(gate), np.zeros_like(gate), float(np.abs(gate).max(initial=0.0))
         )
-        return z * bend, bend
+        return z * slopes, slopes
 
 
 class SmoothPieceObjective(SmoothFunction):
@@ -681,7 +681,9 @@ class SmoothPieceObjective(SmoothFunction):
         theta, at = point[: self.n_theta], self.rows.inverse
         gates = [gate[at] for gate in self.split_by_layer(point[self.n_theta :], self.gates)]
         with np.errstate(all="ignore"):
-            part, zs, es = KinkPasses(self.whole, self.rows, theta, gates).part_of_rows(slice(None))
+            part, zs, es = KinkPasses(self.whole, self.rows, theta, gates).row_contribution(
+                slice(None)
+            )
             part = add_decay(self.rows.l2, theta, part.divide(self.whole.divisor))
         bent: Arrays = []
         off: Arrays = []
@@ -793,7 +795,7 @@ class SmoothPieceObjective(SmoothFunction):
             change = d1 * b["A0"][l] + d0 * b["A1"][l]
             if self.collapsed[l].any():
                 opening = min(
-                    opening, self._opening_margin(point, l) - radius * float(change.sum())
+                    opening, self._collapsed_unit_margin(point, l) - radius * float(change.sum())
                 )
             if self.n_copies and self.copies.copied_unit_mask(l).any():
                 turned = (1 + b["gates"][l]) * change + held * d0 * b["A0"][l]
@@ -817,7 +819,7 @@ class SmoothPieceObjective(SmoothFunction):
             slopes = float((np.minimum(at - low, 1 - at) - radius * self.units).min())
         return HypothesisMargins(signs, slopes, upward, opening, leaving)
 
-    def _neighbourhood(self, point: Floats, l: int) -> tuple[Floats, Floats, Floats]:
+    def _unit_surroundings(self, point: Floats, l: int) -> tuple[Floats, Floats, Floats]:
         """Return three arrays with a row for each sample: dL/dz of the layer above hidden layer l,
         the slopes of layer l, and the inputs of layer l with a 1 for the bias.
         """
@@ -836,7 +838,7 @@ class SmoothPieceObjective(SmoothFunction):
         is the largest gain of a copy across its orbit; the comment above `MIN_COPY_NORM_RATIO`
         defines Q.
         """
-        d, gates, x = self._neighbourhood(point, l)
+        d, gates, x = self._unit_surroundings(point, l)
         least = float(self.rows.l2.min())
         if float(self.rows.l2.max()) != least:
             # The proof for copies needs equal weight decay on the biases and the weights.
@@ -849,7 +851,7 @@ class SmoothPieceObjective(SmoothFunction):
         ]
         return least - max(gains, default=0.0) * (1 + 1e-9) - rounding
 
-    def _opening_margin(self, point: Floats, l: int) -> float:
+    def _collapsed_unit_margin(self, point: Floats, l: int) -> float:
         """Return the difference between l2 and the gain, to second order, of a collapsed unit of
         hidden layer l whose weights become nonzero.
 
@@ -862,7 +864,7 @@ class SmoothPieceObjective(SmoothFunction):
         multiples of one vector, as above a layer that has collapsed, only the two signs of u x
         matter.
         """
-        d, _, x = self._neighbourhood(point, l)
+        d, _, x = self._unit_surroundings(point, l)
         sides = [np.linalg.norm(d, axis=1)]
         if d.shape[1] == 1:
             sides = [np.maximum(d[:, 0], 0.0), np.maximum(-d[:, 0], 0.0)]

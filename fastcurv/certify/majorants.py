@@ -324,17 +324,17 @@ def kink_margin(ob: Any, theta: ArrayLike) -> float:
     if not has_kinks(ob.model):
         return np.inf
 
-    def met(radius: float) -> int:
+    def count_met_kinks(radius: float) -> int:
         return preactivation_signs(ob, theta, radius)[0].kinks
 
     low, high = 1e-300, 1e300
-    if is_batch_normalised(ob.model) or met(low):
+    if is_batch_normalised(ob.model) or count_met_kinks(low):
         return 0.0
-    if not met(high):
+    if not count_met_kinks(high):
         return np.inf
     while high > 1.001 * low:
         middle = math.sqrt(low) * math.sqrt(high)
-        low, high = (low, middle) if met(middle) else (middle, high)
+        low, high = (low, middle) if count_met_kinks(middle) else (middle, high)
     return low
 
 

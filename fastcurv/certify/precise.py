@@ -551,7 +551,7 @@ class PrecisePasses:
         """
         return activation_and_derivative(self.model.activation[l], z)
 
-    def part_of_rows(
+    def row_contribution(
         self, rows: slice
     ) -> tuple[RowContribution, list[PreciseEnclosure], list[PreciseEnclosure]]:
         """Run the forward pass, the loss and the backward pass for some rows. Return their
@@ -642,7 +642,8 @@ def precise_contribution(ob: Any, theta: ArrayLike) -> RowContribution:
     """
     at = PrecisePasses(ob, theta_in_model_dtype(ob, theta))
     parts = (
-        at.part_of_rows(slice(k, k + N_BLOCK_ROWS))[0] for k in range(0, len(ob.X), N_BLOCK_ROWS)
+        at.row_contribution(slice(k, k + N_BLOCK_ROWS))[0]
+        for k in range(0, len(ob.X), N_BLOCK_ROWS)
     )
     return reduce(RowContribution.__add__, parts).divide(divisor_of(ob))
 

@@ -106,7 +106,7 @@ def train(args: Namespace, out: CommandOutput) -> int:
     results: list[tuple[str, Any]] = []
     best: tuple[Any, float] = (None, np.inf)
 
-    def keep(intermediate_result: Any) -> None:
+    def store_result(intermediate_result: Any) -> None:
         nonlocal best
         if intermediate_result.fun < best[1]:
             best = intermediate_result.x, intermediate_result.fun
@@ -123,7 +123,7 @@ def train(args: Namespace, out: CommandOutput) -> int:
     first = {"max_iter": args.epochs, "seed": args.seed, "verdict": args.refine == "none"}
     if args.method in STOCHASTIC_METHODS:
         first["batch_size"] = args.batch_size
-    common = {"max_time": args.max_time, "progress": args.progress, "callback": keep}
+    common = {"max_time": args.max_time, "progress": args.progress, "callback": store_result}
     try:
         for method, options in ((args.method, first), (args.refine, {"max_iter": args.max_steps})):
             if method != "none" and options["max_iter"]:

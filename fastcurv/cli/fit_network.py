@@ -234,7 +234,7 @@ def evidence(rows, ratio):
     _, end = fit_in_span(part, seed=net.seed, verdict=False)
     end = fc.minimize(part, end, seed=0, max_iter=100, verdict=False).x
     return fc.laplace(part, end).log_evidence"""
-    watched_code = """held = fc.Objective(ob.model, ob.X[fewer], ob.y[fewer], ob.loss)
+    watched_fit_code = """held = fc.Objective(ob.model, ob.X[fewer], ob.y[fewer], ob.loss)
 watched, _ = fit_in_span(some(most), seed=net.seed, verdict=False, validation=held)
 curve = watched.history["validation"]"""
 
@@ -319,7 +319,7 @@ def evidence(rows, ratio):
     return fc.laplace(part, end).log_evidence"""
 
     @property
-    def watched_code(self) -> str:  # type: ignore[override]
+    def watched_fit_code(self) -> str:  # type: ignore[override]
         most = self.max_watched
         return (
             "watched = clone(est).set_params(alpha=est.alpha_, early_stopping=True, "

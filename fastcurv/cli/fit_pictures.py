@@ -778,7 +778,7 @@ def add_end_of_training(page: FitPage) -> None:
     lowest = float(held[best])
     text = f"The loss of the other rows was lowest, {lowest:.4g}, after {best} of {steps[-1]} "
     text += f"iterations, and {end:.4g} at the end."
-    found.setup.append(fit.watched_code)
+    found.setup.append(fit.watched_fit_code)
     report.add_text(text).add_calls(
         [
             page.record_call("lowest_iteration", best, "np.argmin(curve)", str(best)),

@@ -111,7 +111,7 @@ def _number_type(kind: type, low: float, high: float = math.inf) -> Callable[[st
     float, from `low` to `high`.
     """
 
-    def read(text: str) -> Any:
+    def parse_number(text: str) -> Any:
         try:
             number = kind(text)
         except ValueError:
@@ -122,7 +122,7 @@ def _number_type(kind: type, low: float, high: float = math.inf) -> Callable[[st
             raise argparse.ArgumentTypeError(f"must be {what} {upto}, got {text}.")
         return number
 
-    return read
+    return parse_number
 
 
 _whole, _real = partial(_number_type, int, high=2**31 - 1), partial(_number_type, float)

@@ -22,11 +22,11 @@ def html_table(
     '<table><caption>a &lt; b</caption><tbody><tr><td>1</td><td>2</td></tr></tbody></table>'
     """
 
-    def line(cells: Sequence[object], tag: str) -> str:
+    def format_row(cells: Sequence[object], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(str(c))}</{tag}>" for c in cells) + "</tr>"
 
-    body = "".join(line(row, "td") for row in rows)
-    top = f"<thead>{line(head, 'th')}</thead>" if head else ""
+    body = "".join(format_row(row, "td") for row in rows)
+    top = f"<thead>{format_row(head, 'th')}</thead>" if head else ""
     below = "".join(f"<p>{escape(text)}</p>" for text in paragraphs)
     if not below:
         return f"<table><caption>{escape(title)}</caption>{top}<tbody>{body}</tbody></table>"

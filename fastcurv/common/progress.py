@@ -142,12 +142,12 @@ def cache_by_owner(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
     held: weakref.WeakKeyDictionary[Any, Answer] = weakref.WeakKeyDictionary()
 
     @wraps(make)
-    def found(owner: Any) -> Answer:
+    def cached(owner: Any) -> Answer:
         if owner not in held:
             held[owner] = make(owner)
         return held[owner]
 
-    return found
+    return cached
 
 
 def cache_last(
@@ -160,7 +160,7 @@ def cache_last(
     last: tuple[tuple[Any, NDArray[Any], Answer], ...] = ()
 
     @wraps(find)
-    def found(ob: Any, theta: NDArray[Any]) -> Answer:
+    def cached(ob: Any, theta: NDArray[Any]) -> Answer:
         nonlocal last
         held = last  # a local reference, since another thread may replace `last`
         for known in held:
@@ -170,4 +170,4 @@ def cache_last(
         last = (new, *held[: kept - 1]) if theta.size <= SEVERAL_RESULTS_MAX_N else (new,)
         return new[2]
 
-    return found
+    return cached

@@ -67,7 +67,7 @@ class LayerStack:
         self.dtypes: list[np.dtype[Any]] = []
         self.given: Any = None  # dtype of the parameters in torch
 
-    def _check_open(
+    def _check_can_extend(
         self, name: str, fits: bool = True, why: str = " that does not follow a linear layer"
     ) -> None:
         """Raise a ValueError if the layer `name` follows a softmax, or if `fits` is False, in which
@@ -112,7 +112,7 @@ class LayerStack:
         """Add a linear layer ``z = a W' + b`` with W of shape ``(out, in)`` and b ``(out,)``, or
         None for a layer without a bias. Raise ValueError if the layer does not fit.
         """
-        self._check_open(name)
+        self._check_can_extend(name)
         self.room -= math.prod(np.shape(W)) + math.prod(np.shape(b)) * (b is not None)
         if self.room < 0:
             raise ValueError(
@@ -147,7 +147,7 @@ class LayerStack:
         """Add ``scale a + shift``, feature by feature. The map is merged into the linear map before
         or after. `like` is an array with the dtype of the source.
         """
-        self._check_open(name)
+        self._check_can_extend(name)
         scale, shift = np.broadcast_arrays(
             *(self._check_array(x, f"a number of {name}", None).reshape(-1) for x in (scale, shift))
         )
@@ -189,7 +189,7 @@ class LayerStack:
         done = len(self.layers)
         fits = self.last == "linear" and done - 1 not in self.norms and self.saved != done
         why = " that does not follow a linear layer, while training"
-        self._check_open(name, fits and self.pending is None, why)
+        self._check_can_extend(name, fits and self.pending is None, why)
         if eps != _engine.BATCH_NORM_EPS:
             raise ValueError(f"{name} must have eps={_engine.BATCH_NORM_EPS}, got eps={eps}.")
         m = (len(self.layers[-1][0]),)
@@ -222,8 +222,8 @@ class LayerStack:
         """Add the activation `phi`, a name in fastcurv, for every unit."""
         if phi == "identity":
             return
-        self._check_open(name, self.saved != len(self.layers), f" after {self.forked}")
-        self._check_open(name, self.last == "linear" and self.pending is None)
+        self._check_can_extend(name, self.saved != len(self.layers), f" after {self.forked}")
+        self._check_can_extend(name, self.last == "linear" and self.pending is None)
         self.activations.append(phi)
         self.names[-1] += f" and {name}"
         self.last = "activation"
@@ -233,7 +233,7 @@ class LayerStack:
         refers.
         """
         why = ", whose input is not the output of the layer before,"
-        self._check_open(name, self.saved is None and self.pending is None, why)
+        self._check_can_extend(name, self.saved is None and self.pending is None, why)
         self.saved, self.forked = len(self.layers), name
 
     def end_skip(self, name: str) -> None:
@@ -242,11 +242,11 @@ class LayerStack:
         """
         l = len(self.layers) - 1
         fits = self.saved == l and self.last in ("linear", "activation") and self.pending is None
-        self._check_open(
+        self._check_can_extend(
             name, fits, " that is not the input of one hidden layer added to its output"
         )
         m, k = self.layers[l][0].shape
-        self._check_open(name, m == k, f" of {k} numbers to {m}")
+        self._check_can_extend(name, m == k, f" of {k} numbers to {m}")
         if self.last == "linear":
             self.activations.append("identity")
         self.saved, self.last = None, "skip"
@@ -258,7 +258,7 @@ class LayerStack:
         about which `warn_of_left_out_output` does not warn, because a second one does not change a
         cross entropy.
         """
-        self._check_open(
+        self._check_can_extend(
             name, self.last == "linear" and self.saved is None and self.pending is None
         )
         self.closed = name

@@ -112,7 +112,7 @@ class DenseHessian:
         """A list of candidates for balanced units (n,) of the parameters, from
         `candidate_units`.
         """
-        return candidate_units(self.A, self.M.entry_error_bounds(), self.M.layer_numbers())
+        return candidate_units(self.A, self.M.entry_error_bounds(), self.M.layer_indices())
 
     @property
     def default_units(self) -> Floats:
@@ -501,7 +501,7 @@ class InertiaByCholesky(InertiaStrategy):
         if not size > 0:
             return self.near
         run = Recurrence(check_symmetric_operator(self.full.A), MAX_GRADIENT_KRYLOV_DIM)
-        run.insert(g[None] / size)
+        run.insert_block(g[None] / size)
         while run.p and run.m < min(MAX_GRADIENT_KRYLOV_DIM, n):
             run.step()
         values, S = ritz_decomposition(run)
@@ -666,7 +666,7 @@ class InertiaByEigenpairs(InertiaStrategy):
         plain = TwoSignProof(bound, self._newton_step(view.plain)[1])
         if plain.holds or view.best is view.plain:
             return plain
-        flat, layers = full.flat_columns(view.held.columns), full.M.layer_numbers()
+        flat, layers = full.flat_columns(view.held.columns), full.M.layer_indices()
         cut, step = view.best, np.zeros(self.full.n)
         for evened in range(-len(full.balanced_units), N_BALANCING_STEPS):
             if evened < 0:

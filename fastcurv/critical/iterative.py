@@ -114,7 +114,7 @@ class InertiaSearch:
         self.small: Any = reduced_operator_of(H.native, None) if given is None else given.reduction
 
     @property
-    def is_one_sided(self) -> bool:
+    def has_one_sign_only(self) -> bool:
         """True if curvature of both signs has not been found."""
         return len(self.seen) < 2
 
@@ -143,7 +143,7 @@ class InertiaSearch:
         step = block * self.H.pace  # estimate of the seconds that the next step takes
         if steps < 1 or time_is_up(step):
             return None
-        if not (run.insert_random(self.rng) if start is None else run.insert(start.copy())):
+        if not (run.insert_random(self.rng) if start is None else run.insert_block(start.copy())):
             return None
         while (
             run.p
@@ -292,7 +292,7 @@ class InertiaSearch:
         change.
         """
         ask, H = self.ask, self.H
-        if not self.is_one_sided or not offers_symmetries(ask.ob):
+        if not self.has_one_sign_only or not offers_symmetries(ask.ob):
             return
         try:
             T: Floats = symmetry_tangents(ask.ob, ask.theta).columns
@@ -477,11 +477,11 @@ class InertiaByProducts(InertiaStrategy):
             self.left = 0.0
             return 0.0, None
 
-        def settled(run: Any) -> bool:
+        def has_settled(run: Any) -> bool:
             return bool(run.m >= MIN_GRADIENT_STEPS and _newton_step_in_basis(run, size)[1] <= 0.1)
 
         run = search.run_from_gradient(
-            g, min(MAX_GRADIENT_STEPS, search.budget.products_left // 4), settled
+            g, min(MAX_GRADIENT_STEPS, search.budget.products_left // 4), has_settled
         )
         if run is None:
             return np.inf, decrement_lower_bound(size, H.norm_estimate)
@@ -541,7 +541,7 @@ class InertiaByProducts(InertiaStrategy):
         risk = max(risk, EPS * H.n**0.5)
         if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
             risk = 1.0
-        if deep and search.is_one_sided:
+        if deep and search.has_one_sign_only:
             _search_further(search, main, goal, d)
         low, high = search.prove_end(-1), search.prove_end(1)
         negative, positive = low.quotient < -low.error, high.quotient > high.error
@@ -644,7 +644,7 @@ class InertiaByProducts(InertiaStrategy):
         if pair.holds or self.seen.curvature_floor > 0:
             return True, True
         if self.known is None:
-            self._drop_weak_ends()
+            self._mark_weak_ends_unknown()
         else:
             # Only curvature above MIN_CREDIBLE_CURVATURE can be measured again.
             sizes = np.abs(self.known.values[self.known.signs != 0])
@@ -654,7 +654,7 @@ class InertiaByProducts(InertiaStrategy):
             self.keeps = self.keeps and self._has_lasting_curvature()
         return self.keeps, self.keeps and self._newton_step_converges()
 
-    def _drop_weak_ends(self) -> None:
+    def _mark_weak_ends_unknown(self) -> None:
         """Mark the sign at an end of the spectrum as unknown if the curvature at that end is too
         weak to be measured again.
         """

@@ -310,13 +310,13 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         X = dense_rows(model, X_new)
         z = outputs_of_networks(model, at.theta[None], X)[0]
         found = np.empty((*z.shape, at.ob.n_samples))
-        for rows, thetas in self._networks(len(X)):
+        for rows, thetas in self._iter_networks(len(X)):
             found[:, :, rows] = (
                 outputs_of_networks(model, thetas, X).transpose(1, 2, 0) - z[:, :, None]
             )
         return found
 
-    def _networks(self, n_new: int) -> Iterator[tuple[slice, Floats]]:
+    def _iter_networks(self, n_new: int) -> Iterator[tuple[slice, Floats]]:
         """Yield pairs of a slice of the training rows and the parameters (rows, n) of the networks
         trained without each of these rows. The blocks are small enough that each network can
         predict `n_new` rows.

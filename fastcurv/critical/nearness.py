@@ -514,7 +514,7 @@ def zero_unproved_signs(
     signs = signs.copy()
     weakest_first = np.argsort(np.abs(values))
 
-    def along_step() -> None:
+    def zero_signs_unstable_along_step() -> None:
         known = signs != 0
         step = -(vectors[:, known] @ (slopes[known] / values[known]))
         for sign in (1, -1):
@@ -522,7 +522,7 @@ def zero_unproved_signs(
             keep = stable_curvature_mask(ob, theta, step, vectors[:, weak], values[weak], spend)
             signs[weak[~keep]] = 0
 
-    def one_by_one(share: float) -> None:
+    def zero_signs_one_by_one(share: float) -> None:
         """Set the sign of each curvature that is not stable along its own vector to 0. The length
         tested is that of Newton's step for `share` times the slope plus the bound on the error of
         the slope.
@@ -539,15 +539,15 @@ def zero_unproved_signs(
                 signs[i] = sign if lasts else 0
 
     before = signs.copy()
-    along_step()
+    zero_signs_unstable_along_step()
     if (signs == before).all():
-        one_by_one(0.0)
+        zero_signs_one_by_one(0.0)
         return signs
     # Newton's step used curvature of unstable sign. Such curvature is dropped first, and the step
     # is computed again from the rest.
     signs[:] = before
-    one_by_one(1.0)
-    along_step()
+    zero_signs_one_by_one(1.0)
+    zero_signs_unstable_along_step()
     return signs
 
 

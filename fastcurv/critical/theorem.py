@@ -83,20 +83,20 @@ def check_kantorovich(
     'h'
     """
 
-    def no(missing: str, L: float = np.inf, h: float = np.inf) -> KantorovichOutcome:
+    def failed_outcome(missing: str, L: float = np.inf, h: float = np.inf) -> KantorovichOutcome:
         return KantorovichOutcome(False, np.inf, h, beta, eta, L, missing)
 
     if not 0 < beta < np.inf:
-        return no("inverse")
+        return failed_outcome("inverse")
     if not 0 <= eta < np.inf:
-        return no("step")
+        return failed_outcome("step")
     # The bound is taken on a ball, because at a kink H at theta describes one side only.
     L = float(third(max(2 * eta * SCALAR_ROUND_UP_FACTOR, TINY)))
     if not 0 <= L < np.inf:
-        return no("third", L)
+        return failed_outcome("third", L)
     h = beta * eta * L * SCALAR_ROUND_UP_FACTOR
     if not h < 0.5:
-        return no("h", L, h)
+        return failed_outcome("h", L, h)
     return KantorovichOutcome(
         True, 2 * eta / (1 + (1 - 2 * h) ** 0.5) * SCALAR_ROUND_UP_FACTOR, h, beta, eta, L
     )

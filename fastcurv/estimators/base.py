@@ -396,7 +396,7 @@ class BaseMLP(
         """Return the given targets and loss. Subclasses may scale both for the fit."""
         return y, loss
 
-    def _class_weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
+    def _apply_class_weights(self, y: Any, weight: Any, dtype: Any) -> Any:
         """Return the given weights. A subclass multiplies them by the weights of the classes."""
         return weight
 
@@ -472,7 +472,7 @@ class BaseMLP(
             X, y, weight = nonzero_weight_rows(X, y, weight)  # rows of weight 0 add no class
         X, labels = dense_if_small(X), y
         y, loss, m = self._encode_targets(y, reset)
-        weight = self._class_weighted(labels, weight, X.dtype)
+        weight = self._apply_class_weights(labels, weight, X.dtype)
         if weight is not None:
             X, y, weight = nonzero_weight_rows(X, y, weight)
         y, loss = self._standardise_targets(y, weight, loss, reset or not hasattr(self, "theta_"))
@@ -602,13 +602,13 @@ class BaseMLP(
         rest = select_rows(~out, X, y, weight)
         steps, options = min(MAX_HELD_OUT_STEPS, self._max_iter), {"validation": None, "seed": 0}
 
-        def fitted(alpha: float) -> Objective:
+        def objective_for_decay(alpha: float) -> Objective:
             return self._build_objective(model, *rest[:2], loss, rest[2], alpha)
 
         def minimise(ob: Objective, theta: np.ndarray, watch: Any) -> Any:
             return self._run_one_solver(ob, theta, "l-bfgs", steps, options, watch)
 
-        return choose_decay(fitted, held, theta, minimise, count)
+        return choose_decay(objective_for_decay, held, theta, minimise, count)
 
     def _draw_start(self, model: MLP, y: Any, weight: Any, rng: Any) -> np.ndarray:
         seed = int(rng.randint(1 << 31))
@@ -666,12 +666,12 @@ class BaseMLP(
             return [choice.run]
         cut = choice.run.stopped == "max_iter" and not choice.is_overfitting
         early, reached = choice.is_overfitting or cut, choice.objective_at_best
-        steps, enough = self._max_iter, None
+        steps, reaches_goal = self._max_iter, None
         if self.tol == "auto":  # convergence to active kinks would take all iterations
             steps = min(steps, choice.max_final_steps)
-            enough = (lambda at: at.fun <= reached) if early else None
+            reaches_goal = (lambda at: at.fun <= reached) if early else None
         theta = choice.watch.theta.astype(ob.dtype)
-        run = self._run_one_solver(ob, theta, "l-bfgs", steps, options, enough)
+        run = self._run_one_solver(ob, theta, "l-bfgs", steps, options, reaches_goal)
         if self.tol == "auto" and (run.stopped == "max_iter" or early and run.fun <= reached):
             short = self._max_iter < MAX_HELD_OUT_STEPS and (cut or run.nit >= self._max_iter)
             run.stopped = "max_iter" if short else "held_out"
@@ -702,7 +702,7 @@ class BaseMLP(
         scores = losses[:] if held is None else [held.value(theta)]
         best, lowest, idle = theta.copy(), scores[0], 0
 
-        def idles(at: Any) -> bool:
+        def has_no_progress(at: Any) -> bool:
             nonlocal best, lowest, idle
             score = loss = float(at.fun)
             if held is not None and loss < np.inf:
@@ -716,7 +716,7 @@ class BaseMLP(
 
         options = {"validation": None, "seed": seed, "record_every": self._max_iter + 1}
         options |= self._mini_batch_options(ob)
-        run = self._run_one_solver(ob, theta, solver, self._max_iter, options, idles)
+        run = self._run_one_solver(ob, theta, solver, self._max_iter, options, has_no_progress)
         if lowest == scores[0] and not losses[-1] <= losses[0]:  # no epoch improved the score
             run.stopped = "diverged"
         run.x, run.fun, run.history = best, ob.value(best), {"loss": losses}
@@ -762,7 +762,7 @@ class BaseMLP(
         """
         small, last = self._gradient_tol / self._scale, []
 
-        def enough(intermediate_result: Any) -> bool:
+        def has_converged(intermediate_result: Any) -> bool:
             ended = watch is not None and watch(intermediate_result)
             if solver in STOCHASTIC_METHODS:
                 return ended
@@ -785,7 +785,7 @@ class BaseMLP(
             solver,
             max_iter=max_iter,
             gradient_tol=0,
-            callback=enough,
+            callback=has_converged,
             verdict=False,
             progress=bool(self.verbose),
             **options,
@@ -802,7 +802,7 @@ class BaseMLP(
         of this fit. After Ctrl-C, store the fit so far and raise KeyboardInterrupt.
         """
         last = runs[-1]
-        self._keep_weights(ob.model, last.x)
+        self._store_weights(ob.model, last.x)
         self.loss_ = float(last.fun) * self._scale
         curves = [np.asarray(run.history["loss"], dtype=float) for run in runs]
         self.loss_curve_ = [*past, *(self._scale * np.concatenate(curves)).tolist()]

@@ -249,7 +249,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return codes.astype(float), DEFAULT_LOSS_BY_TARGETS["labels"], 1
         return codes.astype(np.int32), DEFAULT_LOSS_BY_TARGETS["classes"], known
 
-    def _class_weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
+    def _apply_class_weights(self, y: Any, weight: Any, dtype: Any) -> Any:
         if self.class_weight is None:
             return weight
         given, by_name = short_repr(self.class_weight), isinstance(self.class_weight, str)

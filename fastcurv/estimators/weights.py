@@ -25,7 +25,7 @@ class FittedWeightsMixin:
     _fitted: tuple[np.ndarray, np.ndarray]
     _seen: tuple[Any, np.ndarray]  # (the verdict, the theta that it belongs to)
 
-    def _keep_weights(self, model: MLP, theta: Any) -> None:
+    def _store_weights(self, model: MLP, theta: Any) -> None:
         """Store the model and its parameters, of which `coefs_` and `intercepts_` are views."""
         self._network = model
         fitted = np.array(theta, model.dtype)
@@ -82,7 +82,7 @@ class FittedWeightsMixin:
     @theta_.setter
     def theta_(self, theta: Any) -> None:
         model = self.model_
-        self._keep_weights(model, model.check_theta(theta))
+        self._store_weights(model, model.check_theta(theta))
 
     @property
     def _weights(self) -> np.ndarray:
@@ -126,4 +126,4 @@ class FittedWeightsMixin:
         super().__setstate__(state)  # type: ignore[misc]
         if "_network" in vars(self):
             self._stored = np.zeros(0), [None]
-            self._keep_weights(self.model_, self.theta_)
+            self._store_weights(self.model_, self.theta_)

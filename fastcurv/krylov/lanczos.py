@@ -350,7 +350,7 @@ class Recurrence(Lanczos, LanczosBasis):
         self._take_rows_aside()
         self.discard_basis()
 
-    def insert(self, W: Array) -> int:
+    def insert_block(self, W: Array) -> int:
         """Make the rows W (p, n), which are overwritten, the next block. Return the number of
         linearly independent rows of W.
 

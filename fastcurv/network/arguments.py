@@ -235,7 +235,7 @@ def _check_target_range(given: LossFunction, y: np.ndarray, d_out: int, weight: 
         if low < least or (low == least and not itself):
             wanted = f">= {least:g}" if itself else f"> {least:g}"
             raise ValueError(f"y must hold numbers {wanted} for {given.name}, got {low:g}.")
-    given.learn_properties(y, d_out, weight)
+    given.determine_properties(y, d_out, weight)
 
 
 def _losses_for_targets(*targets: str) -> str:
@@ -449,16 +449,16 @@ def zero_unused_large_entries(model: Any, X: Any, weight: Any) -> Any:
     most = float(np.finfo(X.dtype).max) ** 0.5
 
     # Infinite entries are kept, so that they raise an error where X is read.
-    def large(x: Any) -> Any:
+    def is_large(x: Any) -> Any:
         return (np.abs(x) > most) & (np.abs(x) < np.inf)
 
     if is_sparse(X):
-        far = np.repeat(idle, np.diff(X.indptr)) & large(X.data)
+        far = np.repeat(idle, np.diff(X.indptr)) & is_large(X.data)
         if far.any():
             X = X.copy()
             X.data[far] = 0
-    elif large(X[idle]).any():
-        X = np.where(idle[:, None] & large(X), X.dtype.type(0), X)
+    elif is_large(X[idle]).any():
+        X = np.where(idle[:, None] & is_large(X), X.dtype.type(0), X)
     return X
 
 

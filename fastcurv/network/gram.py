@@ -122,13 +122,13 @@ class ReducedOperator(SymmetricOperator):
         """Return the vector ``(n,)`` of parameter space for coordinates ``(m,)``, or rows ``(k,
         n)`` for rows ``(k, m)``.
         """
-        return self._map_rows(self._embed, x, self.n)
+        return self._apply_to_rows(self._embed, x, self.n)
 
     def project(self, v: Any) -> Array:
         """Return the coordinates ``(m,)`` of v ``(n,)``, or rows ``(k, m)`` for rows ``(k, n)``."""
-        return self._map_rows(self._project, v, self.shape[0])
+        return self._apply_to_rows(self._project, v, self.shape[0])
 
-    def _map_rows(self, way: Callable[[Array, Array], None], x: Any, width: int) -> Array:
+    def _apply_to_rows(self, way: Callable[[Array, Array], None], x: Any, width: int) -> Array:
         x = np.ascontiguousarray(x, self.dtype)
         out = np.empty((*x.shape[:-1], width), self.dtype)
         for row, target in zip(np.atleast_2d(x), np.atleast_2d(out)):
@@ -569,14 +569,14 @@ class RowState:
             self._copy_state(ob, plan.state())
             return
 
-        def bend(l: int, z: Any, below: Any) -> Any:
+        def activate(l: int, z: Any, below: Any) -> Any:
             a, p, q, _ = ACTIVATIONS[model.activation[l]].derivatives(np.asarray(z, np.float64))
             self.p.append(self._to_fortran_order(p))
             self.eq.append(q)  # stores phi'', which is multiplied by e in the backward pass
             above = np.asarray(a, dtype=self.dtype)
             return self._to_fortran_order(above + below if self.skips[l] else above)
 
-        self.a, zs = forward(zip(self.W, self.b), ob.X, bend)
+        self.a, zs = forward(zip(self.W, self.b), ob.X, activate)
         self.loss = OutputLossDerivatives(ob, np.asarray(zs[-1]))
         self.delta, e = [self._to_fortran_order(self.loss.delta)], None
         for l in range(len(self.W) - 1, 0, -1):

@@ -66,12 +66,14 @@ class LayerCoordinates:
         state = RowState(self.ob, theta, self.ob.hessian(theta)._plan)
         roots = self._weight_roots()
         for l, u in enumerate(self._outputs_by_layer(state)):
-            left = self._moment(u, None, False)
-            right = self._moment(state.a[l], roots, self.model.bias) / len(u)
+            left = self._second_moment(u, None, False)
+            right = self._second_moment(state.a[l], roots, self.model.bias) / len(u)
             means = [float(np.mean(x if x.ndim == 1 else x.diagonal())) for x in (left, right)]
             size = means[0] * means[1]
             share = DAMPING_FRACTION + (self.l2 / size) ** 0.5 if 0 < size < np.inf else 0.0
-            sides = [self._moment_roots(x, share * mean) for x, mean in zip((left, right), means)]
+            sides = [
+                self._second_moment_roots(x, share * mean) for x, mean in zip((left, right), means)
+            ]
             self.factors.append((sides[0], sides[1]))
 
     def _outputs_by_layer(self, state: RowState) -> list[Array]:
@@ -114,7 +116,7 @@ class LayerCoordinates:
         roots = np.sqrt(weight / weight.mean(dtype=float))
         return np.asarray(roots[:, None], self.model.dtype)
 
-    def _moment(self, a: Array, roots: Array | None, bias: bool) -> Array:
+    def _second_moment(self, a: Array, roots: Array | None, bias: bool) -> Array:
         """Return the second moment sum of w a'a over the rows of a (N, k) in float64. If k is above
         `widest`, return only its diagonal, as a vector. If `bias` is True, a 1 is appended to each
         row. `roots` (N, 1) are the square roots of the weights w, which have mean 1, or None for w
@@ -134,7 +136,7 @@ class LayerCoordinates:
             moment[k, :k] = moment[:k, k] = (a if roots is None else roots * a).sum(axis=0)
         return moment
 
-    def _moment_roots(self, moment: Array, added: float) -> tuple[Array, Array]:
+    def _second_moment_roots(self, moment: Array, added: float) -> tuple[Array, Array]:
         """Return a matrix F with ``F F'`` equal to a moment plus `added` times the identity, and
         the inverse of F. If `moment` is a vector, the diagonal of a diagonal moment, both results
         are vectors. If the factorisation fails, or if `added` is not positive and finite, both are

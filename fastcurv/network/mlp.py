@@ -612,11 +612,11 @@ class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"
     def _forward(self, theta: Any, rows: Array) -> tuple[list[Array], list[Array]]:
         """Return two lists, the inputs of all layers and the `preactivations`, for checked rows."""
 
-        def bend(l: int, z: Array, a: Array) -> Array:
+        def activate(l: int, z: Array, a: Array) -> Array:
             above = _engine.activate(self.activation[l], z)
             return above + a if self.skips[l] else above
 
-        return forward(self.unflatten(self.check_theta(theta)), rows, bend)
+        return forward(self.unflatten(self.check_theta(theta)), rows, activate)
 
     def astype(self, dtype: Any) -> MLP:
         """Return the same network in another precision. Parameters in the old precision remain

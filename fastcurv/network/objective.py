@@ -314,13 +314,13 @@ class Objective(
 
     def _set_up_rows(self) -> None:
         """Set up the state for the rows of X, y and sample_weight."""
-        self._learn_loss()
+        self._determine_loss_properties()
         if not self._sparse:
             self._adopt_rows(_engine.Rows(*self._engine_arguments()))
             return
-        self._start_sparse(load_module("network.sparse").SparseRows(self._X, self.n_threads))
+        self._set_up_sparse_rows(load_module("network.sparse").SparseRows(self._X, self.n_threads))
 
-    def _start_sparse(self, rows: Any) -> None:
+    def _set_up_sparse_rows(self, rows: Any) -> None:
         """Set up the state for sparse rows, given as `SparseRows`."""
         self._n_samples = self._X.shape[0]
         self._create_process_state()
@@ -336,11 +336,11 @@ class Objective(
         own["_X"] = zero_unused_large_entries(self.model, X, self._weight)
         own["_untamed"] = None if own["_X"] is X else X
 
-    def _learn_loss(self) -> None:
+    def _determine_loss_properties(self) -> None:
         """Determine the properties of a user-defined loss on which the layout of a plan depends."""
         given = LOSSES[self.loss].given
         if given is not None:
-            given.learn_properties(self.y, self.model.sizes[-1], self.sample_weight)
+            given.determine_properties(self.y, self.model.sizes[-1], self.sample_weight)
 
     def _shard_settings(self, keep: int = 1) -> Any:
         return load_module("network.sums").ShardSettings(

@@ -73,7 +73,7 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
     if other._untamed is not ob._untamed:
         other._set_up_rows()
     elif ob._sparse:
-        other._start_sparse(ob._whole._X)
+        other._set_up_sparse_rows(ob._whole._X)
     else:
         other._adopt_rows(ob._rows.with_weight(other._weight))
     return other

@@ -353,14 +353,14 @@ class ArraySource(RowSource):
                     f"X must have the same rows in every pass, got {self.X.shape[0]} rows instead "
                     f"of {self.whole}."
                 )
-            yield self.block(start, min(start + size, self.n_rows))
+            yield self.read_block(start, min(start + size, self.n_rows))
 
     def shuffled_blocks(self, size: int, rng: np.random.Generator) -> Iterator[Block]:
         """Yield blocks of `size` rows in random order."""
         for i in rng.permutation(-(-self.n_rows // size)).tolist():
-            yield self.block(i * size, min((i + 1) * size, self.n_rows))
+            yield self.read_block(i * size, min((i + 1) * size, self.n_rows))
 
-    def block(self, start: int, stop: int) -> Block:
+    def read_block(self, start: int, stop: int) -> Block:
         """Return the block (X, y, weights) of the rows from `start` to ``stop - 1``."""
         if self.rows is not None:
             return self._gather(self.rows[start:stop])

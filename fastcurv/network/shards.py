@@ -64,7 +64,7 @@ class Shard(Objective):
 
     def _set_up_rows(self) -> None:
         if isinstance(self._X, SparseRows):
-            self._learn_loss()
+            self._determine_loss_properties()
             self._n_samples = len(self._X)
             self._create_process_state()
         else:

@@ -165,18 +165,18 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         self._source, self._sparse = source, source.entries is not None
         self.n_passes = self.n_rows_read = 0
         self._set_up_rows()
-        self._learn_loss()
+        self._determine_loss_properties()
         if block_rows is not None:
             block_rows = check_positive_int(block_rows, "block_rows")
         vars(self)["block_rows"] = self._rows_per_block() if block_rows is None else block_rows
         if source.n_rows is None:
-            source.n_rows = sum(block[0].shape[0] for _, block, _ in self._checked_blocks())
+            source.n_rows = sum(block[0].shape[0] for _, block, _ in self._iter_checked_blocks())
         self._n_samples = int(source.n_rows)
         if not self._n_samples:
             raise ValueError("X must have at least one row, got 0.")
         vars(self)["n_shards"] = -(-self._n_samples // self.block_rows)
 
-    def _learn_loss(self) -> None:
+    def _determine_loss_properties(self) -> None:
         """Read a few rows to determine the properties of a user-defined loss that is used for the
         first time, on which the size of a block depends.
         """
@@ -275,7 +275,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             raise locate_error(error, f"rows {start} to {start + block[0].shape[0] - 1}") from None
         return (SparseRows(found[0], self.n_threads), *found[1:]) if self._sparse else found
 
-    def _prefetch_blocks(
+    def _iter_prefetched_blocks(
         self, raw: Iterator[Block], check: Callable[[Block, int], CheckedRows]
     ) -> Generator[tuple[int, CheckedRows, Callable[[], None]], None, None]:
         """Yield, for each raw block of one pass, the number of its first row, the result of
@@ -313,14 +313,14 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
                 f"X must have the same rows in every pass, got {size} rows instead of {known}."
             )
 
-    def _checked_blocks(
+    def _iter_checked_blocks(
         self, finite: bool = True
     ) -> Generator[tuple[int, CheckedRows, Callable[[], None]], None, None]:
-        """Yield the results of `_prefetch_blocks` for the blocks in their order, which is the same
-        in every pass. If `finite` is False, X is not checked for NaN and infinity.
+        """Yield the results of `_iter_prefetched_blocks` for the blocks in their order, which is
+        the same in every pass. If `finite` is False, X is not checked for NaN and infinity.
         """
         raw = self._source.blocks(self.block_rows)
-        for found in self._prefetch_blocks(
+        for found in self._iter_prefetched_blocks(
             raw, lambda block, start: self._check_block(block, start, finite)
         ):
             # A shorter block would add a sum that the rounding bounds do not count.
@@ -332,7 +332,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             yield found
             check_rows_unchanged(self._seen, *found[:2])
 
-    def _block_shards(
+    def _iter_block_shards(
         self, start: int, block: CheckedRows, dense: bool, finite: bool
     ) -> Iterator[Shard]:
         """Yield the shards of a block that begins at row `start`. Usually there is one shard, which
@@ -364,9 +364,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         tree = PairwiseSum()
         with self._reading:
             finite = not self._copied
-            with closing(self._checked_blocks(finite)) as blocks:
+            with closing(self._iter_checked_blocks(finite)) as blocks:
                 for start, block, ahead in blocks:
-                    for shard in self._block_shards(start, block, dense, finite):
+                    for shard in self._iter_block_shards(start, block, dense, finite):
                         ahead()
                         tree.add_part(part(shard, *arguments))
         return tree.total()
@@ -427,7 +427,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             The objective on the rows of a batch.
         """
         held: Any = None
-        for _, block, ahead in self._prefetch_blocks(
+        for _, block, ahead in self._iter_prefetched_blocks(
             self._source.shuffled_blocks(self.block_rows, rng), lambda block, _: block
         ):
             ahead()

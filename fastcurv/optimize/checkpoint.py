@@ -298,7 +298,7 @@ class CheckpointWriter:
             self.take_snapshot(loop)
             self.write_snapshot(loop)
 
-    def save_end(self, loop: Any) -> None:
+    def save_final_state(self, loop: Any) -> None:
         """Save the final state of the loop. If the run ended inside a step, at values that are not
         finite, or by the checks at a critical point, save the last snapshot, taken before the step
         or the checks.

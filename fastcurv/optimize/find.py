@@ -862,7 +862,7 @@ def _minimise_gradient_norm(walk: FinderState) -> None:
         if start == 0 or H is None:
             return
 
-        def half_square(theta: np.ndarray, size: float = start) -> tuple[float, np.ndarray]:
+        def half_squared_norm(theta: np.ndarray, size: float = start) -> tuple[float, np.ndarray]:
             if not walk.budget.products_left:
                 return np.inf, np.zeros(theta.size)
             g, products = walk.gradient(theta) / size, walk.hessian(theta)
@@ -877,7 +877,7 @@ def _minimise_gradient_norm(walk: FinderState) -> None:
             return
         steps = min(100, max(1, walk.max_iter // 2 - walk.nit))
         found: Any = scipy_minimize(
-            half_square,
+            half_squared_norm,
             walk.theta,
             jac=True,
             method="L-BFGS-B",

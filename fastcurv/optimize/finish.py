@@ -539,7 +539,7 @@ class Finisher:
 
     # --- strategies: each returns an outcome, or None so that the next strategy is tried
 
-    def _proved_at_infinity(self, at: StationaryPoint) -> RunOutcome | None:
+    def _end_at_proved_infinity(self, at: StationaryPoint) -> RunOutcome | None:
         """Return the outcome if the infimum of the loss is proved to lie at infinity, or None."""
         if call_certificate(self.run.ob, "ray_to_infimum", at.theta) is None:
             return None
@@ -578,7 +578,7 @@ class Finisher:
         )  # fmt: skip
         run.n_products += int(at.report.n_products)
 
-    def _act_on_kind(self, at: StationaryPoint) -> RunOutcome | None:
+    def _outcome_by_kind(self, at: StationaryPoint) -> RunOutcome | None:
         """Return the outcome of the strategies for the kind of the point, or None. A degenerate
         point with negative curvature is treated as a saddle.
         """
@@ -720,12 +720,12 @@ class Finisher:
         for i, v in enumerate(tried[:N_RESTARTS]):
             if self.is_out_of_time():
                 break
-            there = self._walk_from(theta + ((0.3, 0.03)[i % 2] * reach * v).astype(theta.dtype))
+            there = self._run_steps(theta + ((0.3, 0.03)[i % 2] * reach * v).astype(theta.dtype))
             if there[1] < f - noise:
                 return self._move_lower(at, there, f)
         return None
 
-    def _walk_from(self, start: np.ndarray) -> LowerPoint:
+    def _run_steps(self, start: np.ndarray) -> LowerPoint:
         """Take a few steps of this run's method from the point `start`, and return the lowest point
         reached and its value. The run itself does not move.
         """
@@ -849,11 +849,11 @@ Strategy = Callable[[Finisher, StationaryPoint], RunOutcome | None]
 # Strategies for any point, followed by strategies by the kind of the point. A degenerate point with
 # negative curvature is treated as a saddle. The first outcome that is not None is used.
 FIRST_STRATEGIES: tuple[Strategy, ...] = (
-    Finisher._proved_at_infinity,
+    Finisher._end_at_proved_infinity,
     Finisher._end_without_verdict,
     Finisher._move_to_newton_point,
     Finisher._classify_point,
-    Finisher._act_on_kind,
+    Finisher._outcome_by_kind,
 )
 _SADDLE_STRATEGIES: tuple[Strategy, ...] = (
     Finisher._end_at_certified_minimum,

@@ -92,20 +92,20 @@ class LBFGS(Method):
             self._start_engine()
         elif self.layers is not None and self.taken >= self.due:
             self._change_coordinates(self.layers)
-        moved = self._search() if self.take_steps is None else self._run_engine()
+        moved = self._step_in_python() if self.take_steps is None else self._run_engine()
         # If no lower value was found in the coordinates of the layers, the search continues in the
         # original coordinates.
         if not (moved or run.cut or self.layers is None):
             self.layers = None
             self.engine.restore_pairs(0, 0)
             self._start_engine()
-            moved = self._search()
+            moved = self._step_in_python()
         self.taken += 1
         return (
             None if moved or run.cut else "the line search found no lower value along the gradient"
         )
 
-    def _search(self) -> bool:
+    def _step_in_python(self) -> bool:
         """Take one step, with values and gradients from calls of the objective. Return False if the
         line search finds no lower value.
         """

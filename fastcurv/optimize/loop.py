@@ -210,7 +210,7 @@ class MinimizeLoop:
             self.why = self.ending_reason()
             if self.why is None and self.is_critical() and not self._continues_past_tolerance():
                 self.saver.take_snapshot(self)
-                self.why = self._at_critical_point()
+                self.why = self._examine_critical_point()
                 if self.why is None:
                     self.after_step()
                     known = None
@@ -420,7 +420,7 @@ class MinimizeLoop:
 
     # --- points where the gradient is zero
 
-    def _at_critical_point(self) -> str | None:
+    def _examine_critical_point(self) -> str | None:
         """Examine the current point, where the gradient is zero: move to a lower point and return
         None, or return the reason why the run ends here.
         """
@@ -532,7 +532,7 @@ class MinimizeLoop:
             self.jumps = bool(jump)
 
     def _finish_run(self) -> MinimizeResult:
-        self.saver.save_end(self)
+        self.saver.save_final_state(self)
         # The last point is always recorded.
         if self.run.records[-1][0] != self.run.iteration:
             self.run.evaluate_at_theta()

@@ -353,7 +353,7 @@ class NewtonCG(Method):
     def _take_step(self) -> str | None:
         """Take one step and return None, or return the reason why there is no step."""
         run = self.run
-        weight = self._first_weight() if self.weight is None else self.weight
+        weight = self._initial_weight() if self.weight is None else self.weight
         eps, tolerance = np.sqrt(weight * run.gnorm), min(self.forcing, np.sqrt(run.gnorm))
         d, curvature, self.bound = capped_cg(
             run.product, run.g, eps, tolerance, self.work,
@@ -382,7 +382,7 @@ class NewtonCG(Method):
         """
         return float(max(min(MAX_INITIAL_SHIFT, self.run.gnorm), 1e-140))
 
-    def _first_weight(self) -> float:
+    def _initial_weight(self) -> float:
         """Measure the curvature along the gradient by a product, and return and store the weight
         for which the first shift is 1% of this curvature.
         """

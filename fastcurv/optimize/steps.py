@@ -63,7 +63,7 @@ def _wanted_eigensystem(op: Any, g: np.ndarray, k: int | None, wanted: float, sh
     space = KrylovSpace(n, dtype, limit + 1 if limit < n else n)
     space.start(product_function(op), g.astype(dtype))
 
-    def residual() -> float:
+    def relative_residual() -> float:
         values, vectors = space.ritz_pairs()
         y = vectors @ share(values, space.linear_term())
         return float(space.residual_norm(y) / space.gamma)
@@ -73,10 +73,10 @@ def _wanted_eigensystem(op: Any, g: np.ndarray, k: int | None, wanted: float, sh
         space.extend()
         if k is None and space.m >= look_at:
             look_at = space.m + 1 + space.m // 4
-            if residual() <= wanted:
+            if relative_residual() <= wanted:
                 break
     values, vectors = space.ritz_pairs()
-    return values, space.linear_term(), lambda y: space.combine(vectors @ y), residual()
+    return values, space.linear_term(), lambda y: space.combine(vectors @ y), relative_residual()
 
 
 def _solve_step(

@@ -251,7 +251,7 @@ class ConvergenceDisplay(Display):
             for name in self.curves
         ]
         own = ax is None
-        ax = self._get_axes(ax, (6.4 + legend_width(names), 4.0))
+        ax = self._create_axes(ax, (6.4 + legend_width(names), 4.0))
         positive = True
         for number, (name, (x, y)) in enumerate(
             zip(names, self.curves.values()), n_labelled_lines(ax)
@@ -452,7 +452,7 @@ class MinimumRatioDisplay(Display):
         MinimumRatioDisplay
             The display itself, with ``ax_`` and ``figure_`` set.
         """
-        ax = self._get_axes(ax)
+        ax = self._create_axes(ax)
         if self.quantity == "inertia":
             series = [
                 (sign, SIGN_STYLES[sign], np.ones(self.losses.shape, bool), shares)

@@ -376,7 +376,7 @@ class LandscapeDisplay(Display):
             The display itself, with ``ax_`` and ``figure_`` set.
         """
         flat = self.losses.ndim == 1
-        ax = self._get_axes(ax, (6.0, 4.0) if flat else (5.6, 4.6))
+        ax = self._create_axes(ax, (6.0, 4.0) if flat else (5.6, 4.6))
         if flat:
             self._plot_line(ax, label, log)
         else:

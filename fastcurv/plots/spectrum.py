@@ -232,7 +232,7 @@ class SpectrumDisplay(Display):
         SpectrumDisplay
             The display itself, with ``ax_`` and ``figure_`` set.
         """
-        ax = self._get_axes(ax)
+        ax = self._create_axes(ax)
         alone = not (ax.lines or ax.get_title())
         draw_density(self.density, ax, band=band, scale=scale, label=label, color=color)
         if self.eigenvalues is not None:

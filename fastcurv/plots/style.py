@@ -188,7 +188,7 @@ class Display(ReadOnlyMixin, assignable=("ax_", "figure_")):
         self.figure_.savefig(file, format="png", dpi=110)
         return file.getvalue()
 
-    def _get_axes(self, ax: Any, figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
+    def _create_axes(self, ax: Any, figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
         """Return ``ax``, or new Axes if it is None, and store them in ``ax_`` and ``figure_``."""
         ax = new_pyplot_axes(figsize) if ax is None else ax
         self.ax_, self.figure_ = ax, ax.figure

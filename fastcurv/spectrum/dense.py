@@ -36,7 +36,7 @@ class AssembledMatrix(Protocol):
     def entry_error_bounds(self) -> Floats:
         """Return bounds (n, n) on the errors of the entries of A."""
 
-    def layer_numbers(self) -> NDArray[np.intp]:
+    def layer_indices(self) -> NDArray[np.intp]:
         """Return an array (n,) with the index of the layer to which each parameter belongs."""
 
     def error_bound(self, scale: Floats | None = None) -> float:
@@ -102,11 +102,11 @@ class DenseMatrix:
         """
         return self.bounds[:, None] if self.known is None else self.known.entry_error_bounds()
 
-    def layer_numbers(self) -> NDArray[np.intp]:
+    def layer_indices(self) -> NDArray[np.intp]:
         """Return an array (n,) with the index of the layer of each parameter, or zeros if the
         layers are unknown.
         """
-        return np.zeros(len(self.A), np.intp) if self.known is None else self.known.layer_numbers()
+        return np.zeros(len(self.A), np.intp) if self.known is None else self.known.layer_indices()
 
     def asymmetry_error(self, scale: Floats | None = None) -> float:
         """Return the part of ``error_bound(scale)`` that comes from the measured asymmetry, for a

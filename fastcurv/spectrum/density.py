@@ -279,7 +279,7 @@ def as_known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
     if rows is None:
         return KnownPairs(none, np.zeros((0, n), dtype), none), 0
     run = Recurrence(op, len(rows))
-    run.insert(rows)
+    run.insert_block(rows)
     run.step()
     values, S = ritz_decomposition(run)
     return KnownPairs(values, combine_basis_rows(run.rows[: run.m], S), none), run.n_products
@@ -327,7 +327,7 @@ def run_probe(run: Recurrence, rng: np.random.Generator, n_steps: int, shown: Pr
     Each step updates the progress bar `shown`.
     """
     run.reset()
-    while run.insert(random_signs(rng, 1, run.n, run.dtype)) == 0:
+    while run.insert_block(random_signs(rng, 1, run.n, run.dtype)) == 0:
         pass
     extend_run(run, n_steps, shown)
 

@@ -229,7 +229,7 @@ def fold_at_bounds(density: Any, low: float = -np.inf, high: float = np.inf) -> 
         return density
     at = np.linspace(max(x[0], ends[0]), min(x[-1], ends[1]), len(x))
 
-    def folded(height: Floats) -> Floats:
+    def fold_height(height: Floats) -> Floats:
         total: Floats = np.interp(at, x, height)
         for end in ends:
             if np.isfinite(end):
@@ -237,5 +237,5 @@ def fold_at_bounds(density: Any, low: float = -np.inf, high: float = np.inf) -> 
         return total
 
     grid = from_coordinate(at, density.axis, density.linear_below)
-    stderr = folded(density.stderr)
-    return replace(density, grid=grid, density=folded(density.density), stderr=stderr)
+    stderr = fold_height(density.stderr)
+    return replace(density, grid=grid, density=fold_height(density.density), stderr=stderr)

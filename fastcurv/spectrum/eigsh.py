@@ -183,7 +183,7 @@ class ThickRestart(EigenSearch):
             try:
                 if start is None:
                     run.insert_random(self.rng)
-                elif run.insert(start[: min(self._max_kept_width(), self.max_products)]) == 0:
+                elif run.insert_block(start[: min(self._max_kept_width(), self.max_products)]) == 0:
                     raise ValueError(
                         "v0 must have a component outside the span of against, got a vector that "
                         "is zero or lies in this span."
@@ -191,7 +191,7 @@ class ThickRestart(EigenSearch):
                 self.extend_basis()
                 self.closed = self.is_start_invariant()
                 for _ in range(3):
-                    if self.switch_to_dense or not self._confirm_residuals():
+                    if self.switch_to_dense or not self._recompute_coarse_residuals():
                         break
                     self.extend_basis()
             except Interrupted:
@@ -271,7 +271,7 @@ class ThickRestart(EigenSearch):
             return combine_basis_rows(run.rows[: self.probe_from], self.probed_pairs[2])
         return combine_basis_rows(run.rows[: run.m], run.ritz_pairs(self.k, self.which)[1])
 
-    def _confirm_residuals(self) -> bool:
+    def _recompute_coarse_residuals(self) -> bool:
         """Compute the residuals of the wanted pairs by products if their bounds exceed the
         tolerance although the search has converged. Return True if the search must continue.
         """
@@ -285,7 +285,7 @@ class ThickRestart(EigenSearch):
             return False
         self.held, self.probed_pairs = self._make_result(), None
         run.reset()
-        run.insert(self.held.vectors.T.copy())
+        run.insert_block(self.held.vectors.T.copy())
         run.step()
         self.held = None
         self.progress_bar.update(run.m)

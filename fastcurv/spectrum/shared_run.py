@@ -129,7 +129,7 @@ class LanczosRuns:
         else:
             self.reserve(self.op, None, n_steps)
             run = Recurrence(self.op, min(n_steps, self.n))
-            run.insert((g / np.abs(g).max()).astype(self.dtype)[None])
+            run.insert_block((g / np.abs(g).max()).astype(self.dtype)[None])
             self.by_start.append((g.copy(), run))
         self.extend_run(run, n_steps)
         return run

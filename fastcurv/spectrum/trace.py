@@ -206,7 +206,7 @@ class CountedOperator:
         variance = max(2 * float((squares - total**2 / m).sum()) / (m - 1), 0.0)
         return mean, max(stderr, widening_factor(m) * (variance / m) ** 0.5)
 
-    def unit_rows(self) -> Iterator[Array]:
+    def iter_unit_rows(self) -> Iterator[Array]:
         """Yield all unit vectors e_j as rows, in blocks of at most `N_BLOCK_VECTORS` rows."""
         for start in range(0, self.n, N_BLOCK_VECTORS):
             yield np.eye(min(N_BLOCK_VECTORS, self.n - start), self.n, start, self.dtype)
@@ -226,7 +226,7 @@ class CountedOperator:
             return np.diagonal(summed).copy()
         found = [
             np.diagonal(self.products(E), i * N_BLOCK_VECTORS)
-            for i, E in enumerate(self.unit_rows())
+            for i, E in enumerate(self.iter_unit_rows())
         ]
         return np.concatenate(found).astype(np.float64)
 
@@ -325,7 +325,7 @@ class RangeSketch:
             found = np.hypot(found, q * (least * np.abs(z) + error))
         return found
 
-    def _left_out_traces(self) -> tuple[Floats, Floats]:
+    def _leave_one_out_traces(self) -> tuple[Floats, Floats]:
         """Return two arrays with an entry for each left-out sample: the estimate of the trace, and
         the part of the trace along the direction that is left out with this sample.
         """
@@ -355,7 +355,7 @@ class RangeSketch:
         test vector can be almost orthogonal to s_i. The part of the trace along s_i is known and
         added to the standard error, as is the rounding error, which all estimates share.
         """
-        samples, left_out = run_interruptibly(self._left_out_traces)
+        samples, left_out = run_interruptibly(self._leave_one_out_traces)
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
         along = float((left_out**2).mean()) ** 0.5
         error = np.hypot(
@@ -687,7 +687,7 @@ def _frobenius_norm(
             summed = apply.summed_matrix()
             if summed is not None:
                 return apply.estimate(safe_norm(summed), 0.0, "exact")
-            square = float(sum(apply.squared_norms(E).sum() for E in apply.unit_rows()))
+            square = float(sum(apply.squared_norms(E).sum() for E in apply.iter_unit_rows()))
             error, method = 0.0, "exact"
         elif method == "hutch++" or (method == "auto" and m >= MIN_SKETCH_PRODUCTS):
             method = "hutch++"

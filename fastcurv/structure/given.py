@@ -168,7 +168,7 @@ class LossFunction(UserFunction):
         """True if the function is built in or has been called, so that `coupled` can be read."""
         return self._coupled is not None
 
-    def learn_properties(self, y: NDArray[Any], d: int, weight: NDArray[Any] | None) -> None:
+    def determine_properties(self, y: NDArray[Any], d: int, weight: NDArray[Any] | None) -> None:
         """Call the function with d outputs and some of the targets y, so that `coupled` becomes
         known. Do nothing if `is_known` is True. Rows whose `weight` is 0 are not used, unless all
         weights are 0.

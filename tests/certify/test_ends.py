@@ -137,7 +137,7 @@ def test_the_gain_of_activating_a_unit_is_bounded(sizes, rng):
         x = np.column_stack([below[l], np.ones(len(ob.X))])
         u = rng.standard_normal((x.shape[1], 4000))
         gains = np.linalg.norm(d.T @ np.maximum(x @ (u / np.linalg.norm(u, axis=0)), 0), axis=0)
-        most = 1e-2 - phi._opening_margin(theta, l)
+        most = 1e-2 - phi._collapsed_unit_margin(theta, l)
         assert gains.max() <= most <= 3 * gains.max(), "it holds, and is of use"
 
 

@@ -127,7 +127,7 @@ def test_block_lanczos_relation_holds_after_a_restart(rng):
     spectrum = SPECTRA["cluster"](rng)
     op = Prescribed(spectrum, seed=3)
     run = Recurrence(op, 60)
-    run.insert(rng.standard_normal((4, op.shape[0])))
+    run.insert_block(rng.standard_normal((4, op.shape[0])))
     for _ in range(8):
         run.step()
     theta, S = np.linalg.eigh(run.T[: run.m, : run.m])
@@ -148,7 +148,7 @@ def test_an_interrupted_restart_keeps_the_required_ritz_vectors(n_checks_passed,
 
     def run_with_restart(stop):
         run = Recurrence(op, 30)
-        run.insert(np.random.default_rng(1).standard_normal((1, len(d))))
+        run.insert_block(np.random.default_rng(1).standard_normal((1, len(d))))
         while run.m < 20:
             run.step()
         theta, S = np.linalg.eigh(run.T[: run.m, : run.m])
@@ -309,7 +309,7 @@ def test_empty_runs_return_empty_results_and_full_runs_accept_no_vector(rng):
     assert theta.shape == residuals.shape == limits.shape == (0,) and S.shape == (0, 0)
     assert run.ritz_values(2, "LM").shape == run.ritz_spectrum()[0].shape == (0,)
     full = Recurrence(diagonal(np.arange(2.0)), 2)
-    full.insert(np.eye(2))
+    full.insert_block(np.eye(2))
     full.step()
     assert (full.m, full.p) == (2, 0) and full.insert_random(rng) == 0
 
@@ -352,7 +352,7 @@ def test_a_narrowed_block_continues_within_the_chosen_span():
     """
     values = np.linspace(-1.0, 2.0, 40)
     run = Recurrence(diagonal(values), 30)
-    run.insert(np.linalg.qr(np.cos(np.outer(np.arange(40.0), [1.0, 2.3, 3.1])))[0].T.copy())
+    run.insert_block(np.linalg.qr(np.cos(np.outer(np.arange(40.0), [1.0, 2.3, 3.1])))[0].T.copy())
     while run.m < 9:
         run.step()
     m, before, u = run.m, run.rows[run.m : run.m + 3].copy(), np.array([1.0, 2.0, 2.0]) / 3

@@ -19,7 +19,7 @@ from fastcurv.testing import PrescribedSpectrum  # noqa: E402
 class Line(Display):
     def plot(self, ax=None):
         self.n_drawn = getattr(self, "n_drawn", 0) + 1
-        self._get_axes(ax).plot([0, 1], [1, 0])
+        self._create_axes(ax).plot([0, 1], [1, 0])
         return self
 
 

@@ -613,7 +613,9 @@ def test_both_step_functions_take_the_same_arguments_in_the_same_order():
 
 
 def test_statuses_are_numbered_as_minimize_lists_them():
-    listed = re.search(r"``stopped``: (.*?)`status` is its number", fc.minimize.__doc__, re.S)[1]
+    listed = re.search(r"``stopped``: (.*?)`status` is the position in", fc.minimize.__doc__, re.S)[
+        1
+    ]
     names = [name for part in re.findall(r"``(.*?)``", listed, re.S) for name in part.split()]
     assert {name: i for i, name in enumerate(names)} == STATUS_CODES
 

@@ -374,7 +374,7 @@ def test_copying_a_krylov_run_raises():
     for run in (fc.spectrum.Krylov(np.eye(5)), fc.spectrum.Krylov(np.diag(np.arange(9.0)), seed=0)):
         run.extend(1)
         for duplicate in WAYS.values():
-            with pytest.raises(TypeError, match="^a Krylov .* cannot be copied or saved"):
+            with pytest.raises(TypeError, match="^a Krylov .* cannot be copied or pickled"):
                 duplicate(run)
 
 

@@ -183,7 +183,7 @@ def test_unsuitable_model_files_print_one_line_and_exit_with_status_2(
     except ImportError:
         cases.append(([tmp_path / "junk.onnx", *data], 'pip install "fastcurv[onnx]"'))
     else:
-        cases.append(([tmp_path / "junk.onnx", *data], "must be an ONNX model"))
+        cases.append(([tmp_path / "junk.onnx", *data], "cannot be read as an ONNX model"))
     monkeypatch.setattr(fc, "classify", lambda *_, **__: pytest.fail("work was begun"))
     for arguments, sentence in cases:
         assert main(["classify", *map(str, arguments)]) == 2, sentence
@@ -205,7 +205,7 @@ def test_torch_files_with_code_are_rejected_without_running_it(tmp_path):
     (tmp_path / "junk.pt").write_bytes(b"\x80\x02junk")
     torch.save([torch.ones(2)], tmp_path / "list.pt")
     for name in ("evil", "module", "junk", "list"):
-        with pytest.raises(ValueError, match="state dict, as written by torch.save"):
+        with pytest.raises(ValueError, match=r"state dict.*torch.save"):
             read_model(tmp_path / f"{name}.pt", "tanh")
     assert not mark.exists()
 

@@ -68,7 +68,7 @@ def extreme_targets(draw, X, c, loss):
 
 
 def choose_loss(draw, names, most=4):
-    """Return the name of a loss, or a `Loss` with parameters, and a number of outputs."""
+    """Return the name of a loss, the same loss as its name or a `Loss`, and a number of outputs."""
     loss = str(draw.choice(names))
     c = int(draw.integers(2 if loss == "cross_entropy" else 1, most))
     if loss == "gaussian_nll":
@@ -120,7 +120,9 @@ def where_finite(ob, theta):
 
 
 def end_of_search(draw, ob):
-    """Return the end point of a search from a random start, or a point near it."""
+    """Return the end point of a search from a random start, or a point near it, and the name of its
+    kind.
+    """
     theta = ob.model.init(seed=int(draw.integers(2**31))).astype(float)
     theta = where_finite(ob, theta * 10.0 ** draw.uniform(-1, 1))
     way = str(draw.choice(["minimize", "find", "find", "start", "zero"]))

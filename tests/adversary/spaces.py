@@ -32,7 +32,7 @@ MAX_WHOLE_SPACE_DIM = 64  # the order up to which `eigsh` misses none
 
 def random_samples(draw, N, d):
     """Return samples with zeros, repeated rows, and columns that are zero, constant or sums of
-    others, optionally rounded to a grid.
+    others, and True if they lie on a grid.
     """
     grid = draw.random() < 0.5  # sums of products are exact there, and kinks are hit
     X = draw.integers(-2, 3, (N, d)) / 2.0 if grid else draw.standard_normal((N, d))
@@ -49,7 +49,7 @@ def random_samples(draw, N, d):
 
 def random_point(draw, model, grid):
     """Return theta from `init`, from a grid, zero or normally distributed, sometimes with units of
-    zero weight.
+    zero weight, and True if samples and theta lie on a grid.
     """
     way = str(draw.choice(["init", "grid", "zero", "any"], p=[0.35, 0.35, 0.05, 0.25]))
     theta = np.asarray(model.init(seed=int(draw.integers(2**31))), dtype=float)

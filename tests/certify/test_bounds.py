@@ -38,8 +38,8 @@ def errors(ob, theta, v, kinds=tuple(KINDS)):
 
 
 def check_bounds(ob, theta, v, **options):
-    """Assert that every bound holds, allowing for the oracle's own rounding if that is no better
-    than float64.
+    """Return the bounds and errors of `errors`, after checking that every bound holds. The oracle's
+    own rounding is allowed for if it is no better than float64.
     """
     found = errors(ob, theta, v, **options)
     room = 1 + ORACLE / np.finfo(ob.dtype).eps

@@ -104,8 +104,8 @@ def test_curvature_floor_holds_for_layers_of_different_activations():
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("activation", ["identity", "relu", "softplus"])
 def test_the_floor_is_attained_by_networks_of_one_unit(activation, residual):
-    """For networks of one unit a layer, one sample and factors of equal sign, the floor equals the
-    least eigenvalue up to 1e-7.
+    """For networks of one unit a layer, one sample and factors of equal sign, the floor equals l2
+    plus the least eigenvalue of H - GGN, up to 1e-7.
     """
     for n_hidden in (1, 2, 3, 4):
         rng = np.random.default_rng(n_hidden)

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def drawn(seed):
-    """Return a random network, with or without skip connections and l2 on biases, with columns of
-    any scale and weighted samples.
+    """Return a random objective, theta and the generator used. The network may have skip
+    connections, the biases l2, and the samples weights; columns of X have any scale.
     """
     rng = np.random.default_rng(seed)
     loss = KERNELS[seed % 3]
@@ -93,8 +93,8 @@ def test_the_bounds_of_the_matrix_include_underflow():
 
 
 def test_bounds_are_equivariant_to_power_of_two_scaling(rng):
-    """If columns of X and layers are multiplied by powers of two, bounds in the correspondingly
-    scaled units are bitwise identical.
+    """If columns of X are multiplied and first weights divided by the same powers of two, bounds in
+    the corresponding units are equal to 1e-6.
     """
     model = fc.MLP([3, 4, 2], "relu")
     X, y, theta = rng.standard_normal((9, 3)), rng.standard_normal((9, 2)), model.init(seed=0)

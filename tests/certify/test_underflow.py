@@ -137,8 +137,8 @@ def test_bounds_hold_for_underflow_that_is_multiplied_later():
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("dtype", ENDS)
 def test_a_normalised_unit_of_scale_0_does_not_count_as_a_kink(dtype, residual):
-    """Batch normalisation with gamma and beta of exactly 0 gives z = 0 without a kink: relu' is 0
-    and the bounds of two methods agree.
+    """Batch normalisation with gamma and beta of exactly 0 gives z = 0 without a kink, so bounds
+    hold and include no jump of relu'.
     """
     rng = np.random.default_rng(3)
     model = fc.MLP([2, 3, 3, 2], "relu", dtype=dtype, batch_norm=True, residual=residual)

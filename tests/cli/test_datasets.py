@@ -145,8 +145,8 @@ def test_held_out_samples_are_stratified():
 
 
 def a_table(path, n=60):
-    """Return the numeric columns of a table with words, dates, gaps and an index, written to a
-    file.
+    """Return the numeric columns of a table with words, dates, missing values and an index, written
+    to a file.
     """
     t = np.arange(n)
     a, day = np.round(np.sin(t * t), 3), 1 + t * 7 % 28
@@ -204,8 +204,8 @@ HEADERLESS_TABLE = "1,0.5,7\n1,2.5,8.5\n1,1.5,9\n"
 
 @pytest.mark.parametrize("cell", ["", "x"])
 def test_all_columns_are_inputs_of_an_existing_network(cell, tmp_path):
-    """For an existing network all columns are inputs, also a constant one; a word or a gap raises
-    an error that names its line and column.
+    """For an existing network all columns are inputs, also a constant one; a word or a missing
+    value raises an error that names its line and column.
     """
     path = tmp_path / "t.csv"
     path.write_text(HEADERLESS_TABLE)

@@ -37,7 +37,7 @@ def numbers(tmp_path):
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Return a table of words, dates, numbers and a gap, separated by semicolons."""
+    """Return a table of words, dates, numbers and a missing value, separated by semicolons."""
     path = tmp_path / "mixed.csv"
     rows = [
         f"{i + 1};{SOIL[i]};2024-03-{i % 30 + 1:02};{'' if i == 7 else X[i, 0]};{X[i, 1]};{Y[i]}"

@@ -217,8 +217,8 @@ def numpy_steps(ob, theta, count):
 
 
 def check_against_numpy(ob, theta, count, within, exact=None):
-    """Check that the engine's run from theta equals NumPy's on an objective with equal data, and
-    includes corrected steps.
+    """Return the engine's run from theta and its record, after checking that the run includes
+    corrected steps and equals NumPy's on an objective with equal data.
     """
     wanted, tried = numpy_steps(exact or ob, theta.astype(float), count)
     run, record = _engine.LevenbergRun(ob._new_plan(), theta.copy()), np.zeros((count, 3))

@@ -26,7 +26,7 @@ BOTH = (fc.MLPClassifier, fc.MLPRegressor)
 
 
 def checks():
-    """Return all of scikit-learn's own checks for both estimators."""
+    """Yield all of scikit-learn's own checks for both estimators."""
     for kind in BOTH:
         seen = {}
         for estimator, check in estimator_checks_generator(kind()):

@@ -220,7 +220,7 @@ def test_every_failing_system_call_of_a_save_leaves_a_whole_file(tmp_path, monke
 @posix
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_permissions_follow_the_umask(tmp_path, mask):
-    """Models, runs, checkpoints and reports are created with permissions that follow the umask."""
+    """Models, checkpoints and pages are created with permissions that follow the umask."""
     before = os.umask(mask)
     try:
         model, theta, ob = small_problem()
@@ -315,7 +315,7 @@ NAMES = ["x" * 252 + ".st", "\u6570" * 84 + ".st", "\U0001f600" * 63 + "st", "e\
 @pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize("name", NAMES, ids=["ASCII", "CJK", "beyond 16 bits", "accents"])
 def test_file_names_of_maximum_length_are_accepted(name, nameless, tmp_path, monkeypatch):
-    """Models, runs and checkpoints may have names of up to 255 bytes, the usual limit."""
+    """Tensor files and checkpoints may have names of up to 255 bytes, the usual limit."""
     assert len(name.encode()) == 255 or len(name.encode()) == 254
     try:
         (tmp_path / name).touch()
@@ -675,7 +675,7 @@ def test_readers_reject_pipes_without_waiting(tmp_path):
 
 
 def example_files(folder):
-    """Return an example file of each kind with the reader of that kind."""
+    """Yield the content of an example file of each kind with the reader of that kind."""
     model, theta, ob = small_problem(3)
     fc.save(folder / "model", model, theta)
     yield (folder / "model").read_bytes(), fc.load

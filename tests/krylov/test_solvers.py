@@ -16,8 +16,8 @@ pytestmark = pytest.mark.by_day(one_of="dtype")
 @pytest.mark.parametrize("low", [3.0, 0.2, -0.05, -0.5, -2.0])
 @pytest.mark.parametrize("eps", [0.1, 0.3])
 def test_capped_cg_returns_a_solution_or_negative_curvature(low, eps, rng):
-    """Capped CG returns a solution of ``(H + 2 eps) d = -g`` to its tolerance, or a direction with
-    its curvature below -eps. It returns no solution if g alone shows such curvature.
+    """Capped CG returns a solution of ``(H + 2 eps) d = -g`` to its tolerance, only if the lowest
+    eigenvalue is at least -2 eps, or a direction with its curvature below -eps.
     """
     n = 12
     values = np.r_[low, np.linspace(1, 4, n - 1)]

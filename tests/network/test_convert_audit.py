@@ -79,8 +79,8 @@ def unsupported_layer(rng, width, layers):
 
 
 def torch_stack(rng):
-    """Return a Sequential of layers that are supported, nearly supported or modified after
-    construction.
+    """Return (convert, outputs, hessian, d) for a random Sequential of layers that are supported,
+    nearly supported or modified after construction.
     """
     torch = pytest.importorskip("torch")
     nn = torch.nn
@@ -301,7 +301,9 @@ def torch_calls(module, d, rng):
 
 
 def torch_export(rng):
-    """Return the model that torch's exporter writes for a supported stack."""
+    """Return (convert, outputs, None, d) for the ONNX model that torch's exporter writes for a
+    random network of torch, or None if the export fails.
+    """
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
     maker = pick(rng, torch_stack, torch_class)
@@ -502,8 +504,8 @@ class RandomGraph:
 
 
 def onnx_graph(rng):
-    """Return the conversion of a random ONNX model of linear layers, activations and possibly
-    unsupported nodes, a function that computes its outputs, None, and its number of inputs.
+    """Return (convert, outputs, None, d) for a random ONNX model of linear layers, activations and
+    possibly unsupported nodes.
     """
     g = RandomGraph(rng)
     from onnx import helper, numpy_helper
@@ -598,7 +600,9 @@ def dense_layers(rng, keras):
 
 
 def keras_model(rng):
-    """Return a Sequential or functional model of Dense layers with others in between."""
+    """Return (convert, outputs, None, d) for a random Sequential or functional model of Dense
+    layers with other layers in between, or None if their shapes do not fit.
+    """
     for backend in ("jax", "torch"):
         with contextlib.suppress(ImportError):
             __import__(backend)
@@ -643,7 +647,9 @@ def keras_model(rng):
 
 
 def flax_net(rng):
-    """Return a Flax network, its parameters and its activations."""
+    """Return (convert, outputs, None, d) for a random Flax network with its parameters and
+    activations.
+    """
     nn = pytest.importorskip("flax.linen")
     import jax
 
@@ -679,8 +685,8 @@ def flax_net(rng):
 
 
 def sklearn_net(rng):
-    """Return a fitted scikit-learn network, alone or in a pipeline, with settings that may be
-    changed after the fit.
+    """Return (convert, outputs, None, d) for a fitted scikit-learn network, alone or in a pipeline,
+    with settings that may be changed after the fit.
     """
     neural = pytest.importorskip("sklearn.neural_network")
     from sklearn import decomposition, preprocessing
@@ -797,7 +803,7 @@ def test_random_foreign_networks_are_read_right_or_rejected(maker):
 @pytest.mark.parametrize("maker", MAKERS)
 def test_many_random_foreign_networks_are_read_right_or_rejected(maker):
     """Random networks of other libraries are converted correctly or rejected. `FASTCURV_AUDIT`
-    networks, 20 000 by default, are shared by the generators.
+    networks, 20 000 by default, are drawn in all.
     """
     wrong, counts = [], {"read": 0, "refused": 0, "none": 0}
     for seed in range(1000, 1000 + int(SHARE[maker] * LONG)):

@@ -25,9 +25,9 @@ def matrix_of(made, which):
 
 
 def explicit_inverse(net, second):
-    """Return the inverse of P P' by its definition, with one block for each layer, computed from
-    the layer's inputs and the Jacobian's columns of its biases, the derivatives of the single
-    output with respect to z.
+    """Return, for each layer, the two damped factors whose Kronecker product is the inverse of P
+    P'. They are computed from the layer's inputs and the Jacobian's columns of its biases, which
+    are the derivatives of the single output with respect to z.
     """
     model, N = net.ob.model, net.ob.n_samples
     J, a, blocks = net.ob.jacobian(net.theta).to_dense(), net.ob.X, []

@@ -23,7 +23,7 @@ CASES = {
 
 def pair(problem, rng, case, dtype, batch_norm=False):
     """Return the objective with l2, on matrices only or on all parameters, the objective without
-    l2, and the diagonal of the penalty's Hessian.
+    l2, theta, and the diagonal of the penalty's Hessian.
     """
     every = "too" in case
     p = problem(rng, dtype=dtype, **CASES[case])
@@ -116,7 +116,8 @@ def test_bounds_and_eigenvalue_floor_hold_without_penalised_biases(problem, rng,
 
 def test_flat_directions_include_unpenalised_biases(rng):
     """Shifts of a softmax's biases, the bias of a dead unit, and biases that the next linear layer
-    compensates are null vectors of the Hessian where the gradient along them vanishes.
+    compensates are listed as flat directions. Along each, the loss changes by at most ``step^2
+    ||t||^2 ||g||``.
     """
     X, y = rng.standard_normal((30, 3)), rng.integers(3, size=30)
     model = fc.MLP([3, 4, 2, 3], ["relu", "identity"])

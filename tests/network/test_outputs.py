@@ -104,7 +104,7 @@ def test_second_derivatives_of_certain_samples_keep_relative_accuracy():
 
 
 def objective_results(ob, theta):
-    """Return the objective's results at theta."""
+    """Return value, gradient, dense Hessian and dense GGN of the objective at theta."""
     H = ob.hessian(theta)
     return ob.value(theta), ob.gradient(theta), H.to_dense(), ob.ggn(theta).to_dense()
 

@@ -278,8 +278,8 @@ def test_rounding_bounds_hold_for_saturated_units(activation, shift, dtype, rng,
 
 
 def test_restricted_products_perturb_only_their_layers(drawn):
-    """Products restricted to the last layer equal whole products with zeros in the other layers,
-    and NaN in lower layers does not reach the result.
+    """Products, gradient and value restricted to the last layer equal those of the whole operator
+    for vectors with zeros in the other layers.
     """
     p = drawn("tall")
     H = p.ob.hessian(p.theta)
@@ -825,8 +825,8 @@ def test_packed_phi_gives_the_same_gauss_newton_steps(rng):
 
 
 def test_packed_phi_propagates_nan():
-    """With and without packing, NaN from sums of huge numbers of both signs stays in its position
-    or spreads to all results.
+    """If sums of huge numbers of both signs overflow for one sample, every entry that is NaN
+    without packing is NaN with packing, and products with J have NaN for that sample only.
     """
     if engine.chosen_arch() in ("blas", "reference"):
         pytest.skip("no vectors")

@@ -106,7 +106,7 @@ def test_a_memory_limit_leaves_memory_for_several_threads(rng, problem):
 
 
 def test_products_allocate_only_their_result(drawn):
-    """A product with out= allocates no memory, and a product without it allocates only the
+    """A product with `out` allocates no array, and a product without `out` allocates only the
     result.
     """
     p = drawn("wide")

@@ -393,8 +393,8 @@ def test_bounds_include_the_rounding_of_adding_l2():
 
 @of_outputs
 def test_embed_and_project_accept_vectors_and_rows_of_vectors(wide_operator):
-    """`embed` and `project` accept a vector or rows of vectors, and are inverse to each other for
-    eigenvectors.
+    """`embed` and `project` accept a vector or rows of vectors, and the projection of an embedded
+    eigenvector is a multiple of the eigenvector.
     """
     G, _ = wide_operator
     small = G.reduced("outputs")
@@ -602,8 +602,8 @@ def test_residuals_include_the_difference_between_products_of_both_spaces(space,
 
 
 def test_column_bounds_include_the_difference_between_spaces(problem, rng):
-    """Bounds in a reduced space are those of parameter space plus eight times the difference
-    observed for eight random vectors.
+    """The norm of the bounds in a reduced space is that of parameter space plus eight times the
+    root mean square of the difference observed for eight random vectors.
     """
     p = problem(rng, (5, 6, 2), "tanh", "mse", 3, l2=0.1)
     K = p.ob.ggn(p.theta).reduced("inputs")
@@ -617,8 +617,8 @@ def test_column_bounds_include_the_difference_between_spaces(problem, rng):
 @pytest.mark.parametrize("phi", ["relu", "leaky_relu", "elu"])
 @pytest.mark.parametrize("kind", CURVATURES)
 def test_eigenvalues_at_kinks_agree_in_every_space(kind, phi, dtype, rng):
-    """In every space, kinks are detected: for zero and repeated samples with zero biases, and for z
-    that cancel to exactly 0.
+    """At kinks, of zero or repeated samples with zero biases and of z that cancel to exactly 0,
+    eigenvalues in every space are those of the dense matrix.
     """
     X = rng.integers(-2, 3, (9, 12)) / 2
     X[2], X[5], X[7] = 0, 0, X[3]
@@ -682,7 +682,9 @@ def test_input_space_keeps_biases_for_very_large_columns(rng):
 
 
 def test_input_space_of_zero_operators_and_of_residual_networks(rng):
-    """If the operator is zero, no reduced space is used, and calls with default options work."""
+    """In input space the trace of a zero operator is 0. Input space is not chosen if a residual
+    network has as many nonzero features as hidden units.
+    """
     ob = fc.Objective(fc.MLP([3, 2], bias=False), np.zeros((4, 3)), [0, 1, 1, 0])
     assert fc.trace(ob.hessian(np.zeros(6)), space="inputs").estimate == 0
     X = rng.standard_normal((40, 900)) * (np.arange(900) < 20)  # as many features as hidden units

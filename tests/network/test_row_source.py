@@ -70,7 +70,7 @@ def problem(dtype="float64", activation="tanh", sizes=(4, 5, 2)):
 
 
 def all_results(ob, theta):
-    """Return values, products, bounds, proofs, a spectrum and a verdict of an objective."""
+    """Yield values, products, bounds, proofs, a spectrum and a verdict of an objective."""
     V = np.cos(np.outer(np.arange(1, theta.size + 1), [1.0, 2.3])).astype(theta.dtype)
     yield ob.value(theta)
     yield ob.gradient(theta)

@@ -20,7 +20,7 @@ N, SIZES = 137, [5, 7, 4, 3]
 
 
 def all_sources(folder, X, y, w):
-    """Return sources of every kind for equal rows, as (name, X, y, weights, options)."""
+    """Yield sources of every kind for equal rows, as (name, X, y, weights, options)."""
     np.save(folder / "X.npy", X)
     np.save(folder / "y.npy", y)
 

@@ -148,9 +148,7 @@ def test_every_property_of_a_network_is_defined_for_streams():
 
 
 def test_symmetries_must_hold_in_every_block(rng):
-    """A unit that is inactive in one block of samples and active in another is not reported as a
-    symmetry.
-    """
+    """Only a unit that is inactive in every block of samples is reported as a symmetry."""
     model = fc.MLP([2, 3, 1], "relu")
     X = np.vstack([np.full((10, 2), 1.0), np.full((10, 2), -1.0)]) + 0.1 * rng.random((20, 2))
     theta = model.flatten([(-np.ones((3, 2)), np.array([0.0, 0.0, -9.0])), (np.ones((1, 3)), [0])])

@@ -29,7 +29,7 @@ PACKAGE = str(Path(fc.__file__).parent)
 
 def describe_fault(error):
     """Return what is wrong with an error: its class, its text, or that it comes from another
-    library; None if it is as expected.
+    library; an empty string if it is as expected.
     """
     text, last = str(error), traceback.extract_tb(error.__traceback__)[-1]
     if (
@@ -189,7 +189,7 @@ def damaged(content, dice, reach):
 
 def bad_errors_of_readers(read_file, path, contents):
     """Write each of `contents` to the path and read the file; return the contents for which the
-    error is not a short message of this library.
+    error is not a short message of this library, and the number of errors.
     """
     wrong, refused = [], 0
     for content in contents:

@@ -90,7 +90,7 @@ def operators(ob):
 
 
 def results(ob):
-    """Return results of every kind, computed from an objective and its Hessian."""
+    """Yield results of every kind, computed from an objective and its Hessian."""
     theta = ob.model.init(seed=0) / 4
     run = fc.minimize(ob, theta, seed=0)
     H, few = ob.hessian(run.x), ob.batch(slice(0, 2)).ggn(theta)
@@ -231,9 +231,9 @@ def test_rows_of_copied_objectives_are_read_only():
             assert copy.copy(other).value(theta) == other.value(theta) == expected
 
 
-def test_a_path_over_l2_creates_new_objectives():
-    """A path over l2 creates a new objective for each value, so no minimum is certified for another
-    l2 or other weights.
+def test_assigning_options_of_an_objective_names_its_constructor():
+    """Assigning l2, sample_weight or n_threads raises an error with the constructor to call
+    instead, so no minimum is certified for another l2 or other weights.
     """
     ob = objectives()[0]
     for name, value in (("l2", 1e-2), ("sample_weight", np.ones(30)), ("n_threads", 1)):

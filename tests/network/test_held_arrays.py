@@ -185,7 +185,7 @@ def invalid_arrays():
         "complex": (lambda a: a + 0j, TypeError, "complex128"),
         "strings": (lambda a: a.astype(str), TypeError, "real numbers"),
         "objects": (lambda a: a.astype(object), TypeError, "object"),
-        "None": (lambda a: None, TypeError, "None"),
+        "None": (lambda a: None, TypeError, "must hold"),
         "dates": (lambda a: a.astype("datetime64[s]"), TypeError, "datetime64"),
         "structured": (lambda a: np.zeros(a.shape, [("x", float)]), TypeError, "real numbers"),
         "without requires_grad": (with_requires_grad, ValueError, "detach()"),

@@ -36,6 +36,8 @@ dynamic_context = test_function
 disable_warnings = module-not-measured, no-data-collected, module-not-imported
 data_file = {folder}/.coverage
 [report]
+# without the copies of the package that tests make in temporary folders
+include = {folder}/fastcurv/*
 skip_empty = True
 exclude_also =
     if TYPE_CHECKING:

@@ -26,7 +26,7 @@ UNGUARDED_IMPORTS = {
     "fastcurv/convert/torch.py: _called_function": "takes a graph of torch",
     "fastcurv/convert/torch.py: _check_equal_outputs": "takes a module of torch",
     "fastcurv/convert/onnx.py": "_load_model_proto imports the package first",
-    "fastcurv/network/arguments.py: shaped_like": "takes a tensor of torch",
+    "fastcurv/network/arguments.py: match_array_type": "takes a tensor of torch",
     "fastcurv/distributed.py": "an objective has a client of the package",
     "benchmarks/inputs.py: by_torch": "`measured` says that it is not installed",
     "benchmarks/inputs.py: by_jax": "`measured` says that it is not installed",

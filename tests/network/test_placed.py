@@ -48,7 +48,7 @@ def test_shards_are_rounded_to_the_stored_dtype():
 
 @pytest.mark.parametrize("part", [X, (X,), (X, Y, W, W), {"X": X}])
 def test_errors_for_malformed_shards_name_the_shard(part):
-    with pytest.raises(TypeError, match=r"in shard 3: its rows must be \(X, y\)"):
+    with pytest.raises(TypeError, match=r"in shard 3: the rows must be \(X, y\)"):
         shard_recipe(lambda: part).load_rows(MODEL, "mse")
 
 

@@ -172,7 +172,7 @@ def test_rows_are_selected_from_arrays_and_blocks():
     ):
         assert np.array_equal(source.take_rows(rows)[0], X[rows])
     some = ArraySource(X, Y, None, rows=np.array([2, 4, 9]))
-    assert np.array_equal(some.block(1, 3)[0], X[[4, 9]])
+    assert np.array_equal(some.read_block(1, 3)[0], X[[4, 9]])
     assert np.array_equal(some.take_rows(np.array([0, 2]))[0], X[[2, 9]])
 
 

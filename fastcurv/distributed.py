@@ -418,7 +418,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
 
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
             future = self.client.submit(return_argument, x, pure=False)
-        # A read-only array is a point theta, which later sums use again.
+        # The points theta of operators are read-only arrays. Later sums over the shards at the same
+        # theta, for a gradient or for products, use the task again. The contents of a writable
+        # array may change, so its task is not kept.
         if not x.flags.writeable:
             self._sent = [(x, future), *self._sent[:1]]
         return future

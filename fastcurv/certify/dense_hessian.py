@@ -64,7 +64,8 @@ from .passes import ErrorPass, LossDerivatives, Passes, State, passes_at, theta_
 
 # --------------------------------------------------------------------------------------------------
 # The matrices of each row, layer by layer, from which the curvature of a loss is computed, each
-# with a bound on its error: K, C and S of the module docstring.
+# with a bound on its error: ``K = da_m / dz_l``, ``S = ddelta_m / dz_l``, and C, the second
+# derivatives of the loss with respect to the input of a layer.
 
 MATRIX_UNDERFLOW_BOUND = 1e-300  # upper bound on the effect of underflow on the norm of a matrix
 
@@ -144,9 +145,14 @@ def loss_hessians(s: State) -> tuple[Floats, Floats]:
 
 
 class RowBlockState:
-    """A block `cut` of the rows of a state: a, delta and the matrices K, C and S of the module
-    docstring, with bounds on their errors. `loss` is the result of `loss_hessians`. If `curved` is
+    """The numbers, for a block of rows (the slice `cut`), from which blocks of the Hessian are
+    computed, with bounds on their errors. `loss` is the result of `loss_hessians`. If `curved` is
     False, the terms with phi'' are left out.
+
+    For each layer, `a` holds the inputs with a 1 for the biases, and `d` the derivatives delta =
+    dL/dz of the loss. `C` holds the second derivatives of the loss with respect to the inputs of
+    the layers above the first. `iter_blocks` yields the derivatives of the inputs and of delta with
+    respect to the z of a lower layer.
     """
 
     def __init__(
@@ -168,8 +174,9 @@ class RowBlockState:
         self.C = self._layer_curvatures()
 
     def _layer_curvatures(self) -> list[RowMatrices]:
-        """Return a list of the matrices C of the module docstring for the inputs of layers 1, 2,
-        ..., L - 1.
+        """Return a list of stacks C (rows, k, k) for the layers 1, 2, ..., L - 1, counted from 0:
+        the second derivatives of each row's loss with respect to the layer's k inputs. The terms
+        with phi'' are left out if `curved` is False.
         """
         found: list[RowMatrices] = []
         for k in range(self.L - 1, 0, -1):
@@ -200,8 +207,9 @@ class RowBlockState:
         return found[::-1]
 
     def iter_blocks(self, l: int) -> Iterator[tuple[int, RowMatrices, RowMatrices | None]]:
-        """Yield the tuple ``(m, S, K)`` for every layer m >= l, with the matrices S and K of the
-        module docstring. K is None for m = l.
+        """Yield the tuple ``(m, S, K)`` for every layer m >= l. For each row, S holds the
+        derivatives of dL/dz_m, and K those of the inputs of layer m, with respect to z_l. K is None
+        for m = l.
         """
         if l == self.L - 1:
             yield l, self.loss, None

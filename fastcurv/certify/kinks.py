@@ -544,7 +544,7 @@ CROSS_TERM_FACTOR = 2 / 3**0.5  # 3 times the maximum of x^2 y for x^2 + y^2 = 1
 
 @dataclass(frozen=True)
 class HypothesisMargins:
-    """Margins by which the hypotheses of the statement in the module docstring hold on a ball. The
+    """Margins by which the hypotheses of the proof of a minimum at active kinks hold on a ball. The
     hypotheses hold if all margins are above 0.
 
     Attributes
@@ -596,8 +596,8 @@ class KinkPasses(PrecisePasses):
 
 
 class SmoothPieceObjective(SmoothFunction):
-    """The function Phi of the module docstring, an objective in (theta, slopes). It equals a smooth
-    function wherever the signs of z do not change.
+    """The smooth function Phi(theta, slopes): the loss with a slope in place of phi' at each active
+    kink and with phi' fixed elsewhere. Phi describes the loss while the signs of z elsewhere hold.
 
     Parameters
     ----------
@@ -631,8 +631,8 @@ class SmoothPieceObjective(SmoothFunction):
         self.units = np.ones(self.n_slopes)
 
     def with_slope_units(self, units: Floats) -> SmoothPieceObjective:
-        """Return a copy of this objective with units (n_slopes,) for the slopes. Bounds are then on
-        balls of (theta, t), where ``slope = unit t``.
+        """Return a copy of this objective with units (n_slopes,) for the slopes. Points hold
+        slopes, but bounds are then on balls of (theta, t), where ``slopes = units t``.
         """
         found = copy.copy(self)
         found.units = units
@@ -701,14 +701,15 @@ class SmoothPieceObjective(SmoothFunction):
         return np.concatenate([part.g.hi, *bent]), RECURSION_ROUND_UP_FACTOR * errors
 
     def propagate_bounds(self, point: Floats, radius: float) -> dict[str, Floats]:
-        """Return a dictionary of the bounds from the scalar recursions on the ball of the given
-        radius around a point (theta, t).
+        """Return a dictionary of bounds on the ball of the given radius around `point`, (theta,
+        slopes). The ball and all derivatives are those of (theta, t), with ``slopes = units t``.
 
-        The arrays "Z1", "Z2" and "Z3" (N,) bound the first three derivatives of the outputs, and
-        "c1", "c2" and "c3" (N,) those of the loss. Lists by layer: "weights" bounds the norm of W,
-        "A0" the norm of the input with its 1 for the bias, and "A1" the first derivative of the
-        input. Lists by hidden layer: "reach" holds the Z1 of that layer, "gates" bounds the slopes
-        of each row, and "units" holds the largest unit of a slope in each row.
+        Arrays (N,) by row: "Z1", "Z2" and "Z3" bound the first three derivatives of the outputs,
+        and "c1", "c2" and "c3" those of the row's loss with respect to its outputs. Lists with an
+        entry for each layer: "weights" bounds the norm of W, "A0" (N,) the norm of the input, with
+        a 1 appended if there are biases, and "A1" (N,) the first derivative of the input. Lists
+        with an entry for each hidden layer: "reach" (N,) bounds the first derivative of z, "gates"
+        (N,) the slopes, and "units" (N,) holds the largest unit of a slope in the row.
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
         N = len(self.rows.X)
@@ -763,9 +764,9 @@ class SmoothPieceObjective(SmoothFunction):
         return {"c1": c1, "c2": c2, "c3": c3}
 
     def third_bound(self, point: Floats, radius: float) -> float:
-        """Return a Lipschitz constant of the Hessian of Phi on the ball of the given radius around
-        a point (theta, t). It is valid if the signs of z do not change on the ball, which
-        `hypothesis_margins` checks.
+        """Return a Lipschitz constant of the Hessian of Phi in (theta, t), ``slopes = units t``, on
+        the ball of the given radius around `point`, (theta, slopes). Phi describes the loss if the
+        signs of z do not change on the ball, which `hypothesis_margins` checks.
         """
         b = self.propagate_bounds(point, radius)
         rows = b["c3"] * b["Z1"] ** 3 + 3 * b["c2"] * b["Z1"] * b["Z2"] + b["c1"] * b["Z3"]
@@ -783,7 +784,8 @@ class SmoothPieceObjective(SmoothFunction):
 
     def hypothesis_margins(self, point: Floats, radius: float) -> HypothesisMargins:
         """Return the `HypothesisMargins` by which the conditions on signs, slopes, e > 0, collapsed
-        units and copies hold on the ball of the given radius around a point (theta, t).
+        units and copies hold on a ball around `point`, (theta, slopes). The ball has the given
+        radius in (theta, t), with ``slopes = units t``.
         """
         b = self.propagate_bounds(point, radius)
         signs = slopes = upward = opening = leaving = np.inf
@@ -833,10 +835,10 @@ class SmoothPieceObjective(SmoothFunction):
         return d, gates[l], x
 
     def _decay_margin(self, point: Floats, l: int) -> float:
-        """Return l2 minus the largest second singular value of Q over the families with copies in
-        hidden layer l. Return -infinity if l2 is not equal for all parameters. The singular value
-        is the largest gain of a copy across its orbit; the comment above `MIN_COPY_NORM_RATIO`
-        defines Q.
+        """Return l2 minus the largest gain of a copy that leaves its family in hidden layer l. The
+        gain is the second singular value of ``Q = sum over rows of d gate x'``, with d = dL/dz of
+        the layer above, the slope `gate` of the unit, and the layer's inputs x with a 1 for the
+        bias. Return -infinity if l2 is not equal for all parameters.
         """
         d, gates, x = self._unit_surroundings(point, l)
         least = float(self.rows.l2.min())

@@ -443,7 +443,6 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 
 Reaches = dict[tuple[int, int], Floats]
 
-
 # maximum number of inputs of a layer for which spectral instead of Frobenius norms are computed
 MAX_SPECTRAL_WIDTH = 1024
 MAX_UNIT_BLOCK = 256  # maximum size of a hidden unit's block whose eigenvalues are computed
@@ -563,8 +562,9 @@ class UnitBlockNorm:
 
 
 def curvature_bound_by_layers(passes: Passes) -> float:
-    """Return ``lambda_max(S)``, an upper bound on the largest eigenvalue of -R, or infinity if S is
-    not finite. The comment above `MAX_SPECTRAL_WIDTH` defines R and S.
+    """Return an upper bound on the largest eigenvalue of -R, where R is the Hessian minus the GGN
+    and l2: the largest eigenvalue of a matrix S (L, L) of bounds by pairs of the L layers. Return
+    infinity if S is not finite.
     """
     L = len(passes.W)
     B = {(l, k): (SpectralNorm(), SpectralNorm()) for l in range(L) for k in range(l)}
@@ -589,8 +589,9 @@ def curvature_bound_by_layers(passes: Passes) -> float:
 
 
 def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
-    """Return the dictionaries ``{(l, k): c}`` and ``{(l, k): c_z}`` for the rows of a state. The
-    bounds c and c_z (rows, 1) are defined in the comment above `MAX_SPECTRAL_WIDTH`.
+    """Return the dictionaries ``{(l, k): c}`` and ``{(l, k): c_z}`` of bounds (rows, 1) on norms.
+    c bounds K, the derivative of the inputs of layer l by z of layer k. c_z bounds
+    ``diag(sqrt(max(0, -e phi''))) W_l K`` with e = dL/da of layer l, without W_l K if k = l.
 
     Each bound is a product of norms or, if it is computed and smaller, the norm of the product K.
     The error of K is at most err, which grows from layer to layer by the factor ``(|phi'| + dphi')
@@ -670,7 +671,8 @@ def _add_layer_pair(
 
 def curvature_bound_by_units(passes: Passes) -> float:
     """Return an upper bound on the largest eigenvalue of -R for one hidden layer, from the blocks
-    of the hidden units. Return infinity if a bound is not finite.
+    of the hidden units. R is the Hessian minus the GGN and l2. Return infinity if a bound is not
+    finite.
     """
     X = np.asarray(passes.X, dtype=float)
     X1 = np.hstack([X, np.ones((len(X), 1))]) if passes.ob.model.bias else X

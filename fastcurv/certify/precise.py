@@ -69,8 +69,9 @@ from .passes import gradient_bound, theta_in_model_dtype
 # `PAIR_UNDERFLOW_BOUND` is added to each of these bounds. They hold if no number overflows, so
 # callers check whether the result is finite.
 
-PAIR_ROUNDOFF = 2.0**-94  # relative error of one operation with pairs
-# upper bound on the effect of underflow in one operation with pairs
+# bound on the relative error of one sum, product or quotient of two `DoubleDouble` numbers
+PAIR_ROUNDOFF = 2.0**-94
+# upper bound on the effect of underflow in one operation with `DoubleDouble` numbers
 PAIR_UNDERFLOW_BOUND = 2.0**-900
 N_SLICES = 5  # number of slices into which a matrix is split
 # maximum inner dimension of a product of slices that is computed without rounding

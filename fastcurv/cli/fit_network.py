@@ -1,6 +1,6 @@
-"""A fitted network with its rows, in the form that a page on the fit needs: predictions in units of
-the targets, scores, refits, and the code of the calls that return them. `NetworkFit` needs NumPy
-and SciPy alone; `EstimatorFit` is the fit of an estimator of scikit-learn.
+"""A fitted network with its rows, in the form that the HTML report on the fit needs: predictions in
+units of the targets, scores, refits, and the Python code that returns them. `NetworkFit` needs
+NumPy and SciPy alone; `EstimatorFit` is the fit of an estimator of scikit-learn.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class TrainedNetwork:
 
 
 class NetworkFit:
-    """A fitted network with its rows, as the page on a fit uses it.
+    """A fitted network with its rows, as used by the HTML report of `fastcurv.report`.
 
     Attributes
     ----------
@@ -212,7 +212,7 @@ class NetworkFit:
         run, _ = fit_in_span(some, seed=net.seed, verdict=False, validation=held)
         return run.history["loss"], run.history["validation"]
 
-    # --- code of the calls on the page
+    # --- Python code that the report shows
 
     imports = """import numpy as np
 import fastcurv as fc

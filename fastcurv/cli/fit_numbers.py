@@ -1,5 +1,5 @@
-"""Numbers of a page on a fit: each row predicted without itself, the minimum, folds, and a linear
-model. Each number has the call that returns it.
+"""Numbers of the HTML report on a fitted network (`fastcurv.report`): each row predicted without
+itself, the minimum, folds, and a linear model.
 
 Predictions of left-out rows come from one factor of the Hessian at the minimum, if refits agree
 with them. Refits from new random starts can end in other minima and predict worse, so some of ten
@@ -62,25 +62,27 @@ MIN_ITERATIONS, MAX_ITERATIONS = 20, 300
 # maximum number of flops for the effects of removing each row on the predictions of the shown rows
 MAX_REMOVAL_EFFECT_FLOPS = 4e8
 MAX_SHOWN_ROWS = 2000  # maximum number of rows that a picture shows
-# A page may take PAGE_TO_FIT_TIME_RATIO times the processor time of a fit, plus PAGE_SECONDS.
+# Building a report may take PAGE_TO_FIT_TIME_RATIO times the processor time of a fit, plus
+# PAGE_SECONDS.
 PAGE_SECONDS = 2.0
 PAGE_TO_FIT_TIME_RATIO = 2.0
-# maximum fraction of the time of a page that a verdict may take if no minimum is searched for
+# maximum fraction of the time for building a report that a verdict may take if no minimum is
+# searched for
 MAX_VERDICT_TIME_SHARE = 0.15
 # maximum number of seconds of the original fit, including the choice of its penalty, that count for
-# the time that a page may take
+# the time that building a report may take
 MAX_FIT_SECONDS = 3.0
-# maximum fraction of the time of a page that may be used when another fit ends
+# maximum fraction of the time for building a report that may be used when another fit ends
 MAX_USED_TIME_SHARE = 0.65
 
 
 # --------------------------------------------------------------------------------------------------
-# Predictions of each row without itself, and the other numbers of a page.
+# Predictions of each row without itself, and the other numbers of a report.
 
 
 @dataclass
 class FitMeasurements:
-    """The numbers of a page, and the code that computes them.
+    """The numbers of the report on a fitted network, and the code that computes them.
 
     Attributes
     ----------
@@ -101,7 +103,7 @@ class FitMeasurements:
     fit_seconds : float
         Processor time of one refit.
     setup : list of str
-        The lines of code that define the variables in the calls.
+        Lines of Python code that define the variables used by the code next to each number.
     """
 
     fit: NetworkFit
@@ -109,7 +111,8 @@ class FitMeasurements:
     ob: Any = None  # objective at the minimum, which may lack inactive units of the fit
     theta: Any = None
     n_inactive: int = 0
-    moved: bool = False  # True if the fit is far from the minimum
+    # True if training to the minimum changed the score by more than MAX_SCORE_CHANGE
+    moved: bool = False
     point: CriticalPoint | None = None
     trained_on: bool = False
     max_iter: int = 0
@@ -127,7 +130,7 @@ class FitMeasurements:
 
     @property
     def max_seconds(self) -> float:
-        """The processor time that the page may take, in seconds."""
+        """The processor time that building the report may take, in seconds."""
         own = min(getattr(self.fit.est, "seconds", 0.0), MAX_FIT_SECONDS)
         return PAGE_TO_FIT_TIME_RATIO * max(self.fit_seconds, own) + PAGE_SECONDS
 
@@ -149,8 +152,9 @@ def fold_order(fit: NetworkFit) -> Indices:
 
 
 def measure_fit(fit: NetworkFit, note: Callable[[str], None]) -> FitMeasurements:
-    """Compute the numbers of a page on a fit: its verdict, the predictions of left-out rows and
-    folds, and a linear model. `note` is called with a few words before each step.
+    """Return the numbers of the report on a fitted network: the verdict on its minimum, the
+    predictions of left-out rows and folds, and a linear model. `note` is called with a few words
+    before each step.
     """
     found = FitMeasurements(fit, time.process_time())
     empty = np.full(fit.n_rows if fit.numbers else (fit.n_rows, len(fit.classes)), np.nan)
@@ -242,8 +246,9 @@ def _leave_out_rows(found: FitMeasurements) -> None:
 
 def _choose_left_out_method(found: FitMeasurements) -> None:
     """Store the predictions of left-out rows in `found`. They come from the factor of the Hessian,
-    or from folds if there is no factor, if the fit is far from the minimum, or if the scores of
-    both methods disagree. Store the reason for folds in `found.why`.
+    or from folds in three cases: there is no factor; training to the minimum changes the score by
+    more than `MAX_SCORE_CHANGE`; the scores of both methods disagree. In the last two cases, store
+    the reason for folds in `found.why`.
     """
     fit, out = found.fit, found.out
     found.left_out, found.rows = found.folds, found.seen
@@ -290,9 +295,13 @@ class LinearModel:
 def linear_model(
     fit: NetworkFit, penalties: Sequence[float] = LINEAR_PENALTIES
 ) -> LinearModel | None:
-    """Return the linear model of the rows of a fit with the best of the given penalties, or of two
-    values near the best. Return None if the fits would take too long, or if the model has no single
-    minimum with any of the penalties.
+    """Return the linear model, fitted to the rows of a fit, with the penalty that gives left-out
+    rows the lowest mean loss.
+
+    The given penalties are tried in order, until `MAX_IDLE_PENALTIES` in a row do not lower this
+    loss. If several penalties are given, the best one times each of `LINEAR_PENALTY_FACTORS` is
+    tried as well. Return None if the model has more than `MAX_LINEAR_PARAMS` parameters, if its
+    Hessian costs more than `MAX_LINEAR_FLOPS`, or if `leave_one_out` fails for all tried penalties.
     """
     ob = fit.ob
     model = MLP([ob.model.sizes[0], ob.model.sizes[-1]], dtype=ob.model.dtype)
@@ -334,9 +343,9 @@ def _fit_linear_model(fit: NetworkFit, model: MLP, l2: float) -> LinearModel | N
 
 
 def log_evidence(fit: NetworkFit) -> float:
-    """Return the logarithm of the evidence at the minimum near the end of a fit. Return NaN if the
-    evidence is unknown, if no minimum is near, or if there are more than `MAX_EVIDENCE_PARAMS`
-    parameters.
+    """Return the logarithm of the evidence, by the Laplace approximation at the minimum near the
+    end of a fit. Return NaN if `laplace` fails, if no minimum is near, or if there are more than
+    `MAX_PAGE_EVIDENCE_PARAMS` parameters.
     """
     if fit.ob.n_params > MAX_PAGE_EVIDENCE_PARAMS:
         return math.nan
@@ -377,12 +386,12 @@ def loss_difference(found: FitMeasurements) -> tuple[float, float]:
 
 
 # --------------------------------------------------------------------------------------------------
-# Code of the calls.
+# Code for the reader of a report, who can compute its numbers again.
 
 
 def _write_setup(found: FitMeasurements) -> None:
-    """Append to `found.setup` the lines of code that define the variables in the calls of the
-    page.
+    """Store in `found.setup` the lines of Python code that define the variables used by the code
+    next to each number of the report. A reader runs these lines first.
     """
     fit = found.fit
     needs_scipy = not fit.numbers and (found.closed or fit.name == "net")

@@ -1,4 +1,6 @@
-"""Pictures of the page on a fit, with their captions and the calls that return their numbers."""
+"""Plots and tables of the HTML report on a fitted network (`fastcurv.report`), with the Python code
+that returns their numbers.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +55,21 @@ MAX_CONFUSION_CLASSES = 6
 
 
 class FitPage:
-    """The state of a page while it is built: the report, its numbers `facts`, and the calls that
-    return these numbers.
+    """The state of the HTML report on a fitted network while it is built.
+
+    Attributes
+    ----------
+    report : Report
+        The report so far.
+    facts : dict
+        The numbers of the report by name.
+    calls : list of dict
+        The numbers that a reader can compute again, each as a dict with the keys "name", "value"
+        and "call". The call is Python code that returns the value.
+    some : ndarray (M,) of int
+        Indices of the rows that the plots show.
+    change : ndarray (M, d_out, N) or None
+        Change of the outputs of the shown rows if each of the N rows of the fit is removed.
     """
 
     def __init__(
@@ -65,14 +80,13 @@ class FitPage:
         self.fit = found.fit
         self.facts: dict[str, Any] = {}
         self.calls: list[dict[str, Any]] = []
-        self.some: Indices = np.arange(self.fit.n_rows)  # rows that the pictures show
-        # change of these rows' predictions if each row is removed (M, N)
+        self.some: Indices = np.arange(self.fit.n_rows)
         self.change: Any = None
         self.table: tuple[list[str], Any] = names, self.fit.X
 
     def record_call(self, name: str, value: Any, code: str, shown: str) -> tuple[str, str]:
-        """Record the number `value` under `name`, with `code`, the call that returns it. Return
-        `shown`, the number as the page shows it, and the code.
+        """Record the number `value` under `name`, with `code`, the Python code that returns this
+        number. Return the pair (shown, code), where `shown` is the number as the report shows it.
         """
         self.facts[name] = to_json_value(value)
         self.calls.append({"name": name, "value": to_json_value(value), "call": code})
@@ -88,8 +102,9 @@ class FitPage:
 
 
 def choose_shown_rows(page: FitPage) -> None:
-    """Choose the rows that the plots show, and compute how the removal of each row of the fit
-    changes the predictions of the chosen rows.
+    """Choose the rows that the plots show and set `page.some` to their indices. If leave-one-out
+    results exist, set `page.change` to the changes of the outputs of these rows by the removal of
+    each row of the fit.
     """
     found, fit, seed, most = page.found, page.fit, page.seed, MAX_SHOWN_ROWS
     if found.out is not None:
@@ -129,7 +144,9 @@ def _round_digits(x: Any) -> list[Any]:
 
 
 def add_intervals(page: FitPage) -> None:
-    """Draw the targets of left-out rows against their predictions, with intervals."""
+    """Add a plot to the report: the targets of left-out rows against their predictions, with
+    intervals.
+    """
     found, fit, target = page.found, page.fit, page.target
     shown = page.some[found.rows[page.some]]
     low, high = _jackknife_plus_intervals(page, shown)
@@ -200,8 +217,8 @@ def _jackknife_plus_intervals(page: FitPage, shown: Indices) -> tuple[Floats, Fl
 
 
 def add_calibration(page: FitPage) -> None:
-    """Plot the fraction of correct predictions against the predicted probability, for groups of
-    rows.
+    """Add a plot to the report: the fraction of correct predictions against the predicted
+    probability, for groups of rows.
     """
     found, fit, report = page.found, page.fit, page.report
     rows = np.flatnonzero(found.rows)
@@ -245,8 +262,8 @@ def _binomial_bounds(right: int, n: int) -> tuple[float, float]:
 
 
 def add_confusion_matrix(page: FitPage) -> None:
-    """Add the confusion matrix of the left-out rows: for each class, the number of its rows that
-    are predicted as each class.
+    """Add the confusion matrix of the left-out rows to the report: for each class, the number of
+    its rows that are predicted as each class.
     """
     found, fit, K = page.found, page.fit, len(page.fit.classes)
     rows, table = np.flatnonzero(found.rows), np.zeros((K, K), int)
@@ -280,8 +297,10 @@ def add_confusion_matrix(page: FitPage) -> None:
 
 
 def _row_removal_effects(page: FitPage) -> Floats:
-    """Return the effect of removing each row on the predictions of the shown rows, (M, N), in units
-    of the target or of the probability of the predicted class.
+    """Return an array (M, N) with a row for each of the M shown rows and a column for each of the N
+    rows of the fit. Entry (i, j) is the change of the prediction of shown row i if row j is removed
+    from the fit. For classification, the prediction is the probability of the class that the fit of
+    all rows predicts.
     """
     fit, found = page.fit, page.found
     z = found.ob.model.predict(found.theta, fit.ob.X[page.some])
@@ -298,8 +317,8 @@ def _row_removal_effects(page: FitPage) -> Floats:
 
 
 def add_influence_picture(page: FitPage) -> None:
-    """Add a plot in which the reader chooses a row and sees the rows whose removal changes its
-    prediction most.
+    """Add a plot to the report, in which the reader chooses a row and sees the rows of the fit
+    whose removal changes the prediction of the chosen row most.
     """
     found, fit, target, some = page.found, page.fit, page.target, page.some
     page.report.add_section("Which rows determine a prediction?")
@@ -382,7 +401,7 @@ def _row_values(page: FitPage, rows: Indices) -> tuple[list[str], dict[int, list
 
 
 def _format_cell(x: Any) -> Any:
-    """Format a table value for the page. Round floats to four significant digits, keep integers,
+    """Format a table value for the report. Round floats to four significant digits, keep integers,
     replace NaN and infinity by "missing", and truncate the string of any other value to
     `MAX_CELL_CHARACTERS` characters.
     """
@@ -395,8 +414,8 @@ def _format_cell(x: Any) -> Any:
 
 
 def add_rows_that_matter(page: FitPage) -> None:
-    """Add tables of the rows whose removal changes the fit most, and of those with the largest
-    errors.
+    """Add tables to the report: the rows whose removal changes the fit most, and the rows with the
+    largest errors.
     """
     found, fit, target = page.found, page.fit, page.target
     report = page.report.add_section("Rows that matter")
@@ -440,7 +459,9 @@ def add_rows_that_matter(page: FitPage) -> None:
 
 
 def _add_prediction_without_row(page: FitPage, row: int) -> None:
-    """Add a sentence on how much predictions change if the row `row` is left out of the fit."""
+    """Add a sentence to the report on how much predictions change if the row with the index `row`
+    is left out of the fit.
+    """
     found, fit = page.found, page.fit
     assert found.out is not None
     moved = _row_removal_effects(page)[:, row]
@@ -493,8 +514,8 @@ def _left_out_error(fit: NetworkFit, found: FitMeasurements, i: int) -> list[Any
 
 
 def add_slopes(page: FitPage) -> None:
-    """Add tables of the slopes of predictions with respect to each column: the median over the
-    rows and the range from 5% to 95%.
+    """Add tables to the report of the slopes of predictions with respect to each column of X: the
+    median over the rows and the range from 5% to 95%.
     """
     fit, report, rows = page.fit, page.report, page.some
     report.add_section("Which way does each input push?")
@@ -532,8 +553,8 @@ def add_slopes(page: FitPage) -> None:
 
 
 def _add_strongest_slopes(page: FitPage, middle: Floats) -> None:
-    """Add a table of the columns with the largest effects for and against each of many classes,
-    from the median slopes `middle` (classes, k).
+    """Add a table to the report of the columns of X with the largest effects for and against each
+    of many classes, from the median slopes `middle` (classes, k).
     """
 
     def names(order: Indices) -> str:
@@ -555,8 +576,8 @@ def _add_strongest_slopes(page: FitPage, middle: Floats) -> None:
 
 
 def add_more_rows(page: FitPage) -> None:
-    """Draw the score on held-out rows against the number of fitted rows, with the score of a linear
-    model.
+    """Add a plot to the report: the score on held-out rows against the number of fitted rows, for
+    the network and for a linear model.
     """
     found, fit = page.found, page.fit
     page.report.add_section("Would more rows help? Would a linear model do?")
@@ -610,8 +631,9 @@ def _curve_view(name: str, x: Any, y: Any, errors: Any = None) -> dict[str, Any]
 def _add_score_comparisons(
     page: FitPage, sizes: list[int], scores: list[float], errors: list[float]
 ) -> None:
-    """Add sentences on the improvement by more rows, from the scores and standard errors for
-    growing `sizes`, and on the difference between the linear model and the network.
+    """Add sentences to the report on the improvement by more rows, from the scores and standard
+    errors of fits to growing numbers of rows, `sizes`, and on the difference between the linear
+    model and the network.
     """
     found, fit, report, calls = page.found, page.fit, page.report, []
     if len(sizes) > 1:
@@ -650,7 +672,7 @@ def _add_score_comparisons(
 
 
 def add_decay(page: FitPage) -> None:
-    """Draw the score on left-out rows, and the evidence, for other penalties.
+    """Add a plot to the report: the score on left-out rows, and the evidence, for other penalties.
 
     Each penalty has a fit of its own, from the start of the reported fit, because a user who
     changes alpha obtains this fit. `regularization_path` reaches other minima for small penalties,
@@ -704,9 +726,10 @@ def add_decay(page: FitPage) -> None:
 def _add_best_decay_sentence(
     page: FitPage, losses: list[Any], evidences: list[float], own: int
 ) -> None:
-    """Add a sentence that states whether another penalty than that of the fit, number `own` in
-    `DECAY_RATIOS`, predicts better by more than two standard errors. `losses` holds an array of
-    losses by row for each penalty, and `evidences` the logarithms of the evidence.
+    """Add a sentence to the report that states whether another penalty than that of the fit, with
+    index `own` in `DECAY_RATIOS`, predicts better by more than two standard errors. `losses`
+    holds an array of losses by row for each penalty, and `evidences` the logarithms of the
+    evidence.
     """
     best = int(np.argmin([loss.mean() for loss in losses]))
     d = losses[own] - losses[best]
@@ -726,8 +749,8 @@ def _add_best_decay_sentence(
 
 
 def _split_rows(page: FitPage) -> tuple[Indices, Indices]:
-    """Return two thirds of the rows, drawn at random, and the other rows, and add the code of the
-    split to the setup of the page.
+    """Return the indices of two thirds of the rows, drawn at random, and those of the other rows.
+    Add the code of this split to `page.found.setup`, which the report shows.
     """
     fit, setup = page.fit, page.found.setup
     drawn = np.random.default_rng(page.seed).permutation(fit.n_rows)
@@ -739,8 +762,8 @@ def _split_rows(page: FitPage) -> tuple[Indices, Indices]:
 
 
 def add_end_of_training(page: FitPage) -> None:
-    """Add the verdict and the ends of the spectrum. Then fit the network to some of the rows, and
-    draw the loss of the other rows during this fit, with its minimum.
+    """Add the verdict and the ends of the spectrum to the report. Then fit the network to some of
+    the rows, and plot the loss of the other rows during this fit, with its minimum.
     """
     found, fit, report, point = page.found, page.fit, page.report, page.found.point
     assert point is not None

@@ -64,7 +64,7 @@ def build_page(
     table: tuple[Sequence[str], Any] | None = None,
     n_columns: tuple[int, str] | None = None,
 ) -> tuple[Report, dict[str, Any]]:
-    """Build the page on a fit.
+    """Build the HTML report on a fitted network.
 
     Parameters
     ----------
@@ -79,9 +79,9 @@ def build_page(
     target : str, optional
         Name of y.
     notes : sequence of str
-        Sentences that the page shows after the summary.
+        Sentences that the report shows after the summary.
     source : str
-        Code that defines the fit, X and y, for the reader of the calls.
+        Python code that defines the fit, X and y, shown before the code that uses them.
     progress : callable, optional
         Called with a few words before each step.
     seed : int
@@ -95,8 +95,9 @@ def build_page(
     Returns
     -------
     Report, dict
-        The page, and all of its numbers by name, with ``calls``: a list of ``name``, ``value`` and
-        ``call``, and ``setup``, the code that calls use.
+        The report, and a dict of all of its numbers by name. The dict also has two keys for Python
+        code. "calls" is a list of dicts with the keys "name", "value" and "call", the code that
+        returns the value. "setup" is the code that defines the variables in these calls.
 
     Raises
     ------
@@ -178,7 +179,7 @@ def _check_rows(fit: NetworkFit) -> None:
 
 
 def add_pictures(page: FitPage) -> None:
-    """Add all pictures in the order in which a reader needs them."""
+    """Add all plots to the report, in the order in which a reader needs the plots."""
     if page.fit.numbers:
         add_intervals(page)
     else:
@@ -197,8 +198,9 @@ def add_pictures(page: FitPage) -> None:
 
 
 def add_summary(page: FitPage, n_columns: tuple[int, str]) -> None:
-    """Add the summary of the fit in sentences, each number with its call. `n_columns` is that of
-    `build_page`.
+    """Add the summary of the fit in sentences to the report, with Python code for each number.
+    `n_columns` holds the number of columns of the user's table that the fit uses, and the code that
+    returns this number.
     """
     found, fit, report = page.found, page.fit, page.report
     _add_table_size(page, *n_columns)
@@ -229,8 +231,9 @@ def _folds_phrase(found: FitMeasurements) -> str:
 
 
 def _add_table_size(page: FitPage, count: int, code: str) -> None:
-    """Add the number of rows and columns, and the number of inputs if it differs, as for columns of
-    words. `count` is the number of columns, and `code` the expression that returns it.
+    """Add the numbers of rows and columns to the report. Add also the number of inputs if that of
+    columns differs, as for columns of words. `count` is the number of columns, and `code` the
+    Python expression that returns it.
     """
     n, k = page.fit.X.shape
     sentence = f"{n} rows, {count} column{'s' * (count > 1)}"
@@ -265,7 +268,7 @@ def _add_verdict_sentence(page: FitPage) -> None:
 
 
 def _add_score(page: FitPage) -> None:
-    """Add the score of left-out rows, and that of the rows of the fit."""
+    """Add the score of left-out rows, and that of the rows of the fit, to the report."""
     found, fit = page.found, page.fit
     count = int(found.rows.sum())
     score, fitted = fit.score(found.left_out, found.rows), fit.score(fit.predictions())
@@ -316,7 +319,7 @@ def _is_score_of_loss(fit: NetworkFit) -> bool:
 
 
 def _add_linear_comparison(page: FitPage) -> None:
-    """Add a comparison with a linear model, by the losses of the left-out rows."""
+    """Add a comparison with a linear model, by the losses of left-out rows, to the report."""
     found, fit = page.found, page.fit
     if found.linear is None:
         return
@@ -351,7 +354,9 @@ def _add_linear_comparison(page: FitPage) -> None:
 
 
 def _add_interval(page: FitPage) -> None:
-    """Add the distance from the prediction within which 95% of the targets of new rows lie."""
+    """Add a sentence to the report: the distance from the prediction within which 95% of the
+    targets of new rows lie.
+    """
     found, fit = page.found, page.fit
     if found.closed:
         out = found.out
@@ -399,8 +404,8 @@ def _add_effective_parameters(page: FitPage) -> None:
 
 
 def _add_code(page: FitPage, source: str) -> None:
-    """Add the code that defines the variables in the calls of the page. `source` is that of
-    `build_page`.
+    """Add a section to the report with the code that defines the variables used by the code next to
+    each number. `source` is Python code that defines the fit, X and y.
     """
     lines = [source] if source else []
     page.report.add_section("The calls on this page")

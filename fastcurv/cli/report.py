@@ -191,18 +191,20 @@ class Report:
         return f'<iframe title="{title}" style="{style}" srcdoc="{page}"></iframe>'
 
     def add_section(self, heading: str) -> Report:
-        """Start a section with a heading."""
+        """Append the heading of a new section to this report, and return this report."""
         self._headings.append(_escape_markup(heading))
         return self._add(f'<h2 id="s{len(self._headings)}">{self._headings[-1]}</h2>')
 
     def add_text(self, sentence: str) -> Report:
-        """Add a paragraph of plain text, in which text between backticks is set as code."""
+        """Append a paragraph of plain text to this report, and return this report. Text between
+        backticks is set as code.
+        """
         return self._add(f"<p>{_escape_markup(self.in_commands(sentence))}</p>")
 
     def add_table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
-        """Add a table, in which numbers are aligned right, with at most six digits. On narrow
-        screens, the cells of a row of a wide table are placed below each other, each with its
-        heading.
+        """Append a table to this report, and return this report. Numbers are aligned right, with at
+        most six digits. On narrow screens, the cells of a row of a wide table are placed below each
+        other, each with its heading.
         """
         cells = [[self.in_commands(c) if isinstance(c, str) else c for c in row] for row in rows]
         numeric = [all(_is_number(row[i]) for row in cells) for i in range(len(header))]
@@ -223,15 +225,15 @@ class Report:
         )
 
     def add_figure(self, figure: Any, caption: str) -> Report:
-        """Add a Matplotlib figure, inline as SVG."""
+        """Append a Matplotlib figure, inline as SVG, to this report, and return this report."""
         picture = _render_svg(figure, len(self._parts), caption)
         return self._add(
             f"<figure>{picture}<figcaption>{_escape_html(caption)}</figcaption></figure>"
         )
 
     def add_figure_row(self, figures: dict[str, Any], caption: str) -> Report:
-        """Add named Matplotlib figures side by side, or one below the other if there is no
-        space.
+        """Append named Matplotlib figures to this report, and return this report. The figures are
+        placed side by side, or one below the other if there is no space.
         """
         pictures = "".join(
             _render_svg(figure, f"{len(self._parts)} {name}", f"{name}: {caption}")
@@ -243,7 +245,7 @@ class Report:
     def add_chart(
         self, views: Sequence[dict[str, Any]], caption: str, *, still: bool = False
     ) -> Report:
-        """Add a line chart with zoom and pan on both axes, or without them if `still`.
+        """Append a line chart to this report, and return this report.
 
         Parameters
         ----------
@@ -257,7 +259,7 @@ class Report:
         caption : str
             The text below the chart.
         still : bool
-            True to show the chart without zoom and pan.
+            True to show the chart without zoom and pan; by default both axes have them.
         """
         data: dict[str, Any] = {"label": caption, "still": still}
         data["views"] = [{"width": 1.0} | to_json_value(view) for view in views]
@@ -275,26 +277,32 @@ class Report:
         )
 
     def add_calls(self, calls: Iterable[tuple[str, str]]) -> Report:
-        """Add numbers with the calls that return them. `calls` holds pairs of a number, as it is
-        shown, and its call. A button copies the call.
+        """Append numbers, each with Python code that returns the number, to this report, and return
+        this report. `calls` holds pairs of strings: a number as it is shown, and its code. A button
+        next to each number copies the code.
         """
         self._charts = True
         lines = "\n".join(_format_call(shown, code) for shown, code in calls)
         return self._add(f'<div class="calls">{lines}</div>')
 
     def add_code(self, text: str) -> Report:
-        """Add lines of code, with a button that copies them."""
+        """Append lines of code to this report, with a button that copies these lines. Return this
+        report.
+        """
         self._charts = True
         return self._add(
             f'<div class="call">{_copy_button(text)}</div><pre>{html.escape(text)}</pre>'
         )
 
     def add_lead(self, sentence: str) -> Report:
-        """Add a paragraph in larger letters at the top of the page."""
+        """Append a paragraph in larger letters, for the top of the page, to this report. Return
+        this report.
+        """
         return self._add(f'<p class="first">{_escape_markup(self.in_commands(sentence))}</p>')
 
     def add_scatter(self, view: dict[str, Any], caption: str) -> Report:
-        """Add dots from which the reader chooses one by a click or by the arrow keys.
+        """Append dots, from which the reader chooses one by a click or by the arrow keys, to this
+        report. Return this report.
 
         Parameters
         ----------
@@ -322,8 +330,8 @@ class Report:
     def add_ranges(
         self, header: Sequence[str], rows: Sequence[tuple[str, Any, Any, Any]]
     ) -> Report:
-        """Add a table with the columns name, low, middle and high, and a bar for each range. All
-        bars have one scale, which includes 0.
+        """Append a table with the columns name, low, middle and high, and a bar for each range, to
+        this report. All bars have one scale, which includes 0. Return this report.
         """
         numbers = np.array([row[1:] for row in rows], float)
         low, high = min(0.0, numbers.min()), max(0.0, numbers.max())
@@ -352,12 +360,16 @@ class Report:
         )
 
     def add_verdict(self, point: CriticalPoint) -> Report:
-        """Add a verdict of `fastcurv.classify`, and its evidence."""
+        """Append a verdict of `fastcurv.classify` to this report: a summary, its reason and a table
+        of its evidence. Return this report.
+        """
         self.add_verdict_sentence(point)
         return self.add_text(point.reason).add_table(["evidence", "value"], point.evidence())
 
     def add_verdict_sentence(self, point: CriticalPoint) -> Report:
-        """Add a summary of a verdict: its kind, whether it is proved, and what to do next."""
+        """Append a summary of the verdict `point` to this report: its kind, whether the kind is
+        proved, and what to do next. Return this report.
+        """
         kind = point.kind.replace("_", " ")
         return self._add(
             f'<div class="verdict"><b>{_escape_html(kind)}</b><br>'

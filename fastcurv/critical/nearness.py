@@ -543,8 +543,9 @@ def zero_unproved_signs(
     if (signs == before).all():
         zero_signs_one_by_one(0.0)
         return signs
-    # Newton's step used curvature of unstable sign. Such curvature is dropped first, and the step
-    # is computed again from the rest.
+    # Some of the curvatures from which Newton's step was computed do not keep their signs along the
+    # step. The signs of curvatures that are not stable along their own vectors are set to 0, and
+    # Newton's step is computed again from the other curvatures.
     signs[:] = before
     zero_signs_one_by_one(1.0)
     zero_signs_unstable_along_step()

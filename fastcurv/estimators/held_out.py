@@ -35,7 +35,8 @@ DEFAULT_DECAY = 1e-4  # value of alpha if no rows are held out, as in scikit-lea
 MAX_HELD_OUT_RISE = 0.02
 MAX_HELD_OUT_STEPS = 1000  # maximum number of iterations for each alpha
 MIN_FINAL_STEPS = 25  # minimum of the iteration limit for the fit of all rows
-HELD_OUT_STRIDE = 4  # one of this number of rows is held out
+# About one in HELD_OUT_STRIDE distinct rows is held out, chosen by a hash of the row.
+HELD_OUT_STRIDE = 4
 MIN_HELD_OUT_ROWS = 10  # minimum number of distinct rows to hold out
 # The search stops max(MIN_PATIENCE, PATIENCE_RATIO * t) iterations after an improvement at
 # iteration t. The loss of fewer than FEW_HELD_OUT_ROWS often rises for longer before it falls.

@@ -39,7 +39,11 @@ RANDOM_SIGNS_SEED = 5  # seed of the random signs
 
 
 class LayerCoordinates:
-    """Coordinates x of the parameters, ``theta = P x``.
+    """Coordinates x (n,) of the parameters or of steps in the parameters, ``theta = P x``.
+
+    P (n, n) is an invertible matrix that is not formed. It acts on each layer separately, ``[W b] =
+    L^-T X K^-1``, where X is the layer's part of x, and L and K are roots of the Kronecker factors
+    of the layer's Gauss-Newton matrix.
 
     Parameters
     ----------
@@ -61,7 +65,9 @@ class LayerCoordinates:
         self.multiply = MatrixMultiplier(ob.dtype, ob.n_threads or default_n_threads())
 
     def fit(self, theta: Array) -> None:
-        """Compute P from the Gauss-Newton matrix at theta, with a scale of 1."""
+        """Compute the matrix P of ``theta = P x`` from the Gauss-Newton matrix at theta (n,), with
+        a scale of 1.
+        """
         self.factors, self.scale = [], 1.0
         state = RowState(self.ob, theta, self.ob.hessian(theta)._plan)
         roots = self._weight_roots()
@@ -77,8 +83,11 @@ class LayerCoordinates:
             self.factors.append((sides[0], sides[1]))
 
     def _outputs_by_layer(self, state: RowState) -> list[Array]:
-        """Return the derivatives u (N, m) of the module docstring for each layer, from the state at
-        theta.
+        """Return a list by layer of arrays u (N, m), from the state at theta. A row of u is the
+        derivative of a combination of the network's outputs with respect to the m outputs z of the
+        layer. The combination is a root of the loss's second derivative, summed over its columns
+        with random signs. For a user-defined loss that is not convex or is coupled, the derivative
+        is that of the row's loss, up to a factor.
         """
         given = LOSSES[state.loss.loss].given
         curved = given is None or (given.convex and not given.coupled)
@@ -92,15 +101,16 @@ class LayerCoordinates:
         return found[::-1]
 
     def limit_gradient(self, g: Array) -> None:
-        """Scale P such that the norm of ``P P' g`` is the smaller of 1 and the norm of the gradient
-        g. The scale limits the first step of L-BFGS, for which no pairs exist.
+        """Scale the matrix P of ``theta = P x`` such that the norm of ``P P' g`` is the smaller of
+        1 and the norm of the gradient g (n,) with respect to theta. The scale limits the first step
+        of L-BFGS, for which no pairs exist.
         """
         steepest = float(np.linalg.norm(self.to_theta(self.to_gradient(g))))
         if 0 < steepest < np.inf:
             self.rescale((min(float(np.linalg.norm(g)), 1.0) / steepest) ** 0.5)
 
     def rescale(self, scale: float) -> None:
-        """Multiply P by the number `scale`."""
+        """Multiply P, the matrix of ``theta = P x``, by the number `scale`."""
         self.scale *= scale
         for (root, inverse), _ in self.factors:
             root /= scale
@@ -157,20 +167,26 @@ class LayerCoordinates:
     # --- maps between coordinates x and theta, of points and of gradients, for (n,) or (k, n)
 
     def to_theta(self, x: Array) -> Array:
-        """Return ``P x``, the parameters, or a step in the parameters, for coordinates x."""
+        """Return ``P x``, the parameters, or a step in the parameters, for coordinates x. P is the
+        matrix of ``theta = P x``.
+        """
         return self._apply_roots(x, 1, False)
 
     def from_theta(self, d: Array) -> Array:
-        """Return ``P^-1 d``, the coordinates of a step d in the parameters."""
+        """Return ``P^-1 d``, the step in the coordinates x for a step d in theta, where ``theta = P
+        x``.
+        """
         return self._apply_roots(d, 0, False)
 
     def to_gradient(self, g: Array) -> Array:
-        """Return ``P' g``, the gradient with respect to the coordinates."""
+        """Return ``P' g``, the gradient with respect to the coordinates x of ``theta = P x``, for a
+        gradient g with respect to theta.
+        """
         return self._apply_roots(g, 1, True)
 
     def from_gradient(self, g: Array) -> Array:
-        """Return ``P^-T g``, the gradient with respect to the parameters, for a gradient g with
-        respect to the coordinates.
+        """Return ``P^-T g``, the gradient with respect to theta, for a gradient g with respect to
+        the coordinates x of ``theta = P x``.
         """
         return self._apply_roots(g, 0, True)
 

@@ -370,7 +370,9 @@ class ArraySource(RowSource):
         )
 
     def take_rows(self, rows: np.ndarray) -> Block:
-        """Return the block of the rows with the indices `rows`, in any order."""
+        """Return the block (X, y, weights) of the rows with the indices `rows`, in the order of
+        `rows`. The indices need not be sorted.
+        """
         return self._gather(rows if self.rows is None else self.rows[rows])
 
     def _gather(self, rows: np.ndarray) -> Block:

@@ -128,8 +128,9 @@ def kernel_matrix_flops(model: Any, N: int, q: int) -> float:
 
 
 def loss_roots(loss: OutputLossDerivatives, kind: str) -> Floats:
-    """Return the factor S of the module docstring for the curvature `kind`, as an array ``(c, N,
-    d_out)`` in float64, with c columns per sample.
+    """Return a factor S of the curvature of the loss in the outputs z, as an array ``(c, N,
+    d_out)`` in float64, with c columns per sample. For each sample, ``S S' = d2L/dz2``, or ``S S' =
+    N delta delta'`` with delta = dL/dz if `kind` is "fisher".
     """
     N, d = loss.delta.shape
     if kind == "fisher":
@@ -175,9 +176,9 @@ class _GramCache:
 
 
 def _sum_kernel_matrix(ob: Any, state: RowState, S: Array) -> Array:
-    """Return the Gram matrix K (c N, c N) of the module docstring, summed over the layers. `state`
-    is the forward state at theta, and S (c, N, d_out) is the factor of the loss curvature, with c
-    columns per sample.
+    """Return the Gram matrix ``K = A'A`` (c N, c N) of a GGN or Fisher ``A A'`` without l2, summed
+    over the layers. `state` is the forward state at theta, and S (c, N, d_out) is the factor of the
+    loss curvature, with c columns per sample.
     """
     M = _engine.MatrixMultiplier(ob.dtype, ob.n_threads or _engine.default_n_threads())
     c, N, d = S.shape
@@ -211,9 +212,10 @@ _made_of = cache_by_owner(_GramCache)
 
 
 class OutputSpace(ReducedOperator):
-    """A GGN or Fisher as ``K + c I``, where K is the Gram matrix of the module docstring and c is
-    `complement_eigenvalue`. The class is a `Reduction`: `embed` maps eigenvectors to those of the
-    whole operator, but is not an isometry for other vectors.
+    """A GGN or Fisher ``A A' + c I`` in the space of the outputs, as ``K + c I`` with the Gram
+    matrix ``K = A'A`` (q, q), where c is `complement_eigenvalue`. The class is a `Reduction`:
+    `embed` maps eigenvectors to those of the whole operator, but is not an isometry for other
+    vectors.
 
     Created by ``G.reduced("outputs")``, and by `eigsh` and similar functions if it saves time. The
     eigenvalues are those of the whole operator except for `n_complement` copies of
@@ -584,8 +586,9 @@ class InputRotation:
 
 @cache_by_owner
 def _rotated_operator(whole: Any) -> tuple[InputRotation, Any]:
-    """Return the rotation of the inputs of the curvature `whole`, and the operator of the smaller
-    network, or a string with the reason in place of the operator if there is none.
+    """Return the rotation of the inputs of the curvature `whole` to the row space of X, and the
+    operator of the network with these fewer inputs. If no such operator exists, return a phrase
+    with the reason in its place.
     """
     ob, m = whole.objective, whole.objective.model
     X, y = replace_zero_weight_rows(ob)
@@ -698,25 +701,26 @@ class InputSpace(CoordinateOperator):
 
 
 def input_space(whole: Any) -> InputSpace | None:
-    """Return the curvature `whole` in the space of inputs, or None if `why_no_input_space` gives a
-    reason.
+    """Return the curvature `whole` as an operator with the inputs rotated to the row space of X, or
+    None if `why_no_input_space` gives a reason why this is not possible.
     """
     return None if why_no_input_space(whole) else InputSpace(whole)
 
 
 def why_no_input_space(whole: Any) -> str:
-    """Return the reason, as a phrase, why the curvature `whole` has no operator in the space of
-    inputs, or "" if it has one.
+    """Return "" if `InputSpace` supports the curvature `whole`, which is then that of a network
+    whose inputs are rotated to the row space of X. Otherwise return a phrase that names the
+    obstacle, such as "a net whose first layer has a skip, or would have one".
     """
     operator = _rotated_operator(whole)[1]
     return operator if isinstance(operator, str) else ""
 
 
 def has_redundant_inputs(ob: Any) -> bool:
-    """Return True if the rotation saves at least `MIN_FRACTION_SAVED` of the parameters, of which
-    there are at least `ROTATION_MIN_PARAMS`, and the first layer has no skip connection. The number
-    of parameters saved is estimated from the number of rows and the number of columns of X that
-    vary.
+    """Return True if three conditions hold: a rotation of the inputs to the row space of X saves at
+    least `MIN_FRACTION_SAVED` of the parameters, the network has at least `ROTATION_MIN_PARAMS`
+    parameters, and its first layer has no skip connection. The number of parameters saved is
+    estimated from the number of rows and the number of columns of X that vary.
     """
     m, (out, k) = ob.model, ob.model.shapes[0]
     if m.n_params < ROTATION_MIN_PARAMS or (m.skips and m.skips[0]):

@@ -85,14 +85,15 @@ def _find_outliers(f: Facts) -> Found:
 
 
 def _find_column_scale(f: Facts, alone: bool) -> Found:
-    """Return evidence for a wrong scale of columns of X, or None.
+    """Return evidence for a wrong scale of columns of X, a pair (number, `MEASURED`), or None.
+    Return None also if no column varies or the network already fits well.
 
-    If `alone` is True, evidence is found only if exactly one of several columns differs from the
-    others. The number is then the root mean square of this column, divided by the median of those
-    of the others. If `alone` is False, this case is left out. Evidence is found if a root mean
-    square exceeds 8 or 8 times the median, if the root mean square of all columns is not between
-    1/8 and 8, or if the means exceed 8 standard deviations. The number is then the root mean square
-    of all columns.
+    A column is too large if its root mean square is above 8 or above 8 times the median. If no
+    column is too large, those below 1/30 of the median are too small. If exactly one of several
+    columns is too large or small, the number is its root mean square over the median of the others
+    if `alone` is True, and the result is None if not. Otherwise `alone` must be False, and there is
+    evidence if a column is too large, if the root mean square of all columns, the number, is not
+    between 1/8 and 8, or if the norm of the means exceeds 8 times that of the standard deviations.
     """
     scales = f.scales
     if not len(scales) or f.explains_all_but(0.5):

@@ -389,8 +389,8 @@ class StationaryPoint:
     report: Any = None
 
     def end_here(self, stopped: str, success: bool = False, sentence: str = "") -> RunOutcome:
-        """Return the outcome that ends the run at this point. `stopped` is the reason, and
-        `sentence` the message, by default that of the point's report.
+        """Return a `RunOutcome` after which the run ends at `self.theta`. `stopped` is a key of
+        `STATUS_CODES`, and `sentence` the message, by default the reason in `self.report`.
         """
         kind, sentence = self.report.kind, sentence or self.sentence
         return RunOutcome(self.theta, stopped, kind, success, sentence, self.report)
@@ -410,8 +410,8 @@ class StationaryPoint:
         return bool(r.kind == "not_critical" or kinked)
 
     def continue_from(self, theta: np.ndarray) -> RunOutcome:
-        """Return the outcome that continues the run from the lower point theta. If the present
-        point is far from critical (`is_far`), the tolerance of the gradient is made smaller.
+        """Return a `RunOutcome` after which the run continues from theta (n,), a point with a lower
+        loss than `self.theta`. If `is_far` is True, the gradient tolerance becomes smaller.
         """
         return RunOutcome(theta, finer=self.is_far)
 
@@ -791,8 +791,8 @@ class Finisher:
     # --- helpers of the strategies
 
     def _move_lower(self, at: StationaryPoint, found: LowerPoint, f: float) -> RunOutcome:
-        """Continue from a lower point, given with its value in `found`, or end the run there. f is
-        the value at the present point.
+        """Continue the run from `found`, a pair of a point and its value, which is below the value
+        f at the point `at`. If no move is allowed, end the run at the point in `found`.
         """
         theta, lowest = found
         if self._allows_another_move(lowest, f) and at.moves:

@@ -21,13 +21,13 @@ from .newton import GaussNewton, first_radius
 # maximum number of parameters for a dense matrix; for more, forming and factorising the matrix
 # takes longer than products with it
 MATRIX_MAX_PARAMS = 500
-# maximum number of steps in one call, after which the loop checks for lack of progress
+# number of the engine's steps between two checks of progress, and maximum number of steps in one
+# call of the engine
 LEVENBERG_STEPS_PER_CALL = 25
-# Trust-region steps are tried if a call lowers the loss by less than this fraction and leaves more
-# than SLOW_GRADIENT_RATIO of the gradient norm.
+# The engine's steps since the last check are slow if two conditions hold: they lowered the loss by
+# less than SLOW_DECREASE_RATIO times the loss, and the gradient norm is still more than
+# SLOW_GRADIENT_RATIO times that at the last check. After slow steps, trust-region steps are tried.
 SLOW_DECREASE_RATIO = 1e-3
-# maximum fraction of the gradient norm that remains after a call that is not slow, see
-# SLOW_DECREASE_RATIO
 SLOW_GRADIENT_RATIO = 0.1
 
 

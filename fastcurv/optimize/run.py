@@ -278,8 +278,9 @@ class Run(CheckpointedState):
 
     @cached_property
     def value_owners(self) -> tuple[Any, ...]:
-        """The objectives whose operators hold the value and the gradient of this loss: `ob` and the
-        objective that it wraps.
+        """The objectives whose Hessian operators may supply the loss of this run and its gradient
+        as attributes: the run's objective and the objective that it wraps. The tuple is empty if
+        the Hessian may belong to another function than the value and the gradient.
         """
         return (self.ob, wrapped_source(self.ob)) if has_consistent_hessian(self.ob) else ()
 

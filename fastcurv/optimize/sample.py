@@ -504,8 +504,9 @@ def _draw_weights(sampler: _CriticalPointSampler, rng: np.random.Generator) -> n
 def _perturbed_narrower_point(
     sampler: _CriticalPointSampler, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return a point near a critical point of a narrower network: the point is moved by a tenth of
-    its norm, or by 0.1, in a random direction, so that the added units differ.
+    """Return a point near a critical point of a narrower network, with added units. The point is
+    moved by a tenth of its norm, and by at least 0.1, in a random direction, so that these units
+    differ.
     """
     theta = np.asarray(_widen_narrower_point(sampler, rng)[0], dtype=float)
     aside = rng.standard_normal(theta.size)
@@ -523,8 +524,8 @@ START_FUNCTIONS: dict[str, Callable[[_CriticalPointSampler, np.random.Generator]
 def _minimise_in_remaining_time(
     sampler: _CriticalPointSampler, ob: Any, theta: np.ndarray, method: Descent, **options: Any
 ) -> np.ndarray:
-    """Return the point that `minimize` reaches from theta by `method` in the remaining time. If
-    Ctrl-C is pressed during the run, raise KeyboardInterrupt, which ends the sampling.
+    """Return the point that `minimize` reaches from theta by `method`. Raise OutOfTime if the
+    remaining time of the sampling ends first, and KeyboardInterrupt after Ctrl-C.
     """
     found = minimize(ob, theta, method, max_time=sampler.budget.inner_max_time(), **options)
     if found.status == STATUS_CODES["interrupted"]:
@@ -535,8 +536,9 @@ def _minimise_in_remaining_time(
 
 
 def _check_indices(index: Any, n: int) -> list[int]:
-    """Return the requested indices as a list of ints from 0 to n. `index` is an int, several ints,
-    or None, for which the list is empty.
+    """Return the requested indices of critical points, their numbers of negative eigenvalues, as a
+    list of ints. Each must be at least 0 and at most n, the number of parameters. `index` is an
+    int, an iterable of ints, or None, for which the list is empty.
     """
     if index is None:
         return []

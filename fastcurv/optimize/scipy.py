@@ -20,7 +20,9 @@ __all__ = ["newton_cg", "saddle_free_newton", "trust_region"]
 
 
 class _FunctionObjective:
-    """Adapter that makes an objective from SciPy's callables."""
+    """Objective of functions that follow the conventions of ``scipy.optimize.minimize``:
+    ``fun(x, *args)``, ``jac(x, *args)``, and ``hess(x, *args)`` or ``hessp(x, p, *args)``.
+    """
 
     dtype = np.dtype(np.float64)
 
@@ -60,8 +62,9 @@ class _FunctionObjective:
 def _minimize_for_scipy(
     method: Descent, fun: Any, x0: Any, given: dict[str, Any]
 ) -> MinimizeResult:
-    """Run `minimize` with the given method from x0 on SciPy's callable `fun`. `given` holds the
-    other arguments that SciPy passes.
+    """Run `minimize` with the given method from x0 on the function ``fun(x, *args)``. `given` holds
+    the other arguments that ``scipy.optimize.minimize`` passes to a custom method: args, jac, hess,
+    hessp, bounds, constraints, callback and the options.
     """
     problem = {name: given.pop(name, None) for name in ("args", "jac", "hess", "hessp")}
     bounds, constraints = given.pop("bounds", None), given.pop("constraints", None)

@@ -753,8 +753,11 @@ def _stream_orbits(
     off: Sequence[NDArray[np.bool_]],
     on_kinks: Sequence[NDArray[np.bool_]],
 ) -> Iterator[Orbit]:
-    """Yield the orbits of linear maps on the outputs of hidden layers: scalings of relu units, the
-    general linear group or rotations of linear units, and shifts of linear biases.
+    """Yield the orbits of theta under changes of hidden layers that later layers compensate. The
+    outputs of homogeneous units, such as relu, are scaled. Outputs of layers with the activation
+    "identity" are multiplied by an invertible matrix or, under l2, by a rotation, and biases of
+    these layers are shifted. `free` (n,) masks the parameters without l2, and `on_kinks` holds, for
+    each hidden layer, a mask of the units whose pre-activation may lie at a kink.
     """
     model = ob.model
     for run in residual_stream_runs(model):

@@ -17,9 +17,7 @@ def a_rate_too_small(d):
     not reach 2/rate.
     """
     module = example("edge_of_stability")
-    return {
-        "facts": {0.05: [module.zero_unstable_signs(0.05, *module.reproduce(0.05, 0, time=100))]}
-    }
+    return {"facts": {0.05: [module.measure(0.05, *module.reproduce(0.05, 0, time=100))]}}
 
 
 def a_parabola(d):
@@ -286,8 +284,8 @@ def found_at_the_edge(d):
 def found_by_matching(d):
     first, *_, last = d["shares"]
     return (
-        f"to {np.median(d['shares'][first]):.0%} of what it was with {first} units, to "
-        f"{np.median(d['shares'][last]):.0%} with {last}"
+        f"to {np.median(d['shares'][first]):.0%} of its height in networks of {first} units, to "
+        f"{np.median(d['shares'][last]):.0%} in networks of {last}"
     )
 
 
@@ -325,8 +323,8 @@ FOUND = {
         f"the loss falls all the way in {np.sum(~d['rises'])} of {d['rises'].size} trainings"
     ),
     "bent_path": lambda d: (
-        f"{d['straight'].min():.2f} and more on the straight line, at most {d['bent'].max():.3f} "
-        f"on the path, for {d['bent'].size} pairs of minima"
+        f"the loss rises to {d['straight'].min():.2f} or more on the straight line, and to at most "
+        f"{d['bent'].max():.3f} on the path, for {d['bent'].size} pairs of minima"
     ),
     "matched_units": found_by_matching,
     "index_against_loss": lambda d: (

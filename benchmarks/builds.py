@@ -4,7 +4,7 @@
         [--workload digits wide] [--operations gradient]
 
 "This one" is the package that is installed here, the other that of a checkout whose engine is built
-in place. Prints the ratio of the median times, other over this one, for each workload and
+in place. The output is the ratio of the median times, other over this one, for each workload and
 operation, and the geometric mean of all: above 1, this one is faster.
 """
 
@@ -17,12 +17,12 @@ import command
 from workloads import DTYPES, WORKLOADS
 
 OPERATIONS = ("product", "gradient", "ggn", "block8", "quadratic")
-SKIPPED = ("wide", "autoencoder")  # hundreds of milliseconds a product
+SLOW_WORKLOADS = ("wide", "autoencoder")  # hundreds of milliseconds a product
 
 
-def serve(tree):
-    """Time rows as they are asked for on stdin, with the package of one checkout or, of none, that
-    which is installed.
+def serve_times(tree):
+    """Time the rows that are read from stdin, with the package of a checkout or, if ``tree`` is
+    empty, with the installed one.
     """
     if tree:
         sys.path.insert(0, tree)
@@ -33,7 +33,7 @@ def serve(tree):
 
     made = {}
 
-    def ready(name, dtype):
+    def calls_of(name, dtype):
         if (name, dtype) not in made:
             w = WORKLOADS[name]
             X, y, layers, directions = w.problem(dtype)
@@ -52,7 +52,7 @@ def serve(tree):
 
     for line in sys.stdin:
         name, dtype, operation, repeats = line.split()
-        call = ready(name, dtype)[operation]
+        call = calls_of(name, dtype)[operation]
         begin = time.perf_counter()
         for _ in range(int(repeats)):
             call()
@@ -76,21 +76,21 @@ class Build:
 
 
 def main():
-    """Compare."""
+    """Compare two builds."""
     parser = command.parser(__doc__)
-    parser.add_argument("other", help="a checkout, its engine built in place")
+    parser.add_argument("other", help="a checkout whose engine is built in place")
     parser.add_argument("--seconds", type=float, default=100, help="in all (default 100)")
-    command.some_of(parser, "--dtypes", DTYPES)
-    quick = [name for name in WORKLOADS if name not in SKIPPED]
-    command.some_of(parser, "--workload", WORKLOADS, quick)
-    command.some_of(parser, "--operations", OPERATIONS)
+    command.add_names_option(parser, "--dtypes", DTYPES)
+    quick = [name for name in WORKLOADS if name not in SLOW_WORKLOADS]
+    command.add_names_option(parser, "--workload", WORKLOADS, quick)
+    command.add_names_option(parser, "--operations", OPERATIONS)
     args = parser.parse_args()
     with command.run(args) as numbers:
-        compare(args, numbers)
+        compare_builds(args, numbers)
 
 
-def compare(args, numbers):
-    """Print the rows, and keep them."""
+def compare_builds(args, numbers):
+    """Time all rows with both builds, and print their ratios."""
     rows = [
         (name, dtype, operation)
         for dtype in args.dtypes
@@ -100,7 +100,7 @@ def compare(args, numbers):
     builds, each = [Build(args.other), Build("")], args.seconds / len(rows)
     logs, numbers["rows"] = [], []
     for row in rows:
-        command.step(", ".join(row))
+        command.begin_step(", ".join(row))
         once = max(build.time(*row, 2) for build in builds)
         repeats = max(1, int(0.004 / once))
         times, end = ([], []), time.perf_counter() + each
@@ -122,6 +122,6 @@ def compare(args, numbers):
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
-        serve(sys.argv[2])
+        serve_times(sys.argv[2])
     else:
         main()

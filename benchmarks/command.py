@@ -1,5 +1,5 @@
-"""What the benchmarks share at the shell: help that says what is measured, numbers for programs,
-the project's bounds on demand, and a sign of life where a minute passes in silence.
+"""The command line that the benchmarks share: help that describes the measurement, numbers as JSON,
+the project's bounds on demand, and progress lines during long steps.
 """
 
 import argparse
@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 
 SUPPRESS = argparse.SUPPRESS
-SILENT = 30.0  # seconds after which a line says what is going on
+MAX_SILENT_SECONDS = 30.0  # time without a progress line
 
-_step = {"what": "", "told": 0.0}
+_step = {"name": "", "reported": 0.0}  # the current step, and when it was last reported
 
 
 def parser(doc, *, bounds=False):
-    """Arguments of a script whose head is ``doc``: with ``--json``, and ``--bounds`` where the
-    project holds itself to some.
+    """Return the argument parser of a script whose docstring is ``doc``, with ``--json`` and, if
+    ``bounds``, with ``--bounds``.
     """
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -37,33 +37,33 @@ def parser(doc, *, bounds=False):
         made.add_argument(
             "--bounds",
             action="store_true",
-            help="say also which of the project's own bounds this run met: they are its "
-            "maintainers', for a machine without other work",
+            help="also print which of the project's own bounds this run met: they are for its "
+            "maintainers, on a machine without other work",
         )
     return made
 
 
-def some_of(parser, flag, names, default=None):
-    """An option that takes one or more of some names; by default all."""
+def add_names_option(parser, flag, names, default=None):
+    """Add an option that takes one or more of some names; by default all."""
     chosen = list(default or names)
-    said = "all of them" if len(chosen) == len(names) else " ".join(chosen)
+    shown = "all of them" if len(chosen) == len(names) else " ".join(chosen)
     parser.add_argument(
         flag,
         nargs="+",
         choices=list(names),
         default=chosen,
         metavar="NAME",
-        help=f"some of: {', '.join(names)} (default {said})",
+        help=f"some of: {', '.join(names)} (default {shown})",
     )
 
 
 @contextlib.contextmanager
 def run(args):
-    """Yield a dict for the numbers, which are written at the end as ``--json`` asks; meanwhile a
-    line every half minute names the step that takes so long.
+    """Yield a dict for the numbers, which are written at the end if ``--json`` is given. Meanwhile,
+    print a line that names the current step every `MAX_SILENT_SECONDS`.
     """
     numbers, done = {}, threading.Event()
-    threading.Thread(target=_tell, args=(done, time.monotonic()), daemon=True).start()
+    threading.Thread(target=_report_progress, args=(done, time.monotonic()), daemon=True).start()
     aside = contextlib.redirect_stdout(sys.stderr) if args.json == "-" else contextlib.nullcontext()
     try:
         with aside:
@@ -71,25 +71,25 @@ def run(args):
     finally:
         done.set()
     if args.json:
-        text = json.dumps(numbers, indent=1, default=_plain)
+        text = json.dumps(numbers, indent=1, default=_to_list)
         if args.json == "-":
             print(text)
         else:
             Path(args.json).write_text(text + "\n")
 
 
-def step(what):
-    """What is measured now, for the line that says so where it takes long."""
-    _step.update(what=what, told=time.monotonic())
+def begin_step(name):
+    """Set the name of the step that is measured now, which progress lines print."""
+    _step.update(name=name, reported=time.monotonic())
 
 
-def met(held, sentence):
+def print_bound(is_met, sentence):
     """Print one of the bounds, and whether this run met it."""
-    print(f"  {'met   ' if held else 'MISSED'}  {sentence}")
+    print(f"  {'met   ' if is_met else 'MISSED'}  {sentence}")
 
 
 def cpu_name():
-    """The processor, as its system calls it."""
+    """Return the model name of the processor, as the operating system reports it."""
     with contextlib.suppress(OSError, StopIteration), Path("/proc/cpuinfo").open() as file:
         return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     if sys.platform == "darwin":
@@ -99,19 +99,20 @@ def cpu_name():
     return platform.processor() or "unknown"
 
 
-def _tell(done, began):
-    _step["told"] = began
+def _report_progress(done, began):
+    """Print the current step every `MAX_SILENT_SECONDS` until ``done`` is set."""
+    _step["reported"] = began
     while not done.wait(1.0):
         now = time.monotonic()
-        if now - _step["told"] >= SILENT:
-            _step["told"] = now
+        if now - _step["reported"] >= MAX_SILENT_SECONDS:
+            _step["reported"] = now
             print(
-                f"  {now - began:.0f} s: {_step['what'] or 'preparing'}",
+                f"  {now - began:.0f} s: {_step['name'] or 'preparing'}",
                 file=sys.stderr,
                 flush=True,
             )
 
 
-def _plain(x):
-    """What JSON does not know: NumPy's numbers and arrays."""
+def _to_list(x):
+    """Return a NumPy number or array, which JSON does not support, as Python numbers."""
     return x.tolist()

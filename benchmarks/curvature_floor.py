@@ -1,10 +1,10 @@
-"""How often `curvature_floor` makes a certified minimum of what would be undecided.
+"""How often `curvature_floor` certifies a minimum that would be undecided without it.
 
     python benchmarks/curvature_floor.py [--nets 200] [--first 0]
 
 Net i is smooth and small, of a shape, data, loss and l2 (1e-4 to 1e-1) drawn from seed i, and
-trained to rest. Each is judged three times: as it is, with its whole matrix; as if it were too
-large for that; and so once more with the floor taken away. Then the counts.
+trained until it converges. Each is classified three times: with its whole matrix; as if it were
+too large for that; and again as if too large, without the floor. Then the counts are printed.
 """
 
 from collections import Counter
@@ -18,14 +18,14 @@ ACTIVATIONS = ("tanh", "sigmoid", "softplus", "gelu")
 
 
 class Floorless(fc.Objective):
-    """An objective that offers no floor."""
+    """An objective without a lower bound on the curvature."""
 
     def curvature_floor(self, theta):
         return -np.inf
 
 
-def net(i):
-    """The objective, and what it is made of."""
+def random_net(i):
+    """Return model, features, targets, loss and l2 of net i."""
     rng = np.random.default_rng(i)
     hidden = [int(rng.integers(2, 10)) for _ in range(rng.integers(1, 3))]
     sizes = [int(rng.integers(2, 9)), *hidden, int(rng.integers(1, 4))]
@@ -40,7 +40,7 @@ def net(i):
     return (fc.MLP(sizes, activation=activation), X, y, loss, l2)
 
 
-def kind(point):
+def kind_of(point):
     return f"{point.kind}{', certified' if point.certified else ''}"
 
 
@@ -50,15 +50,15 @@ def main():
     parser.add_argument("--first", type=int, default=0, help="the first one's seed (default 0)")
     args = parser.parse_args()
     with command.run(args) as numbers:
-        count(args, numbers)
+        count_kinds(args, numbers)
 
 
-def count(args, numbers):
+def count_kinds(args, numbers):
     counts = Counter()
     for i in range(args.first, args.first + args.nets):
         if (i - args.first) % 10 == 0:
-            command.step(f"net {i - args.first + 1} of {args.nets}")
-        facts = net(i)
+            command.begin_step(f"net {i - args.first + 1} of {args.nets}")
+        facts = random_net(i)
         ob = fc.Objective(*facts)
         theta = fc.minimize(ob, ob.model.init(seed=i), max_time=10).x
         points = (
@@ -66,7 +66,7 @@ def count(args, numbers):
             fc.classify(ob, theta, dense_below=0),
             fc.classify(Floorless(*facts), theta, dense_below=0),
         )
-        counts[tuple(kind(point) for point in points)] += 1
+        counts[tuple(kind_of(point) for point in points)] += 1
     numbers["kinds"] = [[*kinds, count] for kinds, count in counts.most_common()]
     print(f"{'nets':>5}  {'whole matrix':24}{'as if large':24}without the floor")
     for kinds, count in counts.most_common():

@@ -1,12 +1,12 @@
-"""The estimators beside scikit-learn's own, in one run.
+"""The estimators compared with scikit-learn's own, in one run.
 
-By default the time of a fit, what curvature_ says included, to an objective no higher than where
-scikit-learn's lbfgs ends. "to it" is our fit that ends at the first iteration whose loss_ is no
-higher than its; "as it comes" is our fit with the same alpha, with the loss_ over its. Each
-contender is a process of its own, both are asked in turn, and the quickest of `--repeat` fits
-counts.
+By default, the time of a fit, including curvature_, to an objective no higher than that of
+scikit-learn's lbfgs. "to it" is fastcurv's fit that ends at the first iteration whose loss_ is no
+higher than that of lbfgs; "as it comes" is fastcurv's fit with the same alpha, with the ratio of
+its loss_ to that of lbfgs. Each contender has a process of its own, both fit in turns, and the
+quickest of `--repeat` fits counts.
 
-With `--scores` what counts on rows that no fit has seen: twelve data sets behind a StandardScaler
+With `--scores`, scores on rows held out: twelve data sets behind a StandardScaler
 (with `--unit` a MinMaxScaler, so that features lie in [0, 1]), a quarter of the rows held out
 (digits: five folds as they stand), the same splits for all; our default, our `alpha=1e-4`, our adam
 and scikit-learn's two solvers, with the processor time of a fit.
@@ -17,7 +17,8 @@ two standard errors.
     python benchmarks/estimators.py --scores --seeds 20 [--unit] [--only friedman] [--json]
     OPENBLAS_NUM_THREADS=1 python benchmarks/estimators.py --scores --only digits
 
-The last asks for scikit-learn on one thread of BLAS: threads that spin count as processor time.
+The last command runs scikit-learn on one thread of BLAS, because threads that spin count as
+processor time.
 """
 
 import argparse
@@ -64,14 +65,20 @@ HELD_OUT = {
     "friedman1": ((100,), lambda: datasets.make_friedman1(2000, noise=1.0, random_state=0)),
     "friedman2": ((100,), lambda: datasets.make_friedman2(3000, noise=30.0, random_state=0)),
     "friedman3": ((100,), lambda: datasets.make_friedman3(3000, noise=0.1, random_state=0)),
-    "products": ((100,), lambda: products()),
-    "housing": ((100,), lambda: housing()),
+    "products": ((100,), lambda: noisy_products()),
+    "housing": ((100,), lambda: housing_like()),
     "diabetes": ((100,), lambda: datasets.load_diabetes(return_X_y=True)),
     "digits": ((100,), lambda: datasets.load_digits(return_X_y=True)),
     "digits, two layers": ((100, 100), lambda: datasets.load_digits(return_X_y=True)),
-    "imbalanced": ((100,), lambda: classes(3000, 20, 8, 5, weights=[0.7, 0.15, 0.08, 0.05, 0.02])),
-    "2000 features": ((100,), lambda: classes(1600, 2000, 60, 2, n_redundant=200, class_sep=2.0)),
-    "20 000 rows": ((100,), lambda: classes(20_000, 54, 20, 7, flip_y=0.05)),
+    "imbalanced": (
+        (100,),
+        lambda: classification_data(3000, 20, 8, 5, weights=[0.7, 0.15, 0.08, 0.05, 0.02]),
+    ),
+    "2000 features": (
+        (100,),
+        lambda: classification_data(1600, 2000, 60, 2, n_redundant=200, class_sep=2.0),
+    ),
+    "20 000 rows": ((100,), lambda: classification_data(20_000, 54, 20, 7, flip_y=0.05)),
     "breast cancer": ((100,), lambda: datasets.load_breast_cancer(return_X_y=True)),
 }
 CONTENDERS = {
@@ -81,13 +88,13 @@ CONTENDERS = {
     "theirs, lbfgs": ("theirs", {"solver": "lbfgs"}),
     "theirs, adam": ("theirs", {"solver": "adam"}),
 }
-PAUSE = 0.2  # the other's BLAS threads spin on after its last product
+PAUSE_SECONDS = 0.2  # time in which the other process's BLAS threads may still spin
 REGRESSION = {"diabetes": {}, "friedman": {}, "counts": {"loss": "poisson"}}
-SILENCE = 20.0  # seconds after which a line says how far the run is
+MAX_SILENT_SECONDS = 20.0  # time without a progress line
 
 
-def data(name):
-    """Features and targets; `x 8` repeats the rows with a little noise."""
+def load_problem(name):
+    """Return features and targets; `x 8` repeats the rows with a little noise."""
     base, _, times = name.partition(" x ")
     made = {
         "moons": lambda: datasets.make_moons(500, noise=0.2, random_state=0),
@@ -95,7 +102,7 @@ def data(name):
         "classification": lambda: datasets.make_classification(
             10_000, 20, n_informative=10, n_classes=4, random_state=0
         ),
-        "counts": counts,
+        "counts": poisson_counts,
     }
     X, y = made[base]() if base in made else getattr(datasets, f"load_{base}")(return_X_y=True)
     if times:
@@ -105,26 +112,28 @@ def data(name):
     return X, y
 
 
-def classes(rows, features, informative, n_classes, **more):
+def classification_data(rows, features, informative, n_classes, **more):
     return datasets.make_classification(
         rows, features, n_informative=informative, n_classes=n_classes, random_state=0, **more
     )
 
 
-def counts():
+def poisson_counts():
     rng = np.random.default_rng(0)
     X, W, u = rng.standard_normal((10_000, 10)), rng.standard_normal((10, 5)), rng.normal(0, 0.6, 5)
     return X, rng.poisson(np.exp(np.tanh(X @ W / 10**0.5) @ u + 0.5)).astype(float)
 
 
-def products():
+def noisy_products():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((5000, 6))
     return X, X[:, 0] * X[:, 1] + X[:, 2] * X[:, 3] + 0.3 * rng.standard_normal(5000)
 
 
-def housing():
-    """A smooth function of eight features with skewed scales, as in California housing."""
+def housing_like():
+    """Return features and targets of a smooth function of eight features with skewed scales, as in
+    California housing.
+    """
     rng, n = np.random.default_rng(0), 8000
     income, age, rooms = rng.gamma(3, 1.3, n), rng.uniform(1, 52, n), rng.lognormal(1.6, 0.3, n)
     beds, people, crowd = (rng.lognormal(*at, n) for at in ((0.05, 0.2), (7, 0.8), (1.05, 0.25)))
@@ -137,8 +146,10 @@ def housing():
     return np.stack([income, age, rooms, beds, people, crowd, north, east], axis=1), y
 
 
-def split(name, seed, unit=False):
-    """Rows to fit and rows held out, scaled by the former."""
+def train_and_held_out(name, seed, unit=False):
+    """Return the hidden layers, whether targets are labels, and the features and targets of the
+    rows to fit and of those held out, scaled by the former.
+    """
     hidden, make = HELD_OUT[name]
     X, y = make()
     labels = y.dtype.kind == "i"
@@ -153,9 +164,11 @@ def split(name, seed, unit=False):
     return hidden, labels, scaler.transform(parts[0]), scaler.transform(parts[1]), *parts[2:]
 
 
-def scored_fit(whose, name, seed, more, unit=False):
-    """Accuracy and balanced accuracy, or R^2, on the rows held out; the time of the fit."""
-    hidden, labels, X, X_held, y, y_held = split(name, seed, unit)
+def score_fit(whose, name, seed, more, unit=False):
+    """Return accuracy and balanced accuracy, or R^2, on the rows held out, and the time of the
+    fit.
+    """
+    hidden, labels, X, X_held, y, y_held = train_and_held_out(name, seed, unit)
     kinds = fc if whose == "ours" else sklearn.neural_network
     kind = kinds.MLPClassifier if labels else kinds.MLPRegressor
     net = kind(hidden_layer_sizes=hidden, random_state=seed, **more)
@@ -171,7 +184,7 @@ def scored_fit(whose, name, seed, more, unit=False):
 
 
 def estimator(whose, name, hidden, activation, alpha, seed, **more):
-    """Ours or scikit-learn's, for the data of this name."""
+    """Return an estimator of fastcurv or of scikit-learn for the data of this name."""
     kinds = fc if whose == "ours" else sklearn.neural_network
     kind = kinds.MLPRegressor if name in REGRESSION else kinds.MLPClassifier
     common = {"hidden_layer_sizes": hidden, "activation": activation, "alpha": alpha}
@@ -184,10 +197,10 @@ def serve(whose):
     for line in sys.stdin:
         problem, seed, more, scores = json.loads(line)
         if scores:
-            print(json.dumps(scored_fit(whose, problem, seed, more, scores == "unit")), flush=True)
+            print(json.dumps(score_fit(whose, problem, seed, more, scores == "unit")), flush=True)
             continue
         name, hidden, *rest = problem
-        X, y = data(name)
+        X, y = load_problem(name)
         net = estimator(whose, name, tuple(hidden), *rest, seed, **more)
         X = scale(X)
         start = time.perf_counter()
@@ -199,19 +212,19 @@ def serve(whose):
 
 
 class Progress:
-    """A line on standard error where nothing was heard for long."""
+    """A line on standard error after a long time without output."""
 
     def __init__(self):
         self.last = time.monotonic()
 
     def __call__(self, words):
-        if time.monotonic() - self.last > SILENCE:
+        if time.monotonic() - self.last > MAX_SILENT_SECONDS:
             print(f"... {words}", file=sys.stderr, flush=True)
             self.last = time.monotonic()
 
 
 class Contender:
-    """A process that fits the one or the other."""
+    """A process that fits the estimators of fastcurv or those of scikit-learn."""
 
     def __init__(self, whose):
         self.process = subprocess.Popen(
@@ -222,14 +235,16 @@ class Contender:
         )
 
     def ask(self, problem, seed, scores=False, **more):
-        time.sleep(PAUSE)
+        time.sleep(PAUSE_SECONDS)
         self.process.stdin.write(json.dumps([problem, seed, more, scores]) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
 
-def compare(theirs, ours, problem, seed, repeat):
-    """Their fit, our fit to it, our fit as it comes: each the quickest of `repeat`."""
+def best_fits(theirs, ours, problem, seed, repeat):
+    """Return the quickest of `repeat` fits each: theirs, ours to their loss, and ours by
+    default.
+    """
     lbfgs = theirs.ask(problem, seed, solver="lbfgs")
     curve = ours.ask(problem, seed, tol=0, max_iter=2000, verdict=False)["curve"]
     low = np.flatnonzero(np.array(curve) <= lbfgs["loss"])
@@ -243,7 +258,7 @@ def compare(theirs, ours, problem, seed, repeat):
     return [min(column, key=lambda fit: fit["time"]) for column in zip(*found)]
 
 
-def timed(theirs, ours, args):
+def time_fits(theirs, ours, args):
     head, rows = (
         f"{'problem':<42}{'lbfgs s':>9}{'loss_':>10}{'to it s':>9}{'loss_':>10}{'ratio':>7}",
         [],
@@ -256,7 +271,7 @@ def timed(theirs, ours, args):
             continue
         for seed in range(args.seeds):
             progress(f"{problem[0]} {problem[1]}: start {seed + 1} of {args.seeds}")
-            their, to_it, ours_by_defaults = compare(theirs, ours, problem, seed, args.repeat)
+            their, to_it, ours_by_defaults = best_fits(theirs, ours, problem, seed, args.repeat)
             name, hidden, activation, alpha = problem
             if args.json:
                 kept = [{key: fit[key] for key in ("time", "loss", "steps")}
@@ -278,8 +293,8 @@ def timed(theirs, ours, args):
         print(json.dumps(rows))
 
 
-def scored(theirs, ours, args):
-    """Held-out scores and processor time, a data set at a time."""
+def score_solvers(theirs, ours, args):
+    """Print held-out scores and processor time of each data set."""
     whose, table, progress = {"ours": ours, "theirs": theirs}, {}, Progress()
     scaling = "unit" if args.unit else True
     for name in HELD_OUT:
@@ -348,7 +363,7 @@ def main():
         print(f"kernels {config['kernels']}, {config['threads']} threads; ", end="")
         print(f"scikit-learn {sklearn.__version__}")
     theirs, ours = Contender("theirs"), Contender("ours")
-    return (scored if args.scores else timed)(theirs, ours, args)
+    return (score_solvers if args.scores else time_fits)(theirs, ours, args)
 
 
 if __name__ == "__main__":

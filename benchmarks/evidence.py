@@ -24,7 +24,7 @@ with optional_import("comparisons", "bench"):
 ALPHAS = np.geomspace(0.01, 30.0, 7).tolist()
 
 
-def drawn(rows, columns, law, noise):
+def random_data(rows, columns, law, noise):
     """Return normal features and a function of them with normal noise."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((rows, columns))
@@ -38,14 +38,14 @@ SETS = {
     "friedman2": lambda: datasets.make_friedman2(200, noise=30.0, random_state=0),
     "friedman3": lambda: datasets.make_friedman3(300, noise=0.1, random_state=0),
     "linear": lambda: datasets.make_regression(150, 10, noise=30.0, random_state=0),
-    "sine": lambda: drawn(100, 1, lambda X: np.sin(2 * X[:, 0]), 0.2),
-    "products": lambda: drawn(400, 4, lambda X: X[:, 0] * X[:, 1] + X[:, 2] * X[:, 3], 0.3),
-    "ridge": lambda: drawn(200, 5, lambda X: np.cos(X @ [1.0, 0.5, 0.0, 0.0, 0.0]), 0.3),
-    "norm": lambda: drawn(150, 4, lambda X: np.sqrt(1 + (X**2).sum(axis=1)), 0.3),
+    "sine": lambda: random_data(100, 1, lambda X: np.sin(2 * X[:, 0]), 0.2),
+    "products": lambda: random_data(400, 4, lambda X: X[:, 0] * X[:, 1] + X[:, 2] * X[:, 3], 0.3),
+    "ridge": lambda: random_data(200, 5, lambda X: np.cos(X @ [1.0, 0.5, 0.0, 0.0, 0.0]), 0.3),
+    "norm": lambda: random_data(150, 4, lambda X: np.sqrt(1 + (X**2).sum(axis=1)), 0.3),
 }
 
 
-def scored(net, parts):
+def score_fit(net, parts):
     """Return R2 of the rows held out and the processor time of the fit."""
     X, X_held, y, y_held = parts
     start = time.process_time()
@@ -54,7 +54,7 @@ def scored(net, parts):
     return net.score(X_held, y_held), seconds
 
 
-def compare(name, folds):
+def compare_rules(name, folds):
     """Return scores and times of both rules, (2, folds, 2)."""
     X, y = SETS[name]()
     found = []
@@ -64,13 +64,13 @@ def compare(name, folds):
         net = fc.MLPRegressor((8,), "tanh", random_state=seed)
         inner = KFold(5, shuffle=True, random_state=seed)
         search = GridSearchCV(net, {"alpha": ALPHAS}, cv=inner)
-        found.append([scored(net.set_params(alpha="evidence"), parts), scored(search, parts)])
+        found.append([score_fit(net.set_params(alpha="evidence"), parts), score_fit(search, parts)])
     return np.swapaxes(found, 0, 1)
 
 
 def main():
     parser = command.parser(__doc__)
-    command.some_of(parser, "--only", SETS)
+    command.add_names_option(parser, "--only", SETS)
     parser.add_argument("--folds", type=int, default=3, help="outer folds (default 3)")
     args = parser.parse_args()
     with command.run(args) as numbers:
@@ -78,8 +78,8 @@ def main():
         rows = {}
         print(f"{'data':<16}{'evidence':>10}{'5-fold':>10}{'difference':>12}{'time ratio':>12}")
         for name in args.only:
-            command.step(name)
-            own, chosen = compare(name, args.folds)
+            command.begin_step(name)
+            own, chosen = compare_rules(name, args.folds)
             scores = own[:, 0].mean(), chosen[:, 0].mean()
             seconds = own[:, 1].sum(), chosen[:, 1].sum()
             rows[name] = {"evidence": scores[0], "folds": scores[1], "seconds": seconds}

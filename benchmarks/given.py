@@ -1,11 +1,11 @@
-"""What a loss or an activation of your own, as a function of NumPy, costs beside one with kernels.
+"""The cost of a user-defined loss or activation in NumPy, relative to one with kernels.
 
     python benchmarks/given.py [--net small two-layers --rounds 25]
 
-Times over those of the same net with `mse`, or with `tanh`: of a gradient at a new theta, for which
-the function is asked, and of a product with the Hessian, for which it is not. The functions are the
-squares and tanh by hand, and the arithmetic of `poisson`. One thread, processor time, all variants
-in turns, the median of the rounds' ratios.
+Ratios of times to those of the same net with `mse` and `tanh`: of a gradient at a new theta, for
+which the function is called, and of a product with the Hessian, for which it is not. The functions
+are user-defined squares and tanh, and `poisson`, whose formula is evaluated in NumPy. One thread,
+processor time, all variants in turns, the median of the rounds' ratios.
 """
 
 import statistics
@@ -24,7 +24,7 @@ NETS = {  # sizes and rows
     "outputs": ((30, 64, 10), 5000),
 }
 CALLS = ("gradient", "product")
-BOUND = 1.05  # of a product with a loss of your own
+MAX_PRODUCT_RATIO = 1.05  # of a product with a user-defined loss or poisson to that with mse
 
 
 def squares(z, y):
@@ -38,7 +38,7 @@ def tanh(z):
     return a, p, -2 * a * p
 
 
-VARIANTS = {  # what the net and the loss are, first those with kernels
+VARIANTS = {  # activation and loss
     "mse": ("tanh", "mse"),
     "squares": ("tanh", fc.Loss(squares)),
     "poisson": ("tanh", "poisson"),
@@ -49,7 +49,7 @@ VARIANTS = {  # what the net and the loss are, first those with kernels
 
 def main(argv=None):
     parser = command.parser(__doc__, bounds=True)
-    command.some_of(parser, "--net", list(NETS))
+    command.add_names_option(parser, "--net", list(NETS))
     parser.add_argument("--rounds", type=int, default=25, help="of all variants (default 25)")
     args = parser.parse_args(argv)
     others = list(VARIANTS)[1:]
@@ -57,28 +57,33 @@ def main(argv=None):
         heads = (f"{call + ' us':>13s}" + "".join(map("{:>10s}".format, others)) for call in CALLS)
         print(" " * 12 + "".join(heads))
         for net in args.net:
-            command.step(net)
-            numbers[net] = row = measured(*NETS[net], args.rounds)
-            print(f"{net:12s}" + "".join(part(row[call], others) for call in CALLS), flush=True)
+            command.begin_step(net)
+            numbers[net] = row = time_calls(*NETS[net], args.rounds)
+            print(
+                f"{net:12s}" + "".join(format_ratios(row[call], others) for call in CALLS),
+                flush=True,
+            )
         if args.bounds:
             for net, row in numbers.items():
                 worst = max(row["product"][name] for name in ("squares", "poisson"))
-                command.met(worst <= BOUND, f"{net}: a product takes {worst:.2f} of mse's")
+                command.print_bound(
+                    worst <= MAX_PRODUCT_RATIO, f"{net}: a product takes {worst:.2f} of mse's"
+                )
 
 
-def part(row, others):
+def format_ratios(row, others):
     return f"{row['mse']:13.1f}" + "".join(f"{row[name]:10.2f}" for name in others)
 
 
-def measured(sizes, rows, rounds):
-    """Of each call the microseconds with `mse`, and the ratio of each variant to them."""
+def time_calls(sizes, rows, rounds):
+    """Return for each call the microseconds with `mse`, and the ratio of each variant to them."""
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((rows, sizes[0])), rng.poisson(1.0, (rows, sizes[-1])).astype(float)
     calls = {name: calls_of(sizes, *kind, X, y) for name, kind in VARIANTS.items()}
     found = {}
     for call in CALLS:
-        repeat = max(2, int(0.01 / seconds(calls["mse"][call], 2)))
-        times = [{name: seconds(made[call], repeat) for name, made in calls.items()}
+        repeat = max(2, int(0.01 / seconds_of(calls["mse"][call], 2)))
+        times = [{name: seconds_of(made[call], repeat) for name, made in calls.items()}
                  for _ in range(rounds)]  # fmt: skip
         found[call] = {
             name: statistics.median(one[name] / one["mse"] for one in times) for name in calls
@@ -88,7 +93,9 @@ def measured(sizes, rows, rounds):
 
 
 def calls_of(sizes, activation, loss, X, y):
-    """A gradient at a theta that is new each time, and a product of another objective."""
+    """Return two calls by name: a gradient at another theta each time, and a product with the
+    Hessian of a second objective.
+    """
     model = fc.MLP(list(sizes), activation)
     ob, other = (fc.Objective(model, X, y, loss, n_threads=1) for _ in range(2))
     thetas, turn = [model.init(seed=k) for k in range(4)], [0]
@@ -101,7 +108,7 @@ def calls_of(sizes, activation, loss, X, y):
     return {"gradient": gradient, "product": lambda: H @ v}
 
 
-def seconds(call, repeat):
+def seconds_of(call, repeat):
     call()
     begin = time.process_time()
     for _ in range(repeat):

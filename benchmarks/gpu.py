@@ -4,8 +4,8 @@
     python benchmarks/gpu.py --workload mnist wide --threads 16
 
 JAX runs ``jit(linearize(grad))`` on its default device, with matrix products in full float32
-(precision "highest"), and is synchronised after each product; here it is ``H.product(v, out=out)``.
-The rounds are interleaved, and the best counts.
+(precision "highest"), and is synchronised after each product; fastcurv runs ``H.product(v,
+out=out)``. The rounds are interleaved, and the best counts.
 """
 
 import os
@@ -15,53 +15,53 @@ import numpy as np
 from peers import Child, Unavailable
 from workloads import WORKLOADS
 
-HERE, THERE = "fastcurv", "jax-linearize"
-USUAL = ("tiny", "digits", "mnist-128", "mnist")
+OURS, PEER = "fastcurv", "jax-linearize"
+DEFAULT_WORKLOADS = ("tiny", "digits", "mnist-128", "mnist")
 
 
 def main(argv=None):
     parser = command.parser(__doc__)
-    command.some_of(parser, "--workload", WORKLOADS, USUAL)
+    command.add_names_option(parser, "--workload", WORKLOADS, DEFAULT_WORKLOADS)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the CPU (all)")
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default 15)")
     args = parser.parse_args(argv)
     os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
     with command.run(args) as numbers:
-        compare(args, numbers)
+        compare_libraries(args, numbers)
 
 
-def compare(args, numbers):
-    """Print a row for each workload."""
-    children = {HERE: Child(HERE, args.threads), THERE: Child(THERE, args.threads)}
+def compare_libraries(args, numbers):
+    """Print the seconds of a product by both libraries, one row a workload."""
+    children = {OURS: Child(OURS, args.threads), PEER: Child(PEER, args.threads)}
     numbers["rows"] = []
     try:
-        print(f"{'ms a product':<58}{'flops':>10}{HERE:>12}{THERE:>16}")
+        print(f"{'ms a product':<58}{'flops':>10}{OURS:>12}{PEER:>16}")
         for name in args.workload:
-            command.step(name)
-            best = timed(children, name, args)
+            command.begin_step(name)
+            best = seconds_by_library(children, name, args)
             numbers["rows"].append({"workload": name, "seconds": best})
             here, there = (
-                f"{1e3 * best[label]:.3f}" if label in best else "-" for label in (HERE, THERE)
+                f"{1e3 * best[label]:.3f}" if label in best else "-" for label in (OURS, PEER)
             )
             workload = WORKLOADS[name]
             print(f"{workload!s:<58}{workload.flops():>10.0e}{here:>12}{there:>16}", flush=True)
-        if THERE in best:
-            numbers["device"] = children[THERE].ask(do="config")["text"]
+        if PEER in best:
+            numbers["device"] = children[PEER].ask(do="config")["text"]
             print(f"\nJAX's device: {numbers['device']}")
     finally:
         for child in children.values():
             child.close()
 
 
-def timed(children, name, args):
-    """Return the seconds of a product by library, without JAX where it is not installed."""
+def seconds_by_library(children, name, args):
+    """Return the seconds of a product by library, without JAX if it is not installed."""
     repeats, seconds = {}, {}
     for label, child in children.items():
-        call = "product-out" if label == HERE else "product"
+        call = "product-out" if label == OURS else "product"
         try:
             child.ask(do="build", workload=name, dtype="float32", threads=args.threads)
         except Unavailable as reason:
-            if label == HERE:
+            if label == OURS:
                 raise
             print(reason)
             continue

@@ -20,29 +20,32 @@ from peers import BLOCK, CONTENDERS, Child, Unavailable
 from workloads import DTYPES, WORKLOADS
 
 OURS = "fastcurv"
-ALONE = "fastcurv, 1 thread"
-TOLERANCE = {"float32": 3e-3, "float64": 1e-9}  # between contenders, relative to the product's norm
+OURS_ONE_THREAD = "fastcurv, 1 thread"
+MAX_RELATIVE_GAP = {
+    "float32": 3e-3,
+    "float64": 1e-9,
+}  # between contenders, relative to the product's norm
 
 
 def main(argv=None):
-    args = parse(argv)
+    args = parse_arguments(argv)
     with command.run(args) as numbers:
-        compare(args, numbers)
+        compare_contenders(args, numbers)
 
 
-def compare(args, numbers):
-    """All workloads in both dtypes, the tables on the way."""
+def compare_contenders(args, numbers):
+    """Measure all workloads in all dtypes, and print the tables."""
     children = open_children(args)
     try:
-        facts = machine(args, children[OURS])
+        facts = machine_facts(args, children[OURS])
         tables.print_head(facts)
         numbers |= {"machine": facts, "records": (records := [])}
         for name in args.workload:
             for dtype in args.dtype:
-                command.step(f"{name}, {dtype}")
+                command.begin_step(f"{name}, {dtype}")
                 records.append(measure(children, name, dtype, args))
                 tables.print_record(records[-1], first=len(records) == 1)
-        tables.print_more(records)
+        tables.print_other_calls(records)
         if args.bounds:
             tables.print_bounds(records)
     finally:
@@ -50,7 +53,7 @@ def compare(args, numbers):
             child.close()
 
 
-def parse(argv):
+def parse_arguments(argv):
     parser = command.parser(__doc__, bounds=True)
     parser.add_argument(
         "--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="(default all)"
@@ -67,17 +70,19 @@ def parse(argv):
 
 
 def open_children(args):
-    """A process for each contender, and one more for fastcurv on one thread."""
+    """Start a process for each contender, and one more for fastcurv on one thread. Return them by
+    name.
+    """
     names = [OURS] if args.no_peers else list(CONTENDERS)
     children = {name: Child(name, args.threads) for name in names}
     if args.threads > 1:
-        children[ALONE] = Child(OURS, 1)
+        children[OURS_ONE_THREAD] = Child(OURS, 1)
     return children
 
 
 def measure(children, name, dtype, args):
-    """Build one workload everywhere, time it in interleaved rounds, and gather the best of each
-    call.
+    """Build one workload for all contenders, time it in interleaved rounds, and return the
+    record of the best time of each call.
     """
     workload = WORKLOADS[name]
     calls, answers, missing = {}, {}, {}
@@ -89,14 +94,14 @@ def measure(children, name, dtype, args):
                 raise
             missing[label] = str(reason)
             continue
-        wanted = [call for call in built["calls"] if label != ALONE or call == "product"]
-        calls |= {(label, call): repeats(child, call, args.seconds) for call in wanted}
+        wanted = [call for call in built["calls"] if label != OURS_ONE_THREAD or call == "product"]
+        calls |= {(label, call): repeats_per_timing(child, call, args.seconds) for call in wanted}
         answers[label] = built["answer"]
     check_agreement(answers, dtype, f"{name}, {dtype}")
     seconds = {key: [] for key in calls}
     peaks = []
     for number in range(args.rounds):
-        command.step(f"{name}, {dtype}: round {number + 1} of {args.rounds}")
+        command.begin_step(f"{name}, {dtype}: round {number + 1} of {args.rounds}")
         peaks.append(children[OURS].ask(do="peak")["flops"])
         for (label, call), repeat in calls.items():
             answer = children[label].ask(do="time", call=call, repeat=repeat)
@@ -104,28 +109,34 @@ def measure(children, name, dtype, args):
     best = {}
     for (label, call), rounds in seconds.items():
         best.setdefault(label, {})[call] = min(rounds) / (BLOCK if call == "block" else 1)
-    return record(workload, dtype, best, max(peaks), missing)
+    return record_of(workload, dtype, best, max(peaks), missing)
 
 
-def repeats(child, call, least):
-    """How many calls make one timing last ``least`` seconds."""
+def repeats_per_timing(child, call, least):
+    """Return the number of calls that make one timing last ``least`` seconds."""
     once = child.ask(do="time", call=call, repeat=2)["seconds"]
     return max(1, int(np.ceil(least / once)))
 
 
 def check_agreement(answers, dtype, where):
-    """All contenders must have computed the same product, or their times mean nothing."""
+    """Exit unless all contenders computed the same product, without which times are not
+    comparable.
+    """
     expected = answers[OURS]
     for label, answer in answers.items():
         gap = max(abs(a - b) for a, b in zip(answer, expected)) / expected[0]
-        if not gap <= TOLERANCE[dtype]:
+        if not gap <= MAX_RELATIVE_GAP[dtype]:
             raise SystemExit(f"{where}: {label} and {OURS} differ by {gap:.1e}: nothing to compare")
 
 
-def record(workload, dtype, best, peak, missing):
-    """Times in seconds, and what they come to."""
+def record_of(workload, dtype, best, peak, missing):
+    """Return the times in seconds, with the ratios that follow from them."""
     ours = best[OURS]
-    peers = {label: times["product"] for label, times in best.items() if label not in (OURS, ALONE)}
+    peers = {
+        label: times["product"]
+        for label, times in best.items()
+        if label not in (OURS, OURS_ONE_THREAD)
+    }
     gradients = [t["gradient"] for label, t in best.items() if label != OURS and "gradient" in t]
     return {
         "workload": workload.name,
@@ -148,12 +159,14 @@ def record(workload, dtype, best, peak, missing):
         "floor ggn/product": workload.flops("ggn") / workload.flops(),
         "quadratic/product": ours["quadratic"] / ours["product"],
         "block/product": ours["block"] / ours["product"],
-        "threads": best[ALONE]["product"] / ours["product"] if ALONE in best else None,
+        "threads": best[OURS_ONE_THREAD]["product"] / ours["product"]
+        if OURS_ONE_THREAD in best
+        else None,
     }
 
 
-def machine(args, child):
-    """What the numbers were measured on."""
+def machine_facts(args, child):
+    """Return the time, the machine and the settings of the run."""
     return {
         "time": time.strftime("%Y-%m-%d %H:%M"),
         "cpu": command.cpu_name(),

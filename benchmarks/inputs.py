@@ -1,10 +1,10 @@
-"""Derivatives in the inputs, beside those of torch.func, compiled JAX, and C.
+"""Derivatives with respect to the inputs, compared with torch.func, compiled JAX, and C.
 
     python benchmarks/inputs.py
     python benchmarks/inputs.py --sizes 4 64 64 4 --rows 1 100 10000 --rounds 20
 
-A tanh network in float64 on one thread. Jobs: the outputs with their Jacobian, and the same with
-the Hessian of a weighted sum of outputs. Each contender is a process of its own; they take turns,
+A tanh network in float64 on one thread. Jobs: the outputs with their Jacobian, and these with the
+Hessian of a weighted sum of outputs. Each contender is a process of its own; they take turns,
 and the best round of each counts. "numpy" is the forward pass with tangents, some fifteen lines;
 "c" is the file of `fc.to_c`, compiled by cc -O3 -march=native, which takes a row at a time. JAX is
 compiled for the shape before it is timed. Libraries that are not installed are left out.
@@ -171,8 +171,8 @@ CONTENDERS = {
 }
 
 
-def serve(pipe, name, sizes, rows):
-    """The process of a contender: first its answers, then times as they are asked for."""
+def serve_times(pipe, name, sizes, rows):
+    """Run as the process of a contender: send its answers, then the time of each job received."""
     try:
         calls = CONTENDERS[name](sizes, rows)
         pipe.send({job: np.asarray(calls[job]()) for job in JOBS})
@@ -193,10 +193,23 @@ def serve(pipe, name, sizes, rows):
 
 def main():
     parser = command.parser(__doc__)
-    parser.add_argument("--sizes", nargs="+", type=int, default=[4, 64, 64, 4])
-    parser.add_argument("--rows", nargs="+", type=int, default=[1, 100, 10000])
-    parser.add_argument("--rounds", type=int, default=30)
-    command.some_of(parser, "--contenders", CONTENDERS)
+    add = parser.add_argument
+    add(
+        "--sizes",
+        nargs="+",
+        type=int,
+        default=[4, 64, 64, 4],
+        help="numbers of units by layer (default 4 64 64 4)",
+    )
+    add(
+        "--rows",
+        nargs="+",
+        type=int,
+        default=[1, 100, 10000],
+        help="numbers of rows of X (default 1 100 10000)",
+    )
+    add("--rounds", type=int, default=30, help="rounds, of which the fastest counts (default 30)")
+    command.add_names_option(parser, "--contenders", CONTENDERS)
     args = parser.parse_args()
     os.environ |= dict.fromkeys(
         ("FASTCURV_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1"
@@ -206,7 +219,7 @@ def main():
         numbers |= {"cpu": command.cpu_name(), "sizes": args.sizes, "seconds": {}}
         print(f"{numbers['cpu']}, {'-'.join(map(str, args.sizes))}, tanh, float64, one thread")
         for rows in args.rows:
-            numbers["seconds"][rows] = measured(args, rows)
+            numbers["seconds"][rows] = measure_jobs(args, rows)
             for job in JOBS:
                 times = {name: t[job] for name, t in numbers["seconds"][rows].items()}
                 own = times.get("fastcurv", min(times.values()))
@@ -216,17 +229,17 @@ def main():
                 print(f"{rows} rows, {job}: {line}")
 
 
-def measured(args, rows):
-    """Best seconds of each contender and job, which take turns."""
+def measure_jobs(args, rows):
+    """Return the best seconds of each contender and job, which are measured in turns."""
     context, open_pipes, answers = multiprocessing.get_context("spawn"), {}, {}
     for name in args.contenders:
         if name in ("torch", "jax") and importlib.util.find_spec(name) is None:
             print(f"  {name} is left out: it is not installed")
             continue
-        command.step(f"{name}, {rows} rows: preparing")
+        command.begin_step(f"{name}, {rows} rows: preparing")
         mine, its = context.Pipe()
-        context.Process(target=serve, args=(its, name, args.sizes, rows), daemon=True).start()
-        its.close()  # so that the end of the process ends the wait
+        context.Process(target=serve_times, args=(its, name, args.sizes, rows), daemon=True).start()
+        its.close()  # so that recv raises EOFError if the process ends
         try:
             answer = mine.recv()
         except EOFError:
@@ -245,7 +258,7 @@ def measured(args, rows):
     for _ in range(args.rounds):
         for job in JOBS:
             for name, pipe in open_pipes.items():
-                command.step(f"{name}, {rows} rows, {job}")
+                command.begin_step(f"{name}, {rows} rows, {job}")
                 pipe.send(job)
                 best[name][job] = min(best[name][job], pipe.recv())
     for pipe in open_pipes.values():

@@ -21,7 +21,7 @@ with optional_import("comparisons", "bench"):
     from sklearn import datasets
     from sklearn.preprocessing import scale
 
-KINDS = ("fits", "splits")
+PARTS = ("fits", "splits")
 N_NEW = 200
 # data set of the table of splits: number of training rows
 SPLITS = {"diabetes": 300, "friedman1": 200, "friedman3": 200}
@@ -98,13 +98,13 @@ def measure_splits(n_splits):
 
 def main():
     parser = command.parser(__doc__)
-    command.some_of(parser, "--only", KINDS)
+    command.add_names_option(parser, "--only", PARTS)
     parser.add_argument("--seeds", type=int, default=3, help="data sets of each kind (default 3)")
     parser.add_argument("--splits", type=int, default=40, help="splits of a data set (default 40)")
     args = parser.parse_args()
     with command.run(args) as numbers:
         for kind in args.only:
-            command.step(kind)
+            command.begin_step(kind)
             found = measure_fits(args.seeds) if kind == "fits" else measure_splits(args.splits)
             numbers[kind] = found
             for name, values in found.items():

@@ -3,10 +3,10 @@
     python benchmarks/kernels.py
     python benchmarks/kernels.py --dtype float32 --arch avx2 --sizes 64 256 1024
 
-Square products ``C = A B`` from 1 to 4096, the shapes that a net's passes ask for, and three other
+Square products ``C = A B`` from 1 to 4096, the shapes in the passes of networks, and three other
 forms: two terms ``C = A1 B1 + A2 B2``, which are one product with a twice as long inner dimension;
 cut into items, as wide networks run, with A by rows and a packed B (weights) or with A by columns
-(sums over samples). B is laid out as the kernels want it beforehand. To compare kernels of one
+(sums over samples). B is packed before the timing. To compare kernels of one
 instruction set on a processor with AVX-512:
 
     FASTCURV_ARCH=avx2 OPENBLAS_CORETYPE=Haswell python benchmarks/kernels.py
@@ -26,7 +26,7 @@ from workloads import DTYPES  # noqa: E402
 import fastcurv as fc  # noqa: E402
 from fastcurv._engine import testing_hooks as hooks  # noqa: E402
 
-SQUARES = (
+SQUARE_SIZES = (
     1,
     2,
     3,
@@ -68,13 +68,13 @@ SHAPES = (  # rows, inner, columns: layers of the workloads
 
 
 def main(argv=None):
-    args = parse(argv)
+    args = parse_arguments(argv)
     with command.run(args) as numbers:
-        compare(args, numbers)
+        compare_kernels(args, numbers)
 
 
-def compare(args, numbers):
-    """A table for each dtype."""
+def compare_kernels(args, numbers):
+    """Print a table for each dtype."""
     fc.show_versions()
     numbers["rows"] = []
     for dtype in args.dtype:
@@ -87,17 +87,19 @@ def compare(args, numbers):
         for rows, inner, columns in [(n, n, n) for n in args.sizes] + list(
             () if args.square else SHAPES
         ):
-            command.step(f"{dtype}, {rows} x {inner} x {columns}")
-            numbers["rows"].append(row(rows, inner, columns, dtype, peak, args))
+            command.begin_step(f"{dtype}, {rows} x {inner} x {columns}")
+            numbers["rows"].append(time_shape(rows, inner, columns, dtype, peak, args))
 
 
-def parse(argv):
+def parse_arguments(argv):
     parser = command.parser(__doc__)
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES, help="(default both)")
     parser.add_argument(
         "--arch", default=None, help="kernels to force (default: those chosen at import)"
     )
-    parser.add_argument("--sizes", nargs="+", type=int, default=SQUARES, help="of square products")
+    parser.add_argument(
+        "--sizes", nargs="+", type=int, default=SQUARE_SIZES, help="of square products"
+    )
     parser.add_argument(
         "--square", action="store_true", help="leave out the shapes of the workloads"
     )
@@ -105,7 +107,7 @@ def parse(argv):
     return parser.parse_args(argv)
 
 
-def row(rows, inner, columns, dtype, peak, args):
+def time_shape(rows, inner, columns, dtype, peak, args):
     rng = np.random.default_rng(0)
     A, A2 = (rng.standard_normal((rows, inner)).astype(dtype) for _ in range(2))
     # as plans store it: no columns at multiples of 4096 bytes
@@ -118,12 +120,12 @@ def row(rows, inner, columns, dtype, peak, args):
     if not np.all(np.abs(product(A, B, arch=args.arch) - expected) <= bound):
         raise SystemExit(f"{rows} x {inner} x {columns}, {dtype}: the product is wrong")
     items = {"arch": args.arch, "threads": 1}
-    ours, two, in_items, sums, blas = best_times(
+    ours, two, in_items, sums, blas = best_seconds(
         lambda m: product(A, B, arch=args.arch, repeat=m),
         lambda m: product(A, B, A2, B2, arch=args.arch, repeat=m),
         lambda m: product(A, B, b_form="packed", repeat=m, **items),
         lambda m: product(by_columns, B, repeat=m, **items),
-        lambda m: repeated(np.matmul, A, B, C, m),
+        lambda m: multiply_repeatedly(np.matmul, A, B, C, m),
         seconds=args.seconds,
     )
     floor = 2 * rows * inner * columns / peak
@@ -138,36 +140,36 @@ def row(rows, inner, columns, dtype, peak, args):
     return {"shape": [rows, inner, columns], "dtype": dtype, "peak": peak, "seconds": seconds}
 
 
-def repeated(matmul, A, B, C, m):
+def multiply_repeatedly(matmul, A, B, C, m):
     for _ in range(m):
         matmul(A, B, out=C)
 
 
-def best_times(*calls, seconds):
-    """Seconds per product of each ``call(m)``, which makes m of them, in interleaved rounds; the
-    best counts.
+def best_seconds(*calls, seconds):
+    """Return the seconds per product of each ``call(m)``, which computes m products, in interleaved
+    rounds; the best counts.
 
-    A call with m + 1 products is timed against one with a single one, the best of each, so what it
-    prepares drops out.
+    The best time of a single product is subtracted from that of m + 1, so the time of preparations
+    drops out.
     """
-    repeats = [enough(call) for call in calls]
+    repeats = [repeats_for_10_ms(call) for call in calls]
     best = np.full((len(calls), 2), np.inf)
     end = time.perf_counter() + seconds * len(calls)
     while time.perf_counter() < end or not np.isfinite(best).all():
         for i, (call, m) in enumerate(zip(calls, repeats)):
-            best[i] = np.minimum(best[i], (elapsed(call, 1), elapsed(call, m + 1)))
+            best[i] = np.minimum(best[i], (seconds_of(call, 1), seconds_of(call, m + 1)))
     return [(many - one) / m for (one, many), m in zip(best, repeats)]
 
 
-def enough(call):
-    """How many products take 10 ms."""
-    m = 3  # what is prepared is noise beside them
-    while (took := elapsed(call, m + 1) - elapsed(call, 1)) < 0.01:
+def repeats_for_10_ms(call):
+    """Return the number of products that take 10 ms."""
+    m = 3  # with fewer, the time of preparations would dominate
+    while (took := seconds_of(call, m + 1) - seconds_of(call, 1)) < 0.01:
         m *= 2 if took < 0.001 else max(2, round(0.01 / took))
     return m
 
 
-def elapsed(call, m):
+def seconds_of(call, m):
     start = time.perf_counter()
     call(m)
     return time.perf_counter() - start

@@ -1,19 +1,18 @@
-"""What a product on a small net gains by each way of serving it that large nets do without.
+"""What a product on a small net gains by each memory layout or shortcut that large nets do not use.
 
     python benchmarks/layouts.py [--net tiny wine --dtype float64 --rounds 25]
 
-The times of a product, and of a block of eight, without one of them over the time with all:
+The time of a product, and of a block of eight, without one of them, over the time with all:
 
-    across  samples lie in the lanes of vectors, where layers are narrower than vectors or ragged,
-            or, with 64-byte vectors, what is kept of all samples comes from beyond the third-level
-            cache
-    narrow  the last layer has three units or fewer: its products go with the sweeps of the layer
-            below it
-    stack   several vectors of a block go through the same rows together
-    folds   tanh and sigmoid under such a last layer: phi and phi' are kept in one number
+    across  the transposed layout (samples in SIMD lanes), for layers that are narrower than SIMD
+            vectors or no multiple of them, or, with 64-byte vectors, for a state that exceeds the
+            third-level cache
+    narrow  fused products of an output layer of at most three units
+    stack   several vectors of a block pass through the same rows together
+    folds   phi and phi' of tanh and sigmoid below such an output layer packed into one number
 
-``-`` where a net is not served that way. One thread, processor time, all variants in turns, the
-median of the rounds' ratios: below 1.05 a way brings nothing.
+``-`` where a net does not use it. One thread, processor time, all variants in turns, the median of
+the rounds' ratios: below 1.05 it gains nothing.
 """
 
 import statistics
@@ -26,61 +25,65 @@ from workloads import DTYPES, WORKLOADS, Workload, flat
 import fastcurv as fc
 from fastcurv import _engine
 
-FULL = (  # layers that fill vectors: samples are rows
+FULL_WORKLOADS = (  # layers that fill SIMD vectors, so the layout is not transposed
     Workload("full-8", (8, 8, 8, 8), 1000, "tanh", "mse", large=False),
     Workload("full-16", (16, 16, 16, 16), 1000, "tanh", "mse", large=False),
     Workload("full-64", (32, 64, 32, 16), 1000, "tanh", "cross_entropy", large=False),
 )
-NAMES = ("sine", "tiny", "small-10", "small-13", "small-20", "diabetes", "cancer", "wine")
-NAMES += ("digits", "tall-64", "tall-100", "tall-48", "tall-32", "deep-72", "ragged")
-NETS = {name: WORKLOADS[name] for name in NAMES} | {w.name: w for w in FULL}
+WORKLOAD_NAMES = ("sine", "tiny", "small-10", "small-13", "small-20", "diabetes", "cancer", "wine")
+WORKLOAD_NAMES += ("digits", "tall-64", "tall-100", "tall-48", "tall-32", "deep-72", "ragged")
+NETS = {name: WORKLOADS[name] for name in WORKLOAD_NAMES} | {w.name: w for w in FULL_WORKLOADS}
 BLOCK = 8
 WITHOUT = {"across": {}, "narrow": {"narrow": True}, "stack": {"stack": True}, "folds": {}}
 
 
 def main(argv=None):
-    args = parse(argv)
+    args = parse_arguments(argv)
     with command.run(args) as numbers:
         numbers["rows"] = rows = []
-        print(f"{'':10s}{'dtype':9s}{'product, us':>12s}" + head("product") + head("block"))
+        print(
+            f"{'':10s}{'dtype':9s}{'product, us':>12s}"
+            + column_heads("product")
+            + column_heads("block")
+        )
         for name in args.net:
             for dtype in args.dtype:
-                command.step(f"{name}, {dtype}")
-                rows.append(row(NETS[name], dtype, args.rounds))
-                print(line(rows[-1]), flush=True)
+                command.begin_step(f"{name}, {dtype}")
+                rows.append(measure_net(NETS[name], dtype, args.rounds))
+                print(format_row(rows[-1]), flush=True)
 
 
-def parse(argv):
+def parse_arguments(argv):
     parser = command.parser(__doc__)
-    command.some_of(parser, "--net", list(NETS))
+    command.add_names_option(parser, "--net", list(NETS))
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES, help="(default both)")
     parser.add_argument("--rounds", type=int, default=25, help="of all variants (default 25)")
     return parser.parse_args(argv)
 
 
-def head(call):
+def column_heads(call):
     return f"   {call} without" + "".join(f"{name:>8s}" for name in WITHOUT)
 
 
-def line(row):
-    said = f"{row['net']:10s}{row['dtype']:9s}{row['microseconds']:12.1f}"
+def format_row(row):
+    text = f"{row['net']:10s}{row['dtype']:9s}{row['microseconds']:12.1f}"
     for call in ("product", "block"):
         shares = (row["without"][name][call] for name in WITHOUT)
-        said += " " * len(f"   {call} without")
-        said += "".join(f"{'-' if share is None else f'{share:.2f}':>8s}" for share in shares)
-    return said
+        text += " " * len(f"   {call} without")
+        text += "".join(f"{'-' if share is None else f'{share:.2f}':>8s}" for share in shares)
+    return text
 
 
-def row(workload, dtype, rounds):
-    """One net in one dtype: each variant's time over that with all of them."""
-    calls = {name: variant(workload, dtype, name) for name in (None, *WITHOUT)}
-    used = served(workload, calls)
+def measure_net(workload, dtype, rounds):
+    """Measure one net in one dtype, and return the time of each variant over that with all."""
+    calls = {name: calls_without(workload, dtype, name) for name in (None, *WITHOUT)}
+    used = check_and_list_used(workload, calls)
     seconds = {}
     for call in ("product", "block"):
-        repeat = max(1, int(0.004 / once(calls[None][call], 2)))
+        repeat = max(1, int(0.004 / seconds_of(calls[None][call], 2)))
         for _ in range(rounds):
             for name, variants in calls.items():
-                run = with_left_out(name, variants[call], repeat)
+                run = seconds_without(name, variants[call], repeat)
                 seconds.setdefault((name, call), []).append(run)
     return {
         "net": workload.name,
@@ -88,7 +91,7 @@ def row(workload, dtype, rounds):
         "microseconds": 1e6 * min(seconds[None, "product"]),
         "without": {
             name: {
-                call: ratio(seconds[name, call], seconds[None, call])
+                call: median_ratio(seconds[name, call], seconds[None, call])
                 if (name, call) in used
                 else None
                 for call in ("product", "block")
@@ -98,13 +101,13 @@ def row(workload, dtype, rounds):
     }
 
 
-def variant(workload, dtype, name):
-    """A net's product, and its product with a block, without one of the ways."""
+def calls_without(workload, dtype, name):
+    """Return the product and the block product of a net without one layout or shortcut."""
     X, y, layers, directions = workload.problem(dtype)
     model = fc.MLP(workload.sizes, workload.activation, dtype=dtype)
     theta, v = flat(layers), flat(directions)
     block = np.ascontiguousarray(np.stack([np.roll(v, k) for k in range(BLOCK)], axis=1))
-    leave_out(name)
+    disable_only(name)
     try:
         H = fc.Objective(model, X, y, workload.loss, n_threads=1).hessian(theta)
         out = np.empty_like(v)
@@ -116,19 +119,21 @@ def variant(workload, dtype, name):
         }
         made["block"]()
     finally:
-        leave_out(None)
+        disable_only(None)
     return made
 
 
-def leave_out(name):
-    """From now on do without one of the ways; None: with all."""
+def disable_only(name):
+    """Disable one layout or shortcut, and enable the others; None enables all."""
     _engine.force_transposed(0 if name == "across" else -1)
     _engine.force_packed_pairs(0 if name == "folds" else -1)
     _engine.disable_kernels(**WITHOUT.get(name, {}))
 
 
-def served(workload, calls):
-    """The (way, call) that a net is served by; all variants must have made the same product."""
+def check_and_list_used(workload, calls):
+    """Check that all variants compute the same product, and return the pairs of layout or shortcut
+    and call that the net uses.
+    """
     first = calls[None]["answer"]
     for made in calls.values():
         gap = np.abs(made["answer"] - first).max() / np.abs(first).max()
@@ -142,24 +147,26 @@ def served(workload, calls):
     return used
 
 
-def once(call, repeat):
+def seconds_of(call, repeat):
     begin = time.process_time()
     for _ in range(repeat):
         call()
     return max(1e-7, (time.process_time() - begin) / repeat)
 
 
-def with_left_out(name, call, repeat):
-    """Seconds of a call. Memory is laid out by now: what is left out here is left out of passes."""
-    leave_out(name)
+def seconds_without(name, call, repeat):
+    """Return the seconds of a call with one shortcut disabled in passes; the layout is
+    unchanged.
+    """
+    disable_only(name)
     try:
         call()
-        return once(call, repeat)
+        return seconds_of(call, repeat)
     finally:
-        leave_out(None)
+        disable_only(None)
 
 
-def ratio(one, other):
+def median_ratio(one, other):
     return statistics.median(a / b for a, b in zip(one, other))
 
 

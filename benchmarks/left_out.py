@@ -70,14 +70,14 @@ def measure(name, rounds):
 
 def main():
     parser = command.parser(__doc__)
-    command.some_of(parser, "--only", NETS)
+    command.add_names_option(parser, "--only", NETS)
     parser.add_argument(
         "--rounds", type=int, default=5, help="rounds, the least counts (default 5)"
     )
     args = parser.parse_args()
     with command.run(args) as numbers:
         for name in args.only:
-            command.step(name)
+            command.begin_step(name)
             numbers[name] = measure(name, args.rounds)
             print(name)
             for what, value in numbers[name].items():

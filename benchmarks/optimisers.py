@@ -34,14 +34,14 @@ SECOND_ORDER = {
     "cubic": ("cubic", {}),
     "gauss-newton": ("gauss-newton", {}),
 }
-RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-BATCHES = (32, 128, 512, None)
-GTOL = 1e-6
-FAR = 10**9  # the clock ends a run, not a count
+LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+BATCH_SIZES = (32, 128, 512, None)
+GRADIENT_TOL = 1e-6
+MAX_ITERATIONS = 10**9  # never reached: runs end by their time limit
 
 
-def digits(args):
-    """Objective and starts of the digits net."""
+def digits_objective(args):
+    """Return the objective of the digits net."""
     with optional_import("digits", "bench"):
         from sklearn.datasets import load_digits
 
@@ -50,9 +50,9 @@ def digits(args):
     return fc.Objective(model, X / 16.0, y, loss="cross_entropy", l2=1e-4, n_threads=args.threads)
 
 
-def patches(args):
-    """8 x 8 colour patches of scikit-learn's two photographs, every fourth pixel: 33 390 rows of
-    192.
+def patches_objective(args):
+    """Return the objective of an autoencoder of 8 x 8 colour patches of scikit-learn's two
+    photographs, one at every fourth pixel: 33 390 rows of 192.
     """
     with optional_import("patches", "bench"):
         from sklearn.datasets import load_sample_images
@@ -69,8 +69,8 @@ def patches(args):
     return fc.Objective(model, X, X, loss="mse", n_threads=args.threads)
 
 
-def run(ob, contender, seed, seconds):
-    """One run; its loss, gradient norm, products, and the history."""
+def train(ob, contender, seed, seconds):
+    """Train from one start, and return the loss, gradient norm, counts, time and loss curve."""
     method, options = contender
     start = ob.model.init(seed=seed)
     found = fc.minimize(
@@ -79,8 +79,8 @@ def run(ob, contender, seed, seconds):
         method,
         seed=seed,
         max_time=seconds,
-        max_iter=FAR,
-        gradient_tol=GTOL,
+        max_iter=MAX_ITERATIONS,
+        gradient_tol=GRADIENT_TOL,
         verdict=False,
         **options,
     )
@@ -95,9 +95,9 @@ def run(ob, contender, seed, seconds):
     }
 
 
-def first_order(method, rate, batch):
-    """A contender that looks at the whole objective once in 25 epochs, so that looking costs
-    little.
+def first_order_contender(method, rate, batch):
+    """Return a contender, a pair of method and options. With mini-batches, the whole objective is
+    evaluated only once in 25 epochs, which takes little time.
     """
     options = {"learning_rate": rate}
     if batch is not None:
@@ -106,29 +106,30 @@ def first_order(method, rate, batch):
 
 
 class Interrupted(Exception):
-    """Ctrl-C: what is finished is shown."""
+    """Raised after Ctrl-C, so that the finished runs are printed."""
 
 
-def run_or_stop(*args):
-    """A run; `Interrupted` where the keyboard ended it, since `minimize` then returns what it has
-    as a result.
+def train_or_raise(*args):
+    """Train from one start, and raise `Interrupted` if Ctrl-C ended the run, for which `minimize`
+    returns a result.
     """
-    command.step(f"{args[1][0]}, seed {args[2]}")
-    record = run(*args)
+    command.begin_step(f"{args[1][0]}, seed {args[2]}")
+    record = train(*args)
     if record["stopped"] == "interrupted":
         raise Interrupted
     return record
 
 
-def tune(ob, method, rates, batches, seeds, seconds):
-    """The pair of learning rate and batch size with the lowest median loss, and the grid as far as
-    it was searched.
+def tune_first_order(ob, method, rates, batches, seeds, seconds):
+    """Return the pair of learning rate and batch size with the lowest median loss, and the median
+    losses of all pairs that were tried.
     """
     grid = {}
     try:
         for rate, batch in itertools.product(rates, batches):
             runs = [
-                run_or_stop(ob, first_order(method, rate, batch), seed, seconds) for seed in seeds
+                train_or_raise(ob, first_order_contender(method, rate, batch), seed, seconds)
+                for seed in seeds
             ]
             grid[rate, batch] = float(np.median([r["loss"] for r in runs]))
             print(
@@ -138,21 +139,21 @@ def tune(ob, method, rates, batches, seeds, seconds):
             )
     except (Interrupted, KeyboardInterrupt):
         if not grid:
-            raise SystemExit("interrupted before anything was finished") from None
+            raise SystemExit("interrupted before any pair was finished") from None
         print(f"    interrupted: the best of the {len(grid)} pairs above is kept", flush=True)
     best = min(grid, key=grid.get)
     return best, grid
 
 
-def reached(record, level):
-    """Seconds until the loss was first at or below `level`; inf where it never was."""
+def seconds_to_loss(record, level):
+    """Return the seconds until the loss was at most `level` for the first time, or inf."""
     times, losses = (np.asarray(values) for values in record["curve"])
     below = np.flatnonzero(losses <= level)
     return float(times[below[0]]) if below.size else np.inf
 
 
-def table(title, records, target):
-    """Medians over seeds, and the time to the tuned first-order method's median."""
+def print_table(title, records, target):
+    """Print medians over seeds, and the time to the tuned first-order method's median loss."""
     print(f"\n{title}\n")
     print(
         "| method | loss, median | quartiles | gradient norm | below 1e-6 | products | steps or "
@@ -165,34 +166,34 @@ def table(title, records, target):
         losses = [r["loss"] for r in runs]
         norms = [r["gradient_norm"] for r in runs]
         low, middle, high = np.percentile(losses, [25, 50, 75])
-        to_target = np.median([reached(r, target) for r in runs])
+        to_target = np.median([seconds_to_loss(r, target) for r in runs])
         print(
             f"| {name} | {middle:.6f} | {low:.6f} to {high:.6f} | {np.median(norms):.1e} "
-            f"| {sum(norm <= GTOL for norm in norms)} of {len(norms)} | "
+            f"| {sum(norm <= GRADIENT_TOL for norm in norms)} of {len(norms)} | "
             f"{np.median([r['products'] for r in runs]):.0f} "
             f"| {np.median([r['iterations'] for r in runs]):.0f} | "
             f"{f'{to_target:.2f}' if np.isfinite(to_target) else 'never'} |"
         )
 
 
-def compare(ob, contenders, seeds, seconds):
-    """Every contender from every start, seeds outermost."""
+def train_all(ob, contenders, seeds, seconds):
+    """Train with every contender from every start, seeds outermost. Return the records by name."""
     records = {name: [] for name in contenders}
     try:
         for seed in seeds:
             for name, contender in contenders.items():
-                record = run_or_stop(ob, contender, seed, seconds)
+                record = train_or_raise(ob, contender, seed, seconds)
                 records[name].append(record)
                 print(f"    seed {seed}: {name:<44} loss {record['loss']:.6f}  gradient "
                       f"{record['gradient_norm']:.1e}  "
                       f"{record['seconds']:.1f} s", flush=True)  # fmt: skip
     except (Interrupted, KeyboardInterrupt):
-        print("    interrupted: the table holds what was finished", flush=True)
+        print("    interrupted: the table contains the finished runs", flush=True)
     return records
 
 
-def announce(n_runs, seconds):
-    """The time that the runs may take, before they begin."""
+def print_time_limit(n_runs, seconds):
+    """Print the time that the runs take at most."""
     print(
         f"{n_runs} runs of at most {seconds:g} s, one after the other: "
         f"{n_runs * seconds / 60:.0f} minutes at most.",
@@ -204,22 +205,26 @@ def median_loss(records, name):
     return float(np.median([r["loss"] for r in records[name]])) if records[name] else np.inf
 
 
-def on_digits(args):
-    ob, seconds = digits(args), args.seconds or (1.0 if args.quick else 8.0)
-    rates, batches = ((3e-3, 1e-2), (128, None)) if args.quick else (RATES, BATCHES)
+def compare_on_digits(args):
+    ob, seconds = digits_objective(args), args.seconds or (1.0 if args.quick else 8.0)
+    rates, batches = ((3e-3, 1e-2), (128, None)) if args.quick else (LEARNING_RATES, BATCH_SIZES)
     tuning = range(1000, 1001 if args.quick else 1003)
     seeds = range(args.seeds or (2 if args.quick else 10))
-    announce(
+    print_time_limit(
         len(rates) * len(batches) * len(tuning) + len(seeds) * (2 + len(SECOND_ORDER)), seconds
     )
     print(f"Adam's grid, {seconds:g} s a run, {len(tuning)} seeds of its own:")
-    (rate, batch), grid = tune(ob, "adam", rates, batches, tuning, seconds)
+    (rate, batch), grid = tune_first_order(ob, "adam", rates, batches, tuning, seconds)
     adam = f"Adam, rate {rate:g}, batch {batch or 'all'}"
-    contenders = {adam: first_order("adam", rate, batch), **SECOND_ORDER, "l-bfgs": ("l-bfgs", {})}
+    contenders = {
+        adam: first_order_contender("adam", rate, batch),
+        **SECOND_ORDER,
+        "l-bfgs": ("l-bfgs", {}),
+    }
     print(f"All, {seconds:g} s a run, {len(seeds)} starts:")
-    records = compare(ob, contenders, seeds, seconds)
+    records = train_all(ob, contenders, seeds, seconds)
     target = median_loss(records, adam)
-    table(f"digits 64-32-16-10, l2 1e-4, {seconds:g} s, {len(seeds)} seeds", records, target)
+    print_table(f"digits 64-32-16-10, l2 1e-4, {seconds:g} s, {len(seeds)} seeds", records, target)
     medians = {name: median_loss(records, name) for name in SECOND_ORDER}
     best = min(medians, key=medians.get)
     if not (np.isfinite(target) and np.isfinite(medians[best])):
@@ -233,14 +238,14 @@ def on_digits(args):
     return {"grid": [[*pair, loss] for pair, loss in grid.items()], "records": records}
 
 
-def on_patches(args):
+def compare_on_patches(args):
     args.rows = args.rows or (8192 if args.quick else None)
-    ob, seconds = patches(args), args.seconds or (6.0 if args.quick else 60.0)
+    ob, seconds = patches_objective(args), args.seconds or (6.0 if args.quick else 60.0)
     sample = max(512, ob.n_samples // 16)
     large = {"sample": sample, "precondition": True, "warm_start": True}
     contenders = {
-        "Adam": first_order("adam", 1e-3, 256),
-        "momentum": first_order("momentum", 0.1, 256),
+        "Adam": first_order_contender("adam", 1e-3, 256),
+        "momentum": first_order_contender("momentum", 0.1, 256),
         "saddle-free-newton": ("saddle-free-newton", {}),
         "newton-cg": ("newton-cg", {}),
         "gauss-newton": ("gauss-newton", {}),
@@ -250,19 +255,19 @@ def on_patches(args):
     }
     for name in ("Adam", "momentum"):
         contenders[name][1]["record_every"] = 1
-    announce((args.seeds or 1) * len(contenders), seconds)
+    print_time_limit((args.seeds or 1) * len(contenders), seconds)
     print(
         f"patches: {ob.n_samples} rows, {ob.n_params} parameters, {args.dtype}, {seconds:g} s a "
         "run:"
     )
-    records = compare(ob, contenders, range(args.seeds or 1), seconds)
+    records = train_all(ob, contenders, range(args.seeds or 1), seconds)
     target = median_loss(records, "Adam")
-    table(
+    print_table(
         f"autoencoder 192-128-64-16-64-128-192, {ob.n_samples} patches, {seconds:g} s",
         records,
         target,
     )
-    print(f"\n\"{sample} rows, scaled\": curvature from {sample} rows drawn anew at each point, "
+    print(f"\n\"{sample} rows, scaled\": curvature from {sample} rows drawn at each point, "
           "precondition and warm_start; "
           "value and gradient are of all rows.")  # fmt: skip
     return {"records": records}
@@ -279,13 +284,13 @@ def main(argv=None):
     parser.add_argument(
         "--dtype", choices=("float64", "float32"), default="float32", help="of patches"
     )
-    parser.add_argument("--rows", type=int, help="of patches: so many at random")
+    parser.add_argument("--rows", type=int, help="of patches: number of rows, drawn at random")
     parser.add_argument("--quick", action="store_true", help="small budgets, to see that it works")
     args = parser.parse_args(argv)
     began = time.time()
     with command.run(args) as numbers:
         fc.show_versions()
-        numbers |= on_digits(args) if args.what == "digits" else on_patches(args)
+        numbers |= compare_on_digits(args) if args.what == "digits" else compare_on_patches(args)
         print(f"\n{time.time() - began:.0f} s in all, {os.cpu_count()} processors.")
 
 

@@ -1,5 +1,5 @@
-"""What eigenpairs and densities cost beside the products they are made of, in float32, and what an
-iteration of L-BFGS on a small net costs beside its gradients.
+"""The cost of eigenpairs and densities relative to that of their products alone, in float32, and of
+an iteration of L-BFGS on a small net relative to that of its gradients.
 
     python benchmarks/overhead.py
     python benchmarks/overhead.py --workload digits --rounds 5
@@ -7,15 +7,15 @@ iteration of L-BFGS on a small net costs beside its gradients.
     python benchmarks/overhead.py --workload tiny --nets 1-5-1 digits
     python benchmarks/overhead.py --small --bounds          # small networks alone
 
-A ratio of 1.0 would be products alone. Eigenpairs: the 5 lowest, then the 5 highest, and both ends
-in one call, tol 1e-3; density: 5 probes of 60 steps. After each job as many products run one after
-the other, and nothing between them; the best round of either counts. L-BFGS: processor time of one
-thread over 400 iterations without a verdict, beside that of gradients asked one after the other and
-of two sweeps over its 40 vectors; a line search takes somewhat more than one gradient an iteration.
+A ratio of 1.0 is the time of the products alone. Eigenpairs: the 5 lowest, then the 5 highest, and
+both ends in one call, tol 1e-3; density: 5 probes of 60 steps. After each job, as many products run
+one after the other; the best round of each counts. L-BFGS: processor time of one thread over 400
+iterations without a verdict, compared with that of gradients one after the other and of two sweeps
+over its 40 vectors; a line search takes slightly more than one gradient an iteration.
 
-Small networks, in float64, on one thread and in processor time: 5 eigenpairs at once beside the
-least of two, the products of a search one after the other, and the matrix by products with NumPy's
-decomposition of it; and the matrix alone, by products and as the engine sums it over rows.
+Small networks, in float64, on one thread and in processor time: 5 eigenpairs, compared with the
+lesser of the products of a search one after the other, and the matrix by products with its
+decomposition by NumPy; and the matrix alone, by products and as the engine sums it over rows.
 """
 
 import time
@@ -27,9 +27,9 @@ from workloads import DTYPES, WORKLOADS, Workload, flat
 from fastcurv.common.vectors import combine_rows, project_rows
 from fastcurv.spectrum.forms import matrix_of
 
-ENDS, TOL, PROBES, STEPS = 5, 1e-3, 5, 60
-MEMORY, ITERATIONS = 20, 400
-MOST = "1.3 gradients + 12 us + the two sweeps"  # of an iteration of L-BFGS
+N_PER_END, TOL, N_PROBES, N_STEPS = 5, 1e-3, 5, 60
+MEMORY, N_ITERATIONS = 20, 400
+ITERATION_BOUND = "1.3 gradients + 12 us + the two sweeps"  # of L-BFGS
 NETS = {
     w.name: w
     for w in (
@@ -43,54 +43,60 @@ NETS = {
         Workload("200-20-5", (200, 20, 5), 60, "tanh", "cross_entropy"),
     )
 }
-BOUNDS = {  # times its products
+BOUNDS = {  # time of a job over that of its products
     "mnist-128": {"lowest, then highest": 1.7, "density": 1.35},
     "few-100": {"lowest, then highest": 1.9, "density": 1.5},
     "mnist": {"lowest, then highest": 1.15, "density": 1.08},
 }
 SMALL = ("sine", "small-20", "cancer", "diabetes", "small-10", "wine", "small-13")
-SMALL_BOUND, SMALL_FREE = 1.3, 150e-6  # times the least, and seconds besides
+SMALL_BOUND, SMALL_EXTRA_SECONDS = 1.3, 150e-6  # factor of the least time, and added seconds
 
 
 def main():
-    args = parse()
+    args = parse_arguments()
     with command.run(args) as numbers:
-        compare(args, numbers)
+        compare_times(args, numbers)
 
 
-def compare(args, numbers):
-    """Every workload, then the bounds where they are asked for."""
+def compare_times(args, numbers):
+    """Measure every workload, then print the bounds if ``--bounds`` is given."""
     print(
         f"{command.cpu_name()}, {args.threads} threads, float32, {time.strftime('%Y-%m-%d %H:%M')}"
     )
     ratios = {name: measure(WORKLOADS[name], args) for name in args.workload * (not args.small)}
     small = {name: measure_small(WORKLOADS[name]) for name in SMALL * args.small}
-    iterations = quasi_newton(args) if ratios else {}
+    iterations = measure_iterations(args) if ratios else {}
     numbers.update({**ratios, **small, **iterations})
     if not args.bounds:
         return
     print("\nBounds\n")
     for job, found in iterations.items():
-        command.met(found["ratio"] <= 1, f"{job}: {found['ratio']:.2f} of {MOST}")
+        command.print_bound(
+            found["ratio"] <= 1, f"{job}: {found['ratio']:.2f} of {ITERATION_BOUND}"
+        )
     for name, found in ratios.items():
         for job, bound in BOUNDS.get(name, {}).items():
             ratio = found[job]
-            command.met(ratio <= bound, f"{name}: {job} {ratio:.2f}, wanted at most {bound}")
+            command.print_bound(
+                ratio <= bound, f"{name}: {job} {ratio:.2f}, wanted at most {bound}"
+            )
     for name, (took, *ways) in small.items():
-        bound = SMALL_BOUND * min(ways) + SMALL_FREE
-        said = f"{took * 1e6:.0f} us, wanted at most {bound * 1e6:.0f}"
-        command.met(took <= bound, f"{name}: 5 eigenpairs in {said}")
+        bound = SMALL_BOUND * min(ways) + SMALL_EXTRA_SECONDS
+        text = f"{took * 1e6:.0f} us, wanted at most {bound * 1e6:.0f}"
+        command.print_bound(took <= bound, f"{name}: 5 eigenpairs in {text}")
 
 
-def parse():
+def parse_arguments():
     parser = command.parser(__doc__, bounds=True)
-    command.some_of(parser, "--workload", WORKLOADS, ("digits", "few-100", "mnist-128", "mnist"))
-    command.some_of(parser, "--nets", NETS)
+    command.add_names_option(
+        parser, "--workload", WORKLOADS, ("digits", "few-100", "mnist-128", "mnist")
+    )
+    command.add_names_option(parser, "--nets", NETS)
     parser.add_argument("--threads", type=int, default=2, help="(default 2)")
     parser.add_argument(
         "--space",
         choices=("parameters",),
-        help="search there; by default where it is cheapest, maybe cheaper than the products",
+        help="the space of the searches; by default the cheapest one",
     )
     parser.add_argument("--rounds", type=int, default=3, help="the best counts (default 3)")
     parser.add_argument("--small", action="store_true", help="small networks, and these alone")
@@ -98,7 +104,7 @@ def parse():
 
 
 def measure(workload, args):
-    """``{job: time over that of its products}``, the best of each over the rounds."""
+    """Return ``{job: time over that of its products}``, the best of each over the rounds."""
     import fastcurv as fc
 
     X, y, layers, _ = workload.problem("float32")
@@ -108,30 +114,30 @@ def measure(workload, args):
     options = {"tol": TOL, "relative": "value", "space": args.space}
     jobs = {
         "lowest, then highest": lambda seed: (
-            fc.eigsh(H, ENDS, "SA", seed=seed, **options).n_products
-            + fc.eigsh(H, ENDS, "LA", seed=seed, **options).n_products
+            fc.eigsh(H, N_PER_END, "SA", seed=seed, **options).n_products
+            + fc.eigsh(H, N_PER_END, "LA", seed=seed, **options).n_products
         ),
         "both ends at once": lambda seed: (
-            fc.eigsh(H, 2 * ENDS, "BE", seed=seed, **options).n_products
+            fc.eigsh(H, 2 * N_PER_END, "BE", seed=seed, **options).n_products
         ),
         "density": lambda seed: (
-            fc.spectral_density(H, PROBES, STEPS, seed=seed, space=args.space).n_products
+            fc.spectral_density(H, N_PROBES, N_STEPS, seed=seed, space=args.space).n_products
         ),
     }
     v, out = np.ones(H.shape[0], "float32"), np.empty(H.shape[0], "float32")
 
-    def alone(count):
+    def products_alone(count):
         for _ in range(count):
             H.product(v, out=out)
 
-    # one thread's own time is that without other work on the machine
+    # processor time of one thread does not depend on other work on the machine
     clock = time.process_time if args.threads == 1 else time.perf_counter
     each = {job: [np.inf, np.inf, 0] for job in jobs}  # seconds a product: in the job, alone
     for seed in range(args.rounds):
         for job, run in jobs.items():
-            command.step(f"{workload.name}: {job}, round {seed + 1} of {args.rounds}")
-            took, products = timed(run, seed, clock=clock)
-            bare, _ = timed(alone, products, clock=clock)
+            command.begin_step(f"{workload.name}: {job}, round {seed + 1} of {args.rounds}")
+            took, products = time_call(run, seed, clock=clock)
+            bare, _ = time_call(products_alone, products, clock=clock)
             inside, outside, _ = each[job]
             each[job] = [min(inside, took / products), min(outside, bare / products), products]
     one = min(outside for _, outside, _ in each.values())
@@ -141,21 +147,23 @@ def measure(workload, args):
     return {job: inside / outside for job, (inside, outside, _) in each.items()}
 
 
-def quasi_newton(args):
-    """``{what: its numbers}``, an iteration of L-BFGS on every net, in both dtypes."""
-    print(f"\nAn iteration of L-BFGS, one thread, us of processor time; at most {MOST}\n")
+def measure_iterations(args):
+    """Measure an iteration of L-BFGS on every net in both dtypes. Return the numbers by name."""
+    print(
+        f"\nAn iteration of L-BFGS, one thread, us of processor time; at most {ITERATION_BOUND}\n"
+    )
     print("| net | dtype | n | gradient | iteration | gradients in it | sweeps | of the most |")
     print("|---|---|---|---|---|---|---|---|")
     numbers = {}
     for name in args.nets:
         for dtype in DTYPES:
-            command.step(f"L-BFGS on {name}, {dtype}")
+            command.begin_step(f"L-BFGS on {name}, {dtype}")
             numbers[f"l-bfgs, {name}, {dtype}"] = iteration(NETS[name], dtype, args.rounds)
     return numbers
 
 
 def iteration(net, dtype, rounds):
-    """What an iteration costs, in us, and as a share of the most it may cost."""
+    """Return the time of an iteration in us, and its ratio to `ITERATION_BOUND`."""
     import fastcurv as fc
 
     X, y, layers, _ = net.problem(dtype)
@@ -183,8 +191,8 @@ def iteration(net, dtype, rounds):
     least = dict.fromkeys((gradients, sweeps, steps), np.inf)
     for _ in range(4 * rounds):
         for run in least:
-            took, found = timed(run, ITERATIONS, clock=time.process_time)
-            least[run] = min(least[run], took / (found.nit if found else ITERATIONS) * 1e6)
+            took, found = time_call(run, N_ITERATIONS, clock=time.process_time)
+            least[run] = min(least[run], took / (found.nit if found else N_ITERATIONS) * 1e6)
     gradient, sweep, one = least[gradients], least[sweeps], least[steps]
     ratio, each = one / (1.3 * gradient + 12 + sweep), found.njev / found.nit
     print(
@@ -196,8 +204,8 @@ def iteration(net, dtype, rounds):
 
 
 def measure_small(workload):
-    """Seconds of 5 eigenpairs, of the products of a search for them, and of the matrix with its
-    decomposition.
+    """Return the seconds of 5 eigenpairs, of the products of a search for them, and of the matrix
+    with its decomposition.
     """
     import fastcurv as fc
 
@@ -205,27 +213,27 @@ def measure_small(workload):
     model = fc.MLP(workload.sizes, activation=workload.activation)
     H = fc.Objective(model, X, y, loss=workload.loss, n_threads=1).hessian(flat(layers))
     n = H.shape[0]
-    products = fc.eigsh(H, ENDS, max_basis=min(n, 300), seed=0).n_products
+    products = fc.eigsh(H, N_PER_END, max_basis=min(n, 300), seed=0).n_products
     v, out = np.ones(n), np.empty(n)
 
-    def alone():
+    def products_alone():
         for _ in range(products):
             H.product(v, out=out)
 
     found = [
-        least(lambda: fc.eigsh(H, ENDS, seed=0)),
-        least(alone),
-        least(lambda: np.linalg.eigh(H.to_dense())),
+        least_seconds(lambda: fc.eigsh(H, N_PER_END, seed=0)),
+        least_seconds(products_alone),
+        least_seconds(lambda: np.linalg.eigh(H.to_dense())),
     ]
-    matrices = [least(H.to_dense), least(lambda: matrix_of(H))]
-    said, alone_said = (" ".join(f"{t * 1e6:7.0f}" for t in some) for some in (found, matrices))
-    print(f"{workload}, n {n}: us of eigsh, {products} products, matrix and decomposition {said};")
-    print(f"    of the matrix by products, summed {alone_said}")
+    matrices = [least_seconds(H.to_dense), least_seconds(lambda: matrix_of(H))]
+    text, alone_text = (" ".join(f"{t * 1e6:7.0f}" for t in some) for some in (found, matrices))
+    print(f"{workload}, n {n}: us of eigsh, {products} products, matrix and decomposition {text};")
+    print(f"    of the matrix by products, summed {alone_text}")
     return found
 
 
-def least(run, seconds=0.3):
-    """Processor time of the fastest of many calls."""
+def least_seconds(run, seconds=0.3):
+    """Return the processor time of the fastest of many calls."""
     best, end = np.inf, time.process_time() + seconds
     while time.process_time() < end or not np.isfinite(best):
         start = time.process_time()
@@ -234,7 +242,7 @@ def least(run, seconds=0.3):
     return best
 
 
-def timed(run, *args, clock=time.perf_counter):
+def time_call(run, *args, clock=time.perf_counter):
     start = clock()
     answer = run(*args)
     return clock() - start, answer

@@ -8,9 +8,8 @@ one.
     {"do": "time", "call": "product", "repeat": 20}  -> {"seconds": 0.0041}
     {"do": "peak"}                                   -> {"flops": 2.3e11}
 
-Peers are given the form that suits them best: lists of tensors instead of one flat vector, nothing
-copied or flattened inside what is timed. Gradients alternate between two points, so that no cache
-can answer.
+Peers use their fastest form: lists of tensors instead of one flat vector, and nothing is copied or
+flattened in the timed calls. Gradients alternate between two points, so that no result is cached.
 """
 
 import contextlib
@@ -29,19 +28,19 @@ BLOCK = 8  # columns in a block of vectors
 
 
 class Contender:
-    """One library on one workload. Every call it names takes nothing and returns when its result is
-    in memory.
+    """One library on one workload. Its calls take no arguments and return when the result is in
+    memory.
 
-    ``config`` describes what it runs on. fastcurv's own has one verb more: ``peak``, flops a
-    second of fused multiply-adds.
+    ``config`` describes the device or the build. `Fastcurv` also has ``peak``, the flops per second
+    of fused multiply-adds.
     """
 
     def build(self, workload, dtype, threads):
-        """Prepare everything that is not to be timed. Returns ``{name: callable}``."""
+        """Prepare everything that is not timed, and return ``{name: callable}``."""
         raise NotImplementedError
 
     def product(self):
-        """The product as one flat NumPy vector, to see that all contenders computed the same."""
+        """Return the product as one flat NumPy vector, which is compared between contenders."""
         raise NotImplementedError
 
 
@@ -130,8 +129,8 @@ class Torch(Contender):
 
 
 class Jax(Contender):
-    """What both JAX contenders share: the loss, compiled gradients, arrays as lists of ``(W,
-    b)``.
+    """The parts common to both JAX contenders: the loss, compiled gradients, and arrays as lists of
+    ``(W, b)``.
     """
 
     def build(self, workload, dtype, threads):
@@ -175,7 +174,7 @@ class Jax(Contender):
 
 
 class JaxLinearize(Jax):
-    """``jit(linearize(grad))``: all that theta alone decides is computed once and kept."""
+    """``jit(linearize(grad))``: all that depends on theta alone is computed once."""
 
     def compiled(self, jax, gradient, value, theta, v, X, y):
         _, linear = jax.linearize(gradient, theta)
@@ -184,7 +183,7 @@ class JaxLinearize(Jax):
 
 
 class JaxJvp(Jax):
-    """``jit(jvp(grad))``: forward over reverse, everything computed anew for each vector."""
+    """``jit(jvp(grad))``: forward over reverse, with everything computed again for each vector."""
 
     def compiled(self, jax, gradient, value, theta, v, X, y):
         def run(p, v, X, y):
@@ -202,18 +201,18 @@ CONTENDERS = {
 }
 
 
-# The process of one contender, seen from inside ...
+# Functions that run in the process of one contender
 
 
 class Worker:
-    """Answers requests for one contender until its input ends."""
+    """The requests that a process can make of its contender, one method each."""
 
     def __init__(self, name):
         self.contender = CONTENDERS[name]()
         self.calls = {}
 
     def build(self, workload, dtype, threads):
-        self.calls.clear()  # what the last workload held goes before the next one comes
+        self.calls.clear()  # frees the last workload before the next is built
         self.calls = self.contender.build(WORKLOADS[workload], dtype, threads)
         return {"calls": list(self.calls), "answer": fingerprint(self.contender.product())}
 
@@ -233,17 +232,17 @@ class Worker:
 
 
 def fingerprint(product):
-    """A few numbers that tell two products apart: the norm and random combinations of the
+    """Return a few numbers by which products are compared: the norm and random combinations of the
     entries.
     """
     u = np.random.default_rng(1).standard_normal((3, product.size)) / np.sqrt(product.size)
     return [float(np.linalg.norm(product)), *map(float, u @ product.astype(np.float64))]
 
 
-def reason(error):
-    """Return why a contender cannot be measured; for a missing package, with what installs it.
+def unavailable_reason(error):
+    """Return why a contender cannot be measured, with the install command of a missing package.
 
-    fastcurv is imported here only, since its threads have no place beside a peer's.
+    fastcurv is imported here only, because its threads would compete with those of a peer.
     """
     from fastcurv.common.optional import optional_import
 
@@ -256,8 +255,8 @@ def reason(error):
         return f"{type(error).__name__}: {error}"
 
 
-def serve(Worker, name):
-    """Read requests, write answers. Whatever the libraries print goes to standard error."""
+def serve_requests(Worker, name):
+    """Read requests and write answers. Output of the libraries goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     worker = Worker(name)
@@ -266,16 +265,16 @@ def serve(Worker, name):
         try:
             answer = getattr(worker, request.pop("do"))(**request)
         except Exception as error:
-            answer = {"error": reason(error)}
+            answer = {"error": unavailable_reason(error)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-# ... and from outside.
+# Functions that run in the process of the benchmark
 
 
 class Unavailable(Exception):
-    """The contender is not installed or failed; the message says which."""
+    """Raised if the contender is not installed or failed, with the reason as message."""
 
 
 class Child:
@@ -314,12 +313,14 @@ def thread_variables(threads):
     return {f"{name}_NUM_THREADS": str(threads) for name in names} | {"JAX_PLATFORMS": "cpu"}
 
 
-def confine(threads):
-    """Keep to the first ``threads`` processors: the only limit that JAX's thread pool respects."""
+def confine_to_processors(threads):
+    """Confine the process to the first ``threads`` processors, the only limit that JAX's thread
+    pool respects.
+    """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 if __name__ == "__main__":
-    confine(int(sys.argv[2]))
-    serve(Worker, sys.argv[1])
+    confine_to_processors(int(sys.argv[2]))
+    serve_requests(Worker, sys.argv[1])

@@ -3,8 +3,8 @@
     python benchmarks/relu_minima.py [--nets 40] [--first 0] [--only 3 17] [--max-time 60]
 
 Net i has a shape, a loss, N rows and l2 drawn from seed i: nothing in the package is tuned to a
-seed. One line for each: how it ended, how many kinks hold it, the seconds, and what is missing
-where nothing is proved; then the counts by class.
+seed. The table has one line for each: how the run ended, the number of active kinks, the seconds,
+and what a proof lacks; the counts by class follow.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import numpy as np
 
 import fastcurv as fc
 
-SHAPES = ((4,), (6,), (10,), (16,), (4, 4), (6, 5), (8, 4), (5, 4, 3))
-L2 = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
-OUT = {"mse": (1, 2), "binary_cross_entropy": (1,), "cross_entropy": (3,)}
+HIDDEN_SIZES = ((4,), (6,), (10,), (16,), (4, 4), (6, 5), (8, 4), (5, 4, 3))
+L2_VALUES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
+N_OUTPUTS = {"mse": (1, 2), "binary_cross_entropy": (1,), "cross_entropy": (3,)}
 
 
-def net(i: int) -> tuple[Any, np.ndarray, str]:
-    """Objective, start and a name."""
+def random_net(i: int) -> tuple[Any, np.ndarray, str]:
+    """Return the objective, the start and the name of net i."""
     rng = np.random.default_rng([2026, i])
-    loss = list(OUT)[int(rng.integers(3))]
-    n_in, n_out = int(rng.integers(1, 7)), int(rng.choice(OUT[loss]))
-    hidden = SHAPES[int(rng.integers(len(SHAPES)))]
-    N, l2 = int(round(20 * 10 ** rng.uniform())), L2[int(rng.integers(len(L2)))]
+    loss = list(N_OUTPUTS)[int(rng.integers(3))]
+    n_in, n_out = int(rng.integers(1, 7)), int(rng.choice(N_OUTPUTS[loss]))
+    hidden = HIDDEN_SIZES[int(rng.integers(len(HIDDEN_SIZES)))]
+    N, l2 = int(round(20 * 10 ** rng.uniform())), L2_VALUES[int(rng.integers(len(L2_VALUES)))]
     X = rng.standard_normal((N, n_in))
     clean = np.sin(2 * X @ rng.standard_normal((n_in, n_out)) / n_in**0.5)
     noisy = clean + 0.3 * rng.standard_normal(clean.shape)
@@ -45,8 +45,8 @@ def net(i: int) -> tuple[Any, np.ndarray, str]:
     return ob, model.init(seed=i), name
 
 
-def stage(found: Any) -> str:
-    """The class of an ending: numbers taken out of what is missing."""
+def end_class(found: Any) -> str:
+    """Return the class of a result; the numbers in what a proof lacks are left out."""
     if found.success:
         return "certified" if found.report is not None and found.report.certified else "measured"
     missing = getattr(found.report, "missing", None)
@@ -63,30 +63,30 @@ def main() -> None:
     parser.add_argument(
         "--max-time", type=float, default=60.0, help="seconds a net may take (default 60)"
     )
-    ask = parser.parse_args()
-    with command.run(ask) as numbers:
-        train_all(ask, numbers)
+    args = parser.parse_args()
+    with command.run(args) as numbers:
+        train_all(args, numbers)
 
 
-def train_all(ask: Any, numbers: dict[str, Any]) -> None:
-    """One line a net, then the counts."""
+def train_all(args: Any, numbers: dict[str, Any]) -> None:
+    """Train all nets, print one line for each, then the counts."""
     counts: Counter[str] = Counter()
-    chosen = ask.only or range(ask.first, ask.first + ask.nets)
+    chosen = args.only or range(args.first, args.first + args.nets)
     numbers["nets"] = []
     for i in chosen:
-        ob, start, name = net(i)
-        command.step(f"net {i}, {name}")
+        ob, start, name = random_net(i)
+        command.begin_step(f"net {i}, {name}")
         began = time.perf_counter()
-        found = fc.minimize(ob, start, seed=0, max_time=ask.max_time)
+        found = fc.minimize(ob, start, seed=0, max_time=args.max_time)
         took = time.perf_counter() - began
         kinks = getattr(found.report, "n_kinks", 0) or 0
-        counts[stage(found)] += 1
+        counts[end_class(found)] += 1
         numbers["nets"].append(
-            {"seed": i, "net": name, "seconds": took, "kinks": kinks, "end": stage(found)}
+            {"seed": i, "net": name, "seconds": took, "kinks": kinks, "end": end_class(found)}
         )
         print(
-            f"{i:3d} {name:34s} n {ob.n_params:3d} {took:5.1f} s  {kinks:3d} kinks  {stage(found)}"
-            + ("" if found.success else f"  | {found.message[:150]}"),
+            f"{i:3d} {name:34s} n {ob.n_params:3d} {took:5.1f} s  {kinks:3d} kinks  "
+            f"{end_class(found)}" + ("" if found.success else f"  | {found.message[:150]}"),
             flush=True,
         )
     total = sum(counts.values())

@@ -9,9 +9,9 @@
 
 Each contender has a process of its own; rounds are interleaved and the best counts. Both search for
 5 eigenpairs of each end to the same tolerance, from their own random starts; their values must
-agree. What the state and the coordinates take to make is in the time. Beside the time stands the
-processor's, which tells more on a machine with other work; with `--products` the search ends after
-as many, converged or not, and values are not compared.
+agree. The time includes that of making the state and the coordinates. The processor time is printed
+too, which depends less on other work on the machine. With `--products` the search ends after as
+many, converged or not, and values are not compared.
 
 In the space of the inputs, medians of processor time on one thread over the same in parameter
 space, for the only workload whose Hessian is searched there by default: small-1.
@@ -30,19 +30,19 @@ import numpy as np
 from peers import thread_variables
 from workloads import WORKLOADS, Workload, flat
 
-BOUNDS = {64: 2.2, 256: 1.5}  # times faster than in parameter space
-INPUTS_BOUND = 1.2  # times faster in the space of the inputs, the job that gains most
-PAIRS = 10
-PEAK = 4.0  # GiB
-HUGE = Workload("huge", (5000, 5000, 4990, 10), 64, "tanh", "cross_entropy")  # 50 million
+MIN_SPEEDUPS = {64: 2.2, 256: 1.5}  # times faster than in parameter space
+MIN_INPUTS_SPEEDUP = 1.2  # times faster in the space of the inputs, the job that gains most
+N_PAIRS = 10
+MAX_PEAK_GIB = 4.0  # with 50 million parameters
+HUGE_WORKLOAD = Workload("huge", (5000, 5000, 4990, 10), 64, "tanh", "cross_entropy")  # 50 million
 
 
-def serve(space, args):
-    """A contender: answers every line it reads with a measurement."""
+def serve_searches(space, args):
+    """Run as the process of a contender: write a measurement for every line of the input."""
     import fastcurv as fc
 
     huge, rows, dtype, threads = args.memory, args.rows[0], args.dtype, args.threads
-    base = HUGE if huge else WORKLOADS[args.workload]
+    base = HUGE_WORKLOAD if huge else WORKLOADS[args.workload]
     workload = Workload(base.name, base.sizes, rows, base.activation, base.loss)
     model = fc.MLP(workload.sizes, activation=workload.activation, dtype=dtype)
     rng = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def serve(space, args):
         H = ob.ggn(theta) if args.ggn else ob.hessian(theta)
         start, before = time.perf_counter(), time.process_time()
         which = "LA" if args.ggn else "BE"
-        pairs = fc.eigsh(H, PAIRS, which, space=space, seed=int(line), max_products=args.products)
+        pairs = fc.eigsh(H, N_PAIRS, which, space=space, seed=int(line), max_products=args.products)
         answer = {
             "seconds": time.perf_counter() - start,
             "cpu": time.process_time() - before,
@@ -69,7 +69,7 @@ def serve(space, args):
             "m": pairs.n if pairs.space == "parameters" else pairs.reduction.shape[0],
         }
         if huge:
-            v = pairs.vector(PAIRS - 1)
+            v = pairs.vector(N_PAIRS - 1)
             residual = H.product(v)
             v *= pairs.values[-1]
             residual -= v
@@ -105,14 +105,16 @@ class Child:
         self.process.wait()
 
 
-def compare(rows, args):
-    """Both spaces, interleaved: the best answer of each, the smaller space first."""
+def compare_spaces(rows, args):
+    """Search in both spaces in turns, and return the best answer of each, the smaller space
+    first.
+    """
     small = "outputs" if args.ggn else "samples"
     children = {space: Child(space, args, rows) for space in (small, "parameters")}
     best = {}
     for seed in range(args.rounds):
         for space, child in children.items():
-            command.step(f"N {rows}, {space}: round {seed + 1} of {args.rounds}")
+            command.begin_step(f"N {rows}, {space}: round {seed + 1} of {args.rounds}")
             answer = child.ask(seed)
             if space not in best or answer["seconds"] < best[space]["seconds"]:
                 best[space] = answer
@@ -133,25 +135,25 @@ def compare(rows, args):
     return best
 
 
-def peak(args):
-    """Ten eigenpairs of 50 million parameters, and what they took."""
-    command.step("50 million parameters")
-    child = Child(None, args, HUGE.n_samples, huge=True)
+def measure_peak(args):
+    """Search ten eigenpairs of 50 million parameters, and return their time and peak memory."""
+    command.begin_step("50 million parameters")
+    child = Child(None, args, HUGE_WORKLOAD.n_samples, huge=True)
     answer = child.ask(0)
     child.close()
     print(
-        f"\n{HUGE}, {args.dtype}: n {answer['n']}, {answer['m']} coordinates, space "
+        f"\n{HUGE_WORKLOAD}, {args.dtype}: n {answer['n']}, {answer['m']} coordinates, space "
         f"{answer['space']}\n  {answer['seconds']:.1f} s, {answer['products']} products, "
         f"residual of one vector, in parameter space: {answer['residual']:.1e} of the largest "
         f"value\n  peak {answer['peak']:.2f} GiB"
     )
     if args.bounds:
-        command.met(answer["peak"] < PEAK, f"peak below {PEAK:g} GiB")
+        command.print_bound(answer["peak"] < MAX_PEAK_GIB, f"peak below {MAX_PEAK_GIB:g} GiB")
     return answer
 
 
-def inputs(args):
-    """How many times faster searches and densities are in the space of the inputs."""
+def measure_input_space(args):
+    """Return the speed-ups of searches and densities in the space of the inputs."""
     import fastcurv as fc
 
     jobs = {
@@ -169,7 +171,7 @@ def inputs(args):
     for name, job in jobs.items():
         took = {"parameters": [], "inputs": []}
         for seed in range(5 * args.rounds):
-            command.step(f"{name}, round {seed + 1} of {5 * args.rounds}")
+            command.begin_step(f"{name}, round {seed + 1} of {5 * args.rounds}")
             for space, found in took.items():
                 start = time.process_time()
                 job(H, seed=seed, space=space)
@@ -178,7 +180,9 @@ def inputs(args):
         gains[name] = there / here
         print(f"  {name:20} {here * 1e3:6.1f} ms, {gains[name]:.2f}x faster")
     if args.bounds:
-        command.met(max(gains.values()) >= INPUTS_BOUND, f"one at least {INPUTS_BOUND}x")
+        command.print_bound(
+            max(gains.values()) >= MIN_INPUTS_SPEEDUP, f"one at least {MIN_INPUTS_SPEEDUP}x"
+        )
     return gains
 
 
@@ -191,7 +195,7 @@ def main(argv=None):
     parser.add_argument("--threads", type=int, default=2, help="of each contender (default 2)")
     parser.add_argument("--rounds", type=int, default=2, help="the best counts (default 2)")
     parser.add_argument("--workload", choices=WORKLOADS, default="wide", help="(default wide)")
-    parser.add_argument("--products", type=int, help="end after as many")
+    parser.add_argument("--products", type=int, help="end after this many products")
     parser.add_argument("--ggn", action="store_true", help="the GGN, by its outputs")
     parser.add_argument("--inputs", action="store_true", help="in the space of the inputs, alone")
     parser.add_argument("--memory", action="store_true", help="50 million parameters, N 64")
@@ -199,19 +203,19 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.serve:
         space = None if args.serve == "auto" else args.serve
-        serve(space, args)
+        serve_searches(space, args)
         return
     with command.run(args) as numbers:
         print(f"{command.cpu_name()}, {args.threads} threads, {time.strftime('%Y-%m-%d %H:%M')}")
         if args.memory or args.inputs:
-            numbers |= peak(args) if args.memory else inputs(args)
+            numbers |= measure_peak(args) if args.memory else measure_input_space(args)
             return
         for rows in args.rows:
-            numbers[f"N {rows}"] = best = compare(rows, args)
+            numbers[f"N {rows}"] = best = compare_spaces(rows, args)
             ratio = best["parameters"]["seconds"] / next(iter(best.values()))["seconds"]
             print(f"  {ratio:.2f}x faster")
-            if args.bounds and args.workload == "wide" and not args.ggn and rows in BOUNDS:
-                command.met(ratio >= BOUNDS[rows], f"at least {BOUNDS[rows]}x")
+            if args.bounds and args.workload == "wide" and not args.ggn and rows in MIN_SPEEDUPS:
+                command.print_bound(ratio >= MIN_SPEEDUPS[rows], f"at least {MIN_SPEEDUPS[rows]}x")
 
 
 if __name__ == "__main__":

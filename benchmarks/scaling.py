@@ -1,4 +1,4 @@
-"""What a product costs as the batch, the number of samples and the number of parameters grow.
+"""The time of a product as the batch, the number of samples and the number of parameters grow.
 
     python benchmarks/scaling.py --out scaling.png
 
@@ -15,34 +15,40 @@ import numpy as np
 import fastcurv as fc
 from fastcurv import plots
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-SAMPLES = (100, 300, 1000, 3000, 10_000, 30_000)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+N_SAMPLES = (100, 300, 1000, 3000, 10_000, 30_000)
 WIDTHS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
 def main(argv=None):
-    args = parse(argv)
+    args = parse_arguments(argv)
     with command.run(args) as numbers:
-        draw(args, numbers)
+        draw_pictures(args, numbers)
 
 
-def draw(args, numbers):
+def draw_pictures(args, numbers):
     """Time the nets, and draw three pictures."""
     fc.show_versions()
     figure = plots.new_figure((11.0, 3.6))
     axes = figure.subplots(1, 3)
     for dtype, color in (("float32", plots.BLUE), ("float64", plots.ORANGE)):
         batches = [
-            time_product((784, 512, 512, 10), n, dtype, args) for n in BATCHES if n <= args.limit
+            time_product((784, 512, 512, 10), n, dtype, args)
+            for n in BATCH_SIZES
+            if n <= args.limit
         ]
-        show(axes[0], "us per sample", [(n, 1e6 * t / n) for n, _, t in batches], dtype, color)
+        plot_times(
+            axes[0], "us per sample", [(n, 1e6 * t / n) for n, _, t in batches], dtype, color
+        )
         samples = [
-            time_product((64, 32, 16, 10), n, dtype, args) for n in SAMPLES if n <= 10 * args.limit
+            time_product((64, 32, 16, 10), n, dtype, args)
+            for n in N_SAMPLES
+            if n <= 10 * args.limit
         ]
-        show(axes[1], "ms", [(n, 1e3 * t) for n, _, t in samples], dtype, color)
+        plot_times(axes[1], "ms", [(n, 1e3 * t) for n, _, t in samples], dtype, color)
         widths = [time_product((64, w, w, 10), 256, dtype, args) for w in WIDTHS if w <= args.limit]
         numbers[dtype] = {"batches": batches, "samples": samples, "widths": widths}
-        show(axes[2], "ms", [(n, 1e3 * t) for _, n, t in widths], dtype, color)
+        plot_times(axes[2], "ms", [(n, 1e3 * t) for _, n, t in widths], dtype, color)
     for ax, label in zip(
         axes, ("batch size, net 784-512-512-10", "N, net 64-32-16-10", "n, nets 64-w-w-10, N 256")
     ):
@@ -51,13 +57,13 @@ def draw(args, numbers):
         plots.plain_numbers(ax.xaxis, ax.yaxis)
         ax.set_xlabel(label)
     for ax in axes[1:]:
-        proportional(ax)
+        plot_slope_one(ax)
     axes[0].legend(frameon=False)
     figure.savefig(args.out, dpi=160)
     print(f"picture: {args.out}")
 
 
-def parse(argv):
+def parse_arguments(argv):
     parser = command.parser(__doc__)
     parser.add_argument(
         "--out", default="scaling.png", help="picture to write (default %(default)s)"
@@ -74,8 +80,8 @@ def parse(argv):
 
 
 def time_product(sizes, n_samples, dtype, args):
-    """``(N, n, seconds)`` of one cached product, the best of many."""
-    command.step(f"{dtype}, {'-'.join(map(str, sizes))}, N {n_samples}")
+    """Return ``(N, n, seconds)`` of one cached product, the best of many."""
+    command.begin_step(f"{dtype}, {'-'.join(map(str, sizes))}, N {n_samples}")
     rng = np.random.default_rng(0)
     model = fc.MLP(sizes, activation="tanh", dtype=dtype)
     X = rng.standard_normal((n_samples, sizes[0]))
@@ -93,7 +99,7 @@ def time_product(sizes, n_samples, dtype, args):
     return n_samples, model.n_params, best
 
 
-def show(ax, ylabel, points, dtype, color):
+def plot_times(ax, ylabel, points, dtype, color):
     x, y = np.transpose(points)
     ax.plot(x, y, "o-" if dtype == "float32" else "s--", ms=4, color=color, label=dtype)
     ax.set_ylabel(f"{ylabel} for one product")
@@ -103,8 +109,8 @@ def show(ax, ylabel, points, dtype, color):
     )
 
 
-def proportional(ax):
-    """A grey line of slope one through the last point of the first curve."""
+def plot_slope_one(ax):
+    """Draw a grey line of slope one through the last point of the first curve."""
     x, y = ax.lines[0].get_data()
     ax.plot(
         x, y[-1] * np.asarray(x) / x[-1], color=plots.GREY, lw=0.8, ls=":", label="proportional"

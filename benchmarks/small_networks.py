@@ -1,15 +1,15 @@
-"""Small networks: what an iteration costs beside its arithmetic, and which method finds the lowest
-loss in the least time.
+"""Small networks: the cost of an iteration relative to its arithmetic, and which method finds the
+lowest loss in the least time.
 
     python benchmarks/small_networks.py
     python benchmarks/small_networks.py --part fits --starts 30
 
-Processor time on one thread. By default: minimize(ob, start), with its verdict. An iteration: a run
-of many less one of half as many, over the difference of their iterations; its arithmetic is two
-gradients and its products or, where that takes less, its matrix with a factorisation, and for
-levenberg-marquardt the Jacobian, its square and a Cholesky factor by BLAS and LAPACK, and a value.
-Fits: mse from the same starts by each method, SciPy's least_squares with the exact Jacobian, thirty
-lines of NumPy that do what levenberg-marquardt does, and torch-levenberg-marquardt if it is
+Processor time on one thread. By default: minimize(ob, start), with its verdict. An iteration: the
+difference of a long run and one of half its length, over that of their iterations; its arithmetic
+is two gradients and its products or, where that takes less, its matrix with a factorisation, and
+for levenberg-marquardt the Jacobian, its square and a Cholesky factor by BLAS and LAPACK, and a
+value. Fits: mse from the same starts by each method, SciPy's least_squares with the exact Jacobian,
+thirty lines of NumPy that do what levenberg-marquardt does, and torch-levenberg-marquardt if it is
 installed; each ends at a mse of 1e-6 or after --seconds, and a start counts if it ends within 1% of
 the lowest loss that any of them has found. Before these the sine, to a mse of 2e-3.
 """
@@ -20,57 +20,57 @@ import warnings
 from contextlib import suppress
 from importlib.util import find_spec
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"  # its threads wait for work at the expense of others
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # idle threads of OpenBLAS spin
 
 import command  # noqa: E402
 import numpy as np  # noqa: E402
 
 from fastcurv.common.optional import optional_import  # noqa: E402
 
-BOUND = 1.5, 2, 60e-6  # arithmetic, gradients and seconds that an iteration may take
-MARQUARDT = 1.5, 5e-6  # arithmetic and seconds of one of levenberg-marquardt
-SHARE = 0.2  # of the time of others that its fits may take
-DENSE = 500  # parameters up to which a matrix may take less time than products
-AT_LEAST = 0.3  # seconds of rounds
-MOST = 20  # milliseconds of a fit of the sine by default
-PARTS = "product", "gradient", "value"
+MAX_ITERATION_COST = 1.5, 2, 60e-6  # factor of the arithmetic, gradients, seconds
+MAX_MARQUARDT_COST = 1.5, 5e-6  # the same bound of levenberg-marquardt: factor, seconds
+MAX_TIME_RATIO = 0.2  # time of fits by levenberg-marquardt, over that of others
+DENSE_MAX_PARAMS = 500  # above it, products always take less time than a matrix
+MIN_SECONDS_PER_JOB = 0.3  # minimum length of the rounds
+MAX_SINE_MILLISECONDS = 20  # bound of a fit of the sine with default options
+ARITHMETIC = "product", "gradient", "value"
 METHODS = "newton-cg", "gauss-newton", "trust-region", "saddle-free-newton", "cubic"
 FITS = "sine", "parity", "cancer", "wine", "diabetes"
-LITTLE = 1e-6  # mse: fits below this are equally good
-FIT = 2e-3  # mse at which the sine and other curves are fitted
+MIN_MSE = 1e-6  # fits below it are equally good
+CURVE_MSE = 2e-3  # mse at which fits of curves end
 
 
 def main():
-    args = parse()
+    args = parse_arguments()
     warnings.simplefilter("ignore")
     with command.run(args) as numbers:
         if args.part in ("default", "all"):
-            numbers["default"] = by_default(args)
+            numbers["default"] = time_default_fits(args)
         if args.part in ("iterations", "all"):
-            numbers["iterations"] = iterations(args)
+            numbers["iterations"] = time_iterations(args)
         if args.part in ("targets", "all"):
-            numbers["targets"] = targets(args)
+            numbers["targets"] = time_curve_fits(args)
         if args.part in ("fits", "all"):
-            numbers["fits"] = fits(args)
+            numbers["fits"] = time_fits(args)
 
 
-def parse():
+def parse_arguments():
     parser = command.parser(__doc__, bounds=True)
     parts = "iterations", "targets", "fits", "default", "all"
     parser.add_argument("--part", choices=parts, default="all", help="what to run (default all)")
-    command.some_of(parser, "--fits", FITS)
+    command.add_names_option(parser, "--fits", FITS)
     parser.add_argument("--starts", type=int, default=12, help="of each fit (default 12)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of a fit at most (default 3)")
     parser.add_argument("--rounds", type=int, default=5, help="the best counts (default 5)")
     return parser.parse_args()
 
 
-def scaled(X):
+def standardised(X):
     return (X - X.mean(axis=0)) / (X.std(axis=0) + (X.std(axis=0) == 0))
 
 
 def problems():
-    """``{name: (sizes, X, Y)}``, targets as columns of numbers."""
+    """Return ``{name: (sizes, X, Y)}``, targets as columns of numbers."""
     with optional_import("the problems", "bench"):
         from sklearn import datasets
 
@@ -83,17 +83,17 @@ def problems():
     return {
         "sine": ([1, 5, 1], x, np.sin(np.pi * x)),
         "parity": ([3, 10, 10, 1], 2 * bits - 1, bits.sum(axis=1, keepdims=True) % 2 * 2 - 1),
-        "cancer": ([9, 5, 5, 2], scaled(cancer[0])[:, :9], np.eye(2)[cancer[1]]),
-        "wine": ([13, 15, 3], scaled(wine[0]), np.eye(3)[wine[1]]),
-        "diabetes": ([10, 10, 1], scaled(diabetes[0]), scaled(diabetes[1][:, None])),
-        "wide cancer": ([30, 50, 2], scaled(cancer[0]), np.eye(2)[cancer[1]]),
+        "cancer": ([9, 5, 5, 2], standardised(cancer[0])[:, :9], np.eye(2)[cancer[1]]),
+        "wine": ([13, 15, 3], standardised(wine[0]), np.eye(3)[wine[1]]),
+        "diabetes": ([10, 10, 1], standardised(diabetes[0]), standardised(diabetes[1][:, None])),
+        "wide cancer": ([30, 50, 2], standardised(cancer[0]), np.eye(2)[cancer[1]]),
         "digits": ([64, 32, 16, 10], digits[0] / 16, np.eye(10)[digits[1]]),
     }
 
 
-def by_default(args):
-    """``{problem: milliseconds}``: the median over starts of ``minimize(ob, start)``, with its
-    verdict.
+def time_default_fits(args):
+    """Return ``{problem: milliseconds}``, the median over starts of ``minimize(ob, start)``, with
+    its verdict.
     """
     import fastcurv as fc
 
@@ -107,19 +107,21 @@ def by_default(args):
             ends.append(fc.minimize(ob, start).stopped)
             taken.append(1e3 * (time.process_time() - begun))
         numbers[name] = float(np.median(taken[1:]))  # the first imports what it needs
-        said = ", ".join(f"{ends[1:].count(end)} {end}" for end in sorted(set(ends[1:])))
-        print(f"{name:10}by default {numbers[name]:9.2f} ms  {said}")
+        text = ", ".join(f"{ends[1:].count(end)} {end}" for end in sorted(set(ends[1:])))
+        print(f"{name:10}by default {numbers[name]:9.2f} ms  {text}")
     if args.bounds and "sine" in numbers:
-        command.met(numbers["sine"] <= MOST, f"sine by default in {numbers['sine']:.1f} ms")
+        command.print_bound(
+            numbers["sine"] <= MAX_SINE_MILLISECONDS, f"sine by default in {numbers['sine']:.1f} ms"
+        )
     return numbers
 
 
-def together(jobs, rounds):
-    """``{name: seconds}``, the least of so many rounds in which each has its turn, and of more
-    where they are short.
+def least_seconds(jobs, rounds):
+    """Return ``{name: seconds}``, the least time of each job over interleaved rounds: at least
+    ``rounds``, and as many as take `MIN_SECONDS_PER_JOB`.
     """
     taken, done, begun = dict.fromkeys(jobs, np.inf), 0, time.process_time()
-    while done < rounds or time.process_time() - begun < AT_LEAST * len(jobs):
+    while done < rounds or time.process_time() - begun < MIN_SECONDS_PER_JOB * len(jobs):
         for name, job in jobs.items():
             before = time.process_time()
             job()
@@ -128,8 +130,8 @@ def together(jobs, rounds):
     return taken
 
 
-def iterations(args):
-    """``{problem: {method: seconds over the bound}}``"""
+def time_iterations(args):
+    """Return ``{problem: {method: seconds of an iteration over the bound}}``."""
     import fastcurv as fc
 
     numbers = {}
@@ -137,18 +139,18 @@ def iterations(args):
     print(f"{'us an iteration':31} {columns}")
     for name, (sizes, X, Y) in problems().items():
         ob = fc.Objective(fc.MLP(sizes, "tanh"), X, Y, "mse", l2=1e-4, n_threads=1)
-        jobs, ends = {**arithmetic(ob), **matrices(ob)}, {}
-        methods = METHODS + ("levenberg-marquardt",) * (ob.n_params <= DENSE)
+        jobs, ends = {**arithmetic_jobs(ob), **matrix_jobs(ob)}, {}
+        methods = METHODS + ("levenberg-marquardt",) * (ob.n_params <= DENSE_MAX_PARAMS)
         for method in methods:
             runs, ends[method] = two_runs(ob, method)
             jobs |= {(method, i): run for i, run in enumerate(runs)}
-        taken = together(jobs, args.rounds)
-        numbers[name] = {m: of_bound(name, m, taken, ends[m], args) for m in methods}
+        taken = least_seconds(jobs, args.rounds)
+        numbers[name] = {m: ratio_to_bound(name, m, taken, ends[m], args) for m in methods}
     return numbers
 
 
-def arithmetic(ob):
-    """``{name: job}``: what iterations are made of."""
+def arithmetic_jobs(ob):
+    """Return ``{(name, count): job}``, each of count products, gradients or values."""
     theta, n = ob.model.init(0), ob.n_params
     H, v, count = ob.hessian(theta), np.ones(n), max(3, 20_000 // n)
     points = [ob.model.init(seed) for seed in range(count)]
@@ -159,15 +161,15 @@ def arithmetic(ob):
     }
 
 
-def matrices(ob):
-    """``{name: job}``: matrices with their factorisations."""
+def matrix_jobs(ob):
+    """Return ``{name: job}``, matrices and their factorisations."""
     from scipy.linalg import cho_factor, eigh
     from scipy.linalg.blas import dsyrk
     from scipy.linalg.lapack import dpotrf
 
     from fastcurv.spectrum.forms import matrix_of
 
-    if ob.n_params > DENSE:
+    if ob.n_params > DENSE_MAX_PARAMS:
         return {}
     theta = ob.model.init(0)
     G, H, J = (getattr(ob, kind)(theta) for kind in ("ggn", "hessian", "jacobian"))
@@ -185,7 +187,7 @@ def matrices(ob):
 
 
 def two_runs(ob, method):
-    """A run and one of half as many iterations, and what both come to."""
+    """Return two jobs, a run and one of half as many iterations, and the result of each."""
     import fastcurv as fc
 
     most, theta = 60 if ob.n_params < 200 else 12, ob.model.init(0)
@@ -197,36 +199,36 @@ def two_runs(ob, method):
     return [lambda: run(most), lambda: run(most // 2)], [run(most), run(most // 2)]
 
 
-def of_bound(name, method, taken, ends, args):
-    """An iteration's seconds over its bound, printed."""
-    prices = {key[0]: seconds / key[1] for key, seconds in taken.items() if key[0] in PARTS}
+def ratio_to_bound(name, method, taken, ends, args):
+    """Print the seconds of an iteration, and return their ratio to the bound."""
+    prices = {key[0]: seconds / key[1] for key, seconds in taken.items() if key[0] in ARITHMETIC}
     steps = ends[0].nit - ends[1].nit
     seconds = (taken[method, 0] - taken[method, 1]) / steps
     products = (ends[0].nhev - ends[1].nhev) / steps * prices["product"]
     if method == "levenberg-marquardt":
-        products, (share, more) = np.nan, MARQUARDT
+        products, (share, more) = np.nan, MAX_MARQUARDT_COST
         matrix = taken["jacobian"] + taken["square"] + taken["lapack"] + prices["value"]
         bound = share * matrix + more
     else:
         parts = ("ggn", "factor") if method == "gauss-newton" else ("hessian", "eigenpairs")
         matrix = sum(taken.get(part, np.inf) for part in parts)
-        share, gradients, more = BOUND
+        share, gradients, more = MAX_ITERATION_COST
         bound = share * min(products, matrix) + gradients * prices["gradient"] + more
-    return told(f"{name:12}{method:19}", seconds, (products, matrix), bound, args)
+    return print_ratio(f"{name:12}{method:19}", seconds, (products, matrix), bound, args)
 
 
-def told(named, taken, arithmetic, bound, args):
-    """The share of a bound, printed."""
+def print_ratio(named, taken, arithmetic, bound, args):
+    """Print and return the ratio of a time to its bound."""
     ratio = taken / bound
     spent = " ".join(f"{1e6 * us:9.0f}" for us in arithmetic)
     print(f"{named} {taken * 1e6:8.0f} {spent} {bound * 1e6:8.0f} {ratio:6.2f}")
     if args.bounds:
-        command.met(ratio <= 1, f"{' '.join(named.split())}: {ratio:.2f} of the bound")
+        command.print_bound(ratio <= 1, f"{' '.join(named.split())}: {ratio:.2f} of the bound")
     return ratio
 
 
-def by_numpy(sizes, X, Y, theta, target=LITTLE, steps=500):
-    """Levenberg-Marquardt with Nielsen's damping, in NumPy."""
+def fit_by_numpy(sizes, X, Y, theta, target=MIN_MSE, steps=500):
+    """Fit by Levenberg-Marquardt with Nielsen's damping, in NumPy. Return the loss reached."""
     cuts = np.cumsum([(a + 1) * b for a, b in zip(sizes[:-1], sizes[1:], strict=True)])
 
     def residuals(theta, jacobian):
@@ -269,8 +271,8 @@ def by_numpy(sizes, X, Y, theta, target=LITTLE, steps=500):
     return f
 
 
-def by_torch(sizes, X, Y, theta, seconds):
-    """Levenberg-Marquardt of torch-levenberg-marquardt, by Cholesky as here."""
+def fit_by_torch(sizes, X, Y, theta, seconds):
+    """Fit by torch-levenberg-marquardt with Cholesky factors. Return the lowest loss."""
     with optional_import("its fits"):
         import torch
         from torch_levenberg_marquardt.training import LevenbergMarquardtModule
@@ -283,20 +285,20 @@ def by_torch(sizes, X, Y, theta, seconds):
     fit.backup_parameters()
     x, y, lowest, over = torch.tensor(X), torch.tensor(Y), np.inf, False
     end = time.process_time() + seconds
-    while not (over or lowest < LITTLE or time.process_time() > end):
+    while not (over or lowest < MIN_MSE or time.process_time() > end):
         _, loss, over, _ = fit.training_step(x, y)
         lowest = min(lowest, float(loss))
     return lowest
 
 
 def contenders(sizes, ob, X, Y, seconds):
-    """``{method: function of a start that returns the loss it ends at}``"""
+    """Return ``{method: function of a start that returns the loss reached}``."""
     from scipy.optimize import least_squares
 
     import fastcurv as fc
 
     scale = np.sqrt(Y.size)
-    limits = {"verdict": False, "max_time": seconds, "fun_target": LITTLE, "seed": 0}
+    limits = {"verdict": False, "max_time": seconds, "fun_target": MIN_MSE, "seed": 0}
 
     def scipys(theta):
         end, lowest = time.process_time() + seconds, np.inf
@@ -305,7 +307,7 @@ def contenders(sizes, ob, X, Y, seconds):
             nonlocal lowest
             r = (ob.model.predict(t, X) - Y).ravel() / scale
             lowest = min(lowest, r @ r)
-            if lowest < LITTLE or time.process_time() > end:
+            if lowest < MIN_MSE or time.process_time() > end:
                 raise StopIteration
             return r
 
@@ -319,16 +321,16 @@ def contenders(sizes, ob, X, Y, seconds):
         method: lambda theta, method=method: fc.minimize(ob, theta, method, **limits).fun
         for method in ("levenberg-marquardt", "newton-cg", "l-bfgs")
     }
-    found["numpy"] = lambda theta: by_numpy(sizes, X, Y, theta)
-    if Y.size >= ob.n_params:  # MINPACK takes no others
+    found["numpy"] = lambda theta: fit_by_numpy(sizes, X, Y, theta)
+    if Y.size >= ob.n_params:  # MINPACK needs as many residuals as parameters
         found["least_squares"] = scipys
     if find_spec("torch_levenberg_marquardt"):
-        found["torch"] = lambda theta: by_torch(sizes, X, Y.astype(float), theta, seconds)
+        found["torch"] = lambda theta: fit_by_torch(sizes, X, Y.astype(float), theta, seconds)
     return found
 
 
 def curves():
-    """``{name: (sizes, X, Y)}`` of networks that are fitted in some ten steps."""
+    """Return ``{name: (sizes, X, Y)}`` of curves that are fitted in some ten steps."""
     sizes, x, sine = problems()["sine"]
     x1, x2 = np.random.default_rng(0).uniform(-1, 1, (2, 60, 1))
     ones = {"cosine": np.cos(np.pi * x), "exp": np.exp(x), "|x|": np.abs(x), "sine": sine}
@@ -339,11 +341,11 @@ def curves():
     }
 
 
-def targets(args):
-    """``{curve: {method: seconds}}`` of fits to `FIT`, from as many starts."""
+def time_curve_fits(args):
+    """Return ``{curve: {method: seconds}}`` of fits to `CURVE_MSE` from the same starts."""
     import fastcurv as fc
 
-    numbers, limits = {}, {"verdict": False, "fun_target": FIT}
+    numbers, limits = {}, {"verdict": False, "fun_target": CURVE_MSE}
     for name, (sizes, X, Y) in curves().items():
         ob = fc.Objective(fc.MLP(sizes, "tanh"), X, Y, "mse", n_threads=1)
         starts = [ob.model.init(seed) for seed in range(args.starts)]
@@ -352,33 +354,33 @@ def targets(args):
             return [fc.minimize(ob, t, "lm", **limits).fun for t in starts]
 
         def theirs(sizes=sizes, X=X, Y=Y, starts=starts):
-            return [by_numpy(sizes, X, Y, t, FIT) for t in starts]
+            return [fit_by_numpy(sizes, X, Y, t, CURVE_MSE) for t in starts]
 
-        fitted, found = (sum(loss <= FIT for loss in fit()) for fit in (ours, theirs))
-        taken = together({"levenberg-marquardt": ours, "numpy": theirs}, 5)
+        fitted, found = (sum(loss <= CURVE_MSE for loss in fit()) for fit in (ours, theirs))
+        taken = least_seconds({"levenberg-marquardt": ours, "numpy": theirs}, 5)
         numbers[name] = {method: seconds / len(starts) for method, seconds in taken.items()}
         mine, other = numbers[name].values()
-        said = f"{name} by {'-'.join(map(str, sizes))} to {FIT}: {1e3 * mine:.2f} ms, "
-        said += f"{mine / other:.2f} of NumPy's, {fitted} of {len(starts)} starts, NumPy's {found}"
-        print(said)
+        text = f"{name} by {'-'.join(map(str, sizes))} to {CURVE_MSE}: {1e3 * mine:.2f} ms, "
+        text += f"{mine / other:.2f} of NumPy's, {fitted} of {len(starts)} starts, NumPy's {found}"
+        print(text)
         if args.bounds:
-            command.met(mine <= SHARE * other and fitted >= found, said)
+            command.print_bound(mine <= MAX_TIME_RATIO * other and fitted >= found, text)
     return numbers
 
 
-def hold(name, found):
-    """The bounds on one problem's fits."""
+def print_fit_bounds(name, found):
+    """Print the bounds on one problem's fits."""
     (share, seconds), others = found["levenberg-marquardt"], dict(found)
     del others["levenberg-marquardt"], others["numpy"]
     most = max(theirs for theirs, _ in others.values())
-    command.met(share >= most, f"{name}: {share:.2f} of starts, others {most:.2f} at most")
+    command.print_bound(share >= most, f"{name}: {share:.2f} of starts, others {most:.2f} at most")
     for other in {"least_squares", "torch"} & set(others):
         ratio = seconds / others[other][1]
-        command.met(ratio <= SHARE, f"{name}: {ratio:.2f} of the time of {other}")
+        command.print_bound(ratio <= MAX_TIME_RATIO, f"{name}: {ratio:.2f} of the time of {other}")
 
 
-def fits(args):
-    """``{problem: {method: (share of starts, median seconds)}}``"""
+def time_fits(args):
+    """Return ``{problem: {method: (share of starts, median seconds)}}``."""
     import fastcurv as fc
 
     numbers = {}
@@ -388,14 +390,14 @@ def fits(args):
         starts = [ob.model.init(seed) for seed in range(args.starts)]
         ends, taken = {}, {}
         for method, fit in contenders(sizes, ob, X, Y, args.seconds).items():
-            command.step(f"{name}, {method}")
+            command.begin_step(f"{name}, {method}")
             fit(starts[0])
             ends[method], taken[method] = [], []
             for theta in starts:
                 begun = time.process_time()
                 ends[method].append(fit(theta))
                 taken[method].append(time.process_time() - begun)
-        lowest = 1.01 * max(min(map(min, ends.values())), LITTLE)
+        lowest = 1.01 * max(min(map(min, ends.values())), MIN_MSE)
         numbers[name] = {}
         for method, losses in ends.items():
             share, seconds = np.mean(np.array(losses) <= lowest), np.median(taken[method])
@@ -405,7 +407,7 @@ def fits(args):
                 f"median {np.median(losses):.3g}"
             )
         if args.bounds:
-            hold(name, numbers[name])
+            print_fit_bounds(name, numbers[name])
     return numbers
 
 

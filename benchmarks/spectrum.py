@@ -10,11 +10,10 @@ confined to the same processors; rounds are interleaved and the best counts. A c
 10 times as long as fastcurv, and 10 s, is run once, and one that is not done within the time limit
 is stopped and reported as slower than that.
 
-Values are held against float64 ones computed far past the tolerance: off by more than 1e-3, and
-eigenvalues were missed. Densities are held against the mean of ``v'Hv`` and ``||Hv||^2`` over 40
-random vectors: off by more than 5 standard errors of what five probes scatter, and something else
-was computed. Contenders that fail either are marked and are no peers; where fastcurv fails, the run
-ends.
+Values are compared with float64 ones of a tolerance of 1e-6: if they differ by more than 1e-3,
+eigenvalues were missed. Densities are compared with the mean of ``v'Hv`` and ``||Hv||^2`` over 40
+random vectors: they may differ by 5 standard errors of the mean of five probes. Contenders that
+fail either check are marked and do not count as peers; if fastcurv fails one, the run ends.
 """
 
 import json
@@ -31,11 +30,11 @@ from spectrum_peers import CONTENDERS
 from workloads import WORKLOADS
 
 OURS = "fastcurv"
-ENDS, TOL, PROBES, STEPS, CHECKS = 5, 1e-3, 5, 60, 40
-BOUNDS = {"eigenpairs": 4.0, "density": 1.7}  # times faster than the fastest peer
-# a contender that takes this many times fastcurv's time, and so many seconds, is run once
-SLOW, ENOUGH = 10, 10.0
-SIGMAS = 5
+N_PER_END, TOL, N_PROBES, N_STEPS, N_CHECK_VECTORS = 5, 1e-3, 5, 60, 40
+MIN_SPEEDUPS = {"eigenpairs": 4.0, "density": 1.7}  # times faster than the fastest peer
+# a contender is run once if it takes this many times fastcurv's time, and this many seconds
+SINGLE_RUN_RATIO, SINGLE_RUN_SECONDS = 10, 10.0
+MAX_STANDARD_ERRORS = 5
 
 
 class TooSlow(Exception):
@@ -67,8 +66,8 @@ class SpectrumChild(Child):
         return self.ask(do="build", workload=workload)
 
     def ask(self, **request):
-        """As `Child.ask`, but past the limit the process is ended, made anew and `TooSlow`
-        raised.
+        """Send one request and return its answer. Past the limit, start the process again and
+        raise `TooSlow`.
         """
         if self.limit is None:
             return super().ask(**request)
@@ -96,7 +95,7 @@ class SpectrumChild(Child):
 
 
 def main(argv=None):
-    args = parse(argv)
+    args = parse_arguments(argv)
     with command.run(args) as numbers:
         print(
             f"{command.cpu_name()}, {args.threads} threads, float32, best of {args.rounds} rounds, "
@@ -104,22 +103,22 @@ def main(argv=None):
         )
         numbers["records"] = [measure(name, args) for name in args.workload]
         if args.bounds:
-            bounds(numbers["records"])
+            print_bounds(numbers["records"])
 
 
-def parse(argv):
+def parse_arguments(argv):
     parser = command.parser(__doc__, bounds=True)
-    command.some_of(parser, "--workload", WORKLOADS, ("digits", "mnist-128", "mnist"))
+    command.add_names_option(parser, "--workload", WORKLOADS, ("digits", "mnist-128", "mnist"))
     parser.add_argument("--threads", type=int, default=2, help="of every contender (default 2)")
     parser.add_argument("--rounds", type=int, default=3, help="the best counts (default 3)")
     parser.add_argument(
-        "--ends", type=int, default=ENDS, help=f"eigenpairs wanted of each end (default {ENDS})"
+        "--ends", type=int, default=N_PER_END, help=f"eigenpairs of each end (default {N_PER_END})"
     )
     parser.add_argument(
-        "--probes", type=int, default=PROBES, help=f"probes of the density (default {PROBES})"
+        "--probes", type=int, default=N_PROBES, help=f"probes of the density (default {N_PROBES})"
     )
     parser.add_argument(
-        "--steps", type=int, default=STEPS, help=f"steps of each probe (default {STEPS})"
+        "--steps", type=int, default=N_STEPS, help=f"steps of each probe (default {N_STEPS})"
     )
     parser.add_argument(
         "--limit",
@@ -139,8 +138,8 @@ def parse(argv):
 
 
 def measure(workload, args):
-    """Every contender on one workload."""
-    command.step(f"{workload}: float64 values, which all are held against")
+    """Run every contender on one workload, and return the record."""
+    command.begin_step(f"{workload}: float64 values for comparison")
     truth = reference(workload, args)
     jobs = {
         "eigenpairs": {"k": args.ends, "tol": TOL},
@@ -160,16 +159,17 @@ def measure(workload, args):
                 if (
                     (name, job) in missing
                     or held
-                    and held["seconds"] > max(ENOUGH, SLOW * best[OURS, job]["seconds"])
+                    and held["seconds"]
+                    > max(SINGLE_RUN_SECONDS, SINGLE_RUN_RATIO * best[OURS, job]["seconds"])
                 ):
                     continue
-                command.step(f"{workload}: {name}, {job}, round {seed + 1} of {args.rounds}")
+                command.begin_step(f"{workload}: {name}, {job}, round {seed + 1} of {args.rounds}")
                 try:
                     answer = child.ask(do=job, seed=seed, **request)
                 except (Unavailable, TooSlow) as reason:
                     missing[name, job] = str(reason)
                     continue
-                answer["off"] = off(job, answer, truth, args.probes)
+                answer["off"] = error_over_tolerance(job, answer, truth, args.probes)
                 if held:
                     answer["off"] = max(answer["off"], held["off"])
                     answer = (
@@ -186,9 +186,9 @@ def measure(workload, args):
         "truth": truth,
         "missing": {": ".join(k): v for k, v in missing.items()},
         "best": {f"{name}: {job}": answer for (name, job), answer in best.items()},
-        "ahead": ahead(best),
+        "ahead": speedups(best),
     }
-    show(record, best, missing)
+    print_record(record, best, missing)
     for job in jobs:
         if (OURS, job) in missing or not best[OURS, job]["off"] <= 1:
             why = (
@@ -200,18 +200,18 @@ def measure(workload, args):
 
 
 def reference(workload, args):
-    """What all are held against, in float64."""
+    """Return the eigenvalues and moments in float64, with which all are compared."""
     child = SpectrumChild("reference", args.threads)
     try:
         child.build(workload)
         values = child.ask(do="eigenpairs", k=args.ends, tol=1e-6, seed=0)["values"]
-        return {"values": values, **child.ask(do="moments", samples=CHECKS, seed=0)}
+        return {"values": values, **child.ask(do="moments", samples=N_CHECK_VECTORS, seed=0)}
     finally:
         child.close()
 
 
 def open_children(names, workload, args):
-    """``(children, missing, n)``: every contender with its operator built."""
+    """Start every contender and build its operator. Return ``(children, missing, n)``."""
     children, missing, n = {}, {}, None
     for name in names:
         child = SpectrumChild(name, args.threads, None if name == OURS else args.limit)
@@ -224,25 +224,25 @@ def open_children(names, workload, args):
     return children, missing, n
 
 
-def off(job, answer, truth, probes):
-    """The worst error in units of what is allowed: at most 1, and the answer agrees."""
+def error_over_tolerance(job, answer, truth, probes):
+    """Return the largest error over the allowed one; the answer agrees if it is at most 1."""
     if job == "eigenpairs":
         answer["error"] = max(
             abs(a - b) / abs(b) for a, b in zip(answer["values"], truth["values"], strict=True)
         )
         return answer["error"] / TOL
     return max(
-        abs(m - mean) / (SIGMAS * scatter * (1 / probes + 1 / CHECKS) ** 0.5)
+        abs(m - mean) / (MAX_STANDARD_ERRORS * scatter * (1 / probes + 1 / N_CHECK_VECTORS) ** 0.5)
         for m, mean, scatter in zip(answer["moments"], truth["moments"], truth["scatter"])
     )
 
 
-def ahead(best):
-    """How many times faster than the fastest peer whose answer agrees, for both halves of the
-    job.
+def speedups(best):
+    """Return for each job how many times faster fastcurv is than the fastest peer whose answer
+    agrees, or None.
     """
     result = {}
-    for job in BOUNDS:
+    for job in MIN_SPEEDUPS:
         peers = [
             a["seconds"]
             for (name, what), a in best.items()
@@ -254,7 +254,7 @@ def ahead(best):
     return result
 
 
-def show(record, best, missing):
+def print_record(record, best, missing):
     print(f"\n{record['workload']}, n {record['n']}")
     print(
         f"  {'':20} {'eigenpairs':>10} {'products':>9} {'worst error':>12}   {'density':>9} "
@@ -294,13 +294,13 @@ def show(record, best, missing):
             print(f"  {job}: {ratio:.2f}x the fastest peer")
 
 
-def bounds(records):
-    """The bounds that are asked for, met or missed."""
+def print_bounds(records):
+    """Print each bound, and whether this run met it."""
     print()
-    for job, bound in BOUNDS.items():
+    for job, bound in MIN_SPEEDUPS.items():
         ratios = [r["ahead"][job] for r in records if r["ahead"][job]]
         if ratios:
-            command.met(
+            command.print_bound(
                 min(ratios) >= bound,
                 f"{job}: at least {bound}x the fastest peer on every workload: "
                 f"{', '.join(f'{r:.2f}x' for r in ratios)}",

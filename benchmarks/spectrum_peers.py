@@ -16,7 +16,7 @@ import time
 import warnings
 
 import numpy as np
-from peers import confine, serve
+from peers import confine_to_processors, serve_requests
 from workloads import WORKLOADS, flat
 
 DTYPE = "float32"
@@ -26,15 +26,15 @@ class Contender:
     """One library on one workload, in float32."""
 
     def build(self, workload):
-        """Make the operator, and make it warm. Returns n."""
+        """Make the operator, compute a product to warm it up, and return n."""
         raise NotImplementedError
 
     def eigenpairs(self, k, tol, seed):
-        """k values of each end, ascending, and the products spent."""
+        """Return k eigenvalues of each end, ascending, and the number of products."""
         raise NotImplementedError
 
     def density(self, probes, steps, seed):
-        """Nodes and weights of all probes as lists, and the products spent."""
+        """Return nodes and weights of all probes as lists, and the number of products."""
         raise NotImplementedError
 
 
@@ -60,14 +60,14 @@ class Fastcurv(Contender):
 
 
 class Reference(Fastcurv):
-    """Float64, and far past the tolerance: what the others are held against."""
+    """Values in float64 with a smaller tolerance, with which the others are compared."""
 
     def build(self, workload):
         return super().build(workload, "float64")
 
     def moments(self, samples, seed):
-        """Means of ``v'Hv / n`` and ``||Hv||^2 / n`` over random signs v, and how single samples
-        scatter.
+        """Return the means of ``v'Hv / n`` and ``||Hv||^2 / n`` over random signs v, and
+        the standard deviations of single samples.
         """
         rng, n, seen = np.random.default_rng(seed), self.H.shape[0], []
         for _ in range(samples):
@@ -163,7 +163,7 @@ class Jax(_Scipy):
 
 
 def torch_problem(workload):
-    """A torch module, data and loss."""
+    """Return a torch module, its data and its loss."""
     import torch
 
     X, y, layers, _ = workload.problem(DTYPE)
@@ -197,7 +197,9 @@ class Curvlinops(_Scipy):
         return self.op @ v
 
     def density(self, probes, steps, seed):
-        """Its own Lanczos, which finds the ends by ARPACK first and reorthogonalises nothing."""
+        """Return the density by curvlinops' Lanczos, which finds the ends by ARPACK first and
+        does not reorthogonalise.
+        """
         import curvlinops
 
         grid, density = curvlinops.lanczos_approximate_spectrum(self.A, steps, num_repeats=probes)
@@ -218,7 +220,7 @@ class PyHessian(Contender):
 
     @staticmethod
     def _eig(torch):
-        """What its release calls and torch no longer has, for its symmetric matrices."""
+        """Return torch.eig for symmetric matrices, which PyHessian calls and torch removed."""
 
         def eig(T, eigenvectors=True):
             values, vectors = torch.linalg.eigh(T)
@@ -244,7 +246,7 @@ SERVED = CONTENDERS | {"reference": Reference}
 
 
 class Worker:
-    """Answers requests for one contender until its input ends."""
+    """The requests that a process can make of its contender, one method each."""
 
     def __init__(self, name):
         self.contender = SERVED[name]()
@@ -273,5 +275,5 @@ class Worker:
 
 
 if __name__ == "__main__":
-    confine(int(sys.argv[2]))
-    serve(Worker, sys.argv[1])
+    confine_to_processors(int(sys.argv[2]))
+    serve_requests(Worker, sys.argv[1])

@@ -21,7 +21,7 @@ def main():
 
 
 def draw(numbers):
-    """The table as bars."""
+    """Draw the table as bars."""
     text = (DOCS / "speed.md").read_text().split("\n\n")
     table = next(part for part in text if "torch / fastcurv" in part)
     rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in table.splitlines()[2:]]

@@ -2,8 +2,8 @@
 
     python benchmarks/streaming.py [--rows 200000] [--memory 16e6]
 
-The file lies in the disk's cache, since it has just been written. Contenders: `Objective` with all
-state kept; `Objective` with the same bound on its state, which makes the state again for each
+The file is in the page cache, since it has just been written. Contenders: `Objective` with all
+state in memory; `Objective` with the same bound on its state, which recomputes the state for each
 product as a pass over blocks does; `StreamedObjective`.
 """
 
@@ -18,11 +18,11 @@ import numpy as np
 import fastcurv as fc
 
 
-def best(actions, repeat):
-    """The shortest time of each, taken in turns."""
+def least_seconds(actions, repeat):
+    """Return the shortest time of each action, measured in turns."""
     times = [np.inf] * len(actions)
     for number in range(repeat):
-        command.step(f"round {number + 1} of {repeat}")
+        command.begin_step(f"round {number + 1} of {repeat}")
         for i, action in enumerate(actions):
             start = time.perf_counter()
             action()
@@ -30,7 +30,7 @@ def best(actions, repeat):
     return times
 
 
-def write(path, N, d, rng):
+def write_rows(path, N, d, rng):
     X = np.lib.format.open_memmap(path, "w+", shape=(N, d))
     for start in range(0, N, 10_000):
         X[start : start + 10_000] = rng.standard_normal((min(10_000, N - start), d))
@@ -48,18 +48,18 @@ def main():
     parser.add_argument("--folder", default=None, help="where the file is written")
     args = parser.parse_args()
     with command.run(args) as numbers:
-        compare(args, numbers)
+        compare_sources(args, numbers)
 
 
-def compare(args, numbers):
-    """The table: three contenders, three jobs."""
+def compare_sources(args, numbers):
+    """Print the table of three contenders and three jobs."""
     sizes, rng = [int(m) for m in args.sizes.split(",")], np.random.default_rng(0)
     model = fc.MLP(sizes)
     theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
     V, y = rng.standard_normal((model.n_params, 8)), rng.integers(sizes[-1], size=args.rows)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         path = Path(folder) / "X.npy"
-        write(path, args.rows, sizes[0], rng)
+        write_rows(path, args.rows, sizes[0], rng)
         X, memory = np.load(path), int(args.memory)
         contenders = {
             "in memory": fc.Objective(model, X, y),
@@ -73,11 +73,11 @@ def compare(args, numbers):
         operators = {name: ob.hessian(theta) for name, ob in contenders.items()}
         points = (theta + 1e-9 * i for i in itertools.count(1))
         columns = [
-            best(
+            least_seconds(
                 [lambda ob=ob: ob.gradient(next(points)) for ob in contenders.values()], args.repeat
             ),
-            best([lambda H=H: H @ v for H in operators.values()], args.repeat),
-            best([lambda H=H: H @ V for H in operators.values()], args.repeat),
+            least_seconds([lambda H=H: H @ v for H in operators.values()], args.repeat),
+            least_seconds([lambda H=H: H @ V for H in operators.values()], args.repeat),
         ]
         numbers |= (found := dict(zip(contenders, zip(*columns))))
         for name, times in found.items():

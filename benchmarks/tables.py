@@ -1,10 +1,10 @@
-"""The tables that ``hvp.py`` prints, and the bounds that the project holds itself to."""
+"""The tables that ``hvp.py`` prints, and the project's bounds on their numbers."""
 
 import math
 
 import command
 
-TIMES = ("fastcurv", "torch", "jax-linearize", "jax-jvp")
+CONTENDERS = ("fastcurv", "torch", "jax-linearize", "jax-jvp")
 
 
 def print_head(facts):
@@ -14,25 +14,27 @@ def print_head(facts):
 
 
 def print_record(record, first):
-    """One line: the product's time for each contender, the ratio to the best peer, the share of the
-    FMA peak.
+    """Print one line: the product's time for each contender, the ratio to the best peer, and the
+    share of the FMA peak.
     """
     if first:
-        names = "".join(f"{name:>15}" for name in TIMES)
+        names = "".join(f"{name:>15}" for name in CONTENDERS)
         print(
             f"{'workload':<14}{'dtype':<9}{names}{'best peer/ours':>16}{'of FMA peak':>13}"
             f"{'peak GF/s':>11}"
         )
-    times = "".join(milliseconds(record["seconds"].get(name, {}).get("product")) for name in TIMES)
+    times = "".join(
+        format_milliseconds(record["seconds"].get(name, {}).get("product")) for name in CONTENDERS
+    )
     print(
-        f"{record['workload']:<14}{record['dtype']:<9}{times}{number(record['ahead']):>16}"
+        f"{record['workload']:<14}{record['dtype']:<9}{times}{format_ratio(record['ahead']):>16}"
         f"{record['share_of_peak']:>13.0%}{record['fma_peak'] / 1e9:>11.0f}",
         flush=True,
     )
 
 
-def print_more(records):
-    """What else was timed, as ratios."""
+def print_other_calls(records):
+    """Print the times of the other calls, and their ratios."""
     ratios = [r["ahead"] for r in records if r["ahead"]]
     if ratios:
         print(
@@ -41,19 +43,19 @@ def print_more(records):
     for reason in sorted({reason for r in records for reason in r["missing"].values()}):
         print(f"left out: {reason}")
     columns = {
-        "product": lambda r: milliseconds(r["seconds"]["fastcurv"]["product"], 9),
-        "out=": lambda r: milliseconds(r["seconds"]["fastcurv"]["product-out"], 9),
-        "gradient": lambda r: milliseconds(r["seconds"]["fastcurv"]["gradient"], 9),
-        "peer/ours": lambda r: number(r["gradient_ahead"]),
+        "product": lambda r: format_milliseconds(r["seconds"]["fastcurv"]["product"], 9),
+        "out=": lambda r: format_milliseconds(r["seconds"]["fastcurv"]["product-out"], 9),
+        "gradient": lambda r: format_milliseconds(r["seconds"]["fastcurv"]["gradient"], 9),
+        "peer/ours": lambda r: format_ratio(r["gradient_ahead"]),
         "product/gradient (floor)": lambda r: (
             f"{r['product/gradient']:.2f} ({r['floor product/gradient']:.2f})"
         ),
-        "bind/gradient": lambda r: number(r["bind/gradient"]),
-        "ggn/product": lambda r: number(r["ggn/product"]),
-        "quadratic/product": lambda r: number(r["quadratic/product"]),
-        "block/product": lambda r: number(r["block/product"]),
+        "bind/gradient": lambda r: format_ratio(r["bind/gradient"]),
+        "ggn/product": lambda r: format_ratio(r["ggn/product"]),
+        "quadratic/product": lambda r: format_ratio(r["quadratic/product"]),
+        "block/product": lambda r: format_ratio(r["block/product"]),
         "block of peak": lambda r: f"{r['block_share_of_peak']:.0%}",
-        "2 threads/1": lambda r: number(r["threads"]),
+        "2 threads/1": lambda r: format_ratio(r["threads"]),
     }
     print("\nThe other calls: ms, and ratios (block: per vector, k = 8; peer/ours: gradients)\n")
     widths = {name: max(len(name), 9) + 2 for name in columns}
@@ -64,14 +66,14 @@ def print_more(records):
 
 
 def print_bounds(records):
-    """Each bound, and whether this run met it."""
+    """Print each bound, and whether this run met it."""
     print("\nBounds\n")
-    for sentence, met in judge(records):
-        command.met(met, sentence)
+    for sentence, is_met in checked_bounds(records):
+        command.print_bound(is_met, sentence)
 
 
-def judge(records):
-    """Yield ``(sentence, met)`` for every bound that these records can speak to."""
+def checked_bounds(records):
+    """Yield ``(sentence, is_met)`` for every bound on a number of these records."""
     for r in records:
         for what, value, wanted in BOUNDS:
             limit, sense = wanted(r), 1
@@ -90,10 +92,9 @@ def judge(records):
         yield f"best peer / ours, geometric mean {mean:.2f}, wanted at least 1.50", mean >= 1.5
 
 
-def on(names, limit):
-    """A bound for the named workloads; ``limit`` may depend on the dtype.
-
-    Negative: an upper bound.
+def bound_for(names, limit):
+    """Return a function of a record that returns the bound ``limit``, or None unless the
+    workload is named. ``limit`` may depend on the dtype; a negative one is an upper bound.
     """
 
     def wanted(r):
@@ -105,13 +106,15 @@ def on(names, limit):
 
 
 def ggn_bound(r):
-    """Three quarters of a product, where its matrix products allow as much."""
+    """Return the upper bound of three quarters of a product, or None if the matrix products take
+    longer.
+    """
     return -0.75 if r["floor ggn/product"] <= 0.75 else None
 
 
-LARGE = ("mnist-relu", "mnist", "autoencoder", "wide")
-EVERY = ("tiny", "digits", "mnist-128", *LARGE)
-NARROW = {  # share of peak
+LARGE_WORKLOADS = ("mnist-relu", "mnist", "autoencoder", "wide")
+MAIN_WORKLOADS = ("tiny", "digits", "mnist-128", *LARGE_WORKLOADS)
+MIN_PEAK_SHARES = {  # share of peak
     "tall-100": 0.55,
     "tall-64": 0.50,
     "tall-160": 0.60,
@@ -120,47 +123,74 @@ NARROW = {  # share of peak
     "ragged": {"float32": 0.82, "float64": 0.80},
     "deep-72": {"float32": 0.82, "float64": 0.80},
 }
-TALL = (*(name for name in NARROW if name not in EVERY), "small-10", "small-20")
-SMALL = {  # microseconds: half of what they took when samples were rows of every panel
+TALL_WORKLOADS = (
+    *(name for name in MIN_PEAK_SHARES if name not in MAIN_WORKLOADS),
+    "small-10",
+    "small-20",
+)
+MAX_MICROSECONDS = {  # microseconds: half of what they took when samples were rows of every panel
     "small-10": {"float32": -8.6, "float64": -19.2},
     "small-20": {"float32": -5.1, "float64": -8.4},
 }
-TINY_AHEAD = {"float32": 4.0, "float64": 3.0}
-DIGITS_AHEAD = {"float32": 2.3, "float64": 1.75}
+MIN_TINY_RATIOS = {"float32": 4.0, "float64": 3.0}
+MIN_DIGITS_RATIOS = {"float32": 2.3, "float64": 1.75}
 
 BOUNDS = (  # what, its value, the bound
-    ("share of FMA peak", lambda r: r["share_of_peak"], on(LARGE, 0.90)),
-    ("share of FMA peak", lambda r: r["share_of_peak"], on(("digits",), 0.60)),
-    *(("share of FMA peak", lambda r: r["share_of_peak"], on((n,), x)) for n, x in NARROW.items()),
+    ("share of FMA peak", lambda r: r["share_of_peak"], bound_for(LARGE_WORKLOADS, 0.90)),
+    ("share of FMA peak", lambda r: r["share_of_peak"], bound_for(("digits",), 0.60)),
+    *(
+        ("share of FMA peak", lambda r: r["share_of_peak"], bound_for((n,), x))
+        for n, x in MIN_PEAK_SHARES.items()
+    ),
     *(
         (
             "us for product(v, out=)",
             lambda r: r["seconds"]["fastcurv"]["product-out"] * 1e6,
-            on(n, x),
+            bound_for(n, x),
         )
-        for n, x in (((name,), limit) for name, limit in SMALL.items())
+        for n, x in (((name,), limit) for name, limit in MAX_MICROSECONDS.items())
     ),
-    ("best peer / ours", lambda r: r["ahead"], on(("mnist-128", *LARGE), 1.0)),
-    ("best peer / ours", lambda r: r["ahead"], on(("tiny",), TINY_AHEAD)),
-    ("best peer / ours", lambda r: r["ahead"], on(("digits",), DIGITS_AHEAD)),
+    ("best peer / ours", lambda r: r["ahead"], bound_for(("mnist-128", *LARGE_WORKLOADS), 1.0)),
+    ("best peer / ours", lambda r: r["ahead"], bound_for(("tiny",), MIN_TINY_RATIOS)),
+    ("best peer / ours", lambda r: r["ahead"], bound_for(("digits",), MIN_DIGITS_RATIOS)),
     (
         "us for product(v, out=)",
         lambda r: r["seconds"]["fastcurv"]["product-out"] * 1e6,
-        on(("tiny",), -10),
+        bound_for(("tiny",), -10),
     ),
-    ("product / (floor's ratio x gradient)", lambda r: r["product/floor"], on(LARGE, -1.1)),
-    ("2 threads / 1", lambda r: r["threads"], on(LARGE, 1.85)),
-    ("gradient: best peer / ours", lambda r: r["gradient_ahead"], on((*EVERY, *TALL), 1.0)),
-    ("bind / gradient", lambda r: r["bind/gradient"], on(EVERY, -1.3)),
+    (
+        "product / (floor's ratio x gradient)",
+        lambda r: r["product/floor"],
+        bound_for(LARGE_WORKLOADS, -1.1),
+    ),
+    ("2 threads / 1", lambda r: r["threads"], bound_for(LARGE_WORKLOADS, 1.85)),
+    (
+        "gradient: best peer / ours",
+        lambda r: r["gradient_ahead"],
+        bound_for((*MAIN_WORKLOADS, *TALL_WORKLOADS), 1.0),
+    ),
+    ("bind / gradient", lambda r: r["bind/gradient"], bound_for(MAIN_WORKLOADS, -1.3)),
     ("GGN / Hessian product", lambda r: r["ggn/product"], ggn_bound),
-    ("quadratic / product", lambda r: r["quadratic/product"], on(("mnist-relu", "mnist"), -0.6)),
-    ("quadratic / product", lambda r: r["quadratic/product"], on(("tall-100", "tall-64"), -0.85)),
-    ("quadratic / product", lambda r: r["quadratic/product"], on(("tall-160",), -0.6)),
-    ("block / product, per vector", lambda r: r["block/product"], on((*EVERY, *TALL), -1.0)),
+    (
+        "quadratic / product",
+        lambda r: r["quadratic/product"],
+        bound_for(("mnist-relu", "mnist"), -0.6),
+    ),
+    (
+        "quadratic / product",
+        lambda r: r["quadratic/product"],
+        bound_for(("tall-100", "tall-64"), -0.85),
+    ),
+    ("quadratic / product", lambda r: r["quadratic/product"], bound_for(("tall-160",), -0.6)),
+    (
+        "block / product, per vector",
+        lambda r: r["block/product"],
+        bound_for((*MAIN_WORKLOADS, *TALL_WORKLOADS), -1.0),
+    ),
     (
         "block / product (or 0.8 of its share of peak)",
         lambda r: min(r["block/product"], 0.64 / r["block_share_of_peak"]),
-        on(("digits",), -0.8),
+        bound_for(("digits",), -0.8),
     ),
 )
 
@@ -169,9 +199,9 @@ def geometric_mean(values):
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
-def milliseconds(seconds, width=15):
+def format_milliseconds(seconds, width=15):
     return f"{'-' if seconds is None else format(seconds * 1e3, '.4g'):>{width}}"
 
 
-def number(value):
+def format_ratio(value):
     return "-" if value is None else f"{value:.2f}"

@@ -20,8 +20,8 @@ DTYPES = ("float32", "float64")
 
 @dataclass(frozen=True)
 class Workload:
-    """A network, a loss and a number of samples; ``large`` where matrix products are all that
-    counts.
+    """A network, a loss and a number of samples; ``large`` if matrix products take nearly all
+    time.
     """
 
     name: str
@@ -36,14 +36,14 @@ class Workload:
         return f"{self.name}: {sizes}, N {self.n_samples}, {self.activation}, {self.loss}"
 
     def flops(self, what="product"):
-        """The floor: flops of the matrix products that ``what`` cannot do without."""
+        """Return the flops of the matrix products that ``what`` needs at least."""
         first, other = PRODUCTS[what]
         layers = [m * k for k, m in zip(self.sizes, self.sizes[1:])]
         return 2 * self.n_samples * (first * layers[0] + other * sum(layers[1:]))
 
     def problem(self, dtype, seed=0):
-        """``X, y, layers, directions``: data, ``[(W, b), ...]`` and a direction of the same
-        shape.
+        """Return ``X, y, layers, directions``: data, ``[(W, b), ...]`` and a direction of the same
+        shapes.
         """
         rng = np.random.default_rng(seed)
         X = rng.standard_normal((self.n_samples, self.sizes[0])).astype(dtype)
@@ -105,5 +105,5 @@ WORKLOADS = {
 
 
 def flat(layers):
-    """One vector in the library's order: W1, b1, W2, b2, ..., each row-major."""
+    """Return one vector in the library's order: W1, b1, W2, b2, ..., each row-major."""
     return np.concatenate([part.ravel() for layer in layers for part in layer])

@@ -36,10 +36,11 @@ def main(scale="normal", out="pictures"):
         hessian = batch.hessian(theta)
         seconds = pick(scale, 0.02, 0.3, 1.0)
         times["gradient"].append(
-            best(lambda k, batch=batch: batch.value_and_gradient(points[k % 2]), seconds) / size
+            least_seconds(lambda k, batch=batch: batch.value_and_gradient(points[k % 2]), seconds)
+            / size
         )
         times["Hessian product"].append(
-            best(lambda k, hessian=hessian: hessian @ v, seconds) / size
+            least_seconds(lambda k, hessian=hessian: hessian @ v, seconds) / size
         )
 
     batches, errors = gradient_errors(scale)
@@ -82,8 +83,8 @@ def main(scale="normal", out="pictures"):
 
 
 def gradient_errors(scale):
-    """Root mean square of ||g_batch - g|| / ||g|| by size of the batch (sizes, points), each row of
-    a batch drawn from all.
+    """Return the root mean square of ||g_batch - g|| / ||g|| by batch size, (sizes, points); each
+    row of a batch is drawn from all rows.
     """
     X, y = digits(1000)
     ob = fc.Objective(fc.MLP([64, 24, 10]), X, y, loss="cross_entropy")
@@ -105,8 +106,8 @@ def gradient_errors(scale):
     return batches, np.transpose(errors)
 
 
-def best(call, seconds):
-    """The shortest of the calls that fit into ``seconds``."""
+def least_seconds(call, seconds):
+    """Return the shortest time of the calls that fit into ``seconds``."""
     call(0)
     shortest, number, end = np.inf, 0, time.process_time() + seconds
     while time.process_time() < end:
@@ -118,7 +119,7 @@ def best(call, seconds):
 
 
 def half_gain(sizes, per_sample):
-    """The first size whose rate is at least half of the best."""
+    """Return the first size whose rate is at least half of the best."""
     return next(size for size, t in zip(sizes, per_sample) if t <= 2 * min(per_sample))
 
 

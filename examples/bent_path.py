@@ -19,11 +19,13 @@ from common import Outcome, command_line, digits, pick, save
 import fastcurv as fc
 from fastcurv import plots
 
-T = np.linspace(0, 1, 12)[1:-1]  # where the mean on the curve is taken
+CURVE_TIMES = np.linspace(0, 1, 12)[1:-1]  # where the mean on the curve is taken
 
 
 class Curve:
-    """The mean loss on the quadratic Bezier curve from a to b, by its middle point."""
+    """The mean loss on the quadratic Bezier curve from a to b, as a function of its middle
+    point.
+    """
 
     def __init__(self, ob, a, b):
         self.ob, self.a, self.b, self.n_params = ob, a, b, ob.n_params
@@ -32,10 +34,12 @@ class Curve:
         return (1 - t) ** 2 * self.a + 2 * t * (1 - t) * c + t**2 * self.b
 
     def value(self, c):
-        return np.mean([self.ob.value(self.at(c, t)) for t in T])
+        return np.mean([self.ob.value(self.at(c, t)) for t in CURVE_TIMES])
 
     def gradient(self, c):
-        return np.mean([2 * t * (1 - t) * self.ob.gradient(self.at(c, t)) for t in T], axis=0)
+        return np.mean(
+            [2 * t * (1 - t) * self.ob.gradient(self.at(c, t)) for t in CURVE_TIMES], axis=0
+        )
 
 
 def reproduce(activation, seeds):

@@ -24,7 +24,7 @@ from fastcurv.common.optional import optional_import
 
 SCALES = ("quick", "normal", "full")
 DATA = Path(__file__).parent / "data"
-saved = {"slides": False}  # what `save` writes besides the picture, as the command line says
+saved = {"slides": False}  # whether `save` also writes slides; set by the command line
 
 # Minutes that `--full` takes where it is more than three: estimates, from the normal size and how
 # the work grows.
@@ -42,7 +42,9 @@ FULL_MINUTES = {
 
 
 def full_times():
-    """Which examples take more than three minutes with ``--full``, and how many."""
+    """Return a text that lists the examples that take more than three minutes with ``--full``, with
+    their times.
+    """
     slow = ", ".join(f"{name} {minutes}" for name, minutes in FULL_MINUTES.items())
     return (
         f"--full takes at most three minutes on two cores, except, in minutes, by estimate: {slow}."
@@ -51,8 +53,8 @@ def full_times():
 
 @dataclass(frozen=True)
 class Outcome:
-    """One sentence with the figures that support or contradict the claim, the figures, the
-    picture.
+    """One sentence with the figures that support or contradict the claim, the figures, and the path
+    of the picture.
     """
 
     sentence: str
@@ -87,13 +89,13 @@ def command_line(main):
 
 
 def full_minutes(main):
-    """How long ``--full`` takes, in words."""
+    """Return how long ``--full`` takes, in words."""
     minutes = FULL_MINUTES.get(Path(sys.modules[main.__module__].__file__).stem)
     return "at most three minutes" if minutes is None else f"about {minutes} minutes, by estimate"
 
 
 def pick(scale, quick, normal, full):
-    """The value for this scale."""
+    """Return the value for a scale."""
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
     return {"quick": quick, "normal": normal, "full": full}[scale]
@@ -114,7 +116,7 @@ def columns(rows):
 
 
 def write_table(path, rows, remark):
-    """Write rows as a CSV file whose first line says how they were made."""
+    """Write rows as a CSV file whose first line is a comment."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         file.write(f"# {remark}\n")
@@ -125,12 +127,12 @@ def write_table(path, rows, remark):
 
 
 def short(value):
-    """Six digits of a float; anything else as it is."""
+    """Return a float with six digits, and anything else unchanged."""
     return f"{value:.6g}" if isinstance(value, (float, np.floating)) else value
 
 
 def read_table(path):
-    """Return the columns of a file by `write_table`: integers, floats (an empty cell is NaN) or
+    """Return the columns of a file by `write_table`, as integers, floats (an empty cell is NaN) or
     words.
     """
     with path.open(newline="") as file:
@@ -139,7 +141,9 @@ def read_table(path):
 
 
 def as_numbers(cells):
-    """The narrowest array that holds these cells: of integers, of floats, or of words."""
+    """Return the cells as an array of integers if all are integers, else of floats, else of
+    words.
+    """
     for kind in (int, float):
         try:
             return np.array([kind(cell or "nan") for cell in cells])
@@ -157,7 +161,9 @@ def select(table, **wanted):
 
 
 def binomial_interval(successes, n, risk=0.05):
-    """Clopper and Pearson's interval for a probability: exact, so at least 95% by default."""
+    """Return the interval of Clopper and Pearson for a probability, whose coverage is at least 1 -
+    risk.
+    """
     from scipy.stats import beta
 
     low = beta.ppf(risk / 2, successes, n - successes + 1) if successes else 0.0
@@ -209,7 +215,7 @@ def save_slide(figure, sentence, path):
 
 
 def digits(n_samples=None, n_features=64, seed=0):
-    """Samples of scikit-learn's digits, centred; fewer features are their leading principal
+    """Return samples of scikit-learn's digits, centred. Fewer features are their leading principal
     components, scaled.
 
     Returns
@@ -230,7 +236,9 @@ def digits(n_samples=None, n_features=64, seed=0):
 
 
 def two_spirals(n_samples=200, noise=0.1, turns=1.0, seed=0):
-    """Two classes in the plane, wound around each other: X (n_samples, 2), y (n_samples,)."""
+    """Return two classes in the plane, wound around each other: X (n_samples, 2), y
+    (n_samples,).
+    """
     rng = np.random.default_rng(seed)
     y = np.arange(n_samples) % 2
     t = np.sqrt(rng.uniform(0.05, 1.0, n_samples))

@@ -17,7 +17,7 @@ import fastcurv as fc
 from fastcurv import plots
 
 BATCH_SIZE = 8
-FIRST = {
+RATE_TITLES = {
     0.05: "First rate 0.05: the\nconstant rate is lowest",
     0.5: "First rate 0.5: it is\nthe highest",
 }
@@ -30,7 +30,7 @@ def main(scale="normal", out="pictures"):
     lowest = fc.minimize(ob, start, "newton-cg", max_iter=100).fun
     figure = plots.new_figure((7.6, 4.0))
     gaps = {}
-    for ax, (first, title) in zip(figure.subplots(1, 2, sharey=True), FIRST.items()):
+    for ax, (first, title) in zip(figure.subplots(1, 2, sharey=True), RATE_TITLES.items()):
         rates = {
             "constant": fc.schedules.constant(first),
             "1/t": fc.schedules.inverse_time(first, 0.01),
@@ -50,7 +50,7 @@ def main(scale="normal", out="pictures"):
     words = "; ".join(
         f"first rate {first}: "
         + ", ".join(f"{name} {gap:.1e}" for (at, name), gap in gaps.items() if at == first)
-        for first in FIRST
+        for first in RATE_TITLES
     )
     return Outcome(
         f"Loss above the minimum after {epochs} epochs, median of the last ten, {words}.",

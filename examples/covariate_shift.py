@@ -34,7 +34,7 @@ def main(scale="normal", out="pictures"):
         start, seen = model.init(seed=0), []
 
         def look(xk, ob=ob, seen=seen):
-            z = inputs(ob, xk)
+            z = preactivations(ob, xk)
             seen.append((z.mean(axis=0), z.std(axis=0)))
 
         look(start)
@@ -62,8 +62,8 @@ def main(scale="normal", out="pictures"):
     return Outcome(f"Over {epochs} epochs, {words}.", save(figure, __file__, out), facts)
 
 
-def inputs(ob, theta, layer=4):
-    """What the units of a hidden layer receive, before their relu: (N, width)."""
+def preactivations(ob, theta, layer=4):
+    """Return the inputs of the units of a hidden layer, before their relu: (N, width)."""
     model, a = ob.model, ob.X
     for l, parts in enumerate(model.unflatten(theta)):
         z = a @ parts[0].T + parts[1]

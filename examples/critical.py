@@ -13,7 +13,7 @@ import fastcurv as fc
 
 @dataclass(frozen=True)
 class Found:
-    """A critical point, its loss, the verdict on it."""
+    """A critical point, its loss, and its verdict."""
 
     theta: np.ndarray
     loss: float
@@ -21,8 +21,8 @@ class Found:
 
 
 def from_narrower(make, width, n_starts, *, seed=0):
-    """Critical points of ``make(width)``: networks of 1 to ``width`` units trained to rest, zero
-    units added.
+    """Return critical points of ``make(width)``: converged networks of 1 to ``width`` units with
+    zero units added.
 
     Parameters
     ----------
@@ -46,13 +46,15 @@ def from_narrower(make, width, n_starts, *, seed=0):
 
 
 def judge(ob, theta):
-    """``[Found]``, or nothing where ``theta`` is not critical."""
+    """Return ``[Found]``, or an empty list if ``theta`` is not critical."""
     verdict = fc.classify(ob, theta)
     return [] if verdict.kind == "not_critical" else [Found(theta, float(ob.value(theta)), verdict)]
 
 
 def add_zero_units(narrow, theta, wide):
-    """``theta`` of a network with one hidden layer in a wider one that computes the same."""
+    """Return ``theta`` of a network with one hidden layer in a wider network with the same
+    outputs.
+    """
     (W1, b1), (W2, b2) = narrow.unflatten(theta)
     missing = wide.sizes[1] - narrow.sizes[1]
     W1, b1 = np.pad(W1, ((0, missing), (0, 0))), np.pad(b1, (0, missing))

@@ -17,8 +17,8 @@ from fastcurv import plots
 
 
 def problem(scale, seed):
-    """Digits in three parts, a fifth of the training labels wrong: the objective in training, the
-    held-out one, and fresh samples.
+    """Return the objective of training with a fifth of the labels wrong, the held-out objective,
+    and fresh samples, all of digits.
     """
     X, y = digits(seed=seed)
     rng = np.random.default_rng(seed)
@@ -33,8 +33,8 @@ def problem(scale, seed):
     return ob, held_out, (X[test], y[test])
 
 
-def trained(scale, seed, **options):
-    """Where Adam ends: after all epochs, or sooner with a `patience`."""
+def train(scale, seed, **options):
+    """Return the result of Adam after all epochs, or earlier with a `patience`."""
     ob, _, _ = problem(scale, seed)
     epochs = pick(scale, 100, 300, 1000)
     usual = {"batch_size": 32, "learning_rate": 3e-3, "seed": seed, "verdict": False}
@@ -43,12 +43,14 @@ def trained(scale, seed, **options):
 
 
 def experiment(scale):
-    """Losses of held-out samples and shares of fresh ones right: stopped, and at the end."""
+    """Return losses of held-out samples and accuracies on fresh ones, with early stopping and at
+    the end.
+    """
     rows = []
     for seed in range(pick(scale, 5, 10, 10)):
         ob, held_out, (X, y) = problem(scale, seed)
-        stopped = trained(scale, seed, validation=held_out, patience=15)
-        to_the_end = trained(scale, seed)
+        stopped = train(scale, seed, validation=held_out, patience=15)
+        to_the_end = train(scale, seed)
         row = {
             "seed": seed,
             "epochs": len(stopped.history["loss"]) - 1,
@@ -65,7 +67,7 @@ def main(scale="normal", out="pictures"):
     table = table_of(__file__, experiment, scale)
     figure = plots.new_figure((7.6, 3.8))
     left, right = figure.subplots(1, 2)
-    one_run(left, trained(scale, 0, validation=problem(scale, 0)[1]).history, table["epochs"][0])
+    draw_run(left, train(scale, 0, validation=problem(scale, 0)[1]).history, table["epochs"][0])
     stopped, to_the_end = table["right_stopped"], table["right_end"]
     for color, label, values, place in (
         (plots.GREY, "to the end", to_the_end, 0),
@@ -90,8 +92,10 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def one_run(ax, history, epochs):
-    """Both losses of a run to the end, where it would have stopped, and what is returned then."""
+def draw_run(ax, history, epochs):
+    """Draw both losses of a run to the end, the epoch at which it would have stopped, and the point
+    returned then.
+    """
     epoch = np.asarray(history["iteration"])
     plots.curve(epoch, history["loss"], ax, label="training loss")
     plots.curve(epoch, history["validation"], ax, label="validation loss")

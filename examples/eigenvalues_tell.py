@@ -24,7 +24,7 @@ from fastcurv import plots
 
 
 class Waves:
-    """cos x + cos(y) / 2, which has minima, saddles and maxima."""
+    """The function cos x + cos(y) / 2, which has minima, saddles and maxima."""
 
     n_params = 2
 
@@ -47,21 +47,21 @@ def main(scale="normal", out="pictures"):
     X = np.sqrt(n) * (np.linalg.qr(rng.standard_normal((n, n)))[0] * np.sqrt(spectrum)) @ U.T
     ob = fc.Objective(fc.MLP([n, p, n], activation="identity", bias=False), X, X, loss="mse")
     sets = [kept for k in range(p + 1) for kept in combinations(range(n), k)]
-    rows = [judge(ob, U, spectrum, kept, p) for kept in sets]
+    rows = [facts_at(ob, U, spectrum, kept, p) for kept in sets]
     loss, negative, expected, kinds = map(np.array, zip(*rows))
 
     figure = plots.new_figure((7.6, 6.2))
     above, below = figure.subfigures(2, 1)
     points = {
-        "minimum": (ob, keeping(U, tuple(range(p)), p)),
-        "saddle": (ob, keeping(U, tuple(range(n - p, n)), p)),
+        "minimum": (ob, critical_point_keeping(U, tuple(range(p)), p)),
+        "saddle": (ob, critical_point_keeping(U, tuple(range(n - p, n)), p)),
         "maximum": (Waves(), np.zeros(2)),
     }
     signs = {}
     for ax, (kind, (objective, theta)) in zip(above.subplots(1, 3), points.items()):
         verdict = fc.classify(objective, theta)
-        signs[kind] = verdict.kind, turn(ax, dense(objective, theta))
-        ax.set_title(f"{kind[0].upper()}{kind[1:]}: {WORDS[kind]}")
+        signs[kind] = verdict.kind, plot_rotating_direction(ax, dense_hessian(objective, theta))
+        ax.set_title(f"{kind[0].upper()}{kind[1:]}: {KIND_TITLES[kind]}")
     above.axes[0].set_ylabel(r"$v^{\top} H v$")
     ax = below.subplots()
     for kind in np.unique(kinds):
@@ -89,22 +89,22 @@ def main(scale="normal", out="pictures"):
     )
 
 
-WORDS = {
+KIND_TITLES = {
     "minimum": "up\nin every direction",
     "saddle": "up in some\ndirections, down in others",
     "maximum": "down\nin every direction",
 }
 
 
-def dense(objective, theta):
-    """The Hessian as an array."""
+def dense_hessian(objective, theta):
+    """Return the Hessian as an array."""
     H = objective.hessian(theta)
     return H if isinstance(H, np.ndarray) else H.to_dense()
 
 
-def turn(ax, H):
-    """Draw v'Hv as v turns once in the plane of the lowest and the highest eigenvector; return its
-    least and its largest value over all eigenvectors that are not of a symmetry.
+def plot_rotating_direction(ax, H):
+    """Draw v'Hv as v rotates in the plane of the lowest and the highest eigenvector. Return its
+    least and largest value over all eigenvectors that are not of a symmetry.
     """
     values, vectors = np.linalg.eigh(H)
     kept = np.abs(values) > 1e-10 * np.abs(values).max()
@@ -122,20 +122,20 @@ def turn(ax, H):
     return float(values[0]), float(values[-1])
 
 
-def keeping(U, kept, p):
-    """The critical point that keeps these eigenvectors."""
+def critical_point_keeping(U, kept, p):
+    """Return the critical point that keeps the eigenvectors ``kept``."""
     n, k = len(U), len(kept)
     W1 = np.zeros((p, n))
     W1[:k] = U[:, kept].T
     return np.concatenate([W1.ravel(), W1.T.ravel()])
 
 
-def judge(ob, U, spectrum, kept, p):
-    """Loss, negative eigenvalues, what theory says of them, and the kind, at the point that keeps
-    ``kept``.
+def facts_at(ob, U, spectrum, kept, p):
+    """Return the loss, the negative eigenvalues with those predicted by theory, and the kind, at
+    the point that keeps ``kept``.
     """
     n, k = len(spectrum), len(kept)
-    theta = keeping(U, kept, p)
+    theta = critical_point_keeping(U, kept, p)
     point = fc.classify(ob, theta)
     worse = sum(spectrum[j] > spectrum[i] for i in kept for j in range(n) if j not in kept)
     return ob.value(theta), point.n_negative, worse + (p - k) * (n - k), point.kind

@@ -57,7 +57,7 @@ def main(scale="normal", out="pictures"):
     left.set_ylabel("best step")
     left.set_title("At saddles the best step\nis not $1/|\\lambda|$")
     left.legend(frameon=False)
-    steps = on_the_way(ob, pick(scale, 2, 6, 20))
+    steps = steps_during_training(ob, pick(scale, 2, 6, 20))
     factors = draw_steps(right, steps)
     spread = np.quantile(ratio, [0.1, 0.5, 0.9])
     return Outcome(
@@ -77,9 +77,9 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def on_the_way(ob, n_starts):
-    """Sign of the eigenvalue, model's step and best step, along the five lowest and highest
-    eigenvectors at points of trainings.
+def steps_during_training(ob, n_starts):
+    """Return the sign of the eigenvalue, the model's step and the best step, along the five lowest
+    and highest eigenvectors at points of trainings.
     """
     rows = []
     for seed in range(n_starts):
@@ -96,7 +96,9 @@ def on_the_way(ob, n_starts):
 
 
 def draw_steps(ax, steps):
-    """Best steps against those of the model; return their ratios by sign of the eigenvalue."""
+    """Draw best steps against those of the model, and return their ratios by sign of the
+    eigenvalue.
+    """
     factors = {}
     for sign, name, color in ((1, "positive", plots.BLUE), (-1, "negative", plots.RED)):
         _, model, best = steps[steps[:, 0] == sign].T
@@ -116,8 +118,8 @@ def draw_steps(ax, steps):
 
 
 def line_minimum(ob, theta, direction):
-    """Distance and loss of the lowest point found on a line, both signs tried over decades, then
-    refined.
+    """Return distance and loss of the lowest point found on a line. Both signs are tried over
+    decades, then refined.
     """
     distances = np.concatenate([s * np.logspace(-5, 2, 57) for s in (1, -1)])
     losses = [ob.value(theta + t * direction) for t in distances]

@@ -35,7 +35,7 @@ SETTINGS = {
     "momentum 0.9, rate 0.1": ("momentum", {"learning_rate": 0.1, "momentum": 0.9}),
     ADAM: ("adam", {}),
 }
-FALL = 1e-4
+MIN_DECREASE = 1e-4
 
 
 def main(scale="normal", out="pictures"):
@@ -49,7 +49,7 @@ def main(scale="normal", out="pictures"):
     saddles = [
         (source, point)
         for source, sample in samples.items()
-        for point in steepest(sample, pick(scale, 1, 3, 24))
+        for point in lowest_saddles(sample, pick(scale, 1, 3, 24))
     ]
     rows = []
     for place, (source, point) in enumerate(saddles):
@@ -61,13 +61,13 @@ def main(scale="normal", out="pictures"):
                 for name, (method, options) in SETTINGS.items():
                     row = {"saddle": place, "source": source, "size": size, "method": name}
                     row["predicted"] = predicted_steps(eigen, point.loss, u, **options)
-                    row["seen"] = leave(ob, point, u, method, options)
+                    row["seen"] = steps_to_escape(ob, point, u, method, options)
                     rows.append(row)
     table = columns(rows)
     ratio = table["seen"] / table["predicted"]
     ratio = {name: ratio[table["method"] == name] for name in SETTINGS if name != ADAM}
     adam = table["seen"][table["method"] == ADAM]
-    figure = picture(table, [point.verdict.lambda_min for _, point in saddles])
+    figure = draw_picture(table, [point.verdict.lambda_min for _, point in saddles])
     together = np.concatenate(list(ratio.values()))
     return Outcome(
         f"From {len(saddles)} saddles, {together.size} runs took {together.min():.2f} to "
@@ -79,19 +79,21 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def steepest(sample, count):
+def lowest_saddles(sample, count):
     """Return the saddles of the lowest eigenvalues, which take the fewest steps to leave."""
     saddles = [point for point in sample.nontrivial if point.kind == "saddle"]
     return sorted(saddles, key=lambda point: point.verdict.lambda_min)[:count]
 
 
-def leave(ob, point, u, method, options):
-    """Steps until the loss has fallen by `FALL`, from a start next to the saddle."""
+def steps_to_escape(ob, point, u, method, options):
+    """Return the number of steps until the loss has fallen by `MIN_DECREASE`, from a start next to
+    the saddle.
+    """
     return fc.minimize(
         ob,
         point.theta + u,
         method,
-        fun_target=(1 - FALL) * point.loss,
+        fun_target=(1 - MIN_DECREASE) * point.loss,
         max_iter=100_000,
         gradient_tol=0.0,
         verdict=False,
@@ -100,15 +102,15 @@ def leave(ob, point, u, method, options):
 
 
 def predicted_steps(eigen, loss, u, learning_rate=None, momentum=0.0):
-    """Steps until the quadratic picture along the lowest eigenvectors has fallen by `FALL`; NaN for
-    Adam.
+    """Return the number of steps until the quadratic model along the lowest eigenvectors has fallen
+    by `MIN_DECREASE`, or NaN for Adam.
     """
     if learning_rate is None:
         return np.nan
     values, vectors = eigen
     lowest = values < values[0] * (1 - 1e-6)  # missing units bring equal eigenvalues
     m, distance = -values[0], np.linalg.norm(vectors[:, lowest].T @ u)
-    reach = np.sqrt(2 * FALL * loss / m)
+    reach = np.sqrt(2 * MIN_DECREASE * loss / m)
     half = (1 + momentum + learning_rate * m) / 2
     root = np.sqrt(half**2 - momentum)
     growth, other = half + root, half - root
@@ -116,8 +118,10 @@ def predicted_steps(eigen, loss, u, learning_rate=None, momentum=0.0):
     return np.log(reach / (share * distance)) / np.log(growth)
 
 
-def picture(table, lowest):
-    """Measured against predicted steps, and against the size of the start at one saddle."""
+def draw_picture(table, lowest):
+    """Draw measured against predicted steps, and steps at one saddle against the distance of the
+    start.
+    """
     figure = plots.new_figure((7.6, 5.0))
     left, right = figure.subplots(1, 2)
     middle = int(np.argsort(lowest)[len(lowest) // 2])

@@ -31,7 +31,7 @@ EPOCHS = 30
 
 
 def experiment(scale):
-    """The loss after each epoch, for each network, start and rate."""
+    """Return the loss after each epoch, for each network, start and rate."""
     X, y = digits(1000)
     rows = []
     for name, (sizes, activation) in NETWORKS.items():
@@ -81,7 +81,7 @@ def main(scale="normal", out="pictures"):
 
 
 def best_rate(table):
-    """The rate with the least median loss at the end."""
+    """Return the rate with the least median loss at the end."""
     last = select(table, epoch=table["epoch"].max())
     rates = np.unique(last["rate"])
     losses = [np.median(select(last, rate=rate)["loss"]) for rate in rates]

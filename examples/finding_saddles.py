@@ -30,7 +30,7 @@ from fastcurv import plots
 from fastcurv.common.optional import optional_import
 from fastcurv.optimize.sample import CriticalSample, SampledPoint, why_trivial
 
-ASKED = (0, 1, 0, 2, 0, 3)
+REQUESTED_INDICES = (0, 1, 0, 2, 0, 3)
 # data, hidden widths, l2: from 31 to 257 parameters
 NETWORKS = (
     ("linnerud", (4,), 1e-3),
@@ -42,7 +42,7 @@ NETWORKS = (
     ("breast_cancer", (8,), 3e-3),
     ("digits", (6,), 3e-3),
 )
-WORDS = {
+METHOD_LABELS = {
     "gradient norm": "Newton-MR\non the norm\nof the gradient",
     "newton": "plain\nNewton",
     "follow": "eigenvectors\nfollowed",
@@ -51,7 +51,7 @@ WORDS = {
 
 
 def objective(name, widths, l2):
-    """A tanh network on one of scikit-learn's data sets, whole."""
+    """Return a tanh network on all rows of one of scikit-learn's data sets."""
     with optional_import("the data", "demo"):
         from sklearn import datasets
 
@@ -71,15 +71,17 @@ def objective(name, widths, l2):
 
 
 def experiment(scale):
-    """Every try of every way on every network: where it ended, what was asked, and its time."""
+    """Return a row for every try of every method on every network: its end, the requested index,
+    and its time.
+    """
     rows = []
     for number, network in enumerate(pick(scale, NETWORKS[:1], NETWORKS, NETWORKS)):
         ob, n_tries = objective(*network), pick(scale, 6, 24, 120)
-        for way in WORDS:
+        for way in METHOD_LABELS:
             began = time.process_time()
-            ends = tries(ob, way, n_tries, seed=1000 + number)
+            ends = search_all(ob, way, n_tries, seed=1000 + number)
             spent = time.process_time() - began
-            points = [point for point in ends if point is not None and proved(point)]
+            points = [point for point in ends if point is not None and is_proved(point)]
             kept = CriticalSample([point for point in points if not point.trivial], 0, 0, ob.model)
             distinct = {id(point) for point in kept.distinct}
             for at, point in enumerate(ends):
@@ -89,8 +91,8 @@ def experiment(scale):
                     "n": ob.n_params,
                     "l2": network[2],
                     "way": way,
-                    "asked": ASKED[at % len(ASKED)],
-                    "proved": int(point is not None and proved(point)),
+                    "asked": REQUESTED_INDICES[at % len(REQUESTED_INDICES)],
+                    "proved": int(point is not None and is_proved(point)),
                     "trivial": int(point is not None and point.trivial is not None),
                     "index": -1 if point is None else point.verdict.n_negative,
                     "loss": np.nan if point is None else point.loss,
@@ -101,40 +103,48 @@ def experiment(scale):
     return rows
 
 
-def proved(point):
-    """Whether the theorem of Newton and Kantorovich holds there: a critical point is near, and has
-    the index.
+def is_proved(point):
+    """Return True if the Newton-Kantorovich theorem proves a critical point of this index near the
+    point.
     """
     h = point.verdict.kantorovich
     return point.verdict.certified and h is not None and h < 0.5
 
 
-def tries(ob, way, n_tries, seed):
-    """Where the tries end, in their order; None for a try that ends at no critical point."""
+def search_all(ob, way, n_tries, seed):
+    """Return the ends of all tries in order; None for a try that ends at no critical point."""
     if way == "sample":
-        return in_order(fc.sample_critical_points(ob, n_tries, index=ASKED, seed=seed), n_tries)
-    return [walk(ob, way, ASKED[at % len(ASKED)], [seed, at]) for at in range(n_tries)]
+        return points_by_try(
+            fc.sample_critical_points(ob, n_tries, index=REQUESTED_INDICES, seed=seed), n_tries
+        )
+    return [
+        search_once(ob, way, REQUESTED_INDICES[at % len(REQUESTED_INDICES)], [seed, at])
+        for at in range(n_tries)
+    ]
 
 
-def in_order(sample, n_tries):
-    """The points of a sample, which is in order of loss, by the requested index; None
-    for the last tries of an index where some ended at no point.
+def points_by_try(sample, n_tries):
+    """Return the points of a sample, which is sorted by loss, in the order of the tries, or None
+    for the last tries of an index if some ended at no point.
     """
-    left = {asked: [point for point in sample if point.requested_index == asked] for asked in ASKED}
-    order = [ASKED[at % len(ASKED)] for at in range(n_tries)]
-    return [left[asked].pop(0) if left[asked] else None for asked in order]
+    left = {
+        index: [point for point in sample if point.requested_index == index]
+        for index in REQUESTED_INDICES
+    }
+    order = [REQUESTED_INDICES[at % len(REQUESTED_INDICES)] for at in range(n_tries)]
+    return [left[index].pop(0) if left[index] else None for index in order]
 
 
-def walk(ob, way, asked, seed):
-    """One walk, from a network trained by Adam for 30 to 3000 steps."""
+def search_once(ob, way, index, seed):
+    """Return the end of one search from a network trained by Adam for 30 to 3000 steps."""
     rng = np.random.default_rng(seed)
     theta = ob.model.init(seed=rng)
     steps = int(np.exp(rng.uniform(np.log(30), np.log(3000))))
     theta = fc.minimize(ob, theta, "adam", max_iter=steps, learning_rate=1e-2, verdict=False).x
     if way == "newton":
-        theta = plain_newton(ob, theta)
+        theta = newton_iteration(ob, theta)
     else:
-        options = {"index": asked} if way == "follow" else {"method": "newton-mr"}
+        options = {"index": index} if way == "follow" else {"method": "newton-mr"}
         theta = fc.find_critical_point(ob, theta, max_iter=200, verdict=False, **options).x
     if not np.isfinite(theta).all() or not np.isfinite(ob.gradient(theta)).all():
         return None
@@ -142,11 +152,11 @@ def walk(ob, way, asked, seed):
     if verdict.kind == "not_critical":
         return None
     loss = float(ob.value(theta))
-    return SampledPoint(theta, loss, verdict, "walk", why_trivial(ob, theta), None, asked)
+    return SampledPoint(theta, loss, verdict, "walk", why_trivial(ob, theta), None, index)
 
 
-def plain_newton(ob, theta, n_steps=200):
-    """Newton's method without damping or line search, until it stops moving or is far away."""
+def newton_iteration(ob, theta, n_steps=200):
+    """Return the end of Newton's method without damping or line search."""
     for _ in range(n_steps):
         step = np.linalg.lstsq(ob.hessian(theta).to_dense(), -ob.gradient(theta), rcond=None)[0]
         theta = theta + step
@@ -157,7 +167,7 @@ def plain_newton(ob, theta, n_steps=200):
 
 def main(scale="normal", out="pictures"):
     table = table_of(__file__, experiment, scale)
-    counts = {way: count(select(table, way=way)) for way in WORDS}
+    counts = {way: count_tries(select(table, way=way)) for way in METHOD_LABELS}
     figure = plots.new_figure((7.6, 4.4))
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     draw_shares(left, counts)
@@ -174,9 +184,9 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def count(rows):
-    """How many tries of one way ended where, and distinct points that are not trivial by minute of
-    processor time.
+def count_tries(rows):
+    """Return how many tries of one method ended where, and the distinct nontrivial points a minute
+    of processor time.
     """
     high = rows["asked"] >= 1
     there = (rows["proved"] == 1) & (rows["index"] == rows["asked"])
@@ -192,7 +202,7 @@ def count(rows):
 
 
 def draw_shares(ax, counts):
-    """Bars of both shares by way, with 95% intervals."""
+    """Draw bars of both shares by method, with 95% intervals."""
     places = np.arange(len(counts))
     for shift, color, part, of, words in (
         (-0.2, plots.BLUE, "proved", "tries", "ended at a proved critical point"),
@@ -202,15 +212,15 @@ def draw_shares(ax, counts):
         ends = np.array([binomial_interval(c[part], c[of]) for c in counts.values()]).T
         error = np.abs(ends - shares)
         ax.bar(places + shift, shares, 0.38, color=color, yerr=error, capsize=3, label=words)
-    ax.set_xticks(places, [WORDS[way] for way in counts], fontsize=8)
+    ax.set_xticks(places, [METHOD_LABELS[way] for way in counts], fontsize=8)
     ax.set(ylim=(0, 1.05), ylabel="share of the tries")
     ax.set_title("Following eigenvectors nearly\nalways finds a critical point")
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8)
 
 
 def draw_points(ax, points):
-    """Distinct points of each network by index: the loss, from the lowest to the highest of the
-    network, and the median of each index.
+    """Draw the distinct points of each network by index and loss, relative to the lowest and
+    highest loss of the network, and the median of each index.
     """
     networks = np.char.add(points["data"].astype(str), points["widths"].astype(str))
     for network in dict.fromkeys(networks):

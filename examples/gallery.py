@@ -31,7 +31,7 @@ from story import (
 
 from fastcurv.cli.report import Report
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 # Networks this small gain nothing from a second thread, and waiting threads take time of their own.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "FASTCURV_NUM_THREADS": "1"}
 CONTENTS = "<!-- contents -->"
@@ -41,7 +41,9 @@ nav b { display: block; margin-top: .8rem; }
 
 
 class Lectures(Report):
-    """A report of chapters and examples, with a list of them, pictures from files, and code."""
+    """A report of chapters and examples, with a table of contents, pictures from files, and
+    code.
+    """
 
     def __init__(self, title):
         super().__init__(title)
@@ -60,8 +62,8 @@ class Lectures(Report):
         return self
 
     def example(self, name):
-        """Add the claim of an example as a heading, which has its name as address."""
-        words, at = marked(claim(name)), anchor(name)
+        """Add the claim of an example as a heading, whose address is the name of the example."""
+        words, at = to_html_text(claim(name)), anchor(name)
         self.listed.append(f'<li><a href="#{at}">{words}</a></li>')
         self._add(f'<h3 id="{at}">{words}</h3>')
         for lecture in lectures(name):
@@ -70,7 +72,7 @@ class Lectures(Report):
 
     def correction(self, name, words):
         link = f'<a href="#{anchor(name)}">The picture</a>'
-        return self._add(f"<p>{marked(words)} {link}</p>")
+        return self._add(f"<p>{to_html_text(words)} {link}</p>")
 
     def link(self, target, words):
         return self._add(f'<p><a href="{target}">{html.escape(words)}</a></p>')
@@ -91,13 +93,13 @@ class Lectures(Report):
 
 
 def main():
-    args = parse()
+    args = parse_arguments()
     began = time.perf_counter()
     Path(args.out).mkdir(parents=True, exist_ok=True)
     playground.write(args.out)
     notebooks.write(args.out)
     wanted = args.only or ORDER
-    page, failed, spent = begin(wanted), [], {}
+    page, failed, spent = first_page(wanted), [], {}
     for heading, names in STORY.items():
         chosen = [name for name in names if name in wanted]
         if chosen:
@@ -106,7 +108,7 @@ def main():
             start = processor_time()
             print(name, flush=True)  # before it runs: some take minutes
             # A process each, so that one cannot disturb the next and memory is given back.
-            command = [sys.executable, str(HERE / f"{name}.py"), "--out", args.out]
+            command = [sys.executable, str(FOLDER / f"{name}.py"), "--out", args.out]
             command += [] if args.scale == "normal" else [f"--{args.scale}"]
             command += ["--slides"] * args.slides
             env = ONE_THREAD | os.environ
@@ -119,8 +121,8 @@ def main():
             sentence = run.stdout.strip().splitlines()[-2]
             print(f"  {seconds:.0f} s. {sentence}", flush=True)
             spent[name] = seconds
-            show(page, name, Path(args.out) / f"{name}.png", sentence, seconds)
-            remember(Path(args.out) / "captions.json", name, sentence)
+            add_example(page, name, Path(args.out) / f"{name}.png", sentence, seconds)
+            save_sentence(Path(args.out) / "captions.json", name, sentence)
     if spent:
         longest = max(spent, key=spent.get)
         words = (
@@ -134,15 +136,15 @@ def main():
     return 1 if failed else 0
 
 
-def begin(names):
-    """Return the page with what stands before the examples."""
+def first_page(names):
+    """Return the page with the introduction before the examples."""
     page = Lectures("The lectures, seen")
     page.add_text(
         "Claims about the loss surfaces of networks, tested on real networks, each with a "
-        f"picture and a number. {FROM_LECTURES} The heading of an example says what was found, "
-        "even if the lecture says something else."
+        f"picture and a number. {FROM_LECTURES} The heading of an example states what was found, "
+        "even if the lecture states something else."
     )
-    page.link(playground.NAME, "Playground: train a small network and see all its eigenvalues")
+    page.link(playground.PAGE_NAME, "Playground: train a small network and see all its eigenvalues")
     page.contents().add_section("Claims that are wrong, or half right")
     for name in names:
         for paragraph in corrections(name):
@@ -150,21 +152,23 @@ def begin(names):
     return page
 
 
-def show(page, name, picture, sentence, seconds):
-    """Add an example: its claim, its picture, what it does and does not show, and its code."""
+def add_example(page, name, picture, sentence, seconds):
+    """Add an example: its claim, its picture, the text of its docstring, and its code."""
     page.example(name).picture(picture, sentence)
     for paragraph in docstring(name)[1:]:
         page.add_text(paragraph)
-    page.add_code(HERE / f"{name}.py", seconds)
+    page.add_code(FOLDER / f"{name}.py", seconds)
 
 
 def processor_time():
-    """Seconds of processor time of all examples so far: they survive other work beside them."""
+    """Return the processor time of all examples so far in seconds, which depends little on other
+    work.
+    """
     times = os.times()
     return times.children_user + times.children_system
 
 
-def parse():
+def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=full_times())
     size = parser.add_mutually_exclusive_group()
     words = {
@@ -187,14 +191,14 @@ def parse():
     return parser.parse_args()
 
 
-def remember(path, name, sentence):
-    """Keep what a picture shows beside it, for the page of the site."""
+def save_sentence(path, name, sentence):
+    """Write the sentence of an example next to its picture, for the page of the site."""
     captions = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(captions | {name: sentence}, indent=1))
 
 
-def marked(text):
-    """Return text as HTML, with what stands between backticks as code."""
+def to_html_text(text):
+    """Return text as HTML, with text in backticks as code."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 

@@ -48,8 +48,8 @@ def reproduce(activation, seed):
 
 
 def measure(ob, points):
-    """Return some steps of a search, the norms there of g and of Hg, the latter over those of H and
-    g, and the kind of the last point.
+    """Return some steps of a search, the norms of g and Hg at these steps, the latter over the
+    product of the norms of H and g, and the kind of the last point.
     """
     steps = np.unique(np.geomspace(1, len(points), 30).astype(int)) - 1
     sizes, ratios = [], []

@@ -78,8 +78,8 @@ def main(scale="normal", out="pictures"):
 
 
 def profile(ob, init, n_seeds, every):
-    """Gradient norm over every layer's biases, and ``(layer, largest |eigenvalue|)`` of some
-    blocks; geometric means.
+    """Return the gradient norm of every layer's biases, and ``(layer, largest |eigenvalue|)`` of
+    some blocks, as geometric means over the seeds.
     """
     scheme = init.split()[-1]
     factor = {"half": 0.5, "twice": 2.0}.get(init.split()[0], 1.0)

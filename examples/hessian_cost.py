@@ -26,8 +26,8 @@ def main(scale="normal", out="pictures"):
         hessian = ob.hessian(model.init(seed=0))
         v = np.ones(ob.n_params)
         n.append(ob.n_params)
-        whole.append(timed(hessian.to_dense))
-        product.append(timed(lambda H=hessian, v=v: H @ v))
+        whole.append(mean_seconds(hessian.to_dense))
+        product.append(mean_seconds(lambda H=hessian, v=v: H @ v))
 
     ratios = np.array(whole) / product
     ax = plots.new_axes()
@@ -51,9 +51,9 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def timed(call, seconds=0.05):
-    """The mean processor time of calls that take 0.05 s together: the clock of some systems
-    advances in steps of milliseconds.
+def mean_seconds(call, seconds=0.05):
+    """Return the mean processor time of calls that take 0.05 s together, because some clocks
+    advance in steps of milliseconds.
     """
     count, start = 0, time.process_time()
     while time.process_time() - start < seconds:

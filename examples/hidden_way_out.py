@@ -77,14 +77,14 @@ def main(scale="normal", out="pictures"):
 
 
 def draw_slices(ax, ob, theta, directions, steps):
-    """The loss along each column of `directions`."""
+    """Draw the loss along each column of `directions`."""
     for k, v in enumerate(directions.T):
         losses = [ob.value(theta + t * v / np.linalg.norm(v)) for t in steps]
         ax.plot(steps, losses, color=plots.GREY, lw=1, label=None if k else "12 random directions")
 
 
 def draw_plane(ax, ob, theta, directions, n_grid, reach=1.5):
-    """Level lines of the loss around theta, in a plane; lower than at theta is shaded."""
+    """Draw contours of the loss around theta in a plane; points lower than theta are shaded."""
     t = np.linspace(-reach, reach, n_grid)
     u, v = directions
     losses = np.array([[ob.value(theta + x * u + y * v) for x in t] for y in t])
@@ -98,8 +98,8 @@ def draw_plane(ax, ob, theta, directions, n_grid, reach=1.5):
 
 
 def saddle(X, y, width):
-    """Return the saddle with the fewest negative eigenvalues of those that converged narrower
-    networks make in a wider one.
+    """Return the saddle with the fewest negative eigenvalues of those from converged narrower
+    networks.
     """
     model = fc.MLP([X.shape[1], width, 10])
     ob = fc.Objective(model, X, y, loss="cross_entropy", l2=1e-3)

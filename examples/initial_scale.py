@@ -28,7 +28,7 @@ RATES = 10.0 ** np.arange(-3, 0.1, 0.75)
 
 
 def experiment(scale):
-    """Saturation and gradient at the start, and the loss after training at each rate."""
+    """Return saturation and gradient at the start, and the loss after training at each rate."""
     X, y = digits(500)
     rows = []
     for activation, scheme in SCHEMES.items():
@@ -48,12 +48,14 @@ def experiment(scale):
                     "start": float(ob.value(theta)),
                 }
                 for rate in pick(scale, RATES[2:4], RATES, RATES):
-                    rows.append(start | {"rate": rate, "end": trained(ob, theta, rate)})
+                    rows.append(start | {"rate": rate, "end": final_loss(ob, theta, rate)})
     return rows
 
 
-def trained(ob, theta, rate):
-    """The loss after 20 epochs, or that of the start where it diverged or ended above it."""
+def final_loss(ob, theta, rate):
+    """Return the loss after 20 epochs, or that of the start if the run diverged or ended above
+    it.
+    """
     options = {"max_iter": 20, "batch_size": 50, "record_every": 20, "verdict": False}
     run = fc.minimize(ob, theta, "sgd", learning_rate=rate, seed=0, **options)
     return float(ob.value(run.x))

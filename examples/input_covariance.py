@@ -86,7 +86,7 @@ def main(scale="normal", out="pictures"):
 
 
 def pixels(n_samples, seed):
-    """Return digits with pixels from 0 to 1, as they are."""
+    """Return digits with pixels from 0 to 1, not centred."""
     with optional_import("the data", "demo"):
         from sklearn.datasets import load_digits
 

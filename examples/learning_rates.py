@@ -17,7 +17,7 @@ from common import Outcome, command_line, digits, pick, save, select, table_of
 import fastcurv as fc
 from fastcurv import plots
 
-RATES = {
+LEARNING_RATES = {
     "constant": fc.schedules.constant(0.5),
     "inverse time": fc.schedules.inverse_time(0.5, 0.01),
     "power 0.6": fc.schedules.power(0.5, 0.6),
@@ -27,14 +27,14 @@ RATES = {
 
 
 def experiment(scale):
-    """How far the loss lies above the minimum, by rate, order of the samples and epoch."""
+    """Return the height of the loss above the minimum, by rate, order of the samples and epoch."""
     X, y = digits(pick(scale, 300, 1000, 1797), n_features=16)
     ob = fc.Objective(fc.MLP([16, 10]), X, y, loss="cross_entropy", l2=1e-2)
     start, epochs = np.zeros(ob.n_params), pick(scale, 60, 500, 5000)
     lowest = fc.minimize(ob, start, "newton-cg", max_iter=100).fun
     marks = np.unique(np.geomspace(1, epochs, 30).astype(int))
     rows = []
-    for name, rate in RATES.items():
+    for name, rate in LEARNING_RATES.items():
         for seed in range(5):
             options = {"learning_rate": rate, "batch_size": 8, "seed": seed, "verdict": False}
             run = fc.minimize(ob, start, "sgd", max_iter=epochs, **options)
@@ -49,7 +49,7 @@ def main(scale="normal", out="pictures"):
     table = table_of(__file__, experiment, scale)
     ax = plots.new_axes()
     gaps, meets = {}, {}
-    for color, (name, rate) in zip(plots.CYCLE, RATES.items()):
+    for color, (name, rate) in zip(plots.CYCLE, LEARNING_RATES.items()):
         mine = select(table, rate=name)
         epochs = np.unique(mine["epoch"])
         excess = mine["excess"].reshape(-1, epochs.size)  # (seeds, marks)
@@ -66,18 +66,19 @@ def main(scale="normal", out="pictures"):
         r"$\sum\alpha = \infty$ and $\sum\alpha^2 < \infty$"
     )
     ax.legend(frameon=False)
-    good = ", ".join(f"{name} {between(gaps[name])}" for name in RATES if meets[name])
+    good = ", ".join(f"{name} {format_range(gaps[name])}" for name in LEARNING_RATES if meets[name])
     return Outcome(
         f"After {epochs[-1]} epochs the loss lies above the minimum, in {gaps['constant'].size} "
         f"orders of the samples, by: {good}; the constant rate is left at "
-        f"{between(gaps['constant'])}, and a rate of finite sum at {between(gaps['power 2'])}.",
+        f"{format_range(gaps['constant'])}, and a rate of finite sum at "
+        f"{format_range(gaps['power 2'])}.",
         save(ax, __file__, out),
         {"gaps": gaps, "meets": meets},
     )
 
 
-def between(values):
-    """The least and the most of some numbers, in words."""
+def format_range(values):
+    """Return the least and the largest of some numbers, in words."""
     return f"{values.min():.1e} to {values.max():.1e}"
 
 

@@ -15,7 +15,7 @@ from fastcurv import plots
 LEVELS = (0.1, 0.5, 0.9)
 
 
-def draw(rng, N):
+def draw_samples(rng, N):
     x = rng.uniform(0, 3, N)
     return x[:, None], np.sin(2 * x) + (0.1 + 0.3 * x) * (rng.exponential(1.0, N) - 1)
 
@@ -28,8 +28,8 @@ def fitted(X, y, loss, outputs=1):
 
 def main(scale="normal", out="pictures"):
     rng = np.random.default_rng(0)
-    X, y = draw(rng, pick(scale, 1000, 4000, 20_000))
-    fresh, truth = draw(rng, 20_000)
+    X, y = draw_samples(rng, pick(scale, 1000, 4000, 20_000))
+    fresh, truth = draw_samples(rng, 20_000)
     grid = np.linspace(0, 3, 300)[:, None]
     ax, shares, runs = plots.new_axes(), {}, []
     ax.plot(X[:500, 0], y[:500], ".", color=plots.GREY, ms=3)

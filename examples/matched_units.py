@@ -45,7 +45,10 @@ def main(scale="normal", out="pictures"):
     lines = {width: [reproduce(width, seed) for seed in seeds] for width in widths}
     names = ("as trained", "at random", "matched")
     barriers = {
-        name: {width: np.array([barrier(run[name]) for run in own]) for width, own in lines.items()}
+        name: {
+            width: np.array([barrier_height(run[name]) for run in own])
+            for width, own in lines.items()
+        }
         for name in names
     }
 
@@ -85,8 +88,8 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def barrier(losses):
-    """Return by how much the loss lies above the straight line between its ends, at most."""
+def barrier_height(losses):
+    """Return the greatest height of the loss above the straight line between its ends."""
     return np.max(losses - np.linspace(losses[0], losses[-1], losses.size))
 
 

@@ -28,8 +28,8 @@ WIDTHS = (1, 2, 3, 4, 5, 6, 10, 15, 20, 40, 60)
 DATA_SETS = ("waves", "diabetes")
 
 
-def data(name, n_rows=40):
-    """Four features and one output of 40 rows, scaled: drawn, or of patients."""
+def load_data(name, n_rows=40):
+    """Return four features and one output of 40 rows, scaled: random, or of patients."""
     if name == "waves":
         rng = np.random.default_rng(0)
         X = rng.standard_normal((n_rows, 4))
@@ -45,10 +45,12 @@ def data(name, n_rows=40):
 
 
 def experiment(scale):
-    """Train to rest from every start, and count: proved, and by signs of computed eigenvalues."""
+    """Train until convergence from every start, and return the counts: proved, and by signs of
+    computed eigenvalues.
+    """
     rows = []
     for name in DATA_SETS:
-        X, Y = data(name)
+        X, Y = load_data(name)
         for l2 in (0.0, 1e-3):
             for width in pick(scale, (4, 10), WIDTHS, WIDTHS):
                 if l2 and width > 20:  # every eigenvalue is positive from 1 to 20
@@ -57,12 +59,12 @@ def experiment(scale):
                 usual = 10 if width <= 20 else 3
                 for seed in range(pick(scale, 2, usual, 3 * usual)):
                     start = {"data": name, "l2": l2, "width": width, "seed": seed}
-                    rows.append(start | end(ob, seed))
+                    rows.append(start | facts_at_end(ob, seed))
     return rows
 
 
-def end(ob, seed):
-    """Where a run ends: its loss, the verdict, three counts and two naive ones."""
+def facts_at_end(ob, seed):
+    """Return the loss at the end of a run, the verdict, three counts and two naive ones."""
     steps = {"max_iter": 5000, "seed": 0}
     run = fc.minimize(ob, ob.model.init(seed=seed), "lm", gradient_tol=1e-12, **steps)
     if run.kind in ("not_critical", "undecided"):
@@ -119,13 +121,15 @@ def main(scale="normal", out="pictures"):
         f"{ratios['by signs'].min():.2f} to {ratios['by signs'].max():.2f}, with "
         f"{wide['negative_signs'].min()} to {wide['negative_signs'].max()} negative "
         "signs that are rounding.",
-        save(picture(table, shares), __file__, out),
+        save(draw_picture(table, shares), __file__, out),
         facts,
     )
 
 
-def picture(table, shares):
-    """Shares of the eigenvalues against the loss, by signs and as proved, and against n."""
+def draw_picture(table, shares):
+    """Draw the shares of the eigenvalues against the loss, by signs and as proved, and against
+    n.
+    """
     figure = plots.new_figure((7.6, 6.8))
     panels = figure.subplot_mosaic([["by signs", "proved"], ["width", "width"]])
     certain = table["certified"] == 1
@@ -148,12 +152,12 @@ def picture(table, shares):
         loc="outside upper center",
         ncols=4,
     )
-    against_width(panels["width"], table, shares)
+    draw_against_width(panels["width"], table, shares)
     return figure
 
 
-def against_width(ax, table, shares):
-    """The ratio at loss 0 against n, by signs and as proved, on what counting says."""
+def draw_against_width(ax, table, shares):
+    """Draw the ratio at loss 0 against n, by signs and as proved, with that given by counting."""
     zero = (table["loss"] < 1e-20) & (table["certified"] == 1)
     curve = np.geomspace(55, 400, 100)
     ax.axhspan(0.5, 0.6, color=plots.YELLOW, alpha=0.35, lw=0)

@@ -33,7 +33,7 @@ METHODS = (
     "cubic",
 )
 SADDLE, MINIMUM, ELSEWHERE = "ends on a saddle", "global minimum", "no critical point"
-LOOK = {
+MARKS = {
     SADDLE: ("X", plots.ORANGE),
     MINIMUM: ("o", plots.GREEN),
     ELSEWHERE: ("s", plots.GREY),
@@ -50,21 +50,26 @@ def main(scale="normal", out="pictures"):
     best = np.sort(spectrum)[: n - p].sum() / n
     subsets = [kept for kept in combinations(range(n), p) if kept != tuple(range(p))]
     starts = [
-        near(U, subsets[i], rng) for i in rng.permutation(len(subsets))[: pick(scale, 4, 20, 100)]
+        start_near_critical_point(U, subsets[i], rng)
+        for i in rng.permutation(len(subsets))[: pick(scale, 4, 20, 100)]
     ]
 
     count = pick(scale, 4, 20, 100)
     usual = [ob.model.init(seed=seed) for seed in range(count)]
     figure = plots.new_figure((7.6, 4.8))
     panels = figure.subplots(1, 2, sharey=True)
-    close, random = ends(ob, starts, best), ends(ob, usual, best)
-    draw(panels[0], close, f"{len(starts)} starts next to a saddle:\nNewton's method ends on it")
-    draw(panels[1], random, f"{count} random starts: Newton mostly\nends at no critical point")
+    close, random = run_ends(ob, starts, best), run_ends(ob, usual, best)
+    draw_losses(
+        panels[0], close, f"{len(starts)} starts next to a saddle:\nNewton's method ends on it"
+    )
+    draw_losses(
+        panels[1], random, f"{count} random starts: Newton mostly\nends at no critical point"
+    )
     panels[0].set_ylabel("final loss above the global minimum, relative")
     first = np.median([ob.value(theta) for theta in usual]) / best - 1
     panels[1].axhline(first, color=plots.GREY, lw=0.8, ls="--")
     panels[1].text(6.4, 1.6 * first, "start", ha="right", fontsize=9)
-    for name, (marker, color) in LOOK.items():
+    for name, (marker, color) in MARKS.items():
         panels[0].plot([], [], marker, color=color, label=name)
     figure.legend(
         *panels[0].get_legend_handles_labels(),
@@ -72,8 +77,12 @@ def main(scale="normal", out="pictures"):
         loc="outside lower center",
         ncols=3,
     )
-    reached, drawn, anew = counts(close, MINIMUM), counts(close, SADDLE), counts(random, MINIMUM)
-    words, others, again = map(in_words, (reached, drawn, anew))
+    reached, drawn, from_random = (
+        count_by_method(close, MINIMUM),
+        count_by_method(close, SADDLE),
+        count_by_method(random, MINIMUM),
+    )
+    words, others, again = map(format_counts, (reached, drawn, from_random))
     return Outcome(
         f"From {len(starts)} starts 1e-4 away from a critical point that is no minimum, the "
         f"global loss was reached to 1e-8 by: {words}; at a proved saddle above it ended: "
@@ -83,8 +92,8 @@ def main(scale="normal", out="pictures"):
             "starts": len(starts),
             "reached": reached,
             "drawn": drawn,
-            "usual": anew,
-            "usual drawn": counts(random, SADDLE),
+            "usual": from_random,
+            "usual drawn": count_by_method(random, SADDLE),
             "higher": {
                 method: sum(gap > first for gap, _ in runs) for method, runs in random.items()
             },
@@ -92,8 +101,10 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def ends(ob, starts, best):
-    """For each method and start, the height above the global minimum, and what is there."""
+def run_ends(ob, starts, best):
+    """Return, for each method and start, the height above the global minimum and the kind of the
+    end.
+    """
     found = {}
     for method in METHODS:
         found[method] = []
@@ -106,29 +117,31 @@ def ends(ob, starts, best):
     return found
 
 
-def counts(found, wanted):
-    """How many runs of each method ended at such a place."""
+def count_by_method(found, wanted):
+    """Return how many runs of each method ended at points of the wanted kind."""
     return {method: sum(place == wanted for _, place in runs) for method, runs in found.items()}
 
 
-def in_words(numbers):
+def format_counts(numbers):
     return ", ".join(f"{method} {count}" for method, count in numbers.items() if count)
 
 
-def draw(ax, found, title):
-    """Final losses by method, a mark for what is there."""
+def draw_losses(ax, found, title):
+    """Draw final losses by method, with a mark for the kind of the end."""
     for place, runs in enumerate(found.values()):
         spread = place + np.linspace(-0.3, 0.3, len(runs))
         for at, (gap, what) in zip(spread, runs):
-            marker, color = LOOK[what]
+            marker, color = MARKS[what]
             ax.plot(at, gap, marker, color=color, ms=6, mew=0, alpha=0.7)
     ax.set(yscale="log", ylim=(1e-17, 1e8))
     ax.set_xticks(range(len(METHODS)), labels=METHODS, rotation=40, ha="right", fontsize=9)
     ax.set_title(title)
 
 
-def near(U, kept, rng):
-    """1e-4 from the critical point that keeps the eigenvectors ``kept``."""
+def start_near_critical_point(U, kept, rng):
+    """Return a point at a distance of 1e-4 from the critical point that keeps the eigenvectors
+    ``kept``.
+    """
     W1 = U[:, kept].T
     theta = np.concatenate([W1.ravel(), W1.T.ravel()])
     step = rng.standard_normal(theta.size)

@@ -15,13 +15,13 @@ import json
 import re
 from pathlib import Path
 
-from story import HERE, STORY, claim, docstring, lectures
+from story import FOLDER, STORY, claim, docstring, lectures
 
-EXERCISES = HERE / "exercises"
-CELL = re.compile(r"^# %% (.*)\n", re.MULTILINE)
-LOCAL = ("common", "critical")  # modules of this folder, which a notebook brings along
+EXERCISES = FOLDER / "exercises"
+CELL_HEAD = re.compile(r"^# %% (.*)\n", re.MULTILINE)
+LOCAL_MODULES = ("common", "critical")  # modules of this folder, which a notebook brings along
 INVITATION = "This chapter as a notebook, with two exercises"
-ADD = """import sys
+ADD_MODULE = """import sys
 import types
 
 
@@ -31,7 +31,7 @@ def add_module(name, source):
     exec(source, vars(sys.modules[name]))
 """
 # What takes the place of functions of `common` that write or read files.
-REPLACED = {
+REPLACEMENTS = {
     "save": '''def save(figure, script, out):
     """Show a picture below the cell."""
     from IPython.display import Image, display
@@ -58,7 +58,7 @@ CHAPTERS = tuple(c for c in STORY if (EXERCISES / f"{file_name(c)}.py").exists()
 
 def exercises(chapter):
     """Return the exercises of a chapter: a dict with question, answer, check and wrong for each."""
-    parts = CELL.split((EXERCISES / f"{file_name(chapter)}.py").read_text())[1:]
+    parts = CELL_HEAD.split((EXERCISES / f"{file_name(chapter)}.py").read_text())[1:]
     found = []
     for kind, text in zip(parts[::2], parts[1::2]):
         if kind == "[markdown]":
@@ -99,15 +99,17 @@ def markdown(text):
 
 
 def code(text, *, hidden=False):
-    """Return a cell of code; a hidden one is folded."""
+    """Return a cell of code, folded if hidden."""
     metadata = {"jupyter": {"source_hidden": True}} if hidden else {}
     made = {"execution_count": None, "outputs": []}
     return {"cell_type": "code", "metadata": metadata, "source": text} | made
 
 
 def body(name):
-    """Return the code of an example without its docstring and what runs it from the shell."""
-    text = (HERE / f"{name}.py").read_text()
+    """Return the code of an example without its docstring and the lines that run it from the
+    shell.
+    """
+    text = (FOLDER / f"{name}.py").read_text()
     lines, nodes = text.splitlines(), ast.parse(text).body
     for node in nodes:
         if node in (nodes[0], nodes[-1]) or is_local(node):
@@ -120,17 +122,17 @@ def body(name):
 
 
 def is_local(node):
-    return isinstance(node, ast.ImportFrom) and node.module in LOCAL
+    return isinstance(node, ast.ImportFrom) and node.module in LOCAL_MODULES
 
 
 def imported(node):
-    """Return the names that a notebook imports by such a line: it needs no command line."""
+    """Return the names that a notebook imports by an import line: all but the command line."""
     return [alias.name for alias in node.names if alias.name != "command_line"]
 
 
 def helpers(names):
-    """Return code that makes the shared modules, with what these examples use of them."""
-    wanted = {module: set() for module in LOCAL}
+    """Return code that makes the shared modules, with the parts that these examples use."""
+    wanted = {module: set() for module in LOCAL_MODULES}
     for name in names:
         for node in filter(is_local, ast.parse(body(name)).body):
             wanted[node.module] |= set(imported(node))
@@ -139,12 +141,12 @@ def helpers(names):
         for module, used in wanted.items()
         if used
     ]
-    return "\n\n".join([ADD, *made])
+    return "\n\n".join([ADD_MODULE, *made])
 
 
 def part_of(module, wanted):
-    """Return the definitions of a module that are wanted, and all that these use."""
-    text = (HERE / f"{module}.py").read_text()
+    """Return the definitions of a module that are wanted, and all that they use."""
+    text = (FOLDER / f"{module}.py").read_text()
     known, imports = {}, {"io": "import io"}
     for node in ast.parse(text).body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -155,7 +157,7 @@ def part_of(module, wanted):
         elif hasattr(node, "name"):
             first = min([node.lineno, *(line.lineno for line in node.decorator_list)])
             source = "\n".join(text.splitlines()[first - 1 : node.end_lineno])
-            known[node.name] = REPLACED.get(node.name, source)
+            known[node.name] = REPLACEMENTS.get(node.name, source)
     found, open_names = set(), set(wanted)
     while open_names:
         name = open_names.pop()

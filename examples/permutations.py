@@ -28,7 +28,7 @@ def main(scale="normal", out="pictures"):
     ).x
     theta = fc.minimize(ob, theta, "newton-cg", max_iter=200).x
     rng = np.random.default_rng(0)
-    copies = [copy(ob.model, theta, rng) for _ in range(5)]
+    copies = [permuted_copy(ob.model, theta, rng) for _ in range(5)]
     spectrum = np.linalg.eigvalsh(ob.hessian(theta).to_dense())
     largest = np.abs(spectrum).max()
     gaps = [
@@ -69,9 +69,9 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def copy(model, theta, rng):
-    """The same function: hidden units in another order, some with their signs flipped on both sides
-    (tanh is odd).
+def permuted_copy(model, theta, rng):
+    """Return theta of the same function: hidden units in another order, some with their signs
+    flipped on both sides (tanh is odd).
     """
     width = model.sizes[1]
     theta = fc.structure.permute_hidden(model, theta, 0, rng.permutation(width))

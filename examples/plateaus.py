@@ -28,30 +28,39 @@ from fastcurv import plots
 METHODS = ("sgd", "momentum", "rmsprop", "adam")
 WITHOUT_RATE = ("l-bfgs", "trust-region")
 RATES = 10.0 ** np.arange(-4, 2.1, 0.5)
-STANDS = {
+STARTS = {
     "saddle": "Near a saddle: momentum is SGD\nat ten times the rate, kept stable",
     "saturated": "Units saturated: scaled gradients\nleave first, L-BFGS next",
 }
-LIMIT = 3000
+MAX_GRADIENTS = 3000
 
 
 def experiment(scale):
-    """Gradients spent until the loss is half of what it was, for each start, method and rate."""
+    """Return the gradients spent until the loss is halved, for each start, method and rate."""
     X, y = digits(1000, n_features=16)
     rates = pick(scale, RATES[2::2], RATES, RATES)
     rows = []
-    for stand in STANDS:
+    for stand in STARTS:
         sizes = [16, 24, 24, 10] if stand == "saddle" else [16, 24, 10]
         ob = fc.Objective(fc.MLP(sizes), X, y, loss="cross_entropy")
         for seed in range(pick(scale, 1, 10, 40)):
-            start = near_saddle(ob, seed) if stand == "saddle" else saturated(ob, seed)
+            start = start_near_saddle(ob, seed) if stand == "saddle" else saturated_start(ob, seed)
             plateau = fc.classify(ob, start).plateau
             for method in METHODS:
                 for rate in rates:
-                    work = leave(ob, start, method, learning_rate=rate)
+                    work = gradients_to_halve_loss(ob, start, method, learning_rate=rate)
                     rows.append(as_row(stand, seed, plateau, method, rate, work))
             for method in WITHOUT_RATE:
-                rows.append(as_row(stand, seed, plateau, method, None, leave(ob, start, method)))
+                rows.append(
+                    as_row(
+                        stand,
+                        seed,
+                        plateau,
+                        method,
+                        None,
+                        gradients_to_halve_loss(ob, start, method),
+                    )
+                )
     return rows
 
 
@@ -66,15 +75,15 @@ def as_row(stand, seed, plateau, method, rate, work):
     }
 
 
-def leave(ob, start, method, **options):
-    """Gradients until the loss is halved, a product with the Hessian counted as two; NaN if it is
-    not within the limit.
+def gradients_to_halve_loss(ob, start, method, **options):
+    """Return the number of gradients until the loss is halved, where a product with the Hessian
+    counts as two, or NaN past the limit.
     """
     run = fc.minimize(
         ob,
         start,
         method,
-        max_iter=LIMIT,
+        max_iter=MAX_GRADIENTS,
         fun_target=ob.value(start) / 2,
         verdict=False,
         seed=0,
@@ -91,27 +100,29 @@ def main(scale="normal", out="pictures"):
     figure = plots.new_figure((7.6, 7.0))
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.3))
     best = {}
-    for ax, (stand, title) in zip(below.subplots(1, 2, sharey=True), STANDS.items()):
+    for ax, (stand, title) in zip(below.subplots(1, 2, sharey=True), STARTS.items()):
         mine = select(table, stand=stand)
         for method, color in zip(METHODS, plots.CYCLE):
-            draw(ax, select(mine, method=method), method, color)
-            best[stand, method] = fastest(select(mine, method=method))
+            plot_method(ax, select(mine, method=method), method, color)
+            best[stand, method] = fastest_rate(select(mine, method=method))
         for method, style in zip(WITHOUT_RATE, ("--", ":")):
             work = select(mine, method=method)["work"]
             best[stand, method] = (np.nan, work)
             ax.axhline(np.median(work), color="black", ls=style, lw=1.3, label=method)
-        ax.set(xscale="log", yscale="log", xlabel="learning rate", ylim=(1.5, LIMIT))
+        ax.set(xscale="log", yscale="log", xlabel="learning rate", ylim=(1.5, MAX_GRADIENTS))
         ax.set_xlim(RATES[0] / 1.5, RATES[-1] * 1.5)
         ax.set_xticks([1e-4, 1e-2, 1, 100], labels=["0.0001", "0.01", "1", "100"])
         ax.set_title(title, fontsize=11)
     below.axes[0].set_ylabel("gradients until the loss is halved")
-    falls = curves(above.subplots(), {m: best["saddle", m][0] / 10**0.5 for m in METHODS}, scale)
+    falls = plot_curves(
+        above.subplots(), {m: best["saddle", m][0] / 10**0.5 for m in METHODS}, scale
+    )
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=6)
     medians = {key: float(np.median(work)) for key, (_, work) in best.items()}
     near, far = (
         ", ".join(f"{name} {medians[stand, name]:.0f}" for name in (*METHODS, *WITHOUT_RATE))
-        for stand in STANDS
+        for stand in STARTS
     )
     return Outcome(
         f"Gradients until the loss is halved, median of {n_starts} starts at each method's best "
@@ -127,11 +138,11 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def curves(ax, rates, scale):
-    """Draw the loss from one start near the saddle; return the steps until each is halved."""
+def plot_curves(ax, rates, scale):
+    """Draw the loss from one start near the saddle, and return the steps until each is halved."""
     X, y = digits(pick(scale, 300, 1000, 1000), n_features=16)
     ob = fc.Objective(fc.MLP([16, 24, 24, 10]), X, y, loss="cross_entropy")
-    start, falls = near_saddle(ob, 0), {}
+    start, falls = start_near_saddle(ob, 0), {}
     for color, (method, rate) in zip(plots.CYCLE, rates.items()):
         options = {"max_iter": 80, "seed": 0, "verdict": False, "learning_rate": rate}
         losses = np.array(fc.minimize(ob, start, method, **options).history["loss"])
@@ -142,8 +153,8 @@ def curves(ax, rates, scale):
     return falls
 
 
-def draw(ax, table, method, color):
-    """Median over the starts against the rate, in a band from the least to the most."""
+def plot_method(ax, table, method, color):
+    """Draw the median over the starts against the rate, in a band from the least to the most."""
     rates = np.unique(table["rate"])
     work = np.array([np.sort(select(table, rate=rate)["work"]) for rate in rates])
     every = np.isfinite(work).all(axis=1)
@@ -151,22 +162,22 @@ def draw(ax, table, method, color):
     ax.fill_between(rates[every], work[every, 0], work[every, -1], color=color, alpha=0.25, lw=0)
 
 
-def fastest(table):
-    """The rate with the least median work, and the work of each start there."""
+def fastest_rate(table):
+    """Return the rate with the least median work, and the work of each start at this rate."""
     rates = np.unique(table["rate"])
     work = [np.nan_to_num(select(table, rate=rate)["work"], nan=np.inf) for rate in rates]
     place = int(np.argmin([np.median(w) for w in work]))
     return float(rates[place]), work[place]
 
 
-def near_saddle(ob, seed, scale=0.05):
-    """A start close to the saddle where every weight is zero."""
+def start_near_saddle(ob, seed, scale=0.05):
+    """Return a start close to the saddle where every weight is zero."""
     return scale * ob.model.init(seed=seed)
 
 
-def saturated(ob, seed, shift=8.0):
-    """Every hidden unit far in its flat part, and the last bias such that the mean output fits the
-    class frequencies.
+def saturated_start(ob, seed, shift=8.0):
+    """Return a start with every hidden unit saturated, and the last bias such that the mean output
+    fits the class frequencies.
     """
     theta = ob.model.init(seed=seed)
     (_, hidden_bias), (W, bias) = ob.model.unflatten(theta)

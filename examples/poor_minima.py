@@ -38,15 +38,15 @@ LEGEND = {"frameon": False, "loc": "outside lower center", "ncols": 6, "fontsize
 
 
 def objective(name, sizes, l2=1e-4):
-    """One of the data sets, with tanh units."""
-    X, y, loss = data(name)
+    """Return the objective of one of the data sets, with tanh units."""
+    X, y, loss = load_data(name)
     outputs = {"softmax": 3}.get(loss, 1)
     kind = {"mse": "mse", "logistic": "binary_cross_entropy", "softmax": "cross_entropy"}[loss]
     return fc.Objective(fc.MLP([X.shape[1], *sizes, outputs]), X, y, loss=kind, l2=l2)
 
 
-def data(name):
-    """Features, targets, and which loss fits them."""
+def load_data(name):
+    """Return features, targets, and the loss that fits them."""
     with optional_import("the data", "demo"):
         from sklearn import datasets
 
@@ -71,17 +71,17 @@ def data(name):
 
 
 def experiment(scale):
-    """Where each start ends: its loss, and whether a minimum is proved there."""
+    """Return the loss at the end from each start, and whether a minimum is proved."""
     rows = []
     for name in pick(scale, DATA_SETS[:1], DATA_SETS, DATA_SETS):
         for width in pick(scale, (2, 16), WIDTHS, WIDTHS):
-            rows += ends(name, [width], scale)
+            rows += losses_of_starts(name, [width], scale)
         for depth in pick(scale, (), DEPTHS[1:], DEPTHS[1:]):
-            rows += ends(name, [6] * depth, scale)
+            rows += losses_of_starts(name, [6] * depth, scale)
     return rows
 
 
-def ends(name, sizes, scale):
+def losses_of_starts(name, sizes, scale):
     ob = objective(name, sizes)
     rows = []
     for seed in range(pick(scale, 20, 20, 60)):
@@ -106,9 +106,9 @@ def main(scale="normal", out="pictures"):
         by_width, by_depth = select(mine, depth=1), select(mine, width=6)
         shares[name] = {"width": good_shares(by_width, "width")}
         shares[name]["depth"] = good_shares(by_depth, "depth") if by_depth["loss"].size else {}
-        dots(ax, by_width)
+        draw_losses(ax, by_width)
         ax.set_title(name)
-        draw(last, shares[name]["depth"], color, name)
+        draw_shares(last, shares[name]["depth"], color, name)
     last.set_xticks(DEPTHS)
     last.set(xlabel="hidden layers of 6", ylabel="share within 10%", ylim=(-0.03, 1.06))
     last.set_title("Depth: no such rule")
@@ -131,12 +131,14 @@ def main(scale="normal", out="pictures"):
 
 
 def good_shares(table, at):
-    """For each width or depth, how many starts end within 10% of the lowest loss, of how many."""
+    """Return for each width or depth how many starts end within 10% of the lowest loss, and of how
+    many.
+    """
     losses = {int(place): select(table, **{at: place})["loss"] for place in np.unique(table[at])}
     return {place: (int(np.sum(x <= 1.1 * x.min())), x.size) for place, x in losses.items()}
 
 
-def dots(ax, table):
+def draw_losses(ax, table):
     """Draw the loss of every start by width, and the lowest of each width as a line."""
     widths = np.unique(table["width"])
     lowest = [table["loss"][table["width"] == width].min() for width in widths]
@@ -150,8 +152,8 @@ def dots(ax, table):
     ax.minorticks_off()
 
 
-def draw(ax, shares, color, name):
-    """Shares of good starts by depth."""
+def draw_shares(ax, shares, color, name):
+    """Draw the shares of good starts by depth."""
     values = [k / of for k, of in shares.values()]
     ax.plot(list(shares), values, "o-", ms=4, lw=1.3, color=color, label=name)
 

@@ -34,34 +34,34 @@ WIDTHS = (1, 2, 3, 4, 5, 6, 8)
 
 
 def experiment(scale):
-    """The distinct critical points of each network, found as roots of its gradient."""
+    """Return the distinct critical points of each network, found as roots of its gradient."""
     rows = []
     for teacher in range(pick(scale, 2, 5, 20)):
-        X, y = lesson(teacher)
+        X, y = teacher_outputs(teacher)
         for width in pick(scale, (1, 4), WIDTHS, WIDTHS):
             ob = fc.Objective(fc.MLP([2, width, 1]), X, y, loss="mse", l2=1e-3)
             n_tries = pick(scale, 30, 150, 600)
-            points, trivial = search(ob, n_tries, teacher)
+            points, trivial = search_critical_points(ob, n_tries, teacher)
             key = {"teacher": teacher, "n": ob.n_params, "tries": n_tries, "trivial": trivial}
             rows += [key | point for point in points.values()]
     return rows
 
 
-def lesson(teacher):
-    """What a teacher of ten units computes for 100 samples."""
+def teacher_outputs(teacher):
+    """Return the outputs of a teacher of ten units for 100 samples."""
     X = np.random.default_rng(teacher).standard_normal((100, 2))
     model = fc.MLP([2, 10, 1])
     y = model.predict(3 * model.init(seed=teacher), X)
     return X, (y - y.mean(axis=0)) / y.std(axis=0)
 
 
-def search(ob, n_tries, seed):
-    """Critical points by loss and index, which copies under a symmetry share, and how many tries
-    ended at a trivial one.
+def search_critical_points(ob, n_tries, seed):
+    """Return critical points by loss and index, which are equal for copies under a symmetry, and
+    the number of tries that ended at a trivial one.
     """
     points, trivial = {}, 0
     for number in range(n_tries):
-        theta = find_root(ob, start(ob, np.random.default_rng([seed, number])))
+        theta = find_root(ob, random_start(ob, np.random.default_rng([seed, number])))
         verdict = fc.classify(ob, theta)
         if not verdict.certified:
             continue
@@ -75,8 +75,8 @@ def search(ob, n_tries, seed):
     return points, trivial
 
 
-def start(ob, rng):
-    """Random weights, in half of the cases trained for a while."""
+def random_start(ob, rng):
+    """Return random weights, in half of the cases after some training."""
     theta = rng.uniform(0.5, 3) * ob.model.init(seed=rng)
     if rng.random() < 0.5:
         return theta
@@ -86,7 +86,9 @@ def start(ob, rng):
 
 
 def find_root(ob, theta):
-    """A root of the gradient by Levenberg and Marquardt's method, or where that ends."""
+    """Return a root of the gradient by the method of Levenberg and Marquardt, or the end of the
+    method.
+    """
     return root(
         ob.gradient,
         theta,
@@ -104,7 +106,7 @@ def main(scale="normal", out="pictures"):
         for n, p in pools.items()
     }
     widths = pick(scale, (1, 4), WIDTHS, WIDTHS)
-    down = {4 * width + 1: descents(width, pick(scale, 2, 5, 20)) for width in widths}
+    down = {4 * width + 1: count_descents(width, pick(scale, 2, 5, 20)) for width in widths}
     figure = plots.new_figure((7.6, 4.6))
     left, right = figure.subplots(1, 2)
     draw_chances(left, minima, down)
@@ -122,7 +124,7 @@ def main(scale="normal", out="pictures"):
     right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     small, large = min(pools), max(pools)
     words = {n: share_in_words(n, *minima[n]) for n in (small, large)}
-    searches = [runs(pool) for pool in pools.values()]
+    searches = [count_searches(pool) for pool in pools.values()]
     ended, descents_made = np.sum(list(down.values()), axis=0)
     return Outcome(
         f"{words[small]} and {words[large]} ended at a minimum, as did {ended} of {descents_made} "
@@ -140,11 +142,13 @@ def share_in_words(n, k, of):
     return f"{k} of {of} searches at n = {n} (95%: {low:.0%} to {high:.0%})"
 
 
-def descents(width, n_teachers, n_starts=2):
-    """How many descents from random weights end at a proved minimum, and of how many."""
+def count_descents(width, n_teachers, n_starts=2):
+    """Return how many descents from random weights end at a proved minimum, and the number of
+    descents.
+    """
     ended = []
     for teacher in range(n_teachers):
-        X, y = lesson(teacher)
+        X, y = teacher_outputs(teacher)
         ob = fc.Objective(fc.MLP([2, width, 1]), X, y, loss="mse", l2=1e-3)
         for seed in range(n_starts):
             run = fc.minimize(ob, ob.model.init(seed=seed), "trust-region", seed=0)
@@ -152,16 +156,16 @@ def descents(width, n_teachers, n_starts=2):
     return sum(ended), len(ended)
 
 
-def runs(pool):
-    """Searches at one size, and how many ended at a proved critical point."""
+def count_searches(pool):
+    """Return the number of searches at one size, and how many ended at a proved critical point."""
     first = [select(pool, teacher=teacher) for teacher in np.unique(pool["teacher"])]
     ended = pool["found"].sum() + sum(part["trivial"][0] for part in first)
     return int(sum(part["tries"][0] for part in first)), int(ended)
 
 
 def draw_chances(ax, minima, down):
-    """Draw the share of searches, of descents, of coins and of random matrices that find a minimum
-    against n, on a log scale.
+    """Draw against n, on a log scale, the share of searches, of descents, of coins and of random
+    matrices that give a minimum.
     """
     n = np.arange(1, 41)
     for counts, look in (
@@ -181,8 +185,8 @@ def draw_chances(ax, minima, down):
 
 
 def chance_random_matrix(n, reach=16.0, nodes=300):
-    """The probability that a random symmetric matrix of normal entries, of order n up to 20, has
-    positive eigenvalues alone, to ten digits.
+    """Return the probability that a random symmetric matrix of normal entries, of order n up to 20,
+    has positive eigenvalues only, to ten digits.
 
     It is a ratio of two integrals of ``|prod (x_i - x_j)| exp(-sum x_i^2 / 2)``: over positive x,
     which is the Pfaffian of double integrals of polynomials orthonormal there (de Bruijn 1955),

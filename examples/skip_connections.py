@@ -35,7 +35,7 @@ VARIANTS = {
 }
 ACTIVATIONS = ("tanh", "sigmoid", "relu")
 RATES = 10.0 ** np.arange(-2.5, 0.6, 0.5)
-FOUND = {
+TITLES = {
     "tanh": "both learn\nat larger rates",
     "sigmoid": "plain\nlearns nothing",
     "relu": "plain\nhardly learns",
@@ -44,7 +44,9 @@ SIZES = [64] + [24] * 20 + [10]
 
 
 def experiment(scale):
-    """For each variant and start: gradient by layer, trusted fall, loss after training by rate."""
+    """Return for each variant and start the gradient by layer, the trusted decrease, and the loss
+    after training by rate.
+    """
     X, y = digits(1000)
     rows = []
 
@@ -57,27 +59,27 @@ def experiment(scale):
             ob = fc.Objective(model, X, y, loss="cross_entropy")
             for seed in range(pick(scale, 1, 5, 20)):
                 key = {"activation": activation, "variant": name, "seed": seed}
-                start = level_start(ob, seed)
+                start = start_with_spread(ob, seed)
                 for layer, (W, *_) in enumerate(model.unflatten(ob.gradient(start)), 1):
                     if activation == "sigmoid" or layer in (1, len(SIZES) - 1):
                         note(key, "gradient", layer, np.linalg.norm(W))
                 note(key, "start", 0, ob.value(start))
-                note(key, "trusted fall", 0, trusted_fall(ob, start))
+                note(key, "trusted fall", 0, trusted_decrease(ob, start))
                 for rate in pick(scale, RATES[3:4], RATES, RATES):
-                    note(key, "loss", rate, trained(ob, start, rate))
+                    note(key, "loss", rate, final_loss(ob, start, rate))
     return rows
 
 
-def level_start(ob, seed, spread=0.1):
-    """A start whose outputs, before softmax, have this standard deviation."""
+def start_with_spread(ob, seed, spread=0.1):
+    """Return a start whose outputs, before softmax, have the standard deviation ``spread``."""
     theta = ob.model.init(seed=seed)
     W = ob.model.unflatten(theta)[-1][0]
     W *= spread / ob.model.predict(theta, ob.X).std()
     return theta
 
 
-def trained(ob, start, rate):
-    """The loss after 40 epochs of SGD."""
+def final_loss(ob, start, rate):
+    """Return the loss after 40 epochs of SGD."""
     run = fc.minimize(
         ob,
         start,
@@ -92,9 +94,9 @@ def trained(ob, start, rate):
     return run.history["loss"][-1]
 
 
-def trusted_fall(ob, theta, share=0.1):
-    """The loss taken off along -g, as a share of it, before Taylor's polynomial errs by `share` of
-    the predicted change.
+def trusted_decrease(ob, theta, share=0.1):
+    """Return the decrease along -g, as a fraction of the loss, up to which Taylor's polynomial errs
+    by at most `share` of the predicted change.
     """
     quadratic, loss = ob.taylor(theta), ob.value(theta)
     direction = -ob.gradient(theta)
@@ -122,8 +124,8 @@ def main(scale="normal", out="pictures"):
             layers, gradients = by_seed(mine, "gradient")
             rates, losses = by_seed(mine, "loss")
             if activation == "sigmoid":
-                band(gradient, layers, gradients, color, name)
-            band(panels[activation], rates, losses, color, name)
+                draw_band(gradient, layers, gradients, color, name)
+            draw_band(panels[activation], rates, losses, color, name)
             at = place + 0.24 * (shift - 1) + 0.07 * np.linspace(-1, 1, trusted.size)
             falls.plot(at, trusted, "o", color=color, mec="white", ms=6)
             facts[activation, name] = {
@@ -133,12 +135,12 @@ def main(scale="normal", out="pictures"):
                 "losses": dict(zip(rates.tolist(), losses)),
                 "range": working_range(rates, losses),
             }
-    decorate(gradient, falls, panels)
+    label_axes(gradient, falls, panels)
     handles, labels = panels["tanh"].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=3)
     words = "; ".join(
         f"{activation} "
-        + ", ".join(in_words(name, facts[activation, name]["range"]) for name in VARIANTS)
+        + ", ".join(format_range(name, facts[activation, name]["range"]) for name in VARIANTS)
         for activation in ACTIVATIONS
     )
     vanished = np.median(facts["sigmoid", "plain"]["ratio"])
@@ -151,31 +153,31 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def in_words(name, ends):
-    """A range of rates, or that there is none."""
+def format_range(name, ends):
+    """Return a range of rates in words, or that there is none."""
     return f"{name} none" if np.isnan(ends[0]) else f"{name} {ends[0]:.2g} to {ends[1]:.2g}"
 
 
 def by_seed(table, quantity):
-    """Where a quantity was measured, and its values there, (places, seeds)."""
+    """Return where a quantity was measured, and its values, (places, seeds)."""
     table = select(table, quantity=quantity)
     places = np.unique(table["at"])
     return places, np.array([select(table, at=at)["value"] for at in places])
 
 
-def band(ax, x, values, color, name):
-    """The median over the starts, in a band from the least to the most."""
+def draw_band(ax, x, values, color, name):
+    """Draw the median over the starts, in a band from the least to the most."""
     ax.plot(x, np.median(values, axis=1), "o-", ms=3, color=color, label=name)
     ax.fill_between(x, values.min(axis=1), values.max(axis=1), color=color, alpha=0.22, lw=0)
 
 
 def working_range(rates, losses):
-    """The least and the largest rate at which most starts come below a loss of 1."""
+    """Return the least and the largest rate at which most starts reach a loss below 1."""
     works = rates[np.median(losses, axis=1) < 1]
     return (float(works.min()), float(works.max())) if works.size else (np.nan, np.nan)
 
 
-def decorate(gradient, falls, panels):
+def label_axes(gradient, falls, panels):
     gradient.set(yscale="log", xlabel="layer", ylabel="gradient over the weights")
     gradient.set_title("Sigmoid: both keep the\ngradient of early layers")
     gradient.set_xticks([1, 5, 10, 15, 21])
@@ -185,7 +187,7 @@ def decorate(gradient, falls, panels):
     panels["tanh"].set_ylabel("loss after 40 epochs")
     for activation, ax in panels.items():
         ax.set(xscale="log", yscale="log", xlabel="learning rate", ylim=(1e-4, 20))
-        ax.set_title(f"{activation}: {FOUND[activation]}")
+        ax.set_title(f"{activation}: {TITLES[activation]}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from fastcurv import plots
 
 
 def reproduce(activation, width, n_starts):
-    """Return the losses on samples kept aside, one for each start."""
+    """Return the held-out losses, one for each start."""
     X, y = digits(1000, n_features=8)
     model = fc.MLP([8, width, 10], activation=activation)
     ob = fc.Objective(model, X[:200], y[:200], l2=1e-2)

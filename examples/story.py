@@ -1,10 +1,10 @@
-"""The chapters of the gallery, and what the docstring of each example says."""
+"""The chapters of the gallery, and the parts of the docstring of each example."""
 
 import ast
 import re
 from pathlib import Path
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 STORY = {
     "What a critical point is": (
         "where_training_stops",
@@ -88,7 +88,7 @@ NUMBERS = re.compile(r"^(L\d+(?:, L\d+)*)\. ")
 
 def docstring(name):
     """Return the paragraphs of an example's docstring: the claim first, the limits last."""
-    text = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text()))
+    text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text()))
     return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
 
@@ -98,17 +98,17 @@ def claim(name):
 
 
 def lectures(name):
-    """Return the lectures that the claim of an example comes from."""
+    """Return the lectures from which the claim of an example is taken."""
     found = NUMBERS.match(docstring(name)[0])
     numbers = [int(number) for number in re.findall(r"\d+", found[1])] if found else []
     return [words for words, own in LECTURES.items() if any(n in own for n in numbers)]
 
 
 def corrections(name):
-    """Return the paragraphs that say in how far a lecture's claim is wrong."""
+    """Return the paragraphs that state how far a lecture's claim is wrong."""
     return [text for text in docstring(name) if text.startswith(("Half right: ", "Wrong: "))]
 
 
 def anchor(name):
-    """Return the address of an example on the pages; it does not change with other examples."""
+    """Return the address of an example on the pages, which does not depend on other examples."""
     return name.replace("_", "-")

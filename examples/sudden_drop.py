@@ -20,7 +20,7 @@ from common import Outcome, command_line, digits, pick, save
 import fastcurv as fc
 from fastcurv import plots
 
-SIZES = (1e-2, 1e-4, 1e-8)
+DISTANCES = (1e-2, 1e-4, 1e-8)
 
 
 def main(scale="normal", out="pictures"):
@@ -34,13 +34,13 @@ def main(scale="normal", out="pictures"):
     left, right = figure.subplots(1, 2)
     n_steps = pick(scale, 250, 400, 400)
     drops, moved = {}, []
-    for size, color in zip(SIZES, plots.CYCLE):
-        losses = descent(ob, saddle + size * direction, n_steps)
+    for size, color in zip(DISTANCES, plots.CYCLE):
+        losses = descend(ob, saddle + size * direction, n_steps)
         left.plot(losses, color=color, lw=1.5, label=f"moved by $10^{{{np.log10(size):.0f}}}$")
         drops[size] = int(np.argmax(losses < 0.7 * losses[0]))
         moved.append(losses)
-    still = descent(ob, saddle, n_steps)
-    batches = descent(ob, saddle, n_steps // 20, batch_size=max(1, len(y) // 20))
+    still = descend(ob, saddle, n_steps)
+    batches = descend(ob, saddle, n_steps // 20, batch_size=max(1, len(y) // 20))
     left.plot(still, color="black", ls="--", lw=1.2, label="not moved")
     left.plot(
         20 * np.arange(batches.size),
@@ -54,7 +54,7 @@ def main(scale="normal", out="pictures"):
     left.set_title("The smaller the perturbation,\nthe later the drop")
     left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=9)
     plateau = saddle + 1e-2 * direction
-    errors = check(ob, plateau)
+    errors = gradient_errors(ob, plateau)
     for name, color in (("right gradient", plots.GREEN), ("one layer 10% too large", plots.RED)):
         right.plot(*errors[name], "o-", ms=4, color=color, label=name)
     right.set(xscale="log", yscale="log", xlabel="step of the central difference")
@@ -64,8 +64,9 @@ def main(scale="normal", out="pictures"):
     best = {name: float(error.min()) for name, (_, error) in errors.items()}
     verdict = fc.classify(ob, saddle)
     return Outcome(
-        f"From a {verdict.kind} the loss drops after {drops[SIZES[0]]}, {drops[SIZES[1]]} and "
-        f"{drops[SIZES[2]]} steps if theta is moved by 1e-2, 1e-4 and 1e-8; unmoved it changes by "
+        f"From a {verdict.kind} the loss drops after {drops[DISTANCES[0]]}, "
+        f"{drops[DISTANCES[1]]} and {drops[DISTANCES[2]]} steps if theta is moved by 1e-2, 1e-4 "
+        f"and 1e-8; unmoved it changes by "
         f"{np.ptp(still):.0e} in {n_steps} steps. On the plateau central differences agree with "
         f"the gradient to {best['right gradient']:.0e}, and with a wrong one to "
         f"{best['one layer 10% too large']:.0e}.",
@@ -81,14 +82,16 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def descent(ob, theta, n_steps, **options):
-    """The losses of gradient descent."""
+def descend(ob, theta, n_steps, **options):
+    """Return the losses of gradient descent."""
     options |= {"max_iter": n_steps, "learning_rate": 1.0, "gradient_tol": 0.0, "seed": 0}
     return np.array(fc.minimize(ob, theta, "sgd", verdict=False, **options).history["loss"])
 
 
-def check(ob, theta):
-    """Relative differences from central differences by step, of a right and a wrong gradient."""
+def gradient_errors(ob, theta):
+    """Return the relative differences of a right and a wrong gradient from central differences, by
+    step.
+    """
     v = np.random.default_rng(1).standard_normal(ob.n_params)
     right = ob.gradient(theta)
     wrong = right.copy()

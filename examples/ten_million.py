@@ -24,7 +24,7 @@ from fastcurv import plots
 
 
 def experiment(scale):
-    """Seconds and memory of a product and a verdict, from small networks to large ones."""
+    """Return seconds and memory of a product and a verdict, from small networks to large ones."""
     X, y = digits(20)
 
     def objective(width):
@@ -38,28 +38,28 @@ def experiment(scale):
         ob = objective(int(round(n / 75)))
         hessian = ob.hessian(add_zero_units(narrow.model, theta, ob.model))
         v = np.random.default_rng(0).standard_normal(ob.n_params)
-        product = min(seconds(lambda: hessian @ v) for _ in range(3))  # noqa: B023
-        rows.append({"n": ob.n_params, "product": product, "memory": gigabytes()})
+        product = min(call_seconds(lambda: hessian @ v) for _ in range(3))  # noqa: B023
+        rows.append({"n": ob.n_params, "product": product, "memory": peak_gigabytes()})
     for row in rows:  # all products before, since the memory that was once held stays counted
-        ob, before = objective((row["n"] - 10) // 75), gigabytes()
+        ob, before = objective((row["n"] - 10) // 75), peak_gigabytes()
         wide = add_zero_units(narrow.model, theta, ob.model)
         start = time.process_time()
         found = fc.classify(ob, wide, max_products=30, seed=0)
         row |= {"verdict": time.process_time() - start, "kind": found.kind}
         row |= {"certified": int(found.certified), "products": found.n_products}
-        row["verdict_memory"] = gigabytes() if gigabytes() > before else np.nan
+        row["verdict_memory"] = peak_gigabytes() if peak_gigabytes() > before else np.nan
     return rows
 
 
-def seconds(call):
-    """Processor time of a call."""
+def call_seconds(call):
+    """Return the processor time of a call."""
     start = time.process_time()
     call()
     return time.process_time() - start
 
 
-def gigabytes():
-    """The most memory that this process has held."""
+def peak_gigabytes():
+    """Return the peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

@@ -41,7 +41,10 @@ def main(scale="normal", out="pictures"):
         ax.annotate("", end, origin, arrowprops={"arrowstyle": "->", "color": "white", "lw": 2})
     plots.mark(ax, 0, 0, saddle.kind, f"{saddle.kind}, loss 1, eigenvalues $-2$ and $2$")
     plots.mark(
-        ax, *way.x, "not_critical", f"after one step of escape, loss below ${power(way.fun)}$"
+        ax,
+        *way.x,
+        "not_critical",
+        f"after one step of escape, loss below ${power_of_ten(way.fun)}$",
     )
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     ax.set_title("A saddle at 0 and two valleys: $L = (1 - w_1 w_2)^2$")
@@ -67,8 +70,8 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def power(x):
-    """The power of ten above ``x``, as mathematics."""
+def power_of_ten(x):
+    """Return the power of ten above ``x``, as mathematical text."""
     return f"10^{{{int(np.ceil(np.log10(x)))}}}"
 
 

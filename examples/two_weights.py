@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 import fastcurv as fc
 from fastcurv import plots
 
-REACH = 20.0
+HALF_WIDTH = 20.0
 
 
 def main(scale="normal", out="pictures"):
@@ -30,10 +30,10 @@ def main(scale="normal", out="pictures"):
     ob = fc.Objective(model, X, y.astype(float), loss="binary_cross_entropy", l2=1e-4)
     planes = [Plane(ob, seed) for seed in range(pick(scale, 8, 40, 200))]
     n_grid = pick(scale, 31, 61, 81)
-    found = [minima(plane, n_grid) for plane in planes]
+    found = [plane_minima(plane, n_grid) for plane in planes]
     counts = np.array([len(points) for points in found])
     points = [plane.at(w) for plane, own in zip(planes, found) for w in own]
-    facts = {"counts": counts} | judge(ob, points)
+    facts = {"counts": counts} | classify_points(ob, points)
     figure = plots.new_figure((7.6, 4.2))
     left, right = figure.subplots(1, 2)
     most = int(np.argmax(counts))
@@ -52,7 +52,7 @@ def main(scale="normal", out="pictures"):
 
 
 class Plane:
-    """The loss over two weights of a network, with all others held."""
+    """The loss as a function of two weights of a network, with all others fixed."""
 
     def __init__(self, ob, seed):
         rng = np.random.default_rng(seed)
@@ -71,23 +71,27 @@ class Plane:
         return self.ob.gradient(self.at(w))[self.two]
 
 
-def minima(plane, n_grid):
-    """The minima of a plane: from the lowest points of a grid, by descent in the plane."""
-    t = np.linspace(-REACH, REACH, n_grid)
+def plane_minima(plane, n_grid):
+    """Return the minima of a plane, found by descent in the plane from the lowest points of a
+    grid.
+    """
+    t = np.linspace(-HALF_WIDTH, HALF_WIDTH, n_grid)
     losses = np.array([[plane.value((a, b)) for a in t] for b in t])
     windows = np.lib.stride_tricks.sliding_window_view(losses, (3, 3))
     rows, columns = np.nonzero(losses[1:-1, 1:-1] == windows.min(axis=(2, 3)))
     found = []
     for row, column in zip(rows + 1, columns + 1):
         w = minimize(plane.value, (t[column], t[row]), jac=plane.gradient, tol=1e-10).x
-        inside = np.abs(w).max() < REACH
+        inside = np.abs(w).max() < HALF_WIDTH
         if inside and all(np.linalg.norm(w - other) > 1e-2 for other in found):
             found.append(w)
     return found
 
 
-def judge(ob, points):
-    """The kinds and negative eigenvalues of points, and their losses before and after descent."""
+def classify_points(ob, points):
+    """Return the kinds and negative eigenvalues of points, and their losses before and after
+    descent.
+    """
     kinds, negative, before, after = [], [], [], []
     for theta in points:
         kinds.append(fc.classify(ob, theta).kind)
@@ -104,7 +108,13 @@ def judge(ob, points):
 
 def draw_plane(ax, plane, found, n_grid):
     """Draw the surface over the two weights, and its minima."""
-    plots.surface(lambda a, b: plane.value((a, b)), (-REACH, REACH), (-REACH, REACH), ax, n=n_grid)
+    plots.surface(
+        lambda a, b: plane.value((a, b)),
+        (-HALF_WIDTH, HALF_WIDTH),
+        (-HALF_WIDTH, HALF_WIDTH),
+        ax,
+        n=n_grid,
+    )
     ax.figure.axes[-1].set_ylabel("loss")
     for w in found:
         ax.plot(*w, "o", color=plots.SKY, mec="white", ms=9, ls="none")

@@ -32,8 +32,8 @@ PENALTIES = (0.0, 1e-3)
 SEARCHES = ("newton", "walk", "descent")
 
 
-def problems():
-    """By name: features, labels and layer sizes."""
+def load_problems():
+    """Return features, labels and layer sizes by name."""
     with optional_import("the data", "demo"):
         from sklearn.datasets import load_wine
 
@@ -46,29 +46,30 @@ def problems():
 
 
 def experiment(scale):
-    """Train with every setting from every start, and look for critical points from the end."""
+    """Train with every setting from every start, and search for critical points from the end."""
     rows = []
-    for name, (X, y, sizes) in problems().items():
+    for name, (X, y, sizes) in load_problems().items():
         for l2 in PENALTIES:
             ob = fc.Objective(fc.MLP(sizes), X, y, loss="cross_entropy", l2=l2)
             for method, rate in METHODS.items():
                 for epochs in pick(scale, EPOCHS[:1], EPOCHS, EPOCHS):
                     for seed in range(pick(scale, 1, 9, 30)):
-                        theta = trained(ob, method, rate, epochs, seed)
+                        theta = train(ob, method, rate, epochs, seed)
                         setting = {"data": name, "l2": l2, "method": method, "epochs": epochs}
-                        rows.append(setting | {"seed": seed} | end(ob, theta))
+                        rows.append(setting | {"seed": seed} | facts_at_end(ob, theta))
     return rows
 
 
-def trained(ob, method, rate, epochs, seed):
-    """Where mini-batches of 32 samples lead."""
+def train(ob, method, rate, epochs, seed):
+    """Train with mini-batches of 32 samples, and return the end."""
     options = {"max_iter": epochs, "batch_size": 32, "learning_rate": rate}
     start = ob.model.init(seed=seed)
     return fc.minimize(ob, start, method, seed=seed, verdict=False, **options).x
 
 
-def end(ob, theta):
-    """The verdict on the end of a training, and the critical points that three searches reach.
+def facts_at_end(ob, theta):
+    """Return the verdict on the end of a training, and the critical points that three searches
+    reach.
 
     They are Newton's steps, a walk to a point with as many negative eigenvalues as theta has, and
     descent by the trust-region method until it stops.
@@ -93,14 +94,14 @@ def end(ob, theta):
         "descent": (down.x, fc.classify(ob, down.x)),
     }
     for search, (point, at) in reached.items():
-        row |= arrived(search, theta, point, at)
+        row |= nearest_point_facts(search, theta, point, at)
     last = reached["descent"][1]
     row["end_gradient"], row["end_tolerance"] = last.gradient_norm, last.gradient_tol
     return row | {"stopped": down.stopped, "end_loss": float(down.fun)}
 
 
-def arrived(search, theta, point, at):
-    """Kind and distance of the point that a search reached, if it is critical."""
+def nearest_point_facts(search, theta, point, at):
+    """Return the kind and distance of the point that a search reached, if it is critical."""
     if at is None or at.kind in ("not_critical", "undecided"):
         return {f"{search}_kind": "none", f"{search}_index": -1, f"{search}_distance": np.nan}
     return {
@@ -117,7 +118,7 @@ def main(scale="normal", out="pictures"):
     left, right = figure.subplots(1, 2)
     draw_ends(left, table)
     draw_nearest(right, table, nearest)
-    facts = facts_of(table, nearest)
+    facts = count_facts(table, nearest)
     return Outcome(
         f"Of {facts['trainings']} trainings {facts['critical']} ended at a critical point: the "
         f"gradient was {facts['least']:.0f} times its tolerance or more. "
@@ -132,7 +133,9 @@ def main(scale="normal", out="pictures"):
 
 
 def nearest_points(table):
-    """Kind of the nearest critical point of the searches, and distance over the length of theta."""
+    """Return the kind of the nearest critical point of the searches, and its distance over the
+    length of theta.
+    """
     distances = np.stack([table[f"{search}_distance"] for search in SEARCHES])
     kinds = np.stack([table[f"{search}_kind"] for search in SEARCHES])
     distances = np.where(np.isnan(distances), np.inf, distances) / table["size"]
@@ -141,8 +144,8 @@ def nearest_points(table):
     return kind, np.take_along_axis(distances, which, axis=0)[0]
 
 
-def facts_of(table, nearest):
-    """What the heading claims, counted."""
+def count_facts(table, nearest):
+    """Return the numbers of the heading."""
     kind, distance = nearest
     ratio = table["gradient"] / table["tolerance"]
     decay = table["l2"] > 0
@@ -166,7 +169,9 @@ def facts_of(table, nearest):
 
 
 def draw_ends(ax, table):
-    """Negative eigenvalues against gradient over tolerance, of trainings and of descents."""
+    """Draw the share of negative eigenvalues against gradient over tolerance, of trainings and of
+    descents.
+    """
     decay = table["l2"] > 0
     done = decay & (table["descent_kind"] == "minimum")
     ratio = table["gradient"] / table["tolerance"]
@@ -193,7 +198,7 @@ def draw_ends(ax, table):
 
 
 def draw_nearest(ax, table, nearest):
-    """Distance of the nearest critical point by weight decay and epochs."""
+    """Draw the distance of the nearest critical point by weight decay and epochs."""
     kinds, distances = nearest
     columns = [(l2, epochs) for l2 in PENALTIES for epochs in np.unique(table["epochs"])]
     none = 20.0  # where a training without any critical point is drawn

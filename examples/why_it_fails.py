@@ -18,7 +18,7 @@ from fastcurv import plots
 def main(scale="normal", out="pictures"):
     X, y = digits(pick(scale, 200, 400, 1000), n_features=8)
     figure, named, falls = plots.new_figure((9.0, 5.4)), [], []
-    runs = broken(X, y, pick(scale, 12, 14, 20))
+    runs = broken_trainings(X, y, pick(scale, 12, 14, 20))
     for ax, (cause, (ob, start, options)) in zip(
         figure.subplots(2, 3).flat, runs.items(), strict=True
     ):
@@ -52,8 +52,8 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def broken(X, y, depth):
-    """By cause: an objective, a start, and options of gradient descent."""
+def broken_trainings(X, y, depth):
+    """Return by cause an objective, a start, and options of gradient descent."""
 
     def net(X, hidden=(12,), phi="tanh"):
         return fc.Objective(fc.MLP([X.shape[1], *hidden, 10], phi), X, y, l2=1e-6)

@@ -30,13 +30,15 @@ def main(scale="normal", out="pictures"):
     n_samples, n_starts = pick(scale, 100, 200, 400), pick(scale, 5, 10, 20)
     widths = range(2, pick(scale, 4, 8, 12) + 1)
     data = [two_spirals(n_samples, turns=1.5, noise=0.05, seed=at) for at in range(n_starts)]
-    chains = [chain(X, y, widths, seed=1 + at) for at, (X, y) in enumerate(data)]
+    runs = [train_and_widen(X, y, widths, seed=1 + at) for at, (X, y) in enumerate(data)]
     figure = plots.new_figure((7.6, 4.2))
     left, right = figure.subplots(1, 2)
-    draw_chain(left, chains[0][0])
-    opened = {name: widened(name, data[: pick(scale, 3, 9, 20)]) for name in ACTIVATIONS}
+    draw_chain(left, runs[0][0])
+    opened = {
+        name: kinds_after_widening(name, data[: pick(scale, 3, 9, 20)]) for name in ACTIVATIONS
+    }
     draw_kinds(right, opened)
-    steps = [step for steps, _ in chains for step in steps]
+    steps = [step for steps, _ in runs for step in steps]
     facts = {name: np.array([step[name] for step in steps]) for name in steps[0]}
     stuck = facts["stuck"] == "minimum"
     saddles = int(np.sum(facts["opened"][stuck] == "saddle"))
@@ -53,12 +55,12 @@ def main(scale="normal", out="pictures"):
     )
 
 
-def widened(activation, data):
-    """The kinds of the points that a zero unit makes of proved minima of two units."""
+def kinds_after_widening(activation, data):
+    """Return the kinds of the points that a zero unit makes of proved minima of two units."""
     kinds = []
     for seed, (X, y) in enumerate(data):
         ob = objective(X, y, 2, activation, l2=1e-3)
-        theta = settle(ob, ob.model.init(seed=seed))
+        theta = train_to_critical_point(ob, ob.model.init(seed=seed))
         if fc.classify(ob, theta).kind == "minimum":
             embedded = add_zero_unit(ob.model, theta)
             kinds.append(fc.classify(objective(X, y, 3, activation, l2=1e-3), embedded).kind)
@@ -66,7 +68,7 @@ def widened(activation, data):
 
 
 def draw_kinds(ax, opened):
-    """Stacked counts of kinds by activation."""
+    """Draw stacked counts of kinds by activation."""
     names, bottom = list(opened), np.zeros(len(opened))
     for kind in ("saddle", "not_critical", "undecided", "degenerate", "minimum"):
         counts = np.array([opened[name].count(kind) for name in names])
@@ -79,12 +81,12 @@ def draw_kinds(ax, opened):
     ax.legend(frameon=False, loc="upper right")
 
 
-def chain(X, y, widths, seed):
-    """Train, add a zero unit, go down the way that opens, and so on: each step's kinds and losses,
-    and where the last one ends.
+def train_and_widen(X, y, widths, seed):
+    """Train, add a zero unit, escape the saddle, and repeat. Return kinds and losses of each step,
+    and the last point.
     """
     ob = objective(X, y, widths[0])
-    theta = settle(ob, ob.model.init(seed=seed))
+    theta = train_to_critical_point(ob, ob.model.init(seed=seed))
     steps = []
     for width in widths[1:]:
         stuck = fc.classify(ob, theta)
@@ -92,7 +94,7 @@ def chain(X, y, widths, seed):
         embedded = add_zero_unit(ob.model, theta)
         opened = fc.classify(wider, embedded)
         escaped = fc.escape(wider, embedded)
-        settled = settle(wider, escaped.x)
+        settled = train_to_critical_point(wider, escaped.x)
         step = {
             "width": width,
             "stuck": stuck.kind,
@@ -108,7 +110,7 @@ def chain(X, y, widths, seed):
 
 
 def draw_chain(ax, steps):
-    """The losses of one start, a mark for every verdict."""
+    """Draw the losses of one start, with a mark for every verdict."""
     for step in steps:
         width, before = step["width"], step["before"]
         first = step is steps[0]
@@ -128,14 +130,16 @@ def objective(X, y, width, activation="tanh", l2=1e-5):
     return fc.Objective(model, X, y.astype(float), loss="binary_cross_entropy", l2=l2)
 
 
-def settle(ob, theta):
+def train_to_critical_point(ob, theta):
     """Train to a critical point."""
     theta = fc.minimize(ob, theta, "adam", max_iter=200, learning_rate=3e-2).x
     return fc.minimize(ob, theta, "newton-cg", max_iter=500).x
 
 
 def add_zero_unit(model, theta):
-    """The same function with one more hidden unit, whose weights in and out are zero."""
+    """Return theta of the same function with one more hidden unit, whose weights in and out are
+    zero.
+    """
     (W1, b1), (W2, b2) = model.unflatten(theta)
     W1, b1 = np.vstack([W1, np.zeros((1, W1.shape[1]))]), np.append(b1, 0.0)
     W2 = np.hstack([W2, np.zeros((W2.shape[0], 1))])

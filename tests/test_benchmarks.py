@@ -38,7 +38,7 @@ def test_benchmark_index_lists_every_script():
 
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_help_says_what_is_measured_and_how_programs_read_it(name):
+def test_help_contains_the_docstring_and_describes_every_option(name):
     pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")
     shown = run(name, "--help").stdout
@@ -58,9 +58,9 @@ def test_with_json_standard_output_holds_only_json(name, tmp_path):
     """
     done = run(name, *SMALL[name].split(), "--json", folder=tmp_path)
     assert json.loads(done.stdout) and done.stderr
-    told = run(name, *SMALL[name].split(), "--json", "n.json", folder=tmp_path)
+    written = run(name, *SMALL[name].split(), "--json", "n.json", folder=tmp_path)
     assert json.loads((tmp_path / "n.json").read_text()).keys() == json.loads(done.stdout).keys()
-    assert told.stdout and "MISSED" not in told.stdout + done.stderr
+    assert written.stdout and "MISSED" not in written.stdout + done.stderr
 
 
 def test_bounds_are_printed_with_the_option_bounds():
@@ -92,12 +92,12 @@ def test_long_steps_of_benchmarks_report_progress(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(FOLDER))
     import command
 
-    monkeypatch.setattr(command, "SILENT", 0.5)
+    monkeypatch.setattr(command, "MAX_SILENT_SECONDS", 0.5)
     with command.run(Namespace(json=None)):
-        command.step("a long one")
-        told = ""
-        while not told:  # as long as another thread may wait for its turn
+        command.begin_step("a long one")
+        printed = ""
+        while not printed:  # the thread that prints may start late
             time.sleep(0.1)
-            told = capsys.readouterr().err
-    told = told.splitlines()
-    assert told and all(re.fullmatch(r"  \d+ s: a long one", line) for line in told)
+            printed = capsys.readouterr().err
+    lines = printed.splitlines()
+    assert lines and all(re.fullmatch(r"  \d+ s: a long one", line) for line in lines)

@@ -125,12 +125,12 @@ def test_the_gallery_has_chapters_and_stable_addresses(module, tmp_path):
     picture.write_bytes(b"PNG")
 
     def built(names):
-        page = gallery.begin(names)
+        page = gallery.first_page(names)
         for chapter, own in story.STORY.items():
             page.chapter(chapter)
             for name in own:
                 if name in names:
-                    gallery.show(page, name, picture, "A sentence.", 1)
+                    gallery.add_example(page, name, picture, "A sentence.", 1)
         return page.to_html()
 
     text = built(gallery.ORDER)

@@ -22,7 +22,7 @@ def notebooks(monkeypatch):
     import notebooks
 
     yield notebooks
-    for name in ("notebooks", "story", *notebooks.LOCAL):
+    for name in ("notebooks", "story", *notebooks.LOCAL_MODULES):
         sys.modules.pop(name, None)
 
 
@@ -78,7 +78,7 @@ def test_each_chapter_has_a_complete_notebook(notebooks, tmp_path):
             assert used <= defined, used - defined
         for node in tree:
             if isinstance(node, ast.ImportFrom) and (FOLDER / f"{node.module}.py").exists():
-                assert node.module in notebooks.LOCAL
+                assert node.module in notebooks.LOCAL_MODULES
                 assert all(hasattr(sys.modules[node.module], name.name) for name in node.names)
 
 

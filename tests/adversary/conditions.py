@@ -72,8 +72,8 @@ def check_nothing_is_lower_nearby(draw, ob, theta, words):
 
 
 def few_samples(draw):
-    """Return an objective with fewer samples than units, without l2 or with l2 on the matrices
-    alone, so most eigenvalues are l2 or 0.
+    """Return an objective with fewer samples than units, and its description. It has no l2, or l2
+    on the matrices alone, so most eigenvalues are l2 or 0.
     """
     N, d = int(draw.integers(1, 8)), int(draw.integers(1, 14))
     loss = str(draw.choice(LOSSES))
@@ -131,7 +131,7 @@ def eigenpairs_of_networks_satisfy_their_residuals(draw):
 
 def piecewise_linear(draw):
     """Return a small network of relu or leaky_relu units without l2 on noisy targets, whose minima
-    are smooth points between kinks.
+    are smooth points between kinks, and its description.
     """
     N, d, c = int(draw.integers(20, 80)), int(draw.integers(1, 5)), int(draw.integers(1, 4))
     hidden = [int(draw.integers(1, 4)) for _ in range(1 + (draw.random() < 0.2))]

@@ -85,9 +85,9 @@ def one_sided_labels_leave_no_critical_point(draw):
     return run.stopped
 
 
-def overflow_of_squares_changes_no_verdict(draw):
-    """If sample weights are multiplied by a power of two whose square overflows or underflows, kind
-    and certificate do not change.
+def overflow_of_squares_keeps_certified_kinds(draw):
+    """If sample weights are multiplied by a power of two whose square overflows or underflows, no
+    certified kind changes, and no minimum, maximum or saddle becomes another of these.
     """
     ob, name = network(draw)
     if ob.dtype != np.float64:
@@ -149,6 +149,6 @@ def operators_that_reuse_buffers_have_true_results(draw):
 STATEMENTS = (
     classify_confirms_the_verdict_of_a_run,
     one_sided_labels_leave_no_critical_point,
-    overflow_of_squares_changes_no_verdict,
+    overflow_of_squares_keeps_certified_kinds,
     operators_that_reuse_buffers_have_true_results,
 )

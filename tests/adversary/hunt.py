@@ -57,8 +57,8 @@ def run_case(job: Job) -> Result:
     return index, time.process_time() - began, seed, outcome, words
 
 
-def arguments() -> argparse.Namespace:
-    """Parse the command line."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int, help="cases, over all statements")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
@@ -71,7 +71,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Run all cases and print the table of outcomes."""
-    options = arguments()
+    options = parse_arguments()
     chosen = [i for i, s in enumerate(STATEMENTS) if options.only in s.__name__]
     seeds = range(options.first, options.first + -(-options.count // len(chosen)))
     jobs = [(i, seed, options.limit) for seed in seeds for i in chosen]

@@ -19,8 +19,8 @@ GIVEN = ["poisson", "gamma", "log_cosh", "pseudo_huber", "quantile", "gaussian_n
 
 
 def data(draw, N, d):
-    """Return samples some of which are repeated, with constant, zero and nearly equal columns of
-    any scale.
+    """Return samples, some of them repeated, with constant, zero and nearly equal columns of any
+    scale, and the name of the peculiarity.
     """
     X = draw.standard_normal((N, d))
     trick = str(draw.choice(["none", "copies", "constant", "zero", "close", "scaled", "offset"]))
@@ -88,7 +88,7 @@ def choose_activations(draw, names, count):
 
 
 def network(draw, hidden=(0, 3), activations=SMOOTH, losses=LOSSES):
-    """Return a small objective of any kind."""
+    """Return a small objective of any kind and its description."""
     N, d = int(draw.integers(3, 40)), int(draw.integers(1, 5))
     name, loss, c = choose_loss(draw, losses)
     sizes = [d, *(int(draw.integers(1, 6)) for _ in range(int(draw.integers(*hidden)))), c]

@@ -240,9 +240,9 @@ def test_early_stopping_ends_at_the_best_validation_score(kind):
 
 @pytest.mark.parametrize("solver", ["auto", "lbfgs", "adam"])
 @pytest.mark.parametrize("at", [2, 4, 9, 13])
-def test_ctrl_c_during_a_fit_keeps_the_best_weights(solver, at, monkeypatch):
-    """Ctrl-C in the first short run of "auto", in the main run or in a run by epochs ends the fit
-    with the weights reached.
+def test_ctrl_c_during_a_fit_raises_and_keeps_the_weights_reached(solver, at, monkeypatch):
+    """If Ctrl-C interrupts the first short run of "auto", the main run or a run by epochs, `fit`
+    raises KeyboardInterrupt and keeps the weights reached.
     """
     X, y = wine()
     asked, ask = [], fc.Objective.value_and_gradient

@@ -293,13 +293,13 @@ def two_iterations(d):
 @slow
 def far_from_the_saddles(d):
     """Return the facts of `newton_steps` for starts at a distance of about 3 from the saddles."""
-    near = example("newton_steps").near
+    near = example("newton_steps").start_near_critical_point
 
     def far(U, kept, rng):
         step = rng.standard_normal(2 * U[:, kept].size)
         return near(U, kept, rng) + 3 * step / np.linalg.norm(step)
 
-    return vary("newton_steps", near=far)
+    return vary("newton_steps", start_near_critical_point=far)
 
 
 @slow

@@ -31,7 +31,7 @@ def where_descent_ends(facts):
         "tolerance": table["end_tolerance"],
         "negative": np.maximum(table["descent_index"], 0),
     }
-    return module.facts_of(ended, module.nearest_points(table))
+    return module.count_facts(ended, module.nearest_points(table))
 
 
 def penalties_exchanged(facts):
@@ -91,7 +91,7 @@ def gauss_newton_signs(d):
     def dense(ob, theta):
         return ob.ggn(theta).to_dense() if hasattr(ob, "ggn") else ob.hessian(theta)
 
-    return vary("eigenvalues_tell", dense=dense)
+    return vary("eigenvalues_tell", dense_hessian=dense)
 
 
 def tanh_autoencoder(d):
@@ -101,7 +101,7 @@ def tanh_autoencoder(d):
     return vary(
         "eigenvalues_tell",
         {"MLP": lambda sizes, activation, bias: MLP(sizes, activation="tanh", bias=bias)},
-        turn=lambda ax, H: (1.0, 1.0),
+        plot_rotating_direction=lambda ax, H: (1.0, 1.0),
     )
 
 
@@ -304,7 +304,9 @@ def planes_without_hidden_units(d):
     common, module = example("common"), example("two_weights")
     X, y = common.two_spirals(50)
     ob = fc.Objective(fc.MLP([2, 1]), X, y.astype(float), loss="binary_cross_entropy", l2=1e-2)
-    counts = [len(module.minima(module.Plane(ob, seed), 15)) for seed in range(len(d["counts"]))]
+    counts = [
+        len(module.plane_minima(module.Plane(ob, seed), 15)) for seed in range(len(d["counts"]))
+    ]
     return {"counts": np.array(counts)}
 
 

@@ -25,7 +25,7 @@ WANTED = ("3.11", "3.12", "3.13", "3.14", "3.14t")
 LIMIT = 2_500_000  # largest size of a wheel, in bytes
 # Size of the largest wheel when its growth was last noted in the changelog, in bytes. A wheel that
 # is more than MAX_GROWTH larger needs a line in the changelog and the new size here.
-NOTED = 2_160_000
+NOTED = 2_330_000
 MAX_GROWTH = 0.05
 OLDEST = "manylinux_2_17"  # oldest platform tag, which auditwheel checks
 

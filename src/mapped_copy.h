@@ -7,10 +7,10 @@
 
 /* fc_copy_checked copies `count` runs of `run` bytes, from[0], from[1], ..., to consecutive places
  * in `out`, which must not overlap them. It returns 0 or an errno, which is EFAULT if a page no
- * longer exists. The copy goes through a pipe if `by_pipe` is nonzero or if the system denies the
- * direct call. `map` is NULL, or the address of a memory map of `size` bytes that contains all runs
- * and whose pages may be dropped from the process; then at most two windows of 2 MiB, or the
- * windows of a single run, are mapped at one time. */
+ * longer exists. The copy goes through a pipe if `by_pipe` is nonzero or if the system call
+ * process_vm_readv is missing or not permitted. `map` is NULL, or the address of a memory map of
+ * `size` bytes that contains all runs and whose pages may be unloaded with MADV_DONTNEED. Then at
+ * most two windows of 2 MiB, or the windows of a single run, are loaded at one time. */
 int fc_copy_checked(char *out, const char *const *from, size_t count, size_t run, int by_pipe,
                     char *map, size_t size);
 

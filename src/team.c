@@ -91,7 +91,9 @@ static struct {
     count_t job_at_creation[FC_MAX_THREADS]; /* per worker: value of `job` when it was created */
     /* Lock that the caller of the current job holds; also held across fork. */
     _Alignas(CACHE_LINE_BYTES) pthread_mutex_t busy;
-    count_t joined;        /* joins counted up to the last job; protected by `busy` */
+    /* Number of times that a worker has joined a job, counted when the last job ended; protected by
+     * `busy`. */
+    count_t joined;
     pthread_mutex_t sleep; /* lock of the condition variables */
     pthread_cond_t wake[N_SLEEP_GROUPS], done;
     /* Each member's share of the parts: the next part, and the end of the share. */

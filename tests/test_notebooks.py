@@ -103,8 +103,8 @@ def test_checks_of_exercises_accept_the_answer_and_reject_a_wrong_one(notebooks)
 
 @pytest.mark.nightly
 def test_notebooks_run_from_top_to_bottom(notebooks, tmp_path):
-    """Each notebook runs in its own kernel from a folder without the examples, and draws a picture
-    for each example.
+    """Each notebook runs in its own kernel outside the folder of the examples, and draws one figure
+    for each example that the notebook runs.
     """
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient")
@@ -114,8 +114,8 @@ def test_notebooks_run_from_top_to_bottom(notebooks, tmp_path):
         nbformat.validate(made)
         resources = {"metadata": {"path": str(tmp_path)}}
         client.NotebookClient(made, timeout=900, resources=resources).execute()
-        outputs = [out for cell in made.column_values for out in cell.get("outputs", ())]
+        outputs = [out for cell in made.cells for out in cell.get("outputs", ())]
         shown = sum("image/png" in out.get("data", {}) for out in outputs)
         assert shown == sum(
-            cell.source.endswith('print(main("quick").sentence)') for cell in made.column_values
+            cell.source.endswith('print(main("quick").sentence)') for cell in made.cells
         )

@@ -134,8 +134,8 @@ cdef inline void write_output_layer_part(
 cdef inline void write_hidden_layer_part(
     PlanS *P, Layer *y, const real *a, const real *D, Py_ssize_t ld, real *out
 ) noexcept nogil:
-    """Write the part of a sample's rows that belongs to a hidden layer, whose input is a and for
-    which D is defined in the module docstring.
+    """Write the columns of a sample's Jacobian rows that belong to the parameters of a hidden layer
+    with input a. D is defined in the module docstring.
     """
     cdef Py_ssize_t c, i, k
     cdef real *to

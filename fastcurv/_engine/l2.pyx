@@ -30,7 +30,7 @@ cdef inline Run penalised_run(PlanS *P, Py_ssize_t l, char *x) noexcept nogil:
 
 
 cdef enum:
-    MIN_PENALTY_PART_ELEMENTS = 1 << 16           # minimum elements of a run per part of a job
+    MIN_PENALTY_PART_ELEMENTS = 1 << 16           # minimum number of elements in a part of a job
     MAX_PENALTY_PARTS = 64              # maximum number of parts of a job
 
 

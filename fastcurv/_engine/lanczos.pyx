@@ -257,8 +257,8 @@ cdef class LanczosRecurrence:
 
     def drop_coupling(self, lost):
         """Clear the coupling to the pending rows in T and add `lost` (m,), the norms of these
-        couplings, to err. If they exceed rounding, products of later vectors have components along
-        the existing rows, which are then locked so that the components are measured.
+        couplings, to err. If these norms exceed rounding, lock the existing rows, because products
+        of later vectors have components along these rows that must be computed explicitly.
         """
         cdef double most = 0
         cdef Py_ssize_t j
@@ -514,12 +514,12 @@ cdef class LanczosRecurrence:
 
     cdef int estimate_orthogonality_loss(self, Py_ssize_t j, Py_ssize_t low, double beta) except -1:
         """Estimate the loss of orthogonality of row j + 1, and restore orthogonality if the
-        estimate of the next step could exceed the limit.
+        estimate for the next step may exceed the limit.
 
         The components of rows j - 1 and j along earlier rows satisfy the same recurrence as the
-        vectors, plus rounding in each step (Simon 1984). The estimate gives rounding random signs.
-        With signs that always add up, the estimate would be 20 to 200 times the actual loss. The
-        estimate only decides when to reorthogonalise, which measures the actual loss.
+        vectors, plus rounding in each step (Simon 1984). Rounding errors are assumed to have random
+        signs. With equal signs the estimate would be 20 to 200 times the actual loss. The estimate
+        only determines when to reorthogonalise, which measures the actual loss.
         """
         cdef Py_ssize_t end = j + 1, i, ld = self.ld, locked = min(self.n_locked, low)
         cdef double *t = self.t

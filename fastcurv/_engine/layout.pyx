@@ -34,7 +34,7 @@ cdef enum:
     CALLBACK_STATE_BYTES = 1 << 21
     # Flops that a core can perform in the time that it takes to wake and join one more thread.
     THREAD_WAKE_FLOPS = 75000
-    # minimum of the limit that the cost model sets on the number of threads
+    # number of threads that the cost model allows in any case; it limits only larger numbers
     MIN_ALLOWED_THREADS = 8
 
 

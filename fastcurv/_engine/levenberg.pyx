@@ -31,7 +31,8 @@ cdef enum:
 
 cdef double MIN_DAMPING_FACTOR = 0.1  # minimum factor for mu after a step
 cdef double MIN_DAMPING_FACTOR_CORRECTED = 1 / 3.0  # minimum factor for mu after a corrected step
-# Maximum ratio of the actual to the predicted decrease at which a correction is tried.
+# Maximum ratio of the actual to the predicted decrease of a step at which a correction of the step
+# is tried.
 cdef double MAX_CORRECTED_RATIO = 0.75
 cdef double MAX_CORRECTION_RATIO = 0.375  # maximum length of a correction, relative to that of s
 # Minimum gain of a correction, relative to the predicted decrease, at which a further correction is
@@ -277,9 +278,9 @@ cdef class LevenbergRun:
         return f
 
     cdef bint add_correction(self, PlanS *P) noexcept nogil:
-        """Compute the correction `more` from the outputs at theta + s, where the plan is, limit its
-        length, and add it to s. Return False, with s unchanged, if the correction is zero or not
-        finite.
+        """Compute the correction `more` of the step s from the outputs at theta + s, the current
+        point of the plan. Limit the length of the correction and add it to s. Return False, with s
+        unchanged, if the correction is zero or not finite.
         """
         cdef Py_ssize_t i
         cdef double more = 0, so_far = 0, share

@@ -391,8 +391,8 @@ cdef class Plan:
         return vectors
 
     cdef int apply_to_vectors(self, Job *job, Py_ssize_t k, char *out, active) except -1:
-        """Run a job on k vectors, the rows of a matrix (k, n), as several jobs of as many vectors
-        as fit.
+        """Run a job on the k rows of a matrix (k, n), in batches of as many vectors as one job can
+        hold.
         """
         cdef PlanS *P = &self.P
         cdef Job part

@@ -159,7 +159,7 @@ cdef void compute_direction_strip(
 cdef void compute_trial_strip(
     Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums
 ) noexcept nogil:
-    """Compute the trial point theta + t d."""
+    """Compute a strip of the trial point theta + t d. `sums` is not used."""
     cdef double t = -q.t
     memcpy(q.trial + shift, q.theta + shift, n * q.K.real_bytes)
     q.K.subtract(1, 1, n, q.d + shift, q.ld, q.trial + shift, q.ld, &t, 1, NULL)

@@ -77,7 +77,7 @@ cdef class EigenSearch:
     # `missed_within`.
     cdef public double min_probe_growth, min_missed_growth
     cdef public bint has_given_start      # True if the first start is user-defined, not random
-    # Maximum ratio of `missed_within` to the tolerance up to which results do not show it.
+    # Results report `missed_within` only if its ratio to the tolerance exceeds this value.
     cdef public double max_unreported_ratio
     # distance beyond the innermost wanted values within which an eigenvalue may have been missed
     cdef public double missed_within
@@ -128,7 +128,7 @@ cdef class EigenSearch:
 
     cdef bint is_dense_cheaper(self) noexcept:
         """Return True if switching to a dense matrix is permitted and costs at most
-        `max_dense_cost` of the products made.
+        `max_dense_cost` times as much as the products made so far.
         """
         cdef Lanczos run = self.run
         return (
@@ -253,14 +253,15 @@ cdef class EigenSearch:
         allowed error. Return True if a probe was begun, or if the search continues because the end
         of the space is near.
 
-        A further eigenvector may lie partly in the last rows, so that neither these rows nor a
-        start orthogonal to them reveals it. The last rows are therefore dropped in two cases. (1)
+        If a further eigenvector lies partly in the last rows, neither these rows nor a start
+        orthogonal to them contains all of it. The last rows are therefore dropped in two cases. (1)
         The residual of a pair, one of `known`, has reached rounding or will reach it at the next
         step, because rounding then introduces a further eigenvector. (2) Rows were kept by a
         restart, because their residuals separate the eigenvectors of a repeated eigenvalue, so that
-        a single start finds several of them. The rounding of a restart does not count against the
-        pairs, and neither does the rounding in forming their vectors: a bound within the tolerance
-        remains within it.
+        a single start finds several of them.
+
+        Rounding introduced by a restart, or in forming the vectors, does not invalidate converged
+        pairs. Their error bounds stay within the tolerance.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t steps = run.n_products, room = run.m
@@ -332,7 +333,7 @@ cdef class EigenSearch:
             missed = self.missed_distance(theta, self.min_missed_growth)
             if missed > 2 * resolved:
                 self.switch_to_dense = self.is_dense_cheaper()
-                # at least the smallest value of `missed_within` that results show
+                # at least the smallest value of `missed_within` that results report
                 near = fmax(missed, (self.max_unreported_ratio + 1) * resolved)
         if self.missable is not None and run.p:
             least = fmax(
@@ -611,14 +612,13 @@ cdef class EigenSearch:
                 high[0] = fmin(high[0], values[i])
 
     cdef bint wanted_values_agree(self, const double *before) except -1:
-        """Return True if the wanted values of all rows certainly agree, within their allowed
-        errors, with those before the probe, `before` (k,). If the result is False, they may or may
-        not agree.
+        """Return True if the wanted Ritz values computed from all rows provably agree, within
+        their allowed errors, with those before the probe, `before` (k,). False is inconclusive.
 
         The rows before the probe are Ritz vectors, or are not coupled to the probe's rows. T then
-        consists of two blocks, which are coupled only by the residuals of the wanted pairs. The
-        eigenvalues of the probe's block do not enter the wanted ends if the shifted block, minus
-        the effect of the coupling, is positive definite.
+        consists of two blocks, which are coupled only by the residuals of the wanted pairs. No
+        eigenvalue of the probe's block is among the wanted ones if the shifted block, minus the
+        effect of the coupling, is positive definite.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t first = self.probe_from, diagonal = 0 if run.tridiagonal else first

@@ -142,7 +142,7 @@ cdef struct PlanS:
     # Layer-parallel plan that does not pack W and V, because too few rows would use the packed
     # copies.
     bint unpacked
-    char *ones                  # transposed layout: vector of ones, as long as a panel has samples
+    char *ones                  # transposed layout: vector of ones, one for each sample of a panel
     int threads
     bint l2_skips_biases        # True if the l2 penalty excludes the biases
     char *theta                 # flat parameters, contiguous; owned by the plan

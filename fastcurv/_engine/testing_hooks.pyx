@@ -226,7 +226,9 @@ class testing_hooks:
 
     @staticmethod
     def whiten(gram):
-        """Return R of the function `whiten` for a Gram matrix (s, s), or None if it fails."""
+        """Return the matrix R (s, s) that the function `whiten` computes from a Gram matrix (s, s),
+        or None if the factorisation fails.
+        """
         cdef Py_ssize_t s = len(gram)
         R = np.empty((2, s, s))
         cdef double *out = <double *>pointer(R)

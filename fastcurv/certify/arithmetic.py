@@ -37,7 +37,10 @@ MAX_ELEMENTARY_ERROR_ULPS = 16.0
 # maximum absolute error of saturated phi, phi', phi'', which may be flushed to 0, in units of the
 # smallest normal number; the tail of gelu'' needs this value
 UNDERFLOW_FACTOR = 4096.0
-TINY, SMALLEST_SUBNORMAL = float(np.finfo(float).tiny), float(np.finfo(float).smallest_subnormal)
+MIN_NORMAL, SMALLEST_SUBNORMAL = (
+    float(np.finfo(float).tiny),
+    float(np.finfo(float).smallest_subnormal),
+)
 EPS = float(np.finfo(float).eps)
 # factor by which bounds are enlarged to cover the rounding errors of their own computation, which
 # consists of products of few numbers and sums of at most 1e5 squares
@@ -50,7 +53,7 @@ def flushes_subnormals() -> bool:
     """Return True if the arithmetic of this thread flushes subnormal numbers to 0. The error model
     does not allow this.
     """
-    return TINY * 0.5 == 0
+    return MIN_NORMAL * 0.5 == 0
 
 
 def multiply_rounded_up(x: Any, y: Any) -> Any:
@@ -122,7 +125,7 @@ def norm_bound_from_gram(G: Floats, rows: int) -> float:
     trace(G)``, and the errors of the computed eigenvalues of G, which are smaller.
     """
     m = len(G)
-    slack = 8 * (rows + m**1.5) * EPS * np.trace(G) + m * rows * TINY
+    slack = 8 * (rows + m**1.5) * EPS * np.trace(G) + m * rows * MIN_NORMAL
     return float(np.sqrt(gram_eigenvalue_bound(G) + slack))
 
 

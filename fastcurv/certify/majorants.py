@@ -46,9 +46,9 @@ from ..structure.parameters import (
 from ..structure.tables import ACTIVATIONS, LOSSES, sigmoid_derivative
 from .arithmetic import (
     EPS,
+    MIN_NORMAL,
     NORM_ROUND_UP_FACTOR,
     SMALLEST_SUBNORMAL,
-    TINY,
     norm,
     norm_bound_from_gram,
     row_norms,
@@ -144,7 +144,7 @@ def _product_rounded_up(P: Any, Z: Floats) -> Floats:
     """Return ``P Z`` entry by entry, rounded up against underflow. An entry is 0 if one of its
     factors is 0, even if the other one is infinite.
     """
-    return np.where((P == 0) | (Z == 0), 0.0, P * Z + TINY)
+    return np.where((P == 0) | (Z == 0), 0.0, P * Z + MIN_NORMAL)
 
 
 def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | None = None) -> float:
@@ -208,11 +208,11 @@ def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floa
     if link == "identity":
         c2, c3 = 2 * f, 0 * f
     elif link == "given":
-        c2, c3 = (x * NORM_ROUND_UP_FACTOR + TINY for x in s.loss.derivative_bounds(move))
+        c2, c3 = (x * NORM_ROUND_UP_FACTOR + MIN_NORMAL for x in s.loss.derivative_bounds(move))
     elif link == "sigmoid":  # |s''| <= s' for the sigmoid s
         near = np.maximum(np.abs(z.x) - z.dx.E - move, 0.0)
         c2 = (
-            _product_rounded_up(f, sigmoid_derivative(near).max(axis=1, keepdims=True) + TINY)
+            _product_rounded_up(f, sigmoid_derivative(near).max(axis=1, keepdims=True) + MIN_NORMAL)
             * NORM_ROUND_UP_FACTOR
         )
         c3 = np.minimum(c2, LOSSES[passes.ob.loss].bends[1] * f)
@@ -220,7 +220,7 @@ def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floa
         # The odds of two classes, and so p (1 - p), change at most by the factor exp(sqrt(2)
         # ||dz||). Along unit vectors the variance is at most 1/2, and the third moment is below
         # both 0.2722 and sqrt(2) times the variance.
-        T = np.abs(s.loss.h) * NORM_ROUND_UP_FACTOR + TINY
+        T = np.abs(s.loss.h) * NORM_ROUND_UP_FACTOR + MIN_NORMAL
         spread = (
             s.loss.bend
             * np.exp(np.minimum(math.sqrt(2) * (z.dx.nu + move), 700.0))
@@ -449,7 +449,7 @@ MAX_UNIT_BLOCK = 256  # maximum size of a hidden unit's block whose eigenvalues 
 # maximum size of the stack of hidden units' blocks whose norms are bounded together
 MAX_BLOCKS_BYTES = 1 << 25
 # number of hidden units whose blocks' eigenvalues are computed wherever norms do not suffice
-MAX_EXACT_UNITS = 64
+MAX_EIGENVALUE_UNITS = 64
 # For further hidden units, eigenvalues are computed only if the bound from the norms of the block
 # is more than this factor times the largest bound so far.
 MIN_CANDIDATE_RATIO = 1.02
@@ -558,7 +558,7 @@ class UnitBlockNorm:
 
     def norm_bound(self) -> float:
         found = [spectral_norm_bound(self.C[:, j]) for j in range(self.C.shape[1])]
-        return NORM_ROUND_UP_FACTOR * float(np.max(found + self.off + self.count * TINY))
+        return NORM_ROUND_UP_FACTOR * float(np.max(found + self.off + self.count * MIN_NORMAL))
 
 
 def curvature_bound_by_layers(passes: Passes) -> float:
@@ -696,7 +696,7 @@ def curvature_bound_by_units(passes: Passes) -> float:
         return np.inf
     found = -np.inf
     for tried, j in enumerate(np.argsort(-at_most)):
-        if not at_most[j] > found * (MIN_CANDIDATE_RATIO if tried >= MAX_EXACT_UNITS else 1):
+        if not at_most[j] > found * (MIN_CANDIDATE_RATIO if tried >= MAX_EIGENVALUE_UNITS else 1):
             found = max(found, float(at_most[j]))
             break
         raise_if_out_of_time()
@@ -737,7 +737,7 @@ def _unit_block_error_bounds(
     """
     d, depth = row_norms(np.abs(delta))[:, 0], sum(X1.shape) + delta.shape[1]
     size = (d * x[:, 0]) @ np.abs(slope) + x[:, 0] ** 2 @ np.abs(bend)
-    return 16 * depth * EPS * size + len(X1) * TINY
+    return 16 * depth * EPS * size + len(X1) * MIN_NORMAL
 
 
 def _unit_block_bound(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> float:

@@ -27,7 +27,10 @@ MAX_TYPO_SHARE = 0.1
 UNIT_CHARACTERS = "%\u2030$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba \u00a0\u202f\u2009"
 DECIMAL_COMMA_PATTERN = re.compile(r"[+-]?\d*,\d+%?")
 DECIMAL_POINT_PATTERN = re.compile(r"[+-]?\d*\.\d+")
-COMMA_NUMBER_PATTERN = re.compile(r"[+-]?([1-9]\d{0,2}(\.\d{3})+|\d*)(,\d*)?([eE][+-]?\d+)?")
+# a number with a decimal comma, whose thousands may be separated by points
+POINT_GROUPED_DECIMAL_COMMA_PATTERN = re.compile(
+    r"[+-]?([1-9]\d{0,2}(\.\d{3})+|\d*)(,\d*)?([eE][+-]?\d+)?"
+)
 COMMA_GROUPED_PATTERN = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 POINT_GROUPED_PATTERN = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3}){2,}")
 # a number with one mark, which can separate thousands or decimals
@@ -53,7 +56,7 @@ def parse_number(cell: str, comma: bool) -> float:
         text = "-" + text[1:-1].strip(UNIT_CHARACTERS)
     if _SPACE_GROUPED_PATTERN.match(text):
         text = re.sub(_THOUSANDS_SPACES, "", text)
-    if comma and COMMA_NUMBER_PATTERN.fullmatch(text):
+    if comma and POINT_GROUPED_DECIMAL_COMMA_PATTERN.fullmatch(text):
         text = text.replace(".", "").replace(",", ".")
     elif not comma and COMMA_GROUPED_PATTERN.fullmatch(text):
         text = text.replace(",", "")

@@ -69,7 +69,7 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
     if (
         fit.numbers
         and share_of_row <= MIN_TARGET_SHARE
-        and (found := _same_as_target_sentence(page, X))
+        and (found := _target_correlation_sentence(page, X))
     ):
         yield found
     rows = np.column_stack([X, fit.y])
@@ -120,7 +120,7 @@ def _largest_error_sentence(page: FitPage) -> tuple[str, list[Call]] | None:
     )
 
 
-def _same_as_target_sentence(page: FitPage, X: Floats) -> tuple[str, list[Call]] | None:
+def _target_correlation_sentence(page: FitPage, X: Floats) -> tuple[str, list[Call]] | None:
     """Return a sentence on the column of X with the largest absolute correlation with the target,
     and its calls. Return None if this correlation is below `MIN_COPY_CORRELATION`.
     """

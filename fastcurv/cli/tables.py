@@ -28,13 +28,13 @@ from ..common.files import refuse_device
 from .cells import (
     AMBIGUOUS_NUMBER_PATTERN,
     COMMA_GROUPED_PATTERN,
-    COMMA_NUMBER_PATTERN,
     DECIMAL_COMMA_PATTERN,
     DECIMAL_POINT_PATTERN,
     DURATION_FORM,
     MAX_TYPO_SHARE,
     MISSING_CELLS,
     MISSING_NUMBER_CELLS,
+    POINT_GROUPED_DECIMAL_COMMA_PATTERN,
     POINT_GROUPED_PATTERN,
     TIME_FORMS,
     UNIT_CHARACTERS,
@@ -189,7 +189,7 @@ def _detect_decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[
         COMMA_GROUPED_PATTERN,
         DECIMAL_POINT_PATTERN,
         POINT_GROUPED_PATTERN,
-        COMMA_NUMBER_PATTERN,
+        POINT_GROUPED_DECIMAL_COMMA_PATTERN,
     )
     marked = [
         cell
@@ -202,7 +202,7 @@ def _detect_decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[
     if mark == "," and all(map(COMMA_GROUPED_PATTERN.fullmatch, found)):
         return False, ambiguous
     for cell in filter(DECIMAL_POINT_PATTERN.fullmatch, _cells_with_points(rows)):
-        if not COMMA_NUMBER_PATTERN.fullmatch(cell):
+        if not POINT_GROUPED_DECIMAL_COMMA_PATTERN.fullmatch(cell):
             raise ValueError(
                 f"{path} must have one decimal mark in all numbers, got {one_line(found[0])!r} and "
                 f"{one_line(cell)!r}. Replace the commas by points."
@@ -736,11 +736,12 @@ def _column_kinds(
 
 
 ROW_NUMBERS_REASON = "because it only numbers the rows"
+# reasons why a column is left out
 CONSTANT_COLUMN_REASON, EMPTY_COLUMN_REASON = (
     "because it has the same value in all rows",
     "because it has no values",
 )
-IDENTIFIER_REASON = (
+IDENTIFIER_COLUMN_REASON = (
     "because it has another value in nearly every row, as an identifier or a text has"
 )
 
@@ -764,7 +765,7 @@ def _column_kind(
         if different.size == len(cells) and bool((different == np.round(different)).all()):
             counts = bool((np.diff(values) == 1).all()) and values[0] in (0, 1)
             if counts or name in INDEX_COLUMN_NAMES or IDENTIFIER_NAME_PATTERN.search(name):
-                return left_out, ROW_NUMBERS_REASON if counts else IDENTIFIER_REASON, False
+                return left_out, ROW_NUMBERS_REASON if counts else IDENTIFIER_COLUMN_REASON, False
         notes += _notes_on_numbers(name, cells, values, unit)
         return ColumnCode(name, "numbers", form=unit), "", present.size < len(cells)
     form = detect_date_form(cells, where)
@@ -781,7 +782,7 @@ def _column_kind(
     if len(counts_of) < 2:
         return left_out, CONSTANT_COLUMN_REASON, False
     if len(counts_of) > max(MIN_TABLE_ROWS // 2, len(cells) // 2):
-        return left_out, IDENTIFIER_REASON, False
+        return left_out, IDENTIFIER_COLUMN_REASON, False
     frequent = sorted(counts_of, key=lambda word: (-counts_of[word], word))[:MAX_CATEGORIES]
     return ColumnCode(name, "words", categories=tuple(sorted(frequent))), "", False
 

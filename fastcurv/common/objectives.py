@@ -57,7 +57,7 @@ def belongs_to_own_loss(ob: Any, name: str) -> bool:
     return not why_not_own(ob, name, ("value", "gradient"))
 
 
-def _call_proof(ob: Any, name: str) -> tuple[Any, str]:
+def _find_certificate(ob: Any, name: str) -> tuple[Any, str]:
     """Return the certificate `name` of an objective and "", or None and the reason why there is
     none. A certificate is an attribute, most often a method.
 
@@ -81,14 +81,14 @@ def why_unproved(ob: Any, name: str = "third_bound") -> str:
     """Return the reason why an objective has no certificate `name`, as a clause, or "" if it has
     one.
     """
-    return _call_proof(ob, name)[1]
+    return _find_certificate(ob, name)[1]
 
 
 def certificate_method(ob: Any, name: Certificate, default: Any = None) -> Any:
     """Return the certificate `name` of an objective: its own attribute, otherwise that of its
     `certificates`, otherwise the default.
     """
-    found, _ = _call_proof(ob, name)
+    found, _ = _find_certificate(ob, name)
     return default if found is None else found
 
 
@@ -220,8 +220,8 @@ def checked_curvature(H: Any, n: int, name: str = "hessian") -> Any:
     resume_arithmetic()
     if not any(hasattr(H, part) for part in ("product", "matvec", "__matmul__")):
         raise TypeError(
-            f"the objective's {name} must be a symmetric matrix, numpy.array(...), or "
-            f"LinearOperator of shape ({n}, {n}), got {type_phrase(H)}."
+            f"the objective's {name} must be a symmetric array or LinearOperator of shape "
+            f"({n}, {n}), got {type_phrase(H)}."
         )
     shape = getattr(H, "shape", (n, n))
     if tuple(shape) != (n, n):

@@ -32,11 +32,18 @@ MICROSOFT_GELU = ("com.microsoft", "Gelu")  # the exact GELU
 MIN_OPSET = 7  # older opsets define broadcasting, dropout and batch normalisation differently
 CONSTANT_FOLDING_NODES = ("Identity", "Cast", "Transpose")  # nodes that are evaluated on constants
 # nodes that leave probabilities unchanged
-PROBABILITY_NODES = ("Identity", "Cast", "Reshape", "Flatten", "ZipMap", "Normalizer")
+PROBABILITY_PRESERVING_NODES = ("Identity", "Cast", "Reshape", "Flatten", "ZipMap", "Normalizer")
 LABEL_NODES = ("ArgMax", "Binarizer", "Greater")  # nodes that turn probabilities into labels
 SHAPE_NODES = ("Flatten", "Reshape", "Squeeze")
 # nodes that may follow the probabilities
-OUTPUT_NODES = {*PROBABILITY_NODES, *LABEL_NODES, "ArrayFeatureExtractor", "Concat", "Sub", "Where"}
+OUTPUT_NODES = {
+    *PROBABILITY_PRESERVING_NODES,
+    *LABEL_NODES,
+    "ArrayFeatureExtractor",
+    "Concat",
+    "Sub",
+    "Where",
+}
 # Key: an activation made of several nodes, with the inputs of sums and products sorted. Value: its
 # name.
 ACTIVATION_PATTERNS = {
@@ -182,7 +189,8 @@ class OnnxGraph:
             return np.asarray(numpy_helper.to_array(held))
         except Exception as error:
             text = one_line(error, 160)
-            raise ValueError(f"a tensor of the model cannot be read: {text}.") from None
+            name = one_line(getattr(held, "name", ""), 60)
+            raise ValueError(f"tensor {name!r} of the model cannot be read: {text}.") from None
 
     @staticmethod
     def node_attributes(node: Any) -> dict[str, Any]:
@@ -654,7 +662,8 @@ def _is_label_output(graph: OnnxGraph, at: str) -> bool:
         else:
             of = same.get(node.input[0])
             fits = kind in ("ZipMap", "Normalizer") or (
-                kind in PROBABILITY_NODES and _is_identity_node(graph, node, held, attributes, of)
+                kind in PROBABILITY_PRESERVING_NODES
+                and _is_identity_node(graph, node, held, attributes, of)
             )
             fits = fits and attributes.get("norm", b"L1") == b"L1"
             same.update(dict.fromkeys(node.output, of))

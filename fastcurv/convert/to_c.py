@@ -85,7 +85,8 @@ C_MATH_FUNCTIONS = (
     "tgamma", "trunc", "y0", "y1", "yn", "drem", "finite", "isnan", "isinf", "signbit",
     "fpclassify", "isfinite", "isnormal",
 )  # fmt: skip
-C_LIBRARY_NAMES = (
+# other identifiers that headers of the C library declare
+LIBC_IDENTIFIERS = (
     "abort", "abs", "alloca", "atoi", "atol", "atof", "bcmp", "bcopy", "bzero", "cabs", "calloc",
     "carg", "ccos", "cexp", "clog", "conj", "cpow", "creal", "csin", "csqrt", "exit", "ffs",
     "float_t", "double_t", "fprintf", "fputc", "fputs", "free", "fscanf", "fwrite", "gettext",
@@ -96,7 +97,7 @@ C_LIBRARY_NAMES = (
     "strspn", "strstr", "toupper", "tolower", "vprintf", "wchar_t",
 )  # fmt: skip
 RESERVED_NAME_PATTERN = re.compile(
-    rf"({'|'.join(C_KEYWORDS)}|{'|'.join(C_LIBRARY_NAMES)}|({'|'.join(C_MATH_FUNCTIONS)})[fl]?|is(alpha|alnum|blank|"
+    rf"({'|'.join(C_KEYWORDS)}|{'|'.join(LIBC_IDENTIFIERS)}|({'|'.join(C_MATH_FUNCTIONS)})[fl]?|is(alpha|alnum|blank|"
     r"cntrl|digit|graph|lower|print|punct|space|upper|xdigit|greater|less|unordered)\w*|[WBAPQZ]\d+|"
     r"apply_\w*|(FP|HUGE|M|MATH|EXIT)_\w*|NAN|INFINITY|NULL|jac|hess|null|\w*__\w*|jac_\w*)"
 )

@@ -61,7 +61,7 @@ from .evidence import (
 )
 from .nearness import (
     GRADIENT_ERROR_EPS,
-    MAX_DECREMENT_LEFT,
+    MAX_DECREMENT_RATIO_AFTER_STEP,
     assess_nearness,
     assess_nearness_by_decrement,
     best_gradient,
@@ -560,10 +560,10 @@ class InertiaByEigenpairs(InertiaStrategy):
         self.near = assess_nearness(
             ask.ob, ask.theta, self.reach, view.best, gradient, ask.gradient_tol
         )
-        self.view, self.cut, self.signs, self.n_found = self._proved_signs(view)
+        self.view, self.cut, self.signs, self.n_found = self._prove_signs(view)
         self.low, self.high = _extreme_vectors(H, full, view, self.signs)
 
-    def _proved_signs(
+    def _prove_signs(
         self, view: SignView
     ) -> tuple[SignView, ComplementEigenpairs, NDArray[np.int_], int]:
         """Return a tuple: a `SignView`, its eigenpairs `best`, the signs (m,) of their eigenvalues,
@@ -591,7 +591,7 @@ class InertiaByEigenpairs(InertiaStrategy):
         # If the theorem holds in the units of theta, the signs are taken from these units too.
         if found[0].holds and (self.signs == 0).any():
             own = SignView(view.plain, view.plain, view.held)
-            self.view, self.cut, self.signs, self.n_found = self._proved_signs(own)
+            self.view, self.cut, self.signs, self.n_found = self._prove_signs(own)
             return found
         # True if balanced coordinates were not tried
         untried = view.best is view.plain and full.n <= BALANCED_MAX_N
@@ -602,11 +602,11 @@ class InertiaByEigenpairs(InertiaStrategy):
             same = best.span.shape[1] == view.plain.span.shape[1]
             if same and (eigenvalue_signs(best) != 0).all():
                 other = SignView(view.plain, best, view.held)
-                self.view, self.cut, self.signs, self.n_found = self._proved_signs(other)
+                self.view, self.cut, self.signs, self.n_found = self._prove_signs(other)
                 found = self._check_theorem_on_complement()
         if found[0].missing_hypothesis == "orbit":
             bare = deflate_symmetries(full, replace(view.held, columns=np.zeros((full.n, 0))))
-            self.view, self.cut, self.signs, self.n_found = self._proved_signs(bare)
+            self.view, self.cut, self.signs, self.n_found = self._prove_signs(bare)
             found = self._check_theorem_on_complement()
         return found
 
@@ -733,9 +733,9 @@ class InertiaByEigenpairs(InertiaStrategy):
         return bool((self.signs == eigenvalue_signs(cut)).all()), self._newton_step_converges()
 
     def _newton_step_converges(self) -> bool:
-        """Return True if the decrement at the end of Newton's step is at most `MAX_DECREMENT_LEFT`
-        times that at theta, or 0 at theta, beyond rounding. Both are computed on the eigenvectors
-        of known sign.
+        """Return True if the decrement at the end of Newton's step is at most
+        `MAX_DECREMENT_RATIO_AFTER_STEP` times that at theta, or 0 at theta, beyond rounding. Both
+        are computed on the eigenvectors of known sign.
         """
         (g, off), known, cut = self.gradient, self.signs != 0, self.cut
         cut = replace(cut, values=cut.values[known], vectors=cut.vectors[:, known])
@@ -744,7 +744,7 @@ class InertiaByEigenpairs(InertiaStrategy):
         if before == 0:
             return True
         there = gradient_after(self.ask.ob, self.ask.theta, step)
-        most = MAX_DECREMENT_LEFT * before
+        most = MAX_DECREMENT_RATIO_AFTER_STEP * before
         return there is not None and newton_decrement(there, np.nan, self.reach, cut)[0] <= most
 
     @cached_property

@@ -57,7 +57,7 @@ from .evidence import (
 )
 from .nearness import (
     GRADIENT_ERROR_EPS,
-    MAX_DECREMENT_LEFT,
+    MAX_DECREMENT_RATIO_AFTER_STEP,
     assess_nearness_by_decrement,
     assumed_gradient_error,
     best_gradient,
@@ -705,14 +705,14 @@ class InertiaByProducts(InertiaStrategy):
     def _newton_step_converges(self) -> bool:
         """Return True if g is within its rounding error, or if the relative residual of Newton's
         step is at most `MAX_STEP_RESIDUAL` and the step reduces ||g|| to at most
-        sqrt(`MAX_DECREMENT_LEFT`) plus that residual, times ||g||.
+        sqrt(`MAX_DECREMENT_RATIO_AFTER_STEP`) plus that residual, times ||g||.
         """
         (g, off), theta = self.gradient, self.ask.theta
         size, rounding = safe_norm(g), assumed_gradient_error(self.H.norm, theta)
         if size <= max(rounding, off if off == off else 0.0):
             return True
         there = gradient_after(self.ask.ob, theta, self.step)
-        most = (MAX_DECREMENT_LEFT**0.5 + self.left) * size + rounding
+        most = (MAX_DECREMENT_RATIO_AFTER_STEP**0.5 + self.left) * size + rounding
         return self.left <= MAX_STEP_RESIDUAL and there is not None and safe_norm(there) <= most
 
     def nearness_with_slope(self) -> Nearness:

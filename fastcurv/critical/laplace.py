@@ -530,7 +530,7 @@ def laplace_posterior(
     data = (op.value - 0.5 * l2 * squares) * factor
     if curvature == "ggn":
         half_unit = (data / n_terms if ob.loss == "mse" else 0.5) / factor
-        _fix_saturated_biases(ob, M, penalised, half_unit)
+        _zero_rows_of_saturated_biases(ob, M, penalised, half_unit)
     with one_blas_thread():
         root, logdet, trace, rank = _inverse_root(M, penalised, l2, curvature)
     k = int(penalised.sum())
@@ -736,7 +736,7 @@ def _inverse_root(
     return root, logdet + logdet_flat, float(np.sum(upper**2)), root.shape[1]
 
 
-def _fix_saturated_biases(ob: Any, M: Floats, penalised: Any, half_unit: float) -> None:
+def _zero_rows_of_saturated_biases(ob: Any, M: Floats, penalised: Any, half_unit: float) -> None:
     """Set to 0 the rows and columns of M that belong to biases of saturated hidden units. These
     biases have no penalty and, with the posterior precision ``M / (2 half_unit)``, a standard
     deviation above `MAX_BIAS_DEVIATION`.

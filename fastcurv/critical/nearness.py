@@ -39,7 +39,7 @@ from ..common.runtime import OutOfTime, raise_if_out_of_time
 from ..common.vectors import norm_with_floor, safe_norm
 from ..krylov.solvers import minres
 from .decide import Nearness
-from .theorem import EPS, TINY, ComplementEigenpairs
+from .theorem import EPS, MIN_NORMAL, ComplementEigenpairs
 
 # maximum predicted decrease of Newton's step, relative to f - c, at which theta counts as near
 DECREMENT_TOL = 1e-8
@@ -111,7 +111,7 @@ def assess_nearness_by_decrement(
     for eps in (own, EPS):
         stored = 0.5 * (STORAGE_ERROR_EPS * eps) ** 2 * reach
         rounding = VALUE_ERROR_EPS * eps * abs(f) + (stored if stored < np.inf else 0.0)
-        best = max(share if share < np.inf else 0.0, rounding, TINY)
+        best = max(share if share < np.inf else 0.0, rounding, MIN_NORMAL)
         thresholds.append((best if best < np.inf else 0.0) if np.isfinite(f) else np.nan)
     found = nearness_from_decrement(gradient_norm, decrement, thresholds[0], gradient_tol, whole)
     if gradient_tol is not None or not found.near:
@@ -417,7 +417,7 @@ FAR_TEST_LENGTHS = (3.0, -3.0)
 # Newton's step
 MAX_WEAKEST_TESTED = 48
 # maximum ratio of the decrement at the end of Newton's step to the decrement at theta
-MAX_DECREMENT_LEFT = 0.25
+MAX_DECREMENT_RATIO_AFTER_STEP = 0.25
 # number of successive stable curvatures, in order of magnitude from the smallest, after which all
 # larger ones are assumed to be stable
 N_STABLE_IN_A_ROW = 4

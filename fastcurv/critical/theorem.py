@@ -28,7 +28,7 @@ from ..common.protocols import Floats
 from ..common.vectors import safe_norm
 
 EPS = float(np.finfo(float).eps)
-TINY = float(np.finfo(float).tiny)
+MIN_NORMAL = float(np.finfo(float).tiny)
 SCALAR_ROUND_UP_FACTOR = (
     1 + 64 * EPS
 )  # factor by which upper bounds are enlarged for a few roundings
@@ -91,7 +91,7 @@ def check_kantorovich(
     if not 0 <= eta < np.inf:
         return failed_outcome("step")
     # The bound is taken on a ball, because at a kink H at theta describes one side only.
-    L = float(third(max(2 * eta * SCALAR_ROUND_UP_FACTOR, TINY)))
+    L = float(third(max(2 * eta * SCALAR_ROUND_UP_FACTOR, MIN_NORMAL)))
     if not 0 <= L < np.inf:
         return failed_outcome("third", L)
     h = beta * eta * L * SCALAR_ROUND_UP_FACTOR
@@ -112,7 +112,7 @@ def eta_bound(length: float, beta: float, off: float) -> float:
     >>> eta_bound(0.0, 1e-200, 1e-200) > 0, eta_bound(0.0, 1.0, 0.0)
     (True, 0.0)
     """
-    return length + beta * off + (TINY if length > 0 or off > 0 else 0.0)
+    return length + beta * off + (MIN_NORMAL if length > 0 or off > 0 else 0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,7 +49,7 @@ from ..optimize.run import Run
 from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
 from ..structure.user_functions import Activation, Loss
 from .evidence import choose_alpha_by_evidence
-from .held_out import DEFAULT_DECAY, MAX_HELD_OUT_STEPS, DecayChoice, choose_decay, held_out_mask
+from .held_out import DEFAULT_DECAY, MAX_ITER_PER_ALPHA, DecayChoice, choose_decay, held_out_mask
 from .input_slopes import InputSlopesMixin
 from .shown import FitReprMixin
 from .sizes import can_search_in_float32, default_n_pairs, default_n_threads, dense_if_small
@@ -600,7 +600,7 @@ class BaseMLP(
         X_held, y_held, w_held = select_rows(out, X, y, weight)
         held, count = self._build_objective(model, X_held, y_held, loss, w_held, 0.0), self._total
         rest = select_rows(~out, X, y, weight)
-        steps, options = min(MAX_HELD_OUT_STEPS, self._max_iter), {"validation": None, "seed": 0}
+        steps, options = min(MAX_ITER_PER_ALPHA, self._max_iter), {"validation": None, "seed": 0}
 
         def objective_for_decay(alpha: float) -> Objective:
             return self._build_objective(model, *rest[:2], loss, rest[2], alpha)
@@ -673,7 +673,7 @@ class BaseMLP(
         theta = choice.watch.theta.astype(ob.dtype)
         run = self._run_one_solver(ob, theta, "l-bfgs", steps, options, reaches_goal)
         if self.tol == "auto" and (run.stopped == "max_iter" or early and run.fun <= reached):
-            short = self._max_iter < MAX_HELD_OUT_STEPS and (cut or run.nit >= self._max_iter)
+            short = self._max_iter < MAX_ITER_PER_ALPHA and (cut or run.nit >= self._max_iter)
             run.stopped = "max_iter" if short else "held_out"
         return [choice.run, run]
 

@@ -33,7 +33,7 @@ DEFAULT_DECAY = 1e-4  # value of alpha if no rows are held out, as in scikit-lea
 # maximum relative increase of the lowest held-out loss; after a larger one no smaller alpha is
 # tried
 MAX_HELD_OUT_RISE = 0.02
-MAX_HELD_OUT_STEPS = 1000  # maximum number of iterations for each alpha
+MAX_ITER_PER_ALPHA = 1000  # maximum number of iterations for each alpha
 MIN_FINAL_STEPS = 25  # minimum of the iteration limit for the fit of all rows
 # About one in HELD_OUT_STRIDE distinct rows is held out, chosen by a hash of the row.
 HELD_OUT_STRIDE = 4

@@ -895,6 +895,6 @@ class SampleSpace(RowPasses, CoordinateOperator):
         if dtype == np.float64:
             raise ValueError(
                 "dtype must be float32 for an operator in float32, got float64. Use "
-                "H.astype('float64').reduced('samples'), whose coordinates differ."
+                "H.astype('float64').reduced('samples'), which has another basis of the space."
             )
         return SampleSpace(self.whole, self.rotate, None, dtype)

@@ -139,14 +139,14 @@ def loss_roots(loss: OutputLossDerivatives, kind: str) -> Floats:
         roots = np.sqrt(np.broadcast_to(loss.h, (N, d)))
         return np.ascontiguousarray(np.eye(d)[:, None, :] * roots)
     at = np.arange(N)
-    s = np.sqrt(loss.p)
-    s_top = np.sqrt(loss.p_top)  # shape (N, 1)
+    root_p = np.sqrt(loss.p)
+    root_top = np.sqrt(loss.p_top)  # shape (N, 1)
     others = np.arange(d - 1) + (np.arange(d - 1) >= loss.top[:, None])  # shape (N, d - 1)
-    S = -(loss.p / (1 + s_top))[None] * s[at[:, None], others].T[:, :, None]
+    factor = -(loss.p / (1 + root_top))[None] * root_p[at[:, None], others].T[:, :, None]
     for j in range(d - 1):
-        S[j, at, others[:, j]] += s[at, others[:, j]]
-        S[j, at, loss.top] = -(s_top[:, 0] * s[at, others[:, j]])
-    return np.asarray(np.sqrt(loss.h) * S)
+        factor[j, at, others[:, j]] += root_p[at, others[:, j]]
+        factor[j, at, loss.top] = -(root_top[:, 0] * root_p[at, others[:, j]])
+    return np.asarray(np.sqrt(loss.h) * factor)
 
 
 class _GramCache:

@@ -79,7 +79,7 @@ def _threaded_product(A: Any, B: Array, threads: int) -> Array:
     cuts = [0, *ends.tolist(), A.shape[0]]
     out = np.empty((A.shape[0], B.shape[1]), A.dtype)
 
-    def part(i: int) -> None:
+    def multiply_part(i: int) -> None:
         start, stop = cuts[i], cuts[i + 1]
         at = slice(A.indptr[start], A.indptr[stop])
         pointers = A.indptr[start : stop + 1] - A.indptr[start]
@@ -87,8 +87,8 @@ def _threaded_product(A: Any, B: Array, threads: int) -> Array:
         out[start:stop] = csr_matrix((A.data[at], A.indices[at], pointers), shape=shape) @ B
 
     with ThreadPoolExecutor(threads - 1, "fastcurv-sparse") as pool:
-        others = [submit_task(pool, part, i) for i in range(1, threads)]
-        part(0)
+        others = [submit_task(pool, multiply_part, i) for i in range(1, threads)]
+        multiply_part(0)
         for other in others:
             other.result()
     return out

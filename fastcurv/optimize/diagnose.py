@@ -28,7 +28,7 @@ from ..critical.classify import classify
 from ..critical.report import CriticalPoint
 from ..spectrum.draw import new_pyplot_axes, plain_numbers
 from ..spectrum.results import format_number
-from ..structure.tables import TINY
+from ..structure.tables import MIN_NORMAL
 from .facts import (
     Facts,
     compare_networks,
@@ -80,7 +80,7 @@ def _find_outliers(f: Facts) -> Found:
     order = np.argsort(-parts / f.weight, kind="stable")
     # Select the rows with the largest deviations that together have at most 2% of the weight.
     most = np.cumsum(f.weight[order]) <= len(f.y) / 50
-    share = parts[order][most].sum() / max(parts.sum(), TINY)
+    share = parts[order][most].sum() / max(parts.sum(), MIN_NORMAL)
     return _finding_or_none(share > 0.5, 100 * share)
 
 
@@ -112,8 +112,8 @@ def _find_column_scale(f: Facts, alone: bool) -> Found:
 def _find_large_l2(f: Facts) -> Found:
     # A fit needs about four paths through the network, each with weights of norm 1 in every layer.
     # `needed` is the decay of these weights, relative to the loss of the best constant.
-    l2, rest = float(np.max(f.ob.l2)), max(f.loss - 0.5 * f.decay_penalty, TINY)
-    needed = 0.5 * l2 * 4 * len(f.layers) / max(f.constant_loss, TINY)
+    l2, rest = float(np.max(f.ob.l2)), max(f.loss - 0.5 * f.decay_penalty, MIN_NORMAL)
+    needed = 0.5 * l2 * 4 * len(f.layers) / max(f.constant_loss, MIN_NORMAL)
     held = f.relative_weight_size < 0.2 and needed > 0.15
     falling = needed > 0.5 and 0.3 < f.decay_imbalance < 1.5
     settled = f.loss <= 1.01 * f.constant_loss and f.decay_imbalance < 0.3
@@ -135,7 +135,7 @@ def _find_long_first_step(f: Facts) -> Found:
     s = f.steps
     if s.rate is None or s.has_scaled_steps or not f.relative_start_loss < 10 or not len(s.norms):
         return None
-    ratio = s.rate * s.norms[0] / max(f.initial_norm, TINY)
+    ratio = s.rate * s.norms[0] / max(f.initial_norm, MIN_NORMAL)
     return _finding_or_none(ratio > 1, ratio)
 
 
@@ -165,7 +165,7 @@ def _find_vanishing_gradient(f: Facts) -> Found:
     # the ratio of the curvatures is small.
     first, last = f.layers[0], f.layers[-1]
     least = min(first.gradient / last.gradient, first.curvature / last.curvature)
-    return _finding_or_none(least < 1e-3, 1 / max(least, TINY))
+    return _finding_or_none(least < 1e-3, 1 / max(least, MIN_NORMAL))
 
 
 def _find_copied_units(f: Facts) -> Found:
@@ -194,7 +194,7 @@ def _find_large_weights(f: Facts) -> Found:
 def _find_small_start_weights(f: Facts) -> Found:
     # Small initial weights are close to the saddle at theta = 0, and the gradient norm grows while
     # a run escapes from this saddle.
-    known, norms = f.steps.losses / max(f.constant_loss, TINY), f.steps.norms
+    known, norms = f.steps.losses / max(f.constant_loss, MIN_NORMAL), f.steps.norms
     if len(known) < 5 or not known[-1] < 0.9:
         return None
     off = abs(f.relative_start_loss - 1)
@@ -222,8 +222,8 @@ def _find_unscaled_targets(f: Facts) -> Found:
 
 
 def _find_wider_network(f: Facts) -> Found:
-    wider = (f.network_losses or {}).get("wider", math.inf)
-    return _finding_or_none(f.is_stationary and wider < 0.5 * f.loss, f.loss / max(wider, TINY))
+    loss = (f.network_losses or {}).get("wider", math.inf)
+    return _finding_or_none(f.is_stationary and loss < 0.5 * f.loss, f.loss / max(loss, MIN_NORMAL))
 
 
 def _find_too_few_units(f: Facts) -> Found:
@@ -507,7 +507,7 @@ CAUSES: tuple[Cause, ...] = (
         lambda f: _finding_or_none(
             1e-200 < f.relative_weight_size < 0.3
             and all(layer.biases < 0.5 for layer in f.hidden_layers),
-            1 / max(f.relative_weight_size, TINY),
+            1 / max(f.relative_weight_size, MIN_NORMAL),
         ),
         "the weights are {number} times smaller than those that `MLP.init` draws, and the loss has "
         "a saddle at weights of 0",

@@ -29,7 +29,7 @@ from ..common.runtime import raise_if_interrupted
 from ..critical.report import CriticalPoint
 from ..structure.parameters import l2_diagonal, merge_equal_rows, residual_branch_scale
 from ..structure.symmetry import saturation_counts
-from ..structure.tables import ACTIVATIONS, LOSSES, TINY, one_hot
+from ..structure.tables import ACTIVATIONS, LOSSES, MIN_NORMAL, one_hot
 from .minimize import minimize
 
 MAX_SAMPLED_ROWS = 2048  # maximum number of rows whose outputs and activations are computed
@@ -279,12 +279,12 @@ class Facts(FrozenRecord):
         """The learning rate up to which gradient steps with the run's momentum are stable along the
         direction of the largest curvature.
         """
-        return 2 * (1 + self.steps.momentum) / max(self.largest_curvature, TINY)
+        return 2 * (1 + self.steps.momentum) / max(self.largest_curvature, MIN_NORMAL)
 
     @cached_property
     def relative_weight_size(self) -> float:
         """The geometric mean over the layers of `LayerFacts.weights`."""
-        return float(np.exp(np.mean([np.log(max(l.weights, TINY)) for l in self.layers])))
+        return float(np.exp(np.mean([np.log(max(l.weights, MIN_NORMAL)) for l in self.layers])))
 
     @property
     def initial_weight_size(self) -> float:
@@ -306,7 +306,7 @@ class Facts(FrozenRecord):
         without a history.
         """
         known = self.steps.losses
-        return float(known[0] / max(self.constant_loss, TINY)) if len(known) else math.nan
+        return float(known[0] / max(self.constant_loss, MIN_NORMAL)) if len(known) else math.nan
 
     @property
     def n_updates(self) -> float:
@@ -643,7 +643,7 @@ def measure_facts(
     if LOSSES[ob.loss].targets == "classes":
         targets.append(y[few] @ np.arange(y.shape[1])[:, None])
     (error, relation), (further, _), *ordered = _unexplained_by_regression(X[few], targets, wf)
-    here = max(_weighted_sum_of_squares(y[few] - _weighted_mean(y[few], wf), wf), TINY)
+    here = max(_weighted_sum_of_squares(y[few] - _weighted_mean(y[few], wf), wf), MIN_NORMAL)
     beside = (
         further * _weighted_sum_of_squares(left[few] - _weighted_mean(left[few], wf), wf) / here
     )
@@ -659,7 +659,7 @@ def measure_facts(
         weight=w,
         robust=robust,
         decay_penalty=decay,
-        decay_imbalance=abs(float(g @ at)) / max(decay, TINY),
+        decay_imbalance=abs(float(g @ at)) / max(decay, MIN_NORMAL),
         explained_variance=1 - _weighted_sum_of_squares(left, w) / spread if spread > 0 else 0.0,
         attainable_variance=1 - min(error, beside),
         correlation_zscore=max([relation, *(z for _, z in ordered)]),
@@ -667,7 +667,7 @@ def measure_facts(
         class_number_r2=1 - ordered[0][0] if ordered else math.nan,
         layers=_layer_facts(ob, theta, g, np.asarray(H @ signs), X),
         scales=np.sqrt(_weighted_mean(np.square(X[:, varies]), w)),
-        offset=math.sqrt(np.square(mean[varies]).sum() / max(float(variance.sum()), TINY)),
+        offset=math.sqrt(np.square(mean[varies]).sum() / max(float(variance.sum()), MIN_NORMAL)),
         values=np.unique(y) if y.shape[1] == 1 else np.zeros(0),
         noise=_gradient_noise_rows(ob, theta, g),
         steps=steps,

@@ -86,7 +86,9 @@ from .residual import (
 # that overlap most with the previous ones, and selects the lowest ones again only every few steps.
 
 FOLLOW_MAX_N = 4096  # maximum number of parameters for eigenvector following
-N_STEPS_PER_CHOICE = 10  # number of steps after which the lowest eigenvectors are selected again
+N_STEPS_PER_EIGENVECTOR_SELECTION = (
+    10  # number of steps after which the lowest eigenvectors are selected again
+)
 # maximum error of the quadratic model for a step to be accepted, and for the radius to grow
 MAX_MODEL_ERROR, GOOD_MODEL_ERROR = 1.0, 0.3
 # maximum ||theta|| of a walk, relative to max(1, ||theta0||), above which the walk counts as
@@ -669,7 +671,7 @@ def _follow_modes(walk: FinderState, index: int) -> bool:
                 break
             T = symmetry_tangents(walk.ob, walk.theta).columns
             way = FollowedModes.choose_modes(
-                A, T, index, climbed if number % N_STEPS_PER_CHOICE else None
+                A, T, index, climbed if number % N_STEPS_PER_EIGENVECTOR_SELECTION else None
             )
             climbed, number, size = (
                 way.U[:, way.signs < 0],

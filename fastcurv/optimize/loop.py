@@ -289,10 +289,10 @@ class MinimizeLoop:
                 f"history (patience = {self.patience})"
             )
             return "patience"
-        if self._max_idle_iterations(run.mark) <= 0:
+        if self._n_idle_iterations_left(run.mark) <= 0:
             self.sentence = NO_PROGRESS_MESSAGE
             return "slow"
-        if self._is_near_bound() and self._max_idle_iterations(run.walked) <= 0:
+        if self._is_near_bound() and self._n_idle_iterations_left(run.walked) <= 0:
             self.sentence = slow_progress_message(run.walked[1], run.f)
             return "slow"
         return None
@@ -324,10 +324,10 @@ class MinimizeLoop:
             return 1
         idle = self._n_iterations_until_idle()
         if self.run.near_bound:
-            idle = min(idle, self._max_idle_iterations(self.run.walked))
+            idle = min(idle, self._n_idle_iterations_left(self.run.walked))
         return int(max(1, min(self.max_iter - self.run.iteration, idle)))
 
-    def _max_idle_iterations(self, mark: list[Any]) -> float:
+    def _n_idle_iterations_left(self, mark: list[Any]) -> float:
         """Return the number of iterations that may follow before `MAX_IDLE_ITERATIONS` have passed
         since the last progress in `mark`. Return infinity for a first-order method.
         """
@@ -338,7 +338,7 @@ class MinimizeLoop:
         """Return the number of further iterations after which the option `cost_weight` is ignored
         if none of them makes progress.
         """
-        return self._max_idle_iterations(self.run.mark) - (
+        return self._n_idle_iterations_left(self.run.mark) - (
             MAX_IDLE_ITERATIONS - MAX_THRIFTY_ITERATIONS
         )
 

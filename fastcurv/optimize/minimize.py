@@ -70,7 +70,7 @@ from .units import minimize_scaled, target_units_of
 # Callbacks, in either of SciPy's forms.
 
 
-def read_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
+def convert_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
     """Convert a callback in either of SciPy's forms to a function of the intermediate result that
     returns True to stop. Return None if the callback is None, and raise TypeError if it is not
     callable.
@@ -323,7 +323,7 @@ def minimize(
             fun_target=fun_target, patience=patience, validation=validation, **options,
         )  # fmt: skip
     theta0 = _draw_start(ob, seed) if theta0 is None and resume is None else theta0
-    tracker, call = tracker_and_callback(ob, track, read_callback(callback))
+    tracker, call = tracker_and_callback(ob, track, convert_callback(callback))
     arrays, facts = ({}, {}) if resume is None else load_saved(resume, chosen, options, ob.n_params)
     theta = np.array(check_theta(ob, arrays.get("run.theta", theta0), "theta0", kind))
     run = Run(

@@ -71,8 +71,8 @@ def _minimize_for_scipy(
     if bounds is not None or (constraints is not None and len(constraints)):
         name, value = ("constraints", constraints) if bounds is None else ("bounds", bounds)
         raise ValueError(
-            f"{name} must be None for method {method!r}, got {short_repr(value)}. Use a method of "
-            "SciPy."
+            f"{name} must be None for method {method!r}, got {short_repr(value)}. Use a method "
+            f"of SciPy that supports {name}, such as 'trust-constr'."
         )
     names = {"gtol": "gradient_tol", "tol": "gradient_tol", "maxiter": "max_iter"}
     for theirs, ours in names.items():

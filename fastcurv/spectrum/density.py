@@ -191,7 +191,7 @@ def spectral_density(
                 most = run.n if deflate is True else check_positive_int(deflate, "deflate")
                 outliers, rest = find_outliers(run, most)
                 if len(outliers.values):
-                    known = KnownPairs(*(np.concatenate(both) for both in zip(known, outliers)))
+                    known = DeflatedPairs(*(np.concatenate(both) for both in zip(known, outliers)))
                     spent, found = spent + run.n_products, rest
                     run = new_recurrence(op, n_steps, known, rows)
             quadratures.append(found)
@@ -250,7 +250,7 @@ def complete_quadrature(one: Quadrature, small: Reduction | None, deflated: int 
     )
 
 
-class KnownPairs(NamedTuple):
+class DeflatedPairs(NamedTuple):
     """Deflated eigenvalues (k,), their eigenvectors as orthonormal rows (k, n), and their residuals
     (k,).
     """
@@ -260,9 +260,9 @@ class KnownPairs(NamedTuple):
     residuals: Floats
 
 
-def as_known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
-    """Return the `KnownPairs` of `against`, which is an Eigenpairs, an array (n, k) of vectors or
-    None, and the number of products used to check the pairs or to compute their values. Raise
+def as_known_pairs(op: Any, against: Any) -> tuple[DeflatedPairs, int]:
+    """Return the `DeflatedPairs` of `against`, which is an Eigenpairs, an array (n, k) of vectors
+    or None, and the number of products used to check the pairs or to compute their values. Raise
     ValueError if the vectors have another length or are not eigenvectors.
     """
     n, dtype, none = op.shape[0], operator_dtype(op), np.zeros(0)
@@ -273,19 +273,19 @@ def as_known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
                 f"{against.vectors.shape[0]}."
             )
         vectors = np.ascontiguousarray(against.vectors.T, dtype)
-        known = KnownPairs(against.values, vectors, against.residuals)
+        known = DeflatedPairs(against.values, vectors, against.residuals)
         return known, check_known_pairs(op, known) if len(vectors) else 0
     rows = orthonormal_rows(against, n, dtype)
     if rows is None:
-        return KnownPairs(none, np.zeros((0, n), dtype), none), 0
+        return DeflatedPairs(none, np.zeros((0, n), dtype), none), 0
     run = Recurrence(op, len(rows))
     run.insert_block(rows)
     run.step()
     values, S = ritz_decomposition(run)
-    return KnownPairs(values, combine_basis_rows(run.rows[: run.m], S), none), run.n_products
+    return DeflatedPairs(values, combine_basis_rows(run.rows[: run.m], S), none), run.n_products
 
 
-def check_known_pairs(op: Any, known: KnownPairs) -> int:
+def check_known_pairs(op: Any, known: DeflatedPairs) -> int:
     """Raise ValueError if the known pairs are not eigenpairs of `op`. The test is one product with
     the sum of their vectors. Return the number of products, 1.
 
@@ -306,7 +306,7 @@ def check_known_pairs(op: Any, known: KnownPairs) -> int:
     return 1
 
 
-def new_recurrence(op: Any, n_steps: int, known: KnownPairs, rows: Array) -> Recurrence:
+def new_recurrence(op: Any, n_steps: int, known: DeflatedPairs, rows: Array) -> Recurrence:
     """Return a `Recurrence` with capacity for n_steps steps in the array `rows`, orthogonal to the
     vectors of the known pairs. Raise ValueError if these vectors span the whole space.
     """
@@ -342,7 +342,7 @@ def extend_run(run: Recurrence, n_steps: int, shown: ProgressBar) -> None:
         shown.update(run.m - before)
 
 
-def has_repeated_outliers(quadratures: list[Quadrature], outliers: KnownPairs, n: int) -> bool:
+def has_repeated_outliers(quadratures: list[Quadrature], outliers: DeflatedPairs, n: int) -> bool:
     """Return True if the nodes of `quadratures` near the value of one of the deflated `outliers`
     have a mean weight of more than a quarter of one eigenvalue, 1/n. The probes of the quadratures
     are orthogonal to the vectors of the outliers, so they have found further copies of that
@@ -369,8 +369,8 @@ def gauss_quadrature(run: Recurrence) -> Quadrature:
     return Quadrature(theta, weights / weights.sum())
 
 
-def find_outliers(run: Recurrence, most: int) -> tuple[KnownPairs, Quadrature]:
-    """Return the `KnownPairs` of the outliers of a finished probe, at most `most`, and the
+def find_outliers(run: Recurrence, most: int) -> tuple[DeflatedPairs, Quadrature]:
+    """Return the `DeflatedPairs` of the outliers of a finished probe, at most `most`, and the
     quadrature of the other nodes.
 
     Outliers are converged Ritz pairs whose ``|value|`` exceeds twice the weighted mean of all
@@ -388,7 +388,7 @@ def find_outliers(run: Recurrence, most: int) -> tuple[KnownPairs, Quadrature]:
     rows = combine_basis_rows(run.rows[: run.m], S)
     orthonormalise(rows)
     nodes, weights = np.delete(theta, good), np.delete(first**2, good)
-    return KnownPairs(theta[good], rows, residuals[good]), Quadrature(
+    return DeflatedPairs(theta[good], rows, residuals[good]), Quadrature(
         nodes, weights / weights.sum()
     )
 

@@ -353,7 +353,7 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
             for end in (low, high):
                 equal = np.abs(x - end) <= self.resolution
                 unsure[i] += float(w[equal].sum())
-                unsure[i] += 0.0 if self.exact else weight_across(x[~equal], w[~equal], end)
+                unsure[i] += 0.0 if self.exact else half_weight_around(x[~equal], w[~equal], end)
         estimate = self._estimate_over_probes(per_probe, "mass", known=True)
         one = 0.0 if self.exact or not has_rounding_scatter(per_probe) else 1 / max(1, self.n)
         stderr = np.hypot(estimate.stderr, max(unsure.mean() / 2, one))
@@ -545,7 +545,7 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
         )
 
 
-def weight_across(nodes: np.ndarray, weights: np.ndarray, end: float) -> float:
+def half_weight_around(nodes: np.ndarray, weights: np.ndarray, end: float) -> float:
     """Return half the weight of the two nodes nearest to `end`, one on either side of `end`. This
     weight may represent eigenvalues on the other side. Return 0 if `end` is infinite or there are
     no nodes on one side.

@@ -134,7 +134,7 @@ def pairs_from_matrix(
         A = N.T @ A @ N
         A = (A + A.T) * 0.5
 
-    def pick(theta: Floats) -> Indices:
+    def select_wanted(theta: Floats) -> Indices:
         values = (
             np.ldexp(theta, exponent)
             if exponent < MAX_SAFE_EXPONENT
@@ -142,7 +142,7 @@ def pairs_from_matrix(
         )
         return wanted_indices(values + shift, asked.k, asked.which)
 
-    theta, at, V = eigh_selected(A, pick)
+    theta, at, V = eigh_selected(A, select_wanted)
     V = np.asfortranarray(V if N is None else N @ V, dtype)
     ends, wide = (float(theta[0]), float(theta[-1])), theta[at]
     size = max(map(abs, ends))

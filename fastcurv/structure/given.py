@@ -30,7 +30,7 @@ LONG_EPS = float(np.finfo(np.longdouble).eps)
 # factor by which bounds are enlarged to cover the rounding of the few operations that compute them
 USER_BOUND_ROUND_UP_FACTOR = 1 + 1e-12
 MAX_COUPLED_OUTPUTS = 64  # maximum number of outputs of a loss with a full second derivative
-TINY = float(np.finfo(float).tiny)
+MIN_NORMAL = float(np.finfo(float).tiny)
 # values of z at which a new activation is evaluated and its parity is determined
 CHECK_POINTS = np.linspace(-3, 3, 16)[:, None] + 0.0137
 
@@ -408,7 +408,7 @@ def _continue_abs(r: NDArray[Any]) -> NDArray[Any]:
 
 def _poisson_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
     mean = np.exp(z)
-    least = y * np.log(np.maximum(y, TINY)) - y  # this is 0 for a count of 0
+    least = y * np.log(np.maximum(y, MIN_NORMAL)) - y  # this is 0 for a count of 0
     return (mean - y * z + least).sum(axis=1), mean - y, mean
 
 

@@ -41,7 +41,7 @@ Mask = NDArray[np.bool_]
 PRODUCT_COMPLEX_STEP = 1e-100  # step of complex-step derivatives
 _SQRT2 = np.sqrt(2.0)
 BATCH_NORM_EPS = 1e-5  # number added to the variance
-TINY = float(np.finfo(float).tiny)
+MIN_NORMAL = float(np.finfo(float).tiny)
 
 
 def batch_normalise(z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -154,7 +154,7 @@ def _cross_entropy_terms(f: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any]
 
 
 def _entropy_terms(q: NDArray[Any]) -> NDArray[Any]:
-    return np.asarray(-q * np.log(np.maximum(q, TINY)))
+    return np.asarray(-q * np.log(np.maximum(q, MIN_NORMAL)))
 
 
 def _binary_entropy(y: NDArray[Any], shares: Floats, d_out: int) -> float:
@@ -481,9 +481,9 @@ def _envelope_by_bounds(
     def envelope(z: Floats, t: Floats) -> Three:
         found = bounds(np.maximum(np.abs(z) - t, 0.0), np.abs(z) + t, z + t)
         return (
-            found[0] * ENVELOPE_ROUND_UP_FACTOR + TINY,
-            found[1] * ENVELOPE_ROUND_UP_FACTOR + TINY,
-            found[2] * ENVELOPE_ROUND_UP_FACTOR + TINY,
+            found[0] * ENVELOPE_ROUND_UP_FACTOR + MIN_NORMAL,
+            found[1] * ENVELOPE_ROUND_UP_FACTOR + MIN_NORMAL,
+            found[2] * ENVELOPE_ROUND_UP_FACTOR + MIN_NORMAL,
         )
 
     return envelope
@@ -638,7 +638,9 @@ def _elu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
 
 def _elu_envelope(z: Floats, t: Floats) -> Three:
     cross = np.abs(z) <= t
-    e = np.where(z - t <= 0, np.exp(np.minimum(z + t, 0.0)) * ENVELOPE_ROUND_UP_FACTOR + TINY, 0.0)
+    e = np.where(
+        z - t <= 0, np.exp(np.minimum(z + t, 0.0)) * ENVELOPE_ROUND_UP_FACTOR + MIN_NORMAL, 0.0
+    )
     return np.where(z + t > 0, 1.0, e), np.where(cross, np.inf, e), np.where(cross, np.inf, e)
 
 

@@ -125,7 +125,8 @@ static inline int fc_curvature_from_delta(fc_activation phi) {
 
 /* The epilogue of a product: an elementwise operation on a finished tile c of the output while the
  * tile is in cache. Matrices d, p, q, r and skip have the shape of the output, and u is a vector
- * over its columns; all are padded. d may be c; all other operands are distinct.
+ * over its columns; all are padded. d may be c. Other operands are distinct
+ * unless the epilogue allows an exception.
  *
  *   FC_EPILOGUE_NONE        c
  *   FC_EPILOGUE_ACTIVATE    c = c + u;  d = phi(c) [+ skip];  p = phi'(c);  q = phi''(c)

@@ -124,7 +124,7 @@ def test_exact_minima_are_continued_from_the_full_minimum():
         assert np.corrcoef(true, step)[0, 1] > 0.99 and 0.85 < np.polyfit(true, step, 1)[0] < 1.1
 
 
-def test_the_short_proof_of_a_minimum_keeps_the_same_samples(monkeypatch):
+def test_the_short_proof_of_a_minimum_accepts_the_samples_of_full_verdicts(monkeypatch):
     """The shorter proof of a minimum accepts the samples that full verdicts accept, and few full
     verdicts are computed.
     """
@@ -317,7 +317,7 @@ def jackknife_bounds(out, ob, X, level):
     return low[:, int(np.floor(alpha * (n + 1) + 1e-9)) - 1], high[:, k - 1]
 
 
-def test_leave_one_out_of_classes_matches_logistic_regression(rng):
+def test_leave_one_out_for_classifiers_matches_logistic_regression(rng):
     """With free biases, three classes match a logistic model although all biases may be shifted
     together, and two classes match a single output with half the penalty.
     """

@@ -184,7 +184,7 @@ def test_replaced_data_of_proofs_disable_proofs(name):
     assert claims_nothing(ob), name
 
 
-def test_functions_assigned_to_the_librarys_class_are_detected(monkeypatch):
+def test_methods_replaced_on_the_class_objective_void_its_certificates(monkeypatch):
     ob = fc.Objective(*GIVEN)
     assert claims_all(ob)
     with monkeypatch.context() as patch:

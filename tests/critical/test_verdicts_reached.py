@@ -176,7 +176,7 @@ def range_space(rest, values=()):
 
 
 @pytest.mark.parametrize("rest", [0.1, 5.0])
-def test_spectrum_ends_include_the_complement_but_no_symmetries(rest):
+def test_spectrum_ends_include_the_complement_of_the_range_but_no_symmetries(rest):
     ((value, v),) = range_space(rest).extremes()
     assert value == rest and v.tolist() == [0, 0, 1]
     assert range_space(rest).min_abs_eigenvalue_bound == rest - 1e-12 and range_space(

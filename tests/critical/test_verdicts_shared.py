@@ -118,7 +118,7 @@ def test_a_run_and_the_verdict_share_the_space_of_the_gradient(rng):
     assert report.n_new_products <= alone.n_products - 40
 
 
-def test_a_run_with_little_memory_gives_a_larger_risk():
+def test_little_memory_increases_the_risk_of_a_missed_eigenvalue():
     H = PrescribedSpectrum(np.linspace(0.01, 1, 2000), seed=0)
     run = fc.spectrum.Krylov(H, seed=0, max_bytes=100 * 2000 * 8)
     report = classify(

@@ -199,8 +199,8 @@ def test_every_picture_has_an_alternative_text():
 
 
 def test_the_pages_contain_the_search_terms_of_newcomers():
-    """Terms that newcomers search for occur in the text that Sphinx indexes, where a title ranks
-    above text.
+    """Terms that newcomers search for occur in the text that Sphinx indexes, and "install" in a
+    title, which ranks higher in a search.
     """
     pages = {page.stem: page.read_text().lower() for page in WRITTEN}
     for word in ("pytorch", "gpu", "class_weight"):

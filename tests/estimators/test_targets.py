@@ -132,8 +132,8 @@ def test_small_sparse_samples_are_fitted_in_dense_form():
 
 
 def test_partial_fit_with_classes_after_labels_raises():
-    """After a fit to columns of labels, single classes raise an error, and conversely, because they
-    would be fitted with another loss.
+    """After a multilabel fit, partial_fit with one class per sample raises an error, and vice
+    versa, because the losses differ.
     """
     net = fc.MLPClassifier(**SGD).partial_fit(X, LABELS)
     for call in (net.partial_fit, net.objective):

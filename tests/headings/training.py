@@ -291,7 +291,9 @@ def initial_scale(d):
 
 
 def variants_exchanged(one, other):
-    """Return a control that exchanges the results of two kinds of networks for every activation."""
+    """Return a negative control, a function that exchanges the results of two kinds of networks for
+    every activation.
+    """
 
     def control(d):
         changed = dict(d)

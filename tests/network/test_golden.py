@@ -7,7 +7,7 @@ from . import golden
 
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
-def test_products_and_bounds_of_every_form_are_unchanged(section):
+def test_products_and_bounds_match_golden_values(section):
     """Products equal the golden ones to single precision, and bounds to rounding of NumPy's
     sums.
     """

@@ -84,7 +84,7 @@ def test_eigenvectors_are_embedded_one_at_a_time(wide_operator):
     assert np.array_equal(V[:, 3], one) and "vectors" in vars(pairs)
 
 
-def test_eigenvalues_agree_between_spaces(wide_operator, rng):
+def test_eigenvalues_agree_in_sample_and_parameter_space(wide_operator, rng):
     H, _ = wide_operator
     there = fc.eigsh(H, 4, "BE", space="samples", seed=0)
     here = fc.eigsh(H, 4, "BE", space="parameters", seed=0)

@@ -483,7 +483,7 @@ def test_eigsh_uses_parameter_space_if_the_gram_matrix_is_too_inaccurate(rng, mo
     )
 
 
-def test_equal_samples_add_zeros_in_output_space(rng):
+def test_equal_samples_add_zero_eigenvalues_in_output_space(rng):
     """For equal samples, whose Gram matrix has low rank, the missing eigenvalues are those of the
     complement.
     """

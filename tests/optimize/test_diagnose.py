@@ -66,7 +66,7 @@ def test_most_failed_trainings_are_diagnosed_and_healthy_ones_are_not():
 
 
 @pytest.mark.nightly
-def test_advice_followed_as_printed_helps_in_85_percent():
+def test_printed_advice_helps_in_85_percent_of_broken_trainings():
     """For 85% of the broken trainings, evaluating the first printed call lowers the loss tenfold or
     to within 10% of the lowest known; `helped` lists the other criteria.
     """

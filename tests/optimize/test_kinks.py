@@ -235,8 +235,8 @@ def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
 
 
 def test_report_of_a_run_at_kinks_equals_classify():
-    """The report of a run that ends on kinks has all fields and sentences of a verdict, however the
-    run ended.
+    """The report of a run that ends on kinks equals that of `classify` in its sentence and its main
+    fields, however the run ended.
     """
     held = 0
     for seed in range(6):
@@ -281,7 +281,7 @@ def test_network_collapsed_by_weight_decay_is_proved_a_minimum():
 
 @pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_duplicated_units_are_merged_for_the_proof(loss, seed):
+def test_duplicated_units_are_merged_to_prove_a_minimum_at_kinks(loss, seed):
     """If a unit of a minimum at kinks is split in two and a collapsed unit is added, the loss does
     not change and the minimum is proved again.
     """

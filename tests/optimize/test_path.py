@@ -56,8 +56,8 @@ def sine(seed, size):
 
 
 def test_a_path_restarts_units_whose_free_bias_hides_a_saddle():
-    """If free biases of softplus units without weights hide a saddle, the path restarts these units
-    and ends with all four active, below the loss of 5.07e-5 with one.
+    """The path restarts softplus units whose zero weights and unpenalised biases hide a saddle. It
+    ends with four active units at a loss below 5.07e-5, the loss with one active unit.
     """
     X, y = sine(20, 0.01)
     ob = fc.Objective(fc.MLP([3, 4, 1], "softplus"), X, y, "mse", l2_biases=False)

@@ -74,7 +74,7 @@ def objectives():
 
 
 def operators(ob):
-    """Yield operators of every kind of an objective."""
+    """Yield one operator of each kind that the objective `ob` provides."""
     theta = ob.model.init(seed=0) / 4
     H, G, J = ob.hessian(theta), ob.ggn(theta), ob.jacobian(theta)
     yield from (H, G, J, J.T, H.restrict(layers=[1]), H.shift(0.5))

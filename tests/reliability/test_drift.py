@@ -46,7 +46,7 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("share", [50, pytest.param(1, marks=pytest.mark.nightly)])
 def test_memory_does_not_grow_over_many_calls(name, share, python):
-    """Memory grows by at most 1 MiB over many calls, of which the daily run makes a fiftieth."""
+    """Memory grows by at most 1 MiB over many calls. The daily run makes 1/50 of the calls."""
     call, times = CALLS[name]
     code = START + f"grown = drift({call}, {times // share})\nassert grown <= 1 << 20, grown\n"
     python(code, timeout=3600 if share == 1 else 1200)

@@ -112,7 +112,7 @@ def test_network_without_hidden_layer_repeats_eigenvalues_per_output():
 
 
 @pytest.mark.parametrize("tilt", [0.0, 1e-13])
-def test_a_start_in_an_invariant_subspace_does_not_hide_the_rest(tilt):
+def test_a_start_in_an_invariant_subspace_does_not_hide_wanted_pairs(tilt):
     """If the start consists of one or several eigenvectors, exact or rounded, from the middle or
     the wrong end of the spectrum, the wanted pairs are found.
     """

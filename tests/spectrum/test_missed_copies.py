@@ -66,9 +66,9 @@ def test_copies_in_a_narrow_band_far_from_0_are_found(width, dtype):
         assert pairs.residuals.max() <= 4 * pairs.tol * pairs.scale
 
 
-def test_residuals_hold_with_deflation_in_small_krylov_spaces():
-    """Residuals hold if each eigenvalue occurs fourteen times, so the Krylov space orthogonal to
-    two deflated vectors has few dimensions.
+def test_residuals_are_correct_with_deflation_in_small_krylov_spaces():
+    """Reported residuals are correct if each eigenvalue has multiplicity 14, so that the Krylov
+    space orthogonal to two deflated vectors is small.
     """
     for seed in range(30):
         rng = np.random.default_rng(seed)
@@ -127,7 +127,7 @@ def test_all_copies_are_found_in_299_of_300_searches():
     assert wrong <= 1 and asked == 400
 
 
-def test_the_search_for_copies_adds_at_most_a_quarter_of_the_products(rng):
+def test_the_probe_for_repeated_eigenvalues_adds_at_most_a_quarter_of_the_products(rng):
     """For simple spectra, which the first start finds completely, the probe for copies adds at most
     a quarter of the products.
     """

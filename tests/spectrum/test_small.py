@@ -77,7 +77,7 @@ def test_matrix_summed_over_rows_equals_matrix_from_products(loss, dtype, l2):
     assert np.allclose(found.values, values, rtol=0, atol=64 * EPS[dtype] * values[-1])
 
 
-def test_no_matrix_is_summed_for_unsuitable_operators():
+def test_summed_matrix_is_none_for_operators_without_sums_or_with_cheap_products():
     ob, theta = small_objective([4, 7, 3], 50, "cross_entropy")
     assert summed_matrix(ob.empirical_fisher(theta)) is None
     wide, at = small_objective([4, 3, 90], 50)

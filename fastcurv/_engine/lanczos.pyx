@@ -288,6 +288,12 @@ cdef class LanczosRecurrence:
             raise ValueError(f"echo must have shape (2, {self.n}), got {self.echo.shape}.")
         self.echo_exponent, self.echo_error = self.exponent, error
 
+    def release_locked_direction(self):
+        """Free the two vectors of `set_locked_direction`. Later products are orthogonalised against
+        the locked rows themselves.
+        """
+        self.echo = None
+
     def replace_pending_rows(self, W):
         """Replace the pending rows by the rows `W (p, n)`, which must be finite. Rows that depend
         linearly on others are omitted. Return the new number of pending rows.

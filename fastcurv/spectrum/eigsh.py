@@ -268,8 +268,12 @@ class ThickRestart(EigenSearch):
         """Return the Ritz vectors (k, n) of the pairs of `_current_values`, as rows."""
         run = self.run
         if self.probed_pairs is not None:
-            return combine_basis_rows(run.rows[: self.probe_from], self.probed_pairs[2])
-        return combine_basis_rows(run.rows[: run.m], run.ritz_pairs(self.k, self.which)[1])
+            m, S = self.probe_from, self.probed_pairs[2]
+        else:
+            m, S = run.m, run.ritz_pairs(self.k, self.which)[1]
+        # The basis is not extended further, so the memory can hold the results.
+        run.release_locked_direction()
+        return combine_basis_rows(run.rows[:m], S)
 
     def _recompute_coarse_residuals(self) -> bool:
         """Compute the residuals of the wanted pairs by products if their bounds exceed the
@@ -374,7 +378,7 @@ def eigsh(
         accordingly. The default is ``20 n``, but at least 1000.
     max_basis : int, optional
         Maximum number of vectors of length n that are kept, at least ``k + 3`` if n allows. The
-        memory is about ``(max_basis + k + 3) n`` numbers, and another ``8 n`` if blocks are needed.
+        memory is about ``(max_basis + k + 2) n`` numbers, and another ``8 n`` if blocks are needed.
         By default the vectors take at most 512 MB and their number is at most 300, but at least ``2
         k + 20``, and never above n.
     v0 : ndarray, shape (n,) or (n, j), optional

@@ -483,7 +483,7 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         ]
         if self.in_same_basin is not None:
             count = int(self.in_same_basin.sum())
-            facts.append(("kept", f"{count} of {N} rows, whose minimum stays in the same basin"))
+            facts.append(("same basin", f"{count} of {N} rows, whose minimum continues the fit"))
         if self.n_approximate:
             text = f"{self.n_approximate} rows without which H is not positive definite"
             facts.append(("approximate", text))

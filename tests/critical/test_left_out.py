@@ -586,7 +586,7 @@ def test_a_result_has_text_html_and_a_plot():
     pytest.importorskip("matplotlib")
     out = fc.leave_one_out(*fitted(4, N=12, l2=0.1), exact=True)
     text = out.summary()
-    assert "left out" in text and "kept" in text and f"{out.score:.4g}" in text
+    assert "left out" in text and "same basin" in text and f"{out.score:.4g}" in text
     assert out._repr_html_().startswith("<table>")
     copy = pickle.loads(pickle.dumps(out))
     assert (

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of products."""
+"""Fixtures that draw networks and operators for the tests of products."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,9 @@ from .product_cases import NETS, WIDE, objective
 
 @pytest.fixture
 def drawn(rng, problem):
-    """Return a function that draws a network of NETS, with a vector v, a block V and weights u of
-    the outputs.
+    """Return a function that draws the network of a name in NETS. Its result has the attributes `v`
+    (n,), `V` (n, 5) and `u` (n,), random vectors of parameters; `v` and `u` are the first two
+    columns of `V`.
     """
 
     def draw(net, dtype="float64", **options):
@@ -23,8 +24,8 @@ def drawn(rng, problem):
 
 @pytest.fixture
 def wide_operator(request):
-    """Return an operator with more parameters than its sample or output space has dimensions, and
-    its eigenvalues.
+    """Return (H, values): an operator with more parameters than its sample or output space has
+    dimensions, and all eigenvalues of its dense matrix in ascending order.
     """
     rows, kind = WIDE[getattr(request, "param", "samples")]
     ob, theta = objective(

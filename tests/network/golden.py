@@ -1,5 +1,5 @@
-"""Products, bounds and embeddings of every form of a curvature, numbers of rows that fit in memory,
-and initial weights, for the golden file.
+"""Sections of the golden file of `tests/network`: products, bounds and reduced forms of curvature
+operators, block sizes of streams, and initial weights.
 """
 
 from __future__ import annotations
@@ -42,15 +42,17 @@ BOUNDED: dict[str, dict[str, Any]] = {
 
 
 def two_sums(x: Any) -> list[float]:
-    """Return two numbers computed from an array, a weighted sum and the sum of absolute values, to
-    which every entry contributes.
+    """Return two numbers to which every entry of the array x contributes: a sum weighted by
+    cosines, and the sum of absolute values.
     """
     x = np.asarray(x, dtype=float).reshape(-1)
     return [float(x @ np.cos(np.arange(x.size))), float(np.abs(x).sum())]
 
 
 def describe_reduced(K: Any) -> list[Any]:
-    """Return products, embeddings, the complement and the error bounds of a reduced operator."""
+    """Return a list that describes the reduced operator K: its repr without numbers, those numbers,
+    and sums over its products, embedded vectors, complement and error bounds.
+    """
     m = K.shape[0]
     x = np.cos(np.arange(m) ** 1.2).astype(K.dtype)
     X = np.sin(np.outer(np.arange(1, m + 1), [1.0, 2.3, 3.1])).astype(K.dtype)
@@ -85,7 +87,9 @@ def describe_reduced(K: Any) -> list[Any]:
 
 
 def spaces(ob: Any, theta: Any) -> dict[str, list[Any]]:
-    """Return reduced operators of networks with few samples, in every space."""
+    """Return a dict that describes the reduced operator of each curvature in each space for three
+    samples, or holds the error's message where that space does not exist.
+    """
     found: dict[str, list[Any]] = {}
     few = ob.batch(slice(0, 3))
     for kind in ("hessian", "ggn", "empirical_fisher"):
@@ -100,8 +104,9 @@ def spaces(ob: Any, theta: Any) -> dict[str, list[Any]]:
 
 
 def describe_operator(H: Any, v: Any, blocks: bool) -> list[Any]:
-    """Return products of an operator and of its shift, and optionally of two of its principal
-    blocks.
+    """Return a list that describes the operator H: its repr without numbers, those numbers, and
+    sums over products of H and of its shift by 0.7. With `blocks`, two principal blocks are
+    included.
     """
     text, numbers = masked(repr(H))
     V = np.sin(np.outer(np.arange(1, len(v) + 1), [1.0, 2.3])).astype(H.dtype)
@@ -129,8 +134,8 @@ def describe_operator(H: Any, v: Any, blocks: bool) -> list[Any]:
 
 
 def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
-    """Return operators, principal blocks and shifts of objectives in memory, streamed and
-    sparse.
+    """Return a dict that describes the objective and its curvature operators for samples in memory,
+    streamed and sparse. `v` (n,) is the vector that is multiplied.
     """
     found: dict[str, list[Any]] = {}
     weight = ob.sample_weight
@@ -181,7 +186,10 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
 
 
 def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
-    """Return error bounds of products and columns for objectives in memory, streamed and sparse."""
+    """Return a dict of error bounds and other bounds at theta for samples in memory, streamed and
+    sparse, and of the sizes and choices of reduced spaces. `v` (n,) is the vector that is
+    multiplied.
+    """
     weight = ob.sample_weight
     options = {"l2": ob.l2, "sample_weight": weight, "n_threads": 1}
     forms = {"whole": ob}
@@ -217,8 +225,8 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
 
 
 def streams() -> dict[str, list[Any]]:
-    """Return the number of rows that fit in memory, for rows in arrays, files, blocks and sparse
-    matrices.
+    """Return a dict that lists, for each kind of storage and four memory limits, the rows in a
+    block, the numbers of shards and of rows read, and values, or the message of the error.
     """
     found: dict[str, list[Any]] = {}
     ob, theta, _ = drawn(sizes=[5, 4, 2])
@@ -251,7 +259,9 @@ def streams() -> dict[str, list[Any]]:
 
 
 def starts() -> dict[str, list[Any]]:
-    """Return initial weights by every scheme, and the model's repr."""
+    """Return a dict that describes initial parameters for each activation, four options of the
+    model and each scheme, by the model's repr and sums over the parameters.
+    """
     found: dict[str, list[Any]] = {}
     for activation in ("tanh", "relu", "leaky_relu", "gelu", "elu", "silu", "sigmoid"):
         for words in ({}, {"bias": False}, {"batch_norm": True}, {"dtype": "float32"}):

@@ -1,5 +1,5 @@
-"""Networks shared by the tests of products, and their oracles: complex steps through plain NumPy,
-and torch.
+"""Networks shared by the tests of products, and two oracles for them: complex steps through plain
+NumPy, and double backward in torch.
 """
 
 import functools
@@ -16,7 +16,7 @@ from ..nets import CURVATURES, draw
 
 SLACK = {"float64": 1e-11, "float32": 3e-4}
 STEP = 1e-100
-EXACT = 1e-12  # relative error: hundreds of roundings
+EXACT = 1e-12  # relative tolerance, some 4500 units of rounding in float64
 
 NETS = {  # `test_products.py` asserts which layout the engine uses for each
     "tiny": {"sizes": [2, 5, 1], "activation": "gelu", "loss": "mse", "N": 9},
@@ -37,15 +37,15 @@ NETS = {  # `test_products.py` asserts which layout the engine uses for each
 }
 
 
-WIDE = {"samples": (4, "hessian"), "outputs": (6, "ggn")}  # samples and operator of small spaces
+WIDE = {"samples": (4, "hessian"), "outputs": (6, "ggn")}  # number of samples, operator
 of_outputs = pytest.mark.parametrize("wide_operator", ["outputs"], indirect=True)
 
 
 def objective(
     rng, sizes, N, activation="tanh", loss="mse", dtype="float64", copies=False, **options
 ):
-    """Return (objective, theta) with theta far from its usual initial values. With `copies`, half
-    of the samples are equal.
+    """Return (objective, theta) for N samples, with parameters theta far from their usual initial
+    values. With `copies`, the first half of the samples are equal.
     """
     X = rng.standard_normal((N, sizes[0])).astype(dtype)
     if copies:
@@ -55,7 +55,9 @@ def objective(
 
 
 def public_results(ob, theta, V):
-    """Return the results of every public method by name."""
+    """Return a dict of values, gradients and products of the objective at theta, by expression. `V`
+    (n, k) holds the vectors, and its first column is used where one is needed.
+    """
     H, v = ob.hessian(theta), np.ascontiguousarray(V[:, 0])
     J = ob.jacobian(theta)
     value, gradient = ob.value_and_gradient(theta)
@@ -75,8 +77,8 @@ def public_results(ob, theta, V):
 
 
 def summed_results(ob, theta, V):
-    """Return by name all results that are sums over samples: products, parts of matrices, the
-    Jacobian and results of batches.
+    """Return a dict of the results that are sums over samples: values, gradients, products, parts
+    of matrices, Jacobian products and results of batches. `V` (n, k) holds the vectors.
     """
     n, N, rng = len(theta), ob.n_samples, np.random.default_rng(0)
     some, rows = rng.permutation(n)[:9], rng.permutation(N)[:31]
@@ -103,8 +105,8 @@ def summed_results(ob, theta, V):
 
 
 def assert_same_results(ob, whole, theta, V, tol):
-    """Check that two objectives have equal sums relative to their norms. Quadratic forms, whose
-    terms may cancel, have ten times the tolerance.
+    """Assert that the results of `summed_results` of two objectives differ by at most `tol` times
+    their norm. Quadratic forms, whose terms may cancel, have ten times that tolerance.
     """
     found = summed_results(ob, theta, V)
     for name, x in summed_results(whole, theta, V).items():
@@ -115,7 +117,9 @@ def assert_same_results(ob, whole, theta, V, tol):
 
 
 def with_options(p, **options):
-    """Return an objective with equal data, constructed with other options."""
+    """Return an objective with the model, data and l2 of the problem p, constructed with other
+    options.
+    """
     ob = p.ob
     return Objective(ob.model, p.X, p.y, ob.loss, l2=ob.l2, sample_weight=p.weight, **options)
 
@@ -123,7 +127,9 @@ def with_options(p, **options):
 def draw_batch_norm(
     sizes, activation="tanh", loss="mse", N=33, *, bias=True, residual=False, **options
 ):
-    """Return a network with batch normalisation, a block V and weights u of its outputs."""
+    """Return a network with batch normalisation and its data. The attributes `V` (n, 2) and `u` (N,
+    d_out) are random vectors of parameters and of outputs.
+    """
     key = repr((sizes, activation, loss, N, bias, residual)).encode()
     rng = np.random.default_rng(zlib.crc32(key))
     how = {"bias": bias, "residual": residual, "batch_norm": True, **options}
@@ -136,8 +142,9 @@ def draw_batch_norm(
 
 
 def check_coordinates(R, H, tol=EXACT):
-    """Check that coordinates and complement form an orthonormal basis, in which H consists of R and
-    `complement_eigenvalue`.
+    """Assert that the reduced operator R describes the operator H: the coordinates and complement
+    of R form an orthonormal basis, and in this basis H consists of R and of `complement_eigenvalue`
+    times the identity.
     """
     A, m, n = H.to_dense().astype(float), R.shape[0], H.shape[0]
     E, outside = (
@@ -155,8 +162,9 @@ def check_coordinates(R, H, tol=EXACT):
 
 
 def truth(ref, theta, V, u):
-    """Return everything that the engine computes for V (n, k) and u (N, d_out), by complex steps in
-    float64.
+    """Return a dict of true results for `V` (n, k) and `u` (N, d_out), computed by complex steps
+    through the NumPy model `ref` in float64. Its keys are "value", "gradient", "HV", "GV", "FV"
+    (products of the three curvatures), "Jv" and "J'u".
     """
     theta, V, u = (np.asarray(x, np.float64) for x in (theta, V, u))
     N = len(ref.X)
@@ -179,8 +187,8 @@ def truth(ref, theta, V, u):
 
 
 def engine_results(ob, theta, V, u):
-    """Yield the engine's results by every public method, as (method, name of the true value,
-    result).
+    """Yield (method, name, result) for every public method of the engine. The name is the key of
+    the true value as in `scale_of`; `V` is (n, k) and `u` is (N, d_out).
     """
     H, G, J = ob.hessian(theta), ob.ggn(theta), ob.jacobian(theta)
     v = np.ascontiguousarray(V[:, 0])
@@ -204,13 +212,16 @@ def engine_results(ob, theta, V, u):
 
 
 def results_by_route(p):
-    """Return the engine's results for a network with V and u, by method."""
+    """Return a dict of the engine's results for the problem p with its attributes `V` and `u`, by
+    method.
+    """
     return {route: got for route, _, got in engine_results(p.ob, p.theta, p.V, p.u)}
 
 
 def scale_of(known, V, name):
-    """Return the true value and the norm relative to which its error is measured. The terms of a
-    quadratic form may cancel, so its error is relative to ||v|| ||Hv||.
+    """Return (true value, scale), where the error of the result `name` is measured relative to the
+    scale. The terms of a quadratic form may cancel, so the scale of a form is ||v|| ||Hv||;
+    otherwise it is the norm of the true value.
     """
     V = np.asarray(V, np.float64)
     forms = {"vHv": "HV", "VHV": "HV", "VGV": "GV", "vFv": "FV"}
@@ -226,8 +237,9 @@ def scale_of(known, V, name):
 
 
 def compare(p, known, V, u, slack, what):
-    """Check that the result of every method is within `slack` of the truth, relative to
-    `scale_of`.
+    """Assert that the result of every method of the engine differs from the true results `known` by
+    at most `slack` times its scale, as returned by `scale_of`. `what` describes the case in
+    messages.
     """
     for route, name, got in engine_results(p.ob, p.theta, V, u):
         true, size = scale_of(known, V, name)
@@ -243,7 +255,9 @@ def compare(p, known, V, u, slack, what):
 
 
 def torch_net(torch, model, theta):
-    """Return a stack of torch modules in training mode, with the parameters of theta in order."""
+    """Return a Sequential of torch modules in training mode that computes the model, with theta as
+    its parameters in the order of the model.
+    """
     nn = torch.nn
     modules = {
         "identity": nn.Identity, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "tanh": nn.Tanh,
@@ -268,8 +282,8 @@ def assert_engine_agrees(ob, theta, v, value, gradient, product):
 
 
 def double_backward(loss, parameters, v):
-    """Return the gradient of a torch scalar with respect to some parameters, and its Hessian times
-    v.
+    """Return (g, Hv) as NumPy vectors: the gradient of a torch scalar with respect to the
+    parameters, and its Hessian times v.
     """
     import torch
 
@@ -282,8 +296,8 @@ def double_backward(loss, parameters, v):
 
 
 def assert_agrees_with_torch(torch, net, ob, theta, v):
-    """Check that value, gradient and product agree with double backward through the torch network
-    at theta.
+    """Assert that value, gradient and Hessian product of the objective at theta agree with double
+    backward through the torch network `net`.
     """
     criteria = {
         "mse": torch.nn.MSELoss,
@@ -298,14 +312,18 @@ def assert_agrees_with_torch(torch, net, ob, theta, v):
 
 
 def all_eigenvalues(R):
-    """Return all eigenvalues in parameter space, computed from those of R."""
+    """Return the n eigenvalues of the operator that R reduces, in ascending order: those of the
+    matrix of R, and the repeated eigenvalue of its complement.
+    """
     return np.sort(
         np.append(np.linalg.eigvalsh(R.matrix), np.full(R.n_complement, R.complement_eigenvalue))
     )
 
 
 def redundant_columns(rng, N, kind):
-    """Return samples with columns that are constant, sums of others, zero or independent."""
+    """Return an array of N samples with redundant columns of a kind: "constant", "dependent" (sums
+    and multiples of other columns), "zero", or "full" for none.
+    """
     X = rng.standard_normal((N, 4))
     return {
         "constant": np.hstack([X, np.full((N, 2), 3.0)]),

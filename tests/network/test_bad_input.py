@@ -1,5 +1,5 @@
-"""Bad input raises an error of one line that names the value given and what is accepted, and the
-next call works.
+"""Invalid input raises an error of one line that names the invalid value and the accepted ones, and
+the next call returns correct results.
 """
 
 import warnings
@@ -26,7 +26,9 @@ def with_one_bad_entry(array, what, place=0):
 
 
 def assert_short_message(error):
-    """Return the error's message, after checking that it is one short line."""
+    """Return the message of an error, after asserting that it is a single line of fewer than 300
+    characters.
+    """
     text = str(error)
     assert text and "\n" not in text and len(text) < 300, text
     assert text[0].isalpha() and not text.startswith("Traceback")
@@ -34,8 +36,8 @@ def assert_short_message(error):
 
 
 def assert_raises(call, kind, *words):
-    """Check that the call raises exactly ValueError or TypeError, as given, without a warning, and
-    with the words in the message.
+    """Assert that the call raises an error of class `kind`, ValueError or TypeError, without a
+    warning, and that its message contains all `words`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -201,8 +203,8 @@ def test_invalid_objectives_are_rejected(arguments, kind, words):
 
 
 def test_numbers_beyond_float32_are_rejected():
-    """A finite float64 that overflows in float32 is rejected with a message that states so, and
-    without a warning.
+    """A finite float64 number beyond the range of float32 is rejected in X and theta without a
+    warning, and the message names float32.
     """
     model = MLP(SIZES, dtype="float32")
     assert_raises(
@@ -273,7 +275,9 @@ BAD_VECTORS = [
 
 
 def test_invalid_vectors_are_rejected():
-    """Every function that takes v rejects wrong shapes and types, but accepts NaN."""
+    """Products, quadratic forms, `hessp` and the quadratic model reject vectors of wrong shape or
+    dtype. NaN in a vector is accepted, and the next product is finite.
+    """
     ob = Objective(MODEL, X, LABELS)
     for H in (
         ob.hessian(THETA),
@@ -309,8 +313,8 @@ def test_invalid_vectors_are_rejected():
 
 
 def test_invalid_out_arrays_are_rejected():
-    """`out` is rejected if its shape, dtype, order, alignment or writability is wrong, and then no
-    product is counted. A masked array without a mask is accepted.
+    """`out` is rejected if its shape, dtype, byte order, strides, alignment or writability is
+    wrong. No product is then counted. A masked array without masked entries is accepted.
     """
     H = Objective(MODEL, X, LABELS).hessian(THETA)
     read_only = np.zeros(n)

@@ -1,5 +1,5 @@
-"""Batch normalisation: products against complex steps and torch, symmetries, chunks of samples, and
-bounds.
+"""Networks with batch normalisation: products compared with complex steps and torch, symmetries,
+chunks of samples, and bounds on rounding.
 """
 
 import itertools
@@ -31,8 +31,8 @@ def check(p, what=""):
 
 
 def test_products_are_exact_for_every_combination_of_options(arch, dtype):
-    """Products are exact for all combinations of activations, losses, bias, skip connections,
-    weights and l2, with widths around SIMD vectors and tiles.
+    """Results agree with complex steps for all pairs of activation and loss, with biases, skip
+    connections, weights and l2 in turn, and with widths around those of SIMD vectors and tiles.
     """
     widths, batches = itertools.cycle([1, 3, 8, 9, 17, 33]), itertools.cycle([5, 17, 64, 65, 130])
     for i, (activation, loss) in enumerate(itertools.product(ACTIVATIONS, KERNELS)):
@@ -52,8 +52,9 @@ def test_products_of_large_and_mixed_networks_are_exact(arch, dtype):
 
 @every_activation
 def test_products_agree_with_torch_in_training_mode(activation):
-    """Products agree with double backward through torch's modules with BatchNorm1d between Linear
-    and activation.
+    """Value, gradient and product agree with double backward through torch's BatchNorm1d between
+    Linear and activation. Statistics and predictions agree with torch's running statistics and
+    evaluation mode.
     """
     torch = pytest.importorskip("torch")
     nn = torch.nn
@@ -79,8 +80,9 @@ def test_products_agree_with_torch_in_training_mode(activation):
 
 
 def test_predict_uses_batch_or_given_statistics(dtype):
-    """Without given statistics, predictions use those of the samples passed. With those of the
-    training samples, the prediction for a sample does not depend on the others.
+    """Without `statistics`, `predict` normalises by the mean and variance of the samples passed.
+    With the statistics of the training samples, the prediction for a sample does not depend on the
+    other samples.
     """
     p = draw_batch_norm([4, 9, 9, 3], "silu", N=50, residual=True, dtype=dtype)
     tight = 100 * np.finfo(dtype).eps
@@ -104,8 +106,9 @@ def test_predict_uses_batch_or_given_statistics(dtype):
 
 
 def test_hessian_is_symmetric_and_zero_for_biases_before_normalisation():
-    """The Hessian is symmetric, <U, HV> = <HU, V>, and biases that the mean cancels have exactly
-    zero entries in gradient, products and Jacobian.
+    """The dense Hessian is symmetric to rounding. Biases before a normalisation, which subtracts
+    them with the mean, have exactly zero entries in gradient, products and Jacobian, except for
+    those of l2.
     """
     p = draw_batch_norm([5, 8, 7, 3], "gelu", "cross_entropy", 40)
     H, J = p.ob.hessian(p.theta), p.ob.jacobian(p.theta)
@@ -193,8 +196,8 @@ def test_batch_norm_products_are_bitwise_identical_for_any_number_of_threads(arc
 
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
 def test_chunked_batch_norm_equals_one_pass_within_the_memory_limit(arch, activation):
-    """Results computed in chunks, down to one sample each, equal those of one pass, and the state
-    stays within the memory limit.
+    """Results computed in chunks of samples, down to one sample each, equal those of a single pass
+    to 1e-12. The state stays within the memory limit.
     """
     options = {"activation": activation, "loss": "cross_entropy", "N": 75}
     options |= {"residual": True, "weights": True, "l2": 0.01}
@@ -224,7 +227,9 @@ def test_chunked_batch_norm_equals_one_pass_within_the_memory_limit(arch, activa
 
 
 def smallest_memory(p):
-    """Return the smallest accepted memory in bytes, read from the error message for less."""
+    """Return the smallest memory limit in bytes that the network of p accepts, parsed from the
+    error for `memory=1`.
+    """
     with pytest.raises(ValueError, match="memory must be at least") as error:
         draw_batch_norm(
             [5, 9, 9, 3], p.model.activation[0], p.ob.loss, 75, residual=True, memory=1
@@ -233,8 +238,8 @@ def smallest_memory(p):
 
 
 def test_interleaved_chunked_values_and_gradients_are_right():
-    """In chunks, a value, a gradient at another theta and a product are correct in any order of
-    calls.
+    """For an objective computed in chunks, values, gradients and products at two alternating thetas
+    agree with those of a single pass to 1e-12.
     """
     p = draw_batch_norm([5, 9, 9, 3], "silu", N=75)
     small = draw_batch_norm([5, 9, 9, 3], "silu", N=75, memory=smallest_memory(p) + 20_000)
@@ -250,8 +255,8 @@ def test_interleaved_chunked_values_and_gradients_are_right():
 
 
 def test_units_of_constant_input_are_right():
-    """Results are correct for a unit with equal z for all samples, whose variance is 0, and for a
-    single sample, which makes all units constant.
+    """Value, gradient and products agree with complex steps if a unit's pre-activation is equal for
+    all samples, so that its variance is 0, and for a single sample, where this holds for all units.
     """
     X = np.random.default_rng(0).standard_normal((20, 3))
     X[:, 1] = 2.0
@@ -289,8 +294,8 @@ def test_batches_have_their_own_statistics():
 
 
 def test_interrupts_between_chunks_leave_results_right(python):
-    """After signals at random moments of binding and products, while means are accumulated, the
-    next results are bitwise unchanged.
+    """After a signal has interrupted a gradient or product in chunks at any of 40 moments, the next
+    value, gradient and product are bitwise those before the signal.
     """
     python("""
 import signal
@@ -334,8 +339,9 @@ assert np.array_equal(ob.hessp(theta, v), product)
 
 @pytest.mark.parametrize("activation", ["tanh", "silu", "softplus", "relu"])
 def test_rounding_bounds_hold_and_are_not_too_large(arch, dtype, activation):
-    """Bounds hold and stay useful, also for thetas that amplify errors: large weights, weights so
-    small that z hardly varies, and features far from 0.
+    """The errors of gradient and product, measured against long double, are within their bounds for
+    usual, large and tiny weights. For usual weights, the bounds are at most three times the error
+    in float32 and 1e-7 of the result in float64.
     """
     for i, (sizes, loss) in enumerate(
         (
@@ -357,7 +363,9 @@ def test_rounding_bounds_hold_and_are_not_too_large(arch, dtype, activation):
                 size = float(np.linalg.norm(true.astype(float)))
                 assert error <= bound * room + 1e-16 * size, (sizes, scale)
                 if scale == 1.0 and dtype == "float32":
-                    assert bound <= 3 * error + 1e-9 * size  # error measured against a float64 pass
+                    assert (
+                        bound <= 3 * error + 1e-9 * size
+                    )  # the bound measures the error in float64
                 elif scale == 1.0:
                     assert bound <= 1e-7 * size
 
@@ -380,15 +388,17 @@ def test_column_bounds_cover_the_errors_of_the_dense_matrix():
 @pytest.mark.parametrize("activation", ["tanh", "relu", "identity"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_flat_directions_are_null_vectors(activation, bias):
-    """Each flat direction t is a null vector where the gradient vanishes, and satisfies ||Ht|| <=
-    ||g|| elsewhere. The scale of W is not listed, because its orbit is curved.
+    """The flat directions t are independent and orthogonal to the gradient, and satisfy ||Ht|| <=
+    ||g||. Those with Ht = 0 leave the value unchanged. The scale of W is not one of them, because
+    its orbit is curved.
     """
     p = draw_batch_norm([4, 3, 3, 2], activation, N=60, bias=bias)
     p.X[:, 3] = 2.0  # a constant feature, which the mean cancels
     model = p.model
     T = p.ob.certificates.flat_directions(p.theta)
     H, g = p.ob.hessian(p.theta), p.ob.gradient(p.theta)
-    # weights of the constant feature; every b; gamma and beta scaled; beta of a linear unit shifted
+    # Flat directions: weights of the constant feature, each b, the scale of each unit's gamma and
+    # beta unless phi is tanh, and for linear units the shift of beta.
     expected = (
         3 + 6 * bias + 6 * (activation != "tanh") + (3 + 3 * bias) * (activation == "identity")
     )
@@ -423,7 +433,7 @@ def test_dead_units_and_kinks_are_counted_with_batch_norm():
     dead = np.zeros((model.n_params, 3 + 1 + 2 + 2), bool)
     for column, j in enumerate((3, 4, 5, 13, 17, 21)):  # W, b, gamma, beta of unit 1
         dead[j, column] = True
-    dead[25, 6] = dead[29, 7] = True  # and its outgoing weights
+    dead[25, 6] = dead[29, 7] = True  # outgoing weights of unit 1
     for e in dead.T.astype(float):
         assert (
             not (H @ e).any()
@@ -441,8 +451,8 @@ def test_dead_units_and_kinks_are_counted_with_batch_norm():
 
 
 def test_a_batch_norm_minimum_is_classified_but_not_certified():
-    """A minimum with batch normalisation is reported from numerical checks and not certified,
-    because no bound on the third derivative is known.
+    """At a critical point with batch normalisation, the verdict has the kind of the dense Hessian's
+    eigenvalues and is not certified, because no bound on the third derivative is known.
     """
     X = np.random.default_rng(3).standard_normal((40, 2))
     model = fc.MLP([2, 2, 1], "tanh", batch_norm=True)

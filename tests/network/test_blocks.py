@@ -1,5 +1,5 @@
-"""Products with blocks of vectors are bitwise identical to those with their columns, whatever the
-block's layout and width.
+"""The product with a block of vectors is bitwise identical to the products with its columns,
+whatever the block's memory layout and number of columns.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ NETS = {  # widths around one, two, three and four vectors of every instruction 
     "long panels": {"sizes": [6, 9, 3], "activation": "tanh", "loss": "cross_entropy", "N": 1797},
 }
 SLOW = ("reference", "baseline")  # slow kernel tables
-SLOW_TABLE_SAMPLES = {"wide": 3, "digits": 83, "ragged": 49}  # number of samples for those
+SLOW_TABLE_SAMPLES = {"wide": 3, "digits": 83, "ragged": 49}  # number of samples for slow tables
 every_net = pytest.mark.parametrize("net", NETS)
 
 
@@ -64,13 +64,13 @@ def operators(ob, theta):
 @pytest.mark.usefixtures("samples_as_rows")
 @every_net
 def test_block_products_equal_single_products(arch, net, dtype, rng, problem):
-    """Columns of block products are bitwise equal to single products, for every operator, 1 to 9
-    vectors, any number of threads, and samples in chunks.
+    """Columns of block products are bitwise equal to products with single vectors, for every
+    operator, blocks of 1 to 9 vectors, one to three threads, and samples in chunks.
     """
     plain = arch in SLOW and net in SLOW_TABLE_SAMPLES
     facts = NETS[net] | ({"N": SLOW_TABLE_SAMPLES[net]} if plain else {})
     p = problem(rng, **facts, l2=0.1, weights=True, dtype=dtype)
-    if net == "many rows":  # groups of one panel and of several panels
+    if net == "many rows":  # some groups must have one panel, others two
         layout = p.ob.hessian(p.theta).layout
         assert (
             layout["panel"] * layout["groups"]
@@ -105,8 +105,8 @@ def test_block_products_equal_single_products(arch, net, dtype, rng, problem):
 
 
 def test_limited_memory_reduces_the_vectors_per_pass(rng, problem):
-    """With memory for one vector's state, a plan multiplies one vector at a time; with more memory,
-    several at once, with bitwise identical results.
+    """The state of a plan grows from that of one vector to that of several vectors as `memory`
+    allows, stays within the limit, and gives bitwise identical block products.
     """
     p = problem(rng, **NETS["digits"])
     V = rng.standard_normal((p.n, 8))
@@ -122,8 +122,8 @@ def test_limited_memory_reduces_the_vectors_per_pass(rng, problem):
 
 
 def test_transposed_copies_are_exact_for_every_length(arch, dtype, rng):
-    """Copies of columns as rows are exact for lengths around a SIMD vector and beyond one job, and
-    nothing outside the copy is written.
+    """`copy_transpose` gives the exact transpose for lengths around a SIMD vector and beyond one
+    job, writes nothing outside the copy, and rejects a wrong shape, dtype or order.
     """
     for n in (*range(1, 18), 31, 33, 64, 65, 2049):
         for k in (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 33):
@@ -148,8 +148,8 @@ def test_transposed_copies_are_exact_for_every_length(arch, dtype, rng):
 
 
 def test_principal_blocks_embed_few_vectors_at_a_time(problem, rng, monkeypatch):
-    """A principal block embeds at most eight vectors at a time in the whole space, with bitwise
-    identical products.
+    """If MAX_EMBEDDED_BYTES is exceeded, a principal block extends its vectors to all parameters
+    eight at a time. Products, dense matrix and forms are bitwise those computed at once.
     """
     from fastcurv.network import operators
 

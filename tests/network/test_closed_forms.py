@@ -1,4 +1,4 @@
-"""Networks whose loss, gradient and Hessian are known in closed form."""
+"""Losses, gradients, Hessians and Jacobians compared with closed forms."""
 
 import itertools
 
@@ -11,8 +11,8 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def test_two_weight_network_has_its_known_saddle():
-    """The loss (1 - w2 w1)^2 has the Hessian [[0, -2], [-2, 0]] at 0, and decreases along (1, 1)
-    and its opposite.
+    """The loss (1 - w2 w1)^2 has value 1, gradient 0 and the Hessian [[0, -2], [-2, 0]] at 0. It
+    decreases along (1, 1) and its opposite, and increases along (1, -1).
     """
     ob = Objective(MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
     H = ob.hessian(np.zeros(2))
@@ -25,8 +25,8 @@ def test_two_weight_network_has_its_known_saddle():
 
 @pytest.mark.parametrize("d_out", [1, 3])
 def test_ridge_regression_has_its_known_hessian(rng, d_out):
-    """For one layer and mse, H consists of the blocks 2/(N d_out) A'A + l2, where A is X with a
-    column of ones.
+    """For one layer, mse and sample weights w, the Hessian consists of the blocks 2 / (N d_out) A'
+    diag(w) A + l2 I, where A is X with a column of ones, and one Newton step reaches the minimum.
     """
     N, d, l2 = 33, 7, 0.25
     X, y = rng.standard_normal((N, d)), rng.standard_normal((N, d_out))
@@ -49,8 +49,8 @@ def test_ridge_regression_has_its_known_hessian(rng, d_out):
 
 @pytest.mark.parametrize("k", [0, 1, 2])
 def test_linear_autoencoder_has_its_known_critical_points(rng, k):
-    """For a 5-2-5 network without biases, every choice of k of the 5 principal directions is a
-    critical point of known loss and inertia.
+    """For a 5-2-5 linear network without biases, the projection onto any k of the 5 principal
+    directions is a critical point with the known loss and numbers of negative and zero eigenvalues.
     """
     n, p, N = 5, 2, 40
     Q = np.linalg.qr(rng.standard_normal((N, n)))[0]
@@ -77,8 +77,9 @@ def test_linear_autoencoder_has_its_known_critical_points(rng, k):
     "activation, slope", [("tanh", 1.0), ("sigmoid", 0.25), ("gelu", 0.5), ("elu", 1.0)]
 )
 def test_a_unit_of_zero_weights_adds_its_known_block(rng, problem, activation, slope):
-    """A unit with zero weights adds the block [[0, B'], [B, 0]] for its (incoming, outgoing)
-    weights, where B = phi'(0) sum_n delta_n x_n' for output gradients delta_n and inputs x_n.
+    """For a unit with zero weights, H is zero between its incoming weights, and equals phi'(0)
+    sum_n delta_n x_n' between outgoing and incoming weights, for output gradients delta_n and
+    inputs x_n.
     """
     d, m, c, N = 4, 3, 2, 17
     small = problem(rng, [d, m, c], activation, "mse", N, bias=False)
@@ -106,8 +107,8 @@ def test_a_unit_of_zero_weights_adds_its_known_block(rng, problem, activation, s
     [("relu", 0.0, 0.0), ("leaky_relu", 0.01, 0.0), ("elu", 1.0, 1.0), ("tanh", 1.0, 0.0)],
 )
 def test_hessian_at_a_kink_uses_left_derivatives(arch, activation, first, second):
-    """In a 1-1-1 network with z = 0 and loss (w2 phi(w1) - 1)^2, the entries of H are those of the
-    left derivatives phi'(0) and phi''(0).
+    """In a 1-1-1 network with z = 0 and the loss (w2 phi(w1) - 1)^2, gradient and Hessian are those
+    of the formula with the left derivatives phi'(0) and phi''(0).
     """
     ob = Objective(MLP([1, 1, 1], activation, bias=False), [[1.0]], [1.0], loss="mse")
     H = ob.hessian(np.array([0.0, 3.0]))
@@ -118,8 +119,8 @@ def test_hessian_at_a_kink_uses_left_derivatives(arch, activation, first, second
 
 
 def test_fisher_equals_mean_of_gradient_outer_products(rng, problem):
-    """The Fisher matrix is the mean of the outer products of the gradients of single samples, each
-    computed by its own objective.
+    """The empirical Fisher matrix equals the mean of the outer products of the gradients of single
+    samples, each computed by its own objective without l2.
     """
     p = problem(rng, [3, 4, 2], "gelu", "binary_cross_entropy", 9, weights=True, l2=0.5)
     single = np.stack([p.ob.batch([i]).gradient(p.theta) - 0.5 * p.theta for i in range(9)])
@@ -132,8 +133,8 @@ def test_fisher_equals_mean_of_gradient_outer_products(rng, problem):
 @pytest.mark.parametrize("rows", [2, 40])
 @pytest.mark.parametrize("kind", ["float64", "float32"])
 def test_jacobian_of_a_linear_map_equals_its_input(rows, kind):
-    """The Jacobian of ``x W' + b`` consists of x and ones, in products with it and with its
-    transpose.
+    """The dense Jacobian of the outputs ``x W' + b`` consists exactly of the entries of x, ones and
+    zeros, whether it has fewer rows or fewer columns.
     """
     X = np.random.default_rng(0).standard_normal((rows, 3)).astype(kind)
     model = MLP([3, 2], dtype=kind)

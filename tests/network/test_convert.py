@@ -1,5 +1,5 @@
-"""Converted models have the outputs and Hessian products of their source up to rounding, and layers
-without a counterpart are named in the error.
+"""Models converted from torch have the outputs and Hessian products of the module up to rounding,
+and the error for an unsupported layer names that layer.
 """
 
 import warnings
@@ -34,8 +34,8 @@ def logits(module, X, dtype=torch.float64):
 
 
 def double_backward_product(module, X, y, v):
-    """Return the Hessian of the mean squared error with respect to the module's parameters times v,
-    by double backward.
+    """Return the vector H v, where H is the Hessian of the module's mean squared error with respect
+    to its parameters, computed by double backward in torch.
     """
     loss = nn.MSELoss()(module(torch.tensor(X)), torch.tensor(y))
     return double_backward(loss, list(module.parameters()), v)[1]
@@ -270,8 +270,8 @@ def test_from_sklearn_rejects_unfitted_and_unsupported_estimators():
 
 
 def test_hidden_changes_of_a_forward_pass_are_rejected():
-    """A shared bias, a forward hook, a replaced forward method and a subclass named like a
-    supported module are rejected.
+    """`from_torch` rejects modules with a shared bias, a forward hook, a replaced forward method or
+    a subclass named like a supported module. After its hook is removed, a module is converted.
     """
     tied = net(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
     tied[2].bias = tied[0].bias
@@ -297,8 +297,8 @@ def test_hidden_changes_of_a_forward_pass_are_rejected():
 
 
 def test_differences_between_parameters_of_module_and_model_are_reported():
-    """A normalisation used twice is rejected, and a warning names biases and scales that the module
-    lacks.
+    """A normalisation module that occurs twice is rejected. If the model has biases or scales that
+    the module lacks, a warning gives both numbers of parameters.
     """
     norm = nn.BatchNorm1d(4)
     twice = nn.Sequential(nn.Linear(4, 4), norm, nn.ReLU(), nn.Linear(4, 4), norm, nn.ReLU())
@@ -314,7 +314,9 @@ def test_differences_between_parameters_of_module_and_model_are_reported():
 
 
 class TypicalNet(nn.Module):
-    """A typical user-written network."""
+    """A module with a forward method as users write it: functional activations, skip connections,
+    dropout and a final log-softmax.
+    """
 
     def __init__(self, residual=True, d=4):
         super().__init__()
@@ -334,8 +336,9 @@ class TypicalNet(nn.Module):
 
 
 def test_a_user_written_forward_is_read_from_its_graph():
-    """A residual network with its own forward method is converted: values and Hessian products
-    agree with the module.
+    """A residual network with its own forward method is converted from its graph. Outputs and
+    Hessian products agree with the module; the module in training mode is rejected because of its
+    dropout.
     """
     module = TypicalNet().double().eval()
     with pytest.warns(UserWarning, match="lists its parameters in a different order"):
@@ -410,8 +413,8 @@ def test_errors_name_unsupported_graph_operations(forward, words):
 
 
 def test_modules_that_override_computation_are_rejected():
-    """Modules with an overridden call, computed weights, operations across samples or mixed dtypes
-    are rejected.
+    """Modules with an overridden `__call__`, computed weights, operations across samples, mixed or
+    complex dtypes, global hooks or shared weights are rejected with an error that names the cause.
     """
     plus = type("Plus", (nn.Linear,), {"__call__": lambda s, x: nn.Linear.__call__(s, x) + 1})
     norm = nn.utils.parametrizations.weight_norm
@@ -471,8 +474,8 @@ def test_activation_functions_of_other_libraries_are_recognised():
 
 
 def test_every_form_of_relu_is_recognised_in_a_graph():
-    """A clamp at 0, as a method, a function or in place, and modules that compute it, are converted
-    to relu; other clamps are rejected.
+    """A clamp, threshold or hardtanh that equals max(x, 0), as a function, method or module, is
+    converted to relu with equal outputs. Other clamps are rejected.
     """
     F, inf = torch.nn.functional, float("inf")
     relus = [lambda x: x.clamp(min=0), lambda x: torch.clamp(x, 0), lambda x: x.clamp_(0.0)]
@@ -504,8 +507,9 @@ def test_every_form_of_relu_is_recognised_in_a_graph():
 
 
 def test_a_softmax_before_cross_entropy_warns():
-    """A softmax or sigmoid at the end is left out with a warning, because torch's CrossEntropyLoss
-    would apply a second softmax; a log-softmax is left out without one.
+    """A final softmax or sigmoid is left out with a warning, and the loss then differs from torch's
+    CrossEntropyLoss, which applies a second softmax. A final log-softmax is left out without a
+    warning, and the losses agree.
     """
     for end, told in ((nn.Softmax(1), 1), (nn.Sigmoid(), 1), (nn.LogSoftmax(1), 0)):
         net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), end)

@@ -1,10 +1,11 @@
-"""Random networks of other libraries: an accepted network has its source's outputs and, if theta is
-in the order of its parameters, its Hessian; others are rejected with a short error.
+"""Random networks of other libraries are converted with the outputs of their source and, if theta
+is in the order of the source's parameters, with its Hessian, or rejected with a short error.
 
-Each generator draws a network, often with a feature that no `MLP` has, and returns the call that
-converts it, one that evaluates the source, and one for the Hessian in its parameters, or None. A
-wrong function differs by a hundredth or more, against tolerances of 1e-8 in float64 and 1e-3 in
-float32.
+Each generator draws a network, often with a feature that no `MLP` has, and returns a tuple
+(convert, outputs, hessian, d). `convert()` returns (model, theta), `outputs(X)` evaluates the
+source at samples X (N, d), and `hessian(X, v, end, Y)` returns its Hessian product, or `hessian` is
+None. Tolerances are 1e-8 in float64 and 1e-3 in float32, and a wrong function differs by a
+hundredth or more.
 """
 
 import contextlib
@@ -43,7 +44,9 @@ def pick(rng, *choices):
 
 
 def unsupported_layer(rng, width, layers):
-    """Return a layer that no `MLP` has, or that only resembles a supported one."""
+    """Return a random torch layer that no `MLP` has, or that differs from a supported layer only by
+    a setting. `layers` are the previous ones, of which one may be reused.
+    """
     nn = pytest.importorskip("torch").nn
     return pick(
         rng,
@@ -79,8 +82,8 @@ def unsupported_layer(rng, width, layers):
 
 
 def torch_stack(rng):
-    """Return (convert, outputs, hessian, d) for a random Sequential of layers that are supported,
-    nearly supported or modified after construction.
+    """Return the audit's (convert, outputs, hessian, d) for a random Sequential of layers that are
+    supported, nearly supported or modified after construction.
     """
     torch = pytest.importorskip("torch")
     nn = torch.nn
@@ -123,7 +126,10 @@ def torch_stack(rng):
 
 
 def forward_steps(width):
-    """Return random steps of a forward method, some of them unsupported."""
+    """Return two lists of functions (module, x) -> x, of which random ones make up a forward
+    method: activations, and operations that are mostly unsupported. `width()` returns the current
+    width.
+    """
     torch = pytest.importorskip("torch")
     F = torch.nn.functional
     phis = [
@@ -183,7 +189,9 @@ def forward_steps(width):
 
 
 def module_of_steps():
-    """Return a module whose forward method runs the steps of a list, which is empty at first."""
+    """Return a torch module whose forward method applies the functions in its list `plan`, which is
+    empty at first.
+    """
     torch = pytest.importorskip("torch")
     nn = torch.nn
 
@@ -202,7 +210,9 @@ def module_of_steps():
 
 
 def torch_class(rng):
-    """Return a class whose forward method is a random list of steps."""
+    """Return the audit's (convert, outputs, hessian, d) for a module whose forward method consists
+    of random steps.
+    """
     torch = pytest.importorskip("torch")
     nn, F = torch.nn, torch.nn.functional
     d = width = int(rng.integers(1, 5))
@@ -284,8 +294,8 @@ def torch_calls(module, d, rng):
         return found
 
     def hessian(X, v, end, Y):
-        """Return H v of the given loss by double backward, with respect to
-        ``module.parameters()``.
+        """Return H v of the loss that belongs to the final activation `end` with targets Y, by
+        double backward with respect to ``module.parameters()``.
         """
         f = module(torch.from_numpy(X)).reshape(Y.shape)
         y = torch.from_numpy(Y)
@@ -301,8 +311,8 @@ def torch_calls(module, d, rng):
 
 
 def torch_export(rng):
-    """Return (convert, outputs, None, d) for the ONNX model that torch's exporter writes for a
-    random network of torch, or None if the export fails.
+    """Return the audit's (convert, outputs, None, d) for the ONNX model that torch's exporter
+    writes for a random torch network, or None if the export fails.
     """
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
@@ -324,9 +334,9 @@ def torch_export(rng):
             for m, mode in modes.items():
                 m.training = mode
         outputs(np.zeros((6, d)))
-    except Exception:  # not an error of this library
+    except Exception:  # torch's exporter fails for some modules
         return None
-    outputs.tolerance = 2e-6  # a cast to float32 and back counts as the same function
+    outputs.tolerance = 2e-6  # casts to float32 and back are ignored by the conversion
     return (lambda: fc.from_onnx(path.getvalue())), outputs, None, d
 
 
@@ -334,7 +344,9 @@ def torch_export(rng):
 
 
 class RandomGraph:
-    """A random ONNX graph of nodes with random attributes, in any opset from 7 on."""
+    """A random ONNX graph under construction, whose nodes have random attributes, in a random opset
+    from 7 on. `at` is the name of the current output and `width` its number of columns.
+    """
 
     def __init__(self, rng):
         onnx = pytest.importorskip("onnx")
@@ -468,7 +480,9 @@ class RandomGraph:
             self.add("Add", [before, self.add("Tanh", [before])])
 
     def add_neutral_node(self, which):
-        """Add a node that, for some of its attributes, leaves its input unchanged."""
+        """Append a node of the kind `which`, 0 to 8, that leaves its input unchanged for some
+        values of its attributes. The attributes are random.
+        """
         before, k = self.at, self.width
         if which == 0:
             self.add("Flatten", [before], **self.pick({}, {"axis": 0}, {"axis": 1}, {"axis": -1}))
@@ -504,8 +518,8 @@ class RandomGraph:
 
 
 def onnx_graph(rng):
-    """Return (convert, outputs, None, d) for a random ONNX model of linear layers, activations and
-    possibly unsupported nodes.
+    """Return the audit's (convert, outputs, None, d) for a random ONNX model of linear layers,
+    activations and possibly unsupported nodes.
     """
     g = RandomGraph(rng)
     from onnx import helper, numpy_helper
@@ -549,13 +563,13 @@ def onnx_graph(rng):
         if g.opset < 14 and any(node.op_type == "BatchNormalization" for node in g.nodes):
             runtime = pytest.importorskip(
                 "onnxruntime"
-            )  # the reference evaluator always runs it in training mode
+            )  # the reference evaluator always normalises by the batch's statistics
             proto.ir_version = min(proto.ir_version, 10)
             session = runtime.InferenceSession(proto.SerializeToString())
             return session.run(None, {"x": rows})[0]
         return np.asarray(ReferenceEvaluator(proto).run(None, {"x": rows})[0])
 
-    outputs.tolerance = 2e-6 if kind is np.float64 else 1e-3  # its erf and attributes are float32's
+    outputs.tolerance = 2e-6 if kind is np.float64 else 1e-3  # erf and attributes have float32
     outputs.proto, outputs.kind = proto, kind
     return (lambda: fc.from_onnx(proto)), outputs, None, d
 
@@ -564,7 +578,9 @@ def onnx_graph(rng):
 
 
 def dense_layers(rng, keras):
-    """Return functions that create layers which are supported, nearly supported or unsupported."""
+    """Return a list of functions without arguments, each of which creates a Keras layer that is
+    supported, nearly supported or unsupported.
+    """
     layers = keras.layers
 
     def relu(x):
@@ -600,8 +616,8 @@ def dense_layers(rng, keras):
 
 
 def keras_model(rng):
-    """Return (convert, outputs, None, d) for a random Sequential or functional model of Dense
-    layers with other layers in between, or None if their shapes do not fit.
+    """Return the audit's (convert, outputs, None, d) for a random Sequential or functional Keras
+    model of Dense and other layers, or None if the shapes of its layers do not fit.
     """
     for backend in ("jax", "torch"):
         with contextlib.suppress(ImportError):
@@ -631,7 +647,7 @@ def keras_model(rng):
             model = keras.Model(stack[0], x)
         else:
             model = keras.Sequential(stack)
-    except Exception:  # incompatible shapes
+    except Exception:  # layers whose shapes do not fit
         return None
     for w in model.trainable_weights:
         w.assign(rng.standard_normal(w.shape))
@@ -647,8 +663,8 @@ def keras_model(rng):
 
 
 def flax_net(rng):
-    """Return (convert, outputs, None, d) for a random Flax network with its parameters and
-    activations.
+    """Return the audit's (convert, outputs, None, d) for the parameters of a random Flax network,
+    converted with the names or functions of its activations.
     """
     nn = pytest.importorskip("flax.linen")
     import jax
@@ -685,8 +701,8 @@ def flax_net(rng):
 
 
 def sklearn_net(rng):
-    """Return (convert, outputs, None, d) for a fitted scikit-learn network, alone or in a pipeline,
-    with settings that may be changed after the fit.
+    """Return the audit's (convert, outputs, None, d) for a fitted scikit-learn network, alone or in
+    a pipeline, with settings that may be changed after the fit.
     """
     neural = pytest.importorskip("sklearn.neural_network")
     from sklearn import decomposition, preprocessing
@@ -732,8 +748,9 @@ MAKERS = {f.__name__: f for f in [*OF_TORCH, onnx_graph, keras_model, flax_net, 
 
 
 def audit_one(maker, seed):
-    """Convert one random network. Return "read", "refused", or "none" if none was made, and raise
-    AssertionError if the conversion is wrong.
+    """Convert one random network, and return "read" if it was converted correctly, "refused" if it
+    was rejected, or "none" if it could not be made or evaluated. Raise AssertionError if the
+    conversion is wrong.
     """
     rng = np.random.default_rng([seed, *map(ord, maker)])
     with warnings.catch_warnings():
@@ -784,7 +801,7 @@ def audit_one(maker, seed):
         H, v = fc.Objective(model, X, y, loss).hessian(theta), rng.standard_normal(model.n_params)
         try:
             products = hessian(X, v, end, y)
-        except RuntimeError as error:  # an error of torch, which cannot differentiate some of these
+        except RuntimeError as error:  # torch cannot differentiate some in-place operations
             assert "inplace" in str(error)
             return "read"
         gap = np.linalg.norm(H @ v - products)
@@ -802,8 +819,9 @@ def test_random_foreign_networks_are_read_right_or_rejected(maker):
 @pytest.mark.nightly
 @pytest.mark.parametrize("maker", MAKERS)
 def test_many_random_foreign_networks_are_read_right_or_rejected(maker):
-    """Random networks of other libraries are converted correctly or rejected. `FASTCURV_AUDIT`
-    networks, 20 000 by default, are drawn in all.
+    """Each random network of other libraries is converted with correct outputs and Hessian products
+    or rejected with a short error, and both occur. `FASTCURV_AUDIT` is the total number of
+    networks.
     """
     wrong, counts = [], {"read": 0, "refused": 0, "none": 0}
     for seed in range(1000, 1000 + int(SHARE[maker] * LONG)):

@@ -1,4 +1,4 @@
-"""Weights and models of Keras and JAX."""
+"""Conversion of weights and models of Keras and of pytrees of JAX."""
 
 import warnings
 
@@ -42,7 +42,9 @@ def test_weights_of_keras_and_jax_give_equal_outputs():
 
 
 def test_a_jax_pytree_gives_equal_outputs_and_products():
-    """Outputs and products of a converted pytree agree with derivatives computed by JAX."""
+    """The Hessian product of a network converted from a JAX pytree agrees with forward-over-reverse
+    differentiation in JAX.
+    """
     jax = pytest.importorskip("jax")
     jnp = jax.numpy
     with jax.enable_x64() if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
@@ -71,8 +73,8 @@ def dense(k, m, **more):
 
 
 def test_jax_layers_are_ordered_by_number_or_by_width():
-    """Layers whose names contain numbers are ordered by them, others by matching widths. If neither
-    determines an order, an error is raised.
+    """Layers of a pytree whose names end in numbers are ordered by these numbers, and other layers
+    by matching widths. An error is raised if neither determines an order.
     """
     named = {"output": dense(6, 2), "hidden": dense(4, 6)}
     mixed = {f"Dense_{i}": dense(*s) for i, s in enumerate([(4, 6), (6, 6), (6, 6)])}
@@ -112,8 +114,8 @@ def test_errors_name_jax_arrays_that_are_not_kernel_or_bias(params, words):
 
 
 def test_weights_without_an_activation_are_rejected():
-    """Weights without an activation are rejected, because a default activation would give another
-    network's curvature. A linear map needs no activation.
+    """Weights of several layers are rejected without an activation, because a default would be a
+    guess that changes the curvature. The weights of a single linear layer need no activation.
     """
     dense = {"Dense_0": {"kernel": K1, "bias": b1}, "Dense_1": {"kernel": K2, "bias": b2}}
     for call, given in ((fc.from_keras, [K1, b1, K2, b2]), (fc.from_jax, dense)):
@@ -124,7 +126,9 @@ def test_weights_without_an_activation_are_rejected():
 
 
 def fake_layer(kind, arrays=(), **settings):
-    """Return an object with those attributes of a Keras layer that the converter reads."""
+    """Return an object of a class named `kind` with those attributes of a Keras layer that the
+    converter uses: weights `arrays` and configuration `settings`.
+    """
     body = {
         "__module__": "keras.src.layers",
         "name": "a",
@@ -172,7 +176,9 @@ def test_activations_of_a_keras_model_are_read(middle, phi):
 
 
 def scaling_layer(kind, parts=None, **settings):
-    """Return a Keras layer that scales features, with its weights as attributes."""
+    """Return a fake Keras layer of the class `kind` that scales features, with the arrays of the
+    dict `parts` as attributes and weights.
+    """
     parts = parts or {}
     one = fake_layer(kind, list(parts.values()), **settings)
     vars(one).update(parts)
@@ -213,7 +219,7 @@ def batch_norm(a, gamma=U6[0], beta=U6[1]):
 )
 def test_scalings_of_keras_are_folded_with_a_warning(between, by_hand):
     """Keras layers that scale features after an activation or a Dense layer are folded into the
-    next layer with a warning.
+    linear layers with a warning. The outputs equal those computed by NumPy.
     """
     for first, phi in ((FIRST, np.tanh), (fake_layer("Dense", [K1, b1]), lambda z: z)):
         with pytest.warns(UserWarning, match="folded into the linear layers: n is 44"):
@@ -302,8 +308,8 @@ def test_keras_models_that_are_not_a_chain_are_rejected():
 
 
 def test_errors_for_modules_in_a_pytree_name_their_arrays():
-    """For modules of Equinox and Flax NNX, which are objects, the error names the arrays to pass
-    instead.
+    """For objects such as the modules of Equinox and Flax NNX, `from_jax` raises TypeError and
+    states that it needs arrays.
     """
 
     class MLP:

@@ -1,4 +1,4 @@
-"""ONNX models as torch and skl2onnx write them, and models that they do not write."""
+"""Conversion of ONNX models, as torch and skl2onnx write them and built by hand."""
 
 import itertools
 import sys
@@ -20,8 +20,8 @@ X = RNG.standard_normal((9, 4))
 
 
 def graph_of(nodes, arrays, shape, kind=TensorProto.FLOAT):
-    """Return an ONNX model of nodes (op, inputs, outputs, attributes) from x of a given
-    shape to y.
+    """Return an ONNX model with the input x of a given shape and the output y. `nodes` are tuples
+    (op, inputs, outputs, attributes), and `arrays` are the constants by name.
     """
     graph = helper.make_graph(
         [helper.make_node(op, i, o, **a) for op, i, o, a in nodes],
@@ -73,8 +73,8 @@ HIDDEN = {
 
 @pytest.mark.parametrize("name", HIDDEN)
 def test_activations_of_onnx_are_read(name):
-    """Converted activations agree with ONNX's own evaluator, for a model, its bytes and its
-    file.
+    """A model with the nodes of each activation, passed as an object or as bytes, is converted to
+    that activation, and its outputs agree with ONNX's own evaluator.
     """
     proto = model_of([FIRST, *HIDDEN[name], *LAST], ARRAYS)
     model, theta = fc.from_onnx(proto)
@@ -96,8 +96,8 @@ def test_activations_whose_parts_have_other_uses_are_rejected(name):
 
 
 def test_arithmetic_around_layers_is_folded(tmp_path):
-    """Scaling and shifts before, between and after layers, and weights from transposed constants,
-    are folded into the layers.
+    """Subtraction, division, factors, normalisation and a transposed constant around linear layers
+    are folded into these layers. The outputs of the file agree with ONNX's own evaluator.
     """
     arrays = {**ARRAYS, "s": RNG.uniform(0.5, 2, 4), "t": RNG.standard_normal(6)}
     nodes = [
@@ -120,7 +120,11 @@ def test_arithmetic_around_layers_is_folded(tmp_path):
 
 
 SOFTPLUS = HIDDEN["softplus"]
-AT_1 = [SOFTPLUS[0], ("Greater", ["z", "one"], ["g"], {}), SOFTPLUS[2]]  # torch's threshold is 20
+AT_1 = [
+    SOFTPLUS[0],
+    ("Greater", ["z", "one"], ["g"], {}),
+    SOFTPLUS[2],
+]  # torch has the threshold 20
 
 
 @pytest.mark.parametrize(
@@ -184,8 +188,9 @@ def test_nodes_whose_attributes_change_their_function_are_rejected(nodes, words)
 
 
 def test_constants_casts_and_unused_nodes_are_read_right():
-    """A constant cast to another type, a Gemm without its third input, and unused nodes after the
-    output are converted as ONNX defines them.
+    """With a constant cast to integers, a Gemm without its third input and an unused node, the
+    outputs agree with ONNX's own evaluator. An output that is not the last layer's and an old opset
+    are rejected.
     """
     nodes = [
         ("Cast", ["W2"], ["Wi"], {"to": TensorProto.INT64}),
@@ -209,8 +214,8 @@ def test_constants_casts_and_unused_nodes_are_read_right():
 
 
 def test_constant_nodes_and_scaled_gemm_are_read():
-    """Constant nodes that hold a tensor or a number, and a Gemm with a scale and without a bias,
-    are converted.
+    """A model with Constant nodes that hold a tensor or a number, and a Gemm with a factor and
+    without a bias, has the outputs of its formula in NumPy.
     """
     tensor = numpy_helper.from_array(b1, "c")
     nodes = [
@@ -239,7 +244,9 @@ def test_files_that_are_not_onnx_models_are_rejected(tmp_path):
 
 
 def test_damaged_models_are_read_or_rejected():
-    """Randomly mutated models are converted or rejected with a short error."""
+    """Each of 600 models with randomly changed or removed bytes is converted, or rejected with
+    ValueError in one short line.
+    """
     import random
 
     dice, refused = random.Random(0), 0
@@ -263,7 +270,9 @@ def test_damaged_models_are_read_or_rejected():
 
 
 def test_models_exported_by_torch_are_read(tmp_path):
-    """Every layer that from_torch supports is converted from ONNX as torch exports it."""
+    """A network of all layers that `from_torch` supports, exported by torch to ONNX, is converted
+    to the model and parameters that `from_torch` returns.
+    """
     torch = pytest.importorskip("torch")
     nn = torch.nn
     torch.manual_seed(0)
@@ -280,7 +289,7 @@ def test_models_exported_by_torch_are_read(tmp_path):
             torch.onnx.export(module, (torch.randn(3, 4),), str(path), dynamo=dynamo)
         model, same = fc.from_onnx(path)
         assert model == ours and model.dtype == np.float32
-        assert np.allclose(same, theta, rtol=1e-6, atol=1e-7)  # both fold, in different orders
+        assert np.allclose(same, theta, rtol=1e-6, atol=1e-7)  # the order of folding differs
 
 
 # nodes that join, cut, reorder or add rows of an (N, 2) array, with their attributes
@@ -311,8 +320,8 @@ ROW_CHANGES = [
 
 
 def test_nodes_that_change_rows_are_rejected():
-    """A node that changes rows is rejected at the end, after a softmax and before a layer; an
-    Identity in its place is accepted.
+    """A node that joins, cuts, reorders or adds rows is rejected at the end of a network, after a
+    softmax and before a layer. An Identity in its place is accepted.
     """
     arrays = {"to 1": [-1, 1], "to row": [1, -1], "to all": [-1], "to 4": [-1, 4], "0": [0]}
     arrays |= {"to 3 axes": [-1, 2, 1], "1": [1], "order": [1, 0], "twos": [2, 1], **ARRAYS}
@@ -405,8 +414,8 @@ def test_omitted_softmax_warns_once_unless_labels_follow():
 
 
 def test_a_reshape_of_several_outputs_to_a_column_is_rejected_with_advice():
-    """A Reshape to (-1, 1) of several outputs, with which skl2onnx ends every regressor, is
-    rejected, and the error states how to convert such a model.
+    """The Reshape to (-1, 1) with which skl2onnx ends every regressor is rejected if there are
+    several outputs, and the error suggests `from_sklearn`.
     """
     skl2onnx = pytest.importorskip("skl2onnx")
     from sklearn.neural_network import MLPRegressor
@@ -445,7 +454,9 @@ def test_models_exported_by_skl2onnx_are_read(classes):
 
 
 def test_a_reshape_to_the_models_fixed_number_of_rows_is_read():
-    """The node x.view(9, -1) of nine rows, as torch exports it, is converted."""
+    """A Reshape to (9, -1), as torch exports `x.view(9, -1)`, is converted if the input has nine
+    rows, and rejected if the number of rows is not fixed.
+    """
     nodes = [FIRST, ("Reshape", ["z", "nine"], ["q"], {}), TANH, *LAST]
     proto = model_of(nodes, {"nine": [9, -1], **ARRAYS})
     with pytest.raises(ValueError, match="Reshape"):
@@ -492,8 +503,8 @@ def test_reshapes_that_join_or_cut_rows_are_rejected(nodes, shape, words):
 
 
 def test_flattened_images_of_known_size_are_read():
-    """Flatten or Reshape of images of known size is converted, also after scaling and before a
-    final single column.
+    """Flatten or Reshape of images whose size is in the model is converted, also after a scaling
+    and before a final single column, and the outputs agree with ONNX's own evaluator.
     """
     arrays = {"W": W, "to": [-1, 4], "w": W[:2, :1], "by": np.float32(255), "all": [-1]}
     arrays |= {"one": [1], "b": np.ones(1, "f4")}
@@ -516,8 +527,8 @@ def test_flattened_images_of_known_size_are_read():
 
 
 def test_residual_layers_are_read_only_around_every_hidden_layer():
-    """Skip connections x + phi(Wx + b) around every hidden layer are converted to residual layers;
-    other skip connections are rejected.
+    """Skip connections x + phi(Wx + b) around every hidden layer are converted to a residual model
+    with equal outputs. Other skip connections are rejected.
     """
     K = RNG.standard_normal((4, 4))
     skip = [("MatMul", ["x", "K"], ["z"], {}), ("Tanh", ["z"], ["t"], {})]
@@ -543,8 +554,8 @@ def test_residual_layers_are_read_only_around_every_hidden_layer():
 
 @pytest.mark.parametrize("kind", ["Sub", "Normalizer", "Where", "ArgMax"])
 def test_nodes_after_probabilities_are_rejected_unless_they_make_labels(kind):
-    """After probabilities, nodes that compute other functions, such as 1 - p or a division by the
-    largest, are rejected.
+    """Nodes that compute other functions of the probabilities, such as 1 - p or a division by the
+    largest, are rejected with an error that names the node and the softmax.
     """
     last = {
         "Sub": ("Sub", ["one", "p"], ["y"], {}),
@@ -566,8 +577,8 @@ def external(name="W"):
 
 
 def test_external_data_are_read_only_for_a_model_given_by_path(tmp_path, monkeypatch):
-    """For a model given as bytes, no external file of an initializer, a Constant or a subgraph is
-    opened.
+    """External data of an initializer, a Constant or a subgraph are rejected for a model passed as
+    an object or as bytes. For a path they are read, but not from outside the model's folder.
     """
     (tmp_path / "secret.bin").write_bytes(W.tobytes())
     monkeypatch.chdir(tmp_path)
@@ -600,14 +611,18 @@ def test_external_data_are_read_only_for_a_model_given_by_path(tmp_path, monkeyp
 
 
 def chain_of_nodes(op, n, **attributes):
-    """Return a model with n nodes of the kind `op` after x, followed by a layer."""
+    """Return an ONNX model of n nodes of the kind `op` in a chain from the input x, followed by a
+    linear layer.
+    """
     names = ["x", *(f"i{k}" for k in range(n))]
     nodes = [(op, [a], [b], attributes) for a, b in zip(names, names[1:])]
     return graph_of([*nodes, ("MatMul", [names[-1], "W"], ["y"], {})], {"W": W}, [None, 4])
 
 
 def chain_of_casts(n):
-    """Return a model with n casts of a small constant, each used as a factor, in reverse order."""
+    """Return an ONNX model with a chain of n casts of one number. Each cast is a factor of the
+    input, the last cast first.
+    """
     nodes = [("Cast", ["s" if k == 0 else f"c{k}"], [f"c{k + 1}"], {"to": 1}) for k in range(n)]
     at = "x"
     for k in range(n, 0, -1):
@@ -618,7 +633,9 @@ def chain_of_casts(n):
 
 
 def labels_after_softmax(n):
-    """Return a model with n nodes after a softmax."""
+    """Return an ONNX model of a linear layer and a softmax, followed by a chain of n Identity
+    nodes.
+    """
     names = ["p", *(f"i{k}" for k in range(n - 1)), "y"]
     nodes = [("Identity", [a], [b], {}) for a, b in zip(names, names[1:])]
     first = [("MatMul", ["x", "W"], ["z"], {}), ("Softmax", ["z"], ["p"], {})]
@@ -629,7 +646,9 @@ def labels_after_softmax(n):
     "make", [lambda n: chain_of_nodes("Identity", n), chain_of_casts, labels_after_softmax]
 )
 def test_conversion_time_is_linear_in_the_number_of_nodes(make):
-    """Converting twice as many nodes takes less than three times as many function calls."""
+    """Converting or rejecting a model of 600 nodes takes less than three times as many function
+    calls as one of 300 nodes.
+    """
 
     def calls(content):
         counted = itertools.count()
@@ -647,8 +666,8 @@ def test_conversion_time_is_linear_in_the_number_of_nodes(make):
 
 
 def test_conversion_memory_is_proportional_to_the_file():
-    """Converting a file of 1 MiB with a hundred casts of one array, or layers of one matrix, takes
-    less than 64 MiB, unless `max_params` raises the limit.
+    """Models of 1 MiB whose nodes repeat one large array are converted or rejected with a peak of
+    at most 64 times the file's size. `max_params` sets the number of parameters that is accepted.
     """
     K = np.ones((512, 512), "f4")
     casts = [("Cast", ["K" if k == 0 else f"c{k}"], [f"c{k + 1}"], {"to": 1}) for k in range(600)]

@@ -1,4 +1,4 @@
-"""scikit-learn pipelines are converted with their scalers folded into the first layer."""
+"""Conversion of scikit-learn pipelines, whose scalers are folded into the first layer."""
 
 import warnings
 
@@ -29,8 +29,8 @@ FAR = 5 + 10.0 ** np.arange(X.shape[1]) * X
 
 
 def pipeline_of(*before, rows=FAR):
-    """Return a fitted pipeline and its samples, by default far from 0 and with features of
-    different scales.
+    """Return (pipeline, rows): the steps `before` and an MLPRegressor, fitted to `rows`. By
+    default, the rows are far from 0 and their features have different scales.
     """
     est = neural.MLPRegressor(hidden_layer_sizes=(5,), solver="lbfgs", max_iter=20, random_state=0)
     with warnings.catch_warnings():
@@ -39,7 +39,9 @@ def pipeline_of(*before, rows=FAR):
 
 
 def check_folded_scaler(pipe, rows):
-    """Check that the network with the folded scaler has the outputs of the pipeline."""
+    """Assert that the network converted from `pipe`, applied to unscaled rows, has the predictions
+    of the pipeline.
+    """
     model, theta = fc.from_sklearn(pipe)
     assert model.sizes[0] == rows.shape[1]
     assert np.allclose(model.predict(theta, rows)[:, 0], pipe.predict(rows), rtol=1e-9, atol=1e-9)
@@ -100,8 +102,8 @@ def test_scalers_with_an_overridden_transform_are_rejected():
 
 @pytest.mark.parametrize("activation", ["tanh", ["tanh"], ("tanh", "relu")])
 def test_converted_activation_is_that_at_the_time_of_fit(activation):
-    """A converted estimator has the activations with which it was fitted, one for each layer, even
-    if its parameters were changed afterwards.
+    """An estimator is converted with the activations of its layers at the time of the fit, even if
+    its parameter `activation` was changed afterwards.
     """
     widths = (3,) if isinstance(activation, str) else (3,) * len(activation)
     est = fc.MLPRegressor(widths, activation, max_iter=3, random_state=0, verdict=False)

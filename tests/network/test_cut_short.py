@@ -1,4 +1,4 @@
-"""Memory-mapped files that are truncated while rows are read from them."""
+"""Memory-mapped files that are truncated while their rows are read."""
 
 import mmap
 
@@ -26,16 +26,17 @@ def refused(asks, words):
 
 @pytest.fixture
 def program(python, tmp_path):
-    """Return a function that runs code after the lines of BEGIN, in a new process and a temporary
-    folder.
+    """Return a function that runs a string of code after the lines of BEGIN, in a new process whose
+    current directory is a temporary folder.
     """
     return lambda code: python(f"{BEGIN}os.chdir({str(tmp_path)!r})\n{code}", timeout=1200)
 
 
 @pytest.mark.parametrize("cut", ["X", "y"])
 def test_truncated_files_raise_instead_of_crashing(cut, program):
-    """If a mapped file is truncated between passes, during a batch or before one, ValueError is
-    raised instead of SIGBUS, also for views and for plain arrays of its pages.
+    """If the mapped file of X or y is truncated between or during passes, the gradient, a batch and
+    the next block raise ValueError and the process receives no SIGBUS. Views of the map and plain
+    arrays of its pages are included.
     """
     program(
         f"""
@@ -57,8 +58,8 @@ for as_given in (lambda a: a, lambda a: a[100:], lambda a: np.asarray(a)):
 
 
 def test_truncation_during_a_block_raises_for_the_rows_not_yet_read(program):
-    """After a truncation, blocks that were already read, including the prefetched one, are
-    processed, and the next one raises.
+    """If the file is truncated while a block is processed, ValueError is raised at most one block
+    later, because only the prefetched block was already read.
     """
     program(
         """
@@ -87,8 +88,9 @@ for after in range(1, 7):
 @pytest.mark.by_day(share=1 / 2)
 @pytest.mark.parametrize("memory", [None, 2_000_000])
 def test_an_objective_copies_mapped_rows_into_memory(memory, program):
-    """Results of objectives on mapped files, their views and plain arrays of their pages do not
-    change if the file is truncated.
+    """After the files of X, y and weights are truncated, values, gradients, products and verdicts
+    of an objective constructed before equal those for arrays in memory, for maps, views and plain
+    arrays of their pages.
     """
     program(
         f"""
@@ -118,8 +120,8 @@ for mode in "r", "r+", "c":
 
 
 def test_files_truncated_before_use_are_rejected(program):
-    """Networks, objectives, estimators and sparse matrices raise an error for arrays of a file that
-    is already truncated.
+    """Networks, objectives, estimators and sparse matrices raise ValueError for arrays of a mapped
+    file that was truncated before the call.
     """
     program(
         """
@@ -172,8 +174,8 @@ for order in "CF":
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("asked", ["streamed", "batches", "predict", "objective", "fit"])
 def test_truncation_and_growth_during_passes_never_crash(asked, order, program):
-    """While another thread truncates and extends a mapped file a hundred times, each call returns
-    or raises ValueError. It raises if the file stays truncated.
+    """While another thread truncates and extends mapped files a hundred times, each call returns or
+    raises ValueError or OSError. After a final truncation, each call raises and names the file.
     """
     program(
         f"""
@@ -237,8 +239,8 @@ for ask in asks:
 
 
 def test_mapped_rows_are_copied_exactly_for_every_layout(tmp_path):
-    """Mapped rows are copied exactly by both system calls, from every layout and by index, and only
-    reading past the file's end raises.
+    """`copy_if_mapped` returns exact copies of mapped rows by both system calls, for every memory
+    layout and for selected rows. Arrays that are not mapped are returned as they are.
     """
     X = np.random.default_rng(0).standard_normal((300, 17))
     for i, given in enumerate((X, np.asfortranarray(X), X.astype(">f4"), X > 0)):

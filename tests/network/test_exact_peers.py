@@ -1,4 +1,6 @@
-"""Products agree with JAX's jvp of grad and torch's double backward, if those are installed."""
+"""Products agree with JAX's jvp of grad and with torch's double backward, if these libraries are
+installed.
+"""
 
 import zlib
 
@@ -12,7 +14,9 @@ SIZES = [7, 9, 9, 8, 5]
 
 
 def drawn(activation, loss, soft=False):
-    """Return (ob, theta, v) for a small network with data and l2."""
+    """Return (ob, theta, v): an objective with l2, its parameters and a random vector, drawn with a
+    seed that depends on activation and loss.
+    """
     rng = np.random.default_rng(zlib.crc32(f"{activation} {loss}".encode()))
     net = draw(rng, SIZES, activation, loss, l2=0.05, soft=soft)
     return net.ob, net.theta, net.direction(rng)
@@ -28,8 +32,8 @@ def test_products_agree_with_torch_double_backward(activation):
 
 
 def test_products_agree_with_jax_jvp_of_grad():
-    """Products agree with forward-over-reverse differentiation in JAX, for each activation in one
-    layer and for each loss.
+    """Value, gradient and product agree with forward-over-reverse differentiation in JAX, for each
+    loss and with each activation in one of the layers.
     """
     jax = pytest.importorskip("jax")
     jnp = jax.numpy

@@ -1,4 +1,4 @@
-"""Cholesky factors of curvature matrices."""
+"""Cholesky factorisations of curvature operators."""
 
 import pickle
 
@@ -11,7 +11,9 @@ from .. import nets
 
 
 def operators(net):
-    """Return a positive definite operator of each kind."""
+    """Return a dict of positive definite operators of the network: a shifted Hessian, a shifted
+    GGN, and a principal block of the GGN.
+    """
     H = net.ob.hessian(net.theta)
     mu = 1.0 - min(0.0, float(fc.eigvalsh(H)[0]))
     G = net.ob.ggn(net.theta).shift(0.5)
@@ -56,7 +58,7 @@ def test_factorising_an_indefinite_matrix_raises_with_its_smallest_eigenvalue(rn
 def test_singular_matrices_are_rejected_despite_rounding(rng):
     for seed in range(20):
         net = nets.draw(seed, [3, 4, 2], "tanh", "cross_entropy", N=30)
-        G = net.ob.ggn(net.theta)  # adding a constant to both logits changes nothing
+        G = net.ob.ggn(net.theta)  # singular: both logits can be shifted by a constant
         with pytest.raises(ValueError, match="0 to within rounding"):
             G.factor()
         assert G.shift(1e-6).factor().shape == G.shape

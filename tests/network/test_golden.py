@@ -1,4 +1,6 @@
-"""Products, bounds and embeddings compared with the golden file; `tests.golden` updates it."""
+"""Products, bounds and reduced forms equal those in the golden file, which `python -m tests.golden`
+updates.
+"""
 
 import pytest
 
@@ -8,7 +10,7 @@ from . import golden
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
 def test_products_and_bounds_match_golden_values(section):
-    """Products equal the golden ones to single precision, and bounds to rounding of NumPy's
-    sums.
+    """The values of each section equal those in the golden file: products to single precision, and
+    bounds up to the rounding of NumPy's sums.
     """
     assert changed(golden, section) == []

@@ -1,5 +1,5 @@
-"""Arrays of every layout and library are accepted for every argument, or rejected with a short
-error, and are never modified.
+"""Arrays of every memory layout and library are accepted for every argument, or rejected with a
+short error, and are never modified.
 """
 
 import hashlib
@@ -51,7 +51,9 @@ def mapped(a):
 
 
 def view_of_larger(a):
-    """Return the array as a view of a larger array with other numbers around it."""
+    """Return an array equal to `a` that is a strided view of a larger array, whose other entries
+    are 7.
+    """
     wide = np.full((2 * len(a), 3 * a[0].size), 7.0)
     held = wide[::2, 1 : 1 + a[0].size]
     held[...] = a.reshape(len(a), -1)
@@ -59,7 +61,7 @@ def view_of_larger(a):
 
 
 class OnlyDlpack:
-    """An array that supports no protocol except DLPack."""
+    """An array that supports the DLPack protocol and no other."""
 
     def __init__(self, a):
         self.a = a
@@ -119,7 +121,9 @@ LAYOUTS = {
 
 
 def all_results(X, y, sample_weight, theta, v, V, dtype="float64"):
-    """Return the results of an objective and its operators."""
+    """Return a list of values, gradients, products, quadratic forms, predictions and bounds of an
+    objective with these arguments, as arrays and numbers.
+    """
     model = MODEL.astype(dtype)
     ob = fc.Objective(model, X, y, "binary_cross_entropy", 0.125, sample_weight)
     H, J = ob.hessian(theta), ob.jacobian(theta)
@@ -143,8 +147,8 @@ def digest(x):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_memory_layout_of_arguments_does_not_change_results_bitwise(layout, dtype):
-    """Equal numbers in another memory layout give bitwise identical results and are not
-    modified.
+    """If one argument has another memory layout or container but equal entries, all results are
+    bitwise identical, and the argument is not modified.
     """
     for argument in ARGUMENTS:
         held = LAYOUTS[layout](ARGUMENTS[argument])
@@ -168,8 +172,8 @@ def test_integer_arguments_are_accepted(dtype):
 
 
 def invalid_arrays():
-    """Return functions that make an invalid array of a valid one, each with the class and words of
-    the expected error, by name.
+    """Return a dict of tuples (function, error class, words), by name. The function makes an
+    invalid array of a valid one, and the words must be in the message of the error.
     """
 
     def with_mask(a):
@@ -212,8 +216,8 @@ def test_invalid_arrays_raise_short_errors(what):
 
 
 def test_suitable_arrays_are_not_copied():
-    """If X has the model's dtype and a supported layout, it is not copied, whichever library holds
-    it.
+    """An X of the model's dtype and a supported memory layout is not copied, whether it is a NumPy,
+    masked or torch array or supports only one protocol.
     """
     X = ARGUMENTS["X"].copy()
     for held in (X, torch_tensor(X), np.ma.array(X), OnlyDlpack(X), OnlyArray(X)):
@@ -242,7 +246,9 @@ def test_products_with_torch_tensors_return_tensors():
 
 
 def test_theta_is_accepted_as_a_list_of_layers():
-    """Every theta may be a list ``[(W, b), ...]``; kernels of shape ``(in, out)`` are rejected."""
+    """Results for theta given as a list of layers ``[(W, b), ...]`` equal those for the flat
+    vector. Matrices of shape ``(in, out)`` are rejected with advice to transpose them.
+    """
     theta, ob = (
         ARGUMENTS["theta"],
         fc.Objective(MODEL, ARGUMENTS["X"], ARGUMENTS["y"], "mse", l2=0.1),
@@ -259,8 +265,9 @@ def test_theta_is_accepted_as_a_list_of_layers():
 
 
 def test_adding_identity_gives_shifted_hessian_and_other_sums_scipy_operators(rng):
-    """The sum ``H + mu I`` is a shifted H in any notation, and its error bound holds. Sums with
-    other operators, and products with operators or numbers, are SciPy's.
+    """The sum ``H + mu I`` is a shifted Hessian, however the identity is given, and agrees with the
+    dense matrix within its error bound. Sums with other operators and products of operators are
+    SciPy operators with correct results.
     """
     ob = fc.Objective(MODEL, ARGUMENTS["X"], ARGUMENTS["y"], "mse")
     H, n = ob.hessian(ARGUMENTS["theta"]), MODEL.n_params

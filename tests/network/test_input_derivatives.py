@@ -1,4 +1,6 @@
-"""Derivatives of the outputs in the inputs, against complex steps, closed forms and differences."""
+"""Derivatives of the outputs with respect to the inputs, compared with complex steps, closed forms
+and finite differences.
+"""
 
 import itertools
 from functools import partial
@@ -10,7 +12,7 @@ import fastcurv as fc
 from fastcurv import _engine
 from fastcurv.structure.tables import ACTIVATIONS
 
-NETWORKS = [  # sizes, bias, residual; the first ones use forward mode, the others reverse mode
+NETWORKS = [  # sizes, bias, residual; with forward mode first, then with reverse mode
     ([3, 5, 4], True, False),
     ([4, 4, 4, 6], False, True),
     ([1, 3, 3, 1], True, True),
@@ -23,7 +25,7 @@ NETWORKS = [  # sizes, bias, residual; the first ones use forward mode, the othe
 
 
 def outputs(model, theta, x):
-    """Return the outputs for one complex sample, computed by NumPy."""
+    """Return the outputs (d_out,) of the model for one complex sample x, computed by NumPy."""
     a = x
     for l, (W, b) in enumerate(model.unflatten(theta)):
         z = W @ a + (0 if b is None else b)
@@ -34,8 +36,8 @@ def outputs(model, theta, x):
 
 
 def complex_step(f, x):
-    """Return derivatives of f at x by complex steps, with one entry for each entry of x along the
-    last axis.
+    """Return the derivatives of f at the vector x by complex steps, as an array of shape
+    (*f(x).shape, len(x)).
     """
     steps = 1e-30j * np.eye(len(x))
     return np.stack([f(x + step).imag / 1e-30 for step in steps], axis=-1)
@@ -63,8 +65,9 @@ def test_input_jacobians_match_complex_steps(activation, arch):
 
 @pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if isinstance(name, str)])
 def test_input_hessians_match_differences_of_jacobians(activation, arch):
-    """Input Hessians match fourth-order differences of Jacobians to 1e-7, except for elu, whose
-    phi'' is discontinuous. Weighted sums match those of the outputs' Hessians.
+    """Input Hessians match fourth-order differences of input Jacobians to 1e-7, except for elu,
+    whose phi'' is discontinuous. `input_hessian` with weights equals the weighted sum of the
+    outputs' Hessians.
     """
     h, w = 1e-3, np.array([1, -8, 8, -1]) / 12
     for seed, (sizes, bias, residual) in enumerate(NETWORKS):
@@ -88,7 +91,9 @@ def test_input_hessians_match_differences_of_jacobians(activation, arch):
 
 
 def test_quadratic_networks_have_their_known_input_hessian():
-    """For outputs ``V (W x + b)^2``, the Hessian of output k is ``2 W' diag(V_k) W``."""
+    """For the outputs ``V (W x + b)^2``, the input Hessian of output k is ``2 W' diag(V_k) W`` at
+    every sample.
+    """
     square = fc.Activation(lambda z: (z * z, 2 * z, np.full_like(z, 2.0)))
     model = fc.MLP([3, 6, 2], square)
     theta = model.init(seed=0)
@@ -118,8 +123,8 @@ def test_user_defined_activations_give_equal_input_derivatives(dtype):
 
 @pytest.mark.parametrize("name", [name for name in ACTIVATIONS if isinstance(name, str)])
 def test_user_defined_and_built_in_activations_can_be_mixed(name):
-    """A network with one user-defined activation gives the results of the network with the
-    equivalent built-in one.
+    """A network that has tanh as a user-defined activation in one layer has the input derivatives
+    of the network with the built-in tanh, for every other activation.
     """
     own = fc.Activation(
         lambda z: (np.tanh(z), 1 - np.tanh(z) ** 2, -2 * np.tanh(z) / np.cosh(z) ** 2)

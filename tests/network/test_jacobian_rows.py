@@ -1,4 +1,4 @@
-"""The Jacobian of the outputs as a matrix, and blocks of its rows."""
+"""The Jacobian of the outputs as a dense matrix, and blocks of its rows."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SIZES = [[3, 2], [3, 1], [4, 5, 1], [4, 5, 3], [5, 5, 5, 2], [3, 17, 9, 4]]
 
 
 def jacobian_by_products(J):
-    """Return the Jacobian by one product for each column, in float64."""
+    """Return the dense Jacobian in the operator's dtype, as its product with the identity."""
     return np.asarray(J @ np.eye(J.shape[1], dtype=J.dtype))
 
 

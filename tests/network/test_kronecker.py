@@ -1,5 +1,5 @@
-"""Coordinates of a network's layers, against Kronecker products formed from the Jacobian and the
-identities that define their four maps.
+"""Layer coordinates of a network, compared with Kronecker products formed from the Jacobian and
+with the identities of their four maps.
 """
 
 import numpy as np
@@ -20,14 +20,17 @@ def fitted(net):
 
 
 def matrix_of(made, which):
-    """Return the matrix of the linear map that the method `which` applies to rows of an array."""
+    """Return the matrix (n, n) of the linear map of vectors that the method named `which` of the
+    coordinates `made` computes.
+    """
     return getattr(made, which)(np.eye(made.model.n_params, dtype=made.model.dtype)).T
 
 
 def explicit_inverse(net, second):
     """Return, for each layer, the two damped factors whose Kronecker product is the inverse of P
-    P'. They are computed from the layer's inputs and the Jacobian's columns of its biases, which
-    are the derivatives of the single output with respect to z.
+    P', where P is the matrix of `to_theta`. `second` (N,) is the loss's second derivative in the
+    single output. The factors are formed from the layer's inputs and the Jacobian's columns for its
+    biases, which are the derivatives of the output with respect to z.
     """
     model, N = net.ob.model, net.ob.n_samples
     J, a, blocks = net.ob.jacobian(net.theta).to_dense(), net.ob.X, []
@@ -50,8 +53,8 @@ def explicit_inverse(net, second):
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
 @pytest.mark.parametrize("loss", ["mse", "poisson"])
 def test_coordinate_maps_invert_the_kronecker_products(loss, activation, residual, rng):
-    """For one output, where random signs cancel, P P' computed from all samples is the inverse of
-    the explicit Kronecker products.
+    """For one output, where random signs of the outputs cancel, and coordinates computed from all
+    samples, P P' equals the inverse of the explicit Kronecker products.
     """
     net = nets.draw(rng, [4, 4, 4, 1], activation, loss, N=90, l2=0.01, residual=residual)
     z = net.ob.model.preactivations(net.theta, net.ob.X)[-1][:, 0]
@@ -73,8 +76,9 @@ def test_coordinate_maps_invert_the_kronecker_products(loss, activation, residua
 @pytest.mark.parametrize("loss", nets.LOSSES)
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_four_coordinate_maps_are_inverse_and_adjoint(bias, loss, dtype, rng):
-    """The two maps of points invert each other, as do the two of gradients, and <P x, g> = <x, P'
-    g> holds, for single vectors and rows of vectors.
+    """`to_theta` and `from_theta` are inverse, as are `to_gradient` and `from_gradient`, and
+    `to_gradient` is the transpose of `to_theta`. Results for rows of vectors equal those for single
+    vectors.
     """
     net = nets.draw(rng, [3, 9, 5, 2], "tanh", loss, N=40, l2=0.1, dtype=dtype, bias=bias)
     made = fitted(net)
@@ -93,8 +97,8 @@ def test_the_four_coordinate_maps_are_inverse_and_adjoint(bias, loss, dtype, rng
 
 
 def test_losses_without_positive_curvature_use_gradient_factors(rng):
-    """For a loss without positive curvature, the factor of the last layer is computed from
-    gradients; for one sample, from that sample's gradient.
+    """For gaussian_nll, whose curvature may be negative, and a single sample, the factor of the
+    last layer is the damped outer product of that sample's output gradient.
     """
     X, model = rng.standard_normal((1, 3)), fc.MLP([3, 2], dtype="float64")
     ob = fc.Objective(model, X, rng.standard_normal((1, 1)), "gaussian_nll")
@@ -117,8 +121,8 @@ def test_user_defined_activations_have_layer_coordinates(rng):
 
 
 def test_wide_layers_use_diagonal_factors(rng):
-    """A layer whose number of inputs exceeds half the number of samples has a diagonal factor, with
-    one scale for each input.
+    """A layer whose number of inputs exceeds half the number of samples has a diagonal factor: the
+    damped root mean square of each input.
     """
     net = nets.draw(rng, [30, 4, 1], "tanh", "mse", N=40)
     left, right = fitted(net).factors[0]
@@ -130,8 +134,8 @@ def test_wide_layers_use_diagonal_factors(rng):
 
 
 def test_dead_units_keep_coordinates_finite(rng):
-    """If no unit affects the outputs, a layer keeps its original coordinates, and all coordinates
-    are finite.
+    """For theta = 0, where no hidden unit affects the output, the first factor of the first layer
+    is the identity, and all coordinates are finite.
     """
     model = fc.MLP([3, 4, 1], "relu")
     ob = fc.Objective(model, rng.standard_normal((30, 3)), rng.standard_normal(30), "mse")
@@ -143,8 +147,8 @@ def test_dead_units_keep_coordinates_finite(rng):
 
 
 def test_layer_coordinates_of_large_data_use_evenly_spaced_samples(rng):
-    """Coordinates of a large data set are computed from ten samples for each unit of the widest
-    layer, evenly spaced.
+    """Layer coordinates of 5000 samples are computed from 600 evenly spaced ones, which are ten for
+    each unit of the widest layer.
     """
     X = np.arange(5000.0)[:, None] * np.ones(2)
     ob = fc.Objective(fc.MLP([2, 60, 1]), X, X[:, 0], "mse")

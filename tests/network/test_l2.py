@@ -1,4 +1,4 @@
-"""With l2_biases=False, the penalty is a diagonal D that is zero for biases, in every quantity."""
+"""With l2_biases=False, every quantity includes the penalty of weight matrices only."""
 
 import pickle
 
@@ -22,8 +22,9 @@ CASES = {
 
 
 def pair(problem, rng, case, dtype, batch_norm=False):
-    """Return the objective with l2, on matrices only or on all parameters, the objective without
-    l2, theta, and the diagonal of the penalty's Hessian.
+    """Return (penalised, plain, theta, d): an objective with l2, on matrices only or on all
+    parameters according to `case`, one without l2, parameters theta, and the diagonal d (n,) of the
+    penalty's Hessian.
     """
     every = "too" in case
     p = problem(rng, dtype=dtype, **CASES[case])
@@ -43,8 +44,8 @@ def pair(problem, rng, case, dtype, batch_norm=False):
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_l2_without_biases_adds_its_diagonal(problem, rng, case, dtype, batch_norm):
-    """Value, gradient, Hessian, GGN, blocks and dense matrices equal those without l2 plus ``D`` up
-    to one rounding. Fisher matrix and Jacobian contain no l2.
+    """Value, gradient, Hessian, GGN, blocks and dense matrices equal those without l2 plus the
+    penalty's diagonal, up to rounding. Fisher matrix and Jacobian contain no l2.
     """
     ob, plain, theta, d = pair(problem, rng, case, dtype, batch_norm)
     eps, d64, n = np.finfo(dtype).eps, d.astype(float), len(d)
@@ -92,8 +93,8 @@ def test_l2_without_biases_adds_its_diagonal(problem, rng, case, dtype, batch_no
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "binary_cross_entropy"])
 def test_bounds_and_eigenvalue_floor_hold_without_penalised_biases(problem, rng, loss):
-    """With l2 on matrices only, products agree with complex steps within the bounds, and no
-    eigenvalue is below the floor.
+    """With l2 on matrices only, the error of gradient, products and columns relative to complex
+    steps is within the bounds, and no eigenvalue of the dense Hessian is below the floor.
     """
     p = problem(rng, [3, 4, 2], loss=loss, N=15)
     ref = p.reference(l2=0.5, l2_biases=False)
@@ -111,18 +112,18 @@ def test_bounds_and_eigenvalue_floor_hold_without_penalised_biases(problem, rng,
     linear = fc.Objective(fc.MLP([3, 1]), p.X, p.X[:, 0], "mse", l2=0.5, l2_biases=False)
     assert (
         linear.certificates.curvature_floor(np.zeros(4)) == 0.0
-    )  # the possible effect of a constant column
+    )  # a constant column could make the Hessian singular
 
 
 def test_flat_directions_include_unpenalised_biases(rng):
-    """Shifts of a softmax's biases, the bias of a dead unit, and biases that the next linear layer
-    compensates are listed as flat directions. Along each, the loss changes by at most ``step^2
-    ||t||^2 ||g||``.
+    """The flat directions include the shift of the softmax's biases, the bias of a dead unit, and
+    biases that the next linear layer compensates. Along each direction t, the loss changes by at
+    most ``step^2 ||t||^2 ||g||``.
     """
     X, y = rng.standard_normal((30, 3)), rng.integers(3, size=30)
     model = fc.MLP([3, 4, 2, 3], ["relu", "identity"])
     theta = model.init(seed=0)
-    model.unflatten(theta)[0][1][1] = -100.0  # dead
+    model.unflatten(theta)[0][1][1] = -100.0  # the unit is dead
     ob = fc.Objective(model, X, y, l2=0.1, l2_biases=False)
     T, all_decayed = ob.certificates.flat_directions(theta), fc.Objective(model, X, y, l2=0.1)
     assert T.shape[1] == all_decayed.certificates.flat_directions(theta).shape[1] + 1 + 1 + 2

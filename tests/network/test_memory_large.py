@@ -13,8 +13,8 @@ pytestmark = pytest.mark.large
 
 
 def test_product_with_eight_million_parameters_stays_within_memory():
-    """For eight million parameters, the plan takes the memory that `memory` allows, and the process
-    little more than the plan, the data and a few vectors.
+    """For eight million parameters, the plan stays within `memory`, and the process grows by at
+    most `memory` and five vectors. The product agrees with that without a limit to 1e-4.
     """
     rng = np.random.default_rng(0)
     model = fc.MLP([2000, 2000, 1990, 10], activation="tanh", dtype=np.float32)
@@ -65,8 +65,8 @@ print(peak * (1 if sys.platform == "darwin" else 1024))
 
 
 def test_ten_eigenpairs_of_fifty_million_parameters_fit_in_memory(python):
-    """A new process finds ten eigenpairs of fifty million parameters within 4 GiB, although a basis
-    of 30 vectors alone would take 12 GiB.
+    """A new process finds ten eigenpairs of an operator with fifty million parameters in less than
+    4 GiB, although a basis of 30 vectors alone would take 12 GiB.
     """
     peak = int(python(HUGE).stdout)
     assert peak < 4 << 30, peak / 2**30

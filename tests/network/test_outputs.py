@@ -1,4 +1,6 @@
-"""Outputs with the derivatives of each sample's loss, and objectives with other sample weights."""
+"""Outputs of a network with the derivatives of each sample's loss, and objectives with replaced
+sample weights.
+"""
 
 import gc
 
@@ -15,13 +17,15 @@ EVERY = (*nets.LOSSES, "gaussian_nll")
 
 
 def user_loss(z, y):
-    """Return exp(z) - y z and its derivatives, a user-defined loss."""
+    """Return the loss exp(z) - y z (N,) and its first and second derivatives (N, d), as `fc.Loss`
+    expects.
+    """
     e = np.exp(z)
     return (e - y * z).sum(axis=1), e - y, e
 
 
 def drawn(rng, loss):
-    """Return a random network with sample weights, some of them 0."""
+    """Return a random network with the given loss and sample weights, some of which are 0."""
     d, kind = (4, "mse") if loss == "gaussian_nll" else (3, loss)
     net = nets.draw(rng, [4, 5, d], "tanh", kind, N=25, l2=0.1)
     if kind != loss:
@@ -32,12 +36,16 @@ def drawn(rng, loss):
 
 
 def full_hessians(second):
-    """Return second derivatives as an array of shape (N, d, d)."""
+    """Return second derivatives, given as diagonals (N, d) or as matrices (N, d, d), as an array of
+    shape (N, d, d).
+    """
     return second if second.ndim == 3 else second[:, :, None] * np.eye(second.shape[1])
 
 
 def test_outputs_have_the_derivatives_of_each_samples_loss(rng):
-    """Derivatives of each sample's loss match complex steps of the formula of the loss."""
+    """The first derivatives that `outputs` returns match the formulas of each loss, and the second
+    derivatives match complex steps of these formulas. Both are 0 for samples of weight 0.
+    """
     for loss in EVERY:
         net = drawn(rng, loss)
         z, first, second = net.ob.outputs(net.theta)
@@ -87,7 +95,7 @@ def test_outputs_with_batch_normalisation_use_training_statistics(rng):
     net = nets.draw(rng, [3, 4, 2], "tanh", "mse", N=20, batch_norm=True)
     z, first, _ = net.ob.outputs(net.theta)
     assert np.abs(z - net.model.predict(net.theta, net.X)).max() <= 1e-13
-    assert np.abs(first - (z - net.ob.y)).max() <= 1e-14  # 2 residuals over 2 outputs
+    assert np.abs(first - (z - net.ob.y)).max() <= 1e-14  # mse: 2 (z - y) / 2 outputs
 
 
 def test_second_derivatives_of_certain_samples_keep_relative_accuracy():
@@ -104,7 +112,7 @@ def test_second_derivatives_of_certain_samples_keep_relative_accuracy():
 
 
 def objective_results(ob, theta):
-    """Return value, gradient, dense Hessian and dense GGN of the objective at theta."""
+    """Return (value, gradient, dense Hessian, dense GGN) of the objective at theta."""
     H = ob.hessian(theta)
     return ob.value(theta), ob.gradient(theta), H.to_dense(), ob.ggn(theta).to_dense()
 

@@ -1,5 +1,5 @@
-"""Arrays that serve as indices are checked copies, so that later writes to the caller's arrays
-change nothing, or raise, and never crash.
+"""Class labels and sparse indices, which the engine uses as addresses, are checked copies. Later
+writes to the caller's arrays change nothing or raise, and never crash.
 """
 
 import pickle
@@ -21,8 +21,8 @@ THETA = MODEL.init(seed=0)
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", ">i4"])
 @pytest.mark.parametrize("way", ["plain", "mapped", "batch", "sparse", "streamed", "blocks"])
 def test_class_labels_changed_after_their_check_have_no_effect(way, dtype, wrong, python, tmp_path):
-    """Labels of every integer width, also in a mapped file, have the values that were checked, even
-    if changed afterwards. Rows that are read again are checked again.
+    """If labels are overwritten after an objective is constructed, its values and products are
+    unchanged. A streamed objective, which reads labels again, raises ValueError.
     """
     python(f"""
 import os
@@ -63,7 +63,7 @@ else:
 
 
 def test_class_labels_of_an_objective_are_read_only(rng):
-    """The labels of objectives, batches and copies are read-only."""
+    """The labels of an objective, its batches and its unpickled copy are read-only int32 copies."""
     X, y = rng.standard_normal((N, 4)), rng.integers(3, size=N)
     ob = fc.Objective(MODEL, X, y)
     for one in (ob, ob.batch([3, 1, 2]), ob.batch(slice(5, 9)), pickle.loads(pickle.dumps(ob))):
@@ -74,8 +74,8 @@ def test_class_labels_of_an_objective_are_read_only(rng):
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_class_labels_changed_by_a_thread_never_crash(streamed, python):
-    """While a thread changes the labels, each check, copy or pass uses labels that were checked or
-    raises.
+    """While another thread writes invalid labels, each construction and pass returns or raises
+    ValueError. Afterwards valid labels are accepted and invalid ones are rejected.
     """
     python(f"""
 import threading
@@ -131,8 +131,9 @@ BROKEN = {
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("name", BROKEN)
 def test_sparse_indices_out_of_range_are_rejected(name, python):
-    """Indices of sparse matrices, which SciPy does not check, are checked when a matrix is passed
-    and when its rows are read.
+    """Indices of a sparse matrix that are out of range, which SciPy does not detect, raise
+    ValueError when the matrix is passed to an objective or estimator and when a stream reads its
+    rows again.
     """
     kinds, harm = BROKEN[name]
     python(f"""
@@ -182,7 +183,9 @@ for kind in {kinds!r}.split():
 
 
 def test_sparse_matrices_are_copied_and_not_modified(rng):
-    """An objective's sparse matrix is a read-only copy, and the caller's is not modified."""
+    """The indices of an objective's sparse matrix are read-only copies, and the caller's matrix is
+    neither modified nor shared.
+    """
     A = scipy.sparse.random(60, 40, 0.2, format="csr", random_state=0)
     A.data[3] = 0.0
     before = [part.copy() for part in (A.data, A.indices, A.indptr)]
@@ -200,8 +203,8 @@ def test_sparse_matrices_are_copied_and_not_modified(rng):
 
 
 def test_later_changes_of_indices_and_shapes_have_no_effect(rng):
-    """Later changes of the indices of `restrict`, or of the shapes of rows, soft targets and
-    weights, have no effect.
+    """Later changes of the indices passed to `restrict`, or of the `shape` of X, soft targets and
+    weights, do not change products, values, batches or pickled copies.
     """
     X, y, w = rng.standard_normal((N, 4)), rng.random((N, 3)), rng.random(N)
     y /= y.sum(axis=1, keepdims=True)
@@ -227,8 +230,9 @@ def test_later_changes_of_indices_and_shapes_have_no_effect(rng):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 def test_epochs_in_shared_memory_equal_separate_batches(loss, weighted, batch_norm, rng):
-    """Batches of an epoch that share memory give results bitwise identical to those of separately
-    constructed ones, also in later epochs and for a smaller last batch.
+    """Values and gradients of the batches of an epoch, which share memory, are bitwise those of
+    batches constructed one by one, in three epochs and for the smaller last batch. Operators of a
+    batch outlive it.
     """
     X, weight = rng.standard_normal((101, 5)), rng.random(101) if weighted else None
     y = rng.integers(3, size=101) if loss == "cross_entropy" else rng.standard_normal((101, 3))

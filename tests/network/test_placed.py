@@ -1,4 +1,4 @@
-"""Shards of a distributed objective are loaded by workers; tested here without a cluster."""
+"""Shards of a distributed objective, loaded from recipes as workers do, without a cluster."""
 
 import pickle
 
@@ -35,8 +35,8 @@ def test_shards_are_loaded_from_functions_tasks_and_files(tmp_path):
 
 
 def test_shards_are_rounded_to_the_stored_dtype():
-    """Data stored in float32 are rounded to float32 on loading, so that every copy of the objective
-    has equal data.
+    """Rows of a recipe with stored="float32" are loaded as float64 arrays of float32 values, so
+    that every copy of the objective has equal data. Class labels are not rounded.
     """
     third = np.full((6, 2), 1 / 3)
     rows = shard_recipe(lambda: (third, Y), stored="float32").load_rows(MODEL, "mse")[0]
@@ -71,7 +71,9 @@ def test_errors_for_unusable_shard_files_name_the_file(tmp_path):
 
 
 def test_pickled_shards_are_loaded_by_the_receiver(tmp_path):
-    """A pickled shard contains its rows only if no recipe describes how the receiver loads them."""
+    """The pickle of a shard contains its rows only if they were passed as arrays; otherwise the
+    receiver loads them from the file. Rows and gradient of the copy equal those of the original.
+    """
     np.savez(tmp_path / "rows.npz", X=X, y=Y, sample_weight=W)
     frame, theta = ShardSettings(MODEL, "mse", 6, 1, 4), MODEL.init(seed=0)
     for source, given in ((tmp_path / "rows.npz", None), (None, (X, Y, W))):

@@ -1,5 +1,5 @@
-"""Value, gradient and products are exact against complex steps in plain NumPy, in every layout of a
-plan, symmetric, and bitwise identical for any number of threads.
+"""Value, gradient and products agree with complex steps in plain NumPy, in every memory layout, and
+are symmetric and bitwise identical for any number of threads.
 """
 
 import copy
@@ -43,7 +43,9 @@ LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 700]
 def problem_with_truth(
     problem, dtype, sizes, activation, loss, N, bias, residual, weights, l2, soft
 ):
-    """Return a problem and its true results, computed once for all kernel tables."""
+    """Return (p, V, u, known): a problem, two vectors V (n, 2), weights u (N, d_out), and the dict
+    of `truth`, computed once for all kernel tables.
+    """
     key = repr((sizes, activation, loss, N, bias, residual, weights))
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     how = {"bias": bias, "residual": residual, "weights": weights, "l2": l2, "soft": soft}
@@ -63,8 +65,8 @@ def check(problem, dtype, *case):
 
 @every_activation
 def test_products_are_exact_for_every_combination_of_options(arch, activation, dtype, problem):
-    """Products are exact for every combination of loss, bias, skip connections and weights, with
-    widths and batch sizes around those of vectors and tiles.
+    """Results agree with complex steps for every combination of loss, bias, skip connections and
+    weights, with widths and numbers of samples around SIMD vectors and tiles.
     """
     short = LENGTHS[:-1]
     start = ACTIVATIONS.index(activation)
@@ -78,8 +80,8 @@ def test_products_are_exact_for_every_combination_of_options(arch, activation, d
 
 
 def test_products_are_exact_at_every_length(arch, dtype, problem):
-    """Products are exact if the number of inputs, hidden units, outputs or samples is any of many
-    lengths, with mixed activations.
+    """Results agree with complex steps if the number of inputs, hidden units, outputs or samples is
+    any of LENGTHS, with two different activations.
     """
     for i in range(len(LENGTHS)):
         sizes = tuple(LENGTHS[(i + shift) % len(LENGTHS)] for shift in (0, 3, 8, 5))
@@ -90,8 +92,8 @@ def test_products_are_exact_at_every_length(arch, dtype, problem):
 
 @pytest.mark.usefixtures("samples_as_rows")
 def test_products_of_wide_nets_are_exact(arch, dtype, problem):
-    """Products are exact for networks that exceed the second-level cache and are evaluated layer by
-    layer. Each kernel table and dtype tests a third of the activations.
+    """Results agree with complex steps for networks that exceed the second-level cache and are
+    evaluated layer by layer. Each kernel table and dtype tests a third of the activations.
     """
     archs = engine.available_archs()
     first = archs.index(arch) + (dtype == "float32")
@@ -106,7 +108,7 @@ def test_products_of_wide_nets_are_exact(arch, dtype, problem):
 
 @pytest.mark.parametrize("loss", KERNELS)
 def test_dense_matrices_are_exact(arch, loss, dtype, rng, problem):
-    """`to_dense` returns the exact matrix, also for a single linear layer."""
+    """`to_dense` is symmetric and agrees with complex steps, also for one linear layer."""
     for sizes in ([3, 5, 4, 3], [4, 3]):
         p = problem(rng, sizes, "softplus", loss, 9, weights=True, l2=0.3, dtype=dtype)
         I = np.eye(p.n)
@@ -118,17 +120,16 @@ def test_dense_matrices_are_exact(arch, loss, dtype, rng, problem):
 
 
 def certain_logits(kind, margin):
-    """Return the logits of a sample whose probability of one class is nearly 1, exact in
-    float32.
+    """Return logits (1, 3) for class 0: it leads by `margin` ("true"), by 1 ("top twice"), or
+    not.
     """
     logits = {"true": [margin, 0.0, 1.0], "top twice": [margin, margin - 1, 0.0]}
     return np.array([logits.get(kind, [0.0, margin, 1.0])])
 
 
 def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype, rng):
-    """For one sample, value, gradient and product keep their relative accuracy as the probability
-    of a class approaches 1. The logits are the biases of a layer without inputs, and the truth is
-    log1p in long double.
+    """For one sample whose logits differ by up to 60, value, gradient, product and quadratic form
+    keep their relative accuracy. The logits are biases, and the oracle is log1p in long double.
     """
     for margin, kind, soft in itertools.product(
         [4.0, 16.0, 30.0, 60.0], ["true", "top twice", "wrong"], [False, True]
@@ -167,8 +168,8 @@ def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype, rng):
 
 
 def test_hessian_of_a_well_fitted_network_is_accurate_in_float32(arch, dtype, rng, problem):
-    """For a network that classifies every sample with near certainty, value, gradient and product
-    keep a relative accuracy of 3e-4 in float32 and 1e-9 in float64.
+    """For a network that classifies all samples with near certainty, value, gradient and product
+    agree with long double to 3e-4 in float32 and 1e-9 in float64, relative to their norm.
     """
     y, v = np.zeros(33, int), rng.standard_normal(94).astype(dtype)
     p = problem(rng, [5, 9, 4], "tanh", "cross_entropy", y=y, N=33, dtype=dtype)
@@ -191,8 +192,8 @@ def test_hessian_of_a_well_fitted_network_is_accurate_in_float32(arch, dtype, rn
 @one_dtype
 @every_net
 def test_products_are_symmetric_and_linear(arch, net, dtype, drawn):
-    """The equations <u, Hv> = <v, Hu> and H(2u - 3v) = 2 Hu - 3 Hv hold relative to norms, because
-    the inner product itself may vanish.
+    """For all curvatures, <u, Hv> = <v, Hu> and H(2u - 3v) = 2 Hu - 3 Hv hold up to rounding
+    relative to the norms of vectors and products.
     """
     p = drawn(net, dtype)
     slack = 50 * np.finfo(dtype).eps
@@ -209,8 +210,8 @@ def test_products_are_symmetric_and_linear(arch, net, dtype, drawn):
 @pytest.mark.usefixtures("samples_as_rows")
 @every_net
 def test_products_are_bitwise_identical_in_blocks_and_for_any_threads(arch, net, dtype, drawn):
-    """Results are bitwise identical when calls are repeated, in columns and blocks, and for any
-    number of threads.
+    """Products are bitwise identical when repeated and in blocks, and all results are bitwise
+    identical for one to five threads.
     """
     plain = arch == "reference"  # plain loops are slow
     p = drawn(net, dtype, **({"N": {"wide": 13, "tall": 133}.get(net, 9)} if plain else {}))
@@ -247,9 +248,9 @@ def test_gauss_newton_and_fisher_are_positive_semidefinite(net, drawn):
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "elu"])
 @pytest.mark.parametrize("shift", [4, 8, 15])
 def test_rounding_bounds_hold_for_saturated_units(activation, shift, dtype, rng, problem):
-    """On a plateau, where gradient and products are tiny and phi' has lost its digits, the bounds
-    hold against complex steps in long double. Only the first layer is perturbed, so that everything
-    passes through phi'.
+    """Where units are saturated, so that phi' has lost its digits, errors against complex steps in
+    long double are within the bounds. Only the first layer is perturbed, so that every product
+    contains phi'.
     """
     p = problem(rng, [3, 6, 2], activation, "mse", 20, dtype=dtype)
     p.model.unflatten(p.theta)[0][1][...] = shift * rng.choice([-1, 1], 6)
@@ -278,8 +279,8 @@ def test_rounding_bounds_hold_for_saturated_units(activation, shift, dtype, rng,
 
 
 def test_restricted_products_perturb_only_their_layers(drawn):
-    """Products, gradient and value restricted to the last layer equal those of the whole operator
-    for vectors with zeros in the other layers.
+    """Product, gradient and value of the principal block of the last layer equal those of the whole
+    operator for vectors that are zero in the other layers.
     """
     p = drawn("tall")
     H = p.ob.hessian(p.theta)
@@ -316,7 +317,7 @@ def test_scipy_solvers_accept_the_operators(rng, problem):
 
 @every_net
 def test_operators_are_independent_of_later_calls(net, drawn):
-    """Changes of theta and calls of the objective or of other operators do not affect an operator,
+    """Results of an operator do not change if theta is modified or if other operators are created,
     and operators do not affect the objective.
     """
     p = drawn(net)
@@ -348,8 +349,8 @@ def test_operators_are_independent_of_later_calls(net, drawn):
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("asked", ["value", "value_and_gradient", "hessp"])
 def test_an_operator_reuses_the_forward_pass_at_its_theta(asked, bounded, net, drawn):
-    """An operator created after value or gradient at one theta takes over that pass from the
-    objective, with bitwise identical results.
+    """An operator created after a value, gradient or product at its theta, whose pass it reuses,
+    gives results bitwise identical to those of a new objective.
     """
     p = drawn(net)
     least = least_memory(lambda memory: with_options(p, memory=memory).hessian(p.theta))
@@ -415,8 +416,8 @@ def test_pickles_and_copies_give_the_same_products(duplicate, drawn):
 
 
 def test_pickles_have_no_state_of_scipys_operator(monkeypatch, drawn):
-    """Pickles of operators do not contain the state of SciPy's LinearOperator, which is
-    undocumented and differs between versions.
+    """Copies and pickles of operators give equal products without calling the pickling methods of
+    SciPy's LinearOperator, whose state is undocumented and differs between versions.
     """
 
     def raise_unexpected(self, *_):
@@ -455,7 +456,7 @@ def test_pickles_have_data_without_the_plans_state(drawn):
 
 
 def test_data_of_the_models_dtype_are_not_copied(rng):
-    """X in the model's dtype is not copied, whatever its strides, and `unflatten` returns views."""
+    """X and y of the model's dtype are not copied for any strides; `unflatten` returns views."""
     model = MLP([6, 4, 2])
     base = rng.standard_normal((60, 24))
     for X in (
@@ -516,7 +517,7 @@ def test_n_products_counts_products(drawn):
 
 
 def test_the_error_of_the_quadratic_model_is_cubic(drawn):
-    """If the step is halved, the error of the quadratic model decreases by a factor of eight."""
+    """If the step is halved, the error of `taylor` decreases by a factor of about eight."""
     p = drawn("tiny")
     model = p.ob.taylor(p.theta)
     d = p.v / np.linalg.norm(p.v)
@@ -527,8 +528,8 @@ def test_the_error_of_the_quadratic_model_is_cubic(drawn):
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "binary_cross_entropy"])
 def test_a_batch_equals_an_objective_of_its_samples(loss, rng, problem):
-    """A batch chosen by slice, indices or mask equals an objective with those samples only, and
-    weighted means over batches equal results of the whole.
+    """A batch chosen by slice, indices or mask is bitwise equal to an objective of those samples,
+    and the mean of the batches' gradients, weighted by size, is the gradient of all samples.
     """
     p = problem(rng, [5, 6, 3], "elu", loss, 50, weights=True)
     v = rng.standard_normal(p.n)
@@ -602,8 +603,8 @@ def test_theta_whose_squares_overflow_is_accepted_and_copied(dtype):
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 17])
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "relu", "elu"])
 def test_products_with_a_skip_above_a_narrow_layer_are_exact(width, activation, rng):
-    """With skip connections around narrow layers, products, blocks and quadratic forms are
-    accurate.
+    """With skip connections around narrow layers, products agree with long double within their
+    bounds, and block products and quadratic forms to 1e-11.
     """
     for d in sorted({1, 2, 9, width}):
         for hidden in ([width, width], [width] * 3):
@@ -660,8 +661,8 @@ PACKED_PHI_NETS = [  # one hidden layer whose phi' is a function of phi, with at
     ([33, 17, 3], 65, "tanh", "cross_entropy", {}),
     ([5, 7, 1], 50, "sigmoid", "mse", {"bias": False}),
 ]
-# Layouts: panels of one line, of a few lines, and of more lines than samples; one panel for all
-# threads, cut into items; nothing packed.
+# Layouts: panels of one cache line, of a few, and of more lines than samples; one panel that is
+# shared by all threads in items of work; and matrices that are read without packing.
 
 
 CASES = [(net, {"across": lines}) for net in SHAPES for lines in (1, 3, 25)]
@@ -677,7 +678,7 @@ def layout_problem(net, dtype, **options):
 
 
 def all_passes(net, dtype, **options):
-    """Return the results of every pass by name, and the plan's layout."""
+    """Return (results, layout): the results of every pass by name, and the layout of the plan."""
     p, rng = layout_problem(net, dtype, **options), np.random.default_rng(6)
     V, ob, theta = p.direction(rng, 3), p.ob, p.theta
     H, G = ob.hessian(theta), ob.ggn(theta)
@@ -701,9 +702,9 @@ def assert_close(found, expected, room):
                             for net, how in CASES]
 )  # fmt: skip
 def test_every_layout_gives_the_same_results(arch, net, how, dtype):
-    """In every layout, results agree with those of packed rows and are bitwise identical for any
-    number of threads. In packed layouts, the first column of a block product is bitwise equal to
-    the product with that column.
+    """In every layout, results agree with those for samples as rows and are bitwise identical for
+    any number of threads. In transposed layouts, the first column of a block product is bitwise
+    equal to the product with that column.
     """
     with laid_out(across=0, unpacked=0):
         expected, _ = all_passes(net, dtype)
@@ -735,21 +736,21 @@ def test_every_layout_gives_the_same_results(arch, net, how, dtype):
     ((7684, 12, 1), "float64", {600: 0}),
     ((7684, 12, 1), "float32", {600: 0}),
     ((7684, 3, 1), "float64", {600: 15}),
-    # reading W and V twice would be expensive; with more samples, two panels
+    # one panel, because a second one would read W and V again; with more samples, two
     ((600, 400, 200, 5), "float32", {60: 64, 100: 112, 120: 64}),
     ((500, 300, 200, 5), "float32", {100: 64}),
-    # the state exceeds the third-level cache; otherwise without 64-byte vectors
+    # the state exceeds the third-level cache; pairs: with AVX-512, without
     ((64, 32, 16, 10), "float64", {1797: 450, 16000: (160, 69)}),
     ((64, 32, 16, 10), "float32", {4000: 500, 30000: (320, 145)}),
 ])  # fmt: skip
 def test_the_layout_of_a_wide_network_depends_on_its_number_of_samples(wide, dtype, panels):
-    """The panel of a wide network has the length given for each number of samples: 0 for samples as
-    rows, else the number of samples in a panel of the transposed layout.
+    """For each number of samples, the plan has the listed number of samples in a panel of the
+    transposed layout, or 0 for samples as rows.
     """
     if engine.chosen_arch() in ("blas", "reference"):
         pytest.skip("no vectors")
     if engine.chosen_arch() == "baseline" and (wide, dtype) == ((2, 16, 16, 1), "float64"):
-        panels = {1: 1}  # with vectors of two lanes, none would be empty
+        panels = {1: 1}  # with vectors of two lanes, no lane would be empty
     model = fc.MLP(wide, dtype=dtype)
     for rows, panel in panels.items():
         X = np.ones((rows, wide[0]), dtype)
@@ -760,8 +761,8 @@ def test_the_layout_of_a_wide_network_depends_on_its_number_of_samples(wide, dty
 
 @pytest.mark.parametrize("net", [SHAPES[2], PACKED_PHI_NETS[1]], ids=["", "packed_pairs"])
 def test_chunks_are_shortened_to_the_memory_limit(net):
-    """With a memory limit, the state is computed in chunks of samples, and its size stays within
-    the limit.
+    """With the least accepted memory and a little more, results computed in chunks of samples agree
+    with those of a single pass to 1e-12.
     """
     with laid_out(across=1, folds=1):
         whole, _ = all_passes(net, "float64")
@@ -773,9 +774,7 @@ def test_chunks_are_shortened_to_the_memory_limit(net):
 
 
 def with_and_without_packed_phi(run_passes):
-    """Return the results with phi and phi' packed into one number, and with both stored
-    separately.
-    """
+    """Return [packed, plain]: `run_passes()` with phi and phi' in one number, and stored apart."""
     found = []
     for folds in (1, 0):
         with laid_out(across=3, folds=folds):
@@ -786,9 +785,7 @@ def with_and_without_packed_phi(run_passes):
 @one_dtype
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
 def test_packed_phi_keeps_relative_accuracy_of_saturated_units(activation, dtype, rng):
-    """The packed phi' of saturated units keeps its relative accuracy, where 1 - a^2 would be 0 or
-    rounding error.
-    """
+    """For saturated units, where 1 - a^2 would be 0, Jacobian products keep relative accuracy."""
     X = rng.choice([-1.0, 1.0], (70, 3)).astype(dtype) * rng.uniform(0.9, 1.1, (70, 1)).astype(
         dtype
     )
@@ -803,9 +800,7 @@ def test_packed_phi_keeps_relative_accuracy_of_saturated_units(activation, dtype
 
 
 def test_packed_phi_gives_the_same_gauss_newton_steps(rng):
-    """Levenberg-Marquardt steps, which use activations and phi' of all samples, agree with and
-    without packing.
-    """
+    """Levenberg-Marquardt steps, which use phi' of all samples, agree with and without packing."""
     X, y = rng.standard_normal((90, 3)), rng.standard_normal((90, 2))
     ob = fc.Objective(fc.MLP([3, 6, 2], "sigmoid"), X, y)
     theta = ob.model.init(seed=0)
@@ -825,8 +820,8 @@ def test_packed_phi_gives_the_same_gauss_newton_steps(rng):
 
 
 def test_packed_phi_propagates_nan():
-    """If sums of huge numbers of both signs overflow for one sample, every entry that is NaN
-    without packing is NaN with packing, and products with J have NaN for that sample only.
+    """If sums overflow to NaN for one sample, every entry that is NaN without packing is NaN with
+    packing, and the Jacobian product is NaN for that sample only.
     """
     if engine.chosen_arch() in ("blas", "reference"):
         pytest.skip("no vectors")
@@ -857,8 +852,9 @@ def test_packed_phi_propagates_nan():
 
 @one_dtype
 def test_targets_of_many_outputs_are_transposed_right(arch, dtype):
-    """Targets of many outputs, which are transposed in square blocks with remainders at both edges,
-    are used correctly, also if their rows are not contiguous.
+    """In the transposed layout, values, gradients and products for many outputs agree with those
+    for samples as rows, for targets whose numbers of rows and columns leave remainders and whose
+    rows are strided.
     """
     for loss, d_out, N in itertools.product(nets.LOSSES, [3, 8, 16, 33], [7, 35]):
         y = np.random.default_rng(N + d_out).random((N, 2 * d_out)).astype(dtype)
@@ -878,8 +874,8 @@ def test_targets_of_many_outputs_are_transposed_right(arch, dtype):
 @pytest.mark.parametrize("sizes", [(30, 41, 43), (5, 3, 2), (64, 64, 64), (301, 302, 303, 15)])
 @pytest.mark.parametrize("chunks", [False, True])
 def test_products_are_right_if_they_overwrite_their_vectors(arch, sizes, dtype, chunks):
-    """Block products written over their vectors are bitwise equal to single products, with two
-    threads for a large network, and in chunks, which read the vectors several times.
+    """Columns of block products, computed in place of their vectors, are bitwise equal to single
+    products, also in chunks, which read the vectors several times.
     """
     net = (sizes, 4, "tanh", "mse", {"bias": False})
     with laid_out(across=0, unpacked=64):

@@ -1,4 +1,4 @@
-"""Memory of products: chunks within a limit, no allocation per product, and nbytes."""
+"""Memory of products: chunks within a limit, no allocation per product, and `nbytes`."""
 
 import tracemalloc
 from pathlib import Path
@@ -16,14 +16,16 @@ from .product_cases import public_results, with_options
 
 
 def least_memory_of(p):
-    """Return the least accepted memory, which holds the state of one sample."""
+    """Return the smallest memory limit in bytes that the problem p accepts, which holds the state
+    of one sample.
+    """
     return least_memory(lambda memory: with_options(p, memory=memory).hessian(p.theta))
 
 
 @pytest.mark.parametrize("net", ["tall", "wide"])
 def test_chunked_products_are_right_within_the_memory_limit(arch, net, drawn, request):
-    """With a memory limit, samples are processed in chunks, the last of them shorter, within the
-    limit, and sums agree to 1e-12.
+    """With a memory limit, the state stays within the limit, and results summed over chunks, of
+    which the last may be shorter, agree with those of a single pass to 1e-12.
     """
     if net == "wide":
         request.getfixturevalue("samples_as_rows")
@@ -51,8 +53,8 @@ def test_chunked_products_are_right_within_the_memory_limit(arch, net, drawn, re
 
 
 def test_a_memory_limit_is_kept_or_rejected(drawn):
-    """Any memory limit is kept or raises an error, and a larger limit never gives shorter
-    chunks.
+    """Every memory limit is kept, or rejected if it is below the smallest accepted one, and a
+    larger limit never gives shorter chunks.
     """
     p = drawn("tall", N=57)
     full, rows = p.ob.hessian(p.theta).nbytes, 0
@@ -71,8 +73,8 @@ def test_a_memory_limit_is_kept_or_rejected(drawn):
     "sizes, N", [([129, 131, 131, 257, 33], 120), ([33, 31, 17, 7], 700), ([20, 100, 2], 900)]
 )
 def test_chunks_do_not_depend_on_the_number_of_threads(sizes, N, rng, problem):
-    """Chunks depend only on sizes and memory: results are bitwise identical for any number of
-    threads, and a limit accepted for one thread is accepted for 64.
+    """For a given memory limit, the length of chunks and all results are bitwise identical for 1 to
+    64 threads, and the state stays within the limit.
     """
     p = problem(rng, sizes, "tanh", "mse", N)
     least, free = least_memory_of(p), p.ob.hessian(p.theta).nbytes
@@ -97,8 +99,8 @@ def test_chunks_do_not_depend_on_the_number_of_threads(sizes, N, rng, problem):
 
 
 def test_a_memory_limit_leaves_memory_for_several_threads(rng, problem):
-    """If samples are processed in chunks, memory for more than one thread is reserved, unless the
-    limit is near the minimum.
+    """With half of the memory that all samples would take, a plan computes in chunks with more than
+    one thread.
     """
     p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 3000, n_threads=2)
     H = with_options(p, memory=p.ob.hessian(p.theta).nbytes // 2, n_threads=8).hessian(p.theta)
@@ -106,8 +108,8 @@ def test_a_memory_limit_leaves_memory_for_several_threads(rng, problem):
 
 
 def test_products_allocate_only_their_result(drawn):
-    """A product with `out` allocates no array, and a product without `out` allocates only the
-    result.
+    """A product with `out` allocates less than 2000 bytes, and a product without `out` allocates no
+    more than its result in addition.
     """
     p = drawn("wide")
     H, out = p.ob.hessian(p.theta), np.empty(p.n)
@@ -133,8 +135,8 @@ def test_products_allocate_only_their_result(drawn):
     not Path("/proc/self/statm").exists(), reason="the system does not say what a process holds"
 )
 def test_nbytes_equals_the_growth_of_process_memory(python):
-    """When an operator is created, the process grows by nbytes plus the padded copy of X, within
-    10%; when it is deleted, that memory is released.
+    """When an operator is created, the process grows by `nbytes` and the copy of X, within 10%.
+    When operator and objective are deleted, this memory is released.
     """
     python("""
 import numpy as np, fastcurv as fc
@@ -165,8 +167,8 @@ assert resident() - before <= 0.1 * said, (resident() - before, said)
 def test_principal_blocks_equal_those_of_the_dense_matrix(
     arch, batch_norm, bias, memory, rng, problem
 ):
-    """A principal block by layers or indices equals that block of the dense matrix, also with batch
-    normalisation.
+    """A principal block by layers or indices equals that part of the dense matrix, for each
+    curvature, in chunks, and with batch normalisation.
     """
     how = {"l2": 0.1, "bias": bias, "residual": True, "batch_norm": batch_norm}
     p = problem(rng, [4, 6, 6, 3], "tanh", "cross_entropy", 40, **how)
@@ -206,8 +208,8 @@ def self_check(block, true, size, rng):
 
 @pytest.mark.parametrize("arch", [a for a in _engine.available_archs() if a.startswith("avx")])
 def test_the_minimum_memory_counts_the_transposed_layout(arch, rng, problem):
-    """The minimum memory is that of the transposed layout if it needs less than samples as rows
-    with packed weights.
+    """If the transposed layout needs less memory than samples as rows with packed weights, it
+    determines the smallest accepted limit, with which all samples are in one chunk.
     """
     before = _engine.set_arch(arch)
     try:

@@ -1,5 +1,5 @@
-"""The range of the Hessian of few samples, and its proof: every inequality against long double, and
-eigenvalues against the dense matrix.
+"""The range of the Hessian of few samples and the proof of its bounds: every inequality is compared
+with long double, and eigenvalues with the dense matrix.
 """
 
 import numpy as np
@@ -25,8 +25,8 @@ def objective(rng, activation, loss, N, sizes=(9, 7, 7, 3), copies=False, **opti
 
 
 def exact_map(R):
-    """Return the map from the reduced space to theta as a matrix of shape (n, m) in long double,
-    from the bases that the operator R stores.
+    """Return the map from the reduced space to theta as a matrix (n, m) in long double, formed from
+    the bases that the operator R stores.
     """
     columns = np.zeros((R.n, R.m), LD)
     starts = R.whole.objective.model.starts
@@ -48,8 +48,8 @@ def exact_map(R):
 
 
 def spectral_norm_below(A):
-    """Return a lower bound on ``||A||`` in long double, by power steps from a float64 singular
-    vector.
+    """Return a lower bound on ``||A||`` as a float, by power steps in long double from a float64
+    singular vector.
     """
     v = np.linalg.svd((A / (np.abs(A).max() or 1)).astype(float))[2][0].astype(LD)
     for _ in range(4):
@@ -100,8 +100,8 @@ def test_every_inequality_of_the_proof_holds(activation, rng):
 
 
 def test_dependent_samples_and_columns_reduce_the_range(rng):
-    """Equal samples, samples of weight 0 and zero columns reduce the dimension of the range, and
-    the range bounds hold.
+    """Equal samples, samples of weight 0 and parameters of 0 reduce the dimension of the range, and
+    all inequalities of the range bounds hold.
     """
     for activation in ("tanh", "relu"):
         one = check_inequalities(*objective(rng, activation, "cross_entropy", 1, l2=0.1))
@@ -124,8 +124,8 @@ def test_range_bounds_hold_for_many_samples_and_wide_networks(rng):
 
 
 def test_range_bounds_are_none_without_a_proof(rng, monkeypatch):
-    """Range bounds are None for operators whose products have no proved bound, or whose range has
-    too many dimensions.
+    """`range_space` returns None for operators whose products have no proved bound, and if the
+    range exceeds the limits on dimensions or on bytes of bases.
     """
     ob, theta = objective(rng, "tanh", "mse", 2)
     H = ob.hessian(theta)

@@ -1,5 +1,5 @@
-"""Eigenpairs, spectral functions and the choice of a space for operators reduced to the spaces of
-samples, outputs and inputs, against dense matrices.
+"""Eigenpairs, spectral functions and the choice of a space, for operators reduced to the spaces of
+samples, outputs and inputs, compared with dense matrices.
 """
 
 import functools
@@ -54,8 +54,9 @@ PAIRS += [
 def test_eigenpairs_from_every_space_are_correct_with_valid_residuals(
     wide_operator, k, which, directly, monkeypatch
 ):
-    """Eigenpairs from the space of samples or outputs have the eigenvalues of the operator,
-    orthonormal vectors and valid residuals, whether a Gram matrix is decomposed or searched.
+    """Eigenpairs from the space of samples or outputs have the eigenvalues of the dense matrix and
+    orthonormal vectors, and no residual exceeds the reported one, whether a Gram matrix is
+    decomposed or searched.
     """
     H, truth = wide_operator
     space = "samples" if H.kind == "hessian" else "outputs"
@@ -96,8 +97,8 @@ def test_eigenvalues_agree_in_sample_and_parameter_space(wide_operator, rng):
 
 
 def test_deflation_works_for_vectors_inside_and_outside_the_space(wide_operator, rng):
-    """With deflation vectors inside the space, the search finds the next pairs there; with others,
-    it uses parameter space.
+    """With pairs from sample space as `against`, `eigsh` finds the next pairs in that space. With
+    vectors outside the space, `eigsh` uses parameter space.
     """
     H, truth = wide_operator
     first = fc.eigsh(H, 3, "LA", space="samples", tol=1e-13, seed=0)
@@ -125,7 +126,9 @@ def test_start_and_deflation_vectors_work_in_output_space(wide_operator, rng, mo
 
 
 def test_reduced_spaces_are_accurate_in_float32(rng):
-    """In float32, products in each space are exact to a few hundred roundings."""
+    """In float32, coordinates, eigenvalues, eigenvectors and products in each reduced space agree
+    with those of the dense matrix to a few hundred roundings.
+    """
     eps = np.finfo(np.float32).eps
     ob, theta = objective(rng, [12, 11, 9, 3], 4, dtype="float32", l2=0.01)
     H = ob.hessian(theta)
@@ -159,8 +162,8 @@ def test_reduced_spaces_are_accurate_in_float32(rng):
 
 
 def test_all_spectral_functions_include_eigenvalues_outside_sample_space(wide_operator):
-    """Trace, norm, density, all eigenvalues and inertia include the repeated eigenvalue outside
-    sample space.
+    """Trace, Frobenius norm, eigenvalues and inertia in sample space include the repeated
+    eigenvalue of the complement and agree with the dense matrix.
     """
     H, truth = wide_operator
     n, scale = len(truth), np.abs(truth).max()
@@ -181,7 +184,9 @@ def test_all_spectral_functions_include_eigenvalues_outside_sample_space(wide_op
 
 @of_outputs
 def test_all_spectral_functions_are_exact_in_output_space(wide_operator):
-    """Trace, norm, density, all eigenvalues and inertia are exact and take no products."""
+    """Trace, Frobenius norm, density, eigenvalues and inertia in output space agree with the dense
+    matrix and take no products. Hutchinson's estimate is within five standard errors.
+    """
     G, truth = wide_operator
     n, scale = len(truth), truth.max()
     trace = fc.trace(G, space="outputs")
@@ -205,8 +210,8 @@ def test_all_spectral_functions_are_exact_in_output_space(wide_operator):
 
 
 def test_the_cost_model_or_the_caller_chooses_sample_space(rng):
-    """Sample space is used if the cost model or the caller chooses it, and an error is raised if it
-    does not exist.
+    """Sample space is chosen for wide networks with few samples. A space that does not exist, or
+    that an operator does not have, raises ValueError.
     """
     big = fc.MLP([1024, 2048, 2048, 1000])
     assert worthwhile(big, 64, "hessian") and worthwhile(big, 256, "hessian")
@@ -231,15 +236,15 @@ def test_the_cost_model_or_the_caller_chooses_sample_space(rng):
 
 
 def test_the_cost_model_or_the_caller_chooses_output_space(rng):
-    """Output space is used if the cost model or the caller chooses it, and errors name the accepted
-    arguments.
+    """Output space is chosen for the GGN of a wide network with few samples and gives the
+    eigenvalues of parameter space. Where it does not exist, the error states why.
     """
     ob, theta = objective(rng, [60, 300, 300, 5], 20, "gelu", l2=1e-3)
     G = ob.ggn(theta)
     assert G.reduced().space == "outputs" and ob.hessian(theta).reduced().space == "samples"
     there, here = fc.eigsh(G, 4, seed=0), fc.eigsh(G, 4, space="parameters", seed=0)
     assert there.space == "outputs"
-    tol = 1e-8 * here.values.max()  # the default: values closer than this may change places
+    tol = 1e-8 * here.values.max()  # default tol of `eigsh`: closer values may change places
     assert np.abs(there.values - here.values).max() <= tol
     few, theta = objective(rng, [4, 3, 2], 50)
     refused = [
@@ -258,7 +263,9 @@ def test_the_cost_model_or_the_caller_chooses_output_space(rng):
         with pytest.raises(ValueError, match=why):
             G.reduced("outputs")
         assert G.gram_operator() is None and G.reduced() is None
-    assert spared.empirical_fisher(theta).gram_operator() is not None  # K does not include l2
+    assert (
+        spared.empirical_fisher(theta).gram_operator() is not None
+    )  # the Gram matrix of F has no l2
 
 
 @pytest.mark.parametrize("wide_operator", WIDE, indirect=True)

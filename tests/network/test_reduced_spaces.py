@@ -1,5 +1,5 @@
 """Operators reduced to the spaces of samples, outputs and inputs, and eigenpairs found in them,
-against dense matrices.
+compared with dense matrices.
 """
 
 import functools
@@ -45,8 +45,8 @@ def check(H, rotate=None, tol=EXACT):
 @every_activation
 @pytest.mark.parametrize("loss", KERNELS)
 def test_sample_space_is_the_hessian_in_other_coordinates(activation, loss, rng):
-    """The operator in sample space is the Hessian in other coordinates, for every activation and
-    loss, and for one sample, fewer samples than units, and more.
+    """In the orthonormal basis of sample space and its complement, the operator equals the dense
+    Hessian, GGN or Fisher matrix, for every activation and loss and for 1, 4 and 9 samples.
     """
     for N in (1, 4, 9):
         for bias, residual in ((True, False), (False, True))[N == 1 : 2 - (N == 9)]:
@@ -71,7 +71,7 @@ def test_sample_space_with_rotated_layers_equals_the_hessian(rotate, bias, rng):
 
 def test_sample_space_agrees_with_complex_steps(problem, rng):
     """Products in sample space agree with complex steps of a NumPy gradient, which shares no code
-    with them.
+    with these products.
     """
     p = problem(rng, [12, 10, 9, 2], "silu", "cross_entropy", N=3, soft=True, weights=True, l2=0.1)
     R = SampleSpace(p.ob.hessian(p.theta), EVERY)
@@ -81,8 +81,8 @@ def test_sample_space_agrees_with_complex_steps(problem, rng):
 
 
 def test_sample_space_is_right_for_dead_units_and_zero_errors(rng):
-    """Sample space is correct for units that are inactive on all samples, samples with zero error,
-    and samples of weight 0.
+    """Sample space describes the dense Hessian for units that are inactive on all samples, for
+    samples with zero error or weight 0, and for theta = 0.
     """
     ob, theta = objective(rng, [10, 12, 11, 2], 4, "relu", loss="mse")
     W, b = ob.model.unflatten(theta)[0]
@@ -98,8 +98,8 @@ def test_sample_space_is_right_for_dead_units_and_zero_errors(rng):
 
 
 def test_rounding_bounds_of_sample_space_hold(wide_operator, rng):
-    """Error bounds of sample space hold for products and for the matrix, compared with the dense
-    matrix in parameter space.
+    """The errors of products and of the matrix in sample space, relative to the operator in
+    parameter space, are within their bounds.
     """
     H, truth = wide_operator
     R = SampleSpace(H, EVERY)
@@ -112,8 +112,8 @@ def test_rounding_bounds_of_sample_space_hold(wide_operator, rng):
 
 
 def test_float32_sample_space_has_the_same_coordinates(rng):
-    """Coordinates of sample space are the same in float32 and float64, so that mixed precision may
-    use both.
+    """Products and embeddings of sample space in float32 agree with those in float64 to single
+    precision, so that both dtypes describe the same coordinates.
     """
     ob, theta = objective(rng, [12, 11, 9, 3], 4, l2=0.01)
     R = SampleSpace(ob.hessian(theta))
@@ -126,8 +126,8 @@ def test_float32_sample_space_has_the_same_coordinates(rng):
 
 
 def test_sample_space_of_certain_samples_keeps_relative_accuracy(rng):
-    """For widely separated logits, the tiny curvature in sample space is accurate relative to its
-    size.
+    """If logits differ by 40 or more, so that the curvature is tiny, sample space and output space
+    agree with the dense matrix relative to its norm.
     """
     for space, bias, tiny in (("samples", 40.0, 1e-12), ("outputs", 60.0, 1e-20)):
         ob, theta = objective(rng, [7, 6, 6, 3], 4)
@@ -154,8 +154,8 @@ def test_smallest_eigenvalues_of_a_ggn_are_zeros_of_the_complement(rng):
 
 
 def test_sample_space_is_chosen_automatically_with_equal_eigenvalues(rng):
-    """By default `eigsh` uses sample space for a wide network with few samples, and finds the
-    eigenvalues of parameter space.
+    """By default, `eigsh` uses sample space for a wide network with few samples, and its
+    eigenvalues equal those found in parameter space.
     """
     ob, theta = objective(rng, [400, 500, 400, 10], 8, "gelu")
     H = ob.hessian(theta)
@@ -167,8 +167,8 @@ def test_sample_space_is_chosen_automatically_with_equal_eigenvalues(rng):
 
 
 def test_eigenvalues_outside_the_space_are_counted_as_zeros(rng):
-    """Without l2, inertia in sample space counts the n - m eigenvalues outside the space as zeros,
-    as in parameter space.
+    """Without l2, the inertia in sample space counts the n - m eigenvalues of the complement as
+    zeros and equals the inertia in parameter space.
     """
     ob, theta = objective(rng, [12, 11, 9, 3], 3)
     H = ob.hessian(theta)
@@ -180,8 +180,8 @@ def test_eigenvalues_outside_the_space_are_counted_as_zeros(rng):
 
 @pytest.mark.parametrize("deflate", [True, False])
 def test_density_includes_eigenvalues_outside_the_space(wide_operator, deflate):
-    """Moments of the density are those of the whole spectrum within their errors, and eigenvalues
-    outside the space have no sampling error.
+    """The first two moments of the density in sample space agree with all n eigenvalues within four
+    standard errors, and the eigenvalue of the complement has its exact weight.
     """
     H, truth = wide_operator
     d = fc.spectral_density(H, 6, 60, space="samples", deflate=deflate, seed=0)
@@ -195,7 +195,9 @@ def test_density_includes_eigenvalues_outside_the_space(wide_operator, deflate):
 
 
 def test_krylov_runs_in_sample_space_describe_the_whole_operator(rng):
-    """Results of a Krylov run in sample space agree with those of a run in parameter space."""
+    """Eigenvalues, residuals and density of a Krylov run in sample space agree with the dense
+    matrix of all parameters, as does a run in parameter space.
+    """
     ob, theta = objective(rng, [30, 40, 30, 3], 2, l2=0.01)
     H = ob.hessian(theta)
     A = H.to_dense()
@@ -220,8 +222,8 @@ def test_krylov_runs_in_sample_space_describe_the_whole_operator(rng):
 
 
 def test_the_searches_of_classify_run_in_sample_space(rng, monkeypatch):
-    """With searches in sample space, `classify` uses shorter vectors, gives the verdict of
-    parameter space at a risk, and finds a negative eigenvalue.
+    """`classify` with searches in sample space gives the verdict of parameter space at a minimum,
+    and certifies a saddle.
     """
     ob, _ = objective(rng, [30, 40, 30, 3], 2, loss="mse", l2=0.01)
     theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=200).x
@@ -255,7 +257,9 @@ def test_state_computed_to_choose_a_space_is_reused_or_released(rng):
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 @pytest.mark.parametrize("residual", [False, True])
 def test_state_of_sample_space_matches_numpy(residual, dtype, layout, rng):
-    """The engine's state of sample space, whole or in chunks, agrees with NumPy up to rounding."""
+    """The state of sample space that the engine computes, in one pass or in chunks, agrees with
+    NumPy to rounding.
+    """
     for phi in ("tanh", "relu", "leaky_relu", "sigmoid", "softplus", "silu", "gelu", "elu"):
         model = fc.MLP([5, 7, 7, 3], [phi, "identity" if residual else phi], residual=residual,
                        dtype=dtype)  # fmt: skip
@@ -276,7 +280,9 @@ def test_state_of_sample_space_matches_numpy(residual, dtype, layout, rng):
 
 @pytest.mark.parametrize("N, k", [(3, 7), (7, 3), (4, 4), (1, 5), (5, 1)])
 def test_reflectors_are_orthogonal_and_span_the_rows(N, k, rng):
-    """Householder reflectors are orthogonal and span the rows of A for any rank."""
+    """The matrix of Householder reflectors of A is orthogonal, and A equals the factor L times the
+    leading columns transposed, for matrices of any shape and rank.
+    """
     for A in (
         rng.standard_normal((N, k)),
         np.ones((N, k)),
@@ -294,7 +300,9 @@ def test_reflectors_are_orthogonal_and_span_the_rows(N, k, rng):
 
 @pytest.mark.parametrize("kind", ["hessian", "ggn"])
 def test_products_reuse_workspace_without_changing_earlier_results(kind, rng):
-    """Repeated products allocate no matrices and do not change earlier results."""
+    """A repeated product in sample space equals the first one bitwise and allocates less than 2.5
+    matrices of samples by units.
+    """
     model = fc.MLP([200, 150, 150, 10], residual=True)
     ob = fc.Objective(model, rng.standard_normal((32, 200)), rng.integers(10, size=32))
     R = SampleSpace(getattr(ob, kind)(model.init(seed=0)), [True] * 3)
@@ -313,7 +321,7 @@ def test_products_reuse_workspace_without_changing_earlier_results(kind, rng):
     most = (
         2 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 2.5
     )  # NumPy 1.23 allocates one more temporary array
-    assert peak < most * matrix, peak / matrix  # with skip connections, and the loss
+    assert peak < most * matrix, peak / matrix  # for a residual network with its loss
 
 
 # --- outputs
@@ -322,8 +330,8 @@ def test_products_reuse_workspace_without_changing_earlier_results(kind, rng):
 @every_activation
 @pytest.mark.parametrize("loss", KERNELS)
 def test_output_space_has_the_eigenvalues_of_the_operator(activation, loss, rng):
-    """Eigenvalues in output space equal those of the operator within proved errors, for every
-    activation and loss.
+    """All eigenvalues and quadratic forms in output space agree with the dense GGN or Fisher
+    matrix, and the Gram matrix is within its proved error bounds, for every activation and loss.
     """
     for N in (1, 6):
         for bias, residual in ((True, False), (False, True)):
@@ -345,8 +353,8 @@ def test_output_space_has_the_eigenvalues_of_the_operator(activation, loss, rng)
 
 
 def exact_gram(ob, theta):
-    """Return the Gram matrix in output space of a cross-entropy network in extended precision, by
-    one backward pass for each row.
+    """Return the Gram matrix in output space (N (c - 1) rows for c classes) of a cross-entropy
+    network in long double, formed by one backward pass for each row.
     """
     truth, columns = Truth(ob, theta), []
     N, c = truth.z.shape
@@ -365,7 +373,7 @@ def exact_gram(ob, theta):
 @in_long_double
 def test_bounds_in_output_space_hold_against_extended_precision(rng):
     ob, theta = objective(rng, [9, 8, 7, 4], 5)
-    for scale in (1.0, 6.0):  # scale of the parameters; at 6, samples are nearly certain
+    for scale in (1.0, 6.0):  # scale of the parameters; at 6, probabilities are nearly 0 or 1
         R = ob.ggn(scale * theta).reduced("outputs")
         truth = exact_gram(ob, scale * theta)
         proved = R.matrix_with_bounds()
@@ -376,8 +384,8 @@ def test_bounds_in_output_space_hold_against_extended_precision(rng):
 
 @in_long_double
 def test_bounds_include_the_rounding_of_adding_l2():
-    """If l2 is so large that most digits of the Gram matrix are lost when l2 is added, the bounds
-    include that rounding.
+    """If adding l2 loses most digits of the Gram matrix, the difference of its columns from long
+    double is within the bounds.
     """
     rng = np.random.default_rng(0)
     X, y = 1e-9 * rng.standard_normal((6, 9)), rng.standard_normal((6, 2))
@@ -393,8 +401,8 @@ def test_bounds_include_the_rounding_of_adding_l2():
 
 @of_outputs
 def test_embed_and_project_accept_vectors_and_rows_of_vectors(wide_operator):
-    """`embed` and `project` accept a vector or rows of vectors, and the projection of an embedded
-    eigenvector is a multiple of the eigenvector.
+    """`embed` and `project` give equal results for a vector and for a row of an array, embedded
+    eigenvectors are orthonormal, and their projections are multiples of the eigenvectors.
     """
     G, _ = wide_operator
     small = G.reduced("outputs")
@@ -408,8 +416,8 @@ def test_embed_and_project_accept_vectors_and_rows_of_vectors(wide_operator):
 
 @pytest.mark.parametrize("directly", [True, False])
 def test_small_eigenvalues_are_accurate_in_output_space(rng, directly, monkeypatch):
-    """In output space, for nearly equal samples and eigenvalues over ten decades, eigenvectors are
-    orthogonal and residuals hold.
+    """For nearly equal samples, whose eigenvalues span ten decades, eigenvectors from output space
+    are orthonormal, and no residual exceeds the reported one.
     """
     if not directly:
         monkeypatch.setattr("fastcurv.spectrum.reduced.decompose_directly", lambda *given: False)
@@ -434,13 +442,13 @@ def test_small_eigenvalues_are_accurate_in_output_space(rng, directly, monkeypat
             assert 4 < pairs.converged.sum() < q
             told = pairs.converged & (
                 pairs.complement_index < 0
-            )  # the others are zero up to rounding
+            )  # other eigenvalues are zero up to rounding
             assert (pairs.residuals <= pairs.tol * np.abs(pairs.values))[told].all()
 
 
 def test_multiple_eigenvalues_are_complete_in_output_space(rng):
-    """In output space, all five copies of each eigenvalue are found for a linear network with five
-    outputs and mse.
+    """For a linear network with five outputs and mse, output space gives all five copies of each
+    eigenvalue of the dense matrix.
     """
     ob, theta = objective(rng, [20, 5], 4, loss="mse")
     G = ob.ggn(theta)
@@ -452,8 +460,8 @@ def test_multiple_eigenvalues_are_complete_in_output_space(rng):
 
 
 def test_output_space_without_weighted_samples_has_the_eigenvalue_l2(rng):
-    """If all sample weights are 0, the Gram matrix in output space is 0, and any orthonormal
-    vectors with eigenvalue l2 are accepted as eigenvectors.
+    """If all sample weights are 0, every eigenvalue found in output space is l2, the vectors are
+    orthonormal, and all eigenvalues are counted as positive.
     """
     ob, theta = objective(rng, [9, 8, 3], 4, l2=0.5, sample_weight=np.zeros(4))
     G = ob.ggn(theta)
@@ -466,8 +474,8 @@ def test_output_space_without_weighted_samples_has_the_eigenvalue_l2(rng):
 
 
 def test_eigsh_uses_parameter_space_if_the_gram_matrix_is_too_inaccurate(rng, monkeypatch):
-    """In float32, where eigenvectors of small eigenvalues are too inaccurate in output space,
-    `eigsh` searches in parameter space and reports that.
+    """In float32, where eigenvectors of small eigenvalues from output space do not converge,
+    `eigsh` searches in parameter space by default and reports that space.
     """
     monkeypatch.setattr("fastcurv.network.spaces.kernel_matrix_flops", lambda *given: -1e12)
     ob, theta = objective(rng, [10, 9, 12], 6, dtype="float32")
@@ -484,8 +492,8 @@ def test_eigsh_uses_parameter_space_if_the_gram_matrix_is_too_inaccurate(rng, mo
 
 
 def test_equal_samples_add_zero_eigenvalues_in_output_space(rng):
-    """For equal samples, whose Gram matrix has low rank, the missing eigenvalues are those of the
-    complement.
+    """For equal samples, whose Gram matrix has low rank, the remaining pairs are vectors of the
+    complement, orthonormal and with valid residuals.
     """
     ob, theta = objective(rng, [12, 11, 9, 3], 8, copies=True)
     ob = fc.Objective(ob.model, ob.X, ob.y, ob.loss, ob.l2, l2_biases=ob.l2_biases)
@@ -498,8 +506,8 @@ def test_equal_samples_add_zero_eigenvalues_in_output_space(rng):
 
 
 def test_inertia_of_a_ggn_counts_its_zero_eigenvalues(rng):
-    """Without l2, the inertia of the GGN of cross entropy with three classes counts two positive
-    eigenvalues for each sample, and zeros otherwise.
+    """Without l2, the GGN of cross entropy with three classes has two positive eigenvalues for each
+    sample and otherwise zeros, in output space and in parameter space.
     """
     ob, theta = objective(rng, [12, 11, 9, 3], 6)
     found = fc.inertia(ob.ggn(theta))
@@ -510,8 +518,8 @@ def test_inertia_of_a_ggn_counts_its_zero_eigenvalues(rng):
 @pytest.mark.parametrize("kind", ["ggn", "empirical_fisher"])
 @pytest.mark.parametrize("size", [1e-150, 1e-6, 1.0, 1e6])
 def test_residuals_hold_for_eigenvectors_outside_the_range(kind, size, rng):
-    """The reported residuals hold for eigenvectors with eigenvalue 0 or l2 if the Gram matrix has
-    the largest possible size and is nearly singular.
+    """Reported residuals hold for eigenvectors with eigenvalue 0 or l2 if the Gram matrix is nearly
+    singular and as large as output space allows.
     """
     for i in range(12):
         loss = KERNELS[i % 3]
@@ -548,19 +556,22 @@ def test_input_space_equals_the_operator_in_other_coordinates(data, kind, rng):
 
 
 def test_input_space_has_the_rank_of_the_inputs(rng):
-    """The dimension of input space is the rank of [X, 1], or of X if biases have no l2."""
+    """In input space, each unit of the first layer has as many coordinates as the rank of [X, 1].
+    If biases have no l2, it has the rank of X and one coordinate for its bias.
+    """
     X, y = redundant_columns(rng, 30, "dependent"), rng.integers(3, size=30)
     model = fc.MLP([7, 5, 3])
     theta = model.init(seed=0)
     joint = fc.Objective(model, X, y, l2=0.1).hessian(theta).reduced("inputs")
     spared = fc.Objective(model, X, y, l2=0.1, l2_biases=False).hessian(theta).reduced("inputs")
-    assert joint.n_complement == 5 * 3  # X has rank 5 of 8, also with the column of ones
+    assert joint.n_complement == 5 * 3  # [X, 1] has 8 columns and rank 5
     assert spared.n_complement == 5 * 2
 
 
 def test_input_space_is_chosen_for_many_dependent_columns(rng):
-    """Input space is chosen by default if many columns are redundant, and gives correct results.
-    Networks with skip connections are rejected.
+    """Eigenpairs, eigenvalues and inertia in input space agree with those of parameter space. Input
+    space is chosen for a large network with many redundant columns, and raises ValueError for a
+    skip around the first layer.
     """
     X = np.hstack([rng.standard_normal((40, 6)), np.ones((40, 60))])
     ob = fc.Objective(fc.MLP([66, 8, 3]), X, rng.integers(3, size=40), l2=0.01)
@@ -590,7 +601,7 @@ def test_input_space_is_chosen_for_many_dependent_columns(rng):
 @pytest.mark.parametrize("space", ["samples", "inputs"])
 def test_residuals_include_the_difference_between_products_of_both_spaces(space, rng, monkeypatch):
     """Residuals of pairs found in a reduced space are increased by the difference between products
-    of both spaces.
+    in that space and in parameter space.
     """
     X = rng.standard_normal((5, 40)) if space == "samples" else np.ones((90, 1)) * np.arange(6.0)
     model = fc.MLP([X.shape[1], 30, 30, 2])
@@ -602,8 +613,8 @@ def test_residuals_include_the_difference_between_products_of_both_spaces(space,
 
 
 def test_column_bounds_include_the_difference_between_spaces(problem, rng):
-    """The norm of the bounds in a reduced space is that of parameter space plus eight times the
-    root mean square of the difference observed for eight random vectors.
+    """The norm of the column bounds in a reduced space is that of parameter space plus eight times
+    the root mean square of the differences between both spaces for eight random vectors.
     """
     p = problem(rng, (5, 6, 2), "tanh", "mse", 3, l2=0.1)
     K = p.ob.ggn(p.theta).reduced("inputs")
@@ -617,15 +628,15 @@ def test_column_bounds_include_the_difference_between_spaces(problem, rng):
 @pytest.mark.parametrize("phi", ["relu", "leaky_relu", "elu"])
 @pytest.mark.parametrize("kind", CURVATURES)
 def test_eigenvalues_at_kinks_agree_in_every_space(kind, phi, dtype, rng):
-    """At kinks, of zero or repeated samples with zero biases and of z that cancel to exactly 0,
-    eigenvalues in every space are those of the dense matrix.
+    """Eigenvalues in every space agree with the dense matrix if pre-activations are exactly 0, at a
+    kink: for zero or repeated samples with zero biases, and for terms that cancel.
     """
     X = rng.integers(-2, 3, (9, 12)) / 2
     X[2], X[5], X[7] = 0, 0, X[3]
     for hidden, residual in (([4], False), ([4, 4, 4], True)):
         model = fc.MLP([12, *hidden, 2], phi, residual=residual, dtype=dtype)
         weight = rng.choice([1.0, 2.0], 9)
-        weight[[2, 8]] = 0  # leaves samples of more directions than a layer has units
+        weight[[2, 8]] = 0  # the others have a higher rank than a layer has units
         ob = fc.Objective(model, X, rng.integers(2, size=9), l2=0.01, sample_weight=weight)
         start = model.init(seed=0)
         assert (model.preactivations(start, X)[0][[2, 5]] == 0).all()
@@ -639,8 +650,8 @@ def test_eigenvalues_at_kinks_agree_in_every_space(kind, phi, dtype, rng):
 
 
 def test_eigsh_converges_for_sparse_samples_at_initialisation(rng):
-    """For rows of zeros, such as empty documents, and the zero biases of `init`, `eigsh` converges
-    in its default space.
+    """For samples that are zero, such as empty documents, and the zero biases of `init`, `eigsh`
+    converges in its default space to the eigenvalues of parameter space.
     """
     X = rng.standard_normal((60, 2000)) * (rng.random((60, 2000)) < 0.05)
     X[[3, 7]] = 0
@@ -653,8 +664,8 @@ def test_eigsh_converges_for_sparse_samples_at_initialisation(rng):
 
 
 def test_fisher_near_a_perfect_fit_agrees_in_every_space(rng):
-    """Near a perfect fit, where delta is only rounding error, the Fisher matrix agrees in all
-    spaces, which square equal values.
+    """Near a perfect fit, where the output gradients are only rounding error, the trace of the
+    Fisher matrix is positive and agrees in every space.
     """
     x, p = rng.standard_normal((1, 10)), np.array([[0.125, 0.1875, 0.1875, 0.5]])
     ob = fc.Objective(fc.MLP([10, 4]), x, p)
@@ -666,8 +677,8 @@ def test_fisher_near_a_perfect_fit_agrees_in_every_space(rng):
 
 
 def test_input_space_keeps_biases_for_very_large_columns(rng):
-    """With columns of size 1e71, next to which a column of ones would be lost in rounding, input
-    space keeps a coordinate for the bias.
+    """For columns of size 1e71, next to which a column of ones would be lost in rounding,
+    eigenvalues and trace in input space agree with the dense matrix.
     """
     X = rng.standard_normal((30, 7)) * 1e71
     model = fc.MLP([7, 3, 2], "identity")
@@ -675,15 +686,15 @@ def test_input_space_keeps_biases_for_very_large_columns(rng):
     A = G.to_dense()
     values = np.linalg.eigvalsh(A)
     assert np.abs(fc.eigvalsh(G, space="inputs") - values).max() <= 1e-12 * values[-1]
-    X[:] = 1e71  # ones orthogonal to the remaining columns
+    X[:] = 1e71  # a column of ones is orthogonal to X
     X[::2] *= -1
     G = fc.Objective(model, X, rng.standard_normal((30, 2)), "mse").ggn(model.init(seed=0))
     assert abs(fc.trace(G, space="inputs").estimate / np.trace(G.to_dense()) - 1) <= 1e-12
 
 
 def test_input_space_of_zero_operators_and_of_residual_networks(rng):
-    """In input space the trace of a zero operator is 0. Input space is not chosen if a residual
-    network has as many nonzero features as hidden units.
+    """The trace of a zero operator in input space is 0. Input space is not chosen for a residual
+    network with as many nonzero features as hidden units.
     """
     ob = fc.Objective(fc.MLP([3, 2], bias=False), np.zeros((4, 3)), [0, 1, 1, 0])
     assert fc.trace(ob.hessian(np.zeros(6)), space="inputs").estimate == 0

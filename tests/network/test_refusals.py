@@ -26,7 +26,9 @@ def assert_rejected(call, kind, words):
 
 @pytest.mark.parametrize("dtype", [",f8", "float6", "(2", 1.5, object, "<U3", None])
 def test_invalid_dtypes_are_rejected(dtype):
-    """Invalid dtypes are rejected, also those for which NumPy raises SyntaxError."""
+    """An invalid dtype raises ValueError with the accepted names, even where NumPy raises
+    SyntaxError. None gives float64.
+    """
     if dtype is None:
         assert fc.MLP([2, 1], dtype=dtype).dtype == np.float64
     else:
@@ -39,7 +41,9 @@ def test_invalid_dtypes_are_rejected(dtype):
 
 
 def build_stack(*steps):
-    """Return a fake stack of layers from steps, each a method and its arguments."""
+    """Return a LayerStack after calling its methods in order. Each of `steps` is a tuple of a
+    method's name and its arguments.
+    """
     made = LayerStack()
     for name, *arguments in steps:
         getattr(made, name)(*arguments)
@@ -74,8 +78,8 @@ def test_layers_that_do_not_form_a_stack_are_rejected(name):
 
 
 def test_objects_that_resemble_keras_models_are_rejected():
-    """Objects that resemble Keras models but are not made of Keras's own layers are rejected,
-    because they may compute anything.
+    """`from_keras` rejects objects that have only `get_weights`, because their layers may compute
+    anything, and the error suggests to pass the weights. A list or tuple of weights is accepted.
     """
     weights = [np.ones((3, 2)), np.zeros(2), np.ones((2, 1)), np.zeros(1)]
     net = SimpleNamespace(get_weights=lambda: weights)
@@ -88,8 +92,8 @@ def test_objects_that_resemble_keras_models_are_rejected():
 
 @pytest.mark.parametrize("name", ["0.running_mean", "0.bias"])
 def test_state_dicts_with_unsupported_entries_are_rejected(name):
-    """State dicts with running statistics, or with a bias before its matrix, are rejected, and the
-    error names the entry.
+    """`from_torch` rejects state dicts with running statistics or with a bias before its matrix,
+    and the error names the entry.
     """
     state = {"0.weight": np.ones((3, 2)), "0.bias": np.zeros(3), name: np.zeros(3)}
     state = dict(sorted(state.items())) if name == "0.bias" else state

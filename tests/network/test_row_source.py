@@ -1,4 +1,4 @@
-"""A row source is one class with one method, from which all results of an objective follow."""
+"""A subclass of `RowSource` with the one method `blocks` gives the results of rows in memory."""
 
 import pickle
 
@@ -18,14 +18,16 @@ N, BLOCK = 90, 40
 
 
 def computed_rows(rows):
-    """Return rows computed from their indices by elementwise functions."""
+    """Return (X, y, weight) for row indices `rows`, of shapes (k, 4), (k, 2) and (k,), computed
+    elementwise from the indices.
+    """
     t = np.asarray(rows, float)[:, None] + 1
     X = np.sin(t * [1.0, 2.3, 3.7, 0.4])
     return X, X[:, :2] * X[:, 2:] + 0.1, 0.5 + (t[:, 0] % 3) / 3
 
 
 class ComputedRows(RowSource):
-    """A source that computes each block when the block is read."""
+    """A source of N computed rows, each block of which is computed when it is read."""
 
     n_rows = N
 
@@ -35,13 +37,15 @@ class ComputedRows(RowSource):
 
 
 class UncountedRows(ComputedRows):
-    """A source of the computed rows that does not know their number in advance."""
+    """A source of the N computed rows that does not state their number in advance."""
 
     n_rows = None
 
 
 class RecordFile(RowSource):
-    """A source of rows in a file of records, each X followed by y."""
+    """A source of rows from a binary file of records, each of which holds four entries of X and
+    then those of y.
+    """
 
     def __init__(self, path, width):
         self.held = np.memmap(path, np.float64, "r").reshape(-1, width)
@@ -54,7 +58,7 @@ class RecordFile(RowSource):
 
 
 class SparseRows(RowSource):
-    """A source of sparse rows, which stay sparse."""
+    """A source of computed rows as sparse matrices, in which negative entries are zero."""
 
     n_rows, entries = N, 2.0
 
@@ -70,7 +74,9 @@ def problem(dtype="float64", activation="tanh", sizes=(4, 5, 2)):
 
 
 def all_results(ob, theta):
-    """Yield values, products, bounds, proofs, a spectrum and a verdict of an objective."""
+    """Yield values, products, bounds, proved quantities, eigenvalues, the verdict and a batch's
+    gradient of the objective at theta, always in the same order.
+    """
     V = np.cos(np.outer(np.arange(1, theta.size + 1), [1.0, 2.3])).astype(theta.dtype)
     yield ob.value(theta)
     yield ob.gradient(theta)
@@ -148,8 +154,8 @@ def test_a_ggn_with_more_parameters_than_outputs_has_its_eigenvalues():
 
 
 def test_a_single_block_is_bitwise_identical_to_rows_in_memory():
-    """A single block gives bitwise the results of rows in memory without l2, which streamed sums
-    add in another order.
+    """Without l2, a stream of a single block gives value, gradient and products bitwise identical
+    to those of rows in memory. (Streams add l2 in another order.)
     """
     model, theta = problem()
     X, y, weight = computed_rows(range(N))

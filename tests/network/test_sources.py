@@ -1,5 +1,5 @@
-"""Streamed rows: every kind of storage gives bitwise identical results, and unsuitable rows are
-named.
+"""Streamed rows give the same results for every kind of storage, and the error for unsuitable rows
+names them.
 """
 
 import itertools
@@ -20,7 +20,9 @@ N, SIZES = 137, [5, 7, 4, 3]
 
 
 def all_sources(folder, X, y, w):
-    """Yield sources of every kind for equal rows, as (name, X, y, weights, options)."""
+    """Yield (name, X, y, weights, options) for data sources of every kind that hold the rows X, y
+    and w: maps, paths, functions, lists and iterables. Files are written into `folder`.
+    """
     np.save(folder / "X.npy", X)
     np.save(folder / "y.npy", y)
 
@@ -77,7 +79,7 @@ def test_every_row_source_gives_bitwise_identical_results(rng, tmp_path, number)
 
 
 def test_hdf5_rows_give_results_of_rows_in_memory(rng, tmp_path):
-    """Rows read from an HDF5 file give the results of rows in memory."""
+    """Rows streamed from the datasets of an HDF5 file give the results of rows in memory."""
     h5py = pytest.importorskip("h5py")
     X, y, w = rows_of(rng)
     with h5py.File(tmp_path / "data.h5", "w") as file:
@@ -86,7 +88,7 @@ def test_hdf5_rows_give_results_of_rows_in_memory(rng, tmp_path):
 
 
 def test_zarr_rows_give_results_of_rows_in_memory(rng, tmp_path):
-    """Rows read from a Zarr array give the results of rows in memory."""
+    """Rows streamed from Zarr arrays give the results of rows in memory."""
     zarr = pytest.importorskip("zarr")
     X, y, w = rows_of(rng)
     parts = [zarr.array(a, chunks=10) for a in (X, y, w)]
@@ -94,7 +96,9 @@ def test_zarr_rows_give_results_of_rows_in_memory(rng, tmp_path):
 
 
 def test_parquet_rows_give_results_of_rows_in_memory(rng, tmp_path):
-    """Rows read from a Parquet file give the results of rows in memory."""
+    """Rows streamed from a Parquet file give the results of rows in memory. Errors name unknown
+    columns and targets or weights that are not names of columns.
+    """
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -116,7 +120,9 @@ def test_parquet_rows_give_results_of_rows_in_memory(rng, tmp_path):
 
 
 def test_copy_on_write_changes_of_mapped_rows_are_used(rng, tmp_path):
-    """Changes to a copy-on-write map are used by the next pass, and do not reach the file."""
+    """Entries changed in a copy-on-write map are used by streamed gradients, and the file is
+    unchanged.
+    """
     X, y, _ = rows_of(rng)
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="c")
@@ -214,8 +220,8 @@ def test_a_changed_number_of_rows_raises(rng):
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("change", ["order", "values", "targets", "sparse"])
 def test_rows_that_change_between_passes_raise_value_error(change, rng):
-    """If rows change between passes, an error is raised, because a product and its gradient would
-    belong to different data.
+    """If the order, values, targets or sparse entries of streamed rows change between passes,
+    ValueError is raised, because a product and its gradient would belong to different data.
     """
     X, y, _ = rows_of(rng)
     number = itertools.count()
@@ -254,8 +260,8 @@ def test_an_error_leaves_the_objective_usable(rng):
 
 @pytest.mark.parametrize(("mode", "let_go"), [("r", True), ("r+", True), ("c", False)])
 def test_pages_of_read_rows_are_released(mode, let_go, tmp_path, monkeypatch):
-    """After rows are read their pages are released, except a page shared with the next rows and
-    pages that are the only copy of written data.
+    """After mapped rows are copied, their whole pages are released, except for the last page, which
+    the next rows share, and pages of a copy-on-write map, which may hold the only copy of changes.
     """
     advised = []
 
@@ -280,8 +286,9 @@ def test_pages_of_read_rows_are_released(mode, let_go, tmp_path, monkeypatch):
 
 
 def test_mapped_rows_are_read_from_their_own_file(tmp_path):
-    """Writes through another map of the file are used, a file that later replaces it under its name
-    is not, and buffers in use elsewhere are not overwritten.
+    """Rows of a map include writes through another map of its file, and do not come from a file
+    that later has its name. The buffer of a previous copy is reused only after that copy is
+    deleted.
     """
     shape = (4000, 40)
     np.zeros(shape).tofile(tmp_path / "X")
@@ -304,7 +311,9 @@ def test_mapped_rows_are_read_from_their_own_file(tmp_path):
     "rows", [[0], [3], [0, 3], [4], [2, 4, 7], [11], [0, 1, 2, 11], [1, 1, 7], [2, 3]]
 )
 def test_selecting_rows_reads_no_block_after_the_last(rows):
-    """Selecting rows reads blocks up to the last row selected, and none after it."""
+    """`take_rows` of a source returns the selected rows, reads the blocks up to the last of them,
+    and no block after it.
+    """
     X, y, read = np.arange(24.0).reshape(12, 2), np.arange(12.0), []
 
     class CountedRows(RowSource):
@@ -395,8 +404,8 @@ assert more <= memory + own + extra, (more, own, extra, ob.block_rows)
     "kind", ["C path", "F path", "F path, wide", "F mapped", "parquet", "ParquetFile", "hdf5"]
 )
 def test_the_memory_limit_holds_for_every_storage(kind, python, tmp_path):
-    """For a file ten times as large as `memory`, blocks, state and the source's own buffers stay
-    within the limit. Large arrays are allocated so that they return to the system when freed, since
+    """For a file ten times as large as `memory`, blocks, state and the source's buffers stay within
+    the limit. Large arrays are allocated so that they return to the system when freed, because
     fragmentation would differ between runs.
     """
     for name in {"parquet": ["pyarrow"], "ParquetFile": ["pyarrow"], "hdf5": ["h5py"]}.get(

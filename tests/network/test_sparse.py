@@ -1,4 +1,4 @@
-"""Objectives on a sparse X equal those on the dense X in every quantity, for every kind of
+"""Objectives with a sparse X equal those with the dense X in every quantity, for every kind of
 network.
 """
 
@@ -23,7 +23,9 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 def sparse_and_dense(
     rng, activation="tanh", loss="mse", N=23, sizes=(17, 9, 9, 3), kind=sp.csr_array, **options
 ):
-    """Return the objective on sparse samples, the one on the same dense samples, and theta."""
+    """Return (sparse, dense, theta): an objective with a sparse X, an objective with that X as a
+    dense array, and parameters.
+    """
     dtype = options.get("dtype", "float64")
     X = sp.random(N, sizes[0], 0.2, format="csr", random_state=np.random.default_rng(3))
     X.data[:] = rng.standard_normal(X.nnz)
@@ -60,8 +62,8 @@ def test_all_results_equal_those_of_dense_samples(activation, loss, rng):
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_skip_connections_over_the_first_layer_use_sparse_X(bias, rng):
-    """With a skip connection over the first layer, sparse X also enters the second layer and gives
-    the results of dense X.
+    """With a skip connection around the first layer, through which a sparse X enters the second
+    layer, all results equal those of the dense X.
     """
     ob, dense, theta = sparse_and_dense(
         rng, "gelu", sizes=(9, 9, 9, 3), residual=True, bias=bias, l2=0.1
@@ -73,11 +75,11 @@ def test_skip_connections_over_the_first_layer_use_sparse_X(bias, rng):
 @pytest.mark.parametrize("loss", KERNELS)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
 def test_bounds_of_sparse_objectives_hold_against_long_double(activation, loss, rng):
-    """For sparse samples, bounds on the gradient, products and columns hold against long double,
-    within a few powers of ten of the error.
+    """For sparse samples in several shards, errors of gradient, products and columns, measured
+    against long double, are within their bounds, and the bounds are at most 1e-9.
     """
     ob, dense, theta = sparse_and_dense(rng, activation, loss, l2=0.1, memory=1 << 16)
-    assert ob.n_shards > 1  # the bounds use blocks of rows
+    assert ob.n_shards > 1  # the bounds are sums over shards
     truth, H = Truth(dense, theta), ob.hessian(theta)
     error = np.linalg.norm((ob.gradient(theta) - truth.gradient).astype(float))
     assert error <= ob.rounding_bound(theta) <= 1e-9
@@ -113,7 +115,9 @@ def test_sparse_objectives_are_accurate_in_float32(rng):
 
 @pytest.mark.parametrize("loss", ["poisson", "mse"])
 def test_overflowing_losses_of_sparse_and_dense_samples_agree(loss, rng):
-    """An overflowing loss is infinite for sparse samples as for dense ones, without a warning."""
+    """Where the loss overflows, sparse samples give the infinite or NaN value of dense samples and
+    non-finite products.
+    """
     X, y = 1e8 * rng.standard_normal((20, 6)) * rng.integers(0, 2, (20, 6)), np.ones(20)
     model = fc.MLP([6, 5, 4, 1], "gelu")
     theta = model.init(seed=0) * (1.0 if loss == "poisson" else 1e150)
@@ -125,7 +129,9 @@ def test_overflowing_losses_of_sparse_and_dense_samples_agree(loss, rng):
 
 
 def test_proofs_and_verdicts_equal_those_of_dense_samples(rng):
-    """Proved properties and verdicts for sparse samples equal those for dense ones."""
+    """Bounds, precise gradient, eigenvalues and the certified verdict of sparse samples equal those
+    of dense samples.
+    """
     ob, dense, _ = sparse_and_dense(rng, "tanh", "mse", 23, (17, 4, 1), l2=0.05)
     theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=200).x
     for name in ("third_bound", "curvature_floor", "kinks"):
@@ -209,8 +215,8 @@ def test_sparse_objectives_can_be_pickled_and_shared_by_threads(rng):
 
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-12), ("float32", 1e-5)])
 def test_streamed_sparse_blocks_equal_dense_samples(dtype, tol, rng):
-    """Sparse blocks of several formats, with an empty and a dense one among them, and blocks of one
-    large matrix, give the results, proofs and batches of dense samples.
+    """Streams of sparse blocks in several formats, some of them empty or dense, and of one sparse
+    matrix give the results, batches and precise gradients of dense samples.
     """
     weights = rng.random(40)
     options = {"loss": "cross_entropy", "l2": 0.1, "sample_weight": weights}
@@ -245,8 +251,8 @@ def test_streamed_sparse_blocks_equal_dense_samples(dtype, tol, rng):
 
 
 def test_streamed_sparse_blocks_take_bounded_memory():
-    """Sparse rows that would take 1.6 GB if dense take 4 MB in addition to a few vectors, and no
-    pass needs more.
+    """A gradient and a product of streamed sparse rows, which would take 1.6 GB as dense arrays,
+    have a peak of 4 MiB and twelve vectors.
     """
     k, width = 50_000, 8
     model = fc.MLP([k, width, 2])
@@ -289,8 +295,9 @@ def test_sparse_products_are_bitwise_identical_for_any_number_of_threads(rng, mo
 
 
 def test_large_sparse_matrix_is_used_in_bounded_memory():
-    """For a sparse 20 000 x 50 000 matrix, 8 GB if dense, a gradient and a product take memory for
-    the stored numbers, a few vectors, and a few numbers for each sample and unit.
+    """For a sparse matrix of 20 000 x 50 000, 8 GB if dense, an objective with a gradient and a
+    product has a peak proportional to the stored entries, the parameters and the samples times
+    units.
     """
     rng = np.random.default_rng(0)
     N, k, width = 20_000, 50_000, 8

@@ -1,5 +1,5 @@
-"""Objectives whose rows are read block by block have the same sums, clear errors and bounded
-memory.
+"""Objectives whose rows are streamed in blocks have the sums of rows in memory, clear errors and
+bounded memory.
 """
 
 import inspect
@@ -36,7 +36,9 @@ def draw(rng, loss="cross_entropy", dtype="float64", activation="tanh", N=N, **o
 
 
 def in_memory_and_streamed(rng, block_rows=20, weights=True, **options):
-    """Return an objective in memory, an objective in blocks, and theta."""
+    """Return (whole, streamed, theta): an objective in memory, a streamed one of the same rows in
+    blocks of `block_rows`, and parameters.
+    """
     model, X, y, options = draw(rng, **options)
     if weights:
         options["sample_weight"] = rng.random(len(X))
@@ -53,15 +55,16 @@ def test_all_results_equal_those_of_rows_in_memory(
         rng, loss=loss, activation=activation, l2=l2, l2_biases=l2_biases, dtype=dtype
     )
     assert_same_results(b, a, theta, rng.standard_normal((a.n_params, 5)).astype(dtype), tol)
-    if dtype == "float32":  # derivatives at the float32 numbers, not at those that were read
+    if dtype == "float32":  # `astype` must use the rows as rounded to float32
         wide = a.astype("float64").gradient(theta), b.astype("float64").gradient(theta)
         assert np.abs(wide[0] - wide[1]).max() <= 1e-14
 
 
 @pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
 def test_bounds_of_streamed_products_hold(rng, loss, activation, l2, l2_biases, dtype):
-    """Bounds of streamed products hold against higher precision and are small enough to be
-    useful.
+    """Streamed gradients, products and columns differ from the precise gradient and from results in
+    memory, in float64, by at most their bounds. The gradient's bound is at most 1e-3 in float32 and
+    1e-11 in float64.
     """
     how = {"loss": loss, "activation": activation, "l2": l2, "l2_biases": l2_biases}
     _, b, theta = in_memory_and_streamed(rng, dtype=dtype, **how)
@@ -85,8 +88,8 @@ def test_bounds_of_streamed_products_hold(rng, loss, activation, l2, l2_biases, 
 
 @pytest.mark.parametrize("inputs, n", [(13, 61), (14, 65), (30, 129)])
 def test_column_bounds_are_small_for_any_number_of_columns(rng, inputs, n):
-    """Bounds of dense matrices, computed 64 columns at a time with a last single column, are small
-    for any number of columns.
+    """Error bounds of all columns, which are computed 64 columns at a time, are below 1e-12, also
+    if the last group has a single column.
     """
     model = fc.MLP([inputs, 4, 1])
     X, y = rng.standard_normal((10, inputs)), rng.standard_normal(10)
@@ -124,8 +127,8 @@ def test_proofs_equal_those_of_rows_in_memory(rng, loss, activation, l2, l2_bias
 
 
 def test_every_property_of_a_network_is_defined_for_streams():
-    """Each property of `Certificates` is a sum over blocks or is defined separately for streams,
-    except those that need no samples.
+    """Every method of `Certificates` is a sum over shards, is computed from shards elsewhere or is
+    overridden in `SumCertificates`, except for those that need no samples.
     """
     without_rows = {
         "flat_directions",
@@ -143,12 +146,17 @@ def test_every_property_of_a_network_is_defined_for_streams():
     }
     thirds = {"third_bound", "third_bound_in_units"}
     assert {"kinks", "kink_margin", "input_output_ranges", "saturation"} | thirds == summed
-    folded = {"precise_gradient", "precise_value"}  # by `fastcurv.certify.precise.precise_passes`
+    folded = {
+        "precise_gradient",
+        "precise_value",
+    }  # summed by `fastcurv.certify.precise.precise_passes`
     assert known.keys() - summed - folded - set(vars(SumCertificates)) == without_rows
 
 
 def test_symmetries_must_hold_in_every_block(rng):
-    """Only a unit that is inactive in every block of samples is reported as a symmetry."""
+    """A unit that is inactive in every block of samples is reported as a symmetry; units that are
+    inactive in some blocks only are not.
+    """
     model = fc.MLP([2, 3, 1], "relu")
     X = np.vstack([np.full((10, 2), 1.0), np.full((10, 2), -1.0)]) + 0.1 * rng.random((20, 2))
     theta = model.flatten([(-np.ones((3, 2)), np.array([0.0, 0.0, -9.0])), (np.ones((1, 3)), [0])])
@@ -212,8 +220,8 @@ def test_algorithms_give_equal_results_for_streams(rng):
 
 
 def test_pairwise_sums_are_bitwise_those_of_groups(rng):
-    """A sum accumulated block by block is bitwise equal to sums over groups of neighbouring blocks,
-    with the stated error bound.
+    """A `PairwiseSum`, to which parts are added one by one, is bitwise equal to sums over groups of
+    neighbouring parts. Its error against exact fractions is within the bound of `n_tree_additions`.
     """
     for count in (
         1,
@@ -288,8 +296,8 @@ def test_streamed_minibatches_are_reproducible_and_descend(rng):
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("sizes", [[3, 5, 2], [40, 90, 70, 2]])  # with and without a copy of X
 def test_nan_is_found_in_any_pass(rng, sizes):
-    """Rows that change between passes are checked again for NaN, and errors name their indices.
-    Numbers whose squares overflow are accepted.
+    """If rows become NaN or infinite between passes, the error names the rows of the block. Entries
+    whose squares overflow are accepted.
     """
     X, y = rng.standard_normal((400, sizes[0])), rng.integers(2, size=400)
     model = fc.MLP(sizes)
@@ -317,8 +325,8 @@ def test_nan_is_found_in_any_pass(rng, sizes):
 
 
 def test_blocks_of_weight_zero_do_not_affect_saturation(rng):
-    """A block whose samples all have weight 0 does not count as saturated, and saturation is that
-    of the objective in memory.
+    """The saturation of a stream with blocks of weight 0 equals that in memory. If all samples have
+    weight 0, no unit is counted as saturated.
     """
     model, X, y, options = draw(rng, activation="sigmoid", loss="cross_entropy")
     weight = np.r_[np.zeros(N // 2), np.ones(N - N // 2)]
@@ -331,8 +339,8 @@ def test_blocks_of_weight_zero_do_not_affect_saturation(rng):
 
 
 def test_bounds_of_float32_principal_blocks_hold_for_streams(rng):
-    """Float32 products of principal blocks, which are summed in another order for streams, are
-    within their bounds of float64.
+    """In float32, products of principal blocks of streamed and sparse objectives differ from
+    float64 by at most their bounds, which are at most 1e-5.
     """
     model = fc.MLP([4, 6, 3], dtype="float32")
     X, y = rng.standard_normal((50, 4)).astype("f4"), rng.integers(3, size=50)

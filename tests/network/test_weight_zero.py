@@ -14,14 +14,16 @@ SENTINEL = {"mse": 1e300, "pseudo_huber": 1e300, "log_cosh": 1e300, "quantile": 
 
 
 def exponential(z, y):
-    """Return exp(z) - y z and its derivatives, a user-defined loss that overflows at z = 710."""
+    """Return the loss exp(z) - y z (N,) and its first and second derivatives (N, d), as `fc.Loss`
+    expects. The loss overflows above z = 709.
+    """
     e = np.exp(z)
     return (e - y * z).sum(axis=1), e - y, e
 
 
 def coupled_loss(z, y):
-    """Return log sum exp(z) + |z|^4 / 4 - y'z and its derivatives, of which the second is a matrix;
-    its softmax overflows for large z.
+    """Return the loss log sum exp(z) + |z|^4 / 4 - y'z and its first and second derivatives, of
+    shapes (N,), (N, d) and (N, d, d). Its softmax overflows for large z.
     """
     e = np.exp(z)
     total, square = e.sum(axis=1), (z * z).sum(axis=1)
@@ -36,8 +38,8 @@ def coupled_loss(z, y):
 
 
 def weighted_data(rng, loss, N, d_out, dtype, soft=False):
-    """Return X, y, and weights with zeros, and copies of X and y in which the samples of weight 0
-    make the loss overflow.
+    """Return (X, y, weight, far, wild): samples with some weights 0, and copies of X and y in which
+    the samples of weight 0 make the loss overflow.
     """
     kind = loss if isinstance(loss, str) else {"exponential": "poisson"}.get(loss.name, "mse")
     X = rng.standard_normal((N, 4)).astype(dtype)
@@ -54,7 +56,9 @@ def weighted_data(rng, loss, N, d_out, dtype, soft=False):
 
 
 def objective_results(ob, theta, rng):
-    """Return the objective's results at theta by name."""
+    """Return a dict of value, gradient, products and quadratic forms of the objective at theta, or
+    the error's message for a curvature that does not exist.
+    """
     V = rng.standard_normal((theta.size, 3)).astype(theta.dtype)
     found = {
         "value": ob.value(theta),
@@ -84,8 +88,8 @@ LOSSES = [*nets.LOSSES, fc.Loss(exponential), fc.Loss(coupled_loss)]
 
 @pytest.mark.parametrize("across", [0, None])
 def test_values_of_samples_of_weight_zero_do_not_change_results_bitwise(rng, arch, across):
-    """Values and products of all curvatures, in both layouts and with every kernel table, are
-    bitwise independent of the data of samples of weight 0.
+    """Value, gradient and products of all curvatures are bitwise unchanged if the samples of weight
+    0 get other values, for which the loss overflows, in both layouts and with every kernel table.
     """
     for case, loss in enumerate(LOSSES):
         dtype, soft = nets.DTYPES[case % 2], bool(case % 3)
@@ -134,8 +138,8 @@ def test_streamed_and_sparse_results_ignore_samples_of_weight_zero(rng):
 
 
 def test_proofs_ignore_samples_of_weight_zero(rng):
-    """Bounds, precise gradients, verdicts and their sentences do not depend on samples of
-    weight 0.
+    """Bounds, precise gradient and value, and the verdict with its sentences are unchanged if the
+    samples of weight 0 get other values.
     """
     for case, loss in enumerate(LOSSES):
         model = fc.MLP([4, 3, 2], "softplus" if case % 2 else "identity")
@@ -163,8 +167,9 @@ def test_proofs_ignore_samples_of_weight_zero(rng):
 
 
 def test_samples_of_weight_zero_change_no_verdict(rng):
-    """An objective with samples of weight 0 equals the objective without them times the fraction of
-    remaining samples, with l2 scaled accordingly. Integer weights equal repeated samples.
+    """The verdicts of an objective with samples of weight 0, of the objective without them, and of
+    one with repeated samples in place of integer weights agree, with l2 scaled by the share of
+    weights.
     """
     for case, loss in enumerate(LOSSES):
         model = fc.MLP([4, 2, 2], "tanh" if case % 2 else "identity")
@@ -194,8 +199,8 @@ def test_samples_of_weight_zero_change_no_verdict(rng):
 
 
 def test_batch_statistics_include_samples_of_weight_zero(rng, dtype):
-    """With batch normalisation, targets of samples of weight 0 have no effect, but their inputs do,
-    because statistics are those of all samples.
+    """With batch normalisation, targets of samples of weight 0 do not change results. Their inputs
+    change the value, because the statistics are those of all samples.
     """
     for loss in ("mse", "log_cosh", fc.Loss(exponential)):
         model = fc.MLP([4, 6, 2], "tanh", batch_norm=True, dtype=dtype)
@@ -209,7 +214,9 @@ def test_batch_statistics_include_samples_of_weight_zero(rng, dtype):
 
 
 def test_overflowing_hidden_units_of_samples_of_weight_zero_give_no_nan(rng, dtype):
-    """Hidden units that overflow for samples of weight 0 do not give NaN as 0 times infinity."""
+    """If hidden units overflow for samples of weight 0, results in memory, streamed and sparse are
+    bitwise those without overflow, and do not become NaN as 0 times infinity.
+    """
     model = fc.MLP([4, 6, 6, 2], "relu", dtype=dtype)
     X, y, weight, far, _ = weighted_data(rng, "mse", 40, 2, dtype)
     far[weight == 0] = np.finfo(dtype).max

@@ -1,8 +1,9 @@
-"""Trainings broken on purpose, of fifteen kinds, and healthy ones, to evaluate `diagnose`.
+"""Training runs with one of fifteen kinds of defects, and healthy ones, to evaluate `diagnose`.
 
-``draw(kind, seed, judged)`` makes one training. Those for building and those for judging share no
-data set and no seed, and differ in widths, depths and activations. The following judges 20 of each
-kind and 100 healthy ones, and prints a table of the diagnoses::
+``draw(kind, seed, judged)`` trains one network. The development sets, with which thresholds were
+chosen, and the evaluation sets (`judged`) share no data set and no seed, and differ in widths,
+depths and activations. The following command evaluates 20 runs of each kind and 100 healthy ones,
+and prints a table of the diagnoses::
 
     python -m tests.optimize.broken --count 20 --healthy 100
 """
@@ -29,8 +30,8 @@ Table = tuple[np.ndarray, np.ndarray, str]
 
 @dataclass
 class Case:
-    """A finished training: the objective, end point and history, and a loss that another run has
-    reached.
+    """A finished training run: its objective, final parameters and history, and the lowest loss
+    `best` of other runs for the same data.
     """
 
     kind: str
@@ -42,11 +43,11 @@ class Case:
 
 
 class NotBrokenError(Exception):
-    """Raised if a training that should fail succeeds; the caller then draws another one."""
+    """Raised if a training run that should fail succeeds. The caller then draws another run."""
 
 
 # --------------------------------------------------------------------------------------------------
-# Data: X standardised, y, and whether it holds classes or numbers.
+# Data: tables (X, y, kind) with standardised X. The kind of y is CLASSES or NUMBERS.
 
 
 def _sklearn(name: str, rng: Rng, n: int = 240) -> Table:
@@ -75,7 +76,9 @@ def _digits(rng: Rng) -> Table:
 
 
 def _plane(name: str, rng: Rng, n: int = 240) -> Table:
-    """Return samples of two classes in the plane that no line separates."""
+    """Return (X, y, CLASSES): n standardised samples in the plane, of two classes that no line
+    separates.
+    """
     if name in ("moons", "circles"):
         from sklearn import datasets
 
@@ -102,7 +105,9 @@ def _blobs(rng: Rng, apart: float = 3.0, n: int = 240) -> Table:
 
 
 def _function(name: str, rng: Rng, n: int = 240) -> Table:
-    """Return standardised inputs and a function of a few of them, with a little noise."""
+    """Return (X, y, NUMBERS): n samples with standardised features, and standardised targets that
+    are a function of some features plus a little noise.
+    """
     d = {"sine": 1, "ripple": 1, "teacher": 5, "friedman": 6, "product": 3, "bowl": 4}[name]
     X = _standard(rng.uniform(-1, 1, (n, d)) if d > 1 else rng.uniform(-1, 1, (n, 1)))
     W, u = rng.standard_normal((6, d)), rng.standard_normal(6)
@@ -152,13 +157,13 @@ PHIS = {
 
 
 # --------------------------------------------------------------------------------------------------
-# Networks and runs.
+# Networks and training runs.
 
 
 @dataclass
 class Draw:
-    """A source of random networks and data for one run, from the evaluation sets if `judged`, else
-    from the development sets.
+    """A source of random networks, data and runs, from the evaluation sets if `judged`, and
+    otherwise from the development sets.
     """
 
     rng: Rng
@@ -180,9 +185,7 @@ class Draw:
         return str(self.rng.choice(of or PHIS[self.judged]))
 
     def between(self, low: float, high: float) -> float:
-        """Return a random number whose logarithm is uniformly distributed between those of the
-        ends.
-        """
+        """Return a random number from `low` to `high` whose logarithm is uniformly distributed."""
         return float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
 
     def objective(
@@ -202,7 +205,9 @@ class Draw:
         return fc.Objective(model, X, y, loss=loss, l2=l2, n_threads=1)
 
     def twins(self, *tables: Table) -> list[Any]:
-        """Return an objective for each table of data, with the same random network and options."""
+        """Return one objective for each table (X, y, kind), all with the same random network and
+        options.
+        """
         state, made = self.rng.bit_generator.state, []
         for table in tables:
             self.rng.bit_generator.state = state
@@ -213,7 +218,9 @@ class Draw:
         return ob.model.init(seed=int(self.rng.integers(2**31)))
 
     def run(self, ob: Any, theta: np.ndarray, factor: float = 1.0, **more: Any) -> Any:
-        """Train by a first-order method, at its usual rate times a factor."""
+        """Train from theta by a random first-order method, or by `method`, with its usual learning
+        rate times `factor`, and return the result of `fc.minimize`.
+        """
         method = more.pop("method", None) or str(self.rng.choice(["sgd", "momentum", "adam"]))
         top = largest_eigenvalue(ob, theta)
         if method == "adam":
@@ -228,7 +235,9 @@ class Draw:
 
 
 def largest_eigenvalue(ob: Any, theta: np.ndarray) -> float:
-    """Return an approximation of the largest eigenvalue of the Hessian."""
+    """Return an estimate, by power iteration, of the largest absolute eigenvalue of the Hessian at
+    theta.
+    """
     v, H, top = np.random.default_rng(0).standard_normal(theta.size), ob.hessian(theta), 0.0
     for _ in range(25):
         v /= np.linalg.norm(v)
@@ -238,7 +247,7 @@ def largest_eigenvalue(ob: Any, theta: np.ndarray) -> float:
 
 
 def known_best(ob: Any, tries: int = 2) -> float:
-    """Return the lowest loss reached by a few runs from usual starts."""
+    """Return the lowest loss that L-BFGS reaches from `tries` usual initial parameters."""
     options: dict[str, Any] = {"verdict": False, "max_iter": 400}
     return min(
         float(fc.minimize(ob, ob.model.init(seed=seed), "l-bfgs", **options).fun)
@@ -249,8 +258,8 @@ def known_best(ob: Any, tries: int = 2) -> float:
 def failed_case(
     kind: str, draw: Draw, run: Any, ob: Any, good: Any = None, least: float = 0.4
 ) -> Case:
-    """Return the training as a case, or raise NotBrokenError if it went well. `good` is the
-    objective without the defect. A broken training must leave at least the fraction `least` of the
+    """Return the run as a Case, or raise NotBrokenError if the run went well. `good` is the
+    objective without the defect. A failed run must leave at least the fraction `least` of the
     possible decrease.
     """
     best = known_best(ob if good is None else good)
@@ -261,7 +270,7 @@ def failed_case(
 
 
 # --------------------------------------------------------------------------------------------------
-# The kinds.
+# Kinds of defects.
 
 
 def rate_too_large(d: Draw) -> Case:
@@ -357,7 +366,7 @@ def symmetric_saddle(d: Draw) -> Case:
     elif how == 1:
         for W, _ in ob.model.unflatten(theta):
             W[:] = d.rng.uniform(0.1, 0.5)
-    else:  # copies of one unit in every layer
+    else:  # every hidden layer consists of copies of one unit
         for l, (W, _) in enumerate(ob.model.unflatten(theta)):
             if l < len(ob.model.sizes) - 2:
                 W[:] = W[:1]
@@ -416,17 +425,17 @@ def _ran(run: Any) -> tuple[np.ndarray, Any]:
 
 def loss_unfit(d: Draw) -> Case:
     how = d.rng.integers(3)
-    if how == 0:  # classes as numbers
+    if how == 0:  # class labels as real targets
         X, y, kind = d.data(kind=CLASSES)
         while y.max() < 2:
             X, y, kind = d.data(kind=CLASSES)
         ob = d.objective((X, y.astype(float), NUMBERS))
-    elif how == 1:  # numbers as probabilities
+    elif how == 1:  # real targets as probabilities
         X, y, kind = d.data(kind=NUMBERS)
         y = (y - y.min()) / np.ptp(y)
         model = fc.MLP([X.shape[1], *d.hidden(), 1], d.phi())
         ob = fc.Objective(model, X, y, loss="binary_cross_entropy", n_threads=1)
-    else:  # numbers as classes
+    else:  # real targets as class labels
         X, y, kind = d.data(kind=NUMBERS)
         y = np.unique(np.round(y * d.rng.integers(5, 12)).astype(int), return_inverse=True)[1]
         ob = d.objective((X, y, CLASSES))
@@ -476,12 +485,12 @@ KINDS: dict[str, Callable[[Draw], Case]] = {
     "l2 too large": l2_too_large,
     HEALTHY: healthy,
 }
-# where another network, other targets or no limit at all leave no loss to compare
+# kinds whose cure changes the network or targets, or whose loss has no lower bound to compare with
 NO_LOWER = ("no minimum without l2", "labels shuffled", "loss does not match the targets")
 
 
 def draw(kind: str, seed: int, judged: bool) -> Case:
-    """Return a training with the defect of this kind; equal seeds give equal trainings."""
+    """Return a training run with the defect `kind` as a Case. Equal arguments give equal runs."""
     number = list(KINDS).index(kind)
     rng = np.random.default_rng([number, seed, judged])
     for _ in range(60):
@@ -495,9 +504,9 @@ def draw(kind: str, seed: int, judged: bool) -> Case:
 
 
 def helped(case: Case, call: str) -> bool:
-    """Return True if following the advice lowers the loss tenfold, or to within 10% of the lowest
-    known. For separable classes the run must end at a minimum, and for defects without a lower loss
-    well below the loss of a constant prediction.
+    """Return True if evaluating the advised `call` lowers the loss tenfold, or to within 10% of the
+    lowest known loss. For separable classes without l2, the result must be a minimum. For defects
+    in NO_LOWER, the loss must be at most 0.8 times that of a constant prediction.
     """
     before = case.ob.value(case.theta)
     names = {"fc": fc, "np": np, "ob": case.ob, "theta": case.theta}
@@ -511,7 +520,7 @@ def helped(case: Case, call: str) -> bool:
 
 
 def main() -> None:
-    """Judge all cases and print the diagnoses of each kind."""
+    """Diagnose the runs of all kinds, and print the diagnoses of each kind and their accuracy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--healthy", type=int, default=100)

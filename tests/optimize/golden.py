@@ -1,5 +1,6 @@
-"""Costs and end points of the first steps of every method, of whole runs, and of saved and resumed
-runs."""
+"""Sections of the golden file of `tests/optimize`: the first steps of every method, whole runs, and
+saved and resumed runs.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ SADDLE = FunctionObjective(
     lambda t: [[2.0, t[1] / 4], [t[1] / 4, -2 + 3 * t[1] ** 2 + t[0] / 4]],
 )
 
-# by name: values, gradients and Hessians of functions whose ends differ in kind
+# (value, gradient, Hessian, start) of functions, by name, on which runs end in different ways
 FUNCTIONS: dict[str, tuple[Any, Any, Any, list[float]]] = {
     "valley": (
         lambda t: t[0] ** 4 + t[1] ** 2, lambda t: [4 * t[0] ** 3, 2 * t[1]],
@@ -79,8 +80,8 @@ FUNCTIONS: dict[str, tuple[Any, Any, Any, list[float]]] = {
 
 
 def describe_run(run: Any) -> list[Any]:
-    """Return the message of a run with # in place of numbers, and its numbers, counts and end
-    point.
+    """Return a list that describes a run: its message with # in place of numbers, those numbers,
+    counts, status and loss, and two sums over its final point and gradient.
     """
     text, numbers = masked(run.message)
     counts = ("nit", "nfev", "njev", "nhev", "status", "fun")
@@ -91,7 +92,9 @@ def describe_run(run: Any) -> list[Any]:
 
 
 def schedules() -> dict[str, list[Any]]:
-    """Return rates by step, and which of Robbins and Monro's conditions they satisfy."""
+    """Return a dict of lists, one for each schedule: the conditions of Robbins and Monro that it
+    satisfies, and its rates at seven steps.
+    """
     found: dict[str, list[Any]] = {}
     for delta in (0.3, 0.5, 0.75, 1.0, 2.0):
         made = {
@@ -109,8 +112,8 @@ def schedules() -> dict[str, list[Any]]:
 
 
 def single_steps() -> dict[str, list[Any]]:
-    """Return Newton steps for matrices with positive and negative eigenvalues, and escapes from a
-    saddle.
+    """Return a dict that describes Newton steps for a matrix with eigenvalues of both signs,
+    escapes from a saddle, and sampled critical points.
     """
     places = np.arange(1.0, 13.0)
     values = np.where(places % 3 == 0, -places, places) / 4
@@ -149,7 +152,9 @@ def function(name: str) -> tuple[FunctionObjective, np.ndarray]:
 
 
 def whole_runs() -> dict[str, list[Any]]:
-    """Return runs with their verdicts, from symmetric and other starts."""
+    """Return a dict that describes runs with their verdicts, of functions and networks, from zero
+    and from other starts.
+    """
     found: dict[str, list[Any]] = {}
     for name in FUNCTIONS:
         ob, start = function(name)
@@ -183,8 +188,8 @@ def whole_runs() -> dict[str, list[Any]]:
 
 
 def saved() -> dict[str, list[Any]]:
-    """Return runs that are stopped, saved and resumed, with every kind of random generator, and
-    runs called through SciPy.
+    """Return a dict that describes runs that were saved and resumed, with every kind of random
+    generator, runs with validation, and runs called through SciPy.
     """
     found: dict[str, list[Any]] = {}
     ob, theta, _ = drawn(sizes=[3, 4, 2], l2=1e-2)
@@ -247,7 +252,7 @@ def golden(section: str) -> dict[str, list[Any]]:
     if section == "parts":
         return schedules() | single_steps()
     if section.startswith("runs"):
-        # on any machine
+        # The limits of time are raised so that slow machines give the same results.
         with mock.patch.multiple(
             fc.optimize.finish, MIN_CHECK_SECONDS=600.0, MIN_PROOF_SECONDS=600.0
         ):

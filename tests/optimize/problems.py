@@ -1,4 +1,4 @@
-"""Functions that tests of `minimize` start from, and the comparison of two runs."""
+"""Functions that are minimised in several tests of `minimize`, and the comparison of two runs."""
 
 import numpy as np
 from scipy.optimize import rosen, rosen_der, rosen_hess
@@ -18,8 +18,8 @@ def rosenbrock(n=6):
 
 
 class LeastSquares:
-    """The loss (1/2N) ||X theta - y||^2 + l2/2 ||theta||^2, with samples, batches and a GGN equal
-    to its Hessian.
+    """The objective (1/2N) ||X theta - y||^2 + l2/2 ||theta||^2 with batches, whose `ggn` equals
+    its Hessian.
     """
 
     def __init__(self, X, y, l2=0.0, dtype=np.float64):
@@ -53,7 +53,7 @@ def regression(N=60, n=5, noise=0.5, seed=0, **options):
 
 
 def same(one, other):
-    """Assert that two runs have bitwise identical points and records, apart from times."""
+    """Assert that two runs have bitwise identical results and histories, except for times."""
     assert np.array_equal(one.x, other.x) and one.fun == other.fun
     assert np.array_equal(one.jac, other.jac)
     for name in ("nit", "nhev", "njev", "kind", "stopped"):

@@ -1,4 +1,4 @@
-"""Gradients and Hessians against finite differences, right ones and wrong ones."""
+"""`check_gradient` compares correct and wrong gradients and Hessians with finite differences."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_derivatives_of_the_engine_agree(activation, loss, rng):
 
 
 class Changed:
-    """An objective with an error in one entry of its gradient and its Hessian."""
+    """An objective of three variables with a wrong entry in its gradient and in its Hessian."""
 
     n_params = 3
 

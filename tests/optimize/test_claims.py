@@ -1,5 +1,5 @@
-"""Statements of a run hold: of its final point, why it ended, what it cost, and in any unit of the
-loss and the parameters.
+"""The statements of a run hold: its final point, the reason why it ended and its cost, for every
+unit of the loss and of the parameters.
 """
 
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from .problems import MONKEY
 
 
 def quartic(unit):
-    """Return a convex quartic of three variables, multiplied by `unit`."""
+    """Return a strictly convex quartic objective of three variables, multiplied by `unit`."""
     A = np.diag([1.0, 2.0, 5.0])
     return function(
         3,
@@ -29,8 +29,8 @@ def quartic(unit):
 
 @pytest.mark.parametrize("method", ["l-bfgs", "newton", "adam"])
 def test_the_report_is_of_the_point_returned_near_a_degenerate_one(method):
-    """If a method does not continue from a lower point found near a degenerate one, its report is
-    that of the lower point returned.
+    """From the degenerate point 0 of a monkey saddle, runs end at a lower point found near 0. The
+    report has the gradient norm and the kind of that lower point.
     """
     found = fc.minimize(MONKEY, np.zeros(2), method, seed=0)
     assert found.stopped == "degenerate" and found.fun < 0 and "found x" in found.message
@@ -40,8 +40,8 @@ def test_the_report_is_of_the_point_returned_near_a_degenerate_one(method):
 
 @pytest.mark.parametrize("method", ["l-bfgs", "newton"])
 def test_no_search_for_descent_is_claimed_where_there_was_none(method):
-    """If the gradient at the start is below the default tolerance, because the loss is tiny, the
-    run ends at once and its message mentions no degenerate point.
+    """If the loss is so small that the gradient at the start is below the default tolerance, the
+    run ends at once and its message does not mention a degenerate point.
     """
     found = fc.minimize(quartic(1e-30), np.ones(3), method)
     assert found.stopped == "critical" and found.kind == "not_critical"
@@ -49,7 +49,7 @@ def test_no_search_for_descent_is_claimed_where_there_was_none(method):
 
 
 def test_a_minimum_far_from_the_start_is_found():
-    """From 0, Newton's method reaches a minimum at 1e40 or 1e100, and the run reports a minimum."""
+    """Newton's method from 0 reaches a minimum at 1e40 or 1e100, and the run reports a minimum."""
     for far in (1e40, 1e100):
         ob = function(
             1,
@@ -61,8 +61,8 @@ def test_a_minimum_far_from_the_start_is_found():
 
 
 def test_a_distant_start_is_not_reported_as_unbounded():
-    """For the mean of (t / far)^4 and a start at 1e80, the run does not report an unbounded
-    loss.
+    """For the sum of (t / 1e80)^4 and a start at 1e80, the run does not report an unbounded loss
+    and ends at a loss below 2, its initial value.
     """
     far = 1e80
     ob = function(
@@ -105,7 +105,9 @@ def test_layers_of_different_scale_do_not_stall_or_report_a_kink(unit, rng):
 
 
 class Counted:
-    """Rosenbrock's function with a count of its evaluations."""
+    """Rosenbrock's function of five variables, which counts its values, gradients and Hessian
+    products.
+    """
 
     n_params = 5
 
@@ -142,8 +144,8 @@ def test_evaluation_counts_equal_those_of_the_objective(method):
 
 @pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e-30, 1e30, 1e100])
 def test_newton_cg_converges_in_any_unit_of_the_loss(unit):
-    """Newton-CG converges if the loss is multiplied by any factor for which squares of curvature do
-    not underflow, and ends otherwise.
+    """Newton-CG converges on a convex quartic multiplied by 1e-30 to 1e100. For factors of 1e-200
+    and less, whose squares underflow, the run ends without an error.
     """
     how = {"gradient_tol": 1e-6 * unit, "verdict": False, "max_iter": 60}
     found = fc.minimize(quartic(unit), np.ones(3), "newton-cg", **how)
@@ -175,8 +177,8 @@ def test_every_result_has_a_report_or_names_the_call_for_one(method, options, ac
 
 
 def test_no_call_of_classify_is_advised_without_a_hessian():
-    """For an objective without a Hessian, such as functions passed through SciPy, the message does
-    not mention `classify`.
+    """For an objective without a Hessian, such as functions passed through SciPy, the message of a
+    run does not advise to call `classify`.
     """
     bare = SimpleNamespace(n_params=2, value=lambda t: t @ t, gradient=lambda t: 2 * t)
     assert "classify" not in fc.minimize(bare, np.ones(2), "l-bfgs", max_iter=1).message

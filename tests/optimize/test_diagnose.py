@@ -1,4 +1,4 @@
-"""`diagnose` names the cause of trainings broken on purpose, and its numbers match independent
+"""`diagnose` names the cause of training runs with known defects, and its numbers match independent
 computations.
 """
 
@@ -31,26 +31,28 @@ FOLLOWED = ("learning rate too large", "one feature on a different scale")
 
 
 def wave(rng, n=120, d=2, dtype="float64", **options):
-    """Return an objective whose targets are a smooth function of one input, with a little noise."""
+    """Return an objective with `d` features whose targets are sin(2 x) of the first feature x, with
+    a little noise.
+    """
     X = rng.uniform(-1.7, 1.7, (n, d))
     y = np.sin(2 * X[:, 0]) + 0.05 * rng.standard_normal(n)
     return fc.Objective(fc.MLP([d, 12, 1], dtype=dtype), X, y, loss="mse", **options)
 
 
 # --------------------------------------------------------------------------------------------------
-# What is named.
+# Causes that are named.
 
 
 def test_most_failed_trainings_are_diagnosed_and_healthy_ones_are_not():
-    """In one training of each kind, with data, widths and activations not used to choose
-    thresholds, `diagnose` names the defect as the first cause, and none for healthy ones. ``python
-    -m tests.optimize.broken`` diagnoses hundreds.
+    """In at least 85% of training runs, one of each kind from the evaluation sets, `diagnose` names
+    the defect as the first cause. It names no cause for healthy runs. ``python -m
+    tests.optimize.broken`` diagnoses hundreds.
     """
     pytest.importorskip("sklearn")
     wrong, seen = [], 0
     for kind in KINDS:
         for seed in range(3 if kind == HEALTHY else 1):
-            # the first whose proof, by all eigenvalues, takes a second or two
+            # the first run whose verdict, by all eigenvalues, takes at most two seconds
             cases = (draw(kind, at, judged=True) for at in range(500 + seed, 600))
             largest = 1000 if kind == "vanishing gradient with depth" else 500
             case = next(case for case in cases if case.ob.n_params <= largest)
@@ -67,8 +69,8 @@ def test_most_failed_trainings_are_diagnosed_and_healthy_ones_are_not():
 
 @pytest.mark.nightly
 def test_printed_advice_helps_in_85_percent_of_broken_trainings():
-    """For 85% of the broken trainings, evaluating the first printed call lowers the loss tenfold or
-    to within 10% of the lowest known; `helped` lists the other criteria.
+    """For at least 85% of the runs with defects, evaluating the first printed call meets the
+    criteria of `helped`: a tenfold lower loss, or within 10% of the lowest known loss.
     """
     pytest.importorskip("sklearn")
     failed, tried = [], 0
@@ -92,8 +94,8 @@ def squares(z, y):
 @pytest.mark.parametrize("loss", ["gaussian_nll", "poisson", "quantile", fc.Loss(squares)], ids=str)
 @pytest.mark.parametrize("N", [5, 120])
 def test_explained_share_equals_that_of_the_predicted_means(loss, N, rng):
-    """If outputs are not means, as for counts, the explained share is computed from the predicted
-    means.
+    """The explained variance of `diagnose` equals that of the predicted means, also if outputs are
+    not means, as the logarithms of counts.
     """
     X = rng.standard_normal((N, 2))
     y = np.round(np.exp(np.sin(X[:, 0]))) if loss == "poisson" else np.sin(X[:, 0])
@@ -108,8 +110,8 @@ def test_explained_share_equals_that_of_the_predicted_means(loss, N, rng):
 
 
 def test_an_infinite_loss_is_attributed_to_the_data_or_the_learning_rate(rng, ticks):
-    """If the loss overflows at a finite theta, `diagnose` names the data or the learning rate, also
-    if theta is a random start.
+    """If the loss overflows at a finite theta, `diagnose` records that, names unscaled inputs among
+    the causes, and has no NaN in its text and JSON.
     """
     X = (100 * rng.standard_normal((60, 3))).astype("float32")
     ob = fc.Objective(fc.MLP([3, 8, 1], "relu", dtype="float32"), X, np.ones(60), "poisson")
@@ -136,8 +138,8 @@ def test_the_table_names_every_kind_and_its_calls_are_expressions(rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [np.asarray, csr_matrix], ids=["dense", "sparse"])
 def test_calls_that_train_another_network_keep_the_rest(rows, dtype, rng):
-    """Advised calls that train another network keep precision, biases, sample weights, weight
-    decay, and scaled or sparse columns. Only the advice for a missing decay applies l2 to biases.
+    """Advised calls that train another network keep dtype, biases, sample weights, weight decay and
+    scaled columns, dense or sparse. Only the advice for missing weight decay applies l2 to biases.
     """
     X, y = np.round(rng.standard_normal((60, 4))) * [1, 1e3, 1e-3, 0], rng.random((60, 1))
     model = fc.MLP([4, 6, 1], "silu", bias=False, dtype=dtype)
@@ -199,12 +201,12 @@ def test_compare_names_a_simpler_network_that_fits_as_well(rng, ticks):
 
 
 # --------------------------------------------------------------------------------------------------
-# What is measured.
+# Numbers that are measured.
 
 
 def test_leave_one_out_errors_match_explicit_refits(rng):
-    """The least error over kernels and ridge parameters equals that of explicit fits without each
-    sample.
+    """The lowest leave-one-out error over kernels and ridge parameters equals the lowest error of
+    explicit fits without each sample.
     """
     X, n = rng.standard_normal((24, 2)), 24
     y = (X[:, :1] * X[:, 1:] + 0.1 * rng.standard_normal((n, 1))) * [1.0, -2.0]
@@ -229,7 +231,7 @@ def test_noise_is_the_spread_of_the_rows_own_gradients(rng):
     own = np.array([ob.batch([i]).gradient(theta) for i in range(800)])
     g = own.mean(axis=0)
     wanted = own.var(axis=0).sum() / (g @ g)
-    # a variance from 8 parts, over some tens of directions that matter
+    # The variance of 8 batches in some tens of relevant directions is off by a factor up to 2.5.
     assert 0.4 * wanted <= _gradient_noise_rows(ob, theta, ob.gradient(theta)) <= 2.5 * wanted
     assert N_GRADIENT_BATCHES == 8
 
@@ -261,8 +263,8 @@ def test_diagnose_reports_measurements_of_layers_and_fit(rng):
 
 
 def test_diagnosis_costs_at_most_20_gradients_besides_the_verdict(rng, monkeypatch):
-    """Apart from its verdict, a diagnosis costs at most 20 full gradients; a product counts as two,
-    and a forward pass as at most one.
+    """Apart from its verdict, a diagnosis costs at most 20 gradients of all samples. A Hessian
+    product counts as two gradients, and a forward pass as one.
     """
     ob = wave(rng)
     theta, spent = ob.model.init(seed=0), []
@@ -285,15 +287,17 @@ def test_diagnosis_costs_at_most_20_gradients_besides_the_verdict(rng, monkeypat
 
     monkeypatch.setattr(module, "classify", lambda *a, **k: verdict)
     fc.diagnose(ob, theta)
-    assert 0 < sum(spent) + 2 <= 20  # and the product of the only operator
+    assert 0 < sum(spent) + 2 <= 20  # 2 for the product of the only operator
 
 
 # --------------------------------------------------------------------------------------------------
-# Guesses are not called measured, and rows count by their weights.
+# Suspected causes are not called measured, and samples count by their weights.
 
 
 def huber(z, y):
-    """Return the pseudo-Huber loss, which grows linearly, as a user-defined loss."""
+    """Return the pseudo-Huber loss (N,), which grows linearly, and its first and second derivatives
+    (N, d), as `fc.Loss` expects.
+    """
     r = z - y
     root = np.sqrt(1 + r * r)
     return (root - 1).sum(axis=1), r / root, 1 / root**3
@@ -301,8 +305,9 @@ def huber(z, y):
 
 @pytest.mark.parametrize("loss", ["pseudo_huber", "log_cosh", "quantile", fc.Loss(huber)], ids=str)
 def test_a_robust_fit_of_targets_with_outliers_is_healthy(loss, rng):
-    """If 2% of the targets are 50 standard deviations off, a fit with a robust loss is diagnosed as
-    healthy and one with `mse` is not.
+    """If 2% of the targets are 50 standard deviations off, no cause in labels or loss is named for
+    a fit with a robust loss. With `mse`, the first cause is that the loss does not match the
+    targets.
     """
     ob = wave(rng, n=250)
     y = ob.y.copy()
@@ -320,8 +325,8 @@ def test_a_robust_fit_of_targets_with_outliers_is_healthy(loss, rng):
 
 
 def test_rapidly_varying_targets_are_reported_as_suspected_cause(rng):
-    """For sin(40 x) and parity, trained too briefly, `diagnose` only suspects shuffled labels,
-    since regressions predict nothing for these targets either.
+    """For sin(40 x) and parity, fitted in 30 steps, shuffled labels are a suspected and not a
+    measured cause, because regressions cannot predict these targets either.
     """
     line, bits = rng.uniform(-1, 1, (60, 1)), rng.integers(2, size=(60, 8))
     for X, y in ((line, np.sin(40 * line)), (2.0 * bits - 1, 1.0 - 2 * (bits.sum(axis=1) % 2))):
@@ -335,8 +340,9 @@ def test_rapidly_varying_targets_are_reported_as_suspected_cause(rng):
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("loss", [*nets.LOSSES, fc.Loss(huber)], ids=str)
 def test_rows_of_weight_zero_and_integer_weights_change_no_diagnosis(loss, rng):
-    """Samples of weight 0 whose inputs and targets overflow change no diagnosis, and a weight of 2
-    equals a repeated sample, with loss and l2 scaled by the number of rows.
+    """Samples of weight 0, whose inputs and targets overflow, do not change causes and measured
+    numbers. Integer weights give those of repeated samples, with loss and l2 scaled by the number
+    of samples.
     """
     X = rng.uniform(-1.7, 1.7, (200, 2))
     y = {
@@ -406,11 +412,11 @@ def test_noise_and_rounding_are_not_reported_at_a_minimum(rng):
 
 
 # --------------------------------------------------------------------------------------------------
-# Every sentence, of a training made for it, with the number computed in another way.
+# The sentence of every cause, for a run made for it, with a number computed in another way.
 
 
 def squeezed(model, theta):
-    """Return the geometric mean over layers of the root mean square of W, relative to Glorot's
+    """Return the geometric mean over layers of the root mean square of W relative to Glorot's
     initial scale.
     """
     sizes = [np.sqrt(np.mean(W**2) * sum(W.shape) / 2) for W, _ in model.unflatten(theta)]
@@ -418,14 +424,15 @@ def squeezed(model, theta):
 
 
 def trained_on(X, y, loss="mse", sizes=(2, 12, 1), l2=0.0, phi="tanh"):
-    """Return an objective with the given data, and initial weights."""
+    """Return (ob, theta): an objective with the data X and y, and initial parameters."""
     ob = fc.Objective(fc.MLP(sizes, phi), X, y, loss, l2)
     return ob, ob.model.init(seed=0)
 
 
 def made_of_data(rng):
-    """Yield, for each cause in the data or the loss, the beginning of its sentence, the objective,
-    theta, the history, and the number in the sentence or bounds on that number.
+    """Yield (beginning, ob, theta, history, number) for each cause in the data or the loss: the
+    beginning of its sentence, the arguments of `diagnose`, and the number in the sentence or
+    (lower, upper) bounds on it.
     """
     X, y = (part := wave(rng)).X, part.y.ravel()
     few, sharp = np.arange(120.0) % 4, rng.random(120)
@@ -460,8 +467,9 @@ def made_of_data(rng):
 
 
 def made_of_steps(rng):
-    """Yield, for each cause in the learning rate or the start, the beginning of its sentence, the
-    objective, theta, the history, and the number in the sentence.
+    """Yield (beginning, ob, theta, history, number) for each cause in the learning rate or the
+    start: the beginning of its sentence, the arguments of `diagnose`, and the number in the
+    sentence or (lower, upper) bounds on it.
     """
     ob = wave(rng)
     X, y, m = ob.X, ob.y.ravel(), ob.model
@@ -519,8 +527,8 @@ def made_of_steps(rng):
 
 
 def test_every_sentence_is_true_of_a_training_made_for_it(rng):
-    """The number in the sentence of each cause equals an independent computation, except for causes
-    that `compare` establishes by training other networks.
+    """The number in the sentence of each cause equals an independent computation. For the two
+    causes that need other networks to be trained, the losses of these networks are given.
     """
     unseen = {row.sentence: row for row in CAUSES}
     with np.errstate(all="ignore"):
@@ -548,7 +556,7 @@ def test_every_sentence_is_true_of_a_training_made_for_it(rng):
 
 
 # --------------------------------------------------------------------------------------------------
-# What comes in and goes out.
+# Arguments and output formats.
 
 
 def test_history_records_its_method_and_survives_pickle(rng):
@@ -577,15 +585,17 @@ def test_history_records_its_method_and_survives_pickle(rng):
 
 @pytest.mark.parametrize("history", [{"time": [1.0]}, {"loss": ["no"]}, "no"])
 def test_a_history_without_losses_raises(rng, history):
-    """A history without losses raises an error that names the argument `history`."""
+    """For a history without losses, `diagnose` raises an error that names the argument
+    `history`.
+    """
     ob = wave(rng)
     with pytest.raises((TypeError, ValueError), match="history"):
         fc.diagnose(ob, ob.model.init(seed=0), history)
 
 
 def test_objectives_without_rows_raise(rng):
-    """Objectives that are no network with samples in memory raise an error, and so does a theta of
-    wrong length.
+    """`diagnose` raises TypeError for an objective that is not a network with samples in memory,
+    and ValueError for a theta of wrong length.
     """
     ob = wave(rng)
     with pytest.raises(TypeError, match=r"must be a fastcurv\.Objective"):
@@ -629,7 +639,7 @@ def test_a_diagnosis_has_text_json_and_a_plot(rng):
 
 def test_networks_interrupted_by_ctrl_c_are_not_compared(monkeypatch, rng):
     """If Ctrl-C interrupts the first network trained for comparison, `diagnose` raises
-    KeyboardInterrupt and trains no other one.
+    KeyboardInterrupt and trains no second one.
     """
     begun = []
 

@@ -1,4 +1,4 @@
-"""Endings of runs: one run constructed for each, with its status, success and sentence."""
+"""Endings of runs: for each ending, one constructed run with its status, success and message."""
 
 import re
 
@@ -28,7 +28,9 @@ def decay():
 
 
 def noisy(seed=0):
-    """Return an objective of 200 noisy samples for ten hidden units without weight decay."""
+    """Return an objective of 200 samples of a noisy sine for a network of ten hidden units, without
+    weight decay.
+    """
     rng = np.random.default_rng(seed)
     x = rng.uniform(-2, 2, (200, 1))
     return fc.Objective(
@@ -40,7 +42,7 @@ def interrupt(_):
     raise KeyboardInterrupt
 
 
-# ending: the objective, the words of the call, whether it is a success, and the first sentence
+# ending: (function that returns the objective, options, success, beginning of the message)
 ENDINGS = {
     "critical": (lambda: sine(l2=1e-2), {}, True, "Minimum"),
     "max_iter": (sine, {"max_iter": 2}, False, "Stopped at the limit of iterations, max_iter;"),
@@ -82,8 +84,8 @@ def test_every_ending_has_a_status_and_a_sentence(ending):
 
 
 def stationary(ob, run):
-    """Check that the gradient is 0 and that the matrix of its differences has no negative
-    eigenvalue.
+    """Return True if the gradient at the end of the run is 0 and its difference quotients form a
+    matrix without negative eigenvalues, both up to rounding.
     """
     steps = 1e-5 * np.eye(len(run.x))
     H = np.array([ob.gradient(run.x + s) - ob.gradient(run.x - s) for s in steps]) / 2e-5
@@ -91,8 +93,8 @@ def stationary(ob, run):
 
 
 def keeps_falling(ob, run):
-    """Check that the loss decreases along minus the gradient from the end of the run, in ever
-    longer steps.
+    """Return True if the loss decreases over ever longer steps along minus the signs of the
+    gradient from the end of the run.
     """
     d = -np.sign(ob.gradient(run.x)) * np.abs(run.x).max()
     losses = [ob.value(run.x + t * d) for t in (0.0, 1.0, 2.0, 4.0, 8.0)]
@@ -105,13 +107,15 @@ def no_record_below_the_best(ob, run):
 
 
 def numbers_of_slow_progress(ob, run):
-    """Check that the message gives the losses at the ends of the last 50 iterations."""
+    """Return True if the losses in the run's message are those before and after its last 50
+    iterations.
+    """
     before, after = map(float, re.search(r"only from (\S+) to (\S+) in 50", run.message).groups())
     losses = run.history["loss"]
     return [before, after] == pytest.approx([losses[-51], losses[-1]], rel=1e-3)
 
 
-# what the sentence of an ending claims, checked by the objective and the history of the run
+# ending: function of (objective, run) that returns True if the claim of the message holds
 TRUTHS = {
     "critical": stationary,
     "max_iter": lambda ob, run: run.nit == 2,
@@ -130,8 +134,8 @@ TRUTHS = {
 
 @pytest.mark.parametrize("ending", TRUTHS)
 def test_the_sentence_of_every_ending_is_true(ending):
-    """Every claim in the message of a run is true of its final point and history, for every kind of
-    ending.
+    """For every ending, the claim of the message holds for the objective, the final point and the
+    history of the run.
     """
     make, words, _, _ = ENDINGS[ending]
     ob = make()
@@ -150,8 +154,8 @@ def test_slow_progress_is_reported_with_digits_that_differ():
 
 @pytest.mark.parametrize("verdict", [False, True])
 def test_a_reached_target_is_a_success_only_at_the_point_returned(verdict):
-    """A run that ends because the loss reached a target is no success if, with a validation loss,
-    the point returned is an earlier one above the target.
+    """A run that stops at its target loss is a success if it returns that point. With a validation
+    loss that prefers an earlier point above the target, it is not a success.
     """
     ob = sine()
     start, options = ob.model.init(seed=0), {"seed": 0, "verdict": verdict}
@@ -162,8 +166,9 @@ def test_a_reached_target_is_a_success_only_at_the_point_returned(verdict):
 
 
 def test_fits_of_noise_end_stalled_slow_or_critical():
-    """A run on noise ends as stalled, slow or critical. The message of a stalled run names rounding
-    errors, and a slow run lowered the loss by at most 1e-8 of its value in 50 iterations.
+    """Runs on noisy targets end as stalled, slow or critical. The message of a stalled run names
+    rounding errors, and a slow run lowered the loss by at most 1e-8 of its value in its last 50
+    iterations.
     """
     ob, ends = noisy(), []
     for seed in range(8):
@@ -185,7 +190,7 @@ def test_fits_of_noise_end_stalled_slow_or_critical():
 
 @pytest.mark.parametrize("method", ["saddle-free-newton", "cubic"])
 def test_steps_become_more_exact_if_progress_stops(method):
-    """If inexact steps neglect a direction of little curvature, the run still ends at a proved
+    """If inexact steps neglect a direction of small curvature, the run still ends at a certified
     minimum, bitwise identical with and without a callback.
     """
     seed = {"saddle-free-newton": 116, "cubic": 15}[method]
@@ -201,8 +206,8 @@ def test_steps_become_more_exact_if_progress_stops(method):
 
 
 def test_plateau_at_the_start_is_not_a_success():
-    """From saturated units, whose gradient is within the tolerance, success is not reported unless
-    the loss falls to a thousandth of its initial value.
+    """From saturated units, where the gradient is within the tolerance, a run is a success only if
+    its loss is below a thousandth of the initial loss.
     """
     ob = sine()
     start = 200 * ob.model.init(seed=0)
@@ -211,8 +216,8 @@ def test_plateau_at_the_start_is_not_a_success():
 
 
 def test_a_start_far_above_small_targets_does_not_end_a_run():
-    """For targets far smaller than the outputs at the start, slow progress does not end a run
-    before the loss is small relative to the targets.
+    """If the outputs at the start are far larger than the targets, a run does not end as slow
+    before the loss is 1e-4 of the mean square of the targets.
     """
     x = np.linspace(-2, 2, 60)[:, None]
     model = fc.MLP([1, 6, 1], "tanh")
@@ -225,8 +230,8 @@ def test_a_start_far_above_small_targets_does_not_end_a_run():
 
 
 def advised(ob, run):
-    """Follow each call that the message or the verdict's sentence advises, and return the number of
-    calls.
+    """Assert that each call of `minimize` or `escape` that the run's message or verdict advises
+    lowers the loss or changes the verdict, and return the number of advised functions.
     """
     verdict = run.report or fc.classify(ob, run.x)
     calls = set(re.findall(r"fastcurv\.(\w+)\(ob", f"{run.message} {verdict.sentence}"))
@@ -242,7 +247,9 @@ def advised(ob, run):
 
 
 def test_following_the_advice_of_a_run_has_an_effect():
-    """Each call advised for a run lowers the loss or changes the verdict."""
+    """Each call that a run or its verdict advises lowers the loss or changes the verdict, and at
+    least ten calls are advised for 20 runs.
+    """
     count = 0
     for seed in range(5):
         for words in ({"max_iter": 3}, {"max_iter": 60}, {"fun_target": 0.1}, {"max_products": 40}):
@@ -260,8 +267,8 @@ def test_following_the_advice_of_fits_of_noise_has_an_effect():
 
 @pytest.mark.nightly
 def test_the_advice_of_diagnose_on_runs_cut_short_has_an_effect_in_85_percent():
-    """In 85% of the runs, the advice of `diagnose` lowers the loss of the stated objective or
-    changes the verdict; a run diagnosed as healthy explains the targets.
+    """In at least 85% of the runs, the call that `diagnose` advises lowers the loss or changes the
+    verdict. A run diagnosed as healthy has an error below a tenth of the targets' variance.
     """
     count, failed = 0, []
     for seed in range(10):

@@ -1,5 +1,5 @@
-"""Final points of `minimize` and `escape`: success only at minima, descent along flat directions,
-losses without a minimum, and the time of these checks.
+"""Final points of `minimize` and `escape`: success only at minima, descent from degenerate points,
+losses without a minimum, and the time of the final checks.
 """
 
 import re
@@ -40,11 +40,13 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 @pytest.fixture
 def unhurried(monkeypatch):
-    """Allow checks 600 seconds, so that a slow machine changes no result."""
+    """Set the time limit of final checks to 600 seconds, so that a slow machine does not change
+    results.
+    """
     monkeypatch.setattr(finish, "MIN_CHECK_SECONDS", 600.0)
 
 
-DESCENDING = {  # critical at 0, the Hessian positive semidefinite there, and a way down
+DESCENDING = {  # the Hessian at the critical point 0 is positive semidefinite, 0 is no minimum
     "monkey saddle": MONKEY,
     "x^2 - y^4": function(
         2,
@@ -75,8 +77,8 @@ def overlapping(sizes, l2, N, seed=0, activation="tanh"):
 
 
 def line(value, slope=1.0, curvature=1.0):
-    """Return a function of one variable with the given value, whose slope and curvature are stated
-    as constants.
+    """Return an objective of one variable with the function `value`, whose gradient and Hessian are
+    the constants `slope` and `curvature`, correct or not.
     """
     return function(
         1,
@@ -100,8 +102,8 @@ def test_runs_leave_degenerate_points_with_a_descent_direction(name, method, unh
 @pytest.mark.parametrize("start", [1e-13, 1e-8, 1e-4])
 @pytest.mark.parametrize("n", [1, 3, 40])
 def test_sum_of_cubes_is_reported_as_unbounded(n, start, unhurried):
-    """For the sum of x^3 near 0, where the gradient is small and the Hessian positive definite, the
-    run ends as unbounded without success.
+    """For the sum of x^3 slightly above 0, where the gradient is small and the Hessian positive
+    definite, the run ends as unbounded and not as a success.
     """
     cube = function(n, lambda t: (t**3).sum(), lambda t: 3 * t**2, lambda t: np.diag(6 * t))
     found = fc.minimize(cube, np.full(n, start), seed=0)
@@ -119,12 +121,12 @@ def test_indefinite_quadratic_is_not_a_success(curvature, method, dtype):
     ob.dtype = np.dtype(dtype)
     found = fc.minimize(ob, np.ones(2), method, seed=0)
     assert not found.success and found.fun < -1e10 and found.stopped in ("unbounded", "max_iter")
-    assert found.stopped == "unbounded" or method in ("newton-cg", "cubic")  # slower far out
+    assert found.stopped == "unbounded" or method in ("newton-cg", "cubic")  # slower
 
 
 def test_degenerate_minimum_without_loss_bound_is_not_a_success():
-    """At the degenerate minimum of x^4 + y^2, which second derivatives do not prove, a run reports
-    no success unless a lower bound on the loss is known.
+    """At the degenerate minimum of x^4 + y^2, which second derivatives cannot prove, a run is a
+    success only if a lower bound on the loss is known.
     """
     ob = function(
         2,
@@ -136,7 +138,7 @@ def test_degenerate_minimum_without_loss_bound_is_not_a_success():
     assert not found.success and found.fun < 1e-18
     if found.stopped == "degenerate":
         assert "no lower point was found" in found.message and found.status == 9
-    else:  # LAPACK's last bits decide whether the run rests before its steps end
+    else:  # rounding in LAPACK decides whether the run converges or its steps vanish first
         assert found.stopped in ("stalled", "slow") and "certify" in found.message
     ob.loss_lower_bound = 0.0
     found = fc.minimize(ob, np.zeros(2), seed=0)
@@ -149,8 +151,8 @@ def test_degenerate_minimum_without_loss_bound_is_not_a_success():
 
 @pytest.mark.parametrize("activation", ["tanh", "identity"])
 def test_runs_leave_the_zero_start_of_a_deep_network(activation, unhurried):
-    """From three layers of zeros, where only the third derivative reveals descent, runs reach a
-    lower loss.
+    """From theta = 0 in a network with three layers, where gradient and Hessian are 0 and only the
+    third derivative reveals descent, runs reach a loss at most twice that from a random start.
     """
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((30, 4)), rng.standard_normal((30, 2))
@@ -165,8 +167,8 @@ def test_runs_leave_the_zero_start_of_a_deep_network(activation, unhurried):
 @pytest.mark.parametrize("depth", [3, 4])
 @pytest.mark.parametrize("learned", [0, 1, 2])
 def test_runs_leave_saddles_of_deep_linear_networks(depth, learned, unhurried):
-    """Runs leave saddles of linear networks with three or more layers, some of which no second
-    derivative reveals.
+    """Runs leave saddles of linear networks with three and four layers, some of which have no
+    negative curvature, and end at a loss below 1e-12.
     """
     targets = np.array([2.0, 1.5, 1.0])
     model = fc.MLP([3] * (depth + 1), activation="identity", bias=False)
@@ -184,8 +186,8 @@ def test_runs_leave_saddles_of_deep_linear_networks(depth, learned, unhurried):
     "method", ["trust-region", "gauss-newton", "saddle-free-newton", "cubic", "levenberg-marquardt"]
 )
 def test_products_that_overflow_end_a_run(method):
-    """If second derivatives of a Poisson fit in float32 overflow, a run ends without success, for
-    dense and sparse samples.
+    """If second derivatives of a Poisson fit in float32 overflow, a run ends without success and no
+    higher than its start. It lowers the loss tenfold or its message names the overflow.
     """
     for rows in (np.asarray, csr_matrix):
         model = fc.MLP([2, 1], "identity", bias=False, dtype="float32")
@@ -198,8 +200,8 @@ def test_products_that_overflow_end_a_run(method):
 
 def test_the_message_names_separable_classes_without_l2():
     class Ray:
-        """A network that separates its classes, with a direction along which the loss decreases
-        without end.
+        """An objective of the network `ob` that reports theta as a direction along which the loss
+        decreases without a minimum.
         """
 
         def __init__(self, ob):
@@ -218,8 +220,8 @@ def test_the_message_names_separable_classes_without_l2():
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "l-bfgs", "adam"])
 def test_the_last_newton_steps_reach_the_rounding_error_of_theta(method):
-    """Every method ends so close to the minimum that Newton's step is at most 1e-12 of the norm of
-    theta.
+    """Every method ends so close to the minimum that the length of Newton's step is at most 1e-12
+    of the norm of theta.
     """
     ob = overlapping([4, 5, 3], 1e-2, 50)
     options = {"learning_rate": 0.05, "max_iter": 5000} if method == "adam" else {}
@@ -231,8 +233,8 @@ def test_the_last_newton_steps_reach_the_rounding_error_of_theta(method):
 
 
 def test_escape_stays_at_certified_minima():
-    """At a certified minimum, `escape` reports no success for a decrease below rounding or along
-    the remaining gradient.
+    """From a point within 1e-7 of a certified minimum, `escape` returns this point without success,
+    for any direction.
     """
     stayed = 0
     for seed in range(12):
@@ -258,7 +260,7 @@ def test_escape_goes_down_by_more_than_rounding_along_proved_curvature():
     v = found.direction
     assert found.success and v @ (H @ v) < -H.rounding_bound(v)
     assert ob.value(saddle) - found.fun > 1e-3
-    # a direction of the caller's along which no second derivative is negative
+    # a direction of the caller along which the second derivative is 0
     cubic = DESCENDING["x^2 + y^3"]
     found = fc.escape(cubic, np.zeros(2), np.array([0.0, 1.0]))
     assert found.success and found.fun < 0 and found.x[1] < 0
@@ -290,9 +292,9 @@ def test_minima_of_weak_curvature_are_certified():
     ],
 )
 def test_unpenalised_biases_with_one_sided_labels_have_no_critical_point(loss, labels, l2):
-    """If a class has no samples (or a binary output has only one label) and the biases have no l2,
-    no critical point is reported, because the derivative with respect to that bias has one sign
-    everywhere.
+    """If a class has no samples, or a binary output only one label, and biases have no l2, no
+    critical point is reported. The loss decreases along the reported ray, since the derivative in
+    that bias has one sign everywhere.
     """
     rng = np.random.default_rng(0)
     X, some = rng.standard_normal((30, 3)), (rng.random(30) < 0.5) * 1.0
@@ -305,7 +307,7 @@ def test_unpenalised_biases_with_one_sided_labels_have_no_critical_point(loss, l
     }[labels]
     weight = np.r_[0.0, np.ones(29)]
     if y.ndim == 1:
-        y = np.where(weight == 0, 2, y)  # a row that does not count
+        y = np.where(weight == 0, 2, y)  # the only sample of this class has weight 0
     model = fc.MLP([3, 4, 2 if loss.startswith("binary") else 3])
     ob = fc.Objective(model, X, y, loss=loss, l2=l2, l2_biases=False, sample_weight=weight)
     for theta in (model.init(seed=0), 30 * model.init(seed=1), np.zeros(ob.n_params)):
@@ -324,8 +326,8 @@ def test_unpenalised_biases_with_one_sided_labels_have_no_critical_point(loss, l
 
 
 def test_a_tiny_unit_of_the_loss_gives_no_false_success():
-    """If targets of 1e-13 make the loss at the start 1e-26, the start is not reported as a
-    success.
+    """If targets of 1e-13 make the initial loss 1e-26, a run is a success only if it lowers the
+    loss to a thousandth.
     """
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((30, 4)), 1e-13 * rng.standard_normal((30, 2))
@@ -335,8 +337,8 @@ def test_a_tiny_unit_of_the_loss_gives_no_false_success():
 
 
 def test_an_interpolating_start_is_a_success_in_either_precision():
-    """A start whose residuals are rounding errors, in either precision, is reported as a
-    success.
+    """A run from a start whose residuals are rounding errors is a success, in float64 and
+    float32.
     """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((3, 4))
@@ -349,8 +351,8 @@ def test_an_interpolating_start_is_a_success_in_either_precision():
 
 
 def test_a_run_continues_along_a_curved_valley_of_small_gradient():
-    """In a curved valley of small gradient, whose negative curvature leads only a short way at a
-    time, the run continues with the method's own steps.
+    """In a curved valley with a small gradient and negative curvature that leads only a short way,
+    the run continues with the method's own steps to the minimum.
     """
     c = 3e-7
 
@@ -371,8 +373,8 @@ def test_a_run_continues_along_a_curved_valley_of_small_gradient():
 
 @pytest.mark.parametrize("n", [2, 3])
 def test_runs_leave_points_of_positive_curvature_far_from_a_minimum(n):
-    """In the valley of Rosenbrock's function, where the gradient is within its tolerance and H is
-    definite but Newton's step leaves the valley, the run continues.
+    """In the valley of Rosenbrock's function times 1e-10, where the gradient is within its
+    tolerance but the verdict is undecided, the run continues to the minimum.
     """
 
     class Shallow(function):
@@ -395,7 +397,8 @@ def test_runs_leave_points_of_positive_curvature_far_from_a_minimum(n):
 @pytest.mark.parametrize("seed", range(3))
 def test_slow_progress_near_the_lower_bound_ends_a_run(method, seed):
     """For five tanh units fitted to a sine, whose loss decreases like a power of the number of
-    iterations, the run ends with the message "Slow progress" and no success.
+    iterations, the run ends as slow and not as a success. With a `gradient_tol` it continues to its
+    limit of iterations.
     """
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, np.sin(x), "mse")
@@ -407,7 +410,7 @@ def test_slow_progress_near_the_lower_bound_ends_a_run(method, seed):
     assert losses[-51] - losses[-1] <= 1e-6 * losses[0]
     assert found.message.startswith("Slow progress: the loss decreased only from ")
     assert found.report is not None and found.kind == found.report.kind != "minimum"
-    # a tolerance of the caller's own is kept to: the run goes on
+    # With the caller's gradient tolerance, slow progress does not end the run.
     more = fc.minimize(ob, start, method, seed=0, gradient_tol=1e-13, max_iter=found.nit + 100)
     assert more.stopped == "max_iter" and more.nit == found.nit + 100
 
@@ -417,8 +420,8 @@ def test_slow_progress_near_the_lower_bound_ends_a_run(method, seed):
 )
 @pytest.mark.parametrize("gradient_tol", [0.1, 0.3])
 def test_a_minimum_is_a_success_wherever_the_run_was_before(method, gradient_tol):
-    """For softmax regression, which is convex, success is reported exactly if the verdict is a
-    minimum, also if later attempts found the point.
+    """For softmax regression with l2, a run is a success if and only if the verdict on its final
+    point is a minimum, for two loose gradient tolerances.
     """
     X = np.array([[-0.32], [1.73], [0], [-0.53]])
     y = np.array([[0.18, 0.24, 0.58], [0.62, 0.2, 0.17], [0.37, 0.27, 0.36], [0.26, 0.57, 0.16]])
@@ -431,8 +434,8 @@ def test_a_minimum_is_a_success_wherever_the_run_was_before(method, gradient_tol
 
 
 def test_the_point_that_met_the_tolerance_is_the_result():
-    """If a run ends because the gradient tolerance is met, the result meets it, although an earlier
-    point has a loss lower by rounding.
+    """If a run ends because the gradient tolerance is met, the gradient of the returned point meets
+    it, even if an earlier point has a loss that is lower by rounding.
     """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 4))
@@ -446,8 +449,8 @@ def test_the_point_that_met_the_tolerance_is_the_result():
 
 @pytest.mark.parametrize("method", ["gauss-newton", "levenberg-marquardt"])
 def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
-    """If Cauchy's loss is concave at the current residuals, where it has no Gauss-Newton matrix,
-    the run ends at the last point before.
+    """If Cauchy's loss is concave at the current residuals, so that no Gauss-Newton matrix exists,
+    the run ends at a finite loss no higher than that of the start.
     """
 
     def cauchy(z, y):
@@ -469,7 +472,7 @@ def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
     assert met
 
 
-# --- methods on functions whose derivatives lie, and numbers that end
+# --- methods on functions with wrong derivatives or infinite values
 
 
 @pytest.mark.parametrize(
@@ -519,10 +522,10 @@ def test_the_reduction_ratio_ignores_rounding():
 
 @pytest.mark.parametrize("limit", [0.2, 0.6])
 def test_max_time_includes_the_final_checks(limit, ticks):
-    """The time of a run with its final checks exceeds max_time by at most the last step or
-    check.
+    """The time of a run with its final checks exceeds max_time by at most a tenth and one interval
+    between readings of the clock.
     """
-    # converges after some 4 s, far above the limits
+    # The run would converge after some 4 s, which is far above the limits.
     ob = overlapping([20, 60, 10], 1e-6, 400)
     begun = time.perf_counter()
     found = fc.minimize(ob, ob.model.init(seed=0), "trust-region", max_time=limit, max_iter=10**6)
@@ -531,8 +534,8 @@ def test_max_time_includes_the_final_checks(limit, ticks):
 
 
 def test_a_budget_that_ends_inside_a_step_ends_the_run(monkeypatch):
-    """A run ends if the longest recent interval between two clock readings would exceed the limit,
-    and later shorter intervals do not continue the run.
+    """A run ends if the longest interval between two readings of the clock would exceed the
+    remaining time, and later, shorter intervals do not continue the run.
     """
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
@@ -546,10 +549,10 @@ def test_a_budget_that_ends_inside_a_step_ends_the_run(monkeypatch):
 
 
 def test_final_checks_cost_at_most_the_training_or_their_minimum_budget(ticks, monkeypatch):
-    """For separable classes without l2, where no bound on the loss is known, the final checks take
-    at most twice the time of the training, or a minimum time.
+    """For separable classes without l2, where no bound on the loss is known, a run with final
+    checks takes at most three times as long as without, plus a minimum time.
     """
-    # seconds, or fifty readings of the clock
+    # 0.05 s are fifty readings of the clock `ticks`.
     monkeypatch.setattr(finish, "MIN_CHECK_SECONDS", 0.05)
     X = np.random.default_rng(0).standard_normal((200, 10))
     plain = fc.Objective(fc.MLP([10, 8, 3]), X, np.argmax(X[:, :3], axis=1))
@@ -567,8 +570,8 @@ def test_final_checks_cost_at_most_the_training_or_their_minimum_budget(ticks, m
 
 @pytest.mark.parametrize("elapsed, limit", [(0.01, None), (50.0, None), (200.0, 210.0), (2.0, 2.5)])
 def test_final_checks_stay_within_their_time_budget(elapsed, limit, monkeypatch):
-    """Final checks may take as long as the run, or a second if the run was shorter, but not beyond
-    its time limit.
+    """The time left for final checks is that of the run, or one second if the run was shorter, but
+    ends at the time limit of the run.
     """
     monkeypatch.setattr(finish.time, "perf_counter", lambda: 0.0)
     run = SimpleNamespace(
@@ -602,7 +605,7 @@ def test_by_default_a_run_is_saved_at_most_twice_a_minute(monkeypatch):
     assert len(wrote) == 2
 
 
-# --- parts
+# --- functions that `minimize` calls
 
 
 def test_both_step_functions_take_the_same_arguments_in_the_same_order():
@@ -621,7 +624,7 @@ def test_statuses_are_numbered_as_minimize_lists_them():
 
 
 def test_default_limits_are_100_epochs_and_1000_iterations(problem, rng):
-    """The default limits are 100 epochs with mini-batches, and 1000 iterations otherwise."""
+    """The default limits are 100 epochs with mini-batches and 1000 iterations without."""
     p = problem(rng, (2, 2, 1), N=4)
     words = {"gradient_tol": 1e-300, "verdict": False}
     run = fc.minimize(p.ob, p.theta, "sgd", batch_size=4, learning_rate=1e-6, **words)
@@ -631,8 +634,8 @@ def test_default_limits_are_100_epochs_and_1000_iterations(problem, rng):
 
 
 def test_a_constant_loss_exhausts_patience(problem, rng):
-    """A validation loss equal to the best one counts as no improvement, and the result is the first
-    point with that loss.
+    """A validation loss equal to the best one counts as no improvement, and the run returns the
+    first point with that loss.
     """
     p = problem(rng, (2, 2, 1), N=4)
     flat = SimpleNamespace(value=lambda theta: 3.0, n_params=p.n)
@@ -642,8 +645,8 @@ def test_a_constant_loss_exhausts_patience(problem, rng):
 
 
 def test_flat_space_is_spanned_by_the_weakest_eigenvectors():
-    """The flat space contains the eigenvalues of at most 1e-5 of the largest, weakest first, and is
-    empty if n reaches the limit.
+    """`flat_directions` returns the eigenvectors whose eigenvalues are at most 1e-5 of the largest
+    in absolute value, weakest first, or none if n reaches the limit.
     """
     ob = QuadraticObjective(PrescribedSpectrum([4.0, 3e-5, -1e-6, 5e-5, -2.0, 0.0], 0))
     flat, n_products = flat_directions(ob, np.zeros(6), 7)
@@ -656,8 +659,8 @@ def test_flat_space_is_spanned_by_the_weakest_eigenvectors():
 
 @pytest.mark.parametrize("dense_below", [0, 100])
 def test_final_newton_steps_are_counted(dense_below):
-    """Newton steps at the end of a run return their number and those of products and gradients, by
-    factorisations or in Krylov spaces. If the time is up, no step is taken.
+    """`polish_by_newton` returns the minimum of a quadratic with the numbers of steps, products and
+    gradients, by factorisation or in Krylov spaces. If the time is up, it takes no step.
     """
     ob = QuadraticObjective(PrescribedSpectrum(np.linspace(1, 2, 9), 0))
     at = np.full(9, 1e-3)
@@ -671,8 +674,8 @@ def test_final_newton_steps_are_counted(dense_below):
 
 
 def test_refinement_never_increases_the_loss():
-    """Newton's step near the maximum of x^3/3 - x, which halves the gradient but increases the
-    loss, is rejected.
+    """`polish_by_newton` converges to a minimum of x^3/3 - x, and rejects Newton's step near the
+    maximum and for a concave quadratic, which would increase the loss.
     """
     top = function(1, lambda x: x[0] ** 3 / 3 - x[0], lambda x: x**2 - 1, lambda x: np.diag(2 * x))
     start, never = np.full(1, -0.95), lambda: False
@@ -720,8 +723,8 @@ def test_run_ends_at_a_nearby_certified_minimum_of_no_higher_loss(
     ids=["bowl", "to the left", "to the right", "over a wall", "lost in rounding"],
 )
 def test_line_searches_return_a_lower_point_if_there_is_one(shape, free, walled):
-    """A line search finds a lower point on either side; with `barrier`, it ignores lower points
-    behind an increase.
+    """`find_lower_point` returns a lower point on either side of the start, or None if none exists.
+    With `barrier`, it ignores lower points behind an increase of the loss.
     """
     for barrier, there in ((False, free), (True, walled)):
         start, along = np.zeros(2), np.array([1.0, 0.0])

@@ -1,5 +1,5 @@
-"""Critical points of every kind are reached up to the rounding of the gradient, and failures are
-reported.
+"""`find_critical_point` reaches critical points of every kind up to the rounding of the gradient,
+and reports failures.
 """
 
 import time
@@ -27,7 +27,7 @@ from tests.nets import draw
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
 METHODS = ("follow", "newton-mr", "gradient-norm")
-# walks that fail, such as those towards degenerate points, take all their steps
+# "follow" takes all its steps where it fails, for example towards degenerate points
 FOLLOW_BY_NIGHT = (pytest.param("follow", marks=pytest.mark.nightly), *METHODS[1:])
 
 
@@ -40,7 +40,9 @@ def xor(width=3, l2=1e-3):
 
 @pytest.mark.parametrize("method", FOLLOW_BY_NIGHT)
 def test_critical_points_of_an_autoencoder_match_theory(method):
-    """Every critical point reached is one of the closed form, identified by its loss."""
+    """Every search succeeds at a critical point whose loss is one of the closed form and whose kind
+    is a minimum exactly for the lowest loss.
+    """
     net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
     ob = compiled(net.objective)
     losses = np.array(sorted({case.value for case in net.cases()}))
@@ -58,8 +60,8 @@ def test_critical_points_of_an_autoencoder_match_theory(method):
 
 @pytest.mark.parametrize("method", FOLLOW_BY_NIGHT)
 def test_searches_on_xor_reach_critical_points_or_report_failure(method, dtype):
-    """A search on XOR reports success only at a critical point, and never ends with a larger
-    gradient than at the start.
+    """Most searches on XOR succeed, each success is at a critical point, and no search ends with a
+    larger gradient than at its start.
     """
     ob, ended = compiled(xor()).astype(dtype), 0
     for seed in range(6):
@@ -85,13 +87,13 @@ def test_critical_points_at_large_n_are_found_by_products():
 
 
 def test_a_singular_hessian_takes_least_squares_steps():
-    """If ``H p = -g`` has no solution, the search takes the least-squares solution of least norm as
-    its step.
+    """If the Hessian is singular, the search takes the least-squares solution of least norm as its
+    step, so that it stays orthogonal to the null space.
     """
     values = np.r_[np.zeros(300), np.linspace(-1, -0.5, 100), np.linspace(0.5, 1, 100)]
     H = PrescribedSpectrum(values)
     result = find_critical_point(QuadraticObjective(H, np.ones(500)), np.zeros(500))
-    assert result.success and result.nit <= 8  # the last ones are at rounding
+    assert result.success and result.nit <= 8  # the last steps are of the size of rounding
     zeros = np.stack([H.eigenvector(i) for i in range(300)])
     assert np.linalg.norm(zeros @ result.x) <= 1e-9
 
@@ -105,8 +107,8 @@ def test_a_plateau_is_reported_with_theta_unchanged():
 
 
 def test_a_failed_line_search_is_reported_with_theta_unchanged():
-    """If a Hessian of the wrong sign prevents every step from reducing the gradient, the message
-    names the line search, and theta is unchanged.
+    """If a Hessian of the wrong sign prevents every step from lowering the gradient norm, the
+    search fails with a message that names the line search, and returns its start.
     """
     wrong = FunctionObjective(
         1,
@@ -183,8 +185,8 @@ def tiny_net():
 @pytest.mark.parametrize("bound", [np.inf, np.nan, -np.inf])
 @pytest.mark.parametrize("method", METHODS)
 def test_infinite_rounding_bounds_are_not_used_as_tolerance(method, bound, monkeypatch):
-    """If an objective states an infinite bound on its rounding, success still requires a gradient
-    below a small tolerance.
+    """If the rounding bound of an objective is infinite or NaN, success still requires a gradient
+    norm below a finite tolerance of at most 1e-9.
     """
     ob, theta = tiny_net()
     monkeypatch.setattr(type(ob), "rounding_bound", lambda self, theta: bound)
@@ -192,11 +194,13 @@ def test_infinite_rounding_bounds_are_not_used_as_tolerance(method, bound, monke
     assert 0 < result.gradient_tol < 1e-9
     small = bool(np.linalg.norm(ob.gradient(result.x)) <= result.gradient_tol)
     assert result.success == small
-    assert small or method == "gradient-norm"  # whose descent may end in a valley of ||g||
+    assert small or method == "gradient-norm"  # may end at a minimum of ||g||
 
 
 def test_a_search_continues_if_no_eigensolver_converges(monkeypatch):
-    """If no eigensolver converges, so that ||H|| is unknown, the search continues without ||H||."""
+    """If every eigensolver fails, so that ||H|| is unknown, the search lowers the gradient norm and
+    keeps a finite tolerance.
+    """
 
     def fails(*args, **kwargs):
         raise np.linalg.LinAlgError("Internal Error")
@@ -226,8 +230,8 @@ def test_a_search_that_meets_infinite_curvature_ends_at_a_finite_point():
 
 
 def test_a_search_ends_if_no_step_lowers_the_gradient_norm(monkeypatch):
-    """The search ends if the gradient is below its tolerance, no step lowers ``||g||`` and no
-    critical point is near. Nearness is checked only after clear decreases.
+    """If no step lowers ``||g||`` and no critical point is near, the search ends without success.
+    Nearness is assessed at most once for each halving of the gradient norm.
     """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((13, 4))
@@ -245,7 +249,7 @@ def test_a_search_ends_if_no_step_lowers_the_gradient_norm(monkeypatch):
 
 def test_a_step_beyond_float32_raises_no_error():
     """If Newton's step exceeds the range of float32, because the curvature is 1e-30, the search
-    ends without an error.
+    ends at a finite point without an error.
     """
     X = np.array([[1e-15], [2e-15]])
     ob = fc.Objective(fc.MLP([1, 1], dtype="float32", bias=False), X, [1e25, 1e25], loss="mse")
@@ -255,8 +259,8 @@ def test_a_step_beyond_float32_raises_no_error():
 
 @pytest.mark.parametrize("size", [1e-100, 1e-170, 1e-305])
 def test_curvature_whose_square_underflows_raises_no_error(size):
-    """For a gradient ``size * t`` so small that squares underflow, the search step that replaces a
-    step of Newton-MR raises no error, and moves toward t = 0 or not at all.
+    """For the gradient ``size * t``, so small that squares underflow, the step that replaces one of
+    Newton-MR raises no error and does not increase ||t||.
     """
     moved = []
     theta = np.array([0.5, -0.25])
@@ -274,8 +278,8 @@ def test_curvature_whose_square_underflows_raises_no_error(size):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [1e-300, 1e-170, 1.0, 1e160, 1e290])
 def test_a_quadratic_of_any_scale_has_its_critical_point_found(method, size):
-    """The critical point of a quadratic is found with success, also if squares of its entries
-    overflow or underflow.
+    """The saddle of a quadratic with entries from 1e-300 to 1e290, whose squares overflow or
+    underflow, is found with success.
     """
     saddle = QuadraticObjective(size * np.diag([1.0, 2.0, -3.0]))
     found = fc.find_critical_point(saddle, np.ones(3), method=method)
@@ -284,8 +288,8 @@ def test_a_quadratic_of_any_scale_has_its_critical_point_found(method, size):
 
 @pytest.mark.parametrize("index", [0, 1, 2, 3])
 def test_searches_for_an_index_find_points_of_that_index(index, dtype):
-    """A success has as many negative eigenvalues as requested, counted by the NumPy reference, and
-    most searches succeed.
+    """Most searches for an index succeed. At each success, the Hessian of the NumPy reference has
+    the requested number of negative eigenvalues.
     """
     net = draw(4, [4, 5, 3], "tanh", "cross_entropy", N=60, l2=1e-2)
     ob, ended = net.ob.astype(dtype), 0
@@ -306,8 +310,8 @@ def test_searches_for_an_index_find_points_of_that_index(index, dtype):
 
 
 def test_a_search_climbs_from_a_minimum_to_the_known_saddle():
-    """From one of the two minima of (1 - w1 w2)^2 / 2 + l2 |w|^2 / 2, the search climbs to the
-    saddle at 0, although no gradient points upwards.
+    """Searches on (1 - w1 w2)^2 / 2 + l2 |w|^2 / 2 find a minimum for index 0 and, uphill, the
+    saddle at 0 for index 1. They fail for index 2, which no point has.
     """
     l2 = 0.2
     ob = FunctionObjective(
@@ -324,14 +328,14 @@ def test_a_search_climbs_from_a_minimum_to_the_known_saddle():
     off = find_critical_point(ob, bottom, index=1)
     assert np.array_equal(off.x, bottom) or np.abs(off.x).max() < 1e-12
     assert off.success == (np.abs(off.x).max() < 1e-12)
-    none = find_critical_point(ob, [0.4, 0.7], index=2)  # no point has it
+    none = find_critical_point(ob, [0.4, 0.7], index=2)  # no point has index 2
     assert not none.success and none.status in (1, 2) and "index 2" in none.message
     assert none.gradient_norm <= np.linalg.norm(ob.gradient(np.array([0.4, 0.7])))
 
 
 def test_symmetry_directions_are_not_followed_or_counted(rng):
-    """For identity networks, whose Hessians have a zero for each symmetry direction, each success
-    has the requested index in its certified verdict, and every index is found.
+    """For linear networks, whose Hessians have a zero eigenvalue for each symmetry direction, every
+    success has a certified verdict of the requested index, and each index is found.
     """
     reached = dict.fromkeys(range(3), 0)
     for seed in range(4):
@@ -372,8 +376,8 @@ def test_a_search_for_an_index_ends_within_its_budget():
 
 @pytest.mark.parametrize("options", [{}, {"method": "gradient-norm"}, {"index": 1}])
 def test_a_search_ends_within_max_time(options, monkeypatch):
-    """If each gradient takes 20 ms, a search with a limit of 50 ms ends soon after the limit, even
-    during a line search.
+    """If each gradient takes 20 ms, a search with a limit of 50 ms ends after at most two
+    iterations. With a limit that is not reached, the result is that without a limit.
     """
     now = [0.0]
     net = fc.Objective(fc.MLP([2, 3, 1]), np.eye(4, 2), np.arange(4.0), loss="mse", l2=1e-3)
@@ -393,8 +397,8 @@ def test_a_search_ends_within_max_time(options, monkeypatch):
 
 
 def deep(number, hidden=((6, 5), (5, 4, 4))):
-    """Return the objective of a network with two or three hidden layers, a start with 2 to 10
-    negative eigenvalues, and their number.
+    """Return (ob, theta, negative): a network with two or three hidden layers, a start, and its
+    number of negative eigenvalues, from 2 to 10.
     """
     rng = np.random.default_rng([73, number])
     X = rng.standard_normal((60, 4))
@@ -418,8 +422,8 @@ def n_negative(ob, theta):
 
 
 def ends_near_its_index(number, *hidden):
-    """Return True if a search ends at a certified critical point with different outputs for
-    different samples, and with an index at most 3 away from the start's.
+    """Return True if the search from the start of `deep` ends at a certified critical point whose
+    outputs vary between samples and whose index differs from the start's by at most 3.
     """
     ob, theta, negative = deep(number, *hidden)
     found = find_critical_point(ob, theta)

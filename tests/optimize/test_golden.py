@@ -1,4 +1,6 @@
-"""The steps of every method compared with the golden file; `tests.golden` updates it."""
+"""The steps of every method equal those in the golden file, which `python -m tests.golden`
+updates.
+"""
 
 import pytest
 
@@ -8,5 +10,7 @@ from . import golden
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
 def test_steps_of_every_method_are_unchanged(section):
-    """Counts and final points equal the golden ones, as far as the kernel tables agree."""
+    """Counts, messages and final points of each section equal those in the golden file, up to
+    differences between kernel tables.
+    """
     assert changed(golden, section) == []

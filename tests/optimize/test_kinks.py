@@ -1,5 +1,9 @@
-"""Minima at active kinks are found by `minimize`, proved, and checked against exact arithmetic and
-the loss.
+"""Minima at active kinks are found by `minimize` and proved, and proofs are checked against exact
+arithmetic and the loss.
+
+A kink is active if a relu's pre-activation z is exactly 0 for a sample. The *smooth piece* of the
+loss replaces phi(z) at each active kink by s z, where the slope s is an additional variable, and is
+a smooth function of theta and of all slopes.
 """
 
 from fractions import Fraction
@@ -34,8 +38,9 @@ def relu_net(seed, sizes=(3, 5, 1), loss="mse", l2=3e-3, N=30, activation="relu"
 
 
 def gates_at(ob, theta, active=0):
-    """Return phi' at theta, with the `active` pre-activations closest to 0 in the first layer
-    marked as kinks.
+    """Return (gates, collapsed): for each hidden layer, phi' at theta of shape (N, units) and a
+    mask of units that is all False. The `active` pre-activations closest to 0 in the first layer
+    are NaN, which marks kinks.
     """
     zs = ob.model.preactivations(theta, ob.X)[:-1]
     leaks = ob.certificates.relu_rows().leaks
@@ -59,8 +64,8 @@ def test_the_smooth_piece_equals_the_loss_without_active_kinks(loss, activation)
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_derivatives_in_theta_and_slopes_match_differences(loss):
-    """Gradient and Hessian of the smooth piece, a function of theta and of the slopes at kinks,
-    match central differences.
+    """Gradient and Hessian of the smooth piece match central differences in theta and in the slopes
+    at four kinks.
     """
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss)
     theta = ob.model.init(seed=1) + 0.1
@@ -79,8 +84,8 @@ def test_derivatives_in_theta_and_slopes_match_differences(loss):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_hessian_with_smoothed_kinks_matches_complex_steps(loss, bias, monkeypatch):
-    """The Hessian with smoothed kinks matches complex steps, for weighted samples, for blocks of
-    one sample and of all, and for two widths of the smoothing.
+    """The Hessian of the loss with smoothed kinks matches complex steps, with sample weights, for
+    two widths of the smoothing, and computed in blocks of one sample or of all.
     """
     plain = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, activation="leaky_relu", bias=bias)
     weight = np.random.default_rng(1).random(30)
@@ -95,8 +100,8 @@ def test_the_hessian_with_smoothed_kinks_matches_complex_steps(loss, bias, monke
 
 
 def exact_gradient(ob, gates, theta, slopes):
-    """Return the gradient in theta and slopes, as a list of rational numbers, of the smooth piece
-    for mse and one hidden layer.
+    """Return the gradient of the smooth piece with respect to theta and then the slopes, as a list
+    of Fractions, for mse and one hidden layer. `gates` is that of `gates_at`.
     """
     F, (d, m, _) = Fraction, ob.model.sizes
     X, y = np.asarray(ob.X), np.asarray(ob.y).reshape(-1)
@@ -127,7 +132,9 @@ def exact_gradient(ob, gates, theta, slopes):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_error_of_the_gradient_is_within_its_bound(seed):
-    """The error of the gradient, computed in rational arithmetic, is within its bound."""
+    """Each entry of the smooth piece's gradient differs from rational arithmetic by at most its
+    bound, and the bounds are at most 1e-12 of the norm.
+    """
     ob = relu_net(seed, (3, 4, 1), N=8)
     theta = ob.model.init(seed=seed) + 0.1
     gates, collapsed = gates_at(ob, theta, active=3)
@@ -143,9 +150,8 @@ def test_the_error_of_the_gradient_is_within_its_bound(seed):
 
 
 def network_at_kink_minimum(seed, **options):
-    """Return an objective of a relu network, the gates of its units at a minimum on kinks (NaN on a
-    kink), the smooth piece in theta and slopes, and the minimum as the vector of theta followed by
-    the slopes.
+    """Return (ob, gates, phi, point): a relu network, its gates at a minimum at active kinks (NaN
+    marks a kink), the smooth piece, and the minimum as theta followed by the slopes.
     """
     ob = relu_net(seed, (2, 3, 1), l2=1e-2, **options)
     found = find_kink_minimum(
@@ -160,8 +166,8 @@ def network_at_kink_minimum(seed, **options):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_error_of_the_gradient_is_within_its_bound_where_it_vanishes(seed):
-    """The error of the gradient is within its bound if the gradient is only rounding error, for 27
-    samples, whose 1 / 27 is not exact in float64.
+    """At minima, where the smooth piece's gradient is only rounding error, each entry differs from
+    rational arithmetic by at most its bound, for 27 samples, whose 1 / 27 is rounded.
     """
     ob, gates, phi, point = network_at_kink_minimum(seed, N=27)
     g, bounds = phi.precise_gradient(point)
@@ -174,8 +180,8 @@ def test_the_error_of_the_gradient_is_within_its_bound_where_it_vanishes(seed):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("size", [0.1, 1.0, 10.0])
 def test_the_error_of_the_hessian_is_within_its_bound(loss, size, rng):
-    """The error of the Hessian against complex steps in long double, which is 2000 times more
-    precise, is within its bound.
+    """The smooth piece's Hessian differs from complex steps in long double, which has 11 more bits,
+    by at most its bound.
     """
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, N=27)
     theta = size * ob.model.init(seed=1) + 0.1
@@ -214,8 +220,8 @@ def test_the_third_bound_lies_above_third_differences(loss, unit):
     [((3, 6, 1), "mse", 1e-3), ((3, 5, 3), "cross_entropy", 1e-2), ((3, 4, 4, 1), "mse", 1e-3)],
 )
 def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
-    """Most runs of relu networks end at proved minima, and no point near a proved minimum has a
-    lower loss, at the kinks or away from them.
+    """At least two of four runs of relu networks end at proved minima, of whose neighbours none has
+    a lower loss. Other runs end at kinks, stalled or slow, without success.
     """
     certified = 0
     for seed in range(4):
@@ -235,8 +241,8 @@ def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
 
 
 def test_report_of_a_run_at_kinks_equals_classify():
-    """The report of a run that ends on kinks equals that of `classify` in its sentence and its main
-    fields, however the run ended.
+    """The report of a run that ends at kinks has the sentence and main attributes of `classify` at
+    its final point.
     """
     held = 0
     for seed in range(6):
@@ -263,7 +269,9 @@ def test_report_of_a_run_at_kinks_equals_classify():
 
 
 def test_network_collapsed_by_weight_decay_is_proved_a_minimum():
-    """For y = 0.01 x and l2 = 0.1, all weights decay to 0, and that minimum is proved."""
+    """For y = 0.01 x and l2 = 0.1, the point with all weights 0 is proved a minimum. For y = x,
+    where a unit becomes active, it is not.
+    """
     X = np.linspace(-1, 1, 20)[:, None]
     ob = fc.Objective(fc.MLP([1, 3, 1], activation="relu"), X, 0.01 * X[:, 0], loss="mse", l2=0.1)
     theta = np.zeros(ob.n_params)
@@ -271,7 +279,7 @@ def test_network_collapsed_by_weight_decay_is_proved_a_minimum():
     phi = ob.certificates.relu_rows().smooth_piece(gates, [np.ones(3, dtype=bool)])
     proof = prove_kink_minimum(phi, theta)
     assert proof.certified and proof.n_collapsed == 3 and "weights are all 0" in proof.reason
-    weak = fc.Objective(ob.model, X, X[:, 0], loss="mse", l2=0.1)  # here a unit does open
+    weak = fc.Objective(ob.model, X, X[:, 0], loss="mse", l2=0.1)  # here units become active
     proof = prove_kink_minimum(
         weak.certificates.relu_rows().smooth_piece(gates, [np.ones(3, dtype=bool)]), theta
     )
@@ -282,8 +290,8 @@ def test_network_collapsed_by_weight_decay_is_proved_a_minimum():
 @pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_duplicated_units_are_merged_to_prove_a_minimum_at_kinks(loss, seed):
-    """If a unit of a minimum at kinks is split in two and a collapsed unit is added, the loss does
-    not change and the minimum is proved again.
+    """If a unit of a proved minimum is split in two and a unit of zero weights is added, the loss
+    stays equal, and the wider network's minimum is proved with the copies merged.
     """
     ob = relu_net(seed, (3, 3, 1), loss, l2=3e-3)
     small = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
@@ -304,10 +312,12 @@ def test_duplicated_units_are_merged_to_prove_a_minimum_at_kinks(loss, seed):
 
 
 def test_a_duplicated_unit_at_a_saddle_is_not_proved():
-    """At a saddle with two equal linear units and a target of rank two, no minimum is proved."""
+    """At a saddle with two copies of a linear unit, for targets of rank two, no minimum is proved,
+    and a lower loss is found nearby.
+    """
     rng = np.random.default_rng(0)
     X = rng.random((30, 2))
-    Y = X @ np.diag([3.0, 2.0])  # the best unit's weights are positive, so it is on for all rows
+    Y = X @ np.diag([3.0, 2.0])  # the best unit is active for all samples
     model = fc.MLP([2, 2, 2], activation="relu", bias=False)
     ob = fc.Objective(model, X, Y, loss="mse", l2=1e-3)
     one = fc.Objective(fc.MLP([2, 1, 2], activation="relu", bias=False), X, Y, loss="mse", l2=1e-3)
@@ -352,8 +362,8 @@ def test_only_units_with_equal_gates_and_direction_count_as_copies(rng):
 
 
 def test_no_minimum_is_proved_at_kinks_where_the_gradient_is_not_zero():
-    """No minimum is proved at a point with kinks where the gradient is not 0, for slopes inside or
-    outside of their interval.
+    """At a point with kinks and a nonzero gradient, no minimum is proved, for slopes inside and
+    outside their interval.
     """
     ob = relu_net(0, (3, 6, 1), l2=1e-3, N=40)
     theta = ob.model.init(seed=0)
@@ -374,8 +384,8 @@ def test_tanh_and_residual_networks_have_no_kink_proofs():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_repeated_samples_are_merged_to_one_row_at_kinks(loss):
-    """Repeated samples with different targets are merged to one row, the gradient stays that of the
-    loss, and most runs end at minima.
+    """In the smooth piece, repeated samples with different targets are merged into one row each.
+    Its gradient equals that of the loss, and at least two of three runs end at proved minima.
     """
     certified = 0
     for seed in range(3):
@@ -396,8 +406,8 @@ def test_repeated_samples_are_merged_to_one_row_at_kinks(loss):
 
 
 def test_a_verdict_and_a_following_search_share_one_proof_attempt(monkeypatch):
-    """For one theta a proof at kinks is tried only once, and each caller gets its own copy of the
-    result.
+    """For one theta, `classify` and `find_kink_minimum` attempt a proof only once, and each caller
+    gets a copy of the result.
     """
     tried, made = [], kink_minimum.run_newton_on_kinks
 
@@ -421,8 +431,8 @@ def test_a_verdict_and_a_following_search_share_one_proof_attempt(monkeypatch):
 
 
 def test_kink_proofs_are_not_part_of_results():
-    """No run, result or search has a public attribute with the record of a proof at kinks, which
-    only `classify` uses.
+    """No run, verdict or search has a public attribute that holds the record of a proof at
+    kinks.
     """
     public = [name for name in vars(kink_minimum) if not name.startswith("_")]
     assert "KinkMinimum" not in public and "KinkPoint" in public

@@ -1,5 +1,5 @@
-"""L-BFGS: its step against the recursion, its line search against the Wolfe conditions and
-Hermite's polynomial, and its runs when observed, resumed or interrupted.
+"""L-BFGS: its step is compared with the recursion, its line search with the Wolfe conditions and
+Hermite's cubic, and its runs with observed, resumed and interrupted ones.
 """
 
 import signal
@@ -22,11 +22,13 @@ from tests import nets
 from .problems import rosenbrock
 from .problems import same as same_run
 
-ARMIJO, CURVATURE = 1e-4, 0.9  # of the engine's line search
+ARMIJO, CURVATURE = 1e-4, 0.9  # constants of the Wolfe conditions in the engine
 
 
 def by_recursion(pairs, g):
-    """Return the inverse BFGS matrix times g, by one matrix update for each pair, oldest first."""
+    """Return the inverse BFGS matrix times g, by one matrix update for each pair (s, y), oldest
+    first.
+    """
     s, y = pairs[-1]
     H = (s @ y) / (y @ y) * np.eye(len(g))
     for s, y in pairs:
@@ -40,18 +42,18 @@ def minimize(ob, start, **more):
 
 
 def steps_of(ob, start, **more):
-    """Return a run and all points of its steps."""
+    """Return (run, points): an L-BFGS run, and the start and all points of its steps."""
     points = [start]
     return minimize(ob, start, callback=points.append, **more), points
 
 
-# --- the step
+# --- step
 
 
 @pytest.mark.parametrize("memory", [1, 3, 20])
 def test_the_compact_form_matches_the_recursion(memory):
-    """The compact form of the inverse BFGS matrix equals successive updates, with and without a
-    full ring buffer.
+    """The step in compact form equals that of successive matrix updates in NumPy, before and after
+    the memory of pairs is full.
     """
     run = Run(rosenbrock(10), np.linspace(-1.0, 1.5, 10), 0)
     run.evaluate_at_theta()
@@ -69,8 +71,8 @@ def test_the_compact_form_matches_the_recursion(memory):
 @pytest.mark.parametrize("memory", [2, 20])
 @pytest.mark.parametrize("n", [1, 2, 9, 64])
 def test_lbfgs_iterates_on_a_quadratic_match_numpy(n, memory, rng):
-    """On a quadratic, each step is along the direction of the recursion in NumPy. The run reaches
-    the minimum, within 4 n + 4 steps if the memory holds n pairs.
+    """On a quadratic, each step is parallel to that of the recursion in NumPy. The run reaches the
+    minimum, within 4 n + 4 steps if the memory holds n pairs.
     """
     Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
     A, centre = Q * np.linspace(1, 20, n) @ Q.T, rng.standard_normal(n)
@@ -91,12 +93,12 @@ def test_lbfgs_iterates_on_a_quadratic_match_numpy(n, memory, rng):
         pairs.append((-step, A @ -step))
 
 
-# --- the line search
+# --- line search
 
 
 def test_points_of_networks_meet_the_strong_wolfe_conditions(rng):
-    """Each point of a run satisfies the strong Wolfe conditions, with values and gradients computed
-    again.
+    """Each step of a run on networks satisfies the strong Wolfe conditions, for values and
+    gradients computed again.
     """
     for activation in nets.SMOOTH:
         net = nets.draw(rng, [3, 6, 2], activation, "cross_entropy", 40, l2=1e-3)
@@ -111,8 +113,8 @@ def test_points_of_networks_meet_the_strong_wolfe_conditions(rng):
 
 @pytest.mark.parametrize("scale", [1e-9, 1e-4, 1.0, 1e5])
 def test_line_searches_work_from_any_length_of_the_first_step(scale):
-    """For any length of the gradient, the first step is along its negative and satisfies the strong
-    Wolfe conditions.
+    """For Rosenbrock's function times 1e-9 to 1e5, the first step is along the negative gradient
+    and satisfies the strong Wolfe conditions.
     """
     ob = FunctionObjective(
         10, lambda x: scale * rosen(x), lambda x: scale * rosen_der(x), lambda x: np.eye(10)
@@ -127,8 +129,8 @@ def test_line_searches_work_from_any_length_of_the_first_step(scale):
 
 
 def on_a_line(value, slope):
-    """Return a run in one dimension, at 0 with the given value and negative slope, whose first
-    trial is at min(1, -slope).
+    """Return a QuasiNewton state in one dimension at 0, with the given value and negative slope,
+    whose first trial point is min(1, -slope).
     """
     line = QuasiNewton(1, float, 1)
     line.start(np.zeros(1), value, np.full(1, slope))
@@ -152,8 +154,8 @@ def test_line_searches_extrapolate_at_most_tenfold():
 @pytest.mark.parametrize("f", [-9.0, -1.2, -0.99, -0.6, 0.5, 40.0])
 @pytest.mark.parametrize("slope", [-30.0, -1.1, -0.95, 0.95, 3.0, 99.0])
 def test_the_next_trial_is_a_minimum_of_the_cubic(f, slope):
-    """The next trial is the minimum of Hermite's cubic through values and slopes at 0 and 1, within
-    bounds.
+    """The second trial is the minimum of Hermite's cubic through values and slopes at 0 and 1,
+    clipped to its interval, or a fixed step if the cubic has no minimum.
     """
     line = on_a_line(0.0, -1.0)
     assert line.supply_trial(f, np.full(1, slope))
@@ -163,9 +165,9 @@ def test_the_next_trial_is_a_minimum_of_the_cubic(f, slope):
     lowest = [
         x.real for x in cubic.deriv().roots() if abs(x.imag) < 1e-12 and cubic.deriv(2)(x.real) > 0
     ]
-    if f <= -ARMIJO and slope < 0:  # it still falls: further on
+    if f <= -ARMIJO and slope < 0:  # still decreasing: extrapolate
         wanted = np.clip(lowest[0], 2, 10) if lowest and lowest[0] > 1 else 4.0
-    elif f <= -ARMIJO:  # low and rising: back from there
+    elif f <= -ARMIJO:  # low enough but increasing: interpolate
         wanted = np.clip(lowest[0], 0.1, 0.9) if lowest else 0.5
     else:
         wanted = np.clip(lowest[0], 0.1, 0.9) if lowest else 0.5
@@ -193,8 +195,8 @@ def test_an_abandoned_line_search_ends_at_its_lowest_trial():
 
 
 def test_failed_line_searches_drop_the_pairs_and_then_end_the_run():
-    """If every trial value and slope after the first point is wrong, the search drops its pairs,
-    then fails until it is started again.
+    """If all trial values are too high, the search first drops its pairs and then fails. It does
+    not begin again until it is started with a new point.
     """
     line = on_a_line(0.0, -1.0)
     assert not line.supply_trial(-0.7, np.full(1, -0.5)) and line.moved and line.count == 1
@@ -208,8 +210,8 @@ def test_failed_line_searches_drop_the_pairs_and_then_end_the_run():
 
 
 def test_a_value_that_is_not_finite_shortens_the_step():
-    """If the first trial leads to a negative x, where log x is undefined, the run still reaches the
-    minimum of x - log x.
+    """If the first trial is negative, where log x is undefined, the run still reaches the minimum
+    of x - log x.
     """
 
     def value(x):
@@ -221,9 +223,9 @@ def test_a_value_that_is_not_finite_shortens_the_step():
 
 
 @pytest.mark.parametrize("at", [1, 4, 5, 9, 13])
-@pytest.mark.parametrize("memory", [4, 20])  # a ring that turns, and one that does not
+@pytest.mark.parametrize("memory", [4, 20])  # with and without overwritten pairs
 def test_a_resumed_run_continues_with_its_pairs_bitwise(memory, at, tmp_path):
-    """A run resumed after any step is bitwise identical to the uninterrupted one."""
+    """A run resumed after 1 to 13 steps is bitwise identical to the uninterrupted one."""
     start, path = np.linspace(-1.0, 1.5, 10), tmp_path / "run"
     how = {"memory": memory, "verdict": False}
     whole = fc.minimize(rosenbrock(10), start, "l-bfgs", max_iter=25, **how)
@@ -255,12 +257,14 @@ def test_float32_runs_stay_in_float32():
 
 @pytest.mark.parametrize("at", range(1, 7))
 def test_ctrl_c_while_recording_leaves_a_consistent_result(at):
-    """If Ctrl-C arrives at any moment, the returned point, its loss and the last record belong to
-    the same point.
+    """If Ctrl-C arrives at any use of the records while a step is recorded, the best point has the
+    recorded lowest loss.
     """
 
     class Broken(list):
-        """A list that raises KeyboardInterrupt at a given number of uses."""
+        """A list that raises KeyboardInterrupt when its length is read, or before or after an item
+        is set, for the `left`-th time.
+        """
 
         left = None
 
@@ -294,7 +298,7 @@ def test_ctrl_c_while_recording_leaves_a_consistent_result(at):
     assert run.best_f == ob.value(run.best) == min(run.past_records()["loss"])
 
 
-# --- however a run is driven
+# --- callbacks and user-defined objectives
 
 
 def same(a, b):
@@ -304,7 +308,7 @@ def same(a, b):
 
 
 class UserObjective:
-    """An objective whose class the engine does not recognise."""
+    """An objective that delegates to `ob` and whose class the engine does not recognise."""
 
     def __init__(self, ob):
         self.n_params, self.dtype = ob.n_params, ob.dtype
@@ -332,15 +336,15 @@ def test_runs_are_bitwise_identical_with_and_without_callbacks(loss, dtype, rng)
 
 
 def default_gradient_tol(dtype):
-    """Return the default gradient tolerance for a dtype."""
+    """Return the default gradient tolerance of `minimize` for a dtype."""
     return 1e-6 if dtype == "float64" else 1e-3
 
 
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("activation", nets.ACTIVATIONS)
 def test_the_lowest_point_is_returned_if_only_rounding_remains(activation, rng):
-    """If values differ only by rounding, so that some of them rise, the run returns the lowest
-    point, with and without a callback.
+    """If values differ only by rounding, so that some of them rise, the run returns the point of
+    the lowest loss, with and without a callback.
     """
     net = nets.draw(rng, [3, 5, 1], activation, "mse", 25, l2=1e-2)
     for dtype in nets.DTYPES:
@@ -378,7 +382,7 @@ def test_vector_operations_in_many_parts_are_bitwise_identical(rng):
         pairs = [*pairs, (run.theta - theta, run.g - g)][-3:]
     q, expected = method.engine, run.g.astype(float)
     weights = []
-    for s, y in reversed(pairs):  # the two loops
+    for s, y in reversed(pairs):  # first loop of the recursion
         weights.append((s @ expected) / (s @ y))
         expected = expected - weights[-1] * y
     expected *= (pairs[-1][0] @ pairs[-1][1]) / (pairs[-1][1] @ pairs[-1][1])
@@ -413,7 +417,7 @@ def test_subclasses_and_wrappers_are_evaluated_with_their_own_loss(rng):
     assert damped.fun == other.value(damped.x) < other.value(net.theta)
 
 
-# --- however it is stopped
+# --- time limits and interrupts
 
 
 def slow(rng):
@@ -422,8 +426,8 @@ def slow(rng):
 
 @pytest.mark.parametrize("method", ["l-bfgs", "lm"])
 def test_max_time_ends_a_run_without_an_iteration_limit(method, rng):
-    """A run with no iteration limit ends by max_time. The limit is raised until the run takes at
-    least one step, since the machine may be busy.
+    """A run with practically no limit of iterations ends by max_time, with a consistent result and
+    history. The limit is raised until at least one step fits.
     """
     net, how = slow(rng), {"gradient_tol": 0.0, "max_iter": 10**9, "verdict": False}
     for seconds in (0.2, 2.0, 20.0, 200.0):
@@ -452,7 +456,7 @@ def test_ctrl_c_in_the_middle_of_the_engines_steps_keeps_them(rng):
     before = signal.signal(signal.SIGPROF, ring)
     try:
         minimize(net.ob, net.theta, max_iter=2)
-        signal.setitimer(signal.ITIMER_PROF, 0.15)  # of the processor's time
+        signal.setitimer(signal.ITIMER_PROF, 0.15)  # seconds of processor time
         found = minimize(net.ob, net.theta, gradient_tol=0.0, max_iter=10**9)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -464,13 +468,13 @@ def test_ctrl_c_in_the_middle_of_the_engines_steps_keeps_them(rng):
     assert np.array_equal(again.history["loss"], found.history["loss"])
 
 
-# --- what it reaches
+# --- final losses
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.nightly)])
 def test_networks_end_as_low_as_with_scipys_l_bfgs(count, rng):
-    """In at least 20 of 30 comparisons, a run ends with a loss no higher than that of SciPy's
-    L-BFGS. No loss of a run rises by more than rounding, and `fun` is the loss at `x`.
+    """In at least 20 of 30 comparisons, the final loss is at most that of SciPy's L-BFGS-B. No loss
+    of a run rises by more than rounding, and `fun` is the loss at `x`.
     """
     lower = 0
     for i in range(count):
@@ -493,7 +497,7 @@ def test_networks_end_as_low_as_with_scipys_l_bfgs(count, rng):
     assert lower >= 20  # minima differ: chance alone would give 15
 
 
-# --- in coordinates of a network's layers
+# --- layer coordinates
 
 
 def regression(loss="mse", N=300, n_threads=1, **more):
@@ -506,8 +510,8 @@ def regression(loss="mse", N=300, n_threads=1, **more):
 
 
 def test_steps_equal_lbfgs_in_layer_coordinates():
-    """Until coordinates are updated, steps equal those of L-BFGS applied to the function of these
-    coordinates, up to rounding.
+    """Until coordinates are updated, steps with `precondition=True` equal those of L-BFGS on the
+    objective as a function of layer coordinates, up to rounding.
     """
     ob, theta = regression()
     made = ob.engine_steps.layer_coordinates()
@@ -528,8 +532,8 @@ def test_steps_equal_lbfgs_in_layer_coordinates():
 
 @pytest.mark.parametrize("loss", ["mse", "poisson", "gamma", "quantile", "pseudo_huber"])
 def test_coordinates_of_layers_halve_the_gradients_of_a_regression(loss):
-    """With coordinates of layers, half the gradients suffice for the loss that 150 plain steps
-    reach.
+    """With `precondition=True`, half as many gradients suffice for the loss that 150 steps without
+    it reach.
     """
     ob, theta = regression(loss, N=1500)
     plain = minimize(ob, theta, max_iter=150, gradient_tol=0.0)
@@ -540,7 +544,9 @@ def test_coordinates_of_layers_halve_the_gradients_of_a_regression(loss):
 @pytest.mark.parametrize("at", [1, 4, 5, 7, 10, 13])
 @pytest.mark.parametrize("memory", [4, 20])
 def test_a_resumed_run_keeps_its_coordinates(memory, at, tmp_path):
-    """A run resumed before, during or after an update of the coordinates is bitwise identical."""
+    """A run in layer coordinates that is resumed before, at or after an update of the coordinates
+    is bitwise identical to the uninterrupted one.
+    """
     (ob, theta), path = regression(), tmp_path / "run"
     how = {"memory": memory, "precondition": True}
     whole = minimize(ob, theta, max_iter=25, **how)
@@ -571,8 +577,8 @@ def test_layer_coordinates_are_bitwise_identical_for_any_number_of_threads():
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 def test_layer_coordinates_without_descent_are_abandoned(dtype, monkeypatch, tmp_path):
-    """If no step in coordinates of layers lowers the loss, the run continues in theta, also after
-    it is resumed.
+    """If steps in layer coordinates stop lowering the loss, the run continues in theta, also after
+    it is resumed, and each step lowers the loss.
     """
     ob, theta = regression(dtype=dtype)
     path, steps = tmp_path / "run", []

@@ -1,4 +1,6 @@
-"""`method="levenberg-marquardt"` on small networks, and runs that end at a target loss."""
+"""`method="levenberg-marquardt"` on small networks, default methods, and runs from several
+starts.
+"""
 
 import numpy as np
 import pytest
@@ -48,7 +50,9 @@ def test_levenberg_marquardt_finds_a_certified_least_squares_minimum():
 
 @pytest.mark.parametrize("loss", nets.LOSSES)
 def test_levenberg_marquardt_converges_for_every_loss_in_both_precisions(loss, dtype, rng):
-    """Levenberg-Marquardt converges for every loss, in both precisions."""
+    """Levenberg-Marquardt reaches its gradient tolerance for every loss, in float64 and float32,
+    and returns theta in the dtype of the network.
+    """
     net = nets.draw(rng, [3, 4, 2], "tanh", loss, 30, l2=1e-2, dtype=dtype)
     found = run(net.ob, net.theta)
     assert found.stopped == "critical" and found.x.dtype == dtype
@@ -67,8 +71,8 @@ def test_a_callback_changes_no_step(activation, rng):
 
 
 def test_objectives_without_a_matrix_take_gauss_newton_steps(rng):
-    """If no matrix is formed, because the network is large, normalised, sparse or streamed, or
-    memory is limited, Levenberg-Marquardt takes the steps of the method "gauss-newton".
+    """If no Gauss-Newton matrix is formed, because the network is large, has batch normalisation,
+    sparse or streamed samples, or little memory, the run is bitwise that of "gauss-newton".
     """
     X, y = rng.standard_normal((60, 30)), rng.standard_normal((60, 1))
     few = fc.MLP([3, 4, 1], batch_norm=True)
@@ -86,8 +90,8 @@ def test_objectives_without_a_matrix_take_gauss_newton_steps(rng):
 
 
 def fit_of_noise():
-    """Return a fit of noise along a curved valley, where a hundred steps lower the loss only a
-    little.
+    """Return (ob, theta): a fit of noise along a curved valley, where a hundred steps lower the
+    loss only a little, and its start.
     """
     x = np.linspace(-1, 1, 41)[:, None]
     noise = 0.1 * np.random.default_rng(0).standard_normal(x.shape)
@@ -110,7 +114,7 @@ def test_slow_runs_are_bitwise_identical_with_callbacks_and_resumed(tmp_path):
     whole = run(ob, start, max_iter=240)
     assert whole.nhev > 0
     same(whole, run(ob, start, max_iter=240, callback=lambda x: None))
-    for most in (10, 160, whole.nit - 5):  # before the steps change, and after
+    for most in (10, 160, whole.nit - 5):  # before and after the run changes to Hessian steps
         file = tmp_path / str(most)
         run(ob, start, max_iter=most, checkpoint=file)
         rest = fc.minimize(ob, None, "lm", max_iter=240, resume=file, verdict=False)
@@ -119,7 +123,7 @@ def test_slow_runs_are_bitwise_identical_with_callbacks_and_resumed(tmp_path):
 
 def test_levenberg_marquardt_leaves_a_saddle():
     ob = sine(l2=1e-4)
-    zero = np.zeros(ob.n_params)  # of all weights; the gradient is zero there
+    zero = np.zeros(ob.n_params)  # a critical point
     found = fc.minimize(ob, zero, "lm", seed=0)
     assert fc.classify(ob, zero).n_negative and found.fun < 0.9 * ob.value(zero)
     assert found.kind == "minimum"
@@ -127,7 +131,7 @@ def test_levenberg_marquardt_leaves_a_saddle():
 
 def test_small_networks_are_minimised_by_levenberg_marquardt_by_default(rng):
     """The default method of `minimize` is Levenberg-Marquardt for small networks with samples in
-    memory, and another one otherwise.
+    memory, and trust-region for other objectives or with options that only trust-region has.
     """
     ob, start = fit_of_noise()
     ours = fc.minimize(ob, start, max_iter=20, verdict=False)
@@ -166,8 +170,8 @@ def test_non_numeric_fun_target_raises():
 
 @pytest.mark.parametrize("method", ["levenberg-marquardt", "l-bfgs", "trust-region"])
 def test_multistart_equals_separate_runs(method, python):
-    """A call with several starts returns the lowest of their results, bitwise identical for any
-    number of threads.
+    """A call with several starts returns the lowest of their losses, is bitwise identical for one
+    and two threads, and begins with the start that is passed.
     """
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 3, 1], "tanh"), x, np.sin(2 * x), "mse", l2=1e-4)

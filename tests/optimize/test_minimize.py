@@ -1,5 +1,6 @@
-"""`minimize`: where each method ends, how that point is reported, what the run costs, and how it is
-stopped."""
+"""`minimize`: final points of each method, reports on them, costs of runs, and invalid
+arguments.
+"""
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ FIRST_ORDER = ["sgd", "momentum", "nesterov", "rmsprop", "adam"]
 
 
 def saddle_function():
-    """Return x^2 + (y^2 - 1)^2, with a saddle at 0 and minima at (0, -1) and (0, 1)."""
+    """Return the objective x^2 + (y^2 - 1)^2, with a saddle at 0 and minima at (0, -1) and (0,
+    1).
+    """
     return FunctionObjective(
         2,
         lambda t: t[0] ** 2 + (t[1] ** 2 - 1) ** 2,
@@ -33,8 +36,8 @@ def autoencoder():
 
 
 def near_critical_points(net, count=10):
-    """Yield critical points of an autoencoder that are not global minima, each with a start at a
-    distance of 1e-4.
+    """Yield (case, start) for `count` critical points of an autoencoder that are not global minima,
+    each with a start at a distance of 1e-4.
     """
     rng = np.random.default_rng(11)
     for k in range(count):
@@ -48,7 +51,9 @@ def near_critical_points(net, count=10):
 
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_methods_that_leave_saddles_reach_the_global_minimum_of_an_autoencoder(autoencoder, method):
-    """From starts near saddles, every run ends with the closed-form loss to a relative 1e-8."""
+    """From starts near saddles of an autoencoder, every run succeeds with the loss of the global
+    minimum in closed form, to a relative 1e-8.
+    """
     truth = autoencoder.case({1, 2, 3, 4}).value
     reached = 0
     for _, start in near_critical_points(autoencoder):
@@ -85,8 +90,8 @@ def test_rosenbrock_ends_at_a_proved_minimum(method):
     "method", [*SADDLE_ESCAPING, "gauss-newton", *FIRST_ORDER, *SADDLE_ATTRACTED, "l-bfgs"]
 )
 def test_success_is_never_true_on_a_saddle(method):
-    """From a start exactly at a saddle, methods that use negative curvature leave the saddle, and
-    the others report it without success.
+    """From a start exactly at a saddle, methods that use negative curvature reach a minimum, and
+    the others stay and report the saddle without success.
     """
     ob = saddle_function()
     ob.ggn = lambda t: np.diag([2.0, 8 * t[1] ** 2])
@@ -100,7 +105,9 @@ def test_success_is_never_true_on_a_saddle(method):
 
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_runs_leave_a_maximum(method):
-    """Runs of every method that uses negative curvature leave a maximum of cos x + cos y."""
+    """Every method that uses negative curvature leaves the maximum of cos x + cos y and reaches its
+    minimum -2.
+    """
     ob = FunctionObjective(
         2, lambda t: np.cos(t).sum(), lambda t: -np.sin(t), lambda t: np.diag(-np.cos(t))
     )
@@ -118,7 +125,7 @@ def test_a_quadratic_takes_one_newton_step_or_at_most_20_steps_of_other_methods(
 
 def test_rejected_steps_cost_no_product():
     """Newton's step on sqrt(1 + x^2) far from 0, which is x^2 times too long, is shortened by
-    evaluations of the value alone.
+    evaluations of the value without further products.
     """
     ob = FunctionObjective(
         2,
@@ -264,7 +271,9 @@ def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
     ],
 )
 def test_invalid_input_raises_a_one_sentence_error(call, error, words):
-    """Each invalid argument raises the expected error with one sentence that names the argument."""
+    """Each invalid argument raises the expected error, whose message names the argument or what is
+    missing.
+    """
     with pytest.raises(error, match=words):
         call()
 
@@ -306,7 +315,7 @@ def test_minimize_does_not_modify_the_start():
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_a_kink_ends_a_run_without_success(method):
     """At the minimum of |x - 1/3| + (x - y)^2, where the gradient is not small and steps only
-    become shorter, the run ends without success.
+    become shorter, the run ends without success and its message names a kink.
     """
 
     def gradient(t):
@@ -327,7 +336,7 @@ def test_a_kink_ends_a_run_without_success(method):
 
 def test_stalls_of_smooth_functions_are_not_attributed_to_kinks():
     """If the gradient of a smooth function has the wrong sign, so that no step lowers the loss, the
-    message mentions no kink.
+    run ends as stalled or slow and its message does not mention a kink.
     """
     ob = FunctionObjective(2, lambda t: t @ t, lambda t: -2 * t, lambda t: 2 * np.eye(2))
     found = minimize(ob, np.ones(2), "trust-region", seed=0, max_iter=5000)
@@ -335,7 +344,9 @@ def test_stalls_of_smooth_functions_are_not_attributed_to_kinks():
 
 
 class NoisyPowerValley:
-    """The function x^power + y^2 in rotated coordinates, with random last bits in its Hessian."""
+    """The function x^power + y^2 in coordinates rotated by the matrix `turn`, with random last bits
+    in its Hessian.
+    """
 
     n_params = 2
 
@@ -384,5 +395,5 @@ def test_runs_without_a_start_use_the_models_initial_weights():
 
 
 def twice(seed):
-    """Return two random generators with equal seeds."""
+    """Return two random generators with the same seed."""
     return np.random.default_rng(seed), np.random.default_rng(seed)

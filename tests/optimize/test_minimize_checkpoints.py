@@ -1,4 +1,6 @@
-"""A stopped run resumes bit for bit; its file is safetensors, and is either complete or absent."""
+"""A stopped run resumes bit for bit. Its checkpoint is a safetensors file, which is either complete
+or absent.
+"""
 
 import copy
 import errno
@@ -19,7 +21,8 @@ from fastcurv.testing import QuadraticObjective
 
 from .problems import regression, rosenbrock, same
 
-METHODS = [name for name in ALL if name not in ("l-bfgs", "levenberg-marquardt")]  # their own
+# L-BFGS and Levenberg-Marquardt have tests of resumed runs in their own files.
+METHODS = [name for name in ALL if name not in ("l-bfgs", "levenberg-marquardt")]
 
 
 def problem(method):
@@ -56,8 +59,8 @@ def test_resumed_runs_keep_the_order_of_mini_batches(seed, tmp_path):
 
 @pytest.mark.parametrize("options", [{"method": "trust-region"}, {"batch_size": 7}])
 def test_resuming_with_another_objective_raises(options, tmp_path):
-    """Resuming a run with another objective raises an error, because its history would mix two
-    losses.
+    """Resuming a run with an objective of another loss raises ValueError with both losses, because
+    the history would mix them.
     """
     path, options = tmp_path / "run.safetensors", {"method": "adam", "max_iter": 3} | options
     minimize(regression(), np.zeros(5), checkpoint=path, verdict=False, **options)
@@ -73,8 +76,8 @@ def decaying(step):
 
 
 def test_resuming_compares_functions_by_name(tmp_path):
-    """On resuming, callable options are compared by name, since their addresses differ between
-    processes.
+    """On resuming, functions among the options are compared by name, because their addresses differ
+    between processes, and numbers by value, whatever their type.
     """
     said = options_as_text({"a": decaying, "b": np.float64(0.5), "c": np.int64(3), "d": None})
     assert said == {"a": f"{__name__}.decaying", "b": "0.5", "c": "3", "d": "None"}
@@ -163,8 +166,8 @@ def test_a_resumed_run_uses_a_new_tolerance(tmp_path):
 
 
 def test_a_run_of_unbounded_loss_is_reported_so_when_resumed(tmp_path):
-    """A run that ended because the loss is unbounded reports so again when it is resumed, and takes
-    no further step.
+    """A run that ended because the loss is unbounded below ends so again when it is resumed,
+    without a further step.
     """
     ob, path = QuadraticObjective(np.diag([-2.0, 2.0])), tmp_path / "run"
     first = minimize(ob, np.ones(2), "trust-region", seed=0, checkpoint=path)
@@ -174,8 +177,8 @@ def test_a_run_of_unbounded_loss_is_reported_so_when_resumed(tmp_path):
 
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_run_with_validation_is_not_resumed_without(watched, tmp_path):
-    """A run that used validation cannot be resumed without: an error is raised, since the best
-    point was chosen by the validation loss.
+    """Resuming a run with validation without it, or one without validation with it, raises
+    ValueError, because the best point was chosen by another loss.
     """
     ob, path = regression(), tmp_path / "run"
     one, other = ({"validation": regression(seed=1)}, {})[:: 1 if watched else -1]
@@ -186,8 +189,8 @@ def test_a_run_with_validation_is_not_resumed_without(watched, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_diverged_run_is_reported_so_when_resumed(tmp_path):
-    """A diverged run that is resumed ends as diverged, without success and with the lowest loss
-    known.
+    """A diverged run that is resumed ends as diverged, without success and with the lowest loss of
+    the first run.
     """
     ob, path = QuadraticObjective(np.diag([1.0, 100.0])), tmp_path / "run.npz"
     first = minimize(ob, np.ones(2), "sgd", max_iter=2000, learning_rate=1e3, checkpoint=path)
@@ -197,8 +200,8 @@ def test_a_diverged_run_is_reported_so_when_resumed(tmp_path):
 
 
 def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
-    """If the disk is full, the run ends as without a checkpoint, and resuming from the last
-    complete checkpoint is bitwise identical.
+    """If the disk becomes full, the run warns once and ends as without a checkpoint. The run
+    resumed from the last complete checkpoint is bitwise identical.
     """
 
     ob, path, saves = QuadraticObjective(np.diag([1.0, 10.0, 100.0])), tmp_path / "c", []
@@ -220,11 +223,11 @@ def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 def test_checkpoint_paths_that_cannot_be_files_raise_before_any_work(tmp_path):
-    """A checkpoint path that is a folder, a device or a pipe, or in a missing folder, is rejected
-    before the run begins.
+    """A checkpoint path that is a folder, a device, a pipe or a link to one, or is in a missing
+    folder, raises ValueError before the objective is evaluated.
     """
     ob, pipe = QuadraticObjective(np.eye(3)), tmp_path / "pipe"
-    ob.value = None  # nothing may be asked of it
+    ob.value = None  # a call would raise TypeError
     os.mkfifo(pipe)
     (tmp_path / "link").symlink_to(pipe)
     for name in (".", "pipe", "link", "none/such", "pipe/such"):
@@ -236,7 +239,7 @@ def test_checkpoint_paths_that_cannot_be_files_raise_before_any_work(tmp_path):
     assert not pipe.is_file() and not Path(os.devnull).is_file()
 
 
-# --- what no run has saved is refused in one sentence
+# --- malformed checkpoints are rejected with a short error
 
 OB = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse")
 OPTIONS = {"sgd": {"batch_size": 1}, "adam": {"batch_size": 1}}
@@ -244,8 +247,8 @@ OPTIONS = {"sgd": {"batch_size": 1}, "adam": {"batch_size": 1}}
 
 @pytest.fixture
 def saved(tmp_path):
-    """Return a function that saves a run, changes its file by a given function, and resumes the
-    run.
+    """Return a function that saves a run of a method, applies `change(arrays, facts)` to its
+    checkpoint, and resumes the run.
     """
 
     def go_on(method, change, bits=np.random.PCG64):
@@ -261,8 +264,8 @@ def saved(tmp_path):
 
 
 def put(where, name, value):
-    """Return a function that changes one entry of a checkpoint, where `where` is "arrays", "facts"
-    or a part of the facts.
+    """Return a function of (arrays, facts) that sets one entry of a checkpoint. `where` is
+    "arrays", "facts" or the name of a dict within the facts.
     """
 
     def change(arrays, facts):
@@ -335,8 +338,8 @@ def test_invalid_generator_states_in_checkpoints_raise(change, saved):
 
 
 def test_unchanged_checkpoints_resume(saved):
-    """Checkpoints without a change, and without the best point, can be resumed, so errors in the
-    other tests are due to their changes.
+    """Checkpoints that are rewritten unchanged, or without the best point, are resumed, so errors
+    in the other tests are due to their changes.
     """
     assert saved("adam", lambda *_: None).nit == 6
     assert saved("adam", lambda arrays, _: arrays.pop("run.best")).nit == 6
@@ -365,8 +368,8 @@ FORGED_CHECKPOINTS = {
 @pytest.mark.parametrize("method", ["sgd", "adam", "lbfgs", "trust-region", "levenberg-marquardt"])
 @pytest.mark.parametrize("limit", [3, 6])
 def test_forged_loss_of_a_checkpoint_is_in_no_result(method, limit, tmp_path):
-    """A loss forged in a checkpoint appears in no result, whether the run continues or ends at
-    once.
+    """If losses or gradients in a checkpoint are forged, the resumed run is rejected or reports the
+    true loss, gradient and gradient norm, whether it continues or ends at once.
     """
     path, options = tmp_path / "run", OPTIONS.get(method, {}) | {"verdict": False}
     minimize(OB, OB.model.init(seed=0), method, checkpoint=path, max_iter=3, seed=0, **options)

@@ -1,5 +1,6 @@
-"""Updates of first-order methods against their formulas, and schedules against sums of
-their rates."""
+"""Updates of first-order methods are compared with their formulas, and conditions on schedules with
+their known convergence.
+"""
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 
 def nonlinear_gradient_function():
-    """Return a function with a nonlinear gradient, for which wrong averages of points give wrong
-    updates.
+    """Return an objective of three variables whose gradient is nonlinear, so that averages of
+    points instead of gradients give wrong updates.
     """
     return FunctionObjective(
         3,
@@ -30,8 +31,8 @@ def nonlinear_gradient_function():
 
 
 def by_formula(method, g, a, steps, theta):
-    """Return updates computed on plain arrays by the table of `fastcurv.first_order`, one line for
-    each method.
+    """Return theta after `steps` updates of the method with gradient function `g` and learning
+    rates `a(t)`, computed by its formula in `fastcurv.first_order`.
     """
     v = m = s = np.zeros(3)
     for t in range(1, steps + 1):
@@ -159,8 +160,8 @@ def test_schedules_have_the_rates_of_their_formulas():
     ],
 )
 def test_robbins_monro_reports_the_known_convergence_of_each_schedule(schedule, far, quiet):
-    """The reported conditions of Robbins and Monro are those known for each schedule, and the
-    reported exponent is that of the decrease of its rates.
+    """`robbins_monro` reports the known divergence of the sum and convergence of the sum of squares
+    of each schedule's rates, and the exponent with which these rates decrease.
     """
     found = robbins_monro(schedule)
     assert (found.sum_diverges, found.squares_converge) == (far, quiet)
@@ -196,7 +197,7 @@ def test_invalid_schedules_raise_a_clear_error(call, error, words):
 @pytest.mark.parametrize("every", [1, 3])
 def test_an_epoch_that_overflows_counts_as_diverged(dtype, every, rng, tmp_path):
     """After an overflow within an epoch, the run ends as diverged with its start as the best point,
-    and resuming from its checkpoint gives the same end.
+    and the run resumed from its checkpoint ends in the same way.
     """
     X, path = rng.standard_normal((60, 3)), tmp_path / "run"
     model = fc.MLP([3, 4, 4, 1], "relu", dtype=dtype)

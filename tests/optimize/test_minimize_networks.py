@@ -1,5 +1,4 @@
-"""`minimize` and `escape` on networks through the engine: end points, both precisions, mini-batches
-and saddles."""
+"""`minimize` and `escape` on networks: final points, both precisions, mini-batches and saddles."""
 
 import os
 import signal
@@ -21,8 +20,8 @@ SADDLE_ESCAPING = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
 
 
 def blobs(dtype="float64", l2=1e-2, seed=0):
-    """Return an objective of three overlapping classes in four dimensions for a 4-5-3 tanh network
-    (n = 43), and its model.
+    """Return (ob, model): 80 samples of three overlapping classes in four dimensions for a 4-5-3
+    tanh network (n = 43).
     """
     rng = np.random.default_rng(seed)
     y = rng.integers(3, size=80)
@@ -54,8 +53,8 @@ def test_losses_whose_squared_gradients_underflow_in_float32_are_minimised():
 
 
 def test_gauss_newton_switches_to_the_hessian_to_save_steps(monkeypatch):
-    """For overlapping classes, where residuals remain and the Gauss-Newton matrix alone converges
-    slowly, the method switches to the Hessian.
+    """For overlapping classes, whose residuals do not vanish, "gauss-newton" takes less than half
+    the steps that it takes if it never switches to the Hessian.
     """
     ob, model = blobs(l2=1e-3)
     starts = [model.init(seed=seed) for seed in range(3)]
@@ -79,8 +78,8 @@ def test_gauss_newton_resumes_bit_for_bit_after_switching_to_the_hessian(tmp_pat
 
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_runs_leave_the_symmetric_start(method):
-    """Runs leave the saddle at theta = 0, where gradient steps keep all hidden units equal and
-    change only the biases.
+    """Runs and `escape` leave the saddle at theta = 0, where gradient steps keep all hidden units
+    equal and change only the biases.
     """
     ob, model = blobs(l2=1e-3)
     stuck = fc.minimize(ob, np.zeros(model.n_params), "sgd", max_iter=20000, learning_rate=1.0)
@@ -135,8 +134,8 @@ def test_mini_batches_lower_the_loss_of_all_samples(method):
 
 
 def test_epochs_between_records_report_the_mean_loss_of_their_batches(tmp_path):
-    """An epoch without a record reports the mean loss of its batches, the last epoch is recorded,
-    and a resumed run reports equal losses.
+    """An epoch without a record reports the mean loss of its batches, and the last epoch is
+    recorded. A resumed run has an equal history.
     """
     ob, model = blobs()
     theta, path, seen = model.init(seed=0), tmp_path / "run", []
@@ -159,7 +158,7 @@ def test_epochs_between_records_report_the_mean_loss_of_their_batches(tmp_path):
     assert found.history["loss"][-1] == ob.value(seen[-1].x)
     counts, losses = np.array(batches).T
     whole = counts == ob.n_samples
-    assert np.flatnonzero(whole).tolist() == [0, 16, 22]  # five batches to an epoch
+    assert np.flatnonzero(whole).tolist() == [0, 16, 22]  # passes over all samples
     counts, losses = (part[~whole].reshape(4, 5) for part in (counts, losses))
     means = (counts * losses).sum(axis=1) / ob.n_samples
     assert ["jac" in at for at in seen] == [False, False, True, False]
@@ -208,8 +207,8 @@ def test_preconditioning_and_warm_starts_do_not_change_the_ending(method):
 
 
 def test_scaling_saves_products_for_badly_scaled_parameters():
-    """Scaling saves products if parameters have units over 1.5 decades: curvature spans 3 decades,
-    but the scaled Hessian is close to the identity.
+    """With `precondition=True`, parameters whose units span 1.5 decades take less than half the
+    products, because the scaled Hessian is close to the identity.
     """
     n = 400
     units = 10.0 ** np.linspace(-1.5, 0, n)
@@ -236,8 +235,8 @@ def test_newton_step_names_the_kind_of_its_target():
 
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_message_reports_a_kink_at_which_a_relu_network_stops(method, monkeypatch):
-    """Without the search along kinks, a run stops where a unit's z is 0 for a sample and the
-    gradient is not small, and its message names the kink.
+    """Without the search for minima at kinks, a run of a relu network stops where a pre-activation
+    is 0 and the gradient is not small, and its message names the kink.
     """
     monkeypatch.setattr("fastcurv.optimize.finish.find_kink_minimum", lambda *args: None)
     rng = np.random.default_rng(0)
@@ -253,21 +252,23 @@ def test_message_reports_a_kink_at_which_a_relu_network_stops(method, monkeypatc
 
 
 def test_ctrl_c_returns_the_best_point():
-    """A real SIGINT during the arithmetic ends the run, which returns its best point."""
+    """A SIGINT during the arithmetic ends the run, which returns the point of the lowest loss as
+    interrupted.
+    """
     ob, model = blobs()
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     options = {"max_iter": 10**8, "max_time": 600, "gradient_tol": 0.0}
     found = fc.minimize(
         ob, model.init(seed=0), "adam", **options,
-        callback=lambda _: None if timer.ident else timer.start(),  # once it is on its way
+        callback=lambda _: None if timer.ident else timer.start(),  # after the first step
     )  # fmt: skip
     assert found.stopped == "interrupted" and found.wall_time < 300
     assert found.fun == ob.value(found.x) == found.history["loss"].min() and not found.success
 
 
 def test_the_message_names_a_budget_that_ends_before_a_critical_point():
-    """If the budget ends in a valley of small gradient, the message names the budget and advises no
-    other method.
+    """If the limit of iterations ends a run in a valley of small gradient, the message names that
+    limit and does not advise another method.
     """
     x = np.linspace(-2, 2, 21)[:, None]
     ob = fc.Objective(fc.MLP([1, 2, 1]), x, 2 * np.tanh(1.5 * x), loss="mse")
@@ -281,8 +282,8 @@ def test_the_message_names_a_budget_that_ends_before_a_critical_point():
 
 
 def test_a_negligible_loss_is_a_success_without_a_critical_point():
-    """If no point has a loss lower by more than 1e-27, the run succeeds, although the gradient
-    exceeds its rounding error.
+    """A run that ends at a loss below 1e-24, with the lower bound 0, is a success although its
+    gradient exceeds the rounding error.
     """
     x = np.linspace(-2, 2, 21)[:, None]
     ob = fc.Objective(fc.MLP([1, 2, 1]), x, 2 * np.tanh(1.5 * x), loss="mse")

@@ -1,4 +1,6 @@
-"""`minimize` compared with SciPy's: the same interface, and the outcome of each at a saddle."""
+"""fastcurv's methods called through `scipy.optimize.minimize`, compared with SciPy's own
+methods.
+"""
 
 import warnings
 
@@ -34,7 +36,7 @@ def test_scipy_minimize_accepts_objective_and_method_directly():
     ob, saddle = compiled(net.objective), net.case({2}).theta
     found = by_scipy(ob.value_and_gradient, saddle, jac=True, hessp=ob.hessp, method=newton_cg)
     assert found.fun == pytest.approx(net.case({1}).value, rel=1e-8)
-    assert found.stopped == "degenerate"  # a function cannot tell that its valley is a symmetry
+    assert found.stopped == "degenerate"  # a function states no symmetries
     assert fc.classify(ob, found.x).kind == "minimum"
 
 
@@ -72,7 +74,7 @@ def test_scipys_name_of_the_tolerance_gives_no_warning():
         found = by_scipy(rosen, np.full(3, 2.0), method=trust_region, options=how, **DERIVATIVES)
     assert found.stopped == "max_iter" and "above gradient_tol = 1e-07" in found.message
     assert found.message.startswith("Stopped at the limit of iterations, max_iter;")
-    assert found.report is None and "classify" not in found.message  # no call makes one
+    assert found.report is None and "classify" not in found.message  # there is no objective to pass
 
 
 @pytest.mark.parametrize("x0", [np.ones(2) * 1j, ["a", "b"]])
@@ -84,8 +86,8 @@ def test_errors_name_a_start_that_is_not_real(x0):
 @pytest.mark.parametrize("method", [trust_region, newton_cg, saddle_free_newton])
 @pytest.mark.parametrize("args", [(2.0,), 2.0, (2.0, 0.5)])
 def test_further_arguments_reach_the_function(method, args):
-    """Further arguments `args` reach the function, as a tuple or, as in SciPy, a single argument,
-    and may be absent.
+    """`args` are passed to the function and its derivatives, as a tuple or, as in SciPy, as a
+    single argument, and may be absent.
     """
     fun = lambda x, centre=0.0, size=1.0: size * float((x - centre) @ (x - centre))  # noqa: E731
     how = {

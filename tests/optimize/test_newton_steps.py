@@ -1,5 +1,6 @@
 """Groups of steps that the engine takes without Python on small networks equal single steps, with
-callbacks, limits and interrupts."""
+callbacks, limits and interrupts.
+"""
 
 import pickle
 import signal
@@ -20,7 +21,7 @@ METHODS = "newton-cg", "trust-region", "cubic", "saddle-free-newton", "gauss-new
 
 
 class MinimalObjective:
-    """An objective with no methods except those that `minimize` requires."""
+    """An objective that delegates to `ob` and has only the methods that `minimize` requires."""
 
     def __init__(self, ob):
         self.ob, self.n_params, self.dtype = ob, ob.n_params, ob.dtype
@@ -54,8 +55,8 @@ def minimize(ob, start, method, **more):
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "poisson"])
 @pytest.mark.parametrize("method", METHODS)
 def test_grouped_steps_equal_single_steps(method, loss, dtype):
-    """Single steps, after each of which the engine stops for a callback or because the objective is
-    user-defined, give the run that grouped steps give.
+    """A run whose steps the engine takes in groups is bitwise identical to runs of single steps:
+    with a callback, and for a user-defined objective.
     """
     for activation in ("tanh", "relu"):
         net = small_network(activation, loss=loss, dtype=dtype)
@@ -78,8 +79,8 @@ def test_grouped_steps_equal_single_steps(method, loss, dtype):
 
 
 def test_the_engine_evaluates_at_the_point_of_the_objective(rng):
-    """The engine's loss, gradient and products are those of the objective at the point to which the
-    engine was moved.
+    """Losses, gradients and products of the engine's `point_evaluator` equal those of the objective
+    at the point to which it was moved. Wrong shapes, dtypes and strides raise ValueError.
     """
     net = small_network("tanh")
     ob, theta, other = net.ob, net.theta, net.theta + 0.1
@@ -91,12 +92,12 @@ def test_the_engine_evaluates_at_the_point_of_the_objective(rng):
         points.set_operator_kind(kind)
         assert points.trial_loss(other) == ob.value(other) and points.finite
         assert np.array_equal(points.times.multiply(v), getattr(ob, kind)(theta) @ v)
-    assert points.trial_loss(theta) == value  # where products are made, too
+    assert points.trial_loss(theta) == value  # also at the point of the operator
     assert points.move_to(other)[0] == ob.value(other)
     assert np.array_equal(points.times.multiply(v), ob.ggn(other) @ v)
     for step in (0.2, 0.3, 0.4):
         points.move_to(theta + step)
-    assert np.array_equal(gradient, kept)  # who has it keeps it
+    assert np.array_equal(gradient, kept)  # arrays passed to callers are not overwritten
     other[3] = np.nan
     assert points.trial_loss(other) == np.inf and not points.finite
     assert points.move_to(other)[0] == np.inf
@@ -109,7 +110,7 @@ def test_the_engine_evaluates_at_the_point_of_the_objective(rng):
 
 
 def test_unpickled_arrays_give_the_same_steps(rng):
-    """With unpickled arrays, whose dtype is equal to the usual one but another object, runs are
+    """With unpickled arrays, whose dtype is equal to NumPy's but another object, runs are bitwise
     identical.
     """
     net = small_network("tanh")
@@ -121,11 +122,13 @@ def test_unpickled_arrays_give_the_same_steps(rng):
 
 
 def test_the_engine_takes_steps_for_small_networks_with_built_in_losses_only(rng):
-    """The engine takes whole steps for small networks with built-in losses, and for no others."""
+    """The engine has a `point_evaluator` for a small network with a built-in loss, and none for a
+    user-defined loss or many samples. A subclass's own `value` is used.
+    """
     net = small_network("tanh")
     bent = fc.Objective(net.model, net.X, net.y, fc.Loss(cauchy))
     assert net.ob.engine_steps.point_evaluator() is not None
-    assert bent.engine_steps.point_evaluator() is None  # its GGN may be indefinite
+    assert bent.engine_steps.point_evaluator() is None  # Cauchy's loss is not convex
     little = fc.Objective(net.model, net.X, net.y, "mse", memory=2_000_000)
     many = fc.Objective(fc.MLP([3, 300, 2]), rng.standard_normal((3000, 3)), np.ones((3000, 2)))
     assert many.engine_steps.point_evaluator() is None
@@ -191,7 +194,7 @@ def test_ctrl_c_keeps_the_grouped_steps_so_far(method):
     before = signal.signal(signal.SIGPROF, ring)
     try:
         minimize(net.ob, net.theta, method, max_iter=2)
-        signal.setitimer(signal.ITIMER_PROF, 0.05)  # of the processor's time
+        signal.setitimer(signal.ITIMER_PROF, 0.05)  # seconds of processor time
         found = minimize(net.ob, net.theta, method, max_iter=10**9, **limits)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -205,7 +208,7 @@ def test_ctrl_c_keeps_the_grouped_steps_so_far(method):
 
 def test_trust_radius_is_updated_by_the_documented_rules():
     """After a rejected step the radius is a quarter of the step's length, and after a good step to
-    the boundary it doubles.
+    the boundary it is doubled. Otherwise it does not change.
     """
     assert _engine.next_radius(1.0, 0.2, 0.5, True) == 0.125
     assert _engine.next_radius(1.0, 0.5, 0.5, True) == 1.0

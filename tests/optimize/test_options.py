@@ -86,7 +86,7 @@ def test_robbins_monro_is_undecided_for_negative_rates():
     assert rate(3) == 7.0
 
 
-# --- conjugate gradients that end early
+# --- conjugate gradients that stop at negative curvature
 
 
 def products_with(H):
@@ -109,8 +109,8 @@ def test_capped_cg_ends_when_stop_returns_true():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_capped_cg_is_the_same_for_gradients_of_any_size(dtype):
-    """If the gradient is multiplied by a power of two, results of capped CG are bitwise scaled,
-    even if squares overflow.
+    """If the gradient is multiplied by a power of two, the direction of capped CG is bitwise
+    multiplied by a power of two and the curvature is unchanged, even if squares overflow.
     """
     rng, most = np.random.default_rng(0), np.finfo(dtype).maxexp - 20
     M = rng.standard_normal((12, 12))
@@ -129,8 +129,8 @@ def test_capped_cg_is_the_same_for_gradients_of_any_size(dtype):
 
 
 def test_capped_cg_finds_curvature_by_slow_convergence():
-    """If the residual of CG decreases too slowly although no small quadratic form was found, the
-    difference of two iterates has negative curvature, which a product confirms.
+    """If the residual of CG decreases slowly although no step had small curvature, the returned
+    difference of two iterates has curvature below -eps, confirmed by a product.
     """
     n, eps = 60, 1e-2
     values = np.concatenate([[-30 * eps], np.geomspace(1e-3, 1.0, n - 1)])
@@ -149,7 +149,7 @@ def test_capped_cg_finds_curvature_by_slow_convergence():
     assert seen == 4
 
 
-# --- Newton's last steps where n is large
+# --- final Newton steps for large n
 
 
 @pytest.mark.parametrize("least, found", [(0.5, True), (-0.5, False)])

@@ -1,4 +1,4 @@
-"""Paths of penalties compared with fits from the start."""
+"""Regularisation paths, compared with fits from a random start."""
 
 import json
 
@@ -22,8 +22,9 @@ def friedman(rng, N=200):
 
 
 def test_a_path_leaves_saddles_of_units_that_weight_decay_removed(rng):
-    """The point without active units, a minimum at l2 = 2, is a saddle at smaller l2. There each
-    point of the path is a minimum, whose loss is hardly higher than that of a fit from the start.
+    """The point without active units, which ends the path at l2 = 2, is a saddle for smaller l2.
+    There, each point of the path has no negative curvature and a loss at most 2% above that of a
+    fit from a random start.
     """
     X, y = friedman(rng)
     ob = fc.Objective(fc.MLP([5, 5, 1]), X, y, loss="mse", l2_biases=False)
@@ -47,7 +48,9 @@ def test_a_path_leaves_saddles_of_units_that_weight_decay_removed(rng):
 
 
 def sine(seed, size):
-    """Return a few samples of a sine with the given amplitude."""
+    """Return (X, y): 3 to 39 samples of a noisy sine of the first feature, whose mean absolute
+    target is between 0.2 `size` and `size`.
+    """
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((int(rng.integers(3, 40)), 3))
     y = 10.0 ** rng.integers(-3, 4) * (np.sin(2 * X[:, 0]) + 0.1 * rng.standard_normal(len(X)))
@@ -56,8 +59,8 @@ def sine(seed, size):
 
 
 def test_a_path_restarts_units_whose_free_bias_hides_a_saddle():
-    """The path restarts softplus units whose zero weights and unpenalised biases hide a saddle. It
-    ends with four active units at a loss below 5.07e-5, the loss with one active unit.
+    """A path restarts softplus units whose zero weights and unpenalised biases hide a saddle. It
+    ends with four active units and a loss below 2e-5, where one active unit has 5.07e-5.
     """
     X, y = sine(20, 0.01)
     ob = fc.Objective(fc.MLP([3, 4, 1], "softplus"), X, y, "mse", l2_biases=False)
@@ -67,7 +70,7 @@ def test_a_path_restarts_units_whose_free_bias_hides_a_saddle():
 
 def test_a_path_in_float32_is_followed_in_float64():
     """For a float32 network, whose path would end at a saddle because of rounding, every point is a
-    float64 minimum.
+    minimum in float64.
     """
     X, y = sine(4, 1000.0)
     ob = fc.Objective(fc.MLP([3, 4, 1], "sigmoid", dtype="f4"), X, y, "mse", l2_biases=False)
@@ -79,7 +82,9 @@ def test_a_path_in_float32_is_followed_in_float64():
 
 
 def test_a_path_has_a_table_and_a_plot(rng):
-    """A regularisation path has a table, attributes of its points, and a plot."""
+    """A regularisation path has an HTML table, a JSON form and a plot. Invalid l2s, objectives and
+    names raise errors that state what is accepted.
+    """
     X, y = friedman(rng, 60)
     ob = fc.Objective(fc.MLP([5, 3, 1]), X, y, loss="mse")
     path = fc.regularization_path(ob, np.array([0.1, 1.0]), ob.model.init(seed=1))
@@ -107,8 +112,8 @@ def test_a_path_has_a_table_and_a_plot(rng):
 
 
 def test_inactive_units_are_set_to_zero_and_restarted(rng):
-    """Inactive units are set to zero and can be restarted without a change of other units. A unit
-    whose constant output is needed is not set to zero.
+    """Inactive units are set to zero and restarted without a change of other units. A unit whose
+    constant output is needed is not set to zero.
     """
     model = fc.MLP([3, 4, 3, 2])
     X, Y = rng.standard_normal((30, 3)), rng.standard_normal((30, 2))
@@ -127,15 +132,15 @@ def test_inactive_units_are_set_to_zero_and_restarted(rng):
     parts = model.unflatten(others)
     parts[0][0][1], parts[0][1][1], parts[1][0][:, 1] = 0, 0, 0
     assert np.array_equal(again * others, less * others)
-    layers[0][1][1] = 3.0  # its constant output counts, although its weights in are small
+    layers[0][1][1] = 3.0  # the unit's constant output affects the outputs
     layers[1][0][:, 1] = 0.1
     needed = fc.Objective(model, X, model.predict(theta, X), loss="mse", l2=1e-6)
     assert np.array_equal(with_units_pruned(needed, theta), theta)
 
 
 def test_a_network_without_its_inactive_units_computes_the_same(rng):
-    """Units with zero incoming and outgoing weights are removed, except for a layer's last one, and
-    outputs do not change.
+    """Units with zero incoming and outgoing weights are removed, except for the last one of a
+    layer. Outputs and loss do not change.
     """
     model = fc.MLP([2, 4, 3, 2], ["tanh", "softplus"])
     X, y = rng.standard_normal((20, 2)), rng.standard_normal((20, 2))

@@ -1,4 +1,4 @@
-"""Results of optimisers: their attributes, their errors for other names, their HTML."""
+"""Results of optimisers: their attributes, errors for other names, and HTML."""
 
 import copy
 import pickle
@@ -16,7 +16,9 @@ from .. import nets
 
 @pytest.fixture(scope="module")
 def results():
-    """Return a problem, and one result of each function that returns an `OptimizeResult`."""
+    """Return (problem, results): a network, and a dict with a result of each function that returns
+    an `OptimizeResult`.
+    """
     p = nets.draw(0, [4, 5, 3], loss="cross_entropy", N=30, l2=1e-2)
     found = {
         "minimum": fc.minimize(p.ob, p.theta),
@@ -39,8 +41,8 @@ def test_results_are_optimize_results_and_survive_copy_and_pickle(results):
 
 
 def test_errors_for_unknown_names_of_a_result_suggest_the_right_one(results):
-    """For a misspelt name of a result, or a name of another library, the error suggests the correct
-    one.
+    """Every entry of a result is an attribute. For a misspelt name, or a name of another library,
+    AttributeError suggests the correct one.
     """
     for result in results[1].values():
         for name in result:
@@ -83,8 +85,8 @@ def test_html_of_runs_objectives_and_models_contains_their_repr(results):
 
 
 def test_the_kind_of_a_verdict_is_the_heading_of_its_html(results):
-    """In HTML, the kind of a verdict is the heading, followed by sentence, proof and evidence; a
-    run has the heading of its verdict.
+    """The HTML of a verdict has its kind as the heading, followed by its sentence and reason. A run
+    has the heading of its verdict.
     """
     run = results[1]["minimum"]
     for shown in (run, run.report):

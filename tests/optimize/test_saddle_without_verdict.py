@@ -1,4 +1,6 @@
-"""A run without a verdict names a saddle at its end only if that is proved."""
+"""A run with `verdict=False` names a saddle as the kind of its final point only if that is
+proved.
+"""
 
 import numpy as np
 
@@ -30,7 +32,9 @@ def test_other_points_without_a_verdict_have_no_kind():
     assert (run.stopped, run.kind, run.success) == ("critical", None, False)
 
     class Other(fc.Objective):
-        """An objective with a loss that is not one of the engine's."""
+        """A network objective that overrides the loss by adding 1, so that the engine's loss is not
+        its own.
+        """
 
         def value(self, theta):
             return super().value(theta) + 1.0

@@ -1,4 +1,4 @@
-"""Sampled critical points are critical, and trivial ones are labelled."""
+"""`sample_critical_points` returns critical points, and labels trivial ones."""
 
 import time
 from dataclasses import replace
@@ -54,8 +54,8 @@ def test_a_seed_gives_the_same_points(ob, sample):
     ("activation", "l2"), [("tanh", 0.0), ("tanh", 1e-2), ("sigmoid", 0.0), ("relu", 0.0)]
 )
 def test_minima_with_added_units_are_critical_points_of_wider_networks(activation, l2):
-    """A minimum of a narrower network with added units is a saddle, a degenerate point or a minimum
-    of the wider network.
+    """Minima of narrower networks with added units are classified as saddles, degenerate points or
+    minima of the wider network, so they are critical.
     """
     rng = np.random.default_rng(3)
     X = rng.standard_normal((60, 2))
@@ -73,7 +73,7 @@ def test_constant_output_points_are_labelled_trivial(ob):
     (W, b), (V, c) = ob.model.unflatten(ob.model.init(seed=0))
     assert why_trivial(ob, ob.model.flatten([(W, b), (0 * V, c)])) == "constant output"
     assert why_trivial(ob, ob.model.flatten([(W, b), (V, c)])) is None
-    zero = fc.Objective(ob.model, ob.X, ob.y, l2=10.0)  # so much decay that only zero is left
+    zero = fc.Objective(ob.model, ob.X, ob.y, l2=10.0)  # theta = 0 is the only critical point
     found = fc.sample_critical_points(zero, 2, sources="descent", seed=0)
     assert len(found.trivial) == len(found) == 2 and found.counts() == {}
     assert "and trivial: 2 minimum" in repr(found)
@@ -93,8 +93,8 @@ def test_sampling_respects_max_time_and_rejects_invalid_options(ob, ticks):
 
 @pytest.mark.parametrize("options", [{}, {"sources": "descent"}, {"index": [0, 2]}])
 def test_searches_that_exceed_max_time_are_abandoned(options, ticks):
-    """Sampling ends within its time limit, although a single search would take tens of times as
-    long.
+    """Sampling ends within its time limit of 0.1 s, although a single search would take tens of
+    times as long, and returns no undecided point.
     """
     rng = np.random.default_rng(5)
     X, y = rng.standard_normal((300, 20)), rng.integers(3, size=300)
@@ -146,7 +146,7 @@ def test_sparse_and_streamed_samples_give_the_same_points(ob, kind):
         ),
         ({"index": {0, 1}}, TypeError, "index must be .*got {0, 1}"),
         ({"index": 1, "sources": "descent"}, ValueError, "sources must be 'walk'"),
-        ({"sources": {"walk", "descent"}}, TypeError, "sources must be .*got a set"),  # of no order
+        ({"sources": {"walk", "descent"}}, TypeError, "sources must be .*got a set"),  # no order
         ({"max_iter": 1.5}, TypeError, "max_iter must be .*got 1.5"),
         ({"krylov": None}, TypeError, "sample_critical_points has no argument 'krylov'"),
     ],
@@ -181,8 +181,8 @@ def test_adding_a_unit_does_not_change_the_outputs(split, bias):
 
 @pytest.mark.parametrize("sizes", [[4, 5, 3], [3, 4, 4, 2]])
 def test_points_of_the_requested_index_are_found_and_proved(sizes):
-    """Of twelve searches, at least eleven find a certified point with the requested number of
-    negative eigenvalues, counted from the reference's matrix.
+    """At least eleven of twelve searches find a certified point of the requested index, counted
+    from the matrix of the NumPy reference. A second call is bitwise identical.
     """
     net = nets.draw(7, sizes, "tanh", "cross_entropy", N=50, l2=1e-2)
     found = fc.sample_critical_points(net.ob, 12, index=[0, 1, 0, 3], seed=2)
@@ -217,8 +217,9 @@ def test_equivalent_points_count_once():
 
 @pytest.mark.parametrize("own", ["hyperbolic", "arctan", "wave", "bell", "square"])
 def test_flips_of_user_defined_odd_and_even_activations_are_equivalent(own):
-    """For user-defined odd activations, changing the signs of all weights of a unit gives an
-    equivalent network, and for even ones those of its incoming weights; other flips do not.
+    """Points that differ by a sign change count as one: of all weights of a unit for odd
+    activations, and of its incoming weights for even ones. Other sign changes count as different
+    points.
     """
     rng = np.random.default_rng(0)
     odd = own in ("hyperbolic", "arctan", "wave")
@@ -243,8 +244,8 @@ def test_flips_of_user_defined_odd_and_even_activations_are_equivalent(own):
 
 
 def test_searches_that_never_begin_cost_nothing(ob):
-    """Requesting 2^40 searches costs no time or memory for those that never begin, whose generators
-    would need 2^46 bytes.
+    """Requests for 2^40 searches or starts with a time limit end without time or memory for those
+    that never begin, whose generators would need 2^46 bytes.
     """
     rng = np.random.default_rng(0)
     found = fc.sample_critical_points(ob, 2**40, max_time=1e-3, seed=rng)
@@ -254,7 +255,9 @@ def test_searches_that_never_begin_cost_nothing(ob):
 
 
 def test_searches_that_do_not_converge_are_counted(ob, monkeypatch):
-    """A search that does not converge gives no point, and its four attempts are counted."""
+    """Searches that do not converge give no points, and the four attempts of each search are
+    counted.
+    """
     lost = lambda ob, theta, **options: SimpleNamespace(x=theta)  # noqa: E731
     monkeypatch.setattr(sampling, "find_critical_point", lost)
     found = fc.sample_critical_points(ob, 2, index=1, epochs=(1, 2), seed=0)

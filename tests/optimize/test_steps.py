@@ -1,4 +1,4 @@
-"""Single steps: Newton's, the saddle-free one, and escapes."""
+"""Single steps: Newton's step, the saddle-free Newton step, `escape`, and the lowest curvature."""
 
 import warnings
 
@@ -36,8 +36,8 @@ def test_newton_step_solves_the_damped_system(n, damping):
 
 @pytest.mark.parametrize("step", [newton_step, saddle_free_newton_step])
 def test_the_krylov_step_agrees_with_the_dense_one(step):
-    """For n = 600, above the dense limit, the step from a Krylov space agrees with the dense one to
-    5e-3 in fewer than 200 products.
+    """For n = 600, above the dense limit, the step from a Krylov space agrees with that of a dense
+    eigendecomposition to 5e-3, with fewer than 200 products.
     """
     values = np.concatenate([[-3.0, -2.0], np.linspace(1.0, 4.0, 598)])
     H = PrescribedSpectrum(values, seed=3)
@@ -91,12 +91,12 @@ def test_escape_follows_the_lecture_toy_along_its_diagonal():
     assert np.allclose(found.x, found.step * found.direction)
     assert (
         abs(abs(found.step) - 2**0.5) <= 1e-2
-    )  # the valley w1 w2 = 1; Newton's length would be 1/2
+    )  # to the valley w1 w2 = 1; the length of Newton's step would be 1/2
 
 
 def test_escape_finds_the_lower_of_two_directions():
-    """For x^4 - x^2 + x^3/2, where both directions lead to a lower loss, `escape` follows the
-    negative one to the lowest point.
+    """For x^4 - x^2 + x^3/2 + y^2, where both directions of x lead to a lower loss, `escape`
+    reaches the global minimum at negative x, for any initial direction.
     """
 
     def hessian(t):
@@ -170,14 +170,14 @@ def test_line_minimum_finds_a_minimum_far_beyond_and_far_below_its_first_length(
     ],
 )
 def test_invalid_input_raises_a_one_sentence_error(call, error, words):
-    """Each invalid argument raises the expected error with one sentence that names the argument."""
+    """Each invalid argument raises the expected error, whose message names the argument."""
     with pytest.raises(error, match=words):
         call()
 
 
 def test_the_lowest_curvature_is_found_orthogonal_to_the_gradient():
-    """For n = 5000 and one eigenvalue of -1e-2 below a bulk in [0, 1], a random start finds the
-    eigenvalue, and a start along its eigenvector finds it at once.
+    """For n = 5000 and an eigenvalue of -1e-2 below a bulk in [0, 1], `lowest_curvature` finds
+    negative curvature from a random start, and in at most 12 products from the eigenvector.
     """
     values = np.concatenate([[-1e-2], np.linspace(0.0, 1.0, 4999)])
     H = PrescribedSpectrum(values, seed=1)
@@ -202,8 +202,8 @@ def test_a_bounded_search_without_negative_curvature_returns_the_lowest_value():
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("start", [1.0, "tiny"])
 def test_the_lowest_curvature_is_finite_if_products_underflow(dtype, start):
-    """If every sample is classified with near certainty, so that reciprocals of products overflow,
-    the lowest curvature found is finite.
+    """For a matrix of the smallest subnormal numbers, whose reciprocals overflow, the lowest
+    curvature is finite and its vector has norm 1.
     """
     tiny = float(np.finfo(dtype).smallest_subnormal)
     H = np.diag(np.array([64.0, 9.0, 1.0, 0.0, -1.0]) * tiny).astype(dtype)

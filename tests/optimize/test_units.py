@@ -11,14 +11,14 @@ A = np.linspace(-1, 1, 80)[:, None]
 X = RNG.standard_normal((100, 3))
 NOISY = np.sin(X[:, :1]) + X[:, 1:2] ** 2 + 0.3 * RNG.standard_normal((100, 1))
 SCALES = 1e-9, 1e-6, 1e-3, 1.0, 30.0, 1e3, 1e6, 1e9
-# model, rows, targets
+# (model, X, y)
 CASES = [
     (fc.MLP([1, 6, 1], "tanh"), A, np.sin(3 * A)),
     (fc.MLP([3, 5, 1], "sigmoid"), X, NOISY),
     (fc.MLP([3, 8, 1], "relu"), X, np.abs(X[:, :1]) - X[:, 1:2]),
     (fc.MLP([3, 6, 2], "tanh"), X, np.c_[np.sin(X[:, 0]), 1e-6 * X[:, 1] * X[:, 2]]),
     (fc.MLP([1, 6, 1], "tanh"), A, np.sin(3 * A) - 1000.0),
-    (fc.MLP([3, 100, 1], "tanh"), X, np.tanh(X[:, :1] - X[:, 1:2])),  # trust-region steps
+    (fc.MLP([3, 100, 1], "tanh"), X, np.tanh(X[:, :1] - X[:, 1:2])),  # minimised by trust-region
 ]
 
 
@@ -61,8 +61,8 @@ def test_runs_in_units_that_differ_by_powers_of_two_are_bitwise_identical():
 
 
 def test_a_start_that_explains_the_targets_is_kept():
-    """A start that fits the targets, such as weights trained by another library, is kept even if
-    targets are in thousands.
+    """A run continues from a start that fits the targets, such as weights trained by another
+    library, even if targets have a magnitude of 1000.
     """
     ob = objective(1e3)
     rough = fc.minimize(ob, seed=0, max_iter=5)
@@ -115,7 +115,9 @@ def test_an_interrupt_in_other_units_leaves_the_lowest_point():
 
 
 def test_targets_of_weight_zero_do_not_affect_the_scaling():
-    """Targets of samples of weight 0 do not affect the scale by which targets are divided."""
+    """The scale by which targets are divided ignores targets of samples of weight 0, so that the
+    final loss is bitwise unchanged if these are 1e150.
+    """
     weight = np.arange(80) % 3 > 0
     y = 1e-6 * np.sin(3 * A)
     plain = fc.minimize(
@@ -135,8 +137,8 @@ def test_sparse_samples_are_fitted_in_units_of_y():
 
 
 def test_runs_with_weight_decay_or_a_tolerance_stay_in_their_units():
-    """Runs with weight decay or a gradient tolerance are not rescaled, since both depend on the
-    units of theta.
+    """Runs with weight decay or a gradient tolerance, which depend on the units of theta, are not
+    rescaled: they are bitwise those of the method called by name.
     """
     start = CASES[0][0].init(seed=0)
     for words, options in (({"l2": 1e-9}, {}), ({}, {"gradient_tol": 1e-9})):

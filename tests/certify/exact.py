@@ -15,7 +15,7 @@ from fastcurv.structure.parameters import divisor_of, l2_diagonal
 from fastcurv.structure.tables import ACTIVATIONS, BATCH_NORM_EPS
 
 DIGITS = 1200
-# exp(-4000) is below what 1200 digits of a sum of numbers of 1e+-300 can show.
+# exp(-4000) is below the last of 1200 digits of any sum of numbers between 1e-300 and 1e300.
 NEGLIGIBLE_EXPONENT = 4000
 ZERO, ONE, TWO, HALF = Decimal(0), Decimal(1), Decimal(2), Decimal("0.5")
 CONTEXT = Context(prec=DIGITS, Emax=MAX_EMAX, Emin=MIN_EMIN)
@@ -44,7 +44,7 @@ class Dual:
 
 @cache
 def pi() -> Decimal:
-    """Return pi by the Gauss-Legendre algorithm."""
+    """Return pi to 1200 digits by the Gauss-Legendre algorithm."""
     a, b, t, p = ONE, 1 / TWO.sqrt(), Decimal("0.25"), ONE
     for _ in range(12):
         a, b, t, p = (a + b) / 2, (a * b).sqrt(), t - p * ((a - b) / 2) ** 2, 2 * p
@@ -58,7 +58,9 @@ def exp(t: Decimal) -> Decimal:
 
 
 def normal_cdf(t: Decimal) -> Decimal:
-    """Return the normal distribution function, by the series of erf whose terms have one sign."""
+    """Return the standard normal distribution function at t, by a series for erf whose terms have
+    equal signs.
+    """
     if abs(t) > 60:
         return ONE if t > 0 else ZERO
     term = total = t
@@ -72,7 +74,9 @@ def normal_cdf(t: Decimal) -> Decimal:
 
 @lru_cache(1 << 10)
 def activation(name: str, z: Decimal):
-    """Return phi, phi' and phi'' at z; at a kink the derivatives from the left."""
+    """Return (phi, phi', phi'') of the named activation at z. At a kink, derivatives are those from
+    the left.
+    """
     if name == "identity":
         return z, ONE, ZERO
     if ACTIVATIONS[name].leak is not None:
@@ -118,7 +122,9 @@ def total(terms) -> Dual:
 
 
 class Exact:
-    """The stored numbers of an objective, with gradients and products in `decimal`."""
+    """The loss, gradient and products of an objective at theta, computed in `decimal` from its
+    stored numbers.
+    """
 
     def __init__(self, ob, theta):
         self.ob, self.model = ob, ob.model
@@ -132,7 +138,9 @@ class Exact:
             self.f = [x / Decimal(divisor_of(ob)) for x in numbers(w)]
 
     def layers(self, v):
-        """Return the layers' weights and biases as Duals, whose eps parts are the entries of v."""
+        """Return the weights and biases of all layers as `Dual` numbers with values from theta and
+        eps parts from v.
+        """
         parts = [self.model.unflatten(np.asarray(x)) for x in (self.theta, v)]
         found = []
         for here, there in zip(*parts):
@@ -147,7 +155,9 @@ class Exact:
         return found
 
     def normalise(self, z):
-        """Return the normalised rows h and the scales s of the columns."""
+        """Return the batch-normalised rows of z as lists of `Dual` numbers, and the list of the
+        scales 1 / sqrt(variance + eps) of its columns.
+        """
         N, columns = Decimal(len(z)), list(zip(*z))
         hs, scales = [], []
         for column in columns:
@@ -191,8 +201,8 @@ class Exact:
         return z, below, bends, norms
 
     def loss(self, z):
-        """Return the loss and its derivatives with respect to the outputs z, weighted by the
-        factors of the samples.
+        """Return the data loss as a Decimal, and its derivatives with respect to the outputs z as
+        `Dual` numbers, both weighted by the factors of the samples.
         """
         value, delta = ZERO, []
         for row, y, f in zip(z, self.y, self.f):
@@ -216,8 +226,8 @@ class Exact:
         return value, delta
 
     def backward(self, layers, below, bends, norms, d):
-        """Return the flat gradient as Duals by backpropagation of delta, the derivatives with
-        respect to the outputs.
+        """Return the flat gradient of the data loss as a list of `Dual` numbers, by backpropagation
+        of d, the derivatives with respect to the outputs.
         """
         found, e = [], None
         for l in reversed(range(len(layers))):
@@ -269,8 +279,8 @@ class Exact:
             return value, [x.x + y for x, y in zip(g, more)]
 
     def product(self, v, kind="hessian"):
-        """Return the product of the Hessian, GGN or empirical Fisher (N times the sum over samples
-        of g g') with v.
+        """Return the product with v of the Hessian, the GGN, or the empirical Fisher matrix, which
+        is N times the sum of g g' over samples, as a list of Decimals.
         """
         with localcontext(CONTEXT):
             layers = self.layers(v)
@@ -290,8 +300,8 @@ class Exact:
 
 
 def distance(computed, true) -> Decimal:
-    """Return the Euclidean norm of the difference, or infinity if a computed number is
-    not finite.
+    """Return the Euclidean norm of the difference between the array `computed` and the list `true`
+    as a Decimal, or infinity if a computed number is not finite.
     """
     computed = np.ravel(computed)
     if not np.isfinite(computed).all():

@@ -1,5 +1,6 @@
 """Proved bounds as numbers, for networks of every kind, at kinks, and for numbers and logits at the
-ends of the range."""
+ends of the range.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ NETS: dict[str, dict[str, Any]] = {
         "sizes": [3, 4, 4, 2], "activation": ["relu", "elu"], "batch_norm": True,
     },
 }  # fmt: skip
-# relu nets with some of their kinks active: the loss, copies of a unit, a unit that has collapsed
+# Relu networks with active kinks. `copies` makes a unit a copy of another, `collapsed` sets the
+# weights of a unit to zero, and `apart` does not count a collapsed unit as a copy.
 KINK_NETS: dict[str, dict[str, Any]] = {
     "relu, one output": {"sizes": [3, 4, 1], "activation": "relu", "l2": 1e-1},
     "leaky relu, binary": {
@@ -102,7 +104,7 @@ ENDS: dict[str, dict[str, Any]] = {
     },
     "tanh, batch norm": {"sizes": [3, 4, 2], "batch_norm": True, "loss": "cross_entropy"},
 }  # fmt: skip
-# the scale of rows, of theta, of targets that are numbers
+# Factors of the rows of X, of theta, and of targets for regression.
 SCALES = {
     "nothing": (1.0, 0.0, 1.0),
     "least": (1e-158, 1e-158, 1e-300),
@@ -115,7 +117,9 @@ SINGLE = {"least": (1e-22, 1e-20, 1.0), "small": (1e-15, 1.0, 1.0), "large": (1e
 
 
 def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
-    """Return all bounds proved at theta."""
+    """Return all bounds proved at theta as ``{group: {name: number}}``, with the bound on the
+    product with v.
+    """
     found: dict[str, dict[str, Any]] = {}
     units = 1 + np.arange(len(v)) % 5
     for kind in ("hessian", "ggn", "empirical_fisher"):
@@ -153,15 +157,18 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-UNAVAILABLE = () if np.finfo(np.longdouble).eps == 2.0**-63 else ("precise",)  # on this machine
+# prefixes of results that need an 80-bit long double
+UNAVAILABLE = () if np.finfo(np.longdouble).eps == 2.0**-63 else ("precise",)
 
 
 def on_kinks(
     copies: bool = False, collapsed: bool = False, apart: bool = False, **net: Any,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """Return a network restricted to its active kinks, and a point of its parameters and slopes.
-    The kinks are those of relu units that are copies of one another or collapsed to zero weights.
-    With `apart`, a collapsed unit is not counted as a copy.
+    """Return (objective, point): a network restricted to its active kinks as a smooth function, and
+    the array of its parameters followed by slopes at which it is evaluated.
+
+    The kinks are those of relu units that are copies of one another, collapsed to zero weights, or
+    at zero for some samples. With `apart`, a collapsed unit is not counted as a copy.
     """
     ob, theta, _ = drawn(**net)
     layers, model = ob.model.unflatten(theta), ob.model
@@ -190,7 +197,9 @@ def on_kinks(
 
 
 def bounds_on_kinks(**net: Any) -> dict[str, dict[str, Any]]:
-    """Return bounds for a network restricted to active kinks, in theta and slopes."""
+    """Return the bounds of the network of `on_kinks`, as functions of its parameters and slopes, as
+    ``{group: {name: number}}``.
+    """
     held, point = on_kinks(**net)
     slopes = point[len(point) - held.n_slopes :]
     found: dict[str, dict[str, Any]] = {
@@ -214,8 +223,8 @@ def bounds_on_kinks(**net: Any) -> dict[str, dict[str, Any]]:
 
 
 def rescaled(net: dict[str, Any], scale: str) -> tuple[Any, Any, Any]:
-    """Return a network, a point and a vector, with inputs, parameters and targets multiplied by the
-    factors of `scale`.
+    """Return (objective, theta, v) of a network whose inputs, parameters and targets are multiplied
+    by the factors that `SCALES` and `SINGLE` have for `scale`.
     """
     ob, theta, v = drawn(**net)
     rows, size, targets = (SINGLE if ob.dtype == np.float32 else {}).get(scale, SCALES[scale])
@@ -225,7 +234,7 @@ def rescaled(net: dict[str, Any], scale: str) -> tuple[Any, Any, Any]:
 
 
 def flattened(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return nested dictionaries of results as one dictionary."""
+    """Return a dict of dicts as one dict with keys "outer, inner"."""
     return {f"{what}, {name}": x for what, part in found.items() for name, x in part.items()}
 
 

@@ -16,7 +16,7 @@ PI = LD("3.14159265358979323846264338327950288")
 
 
 def normal(z):
-    """Return density and distribution function of the standard normal distribution, by a series
+    """Return (density, distribution function) of the standard normal distribution at z, by a series
     near 0 and a continued fraction elsewhere.
     """
     t = np.abs(z)
@@ -34,8 +34,8 @@ def normal(z):
 
 
 def activation(name, z):
-    """Return phi, phi' and phi'', for built-in activations from formulas that share no code with
-    the library.
+    """Return (phi, phi', phi'') of an activation at z. For built-in activations, the formulas share
+    no code with the library.
     """
     if isinstance(name, Activation):
         return name.function(z)
@@ -68,8 +68,8 @@ def activation(name, z):
 
 
 def user_loss_derivatives(name, z, y):
-    """Return the first and second derivatives of a user-defined loss with respect to the outputs,
-    from formulas that share no code with the library.
+    """Return the first and second derivatives with respect to the outputs z of a loss that the
+    library defines by a NumPy function, from formulas that share no code with the library.
     """
     one, r = np.ones_like(z), None if name == "gaussian_nll" else z - y
     if name == "poisson":
@@ -86,7 +86,7 @@ def user_loss_derivatives(name, z, y):
         level, width = map(float, name[9:-1].split(",")) if "(" in name else (0.5, 0.05)
         x = r / LD(width)
         with np.errstate(over="ignore"):
-            both = 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(x))  # above, below
+            both = 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(x))  # the sigmoid at x and at -x
         first = np.where(x > 0, (1 - LD(level)) - both[1], both[0] - LD(level))
         return first, both[0] * both[1] / LD(width)
     m = y.shape[1]
@@ -98,8 +98,8 @@ def user_loss_derivatives(name, z, y):
 
 
 def softmax(z):
-    """Return the probabilities, the sum of all exponentials except the largest, and the index of
-    the largest.
+    """Return the softmax probabilities of each row of z, the sum of its exponentials except the
+    largest, relative to the largest, and a boolean mask of the largest.
     """
     e, top = np.exp(z - z.max(axis=1, keepdims=True)), np.arange(z.shape[1])
     top = top == z.argmax(axis=1)[:, None]
@@ -126,7 +126,9 @@ def built_in_loss(name, z, y):
 
 
 class Truth:
-    """Gradient and products of an `Objective` at theta in long double, from its stored numbers."""
+    """The gradient and products of an `Objective` at theta in long double, computed from its stored
+    numbers.
+    """
 
     def __init__(self, ob, theta):
         self.ob, self.theta, model = ob, np.asarray(theta).astype(LD), ob.model
@@ -158,7 +160,9 @@ class Truth:
         )
 
     def backward(self, delta):
-        """Return J'delta, and delta and e of each layer."""
+        """Return J'delta as a flat array, and two lists with the arrays of each layer: derivatives
+        with respect to preactivations, and with respect to the activations of hidden layers.
+        """
         d, e = [np.asarray(delta, LD)], [None]
         for l in range(len(self.layers) - 1, 0, -1):
             e.insert(0, d[0] @ self.layers[l][0] + (e[0] if self.skips[l] else 0))
@@ -179,7 +183,8 @@ class Truth:
     def r_loss(self, rz):
         if self.h.ndim == 2:
             return self.h * rz
-        if self.ob.loss == "cross_entropy":  # whose matrices take a shift of all outputs to 0
+        # its second derivatives map a shift of all outputs to 0
+        if self.ob.loss == "cross_entropy":
             rz = rz - np.take_along_axis(rz, self.z.argmax(axis=1)[:, None], axis=1)
         return np.einsum("ijk,ik->ij", self.h, rz)
 
@@ -209,6 +214,6 @@ class Truth:
 
 
 def size(x):
-    """Return ||x||, also if squares of entries underflow."""
+    """Return ||x||, also if squares of entries underflow or overflow."""
     top = np.abs(x).max()
     return top * np.sqrt(np.sum((x / top) ** 2)) if 0 < top < np.inf else top

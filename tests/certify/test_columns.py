@@ -1,5 +1,6 @@
-"""Bounds for wide networks and for every column of a dense matrix: roundings in v and in theta,
-zeros, and every table of kernels."""
+"""Rounding bounds for wide networks, for every column of a dense matrix and for rows of the
+Jacobian, with zeros among the numbers and with every table of kernels.
+"""
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 @pytest.mark.parametrize("k", [300, 784, 2000])
 def test_bounds_hold_for_long_sums(arch, dtype, k):
-    """Bounds hold for a sum of 1 and many small terms, each of which rounds in the same
-    direction.
+    """Bounds on gradient and product hold for a sum of 1 and many terms below eps, each of which is
+    rounded in the same direction.
     """
     eps = float(np.finfo(dtype).eps)
     X = np.full((3, k), 0.4 * eps)
@@ -29,7 +30,7 @@ def test_bounds_hold_for_long_sums(arch, dtype, k):
     truth, H = Truth(ob, ones), ob.hessian(ones)
     room = 1 + ORACLE / eps
     lost = abs(float(ob.model.predict(ones, X)[0, 0] - (1 + 0.4 * eps * (k - 1)))) / eps
-    assert lost > 20 or arch == "blas"  # there is something to bound
+    assert lost > 20 or arch == "blas"  # the error to be bounded is not negligible
     assert size(ob.gradient(ones) - truth.gradient) <= gradient_bound(ob, ones) * room
     assert size(H @ ones - truth.product(ones)) <= product_bound(ob, ones, ones) * room
     e = np.eye(k, dtype=dtype)[0]
@@ -37,7 +38,9 @@ def test_bounds_hold_for_long_sums(arch, dtype, k):
 
 
 def test_bounds_hold_for_sums_of_two_products_and_over_samples(arch, dtype):
-    """Bounds hold for the sum ``ra W' + a V'``, and for sums over many samples."""
+    """Bounds on gradient and product hold for long sums ``ra W' + a V'`` over the units of a layer,
+    where ra is the derivative of the activations a along V, and for sums over many samples.
+    """
     for sizes, N in (([700, 600, 2], 4), ([3, 2, 2], 5000)):
         rng = np.random.default_rng(N)
         model = fc.MLP(sizes, activation="softplus", dtype=dtype)
@@ -91,7 +94,7 @@ def test_bounds_hold_for_every_column_of_random_networks(seed, kernels):
 
 def test_column_bounds_hold_for_inactive_relu_units(dtype):
     """Column bounds hold if some relu units are inactive on all samples, and are positive for the
-    weights of the active unit.
+    incoming weights of the active unit.
     """
     model = fc.MLP([2, 3, 1], activation="relu", dtype=dtype, bias=False)
     theta = np.array([0, 0, 0, 0, 0, 0, 0.3, -0.7, 0.2], dtype)
@@ -106,8 +109,8 @@ def test_column_bounds_hold_for_inactive_relu_units(dtype):
 
 
 def test_column_bounds_hold_for_wide_networks(dtype):
-    """Column bounds hold for width 600, where some columns of each layer are compared with long
-    double.
+    """Column bounds hold for layers of up to 600 units, for twelve random columns that are compared
+    with long double.
     """
     rng = np.random.default_rng(2)
     for sizes, act in (([20, 600, 3], "tanh"), ([600, 8, 300, 2], "gelu")):
@@ -126,7 +129,7 @@ def test_column_bounds_hold_for_wide_networks(dtype):
 
 
 def test_bounds_hold_for_rows_of_the_jacobian(dtype):
-    """Bounds hold for rows ``J' e_i`` of the Jacobian, compared with a backward pass in long
+    """The bound on each row ``J' e_i`` of the Jacobian holds against a backward pass in long
     double.
     """
     rng = np.random.default_rng(4)
@@ -167,7 +170,9 @@ def test_eigenvalues_of_float32_lie_within_the_bound(seed):
 
 
 def test_constants_of_proofs_equal_those_of_kernels():
-    """Each constant that both a proof and a kernel use has the same value in both."""
+    """The epsilon of batch normalisation and the slope of leaky_relu have the same values in proofs
+    and in kernels.
+    """
     from fastcurv.structure import tables
 
     assert engine.BATCH_NORM_EPS == tables.BATCH_NORM_EPS

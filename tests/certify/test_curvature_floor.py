@@ -1,5 +1,6 @@
-"""The curvature floor never exceeds the least eigenvalue of the dense Hessian, and is positive
-where possible."""
+"""The curvature floor, a proved lower bound on the eigenvalues of the Hessian, never exceeds the
+least eigenvalue of the dense Hessian, and certifies minima of close fits.
+"""
 
 import numpy as np
 import pytest
@@ -28,8 +29,9 @@ DEPTHS = ((3, 5, 2), (3, 4, 5, 2), (3, 4, 4, 4, 3), (2, 5, 3, 3, 4, 2))
 
 
 def objective(sizes, activation="tanh", loss="mse", seed=0, N=20, scale=0.8, noise=None, **options):
-    """Return a random objective and theta. With `noise`, the targets are the network's own outputs
-    plus normal noise of that size.
+    """Return a random objective and theta, which is `scale` times normal numbers. With `noise` and
+    the loss mse, the targets are the network's own outputs at theta plus normal noise of that
+    standard deviation.
     """
     rng = np.random.default_rng(seed)
     net = draw(rng, sizes, activation, loss, N, soft=True, **options)
@@ -41,7 +43,9 @@ def objective(sizes, activation="tanh", loss="mse", seed=0, N=20, scale=0.8, noi
 
 
 def lowest_eigenvalue(ob, theta, kind="hessian"):
-    """Return the least eigenvalue of the Hessian in float64, and a bound on its error."""
+    """Return the least eigenvalue in float64 of the matrix `kind`, by default the Hessian, and a
+    bound on the error of that eigenvalue.
+    """
     H = getattr(ob.astype("float64"), kind)(theta.astype(float))
     M = dense_matrix(H)
     A, bounds = M.A, M.bounds
@@ -55,7 +59,7 @@ def dense_of(ob, theta):
 
 
 def residual_part(ob, theta):
-    """Return the dense H - GGN."""
+    """Return the Hessian minus the Gauss-Newton matrix at theta as a dense array."""
     return dense_of(ob, theta) - ob.ggn(theta).to_dense()
 
 
@@ -104,8 +108,8 @@ def test_curvature_floor_holds_for_layers_of_different_activations():
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("activation", ["identity", "relu", "softplus"])
 def test_the_floor_is_attained_by_networks_of_one_unit(activation, residual):
-    """For networks of one unit a layer, one sample and factors of equal sign, the floor equals l2
-    plus the least eigenvalue of H - GGN, up to 1e-7.
+    """For networks of one unit a layer, one sample and positive weights, the curvature floor equals
+    l2 plus the least eigenvalue of H - GGN up to a relative error of 1e-7.
     """
     for n_hidden in (1, 2, 3, 4):
         rng = np.random.default_rng(n_hidden)
@@ -122,15 +126,16 @@ def test_the_floor_of_one_hidden_layer_is_exact():
             ob, theta = objective((3, 4, 2), activation, loss, N=40, l2=0.05)
             least = np.linalg.eigvalsh(residual_part(ob, theta))[0]
             assert abs(curvature_floor(ob, theta) - 0.05 - least) <= 1e-8 * abs(least)
-    for sizes in ((300, 3, 2), (200, 3, 90)):  # blocks too large for that
+    # blocks too large for their eigenvalues to be computed
+    for sizes in ((300, 3, 2), (200, 3, 90)):
         ob, theta = objective(sizes, N=20, scale=0.2, l2=1e-2)
         least = fc.eigsh(ob.hessian(theta) - ob.ggn(theta), 1, "SA", seed=0, tol=1e-8).values[0]
         assert 2 * least < curvature_floor(ob, theta) - 0.01 <= least * (1 - 1e-6)
 
 
 def test_the_floor_includes_rounding():
-    """If a float32 network is fitted to its own outputs, the floor allows for the residuals that
-    rounding leaves.
+    """If a float32 network is fitted to its own outputs, the curvature floor is below l2 by an
+    allowance for the residuals that rounding leaves.
     """
     for seed in range(10):
         ob, theta = objective((4, 6, 6, 2), "gelu", seed=seed, noise=0.0, dtype="float32", l2=1e-3)
@@ -143,14 +148,16 @@ def test_the_floor_includes_rounding():
 
 
 def test_the_floor_holds_for_chunks_and_products_of_norms(monkeypatch):
-    """The floor is unchanged if samples are processed in chunks, and lower but valid without a
-    matrix for each sample or with Frobenius norms.
+    """The curvature floor is unchanged if samples are processed in chunks. It is lower but valid if
+    layers are bounded by products of norms instead of one matrix for each sample, and lower still
+    with Frobenius norms.
     """
     from fastcurv.certify import majorants as module
     from fastcurv.certify import passes
 
     def floor_without_state(ob, theta):
-        return curvature_floor(ob.batch(slice(None)), theta)  # no state is known of that one
+        # the copy has no state from earlier passes
+        return curvature_floor(ob.batch(slice(None)), theta)
 
     ob, theta = objective((5, 7, 7, 7, 3), "silu", N=57, residual=True, l2=0.1)
     whole = floor_without_state(ob, theta)
@@ -190,7 +197,7 @@ def test_curvature_floor_is_minus_infinity_if_no_bound_is_known():
         ob, theta = objective((4, 3), "identity", loss, l2=0.3)
         assert curvature_floor(ob, theta) == 0.3
         turned, theta = objective((4, 3, 2), loss=loss, l2=0.3)
-        turned._weight = np.r_[-1.0, np.ones(19)]  # which `Objective` refuses
+        turned._weight = np.r_[-1.0, np.ones(19)]  # a negative weight, which `Objective` rejects
         assert curvature_floor(turned, theta) == -np.inf
     model = fc.MLP([3, 4, 2], batch_norm=True)
     X = np.random.default_rng(0).standard_normal((9, 3))
@@ -199,7 +206,7 @@ def test_curvature_floor_is_minus_infinity_if_no_bound_is_known():
         == -np.inf
     )
     deep, theta = objective((3, 4, 4, 2), "relu", l2=1.0)
-    assert curvature_floor(deep, 1e160 * theta) == -np.inf  # overflow
+    assert curvature_floor(deep, 1e160 * theta) == -np.inf  # the bound overflows
 
 
 # --- verdicts
@@ -208,8 +215,8 @@ def test_curvature_floor_is_minus_infinity_if_no_bound_is_known():
 @pytest.mark.parametrize("sizes", DEPTHS)
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
 def test_close_fits_are_strictly_convex_but_not_critical(activation, sizes):
-    """If l2 is far above the residuals the floor is positive, although theta is no critical point
-    and the minimum lies far away.
+    """If l2 is far above the residuals, the curvature floor is positive, although theta is not a
+    critical point and the minimum lies far away.
     """
     for N in (12, 60):
         ob, theta = objective(
@@ -232,8 +239,8 @@ def test_close_fits_are_strictly_convex_but_not_critical(activation, sizes):
 
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "silu"])
 def test_the_floor_is_exact_at_zero_weights(activation, dtype):
-    """If l2 is so large that only the last bias is nonzero, the minimum is proved and the floor
-    equals the least eigenvalue.
+    """If l2 is so large that only the last bias is nonzero at the minimum, the minimum is proved,
+    and the curvature floor equals the least eigenvalue up to 1e-6.
     """
     X = np.random.default_rng(0).standard_normal((40, 6))
     y = np.tanh(X[:, :2]) + 0.5
@@ -242,7 +249,7 @@ def test_the_floor_is_exact_at_zero_weights(activation, dtype):
             fc.MLP((6, *hidden, 2), activation, dtype=dtype), X, y, loss="mse", l2=1.0
         )
         theta = np.zeros(ob.n_params)
-        theta[-2:] = y.mean(axis=0) / 2  # of (b - y)^2 / 2 + b^2 / 2 for each output
+        theta[-2:] = y.mean(axis=0) / 2  # minimises (b - y)^2 / 2 + b^2 / 2 for each output
         theta = theta.astype(dtype)
         report = classify(ob, theta, dense_below=0 if hidden != (80, 60) else 4096)
         assert report.method == "krylov"
@@ -274,8 +281,9 @@ def test_zero_weights_are_a_minimum_if_l2_exceeds_the_largest_singular_value():
     "sizes", [*DEPTHS[:2], *(pytest.param(s, marks=pytest.mark.nightly) for s in DEPTHS[2:])]
 )
 def test_the_floor_certifies_no_false_minimum(sizes):
-    """No minimum is certified if the dense spectrum has a negative eigenvalue, for l2 near the
-    value at which the least eigenvalue changes sign, at close fits and at zero weights.
+    """A minimum is certified without the dense matrix only if the curvature floor is positive and
+    the dense matrix certifies it, too. Cases are close fits and zero weights, with l2 near the
+    value at which the least eigenvalue changes sign.
     """
     kinds = []
     for seed in (0, 2, 4, 10, 12, 14):
@@ -288,7 +296,8 @@ def test_the_floor_certifies_no_false_minimum(sizes):
             plain.model, plain.X, plain.y - plain.y.mean(axis=0) * (seed >= 8), loss="mse"
         )
         low = lowest_eigenvalue(lifted, theta)[0]
-        for i, share in enumerate((0.3, 0.99, 1.01, 30.0)):  # of the l2 at which the least is 0
+        # multiples of the l2 at which the least eigenvalue is 0
+        for i, share in enumerate((0.3, 0.99, 1.01, 30.0)):
             tol = (None, 1e-2)[(i + seed // 2) % 2]
             ob = fc.Objective(
                 lifted.model, lifted.X, lifted.y, loss="mse", l2=share * max(-low, 1e-3)
@@ -312,8 +321,8 @@ def test_the_floor_certifies_no_false_minimum(sizes):
 @pytest.mark.parametrize("sizes", [(6, 300, 2), (300, 150, 3), (3, 40, 4)])
 @pytest.mark.parametrize("equal", [False, True])
 def test_the_largest_unit_bound_needs_few_eigenvalue_problems(sizes, equal, monkeypatch):
-    """The bound is the maximum of the bounds of all units, to 2% from norms alone, and few units
-    need an eigenvalue problem.
+    """`curvature_bound_by_units` is at least the largest of the bounds of single units and exceeds
+    it by at most 2%. If most units are zero, at most 65 units need an eigenvalue problem.
     """
     ob, theta = objective(sizes, loss="cross_entropy", N=30, l2=0.1, scale=0.3)
     if equal:
@@ -348,8 +357,8 @@ def test_unit_without_bounds_gives_infinite_majorant(unknown, monkeypatch):
 
 @pytest.mark.parametrize("rows", [7, 40, 200])
 def test_norm_bound_of_rows_in_parts_equals_that_of_all_rows(rows, monkeypatch, rng):
-    """The norm from the smaller Gram matrix, summed over blocks of rows, is exact to 1e-12. If that
-    matrix needs too much memory, the Frobenius norm is returned.
+    """`GramNorm` returns the spectral norm of rows that are added in blocks, exact to 1e-12. If the
+    smaller Gram matrix needs too much memory, it returns the Frobenius norm.
     """
     x = rng.standard_normal((rows, 40))
 
@@ -368,8 +377,8 @@ def test_norm_bound_of_rows_in_parts_equals_that_of_all_rows(rows, monkeypatch, 
 @pytest.mark.parametrize("n", [1, 3, 256, 257, 300])
 @pytest.mark.parametrize("size", [1.0, 1e-280, 1e280])
 def test_the_largest_eigenvalue_of_a_gram_matrix_is_bounded(n, size, rng):
-    """The bound is tight for up to 256 rows, and beyond that too large by at most the factor
-    n^(1/32).
+    """`gram_eigenvalue_bound` is at least the largest eigenvalue of an (n, n) Gram matrix. It is
+    tight for n up to 256, and otherwise too large by at most the factor n^(1/32).
     """
     F = rng.standard_normal((n, n // 2 + 1))
     G = F @ F.T / n
@@ -383,7 +392,9 @@ def test_the_largest_eigenvalue_of_a_gram_matrix_is_bounded(n, size, rng):
 @pytest.mark.parametrize("shape", [(4, 2, 5), (4, 5, 2), (3, 1, 1)])
 @pytest.mark.parametrize("size", [1.0, 1e-290, 1e290])
 def test_spectral_norms_of_a_stack_are_bounded(shape, size, rng):
-    """The bounds exceed the norms by at most a factor of the 32nd root of the shorter side."""
+    """`spectral_norm_bounds` are at least the spectral norms of a stack of matrices, and exceed
+    them by at most the 32nd root of the shorter side.
+    """
     K = rng.standard_normal(shape)
     exact = np.linalg.norm(K, 2, axis=(1, 2))
     bounds = spectral_norm_bounds(K * size).reshape(-1) / size

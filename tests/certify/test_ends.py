@@ -1,5 +1,6 @@
-"""Bounds at the ends of the range and at zeros, and parts of the proof at kinks of deep
-networks."""
+"""Rounding bounds at the ends of the floating-point range and at zeros, and parts of the proof at
+kinks of deep networks.
+"""
 
 from types import SimpleNamespace
 
@@ -57,8 +58,8 @@ def test_error_bound_is_infinite_for_overflow_in_float32():
 
 
 def test_recomputed_states_give_the_same_bounds(monkeypatch):
-    """If samples are in chunks and the state is recomputed for each vector, bounds equal those of
-    stored states up to the order of sums.
+    """If samples are processed in chunks and the state is recomputed for each vector, rounding
+    bounds equal those from stored states up to the order of sums.
     """
     ob, theta, v = problem([4, 6, 6, 3], "tanh", "mse", N=100)
     whole, layout = passes.ErrorPass(ob, theta), ob.hessian(theta).layout
@@ -122,8 +123,9 @@ def relu_net(sizes, seed):
 
 @pytest.mark.parametrize("sizes", [[2, 4, 3, 1], [2, 4, 3, 2], [3, 3, 4, 3, 2]])
 def test_the_gain_of_activating_a_unit_is_bounded(sizes, rng):
-    """The decrease that activating unit u can give is at most ``|sum over samples of d relu(u
-    x)|``, with d = dL/dz by differences.
+    """The bound on the decrease from activating a collapsed unit is at least ``|sum over samples of
+    d relu(u x)|`` for random unit vectors u, where d = dL/dz is computed by differences. It is at
+    most three times the largest of these norms.
     """
     ob, theta = relu_net(sizes, 1)
     gates = initial_slopes(ob, theta)
@@ -142,8 +144,8 @@ def test_the_gain_of_activating_a_unit_is_bounded(sizes, rng):
 
 
 def derivative(ob, layers, z, l):
-    """Return dL/dz of one layer by central differences, which are exact because the loss is
-    quadratic between kinks.
+    """Return dL/dz for the preactivations z of layer l, an array of the shape of z, by central
+    differences. They are exact because the loss is quadratic between kinks.
     """
     out, h = np.empty_like(z), 1e-6
 
@@ -172,7 +174,9 @@ def test_l2_without_biases_prevents_copies_of_units():
 
 WITHOUT_CLASS_1 = np.where(np.arange(23) % 4 == 0, 0, 2)
 CONSTANT_TARGETS = np.tile([1.0, 0.0, 1.0], (23, 1))
-LABELS = {  # by name: labels, their loss, and whether some output is pulled one way by what counts
+# by name: labels, loss, and whether samples of positive weight pull some output in one direction
+# only (None: if weighted)
+LABELS = {
     "all classes": (np.arange(23) % 3, "cross_entropy", False),
     "two classes": (WITHOUT_CLASS_1, "cross_entropy", True),
     "one class": (0 * WITHOUT_CLASS_1, "cross_entropy", True),
@@ -189,8 +193,9 @@ LABELS = {  # by name: labels, their loss, and whether some output is pulled one
 @pytest.mark.parametrize("l2, spared", [(0.0, False), (0.1, False), (0.1, True)])
 @pytest.mark.parametrize("labels", LABELS)
 def test_the_loss_decreases_along_a_ray_to_the_infimum(labels, l2, spared, weighted, rng):
-    """Along the ray that is returned, the loss decreases until rounding and stays above its lower
-    bound. No ray is returned if l2 bounds the parameters.
+    """`ray_to_infimum` returns a unit vector if all samples of positive weight pull some output in
+    one direction and no l2 applies to its bias, and otherwise None. Along the vector, the loss
+    decreases until rounding hides the decrease, and stays above its lower bound.
     """
     (y, loss, one_way), (base, theta, _) = LABELS[labels], drawn(sizes=[3, 4, 3])
     weight = np.where(np.arange(23) < 21, 1.0, 0.0) if weighted else None
@@ -215,8 +220,8 @@ def test_the_loss_decreases_along_a_ray_to_the_infimum(labels, l2, spared, weigh
 @pytest.mark.parametrize("l2, spared", [(0.0, False), (0.1, False), (0.1, True)])
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
 def test_larger_weights_lower_the_loss_of_separated_classes(loss, l2, spared):
-    """If all samples are classified correctly and no l2 penalises the weights, a ray of larger
-    weights lowers the loss without end; otherwise no ray is returned.
+    """If all samples are classified correctly and no l2 applies to the weights, a ray of larger
+    weights is returned, along which the loss decreases. Otherwise no ray is returned.
     """
     base = drawn(sizes=[3, 4, 3])[0]
     layers = base.model.unflatten(base.model.init(seed=0))
@@ -239,8 +244,9 @@ def test_larger_weights_lower_the_loss_of_separated_classes(loss, l2, spared):
 @pytest.mark.parametrize("net", KINK_NETS)
 @pytest.mark.parametrize("radius", [1e-4, 1e-3])
 def test_margins_on_kinks_hold_everywhere_on_the_ball(net, radius, rng):
-    """Signs of inactive pre-activations, slopes and one-sided derivatives are the predicted ones at
-    random points of the ball.
+    """The margins of `hypothesis_margins` are at most the smallest distances of signs, slopes and
+    one-sided derivatives from their limits that occur at 200 random points at the distance
+    `radius`.
     """
     held, point = on_kinks(**KINK_NETS[net])
     margins = held.hypothesis_margins(point, radius)

@@ -1,5 +1,6 @@
-"""The matrix assembled layer by layer, compared with long double, and its bounds by columns and in
-any units."""
+"""The Hessian assembled layer by layer, compared with long double, and its error bounds by column
+and in any units of the parameters.
+"""
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def drawn(seed):
-    """Return a random objective, theta and the generator used. The network may have skip
-    connections, the biases l2, and the samples weights; columns of X have any scale.
+    """Return (objective, theta, rng) from a seed. The network may lack biases or have skip
+    connections, l2 may exempt biases, samples may have weights, and columns of X have scales from
+    0.01 to 100.
     """
     rng = np.random.default_rng(seed)
     loss = KERNELS[seed % 3]
@@ -46,8 +48,8 @@ def exact(ob, theta):
 @pytest.mark.parametrize("step", [None, 7])
 @pytest.mark.parametrize("seed", range(30))
 def test_the_matrix_lies_within_its_bounds(seed, step, monkeypatch):
-    """Every column of the matrix lies within its bound, also in units over six decades, with
-    samples in one block or several.
+    """Every column of the assembled Hessian differs from that in long double by at most its bound,
+    also in units of the parameters over six decades, with samples in one block or several.
     """
     ob, theta, rng = drawn(seed)
     if step is not None:
@@ -66,8 +68,8 @@ def test_the_matrix_lies_within_its_bounds(seed, step, monkeypatch):
 
 
 def test_the_bounds_of_the_matrix_include_underflow():
-    """Bounds hold for tiny sample weights, saturated units and parameters near the
-    smallest number.
+    """Error bounds of the assembled Hessian hold for tiny sample weights, for a saturated unit and
+    for parameters near 1e-165, whose squares underflow.
     """
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((5, 2)), rng.standard_normal((5, 2))
@@ -87,14 +89,14 @@ def test_the_bounds_of_the_matrix_include_underflow():
     check_bounds_of(model, model.init(seed=0), sample_weight=1e-170 * rng.exponential(size=5))
     model = fc.MLP([2, 1, 2], "softplus")
     theta = model.init(seed=0)
-    theta[2] = -400.0  # the bias of the only unit
+    theta[2] = -400.0  # the bias that saturates the only hidden unit
     check_bounds_of(model, theta)
     check_bounds_of(fc.MLP([2, 3, 2], "relu"), 1e-165 * rng.standard_normal(17))
 
 
 def test_bounds_are_equivariant_to_power_of_two_scaling(rng):
-    """If columns of X are multiplied and first weights divided by the same powers of two, bounds in
-    the corresponding units are equal to 1e-6.
+    """If columns of X are multiplied by powers of two and first weights divided by them, the
+    Hessian and its error bounds in the corresponding units are unchanged up to a relative 1e-6.
     """
     model = fc.MLP([3, 4, 2], "relu")
     X, y, theta = rng.standard_normal((9, 3)), rng.standard_normal((9, 2)), model.init(seed=0)
@@ -110,7 +112,7 @@ def test_bounds_are_equivariant_to_power_of_two_scaling(rng):
     other = EnclosedHessian(ob, passes_at(ob, there))
     s = np.where(there != 0, there / theta, 1.0)
     assert np.allclose(s[:, None] * other.A * s, one.A, rtol=1e-12, atol=0)
-    underflow = 1e-280  # alone is what units do not scale
+    underflow = 1e-280  # the part of the bounds that units do not scale
     assert np.allclose(
         s[:, None] * other.entry_error_bounds() * s,
         one.entry_error_bounds(),
@@ -123,8 +125,8 @@ def test_bounds_are_equivariant_to_power_of_two_scaling(rng):
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_the_gauss_newton_matrix_lies_within_its_bounds(activation, rng):
-    """The Gauss-Newton matrix assembled layer by layer equals the one from products within its
-    bound.
+    """The Gauss-Newton matrix that is assembled layer by layer differs from the matrix of operator
+    products by at most the sum of the error bounds of both.
     """
     model = fc.MLP([3, 4, 4, 2], activation, residual=True)
     X, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 2))
@@ -137,14 +139,15 @@ def test_the_gauss_newton_matrix_lies_within_its_bounds(activation, rng):
 
 
 def test_classify_and_inertia_use_the_assembled_matrix(rng):
-    """`classify` and `inertia` use the assembled matrix if all samples are in memory; its bound is
-    close to that of products.
+    """If all samples are in memory, `classify` and `inertia` use the assembled Hessian, whose error
+    bound is at most ten times that of operator products.
     """
     model = fc.MLP([12, 20, 12, 3], "tanh")
     X, y = rng.standard_normal((90, 12)), rng.integers(3, size=90)
     ob = fc.Objective(model, X, y, "cross_entropy", l2=1e-2)
     theta = fc.minimize(ob, model.init(seed=0), "newton-cg", max_iter=60, verdict=False).x
-    theta = fc.find_critical_point(ob, theta).x  # at rest, however slow the machine is
+    # a critical point, also if `minimize` stopped before
+    theta = fc.find_critical_point(ob, theta).x
     H = ob.hessian(theta)
     M = dense_matrix(H)
     assert M.n_products == H.n_products == 0 and not M.asymmetry.any()
@@ -157,8 +160,8 @@ def test_classify_and_inertia_use_the_assembled_matrix(rng):
 
 
 def test_unsuitable_objectives_have_no_assembled_matrix(rng):
-    """No matrix is assembled for wide layers, single precision, Fisher's matrix, batch
-    normalisation or overflow.
+    """`assembled` returns None for wide layers, float32, the empirical Fisher matrix, batch
+    normalisation and overflow.
     """
     X, y = rng.standard_normal((5, 700)), rng.standard_normal((5, 1))
 

@@ -1,5 +1,6 @@
-"""Majorants hold: the Hessian changes no faster, kinks are no nearer, and residuals have no more
-curvature."""
+"""Bounds on the change of the Hessian, on the distance to kinks and on the curvature of residuals
+hold.
+"""
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def largest_change(ob, theta, radius, rng, trials, c=1.0):
-    """Return the largest ||(H(a) - H(b)) v|| / ||a - b|| found between opposite points of the ball,
-    with derivatives in units c and v from power iteration.
+    """Return the largest ||(H(a) - H(b)) v|| / ||a - b|| over `trials` pairs of opposite points a
+    and b at the distance `radius` from theta, with v from power iteration. Distances and
+    derivatives are in units c of the parameters.
     """
     most = 0.0
     for _ in range(trials):
@@ -35,8 +37,9 @@ def largest_change(ob, theta, radius, rng, trials, c=1.0):
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 def test_third_bound_lies_above_third_differences(act, loss):
-    """The bound is at least the third differences of networks with skips, without biases, with
-    weights and soft targets, near theta and far away.
+    """`third_bound` is at least the change of the Hessian between opposite points of a ball divided
+    by their distance, for networks with skips, without biases, with weights and with soft targets,
+    and for radii from 1e-3 to 1.
     """
     rng = np.random.default_rng([len(act), len(loss)])
     for case in range(4):
@@ -62,8 +65,8 @@ def test_third_bound_lies_above_third_differences(act, loss):
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 def test_the_third_bound_holds_in_other_units(act, loss):
-    """The bound holds in units of each parameter from 1e-3 to 1. Units of 1 give the plain bound,
-    and a common unit scales it.
+    """`third_bound_in_units` holds in units of each parameter from 1e-3 to 1. Units of 1 give
+    `third_bound`, and a common unit scales the bound by its cube.
     """
     rng = np.random.default_rng([len(act), len(loss), 1])
     for case in range(3):
@@ -86,8 +89,8 @@ def test_the_third_bound_holds_in_other_units(act, loss):
 
 
 def test_units_that_cancel_input_scales_keep_the_third_bound():
-    """If columns are multiplied and first weights divided by the same factors, the bound in the
-    corresponding units does not change.
+    """If columns of X are multiplied and first weights divided by the same factors, the bound on
+    third derivatives in the corresponding units does not change.
     """
     rng = np.random.default_rng(0)
     ob, theta = objective([4, 5, 3], "tanh", "mse")
@@ -103,7 +106,9 @@ def test_units_that_cancel_input_scales_keep_the_third_bound():
 
 @pytest.mark.parametrize("act", ["tanh", "gelu", "relu"])
 def test_bound_on_third_derivatives_holds_for_wide_networks_and_zero_weights(act):
-    """The bound holds for widths to 600, zero weights, zero activations and a zero theta."""
+    """`third_bound` holds for layers of up to 600 units, some zero weights, units without input
+    weights, and a zero theta.
+    """
     rng = np.random.default_rng(0)
     ob, theta = objective([300, 600, 3], act, "cross_entropy")
     assert (
@@ -119,7 +124,9 @@ def test_bound_on_third_derivatives_holds_for_wide_networks_and_zero_weights(act
 
 
 def test_the_third_bound_holds_for_differences_in_long_double():
-    """The bound is at least the third differences of products in long double over tiny steps."""
+    """`third_bound` is at least the difference quotients of products in long double over tiny
+    steps.
+    """
     rng = np.random.default_rng(3)
     for act, loss in (("tanh", "mse"), ("silu", "cross_entropy"), ("sigmoid", "mse")):
         ob, theta = objective([4, 5, 5, 2], act, loss)
@@ -171,8 +178,8 @@ def test_no_kink_is_closer_than_the_kink_margin(act):
 
 
 def test_scales_of_layers_and_inputs_do_not_change_the_number_of_kinks(dtype):
-    """A pre-activation of 0 up to rounding is counted as one kink, whatever the scale of the last
-    layer or of the inputs.
+    """A preactivation of 0 up to rounding is counted as one kink, whatever the scale of the last
+    layer or of the inputs is.
     """
     rng = np.random.default_rng(3)
     model = fc.MLP([2, 3, 3, 1], "relu", dtype=dtype)
@@ -180,7 +187,7 @@ def test_scales_of_layers_and_inputs_do_not_change_the_number_of_kinks(dtype):
     theta = model.init(seed=0)
     (W, b), *_ = model.unflatten(theta)
     b[:] = 0.1
-    b[0] = -(W[0] @ X[0])  # to rounding
+    b[0] = -(W[0] @ X[0])  # a preactivation of 0 up to rounding
     ob = fc.Objective(model, X, y, loss="mse")
     assert ob.certificates.kinks(theta) == 1
     for power in (-20, 20, 60):
@@ -194,8 +201,8 @@ def test_scales_of_layers_and_inputs_do_not_change_the_number_of_kinks(dtype):
 
 
 def test_residual_bounds_hold():
-    """The squared residuals sum to the loss, and their Jacobian changes no faster than its
-    Lipschitz bound.
+    """The squares of the residuals sum to the loss, their Jacobian matches difference quotients,
+    and it changes no faster than its Lipschitz bound.
     """
     rng = np.random.default_rng(1)
     ob, theta = objective([3, 4, 4, 2], "tanh", "mse", N=6)
@@ -224,11 +231,13 @@ def test_residual_bounds_hold():
 ENVELOPE_FACTORS = {
     "silu": (1.05, 15.0, 31.0),
     "gelu": (1.13, 10.5, 13.5),
-}  # in the tails, where all are small
+}  # largest ratios of envelopes to derivatives, which occur in the tails
 
 
 def slopes(name, x, h=1e-5):
-    """Return |phi'|, |phi''| and, by differences, |phi'''|."""
+    """Return |phi'|, |phi''| and, by differences, |phi'''| of the named activation at x, three
+    float64 arrays.
+    """
     _, first, second = activation(name, x)
     third = (activation(name, x + h)[2] - activation(name, x - h)[2]) / (2 * h)
     return [np.abs(d).astype(float) for d in (first, second, third)]
@@ -238,8 +247,8 @@ def slopes(name, x, h=1e-5):
 @pytest.mark.parametrize("t", [0.0, 1e-3, 0.05, 0.3, 3.0])
 def test_envelopes_bound_derivatives_on_intervals(name, t):
     """Envelopes over [z - t, z + t] bound the first three derivatives on either side of a kink. For
-    smooth functions they are, up to a factor, the largest derivatives at or beyond the end nearer
-    to 0.
+    smooth functions they exceed the largest derivatives at or beyond the end nearer to 0 by at most
+    the factors of `ENVELOPE_FACTORS`.
     """
     z, h = np.linspace(-12, 12, 481), 1e-5
     row, move = ACTIVATIONS[name], np.full_like(z, t)
@@ -255,7 +264,7 @@ def test_envelopes_bound_derivatives_on_intervals(name, t):
     if row.bend and not row.kink:
         line = np.linspace(-14, 14, 5601)
         some = slice(160, 321, 4)  # z from -4 to 4
-        ends = np.maximum(np.abs(z[some]) - t - 0.005, 0)  # the line's step
+        ends = np.maximum(np.abs(z[some]) - t - 0.005, 0)  # less the step of `line`
         for P, d, loose in zip(
             bounds, slopes(name, line.astype(LD)), ENVELOPE_FACTORS.get(name, (1.0,) * 3)
         ):
@@ -278,7 +287,9 @@ def test_third_bound_holds_where_its_factors_underflow(x, weight):
 
 
 def test_the_third_bound_of_saturated_units_is_positive():
-    """The bound is positive for saturated units, whose derivatives underflow."""
+    """The bound on third derivatives is positive for a saturated unit, although its derivatives
+    underflow.
+    """
     for act in ("tanh", "gelu", "silu", "softplus", "elu"):
         ob = fc.Objective(fc.MLP([1, 1, 1], act), [[1.0]], [0.0], loss="mse")
         assert ob.certificates.third_bound(np.array([-900.0, 0.0, 1.0, 0.0]), 1e-3) > 0

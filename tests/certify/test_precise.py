@@ -1,5 +1,6 @@
-"""The gradient of about 100 bits lies within its bound of long double and of independent
-computations."""
+"""The gradient in double-double arithmetic (about 100 bits) differs from long double and from
+independent computations by at most its error bound.
+"""
 
 import copy
 from decimal import Decimal, localcontext
@@ -40,7 +41,9 @@ def test_the_precise_gradient_agrees_with_long_double(act, loss):
 @pytest.mark.parametrize("act", ["tanh", "relu", "gelu", "softplus"])
 @pytest.mark.parametrize("loss", engine.LOSSES)
 def test_the_precise_gradient_is_accurate_before_its_last_rounding(act, loss, monkeypatch):
-    """Gradients from two ways of slicing the matrices, which round differently, agree to 1e-20."""
+    """Precise gradients from two ways of slicing the matrices, which round differently, agree to
+    1e-20.
+    """
     from fastcurv.certify import precise
 
     ob, theta = objective([4, 7, 5, 3], act, loss, N=70)
@@ -62,8 +65,8 @@ def test_the_precise_value_agrees_with_the_engine():
 
 
 def test_gradient_bound_is_tiny_at_a_critical_point():
-    """At a point whose exact gradient is 0, the error bound is far below 1e-16, however large the
-    terms of the gradient are.
+    """At a point whose exact gradient is 0, the error bound of the precise gradient is far below
+    1e-16, although the terms of the gradient are not small.
     """
     X = np.array([[1.0], [2.0], [-3.0]])
     ob = fc.Objective(fc.MLP([1, 1]), X, 3 * X[:, 0] + 0.5, loss="mse")
@@ -143,7 +146,7 @@ def test_the_precise_normal_distribution_integrates_its_density():
         precise.pair_normal_density_and_cdf(precise.pair_from_float(z + s * h))[1] for s in (1, -1)
     ]
     gap = precise.add_pairs(ends[0], -ends[1])
-    # Gauss and Legendre's rule of 12 nodes on 2 h is right to 1e-40
+    # The Gauss-Legendre rule with 12 nodes on an interval of length 2 h is accurate to 1e-40.
     with localcontext() as context:
         context.prec = 60
         nodes, weights = np.polynomial.legendre.leggauss(12)
@@ -191,8 +194,8 @@ def test_precise_operations_are_exact_to_their_bound(name):
 
 
 def test_underflowing_preactivations_count_as_possibly_nonzero():
-    """If the pre-activation 1e-200 times 1e-200 underflows to 0, the bound on phi' includes its
-    jump at the kink. If a weight is exactly 0, the bound does not.
+    """If the preactivation 1e-200 times 1e-200 underflows to 0, the error bound on phi' includes
+    its jump at the kink. If the preactivation is exactly 0, the bound does not.
     """
     model = fc.MLP([1, 1, 1, 1], "leaky_relu", bias=False)
     ob = fc.Objective(model, np.ones((2, 1)), np.zeros(2), loss="mse")

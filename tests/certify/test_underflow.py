@@ -1,4 +1,4 @@
-"""Bounds for products that underflow or overflow, compared with 1200 digits.
+"""Bounds for products that underflow or overflow, compared with arithmetic in 1200 digits.
 
 FASTCURV_EXAMPLES sets the number of networks, half of each dtype.
 """
@@ -22,13 +22,13 @@ COUNT = int(os.environ.get("FASTCURV_EXAMPLES", "40")) // 2
 SEEDS = [pytest.param(range(first, min(first + 10, COUNT)), id=f"{first}")
          for first in range(0, COUNT, 10)]  # fmt: skip
 ENDS = {"float64": 200, "float32": 25}
-NOISE = Decimal(10) ** -850  # of the truth itself
+NOISE = Decimal(10) ** -850  # error of the oracle itself
 PRODUCTS = {"hessian": "hessian", "ggn": "ggn", "fisher": "empirical_fisher"}
 
 
 def numbers(rng, shape, reach, dtype):
-    """Return random numbers whose sizes range from 10^-reach to 10^reach, share one such factor, or
-    are ordinary, with some zeros.
+    """Return an array of random numbers, 8% of them zero. The magnitudes are spread over 10^-reach
+    to 10^reach, share one factor from that range, or lie between 1 and 10.
     """
     size = rng.choice([-1.0, 1.0], size=shape) * rng.uniform(1, 10, shape)
     how = rng.random()
@@ -38,7 +38,9 @@ def numbers(rng, shape, reach, dtype):
 
 
 def draw(seed, dtype, ends):
-    """Return (objective, theta, generator, reach) for a random network of one to five layers."""
+    """Return (objective, theta, rng, reach) for a random network of one to five layers, whose
+    numbers have magnitudes of 10^-reach to 10^reach with `reach` at most `ends`.
+    """
     rng = np.random.default_rng([seed, ends])
     reach, depth = ends * rng.choice([0.05, 0.3, 0.6, 1.0]), int(rng.integers(1, 6))
     sizes = rng.integers(1, 4, depth + 1).tolist()
@@ -69,7 +71,9 @@ def draw(seed, dtype, ends):
 
 
 def violations(ob, theta, rng, reach):
-    """Return the bounds that are exceeded, each as (name, error, bound)."""
+    """Return a list of (name, error, bound) for those bounds on gradients, values and products that
+    the errors against 1200 digits exceed.
+    """
     exact, n, found = Exact(ob, theta), ob.n_params, []
 
     def record_if_exceeded(what, error, bound):
@@ -104,7 +108,9 @@ def violations(ob, theta, rng, reach):
 
 
 def error_and_bound(true, claimed):
-    """Return the error of a computed number against `true`, and its claimed bound."""
+    """Return the distance of the computed numbers ``claimed[0]`` from the numbers `true`, and the
+    bound ``claimed[1]``.
+    """
     return distance(claimed[0], true), claimed[1]
 
 
@@ -123,8 +129,8 @@ def test_bounds_hold_at_the_ends_of_the_range(dtype, seeds):
 
 
 def test_bounds_hold_for_underflow_that_is_multiplied_later():
-    """Bounds hold if rz = 1e-328 underflows to 0 in float64 but is multiplied by a delta of 1e65,
-    so the entry is not 0.
+    """Bounds hold if a derivative of 1e-328 underflows to 0 in float64 but is later multiplied by
+    1e65, so that the entry of the product is not 0.
     """
     model = fc.MLP([1, 1, 1, 1], "identity", bias=False)
     ob = fc.Objective(model, [[-6.455234001461954e-183]], [[-7.762905554382592e64]], loss="mse")
@@ -159,8 +165,8 @@ def test_a_normalised_unit_of_scale_0_does_not_count_as_a_kink(dtype, residual):
 
 
 def test_a_product_that_overflows_in_columns_has_no_bound():
-    """If the square of delta overflows in float32, columns of the empirical Fisher have no
-    bound.
+    """If the square of delta overflows in float32, the column bounds of the empirical Fisher matrix
+    are infinite.
     """
     model = fc.MLP([1, 1], bias=False, dtype="float32")
     X, y = np.array([[1e10]], "float32"), np.array([[1e25]], "float32")
@@ -173,7 +179,7 @@ def test_a_product_that_overflows_in_columns_has_no_bound():
 
 def test_bounds_are_infinite_if_subnormal_numbers_are_flushed(monkeypatch):
     """If the processor flushes subnormal numbers to 0, which violates the model of rounding, bounds
-    are infinite.
+    on rounding errors are infinite.
     """
     assert not arithmetic.flushes_subnormals()
     ob, theta, *_ = draw(1, "float64", 1)
@@ -183,8 +189,8 @@ def test_bounds_are_infinite_if_subnormal_numbers_are_flushed(monkeypatch):
 
 
 def test_products_and_norms_of_sizes_are_rounded_up():
-    """Computed products and norms of sizes are never below the exact ones, also if they
-    underflow.
+    """Matrix products, entrywise products and row norms that are rounded up are not below the exact
+    ones, also if these underflow.
     """
     tiny = np.array([[1e-200, 0.0], [5e-324, 1e-170]])
     assert (arithmetic.matmul_rounded_up(tiny, tiny) > 0).tolist() == [[True, False], [True, True]]

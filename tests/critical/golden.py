@@ -45,8 +45,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def verdict_answer(point: CriticalPoint) -> list[Any]:
-    """Return a printed verdict with # in place of numbers, followed by its numbers and those of
-    attributes that are not printed.
+    """Return a list with the printed verdict, in which # replaces numbers, followed by these
+    numbers and those of attributes that are not printed.
     """
     text = repr(point).replace(f" {point.wall_time:.2f} s,", "")
     text, numbers = masked(text)
@@ -64,7 +64,9 @@ def verdict_answer(point: CriticalPoint) -> list[Any]:
 
 
 def verdicts_near(ob: Any, theta: Any, off: dict[str, float] = DISTANCES) -> dict[str, list[Any]]:
-    """Return verdicts at theta and at points near it, each with several options."""
+    """Return ``{name: text and numbers}`` for verdicts at theta and at the distances `off` from
+    theta, each with several options.
+    """
     v = np.cos(np.arange(len(theta)) ** 1.5)
     v /= np.linalg.norm(v)
     found = {}
@@ -85,7 +87,9 @@ def minimum(**net: Any) -> tuple[Any, Any]:
 
 
 def points_at_large_n() -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
-    """Yield points with known eigenvalues at large n, as (name, objective, theta, options)."""
+    """Yield (name, objective, theta, options) for points with known eigenvalues, many of them
+    classified from products as at large n.
+    """
     at = np.arange(1, 64).reshape(3, 21)
     rows = np.round(np.sin(at**1.3), 3)
     y = np.round(np.cos(at[:, :1] ** 1.7), 3)
@@ -112,8 +116,8 @@ def points_at_large_n() -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
 
 
 def krylov() -> dict[str, list[Any]]:
-    """Return verdicts that use a given Krylov run, at a minimum, near it, and at the saddle of zero
-    weights, in one precision and in two.
+    """Return ``{name: text and numbers}`` for verdicts from a given Krylov run and from products,
+    at a minimum, near it and at zero weights of networks, and near 0 for quadratic functions.
     """
     found: dict[str, list[Any]] = {}
     nets: dict[str, dict[str, Any]] = {
@@ -149,8 +153,8 @@ def krylov() -> dict[str, list[Any]]:
 
 
 def factors() -> dict[str, list[Any]]:
-    """Return verdicts on minima proved by Cholesky factors, with the size limits lowered so that
-    small networks use them.
+    """Return ``{name: text and numbers}`` for verdicts on minima that are proved by Cholesky
+    factors, with the size limit lowered so that small networks use them.
     """
     found: dict[str, list[Any]] = {}
     with mock.patch.object(dense, "CHOLESKY_MIN_N", 2):
@@ -172,7 +176,9 @@ def factors() -> dict[str, list[Any]]:
 
 
 def found_points() -> dict[str, list[Any]]:
-    """Return critical points found by matrices and by Krylov spaces."""
+    """Return ``{name: text and numbers}`` for searches of `find_critical_point` by matrices and by
+    Krylov spaces.
+    """
     found: dict[str, list[Any]] = {}
     starts = [
         (f"{i} {c.name}", c.objective, c.theta + 0.03)

@@ -1,4 +1,4 @@
-"""The verdict is a function of the evidence, held by a table of evidence and verdicts."""
+"""The verdict is a function of the evidence, tested by a table of evidence and verdicts."""
 
 import dataclasses
 import itertools
@@ -22,8 +22,8 @@ PARTS = {"gradient": Nearness, "spectrum": SpectrumEvidence, "certificate": Crit
 
 
 def evidence(**facts):
-    """Return `Evidence` with the given facts, each assigned to the part of the evidence that has an
-    attribute of that name.
+    """Return `Evidence` with the given values, each assigned to the part of the evidence that has
+    an attribute of that name.
     """
     own = {f.name: {g.name for g in dataclasses.fields(part)} for f, part in parts()}
     split = {name: {k: facts.pop(k) for k in own[name] & set(facts)} for name in own}
@@ -48,12 +48,12 @@ LARGE = {"negative": False, "positive": True}
 ASKED = {"risk": 1e-3, "accepted_risk": 1e-2}
 
 TABLE = [
-    # what lies elsewhere comes first, whatever is proved besides
+    # Points that are not critical are rejected first, whatever else is proved.
     ({**MIN, **PROOF, "near": False}, "not_critical", False, "gradient above tol"),
     ({**MIN, "near": False, "residual": 1.0}, "not_critical", False, "on plateau"),
     ({**MIN, **PROOF, "infimum_at_infinity": True}, "not_critical", False, "infimum at infinity"),
     ({**LARGE, **ASKED, "infimum_at_infinity": True}, "not_critical", False, "infimum at infinity"),
-    # the theorem
+    # Kantorovich's theorem holds.
     ({**MIN, **PROOF}, "minimum", True, "kantorovich"),
     ({**MAX, **PROOF}, "maximum", True, "kantorovich"),
     ({**SADDLE, **PROOF}, "saddle", True, "kantorovich saddle"),
@@ -61,9 +61,9 @@ TABLE = [
     ({**ZEROS, **PROOF}, "degenerate", False, "zero eigenvalues"),
     ({**MIN, **PROOF, "strict": False}, "minimum", False, "measured signs"),
     ({**MIN, **PROOF, "n_kinks": 2}, "minimum", True, "kantorovich"),
-    # all eigenvalues are explained, and none has a sign
+    # Symmetries explain one eigenvalue, and no other has a sign.
     ({**ZEROS, **PROOF, "n_positive": 0, "n_symmetry": 1}, "degenerate", False, "zero eigenvalues"),
-    # without it
+    # No theorem holds.
     (MIN, "minimum", False, "measured signs"),
     (MAX, "maximum", False, "measured signs"),
     (SADDLE, "saddle", False, "measured saddle"),
@@ -72,7 +72,7 @@ TABLE = [
     ({**ZEROS, "signs_stable": False}, "degenerate", False, "unstable signs"),
     ({**MIN, "n_positive": 0, "n_zero": 3}, "degenerate", False, "zero eigenvalues"),
     ({**MIN, "n_positive": 0, "n_zero": 3, "is_zero": True}, "degenerate", False, "zero hessian"),
-    # an error without a bound is no tolerance
+    # An error without a bound cannot show that eigenvalues are 0.
     (
         {**MIN, "n_positive": 0, "n_zero": 3, "has_error_bound": False},
         "undecided",
@@ -80,7 +80,7 @@ TABLE = [
         "no error bound",
     ),
     ({**SADDLE, "has_error_bound": False}, "undecided", False, "no error bound"),
-    # what only asymmetry makes zero is not seen to be
+    # An eigenvalue that is 0 only within the asymmetry is not counted as 0.
     ({**ZEROS, "asymmetric": True}, "undecided", False, "asymmetric products"),
     (
         {**MIN, "n_positive": 0, "n_zero": 3, "asymmetric": True},
@@ -89,7 +89,7 @@ TABLE = [
         "asymmetric products",
     ),
     ({**SADDLE, "asymmetric": True}, "saddle", False, "measured saddle"),
-    # residuals that vanish
+    # A zero of all residuals is proved nearby.
     ({**ZEROS, "interpolation": proved_ball(1e-8)}, "minimum", True, "interpolation"),
     (
         {**ZEROS, "interpolation": proved_ball(1e-8), "near": False},
@@ -97,7 +97,7 @@ TABLE = [
         False,
         "gradient above tol",
     ),
-    # two fixed vectors
+    # The signs of the curvatures along two fixed vectors are proved.
     ({**SADDLE, "two_vectors": TwoSignProof(1e-3, 1e-4)}, "saddle", True, "two vector saddle"),
     ({**SADDLE, "two_vectors": TwoSignProof(1e-4, 1e-3)}, "saddle", False, "measured saddle"),
     ({**SADDLE, "two_vectors": TwoSignProof(1e-4)}, "saddle", False, "measured saddle"),
@@ -115,13 +115,13 @@ TABLE = [
         False,
         "unstable curvature",
     ),
-    # no smaller gradient at the end of Newton's step
+    # The gradient is not smaller at the end of Newton's step.
     ({**MIN, "gradient_decreases": False}, "undecided", False, "gradient not reduced"),
     ({**SADDLE, "gradient_decreases": False}, "saddle", False, "measured saddle"),
     ({**ZEROS, "gradient_decreases": False}, "degenerate", False, "zero eigenvalues"),
     ({**MIN, **PROOF, "gradient_decreases": False}, "minimum", True, "kantorovich"),
     ({**LARGE, **ASKED, "gradient_decreases": False}, "undecided", False, "gradient not reduced"),
-    # kinks
+    # Pre-activations lie at kinks.
     ({**MIN, "n_kinks": 1}, "undecided", False, "one sided hessian"),
     ({**MAX, "n_kinks": 1}, "undecided", False, "one sided hessian"),
     ({**SADDLE, "n_kinks": 1}, "undecided", False, "one sided hessian"),
@@ -134,7 +134,7 @@ TABLE = [
         False,
         "gradient above tol",
     ),
-    # large n
+    # For large n, only products are available.
     ({**LARGE, **PROOF, "curvature_floor": 0.1}, "minimum", True, "curvature floor"),
     ({**LARGE, "curvature_floor": 0.1}, "undecided", False, "curvature floor at theta"),
     ({**LARGE, **PROOF}, "undecided", False, "no accepted risk"),
@@ -179,8 +179,8 @@ FLAGS = {
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("inertia", [None, (3, 0, 0, 0), (2, 0, 1, 0), (1, 1, 1, 1), (0, 0, 3, 0)])
 def test_no_verdict_claims_more_than_its_evidence(inertia):
-    """Certificates and risks are reported only with the evidence that they need, for all
-    combinations of findings.
+    """For all combinations of findings, certificates and risks are reported only with the evidence
+    that they need.
     """
     counts = ("n_positive", "n_negative", "n_zero", "n_symmetry")
     base = {} if inertia is None else dict(zip(counts, inertia))
@@ -194,7 +194,7 @@ def test_no_verdict_claims_more_than_its_evidence(inertia):
         assert (said.failure_probability == 0) == said.certified
         if (
             not near or facts["infimum_at_infinity"]
-        ):  # kinks may hold a minimum unless the loss falls
+        ):  # at kinks a minimum is possible unless the infimum is at infinity
             held = facts["n_kinks"] and not facts["infimum_at_infinity"]
             assert said.kind == ("undecided" if held else "not_critical") and not said.certified
             continue
@@ -215,8 +215,8 @@ def test_no_verdict_claims_more_than_its_evidence(inertia):
 
 
 def test_every_reason_has_a_different_sentence():
-    """Every reason has its own sentence: no two members of the enum have equal values, which would
-    make them one member.
+    """Every reason has its own sentence, because two members of the enum with equal values would be
+    one member.
     """
     assert len(Reason) == len(Reason.__members__) == len({reason.value for reason in Reason})
 

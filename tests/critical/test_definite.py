@@ -1,5 +1,5 @@
-"""Minima proved by Cholesky factors: the floor is below every eigenvalue, and the verdict equals
-that from all eigenpairs.
+"""Minima proved by Cholesky factors: the proved floor is below every eigenvalue, and the verdict
+equals that from all eigenpairs.
 """
 
 import itertools
@@ -15,8 +15,8 @@ from fastcurv.testing import FunctionObjective, QuadraticObjective, axis_saddles
 
 
 def hessian(values, rng, off=0.0):
-    """Return a matrix with the given eigenvalues up to rounding, and bounds `off` on the errors of
-    its columns.
+    """Return a `DenseHessian` with the given eigenvalues up to rounding, and with the bound `off`
+    on the error of each column.
     """
     n = len(values)
     Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
@@ -26,8 +26,9 @@ def hessian(values, rng, off=0.0):
 
 
 def test_the_floor_is_below_every_eigenvalue(rng):
-    """A proved floor is positive and at most LAPACK's least eigenvalue plus ``4 n eps ||A||``. If
-    that eigenvalue is at least 1e-10 of the largest, a floor is proved.
+    """The proved floor of a positive definite matrix is positive and at most LAPACK's least
+    eigenvalue plus ``4 n eps ||A||``. If that eigenvalue is at least 1e-10 of the largest, a floor
+    is proved.
     """
     for n, weakest, scale in itertools.product(
         [1, 2, 17, 130], 10.0 ** np.arange(-1, -17.0, -2), [1e-100, 1.0, 1e100]

@@ -46,8 +46,8 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_value_error_of_an_objective_reaches_its_user(call):
-    """A ValueError of each method reaches the user, whether its first call, its last or one between
-    them raises.
+    """A ValueError of each method of an objective reaches the user, whether the first call, the
+    last call or one between them raises it.
     """
     raised = 0
     for start in STARTS.values():
@@ -62,8 +62,8 @@ def test_a_value_error_of_an_objective_reaches_its_user(call):
 
 
 def test_a_search_ends_with_a_message_if_the_hessian_is_nan():
-    """If the Hessian is NaN, the search ends with a message. Errors other than ValueError that the
-    objective raises are not caught.
+    """If the Hessian is NaN, `find_critical_point` ends with a message. Errors other than
+    ValueError that the objective raises are not caught.
     """
 
     class Lost(Raising):

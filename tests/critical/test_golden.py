@@ -1,5 +1,5 @@
-"""Verdicts compared with the golden file, which notices a verdict that claims less than before;
-other tests check that none claims too much. `tests.golden` updates it.
+"""Verdicts compared with the golden file, which detects a verdict that claims less than before.
+Other tests check that no verdict claims too much. `tests.golden` updates the file.
 """
 
 import pytest
@@ -10,7 +10,7 @@ from . import golden
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
 def test_verdicts_and_their_numbers_are_unchanged(section):
-    """Sentences and numbers of verdicts equal the golden ones, as far as the kernel tables
+    """Sentences and numbers of verdicts equal those in the golden file, as far as the kernel tables
     agree.
     """
     assert changed(golden, section) == []

@@ -44,7 +44,9 @@ def test_a_linear_network_matches_bayesian_ridge(rng):
 
 
 def log_density(loss, z, y):
-    """Return the log likelihood of outputs z with shape (..., N), by SciPy's distributions."""
+    """Return the log likelihood of outputs z of shape (..., N) for targets y of shape (N,), summed
+    over samples, by SciPy's distributions.
+    """
     return {
         "mse": lambda: stats.norm.logpdf(y, z, 0.7),
         "binary_cross_entropy": lambda: stats.bernoulli.logpmf(y, expit(z)),
@@ -54,8 +56,8 @@ def log_density(loss, z, y):
 
 
 def test_evidence_of_two_parameters_matches_quadrature(rng):
-    """The evidence equals the integral over both parameters, exactly for a Gaussian likelihood and
-    otherwise to 1 / N. A weight of two equals a repeated sample.
+    """The log evidence of two parameters equals the integral over both by quadrature, exactly for a
+    Gaussian likelihood and otherwise to 1 / N. A weight of two equals a repeated sample.
     """
     N, l2 = 200, 0.02
     for loss in ("mse", "binary_cross_entropy", "poisson", "gamma"):
@@ -87,7 +89,7 @@ def test_evidence_of_two_parameters_matches_quadrature(rng):
             true = logsumexp(log) + np.log(sd[0] * sd[1] * (t[1] - t[0]) ** 2)
             gap = 1e-9 * abs(true) if loss == "mse" else 1 / N
             assert abs(post.log_evidence - true) <= gap, (loss, l2_biases)
-            # weights: the objective divides by N, so that a unit of l2 is as strong on fewer rows
+            # The objective divides by N, the number of rows, so fewer rows need a larger l2.
             weighted = fc.Objective(
                 fc.MLP([1, 1]), x[:, None], y, **{**how, "l2": l2 * c / N}, sample_weight=weight
             )
@@ -106,8 +108,8 @@ def fitted(rng, curvature="ggn", **how):
 
 
 def test_covariance_is_the_inverse_of_the_curvature(rng):
-    """Standard deviations, draws and effective parameters agree with the inverse of either
-    curvature matrix.
+    """Standard deviations, draws and effective parameters agree with the inverse of the
+    Gauss-Newton matrix or of the Hessian, whichever is chosen.
     """
     for curvature in ("ggn", "hessian"):
         ob, theta, post = fitted(rng, curvature)
@@ -169,8 +171,8 @@ def test_rows_of_many_outputs_are_split_into_blocks(rng, monkeypatch):
 
 
 def test_single_samples_have_the_deviations_of_the_whole_set(rng):
-    """Standard deviations of few samples, computed by NumPy, equal those of the whole set, computed
-    by the engine.
+    """Standard deviations for few samples, computed by NumPy, equal those for the whole set,
+    computed by the engine.
     """
     X = rng.standard_normal((30, 3))
     for sizes, how in (
@@ -189,8 +191,8 @@ def test_single_samples_have_the_deviations_of_the_whole_set(rng):
 
 
 def test_directions_without_effect_count_as_undetermined(rng):
-    """The bias of a unit without weights, and the common shift of a softmax, are counted in
-    `n_undetermined`.
+    """The bias of a unit without weights, and the common shift of the biases of a softmax, are
+    counted in `n_undetermined`.
     """
     ob, theta, _ = fitted(rng, l2_biases=False)
     model = fc.MLP([1, 5, 1])
@@ -341,7 +343,8 @@ def test_effective_parameters_of_the_hessian_are_leverages():
     leverages = fc.leave_one_out(ob, theta).hat_matrix_diag.sum()
     assert np.trace(np.linalg.solve(H, H - 0.01 * np.eye(17))) < 0 < leverages < 17
     assert np.isclose(post.n_effective, leverages, rtol=1e-9) and post.next_l2 > 0
-    nll = fc.Objective(fc.MLP([2, 2]), X, y, "gaussian_nll", l2=0.1)  # has no such matrix
+    # a loss for which no leverages are computed
+    nll = fc.Objective(fc.MLP([2, 2]), X, y, "gaussian_nll", l2=0.1)
     at = fc.minimize(nll, np.zeros(6)).x
     H = nll.hessian(at).to_dense()
     wanted = np.trace(np.linalg.solve(H, H - 0.1 * np.eye(6)))
@@ -384,7 +387,7 @@ def test_a_posterior_has_a_summary_and_a_plot(rng):
     ax = post.plot()
     assert len(ax.collections) == 2 and len(ax.lines) == 2
     x = ax.lines[0].get_xdata()
-    band = ax.collections[1].get_paths()[0].vertices  # of the function
+    band = ax.collections[1].get_paths()[0].vertices  # the band of the function, without noise
     half = 2 * post.std(x[:1, None])[0]
     at = band[np.isclose(band[:, 0], x[0])][:, 1]
     assert np.isclose(np.ptp(at), 2 * half, rtol=1e-9)
@@ -397,8 +400,8 @@ def test_a_posterior_has_a_summary_and_a_plot(rng):
 
 @pytest.mark.nightly
 def test_standard_deviations_match_markov_chains(rng):
-    """Standard deviations of a 1-3-1 network agree with 400 Metropolis chains started at
-    the mode.
+    """Standard deviations for a 1-3-1 network are within 10% of those from 400 Metropolis chains
+    that start at the mode.
     """
     x = np.linspace(-2, 2, 400)[:, None]
     y = np.sin(2 * x[:, 0]) + 0.1 * rng.standard_normal(400)
@@ -430,7 +433,9 @@ def test_standard_deviations_match_markov_chains(rng):
 
 
 def test_standard_deviations_and_evidence_match_laplace_torch(rng, request):
-    """Results agree with laplace-torch's full Gauss-Newton posterior in float64."""
+    """Standard deviations and evidence equal those of laplace-torch's full Gauss-Newton posterior
+    in float64.
+    """
     peer, torch = pytest.importorskip("laplace"), pytest.importorskip("torch")
     from torch.utils.data import DataLoader, TensorDataset
 

@@ -1,4 +1,4 @@
-"""Leave-one-out predictions, influence, minima without each sample, and prediction intervals."""
+"""Leave-one-out predictions, influence, minima without single samples, and prediction intervals."""
 
 import json
 import pickle
@@ -24,8 +24,8 @@ def fitted(seed, sizes=(3, 4, 1), loss="mse", N=40, l2=0.02, **more):
 
 
 def linear(rng, N=30, weight=None):
-    """Return the objective of a linear network, its least-squares solution, and
-    its design matrix.
+    """Return (objective, theta, A) for a linear network of 3 inputs, where theta is its weighted
+    least-squares solution and A the design matrix.
     """
     X, y = rng.standard_normal((N, 3)), rng.standard_normal(N)
     A = np.column_stack([X, np.ones(N)])
@@ -35,8 +35,8 @@ def linear(rng, N=30, weight=None):
 
 
 def continued_minimum(ob, theta, i, steps=20):
-    """Return the minimum to which theta moves while the weight of sample i decreases to 0, by
-    SciPy's Newton method.
+    """Return the point to which the minimum theta moves while the weight of sample i decreases to
+    0, by Newton's method with dense matrices.
     """
     weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
     first = weight[i]
@@ -125,8 +125,8 @@ def test_exact_minima_are_continued_from_the_full_minimum():
 
 
 def test_the_short_proof_of_a_minimum_accepts_the_samples_of_full_verdicts(monkeypatch):
-    """The shorter proof of a minimum accepts the samples that full verdicts accept, and few full
-    verdicts are computed.
+    """The short proof of a minimum accepts exactly the samples that full verdicts accept, and less
+    than 20% of the samples need a full verdict.
     """
     ob, theta = fitted(3, N=60, weights=True, l2=0.2)
     long = without_rows.classify
@@ -157,8 +157,8 @@ def test_no_minimum_is_proved_far_from_one_or_at_a_saddle():
 
 
 def test_one_step_predictions_take_a_newton_step_without_the_sample():
-    """One-step results equal those of a Newton step with dense matrices, for losses with coupled
-    outputs and for sparse samples.
+    """One-step results equal those of a Newton step without the sample by dense matrices, for
+    losses with coupled outputs and for sparse samples.
     """
     for loss, sizes in (("mse", (3, 4, 2)), ("cross_entropy", (3, 3, 3))):
         ob, theta = fitted(9, sizes, loss, weights=True)
@@ -181,8 +181,8 @@ def test_one_step_predictions_take_a_newton_step_without_the_sample():
 
 
 def test_samples_of_weight_zero_do_not_move_the_minimum():
-    """Predictions without a sample of weight 0 are those of the full fit, also in float32, where
-    theta is first refined to a float64 minimum.
+    """Predictions without a sample of weight 0 are those of the full fit. In float32, theta is
+    first refined to a float64 minimum.
     """
     net = nets.draw(4, [3, 2, 1], N=12, l2=0.05, dtype="float32")
     ob = net.objective(sample_weight=np.repeat([0.0, 1.0], 6))
@@ -244,7 +244,8 @@ def test_leave_one_out_rejects_points_that_are_not_minima():
 
 def test_samples_required_for_a_minimum_are_reported(rng):
     """A warning names the samples without which no minimum exists, because a class or the only
-    exception to a separating line is missing. With a penalty on all parameters there is no warning.
+    exception to a separating line would be missing. With a penalty on all parameters there is no
+    warning.
     """
     X = rng.standard_normal((40, 2))
     y = (X[:, 0] > 0).astype(int)
@@ -277,8 +278,8 @@ def test_samples_required_for_a_minimum_are_reported(rng):
 
 
 def test_minima_that_classify_does_not_confirm_come_with_a_warning(rng):
-    """If two columns differ by 1e-7, the least eigenvalue is 0 up to rounding, so the minima
-    without a sample are not confirmed and a warning is issued.
+    """If two columns of X differ by 1e-7, `classify` does not confirm the minimum, because its
+    least eigenvalue is 0 up to rounding, and `leave_one_out` issues a warning.
     """
     x = rng.standard_normal((30, 1))
     y = x[:, 0] + rng.standard_normal(30)
@@ -294,7 +295,7 @@ def test_minima_that_classify_does_not_confirm_come_with_a_warning(rng):
 
 
 def test_points_within_rounding_of_a_minimum_are_accepted():
-    """A theta of 1e-22, whose gradient is mere rounding error, is accepted as the minimum at 0; a
+    """A theta of 1e-22, whose gradient is mere rounding error, is accepted as the minimum at 0. A
     theta of 1e-7 is rejected.
     """
     ob = fc.Objective(fc.MLP([2, 2, 2]), np.ones((1, 2)), np.ones((1, 2)), "poisson", l2=0.005)
@@ -306,7 +307,9 @@ def test_points_within_rounding_of_a_minimum_are_accepted():
 
 
 def jackknife_bounds(out, ob, X, level):
-    """Return the jackknife+ bounds computed from their definition."""
+    """Return the lower and the upper jackknife+ bound for each row of X, two arrays computed from
+    their definition.
+    """
     n, alpha = ob.n_samples, 1 - level
     moved = ob.model.predict(out._at.theta, X)[:, 0, None] + out.output_changes(X)[:, 0]
     own = np.abs(ob.y[:, 0] - out.predictions[:, 0])
@@ -318,8 +321,8 @@ def jackknife_bounds(out, ob, X, level):
 
 
 def test_leave_one_out_for_classifiers_matches_logistic_regression(rng):
-    """With free biases, three classes match a logistic model although all biases may be shifted
-    together, and two classes match a single output with half the penalty.
+    """With biases free of l2, results for a softmax of two outputs, whose biases may be shifted
+    together, equal those for two classes with a single logistic output and half the penalty.
     """
     X = rng.standard_normal((30, 2))
     y = (X[:, 0] + rng.standard_normal(30) > 0).astype(int)
@@ -350,7 +353,9 @@ def test_classes_given_as_weights_have_the_score_of_their_labels(rng):
 
 @pytest.mark.filterwarnings("ignore:The fit has .* effective parameters")
 def test_infinite_predictions_give_infinite_intervals():
-    """If the prediction without one of seven samples overflows, the interval is infinite."""
+    """If the prediction without one of seven samples overflows, the interval at level 0.8 is
+    infinite.
+    """
     x = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5e3])[:, None]
     y = np.array([1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 1.0])
     ob = fc.Objective(fc.MLP([1, 1]), x, y, "poisson", l2=1e-3)
@@ -377,15 +382,15 @@ def test_intervals_are_jackknife_plus_quantiles(rng):
 
 
 def least_squares(X, y):
-    """Return the objective of a linear network and its least squares solution."""
+    """Return (objective, theta) for a linear network, where theta is its least-squares solution."""
     theta = np.linalg.lstsq(np.column_stack([X, np.ones(len(X))]), y, rcond=None)[0]
     return fc.Objective(fc.MLP([X.shape[1], 1]), X, y, "mse"), theta
 
 
 @pytest.mark.filterwarnings("ignore:The fit has .* effective parameters")
 def test_intervals_are_infinite_where_networks_without_a_sample_are_not_determined(rng):
-    """If a network is not determined without a sample, whose leverage is then 1, the sample counts
-    with an infinite residual and high-level intervals are infinite.
+    """If the network without a sample is not determined, so that the leverage of the sample is 1,
+    the residual of the sample counts as infinite. Intervals of high levels are then infinite.
     """
     y = rng.standard_normal(12)
     own = np.column_stack([rng.standard_normal(12), np.arange(12) == 0])
@@ -406,8 +411,8 @@ def test_an_exact_fit_has_no_cooks_distances(rng):
 
 
 def test_intervals_from_few_samples_per_effective_parameter_warn(rng):
-    """Intervals from few samples for each effective parameter come with a warning; if weight decay
-    leaves few parameters effective, there is none.
+    """Intervals from few samples for each effective parameter come with a warning. If weight decay
+    leaves few parameters effective, there is no warning.
     """
     X = rng.standard_normal((30, 3))
     y = X[:, 0] + 0.1 * rng.standard_normal(30)
@@ -434,7 +439,9 @@ def test_a_sample_of_weight_two_counts_twice_in_an_interval(rng):
 
 
 def mean_coverage(make, splits, n_train, alpha=3.0):
-    """Return the mean coverage of 90% intervals over random splits."""
+    """Return the mean coverage of 90% intervals over random splits of the data ``make(seed)``, with
+    `n_train` samples in each fit.
+    """
     found = []
     for seed in range(splits):
         X, y = make(seed)
@@ -498,8 +505,8 @@ def test_estimators_predict_intervals_in_units_of_y(rng):
 
 
 def test_units_removed_by_weight_decay_do_not_change_intervals():
-    """Intervals keep their coverage if weight decay has removed units, whose biases change no
-    output and have neither penalty nor curvature.
+    """If weight decay has removed units, whose biases change no output and have neither penalty nor
+    curvature, intervals cover 85 to 98% of the training targets.
     """
     X, y = sine(3)
     net = fc.MLPRegressor((6,), "tanh", alpha=30.0, random_state=0).fit(X, y)
@@ -568,8 +575,8 @@ def test_leave_one_out_results_are_bitwise_identical_for_any_threads():
 
 
 def test_minima_found_by_other_searches_are_bitwise_identical(monkeypatch):
-    """If steps without one of two samples do not converge and `minimize` continues, results are
-    bitwise identical for repeated runs and any number of threads.
+    """If steps without one of two samples do not converge, so that `minimize` continues them,
+    results are bitwise identical for repeated runs and any number of threads.
     """
     net = nets.draw(4, [3, 1, 5], N=2, l2=0.005, l2_biases=False)
     theta, calls, found = fc.minimize(net.ob, seed=0).x, [], []

@@ -17,7 +17,9 @@ from fastcurv.testing import FunctionObjective, QuadraticObjective, zoo
 
 
 def bowl(centre, scale, offset, bound=None):
-    """Return ``offset + scale (t - centre)^2 / 2`` with a lower bound."""
+    """Return the objective ``offset + scale (t - centre)^2 / 2`` of one parameter t, with a lower
+    bound of the loss if `bound` is given.
+    """
     ob = FunctionObjective(
         1,
         lambda t: offset + 0.5 * scale * (t[0] - centre) ** 2,
@@ -37,8 +39,8 @@ def test_only_critical_test_points_are_classified_as_near(case):
 @pytest.mark.parametrize("scale", [1e-100, 1e-8, 1.0, 1e8, 1e100])
 def test_the_threshold_is_a_fraction_of_the_loss_above_its_bound(scale):
     """A point is near if the predicted decrease of Newton's step is at most 1e-8 of the loss above
-    its lower bound, at every scale of the loss, and the stated tolerance corresponds to that
-    threshold.
+    its lower bound, at every scale of the loss. The stated tolerance of the gradient corresponds to
+    that threshold.
     """
     for distance, near in ((1e-4, True), (1.4e-4, True), (1.5e-4, False), (1e-2, False)):
         ob = bowl(0.0, scale, scale, 0.0)
@@ -96,8 +98,8 @@ def test_points_with_unknown_decrement_or_threshold_are_not_near():
 
 
 def test_balanced_rows_do_not_depend_on_units_and_omit_rows_below_their_noise(rng):
-    """Balancing gives rows of equal norm in any units of the parameters. Rows below their noise are
-    excluded, however small they are.
+    """`balance_rows` gives rows of equal norm in any units of the parameters. Rows below their
+    noise are excluded, however small they are.
     """
     A = rng.standard_normal((6, 6))
     A, noise, units = A + A.T, np.full(6, 1e-12), 10.0 ** rng.uniform(-4, 4, 6)
@@ -119,7 +121,7 @@ def test_balanced_rows_do_not_depend_on_units_and_omit_rows_below_their_noise(rn
         assert np.isfinite(d).all() and (d > 0).all() and live[1:].all() and not live[0]
     B = A.copy()
     B[0], B[1:, 0] = 1e-30, 0.0
-    B[0, 1] = B[1, 0] = 1e-11  # coupled to one row, and nothing of its own above its noise
+    B[0, 1] = B[1, 0] = 1e-11  # coupled to one row, with a diagonal entry below its noise
     assert not balance_rows(B, noise)[1][0]
     assert not balance_rows(0 * A, noise)[1].any()
 
@@ -143,8 +145,8 @@ def test_the_gradient_tolerance_separates_near_and_far_gradients(dense_below):
 @pytest.mark.parametrize("kind", [fc.Objective, fc.StreamedObjective])
 @pytest.mark.parametrize("power", [-100, -40, 40])
 def test_scaling_the_inputs_does_not_hide_a_gradient(kind, power):
-    """If columns of X differ by many orders of magnitude, a point with descent along the smaller
-    ones is still not critical.
+    """If columns of X differ by many orders of magnitude, a point from which the loss decreases
+    along the smaller columns is not critical.
     """
     rng = np.random.default_rng(0)
     Z = rng.standard_normal((30, 2))
@@ -157,8 +159,8 @@ def test_scaling_the_inputs_does_not_hide_a_gradient(kind, power):
 
 @pytest.mark.parametrize("kind", [fc.Objective, fc.StreamedObjective])
 def test_large_l2_on_some_parameters_does_not_hide_a_gradient(kind):
-    """If an l2 of 1e100 applies to the matrices only, the gradient along the biases still makes the
-    point not critical.
+    """If an l2 of 1e100 applies to the matrices only, a gradient along the biases makes the point
+    not critical.
     """
     rng = np.random.default_rng(1)
     X, y = rng.standard_normal((15, 1)), rng.integers(2, size=15)
@@ -179,8 +181,8 @@ def test_a_theta_whose_squares_overflow_is_classified_by_products():
 @pytest.mark.parametrize("low", [0.3, -0.3])
 @pytest.mark.parametrize("units", [np.ones(5), np.array([1.0, 2.0, 0.1, 3.0, 0.5])])
 def test_the_decrement_matches_its_formula(low, units, rng):
-    """The decrement equals ``g'|H|^-1 g / 2`` in the units of the eigenpairs, for definite H in any
-    units, and is reduced by errors of H or g.
+    """The decrement equals ``g'|H|^-1 g / 2`` in the units of the eigenpairs, in any units if H is
+    definite, and is reduced by errors of H or g.
     """
     Q = np.linalg.qr(rng.standard_normal((5, 5)))[0]
     values = np.r_[low, np.linspace(0.5, 4, 4)]
@@ -203,8 +205,8 @@ def test_the_decrement_matches_its_formula(low, units, rng):
 
 @pytest.mark.parametrize("reach", [0.0, 1e-3, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 4.0, np.nan])
 def test_changes_of_sign_of_the_curvature_are_detected(reach):
-    """A change of sign of the curvatures ``1 - t_0^2`` and ``-1 + t_1`` at length 1 is detected
-    along a direction, and along a step of up to three times that length.
+    """A change of sign of the curvatures ``1 - t_0^2`` and ``-1 + t_1`` at the distance 1 is
+    detected along a direction, and for steps that are at least a third as long.
     """
     bent = FunctionObjective(
         2,
@@ -226,8 +228,8 @@ def test_changes_of_sign_of_the_curvature_are_detected(reach):
 
 @pytest.mark.parametrize("reach, lasts", [(0.5, True), (0.7, True), (0.72, False), (1.0, False)])
 def test_lasting_curvature_is_at_least_two_thirds_of_the_curvature(reach, lasts):
-    """The curvature ``1 / (1 + t^2)`` counts as lasting up to a length of ``2^-1/2``, where two
-    thirds of its value are left.
+    """The curvature ``1 / (1 + t^2)`` counts as lasting up to a distance of ``2^-1/2``, at which it
+    has two thirds of its value at 0.
     """
     shallow = FunctionObjective(
         1,

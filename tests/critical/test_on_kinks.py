@@ -42,7 +42,7 @@ def test_classify_confirms_kink_minima_found_by_minimize(loss, activation):
         moved = found.x + 1e-4 * np.random.default_rng(seed).standard_normal(found.x.size)
         away = fc.classify(ob, moved)
         assert not away.certified and away.n_active_kinks is None
-    assert n_found  # else this shows nothing
+    assert n_found  # otherwise no minimum at kinks was tested
 
 
 def test_the_loss_is_not_lower_around_a_kink_minimum():
@@ -63,7 +63,7 @@ def unproved_forms(ob):
 
 
 def test_unproved_kink_minima_are_undecided():
-    """Without a proof, a minimum at active kinks is undecided or degenerate, even if its one-sided
+    """Without a proof, a minimum at active kinks is undecided or degenerate, also if its one-sided
     gradient exceeds the tolerance.
     """
     n_found = 0
@@ -78,7 +78,7 @@ def test_unproved_kink_minima_are_undecided():
             end = fc.minimize(other, found.x.astype(other.dtype))
             assert end.fun <= other.value(found.x.astype(other.dtype)) * (1 + 1e-6)
             assert end.kind != "not_critical" or other.dtype == np.float32, end.message
-    assert n_found  # else this shows nothing
+    assert n_found  # otherwise no gradient exceeded its tolerance
 
 
 def test_a_sample_at_kinks_does_not_hide_that_a_point_is_not_critical():
@@ -89,19 +89,19 @@ def test_a_sample_at_kinks_does_not_hide_that_a_point_is_not_critical():
     X = ob.X.copy()
     X[0] = 0
     zero = fc.Objective(ob.model, X, ob.y, l2=3e-3)
-    verdict = fc.classify(zero, ob.model.init(seed=1))  # biases are 0 there
+    verdict = fc.classify(zero, ob.model.init(seed=1))  # where all biases are 0
     assert verdict.n_kinks and verdict.kind == "not_critical", verdict.reason
 
 
 def test_kink_point_that_is_not_a_minimum_is_not_certified():
-    """If the first layer is scaled down, its pre-activations of 0 stay 0, but no minimum is
-    certified there.
+    """If the first layer is scaled down, its pre-activations of 0 stay 0, but the point is no
+    minimum and is not certified.
     """
     ob, found = run_to_kinks(1)
     theta = found.x.copy()
     (W, b), *_ = ob.model.unflatten(theta)
     first = W.size + b.size
-    theta[:first] *= 0.5  # kinks of the first layer stay where they are
+    theta[:first] *= 0.5  # the first layer still has pre-activations of 0
     verdict = fc.classify(ob, theta)
     assert verdict.n_kinks and not verdict.certified and verdict.n_active_kinks is None
 
@@ -113,7 +113,7 @@ def test_kink_minima_are_not_certified_in_float32():
 
 
 class Line:
-    """A loss of one parameter, computed in single precision."""
+    """An objective of one parameter whose loss is computed in float32."""
 
     dtype = np.float32
 
@@ -129,9 +129,9 @@ class Line:
     [
         (lambda t: 1 - abs(t), True),
         (lambda t: 1 + abs(t), False),
-        (lambda t: 1 + 1e-3 * t, False),  # no further than the slope leads
-        (lambda t: 1 - 1e-7 * np.sign(t), False),  # the last digit of the loss
-        (lambda t: 1 + abs(t) - 300 * t * t, False),  # beyond a barrier
+        (lambda t: 1 + 1e-3 * t, False),  # a decrease that the slope explains
+        (lambda t: 1 - 1e-7 * np.sign(t), False),  # a change of the last digit of the loss
+        (lambda t: 1 + abs(t) - 300 * t * t, False),  # a decrease beyond a barrier
     ],
 )
 def test_descent_across_a_kink_exceeds_slope_and_rounding(loss, falls):
@@ -140,8 +140,8 @@ def test_descent_across_a_kink_exceeds_slope_and_rounding(loss, falls):
 
 
 def test_classify_proves_what_minimize_proved():
-    """`classify` certifies the minima that `minimize` certified, with collapsed units, or with a
-    copied unit and no kink nearby.
+    """`classify` certifies the minima that `minimize` certified, for networks with collapsed units,
+    and with a copied unit and no kink nearby.
     """
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((3, 3)), rng.standard_normal(3)

@@ -55,7 +55,9 @@ def claims_all(ob):
 
 
 def with_linear_term(name):
-    """Return a wrapper of the named function that adds a linear term to the loss."""
+    """Return a function for the named method of an objective. The value and gradient are those of
+    the loss plus a linear term, and other methods call the original.
+    """
 
     def value(self, theta):
         return fc.Objective.value(self, theta) + float(theta.sum())
@@ -103,8 +105,8 @@ def test_unchanged_objectives_keep_their_proofs():
 
 @pytest.mark.parametrize("name", LOSS_METHODS)
 def test_replaced_functions_of_the_loss_disable_proofs(name):
-    """If functions of the loss are replaced by a subclass, an attribute or a wrapper, even under
-    the name and signature of the original, nothing is proved, also for copies.
+    """If a subclass, an attribute or a wrapper replaces a method of the loss, even under the name
+    and signature of the original, nothing is proved, also for copies.
     """
     function = with_linear_term(name)
     hidden = functools.wraps(getattr(fc.Objective, name))(lambda self, theta: function(self, theta))
@@ -117,7 +119,7 @@ def test_replaced_functions_of_the_loss_disable_proofs(name):
     late = type("Late", (fc.Objective,), {})
     changed.append(late(*GIVEN))
     assert claims_all(changed[-1])
-    setattr(late, name, function)  # after it was asked
+    setattr(late, name, function)  # replaced after proofs were requested
     if name != "jacobian":
         patched = fc.Objective(*GIVEN)
         setattr(patched, name, lambda theta: 0.0)
@@ -149,7 +151,7 @@ def test_replaced_loss_is_classified_without_certificate():
         assert not fc.classify(ob, theta).certified, name
 
     class Bare:
-        """Another loss, whose Hessian is an operator of the wrapped objective."""
+        """An objective with another loss, whose Hessian is an operator of the wrapped objective."""
 
         n_params = inner.n_params
 
@@ -286,7 +288,9 @@ def test_losses_without_bounds_state_why():
 
 
 def doubled(name):
-    """Return a wrapper of a method that returns twice the operator's product."""
+    """Return ``{name: method}`` with a method that returns twice the product of the operator's
+    matrix `A`.
+    """
 
     def matrix(self, V, out=None):
         return 2 * (self.A @ V)

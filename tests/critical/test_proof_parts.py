@@ -103,8 +103,8 @@ def test_every_failed_hypothesis_prevents_a_kink_proof(changed, words):
 
 
 def test_units_of_slopes_allow_a_proof_for_weak_coupling():
-    """With a coupling of 1e-6 the proof fails in theta's own units, where ``1 / beta`` is tiny, and
-    holds in units of the slope.
+    """With a coupling of 1e-6 the proof fails in the units of theta, where ``1 / beta`` is tiny,
+    and holds in units of the slope.
     """
     found = prove_kink_minimum(Quadratic((1.0, 2.0), 1e-6, third=1.0), AT + [1e-9, 1e-9, 0.0])
     assert found.certified and found.min_abs_eigenvalue_bound > 1e-3
@@ -112,8 +112,8 @@ def test_units_of_slopes_allow_a_proof_for_weak_coupling():
 
 @pytest.mark.parametrize("L", [1e-3, 1.0, 1e3])
 def test_radius_for_two_signs_is_close_to_the_largest_valid_one(L):
-    """For ``L(r) = L (1 + r)``, the radius returned is close to the largest one, the solution of
-    ``L (1 + r) r = margin``.
+    """For the bound ``L(r) = L (1 + r)`` on the third derivative, the returned radius is at most
+    the largest valid one, the solution of ``L (1 + r) r = margin``, and at least 30% of it.
     """
     radius = radius_of_opposite_signs(-0.5, 2.0, lambda r: L * (1 + r))
     sharp = (-1 + (1 + 2 / L) ** 0.5) / 2
@@ -179,8 +179,8 @@ def test_newton_in_a_slice_bounds_its_step():
 
 @pytest.mark.parametrize("n, s", [(6, 1), (40, 5), (60, 33), (150, 140)])
 def test_errors_of_projections_are_within_their_bound(n, s):
-    """Projections onto the complement of a span match the same reflections in long double, at all
-    scales.
+    """Projections onto the complement of a span differ from the same reflections in long double by
+    at most their rounding bound, at all scales.
     """
     rng = np.random.default_rng([n, s])
     span = np.linalg.qr(rng.standard_normal((n, s)))[0]
@@ -201,7 +201,9 @@ def test_errors_of_projections_are_within_their_bound(n, s):
 
 
 def test_the_gradient_of_a_plane_lies_outside_the_range_of_H():
-    """The gradient of a linear function, whose Hessian is 0, has no part in the range of H."""
+    """For a linear function, whose Hessian H is 0, the whole gradient lies outside the range
+    of H.
+    """
     g = np.array([0.3, -0.4, 1.2])
     plane = FunctionObjective(3, lambda t: g @ t, lambda t: g, lambda t: np.zeros((3, 3)))
     for dense_below in (0, 10):
@@ -230,8 +232,8 @@ def test_notebook_output_has_a_row_for_each_line_of_evidence():
 
 
 def test_the_interpolation_theorem_is_tried_for_small_jacobians_only(monkeypatch):
-    """The theorem is tried only if samples times parameters are below a limit, l2 is 0, and there
-    are at most as many residuals as parameters.
+    """The interpolation theorem is tried only if samples times parameters are at most the limit, l2
+    is 0, and there are at most as many residuals as parameters.
     """
     X, y = np.cos(np.arange(6.0)).reshape(3, 2), np.ones((3, 1))
     net = fc.MLP((2, 3, 1), "tanh")
@@ -252,8 +254,8 @@ def test_the_interpolation_theorem_is_tried_for_small_jacobians_only(monkeypatch
 
 @pytest.mark.parametrize("error", [1e-9, 0.1, 0.7])
 def test_proved_ends_of_the_spectrum_include_the_error_of_the_matrix(error):
-    """The proved ends of the spectrum are Rayleigh quotients reduced by the error of the matrix; if
-    that exceeds the eigenvalue, a product is used.
+    """The proved ends of the spectrum are Rayleigh quotients with the error of the matrix. If that
+    error exceeds the eigenvalue, a product gives the quotient and its error.
     """
     values = np.array([-0.5, 0.3, 2.0])
     cut = SimpleNamespace(c=np.array([2.0, 1.0, 0.5]), vectors=np.eye(3), values=values)

@@ -17,8 +17,8 @@ SLACK = 1e-6  # relative error of eigenvalues from differences of gradients
 
 
 class Biased(LinearOperator):
-    """The diagonal matrix d as an operator that states the given bound on the rounding of its
-    products.
+    """The diagonal matrix with entries d as an operator whose `rounding_bound` is `error` times the
+    norm of v.
     """
 
     def __init__(self, d, error):
@@ -54,7 +54,9 @@ def quartic(n=60):
 
 
 def cubic(unit=1.0):
-    """Return ``x^3 / 6 + y^2 / 2``, whose only critical point, the origin, is degenerate."""
+    """Return the objective ``x^3 / 6 + y^2 / 2``, whose only critical point, the origin, is
+    degenerate.
+    """
     return FunctionObjective(
         2,
         lambda x: x[0] ** 3 / 6 + x[1] ** 2 / 2,
@@ -64,7 +66,9 @@ def cubic(unit=1.0):
 
 
 def jump():
-    """Return ``x^2 / 2`` with 2 added to its slope below 1/2, where a Newton step from 1 leads."""
+    """Return the objective ``x^2 / 2`` with 2 added to its slope below 1/2, where a Newton step
+    from 1 leads.
+    """
     return FunctionObjective(
         1,
         lambda x: x[0] ** 2 / 2 + (2 * x[0] - 1) * (x[0] < 0.5),
@@ -90,7 +94,9 @@ def skewed():
 
 
 def network(l2, off=0.0):
-    """Return a 1-5-1 network and a point near a minimum of its loss."""
+    """Return (objective, theta) for a 1-5-1 network, with theta at a minimum of its loss plus
+    `off`.
+    """
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, np.sin(x), "mse", l2=l2)
     how = {"verdict": False, "gradient_tol": 1e-13, "seed": 0}
@@ -105,7 +111,9 @@ def interpolating():
 
 
 def relu(*layers):
-    """Return a 1-2-1 relu network with the given layers, on targets of mean 0."""
+    """Return (objective, theta) for a 1-2-1 relu network on targets of mean 0, where each of
+    `layers` is a pair of weights and biases.
+    """
     X, y = np.array([[0.0], [1.0], [2.0]]), np.array([[1.0], [-2.0], [1.0]])
     ob = fc.Objective(fc.MLP([1, 2, 1], "relu"), X, y, "mse")
     return ob, ob.model.flatten([tuple(np.array(part, float) for part in one) for one in layers])
@@ -115,7 +123,9 @@ STREAMED_ROWS = np.random.default_rng(0).standard_normal((60, 2))
 
 
 def at_active_kinks():
-    """Return a minimum at active kinks, of samples in blocks, for which no proof is available."""
+    """Return (objective, theta) at a minimum with active kinks, for an objective that reads samples
+    in blocks, so that no proof is available.
+    """
     X = STREAMED_ROWS
     y = np.sin(2 * X.sum(axis=1)) + 0.1 * np.random.default_rng(1).standard_normal(60)
     ob = fc.Objective(fc.MLP([2, 5, 1], "relu"), X, y, "mse", l2=3e-3)
@@ -142,7 +152,7 @@ BIG = np.linspace(1, 2, 60)
 BY_PRODUCTS = {"dense_below": 0}
 AT_RISK = {"dense_below": 0, "failure_probability": 0.1, "curvature_tol": 0.2}
 
-# rule, the number of claims that are checked at least, (objective, theta), options of `classify`
+# rule, minimum number of claims to check, (objective, theta), options of `classify`
 POINTS = [
     ("INFIMUM_AT_INFINITY", 1, one_class, {}),
     ("GRADIENT_ABOVE_TOL", 2, lambda: (quadratic(1, 2, 3), np.ones(3)), {}),
@@ -218,8 +228,8 @@ POINTS = [
 
 
 class Facts:
-    """A point whose properties are computed from differences, steps and spectra, without the
-    library's matrices.
+    """A point and its verdict, with gradient, Hessian and eigenvalues computed from differences and
+    products.
     """
 
     def __init__(self, ob, theta, point, options):
@@ -250,14 +260,16 @@ class Facts:
         return np.array([np.asarray(H @ e, float).reshape(-1) for e in np.eye(len(x))]).T
 
     def critical_point(self):
-        """Return the point to which Newton's steps converge, and its eigenvalues."""
+        """Return the point to which Newton's steps from theta converge, and the eigenvalues of the
+        Hessian at that point.
+        """
         x = self.theta.copy()
         for _ in range(8):
             x = x - np.linalg.pinv(self.matrix(x), rcond=1e-7) @ self.gradient(x)
         return x, np.linalg.eigvalsh((self.matrix(x) + self.matrix(x).T) / 2)
 
     def counted(self, values):
-        """Return the eigenvalues without the smallest `n_zero`, which the verdict counts as
+        """Return the eigenvalues without the `n_zero` of smallest size, which the verdict counts as
         zero.
         """
         zero = self.point.n_zero or 0
@@ -294,8 +306,9 @@ def times_tolerance(f, times):
 
 
 def extremum_nearby(f, kind, where):
-    """Check that a critical point lies within the stated distance, and that the loss is lower (for
-    a maximum higher) nowhere around it.
+    """Return True if the loss is lower (for a maximum higher) nowhere around the critical point to
+    which Newton's steps converge. Check that the point lies within the stated distance and has no
+    curvature of the wrong sign.
     """
     x, values = f.critical_point()
     radius = 0.0 if where == "at theta" else float(where.split()[1])
@@ -333,7 +346,9 @@ def inertia(f, negative, positive):
 
 
 def spectrum_range(f, low, high):
-    """Check that Ritz values lie within the spectrum, and that stated eigenvalues are its ends."""
+    """Return True if the stated numbers are the ends of the spectrum, or Ritz values within the
+    spectrum.
+    """
     low, high = float(low), float(high)
     exact = near(low, f.values[0], f) and near(high, f.values[-1], f)
     inside = f.values[0] - SLACK * f.size <= low <= high <= f.values[-1] + SLACK * f.size
@@ -367,7 +382,9 @@ def is_zero(f):
 
 
 def budget_ended(f, budget):
-    """Check that the budget was kept and that a larger one gives another verdict."""
+    """Return True if a larger budget gives another verdict. Check that the stated budget was
+    kept.
+    """
     assert f.point.n_products <= int(budget) == f.options["max_products"]
     more = fc.classify(f.ob, f.theta, **f.options | {"max_products": 4000})
     return more._rule is not f.point._rule
@@ -396,8 +413,8 @@ def signs_end(f, *_):
 
 
 def infimum_at_infinity(f):
-    """Check that the loss decreases along minus the gradient until rounding hides its distance to
-    the infimum 0.
+    """Return True if the loss decreases along minus the gradient until it is below 1e-6 of its
+    value at theta.
     """
     d = -f.g / np.linalg.norm(f.g)
     losses = [f.ob.value(f.theta + t * d) for t in (0, 1, 2, 4, 8, 16, 32, 64)]
@@ -405,7 +422,9 @@ def infimum_at_infinity(f):
 
 
 def residuals_vanish(f, radius, count):
-    """Check that Gauss-Newton steps of least length reach a loss of 0 within the radius."""
+    """Return True if Gauss-Newton steps of least length reach a zero of all residuals within the
+    radius.
+    """
     x = f.theta.copy()
     for _ in range(6):
         J = f.ob.jacobian(x).to_dense()
@@ -457,8 +476,8 @@ def asymmetric(f, error, count, n):
 
 
 def two_signs_around(f, radius):
-    """Check that the curvature along the escape direction is negative at points within
-    the radius.
+    """Return True if the curvature along the escape direction is negative at five points within the
+    radius, and the largest eigenvalue at theta is positive.
     """
     d, rng = f.point.escape_direction, np.random.default_rng(0)
     reach = min(float(radius), 1.0)
@@ -490,7 +509,7 @@ def leads_to(f, steps, distance):
 
 
 def contracts_only(f):
-    """Check that a Newton step reduces the gradient and that the verdict gives no nearest point."""
+    """Return True if a Newton step reduces the gradient and the verdict gives no nearest point."""
     return step_reduces_gradient(f, True) and f.point.nearest_point is None
 
 
@@ -502,7 +521,8 @@ def within_error(f):
     return f.size < f.ob.hessian(f.theta).rounding_bound(np.eye(len(f.theta))[0])
 
 
-# a claim in a sentence or reason, and the function that checks it with the numbers it gives
+# a pattern for a claim in a sentence or reason, and the function that checks the claim with the
+# numbers in it
 CLAIMS = {
     rf"\|\|g\|\| = {NUMBER} is (within|above) its tolerance {NUMBER}": gradient_size,
     r"the gradient is exactly 0": exactly_zero,
@@ -554,7 +574,9 @@ CLAIMS = {
     "rule, n_claims, make, options", POINTS, ids=[f"{i}-{p[0]}" for i, p in enumerate(POINTS)]
 )
 def test_every_claim_of_a_verdict_is_true(rule, n_claims, make, options):
-    """Each claim in the sentence and the reason of a verdict holds at its point."""
+    """Each claim in the sentence and the reason of a verdict holds at its point, by NumPy's
+    matrices and steps.
+    """
     ob, theta = make()
     point = fc.classify(ob, theta, seed=0, **options)
     assert point._rule is Reason[rule], point

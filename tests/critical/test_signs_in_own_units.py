@@ -6,8 +6,8 @@ import fastcurv as fc
 
 
 def drawn(seed):
-    """Return a random small network whose features and targets have units of many orders of
-    magnitude.
+    """Return the objective of a random small network whose features and targets have units of many
+    orders of magnitude.
     """
     rng = np.random.default_rng(seed)
     d, h, o = int(rng.integers(1, 4)), int(rng.integers(1, 4)), int(rng.integers(1, 3))

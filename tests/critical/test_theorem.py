@@ -9,7 +9,9 @@ from fastcurv.testing import FunctionObjective
 
 
 def cubic(a, scale=1.0):
-    """Return ``scale (x^3/3 - a^2 x)``, with a minimum at a, a maximum at -a, and L = 2 scale."""
+    """Return the objective ``scale (x^3/3 - a^2 x)``, with a minimum at a, a maximum at -a, and L =
+    2 scale.
+    """
     return FunctionObjective(
         1,
         lambda t: scale * (t[0] ** 3 / 3 - a * a * t[0]),
@@ -21,8 +23,8 @@ def cubic(a, scale=1.0):
 
 @pytest.mark.parametrize("x", np.linspace(0.4, 3, 27))
 def test_the_radius_reaches_the_critical_point_and_h_is_sharp(x):
-    """The radius includes the critical point, equals its distance for x > 1, and keeps the sign of
-    the curvature. If the theorem does not hold, h is at least 1/2.
+    """For x^3/3 - x, the proved radius includes the critical point, equals its distance for x > 1,
+    and excludes a change of sign of the curvature. If the theorem does not hold, h is at least 1/2.
     """
     g, H = x * x - 1, 2 * x
     found = check_kantorovich(1 / H, abs(g / H), lambda r: 2.0)
@@ -114,8 +116,8 @@ def test_near_points_without_proof_report_the_limit_of_newton_steps():
 
 
 def test_saddles_proved_by_two_vectors_report_no_h():
-    """A saddle proved by two vectors reports no Kantorovich constant h, which belongs to the proof
-    of another theorem.
+    """A saddle proved by two vectors reports no constant h, which belongs to Kantorovich's
+    theorem.
     """
     ob = FunctionObjective(
         3,

@@ -27,7 +27,9 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 class Slow:
-    """The function ``x'Ax / 2``, each of whose products advances the clock `now`."""
+    """The function ``x'Ax / 2`` with diagonal A. Each product with A advances the clock `now` by
+    `seconds`.
+    """
 
     def __init__(self, values, seconds=0.0):
         self.values, self.seconds, self.n_params = np.asarray(values, float), seconds, len(values)
@@ -49,9 +51,7 @@ class Slow:
 
 
 def trained(hidden, activation, seed=0, epochs=10):
-    """Return an objective and theta after a few epochs of Adam, where the
-    gradient is still large.
-    """
+    """Return (objective, theta) after some epochs of Adam, at which the gradient is still large."""
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((200, 24))
     y = (X[:, :3] ** 2).sum(axis=1) > 3
@@ -68,8 +68,8 @@ def trained(hidden, activation, seed=0, epochs=10):
     [((32,), "tanh", 10), ((16, 16), "relu", 10), ((90,), "tanh", 10), ((24,), "gelu", 0)],
 )
 def test_far_points_are_classified_by_products_alone(hidden, activation, epochs):
-    """A point far from any critical point is classified with at most two products more than by
-    products alone.
+    """A point far from any critical point is classified without the dense matrix, with at most two
+    products more than from products alone.
     """
     ob, theta = trained(hidden, activation, epochs=epochs)
     usual, cheap = classify(ob, theta), classify(ob, theta, dense_below=0)
@@ -81,7 +81,7 @@ def test_far_points_are_classified_by_products_alone(hidden, activation, epochs)
 @pytest.mark.parametrize("seconds", [0.01, 0.2])
 def test_a_verdict_ends_in_time_and_names_the_limit(values, seconds, monkeypatch):
     """A verdict with max_time ends within one block of products after its limit, certifies nothing,
-    and names the limit if the point is undecided.
+    and names the limit if the point is not a saddle.
     """
     ob = Slow(values, 3e-3)
     monkeypatch.setattr(time, "perf_counter", lambda: ob.now)
@@ -95,7 +95,7 @@ def test_a_verdict_ends_in_time_and_names_the_limit(values, seconds, monkeypatch
 
 def test_computations_that_exceed_the_time_limit_are_not_begun(monkeypatch):
     """If computing all eigenvalues would take twice the allowed time, the computation is not begun,
-    and the reason states so.
+    and the reason of the verdict names the time limit.
     """
     ob = Slow(np.linspace(1, 2, 1100), 1e-6)
     monkeypatch.setattr(time, "perf_counter", lambda: ob.now)
@@ -116,7 +116,7 @@ def test_small_budgets_never_report_a_critical_point_as_far(l2, rng):
     if l2:
         theta = fc.minimize(ob, theta, seed=0, verdict=False).x
     else:
-        theta = theta * 0  # a saddle, exactly: dead units, and the loss of no features
+        theta = theta * 0  # an exact saddle, at which all weights are 0
         ob = fc.Objective(model, ob.X, np.tile([[0.5, 0.5]], (40, 1)))
     for most in (*range(1, 12), 15, 20, 30, 50):
         point = classify(ob, theta, max_products=most, dense_below=0)
@@ -142,7 +142,7 @@ def test_a_time_limit_at_any_stage_gives_no_error_and_no_false_kind(
     dense_below, at_rest, monkeypatch, rng
 ):
     """A time limit that ends at any stage of a verdict gives neither an error nor a wrong kind. The
-    clock advances at each reading, so limits fall into every stage.
+    clock advances whenever it is read, so the limits end at every stage.
     """
     X = rng.standard_normal((30, 5))
     model = fc.MLP([5, 50, 2])
@@ -151,7 +151,7 @@ def test_a_time_limit_at_any_stage_gives_no_error_and_no_false_kind(
     if at_rest:
         theta = fc.minimize(ob, theta, "newton-cg", seed=0, verdict=False).x
         (W, b), (out, _) = model.unflatten(theta)
-        W[0], b[0], out[:, 0] = 0, 0, 0  # a point of its own, from where the others start
+        W[0], b[0], out[:, 0] = 0, 0, 0  # a unit of zero weights, with which a second search starts
         theta = fc.minimize(ob, theta, "newton-cg", seed=0, verdict=False).x
     usual = classify(ob, theta, dense_below=dense_below)
     kinds = set()
@@ -196,8 +196,8 @@ def test_time_limits_nest_and_end_external_searches():
 
 
 def test_blas_uses_one_thread_during_a_verdict():
-    """During a verdict BLAS uses one thread, and afterwards as many as before; limits that other
-    threads have set do not change.
+    """During a verdict BLAS uses one thread, and afterwards as many threads as before. Limits that
+    other threads have set do not change.
     """
     threadpoolctl = pytest.importorskip("threadpoolctl")
 
@@ -234,7 +234,7 @@ def test_blas_uses_one_thread_during_a_verdict():
 
 def test_bounds_on_negative_eigenvalues_hold_without_time(monkeypatch):
     """If time or products end before the spectrum is computed, the bounds on the number of negative
-    eigenvalues still hold, and the reason mentions no contraction by a Newton step.
+    eigenvalues still hold, and the reason does not claim that a Newton step contracts.
     """
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 3)), rng.integers(2, size=60)
@@ -258,8 +258,8 @@ def test_bounds_on_negative_eigenvalues_hold_without_time(monkeypatch):
 
 
 def test_products_of_a_narrowed_block_are_counted():
-    """If two samples reach so few directions that blocks become narrower at once, `n_products`
-    equals the number of products made.
+    """If two samples reach so few directions that blocks become narrower, `n_products` equals the
+    number of products made.
     """
     made = []
 

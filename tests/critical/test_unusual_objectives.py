@@ -1,4 +1,6 @@
-"""User-defined objectives, and verdicts if something is unknown, empty or out of range."""
+"""User-defined objectives that do not fit, and verdicts if bounds are unknown, spaces are empty or
+numbers overflow.
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -96,7 +98,7 @@ def test_scalar_gradient_is_accepted_for_one_parameter():
 
 
 class ArrayValued:
-    """A quadratic function whose value is an array instead of a number."""
+    """A quadratic function whose value is an array of the given shape instead of a number."""
 
     n_params = 2
 
@@ -142,8 +144,8 @@ def test_a_gradient_that_is_not_finite_raises():
 
 
 class InPlaceObjective:
-    """The function ``||theta||^2 / 2 - theta_0^2``, whose methods named in `careless` modify their
-    argument.
+    """The function ``(||t||^2 - 2 t_0^2) / 2`` of t = theta - 1, whose methods named in `careless`
+    modify their argument.
     """
 
     n_params = 3
@@ -171,13 +173,13 @@ class InPlaceObjective:
 
 
 def test_an_objective_that_modifies_theta_raises():
-    """An objective that modifies theta raises an error, since later values would belong to another
-    point and a saddle could be reported as a minimum.
+    """An objective that modifies theta raises ValueError, since later values would belong to
+    another point and a saddle could be reported as a minimum.
     """
     for call in CALLS:
         for careless in ("value", "gradient", "hessian"):
             if call is fc.escape and careless == "gradient":
-                continue  # of which it takes none
+                continue  # `escape` does not call `gradient`
             theta = np.full(3, 1.5)
             with pytest.raises(ValueError, match="must not write into the theta"):
                 call(InPlaceObjective({careless}), theta)
@@ -262,8 +264,8 @@ def test_a_gradient_buffer_that_is_reused_gives_the_same_results(method):
 
 
 def test_proofs_defined_by_an_objective_override_its_certificates():
-    """Methods of a subclass or wrapper take precedence over its certificates, and an objective
-    without either proves nothing.
+    """Methods that a subclass or wrapper defines replace its certificates of the same name. An
+    objective without either proves nothing.
     """
 
     class Floorless(fc.Objective):
@@ -271,7 +273,7 @@ def test_proofs_defined_by_an_objective_override_its_certificates():
             return -np.inf
 
     class Bounded(nets.Around):
-        kinks = None  # not offered
+        kinks = None  # the wrapper has no certificate of this name
 
         def __init__(self, ob):
             super().__init__(ob)
@@ -295,15 +297,15 @@ def test_proofs_defined_by_an_objective_override_its_certificates():
 
 @pytest.mark.parametrize("power", [1, 2])
 def test_certificates_are_not_used_for_a_loss_that_a_subclass_replaces(power, dtype):
-    """If a subclass adds a linear or quadratic term to the loss, its own gradient determines which
-    points are critical and where `minimize` ends.
+    """If a subclass adds a linear or quadratic term to the loss, the gradient of the subclass
+    determines which points are critical and where `minimize` ends, and nothing is certified.
     """
 
     class Pulled(fc.Objective):
         def value(self, theta):
             return super().value(theta) + float(np.sum((theta.astype(float) + 1) ** power))
 
-        def value_and_gradient(self, theta):  # which `gradient` asks
+        def value_and_gradient(self, theta):  # `gradient` calls this method
             g = super().value_and_gradient(theta)[1] + power * (theta + 1) ** (power - 1)
             return self.value(theta), g
 
@@ -331,7 +333,7 @@ def test_certificates_are_not_used_for_a_loss_that_a_subclass_replaces(power, dt
 @pytest.mark.parametrize("disowned", [False, True])
 def test_certificates_are_not_used_for_a_loss_that_a_wrapper_changes(dtype, disowned):
     """If a wrapper changes the loss but passes on proofs and gradients of the wrapped objective,
-    these are not used for its own loss.
+    verdicts and runs do not use them for the changed loss.
     """
 
     class Pulled(nets.Around):
@@ -359,8 +361,8 @@ def test_certificates_are_not_used_for_a_loss_that_a_wrapper_changes(dtype, diso
 
 
 def test_overridden_loss_is_used_by_all_functions():
-    """Results belong to the outermost loss, whether a subclass, mixin, nested wrapper, dispatching
-    wrapper or instance attribute replaces that of `fc.Objective`.
+    """All results belong to the outermost loss, whether a subclass, mixin, nested wrapper,
+    dispatching wrapper or instance attribute replaces the loss of `fc.Objective`.
     """
     X = np.linspace(-1, 1, 20)[:, None]
     given = fc.MLP([1, 3, 1]), X, np.sin(2 * X), "mse", 1e-2
@@ -433,7 +435,7 @@ def test_every_certificate_that_is_used_exists():
 
 
 class WithoutErrorBound(LinearOperator):
-    """A matrix whose products have no known error bound."""
+    """The matrix A as an operator whose products have no known error bound."""
 
     def __init__(self, A):
         super().__init__(A.dtype, A.shape)
@@ -451,14 +453,15 @@ class WithoutErrorBound(LinearOperator):
     [
         ((1.0, 2.0, 3.0), "undecided"),
         ((0.0, 0.0, 0.0), "undecided"),
-        ((-1.0, 2.0, 3.0), "saddle"),  # by two vectors, whose own products are bounded
+        # proved by two vectors, whose products have bounds of their own
+        ((-1.0, 2.0, 3.0), "saddle"),
     ],
 )
 def test_no_counts_are_claimed_without_a_bound_on_hessian_errors(diagonal, kind):
     A = np.diag(diagonal)
 
     class Vague(QuadraticObjective):
-        third_bound = QuadraticObjective.third_bound  # of this Hessian, too
+        third_bound = QuadraticObjective.third_bound  # also valid for this Hessian
 
         def hessian(self, theta):
             return WithoutErrorBound(A)
@@ -526,7 +529,7 @@ def test_only_definite_matrices_are_factored():
 
 def test_the_flat_ratio_is_at_most_one():
     """The ratio ``||Hg|| / (||H|| ||g||)`` is at most 1, and is 1 if g is the top eigenvector, even
-    if power steps from a nearby start miss that vector.
+    if the estimate of ||H|| from another start is too small.
     """
     n = 300
     values = np.linspace(0.9, 1.0, n)
@@ -536,8 +539,8 @@ def test_the_flat_ratio_is_at_most_one():
 
 
 def test_bounds_on_negative_eigenvalues_hold_on_curved_orbits():
-    """The bounds on the number of negative eigenvalues hold away from a critical point, where
-    symmetry orbits have curvature of either sign.
+    """Away from critical points, where symmetry orbits have curvature of either sign, the bounds on
+    the number of negative eigenvalues hold.
     """
     rng = np.random.default_rng(3)
     X, y = rng.standard_normal((8, 2)), rng.standard_normal((8, 2))
@@ -548,15 +551,15 @@ def test_bounds_on_negative_eigenvalues_hold_on_curved_orbits():
         said = fc.classify(ob, theta)
         values = np.linalg.eigvalsh(ob.hessian(theta).to_dense())
         low, high = said.n_negative_bounds
-        if said.certified:  # then they speak of the point nearby
+        if said.certified:  # the bounds are then those at the critical point nearby
             continue
         assert low <= (values < 1e-13).sum() and (values < -1e-13).sum() <= high, said
         wider += int((values < -1e-13).sum()) > said.n_negative
-    assert wider > 0  # by these the counts alone would have been passed
+    assert wider > 0  # otherwise the counts alone would have been sufficient bounds
 
 
 def test_one_class_alone_makes_every_point_degenerate():
-    """With a single class the loss is 0 everywhere, so every point is degenerate and the reason
+    """With a single class the loss is 0 everywhere, so every point is degenerate, and the reason
     mentions no infimum at infinity.
     """
     X = np.random.default_rng(0).standard_normal((6, 2))
@@ -567,8 +570,8 @@ def test_one_class_alone_makes_every_point_degenerate():
 
 
 def test_the_missing_minimum_is_explained_if_squares_of_weights_overflow():
-    """The ray to the infimum is found, and explains that no minimum exists, although the norm of
-    theta overflows along it.
+    """The ray to the infimum of separable classes is found and explains that no minimum exists,
+    also if the squares of theta overflow.
     """
     ob = fc.Objective(fc.MLP([2, 1]), np.eye(2), np.array([0.0, 1.0]), "binary_cross_entropy")
     for size in (1.0, 1e200):
@@ -578,7 +581,7 @@ def test_the_missing_minimum_is_explained_if_squares_of_weights_overflow():
         assert "classified correctly" in ob.certificates.why_no_minimum(theta)
 
 
-# --- numbers that end
+# --- numbers at the ends of the range
 
 
 def test_newton_steps_from_nan_and_zero_matrices_are_empty():
@@ -591,8 +594,8 @@ def test_newton_steps_from_nan_and_zero_matrices_are_empty():
 
 
 def test_a_step_to_a_gradient_whose_square_overflows_is_shortened():
-    """A step to a gradient whose square overflows is shortened, even if the square of the
-    acceptable gradient underflows.
+    """A Newton-MR step to a point at which the square of the gradient overflows is shortened, also
+    if the square of the acceptable gradient norm underflows.
     """
     steps = NewtonMRSteps([np.ones(2)], [-1.0], 1.0)
     for far in (1e200, np.inf):
@@ -665,8 +668,8 @@ def test_the_newton_limit_is_none_if_steps_do_not_converge():
     [(1e-300, 1e300), (1e-160, 1e155), (1.0, 1e155), (1e160, 1e-160), (1e160, 1.0), (1e300, 1.0)],
 )
 def test_numbers_whose_squares_overflow_give_a_result_or_value_error(scale, size):
-    """At a saddle with curvature of any size, from any distance, each call returns a result or
-    raises ValueError that names what overflows.
+    """At a saddle with curvature of any magnitude, from any distance, each call returns a result or
+    raises ValueError with a message about what must be finite.
     """
     ob = QuadraticObjective(scale * np.diag([-1.0, 0.1, 0.4, 1.0]))
     theta = size * np.array([0.5, -1.0, 0.3, 2.0])

@@ -121,7 +121,7 @@ def test_matrices_of_prescribed_spectra_get_their_kind_and_counts(values, kind, 
 
 def test_every_counted_sign_of_an_eigenvalue_is_right():
     """For eigenvalues near the rounding level, no more positive or negative eigenvalues are counted
-    than exist, and the others count as zeros.
+    than exist. The others count as zeros.
     """
     rng = np.random.default_rng(0)
     undecided = 0
@@ -167,8 +167,8 @@ def test_verdict_reports_a_plateau():
 
 
 def test_saturated_networks_are_on_a_plateau():
-    """Saturated tanh units with a hinge-like loss are reported as a plateau, although the slope of
-    the output bias is finite.
+    """Saturated tanh units with binary cross entropy are reported as a plateau, although the slope
+    of the output bias is finite.
     """
     X = np.linspace(-1, 1, 9)[:, None]
     model = ReferenceModel([1, 4, 1], "tanh")
@@ -185,7 +185,8 @@ def test_points_at_kinks_are_not_certified():
     X = np.array([[1.0], [-1.0], [2.0], [0.5]])
     model = ReferenceModel([1, 1, 1], "relu")
     ob = compiled(ReferenceObjective(model, X, np.array([1.0, 0.0, 3.0, 0.0]), l2=0.1))
-    rest = np.array([0.0, 0.0, 0.0, 1.0 / 1.05])  # the mean, shrunk; every z is 0
+    # the output bias is the mean shrunk by l2, and every preactivation is 0
+    rest = np.array([0.0, 0.0, 0.0, 1.0 / 1.05])
     assert np.linalg.norm(ob.gradient(rest)) <= 1e-15
     at = classify(ob, rest)
     assert at.n_kinks == 4 and not at.certified and "kink" in at.reason
@@ -348,7 +349,7 @@ def test_verdicts_spend_at_most_the_allowed_products(most, small_net):
 
 def test_without_products_to_check_stable_signs_a_point_is_undecided(small_net):
     """If the budget of products suffices for all columns of H but not for checking that signs are
-    stable nearby, the point is undecided and the reason names the shortage.
+    stable nearby, the point is undecided, and the reason names `max_products`.
     """
     ob, (rest, *_) = small_net
     said = fc.classify(Counted(ob), rest, max_products=ob.n_params)

@@ -1,5 +1,6 @@
-"""Verdicts from products alone: proofs by bounds on one side, minima at a stated risk, and no false
-minimum."""
+"""Verdicts from products alone: proved saddles and curvature floors, minima at a stated risk, and
+no false minimum.
+"""
 
 from types import SimpleNamespace
 
@@ -123,8 +124,8 @@ def test_stated_risk_equals_the_bound_of_the_theorem():
 
 
 def test_false_minima_occur_at_most_at_the_stated_risk():
-    """With a coarse tolerance and few steps, a false minimum is reported at most as often as the
-    stated risk allows.
+    """With a coarse tolerance and few steps, the lowest Ritz value misses the lowest eigenvalue at
+    most as often as the stated risk.
     """
     from fastcurv.krylov.lanczos import Recurrence
 
@@ -144,8 +145,8 @@ def test_false_minima_occur_at_most_at_the_stated_risk():
 
 @pytest.mark.parametrize("risk", [None, 1e-3])
 def test_points_of_known_kind_get_their_verdict_from_products(risk):
-    """Verdicts from products agree with the known kinds. Without a failure probability, points may
-    be undecided.
+    """Verdicts from products agree with the known kinds. Without a failure probability, they may be
+    undecided.
     """
     for case in zoo() + axis_saddles(30, seed=8):
         report = classify(
@@ -153,7 +154,7 @@ def test_points_of_known_kind_get_their_verdict_from_products(risk):
         )
         allowed = {case.kind, "undecided"} if risk is None else {case.kind}
         if case.kind == "minimum" and case.n_zero:
-            allowed.add("degenerate")  # a bare objective explains no zeros
+            allowed.add("degenerate")  # an objective without `orbits` explains no zero eigenvalues
         assert report.kind in allowed, (case.name, report)
         if case.kind == "saddle":
             low, high = report.n_negative_bounds
@@ -189,7 +190,7 @@ def test_equal_units_do_not_hide_negative_curvature():
     """
     case = next(case for case in zoo() if case.name.startswith("a unit split with shares 0.5"))
     ob, theta = case.objective, case.theta
-    swap = np.array([2, 3, 0, 1, 5, 4])  # W1's rows, W2's columns
+    swap = np.array([2, 3, 0, 1, 5, 4])  # exchanges the two units
     assert np.array_equal(theta, theta[swap])
     H = ob.hessian(theta) @ np.eye(6)
     alike = np.linalg.qr((np.eye(6) + np.eye(6)[swap])[:, [0, 1, 4]])[0]
@@ -201,8 +202,8 @@ def test_equal_units_do_not_hide_negative_curvature():
 
 
 def test_networks_of_five_thousand_parameters_are_classified():
-    """With five thousand parameters, a random start is not critical, and a descent direction is
-    found at a saddle made by adding a unit of zero weights.
+    """For five thousand parameters, a random start is not critical, and theta = 0 is a certified
+    saddle whose least eigenvalue equals its closed form.
     """
     rng = np.random.default_rng(3)
     X = rng.standard_normal((30, 400))
@@ -219,8 +220,8 @@ def test_networks_of_five_thousand_parameters_are_classified():
 
 
 def test_scales_of_parameters_do_not_hide_a_saddle():
-    """One negative eigenvalue is found among parameters with curvature a million times smaller than
-    that of the others.
+    """A negative eigenvalue is found along parameters whose curvature is ten orders of magnitude
+    smaller than that of the others.
     """
     values = np.r_[-1.0, np.linspace(0.5, 1, 999)]
     D = np.r_[np.full(500, 1e-5), np.ones(500)]
@@ -238,8 +239,8 @@ def test_scales_of_parameters_do_not_hide_a_saddle():
 
 
 class ProductsWithBound(LinearOperator):
-    """A single-precision operator with products and a bound on their rounding, and no other
-    attributes.
+    """An operator with the products of H and their rounding bound, and with no other attributes of
+    H.
     """
 
     def __init__(self, H):
@@ -257,7 +258,7 @@ class ProductsWithBound(LinearOperator):
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
 def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
     """For the singular, positive semidefinite Gauss-Newton matrix of few samples, no negative
-    eigenvalue is proved.
+    eigenvalue is proved, although rounding makes computed eigenvalues negative.
     """
     negative = 0
     for seed in range(3):

@@ -1,5 +1,6 @@
 """Points that resemble others: nearly critical, nearly degenerate, or on the tail of a decreasing
-function."""
+function.
+"""
 
 import numpy as np
 import pytest
@@ -52,8 +53,8 @@ def test_tail_of_an_exponential_is_not_reported_as_a_minimum(x):
 
 @pytest.mark.parametrize("off", [s * 10.0**-e for e in range(2, 17) for s in (1, -1)])
 def test_a_ring_of_minima_is_neither_a_saddle_nor_a_strict_minimum(off):
-    """Near a ring of minima, H has a small eigenvalue of either sign that is 0 on the ring, so no
-    saddle and no strict minimum is claimed.
+    """Near a ring of minima, the Hessian has a small eigenvalue of either sign that is 0 on the
+    ring, so neither a saddle nor a strict minimum is claimed.
     """
     report = classify(RING, np.array([0.6, 0.8]) * (1 + off))
     assert report.kind in ("degenerate", "not_critical")
@@ -75,8 +76,8 @@ def test_separable_logistic_regression_has_no_minimum():
 
 
 def test_no_false_minimum_around_known_points():
-    """At random points around known critical points, at every distance, a minimum is reported only
-    near a true one.
+    """At random points at many distances from known critical points, a minimum or maximum is
+    reported only near a true one.
     """
     rng = np.random.default_rng(5)
     seen = set()
@@ -132,8 +133,8 @@ def test_quadratics_are_critical_where_rounding_hides_the_step():
 
 
 def test_minima_need_a_newton_step_to_a_stationary_point():
-    """For ``t^2 / 2`` with slope 1 added left of 0.005, no minimum is reported at 0.01: H is 1 on
-    both sides, but Newton's step ends where the loss still decreases.
+    """For ``t^2 / 2`` with slope 1 added left of 0.005, no minimum is reported at 0.01. The Hessian
+    is 1 on both sides, but Newton's step ends where the loss still decreases.
     """
 
     def line(kink):

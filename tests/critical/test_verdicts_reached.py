@@ -37,13 +37,14 @@ def test_a_minimum_is_certified_and_counted(loss, rng):
     assert abs(point.lambda_min - lowest) < 1e-11
     assert f"{ob.n_params - point.range_dim} of the eigenvalues are l2 = 0.01" in point.reason
     assert "subspace" in repr(point)
-    again = fc.classify(ob.astype("float64"), theta, dense_below=100)  # too few: as before
+    # `dense_below` is less than the dimension of the range, so the range is not used
+    again = fc.classify(ob.astype("float64"), theta, dense_below=100)
     assert again.range_dim is None and again.n_positive is None
 
 
 def saddle_at_zero(rng, l2):
-    """Return the objective of a 30-20-1 network, whose Hessian at 0 has eigenvalues l2 +- sigma, l2
-    and 2 + l2, and sigma.
+    """Return (objective, sigma) for a 30-20-1 network, whose Hessian at 0 has the eigenvalues l2 +
+    sigma, l2 - sigma, l2 and 2 + l2.
     """
     X, y = rng.standard_normal((2, 30)), rng.standard_normal((2, 1))
     y -= y.mean(axis=0)
@@ -53,8 +54,8 @@ def saddle_at_zero(rng, l2):
 
 
 def test_saddles_get_their_inertia(rng):
-    """At 0 the verdict counts the eigenvalues l2 +- sigma of each of the 20 units and 2 + l2 of the
-    last bias with their signs.
+    """At theta = 0, the verdict counts the signs of the eigenvalues l2 + sigma and l2 - sigma of
+    each of the 20 units, and of 2 + l2 of the last bias.
     """
     ob, sigma = saddle_at_zero(rng, 0.1)
     assert sigma > 0.2
@@ -79,7 +80,7 @@ def test_dimensions_outside_the_range_count_as_zeros_without_l2(rng):
 @pytest.mark.parametrize("share", [1 + 1e-9, 1 - 1e-9, 1.0, 1 + 1e-14, 1 - 1e-14])
 def test_verdicts_are_right_if_eigenvalues_are_nearly_zero(share, rng):
     """Kind and counts are correct, or unknown, if 20 eigenvalues equal ``sigma * (share - 1)`` with
-    a share near 1. Here ``sigma * share`` is the l2.
+    a share near 1, where ``sigma * share`` is the l2.
     """
     _, sigma = saddle_at_zero(np.random.default_rng(5), 0.0)
     ob, sigma = saddle_at_zero(np.random.default_rng(5), sigma * share)
@@ -147,8 +148,8 @@ def test_absent_class_excludes_a_minimum(rng):
 
 
 def test_no_verdict_is_certified_by_signs_of_very_weak_curvature(rng):
-    """If the dense verdict on a point of very weak curvature is degenerate and not certified, that
-    from the range of the samples is not certified either.
+    """If the dense verdict on a point of very weak curvature is degenerate and not certified, the
+    verdict from the range of the samples is not certified either.
     """
     X, y = rng.standard_normal((1, 13)), np.array([[1.0]])
     model = fc.MLP((13, 8, 1), "elu")
@@ -162,8 +163,8 @@ def test_no_verdict_is_certified_by_signs_of_very_weak_curvature(rng):
 
 
 def range_space(rest, values=()):
-    """Return the evidence from two of three dimensions, which count as symmetries if `values` is
-    empty, with curvature `rest` in the third.
+    """Return the `RangeSpectrum` of a space of three dimensions, two of which have the eigenvalues
+    `values`, or are symmetries if `values` is empty. The third has the eigenvalue `rest`.
     """
     space = SimpleNamespace(
         n=3, m=2, n_complement=1, complement_eigenvalue=rest,
@@ -192,8 +193,8 @@ def test_spectrum_ends_include_the_complement_of_the_range_but_no_symmetries(res
 
 @pytest.fixture(scope="module")
 def interpolating():
-    """Return a model with 21 parameters, three samples with targets, and a theta at which the
-    network fits them.
+    """Return (model, X, y, theta): a model with 21 parameters, three samples with targets, and a
+    theta at which the network fits them.
     """
     rng = np.random.default_rng(0)
     X, y, model = rng.standard_normal((3, 2)), rng.standard_normal(3), fc.MLP([2, 5, 1])
@@ -214,8 +215,8 @@ def interpolating():
     ],
 )
 def test_weightless_and_equal_samples_change_no_proof(rows, weight, options, interpolating):
-    """A point of loss 0 is certified as a minimum, with `n_positive` counted from the distinct
-    samples of positive weight.
+    """A point of loss 0 is certified as a minimum, and `n_positive` is the number of distinct
+    samples of positive weight, whatever samples are repeated or have weight 0.
     """
     model, X, y, theta = interpolating
     X, y = np.vstack([X, [1.0, 2.0]])[rows], np.append(y, 0.0)[rows]
@@ -236,8 +237,8 @@ def test_equal_inputs_with_different_targets_prevent_loss_0(interpolating):
 
 @pytest.mark.parametrize("how", ["idle", "doubled"])
 def test_repeated_and_weightless_rows_do_not_enlarge_the_range(how, rng):
-    """At large n, the number of distinct samples of positive weight determines whether all
-    eigenvalues are known.
+    """At large n, repeated samples and samples of weight 0 change neither the dimension of the
+    range nor the verdict.
     """
     ob, theta = trained(rng)
     point = fc.classify(ob, theta, dense_below=500)

@@ -1,4 +1,6 @@
-"""Thresholds are relative, so units of the loss and the inputs change no verdict."""
+"""Thresholds of verdicts are relative, so units of the loss, the inputs and the parameters change
+no verdict.
+"""
 
 import copy
 import functools
@@ -22,12 +24,12 @@ COUNTS = ("n_positive", "n_negative", "n_zero")
 
 
 def with_nearby_points():
-    """Return networks at known critical points, at points near these, and at points too far away to
-    be critical.
+    """Return a list of `Case` with networks at known critical points, at points near these, and at
+    points too far away to be critical.
     """
     rng = np.random.default_rng(0)
     cases = [case for case in zoo() if isinstance(case.objective, ReferenceObjective)]
-    # at the origin theta has no size, and a unit step is no natural one in every unit
+    # At the origin theta has no size, so a step of a given size depends on the units.
     small = [
         case for case in cases if "autoencoder" not in case.name and "origin" not in case.name
     ] + cases[3:13:5]
@@ -55,13 +57,14 @@ def unscaled_verdict(i):
 def scale_loss(ob, factor):
     scaled = copy.copy(ob)
     weight = np.full(ob.n_samples, factor) * (1 if ob.sample_weight is None else ob.sample_weight)
-    vars(scaled).update(sample_weight=weight, l2=factor * ob.l2)  # past the read-only attributes
+    # bypasses the read-only attributes
+    vars(scaled).update(sample_weight=weight, l2=factor * ob.l2)
     return scaled
 
 
 def scale_inputs(ob, theta, factor):
     scaled, theta = copy.copy(ob), theta.copy()
-    vars(scaled)["X"] = factor * ob.X  # past the read-only attribute
+    vars(scaled)["X"] = factor * ob.X  # bypasses the read-only attribute
     W1, _ = ob.model.unflatten(theta)[0]
     W1 /= factor
     return scaled, theta
@@ -75,8 +78,8 @@ def test_cases_cover_several_kinds():
 
 
 def cases_with_factors(factor):
-    """Return the cases, with their indices, that are tested with this factor: odd indices with
-    factors below 1, even ones with others.
+    """Return a list of (index, case) with the cases that are tested with this factor: odd indices
+    for factors below 1, even indices for others.
     """
     return [(i, case) for i, case in enumerate(CASES) if i % 2 == (factor < 1)]
 
@@ -88,7 +91,8 @@ def test_the_scale_of_the_loss_changes_no_verdict(factor):
         other = classify(scale_loss(case.objective, factor), case.theta)
         assert other.kind == one.kind, case.name
         assert [getattr(other, c) for c in COUNTS] == [getattr(one, c) for c in COUNTS], case.name
-        if "moved" in case.name:  # else the direction of g is that of its rounding
+        # at a critical point the direction of g is that of its rounding error
+        if "moved" in case.name:
             assert abs(other.gradient_tol / factor - one.gradient_tol) <= 1e-3 * one.gradient_tol
 
 
@@ -141,8 +145,8 @@ def test_scaling_at_large_n_changes_no_kind():
 
 @pytest.mark.parametrize("factor", [1.0, 1e-3])
 def test_the_error_bound_covers_float32_rounding(factor):
-    """The difference between balanced products in float32 and float64 is within the bound, which is
-    not much larger.
+    """The difference between balanced products in float32 and float64 is within the error bound,
+    which is less than 1e4 times the difference in at least one case.
     """
     slack = []
     for case in CASES[10:60:10]:
@@ -176,8 +180,9 @@ def test_balancing_removes_any_diagonal_scaling():
 
 @pytest.mark.parametrize("lost", [0.0, 1e-300])
 def test_units_that_equalise_noise_follow_rescaling(lost):
-    """If parameters are rescaled by powers of two, units that equalise noise change bitwise by
-    these powers, also with zero or underflowing entries. They make up for a collapsed layer.
+    """If parameters are rescaled by powers of two, the units from `equalise_noise_entries` change
+    bitwise by these powers, also with zero or underflowing entries. The units compensate for a
+    collapsed layer.
     """
     rng = np.random.default_rng(3)
     layers = np.repeat([0, 1, 2], [2, 5, 3])
@@ -199,7 +204,7 @@ def test_units_that_equalise_noise_follow_rescaling(lost):
 
 @pytest.fixture(scope="module")
 def found():
-    """Return an objective and the end points of runs from three different starts."""
+    """Return (objective, runs) with runs of `minimize` from three different starts."""
     rng = np.random.default_rng(3)
     X, y = rng.standard_normal((40, 3)), rng.standard_normal(40)
     ob = fc.Objective(fc.MLP([3, 2, 1]), X, y, loss="mse")
@@ -209,7 +214,7 @@ def found():
 @pytest.mark.parametrize("power", [-3.0, 5.0])
 def test_scaling_the_inputs_does_not_prevent_a_certificate(power, found):
     """If columns of X are multiplied and first weights divided by the same factors, the minimum
-    stays certified.
+    stays certified, at theta or at the nearest point.
     """
     rng, (ob, ends) = np.random.default_rng(4), found
     X, y = ob.X, ob.y
@@ -221,7 +226,8 @@ def test_scaling_the_inputs_does_not_prevent_a_certificate(power, found):
             other = fc.Objective(ob.model, X * scale, y, loss="mse")
             there = theta.copy()
             there[:6] /= np.tile(scale, 2)
-            said = fc.classify(other, there)  # scaling rounds: a step away at most
+            # rounding of the factors may move the minimum by a Newton step
+            said = fc.classify(other, there)
             said = said if said.certified else said.nearest_verdict
             assert said is not None and said.kind == "minimum" and said.certified, said
 
@@ -239,7 +245,7 @@ def test_losses_whose_squares_overflow_or_underflow_keep_their_verdict(power, op
     for theta in [r.x for r in ends][:2] + [ends[0].x * 1.01]:
         one, two = fc.classify(ob, theta, **options), fc.classify(other, theta, **options)
         assert (one.kind, one.certified, one.plateau) == (two.kind, two.certified, two.plateau)
-        if one.kind == "not_critical":  # at rest the gradient is rounding
+        if one.kind == "not_critical":  # at a critical point the gradient is mere rounding
             unit = np.ldexp(one.gradient_norm, power)
             assert abs(two.gradient_norm - unit) <= 1e-9 * unit
             assert abs(one.gradient_flat_ratio - two.gradient_flat_ratio) <= 1e-9
@@ -256,8 +262,8 @@ def test_losses_whose_squares_overflow_or_underflow_keep_their_verdict(power, op
     "sizes, loss", [([4, 2, 1], "mse"), ([3, 1, 1], "mse"), ([2, 3], "cross_entropy")]
 )
 def test_bounds_of_zero_blocks_stay_negligible_in_any_unit_of_the_loss(sizes, loss, power):
-    """If theta or an input is 0, multiplying the loss by a power of two changes neither kind,
-    certificate nor counts, because bounds on blocks of zeros come from underflow alone.
+    """If theta or a column of X is 0, multiplying the loss by a power of two changes neither kind,
+    certificate nor counts, because error bounds of zero blocks come from underflow only.
     """
     rng = np.random.default_rng(438)
     model = fc.MLP(sizes, "softplus")
@@ -292,19 +298,21 @@ def test_scaling_of_parameters_and_data_changes_no_verdict(kind):
 @pytest.mark.parametrize(
     "kind, seed",
     [
-        ("layer", 10),  # a certified inertia that units of the layer took away
-        ("targets", 1),  # zeros that the error of D E D by columns made
+        ("layer", 10),  # a certified inertia was lost in other units of a layer
+        ("targets", 1),  # the error of D E D, bounded by columns, made eigenvalues zero
         ("targets", 1204),  # counts by two fixed vectors are those at theta
         ("inputs", 45),
         ("layer", 72),  # two fixed vectors in balanced coordinates
-        ("targets", 3),  # units that followed none where a layer has collapsed
+        ("targets", 3),  # balancing units did not follow a change of units for a collapsed layer
         ("targets", 56),
-        ("targets", 87),  # the same of what underflow left of zeros
+        # balancing units did not follow a change of units for entries that underflow
+        ("targets", 87),
         ("loss", 44),
         ("layer", 16),
         ("layer", 119),
         ("inputs", 324),  # two fixed vectors in the other balanced coordinates
-        ("targets", 572),  # and where Newton's step is as long in all layers
+        # two fixed vectors in coordinates in which Newton's step is equally long in all layers
+        ("targets", 572),
         ("layer", 566),  # a definite H whose sign was measured in theta's own units
     ],
 )

@@ -1,5 +1,6 @@
 """Work that verdicts share: products with a Krylov run, symmetries at large n, and the state at
-theta for matrix, bounds, kinks and symmetries."""
+theta for matrix, bounds, kinks and symmetries.
+"""
 
 import contextlib
 import copy
@@ -21,8 +22,8 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def soft_target_network(rng, n_units=8):
-    """Return an objective and theta at a minimum of its cross entropy, whose soft targets are the
-    outputs at theta.
+    """Return (objective, theta) at a minimum of a network's cross entropy, whose soft targets are
+    the outputs at theta.
     """
     model = fc.MLP([10, n_units, 10], activation="tanh")
     X, theta = rng.standard_normal((300, 10)), 1.5 * model.init(seed=0)
@@ -50,8 +51,8 @@ def test_the_shift_of_logits_is_counted_and_deflated(rng):
 
 @pytest.mark.parametrize("known", [0, 30, 400])
 def test_the_verdict_shares_the_products_of_a_krylov_run(known):
-    """A verdict reuses the products of a Krylov run and adds its own to the run, and both counts
-    are exact.
+    """A verdict reuses the products of a Krylov run and adds its own products to the run, and the
+    counts of both are exact.
     """
     values = np.linspace(0.01, 1, 2000)
     H = PrescribedSpectrum(values, seed=0)
@@ -61,7 +62,7 @@ def test_the_verdict_shares_the_products_of_a_krylov_run(known):
     before = H.n_products
     report = classify(ob, np.zeros(2000), dense_below=0, failure_probability=0.01, krylov=run)
     assert before == known and report.kind == "minimum"
-    gradient = 2  # and value of this objective: products that are no curvature
+    gradient = 2  # products for the gradient and the value of this objective, which are not counted
     assert report.n_new_products == H.n_products - before - gradient
     assert report.n_products == known + report.n_new_products
     assert report.krylov_name == "one run"
@@ -134,15 +135,17 @@ def test_a_run_at_another_theta_raises(rng):
 
 
 def saddle_of_two_units(rng, **given):
-    """Return a small network with l2, and theta = 0, where it has a saddle."""
+    """Return (objective, theta) for a small network with l2 and theta = 0, where it has a
+    saddle.
+    """
     X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, 1))
     ob = fc.Objective(fc.MLP([3, 2, 1], "tanh", bias=False), X, y, "mse", **given)
     return ob, np.zeros(ob.n_params)
 
 
 def test_classify_rejects_a_krylov_run_on_another_operator(rng):
-    """Runs on operators other than the Hessian are rejected, also if such an operator is positive
-    definite where the Hessian is not.
+    """Krylov runs on operators other than the Hessian at theta are rejected, also if such an
+    operator is positive definite where the Hessian is not.
     """
     ob, theta = saddle_of_two_units(rng, l2=1e-3)
     X, y, n = ob.X, ob.y, ob.n_params
@@ -242,7 +245,7 @@ def counted(monkeypatch):
     count(precise.PrecisePasses, "__init__")
     for name in ("hessian", "value", "gradient"):
         count(fc.Objective, name)
-    # functions that count are taken for the library's, whose proofs else would not hold
+    # Counting functions are treated as the library's own, because proofs hold only for those.
     monkeypatch.setattr(protocols, "_is_library_function", lambda part: True)
     return counts
 
@@ -262,7 +265,8 @@ def test_a_certified_verdict_computes_one_state(sizes, activation, counted, rng)
         ("majorants", "propagate_majorants"): 1,
         ("PrecisePasses", "__init__"): 1,
         ("Objective", "hessian"): 1,
-        # first by products alone, whether theta is far from rest; of a state that is held
+        # A larger network is first tested by products alone for being far from a critical point,
+        # which computes one more value.
         ("Objective", "value"): 1 + (again.n_params > 256),
     }
 

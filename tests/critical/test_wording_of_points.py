@@ -22,8 +22,8 @@ def point():
 
 @pytest.mark.parametrize("seed", [0, np.int64(3), np.random.default_rng(0)])
 def test_to_dict_has_plain_values_only(point, seed):
-    """The result of `to_dict` contains only numbers, strings, lists and None, with the names and
-    values of the command line's JSON.
+    """The result of `to_dict` contains only numbers, strings, bools, lists, dicts and None, with
+    the names and values of the command line's JSON.
     """
     from fastcurv.cli.output import verdict_facts
     from fastcurv.spectrum.results import to_json_value
@@ -77,7 +77,7 @@ def test_repr_shows_risks_kinks_and_bounds(point):
 
 
 def test_sentences_have_at_most_25_words():
-    """Every sentence names the kind, its certainty and the next step in at most 25 words."""
+    """The sentence of every verdict has at most 25 words and names the kind of the point."""
     point = fc.classify(fc.testing.lecture_toy(), np.zeros(2), seed=0)
     assert point.sentence == (
         "Proved saddle: the Hessian has eigenvalues of both signs. "
@@ -99,14 +99,16 @@ def test_sentences_have_at_most_25_words():
 
 
 def square(rank):
-    """Return ``sum of the first `rank` x_i^2``, which is constant along the other axes without a
-    known symmetry.
+    """Return the objective ``(sum of the first `rank` x_i^2) / 2`` in three dimensions, which is
+    constant along the other axes without a known symmetry.
     """
     return QuadraticObjective(np.diag([1.0] * rank + [0.0] * (3 - rank)))
 
 
 class Function:
-    """A function of two parameters, defined by its value, gradient and Hessian."""
+    """An objective that is defined by its value, gradient and Hessian, with two parameters by
+    default.
+    """
 
     def __init__(self, value, gradient, hessian, n_params=2):
         self.n_params = n_params
@@ -115,9 +117,9 @@ class Function:
 
 
 def test_a_proved_minimum_claims_no_increase_in_every_direction():
-    """At loss 0 with more parameters than residuals, and at kinks with copies of a unit, the loss
-    is constant along directions that `n_symmetry` does not include, so the sentence claims no
-    increase.
+    """At loss 0 with more parameters than residuals, the loss is constant along directions that
+    `n_symmetry` does not include. The sentence therefore claims a local minimum but no increase in
+    every direction.
     """
     X, y = np.array([[1.0], [2.0]]), np.array([[0.5], [-0.3]])
     ob = fc.Objective(fc.MLP([1, 4, 1], "tanh"), X, y, "mse")
@@ -131,7 +133,7 @@ def test_a_proved_minimum_claims_no_increase_in_every_direction():
     within = float(re.search(r"within (\S+) of", point.sentence)[1])
     assert point.radius <= within <= 10 * point.radius
     flat = np.linalg.svd(ob.jacobian(run.x).to_dense())[2][-1]
-    assert ob.value(run.x + 1e-6 * flat) < 1e-20  # it does not rise, and the sentence says no more
+    assert ob.value(run.x + 1e-6 * flat) < 1e-20  # the loss does not increase along this direction
 
 
 def test_kink_minima_with_copied_units_claim_no_strict_minimum():
@@ -161,7 +163,7 @@ def test_kink_minima_with_copied_units_claim_no_strict_minimum():
 
 
 def test_each_rule_has_its_sentence():
-    """For each rule, the verdict at one constructed point has the expected sentence."""
+    """For each rule, the verdict at a point constructed for the rule has the expected sentence."""
     said = {}
 
     def sentence_at(name, ob, theta, **options):

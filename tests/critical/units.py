@@ -21,7 +21,7 @@ ACTIVATIONS = (
 LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
 HOMOGENEOUS = ("identity", "relu", "leaky_relu")
 POWERS = (-12, -5, 5, 12)
-MAX_PARAMS = 24  # parameters
+MAX_PARAMS = 24  # maximum number of parameters of a network
 
 
 def network(draw, kind):
@@ -62,8 +62,8 @@ def network(draw, kind):
 
 
 def in_other_units(kind, net, power):
-    """Return the objective and the point of `net`, expressed in other units of the given kind,
-    which differ by 2^power.
+    """Return (objective, theta) for `net`, a tuple from `network`, expressed in other units of the
+    given kind, which differ by 2^power.
     """
     model, X, y, options, theta = net
     unit, theta = 2.0**power, theta.copy()
@@ -93,8 +93,9 @@ KINDS = ("targets", "inputs", "loss", "layer")
 
 
 def unit_free_facts(ob, theta):
-    """Return the parts of a verdict that no change of units may alter: kind, certificate, inertia
-    and proof.
+    """Return (facts, verdict), where `facts` is a tuple with the parts of the verdict that no
+    change of units may alter: kind, certificate, inertia, and whether two fixed vectors are the
+    proof.
     """
     found = fc.classify(ob, theta)
     inertia = (found.n_positive, found.n_negative, found.n_zero)
@@ -102,8 +103,9 @@ def unit_free_facts(ob, theta):
 
 
 def pairs(kind, seed):
-    """Return ``(description, one, other)`` for the network of a seed, before and after a change of
-    units of the given kind.
+    """Return (description, one, other), where `one` and `other` are the results of
+    `unit_free_facts` for the network of a seed, before and after a change of units of the given
+    kind.
     """
     net = network(np.random.default_rng([seed, KINDS.index(kind)]), kind)
     model, X, _, options, theta = net
@@ -115,7 +117,9 @@ def pairs(kind, seed):
 
 
 def main():
-    """Classify all pairs, and print those whose verdicts differ."""
+    """Classify all pairs, print those whose verdicts differ, and return 1 if there are any, or else
+    0.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int, help="networks of each kind of units")
     parser.add_argument("--first", type=int, default=0)

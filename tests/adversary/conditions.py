@@ -1,5 +1,6 @@
-"""Statements about verdicts on networks at large n, with batch normalisation, for threads and for
-units of the loss."""
+"""Statements about verdicts from products, with batch normalisation, for several threads and in
+other units of the loss, for random networks.
+"""
 
 import warnings
 
@@ -21,9 +22,10 @@ from .networks import (
 
 
 def verdicts_from_products_hold_for_networks(draw):
-    """Verdicts through Krylov spaces hold. The Hessian has no eigenvalue below minus the tolerance
-    at a minimum, and eigenvalues of both signs at a saddle. Critical points lie within the radius
-    of certified minima, and counts lie within their bounds.
+    """Verdicts from products alone, through Krylov spaces, hold for random networks. The Hessian
+    has no eigenvalue below minus the tolerance at a minimum, and eigenvalues of both signs at a
+    saddle. Critical points lie within the radius of certified minima, and counts of negative
+    eigenvalues lie within their bounds.
     """
     ob, name = network(draw, activations=[*SMOOTH, "relu"] if draw.random() < 0.3 else SMOOTH)
     theta, way = end_of_search(draw, ob)
@@ -53,8 +55,8 @@ def verdicts_from_products_hold_for_networks(draw):
 
 
 def check_nothing_is_lower_nearby(draw, ob, theta, words):
-    """Check that no nearby loss is lower than at a minimum with active kinks, also along
-    eigenvectors of the one-sided curvature.
+    """Check that no loss at random steps of length 1e-5 is lower than at a minimum with active
+    kinks, also along eigenvectors of the one-sided curvature. Return the outcome "held by kinks".
     """
     lowest = np.linalg.eigh(hessian(InLongDouble(ob, theta)).astype(float))[1][:, :4]
     here = ob.value(theta)
@@ -72,8 +74,8 @@ def check_nothing_is_lower_nearby(draw, ob, theta, words):
 
 
 def few_samples(draw):
-    """Return an objective with fewer samples than units, and its description. It has no l2, or l2
-    on the matrices alone, so most eigenvalues are l2 or 0.
+    """Return an objective with fewer samples than units, and its description. The objective has no
+    l2, or l2 on the matrices alone, so most eigenvalues are l2 or 0.
     """
     N, d = int(draw.integers(1, 8)), int(draw.integers(1, 14))
     loss = str(draw.choice(LOSSES))
@@ -89,8 +91,8 @@ def few_samples(draw):
 
 
 def measured_saddles_at_large_n_hold(draw):
-    """No saddle is reported that rests on rounding or on an unfinished search, and both ends of the
-    spectrum are those of H.
+    """No reported saddle rests on rounding, and both reported ends of the spectrum are those of the
+    Hessian up to 10% of its norm.
     """
     ob, name = few_samples(draw)
     theta, way = end_of_search(draw, ob)
@@ -108,8 +110,8 @@ def measured_saddles_at_large_n_hold(draw):
 
 
 def eigenpairs_of_networks_satisfy_their_residuals(draw):
-    """In every Krylov space, the stated residuals are no smaller than those computed from new
-    products with the vectors.
+    """In every space, the residuals that `eigsh` reports are no smaller than those computed from
+    new products with the vectors.
     """
     ob, name = few_samples(draw)
     theta = ob.model.init(seed=int(draw.integers(2**31))) * 10.0 ** draw.uniform(-1, 2)
@@ -175,7 +177,8 @@ def near_a_measured_minimum_nothing_is_lower(draw):
     kept = np.argsort(np.abs(values))[said.n_symmetry :]
     slopes = V[:, kept].T @ g
     step = float(np.linalg.norm(slopes / values[kept]))
-    room = float(slopes @ (slopes / values[kept])) + 2 * off + 1e-13 * f  # twice the decrement
+    # twice the decrease that the quadratic model predicts, and rounding
+    room = float(slopes @ (slopes / values[kept])) + 2 * off + 1e-13 * f
     for size in (3 * step, step, 0.3 * step, 1e-6 * np.linalg.norm(x)):
         if said.certified and size > said.radius:
             continue

@@ -13,8 +13,8 @@ from .networks import LOSSES, SMOOTH, data, end_of_search, network, targets
 
 
 def network_with_or_without_kinks(draw):
-    """Return a plain network of one kind of units with l2, with repeated samples and samples of
-    weight 0.
+    """Return an objective of a network with one kind of units and l2, possibly with repeated
+    samples and samples of weight 0.
     """
     N, d = int(draw.choice([3, 6, 10, 20, 40])), int(draw.integers(1, 4))
     hidden = [int(draw.integers(1, 6))] * int(draw.integers(1, 3))
@@ -38,8 +38,8 @@ def network_with_or_without_kinks(draw):
 
 
 def classify_confirms_the_verdict_of_a_run(draw):
-    """`classify` certifies what `minimize` certifies, and verdicts from products alone name no
-    other kind.
+    """`classify` certifies what `minimize` certifies, and verdicts from products alone name the
+    same kind, unless kinks are active.
     """
     ob = network_with_or_without_kinks(draw)
     with warnings.catch_warnings():

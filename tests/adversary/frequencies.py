@@ -1,5 +1,6 @@
-"""Claims about probability, tested by frequencies over seeds: each function returns how often the
-claim held, and the promised probability."""
+"""Claims about probability, tested by frequencies over seeds. Each function returns the number of
+runs in which its claim held, and the promised probability.
+"""
 
 from itertools import product
 
@@ -23,8 +24,8 @@ SPECTRA = ["normal", "dominant", "two", "half", "copies", "powers", "one sign", 
 
 
 def spectrum(kind, draw):
-    """Return eigenvalues whose sum is dominated by a few, by many, or by as many as a sketch has
-    vectors.
+    """Return N eigenvalues of the named kind, whose sum is dominated by a few, by many, or by as
+    many as a sketch has vectors.
     """
     values = draw.standard_normal(N)
     if kind == "dominant":
@@ -59,8 +60,8 @@ def two_standard_errors(function, method, m, kind, runs):
 
 
 def prescribed(kind, draw, seed):
-    """Return a matrix with the eigenvalues of `spectrum`, the true result of each estimator, and
-    the norm.
+    """Return (operator, truth, norm): a matrix with the eigenvalues of `spectrum`, a dict with the
+    exact result of each estimator, and the largest |eigenvalue|.
     """
     values = spectrum(kind, draw)
     op = PrescribedSpectrum(values, 3, seed=seed)
@@ -76,8 +77,8 @@ SPARSE = ["pair", "pair and noise", "three pairs", "triangle", "blocks", "domina
 
 
 def sparse(kind, draw):
-    """Return a sparse matrix with few nonzero off-diagonal entries, so quadratic forms of random
-    signs take few values.
+    """Return a matrix of shape (N, N) with few nonzero off-diagonal entries, for which quadratic
+    forms of random signs take few values.
     """
     A = np.zeros((N, N))
     pairs = {"three pairs": 3, "triangle": 0, "blocks": N // 2}.get(kind, 1)
@@ -95,8 +96,8 @@ def sparse(kind, draw):
 
 
 def few_couplings(kind, draw, seed):
-    """Return a matrix of `sparse` as an operator, the true result of each estimator, and the
-    largest entry.
+    """Return (operator, truth, size): a matrix of `sparse`, a dict with the exact result of each
+    estimator, and the largest |entry|.
     """
     A = sparse(kind, draw)
     truth = {fc.trace: np.trace(A), fc.frobenius_norm: np.linalg.norm(A), fc.diagonal: A[0, 0]}
@@ -133,9 +134,9 @@ def moments_of_a_density(power, kind, probes, runs):
 
 
 def a_minimum_at_a_risk(n, risk, runs):
-    """Return the number of runs in which no minimum is reported, and the promised fraction, 1 -
-    risk. The least eigenvalue, isolated from the rest of the spectrum, lies below minus the
-    tolerance.
+    """Return the number of runs in which no minimum is reported for a matrix of n rows whose least
+    eigenvalue, isolated from the others, lies below minus the tolerance, and the promised fraction,
+    1 - risk.
     """
     right, tol = 0, 1e-2
     for seed in range(runs):
@@ -156,15 +157,16 @@ def a_minimum_at_a_risk(n, risk, runs):
 
 
 def claims(samples=(6, 10, 30), probes=(6, 12)):
-    """Return all claims as pairs of a name and a function of the number of runs, which returns the
-    number of runs that satisfy the claim and the promised fraction.
+    """Return the list of all claims as (name, (function, arguments)). The function takes the
+    arguments and the number of runs, and returns the number of runs that satisfy the claim and the
+    promised fraction.
     """
     found = []
     for (function, method), m, kind in product(ESTIMATES, samples, SPECTRA):
         name = f"{function.__name__} {method} {m} {kind}"
         found.append((name, (two_standard_errors, (function, method, m, kind))))
     for (function, method), m, kind in product(ESTIMATES, samples, SPARSE):
-        if m >= 12:  # fewer promise nothing there
+        if m >= 12:  # with fewer probes no coverage is promised for these matrices
             name = f"{function.__name__} {method} {m} of a {kind}"
             asked = (function, method, m, kind)
             found.append((name, (two_standard_errors, asked)))

@@ -25,8 +25,9 @@ from fastcurv.common.progress import show_bar  # noqa: E402
 
 from .statements import STATEMENTS, run  # noqa: E402
 
-Job = tuple[int, int, float]  # index of the statement, seed, seconds that it may take
-Result = tuple[int, float, int, str, str]  # index, seconds, seed, outcome, words if it is bad
+Job = tuple[int, int, float]  # index of the statement, seed, maximum seconds of the case
+# index, seconds, seed, outcome, error message if the case failed
+Result = tuple[int, float, int, str, str]
 
 
 class TooLongError(Exception):
@@ -39,7 +40,9 @@ def _too_long(signum: int, frame: FrameType | None) -> None:
 
 
 def run_case(job: Job) -> Result:
-    """Run one case and return its outcome, with an error message if it fails."""
+    """Run one case and return its `Result`, whose outcome is "broken", "too long" or "crashed" if
+    the case fails.
+    """
     index, seed, limit = job
     began = time.process_time()
     signal.signal(signal.SIGPROF, _too_long)
@@ -70,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run all cases and print the table of outcomes."""
+    """Run all cases, print the table of outcomes, and return the exit status."""
     options = parse_arguments()
     chosen = [i for i, s in enumerate(STATEMENTS) if options.only in s.__name__]
     seeds = range(options.first, options.first + -(-options.count // len(chosen)))

@@ -1,5 +1,6 @@
 """Random networks chosen to mislead, and statements about points whose truth is known or can be
-found in long double."""
+found in long double.
+"""
 
 import warnings
 
@@ -14,13 +15,13 @@ from .truths import Truth
 
 SMOOTH = ["tanh", "sigmoid", "softplus", "silu", "gelu", "identity"]
 LOSSES = ["mse", "cross_entropy", "binary_cross_entropy"]
-OWN = ["tanh", *nets.OWN]  # activations that are given by functions, beside one that is not
+OWN = ["tanh", *nets.OWN]  # user-defined activations, and a built-in one
 GIVEN = ["poisson", "gamma", "log_cosh", "pseudo_huber", "quantile", "gaussian_nll"]
 
 
 def data(draw, N, d):
-    """Return samples, some of them repeated, with constant, zero and nearly equal columns of any
-    scale, and the name of the peculiarity.
+    """Return (X, name) with samples X of a named peculiarity: repeated samples, or constant, zero,
+    nearly equal or differently scaled columns.
     """
     X = draw.standard_normal((N, d))
     trick = str(draw.choice(["none", "copies", "constant", "zero", "close", "scaled", "offset"]))
@@ -54,7 +55,9 @@ def targets(draw, X, c, loss):
 
 
 def extreme_targets(draw, X, c, loss):
-    """Return counts that are all 0 in a column or huge, outliers, or targets of tiny variance."""
+    """Return targets of shape (N, c) that are extreme for the named loss: counts that are all 0 in
+    a column or huge, outliers, or targets of tiny variance.
+    """
     smooth = X @ draw.standard_normal((X.shape[1], c)) / (1 + np.abs(X).max())
     if loss == "poisson":
         y = draw.poisson(10.0 ** draw.uniform(-2, 4) * np.exp(smooth)).astype(float)
@@ -68,7 +71,9 @@ def extreme_targets(draw, X, c, loss):
 
 
 def choose_loss(draw, names, most=4):
-    """Return the name of a loss, the same loss as its name or a `Loss`, and a number of outputs."""
+    """Return (name, loss, c): the name of a random loss, the loss as a name or a `Loss`, and a
+    number of outputs.
+    """
     loss = str(draw.choice(names))
     c = int(draw.integers(2 if loss == "cross_entropy" else 1, most))
     if loss == "gaussian_nll":
@@ -82,13 +87,15 @@ def choose_loss(draw, names, most=4):
 
 
 def choose_activations(draw, names, count):
-    """Return activations, each the name of a built-in one or a user-defined one."""
+    """Return `count` random activations as a list, each the name of a built-in one or a
+    user-defined one.
+    """
     drawn = (str(draw.choice(names)) for _ in range(count))
     return [nets.OWN.get(name, name) for name in drawn]
 
 
 def network(draw, hidden=(0, 3), activations=SMOOTH, losses=LOSSES):
-    """Return a small objective of any kind and its description."""
+    """Return a small random objective with up to two hidden layers, and its description."""
     N, d = int(draw.integers(3, 40)), int(draw.integers(1, 5))
     name, loss, c = choose_loss(draw, losses)
     sizes = [d, *(int(draw.integers(1, 6)) for _ in range(int(draw.integers(*hidden)))), c]
@@ -120,8 +127,8 @@ def where_finite(ob, theta):
 
 
 def end_of_search(draw, ob):
-    """Return the end point of a search from a random start, or a point near it, and the name of its
-    kind.
+    """Return the end point of a search from a random start, the start itself or zero, or a point
+    near these, and the name of the search.
     """
     theta = ob.model.init(seed=int(draw.integers(2**31))).astype(float)
     theta = where_finite(ob, theta * 10.0 ** draw.uniform(-1, 1))
@@ -237,7 +244,7 @@ def certified_points_exist(draw, losses=LOSSES, activations=SMOOTH):
     theta, way = end_of_search(draw, ob)
     try:
         said = fc.classify(ob, theta)
-    except ValueError:  # a refusal, right where H is no matrix of float64 numbers
+    except ValueError:  # the error is right only if the Hessian overflows in float64
         with np.errstate(over="ignore"):
             assert not np.isfinite(hessian(InLongDouble(ob, theta)).astype(float)).all(), name
         return "overflows"
@@ -264,8 +271,8 @@ def certified_points_exist(draw, losses=LOSSES, activations=SMOOTH):
 
 
 def success_has_nothing_lower_nearby(draw, losses=LOSSES, activations=(*SMOOTH, "relu", "elu")):
-    """If `minimize` reports success, there is neither significant negative curvature nor a lower
-    loss nearby.
+    """If `minimize` reports success, no loss at random steps of size 1e-4 and 1e-5 is lower by more
+    than rounding.
     """
     ob, name = network(draw, activations=activations, losses=losses)
     theta = ob.model.init(seed=int(draw.integers(2**31))) * (draw.random() < 0.8)
@@ -274,7 +281,8 @@ def success_has_nothing_lower_nearby(draw, losses=LOSSES, activations=(*SMOOTH, 
         warnings.simplefilter("ignore")
         try:
             result = fc.minimize(ob, theta, max_iter=200, max_time=1.0, seed=0)
-        except ValueError as error:  # exponentials of outputs whose curvature alone overflows
+        # a loss with exponentials, whose curvature overflows before its value
+        except ValueError as error:
             assert str(error) == "the matrix must hold finite numbers, got NaN or infinity.", name
             return "overflows"
     if not result.success:
@@ -283,7 +291,7 @@ def success_has_nothing_lower_nearby(draw, losses=LOSSES, activations=(*SMOOTH, 
     words, f = f"{name}: {result.message}", ref.value(x)
     rounding = (1e-5 if ob.dtype == np.float32 else 1e-11) * abs(f) + 1e-20
     room = 1e-7 * abs(f) + rounding
-    if ob.dtype == np.float32:  # what the last digits of theta decide
+    if ob.dtype == np.float32:  # changes of the loss when theta is rounded to float32
         turns = 1 + np.finfo(np.float32).eps * draw.uniform(-1, 1, (8, len(x)))
         room += 10 * max(abs(ref.value(x * turn) - f) for turn in turns)
     for size in (1e-2, 1e-3, 1e-4, 1e-5):
@@ -295,8 +303,8 @@ def success_has_nothing_lower_nearby(draw, losses=LOSSES, activations=(*SMOOTH, 
 
 
 def convex(draw):
-    """Return a regression with l2, whose loss is strictly convex, so every critical point is the
-    minimum.
+    """Return a `Truth` for a linear network with l2, whose loss is strictly convex, so every
+    critical point is the minimum.
     """
     ob, name = network(draw, hidden=(0, 1))
     if ob.l2 == 0 or not ob.l2_biases:
@@ -307,8 +315,8 @@ def convex(draw):
 
 
 def split_unit(draw):
-    """Return a network with a duplicated unit whose output weights are divided, so a line of equal
-    loss runs through theta and no minimum is isolated.
+    """Return a `Truth` for a network with a duplicated unit whose output weights are divided, so a
+    line of equal loss runs through theta and no minimum is isolated.
     """
     d, m, N = int(draw.integers(1, 4)), int(draw.integers(1, 4)), int(draw.integers(8, 40))
     name = str(draw.choice(["tanh", "sigmoid", "softplus", "gelu"]))

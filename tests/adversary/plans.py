@@ -1,5 +1,6 @@
-"""Statement that every plan gives the same results: tables of kernels, layouts, threads, chunks and
-blocks."""
+"""The statement that every plan gives equal results up to rounding: tables of kernels, layouts,
+threads, chunks and blocks.
+"""
 
 from contextlib import contextmanager
 
@@ -12,12 +13,12 @@ from ..plans import LAYOUTS, laid_out, least_memory
 
 WIDTHS = (1, 2, 3, 7, 16, 17, 31, 64, 65, 100, 130, 257)
 ROWS = (1, 2, 3, 4, 5, 8, 9, 17, 33, 64, 100, 257, 601)
-MAX_ENTRIES = 3e6  # parameters times rows of a case
+MAX_ENTRIES = 3e6  # maximum number of parameters times samples of a case
 
 
 @contextmanager
 def forced_plan(arch, across, unpacked):
-    """Use one table of kernels and one layout for plans created inside."""
+    """Use one table of kernels and one layout for plans created inside the context."""
     before = engine.set_arch(arch)
     try:
         with laid_out(across, unpacked):
@@ -27,8 +28,8 @@ def forced_plan(arch, across, unpacked):
 
 
 def drawn(draw):
-    """Return a random model, data and a point, with or without weights, skip connections, biases
-    and l2.
+    """Return ((model, X, y), options, theta) for a random case, with or without weights, skip
+    connections, biases and l2.
     """
     L, loss = int(draw.integers(1, 5)), str(draw.choice(["mse", "cross_entropy"]))
     residual = bool(draw.random() < 0.3)
@@ -44,7 +45,7 @@ def drawn(draw):
     }
     model = fc.MLP(sizes, phi, **facts)
     N = min(int(draw.choice(ROWS)), max(1, int(MAX_ENTRIES / model.n_params)))
-    if facts["batch_norm"]:  # ill-conditioned where a unit hardly varies
+    if facts["batch_norm"]:  # batch normalisation is ill-conditioned where a unit hardly varies
         N, facts["dtype"] = max(N, 20), "float64"
     model, dtype = fc.MLP(sizes, phi, **facts), facts["dtype"]
     X = draw.standard_normal((N, sizes[0])).astype(dtype)
@@ -58,8 +59,8 @@ def drawn(draw):
 
 
 def results_of_passes(ob, theta, V, U):
-    """Return pairs of the result of each pass at theta and the norm to which its rounding error is
-    relative.
+    """Return a list of (result, size) for each pass at theta, with blocks V of parameters and a
+    vector U of outputs. Rounding errors are relative to `size`.
     """
     v, norm = np.ascontiguousarray(V[:, 0]), np.linalg.norm
     found = [(x, norm(x)) for x in (ob.value(theta), ob.gradient(theta))]
@@ -77,7 +78,9 @@ def results_of_passes(ob, theta, V, U):
 
 
 def every_plan_gives_the_same_results(draw):
-    """Results agree to rounding for any kernel table, layout, number of threads and `memory=`."""
+    """Results agree up to rounding for any kernel table, layout, number of threads and limit of
+    memory.
+    """
     data, options, theta = drawn(draw)
     dtype, N = theta.dtype, len(data[1])
     V = draw.standard_normal((len(theta), int(draw.integers(1, 10)))).astype(dtype)

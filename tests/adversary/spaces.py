@@ -1,5 +1,6 @@
-"""Every space, operator and estimator of spectra, compared with the matrix from
-independent passes."""
+"""Spectra, inertia and estimates in every space and of every operator, compared with the matrix
+from independent passes.
+"""
 
 import warnings
 
@@ -24,15 +25,15 @@ FEW_PROBES = (
     6,
     8,
     10,
-)  # samples on the sphere; from `MIN_SIGN_PROBES` on signs are not all alike
+)  # few probes are drawn from the sphere, since fewer than `MIN_SIGN_PROBES` signs may be all alike
 MIN_SIGN_PROBES = 60
 RISK = 1e-9
-MAX_WHOLE_SPACE_DIM = 64  # the order up to which `eigsh` misses none
+MAX_WHOLE_SPACE_DIM = 64  # the number of rows up to which `eigsh` misses no eigenvalue
 
 
 def random_samples(draw, N, d):
-    """Return samples with zeros, repeated rows, and columns that are zero, constant or sums of
-    others, and True if they lie on a grid.
+    """Return (X, grid): samples with zeros, repeated rows, and columns that are zero, constant or
+    copies of others, and True if all numbers but the constants are multiples of 1/2.
     """
     grid = draw.random() < 0.5  # sums of products are exact there, and kinks are hit
     X = draw.integers(-2, 3, (N, d)) / 2.0 if grid else draw.standard_normal((N, d))
@@ -48,8 +49,8 @@ def random_samples(draw, N, d):
 
 
 def random_point(draw, model, grid):
-    """Return theta from `init`, from a grid, zero or normally distributed, sometimes with units of
-    zero weight, and True if samples and theta lie on a grid.
+    """Return (theta, exact): a point from `init`, from a grid, zero or normally distributed,
+    sometimes with a unit of zero weights, and True if samples and theta lie on a grid.
     """
     way = str(draw.choice(["init", "grid", "zero", "any"], p=[0.35, 0.35, 0.05, 0.25]))
     theta = np.asarray(model.init(seed=int(draw.integers(2**31))), dtype=float)
@@ -68,8 +69,8 @@ def random_point(draw, model, grid):
 
 
 def drawn(draw):
-    """Return a random objective, a point, and True if data and point lie on a grid on which slopes
-    are exact.
+    """Return (objective, theta, exact) at random, where `exact` is True if data and theta lie on a
+    grid on which the slopes of the units are exact.
     """
     N = int(draw.choice([1, 2, 3, 5, 9, 30]))
     d, L = int(draw.choice([1, 2, 3, 7, 12, 30])), int(draw.integers(1, 4))
@@ -112,8 +113,8 @@ def drawn(draw):
 
 
 def matrix_by_passes(ob, theta, kind):
-    """Return the operator's matrix from passes in long double, or from complex steps with batch
-    normalisation.
+    """Return the matrix of the operator `kind` at theta from passes in long double, or from complex
+    steps with batch normalisation.
     """
     I = np.eye(len(theta))
     if ob.model.batch_norm:
@@ -126,8 +127,8 @@ def matrix_by_passes(ob, theta, kind):
 
 
 def reduced_or_none(op, space):
-    """Return the operator reduced to the space, or "refused" if ValueError is raised with a message
-    of the usual form.
+    """Return the operator reduced to the space, None if the reduction has no advantage, or
+    "refused" if ValueError is raised with a message of the usual form.
     """
     try:
         return op.reduced(space)
@@ -137,7 +138,9 @@ def reduced_or_none(op, space):
 
 
 def in_shards(draw, ob, theta, kind):
-    """Return the operator of an objective that reads the samples in blocks, dense or sparse."""
+    """Return the operator `kind` at theta of an objective that reads the samples of `ob` in blocks,
+    dense or sparse.
+    """
     X = sparse.csr_array(ob.X) if draw.random() < 0.5 else ob.X
     other = fc.StreamedObjective(
         ob.model, X, ob.y, loss=ob.loss, l2=ob.l2, sample_weight=ob.sample_weight,
@@ -147,15 +150,16 @@ def in_shards(draw, ob, theta, kind):
 
 
 def student_factor(m):
-    """Return the multiple of the standard error that Student's distribution exceeds with
-    probability `RISK`.
+    """Return the multiple of the standard error of m samples that an error exceeds with probability
+    `RISK` on each side, if two standard errors cover 95% and the error has Student's distribution.
     """
     return 2 * float(stdtrit(m - 1, 1 - RISK) / stdtrit(m - 1, 0.975))
 
 
 def estimates_hold(draw, op, A, values, space, room, words):
-    """Check that trace and Frobenius norm are exact if stated to be, and otherwise within a
-    multiple of their standard errors. `room` is the allowed rounding error.
+    """Check that the trace and the Frobenius norm are exact if they are stated to be, and otherwise
+    within a multiple of their standard errors, and that the diagonal is. `room` is the allowed
+    rounding error.
     """
     n, seed = len(A), int(draw.integers(2**31))
     m = int(draw.choice([*FEW_PROBES, MIN_SIGN_PROBES, n, 3 * MIN_SIGN_PROBES]))
@@ -178,9 +182,9 @@ def estimates_hold(draw, op, A, values, space, room, words):
 
 
 def pairs_hold(draw, op, A, values, space, room, words):
-    """Check that every value lies within its residual of a true eigenvalue, that vectors confirm
-    the residuals, and that no eigenvalue is missed for n <= 64. `room` is the allowed rounding
-    error.
+    """Check that every value of `eigsh` lies within its residual of an eigenvalue, that vectors
+    confirm the residuals, and that no eigenvalue is missed for n <= 64. `room` is the allowed
+    rounding error. Return the outcome as a string.
     """
     n, which = len(A), str(draw.choice(["LA", "SA", "LM", "BE"]))
     k = int(draw.integers(1, min(6, n) + 1))
@@ -230,7 +234,7 @@ def every_space_agrees_with_the_matrix(draw):
         np.finfo(op.dtype).eps,
     )
     size = largest * len(A) ** 0.5
-    if kind == "hessian":  # its terms may cancel
+    if kind == "hessian":  # terms of the Hessian may cancel
         with np.errstate(all="ignore"):
             size = max(size, np.abs(ob.ggn(theta).to_dense().astype(float)).max())
     room = (1e4 if not ob.model.batch_norm else 1e7) * eps * size + 1e-290
@@ -271,8 +275,8 @@ def every_space_agrees_with_the_matrix(draw):
 
 
 def density_holds(draw, op, values, space, room, words):
-    """Check that the Krylov pair of largest or smallest value lies within its residual of an
-    eigenvalue, and that the mean of an exact density is the mean eigenvalue.
+    """Check that the largest or smallest Ritz value of a `Krylov` run lies within its residual of
+    an eigenvalue, and that the mean of an exact density is the mean eigenvalue.
     """
     n, size = len(values), np.abs(values).max()
     run = fc.spectrum.Krylov(op, seed=int(draw.integers(2**31)), space=space)

@@ -1,5 +1,6 @@
 """Statements that must hold for every case: one for each claim of the library, tested against a
-known truth."""
+known truth.
+"""
 
 import warnings
 
@@ -33,13 +34,13 @@ def classify_names_no_false_kind(draw, **how):
 
 
 def verdicts_from_products_hold(draw):
-    """Verdicts from Krylov spaces (`dense_below=1`) with a requested risk name no false kind."""
+    """Verdicts from products alone (`dense_below=1`), with a requested risk, name no false kind."""
     return classify_names_no_false_kind(draw, dense_below=1, failure_probability=1e-6)
 
 
 def a_weak_eigenvalue_is_not_overlooked(draw):
-    """If all eigenvalues but one are positive, the verdict follows the sign of the
-    remaining one.
+    """If all eigenvalues but one are positive, the verdict is the one that follows from the sign of
+    the remaining eigenvalue, degenerate or undecided. Only the first is certified.
     """
     n = int(draw.integers(2, 40))
     values = np.abs(draw.standard_normal(n)) + 0.05
@@ -72,13 +73,16 @@ def asymmetric_matrices_certify_nothing(draw):
             values = np.linalg.eigvalsh(A)
             gap = np.linalg.norm((E - E.T) / 2, 2)
             assert values[0] < -gap / 2 and values[-1] > gap / 2, said.reason
-    if weakest > 1e-9:  # nothing is singular, and it is the asymmetry that hides signs
+    # no eigenvalue of the symmetric part is 0, so only the asymmetry hides signs
+    if weakest > 1e-9:
         assert said.kind != "degenerate", said.reason
     return said.kind
 
 
 def minimize_succeeds_at_no_degenerate_saddle(draw):
-    """From a degenerate saddle, or near one, success is not reported at the saddle."""
+    """From a degenerate saddle, or a point near one, `minimize` does not report success at the
+    saddle.
+    """
     truth = (truths.bounded_saddle, truths.powers)[int(draw.integers(2))](draw)
     start = truth.theta + (draw.random() < 0.5) * 1e-3 * draw.standard_normal(len(truth.theta))
     with warnings.catch_warnings():
@@ -118,8 +122,8 @@ def find_succeeds_only_at_critical_points(draw):
 
 
 def escape_lowers_the_loss_or_reports_failure(draw):
-    """If `escape` reports success, the loss is lower by more than its rounding error; at a minimum
-    it reports failure.
+    """If `escape` reports success, the loss is lower by more than its rounding error. At a minimum
+    `escape` reports failure.
     """
     n = int(draw.integers(2, 20))
     values = draw.standard_normal(n)
@@ -140,8 +144,8 @@ def escape_lowers_the_loss_or_reports_failure(draw):
 
 
 def eigsh_residuals_hold(draw):
-    """Every residual covers a true eigenvalue at any scale, and products with the vectors confirm
-    the residuals.
+    """An eigenvalue lies within every residual of `eigsh` at any scale, and products with the
+    vectors confirm the residuals.
     """
     H = truths.clusters(draw) if draw.random() < 0.5 else truths.spectrum(draw)
     n = H.shape[0]
@@ -158,7 +162,9 @@ def eigsh_residuals_hold(draw):
 
 
 def inertia_counts_signs_beyond_the_bound(draw):
-    """Eigenvalues larger in size than the bound are counted with their sign, and no others."""
+    """Eigenvalues that exceed the error bound of `inertia` in size are counted with their sign, and
+    none is counted with the opposite sign.
+    """
     H = truths.spectrum(draw)
     said = fc.inertia(H)
     slack = 40 * len(H.values) * EPS * np.abs(H.values).max()
@@ -171,7 +177,7 @@ def inertia_counts_signs_beyond_the_bound(draw):
 
 
 def densities_are_nonnegative_and_integrate_to_one(draw):
-    """A spectral density integrates to 1 and is nowhere negative."""
+    """A spectral density integrates to 1 and is finite and nowhere negative."""
     H = truths.spectrum(draw, scaled=False)
     d = fc.spectral_density(H, n_probes=4, n_steps=20, seed=0)
     assert abs(d.integral() - 1) < 1e-3
@@ -180,7 +186,9 @@ def densities_are_nonnegative_and_integrate_to_one(draw):
 
 
 def nan_of_an_operator_raises(draw):
-    """An operator that returns NaN causes a clear error and no result."""
+    """An operator whose products are NaN or infinite makes estimates and eigenvalue searches raise
+    ValueError.
+    """
     n = int(draw.integers(2, 30))
     bad = np.full((n, n), np.nan) if draw.random() < 0.5 else np.diag(np.r_[np.inf, np.ones(n - 1)])
     H = LinearOperator((n, n), bad.dot, rmatvec=bad.dot, matmat=bad.dot, dtype=float)
@@ -196,7 +204,7 @@ def nan_of_an_operator_raises(draw):
 
 
 def bounds_hold(draw):
-    """A product's proved bound is no smaller than its error, computed in extended precision."""
+    """The rounding bound of a product is no smaller than its error against extended precision."""
     sizes = [int(draw.integers(1, 12)) for _ in range(int(draw.integers(2, 5)))]
     activation = str(draw.choice(["tanh", "sigmoid", "softplus", "silu", "identity"]))
     dtype = str(draw.choice(["float64", "float32"]))
@@ -254,5 +262,5 @@ STATEMENTS = (
 
 
 def run(statement, seed):
-    """Return the outcome of one statement for the case of one seed."""
+    """Return the outcome, a string, of one statement for the random case of a seed."""
     return statement(np.random.default_rng([seed, STATEMENTS.index(statement)]))

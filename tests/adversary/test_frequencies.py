@@ -1,17 +1,18 @@
-"""Claims about probability hold as often as promised, by exact binomial tests: a sample by day, all
-in `make nightly`."""
+"""Claims about probability hold as often as promised, by exact binomial tests: some claims by day,
+all in `make nightly`.
+"""
 
 import pytest
 from scipy.stats import binom
 
 from .frequencies import SPARSE, SPECTRA, claims
 
-ALARM = 1e-6  # the chance of a false alarm, for each claim
+ALARM = 1e-6  # the probability of a false alarm for each claim
 
 
 def test_claims_on_sampled_cases_hold_at_their_stated_rate():
-    """A sample of the claims holds as often as promised for few probes, on spectra dominated by one
-    or a few eigenvalues.
+    """For few probes and for spectra dominated by one or a few eigenvalues, each claim holds in 20
+    runs as often as a binomial test of the promised probability requires.
     """
     few = [c for c in claims((6, 12), (6,)) if not c[0].startswith("moment 2")]
     told = {"dominant", "copies", "triangle", "pair and noise"}
@@ -25,8 +26,8 @@ def test_claims_on_sampled_cases_hold_at_their_stated_rate():
 @pytest.mark.nightly
 @pytest.mark.parametrize("claim", claims((6, 10, 12, 20, 60)), ids=lambda c: c[0])
 def test_all_claims_hold_at_their_stated_rate(claim):
-    """Every claim holds as often as promised in 400 runs, enough to distinguish a coverage of 0.95
-    from 0.91.
+    """Every claim holds in 400 runs as often as a binomial test of the promised probability
+    requires, which distinguishes a coverage of 0.95 from 0.91.
     """
     function, arguments = claim[1]
     held, promised = function(*arguments, 400)

@@ -1,5 +1,6 @@
 """Objectives and operators of known truth, chosen to mislead; each function takes a random
-Generator."""
+Generator.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,19 +15,20 @@ KINDS = {"minimum", "maximum", "saddle", "degenerate", "not_critical", "undecide
 
 @dataclass(frozen=True)
 class Truth:
-    """A point of an objective, with the kinds that may be reported."""
+    """A point of an objective, with the kinds of verdicts that may be reported for the point."""
 
     name: str
     ob: Any
     theta: np.ndarray
     certain: frozenset  # kinds that may be certified
     allowed: frozenset  # kinds that may be named at all
-    bad: list = field(default_factory=list)  # points where no minimum is: success there is false
+    # points that are no minima, at which `minimize` must not succeed
+    bad: list = field(default_factory=list)
 
 
 def powers(draw):
-    """Return a sum of powers of rotated and shifted coordinates, whose critical point may be
-    degenerate of any order, with theta at that point or near it.
+    """Return a `Truth` for a sum of powers of rotated and shifted coordinates, whose critical point
+    may be degenerate of any order. Theta is that point or near it.
     """
     n = int(draw.integers(1, 7))
     orders = draw.choice([2, 2, 2, 3, 4, 5, 6], size=n)
@@ -76,8 +78,8 @@ def powers(draw):
 
 
 def bounded_saddle(draw):
-    """Return a function such as x^2 - y^4 + y^6 or a bounded monkey saddle, which is flat at 0 and
-    lower nearby.
+    """Return a `Truth` at 0 for a function such as x^2 - y^4 + y^6 or a bounded monkey saddle,
+    which is flat at 0 and lower nearby.
     """
     kind = str(draw.choice(["quartic", "monkey", "cubic"]))
     c = 10.0 ** draw.uniform(-4, 4)
@@ -115,8 +117,8 @@ def bounded_saddle(draw):
 
 
 def deep_linear(draw):
-    """Return a critical point of a linear autoencoder that keeps a random set of principal
-    directions.
+    """Return a `Truth` for a critical point of a linear autoencoder that keeps a random set of
+    principal directions.
     """
     n = int(draw.integers(2, 6))
     p = int(draw.integers(1, n))
@@ -132,7 +134,9 @@ def deep_linear(draw):
 
 
 def dependent_features(draw):
-    """Return a linear regression on nearly dependent features, with one strict minimum."""
+    """Return a `Truth` for linear regression on nearly dependent features, which has one strict
+    minimum. Theta is the minimum or a point near it.
+    """
     N, d = int(draw.integers(20, 200)), int(draw.integers(2, 7))
     X = draw.standard_normal((N, d))
     gap = 10.0 ** draw.uniform(-5, 0)
@@ -162,8 +166,8 @@ def dependent_features(draw):
 
 
 def shifted_targets(draw):
-    """Return a small network at a random start with distant targets, which is not critical and must
-    not be certified.
+    """Return a `Truth` for a small network at a random start with distant targets, which is not
+    critical and must not be certified.
     """
     sizes = [int(draw.integers(1, 5)), int(draw.integers(1, 6)), 1]
     model = fc.MLP(sizes, str(draw.choice(["tanh", "sigmoid", "softplus", "gelu"])))
@@ -177,8 +181,8 @@ def shifted_targets(draw):
 
 
 def flat_mean(draw):
-    """Return a linear model whose predictions have the mean of the targets but a wrong slope, far
-    from the minimum.
+    """Return a `Truth` for a linear model whose predictions have the mean of the targets but a
+    wrong slope, far from the minimum.
     """
     N = int(draw.integers(10, 100))
     x = draw.standard_normal((N, 1))
@@ -191,8 +195,8 @@ def flat_mean(draw):
 
 
 def separable(draw):
-    """Return separable classes without l2, whose infimum is at infinity, so no point is
-    a minimum.
+    """Return a `Truth` for separable classes without l2, whose infimum is at infinity, so no point
+    is a minimum.
     """
     N, d, c = int(draw.integers(6, 40)), int(draw.integers(2, 5)), int(draw.integers(2, 5))
     centres = 10 * draw.standard_normal((c, d))
@@ -218,7 +222,7 @@ TRUTHS = (
 
 
 def spectrum(draw, scaled=True):
-    """Return a symmetric operator with weak, dominant, repeated or geometrically decreasing
+    """Return a `PrescribedSpectrum` with weak, dominant, repeated or geometrically decreasing
     eigenvalues.
     """
     n = int(draw.integers(2, 60))
@@ -238,7 +242,7 @@ def spectrum(draw, scaled=True):
 
 
 def clusters(draw):
-    """Return a symmetric operator with exactly or nearly repeated eigenvalues over many decades."""
+    """Return a `PrescribedSpectrum` with exactly or nearly repeated eigenvalues from 1e-13 to 1."""
     copies, levels = int(draw.integers(2, 6)), int(draw.integers(2, 7))
     values = np.repeat(10.0 ** -draw.uniform(0, 13, levels), copies)
     values *= 1 + draw.choice([0, 1e-14, 1e-11]) * draw.standard_normal(len(values))

@@ -1,9 +1,9 @@
-"""A heading: what an example in the gallery states, and controls.
+"""Headings of the examples in the gallery, their statements, and controls.
 
-The statements of a heading are evaluated from the numbers of the example. A control replaces some
-of these numbers by those of another experiment: another condition, shuffled data, or no effect at
-all. Each statement must hold for the example and be false for one of its controls. A control that
-takes more than a second is marked `slow` and runs nightly.
+The statements of a heading are evaluated from the numbers of the example, a dict that its `main`
+returns. A control replaces some of these numbers by those of another experiment: another condition,
+shuffled data, or no effect at all. Each statement must hold for the example and be false for one of
+its controls. A control that takes more than a second is marked `slow` and runs nightly.
 """
 
 import importlib
@@ -20,9 +20,11 @@ import fastcurv as fc
 
 @dataclass(frozen=True)
 class Heading:
-    """The statements of an example's heading, as a function of the example's facts (its numbers)
-    that returns whether each statement is true, and its controls, functions that return facts
-    changed so that statements become false.
+    """The statements of an example's heading and their controls.
+
+    The function `statements` maps the numbers of the example to ``{statement: whether it is
+    true}``. The dict `controls` holds, by name, functions that map the numbers to those that
+    replace some of them, so that some statements become false.
     """
 
     statements: Callable
@@ -30,21 +32,21 @@ class Heading:
 
 
 def heading(**controls):
-    """Return a decorator that makes a function of an example's facts a `Heading` with these
-    controls.
+    """Return a decorator that turns a function from the numbers of an example to its statements
+    into a `Heading` with the given controls.
     """
     return lambda statements: Heading(statements, controls)
 
 
 def slow(control):
-    """Mark a control as slow, because it takes more than a second."""
+    """Mark a control as slow, because it takes more than a second, and return it."""
     control.slow = True
     return control
 
 
 def check_heading(heading, numbers, with_slow=False):
-    """Check that each statement of a heading is true, and false for at least one control. Slow
-    controls are skipped by default.
+    """Check that each statement of a heading is true for the numbers of its example, and false for
+    at least one control. Slow controls are skipped by default.
     """
     stated = heading.statements(numbers)
     assert all(stated.values()), [words for words, holds in stated.items() if not holds]
@@ -60,13 +62,13 @@ def check_heading(heading, numbers, with_slow=False):
 
 
 def example(name):
-    """Return a module of the examples by name; their folder is on the import path."""
+    """Return the module of the named example, whose folder is on the import path."""
     return importlib.import_module(name)
 
 
 def vary(name, library=(), scale="quick", **changes):
-    """Return the facts of an example with names of its module, and of fastcurv (`library`),
-    replaced. No picture is saved.
+    """Return the numbers that an example computes after names of its module (`changes`) and of
+    fastcurv (`library`) have been replaced. No picture is saved.
     """
     module = example(name)
     with ExitStack() as changed:
@@ -77,25 +79,29 @@ def vary(name, library=(), scale="quick", **changes):
 
 
 def exchange(values, one, other):
-    """Return a copy of a dict with two values exchanged."""
+    """Return a copy of the dict `values` with the values of the keys `one` and `other`
+    exchanged.
+    """
     return values | {one: values[other], other: values[one]}
 
 
 def exchange_labels(column, one, other):
-    """Return a copy of an array of words with two of the words exchanged."""
+    """Return a copy of an array of strings with the strings `one` and `other` exchanged."""
     return np.where(column == one, other, np.where(column == other, one, column))
 
 
 def change(numbers, name, **changes):
-    """Return a copy of the facts in which some entries of one nested dict are changed."""
+    """Return a dict with the single key `name`, whose value is the dict ``numbers[name]`` with some
+    of its entries replaced.
+    """
     return {name: numbers[name] | changes}
 
 
 def shuffled(values, seed=0):
-    """Return a copy of an array in random order."""
+    """Return a copy of an array with its rows in random order."""
     return np.random.default_rng(seed).permutation(values)
 
 
 def rank_correlation(a, b):
-    """Return the rank correlation of two arrays, or 0 if an array is constant."""
+    """Return Spearman's rank correlation of two arrays, or 0 if an array is constant."""
     return spearmanr(a, b)[0] if min(np.unique(a).size, np.unique(b).size) > 1 else 0.0

@@ -16,8 +16,9 @@ MLP = fc.MLP
 
 
 def rows_alone_permuted(d):
-    """Return the facts for a small network whose hidden units are permuted in their incoming
-    weights only, which is no symmetry.
+    """Return the relative differences of losses and of eigenvalues that `permutations` compares,
+    for a small network whose hidden units are permuted in their incoming weights only, which is no
+    symmetry.
     """
     rng = np.random.default_rng(0)
     ob = fc.Objective(fc.MLP([3, 4, 2]), rng.standard_normal((9, 3)), rng.integers(0, 2, 9))
@@ -45,13 +46,15 @@ def permutations(d):
 
 
 def one_start(d):
-    """Return the facts of `many_starts` if all starts are equal."""
+    """Return the numbers of `many_starts` as they would be for equal starts: a single end, and no
+    distances.
+    """
     return {"distinct": 1, "apart": [0.0 for _ in d["apart"]]}
 
 
 def no_hidden_units(d):
-    """Return the facts of `many_starts` for a network without hidden units, whose loss is
-    convex.
+    """Return the numbers that the example `many_starts` computes for a network without hidden
+    units, whose loss is convex.
     """
     return vary("many_starts", {"MLP": lambda sizes, activation: MLP([2, 1])})
 
@@ -74,7 +77,7 @@ def many_starts(d):
 
 
 def schedules_exchanged(one, other):
-    """Return a control that exchanges the results of two schedules."""
+    """Return a control that exchanges the gaps to the minimum of two learning rate schedules."""
     return lambda d: {"gaps": exchange(d["gaps"], one, other)}
 
 
@@ -99,12 +102,16 @@ def learning_rates(d):
 
 
 def first_rates_exchanged(d):
-    """Return the facts with the runs of the small and the large first rate exchanged."""
+    """Return the gaps of `constant_rate` with the runs of the small and of the large first rate
+    exchanged.
+    """
     return {"gaps": {({0.05: 0.5, 0.5: 0.05}[at], name): x for (at, name), x in d["gaps"].items()}}
 
 
 def all_samples_in_a_batch(d):
-    """Return the facts of `constant_rate` for full batches, whose gradients have no noise."""
+    """Return the numbers that the example `constant_rate` computes with all samples in each batch,
+    for which gradients have no noise.
+    """
     return vary("constant_rate", BATCH_SIZE=1000)
 
 
@@ -125,14 +132,16 @@ def constant_rate(d):
 
 
 def one_draw(scale, quick, *larger):
-    """Replace `pick` of an example: return 1 draw of samples instead of 5, and the quick size of
-    every other parameter.
+    """Return 1 draw of the samples instead of 5, and the quick size of every other parameter, in
+    place of the function `pick` of an example.
     """
     return 1 if quick == 5 else quick
 
 
 def right_labels(d):
-    """Return the facts of `early_stopping` for samples without wrong labels."""
+    """Return the numbers that the example `early_stopping` computes for samples without wrong
+    labels.
+    """
     problem, digits = example("early_stopping").problem, example("common").digits
 
     def right(scale, seed):
@@ -144,8 +153,8 @@ def right_labels(d):
 
 
 def last_theta(d):
-    """Return the facts of `early_stopping` if it returns the last theta instead of the one with the
-    lowest validation loss.
+    """Return the numbers that the example `early_stopping` computes if training returns the last
+    theta instead of the one with the lowest validation loss.
     """
     minimize = fc.minimize
 
@@ -177,7 +186,9 @@ def early_stopping(d):
 
 
 def batches_of_one_size(d):
-    """Return the facts with the errors of the first batch size in place of those of all sizes."""
+    """Return the errors of `batch_size` with those of the first batch size in place of all
+    others.
+    """
     return {"errors": np.repeat(d["errors"][:1], len(d["batches"]), axis=0)}
 
 
@@ -187,7 +198,8 @@ def batches_of_one_size(d):
 )
 def batch_size(d):
     root = d["errors"] * np.sqrt(d["batches"])[:, None]
-    least = 1.2 if chosen_arch() == "reference" else 2  # plain loops gain little
+    # plain loops gain little from larger batches
+    least = 1.2 if chosen_arch() == "reference" else 2
     return {
         "the error of a gradient is as 1 / sqrt(b)": np.all(
             abs(root / root.mean(axis=0) - 1) < 0.3
@@ -201,8 +213,8 @@ def batch_size(d):
 
 
 def a_parabola(d):
-    """Return the facts of `newton_parabola` for a linear unit in place of tanh, whose loss is
-    convex everywhere.
+    """Return the numbers that the example `newton_parabola` computes for a linear unit in place of
+    tanh, whose loss is convex everywhere.
     """
     linear = lambda sizes, bias: MLP(sizes, activation="identity", bias=bias)  # noqa: E731
     return vary("newton_parabola", {"MLP": linear})
@@ -224,8 +236,8 @@ def newton_parabola(d):
 
 
 def equal_curvatures(d):
-    """Return the facts of `flat_and_steep` for inputs of equal spread and a learning rate below 1
-    over the largest eigenvalue.
+    """Return the numbers that the example `flat_and_steep` computes for inputs of equal spread and
+    a learning rate below 1 over the largest eigenvalue.
     """
     return vary("flat_and_steep", SPREADS=(1.0, 1.0), RATE=0.9)
 
@@ -244,7 +256,9 @@ def flat_and_steep(d):
 
 
 def ten_parameters(d):
-    """Return the facts of `hessian_cost` for networks of six and ten parameters."""
+    """Return the numbers that the example `hessian_cost` computes for networks of six and ten
+    parameters.
+    """
     digits = example("common").digits
 
     def one_feature(n_samples):
@@ -268,20 +282,24 @@ WITH_SIGNS = ("saddle-free-newton", "newton-cg", "trust-region", "cubic")
 
 
 def plain_exchanged(d):
-    """Return the facts with the results of Newton's method and of the cubic method exchanged."""
+    """Return the counts of `newton_steps` with those of Newton's method and of the cubic method
+    exchanged.
+    """
     names = ("reached", "drawn", "usual", "usual drawn", "higher")
     return {name: exchange(d[name], "newton", "cubic") for name in names}
 
 
 def size(d):
-    """Return the name of the example's size, "quick" or "normal", with which the facts were
-    computed.
+    """Return the scale, "quick" or "normal", at which the example `newton_steps` computed its
+    numbers.
     """
     return "quick" if d["starts"] < 20 else "normal"
 
 
 def two_iterations(d):
-    """Return the facts of `newton_steps` for two iterations of each method instead of 200."""
+    """Return the numbers that the example `newton_steps` computes with two iterations of each
+    method instead of 200.
+    """
     minimize = fc.minimize
 
     def short(*args, max_iter, seed):
@@ -292,7 +310,9 @@ def two_iterations(d):
 
 @slow
 def far_from_the_saddles(d):
-    """Return the facts of `newton_steps` for starts at a distance of about 3 from the saddles."""
+    """Return the numbers that the example `newton_steps` computes for starts at a distance of about
+    3 from the saddles.
+    """
     near = example("newton_steps").start_near_critical_point
 
     def far(U, kept, rng):
@@ -304,8 +324,8 @@ def far_from_the_saddles(d):
 
 @slow
 def small_network(d):
-    """Return the facts of `newton_steps` about random starts, for twenty starts on the smaller
-    network.
+    """Return the counts for random starts that the example `newton_steps` computes with twenty
+    starts on the smaller network.
     """
 
     def twenty(scale, quick, *larger):
@@ -331,7 +351,7 @@ def newton_steps(d):
             d["reached"][name] == starts for name in WITH_SIGNS
         ),
     }
-    if starts < 20:  # of a smaller network, on which Newton's method finds minima
+    if starts < 20:  # on the smaller network, Newton's method finds minima
         return stated
     return stated | {
         "from random starts Newton's method mostly ends at no critical point": all(
@@ -349,8 +369,8 @@ def newton_steps(d):
 
 
 def linear_model(d):
-    """Return the facts with the slopes of the linear model in place of those of the network, for
-    every patient.
+    """Return the slopes of the linear model, repeated for every patient, in place of the slopes of
+    the network.
     """
     return {"slopes": np.tile(d["linear"], (len(d["slopes"]), 1))}
 
@@ -375,8 +395,8 @@ def slopes(d):
 
 
 def strong_decay(d):
-    """Return the facts of `left_out` for weight decay a thousand times as strong, with which no
-    sample moves the minimum far.
+    """Return the numbers that the example `left_out` computes with weight decay a thousand times as
+    strong, with which no sample moves the minimum far.
     """
     objective = fc.Objective
 
@@ -399,7 +419,9 @@ def left_out(d):
 
 
 def more_noise_and_no_gap(d):
-    """Return the facts of `data_gap` for three times the noise and no gap in the inputs."""
+    """Return the numbers that the example `data_gap` computes for three times the noise and no gap
+    in the inputs.
+    """
     return vary("data_gap", GAP=0.0, NOISE=0.3)
 
 

@@ -13,16 +13,16 @@ MLP = fc.MLP
 
 
 def a_rate_too_small(d):
-    """Return the facts of `edge_of_stability` for a rate so small that the largest eigenvalue does
-    not reach 2/rate.
+    """Return the measurements of `edge_of_stability` for a rate so small that the largest
+    eigenvalue does not reach 2/rate.
     """
     module = example("edge_of_stability")
     return {"facts": {0.05: [module.measure(0.05, *module.reproduce(0.05, 0, time=100))]}}
 
 
 def a_parabola(d):
-    """Return the facts with every step raising the loss once the eigenvalue has reached 2/rate, as
-    on a parabola.
+    """Return the measurements of `edge_of_stability` as on a parabola, where every step raises the
+    loss once the eigenvalue has reached 2/rate.
     """
     return {
         "facts": {
@@ -70,8 +70,8 @@ def bent_path(d):
 
 
 def random_permutations(d):
-    """Return the facts with the barriers for random permutations in place of those for matched
-    units.
+    """Return the barriers of `matched_units` with those for random permutations in place of those
+    for matched units, and the shares that follow from them.
     """
     barriers = d["barriers"] | {"matched": d["barriers"]["at random"]}
     trained = barriers["as trained"]
@@ -101,7 +101,9 @@ def matched_units(d):
 
 
 def losses_shuffled(d):
-    """Return the facts with the losses of the points in random order."""
+    """Return the runs of `index_against_loss` with the losses of the critical points in random
+    order.
+    """
     runs = {
         kind: (shuffled(points), index, spectra)
         for kind, (points, index, spectra) in d["runs"].items()
@@ -123,7 +125,9 @@ def index_against_loss(d):
 
 
 def widths_shuffled(d):
-    """Return the facts with the losses of all widths mixed in random order."""
+    """Return the final losses of `spread_by_width` with those of all widths mixed in random
+    order.
+    """
     drawn = {}
     for name, own in d["losses"].items():
         every = shuffled(np.concatenate([*own.values()]))
@@ -143,14 +147,18 @@ def spread_by_width(d):
 
 
 def linear_units_at_the_start(d):
-    """Return the facts of `best_steps` for linear units before any training."""
+    """Return the numbers that the example `best_steps` computes for networks of linear units before
+    any training.
+    """
     reproduce = example("best_steps").reproduce
     linear = {"MLP": lambda sizes, activation: MLP(sizes, activation="identity")}
     return vary("best_steps", linear, reproduce=lambda seed, n_steps: reproduce(seed, 0))
 
 
 def two_hidden_units(d):
-    """Return the facts of `best_steps` for two hidden units instead of twelve."""
+    """Return the numbers that the example `best_steps` computes for networks of two hidden units
+    instead of twelve.
+    """
     return vary("best_steps", {"MLP": lambda sizes, activation: MLP([8, 2, 10])})
 
 
@@ -165,7 +173,9 @@ def best_steps(d):
 
 
 def thirty_steps(d):
-    """Return the facts of `gradient_flat` for thirty steps of each search instead of 3000."""
+    """Return the numbers that the example `gradient_flat` computes with thirty steps of each search
+    instead of 3000.
+    """
     minimize = fc.minimize
 
     def short(*args, max_iter, **options):
@@ -175,8 +185,8 @@ def thirty_steps(d):
 
 
 def strong_decay(d):
-    """Return the facts of `gradient_flat` for weight decay thirty times as strong in the tanh
-    network.
+    """Return the numbers that the example `gradient_flat` computes with weight decay thirty times
+    as strong in the tanh network.
     """
     objective = fc.Objective
 
@@ -200,8 +210,8 @@ def gradient_flat(d):
 
 
 def other_samples(change):
-    """Return a control that returns the facts of `outliers` for samples (X, y) replaced by
-    change(X, y), with one network of each kind.
+    """Return a control, which returns the numbers that the example `outliers` computes for the
+    samples ``change(X, y)`` in place of X and y, with one network of each kind.
     """
 
     def control(d):
@@ -213,14 +223,16 @@ def other_samples(change):
 
 
 def one_network(scale, quick, *larger):
-    """Replace `pick` of an example: return 1 network of each kind instead of 2, and the quick size
-    of every other parameter.
+    """Return 1 network of each kind instead of 2, and the quick size of every other parameter, in
+    place of the function `pick` of an example.
     """
     return 1 if quick == 2 else quick
 
 
 def tanh_in_place_of_relu(d):
-    """Return the facts of `outliers` for tanh units in both kinds of networks."""
+    """Return the numbers that the example `outliers` computes with tanh units in both kinds of
+    networks.
+    """
     tanh = {"MLP": lambda sizes, activation, batch_norm: MLP(sizes, batch_norm=batch_norm)}
     return vary("outliers", tanh, pick=one_network)
 
@@ -242,8 +254,8 @@ def outliers(d):
 
 
 def centred_before(d):
-    """Return the facts of `input_covariance` for inputs whose mean has been subtracted
-    beforehand.
+    """Return the numbers that the example `input_covariance` computes for inputs whose mean has
+    been subtracted beforehand.
     """
     pixels = example("input_covariance").pixels
 
@@ -267,7 +279,7 @@ def input_covariance(d):
 
 
 # --------------------------------------------------------------------------------------------------
-# The column "found here" of docs/papers.md, from the numbers of the examples.
+# The column "found here" of docs/papers.md: text with the numbers of the examples.
 
 
 def found_at_the_edge(d):

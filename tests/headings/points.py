@@ -22,8 +22,8 @@ MLP = fc.MLP
 
 
 def where_descent_ends(facts):
-    """Return the facts of `where_training_stops` for the points at which descent ends, in place of
-    those at which training stops.
+    """Return the numbers of `where_training_stops` for the points at which descent ends, in place
+    of those at which training stops.
     """
     table, module = facts["table"], example("where_training_stops")
     ended = table | {
@@ -35,7 +35,9 @@ def where_descent_ends(facts):
 
 
 def penalties_exchanged(facts):
-    """Return the facts with the runs with and without weight decay exchanged."""
+    """Return the counts of `where_training_stops` with the runs with and without weight decay
+    exchanged.
+    """
     table = facts["table"]
     decay = table["l2"] > 0
     return {
@@ -60,7 +62,9 @@ def where_training_stops(facts):
 
 
 class GaussNewton(fc.Objective):
-    """An objective whose Taylor model has the Gauss-Newton matrix in place of the Hessian."""
+    """An objective whose second-order Taylor model has the Gauss-Newton matrix in place of the
+    Hessian.
+    """
 
     def taylor(self, theta):
         (value, gradient), G = self.value_and_gradient(theta), self.ggn(theta)
@@ -84,8 +88,8 @@ SIGNS = {"minimum": (True, True), "saddle": (False, True), "maximum": (False, Fa
 
 
 def gauss_newton_signs(d):
-    """Return the facts of `eigenvalues_tell` with the Gauss-Newton matrix, which has no negative
-    eigenvalues, in place of the Hessian.
+    """Return the numbers that the example `eigenvalues_tell` computes from the Gauss-Newton matrix,
+    which has no negative eigenvalues, in place of the Hessian.
     """
 
     def dense(ob, theta):
@@ -95,8 +99,8 @@ def gauss_newton_signs(d):
 
 
 def tanh_autoencoder(d):
-    """Return the facts of `eigenvalues_tell` for an autoencoder with tanh units at the points of
-    the linear one, which are not critical for it.
+    """Return the numbers that the example `eigenvalues_tell` computes for an autoencoder with tanh
+    units at the points of the linear one, which are not critical for tanh units.
     """
     return vary(
         "eigenvalues_tell",
@@ -122,7 +126,9 @@ def eigenvalues_tell(d):
 
 
 def in_the_valley(d):
-    """Return the facts of `toy_surface` with the minimum and the saddle exchanged."""
+    """Return the numbers of `toy_surface` with its minimum in place of its saddle, and its saddle
+    in place of its minimum.
+    """
     ob, theta = fc.testing.lecture_toy(), np.array([0.5, 2.0])
     H = ob.hessian(theta) @ np.eye(2)
     v = np.abs(np.linalg.eigh(H)[1][:, 0])
@@ -173,8 +179,8 @@ def escape_step(d):
 
 
 def coin_tosses(d):
-    """Return the facts with as many searches that end at a minimum as if each eigenvalue's sign
-    were a coin toss.
+    """Return the counts of searches that `saddles_against_size` would find at a minimum if the sign
+    of each eigenvalue were a coin toss.
     """
     return {"minima": {n: (round(of * 0.5**n), of) for n, (_, of) in d["minima"].items()}}
 
@@ -208,8 +214,8 @@ def saddles_against_size(d):
 
 
 def by_gradient_norm(d):
-    """Return the facts with `sample_critical_points` and searches that minimise the gradient norm
-    exchanged.
+    """Return the counts and the table of `finding_saddles` with `sample_critical_points` and
+    searches that minimise the gradient norm exchanged.
     """
     way = exchange_labels(d["table"]["way"], "sample", "gradient norm")
     counts = exchange(d["counts"], "sample", "gradient norm")
@@ -246,7 +252,9 @@ PARTS = (("proved", "tries"), ("there", "wanted"))
 
 
 def signs_of_rounding(d):
-    """Return the facts with the signs of computed eigenvalues in place of the proved counts."""
+    """Return the table of wide networks of `minimum_ratio` with the signs of computed eigenvalues
+    in place of the proved counts.
+    """
     wide = d["wide"]
     return change(d, "wide", positive=wide["positive_signs"], negative=wide["negative_signs"])
 
@@ -258,7 +266,7 @@ def signs_of_rounding(d):
 )
 def minimum_ratio(d):
     wide = d["wide"]
-    half = (1 + 40 / wide["n"]) / 2  # where rounding gives half of the zeros a sign
+    half = (1 + 40 / wide["n"]) / 2  # rounding gives half of the zero eigenvalues a positive sign
     return {
         "the lowest losses are minima with zeros and no negative eigenvalues": d["kinds"]
         == {"minimum"}
@@ -298,8 +306,8 @@ def wider_net(d):
 
 
 def planes_without_hidden_units(d):
-    """Return the facts of `two_weights` for a network without hidden units, whose loss is
-    convex.
+    """Return the numbers of minima in the planes of `two_weights` for a network without hidden
+    units, whose loss is convex.
     """
     common, module = example("common"), example("two_weights")
     X, y = common.two_spirals(50)
@@ -311,8 +319,8 @@ def planes_without_hidden_units(d):
 
 
 def descent_in_all_weights(d):
-    """Return the facts with the points at which descent ends in place of the minima of the
-    planes.
+    """Return the verdicts, indices and losses that `two_weights` has for minima over two weights,
+    replaced by those of the points at which descent in all weights ends.
     """
     kinds = np.full(len(d["after"]), "minimum")
     return {"kinds": kinds, "negative": np.zeros(len(kinds)), "before": d["after"]}
@@ -332,7 +340,9 @@ def two_weights(d):
 
 
 def half_of_the_directions(d):
-    """Return the facts of `hidden_way_out` if half of the eigenvalues were 1 and half -1."""
+    """Return the fraction of random directions with negative curvature for a Hessian of which half
+    of the eigenvalues are 1 and half -1, as the entry `falling` of `hidden_way_out`.
+    """
     v = np.random.default_rng(0).standard_normal((1000, 60))
     return {"falling": np.mean(np.square(v) @ np.repeat([1.0, -1.0], 30) < 0)}
 
@@ -350,7 +360,9 @@ def hidden_way_out(d):
 
 
 def widths_exchanged(d):
-    """Return the facts with width 32 and the worst width of each data set exchanged."""
+    """Return the counts of `poor_minima` with width 32 and the worst width of each data set
+    exchanged.
+    """
     shares = {}
     for name, by in d["shares"].items():
         worst = min(by["width"], key=lambda width: by["width"][width])
@@ -382,8 +394,8 @@ def poor_minima(d):
 
 
 def whole_matrix(d):
-    """Return the facts with the time and memory of a dense matrix of second derivatives in place of
-    those of products.
+    """Return the table of `ten_million` with the time and memory of a dense matrix of second
+    derivatives in place of those of products.
     """
     n = d["table"]["n"].astype(float)
     changes = dict.fromkeys(("memory", "verdict_memory"), 8 * n**2 / 2**30)

@@ -13,7 +13,9 @@ MLP = fc.MLP
 
 
 def methods_exchanged(one, other):
-    """Return a control that exchanges the gradient counts and the final losses of two methods."""
+    """Return a control that exchanges the numbers of gradients and the decreases of the loss of two
+    methods.
+    """
 
     def control(d):
         work = dict(d["work"])
@@ -25,8 +27,8 @@ def methods_exchanged(one, other):
 
 
 def rates_of_momentum(d):
-    """Return the facts with the rates of SGD multiplied by ten, the effective rate of SGD with
-    momentum.
+    """Return the table of `plateaus` with the rates of SGD multiplied by ten, which is the
+    effective rate of SGD with momentum.
     """
     table = d["table"]
     rate = np.where(table["method"] == "sgd", table["rate"] * 10, table["rate"])
@@ -103,8 +105,8 @@ ADAM, DESCENT = "Adam, rate 0.001", "gradient descent, rate 0.2"
 
 
 def other_starts(d):
-    """Return the facts with the predicted times in reverse order, as for starts at other
-    distances.
+    """Return the ratios of seen to predicted times of `escape_times` with the predictions in
+    reverse order, as for starts at other distances.
     """
     table = d["table"]
     ratio = {
@@ -116,7 +118,9 @@ def other_starts(d):
 
 
 def adam_exchanged(d):
-    """Return the facts with the times of Adam and of gradient descent exchanged."""
+    """Return the table of `escape_times` with the names of Adam and of gradient descent
+    exchanged.
+    """
     return change(d, "table", method=exchange_labels(d["table"]["method"], ADAM, DESCENT))
 
 
@@ -135,8 +139,8 @@ def escape_times(d):
 
 
 def growth_with_distance(table, method):
-    """Return, for each saddle, the ratio of the longest to the shortest mean time over the
-    distances of the starts.
+    """Return, for each saddle in the table, the ratio of the longest to the shortest mean escape
+    time of a method over the distances of the starts, as a list.
     """
     select = example("common").select
     mine, growth = select(table, method=method), []
@@ -148,8 +152,8 @@ def growth_with_distance(table, method):
 
 
 def three_layers(d):
-    """Return the facts of `failed_training` for three layers instead of twenty and a single
-    rate.
+    """Return the numbers that the example `failed_training` computes for three layers instead of
+    twenty and a single rate.
     """
     module = example("failed_training")
     networks = {
@@ -190,7 +194,9 @@ def why_it_fails(d):
 
 
 def squared_error(d):
-    """Return the facts of `losses` for fits by squared error in place of the loss of each level."""
+    """Return the numbers that the example `losses` computes if the levels 0.1 and 0.9 are fitted by
+    squared error instead of their quantile loss.
+    """
     fitted = example("losses").fitted
 
     def by_squares(X, y, loss, *outputs):
@@ -213,12 +219,16 @@ def losses(d):
 
 
 def starts_exchanged(activation, one, other):
-    """Return a control that exchanges the results of two initialisations."""
+    """Return a control that exchanges the results of two initialisations for the named
+    activation.
+    """
     return lambda d: {"spans": exchange(d["spans"], (activation, one), (activation, other))}
 
 
 def two_layers(d):
-    """Return the facts of `gradients_by_depth` for networks with two hidden layers."""
+    """Return the numbers that the example `gradients_by_depth` computes for networks with two
+    hidden layers.
+    """
     return vary("gradients_by_depth", pick=lambda scale, quick, *larger: {8: 2}.get(quick, quick))
 
 
@@ -244,23 +254,27 @@ def gradients_by_depth(d):
 
 
 def shallow(sizes, activation):
-    """Return a network with one hidden layer in place of ten."""
+    """Return an `MLP` with one hidden layer and the given activation, whatever `sizes` are."""
     return MLP([64, 24, 10], activation=activation)
 
 
 def every_factor(scale, quick, normal, full):
-    """Replace `pick` of an example: return all seven factors, but one rate and one start."""
+    """Return all seven factors, but one rate and one start, in place of the function `pick` of an
+    example.
+    """
     return normal if np.size(normal) == 7 else normal[3:4] if np.size(normal) == 5 else quick
 
 
 def one_hidden_layer(d):
-    """Return the facts of `initial_scale` for networks with one hidden layer."""
+    """Return the numbers that the example `initial_scale` computes for networks with one hidden
+    layer.
+    """
     return vary("initial_scale", {"MLP": shallow}, pick=every_factor)
 
 
 def small_inputs(d):
-    """Return the facts of `initial_scale` for networks with one hidden layer and inputs divided by
-    a hundred.
+    """Return the numbers that the example `initial_scale` computes for networks with one hidden
+    layer and inputs divided by a hundred.
     """
     digits = example("common").digits
 
@@ -286,14 +300,13 @@ def initial_scale(d):
         "training works between": max(losses[1.0].max() for losses in both) < 1,
         "large weights saturate tanh": tanh["saturated"][8.0].min() > 0.6
         and tanh["saturated"][1.0].max() < 0.01,
-        "and make the gradient of relu networks explode": 9 < growth < 13,  # by ten layers
+        # a factor of two in each of ten layers
+        "and make the gradient of relu networks explode": 9 < growth < 13,
     }
 
 
 def variants_exchanged(one, other):
-    """Return a negative control, a function that exchanges the results of two kinds of networks for
-    every activation.
-    """
+    """Return a control that exchanges the results of two kinds of networks for every activation."""
 
     def control(d):
         changed = dict(d)
@@ -306,8 +319,8 @@ def variants_exchanged(one, other):
 
 @slow
 def two_hidden_layers(d):
-    """Return the facts of `skip_connections` for networks with two hidden layers, each trained from
-    one start at four rates.
+    """Return the numbers that the example `skip_connections` computes for networks with two hidden
+    layers, each trained from one start at four rates.
     """
     rates = np.array([0.01, 0.1, 0.316228, 1.0])
 
@@ -366,7 +379,9 @@ def skip_connections(d):
 
 
 def two_epochs(d):
-    """Return the facts of `covariate_shift` for training of two epochs."""
+    """Return the numbers that the example `covariate_shift` computes with two epochs of
+    training.
+    """
     return vary("covariate_shift", pick=lambda scale, quick, *larger: {15: 2}.get(quick, quick))
 
 

@@ -31,8 +31,9 @@ NETS: dict[str, dict[str, Any]] = {
 
 
 def points(ob: Any, theta: Any) -> dict[str, Any]:
-    """Return theta, and copies of theta with a unit of zero input weights, one of zero output
-    weights, two equal units, and all units saturated.
+    """Return a dict of points by name: theta, 9 theta, which saturates units, 0 theta, and copies
+    of theta in which a unit has zero input weights, a unit has zero output weights, or two units
+    have equal input weights. A network without hidden layer has only the first three.
     """
     found = {"plain": theta, "large": 9 * theta, "zero": 0 * theta}
     if len(ob.model.shapes) < 2:
@@ -53,7 +54,9 @@ def points(ob: Any, theta: Any) -> dict[str, Any]:
 
 
 def numbers(x: Any) -> list[float]:
-    """Return the numbers in nested lists and dicts, with each array replaced by its sum."""
+    """Return the numbers in nested lists and dicts as a flat list of floats, with each array
+    replaced by its sum. Strings and None are left out.
+    """
     if isinstance(x, dict):
         x = list(x.values())
     if isinstance(x, (list, tuple)):
@@ -66,7 +69,7 @@ SECTIONS = tuple(NETS)
 
 def golden(section: str) -> dict[str, list[Any]]:
     ob, theta, _ = drawn(**NETS[section])
-    X = np.c_[ob.X[:, :-1], ob.X[:, 0] / 2]  # a column that another explains
+    X = np.c_[ob.X[:, :-1], ob.X[:, 0] / 2]  # the last column is half of the first one
     twin = fc.Objective(ob.model, X, ob.y, ob.loss, l2=ob.l2)
     found: dict[str, list[Any]] = {}
     for what, at in points(ob, theta).items():

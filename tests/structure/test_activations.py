@@ -1,5 +1,6 @@
 """User-defined activations: products against long double and complex steps, bounds against samples,
-and tanh by a function against its kernels."""
+and tanh by a function against its kernels.
+"""
 
 import copy
 import os
@@ -28,9 +29,11 @@ SMALL = [*nets.OWN][:5]  # those that do not grow faster than z
 
 
 def drawn(rng, names, N=None, **options):
-    """Return a random network of one to four hidden layers, wide or narrow, with a few samples."""
+    """Return a random network of one to four hidden layers, of equal or different widths, with
+    activations from `names` and N samples, by default 1 to 600.
+    """
     hidden = [int(rng.integers(1, 40)) for _ in range(rng.integers(1, 5))]
-    if rng.random() < 0.5:  # then skips are there
+    if rng.random() < 0.5:  # equal widths, so that skip connections are possible
         hidden = [hidden[0]] * len(hidden)
     sizes = [hidden[0] if rng.random() < 0.5 else 5, *hidden, int(rng.integers(1, 4))]
     phi = [nets.OWN.get(name, name) for name in rng.choice(names, len(hidden))]
@@ -46,8 +49,8 @@ def relative(a, b):
 @in_long_double
 @pytest.mark.parametrize("seed", range(220))
 def test_products_agree_with_long_double(seed):
-    """Products of networks that mix activations of all kinds differ from long double by at most
-    their bounds, which are finite if every activation has bounds.
+    """Gradients and products of networks that mix built-in and user-defined activations agree with
+    long double to 1e-12, and their rounding bounds are finite and hold.
     """
     rng = np.random.default_rng(seed)
     net = drawn(rng, [*SMALL, "square", "tanh", "gelu"], l2=0.01, weights=bool(seed % 2))
@@ -66,8 +69,8 @@ def test_products_agree_with_long_double(seed):
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_products_match_complex_steps(batch_norm, rng, dtype):
-    """Values, gradients and Hessian products match complex steps with and without batch
-    normalisation, for all samples at once and in chunks.
+    """Values, gradients and Hessian products with user-defined activations match complex steps of
+    the reference, with and without batch normalisation, for all samples at once and in chunks.
     """
     in_chunks = 0
     for _ in range(10):
@@ -136,8 +139,8 @@ def test_proofs_agree_with_those_for_the_built_in_tanh(sizes, rng, dtype):
 @in_long_double
 @nets.every_own
 def test_errors_of_activations_are_within_their_stated_bounds(own, rng):
-    """The errors of user-defined activations in float64, compared with long double, are within
-    their stated bounds.
+    """The errors of user-defined activations in float64, compared with long double, are within the
+    bounds of `error_bounds`. Bounds for float32 results include the rounding to float32.
     """
     phi, z = nets.OWN[own], rng.standard_normal((50, 40)) * 10.0 ** rng.uniform(-8, 1.5, (50, 1))
     here, there = phi(z), phi(z.astype(LD))
@@ -148,7 +151,7 @@ def test_errors_of_activations_are_within_their_stated_bounds(own, rng):
     single = tuple(part.astype(np.float32) for part in here)
     assert (
         phi.error_bounds(z, single, 0.0) >= np.finfo(np.float32).eps
-    ).all()  # no better than it is
+    ).all()  # the bound includes the rounding of the results to float32
 
 
 @nets.every_own
@@ -265,7 +268,7 @@ def test_spectra_and_diagnosis_equal_those_with_kernels():
             )
 
 
-# --- what goes wrong
+# --- errors
 
 
 def test_errors_in_an_activation_propagate_and_the_objective_stays_usable():
@@ -295,7 +298,7 @@ def test_errors_in_an_activation_propagate_and_the_objective_stays_usable():
         H = ob.hessian(theta)
         for _ in range(5):
             H @ theta
-        assert len(calls) == 2 and calls[0] == (60, layers[1])  # once for a theta and layer
+        assert len(calls) == 2 and calls[0] == (60, layers[1])  # one call for each theta and layer
 
 
 def test_ctrl_c_inside_an_activation_raises_keyboard_interrupt():

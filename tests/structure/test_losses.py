@@ -1,5 +1,6 @@
 """Losses given by NumPy functions: built-in ones against formulas in long double at ordinary and
-extreme outputs, and user-defined ones against kernels."""
+extreme outputs, and user-defined ones against kernels.
+"""
 
 import copy
 import pickle
@@ -32,7 +33,10 @@ every_name = pytest.mark.parametrize("name", NAMES)
 
 
 def cross_entropy(z, y):
-    """Return the terms and derivatives of cross entropy, written as a user-defined loss."""
+    """Return the loss of each sample and its first and second derivatives with respect to the
+    outputs z, for a cross entropy written as a user-defined loss. Their shapes are (N,), (N, m) and
+    (N, m, m).
+    """
     u = z - z.max(axis=1, keepdims=True)
     p = np.exp(u) / np.exp(u).sum(axis=1, keepdims=True)
     at, label = np.arange(len(z)), y[:, 0].astype(int)
@@ -54,7 +58,9 @@ def cauchy(z, y):
 
 
 def extremes(rng, name, N=400):
-    """Return outputs and targets of all magnitudes, some of them equal."""
+    """Return outputs of shape (N, d) and targets of shape (N, 2) over many orders of magnitude that
+    suit the loss `name`, with some targets equal to the outputs and some outputs zero.
+    """
     d = 4 if name == "gaussian_nll" else 2
     z = rng.standard_normal((N, d)) * 10.0 ** rng.uniform(-8, 2.3, (N, 1))
     y = rng.standard_normal((N, 2)) * 10.0 ** rng.uniform(-8, 6, (N, 1))
@@ -68,8 +74,8 @@ def extremes(rng, name, N=400):
 @in_long_double
 @every_name
 def test_errors_of_losses_are_within_their_stated_bounds(name, rng):
-    """Errors of losses in float64 are within their stated bounds, and derivatives in long double
-    agree with independent formulas.
+    """Errors of losses and their derivatives in float64, compared with long double, are within
+    their stated bounds. Derivatives in long double agree with independent formulas.
     """
     loss, (z, y) = losses.loss_by_name(name), extremes(rng, name)
     here, there = loss(z, y), loss(z.astype(LD), y)
@@ -108,8 +114,8 @@ def test_second_derivatives_change_by_no_more_than_the_third_allows(name, move, 
 
 @every_name
 def test_products_match_complex_steps(name, rng, dtype):
-    """Gradients, values and products of the engine match complex steps of the reference, with
-    weights, whole and in chunks.
+    """Values, gradients and Hessian products of the engine match complex steps of the reference
+    with sample weights, for all samples at once and in chunks.
     """
     d = 4 if name == "gaussian_nll" else 2
     y = nets.targets(rng, name, 70, 2)
@@ -180,8 +186,9 @@ def test_user_defined_cross_entropy_equals_the_built_in_one(kind, batch_norm, rn
 
 
 def test_a_user_defined_loss_with_coupled_outputs_has_the_built_in_gauss_newton_matrix(rng):
-    """Trace and eigenpairs from a small matrix, and steps, equal those of the built-in loss up to
-    rounding.
+    """The Gauss-Newton matrix of a user-defined cross entropy has the trace and the largest
+    eigenvalues of the built-in one up to rounding, and Gauss-Newton methods minimise both losses to
+    1e-6.
     """
     X, y = rng.standard_normal((40, 4)), rng.integers(3, size=40)
     m = fc.MLP([4, 12, 3])
@@ -205,8 +212,8 @@ def problem(loss, l2=0.05):
 
 
 def check_nothing_is_certified(ob, elsewhere):
-    """Check that an objective without bounds is certified neither at its minimum nor at a point
-    that is not critical.
+    """Check that an objective without bounds is certified neither at its minimum nor at the point
+    `elsewhere`, which is not critical.
     """
     found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
     assert found.success and found.kind == "minimum" and not found.report.certified
@@ -226,8 +233,8 @@ def test_verdicts_on_losses_without_bounds_are_not_proved(known):
 
 @pytest.mark.parametrize("known", [{}, {"third_bound": 0.0}])
 def test_verdicts_without_bounds_never_claim_a_proof(known):
-    """Verdicts for a loss without bounds, at minima, at saddles and near them, claim no proof and
-    name the missing bounds.
+    """For a loss without bounds, verdicts at a minimum, at zero, at an initial point and at the
+    nearest critical points claim no proof. At the minimum, the reason names the missing bounds.
     """
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 4)), rng.standard_normal(60)
@@ -251,8 +258,9 @@ def test_verdicts_without_bounds_never_claim_a_proof(known):
 )
 @pytest.mark.parametrize("kind", ["dense", "blocks"])
 def test_kinks_are_counted_for_losses_without_bounds(phi, kind, rng):
-    """At zero weights, where the Hessian on one side is positive and the loss decreases on the
-    other, kinks are counted without bounds.
+    """For a loss without bounds, kinks are counted at zero weights, where the Hessian is positive
+    on one side of the kinks and the loss decreases on the other, and the point is not called a
+    minimum.
     """
     names = [fc.Activation(rowwise_tanh) if name == "own" else name for name in np.ravel(phi)]
     X, y = rng.standard_normal((60, 4)), np.abs(rng.standard_normal(60))
@@ -313,7 +321,7 @@ def test_errors_in_a_loss_propagate_and_the_objective_stays_usable():
     H = ob.hessian(theta)
     for _ in range(5):
         H @ theta
-    assert calls == [50]  # once for a theta and block of rows
+    assert calls == [50]  # one call for each theta and block of rows
 
 
 @pytest.mark.by_day(share=1)
@@ -333,7 +341,9 @@ def test_shapes_of_a_loss_are_checked_when_the_objective_is_created(function, wo
 
 
 def scaled_cauchy(value=1.0, first=1.0, second=1.0):
-    """Return Cauchy's loss with its value and derivatives multiplied by factors."""
+    """Return Cauchy's loss as a function of (z, y) whose value, first and second derivatives are
+    multiplied by the given factors.
+    """
     return lambda z, y: tuple(x * c for x, c in zip(cauchy(z, y), (value, first, second)))
 
 
@@ -436,7 +446,7 @@ def test_a_loss_needs_known_coupling_before_its_kernels():
         LOSSES[new].per_entry  # noqa: B018
     ob = problem(new)
     assert new.coupled and not LOSSES[new].per_entry and pickle.loads(pickle.dumps(new)).coupled
-    state = ob.__getstate__()  # as saved by what did not know it
+    state = ob.__getstate__()  # a state that was saved before the coupling was known
     state["loss"] = Loss(cross_entropy)
     other = object.__new__(fc.Objective)
     other.__setstate__(state)
@@ -471,7 +481,9 @@ def test_callbacks_that_return_another_form_raise(part, form):
 
 
 def rowwise_tanh(z):
-    """Return tanh and its derivatives, written as a user-defined activation."""
+    """Return tanh and its first and second derivatives at z, written as a user-defined
+    activation.
+    """
     a = np.tanh(z)
     return a, 1 - a * a, -2 * a * (1 - a * a)
 
@@ -479,8 +491,8 @@ def rowwise_tanh(z):
 @pytest.mark.parametrize("phi", ["tanh", "relu", fc.Activation(rowwise_tanh)], ids=str)
 @pytest.mark.parametrize("widths", [(50, 50, 1), (100, 1), (120, 120, 3)])
 def test_gradients_with_and_without_products_are_bitwise_identical(widths, phi, rng, dtype):
-    """A gradient computed without stored state is bitwise identical to one with stored state, for
-    any number of threads, and the loss is evaluated once for each sample.
+    """A gradient computed without storing the state for products is bitwise identical to one
+    computed with it, for any number of threads, and the loss is evaluated once for each sample.
     """
     X, y = (rng.standard_normal((7001, k)).astype(dtype) for k in (10, widths[-1]))
     m, seen = fc.MLP([10, *widths], phi, dtype=dtype), []
@@ -512,7 +524,9 @@ def test_gradients_with_and_without_products_are_bitwise_identical(widths, phi, 
 
 
 def test_an_error_halfway_through_a_pass_leaves_the_objective_usable(rng):
-    """After an error in a callback halfway through a pass, the objective stays usable."""
+    """After a callback raises an error halfway through a pass, the objective has the gradient and
+    product of the built-in loss.
+    """
     X, y, calls = rng.standard_normal((9000, 10)), rng.standard_normal((9000, 1)), []
 
     def brittle(z, y):
@@ -534,8 +548,9 @@ def test_an_error_halfway_through_a_pass_leaves_the_objective_usable(rng):
 
 @pytest.mark.parametrize("kind", ["dense", "blocks"])
 def test_all_zero_poisson_counts_exclude_a_minimum(kind):
-    """If all counts for an output are 0, no minimum exists, because that output decreases without
-    end, unless l2 applies to its bias or a count of positive weight is above 0.
+    """If all counts for an output are 0, the Poisson loss has no minimum, because it decreases
+    without end along the bias of that output. The exceptions are an l2 penalty and a count above 0
+    on a sample of positive weight.
     """
     rng = np.random.default_rng(0)
     X, y, m = rng.standard_normal((30, 2)), np.zeros((30, 2)), fc.MLP([2, 3, 2], "tanh")
@@ -571,7 +586,7 @@ def law(name, rng, N):
 
 @pytest.mark.parametrize("name", ["normal", "skewed", "heavy"])
 def test_quantile_fit_covers_90_percent_of_targets(name):
-    """For a fit of the 90% quantile, nine tenths of 20 000 new samples lie below their
+    """For a fit of the 90% quantile, 88 to 92% of 20 000 new targets lie below their
     predictions.
     """
     rng = np.random.default_rng(1)
@@ -583,7 +598,9 @@ def test_quantile_fit_covers_90_percent_of_targets(name):
 
 
 def test_gaussian_nll_predicts_mean_and_deviation(rng):
-    """A fit with gaussian_nll predicts the conditional mean and standard deviation."""
+    """A fit with the loss gaussian_nll predicts the conditional mean and standard deviation of new
+    targets.
+    """
     X, y = law("normal", rng, 4000)
     net = MLPRegressor((10,), "tanh", loss="gaussian_nll", alpha=1.0, random_state=0).fit(X, y)
     X, y = law("normal", rng, 4000)
@@ -597,8 +614,8 @@ def test_gaussian_nll_predicts_mean_and_deviation(rng):
 
 @pytest.mark.parametrize("m", [1, 2])
 def test_poisson_fits_agree_with_scikit_learn(m, rng):
-    """With the Poisson loss, loss and predicted means equal those of scikit-learn at equal weights,
-    and the fitted loss is no higher.
+    """With the Poisson loss, the loss and the predicted means equal those of scikit-learn for equal
+    network weights, and the fitted loss is no higher than that of scikit-learn.
     """
     from sklearn.base import clone
     from sklearn.metrics import mean_poisson_deviance
@@ -606,7 +623,7 @@ def test_poisson_fits_agree_with_scikit_learn(m, rng):
 
     X = rng.standard_normal((400, 3))
     y = rng.poisson(np.exp(0.5 * X[:, :m])).astype(float)
-    y = y / y.mean(axis=0)  # of mean 1: in these units both penalties are the same
+    y = y / y.mean(axis=0)  # with targets of mean 1, both libraries apply the same penalty
     y = y[:, 0] if m == 1 else y
     options = {"hidden_layer_sizes": (5,), "activation": "tanh", "alpha": 1.0, "random_state": 0}
     theirs = Theirs("poisson", **options, solver="lbfgs", max_iter=2000).fit(X, y)
@@ -625,7 +642,7 @@ def test_regressors_start_at_the_best_constant(loss, rng):
     y = rng.exponential(3.0, 200) + 0.1
     net = MLPRegressor((3,), loss=loss, alpha=1e9, max_iter=300).fit(rng.normal(size=(200, 2)), y)
     row = LOSSES[loss]
-    rows = (y[:, None] - net.y_shift_) / net.y_scale_  # as they are fitted
+    rows = (y[:, None] - net.y_shift_) / net.y_scale_  # targets in the units of the fit
     constant = row.constant(rows, np.full(200, 1 / 200), 1)
     assert net.loss_ == pytest.approx(constant, rel=1e-4)
     if loss == "gamma":

@@ -1,4 +1,6 @@
-"""Value and gradient along the orbit of every claimed symmetry follow from the group action."""
+"""The value and gradient of the loss along the orbit of every claimed symmetry follow from the
+group action.
+"""
 
 import numpy as np
 import pytest
@@ -53,8 +55,9 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_loss_is_constant_along_every_orbit(case):
-    """Along every orbit a finite step does not change the loss, the gradient is orthogonal to the
-    new tangents, and tangents equal difference quotients and change no faster than their bound.
+    """A finite step along an orbit does not change the loss, and the gradient is orthogonal to the
+    tangents at both ends. Tangents equal difference quotients and change no faster than the bound
+    `change`.
     """
     ob, theta = CASES[case]()
     here = {orbit.name: orbit for orbit in ob.certificates.orbits(theta, 0.31)}
@@ -80,8 +83,8 @@ def test_the_loss_is_constant_along_every_orbit(case):
 
 
 def test_gradients_transform_along_orbits():
-    """If incoming weights of a unit are doubled and outgoing ones halved, the gradient is halved
-    for the former and doubled for the latter.
+    """If the incoming weights of a relu unit are doubled and its outgoing weights halved, the
+    gradient is halved for the former and doubled for the latter.
     """
     ob, theta = CASES["scale"]()
     orbit = next(o for o in ob.certificates.orbits(theta) if o.name == "scale")
@@ -95,8 +98,9 @@ def test_gradients_transform_along_orbits():
 
 
 def test_no_symmetry_is_claimed_for_kinks_l2_or_curved_activations():
-    """No symmetry is claimed with l2 (except rotations), at zeros on kinks, for nearly constant
-    columns, or for nonlinear activations.
+    """No symmetry is claimed with an l2 penalty, at theta = 0 where all units are on kinks, for
+    nearly constant columns of X, or for activations that are not piecewise linear. Rotations, which
+    l2 preserves, are not tested here.
     """
     assert not CASES["scale"]()[0].certificates.orbits(np.zeros(CASES["scale"]()[0].n_params))
     for l2 in (1e-12, 1.0):
@@ -133,7 +137,7 @@ def test_weights_of_inactive_units_without_biases_are_symmetry_directions():
     X = np.abs(RNG(0).standard_normal((12, 3))) + 0.1
     ob, theta = objective([3, 4, 1], "relu", X=X, bias=False)
     (W, _), _ = ob.model.unflatten(theta)
-    W[1], W[[0, 2, 3]] = -1.0, np.abs(W[[0, 2, 3]])  # views into theta
+    W[1], W[[0, 2, 3]] = -1.0, np.abs(W[[0, 2, 3]])  # W is a view into theta
     off = next(o for o in ob.certificates.orbits(theta) if o.name == "off")
     touched = np.zeros(theta.size)
     (V, _), (U, _) = ob.model.unflatten(touched)

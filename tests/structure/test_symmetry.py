@@ -1,4 +1,6 @@
-"""Properties of the Hessian that follow from structure, compared with the Hessian itself."""
+"""Flat directions, saturation and equivalent parameters that follow from the structure of a
+network, compared with its loss and Hessian.
+"""
 
 from itertools import permutations, product
 
@@ -53,14 +55,14 @@ def test_the_softmax_shift_is_flat(bias):
 
 
 def test_only_exact_column_dependencies_count_as_symmetries():
-    """Columns that are zero, equal, or constant next to a bias count as symmetries; columns
-    dependent only up to rounding do not.
+    """Columns of X that are zero, equal, or constant next to a bias give symmetries, and columns
+    that are dependent only up to rounding do not.
     """
     rng = np.random.default_rng(1)
     X = rng.standard_normal((20, 7))
-    X[:, 1] = 3.0  # with the bias: one dependency
+    X[:, 1] = 3.0  # a constant column depends on the bias
     X[:, 2] = 0.0
-    X[:, 4] = 1e6 * X[:, 3] - 2 * X[:, 0]  # dependent to rounding
+    X[:, 4] = 1e6 * X[:, 3] - 2 * X[:, 0]  # dependent on other columns only up to rounding
     X[:, 6] = X[:, 0]
     ob, theta = objective((7, 5, 3), X=X)
     T = ob.certificates.flat_directions(theta)
@@ -82,8 +84,8 @@ def test_symmetries_ignore_samples_without_weight():
 
 
 def test_dead_units_are_counted_on_samples_of_positive_weight():
-    """A unit that is active only on samples of weight 0 is counted as dead, whatever the other
-    weights.
+    """A unit that is active only on samples of weight 0 is counted as dead, whatever the weights of
+    the other samples.
     """
     X = np.array([[1.0], [2.0], [3.0], [-1.0]])
     for weight in (1.0, 0.5, 3.0):
@@ -92,7 +94,7 @@ def test_dead_units_are_counted_on_samples_of_positive_weight():
                 (1, 1, 2), "relu", X=X, sample_weight=np.r_[np.full(3, weight), rest]
             )
             W, b = ob.model.unflatten(theta)[0]
-            W[...], b[...] = -1.0, 0.5  # open on the last row alone
+            W[...], b[...] = -1.0, 0.5  # active on the last sample only
             assert len(nonzero_weight_rows(ob)) == 4 - dead
             assert saturation(ob, theta)["dead_units"] == dead
 
@@ -105,13 +107,15 @@ def test_parameters_of_dead_relu_units_are_flat():
     T = ob.certificates.flat_directions(theta)
     dead = [t for t in T.T if ob.value(theta + 0.3 * t / np.linalg.norm(t)) == ob.value(theta)]
     dead = np.linalg.matrix_rank(np.stack(dead, axis=1))
-    assert dead == 4 + 1 + 3  # row, bias, outgoing column
+    assert dead == 4 + 1 + 3  # incoming weights, bias and outgoing weights
     assert saturation(ob, theta)["dead_units"] == 1
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity"])
 def test_tangents_of_orbits_satisfy_their_identity(activation):
-    """Tangents of orbits satisfy ``H A theta = -A'g``, since the gradient rotates with theta."""
+    """The Hessian maps the tangent ``A theta`` of an orbit with generator A to ``-A'g``, because
+    the gradient g rotates with theta, and the loss has no slope along the tangent.
+    """
     ob, theta = objective((4, 3, 3, 2), activation=activation)
     T = ob.certificates.flat_directions(theta)
     g = np.linalg.norm(ob.gradient(theta))
@@ -131,8 +135,9 @@ def test_tangents_of_orbits_satisfy_their_identity(activation):
 
 @pytest.mark.parametrize("k", [0, 1, 2, 3])
 def test_linear_orbits_have_the_rank_of_the_closed_form(k):
-    """The rank of linear orbits is that of the closed form, without outgoing weights of zero units,
-    which are flat only at this theta.
+    """At a critical point of a linear autoencoder with k of p units in use, the symmetry directions
+    have rank k^2 + 2 k (p - k). Outgoing weights of zero units are not counted, since they are flat
+    only at this theta.
     """
     p = 3
     net = LinearAutoencoder([6.0, 5.0, 4.0, 3.0, 2.0], p, seed=2)
@@ -164,7 +169,7 @@ def test_rescaling_is_not_claimed_across_a_skip():
 
 @pytest.mark.parametrize("name", ["a unit split", "a unit of zeros added"])
 def test_directions_flat_at_one_theta_are_not_symmetries(name):
-    """Directions along which only the loss at this theta is constant, such as outgoing weights of a
+    """Directions along which the loss is constant only at this theta, such as outgoing weights of a
     zero unit or their division between two equal units, are not counted as symmetries.
     """
     case = next(case for case in zoo() if case.name.startswith(name))
@@ -218,8 +223,8 @@ def same_outputs_and_spectrum(ob, theta, other):
 
 @BOTH_NORMALISATIONS
 def test_flipping_tanh_units_changes_neither_loss_nor_spectrum(batch_norm):
-    """Changing the sign of a tanh unit, in a normalised layer by gamma and beta, changes neither
-    loss nor spectrum.
+    """Changing the signs of tanh units, in a normalised layer by the signs of gamma and beta,
+    changes neither the loss nor the spectrum of the Hessian.
     """
     ob, theta = objective((4, 5, 3, 2), batch_norm=batch_norm)
     other = flip_tanh(ob.model, theta, 1, [0, 2])
@@ -314,8 +319,8 @@ def test_the_nearest_copy_undoes_any_permutation_and_flip(activation, sizes, bat
 
 
 def test_no_copy_is_nearer_with_one_hidden_layer():
-    """For a layer of three units, none of its 48 equivalent points is nearer than the one
-    returned.
+    """For a layer of three tanh units, `nearest_copy` returns the nearest of all 48 equivalent
+    points.
     """
     model, rng = fc.MLP([2, 3, 2], "tanh"), np.random.default_rng(0)
     for _ in range(5):

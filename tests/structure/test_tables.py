@@ -1,5 +1,6 @@
 """One table row defines a loss or activation for Python: rows under new names, with existing
-kernels, are computed, proved and reported as the originals."""
+kernels, are computed, proved and reported as the originals.
+"""
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ NEW = "added by a test"
 
 @pytest.fixture
 def added(monkeypatch):
-    """Return a function that adds the rows of an activation and a loss to the tables under a new
-    name.
+    """Return a function that enters the rows of an activation and a loss in the tables under the
+    name `NEW`.
     """
 
     def enter(activation, loss):
@@ -33,8 +34,8 @@ def added(monkeypatch):
 
 
 def problem(activation, loss, like, kind=None):
-    """Return an objective with these names of activation and loss, in the engine or in NumPy, and
-    theta; the data suit the loss `like`.
+    """Return (objective, theta) for the named activation and loss and data that suit the loss
+    `like`. The objective is the engine's if `kind` is None, and otherwise the NumPy reference.
     """
     rng = np.random.default_rng(3)
     y = nets.targets(rng, like, 9, 2)
@@ -43,7 +44,9 @@ def problem(activation, loss, like, kind=None):
 
 
 def computed_and_proved(ob, theta):
-    """Return the values, products and proved bounds of an objective as exact numbers."""
+    """Return values, gradients, products and proved bounds of an objective at theta as a list of
+    floats.
+    """
     v = np.cos(np.arange(theta.size))
     proofs = ob.certificates
     g, error = proofs.precise_gradient(theta)
@@ -72,8 +75,8 @@ def test_rows_under_new_names_give_identical_results(activation, loss, added):
 
 @pytest.mark.parametrize("activation, loss", PAIRS)
 def test_rows_under_new_names_are_exact(activation, loss, added):
-    """If table rows are added under new names, gradient and product of the engine agree with the
-    reference within the proved rounding.
+    """If table rows are added under new names, the gradient and product of the engine agree with
+    the reference within four times the proved bounds on rounding errors.
     """
     added(activation, loss)
     ob, theta = problem(NEW, NEW, loss)
@@ -103,8 +106,8 @@ def test_verdicts_and_scores_use_activation_table_rows(loss, added):
 
 
 def test_table_rows_define_the_names_in_other_libraries(added):
-    """The table of another library's names is cached, and a row that is added later appears
-    in it.
+    """The table of names in another library is cached, and a row that is added later appears in
+    it.
     """
     before = tables.activations_of("onnx")
     assert tables.activations_of("onnx") is before and before["Tanh"][0] == "tanh"
@@ -144,7 +147,9 @@ def test_bounds_of_each_row_hold_for_its_formulas():
 
 @nets.every_loss
 def test_loss_slopes_equal_complex_steps_of_loss_terms(loss, rng):
-    """Slopes of losses equal complex steps of their terms to rounding, along every output."""
+    """First derivatives of every loss with respect to each output equal complex steps of its terms
+    up to rounding.
+    """
     terms, f = tables.LOSSES[loss].terms, 3 * rng.standard_normal((7, 4))
     y = nets.targets(rng, loss, 7, 4, soft=True)
     slopes = terms(f, y)[1]
@@ -155,7 +160,9 @@ def test_loss_slopes_equal_complex_steps_of_loss_terms(loss, rng):
 
 
 def test_terms_of_losses_equal_known_logarithms():
-    """For outputs at which a term is a known logarithm, the term equals that value."""
+    """At outputs for which the term of a loss is a known logarithm, the term equals that logarithm
+    up to rounding.
+    """
     f, y = np.log(np.array([[3.0, 1.0]])), np.array([[0.25, 0.75]])
     assert tables.LOSSES["mse"].terms(f, y)[0] == pytest.approx((f - y) ** 2, rel=1e-15)
     both = np.log([[4.0, 2.0]]) - y * f

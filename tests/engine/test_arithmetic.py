@@ -17,8 +17,9 @@ import fastcurv as fc
 from fastcurv._engine import MatrixMultiplier, QuasiNewton, project_rows, subtract_rows
 from fastcurv.structure.tables import LOSSES
 
-# Sets the arithmetic of the calling thread: 0 is the default of a process, 1 to 3 are the other
-# directions of rounding, 4 flushes subnormal numbers to zero if the processor supports it.
+# `set` sets the arithmetic of the calling thread and `now` returns it: 0 is the default, 1 to 3
+# round upward, downward and toward zero, and 4 flushes subnormal numbers to zero where the
+# processor supports it.
 SET = r"""
 #include <fenv.h>
 #if defined(__x86_64__)
@@ -113,16 +114,16 @@ def library(tmp_path_factory):
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("order", ["0, 4, 1", "4, 0, 1, 4", "1, 0, 2, 3"])
 def test_products_are_bitwise_identical_on_any_number_of_threads(library, python, order, norm):
-    """If threads round upward or flush subnormals to zero, before or after the first call, products
-    are still bitwise identical.
+    """Products are bitwise identical if the calling thread rounds upward or flushes subnormals to
+    zero, before or after the first call, for one, two and eight threads.
     """
     code = PROGRAM.format(library=library) + THREADS.format(order=f"({order})", norm=norm)
     assert python(code).stdout.split() == ["1"]
 
 
 def halve_gradients(run, W):
-    """Run L-BFGS steps whose trials have half the gradient and a value lower by 1e5, and return the
-    end point and its gradient norm.
+    """Run nine steps of L-BFGS whose trial points have half the gradient and a value lower by 1e5,
+    and return the last point and the norm of its gradient.
     """
     run.start(W[0], 0.0, W[1])
     for _ in range(9):
@@ -131,8 +132,8 @@ def halve_gradients(run, W):
 
 
 def engine_calls():
-    """Call every entry point of the engine with inputs whose results depend on the rounding
-    mode.
+    """Return ``{name: function}`` with a call, without arguments, of each entry point of the
+    engine, on inputs whose results depend on the rounding mode.
     """
     rng = np.random.default_rng(1)
     Q, W = rng.standard_normal((5, 40_000)), rng.standard_normal((3, 40_000))
@@ -165,7 +166,7 @@ def engine_calls():
         found[f"product in {space}"] = lambda small=small, x=x: small @ x
     for loss, row in LOSSES.items():
         numbers = Y
-        if row.given is not None:  # some accept positive numbers only, or need two outputs
+        if row.given is not None:  # such losses may need positive targets or two outputs per target
             numbers = np.abs(Y[:, : Y.shape[1] // row.given.per_target]) + 0.1
         y = numbers if row.targets == "numbers" else 1 / (1 + np.exp(-Y))
         y = y / y.sum(axis=1, keepdims=True) if row.targets == "classes" else y
@@ -199,8 +200,8 @@ assert not wrong, wrong
 
 
 def test_every_entry_point_rounds_to_nearest(library, python):
-    """Every entry point returns the results of rounding to nearest, and restores the caller's
-    rounding mode.
+    """Every entry point returns the results of rounding to nearest whatever rounding mode the
+    caller has set, and restores the caller's mode.
     """
     code = ENTRIES.format(library=library, folder=str(Path(__file__).parent))
     python(code)
@@ -244,15 +245,15 @@ assert "'certified': True" in proofs["verdict"](), proofs["verdict"]()
 
 
 def test_proofs_round_to_nearest(library, python):
-    """Bounds and verdicts, including what NumPy computes for them, equal those of a caller that
-    rounds to nearest.
+    """Bounds and verdicts, parts of which NumPy computes, are the same for every rounding mode of
+    the caller.
     """
     python(PROOFS.format(library=library))
 
 
 def test_signal_handlers_run_with_the_callers_settings(library, python):
-    """A signal handler that runs during a pass sees the caller's rounding mode; if it changes the
-    mode, later code of the thread is affected but not the pass.
+    """A signal handler that runs during a pass sees the caller's rounding mode. If the handler
+    changes the mode, the pass is not affected, but later code of the thread is.
     """
     python(
         PROGRAM.format(library=library)
@@ -386,14 +387,16 @@ assert not wrong, wrong
 
 
 def test_callbacks_that_change_the_rounding_mode_change_no_result(library, python):
-    """If a callback sets the rounding mode, neither the calling pass, nor later passes or proofs,
-    nor the thread's own rounding mode changes.
+    """If a callback changes the rounding mode, the results of the calling pass, of later passes and
+    of proofs do not change, and the thread's own mode is restored.
     """
     python(CALLBACKS.format(library=library))
 
 
 def test_signal_handlers_that_change_the_rounding_mode_change_no_proof(library, python):
-    """A proof is repeated if a signal handler changed the rounding mode while it was computed."""
+    """A proof is repeated if a signal handler changed the rounding mode while it was computed. If
+    the mode changes each time, RuntimeError is raised.
+    """
     python(
         PROGRAM.format(library=library)
         + """

@@ -1,6 +1,6 @@
-"""The matrices of small nets, Gauss-Newton's and the Hessian, against products of the operators,
-which have an oracle of their own (tests/network/test_products.py), and the engine's
-Levenberg-Marquardt steps against NumPy's.
+"""The Gauss-Newton matrix and the Hessian of small networks against products of operators, which
+tests/network/test_products.py compares with an oracle, and the engine's Levenberg-Marquardt steps
+against a NumPy implementation.
 """
 
 import itertools
@@ -36,8 +36,8 @@ def assert_close(ob, theta):
     for hessian, operator in enumerate((ob.ggn, ob.hessian)):
         A, kind = matrix_of(ob, theta, hessian), theta.dtype
         wanted = operator(theta) @ np.eye(len(theta), dtype=kind) - ob.l2 * np.eye(len(theta))
-        # the products' own rounding: a sum over rows and layers of numbers no larger than the
-        # largest
+        # The products round sums over samples and layers whose terms are no larger than the largest
+        # entry.
         tolerance = 1e4 * np.finfo(kind).eps * np.abs(wanted).max()
         assert np.abs(A - wanted).max() <= tolerance
         assert np.array_equal(A, A.T)
@@ -52,8 +52,8 @@ def test_matrix_equals_products_with_unit_vectors(act, loss, rng):
 
 
 def test_curvature_matrix_is_right_for_user_defined_functions(rng):
-    """Gauss-Newton matrices are correct for user-defined activations and losses, and without
-    biases.
+    """Gauss-Newton matrices and Hessians equal operator products for user-defined activations and
+    losses, for networks without biases and with skip connections.
     """
     act = fc.Activation(lambda z: (np.sin(z), np.cos(z), -np.sin(z)))
     for loss in (*GIVEN, "mse"):
@@ -72,8 +72,8 @@ def test_matrix_is_right_if_computed_in_several_blocks(loss, rng):
 
 @pytest.mark.parametrize("loss", _engine.LOSSES)
 def test_curvature_matrix_is_right_for_few_rows_and_parameters(loss, rng):
-    """Gauss-Newton matrices of one output, or of two classes, are correct just below and above the
-    limits on their size.
+    """Gauss-Newton matrices and Hessians for one output, or two classes, equal operator products
+    for numbers of samples and parameters just below and above the sizes of blocks.
     """
     d = 1 + (loss == "cross_entropy")
     for i, N in enumerate((1, 8, 9, 41, 128, 136, 500)):
@@ -108,7 +108,7 @@ def test_curvature_matrix_is_right_for_data_far_from_unit_scale(size, weight, d,
     X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, d))
     model = fc.MLP([3, 4, d], "identity")
     theta, places = model.init(seed=0), np.arange(16 + 5 * d)
-    theta[12:16] = 0.0  # so that the inputs of W all have one order of magnitude
+    theta[12:16] = 0.0  # so that all inputs of the second layer have one order of magnitude
     near = fc.Objective(model, X, y, "mse", sample_weight=np.ones(12))
     weights = np.full(12, 2.0**weight)
     far = fc.Objective(model, np.ldexp(X, size), y, "mse", sample_weight=weights)
@@ -131,7 +131,7 @@ def test_hessian_is_not_formed_for_data_far_from_unit_scale(rng):
     assert H.summed_matrix() is None
     values = fc.eigvalsh(H)
     assert np.abs(values - np.linalg.eigvalsh(H.to_dense())).max() <= 1e-12 * values[-1]
-    # squares of inputs underflow, and no bias keeps the sum from underflowing
+    # The squares of inputs underflow, and no bias adds a larger number to their sum.
     ob = fc.Objective(fc.MLP([3, 4, 1], "identity", bias=False), 1e-170 * X, y, "mse")
     theta = ob.model.init(seed=0)
     theta[-4:] *= 1e49
@@ -140,8 +140,8 @@ def test_hessian_is_not_formed_for_data_far_from_unit_scale(rng):
 
 @pytest.mark.parametrize("classes", [1, 2, 6])
 def test_curvature_matrix_is_right_for_any_number_of_classes(classes, rng):
-    """The Gauss-Newton matrix of a single class is 0, and samples with a probability near 1
-    contribute with full relative accuracy.
+    """Gauss-Newton matrices and Hessians for one, two and six classes equal operator products, also
+    for probabilities near 1, and are 0 for a single class.
     """
     X, y = rng.standard_normal((30, 3)), rng.integers(classes, size=30)
     for scale in (1.0, 20.0):
@@ -171,9 +171,9 @@ def curvature_of_loss(ob, z):
 
 
 def numpy_steps(ob, theta, count):
-    """Run Levenberg-Marquardt by Nielsen's rule, with dense matrices from products, and geodesic
-    corrections of steps whose decrease is less than 3/4 of the predicted one. Return theta and the
-    values of all points, tried steps and corrections.
+    """Run `count` accepted steps of Levenberg-Marquardt by Nielsen's rule, with dense matrices from
+    products. Geodesic corrections are tried for steps whose decrease is less than 3/4 of the
+    predicted one. Return the last theta, and a list with "step" or "bend" for each tried point.
     """
     eye, tried = np.eye(len(theta)), []
     weight = np.ones(len(ob.X)) if ob.sample_weight is None else ob.sample_weight
@@ -217,8 +217,9 @@ def numpy_steps(ob, theta, count):
 
 
 def check_against_numpy(ob, theta, count, within, exact=None):
-    """Return the engine's run from theta and its record, after checking that the run includes
-    corrected steps and equals NumPy's on an objective with equal data.
+    """Return the engine's run of `count` steps from theta and its record, after checking that some
+    steps were corrected and that the end differs from that of `numpy_steps` by less than `within`.
+    The objective `exact` has equal data in float64.
     """
     wanted, tried = numpy_steps(exact or ob, theta.astype(float), count)
     run, record = _engine.LevenbergRun(ob._new_plan(), theta.copy()), np.zeros((count, 3))
@@ -254,8 +255,8 @@ def test_large_steps_have_geodesic_corrections(N, dtype, memory, loss, rng):
 
 
 def test_steps_are_corrected_for_data_far_from_unit_scale(rng):
-    """Steps are corrected as in NumPy for three linear layers with inputs and targets near 2^200
-    and sample weights of 2^-400.
+    """Corrected steps equal those of NumPy for three linear layers with inputs and targets near
+    2^200 and sample weights of 2^-400.
     """
     X, y = np.ldexp(rng.standard_normal((12, 3)), 200), np.ldexp(rng.standard_normal((12, 2)), 200)
     model, weight = fc.MLP([3, 4, 4, 2], "identity", bias=False), np.full(12, 2.0**-400)
@@ -282,7 +283,7 @@ def test_levenberg_runs_stop_at_each_given_condition(rng):
     assert start.run(500, 0.0, -np.inf, -1.0, record) == (0, "max_time")
     ahead = _engine.LevenbergRun(ob._new_plan(), theta.copy())
     ahead.run(3, 0.0, -np.inf, np.inf, record)
-    between = record[1:3, 0].mean()  # reached by the third step
+    between = record[1:3, 0].mean()  # a value between those after the second and the third step
     assert start.run(500, 0.0, between, np.inf, record) == (3, "target")
     ending = start.run(500, 1e-6, -np.inf, np.inf, record)[1]
     assert ending == "critical" and np.linalg.norm(ob.gradient(start.theta)) <= 1e-6

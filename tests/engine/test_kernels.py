@@ -22,12 +22,13 @@ from .. import nets
 
 every_form = pytest.mark.parametrize("b_form", ["padded", "packed", "plain"])
 LENGTHS = [*range(1, 18), 31, 33, 47, 48, 49, 63, 64, 65, 127, 129]
-DEPTHS = [1, 2, 3, 5, 16, 127, 128, 129, 255, 256, 257, 385, 513, 600, 769]  # slice + 1
+# including multiples of the slice of 128 and one more
+DEPTHS = [1, 2, 3, 5, 16, 127, 128, 129, 255, 256, 257, 385, 513, 600, 769]
 
 
 def random_integers(rng, shape, dtype):
-    """Return random whole numbers, so small that every sum of their products is exact in
-    any order.
+    """Return an array of random integers from -9 to 9, so small that every sum of their products is
+    exact in any order.
     """
     return rng.integers(-9, 10, shape).astype(dtype)
 
@@ -53,8 +54,8 @@ def test_products_of_whole_numbers_are_exact_at_all_sizes(arch, dtype, b_form, r
 
 @every_form
 def test_two_terms_and_accumulation_do_not_depend_on_items(arch, dtype, b_form, rng):
-    """C + A1 B1 + A2 B2 with different depths is bitwise identical, whether computed as one item or
-    as items shared by the threads.
+    """C + A1 B1 + A2 B2 with terms of different depths is exact for whole numbers, whether it is
+    computed as one item or as items shared by the threads.
     """
     shapes = [(1, 1, 1, 1), (5, 17, 3, 258), (13, 49, 129, 1), (65, 33, 300, 257)]
     for m, n, k1, k2 in [*shapes, (257, 129, 64, 31), (300, 200, 10, 20)]:
@@ -151,7 +152,9 @@ def test_products_in_one_item_equal_those_in_many_items_bitwise(arch, dtype, rng
 
 
 def with_memory_layout(array, how):
-    """Return the matrix with other strides, or aligned only to its dtype."""
+    """Return `array` with equal entries but the strides or the alignment that the name `how`
+    describes. Other names return the array itself.
+    """
     if how == "F":
         return np.asfortranarray(array)
     if how == "rows apart":
@@ -208,8 +211,8 @@ def test_padded_copies_and_packing_keep_all_numbers(arch, dtype, rng):
 
 
 def test_sums_of_epilogues_ignore_the_padding(arch, dtype, rng):
-    """Sums that a kernel computes with its product, of c p and of e phi'' c c, are exact for whole
-    numbers with NaN in the padding.
+    """The sums that an epilogue accumulates, of c p and of f q c^2 with a factor f of the
+    activation, are exact for whole numbers, and ignore NaN in the padding.
     """
     for rows, cols in itertools.product([1, 3, 13], [*range(1, 18), 31, 33, 64, 65, 130]):
         c, p, q = (random_integers(rng, (rows, cols), dtype) for _ in range(3))
@@ -219,7 +222,9 @@ def test_sums_of_epilogues_ignore_the_padding(arch, dtype, rng):
 
 
 def test_strides_beyond_32_bits_are_multiplied_without_blas(dtype, rng):
-    """Matrices whose distance between rows exceeds a 32-bit integer are multiplied without BLAS."""
+    """Matrices whose rows are more than 2^31 numbers apart, beyond the strides of BLAS, are
+    multiplied without BLAS and exactly.
+    """
     apart = 2**31 + 16
     size = np.dtype(dtype).itemsize
     no_reserve = 0x4000
@@ -239,8 +244,8 @@ def test_strides_beyond_32_bits_are_multiplied_without_blas(dtype, rng):
 
 @every_form
 def test_nan_and_infinity_spread_to_their_row_or_column_only(arch, dtype, b_form, rng):
-    """A NaN in A affects only its row of the product, a NaN in B only its column; infinity times
-    zero is NaN.
+    """A NaN in A affects only its row of the product, and a NaN in B only its column. Infinity
+    times zero gives NaN.
     """
     m, n, k = 19, 37, 140
     A, B = random_integers(rng, (m, k), dtype), random_integers(rng, (k, n), dtype)

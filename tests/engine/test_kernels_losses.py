@@ -1,4 +1,4 @@
-"""Loss rows of every kernel table that this CPU can run, against long double."""
+"""Losses and their derivatives in every kernel table that this CPU can run, against long double."""
 
 import itertools
 
@@ -12,7 +12,10 @@ from ..nets import KERNELS, LENGTHS
 
 
 def true_loss(kind, z, y, weight, divisor):
-    """Return the values, deltas and dense Hessians (rows, cols, cols) of a loss in long double."""
+    """Return a loss, its derivatives with respect to the outputs z (rows, cols), and its Hessians
+    (rows, cols, cols) in long double. The loss is summed over samples with factors weight /
+    divisor, which the derivatives include.
+    """
     f, y = weight.astype(LD)[:, None] / divisor, np.eye(z.shape[1])[y] if y.dtype == "i4" else y
     terms, delta, second = built_in_loss(kind, z.astype(LD), y.astype(LD))
     dense = second if second.ndim == 3 else second[:, :, None] * np.eye(z.shape[1])
@@ -20,8 +23,9 @@ def true_loss(kind, z, y, weight, divisor):
 
 
 def draw_loss_case(kind, rows, cols, dtype, rng, soft=False, spread=3.0):
-    """Return random z, y and weights of usual size; targets of soft cross entropy are arbitrary
-    real numbers.
+    """Return (z, y, weight): normal outputs z of standard deviation `spread`, targets that suit the
+    loss `kind`, and weights from 0.5 to 2. With `soft`, targets of cross entropy are arbitrary real
+    numbers.
     """
     z = (spread * rng.standard_normal((rows, cols))).astype(dtype)
     weight = rng.uniform(0.5, 2, rows).astype(dtype)
@@ -53,7 +57,7 @@ def test_loss_value_and_delta_match_long_double(arch, dtype):
             cross, w = kind == "cross_entropy", weight[:, None]
             size = (
                 np.abs(y).sum(axis=1, keepdims=True) if cross and soft else 1
-            )  # T may have cancelled
+            )  # the sum T of the targets may cancel
             summed = 4 + np.sqrt(cols)  # rounding of a sum of cols terms
             scale = np.sum(w * (size + 1) * (np.abs(z).max() + 8) ** 2) * (1 if cross else cols)
             assert abs(value - want) <= eps * summed * scale / 7
@@ -85,8 +89,8 @@ def test_rdelta_is_the_hessian_times_rz(arch, dtype):
 
 
 def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype):
-    """If the probability of the true class rounds to 1, the loss and its derivatives are accurate
-    to a few ULP.
+    """If the probability of the true class rounds to 1, the loss is accurate to 4 ULP, and its
+    derivatives keep their relative accuracy.
     """
     for cols, margin in itertools.product([2, 10, 33], [3, 10.6, 30.2, 60.7, 80]):
         rng, eps = np.random.default_rng(cols), np.finfo(dtype).eps

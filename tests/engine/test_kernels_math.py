@@ -1,7 +1,6 @@
-"""Activations and loss rows of every kernel table that this CPU can run, against long double
-formulas.
+"""Activations in every kernel table that this CPU can run, against long double formulas.
 
-Measured bounds are in ULPs of the result or in eps max(1, |z|); each is asserted on its documented
+Measured bounds are in ULPs of the result or in eps max(1, |z|). Each is asserted on its documented
 range.
 """
 
@@ -19,14 +18,16 @@ def true_activation(name, z):
 
 
 def ulps(got, true):
-    """Return errors in units of the last place of the true result, also for subnormal numbers."""
+    """Return the largest error of `got` in units of the last place of the result `true`, also for
+    subnormal numbers.
+    """
     spacing = np.spacing(np.abs(true).astype(got.dtype))
     return np.max(np.abs(got.astype(LD) - true) / spacing)
 
 
 def draw_arguments(dtype, n, rng):
-    """Return random arguments of every exponent, arguments where the functions are curved,
-    subnormals and zeros, all so small that z^2 does not overflow.
+    """Return an array of random arguments: n of every exponent, n in each of seven ranges where the
+    functions are curved, and zeros and subnormals. All are so small that z^2 does not overflow.
     """
     info = np.finfo(dtype)
     log = rng.uniform(np.log10(float(info.smallest_subnormal)), 15, n)
@@ -73,8 +74,8 @@ def test_saturated_derivatives_keep_relative_accuracy(arch, dtype):
 
 
 def test_packed_pairs_are_as_accurate_as_separate_values(arch, dtype):
-    """Packed pairs give phi within four ULP and phi' with relative accuracy, equal their unpacked
-    values, and keep NaN in its position.
+    """Packed pairs give phi within four ULP and phi' with relative accuracy, equal the values that
+    are unpacked from them, and keep NaN in its position.
     """
     for name in ["tanh", "sigmoid"]:
         rng = np.random.default_rng(5)
@@ -123,7 +124,7 @@ LIMITS = {  # phi, phi', phi'' far below, at 0, far above; None: z itself
 
 
 def test_activations_reach_their_limits_and_have_left_derivatives_at_kinks(arch, dtype):
-    """Activations of large and infinite z are their limits; at 0 the left derivatives are
+    """Activations of large and infinite z equal their limits, and at 0 the left derivatives are
     returned.
     """
     for name in LIMITS:
@@ -162,7 +163,7 @@ def test_activations_propagate_nan_to_its_element_only(arch, dtype):
 
 
 def test_activations_do_not_depend_on_position_in_the_array(arch, dtype):
-    """Results are bitwise identical for numbers in any row and column and for arrays of any
+    """Activations are bitwise identical for numbers in any row and column and for arrays of any
     length.
     """
     for name in ACTIVATIONS:

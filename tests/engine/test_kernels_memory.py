@@ -17,8 +17,8 @@ class InPlace(np.ndarray):
 
 @every_form
 def test_products_write_nothing_outside_c(arch, dtype, b_form, rng):
-    """Products write nothing before or after a C without padding, and incomplete tiles do not write
-    into the next row.
+    """Products write nothing before or after an output C without padding, and incomplete tiles do
+    not write into the next row.
     """
     for m, n in [(1, 1), (3, 5), (7, 17), (13, 31), (6, 33), (9, 63), (12, 65), (5, 129), (33, 47)]:
         k = 20
@@ -133,8 +133,8 @@ for dtype in ("float32", "float64"):
 
 
 def test_passes_access_nothing_beyond_their_arrays(arch, python):
-    """Passes access nothing beyond data, theta, v and out that end at a protected page, for every
-    operator, panel-parallel and layer-parallel, with and without chunks.
+    """Passes access nothing beyond the arrays of data, theta, v and out, which end at a protected
+    page, for every operator, panel-parallel and layer-parallel, with and without chunks.
     """
     python(
         GUARD

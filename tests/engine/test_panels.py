@@ -1,4 +1,6 @@
-"""Panels of rows: their number, and reuse of their state's memory for lone gradients."""
+"""Panels of samples: their number and lengths, and gradients that are computed in the memory of the
+stored state.
+"""
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ def problem(name, dtype, N=3001, **more):
 @pytest.mark.parametrize("name", NETS)
 def test_overwritten_state_changes_no_gradient(name, threads, memory, dtype):
     """Gradients whose computation overwrites the stored state are bitwise equal to those of an
-    operator, after `value`, and after products at the previous point.
+    operator, also after `value` and after products at the previous point.
     """
     ob, model = problem(name, dtype, n_threads=threads, memory=memory)
     at, there = model.init(seed=0), model.init(seed=1)
@@ -53,8 +55,8 @@ def test_overwritten_state_changes_no_gradient(name, threads, memory, dtype):
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("N", [49, 255, 515])
 def test_results_are_right_whichever_thread_runs_a_short_last_panel(N, name, threads):
-    """Gradients of panels of which the last is short are bitwise those of an operator, whichever
-    thread runs that panel.
+    """If the last panel is shorter than the others, gradients are bitwise those of an operator,
+    whichever thread runs that panel.
     """
     ob, model = problem(name, "float64", N, n_threads=threads)
     at = [model.init(seed=seed) for seed in range(2)]
@@ -112,7 +114,9 @@ def test_large_gradient_is_not_kept():
 
 @pytest.mark.parametrize("N", [48, 100, 200, 255])
 def test_few_rows_are_shared_by_two_threads(N, dtype):
-    """A few samples are split into two panels, so that two threads share them."""
+    """For two threads, 48 to 255 samples are split into two panels of equal length, except with the
+    plain loops.
+    """
     model = fc.MLP([32, 64, 64, 16], dtype=dtype)
     ob = fc.Objective(model, np.ones((N, 32)), np.zeros(N, int), n_threads=2)
     ob.value(model.init(seed=0))
@@ -136,7 +140,7 @@ def test_returned_gradients_stay_valid(sizes):
         assert np.array_equal(g, want[turn % 3])
         g[:] = np.nan
         assert np.array_equal(ob.gradient(at[2]), want[2])
-    piece = ob.gradient(at[0])[-9:]  # the whole array has no other reference
+    piece = ob.gradient(at[0])[-9:]  # a view, which has the only reference to the whole array
     assert np.array_equal(ob.gradient(at[1]), want[1]) and np.array_equal(piece, want[0][-9:])
     assert all(np.array_equal(H.gradient, g) for H, g in zip(operators, want))
     del operators  # returns their plan to the pool

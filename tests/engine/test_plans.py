@@ -1,5 +1,5 @@
-"""Data that a plan takes over: theta, copied while it is packed, and other rows in place of its
-own.
+"""Data that a plan copies: theta, while its matrices are packed, and samples that replace those of
+the plan.
 """
 
 import itertools
@@ -25,8 +25,8 @@ NETS = [  # sizes, rows, options of the model
 
 
 def test_binding_with_a_copy_equals_binding_in_place(arch, dtype):
-    """Binding with a copy is bitwise identical to binding in place. A non-finite number is found at
-    any position, and leaves the plan unbound.
+    """`bind_copy` is bitwise identical to binding in place. If theta has a non-finite number at any
+    position or an unsuitable form, the method returns False and leaves the plan unbound.
     """
     for layout, net in itertools.product(LAYOUTS, range(len(NETS))):
         sizes, rows, options = NETS[net]
@@ -48,11 +48,11 @@ def test_binding_with_a_copy_equals_binding_in_place(arch, dtype):
         assert plan.bind_copy(theta, own) and np.array_equal(plan.gradient, there.gradient)
 
 
-# plain loops do not write past the caches
+# The plain loops have no stores that bypass the caches.
 @pytest.mark.parametrize("arch", nets.kernel_tables(without="reference"), indirect=True)
 def test_large_matrices_are_bound_right_for_any_number_of_threads(arch, dtype):
-    """Bound matrices that exceed every cache, which are written past the caches, equal those read
-    in place, for any number of threads.
+    """Matrices that exceed every cache, which `bind_copy` writes past the caches, give the results
+    of matrices that are read in place, for any number of threads.
     """
     sizes = [1025, 3100, 7] if dtype == "float32" else [700, 2300, 9]
     results = []
@@ -76,8 +76,8 @@ def test_large_matrices_are_bound_right_for_any_number_of_threads(arch, dtype):
 
 
 def rows_of(p):
-    """Return X, targets, labels and weights of a cross-entropy network in the form that the engine
-    takes.
+    """Return (X, targets, labels, weights) of a cross-entropy network as `_engine.Rows` accepts
+    them. Either targets or labels are None.
     """
     labels = p.y.astype(np.int32) if p.y.ndim == 1 else None
     return p.X, None if labels is not None else p.y, labels, p.weight
@@ -162,8 +162,9 @@ for N in (5_000, 20_000, 80_000, 320_000):  # until a copy takes longer than a s
 
 @pytest.mark.parametrize("width", [3, 40, 129])
 def test_copy_reports_whether_rows_are_finite(rng, width, dtype):
-    """A copy of samples reports whether all squares are finite: NaN and infinity are always found,
-    and numbers whose squares overflow count as not finite. Without a copy nothing is reported.
+    """`replace_rows` returns True if it copied the samples and all their squares are finite. NaN
+    and infinity are always found, and numbers whose squares overflow count as not finite unless
+    squares are summed in double precision.
     """
     N, sizes = 3000, [width, 400 if width > 100 else 60, 400 if width > 100 else 50, 3]
     p = draw_network(rng, sizes, N=N, dtype=dtype)
@@ -174,7 +175,8 @@ def test_copy_reports_whether_rows_are_finite(rng, width, dtype):
         for bad in (np.nan, np.inf, -np.inf, 0.9 * np.finfo(dtype).max):
             other = X.copy()
             other[at] = bad
-            summed = plan.layout["arch"] == "reference" and dtype == "float32"  # in double
+            # the squares are summed in double
+            summed = plan.layout["arch"] == "reference" and dtype == "float32"
             assert plan.replace_rows(other, *rest) is bool(copied and summed and np.isfinite(bad))
             assert plan.replace_rows(X, *rest) is copied
     assert copied or plan.layout["panel"]  # X is then read in place

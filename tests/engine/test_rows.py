@@ -1,5 +1,5 @@
-"""Inner products with rows, and subtraction of combinations of rows: every table, every remainder,
-against float64.
+"""Inner products with rows, subtraction and combination of rows, products of symmetric matrices and
+steps of Adam, with every kernel table and remainder, against float64.
 """
 
 import numpy as np
@@ -12,8 +12,8 @@ LENGTHS = [1, 3, 7, 15, 16, 17, 33, 513, 1030, 2047, 2048, 2049, 20001]
 
 
 def test_row_operations_match_float64(arch, dtype, rng):
-    """Operations on rows agree with float64 within the error of one panel's sum, and write nothing
-    outside their rows.
+    """Inner products with rows and subtraction of combinations of rows agree with float64 within
+    the rounding error of one panel's sum, and write nothing outside their rows.
     """
     for n in LENGTHS:
         gamma = 600 * np.finfo(dtype).eps
@@ -84,7 +84,8 @@ def test_a_step_of_adam_matches_float64(arch, dtype, rng):
         eps = np.finfo(dtype).eps
         average, squares = 0.9 * wide[2] + 0.1 * wide[1], 0.75 * wide[3] + 0.25 * wide[1] ** 2
         step = 0.1 * average / (np.sqrt(1.5 * squares) + 1e-2)
-        rounded = 0.9 * np.abs(wide[2]) + 0.1 * np.abs(wide[1])  # the average may cancel
+        # the terms of the average may cancel
+        rounded = 0.9 * np.abs(wide[2]) + 0.1 * np.abs(wide[1])
         slack = 0.1 * rounded / (np.sqrt(1.5 * squares) + 1e-2) + np.abs(wide[0]) + np.abs(step)
         stepped = (whole[0], wide[0] - step, slack)
         moments = (whole[2], average, rounded), (whole[3], squares, squares)
@@ -141,8 +142,8 @@ def test_empty_rows_are_accepted_and_unsuitable_rows_rejected(rng):
 
 @pytest.mark.parametrize("far", [False, True])
 def test_copy_finite_detects_nan_at_every_position(arch, dtype, far, rng):
-    """A copy reports a non-finite number at any position, alone or next to its opposite, accepts
-    the largest numbers, and writes nothing outside the copy.
+    """`copy_finite` detects a non-finite number at any position, alone or next to its opposite,
+    accepts the largest numbers, and writes nothing outside the copy.
     """
     top = np.finfo(dtype).max
     for n in (*range(1, 70), 131, 65537):

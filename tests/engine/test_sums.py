@@ -23,7 +23,7 @@ but_blas = pytest.mark.parametrize("arch", nets.kernel_tables(without="blas"), i
 
 def count_lost(total, count, eps):
     """Return how many of `count` numbers of size 0.4 eps were lost when they were added to 1 one by
-    one, where eps is the distance from 1 to the next number.
+    one and gave `total`. Here eps is the distance from 1 to the next number.
     """
     return count - (np.float64(total) - 1) / (0.4 * eps)
 
@@ -65,8 +65,8 @@ def test_two_terms_share_a_slice_if_they_fit(arch, dtype):
 
 @but_blas
 def test_accumulation_starts_from_c_or_adds_it(arch, dtype):
-    """If a kernel table starts a sum from C = 1, all small numbers are lost; if it adds C to the
-    finished sum, none is.
+    """If a kernel table starts a sum from C = 1, all small numbers are lost. If the table adds C to
+    the finished sum, no number is lost.
     """
     k = 200
     _, eps = chain_with_a_one(k, dtype)
@@ -118,15 +118,18 @@ def test_inner_rejects_foreign_byte_order(dtype):
 
 
 def top_form(x):
-    """Return <rz, loss'' rz> of a linear network with one input, scaled to the sum of x^2."""
+    """Return the output term <rz, loss'' rz> of the quadratic form of a linear network with one
+    input, scaled so that it is the sum of x^2.
+    """
     ob = fc.Objective(fc.MLP([1, 1], bias=False, dtype=x.dtype), x, np.zeros_like(x), "mse")
     H = ob.hessian(np.zeros(1, x.dtype))
     return H.quadratic_form(np.ones(1, x.dtype)) * len(x) / 2
 
 
 def curvature_form(x, units):
-    """Return <e phi'' rz, rz> of softplus at 0, where phi'' is 1/4: `units` times the sum of x^2.
-    The output weight is so small, and the residual so large, that all other terms are negligible.
+    """Return the curvature term <e phi'' rz, rz> of the quadratic form of a network of softplus
+    units at 0, where phi'' is 1/4, scaled so that it is `units` times the sum of x^2. The output
+    weight is so small, and the residual so large, that all other terms are negligible.
     """
     scale, zero, one = (np.full(units, s, x.dtype) for s in (2.0**60, 0.0, 1.0))
     net = fc.MLP([1, units, 1], activation="softplus", bias=False, dtype=x.dtype)
@@ -164,7 +167,7 @@ def test_quadratic_forms_in_the_transposed_layout_are_summed_in_the_stated_chain
 @pytest.mark.parametrize("activation", ["tanh", "softplus"])
 def test_row_of_weight_0_adds_nothing_to_a_quadratic_form(arch, activation):
     """A sample of weight 0 adds nothing to a quadratic form, however large its inputs are, because
-    its delta of 0 is multiplied first.
+    its delta of 0 is the first factor.
     """
     rng = np.random.default_rng(0)
     model, N = fc.MLP((3, 8, 1), activation, dtype="float32"), 100
@@ -172,7 +175,7 @@ def test_row_of_weight_0_adds_nothing_to_a_quadratic_form(arch, activation):
     weight = np.ones(N, "float32")
     X[7], weight[7] = 1e20, 0
     theta = rng.standard_normal(model.n_params).astype("float32")
-    theta[:24] *= np.float32(1e-21)  # this row does not saturate
+    theta[:24] *= np.float32(1e-21)  # so that sample 7 does not saturate the units
     v = rng.standard_normal(model.n_params).astype("float32")
     H = fc.Objective(model, X, y[:, :1], "mse", sample_weight=weight).hessian(theta)
     product = v.astype(float) @ (H @ v).astype(float)

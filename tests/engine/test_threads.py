@@ -1,6 +1,6 @@
 """Python threads, workers, environment variables, and the floating-point environment.
 
-What could hang or end the process runs in a process of its own, with a time limit.
+Tests that could hang or end the process run in a process of their own, with a time limit.
 """
 
 import os
@@ -23,7 +23,9 @@ from ..programs import NET
 
 
 def run_all(jobs):
-    """Run all jobs at once, each in its own thread, and raise the first exception of any job."""
+    """Run all jobs, functions without arguments, at once, each in its own thread, and raise the
+    first exception of any job.
+    """
     failures, gate = [], threading.Barrier(len(jobs))
 
     def run(job):
@@ -93,8 +95,9 @@ def test_concurrent_threads_get_bitwise_identical_results(sizes, N, rng, problem
 
 
 def test_eight_threads_compute_a_thousand_products_each(rng, problem):
-    """Eight threads compute products with one shared operator and with their own; a Python without
-    the GIL runs them in parallel.
+    """Eight threads compute a thousand products each, with one shared operator and with their own,
+    and get results bitwise identical to those of one thread. A Python without the GIL runs them in
+    parallel.
     """
     p = problem(rng, [5, 9, 3], "tanh", "mse", 40, n_threads=2)
     V = rng.standard_normal((8, p.n))
@@ -152,8 +155,8 @@ assert inside >= 5, inside
 
 
 def test_workers_are_created_once_and_limited(python):
-    """The engine creates at most n_threads - 1 workers, whatever was requested before, and a limit
-    applies to the whole process.
+    """The engine creates at most n_threads - 1 workers, and repeated products create no more. A
+    thread limit applies to the whole process, and a huge n_threads gives fewer than 64 workers.
     """
     python(
         NET
@@ -207,8 +210,8 @@ assert engine.count_thread_workers() > 0
 
 
 def test_threadpoolctl_limits_the_worker_threads(rng, problem):
-    """threadpoolctl finds the engine's team and limits it temporarily; results stay bitwise
-    identical.
+    """threadpoolctl finds the engine's worker threads and limits their number temporarily, and
+    results stay bitwise identical.
     """
     threadpoolctl = pytest.importorskip("threadpoolctl")
 
@@ -252,8 +255,8 @@ def imported_with(value):
 
 
 def test_environment_variable_chooses_the_kernel_table(python):
-    """FASTCURV_ARCH forces each table that this CPU can run; any other value raises a clear error
-    at import.
+    """FASTCURV_ARCH forces each kernel table that this CPU can run. Any other value raises an error
+    at import that names the available tables.
     """
     names = engine.available_archs()
     foreign = "neon" if platform.machine() in ("x86_64", "AMD64") else "avx512"
@@ -277,7 +280,9 @@ for name in ("sse9", {foreign!r}, "AVX 2; rm"):
 
 
 def test_environment_variable_sets_the_number_of_threads(python, monkeypatch, rng, problem):
-    """FASTCURV_NUM_THREADS is the default of n_threads; an invalid value raises a clear error."""
+    """FASTCURV_NUM_THREADS is the default of n_threads. A value that is not a positive whole number
+    raises ValueError.
+    """
     p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 700)
     for text, number in (("1", 1), ("3", 3), (" 2 ", 2), ("999", 64)):
         monkeypatch.setenv("FASTCURV_NUM_THREADS", text)
@@ -346,7 +351,9 @@ assert found == [before]
 
 
 def test_subnormals_are_not_flushed(arch, problem, rng):
-    """A product with v near the smallest numbers keeps subnormals in all threads."""
+    """A product with a subnormal v keeps the subnormal numbers of the result, with every kernel
+    table and two threads.
+    """
     p = problem(rng, [33, 31, 17, 7], "identity", "mse", 700, n_threads=2)
     H = p.ob.hessian(p.theta)
     v = rng.standard_normal(p.n)
@@ -366,13 +373,14 @@ def test_number_of_threads_follows_the_work(asked):
         )  # fmt: skip
         used.append(ob.hessian(ob.model.init(seed=0)).layout["threads"])
     assert used[0] == 1
-    assert min(asked, 8) <= used[1] <= min(asked, 24)  # 60 million operations, a millisecond
+    # 60 million operations take about a millisecond
+    assert min(asked, 8) <= used[1] <= min(asked, 24)
     assert used[2] == asked
 
 
 def test_workers_sleep_after_the_last_product(rng, problem):
-    """Workers neither compute nor spin for long after a product: in at least one of the pauses that
-    follow, no processor time is used.
+    """Workers neither compute nor spin for long after a product, so in at least one of the pauses
+    that follow, no processor time is used.
     """
     case = problem(rng, (64, 32, 16, 10), N=900, n_threads=2)
     H = case.ob.hessian(case.theta)
@@ -439,7 +447,7 @@ assert np.array_equal(many @ v, expected)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 def test_unneeded_workers_stay_asleep(python):
-    """With more than six workers, products on two threads do not wake the others, which are
-    available again afterwards.
+    """With more than six workers, products on two threads wake at most two of them, and the others
+    are available afterwards.
     """
     assert int(python(BUSY_AND_IDLE).stdout) <= 2

@@ -1,5 +1,5 @@
-"""Costs and stated errors of results on known spectra, from kept runs, reduced spaces and whole
-matrices, for the golden file.
+"""Costs and stated errors of results for prescribed spectra, from reused runs, in reduced spaces
+and from dense matrices, for the golden file.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def operator(name: str, dtype: str = "float64") -> Prescribed:
 
 
 def describe_pairs(name: str) -> dict[str, dict[str, Any]]:
-    """Return products, scale, convergence and tolerance of searches for eigenpairs with various
-    options.
+    """Return ``{search: {quantity: number}}`` with products, scale, convergence and tolerance of
+    searches for eigenpairs with various options.
     """
     found: dict[str, dict[str, Any]] = {}
     for what, words in PAIRS.items():
@@ -61,7 +61,9 @@ def describe_pairs(name: str) -> dict[str, dict[str, Any]]:
 
 
 def describe_densities(name: str) -> dict[str, dict[str, Any]]:
-    """Return grids, heights and errors of densities, as means weighted in different ways."""
+    """Return ``{options: {quantity: number}}`` for densities, with the grid's ends and with heights
+    and errors summed with the weights cos(0), cos(1), ...
+    """
     found: dict[str, dict[str, Any]] = {}
     for what, words in DENSITIES.items():
         d = fc.spectral_density(operator(name), **words, seed=8)
@@ -91,8 +93,8 @@ def describe_estimates(name: str) -> dict[str, dict[str, Any]]:
 
 
 def text_and_numbers(found: Any) -> list[Any]:
-    """Return the text of a result with # in place of numbers, its numbers, and facts that the text
-    omits.
+    """Return a list with the text of a result, in which # replaces numbers, followed by these
+    numbers and by attributes that the text omits.
     """
     text, numbers = masked(repr(found) + "\n" + found._repr_html_())
     names = "n_products n_new_products probed scale tol missed_within error_bound"
@@ -107,7 +109,9 @@ def text_and_numbers(found: Any) -> list[Any]:
 
 
 def describe_density(d: Any) -> list[Any]:
-    """Return a density's text, its integral, moments and masses, and the heights of its plot."""
+    """Return a list with the text of a density, followed by the numbers in the text, its integral,
+    moments and masses, and a weighted sum of its heights.
+    """
     text, numbers = masked(repr(d) + "\n" + d._repr_html_())
     numbers += [d.n_products, d.integral(), d.width, d.grid[0], d.grid[-1], len(d.nodes)]
     for estimate in (d.moment(), d.moment(2), d.mass(), d.mass(0.1), d.mass(-0.2, 0.3)):
@@ -118,8 +122,8 @@ def describe_density(d: Any) -> list[Any]:
 
 
 def reused_runs() -> dict[str, list[Any]]:
-    """Return the results of several functions that reuse one Krylov run, for a known spectrum and
-    for networks in reduced spaces.
+    """Return ``{name: text and numbers}`` for several functions that reuse one Krylov run, for a
+    known spectrum and for networks in reduced spaces.
     """
     found: dict[str, list[Any]] = {}
     ob, theta, v = drawn(sizes=[8, 7, 3], loss="cross_entropy", l2=1e-2)
@@ -158,7 +162,9 @@ def reused_runs() -> dict[str, list[Any]]:
 
 
 def reduced_spaces() -> dict[str, list[Any]]:
-    """Return eigenpairs, densities, traces and inertias computed in reduced spaces."""
+    """Return ``{name: text and numbers}`` for eigenpairs, densities, traces and inertias that are
+    computed in reduced spaces, or the error message where a space is not available.
+    """
     found: dict[str, list[Any]] = {}
     ob, theta, _ = drawn(sizes=[14, 9, 3], activation="gelu", loss="cross_entropy", l2=1e-2)
     plain, at, _ = drawn(sizes=[14, 9, 2], activation="tanh", weighted=True)
@@ -190,15 +196,15 @@ def reduced_spaces() -> dict[str, list[Any]]:
 
 
 def matrix(name: str, n: int) -> Any:
-    """Return the matrix of the given name: "diagonal", "positive", "pairs" (of opposite
-    eigenvalues), "tiny", or a matrix of cosines.
+    """Return the (n, n) matrix of the given name: "diagonal", "positive", "pairs" (of opposite
+    eigenvalues) or "tiny". Any other name gives a matrix of cosines.
     """
     d = np.round(np.linspace(-1.0, 3.0, n), 3)
     if name == "diagonal":
         return np.diag(d)
     if name == "positive":
         return np.diag(d + 1.5)
-    if name == "pairs":  # of equal and opposite eigenvalues
+    if name == "pairs":  # blocks with opposite eigenvalues
         A = np.zeros((n, n))
         at = np.arange(0, n - 1, 2)
         A[at, at + 1] = A[at + 1, at] = 1 + at / 8
@@ -207,7 +213,9 @@ def matrix(name: str, n: int) -> Any:
 
 
 def dense_matrices() -> dict[str, list[Any]]:
-    """Return inertias of matrices and operators, and the HTML of their eigenvalues."""
+    """Return ``{name: text and numbers}`` for inertias of matrices and operators, and for
+    eigenpairs of 60 rows.
+    """
     found: dict[str, list[Any]] = {}
     for name in ("diagonal", "positive", "pairs", "tiny", "waves"):
         for n in (1, 2, 3, 40, 150):
@@ -222,7 +230,8 @@ def dense_matrices() -> dict[str, list[Any]]:
     return found
 
 
-NAMES = ("uniform", "hessian", "tiny", "double", "two values")  # where rounding decides no count
+# spectra for which rounding changes no count
+NAMES = ("uniform", "hessian", "tiny", "double", "two values")
 SHARED: dict[str, Callable[[], dict[str, list[Any]]]] = {
     "by kept runs": reused_runs,
     "by smaller spaces": reduced_spaces,

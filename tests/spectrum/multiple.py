@@ -11,11 +11,14 @@ import fastcurv as fc
 from fastcurv.structure.parameters import layers_of
 from fastcurv.testing import PrescribedSpectrum
 
-CLUSTER_GAP = 1e-10  # of the largest eigenvalue: how far apart those of a cluster are
+# distance between neighbours in a cluster, relative to the width of the spectrum
+CLUSTER_GAP = 1e-10
 
 
 def bulk(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Return a random spectrum of n simple eigenvalues of size about 1, of one of several kinds."""
+    """Return a random spectrum of n simple eigenvalues, of one of five kinds, with magnitudes of up
+    to about 5.
+    """
     kind = rng.integers(5)
     if kind == 0:
         return np.linspace(-1, 1, n)
@@ -31,8 +34,8 @@ def bulk(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def prescribed(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
-    """Return an operator, some of whose eigenvalues are repeated or clustered 2 to 12 times, and
-    its eigenvalues.
+    """Return an operator and its sorted eigenvalues, up to three of which at one end or both are
+    repeated or clustered 2 to 12 times.
     """
     values = np.sort(bulk(rng, int(rng.integers(70, 400))))
     width = np.ptp(values)
@@ -49,7 +52,7 @@ def prescribed(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
 
 def net(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
     """Return the Hessian or GGN of a network with dead or copied units, with or without weight
-    decay, and its eigenvalues.
+    decay, and its sorted eigenvalues.
     """
     sizes = [int(rng.integers(3, 9)), int(rng.integers(8, 20)), int(rng.integers(1, 4))]
     activation = ["relu", "tanh", "gelu"][rng.integers(3)]
@@ -72,7 +75,9 @@ def net(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
 
 
 def operators(first: int, last: int) -> Iterator[tuple[int, Any, np.ndarray, int, str]]:
-    """Yield a seed, an operator, all its eigenvalues, and the arguments k and which of `eigsh`."""
+    """Yield (seed, operator, eigenvalues, k, which) for seeds from `first` to `last - 1`, where k
+    and `which` are arguments of `eigsh`.
+    """
     for seed in range(first, last):
         rng = np.random.default_rng(seed)
         op, values = (net if seed % 3 == 0 else prescribed)(rng)

@@ -7,8 +7,8 @@ from fastcurv.testing import PrescribedSpectrum
 
 
 class Prescribed(PrescribedSpectrum):
-    """A `PrescribedSpectrum` with ``astype``, whose matrix has equal entries in the other precision
-    up to rounding.
+    """A `PrescribedSpectrum` whose `astype` keeps the reflections, so that the matrix has equal
+    entries in the other precision up to rounding.
     """
 
     def astype(self, dtype):
@@ -31,7 +31,7 @@ def diagonal(d):
 
 
 def hessian_like(rng, n=1200):
-    """Return a spectrum with ten outliers, a few negative eigenvalues, and a bulk of both signs
+    """Return n eigenvalues with ten outliers, a few negative eigenvalues, and a bulk of both signs
     over many orders of magnitude.
     """
     m = n - 13
@@ -63,7 +63,9 @@ SPECTRA = {
 
 
 def picked(values, k, which):
-    """Return the k eigenvalues that `which` selects, in ascending order, selected by definition."""
+    """Return the k entries of `values` that `which` selects according to its definition, in
+    ascending order.
+    """
     values = np.sort(values)
     n = len(values)
     return {
@@ -75,7 +77,9 @@ def picked(values, k, which):
 
 
 def true_residuals(op, pairs):
-    """Return the norms ``||A u - lam u||`` in float64, for the operator rounded to its dtype."""
+    """Return the norms ``||A u - lam u||`` of all pairs, computed in float64, where A is the
+    operator rounded to its dtype.
+    """
     exact = op.astype("float64")
     return np.array(
         [

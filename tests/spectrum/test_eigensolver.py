@@ -21,8 +21,9 @@ SCALES = [1e-300, 1e-160, 1e-20, 1.0, 1e20, 1e160, 1e300]
 
 
 def integer_spectrum(n, rng):
-    """Return an integer matrix, exact in float64, and its eigenvalues: a diagonal matrix between
-    two Householder reflections ``I - 2 v v' / v'v``, times the power of two ``(v'v)^2``.
+    """Return an integer matrix that is exact in float64, and its sorted eigenvalues. The matrix is
+    a diagonal matrix between two Householder reflections ``I - 2 v v' / v'v``, times the power of
+    two ``(v'v)^2``.
     """
     v = np.zeros(n)
     v[rng.choice(n, min(n, 4), replace=False)] = 1.0
@@ -37,8 +38,8 @@ def integer_spectrum(n, rng):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 17, 130, 200])
 def test_every_eigenvalue_lies_within_its_proved_error(n, rng):
-    """For matrices with exactly known spectra, eigenvalues are within their proved errors, which
-    are small enough to be useful.
+    """For matrices with exactly known spectra, eigenvalues are within their proved errors, and
+    these are below 1e-13 n times the norm.
     """
     for scale in SCALES:
         A, truth = integer_spectrum(n, rng)
@@ -52,15 +53,17 @@ def test_every_eigenvalue_lies_within_its_proved_error(n, rng):
 
 
 def few_ends(n):
-    """Yield the indices of the last three values, of some at both ends, and of all."""
+    """Yield three arrays of indices of n sorted eigenvalues: the last three, some at both ends, and
+    all.
+    """
     yield np.arange(n)[-3:]
     yield np.unique([0, 1 % n, n - 1])
     yield np.arange(n)
 
 
 def kinds_of_matrices(n, rng):
-    """Return a random matrix, a block-diagonal one, matrices with clustered and repeated
-    eigenvalues, the identity, and zero.
+    """Return six matrices of n rows: a random one, a block-diagonal one, one with clustered and one
+    with repeated eigenvalues, the identity, and zero.
     """
     A = symmetric(rng, rng.standard_normal(n))
     apart = A.copy()
@@ -109,7 +112,9 @@ def test_a_failing_driver_of_selected_pairs_is_replaced(fault, rng, monkeypatch)
 
 
 def tridiagonals(n, rng):
-    """Yield tridiagonal matrices that are graded, split, nearly split or near underflow."""
+    """Yield (diagonal, off-diagonal) of tridiagonal matrices of n rows that are graded, split,
+    nearly split or near underflow.
+    """
     d, e = rng.standard_normal(n), rng.standard_normal(n - 1)
     for power in (20, 100, 290):
         for grade in (10.0 ** -np.linspace(0, power, n), 10.0 ** -np.linspace(power, 0, n)):
@@ -119,12 +124,14 @@ def tridiagonals(n, rng):
         yield 0 * d, rng.choice(tiny, n - 1)
         yield d * rng.choice([0, 1, 1e-35, 1e-80], n), e * rng.choice(tiny, n - 1)
     yield np.ones(n), e * 1e-20
-    yield np.abs(np.arange(n) - n // 2) * 1.0, np.ones(n - 1)  # Wilkinson's
+    yield np.abs(np.arange(n) - n // 2) * 1.0, np.ones(n - 1)  # Wilkinson's matrix
 
 
 @pytest.mark.parametrize("n", [2, 3, 11, 48, 71])
 def test_eigenvectors_from_a_tridiagonal_form_have_small_residuals(n, rng):
-    """Eigenvectors computed from a tridiagonal form are orthonormal and have small residuals."""
+    """Eigenvectors computed from the tridiagonal form of graded, split and nearly split matrices
+    are orthonormal and have residuals of the size of rounding.
+    """
     for _ in range(10):
         for d, e in tridiagonals(n, rng):
             largest = max(np.abs(d).max(), np.abs(e).max()) or 1.0
@@ -192,8 +199,8 @@ def test_wrong_eigenpairs_get_large_error_bounds(rng):
 
 @pytest.mark.parametrize("failing", [{"evd"}, {"evd", "evr"}])
 def test_next_lapack_driver_is_tried_after_a_failure(failing, rng, monkeypatch):
-    """If a LAPACK driver fails with "Internal Error" on a finite matrix, NaN or wrong results, the
-    next driver is used.
+    """If a LAPACK driver raises "Internal Error" for a finite matrix, or returns NaN or wrong
+    results, the next driver is used.
     """
     A, truth = integer_spectrum(12, rng)
     whole = linalg._call_lapack
@@ -213,8 +220,8 @@ def test_next_lapack_driver_is_tried_after_a_failure(failing, rng, monkeypatch):
 
 
 def test_only_correct_pairs_of_a_tridiagonal_matrix_are_accepted(rng):
-    """Any subset of correct pairs of a tridiagonal matrix is accepted; pairs with a wrong value,
-    vector, norm or sign are rejected.
+    """Any subset of correct eigenpairs of a tridiagonal matrix is accepted. Pairs with a wrong
+    value, vector, norm or sign are rejected.
     """
     d, e = rng.standard_normal(9), rng.standard_normal(8)
     values, V = np.linalg.eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
@@ -273,8 +280,8 @@ def test_tridiagonal_matrices_of_any_scale_are_solved(scale, rng):
 
 
 def test_observed_asymmetry_is_included_in_the_error(rng):
-    """The error bound includes the observed asymmetry, so a sign that the asymmetry could change is
-    not proved.
+    """The error bound of `inertia` includes the observed asymmetry, so a sign that the asymmetry
+    could change is not proved.
     """
 
     def operator(P):
@@ -305,8 +312,8 @@ def test_signs_are_proved_at_every_scale(scale):
 
 
 def bound_by_formula(A, values, V):
-    """Return the bound stated in the docstring of `eigensolver`, without the rounding of its own
-    computation.
+    """Return the bounds on the errors of `values` that the docstring of `eigensolver` states,
+    without the rounding of their own computation.
     """
     E, R = V.T @ V - np.eye(len(A)), A @ V - V * values
     F = np.linalg.norm(E * values) + np.linalg.norm(V, 2) * np.linalg.norm(R)
@@ -329,14 +336,14 @@ def test_the_proved_error_is_close_to_its_formula(n, rng):
 
 @pytest.mark.parametrize("n", [1, 7, 300])
 def test_the_proof_adds_a_bound_on_its_own_rounding(n):
-    """If E and R are exactly 0, the bound is gamma of the depth of the sums (Higham 2002, section
-    3.1) times the norms.
+    """If V'V - I and AV - V diag(values) are exactly 0, the proved error is that of the roundings
+    in their computation: gamma of the depth of the sums (Higham 2002, section 3.1) times the norms.
     """
     values = np.linspace(0.25, 1.0, n)
     depth = min(linalg.INNER_SLICE_LENGTH, n) + -(-n // linalg.INNER_SLICE_LENGTH) + 4
     gamma = depth * 2.0**-53 / (1 - depth * 2.0**-53)
     length = np.linalg.norm(values)
-    E = gamma  # of V = I
+    E = gamma  # bound on the error of the computed V'V - I
     F = gamma * length + gamma * (min(n**0.5 * values[-1], length) + length)
     found = linalg._eigenpair_error_bounds(np.diag(values), values, np.eye(n))
     known = F + E * values
@@ -353,8 +360,8 @@ def test_vectors_far_from_orthogonal_prove_nothing():
 
 
 def mixed_spectrum(rng, low):
-    """Return a spectrum with sizes from 10^low to 1, of which a random fraction, possibly none, is
-    negative.
+    """Return 2 to 39 eigenvalues with magnitudes from 10^low to 1, of which a random fraction,
+    possibly none, is negative.
     """
     n = int(rng.integers(2, 40))
     signs = rng.choice([-1.0, 1.0], n, p=[(p := rng.uniform()), 1 - p])
@@ -362,8 +369,8 @@ def mixed_spectrum(rng, low):
 
 
 def test_jointly_proved_signs_equal_those_proved_singly(rng):
-    """Signs proved jointly give the counts of signs proved for single eigenvalues, and a floor
-    close to theirs, at any scale.
+    """Signs that are proved jointly give the counts of signs that are proved for single
+    eigenvalues. The proved floor of all magnitudes is close to the least magnitude, at any scale.
     """
     proved = 0
     for _ in range(300):
@@ -418,7 +425,7 @@ def test_joint_proofs_handle_zeros_within_the_error(rng):
 
 
 def test_wrong_eigenpairs_prove_no_wrong_sign(monkeypatch, rng):
-    """For eigenpairs that are wrong in many ways, no wrong sign is proved."""
+    """If LAPACK returns eigenpairs that are wrong in one of six ways, no wrong sign is proved."""
     proved, honest = 0, linalg._call_lapack
 
     def wrong(S, driver, only=False):

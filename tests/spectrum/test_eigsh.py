@@ -1,4 +1,6 @@
-"""The recurrence and `eigsh`: identities of the basis, bounds that hold, counts that are exact."""
+"""`eigsh` for prescribed spectra: eigenvalues within their residuals, numbers of products,
+restarts, starts and deflation.
+"""
 
 import tracemalloc
 
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 def residuals_within_tolerance(pairs):
     """Return True if all residuals are within the tolerance, and pairs are reported as not
-    converged only because a copy may be missing.
+    converged only because an eigenvalue of higher multiplicity may be missing.
     """
     good = pairs.residuals <= pairs.tol * pairs.scale
     return good.all() and (pairs.converged.all() or bool(missed_clause(pairs)))
@@ -60,7 +62,7 @@ def test_pairs_are_right_and_their_bounds_hold(name, which, dtype, rng):
     ],
 )
 def test_values_resolved_by_the_tolerance_are_all_found(name, which, tol, rng):
-    """All eigenvalues are found that the tolerance distinguishes: values of 1e-10 of the norm that
+    """All eigenvalues that the tolerance distinguishes are found: values of 1e-10 of the norm that
     differ by as much, and a lowest one 1e-4 times as large as the highest.
     """
     spectrum = SPECTRA[name](rng)
@@ -106,8 +108,8 @@ MULTIPLE = {
 @pytest.mark.parametrize("which", ["LA", "BE"])
 @pytest.mark.parametrize("name", MULTIPLE)
 def test_repeated_values_are_found_in_a_small_basis(name, which, room, rng):
-    """In a small basis, vectors are orthonormal and each returned value has an eigenvalue within
-    its residual.
+    """In a basis of few vectors, the returned vectors are orthonormal, and an eigenvalue lies
+    within the residual of each returned value.
     """
     values = np.sort(MULTIPLE[name])
     A, k, starts = symmetric(rng, values), 3, rng.standard_normal((len(values), 8))
@@ -173,7 +175,8 @@ def test_no_more_products_than_arpack_on_simple_spectra(dtype, rng):
         assert ours.n_products <= theirs.n_products, name
 
 
-# of these draws, which the names of the cases fix; of others one case in 32 is beyond
+# The limits hold for the random numbers of these cases, which their names fix. With other random
+# numbers, one case in 32 exceeds a limit.
 @pytest.mark.parametrize(
     "name, which",
     [
@@ -200,7 +203,8 @@ def test_from_the_same_start_the_search_is_within_arpacks_products(name, which, 
         values, _ = sla.eigsh(op, 6, which=which, tol=tol, v0=start)
         theirs, op.n_products = op.n_products, 0
         ours = eigsh(op, 6, which, tol=tol, relative="value", v0=start, probe=False)
-        least = 64 * np.finfo(dtype).eps * np.abs(values).max()  # what rounding lets a residual be
+        # a residual that rounding alone can cause
+        least = 64 * np.finfo(dtype).eps * np.abs(values).max()
         assert (ours.converged | (ours.residuals <= least)).all()
         assert ours.n_products == op.n_products <= 1.5 * theirs
         total += theirs - ours.n_products
@@ -219,7 +223,7 @@ def test_warm_start_costs_one_product_a_vector(dtype, rng):
         loose = 1e-4 if dtype == "float64" else 1e-3
         again = eigsh(op, k, "LA", tol=loose, v0=v0, probe=False)
         assert again.converged.all() and op.n_products - before == again.n_products == k
-    # nearly right: cheaper than from nothing
+    # Starts near the eigenvectors need fewer products than random ones.
     near = first.vectors + 1e-3 / len(spectrum) ** 0.5 * rng.standard_normal(first.vectors.shape)
     warm = eigsh(op, 4, "LA", tol=1e-5, v0=near)
     assert (
@@ -239,15 +243,16 @@ def test_eigsh_against_returns_pairs_orthogonal_to_given_vectors(dtype, rng):
             rest.values, np.sort(spectrum)[-8:-5], atol=1e-7 if dtype == "float64" else 2e-3
         )
         assert np.abs(top.vectors.T.astype(float) @ rest.vectors.astype(float)).max() <= 1e-5
-    # vectors that are not invariant: what A puts along them is in the residuals
+    # If the vectors do not span an invariant subspace, residuals include the components of A u
+    # along them.
     wild = rng.standard_normal((len(spectrum), 2))
     rest = eigsh(op, 2, "LA", against=wild, seed=1, max_products=60)
     assert (true_residuals(op, rest) <= rest.residuals * (1 + 1e-4) + 1e-5).all()
 
 
 def test_eigenpairs_scale_with_the_operator(rng):
-    """If the operator is multiplied by a power of two, so are the eigenvalues, and the number of
-    products does not change.
+    """If the operator is multiplied by a power of two, the eigenvalues are multiplied by it, and
+    the number of products does not change.
     """
     spectrum = SPECTRA["hessian"](rng)
     counts = set()
@@ -305,8 +310,8 @@ def test_memory_stays_within_max_basis(n):
 
 @pytest.mark.parametrize("size", [1e-9, 1e-7, 1e-6, 1e-3])
 def test_asymmetric_products_warn_and_enlarge_the_residuals(size, rng):
-    """Asymmetric products, as from a float32 loss or a wrong adjoint, give a warning and enlarge
-    the residuals, so that pairs are not reported as converged.
+    """Asymmetric products, as from a float32 loss or a wrong adjoint, are reported as asymmetry and
+    enlarge the residuals, so that no pair counts as converged.
     """
     n = 150
     A = Prescribed(np.r_[3, 2, rng.standard_normal(n - 2) / 2], seed=0) @ np.eye(n)
@@ -328,7 +333,9 @@ def test_asymmetric_products_warn_and_enlarge_the_residuals(size, rng):
 
 
 def test_bounds_on_residuals_do_not_grow_with_restarts():
-    """The bound on a residual does not grow over a hundred restarts."""
+    """The bound on a residual exceeds the true residual by at most 1e-11 after a hundred
+    restarts.
+    """
     values = np.exp(-0.05 * np.arange(300))
     op = Prescribed(values, seed=0)
     pairs = eigsh(op, 4, "SA", max_basis=32, seed=1, max_products=2000)
@@ -339,7 +346,7 @@ def test_bounds_on_residuals_do_not_grow_with_restarts():
 
 def test_both_halves_of_a_nearly_symmetric_matrix_are_used(rng):
     """If entries differ from their transposed ones by rounding, `eigsh` uses both halves of the
-    matrix, and residuals hold for the given matrix.
+    matrix, so that residuals hold for the given matrix.
     """
     n, eps = 400, np.finfo(float).eps
     A = Prescribed(np.r_[-3, -2, 2, 3, rng.standard_normal(n - 4) / 9], seed=0) @ np.eye(n)
@@ -354,8 +361,8 @@ def test_both_halves_of_a_nearly_symmetric_matrix_are_used(rng):
 
 
 def random_case(rng):
-    """Return an operator with a known matrix of any scale, and random valid arguments of
-    `eigsh`.
+    """Return (A, scale, k, which, options): a random symmetric matrix of the given scale, and
+    random valid arguments of `eigsh`.
     """
     n = int(rng.choice([1, 2, 3, 4, 5, 7, 10, 20, 40]))
     dtype = str(rng.choice(DTYPES))
@@ -390,8 +397,8 @@ def random_case(rng):
 
 @pytest.mark.parametrize("part", range(4))
 def test_residuals_hold_for_every_combination_of_arguments(part, rng):
-    """Residuals hold for every combination of blocks of starts, small bases, small budgets,
-    deflation, and scales from 1e-300 to 1e290.
+    """True residuals are within the reported ones for every combination of blocks of starts, small
+    bases, small budgets, deflation, and scales from 1e-300 to 1e290.
     """
     for _ in range(150):
         A, scale, k, which, how = random_case(rng)

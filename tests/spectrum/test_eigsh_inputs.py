@@ -1,4 +1,6 @@
-"""Inputs of `eigsh`: signals, precisions, matrices and invalid arguments."""
+"""Inputs of `eigsh` and other functions of spectra: interrupts, matrices in every format, and
+invalid arguments.
+"""
 
 import numpy as np
 import pytest
@@ -73,7 +75,7 @@ def test_eigsh_accepts_matrices(form, rng):
 
 
 A = np.diag(np.arange(6.0))
-BAD = {  # (call, arguments) by kind of error
+BAD = {  # (function, arguments) by type of error
     ValueError: [
         *((eigsh, {"op": A, "k": 1, **words}) for words in (
             {"k": 0}, {"k": 7}, {"which": "SM"}, {"tol": -1}, {"tol": np.nan}, {"max_products": 0},

@@ -1,5 +1,5 @@
 """Matrices with few distinct eigenvalues, whose Krylov spaces are exhausted after a few products:
-every copy is found, and pairs among which one may be missing are not called converged.
+nearly all copies are found, and pairs among which a copy may be missing are not called converged.
 """
 
 from typing import Any
@@ -16,14 +16,14 @@ from .spectra import picked, symmetric
 
 
 def few_values(seed: int) -> tuple[Any, np.ndarray, int, str, np.ndarray | None]:
-    """Return an operator with 2 to 30 distinct eigenvalues, each repeated, its eigenvalues, k,
-    which, and a start: none, random, or in an invariant subspace.
+    """Return (operator, eigenvalues, k, which, start) from a seed. The diagonal operator has 2 to
+    30 distinct eigenvalues, each repeated. The start is None, random, or in an invariant subspace.
     """
     rng = np.random.default_rng(seed)
     count, n = int(rng.integers(2, 31)), int(rng.choice([100, 300, 1000, 4096]))
     kinds = np.arange(float(count)), rng.standard_normal(count), np.sort(rng.random(count)) ** 4
     distinct = kinds[rng.integers(3)]
-    some = min(5, n // count - 1)  # so that they are no more than n
+    some = min(5, n // count - 1)  # limits the number of all copies to n
     most = some if rng.integers(2) else max(1, n // (2 * count) - 1)
     copies = 2 + rng.integers(0, most, count)
     copies[rng.integers(count)] += n - copies.sum()
@@ -40,9 +40,9 @@ def few_values(seed: int) -> tuple[Any, np.ndarray, int, str, np.ndarray | None]
 
 
 def count_incomplete_and_unconverged(first: int, last: int) -> tuple[int, int]:
-    """Return the number of searches that miss a copy, and the number that leave pairs unconverged,
-    for seeds from `first` to `last - 1`. Check that no search that misses a copy reports
-    convergence of all pairs.
+    """Return the number of searches that miss a copy, and the number of searches that leave pairs
+    unconverged, for seeds from `first` to `last - 1`. Check that no search that misses a copy
+    reports all pairs as converged.
     """
     lacking = unsure = 0
     for seed in range(first, last):
@@ -82,8 +82,8 @@ def test_at_least_95_percent_of_500_searches_find_all_repeated_eigenvalues():
 
 
 def test_copies_at_the_edge_of_seven_values_are_found():
-    """All copies are found of two zeros below 680 copies of each of six values, and of the two
-    ground states and an excited state of an Ising ring with 12 spins.
+    """All copies are found of two zeros below 680 copies or more of each of six values, and of the
+    two ground states and an excited state of an Ising ring with 12 spins.
     """
     values = np.repeat(np.arange(7.0), [2, 680, 680, 680, 680, 680, 694])
     spins = 1 - 2 * ((np.arange(4096)[:, None] >> np.arange(12)) & 1)
@@ -148,7 +148,7 @@ def test_pairs_with_possibly_missed_multiplicity_are_not_converged():
     assert f"{pairs.converged.sum()} converged" in repr(pairs)
     assert repr(pairs).count("not converged") == (~pairs.converged).sum()
     assert pairs._repr_html_().count("<td>no</td>") == (~pairs.converged).sum()
-    # where nothing was searched for, the words are of residuals
+    # Without a probe, the repr states only that residuals are within tolerance.
     assert bare.converged.all() and not bare.probed
     assert "4 with residuals within" in repr(bare) and "not excluded" in repr(bare)
     assert "within tolerance" in bare._repr_html_() and "converged" not in bare._repr_html_()

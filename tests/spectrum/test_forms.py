@@ -1,5 +1,6 @@
-"""An operator is used in the form of least estimated time: products, dense matrix or
-smaller space."""
+"""The representation of an operator with the least estimated time is used: products, a dense matrix
+or a smaller space.
+"""
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from ..nets import draw
 
 
 class CostedOperator:
-    """A diagonal operator that states the cost of its products and of its matrix."""
+    """A diagonal operator with given estimates of the time of a product and of the time to sum its
+    matrix. If `possible` is False, the matrix cannot be summed.
+    """
 
     dtype = np.dtype(float)
 
@@ -34,8 +37,9 @@ class CostedOperator:
 
 
 def test_the_form_of_least_estimated_time_is_chosen():
-    """`eigsh` chooses products, the matrix or a sum over samples by least estimated cost, here
-    computed independently, for cases in which each of them is cheap.
+    """`choose_representation` returns products, a dense matrix or a matrix summed over samples by
+    the least estimated time, here computed independently, for cases in which each of them is
+    fastest.
     """
     kinds = set()
     for n in (10, 100, 400, 900, 1100):

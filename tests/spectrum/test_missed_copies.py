@@ -1,5 +1,6 @@
-"""`eigsh` finds repeated eigenvalues, which no single start can show, or reports what may be
-missed."""
+"""`eigsh` finds repeated eigenvalues, of which a single start shows one copy, or reports which
+copies may be missed.
+"""
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from .spectra import SPECTRA, Prescribed, picked, symmetric
 @pytest.mark.parametrize("which", ["SA", "LA", "LM"])
 @pytest.mark.parametrize("n", [4, 9, 33, 64])
 def test_no_repeated_eigenvalue_is_missed_in_small_spaces(n, which):
-    """In up to 64 dimensions, where a second start may span the whole space, no copy is missed."""
+    """In up to 64 dimensions, where a second start may span the whole space, no copy of an
+    eigenvalue of multiplicity three is missed.
+    """
     for seed in range(6):
         rng = np.random.default_rng(seed)
         values = np.sort(np.repeat(rng.standard_normal(-(-n // 3)), 3)[:n] * 10.0)
@@ -33,8 +36,8 @@ def test_no_repeated_eigenvalue_is_missed_in_small_spaces(n, which):
     ("near", "options"), [(8e-8, {}), (1e-4, {"tol": 1e-4, "relative": "value"})]
 )
 def test_eigenvalues_within_the_tolerance_are_distinguished(near, options):
-    """If two eigenvalues differ by less than the tolerance, all copies of the larger one are
-    returned, up to `missed_within` and the residuals.
+    """If two repeated eigenvalues differ by less than the tolerance, all copies of the larger one
+    are returned, up to `missed_within` and the residuals.
     """
     for n in (30, 90):
         values = np.repeat([-10.0, -near / 4, near], n // 3)
@@ -55,7 +58,8 @@ def test_copies_in_a_narrow_band_far_from_0_are_found(width, dtype):
         C = symmetric(rng, 1 + width * np.linspace(-1, 1, 20))
         A = np.kron(np.eye(6), (C + C.T) / 2).astype(dtype)
         pairs = eigsh(A, 8, "LA", seed=seed)
-        block = A[:20, :20].astype(np.longdouble)  # NumPy's values err by more than the residuals
+        # errors of NumPy's eigenvalues exceed the residuals
+        block = A[:20, :20].astype(np.longdouble)
         Z = np.linalg.eigh(A[:20, :20].astype(float))[1].astype(np.longdouble)
         every = np.repeat(np.sort((Z * (block @ Z)).sum(axis=0) / (Z * Z).sum(axis=0)), 6)
         off = np.abs(pairs.values - every[-8:]).max()
@@ -83,7 +87,9 @@ def test_residuals_are_correct_with_deflation_in_small_krylov_spaces():
 
 
 def lacks_a_copy(pairs, values, k, which):
-    """Return True if the values are not the k eigenvalues that `which` selects."""
+    """Return True if `pairs.values` are not the k of the eigenvalues `values` that `which` selects,
+    up to three times the tolerance.
+    """
     wanted, found = picked(values, k, which), pairs.values
     if which == "LM":
         wanted, found = np.sort(np.abs(wanted)), np.sort(np.abs(found))
@@ -91,8 +97,9 @@ def lacks_a_copy(pairs, values, k, which):
 
 
 def count_incomplete(first, last):
-    """Return the number of searches that miss a copy, and the number of searches, for seeds from
-    `first` to `last - 1`. Check that no search that misses a copy reports convergence of all pairs.
+    """Return the number of searches that miss a copy, and the number of all searches, for seeds
+    from `first` to `last - 1`. Check that no search that misses a copy reports all pairs as
+    converged.
     """
     wrong = asked = 0
     for seed, op, values, k, which in operators(first, last):
@@ -106,8 +113,8 @@ def count_incomplete(first, last):
 
 
 def test_all_copies_of_wanted_eigenvalues_are_found():
-    """All wanted eigenvalues are found for multiplicities 2 to 12, for clusters, and for dead or
-    equal units.
+    """All wanted eigenvalues are found if eigenvalues have multiplicities 2 to 12, are clustered,
+    or belong to dead or equal units.
     """
     wrong, asked = count_incomplete(0, 45)
     assert wrong == 0 and asked == 60
@@ -129,7 +136,7 @@ def test_all_copies_are_found_in_299_of_300_searches():
 
 def test_the_probe_for_repeated_eigenvalues_adds_at_most_a_quarter_of_the_products(rng):
     """For simple spectra, which the first start finds completely, the probe for copies adds at most
-    a quarter of the products.
+    a quarter of the products, or 4.
     """
     ratios = []
     for name in ("uniform", "normal", "geometric", "hessian", "under"):
@@ -143,8 +150,8 @@ def test_the_probe_for_repeated_eigenvalues_adds_at_most_a_quarter_of_the_produc
 
 
 def test_searches_that_stop_early_bound_the_missed_copies():
-    """If a search for pairs deep inside a wide spectrum stops early, a missed copy lies no further
-    out than reported.
+    """If a search for pairs deep inside a wide spectrum stops early, in at least 18 of 20 cases a
+    missed copy is no further out than `missed_within`.
     """
     wrong = missed = 0
     for seed in range(20):
@@ -180,8 +187,8 @@ def test_log_growth_gives_the_part_of_an_eigenvector_in_a_run(rng):
 
 @pytest.mark.parametrize("seed", [15257, 0, 1])
 def test_the_lowest_eigenvalue_is_not_confused_with_another(seed):
-    """For six copies of the lowest eigenvalue -1.1e-8, one of -8e-9 and zeros, the lowest one is
-    returned, computed from the matrix.
+    """For six copies of the lowest eigenvalue -1.1e-8, one eigenvalue -8e-9 and zeros, the lowest
+    eigenvalue is returned, because it is computed from the matrix.
     """
     rng = np.random.default_rng(seed)
     values = np.r_[np.repeat(-1.12787499e-8, 6), -7.9908688e-9, np.zeros(20), 0.1 * rng.random(23)]
@@ -199,8 +206,8 @@ def test_missed_copies_are_not_bounded_without_a_probe(options):
 
 
 def test_no_strict_lowest_eigenvalue_is_claimed_within_the_tolerance():
-    """If four eigenvalues are closer to the others than residuals resolve, the search reports in
-    `missed_within` how much lower another one may be.
+    """If four simple eigenvalues lie so close below others that residuals do not resolve them,
+    `missed_within` bounds how much lower than the returned value the lowest one is.
     """
     rng = np.random.default_rng(0)
     lowest = [1.38e-8, 2.74e-8, 2.95e-8, 5.87e-8]

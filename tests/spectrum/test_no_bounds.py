@@ -1,5 +1,6 @@
 """Spectra of losses and activations without bounds work in every space, and operators derived from
-such an operator have no bounds."""
+such an operator have no bounds.
+"""
 
 import numpy as np
 import pytest

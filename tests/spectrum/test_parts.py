@@ -42,8 +42,8 @@ def test_sign_probes_in_the_deflated_space_are_drawn_again(shown=None):
 
 @pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
 def test_a_restart_keeps_wanted_pairs_and_their_neighbours(which):
-    """A restart keeps the pairs that a larger k would select, with their distances from the
-    innermost wanted one.
+    """A restart keeps the pairs that a larger k would select. Distances of wanted values from the
+    innermost one, and the test whether they exceed the tolerance, follow their definitions.
     """
     values = np.array([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0])
     for k in (1, 3, 4):
@@ -80,8 +80,8 @@ def wide_network():
 
 
 def test_no_or_all_dimensions_of_sample_space_can_be_deflated(wide_network):
-    """If no vectors are excluded, the search in sample space equals a plain one; if all dimensions
-    are excluded, the result is None.
+    """If no vectors are deflated, the search in sample space equals a plain one. If all dimensions
+    are deflated, the result is None.
     """
     plain = fc.eigsh(wide_network, 3, "LA", seed=0, space="samples")
     none = fc.eigsh(
@@ -132,8 +132,9 @@ def test_a_single_wanted_value_needs_no_probe_for_copies():
 
 @pytest.mark.parametrize("m", [MIN_SPREAD_ESTIMATES, MIN_SPREAD_ESTIMATES + 1, 40])
 def test_the_variance_of_a_trace_counts_every_entry(m):
-    """The variance of a trace estimate is twice the sum of the variances of ``v_i (Hv)_i``,
-    compared with explicit entries for equal signs.
+    """The standard error of a trace from sign probes is the larger of the spread of its estimates
+    and the widened error from twice the sum of the variances of ``v_i (Hv)_i``, here computed from
+    explicit entries.
     """
     rng = np.random.default_rng(5)
     A = rng.standard_normal((30, 30))
@@ -183,8 +184,8 @@ def test_products_accept_any_number_of_rows():
 
 @pytest.mark.parametrize("n", [3, 9000])
 def test_norms_whose_squares_overflow_give_no_warning(n, dtype):
-    """Norms of vectors whose squares overflow give no warning, which NumPy's dot gives on some
-    processors only.
+    """Norms of vectors whose squares overflow give no warning, unlike NumPy's dot on some
+    processors.
     """
     huge = np.full(n, np.sqrt(np.finfo(dtype).max) * 2, dtype)
     lost = np.r_[np.full(n - 2, np.nan), huge[:2]].astype(dtype)

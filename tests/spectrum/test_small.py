@@ -1,4 +1,6 @@
-"""Small networks, whose Hessian is computed as a matrix, keep the same promises as large ones."""
+"""Spectra of small networks, whose Hessian is computed as a matrix: eigenpairs, densities, traces,
+and the choice between the matrix and a search.
+"""
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from .spectra import picked
 
 pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
-NETS = [  # sizes, rows: parameters 16 to 241
+NETS = [  # sizes and samples of networks with 16 to 241 parameters
     ([1, 5, 1], 41),
     ([3, 8, 2], 60),
     ([9, 5, 5, 2], 90),
@@ -31,8 +33,8 @@ def small_objective(sizes, N, loss="mse", dtype="float64", **options):
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
 @pytest.mark.parametrize(("sizes", "N"), NETS)
 def test_eigenpairs_equal_those_of_the_dense_matrix(sizes, N, which, dtype):
-    """The k wanted pairs of a small matrix are returned, orthonormal, with residuals that hold for
-    an independent product.
+    """For small networks, `eigsh` returns the five wanted eigenvalues of the dense matrix with
+    orthonormal vectors. Residuals computed from separate products are within the reported ones.
     """
     ob, theta = small_objective(sizes, N, dtype=dtype, l2=1e-3)
     H = ob.hessian(theta)
@@ -41,9 +43,10 @@ def test_eigenpairs_equal_those_of_the_dense_matrix(sizes, N, which, dtype):
     found = fc.eigsh(H, 5, which, seed=0)
     size = np.abs(every).max()
     searched = found.n_products > 0
-    # gaps are wider than size / 8
+    # The error of a Ritz value is at most its squared residual over the gap, here at least size /
+    # 8.
     error = 8 * found.residuals.max() ** 2 / size if searched else 0.0
-    # LAPACK's eigenvalues are off by up to n roundings, and each product adds one to those found
+    # LAPACK's eigenvalues are off by up to n roundings, and each product adds one rounding.
     rounding = (64 + len(every) + found.n_products) * EPS[dtype] * size
     assert np.abs(found.values - picked(every, 5, which)).max() <= rounding + error
     V = found.vectors.astype(np.float64)
@@ -91,7 +94,9 @@ def test_summed_matrix_is_none_for_operators_without_sums_or_with_cheap_products
 
 @pytest.mark.parametrize("kind", CURVATURES)
 def test_all_copies_are_found_if_every_unit_is_inactive(kind):
-    """All equal eigenvalues at the lower end are found if every hidden unit is inactive."""
+    """If every hidden unit is inactive, all copies of the repeated eigenvalues at the lower end are
+    found.
+    """
     net = draw(0, [5, 12, 1], "relu", "mse", N=80, n_threads=1)
     theta = net.theta.copy()
     theta[60:72] = -50.0  # biases of all hidden units: none is active
@@ -157,8 +162,8 @@ def test_pairs_orthogonal_to_known_ones_are_found():
 
 
 def test_a_search_is_used_where_it_costs_less_than_the_matrix():
-    """A search is used for operators with expensive products, and if a budget, start or basis is
-    given.
+    """A search is used for operators with expensive products, for streamed samples, and if a
+    budget, start or basis is given.
     """
     ob, theta = small_objective([10, 10, 1], 200)
     H = ob.hessian(theta)
@@ -177,8 +182,8 @@ def test_a_search_is_used_where_it_costs_less_than_the_matrix():
 
 @pytest.mark.parametrize(("sizes", "N"), NETS)
 def test_small_networks_have_exact_densities_and_sums(sizes, N, dtype):
-    """For small networks densities and sums are computed from the matrix without error, unless more
-    probes are requested than could be useful.
+    """For small networks, densities, traces, diagonals and Frobenius norms are computed from the
+    matrix without error, unless fewer probes are cheaper than the matrix.
     """
     ob, theta = small_objective(sizes, N, dtype=dtype)
     H, n = ob.hessian(theta), len(theta)
@@ -205,7 +210,9 @@ def test_small_networks_have_exact_densities_and_sums(sizes, N, dtype):
     "make", [np.asarray, csr_matrix, aslinearoperator], ids=lambda f: f.__name__
 )
 def test_subnormal_matrices_keep_their_signs(make):
-    """Eigenvalues of subnormal matrices are those of the scaled matrix, up to one rounding each."""
+    """Eigenvalues of subnormal matrices are those of the scaled matrix within their error bounds,
+    and from `eigvalsh` within the smallest subnormal number.
+    """
     tiny = 5e-324
     for K in (16 * np.eye(5) - 3, 4 * np.eye(8) - 1, np.array([[1.0, 2.0], [2.0, 3.0]])):
         true, A = np.linalg.eigvalsh(K), make(tiny * K)

@@ -1,4 +1,4 @@
-"""The tracker: the ends of a spectrum that changes from step to step."""
+"""`Tracker`, which follows the ends of a spectrum that changes from step to step."""
 
 import copy
 import pickle
@@ -11,7 +11,7 @@ from fastcurv.spectrum import Tracker
 
 
 class Path:
-    """An objective whose Hessian is set through an attribute."""
+    """An objective whose Hessian is the matrix in its attribute `matrix`."""
 
     def __init__(self, n):
         self.n_params = n
@@ -45,8 +45,9 @@ def along_path(case, steps=110):
 
 
 def delay(case):
-    """Return the number of steps from the change of sign until the tracker reports it (0 if it is
-    reported early), and the number of products.
+    """Return the number of steps from the change of sign until the tracker reports it, 0 if it is
+    reported early, and a list with the number of products of each step after the first. Check every
+    20 steps that an eigenvalue lies within each residual.
     """
     changed, lows = None, []
     tracker = None
@@ -58,7 +59,8 @@ def delay(case):
         record = tracker(np.zeros(len(H)))
         lows.append(low)
         exact = np.linalg.eigvalsh(H) if step % 20 == 0 else None
-        if exact is not None:  # Rayleigh quotients lie inside, and an eigenvalue within residuals
+        # Ritz values are within the spectrum, and an eigenvalue is within each residual
+        if exact is not None:
             assert exact[0] - 1e-12 <= record.values[0] <= record.values[1] <= exact[-1] + 1e-12
             gaps = np.abs(exact[:, None] - record.values).min(0)
             assert (gaps <= record.residuals + 1e-12).all()
@@ -68,7 +70,8 @@ def delay(case):
     assert (lows[signs < 0] < 0).all()
     reported = tracker.sign_changes
     assert reported.size <= 1
-    # A value lies above its eigenvalue, so a rise is reported early if the residual allows it.
+    # The tracked value is above the lowest eigenvalue, so a rise may be reported early if the
+    # residual allows it.
     early = reported[reported < changed]
     assert (signs[early] == 0).all() and (abs(lows[early]) <= tracker.residuals[early, 0]).all()
     late = max(0, reported[0] - changed) if reported.size else len(lows)

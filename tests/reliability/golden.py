@@ -13,7 +13,9 @@ from ..public import public
 
 
 def defaults_of(call: Any) -> dict[str, str]:
-    """Return the default arguments of a function by name, as text."""
+    """Return the default arguments of a function as ``{name: text}``, or an empty dict if the
+    function has no signature.
+    """
     try:
         words = inspect.signature(call).parameters.values()
     except (TypeError, ValueError):
@@ -26,8 +28,8 @@ def defaults_of(call: Any) -> dict[str, str]:
 
 
 def public_defaults() -> dict[str, dict[str, str]]:
-    """Return the defaults of all public functions, classes and methods that have any, by dotted
-    name.
+    """Return ``{dotted name: {argument: default}}`` for all public functions, classes and methods
+    with default arguments.
     """
     found = {}
     for name, one in sorted(public().items()):
@@ -41,7 +43,7 @@ def public_defaults() -> dict[str, dict[str, str]]:
 
 
 def command_defaults() -> dict[str, dict[str, str]]:
-    """Return the defaults of every command of the command line."""
+    """Return ``{command: {option: default}}`` for every command of the command line."""
     parser = build_parser()
     commands = next(a for a in parser._actions if hasattr(a, "choices") and a.choices)
     return {

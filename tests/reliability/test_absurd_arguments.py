@@ -28,8 +28,8 @@ PACKAGE = str(Path(fc.__file__).parent)
 
 
 def describe_fault(error):
-    """Return what is wrong with an error: its class, its text, or that it comes from another
-    library; an empty string if it is as expected.
+    """Return a string that states what is wrong with an error: its class, its text, or that another
+    library raised it. The string is empty if the error is as expected.
     """
     text, last = str(error), traceback.extract_tb(error.__traceback__)[-1]
     if (
@@ -48,7 +48,9 @@ def describe_fault(error):
 
 
 def calls(net):
-    """Yield the public functions that take scalars, each with valid arguments."""
+    """Yield (function, valid arguments) for the public functions that take scalars. Each method of
+    `minimize` has a third element, a dict with the defaults of its options.
+    """
     ob, theta, model = net.ob, net.theta, net.model
     H = ob.hessian(theta)
     density = fc.spectral_density(H, 2, 5, seed=0)
@@ -108,7 +110,7 @@ def test_absurd_arguments_are_used_or_rejected_with_a_short_error(values, tmp_pa
         names = [*inspect.signature(function).parameters, *(options[0] if options else ())]
         for name in (name for name in names if name not in NOT_SCALAR | {"options"}):
             if options and name not in options[0]:
-                continue  # `minimize` itself was called before
+                continue  # arguments of `minimize` itself are tested once
             for value in values:
                 try:
                     with warnings.catch_warnings():
@@ -176,7 +178,9 @@ def test_control_characters_in_names_of_files_are_escaped(tmp_path):
 
 
 def damaged(content, dice, reach):
-    """Return the bytes with a few of the first `reach` changed or removed."""
+    """Return the bytes `content` with a few of its first `reach` bytes changed or removed at random
+    by `dice`.
+    """
     content = bytearray(content)
     for _ in range(1 + dice.integers(4)):
         at = int(dice.integers(reach))
@@ -188,8 +192,9 @@ def damaged(content, dice, reach):
 
 
 def bad_errors_of_readers(read_file, path, contents):
-    """Write each of `contents` to the path and read the file; return the contents for which the
-    error is not a short message of this library, and the number of errors.
+    """Write each of `contents` to the path and call `read_file`. Return (contents with their faults
+    and errors, number of errors), where a fault is an error that is not a short message of this
+    library.
     """
     wrong, refused = [], 0
     for content in contents:

@@ -16,7 +16,7 @@ import fastcurv as fc
 from fastcurv.common.read_only import FrozenRecord, ReadOnlyMixin
 from fastcurv.network.rows import RowSource
 
-# attributes on which nothing else depends: counters, and the figures drawn last
+# attributes on which nothing else depends: counters, and the figures of the last plot
 COUNTERS = {"n_products", "n_passes", "n_rows_read"}
 DRAWN = {"ax_", "figure_"}
 # functions that an instance may replace; see `test_replaced_functions_are_used_everywhere`
@@ -48,7 +48,7 @@ class Rows(RowSource):
 
 
 def objectives():
-    """Return objectives of every kind, each with its own arrays."""
+    """Return a list of objectives of every kind, each with its own arrays."""
     rng = np.random.default_rng(0)
     X, y, weight = rng.standard_normal((30, 6)), rng.standard_normal((30, 2)), rng.random(30)
     X[:, 4:] = X[:, :2]  # redundant columns, so that a reduced space of inputs exists
@@ -143,8 +143,8 @@ def public(x):
 
 
 def test_attribute_tests_cover_every_public_class(objects):
-    """Every class that the package and its subpackages export has an instance among the tested
-    objects.
+    """Every class that the package and its subpackages export, except estimators, has an instance
+    among the tested objects.
     """
     names = [m.name for m in iter_modules(fc.__path__) if m.ispkg and m.name[0] != "_"]
     subpackages = [fc, *(import_module(f"fastcurv.{name}") for name in names)]
@@ -200,14 +200,14 @@ def test_public_arrays_are_read_only(objects):
 
 
 def arrays_of(x):
-    """Return the arrays in the value of an attribute."""
+    """Return a list of the arrays in the value x of an attribute, which may be a list or tuple."""
     held = x if isinstance(x, (list, tuple)) else [x]
     return [one for one in held if isinstance(one, np.ndarray)]
 
 
 def test_rows_of_copied_objectives_are_read_only():
-    """The rows of copied objectives are read-only. The sparse X of the caller stays writable, and
-    changing it does not affect the objective.
+    """The arrays X, y and sample_weight of objectives and their copies are read-only. A sparse X is
+    returned as a copy, and changing it does not affect the objective.
     """
     for ob in objectives():
         if not hasattr(ob, "X"):
@@ -286,7 +286,9 @@ def test_replaced_functions_are_used_everywhere():
 
 
 def test_writing_to_a_result_changes_nothing_else():
-    """The point of a run is a copy: writing to it changes neither the verdict nor the objective."""
+    """The point `x` of a run is a copy, so writing to it changes neither the verdict nor the
+    objective.
+    """
 
     def said(verdict):
         return str({name: x for name, x in verdict.to_dict().items() if name != "wall_time"})

@@ -13,7 +13,8 @@ N, D = 2**25 + 7, 64
 
 def test_data_of_more_than_two_to_the_31_elements_is_supported(rng):
     """For a linear network on more than 2^31 numbers, nearly all zeros, gradient, product and
-    outputs equal those of the nonzero rows, of which the last row is one. The test takes 12 GB.
+    outputs equal those of the nonzero rows in NumPy, which include the last row. The test takes 12
+    GB.
     """
     try:
         area = mmap.mmap(-1, N * D * 4, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)

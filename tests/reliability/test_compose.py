@@ -23,7 +23,9 @@ COMPOSE = Path(__file__).parents[2] / "packaging" / "compose.yaml"
 
 
 def command(service, **values):
-    """Return the command and the environment variables of a service after its installation."""
+    """Return the command that a service runs after its installation, as a list of arguments that
+    starts with this Python. `values` are those of variables in the compose file.
+    """
     _, _, script = shlex.split(service["command"])
     line = script.split("exec ")[1]
     line = re.sub(r"\$\{(\w+):-(\w*)\}", lambda m: values.get(m[1], m[2]), line)

@@ -49,7 +49,7 @@ def answered(call, clock, after, again):
     ids=["a block of vectors", "forms", "a product in chunks", "a gradient in chunks"],
 )
 def test_ctrl_c_ends_a_long_pass_within_a_second(N, memory, call, clock, python):
-    """Ctrl-C ends a call that would take many seconds, by plain loops on one thread, within one
+    """Ctrl-C ends a call that would take many seconds with plain loops on one thread within one
     second.
     """
     python(
@@ -200,8 +200,8 @@ assert max(slowest.values()) <= {most}, slowest
 
 @pytest.mark.nightly
 def test_ctrl_c_interrupts_a_basis_rotation_within_half_its_duration(clock, python):
-    """Ctrl-C interrupts the rotation of a basis of 512 MB within half its time, and the returned
-    pairs satisfy their error bounds. The better of two attempts counts.
+    """Ctrl-C interrupts the rotation of a basis of 512 MB within half the time of a rotation, and
+    the returned pairs satisfy their error bounds. The better of two attempts counts.
     """
     python(
         f"from time import {clock} as clock"
@@ -245,8 +245,8 @@ assert min(late) <= 0.5, late
 
 
 def test_signal_handlers_can_use_the_engine_and_fork(python):
-    """A signal handler may use the engine or fork during a pass, whose results stay bitwise
-    identical, but the forked child cannot continue the pass.
+    """A signal handler may use the engine or fork during a pass, and results of the pass stay
+    bitwise identical. The forked child cannot continue the pass.
     """
     python(
         NET

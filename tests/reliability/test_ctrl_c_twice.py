@@ -58,7 +58,9 @@ def test_interruptible_calls_return_or_raise_as_their_function_does():
 
 
 class InterruptingOperator(PrescribedSpectrum):
-    """An operator that sends SIGINT to its own process in its nth product or after it."""
+    """An operator that sends SIGINT to its own process in product number `at`, if `inside` is
+    True.
+    """
 
     at, inside = 1, True
 
@@ -100,8 +102,8 @@ def test_interrupted_eigsh_returns_what_it_found(at):
 
 
 def test_eigsh_interrupted_while_it_measures_residuals_returns_its_pairs():
-    """If Ctrl-C interrupts the last products, which measure the residuals of single-precision
-    pairs, `eigsh` returns the pairs.
+    """If Ctrl-C interrupts the last products, which measure the residuals of pairs in single
+    precision, `eigsh` returns the pairs with correct residuals.
     """
     values = np.geomspace(1, 1e4, 300)
     op, again = (InterruptingOperator(values, dtype="float32") for _ in range(2))
@@ -134,7 +136,7 @@ def test_ctrl_c_between_two_products_ends_eigsh(monkeypatch):
 
 def test_ctrl_c_twice_at_random_moments_leaves_no_trace(python):
     """After two interrupts at random moments a few milliseconds apart, Python's own signal handler
-    is installed again, and matrices and products are bitwise unchanged.
+    is installed again, and matrices, eigenvalues and products are bitwise unchanged.
     """
     python(
         """

@@ -93,7 +93,8 @@ def levenberg_marquardt_run(p):
 
 
 WIDE, OWN = [40, 300, 200, 4], [nets.OWN["hyperbolic"], nets.OWN["wave"]]
-THREADED = {  # the results compared, and the network
+# by name: the function whose results are compared, layer sizes, and options of the network
+THREADED = {
     "l2": (network_products, WIDE, {"N": 30, "l2": 0.3}),
     "l2 of matrices": (network_products, WIDE, {"N": 30, "l2": 0.3, "l2_biases": False}),
     "blocks": (partial(network_products, kind=fc.StreamedObjective, block_rows=64), [5, 7, 4, 3],
@@ -151,8 +152,8 @@ SEEDED = {
 
 @pytest.mark.parametrize("call", SEEDED)
 def test_seeded_calls_draw_no_unseeded_numbers(call, monkeypatch):
-    """Calls with a seed create no unseeded generator, not even for numbers that would seldom change
-    a result.
+    """Calls with a seed create no unseeded random generator, not even for numbers that would seldom
+    change a result.
     """
     p = nets.draw(1, [3, 4, 2], N=23, l2=1e-2)
     whole = np.random.default_rng

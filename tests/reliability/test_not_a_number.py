@@ -147,8 +147,8 @@ def test_masked_entries_are_rejected():
 
 
 def test_overflowing_losses_are_infinite_in_passes_and_rejected_by_algorithms():
-    """An overflowing loss is infinite in objectives and operators, as in IEEE arithmetic, and
-    algorithms raise an error.
+    """An overflowing loss is infinite in objectives and gradients and products are not finite, as
+    in IEEE arithmetic, while algorithms raise ValueError.
     """
     far = THETA * 1e200
     with warnings.catch_warnings():
@@ -164,8 +164,9 @@ def test_overflowing_losses_are_infinite_in_passes_and_rejected_by_algorithms():
 @pytest.mark.parametrize("scale", [1e-150, 1e60, 1e110, 1e150])
 @pytest.mark.parametrize("activation, loss", [("identity", "mse"), ("gelu", "cross_entropy")])
 def test_numbers_near_overflow_raise_no_warning(scale, activation, loss):
-    """For squares that overflow, no NumPy warning is issued, since NumPy issues one on some
-    processors only.
+    """Optimisers and verdicts issue no NumPy warning for numbers whose squares overflow, although
+    NumPy's functions issue one on some processors. They return, or raise ValueError about numbers
+    that are not finite.
     """
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((9, 3))
@@ -207,7 +208,7 @@ def test_save_rejects_nan(tmp_path, bad):
 
 
 def test_nan_table_of_the_limits_page_has_a_row_per_test():
-    """The table of NaN in docs/limits.md has nine rows, as many as this file tests."""
+    """The table of NaN in docs/limits.md has nine rows, for which this file has tests."""
     page = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
     section = page.read_text().split("## NaN and infinity")[1].split("\n## ")[0]
     rows = section.split("|---|---|")[1]

@@ -81,7 +81,9 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_pickled_operators_are_bitwise_identical_in_new_processes(method, rng):
-    """Operators that are pickled to a new process give bitwise identical products."""
+    """Operators that are pickled to a new process give products bitwise identical to those of this
+    process.
+    """
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"the system has no {method}")
     p = nets.draw(rng, [5, 9, 3], N=40, l2=0.1)

@@ -33,8 +33,9 @@ pytestmark = pytest.mark.by_day(one_of="dtype")
 @pytest.mark.parametrize("name", ["uniform", "hessian", "under", "geometric"])
 @pytest.mark.parametrize("orthogonality_tol", [None, 1e-3])
 def test_lanczos_relation_holds_within_its_error_bound(name, dtype, orthogonality_tol, rng):
-    """A Q' = Q' T + (next row)' B holds within err, and rows are orthonormal, after 80 steps with
-    the default or a larger loss of orthogonality.
+    """After 80 steps, with the default and with a larger loss of orthogonality, the Lanczos
+    relation ``A Q' = Q' T + (next row)' B`` holds within the bounds `err` of the run, and the rows
+    of Q are orthonormal.
     """
     spectrum = SPECTRA[name](rng)
     op = Prescribed(spectrum, seed=3, dtype=dtype)
@@ -48,8 +49,9 @@ def test_lanczos_relation_holds_within_its_error_bound(name, dtype, orthogonalit
 
 
 def check_identity(run, op, dtype):
-    """Check that the error of the relation in every row is within err plus the rounding of the
-    products, and that rows are orthonormal.
+    """Check that the Lanczos relation of `run` with the operator `op` holds in every row within
+    `err` plus the rounding error of the products, and that the rows of the basis are
+    orthonormal.
     """
     exact = op.astype("float64")
     Q = run.rows[: run.m + run.p].astype(float)
@@ -61,8 +63,8 @@ def check_identity(run, op, dtype):
 @pytest.mark.parametrize("name", ["uniform", "hessian"])
 @pytest.mark.parametrize("least", [0, np.inf])
 def test_lanczos_relation_holds_with_locked_rows(name, least, dtype, rng, monkeypatch):
-    """The Lanczos relation holds with locked Ritz vectors that have not converged, whether their
-    coupling is computed from one basis vector or from all.
+    """The Lanczos relation holds after Ritz vectors that have not converged are locked, whether
+    their coupling to later rows is computed from one basis vector or from all.
     """
     monkeypatch.setattr("fastcurv.krylov.lanczos.MIN_REPLACED_ENTRIES", least)
     op = Prescribed(SPECTRA[name](rng), seed=3, dtype=dtype)
@@ -82,8 +84,8 @@ def test_lanczos_relation_holds_with_locked_rows(name, least, dtype, rng, monkey
 
 
 def test_rows_stay_orthogonal_to_locked_rows_for_a_narrow_spectrum_far_from_zero(dtype, rng):
-    """For a narrow spectrum far from zero, rows stay orthogonal to locked rows. Without correction,
-    a component along these would grow twentyfold per step.
+    """For a narrow spectrum far from zero, new rows of the basis stay orthogonal to locked rows.
+    Without correction, their components along locked rows would grow twentyfold per step.
     """
     op = Prescribed(1 + 0.1 * np.linspace(-1, 1, 300), seed=3, dtype=dtype)
     run = Recurrence(op, 90)
@@ -103,8 +105,9 @@ def test_rows_stay_orthogonal_to_locked_rows_for_a_narrow_spectrum_far_from_zero
 
 @pytest.mark.parametrize("name", ["uniform", "hessian", "under", "geometric"])
 def test_semiorthogonal_rows_give_the_exact_projection(name, dtype, rng):
-    """With rows orthogonal only to sqrt(eps), T equals the exact projection up to rounding, without
-    spurious copies of eigenvalues.
+    """If the rows of the basis are orthogonal only to about sqrt(eps), T equals the projection
+    of A onto an orthonormal basis of their span up to rounding, without spurious copies of
+    eigenvalues.
     """
     spectrum = SPECTRA[name](rng)
     op = Prescribed(spectrum, seed=3, dtype=dtype)
@@ -140,10 +143,11 @@ def test_block_lanczos_relation_holds_after_a_restart(rng):
 
 @pytest.mark.parametrize("n_checks_passed", [0, 1, 2])
 def test_an_interrupted_restart_keeps_the_required_ritz_vectors(n_checks_passed, rng):
-    """A restart that is stopped between slices of columns keeps only the Ritz vectors named in
-    `least`, and their coupling to the next block, bitwise as in a complete restart.
+    """A restart that is stopped between slices of columns keeps only the Ritz vectors whose indices
+    are in `least`. These vectors and their coupling to the next block are bitwise those of a
+    complete restart.
     """
-    d = rng.uniform(-1, 1, 40_000)  # three slices on two threads
+    d = rng.uniform(-1, 1, 40_000)  # long enough for three slices of columns on two threads
     op = diagonal(d)
 
     def run_with_restart(stop):
@@ -168,8 +172,8 @@ def test_an_interrupted_restart_keeps_the_required_ritz_vectors(n_checks_passed,
 
 
 def test_basis_stays_orthogonal_to_deflated_vectors(dtype, rng):
-    """The basis stays orthogonal to the deflated vectors until it spans their whole orthogonal
-    complement.
+    """The rows of the basis stay orthogonal to the deflated vectors until they span the whole
+    orthogonal complement of these vectors.
     """
     spectrum = np.r_[np.zeros(9), np.geomspace(1e-4, 1, 160)]
     op = Prescribed(spectrum, seed=0, dtype=dtype)
@@ -186,8 +190,9 @@ def test_basis_stays_orthogonal_to_deflated_vectors(dtype, rng):
 
 
 def test_whitening_of_dependent_rows_returns_a_contraction(rng):
-    """A Gram matrix that rounding has made indefinite is whitened as far as possible, without
-    LinAlgError.
+    """Whitening a Gram matrix G that rounding has made indefinite raises no LinAlgError and returns
+    a finite R for which R G R' has a norm of at most 1. For a well-conditioned G, R G R' is the
+    identity.
     """
     rows = rng.standard_normal((3, 5))
     rows[2] = rows[1]
@@ -204,9 +209,9 @@ def test_whitening_of_dependent_rows_returns_a_contraction(rng):
 @pytest.mark.parametrize("which", ["LA", "SA", "LM"])
 @pytest.mark.parametrize("size", [1e-200, 1.0, 1e200])
 def test_ranked_ritz_value_and_last_entry_match_the_full_decomposition(which, size):
-    """The ranked eigenvalue of a tridiagonal matrix and the last entry of its eigenvector match a
-    full decomposition at all stages of convergence. None is returned only if neighbours are too
-    close.
+    """The eigenvalue of a given rank in a tridiagonal matrix and the last entry of its eigenvector
+    match a full decomposition at all stages of convergence. None is returned only if a neighbouring
+    eigenvalue, or its absolute value, is too close.
     """
     given_up = asked = 0
     for name in ("uniform", "hessian", "under", "geometric", "tight cluster"):
@@ -240,8 +245,8 @@ def test_ranked_ritz_value_is_none_for_matrices_without_a_unique_one():
 
 
 def clustered(seed):
-    """Return a matrix with repeated or nearly repeated eigenvalues over many decades, and the
-    random generator used.
+    """Return a symmetric matrix with repeated or nearly repeated eigenvalues between 1e-13 and 1,
+    and the random generator that drew the matrix.
     """
     rng = np.random.default_rng(seed)
     copies, levels = int(rng.integers(2, 6)), int(rng.integers(2, 7))
@@ -253,8 +258,9 @@ def clustered(seed):
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
 @pytest.mark.parametrize("least", [0, MIN_REPLACED_ENTRIES])
 def test_residual_bounds_hold_for_clustered_eigenvalues(which, least, monkeypatch):
-    """Residual bounds hold if a start vector is, up to rounding, a combination of locked vectors,
-    whose components must be removed from its row and from T.
+    """For clustered eigenvalues, the reported residuals bound the true ones, also if a start vector
+    is a combination of locked vectors up to rounding. Its components along locked vectors must then
+    be removed from its row and from T.
     """
     monkeypatch.setattr("fastcurv.krylov.lanczos.MIN_REPLACED_ENTRIES", least)
     for seed in range(150):
@@ -270,8 +276,8 @@ SEEDS = [5, 58, 139, 205, 220, 276, 336, 506, 560, 808, 927, 1040, 1066, 1113]
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_residual_bounds_hold_with_deflated_vectors(seed):
-    """Residual bounds include components along deflated vectors, which rounding amplifies in a
-    small remainder, also for repeated eigenvalues with and without such components.
+    """With deflated vectors, the reported residuals bound the true ones for nearly repeated
+    eigenvalues, also if rounding amplifies components along the deflated vectors.
     """
     rng = np.random.default_rng(seed)
     copies, levels = int(rng.integers(3, 8)), int(rng.integers(3, 8))
@@ -332,7 +338,9 @@ def test_rows_whose_squares_overflow_are_scaled_by_powers_of_two(rng):
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-20, 1.0, 1e200])
 def test_orthonormalise_factors_its_rows_at_any_scale(scale, rng):
-    """``W = B' Q`` holds at any scale, except for dropped parts whose norms are returned."""
+    """`orthonormalise` factors W into ``B' Q`` with orthonormal rows of Q at any scale. The norms
+    that it returns are those of the parts of W that it drops.
+    """
     W = rng.standard_normal((4, 9))
     W[2] = W[0] - 2 * W[1] + 1e-9 * W[3] / np.abs(W[3]).max()
     W *= scale
@@ -347,8 +355,9 @@ def test_orthonormalise_factors_its_rows_at_any_scale(scale, rng):
 
 
 def test_a_narrowed_block_continues_within_the_chosen_span():
-    """A narrowed block consists of the chosen combinations of its rows, is coupled to the basis as
-    products confirm, and is followed by a step that keeps the basis orthonormal.
+    """A block that is narrowed to given combinations of its rows spans these combinations, its
+    coupling to the basis equals that from explicit products, and the next step keeps the basis
+    orthonormal.
     """
     values = np.linspace(-1.0, 2.0, 40)
     run = Recurrence(diagonal(values), 30)
@@ -367,8 +376,8 @@ def test_a_narrowed_block_continues_within_the_chosen_span():
 @pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
 @pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
 def test_extreme_ritz_pairs_match_the_full_decomposition_of_T(which, scale, rng):
-    """Extreme Ritz pairs and the estimated norm match the full decomposition of T for every `which`
-    and scale.
+    """Extreme Ritz pairs, their residuals and the estimated norm of the operator match NumPy's full
+    decomposition of T for every `which` and scale.
     """
     values = np.r_[np.linspace(-1, 1, 200), -3.0 if which == "LA" else 3.0]
     run = Recurrence(Prescribed(values * scale, seed=0), 70)
@@ -395,8 +404,9 @@ def test_extreme_ritz_pairs_match_the_full_decomposition_of_T(which, scale, rng)
 @pytest.mark.parametrize("m", [1, 2, 3, 17, 200])
 @pytest.mark.parametrize("kind", ["random", "graded", "split", "multiple", "diagonal"])
 def test_eigenpairs_of_tridiagonal_matrices(m, kind, rng):
-    """Eigenvalues and eigenvectors of random, graded, split, repeated and diagonal tridiagonal
-    matrices agree with LAPACK up to rounding.
+    """Eigenvalues of tridiagonal matrices equal those of LAPACK up to rounding, and eigenvectors
+    are orthonormal with residuals of the size of rounding. The matrices are random, graded, split,
+    diagonal, or have nearly repeated eigenvalues.
     """
     d, e = rng.standard_normal((2, m))
     if kind == "graded":
@@ -487,8 +497,8 @@ def test_four_threads_on_one_operator_get_the_same_eigenvalues(rng):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("sizes", [[10, 10, 1], [60, 40, 3]])
 def test_compiled_and_python_products_give_bitwise_identical_runs(sizes, threads, dtype):
-    """A recurrence that calls the engine's plan directly is bitwise identical to one that calls a
-    Python operator with equal products.
+    """A recurrence that calls the engine's plan directly has a basis and T that are bitwise
+    identical to those of a recurrence that calls a Python operator with equal products.
     """
     net = draw(0, sizes, "tanh", "mse", N=200, dtype=dtype, n_threads=threads)
     H = net.ob.hessian(net.theta)

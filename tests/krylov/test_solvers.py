@@ -16,8 +16,9 @@ pytestmark = pytest.mark.by_day(one_of="dtype")
 @pytest.mark.parametrize("low", [3.0, 0.2, -0.05, -0.5, -2.0])
 @pytest.mark.parametrize("eps", [0.1, 0.3])
 def test_capped_cg_returns_a_solution_or_negative_curvature(low, eps, rng):
-    """Capped CG returns a solution of ``(H + 2 eps) d = -g`` to its tolerance, only if the lowest
-    eigenvalue is at least -2 eps, or a direction with its curvature below -eps.
+    """Capped CG returns either a solution of ``(H + 2 eps) d = -g`` to its tolerance, which
+    requires that the lowest eigenvalue is at least -2 eps, or a direction with curvature below
+    -eps.
     """
     n = 12
     values = np.r_[low, np.linspace(1, 4, n - 1)]
@@ -41,8 +42,9 @@ def test_capped_cg_returns_a_solution_or_negative_curvature(low, eps, rng):
 @pytest.mark.parametrize("cost_weight", [0.0, 0.05, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize("price", [0.0, 3.0])
 def test_capped_cg_stops_when_a_product_reduces_the_model_too_little(rng, cost_weight, price):
-    """CG stops as soon as a product's share of the model's decrease, here computed from explicit
-    Krylov spaces, is below `cost_weight`.
+    """Capped CG stops after the first product whose decrease of the model, divided by the mean
+    decrease per product, is below `cost_weight`. The oracle computes the decreases in explicit
+    Krylov spaces, and `price` is added to the number of products in the mean.
     """
     A, eps, falls, best = rng.standard_normal((7, 7)), 1e-3, [], np.zeros((0, 7))
     H, g = A @ A.T + np.eye(7), rng.standard_normal(7)
@@ -63,7 +65,9 @@ def test_capped_cg_stops_when_a_product_reduces_the_model_too_little(rng, cost_w
 
 
 def conjugate_gradients(H, g, eps, j):
-    """Return the iterate and residual of CG on ``(H + 2 eps) y = -g`` after j steps."""
+    """Return the iterate y and the residual ``(H + 2 eps) y + g`` after j steps of CG on ``(H + 2
+    eps) y = -g``, two arrays of shape (n,).
+    """
     A = H + 2 * eps * np.eye(len(g))
     y, r, p = np.zeros_like(g), g.copy(), -g
     for _ in range(j):
@@ -76,8 +80,9 @@ def conjugate_gradients(H, g, eps, j):
 
 @pytest.mark.parametrize("lowest, shows", [(-1.5, True), (0.5, False)])
 def test_differences_of_cg_iterates_reveal_negative_curvature(lowest, shows, rng):
-    """If CG converges too slowly, it returns a difference of iterates with curvature below -eps,
-    although ``H + 2 eps`` is positive along every CG direction.
+    """If CG converges too slowly although ``H + 2 eps`` is positive along every CG direction, a
+    difference of iterates with curvature of at most -eps is returned. If no difference has such
+    curvature, the last iterate is returned.
     """
     eps, n, j = 1e-2, 20, 14
     H = symmetric(rng, np.r_[lowest * eps, np.linspace(1, 2, n - 1)])
@@ -99,8 +104,8 @@ def test_differences_of_cg_iterates_reveal_negative_curvature(lowest, shows, rng
 
 
 def test_too_slow_matches_the_published_convergence_bound():
-    """CG counts as too slow exactly if the bound of [Royer et al. 2020] for kappa = (1 + 2 eps) /
-    eps, here evaluated by another formula, is exceeded.
+    """`is_slower_than_bound` is true exactly if the residual exceeds the bound of [Royer et al.
+    2020] for kappa = (bound + 2 eps) / eps, which is here evaluated by another formula.
     """
     eps, bound = 0.1, 1.0
     kappa = (bound + 2 * eps) / eps
@@ -117,8 +122,8 @@ def test_too_slow_matches_the_published_convergence_bound():
 
 @pytest.mark.parametrize("power", [-0.9, -0.26, 0.26, 0.9])
 def test_gradients_of_any_size_are_scaled_by_a_power_of_two(power, dtype):
-    """CG scales the gradient by a power of two, so its squared norm neither overflows nor
-    underflows and results scale exactly.
+    """CG scales the gradient exactly, by a power of two, so that its squared norm neither overflows
+    nor underflows.
     """
     exponent = int(power * np.finfo(dtype).maxexp)
     g, work = np.array([0.75, -0.5], dtype), CGWorkspace(2, dtype)

@@ -23,17 +23,21 @@ examples = settings(
 
 
 class Net(nets.Net):
-    """A network with data, a point and a direction."""
+    """A random network with data, parameters theta and a direction v."""
 
     def rounding_allowance(self, v=None, theta=None, dtype=None, **changes):
-        """Return the allowed rounding error of the product with v, thirty rounding units."""
+        """Return thirty rounding units of the Hessian product with v, the allowed norm of its
+        error, as a float. `changes` are passed to the reference objective.
+        """
         eps = np.finfo(self.theta.dtype if dtype is None else dtype).eps
         theta, v = self.theta if theta is None else theta, self.v if v is None else v
         return 30 * eps * units(self.reference(**changes), theta, v)
 
 
 def make(seed, *given, **options):
-    """Return a network with the given options, and with random numbers from a seed."""
+    """Return a `Net` of the given sizes and options, with random data, parameters and direction `v`
+    from a seed.
+    """
     rng = np.random.default_rng(seed)
     net = nets.draw(rng, *given, kind=Net, **options)
     net.v = net.direction(rng)
@@ -42,11 +46,13 @@ def make(seed, *given, **options):
 
 @st.composite
 def networks(draw, dtypes=nets.DTYPES, rows=40):
-    """Return a strategy for `Net`, with a random layout of plans."""
+    """Return a strategy that sets a random layout of plans and draws a `Net` with at most `rows`
+    samples.
+    """
     lay_out(*LAYOUTS[draw(st.sampled_from(list(LAYOUTS)))])
     hidden = draw(st.lists(st.sampled_from(WIDTHS), min_size=0, max_size=3))
     if hidden and draw(st.booleans()):
-        hidden = hidden[:1] * len(hidden)  # equal widths, so that a skip connection is possible
+        hidden = hidden[:1] * len(hidden)  # equal widths, so that skip connections are possible
     return make(
         draw(st.integers(0, 2**32 - 1)),
         [draw(st.sampled_from(WIDTHS)), *hidden, draw(st.sampled_from(WIDTHS[:8]))],

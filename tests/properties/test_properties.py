@@ -21,7 +21,7 @@ def norm(x):
 @examples
 @given(networks(), st.integers(0, 1000))
 def test_hessian_is_symmetric(net, seed):
-    """The Hessian is symmetric: <u, Hv> = <v, Hu> up to rounding."""
+    """The Hessian H is symmetric: <u, Hv> = <v, Hu> up to rounding."""
     H = net.objective().hessian(net.theta)
     u = np.random.default_rng(seed).standard_normal(len(net.v)).astype(net.v.dtype)
     a, b = np.vdot(u.astype(float), H @ net.v), np.vdot(net.v.astype(float), H @ u)
@@ -33,7 +33,7 @@ def test_hessian_is_symmetric(net, seed):
 @examples
 @given(networks(), st.floats(-4, 4), st.integers(0, 1000))
 def test_products_are_linear(net, factor, seed):
-    """Products are linear: H(u + c v) = Hu + c Hv up to rounding."""
+    """Products with the Hessian H are linear: H(u + c v) = Hu + c Hv up to rounding."""
     H = net.objective().hessian(net.theta)
     u = np.random.default_rng(seed).standard_normal(len(net.v)).astype(net.v.dtype)
     c = net.v.dtype.type(factor)
@@ -63,8 +63,8 @@ def test_sample_order_changes_results_only_by_rounding(net, random):
 @examples
 @given(networks(), st.randoms(use_true_random=False))
 def test_permuted_hidden_units_permute_the_product(net, random):
-    """If hidden units are permuted in theta and v, the entries of the product are permuted with
-    them.
+    """If hidden units are permuted in theta and v, the entries of the Hessian product are permuted
+    in the same order, up to rounding.
     """
     widths = net.model.sizes[1:-1]
     if not widths or net.model.residual:
@@ -82,8 +82,8 @@ def test_permuted_hidden_units_permute_the_product(net, random):
 @examples
 @given(networks(), st.data())
 def test_product_is_the_weighted_mean_over_batches(net, data):
-    """The product equals the mean of the products of two batches, weighted by their numbers of
-    samples.
+    """The Hessian product equals the mean of the products of two batches, weighted by their numbers
+    of samples, up to rounding.
     """
     N = len(net.X)
     if N < 2:
@@ -102,8 +102,8 @@ def test_product_is_the_weighted_mean_over_batches(net, data):
 @examples
 @given(networks(), st.integers(-20, 20))
 def test_sample_weights_times_a_power_of_two_scale_the_product(net, power):
-    """If sample weights are multiplied by a power of two, the product is bitwise multiplied
-    by it.
+    """If all sample weights are multiplied by a power of two, the Hessian product is multiplied by
+    that power up to rounding.
     """
     if net.options["l2"]:
         return
@@ -117,7 +117,9 @@ def test_sample_weights_times_a_power_of_two_scale_the_product(net, power):
 @examples
 @given(networks(), st.integers(1, 9), st.integers(0, 1000))
 def test_block_products_equal_column_products(net, k, seed):
-    """A block product equals the products of its columns: H V = [H v1, H v2, ...]."""
+    """A block product equals the products of its columns, H V = [H v1, H v2, ...], up to
+    rounding.
+    """
     H = net.objective().hessian(net.theta)
     V = np.random.default_rng(seed).standard_normal((len(net.v), k)).astype(net.v.dtype)
     block = H @ V
@@ -129,8 +131,8 @@ def test_block_products_equal_column_products(net, k, seed):
 @examples
 @given(networks(dtypes=("float32",)))
 def test_float32_differs_from_float64_within_its_proved_bound(net):
-    """Products in float32 differ from those in float64 with equal data by at most the
-    proved bound.
+    """Products in float32 differ from those in float64 with equal data by at most the sum of the
+    allowed rounding errors of both.
     """
     H = net.objective().hessian(net.theta)
     high = H.astype("float64")
@@ -143,8 +145,8 @@ def test_float32_differs_from_float64_within_its_proved_bound(net):
 @examples
 @given(networks(rows=200), st.floats(0, 1))
 def test_chunked_passes_agree_up_to_rounding(net, share):
-    """Products of vectors and blocks that are computed in chunks to save memory differ by rounding
-    only.
+    """Products of vectors and blocks that are computed in chunks of samples, to save memory, equal
+    those computed at once up to rounding.
     """
     H = net.objective().hessian(net.theta)
     least = least_memory(lambda memory: net.objective(memory=memory).hessian(net.theta))
@@ -160,8 +162,8 @@ def test_chunked_passes_agree_up_to_rounding(net, share):
 @examples
 @given(networks(rows=12), st.data())
 def test_a_sample_weight_equals_repeated_samples(net, data):
-    """A sample of weight w counts as w samples, apart from the divisor, which is the number of
-    samples passed.
+    """A sample of weight w counts as w copies of the sample, except that the divisor of the loss
+    remains the number of rows of X.
     """
     if net.options["l2"]:
         return
@@ -180,7 +182,9 @@ def test_a_sample_weight_equals_repeated_samples(net, data):
 @examples
 @given(networks(), st.floats(1e-6, 10))
 def test_l2_shifts_the_hessian(net, l2):
-    """With an l2 penalty, the Hessian is H + l2 I."""
+    """With an l2 penalty, the Hessian is the Hessian without penalty plus l2 times the identity, up
+    to rounding.
+    """
     H = net.objective(l2=0.0).hessian(net.theta)
     other = net.objective(l2=l2).hessian(net.theta)
     gap = norm((other @ net.v).astype(float) - (H @ net.v) - l2 * net.v.astype(float))
@@ -190,8 +194,8 @@ def test_l2_shifts_the_hessian(net, l2):
 @examples
 @given(networks())
 def test_gauss_newton_is_positive_semidefinite(net):
-    """The form v'Gv is nonnegative up to its error bound, and G = H if the model is linear in its
-    parameters.
+    """For the Gauss-Newton matrix G, v'Gv is nonnegative up to rounding, and G equals the Hessian
+    if the model has a single layer.
     """
     ob = net.objective()
     G = ob.ggn(net.theta)
@@ -203,8 +207,8 @@ def test_gauss_newton_is_positive_semidefinite(net):
 
 
 def test_drawn_networks_include_kinks_skips_and_all_losses():
-    """The strategy draws networks with kinks, with skip connections, of both dtypes and of every
-    loss.
+    """The strategy draws networks with and without kinks, with and without skip connections, of
+    both dtypes and of every loss.
     """
     seen = set()
 
@@ -217,4 +221,5 @@ def test_drawn_networks_include_kinks_skips_and_all_losses():
         seen.add(("loss", net.options["loss"]))
 
     record()
-    assert len(seen) == 14  # twice two, two dtypes, eight losses
+    # with and without kinks, with and without skips, two dtypes, eight losses
+    assert len(seen) == 14

@@ -16,23 +16,28 @@ from fastcurv.structure.tables import ACTIVATIONS, LOSSES
 
 @functools.cache
 def max_derivatives(name):
-    """Return bounds on the second and third derivatives of an activation away from kinks, by
-    complex steps and differences.
+    """Return the largest absolute values of the second and third derivatives of an activation at
+    points of [-30, 30] without 0, two floats. Second derivatives are complex steps, third ones
+    their differences.
     """
-    z = np.linspace(-30, 30, 60_000)  # without 0
+    z = np.linspace(-30, 30, 60_000)  # a grid that does not contain 0, where the kinks are
     second = ACTIVATIONS[name].slope(z + 1e-100j).imag / 1e-100
     third = [np.abs(np.diff(second[side])).max() / (z[1] - z[0]) for side in (z < 0, z > 0)]
     return np.abs(second).max(), max(third)
 
 
 def _loss(ref, z, ez, rz, erz):
-    """Return error bounds of delta and rdelta and their rounding units, for each sample."""
+    """Return (delta, ed, rd, erd): bounds on |delta| and |rdelta|, each followed by its rounding
+    units, for each sample and output. `rz` bounds |rz|, and `ez` and `erz` are the units of z and
+    rz.
+    """
     cross, share = ref.loss == "cross_entropy", np.abs(ref._scale()) * np.ones((len(z), 1))
     y = np.asarray(ref.y, float)
     curve, size = 1.0, np.ones_like(z)
     if ref.loss == "mse":
         curve, size = 2.0, 2 * (np.abs(z) + np.abs(y.reshape(len(z), -1)))
-    elif LOSSES[ref.loss].given is not None:  # some are exponential, so is their third derivative
+    # the third derivative of an exponential loss is bounded by its second
+    elif LOSSES[ref.loss].given is not None:
         with np.errstate(over="ignore"):
             second = np.abs(LOSSES[ref.loss].given(z, y.reshape(len(z), -1))[2])
         curve, size = 1 + second, (1 + second) * (1 + np.abs(z)) + np.abs(y.reshape(len(z), -1))
@@ -46,8 +51,8 @@ def _loss(ref, z, ez, rz, erz):
 
 
 def units(ref, theta, v):
-    """Return the norm of the rounding units of the product ``H v`` of a `ReferenceObjective`, as a
-    float.
+    """Return the norm of the rounding units of the Hessian product ``H v`` of the
+    `ReferenceObjective` `ref` at theta, as a float.
     """
     theta, v = np.asarray(theta, float), np.asarray(v, float)
     X = np.abs(np.asarray(ref.X, float))

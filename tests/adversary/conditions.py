@@ -195,8 +195,8 @@ def near_a_measured_minimum_nothing_is_lower(draw):
 
 
 def batch_normalisation_is_never_certified(draw):
-    """Nothing is certified with batch normalisation, and success means no significant negative
-    curvature.
+    """No verdict with batch normalisation is certified, and if `minimize` reports success, the
+    Hessian has no significant negative eigenvalue.
     """
     N, d = int(draw.integers(5, 40)), int(draw.integers(1, 4))
     name = str(draw.choice(["tanh", "relu", "gelu"]))

@@ -56,8 +56,8 @@ def classify_confirms_the_verdict_of_a_run(draw):
 
 
 def one_sided_labels_leave_no_critical_point(draw):
-    """If a class has no samples, or all labels are equal, and its bias has no l2, no point is
-    critical and no run succeeds.
+    """If a class has no samples, or all labels of an output are equal, and l2 does not apply to the
+    bias of that output, no point is critical and no run succeeds.
     """
     N, d, c = int(draw.integers(1, 30)), int(draw.integers(1, 4)), int(draw.integers(2, 4))
     hidden = [int(draw.integers(1, 5)) for _ in range(int(draw.integers(0, 3)))]

@@ -106,7 +106,8 @@ def few_couplings(kind, draw, seed):
 
 def moments_of_few_couplings(power, probes, runs):
     """Return the number of runs in which a moment of the density of two coupled pairs of
-    coordinates lies within 2 stderr of the true one, and the promised fraction, 0.95.
+    coordinates lies within two standard errors of the exact moment, and the promised fraction,
+    0.95.
     """
     inside, A = 0, np.zeros((N, N))
     A[[0, 1, 2, 3], [1, 0, 3, 2]] = 1.0
@@ -119,8 +120,8 @@ def moments_of_few_couplings(power, probes, runs):
 
 
 def moments_of_a_density(power, kind, probes, runs):
-    """Return the number of runs in which a moment of the density lies within 2 stderr of the true
-    one, and the promised fraction, 0.95.
+    """Return the number of runs in which a moment of the density lies within two standard errors of
+    the exact moment, and the promised fraction, 0.95.
     """
     inside = 0
     for seed in range(runs):

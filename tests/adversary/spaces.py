@@ -157,9 +157,8 @@ def student_factor(m):
 
 
 def estimates_hold(draw, op, A, values, space, room, words):
-    """Check that the trace and the Frobenius norm are exact if they are stated to be, and otherwise
-    within a multiple of their standard errors, and that the diagonal is. `room` is the allowed
-    rounding error.
+    """Check that trace, Frobenius norm and diagonal are exact if they are stated to be, and
+    otherwise within a multiple of their standard errors. `room` is the allowed rounding error.
     """
     n, seed = len(A), int(draw.integers(2**31))
     m = int(draw.choice([*FEW_PROBES, MIN_SIGN_PROBES, n, 3 * MIN_SIGN_PROBES]))
@@ -216,7 +215,9 @@ def pairs_hold(draw, op, A, values, space, room, words):
 
 
 def every_space_agrees_with_the_matrix(draw):
-    """Results in any space agree with the dense matrix of the operator."""
+    """Eigenvalues, inertia, estimates and densities of an operator agree in any space with the
+    dense matrix of the operator.
+    """
     ob, theta, exact = drawn(draw)
     kind, space = str(draw.choice(CURVATURES)), str(draw.choice(SPACES))
     if kind == "empirical_fisher" and ob.model.batch_norm:

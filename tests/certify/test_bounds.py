@@ -89,8 +89,8 @@ def test_bounds_hold_for_every_table_and_activation(arch, dtype, act):
 
 
 def test_bounds_hold_against_the_reference_objective(dtype):
-    """Bounds hold for the error against complex steps in float64, which share no code with the
-    engine.
+    """Rounding bounds on gradient and product hold for the error against complex steps in float64,
+    which share no code with the engine.
     """
     ob, theta, v = problem([6, 8, 8, 3], "gelu", "cross_entropy", dtype)
     other = ReferenceObjective(ReferenceModel([6, 8, 8, 3], "gelu"), ob.X, ob.y, "cross_entropy")
@@ -105,8 +105,8 @@ def test_bounds_hold_against_the_reference_objective(dtype):
 
 
 def test_bounds_hold_for_systematic_rounding(arch, dtype):
-    """Bounds hold if all numbers in a sum are equal, so every addition rounds in the same direction
-    and errors do not average out.
+    """Rounding bounds hold if all numbers in a sum are equal, so every addition rounds in the same
+    direction and errors do not average out.
     """
     for N, sizes in ((3000, [2, 3, 2]), (3, [700, 5, 2])):
         ob, theta, v = problem(sizes, "softplus", "mse", dtype, X=np.full((N, sizes[0]), 0.1))
@@ -117,8 +117,8 @@ def test_bounds_hold_for_systematic_rounding(arch, dtype):
 
 @pytest.mark.usefixtures("samples_as_rows")
 def test_bounds_hold_for_wide_networks(arch):
-    """Bounds hold for wide networks, which are evaluated layer by layer with all samples at
-    once.
+    """Rounding bounds hold for wide networks, which are evaluated layer by layer with all samples
+    at once.
     """
     ob, theta, v = problem([300, 250, 2], "relu", "mse", "float32", N=70, X=np.full((70, 300), 0.1))
     assert ob.hessian(theta).layout["panel"] == 0
@@ -127,7 +127,7 @@ def test_bounds_hold_for_wide_networks(arch):
 
 @pytest.mark.usefixtures("samples_as_rows")
 def test_bounds_hold_for_samples_in_chunks(arch):
-    """Bounds hold if samples are processed in chunks, whose results are added."""
+    """Rounding bounds hold if samples are processed in chunks, whose results are added."""
     ob, theta, v = problem(
         [3, 4, 2], "relu", "mse", "float32", X=np.full((4000, 3), 0.3), memory=700_000
     )
@@ -138,7 +138,9 @@ def test_bounds_hold_for_samples_in_chunks(arch):
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("scale", [-30, -3, 3, 30])
 def test_bounds_hold_at_huge_and_tiny_scales(dtype, loss, scale):
-    """Bounds hold at scales where products underflow and for saturated and unsaturated units."""
+    """Rounding bounds hold at scales at which products underflow, and for saturated and unsaturated
+    units.
+    """
     scale = 10.0 ** (scale if dtype == "float64" else scale / 3)
     rng = np.random.default_rng(0)
     for act in ("tanh", "relu", "silu"):
@@ -158,8 +160,8 @@ def test_bounds_hold_where_products_underflow(dtype):
 
 
 def test_bounds_hold_for_mixed_scales_of_inputs_and_units(dtype):
-    """If the scales of hidden units span eight orders of magnitude, the bounds hold, and the bound
-    on the gradient exceeds its error by at most a factor of 1e6.
+    """If the scales of hidden units span eight orders of magnitude, rounding bounds hold, and the
+    bound on the gradient exceeds its error by at most a factor of 1e6.
     """
     ob, theta, v = problem([4, 8, 8, 3], "relu", "mse", dtype)
     plain = check_bounds(ob, theta, v, kinds=("hessian",))["gradient"]
@@ -175,9 +177,8 @@ def test_bounds_hold_for_mixed_scales_of_inputs_and_units(dtype):
 
 @pytest.mark.parametrize("margin", [3, 12, 40, 80])
 def test_bounds_keep_relative_accuracy_for_nearly_certain_samples(dtype, margin):
-    """If one logit exceeds the others by a large margin, the bounds hold, and the bound on the
-    gradient is at most 1e6 times the error and, for margins below 60, at most 1% of the
-    gradient.
+    """If one logit exceeds the others by a large margin, rounding bounds hold. The bound on the
+    gradient is at most 1e6 times the error and, for margins below 60, at most 1% of the gradient.
     """
     rng = np.random.default_rng(margin)
     for soft in (False, True):
@@ -199,8 +200,8 @@ def test_bounds_keep_relative_accuracy_for_nearly_certain_samples(dtype, margin)
 
 
 def test_bounds_hold_if_the_largest_logit_is_tied(dtype):
-    """Bounds hold if the logits of all classes are equal up to rounding, so that the largest
-    computed logit may not be the largest exact one.
+    """Rounding bounds hold if the logits of all classes are equal up to rounding, so that the
+    largest computed logit may not be the largest exact one.
     """
     ob, theta, v = problem([5, 8, 3], "silu", "cross_entropy", dtype)
     W, b = ob.model.unflatten(theta)[-1]
@@ -211,8 +212,8 @@ def test_bounds_hold_if_the_largest_logit_is_tied(dtype):
 
 @pytest.mark.parametrize("act", ["relu", "leaky_relu", "elu"])
 def test_bounds_hold_at_a_kink_within_rounding(act):
-    """Bounds hold if z = 0.1 + 0.2 - 0.3 has the wrong sign in float32, so that phi', or for elu
-    phi'', is that of the other side of the kink.
+    """Rounding bounds hold if the preactivation 0.1 + 0.2 - 0.3 has the wrong sign in float32, so
+    that phi', or for elu phi'', is that of the other side of the kink.
     """
     X = np.array([[0.1, 0.2, 0.3], [1.0, 2.0, 4.0]])
     ob, theta, v = problem([3, 2, 1], act, "mse", "float32", X=X)
@@ -242,8 +243,8 @@ def test_bounds_hold_near_a_critical_point(dtype, loss):
 
 
 def test_bounds_hold_for_directions_of_cancelling_products():
-    """Bounds hold and are small for a v that shifts all logits equally, for which all terms of H v
-    cancel.
+    """The rounding bound on H v holds and is small for a v that shifts all logits equally, for
+    which all terms of H v cancel.
     """
     ob, theta, v = problem([4, 6, 3], "tanh", "cross_entropy")
     shift = np.zeros(ob.n_params)
@@ -259,8 +260,8 @@ def test_bounds_hold_for_directions_of_cancelling_products():
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 @pytest.mark.parametrize("loss", engine.LOSSES)
 def test_bounds_exceed_errors_by_limited_factors(act, loss):
-    """Bounds exceed errors by factors of at most 5000 for two layers and 150 000 for five, or twice
-    that with the plain loops. Measured bounds in float32 exceed errors by at most 1%.
+    """Rounding bounds exceed errors by factors of at most 5000 for two layers and 150 000 for five,
+    or twice that with the plain loops. Measured bounds in float32 exceed errors by at most 1%.
     """
     # sums of the plain loops have smaller errors
     plain = 2 if engine.chosen_arch() == "reference" else 1
@@ -273,8 +274,8 @@ def test_bounds_exceed_errors_by_limited_factors(act, loss):
 
 
 def test_bounds_on_products_are_below_1e_minus_8():
-    """For a small network of five layers, the bounds on a product and on the gradient in float64
-    are below 1e-8 of their norms.
+    """For a small network of five layers, the rounding bounds on a product and on the gradient in
+    float64 are below 1e-8 of their norms.
     """
     for act in ("tanh", "relu", "gelu"):
         ob, theta, v = problem([8, 16, 16, 16, 16, 5], act, "cross_entropy", N=200)
@@ -285,8 +286,8 @@ def test_bounds_on_products_are_below_1e_minus_8():
 
 @pytest.mark.parametrize("power", [-850, -500, 60, 500])
 def test_bounds_grow_at_least_in_proportion_to_the_loss(power):
-    """If sample weights are multiplied by a power of two, bounds grow at least in proportion to the
-    loss, and remain finite unless squares overflow.
+    """If sample weights are multiplied by a power of two, rounding bounds grow at least in
+    proportion to the loss, and remain finite unless squares overflow.
     """
     rng = np.random.default_rng(1)
     X, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 2))

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bounds_hold_for_every_column(dtype, kind):
-    """The bound for every column of the dense matrix holds against long double, and the norm of all
-    bounds exceeds that of all errors by at most a factor of 3e4.
+    """The rounding bound on every column of the dense matrix holds against long double, and the
+    norm of all bounds exceeds that of all errors by at most a factor of 3e4.
     """
     ob, theta, v = problem([4, 5, 5, 3], "silu", "cross_entropy", dtype, l2=0.1, residual=True)
     H, truth = getattr(ob, KINDS[kind])(theta), Truth(ob, theta)

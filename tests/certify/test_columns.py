@@ -19,8 +19,8 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 @pytest.mark.parametrize("k", [300, 784, 2000])
 def test_bounds_hold_for_long_sums(arch, dtype, k):
-    """Bounds on gradient and product hold for a sum of 1 and many terms below eps, each of which is
-    rounded in the same direction.
+    """Rounding bounds on gradient and product hold for a sum of 1 and many terms below eps, each of
+    which is rounded in the same direction.
     """
     eps = float(np.finfo(dtype).eps)
     X = np.full((3, k), 0.4 * eps)
@@ -38,8 +38,9 @@ def test_bounds_hold_for_long_sums(arch, dtype, k):
 
 
 def test_bounds_hold_for_sums_of_two_products_and_over_samples(arch, dtype):
-    """Bounds on gradient and product hold for long sums ``ra W' + a V'`` over the units of a layer,
-    where ra is the derivative of the activations a along V, and for sums over many samples.
+    """Rounding bounds on gradient and product hold for sums over many samples, and for long sums
+    ``ra W' + a V'`` over the units of a layer. Here ra is the derivative of the activations a along
+    V.
     """
     for sizes, N in (([700, 600, 2], 4), ([3, 2, 2], 5000)):
         rng = np.random.default_rng(N)
@@ -93,8 +94,8 @@ def test_bounds_hold_for_every_column_of_random_networks(seed, kernels):
 
 
 def test_column_bounds_hold_for_inactive_relu_units(dtype):
-    """Column bounds hold if some relu units are inactive on all samples, and are positive for the
-    incoming weights of the active unit.
+    """Rounding bounds on the columns of the Hessian hold if some relu units are inactive on all
+    samples, and are positive for the incoming weights of the active unit.
     """
     model = fc.MLP([2, 3, 1], activation="relu", dtype=dtype, bias=False)
     theta = np.array([0, 0, 0, 0, 0, 0, 0.3, -0.7, 0.2], dtype)
@@ -109,8 +110,8 @@ def test_column_bounds_hold_for_inactive_relu_units(dtype):
 
 
 def test_column_bounds_hold_for_wide_networks(dtype):
-    """Column bounds hold for layers of up to 600 units, for twelve random columns that are compared
-    with long double.
+    """Rounding bounds on the columns of the Hessian hold for layers of up to 600 units, for twelve
+    random columns that are compared with long double.
     """
     rng = np.random.default_rng(2)
     for sizes, act in (([20, 600, 3], "tanh"), ([600, 8, 300, 2], "gelu")):
@@ -129,8 +130,8 @@ def test_column_bounds_hold_for_wide_networks(dtype):
 
 
 def test_bounds_hold_for_rows_of_the_jacobian(dtype):
-    """The bound on each row ``J' e_i`` of the Jacobian holds against a backward pass in long
-    double.
+    """The rounding bound on each row ``J' e_i`` of the Jacobian holds against a backward pass in
+    long double.
     """
     rng = np.random.default_rng(4)
     nets = [([4, 6, 6, 2], "gelu"), ([300, 5, 2], "relu"), ([3, 2], ())]

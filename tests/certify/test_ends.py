@@ -79,7 +79,7 @@ def test_recomputed_states_give_the_same_bounds(monkeypatch):
 
 
 def test_bounds_hold_for_jacobians_with_skip_connections():
-    """Bounds on the rows of a float32 Jacobian with skip connections hold, compared with float64,
+    """Rounding bounds on the rows of a float32 Jacobian with skip connections hold against float64,
     and exceed the largest error by a factor of at most 1000.
     """
     ob, theta, _ = problem([3, 4, 4, 4, 2], "tanh", residual=True, dtype="float32")

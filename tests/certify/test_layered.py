@@ -48,8 +48,9 @@ def exact(ob, theta):
 @pytest.mark.parametrize("step", [None, 7])
 @pytest.mark.parametrize("seed", range(30))
 def test_the_matrix_lies_within_its_bounds(seed, step, monkeypatch):
-    """Every column of the assembled Hessian differs from that in long double by at most its bound,
-    also in units of the parameters over six decades, with samples in one block or several.
+    """Every column of the Hessian that is assembled layer by layer differs from that in long double
+    by at most its bound. The same holds in units of the parameters over six decades, and with
+    samples in several blocks.
     """
     ob, theta, rng = drawn(seed)
     if step is not None:
@@ -68,8 +69,8 @@ def test_the_matrix_lies_within_its_bounds(seed, step, monkeypatch):
 
 
 def test_the_bounds_of_the_matrix_include_underflow():
-    """Error bounds of the assembled Hessian hold for tiny sample weights, for a saturated unit and
-    for parameters near 1e-165, whose squares underflow.
+    """Error bounds of the Hessian that is assembled layer by layer hold for tiny sample weights,
+    for a saturated unit and for parameters near 1e-165, whose squares underflow.
     """
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((5, 2)), rng.standard_normal((5, 2))
@@ -139,8 +140,8 @@ def test_the_gauss_newton_matrix_lies_within_its_bounds(activation, rng):
 
 
 def test_classify_and_inertia_use_the_assembled_matrix(rng):
-    """If all samples are in memory, `classify` and `inertia` use the assembled Hessian, whose error
-    bound is at most ten times that of operator products.
+    """If all samples are in memory, `classify` and `inertia` use the Hessian that is assembled
+    layer by layer, whose error bound is at most ten times that of operator products.
     """
     model = fc.MLP([12, 20, 12, 3], "tanh")
     X, y = rng.standard_normal((90, 12)), rng.integers(3, size=90)

@@ -38,8 +38,8 @@ def largest_change(ob, theta, radius, rng, trials, c=1.0):
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 def test_third_bound_lies_above_third_differences(act, loss):
     """`third_bound` is at least the change of the Hessian between opposite points of a ball divided
-    by their distance, for networks with skips, without biases, with weights and with soft targets,
-    and for radii from 1e-3 to 1.
+    by their distance. Networks have skips, no biases, weights or soft targets, and radii are 1e-3
+    to 1.
     """
     rng = np.random.default_rng([len(act), len(loss)])
     for case in range(4):
@@ -65,8 +65,8 @@ def test_third_bound_lies_above_third_differences(act, loss):
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 def test_the_third_bound_holds_in_other_units(act, loss):
-    """`third_bound_in_units` holds in units of each parameter from 1e-3 to 1. Units of 1 give
-    `third_bound`, and a common unit scales the bound by its cube.
+    """`third_bound_in_units` bounds the change of the Hessian in units of each parameter from 1e-3
+    to 1. Units of 1 give `third_bound`, and a common unit scales the bound by its cube.
     """
     rng = np.random.default_rng([len(act), len(loss), 1])
     for case in range(3):
@@ -106,8 +106,8 @@ def test_units_that_cancel_input_scales_keep_the_third_bound():
 
 @pytest.mark.parametrize("act", ["tanh", "gelu", "relu"])
 def test_bound_on_third_derivatives_holds_for_wide_networks_and_zero_weights(act):
-    """`third_bound` holds for layers of up to 600 units, some zero weights, units without input
-    weights, and a zero theta.
+    """`third_bound` bounds the change of the Hessian for layers of up to 600 units, some zero
+    weights, units without input weights, and a zero theta.
     """
     rng = np.random.default_rng(0)
     ob, theta = objective([300, 600, 3], act, "cross_entropy")

@@ -117,8 +117,8 @@ def error_and_bound(true, claimed):
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("dtype", ENDS)
 def test_bounds_hold_at_the_ends_of_the_range(dtype, seeds):
-    """Bounds on gradients, values and products hold for numbers of 1e-200 to 1e200, or 1e-25 to
-    1e25 in float32.
+    """Rounding bounds on gradients, values and products hold for numbers of 1e-200 to 1e200, or
+    1e-25 to 1e25 in float32.
     """
     found = {}
     with np.errstate(all="ignore"):
@@ -129,8 +129,8 @@ def test_bounds_hold_at_the_ends_of_the_range(dtype, seeds):
 
 
 def test_bounds_hold_for_underflow_that_is_multiplied_later():
-    """Bounds hold if a derivative of 1e-328 underflows to 0 in float64 but is later multiplied by
-    1e65, so that the entry of the product is not 0.
+    """Rounding bounds hold if a derivative of 1e-328 underflows to 0 in float64 but is later
+    multiplied by 1e65, so that the entry of the product is not 0.
     """
     model = fc.MLP([1, 1, 1, 1], "identity", bias=False)
     ob = fc.Objective(model, [[-6.455234001461954e-183]], [[-7.762905554382592e64]], loss="mse")
@@ -143,8 +143,8 @@ def test_bounds_hold_for_underflow_that_is_multiplied_later():
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("dtype", ENDS)
 def test_a_normalised_unit_of_scale_0_does_not_count_as_a_kink(dtype, residual):
-    """Batch normalisation with gamma and beta of exactly 0 gives z = 0 without a kink, so bounds
-    hold and include no jump of relu'.
+    """Batch normalisation with gamma and beta of exactly 0 gives z = 0 without a kink, so rounding
+    bounds hold and include no jump of relu'.
     """
     rng = np.random.default_rng(3)
     model = fc.MLP([2, 3, 3, 2], "relu", dtype=dtype, batch_norm=True, residual=residual)

@@ -61,7 +61,7 @@ TABLE = [
     ({**ZEROS, **PROOF}, "degenerate", False, "zero eigenvalues"),
     ({**MIN, **PROOF, "strict": False}, "minimum", False, "measured signs"),
     ({**MIN, **PROOF, "n_kinks": 2}, "minimum", True, "kantorovich"),
-    # Symmetries explain one eigenvalue, and no other has a sign.
+    # A symmetry explains the only eigenvalue, so no eigenvalue has a sign.
     ({**ZEROS, **PROOF, "n_positive": 0, "n_symmetry": 1}, "degenerate", False, "zero eigenvalues"),
     # No theorem holds.
     (MIN, "minimum", False, "measured signs"),

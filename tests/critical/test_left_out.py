@@ -157,8 +157,8 @@ def test_no_minimum_is_proved_far_from_one_or_at_a_saddle():
 
 
 def test_one_step_predictions_take_a_newton_step_without_the_sample():
-    """One-step results equal those of a Newton step without the sample by dense matrices, for
-    losses with coupled outputs and for sparse samples.
+    """One-step leave-one-out results equal those of a Newton step without the sample by dense
+    matrices, for losses with coupled outputs and for sparse samples.
     """
     for loss, sizes in (("mse", (3, 4, 2)), ("cross_entropy", (3, 3, 3))):
         ob, theta = fitted(9, sizes, loss, weights=True)

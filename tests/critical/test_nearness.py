@@ -38,9 +38,9 @@ def test_only_critical_test_points_are_classified_as_near(case):
 
 @pytest.mark.parametrize("scale", [1e-100, 1e-8, 1.0, 1e8, 1e100])
 def test_the_threshold_is_a_fraction_of_the_loss_above_its_bound(scale):
-    """A point is near if the predicted decrease of Newton's step is at most 1e-8 of the loss above
-    its lower bound, at every scale of the loss. The stated tolerance of the gradient corresponds to
-    that threshold.
+    """A point counts as near a critical point if the predicted decrease of Newton's step is at most
+    1e-8 of the loss above its lower bound, at every scale of the loss. The stated tolerance of the
+    gradient corresponds to that threshold.
     """
     for distance, near in ((1e-4, True), (1.4e-4, True), (1.5e-4, False), (1e-2, False)):
         ob = bowl(0.0, scale, scale, 0.0)
@@ -75,8 +75,8 @@ def test_nearness_does_not_depend_on_units_of_parameters():
 
 
 def test_a_large_parameter_does_not_loosen_the_tolerance_of_others():
-    """For f = (b - c)^2 + w^2 / 2 at b = c and w = 1e-3, the point is not near,
-    however large c is.
+    """For f = (b - c)^2 + w^2 / 2, the point b = c, w = 1e-3 does not count as near the critical
+    point, however large c is.
     """
     for centre in (0.0, 1e5, 1e8):
         ob = QuadraticObjective(np.diag([2.0, 1.0]), np.array([centre, 0.0]))
@@ -129,7 +129,7 @@ def test_balanced_rows_do_not_depend_on_units_and_omit_rows_below_their_noise(rn
 @pytest.mark.parametrize("dense_below", [4096, 1])
 def test_the_gradient_tolerance_separates_near_and_far_gradients(dense_below):
     """For gradients from rounding error to far above the threshold, the tolerance stated at one
-    point predicts whether the others count as near.
+    point predicts whether other points count as near a critical point.
     """
     ob = QuadraticObjective(np.diag([1.0, 2.0, 5.0]), offset=1.0)
     u = np.array([1.0, 1.0, 1.0])
@@ -181,8 +181,8 @@ def test_a_theta_whose_squares_overflow_is_classified_by_products():
 @pytest.mark.parametrize("low", [0.3, -0.3])
 @pytest.mark.parametrize("units", [np.ones(5), np.array([1.0, 2.0, 0.1, 3.0, 0.5])])
 def test_the_decrement_matches_its_formula(low, units, rng):
-    """The decrement equals ``g'|H|^-1 g / 2`` in the units of the eigenpairs, in any units if H is
-    definite, and is reduced by errors of H or g.
+    """The Newton decrement equals ``g'|H|^-1 g / 2`` in the units of the eigenpairs, in any units
+    if H is definite, and is reduced by errors of H or g.
     """
     Q = np.linalg.qr(rng.standard_normal((5, 5)))[0]
     values = np.r_[low, np.linspace(0.5, 4, 4)]

@@ -1,5 +1,5 @@
 """Objectives or operators whose functions were replaced by subclasses, attributes or wrappers have
-no proofs; unchanged ones keep theirs.
+no proofs, and unchanged ones keep theirs.
 """
 
 import copy

@@ -103,8 +103,8 @@ def test_every_failed_hypothesis_prevents_a_kink_proof(changed, words):
 
 
 def test_units_of_slopes_allow_a_proof_for_weak_coupling():
-    """With a coupling of 1e-6 the proof fails in the units of theta, where ``1 / beta`` is tiny,
-    and holds in units of the slope.
+    """With a coupling of 1e-6 between slope and theta, the proof of a minimum at a kink fails in
+    the units of theta, where ``1 / beta`` is tiny, and holds in units of the slope.
     """
     found = prove_kink_minimum(Quadratic((1.0, 2.0), 1e-6, third=1.0), AT + [1e-9, 1e-9, 0.0])
     assert found.certified and found.min_abs_eigenvalue_bound > 1e-3
@@ -112,8 +112,8 @@ def test_units_of_slopes_allow_a_proof_for_weak_coupling():
 
 @pytest.mark.parametrize("L", [1e-3, 1.0, 1e3])
 def test_radius_for_two_signs_is_close_to_the_largest_valid_one(L):
-    """For the bound ``L(r) = L (1 + r)`` on the third derivative, the returned radius is at most
-    the largest valid one, the solution of ``L (1 + r) r = margin``, and at least 30% of it.
+    """For the bound ``L(r) = L (1 + r)`` on the third derivative, the largest valid radius solves
+    ``L (1 + r) r = margin``. The returned radius is at most that one, and at least 30% of it.
     """
     radius = radius_of_opposite_signs(-0.5, 2.0, lambda r: L * (1 + r))
     sharp = (-1 + (1 + 2 / L) ** 0.5) / 2

@@ -529,7 +529,7 @@ def test_only_definite_matrices_are_factored():
 
 def test_the_flat_ratio_is_at_most_one():
     """The ratio ``||Hg|| / (||H|| ||g||)`` is at most 1, and is 1 if g is the top eigenvector, even
-    if the estimate of ||H|| from another start is too small.
+    if the power steps that estimate ||H|| miss this vector.
     """
     n = 300
     values = np.linspace(0.9, 1.0, n)

@@ -22,7 +22,7 @@ from .. import nets
 
 every_form = pytest.mark.parametrize("b_form", ["padded", "packed", "plain"])
 LENGTHS = [*range(1, 18), 31, 33, 47, 48, 49, 63, 64, 65, 127, 129]
-# including multiples of the slice of 128 and one more
+# including one more than a slice of 384 or 512 numbers
 DEPTHS = [1, 2, 3, 5, 16, 127, 128, 129, 255, 256, 257, 385, 513, 600, 769]
 
 
@@ -175,8 +175,8 @@ def with_memory_layout(array, how):
 
 
 def test_products_accept_operands_of_any_strides(arch, dtype, rng):
-    """A and an unpacked B may have any strides. BLAS is tested only with matrices that have one
-    stride of one number, as all passes use.
+    """Products are exact for A and an unpacked B of any strides. BLAS is tested only with matrices
+    that have a stride of one number along rows or columns, as in all passes.
     """
     hows = ["C", "F", "rows apart", "inside", "off by one"]
     if arch != "blas":

@@ -171,8 +171,8 @@ def test_nan_affects_only_its_row(arch, dtype):
 
 
 def test_losses_accept_any_stride_between_rows_of_targets(arch, dtype):
-    """Results for targets of any row stride agree up to two roundings, since a compiler may
-    contract a product for one stride and not for another.
+    """Losses and their derivatives for targets of any row stride agree up to two roundings, since a
+    compiler may contract a product for one stride and not for another.
     """
     for kind in KERNELS:
         z, y, weight = draw_loss_case(kind, 7, 5, dtype, np.random.default_rng(7), soft=True)

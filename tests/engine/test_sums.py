@@ -140,16 +140,16 @@ def curvature_form(x, units):
 
 @but_blas
 def test_quadratic_forms_in_the_transposed_layout_are_summed_in_the_stated_chains(arch, dtype):
-    """The number of small terms lost in a sum is that of the stated chains: one over units and
-    samples of a panel for the curvature term, and one over blocks of samples for the output term.
-    In float64, joining the chains loses up to half a unit in the last place each.
+    """The number of small terms lost in a sum is that of the stated chains. There is one chain over
+    units and samples of a panel for the curvature term, and one over blocks of samples for the
+    output term. In float64, joining the chains loses up to half a unit in the last place each.
     """
     N, units = 1024, 3
     s, eps = _engine.summation_order(arch, dtype), float(np.finfo(dtype).eps)
     alone = np.zeros((N, 1), dtype)
     alone[0] = 1
     x = np.where(alone == 1, alone, np.array(np.sqrt(0.4 * eps), dtype))
-    with laid_out(across=128):  # one panel of 128 lines
+    with laid_out(across=128):  # one panel of 128 cache lines of samples
         totals = [
             (curvature_form(x, units) - curvature_form(alone, units), units, N),
             (top_form(x) - top_form(alone), 1, s["block_rows"]),

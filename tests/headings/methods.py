@@ -46,8 +46,8 @@ def permutations(d):
 
 
 def one_start(d):
-    """Return the numbers of `many_starts` as they would be for equal starts: a single end, and no
-    distances.
+    """Return the numbers of `many_starts` as they would be for equal starts: a single loss, and
+    outputs that do not differ.
     """
     return {"distinct": 1, "apart": [0.0 for _ in d["apart"]]}
 

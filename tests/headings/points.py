@@ -319,8 +319,8 @@ def planes_without_hidden_units(d):
 
 
 def descent_in_all_weights(d):
-    """Return the verdicts, indices and losses that `two_weights` has for minima over two weights,
-    replaced by those of the points at which descent in all weights ends.
+    """Return the entries `kinds`, `negative` and `before` of `two_weights` for the points at which
+    descent in all weights ends, in place of the minima over two weights.
     """
     kinds = np.full(len(d["after"]), "minimum")
     return {"kinds": kinds, "negative": np.zeros(len(kinds)), "before": d["after"]}
@@ -340,8 +340,8 @@ def two_weights(d):
 
 
 def half_of_the_directions(d):
-    """Return the fraction of random directions with negative curvature for a Hessian of which half
-    of the eigenvalues are 1 and half -1, as the entry `falling` of `hidden_way_out`.
+    """Return the entry `falling` of `hidden_way_out`, the fraction of random directions with
+    negative curvature, for a Hessian with eigenvalues 1 and -1 in equal numbers.
     """
     v = np.random.default_rng(0).standard_normal((1000, 60))
     return {"falling": np.mean(np.square(v) @ np.repeat([1.0, -1.0], 30) < 0)}

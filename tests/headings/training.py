@@ -13,8 +13,8 @@ MLP = fc.MLP
 
 
 def methods_exchanged(one, other):
-    """Return a control that exchanges the numbers of gradients and the decreases of the loss of two
-    methods.
+    """Return a control that exchanges two methods in the numbers of gradients and in the iterations
+    after which the loss has halved.
     """
 
     def control(d):

@@ -33,9 +33,9 @@ pytestmark = pytest.mark.by_day(one_of="dtype")
 @pytest.mark.parametrize("name", ["uniform", "hessian", "under", "geometric"])
 @pytest.mark.parametrize("orthogonality_tol", [None, 1e-3])
 def test_lanczos_relation_holds_within_its_error_bound(name, dtype, orthogonality_tol, rng):
-    """After 80 steps, with the default and with a larger loss of orthogonality, the Lanczos
-    relation ``A Q' = Q' T + (next row)' B`` holds within the bounds `err` of the run, and the rows
-    of Q are orthonormal.
+    """The Lanczos relation ``A Q' = Q' T + (next row)' B`` holds after 80 steps within the bounds
+    `err` of the run, and the rows of Q are orthonormal. The allowed loss of orthogonality is the
+    default or larger.
     """
     spectrum = SPECTRA[name](rng)
     op = Prescribed(spectrum, seed=3, dtype=dtype)

@@ -152,9 +152,9 @@ PARAMETERS = {
 @pytest.mark.parametrize("spectrum", SPECTRA)
 @pytest.mark.parametrize("problem", PARAMETERS)
 def test_steps_solve_their_subproblem_within_the_space(problem, spectrum, power, rng):
-    """The length, predicted decrease and residual of a step equal those from a full decomposition
-    of T, whether the step was found from factors or eigenvectors of T, at the first or a later
-    check, or after a change of the parameter.
+    """The length, predicted decrease and residual of a step that solves a subproblem equal those
+    from a full decomposition of T. The step is found from factors or eigenvectors of T, at the
+    first or a later check, or after a change of the parameter.
     """
     values, n = SPECTRA[spectrum], 40
     P = np.linalg.qr(rng.standard_normal((n, n)))[0]

@@ -50,8 +50,8 @@ def test_products_are_linear(net, factor, seed):
 @examples
 @given(networks(), st.randoms(use_true_random=False))
 def test_sample_order_changes_results_only_by_rounding(net, random):
-    """If samples are permuted, the product changes only by rounding, because the loss is a mean
-    over samples.
+    """If samples are permuted, the Hessian product changes only by rounding, because the loss is a
+    mean over samples.
     """
     order = list(range(len(net.X)))
     random.shuffle(order)

@@ -169,8 +169,8 @@ SCENES = {  # preparation, calls by name, and the number of attempts of which th
     "scene", ["tall", *(pytest.param(s, marks=pytest.mark.nightly) for s in ("wide", "algorithms"))]
 )
 def test_ctrl_c_ends_calls_within_200_ms(scene, clock, python):
-    """After Ctrl-C a compiled pass raises KeyboardInterrupt, an algorithm raises or returns what it
-    has found, within 200 ms, and later results do not change. By day the limit is a second of
+    """Within 200 ms after Ctrl-C, a compiled pass raises KeyboardInterrupt, and an algorithm raises
+    or returns what it has found. Later results do not change. By day the limit is a second of
     processor time, which does not depend on the load.
     """
     prepare, calls, tries = SCENES[scene]

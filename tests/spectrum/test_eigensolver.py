@@ -337,7 +337,8 @@ def test_the_proved_error_is_close_to_its_formula(n, rng):
 @pytest.mark.parametrize("n", [1, 7, 300])
 def test_the_proof_adds_a_bound_on_its_own_rounding(n):
     """If V'V - I and AV - V diag(values) are exactly 0, the proved error is that of the roundings
-    in their computation: gamma of the depth of the sums (Higham 2002, section 3.1) times the norms.
+    in their computation. It is gamma of the depth of the sums (Higham 2002, section 3.1) times the
+    norms.
     """
     values = np.linspace(0.25, 1.0, n)
     depth = min(linalg.INNER_SLICE_LENGTH, n) + -(-n // linalg.INNER_SLICE_LENGTH) + 4

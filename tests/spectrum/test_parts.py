@@ -133,8 +133,8 @@ def test_a_single_wanted_value_needs_no_probe_for_copies():
 @pytest.mark.parametrize("m", [MIN_SPREAD_ESTIMATES, MIN_SPREAD_ESTIMATES + 1, 40])
 def test_the_variance_of_a_trace_counts_every_entry(m):
     """The standard error of a trace from sign probes is the larger of the spread of its estimates
-    and the widened error from twice the sum of the variances of ``v_i (Hv)_i``, here computed from
-    explicit entries.
+    and a widened error. The latter is computed here from explicit entries, as twice the sum of the
+    variances of ``v_i (Hv)_i``.
     """
     rng = np.random.default_rng(5)
     A = rng.standard_normal((30, 30))
@@ -221,8 +221,8 @@ def test_a_search_makes_few_convergence_checks(monkeypatch):
 
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
 def test_a_probe_for_copies_compares_its_ritz_values_with_the_earlier_ones(which, monkeypatch):
-    """A probe for missed copies returns 1 only if its Ritz values equal the earlier ones within the
-    tolerance, and -1 only if they differ.
+    """`check_probe`, which ends a probe for missed copies, returns 1 only if its Ritz values equal
+    the earlier ones within the tolerance, and -1 only if they differ.
     """
     whole, ends = eigsh.ThickRestart.check_probe, []
 

@@ -43,7 +43,7 @@ def test_eigenpairs_equal_those_of_the_dense_matrix(sizes, N, which, dtype):
     found = fc.eigsh(H, 5, which, seed=0)
     size = np.abs(every).max()
     searched = found.n_products > 0
-    # The error of a Ritz value is at most its squared residual over the gap, here at least size /
+    # The error of a Ritz value is at most its squared residual over the gap, which exceeds size /
     # 8.
     error = 8 * found.residuals.max() ** 2 / size if searched else 0.0
     # LAPACK's eigenvalues are off by up to n roundings, and each product adds one rounding.
@@ -183,7 +183,7 @@ def test_a_search_is_used_where_it_costs_less_than_the_matrix():
 @pytest.mark.parametrize(("sizes", "N"), NETS)
 def test_small_networks_have_exact_densities_and_sums(sizes, N, dtype):
     """For small networks, densities, traces, diagonals and Frobenius norms are computed from the
-    matrix without error, unless fewer probes are cheaper than the matrix.
+    matrix without error, unless the matrix costs more than probes or few probes are requested.
     """
     ob, theta = small_objective(sizes, N, dtype=dtype)
     H, n = ob.hessian(theta), len(theta)

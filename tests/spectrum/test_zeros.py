@@ -18,7 +18,7 @@ VALUES = np.r_[-np.linspace(0.1, 1, 16), np.zeros(22), np.linspace(0.2, 3, 60)]
 
 def test_symmetry_zeros_add_no_negative_mass(rng):
     """If 22 of 98 eigenvalues are 0 up to rounding, the mass of negative eigenvalues is that of the
-    16 negative ones, and half of the zeros are its standard error.
+    16 negative ones, and its standard error is that of half of the zeros.
     """
     values = np.linalg.eigvalsh(symmetric(rng, VALUES))
     assert (values[16:38] < 0).any() and (values[16:38] > 0).any()

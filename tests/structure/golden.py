@@ -31,9 +31,9 @@ NETS: dict[str, dict[str, Any]] = {
 
 
 def points(ob: Any, theta: Any) -> dict[str, Any]:
-    """Return a dict of points by name: theta, 9 theta, which saturates units, 0 theta, and copies
-    of theta in which a unit has zero input weights, a unit has zero output weights, or two units
-    have equal input weights. A network without hidden layer has only the first three.
+    """Return a dict of points by name: theta, 9 theta, which saturates units, 0 theta, and three
+    copies of theta. In the copies a unit has zero input weights, a unit has zero output weights, or
+    two units have equal input weights. A network without hidden layer has no copies.
     """
     found = {"plain": theta, "large": 9 * theta, "zero": 0 * theta}
     if len(ob.model.shapes) < 2:

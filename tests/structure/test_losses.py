@@ -258,9 +258,9 @@ def test_verdicts_without_bounds_never_claim_a_proof(known):
 )
 @pytest.mark.parametrize("kind", ["dense", "blocks"])
 def test_kinks_are_counted_for_losses_without_bounds(phi, kind, rng):
-    """For a loss without bounds, kinks are counted at zero weights, where the Hessian is positive
-    on one side of the kinks and the loss decreases on the other, and the point is not called a
-    minimum.
+    """For a loss without bounds, kinks are counted at zero weights, and the point is not called a
+    minimum. There the Hessian is positive on one side of the kinks and the loss decreases on the
+    other.
     """
     names = [fc.Activation(rowwise_tanh) if name == "own" else name for name in np.ravel(phi)]
     X, y = rng.standard_normal((60, 4)), np.abs(rng.standard_normal(60))

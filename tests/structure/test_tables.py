@@ -124,8 +124,8 @@ def test_the_first_loss_for_targets_of_a_kind_suits_them():
 
 
 def test_bounds_of_each_row_hold_for_its_formulas():
-    """Bounds on first and second derivatives hold for the formulas of each table row, for z from
-    -30 to 30 except at kinks.
+    """The bounds in each table row are at least the first and second derivatives of the row's
+    formulas, for z from -30 to 30 except at kinks.
     """
     z = np.linspace(-30, 30, 60_001) + 1e-4
     for name, row in tables.ACTIVATIONS.items():

@@ -39,8 +39,8 @@ def verdicts_from_products_hold(draw):
 
 
 def a_weak_eigenvalue_is_not_overlooked(draw):
-    """If all eigenvalues but one are positive, the verdict is the one that follows from the sign of
-    the remaining eigenvalue, degenerate or undecided. Only the first is certified.
+    """If all eigenvalues but one are positive, the verdict follows from the sign of the remaining
+    eigenvalue, or is degenerate or undecided. Only a verdict with the right sign is certified.
     """
     n = int(draw.integers(2, 40))
     values = np.abs(draw.standard_normal(n)) + 0.05

@@ -108,9 +108,9 @@ def softmax(z):
 
 
 def built_in_loss(name, z, y):
-    """Return the terms of a built-in loss and its first and second derivatives with respect to the
-    outputs, without cancellation. Second derivatives are matrices for cross entropy, and otherwise
-    diagonals.
+    """Return the terms of the named built-in loss for outputs z and targets y, and its first and
+    second derivatives with respect to z, without cancellation. Second derivatives are matrices for
+    cross entropy, and otherwise diagonals.
     """
     e = np.exp(-np.abs(z))
     if name == "mse":

@@ -211,8 +211,8 @@ def test_padded_copies_and_packing_keep_all_numbers(arch, dtype, rng):
 
 
 def test_sums_of_epilogues_ignore_the_padding(arch, dtype, rng):
-    """The sums that an epilogue accumulates, of c p and of f q c^2 with a factor f of the
-    activation, are exact for whole numbers, and ignore NaN in the padding.
+    """For matrices c, p and q of whole numbers, an epilogue accumulates the sums of c p and of f q
+    c^2, with a factor f of the activation, exactly, and ignores NaN in the padding.
     """
     for rows, cols in itertools.product([1, 3, 13], [*range(1, 18), 31, 33, 64, 65, 130]):
         c, p, q = (random_integers(rng, (rows, cols), dtype) for _ in range(3))

@@ -13,7 +13,9 @@ from ..nets import ACTIVATIONS, LENGTHS, PIECEWISE_LINEAR
 
 
 def true_activation(name, z):
-    """Return phi, phi' and phi'' of z in long double, with left derivatives at kinks."""
+    """Return (phi, phi', phi'') of the named activation at z in long double, with left derivatives
+    at kinks.
+    """
     return activation(name, z.astype(LD))
 
 

@@ -62,8 +62,8 @@ def test_pairs_are_right_and_their_bounds_hold(name, which, dtype, rng):
     ],
 )
 def test_values_resolved_by_the_tolerance_are_all_found(name, which, tol, rng):
-    """All eigenvalues that the tolerance distinguishes are found: values of 1e-10 of the norm that
-    differ by as much, and a lowest one 1e-4 times as large as the highest.
+    """All eigenvalues that the tolerance distinguishes are found, such as values and gaps of 1e-10
+    of the norm, and a lowest eigenvalue of 1e-4 of the norm.
     """
     spectrum = SPECTRA[name](rng)
     pairs = eigsh(Prescribed(spectrum, seed=1), 4, which, tol=tol, seed=2)

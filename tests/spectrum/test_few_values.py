@@ -135,8 +135,8 @@ def test_no_pair_is_converged_if_the_budget_ends_with_the_first_start():
 
 
 def test_pairs_with_possibly_missed_multiplicity_are_not_converged():
-    """The array, the repr and the HTML table report pairs that may lack a copy as not converged,
-    and isolated outliers as converged.
+    """Pairs that may lack a copy are reported as not converged in the array `converged`, the repr
+    and the HTML table, and isolated outliers as converged.
     """
     values = np.sort(np.r_[np.repeat(np.linspace(-3, 0, 60), 2), 40, 50, 60])
     op = LinearOperator((123, 123), lambda v: values * v.reshape(-1), dtype=float)

@@ -71,7 +71,7 @@ def test_matrix_summed_over_rows_equals_matrix_from_products(loss, dtype, l2):
         A, products = H.to_dense(), H.n_products
         summed, count = matrix_of(H)
         assert count == 0 and H.n_products == products and summed.dtype == np.float64
-        # each way sums N terms of the last layers' widths, in the plan's dtype
+        # Both ways sum over N samples and the widths of the last layers in the dtype of the plan.
         assert np.abs(summed - A).max() <= 64 * EPS[dtype] * np.abs(A).max()
         assert np.array_equal(summed, summed.T)
     found = fc.eigsh(H, 30, "LA", space="parameters")

@@ -25,7 +25,7 @@ from .test_losses import KINDS, check_nothing_is_certified
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
 TANH = nets.OWN["hyperbolic"]
-SMALL = [*nets.OWN][:5]  # those that do not grow faster than z
+SMALL = [*nets.OWN][:5]  # user-defined activations that do not grow faster than z
 
 
 def drawn(rng, names, N=None, **options):

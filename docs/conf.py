@@ -244,12 +244,23 @@ def linked(text, names):
     return re.sub(rf"{fence}|{name}", link, text, flags=re.DOTALL | re.MULTILINE)
 
 
+def linked_to_generated(text):
+    """Return a page with its links to sources replaced by links to the pages that are generated
+    from these sources, which a repository does not have.
+    """
+    text = text.replace("](../examples/)", "](gallery.md)")
+    text = text.replace("](../fastcurv/__init__.py)", "](api.rst)")
+    return re.sub(
+        r"\]\(\.\./examples/(\w+)\.py\)", lambda found: f"](#{found[1].replace('_', '-')})", text
+    )
+
+
 def setup(app):
     """Sphinx's hook: pages are read with their links."""
 
     def read(app, page, source):
         if Path(app.env.doc2path(page)).suffix == ".md":
-            source[0] = linked(source[0], fc.__all__)
+            source[0] = linked(linked_to_generated(source[0]), fc.__all__)
 
     app.connect("source-read", read)
 

@@ -15,6 +15,7 @@ PLACEHOLDER = "github.com/OWNER/fastcurv"
 FILES = (
     "pyproject.toml",
     "README.md",
+    "docs/install.md",
     "CHANGELOG.md",
     "CITATION.cff",
     "SECURITY.md",

@@ -267,8 +267,10 @@ def test_headings_hold_at_the_size_of_the_gallery(run, name):
 def found_in_the_table_of_papers():
     """Return the last column of the table in docs/papers.md by the names of the examples."""
     page = (FOLDER.parent / "docs/papers.md").read_text()
-    rows = re.findall(r"^\| .+? \| \{ref\}`.+? <(.+?)>` \| (.+?) \|$", page, re.MULTILINE)
-    return {anchor.replace("-", "_"): words for anchor, words in rows}
+    rows = re.findall(
+        r"^\| .+? \| \[.+?\]\(\.\./examples/(\w+)\.py\) \| (.+?) \|$", page, re.MULTILINE
+    )
+    return dict(rows)
 
 
 def test_numbers_in_the_table_of_papers_match_the_examples(module):

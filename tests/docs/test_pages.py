@@ -30,6 +30,8 @@ WRITTEN = sorted(
 )
 PAGES = [ROOT / "README.md", *WRITTEN]
 N_PAGE_PROCESSES = 8  # number of processes that run the code of all pages
+# a block of code, and the output that is shown below it
+PRINTED = re.compile(r"```python\n((?:(?!```).)*)```\n\n```\n(.*?)```", re.DOTALL)
 
 
 def blocks(page):
@@ -130,7 +132,7 @@ def test_the_page_on_diagnosis_lists_every_cause():
 
 def test_pages_belong_to_a_group_and_their_links_have_targets():
     """Every page belongs to one of four groups, and its links lead to existing files of the
-    repository or, for generated pages, are roles or names in code.
+    repository. No page has a role of Sphinx in place of a link, because other viewers print it.
     """
     trees = {}
     for page in WRITTEN:
@@ -150,6 +152,7 @@ def test_pages_belong_to_a_group_and_their_links_have_targets():
     pages = [*PAGES, *ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md")]
     generated = {ROOT / "docs" / name for name in ("gallery.md", "_pictures.md", "api.rst")}
     for page in pages:
+        assert not re.search(r"\{(doc|ref)\}`", page.read_text()), page.name
         for target in re.findall(r"\]\((?!https?:|#)([^)\s#]+)", page.read_text()):
             there = (page.parent / target).resolve()
             assert there.exists() and there not in generated, (page.name, target)
@@ -185,6 +188,14 @@ def test_public_names_in_code_link_to_their_reference_pages():
     )
 
 
+def test_links_to_sources_become_links_to_generated_pages():
+    """On the site, links to the sources of generated pages lead to these pages."""
+    text = "[gallery](../examples/), [API](../fastcurv/__init__.py), [it](../examples/left_out.py)"
+    assert function_of_conf("linked_to_generated")(text) == (
+        "[gallery](gallery.md), [API](api.rst), [it](#left-out)"
+    )
+
+
 def test_every_picture_has_an_alternative_text():
     """Every picture has an alternative text. In the gallery, it is the sentence that the example
     ends with.
@@ -210,16 +221,18 @@ def test_the_pages_contain_the_search_terms_of_newcomers():
 
 @pytest.mark.parametrize("first", range(N_PAGE_PROCESSES))
 def test_code_on_the_pages_runs(first, tmp_path):
-    """All blocks of a page run in one namespace, and several pages in one process. A block is
-    skipped if it states a requirement that is not installed.
+    """All blocks of a page run in one namespace, and several pages in one process, and print the
+    output that is shown below them. A block is skipped if it states a requirement that is not
+    installed.
     """
-    program = []
+    program, shown = [], []
     for page in PAGES[first::N_PAGE_PROCESSES]:
         code = []
         for block in blocks(page):
             needed = re.findall(r"^# needs: (\w+)$", block, re.MULTILINE)
             if all(importlib.util.find_spec(name) for name in needed):
                 code.append(block)
+        shown += [out for block, out in PRINTED.findall(page.read_text()) if block in code]
         code = "\n".join(code)
         program.append(
             f"exec(compile({code!r}, {page.name!r}, 'exec'), {{'__name__': '__main__'}})"
@@ -235,6 +248,8 @@ def test_code_on_the_pages_runs(first, tmp_path):
         timeout=1200,
     )
     assert run.returncode == 0, run.stderr
+    for output in shown:
+        assert output in run.stdout
 
 
 def test_files_and_tests_named_in_tests_readme_exist():
@@ -254,7 +269,6 @@ def test_files_and_tests_named_in_tests_readme_exist():
 
 
 TEXT = (ROOT / "README.md").read_text()
-PRINTED = re.compile(r"```python\n((?:(?!```).)*)```\n\n```\n(.*?)```", re.DOTALL)
 
 
 @pytest.mark.parametrize("code, output", PRINTED.findall(TEXT), ids=["first", "saddle", "sklearn"])

@@ -1,4 +1,4 @@
-"""Run a page in headless Chromium and read what it reports."""
+"""Run a page in headless Chromium and return what it reports."""
 
 import html
 import json
@@ -13,10 +13,12 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
 def reported(page, folder, width, milliseconds):
-    """Return the JSON that a page leaves in the element `result` of its outermost window.
+    """Return the object that a page writes as JSON into the element `result` of the outermost
+    window.
 
-    The page, given as text, is shown in a frame of the given width, since a window is never as
-    narrow as 390 pixels, and is read after the given milliseconds of virtual time.
+    `page` is the HTML text, which is written into `folder`. It is shown in a frame of `width`
+    pixels, because a window has at least some 500 pixels, and read after the given milliseconds of
+    virtual time.
     """
     frame = f'<iframe width="{width}" height="900" style="border:0" srcdoc="{html.escape(page)}">'
     outer = folder / "outer.html"

@@ -1,5 +1,6 @@
 """Fixtures that the tests share: a random generator, every kernel table of this CPU, both
-precisions, and a fresh interpreter."""
+precisions, and a new interpreter.
+"""
 
 import contextlib
 import gc
@@ -15,7 +16,7 @@ import zlib
 
 os.environ.setdefault(
     "OPENBLAS_NUM_THREADS", "1"
-)  # a second pool that spins beside ours slows both; must stand before NumPy
+)  # a second pool of spinning threads slows both; NumPy reads this when it is imported
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from fastcurv import _engine as engine
 from . import nets
 from .plans import laid_out
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell runs behind itself
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # set for background jobs of a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _first_draws = {}
@@ -35,9 +36,9 @@ _first_draws = {}
 def pytest_collection_modifyitems(items):
     """Mark as nightly the cases that `by_day` leaves out.
 
-    Of cases that differ only in the parameter `one_of`, all but one are left out, and of each
-    function's remaining cases all but a `share`, rounded up. The choice follows from names, so it
-    is the same in every run.
+    Of cases that differ only in the parameter `one_of`, all but one are left out. Of each
+    function's remaining cases, a fraction `share`, rounded up, is kept. The choice depends on names
+    only, so it is the same in every run.
     """
     by_day, shares = {}, {}
     for item in items:
@@ -47,8 +48,8 @@ def pytest_collection_modifyitems(items):
         params = item.callspec.params if hasattr(item, "callspec") else {}
         for marker in item.iter_markers("by_day"):
             name, share = marker.kwargs.get("one_of"), marker.kwargs.get("share", 1.0)
-            shares.setdefault(function, share)  # the function's own marker comes first
-            if name in params:  # a group has the name of its cases without this parameter
+            shares.setdefault(function, share)  # the first marker is the function's own
+            if name in params:  # the group's name is that of its cases without this parameter
                 group = group.replace(str(params[name]), "")
         by_day.setdefault(function, {}).setdefault(group, []).append(item)
     for function, groups in by_day.items():
@@ -64,7 +65,8 @@ def pytest_collection(session):
     """Import the test modules in a different order in each worker.
 
     pytest rewrites the asserts of each module that has no up-to-date bytecode, which takes ten
-    seconds for all modules. If workers begin at different modules, each rewrites only a part.
+    seconds for all modules. If workers begin at different modules, each worker rewrites only a
+    part.
     """
     worker = getattr(session.config, "workerinput", None)
     if not worker or sys.dont_write_bytecode:
@@ -74,20 +76,20 @@ def pytest_collection(session):
     first = len(paths) * number // count
     for path in paths[first:] + paths[:first]:
         name = ".".join(path.relative_to(session.config.rootpath).with_suffix("").parts)
-        with contextlib.suppress(Exception, pytest.skip.Exception):  # collection reports them
+        with contextlib.suppress(Exception, pytest.skip.Exception):  # pytest reports these errors
             importlib.import_module(name)
 
 
 def pytest_collection_finish():
-    """Exempt the collected tests from garbage collection, since they stay until the end."""
+    """Exempt the collected tests from garbage collection, because they exist until the end."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture
 def rng(request):
-    """Return a generator seeded by the name of the test: the same in every run, and different for
-    every test.
+    """Return a generator seeded by the name of the test, so that each test draws its own numbers
+    and draws them again in every run.
     """
     name = request.node.nodeid
     generator = np.random.default_rng(zlib.crc32(name.encode()))
@@ -99,7 +101,7 @@ def rng(request):
 
 @pytest.fixture(autouse=True)
 def no_figures_left_open():
-    """Close figures of pyplot that a test leaves open, since pyplot warns at the twentieth."""
+    """Close figures of pyplot that a test leaves open, because pyplot warns at the twentieth."""
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
@@ -107,7 +109,7 @@ def no_figures_left_open():
 
 @pytest.fixture
 def samples_as_rows():
-    """Use the layout with samples as rows in plans made during the test, even for narrow
+    """Use the layout with samples as rows in plans that the test creates, even for narrow
     networks.
     """
     with laid_out(across=0):
@@ -116,7 +118,7 @@ def samples_as_rows():
 
 @pytest.fixture(params=nets.kernel_tables())
 def arch(request):
-    """Run the test with each table of kernels in turn."""
+    """Select each kernel table in turn, and return its name."""
     before = engine.set_arch(request.param)
     yield request.param
     engine.set_arch(before)
@@ -124,7 +126,7 @@ def arch(request):
 
 @pytest.fixture
 def kernels():
-    """Return a function that selects a table of kernels until the test ends."""
+    """Return a function that selects a kernel table by name until the test ends."""
     before = engine.chosen_arch()
     yield engine.set_arch
     engine.set_arch(before)
@@ -132,13 +134,13 @@ def kernels():
 
 @pytest.fixture(params=nets.DTYPES)
 def dtype(request):
-    """Return the name of each precision in turn."""
+    """Return the name of each precision in turn: "float32" and "float64"."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def problem():
-    """Return `nets.draw`, for tests that cannot import it."""
+    """Return `nets.draw`, for tests that cannot import this function."""
     return nets.draw
 
 
@@ -147,8 +149,8 @@ def problem():
     ids=["processor", "clock"],
 )
 def clock(request):
-    """Return the name of the function of `time` that measures time limits: processor time by day,
-    wall time nightly.
+    """Return the name of the function of `time` with which time limits are measured: processor time
+    by day, and wall time nightly.
     """
     return request.param
 
@@ -156,8 +158,8 @@ def clock(request):
 @pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.nightly)], ids=["", "seconds"])
 def ticks(request, monkeypatch):
     """Replace `time.perf_counter` by a clock that advances by a millisecond at each reading, and
-    return the allowed excess in seconds. Time limits then end after the same number of readings on
-    every machine. Nightly runs use the real clock and a larger excess.
+    return the seconds by which a limit may be exceeded. Time limits then end after the same number
+    of readings on every machine. Nightly runs use the real clock and allow a larger excess.
     """
     readings = itertools.count()
     if request.param:
@@ -167,9 +169,9 @@ def ticks(request, monkeypatch):
 
 @pytest.fixture(scope="session")
 def python():
-    """Return a function that runs a program in a new interpreter and returns its CompletedProcess.
-    A crash that is not expected fails the test, and so does a hang, after a limit so long that load
-    on the machine does not reach it.
+    """Return a function that runs code in a new interpreter and returns its CompletedProcess. A
+    nonzero exit status fails the test unless `check` is False, and so does a time limit that is not
+    reached on a busy machine.
     """
 
     def run(code, *, timeout=1200, environment=None, check=True):

@@ -1,15 +1,15 @@
-"""Golden results: text, proofs and costs of public calls, equal on every processor that this one
-can emulate.
+"""Golden results: text, proofs and costs of public calls that are equal on every processor.
 
     python -m tests.golden critical optimize
     python -m tests.golden spectrum --python .venv-minimum/bin/python .venv-newest/bin/python
     python -m tests.golden spectrum --keep
 
-writes ``tests/critical/golden.json`` and its like from the ``golden.py`` of each folder, also with
-other versions of NumPy and SciPy if their Python is given. Results that differ between them depend
-on rounding, and are null. With ``--keep`` the existing results take part in the comparison, for a
-machine or version not used before, so null stays null. Update the files only if a result is meant
-to change, and review the differences.
+These commands write ``golden.json`` in the folders tests/critical, tests/optimize and
+tests/spectrum from the ``golden.py`` of the same folder. Results are compared on every processor
+that this one can emulate and, with `--python`, with other versions of NumPy and SciPy. Results that
+differ depend on rounding and become null. With `--keep`, the existing results are compared as well,
+for a machine or version not used before, so that null stays null. Update the files only if a result
+is meant to change, and review the differences.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ NUMBER = re.compile(r"(?<![\w.])-?\d+\.?\d*(?:e[-+]?\d+)?(?![\w])")
 
 
 class Rule(NamedTuple):
-    """The tolerances for golden numbers, and whether every kernel table is checked. Residuals and
-    errors up to `rounding` are compared by their order of magnitude.
+    """The relative and absolute tolerance of golden numbers, and whether every kernel table is
+    compared. Numbers up to `rounding`, such as residuals and errors, are compared by their order of
+    magnitude.
     """
 
     relative: float
@@ -46,10 +47,10 @@ class Rule(NamedTuple):
     rounding: float = 0.0
 
 
-# by subpackage, and by words in the names of its sections; the last rule that matches is used
+# Rules by subpackage, and by words in the names of sections. The last matching rule is used.
 RULES = {
     "certify": Rule(4e-10, 0.0),
-    "certify: float32": Rule(1e-5, 0.0),  # holds what rounding left in this run
+    "certify: float32": Rule(1e-5, 0.0),  # includes rounding errors of the run
     "certify: batch norm": Rule(1e-5, 0.0),
     "certify: elu, batch norm": Rule(1e-2, 0.0),
     "certify: ends": Rule(1e-8, 0.0),
@@ -61,14 +62,14 @@ RULES = {
     "network: bounds": Rule(4e-10, 0.0),
     "optimize": Rule(1e-4, every_table=True),
     "optimize: runs": Rule(1e-4, 0.0),
-    "reliability": Rule(0.0),  # words
+    "reliability": Rule(0.0),  # text without numbers
     "spectrum": Rule(1e-6, 1e-9),
     "spectrum: by ": Rule(1e-6, 0.0, rounding=1e-10),
     "structure": Rule(1e-6),
 }
-ORDER = 30.0  # largest ratio of two numbers that are rounding errors
-MARGIN = 0.2  # fraction of the tolerance to which all processes must agree
-# NumPy ignores names that it does not know: from 2.4 on, features are grouped by levels.
+ORDER = 30.0  # largest ratio of two rounding errors that count as equal
+MARGIN = 0.2  # fraction of the tolerance within which all processors must agree
+# NumPy ignores unknown names of CPU features. From version 2.4 on, it has names of levels.
 NO_AVX512 = "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
 NO_AVX2 = f"X86_V3 AVX2 FMA3 {NO_AVX512}"
 CORES = "Core2 Nehalem Sandybridge Excavator Haswell Zen SkylakeX Cooperlake SapphireRapids"
@@ -89,8 +90,8 @@ def drawn(
     sizes: Any = (4, 5, 5, 3), activation: Any = "tanh", loss: str = "mse", l2: float = 0.0,
     weighted: bool = False, soft: bool = False, **model: Any,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
-    """Return an objective, theta and a vector computed without random generators, whose numbers may
-    differ between versions.
+    """Return (objective, theta, v): 23 samples, parameters and a vector (n,), computed without
+    random generators, whose numbers may differ between versions of NumPy.
     """
     net = fc.MLP(list(sizes), activation if len(sizes) > 2 else [], **model)
     at = np.arange(1, 1 + 23 * (sizes[0] + sizes[-1])).reshape(23, -1)
@@ -109,15 +110,15 @@ def drawn(
 
 
 def tables() -> list[str]:
-    """Return the names of the kernel tables of this CPU, beginning with plain loops, whose results
-    are equal on every machine.
+    """Return the names of the kernel tables of this CPU, beginning with the plain loops, whose
+    results are equal on every machine.
     """
     return ["reference", "baseline", *sorted({"avx2", "avx512"} & {*_engine.available_archs()})]
 
 
 @contextmanager
 def use_kernel_table(table: str = "reference") -> Iterator[None]:
-    """Use one kernel table, by default plain loops, inside the context."""
+    """Select a kernel table, by default the plain loops, inside the context."""
     before = _engine.set_arch(table)
     try:
         yield
@@ -126,19 +127,21 @@ def use_kernel_table(table: str = "reference") -> Iterator[None]:
 
 
 def masked(text: str) -> tuple[str, list[float]]:
-    """Return a text with # in place of its numbers, and the numbers."""
+    """Return (masked text, numbers): the text with # in place of each number, and the list of these
+    numbers.
+    """
     return NUMBER.sub("#", text), [float(x) for x in NUMBER.findall(text)]
 
 
 def rule(subpackage: str, section: str) -> Rule:
-    """Return the rule of the section if one exists, else that of its subpackage."""
+    """Return the Rule of a section if there is one, and otherwise that of its subpackage."""
     fit = [name for name in RULES if name == subpackage or name.startswith(f"{subpackage}: ")]
     return RULES[[name for name in fit if name[len(subpackage) + 2 :] in section][-1]]
 
 
 def plain(x: Any, digits: int = 17) -> Any:
-    """Convert nested results to JSON types: numbers rounded to the given digits, and strings for
-    non-finite values.
+    """Return nested results as JSON types: numbers are rounded to `digits` significant digits, and
+    non-finite numbers become strings.
     """
     if isinstance(x, dict):
         return {key: plain(y, digits) for key, y in x.items()}
@@ -151,7 +154,9 @@ def plain(x: Any, digits: int = 17) -> Any:
 
 
 def same(x: Any, other: Any, held: Rule, margin: float = 1.0) -> bool:
-    """Return True if two numbers or texts agree up to the rule's tolerance."""
+    """Return True if two strings are equal or two numbers agree within `margin` times the
+    tolerances of the rule.
+    """
     if isinstance(x, str) or isinstance(other, str):
         return bool(x == other)
     if max(abs(x), abs(other)) <= held.rounding:
@@ -160,7 +165,9 @@ def same(x: Any, other: Any, held: Rule, margin: float = 1.0) -> bool:
 
 
 def agrees_with_golden(known: Any, found: Any, held: Rule) -> bool:
-    """Return True if a result agrees with the golden one, in which null agrees with everything."""
+    """Return True if a nested result agrees with the golden one, in which null agrees with
+    everything and a list that begins with null agrees with every list.
+    """
     if known is None:
         return True
     if isinstance(known, dict):
@@ -169,7 +176,7 @@ def agrees_with_golden(known: Any, found: Any, held: Rule) -> bool:
         )
     if not isinstance(known, list):
         return same(known, found, held)
-    if known and known[0] is None:  # another sentence, with other numbers
+    if known and known[0] is None:  # the sentence differs between processors, and so do its numbers
         return True
     return len(known) == len(found) and all(
         agrees_with_golden(x, y, held) for x, y in zip(known, found)
@@ -177,8 +184,8 @@ def agrees_with_golden(known: Any, found: Any, held: Rule) -> bool:
 
 
 def common_parts(every: list[Any], held: Rule) -> Any:
-    """Return the parts on which all results agree: for dictionaries the common keys, for lists of
-    equal length the entries, and otherwise null.
+    """Return the parts on which all results agree: the common keys of dictionaries, the entries of
+    lists of equal length, and null elsewhere.
     """
     first = every[0]
     if isinstance(first, dict):
@@ -199,12 +206,12 @@ def golden_path(subpackage: str) -> Path:
 
 
 def known(subpackage: str) -> Any:
-    """Return the golden results of a subpackage, by section."""
+    """Return the golden results of a subpackage as a dict by section."""
     return json.loads(golden_path(subpackage).read_text())
 
 
 def section_results(maker: Any, section: str, table: str = "reference") -> Any:
-    """Return the results of a subpackage's ``golden.py`` for one section, computed with one kernel
+    """Return the results of one section of a module ``golden.py``, computed with one kernel
     table.
     """
     with use_kernel_table(table), np.errstate(all="ignore"), warnings.catch_warnings():
@@ -213,12 +220,12 @@ def section_results(maker: Any, section: str, table: str = "reference") -> Any:
 
 
 def changed(maker: Any, section: str) -> list[Any]:
-    """Return the computed and golden results that differ, as (name, computed, golden), or an empty
-    list.
+    """Return a list of (name, computed, golden) for the results of a section that differ. If the
+    names of the results differ, return the two lists of names.
     """
     subpackage = maker.__name__.split(".")[-2]
     held, found = known(subpackage)[section], section_results(maker, section)
-    for name in getattr(maker, "UNAVAILABLE", ()):  # on this machine
+    for name in getattr(maker, "UNAVAILABLE", ()):  # results that need another machine
         held.pop(name, None)
     if list(found) != list(held):
         return [list(found), list(held)]
@@ -229,8 +236,8 @@ def changed(maker: Any, section: str) -> list[Any]:
 
 
 def compute_golden(subpackage: str) -> dict[str, Any]:
-    """Compute all golden results of a subpackage; where every kernel table is checked, keep the
-    parts on which the tables agree.
+    """Return the golden results of a subpackage, computed again. If the rule compares every kernel
+    table, only the parts on which all tables agree are included.
     """
     maker, found = importlib.import_module(f"tests.{subpackage}.golden"), {}
     for section in maker.SECTIONS:

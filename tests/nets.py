@@ -1,12 +1,12 @@
-"""Networks that tests use, and the lists of activations and losses that they cover.
+"""Networks that tests use, and the lists of activations and losses that tests cover.
 
-Lists of activations and losses are those of the library's own tables: a new row of a table is in
-every test that goes through a list. A net is drawn with its data, at a point:
+The lists come from the library's own tables, so that every test over a list includes a new row of a
+table. `draw` returns a network with data and a point theta:
 
     net = draw(rng, [5, 9, 3], "gelu", "cross_entropy", N=40, l2=0.1, dtype=dtype)
     net.ob.hessian(net.theta) @ net.direction(rng)        # the objective
-    net.ref.gradient(net.theta)                   # its oracle in NumPy, of the same numbers
-    net.objective(n_threads=2, l2=0.0)            # the same with other options
+    net.ref.gradient(net.theta)                   # the NumPy oracle for equal data
+    net.objective(n_threads=2, l2=0.0)            # the objective with other options
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ ACTIVATIONS = tuple(tables.ACTIVATIONS)
 KINKED = tuple(name for name, row in tables.ACTIVATIONS.items() if row.kink)
 SMOOTH = tuple(name for name, row in tables.ACTIVATIONS.items() if not row.kink)
 PIECEWISE_LINEAR = tuple(name for name, row in tables.ACTIVATIONS.items() if not row.bend)
-KERNELS = tuple(_engine.LOSSES)  # losses with kernels of their own
-# those with an output for each target
+KERNELS = tuple(_engine.LOSSES)  # losses with kernels in C
+# losses with one output for each target
 LOSSES = tuple(name for name in tables.LOSSES if name != "gaussian_nll")
-GIVEN = tuple(name for name in LOSSES if name not in KERNELS)  # by a function of NumPy
+GIVEN = tuple(name for name in LOSSES if name not in KERNELS)  # losses evaluated by NumPy functions
 DTYPES = ("float32", "float64")
 EPS = {dtype: float(np.finfo(dtype).eps) for dtype in DTYPES}
-CURVATURES = ("hessian", "ggn", "empirical_fisher")  # operators of an objective, by its methods
-LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65]  # around every width of a vector
+CURVATURES = ("hessian", "ggn", "empirical_fisher")  # methods of an objective
+LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65]  # around the widths of all SIMD vectors
 
 
 def kernel_tables(without: str = "") -> list[Any]:
-    """Return the names of the kernel tables to test: by day the default one and the plain loops,
-    nightly all that this CPU can run.
+    """Return pytest parameters of the kernel tables to test, except `without`: by day the default
+    table and the plain loops, and nightly all that this CPU can run.
     """
     day = {_engine.chosen_arch(), "reference"}
     names = [name for name in _engine.available_archs() if name != without]
@@ -50,11 +50,11 @@ every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 every_loss = pytest.mark.parametrize("loss", LOSSES)
 
 
-# --- activations given by a function of NumPy, with what is known of them
+# --- user-defined activations, and their bounds and symmetries
 
 
 def hyperbolic(z):
-    """Return tanh and its first two derivatives, computed as a user-defined activation."""
+    """Return tanh and its first two derivatives at z, for use as a user-defined activation."""
     a, e = np.tanh(z), np.exp(-2 * np.abs(z))
     p = 4 * e / (1 + e) ** 2
     return a, p, -2 * a * p
@@ -88,7 +88,9 @@ def cube(z):
 
 
 def known(z, move):
-    """Return a bound on the third derivative of arctan on the interval z +- move."""
+    """Return a bound on the third derivative of arctan on the interval from z - move to z +
+    move.
+    """
     near = np.maximum(np.abs(z) - move, 0)
     return np.minimum(2, 6 / (1 + near * near) ** 2)
 
@@ -115,11 +117,11 @@ def targets(
     rng: np.random.Generator, loss: str, N: int, d_out: int, dtype: str = "float64",
     soft: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """Return random targets that a loss accepts; with `soft`, class probabilities and labels
-    between 0 and 1.
+    """Return random targets of N samples that a loss accepts: (N,) for classes and (N, d_out)
+    otherwise. With `soft`, classes and labels become numbers from 0 to 1.
     """
     kind, given = tables.LOSSES[loss].targets, tables.LOSSES[loss].given
-    if given is not None and given.least is not None:  # counts, and positive numbers
+    if given is not None and given.least is not None:  # counts or positive numbers
         numbers = (
             rng.poisson(2.0, (N, d_out)) if given.least[1] else rng.exponential(2.0, (N, d_out))
         )
@@ -134,7 +136,7 @@ def targets(
 
 @dataclass
 class Net:
-    """A model with data and a point; `options` are those passed to its objective."""
+    """A model with data and a point theta. `options` are passed to its objective."""
 
     model: fc.MLP
     X: np.ndarray
@@ -147,17 +149,17 @@ class Net:
         self.n, self.ob = self.model.n_params, self.objective()
 
     def given(self, changes: dict[str, Any]) -> tuple[tuple[Any, Any], dict[str, Any]]:
-        """Return the data and the options of the objective, with the given changes."""
+        """Return ((X, y), options) for an objective of this network, with the given changes."""
         options = {"sample_weight": self.weight, **self.options, **changes}
         return (options.pop("X", self.X), options.pop("y", self.y)), options
 
     def objective(self, kind: Any = fc.Objective, **changes: Any) -> Any:
-        """Return the objective with changed options, or of another class."""
+        """Return an objective of the class `kind`, with the given options changed."""
         rows, options = self.given(changes)
         return kind(self.model, *rows, **options)
 
     def reference(self, **changes: Any) -> ReferenceObjective:
-        """Return the NumPy reference of the objective, in the precision of theta."""
+        """Return the NumPy reference of the objective, with the given options changed."""
         m, (rows, options) = self.model, self.given(changes)
         of_the_loss = "loss", "l2", "l2_biases", "sample_weight"
         known = {name: options[name] for name in of_the_loss if name in options}
@@ -170,8 +172,8 @@ class Net:
         return self.reference()
 
     def exact(self, v: np.ndarray | None = None) -> np.ndarray:
-        """Return the reference's gradient, or its Hessian times v by complex steps, in long
-        double.
+        """Return the reference's gradient at theta, or its Hessian product with v by complex steps,
+        in long double.
         """
         theta, step = self.theta.astype(np.clongdouble), np.longdouble(1e-100)
         if v is None:
@@ -180,7 +182,7 @@ class Net:
         return self.reference().value_and_gradient(moved)[1].imag / step
 
     def direction(self, rng: np.random.Generator, *columns: int) -> np.ndarray:
-        """Return a random direction, or a block of several."""
+        """Return a random vector (n,) or block (n, columns) in the dtype of theta."""
         return rng.standard_normal((self.n, *columns)).astype(self.theta.dtype)
 
 
@@ -190,8 +192,9 @@ def draw(
     weights: bool = False, l2: float = 0.0, dtype: str = "float64", soft: bool = False,
     kind: Any = Net, **options: Any,
 ) -> Any:  # fmt: skip
-    """Return a random network with random data, whose numbers are exact in the dtype so that engine
-    and reference have equal data. `X` and `y` among the options replace the random data.
+    """Return a random network with N random samples, as an instance of `kind`. All numbers are
+    exact in the dtype, so that engine and reference have equal data. `X` and `y` replace the random
+    data, and other options are passed to the objective.
     """
     rng = np.random.default_rng(rng)
     model = fc.MLP(
@@ -206,14 +209,16 @@ def draw(
     for l, (m, k) in enumerate(model.shapes):
         W = rng.standard_normal(m * k).reshape(m, k) / k**0.5
         layers.append([W, rng.standard_normal(m) / 2 if bias else None])
-        if batch_norm and l < len(model.shapes) - 1:  # no gamma is 1, no beta 0
+        if batch_norm and l < len(model.shapes) - 1:  # gamma is not 1, beta not 0
             layers[-1] += [1 + 0.3 * rng.standard_normal(m), 0.3 * rng.standard_normal(m)]
     theta = model.flatten(layers).astype(dtype)
     return kind(model, X, y, weight, theta, {"loss": loss, "l2": l2, **options})
 
 
 class Around:
-    """A wrapper of an objective that passes on all attributes."""
+    """A wrapper of an objective that delegates all attributes, whose class the library does not
+    recognise.
+    """
 
     def __init__(self, ob: Any) -> None:
         self.ob = ob
@@ -225,8 +230,8 @@ class Around:
 def no_point_nearby_is_lower(
     ob: Any, theta: np.ndarray, rng: np.random.Generator, largest: float = 1e-2
 ) -> bool:
-    """Return True if the loss is no lower at 600 points around theta, at distances over four
-    decades, some of which change only a few parameters.
+    """Return True if none of 600 random points at distances from 1e-4 `largest` to `largest` has a
+    lower loss than theta. Some of these points differ in only a few parameters.
     """
     value, n = ob.value(theta), len(theta)
     for size in largest * 10.0 ** -np.arange(5.0):

@@ -1,4 +1,4 @@
-"""Layouts of plans for tests, and the least memory that a plan needs."""
+"""Memory layouts of plans for tests, and the smallest memory that a plan needs."""
 
 import re
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import fastcurv as fc
 from fastcurv import _engine as engine
 
-LAYOUTS = {  # lines of samples across, rows that pack nothing; -1: as is best
+LAYOUTS = {  # (across, unpacked) of `lay_out`
     "the best": (-1, -1),
     "samples as rows": (0, 0),
     "nothing packed": (0, 64),
@@ -14,8 +14,10 @@ LAYOUTS = {  # lines of samples across, rows that pack nothing; -1: as is best
 
 
 def lay_out(across, unpacked=-1, shared=False, folds=-1):
-    """Set the layout of plans created from now on. `shared` means one panel for all threads;
-    `folds` stores phi and phi' in one number where possible (1) or separately (0).
+    """Set the layout of plans that are created from now on: `across` cache lines of samples in a
+    panel of the transposed layout (0 for samples as rows), `unpacked` samples up to which matrices
+    are read without packing, `shared` for one panel of all threads, and `folds` for phi and phi'
+    packed into one number (1) or not (0). The value -1 means the engine's own choice.
     """
     engine.force_transposed(across, shared)
     engine.force_unpacked(unpacked)
@@ -24,8 +26,8 @@ def lay_out(across, unpacked=-1, shared=False, folds=-1):
 
 @contextmanager
 def laid_out(across=-1, unpacked=-1, shared=False, folds=-1):
-    """Set the layout of plans created inside the context, and restore the default layout
-    afterwards.
+    """Set the layout of plans that are created inside the context, as `lay_out` does, and restore
+    the engine's own choice afterwards.
     """
     lay_out(across, unpacked, shared, folds)
     try:
@@ -35,8 +37,8 @@ def laid_out(across=-1, unpacked=-1, shared=False, folds=-1):
 
 
 def least_memory(ask):
-    """Return the least memory in bytes that a plan needs, read from the error message for less;
-    `ask` creates the plan within a limit.
+    """Return the smallest memory in bytes that a plan accepts, parsed from the error for less.
+    `ask(memory)` creates the plan.
     """
     try:
         ask(1)
@@ -46,6 +48,6 @@ def least_memory(ask):
 
 
 def limited(ob, memory):
-    """Return an objective with equal data and another `memory`."""
+    """Return an objective with the data and options of `ob` and another `memory` limit."""
     how = ob.loss, ob.l2, ob.sample_weight, ob.n_threads, memory
     return fc.Objective(ob.model, ob.X, ob.y, *how, l2_biases=ob.l2_biases)

@@ -1,4 +1,4 @@
-"""The code with which test programs in separate processes begin."""
+"""First lines of programs that tests run in separate processes."""
 
 NET = """
 import os, signal, sys, threading, time

@@ -6,18 +6,20 @@ from typing import Any
 
 import fastcurv as fc
 
-# subpackages whose names are public, too
+# subpackages with public names
 SUBPACKAGES = ("schedules", "scipy", "spectrum", "structure")
 
 
 def public() -> dict[str, Any]:
-    """Return all public objects by name, such as ``MLP`` or ``schedules.power``."""
+    """Return a dict of all public objects by name, such as ``MLP`` or ``schedules.power``. Names of
+    extras that are not installed are left out.
+    """
     found = {}
     for subpackage in ("", *SUBPACKAGES):
         home = getattr(fc, subpackage) if subpackage else fc
         for name in home.__all__:
             try:
                 found[f"{subpackage}.{name}".lstrip(".")] = getattr(home, name)
-            except ImportError:  # an extra that is not here
+            except ImportError:  # the extra is not installed
                 continue
     return found

@@ -1,4 +1,4 @@
-"""The source archive holds every tracked file, runs its tests and builds its documentation."""
+"""The source archive contains every tracked file, runs its tests and builds its documentation."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# What a build, a test run or an editor leaves in a checkout, and no archive needs.
+# Files that builds, tests and editors leave in a checkout, which the archive must not contain.
 LEFT_BEHIND = (
     "build/temp/core.o",
     "docs/_build/html/index.html",
@@ -29,7 +29,9 @@ LEFT_BEHIND = (
 
 
 def tracked():
-    """Return the paths of all files tracked by git that exist in the working tree."""
+    """Return the set of paths of all files that git tracks and that exist in the working tree. Skip
+    the test outside a checkout.
+    """
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("no checkout: only git knows what is tracked")
     said = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
@@ -44,7 +46,7 @@ def copied(names, folder):
 
 
 def build_archive(folder):
-    """Build the source archive in a folder and return its path."""
+    """Build the source archive of the checkout in `folder`, and return the archive's path."""
     command = [sys.executable, "setup.py", "-q", "sdist", "--formats", "gztar"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=1200)
     (path,) = (folder / "dist").iterdir()
@@ -66,13 +68,13 @@ def test_the_source_archive_holds_what_git_tracks_and_nothing_else(tmp_path):
     made |= {"PKG-INFO", "setup.cfg"}
     assert names - set(members) == set()
     assert set(members) - names - made == set()
-    assert mode & 0o100  # `.ci/run` is run
+    assert mode & 0o100  # `.ci/run` is executable
 
 
 @pytest.mark.nightly
 def test_the_source_archive_runs_its_tests_and_builds_its_site(tmp_path):
-    """The unpacked source archive runs its tests and builds its documentation in a new environment,
-    which takes minutes and needs a network.
+    """The unpacked source archive builds its documentation and passes a part of its tests in a new
+    environment, which needs a network.
     """
     copied(tracked(), tmp_path / "sources")
     with tarfile.open(build_archive(tmp_path / "sources")) as file:

@@ -11,7 +11,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 SHARED = {"command", "peers", "spectrum_peers", "tables", "workloads"}
 SCRIPTS = sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED)
-SMALL = {  # seconds each
+SMALL = {  # options with which each benchmark takes seconds
     "given": "--net small --rounds 1",
     "gpu": "--workload tiny --threads 1 --rounds 1",
     "hvp": "--workload tiny --dtype float64 --quick --rounds 1 --no-peers",
@@ -53,8 +53,8 @@ def test_help_contains_the_docstring_and_describes_every_option(name):
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("name", SMALL)
 def test_with_json_standard_output_holds_only_json(name, tmp_path):
-    """With JSON on standard output, tables go to standard error, and an output file contains the
-    same JSON.
+    """With `--json`, standard output is JSON and tables are on standard error. With a file name,
+    that file contains JSON with the same keys.
     """
     done = run(name, *SMALL[name].split(), "--json", folder=tmp_path)
     assert json.loads(done.stdout) and done.stderr
@@ -96,7 +96,7 @@ def test_long_steps_of_benchmarks_report_progress(monkeypatch, capsys):
     with command.run(Namespace(json=None)):
         command.begin_step("a long one")
         printed = ""
-        while not printed:  # the thread that prints may start late
+        while not printed:  # the printing thread may start late
             time.sleep(0.1)
             printed = capsys.readouterr().err
     lines = printed.splitlines()

@@ -1,7 +1,5 @@
-"""Copies made in any way that Python offers give bitwise identical values, products, proofs and
+"""Copies and pickles of public objects give bitwise identical values, products, proofs and
 verdicts.
-
-A state whose layout the copy had forgotten would be read past its end.
 """
 
 import copy
@@ -34,12 +32,12 @@ WAYS = {
     "deepcopy": copy.deepcopy,
 }
 N = 24
-SECONDS = re.compile(r"[\d.e+-]+ (s|ms|us|seconds)\b|0x\w+")  # and addresses
+SECONDS = re.compile(r"[\d.e+-]+ (s|ms|us|seconds)\b|0x\w+")  # durations and addresses
 
 
 def correlated(z, y):
-    """Return a user-defined Gaussian loss with a covariance, which couples outputs and has a
-    constant second derivative.
+    """Return the Gaussian loss with a full covariance matrix (N,) and its first and second
+    derivatives, (N, d) and (N, d, d), as `fc.Loss` expects. It couples the outputs.
     """
     P = np.eye(z.shape[1], dtype=z.dtype) + z.dtype.type(0.5)
     r = z - y
@@ -65,7 +63,7 @@ ACTIVATIONS = [*nets.ACTIVATIONS, *nets.OWN]
 
 
 class Waves(RowSource):
-    """A user-defined source of samples in two arrays."""
+    """A user-defined source of the rows of two arrays, in two parts."""
 
     n_rows = N
 
@@ -95,7 +93,9 @@ def lambda_blocks(X, y):
 
 
 def drawn(loss, activation="tanh", kind="dense", dtype="float64", **model):
-    """Return a random objective and a point."""
+    """Return (objective, theta) with random data for a loss, an activation, a kind of samples in
+    KINDS and options of the model.
+    """
     rng = np.random.default_rng(len(loss) + len(activation))
     X = rng.standard_normal((N, 3))
     if loss in OWN_LOSSES:
@@ -111,11 +111,13 @@ def drawn(loss, activation="tanh", kind="dense", dtype="float64", **model):
     return ob, m.init(seed=1)
 
 
-# --- what a thing says
+# --- results of objects
 
 
 def contents(x, depth=4):
-    """Return all public contents of a result, as arrays, numbers and strings."""
+    """Return all public contents of a result as nested dicts and lists of arrays, numbers and
+    strings, down to `depth` levels of attributes.
+    """
     if isinstance(x, str):
         return SECONDS.sub("# s", x)
     if isinstance(x, (np.ndarray, int, float, type(None), np.generic)):
@@ -135,7 +137,9 @@ def contents(x, depth=4):
 
 
 def result_or_error(function, *arguments):
-    """Return the result of a function call, or the text of its error."""
+    """Return the contents of the result of a function call, or the class and message of its
+    error.
+    """
     try:
         return contents(function(*arguments))
     except (AttributeError, TypeError, ValueError) as error:
@@ -143,8 +147,8 @@ def result_or_error(function, *arguments):
 
 
 def of_operator(op, v):
-    """Return the results of an operator; products of a principal block are counted by the whole
-    operator.
+    """Return a dict of the results of an operator for the vector v. Products of a principal block
+    are not counted, because the whole operator counts them.
     """
     whole = hasattr(op, "whole") and not hasattr(op, "space")
     found = {
@@ -208,7 +212,7 @@ def of_display(display):
     return [contents(display, 1), lines, [text.get_text() for text in figure.texts]]
 
 
-# --- what can be copied: a name, a thing, the function that says what it is, its other arguments
+# --- objects that are copied, as (name, object, function that returns its results, arguments)
 
 
 def objectives():
@@ -224,7 +228,7 @@ def objectives():
         for loss in ("mse", "own", "own, coupled", "own, coupled, not bounded"):
             ob, theta = drawn(loss, "wave" if loss == "own" else "tanh", kind)
             proofs = loss == "own, coupled"
-            if loss != "mse":  # what has been used is copied as well
+            if loss != "mse":  # caches of previous calls are copied as well
                 ob.hessian(theta) @ theta, ob.value(theta)
             yield f"objective, {kind}, {loss}", ob, of_objective, (theta, proofs)
     ob, theta = drawn("own, coupled", batch_norm=True)
@@ -250,7 +254,7 @@ def operators():
                 ops["samples, cast"] = H.reduced("samples").astype("float32")
             for name, op in ops.items():
                 yield f"operator, {name}, {loss}, {dtype}", op, of_operator, (theta,)
-                op @ np.ones(op.shape[1])  # a count of products that is not 0
+                op @ np.ones(op.shape[1])  # so that the count of products is not 0
                 yield f"operator, {name}, {loss}, {dtype}, used", op, of_operator, (theta,)
     A = np.diag(np.arange(1.0, 9))
     yield "matrix", MatrixOperator(A, True), of_operator, (A[0],)
@@ -304,7 +308,7 @@ def displays():
 
 
 def differences(x, y, place=""):
-    """Yield the paths of the entries in which two results differ."""
+    """Yield a description of each entry in which two nested results differ, with its path."""
     if type(x) is not type(y):
         yield f"{place}: {type(x).__name__} is {type(y).__name__}"
     elif isinstance(x, dict):
@@ -329,14 +333,16 @@ def differences(x, y, place=""):
 
 
 def without_times(x):
-    """Return the result without durations."""
+    """Return nested results without entries whose names contain "time"."""
     if isinstance(x, dict):
         return {key: without_times(y) for key, y in x.items() if "time" not in key}
     return [without_times(y) for y in x] if isinstance(x, list) else x
 
 
 def results_of_copy(pickled):
-    """Return the results of a pickled object, computed in another process."""
+    """Return the results of a pickled (object, function, arguments), computed in this process,
+    without durations.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         thing, function, more = pickle.loads(pickled)
@@ -368,7 +374,7 @@ def test_copies_give_bitwise_identical_results(monkeypatch):
 
 
 def test_copying_a_krylov_run_raises():
-    """Copying or pickling a Krylov run raises an error, since the copy would share the memory of
+    """Copying or pickling a Krylov run raises TypeError, because the copy would share the memory of
     the basis.
     """
     for run in (fc.spectrum.Krylov(np.eye(5)), fc.spectrum.Krylov(np.diag(np.arange(9.0)), seed=0)):
@@ -412,8 +418,8 @@ def open_files():
 
 
 def uses_that_leak(make, uses):
-    """Return the names of the uses after which an objective, a file or a thread outlives the last
-    reference.
+    """Return the names of the `uses` after which an objective, a file or a thread outlives the last
+    reference to the objective. `make()` returns (objective, theta).
     """
     kept = []
     for name in uses:
@@ -429,8 +435,8 @@ def uses_that_leak(make, uses):
 
 
 def test_unused_objectives_are_freed_without_garbage_collection(tmp_path):
-    """After any use, samples, files, memory maps and threads of an objective are released with its
-    last reference.
+    """After any use, an objective with its files and threads is freed with its last reference,
+    without garbage collection.
     """
     X = np.random.default_rng(0).standard_normal((N, 3))
     for name in "Xy":
@@ -446,7 +452,7 @@ def test_unused_objectives_are_freed_without_garbage_collection(tmp_path):
     makers |= {"files": of_files, "dense, mse": lambda: drawn("mse")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in USES:  # what is made once
+        for name in USES:  # caches that are made once
             USES[name](*drawn("mse"))
         gc.collect()
         gc.disable()

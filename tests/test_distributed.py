@@ -1,4 +1,4 @@
-"""Objectives over shards on Dask workers, in this process and on workers that are killed."""
+"""Objectives over shards on Dask workers, in this process and in processes that are killed."""
 
 import contextlib
 import json
@@ -57,7 +57,9 @@ def local_and_distributed(client, dtype="float64", weights=True, **options):
 
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-13), ("float32", 2e-6)])
 def test_all_results_of_shards_equal_those_in_memory(client, rng, dtype, tol):
-    """All results of shards equal those of the same samples in memory."""
+    """All sums over shards agree with those of the same samples in memory, to rounding in float64
+    and float32.
+    """
     a, b, theta = local_and_distributed(client, dtype, l2=1e-2)
     assert b.n_samples == a.n_samples and b.n_shards == SHARDS
     assert_same_results(b, a, theta, rng.standard_normal((a.n_params, 4)).astype(dtype), tol)
@@ -67,8 +69,8 @@ def test_all_results_of_shards_equal_those_in_memory(client, rng, dtype, tol):
 
 
 def test_shards_and_local_blocks_give_bitwise_identical_results(client):
-    """Shards and local blocks of equal size give bitwise identical results, because both are summed
-    in the same tree.
+    """Gradient and product of shards are bitwise identical to those of a stream with blocks of
+    equal size, because both are added in the same tree.
     """
     parts = [rows(100, N=0, weights=False) for _ in range(1)]
     X, y = np.concatenate([parts[0][0]] * 9), np.concatenate([parts[0][1]] * 9)
@@ -97,7 +99,9 @@ def test_algorithms_give_the_same_results_on_shards(client):
 
 
 def test_bounds_of_distributed_objectives_hold(client, rng):
-    """The proved bounds of distributed objectives hold."""
+    """In float32, gradient, products and columns of a distributed objective differ from the float64
+    objective in memory by at most their proved bounds.
+    """
     a, b, theta = local_and_distributed(client, "float32", l2=1e-3)
     v = rng.standard_normal(a.n_params).astype("float32")
     exact = a.astype("float64")
@@ -112,8 +116,8 @@ def test_bounds_of_distributed_objectives_hold(client, rng):
 
 
 def test_shards_can_be_paths_futures_or_delayed_values(client, tmp_path):
-    """Shards given as paths, futures or delayed values have the loss of the objective in memory,
-    and a closed objective raises a clear error.
+    """An objective whose shards are paths, futures or delayed values has the loss in memory. A
+    closed objective raises ValueError.
     """
     X, y, w = whole(2)
     np.savez(tmp_path / "0.npz", X=X[:30], y=y[:30], sample_weight=w[:30])
@@ -135,8 +139,8 @@ def undecodable():
 
 
 def test_shards_that_do_not_fit_raise(client, tmp_path):
-    """If shards do not fit the model, the error message is that of the worker, also for exception
-    classes whose constructor needs several arguments.
+    """For shards that do not fit the model, the error has the worker's class and message with the
+    number of the shard, even for classes whose constructor needs several arguments.
     """
     without_y = tmp_path / "some.npz"
     np.savez(without_y, X=np.ones((3, 5)), sample_weight=np.ones(3))
@@ -167,7 +171,7 @@ def test_shards_that_do_not_fit_raise(client, tmp_path):
 
 
 def test_theta_is_sent_once_per_point(client, monkeypatch):
-    """For one theta a single task sends the point, however many products follow."""
+    """Three products at one theta send the point of the operator only once."""
     a, b, _ = local_and_distributed(client)
     model = fc.MLP([5, 200, 3])
     ob = fc.distributed.Objective(model, [partial(rows, i) for i in range(3)], client=client)
@@ -182,7 +186,9 @@ def test_theta_is_sent_once_per_point(client, monkeypatch):
 
 
 def test_commands_accept_dask_workers(client, tmp_path, capsys, monkeypatch):
-    """The commands train, spectrum and classify print the same results with --dask as without."""
+    """The commands train, classify and spectrum have the same losses, kinds and eigenvalues with
+    --dask as without, to a relative 1e-6.
+    """
     from fastcurv.cli import main
 
     monkeypatch.chdir(tmp_path)
@@ -209,8 +215,8 @@ def test_commands_accept_dask_workers(client, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.nightly
 def test_killed_workers_do_not_change_results_bitwise():
-    """After SIGKILL of two workers during a run, tasks and shards are repeated on others, and
-    results are bitwise identical.
+    """If two workers are killed during a run, their tasks and shards are repeated on others, and
+    products and the run are bitwise identical for one, two and three workers.
     """
     model = fc.MLP(SIZES)
     theta, V = model.init(seed=0), np.random.default_rng(0).standard_normal((93, 3))[:89]
@@ -260,15 +266,17 @@ def pinned(dask_scheduler):
 
 
 def test_no_task_is_pinned_to_a_worker(client):
-    """Shards are loaded in parallel, and no task requires one particular worker."""
-    earlier = client.run_on_scheduler(pinned)  # of other tests
+    """No task of loading shards or of computing requires one particular worker, also after workers
+    have joined.
+    """
+    earlier = client.run_on_scheduler(pinned)  # tasks of other tests
     ob = fc.distributed.Objective(
         fc.MLP(SIZES), [partial(rows, i) for i in range(4)], client=client
     )
     theta = ob.model.init(seed=0)
     before = ob.gradient(theta)
     assert client.run_on_scheduler(pinned) <= earlier
-    ob._workers, ob._looked = frozenset(), 0.0  # as if all had joined just now
+    ob._workers, ob._looked = frozenset(), 0.0  # as if all workers had just joined
     assert np.array_equal(ob.gradient(theta * 1), before)
     assert client.run_on_scheduler(pinned) <= earlier
 
@@ -289,8 +297,8 @@ def test_killing_all_workers_does_not_change_results_bitwise():
 
 
 def test_a_new_worker_receives_its_share(monkeypatch):
-    """At the next product a new worker loads as few shards as balance requires, and results are
-    bitwise identical.
+    """When workers join, the next products move shards to them until all have equal shares, and
+    products stay bitwise identical.
     """
     monkeypatch.setattr("fastcurv.distributed.WORKER_POLL_SECONDS", 0.0)
     with (
@@ -322,7 +330,7 @@ def test_a_new_worker_receives_its_share(monkeypatch):
 
 
 def wait_for(there, seconds=400.0):
-    """Wait until `there` returns True, and fail after the given seconds."""
+    """Wait until `there()` returns True, and fail after the given seconds."""
     end = time.monotonic() + seconds
     while not there() and time.monotonic() < end:
         time.sleep(0.02)
@@ -331,8 +339,8 @@ def wait_for(there, seconds=400.0):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_fewest_shards_move_to_balance_workers(seed):
-    """The plan to balance shards moves as few as possible: in the end every worker has its share by
-    number of threads, to within one shard.
+    """After the moves of `plan_shard_moves`, no worker has more than its share by number of
+    threads, rounded up. No shard leaves a worker that has at most its share.
     """
     rng = np.random.default_rng(seed)
     threads = {f"w{i}": int(rng.integers(1, 5)) for i in range(rng.integers(1, 6))}
@@ -349,7 +357,7 @@ def test_the_fewest_shards_move_to_balance_workers(seed):
 
 
 def test_client_created_from_an_address_is_closed_with_the_objective(client):
-    """Closing an objective that created its client from an address closes the client but not the
+    """Closing an objective that created its client from an address closes that client but not the
     cluster.
     """
     address = client.scheduler.address
@@ -387,7 +395,7 @@ def test_shards_support_batches_precisions_and_column_bounds(client):
     single, exact = H.astype("float32"), a.hessian(theta).to_dense()
     assert single.dtype == np.float32
     assert np.abs(single.to_dense() - exact).max() <= 1e-5 * np.abs(exact).max()
-    bounds = b.hessian(theta).column_error_bounds()  # before any product
+    bounds = b.hessian(theta).column_error_bounds()  # of an operator without products
     errors = np.linalg.norm(H.to_dense() - exact, axis=0)
     assert (errors <= 2 * bounds).all() and bounds.max() <= 1e-10 * np.abs(exact).max()
 
@@ -411,8 +419,8 @@ def integers():
 
 
 def test_reloaded_shards_have_the_same_numbers(client):
-    """Shards that are reloaded have equal numbers: integers beyond float32 are rounded as before,
-    even if the objective is now one of float64.
+    """A shard that is loaded again has equal numbers: integers beyond the range of float32 integers
+    are rounded as before, even if the objective was converted to float64.
     """
     ob = fc.distributed.Objective(fc.MLP([2, 1], dtype="float32"), [integers], "mse", client=client)
     shard = ob.astype("float64")._shards[0].result()
@@ -422,8 +430,8 @@ def test_reloaded_shards_have_the_same_numbers(client):
 
 
 def test_ray_to_infinity_must_hold_on_every_shard(client):
-    """A ray to the infimum is returned only if the samples of all shards are classified
-    correctly.
+    """A ray to the infimum is returned for samples of which each shard is classified correctly, and
+    None if samples of a shard are not.
     """
     _, b, theta = local_and_distributed(client, weights=False)
     assert b.certificates.ray_to_infimum(theta) is None
@@ -440,7 +448,9 @@ def test_ray_to_infinity_must_hold_on_every_shard(client):
 
 
 def listening_addresses(processes):
-    """Return the addresses, in hexadecimal, at which the processes accept connections."""
+    """Return the set of IPv4 and IPv6 addresses, in hexadecimal, at which the processes accept
+    connections.
+    """
     sockets, found = set(), set()
     for process in processes:
         for link in Path(f"/proc/{process}/fd").iterdir():
@@ -456,7 +466,7 @@ def listening_addresses(processes):
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="sockets are listed by Linux")
 def test_local_workers_accept_only_local_connections():
-    """Local workers, the scheduler and its web pages accept connections from this machine only."""
+    """Local workers, the scheduler and its web pages listen at 127.0.0.1 only."""
     program = (
         "import fastcurv as fc, numpy as np, sys\n"
         "def rows(): return np.eye(3), np.arange(3)\n"
@@ -491,7 +501,9 @@ asyncio.run(main())
 
 @contextlib.contextmanager
 def scheduler_process():
-    """Start a process with a scheduler and a worker, and yield the process and its address."""
+    """Start a process with a scheduler and a worker, yield (process, address), and kill the process
+    at the end.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", SCHEDULER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
@@ -502,8 +514,8 @@ def scheduler_process():
 
 
 def test_training_saves_theta_if_the_scheduler_dies(tmp_path):
-    """If the scheduler dies during `train`, the command prints one sentence, exits with status 3,
-    and saves the best theta.
+    """If the scheduler dies during `train`, the command prints one line, exits with status 3, and
+    saves a theta below the initial loss.
     """
     X, y = whole(3, weights=False)
     np.savez(tmp_path / "d.npz", X=X, y=y)
@@ -547,8 +559,8 @@ def test_lost_scheduler_raises_an_error_that_names_it():
 
 
 def small_shard(number):
-    """Return the samples of a shard, using no other name of this file, so that the function can be
-    sent to workers.
+    """Return (X, y) of the shard with this number. The function uses no other name of this file
+    except NumPy, so that it can be sent to workers.
     """
     rng = np.random.default_rng(number)
     return rng.standard_normal((9, 5)), rng.integers(3, size=9)
@@ -580,5 +592,5 @@ def test_dask_errors_without_a_message_get_one(error, client, monkeypatch):
         raise gone
     b = fc.distributed.Objective(fc.MLP(SIZES), [partial(small_shard, 0)], client=client)
     monkeypatch.setattr(client, "nthreads", lambda: (_ for _ in ()).throw(gone))
-    with pytest.raises(ConnectionError, match="(Use|Start a) "):  # where a batch is made, too
+    with pytest.raises(ConnectionError, match="(Use|Start a) "):  # also for a batch
         b.batch([0])

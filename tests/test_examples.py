@@ -1,7 +1,7 @@
-"""Every example, in its quick form or from its stored table: its picture exists, the statements of
-its heading hold, and each is false for a control.
+"""Each example runs in its quick form or from its stored table: its figure is written, the
+statements of its heading hold, and each statement is false for a control.
 
-If an example has a table, its quick form, which takes seconds, is tested nightly.
+The quick form of an example with a stored table takes seconds and is tested nightly.
 """
 
 import ast
@@ -41,7 +41,9 @@ SLOW = {  # examples that take seconds in their quick form
 
 @pytest.fixture
 def module(monkeypatch):
-    """Return a function that imports a module of the examples."""
+    """Return a function that imports a module of the examples' folder by name. The modules are
+    unloaded at the end of the test.
+    """
     monkeypatch.syspath_prepend(str(FOLDER))
     yield importlib.import_module
     for name in [m for m in sys.modules if getattr(sys.modules[m], "__file__", None)]:
@@ -51,7 +53,9 @@ def module(monkeypatch):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, module):
-    """Run an example at its quick size and return its outcome."""
+    """Return a function that runs an example by name, by default at its quick size, checks its
+    figure and its sentence, and returns the numbers of its outcome.
+    """
     from matplotlib.figure import Figure
 
     drawn, write = [], Figure.savefig
@@ -71,8 +75,8 @@ def run(tmp_path, monkeypatch, module):
 
 
 def check_look(figure):
-    """Check that, at a page width of 742 pixels, text has at least 8 points, adjacent titles have
-    equal sizes, no text has ASCII mathematics, and no legend covers data.
+    """Assert that the figure is readable on a page of 742 pixels: text has at least 8 points,
+    titles have equal sizes, no text has ASCII mathematics, and no legend covers data.
     """
     from matplotlib.text import Text
 
@@ -117,8 +121,8 @@ def test_every_example_is_in_the_gallery_and_names_its_lecture_row(module):
 
 
 def test_the_gallery_has_chapters_and_stable_addresses(module, tmp_path):
-    """The gallery has chapters, the address of an example depends only on its name, and no numbers
-    of claims are shown.
+    """The gallery has all chapters and examples. The address of an example depends only on its
+    name, and numbers of lecture claims, such as L12, are not shown outside details.
     """
     gallery, story = module("gallery"), module("story")
     picture = tmp_path / "picture.png"
@@ -208,7 +212,7 @@ def test_help_says_how_long_the_full_size_takes(module, monkeypatch, capsys):
 
 
 def test_papers_are_reproduced_in_twenty_lines(module):
-    """Each example of the chapter on papers names its paper, and has at most 20 lines apart from
+    """Each example in the chapter on papers names its paper and has at most 20 lines, apart from
     functions that draw or measure.
     """
     story = module("story")
@@ -255,8 +259,8 @@ def test_each_statement_of_a_heading_holds_and_is_false_for_a_control(run, name)
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", sorted(HEADINGS))
 def test_headings_hold_at_the_size_of_the_gallery(run, name):
-    """Each statement of a heading holds at the gallery's size, and is false for a control,
-    including the slow ones.
+    """At the size of the gallery, each statement of a heading, including the slow ones, holds and
+    is false for a control. The table of papers has the resulting numbers.
     """
     numbers = run(name, "normal")
     check_heading(HEADINGS[name], numbers, with_slow=True)
@@ -265,7 +269,9 @@ def test_headings_hold_at_the_size_of_the_gallery(run, name):
 
 
 def found_in_the_table_of_papers():
-    """Return the last column of the table in docs/papers.md by the names of the examples."""
+    """Return a dict of the last column of the table in docs/papers.md by the name of the
+    example.
+    """
     page = (FOLDER.parent / "docs/papers.md").read_text()
     rows = re.findall(
         r"^\| .+? \| \[.+?\]\(\.\./examples/(\w+)\.py\) \| (.+?) \|$", page, re.MULTILINE
@@ -274,8 +280,8 @@ def found_in_the_table_of_papers():
 
 
 def test_numbers_in_the_table_of_papers_match_the_examples(module):
-    """The last column of the table of papers agrees with the examples, by day for one of them and
-    nightly for all.
+    """The table of papers lists the examples of its chapter, and its numbers for `input_covariance`
+    equal those of the example. The other examples are tested nightly.
     """
     found = found_in_the_table_of_papers()
     assert list(found) == list(FOUND) == list(module("story").STORY["Ten papers, reproduced"])
@@ -283,7 +289,7 @@ def test_numbers_in_the_table_of_papers_match_the_examples(module):
     assert FOUND["input_covariance"](numbers) == found["input_covariance"]
 
 
-# The measured columns of the tables that are shuffled together, over all rows.
+# Measured columns of each table, whose rows are shuffled together for a control.
 MEASURED = {
     "failed_training": ["loss"],
     "finding_saddles": ["proved", "trivial", "index", "loss", "distinct", "seconds"],
@@ -323,7 +329,7 @@ def test_results_of_where_training_stops_are_reproduced(run):
 
 @pytest.mark.nightly
 def test_results_of_minimum_ratio_are_reproduced(run):
-    """Networks of the stored table, trained again, end at the losses of the table."""
+    """Networks that are trained again end at losses in the stored table of `minimum_ratio`."""
     kept = run("minimum_ratio", "normal")
     numbers = run("minimum_ratio")
     assert numbers["certified"] >= 10 and np.all(numbers["wide"]["positive"] == 40)
@@ -338,8 +344,9 @@ def test_results_of_saddles_against_size_are_reproduced(run):
 
 
 def test_probabilities_of_definite_random_matrices_match_closed_forms(module):
-    """Probabilities of definite random matrices of orders 1 to 3 equal closed forms, and that of
-    order 4 agrees with a simulation within five standard errors.
+    """The probability that a random symmetric matrix is positive definite equals the closed forms
+    for orders 1 to 3, agrees with a simulation for order 4, and has the known leading term for
+    orders 10 and 20.
     """
     chance = module("saddles_against_size").chance_random_matrix
     exact = [1 / 2, (2 - 2**0.5) / 4, (np.pi - 2 * 2**0.5) / (4 * np.pi)]
@@ -369,7 +376,9 @@ def test_results_of_skip_connections_are_reproduced(run):
 
 @pytest.mark.nightly
 def test_results_of_learning_rates_are_reproduced(run):
-    """Runs with fewer samples and epochs satisfy the heading of the full runs."""
+    """Runs of `learning_rates` with fewer samples and epochs satisfy the heading: gaps at least
+    double from inverse time to constant to power 2.
+    """
     gaps = run("learning_rates")["gaps"]
     assert 2 * gaps["inverse time"].max() < gaps["constant"].min()
     assert 2 * gaps["constant"].max() < gaps["power 2"].min()
@@ -377,7 +386,9 @@ def test_results_of_learning_rates_are_reproduced(run):
 
 @pytest.mark.nightly
 def test_results_of_finding_saddles_are_reproduced(run):
-    """Searches of the stored table, run again, end at the losses of the table."""
+    """More than half of the proved saddles that are searched again have a loss in the stored table
+    of `finding_saddles`.
+    """
     kept = run("finding_saddles", "normal")["table"]
     table = run("finding_saddles")["table"]
     mine = table["loss"][(table["way"] == "sample") & (table["proved"] == 1)]

@@ -23,7 +23,9 @@ from .public import public
 
 @pytest.fixture(scope="module")
 def here():
-    """Return an objective, its model, theta and an operator, by the names that the calls use."""
+    """Return a namespace with an objective, its model, theta and Hessian under the names that the
+    tested calls use.
+    """
     p = nets.draw(0, [4, 5, 3], loss="cross_entropy", N=30)
     known = {"model": p.model, "theta": p.theta, "ob": p.ob, "H": p.ob.hessian(p.theta)}
     return SimpleNamespace(fc=fc, np=np, **known)
@@ -221,8 +223,8 @@ def test_errors_for_foreign_calls_suggest_the_right_name(here):
 
 
 def callers(here):
-    """Return, for each table of foreign arguments, the functions that use the table, with their
-    required arguments bound.
+    """Return a dict from each table of foreign arguments to a list of the functions that use it,
+    with their required arguments bound.
     """
     H, at = here.H, (here.ob, here.theta)
     displays = [partial(fc.SpectrumDisplay.from_operator, H)]
@@ -309,8 +311,8 @@ def test_modules_parameters_and_optimisers_of_torch_raise_with_a_suggestion(here
 
 
 def test_torch_data_checkpoints_and_wrapped_modules_are_converted_or_raise(here):
-    """Data loaders, checkpoints, activation modules, half precision and wrapped modules of torch
-    are accepted, or named in the error.
+    """torch's data loaders, bfloat16 tensors, checkpoints and modules without values raise errors
+    with advice. Activation modules, wrapped modules and products of torch vectors work.
     """
     torch = pytest.importorskip("torch")
     nn = torch.nn
@@ -449,7 +451,9 @@ def test_errors_name_the_methods_that_an_objective_lacks(here, call, words):
 
 
 def test_dir_lists_the_subpackages_that_the_pages_use():
-    """`dir(fastcurv)` lists all subpackages, also those that are imported at their first use."""
+    """`dir(fastcurv)` lists all public names and subpackages, also those that are imported at their
+    first use.
+    """
     for name in ("schedules", "scipy", "spectrum", "structure", "testing", "plots", "distributed"):
         assert name in dir(fc)
     assert set(fc._SUBPACKAGES) <= set(dir(fc)) and set(fc.__all__) <= set(dir(fc))
@@ -469,8 +473,8 @@ def test_the_error_in_scipys_minimize_suggests_a_dense_matrix(here):
 
 @pytest.mark.parametrize("where", FUNCTIONS)
 def test_foreign_arguments_are_mapped_to_existing_ones(where):
-    """No existing argument is listed as foreign, and a suggestion that is a single word is an
-    existing argument.
+    """No existing argument is in the table of foreign arguments, and each suggestion that is a
+    single name is an existing argument.
     """
     parameters = inspect.signature(FUNCTIONS[where]).parameters.values()
     own = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
@@ -491,7 +495,9 @@ def test_no_existing_attribute_is_listed_as_foreign(here, kind):
 
 
 def test_foreign_choices_are_mapped_to_existing_ones(here):
-    """A suggestion in quotes for a foreign choice is a choice that the function accepts."""
+    """No existing choice is in the table of foreign choices, and each quoted suggestion is a choice
+    that the function accepts.
+    """
     known = {
         "method": set(METHODS),
         "loss": set(LOSSES),
@@ -523,7 +529,7 @@ def test_plots_of_densities_are_registered_with_pyplot(here):
 
 
 def _by_name(found):
-    """Return the parameters of a function or class that have a name and a default."""
+    """Return a list of the parameters of a function or class that have a default."""
     parameters = inspect.signature(found).parameters.values()
     return [p for p in parameters if p.default is not p.empty and p.kind is not p.VAR_POSITIONAL]
 
@@ -541,8 +547,8 @@ def _callables():
 
 
 def test_errors_for_unknown_arguments_list_the_existing_ones():
-    """An unknown argument raises an error before others are checked, and a misspelt one gets the
-    closest name as a suggestion.
+    """An unknown argument raises TypeError that lists the existing ones, before other arguments are
+    checked. For a misspelt one, the closest name is suggested.
     """
     for name in _callables():
         found = fc
@@ -620,8 +626,8 @@ def test_unknown_attributes_of_curvature_suggest_a_verdict(here):
 
 
 def test_arrays_instead_of_shards_raise():
-    """Separate arrays of samples and targets, which would be taken as the shards and the loss,
-    raise an error.
+    """Separate arrays of samples and targets, which would be taken for the shards and the loss of a
+    distributed objective, raise TypeError with the right call.
     """
     with pytest.raises(TypeError, match=r"Use Objective\(model, shards, loss, l2, \.\.\.\)\.$"):
         fc.distributed.Objective(fc.MLP([1, 1]), [[1.0]], [1.0], loss="mse")
@@ -630,7 +636,7 @@ def test_arrays_instead_of_shards_raise():
 
 
 class ArrayContainer:
-    """An array in a container of another library, such as a data frame."""
+    """An object that contains an array and supports `__array__`, as a data frame does."""
 
     def __init__(self, array):
         self.array, self.shape = array, array.shape
@@ -641,7 +647,7 @@ class ArrayContainer:
 
 def lookups_of_foreign_names(call):
     """Return the names of the functions of `errors` that read tables of foreign names during
-    `call`.
+    `call()`.
     """
     readers = (
         "converter_key conversion_hint container_error suggested_choice advice_clause "
@@ -673,7 +679,7 @@ def test_valid_arrays_cause_no_lookup_of_foreign_names():
     for form in (*forms, model.unflatten(theta)):
         calls = [fc.classify, partial(fc.minimize, max_iter=5, verdict=False)]
         for call in calls + [fc.escape, fc.diagnose] * (form is theta):
-            call(ob, form)  # what is imported or made at the first call is no part of it
+            call(ob, form)  # imports and caches of the first call do not count
             assert lookups_of_foreign_names(partial(call, ob, form)) == [], (call, type(form))
     for op in (H, A, A.astype("float32"), ArrayContainer(A)):
         for call in (fc.eigsh, fc.eigvalsh, fc.inertia, fc.spectral_density):

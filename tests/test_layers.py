@@ -1,5 +1,6 @@
 """The five layers of the package: modules import only from their own and lower layers, and the core
-works without the proofs."""
+works without the proofs.
+"""
 
 import ast
 import os
@@ -23,8 +24,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
     if path.name != "__main__.py" and path != PACKAGE / "__init__.py"
 }
-# Statements and files that must be read to understand the first modules, all that they import
-# included.
+# (statements, modules) that must be read to understand a module, including its imports.
 METHODS = "newton first_order lbfgs levenberg steps loop"
 MAX_STATEMENTS_AND_MODULES = {
     "network.objective": (3600, 20),
@@ -36,7 +36,7 @@ MAX_STATEMENTS_AND_MODULES = {
 
 
 def statements(path):
-    """Return the number of statements in a file, without docstrings."""
+    """Return the number of statements in a Python file, without docstrings."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     words = [
         node
@@ -49,7 +49,9 @@ def statements(path):
 
 
 def loaded(names):
-    """Return the modules that are loaded when the named ones are imported."""
+    """Return the set of modules that are loaded when the modules `names` are imported, without
+    imports inside functions.
+    """
     todo, seen = list(names), set()
     while todo:
         name = todo.pop()
@@ -75,8 +77,8 @@ def test_no_import_leads_to_a_higher_layer():
 
 
 def test_the_core_imports_lazily_by_two_functions_only():
-    """Only the functions `load_proofs` and `load_module` of common/runtime.py import modules of the
-    core inside functions.
+    """Within the core, modules of the package are imported inside functions only by `load_proofs`
+    and `load_module` of common/runtime.py.
     """
     found = []
     for name, path in MODULES.items():
@@ -107,8 +109,8 @@ def test_the_core_stays_below_its_size_limits(names):
 
 
 def test_importing_an_objective_loads_only_the_core_in_100_ms():
-    """Importing an objective loads only the core, and takes at most 100 ms of processor time after
-    NumPy and SciPy, in the fastest of five processes.
+    """Importing Objective after NumPy and SciPy loads only modules of the core, and takes at most
+    100 ms of processor time in the fastest of five processes.
     """
     code = (
         "import sys, time, numpy, scipy.sparse.linalg, scipy.linalg, scipy.special, "

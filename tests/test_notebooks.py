@@ -1,5 +1,6 @@
 """Notebooks of the gallery's chapters are complete without the examples' folder, and checks of
-exercises accept the answer and reject a wrong one."""
+exercises accept the answer and reject a wrong one.
+"""
 
 import ast
 import builtins
@@ -17,7 +18,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "examples"
 
 @pytest.fixture
 def notebooks(monkeypatch):
-    """Return the module that writes the notebooks."""
+    """Return the module of the examples' folder that writes the notebooks."""
     monkeypatch.syspath_prepend(str(FOLDER))
     import notebooks
 
@@ -27,7 +28,9 @@ def notebooks(monkeypatch):
 
 
 def names_of(source):
-    """Return the names that the code uses, and those that it defines anywhere."""
+    """Return (used, defined): the set of names that the source code uses, and the set of names that
+    it defines anywhere.
+    """
     used, defined = set(), set(dir(builtins))
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Name):
@@ -44,8 +47,8 @@ def names_of(source):
 
 
 def test_each_chapter_has_a_complete_notebook(notebooks, tmp_path):
-    """Each chapter has a notebook with all its examples, two exercises, and definitions of every
-    name used.
+    """Each chapter with lectures has a notebook with and without answers. It contains all examples
+    of the chapter and two exercises, and defines every name that it uses.
     """
     lectured = [
         chapter
@@ -103,8 +106,8 @@ def test_checks_of_exercises_accept_the_answer_and_reject_a_wrong_one(notebooks)
 
 @pytest.mark.nightly
 def test_notebooks_run_from_top_to_bottom(notebooks, tmp_path):
-    """Each notebook runs in its own kernel outside the folder of the examples, and draws one figure
-    for each example that the notebook runs.
+    """Each notebook with answers runs in its own kernel outside the examples' folder, and draws one
+    figure for each example that it runs.
     """
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient")

@@ -1,4 +1,4 @@
-"""Optional packages: wherever one is missing, the error says in one sentence what to install."""
+"""Optional packages: if one is missing, the error states in one sentence what to install."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("fastcurv", "benchmarks", "examples")
 LOCAL_MODULES = {path.stem for folder in FOLDERS for path in (ROOT / folder).glob("*.py")}
 AVAILABLE_MODULES = set(sys.stdlib_module_names) | {"numpy", "scipy", "fastcurv"} | LOCAL_MODULES
-# Imports that only run once the package is there, and why.
+# Imports that run only if the package is installed, with the reason.
 UNGUARDED_IMPORTS = {
     "fastcurv/estimators/base.py": "estimators/__init__.py imports the package first",
     "fastcurv/estimators/classifier.py": "estimators/__init__.py imports the package first",
@@ -36,8 +36,8 @@ UNGUARDED_IMPORTS = {
 
 
 def is_guarded(node):
-    """Return True if a statement handles a missing package, by `with optional_import` or by
-    catching ImportError.
+    """Return True if a statement handles a missing package: by `with optional_import`, by
+    suppressing ImportError, or by `try` with ImportError.
     """
     if isinstance(node, ast.With):
         calls = [item.context_expr for item in node.items]
@@ -52,8 +52,8 @@ def is_guarded(node):
 
 
 def unguarded(node, function="", guarded=False):
-    """Yield the function and the package of each import that would raise a bare
-    ModuleNotFoundError.
+    """Yield (function, package) for each import below a node that would raise a bare
+    ModuleNotFoundError. `function` is the name of the enclosing function, or "".
     """
     for child in ast.iter_child_nodes(node):
         names = []
@@ -104,7 +104,7 @@ def test_the_extras_that_messages_name_bring_the_package():
     assert used and used <= set(extras)
 
 
-# What a user types, by the package it needs. Each is tried where no optional package is there.
+# Calls of users, by the package that they need. Each is tested without optional packages.
 LINES = {
     "matplotlib": """
         fc.spectral_density(H, n_probes=2, n_steps=4, seed=0).plot()
@@ -180,8 +180,8 @@ for package, lines in {lines!r}.items():
 
 
 def test_a_missing_package_raises_a_sentence_with_its_extra(python, tmp_path, monkeypatch):
-    """If an optional package is missing, functions, methods and commands that need it name its
-    extra, and all others work.
+    """Without optional packages, each function, method and command that needs one raises an error
+    that names its extra, and all others work.
     """
     monkeypatch.chdir(tmp_path)
     names = [*INSTALL_HINTS, "tqdm", "threadpoolctl"]

@@ -19,7 +19,7 @@ KINDS = {"minimum", "maximum", "saddle", "degenerate", "not_critical"}
 
 @pytest.fixture
 def page(tmp_path):
-    """Write the page as one file and return the file's path."""
+    """Write the playground as one HTML file, and return the path."""
     path = EXAMPLES / "playground.py"
     spec = importlib.util.spec_from_file_location("playground", path)
     module = importlib.util.module_from_spec(spec)
@@ -29,7 +29,7 @@ def page(tmp_path):
 
 def run_in_browser(page, script, width=1200):
     """Return the value that `script` passes to `report(value)` in the page. Animation frames are
-    timers, so their number depends on virtual time and not on the speed of the machine.
+    timers, so that their number depends on virtual time and not on the speed of the machine.
     """
     report = """
     <script>
@@ -62,8 +62,8 @@ def objective(X, y, hidden, l2):
 
 
 def random_cases(n_cases, rng):
-    """Return networks at random points, at critical points, and at saddles made by adding a zero
-    unit.
+    """Return a list of (objective, theta, hidden) for networks at random points, at minima, and at
+    saddles made by adding a unit with zero weights.
     """
     cases = []
     for k in range(n_cases):
@@ -78,7 +78,7 @@ def random_cases(n_cases, rng):
             theta = np.zeros(2)
         elif k % 5 in (1, 2):
             theta = fc.minimize(ob, theta, "trust-region", max_iter=500).x
-        if k % 5 == 2:  # a zero unit more
+        if k % 5 == 2:  # add a unit with zero weights
             (W1, b1), (W2, b2) = ob.model.unflatten(theta)
             W1, b1 = np.vstack([W1, np.zeros((1, 2))]), np.append(b1, 0.0)
             theta = np.concatenate([W1.ravel(), b1, W2.ravel(), [0.0], b2])
@@ -108,8 +108,8 @@ report(CASES.map((c) => {
 
 
 def compare_with_fastcurv(page, n_cases, rng):
-    """Check that the page's numbers and words agree with fastcurv, and return the kinds of verdicts
-    that occurred.
+    """Assert that the page's numbers and words for random cases agree with fastcurv, and return the
+    list of kinds of the verdicts.
     """
     cases, sent, kinds = random_cases(n_cases, rng), [], []
     for ob, theta, hidden in cases:
@@ -141,7 +141,7 @@ def compare_with_fastcurv(page, n_cases, rng):
             times = verdict.gradient_norm / verdict.gradient_tol
             if verdict.lambda_min > 0:
                 assert m["times"] == pytest.approx(times, rel=1e-6), verdict
-            else:  # fastcurv weighs an indefinite Hessian in balanced units
+            else:  # fastcurv computes this tolerance in balanced units
                 assert 1 / 3 < m["times"] / times < 3, verdict
         begins = verdict.kind.capitalize().replace("_", " ") + ": "
         assert m["words"].startswith(begins) and "prove" not in m["words"]
@@ -150,11 +150,11 @@ def compare_with_fastcurv(page, n_cases, rng):
 
 
 def check_steps(ob, theta, m, dense):
-    """Check that five steps of the first-order methods on the page, and one Newton step, agree with
-    fastcurv.
+    """Assert that five steps of the first-order methods on the page, and one step of its Newton
+    methods, agree with fastcurv. `m` holds the page's numbers, and `dense` is the Hessian.
     """
     for name, method in (("gradient descent", "sgd"), ("momentum", "momentum"), ("Adam", "adam")):
-        if m["kind"] != "not_critical":  # there `minimize` does other things
+        if m["kind"] != "not_critical":  # `minimize` ends or leaves critical points
             continue
         there = fc.minimize(ob, theta, method, max_iter=5, learning_rate=1e-3).x
         assert np.abs(m["steps"][name] - there).max() <= 1e-11 * max(1.0, np.abs(theta).max())

@@ -1,5 +1,6 @@
 """The rules of the repository, checked on its files: imports between subpackages, lengths of files
-and functions, and that every example runs."""
+and functions, and that every docstring example runs.
+"""
 
 import ast
 import doctest
@@ -20,7 +21,7 @@ from .tools.mutants_table import KERNELS, PASSES
 
 PACKAGE = Path(fastcurv.__file__).parent
 ROOT = Path(__file__).resolve().parent.parent
-NEEDS = {"convert.onnx": "onnx", "convert.torch": "torch"}  # for examples
+NEEDS = {"convert.onnx": "onnx", "convert.torch": "torch"}  # modules whose examples need a package
 HEAVY = ("matplotlib", "sklearn", "tqdm", "torch", "jax", "pandas")
 
 
@@ -35,12 +36,12 @@ INSIDE = sorted(set(MODULES) - {"", "__main__"})
 
 @functools.cache
 def imports_of(name):
-    """Return the modules and names of the package that a module imports."""
+    """Return the set of modules and names of the package that the module `name` imports."""
     return imported_by(MODULES[name], name, MODULES) if name in INSIDE else set()
 
 
 def test_every_form_of_import_is_recognised(tmp_path):
-    """Every form of import statement is recognised by the function that the following rules use."""
+    """`imported_by`, which the following rules use, recognises every form of import statement."""
     file = tmp_path / "some.py"
     file.write_text(
         "from .a import x\nfrom .. import b\nimport fastcurv.c\nfrom fastcurv import d\n"
@@ -60,9 +61,7 @@ def is_private(name):
 
 
 def private_names(file):
-    """Return the private names that a file defines: functions, classes, variables and
-    attributes.
-    """
+    """Yield the names of functions, classes, variables and attributes that a file defines."""
     for node in ast.walk(tree(file)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node.name
@@ -73,9 +72,7 @@ def private_names(file):
 
 
 def private_uses(file):
-    """Return the private names of other files that a file uses, through attributes, `getattr` or
-    imports.
-    """
+    """Yield the names of other files that a file uses through attributes, `getattr` or imports."""
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.Attribute):
             if ast.unparse(node.value) not in ("self", "cls", "super()"):
@@ -87,7 +84,7 @@ def private_uses(file):
 
 
 def test_no_subpackage_uses_private_names_of_another(tmp_path):
-    """Names shared between subpackages are public, and listed in `common/protocols.py`."""
+    """No module uses a private name that only other subpackages define."""
     file = tmp_path / "some.py"
     file.write_text(
         "from .a import _b\n_c = x._d(self._e, getattr(y, '_f'))\nclass _G:\n"
@@ -105,8 +102,8 @@ def test_no_subpackage_uses_private_names_of_another(tmp_path):
         assert {one for one in used if name.partition(".")[0] not in homes[one]} == set(), name
 
 
-# Names in double underscores that are neither Python's nor looked up in a class: those of modules
-# and of classes, of NumPy, DLPack and scikit-learn, of a file format and of a compiler.
+# Names in double underscores that `dir` of the classes below does not list: those of modules and
+# classes, NumPy, DLPack, scikit-learn, the safetensors format and Cython.
 DUNDERS = """__all__ __file__ __main__ __path__ __version__ __future__ __import__ __code__
 __annotations__ __closure__ __package__ __slots__ __weakref__ __array__ __array_interface__
 __array_ufunc__ __dlpack__ __dlpack_device__ __sklearn_tags__ __metadata__ __cinit__ __dealloc__"""
@@ -129,7 +126,9 @@ def test_dunder_names_are_only_those_of_python_and_other_libraries():
 
 
 def test_names_listed_in_the_protocols_are_used_by_other_subpackages():
-    """Each listed name is used outside the subpackage that defines it, and is hidden from users."""
+    """Each name listed in `common/protocols.py` is used outside the subpackage that defines it, and
+    is hidden from `dir`.
+    """
     listed = re.findall(r"^(?:- |Of a model, )``(\w+)", protocols.__doc__, re.MULTILINE)
     assert sorted(listed) == sorted(protocols.NAMES_HIDDEN_FROM_DIR)
     uses, defines = {}, {}
@@ -161,7 +160,9 @@ def test_modules_have_no_circular_imports():
 
 
 def test_kernels_include_no_header_of_a_higher_layer():
-    """Headers included by a kernel are its own, the system's, or of a lower layer."""
+    """The kernels include only headers of their own folder and of the system, and only kernels.pxd
+    declares kernels to Cython.
+    """
     for path in (ROOT / "src" / "kernels").iterdir():
         for name in re.findall(r'#\s*include\s+"([^"]+)"', path.read_text()):
             assert (path.parent / name).is_file(), f"{path.name} includes {name}"
@@ -173,7 +174,7 @@ def test_kernels_include_no_header_of_a_higher_layer():
 
 
 def test_the_extension_is_built_from_the_files_of_its_folder():
-    folder = ROOT / "fastcurv" / "_engine"  # a build aside has no source
+    folder = ROOT / "fastcurv" / "_engine"  # an installed package has no sources
     files = {path.name: path.read_text() for path in folder.glob("*.p[yx][xd]")}
     included = re.findall(r'^include "(\w+\.p[yx][xd])"$', files.pop("core.pyx"), re.M)
     assert sorted(included) == sorted(files)
@@ -185,7 +186,7 @@ def test_the_extension_is_built_from_the_files_of_its_folder():
 
 
 def sources():
-    """Return the files that are written by hand, without build products."""
+    """Yield the paths of all source files that are written by hand."""
     for folder, endings in (
         ("src", ".c .h .inc"),
         ("fastcurv", ".py .pyi .pyx .pxd"),
@@ -200,7 +201,7 @@ def sources():
 
 
 def test_files_have_at_most_900_lines():
-    """No file exceeds 900 lines, since a longer one has more than one subject."""
+    """No source file has more than 900 lines, because a longer file has more than one subject."""
     texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sources()}
     lengths = {name: len(text.splitlines()) for name, text in texts.items()}
     assert len(lengths) > 50
@@ -209,8 +210,8 @@ def test_files_have_at_most_900_lines():
 
 @functools.cache
 def functions():
-    """Return, for every Python function, its name, its number of lines without the docstring, and
-    its number of positional arguments without self.
+    """Return a list of (name, lines, n_positional) for every Python function: the number of lines
+    without the docstring, and of positional arguments without self.
     """
     found = []
     for path in sources():
@@ -227,7 +228,7 @@ def functions():
 
 
 def test_functions_have_at_most_60_lines():
-    """No function exceeds 60 lines, counting its signature but not its docstring."""
+    """No function has more than 60 lines, including its signature but not its docstring."""
     lengths = {name: lines for name, lines, _ in functions()}
     assert len(lengths) > 1000
     assert {name: n for name, n in lengths.items() if n > 60} == {}
@@ -256,7 +257,7 @@ def test_methods_that_the_engine_calls_on_itself_exist():
     assert len(called) > 50 and called <= defined, called - defined
 
 
-# Positional arguments that users give: the names and their order are a promise.
+# Limits of public constructors, whose positional arguments are a promise to users.
 POSITIONAL_LIMITS = {
     "fastcurv/network/objective.py: __init__": 8,
     "fastcurv/network/streaming.py: __init__": 8,
@@ -264,8 +265,8 @@ POSITIONAL_LIMITS = {
 
 
 def test_functions_have_at_most_six_positional_arguments():
-    """No function of the package has more than six positional arguments besides self, except two
-    constructors.
+    """No function of the package has more than six positional arguments besides self, except for
+    two constructors.
     """
     counts = {name: count for name, _, count in functions()}
     most = {name: POSITIONAL_LIMITS.get(name, 6) for name in counts if name.startswith("fastcurv/")}
@@ -273,8 +274,8 @@ def test_functions_have_at_most_six_positional_arguments():
 
 
 def attributes():
-    """Return, for every class of the package, the names set in its body or `__init__`, its bases,
-    and the names set in other methods.
+    """Return a dict of (declared, later, bases) for every class of the package: the names set in
+    its body or `__init__`, the names set in other methods, and the names of its bases.
     """
     found = {}
     for path in PACKAGE.rglob("*.py"):
@@ -303,8 +304,8 @@ def set_on_self(function):
 
 
 def test_attributes_are_declared_at_the_head_of_a_class():
-    """Methods create no attributes, except that `fit` sets names ending in _ by scikit-learn's
-    convention.
+    """Methods create no attributes, except for names that end in _, which `fit` sets by
+    scikit-learn's convention.
     """
     found = attributes()
 
@@ -319,7 +320,7 @@ def test_attributes_are_declared_at_the_head_of_a_class():
 
 def test_no_compiler_flags_change_arithmetic_or_portability():
     """No build file uses -ffast-math, which changes the arithmetic of the whole process, or -march,
-    which restricts the machines that a wheel runs on.
+    which restricts the machines on which a wheel runs.
     """
     for name in ("setup.py", "pyproject.toml", "Makefile"):
         lines = [line.split("#")[0] for line in (ROOT / name).read_text().splitlines()]
@@ -330,7 +331,7 @@ def test_no_compiler_flags_change_arithmetic_or_portability():
 
 
 def test_library_code_calls_no_print():
-    """Only modules of the command line print to standard output."""
+    """Only modules of the command line, and common/runtime.py, call print or exit."""
     for name, path in MODULES.items():
         calls = {getattr(n.func, "id", "") for n in ast.walk(tree(path)) if isinstance(n, ast.Call)}
         talks = name.partition(".")[0] in ("cli", "__main__") or name == "common.runtime"
@@ -338,7 +339,9 @@ def test_library_code_calls_no_print():
 
 
 def test_importing_fastcurv_loads_no_optional_package(python):
-    """`import fastcurv` loads NumPy and SciPy but none of the optional packages."""
+    """`import fastcurv` and access to its main classes load neither an optional package nor
+    scipy.optimize.
+    """
     python(f"""
 import sys
 import fastcurv
@@ -351,8 +354,8 @@ assert not heavy, heavy
 # By day, `test_importing_fastcurv_loads_no_optional_package` tests what is imported.
 @pytest.mark.nightly
 def test_import_takes_at_most_100_ms(clock, python):
-    """Importing the package after NumPy and SciPy's sparse.linalg takes at most 100 ms, in the
-    fastest of a few tries.
+    """Importing the package after NumPy and scipy.sparse.linalg takes at most 100 ms in the fastest
+    of at most eight processes.
     """
     python(f"""
 import subprocess, sys
@@ -379,8 +382,8 @@ def test_public_names_are_defined_where_the_table_says():
 
 @pytest.mark.parametrize("name", INSIDE)
 def test_docstring_examples_print_their_shown_output(name):
-    """Every docstring example runs and prints the output shown; examples of converters run if the
-    other library is installed.
+    """Every docstring example of a module runs and prints the shown output. Examples of converters
+    are skipped if the other library is not installed.
     """
     if name in NEEDS:
         pytest.importorskip(NEEDS[name])

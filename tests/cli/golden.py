@@ -1,4 +1,4 @@
-"""The output of the shell's commands, for the golden file."""
+"""The output of the shell's commands, for the golden file of `tests/cli`."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ COMMANDS = [
 
 
 def table_text() -> str:
-    """Return a table of numbers with a header line."""
+    """Return a CSV table of 40 rows of numbers with the header "a,b,c,y"."""
     numbers = np.round(np.sin(np.arange(1, 161).reshape(40, 4) ** 1.5), 3)
     return "a,b,c,y\n" + "\n".join(",".join(map(str, row)) for row in numbers)
 
 
 def normalised(text: str) -> str:
-    """Return the output without run times and temporary paths; of JSON, only fields that are
-    neither lists nor objects.
+    """Return the output of a command without run times and temporary paths. Of JSON output, only
+    fields that are neither lists nor objects are kept.
     """
     if text.startswith("{"):
         whole = json.loads(text)
@@ -59,7 +59,9 @@ def normalised(text: str) -> str:
 
 
 def run_command(command: str) -> list[Any]:
-    """Return a command's output with # in place of numbers, its exit status, and the numbers."""
+    """Return [text, status, *numbers]: the output of a command with # in place of numbers, its exit
+    status, and these numbers.
+    """
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -74,7 +76,9 @@ SECTIONS = ("commands",)
 
 
 def golden(section: str) -> dict[str, list[Any]]:
-    """Return the output of every command, run in a temporary folder."""
+    """Return a dict of the results of `run_command` for each of COMMANDS, run in a temporary
+    folder.
+    """
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)

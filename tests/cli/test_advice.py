@@ -1,5 +1,5 @@
-"""Advice printed by the shell is a command that runs as it stands, and first words known from other
-programs, such as `help`, work.
+"""Commands that the shell advises run as they are printed, and first words known from other
+programs, such as `help`, are accepted.
 """
 
 import io
@@ -26,7 +26,7 @@ COMMAND = re.compile(r"`(fastcurv [^`\n]*)`|^ +(fastcurv train .*)$", re.MULTILI
 
 
 def run_cli(line):
-    """Return the exit status and the output of a command."""
+    """Return (status, output) of a command line without the program's name."""
     out = io.StringIO()
     with redirect_stdout(out):
         status = main(shlex.split(line))
@@ -35,8 +35,10 @@ def run_cli(line):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a folder with two data sets and networks for which advice is given."""
-    place = tmp_path_factory.mktemp("my runs")  # a name that must be quoted
+    """Return a folder with two data sets, seven training runs and two saved networks, for each of
+    which the shell gives advice.
+    """
+    place = tmp_path_factory.mktemp("my runs")  # the space must be quoted
     rng = np.random.default_rng(3)
     X = rng.standard_normal((80, 3))
     y = 100 + 30 * np.tanh(X[:, 0] * X[:, 1])
@@ -71,8 +73,8 @@ def quoted(*parts):
 
 
 def test_every_printed_command_in_advice_runs(folder, monkeypatch, tmp_path):
-    """All commands that the command line or the documentation suggests run, for runs at saddles,
-    before convergence or after failed training, and for networks of other programs.
+    """Every command that `classify`, `diagnose` and `report` print for runs at saddles, short or
+    failed runs and saved networks is accepted and runs. No page suggests a Python call.
     """
     monkeypatch.chdir(tmp_path)
     data = f"--data {quoted(folder, 'd.csv')}"
@@ -110,8 +112,9 @@ def test_every_printed_command_in_advice_runs(folder, monkeypatch, tmp_path):
 
 
 def test_every_cause_of_a_failed_training_has_a_command():
-    """For each cause of a failed training that `diagnose` names, the suggested command makes the
-    change that cures it, for networks of several kinds.
+    """For each cause that `diagnose` names, the suggested command is accepted by the parser, and
+    the commands together change loss, l2, standardisation and skip connections. Shuffled labels
+    have no command.
     """
     rng = np.random.default_rng(0)
     X, parser, changed = rng.standard_normal((12, 3)), build_parser(), set()
@@ -147,8 +150,8 @@ def test_every_cause_of_a_failed_training_has_a_command():
 
 
 def test_training_continues_from_a_saved_network(folder, tmp_path, monkeypatch):
-    """Training continues from a saved run with its own or other data and settings, and from a
-    network of another program, whose data are not standardised.
+    """`train --from` lowers the loss of a saved run with its own settings, accepts other settings,
+    and continues from a network saved by `fc.save`, whose data are not standardised.
     """
     monkeypatch.chdir(tmp_path)
     short = quoted(folder, "short.safetensors")
@@ -205,8 +208,8 @@ def columns(text):
 
 
 def test_predictions_use_units_and_labels_of_the_training_data(folder, tmp_path):
-    """Predictions equal a NumPy forward pass with the saved parameters, also for columns in another
-    order, and are given in the units or labels of the training data.
+    """Predictions for files with other column orders, without a header or as .npz equal a NumPy
+    forward pass with the saved parameters, in the units of the training data.
     """
     table = np.loadtxt(folder / "d.csv", delimiter=",", skiprows=1)
     (tmp_path / "new.csv").write_text(
@@ -303,8 +306,9 @@ def test_predict_rejects_data_that_do_not_fit_the_network(folder, tmp_path, caps
 @pytest.mark.parametrize("raw", ["", "--no-standardize"])
 @pytest.mark.parametrize("where", ["X", "y"])
 def test_predict_rejects_numbers_whose_squares_overflow(where, raw, tmp_path, capsys, monkeypatch):
-    """Inputs whose squares overflow raise an error before anything is printed. For a float32
-    network, so do numbers that exceed float32.
+    """Training on inputs or targets whose squares overflow, or that exceed float32 in a float32
+    network, is rejected with a one-line error and without output, unless standardisation makes the
+    numbers usual.
     """
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
@@ -314,7 +318,7 @@ def test_predict_rejects_numbers_whose_squares_overflow(where, raw, tmp_path, ca
         np.savez("big.npz", X=X, y=y)
         status = main(f"train big.npz --hidden 2 --epochs 1 --max-steps 2 {raw} {more}".split())
         told = capsys.readouterr()
-        if size < 1e100 and not raw:  # ordinary once standardised
+        if size < 1e100 and not raw:  # usual numbers after standardisation
             assert status in (0, 1)
             continue
         assert status == 2 and told.out == "" and told.err.count("\n") == 1, (size, told)
@@ -322,7 +326,9 @@ def test_predict_rejects_numbers_whose_squares_overflow(where, raw, tmp_path, ca
 
 
 def test_help_and_version_are_accepted_as_first_words(capsys):
-    """`help`, `help COMMAND` and `version` work, and help lists the choices of each option."""
+    """`help`, `help COMMAND` and `version` exit with status 0, and help lists the choices of each
+    option.
+    """
     for words, wanted in (
         ("help", ("usage: fastcurv", "predict")),
         ("help train", ("usage: fastcurv train", "leaky_relu", "levenberg-marquardt", "--from")),

@@ -1,4 +1,4 @@
-"""The shell's commands, from arguments to the files they write."""
+"""The shell's commands, from their arguments to the files that they write."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from fastcurv.cli.recipe import load_run  # noqa: E402
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Return a small network on iris, saved by the train command."""
+    """Return the path of a small network on iris, saved by the command `train`."""
     path = tmp_path_factory.mktemp("run") / "theta.npz"
     words = "train iris --hidden 4 --l2 1e-2 --epochs 20 --quiet --out"
     assert main([*words.split(), str(path)]) == 0
@@ -39,9 +39,7 @@ def test_diagnose_prints_the_cause_and_advice(trained, tmp_path, capsys):
     assert main([*given[:3], "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["healthy"] and facts["causes"] == [] and facts["loss"] == "cross_entropy"
-    assert (
-        main([*given[:3], "--l2", "10"]) == 0
-    )  # another objective, of which this theta is no critical point
+    assert main([*given[:3], "--l2", "10"]) == 0  # theta is not critical for this l2
     assert "l2 too large" in capsys.readouterr().out
 
 
@@ -81,13 +79,13 @@ def test_invalid_arguments_print_one_line_and_exit_with_status_2(
 
 @pytest.mark.parametrize("shape", ["--batch-norm", "--residual"])
 def test_classify_builds_the_network_that_was_trained(shape, tmp_path, capsys):
-    """The saved file describes the network, so `classify` computes the loss that training ended
-    with.
+    """The saved file describes networks with batch normalisation or skip connections, so that
+    `classify` accepts them and the rebuilt objective has the loss printed by `train`.
     """
     path = tmp_path / "theta.npz"
     common = ["--quiet", "--seed", "1"]
     arguments = ["--hidden", "4,4", shape, "--l2", "1e-2", "--epochs", "5", "--out", str(path)]
-    assert main(["train", "iris", *arguments, *common]) in (0, 1)  # it may end before it converges
+    assert main(["train", "iris", *arguments, *common]) in (0, 1)  # status 1: not converged
     trained = capsys.readouterr().out
     name = {"--batch-norm": "batch normalisation", "--residual": "skip connections"}[shape]
     recipe, theta = load_run(path)
@@ -129,8 +127,8 @@ def test_bench_omits_what_cannot_be_timed(arguments, words, capsys):
     ("sizes", "flops"), [([3, 4, 2], 72), ([5, 2], 20), ([2, 3, 4, 2], 132), ([1, 7, 1], 56)]
 )
 def test_bench_counts_the_multiplications_of_a_product(sizes, flops, monkeypatch):
-    """`bench` counts, for each sample and weight, two multiplications in the first layer (R z and
-    the product) and six in others, where R z, R e and the product have two terms each.
+    """`bench` counts two multiplications for each sample and weight of the first layer, for R z and
+    the product, and six in other layers, where R z, R e and the product have two terms each.
     """
     from fastcurv.cli import commands
 
@@ -144,8 +142,8 @@ def test_bench_counts_the_multiplications_of_a_product(sizes, flops, monkeypatch
 
 @pytest.mark.parametrize("text", ["0", "1025", "a", "1.5", ""])
 def test_errors_for_threads_name_the_accepted_counts(text, capsys):
-    """Errors for the number of threads name both limits. Errors for other whole numbers name only
-    the lower one.
+    """The error for an invalid number of threads names the range from 1 to 1024. That for a number
+    of samples names the lower limit 1.
     """
     for words, wanted in (
         (["bench", "--threads", text], "from 1 to 1024"),

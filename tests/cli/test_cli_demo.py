@@ -1,5 +1,5 @@
-"""The demo in its small form: a network trained from random weights on real data until it is
-classified, and its escape from a saddle.
+"""The command `demo` in its small form: a network trained on real data and classified, and its
+escape from a saddle.
 """
 
 import re
@@ -35,16 +35,17 @@ def test_demo_trains_classifies_and_escapes_a_saddle(tmp_path, capsys):
     assert failed.call in text
     first, second = page.split("A second network: did it end")
     assert second.count("<figure") == 3 and second.count('class="verdict"') == 2
-    assert len(re.findall('<svg role="img" [^>]*aria-label="', page)) == 5  # three are spectra
-    # The first half is the page on a fit, whose first screen is printed too.
+    # Three of the five figures are spectra.
+    assert len(re.findall('<svg role="img" [^>]*aria-label="', page)) == 5
+    # The first half is the report on a fit, whose first screen is also printed.
     trusted = facts["trusted"]
     assert len(trusted["first_screen"]) >= 6 and trusted["left_out_by"] == "rows"
     assert all(sentence in first and sentence in text for sentence in trusted["first_screen"])
     assert (
         "#000000" not in page and "invert(" not in page
     )  # readable on a dark background, with unchanged colours
-    # The verdict on the final point begins the second half, without a figure of the saddle below
-    # it, which has a heading of its own and whose figure names its direction.
+    # The second half begins with the verdict on the final point, without a figure. The saddle has
+    # a heading and a figure, which names the escape direction.
     saddle = second.index("Another point: a saddle")
     assert second.index(facts["verdict"].sentence.split(":")[0]) < second.index("<h2")
     assert second.index("<figure") > second.index("<h2")
@@ -76,8 +77,8 @@ def test_added_zero_units_leave_the_networks_outputs_unchanged():
 
 
 def test_the_figure_shows_the_whole_escape_from_a_saddle():
-    """The figure spans from half a step before the saddle to half a step beyond its lowest point,
-    and the losses fill most of its height.
+    """The figure shows losses and their quadratic model from half a step before the saddle to half
+    a step beyond the end of the escape, and the losses fill more than half of its height.
     """
     import fastcurv as fc
     from fastcurv.cli.demo import plot_line

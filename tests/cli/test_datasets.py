@@ -1,4 +1,4 @@
-"""Data sets from files are read and matched with a loss, or rejected with a short error."""
+"""Data sets from files are loaded with a suitable loss, or rejected with a short error."""
 
 import hashlib
 
@@ -60,8 +60,8 @@ def test_unsuitable_files_raise_short_errors(name, file):
 
 
 def test_the_target_column_of_a_csv_file_can_be_chosen(file):
-    """The target column of a CSV file may be chosen by its number, and may hold class numbers, real
-    numbers or words.
+    """The target column of a CSV file is chosen by its number. Integers and words are classes for
+    cross entropy, and other numbers are targets for mse.
     """
     first = file(0, text="0,1,5\n1,2,6\n0,3,7\n1,4,8\n" * 3, target="0")
     assert first.loss == "cross_entropy" and first.n_outputs == 2
@@ -72,8 +72,8 @@ def test_the_target_column_of_a_csv_file_can_be_chosen(file):
 
 
 def test_class_numbers_are_renumbered_from_0_if_there_is_one_per_output(file):
-    """Class numbers that do not start at 0 are renumbered from 0 if there are as many classes as
-    outputs. Fewer classes are ambiguous and raise ValueError.
+    """Class numbers from 1 on are renumbered from 0 if there are as many classes as outputs. Fewer
+    classes are ambiguous and raise ValueError.
     """
     ranked = file(np.arange(12) % 3 + 1, n_outputs=3)
     assert ranked.n_outputs == 3 and set(np.unique(ranked.y)) == {0, 1, 2}
@@ -82,8 +82,8 @@ def test_class_numbers_are_renumbered_from_0_if_there_is_one_per_output(file):
 
 
 def test_one_integer_target_column_is_classes_and_two_are_numbers(file):
-    """One column of integer targets is read as classes for cross entropy, two as numbers
-    for mse.
+    """A single column of integer targets is loaded as classes for cross entropy, and two columns as
+    numbers for mse.
     """
     one = file((np.arange(12) % 2)[:, None])
     assert one.loss == "cross_entropy" and one.n_outputs == 2
@@ -115,8 +115,8 @@ def test_digests_of_data_sets_equal_those_stored_in_runs(name):
 
 
 def test_digests_depend_on_values_only(file):
-    """A digest does not depend on the dtype or byte order of the numbers, but on every number and
-    word.
+    """The digest of a data set is the same for every dtype and byte order of equal values, and
+    differs if a value or word differs.
     """
     whole = np.arange(12) % 2
     digests = {file(whole.astype(kind)).digest for kind in ("<i8", "<i4", ">i8", ">i2", "u1", "?")}
@@ -145,8 +145,8 @@ def test_held_out_samples_are_stratified():
 
 
 def a_table(path, n=60):
-    """Return the numeric columns of a table with words, dates, missing values and an index, written
-    to a file.
+    """Write a table with an index, missing values, dates, words and targets to `path`, and return
+    the float arrays (a, day, y) of its numeric columns, where NaN is a missing value.
     """
     t = np.arange(n)
     a, day = np.round(np.sin(t * t), 3), 1 + t * 7 % 28
@@ -158,8 +158,9 @@ def a_table(path, n=60):
 
 
 def test_words_dates_and_missing_values_are_encoded_by_the_training_rows(tmp_path):
-    """Medians, means, deviations and words of the encoding are those of the training rows, compared
-    with NumPy.
+    """Inputs of training and test rows equal NumPy's encoding by medians, means and standard
+    deviations of the training rows, and by their words. A column that only numbers the rows is left
+    out.
     """
     pytest.importorskip("sklearn")
     a, day, y = a_table(tmp_path / "t.csv")
@@ -172,14 +173,14 @@ def test_words_dates_and_missing_values_are_encoded_by_the_training_rows(tmp_pat
         for X, rows in ((data.X, ~held_out), (data.X_test, held_out)):
             wanted = (column[rows] - known.mean()) / known.std()
             assert np.abs(X[:, j] - wanted).max() <= 1e-12
-    colours = np.arange(len(y))[~held_out, None] % 3 == [2, 1, 0]  # b, g, r
+    colours = np.arange(len(y))[~held_out, None] % 3 == [2, 1, 0]  # columns of b, g and r
     assert np.array_equal(data.X[:, 2:], colours) and data.loss == "mse"
     assert data.notes[1].startswith("Column 'Unnamed: 0' was left out")
 
 
 def test_predictions_for_words_and_missing_values_use_the_saved_encoding(tmp_path, capsys):
-    """Predictions for a table with words and missing values use the encoding that is saved with the
-    network.
+    """Predictions of a saved network for a table with words and missing values equal those for the
+    training data, because they use the saved encoding.
     """
     pytest.importorskip("sklearn")
     a_table(tmp_path / "t.csv")
@@ -204,7 +205,7 @@ HEADERLESS_TABLE = "1,0.5,7\n1,2.5,8.5\n1,1.5,9\n"
 
 @pytest.mark.parametrize("cell", ["", "x"])
 def test_all_columns_are_inputs_of_an_existing_network(cell, tmp_path):
-    """For an existing network all columns are inputs, also a constant one; a word or a missing
+    """For an existing network, all columns are inputs, even constant ones. A word or a missing
     value raises an error that names its line and column.
     """
     path = tmp_path / "t.csv"

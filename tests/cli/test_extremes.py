@@ -1,4 +1,4 @@
-"""Extreme eigenvalues in the shell: copies of repeated eigenvalues are found, or the output says
+"""Extreme eigenvalues in the shell: the output lists all copies of repeated eigenvalues, or states
 that some may be missing.
 """
 
@@ -23,7 +23,9 @@ SHORT = ["--probes", "2", "--steps", "5", "--quiet"]
 
 @pytest.fixture
 def run(tmp_path):
-    """Save a network of zeros on iris, most of whose eigenvalues are repeated."""
+    """Return the path of a saved run on iris with theta = 0, most of whose eigenvalues are
+    repeated.
+    """
     model = fc.MLP([4, 6, 3], "tanh")
     recipe = TrainingRecipe("iris", hidden=(6,), loss="cross_entropy", l2=1e-2)
     return save_run(tmp_path / "zeros.npz", recipe, model, np.zeros(model.n_params))
@@ -37,17 +39,15 @@ def test_repeated_eigenvalues_of_small_matrices_are_all_found():
     assert pairs.missed_within == 0 and pairs.converged.all() and "copies" not in repr(pairs)
     assert np.allclose(pairs.values, [*values[:3], *values[-3:]], atol=1e-12)
     assert np.allclose(H @ pairs.vectors, pairs.vectors * pairs.values, atol=1e-12)
-    assert pairs.residuals.max() <= 1e-11 and pairs.n_products == 0  # computed from a matrix
+    assert pairs.residuals.max() <= 1e-11 and pairs.n_products == 0  # by a dense decomposition
     seen = fc.eigsh(H, k=6, which="BE", tol=1e-6, probe=False, seed=0)
-    assert (
-        np.abs(seen.values - pairs.values).max() > 1e-6
-    )  # which a single start vector does not reveal
+    assert np.abs(seen.values - pairs.values).max() > 1e-6  # one start vector misses copies
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 9])
 def test_overlapping_ends_list_each_eigenvalue_once(k):
-    """If twice as many eigenvalues are requested as exist, each is listed once, not at both ends of
-    the spectrum.
+    """If k eigenvalues from each end of the spectrum overlap, `extreme_eigenpairs` lists each
+    eigenvalue once.
     """
     pairs = spectrum.extreme_eigenpairs(np.diag([-2.0, 0.0, 1.0, 1.0, 5.0]), k, 0)
     wanted = {1: [-2, 5], 2: [-2, 0, 1, 5]}.get(k, [-2, 0, 1, 1, 5])

@@ -1,4 +1,4 @@
-"""The page on a fit: its numbers are those of the calls printed with them."""
+"""The report on a fit: its numbers equal those of the calls that are printed with them."""
 
 import html
 import json
@@ -27,7 +27,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler, scale
 
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch):
-    """Set the time limit of a page so high that every part is computed."""
+    """Set the time limit of a report so high that every part is computed."""
     monkeypatch.setattr(fit_numbers, "PAGE_SECONDS", 1000.0)
 
 
@@ -65,7 +65,9 @@ FITS = {
 
 
 def results_of(calls, scope):
-    """Return the result of each call that a page suggests, by the call's name."""
+    """Return a dict of the results of the calls that a page suggests, by the call's name, evaluated
+    in the namespace `scope`.
+    """
     return {call["name"]: eval(call["call"], scope) for call in calls}
 
 
@@ -95,15 +97,15 @@ def test_every_number_of_a_report_equals_that_of_its_printed_call(rng, kind):
 
 
 def source_of(page):
-    """Return the code in which a page's suggested calls define the fit and its rows."""
+    """Return the code in which the suggested calls of a page define the fit and its samples."""
     blocks = re.findall(r"<pre>(?:<code>)?(.*?)(?:</code>)?</pre>", page.to_html(), re.DOTALL)
     return html.unescape(blocks[-1]).partition("import numpy")[0]
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_report_accepts_a_pipeline_and_renders_in_notebooks(rng, tmp_path):
-    """A report on a pipeline shows the last step and the table's column names, its suggested calls
-    use the pipeline, and notebooks display it.
+    """A report on a pipeline shows the given names and the values of the original columns, its
+    suggested calls reproduce the left-out score from the pipeline, and notebooks display it.
     """
     _, X, y = regression(rng)
     pipe = make_pipeline(StandardScaler(), fc.MLPRegressor((3,), "tanh", alpha=1, random_state=0))
@@ -137,7 +139,7 @@ class Frame:
 
 
 class OneHot(TransformerMixin, BaseEstimator):
-    """An encoder of the last column, which holds words, like scikit-learn's OneHotEncoder."""
+    """A scikit-learn transformer that one-hot encodes the last column, which holds words."""
 
     def fit(self, X, y=None):
         self.words_ = np.unique(np.asarray(X)[:, -1].astype(str))
@@ -152,7 +154,9 @@ class OneHot(TransformerMixin, BaseEstimator):
 
 
 def frames(rng, kind):
-    """Return a data frame with a column of words, targets with a name, and a fitted pipeline."""
+    """Return (table, targets, pipeline): a data frame with a column of words, named targets, and a
+    pipeline that is not fitted, with pandas if `kind` is "pandas".
+    """
     _, X, y = regression(rng)
     words = np.array(["red", "green", "blue"], object)[np.arange(len(X)) % 3]
     values, names = np.column_stack([X[:, :2].astype(object), words]), ["a", "b", "colour"]
@@ -221,8 +225,9 @@ def test_report_states_by_how_much_the_loss_of_a_linear_model_is_smaller(rng):
 
 @pytest.mark.filterwarnings("ignore")
 def test_report_prefers_a_linear_model_for_linearly_separable_classes(rng, monkeypatch):
-    """If a line separates the classes, a report states that no network is needed, or that the rows
-    do not show a need, depending on the allowed difference of scores.
+    """If a line separates the classes, the report states that the network is not needed, or that
+    the rows do not show a need, depending on the gap of scores that counts as equal. No linear
+    model is fitted above MAX_LINEAR_FLOPS.
     """
     X = rng.standard_normal((60, 2))
     y = X[:, 0] > 0.1
@@ -271,14 +276,14 @@ def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):
 
 @pytest.mark.filterwarnings("ignore")
 def test_report_on_noise_prefers_the_mean_and_few_rows_have_no_interval(rng):
-    """For pure noise, a report states that neither model predicts better than the mean; for 15 rows
-    it states that they are too few for intervals.
+    """For targets of pure noise, the report states that neither model predicts better than the
+    mean. For 15 samples, it states that they are too few for intervals.
     """
     X, y = rng.standard_normal((60, 3)), rng.standard_normal(60)
     est = fc.MLPRegressor((3,), "tanh", alpha=60.0, random_state=0).fit(X, y)
     facts = fc.report(est, X, y).facts
     assert facts["network_needed"] is False and facts["left_out_score"] <= 0
-    assert facts["linear_score"] > -0.05  # the mean of 59 rows has -0.034
+    assert facts["linear_score"] > -0.05  # the mean of the other 59 rows scores -0.034
     assert any("Neither predicts better than the mean" in s for s in facts["first_screen"])
     est = fc.MLPRegressor((3,), "relu", alpha=1.0, random_state=0).fit(X[:15], y[:15])
     facts = fc.report(est, X[:15], y[:15]).facts
@@ -295,7 +300,7 @@ def test_cross_validation_handles_a_class_with_one_row(rng):
 
 
 def scatters(page):
-    """Return the data of the page's charts whose dots can be selected."""
+    """Return a list with the data of those charts of the page whose dots can be selected."""
     found = re.findall(r'<script type="application/json">(.*?)</script>', page.to_html())
     return [d["scatter"] for d in map(json.loads, found) if "others" in d.get("scatter", {})]
 
@@ -303,8 +308,8 @@ def scatters(page):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["regression", "three classes"])
 def test_influential_rows_of_a_dot_change_its_prediction_most_when_removed(rng, kind):
-    """The rows listed for a dot are those whose removal changes its prediction most, compared with
-    the changes that `leave_one_out` returns.
+    """The ten rows listed for a dot are those whose removal changes its prediction most, according
+    to `leave_one_out`, with these changes as effects.
     """
     fit, X, y = FITS[kind](rng)
     page, _ = fit_report.build_page(fit, X, y)
@@ -375,14 +380,14 @@ window.addEventListener("load", () => {
     "width", [390, *(pytest.param(width, marks=pytest.mark.nightly) for width in (800, 1280))]
 )
 def test_selecting_a_dot_shows_its_influential_rows_in_a_browser(rng, tmp_path, width):
-    """In a browser, a click or the arrow keys select a dot, which shows its samples, without a
-    script error or a line wider than the page.
+    """In a browser, a click or the arrow keys select a dot and show its influential rows with the
+    data's numbers. No script fails and no line exceeds the width of the page.
     """
     fit, X, y = regression(rng)
     name = "</script><img src=x onerror=x.y()> in thousands of euros for each year"
     page, facts = fit_report.build_page(fit, X, y, target=name, names=["<b>", "\"'", "\u00df `x`"])
     (view,) = scatters(page)
-    which = int(np.argmax(y))  # no other dot lies above it
+    which = int(np.argmax(y))  # no other dot covers this one
     steps = STEPS.replace("NUMBER", str(len(X))).replace("WHICH", str(which))
     result = reported(page.to_html().replace("<head>", "<head>" + steps), tmp_path, width, 3000)
     assert result["faults"] == result["outside"] == [] and result["wide"] <= result["room"] == width
@@ -407,8 +412,8 @@ def test_selecting_a_dot_shows_its_influential_rows_in_a_browser(rng, tmp_path, 
 
 
 def generated(rng, n=600):
-    """Return synthetic samples that resemble the prices of houses in California: the target depends
-    on an interaction of two columns and on a third column alone.
+    """Return (X, y): n synthetic samples of eight features that resemble prices of houses in
+    California. The target depends on an interaction of two features and on a third one alone.
     """
     X = rng.standard_normal((n, 8))
     place = np.sin(2 * X[:, 6]) * np.cos(2 * X[:, 7])
@@ -441,8 +446,9 @@ STRONG_ALPHA = 5.0
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", DATA)
 def test_report_summary_agrees_with_the_computed_numbers(name):
-    """The score of left-out rows agrees with that of ten folds, and a network is reported as not
-    needed only if the folds show no difference beyond two standard errors.
+    """The left-out score agrees with that of ten folds to 0.03. The report states that the network
+    is needed exactly if the folds show a difference from a linear model of more than two standard
+    errors.
     """
     X, y = DATA[name]()
     X, classes = scale(X), len(np.unique(y)) < 20

@@ -1,4 +1,4 @@
-"""What the page on a fit says of a value that outweighs the others, and of copies."""
+"""Notes in the report on a fit about rows: values that dominate a sum, and repeated rows."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_outlying_value_is_reported():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 2))
     y = X[:, 0] + 0.1 * rng.standard_normal(40)
-    errors = "squared errors of rows left out"  # may be due to one row in data without outliers
+    errors = "squared errors of rows left out"  # also without outliers, one row may dominate
     assert not any("Row" in s and errors not in s for s in first_screen(X, y))
     y[7], X[3, 1] = 1e5, -1e4
     said = first_screen(X, y)
@@ -76,7 +76,7 @@ def test_categorical_tables_have_no_near_duplicate_rows(rng):
     assert near_duplicate_fraction(rng.integers(0, 4, (500, 4)).astype(float), 0) == 0
     assert near_duplicate_fraction(rng.poisson(2, (500, 3)).astype(float), 0) == 0
     assert near_duplicate_fraction(np.exp(2 * rng.standard_normal((300, 1))), 0) < 0.25
-    rounded = rng.uniform(size=(150, 1)).round(2)  # equal by chance
+    rounded = rng.uniform(size=(150, 1)).round(2)  # some rows are equal by chance
     assert near_duplicate_fraction(np.hstack([rounded, 2 * rounded]), 0) == 0
     pairs = rng.uniform(size=(75, 3)).round(2).repeat(2, axis=0)
     assert near_duplicate_fraction(pairs, 0) == 1

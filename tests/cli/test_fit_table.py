@@ -1,4 +1,4 @@
-"""Networks trained on tables: where training ends, what is saved, predicted and rejected."""
+"""Networks fitted to tables: the final point, the saved file, predictions and errors."""
 
 import csv
 import html
@@ -37,7 +37,9 @@ def numbers(tmp_path):
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Return a table of words, dates, numbers and a missing value, separated by semicolons."""
+    """Return the path of a table with columns of words, dates and numbers, a missing value, and
+    semicolons as separators.
+    """
     path = tmp_path / "mixed.csv"
     rows = [
         f"{i + 1};{SOIL[i]};2024-03-{i % 30 + 1:02};{'' if i == 7 else X[i, 0]};{X[i, 1]};{Y[i]}"
@@ -53,8 +55,9 @@ def table_of(text):
 
 
 def test_fit_table_ends_at_a_proved_minimum_with_the_estimators_weight_decay(numbers):
-    """A fit ends at a proved minimum, its weight decay is within a factor of 3 of that of
-    `alpha="evidence"` (which does not penalise biases), and a second fit is bitwise identical.
+    """A fit ends at a certified minimum, and a second fit is bitwise identical. Its weight decay is
+    within a factor of 3 of that of an estimator with `alpha="evidence"`, which does not penalise
+    biases.
     """
     pytest.importorskip("sklearn")
     fit = fit_table(numbers, "y")
@@ -88,8 +91,8 @@ def test_subsample_of_rows_chooses_nearly_the_same_decay(numbers, monkeypatch):
 
 
 def test_folds_choose_the_decay_of_a_wide_table(numbers, monkeypatch):
-    """With the decay chosen by folds, the loss of left-out samples is at most a tenth above that
-    with the decay chosen by the evidence.
+    """If weight decay is chosen by cross-validation, the leave-one-out loss is at most a tenth
+    above that with weight decay chosen by the evidence.
     """
     by_evidence = fit_table(numbers, hidden=(3,))
     monkeypatch.setattr(module, "MAX_PATH_PARAMS", 15)
@@ -100,8 +103,9 @@ def test_folds_choose_the_decay_of_a_wide_table(numbers, monkeypatch):
 
 
 def test_folds_of_more_columns_than_rows_are_fitted_in_the_span_of_the_rows(rng):
-    """If a table has more columns than rows, losses, penalties and end points of fits in the span
-    of the rows equal those of fits to all columns.
+    """For more columns than rows, a network in the span of the rows has the outputs and loss of the
+    network of all columns. The minimum found in the span is a critical point of the network of all
+    columns.
     """
     X = rng.standard_normal((12, 30))
     ob = fc.Objective(fc.MLP([30, 3, 1]), X, X[:, 0] + X[:, 1] ** 2, loss="mse", l2=0.05)
@@ -123,8 +127,8 @@ def test_folds_of_more_columns_than_rows_are_fitted_in_the_span_of_the_rows(rng)
 
 @pytest.mark.parametrize(("hidden", "folds"), [((10,), False), ((6, 4), False), ((6,), True)])
 def test_targets_without_noise_or_without_slopes_are_learnt(hidden, folds, tmp_path, monkeypatch):
-    """Fits reach R^2 above 0.9 for a sum without noise, whose evidence at first falls as the
-    penalty falls, and for a product, for which no unit is active at first.
+    """Fits reach an R^2 above 0.9 for a sum without noise, whose evidence first falls as the
+    penalty decreases, and for a product, for which no unit is active at first.
     """
     if folds:
         monkeypatch.setattr(module, "MAX_PATH_PARAMS", 0)
@@ -137,8 +141,8 @@ def test_targets_without_noise_or_without_slopes_are_learnt(hidden, folds, tmp_p
 
 
 def test_saved_network_predicts_as_the_fit(mixed, tmp_path, capsys):
-    """A saved network predicts as the fit does, in units of the training table, and finds columns
-    by name.
+    """The saved network has the predictions of the fit, in units of the training table, and finds
+    columns by name. Unknown words and missing values are noted, and an invalid date is rejected.
     """
     pytest.importorskip("sklearn")
     fit = fit_table(mixed, "y", hidden=(4,))
@@ -282,12 +286,12 @@ def test_garbled_codes_of_saved_runs_raise(kind, numbers, tmp_path, monkeypatch)
         load_run(path)
 
 
-# --- the command
+# --- the command `report`
 
 
 def test_a_report_on_a_table_is_a_page_with_its_numbers(mixed, tmp_path, capsys):
-    """`report` on a table writes a page and prints notes and both file names, as lines or
-    as JSON.
+    """`report` on a table writes a page with its notes, saves the network for `predict`, and prints
+    both file names, as lines or as JSON.
     """
     pytest.importorskip("sklearn")
     page, net = tmp_path / "r.html", tmp_path / "net.safetensors"
@@ -331,11 +335,11 @@ def test_report_is_written_for_each_kind_of_table(kind, tmp_path):
 
 
 def test_report_warns_of_too_many_effective_parameters(tmp_path, capsys):
-    """If the effective parameters are too many for the number of targets, the output and the page
-    contain a caveat, and Python issues no warning.
+    """If there are too many effective parameters for the number of targets, the output and the page
+    state so, and Python issues no warning.
     """
     path, page = tmp_path / "few.csv", tmp_path / "r.html"
-    # The warning needs rows for which the network has many effective parameters.
+    # For these rows the network has many effective parameters.
     A = np.random.default_rng(2).standard_normal((24, 20)).round(3)
     A[:, -1] = A[:, 0] + 0.1 * A[:, -1]
     np.savetxt(path, A, delimiter=",", fmt="%s")

@@ -1,4 +1,6 @@
-"""The commands' output, compared with the golden file; `tests.golden` updates it."""
+"""The output of each command equals that in the golden file, which `python -m tests.golden`
+updates.
+"""
 
 import pytest
 
@@ -10,7 +12,7 @@ from . import golden  # noqa: E402
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
 def test_output_of_every_command_is_unchanged(section):
-    """The words of each command's output equal the golden ones, and its numbers agree as far as the
-    kernel tables do.
+    """The words and the status of each command equal those in the golden file, and the numbers
+    agree up to differences between kernel tables.
     """
     assert changed(golden, section) == []

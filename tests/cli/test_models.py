@@ -1,5 +1,5 @@
-"""Networks of other programs in the shell get the verdict that the library gives on the same
-numbers, whatever their file's format.
+"""Networks of other programs get, in the shell, the verdict of the library for the same numbers, in
+every file format.
 """
 
 import json
@@ -15,8 +15,8 @@ from fastcurv.common.files import write_tensors
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
-    """Return a folder with data of three classes, one of them rare, and a network at a minimum of
-    their loss.
+    """Return (folder, ob, theta): a folder with data of three classes in two formats, their
+    objective, and theta at a minimum of that objective.
     """
     folder = tmp_path_factory.mktemp("models")
     rng = np.random.default_rng(0)
@@ -36,8 +36,8 @@ def as_safetensors(path, model, theta):
 
 
 def as_named_tensors(path, model, theta):
-    """Write tensors as safetensors.torch writes a state dict, sorted by name and without
-    metadata.
+    """Write theta to a safetensors file with the names of a torch state dict. Return (path,
+    options) with the options that `classify` then needs.
     """
     arrays = {}
     for l, (W, b) in enumerate(model.unflatten(theta)):
@@ -107,12 +107,12 @@ def test_a_report_is_written_for_a_network_of_another_program(case, tmp_path, ca
     arguments = [str(path), "--data", str(folder / "points.npz"), "--out", str(out)]
     assert main(["report", *arguments, "--steps", "10", "--quiet"]) == 0
     text = out.read_text()
-    assert "not critical" in text and "Training" not in text  # without its l2 the gradient is not 0
+    assert "not critical" in text and "Training" not in text  # the l2 of training is missing
 
 
 def test_class_numbers_are_kept_if_some_classes_are_missing(case, tmp_path, capsys):
     """If class 1 of a network with three outputs has no samples, classes 0 and 2 keep their
-    numbers.
+    numbers: the gradient norm is that of the library for these labels.
     """
     _, ob, theta = case
     path, _ = as_safetensors(tmp_path / "net", ob.model, theta)

@@ -19,7 +19,7 @@ pytest.importorskip("sklearn")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Return a run that ends at a proved minimum, and its report."""
+    """Return (run, page): the paths of a saved run at a certified minimum and of its report."""
     folder = tmp_path_factory.mktemp("page")
     common = ["--quiet", "--out"]
     arguments = ["iris", "--hidden", "4", "--l2", "1e-2", "--epochs", "5"]
@@ -71,7 +71,7 @@ def test_slices_show_the_loss_at_their_points(made):
         for line in chart["views"][0]["lines"]:
             at = line["x"].index(0.0)
             assert line["y"][at] == pytest.approx(ob.value(theta), rel=1e-12)
-            assert min(line["y"]) >= line["y"][at] * (1 - 1e-12)  # the point is a minimum
+            assert min(line["y"]) >= line["y"][at] * (1 - 1e-12)  # theta is a minimum
 
 
 def test_text_in_a_chart_cannot_end_its_script():
@@ -117,8 +117,8 @@ window.addEventListener("load", () => {
 @needs_chromium
 @pytest.mark.parametrize("width", [390, 1200])
 def test_report_controls_work_in_a_browser_without_errors(made, width, tmp_path):
-    """In a browser, every button changes its chart's window and 'reset' restores it, for both page
-    widths and without a script error.
+    """In a browser, every button changes the window of its chart along its axis only, and "show
+    all" restores it. No script fails, for a narrow and a wide page.
     """
     text = made[1].read_text().replace("<head>", "<head>" + CLICKS)
     result = reported(text, tmp_path, width, 3000)

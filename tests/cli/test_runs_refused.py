@@ -1,4 +1,6 @@
-"""Files that are no saved runs, unusable output paths, and values that JSON cannot represent."""
+"""The shell rejects files that are not saved runs and unusable output paths, and handles values
+that JSON cannot represent.
+"""
 
 import json
 from dataclasses import replace
@@ -93,8 +95,8 @@ def test_show_versions_prints_or_returns(capsys):
 
 
 def test_unreadable_archives_are_rejected(tmp_path):
-    """An archive whose directory states an unpacked size of more than 32 MiB and 64 times its
-    length is rejected without unpacking.
+    """A folder, and an archive whose directory states an unpacked size above the limit, are
+    rejected without unpacking.
     """
     with pytest.raises(ValueError, match="cannot be read: Is a directory"):
         read_npz(tmp_path)
@@ -109,8 +111,8 @@ def test_unreadable_archives_are_rejected(tmp_path):
 
 @pytest.mark.parametrize(("name", "cast"), [("X", "float"), ("y", "str")])
 def test_errors_for_arrays_of_objects_name_the_array(name, cast, tmp_path):
-    """Arrays of Python objects, as pandas stores words, raise an error that names the array and
-    suggests a conversion, unless the array is not used.
+    """Arrays of Python objects, as pandas stores words, raise ValueError that names the array and
+    suggests a conversion. An unused array of objects is ignored.
     """
     held = {"X": np.arange(8.0).reshape(4, 2), "y": np.array(["a", "b"] * 2)}
     held["more"] = np.ones(2).astype(object)
@@ -159,8 +161,8 @@ def test_escape_saddle_needs_negative_curvature():
 
 
 def test_a_second_training_gets_a_numbered_default_name(tmp_path, monkeypatch, capsys):
-    """The default file name gets a number if the file exists. A training that fails at its
-    arguments uses up no number.
+    """If the default output file exists, `train` adds the next number to its name. A command that
+    fails at its arguments uses no number, and an explicit `--out` overwrites the file.
     """
     monkeypatch.chdir(tmp_path)
     words = ["train", "iris", "--hidden", "2", "--epochs", "1", "--refine", "none", "--quiet"]

@@ -1,6 +1,4 @@
-"""Interfaces for scripts: one JSON object, exit statuses, closed pipes, and files in two
-formats.
-"""
+"""Interfaces for scripts: JSON output, exit statuses, closed pipes, and two file formats."""
 
 import json
 import os
@@ -26,8 +24,8 @@ COMMANDS = ("demo", "train", "spectrum", "classify", "diagnose", "report", "benc
 
 @pytest.fixture(scope="module")
 def points(tmp_path_factory):
-    """Write samples of two overlapping classes as an .npz file and a .csv file, and return their
-    folder.
+    """Return a folder with 80 samples of two overlapping classes, as points.npz and as
+    points.csv.
     """
     folder = tmp_path_factory.mktemp("points")
     rng = np.random.default_rng(0)
@@ -171,8 +169,8 @@ def test_unwritable_output_files_are_reported_before_training(
 
 @pytest.mark.parametrize("nameless", [True, False])
 def test_checking_an_output_folder_changes_nothing(nameless, tmp_path, monkeypatch):
-    """Checking whether a file can be written neither removes an existing file with the name of the
-    temporary file nor leaves a new folder.
+    """`check_output_path` neither changes an existing file that has the name of its temporary file
+    nor leaves a new folder.
     """
     if not nameless:
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)
@@ -204,8 +202,8 @@ def test_unwritable_figures_are_reported_before_any_computation(
 @pytest.mark.parametrize("out", ["r.pdf", "r", "r.html.txt", ".html"])
 @pytest.mark.parametrize("command", ["demo", "report {run}"])
 def test_reports_must_be_named_html(command, out, trained, tmp_path, capsys, monkeypatch):
-    """The name of a report must end in .html or .htm, in upper or lower case; others are rejected
-    before any computation.
+    """An output name of `report` or `demo` that does not end in .html or .htm, in upper or lower
+    case, is rejected before any computation.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "open_run", lambda *_: pytest.fail("work was begun"))
@@ -308,7 +306,7 @@ def test_progress_is_shown_on_terminals_only(points, tmp_path):
     try:
         while chunk := os.read(ours, 4096):
             seen += chunk
-    except OSError:  # the error of Linux once the last writer has closed
+    except OSError:  # raised on Linux when the other end is closed
         pass
     finally:
         os.close(ours)
@@ -333,8 +331,8 @@ def test_long_lines_are_wrapped_on_terminals_only(monkeypatch):
     [(1 << 22, True, False), ((1 << 22) + 1, True, True), (1 << 23, False, False)],
 )
 def test_files_that_expand_beyond_the_limit_are_rejected(numbers, packed, refused, tmp_path):
-    """A file is rejected if its data in float64 exceed both 32 MiB and 64 times the file's
-    length.
+    """An archive is rejected if its arrays, as float64, exceed both 32 MiB and 64 times the length
+    of the file.
     """
     path = tmp_path / "x.npz"
     (np.savez_compressed if packed else np.savez)(path, x=np.ones(numbers, np.int8))
@@ -346,7 +344,9 @@ def test_files_that_expand_beyond_the_limit_are_rejected(numbers, packed, refuse
 
 
 def test_unused_arrays_of_an_archive_are_not_unpacked(tmp_path):
-    """Unused arrays of an archive are listed by name and not unpacked, not even their headers."""
+    """Arrays of an archive that are not requested have size 0 in the result and are not unpacked.
+    Arrays of unusual dtype, order or shape are read exactly.
+    """
     path = tmp_path / "x.npz"
     np.savez_compressed(path, X=np.eye(3), y=np.arange(3), huge=np.zeros(1 << 26, np.int8))
     found = read_npz(path, ("X", "y"))
@@ -363,8 +363,8 @@ def test_unused_arrays_of_an_archive_are_not_unpacked(tmp_path):
 
 
 def test_small_compressed_files_take_little_memory(tmp_path, python):
-    """A file of 64 KiB of compressed zeros is rejected or read with a peak memory of a few times 32
-    MiB.
+    """A file of at most 64 KiB of compressed zeros is rejected or read with a peak memory below
+    five times 32 MiB.
     """
     program = (
         "import re\nfrom fastcurv.cli.encode import load_dataset\n"

@@ -1,5 +1,5 @@
-"""Whatever happens to standard output and standard error, results are saved and the exit status is
-right; text from foreign files is escaped.
+"""Results are saved and the exit status is correct, whatever happens to standard output and
+standard error. Text from files of others is escaped.
 """
 
 import io
@@ -36,7 +36,7 @@ HOSTILE = f"<!--<script></script><svg onload=x>]]>&amp;\x1b]0;owned\x07\x1b[2J{C
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a folder with data and a run trained on them."""
+    """Return a folder with the data d.npz and the training run run.npz."""
     folder = tmp_path_factory.mktemp("streams")
     rng = np.random.default_rng(0)
     y = np.arange(40) % 2
@@ -105,8 +105,8 @@ def test_status_is_2_for_invalid_arguments_if_standard_error_fails(where):
 @posix
 @pytest.mark.parametrize("both", [False, True])
 def test_a_closed_terminal_does_not_end_training(both, folder, tmp_path):
-    """After the terminal is closed, writing bars and lines to it fails with EIO, and training
-    continues.
+    """If the terminal is closed, so that writing to it fails with EIO, training continues, saves
+    its run and exits with status 3.
     """
     pty = pytest.importorskip("pty")
     out = tmp_path / "net.npz"
@@ -127,7 +127,7 @@ def test_a_closed_terminal_does_not_end_training(both, folder, tmp_path):
 @posix
 @FULL
 def test_progress_bars_on_a_broken_standard_error_are_harmless(folder):
-    """With ``progress=True``, a run completes if standard error is full, closed or missing."""
+    """With ``progress=True``, a run completes if standard error is full or missing."""
     pytest.importorskip("tqdm")
     program = (
         "import fastcurv as fc, numpy as np, sys, os\n"
@@ -164,8 +164,8 @@ def test_a_progress_bar_stops_writing_after_a_full_disk(monkeypatch):
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_bars_appear_on_terminals_for_long_calls(terminal, monkeypatch):
-    """A progress bar appears on a terminal, immediately if the call is expected to take seconds and
-    otherwise later. None appears in a pipe, in a nested call, or with progress=False.
+    """A progress bar appears on a terminal, at once if the call is expected to take seconds, and
+    otherwise after some seconds. No bar appears in a pipe, in a nested call or with progress=False.
     """
     pytest.importorskip("tqdm")
     screen = io.StringIO()
@@ -219,8 +219,8 @@ def test_progress_notes_are_drawn_at_most_ten_times_a_second(monkeypatch):
 def test_characters_outside_the_output_encoding_are_escaped(
     name, encoding, folder, tmp_path, monkeypatch
 ):
-    """Names of data and runs with characters that the output's encoding lacks are saved unchanged
-    and printed escaped, with status 0.
+    """Commands on files whose names the output's encoding cannot represent exit with status 0,
+    print nothing to standard error, and save the names unchanged.
     """
     try:
         (tmp_path / name).write_bytes((folder / "d.npz").read_bytes())
@@ -246,7 +246,9 @@ def test_characters_outside_the_output_encoding_are_escaped(
 
 
 def test_commands_run_without_standard_streams(folder, tmp_path, monkeypatch):
-    """Commands run if standard streams are missing, as under pythonw, or closed."""
+    """If standard streams are missing, as under pythonw, or closed, commands run and return their
+    exit status.
+    """
     closed = io.StringIO()
     closed.close()
     for stream in (None, closed):
@@ -263,8 +265,8 @@ def test_commands_run_without_standard_streams(folder, tmp_path, monkeypatch):
 def test_status_is_3_with_results_printed_if_a_figure_cannot_be_saved(
     folder, tmp_path, monkeypatch, capsys
 ):
-    """If the disk is full when a figure or report is written, the numbers are printed and the
-    status is 3.
+    """If the disk is full when a figure or a report is written, the numbers are printed as JSON
+    with the error, and the status is 3.
     """
     pytest.importorskip("matplotlib")
 
@@ -284,7 +286,7 @@ def test_status_is_3_with_results_printed_if_a_figure_cannot_be_saved(
 
 
 def test_figures_create_their_folder(folder, tmp_path, capsys):
-    """Saving a figure creates its folder."""
+    """`spectrum --figure` creates the missing folder of the figure."""
     pytest.importorskip("matplotlib")
     figure = tmp_path / "new" / "p.svg"
     short = ["--probes", "2", "--steps", "5", "--figure", str(figure)]
@@ -294,8 +296,8 @@ def test_figures_create_their_folder(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize("error", [ConnectionError("gone"), MemoryError(), KeyboardInterrupt()])
 def test_aborted_training_saves_the_best_point(error, folder, tmp_path, monkeypatch, capsys):
-    """If a scheduler fails, memory runs out or Ctrl-C is pressed between two methods, the command
-    saves the best point found.
+    """If a callback raises an error, memory is exhausted or Ctrl-C is pressed during training, the
+    command saves the point of the lowest loss, with status 3 or 130.
     """
     real, seen = fc.minimize, []
 
@@ -323,8 +325,8 @@ def test_aborted_training_saves_the_best_point(error, folder, tmp_path, monkeypa
 
 
 def test_ctrl_c_in_one_method_skips_the_next(folder, tmp_path, monkeypatch, capsys):
-    """After Ctrl-C in one method, `minimize` does not run the next one, and the command saves the
-    best point.
+    """After Ctrl-C in the first method of a training, the second method is not run, and the command
+    saves the final point of the first and exits with status 130.
     """
     real, begun, out = fc.minimize, [], tmp_path / "net.npz"
 
@@ -344,11 +346,13 @@ def test_ctrl_c_in_one_method_skips_the_next(folder, tmp_path, monkeypatch, caps
     assert np.array_equal(load_run(out).theta, begun[0].x)
 
 
-# --- text from foreign files
+# --- text from files of others
 
 
 def hostile_run(folder, path, **recipe):
-    """Save a run whose recipe and phases contain control characters and markup."""
+    """Return the path of a saved run whose recipe and phases contain control characters and markup.
+    `recipe` replaces fields of the recipe.
+    """
     saved = load_run(folder / "run.npz")
     history = {name: np.arange(1.0, 4) for name in ("loss", "gradient_norm", "time")}
     told = replace(saved.recipe, digest="", **recipe)
@@ -363,8 +367,8 @@ def assert_harmless(text):
 
 @pytest.mark.parametrize("kind", ["npz", "csv", "onnx", "nothing"])
 def test_names_from_files_reach_the_terminal_escaped(kind, folder, tmp_path, capsys):
-    """Control characters in names of data in a recipe are escaped in messages, whether the data
-    exist, are missing or are of another kind.
+    """Control characters in the name of a run's data are escaped in messages, whether the data are
+    an .npz file, missing or of another format.
     """
     place = tmp_path / f"{HOSTILE.replace('/', '')}.{kind}"
     if kind == "npz":
@@ -410,7 +414,7 @@ def test_all_text_from_a_file_is_escaped(what, folder, tmp_path, capsys):
 
 
 class PageReader(HTMLParser):
-    """A parser that collects the headings of a page and the text of its scripts."""
+    """An HTML parser that collects the tags, the headings and the text of the scripts of a page."""
 
     def __init__(self):
         super().__init__()
@@ -490,7 +494,7 @@ def test_text_cannot_leave_its_element_of_the_report(word):
 
 
 def odd_record(dice, n):
-    """Return an array, valid or malformed, to replace a record of n numbers."""
+    """Return an array, valid or malformed, or None, to replace a record of n numbers."""
     good = np.linspace(1, 2, n)
     return [
         good, good, good, good, good, good, np.full(n, np.nan), np.full(n, np.inf), -good,
@@ -508,8 +512,8 @@ PHASES = [
 
 
 def test_malformed_histories_are_drawn_or_rejected(tmp_path):
-    """Of 300 runs with malformed or missing records and phases, each is drawn with curves of equal
-    lengths or rejected with a short error.
+    """Each of 300 runs with malformed or missing records and phases is rejected with a short error,
+    or drawn with curves whose x and y have equal lengths.
     """
     dice, path, drawn = np.random.default_rng(0), tmp_path / "run.npz", 0
     recipe = json.dumps({"data": "iris"})
@@ -550,8 +554,8 @@ def test_runs_without_times_are_rejected(folder, tmp_path, capsys):
 
 
 def test_flipped_bits_of_a_run_are_detected(folder, tmp_path):
-    """A flipped bit of a run in either format raises an error. Runs of older versions, which have
-    no checksum, are read.
+    """A flipped bit of a saved run, in either format, raises ValueError that names the file. A run
+    without a checksum, as older versions saved, is read.
     """
     model, theta = fc.MLP([2, 1, 2]), fc.MLP([2, 1, 2]).init(seed=0)
     path = save_run(tmp_path / "run.npz", TrainingRecipe("iris"), model, theta)
@@ -615,13 +619,13 @@ sys.exit(main())
 @pytest.mark.parametrize("module", ["numpy", "scipy.linalg", "fastcurv.cli.commands"])
 @pytest.mark.parametrize("way", ["script", "module"])
 def test_ctrl_c_during_imports_prints_no_traceback(module, way, tmp_path):
-    """Ctrl-C during imports ends the process by SIGINT, which shells report as status 130, or with
-    status 130, and prints no traceback.
+    """If Ctrl-C is pressed during imports, the process ends by SIGINT or with status 130, and
+    prints no traceback.
     """
     code, command = INTERRUPTED.format(module), [sys.executable]
     if way == "script":
         command += ["-c", code + BY_SCRIPT]
-    else:  # Python runs sitecustomize before it imports the package that -m names
+    else:  # Python imports sitecustomize before the package named after -m
         (tmp_path / "sitecustomize.py").write_text(code)
         command += ["-m", "fastcurv", "train", "data.csv"]
     paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])

@@ -17,8 +17,8 @@ Y = (A + B**2).round(3)
 
 
 def lines(*columns, names="a,b,y", mark=",", end="\n"):
-    """Return a table as text; each column is given as numbers, words or a function of the row
-    number.
+    """Return a table of N rows as text. Each column is a sequence of cells or a function of the row
+    number; `mark` separates columns and `end` ends lines.
     """
     cells = [[c(i) for i in range(N)] if callable(c) else [*map(str, c)] for c in columns]
     return "".join(mark.join(row) + end for row in ([names.replace(",", mark)], *zip(*cells)))
@@ -46,7 +46,7 @@ def commas(x):
 COLOURS = ("red", "green, dark", 'said "blue"')
 WORDS = [COLOURS[i % 3] for i in range(N)]
 PLAIN = lines(A, B, Y)
-# Every kind of table that holds the columns A and B and the target Y, whatever else it has.
+# By name: (text, notes) of tables that give the columns A and B and the target Y.
 EQUAL_TABLES = {
     "commas": (PLAIN, ()),
     "semicolons": (lines(A, B, Y, mark=";"), ()),
@@ -148,8 +148,8 @@ def test_duplicated_rows_are_counted(read):
 
 
 def test_fifty_thousand_rows_are_read_with_their_line_numbers(read):
-    """A table of fifty thousand rows is read in a few seconds, and each row keeps the number of its
-    line.
+    """A table of 50 000 rows is read exactly, with the kind of each column and the line number of
+    the last row.
     """
     more = np.random.default_rng(1).normal(size=(50_000, 3)).round(4)
     words = np.array(["a", "b", "c"])[np.arange(50_000) % 3]
@@ -179,7 +179,7 @@ def test_fifty_thousand_rows_are_read_with_their_line_numbers(read):
 )
 def test_dates_are_read_as_days_since_the_first_date(cell, form, read):
     pytest.importorskip("sklearn")
-    days = [(i * 11) % 59 for i in range(N)]  # of January and February
+    days = [(i * 11) % 59 for i in range(N)]  # numbers of days in January and February
 
     def written(i):
         m, d = divmod(days[i], 31)
@@ -235,7 +235,7 @@ def test_every_spelling_of_a_missing_number_is_read(gap, read):
     assert [code.kind for code in table.codes] == ["numbers", "numbers"] and table.gaps[0]
 
 
-# A column a, and a note on what its cells can mean besides.
+# By name: (function of the row number that gives column a, note on another meaning of a).
 AMBIGUOUS_COLUMNS = {
     "gap": (lambda i: -999 if i % 9 == 4 else A[i], "4 cells of column 'a' are -999, far from"),
     "no gap": (lambda i: -9 if i % 9 == 4 else i - 8, ""),
@@ -366,7 +366,9 @@ def test_errors_for_malformed_tables_name_line_and_column(kind, read):
 
 
 def test_encoded_inputs_equal_those_of_scikit_learns_column_transformer(read):
-    """Encoded words and missing values equal the output of scikit-learn's ColumnTransformer."""
+    """The inputs for words, numbers and missing values, of the table and of new rows, equal the
+    output of scikit-learn's ColumnTransformer.
+    """
     compose = pytest.importorskip("sklearn.compose")
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
@@ -412,8 +414,8 @@ def test_rare_categories_get_no_input_column(read):
 
 
 def test_a_table_of_numbers_is_scaled_as_train_scales_it(read):
-    """`load_table` scales a table of numbers as `load_dataset` does, and the scaling of the target
-    can be inverted.
+    """`load_table` gives the inputs and targets of `load_dataset` for a table of numbers. Its saved
+    scaling restores the targets and gives bitwise equal inputs again.
     """
     table = read(PLAIN)
     path = table.sheet.path
@@ -488,8 +490,8 @@ def test_new_rows_of_one_column_are_read(read):
 
 @pytest.mark.parametrize("comma", [False, True])
 def test_ambiguous_thousands_or_decimal_separators_raise(comma, read):
-    """If a column has values such as 850 and 1.200, in which the point may separate thousands or
-    decimals, an error is raised. If a value such as 1.5 shows that the point marks decimals, the
+    """If a column has values such as 850 and 1.200, where the point may separate thousands or
+    decimals, ValueError is raised. If a value such as 1.5 shows that the point marks decimals, the
     column is read.
     """
     mark = "." if not comma else ","

@@ -1,5 +1,5 @@
 """numpydoc's checks of every public docstring, as run by `make lint`: parameters, returned values,
-related functions, an example.
+related functions and an example.
 """
 
 import inspect
@@ -40,8 +40,8 @@ SILENT = {"'**foreign'", "'n_samples'"}
 
 
 def targets():
-    """Return the dotted names of all public functions and classes, and of methods that classes
-    define themselves.
+    """Yield (name, is_public) for all public functions and classes and for the methods that these
+    classes define. The name is dotted, and is_public is False for methods and classes of results.
     """
     names = list(public().values())
     for one in names + RESULTS:
@@ -55,7 +55,7 @@ def targets():
 
 
 def findings():
-    """Return ``(name, code, message)`` for each violation of the selected numpydoc checks."""
+    """Yield (name, code, message) for each violation of the selected numpydoc checks."""
     for name, named in sorted(set(targets())):
         held = CHECKS | NAMED if named else CHECKS
         for code, message in validate(name)["errors"]:

@@ -1,4 +1,4 @@
-"""The commands and code of the README, run in a new environment where nothing is installed."""
+"""The commands and code of the README run in a new environment where nothing is installed."""
 
 import os
 import re
@@ -39,8 +39,9 @@ def test_the_readme_installs_what_its_code_imports():
 
 @pytest.mark.nightly
 def test_the_readme_works_in_a_new_environment(tmp_path):
-    """In a new environment, the README's installation command, its code and `make demo` run from
-    the repository's folder and from another one, and `pip install .` gives a working package.
+    """In a new environment, the README's installation command succeeds, its code prints the shown
+    output in two folders, and `make demo` runs. After `pip install .`, the package is imported from
+    another folder.
     """
     source, elsewhere, place = (tmp_path / name for name in ("source", "elsewhere", "environment"))
     copied(tracked(), source)

@@ -1,4 +1,4 @@
-"""Each claim of the list of lectures is shown by an example, whose heading a test asserts."""
+"""Each claim in the list of lectures is shown by an example whose heading a test asserts."""
 
 import re
 import sys
@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def rows():
-    """Return the number, the names of the examples and the result of every claim of the
-    lectures.
+    """Return a list of (number, examples, result) for the claims in docs/lectures.md, where
+    `examples` is a list of names.
     """
     page = (ROOT / "docs/lectures.md").read_text()
     found = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+?) \|$", page, re.MULTILINE)

@@ -1,4 +1,6 @@
-"""Every block of code on the site and in the README runs, in the order of its page."""
+"""Every block of code on the site and in the README runs, in the order of its page, and pages
+follow the site's rules.
+"""
 
 import ast
 import contextlib
@@ -29,7 +31,7 @@ WRITTEN = sorted(
     if path.name not in ("gallery.md", "_pictures.md", "_commands.md")
 )
 PAGES = [ROOT / "README.md", *WRITTEN]
-N_PAGE_PROCESSES = 8  # number of processes that run the code of all pages
+N_PAGE_PROCESSES = 8  # number of processes among which the pages are divided
 # a block of code, and the output that is shown below it
 PRINTED = re.compile(r"```python\n((?:(?!```).)*)```\n\n```\n(.*?)```", re.DOTALL)
 
@@ -44,7 +46,9 @@ def test_all_documentation_pages_are_found():
 
 
 def test_every_public_method_has_an_example():
-    """Every public method has an example in its own docstring or on the page of methods."""
+    """Every public method of a public class has an example in its docstring or on the page of
+    methods.
+    """
     from fastcurv.network.operators import Curvature
 
     told = (ROOT / "docs/methods.md").read_text()
@@ -74,8 +78,8 @@ OF_BLOCKS = "block_rows n_passes n_rows_read n_shards"
 
 @pytest.mark.parametrize("kind", [fc.Objective, fc.StreamedObjective])
 def test_an_objective_has_at_most_30_public_names(kind):
-    """An objective has at most 30 public names; those that only proofs need are in
-    `certificates`.
+    """The public names of an objective are those in the list CALLED, for streams with the block's
+    names, and at most 30.
     """
     ob = kind(fc.MLP([2, 3, 1]), np.ones((4, 2)), np.ones((4, 1)), loss="mse")
     names = set(CALLED.split())
@@ -105,7 +109,9 @@ def test_most_tasks_of_the_index_have_an_example():
 
 
 def first_column(page, heading):
-    """Return the code words in the first column of the first table below a heading."""
+    """Return the set of words in code quotes in the first column of the first table below a heading
+    of a page in docs.
+    """
     text = (ROOT / "docs" / page).read_text().partition(f"## {heading}\n")[2]
     table = re.search(r"^\|[- |]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)[1]
     return {
@@ -121,7 +127,9 @@ def test_pages_advise_for_every_verdict_kind_and_every_ending():
 
 
 def test_the_page_on_diagnosis_lists_every_cause():
-    """The page on diagnosis lists every cause, those that are also checked for good fits first."""
+    """The table in docs/diagnose.md lists every cause of `diagnose`, and its first four rows list
+    those that are also checked for good fits.
+    """
     text = (ROOT / "docs" / "diagnose.md").read_text()
     rows = re.findall(r"^\| ([a-zA-Z0-9, ]+) \|", text.partition("| evidence |")[2], re.MULTILINE)
     first = {name for row in rows[:4] for name in row.split(", ")}
@@ -131,8 +139,9 @@ def test_the_page_on_diagnosis_lists_every_cause():
 
 
 def test_pages_belong_to_a_group_and_their_links_have_targets():
-    """Every page belongs to one of four groups, and its links lead to existing files of the
-    repository. No page has a role of Sphinx in place of a link, because other viewers print it.
+    """Every page belongs to exactly one of four groups. Every relative link leads to an existing
+    file of the repository that is not generated. No page has a role of Sphinx in place of a link,
+    because other viewers print such roles.
     """
     trees = {}
     for page in WRITTEN:
@@ -160,8 +169,8 @@ def test_pages_belong_to_a_group_and_their_links_have_targets():
 
 
 def test_the_readme_on_a_package_index_has_no_relative_links():
-    """In the README as a package index shows it, relative links become plain text and pictures are
-    left out.
+    """In the package's description, which a package index shows, relative links of the README are
+    plain text and pictures are left out.
     """
     shown = importlib.metadata.metadata("fastcurv").json["description"]
     assert "limits (`docs/limits.md`)" in shown and "A saddle of a digit classifier" not in shown
@@ -169,7 +178,7 @@ def test_the_readme_on_a_package_index_has_no_relative_links():
 
 
 def function_of_conf(name):
-    """Return a function of docs/conf.py without executing the rest of that file."""
+    """Return the function `name` of docs/conf.py without executing the rest of that file."""
     functions = ast.parse((ROOT / "docs/conf.py").read_text())
     functions.body = [part for part in functions.body if isinstance(part, ast.FunctionDef)]
     names = {"re": re}
@@ -178,8 +187,8 @@ def function_of_conf(name):
 
 
 def test_public_names_in_code_link_to_their_reference_pages():
-    """Public names in inline code link to their reference pages, except in code blocks and in the
-    text of links.
+    """Public names in inline code become links to their reference pages, except in code blocks and
+    in the text of links.
     """
     text = "`fc.eigsh`, `fc.nothing` and [`fc.trace`](x)\n```python\n`fc.trace`\n```\n`fc.trace`."
     assert function_of_conf("linked")(text, fc.__all__) == (
@@ -197,8 +206,8 @@ def test_links_to_sources_become_links_to_generated_pages():
 
 
 def test_every_picture_has_an_alternative_text():
-    """Every picture has an alternative text. In the gallery, it is the sentence that the example
-    ends with.
+    """Every picture on a page has an alternative text of at least five words. In the gallery, it is
+    the sentence with which the example ends.
     """
     for page in PAGES:
         for text in re.findall(r"!\[(.*?)\]", page.read_text(), re.DOTALL):
@@ -210,8 +219,8 @@ def test_every_picture_has_an_alternative_text():
 
 
 def test_the_pages_contain_the_search_terms_of_newcomers():
-    """Terms that newcomers search for occur in the text that Sphinx indexes, and "install" in a
-    title, which ranks higher in a search.
+    """Terms that newcomers search for occur on a page, and "install" is the title of one, because
+    titles rank higher in a search.
     """
     pages = {page.stem: page.read_text().lower() for page in WRITTEN}
     for word in ("pytorch", "gpu", "class_weight"):
@@ -221,9 +230,8 @@ def test_the_pages_contain_the_search_terms_of_newcomers():
 
 @pytest.mark.parametrize("first", range(N_PAGE_PROCESSES))
 def test_code_on_the_pages_runs(first, tmp_path):
-    """All blocks of a page run in one namespace, and several pages in one process, and print the
-    output that is shown below them. A block is skipped if it states a requirement that is not
-    installed.
+    """The code blocks of each page run in order in one namespace without an error, and print the
+    output that is shown below them. A block is skipped if a package that it needs is not installed.
     """
     program, shown = [], []
     for page in PAGES[first::N_PAGE_PROCESSES]:
@@ -273,7 +281,7 @@ TEXT = (ROOT / "README.md").read_text()
 
 @pytest.mark.parametrize("code, output", PRINTED.findall(TEXT), ids=["first", "saddle", "sklearn"])
 def test_the_readmes_examples_print_their_shown_output(code, output):
-    """Each example of the README has at most 12 lines, prints the output shown, and proves a
+    """Each example of the README has at most 12 lines, prints the shown output, and proves a
     minimum or a saddle.
     """
     if "# needs: sklearn" in code:

@@ -1,4 +1,4 @@
-"""Results of fitted estimators, for the golden file."""
+"""Results of fitted estimators, for the golden file of `tests/estimators`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FITS: dict[str, dict[str, Any]] = {
 
 
 def data_set(kind: str) -> tuple[Any, Any]:
-    """Return samples, and classes or real targets that contain a small part which no model
+    """Return (X, y): 60 samples, and real targets or classes with a small part that no model
     explains.
     """
     X = np.round(2 * np.sin(np.arange(1, 181).reshape(60, 3) ** 1.4), 3)
@@ -34,7 +34,10 @@ def data_set(kind: str) -> tuple[Any, Any]:
 
 
 def fit_summary(kind: str, **words: Any) -> list[Any]:
-    """Return the spectrum check's sentence, and iterations, losses and predictions."""
+    """Return [text, *numbers] for a fit, a fit with sample weights and a warm start: the spectrum
+    checks without numbers, these numbers, iterations, losses, scores, and sums of predictions and
+    parameters.
+    """
     X, y = data_set(kind)
     maker = fc.MLPRegressor if kind == "regressor" else fc.MLPClassifier
     words = {"hidden_layer_sizes": (5,), "random_state": 3, **words}

@@ -14,8 +14,8 @@ import fastcurv as fc  # noqa: E402
 
 
 def data_set(seed, largest=2000):
-    """Return (is_classification, X, y) with standardised features and at least 50 samples. The last
-    digit of the seed chooses among ten generators of data.
+    """Return (is_classification, X, y): 50 to `largest` samples with standardised features. The
+    last digit of the seed selects one of ten generators of data.
     """
     rng = np.random.default_rng(seed)
     n, d = int(np.exp(rng.uniform(np.log(50), np.log(largest)))), int(rng.integers(6, 21))
@@ -41,7 +41,9 @@ def data_set(seed, largest=2000):
 
 
 def fit(seed, largest=2000):
-    """Return a fitted estimator with default settings, and the messages of its warnings."""
+    """Return (estimator, messages): an estimator fitted with default parameters, and the messages
+    of its warnings.
+    """
     labels, X, y = data_set(seed, largest)
     net = (fc.MLPClassifier if labels else fc.MLPRegressor)(random_state=seed)
     with warnings.catch_warnings(record=True) as seen:
@@ -64,8 +66,8 @@ def test_standardised_features_give_no_warning_on_100_data_sets():
 
 
 def test_reaching_the_final_step_limit_gives_no_warning():
-    """After early stopping, reaching the limit of the few final steps on all samples neither warns
-    nor counts as max_iter.
+    """After early stopping, the limit of the final steps on all samples is not reported as reaching
+    max_iter, and no warning is given.
     """
     X, y = datasets.make_moons(300, noise=0.3, random_state=0)
     found = [fc.MLPClassifier(random_state=seed, max_iter=2000).fit(X, y) for seed in range(5)]

@@ -26,7 +26,9 @@ BOTH = (fc.MLPClassifier, fc.MLPRegressor)
 
 
 def checks():
-    """Yield all of scikit-learn's own checks for both estimators."""
+    """Yield a pytest parameter (estimator, check) for each of scikit-learn's own checks of both
+    estimators.
+    """
     for kind in BOTH:
         seen = {}
         for estimator, check in estimator_checks_generator(kind()):
@@ -37,9 +39,7 @@ def checks():
 
 @pytest.mark.parametrize("estimator, check", list(checks()))
 def test_estimators_pass_scikit_learns_checks(estimator, check):
-    """All of scikit-learn's checks pass, except those that scikit-learn skips because they do not
-    apply.
-    """
+    """Each of scikit-learn's checks passes, except for those that scikit-learn itself skips."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         try:
@@ -58,7 +58,9 @@ def wine(classes=3):
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_objective_equals_scikit_learns(classes):
-    """The attribute ``loss_`` equals scikit-learn's loss for the same weights."""
+    """With equal weights, the probabilities equal scikit-learn's, and ``loss_`` equals the cross
+    entropy of these probabilities plus scikit-learn's penalty.
+    """
     X, y = wine(classes)
     ours = fc.MLPClassifier((6, 4), "tanh", alpha=0.3, random_state=0).fit(X, y)
     theirs = TheirClassifier((6, 4), "tanh", alpha=0.3, solver="lbfgs", max_iter=1).fit(X, y)
@@ -79,7 +81,7 @@ def test_a_regression_minimises_its_stated_objective():
     X = scale(X)
     ours = fc.MLPRegressor((8,), "tanh", alpha=10.0, random_state=0, max_iter=500).fit(X, y)
     f = ours.predict(X)
-    layers = ours.model_.unflatten(ours.theta_)  # with targets of unit variance
+    layers = ours.model_.unflatten(ours.theta_)  # weights for targets of unit variance
     penalty = 5.0 / len(y) * sum((W**2).sum() for W, _ in layers)
     residuals = (f - y) / y.std()
     assert ours.loss_ == pytest.approx(0.5 * (residuals**2).mean() + penalty, rel=1e-10)
@@ -93,8 +95,8 @@ def test_a_regression_minimises_its_stated_objective():
 
 @pytest.mark.parametrize("kind", BOTH)
 def test_sample_weights_equal_repeated_samples(kind):
-    """A weight of 2 equals a repeated sample, and a weight of 0 an omitted one, in the objective
-    and in the fit.
+    """An objective with integer weights has the values and products of one with repeated samples,
+    and the two fits have equal losses and predictions to their tolerance.
     """
     X, y = wine()
     weight = np.arange(len(y)) % 3
@@ -155,7 +157,9 @@ def test_every_solver_reaches_a_low_loss(solver):
 
 @pytest.mark.parametrize("verdict", ["quick", True])
 def test_curvature_of_a_fit_matches_the_dense_spectrum(verdict):
-    """The extreme eigenvalues in `curvature_` agree with those of the dense Hessian."""
+    """With verdict="quick", the extreme eigenvalues in `curvature_` are within their residuals of
+    those of the dense Hessian. With verdict=True, its kind is that of `classify`.
+    """
     X, y = wine()
     net = fc.MLPClassifier((3,), "tanh", alpha=1.0, tol=1e-9, max_iter=2000, random_state=0)
     net.set_params(verdict=verdict).fit(X, y)
@@ -175,7 +179,9 @@ def test_curvature_of_a_fit_matches_the_dense_spectrum(verdict):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_advice_for_a_fit_uses_the_estimators_names():
-    """Advice on a fit mentions neither `ob` nor `theta`, and its calls run unchanged."""
+    """The advice in a fit's `curvature_` uses the names `net`, `X` and `y` instead of `ob` and
+    `theta`, and its calls run unchanged.
+    """
     X, y = wine()
     net = fc.MLPClassifier((3,), "tanh", max_iter=3, random_state=0, verdict=True).fit(X, y)
     point = net.curvature_
@@ -192,7 +198,7 @@ def test_advice_for_a_fit_uses_the_estimators_names():
 
 
 def test_a_short_fit_has_a_short_spectrum_check():
-    """The spectrum check takes a sixth as many products as the fit took gradients, and states that
+    """After a fit of eight iterations, the spectrum check takes only four products and states that
     they were too few to converge.
     """
     X, y = wine()
@@ -206,8 +212,8 @@ def test_a_short_fit_has_a_short_spectrum_check():
 
 
 def test_a_fit_that_starts_at_a_saddle_leaves_it():
-    """From zero weights, where gradients alone do not leave the saddle, the spectrum check finds
-    negative curvature and the fit continues.
+    """From zero weights, where the gradient is 0, the default solver finds negative curvature and
+    reaches a low loss, whereas solver="lbfgs" stays and reports a saddle.
     """
     X, y = wine(2)
     net = fc.MLPClassifier((3,), "tanh", warm_start=True, alpha=1e-3, random_state=0).fit(X, y)
@@ -241,8 +247,8 @@ def test_early_stopping_ends_at_the_best_validation_score(kind):
 @pytest.mark.parametrize("solver", ["auto", "lbfgs", "adam"])
 @pytest.mark.parametrize("at", [2, 4, 9, 13])
 def test_ctrl_c_during_a_fit_raises_and_keeps_the_weights_reached(solver, at, monkeypatch):
-    """If Ctrl-C interrupts the first short run of "auto", the main run or a run by epochs, `fit`
-    raises KeyboardInterrupt and keeps the weights reached.
+    """If Ctrl-C interrupts any phase of a fit, `fit` raises KeyboardInterrupt, and the estimator
+    predicts with the weights reached.
     """
     X, y = wine()
     asked, ask = [], fc.Objective.value_and_gradient
@@ -254,7 +260,7 @@ def test_ctrl_c_during_a_fit_raises_and_keeps_the_weights_reached(solver, at, mo
         return ask(ob, theta)
 
     monkeypatch.setattr(fc.Objective, "value_and_gradient", interrupted)
-    monkeypatch.setattr(fc.Objective, "engine_steps", None)  # which would not call the callback
+    monkeypatch.setattr(fc.Objective, "engine_steps", None)  # value_and_gradient is then called
     net = fc.MLPClassifier((5,), solver=solver, random_state=0, max_iter=60)
     with pytest.raises(KeyboardInterrupt):
         net.fit(X, y)
@@ -263,8 +269,8 @@ def test_ctrl_c_during_a_fit_raises_and_keeps_the_weights_reached(solver, at, mo
 
 
 def test_unfinished_fits_warn_and_stalled_ones_do_not():
-    """A fit that stalls because weight decay keeps relu units at their kinks gives no warning; an
-    unfinished fit warns and suggests a larger max_iter.
+    """A fit that stalls, because weight decay keeps relu units at kinks, gives no warning. A fit
+    that reaches max_iter warns and suggests a larger limit.
     """
     X, y = wine()
     with warnings.catch_warnings():
@@ -291,14 +297,14 @@ def test_partial_fit_and_warm_start_continue_a_fit():
     assert not hasattr(fc.MLPClassifier(), "partial_fit")
     reg = fc.MLPRegressor((5,), "tanh", solver="sgd", learning_rate_init=0.01, random_state=0)
     first = reg.partial_fit(X, X[:, 0]).loss_
-    assert reg.predict(X).shape == (len(X),)  # although no fit came before
+    assert reg.predict(X).shape == (len(X),)  # without a previous fit
     assert fc.MLPRegressor(solver="sgd").partial_fit(X, X).predict(X).shape == X.shape
     for _ in range(30):
         reg.partial_fit(X, X[:, 0])
     assert reg.loss_ < first and reg.n_iter_ == 31
     some = fc.MLPClassifier((5,), solver="adam", max_iter=3, random_state=0)
-    some.partial_fit(X[:, :2], y).fit(X, y).partial_fit(X, y)  # a fit's moments are not kept
-    some.set_params(solver="sgd").partial_fit(X, y)  # nor are those of another solver
+    some.partial_fit(X[:, :2], y).fit(X, y).partial_fit(X, y)  # Adam's moments start again
+    some.set_params(solver="sgd").partial_fit(X, y)  # likewise for a new solver
     weighted = fc.MLPClassifier((5,), solver="adam", class_weight={0: 1, 1: 100, 2: 1}).partial_fit(
         X, y
     )
@@ -315,8 +321,8 @@ def test_partial_fit_and_warm_start_continue_a_fit():
 
 
 def test_a_failed_fit_leaves_the_fitted_attributes_unchanged():
-    """If a fit fails before or after reading its targets, the attributes of the previous fit, if
-    any, do not change.
+    """If a fit fails before or after reading its targets, all attributes of the estimator are those
+    of the previous fit, or none are added.
     """
     X, y = wine()
     net = fc.MLPClassifier((3,), "tanh", random_state=0, max_iter=5, tol=1e-2).fit(X, y)
@@ -424,7 +430,9 @@ def test_estimators_survive_pickle_and_converters():
 
 
 def compare(ours, theirs, X, y, folds):
-    """Return the scores of both libraries' estimators over the same folds."""
+    """Return [ours, theirs]: the scores of two estimators on standardised features over the same
+    folds.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return [
@@ -433,7 +441,7 @@ def compare(ours, theirs, X, y, folds):
         ]
 
 
-ADAM = pytest.mark.nightly  # scikit-learn's default would take half a minute
+ADAM = pytest.mark.nightly  # scikit-learn's default solver takes half a minute
 
 
 @pytest.mark.by_day(share=1 / 4)
@@ -464,8 +472,8 @@ def test_default_estimators_are_as_accurate_as_scikit_learns(name, solver, alpha
 
 
 def test_early_stopping_prevents_overfitting_of_noise():
-    """On diabetes, a default regressor with early stopping has R^2 above 0.46 over five folds, near
-    the 0.49 of a linear fit, which no setting of scikit-learn's network exceeds.
+    """On the diabetes data, a regressor with early stopping has a mean R^2 above 0.46 over five
+    folds. A linear fit has 0.49, which no setting of scikit-learn's network exceeds.
     """
     X, y = datasets.load_diabetes(return_X_y=True)
     net = make_pipeline(StandardScaler(), fc.MLPRegressor(early_stopping=True, random_state=0))
@@ -474,8 +482,8 @@ def test_early_stopping_prevents_overfitting_of_noise():
 
 
 def test_the_package_works_without_scikit_learn(python):
-    """Without scikit-learn everything but the estimators works, and their error message names the
-    package to install.
+    """Without scikit-learn, the package is imported without its estimators, and access to an
+    estimator raises ImportError with the extra to install.
     """
     python("""
 import sys

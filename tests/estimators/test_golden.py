@@ -1,4 +1,4 @@
-"""Fits compared with the golden file; `tests.golden` updates it."""
+"""Fits equal those in the golden file, which `python -m tests.golden` updates."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from . import golden  # noqa: E402
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
 def test_fitted_estimators_are_unchanged(section):
-    """Iterations, losses, scores and predictions equal the golden ones, as far as kernel tables
-    agree.
+    """Iterations, losses, scores and predictions of each section equal those in the golden file, up
+    to differences between kernel tables.
     """
     assert changed(golden, section) == []

@@ -46,13 +46,13 @@ def problem(loss, weighted, dtype="float64"):
 
 
 def test_equal_samples_are_held_out_together(dtype):
-    """Equal samples, dense or sparse, in any position and with zeros of either sign, are held out
-    together.
+    """`held_out_mask` holds out a quarter of the samples. Equal samples, dense or sparse, in any
+    order and with zeros of either sign, are all held out or all kept.
     """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((4000, 3)).astype(dtype) * (rng.random((4000, 3)) < 0.6)
     out = held_out_mask(X)
-    assert 0.2 < out.mean() < 0.3  # samples with three entries and with none
+    assert 0.2 < out.mean() < 0.3  # some samples are all zeros
     order = rng.permutation(len(X))
     assert (held_out_mask(X[order]) == out[order]).all()
     assert (held_out_mask(np.asfortranarray(np.concatenate([X, -0.0 * X[:1], X]))) == np.r_[
@@ -63,7 +63,7 @@ def test_equal_samples_are_held_out_together(dtype):
 
 
 class Rows:
-    """Held-out samples with a given sequence of losses, the first of them at the start."""
+    """Held-out samples whose losses are a given sequence, beginning with the loss at the start."""
 
     def __init__(self, losses):
         values = iter(losses)
@@ -84,8 +84,8 @@ def test_a_fit_ends_where_the_held_out_loss_has_not_fallen_for_a_while():
 
 
 def test_the_loss_of_few_samples_may_rise_for_longer_before_it_falls():
-    """With fewer than a hundred samples held out, the fit continues through a rise of 40
-    iterations.
+    """If the held-out loss rises for 40 iterations before it falls, the fit continues with 99
+    held-out samples and stops with 100.
     """
     for count, kept in ((99.0, 42), (100.0, 1)):
         losses = Rows([5.0, 4.0, *[4.5] * 40, *[3.0] * 99])
@@ -126,7 +126,7 @@ def test_weight_decay_of_returns_the_penalty_in_the_loss():
     "lowest, n_tried, best",
     [
         ([3.0, 2.0, 1.0, 0.5, 0.4], 5, 4),
-        ([3.0, 2.0, 2.03, 2.05, 0.4], 4, 1),  # rises of 1.5% and of 2.5%
+        ([3.0, 2.0, 2.03, 2.05, 0.4], 4, 1),  # rises of the loss by 1.5% and 2.5%
         ([-1.0, -1.03, -1.0, 0.1, 0.1], 3, 1),
         ([np.nan] * 5, 5, 0),
     ],
@@ -147,8 +147,8 @@ def test_smaller_decays_are_tried_until_the_held_out_loss_rises(lowest, n_tried,
 
 
 def test_the_chosen_decay_has_the_lowest_held_out_loss_of_all():
-    """The default fit chooses the weight decay whose lowest held-out loss is within 2% of the
-    lowest among fits with each decay.
+    """The default fit chooses a weight decay whose lowest held-out loss is within 2% of the lowest
+    among fits with each of TRIAL_DECAYS.
     """
     X, y = noisy()
     out, lowest = held_out_mask(X), {}
@@ -185,8 +185,8 @@ def test_a_warm_start_keeps_the_decay_that_was_chosen():
 
 
 def test_large_data_are_first_fitted_in_float32(monkeypatch):
-    """A fit of many samples begins in float32, ends in the dtype of the samples, and is bitwise
-    identical for any number of threads.
+    """The default fit of many samples begins in float32, ends in float64, and is bitwise identical
+    for one and two threads. Data that float32 does not resolve are fitted in float64 only.
     """
     seen, begin = [], HeldOutMonitor.__init__
 
@@ -208,12 +208,12 @@ def test_large_data_are_first_fitted_in_float32(monkeypatch):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_constant_loss_is_the_minimum_over_constant_outputs(loss):
-    """The stated constant loss equals the minimum of a network with inputs of zero, whose outputs
-    are constant.
+    """`constant_loss` equals the minimum of a network whose inputs are 0, so that its outputs are
+    constant.
     """
     ob, _, weight = problem(loss, True)
     least = constant_loss(ob)
-    # weights count as in the objective, whose divisor is the number of samples
+    # The objective divides by the number of samples, so weights are scaled to the mean 1.
     last = fc.Objective(
         fc.MLP([4, 3]), 0 * ob.X, ob.y, loss, sample_weight=weight * 12 / weight.sum()
     )
@@ -228,8 +228,8 @@ def noisy():
 
 
 def test_a_default_fit_ends_before_the_minimum_and_reports_it():
-    """With default settings a fit ends before the minimum of its loss and reports that; with a
-    number for alpha it ends at the minimum.
+    """A default fit ends before the minimum of its loss, and its verdict is "not_critical". With
+    the same alpha given as a number, the fit continues to a loss at least 10% lower.
     """
     X, y = noisy()
     net = fc.MLPClassifier((20,), "tanh", random_state=0).fit(X, y)
@@ -239,12 +239,12 @@ def test_a_default_fit_ends_before_the_minimum_and_reports_it():
     assert net.stopped_ == "held_out" and further.stopped_ == "callback"
     assert further.loss_ < 0.9 * net.loss_ and net.curvature_.kind == "not_critical"
     assert net.loss_curve_[-1] == net.loss_ == net.objective(X, y).value(net.theta_)
-    assert net.n_iter_ == len(net.loss_curve_) - 2  # two runs, with the start of each
+    assert net.n_iter_ == len(net.loss_curve_) - 2  # the starts of two runs are also in the curve
 
 
 def test_a_default_fit_with_a_number_for_alpha_has_time_to_converge():
-    """A default fit with a number for alpha takes more than 200 iterations, which is the default
-    limit if tol is set.
+    """A fit with a number for alpha converges in more than 200 iterations. With `tol` set, the
+    default limit is 200 iterations and a warning is given.
     """
     X, y = datasets.load_diabetes(return_X_y=True)
     net = fc.MLPRegressor((50,), "tanh", alpha=1.0, random_state=0).fit(scale(X), y)
@@ -278,7 +278,7 @@ def test_integer_weights_equal_repeated_samples_in_a_default_fit(kind):
 
 def test_default_fits_continue_through_a_plateau():
     """Default fits of sigmoid networks to XOR, whose gradient is nearly 0 at the start, continue
-    until the classes are fitted.
+    until the accuracy exceeds 0.8.
     """
     X = np.random.default_rng(0).standard_normal((400, 2))
     y = (X[:, 0] * X[:, 1] > 0).astype(int)
@@ -288,8 +288,8 @@ def test_default_fits_continue_through_a_plateau():
 
 @pytest.mark.parametrize("name, more", [("breast_cancer", 0.002), ("digits", 0.008)])
 def test_default_fits_score_higher_than_the_minimum_of_the_loss(name, more):
-    """Over five folds, default fits score higher than the same fits continued to the minimum of the
-    loss.
+    """Over five folds, default fits have a higher mean score than fits with alpha=1e-4, which
+    continue to the minimum of the loss.
     """
     X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     scores = [
@@ -311,8 +311,8 @@ def test_max_time_bounds_all_runs_of_a_fit_together():
 
 
 def test_default_fits_continue_while_the_held_out_loss_rises_temporarily():
-    """For products of features, whose held-out loss rises before it falls, default fits reach R^2
-    above 0.9.
+    """For targets that are products of features, whose held-out loss rises before it falls, default
+    fits reach an R^2 above 0.9 on new samples.
     """
     X = np.random.default_rng(0).standard_normal((3000, 6))
     y = X[:, 0] * X[:, 1] + X[:, 2] * X[:, 3]
@@ -348,8 +348,8 @@ def test_fit_accepts_validation_samples():
 
 @pytest.mark.parametrize("solver, rate", [("adam", 0.01), ("momentum", 0.1), ("rmsprop", 0.01)])
 def test_partial_fit_continues_with_the_solvers_state(solver, rate):
-    """Each of several calls of partial_fit continues the solver's count of steps, and together they
-    reach an accuracy above 0.9.
+    """Eight calls of `partial_fit` continue the solver's count of steps and reach an accuracy above
+    0.9.
     """
     X, y = datasets.load_digits(return_X_y=True)
     net = fc.MLPClassifier((20,), solver=solver, random_state=0, learning_rate_init=rate)
@@ -361,8 +361,8 @@ def test_partial_fit_continues_with_the_solvers_state(solver, rate):
 
 @pytest.mark.parametrize("words", [{}, {"early_stopping": True}])
 def test_epochs_compute_no_full_gradient(words, monkeypatch):
-    """A run by epochs computes the gradient over all samples only at the start, at the end and at
-    the best point, whose gradient is stored.
+    """A fit by epochs evaluates all samples at most four times. The losses of its epochs are the
+    means of their batches.
     """
     X, y = datasets.load_digits(return_X_y=True)
     asked, ask = [], fc.Objective.value_and_gradient

@@ -1,4 +1,6 @@
-"""Derivatives of an estimator's predictions in its features, against differences of `predict`."""
+"""Derivatives of an estimator's predictions with respect to its features, compared with differences
+of `predict`.
+"""
 
 import numpy as np
 import pytest
@@ -12,8 +14,8 @@ import fastcurv as fc
 
 
 def differences(f, X, h):
-    """Return central differences, of shape (N, outputs, features), of a function with values of
-    shape (N, outputs).
+    """Return central differences of f at X (N, features) with step h, of shape (N, outputs,
+    features), where f(X) has shape (N, outputs).
     """
     steps = h * np.eye(X.shape[1])
     return np.stack([(f(X + s) - f(X - s)) / (2 * h) for s in steps], axis=-1)

@@ -1,4 +1,6 @@
-"""Targets that change between calls, and choices that depend on the data's size."""
+"""Targets that change between calls, the spectrum check, and choices that depend on the size of the
+data.
+"""
 
 import numpy as np
 import pytest
@@ -81,7 +83,9 @@ def test_out_activation_has_scikit_learns_names():
 
 
 def test_the_spectrum_check_of_two_parameters_is_exact():
-    """The check of a least-squares line gives the exact eigenvalues of its known Hessian."""
+    """The spectrum check of a least-squares line gives the eigenvalues of its Hessian in closed
+    form, with two products.
+    """
     x = np.linspace(-1, 2, 30)
     ob = fc.Objective(fc.MLP([1, 1]), x[:, None], 3 * x + 1, "mse")
     seen, _ = check_spectrum(ob, np.array([3.0, 1.0]), 2.0, 1e-8)
@@ -102,7 +106,7 @@ def test_sparse_samples_are_fitted_as_dense_ones(how, monkeypatch):
     rows = sparse.random(120, 30, 0.2, format="csc", random_state=0)
     y, weight = (rows @ rng.standard_normal(30) > 0).astype(int), rng.random(120)
     monkeypatch.setattr("fastcurv.estimators.sizes.CACHED_DENSE_MAX_ENTRIES", 0)
-    # blocks of 33 samples
+    # Sparse samples are made dense in blocks of 33.
     monkeypatch.setattr("fastcurv.estimators.base.DENSE_BLOCK_ENTRIES", 1000)
     fits = [
         fc.MLPClassifier((4,), "tanh", random_state=0, max_iter=15, **how).fit(X, y, weight)
@@ -132,8 +136,8 @@ def test_small_sparse_samples_are_fitted_in_dense_form():
 
 
 def test_partial_fit_with_classes_after_labels_raises():
-    """After a multilabel fit, partial_fit with one class per sample raises an error, and vice
-    versa, because the losses differ.
+    """After a multilabel fit, `partial_fit` with one class for each sample raises ValueError, and
+    vice versa, because the losses differ.
     """
     net = fc.MLPClassifier(**SGD).partial_fit(X, LABELS)
     for call in (net.partial_fit, net.objective):
@@ -169,14 +173,14 @@ def test_sample_weights_need_a_finite_sum(total, ok):
     else:
         with pytest.raises(ValueError, match="sample_weight must have a sum"):
             net.fit(X, X[:, 0], weight)
-    small = np.full(60, 1e37, np.float32)  # 6e38 is beyond float32
+    small = np.full(60, 1e37, np.float32)  # the sum overflows in float32
     assert np.isfinite(net.fit(X.astype("f4"), X[:, 0].astype("f4"), small).loss_)
 
 
 @pytest.mark.parametrize("alpha", [1e-4, 50.0])
 def test_the_held_out_loss_has_no_penalty(alpha):
-    """For every alpha the held-out loss at the start is below 2, although the
-    penalty may be large.
+    """For a small and a large alpha, the held-out loss at the start is below 2, so it does not
+    include the penalty.
     """
     net = fc.MLPClassifier((4,), early_stopping=True, max_iter=3, random_state=0, alpha=alpha)
     assert net.fit(X, LABELS[:, 0]).validation_loss_curve_[0] < 2
@@ -184,7 +188,7 @@ def test_the_held_out_loss_has_no_penalty(alpha):
 
 @pytest.mark.parametrize("dtype, seed", [("float64", 1), ("float32", 2), ("float32", 9)])
 def test_the_spectrum_check_finds_no_saddle_of_a_convex_loss(dtype, seed):
-    """For a line fitted to points with equal x, whose Hessian is singular, rounded eigenvalues of
+    """For a line fitted to samples with equal x, whose Hessian is singular, rounded eigenvalues of
     either sign are not reported as a saddle.
     """
     rng = np.random.default_rng(seed)
@@ -198,8 +202,8 @@ def test_the_spectrum_check_finds_no_saddle_of_a_convex_loss(dtype, seed):
 
 
 def test_a_saddle_found_in_float32_is_one_in_float64():
-    """An eigenvalue found in float32 is within its stated residual of one of the Hessian in
-    float64.
+    """If the spectrum check in float32 reports a saddle, the Hessian in float64 has a negative
+    eigenvalue, and one within the stated residual of the reported one.
     """
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -214,8 +218,8 @@ def test_a_saddle_found_in_float32_is_one_in_float64():
 
 
 def test_a_fit_ends_at_the_point_whose_gradient_is_within_tol(monkeypatch):
-    """The fit returns the point whose gradient is within tol, not an earlier point with a loss
-    lower by rounding only.
+    """A fit ends at the point whose gradient is within tol, even if `minimize` returns an earlier
+    point as the result.
     """
     from fastcurv.estimators import base
 
@@ -231,7 +235,7 @@ def test_a_fit_ends_at_the_point_whose_gradient_is_within_tol(monkeypatch):
     assert net.stopped_ == "callback" and net.curvature_.gradient_norm <= 1e-4
 
 
-# --- choices by the data's size
+# --- choices that depend on the size of the data
 
 
 @pytest.mark.parametrize(
@@ -243,8 +247,8 @@ def test_a_fit_ends_at_the_point_whose_gradient_is_within_tol(monkeypatch):
     ],
 )  # fmt: skip
 def test_number_of_l_bfgs_pairs_follows_the_sizes(n, rows, pairs):
-    """The number of L-BFGS pairs is a twelfth of the number of samples, limited by the cache or a
-    120th, and between 20 and 80.
+    """The default number of L-BFGS pairs is between 20 and 80: a twelfth of the number of samples,
+    or less if the pairs exceed the cache.
     """
     assert default_n_pairs(n, rows) == pairs
 
@@ -260,12 +264,16 @@ def test_number_of_l_bfgs_pairs_follows_the_sizes(n, rows, pairs):
     ],
 )
 def test_small_gradients_use_one_thread(given, n, rows, threads):
-    """Gradients of fewer than ten million operations use one thread unless n_threads is set."""
+    """Gradients of fewer than ten million operations use one thread, unless the number of threads
+    is given.
+    """
     assert default_n_threads(given, n, rows) == threads
 
 
 def test_float32_is_used_only_if_it_resolves_the_data():
-    """Float32 is used for many samples if it resolves the numbers in X and y."""
+    """Float32 is used for many float64 samples whose values it resolves. It is not used for few,
+    sparse or float32 samples, large offsets, or values of extreme size.
+    """
     X, y = np.random.default_rng(0).standard_normal((1000, 3)), np.arange(1000) % 2
     assert can_search_in_float32(X, y, 4000) and not can_search_in_float32(X, y, 3000)
     assert can_search_in_float32(np.c_[X, np.full(1000, 7.0)], y, 4000)  # a constant column
@@ -275,8 +283,8 @@ def test_float32_is_used_only_if_it_resolves_the_data():
 
 
 def test_features_are_standardised_before_fitting():
-    """Standardised columns have mean 0 and standard deviation 1. A constant column is only shifted,
-    however large it is.
+    """`shift_and_scale` returns the mean and standard deviation of each column, and a scale of 1
+    for constant columns of any size.
     """
     A = np.array([[1.0, 1e9, 0.0], [3.0, 1e9, 0.0]])
     mean, scale = shift_and_scale("X", A)
@@ -295,7 +303,9 @@ def test_features_are_standardised_before_fitting():
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_verdict_option_accepts_numpy_true(verdict, kind):
-    """The parameter `verdict` may be NumPy's True, as in a parameter grid."""
+    """The parameter `verdict` may be 1 or NumPy's True or False, as in a parameter grid, and
+    determines the type of `curvature_`.
+    """
     net = fc.MLPRegressor((2,), "tanh", verdict=verdict, max_iter=3, random_state=0)
     net.fit(np.arange(8.0).reshape(4, 2) / 4, np.arange(4.0))
     assert type(net.curvature_).__name__ == kind

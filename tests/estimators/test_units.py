@@ -19,11 +19,13 @@ UNITS = [
     (1e9, 0.0),
     (1.0, 1e6),
     (1e-9, -1e6),
-]  # scale, and shift in standard deviations
+]  # (scale, shift in standard deviations) of the targets
 
 
 def with_warnings(fit):
-    """Return the result of the call `fit`, and the messages of its warnings."""
+    """Return (result, messages): the result of the call `fit()`, and the messages of its
+    warnings.
+    """
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         return fit(), [str(one.message) for one in seen]
@@ -158,7 +160,7 @@ def test_early_stopping_trains_on_the_only_row_of_a_class():
 
 
 def test_max_time_bounds_the_verdict_of_a_fit(monkeypatch):
-    """The time limit of the verdict is what remains of max_time after the fit."""
+    """The verdict of a fit gets a positive time limit of at most max_time."""
     limits = []
     original = fc.estimators.base.classify
 

@@ -1,6 +1,4 @@
-"""Samples of weight 0 have no influence on any part of a fit, and integer weights equal repeated
-samples.
-"""
+"""Samples of weight 0 change no part of a fit, and integer weights equal repeated samples."""
 
 import numpy as np
 import pytest
@@ -14,7 +12,9 @@ REGRESSIONS = ("squared_error", "poisson", "gamma", "pseudo_huber", "log_cosh", 
 
 
 def weighted_data(rng, N=120):
-    """Return X, count targets, a mask of samples with positive weight, and weights."""
+    """Return (X, y, counts, weight): samples with count targets, a mask of the samples with
+    positive weight, and integer weights as floats.
+    """
     X = rng.uniform(-1, 1, (N, 3))
     y = 1.0 + rng.poisson(np.exp(X[:, 0]))
     counts = rng.random(N) < 0.6
@@ -30,8 +30,8 @@ def fitted(kind, X, y, weight, **options):
 
 @pytest.mark.filterwarnings("ignore")
 def test_samples_of_weight_zero_equal_samples_left_out_of_a_fit(rng):
-    """Fits with samples of weight 0 are bitwise identical to fits without them, for every solver
-    and loss and with held-out samples, also if these samples would overflow.
+    """Fits with samples of weight 0 are bitwise identical to fits without these samples, for every
+    solver and loss, even if these samples would overflow.
     """
     X, y, counts, weight = weighted_data(rng)
     far, wild = X.copy(), y.copy()
@@ -55,8 +55,8 @@ def test_samples_of_weight_zero_equal_samples_left_out_of_a_fit(rng):
 
 @pytest.mark.filterwarnings("ignore")
 def test_classes_whose_samples_all_have_weight_zero_are_ignored(rng):
-    """A class whose samples all have weight 0 is ignored, with integers, words or columns of
-    labels, with and without class weights.
+    """A class whose samples all have weight 0 is not in `classes_`, for integers and words, with
+    and without class weights. If all weights are 0, ValueError is raised.
     """
     X, y, _, _ = weighted_data(rng)
     y = np.arange(120) % 3
@@ -76,8 +76,8 @@ def test_classes_whose_samples_all_have_weight_zero_are_ignored(rng):
 
 @pytest.mark.filterwarnings("ignore")
 def test_integer_weights_count_as_repeated_samples(rng):
-    """With integer weights objective and gradient equal those of repeated samples, and the losses
-    of both fits agree within 5%.
+    """With integer weights, objective and gradient equal those of repeated samples, and the losses
+    of the two fits agree within 5%.
     """
     X, y, counts, weight = weighted_data(rng)
     times = weight[counts].astype(int)

@@ -1,4 +1,4 @@
-"""Writing is atomic however the writer ends, and readers of any bytes either read them or raise
+"""Writing is atomic however the writer ends. Readers of arbitrary bytes return them or raise
 ValueError.
 """
 
@@ -42,7 +42,7 @@ ARRAYS = {
 
 
 def small_problem(*hidden, l2=0.1):
-    """Return a small model, a theta and an objective."""
+    """Return (model, theta, objective) of a small network with the given hidden widths."""
     model = fc.MLP([2, *hidden, 1])
     return model, model.init(seed=0), fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=l2)
 
@@ -73,9 +73,7 @@ def test_tensors_are_read_as_they_were_written(tmp_path):
 
 
 def test_files_follow_the_safetensors_format(tmp_path):
-    """A file consists of the length of the header, a JSON header, and contiguous aligned data from
-    offset 0 to the end.
-    """
+    """Files are the header's length, a JSON header, and contiguous data up to the end."""
     path = tmp_path / "x.safetensors"
     write_tensors(path, {"w": np.arange(3.0), "b": np.arange(5, dtype=np.int8)}, {"k": 1})
     raw = path.read_bytes()
@@ -127,7 +125,7 @@ def test_save_rejects_anything_but_a_model_with_finite_parameters(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-FACTS = [  # invalid values of a saved model, by name
+FACTS = [  # (name, invalid value) of a saved model
     ("sizes", [3, 5, 2]), ("sizes", [3, 10**18, 2]), ("sizes", [3, 10**400, 2]), ("sizes", "342"),
     ("sizes", [3, 4.0, 2]), ("sizes", [3, True, 2]), ("sizes", {}), ("sizes", None),
     ("activation", ["__import__('os').system('true')"]), ("activation", "tanh"),
@@ -189,8 +187,8 @@ def test_failed_writes_leave_the_old_file_and_no_temporary_files(tmp_path):
 
 
 def test_every_failing_system_call_of_a_save_leaves_a_whole_file(tmp_path, monkeypatch):
-    """If a system call of a save is interrupted, the old file is unchanged and no temporary file
-    remains, whether or not O_TMPFILE is available.
+    """If any system call of a save is interrupted, the old file is unchanged and no temporary file
+    remains, with and without O_TMPFILE.
     """
     path = tmp_path / "x"
     for nameless in (True, False):
@@ -220,7 +218,7 @@ def test_every_failing_system_call_of_a_save_leaves_a_whole_file(tmp_path, monke
 @posix
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_permissions_follow_the_umask(tmp_path, mask):
-    """Models, checkpoints and pages are created with permissions that follow the umask."""
+    """New models, checkpoints and pages follow the umask, and rewritten ones keep their mode."""
     before = os.umask(mask)
     try:
         model, theta, ob = small_problem()
@@ -252,7 +250,7 @@ def test_saving_to_a_symbolic_link_keeps_the_link(tmp_path):
 
 
 def test_concurrent_writers_never_produce_a_mixed_file(tmp_path):
-    """While eight threads write one file, readers find the complete content of one of them."""
+    """While eight threads write one file, each read returns the complete content of one write."""
     path, done = tmp_path / "x", []
     write_tensors(path, {"a": np.full(1000, 0.0)})
 
@@ -275,7 +273,7 @@ def test_concurrent_writers_never_produce_a_mixed_file(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
 @pytest.mark.parametrize("times", [10, pytest.param(200, marks=pytest.mark.nightly)])
 def test_a_killed_save_leaves_a_whole_file(times, tmp_path):
-    """After SIGKILL at a random moment of a save, the file is complete, and the next save removes
+    """After SIGKILL during a save, the file has the content of one save, and the next save removes
     all temporary files.
     """
     path, moments, left = tmp_path / "x", random.Random(3), 0
@@ -315,7 +313,7 @@ NAMES = ["x" * 252 + ".st", "\u6570" * 84 + ".st", "\U0001f600" * 63 + "st", "e\
 @pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize("name", NAMES, ids=["ASCII", "CJK", "beyond 16 bits", "accents"])
 def test_file_names_of_maximum_length_are_accepted(name, nameless, tmp_path, monkeypatch):
-    """Tensor files and checkpoints may have names of up to 255 bytes, the usual limit."""
+    """Files and checkpoints may have names of 255 bytes; longer ones raise ValueError."""
     assert len(name.encode()) == 255 or len(name.encode()) == 254
     try:
         (tmp_path / name).touch()
@@ -350,9 +348,7 @@ def test_minimize_rejects_an_unwritable_checkpoint_before_it_starts(tmp_path, mo
 
 
 def test_checkpoint_holds_the_last_step_before_a_callback_raised(tmp_path):
-    """If a callback or an objective raises, the checkpoint holds the point before the failed step,
-    and the run can be resumed.
-    """
+    """If a callback raises, the checkpoint holds the step before and the run can be resumed."""
     _, theta0, ob = small_problem(3)
     steps = []
 
@@ -384,8 +380,8 @@ def test_temporary_copy_of_a_private_file_is_private(tmp_path, monkeypatch):
 @posix
 @pytest.mark.parametrize("mode", [0o600, 0o666])
 def test_rewriting_keeps_permissions_if_links_are_forbidden(mode, tmp_path, monkeypatch):
-    """A rewritten file keeps its permissions if unnamed files cannot be linked and the umask would
-    remove some of them.
+    """Without links of unnamed files, a rewritten file keeps permissions that the umask
+    excludes.
     """
     path = tmp_path / "x"
     write_atomically(path, b"old")
@@ -414,7 +410,7 @@ with atomic_write(sys.argv[1]) as out:
 @posix
 def test_temporary_files_in_use_are_not_removed(tmp_path, monkeypatch):
     """A save does not remove the temporary file of a live writer, even if its process id is unknown
-    here, as in another container, but removes those of killed writers.
+    here, as in another container. It removes those of killed writers.
     """
     without_unnamed_files(monkeypatch)
 
@@ -443,7 +439,7 @@ def test_temporary_files_in_use_are_not_removed(tmp_path, monkeypatch):
 @posix
 def test_writer_retries_if_its_unlocked_file_is_removed(tmp_path, monkeypatch):
     """If another writer removes the temporary file between its creation and its lock, the writer
-    creates a new one.
+    creates a new one and saves the content.
     """
     without_unnamed_files(monkeypatch)
     lock, times = files._try_lock, []
@@ -462,7 +458,7 @@ def test_writer_retries_if_its_unlocked_file_is_removed(tmp_path, monkeypatch):
 
 @posix
 def test_links_in_protected_folders_are_not_followed(tmp_path, monkeypatch):
-    """Links that the system refuses to follow, as in a world-writable /tmp, are not followed."""
+    """If the system forbids to follow a link, writing to it raises and keeps its target."""
     target, link, ask = tmp_path / "target", tmp_path / "link", os.stat
     target.write_bytes(b"mine")
     link.symlink_to(target)
@@ -479,8 +475,8 @@ def test_links_in_protected_folders_are_not_followed(tmp_path, monkeypatch):
 
 
 def test_errors_for_unusable_paths_name_the_path_given(tmp_path):
-    """Saving to an empty name, a folder, a missing folder or too long a name raises an error that
-    names the given path, not a temporary file.
+    """Saving to an empty name, a folder, a missing folder or too long a name raises an error with
+    the given path.
     """
     model, theta, _ = small_problem()
     with pytest.raises(ValueError, match=r"^path must be the name of a file, got ''\.$"):
@@ -556,7 +552,7 @@ BAD = {
 
 
 def test_malformed_files_raise_one_line_errors(tmp_path):
-    """Every reader raises an error of one line that names the file if the file is malformed."""
+    """Readers of a malformed file raise ValueError in one short line that names the file."""
     for name in BAD:
         path = tmp_path / "x.safetensors"
         path.write_bytes(BAD[name])
@@ -568,8 +564,8 @@ def test_malformed_files_raise_one_line_errors(tmp_path):
 
 
 def test_hostile_headers_do_not_exhaust_memory(tmp_path):
-    """Reading a header of a megabyte that refers to one place many times, or is deeply nested,
-    needs less than 100 MB.
+    """Headers of a megabyte that are deeply nested, or refer to one place many times, are rejected
+    with a peak below 100 MB.
     """
     path = tmp_path / "x"
     data = bytes(1 << 20)
@@ -585,7 +581,7 @@ def test_hostile_headers_do_not_exhaust_memory(tmp_path):
 
 
 def without_checksum(content):
-    """Return the content of a file without its checksum, as older versions wrote it."""
+    """Return the bytes of a file without its checksum, as older versions wrote them."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     del header["__metadata__"][files._CHECKSUM_KEY]
@@ -593,8 +589,8 @@ def without_checksum(content):
 
 
 def test_flipped_bits_and_truncated_files_are_rejected(tmp_path):
-    """A flipped bit or a truncation of a model or checkpoint raises ValueError. Files without a
-    checksum are accepted.
+    """A flipped bit or a truncation of a model or a checkpoint raises ValueError in one short line.
+    Files without a checksum are accepted.
     """
     path = tmp_path / "flipped"
     for content, reader in example_files(tmp_path):
@@ -645,14 +641,14 @@ def test_files_are_exchanged_with_the_safetensors_package(tmp_path):
     theirs.save_file(found, path, {"fastcurv": facts["fastcurv"], "format": "pt"})
     assert fc.load(path)[0] == model
     found["layers.0.bias"] = found["layers.0.bias"] + 1
-    theirs.save_file(found, path, facts)  # the checksum of the numbers before the change
+    theirs.save_file(found, path, facts)  # the checksum is that of the unchanged bias
     with pytest.raises(ValueError, match="checksum"):
         fc.load(path)
 
 
 @posix
 def test_readers_reject_pipes_without_waiting(tmp_path):
-    """Readers raise ValueError for a named pipe instead of waiting for its content."""
+    """Readers raise ValueError for a named pipe at once and do not wait for its content."""
     from fastcurv.cli import main
     from fastcurv.cli.encode import load_dataset
     from fastcurv.cli.recipe import load_run
@@ -675,7 +671,9 @@ def test_readers_reject_pipes_without_waiting(tmp_path):
 
 
 def example_files(folder):
-    """Yield the content of an example file of each kind with the reader of that kind."""
+    """Yield (content, reader) for a saved model and two checkpoints: the bytes of the file, and a
+    function of a path.
+    """
     model, theta, ob = small_problem(3)
     fc.save(folder / "model", model, theta)
     yield (folder / "model").read_bytes(), fc.load
@@ -696,8 +694,8 @@ TOKENS += [b"NaN", b"18446744073709551616", b'"__class__"', b"0.5", b'""', b"1e-
 
 
 def mutated(content, dice):
-    """Return the content with bytes changed, cut, repeated or swapped, in half of the cases in the
-    header, among JSON tokens.
+    """Return the bytes with one to three random changes, cuts, repetitions or swaps, mostly in the
+    header. `dice` is a `random.Random`.
     """
     content = bytearray(content)
     for _ in range(1 + dice.randrange(3)):
@@ -733,7 +731,7 @@ def mutated(content, dice):
 
 @pytest.mark.parametrize("times", [8_000, pytest.param(1_000_000, marks=pytest.mark.nightly)])
 def test_readers_of_mutated_files_read_or_raise_value_error(times, tmp_path):
-    """Readers of randomly mutated files return or raise ValueError and no other exception."""
+    """Readers of randomly mutated files return, or raise ValueError in one short line."""
     dice, known = random.Random(0), list(example_files(tmp_path))
     path, n_refused = tmp_path / "mutant", 0
     shared = "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None
@@ -756,7 +754,9 @@ def test_readers_of_mutated_files_read_or_raise_value_error(times, tmp_path):
 
 @pytest.mark.parametrize("name", ["test", "seed", "__class__", "Generator", "RandomState", "", 3])
 def test_checkpoints_create_only_known_bit_generators(name, tmp_path, monkeypatch):
-    """A checkpoint that names an unknown bit generator is rejected, and its class is not called."""
+    """A checkpoint that names an unknown bit generator is rejected, and no function of that name in
+    numpy.random is called.
+    """
     (_, theta, ob), path = small_problem(3, l2=0.0), tmp_path / "x"
     fc.minimize(ob, theta, "sgd", checkpoint=path, max_iter=3, seed=1, batch_size=1)
     arrays, facts = read_tensors(path)
@@ -786,7 +786,7 @@ def test_every_known_bit_generator_resumes(kind, tmp_path):
     assert np.array_equal(resumed.x, train(6).x)
 
 
-# --- files of other programs, unusual, damaged and hostile: read, or rejected with a short error
+# --- unusual, damaged and hostile files of other programs: read, or rejected with a short error
 
 
 UNUSUAL_ARRAYS = [
@@ -886,7 +886,7 @@ def test_damaged_files_of_other_programs_are_read_or_rejected(kind, tmp_path):
 
 
 def test_unprintable_characters_are_escaped():
-    """Control characters, bidirectional marks and lone surrogates are escaped in messages."""
+    """`escape_unprintable` escapes control characters, bidirectional marks and surrogates only."""
     for number in (*range(32), *range(127, 160), 0x200E, 0x202E, 0x2066, 0x2069, 0xFEFF, 0xDCFF):
         said = escape_unprintable(f"a{chr(number)}b")
         assert said.isascii() and said.isprintable() and said.encode() and said[1] == "\\"

@@ -363,9 +363,8 @@ def test_rounding_bounds_hold_and_are_not_too_large(arch, dtype, activation):
                 size = float(np.linalg.norm(true.astype(float)))
                 assert error <= bound * room + 1e-16 * size, (sizes, scale)
                 if scale == 1.0 and dtype == "float32":
-                    assert (
-                        bound <= 3 * error + 1e-9 * size
-                    )  # the bound measures the error in float64
+                    # In float32 the bound measures the error by a pass in float64.
+                    assert bound <= 3 * error + 1e-9 * size
                 elif scale == 1.0:
                     assert bound <= 1e-7 * size
 

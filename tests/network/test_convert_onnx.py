@@ -120,11 +120,8 @@ def test_arithmetic_around_layers_is_folded(tmp_path):
 
 
 SOFTPLUS = HIDDEN["softplus"]
-AT_1 = [
-    SOFTPLUS[0],
-    ("Greater", ["z", "one"], ["g"], {}),
-    SOFTPLUS[2],
-]  # torch has the threshold 20
+# a softplus with threshold 1, where torch has 20
+AT_1 = [SOFTPLUS[0], ("Greater", ["z", "one"], ["g"], {}), SOFTPLUS[2]]
 
 
 @pytest.mark.parametrize(

@@ -263,9 +263,8 @@ def test_the_cost_model_or_the_caller_chooses_output_space(rng):
         with pytest.raises(ValueError, match=why):
             G.reduced("outputs")
         assert G.gram_operator() is None and G.reduced() is None
-    assert (
-        spared.empirical_fisher(theta).gram_operator() is not None
-    )  # the Gram matrix of F has no l2
+    # The Gram matrix of the empirical Fisher matrix does not include l2.
+    assert spared.empirical_fisher(theta).gram_operator() is not None
 
 
 @pytest.mark.parametrize("wide_operator", WIDE, indirect=True)

@@ -146,10 +146,8 @@ def test_every_property_of_a_network_is_defined_for_streams():
     }
     thirds = {"third_bound", "third_bound_in_units"}
     assert {"kinks", "kink_margin", "input_output_ranges", "saturation"} | thirds == summed
-    folded = {
-        "precise_gradient",
-        "precise_value",
-    }  # summed by `fastcurv.certify.precise.precise_passes`
+    # These two are summed by `fastcurv.certify.precise.precise_passes`.
+    folded = {"precise_gradient", "precise_value"}
     assert known.keys() - summed - folded - set(vars(SumCertificates)) == without_rows
 
 

@@ -32,8 +32,8 @@ def test_a_display_draws_its_figure_on_first_access_only():
 
 
 def test_a_notebook_shows_a_display_once():
-    """A notebook shows a display once: with the inline backend pyplot shows it at the end of the
-    cell, otherwise the display's own representation does.
+    """A display's `_repr_png_` is None exactly if pyplot holds its figure, which the inline backend
+    shows at the end of the cell, so that a notebook shows each display once.
     """
     plt.close("all")
     never_plotted, plotted, on_axes, own = Line(), Line(), Line(), Line()
@@ -65,7 +65,7 @@ def test_logarithmic_axes_have_plain_tick_labels(limits, wanted):
     ax = new_axes()
     ax.set_yscale("log")
     ax.set_ylim(limits)
-    for _ in range(2):  # again, as after a second line on the same axes
+    for _ in range(2):  # a second line on the axes repeats the call
         plain_numbers(ax.yaxis)
     seen = {}
     for minor in (False, True):
@@ -87,7 +87,7 @@ def test_plain_tick_labels_leave_chosen_labels_and_linear_axes():
 def test_densities_and_spectra_are_drawn_on_the_given_axes():
     H = PrescribedSpectrum(np.linspace(-1.0, 5.0, 30), seed=0)
     found, ax = fc.spectral_density(H, n_probes=1, n_steps=10, seed=0), new_axes()
-    assert found.plot(ax=ax).ax_ is ax and len(ax.lines) == 2  # and the line at 0
+    assert found.plot(ax=ax).ax_ is ax and len(ax.lines) == 2  # the density and the line at 0
     assert not ax.collections, "one probe has no band"
     assert np.array_equal(ax.lines[0].get_ydata(), found.density)
 
@@ -121,8 +121,8 @@ def test_decision_regions_and_loss_surface_are_drawn():
 
 
 def test_decision_regions_evaluate_a_grid_beyond_the_samples():
-    """A classifier is evaluated on a grid that reaches a little beyond the samples on each side,
-    with the first feature on the horizontal axis.
+    """The classifier is evaluated on a grid that extends 8% of the range beyond the samples on each
+    side, with the first feature on the horizontal axis.
     """
     asked = []
     X = np.array([[0.0, 10.0], [1.0, 30.0], [0.5, 20.0]])
@@ -214,7 +214,7 @@ def line_styles(ax):
 
 def legend_is_outside(ax):
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # matplotlib's warning of a collapsed layout
+        warnings.simplefilter("error")  # matplotlib warns if the layout collapses
         ax.figure.savefig(io.BytesIO())
     legend, lines = ax.get_legend().get_window_extent(), ax.get_window_extent()
     assert legend.x1 <= ax.figure.bbox.x1 + 1, "nothing is cut off"
@@ -276,15 +276,15 @@ def density(values, axis="log"):
 
 
 def decades(ax, *values):
-    """Return the positions of values on the axis, in decades."""
+    """Return an array of the positions of values on the x axis of `ax`, in decades."""
     return ax.xaxis.get_transform().transform(np.array(values, dtype=float))
 
 
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("values", SPECTRA.values(), ids=SPECTRA)
 def test_a_logarithmic_axis_spans_the_density(values, bounded):
-    """The margins of a logarithmic axis are a twentieth of its length, and contain no decades
-    without density.
+    """The limits of a logarithmic axis are at most a twentieth of its length outside the density's
+    grid. A line marks 0 if the grid contains it.
     """
     shown = density(values)
     if bounded:

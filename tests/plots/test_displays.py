@@ -14,7 +14,7 @@ plt = pytest.importorskip("matplotlib.pyplot")
 
 @pytest.fixture(scope="module")
 def net():
-    """Return the objective of a small network, and a critical point of it."""
+    """Return (ob, theta): a small network, and a critical point found by Newton-CG."""
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((40, 4)), rng.integers(3, size=40)
     ob = fc.Objective(fc.MLP([4, 5, 3]), X, y, loss="cross_entropy", l2=1e-2)
@@ -95,9 +95,7 @@ def test_the_error_of_the_taylor_polynomial_is_of_third_order(net):
     ob, theta = net
     shown = fc.LandscapeDisplay.from_objective(ob, theta, n_grid=9, radius=0.01, seed=0)
     error = np.abs(shown.taylor - shown.losses)
-    assert (
-        0.1 * error[0] <= error[2] <= 0.16 * error[0]
-    )  # at half the distance, an eighth of the error
+    assert 0.1 * error[0] <= error[2] <= 0.16 * error[0]  # the error is cubic in the distance
     names = shown.ax_.get_legend_handles_labels()[1]
     assert names == ["loss", "second-order Taylor"]
 
@@ -204,7 +202,9 @@ def test_pyplot_shows_a_plot_that_was_made_before_it_was_imported(python):
 
 @pytest.fixture(scope="module")
 def fitted():
-    """Return a fitted estimator at the end of a pipeline, and its samples and targets."""
+    """Return (pipeline, X, y): a pipeline that ends with a fitted classifier, its samples and their
+    labels.
+    """
     pytest.importorskip("sklearn")
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -1,4 +1,6 @@
-"""Slices of losses that are no network's, along given, random and eigenvector directions."""
+"""Slices of losses along given, random and eigenvector directions, also of objectives that are not
+networks.
+"""
 
 import io
 from types import SimpleNamespace
@@ -61,8 +63,8 @@ def test_the_taylor_polynomial_is_cut_a_third_beyond_the_losses():
 
 
 def saddle():
-    """Return the loss (1 - a b)^2 / 2 of a product of two weights, which has a saddle at the
-    origin.
+    """Return the objective (1 - a b)^2 of a linear network with two weights a and b, which has a
+    saddle at the origin.
     """
     x = np.array([[-1.0], [1.0]])
     return fc.Objective(fc.MLP([1, 1, 1], activation="identity", bias=False), x, x, loss="mse")
@@ -70,8 +72,8 @@ def saddle():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_random_slices_show_the_saddle_at_the_origin(seed):
-    """At the origin, where the weights have no norm to scale by, random directions have nonzero
-    length and are not nearly parallel, so the slice shows both signs of curvature.
+    """At the origin, where the weights have no norm to scale by, two random directions have an
+    angle of at least 30 degrees, and the slice has lower and higher losses than the origin.
     """
     at = np.zeros(2)
     shown = LandscapeDisplay.from_objective(
@@ -102,8 +104,8 @@ def test_units_of_zero_weights_move_as_far_as_others_of_their_layer():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_two_random_directions_span_a_plane(seed):
-    """Two random directions are linearly independent, even for units of one weight, where only
-    signs are random.
+    """Two random directions are linearly independent, even for units of one weight, for which only
+    the sign is random.
     """
     plane = LandscapeDisplay.slice(saddle(), AT, n_dims=2, n_grid=3, seed=seed, directions="random")
     assert np.allclose(abs(plane.directions), [AT, AT], rtol=1e-12)
@@ -154,8 +156,8 @@ def test_axis_labels_name_the_direction():
 
 
 def test_the_default_slice_shows_the_descent_from_a_saddle():
-    """The default slice follows eigenvectors and is equal in each call. Random directions depend on
-    a seed, and their title states that they may hide negative curvature.
+    """The default slice is along eigenvectors, shows lower losses at a saddle and is equal in each
+    call. Without a Hessian, directions are random, depend on the seed and are called random.
     """
     saddle = fc.testing.lecture_toy()
     X = np.random.default_rng(0).standard_normal((20, 3))
@@ -169,7 +171,7 @@ def test_the_default_slice_shows_the_descent_from_a_saddle():
     assert line.losses[2] > max(line.losses[0], line.losses[-1])
     plane = LandscapeDisplay.slice(saddle, np.zeros(2), n_dims=2, n_grid=5)
     assert plane.losses[2, 2] > plane.losses[2, 0] and plane.losses[2, 2] < plane.losses[0, 2]
-    bowl = SimpleNamespace(value=BOWL.value)  # no Hessian
+    bowl = SimpleNamespace(value=BOWL.value)  # an objective without a Hessian
     bare = LandscapeDisplay.slice(bowl, AT, n_grid=3)
     same = LandscapeDisplay.slice(bowl, AT, directions="random", n_grid=3)
     assert np.array_equal(bare.directions, same.directions) and "random" in bare.names[0]

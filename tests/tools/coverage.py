@@ -2,10 +2,11 @@
 
     python -m tests.tools.coverage [--more] [arguments of pytest ...]
 
-Runs in a copy of the checkout, `build/coverage`, whose C is compiled with counters. Subprocesses
-are counted, and for `mutate` also which test ran a line. `--more` adds to earlier counts. The exit
-status is 1 if a test fails, or if fewer than 96% of the lines of C or branches of Python ran by
-day, or than 97% if the arguments choose the nightly tests with `-m`.
+The suite runs in a copy of the checkout, `build/coverage`, whose C code is compiled with counters.
+Subprocesses are counted. The data also record which test ran each line, for `mutate`. With
+`--more`, counts are added to those of earlier runs. The exit status is 1 if a test fails, if fewer
+than 96% of the lines of C or of the branches of Python ran by day, or fewer than 97% if `-m`
+selects the nightly tests.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def build(more: bool) -> None:
 
 
 def measure(arguments: list[str]) -> bool:
-    """Run the suite under coverage and return True if it passed."""
+    """Run the suite under coverage with the given arguments of pytest, and return True if it
+    passed.
+    """
     rc = str(FOLDER / "coveragerc")
     command = [sys.executable, "-m", "coverage", "run", f"--rcfile={rc}", "-m", "pytest", "-q"]
     environment = os.environ | {"COVERAGE_RCFILE": rc, "PYTHONPATH": str(FOLDER)}
@@ -68,8 +71,8 @@ def measure(arguments: list[str]) -> bool:
 
 
 def lines_of_c() -> tuple[int, int, dict[str, list[int]]]:
-    """Return the number of lines of C with code, the number that ran, and by file the lines that
-    did not run. A line compiled for several instruction sets counts once.
+    """Return (n_lines, n_run, missed) for the lines of C with code, where `missed` lists by file
+    the lines that did not run. A line compiled for several instruction sets counts once.
     """
     counts: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for data in sorted((FOLDER / "build").rglob("*.gcda")):
@@ -92,7 +95,7 @@ def lines_of_c() -> tuple[int, int, dict[str, list[int]]]:
 
 
 def branches_of_python() -> tuple[int, int]:
-    """Return the number of branches in Python and the number taken, and print the files with missed
+    """Return (n_branches, n_taken) for the Python code, and print the files with missed
     branches.
     """
     tool = [sys.executable, "-m", "coverage"]

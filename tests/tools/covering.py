@@ -1,4 +1,4 @@
-"""Look up which tests run which lines, in the data that `make coverage` collects with contexts."""
+"""Look up which tests run a line, in the data that `make coverage` collects with contexts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class Covering:
         self.sizes = Counter(dict(self.base.execute(counts)))
 
     def tests(self, path: str, lines: range, function: range) -> list[str]:
-        """Return the tests that run one of the lines, named as by pytest, those of the line's own
-        subpackage first, then those that run the fewest lines. If no test runs the lines, return
-        those that run the function, or else the file.
+        """Return the names, as in pytest, of the tests that run one of the lines of a file. Tests
+        of the file's own subpackage come first, then those that run the fewest lines. If no test
+        runs these lines, the result is that for the lines of `function`, or else for the whole
+        file.
         """
         ids = [number for name, number in self.files.items() if name.endswith("/" + path)]
         for part in (lines, function, range(1, 10**6)):
@@ -40,7 +41,9 @@ class Covering:
         return [self._node(self.names[c]) for c in named]
 
     def _contexts(self, file: int, part: range) -> list[int]:
-        """Return the contexts in which one of the lines ran; lines at module level have none."""
+        """Return the ids of the test contexts in which one of the lines `part` of a file ran. Lines
+        that run at import have no context.
+        """
         if not part:
             return []
         asked = (

@@ -1,5 +1,6 @@
-"""Run tests in a child of this process, which has imported slow packages but nothing of the
-repository."""
+"""Run tests in a child of this process, which has imported slow packages but no module of the
+repository.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +19,14 @@ import pytest
 
 IMPORT = "the package cannot be imported"
 HANGS = "a test hangs"
-TEST_SECONDS = 60  # of processor time for one test; a mutant that takes longer hangs
+TEST_SECONDS = 60  # limit of processor time for one test, above which a mutant hangs
 HEAVY = ("scipy.linalg", "scipy.sparse.linalg", "scipy.optimize", "hypothesis", "sklearn.base")
 
 
 class FailureReporter:
-    """A pytest plugin that reports the first failing test, and ends when its time is used up."""
+    """A pytest plugin that writes the names of failed tests to a pipe, and stops the session when
+    its processor time is used up.
+    """
 
     def __init__(self, pipe: int, seconds: float) -> None:
         self.pipe, self.end = pipe, time.process_time() + seconds
@@ -37,13 +40,15 @@ class FailureReporter:
     def pytest_runtest_protocol(self, item: Any) -> None:
         used = int(time.process_time()) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (used + TEST_SECONDS, resource.RLIM_INFINITY))
-        signal.alarm(10 * TEST_SECONDS)  # for what waits and does nothing
+        signal.alarm(10 * TEST_SECONDS)  # wall time, for tests that wait
         if time.process_time() > self.end:
             item.session.shouldstop = "the time is spent"
 
 
 def run_in_child(folder: Path, tests: list[str], seconds: float, pipe: int) -> int:
-    """Run the tests in the child process and return the exit status."""
+    """Run the tests in this child process, and return pytest's exit status, or 1 if fastcurv cannot
+    be imported. Failed tests are written to `pipe`.
+    """
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
@@ -62,7 +67,9 @@ def run_in_child(folder: Path, tests: list[str], seconds: float, pipe: int) -> i
 
 
 def first_failure(folder: Path, tests: list[str], seconds: float) -> str | None:
-    """Return the first of the tests that fails, or None if all pass within the given time."""
+    """Return the name of the first of the tests that fails, IMPORT or HANGS, or None if all pass
+    within `seconds` of processor time.
+    """
     for name in HEAVY:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -83,11 +90,11 @@ def first_failure(folder: Path, tests: list[str], seconds: float) -> str | None:
         said = pipe.read().decode()
     status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(worker, signal.SIGKILL)  # what it may have left behind
-    if status in (0, 1, 2, 5) or status == 4 and said:  # 4: a file of tests that cannot be imported
+        os.killpg(worker, signal.SIGKILL)  # remaining child processes
+    if status in (0, 1, 2, 5) or status == 4 and said:  # 4: a test file cannot be imported
         return said.split("\n")[0] or None
     if status < 0:
         return said.split("\n")[0] or HANGS
-    if status == 4:  # nothing could be collected
+    if status == 4:  # pytest collected no test
         return tests[0]
     raise RuntimeError(f"pytest ended with {status} on {tests[:3]}: {said}")

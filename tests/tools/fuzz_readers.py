@@ -1,9 +1,9 @@
-"""Fuzz everything that reads a file, guided by coverage: `make fuzz SECONDS=60`.
+"""Fuzz all readers of files, guided by coverage: `make fuzz SECONDS=60`.
 
-The first byte of an input chooses the reader, the rest is the file. A reader must return or raise
-ValueError with one printable line; any other exception, a crash, a hang of more than TIMEOUT
-seconds or more than MEMORY_MB of memory is a finding, which atheris writes to a file named
-crash-*, timeout-* or oom-*.
+The first byte of an input selects the reader, and the rest is the file. A reader must return, or
+raise ValueError with one printable line. Any other exception, a crash, a time of more than TIMEOUT
+seconds or memory of more than MEMORY_MB is a finding, which atheris writes to a file named crash-*,
+timeout-* or oom-*.
 """
 
 import io
@@ -26,11 +26,13 @@ from tests.files.test_files import READERS, example_files, mutated
 
 TIMEOUT = 20  # seconds for one input
 MEMORY_MB = 4096
-N_SEEDS = 40  # generated files of each kind that the search begins with
+N_SEEDS = 40  # initial files of each kind
 
 
 def resume(method, options):
-    """Return a reader of checkpoints that resumes a run from the file for at most one step."""
+    """Return a function of a path that resumes a run of the method from this checkpoint for at most
+    one step.
+    """
     X = np.random.default_rng(0).standard_normal((6, 2))
     ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, 0], loss="mse", l2=0.1)
 
@@ -69,7 +71,9 @@ def one_input(data):
 
 
 def write_seeds(folder):
-    """Write valid and slightly damaged files of every kind, with the byte that chooses a reader."""
+    """Write valid and slightly damaged files of every kind into a folder, each after the byte that
+    selects its reader.
+    """
     dice = random.Random(0)
     for i, (content, _) in enumerate(example_files(folder)):
         for k in range(N_SEEDS):

@@ -2,9 +2,10 @@
 
     python -m tests.tools.judge [arguments of pytest ...]
 
-A child replaces the code of existing functions by mutated code. Each line of standard input names a
-file, a mutation and the tests; each line of standard output names the first test that failed. A
-mutant costs only its tests, but code that runs at import is not mutated.
+A child replaces the code of existing functions by mutated code, so a mutant takes only the time of
+its tests. Code that runs at import is not mutated. Each line of standard input is a JSON object
+with a file, a mutation, tests and a time limit. Each line of standard output is the result of
+`Judge.verdict`.
 """
 
 from __future__ import annotations
@@ -29,29 +30,29 @@ import pytest
 
 from .mutations import applied
 
-TEST_SECONDS = 30  # of processor time for a test that has not run yet
-MAX_SLOWDOWN = (
-    10  # times the duration of a test without a mutant, beyond which it counts as hanging
-)
-MAX_IDLE_SECONDS = 60  # seconds a test may wait without any work
-MAX_EXTRA_BYTES = 8 << 30  # bytes a mutant may take beyond what is there
+TEST_SECONDS = 30  # limit of processor time for a test whose duration is unknown
+MAX_SLOWDOWN = 10  # ratio to a test's duration without a mutant, above which the test hangs
+MAX_IDLE_SECONDS = 60  # wall time without processor time, above which a test hangs
+MAX_EXTRA_BYTES = 8 << 30  # limit of a mutant's memory in addition to this process's
 
 
 def codes(code: CodeType) -> list[CodeType]:
-    """Return a code object and all nested ones, in order."""
+    """Return a list of a code object and all code objects nested in it, in order."""
     inner = [c for c in code.co_consts if isinstance(c, CodeType)]
     return [code, *(c for part in inner for c in codes(part))]
 
 
 def processor_seconds() -> float:
-    """Return the seconds of processor time used by this process and by finished children."""
+    """Return the seconds of processor time that this process and its finished children have
+    used.
+    """
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 def read_child(pipe: int, worker: int) -> list[str]:
-    """Return the output of a child process until it ends or has been idle for `MAX_IDLE_SECONDS`,
-    without the time for which this process was stopped.
+    """Return the lines that a child process writes to `pipe`, until it ends or is killed after
+    MAX_IDLE_SECONDS without processor time.
     """
     said, silent, used = b"", 0, 0
     with contextlib.suppress(ProcessLookupError, FileNotFoundError):
@@ -71,13 +72,13 @@ def read_child(pipe: int, worker: int) -> list[str]:
 
 
 class Judge:
-    """A pytest plugin that runs the requested mutants instead of the tests."""
+    """A pytest plugin that runs the requested mutants in place of the test session."""
 
     def __init__(self, questions: Any, answers: Any) -> None:
         self.questions, self.answers = questions, answers
-        self.items: dict[str, list[Any]] = defaultdict(list)  # by function
+        self.items: dict[str, list[Any]] = defaultdict(list)  # cases by test function
         self.took: dict[str, float] = {}
-        self.sound: dict[str, bool] = {}  # whether a test passes without a mutant
+        self.sound: dict[str, bool] = {}  # True if the test passes without a mutant
         self.failed = False
         self.pipe = -1
 
@@ -105,8 +106,8 @@ class Judge:
         return True
 
     def ordered(self, tests: list[str]) -> list[Any]:
-        """Return all golden cases, which detect the most in the least time, then one case of each
-        test, then a few more, then the rest.
+        """Return the cases of the tests in three rounds: all golden cases, which detect the most in
+        the least time, and the first case of each test; a few more cases; and the rest.
         """
         rounds: list[list[Any]] = [[], [], []]
         for name in dict.fromkeys(tests):
@@ -124,8 +125,9 @@ class Judge:
     def verdict(
         self, file: str, number: int, tests: list[str], seconds: float
     ) -> dict[str, str | float | None]:
-        """Return a dict with the first test that fails with the mutant but not without it, the time
-        used, and the number of tests run.
+        """Return a dict with "killer" (the first test that fails with the mutant and passes
+        without, or None), "swapped" (False if the mutant changes code outside functions), "seconds"
+        and "ran" (the number of tests).
         """
         path, begin = Path.cwd() / "fastcurv" / file, time.monotonic()
         text, stat = path.read_text(), path.stat()
@@ -135,7 +137,7 @@ class Judge:
             return {"killer": None, "swapped": False, "seconds": 0.0, "ran": 0}
         left, ran, killer = self.ordered(tests), 0, None
         while left:
-            path.write_text(ast.unparse(change.tree))  # for processes that a test starts
+            path.write_text(ast.unparse(change.tree))  # for processes started by tests
             try:
                 done, failed = self.run(left, instead, seconds)
             finally:
@@ -154,7 +156,9 @@ class Judge:
         return {"killer": killer, "swapped": True, "seconds": spent, "ran": ran}
 
     def alone(self, item: Any) -> bool:
-        """Return True if a test passes without any mutant. The result is computed once."""
+        """Return True if the test passes without any mutant. The result is computed once for each
+        test.
+        """
         if item.nodeid not in self.sound:
             done, failed = self.run([item], {}, TEST_SECONDS)
             self.sound[item.nodeid] = failed is None
@@ -164,14 +168,14 @@ class Judge:
     def replacing(
         self, text: str, tree: ast.Module, file: str
     ) -> dict[FunctionType, CodeType] | None:
-        """Return the mutated code for each function of a file that differs, or None if code outside
-        functions differs.
+        """Return a dict from the functions of a file to their mutated code, for functions whose
+        code differs, or None if only other code differs.
         """
         before = codes(compile(text, file, "exec", dont_inherit=True))
         after = codes(compile(tree, file, "exec", dont_inherit=True))
         if len(before) != len(after):
             return None
-        # a code holds those inside it, so that only a function's own difference may be its alone
+        # A code object that contains a changed one also differs, so enclosing functions are found.
         new = {old: now for old, now in zip(before, after, strict=True) if old != now}
         found = {f: new[f.__code__] for f in self.functions[file] if f.__code__ in new}
         return found or None
@@ -179,8 +183,8 @@ class Judge:
     def run(
         self, items: list[Any], instead: dict[FunctionType, CodeType], seconds: float
     ) -> tuple[dict[str, float], Any]:
-        """Run tests in a child process. Return the time of each test that passed, and the test that
-        failed.
+        """Run tests in a child process with the code of functions replaced. Return (seconds,
+        failed): the time of each test that passed, by name, and the test that failed, or None.
         """
         reading, writing = os.pipe()
         worker = os.fork()
@@ -195,7 +199,7 @@ class Judge:
         said = [line.split() for line in read_child(reading, worker)]
         os.waitpid(worker, 0)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(worker, signal.SIGKILL)  # what it may have left behind
+            os.killpg(worker, signal.SIGKILL)  # remaining child processes
         done = {items[int(i)].nodeid: float(took) for i, took, passed in said if passed == "1"}
         if said and said[-1][0] == "end":
             return done, None

@@ -2,10 +2,11 @@
 
     python -m tests.tools.mutants [--only N,N,...] [--folder build/mutants]
 
-A mutant of a kernel is compiled into the test program in C (the AVX2 and reference tables at -O1).
-If that reports "0 failed", and for mutants of passes, the extension is built with the mutant in a
-copy of the checkout, and the mutant survives if the tests of products pass. Prints one line for
-each mutant and the count; the exit status is 1 if one survives. Needs gcc or clang on x86-64.
+A mutant of a kernel is compiled into the C test program (the AVX2 and reference tables at -O1). If
+that program reports "0 failed", and for mutants of passes, the extension is built with the mutant
+in a copy of the checkout. The mutant survives if the tests of products pass. The output is one line
+for each mutant and the count of survivors. The exit status is 1 if a mutant survives. The tool
+needs gcc or clang on x86-64.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ TESTS += ["tests/engine/test_gauss_newton.py"]
 
 
 def mutated(text: str, old: str, new: str) -> str:
-    """Return `text` with the only occurrence of `old`, whatever its line breaks, replaced."""
+    """Return `text` with the only occurrence of `old`, for any white space, replaced by `new`. Exit
+    with an error if it does not occur exactly once.
+    """
     pattern = r"\s*".join(re.escape(word) for word in old.split())
     found = list(re.finditer(pattern, text))
     if len(found) != 1:
@@ -43,8 +46,8 @@ def mutated(text: str, old: str, new: str) -> str:
 
 
 def run(command: list[str], cwd: Path, seconds: int = 300) -> tuple[bool, str]:
-    """Return True if a command succeeds within the given seconds of processor time for each of its
-    processes, and the end of its output or the reason why it has none.
+    """Return (succeeded, text): True if the command succeeds within the given seconds of processor
+    time for each of its processes, and the end of its output or "it hangs".
     """
     try:
         done = subprocess.run(
@@ -52,7 +55,7 @@ def run(command: list[str], cwd: Path, seconds: int = 300) -> tuple[bool, str]:
             cwd=cwd,
             capture_output=True,
             text=True,
-            timeout=20 * seconds,  # for what waits and does nothing, beside any other work
+            timeout=20 * seconds,  # wall time, for commands that wait
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds)),
         )
     except subprocess.TimeoutExpired:
@@ -97,14 +100,14 @@ class Kernels:
 
 
 class Passes:
-    """A copy of the checkout that is built in place, where one module is built again for each
+    """A copy of the checkout that is built in place, in which one module is built again for each
     mutant.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "checkout"
         copy_checkout(self.folder)
-        for file, *_ in [*KERNELS, *PASSES]:  # a run that was ended may have left a mutant there
+        for file, *_ in [*KERNELS, *PASSES]:  # an interrupted run may have left a mutant
             place = file if "/" in file else f"src/kernels/{file}"
             text = (ROOT / place).read_text()
             if (self.folder / place).read_text() != text:
@@ -126,13 +129,14 @@ class Passes:
             return run(pytest, self.folder, 900)
         finally:
             path.write_text(before)
-            later = time.time() + 2  # what was built of the mutant is older than what it came from
+            later = time.time() + 2  # newer than the files built with the mutant
             os.utime(path, (later, later))
 
 
 def copy_checkout(folder: Path) -> None:
-    """Copy the files of the repository into `folder`. Newer files there are kept, except Python
-    files, since an interrupted run may have left a mutant; tests that were removed are deleted.
+    """Copy the tracked files of the repository into `folder`. Files that are newer there are kept,
+    except for Python files, because an interrupted run may have left a mutant. Python files that
+    are no longer tracked are deleted.
     """
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,7 +1,9 @@
-"""The mutants: a file, text that occurs in it once, and its replacement."""
+"""The scripted mutants as tuples (file, old, new): `old` occurs once in the file and is replaced by
+`new`.
+"""
 
 KERNELS = [
-    # products
+    # matrix products
     (
         "gemm.inc",
         "return n / parts * i + (n % parts < i ? n % parts : i);",
@@ -17,7 +19,7 @@ KERNELS = [
         "(epilogue && (deep || q + 2 == tiles",
     ),
     ("gemm.inc", "done = i + mr;", "done = i;"),
-    # a step that the next tile does
+    # epilogues that are deferred to the next tile
     (
         "gemm.inc",
         "if (!defers || deferred->nv != nv) NAME(run_deferred)(deferred);",
@@ -28,7 +30,7 @@ KERNELS = [
         "packed); } NAME(run_deferred)(&room->deferred);",
         "packed); }",
     ),
-    # an A that is packed, and one of more rows than the cache holds
+    # packed A, and A with more rows than the cache holds
     ("gemm.inc", "of_tile[t].a_cs = mr;", "of_tile[t].a_cs = FC_DEEP_MR;"),
     ("gemm.inc", "if (packed) packed += NAME(packed_tile)(s, slices);", ""),
     ("gemm.inc", "top < i1; top += block", "top < i1; top += i1 - i0"),
@@ -47,14 +49,14 @@ KERNELS = [
         "const ptrdiff_t i0 = row_item * job->row_block, j0 =",
         "const ptrdiff_t i0 = row_item * (job->row_block - 1), j0 =",
     ),
-    # stacks
+    # stacks of vectors
     ("stack.inc", "s[t].a += x * st->a[t];", "s[t].a += x * st->b[t];"),
     ("stack.inc", "s[t].b += x * st->b[t] + v * s[t].b_vs;", "s[t].b += x * st->b[t];"),
     ("stack.inc", "if (s->skip) s->skip = (const REAL *)s->skip + x * st->own;", ""),
     ("stack.inc", "if (s->sums) s->sums = (REAL *)s->sums + x * st->own;", ""),
     ("stack.inc", "of[q] = a + q * next_a;", "of[q] = a;"),
     ("stack.inc", "if (term < job->n_terms) return 0;", ""),
-    # short and narrow ones
+    # short and narrow matrices
     (
         "inner.inc",
         "for (ptrdiff_t i = 0; i < n; i++) u.x[i] = x[i];",
@@ -76,7 +78,7 @@ KERNELS = [
         "{FC_INNER_NAMES(1, 1), FC_INNER_NAMES(1, 2)}};",
         "{FC_INNER_NAMES(1, 1), FC_INNER_NAMES(1, 1)}};",
     ),
-    # vectors as rows
+    # products with vectors as rows
     (
         "rows.inc",
         "rest += (double)q[i * ldq + y] * w[r * ldw + y];",
@@ -147,7 +149,7 @@ KERNELS = [
         "g += keep(load(d + j) * load(x + j), cols - j, 0);",
         "g += load(d + j) * load(x + j);",
     ),
-    # a layer of few units, samples across
+    # transposed layout: layers of few units
     (
         "narrow.inc",
         "sum[t][x] = i ? load(out + t * ldout + x * VL) : (VEC){0};",
@@ -189,7 +191,7 @@ KERNELS = [
     ("narrow.inc", "if (count == VL) {", "if (count > 0) {"),
     ("narrow.inc", "store(out, add ? load(out) + x : x);", "store(out, x);"),
     ("narrow.inc", "out[l] = add ? out[l] + u.x[l] : u.x[l];", "out[l] = u.x[l];"),
-    # losses, samples across
+    # transposed layout: losses
     ("transposed.inc", "chain[j % VL] = j < VL ? x : chain[j % VL] + x;", "chain[j % VL] = x;"),
     ("transposed.inc", "x[(l < left ? l : left - 1) * step]", "x[l * step]"),
     ("transposed.inc", "if (j % VL == 0) NAME(transpose)", "if (j == 0) NAME(transpose)"),
@@ -197,7 +199,7 @@ KERNELS = [
     ("transposed.inc", "(VEC)((IVEC)p & counts)", "p"),
     ("transposed.inc", "factor * (rest - T * (S * share))", "factor * (rest - T * share)"),
     ("transposed.inc", "row = i + x < rows ? i + x : rows - 1", "row = i + x"),
-    # few rows
+    # products with few rows
     ("sweeps.inc", "acc[q] += v * (VEC){0};", "acc[q] = v * (VEC){0};"),
     (
         "sweeps.inc",

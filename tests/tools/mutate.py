@@ -4,12 +4,12 @@
         [--file run.py ...]
     python -m tests.tools.mutate --only optimize/run.py#62 ...
 
-`mutations` lists the changes, and those left out because no caller could notice. In a copy of the
-checkout, the tests that run the mutated line, as found by `make coverage`, run until one fails or
-`--seconds` of processor time are used. Tests that detected other mutants in the file come first,
-then one case of each test, those of the own subpackage and those that run least first, then the
-other cases. Without coverage data the tests of the subpackage run. A mutant survives if no test
-fails within that time; a test that fails without a mutant does not count.
+`mutations` lists the kinds of changes. In a copy of the checkout, the tests that run the mutated
+line, as found by `make coverage`, run until one fails or `--seconds` of processor time are used.
+Tests that detected other mutants in the file run first. Then follows one case of each test,
+beginning with tests of the own subpackage that run the fewest lines, and then the other cases.
+Without coverage data, the tests of the subpackage run. A mutant survives if no test fails within
+that time. A test that also fails without the mutant does not count.
 
 Code inside functions is replaced in a process that has collected the suite (`judge`). Code that
 runs at import, such as constants and defaults, runs in a process that imports everything again
@@ -37,15 +37,15 @@ from .mutants import ROOT, copy_checkout
 from .mutations import Change, applied, drawn, subpackage_of
 
 MIN_DETECTED_PERCENT = 85.0
-N_TESTS_REPEATED = 5  # tests that killed others in the file, tried first
-MAX_IMPORT_TESTS = 80  # tests that may see what only an import runs
-# What is drawn from: all but what stands in for it in tests, and what runs nothing.
+N_TESTS_REPEATED = 5  # tests that detected other mutants of the file and run first
+MAX_IMPORT_TESTS = 80  # tests of a mutant of code that runs at import
+# Subpackages that are mutated: all except test doubles and modules without code.
 SUBPACKAGES = (
     *("structure", "certify", "network", "krylov", "spectrum", "critical", "optimize"),
     *("convert", "estimators", "plots", "cli", "files", "checks", "linalg", "vectors"),
     *("runtime", "progress", "errors", "distributed"),
 )
-# The tests of a subpackage, quick ones first, and a few of those who use it.
+# Tests of each subpackage, fast ones first, and some tests of subpackages that use it.
 TESTS = {
     "structure": ["structure", "network/test_batch_norm.py", "critical/test_verdicts.py"],
     "certify": ["certify", "network/test_products.py", "critical/test_theorem.py"],
@@ -71,7 +71,7 @@ TESTS = {
     "errors": ["test_foreign.py", "network/test_refusals.py"],
     "progress": ["cli", "optimize/test_minimize.py"],
 }
-# What sees much of a subpackage in little time comes before the tests of the line.
+# Tests that check much of a subpackage in little time run before the tests of the line.
 DEFAULTS = "tests/reliability/test_defaults.py"
 SPECTRA = "tests/spectrum/test_golden.py"
 RUNS = "tests/optimize/test_golden.py"
@@ -93,11 +93,13 @@ FIRST = {
 
 
 class MutantTester:
-    """Run tests in a mutated copy, with a cache of the tests that fail without a mutant."""
+    """A runner of tests in a mutated copy of the checkout, with a cache of the tests that fail
+    without a mutant.
+    """
 
     def __init__(self, folder: Path, covering: Covering | None, seconds: float) -> None:
         self.folder, self.covering, self.seconds = folder, covering, seconds
-        self.alone: dict[str, bool] = {}  # whether a test passes without a mutant
+        self.alone: dict[str, bool] = {}  # True if the test passes without a mutant
         self.killers: dict[str, list[str]] = defaultdict(list)
         self.judge = subprocess.Popen(
             [sys.executable, "-m", "tests.tools.judge", f"--basetemp={folder / 'build' / 'tmp'}"],
@@ -116,7 +118,9 @@ class MutantTester:
         return json.loads(line)
 
     def tests_of(self, file: str, change: Change) -> list[str]:
-        """Return the tests that run the line, or else its function, its file or its subpackage."""
+        """Return the names of the tests for a change, in the order in which they run: those that
+        run its line, or else its function, its file or its subpackage.
+        """
         first = FIRST.get(subpackage_of(file), [])
         found: list[str] = []
         if self.covering is not None:
@@ -126,7 +130,7 @@ class MutantTester:
             those |= set(self.known).difference(self.covering.all)
             first = [test for name in first for test in self.of_place(name) if test in those]
         first = [*[*reversed(self.killers[file])][:N_TESTS_REPEATED], *first]
-        if change.lines.start < change.function.start:  # a default, there before any test runs
+        if change.lines.start < change.function.start:  # a default, evaluated at import
             first.insert(0, DEFAULTS)
         if not found:
             found = TESTS.get(
@@ -136,7 +140,7 @@ class MutantTester:
         return [test for name in [*first, *found] for test in self.of_place(name)]
 
     def of_place(self, name: str) -> list[str]:
-        """Return the tests in a folder or file, or the test with that name."""
+        """Return the names of the tests in a folder or file, or of the test with that name."""
         return [
             test
             for test in self.known
@@ -144,8 +148,8 @@ class MutantTester:
         ]
 
     def killer(self, file: str, number: int, change: Change) -> str | None:
-        """Return the first test that fails with the mutant but not without it, or the reason why
-        none could run.
+        """Return the name of the first test that fails with the mutant and passes without, or None.
+        If the mutant cannot be imported or hangs, return a text that states so.
         """
         tests = self.tests_of(file, change)
         target = self.folder / "fastcurv" / file
@@ -160,7 +164,9 @@ class MutantTester:
         return found
 
     def imported(self, target: Path, change: Change, tests: list[str]) -> str | None:
-        """Return the result of `killer` with all modules imported again."""
+        """Return the result of `killer` for a change of code that runs at import, in processes that
+        import all modules again.
+        """
         text, stat = target.read_text(), target.stat()
         left = list(dict.fromkeys(tests))[:MAX_IMPORT_TESTS]
         while left:
@@ -184,7 +190,9 @@ class MutantTester:
 
 
 def interval(killed: int, count: int) -> tuple[float, float]:
-    """Return Wilson's 95% interval of the fraction of killed mutants, in percent."""
+    """Return (lower, upper), Wilson's 95% interval of the fraction of killed mutants, in
+    percent.
+    """
     if not count:
         return 0.0, 100.0
     z, share = 1.96, killed / count

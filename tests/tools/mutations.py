@@ -1,15 +1,15 @@
 """Mutations of the Python layer, except those that no caller could notice.
 
 A mutation changes one comparison (its boundary or direction), one sign or operator, one number,
-`and` for `or`, a condition for its negation, or True for False. Left out are
+`and` for `or`, a condition for its negation, or True for False. The following is not mutated:
 
-- text: errors raised, warnings, f-strings, the choice between two endings of a word, whether a
-  field shows in a repr;
-- what only tools read: annotations, overloads, decorators, type variables, imports for types;
-- which side of a square operator is used, as in ``self.shape[0]``, since both are equal;
+- text: errors raised, warnings, f-strings, the choice between two endings of a word, and whether a
+  field is part of a repr;
+- code for tools only: annotations, overloads, decorators, type variables and imports for types;
+- the index of ``self.shape[0]`` and the like for square operators, because both sizes are equal;
 - numbers in `TUNED`, such as block sizes and thresholds between two ways to the same result, and
-  the side on which such a boundary lies;
-- seeds written as a number, since any would do, and how long a thread sleeps.
+  the side on which such a threshold lies;
+- seeds that are numbers, because any seed would do, and the duration of sleeps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Constants that decide nothing but time and memory: blocks, prices of either of two equal ways.
+# Constants that affect only time and memory: sizes of blocks, and costs of equivalent methods.
 TUNED = {
     "common/checks.py": {"MAX_ROW_BLOCK_ENTRIES"},
     "distributed.py": {"MAX_STATES_PER_SHARD", "WORKER_POLL_SECONDS", "SEPARATE_TASK_MIN_BYTES"},
@@ -63,21 +63,25 @@ IGNORED_CALLS = {"warn", "default_rng", "SeedSequence", "sleep", "TypeVar", "Par
 
 
 def chooses_wording(node: ast.AST) -> bool:
-    """Return True if a node chooses between two endings of a word or two articles."""
+    """Return True if the node is a conditional expression between two strings of at most three
+    characters, such as endings of a word.
+    """
     parts = (node.body, node.orelse) if isinstance(node, ast.IfExp) else (None,)
     said = [part.value if isinstance(part, ast.Constant) else None for part in parts]
     return all(isinstance(word, str) and len(word) <= 3 for word in said)
 
 
 def called_name(node: ast.AST) -> str:
-    """Return the last part of the name that a call uses for its function."""
+    """Return the name of the function that a call uses, without the modules or objects before it,
+    or "" if it has no name.
+    """
     of = node.func if isinstance(node, ast.Call) else node
     return of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else ""
 
 
 def ignored_parts(node: ast.AST, name: str = "") -> list[ast.AST | None]:
-    """Return the parts of a node whose mutation is not worth testing, as listed at the head of this
-    file.
+    """Return the parts of a node that are not mutated, as listed at the head of this file. `name`
+    is that of the node's file.
     """
     if isinstance(node, ast.Subscript) and ast.unparse(node.value) in SQUARE:
         return [node.slice] if name not in RECTANGULAR else []
@@ -106,8 +110,8 @@ def ignored_parts(node: ast.AST, name: str = "") -> list[ast.AST | None]:
 
 
 def ignored_ids(tree: ast.AST, tuned: set[str], name: str) -> set[int]:
-    """Return the ids of nodes that are not mutated, including values assigned to the constants in
-    `tuned`.
+    """Return the ids of all nodes of a tree that are not mutated, including values assigned to the
+    constants in `tuned`.
     """
     hidden: list[ast.AST | None] = []
     for node in ast.walk(tree):
@@ -119,7 +123,7 @@ def ignored_ids(tree: ast.AST, tuned: set[str], name: str) -> set[int]:
 
 
 def imported_tuned(tree: ast.AST) -> set[str]:
-    """Return the names in `TUNED` that a file imports from the module that defines them."""
+    """Return the names, as used in this file, of constants in `TUNED` that the file imports."""
     return {
         word.asname or word.name
         for node in ast.walk(tree)
@@ -131,7 +135,9 @@ def imported_tuned(tree: ast.AST) -> set[str]:
 
 
 def mutations(tree: ast.AST, name: str = "") -> Iterator[tuple[ast.AST, str, object, object]]:
-    """Yield (node, field, old, new) for each mutation of the file of the given name."""
+    """Yield (node, field, old, new) for each mutation of the tree of the file `name`, where `field`
+    is the attribute of the node that is changed.
+    """
     tuned = TUNED.get(name, set())
     hidden = ignored_ids(tree, tuned, name)
     tuned = tuned | imported_tuned(tree)
@@ -160,8 +166,8 @@ def mutations(tree: ast.AST, name: str = "") -> Iterator[tuple[ast.AST, str, obj
 def drawn(
     package: Path, count: int, seed: int, subpackages: set[str], ends: tuple[str, ...] = ()
 ) -> list[tuple[str, int]]:
-    """Return random mutations, each as likely as any other, as pairs of a file name and an
-    index.
+    """Return `count` random mutations as pairs (file name, index), each equally probable, in the
+    given subpackages and in files with the given ends.
     """
     every = []
     for path in sorted(package.rglob("*.py")):
@@ -173,26 +179,26 @@ def drawn(
 
 
 def subpackage_of(name: str) -> str:
-    """Return the folder of a file, or the file itself if it forms a subpackage alone or belongs to
-    common/.
+    """Return the folder of a file, or the name of the file without its ending if the file is in
+    common/ or in no folder.
     """
     return name.removeprefix("common/").split("/")[0].removesuffix(".py")
 
 
 class Change(NamedTuple):
-    """A mutated tree, with the lines of the original text that differ and the text before and
-    after.
+    """A mutated tree, the range of original lines that the mutated node occupies, and its text
+    before and after.
     """
 
     tree: ast.Module
     lines: range
-    function: range  # the lines of the function around it; empty at the module's level
+    function: range  # lines of the enclosing function; empty at module level
     before: str
     after: str
 
 
 def applied(text: str, number: int, name: str) -> Change:
-    """Return the text of the named file with one of its mutations applied."""
+    """Return the Change for mutation `number` of the file `name` with content `text`."""
     tree = ast.parse(text)
     found: tuple[Any, str, Any, Any] = list(mutations(tree, name))[number]
     node, field, _, new = found

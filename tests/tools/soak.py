@@ -2,7 +2,8 @@
 
     python -m tests.tools.soak [seconds, default 3600] [seed]
 
-No call may fail unexpectedly, all results must be finite and repeatable, and memory must not grow.
+No call may raise an unexpected error, all results must be finite, products must be repeatable, and
+memory must not grow.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ..plans import limited
 
 
 class Scene:
-    """A random problem and the calls that can be made on that problem."""
+    """A random problem, and the calls that can be made on it."""
 
     def __init__(self, dice: random.Random) -> None:
         draw = np.random.default_rng(dice.getrandbits(40))
@@ -97,7 +98,7 @@ class Scene:
     def dense(self) -> object:
         if self.n >= 300:
             return None
-        bound = fc.inertia(self.H).error_bound  # infinite where a variance lies within its rounding
+        bound = fc.inertia(self.H).error_bound  # infinite if a variance may be 0
         assert bound >= 0 and (np.isfinite(bound) or self.model.batch_norm)
         return fc.eigvalsh(self.H)
 
@@ -141,7 +142,7 @@ def finite(found: object) -> bool:
 
 
 def resident_megabytes() -> float:
-    """Return the memory that the process holds in MB, or 0 if the system does not report it."""
+    """Return the resident memory of the process in MB, or 0 if the system does not report it."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * 4096 / 1e6 if statm.exists() else 0.0
 
@@ -161,14 +162,15 @@ def soak(seconds: float, seed: int) -> int:
                 name = call.__name__
                 found = call(scene)
             except ValueError as error:
-                if "memory" not in str(error) or "needed" not in str(error):  # too little for a row
+                # Some memory limits are too small for one sample.
+                if "memory" not in str(error) or "needed" not in str(error):
                     failures.append(f"{name} of {scene!r}\n{traceback.format_exc()}")
                 continue
             except BaseException:
                 failures.append(f"{name} of {scene!r}\n{traceback.format_exc()}")
                 continue
             counts[name] += 1
-            wild = name in ("values", "descent")  # a step away, the loss may overflow
+            wild = name in ("values", "descent")  # the loss may overflow at other points
             if not wild and not finite(found):
                 failures.append(f"{name} gave what is not finite: {scene.ob!r} {found}")
 

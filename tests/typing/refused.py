@@ -1,5 +1,7 @@
 """Calls that type checkers must reject, as checks at run time do, and inferred types of public
-names. A superfluous ignored error fails under ``mypy --strict`` (`make lint`) and pyright.
+names.
+
+A superfluous `type: ignore` fails under ``mypy --strict`` (`make lint`) and pyright.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ H = OB.hessian(THETA)
 
 
 class Parabola:
-    """A user-defined objective with its own type annotations."""
+    """The user-defined objective x'x of two variables, with its own type annotations."""
 
     n_params = 2
 
@@ -39,7 +41,9 @@ class Parabola:
 
 
 def check_inferred_types() -> None:
-    """Check the inferred types of results, which editors use for completion."""
+    """Assert the types of results that type checkers infer, which editors use for completion, and
+    results of correctly typed calls.
+    """
     assert_type(fc.Objective(MODEL, X, Y), fc.Objective)
     assert_type(fc.StreamedObjective(MODEL, X, Y), fc.StreamedObjective)
     assert_type(H, Curvature)

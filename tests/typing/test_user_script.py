@@ -1,5 +1,5 @@
-"""A typed user script runs and uses every public name. `make lint` checks the script and the stubs
-of the compiled modules with mypy.
+"""A typed user script runs and uses every public name. `make lint` checks that script and the stubs
+of compiled modules with mypy.
 """
 
 import inspect
@@ -31,8 +31,8 @@ def test_the_script_uses_every_public_name():
 
 
 def test_the_stub_describes_everything_the_package_imports():
-    """The stub of the compiled module describes every name that the package imports from the
-    module.
+    """The stub of the compiled module describes every name in its `__all__`, which the package
+    imports.
     """
     engine = FOLDER.parent.parent / "fastcurv" / "_engine"
     assert [path.stem for path in engine.glob("*.pyi")] == ["core"]
@@ -42,8 +42,8 @@ def test_the_stub_describes_everything_the_package_imports():
 
 
 def test_errors_of_type_checkers_are_errors_at_run_time():
-    """Calls that type checkers reject raise an error at run time, and inferred types are the actual
-    ones.
+    """Each call that type checkers reject raises TypeError or ValueError with a cure, and the
+    inferred types are those of the results.
     """
     refused.check_inferred_types()
     for call in refused.REFUSED:
@@ -76,9 +76,9 @@ def test_every_method_of_minimize_has_an_order():
 
 
 def callables():
-    """Return every public function, class and method by name."""
+    """Yield (name, object) for every public function and class and for every public method."""
     for name, found in public().items():
-        if name.endswith("Warning"):  # it has the signature of all exceptions
+        if name.endswith("Warning"):  # exceptions have their common signature
             continue
         yield name, found
         for part, method in inspect.getmembers(found) if inspect.isclass(found) else ():

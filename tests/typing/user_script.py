@@ -1,6 +1,7 @@
-"""A script that uses every public name and that its author checks with ``mypy --strict``. An error
-there is an error in the annotations of the library. `test_user_script` runs the script, and `make
-lint` checks it.
+"""A script that uses every public name, checked with ``mypy --strict`` by `make lint` and run by
+`test_user_script`.
+
+An error of the type checker is an error in the annotations of the library.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def spectrum(H: LinearOperator[Any]) -> None:
 def verdicts(objective: fc.Objective, theta: Floats) -> Floats:
     found = fc.minimize(objective, theta, "trust-region", max_iter=200, seed=0)
     x: Floats = found.x
-    at_the_end = found.report  # inferred by type checkers: a verdict or None
+    at_the_end = found.report  # type checkers infer a verdict or None
     assert at_the_end is not None and at_the_end.certified and found.fun < 2.0 and found.nit > 0
     losses: Floats = found.history["loss"]
     assert found.kind == "minimum" and losses[-1] <= losses[0] and found.message.endswith(".")
@@ -188,7 +189,7 @@ def files(model: fc.MLP, theta: Floats, folder: Path) -> None:
 
 
 def converters(model: fc.MLP, theta: Floats, onnx_file: Path) -> None:
-    """Convert a model to torch and ONNX and back, if torch and onnx are installed."""
+    """Convert a model to torch and back, and from an ONNX file, which requires torch and onnx."""
     module = fc.to_torch(model, theta)
     for back, parameters in (fc.from_torch(module), fc.from_onnx(onnx_file)):
         assert back.n_params == len(parameters)

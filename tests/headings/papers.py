@@ -345,13 +345,14 @@ FOUND = {
     ),
     "spread_by_width": found_by_width,
     "best_steps": lambda d: (
-        f"the best step is at least {d['ratio']['negative'].min():.0f} times, in the median "
+        "where the curvature is negative, the step to the lowest loss is at least "
+        f"{d['ratio']['negative'].min():.0f} times, in the median "
         f"{np.median(d['ratio']['negative']):.0f} times, as long as slope over curvature"
     ),
     "gradient_flat": found_gradient_flat,
     "outliers": found_of_outliers,
     "input_covariance": lambda d: (
         f"the loss that {d['n_steps']} steps reach without centring is reached in "
-        f"{d['sooner'].min()} to {d['sooner'].max()} steps with it"
+        f"{d['sooner'].min()} to {d['sooner'].max()} steps with centred inputs"
     ),
 }

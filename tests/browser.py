@@ -1,4 +1,4 @@
-"""Run a page in headless Chromium and return what it reports."""
+"""Run a page in headless Chromium and return the object that the page reports."""
 
 import html
 import json
@@ -16,8 +16,8 @@ def reported(page, folder, width, milliseconds):
     """Return the object that a page writes as JSON into the element `result` of the outermost
     window.
 
-    `page` is the HTML text, which is written into `folder`. It is shown in a frame of `width`
-    pixels, because a window has at least some 500 pixels, and read after the given milliseconds of
+    `page` is HTML text, which is written into `folder` and shown in a frame of `width` pixels,
+    because a window is wider than 390 pixels. The result is read after the given milliseconds of
     virtual time.
     """
     frame = f'<iframe width="{width}" height="900" style="border:0" srcdoc="{html.escape(page)}">'

@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items):
 
     Of cases that differ only in the parameter `one_of`, all but one are left out. Of each
     function's remaining cases, a fraction `share`, rounded up, is kept. The choice depends on names
-    only, so it is the same in every run.
+    only, and is therefore the same in every run.
     """
     by_day, shares = {}, {}
     for item in items:
@@ -81,7 +81,7 @@ def pytest_collection(session):
 
 
 def pytest_collection_finish():
-    """Exempt the collected tests from garbage collection, because they exist until the end."""
+    """Exempt the collected tests from garbage collection, because tests exist until the end."""
     gc.collect()
     gc.freeze()
 
@@ -169,9 +169,9 @@ def ticks(request, monkeypatch):
 
 @pytest.fixture(scope="session")
 def python():
-    """Return a function that runs code in a new interpreter and returns its CompletedProcess. A
-    nonzero exit status fails the test unless `check` is False, and so does a time limit that is not
-    reached on a busy machine.
+    """Return a function that runs code in a new interpreter and returns its CompletedProcess. The
+    test fails if the exit status is not 0, unless `check` is False, or if the code runs longer than
+    `timeout` seconds, by default 20 minutes.
     """
 
     def run(code, *, timeout=1200, environment=None, check=True):

@@ -14,10 +14,13 @@ LAYOUTS = {  # (across, unpacked) of `lay_out`
 
 
 def lay_out(across, unpacked=-1, shared=False, folds=-1):
-    """Set the layout of plans that are created from now on: `across` cache lines of samples in a
-    panel of the transposed layout (0 for samples as rows), `unpacked` samples up to which matrices
-    are read without packing, `shared` for one panel of all threads, and `folds` for phi and phi'
-    packed into one number (1) or not (0). The value -1 means the engine's own choice.
+    """Set the layout of plans that are created from now on. The value -1 means the engine's own
+    choice.
+
+    `across` is the number of cache lines of samples in a panel of the transposed layout, or 0 for
+    samples as rows. Up to `unpacked` samples, plans compute layer by layer without packing
+    matrices. With `shared`, all threads share one panel. `folds` stores phi and phi' packed into
+    one number (1) or separately (0).
     """
     engine.force_transposed(across, shared)
     engine.force_unpacked(unpacked)

@@ -1,4 +1,4 @@
-"""Benchmarks on the command line: each explains what it measures and writes its numbers as JSON."""
+"""Benchmarks on the command line explain what they measure and write their numbers as JSON."""
 
 import json
 import re

@@ -297,8 +297,8 @@ def test_killing_all_workers_does_not_change_results_bitwise():
 
 
 def test_a_new_worker_receives_its_share(monkeypatch):
-    """When workers join, the next products move shards to them until all have equal shares, and
-    products stay bitwise identical.
+    """When workers join, the next products move shards to the new workers until all have equal
+    shares, and products stay bitwise identical.
     """
     monkeypatch.setattr("fastcurv.distributed.WORKER_POLL_SECONDS", 0.0)
     with (

@@ -24,7 +24,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
     if path.name != "__main__.py" and path != PACKAGE / "__init__.py"
 }
-# (statements, modules) that must be read to understand a module, including its imports.
+# Limits of the (statements, modules) that must be read to understand a module and its imports.
 METHODS = "newton first_order lbfgs levenberg steps loop"
 MAX_STATEMENTS_AND_MODULES = {
     "network.objective": (3600, 20),

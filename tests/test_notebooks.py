@@ -47,8 +47,8 @@ def names_of(source):
 
 
 def test_each_chapter_has_a_complete_notebook(notebooks, tmp_path):
-    """Each chapter with lectures has a notebook with and without answers. It contains all examples
-    of the chapter and two exercises, and defines every name that it uses.
+    """Each chapter with lectures has a notebook with answers and one without. Both contain all
+    examples of the chapter and two exercises. With the answers, every name that is used is defined.
     """
     lectured = [
         chapter

@@ -127,8 +127,9 @@ def test_bench_omits_what_cannot_be_timed(arguments, words, capsys):
     ("sizes", "flops"), [([3, 4, 2], 72), ([5, 2], 20), ([2, 3, 4, 2], 132), ([1, 7, 1], 56)]
 )
 def test_bench_counts_the_multiplications_of_a_product(sizes, flops, monkeypatch):
-    """`bench` counts two multiplications for each sample and weight of the first layer, for R z and
-    the product, and six in other layers, where R z, R e and the product have two terms each.
+    """For each sample and weight, `bench` counts two multiplications in the first layer, for R z
+    and the product. In other layers it counts six, because R z, R e and the product have two terms
+    each.
     """
     from fastcurv.cli import commands
 

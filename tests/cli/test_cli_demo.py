@@ -78,7 +78,7 @@ def test_added_zero_units_leave_the_networks_outputs_unchanged():
 
 def test_the_figure_shows_the_whole_escape_from_a_saddle():
     """The figure shows losses and their quadratic model from half a step before the saddle to half
-    a step beyond the end of the escape, and the losses fill more than half of its height.
+    a step beyond the end of the escape. The losses fill more than half of the figure's height.
     """
     import fastcurv as fc
     from fastcurv.cli.demo import plot_line

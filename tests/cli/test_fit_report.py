@@ -1,4 +1,6 @@
-"""The report on a fit: its numbers equal those of the calls that are printed with them."""
+"""The report on a fit: its numbers equal the results of the calls that are printed next to these
+numbers.
+"""
 
 import html
 import json
@@ -104,8 +106,9 @@ def source_of(page):
 
 @pytest.mark.filterwarnings("ignore")
 def test_report_accepts_a_pipeline_and_renders_in_notebooks(rng, tmp_path):
-    """A report on a pipeline shows the given names and the values of the original columns, its
-    suggested calls reproduce the left-out score from the pipeline, and notebooks display it.
+    """A report on a pipeline shows the given names and the values of the original columns. Its
+    suggested calls reproduce the left-out score from the pipeline, and notebooks display the
+    report.
     """
     _, X, y = regression(rng)
     pipe = make_pipeline(StandardScaler(), fc.MLPRegressor((3,), "tanh", alpha=1, random_state=0))
@@ -225,9 +228,9 @@ def test_report_states_by_how_much_the_loss_of_a_linear_model_is_smaller(rng):
 
 @pytest.mark.filterwarnings("ignore")
 def test_report_prefers_a_linear_model_for_linearly_separable_classes(rng, monkeypatch):
-    """If a line separates the classes, the report states that the network is not needed, or that
-    the rows do not show a need, depending on the gap of scores that counts as equal. No linear
-    model is fitted above MAX_LINEAR_FLOPS.
+    """If a line separates the classes, the report states that the network is not needed. If no gap
+    of scores counts as equal, the report states that the rows do not show a need. No linear model
+    is fitted above MAX_LINEAR_FLOPS.
     """
     X = rng.standard_normal((60, 2))
     y = X[:, 0] > 0.1
@@ -277,7 +280,7 @@ def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):
 @pytest.mark.filterwarnings("ignore")
 def test_report_on_noise_prefers_the_mean_and_few_rows_have_no_interval(rng):
     """For targets of pure noise, the report states that neither model predicts better than the
-    mean. For 15 samples, it states that they are too few for intervals.
+    mean. For 15 samples, the report states that these are too few for intervals.
     """
     X, y = rng.standard_normal((60, 3)), rng.standard_normal(60)
     est = fc.MLPRegressor((3,), "tanh", alpha=60.0, random_state=0).fit(X, y)
@@ -447,8 +450,8 @@ STRONG_ALPHA = 5.0
 @pytest.mark.parametrize("name", DATA)
 def test_report_summary_agrees_with_the_computed_numbers(name):
     """The left-out score agrees with that of ten folds to 0.03. The report states that the network
-    is needed exactly if the folds show a difference from a linear model of more than two standard
-    errors.
+    is needed exactly if its loss over the folds is lower than that of a linear model by more than
+    two standard errors.
     """
     X, y = DATA[name]()
     X, classes = scale(X), len(np.unique(y)) < 20

@@ -335,8 +335,8 @@ def test_report_is_written_for_each_kind_of_table(kind, tmp_path):
 
 
 def test_report_warns_of_too_many_effective_parameters(tmp_path, capsys):
-    """If there are too many effective parameters for the number of targets, the output and the page
-    state so, and Python issues no warning.
+    """If the number of effective parameters is too high for the number of targets, the output and
+    the page give both numbers, and Python issues no warning.
     """
     path, page = tmp_path / "few.csv", tmp_path / "r.html"
     # For these rows the network has many effective parameters.

@@ -117,8 +117,8 @@ window.addEventListener("load", () => {
 @needs_chromium
 @pytest.mark.parametrize("width", [390, 1200])
 def test_report_controls_work_in_a_browser_without_errors(made, width, tmp_path):
-    """In a browser, every button changes the window of its chart along its axis only, and "show
-    all" restores it. No script fails, for a narrow and a wide page.
+    """In a browser, every button changes the window of its chart along one axis only, and "show
+    all" restores the first window. No script fails, for a narrow and a wide page.
     """
     text = made[1].read_text().replace("<head>", "<head>" + CLICKS)
     result = reported(text, tmp_path, width, 3000)

@@ -17,8 +17,8 @@ Y = (A + B**2).round(3)
 
 
 def lines(*columns, names="a,b,y", mark=",", end="\n"):
-    """Return a table of N rows as text. Each column is a sequence of cells or a function of the row
-    number; `mark` separates columns and `end` ends lines.
+    """Return a table of N rows as text, with `mark` between columns and `end` after lines. Each
+    column is a sequence of cells or a function of the row number.
     """
     cells = [[c(i) for i in range(N)] if callable(c) else [*map(str, c)] for c in columns]
     return "".join(mark.join(row) + end for row in ([names.replace(",", mark)], *zip(*cells)))

@@ -206,8 +206,8 @@ def test_links_to_sources_become_links_to_generated_pages():
 
 
 def test_every_picture_has_an_alternative_text():
-    """Every picture on a page has an alternative text of at least five words. In the gallery, it is
-    the sentence with which the example ends.
+    """Every picture on a page has an alternative text of at least five words. In the gallery, this
+    text is the sentence with which the example ends.
     """
     for page in PAGES:
         for text in re.findall(r"!\[(.*?)\]", page.read_text(), re.DOTALL):
@@ -231,7 +231,7 @@ def test_the_pages_contain_the_search_terms_of_newcomers():
 @pytest.mark.parametrize("first", range(N_PAGE_PROCESSES))
 def test_code_on_the_pages_runs(first, tmp_path):
     """The code blocks of each page run in order in one namespace without an error, and print the
-    output that is shown below them. A block is skipped if a package that it needs is not installed.
+    output shown on the page. A block is skipped if a package that it needs is not installed.
     """
     program, shown = [], []
     for page in PAGES[first::N_PAGE_PROCESSES]:

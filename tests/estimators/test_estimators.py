@@ -199,7 +199,7 @@ def test_advice_for_a_fit_uses_the_estimators_names():
 
 def test_a_short_fit_has_a_short_spectrum_check():
     """After a fit of eight iterations, the spectrum check takes only four products and states that
-    they were too few to converge.
+    these were too few to converge.
     """
     X, y = wine()
     net = fc.MLPClassifier((30,), alpha=1.0, max_iter=8, random_state=0)
@@ -304,7 +304,7 @@ def test_partial_fit_and_warm_start_continue_a_fit():
     assert reg.loss_ < first and reg.n_iter_ == 31
     some = fc.MLPClassifier((5,), solver="adam", max_iter=3, random_state=0)
     some.partial_fit(X[:, :2], y).fit(X, y).partial_fit(X, y)  # Adam's moments start again
-    some.set_params(solver="sgd").partial_fit(X, y)  # likewise for a new solver
+    some.set_params(solver="sgd").partial_fit(X, y)  # a new solver has no moments
     weighted = fc.MLPClassifier((5,), solver="adam", class_weight={0: 1, 1: 100, 2: 1}).partial_fit(
         X, y
     )

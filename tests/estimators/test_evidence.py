@@ -243,7 +243,7 @@ def test_intervals_cover_new_observations_of_twelve_laws():
 @pytest.mark.nightly
 def test_intervals_of_other_alphas_cover_nearly_as_many_observations():
     """With a number for alpha or the default, 95% intervals cover 93 to 97% of new observations on
-    average. For 100 samples and alpha below 0.1 they cover at least 88%.
+    average. For 100 samples and alpha below 0.1, the coverage is at least 88%.
     """
     for n_rows in (100, 300):
         for alpha in (1e-4, 0.01, 0.1, 1.0, 10.0, "auto"):

@@ -179,8 +179,8 @@ def test_sample_weights_need_a_finite_sum(total, ok):
 
 @pytest.mark.parametrize("alpha", [1e-4, 50.0])
 def test_the_held_out_loss_has_no_penalty(alpha):
-    """For a small and a large alpha, the held-out loss at the start is below 2, so it does not
-    include the penalty.
+    """For a small and a large alpha, the held-out loss at the start is below 2, because this loss
+    does not include the penalty.
     """
     net = fc.MLPClassifier((4,), early_stopping=True, max_iter=3, random_state=0, alpha=alpha)
     assert net.fit(X, LABELS[:, 0]).validation_loss_curve_[0] < 2
@@ -271,8 +271,8 @@ def test_small_gradients_use_one_thread(given, n, rows, threads):
 
 
 def test_float32_is_used_only_if_it_resolves_the_data():
-    """Float32 is used for many float64 samples whose values it resolves. It is not used for few,
-    sparse or float32 samples, large offsets, or values of extreme size.
+    """Many float64 samples are fitted in float32 if float32 resolves their values. Float64 is used
+    for few, sparse or float32 samples, large offsets, and values of extreme size.
     """
     X, y = np.random.default_rng(0).standard_normal((1000, 3)), np.arange(1000) % 2
     assert can_search_in_float32(X, y, 4000) and not can_search_in_float32(X, y, 3000)

@@ -1,6 +1,4 @@
-"""Writing is atomic however the writer ends. Readers of arbitrary bytes return them or raise
-ValueError.
-"""
+"""Writing is atomic however the writer ends. Readers of malformed files raise ValueError."""
 
 import errno
 import hashlib
@@ -313,7 +311,7 @@ NAMES = ["x" * 252 + ".st", "\u6570" * 84 + ".st", "\U0001f600" * 63 + "st", "e\
 @pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize("name", NAMES, ids=["ASCII", "CJK", "beyond 16 bits", "accents"])
 def test_file_names_of_maximum_length_are_accepted(name, nameless, tmp_path, monkeypatch):
-    """Files and checkpoints may have names of 255 bytes; longer ones raise ValueError."""
+    """Files and checkpoints may have names of 255 bytes, and longer names raise ValueError."""
     assert len(name.encode()) == 255 or len(name.encode()) == 254
     try:
         (tmp_path / name).touch()
@@ -409,8 +407,8 @@ with atomic_write(sys.argv[1]) as out:
 
 @posix
 def test_temporary_files_in_use_are_not_removed(tmp_path, monkeypatch):
-    """A save does not remove the temporary file of a live writer, even if its process id is unknown
-    here, as in another container. It removes those of killed writers.
+    """A save keeps the temporary file of a live writer, even if its process id is unknown here, as
+    in another container. Temporary files of killed writers are removed.
     """
     without_unnamed_files(monkeypatch)
 
@@ -458,7 +456,7 @@ def test_writer_retries_if_its_unlocked_file_is_removed(tmp_path, monkeypatch):
 
 @posix
 def test_links_in_protected_folders_are_not_followed(tmp_path, monkeypatch):
-    """If the system forbids to follow a link, writing to it raises and keeps its target."""
+    """If the system forbids to follow a link, writing to the link raises PermissionError."""
     target, link, ask = tmp_path / "target", tmp_path / "link", os.stat
     target.write_bytes(b"mine")
     link.symlink_to(target)

@@ -8,9 +8,9 @@ from .product_cases import NETS, WIDE, objective
 
 @pytest.fixture
 def drawn(rng, problem):
-    """Return a function that draws the network of a name in NETS. Its result has the attributes `v`
-    (n,), `V` (n, 5) and `u` (n,), random vectors of parameters; `v` and `u` are the first two
-    columns of `V`.
+    """Return a function that draws the network of a name in NETS. The network has the additional
+    attributes `V` (n, 5), a random block of parameter vectors, and its first two columns `v` (n,)
+    and `u` (n,).
     """
 
     def draw(net, dtype="float64", **options):

@@ -225,8 +225,8 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
 
 
 def streams() -> dict[str, list[Any]]:
-    """Return a dict that lists, for each kind of storage and four memory limits, the rows in a
-    block, the numbers of shards and of rows read, and values, or the message of the error.
+    """Return a dict for each kind of storage and four memory limits. The values list the rows in a
+    block, the numbers of shards and of rows read, and values of the loss, or the error's message.
     """
     found: dict[str, list[Any]] = {}
     ob, theta, _ = drawn(sizes=[5, 4, 2])

@@ -1,5 +1,5 @@
-"""Networks shared by the tests of products, and two oracles for them: complex steps through plain
-NumPy, and double backward in torch.
+"""Networks shared by the tests of products, with two oracles: complex steps through plain NumPy,
+and double backward in torch.
 """
 
 import functools
@@ -142,9 +142,9 @@ def draw_batch_norm(
 
 
 def check_coordinates(R, H, tol=EXACT):
-    """Assert that the reduced operator R describes the operator H: the coordinates and complement
-    of R form an orthonormal basis, and in this basis H consists of R and of `complement_eigenvalue`
-    times the identity.
+    """Assert that the reduced operator R describes the operator H. The coordinates and the
+    complement of R form an orthonormal basis, in which H consists of R and of
+    `complement_eigenvalue` times the identity.
     """
     A, m, n = H.to_dense().astype(float), R.shape[0], H.shape[0]
     E, outside = (
@@ -187,8 +187,8 @@ def truth(ref, theta, V, u):
 
 
 def engine_results(ob, theta, V, u):
-    """Yield (method, name, result) for every public method of the engine. The name is the key of
-    the true value as in `scale_of`; `V` is (n, k) and `u` is (N, d_out).
+    """Yield (method, name, result) for every public method of the engine, for `V` (n, k) and `u`
+    (N, d_out). The name is the key of the true value in `scale_of`.
     """
     H, G, J = ob.hessian(theta), ob.ggn(theta), ob.jacobian(theta)
     v = np.ascontiguousarray(V[:, 0])
@@ -220,8 +220,8 @@ def results_by_route(p):
 
 def scale_of(known, V, name):
     """Return (true value, scale), where the error of the result `name` is measured relative to the
-    scale. The terms of a quadratic form may cancel, so the scale of a form is ||v|| ||Hv||;
-    otherwise it is the norm of the true value.
+    scale. The scale is the norm of the true value. For quadratic forms, whose terms may cancel, the
+    scale is ||v|| ||Hv||.
     """
     V = np.asarray(V, np.float64)
     forms = {"vHv": "HV", "VHV": "HV", "VGV": "GV", "vFv": "FV"}

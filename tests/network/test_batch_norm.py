@@ -107,8 +107,7 @@ def test_predict_uses_batch_or_given_statistics(dtype):
 
 def test_hessian_is_symmetric_and_zero_for_biases_before_normalisation():
     """The dense Hessian is symmetric to rounding. Biases before a normalisation, which subtracts
-    them with the mean, have exactly zero entries in gradient, products and Jacobian, except for
-    those of l2.
+    the mean, have exactly zero entries in gradient, products and Jacobian if l2 is 0.
     """
     p = draw_batch_norm([5, 8, 7, 3], "gelu", "cross_entropy", 40)
     H, J = p.ob.hessian(p.theta), p.ob.jacobian(p.theta)
@@ -256,7 +255,7 @@ def test_interleaved_chunked_values_and_gradients_are_right():
 
 def test_units_of_constant_input_are_right():
     """Value, gradient and products agree with complex steps if a unit's pre-activation is equal for
-    all samples, so that its variance is 0, and for a single sample, where this holds for all units.
+    all samples, so that its variance is 0. For a single sample, this holds for all units.
     """
     X = np.random.default_rng(0).standard_normal((20, 3))
     X[:, 1] = 2.0
@@ -388,8 +387,8 @@ def test_column_bounds_cover_the_errors_of_the_dense_matrix():
 @pytest.mark.parametrize("bias", [True, False])
 def test_flat_directions_are_null_vectors(activation, bias):
     """The flat directions t are independent and orthogonal to the gradient, and satisfy ||Ht|| <=
-    ||g||. Those with Ht = 0 leave the value unchanged. The scale of W is not one of them, because
-    its orbit is curved.
+    ||g||. Those with Ht = 0 leave the value unchanged. The scale of W is not a flat direction,
+    because its orbit is curved.
     """
     p = draw_batch_norm([4, 3, 3, 2], activation, N=60, bias=bias)
     p.X[:, 3] = 2.0  # a constant feature, which the mean cancels

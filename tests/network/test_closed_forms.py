@@ -11,8 +11,8 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def test_two_weight_network_has_its_known_saddle():
-    """The loss (1 - w2 w1)^2 has value 1, gradient 0 and the Hessian [[0, -2], [-2, 0]] at 0. It
-    decreases along (1, 1) and its opposite, and increases along (1, -1).
+    """The loss (1 - w2 w1)^2 has value 1, gradient 0 and the Hessian [[0, -2], [-2, 0]] at 0. The
+    loss decreases along (1, 1) and (-1, -1), and increases along (1, -1).
     """
     ob = Objective(MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
     H = ob.hessian(np.zeros(2))
@@ -26,7 +26,7 @@ def test_two_weight_network_has_its_known_saddle():
 @pytest.mark.parametrize("d_out", [1, 3])
 def test_ridge_regression_has_its_known_hessian(rng, d_out):
     """For one layer, mse and sample weights w, the Hessian consists of the blocks 2 / (N d_out) A'
-    diag(w) A + l2 I, where A is X with a column of ones, and one Newton step reaches the minimum.
+    diag(w) A + l2 I, where A is X with a column of ones. One Newton step reaches the minimum.
     """
     N, d, l2 = 33, 7, 0.25
     X, y = rng.standard_normal((N, d)), rng.standard_normal((N, d_out))
@@ -77,9 +77,8 @@ def test_linear_autoencoder_has_its_known_critical_points(rng, k):
     "activation, slope", [("tanh", 1.0), ("sigmoid", 0.25), ("gelu", 0.5), ("elu", 1.0)]
 )
 def test_a_unit_of_zero_weights_adds_its_known_block(rng, problem, activation, slope):
-    """For a unit with zero weights, H is zero between its incoming weights, and equals phi'(0)
-    sum_n delta_n x_n' between outgoing and incoming weights, for output gradients delta_n and
-    inputs x_n.
+    """If a unit's incoming weights are zero, H is zero between them, and equals phi'(0) sum_n
+    delta_n x_n' between outgoing and incoming weights, for output gradients delta_n and inputs x_n.
     """
     d, m, c, N = 4, 3, 2, 17
     small = problem(rng, [d, m, c], activation, "mse", N, bias=False)

@@ -314,8 +314,8 @@ def test_differences_between_parameters_of_module_and_model_are_reported():
 
 
 class TypicalNet(nn.Module):
-    """A module with a forward method as users write it: functional activations, skip connections,
-    dropout and a final log-softmax.
+    """A module with a typical user-written forward method: functional activations, skip
+    connections, dropout and a final log-softmax.
     """
 
     def __init__(self, residual=True, d=4):
@@ -336,9 +336,8 @@ class TypicalNet(nn.Module):
 
 
 def test_a_user_written_forward_is_read_from_its_graph():
-    """A residual network with its own forward method is converted from its graph. Outputs and
-    Hessian products agree with the module; the module in training mode is rejected because of its
-    dropout.
+    """A residual network with its own forward method is converted from its graph, with the module's
+    outputs and Hessian products. In training mode, the module is rejected because of its dropout.
     """
     module = TypicalNet().double().eval()
     with pytest.warns(UserWarning, match="lists its parameters in a different order"):

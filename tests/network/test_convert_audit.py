@@ -748,9 +748,9 @@ MAKERS = {f.__name__: f for f in [*OF_TORCH, onnx_graph, keras_model, flax_net, 
 
 
 def audit_one(maker, seed):
-    """Convert one random network, and return "read" if it was converted correctly, "refused" if it
-    was rejected, or "none" if it could not be made or evaluated. Raise AssertionError if the
-    conversion is wrong.
+    """Convert one random network, and return "read" if the conversion is correct, "refused" if the
+    network was rejected, or "none" if the network could not be made or evaluated. Raise
+    AssertionError if the conversion is wrong.
     """
     rng = np.random.default_rng([seed, *map(ord, maker)])
     with warnings.catch_warnings():

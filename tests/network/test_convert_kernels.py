@@ -309,7 +309,7 @@ def test_keras_models_that_are_not_a_chain_are_rejected():
 
 def test_errors_for_modules_in_a_pytree_name_their_arrays():
     """For objects such as the modules of Equinox and Flax NNX, `from_jax` raises TypeError and
-    states that it needs arrays.
+    states that parameters must be arrays.
     """
 
     class MLP:

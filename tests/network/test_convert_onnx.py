@@ -1,4 +1,4 @@
-"""Conversion of ONNX models, as torch and skl2onnx write them and built by hand."""
+"""Conversion of ONNX models that are written by torch and skl2onnx or built by hand."""
 
 import itertools
 import sys
@@ -575,7 +575,8 @@ def external(name="W"):
 
 def test_external_data_are_read_only_for_a_model_given_by_path(tmp_path, monkeypatch):
     """External data of an initializer, a Constant or a subgraph are rejected for a model passed as
-    an object or as bytes. For a path they are read, but not from outside the model's folder.
+    an object or as bytes. For a path, external data are read, but not from outside the model's
+    folder.
     """
     (tmp_path / "secret.bin").write_bytes(W.tobytes())
     monkeypatch.chdir(tmp_path)
@@ -663,8 +664,9 @@ def test_conversion_time_is_linear_in_the_number_of_nodes(make):
 
 
 def test_conversion_memory_is_proportional_to_the_file():
-    """Models of 1 MiB whose nodes repeat one large array are converted or rejected with a peak of
-    at most 64 times the file's size. `max_params` sets the number of parameters that is accepted.
+    """Models of 1 MiB whose nodes repeat one large array are converted or rejected with a peak
+    memory of at most 64 times the file's size. `max_params` limits the number of parameters of the
+    result.
     """
     K = np.ones((512, 512), "f4")
     casts = [("Cast", ["K" if k == 0 else f"c{k}"], [f"c{k + 1}"], {"to": 1}) for k in range(600)]

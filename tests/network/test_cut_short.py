@@ -35,8 +35,8 @@ def program(python, tmp_path):
 @pytest.mark.parametrize("cut", ["X", "y"])
 def test_truncated_files_raise_instead_of_crashing(cut, program):
     """If the mapped file of X or y is truncated between or during passes, the gradient, a batch and
-    the next block raise ValueError and the process receives no SIGBUS. Views of the map and plain
-    arrays of its pages are included.
+    the next block raise ValueError, and the process receives no SIGBUS. This also holds for views
+    of the map and plain arrays of its pages.
     """
     program(
         f"""
@@ -88,9 +88,8 @@ for after in range(1, 7):
 @pytest.mark.by_day(share=1 / 2)
 @pytest.mark.parametrize("memory", [None, 2_000_000])
 def test_an_objective_copies_mapped_rows_into_memory(memory, program):
-    """After the files of X, y and weights are truncated, values, gradients, products and verdicts
-    of an objective constructed before equal those for arrays in memory, for maps, views and plain
-    arrays of their pages.
+    """Objectives keep their values, gradients, products and verdicts after the mapped files of X, y
+    and weights are truncated. This holds for maps, views and plain arrays of the mapped pages.
     """
     program(
         f"""
@@ -240,7 +239,7 @@ for ask in asks:
 
 def test_mapped_rows_are_copied_exactly_for_every_layout(tmp_path):
     """`copy_if_mapped` returns exact copies of mapped rows by both system calls, for every memory
-    layout and for selected rows. Arrays that are not mapped are returned as they are.
+    layout and for selected rows. Arrays that are not mapped are returned without a copy.
     """
     X = np.random.default_rng(0).standard_normal((300, 17))
     for i, given in enumerate((X, np.asfortranarray(X), X.astype(">f4"), X > 0)):

@@ -216,8 +216,8 @@ def test_invalid_arrays_raise_short_errors(what):
 
 
 def test_suitable_arrays_are_not_copied():
-    """An X of the model's dtype and a supported memory layout is not copied, whether it is a NumPy,
-    masked or torch array or supports only one protocol.
+    """An X of the model's dtype and a supported memory layout is not copied, for NumPy, masked and
+    torch arrays and for arrays with a single protocol.
     """
     X = ARGUMENTS["X"].copy()
     for held in (X, torch_tensor(X), np.ma.array(X), OnlyDlpack(X), OnlyArray(X)):
@@ -265,8 +265,8 @@ def test_theta_is_accepted_as_a_list_of_layers():
 
 
 def test_adding_identity_gives_shifted_hessian_and_other_sums_scipy_operators(rng):
-    """The sum ``H + mu I`` is a shifted Hessian, however the identity is given, and agrees with the
-    dense matrix within its error bound. Sums with other operators and products of operators are
+    """The sum ``H + mu I``, for any form of the identity, is a shifted Hessian that agrees with the
+    dense matrix within its error bound. Sums with other operators, and products of operators, are
     SciPy operators with correct results.
     """
     ob = fc.Objective(MODEL, ARGUMENTS["X"], ARGUMENTS["y"], "mse")

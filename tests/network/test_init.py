@@ -9,7 +9,7 @@ from .. import nets
 
 def test_gradient_steps_lower_the_initial_loss_of_deep_residual_networks(rng):
     """For unbounded activations and residual networks of depth 5, 10 and 20, the initial loss for
-    targets of variance 1 is below ``10 depth^2``, and three gradient steps with rate 1e-5 lower the
+    targets of variance 1 is below ``10 depth^2``. Three gradient steps with rate 1e-5 lower the
     loss. Without the scaling of residual branches, 20 relu layers start at a loss of 1e8, which no
     rate from 1e-5 to 1 lowers.
     """
@@ -35,9 +35,9 @@ def test_gradient_steps_lower_the_initial_loss_of_deep_residual_networks(rng):
 
 
 def test_only_residual_branches_are_scaled_at_initialisation(rng):
-    """For unbounded activations, the initial matrices of layers inside a skip connection are 1/3,
-    the inverse number of such layers, of those of the plain network. Other layers, and networks
-    with bounded activations or batch normalisation, bitwise equal the plain network.
+    """For unbounded activations and three layers inside skip connections, the initial matrices of
+    these layers are a third of those of the plain network. All others are bitwise equal, as with
+    bounded activations or batch normalisation.
     """
     sizes = [4, 8, 8, 8, 3, 3, 2]
     for activation, scale in (("relu", 1 / 3), ("gelu", 1 / 3), ("tanh", 1), ("sigmoid", 1)):

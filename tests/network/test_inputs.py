@@ -94,8 +94,8 @@ def test_products_with_zero_are_zero(arch, dtype, drawn):
 
 
 def test_products_are_homogeneous_at_extreme_scales(arch, dtype, drawn):
-    """H (c v) / c equals H v to four units of rounding for c = 2^-80 and 2^80 in float32, and c =
-    2^-900 and 2^900 in float64, so no intermediate result overflows or underflows.
+    """H (c v) / c equals H v to four units of rounding, for c = 2^-80 and 2^80 in float32, and for
+    c = 2^-900 and 2^900 in float64. No intermediate result overflows or underflows.
     """
     p = drawn("tall", dtype)
     H = p.ob.hessian(p.theta)

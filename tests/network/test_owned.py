@@ -132,8 +132,8 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_sparse_indices_out_of_range_are_rejected(name, python):
     """Indices of a sparse matrix that are out of range, which SciPy does not detect, raise
-    ValueError when the matrix is passed to an objective or estimator and when a stream reads its
-    rows again.
+    ValueError when the matrix is passed to an objective or estimator. The same error is raised when
+    a stream reads the rows again.
     """
     kinds, harm = BROKEN[name]
     python(f"""
@@ -231,8 +231,8 @@ def test_later_changes_of_indices_and_shapes_have_no_effect(rng):
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 def test_epochs_in_shared_memory_equal_separate_batches(loss, weighted, batch_norm, rng):
     """Values and gradients of the batches of an epoch, which share memory, are bitwise those of
-    batches constructed one by one, in three epochs and for the smaller last batch. Operators of a
-    batch outlive it.
+    batches constructed one by one, in three epochs and for the smaller last batch. Operators of
+    earlier batches stay valid.
     """
     X, weight = rng.standard_normal((101, 5)), rng.random(101) if weighted else None
     y = rng.integers(3, size=101) if loss == "cross_entropy" else rng.standard_normal((101, 3))

@@ -71,8 +71,8 @@ def test_errors_for_unusable_shard_files_name_the_file(tmp_path):
 
 
 def test_pickled_shards_are_loaded_by_the_receiver(tmp_path):
-    """The pickle of a shard contains its rows only if they were passed as arrays; otherwise the
-    receiver loads them from the file. Rows and gradient of the copy equal those of the original.
+    """The pickle of a shard contains its rows if the rows were passed as arrays, and not if the
+    receiver can load them from a file. Rows and gradient of the copy equal those of the original.
     """
     np.savez(tmp_path / "rows.npz", X=X, y=Y, sample_weight=W)
     frame, theta = ShardSettings(MODEL, "mse", 6, 1, 4), MODEL.init(seed=0)

@@ -120,8 +120,8 @@ def test_dense_matrices_are_exact(arch, loss, dtype, rng, problem):
 
 
 def certain_logits(kind, margin):
-    """Return logits (1, 3) for class 0: it leads by `margin` ("true"), by 1 ("top twice"), or
-    not.
+    """Return logits (1, 3), exact in float32, in which class 0 leads by margin - 1 (kind "true"),
+    leads by 1 ("top twice") or trails by `margin` ("wrong").
     """
     logits = {"true": [margin, 0.0, 1.0], "top twice": [margin, margin - 1, 0.0]}
     return np.array([logits.get(kind, [0.0, margin, 1.0])])
@@ -349,8 +349,8 @@ def test_operators_are_independent_of_later_calls(net, drawn):
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("asked", ["value", "value_and_gradient", "hessp"])
 def test_an_operator_reuses_the_forward_pass_at_its_theta(asked, bounded, net, drawn):
-    """An operator created after a value, gradient or product at its theta, whose pass it reuses,
-    gives results bitwise identical to those of a new objective.
+    """An operator reuses the pass of a value, gradient or product that was computed before at its
+    theta. Its results are bitwise identical to those of a new objective.
     """
     p = drawn(net)
     least = least_memory(lambda memory: with_options(p, memory=memory).hessian(p.theta))
@@ -456,7 +456,7 @@ def test_pickles_have_data_without_the_plans_state(drawn):
 
 
 def test_data_of_the_models_dtype_are_not_copied(rng):
-    """X and y of the model's dtype are not copied for any strides; `unflatten` returns views."""
+    """X and y of the model's dtype are not copied for any strides, and `unflatten` is a view."""
     model = MLP([6, 4, 2])
     base = rng.standard_normal((60, 24))
     for X in (

@@ -53,8 +53,8 @@ def test_chunked_products_are_right_within_the_memory_limit(arch, net, drawn, re
 
 
 def test_a_memory_limit_is_kept_or_rejected(drawn):
-    """Every memory limit is kept, or rejected if it is below the smallest accepted one, and a
-    larger limit never gives shorter chunks.
+    """Every memory limit from the smallest accepted one on is kept, and smaller limits are
+    rejected. A larger limit never gives shorter chunks.
     """
     p = drawn("tall", N=57)
     full, rows = p.ob.hessian(p.theta).nbytes, 0
@@ -208,8 +208,8 @@ def self_check(block, true, size, rng):
 
 @pytest.mark.parametrize("arch", [a for a in _engine.available_archs() if a.startswith("avx")])
 def test_the_minimum_memory_counts_the_transposed_layout(arch, rng, problem):
-    """If the transposed layout needs less memory than samples as rows with packed weights, it
-    determines the smallest accepted limit, with which all samples are in one chunk.
+    """If the transposed layout needs less memory than samples as rows with packed weights, the
+    smallest accepted limit is that of the transposed layout, with all samples in one chunk.
     """
     before = _engine.set_arch(arch)
     try:

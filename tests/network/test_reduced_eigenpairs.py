@@ -237,7 +237,8 @@ def test_the_cost_model_or_the_caller_chooses_sample_space(rng):
 
 def test_the_cost_model_or_the_caller_chooses_output_space(rng):
     """Output space is chosen for the GGN of a wide network with few samples and gives the
-    eigenvalues of parameter space. Where it does not exist, the error states why.
+    eigenvalues of parameter space. Requests for an output space that does not exist raise
+    ValueError with the reason.
     """
     ob, theta = objective(rng, [60, 300, 300, 5], 20, "gelu", l2=1e-3)
     G = ob.ggn(theta)

@@ -1,5 +1,5 @@
-"""Operators reduced to the spaces of samples, outputs and inputs, and eigenpairs found in them,
-compared with dense matrices.
+"""Operators reduced to the spaces of samples, outputs and inputs, and their eigenpairs, compared
+with dense matrices.
 """
 
 import functools
@@ -557,7 +557,7 @@ def test_input_space_equals_the_operator_in_other_coordinates(data, kind, rng):
 
 def test_input_space_has_the_rank_of_the_inputs(rng):
     """In input space, each unit of the first layer has as many coordinates as the rank of [X, 1].
-    If biases have no l2, it has the rank of X and one coordinate for its bias.
+    If biases have no l2, each unit has the rank of X and one coordinate for its bias.
     """
     X, y = redundant_columns(rng, 30, "dependent"), rng.integers(3, size=30)
     model = fc.MLP([7, 5, 3])

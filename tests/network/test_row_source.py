@@ -27,7 +27,7 @@ def computed_rows(rows):
 
 
 class ComputedRows(RowSource):
-    """A source of N computed rows, each block of which is computed when it is read."""
+    """A source of N computed rows, which computes each block on reading."""
 
     n_rows = N
 

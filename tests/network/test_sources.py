@@ -260,8 +260,9 @@ def test_an_error_leaves_the_objective_usable(rng):
 
 @pytest.mark.parametrize(("mode", "let_go"), [("r", True), ("r+", True), ("c", False)])
 def test_pages_of_read_rows_are_released(mode, let_go, tmp_path, monkeypatch):
-    """After mapped rows are copied, their whole pages are released, except for the last page, which
-    the next rows share, and pages of a copy-on-write map, which may hold the only copy of changes.
+    """After mapped rows are copied, their pages are released, except for the last page, which the
+    next rows share. Pages of a copy-on-write map are not released, because they may hold the only
+    copy of changes.
     """
     advised = []
 

@@ -215,8 +215,8 @@ def test_sparse_objectives_can_be_pickled_and_shared_by_threads(rng):
 
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-12), ("float32", 1e-5)])
 def test_streamed_sparse_blocks_equal_dense_samples(dtype, tol, rng):
-    """Streams of sparse blocks in several formats, some of them empty or dense, and of one sparse
-    matrix give the results, batches and precise gradients of dense samples.
+    """Streams of sparse blocks in several formats, among them an empty and a dense block, give the
+    results, batches and precise gradients of dense samples. So do streams of one sparse matrix.
     """
     weights = rng.random(40)
     options = {"loss": "cross_entropy", "l2": 0.1, "sample_weight": weights}
@@ -252,7 +252,7 @@ def test_streamed_sparse_blocks_equal_dense_samples(dtype, tol, rng):
 
 def test_streamed_sparse_blocks_take_bounded_memory():
     """A gradient and a product of streamed sparse rows, which would take 1.6 GB as dense arrays,
-    have a peak of 4 MiB and twelve vectors.
+    have a peak memory of at most 4 MiB and twelve vectors.
     """
     k, width = 50_000, 8
     model = fc.MLP([k, width, 2])
@@ -295,9 +295,9 @@ def test_sparse_products_are_bitwise_identical_for_any_number_of_threads(rng, mo
 
 
 def test_large_sparse_matrix_is_used_in_bounded_memory():
-    """For a sparse matrix of 20 000 x 50 000, 8 GB if dense, an objective with a gradient and a
-    product has a peak proportional to the stored entries, the parameters and the samples times
-    units.
+    """An objective on a sparse matrix of 20 000 x 50 000, 8 GB if dense, with a gradient and a
+    product has a peak memory of a few times the stored entries, the vectors and an array of samples
+    by units.
     """
     rng = np.random.default_rng(0)
     N, k, width = 20_000, 50_000, 8

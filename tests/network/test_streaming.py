@@ -152,8 +152,8 @@ def test_every_property_of_a_network_is_defined_for_streams():
 
 
 def test_symmetries_must_hold_in_every_block(rng):
-    """A unit that is inactive in every block of samples is reported as a symmetry; units that are
-    inactive in some blocks only are not.
+    """A unit that is inactive in every block of samples is reported as a symmetry. Units that are
+    inactive in some blocks only are not reported.
     """
     model = fc.MLP([2, 3, 1], "relu")
     X = np.vstack([np.full((10, 2), 1.0), np.full((10, 2), -1.0)]) + 0.1 * rng.random((20, 2))
@@ -219,7 +219,8 @@ def test_algorithms_give_equal_results_for_streams(rng):
 
 def test_pairwise_sums_are_bitwise_those_of_groups(rng):
     """A `PairwiseSum`, to which parts are added one by one, is bitwise equal to sums over groups of
-    neighbouring parts. Its error against exact fractions is within the bound of `n_tree_additions`.
+    neighbouring parts. The error of the sum against exact fractions is within the bound of
+    `n_tree_additions`.
     """
     for count in (
         1,

@@ -35,8 +35,8 @@ needs_compiler = pytest.mark.skipif(CC is None, reason="needs a C compiler")
 
 def compile_network(folder, model, theta, name="net", flags=FLAGS, **words):
     """Return (library, call) for the C file of a network, written and compiled in `folder`.
-    ``call(function, *arrays)`` calls a function of the library, and asserts that it writes only
-    into its workspace.
+    ``call(function, *arrays)`` calls a function of the library, and asserts that the function
+    writes only into its workspace.
     """
     path = folder / f"{name}.c"
     fc.to_c(model, theta, path, name=name, **words)

@@ -167,9 +167,9 @@ def test_proofs_ignore_samples_of_weight_zero(rng):
 
 
 def test_samples_of_weight_zero_change_no_verdict(rng):
-    """The verdicts of an objective with samples of weight 0, of the objective without them, and of
-    one with repeated samples in place of integer weights agree, with l2 scaled by the share of
-    weights.
+    """Three objectives have equal verdicts: one with samples of weight 0, one without these
+    samples, and one with repeated samples in place of integer weights, with l2 scaled by the share
+    of weights.
     """
     for case, loss in enumerate(LOSSES):
         model = fc.MLP([4, 2, 2], "tanh" if case % 2 else "identity")

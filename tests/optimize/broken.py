@@ -89,7 +89,7 @@ def _plane(name: str, rng: Rng, n: int = 240) -> Table:
     if name == "quadrants":
         X = rng.uniform(-2, 2, (n, 2))
         return _standard(X), (X[:, 0] * X[:, 1] > 0).astype(int), CLASSES
-    y = np.arange(n) % 2  # spirals
+    y = np.arange(n) % 2  # two spirals
     t = np.sqrt(rng.uniform(0.05, 1.0, n))
     angle = 2 * np.pi * 0.8 * t + np.pi * y
     X = t[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -485,7 +485,8 @@ KINDS: dict[str, Callable[[Draw], Case]] = {
     "l2 too large": l2_too_large,
     HEALTHY: healthy,
 }
-# kinds whose cure changes the network or targets, or whose loss has no lower bound to compare with
+# kinds for which no lower loss can be compared: the cure changes the network or the targets, or
+# the loss has no minimum
 NO_LOWER = ("no minimum without l2", "labels shuffled", "loss does not match the targets")
 
 

@@ -92,8 +92,8 @@ def describe_run(run: Any) -> list[Any]:
 
 
 def schedules() -> dict[str, list[Any]]:
-    """Return a dict of lists, one for each schedule: the conditions of Robbins and Monro that it
-    satisfies, and its rates at seven steps.
+    """Return a dict with a list for each schedule: the text of `robbins_monro` on its convergence,
+    and its rates at seven steps.
     """
     found: dict[str, list[Any]] = {}
     for delta in (0.3, 0.5, 0.75, 1.0, 2.0):

@@ -45,8 +45,8 @@ def wave(rng, n=120, d=2, dtype="float64", **options):
 
 def test_most_failed_trainings_are_diagnosed_and_healthy_ones_are_not():
     """In at least 85% of training runs, one of each kind from the evaluation sets, `diagnose` names
-    the defect as the first cause. It names no cause for healthy runs. ``python -m
-    tests.optimize.broken`` diagnoses hundreds.
+    the defect as the first cause. No cause is named for healthy runs. ``python -m
+    tests.optimize.broken`` diagnoses hundreds of runs.
     """
     pytest.importorskip("sklearn")
     wrong, seen = [], 0
@@ -430,9 +430,9 @@ def trained_on(X, y, loss="mse", sizes=(2, 12, 1), l2=0.0, phi="tanh"):
 
 
 def made_of_data(rng):
-    """Yield (beginning, ob, theta, history, number) for each cause in the data or the loss: the
-    beginning of its sentence, the arguments of `diagnose`, and the number in the sentence or
-    (lower, upper) bounds on it.
+    """Yield (beginning, ob, theta, history, number) for each cause in the data or the loss.
+    `beginning` starts the sentence of the cause, `number` is the number in that sentence or (lower,
+    upper) bounds on it, and the rest are the arguments of `diagnose`.
     """
     X, y = (part := wave(rng)).X, part.y.ravel()
     few, sharp = np.arange(120.0) % 4, rng.random(120)
@@ -468,8 +468,8 @@ def made_of_data(rng):
 
 def made_of_steps(rng):
     """Yield (beginning, ob, theta, history, number) for each cause in the learning rate or the
-    start: the beginning of its sentence, the arguments of `diagnose`, and the number in the
-    sentence or (lower, upper) bounds on it.
+    start. `beginning` starts the sentence of the cause, `number` is the number in that sentence or
+    (lower, upper) bounds on it, and the rest are the arguments of `diagnose`.
     """
     ob = wave(rng)
     X, y, m = ob.X, ob.y.ravel(), ob.model

@@ -154,8 +154,8 @@ def test_slow_progress_is_reported_with_digits_that_differ():
 
 @pytest.mark.parametrize("verdict", [False, True])
 def test_a_reached_target_is_a_success_only_at_the_point_returned(verdict):
-    """A run that stops at its target loss is a success if it returns that point. With a validation
-    loss that prefers an earlier point above the target, it is not a success.
+    """A run that stops at its target loss and returns that point is a success. A run with a
+    validation loss that returns an earlier point above the target is not.
     """
     ob = sine()
     start, options = ob.model.init(seed=0), {"seed": 0, "verdict": verdict}

@@ -60,7 +60,7 @@ DESCENDING = {  # the Hessian at the critical point 0 is positive semidefinite, 
         lambda t: [2 * t[0], 3 * t[1] ** 2],
         lambda t: np.diag([2.0, 6 * t[1]]),
     ),
-    "a bent valley": function(  # (y - x^2)(y - 3 x^2): no line through 0 goes down
+    "a bent valley": function(  # (y - x^2)(y - 3 x^2): has a minimum at 0 along every line
         2,
         lambda t: (t[1] - t[0] ** 2) * (t[1] - 3 * t[0] ** 2),
         lambda t: [12 * t[0] ** 3 - 8 * t[0] * t[1], 2 * t[1] - 4 * t[0] ** 2],
@@ -121,7 +121,8 @@ def test_indefinite_quadratic_is_not_a_success(curvature, method, dtype):
     ob.dtype = np.dtype(dtype)
     found = fc.minimize(ob, np.ones(2), method, seed=0)
     assert not found.success and found.fun < -1e10 and found.stopped in ("unbounded", "max_iter")
-    assert found.stopped == "unbounded" or method in ("newton-cg", "cubic")  # slower
+    # Newton-CG and cubic may reach max_iter first.
+    assert found.stopped == "unbounded" or method in ("newton-cg", "cubic")
 
 
 def test_degenerate_minimum_without_loss_bound_is_not_a_success():
@@ -151,8 +152,8 @@ def test_degenerate_minimum_without_loss_bound_is_not_a_success():
 
 @pytest.mark.parametrize("activation", ["tanh", "identity"])
 def test_runs_leave_the_zero_start_of_a_deep_network(activation, unhurried):
-    """From theta = 0 in a network with three layers, where gradient and Hessian are 0 and only the
-    third derivative reveals descent, runs reach a loss at most twice that from a random start.
+    """At theta = 0 in a network with three layers, gradient and Hessian are 0 and only the third
+    derivative reveals descent. Runs from there reach a loss at most twice that from a random start.
     """
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((30, 4)), rng.standard_normal((30, 2))
@@ -187,7 +188,8 @@ def test_runs_leave_saddles_of_deep_linear_networks(depth, learned, unhurried):
 )
 def test_products_that_overflow_end_a_run(method):
     """If second derivatives of a Poisson fit in float32 overflow, a run ends without success and no
-    higher than its start. It lowers the loss tenfold or its message names the overflow.
+    higher than its start. Its loss is a tenth of the initial loss, or its message names the
+    overflow.
     """
     for rows in (np.asarray, csr_matrix):
         model = fc.MLP([2, 1], "identity", bias=False, dtype="float32")
@@ -397,8 +399,8 @@ def test_runs_leave_points_of_positive_curvature_far_from_a_minimum(n):
 @pytest.mark.parametrize("seed", range(3))
 def test_slow_progress_near_the_lower_bound_ends_a_run(method, seed):
     """For five tanh units fitted to a sine, whose loss decreases like a power of the number of
-    iterations, the run ends as slow and not as a success. With a `gradient_tol` it continues to its
-    limit of iterations.
+    iterations, the run ends as slow and not as a success. With a `gradient_tol`, the run continues
+    to its limit of iterations.
     """
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, np.sin(x), "mse")
@@ -434,8 +436,8 @@ def test_a_minimum_is_a_success_wherever_the_run_was_before(method, gradient_tol
 
 
 def test_the_point_that_met_the_tolerance_is_the_result():
-    """If a run ends because the gradient tolerance is met, the gradient of the returned point meets
-    it, even if an earlier point has a loss that is lower by rounding.
+    """If a run ends because the gradient tolerance is met, the returned point meets the tolerance,
+    even if an earlier point has a loss that is lower by rounding.
     """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 4))
@@ -660,7 +662,7 @@ def test_flat_space_is_spanned_by_the_weakest_eigenvectors():
 @pytest.mark.parametrize("dense_below", [0, 100])
 def test_final_newton_steps_are_counted(dense_below):
     """`polish_by_newton` returns the minimum of a quadratic with the numbers of steps, products and
-    gradients, by factorisation or in Krylov spaces. If the time is up, it takes no step.
+    gradients, by factorisation or in Krylov spaces. If the time is up, no step is taken.
     """
     ob = QuadraticObjective(PrescribedSpectrum(np.linspace(1, 2, 9), 0))
     at = np.full(9, 1e-3)
@@ -724,7 +726,7 @@ def test_run_ends_at_a_nearby_certified_minimum_of_no_higher_loss(
 )
 def test_line_searches_return_a_lower_point_if_there_is_one(shape, free, walled):
     """`find_lower_point` returns a lower point on either side of the start, or None if none exists.
-    With `barrier`, it ignores lower points behind an increase of the loss.
+    With `barrier`, lower points behind an increase of the loss are ignored.
     """
     for barrier, there in ((False, free), (True, walled)):
         start, along = np.zeros(2), np.array([1.0, 0.0])

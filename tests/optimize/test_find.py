@@ -88,7 +88,7 @@ def test_critical_points_at_large_n_are_found_by_products():
 
 def test_a_singular_hessian_takes_least_squares_steps():
     """If the Hessian is singular, the search takes the least-squares solution of least norm as its
-    step, so that it stays orthogonal to the null space.
+    step, so that the result is orthogonal to the null space.
     """
     values = np.r_[np.zeros(300), np.linspace(-1, -0.5, 100), np.linspace(0.5, 1, 100)]
     H = PrescribedSpectrum(values)
@@ -311,7 +311,7 @@ def test_searches_for_an_index_find_points_of_that_index(index, dtype):
 
 def test_a_search_climbs_from_a_minimum_to_the_known_saddle():
     """Searches on (1 - w1 w2)^2 / 2 + l2 |w|^2 / 2 find a minimum for index 0 and, uphill, the
-    saddle at 0 for index 1. They fail for index 2, which no point has.
+    saddle at 0 for index 1. A search for index 2, which no point has, fails.
     """
     l2 = 0.2
     ob = FunctionObjective(

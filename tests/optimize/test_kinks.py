@@ -2,8 +2,8 @@
 arithmetic and the loss.
 
 A kink is active if a relu's pre-activation z is exactly 0 for a sample. The *smooth piece* of the
-loss replaces phi(z) at each active kink by s z, where the slope s is an additional variable, and is
-a smooth function of theta and of all slopes.
+loss replaces phi(z) at each active kink by s z, where the slope s is an additional variable. The
+smooth piece is a smooth function of theta and of all slopes.
 """
 
 from fractions import Fraction
@@ -270,7 +270,7 @@ def test_report_of_a_run_at_kinks_equals_classify():
 
 def test_network_collapsed_by_weight_decay_is_proved_a_minimum():
     """For y = 0.01 x and l2 = 0.1, the point with all weights 0 is proved a minimum. For y = x,
-    where a unit becomes active, it is not.
+    where a unit becomes active, no minimum is proved there.
     """
     X = np.linspace(-1, 1, 20)[:, None]
     ob = fc.Objective(fc.MLP([1, 3, 1], activation="relu"), X, 0.01 * X[:, 0], loss="mse", l2=0.1)
@@ -291,7 +291,7 @@ def test_network_collapsed_by_weight_decay_is_proved_a_minimum():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_duplicated_units_are_merged_to_prove_a_minimum_at_kinks(loss, seed):
     """If a unit of a proved minimum is split in two and a unit of zero weights is added, the loss
-    stays equal, and the wider network's minimum is proved with the copies merged.
+    stays equal. The minimum of the wider network is proved with the copies merged.
     """
     ob = relu_net(seed, (3, 3, 1), loss, l2=3e-3)
     small = fc.minimize(ob, ob.model.init(seed=seed), seed=0)

@@ -195,8 +195,8 @@ def test_an_abandoned_line_search_ends_at_its_lowest_trial():
 
 
 def test_failed_line_searches_drop_the_pairs_and_then_end_the_run():
-    """If all trial values are too high, the search first drops its pairs and then fails. It does
-    not begin again until it is started with a new point.
+    """If all trial values are too high, the search first drops its pairs and then fails. No search
+    begins again before a new point is set.
     """
     line = on_a_line(0.0, -1.0)
     assert not line.supply_trial(-0.7, np.full(1, -0.5)) and line.moved and line.count == 1
@@ -532,8 +532,8 @@ def test_steps_equal_lbfgs_in_layer_coordinates():
 
 @pytest.mark.parametrize("loss", ["mse", "poisson", "gamma", "quantile", "pseudo_huber"])
 def test_coordinates_of_layers_halve_the_gradients_of_a_regression(loss):
-    """With `precondition=True`, half as many gradients suffice for the loss that 150 steps without
-    it reach.
+    """A run with `precondition=True` reaches the loss of 150 steps without preconditioning with at
+    most half as many gradients.
     """
     ob, theta = regression(loss, N=1500)
     plain = minimize(ob, theta, max_iter=150, gradient_tol=0.0)
@@ -577,8 +577,8 @@ def test_layer_coordinates_are_bitwise_identical_for_any_number_of_threads():
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 def test_layer_coordinates_without_descent_are_abandoned(dtype, monkeypatch, tmp_path):
-    """If steps in layer coordinates stop lowering the loss, the run continues in theta, also after
-    it is resumed, and each step lowers the loss.
+    """If steps in layer coordinates stop lowering the loss, the run and a run resumed from its
+    checkpoint continue in theta. Each step lowers the loss.
     """
     ob, theta = regression(dtype=dtype)
     path, steps = tmp_path / "run", []

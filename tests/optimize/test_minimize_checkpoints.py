@@ -60,7 +60,7 @@ def test_resumed_runs_keep_the_order_of_mini_batches(seed, tmp_path):
 @pytest.mark.parametrize("options", [{"method": "trust-region"}, {"batch_size": 7}])
 def test_resuming_with_another_objective_raises(options, tmp_path):
     """Resuming a run with an objective of another loss raises ValueError with both losses, because
-    the history would mix them.
+    the history would mix two losses.
     """
     path, options = tmp_path / "run.safetensors", {"method": "adam", "max_iter": 3} | options
     minimize(regression(), np.zeros(5), checkpoint=path, verdict=False, **options)
@@ -166,8 +166,8 @@ def test_a_resumed_run_uses_a_new_tolerance(tmp_path):
 
 
 def test_a_run_of_unbounded_loss_is_reported_so_when_resumed(tmp_path):
-    """A run that ended because the loss is unbounded below ends so again when it is resumed,
-    without a further step.
+    """A run that ended as "unbounded" ends as "unbounded" again when it is resumed, without a
+    further step.
     """
     ob, path = QuadraticObjective(np.diag([-2.0, 2.0])), tmp_path / "run"
     first = minimize(ob, np.ones(2), "trust-region", seed=0, checkpoint=path)
@@ -177,8 +177,8 @@ def test_a_run_of_unbounded_loss_is_reported_so_when_resumed(tmp_path):
 
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_run_with_validation_is_not_resumed_without(watched, tmp_path):
-    """Resuming a run with validation without it, or one without validation with it, raises
-    ValueError, because the best point was chosen by another loss.
+    """A run with a validation loss cannot be resumed without one, nor the reverse: ValueError is
+    raised, because the best point was chosen by another loss.
     """
     ob, path = regression(), tmp_path / "run"
     one, other = ({"validation": regression(seed=1)}, {})[:: 1 if watched else -1]
@@ -368,8 +368,8 @@ FORGED_CHECKPOINTS = {
 @pytest.mark.parametrize("method", ["sgd", "adam", "lbfgs", "trust-region", "levenberg-marquardt"])
 @pytest.mark.parametrize("limit", [3, 6])
 def test_forged_loss_of_a_checkpoint_is_in_no_result(method, limit, tmp_path):
-    """If losses or gradients in a checkpoint are forged, the resumed run is rejected or reports the
-    true loss, gradient and gradient norm, whether it continues or ends at once.
+    """A run resumed from a checkpoint with forged numbers is rejected, or reports the true loss,
+    gradient and gradient norm. This holds for runs that continue and for runs that end at once.
     """
     path, options = tmp_path / "run", OPTIONS.get(method, {}) | {"verdict": False}
     minimize(OB, OB.model.init(seed=0), method, checkpoint=path, max_iter=3, seed=0, **options)

@@ -207,8 +207,8 @@ def test_ctrl_c_keeps_the_grouped_steps_so_far(method):
 
 
 def test_trust_radius_is_updated_by_the_documented_rules():
-    """After a rejected step the radius is a quarter of the step's length, and after a good step to
-    the boundary it is doubled. Otherwise it does not change.
+    """After a rejected step, the trust radius is a quarter of the step's length. After a good step
+    to the boundary, the radius is doubled, and otherwise unchanged.
     """
     assert _engine.next_radius(1.0, 0.2, 0.5, True) == 0.125
     assert _engine.next_radius(1.0, 0.5, 0.5, True) == 1.0

@@ -23,8 +23,8 @@ def friedman(rng, N=200):
 
 def test_a_path_leaves_saddles_of_units_that_weight_decay_removed(rng):
     """The point without active units, which ends the path at l2 = 2, is a saddle for smaller l2.
-    There, each point of the path has no negative curvature and a loss at most 2% above that of a
-    fit from a random start.
+    Each point of the path has no negative curvature, and a loss at most 2% above that of a fit from
+    a random start.
     """
     X, y = friedman(rng)
     ob = fc.Objective(fc.MLP([5, 5, 1]), X, y, loss="mse", l2_biases=False)
@@ -59,8 +59,8 @@ def sine(seed, size):
 
 
 def test_a_path_restarts_units_whose_free_bias_hides_a_saddle():
-    """A path restarts softplus units whose zero weights and unpenalised biases hide a saddle. It
-    ends with four active units and a loss below 2e-5, where one active unit has 5.07e-5.
+    """A path restarts softplus units whose zero weights and unpenalised biases hide a saddle. The
+    path ends with four active units and a loss below 2e-5, where one active unit has 5.07e-5.
     """
     X, y = sine(20, 0.01)
     ob = fc.Objective(fc.MLP([3, 4, 1], "softplus"), X, y, "mse", l2_biases=False)

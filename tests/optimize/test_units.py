@@ -138,7 +138,8 @@ def test_sparse_samples_are_fitted_in_units_of_y():
 
 def test_runs_with_weight_decay_or_a_tolerance_stay_in_their_units():
     """Runs with weight decay or a gradient tolerance, which depend on the units of theta, are not
-    rescaled: they are bitwise those of the method called by name.
+    rescaled. Such a run with the default method is bitwise equal to one with the method called by
+    name.
     """
     start = CASES[0][0].init(seed=0)
     for words, options in (({"l2": 1e-9}, {}), ({}, {"gradient_tol": 1e-9})):

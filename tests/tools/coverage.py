@@ -4,9 +4,9 @@
 
 The suite runs in a copy of the checkout, `build/coverage`, whose C code is compiled with counters.
 Subprocesses are counted. The data also record which test ran each line, for `mutate`. With
-`--more`, counts are added to those of earlier runs. The exit status is 1 if a test fails, if fewer
-than 96% of the lines of C or of the branches of Python ran by day, or fewer than 97% if `-m`
-selects the nightly tests.
+`--more`, counts are added to those of earlier runs. The exit status is 1 if a test fails, or if too
+few lines of C or branches of Python ran: fewer than 96% by day, or fewer than 97% if `-m` selects
+the nightly tests.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .mutants import ROOT, copy_checkout
 
 FOLDER = ROOT / "build" / "coverage"
 BY_DAY, BY_NIGHT = 96.0, 97.0  # percent
-# a signal that arrives inside coverage.py leaves its own lock taken, and the next line waits for
-# it; and what it notes of lines is memory beyond that of a product
-SKIPPED_TESTS = " or ".join(  # tests by words of their names
+# Tests that fail under coverage.py, by words of their names. A signal inside coverage.py leaves its
+# lock taken, so the next line hangs, and its records of lines count as memory of a product.
+SKIPPED_TESTS = " or ".join(
     ["interrupts_between_chunks", "handlers_that_call_a_busy_object", "products_allocate_only"]
 )
 CONFIG = """

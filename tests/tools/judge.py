@@ -106,8 +106,9 @@ class Judge:
         return True
 
     def ordered(self, tests: list[str]) -> list[Any]:
-        """Return the cases of the tests in three rounds: all golden cases, which detect the most in
-        the least time, and the first case of each test; a few more cases; and the rest.
+        """Return the cases of the tests in three rounds. The first has all golden cases, which
+        detect the most in the least time, and one case of each test. The second has a few more
+        cases, and the third has the rest.
         """
         rounds: list[list[Any]] = [[], [], []]
         for name in dict.fromkeys(tests):
@@ -125,8 +126,8 @@ class Judge:
     def verdict(
         self, file: str, number: int, tests: list[str], seconds: float
     ) -> dict[str, str | float | None]:
-        """Return a dict with "killer" (the first test that fails with the mutant and passes
-        without, or None), "swapped" (False if the mutant changes code outside functions), "seconds"
+        """Return a dict with the keys "killer" (the first test that fails with the mutant and
+        passes without, or None), "swapped" (False if code outside functions changes), "seconds",
         and "ran" (the number of tests).
         """
         path, begin = Path.cwd() / "fastcurv" / file, time.monotonic()

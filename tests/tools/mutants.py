@@ -36,7 +36,7 @@ TESTS += ["tests/engine/test_gauss_newton.py"]
 
 def mutated(text: str, old: str, new: str) -> str:
     """Return `text` with the only occurrence of `old`, for any white space, replaced by `new`. Exit
-    with an error if it does not occur exactly once.
+    with an error if `old` does not occur exactly once.
     """
     pattern = r"\s*".join(re.escape(word) for word in old.split())
     found = list(re.finditer(pattern, text))
@@ -134,7 +134,7 @@ class Passes:
 
 
 def copy_checkout(folder: Path) -> None:
-    """Copy the tracked files of the repository into `folder`. Files that are newer there are kept,
+    """Copy the tracked files of the repository into `folder`. Newer files in `folder` are kept,
     except for Python files, because an interrupted run may have left a mutant. Python files that
     are no longer tracked are deleted.
     """

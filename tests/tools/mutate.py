@@ -118,8 +118,8 @@ class MutantTester:
         return json.loads(line)
 
     def tests_of(self, file: str, change: Change) -> list[str]:
-        """Return the names of the tests for a change, in the order in which they run: those that
-        run its line, or else its function, its file or its subpackage.
+        """Return the names of the tests that run the changed line, or else its function, its file
+        or its subpackage, in the order in which the tests run.
         """
         first = FIRST.get(subpackage_of(file), [])
         found: list[str] = []

@@ -73,7 +73,7 @@ def chooses_wording(node: ast.AST) -> bool:
 
 def called_name(node: ast.AST) -> str:
     """Return the name of the function that a call uses, without the modules or objects before it,
-    or "" if it has no name.
+    or "" if the function has no name.
     """
     of = node.func if isinstance(node, ast.Call) else node
     return of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else ""

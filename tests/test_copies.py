@@ -36,8 +36,8 @@ SECONDS = re.compile(r"[\d.e+-]+ (s|ms|us|seconds)\b|0x\w+")  # durations and ad
 
 
 def correlated(z, y):
-    """Return the Gaussian loss with a full covariance matrix, which couples the outputs, of shape
-    (N,), and its first and second derivatives, (N, d) and (N, d, d), as `fc.Loss` expects.
+    """Return the Gaussian loss (N,) with a full covariance matrix, which couples the outputs, and
+    its first and second derivatives of shapes (N, d) and (N, d, d), as `fc.Loss` expects.
     """
     P = np.eye(z.shape[1], dtype=z.dtype) + z.dtype.type(0.5)
     r = z - y

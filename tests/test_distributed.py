@@ -186,7 +186,7 @@ def test_theta_is_sent_once_per_point(client, monkeypatch):
 
 
 def test_commands_accept_dask_workers(client, tmp_path, capsys, monkeypatch):
-    """The commands train, classify and spectrum have the same losses, kinds and eigenvalues with
+    """The commands train, classify and spectrum print the same losses, kinds and eigenvalues with
     --dask as without, to a relative 1e-6.
     """
     from fastcurv.cli import main

@@ -143,8 +143,8 @@ def test_bench_counts_the_multiplications_of_a_product(sizes, flops, monkeypatch
 
 @pytest.mark.parametrize("text", ["0", "1025", "a", "1.5", ""])
 def test_errors_for_threads_name_the_accepted_counts(text, capsys):
-    """The error for an invalid number of threads names the range from 1 to 1024. That for a number
-    of samples names the lower limit 1.
+    """The error for an invalid number of threads names the range from 1 to 1024. The error for an
+    invalid number of samples names the lower limit 1.
     """
     for words, wanted in (
         (["bench", "--threads", text], "from 1 to 1024"),

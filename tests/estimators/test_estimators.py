@@ -158,7 +158,7 @@ def test_every_solver_reaches_a_low_loss(solver):
 @pytest.mark.parametrize("verdict", ["quick", True])
 def test_curvature_of_a_fit_matches_the_dense_spectrum(verdict):
     """With verdict="quick", the extreme eigenvalues in `curvature_` are within their residuals of
-    those of the dense Hessian. With verdict=True, its kind is that of `classify`.
+    those of the dense Hessian. With verdict=True, the kind of `curvature_` is that of `classify`.
     """
     X, y = wine()
     net = fc.MLPClassifier((3,), "tanh", alpha=1.0, tol=1e-9, max_iter=2000, random_state=0)

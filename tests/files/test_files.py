@@ -346,7 +346,9 @@ def test_minimize_rejects_an_unwritable_checkpoint_before_it_starts(tmp_path, mo
 
 
 def test_checkpoint_holds_the_last_step_before_a_callback_raised(tmp_path):
-    """If a callback raises, the checkpoint holds the step before and the run can be resumed."""
+    """If a callback raises an error, the checkpoint holds the point of the step before, and a run
+    can be resumed from that checkpoint.
+    """
     _, theta0, ob = small_problem(3)
     steps = []
 
@@ -378,7 +380,7 @@ def test_temporary_copy_of_a_private_file_is_private(tmp_path, monkeypatch):
 @posix
 @pytest.mark.parametrize("mode", [0o600, 0o666])
 def test_rewriting_keeps_permissions_if_links_are_forbidden(mode, tmp_path, monkeypatch):
-    """Without links of unnamed files, a rewritten file keeps permissions that the umask
+    """If unnamed files cannot be linked, a rewritten file keeps permissions that the umask
     excludes.
     """
     path = tmp_path / "x"

@@ -94,8 +94,8 @@ def squares(z, y):
 @pytest.mark.parametrize("loss", ["gaussian_nll", "poisson", "quantile", fc.Loss(squares)], ids=str)
 @pytest.mark.parametrize("N", [5, 120])
 def test_explained_share_equals_that_of_the_predicted_means(loss, N, rng):
-    """The explained variance of `diagnose` equals that of the predicted means, also if outputs are
-    not means, as the logarithms of counts.
+    """The explained variance of `diagnose` equals that of the predicted means, also for losses
+    whose outputs are not means, such as logarithms of means.
     """
     X = rng.standard_normal((N, 2))
     y = np.round(np.exp(np.sin(X[:, 0]))) if loss == "poisson" else np.sin(X[:, 0])
@@ -110,8 +110,8 @@ def test_explained_share_equals_that_of_the_predicted_means(loss, N, rng):
 
 
 def test_an_infinite_loss_is_attributed_to_the_data_or_the_learning_rate(rng, ticks):
-    """If the loss overflows at a finite theta, `diagnose` records that, names unscaled inputs among
-    the causes, and has no NaN in its text and JSON.
+    """If the loss overflows at a finite theta, `diagnose` sets `was_not_finite`, names unscaled
+    inputs among the causes, and has no NaN in its text and JSON.
     """
     X = (100 * rng.standard_normal((60, 3))).astype("float32")
     ob = fc.Objective(fc.MLP([3, 8, 1], "relu", dtype="float32"), X, np.ones(60), "poisson")
@@ -341,8 +341,8 @@ def test_rapidly_varying_targets_are_reported_as_suspected_cause(rng):
 @pytest.mark.parametrize("loss", [*nets.LOSSES, fc.Loss(huber)], ids=str)
 def test_rows_of_weight_zero_and_integer_weights_change_no_diagnosis(loss, rng):
     """Samples of weight 0, whose inputs and targets overflow, do not change causes and measured
-    numbers. Integer weights give those of repeated samples, with loss and l2 scaled by the number
-    of samples.
+    numbers. Integer weights give the diagnosis of repeated samples, with loss and l2 scaled by the
+    number of samples.
     """
     X = rng.uniform(-1.7, 1.7, (200, 2))
     y = {

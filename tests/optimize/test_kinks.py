@@ -220,8 +220,8 @@ def test_the_third_bound_lies_above_third_differences(loss, unit):
     [((3, 6, 1), "mse", 1e-3), ((3, 5, 3), "cross_entropy", 1e-2), ((3, 4, 4, 1), "mse", 1e-3)],
 )
 def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
-    """At least two of four runs of relu networks end at proved minima, of whose neighbours none has
-    a lower loss. Other runs end at kinks, stalled or slow, without success.
+    """At least two of four runs of relu networks end at proved minima, and no tested point near a
+    proved minimum has a lower loss. Other runs end at kinks, stalled or slow, without success.
     """
     certified = 0
     for seed in range(4):
@@ -384,8 +384,8 @@ def test_tanh_and_residual_networks_have_no_kink_proofs():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_repeated_samples_are_merged_to_one_row_at_kinks(loss):
-    """In the smooth piece, repeated samples with different targets are merged into one row each.
-    Its gradient equals that of the loss, and at least two of three runs end at proved minima.
+    """In the smooth piece, repeated samples with different targets are merged into one row each,
+    and the gradient equals that of the loss. At least two of three runs end at proved minima.
     """
     certified = 0
     for seed in range(3):

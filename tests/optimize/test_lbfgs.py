@@ -1,5 +1,5 @@
-"""L-BFGS: its step is compared with the recursion, its line search with the Wolfe conditions and
-Hermite's cubic, and its runs with observed, resumed and interrupted ones.
+"""L-BFGS: the step is compared with the recursion, the line search with the Wolfe conditions and
+Hermite's cubic, and uninterrupted runs with observed and resumed ones.
 """
 
 import signal

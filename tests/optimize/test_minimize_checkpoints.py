@@ -200,8 +200,8 @@ def test_a_diverged_run_is_reported_so_when_resumed(tmp_path):
 
 
 def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
-    """If the disk becomes full, the run warns once and ends as without a checkpoint. The run
-    resumed from the last complete checkpoint is bitwise identical.
+    """If the disk becomes full, the run warns once and ends at the point of a run without a
+    checkpoint. The run resumed from the last complete checkpoint ends bitwise at that point.
     """
 
     ob, path, saves = QuadraticObjective(np.diag([1.0, 10.0, 100.0])), tmp_path / "c", []

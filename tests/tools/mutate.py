@@ -7,7 +7,7 @@
 `mutations` lists the kinds of changes. In a copy of the checkout, the tests that run the mutated
 line, as found by `make coverage`, run until one fails or `--seconds` of processor time are used.
 Tests that detected other mutants in the file run first. Then follows one case of each test,
-beginning with tests of the own subpackage that run the fewest lines, and then the other cases.
+beginning with tests of the own subpackage and tests that run few lines, and then the other cases.
 Without coverage data, the tests of the subpackage run. A mutant survives if no test fails within
 that time. A test that also fails without the mutant does not count.
 

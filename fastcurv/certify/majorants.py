@@ -841,28 +841,28 @@ def bias_direction(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> F
 
 
 def unbounded_reason(ob: Any, direction: Floats) -> str:
-    """Return the reason, as part of a sentence, why the loss decreases along `ray_to_infimum`."""
+    """Return the reason why the loss decreases along `ray_to_infimum`: a clause, then sentences."""
     W, b = layers_of(ob.model, direction)[-1]
     weight = getattr(ob, "sample_weight", None)
     sample = "sample" if weight is None or np.all(weight) else "sample of nonzero weight"
     if W.any():
         return (
-            f"every {sample} is classified correctly, and without l2 larger weights in the last "
-            "layer lower the loss without end; with l2 on all parameters the loss has a minimum"
+            f"every {sample} is classified correctly. Without l2, larger weights in the last layer "
+            "then lower the loss without end. With l2 on all parameters, the loss has a minimum"
         )
     if LOSSES[ob.loss].targets == "classes":
         text, which = f"no {sample} has class", np.flatnonzero(b < 0)
-        others, these = "or {} other{}", ("that class", "these classes")
+        others, these = "or {} other class{}", ("that class", "these classes")
     else:
         same = "target 0" if LOSSES[ob.loss].targets == "numbers" else "the same label"
         text, which = f"every {sample} has {same} at output", np.flatnonzero(b)
-        others, these = "and {} other{}", ("that output", "these outputs")
+        others, these = "and at {} other output{}", ("that output", "these outputs")
     n = len(which) - 1
-    more = f" {others.format(n, 's' * (n > 1))}" if n else ""
+    more = f" {others.format(n, ('es' if 'class' in others else 's') * (n > 1))}" if n else ""
     return (
-        f"{text} {which[0]}{more}, and without l2 moving the bias of {these[n > 0]} lowers the "
-        "loss without end, whatever the other parameters are. No point is critical; with l2 on all "
-        "parameters the loss has a minimum"
+        f"{text} {which[0]}{more}. Without l2, moving the bias of {these[n > 0]} lowers the loss "
+        "for all values of the other parameters, so no point is critical. With l2 on all "
+        "parameters, the loss has a minimum"
     )
 
 

@@ -29,7 +29,7 @@ _CALL_PATTERN = re.compile(
 )
 # a sentence that suggests a search for saddles, for which there is no command
 _FINDER_SENTENCE_PATTERN = re.compile(
-    r"(?:,| or| and)* (?:use )?(?:fastcurv|fc)\.find_critical_point\([^)]*\)[^,.;]*"
+    r"(?:[.,]| or| and)* (?:[Uu]se )?(?:fastcurv|fc)\.find_critical_point\([^)]*\)[^,.;]*"
 )
 
 

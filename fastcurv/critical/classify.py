@@ -310,6 +310,7 @@ def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> Critica
     if (
         ask.max_time is not None
         and not settled
+        and "max_time" not in point.reason
         and (time_is_up() or replace(ask, max_time=None).dense)
     ):
         point = _append_to_reason(point, time_limit_clause(ask, H.count, time_is_up()))

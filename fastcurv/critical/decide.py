@@ -23,26 +23,28 @@ NAN = float("nan")
 INF = float("inf")
 UNTRIED_CONTRACTION = KantorovichOutcome(False, INF, INF, INF, INF, INF, "untried")
 
-_THEOREM_TEMPLATE = "(Newton and Kantorovich's theorem, h = {certificate.theorem.h} < 1/2)"
+_THEOREM_TEMPLATE = (
+    "The proof is by the Newton-Kantorovich theorem, which needs h < 1/2, and here h = "
+    "{certificate.theorem.h}"
+)
 _SMALLEST_TEMPLATE = (
-    "the smallest of these in size is {spectrum.smallest_magnitude}, with an error below "
-    "{spectrum.smallest_magnitude_error}"
+    "{smallest_magnitude_subject} {spectrum.smallest_magnitude}, with an error below "
+    "{spectrum.smallest_magnitude_error}{balanced_sentence}"
 )
 _RANGE_TEMPLATE = "from {spectrum.low} to {spectrum.high}"
-_STABLE_SIGNS_CLAUSE = (
-    "; the signs were checked numerically at several multiples of the Newton step (not proved)"
+_FLOOR_TEMPLATE = (
+    "At theta, no eigenvalue lies below {spectrum.curvature_floor}. {curvature_floor_origin}"
 )
-_FLOOR_TEMPLATE = "no eigenvalue at theta lies below {curvature_floor}"
-_SEARCHED_TEMPLATE = (
-    "Undecided: {stationary_clause}. The Ritz values found with {n_products_phrase}, "
-    f"{_RANGE_TEMPLATE}, "
-)
+_ESTIMATES_TEMPLATE = "Undecided: {stationary_clause}. {ritz_values_sentence}"
 _RISK_TEMPLATE = "{spectrum.risk}"
-_WIDTH_TEMPLATE = "{ask.curvature_tol} of the spectrum's width"
+_WIDTH_TEMPLATE = "{ask.curvature_tol} (lambda_max - lambda_min)"
+_LIMIT_TEMPLATE = "The limit {limit_phrase} is too small"
+REDUCE_ADVICE = "Use fastcurv.find_critical_point(ob, theta) to reduce the gradient"
+KINK_ADVICE = ". Use fastcurv.minimize(ob, theta) to search for a minimum at kinks"
 
 
 class Reason(Enum):
-    """The rule that gives a verdict, with the template of the sentence that states the verdict.
+    """The rule that gives a verdict, with the template of the sentences that state the verdict.
     `report.Words` fills in the placeholders in braces.
     """
 
@@ -52,114 +54,120 @@ class Reason(Enum):
     GRADIENT_ABOVE_TOL = "Not critical: {not_critical_reason}"
     ON_PLATEAU = "Not critical: {not_critical_reason}{plateau_sentence}"
     DISTANCE_UNKNOWN = (
-        "Undecided: ||g|| = {gradient.gradient_norm}, and {limit_too_small} to estimate the "
-        "distance to a critical point"
+        f"Undecided: ||g|| = {{gradient.gradient_norm}}. {_LIMIT_TEMPLATE} to estimate the "
+        "distance to a critical point. Increase this limit"
     )
     MAYBE_KINK_MINIMUM = (
-        "Undecided: on this side of the kinks {not_critical_reason}, but the loss was not found to "
-        "decrease along -g, as at a minimum at active kinks"
+        "Undecided: {not_critical_reason}. {kinks_sentence}. The loss was not found to decrease "
+        "along -g, where g is the gradient on {this_side}. So theta may be a minimum at kinks"
+        f"{KINK_ADVICE}"
     )
     INTERPOLATION = (
-        "Minimum: a global minimum, of loss 0, is proved to lie {critical_point_place}, where all "
-        "{spectrum.n_positive} residuals are 0 (Kantorovich's theorem for the residuals, h = "
-        "{certificate.interpolation.h} < 1/2){zero_loss_family_clause}"
+        "Minimum: a global minimum of loss 0 is proved to lie {critical_point_place}. There "
+        "{residuals_subject} 0. The proof is by the Newton-Kantorovich theorem for the residuals, "
+        "which needs h < 1/2, and here h = {certificate.interpolation.h}{zero_loss_family_sentence}"
     )
     KANTOROVICH = (
         "{kind}: a critical point is proved to lie {critical_point_place}. There "
-        "{symmetry_zeros_and_others} {eigenvalue_sign}; at theta "
-        f"{_SMALLEST_TEMPLATE}{{balanced_phrase}} {_THEOREM_TEMPLATE}"
+        "{symmetry_zeros_and_others} {eigenvalue_sign}. At theta, "
+        f"{_SMALLEST_TEMPLATE}. {_THEOREM_TEMPLATE}"
     )
     KANTOROVICH_SADDLE = (
-        "{kind}: a critical point is proved to lie {critical_point_place}, with "
-        "{spectrum.n_negative} negative and {spectrum.n_positive} positive "
-        f"eigenvalues{{symmetry_zeros_clause}}; at theta they range {_RANGE_TEMPLATE}, and "
-        f"{_SMALLEST_TEMPLATE}{{balanced_phrase}} {_THEOREM_TEMPLATE}"
+        "{kind}: a critical point is proved to lie {critical_point_place}. There the Hessian has "
+        "{signs_there}{symmetry_zeros_clause}. At theta, the eigenvalues range "
+        f"{_RANGE_TEMPLATE}, and {_SMALLEST_TEMPLATE}. {_THEOREM_TEMPLATE}"
     )
     TWO_VECTOR_SADDLE = (
         "Saddle: {stationary_clause}. Along two fixed vectors the curvature is proved to have "
-        "opposite signs {opposite_signs_region}. In addition, {known_signs}"
+        "opposite signs {opposite_signs_region}. {known_signs}"
     )
     CURVATURE_FLOOR = (
-        f"Minimum: a critical point is proved to lie {{critical_point_place}} {_THEOREM_TEMPLATE}, "
-        f"and {_FLOOR_TEMPLATE}"
+        f"Minimum: a critical point is proved to lie {{critical_point_place}}. {_FLOOR_TEMPLATE}. "
+        f"{_THEOREM_TEMPLATE}"
     )
     ONE_SIDED_SADDLE = (
-        f"Saddle: {{stationary_clause}}, curvature {_RANGE_TEMPLATE} is {{proved_or_measured}} on "
-        "this side of the kinks, and the loss was found to decrease along escape_direction"
+        "Saddle: {stationary_clause}. {kinks_sentence}. On {this_side}, curvature of "
+        f"both signs, {_RANGE_TEMPLATE}, is {{proved_or_measured}}. The loss was found to decrease "
+        "along escape_direction or its opposite"
     )
     ONE_SIDED_HESSIAN = (
-        "Undecided: {stationary_clause}, and {one_sided_signs}, but on this side of the kinks only"
+        "Undecided: {stationary_clause}. {kinks_sentence}. On {this_side}, "
+        f"{{signs_at_theta}}. The curvature on the other side is not known{KINK_ADVICE}"
     )
     NO_ERROR_BOUND = (
-        "Undecided: {stationary_clause}, but no bound on the errors of the {n} eigenvalues is "
-        "known, so their signs are not known either"
+        "Undecided: {stationary_clause}, but no bound on the errors of the {n_eigenvalues_phrase} "
+        "is known. Without such a bound the signs are not known either"
     )
-    ZERO_HESSIAN = "Degenerate: {stationary_clause}, and H was measured to be zero"
+    ZERO_HESSIAN = (
+        "Degenerate: {stationary_clause}. All computed products with the Hessian H are zero"
+    )
     ASYMMETRIC_PRODUCTS = (
-        "Undecided: {stationary_clause}, but the products are not those of a symmetric matrix, and "
-        "within the error {spectrum.smallest_magnitude_error} that this implies, {spectrum.n_zero} "
-        "of {n} eigenvalues have no known sign"
+        "Undecided: {stationary_clause}. The Hessian-vector products are not those of a symmetric "
+        "matrix. This implies errors up to {spectrum.smallest_magnitude_error}, within which "
+        "{n_zeros_phrase} of unknown sign. Use fastcurv.check_gradient(ob, theta) to test the "
+        "Hessian"
     )
     ZERO_EIGENVALUES = (
-        "Degenerate: {stationary_clause}, and {n_zeros_phrase} zero within the error "
-        "{spectrum.smallest_magnitude_error}; {symmetry_explanation}{no_minimum_clause}"
+        "Degenerate: {stationary_clause}. Within the error {spectrum.smallest_magnitude_error}, "
+        "{n_zeros_phrase} zero. {symmetry_explanation}{no_minimum_sentence}"
     )
     UNSTABLE_SIGNS = (
-        "Degenerate: {stationary_clause}, and {n_zeros_phrase} counted as zero; "
-        "{symmetry_explanation}. {spectrum.n_unstable_signs} of them may change sign between theta "
-        "and the nearby critical point{no_minimum_clause}"
+        "Degenerate: {stationary_clause}, and {n_zeros_phrase} counted as zero. "
+        "{symmetry_explanation}. {unstable_signs_sentence}{no_minimum_sentence}"
     )
     GRADIENT_NOT_REDUCED = (
-        "Undecided: {stationary_clause}, and {signs_at_theta}, but the gradient is not smaller "
-        "after a Newton step, so no critical point near theta was confirmed; reduce the gradient "
-        "first"
+        "Undecided: {stationary_clause}. At theta, {signs_at_theta}. A Newton step does not reduce "
+        f"the gradient enough to confirm a critical point nearby. {REDUCE_ADVICE}"
     )
     MEASURED_SIGNS = (
         "{kind}: {stationary_clause}. {eigenvalues_subject} {proved_or_measured} to be "
-        "{eigenvalue_sign} at theta, and "
-        f"{_SMALLEST_TEMPLATE}{{assumption_clause}}{_STABLE_SIGNS_CLAUSE}, and the gradient was "
-        "smaller at the end of the step. Not certified, since {missing_hypothesis}"
+        f"{{eigenvalue_sign}} at theta. There {_SMALLEST_TEMPLATE}{{assumption_sentence}}"
+        "{stable_signs_sentence}{smaller_gradient_sentence}. The verdict is not proved, since "
+        "{missing_hypothesis}"
     )
     MEASURED_SADDLE = (
-        f"{{kind}}: {{stationary_clause}}. At theta, {{both_signs}}, {_RANGE_TEMPLATE}, "
-        f"{{both_signs_verb}} {{proved_or_measured}}{{assumption_clause}}{_STABLE_SIGNS_CLAUSE}. "
-        "Not certified, since {missing_hypothesis}"
+        "{kind}: {stationary_clause}. At theta, {both_signs}. {range_subject} range "
+        f"{_RANGE_TEMPLATE}{{assumption_sentence}}{{stable_signs_sentence}}. "
+        "The verdict is not proved, since {missing_hypothesis}"
     )
     STABILITY_UNKNOWN = (
-        "Undecided: {stationary_clause}, and {signs_at_theta}, but {limit_too_small} to check that "
-        "the signs stay the same up to the nearby critical point"
+        f"Undecided: {{stationary_clause}}. At theta, {{signs_at_theta}}. {_LIMIT_TEMPLATE} to "
+        "check that the signs stay the same up to the nearby critical point. Increase this limit"
     )
     CURVATURE_FLOOR_AT_THETA = (
-        f"Undecided: {{stationary_clause}}, and {_FLOOR_TEMPLATE}; but this is not proved on the "
-        "way to the nearby critical point, since {missing_hypothesis}; reduce the gradient first"
+        f"Undecided: {{stationary_clause}}. {_FLOOR_TEMPLATE}. The bound is not proved up to the "
+        f"nearby critical point, since {{missing_hypothesis}}. {REDUCE_ADVICE}"
     )
     UNSTABLE_CURVATURE = (
-        f"Undecided: {{stationary_clause}}, but the curvature at theta, {_RANGE_TEMPLATE}, was not "
-        "found to keep its sign and size up to the nearby critical point; reduce the gradient first"
+        f"Undecided: {{stationary_clause}}. The curvature found at theta ranges {_RANGE_TEMPLATE}. "
+        "This curvature was not found to keep its sign and size up to the nearby critical point. "
+        f"{REDUCE_ADVICE}"
     )
-    BELOW_PRODUCT_ERROR = f"{_SEARCHED_TEMPLATE}are smaller than the error of the products"
+    BELOW_PRODUCT_ERROR = (
+        f"{_ESTIMATES_TEMPLATE}. Their magnitudes are smaller than the error of the products, so "
+        "the signs of the eigenvalues are not known. More accurate products are needed"
+    )
     NO_ACCEPTED_RISK = (
-        f"{_SEARCHED_TEMPLATE}have one sign{{except_zeros}}, which proves nothing about the other "
-        "eigenvalues. {allowed_risk_sentence}"
+        f"{_ESTIMATES_TEMPLATE}. {{one_sign_clause}}, but eigenvalues of the other sign may have "
+        "been missed. {allowed_risk_sentence}"
     )
     RISK_TOO_LARGE = (
-        f"{_SEARCHED_TEMPLATE}have one sign{{except_zeros}}. The probability that curvature of the "
-        f"other sign beyond {_WIDTH_TEMPLATE} was missed is {_RISK_TEMPLATE}; for "
+        f"{_ESTIMATES_TEMPLATE}. {{one_sign_clause}}. The probability that an eigenvalue "
+        f"{{other_sign_side}}{_WIDTH_TEMPLATE} was missed is {_RISK_TEMPLATE}. For "
         "failure_probability = {ask.failure_probability}, {spectrum.n_steps_needed} Lanczos steps "
-        "are needed"
+        "of one Hessian-vector product each are needed"
     )
     UNEXPLAINED_ZERO = (
-        "Degenerate: {stationary_clause}, an eigenvalue is zero within "
-        "{spectrum.smallest_magnitude_error} and no known symmetry explains it; with probability "
-        f"at least 1 - {_RISK_TEMPLATE} no eigenvalue lies below -{_WIDTH_TEMPLATE}"
+        "Degenerate: {stationary_clause}. An eigenvalue is zero within the error "
+        "{spectrum.smallest_magnitude_error}, and no known symmetry explains it. With probability "
+        f"at least 1 - {_RISK_TEMPLATE}, no eigenvalue lies {{other_sign_side}}{_WIDTH_TEMPLATE}"
     )
     WITHIN_ACCEPTED_RISK = (
         f"{{kind}}, with an error probability of {_RISK_TEMPLATE}: {{stationary_clause}}. With "
         f"probability at least 1 - {_RISK_TEMPLATE}{{except_symmetries}} no eigenvalue at theta "
-        f"lies {{risk_bound_side}}{_WIDTH_TEMPLATE}. The extreme Ritz values{{complement_phrase}} "
-        "are {ritz_ends[0]} and {ritz_ends[1]}; their signs were checked numerically at several "
-        "multiples of the Newton step (not proved). Smaller curvature of the other sign, and "
-        "zeros, are not excluded"
+        f"lies {{other_sign_side}}{_WIDTH_TEMPLATE}. The estimates of the extreme eigenvalues "
+        "(Ritz values){complement_phrase} are {ritz_ends[0]} and {ritz_ends[1]}"
+        "{stable_signs_sentence}. Smaller curvature of the other sign, and zeros, are not excluded"
     )
 
 

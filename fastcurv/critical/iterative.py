@@ -566,7 +566,7 @@ class InertiaByProducts(InertiaStrategy):
             escape_direction=lowest.vector if negative else None,
             escape_curvature=least if negative else None,
             is_zero=H.norm == 0,
-            smallest_magnitude_error=abs(low.quotient) + H.zero_threshold,
+            smallest_magnitude_error=abs((weak_end or low).quotient) + H.zero_threshold,
             curvature_floor=floor,
             risk=risk,
             accepted_risk=ask.failure_probability,

@@ -79,20 +79,21 @@ class _KinkMinimum:
         groups = (self.n_collapsed, "whose weights are all 0"), (self.n_copies, same)
         units = " and ".join(f"{_count_noun(n, 'unit')} {what}" for n, what in groups if n)
         at = f" at {_count_noun(self.n_kinks, 'active kink')}" * bool(self.n_kinks)
-        kind = "one of a family with the same loss" if self.n_copies else "and a strict one"
+        kind = "a local minimum, one of a family with the same loss," if self.n_copies else ""
         zero, each, along = (
             ("pre-activation at this kink is", "the kink", "kink")
             if one
             else ("pre-activations at these kinks are", "each kink", "kinks")
         )
         there = (
-            f". There the {zero} 0, the loss rises on both sides of {each}, and the curvature "
-            f"along the {along} is positive"
+            f". There the {zero} 0, and the loss rises on both sides of {each}. Along the {along}, "
+            "the curvature is positive"
         ) * bool(self.n_kinks)
-        grown = "; the loss rises if weights of a unit that are all 0 grow" * bool(self.n_collapsed)
+        grown = ". If the zero weights of a unit grow, the loss rises" * bool(self.n_collapsed)
         return (
-            f"Minimum{at}{f', with {units}' if units else ''}: a local minimum, {kind}, is proved "
-            f"within {self.radius:.2g} of theta (h = {self.kantorovich:.1e} < 1/2){there}{grown}"
+            f"Minimum{at}{f', with {units}' if units else ''}: {kind or 'a strict local minimum'} "
+            f"is proved within {self.radius:.2g} of theta{there}{grown}. The proof is by the "
+            f"Newton-Kantorovich theorem, which needs h < 1/2, and here h = {self.kantorovich:.1e}"
         )
 
 
@@ -184,13 +185,13 @@ def _check_hypotheses(
     if not theorem.holds:
         return _kink_certificate(
             phi,
-            f"the Newton step is too long, h = {h:.2g} where the theorem needs less than 1/2",
+            f"the Newton-Kantorovich theorem needs h < 1/2, and here h = {h:.2g}",
             h=h,
             least=least,
         )
     margins = phi.hypothesis_margins(point, radius)
     for hypothesis, missing in (
-        (margins.signs, "another pre-activation may change its sign"),
+        (margins.signs, "another pre-activation may change its sign near theta"),
         (
             margins.slopes,
             "the slope at an active kink may not lie between the slopes on its two sides",

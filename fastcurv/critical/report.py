@@ -18,7 +18,7 @@ from ..common.protocols import NOT_OFFERED_REASON
 from ..common.read_only import FrozenRecord
 from ..common.vectors import safe_norm
 from ..spectrum.results import format_number, to_json_value
-from .decide import Decision, Evidence, Reason
+from .decide import KINK_ADVICE, Decision, Evidence, Reason
 from .evidence import ClassifyOptions, third_bound, why_no_minimum
 from .theorem import EPS
 
@@ -223,7 +223,7 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
         if self._rule is Reason.WITHIN_ACCEPTED_RISK:
             return (
                 f"{self._with_certainty(self.kind.capitalize())}: every eigenvalue at theta{aside} "
-                f"is at {bound}{format_number(self.curvature_tol)} times the spectrum's width. See "
+                f"is at {bound}{format_number(self.curvature_tol)} (lambda_max - lambda_min). See "
                 "`reason`."
             )
         then = "Training has probably converged." if minimum else leave
@@ -234,7 +234,8 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
 
     def _saddle_sentence(self) -> str:
         sure = "Proved saddle" if self.certified else self._with_certainty("Saddle")
-        side = " on this side of the kinks" if self._rule is Reason.ONE_SIDED_SADDLE else ""
+        one_sided = self._rule is Reason.ONE_SIDED_SADDLE
+        side = f" on {_this_side_of_kinks(self.n_kinks)}" * one_sided
         return (
             f"{sure}: the Hessian has eigenvalues of both signs{side}. "
             f"Use fastcurv.escape({self._advice[0]}) to leave it."
@@ -271,17 +272,17 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
     def _undecided_sentence(self) -> str:
         if self._rule is Reason.MAYBE_KINK_MINIMUM:
             return (
-                "Undecided: the gradient is above its tolerance, but the loss was not seen to "
-                "decrease across the kinks. See `reason`."
+                "Undecided: the gradient is above its tolerance, but theta may be a minimum at "
+                "kinks. See `reason`."
             )
         if self._rule is Reason.DISTANCE_UNKNOWN:
             return (
-                "Undecided: the budget ended before the distance to a critical point was known. "
-                "Allow more time or products."
+                "Undecided: the limit of time or products was reached before the distance to a "
+                "critical point was known. Increase this limit."
             )
         return (
-            "Undecided: the point is stationary within its tolerance, but the evidence does not "
-            "determine its kind. See `reason`."
+            "Undecided: the gradient at theta is within its tolerance, but the evidence does not "
+            "determine the kind of this point. See `reason`."
         )
 
     def summary(self) -> str:
@@ -332,7 +333,8 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
         if self.radius is not None:
             h = "" if self.kantorovich is None else f", h = {format_number(self.kantorovich)}"
             where = f"within {format_number(self.radius)} of" if self.radius > 1e-100 else "at"
-            rows.append(("proof", f"{where} theta{h}"))
+            where = f"{where} theta" if self.radius < np.inf else "at every point"
+            rows.append(("proof", f"{where}{h}"))
         if self.nearest_verdict is not None and self.nearest_distance is not None:
             where = f"at a distance of {format_number(self.nearest_distance)}"
             rows.append(
@@ -340,8 +342,9 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
             )
         if self.n_kinks:
             rows.append(("kinks", f"{self.n_kinks} pre-activations within rounding of a kink"))
-        spent = f"{self.n_products} products of n = {self.n_params}, {self.wall_time:.2f} s"
-        return [*rows, ("cost", f"{spent}, {self.method}")]
+        spent = f"{self.n_products} Hessian-vector product{_plural(self.n_products)}"
+        cost = f"{spent}, n = {self.n_params}, {self.wall_time:.2f} s, {self.method}"
+        return [*rows, ("cost", cost)]
 
     def _with_certainty(self, what: str, unproved: str = "not proved") -> str:
         """Return `what` followed by its certainty: "certified", the error probability, or the words
@@ -377,12 +380,12 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
             )
         if self.n_negative is None:
             low, high = self.n_negative_bounds
-            return f"between {low} and {high} of {self.n_params} eigenvalues negative"
+            count = f"between {low} and {high}" if low < high else f"{low}"
+            return f"{count} of {self.n_params} eigenvalues negative"
         explained = f" ({self.n_symmetry} by symmetry)" if self.n_symmetry else ""
         return (
             f"{self.n_positive} positive, {self.n_negative} negative, {self.n_zero} "
-            f"zero{explained}; "
-            f"minimum ratio {format_number(self.minimum_ratio or 0.0)}"
+            f"zero{explained}; fraction positive {format_number(self.minimum_ratio or 0.0)}"
         )
 
 
@@ -393,15 +396,15 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
 SUGGESTED_FAILURE_PROBABILITY = 0.01
 MISSING_HYPOTHESES = {
     "": "no theorem was tried",
-    "untried": "two fixed vectors keep curvature of both signs only on a ball smaller than the "
-    "Newton step",
+    "untried": "curvature of both signs is not proved along the whole Newton step",
     "inverse": "an eigenvalue may be 0 within its error",
-    "step": "the length of the Newton step is not known",
-    "third": "no bound on the third derivative holds around theta",
-    "h": "the bound on the third derivative is too large for the Newton step, h = {h} where the "
-    "theorem needs less than 1/2",
+    "step": "no bound on the length of the Newton step is known",
+    "third": "no bound on the third derivative of the loss around theta is known",
+    "h": "the Newton-Kantorovich theorem needs h < 1/2, and here h = {h}. The number h is the "
+    "product of bounds on the inverse Hessian, the Newton step and the third derivative",
     "orbit": "the symmetry directions are not proved to stay linearly independent near theta",
 }
+RESCALED_PARAMETERS = "parameters rescaled so that the rows of the Hessian are of similar size"
 
 
 class Words(Formatter):
@@ -413,55 +416,114 @@ class Words(Formatter):
         self.ask, self.found, self.outcome = ask, found, outcome
         self.gradient, self.spectrum = found.gradient, found.spectrum
         self.certificate = found.certificate
-        self.n_products_phrase = f"{found.n_products} product{_plural(found.n_products)}"
-        s, n, self.n = found.spectrum, found.spectrum.n_symmetry or 0, ask.theta.size
-        self.kind = outcome.kind.capitalize()
-        m = self.n - n
-        every = "the only eigenvalue is" if m == 1 else f"all {m} eigenvalues are"
-        others = "the other one is" if m == 1 else f"the other {m} are"
-        aside, are = f"apart from {n} symmetry direction{_plural(n)}", "is" if n == 1 else "are"
-        by_symmetry = f"{n} eigenvalue{_plural(n)} {are} zero by symmetry"
-        self.symmetry_zeros_and_others = f"{by_symmetry} and {others}" if n else every
-        self.symmetry_zeros_clause = f", and {n} that {are} zero by symmetry" * (n > 0)
-        signed = f"{aside}, {every}" if n else every
-        self.eigenvalues_subject = signed[0].upper() + signed[1:]  # at the start of a sentence
-        self.except_symmetries = f", {aside}," * (n > 0)
-        self.complement_phrase = " on the complement of these directions" * (n > 0)
-        zero, these = s.n_zero or 0, "this eigenvalue" if s.n_zero == 1 else "these"
-        self.n_zeros_phrase = f"{zero} of {self.n} eigenvalues {'is' if zero == 1 else 'are'}"
-        self.symmetry_explanation = (
-            f"symmetry explains {n} of these" if n else f"no known symmetry explains {these}"
-        )
+        self.n, self.kind = ask.theta.size, outcome.kind.capitalize()
         self.eigenvalue_sign = "positive" if outcome.kind == "minimum" else "negative"
-        self.risk_bound_side = "below -" if outcome.kind == "minimum" else "above "
-        self.balanced_phrase = " in balanced coordinates" * s.balanced
-        self.radius_units = " in balanced coordinates" * (found.certificate.two_vectors.unit != 1)
-        self.ritz_ends = s.complement_ends or (s.low, s.high)
-        self.except_zeros = ", apart from those that count as zero" * (s.low * s.high < 0)
         assumed = found.error_bound_assumed and not outcome.certified
         self.proved_or_measured = "measured" if assumed else "proved"
-        about = f", assuming that the error of products is at most {PRODUCT_ERROR_EPS:g} eps ||H||"
-        self.assumption_clause = about * assumed
-        if s.has_inertia:
-            counts = f"{s.n_negative} negative and {s.n_positive} positive"
-            self.both_signs, self.both_signs_verb = f"{counts} of {self.n} eigenvalues", "are"
-            self.one_sided_signs = f"{counts} eigenvalues are {self.proved_or_measured}"
-            self.signs_at_theta = f"{self.both_signs} are {self.proved_or_measured} at theta"
-        else:
-            ends = f"curvature from {format_number(s.low)} to {format_number(s.high)}"
-            self.both_signs, self.both_signs_verb = "curvature of both signs", "is"
-            self.one_sided_signs, self.signs_at_theta = f"{ends} was found", f"{ends} was found"
-        below = f"; {s.n_negative} are {self.proved_or_measured} negative, so theta is no minimum"
-        self.no_minimum_clause = below * bool(s.n_negative)
+        about = ". This assumes that products with H have errors of at most "
+        self.assumption_sentence = f"{about}{PRODUCT_ERROR_EPS:g} eps ||H||" * assumed
         k, lie = found.n_kinks, "lies" if found.n_kinks == 1 else "lie"
-        self.kinks_clause = (
-            f"; {k} pre-activation{_plural(k)} {lie} within rounding of a kink, where H is "
-            "one-sided, so nothing is certified"
-        ) * (k > 0)
+        self.this_side = _this_side_of_kinks(k)
+        self.kinks_sentence = (
+            f"{k} pre-activation{_plural(k)} {lie} within rounding of a kink, such as that of relu "
+            "at 0. There the Hessian H describes the loss on one side only, so the verdict is not "
+            "proved"
+        )
+        self.phrases = {
+            **self._phrases_on_eigenvalues(),
+            **self._phrases_on_zeros(),
+            **self._phrases_on_estimates(),
+        }
+
+    def _phrases_on_eigenvalues(self) -> dict[str, Any]:
+        """Return the phrases on the eigenvalues that no symmetry makes zero."""
+        s, n = self.spectrum, self.spectrum.n_symmetry or 0
+        m, n_positive = self.n - n, s.n_positive or 0
+        every = {1: "the only eigenvalue", 2: "both eigenvalues"}.get(m, f"all {m} eigenvalues")
+        is_or_are = "is" if m == 1 else "are"
+        others = f"the other one {is_or_are}" if m == 1 else f"the other {m} are"
+        aside, are = f"apart from {n} symmetry direction{_plural(n)}", "is" if n == 1 else "are"
+        by_symmetry = f"{_count_eigenvalues(n)} of the Hessian {are} zero by symmetry"
+        symmetry_zeros_and_others = (
+            f"{by_symmetry} and {others}" if n else f"{every} of the Hessian {is_or_are}"
+        )
+        symmetry_zeros_clause = f", and {n} that {are} zero by symmetry" * (n > 0)
+        signed = f"{aside}, {every} {is_or_are}" if n else f"{every} {is_or_are}"
+        eigenvalues_subject = signed[0].upper() + signed[1:]  # at the start of a sentence
+        except_symmetries = f", and {aside}," if n else ","
+        complement_phrase = " outside these directions" * (n > 0)
+        n_eigenvalues_phrase = "eigenvalue" if self.n == 1 else f"{self.n} eigenvalues"
+        signs = f"{s.n_negative} negative and {n_positive} positive eigenvalue"
+        signs_there = f"{signs}{_plural(n_positive)}"
+        nonzero = f"{'nonzero ' * (n > 0)}eigenvalue"
+        magnitude = f"the smallest magnitude of the {nonzero}s is"
+        smallest_magnitude_subject = f"the magnitude of the {nonzero} is" if m == 1 else magnitude
+        residuals = {1: "the only residual is", 2: "both residuals are"}
+        residuals_subject = residuals.get(n_positive, f"all {n_positive} residuals are")
+        rescaled = f" for {RESCALED_PARAMETERS}"
+        balanced_sentence = f". The last two numbers are{rescaled}" * s.balanced
+        scaled = self.certificate.two_vectors.unit != 1
+        radius_units = f". Both lengths are{rescaled}" * scaled
+        return {
+            "symmetry_zeros_and_others": symmetry_zeros_and_others,
+            "symmetry_zeros_clause": symmetry_zeros_clause,
+            "eigenvalues_subject": eigenvalues_subject,
+            "except_symmetries": except_symmetries,
+            "complement_phrase": complement_phrase,
+            "n_eigenvalues_phrase": n_eigenvalues_phrase,
+            "signs_there": signs_there,
+            "smallest_magnitude_subject": smallest_magnitude_subject,
+            "residuals_subject": residuals_subject,
+            "balanced_sentence": balanced_sentence,
+            "radius_units": radius_units,
+        }
+
+    def _phrases_on_zeros(self) -> dict[str, Any]:
+        """Return the phrases on eigenvalues that count as zero, and on negative eigenvalues besides
+        zeros.
+        """
+        s, n, zero = self.spectrum, self.spectrum.n_symmetry or 0, self.spectrum.n_zero or 0
+        of_all = f"{zero} of {self.n} eigenvalues of the Hessian {'is' if zero == 1 else 'are'}"
+        n_zeros_phrase = "the only eigenvalue of the Hessian is" if self.n == 1 else of_all
+        these = "this eigenvalue" if zero == 1 else "these zeros"
+        some = these if n == zero else f"{n} of {these}"
+        symmetry_explanation = (
+            f"Symmetry explains {some}" if n else f"No known symmetry explains {these}"
+        )
+        few = f"Of these eigenvalues, {s.n_unstable_signs}" if zero > 1 else "This eigenvalue"
+        between = "may change sign between theta and the nearby critical point"
+        unstable_signs_sentence = f"{few} {between}"
+        count = s.n_negative or 0
+        few = f"{_count_eigenvalues(count)} {'is' if count == 1 else 'are'}"
+        below = f". In addition, {few} {self.proved_or_measured} to be negative, so theta is no "
+        no_minimum_sentence = f"{below}minimum" * (count > 0)
+        return {
+            "n_zeros_phrase": n_zeros_phrase,
+            "symmetry_explanation": symmetry_explanation,
+            "unstable_signs_sentence": unstable_signs_sentence,
+            "no_minimum_sentence": no_minimum_sentence,
+        }
+
+    def _phrases_on_estimates(self) -> dict[str, Any]:
+        """Return the phrases on Ritz values and on eigenvalues that these may have missed."""
+        s, kind = self.spectrum, self.outcome.kind
+        likely_maximum = s.negative and not s.positive and kind != "minimum"
+        above = kind == "maximum" or likely_maximum
+        other_sign_side = "above " if above else "below -"
+        ritz_ends = s.complement_ends or (s.low, s.high)
+        same = "all these estimates have the same sign"
+        same = "this estimate has a known sign" if s.low == s.high else same
+        same = f"apart from those that count as zero, {same}" if s.low * s.high < 0 else same
+        one_sign_clause = f"{same[0].upper()}{same[1:]}"
+        return {
+            "other_sign_side": other_sign_side,
+            "ritz_ends": ritz_ends,
+            "one_sign_clause": one_sign_clause,
+        }
 
     def get_value(self, key: Any, args: Any, kwargs: Any) -> Any:
         """Return the value of the placeholder `key`."""
-        return getattr(self, key)
+        return self.phrases[key] if key in self.phrases else getattr(self, key)
 
     def format_field(self, value: Any, format_spec: str) -> str:
         """Return a value as a string. Floats have four significant digits if there is no
@@ -476,6 +538,65 @@ class Words(Formatter):
         return why_no_minimum(self.ask.ob, self.ask.theta)
 
     @property
+    def signs_at_theta(self) -> str:
+        """A clause that states the signs of curvature known at theta, or the curvature found if not
+        all eigenvalues were computed.
+        """
+        s = self.spectrum
+        if not s.has_inertia:
+            return f"curvature from {format_number(s.low)} to {format_number(s.high)} was found"
+        known = [(s.n_negative, "negative"), (s.n_positive, "positive")]
+        (first, sign), *others = [pair for pair in known if pair[0]] or [(0, "nonzero")]
+        are = "is" if first == 1 else "are"
+        more = "".join(f" and {count} to be {other}" for count, other in others)
+        subject = f"{first} of {self.n} eigenvalues" if self.n > 1 else "the only eigenvalue"
+        return f"{subject} {are} {self.proved_or_measured} to be {sign}{more}"
+
+    @property
+    def both_signs(self) -> str:
+        """A clause that states that curvature of both signs is known at theta."""
+        both = f"curvature of both signs is {self.proved_or_measured}"
+        return self.signs_at_theta if self.spectrum.has_inertia else both
+
+    @property
+    def range_subject(self) -> str:
+        """The subject of a sentence that states the range of the eigenvalues or of their
+        estimates.
+        """
+        exact = self.spectrum.has_inertia
+        return "The eigenvalues" if exact else "The eigenvalue estimates (Ritz values)"
+
+    @property
+    def ritz_values_sentence(self) -> str:
+        """A sentence that states the range of the Ritz values and the number of products."""
+        s, count = self.spectrum, self.found.n_products
+        products = f"found with {count} Hessian-vector product{_plural(count)}"
+        if s.low == s.high:
+            return f"The only eigenvalue estimate (Ritz value) {products} is {format_number(s.low)}"
+        return self.format(
+            f"The eigenvalue estimates (Ritz values) {products} range from {{spectrum.low}} to "
+            "{spectrum.high}"
+        )
+
+    @property
+    def stable_signs_sentence(self) -> str:
+        """A sentence that states how the signs were checked between theta and the critical point,
+        or "" if the gradient is 0, so that no step was tested.
+        """
+        if self.gradient.gradient_norm == 0:
+            return ""
+        return (
+            ". The signs were checked numerically, but not proved, at several multiples of the "
+            "Newton step"
+        )
+
+    @property
+    def smaller_gradient_sentence(self) -> str:
+        """A sentence that states that the Newton step reduced the gradient, or "" if it is 0."""
+        moved = self.gradient.gradient_norm > 0
+        return ". After this step the gradient was smaller, up to rounding" * moved
+
+    @property
     def not_critical_reason(self) -> str:
         """A clause with the reason why theta is not critical."""
         near = self.gradient
@@ -487,8 +608,8 @@ class Words(Formatter):
         if self.ask.gradient_tol is not None or not near.decrement < np.inf:
             return text
         return text + self.format(
-            ", since the Newton step is predicted to change the loss by {gradient.decrement}, "
-            "above the threshold {gradient.threshold}"
+            ". The Newton step is predicted to change the loss by {gradient.decrement}, where at "
+            "most {gradient.threshold} is allowed"
         )
 
     @property
@@ -499,17 +620,18 @@ class Words(Formatter):
         if not self.gradient.is_plateau:
             return ""
         text = self.format(
-            ". This is a plateau: H is flat along g, and a fraction {gradient.residual} of g lies "
-            "outside the range of H"
-        )
+            ". This is a plateau: the curvature along g is small, and a component of g of norm "
+            "{gradient.residual} ||g|| lies outside the range of H"
+        ).replace("a component of g of norm 1 ||g||", "g")
         state = call_certificate(self.ask.ob, "saturation", self.ask.theta)
         if state is None:
             return text
-        certain = f"{100 * state['certain']:.0f}%"
+        certain, dead = f"{100 * state['certain']:.0f}%", state["dead_units"]
         return (
-            f"{text}. {100 * state['saturated']:.0f}% of the unit outputs are saturated, and "
-            f"{state['dead_units']} of {state['n_units']} units are dead on every sample"
-            + f"; the network is nearly certain of the class of {certain} of the samples"
+            f"{text}. {100 * state['saturated']:.0f}% of the unit outputs are saturated. {dead} of "
+            f"{state['n_units']} units {'is' if dead == 1 else 'are'} dead, that is, saturated on "
+            "every sample"
+            + f". The network is nearly certain of the class of {certain} of the samples"
             * bool(state["certain"] > 0)
         )
 
@@ -521,13 +643,13 @@ class Words(Formatter):
         return "the gradient is exactly 0" if exact else self.format(within)
 
     @property
-    def zero_loss_family_clause(self) -> str:
-        """A clause that explains the zero eigenvalues at a point of loss 0, or "" if there are
+    def zero_loss_family_sentence(self) -> str:
+        """A sentence that explains the zero eigenvalues at a point of loss 0, or "" if there are
         none.
         """
         zero = self.spectrum.n_zero
         these = "zero eigenvalue" if zero == 1 else f"{zero} zero eigenvalues"
-        return f"; further points of loss 0 around this point explain the {these}" if zero else ""
+        return f". Further points of loss 0 nearby explain the {these}" if zero else ""
 
     @property
     def critical_point_place(self) -> str:
@@ -547,41 +669,40 @@ class Words(Formatter):
         """
         pair = self.certificate.two_vectors
         if not pair.radius < np.inf:
-            return "everywhere, so no point is a minimum or maximum"
+            return "everywhere. Therefore no point is a minimum or a maximum"
         return self.format(
-            "at every point within {certificate.two_vectors.radius} of theta{radius_units}, so no "
-            "minimum or maximum lies there. The length of the Newton step, "
-            "{certificate.two_vectors.distance}, is below this radius"
+            "at every point within {certificate.two_vectors.radius} of theta. Therefore no minimum "
+            "or maximum lies within this radius. The Newton step is shorter than this radius: its "
+            "length is {certificate.two_vectors.distance}{radius_units}"
         )
 
     @property
     def known_signs(self) -> str:
-        """A phrase that states the signs of Hessian eigenvalues known at theta, besides the signs
-        of the curvature along two vectors.
+        """Two sentences that state the signs and the range of the eigenvalues of the Hessian at
+        theta, as far as they are known.
         """
         few, s = self.spectrum.n_negative_bounds[0], self.spectrum
+        low, high = format_number(s.low), format_number(s.high)
         if s.has_inertia:
-            range_ = f"from {format_number(s.low)} to {format_number(s.high)}"
-            return f"at least {self.both_signs}, {range_}, are {self.proved_or_measured} at theta"
+            return (
+                f"At theta, at least {self.signs_at_theta}. The eigenvalues "
+                f"range from {low} to {high}"
+            )
         return (
-            f"at least {few} eigenvalue{_plural(few)} at theta {'is' if few == 1 else 'are'} "
-            f"negative, and the extreme Ritz values are {format_number(s.low)} along "
-            f"escape_direction and {format_number(s.high)}"
+            f"At theta, at least {_count_eigenvalues(few)} {'is' if few == 1 else 'are'} negative. "
+            f"The estimates of the extreme eigenvalues (Ritz values) are {low}, along "
+            f"escape_direction, and {high}"
         )
 
     @property
-    def curvature_floor(self) -> str:
-        """The proved lower bound on the curvature, with its origin."""
-        l2, text = (
-            float(np.max(getattr(self.ask.ob, "l2", 0.0))),
-            format_number(self.spectrum.curvature_floor),
-        )
-        less = (
-            (f": l2 = {format_number(l2)} minus a bound on the contribution of the residuals")
-            if l2 > 0
-            else ""
-        )
-        return f"{text}, a lower bound that the objective proves{less}"
+    def curvature_floor_origin(self) -> str:
+        """A sentence that states how the lower bound on the curvature is proved."""
+        l2, floor = float(np.min(getattr(self.ask.ob, "l2", 0.0))), self.spectrum.curvature_floor
+        text = "The objective proves this lower bound"
+        if not l2 > 0:
+            return text
+        less = " minus a bound on the part of the Hessian that depends on the residuals"
+        return f"{text} as l2 = {format_number(l2)}{less if floor < l2 else ''}"
 
     @property
     def missing_hypothesis(self) -> str:
@@ -590,42 +711,45 @@ class Words(Formatter):
         if unknown and unknown != NOT_OFFERED_REASON:
             return unknown
         if not self.gradient.strict:
-            return (
-                "in float32 the rounding of the loss limits how near theta is to a critical point"
-            )
+            return "the rounding of the loss in float32 leaves theta too far from a critical point"
         theorem = self.certificate.theorem
         known = theorem.third_bound < np.inf
         if not (known or third_bound(self.ask.ob, self.ask.theta, 0.0) < np.inf):
-            return "no bound on the third derivative is available here"
-        return MISSING_HYPOTHESES[theorem.missing_hypothesis].format(h=format_number(theorem.h))
+            return "no bound on the third derivative of the loss is available"
+        missing = theorem.missing_hypothesis
+        # The text for "untried" is that of a saddle from two vectors.
+        if missing == "untried" and self.outcome.kind != "saddle":
+            missing = "" if self.spectrum.curvature_floor > 0 else "inverse"
+        return MISSING_HYPOTHESES[missing].format(h=format_number(theorem.h))
 
     @property
-    def limit_too_small(self) -> str:
-        """A clause that names the limit of the caller that ended the search."""
+    def limit_phrase(self) -> str:
+        """The limit of the caller that ended the search, with its value."""
         most, seconds = self.ask.max_products, self.ask.max_time
         late = seconds is not None and self.found.n_products < (most or np.inf)
-        short = f"max_time = {format_number(seconds or 0.0)} s is too short"
-        return short if late else f"max_products = {most} are too few"
+        return f"max_time = {format_number(seconds or 0.0)} s" if late else f"max_products = {most}"
 
     @property
     def allowed_risk_sentence(self) -> str:
-        """A clause that states the failure probability which would allow a verdict from these
+        """Sentences that state the failure probability which would allow a verdict from these
         products, or that more products are needed.
         """
         risk = self.spectrum.risk
         risk = max(_round_up_digits(risk), SUGGESTED_FAILURE_PROBABILITY) if risk < 1 else 1.0
         if not risk < 1:
             return (
-                "For a verdict with an error probability, more or more accurate products are needed"
+                "A verdict with an error probability needs more Hessian-vector products, or more "
+                "accurate ones"
             )
         return self.format(
-            f"The option failure_probability={risk:.2g} would allow a verdict about curvature "
-            "beyond {ask.curvature_tol} of the spectrum's width"
+            f"The option failure_probability={risk:.2g} would allow a verdict. This verdict would "
+            "still not exclude eigenvalues of the other sign with magnitudes below "
+            "{ask.curvature_tol} (lambda_max - lambda_min)"
         )
 
     @property
-    def complement_clause(self) -> str:
-        """A clause that states that most eigenvalues are equal because the range of H has few
+    def complement_sentences(self) -> str:
+        """Sentences that state that most eigenvalues are equal because the range of H has few
         dimensions, or "" if this is not so.
         """
         space = self.spectrum.range_space
@@ -634,20 +758,33 @@ class Words(Formatter):
         l2 = space.complement_eigenvalue
         value = f"l2 = {format_number(l2)}" if l2 else "0"
         return (
-            f"; {space.n_complement} of the eigenvalues are {value}, along directions that change "
-            f"no output on any row, and the others are those of a matrix of size {space.m}"
+            f". Of the {self.n} eigenvalues, {space.n_complement} are {value}, along directions "
+            f"that change no output on any sample. The others are those of a matrix of size "
+            f"{space.m}"
         )
 
 
 def reason_sentence(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> str:
-    """Return the sentence that states the reason of the verdict `outcome`."""
+    """Return the sentences that state the reason of the verdict `outcome`."""
+    # A proof that the loss decreases along a ray is valid at kinks too, and some rules have the
+    # sentence on kinks in the middle.
+    apart = outcome.rule is Reason.INFIMUM_AT_INFINITY or "{kinks_sentence}" in outcome.rule.value
+    kinks = ". {kinks_sentence}" * (found.n_kinks > 0 and not apart)
     return Words(ask, found, outcome).format(
-        f"{outcome.rule.value}{{complement_clause}}{{kinks_clause}}."
+        f"{outcome.rule.value}{{complement_sentences}}{kinks}."
     )
 
 
 def _plural(count: int) -> str:
     return "s" * (count != 1)
+
+
+def _this_side_of_kinks(n_kinks: int) -> str:
+    return f"this side of the kink{_plural(n_kinks)}"
+
+
+def _count_eigenvalues(count: int) -> str:
+    return f"{count} eigenvalue{_plural(count)}"
 
 
 def _round_up_digits(x: float) -> float:
@@ -664,44 +801,45 @@ def _format_radius(radius: float | None) -> str:
 
 
 def time_limit_clause(ask: ClassifyOptions, n_products: int, ended: bool) -> str:
-    """Return a clause, for the end of a sentence, that states what `max_time` prevented: the search
-    after `n_products` products if `ended` is True, otherwise the computation of all eigenvalues.
+    """Return a sentence, to be appended to a reason, that states what `max_time` prevented: the
+    search after `n_products` products if `ended` is True, otherwise the computation of all
+    eigenvalues.
     """
-    what = f"ended the search after {n_products} product{_plural(n_products)}"
-    what = what if ended else "left no time for all eigenvalues"
-    return f"; max_time = {format_number(ask.max_time or 0.0)} s {what}"
+    what = f"ended the search after {n_products} Hessian-vector product{_plural(n_products)}"
+    what = what if ended else "left no time to compute all eigenvalues"
+    return f". The limit max_time = {format_number(ask.max_time or 0.0)} s {what}"
 
 
 def newton_clause(distance: float, steps: int, at: Any) -> str:
-    """Return the clause that is appended to the reason if Newton's steps contract. It states the
-    number of steps, the distance covered and the kind of the verdict `at` on the point reached.
+    """Return the sentences that are appended to the reason if Newton's steps contract. They state
+    the number of steps, the distance covered and the kind of the verdict `at` on the point reached.
     """
     return (
-        f"; {steps} Newton step{_plural(steps)} {'leads' if steps == 1 else 'lead'} to "
-        f"{verdict_noun_phrase(at)} at a distance of {format_number(distance)} (attributes "
-        f"nearest_point, "
-        "nearest_verdict)"
+        f". From theta, {steps} Newton step{_plural(steps)} {'leads' if steps == 1 else 'lead'} to "
+        f"{verdict_noun_phrase(at)} at a distance of {format_number(distance)}. See the attributes "
+        "nearest_point and nearest_verdict"
     )
 
 
 PLATEAU_ADVICE = (
-    '; use fastcurv.minimize(ob, theta, method) with "trust-region" or "l-bfgs", whose steps grow '
-    "where the loss is flat"
+    '. Use fastcurv.minimize(ob, theta, method) with method "trust-region" or "l-bfgs", whose '
+    "steps grow where the loss is flat"
 )
 FAR_ADVICE = (
-    "; use fastcurv.minimize(ob, theta) to descend, or fastcurv.find_critical_point(ob, theta) to "
+    ". Use fastcurv.minimize(ob, theta) to descend, or fastcurv.find_critical_point(ob, theta) to "
     "find a critical point of any kind"
 )
 
 
-# Clauses added to the reason of a verdict "not_critical" if Newton's steps reach no critical point.
-# Each states the cause and the functions to call.
+# Sentences added to the reason of a verdict "not_critical" if Newton's steps reach no critical
+# point. Each states the cause and the functions to call.
 FAR_ADVICE_BY_CAUSE = {
-    "plateau": f"; Newton steps from theta do not converge{PLATEAU_ADVICE}",
-    "far": f"; Newton steps from theta do not converge{FAR_ADVICE}",
-    "missed": "; Newton steps from theta converge, but not to a point whose gradient is within its "
+    "plateau": f". Newton steps from theta do not converge{PLATEAU_ADVICE}",
+    "far": f". Newton steps from theta do not converge{FAR_ADVICE}",
+    "missed": ". Newton steps from theta converge, but not to a point whose gradient is within its "
     f"tolerance{FAR_ADVICE}",
-    "spent": f"; the budget ended before Newton steps converged{FAR_ADVICE}",
+    "spent": ". The limit of products or time was reached before Newton steps from theta converged"
+    f"{FAR_ADVICE}",
 }
 
 
@@ -722,7 +860,10 @@ def reword_for_run(point: CriticalPoint) -> CriticalPoint:
 
 
 def reason_without_calls(reason: str) -> str:
-    """Return the reason as a clause without its advice on functions to call, for a caller that has
-    just called one of them.
+    """Return the reason without its last full stop and without its advice on functions to call, for
+    a caller that has just called one of them.
     """
-    return reason.rstrip(".").replace(FAR_ADVICE, "").replace(PLATEAU_ADVICE, "")
+    reason = reason.rstrip(".")
+    for advice in (FAR_ADVICE, PLATEAU_ADVICE, KINK_ADVICE):
+        reason = reason.replace(advice, "")
+    return reason

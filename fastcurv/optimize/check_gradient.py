@@ -88,8 +88,8 @@ def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
     worst = int(np.argmax(np.where(tols > 0, errors / np.where(tols > 0, tols, 1.0), np.inf)))
     agrees = "agrees" if (errors <= tols).all() else "does not agree"
     return (
-        f"{what} {agrees} with differences of {of}: relative error {errors[worst]:.2g}, where "
-        f"{tols[worst]:.2g} may come from the differences."
+        f"{what} {agrees} with differences of {of}. The relative error is {errors[worst]:.2g}, "
+        f"where up to {tols[worst]:.2g} may come from the differences."
     )
 
 

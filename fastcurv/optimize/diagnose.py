@@ -358,15 +358,15 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         LOSS_UNFIT_CAUSE,
         _find_classes_as_numbers,
-        "the targets take {number} evenly spaced values, as class indices do, but {f.ob.loss} is "
-        "for regression",
+        "the targets take {number} evenly spaced values, as class indices do, but the loss "
+        "{f.ob.loss} is for regression",
         _class_loss_call,
         poor=False,
     ),
     Cause(
         LOSS_UNFIT_CAUSE,
         _find_numbers_as_labels,
-        "the targets take {number} different values, most of them between 0 and 1, but "
+        "the targets take {number} different values, most of them between 0 and 1, but the loss "
         "{f.ob.loss} is for the labels 0 and 1",
         _numeric_loss_call,
         poor=False,
@@ -382,40 +382,40 @@ CAUSES: tuple[Cause, ...] = (
             100 * f.class_number_r2,
             SUSPECTED,
         ),
-        "kernel regressions predict {number}% of the variance of the class indices of rows left "
-        "out if the indices are taken as numbers, and much less of the classes; {f.ob.loss} is "
-        "for classification",
+        "kernel regressions predict {number}% of the variance of the class indices, taken as "
+        "numbers, on held-out rows, and much less of the classes themselves. The targets may "
+        "therefore be numbers, but the loss {f.ob.loss} is for classes",
         _numeric_loss_call,
         poor=False,
     ),
     Cause(
         LOSS_UNFIT_CAUSE,
         _find_outliers,
-        "2% of the rows have {number}% of the squared deviations of the targets, so {f.ob.loss} "
-        "fits mostly these rows",
+        "2% of the rows have {number}% of the squared deviations of the targets from their median, "
+        "so the loss {f.ob.loss} is mostly that of these rows",
         _clipped_targets_call,
         poor=False,
     ),
     Cause(
         "labels shuffled",
         _find_shuffled_rows,
-        "kernel regressions predict little or nothing of the targets of rows left out: the "
-        "correlation of predictions and targets is {number} standard errors. The rows of X and y "
-        "may be in different orders, or the targets may vary too fast for this number of rows",
+        "kernel regressions predict little or nothing of the targets of held-out rows. Predictions "
+        "and targets correlate by {number} standard errors, where more than 4 are expected. X and "
+        "y may be in different orders, or the targets may vary too fast for this number of rows",
         lambda f: "fc.Objective(ob.model, X, y, ob.loss)  # rows of X and y in the same order",
         poor=False,
     ),
     Cause(
         "no minimum without l2",
         lambda f: _finding_or_none(f.has_no_minimum, f.loss, PROVED),
-        "the loss has no minimum: along a ray it decreases without end, from {number} here",
+        "the loss has no minimum. From {number} at theta, it decreases without end along a ray",
         partial(_train_call, l2=1e-4, l2_biases=True),
         poor=False,
     ),
     Cause(
         "one feature on a different scale",
         partial(_find_column_scale, alone=True),
-        "the root mean square of one column of X is {number} times the median of the others",
+        "the root mean square of one column of X is {number} times the median of other columns",
         _standardised_inputs_call,
         poor=False,
     ),
@@ -423,16 +423,16 @@ CAUSES: tuple[Cause, ...] = (
         "inputs unscaled",
         partial(_find_column_scale, alone=False),
         "the columns of X have root mean squares from {f.smallest_column_rms:.3g} to "
-        "{f.largest_column_rms:.3g} (all columns together: {number}), and their means are "
-        "{f.offset:.2g} times their standard deviations; `MLP.init` draws weights for means of 0 "
-        "and variances of 1",
+        "{f.largest_column_rms:.3g}, and {number} over all columns. Means are {f.offset:.2g} times "
+        "as large as standard deviations. The weights that `MLP.init` draws are for columns of "
+        "mean 0 and variance 1",
         _standardised_inputs_call,
         poor=False,
     ),
     Cause(
         "l2 too large",
         _find_large_l2,
-        "l2 = {number} is so large that weight decay, more than the data, determines the weights",
+        "l2 = {number} is so large that weight decay determines the weights more than the data do",
         SMALLER_L2_CALL,
     ),
     Cause(
@@ -443,8 +443,8 @@ CAUSES: tuple[Cause, ...] = (
             and f.relative_start_loss < 10,
             f.max_stable_rate,
         ),
-        "the run diverged; along the largest curvature measured, learning rates below {number} are "
-        "stable",
+        "the run diverged. Learning rates below {number} are stable in the direction of the "
+        "largest curvature measured",
     ),
     Cause(
         RATE_LARGE_CAUSE,
@@ -453,14 +453,14 @@ CAUSES: tuple[Cause, ...] = (
             (f.steps.rate or 0.0) / f.initial_weight_size,
         ),
         "each step moves every weight by about the learning rate, which is {number} times the "
-        "size of initial weights",
+        "typical size of an initial weight",
     ),
     Cause(
         RATE_LARGE_CAUSE,
         _find_large_rate,
-        "losses of the history rise or are not finite, and the learning rate is {number} times "
-        "{f.max_stable_rate:.3g}, the largest at which steps along the "
-        "largest curvature are stable",
+        "losses of the history rise or are not finite. The learning rate is {number} times "
+        "{f.max_stable_rate:.3g}, the largest rate that is stable in the direction of the largest "
+        "curvature",
     ),
     Cause(
         RATE_LARGE_CAUSE,
@@ -471,8 +471,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         RATE_LARGE_CAUSE,
         _find_rising_loss,
-        "the loss rose during the run, and its last value is {number} times the first; along the "
-        "largest curvature learning rates below {f.max_stable_rate:.3g} are stable",
+        "the loss rose during the run, and the last loss is {number} times the first. Rates below "
+        "{f.max_stable_rate:.3g} are stable in the direction of the largest curvature",
     ),
     Cause(
         "vanishing gradient with depth",
@@ -489,8 +489,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         SADDLE_CAUSE,
         _find_copied_units,
-        "{number}% of the units of a layer are copies of one another or have only weights of 0, "
-        "and gradient steps keep them so",
+        "{number}% of the units of a layer are copies of other units or have only zero weights. "
+        "Gradient steps do not break this symmetry",
     ),
     Cause(
         SADDLE_CAUSE,
@@ -509,14 +509,14 @@ CAUSES: tuple[Cause, ...] = (
             and all(layer.biases < 0.5 for layer in f.hidden_layers),
             1 / max(f.relative_weight_size, MIN_NORMAL),
         ),
-        "the weights are {number} times smaller than those that `MLP.init` draws, and the loss has "
-        "a saddle at weights of 0",
+        "the weights are {number} times smaller than those that `MLP.init` draws, so theta is near "
+        "the saddle at zero weights",
     ),
     Cause(
         WEIGHTS_SMALL_CAUSE,
         _find_small_start_weights,
-        "the first loss is that of the best constant outputs, up to a fraction of {number}, as "
-        "near the saddle at weights of 0, which training leaves slowly",
+        "the first loss differs from that of the best constant outputs by a fraction of {number}. "
+        "This indicates a start near the saddle at zero weights, which training leaves slowly",
     ),
     Cause(
         "initial weights too large",
@@ -526,24 +526,24 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "saturated units",
         _find_saturation,
-        "{number}% of the outputs of a layer are saturated, so they hardly depend on their input",
+        "{number}% of the outputs of a layer are saturated, so they hardly depend on its inputs",
     ),
     Cause(
         "dead relus",
         lambda f: _finding_or_none(f.dead_fraction >= 0.5, 100 * f.dead_fraction),
-        "{number}% of the units of a layer are inactive on every row, so the data contribute "
+        "{number}% of the units of a layer are inactive on every row of X, so the data contribute "
         "no gradient to their weights",
     ),
     Cause(
         "learning rate too small",
         _find_small_rate,
-        "the loss would still decrease with steps about {number} times as long",
+        "the loss would still decrease with a learning rate about {number} times as large",
     ),
     Cause(
         "targets unscaled",
         _find_unscaled_targets,
-        "the targets have a root mean square of {number}, but `MLP.init` draws weights for one "
-        "near 1",
+        "the targets have a root mean square of {number}, but the weights that `MLP.init` draws "
+        "are for targets with a root mean square near 1",
         _scaled_targets_call,
     ),
     Cause(
@@ -554,7 +554,7 @@ CAUSES: tuple[Cause, ...] = (
             SUSPECTED,
         ),
         "the noise in the gradient of a mini-batch of {f.steps.batch} rows exceeds the gradient "
-        "itself; in mini-batches of {number} rows it would be no larger",
+        "of all rows. In mini-batches of {number} rows, noise would be no larger than gradient",
     ),
     Cause(
         "too few units",
@@ -565,14 +565,14 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "too few units",
         _find_too_few_units,
-        "training has stopped, and the network leaves {number} times as much of the variance of "
-        "the targets unexplained as kernel regressions leave in rows left out",
+        "training has stopped. The network leaves {number} times as much of the variance of the "
+        "targets unexplained as kernel regressions do on held-out rows",
         _wider_network_call,
     ),
     Cause(
         "a simpler network does as well",
         _find_simpler_network,
-        "a linear or a shallower network reaches a loss of {number}",
+        "a linear or a shallower network reaches a loss of {number}, which is no higher",
         lambda f: _train_call(f, [f.ob.model.sizes[0], f.ob.model.sizes[-1]], "identity"),
     ),
 )
@@ -645,12 +645,12 @@ class Diagnosis:
             return f"{first.name.capitalize()}, {first.confidence}: {first.sentence}."
         if self.facts.is_good_fit:
             return (
-                "Healthy: the network explains the targets about as well as kernel regressions "
-                "predict rows left out, or better."
+                "Healthy: the network fits the targets about as well as kernel regressions predict "
+                "the targets of held-out rows, or better."
             )
         return (
-            "No cause of failure was found, but kernel regressions predict rows left out better "
-            "than the network fits its own rows. Continue with fastcurv.minimize(ob, theta)."
+            "No cause of failure was found, but kernel regressions predict held-out rows better "
+            "than the network fits its training rows. Continue with fastcurv.minimize(ob, theta)."
         )
 
     def __repr__(self) -> str:
@@ -659,7 +659,7 @@ class Diagnosis:
             + [
                 line
                 for i, a in enumerate(self.causes, 1)
-                for line in (f"  {i}. {a.name} ({a.confidence}): {a.sentence}", f"     {a.call}")
+                for line in (f"  {i}. {a.name} ({a.confidence}): {a.sentence}.", f"     {a.call}")
             ]
             + [f"  {name:<11} {value}" for name, value in self.evidence()]
         )
@@ -676,16 +676,16 @@ class Diagnosis:
         f, at = self.facts, self.verdict
         constant = format_number(f.constant_loss)
         explained = f"{f.explained_variance:.0%} of the targets' variance; kernel regressions "
-        explained += f"predict {f.attainable_variance:.0%} of it in rows left out"
+        explained += f"predict {f.attainable_variance:.0%} of it on held-out rows"
         rows = [
-            ("verdict", f"{at.kind.replace('_', ' ')}: {at.sentence}"),
+            ("verdict", at.sentence),
             ("loss", f"{format_number(f.loss)}; with the best constant outputs {constant}"),
             ("explained", explained),
         ]
         if f.steps.rate:
             known = not f.steps.has_scaled_steps and math.isfinite(f.max_stable_rate)
-            stable = f"; rates up to {format_number(f.max_stable_rate)} are stable along the "
-            stable += "largest curvature"
+            stable = f"; rates up to {format_number(f.max_stable_rate)} are stable in the "
+            stable += "direction of the largest curvature"
             named = f"{f.steps.method} with " if f.steps.method else ""
             rows.append(("rate", f"{named}{format_number(f.steps.rate)}{stable * known}"))
         # At a critical point the gradient consists of rounding errors.

@@ -231,8 +231,8 @@ def _escape(
         _escape_to_lowest(ob, theta, v, result, negative)
     else:
         result.message = (
-            f"No negative curvature was found with {H.count} products: the lowest Rayleigh "
-            f"quotient is {curvature:.3g}, with rounding of the order of "
+            f"No negative curvature was found with {H.count} Hessian-vector products: the lowest "
+            f"curvature found is {curvature:.3g}, with a rounding error of about "
             f"{max(rounding, error):.1g}."
         )
     result.n_products = H.count
@@ -258,7 +258,7 @@ def _escape_to_lowest(
     gain, explained = f0 - f, 0.0
     if not negative and hasattr(ob, "gradient"):
         explained = abs(t * float(checked_gradient(ob.gradient(theta), theta.size) @ v))
-    curved = f"the curvature along it is {result.curvature:.3g}"
+    curved = f"The curvature along this line is {result.curvature:.3g}"
     if gain > value_rounding_error(f0, theta.dtype) + explained:
         result.update(x=theta + kind(t) * v, fun=f, step=t, success=True)
         result.message = (
@@ -267,11 +267,11 @@ def _escape_to_lowest(
         )
     elif gain > 0 and not negative:
         result.message = (
-            f"The loss falls by {gain:.3g} on the line, no more than slope and rounding explain; "
-            f"{curved}, not proved negative."
+            f"Along the direction the loss falls by {gain:.3g}, which the slope and rounding "
+            f"explain. {curved}, which is not proved to be negative."
         )
     else:
         result.message = (
-            "No value lower by more than rounding was found on the line, in either direction; "
-            f"{curved}."
+            "No point with a loss lower by more than rounding was found along the direction or its "
+            f"opposite. {curved}."
         )

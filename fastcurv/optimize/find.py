@@ -627,7 +627,8 @@ def _follow_near_indices(walk: FinderState) -> None:
         why = "the budget ended" if walk.status == 1 else "all tries ended"
         walk.stop(
             min(walk.status, 2),
-            f"{why} before a critical point was found; smallest ||g|| {walk.gradient_norm:.3g}",
+            f"{why} before a critical point was found. The smallest ||g|| found is "
+            f"{walk.gradient_norm:.3g}",
         )
 
 
@@ -706,8 +707,8 @@ def _follow_modes(walk: FinderState, index: int) -> bool:
     walk.stop(
         1 if spent else 2,
         (
-            f"{why} before a point of index {index} was found; smallest ||g|| "
-            f"{walk.gradient_norm:.3g}"
+            f"{why} before a point with {index} negative eigenvalues (index {index}) was found. "
+            f"The smallest ||g|| found is {walk.gradient_norm:.3g}"
         ),
     )
     return False
@@ -727,7 +728,7 @@ def _check_index_reached(walk: FinderState, index: int) -> None:
         walk.stop(
             2,
             f"the search ended at a critical point with {found} negative eigenvalues instead of "
-            f"{index}, zeros of symmetries not counted",
+            f"{index}. Zero eigenvalues of symmetries are not counted",
         )
 
 
@@ -774,9 +775,8 @@ def _run_newton(walk: FinderState) -> None:
         if flat <= FLAT_GRADIENT_RATIO and np.isfinite(norm):
             return walk.stop(
                 3,
-                f"a plateau, not a critical point: ||g|| = "
-                f"{walk.gradient_norm:.3g}, and ||Hg|| is only "
-                f"{flat:.1e} times ||H|| ||g||",
+                f"a plateau, not a critical point: ||g|| = {walk.gradient_norm:.3g}, and the "
+                f"curvature along g is small, since ||Hg|| = {flat:.1e} ||H|| ||g||",
             )
         slow = (
             len(walk.history) > N_STALL_STEPS
@@ -793,8 +793,8 @@ def _run_newton(walk: FinderState) -> None:
                 return walk.stop_converged()
             return walk.stop(
                 2,
-                f"no step decreased ||g|| = {walk.gradient_norm:.3g}; theta is the point before "
-                "the last line search",
+                f"no step decreased ||g|| = {walk.gradient_norm:.3g}. The returned point is that "
+                "before the last line search",
             )
         paying = paying and walk.gradient_norm <= 0.7 * before if done else paying
 

@@ -667,7 +667,7 @@ class Finisher:
         best, off = call_certificate(ob, "precise_value", here, default=(f, np.inf))
         above = (best + off if off < np.inf else f) - c
         close = f"is within {above:.1g} of" if above > 0 else "equals"
-        why = f"; the loss {close} its lower bound {c:g}"
+        why = f". The loss {close} its lower bound {c:g}"
         return at.end_here("critical", True, at.sentence + why) if above <= slack else None
 
     def _end_at_infinity(self, at: StationaryPoint) -> RunOutcome | None:
@@ -783,10 +783,10 @@ class Finisher:
         if at.report.kind == "degenerate":
             why = " along null vectors or from points nearby"
         elif self._searches_lower_points(at) and at.report.nearest_verdict is None:
-            why = ", and Newton steps do not converge to a point nearby"
+            why = ""
         else:
             return None
-        return at.end_here("degenerate", False, f"{at.sentence}; no lower point was found{why}")
+        return at.end_here("degenerate", False, f"{at.sentence}. No lower point was found{why}")
 
     # --- helpers of the strategies
 
@@ -804,8 +804,8 @@ class Finisher:
                 return there.end_here("critical", True)
         kind = None if there.report is None else there.report.kind
         sentence = (
-            f"the run converged at a loss of {f:.9g}, and a search from there found x, with a loss "
-            f"of {lowest:.9g}"
+            f"the run converged at a loss of {f:.9g}. A search from there found the returned "
+            f"point, with a lower loss of {lowest:.9g}"
         )
         return RunOutcome(theta, "degenerate", kind, False, sentence, there.report)
 
@@ -841,8 +841,8 @@ class Finisher:
 
 
 AT_INFINITY_MESSAGE = (
-    "the infimum appears to be at infinity (not proved): along a ray from here neither the loss "
-    "nor its gradient increases at any of forty doublings of the distance"
+    "the infimum appears to be at infinity (not proved): along a ray from the returned point, "
+    "neither the loss nor the gradient norm increased in 40 doublings of the distance"
 )
 
 Strategy = Callable[[Finisher, StationaryPoint], RunOutcome | None]

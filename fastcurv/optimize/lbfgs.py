@@ -101,9 +101,9 @@ class LBFGS(Method):
             self._start_engine()
             moved = self._step_in_python()
         self.taken += 1
-        return (
-            None if moved or run.cut else "the line search found no lower value along the gradient"
-        )
+        if moved or run.cut:
+            return None
+        return "the line search found no lower loss along the negative gradient"
 
     def _step_in_python(self) -> bool:
         """Take one step, with values and gradients from calls of the objective. Return False if the

@@ -55,8 +55,8 @@ EXTRA_STEP_TOL = 1e-4
 # or since the last restart of the method
 MIN_RELATIVE_DECREASE = 1e-8
 NO_PROGRESS_MESSAGE = (
-    f"slow progress: in {MAX_IDLE_ITERATIONS} iterations the loss did not decrease by "
-    f"{MIN_RELATIVE_DECREASE:.0e} of its value, nor the gradient norm by half"
+    f"slow progress: in {MAX_IDLE_ITERATIONS} iterations neither did the loss decrease by a "
+    f"fraction {MIN_RELATIVE_DECREASE:.0e} of its value, nor the gradient norm by half"
 )
 
 
@@ -226,7 +226,8 @@ class MinimizeLoop:
             except NotConvexError:
                 self.sentence = (
                     "the Gauss-Newton matrix has negative curvature at the next point, since the "
-                    'loss is concave in the outputs of some rows. Use "newton-cg" or "trust-region"'
+                    "loss is concave in the outputs of some samples. Use the method "
+                    '"newton-cg" or "trust-region"'
                 )
             stayed = before is run.theta and run.iteration == begun
             if self.sentence is not None and stayed:
@@ -488,7 +489,7 @@ class MinimizeLoop:
         return run.theta, run.f, run.gnorm
 
     def _describe_jump(self) -> str | None:
-        """Return a clause that describes a jump of the gradient next to the last point, or None if
+        """Return sentences that describe a jump of the gradient next to the last point, or None if
         there is no jump.
 
         The change of a smooth function's gradient shrinks in proportion to the step. A jump is
@@ -505,9 +506,9 @@ class MinimizeLoop:
         if not (close > 0.1 * further and close > 1e-3 * run.gnorm):
             return None
         return (
-            f"the gradient changes by {close / run.gnorm:.2g} times its norm over a distance of "
-            f"{norm(step):.1g}, as at a kink such as that of relu at 0; at a kink the Hessian "
-            "describes one side only"
+            f"Over a distance of {norm(step):.1g} the gradient changes by "
+            f"{close / run.gnorm:.2g} times its norm, as at a kink such as that of relu at 0. At a "
+            "kink the Hessian describes the loss on one side only"
         )
 
     def _move_onto_kinks(self) -> None:
@@ -528,7 +529,7 @@ class MinimizeLoop:
             self.outcome, self.why, self.sentence = held, held.stopped, None
         elif stalled:
             jump = self._describe_jump()
-            self.sentence = f"{self.sentence}; {jump}" if jump else self.sentence
+            self.sentence = f"{self.sentence}. {jump}" if jump else self.sentence
             self.jumps = bool(jump)
 
     def _finish_run(self) -> MinimizeResult:
@@ -579,11 +580,14 @@ class MinimizeLoop:
             sentence, report = outcome.sentence, outcome.report
         elif gnorm <= run.wanted:
             asked = "requested" if self.ending is None else "reached"
-            sentence = f"the gradient has norm {gnorm:.3g}; no verdict was {asked}"
+            sentence = f"the gradient norm is {gnorm:.3g}. No verdict was {asked}"
         else:
             # The point may be a minimum at active kinks, where no gradient is small.
             kind = "undecided" if self.jumps else "not_critical"
-            sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {run.wanted:.3g}"
+            sentence = (
+                f"at the returned point the gradient norm is {gnorm:.3g}, above gradient_tol = "
+                f"{run.wanted:.3g}"
+            )
         success = success or self._is_at_rounding(gnorm)
         known = (x is run.theta or equal_vectors(x, run.theta)) and not run.stale
         if outcome is not None and not known:
@@ -591,7 +595,8 @@ class MinimizeLoop:
         success = success or fun <= run.fun_target
         jac = run.g if known else run.value_and_gradient(x)[1]
         ending = self.sentence or ENDING_MESSAGES.get(self.why or "")
-        message = f"{ending}; {sentence[0].lower()}{sentence[1:]}" if ending else sentence
+        sentence = f"{sentence[0].upper()}{sentence[1:]}"
+        message = f"{ending}. {sentence}" if ending else sentence
         message = message.rstrip(".")
         if report is None and self.ending is not None and hasattr(run.ob, "hessian"):
             message += NO_VERDICT_CLAUSE

@@ -364,9 +364,9 @@ def _name_saddle(ob: Any, result: MinimizeResult, verdict: bool) -> MinimizeResu
             low = _proved_saddle(ob, result.x)
             if low is not None:
                 result.kind = "saddle"
-                known = result.message.partition("no verdict")[0]
+                known = result.message.partition("No verdict")[0]
                 result.message = (
-                    f"{known}this is a proved saddle; the lowest eigenvalue is {low:.3g}."
+                    f"{known}This point is a proved saddle, whose lowest eigenvalue is {low:.3g}."
                 )
     return result
 

@@ -157,7 +157,10 @@ class _KrylovMethod(Method):
             )
             whole = True
         except NotFiniteError:
-            sentence = "products with the curvature overflow; inputs, targets or weights are large"
+            sentence = (
+                "products with the curvature matrix overflow. Use a smaller theta0, or scale "
+                "inputs and targets"
+            )
             whole = True
         finally:
             # After Ctrl-C, all steps taken so far are complete.
@@ -371,7 +374,8 @@ class NewtonCG(Method):
             down = run.g * run.theta.dtype.type(-1.0 / max(self.bound, 1e-300))
             if self._backtrack(down) is None:
                 return (
-                    "the line search found no lower value, along the Newton-CG step or the gradient"
+                    "the line search found no lower loss, neither along the Newton-CG step nor "
+                    "along the negative gradient"
                 )
         run.accept_spare()
         return None

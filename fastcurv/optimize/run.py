@@ -118,7 +118,7 @@ ENDING_MESSAGES = {
     "max_products": "stopped at the limit of Hessian products, max_products",
     "callback": "stopped by the callback",
     "target": "the loss reached fun_target",
-    "diverged": "diverged: the loss or its gradient is no longer finite",
+    "diverged": "diverged: in the last step the loss or its gradient was not finite",
     "interrupted": "interrupted from the keyboard",
     "unbounded": "the loss appears to be unbounded below (not proved)",
 }

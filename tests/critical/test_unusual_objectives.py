@@ -735,8 +735,8 @@ def reason_for(because, near=NEAR_CRITICAL, **seen):
 
 
 def test_rare_reasons_are_worded_correctly():
-    assert "H was measured to be zero" in reason_for(Reason.ZERO_HESSIAN)
-    assert "are smaller than the error of the products" in reason_for(Reason.BELOW_PRODUCT_ERROR)
+    assert "products with the Hessian H are zero" in reason_for(Reason.ZERO_HESSIAN)
+    assert "smaller than the error of the products" in reason_for(Reason.BELOW_PRODUCT_ERROR)
     over = replace(NEAR_CRITICAL, gradient_norm=0.0, gradient_tol=0.0)
     assert (
         reason_for(Reason.GRADIENT_ABOVE_TOL, over)
@@ -744,7 +744,8 @@ def test_rare_reasons_are_worded_correctly():
     )
     loose = reason_for(Reason.UNEXPLAINED_ZERO, risk=1e-3)
     assert (
-        "an eigenvalue is zero within 1e-07" in loose and "probability at least 1 - 0.001" in loose
+        "eigenvalue is zero within the error 1e-07" in loose
+        and "probability at least 1 - 0.001" in loose
     )
 
 

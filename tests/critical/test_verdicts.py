@@ -354,7 +354,7 @@ def test_without_products_to_check_stable_signs_a_point_is_undecided(small_net):
     ob, (rest, *_) = small_net
     said = fc.classify(Counted(ob), rest, max_products=ob.n_params)
     assert said.kind == "undecided" and not said.certified
-    assert f"max_products = {ob.n_params} are too few" in said.reason
+    assert f"max_products = {ob.n_params} is too small" in said.reason
     assert fc.classify(Counted(ob), rest).kind == "minimum"
 
 
@@ -374,7 +374,7 @@ def test_following_the_advice_on_a_plateau_lowers_the_loss(seed):
     ob = fc.Objective(model, X, y, loss="binary_cross_entropy")
     said = fc.classify(ob, theta)
     assert said.plateau and "another start" not in said.reason
-    assert "use fastcurv.minimize(ob, theta, method)" in said.reason
+    assert "Use fastcurv.minimize(ob, theta, method)" in said.reason
     for options in ({}, {"method": "trust-region"}, {"method": "l-bfgs"}):
         found = fc.minimize(ob, theta, max_iter=300, seed=0, verdict=False, **options)
         assert found.fun < 0.5 * ob.value(theta)

@@ -179,7 +179,7 @@ def test_a_positive_curvature_floor_certifies_a_minimum():
             report = classify(compiled(case.objective), case.theta, dense_below=0)
             assert report.kind == "minimum" and report.certified and report.failure_probability == 0
             assert (
-                "a lower bound that the objective proves" in report.reason
+                "The objective proves this lower bound" in report.reason
                 and report.n_negative_bounds == (0, 0)
             )
 

@@ -463,7 +463,7 @@ def made_of_data(rng):
     yield "l2 = {number}", *trained_on(X, y, l2=10.0), None, 10
     yield "the targets have a root mean", *trained_on(X, 50 * y), None, 50 * np.sqrt((y**2).mean())
     thin, at = trained_on(X, np.sin(4 * X[:, 0]), sizes=(2, 1, 1))
-    yield "training has stopped, and", thin, fc.minimize(thin, at, seed=0).x, None, (1.5, np.inf)
+    yield "training has stopped. The", thin, fc.minimize(thin, at, seed=0).x, None, (1.5, np.inf)
 
 
 def made_of_steps(rng):
@@ -506,7 +506,7 @@ def made_of_steps(rng):
     yield "the weights are {number} times smaller", ob, 0.01 * start, None, 100 / squeezed(m, start)
     flat = ob.y.var()
     left = {"loss": [1.001 * flat] * 5 + [0.5 * flat], "gradient_norm": [1e-3] * 5 + [1.0]}
-    yield "the first loss is", ob, fresh, left, 1e-3
+    yield "the first loss differs", ob, fresh, left, 1e-3
     yield "the weights are {number} times as large", ob, 20 * start, None, 20 * squeezed(m, start)
     pressed, at = trained_on(X, y, phi="sigmoid")
     pressed.model.unflatten(at)[0][1][:] = 25.0
@@ -515,7 +515,7 @@ def made_of_steps(rng):
     dead.model.unflatten(at)[0][1][:9] = -50.0
     yield "{number}% of the units of a layer are inactive", dead, at, None, 75
     slow = {"loss": [1.0, 0.99], "method": "sgd", "learning_rate": 1e-6}
-    yield "the loss would still decrease with steps about", ob, start, slow, 1e6 / top
+    yield "the loss would still decrease with a", ob, start, slow, 1e6 / top
     noisy = {"loss": [1.0, 0.5, 0.5, 0.5], "batch_size": 1, "method": "sgd", "learning_rate": 0.1}
     yield (
         "the noise in the gradient",

@@ -45,26 +45,26 @@ def interrupt(_):
 # ending: (function that returns the objective, options, success, beginning of the message)
 ENDINGS = {
     "critical": (lambda: sine(l2=1e-2), {}, True, "Minimum"),
-    "max_iter": (sine, {"max_iter": 2}, False, "Stopped at the limit of iterations, max_iter;"),
-    "max_time": (sine, {"max_time": 1e-9}, False, "Stopped at the limit of time, max_time;"),
+    "max_iter": (sine, {"max_iter": 2}, False, "Stopped at the limit of iterations, max_iter. At"),
+    "max_time": (sine, {"max_time": 1e-9}, False, "Stopped at the limit of time, max_time. At"),
     "max_products": (
-        sine, {"max_products": 3}, False, "Stopped at the limit of Hessian products, max_products;",
+        sine, {"max_products": 3}, False, "Stopped at the limit of Hessian products, max_products.",
     ),
-    "callback": (sine, {"callback": lambda _: True}, False, "Stopped by the callback;"),
+    "callback": (sine, {"callback": lambda _: True}, False, "Stopped by the callback. At"),
     "patience": (
         sine, {"method": "sgd", "learning_rate": 0.5, "patience": 2}, False,
-        "The loss has not decreased in the last 2 records of the history (patience = 2);",
+        "The loss has not decreased in the last 2 records of the history (patience = 2). At",
     ),
     "diverged": (
         sine, {"method": "sgd", "learning_rate": 1e6}, False,
-        "Diverged: the loss or its gradient is no longer finite;",
+        "Diverged: in the last step the loss or its gradient was not finite. At",
     ),
-    "interrupted": (sine, {"callback": interrupt}, False, "Interrupted from the keyboard;"),
+    "interrupted": (sine, {"callback": interrupt}, False, "Interrupted from the keyboard. At"),
     "infinity": (decay, {}, False, "The infimum appears to be at infinity (not proved): "),
     "unbounded": (
-        cube, {"theta0": [-1.0]}, False, "The loss appears to be unbounded below (not proved);",
+        cube, {"theta0": [-1.0]}, False, "The loss appears to be unbounded below (not proved). At",
     ),
-    "target": (sine, {"fun_target": 0.1}, True, "The loss reached fun_target;"),
+    "target": (sine, {"fun_target": 0.1}, True, "The loss reached fun_target. At"),
     "slow": (sine, {}, False, "Slow progress: the loss decreased only from "),
 }  # fmt: skip
 

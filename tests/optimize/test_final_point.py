@@ -138,7 +138,7 @@ def test_degenerate_minimum_without_loss_bound_is_not_a_success():
     found = fc.minimize(ob, np.ones(2), seed=0)
     assert not found.success and found.fun < 1e-18
     if found.stopped == "degenerate":
-        assert "no lower point was found" in found.message and found.status == 9
+        assert "No lower point was found" in found.message and found.status == 9
     else:  # rounding in LAPACK decides whether the run converges or its steps vanish first
         assert found.stopped in ("stalled", "slow") and "certify" in found.message
     ob.loss_lower_bound = 0.0
@@ -146,7 +146,7 @@ def test_degenerate_minimum_without_loss_bound_is_not_a_success():
     assert (
         found.success
         and found.kind == "degenerate"
-        and "the loss equals its lower bound 0" in found.message
+        and "The loss equals its lower bound 0" in found.message
     )
 
 
@@ -317,7 +317,7 @@ def test_unpenalised_biases_with_one_sided_labels_have_no_critical_point(loss, l
         values = [ob.value(theta + t * ray) for t in (0, 1, 2, 4, 8, 16)]
         assert np.all(np.diff(values) < 0) and ob.gradient(theta) @ ray < 0
         said = fc.classify(ob, theta)
-        assert said.kind == "not_critical" and "No point is critical" in said.reason
+        assert said.kind == "not_critical" and "no point is critical" in said.reason
     found = fc.minimize(ob, model.init(seed=0), max_iter=100, seed=0)
     assert not found.success and found.stopped not in ("critical", "degenerate")
     walked = fc.find_critical_point(ob, model.init(seed=0), max_iter=100)
@@ -480,9 +480,9 @@ def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
 @pytest.mark.parametrize(
     "method, words",
     [
-        ("newton-cg", "no lower value, along the Newton-CG step or the gradient"),
+        ("newton-cg", "no lower loss, neither along the Newton-CG step"),
         ("trust-region", "as short as rounding without lowering the loss"),
-        ("l-bfgs", "no lower value along the gradient"),
+        ("l-bfgs", "no lower loss along the negative gradient"),
         ("newton-mr", "no smaller gradient along the Newton-MR step"),
     ],
 )

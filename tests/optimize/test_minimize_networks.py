@@ -276,7 +276,7 @@ def test_the_message_names_a_budget_that_ends_before_a_critical_point():
     assert found.kind == "not_critical" and not found.success
     assert found.stopped == "max_iter" and found.status == 1 and found.nit == 40
     assert found.message.startswith(
-        "Stopped at the limit of iterations, max_iter; not critical: ||g|| = "
+        "Stopped at the limit of iterations, max_iter. Not critical: ||g|| = "
     )
     assert "fastcurv.minimize" not in found.message
 

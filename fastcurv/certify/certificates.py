@@ -232,8 +232,9 @@ class Certificates(ReadOnlyMixin):
 
     def relu_rows(self) -> ReluRows | None:
         """Return the `ReluRows` from which minima at active kinks are computed and proved. Return
-        None unless all hidden units are relu or leaky_relu and the network is a plain stack of
-        layers. See `fastcurv.certify.kinks`.
+        None unless all hidden units are relu or leaky_relu, the network is a plain stack of
+        layers, and the loss is squared error or (binary) cross entropy. See
+        `fastcurv.certify.kinks`.
         """
         return ReluRows(self.objective) if is_relu_stack(self.objective) else None
 

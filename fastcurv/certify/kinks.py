@@ -247,7 +247,8 @@ class ReluRows:
 
 def is_relu_stack(ob: Any) -> bool:
     """Return True if the network of an objective has hidden layers, all of relu or leaky_relu
-    units, and no skip connections or batch normalisation, and if the loss is built in.
+    units, and no skip connections or batch normalisation, and if the loss is ``mse``,
+    ``cross_entropy`` or ``binary_cross_entropy``.
     """
     model = ob.model
     plain = not is_batch_normalised(model) and not getattr(model, "residual", False)

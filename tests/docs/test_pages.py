@@ -36,6 +36,18 @@ N_PAGE_PROCESSES = 8  # number of processes among which the pages are divided
 PRINTED = re.compile(r"```python\n((?:(?!```).)*)```\n\n```\n(.*?)```", re.DOTALL)
 
 
+def without_radius(text):
+    """Return a text without the radii of its proofs, which depend on the kernels."""
+    return re.sub(r"within 1e-1\d of theta", "near theta", text)
+
+
+class OutputChecker(doctest.OutputChecker):
+    """A comparison of outputs that ignores the radii of proofs."""
+
+    def check_output(self, want, got, optionflags):
+        return super().check_output(without_radius(want), without_radius(got), optionflags)
+
+
 def blocks(page):
     return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
 
@@ -99,7 +111,8 @@ def test_interactive_sessions_on_pages_print_their_shown_output(page):
     sessions = re.findall(r"^```pycon\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     test = doctest.DocTestParser().get_doctest("".join(sessions), {}, page.stem, None, 0)
     said = []
-    doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test, out=said.append)
+    runner = doctest.DocTestRunner(OutputChecker(), optionflags=doctest.NORMALIZE_WHITESPACE)
+    runner.run(test, out=said.append)
     assert not said, "".join(said)
 
 
@@ -257,7 +270,7 @@ def test_code_on_the_pages_runs(first, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     for output in shown:
-        assert output in run.stdout
+        assert without_radius(output) in without_radius(run.stdout)
 
 
 def test_files_and_tests_named_in_tests_readme_exist():
@@ -290,7 +303,7 @@ def test_the_readmes_examples_print_their_shown_output(code, output):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(code, {})
-    assert printed.getvalue() == output
+    assert without_radius(printed.getvalue()) == without_radius(output)
     assert re.search("Proved (minimum|saddle): ", output)
 
 

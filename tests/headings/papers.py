@@ -325,7 +325,8 @@ def found_of_outliers(d):
     )
     return (
         f"with relu only: in the median the largest eigenvalue is {relu[0]:.1f} times the tenth "
-        f"without it and {relu[1]:.1f} times with it; with tanh {tanh[0]:.1f} and {tanh[1]:.1f}"
+        f"largest without it and {relu[1]:.1f} times with it; with tanh {tanh[0]:.1f} and "
+        f"{tanh[1]:.1f}"
     )
 
 

@@ -24,8 +24,8 @@ INF = float("inf")
 UNTRIED_CONTRACTION = KantorovichOutcome(False, INF, INF, INF, INF, INF, "untried")
 
 _THEOREM_TEMPLATE = (
-    "The proof is by the Newton-Kantorovich theorem, which needs h < 1/2, and here h = "
-    "{certificate.theorem.h}"
+    "The proof is by the Newton-Kantorovich theorem with h = {certificate.theorem.h}, where h < "
+    "1/2 is needed"
 )
 _SMALLEST_TEMPLATE = (
     "{smallest_magnitude_subject} {spectrum.smallest_magnitude}, with an error below "
@@ -64,8 +64,8 @@ class Reason(Enum):
     )
     INTERPOLATION = (
         "Minimum: a global minimum of loss 0 is proved to lie {critical_point_place}. There "
-        "{residuals_subject} 0. The proof is by the Newton-Kantorovich theorem for the residuals, "
-        "which needs h < 1/2, and here h = {certificate.interpolation.h}{zero_loss_family_sentence}"
+        "{residuals_subject} 0. The proof is by the Newton-Kantorovich theorem for the residuals "
+        "with h = {certificate.interpolation.h}, where h < 1/2 is needed{zero_loss_family_sentence}"
     )
     KANTOROVICH = (
         "{kind}: a critical point is proved to lie {critical_point_place}. There "

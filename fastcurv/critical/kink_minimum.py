@@ -93,7 +93,7 @@ class _KinkMinimum:
         return (
             f"Minimum{at}{f', with {units}' if units else ''}: {kind or 'a strict local minimum'} "
             f"is proved within {self.radius:.2g} of theta{there}{grown}. The proof is by the "
-            f"Newton-Kantorovich theorem, which needs h < 1/2, and here h = {self.kantorovich:.1e}"
+            f"Newton-Kantorovich theorem with h = {self.kantorovich:.1e}, where h < 1/2 is needed"
         )
 
 
@@ -185,7 +185,7 @@ def _check_hypotheses(
     if not theorem.holds:
         return _kink_certificate(
             phi,
-            f"the Newton-Kantorovich theorem needs h < 1/2, and here h = {h:.2g}",
+            f"h = {h:.2g}, where the Newton-Kantorovich theorem needs h < 1/2",
             h=h,
             least=least,
         )

@@ -400,7 +400,7 @@ MISSING_HYPOTHESES = {
     "inverse": "an eigenvalue may be 0 within its error",
     "step": "no bound on the length of the Newton step is known",
     "third": "no bound on the third derivative of the loss around theta is known",
-    "h": "the Newton-Kantorovich theorem needs h < 1/2, and here h = {h}. The number h is the "
+    "h": "h = {h}, where the Newton-Kantorovich theorem needs h < 1/2. The number h is the "
     "product of bounds on the inverse Hessian, the Newton step and the third derivative",
     "orbit": "the symmetry directions are not proved to stay linearly independent near theta",
 }

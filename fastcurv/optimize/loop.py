@@ -55,8 +55,8 @@ EXTRA_STEP_TOL = 1e-4
 # or since the last restart of the method
 MIN_RELATIVE_DECREASE = 1e-8
 NO_PROGRESS_MESSAGE = (
-    f"slow progress: in {MAX_IDLE_ITERATIONS} iterations neither did the loss decrease by a "
-    f"fraction {MIN_RELATIVE_DECREASE:.0e} of its value, nor the gradient norm by half"
+    f"slow progress: in {MAX_IDLE_ITERATIONS} iterations the loss did not decrease by a fraction "
+    f"{MIN_RELATIVE_DECREASE:.0e} of its value, and the gradient norm was not halved"
 )
 
 

@@ -115,7 +115,7 @@ STATUS_CODES = {
 ENDING_MESSAGES = {
     "max_iter": "stopped at the limit of iterations, max_iter",
     "max_time": "stopped at the limit of time, max_time",
-    "max_products": "stopped at the limit of Hessian products, max_products",
+    "max_products": "stopped at the limit of Hessian-vector products, max_products",
     "callback": "stopped by the callback",
     "target": "the loss reached fun_target",
     "diverged": "diverged: in the last step the loss or its gradient was not finite",

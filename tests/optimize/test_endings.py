@@ -48,7 +48,8 @@ ENDINGS = {
     "max_iter": (sine, {"max_iter": 2}, False, "Stopped at the limit of iterations, max_iter. At"),
     "max_time": (sine, {"max_time": 1e-9}, False, "Stopped at the limit of time, max_time. At"),
     "max_products": (
-        sine, {"max_products": 3}, False, "Stopped at the limit of Hessian products, max_products.",
+        sine, {"max_products": 3}, False,
+        "Stopped at the limit of Hessian-vector products, max_products. At",
     ),
     "callback": (sine, {"callback": lambda _: True}, False, "Stopped by the callback. At"),
     "patience": (

@@ -490,7 +490,7 @@ class Words(Formatter):
         symmetry_explanation = (
             f"Symmetry explains {some}" if n else f"No known symmetry explains {these}"
         )
-        few = f"Of these eigenvalues, {s.n_unstable_signs}" if zero > 1 else "This eigenvalue"
+        few = f"Of these zeros, {s.n_unstable_signs}" if zero > 1 else "This eigenvalue"
         between = "may change sign between theta and the nearby critical point"
         unstable_signs_sentence = f"{few} {between}"
         count = s.n_negative or 0
@@ -769,7 +769,7 @@ def reason_sentence(ask: ClassifyOptions, found: Evidence, outcome: Decision) ->
     # A proof that the loss decreases along a ray is valid at kinks too, and some rules have the
     # sentence on kinks in the middle.
     apart = outcome.rule is Reason.INFIMUM_AT_INFINITY or "{kinks_sentence}" in outcome.rule.value
-    kinks = ". {kinks_sentence}" * (found.n_kinks > 0 and not apart)
+    kinks = ". {kinks_sentence}" * (found.n_kinks > 0 and not apart and not outcome.certified)
     return Words(ask, found, outcome).format(
         f"{outcome.rule.value}{{complement_sentences}}{kinks}."
     )

@@ -383,8 +383,8 @@ CAUSES: tuple[Cause, ...] = (
             SUSPECTED,
         ),
         "kernel regressions predict {number}% of the variance of the class indices, taken as "
-        "numbers, on held-out rows, and much less of the classes themselves. The targets may "
-        "therefore be numbers, but the loss {f.ob.loss} is for classes",
+        "numbers, on held-out rows. Of the classes themselves they predict much less. The targets "
+        "may therefore be numbers, but the loss {f.ob.loss} is for classes",
         _numeric_loss_call,
         poor=False,
     ),

@@ -125,7 +125,7 @@ def calls_without(workload, dtype, name):
 
 def disable_only(name):
     """Disable one layout or shortcut, and enable the others; None enables all."""
-    _engine.force_transposed(0 if name == "across" else -1)
+    _engine.force_transposed_layout(0 if name == "across" else -1)
     _engine.force_packed_pairs(0 if name == "folds" else -1)
     _engine.disable_kernels(**WITHOUT.get(name, {}))
 

@@ -37,7 +37,7 @@ SECOND_ORDER = {
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 BATCH_SIZES = (32, 128, 512, None)
 GRADIENT_TOL = 1e-6
-MAX_ITERATIONS = 10**9  # never reached: runs end by their time limit
+MAX_TRAINING_ITERATIONS = 10**9  # never reached: runs end by their time limit
 
 
 def digits_objective(args):
@@ -79,7 +79,7 @@ def train(ob, contender, seed, seconds):
         method,
         seed=seed,
         max_time=seconds,
-        max_iter=MAX_ITERATIONS,
+        max_iter=MAX_TRAINING_ITERATIONS,
         gradient_tol=GRADIENT_TOL,
         verdict=False,
         **options,

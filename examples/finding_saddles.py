@@ -28,7 +28,7 @@ from common import Outcome, binomial_interval, command_line, digits, pick, save,
 import fastcurv as fc
 from fastcurv import plots
 from fastcurv.common.optional import optional_import
-from fastcurv.optimize.sample import CriticalSample, SampledPoint, why_trivial
+from fastcurv.optimize.sample import CriticalPointSample, SampledPoint, trivial_point_reason
 
 REQUESTED_INDICES = (0, 1, 0, 2, 0, 3)
 # data, hidden widths, l2: from 31 to 257 parameters
@@ -82,7 +82,9 @@ def experiment(scale):
             ends = search_all(ob, way, n_tries, seed=1000 + number)
             spent = time.process_time() - began
             points = [point for point in ends if point is not None and is_proved(point)]
-            kept = CriticalSample([point for point in points if not point.trivial], 0, 0, ob.model)
+            kept = CriticalPointSample(
+                [point for point in points if not point.trivial], 0, 0, ob.model
+            )
             distinct = {id(point) for point in kept.distinct}
             for at, point in enumerate(ends):
                 row = {
@@ -152,7 +154,7 @@ def search_once(ob, way, index, seed):
     if verdict.kind == "not_critical":
         return None
     loss = float(ob.value(theta))
-    return SampledPoint(theta, loss, verdict, "walk", why_trivial(ob, theta), None, index)
+    return SampledPoint(theta, loss, verdict, "walk", trivial_point_reason(ob, theta), None, index)
 
 
 def newton_iteration(ob, theta, n_steps=200):

@@ -28,7 +28,7 @@ from scipy.special import gammaln
 
 import fastcurv as fc
 from fastcurv import plots
-from fastcurv.optimize.sample import why_trivial
+from fastcurv.optimize.sample import trivial_point_reason
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 8)
 
@@ -65,7 +65,7 @@ def search_critical_points(ob, n_tries, seed):
         verdict = fc.classify(ob, theta)
         if not verdict.certified:
             continue
-        if why_trivial(ob, theta):
+        if trivial_point_reason(ob, theta):
             trivial += 1
             continue
         loss = float(ob.value(theta))

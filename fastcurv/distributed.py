@@ -28,14 +28,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _engine
-from .common.checks import caller_depth, random_batches
-from .common.errors import accept_aliases, type_phrase
+from .common.checks import caller_stacklevel, random_batches
+from .common.errors import suggest_names, type_phrase
 from .common.optional import optional_import
-from .common.runtime import as_callback
+from .common.runtime import wrap_user_callback
 from .network.arguments import Block, check_rows_and_targets, row_indices
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
-from .network.rows import locate_error, make_row_source, take_rows, translate_file_errors
+from .network.rows import error_with_location, make_row_source, take_rows, translate_file_errors
 from .network.shards import Shard
 from .network.sums import TREE_ARITY, ShardSettings, sum_parts
 from .structure.tables import DEFAULT_LOSS, LossName
@@ -83,11 +83,11 @@ class ShardRecipe:
                 )
             return check_rows_and_targets(model, loss, (*raw, None)[:3], self.stored)
         except (ValueError, TypeError, OSError) as error:
-            raise locate_error(error, f"shard {self.number}") from None
+            raise error_with_location(error, f"shard {self.number}") from None
 
     def _read_source(self) -> Any:
         if callable(self.source):
-            return as_callback(self.source)()
+            return wrap_user_callback(self.source)()
         path = Path(self.source)
         if path.suffix == ".npz":
             with translate_file_errors(path, ".npz"), np.load(path) as held:
@@ -151,7 +151,7 @@ def rebuild_shard(
     return RemoteShard(recipe, frame, X, y, weight, first)
 
 
-def rows_and_kernels(shard: RemoteShard) -> tuple[int, str]:
+def row_count_and_arch(shard: RemoteShard) -> tuple[int, str]:
     return shard.n_samples, _engine.chosen_arch()
 
 
@@ -244,7 +244,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     frame: ShardSettings
     _by_blocks = True
 
-    @accept_aliases("Objective")
+    @suggest_names("Objective")
     def __init__(
         self,
         model: Any,
@@ -261,7 +261,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     ) -> None:
         self._check_settings(model, loss, l2, l2_biases, n_threads, None)
         sources = _check_shards(shards)
-        vars(self)["client"], self._own = _client_or_new(client)
+        vars(self)["client"], self._own = _get_or_create_client(client)
         if self._own:
             weakref.finalize(self, self.client.close)
         recipes = [
@@ -291,15 +291,15 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             else submit(load_shard, r, frame, 0, g, pure=False)
             for r, g, home in zip(recipes, given, homes)
         ]
-        known = self.client.gather(self.client.map(rows_and_kernels, loaded, pure=False))
-        self._unpin(loaded)
+        known = self.client.gather(self.client.map(row_count_and_arch, loaded, pure=False))
+        self._unpin_tasks(loaded)
         vars(self)["kernels"] = tuple(sorted({arch for _, arch in known}))
         if len(self.kernels) > 1:
             warnings.warn(
                 f"workers should have the same kernels for reproducible results, got "
                 f"{', '.join(self.kernels)}. Set FASTCURV_ARCH to one of them on all workers.",
                 UserWarning,
-                stacklevel=caller_depth(),
+                stacklevel=caller_stacklevel(),
             )
         self._set_shards(loaded, [n for n, _ in known], frame)
 
@@ -392,10 +392,10 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
                 level = self.client.map(sum_parts, groups, pure=False)
             found = level[0].result()
             moved, self._moved = self._moved, []
-            self._unpin([self._shards[i] for i in moved])
+            self._unpin_tasks([self._shards[i] for i in moved])
         return _copy_arrays(found)
 
-    def _unpin(self, futures: list[Any]) -> None:
+    def _unpin_tasks(self, futures: list[Any]) -> None:
         """Remove the placement restrictions of finished tasks, so that they can run again on any
         worker. Otherwise, if all workers were lost at once, the scheduler would wait for the named
         workers even if others joined.
@@ -545,7 +545,7 @@ def _translate_errors() -> Iterator[None]:
         ) from error
 
 
-def _client_or_new(client: Any) -> tuple[Any, bool]:
+def _get_or_create_client(client: Any) -> tuple[Any, bool]:
     """Return a client of Dask, and True if this function created the client."""
     with optional_import("distributed objectives"):
         from distributed import Client, default_client

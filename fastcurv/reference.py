@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .certify.certificates import Certificates
-from .common.checks import SelfAdjoint, as_rng, check_choice, check_vector
+from .common.checks import SelfAdjointOperator, as_rng, check_choice, check_vector
 from .common.protocols import Floats
 from .common.read_only import ReadOnlyMixin
 from .structure.parameters import (
@@ -284,7 +284,7 @@ class ReferenceObjective(ReadOnlyMixin):
         return ReferenceHessian(self, check_vector(theta, self.n_params, "theta", float).copy())
 
 
-class ReferenceHessian(SelfAdjoint, ReadOnlyMixin, assignable=("n_products",)):
+class ReferenceHessian(SelfAdjointOperator, ReadOnlyMixin, assignable=("n_products",)):
     """The Hessian as an operator whose products are complex steps, ``H v = Im gradient(theta + i h
     v) / h``. There is no cancellation, since no difference is computed.
     """

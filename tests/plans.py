@@ -22,8 +22,8 @@ def lay_out(across, unpacked=-1, shared=False, folds=-1):
     matrices. With `shared`, all threads share one panel. `folds` stores phi and phi' packed into
     one number (1) or separately (0).
     """
-    engine.force_transposed(across, shared)
-    engine.force_unpacked(unpacked)
+    engine.force_transposed_layout(across, shared)
+    engine.force_unpacked_weights(unpacked)
     engine.force_packed_pairs(folds)
 
 

@@ -176,7 +176,10 @@ def of_objective(ob, theta, proofs=True):
     for kind in nets.CURVATURES:
         found[kind] = result_or_error(lambda kind=kind: getattr(ob, kind)(theta) @ V)
     found["form"] = ob.hessian(theta).quadratic_form(V)
-    found["batch"], found["matrix"] = ob.batch(slice(2, 9)).gradient(theta), ob._has_matrix
+    found["batch"], found["matrix"] = (
+        ob.batch(slice(2, 9)).gradient(theta),
+        ob._has_gauss_newton_matrix,
+    )
     if proofs:
         found["float32"] = ob.astype("float32").value(theta.astype("float32"))
         found["bound"] = result_or_error(lambda: ob.rounding_bound(theta))

@@ -377,7 +377,7 @@ def test_workers_with_different_kernels_cause_a_warning(client, monkeypatch):
         n = len(shard.X)
         return n, "avx2" if n % 2 else "avx512"
 
-    monkeypatch.setattr(fc.distributed, "rows_and_kernels", odd)
+    monkeypatch.setattr(fc.distributed, "row_count_and_arch", odd)
     with pytest.warns(UserWarning, match=r"the same kernels .*, got avx2, avx512\."):
         ob = fc.distributed.Objective(
             fc.MLP(SIZES), [partial(rows, i) for i in range(3)], client=client

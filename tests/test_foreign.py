@@ -650,8 +650,8 @@ def lookups_of_foreign_names(call):
     `call()`.
     """
     readers = (
-        "converter_key conversion_hint container_error suggested_choice advice_clause "
-        "refuse_foreign refuse_unknown raise_attribute_error"
+        "converter_key conversion_hint container_error_message suggested_choice advice_clause "
+        "raise_if_foreign_argument raise_if_unknown_argument raise_attribute_error"
     )
     codes = {getattr(errors, name).__code__: name for name in readers.split()}
     found = []

@@ -77,7 +77,7 @@ def test_no_import_leads_to_a_higher_layer():
 
 
 def test_the_core_imports_lazily_by_two_functions_only():
-    """Within the core, modules of the package are imported inside functions only by `load_proofs`
+    """Within the core, modules of the package are imported inside functions only by `load_certify`
     and `load_module` of common/runtime.py.
     """
     found = []
@@ -95,7 +95,7 @@ def test_the_core_imports_lazily_by_two_functions_only():
                 found += [f"{name}.{node.name}" for _ in own]
                 calls = [ast.unparse(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)]
                 found += [f"{name}.{node.name}" for called in calls if called == "import_module"]
-    assert sorted(set(found)) == ["common.runtime.load_module", "common.runtime.load_proofs"]
+    assert sorted(set(found)) == ["common.runtime.load_certify", "common.runtime.load_module"]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ UNGUARDED_IMPORTS = {
     "fastcurv/estimators/regressor.py": "estimators/__init__.py imports the package first",
     "fastcurv/cli/demo.py: report_on_fit": "the command imports the package first",
     "fastcurv/cli/fit_network.py: _refit": "takes an estimator, which needs the package",
-    "fastcurv/convert/torch.py: _check_no_hooks": "takes a module of torch",
+    "fastcurv/convert/torch.py: _check_plain_forward": "takes a module of torch",
     "fastcurv/convert/torch.py: _trace_steps": "takes a module of torch",
     "fastcurv/convert/torch.py: _called_function": "takes a graph of torch",
     "fastcurv/convert/torch.py: _check_equal_outputs": "takes a module of torch",

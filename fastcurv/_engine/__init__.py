@@ -5,7 +5,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 
-def why_not_built() -> str:
+def import_failure_reason() -> str:
     """Return an explanation of why the engine cannot be imported, with a remedy. If an installed
     copy is elsewhere on the path, the explanation says that the source folder hides that copy.
     """
@@ -56,28 +56,28 @@ try:
         combine_rows,
         copy_if_mapped,
         copy_transpose,
-        count_thread_workers,
+        count_worker_threads,
         default_n_threads,
         disable_kernels,
         empty_padded_rows,
         equal_vectors,
         force_packed_pairs,
-        force_transposed,
-        force_unpacked,
+        force_transposed_layout,
+        force_unpacked_weights,
         get_thread_limit,
         inner_product,
         input_derivatives,
-        log_growth,
+        log_polynomial_growth,
         measure_fma_peak,
         next_radius,
         project_rows,
         reduction_ratio,
         residual_norms,
-        resume_arithmetic,
+        restore_floating_point_mode,
         scaled_symmetric_part,
         set_arch,
         set_thread_limit,
-        solve_small_problem,
+        solve_subproblem,
         subtract_rows,
         summation_order,
         testing_hooks,
@@ -86,7 +86,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != f"{__name__}.core":
         raise
-    raise ImportError(why_not_built()) from None
+    raise ImportError(import_failure_reason()) from None
 
 __all__ = [
     "FloatingPointMode",
@@ -121,11 +121,11 @@ __all__ = [
     "copy_transpose",
     "default_n_threads",
     "measure_fma_peak",
-    "force_transposed",
+    "force_transposed_layout",
     "force_packed_pairs",
-    "force_unpacked",
+    "force_unpacked_weights",
     "get_thread_limit",
-    "log_growth",
+    "log_polynomial_growth",
     "copy_if_mapped",
     "inner_product",
     "input_derivatives",
@@ -137,15 +137,15 @@ __all__ = [
     "project_rows",
     "reduction_ratio",
     "residual_norms",
-    "resume_arithmetic",
+    "restore_floating_point_mode",
     "equal_vectors",
     "set_arch",
     "set_thread_limit",
-    "solve_small_problem",
+    "solve_subproblem",
     "batch_norm_statistics",
     "subtract_rows",
     "summation_order",
     "scaled_symmetric_part",
-    "count_thread_workers",
+    "count_worker_threads",
     "wanted_indices",
 ]

@@ -55,7 +55,7 @@ cdef inline char *v_address(PlanS *P, Py_ssize_t l, Py_ssize_t start) noexcept n
 
 # --- sums and sweeps over the rows of a pass, in blocks, on the thread team -----------------------
 
-cdef struct NormSweeps:         # sweeps of a pass over blocks of its rows, on the thread team
+cdef struct BatchNormSweeps:         # sweeps of a pass over blocks of its rows, on the thread team
     Pass *t
     Layer *y
     int n_jobs
@@ -65,15 +65,15 @@ cdef struct NormSweeps:         # sweeps of a pass over blocks of its rows, on t
     char *c
 
 
-cdef NormSweeps new_norm_sweeps(Pass *t, Layer *y) noexcept nogil:
+cdef BatchNormSweeps new_batch_norm_sweeps(Pass *t, Layer *y) noexcept nogil:
     """Return an empty list of sweeps over the rows of a pass for layer y."""
-    cdef NormSweeps s
+    cdef BatchNormSweeps s
     memset(&s, 0, sizeof(s))
     s.t, s.y = t, y
     return s
 
 
-cdef inline fc_norm *add_sweep(NormSweeps *s, fc_norm_kind kind, char *out) noexcept nogil:
+cdef inline fc_norm *add_sweep(BatchNormSweeps *s, fc_norm_kind kind, char *out) noexcept nogil:
     """Append a sweep of this kind with output `out` to the list. Return its address, at which the
     caller sets the operands.
     """
@@ -94,9 +94,9 @@ cdef fc_norm sweep_from_row(PlanS *P, const fc_norm *job, Py_ssize_t row) noexce
     return here
 
 
-cdef void compute_norm_sums_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void compute_batch_norm_sums_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Compute the sums over one block of rows, as one part of a job of the thread team."""
-    cdef NormSweeps *s = <NormSweeps *>context
+    cdef BatchNormSweeps *s = <BatchNormSweeps *>context
     cdef PlanS *P = s.t.P
     cdef fc_norm job = sweep_from_row(P, &s.job[0], part * SWEEP_BLOCK_ROWS)
     job.sums, job.ldsums = s.y.norm.parts + part * 2 * s.y.ldm, s.y.ldm
@@ -104,7 +104,7 @@ cdef void compute_norm_sums_part(void *context, Py_ssize_t part, int member) noe
     P.K.norm_sums(&job, rows, s.y.m)
 
 
-cdef void compute_norm_sums(
+cdef void compute_batch_norm_sums(
     Pass *t, Layer *y, const char *x, const char *h, const char *other, const char *r,
     const double *mean
 ) noexcept nogil:
@@ -112,11 +112,11 @@ cdef void compute_norm_sums(
     `mean`, to the sums of x - mean and of (x - mean)^2. The sums of the blocks are added in order.
     """
     cdef Norm *n = y.norm
-    cdef NormSweeps s = new_norm_sweeps(t, y)
+    cdef BatchNormSweeps s = new_batch_norm_sweeps(t, y)
     cdef Py_ssize_t blocks = (t.rows + SWEEP_BLOCK_ROWS - 1) // SWEEP_BLOCK_ROWS, i, j
     s.job[0].x, s.job[0].h, s.job[0].y, s.job[0].r, s.job[0].mean = x, h, other, r, mean
     s.job[0].ld = y.ldm
-    fc_team_run(t.P.threads, blocks, compute_norm_sums_part, &s)
+    fc_team_run(t.P.threads, blocks, compute_batch_norm_sums_part, &s)
     memset(n.here, 0, 2 * y.ldm * sizeof(double))
     for i in range(blocks):
         for j in range(y.m):
@@ -124,11 +124,11 @@ cdef void compute_norm_sums(
             n.here[y.ldm + j] += n.parts[(2 * i + 1) * y.ldm + j]
 
 
-cdef void run_norm_sweeps_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void run_batch_norm_sweeps_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Run all sweeps and the epilogue on one block of rows, as one part of a job of the thread
     team.
     """
-    cdef NormSweeps *s = <NormSweeps *>context
+    cdef BatchNormSweeps *s = <BatchNormSweeps *>context
     cdef PlanS *P = s.t.P
     cdef Py_ssize_t first = part * SWEEP_BLOCK_ROWS
     cdef Py_ssize_t rows = min(<Py_ssize_t>SWEEP_BLOCK_ROWS, s.t.rows - part * SWEEP_BLOCK_ROWS)
@@ -149,11 +149,11 @@ cdef void run_norm_sweeps_part(void *context, Py_ssize_t part, int member) noexc
         P.K.epilogue(&epilogue, rows, s.y.m, row_address(P, s.c, first, s.y.ldm), s.y.ldm)
 
 
-cdef void run_norm_sweeps(NormSweeps *s) noexcept nogil:
+cdef void run_batch_norm_sweeps(BatchNormSweeps *s) noexcept nogil:
     """Run all sweeps and the epilogue on the rows of the pass."""
     fc_team_run(
         s.t.P.threads, (s.t.rows + SWEEP_BLOCK_ROWS - 1) // SWEEP_BLOCK_ROWS,
-        run_norm_sweeps_part, s
+        run_batch_norm_sweeps_part, s
     )
 
 
@@ -180,10 +180,10 @@ cdef bint accumulate_moments(Pass *t, Layer *y) noexcept nogil:
     cdef double mean, square, gap, s, rows = <double>t.rows, total = <double>(before + t.rows)
     cdef double *means = n.moments
     cdef double *squares = n.moments + y.ldm
-    compute_norm_sums(t, y, n.h, NULL, NULL, NULL, NULL)
+    compute_batch_norm_sums(t, y, n.h, NULL, NULL, NULL, NULL)
     for j in range(y.m):
         n.sums[j] = n.here[j] / rows
-    compute_norm_sums(t, y, n.h, NULL, NULL, NULL, n.sums)
+    compute_batch_norm_sums(t, y, n.h, NULL, NULL, NULL, n.sums)
     for j in range(y.m):
         mean = n.sums[j] + n.here[j] / rows
         square = n.here[y.ldm + j] - n.here[j] * (n.here[j] / rows)
@@ -238,7 +238,7 @@ cdef bint accumulate_means(Pass *t, Py_ssize_t l, Stage stage) noexcept nogil:
     return not accumulates_by_layer(P)
 
 
-cdef void write_norm_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
+cdef void write_batch_norm_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
     """Set the beta part of out to [out +] the first and the gamma part to [out +] the second row of
     the sums in norm.here.
     """
@@ -254,14 +254,14 @@ cdef void write_norm_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil
 
 # --- the passes of a batch-normalised layer -------------------------------------------------------
 
-cdef Py_ssize_t run_norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
+cdef Py_ssize_t run_batch_norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
     """Run the forward pass of layer l: h = (z - mean) s; u = gamma h + beta; a = phi(u) [+ the
     layer's input]. Return 0, or -1 if means over further chunks are needed first.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
-    cdef NormSweeps s = new_norm_sweeps(t, y)
+    cdef BatchNormSweeps s = new_batch_norm_sweeps(t, y)
     cdef fc_norm *sweep
     s.epilogue, s.c = job.epilogue, y.a
     s.epilogue.u = NULL
@@ -274,11 +274,11 @@ cdef Py_ssize_t run_norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcep
     sweep.k, sweep.x, sweep.m1 = n.s, n.h, n.mean
     sweep = add_sweep(&s, FC_NORM_SHIFT, y.a)
     sweep.k, sweep.m1 = theta_address(P, n.gamma), theta_address(P, n.beta)
-    run_norm_sweeps(&s)
+    run_batch_norm_sweeps(&s)
     return 0
 
 
-cdef Py_ssize_t run_norm_backward(
+cdef Py_ssize_t run_batch_norm_backward(
     Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add
 ) noexcept nogil:
     """Run the backward pass of layer l: du = e phi'; dgamma = sum du h; dbeta = sum du; delta = s
@@ -289,23 +289,23 @@ cdef Py_ssize_t run_norm_backward(
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
-    cdef NormSweeps s = new_norm_sweeps(t, y)
+    cdef BatchNormSweeps s = new_batch_norm_sweeps(t, y)
     cdef fc_norm *sweep
     cdef bint gathering = computes_means(P, DU_MEANS, l)
     run_product(t, job)
     if gathering or out != NULL:
-        compute_norm_sums(t, y, y.du, n.h, NULL, NULL, NULL)
+        compute_batch_norm_sums(t, y, y.du, n.h, NULL, NULL, NULL)
     if out != NULL:
-        write_norm_sums(t, y, out, add)
+        write_batch_norm_sums(t, y, out, add)
     if gathering and not accumulate_means(t, l, DU_MEANS):
         return -1
     sweep = add_sweep(&s, FC_NORM_CENTRE, y.delta)
     sweep.k, sweep.x, sweep.m1, sweep.m2 = n.scale, y.du, n.du_mean, n.du_h
-    run_norm_sweeps(&s)
+    run_batch_norm_sweeps(&s)
     return 0
 
 
-cdef void add_ru_sweep(Pass *t, Py_ssize_t l, NormSweeps *s, char *out) noexcept nogil:
+cdef void add_ru_sweep(Pass *t, Py_ssize_t l, BatchNormSweeps *s, char *out) noexcept nogil:
     """Add a sweep that computes ru = vgamma h + gamma rh + vbeta for layer l into `out`."""
     cdef PlanS *P = t.P
     cdef Norm *n = P.layer[l].norm
@@ -315,14 +315,14 @@ cdef void add_ru_sweep(Pass *t, Py_ssize_t l, NormSweeps *s, char *out) noexcept
     sweep.m1 = v_address(P, l, n.beta)
 
 
-cdef Py_ssize_t run_norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
+cdef Py_ssize_t run_batch_norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
     """Run R-forward of layer l: rh = s (rz - mean rz - h c), in place of rz; ra = phi' ru [+ the
-    input's ra]. The return value is that of run_norm_forward.
+    input's ra]. The return value is that of run_batch_norm_forward.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
-    cdef NormSweeps s = new_norm_sweeps(t, y)
+    cdef BatchNormSweeps s = new_batch_norm_sweeps(t, y)
     cdef fc_norm *sweep
     cdef char *rz = t.scratch.rz[l]
     # The epilogue's total reads ru after ra has been written, so ru needs a separate matrix.
@@ -332,20 +332,20 @@ cdef Py_ssize_t run_norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexc
     memset(&job.epilogue, 0, sizeof(job.epilogue))
     run_product(t, job)
     if computes_means(P, RZ_MEANS, l):
-        compute_norm_sums(t, y, rz, n.h, NULL, NULL, NULL)
+        compute_batch_norm_sums(t, y, rz, n.h, NULL, NULL, NULL)
         if not accumulate_means(t, l, RZ_MEANS):
             return -1
     sweep = add_sweep(&s, FC_NORM_CENTRE, rz)
     sweep.k, sweep.x, sweep.m1, sweep.m2 = n.s, rz, n.rz_mean, n.c
     add_ru_sweep(t, l, &s, s.c)
-    run_norm_sweeps(&s)
+    run_batch_norm_sweeps(&s)
     # The sweep has computed one total per block of SWEEP_BLOCK_ROWS rows, and `sum_item_totals`
     # adds as many totals as the job has items.
     job.row_block, job.col_block = SWEEP_BLOCK_ROWS, job.n
     return 0
 
 
-cdef double norm_quadratic_term(Pass *t, Py_ssize_t l) noexcept nogil:
+cdef double batch_norm_quadratic_term(Pass *t, Py_ssize_t l) noexcept nogil:
     """Return the term of batch normalisation in the quadratic form, for layer l over the rows of
     the pass. It is the sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz)
     <du, h>.
@@ -359,44 +359,44 @@ cdef double norm_quadratic_term(Pass *t, Py_ssize_t l) noexcept nogil:
     cdef char *rh = t.scratch.rz[l]
     cdef double total = 0, s, c, dot
     cdef Py_ssize_t j
-    compute_norm_sums(t, y, rh, rh, NULL, NULL, NULL)
+    compute_batch_norm_sums(t, y, rh, rh, NULL, NULL, NULL)
     for j in range(y.m):
         s, c = 1 / sqrt(n.moments[y.ldm + j] + NORM_EPS), get_element(P, n.c, j)
         dot = n.here[y.ldm + j] / s + <double>t.rows * c * c * s * (NORM_EPS * s * s)
         total -= get_element(P, n.scale, j) * get_element(P, n.du_h, j) * dot
-    compute_norm_sums(t, y, rh, y.du, NULL, NULL, NULL)
+    compute_batch_norm_sums(t, y, rh, y.du, NULL, NULL, NULL)
     for j in range(y.m):
         total += 2 * get_element(P, n.r_scale, j) / get_element(P, n.s, j) * n.here[y.ldm + j]
     return total
 
 
-cdef Py_ssize_t run_norm_r_backward(
+cdef Py_ssize_t run_batch_norm_r_backward(
     Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add
 ) noexcept nogil:
     """Run R-backward of layer l: rdu = re phi' + (e phi'') ru; rdgamma = sum (rdu h + du rh);
     rdbeta = sum rdu; rdelta in place of rh. The module docstring has the equation for rdelta.
     Operators other than the Hessian use only the terms in rdu. The return value is that of
-    run_norm_backward.
+    run_batch_norm_backward.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
     cdef bint full = t.kind == HESSIAN, gathering = computes_means(P, RDU_MEANS, l)
-    cdef NormSweeps s = new_norm_sweeps(t, y)
+    cdef BatchNormSweeps s = new_batch_norm_sweeps(t, y)
     cdef fc_norm *sweep
     cdef char *rh = t.scratch.rz[l]
     cdef char *rdu = t.scratch.ra[l]
     if full and y.curved:
         add_ru_sweep(t, l, &s, rdu)
-        run_norm_sweeps(&s)
+        run_batch_norm_sweeps(&s)
         s.n_jobs = 0
         job.epilogue.r = rdu
     job.epilogue.d = rdu
     run_product(t, job)
     if gathering or (out != NULL and P.active[l]):
-        compute_norm_sums(t, y, rdu, n.h, y.du if full else NULL, rh, NULL)
+        compute_batch_norm_sums(t, y, rdu, n.h, y.du if full else NULL, rh, NULL)
     if out != NULL and P.active[l]:
-        write_norm_sums(t, y, out, add)
+        write_batch_norm_sums(t, y, out, add)
     if gathering and not accumulate_means(t, l, RDU_MEANS):
         return -1
     sweep = add_sweep(&s, FC_NORM_R_CENTRE if full else FC_NORM_CENTRE, rh)
@@ -406,5 +406,5 @@ cdef Py_ssize_t run_norm_r_backward(
         sweep.r, sweep.n1, sweep.n2 = rh, n.rdu_mean, n.rdu_h
     else:
         sweep.m1, sweep.m2 = n.rdu_mean, n.rdu_h
-    run_norm_sweeps(&s)
+    run_batch_norm_sweeps(&s)
     return 0

@@ -254,7 +254,9 @@ cdef void copy_pieces_to_state(
         to = piece_address(P, state, piece, ld)
         P.K.copy(m, n, source, 1, m, to, P.ld_transposed)
         for j in range(m):
-            memset(to + (j * P.ld_transposed + n) * size, 0, (round_up_to_lines(P, n) - n) * size)
+            memset(
+                to + (j * P.ld_transposed + n) * size, 0, (round_up_to_cache_lines(P, n) - n) * size
+            )
         source += n * m * size
         piece += 1
 
@@ -329,4 +331,4 @@ cdef void compute_coupled_rdelta(
     else:
         multiply_by_coupling[float](<const float *>here.h, here.ldh, <float *>rz, ld, rows, P.d_out)
     for j in range(P.d_out if P.ld_transposed else 0):
-        memset(rz + (j * ld + rows) * size, 0, (round_up_to_lines(P, rows) - rows) * size)
+        memset(rz + (j * ld + rows) * size, 0, (round_up_to_cache_lines(P, rows) - rows) * size)

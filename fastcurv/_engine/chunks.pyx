@@ -15,7 +15,7 @@ cdef void load_chunk(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
     cdef Data *D = P.data
     if P.ld_transposed:
         if P.chunk < P.N or not P.loaded:
-            load_transposed(P, r0, rows)
+            load_transposed_chunk(P, r0, rows)
             P.loaded = True
     elif P.chunk == P.N:
         P.x = D.x
@@ -97,7 +97,7 @@ cdef double evaluate_chunks(PlanS *P, bint gradient, char *out, bint add) noexce
     """
     cdef Py_ssize_t r0 = 0
     cdef double value = 0
-    accumulate_stages_at_theta(P, gradient)
+    accumulate_means_at_theta(P, gradient)
     while r0 < P.N and not fc_watch_poll():
         evaluate_chunk(P, r0, gradient, out, add)
         value += chunk_loss(P, r0)
@@ -215,7 +215,7 @@ cdef void run_job_over_chunks(Job *job, char *out, Py_ssize_t out_step) noexcept
     if job.kind != VJP and (P.panel and not P.shared or job.vectors == 1):
         for j in range(job.vectors):
             prepare_vector(job, j, j)
-    accumulate_stages_along_v(job)
+    accumulate_means_along_v(job)
     r0 = 0
     while r0 < P.N:
         if P.at_chunk != r0 or P.done < 2:
@@ -232,7 +232,7 @@ cdef void run_job_over_chunks(Job *job, char *out, Py_ssize_t out_step) noexcept
 
 # --- means of batch-normalised layers, one layer at a time ----------------------------------------
 
-cdef void accumulate_stage(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
+cdef void accumulate_stage_means(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
     """Accumulate the means of `stage` for layer l in one pass over all rows. The means of the
     layers that the pass runs before layer l must be known.
     """
@@ -266,7 +266,7 @@ cdef void accumulate_stage(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexce
             return
 
 
-cdef void accumulate_stages_at_theta(PlanS *P, bint gradient) noexcept nogil:
+cdef void accumulate_means_at_theta(PlanS *P, bint gradient) noexcept nogil:
     """Accumulate means and variances of z from the first layer upwards and then, if `gradient`, the
     means of du from the last hidden layer downwards.
     """
@@ -276,12 +276,12 @@ cdef void accumulate_stages_at_theta(PlanS *P, bint gradient) noexcept nogil:
         return
     memset(&job, 0, sizeof(job))
     for l in range(P.n_layers - 1):
-        accumulate_stage(P, &job, MOMENTS, l)
+        accumulate_stage_means(P, &job, MOMENTS, l)
     for l in range(P.n_layers - 2 if gradient else -1, -1, -1):
-        accumulate_stage(P, &job, DU_MEANS, l)
+        accumulate_stage_means(P, &job, DU_MEANS, l)
 
 
-cdef void accumulate_stages_along_v(Job *job) noexcept nogil:
+cdef void accumulate_means_along_v(Job *job) noexcept nogil:
     """Accumulate the means along one vector that the job needs: those of rz from the first layer
     upwards, then those of rdu downwards.
     """
@@ -291,7 +291,7 @@ cdef void accumulate_stages_along_v(Job *job) noexcept nogil:
         return
     if job.kind != VJP:
         for l in range(P.first_active, P.n_layers - 1):
-            accumulate_stage(P, job, RZ_MEANS, l)
+            accumulate_stage_means(P, job, RZ_MEANS, l)
     if job.stages & PRODUCT and job.kind != JVP:
         for l in range(P.n_layers - 2, P.first_active - 1, -1):
-            accumulate_stage(P, job, RDU_MEANS, l)
+            accumulate_stage_means(P, job, RDU_MEANS, l)

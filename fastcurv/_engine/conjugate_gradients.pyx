@@ -8,7 +8,7 @@ cdef enum:
     CG_G, CG_R, CG_P, CG_HP, CG_Y, CG_SCRATCH, CG_ROWS
 
 
-cdef bint is_slower_than_bound(
+cdef bint exceeds_convergence_bound(
     Py_ssize_t j, double fallen, double bound, double eps
 ) noexcept nogil:
     """Return True if the squared residual is larger than j iterations of conjugate gradients
@@ -106,7 +106,7 @@ cdef class CGWorkspace:
             # In the first iterations, a residual that has not grown does not prove curvature below
             # -eps.
             if rr > rr0 or j * sqrt(eps) > sqrt(bound + 2 * eps):
-                if is_slower_than_bound(j, rr / rr0, bound, eps):
+                if exceeds_convergence_bound(j, rr / rr0, bound, eps):
                     return None, None, bound, j
             if stop is not None and stop():
                 break
@@ -140,9 +140,9 @@ cdef class CGWorkspace:
         with nogil:
             before = begin_signal_watch()
             if c == NULL:
-                sweep_dots(t, threads)
+                compute_dots(t, threads)
             else:
-                sweep_subtract(t, threads)
+                subtract_combination(t, threads)
             end_signal_watch(before)
         return t.out
 

@@ -42,7 +42,7 @@ cdef enum:
 # --- rows in memory-mapped files ------------------------------------------------------------------
 
 
-cdef memory_map_of(x):
+cdef find_memory_map(x):
     """Return (map, bytes, drop) for an array inside a memory map, or None if the array is in no
     memory map. `bytes` is the size that the file must have. `drop` is True if the map's pages may
     be dropped from this process, that is, if they cannot hold private changes.
@@ -132,7 +132,7 @@ def copy_if_mapped(x, str name, rows=None, bint by_pipe=False):
     reports an error, whereas reading a page beyond the end of the file would kill the process.
     Pages that have been copied are dropped from this process.
     """
-    held = memory_map_of(x)
+    held = find_memory_map(x)
     if held is None or x.dtype.hasobject:
         return x if rows is None else x[rows]
     if rows is None:
@@ -290,7 +290,7 @@ cdef class Rows:
         if self.owner is None:
             fc_block_free(self.D.x)
 
-    cdef int ensure_padded(self, const fc_table *K, int threads) except -1:
+    cdef int ensure_padded_copy(self, const fc_table *K, int threads) except -1:
         """Copy X into its padded form, unless the copy exists."""
         cdef Data *D = &self.D
         cdef Fill t
@@ -298,7 +298,7 @@ cdef class Rows:
         if D.x != NULL:
             return 0
         if self.owner is not None:
-            self.owner.ensure_padded(K, threads)
+            self.owner.ensure_padded_copy(K, threads)
             D.x = self.owner.D.x
             return 0
         memset(&t, 0, sizeof(t))
@@ -308,7 +308,7 @@ cdef class Rows:
                 f"Not enough memory for a padded copy of X: {self.X.shape[0]} rows of "
                 f"{D.ldx * K.real_bytes} bytes."
             )
-        self.fill_padded(&t, K, threads)
+        self.fill_padded_copy(&t, K, threads)
         with cython.critical_section(self):
             if D.x == NULL:
                 D.x = t.base
@@ -316,7 +316,7 @@ cdef class Rows:
         fc_block_free(t.base)   # free the copy if another thread has stored one first
         return 0
 
-    cdef int fill_padded(self, Fill *t, const fc_table *K, int threads) except -1:
+    cdef int fill_padded_copy(self, Fill *t, const fc_table *K, int threads) except -1:
         """Copy X into its padded form at t.base, which is freed if a signal handler raises an
         exception.
         """
@@ -349,13 +349,13 @@ cdef class Rows:
         if not self.padded:
             return 0
         if self.D.x == NULL:    # a signal handler cancelled the previous copy
-            self.ensure_padded(K, threads)
+            self.ensure_padded_copy(K, threads)
             return 0
         memset(&t, 0, sizeof(t))
         squares = np.zeros(X.shape[0] // max(1, COPY_PART_BYTES // (self.D.ldx * K.real_bytes)) + 1)
         t.base, t.squares = <char *>self.D.x, <double *>pointer(squares)
         self.D.x = NULL         # no valid copy until this one is complete
-        self.fill_padded(&t, K, threads)
+        self.fill_padded_copy(&t, K, threads)
         self.D.x = t.base
         for part in range((t.rows + t.step - 1) // t.step):
             if not isfinite(t.squares[part]):

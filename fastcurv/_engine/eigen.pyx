@@ -152,7 +152,7 @@ cdef class SmallEigensystem:
         self.order, self.m = <Py_ssize_t *>(self.values + 8 * m), m
         return 0
 
-    cdef bint is_last_matrix(self, Py_ssize_t m, const double *T, Py_ssize_t ld) noexcept:
+    cdef bint compare_and_store_matrix(self, Py_ssize_t m, const double *T, Py_ssize_t ld) noexcept:
         """Return True if the tridiagonal matrix T equals that of the last call. Store T for the
         next comparison.
         """
@@ -195,7 +195,7 @@ cdef class SmallEigensystem:
                 largest = fmax(largest, fabs(T[i * (ld + 1) + 1]))
                 total += 0 * T[i * (ld + 1) + 1]
         self.set_exponent(largest if total == 0 else INFINITY)
-        if self.is_last_matrix(m, T, ld):
+        if self.compare_and_store_matrix(m, T, ld):
             return True
         self.room, self.count, d = 3 * m * m // 2 + 64, 0, self.scratch
         while True:
@@ -262,7 +262,7 @@ cdef class SmallEigensystem:
             raise np.linalg.LinAlgError("LAPACK's dsyevd failed on a finite symmetric matrix.")
         for i in range(m):
             self.values[i] = ldexp(self.values[i], self.exponent)
-        self.set_first_and_last()
+        self.set_first_and_last_components()
         return 0
 
     cdef int store_pairs(self, values, vectors) except -1:
@@ -273,10 +273,10 @@ cdef class SmallEigensystem:
         values, rows = np.ascontiguousarray(values), np.ascontiguousarray(vectors.T)
         memcpy(self.values, pointer(values), m * sizeof(double))
         memcpy(self.dense, pointer(rows), m * m * sizeof(double))
-        self.set_first_and_last()
+        self.set_first_and_last_components()
         return 0
 
-    cdef void set_first_and_last(self) noexcept:
+    cdef void set_first_and_last_components(self) noexcept:
         """Set `first` and `last` from the eigenvectors in `dense`."""
         cdef Py_ssize_t m = self.m, i
         for i in range(m):
@@ -293,7 +293,7 @@ cdef class SmallEigensystem:
             memset(x, 0, FC_ROTATED_COLUMNS * m * sizeof(double))
             for i in range(m):
                 x[FC_ROTATED_COLUMNS * self.order[i]] = y[i]
-            (chosen_table() + 1).rotate(FC_ROTATED_COLUMNS, x, self.turns, self.count)
+            (current_kernel_table() + 1).rotate(FC_ROTATED_COLUMNS, x, self.turns, self.count)
             for i in range(m):
                 out[i] = x[FC_ROTATED_COLUMNS * i]
             return 0
@@ -311,7 +311,7 @@ cdef class SmallEigensystem:
         cdef double *s = <double *>pointer(rows) if k else NULL
         cdef double *x
         cdef double unit
-        cdef const fc_table *K = chosen_table() + 1
+        cdef const fc_table *K = current_kernel_table() + 1
         if self.dense != NULL:
             for i in range(k):
                 memcpy(s + i * m, self.dense + which[i] * m, m * sizeof(double))
@@ -333,7 +333,7 @@ cdef class SmallEigensystem:
         return rows
 
 
-cdef Py_ssize_t count_at_low_end(
+cdef Py_ssize_t count_wanted_at_low_end(
     Py_ssize_t m, const double *values, Py_ssize_t k, Which which
 ) noexcept:
     """Return how many of the k wanted eigenvalues lie at the low end of the ascending `values`. The
@@ -359,7 +359,7 @@ def wanted_indices(values, Py_ssize_t k, str which):
     k = max(0, min(k, m))
     at = np.empty(k, np.intp)
     if k:
-        low = count_at_low_end(m, <double *>pointer(values), k, WHICH_BY_NAME[which])
+        low = count_wanted_at_low_end(m, <double *>pointer(values), k, WHICH_BY_NAME[which])
         for i in range(k):
             (<Py_ssize_t *>pointer(at))[i] = i if i < low else m - k + i
     return at
@@ -442,7 +442,7 @@ def residual_norms(S, values, rows):
     cdef double *w = <double *>pointer(products)
     cdef double *lam = <double *>pointer(values)
     cdef double *found = <double *>pointer(out)
-    (chosen_table() + 1).dots(n, k, n, pointer(S), n, <char *>v, n, w, n)
+    (current_kernel_table() + 1).dots(n, k, n, pointer(S), n, <char *>v, n, w, n)
     for i in range(k):
         total = 0
         for j in range(n):

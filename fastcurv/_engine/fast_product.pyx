@@ -73,7 +73,7 @@ cdef class FastMatrixProduct(FastProduct):
                 f"{A.dtype} of shape {A.shape} and strides {A.strides}."
             )
         self.A, self.n, self.dtype = A, len(A), A.dtype
-        self.K, self.at = &chosen_table()[A.itemsize == 8], pointer(A)
+        self.K, self.at = &current_kernel_table()[A.itemsize == 8], pointer(A)
 
     cdef bint is_available(self) noexcept:
         return True

@@ -53,11 +53,11 @@ from libc.string cimport memcpy, memset
 
 
 cdef enum:
-    MAX_BLOCK_SAMPLES = 1024    # maximum number of samples per block
-    MAX_BLOCK_ELEMENTS = 1 << 20     # maximum number of elements of D and a per block
+    GAUSS_NEWTON_BLOCK_MAX_SAMPLES = 1024    # maximum number of samples per block
+    GAUSS_NEWTON_BLOCK_MAX_ELEMENTS = 1 << 20     # maximum number of elements of D and a per block
     # Maximum elements of T or A that are computed at one time: 256 KiB, which fit in the L2 cache.
     MAX_TILE_ELEMENTS = 1 << 15
-    DOUBLES_PER_LINE = FC_ALIGN // 8        # doubles per cache line
+    DOUBLES_PER_CACHE_LINE = FC_ALIGN // 8        # doubles per cache line
     # maximum elements of a workspace that is kept for the next object
     MAX_REUSED_ELEMENTS = 1 << 19
     # F is formed for at most this many rows and elements.
@@ -73,9 +73,9 @@ cdef enum:
 cdef list FREE_WORKSPACES = []
 
 
-cdef inline Py_ssize_t padded_doubles(Py_ssize_t count) noexcept nogil:
+cdef inline Py_ssize_t padded_double_count(Py_ssize_t count) noexcept nogil:
     """Return `count` rounded up to whole cache lines of doubles."""
-    return (count + DOUBLES_PER_LINE - 1) // DOUBLES_PER_LINE * DOUBLES_PER_LINE
+    return (count + DOUBLES_PER_CACHE_LINE - 1) // DOUBLES_PER_CACHE_LINE * DOUBLES_PER_CACHE_LINE
 
 
 cdef inline Py_ssize_t count_state_elements(PlanS *P, Py_ssize_t i, bint hessian) noexcept nogil:
@@ -84,7 +84,7 @@ cdef inline Py_ssize_t count_state_elements(PlanS *P, Py_ssize_t i, bint hessian
     """
     cdef Py_ssize_t l = i // 4
     cdef Layer *y = &P.layer[l]
-    cdef Py_ssize_t ld = padded_doubles(P.N)
+    cdef Py_ssize_t ld = padded_double_count(P.N)
     if l == P.n_layers:
         return ld * (P.d_out if i % 4 == 0 else 1)
     if i % 4 == 0 or i % 4 == 1 and stores_slopes(y):
@@ -146,8 +146,8 @@ cdef class CurvatureMatrix:
         cdef bint whole
         cdef Layer *y
         cdef double *at_
-        self.plan, self.n, self.K, self.hessian = plan, P.n, &chosen_table()[1], hessian
-        self.ld = padded_doubles(P.N)
+        self.plan, self.n, self.K, self.hessian = plan, P.n, &current_kernel_table()[1], hessian
+        self.ld = padded_double_count(P.N)
         self.each = P.d_out - (P.loss.kind == FC_CROSS_ENTROPY and P.d_out > 1)
         self.kept = <char **>malloc(count * sizeof(char *))
         self.moved = <char **>calloc(count, sizeof(char *))
@@ -191,16 +191,17 @@ cdef class CurvatureMatrix:
         self.state[0] = at_
         widest = max(wide_k, wide_m)
         numbers += self.parts[0] * widest + (widest if not hessian else weighed)
-        self.block = max(1, MAX_BLOCK_ELEMENTS // (numbers * DOUBLES_PER_LINE)) * DOUBLES_PER_LINE
-        self.block = min(<Py_ssize_t>MAX_BLOCK_SAMPLES, self.block)
+        self.block = GAUSS_NEWTON_BLOCK_MAX_ELEMENTS // (numbers * DOUBLES_PER_CACHE_LINE)
+        self.block = max(1, self.block) * DOUBLES_PER_CACHE_LINE
+        self.block = min(<Py_ssize_t>GAUSS_NEWTON_BLOCK_MAX_SAMPLES, self.block)
         self.block = min(self.ld, self.block)
         self.t_rows = wide_m * min(wide_m, max(1, MAX_TILE_ELEMENTS // (self.block * wide_m)))
         self.a_rows = wide_k * min(wide_k, max(1, MAX_TILE_ELEMENTS // (self.block * wide_k)))
         whole = self.each == 1 and not hessian and self.block == self.ld
         whole = whole and P.n <= FACTOR_MAX_ROWS and self.ld * P.n <= FACTOR_MAX_ELEMENTS
         numbers += self.t_rows + self.a_rows + (P.n if whole else 0)
-        numbers = self.block * numbers + self.t_rows * self.a_rows + padded_doubles(P.n)
-        numbers += self.K.scratch // sizeof(double) + 1 + 2 * DOUBLES_PER_LINE
+        numbers = self.block * numbers + self.t_rows * self.a_rows + padded_double_count(P.n)
+        numbers += self.K.scratch // sizeof(double) + 1 + 2 * DOUBLES_PER_CACHE_LINE
         try:
             self.room = FREE_WORKSPACES.pop()
         except IndexError:
@@ -225,8 +226,8 @@ cdef class CurvatureMatrix:
         self.A = self.T + self.block * self.t_rows
         self.C = self.A + self.block * self.a_rows
         self.W = self.C + self.t_rows * self.a_rows
-        self.F = self.W + padded_doubles(P.n) if whole else NULL
-        at_ = self.W + padded_doubles(P.n) + (self.block * P.n if whole else 0)
+        self.F = self.W + padded_double_count(P.n) if whole else NULL
+        at_ = self.W + padded_double_count(P.n) + (self.block * P.n if whole else 0)
         self.gemm = <double *>align_up(<char *>at_)
 
     def __del__(self):
@@ -283,15 +284,15 @@ cdef class CurvatureMatrix:
             count = min(self.block, P.N - first)
             if not self.compute_block(P, first, count):
                 return False
-            if self.F != NULL and self.add_single_product(P, padded_doubles(count), G):
+            if self.F != NULL and self.compute_factor_product(P, padded_double_count(count), G):
                 return True
             for l in range(P.n_layers):
                 if self.parts[l] > self.each:
-                    self.weight_columns(P, l, padded_doubles(count))
+                    self.weight_columns(P, l, padded_double_count(count))
                 for above in range(l, P.n_layers):
-                    self.add_layer_block(P, l, above, padded_doubles(count), G)
+                    self.add_layer_block(P, l, above, padded_double_count(count), G)
                 for above in range(l + 1, P.n_layers if self.hessian else 0):
-                    self.add_cross_layer_terms(P, l, above, padded_doubles(count), G)
+                    self.add_cross_layer_terms(P, l, above, padded_double_count(count), G)
             first += count
         return True
 
@@ -315,7 +316,7 @@ cdef class CurvatureMatrix:
         with very large or very small entries is divided by a power of two. For the Hessian, each
         column of D would need its own power of two, so the function returns False instead.
         """
-        cdef Py_ssize_t l, step = padded_doubles(count)
+        cdef Py_ssize_t l, step = padded_double_count(count)
         cdef Layer *y
         cdef bint near = True
         self.propagate_block(P, first, count)
@@ -331,7 +332,8 @@ cdef class CurvatureMatrix:
 
     cdef void propagate_block(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
         """Compute D and a of all layers without scaling. D is zero after the last sample."""
-        cdef Py_ssize_t l, i, step = padded_doubles(count), line = step * self.parts[0], columns
+        cdef Py_ssize_t l, i, columns
+        cdef Py_ssize_t step = padded_double_count(count), line = step * self.parts[0]
         cdef Layer *y
         cdef Layer *x
         cdef double *p
@@ -341,9 +343,9 @@ cdef class CurvatureMatrix:
             self.copy_samples(self.state[4 * l - 3 if l else 0], y.k, first, step, self.a[l])
             for i in range(y.k * step, (y.k + 1) * step):
                 self.a[l][i] = 1
-            self.clear_zero_weights(P, first, count, y.k + 1, step, self.a[l])
+            self.clear_zero_weight_samples(P, first, count, y.k + 1, step, self.a[l])
             if self.hessian:
-                self.compute_second_derivative(y, l, first, count)
+                self.compute_delta_and_second_derivative(y, l, first, count)
             if l == 0:
                 return
             x, p = &P.layer[l - 1], self.p[l - 1]
@@ -357,7 +359,7 @@ cdef class CurvatureMatrix:
                 )
             if stores_slopes(x):
                 self.copy_samples(self.state[2 + 4 * (l - 1)], x.m, first, step, p)
-                self.clear_zero_weights(P, first, count, x.m, step, p)
+                self.clear_zero_weight_samples(P, first, count, x.m, step, p)
             else:               # phi' is constant, or depends only on the sign of a
                 for i in range(x.m * step):
                     if not x.has_p or self.a[l][i] > 0:
@@ -365,14 +367,14 @@ cdef class CurvatureMatrix:
                     else:
                         p[i] = FC_LEAKY_RELU_SLOPE if x.phi == FC_LEAKY_RELU else 0
             if self.parts[l - 1] > self.parts[l]:
-                self.start_unit_columns(y, step, self.E + columns, line)
+                self.initialise_unit_columns(y, step, self.E + columns, line)
             for i in range(self.parts[l - 1]):
                 self.K.multiply_and_sum(
                     x.m, 1, step, p, step, self.E + i * step, line, self.D[l - 1] + i * step,
                     step * self.parts[l - 1]
                 )
 
-    cdef void clear_zero_weights(
+    cdef void clear_zero_weight_samples(
         self, PlanS *P, Py_ssize_t first, Py_ssize_t count, Py_ssize_t m, Py_ssize_t step, double *x
     ) noexcept nogil:
         """Set x (m, step) to zero for samples of weight 0. Such samples add nothing to the matrix,
@@ -391,7 +393,7 @@ cdef class CurvatureMatrix:
             for i in range(m if idle else 0):
                 x[i * step + r] = 0
 
-    cdef void start_unit_columns(
+    cdef void initialise_unit_columns(
         self, Layer *y, Py_ssize_t step, double *E, Py_ssize_t line
     ) noexcept nogil:
         """Initialise the columns of D for the units of layer y in E, the matrix for the layer
@@ -403,13 +405,13 @@ cdef class CurvatureMatrix:
                 for r in range(step):
                     E[i * line + u * step + r] = self.W[y.w + u * y.k + i]
 
-    cdef void compute_second_derivative(
+    cdef void compute_delta_and_second_derivative(
         self, Layer *y, Py_ssize_t l, Py_ssize_t first, Py_ssize_t count
     ) noexcept nogil:
         """Compute delta and e * phi'' of layer l. If e * phi'' is not stored, compute it from delta
         and a.
         """
-        cdef Py_ssize_t i, step = padded_doubles(count)
+        cdef Py_ssize_t i, step = padded_double_count(count)
         cdef double *q = self.q[l]
         cdef const double *a
         self.copy_samples(self.state[4 + 4 * l], y.m, first, step, self.delta[l])
@@ -491,7 +493,7 @@ cdef class CurvatureMatrix:
 
     # --- J' H applied to the change of the outputs ------------------------------------------------
 
-    cdef void add_output_change(self, PlanS *P, double *out) noexcept nogil:
+    cdef void add_output_change_gradient(self, PlanS *P, double *out) noexcept nogil:
         """Add J' H (z - z0) to out (n,). Here z0 are the outputs at the theta of the last call of
         `compute_upper_triangle`, and z are those at the plan's current point.
         """
@@ -502,10 +504,10 @@ cdef class CurvatureMatrix:
         self.convert_to_doubles(self.moved[4 * top], self.z, self.ld * P.d_out)
         while first < P.N:
             count = min(self.block, P.N - first)
-            step = padded_doubles(count)
+            step = padded_double_count(count)
             if count < P.N:
                 self.compute_block(P, first, count)
-            self.weight_output_change(P, first, count)
+            self.compute_weighted_output_change(P, first, count)
             for l in range(P.n_layers):
                 y = &P.layer[l]
                 scale = ldexp(
@@ -523,13 +525,13 @@ cdef class CurvatureMatrix:
                     )
             first += count
 
-    cdef void weight_output_change(
+    cdef void compute_weighted_output_change(
         self, PlanS *P, Py_ssize_t first, Py_ssize_t count
     ) noexcept nogil:
-        """Compute E = B (z - z0), with z and z0 as in `add_output_change`. E has one row for each
-        of the `each` columns of D per sample in the output layer.
+        """Compute E = B (z - z0), with z and z0 as in `add_output_change_gradient`. E has one row
+        for each of the `each` columns of D per sample in the output layer.
         """
-        cdef Py_ssize_t r, i, k, step = padded_doubles(count)
+        cdef Py_ssize_t r, i, k, step = padded_double_count(count)
         cdef const double *before = self.state[1 + 4 * (P.n_layers - 1)]
         cdef const double *D = self.D[P.n_layers - 1]
         cdef double way
@@ -539,11 +541,11 @@ cdef class CurvatureMatrix:
                 for r in range(count):
                     way = self.z[i * self.ld + first + r] - before[i * self.ld + first + r]
                     self.E[k * step + r] += D[(i * self.each + k) * step + r] * way
-        self.clear_zero_weights(P, first, count, self.each, step, self.E)
+        self.clear_zero_weight_samples(P, first, count, self.each, step, self.E)
 
     # --- contributions of a block of samples to G -------------------------------------------------
 
-    cdef bint add_single_product(self, PlanS *P, Py_ssize_t step, double *G) noexcept nogil:
+    cdef bint compute_factor_product(self, PlanS *P, Py_ssize_t step, double *G) noexcept nogil:
         """Compute G = F F' from all samples. Return False, without a result, if D or a of a layer
         has been scaled.
         """

@@ -183,7 +183,7 @@ cdef void copy_column_groups(
                 out[r * row + u * unit + i * group] = T[u * ldt + i * rows + r]
 
 
-cdef void weight_units(
+cdef void copy_and_weight_units(
     const real *D, Py_ssize_t ldd, Py_ssize_t step, const real *e, Py_ssize_t lde, const real *q,
     Py_ssize_t ldq, real *own, real *out, Py_ssize_t ldo, Py_ssize_t m, Py_ssize_t d
 ) noexcept nogil:
@@ -293,7 +293,7 @@ cdef void propagate_outputs_backward(
             for r in range(rows):
                 for part in range(t.parts):
                     H = <real *>t.hessian + ((first + r) * t.parts + part) * square
-                    weight_units(
+                    copy_and_weight_units(
                         <real *>room.D[l] + rows + r, t.ldt, rows, e + part * rows + r, t.lde,
                         <real *>room.q[l] + r, t.ldr, <real *>room.own, <real *>room.s, t.lds, y.m,
                         t.d_in
@@ -462,7 +462,7 @@ def input_derivatives(
     cdef bint good = True
     memset(&t, 0, sizeof(t))
     t.size = dtype.itemsize
-    t.K, t.n_layers = &chosen_table()[t.size == 8], len(sizes) - 1
+    t.K, t.n_layers = &current_kernel_table()[t.size == 8], len(sizes) - 1
     t.d_in, t.d_out = sizes[0], sizes[t.n_layers]
     t.layer = <InputLayer *>calloc(t.n_layers, sizeof(InputLayer))
     if t.layer == NULL:

@@ -102,13 +102,15 @@ cdef void write_jacobian_rows(
             return
         for l in range(P.n_layers - 1, -1, -1):
             if l == P.n_layers - 1:
-                write_output_layer_part(P, &P.layer[l], <const real *>a_[l] + s * P.layer[l].k, out)
+                write_output_layer_columns(
+                    P, &P.layer[l], <const real *>a_[l] + s * P.layer[l].k, out
+                )
             else:
-                write_hidden_layer_part(
+                write_hidden_layer_columns(
                     P, &P.layer[l], <const real *>a_[l] + s * P.layer[l].k, D, ld, out
                 )
             if l:
-                propagate_below(
+                propagate_to_layer_below(
                     P, l, <const real *>a_[l] + s * P.layer[l].k,
                     NULL if p_[l - 1] == NULL else <const real *>p_[l - 1] + s * P.layer[l].k,
                     D, E, ld
@@ -116,7 +118,7 @@ cdef void write_jacobian_rows(
         out += P.d_out * P.n
 
 
-cdef inline void write_output_layer_part(
+cdef inline void write_output_layer_columns(
     PlanS *P, Layer *y, const real *a, real *out
 ) noexcept nogil:
     """Write the part of a sample's rows that belongs to the output layer, whose input is a. Output
@@ -131,7 +133,7 @@ cdef inline void write_output_layer_part(
             out[c * P.n + y.b + c] = 1
 
 
-cdef inline void write_hidden_layer_part(
+cdef inline void write_hidden_layer_columns(
     PlanS *P, Layer *y, const real *a, const real *D, Py_ssize_t ld, real *out
 ) noexcept nogil:
     """Write the columns of a sample's Jacobian rows that belong to the parameters of a hidden layer
@@ -151,7 +153,7 @@ cdef inline void write_hidden_layer_part(
             memcpy(out + c * P.n + y.b, D + c * ld, y.m * sizeof(real))
 
 
-cdef inline void propagate_below(
+cdef inline void propagate_to_layer_below(
     PlanS *P, Py_ssize_t l, const real *a, const real *p, real *D, real *E, Py_ssize_t ld
 ) noexcept nogil:
     """Replace D and E of layer l, defined in the module docstring, by those of the layer below,

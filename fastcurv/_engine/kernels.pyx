@@ -38,7 +38,7 @@ def available_archs():
     return tuple(fc_arch_at(i).name.decode() for i in range(fc_arch_count()))
 
 
-cdef const fc_table *find_table(str name) except NULL:
+cdef const fc_table *find_kernel_table(str name) except NULL:
     """Return the kernel table `name`. Raise ValueError if this CPU cannot run it."""
     cdef const fc_table *table = fc_arch_find(name.encode())
     if table == NULL:
@@ -49,10 +49,12 @@ cdef const fc_table *find_table(str name) except NULL:
     return table
 
 
-cdef const fc_table *chosen = find_table(os.environ.get("FASTCURV_ARCH") or available_archs()[0])
+cdef const fc_table *chosen = find_kernel_table(
+    os.environ.get("FASTCURV_ARCH") or available_archs()[0]
+)
 
 
-cdef const fc_table *chosen_table() noexcept:
+cdef const fc_table *current_kernel_table() noexcept:
     """Return the kernel table in use."""
     return chosen
 
@@ -68,7 +70,7 @@ def set_arch(str name):
     """
     global chosen
     before = chosen_arch()
-    chosen = find_table(name)
+    chosen = find_kernel_table(name)
     return before
 
 
@@ -134,7 +136,7 @@ def summation_order(arch=None, dtype="float64"):
     >>> summation_order("reference")["slice"]
     0
     """
-    cdef const fc_table *K = find_table(arch or chosen_arch())
+    cdef const fc_table *K = find_kernel_table(arch or chosen_arch())
     name = np.dtype(dtype).name
     if name not in ("float32", "float64"):
         raise ValueError(f"dtype must be float32 or float64, got {name}.")
@@ -172,7 +174,7 @@ def measure_fma_peak(dtype="float32", int threads=1, arch=None, int rounds=20):
     """Measure the peak rate of multiply-adds in registers, in flops per second. The result is the
     best of `rounds` runs of a few milliseconds each.
     """
-    cdef const fc_table *K = chosen if arch is None else find_table(arch)
+    cdef const fc_table *K = chosen if arch is None else find_kernel_table(arch)
     cdef Peak c
     threads = max(1, min(threads, FC_MAX_THREADS))
     memset(&c, 0, sizeof(c))

@@ -29,7 +29,7 @@ cdef enum:
 # Minimum ratio of the smallest to the largest pivot of a matrix that is treated as nonsingular.
 cdef double MIN_PIVOT_RATIO = 1e-8
 
-SMALL_PROBLEMS = {
+SUBPROBLEMS = {
     "shifted": SHIFTED, "clipped": CLIPPED, "absolute": ABSOLUTE, "trust-region": TRUST_REGION,
     "cubic": CUBIC,
 }
@@ -89,7 +89,7 @@ cdef double dot_doubles(Py_ssize_t m, const double *x, const double *y) noexcept
 
 # --- small problems -------------------------------------------------------------------------------
 
-cdef void solve_shifted(
+cdef void solve_shifted_system(
     Py_ssize_t m, const double *values, double shift, const double *linear, double *y
 ) noexcept nogil:
     """Compute y = -pinv(T + shift I) linear for T = diag(values). An entry of y is 0 if its shifted
@@ -104,7 +104,7 @@ cdef void solve_shifted(
         y[i] = -linear[i] / (values[i] + shift) if fabs(values[i] + shift) > floor else 0.0
 
 
-cdef double solve_secular(
+cdef double solve_secular_equation(
     Py_ssize_t m, const double *base, const double *linear, double high, double goal, double edge,
     double weight, double *y
 ) noexcept nogil:
@@ -186,7 +186,7 @@ cdef double minimise_regularised_model(
             for i in range(m):
                 y[i] = -linear[i] * (radius / size)
             return high
-    mu = solve_secular(m, base, linear, high, radius, edge, weight, y)
+    mu = solve_secular_equation(m, base, linear, high, radius, edge, weight, y)
     for i in range(m):
         y[i] = -linear[i] / (base[i] + mu)
     return edge + mu
@@ -210,7 +210,7 @@ cdef double solve_diagonal_problem(
             base[i] = values[i]
             if values[i] < 0 and problem != SHIFTED:
                 base[i] = 0 if problem == CLIPPED else -values[i]
-        solve_shifted(m, base, parameter, linear, y)
+        solve_shifted_system(m, base, parameter, linear, y)
     for i in range(m):
         measured[i] = -y[i] if problem == ABSOLUTE and values[i] < 0 else y[i]
         if problem == ABSOLUTE and values[i] == 0:
@@ -218,14 +218,14 @@ cdef double solve_diagonal_problem(
     return multiplier
 
 
-def solve_small_problem(str problem, values, linear, double parameter):
-    """Solve one of `SMALL_PROBLEMS` for ascending eigenvalues `values` and the gradient `linear`,
+def solve_subproblem(str problem, values, linear, double parameter):
+    """Solve one of `SUBPROBLEMS` for ascending eigenvalues `values` and the gradient `linear`,
     both (m,).
 
     Parameters
     ----------
     problem : str
-        A key of `SMALL_PROBLEMS`.
+        A key of `SUBPROBLEMS`.
     values, linear : array (m,)
         Eigenvalues and gradient in the coordinates of the eigenvectors.
     parameter : float
@@ -248,7 +248,7 @@ def solve_small_problem(str problem, values, linear, double parameter):
     cdef double *out = <double *>pointer(y)
     cdef Py_ssize_t m = len(values)
     cdef double multiplier = solve_diagonal_problem(
-        SMALL_PROBLEMS[problem], m, <double *>pointer(values), <double *>pointer(linear), parameter,
+        SUBPROBLEMS[problem], m, <double *>pointer(values), <double *>pointer(linear), parameter,
         out + m, out, out + 2 * m
     )
     return y[0], multiplier
@@ -321,7 +321,7 @@ cdef class ProjectedSubspace:
     cdef double *y
     cdef double *measured
     # Properties of the last solution y of a small problem: multiplier and length as in
-    # `solve_small_problem`, predicted decrease, and norm of the residual's component outside the
+    # `solve_subproblem`, predicted decrease, and norm of the residual's component outside the
     # span of the rows Q[:m].
     cdef double multiplier, length, gain, outer_norm
     cdef Sweep sweep            # a sweep over all rows and the product
@@ -429,7 +429,7 @@ cdef class ProjectedSubspace:
         """Return ||w||."""
         cdef Sweep t = self.sweep
         t.m, t.q, t.w, t.out = 1, w, w, self.sums
-        sweep_dots(&t, 1)
+        compute_dots(&t, 1)
         return sqrt(self.sums[0])
 
     cdef double orthogonalise_product(self, int threads) noexcept nogil:
@@ -443,11 +443,11 @@ cdef class ProjectedSubspace:
         cdef int _k
         for _k in range(3 if t.m else 0):
             t.out = self.sums
-            sweep_dots(t, threads)
+            compute_dots(t, threads)
             for i in range(t.m):
                 self.taken[i] += self.sums[i]
             t.c, t.out = self.sums, self.sums + t.m
-            sweep_subtract(t, threads)
+            subtract_combination(t, threads)
             before, after = after, sqrt(t.out[0])
             if after > 0.7 * before:
                 break
@@ -495,7 +495,7 @@ cdef class ProjectedSubspace:
         cdef Sweep *t = &self.sweep
         cdef fc_watch before
         if self.m >= self.n_starts and self.p > 1:
-            self.choose_next()
+            self.select_next_row()
         m, held = self.m, self.m + self.p
         self.multiply(self.rows[m], self.product)
         exponent = self.scale_near_one(w)
@@ -707,7 +707,7 @@ cdef class ProjectedSubspace:
             The parameter used. If the argument is None, a tenth of the largest |eigenvalue| of T
             when T is first diagonalised, or 1 if that is 0.
         """
-        cdef Problem which = SMALL_PROBLEMS[problem]
+        cdef Problem which = SUBPROBLEMS[problem]
         cdef Py_ssize_t look_at = max(self.m, 1), vectors_at = 0, m
         cdef double chosen = 0
         # stop_called: True if `stop` was called since the last product.
@@ -739,10 +739,10 @@ cdef class ProjectedSubspace:
                 break
         if not factored:
             self.found.combine_eigenvectors(self.y, self.base)
-        self.combine_into(self.y if factored else self.base, out)
+        self.write_combination(self.y if factored else self.base, out)
         return self.length, self.gain, self.multiplier > 0, parameter
 
-    cdef int combine_into(self, double *y, out) except -1:
+    cdef int write_combination(self, double *y, out) except -1:
         """Set out = Q[:m]' y. The vector y is overwritten by -y."""
         cdef Sweep t
         cdef Py_ssize_t i
@@ -758,7 +758,7 @@ cdef class ProjectedSubspace:
         t.c, t.out = y, self.sums
         with nogil:
             before = begin_signal_watch()
-            sweep_subtract(&t, threads)
+            subtract_combination(&t, threads)
             end_signal_watch(before)
         return 0
 
@@ -768,5 +768,5 @@ cdef class ProjectedSubspace:
         y = np.array(y, np.float64)
         if y.shape != (self.m,):
             raise ValueError(f"y must have shape ({self.m},), got {y.shape}.")
-        self.combine_into(<double *>pointer(y) if self.m else NULL, out)
+        self.write_combination(<double *>pointer(y) if self.m else NULL, out)
         return out

@@ -27,7 +27,7 @@ from libc.math cimport INFINITY, fabs, fmax, fmin, frexp, hypot, isfinite, ldexp
 from libc.string cimport memcpy, memmove, memset
 
 cdef enum:
-    MAX_BATCH_ROWS = 16         # maximum number of rows per batch
+    MAX_REORTHOGONALISED_ROWS = 16         # maximum number of rows per batch
     # Maximum multiply-adds of a sweep that keeps the GIL. Such a sweep takes less time than
     # releasing the GIL.
     GIL_HELD_MAX_MULTIPLY_ADDS = 20000
@@ -144,7 +144,7 @@ cdef class LanczosRecurrence:
         self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s
     ) except NULL:
         """Return the inner products (s, m) of s rows w with m rows q."""
-        return self.run_sweep(sweep_dots, q, m, w, s, NULL, m * s)
+        return self.run_sweep(compute_dots, q, m, w, s, NULL, m * s)
 
     cdef double *subtract_multiples(
         self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s, const double *c
@@ -152,7 +152,7 @@ cdef class LanczosRecurrence:
         """Subtract linear combinations of m rows q, with coefficients c (s, m), from s rows w.
         Return the squared norms (s,) of the new rows.
         """
-        return self.run_sweep(sweep_subtract, q, m, w, s, c, s)
+        return self.run_sweep(subtract_combination, q, m, w, s, c, s)
 
     cdef double *run_sweep(
         self, void (*how)(Sweep *, int) noexcept nogil, const char *q, Py_ssize_t m, char *w,
@@ -349,7 +349,7 @@ cdef class LanczosRecurrence:
         self.n_products += 1
         return 0
 
-    cdef int multiply_row_scaled(self, Py_ssize_t i) except -1:
+    cdef int multiply_and_scale_row(self, Py_ssize_t i) except -1:
         """Set row i + 1 to the product of A with row i, divided by `unit`. The first product
         determines `unit`.
         """
@@ -426,16 +426,16 @@ cdef class LanczosRecurrence:
         cdef double scale = self.scale, beta, size, gap = 0, one
         cdef double *c
         cdef double *again
-        self.multiply_row_scaled(j)
+        self.multiply_and_scale_row(j)
         c = self.small.reserve(j + 2)
-        beta = self.orthogonalise_next(j, low, c)
+        beta = self.orthogonalise_next_row(j, low, c)
         if not isfinite(beta):  # the product has NaN, or is too large for the unit
             self.scale, self.exponent, self.unit = 0, 0, 1
             try:
-                self.multiply_row_scaled(j)
+                self.multiply_and_scale_row(j)
             finally:
                 self.scale = scale
-            beta = self.orthogonalise_next(j, low, c)
+            beta = self.orthogonalise_next_row(j, low, c)
         size = safe_norm(count, c)
         if not isfinite((size + beta) * self.unit):
             raise NotFiniteError(NOT_FINITE_MESSAGE)
@@ -459,9 +459,9 @@ cdef class LanczosRecurrence:
         self.e[j] = self.noise
         if self.echo is not None:
             self.e[j] += self.echo_error
-        return self.append_or_end(j, low, w, beta * self.unit)
+        return self.append_row_or_end(j, low, w, beta * self.unit)
 
-    cdef double orthogonalise_next(self, Py_ssize_t j, Py_ssize_t low, double *c) except? -1:
+    cdef double orthogonalise_next_row(self, Py_ssize_t j, Py_ssize_t low, double *c) except? -1:
         """Orthogonalise row j + 1 against rows `low` to j, with coefficients c, then against locked
         rows, and then against the rows of `against`, with coefficients in `deflation_coupling`.
         Return the norm of the remainder.
@@ -497,7 +497,7 @@ cdef class LanczosRecurrence:
             self.noise = fmax(self.noise, self.eps * safe_norm(self.taken, along))
         return sqrt(square)
 
-    cdef int append_or_end(self, Py_ssize_t j, Py_ssize_t low, char *w, double beta) except -1:
+    cdef int append_row_or_end(self, Py_ssize_t j, Py_ssize_t low, char *w, double beta) except -1:
         """Make w the next row, or end the recurrence if w is only rounding."""
         if beta <= 30 * self.noise and self.n_clean:
             self.restore_orthogonality(j + 1)
@@ -514,7 +514,11 @@ cdef class LanczosRecurrence:
         self.t[j * self.ld + j + 1] = self.t[(j + 1) * self.ld + j] = beta
         self.p = 1
         self.estimate_orthogonality_loss(j, low, beta)
-        if self.lost > self.orthogonality_tol or j + 2 - self.n_clean >= MAX_BATCH_ROWS or j < 2:
+        if (
+            self.lost > self.orthogonality_tol
+            or j + 2 - self.n_clean >= MAX_REORTHOGONALISED_ROWS
+            or j < 2
+        ):
             self.restore_orthogonality(-1)
         return 0
 
@@ -607,7 +611,8 @@ cdef class LanczosRecurrence:
                 C = self.small.reserve(s * self.n_clean + 3 * s * s + s)
                 found = s * (self.n_clean + s)
                 memcpy(
-                    C, self.run_sweep(sweep_dots_and_gram, self.q, self.n_clean, P, s, NULL, found),
+                    C,
+                    self.run_sweep(compute_dots_and_gram, self.q, self.n_clean, P, s, NULL, found),
                     found * sizeof(double)
                 )
                 self.orthonormalise_batch(P, s, C)
@@ -671,7 +676,7 @@ cdef class LanczosRecurrence:
         for i in range(s * s):
             minus[i] = -R[i]
         self.sweep.transform = minus
-        self.run_sweep(sweep_update_batch, self.q, first, P, s, C, 0)
+        self.run_sweep(update_row_batch, self.q, first, P, s, C, 0)
         return 0
 
     cdef double record_correction(

@@ -38,12 +38,12 @@ cdef enum:
     MIN_ALLOWED_THREADS = 8
 
 
-cdef inline Py_ssize_t count_jobs(PlanS *P) noexcept nogil:
+cdef inline Py_ssize_t jobs_per_product(PlanS *P) noexcept nogil:
     """Return the number of jobs that the thread team runs for one operator product."""
-    return 2 if P.panel and not P.shared else count_shared_jobs(P)
+    return 2 if P.panel and not P.shared else jobs_per_layer_parallel_product(P)
 
 
-cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
+cdef int choose_layout(PlanS *P, Py_ssize_t memory) except -1:
     """Choose the number of rows per chunk, the layout, the panels and the number of threads from a
     cost model.
 
@@ -53,14 +53,15 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     therefore long if rows can be read from the L3 cache as fast as they are processed.
 
     Below SERIAL_MAX_FLOPS flops one thread is used. Above, T threads take the time work / T + jobs
-    * wake * T, where `jobs` is count_jobs(P) and `wake` is THREAD_WAKE_FLOPS. The time is least for
+    * wake * T, where `jobs` is jobs_per_product(P) and `wake` is THREAD_WAKE_FLOPS. The time is
+      least for
     T = sqrt(work / (jobs * wake)), which is the upper limit on the number of threads.
     """
     cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, rows, transposed_bytes = 0
     cdef bint prefetches_early
     cdef int most
     P.packs_pairs = can_pack_phi(P)
-    P.chunk, P.state_fits_l3, P.unpacked = P.N, state_fits_in_l3(P), is_unpacked_faster(P)
+    P.chunk, P.state_fits_l3, P.unpacked = P.N, state_fits_in_l3(P), is_unpacked_layout_faster(P)
     for l in range(P.n_layers):
         row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
     if P.n * size <= PANEL_PARALLEL_MAX_BYTES and not (has_batch_norm(P) or P.unpacked):
@@ -72,7 +73,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
             count = 2           # two threads share even few rows
         P.panel = (P.N + count - 1) // count
     if not (has_batch_norm(P) or P.unpacked):
-        transposed_bytes = choose_transposed(P, memory)
+        transposed_bytes = choose_transposed_layout(P, memory)
     P.packs_pairs &= P.ld_transposed and not P.shared
     P.state_bytes = P.N * state_bytes_per_sample(P)
     prefetches_early = P.K.vector_bytes == FC_ALIGN and P.state_bytes > PREFETCH_MIN_STATE_BYTES
@@ -82,7 +83,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     P.prefetches_next = P.ld_transposed and P.state_bytes > L3_SHARE_BYTES
     if 12 * P.N * P.n < (SERIAL_TRANSPOSED_MAX_FLOPS if P.ld_transposed else SERIAL_MAX_FLOPS):
         P.threads = 1
-    most = <int>sqrt(12.0 * P.N * P.n / (THREAD_WAKE_FLOPS * count_jobs(P)))
+    most = <int>sqrt(12.0 * P.N * P.n / (THREAD_WAKE_FLOPS * jobs_per_product(P)))
     P.threads = min(P.threads, max(<int>MIN_ALLOWED_THREADS, most))
     if memory:
         fit_chunk_into_memory(P, memory, transposed_bytes)
@@ -133,18 +134,18 @@ cdef int fit_chunk_into_memory(PlanS *P, Py_ssize_t memory, Py_ssize_t transpose
     return 0
 
 
-cdef Py_ssize_t choose_transposed(PlanS *P, Py_ssize_t memory) except -1:
+cdef Py_ssize_t choose_transposed_layout(PlanS *P, Py_ssize_t memory) except -1:
     """Choose the transposed layout and its panels if it is faster. If a plan in that layout exceeds
     `memory`, choose the row-major layout, in which rows can come in chunks. Return the bytes of the
     plan in the transposed layout, or 0 if the size was not computed.
     """
-    cdef Py_ssize_t l, line = elements_per_line(P), lines
+    cdef Py_ssize_t l, line = elements_per_cache_line(P), lines
     P.shared = is_shared_layout_faster(P)
     P.panels = 1 if P.shared else choose_transposed_panels(P)
     cdef Py_ssize_t panel = P.panel, ldx = P.ldx, most = 0
     cdef int threads = P.threads
     if P.panels:
-        lines = (round_up_to_lines(P, P.N) // line + P.panels - 1) // P.panels
+        lines = (round_up_to_cache_lines(P, P.N) // line + P.panels - 1) // P.panels
         P.panel = lines * line
         # The rows of a matrix are never a multiple of 512 bytes apart, because such rows would
         # compete for few cache sets.
@@ -218,7 +219,7 @@ cdef void lay_out_plan(PlanS *P, Arena *A) noexcept nogil:
         ) else NULL
         y.q = arena_alloc(A, R * y.ldm, size) if y.curved and not y.derived else NULL
         y.delta = arena_alloc(A, R * y.ldm, size)
-        y.du = y.delta if y.norm == NULL else lay_out_norm(P, y, A)
+        y.du = y.delta if y.norm == NULL else lay_out_batch_norm(P, y, A)
     y = &P.layer[P.n_layers - 1]
     P.loss.delta, P.loss.ldd = y.delta, y.ldm
     P.loss.ldh = padded_ld(y.m * y.m, P.K.real_bytes) if P.coupled else y.ldm
@@ -351,7 +352,7 @@ cdef size_t bytes_for_vectors(PlanS *P, Py_ssize_t block) noexcept nogil:
     return 0 if arena.overflow else arena.used
 
 
-cdef int add_norm_parameters(PlanS *P, Layer *y) except -1:
+cdef int add_batch_norm_parameters(PlanS *P, Layer *y) except -1:
     """Append gamma and beta of a batch-normalised layer to theta, after the layer's W and b."""
     y.norm = <Norm *>calloc(1, sizeof(Norm))
     if y.norm == NULL:
@@ -361,7 +362,7 @@ cdef int add_norm_parameters(PlanS *P, Layer *y) except -1:
     return 0
 
 
-cdef void free_norm_states(PlanS *P) noexcept nogil:
+cdef void free_batch_norm_states(PlanS *P) noexcept nogil:
     """Free the states of batch-normalised layers."""
     cdef Py_ssize_t l
     if P.layer != NULL:
@@ -369,7 +370,7 @@ cdef void free_norm_states(PlanS *P) noexcept nogil:
             free(P.layer[l].norm)
 
 
-cdef object moments_of_layer(Layer *y):
+cdef object batch_norm_moments(Layer *y):
     """Return the mean and the variance of z - b of a batch-normalised layer, as two arrays (m,)."""
     moments = np.empty((2, y.m))
     cdef double *to = <double *>pointer(moments)
@@ -378,7 +379,7 @@ cdef object moments_of_layer(Layer *y):
     return moments[0], moments[1]
 
 
-cdef char *lay_out_norm(PlanS *P, Layer *y, Arena *A) noexcept nogil:
+cdef char *lay_out_batch_norm(PlanS *P, Layer *y, Arena *A) noexcept nogil:
     """Lay out the matrices h and du, (rows, m) each, the vectors and the sums of a batch-normalised
     layer. Return the address of du.
     """

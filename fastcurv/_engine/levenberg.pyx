@@ -33,8 +33,9 @@ cdef double MIN_DAMPING_FACTOR = 0.1  # minimum factor for mu after a step
 cdef double MIN_DAMPING_FACTOR_CORRECTED = 1 / 3.0  # minimum factor for mu after a corrected step
 # Maximum ratio of the actual to the predicted decrease of a step at which a correction of the step
 # is tried.
-cdef double MAX_CORRECTED_RATIO = 0.75
-cdef double MAX_CORRECTION_RATIO = 0.375  # maximum length of a correction, relative to that of s
+cdef double MAX_DECREASE_RATIO_TO_CORRECT = 0.75
+# maximum length of a correction, relative to that of s
+cdef double MAX_RELATIVE_CORRECTION_LENGTH = 0.375
 # Minimum gain of a correction, relative to the predicted decrease, at which a further correction is
 # tried.
 cdef double MIN_CORRECTION_GAIN = 0.1
@@ -95,7 +96,7 @@ cdef class LevenbergRun:
         self.theta, self.trial = theta, np.empty_like(theta)
         self.gradient = np.empty_like(theta)
         self.ld = padded_ld(n, sizeof(double))
-        self.room = np.empty(n * (n + self.ld + CHOLESKY_PANEL_ROWS + 3) + DOUBLES_PER_LINE)
+        self.room = np.empty(n * (n + self.ld + CHOLESKY_PANEL_ROWS + 3) + DOUBLES_PER_CACHE_LINE)
         self.A = <double *>align_up(pointer(self.room))
         self.minus = self.A + n * self.ld
         self.G = self.minus + n * CHOLESKY_PANEL_ROWS
@@ -202,10 +203,10 @@ cdef class LevenbergRun:
         cdef double rounding = (1e-15 if P.K.real_bytes == 8 else 5e-7) * fabs(self.value)
         cdef Py_ssize_t i
         while not fc_watch_poll():
-            if self.factorise_damped(P.n):
+            if self.factorise_damped_matrix(P.n):
                 for i in range(P.n):
                     self.s[i] = -self.g[i]
-                self.solve_damped(P.n, self.s)
+                self.solve_damped_system(P.n, self.s)
                 predicted = 0
                 for i in range(P.n):
                     predicted += self.s[i] * (self.damping * self.s[i] - self.g[i]) / 2
@@ -250,7 +251,7 @@ cdef class LevenbergRun:
         """Return True if the actual decrease, down to the loss f, is so far below the predicted one
         that the linear model has failed.
         """
-        return self.value - f < MAX_CORRECTED_RATIO * predicted
+        return self.value - f < MAX_DECREASE_RATIO_TO_CORRECT * predicted
 
     cdef double correct_step(
         self, PlanS *P, char *theta, char *trial, double predicted, double f
@@ -289,19 +290,19 @@ cdef class LevenbergRun:
             if self.l2 != NULL:
                 self.more[i] += self.l2[i] * self.s[i]
             so_far += self.s[i] * self.s[i]
-        self.normal.add_output_change(P, self.more)
-        self.solve_damped(P.n, self.more)
+        self.normal.add_output_change_gradient(P, self.more)
+        self.solve_damped_system(P.n, self.more)
         for i in range(P.n):
             more += self.more[i] * self.more[i]
         if not 0 < more < INFINITY:
             return False
-        share = -min(1.0, MAX_CORRECTION_RATIO * sqrt(so_far / more))
+        share = -min(1.0, MAX_RELATIVE_CORRECTION_LENGTH * sqrt(so_far / more))
         for i in range(P.n):
             self.more[i] *= share
             self.s[i] += self.more[i]
         return True
 
-    cdef bint factorise_damped(self, Py_ssize_t n) noexcept nogil:
+    cdef bint factorise_damped_matrix(self, Py_ssize_t n) noexcept nogil:
         """Factorise G + mu I into A. Return False if the matrix is not numerically positive
         definite.
         """
@@ -313,7 +314,7 @@ cdef class LevenbergRun:
             row[0] += self.damping
         return self.factorise(n)
 
-    cdef void solve_damped(self, Py_ssize_t n, double *x) noexcept nogil:
+    cdef void solve_damped_system(self, Py_ssize_t n, double *x) noexcept nogil:
         """Set x = (G + mu I)^-1 x by the factorisation in A."""
         cdef Py_ssize_t i, p, first = 0, after = 0
         cdef double[ELIMINATION_ROWS] c

@@ -79,7 +79,7 @@ cdef int fill_block(Fill *t, int threads, Py_ssize_t parts) except -1:
     return 0
 
 
-cdef char *allocate_zeroed(size_t size, int threads, what) except NULL:
+cdef char *allocate_zeroed_block(size_t size, int threads, what) except NULL:
     """Return a new block of `size` zero bytes. Raise MemoryError with the message `what` if the
     allocation fails.
     """
@@ -205,7 +205,8 @@ def copy_transpose(V, out, int threads=1):
         )
     if not V.size:
         return out
-    t.K, t.n, t.k, t.rs = &chosen_table()[size == 8], V.shape[0], V.shape[1], V.strides[0] // size
+    t.K = &current_kernel_table()[size == 8]
+    t.n, t.k, t.rs = V.shape[0], V.shape[1], V.strides[0] // size
     t.cs = V.strides[1] // size
     t.block, t.out = <const char *>pointer(V), pointer(out)
     with nogil:

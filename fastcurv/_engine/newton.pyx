@@ -276,7 +276,7 @@ cdef class NewtonSteps:
                 self.stop_condition_met or self.n_steps == len(record)
                 or self.value <= run.fun_target
                 or not run.enough < self.gradient_norm < INFINITY
-                or now_ns() - begin > PROGRESS_INTERVAL_NS or run.out_of_budget()
+                or now_ns() - begin > PROGRESS_INTERVAL_NS or run.is_out_of_budget()
             ):
                 break
         return None
@@ -288,9 +288,9 @@ cdef class NewtonSteps:
         cdef double length, predicted, f
         cdef bint bounded
         cdef int _k
-        cdef Problem which = SMALL_PROBLEMS[problem]
+        cdef Problem which = SUBPROBLEMS[problem]
         run, self.ratio = self.run, -INFINITY
-        price, stop = run.step_price(), run.out_of_budget
+        price, stop = run.step_cost(), run.is_out_of_budget
         cdef double wanted = fmin(self.forcing, sqrt(self.gradient_norm)) * self.space.gamma
         for _k in range(MAX_REJECTED_STEPS):
             length, predicted, bounded, self.parameter = self.space.solve(
@@ -354,7 +354,7 @@ cdef class NewtonSteps:
         cdef char *g
         run = self.run
         if self.points is None:
-            run.accept_spare()
+            run.accept_trial_point()
             self.value, self.gradient_norm, self.gradient = run.f, run.gnorm, run.g
             return 0
         self.points.commit_trial()

@@ -9,11 +9,11 @@ from libc.string cimport memset
 
 
 cdef enum:
-    # Maximum size of a block of W, which is one part of the job: MAX_BLOCK_ROWS rows and
-    # MAX_BLOCK_ROW_BYTES bytes.
-    MAX_BLOCK_ROWS = 64
-    MAX_BLOCK_ROW_BYTES = 1 << 17
-    MAX_BLOCK_COLUMNS = MAX_BLOCK_ROW_BYTES // FC_ALIGN
+    # Maximum size of a block of W, which is one part of the job: PACK_BLOCK_MAX_ROWS rows and
+    # PACK_BLOCK_MAX_ROW_BYTES bytes.
+    PACK_BLOCK_MAX_ROWS = 64
+    PACK_BLOCK_MAX_ROW_BYTES = 1 << 17
+    PACK_BLOCK_MAX_COLUMNS = PACK_BLOCK_MAX_ROW_BYTES // FC_ALIGN
     COPY_PART_ELEMENTS = 1 << 16  # elements of theta per part of a job that copies without packing
     # Maximum number of elements that one thread packs before a second thread would have woken.
     SERIAL_PACK_MAX_ELEMENTS = 30000
@@ -36,13 +36,14 @@ cdef struct Block:              # block of W: rows [top, bottom), columns [left,
 
 cdef inline Py_ssize_t rows_per_block(PlanS *P, Layer *y) noexcept nogil:
     """Return the number of rows of a block, a multiple of the elements per cache line."""
-    cdef Py_ssize_t line = elements_per_line(P)
-    return max(<Py_ssize_t>1, min(MAX_BLOCK_ROWS // line, MAX_BLOCK_COLUMNS // y.k)) * line
+    cdef Py_ssize_t line = elements_per_cache_line(P)
+    cdef Py_ssize_t lines = min(PACK_BLOCK_MAX_ROWS // line, PACK_BLOCK_MAX_COLUMNS // y.k)
+    return max(<Py_ssize_t>1, lines) * line
 
 
 cdef inline Py_ssize_t count_column_blocks(Layer *y) noexcept nogil:
     """Return the number of blocks into which the columns of W are cut."""
-    return (y.k + MAX_BLOCK_COLUMNS - 1) // MAX_BLOCK_COLUMNS
+    return (y.k + PACK_BLOCK_MAX_COLUMNS - 1) // PACK_BLOCK_MAX_COLUMNS
 
 
 cdef inline Weights packed_destination(Packing *c, Layer *y) noexcept nogil:
@@ -59,9 +60,9 @@ cdef inline Block block_of_part(Packing *c, Layer *y, Py_ssize_t part) noexcept 
     """Return block number `part` of W of a layer."""
     cdef Block b
     b.top = part // count_column_blocks(y) * rows_per_block(c.P, y)
-    b.left = part % count_column_blocks(y) * MAX_BLOCK_COLUMNS
+    b.left = part % count_column_blocks(y) * PACK_BLOCK_MAX_COLUMNS
     b.bottom = min(y.m, b.top + rows_per_block(c.P, y))
-    b.right = min(y.k, b.left + MAX_BLOCK_COLUMNS)
+    b.right = min(y.k, b.left + PACK_BLOCK_MAX_COLUMNS)
     return b
 
 

@@ -66,7 +66,7 @@ cdef void run_forward(Pass *t) noexcept nogil:
             job.epilogue.phi_pair, job.epilogue.ldphi_pair = state_matrix(t, y, y.phi_pair).at, a.ld
             t.pairs_unpacked = True
         set_skip(&job.epilogue, below if y.skip and not y.user_phi else null_matrix())
-        if (run_product(t, &job) if y.norm == NULL else run_norm_forward(t, l, &job)) < 0:
+        if (run_product(t, &job) if y.norm == NULL else run_batch_norm_forward(t, l, &job)) < 0:
             return
     if P.upto == P.n_layers and not P.user_loss:
         run_row_blocks(t, compute_loss_block, &blocks)
@@ -156,7 +156,7 @@ cdef void run_backward(Pass *t, char *out, bint add) noexcept nogil:
         y = &P.layer[l]
         delta = state_matrix(t, y, y.delta)
         if P.shared and l:
-            transpose_packed(t, y.k, P.layer[l - 1].a, P.layer[l - 1].packed_transpose)
+            transpose_into_packed(t, y.k, P.layer[l - 1].a, P.layer[l - 1].packed_transpose)
         if out != NULL:
             write_bias_sums(t, y, delta, blocks, out, add)
             begin_sum_over_rows(t, y, &job, add)
@@ -181,11 +181,11 @@ cdef void run_backward(Pass *t, char *out, bint add) noexcept nogil:
             &job.epilogue,
             scratch_matrix(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else null_matrix()
         )
-        set_sums(t, &job.epilogue)
+        set_column_sums(t, &job.epilogue)
         if x.norm == NULL:
             blocks = run_product(t, &job)
         else:
-            blocks = run_norm_backward(t, l - 1, &job, out, add)
+            blocks = run_batch_norm_backward(t, l - 1, &job, out, add)
         if blocks < 0:
             return
 

@@ -18,7 +18,7 @@ cdef enum:
     GIL_HELD_MAX_FLOPS = 200000
     # Maximum flops of an operator product for which `bind` chooses by timing between one thread and
     # all threads.
-    TRIAL_MAX_FLOPS = 400000000
+    TIMING_MAX_FLOPS = 400000000
 
 
 cdef class Plan:
@@ -99,7 +99,7 @@ cdef class Plan:
         self.rows, self.l2, self.sizes = rows, l2, tuple(sizes)
         self.lock = Lock()
         self.memory, self.dtype = memory, rows.X.dtype
-        P.K = &chosen_table()[rows.X.itemsize == 8]
+        P.K = &current_kernel_table()[rows.X.itemsize == 8]
         P.N, P.n_layers, P.d_out = rows.X.shape[0], len(sizes) - 1, sizes[len(sizes) - 1]
         P.l2_skips_biases = not l2_biases
         P.layer = <Layer *>calloc(P.n_layers, sizeof(Layer))
@@ -122,7 +122,7 @@ cdef class Plan:
                 y.skip = skips[l]
                 calls_back |= y.user_phi
                 if batch_norm:
-                    add_norm_parameters(P, y)
+                    add_batch_norm_parameters(P, y)
             y.has_p = y.phi != FC_IDENTITY
             y.curved = fc_has_curvature(y.phi)
             y.derived = (fc_slope_from_a(y.phi) or fc_curvature_from_delta(y.phi)) and not y.skip
@@ -132,16 +132,16 @@ cdef class Plan:
         P.user_loss, P.coupled, P.upto = given is not None, coupled, P.n_layers
         P.callbacks = <void *>self if calls_back or P.user_loss else NULL
         P.data, P.ldx = &rows.D, rows.D.ldx
-        choose_chunks(P, memory)
+        choose_layout(P, memory)
         self.allocate_block()
         if P.chunk == P.N and (P.shared or not P.ld_transposed):
-            rows.ensure_padded(P.K, P.threads)
+            rows.ensure_padded_copy(P.K, P.threads)
         self.P.at_chunk = -1
 
     def __dealloc__(self):
         fc_block_free(self.block_)
         fc_block_free(self.vector_block)
-        free_norm_states(&self.P)
+        free_batch_norm_states(&self.P)
         free(self.P.layer)
         free(self.P.active)
 
@@ -154,7 +154,7 @@ cdef class Plan:
         arena.base, arena.used, arena.overflow = NULL, 0, False
         lay_out_plan(&self.P, &arena)
         size = arena.used
-        self.block_ = allocate_zeroed(
+        self.block_ = allocate_zeroed_block(
             size, self.P.threads, f"Not enough memory for a plan of {size} bytes."
         )
         arena.base, arena.used = self.block_, 0
@@ -182,7 +182,7 @@ cdef class Plan:
         what = f"Not enough memory for a block of {block} vectors of length {P.n}."
         if not size:
             raise MemoryError(what)
-        base = allocate_zeroed(size, P.threads, what)
+        base = allocate_zeroed_block(size, P.threads, what)
         fc_block_free(self.vector_block)
         self.vector_block, P.max_vectors = base, block
         self.nbytes += <Py_ssize_t>size - self.reserved_bytes
@@ -230,8 +230,8 @@ cdef class Plan:
         self.drop_gradient()
         self.theta, self.transient, self.P.at_chunk, self.P.done = theta, transient, -1, 0
         self.P.transient = transient and not self.multiplied
-        if 12 * self.P.N * self.P.n <= TRIAL_MAX_FLOPS:
-            self.P.threads = choose_trial_threads(trial, threads)
+        if 12 * self.P.N * self.P.n <= TIMING_MAX_FLOPS:
+            self.P.threads = choose_timed_threads(trial, threads)
         try:
             with nogil:
                 finite = set_and_pack_theta(&self.P, start, source)
@@ -244,7 +244,7 @@ cdef class Plan:
             raise
         finally:
             self.P.threads, self.since, self.P.transient = threads, 0, False
-        record_trial(trial, since)
+        record_timing(trial, since)
         return finite
 
     def compute_gradient(self):
@@ -336,12 +336,12 @@ cdef class Plan:
         cdef long long since = now_ns()
         cdef bint finite
         P.at_chunk, P.done, P.transient = -1, 0, not self.multiplied
-        if 12 * P.N * P.n <= TRIAL_MAX_FLOPS:
-            P.threads = choose_trial_threads(trial, threads)
+        if 12 * P.N * P.n <= TIMING_MAX_FLOPS:
+            P.threads = choose_timed_threads(trial, threads)
         finite = set_and_pack_theta(P, theta, NULL)
         loss[0] = self.compute_loss(gradient) if finite else INFINITY
         P.threads, P.transient = threads, False
-        record_trial(trial, since)
+        record_timing(trial, since)
         return finite
 
     cdef int end_watch(self, fc_watch before) except -1 nogil:
@@ -533,4 +533,4 @@ def batch_norm_statistics(Plan plan):
     """Return one pair (mean, variance) of z - b per hidden layer, in double precision, at the theta
     of a plan with batch normalisation.
     """
-    return [moments_of_layer(&plan.P.layer[l]) for l in range(plan.P.n_layers - 1)]
+    return [batch_norm_moments(&plan.P.layer[l]) for l in range(plan.P.n_layers - 1)]

@@ -24,7 +24,7 @@ cdef inline void begin_product(Pass *t, fc_product *job, Py_ssize_t units) noexc
     """
     clear(job, 0, sizeof(job[0]))
     if t.P.ld_transposed:
-        job.m, job.n, job.epilogue.by_row = units, round_up_to_lines(t.P, t.rows), True
+        job.m, job.n, job.epilogue.by_row = units, round_up_to_cache_lines(t.P, t.rows), True
     else:
         job.m, job.n = t.rows, units
     job.exceeds_l2 = t.P.panel_exceeds_l2
@@ -132,7 +132,7 @@ cdef inline void add_sum_over_samples(Pass *p, fc_product *job, Matrix d, Matrix
     cdef PlanS *P = p.P
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
-    t.k, t.a, t.a_rs, t.a_cs = round_up_to_lines(P, p.rows), d.at, P.ld_transposed, 1
+    t.k, t.a, t.a_rs, t.a_cs = round_up_to_cache_lines(P, p.rows), d.at, P.ld_transposed, 1
     t.b, t.b_rs, t.b_vs, t.b_cs = a.at, 1, 0, P.ld_transposed
 
 
@@ -183,7 +183,7 @@ cdef inline void set_skip(fc_epilogue *epilogue, Matrix skip) noexcept nogil:
     epilogue.skip, epilogue.ldskip = skip.at, skip.ld
 
 
-cdef inline void set_sums(Pass *t, fc_epilogue *epilogue) noexcept nogil:
+cdef inline void set_column_sums(Pass *t, fc_epilogue *epilogue) noexcept nogil:
     """Let the epilogue write column sums, except in the transposed layout, where
     write_bias_sums_transposed computes them.
     """

@@ -120,7 +120,7 @@ cdef void get_row_range(
         block[0] = part
 
 
-cdef Py_ssize_t run_stack(Pass *t, fc_stack *stack) noexcept nogil:
+cdef Py_ssize_t run_stacked_product(Pass *t, fc_stack *stack) noexcept nogil:
     """Run a product and its epilogue for all vectors of the pass, with the kernel for stacked
     products if the table has one, else for one vector at a time. Return the number of blocks of
     rows.

@@ -30,7 +30,7 @@ cdef enum State:
     SEARCH_ENDED, SEARCH_RUNNING, SEARCH_FAILED
 
 cdef enum:
-    MAX_TRIALS = 20             # maximum number of trials per line search
+    MAX_LINE_SEARCH_TRIALS = 20             # maximum number of trials per line search
     # Nanoseconds after which `run` returns so that the caller can report progress.
     PROGRESS_INTERVAL_NS = 100000000
     # Elements per strip of a sweep, chosen so that the vectors' strips stay in the L1 cache:
@@ -300,7 +300,7 @@ cdef double cubic_minimiser(const Point *a, const Point *b) noexcept nogil:
     return b.t - (b.t - a.t) * (b.slope + root - s) / below if below != 0 else NAN
 
 
-cdef double extrapolate(const Point *before, const Point *here) noexcept nogil:
+cdef double extrapolate_step_length(const Point *before, const Point *here) noexcept nogil:
     """Return the next trial step length while the line still descends: the minimiser of the cubic,
     clipped to 2 to 10 times the current length.
     """
@@ -371,13 +371,13 @@ cdef void process_trial(Quasi *q, double f) noexcept nogil:
         before, q.low, q.stored = q.low, here, True
         swap_pointers(&q.g_low, &q.g_trial)
         if not q.bracketed:
-            q.t = extrapolate(&before, &q.low)
+            q.t = extrapolate_step_length(&before, &q.low)
     if q.bracketed:
         q.t = interpolate(&q.low, &q.high)
         if not min(q.low.t, q.high.t) < q.t < max(q.low.t, q.high.t):
             end_line_search(q, False)
             return
-    if q.trials < MAX_TRIALS:
+    if q.trials < MAX_LINE_SEARCH_TRIALS:
         set_trial_point(q, q.t)
     else:
         end_line_search(q, False)
@@ -430,7 +430,8 @@ cdef class QuasiNewton:
         cdef Quasi *q = &self.q
         cdef Py_ssize_t size = np.dtype(dtype).itemsize, line = padded_ld(n, size) * size
         q.ld, q.line = line // size, line
-        q.K, q.n, q.most, q.threads = &chosen_table()[size == 8], n, memory, default_n_threads()
+        q.K = &current_kernel_table()[size == 8]
+        q.n, q.most, q.threads = n, memory, default_n_threads()
         q.width = columns_per_sweep_part(n)
         q.parts, q.lds = (n + q.width - 1) // q.width, max(4, 4 * memory)
         self.vectors = empty_padded_rows(11, n, dtype)[:, :n]
@@ -449,7 +450,7 @@ cdef class QuasiNewton:
         q.sums = q.solved + 3 * memory
         q.noise = TRIAL_VALUE_ERROR_EPS * float(np.finfo(dtype).eps)
 
-    cdef object array_at(self, char *start):
+    cdef object array_at_address(self, char *start):
         """Return the NumPy array whose memory begins at `start`."""
         return self.vectors[(start - self.base) // self.q.line]
 
@@ -458,8 +459,8 @@ cdef class QuasiNewton:
     def start(self, theta, double value, gradient):
         """Start at theta with the given value and gradient. Existing pairs are kept."""
         cdef Quasi *q = &self.q
-        self.array_at(q.theta)[:] = self.array_at(q.trial)[:] = theta
-        self.array_at(q.g)[:] = self.array_at(q.g_trial)[:] = gradient
+        self.array_at_address(q.theta)[:] = self.array_at_address(q.trial)[:] = theta
+        self.array_at_address(q.g)[:] = self.array_at_address(q.g_trial)[:] = gradient
         q.f, q.state, q.moved, q.row = value, SEARCH_ENDED, False, -1
         with FloatingPointMode(), nogil:
             # s = 0, so only g'g is needed
@@ -490,11 +491,11 @@ cdef class QuasiNewton:
 
     @property
     def theta(self):
-        return self.array_at(self.q.theta)
+        return self.array_at_address(self.q.theta)
 
     @property
     def gradient(self):
-        return self.array_at(self.q.g)
+        return self.array_at_address(self.q.g)
 
     @property
     def value(self):
@@ -518,14 +519,14 @@ cdef class QuasiNewton:
         the lowest point is `theta`.
         """
         if self.q.elsewhere:
-            return self.array_at(self.q.best), self.q.best_f, self.q.best_gnorm
+            return self.array_at_address(self.q.best), self.q.best_f, self.q.best_gnorm
         return None
 
     # --- interface for losses that the caller evaluates -------------------------------------------
 
     @property
     def trial(self):
-        return self.array_at(self.q.trial)
+        return self.array_at_address(self.q.trial)
 
     @property
     def moved(self):
@@ -542,7 +543,7 @@ cdef class QuasiNewton:
         """Process the value and the gradient at `trial`. Return True if those at another trial
         point are needed.
         """
-        np.copyto(self.array_at(self.q.g_trial), gradient)
+        np.copyto(self.array_at_address(self.q.g_trial), gradient)
         with FloatingPointMode(), nogil:
             process_trial(&self.q, value)
         return self.q.state == SEARCH_RUNNING
@@ -594,7 +595,7 @@ cdef class QuasiNewton:
         cdef Quasi *q = &self.q
         cdef fc_watch before = begin_signal_watch()
         self.began = self.looked = now_ns()
-        self.check_clock(seconds)
+        self.check_time_limit(seconds)
         q.elsewhere, q.best_f, q.best_gnorm = False, q.f, q.gnorm
         while self.steps < count:
             if q.gnorm <= gradient_tol:
@@ -607,7 +608,7 @@ cdef class QuasiNewton:
                 ending[0] = self.take_step(plan, seconds)
             if ending[0] != NOT_ENDED:
                 break
-            self.remember_best()
+            self.update_best_point()
             rows += 3
             rows[-3], rows[-2], rows[-1] = q.f, q.gnorm, (self.looked - self.began) * 1e-9
             self.steps += 1
@@ -629,7 +630,7 @@ cdef class QuasiNewton:
             if fc_watch_poll():
                 q.state = SEARCH_ENDED
                 return CANCELLED
-            self.check_clock(seconds)
+            self.check_time_limit(seconds)
             before = fc_watch_begin(NULL)
             process_trial(q, f)
             if self.out_of_time and q.state == SEARCH_RUNNING:
@@ -639,7 +640,7 @@ cdef class QuasiNewton:
             return NOT_ENDED
         return STALLED if q.state == SEARCH_FAILED else OUT_OF_TIME
 
-    cdef void check_clock(self, double seconds) noexcept nogil:
+    cdef void check_time_limit(self, double seconds) noexcept nogil:
         """Set `out_of_time` if the time limit will be reached before the next check of the clock.
         """
         cdef long long here = now_ns()
@@ -647,7 +648,7 @@ cdef class QuasiNewton:
         self.looked = here
         self.out_of_time = (here - self.began) * 1e-9 + self.gap > seconds
 
-    cdef void remember_best(self) noexcept nogil:
+    cdef void update_best_point(self) noexcept nogil:
         """Update the lowest point of the run after a step."""
         cdef Quasi *q = &self.q
         if q.f < q.best_f:

@@ -70,15 +70,18 @@ cdef double run_r_forward(Pass *t, bint quadratic) noexcept nogil:
         if narrow and l == P.n_layers - 2:
             job.c_unused = quadratic
             fuse_output(t, &job.epilogue, quadratic)
-        if (run_stack(t, &stack) if y.norm == NULL else run_norm_r_forward(t, l, job)) < 0:
+        if (
+            run_stacked_product(t, &stack)
+            if y.norm == NULL else run_batch_norm_r_forward(t, l, job)
+        ) < 0:
             return curvature
         if forms and y.curved:
             curvature += sum_item_totals(P, t, job)
         if quadratic and y.norm != NULL:
-            curvature += norm_quadratic_term(t, l)
+            curvature += batch_norm_quadratic_term(t, l)
         r_below = scratch_matrix(t, y, t.scratch.ra[l])
     if narrow and quadratic:
-        curvature += dot_rows(t, 1, P.ld_transposed, P.ones, t.scratch.e[1])
+        curvature += matrix_inner_product(t, 1, P.ld_transposed, P.ones, t.scratch.e[1])
     return curvature
 
 
@@ -157,7 +160,7 @@ cdef void run_r_backward(Pass *t, char *out, bint add) noexcept nogil:
             else:
                 add_sum_over_rows(t, job, rdelta, input_matrix(t, l))
             if full and l > P.first_active and P.shared:
-                transpose_packed(t, y.k, t.scratch.ra[l - 1], t.scratch.packed_transpose)
+                transpose_into_packed(t, y.k, t.scratch.ra[l - 1], t.scratch.packed_transpose)
                 add_packed_transpose_term(t, job, l, delta, t.scratch.packed_transpose)
             elif full and l > P.first_active:
                 stack.b[1] = t.own // size
@@ -172,7 +175,7 @@ cdef void run_r_backward(Pass *t, char *out, bint add) noexcept nogil:
             if narrow and l == P.n_layers - 2 and full and not recomputes_delta(P, l):
                 prefetch_next_panel(t, job, y.delta, y.m)
                 prefetch_next_panel(t, job, y.q, y.m)
-            run_stack(t, &stack)
+            run_stacked_product(t, &stack)
         if l == P.first_active:
             break
         x = &P.layer[l - 1]
@@ -199,11 +202,11 @@ cdef void run_r_backward(Pass *t, char *out, bint add) noexcept nogil:
             &job.epilogue,
             scratch_matrix(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else null_matrix()
         )
-        set_sums(t, &job.epilogue)
+        set_column_sums(t, &job.epilogue)
         if x.norm == NULL:
-            blocks = run_stack(t, &stack)
+            blocks = run_stacked_product(t, &stack)
         else:
-            blocks = run_norm_r_backward(t, l - 1, job, out, add)
+            blocks = run_batch_norm_r_backward(t, l - 1, job, out, add)
         if blocks < 0:
             return
 
@@ -233,7 +236,7 @@ cdef double sum_cross_terms(Pass *t) noexcept nogil:
     return total
 
 
-cdef double output_layer_form(Pass *t) noexcept nogil:
+cdef double output_quadratic_form(Pass *t) noexcept nogil:
     """Return <rz, (d2 loss / dz2) rz> for the output layer. The matrix rz is overwritten."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
@@ -243,10 +246,10 @@ cdef double output_layer_form(Pass *t) noexcept nogil:
         (y.m * P.ld_transposed if P.ld_transposed else t.rows * y.ldm) * P.K.real_bytes
     )
     compute_rdelta(t, NULL)
-    return dot_rows(t, y.m, leading_dimension(P, y.ldm), t.scratch.e[0], rz)
+    return matrix_inner_product(t, y.m, leading_dimension(P, y.ldm), t.scratch.e[0], rz)
 
 
-cdef double dot_rows(
+cdef double matrix_inner_product(
     Pass *t, Py_ssize_t m, Py_ssize_t ld, char *one, char *other
 ) noexcept nogil:
     """Return the inner product of two (rows, m) matrices over the rows of the pass, summed in

@@ -36,7 +36,8 @@ cdef class Lanczos(LanczosRecurrence):
     cdef Py_ssize_t *wanted_indices(self, Py_ssize_t k, str which) except NULL:
         """Return the indices of the k wanted Ritz values."""
         cdef Py_ssize_t i
-        cdef Py_ssize_t low = count_at_low_end(self.m, self.found.values, k, WHICH_BY_NAME[which])
+        cdef Which end = WHICH_BY_NAME[which]
+        cdef Py_ssize_t low = count_wanted_at_low_end(self.m, self.found.values, k, end)
         cdef Py_ssize_t *places = <Py_ssize_t *>self.small.reserve(k)
         for i in range(k):
             places[i] = i if i < low else self.m - k + i
@@ -52,7 +53,7 @@ cdef class Lanczos(LanczosRecurrence):
             found = hypot(found, dot_doubles(self.m, self.t + i * self.ld, s))
         return found
 
-    cdef double deflated_norm(self, const double *s, Py_ssize_t first) noexcept:
+    cdef double deflated_residual_norm(self, const double *s, Py_ssize_t first) noexcept:
         """Return the norm of the component of A x along the rows of `against` with index `first` or
         higher, for the Ritz vector x with coordinates s (m,).
         """
@@ -66,7 +67,7 @@ cdef class Lanczos(LanczosRecurrence):
         """Return an upper bound on the residual norm of the Ritz vector with coordinates s (m,):
         the known part `known`, the part along deflated vectors, and err.
         """
-        cdef double found = hypot(known, self.deflated_norm(s, 0))
+        cdef double found = hypot(known, self.deflated_residual_norm(s, 0))
         cdef Py_ssize_t i
         for i in range(self.m):
             found += fabs(s[i]) * self.e[i]
@@ -138,11 +139,11 @@ cdef class Lanczos(LanczosRecurrence):
         for i in range(m):
             out[2 * m + i] = hypot(
                 self.residual_norm(s + i * m),
-                self.deflated_norm(s + i * m, self.taken - self.n_aside)
+                self.deflated_residual_norm(s + i * m, self.taken - self.n_aside)
             )
         return values, first, known
 
-    def converged_or_wanted(self, Py_ssize_t k, str which, double close):
+    def converged_or_wanted_pairs(self, Py_ssize_t k, str which, double close):
         """Return the k wanted Ritz values and all others whose residuals along the pending rows and
         the rows set aside are at most `close`, as an array (l,), and the coordinates (m, l) of
         their vectors.
@@ -237,6 +238,8 @@ cdef class Lanczos(LanczosRecurrence):
         for i in range(k):
             worst = self.residual_norm(s + i * m)
             apart = apart and self.ratio_to_tolerance(out[i], s + i * m, worst, tol, by_value) <= 1
-            out[k + i] = hypot(worst, self.deflated_norm(s + i * m, self.taken - self.n_aside))
+            out[k + i] = hypot(
+                worst, self.deflated_residual_norm(s + i * m, self.taken - self.n_aside)
+            )
             out[2 * k + i] = self.ratio_to_tolerance(out[i], s + i * m, out[k + i], tol, by_value)
         return theta, known, excess, apart

@@ -92,7 +92,7 @@ cdef double compute_quadratic_form(Pass *t, Job *job) noexcept nogil:
         propagate_nan(t)
     if job.kind == HESSIAN:
         total += sum_cross_terms(t)
-    return total + output_layer_form(t)
+    return total + output_quadratic_form(t)
 
 
 # --- panel-parallel execution ---------------------------------------------------------------------

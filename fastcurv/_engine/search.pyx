@@ -10,7 +10,7 @@ underestimated. It contains nothing that the basis contains, so its spectrum is 
 appear within few steps. If the probe finds a wanted eigenvalue again, the search continues until
 the wanted pairs, counted with multiplicity, have converged, and then starts another probe. If it
 finds none, the coefficients of the probe determine the step at which a missed eigenvalue would have
-appeared; see `log_growth`.
+appeared; see `log_polynomial_growth`.
 """
 import numpy as np
 
@@ -20,7 +20,7 @@ from libc.math cimport INFINITY, ceil, fabs, fmax, fmin, hypot, isfinite, log, s
 
 cdef enum:
     N_DISTANCES = 48            # number of distances that `missable_distances` examines
-    MAX_ROWS_ASIDE = 8          # maximum number of rows set aside for probes
+    MAX_SET_ASIDE_ROWS = 8          # maximum number of rows set aside for probes
     # Maximum number of remaining dimensions at which the search exhausts the space instead of
     # starting a probe.
     MAX_EXHAUSTED_DIMENSIONS = 8
@@ -46,8 +46,9 @@ cdef double MIN_OFF_DIAGONAL = 1e-290
 
 
 cdef class EigenSearch:
-    """A search for k eigenpairs at the ends of a spectrum. `fastcurv.spectrum.eigsh.ThickRestart`
-    derives from this class, implements its rare operations and sets its options.
+    """A search for k eigenpairs at the ends of a spectrum.
+    `fastcurv.spectrum.eigsh.ThickRestartSearch` derives from this class, implements its rare
+    operations and sets its options.
 
     Parameters
     ----------
@@ -72,9 +73,9 @@ cdef class EigenSearch:
     cdef public Py_ssize_t next_check, max_products
     cdef public Py_ssize_t probe_from  # first row of the probe
     cdef public Py_ssize_t probe_until  # row at which the probe ends at the latest
-    # Values of `log_growth` above which no eigenvalue has been missed, with a known probability of
-    # error: `min_probe_growth` is used to end a probe, and `min_missed_growth` to determine
-    # `missed_within`.
+    # Values of `log_polynomial_growth` above which no eigenvalue has been missed, with a known
+    # probability of error: `min_probe_growth` is used to end a probe, and `min_missed_growth` to
+    # determine `missed_within`.
     cdef public double min_probe_growth, min_missed_growth
     cdef public bint has_given_start      # True if the first start is user-defined, not random
     # Results report `missed_within` only if its ratio to the tolerance exceeds this value.
@@ -155,7 +156,7 @@ cdef class EigenSearch:
                 if run.p == 0:
                     run.insert_random(self.rng)
             if run.m >= run.dimension and run.n_aside and not self.has_spent_budget():
-                self.restore_rows_aside()
+                self.restore_deferred_rows()
             if run.m >= run.dimension or self.has_spent_budget():
                 if run.m >= run.dimension:  # the basis spans the whole space
                     self.probed, self.missed_within, self.probed_pairs = True, 0, None
@@ -222,7 +223,7 @@ cdef class EigenSearch:
         if worst <= 1:
             return not self.begin_probe(theta, known)
         if apart:
-            self.restore_rows_aside()
+            self.restore_deferred_rows()
         self.schedule_check(worst)
         if run.m == self.k and run.p > 1:
             S = run.ritz_pairs(self.k, self.which)[1]
@@ -291,8 +292,8 @@ cdef class EigenSearch:
         if run.capacity < run.dimension:
             room = run.capacity - steps - 2 * run.p
         if (
-            not run.tridiagonal or run.n_aside + run.p > MAX_ROWS_ASIDE
-            or self.reaches_rounding(
+            not run.tridiagonal or run.n_aside + run.p > MAX_SET_ASIDE_ROWS
+            or self.residual_reaches_rounding(
                 theta, known, far, run.eps ** ROUNDING_RATIO_EXPONENT * run.noise
             )
         ):
@@ -300,7 +301,7 @@ cdef class EigenSearch:
         else:
             if run.m > room:
                 self.restart()
-            run.set_aside()
+            run.defer_block()
         theta, S, _, limits = run.ritz_pairs(self.k, self.which)
         if not run.tridiagonal:
             limits -= run.eps * run.scale
@@ -317,7 +318,7 @@ cdef class EigenSearch:
             self.set_missed_within(self.probed_pairs[0])
         elif found < 0:
             self.found_copies, self.probed_pairs = True, None
-            self.forget_last_check(self.run.m + 2)
+            self.discard_last_check(self.run.m + 2)
         return found > 0
 
     cdef int set_missed_within(self, theta) except -1:
@@ -415,21 +416,23 @@ cdef class EigenSearch:
         )
         return distance, far, near
 
-    cdef double *growth_at_values(self, Py_ssize_t k, const double *values, char **far) except NULL:
-        """Return a buffer with `log_growth` of the probe's rows at k values, followed by the
-        distances and the mask of `distances_to_innermost`. Also store the address of the mask in
-        `far`.
+    cdef double *probe_growth_at_values(
+        self, Py_ssize_t k, const double *values, char **far
+    ) except NULL:
+        """Return a buffer with `log_polynomial_growth` of the probe's rows at k values, followed by
+        the distances and the mask of `distances_to_innermost`. Also store the address of the mask
+        in `far`.
         """
         cdef double *out = self.numbers.reserve(3 * k)
         far[0] = <char *>(out + 2 * k)
         self.compute_distances(k, values, out + k, far[0])
-        self.compute_growth(k, values, out)
+        self.compute_probe_growth(k, values, out)
         return out
 
-    cdef int compute_growth(self, Py_ssize_t count, const double *at, double *out) except -1:
-        """Compute `log_growth` of the probe's rows at `count` points. If the probe has exhausted
-        its space, the norm of the last remainder serves as a further off-diagonal entry, so that
-        only eigenvectors of Ritz values can be almost orthogonal to the start.
+    cdef int compute_probe_growth(self, Py_ssize_t count, const double *at, double *out) except -1:
+        """Compute `log_polynomial_growth` of the probe's rows at `count` points. If the probe has
+        exhausted its space, the norm of the last remainder serves as a further off-diagonal entry,
+        so that only eigenvectors of Ritz values can be almost orthogonal to the start.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t first = self.probe_from, rows = run.m - first, i
@@ -451,13 +454,13 @@ cdef class EigenSearch:
 
     def missed_distance(self, theta, double sure):
         """Return the largest distance of a value of theta (k,) that `distances_to_innermost` marks
-        as far and at which the probe may have missed a repeated eigenvalue, because `log_growth` of
-        the probe's rows is less than `sure`. Return 0 if there is none.
+        as far and at which the probe may have missed a repeated eigenvalue, because
+        `log_polynomial_growth` of the probe's rows is less than `sure`. Return 0 if there is none.
         """
         cdef Py_ssize_t k = len(theta), i
         cdef char *far
         theta = as_float64_vector(theta, "theta")
-        cdef double *grown = self.growth_at_values(k, <double *>pointer(theta), &far)
+        cdef double *grown = self.probe_growth_at_values(k, <double *>pointer(theta), &far)
         cdef double most = 0
         for i in range(k):
             if far[i] and grown[i] < sure:
@@ -550,7 +553,7 @@ cdef class EigenSearch:
         ahead = max(ahead, <Py_ssize_t>fmin(most, left / log(MAX_REDUCTION_PER_STEP)))
         self.last_check, self.last_excess, self.next_check = m, excess, m + ahead
 
-    def forget_last_check(self, Py_ssize_t next_check):
+    def discard_last_check(self, Py_ssize_t next_check):
         """Discard the result of the last convergence check, so that the next check does not compute
         a rate of convergence from it.
         """
@@ -561,8 +564,8 @@ cdef class EigenSearch:
         (k,). Return 1 if the probe has ended, -1 if the wanted values have changed, and 0 after
         scheduling the next check.
 
-        The probe ends once `log_growth` of its rows is at least `sure` at every wanted value whose
-        repetition could displace another wanted value.
+        The probe ends once `log_polynomial_growth` of its rows is at least `sure` at every wanted
+        value whose repetition could displace another wanted value.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t k = len(before), i, steps
@@ -571,7 +574,7 @@ cdef class EigenSearch:
         before = as_float64_vector(before, "before", self.k)
         cdef double *values = <double *>pointer(before)
         cdef char *far
-        cdef double *grown = self.growth_at_values(k, values, &far)
+        cdef double *grown = self.probe_growth_at_values(k, values, &far)
         for i in range(k):
             if far[i]:
                 seen = fmin(seen, grown[i])
@@ -667,7 +670,7 @@ cdef class EigenSearch:
                         return False
         return True
 
-    def reaches_rounding(self, theta, known, mask, double rounding):
+    def residual_reaches_rounding(self, theta, known, mask, double rounding):
         """Return True if the residual `known` of one of the wanted values theta (k,) marked by
         `mask` is at most `rounding`, or will be after the next step.
         """
@@ -703,7 +706,7 @@ cdef class EigenSearch:
         -------
         found : array (N_DISTANCES,) of bool
             Mask of the distances at which the last random start may have missed an eigenvalue, at
-            either end, because `log_growth` is less than `sure`.
+            either end, because `log_polynomial_growth` is less than `sure`.
         most : float
             Largest of these distances, or 0.
         """
@@ -730,7 +733,7 @@ cdef class EigenSearch:
                 at[count], place[count] = high + value if _side else low - value, i
                 count += isfinite(at[count])
             value *= factor
-        self.compute_growth(count, at, grown)
+        self.compute_probe_growth(count, at, grown)
         for i in range(count):
             if grown[i] < sure:
                 mask[place[i]], most = True, fmax(most, beyond[place[i]])
@@ -739,7 +742,7 @@ cdef class EigenSearch:
 
 # --- bounds on missed eigenvalues -----------------------------------------------------------------
 
-def log_growth(diagonal, off_diagonal, at):
+def log_polynomial_growth(diagonal, off_diagonal, at):
     """Return the logarithm of ``sum_j p_j(mu)^2`` for each mu in `at`. The p_j are the orthonormal
     polynomials of a Lanczos run whose tridiagonal matrix has the given diagonal and off-diagonal.
 
@@ -751,7 +754,7 @@ def log_growth(diagonal, off_diagonal, at):
 
     Examples
     --------
-    >>> log_growth(np.array([1.0, 2.0]), np.array([0.5]), np.array([1.0, 0.0])).round(3)
+    >>> log_polynomial_growth(np.array([1.0, 2.0]), np.array([0.5]), np.array([1.0, 0.0])).round(3)
     array([0.   , 1.609])
     """
     diagonal = as_float64_vector(diagonal, "diagonal")

@@ -70,7 +70,7 @@ cdef bint narrow_disabled = False
 cdef bint stack_disabled = False
 
 
-def force_transposed(Py_ssize_t lines, bint shared=False):
+def force_transposed_layout(Py_ssize_t lines, bint shared=False):
     """Set the panel length of later plans, for tests.
 
     Argument `lines` is the number of 64-byte cache lines of samples per panel in the transposed
@@ -81,7 +81,7 @@ def force_transposed(Py_ssize_t lines, bint shared=False):
     forced_lines, forced_shared = lines, shared
 
 
-def force_unpacked(Py_ssize_t rows=-1):
+def force_unpacked_weights(Py_ssize_t rows=-1):
     """Make later plans of at most `rows` rows layer-parallel, without packing W and V, for tests.
     With -1, restore the automatic choice.
     """
@@ -106,11 +106,11 @@ def disable_kernels(bint narrow=False, bint stack=False):
 
 
 cdef bint is_layout_forced() noexcept nogil:
-    """Return True if the layout was fixed by `force_transposed`."""
+    """Return True if the layout was fixed by `force_transposed_layout`."""
     return forced_lines >= 0
 
 
-cdef inline Py_ssize_t count_shared_jobs(PlanS *P) noexcept nogil:
+cdef inline Py_ssize_t jobs_per_layer_parallel_product(PlanS *P) noexcept nogil:
     """Return the number of jobs that the thread team runs for one operator product in a
     layer-parallel plan.
     """
@@ -193,7 +193,7 @@ cdef Py_ssize_t count_even_panels(
     return min(count, most)
 
 
-cdef Py_ssize_t panel_lines_below_narrow(PlanS *P) noexcept nogil:
+cdef Py_ssize_t narrow_output_panel_cache_lines(PlanS *P) noexcept nogil:
     """Return the panel length, in cache lines of samples, for one hidden layer below a narrow
     output layer.
 
@@ -229,7 +229,7 @@ cdef Py_ssize_t choose_transposed_panels(PlanS *P) noexcept nogil:
     UNCACHED_MIN_LINES_F64 in float64, where shorter panels save 1 to 4%. A single thread uses one
     panel if the cache permits.
     """
-    cdef Py_ssize_t l, line = elements_per_line(P), lines = (P.N + line - 1) // line
+    cdef Py_ssize_t l, line = elements_per_cache_line(P), lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
     cdef bint alone = work < SERIAL_TRANSPOSED_MAX_FLOPS
     cdef bint narrow = P.n_layers == 2 and can_fuse_output(&P.layer[1]) and not narrow_disabled, few
@@ -256,7 +256,7 @@ cdef Py_ssize_t choose_transposed_panels(PlanS *P) noexcept nogil:
             return 0
     if narrow:
         # A single thread uses one panel of all rows.
-        long_, rows = lines, panel_lines_below_narrow(P) * line
+        long_, rows = lines, narrow_output_panel_cache_lines(P) * line
     else:
         long_ = TRANSPOSED_MAX_PANEL_BYTES // (6 * FC_ALIGN * units)
         rows = min(<Py_ssize_t>DEFAULT_PANEL_ROWS, (long_ + 3) // 4 * 4 * line)
@@ -287,9 +287,9 @@ cdef bint is_shared_layout_faster(PlanS *P) noexcept nogil:
     the samples fill 3 or 5 cache lines, or 2 of which the second is partly empty. In float32 it is
     also used if W and V are so large that reading them for each panel is expensive.
     """
-    cdef Py_ssize_t bytes_ = P.n * P.K.real_bytes, empty = round_up_to_lines(P, P.N) - P.N
-    cdef Py_ssize_t lines = round_up_to_lines(P, P.N) * P.K.real_bytes // FC_ALIGN
-    cdef Py_ssize_t work = 12 * P.N * P.n // count_shared_jobs(P)
+    cdef Py_ssize_t bytes_ = P.n * P.K.real_bytes, empty = round_up_to_cache_lines(P, P.N) - P.N
+    cdef Py_ssize_t lines = round_up_to_cache_lines(P, P.N) * P.K.real_bytes // FC_ALIGN
+    cdef Py_ssize_t work = 12 * P.N * P.n // jobs_per_layer_parallel_product(P)
     if forced_lines >= 0:
         return forced_lines > 0 and forced_shared
     if P.K.vector_bytes == P.K.real_bytes:
@@ -308,7 +308,7 @@ cdef bint is_shared_layout_faster(PlanS *P) noexcept nogil:
     return P.N <= (SHARED_MAX_ROWS if bytes_ <= L3_BYTES else SHARED_UNCACHED_MAX_ROWS)
 
 
-cdef bint is_unpacked_faster(PlanS *P) noexcept nogil:
+cdef bint is_unpacked_layout_faster(PlanS *P) noexcept nogil:
     """Return True if W and V are read in place along their rows, because too few rows use them to
     repay packing.
     """

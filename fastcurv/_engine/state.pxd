@@ -261,7 +261,7 @@ cdef inline char *row_address(PlanS *P, char *base, Py_ssize_t row, Py_ssize_t l
     return NULL if base == NULL else base + row * ld * P.K.real_bytes
 
 
-cdef inline Py_ssize_t elements_per_line(PlanS *P) noexcept nogil:
+cdef inline Py_ssize_t elements_per_cache_line(PlanS *P) noexcept nogil:
     """Return the number of elements per 64-byte cache line, without a division at run time."""
     return FC_ALIGN // 4 if P.K.real_bytes == 4 else FC_ALIGN // 8
 
@@ -354,9 +354,9 @@ cdef inline Pass new_pass(PlanS *P, Scratch *scratch, bint serial, Kind kind) no
 
 # --- sizes ----------------------------------------------------------------------------------------
 
-cdef inline Py_ssize_t round_up_to_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
+cdef inline Py_ssize_t round_up_to_cache_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
     """Return `rows` rounded up to whole cache lines."""
-    return (rows + elements_per_line(P) - 1) & -elements_per_line(P)
+    return (rows + elements_per_cache_line(P) - 1) & -elements_per_cache_line(P)
 
 
 cdef inline Py_ssize_t count_panels(PlanS *P, Py_ssize_t rows) noexcept nogil:
@@ -395,10 +395,11 @@ cdef inline Py_ssize_t first_sample_of_panel(
     share an odd number of lines, panel 0 gets the extra line, because the calling thread starts on
     it before the worker thread has woken.
     """
-    cdef Py_ssize_t line = elements_per_line(P), count
+    cdef Py_ssize_t line = elements_per_cache_line(P), count
     if P.ld_transposed:
         count = count_panels(P, rows)
-        return min(rows, (round_up_to_lines(P, rows) // line * panel + count - 1) // count * line)
+        panel *= round_up_to_cache_lines(P, rows) // line
+        return min(rows, (panel + count - 1) // count * line)
     return min(rows, panel * P.panel)
 
 
@@ -441,7 +442,7 @@ cdef inline Py_ssize_t packed_columns(PlanS *P, Py_ssize_t cols) noexcept nogil:
     """Return the number of columns of a packed matrix, which is `cols` rounded up to whole cache
     lines.
     """
-    return round_up_to_lines(P, cols)
+    return round_up_to_cache_lines(P, cols)
 
 
 cdef inline bint has_batch_norm(PlanS *P) noexcept nogil:

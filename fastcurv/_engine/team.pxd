@@ -38,7 +38,7 @@ cdef extern from "watch.h" nogil:
     long long fc_now_ns()
 
 
-# Timings from which choose_trial_threads decides whether passes of one kind run faster on one
+# Timings from which choose_timed_threads decides whether passes of one kind run faster on one
 # thread or on all.
 cdef struct Trial:
     unsigned turn               # number of passes recorded

@@ -125,7 +125,7 @@ cdef class FloatingPointMode:
         fc_arithmetic_end(self.before)
 
 
-def resume_arithmetic():
+def restore_floating_point_mode():
     """Restore the floating-point settings of the enclosing `FloatingPointMode` context, which
     user-defined code may have changed. Do nothing outside such a context.
     """
@@ -335,7 +335,7 @@ def default_n_threads():
     return min(number, wanted or FC_MAX_THREADS)
 
 
-def count_thread_workers():
+def count_worker_threads():
     """Return the number of live worker threads of the process."""
     return fc_team_workers()
 
@@ -355,31 +355,33 @@ def get_thread_limit():
 # two caches are far apart, as on a virtual machine whose CPUs migrate, a short pass ends before the
 # transfer does: in measurements two threads took 0.3 to 3.7 times as long as one, changing from
 # minute to minute. The problem's sizes therefore do not predict the faster choice, so a few of
-# every TRIAL_PERIOD passes are timed with one thread and with all threads. Results do not depend on
-# the choice.
+# every TIMING_PERIOD_PASSES passes are timed with one thread and with all threads. Results do not
+# depend on the choice.
 
 cdef enum:
-    TRIAL_PERIOD = 256          # passes between two rounds of timing
+    TIMING_PERIOD_PASSES = 256          # passes between two rounds of timing
     # Passes per choice in a round of timing. The first N_UNTIMED_PASSES of them run with cold
     # caches and are not recorded.
-    N_TRIALS = 6
+    N_TIMING_PASSES = 6
     N_UNTIMED_PASSES = 3
 
 
-cdef int choose_trial_threads(const Trial *trial, int threads) noexcept nogil:
+cdef int choose_timed_threads(const Trial *trial, int threads) noexcept nogil:
     """Return the number of threads for the next pass, 1 or `threads`, from the recorded timings."""
-    cdef unsigned at = trial.turn % TRIAL_PERIOD
-    cdef bint every = at < N_TRIALS if at < 2 * N_TRIALS else trial.least[1] <= trial.least[0]
+    cdef unsigned at = trial.turn % TIMING_PERIOD_PASSES
+    cdef bint every = trial.least[1] <= trial.least[0]
+    if at < 2 * N_TIMING_PASSES:
+        every = at < N_TIMING_PASSES
     return threads if every else 1
 
 
-cdef void record_trial(Trial *trial, long long since) noexcept nogil:
+cdef void record_timing(Trial *trial, long long since) noexcept nogil:
     """Record the time of a pass that began at `since`, a time of `now_ns`."""
-    cdef unsigned at = trial.turn % TRIAL_PERIOD
+    cdef unsigned at = trial.turn % TIMING_PERIOD_PASSES
     cdef long long took = fc_now_ns() - since
-    cdef long long *least = &trial.least[at < N_TRIALS]
-    if at < 2 * N_TRIALS and at % N_TRIALS >= N_UNTIMED_PASSES:
-        least[0] = took if at % N_TRIALS == N_UNTIMED_PASSES else min(least[0], took)
+    cdef long long *least = &trial.least[at < N_TIMING_PASSES]
+    if at < 2 * N_TIMING_PASSES and at % N_TIMING_PASSES >= N_UNTIMED_PASSES:
+        least[0] = took if at % N_TIMING_PASSES == N_UNTIMED_PASSES else min(least[0], took)
     trial.turn += 1
 
 

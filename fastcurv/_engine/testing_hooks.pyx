@@ -7,11 +7,11 @@ from libc.stdint cimport int32_t
 from libc.string cimport memset
 
 
-cdef const fc_table *table_for(arch, array) except NULL:
+cdef const fc_table *kernel_table_for_array(arch, array) except NULL:
     """Return the kernel table named `arch`, or the one in use if arch is None, for the dtype of
     `array`.
     """
-    cdef const fc_table *K = chosen_table() if arch is None else find_table(arch)
+    cdef const fc_table *K = current_kernel_table() if arch is None else find_kernel_table(arch)
     return &K[array.itemsize == 8]
 
 
@@ -48,7 +48,7 @@ class testing_hooks:
         is one item, otherwise items are distributed to the thread team. The product is repeated
         `repeat` times, for timing.
         """
-        cdef const fc_table *K = table_for(arch, A)
+        cdef const fc_table *K = kernel_table_for_array(arch, A)
         cdef Py_ssize_t size = A.itemsize, VL = K.vector_bytes // size, i
         cdef fc_product job
         cdef Scratch members[FC_MAX_THREADS]
@@ -107,7 +107,7 @@ class testing_hooks:
         """Return (phi(z), phi'(z), phi''(z)) of a 2-D array, with phi'' of 0 if the kernel does not
         write it.
         """
-        cdef const fc_table *K = table_for(arch, z)
+        cdef const fc_table *K = kernel_table_for_array(arch, z)
         zw, _zv, ld = padded_copy(z)
         aw, av, _ = padded_copy(np.zeros_like(z))
         pw, pv, _ = padded_copy(np.zeros_like(z))
@@ -123,7 +123,7 @@ class testing_hooks:
         """Return ((a, p), (a, p)) with a = phi(z) and p = phi'(z) of a 2-D array z, before and
         after packing both into one number.
         """
-        cdef const fc_table *K = table_for(arch, z)
+        cdef const fc_table *K = kernel_table_for_array(arch, z)
         cdef fc_epilogue epilogue
         whole, _, ld = padded_copy(z)
         found = [padded_copy(np.zeros_like(z)) for _ in range(5)]
@@ -146,7 +146,7 @@ class testing_hooks:
         sum of c p or, with q, the sum of (e phi'') c c, where p holds a, and q the matrix that
         kernels.h specifies for the activation.
         """
-        cdef const fc_table *K = table_for(arch, c)
+        cdef const fc_table *K = kernel_table_for_array(arch, c)
         cdef fc_epilogue epilogue
         cdef double total = 0
         memset(&epilogue, 0, sizeof(epilogue))
@@ -169,7 +169,7 @@ class testing_hooks:
         """Return (value, delta, h, s, top) of a loss for the rows of z. The targets y have the
         shape (rows, cols), or (rows,) for int32 labels.
         """
-        cdef const fc_table *K = table_for(arch, z)
+        cdef const fc_table *K = kernel_table_for_array(arch, z)
         cdef fc_loss_rows job
         delta, h, s, top = set_loss_arrays(&job, kind, z, y, weight, divisor)
         zw, _zv, ld = padded_copy(z)
@@ -179,7 +179,7 @@ class testing_hooks:
     @staticmethod
     def multiply_by_loss_hessian(arch, str kind, h, s, top, rz):
         """Return rdelta = (d2 loss / dz2) rz, computed from the arrays that the loss stored."""
-        cdef const fc_table *K = table_for(arch, rz)
+        cdef const fc_table *K = kernel_table_for_array(arch, rz)
         cdef fc_loss_rows job
         _dv, hv, sv, tv = set_loss_arrays(&job, kind, rz, None, None, 1.0)
         hv[...], sv[...], tv[...] = h, s, top
@@ -191,7 +191,7 @@ class testing_hooks:
     @staticmethod
     def multiply_by_fisher(arch, double factor, delta, rz):
         """Return factor * <delta, rz> delta for each row."""
-        cdef const fc_table *K = table_for(arch, rz)
+        cdef const fc_table *K = kernel_table_for_array(arch, rz)
         dw, _dv, ld = padded_copy(delta)
         rw, _rv, _ = padded_copy(rz)
         ow, ov, _ = padded_copy(np.zeros_like(rz))
@@ -205,7 +205,7 @@ class testing_hooks:
         """Return a 2-D array of any strides as copied by the kernel `copy`, with its padding, or,
         if `packed`, as packed by the kernel `pack`.
         """
-        cdef const fc_table *K = table_for(arch, array)
+        cdef const fc_table *K = kernel_table_for_array(arch, array)
         cdef Py_ssize_t size = array.itemsize, rows = array.shape[0], cols = array.shape[1], rs, cs
         cdef Py_ssize_t VL = K.vector_bytes // size
         rs, cs = array.strides[0] // size, array.strides[1] // size
@@ -221,7 +221,7 @@ class testing_hooks:
     @staticmethod
     def copy_finite(arch, x, out, bint bypass=False):
         """Set ``out[:] = x`` for contiguous arrays. Return True if all elements are finite."""
-        cdef const fc_table *K = table_for(arch, x)
+        cdef const fc_table *K = kernel_table_for_array(arch, x)
         return bool(K.copy_finite(x.size, pointer(x), bypass, pointer(out)))
 
     @staticmethod
@@ -236,9 +236,10 @@ class testing_hooks:
         return R[0] if whiten(s, <double *>pointer(given), out, out + s * s) else None
 
     @staticmethod
-    def is_slower_than_bound(j, fallen, bound, eps):
-        """Return the result of the function `is_slower_than_bound` of conjugate_gradients.pyx."""
-        return is_slower_than_bound(j, fallen, bound, eps)
+    def exceeds_convergence_bound(j, fallen, bound, eps):
+        """Return the result of the function `exceeds_convergence_bound` of conjugate_gradients.pyx.
+        """
+        return exceeds_convergence_bound(j, fallen, bound, eps)
 
     @staticmethod
     def ranked_eigenvalue(diagonal, off_diagonal, str which, Py_ssize_t rank):

@@ -97,7 +97,7 @@ cdef void run_fused_r_backward(Pass *t, char *out, bint add, bint full) noexcept
     )
     job.out, job.ldout = out + y.w * size, y.k
     job.bias = out + x.b * size if x.b >= 0 else NULL
-    P.K.narrow(&job, x.m, round_up_to_lines(P, t.rows))
+    P.K.narrow(&job, x.m, round_up_to_cache_lines(P, t.rows))
 
 
 cdef void unpack_pairs(Pass *t) noexcept nogil:
@@ -192,7 +192,7 @@ cdef void transpose_part(void *context, Py_ssize_t part, int member) noexcept no
     )
 
 
-cdef void transpose_packed(Pass *t, Py_ssize_t units, char *source, char *to) noexcept nogil:
+cdef void transpose_into_packed(Pass *t, Py_ssize_t units, char *source, char *to) noexcept nogil:
     """Transpose a matrix of shape (units, samples) into a packed matrix of shape (samples, units).
     """
     cdef TransposeJob c
@@ -220,7 +220,7 @@ cdef void add_packed_transpose_term(
         term.b, term.b_rs, term.b_vs = P.data.x, P.data.ldx, lanes_per_vector(P)
 
 
-cdef void load_transposed(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
+cdef void load_transposed_chunk(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
     """Copy the chunk's rows of X into panels of shape (d_in, samples). Pad each panel with copies
     of its last sample.
     """
@@ -235,9 +235,9 @@ cdef void load_transposed(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nog
         n = first_sample_of_panel(P, rows, panel + 1) - first
         to = row_address(P, P.x, state_row_of_panel(P, panel), k)
         P.K.copy(k, n, x + first * rs * size, cs, rs, to, P.ld_transposed)
-        for j in range(k if n < round_up_to_lines(P, n) else 0):
+        for j in range(k if n < round_up_to_cache_lines(P, n) else 0):
             last = to + (j * P.ld_transposed + n - 1) * size
-            for end in range(1, round_up_to_lines(P, n) - n + 1):
+            for end in range(1, round_up_to_cache_lines(P, n) - n + 1):
                 memcpy(last + end * size, last, size)
 
 

@@ -19,7 +19,7 @@ cdef struct Sweep:
     const char *q
     char *w
     const double *c             # coefficients (s, m)
-    const double *transform     # lower triangular matrix (s, s), used by `sweep_update_batch` only
+    const double *transform     # lower triangular matrix (s, s), used by `update_row_batch` only
     double *out                 # sums of each part
 
 
@@ -46,7 +46,7 @@ cdef void compute_dots_part(void *context, Py_ssize_t part, int member) noexcept
     )
 
 
-cdef void subtract_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void subtract_combination_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Compute one part of W -= C Q and of the squared norms, as one part of a job of the thread
     team.
     """
@@ -75,7 +75,7 @@ cdef void compute_dots_and_gram_part(void *context, Py_ssize_t part, int member)
     )
 
 
-cdef void update_batch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void update_row_batch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Compute one part of W = -X (W - C Q), with X in `transform`, as one part of a job of the
     thread team.
     """
@@ -151,7 +151,7 @@ cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
             "Q and W must be aligned C-ordered arrays or whole rows of such arrays, got strides "
             f"{Q.strides} and {W.strides}."
         )
-    t.K, t.m, t.s, t.n = &chosen_table()[q.kind == c"d"], q.count, w.count, q.n
+    t.K, t.m, t.s, t.n = &current_kernel_table()[q.kind == c"d"], q.count, w.count, q.n
     t.q, t.w, t.ldq, t.ldw, t.width = q.at, w.at, q.ld, w.ld, columns_per_sweep_part(q.n)
     return (t.n + t.width - 1) // t.width
 
@@ -175,28 +175,28 @@ cdef void run_sweep_parts(Sweep *t, fc_part part, int threads, Py_ssize_t size) 
         t.out[i % size] += t.out[i]
 
 
-cdef void sweep_dots(Sweep *t, int threads) noexcept nogil:
+cdef void compute_dots(Sweep *t, int threads) noexcept nogil:
     """Compute out (s, m) = W Q'."""
     run_sweep_parts(t, compute_dots_part, threads, t.m * t.s)
 
 
-cdef void sweep_subtract(Sweep *t, int threads) noexcept nogil:
+cdef void subtract_combination(Sweep *t, int threads) noexcept nogil:
     """Compute W -= C Q, and out (s,) = the squared norms of the new rows."""
-    run_sweep_parts(t, subtract_part, threads, t.s)
+    run_sweep_parts(t, subtract_combination_part, threads, t.s)
 
 
-cdef void sweep_dots_and_gram(Sweep *t, int threads) noexcept nogil:
+cdef void compute_dots_and_gram(Sweep *t, int threads) noexcept nogil:
     """Compute out (s, m) = W Q', followed by W W' (s, s), of which only the lower triangle is
     valid.
     """
     run_sweep_parts(t, compute_dots_and_gram_part, threads, (t.m + t.s) * t.s)
 
 
-cdef void sweep_update_batch(Sweep *t, int threads) noexcept nogil:
+cdef void update_row_batch(Sweep *t, int threads) noexcept nogil:
     """Compute W = -X (W - C Q) with the lower triangular X (s, s) in `transform`. Nothing is
     written to `out`.
     """
-    run_sweep_parts(t, update_batch_part, threads, 0)
+    run_sweep_parts(t, update_row_batch_part, threads, 0)
 
 
 cdef enum: MAX_SWEEP_PARTS = 512    # maximum number of parts of a sweep
@@ -215,13 +215,13 @@ def inner_product(x, y):
     cdef char *w = vector_address(y, n, x.dtype, False)
     if q == NULL or w == NULL or x.dtype.char not in "fd" or not x.dtype.isnative:
         return None
-    t.K = &chosen_table()[x.itemsize == 8]
+    t.K = &current_kernel_table()[x.itemsize == 8]
     t.m, t.s, t.n, t.ldq, t.ldw, t.width, t.q, t.w = 1, 1, n, n, n, columns_per_sweep_part(n), q, w
     t.out = sums
     cdef int threads = sweep_threads(&t)
     with nogil:
         before = begin_signal_watch()
-        sweep_dots(&t, threads)
+        compute_dots(&t, threads)
         end_signal_watch(before)
     return sums[0]
 
@@ -251,7 +251,7 @@ def project_rows(Q, W):
     if sums.size:
         with nogil:
             before = begin_signal_watch()
-            sweep_dots(&t, threads)
+            compute_dots(&t, threads)
             end_signal_watch(before)
     return sums[0]
 
@@ -274,7 +274,7 @@ def subtract_rows(Q, W, C):
     if W.size and t.m:
         with nogil:
             before = begin_signal_watch()
-            sweep_subtract(&t, threads)
+            subtract_combination(&t, threads)
             end_signal_watch(before)
         return squares[0]
     return np.array([float(np.einsum("i,i->", w, w, dtype=np.float64)) for w in W])
@@ -294,7 +294,7 @@ cdef struct Combined:
     Py_ssize_t lds
 
 
-cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void combine_rows_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Compute one range of columns of S' Q, as one part of a job of the thread team."""
     cdef Combined *combined = <Combined *>context
     cdef Sweep *t = &combined.sweep
@@ -334,7 +334,7 @@ def combine_rows(Q, S, Y):
     with nogil:
         before = begin_signal_watch()
         fc_team_run(
-            threads, (t.n + COMBINE_PART_COLUMNS - 1) // COMBINE_PART_COLUMNS, combine_part,
+            threads, (t.n + COMBINE_PART_COLUMNS - 1) // COMBINE_PART_COLUMNS, combine_rows_part,
             &combined
         )
         end_signal_watch(before)
@@ -348,7 +348,7 @@ def activate(activation, z):
     """Return phi(z) of a 2-D array z, computed by the kernel that passes use. The argument
     `activation` has the form that `Plan` accepts.
     """
-    cdef const fc_table *K = &chosen_table()[z.itemsize == 8]
+    cdef const fc_table *K = &current_kernel_table()[z.itemsize == 8]
     cdef Py_ssize_t ld
     cdef char *start
     if not isinstance(activation, str):
@@ -380,7 +380,8 @@ cdef class MatrixMultiplier:
 
     def __init__(self, dtype, int threads):
         cdef Py_ssize_t size = np.dtype(dtype).itemsize
-        self.K, self.threads = &chosen_table()[size == 8], max(1, min(threads, FC_MAX_THREADS))
+        self.K = &current_kernel_table()[size == 8]
+        self.threads = max(1, min(threads, FC_MAX_THREADS))
         lines = np.zeros((self.threads, self.K.scratch // size + 64), dtype)
         self.owner = padded_copy(lines)[0]
         self.scratch, self.step = pointer(self.owner), self.owner.shape[1] * size
@@ -436,7 +437,7 @@ def adam_step(
         theta -= rate average / (sqrt(correction squares) + eps)
     """
     cdef fc_adam how = fc_adam(keep_m, keep_s, correction, rate, eps)
-    cdef const fc_table *K = &chosen_table()[theta.itemsize == 8]
+    cdef const fc_table *K = &current_kernel_table()[theta.itemsize == 8]
     cdef Py_ssize_t n = theta.size
     cdef fc_arithmetic before
     for name, x in (("theta", theta), ("g", g), ("average", average), ("squares", squares)):

@@ -2,7 +2,7 @@
 of ``fastcurv/_engine/passes.pyx``.
 
 `Enclosure` is a matrix (rows, m) with an `Errors`, which bounds the error of each entry and the
-norm of the errors of each row. `linear_with_errors`, `ActivationDerivatives`, sums and products
+norm of the errors of each row. `enclose_linear_map`, `ActivationDerivatives`, sums and products
 propagate errors and add the rounding errors of the kernels (`RoundingModel`). Bounds on entries
 alone grow fast with depth: without the bounds on norms and those of `ErrorChain` over several
 layers, results are 1.08 times as large for one hidden layer and 14 000 times as large for six.
@@ -28,7 +28,7 @@ from .._engine import BATCH_NORM_EPS
 from ..common.linalg import eigh, rounding_gamma
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_out_of_time
-from ..common.vectors import safe_norm, safe_norms
+from ..common.vectors import safe_norm, safe_row_norms
 from ..structure.tables import ACTIVATIONS
 
 # maximum error of a computed phi, phi', phi'' or term of a loss row, in units of roundoff; the
@@ -71,12 +71,12 @@ def matmul_rounded_up(X: Floats, Y: Floats) -> Floats:
     0 only if every term of its sum has a factor 0.
     """
     found = X @ Y
-    if _smallest_positive(X) * _smallest_positive(Y) >= MIN_MAGNITUDE_WITHOUT_UNDERFLOW:
+    if _smallest_positive_entry(X) * _smallest_positive_entry(Y) >= MIN_MAGNITUDE_WITHOUT_UNDERFLOW:
         return found
     return np.asarray(found + SMALLEST_SUBNORMAL * ((X > 0).astype(float) @ (Y > 0).astype(float)))
 
 
-def _smallest_positive(X: Floats) -> float:
+def _smallest_positive_entry(X: Floats) -> float:
     """Return the smallest positive number in X, or infinity if there is none."""
     least = X.min(initial=np.inf)
     return float(least if least > 0 else X.min(where=X > 0, initial=np.inf))
@@ -84,7 +84,7 @@ def _smallest_positive(X: Floats) -> float:
 
 def row_norms(E: Floats) -> Floats:
     """Return the Euclidean norms (rows, 1) of the rows of E, rounded up if a norm may underflow."""
-    found = safe_norms(E)[:, None]
+    found = safe_row_norms(E)[:, None]
     return (
         found
         if found.min(initial=1.0) >= MIN_MAGNITUDE_WITHOUT_UNDERFLOW
@@ -179,7 +179,7 @@ class GramNorm:
         return math.sqrt(gram_eigenvalue_bound(self.G)) if self.G.max() > 1e-280 else np.inf
 
 
-def spectral_norm_bounds(K: Floats, squarings: int = 3) -> Floats:
+def stack_spectral_norm_bounds(K: Floats, squarings: int = 3) -> Floats:
     """Return upper bounds (rows, 1) on the spectral norms of a stack K (rows, m, k) of matrices.
     With ``p = 2^squarings``, each is at most a factor of ``min(m, k)^(1/4p)`` too large.
     """
@@ -300,7 +300,7 @@ class RoundingModel:
         """
         return rounding_gamma(k, self.u)
 
-    def n_roundings(self, k: int, terms: int) -> int:
+    def n_matmul_roundings(self, k: int, terms: int) -> int:
         """Return the maximum number of roundings that a term undergoes in a sum of `terms` matrix
         products of inner dimension k. The number includes one rounding for adding the sum to
         another number.
@@ -328,7 +328,7 @@ class RoundingModel:
         A bound is 0 only where `size` is 0.
         """
         self.record_overflow(size)
-        depth = self.n_roundings(k, terms) + 1
+        depth = self.n_matmul_roundings(k, terms) + 1
         return Errors(self.gamma(depth) * size + (size > 0) * (depth * self.eta))
 
     def n_partial_sums(self) -> int:
@@ -349,7 +349,7 @@ class RoundingModel:
         # The kernel adds each product to the running sum in place.
         if self.sums["from_c"] and not self.own:
             return terms * self.N + self.n_partial_sums() + 1
-        return self.n_roundings(self.panel or self.chunk, terms) + self.n_partial_sums()
+        return self.n_matmul_roundings(self.panel or self.chunk, terms) + self.n_partial_sums()
 
     def n_bias_roundings(self) -> int:
         """Return the maximum number of roundings of a term in the bias part of a gradient or
@@ -380,7 +380,7 @@ class Enclosure:
     Each operation adds its own rounding errors, according to the `RoundingModel` r. Two attributes
     are needed by `ErrorChain`. `new` bounds the norms (rows, 1) of the part of the errors that has
     been added since the last call of `with_capped_errors`; it is None if nothing has been added.
-    `local` is an `Errors` of the errors added in the last `linear_with_errors`.
+    `local` is an `Errors` of the errors added in the last `enclose_linear_map`.
     """
 
     def __init__(
@@ -435,7 +435,7 @@ class Enclosure:
 
     # --- sums and means of columns over all rows
 
-    def _as_row(self, x: Floats, E: Floats) -> Enclosure:
+    def _rounded_row(self, x: Floats, E: Floats) -> Enclosure:
         return self._add_rounding_error(
             x[None], Errors(E[None]), lost=4 * self.r.eta * (np.abs(x) + E > 0)[None]
         )
@@ -445,12 +445,12 @@ class Enclosure:
         dtype.
         """
         E, x = self.dx.E.sum(axis=0), self.x.sum(axis=0)
-        return self._as_row(x, E + self.r.rows_gamma * (np.abs(self.x).sum(axis=0) + E))
+        return self._rounded_row(x, E + self.r.rows_gamma * (np.abs(self.x).sum(axis=0) + E))
 
     def mean(self) -> Enclosure:
         """Return the mean (1, m) over the rows."""
         total, N = self.sum(), len(self.x)
-        return self._as_row(total.x[0] / N, total.dx.E[0] / N)
+        return self._rounded_row(total.x[0] / N, total.dx.E[0] / N)
 
     def normalise_columns(self) -> tuple[Enclosure, Enclosure]:
         """Return the pair (h, s) for this matrix z (rows, m): ``s = 1 / sqrt(variance + eps)`` (1,
@@ -468,8 +468,8 @@ class Enclosure:
         size = np.sqrt(((x - corrected) ** 2).mean(axis=0) + BATCH_NORM_EPS)
         low = size - np.sqrt((E**2).mean(axis=0)) - gamma * (size + lost)
         reach = np.where(low > 0, 1 / np.where(low > 0, low, 1) - 1 / size, np.inf)
-        s = self._as_row(1 / size, reach)
-        return (self - self._as_row(corrected, off)) * s, s
+        s = self._rounded_row(1 / size, reach)
+        return (self - self._rounded_row(corrected, off)) * s, s
 
 
 def exact_enclosure(x: NDArray[Any], r: RoundingModel) -> Enclosure:
@@ -479,7 +479,7 @@ def exact_enclosure(x: NDArray[Any], r: RoundingModel) -> Enclosure:
     return Enclosure(x, dx, r)
 
 
-def linear_with_errors(
+def enclose_linear_map(
     x: Enclosure | None,
     W: RightOperand,
     b: Floats | float = 0.0,
@@ -671,7 +671,7 @@ class RowSums:
         name of the factor y, and gamma is the roundoff factor of the sum over all rows.
         """
         raise_if_out_of_time()
-        self.B += matmul_rounded_up(_sum_error(x, gamma).T, y.magnitude)
+        self.B += matmul_rounded_up(_sum_error_bounds(x, gamma).T, y.magnitude)
         nx, ny = row_norms(np.abs(x.x)), row_norms(np.abs(y.x))
         dx, dy = x.dx.nu, y.dx.nu
         if dy.any():
@@ -691,7 +691,7 @@ class RowSums:
         """Add the sum of a block of rows x (rows, out) to the bias part. gamma is the roundoff
         factor of the sum over all rows.
         """
-        self.b += _sum_error(x, gamma).sum(axis=0)
+        self.b += _sum_error_bounds(x, gamma).sum(axis=0)
         self.b_value += x.x.sum(axis=0)
         self.b_local += float(multiply_rounded_up(gamma, (row_norms(np.abs(x.x)) + x.dx.nu).sum()))
         self.b_rows += float(x.dx.nu.sum())
@@ -720,7 +720,7 @@ class RowSums:
         ]
 
 
-def _sum_error(x: Enclosure, gamma: float) -> Floats:
+def _sum_error_bounds(x: Enclosure, gamma: float) -> Floats:
     """Return bounds (rows, m) on the errors that the entries of x contribute to a sum over rows
     whose roundoff factor is gamma.
     """

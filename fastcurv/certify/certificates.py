@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..common.protocols import Floats
 from ..common.read_only import ReadOnlyMixin
-from ..common.runtime import rounding_to_nearest
+from ..common.runtime import with_nearest_rounding
 from ..structure import symmetry
 from ..structure.parameters import (
     batch_norm_params,
@@ -23,9 +23,9 @@ from ..structure.parameters import (
 )
 from ..structure.tables import ACTIVATIONS, batch_normalise
 from . import majorants, precise
-from .kinks import ReluRows, is_relu_stack
+from .kinks import ReluData, is_relu_stack
 from .majorants import curvature_floor
-from .passes import theta_in_model_dtype
+from .passes import round_to_model_dtype
 
 
 def count_kinks_in_ball(ob: Any, theta: Floats, radius: float) -> int:
@@ -35,7 +35,7 @@ def count_kinks_in_ball(ob: Any, theta: Floats, radius: float) -> int:
     return majorants.preactivation_signs(ob, theta, radius, rounding=True)[0].kinks
 
 
-def kink_margins(ob: Any, theta: ArrayLike) -> list[float]:
+def kink_margin_as_list(ob: Any, theta: ArrayLike) -> list[float]:
     """Return the list ``[majorants.kink_margin(ob, theta)]``. It is a list so that ``sum`` over
     shards concatenates the margins of all shards.
     """
@@ -82,14 +82,14 @@ class Certificates(ReadOnlyMixin):
 
     # --- constants for Kantorovich's theorem
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def third_bound(self, theta: ArrayLike, radius: float) -> float:
         """Return a Lipschitz constant of the Hessian in the spectral norm on the ball of radius
         `radius` around theta (n,), or infinity if none is proved. See `fastcurv.certify.majorants`.
         """
         return float(self._sum_over_shards(majorants.third_bound, theta, radius)) * self.growth
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def third_bound_in_units(
         self, theta: ArrayLike, radius: float, units: ArrayLike | None
     ) -> float:
@@ -103,21 +103,21 @@ class Certificates(ReadOnlyMixin):
             float(self._sum_over_shards(majorants.third_bound, theta, radius, units)) * self.growth
         )
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def precise_gradient(self, theta: ArrayLike) -> tuple[Floats, float]:
         """Return ``(g, error)``: the gradient g (n,) as float64, computed by passes in extended
         precision, and a bound on ``||g - exact gradient||_2``. See `fastcurv.certify.precise`.
         """
         return precise.precise_gradient(self.objective, theta)
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def precise_value(self, theta: ArrayLike) -> tuple[float, float]:
         """Return ``(value, error)``: the loss, computed by passes in extended precision, and a
         bound on ``|value - exact loss|``.
         """
         return precise.precise_value(self.objective, theta)
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def residual_bounds(self, theta: ArrayLike, radius: float) -> majorants.ResidualBounds | None:
         """Return the `ResidualBounds` at theta, which Kantorovich's theorem needs on the ball of
         radius `radius`, or None unless the loss is mse. See `fastcurv.certify.majorants`.
@@ -156,7 +156,7 @@ class Certificates(ReadOnlyMixin):
 
     # --- kinks and symmetries
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
         """Return the number of pre-activations of relu, leaky_relu and elu units that may be 0 for
         some parameters in the ball of radius `radius` around theta, or that differ from 0 by less
@@ -166,7 +166,7 @@ class Certificates(ReadOnlyMixin):
         float32, four times that of the norm of theta). With batch normalisation, `radius` is
         ignored and only rounding errors are considered.
         """
-        ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
+        ob, at = self.objective, round_to_model_dtype(self.objective, theta)
         # In float32 the products use the signs of the rounded z, so four roundings are allowed.
         eps, several = float(np.finfo(ob.model.dtype).eps), ob.model.dtype == np.float32
         size = float(np.linalg.norm(at, None if several else np.inf)) if at.size else 0.0
@@ -175,18 +175,18 @@ class Certificates(ReadOnlyMixin):
             return count_batch_norm_kinks(ob, at, least)
         return int(self._sum_over_shards(count_kinks_in_ball, at, max(float(radius), least)))
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def kink_margin(self, theta: ArrayLike) -> float:
         """Return a radius around theta within which no pre-activation reaches a kink: infinity for
         smooth activations, 0 if a pre-activation may be at a kink at theta.
         """
-        return float(min(self._sum_over_shards(kink_margins, theta)))
+        return float(min(self._sum_over_shards(kink_margin_as_list, theta)))
 
     def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[symmetry.Orbit]:
         """Return a list of the symmetry groups that are proved to leave the loss unchanged near
         theta, on the ball of radius `radius`. See `fastcurv.structure.symmetry`.
         """
-        ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
+        ob, at = self.objective, round_to_model_dtype(self.objective, theta)
         if is_batch_normalised(ob.model):
             off = proved_inactive_units(ob, at, radius)
             return symmetry.proved_orbits(ob, at, off, [np.zeros_like(units) for units in off])
@@ -230,13 +230,13 @@ class Certificates(ReadOnlyMixin):
         columns = [orbit.tangents for orbit in self.orbits(theta)]
         return np.hstack(columns) if columns else np.zeros((self.objective.model.n_params, 0))
 
-    def relu_rows(self) -> ReluRows | None:
-        """Return the `ReluRows` from which minima at active kinks are computed and proved. Return
+    def relu_rows(self) -> ReluData | None:
+        """Return the `ReluData` from which minima at active kinks are computed and proved. Return
         None unless all hidden units are relu or leaky_relu, the network is a plain stack of
         layers, and the loss is squared error or (binary) cross entropy. See
         `fastcurv.certify.kinks`.
         """
-        return ReluRows(self.objective) if is_relu_stack(self.objective) else None
+        return ReluData(self.objective) if is_relu_stack(self.objective) else None
 
     # --- probes and saturation
 
@@ -263,9 +263,9 @@ class Certificates(ReadOnlyMixin):
         are those of `fastcurv.structure.symmetry.saturation`.
         """
         counts = self._sum_over_shards(symmetry.saturation_counts, theta)
-        return symmetry.saturation_of(self.objective.model, *counts)
+        return symmetry.saturation_from_counts(self.objective.model, *counts)
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def curvature_floor(self, theta: ArrayLike) -> float:
         """Return a lower bound on the eigenvalues of the Hessian at theta, or ``-inf`` if none is
         proved. See `fastcurv.certify.majorants.curvature_floor`.

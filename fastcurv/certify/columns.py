@@ -139,7 +139,7 @@ class ColumnErrorAccumulator:
         self.R, self.kind, self.full = R, kind, kind == "hessian"
         self.r, self.L = R.arithmetic, len(R.W)
         self.abs_norms = [spectral_norm_bound(W.abs) for W in R.W]
-        self.gammas = [self.r.gamma(self.r.n_roundings(max(W.A.shape), 2) + 2) for W in R.W]
+        self.gammas = [self.r.gamma(self.r.n_matmul_roundings(max(W.A.shape), 2) + 2) for W in R.W]
         # off[l][j] (units, inputs) bounds the errors in part j of the columns of layer l's weights,
         # and off_b[l][j] (units,) those in part j of the columns of layer l's biases. Part j holds
         # the weights of layer j or, for j >= L, the biases of layer j - L.
@@ -154,7 +154,7 @@ class ColumnErrorAccumulator:
         lost = [float(part.sum()) for part in self.underflow_bounds(s, sizes)]
         for l in range(self.L):
             a = s.a[l].magnitude
-            for j, part in enumerate(self.forward_underflow(s, sizes, l)):
+            for j, part in enumerate(self.forward_impulse_bounds(s, sizes, l)):
                 self.off[l][j] += part.error.T @ a + lost[j]
                 self.off[l][j] += part.size.T @ s.a[l].dx.E
                 self.off_b[l][j] += part.error.sum(axis=0) + lost[j]
@@ -162,7 +162,7 @@ class ColumnErrorAccumulator:
             self.mark_overflow(self.off_b[l][:, :, None], self.peak, np.ones((1, 1)))
             if l > 0 and self.full:
                 d, dd = s.d[l].magnitude, s.d[l].dx.E
-                for j, part in enumerate(self.backward_underflow(s, sizes, l)):
+                for j, part in enumerate(self.backward_impulse_bounds(s, sizes, l)):
                     self.off[l][j] += d.T @ part.error + dd.T @ part.size
                 self.mark_overflow(self.off[l], d, self.peak)
 
@@ -175,11 +175,13 @@ class ColumnErrorAccumulator:
         is True.
         """
         R, eta, zero = self.R, self.r.eta, np.zeros((len(s.a[0].x), 1))
-        each = [eta * self.r.n_roundings(k, 2) * k**0.5 for k in (max(W.A.shape) for W in R.W)]
+        each = [
+            eta * self.r.n_matmul_roundings(k, 2) * k**0.5 for k in (max(W.A.shape) for W in R.W)
+        ]
         into = [(x * forward, x * forward, x, 2 * x) for x in each]
         loss = zero if not forward else sum(self.loss_curvature_norms(s))
         ra, rd = propagate_norm_bounds(
-            R, s, into, loss, s.loss.rdelta_underflow() if forward else zero, self.full
+            R, s, into, loss, s.loss.rdelta_underflow_bounds() if forward else zero, self.full
         )
         a, d = ([x.size + x.error for x in sizes[name]] for name in "ad")
         weights = [rd[m] * a[m] + self.full * ra[m] * d[m] for m in range(self.L)]
@@ -224,7 +226,7 @@ class ColumnErrorAccumulator:
             return NormBound(np.full_like(like, default), np.zeros_like(like))
         return NormBound(np.abs(x.x), x.dx.E)
 
-    def multiply_weights(self, x: NormBound, l: int, each: Floats | None = None) -> NormBound:
+    def multiply_by_weights(self, x: NormBound, l: int, each: Floats | None = None) -> NormBound:
         """Return bounds on the product of a vector and W of layer l, or the transpose of W, from
         bounds x on the vector. `each` (units,) holds the norms of the rows or columns of W of
         single units. They replace ``||W||`` if the vector is 0 except at one unit.
@@ -246,7 +248,7 @@ class ColumnErrorAccumulator:
         new = None if x.new is None else NormBound(x.new.size, x.new.error + u * most)
         return NormBound(x.size, x.error + u * most, new)
 
-    def multiply_slope(self, x: NormBound, p: NormBound) -> NormBound:
+    def multiply_by_slope(self, x: NormBound, p: NormBound) -> NormBound:
         """Return bounds on the product of a vector and phi', from bounds x on the vector and bounds
         p on phi'. The rounding of the product is included.
         """
@@ -254,7 +256,7 @@ class ColumnErrorAccumulator:
         found = x.multiply(p)._replace(new=NormBound(x.new.size * p.size, fresh))
         return self.add_roundings(found, self.r.u)
 
-    def forward_underflow(
+    def forward_impulse_bounds(
         self, s: State, sizes: dict[str, list[NormBound]], l: int
     ) -> list[NormBound]:
         """Return a list, by part, of bounds on the effect of a unit step in each bias of layer l.
@@ -270,18 +272,18 @@ class ColumnErrorAccumulator:
         chain = ErrorChain(s.kappa, NormBound.__mul__)
         for m in range(l, last):
             rz[m], below = z, ra[m]
-            a = self.multiply_slope(
+            a = self.multiply_by_slope(
                 z, self.unit_bounds(s.phi[m].p, like, 1.0) if m == l else sizes["p"][m]
             )
             if R.skips[m] and below is not None:
                 a = self.add_roundings(a + below, self.r.u)
             ra[m + 1] = a = chain.cap_error(m + 1, a)
-            z = self.multiply_weights(a, m + 1, R.W[m + 1].cols if m == l else None)
+            z = self.multiply_by_weights(a, m + 1, R.W[m + 1].cols if m == l else None)
         return self.run_backward(
             s, sizes, self.bound_rdelta(s, z), None, last, rz=rz, ra=ra, unit=l
         )
 
-    def backward_underflow(
+    def backward_impulse_bounds(
         self, s: State, sizes: dict[str, list[NormBound]], l: int
     ) -> list[NormBound]:
         """Return a list, by part, of bounds on the effect of a unit step in re at each input of
@@ -348,11 +350,11 @@ class ColumnErrorAccumulator:
             # If the pass starts at an impulse, rdelta of the top layer is nonzero for one unit
             # only, so norms of single rows of W suffice.
             single = re is not None and m == top
-            lower = self.multiply_weights(rd, m, R.W[m].rows if single else None)
+            lower = self.multiply_by_weights(rd, m, R.W[m].rows if single else None)
             if R.skips[m] and re is not None:
                 lower = self.add_roundings(lower + re, r.u)
             re = chain.cap_error(m, lower)
-            rd, moved = self.multiply_slope(re, sizes["p"][m - 1]), rz[m - 1]
+            rd, moved = self.multiply_by_slope(re, sizes["p"][m - 1]), rz[m - 1]
             if self.full and moved is not None:
                 bend = sizes["q"][m - 1]
                 if m - 1 == unit:

@@ -44,9 +44,9 @@ from numpy.typing import NDArray
 
 from ..common.checks import row_block_slices
 from ..common.linalg import UNIT_ROUNDOFF, rounding_gamma
-from ..common.progress import SEVERAL_RESULTS_MAX_N, cache_last
+from ..common.progress import MULTI_RESULT_CACHE_MAX_PARAMS, cache_last_result
 from ..common.protocols import EnclosedMatrix, Floats
-from ..common.runtime import rounding_to_nearest
+from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import is_batch_normalised, l2_diagonal, layers_of
 from .arithmetic import (
     NORM_ROUND_UP_FACTOR,
@@ -60,7 +60,7 @@ from .arithmetic import (
     norm,
     row_norms,
 )
-from .passes import ErrorPass, LossDerivatives, Passes, State, passes_at, theta_in_model_dtype
+from .passes import ErrorPass, LossDerivatives, Passes, State, passes_at, round_to_model_dtype
 
 # --------------------------------------------------------------------------------------------------
 # The matrices of each row, layer by layer, from which the curvature of a loss is computed, each
@@ -111,7 +111,7 @@ class RowMatrices:
         off += rounding_gamma(other.x.shape[1] + 2) * self.size * other.size
         return RowMatrices.from_array(np.matmul(self.x, other.x), NORM_ROUND_UP_FACTOR * off)
 
-    def multiply_slope(self, p: UnitDerivatives, roundings: int) -> tuple[Floats, Floats]:
+    def multiply_by_slope(self, p: UnitDerivatives, roundings: int) -> tuple[Floats, Floats]:
         """Return the stack of matrices with each column j multiplied by the slope p of unit j, and
         bounds (rows,) on the norms of their errors after `roundings` roundings of every entry.
         """
@@ -244,13 +244,13 @@ class RowBlockState:
                 yield m, Z @ self.loss, K
                 return
             p, q = self.p[m], self.q[m]
-            x, off = Z.multiply_slope(p, 1)
+            x, off = Z.multiply_by_slope(p, 1)
             if self.passes.skips[m]:
                 x, off = x + K.x, off + K.off
             above = RowMatrices.from_sum(x, off)
-            x, off = (above @ self.C[m]).multiply_slope(p, 2)
+            x, off = (above @ self.C[m]).multiply_by_slope(p, 2)
             if q is not None:
-                more, error = Z.multiply_slope(q, 2)
+                more, error = Z.multiply_by_slope(q, 2)
                 x, off = x + more, off + error
             yield m, RowMatrices.from_sum(x, off), K
             K = above
@@ -261,7 +261,7 @@ MAX_STACK_BYTES = 1 << 25  # maximum size of a stack of matrices with one matrix
 MAX_PRODUCT_ROWS, MIN_PRODUCT_ROWS = 1024, 64
 
 
-def _entry_products(x: Floats, y: Floats) -> Floats:
+def _row_outer_products(x: Floats, y: Floats) -> Floats:
     """Return the products (rows, k l) of every entry of x (rows, k) with every entry of y (rows, l)
     in the same row.
     """
@@ -289,13 +289,13 @@ def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | Non
         return None
     if rows_per_hessian_block(model) < MIN_PRODUCT_ROWS:
         return None
-    at = theta_in_model_dtype(ob, theta)
-    short = kind == "hessian" and at.size <= SEVERAL_RESULTS_MAX_N
+    at = round_to_model_dtype(ob, theta)
+    short = kind == "hessian" and at.size <= MULTI_RESULT_CACHE_MAX_PARAMS
     found = _hessian_at(ob, at) if short else EnclosedHessian(ob, passes_at(ob, at), kind)
     return found if found.finite else None
 
 
-@cache_last
+@cache_last_result
 def _hessian_at(ob: Any, theta: Floats) -> EnclosedHessian:
     """Return the `EnclosedHessian` of kind "hessian" at theta (n,), with a read-only matrix A. The
     result is cached, because the last Newton steps and `classify` both need this matrix.
@@ -361,14 +361,14 @@ class EnclosedHessian:
             (i, j), (p, q) = np.triu_indices(S.x.shape[1]), np.triu_indices(a.shape[1])
             self.sums[l, l] += S.x[:, i, j].T @ (a[:, p] * a[:, q])
             return
-        self.sums[l, m] += S.x.reshape(rows, -1).T @ _entry_products(a, b)
+        self.sums[l, m] += S.x.reshape(rows, -1).T @ _row_outer_products(a, b)
         if K is None or not self.curved:
             return
         # K is diagonal for adjacent layers.
         if m == l + 1:
-            self.moved[l, m] += a.T @ _entry_products(d, np.einsum("nii->ni", K.x))
+            self.moved[l, m] += a.T @ _row_outer_products(d, np.einsum("nii->ni", K.x))
         else:
-            self.moved[l, m] += _entry_products(a, d).T @ K.x.reshape(rows, -1)
+            self.moved[l, m] += _row_outer_products(a, d).T @ K.x.reshape(rows, -1)
 
     def _write_block_sums(self, l: int, m: int) -> None:
         """Write block (l, m) of A from its sums, and delete the sums."""
@@ -486,7 +486,7 @@ class EnclosedHessian:
         """Return an array (n,) with the index of the layer of each parameter."""
         return np.repeat(np.arange(len(self.shapes)), np.diff(self.starts))
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def error_bound(self, scale: Floats | None = None) -> float:
         """Return a bound on ``||D E D||_F`` for the matrix E of errors of A. D is ``diag(scale)``
         for `scale` (n,), or the identity if `scale` is None. Return infinity if the bound is NaN.
@@ -534,7 +534,7 @@ def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> EnclosedMatrix:
     R = ErrorPass(ob, theta, measured=True)
     with np.errstate(all="ignore"):
         states = list(R.iter_states())
-        parts = [_loss_factor_columns(R, s, kind) for s in states]
+        parts = [_backpropagated_root_columns(R, s, kind) for s in states]
         q = sum(len(part[-1][0]) * len(s.d[-1].x) for part, s in zip(parts, states))
         K, bounds = np.zeros((q, q)), np.zeros(q)
         for l in range(len(R.W)):
@@ -584,7 +584,7 @@ def _gram_column_error_bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd
     return np.asarray((nx + ne) * e + ne * x + gamma * (nx + ne) * (x + e) + lost)
 
 
-def _loss_factor_columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
+def _backpropagated_root_columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
     """Return a list by layer of pairs (D, bounds). D (columns, rows, out) holds the columns of the
     loss factor (see `loss_root_columns`) propagated backward to the layer. The bounds (columns,
     rows, 1) are on the norms of the errors of the rows of D.
@@ -619,7 +619,7 @@ def loss_root_columns(loss: LossDerivatives, kind: str) -> Any:
             unit = np.arange(d) == j
             yield roots * unit, Errors(off * unit)
         return
-    yield from _entropy_root_columns(loss)
+    yield from _cross_entropy_root_columns(loss)
 
 
 def _sqrt_error_bound(x: Floats, dx: Floats, u: float) -> Floats:
@@ -631,7 +631,7 @@ def _sqrt_error_bound(x: Floats, dx: Floats, u: float) -> Floats:
     return np.asarray(np.where(root > 0, carried, np.sqrt(dx)) + u * root)
 
 
-def _entropy_root_columns(loss: LossDerivatives) -> Any:
+def _cross_entropy_root_columns(loss: LossDerivatives) -> Any:
     """Yield the columns of S for cross entropy, each as a pair of an array (rows, d_out) and its
     `Errors`.
 

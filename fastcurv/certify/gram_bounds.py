@@ -47,7 +47,7 @@ import numpy as np
 from ..common.linalg import UNIT_ROUNDOFF, rounding_gamma, svd
 from ..common.protocols import EnclosedMatrix, Floats
 from ..common.read_only import ReadOnlyMixin
-from ..network.gram import LayerMap, LayerwiseCoordinates, n_layer_coordinates
+from ..network.gram import LayerMap, LayerwiseCoordinatesMixin, n_layer_coordinates
 from ..structure.parameters import layers_of, merge_equal_rows
 from .arithmetic import SMALLEST_SUBNORMAL, norm, row_norms
 from .columns import propagate_norm_bounds
@@ -59,7 +59,7 @@ RANGE_BLOCK_COLUMNS = 64  # number of columns multiplied at a time
 # Singular values of at most RANK_TOL_FACTOR max(shape) eps times the largest one are dropped.
 RANK_TOL_FACTOR = 4.0
 # maximum ratio of the estimated dimension to the limit `max_dim` up to which ranks are computed
-MAX_RANK_RATIO = 2
+MAX_ESTIMATED_DIM_RATIO = 2
 MAX_BASES_BYTES = 1 << 28  # maximum size of the bases of one layer
 
 
@@ -183,7 +183,7 @@ def estimated_range_dimension(model: Any, N: int) -> int:
     )
 
 
-class ProvedRangeSpace(LayerwiseCoordinates, ReadOnlyMixin):
+class ProvedRangeSpace(LayerwiseCoordinatesMixin, ReadOnlyMixin):
     """The space that contains the range of a Hessian, with proved bounds; an implementation of the
     protocol `ProvedRange`.
 
@@ -264,7 +264,7 @@ class ProvedRangeSpace(LayerwiseCoordinates, ReadOnlyMixin):
         self._project(rows, out)
         return out
 
-    def _unit_columns(self, start: int, stop: int) -> Floats:
+    def _basis_vectors(self, start: int, stop: int) -> Floats:
         rows = np.zeros((stop - start, self.n))
         views = layers_of(self.whole.objective.model, rows)
         for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
@@ -284,7 +284,7 @@ class ProvedRangeSpace(LayerwiseCoordinates, ReadOnlyMixin):
         turning = max(layer.turning for layer in self.layers)
         f = max(layer.defect for layer in self.layers)
         for start in range(0, self.m, RANGE_BLOCK_COLUMNS):
-            rows = self._unit_columns(start, min(start + RANGE_BLOCK_COLUMNS, self.m))
+            rows = self._basis_vectors(start, min(start + RANGE_BLOCK_COLUMNS, self.m))
             part = slice(start, start + len(rows))
             products = np.ascontiguousarray((self.whole @ rows.T).T)
             P[:, part] = self.project(products).T
@@ -319,7 +319,8 @@ def range_space(H: Any, max_dim: int) -> ProvedRangeSpace | None:
         return None
     counts: list[Callable[[], int]] = [lambda: ob.n_samples, lambda: len(merge_equal_rows(ob)[0])]
     if all(
-        estimated_range_dimension(ob.model, count()) > MAX_RANK_RATIO * max_dim for count in counts
+        estimated_range_dimension(ob.model, count()) > MAX_ESTIMATED_DIM_RATIO * max_dim
+        for count in counts
     ):
         return None
     if 8 * max(k * k for _, k in ob.model.shapes[1:] or ob.model.shapes) > MAX_BASES_BYTES:

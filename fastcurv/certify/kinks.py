@@ -18,7 +18,7 @@ by H, in the null space of J.
 
 Rows with equal inputs have equal z and are merged into one row, because only the sum of the terms
 of these rows has to increase at a kink. Units that are copies of others are merged into one unit
-(`ReluRows.find_unit_copies`), and theta then holds the parameters of the network without copies.
+(`ReluData.find_unit_copies`), and theta then holds the parameters of the network without copies.
 The sign of a z does not matter in a row in which all units of a layer above are off, because this z
 has no effect on the output. Slopes are measured in units, ``s = unit t``, because a proof in terms
 of t is sharper and proves the same statement.
@@ -51,7 +51,7 @@ from ..structure.parameters import (
     nonzero_weight_rows,
 )
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
-from .precise import PreciseEnclosure, PrecisePasses, PreciseSlopes, add_decay, pair_from_float
+from .precise import PreciseEnclosure, PrecisePasses, PreciseSlopes, add_l2, pair_from_float
 
 # --------------------------------------------------------------------------------------------------
 # Networks of relu and leaky_relu units in plain NumPy: passes for complex theta and for many thetas
@@ -67,7 +67,7 @@ JACOBIAN_COMPLEX_STEP = 1e-150
 LAYER_JACOBIAN_BLOCK_ENTRIES = 1 << 21
 
 
-class ReluRows:
+class ReluData:
     """The data, shapes and loss of a network objective in NumPy, without the rows of weight 0.
 
     Parameters
@@ -100,7 +100,7 @@ class ReluRows:
         """
         return SmoothedObjective(self, width)
 
-    def smooth_piece(
+    def smooth_piece_objective(
         self, gates: Arrays, collapsed: Arrays, parents: Units | None = None
     ) -> SmoothPieceObjective:
         """Return the loss as a `SmoothPieceObjective`, a smooth function of theta and of the slopes
@@ -108,8 +108,8 @@ class ReluRows:
         """
         return SmoothPieceObjective(self, gates, collapsed, parents)
 
-    def row_block(self, start: int, stop: int) -> ReluRows:
-        """Return a `ReluRows` of the rows from `start` to `stop`, not including `stop`. Its loss is
+    def row_block(self, start: int, stop: int) -> ReluData:
+        """Return a `ReluData` of the rows from `start` to `stop`, not including `stop`. Its loss is
         divided by the same number as that of all rows.
         """
         found = copy.copy(self)
@@ -157,7 +157,7 @@ class ReluRows:
             here = here & (gate != 0).any(axis=1)
         return found[::-1]
 
-    def merge_equal_rows(self) -> ReluRows:
+    def merge_equal_rows(self) -> ReluData:
         """Return these rows with all rows of equal inputs merged into one row, with the sum of
         their weights and the weighted mean of their targets. The merge changes the loss by a
         constant.
@@ -178,7 +178,7 @@ class ReluRows:
         found.y = (y / np.where(weight > 0, weight, 1)[:, None]).astype(float)
         return found
 
-    def remove_units(self, units: list[NDArray[np.bool_]]) -> ReluRows:
+    def remove_units(self, units: list[NDArray[np.bool_]]) -> ReluData:
         """Return these rows for the network without the hidden units that are True in the masks
         `units`, one mask (width,) for each hidden layer.
         """
@@ -266,7 +266,7 @@ class SmoothFunction:
     complex points.
     """
 
-    rows: ReluRows
+    rows: ReluData
     # returns the values, the gradients, z of every layer and phi' (or e) of every hidden layer
     forward_backward: Callable[..., tuple[Any, NDArray[Any], Arrays, Arrays]]
 
@@ -294,7 +294,7 @@ class SmoothedObjective(SmoothFunction):
     ``leak z + (1 - leak) w softplus(z / w)``, where `leak` is the slope below 0.
     """
 
-    def __init__(self, rows: ReluRows, width: float) -> None:
+    def __init__(self, rows: ReluData, width: float) -> None:
         self.rows, self.width, self.n_params = rows, float(width), len(rows.l2)
         # number of operations of a Hessian, up to a constant factor
         self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)
@@ -310,7 +310,7 @@ class SmoothedObjective(SmoothFunction):
         return value, slope, (1 - leak) / self.width * e / (1 + e) ** 2
 
     def _forward(
-        self, rows: ReluRows, layers: list[tuple[NDArray[Any], Any]]
+        self, rows: ReluData, layers: list[tuple[NDArray[Any], Any]]
     ) -> tuple[Arrays, Arrays, list[tuple[NDArray[Any], ...]]]:
         """Return three lists: the input of every layer, z of every layer, and the triple (phi,
         phi', phi'') of every hidden layer.
@@ -346,7 +346,7 @@ class SmoothedObjective(SmoothFunction):
             H += self._rows_hessian(r.row_block(start, start + block), theta)
         return 0.5 * (H + H.T)
 
-    def _rows_hessian(self, rows: ReluRows, theta: Floats) -> Floats:
+    def _rows_hessian(self, rows: ReluData, theta: Floats) -> Floats:
         """Return the Hessian (n, n) of the terms of the given rows, without l2.
 
         One part consists of the second derivatives of the loss and of phi, multiplied on both sides
@@ -463,13 +463,13 @@ class UnitCopyMap:
 
     Parameters
     ----------
-    rows : ReluRows
+    rows : ReluData
         Data and shapes of the full network.
     parents : list of ndarray (width,) of int
-        From `ReluRows.find_unit_copies`.
+        From `ReluData.find_unit_copies`.
     """
 
-    def __init__(self, rows: ReluRows, parents: Units) -> None:
+    def __init__(self, rows: ReluData, parents: Units) -> None:
         self.whole, self.parents = rows, parents
         self.keep = [p == np.arange(len(p)) for p in parents]
         self.rows = rows.remove_units([~k for k in self.keep])
@@ -579,7 +579,7 @@ class KinkPasses(PrecisePasses):
     with the slopes `gates` (N, width) in place of phi'.
     """
 
-    def __init__(self, whole: ReluRows, net: ReluRows, theta: Floats, gates: Arrays) -> None:
+    def __init__(self, whole: ReluData, net: ReluData, theta: Floats, gates: Arrays) -> None:
         weight = whole.weight
         ob = SimpleNamespace(model=net, X=whole.X, y=whole.y, loss=whole.loss, sample_weight=weight)
         super().__init__(ob, theta)
@@ -602,7 +602,7 @@ class SmoothPieceObjective(SmoothFunction):
 
     Parameters
     ----------
-    rows : ReluRows
+    rows : ReluData
         Data and shapes of the full network.
     gates : list of ndarray (N, width)
         phi' of every hidden unit and row, NaN where a kink is active.
@@ -610,12 +610,12 @@ class SmoothPieceObjective(SmoothFunction):
         Hidden units whose weights, in and out, are 0 at the point. The gates of these units must be
         the slope below 0.
     parents : list of ndarray (width,) of int, optional
-        From `ReluRows.find_unit_copies`. If given, theta holds the parameters of the network
+        From `ReluData.find_unit_copies`. If given, theta holds the parameters of the network
         without copies.
     """
 
     def __init__(
-        self, rows: ReluRows, gates: Arrays, collapsed: Arrays, parents: Units | None = None
+        self, rows: ReluData, gates: Arrays, collapsed: Arrays, parents: Units | None = None
     ) -> None:
         self.whole, rows = rows, rows.merge_equal_rows()
         self.copies = UnitCopyMap(rows, parents or [np.arange(n) for n in rows.sizes[1:-1]])
@@ -685,7 +685,7 @@ class SmoothPieceObjective(SmoothFunction):
             part, zs, es = KinkPasses(self.whole, self.rows, theta, gates).row_contribution(
                 slice(None)
             )
-            part = add_decay(self.rows.l2, theta, part.divide(self.whole.divisor))
+            part = add_l2(self.rows.l2, theta, part.divide(self.whole.divisor))
         bent: Arrays = []
         off: Arrays = []
         for z, e, active in zip(zs, es, self.active):
@@ -744,10 +744,10 @@ class SmoothPieceObjective(SmoothFunction):
         return {
             **{"Z1": Z1, "Z2": Z2, "Z3": Z3, "reach": reach, "gates": sizes, "weights": weights},
             **{"A0": inputs, "A1": moves, "units": units},
-            **self._loss_bounds(zs[-1], Z1 * radius),
+            **self._loss_derivative_bounds(zs[-1], Z1 * radius),
         }
 
-    def _loss_bounds(self, f: Floats, move: Floats) -> dict[str, Floats]:
+    def _loss_derivative_bounds(self, f: Floats, move: Floats) -> dict[str, Floats]:
         """Return a dictionary of bounds "c1", "c2" and "c3" (N,) on the first three derivatives of
         each row's loss with respect to its outputs. They hold for outputs that differ from f (N, d)
         by at most `move` (N,).
@@ -822,7 +822,7 @@ class SmoothPieceObjective(SmoothFunction):
             slopes = float((np.minimum(at - low, 1 - at) - radius * self.units).min())
         return HypothesisMargins(signs, slopes, upward, opening, leaving)
 
-    def _unit_surroundings(self, point: Floats, l: int) -> tuple[Floats, Floats, Floats]:
+    def _unit_gain_factors(self, point: Floats, l: int) -> tuple[Floats, Floats, Floats]:
         """Return three arrays with a row for each sample: dL/dz of the layer above hidden layer l,
         the slopes of layer l, and the inputs of layer l with a 1 for the bias.
         """
@@ -841,7 +841,7 @@ class SmoothPieceObjective(SmoothFunction):
         the layer above, the slope `gate` of the unit, and the layer's inputs x with a 1 for the
         bias. Return -infinity if l2 is not equal for all parameters.
         """
-        d, gates, x = self._unit_surroundings(point, l)
+        d, gates, x = self._unit_gain_factors(point, l)
         least = float(self.rows.l2.min())
         if float(self.rows.l2.max()) != least:
             # The proof for copies needs equal weight decay on the biases and the weights.
@@ -867,7 +867,7 @@ class SmoothPieceObjective(SmoothFunction):
         multiples of one vector, as above a layer that has collapsed, only the two signs of u x
         matter.
         """
-        d, _, x = self._unit_surroundings(point, l)
+        d, _, x = self._unit_gain_factors(point, l)
         sides = [np.linalg.norm(d, axis=1)]
         if d.shape[1] == 1:
             sides = [np.maximum(d[:, 0], 0.0), np.maximum(-d[:, 0], 0.0)]
@@ -878,12 +878,12 @@ class SmoothPieceObjective(SmoothFunction):
             if d.shape[1] == 1:
                 gain = min(gain, 0.5 * (float(np.linalg.norm(side @ x)) + 2 * gain - linear))
             M = max(M, leak * linear + (1 - leak) * gain)
-        M = min(M, _collinear_bound(d, x, leak))
+        M = min(M, _collinear_gain_bound(d, x, leak))
         rounding = 1e-13 * float(np.linalg.norm(d) * np.linalg.norm(x) + 1)
         return float(self.rows.l2.min()) - M * (1 + 1e-9) - rounding
 
 
-def _collinear_bound(d: Floats, x: Floats, leak: float) -> float:
+def _collinear_gain_bound(d: Floats, x: Floats, leak: float) -> float:
     """Return a bound on ``|sum d relu(u x)|`` over vectors u of length 1, for d (N, m) and x (N,
     k). The bound is sharp if the rows of x are multiples of one vector. `leak` is the slope below
     0.

@@ -53,16 +53,16 @@ from .arithmetic import (
     norm_bound_from_gram,
     row_norms,
     spectral_norm_bound,
-    spectral_norm_bounds,
+    stack_spectral_norm_bounds,
 )
-from .passes import Passes, State, passes_at, theta_in_model_dtype
+from .passes import Passes, State, passes_at, round_to_model_dtype
 
 CROSS_TERM_FACTOR = 2 / math.sqrt(3)  # 3 times the maximum of x^2 y for x^2 + y^2 = 1
 WeightUnits = list[tuple[Floats, Any]]  # length units of the entries of W and b, layer by layer
 
 
 @dataclass(frozen=True)
-class RowBounds:
+class RowMajorants:
     """Bounds that hold on a ball around theta, from one pass over the rows of a state.
 
     Attributes
@@ -85,9 +85,9 @@ class RowBounds:
 
 def propagate_majorants(
     passes: Passes, s: State, rho: float, units: WeightUnits | None = None
-) -> RowBounds:
-    """Return the `RowBounds` on the ball of radius rho for the rows of a state, by the recursion of
-    the module docstring.
+) -> RowMajorants:
+    """Return the `RowMajorants` on the ball of radius rho for the rows of a state, by the recursion
+    of the module docstring.
 
     With units C the steps are ``C h`` with ``|h| <= 1``. Then ``|V| <= m = max C`` of the layer,
     and entry i of ``V a + vb`` is at most ``v_i = sqrt(sum_j (C_ij a_j)^2 + c_i^2)``.
@@ -110,9 +110,9 @@ def propagate_majorants(
             v = np.sqrt(a.x**2 @ (C**2).T) + C.max(axis=1) * off
             v = v if units[l][1] is None else np.hypot(v, units[l][1])
             most = v.max(axis=1, keepdims=True)
-        Z1, bent = np.hypot(_product_rounded_up(w, A1), most), _product_rounded_up(w, A2)
-        Z2 = 0.5 * (bent + np.hypot(bent, 2 * _product_rounded_up(m, A1)))
-        Z3 = _product_rounded_up(w, A3) + CROSS_TERM_FACTOR * _product_rounded_up(m, A2)
+        Z1, bent = np.hypot(_zero_safe_product(w, A1), most), _zero_safe_product(w, A2)
+        Z2 = 0.5 * (bent + np.hypot(bent, 2 * _zero_safe_product(m, A1)))
+        Z3 = _zero_safe_product(w, A3) + CROSS_TERM_FACTOR * _zero_safe_product(m, A2)
         if l == len(passes.W) - 1:
             continue
         Z1, Z2, Z3 = Z1 * NORM_ROUND_UP_FACTOR, Z2 * NORM_ROUND_UP_FACTOR, Z3 * NORM_ROUND_UP_FACTOR
@@ -126,21 +126,21 @@ def propagate_majorants(
             for P in ACTIVATIONS[passes.names[l]].envelope(s.z[l].x, reach)
         )
         with np.errstate(invalid="ignore"):
-            square = _product_rounded_up(Z1, Z1)
+            square = _zero_safe_product(Z1, Z1)
             B = (
-                _product_rounded_up(P1, Z1),
-                _product_rounded_up(P2, square) + _product_rounded_up(P1, Z2),
-                _product_rounded_up(P3, _product_rounded_up(square, Z1))
-                + 3 * _product_rounded_up(P2, _product_rounded_up(Z1, Z2))
-                + _product_rounded_up(P1, Z3),
+                _zero_safe_product(P1, Z1),
+                _zero_safe_product(P2, square) + _zero_safe_product(P1, Z2),
+                _zero_safe_product(P3, _zero_safe_product(square, Z1))
+                + 3 * _zero_safe_product(P2, _zero_safe_product(Z1, Z2))
+                + _zero_safe_product(P1, Z3),
             )
         over: tuple[Any, ...] = (A1, A2, A3) if passes.skips[l] else (0.0, 0.0, 0.0)
         A1, A2, A3 = (NORM_ROUND_UP_FACTOR * b + a for b, a in zip(B, over))
     up = NORM_ROUND_UP_FACTOR
-    return RowBounds(Z1 * up, Z2 * up, Z3 * up, reaches, moves)
+    return RowMajorants(Z1 * up, Z2 * up, Z3 * up, reaches, moves)
 
 
-def _product_rounded_up(P: Any, Z: Floats) -> Floats:
+def _zero_safe_product(P: Any, Z: Floats) -> Floats:
     """Return ``P Z`` entry by entry, rounded up against underflow. An entry is 0 if one of its
     factors is 0, even if the other one is infinite.
     """
@@ -179,7 +179,7 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
     >>> 4 * 1.1 * 2**0.5 < third_bound(toy, [1.0, 1.0], 0.1) < 3 * 4 * 1.1 * 2**0.5
     True
     """
-    at = theta_in_model_dtype(ob, theta)
+    at = round_to_model_dtype(ob, theta)
     if is_batch_normalised(ob.model) or not 0 <= radius < np.inf:
         return np.inf
     passes, total = passes_at(ob, at), 0.0
@@ -188,11 +188,11 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
         for s in passes.iter_states():
             b = propagate_majorants(passes, s, radius, parts)
             c1, c2, c3 = loss_derivative_bounds(passes, s, b.Z1 * radius)
-            cube = _product_rounded_up(b.Z1, _product_rounded_up(b.Z1, b.Z1))
-            here = _product_rounded_up(c3, cube) + 3 * _product_rounded_up(
-                c2, _product_rounded_up(b.Z1, b.Z2)
+            cube = _zero_safe_product(b.Z1, _zero_safe_product(b.Z1, b.Z1))
+            here = _zero_safe_product(c3, cube) + 3 * _zero_safe_product(
+                c2, _zero_safe_product(b.Z1, b.Z2)
             )
-            here += _product_rounded_up(c1, b.Z3)
+            here += _zero_safe_product(c1, b.Z3)
             total += float(np.where(s.loss.f > 0, here, 0.0).sum())
     found = total * NORM_ROUND_UP_FACTOR
     return float(found) if np.isfinite(found) and not passes.arithmetic.overflow else np.inf
@@ -212,7 +212,7 @@ def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floa
     elif link == "sigmoid":  # |s''| <= s' for the sigmoid s
         near = np.maximum(np.abs(z.x) - z.dx.E - move, 0.0)
         c2 = (
-            _product_rounded_up(f, sigmoid_derivative(near).max(axis=1, keepdims=True) + MIN_NORMAL)
+            _zero_safe_product(f, sigmoid_derivative(near).max(axis=1, keepdims=True) + MIN_NORMAL)
             * NORM_ROUND_UP_FACTOR
         )
         c3 = np.minimum(c2, LOSSES[passes.ob.loss].bends[1] * f)
@@ -226,9 +226,9 @@ def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floa
             * np.exp(np.minimum(math.sqrt(2) * (z.dx.nu + move), 700.0))
             * NORM_ROUND_UP_FACTOR
         )
-        c2 = _product_rounded_up(T, np.minimum(0.5, spread + 1e-300))
+        c2 = _zero_safe_product(T, np.minimum(0.5, spread + 1e-300))
         c3 = np.minimum(0.2722 * T, math.sqrt(2) * c2)
-    c1 = row_norms(np.abs(d.x)) + d.dx.nu + _product_rounded_up(c2, move)
+    c1 = row_norms(np.abs(d.x)) + d.dx.nu + _zero_safe_product(c2, move)
     return c1 * NORM_ROUND_UP_FACTOR, c2, c3
 
 
@@ -252,7 +252,7 @@ class PreactivationSigns:
 
 
 # assumed error of a z that has no proved bound, in multiples of `preactivation_error_bounds`
-N_ASSUMED_ROUNDINGS = 64
+ASSUMED_Z_ERROR_FACTOR = 64
 
 
 def preactivation_signs(
@@ -268,7 +268,7 @@ def preactivation_signs(
     if not has_kinks(ob.model):
         none = [np.zeros(m, dtype=bool) for m in ob.model.sizes[1:-1]]
         return [PreactivationSigns(0, none, none)] * len(radii)
-    passes = passes_at(ob, theta_in_model_dtype(ob, theta))
+    passes = passes_at(ob, round_to_model_dtype(ob, theta))
     widths = ob.model.sizes[1:-1]
     rows = [ACTIVATIONS[name] for name in passes.names]
     measured = rounding and any(row.given is not None and row.given.missing_bounds for row in rows)
@@ -290,7 +290,7 @@ def preactivation_signs(
                         reach = np.where(
                             reach < np.inf,
                             reach,
-                            N_ASSUMED_ROUNDINGS * preactivation_error_bounds(passes, s, l),
+                            ASSUMED_Z_ERROR_FACTOR * preactivation_error_bounds(passes, s, l),
                         )
                     # A z whose bound has overflowed to NaN counts as near a kink.
                     here = ~(np.abs(s.z[l].x) > reach)
@@ -320,7 +320,7 @@ def kink_margin(ob: Any, theta: ArrayLike) -> float:
     The radius is at most 0.1% smaller than the largest that the majorants can prove. Cost: about 20
     calls of `propagate_majorants` for all rows.
     """
-    theta = theta_in_model_dtype(ob, theta)
+    theta = round_to_model_dtype(ob, theta)
     if not has_kinks(ob.model):
         return np.inf
 
@@ -377,7 +377,7 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
     proper = weight is None or np.min(weight) >= 0
     if LOSSES[ob.loss].link != "identity" or not proper or is_batch_normalised(ob.model):
         return None
-    passes = passes_at(ob, theta_in_model_dtype(ob, theta))
+    passes = passes_at(ob, round_to_model_dtype(ob, theta))
     rows, total = merge_equal_rows(ob)
     # Positive factors on the rows of R do not change whether R is 0.
     roots = np.sqrt(total / divisor_of(passes.ob))[:, None]
@@ -389,7 +389,7 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
             here = slice(*np.searchsorted(rows, (s.rows.start, s.rows.start + len(gap))))
             at, root = rows[here] - s.rows.start, roots[here]
             off = s.z[-1].dx.nu + 1e-15 * row_norms(np.abs(gap))
-            bend = math.hypot(bend, norm(_product_rounded_up(b.Z2[at], root)))
+            bend = math.hypot(bend, norm(_zero_safe_product(b.Z2[at], root)))
             error = math.hypot(error, norm(root * off[at]))
             residuals.append((root * gap[at]).ravel())
     known = np.isfinite(bend) and not passes.arithmetic.overflow and radius < np.inf
@@ -445,7 +445,7 @@ Reaches = dict[tuple[int, int], Floats]
 
 # maximum number of inputs of a layer for which spectral instead of Frobenius norms are computed
 MAX_SPECTRAL_WIDTH = 1024
-MAX_UNIT_BLOCK = 256  # maximum size of a hidden unit's block whose eigenvalues are computed
+MAX_UNIT_BLOCK_SIZE = 256  # maximum size of a hidden unit's block whose eigenvalues are computed
 # maximum size of the stack of hidden units' blocks whose norms are bounded together
 MAX_BLOCKS_BYTES = 1 << 25
 # number of hidden units whose blocks' eigenvalues are computed wherever norms do not suffice
@@ -490,7 +490,7 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     0.6
     0.2
     """
-    model, theta = ob.model, theta_in_model_dtype(ob, theta)
+    model, theta = ob.model, round_to_model_dtype(ob, theta)
     weights, least = ob.sample_weight, float(np.min(l2_diagonal(ob)))
     given = LOSSES[ob.loss].given
     convex = given is None or given.convex
@@ -502,9 +502,9 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
         return -np.inf
     with np.errstate(all="ignore"):
         passes = passes_at(ob, theta)
-        taken = curvature_bound_by_layers(passes)
+        taken = negative_curvature_bound_by_layers(passes)
         if len(model.sizes) == 3:
-            taken = np.fmin(taken, curvature_bound_by_units(passes))
+            taken = np.fmin(taken, negative_curvature_bound_by_units(passes))
         floor = least - taken
         return (
             float(np.nextafter(floor, -np.inf))
@@ -561,7 +561,7 @@ class UnitBlockNorm:
         return NORM_ROUND_UP_FACTOR * float(np.max(found + self.off + self.count * MIN_NORMAL))
 
 
-def curvature_bound_by_layers(passes: Passes) -> float:
+def negative_curvature_bound_by_layers(passes: Passes) -> float:
     """Return an upper bound on the largest eigenvalue of -R, where R is the Hessian minus the GGN
     and l2: the largest eigenvalue of a matrix S (L, L) of bounds by pairs of the L layers. Return
     infinity if S is not finite.
@@ -625,13 +625,13 @@ def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
             reach = (slope[m] * W + passes.skips[m]) * reach
             if passes.by_rows:
                 A, below = passes.W[m].A, len(passes.W[k].A)
-                size = slope[k] if K is None else spectral_norm_bounds(K)
+                size = slope[k] if K is None else stack_spectral_norm_bounds(K)
                 WK = A * diagonal[:, None, :] if K is None else A @ K
                 # The last term bounds the rounding error of W K.
                 err = err + 4 * EPS * max(*A.shape, below) ** 2 * size
                 if most is not None:
                     c_z[m, k] = np.minimum(
-                        c_z[m, k], spectral_norm_bounds(down[m][:, :, None] * WK) + most * err
+                        c_z[m, k], stack_spectral_norm_bounds(down[m][:, :, None] * WK) + most * err
                     )
                 err = (slope[m] * W + passes.skips[m]) * err + p[m][1] * W * size
                 bent = s.phi[m].p
@@ -639,7 +639,7 @@ def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
                 if passes.skips[m]:
                     above = above + (diagonal[:, :, None] * np.eye(below) if K is None else K)
                 K = above
-                reach = np.minimum(reach, spectral_norm_bounds(K) + err)
+                reach = np.minimum(reach, stack_spectral_norm_bounds(K) + err)
         c[len(hidden), k] = reach
     return c, c_z
 
@@ -669,7 +669,7 @@ def _add_layer_pair(
         A.add_rows(w * F, w * error)
 
 
-def curvature_bound_by_units(passes: Passes) -> float:
+def negative_curvature_bound_by_units(passes: Passes) -> float:
     """Return an upper bound on the largest eigenvalue of -R for one hidden layer, from the blocks
     of the hidden units. R is the Hessian minus the GGN and l2. Return infinity if a bound is not
     finite.
@@ -723,7 +723,7 @@ def _unit_block_bounds(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x
         raise_if_out_of_time()
         part = slice(first, first + step)
         outer = (slope[:, part].T[:, None] * delta.T).reshape(-1, N) @ X1
-        C[part] = spectral_norm_bounds(outer.reshape(-1, m, X1.shape[1]), 5)[:, 0]
+        C[part] = stack_spectral_norm_bounds(outer.reshape(-1, m, X1.shape[1]), 5)[:, 0]
     # The term in SMALLEST_SUBNORMAL bounds the effect of underflow in `outer`.
     norm = 0.5 * curved + np.hypot(0.5 * curved, C + SMALLEST_SUBNORMAL * m * x.sum())
     return np.asarray(_unit_block_error_bounds(delta, slope, bend, X1, x) + norm)
@@ -743,15 +743,15 @@ def _unit_block_error_bounds(
 def _unit_block_bound(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> float:
     """Return an upper bound on the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden unit
     with phi' `slope` (N,) and e phi'' `bend` (N,). The eigenvalues are computed if the block has at
-    most `MAX_UNIT_BLOCK` rows. Otherwise the bound follows from the norms of C and of the negative
-    part of M.
+    most `MAX_UNIT_BLOCK_SIZE` rows. Otherwise the bound follows from the norms of C and of the
+    negative part of M.
     """
     C = delta.T @ (slope[:, None] * X1)
     m, k = C.shape
     slack = float(_unit_block_error_bounds(delta, slope, bend, X1, x))
     if not np.isfinite(slack):
         return np.inf
-    if m + k <= MAX_UNIT_BLOCK:
+    if m + k <= MAX_UNIT_BLOCK_SIZE:
         block = np.block([[np.zeros((m, m)), C], [C.T, X1.T @ (bend[:, None] * X1)]])
         return slack + _largest_eigenvalue_bound(-block)
     most = float(np.maximum(-bend, 0) @ x[:, 0] ** 2)
@@ -790,7 +790,7 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     The proof for the last layer needs hard labels, no l2 on that layer, and logits that classify
     every row correctly by more than rounding. It is not available with batch normalisation.
     """
-    at = theta_in_model_dtype(ob, theta)
+    at = round_to_model_dtype(ob, theta)
     if LOSSES[ob.loss].given is not None:
         return bias_direction(ob, *target_directions(ob))
     if LOSSES[ob.loss].attained or loss_lower_bound(ob) < 0:
@@ -800,7 +800,7 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     nothing = ob.sample_weight is not None and not np.any(ob.sample_weight)
     if along is not None or nothing or has_decay(ob, direction):
         return along
-    return direction if all_rows_classified(ob, at) else None
+    return direction if is_every_row_proved_correct(ob, at) else None
 
 
 def attains_lower_bound(ob: Any) -> bool:
@@ -884,7 +884,7 @@ def has_decay(ob: Any, direction: Floats) -> bool:
     return bool((l2[direction != 0] != 0).any())
 
 
-def all_rows_classified(ob: Any, at: Floats) -> bool:
+def is_every_row_proved_correct(ob: Any, at: Floats) -> bool:
     """Return True if each row with positive weight is proved to be classified correctly at theta,
     given as `at` (n,), in float64. Return False for mse and with batch normalisation.
     """

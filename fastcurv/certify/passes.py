@@ -19,7 +19,7 @@ Local errors, with the operands' own errors d: for ``z = a W' + b``
 
 and in the same way for ``rz = ra W' + a V' + vb``, ``e = delta W``, ``re = rdelta W + delta V``;
 for elementwise steps u times the terms. D eta is added wherever two factors are not 0
-(`linear_with_errors`, `Enclosure`), however small the product is. Where a factor is 0, the product
+(`enclose_linear_map`, `Enclosure`), however small the product is. Where a factor is 0, the product
 is exactly 0, so units that are off stay off, and no kink is reported where z is exactly 0.
 
 Propagated errors. An error x (a row) is bounded in three ways at once, and after each step the
@@ -82,7 +82,7 @@ from scipy.special import expit
 
 from ..common.checks import check_choice, check_theta, check_vector
 from ..common.linalg import UNIT_ROUNDOFF
-from ..common.progress import cache_last
+from ..common.progress import cache_last_result
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_out_of_time
 from ..structure.given import EPS
@@ -109,13 +109,13 @@ from .arithmetic import (
     RightOperand,
     RoundingModel,
     RowSums,
+    enclose_linear_map,
     exact_enclosure,
     flushes_subnormals,
-    linear_with_errors,
     multiply_rounded_up,
     norm,
     row_norms,
-    spectral_norm_bounds,
+    stack_spectral_norm_bounds,
 )
 
 # --------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class State:
         products: dict[int, tuple[Floats, Floats]] = {}
         chain = ErrorChain(self.kappa)
         for l, (W, b) in enumerate(zip(R.W, R.b)):
-            z = linear_with_errors(self.a[l], W, b)
+            z = enclose_linear_map(self.a[l], W, b)
             normed = BatchNormalisation(z, *R.norms[l]) if R.norms[l] else None
             self.norm.append(normed)
             self.z.append(z if normed is None else normed.u)
@@ -159,11 +159,11 @@ class State:
             self.phi.append(ActivationDerivatives(R.names[l], self.z[l], R.skips[l]))
             a = self.phi[l].a + self.a[l] if R.skips[l] else self.phi[l].a
             if R.joint:
-                self.multiply_layer(R, products, l)
+                self.multiply_by_layer(R, products, l)
             self.a.append(chain.cap_error(l + 1, a))
         self.loss = LossDerivatives(R.ob, R.y, self.rows, z)
 
-    def multiply_layer(self, R: Any, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
+    def multiply_by_layer(self, R: Any, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
         """Multiply the `products` of the layers below l by the linear map of layer l, ``D W [+ I]``
         for each row, and record bounds on the norms of the results in `kappa`.
 
@@ -181,7 +181,7 @@ class State:
                 above, top = p.x[:, :, None] * above, np.abs(p.x).max(axis=1, keepdims=True)
                 off_above = multiply_rounded_up(off_above, top) + above[0].size * SMALLEST_SUBNORMAL
             products[i] = (above + K, off_above + off) if skip else (above, off_above)
-            self.kappa[i, l + 1] = spectral_norm_bounds(products[i][0]) + products[i][1]
+            self.kappa[i, l + 1] = stack_spectral_norm_bounds(products[i][0]) + products[i][1]
         if l + 2 < len(R.W):
             products[l + 1] = np.eye(len(W.A))[None], np.zeros((1, 1))
 
@@ -206,7 +206,7 @@ class State:
         vector that is propagated backward, and the argument e is that of layer l, or None at the
         top.
         """
-        below = linear_with_errors(d, self.W[l].T)
+        below = enclose_linear_map(d, self.W[l].T)
         e = chain.cap_error(l, below if e is None or not self.skips[l] else below + e)
         return e * self.phi[l - 1].p, e
 
@@ -254,10 +254,10 @@ class LossDerivatives:
             self.uf = np.where(moves, 3 * z.r.u + z.r.eta / self.f, 0.0)
         of = {
             "identity": self._squared_error_terms,
-            "sigmoid": self._binary_entropy_terms,
+            "sigmoid": self._binary_cross_entropy_terms,
             "softmax": self._cross_entropy_terms,
         }
-        of["given"] = self._user_loss_derivatives
+        of["given"] = self._user_loss_terms
         d, dd, self.h = of[self.row.link](z.x, z.dx, y, np.sign(f))
         self.d, self.d_z = Enclosure(np.sign(f) * d, dd, z.r, dd), z.dx
         z.r.record_overflow(self.d.magnitude)
@@ -277,7 +277,7 @@ class LossDerivatives:
         dh = Errors(h * (self.uf + r.u))
         return 2 * self.f * gap, dz.multiply(2 * self.f) + rounding, Enclosure(sign * h, dh, r)
 
-    def _binary_entropy_terms(
+    def _binary_cross_entropy_terms(
         self, z: Floats, dz: Errors, y: NDArray[Any], sign: Floats
     ) -> tuple[Any, ...]:
         """Return the triple (delta, its `Errors`, h) for binary cross entropy:
@@ -354,7 +354,7 @@ class LossDerivatives:
         d = self.f * np.where(first, rest - T * S * share, T * self.p - y)
         return d, Errors(multiply_rounded_up(whole, moved), carried) + rounded, sign * (self.f * T)
 
-    def _user_loss_derivatives(
+    def _user_loss_terms(
         self, z: Floats, dz: Errors, y: NDArray[Any], sign: Floats
     ) -> tuple[Any, ...]:
         """Return the triple (delta, its `Errors`, h) for a user-defined loss that is evaluated in
@@ -521,7 +521,7 @@ class LossDerivatives:
         )
         return r.N * multiply_rounded_up(d, d), r.N * lost
 
-    def rdelta_underflow(self) -> Floats:
+    def rdelta_underflow_bounds(self) -> Floats:
         """Return bounds (rows, 1) on the norm of the effect of underflow on the results of `rdelta`
         and `fisher_rdelta`, for vectors rz of length 1.
         """
@@ -768,7 +768,7 @@ class ErrorPass:
         for l, (V, vb, scales) in enumerate(layers):
             below, normed, z, turn = ra[l], s.norm[l], None, None
             if V is not None or vb is not None or below is not None:
-                z = linear_with_errors(below, self.W[l], 0.0 if vb is None else vb, s.a[l], V, 2)
+                z = enclose_linear_map(below, self.W[l], 0.0 if vb is None else vb, s.a[l], V, 2)
             if normed is not None and (z is not None or any(part.x.any() for part in scales)):
                 z, turn = normed.r_forward(z, *scales)
             rz.append(z)
@@ -800,7 +800,7 @@ class ErrorPass:
             if l == 0:
                 break
             V = layers[l][0] if full else None
-            below = linear_with_errors(rd, self.W[l].T, 0.0, s.d[l], None if V is None else V.T, 2)
+            below = enclose_linear_map(rd, self.W[l].T, 0.0, s.d[l], None if V is None else V.T, 2)
             re = chain.cap_error(l, below + re if self.skips[l] else below)
             rd, eq, normed, z = re * s.phi[l - 1].p, s.eq[l - 1], s.norm[l - 1], rz[l - 1]
             if full and eq is not None and z is not None:
@@ -857,14 +857,14 @@ def gradient_bound(ob: Any, theta: ArrayLike) -> float:
 # and units that are off.
 
 
-def theta_in_model_dtype(ob: Any, theta: ArrayLike) -> Floats:
+def round_to_model_dtype(ob: Any, theta: ArrayLike) -> Floats:
     """Return theta (n,) rounded to the model's dtype, as float64."""
     model = ob.model
     checked = check_vector(theta, model.n_params, "theta", np.float64)
     return np.asarray(checked.astype(model.dtype), dtype=float)
 
 
-@cache_last
+@cache_last_result
 def passes_at(ob: Any, theta: Floats) -> Passes:
     """Return the `Passes` of ob at theta (n,), a float64 array. The result for the last theta is
     cached.

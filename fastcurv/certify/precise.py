@@ -13,7 +13,7 @@ about 1e-25:
     dW = sum delta' a   ddW    = sum over rows of ddelta (||a|| + da) + ||delta|| da  +  tau ...
 
 with each d a bound on the norm of a row's error, and tau the relative error of a matrix product
-(`dot_relative_error`).
+(`pair_matmul_error_bound`).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..common.progress import cache_last
+from ..common.progress import cache_last_result
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_out_of_time
 from ..structure.given import (
     EPS,
-    LONG_EPS,
+    LONG_DOUBLE_EPS,
     USER_BOUND_ROUND_UP_FACTOR,
     ActivationFunction,
     LossFunction,
@@ -48,7 +48,7 @@ from ..structure.parameters import (
 )
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .arithmetic import norm, row_norms, spectral_norm_bound
-from .passes import gradient_bound, theta_in_model_dtype
+from .passes import gradient_bound, round_to_model_dtype
 
 # --------------------------------------------------------------------------------------------------
 # Arithmetic with about 100 bits on arrays: a number is the unevaluated sum of two float64 numbers.
@@ -63,7 +63,8 @@ from .passes import gradient_bound, theta_in_model_dtype
 #   result;
 # - `pair_softplus`, `pair_normal_density_and_cdf`, `pair_log1p`: `PAIR_ROUNDOFF` times 1 + the
 #   result;
-# - `pair_matmul`: `dot_relative_error(k)` times the largest numbers of the row and of the column,
+# - `pair_matmul`: `pair_matmul_error_bound(k)` times the largest numbers of the row and of the
+# column,
 #   with k the inner dimension.
 #
 # `PAIR_UNDERFLOW_BOUND` is added to each of these bounds. They hold if no number overflows, so
@@ -75,7 +76,7 @@ PAIR_ROUNDOFF = 2.0**-94
 PAIR_UNDERFLOW_BOUND = 2.0**-900
 N_SLICES = 5  # number of slices into which a matrix is split
 # maximum inner dimension of a product of slices that is computed without rounding
-MAX_EXACT_DEPTH = 1024
+MAX_EXACT_INNER_DIM = 1024
 _VELTKAMP_SPLITTER = 134217729.0  # 2^27 + 1, which splits a float64 number into two halves
 
 
@@ -165,7 +166,7 @@ def divide_pairs(x: DoubleDouble, y: DoubleDouble) -> DoubleDouble:
     return add_float_to_pair(q, r.hi / y.hi)
 
 
-def choose_pair(where: NDArray[np.bool_], x: DoubleDouble, y: DoubleDouble) -> DoubleDouble:
+def select_pairs(where: NDArray[np.bool_], x: DoubleDouble, y: DoubleDouble) -> DoubleDouble:
     """Return a `DoubleDouble` with the entries of x where the mask `where` is True, and of y
     elsewhere.
     """
@@ -207,17 +208,17 @@ def n_slice_bits(k: int) -> int:
     return (53 - math.ceil(math.log2(max(k, 2)))) // 2
 
 
-def dot_relative_error(k: int) -> float:
+def pair_matmul_error_bound(k: int) -> float:
     """Return a bound on the error of an entry of `pair_matmul` with inner dimension k, relative to
     the product of the largest magnitude in the row and the largest magnitude in the column.
     """
-    inner = min(k, MAX_EXACT_DEPTH)
+    inner = min(k, MAX_EXACT_INNER_DIM)
     return 8.0 * k * (N_SLICES * 2.0 ** (-N_SLICES * n_slice_bits(inner)) + 2.0**-99)
 
 
 class SlicedMatrix:
-    """A matrix (m, k), with k <= `MAX_EXACT_DEPTH`, as a sum of at most `N_SLICES` slices times a
-    power of 2 for each row. Each slice has entries of few bits.
+    """A matrix (m, k), with k <= `MAX_EXACT_INNER_DIM`, as a sum of at most `N_SLICES` slices times
+    a power of 2 for each row. Each slice has entries of few bits.
     """
 
     def __init__(self, A: DoubleDouble) -> None:
@@ -236,10 +237,10 @@ class SlicedMatrix:
 
 
 def split_into_slices(A: DoubleDouble) -> list[SlicedMatrix]:
-    """Return a list of the `SlicedMatrix` blocks of `MAX_EXACT_DEPTH` columns of the matrix A (m,
-    k).
+    """Return a list of the `SlicedMatrix` blocks of `MAX_EXACT_INNER_DIM` columns of the matrix A
+    (m, k).
     """
-    ends = [slice(k, k + MAX_EXACT_DEPTH) for k in range(0, A.hi.shape[1], MAX_EXACT_DEPTH)]
+    ends = [slice(k, k + MAX_EXACT_INNER_DIM) for k in range(0, A.hi.shape[1], MAX_EXACT_INNER_DIM)]
     return [SlicedMatrix(DoubleDouble(A.hi[:, some], A.lo[:, some])) for some in ends]
 
 
@@ -285,7 +286,7 @@ def _reduce_exponent(x: DoubleDouble) -> tuple[DoubleDouble, Floats]:
     """Return the pair (p, 2^k) with ``e^x = 2^k (1 + p)`` for x <= 0. Entries of x below -700 are
     replaced by -700.
     """
-    x = choose_pair(x.hi < -700.0, pair_from_float(np.full_like(x.hi, -700.0)), x)
+    x = select_pairs(x.hi < -700.0, pair_from_float(np.full_like(x.hi, -700.0)), x)
     k = np.rint(x.hi / _LN2_PARTS[0])
     r = add_float_to_pair(x, -k * _LN2_PARTS[0])
     r = add_pairs(r, -two_product(k, np.full_like(k, _LN2_PARTS[1])))
@@ -312,7 +313,7 @@ def pair_exp(x: DoubleDouble) -> DoubleDouble:
 def pair_expm1(x: DoubleDouble) -> DoubleDouble:
     """Return ``e^x - 1`` for x <= 0."""
     p, power = _reduce_exponent(x)
-    return choose_pair(
+    return select_pairs(
         power == 1.0,
         p,
         add_float_to_pair(scale_by_power_of_2(add_float_to_pair(p, 1.0), power), -1.0),
@@ -330,7 +331,7 @@ def pair_log1p(e: DoubleDouble) -> DoubleDouble:
 
 def pair_abs(x: DoubleDouble) -> DoubleDouble:
     """Return |x|."""
-    return choose_pair(x.hi < 0, -x, x)
+    return select_pairs(x.hi < 0, -x, x)
 
 
 def pair_tanh(x: DoubleDouble) -> DoubleDouble:
@@ -339,21 +340,21 @@ def pair_tanh(x: DoubleDouble) -> DoubleDouble:
     """
     t = pair_expm1(scale_by_power_of_2(pair_abs(x), -2.0))
     a = divide_pairs(-t, add_float_to_pair(t, 2.0))
-    return choose_pair(x.hi < 0, -a, a)
+    return select_pairs(x.hi < 0, -a, a)
 
 
 def pair_sigmoid(x: DoubleDouble) -> DoubleDouble:
     """Return the logistic sigmoid ``1 / (1 + e^-x)``."""
     e = pair_exp(-pair_abs(x))
     return divide_pairs(
-        choose_pair(x.hi > 0, pair_from_float(np.ones_like(x.hi)), e), add_float_to_pair(e, 1.0)
+        select_pairs(x.hi > 0, pair_from_float(np.ones_like(x.hi)), e), add_float_to_pair(e, 1.0)
     )
 
 
 def pair_softplus(x: DoubleDouble) -> DoubleDouble:
     """Return ``log(1 + e^x)``."""
     return add_pairs(
-        choose_pair(x.hi > 0, x, pair_from_float(np.zeros_like(x.hi))),
+        select_pairs(x.hi > 0, x, pair_from_float(np.zeros_like(x.hi))),
         pair_log1p(pair_exp(-pair_abs(x))),
     )
 
@@ -364,7 +365,7 @@ def pair_normal_density_and_cdf(x: DoubleDouble) -> tuple[DoubleDouble, DoubleDo
     is above 12, the values at 12 or -12 are returned.
     """
     t = pair_abs(x)
-    t = choose_pair(t.hi > 12.0, pair_from_float(np.full_like(t.hi, 12.0)), t)
+    t = select_pairs(t.hi > 12.0, pair_from_float(np.full_like(t.hi, 12.0)), t)
     square = multiply_pairs(t, t)
     n = divide_pairs(pair_exp(scale_by_power_of_2(square, -0.5)), _ROOT_TWO_PI)
     term = total = t
@@ -376,7 +377,7 @@ def pair_normal_density_and_cdf(x: DoubleDouble) -> tuple[DoubleDouble, DoubleDo
         if not (term.hi > 2.0**-110 * total.hi).any():
             break
     half = multiply_pairs(n, total)
-    return n, add_float_to_pair(choose_pair(x.hi < 0, -half, half), 0.5)
+    return n, add_float_to_pair(select_pairs(x.hi < 0, -half, half), 0.5)
 
 
 N_BLOCK_ROWS = 1024  # number of rows in a block, the inner dimension of the sums over rows
@@ -421,7 +422,7 @@ class SlicedWeights:
         self.slices, self.norm, self.tau = (
             split_into_slices(pair_from_float(W)),
             size,
-            dot_relative_error(W.shape[1]),
+            pair_matmul_error_bound(W.shape[1]),
         )
         self.tops = norm(np.abs(W).max(axis=1))
 
@@ -477,7 +478,7 @@ def _user_activation_derivatives(
     """
     x, moved = _to_long_double(z)
     found = phi(x)
-    own = phi.error_bounds(x, found, LONG_EPS if LONG_EPS < EPS else np.inf)
+    own = phi.error_bounds(x, found, LONG_DOUBLE_EPS if LONG_DOUBLE_EPS < EPS else np.inf)
     slope, bend, _ = phi.derivative_bounds(z.value.hi, np.broadcast_to(moved, x.shape))
     error = slope.max(axis=1, keepdims=True) * moved + row_norms(own)
     off = bend * moved + own
@@ -603,7 +604,7 @@ class PrecisePasses:
         """
         error = float((d.error * (a.size + a.error) + d.size * a.error).sum())
         tops = [norm(np.abs(m.value.hi).max(axis=0)) for m in (d, a)]
-        error += dot_relative_error(len(d.size)) * tops[0] * tops[1]
+        error += pair_matmul_error_bound(len(d.size)) * tops[0] * tops[1]
         found = [(pair_matmul(split_into_slices(d.value.T), split_into_slices(a.value.T)), error)]
         if self.model.bias:
             error = float((d.error + 64 * PAIR_ROUNDOFF * d.size).sum())
@@ -629,7 +630,7 @@ class PrecisePasses:
         }
         row = LOSSES[ob.loss]
         terms, terms_error, d, d_error = (
-            of[row.link](z, y) if row.given is None else _user_loss_derivatives(row.given, z, y)
+            of[row.link](z, y) if row.given is None else _user_loss_terms(row.given, z, y)
         )
         total = pair_column_sums(multiply_pair_by_float(pair_row_sums(terms), w))
         value = DoubleDouble(total.hi[0], total.lo[0])
@@ -641,7 +642,7 @@ def precise_contribution(ob: Any, theta: ArrayLike) -> RowContribution:
     """Return the `RowContribution` of all rows of an objective without batch normalisation, without
     the l2 term.
     """
-    at = PrecisePasses(ob, theta_in_model_dtype(ob, theta))
+    at = PrecisePasses(ob, round_to_model_dtype(ob, theta))
     parts = (
         at.row_contribution(slice(k, k + N_BLOCK_ROWS))[0]
         for k in range(0, len(ob.X), N_BLOCK_ROWS)
@@ -649,7 +650,7 @@ def precise_contribution(ob: Any, theta: ArrayLike) -> RowContribution:
     return reduce(RowContribution.__add__, parts).divide(divisor_of(ob))
 
 
-def add_decay(l2: Any, theta: Floats, rows: RowContribution) -> RowContribution:
+def add_l2(l2: Any, theta: Floats, rows: RowContribution) -> RowContribution:
     """Return the `RowContribution` of the weight decay at theta (n,) added to `rows`, the
     `RowContribution` of all rows.
     """
@@ -691,9 +692,9 @@ def _cross_entropy_terms(z: PreciseEnclosure, y: Floats) -> Terms:
     at = z.value.hi.argmax(axis=1)[:, None]
     top = DoubleDouble(np.take_along_axis(z.value.hi, at, 1), np.take_along_axis(z.value.lo, at, 1))
     u = add_pairs(z.value, -top)
-    u = choose_pair(u.hi > 0, pair_from_float(np.zeros_like(u.hi)), u)
+    u = select_pairs(u.hi > 0, pair_from_float(np.zeros_like(u.hi)), u)
     e = pair_exp(u)
-    others = choose_pair(np.arange(m) == at, pair_from_float(np.zeros_like(e.hi)), e)
+    others = select_pairs(np.arange(m) == at, pair_from_float(np.zeros_like(e.hi)), e)
     rest = pair_row_sums(others)
     terms = multiply_pair_by_float(add_pairs(pair_log1p(rest), -u), y)
     mass = pair_row_sums(pair_from_float(y))
@@ -703,14 +704,14 @@ def _cross_entropy_terms(z: PreciseEnclosure, y: Floats) -> Terms:
     return terms, 2 * T * z.error + unit * (m + 4 * z.size), d, 0.5 * T * z.error + 4 * unit
 
 
-def _user_loss_derivatives(loss: LossFunction, z: PreciseEnclosure, y: Floats) -> Terms:
+def _user_loss_terms(loss: LossFunction, z: PreciseEnclosure, y: Floats) -> Terms:
     """Return the `Terms` of a user-defined loss, evaluated in long double. The error bounds are
     infinite if long double has no more bits than double.
     """
     x, moved = _to_long_double(z)
     found = loss(x, y)
     value, first, second = found
-    own = loss.error_bounds(x, y, found, LONG_EPS if LONG_EPS < EPS else np.inf)
+    own = loss.error_bounds(x, y, found, LONG_DOUBLE_EPS if LONG_DOUBLE_EPS < EPS else np.inf)
     third = loss.third_derivative_bounds(z.value.hi, y, moved).max(axis=1, keepdims=True)
     axes = (1, 2) if loss.coupled else 1
     bend = (
@@ -729,7 +730,7 @@ def _user_loss_derivatives(loss: LossFunction, z: PreciseEnclosure, y: Floats) -
 
 def _to_long_double(z: PreciseEnclosure) -> tuple[NDArray[Any], Floats]:
     """Return z in long double, with bounds (rows, 1) on its distance from the exact z."""
-    return z.value.hi.astype(np.longdouble) + z.value.lo, z.error + LONG_EPS * z.size
+    return z.value.hi.astype(np.longdouble) + z.value.lo, z.error + LONG_DOUBLE_EPS * z.size
 
 
 def _to_pair(x: NDArray[Any]) -> DoubleDouble:
@@ -737,8 +738,8 @@ def _to_pair(x: NDArray[Any]) -> DoubleDouble:
     return DoubleDouble(hi, np.asarray(x - hi, float))
 
 
-@partial(cache_last, kept=2)  # keeps the point before a step and the point after the step
-def precise_passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
+@partial(cache_last_result, kept=2)  # keeps the point before a step and the point after the step
+def precise_gradient_and_value(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
     """Return the tuple (gradient, bound on the norm of its error, value, bound on its error) in
     float64. The last two results are cached. If the rows are in shards or blocks, their parts are
     added in extended precision.
@@ -750,7 +751,7 @@ def precise_passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]
             if over_rows is None
             else over_rows(precise_contribution, theta)
         )
-        found = add_decay(l2_diagonal(ob), theta, whole)
+        found = add_l2(l2_diagonal(ob), theta, whole)
         bounds = found.g_error + norm(found.g.lo), found.value_error + abs(float(found.value.lo))
         g_error, error = (PRECISE_ROUND_UP_FACTOR * x if np.isfinite(x) else np.inf for x in bounds)
         return found.g.hi, g_error, float(found.value.hi), error
@@ -767,9 +768,9 @@ def precise_gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
 
     Cost: about 300 float64 gradients. The last two results are cached.
     """
-    at = theta_in_model_dtype(ob, theta)
+    at = round_to_model_dtype(ob, theta)
     if not is_batch_normalised(ob.model):
-        g, error, *_ = precise_passes(ob, at)
+        g, error, *_ = precise_gradient_and_value(ob, at)
         return g.copy(), error
     if not hasattr(ob, "astype"):
         return np.asarray(ob.gradient(theta), dtype=float), np.inf
@@ -783,4 +784,4 @@ def precise_value(ob: Any, theta: ArrayLike) -> tuple[float, float]:
     """
     if is_batch_normalised(ob.model):
         return float(ob.value(theta)), np.inf
-    return precise_passes(ob, theta_in_model_dtype(ob, theta))[2:]
+    return precise_gradient_and_value(ob, round_to_model_dtype(ob, theta))[2:]

@@ -28,7 +28,7 @@ _CALL_PATTERN = re.compile(
     r"\b(?:fastcurv|fc)\.(?:escape|minimize|classify)(?:\((?:ob|objective)\b[^)]*\))?"
 )
 # a sentence that suggests a search for saddles, for which there is no command
-_FINDER_SENTENCE_PATTERN = re.compile(
+_SADDLE_SEARCH_PATTERN = re.compile(
     r"(?:[.,]| or| and)* (?:[Uu]se )?(?:fastcurv|fc)\.find_critical_point\([^)]*\)[^,.;]*"
 )
 
@@ -47,16 +47,16 @@ class ShellCommands:
     model: str | None = None
     data: str | None = None
 
-    def continue_command(self, **options: Any) -> str:
+    def continuation_command(self, **options: Any) -> str:
         """Return the command that continues training from the stored network, or that trains again
         if no file holds the network. `options` are those of ``fastcurv train``.
         """
         if self.model is None:
-            return self.retrain_command(**options)
+            return self.retraining_command(**options)
         data = [] if self.data is None else [self.data]
         return _command_line("train", "--from", self.model, *data, *_training_options(options))
 
-    def retrain_command(self, recipe: TrainingRecipe | None = None, **options: Any) -> str:
+    def retraining_command(self, recipe: TrainingRecipe | None = None, **options: Any) -> str:
         """Return the command that trains by a recipe, by default that of the network, with further
         `options` of ``fastcurv train``.
         """
@@ -74,10 +74,10 @@ class ShellCommands:
         """Return the text with shell commands and options in place of Python calls and arguments.
         If no file holds the network, clauses that suggest a call are removed.
         """
-        text = _FINDER_SENTENCE_PATTERN.sub("", text)
+        text = _SADDLE_SEARCH_PATTERN.sub("", text)
         if self.model is None:
             text = re.sub(rf"[;,.] *(?:[Uu]se )?{_CALL_PATTERN.pattern}[^;.]*", "", text)
-        text = _CALL_PATTERN.sub(lambda _: f"`{self.continue_command(epochs=0)}`", text)
+        text = _CALL_PATTERN.sub(lambda _: f"`{self.continuation_command(epochs=0)}`", text)
         text = _OPTION_PATTERN.sub(lambda found: f"--{found[1].replace('_', '-')} ", text)
         for name, word in SHELL_TRANSLATIONS.items():
             text = text.replace(name, word)
@@ -86,16 +86,16 @@ class ShellCommands:
     def translate_diagnosis(self, found: Diagnosis) -> Diagnosis:
         """Return a diagnosis whose advice has commands in place of Python calls."""
         return replace(
-            found, causes=[replace(a, call=self.command_of_call(a.call)) for a in found.causes]
+            found, causes=[replace(a, call=self.command_for_call(a.call)) for a in found.causes]
         )
 
-    def command_of_call(self, call: str) -> str:
+    def command_for_call(self, call: str) -> str:
         """Return the shell command for `call`, the source of the Python call in an `Advice`, which
         uses the names fc, np, ob and theta. If the call makes no new objective and does not train,
         return the advice to join X and y again.
         """
         if "fc.escape(" in call:
-            return self.continue_command(epochs=0)
+            return self.continuation_command(epochs=0)
         tree = ast.parse(call, mode="eval").body
         made = next(
             (node.value for node in ast.walk(tree) if isinstance(node, ast.NamedExpr)), None
@@ -104,7 +104,7 @@ class ShellCommands:
         # the order of the rows.
         if not isinstance(made, ast.Call):
             again = "fc.minimize" in call
-            return self.retrain_command(epochs=0) if again else "join X and y again, row by row"
+            return self.retraining_command(epochs=0) if again else "join X and y again, row by row"
         model, X, y, loss, l2 = map(ast.unparse, made.args[:5])
         changes: dict[str, Any] = {"l2": float(l2)}
         if loss.startswith("'"):
@@ -120,7 +120,7 @@ class ShellCommands:
             changes |= {"hidden": tuple(sizes[1:-1]), "activation": activation}
             changes |= {key.arg: ast.literal_eval(key.value) for key in network.keywords
                         if key.arg in ("residual", "batch_norm")}  # fmt: skip
-        return self.retrain_command(replace(self.recipe, **changes), epochs=0)
+        return self.retraining_command(replace(self.recipe, **changes), epochs=0)
 
 
 def _training_options(given: dict[str, Any]) -> list[str]:

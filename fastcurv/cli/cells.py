@@ -21,7 +21,7 @@ MISSING_NUMBER_CELLS = MISSING_CELLS | {
     "...", "#value!", "#div/0!", "#ref!", "#num!",
 }  # fmt: skip
 # maximum fraction of words in a column of numbers or dates at which they count as mistakes
-MAX_TYPO_SHARE = 0.1
+MAX_TYPO_FRACTION = 0.1
 
 # percent signs, currency signs and spaces that may surround a number
 UNIT_CHARACTERS = "%\u2030$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba \u00a0\u202f\u2009"
@@ -117,7 +117,7 @@ def parse_numbers(cells: Cells, comma: bool, unit: str = "") -> tuple[np.ndarray
     return values, bad
 
 
-def parse_measures(cells: Cells, comma: bool) -> tuple[np.ndarray, list[int], str]:
+def parse_numbers_with_unit(cells: Cells, comma: bool) -> tuple[np.ndarray, list[int], str]:
     """Return the two results of `parse_numbers` for a column of numbers with a common unit, and
     this unit, or "" if the numbers have none. `comma` is that of `parse_number`.
     """
@@ -126,8 +126,8 @@ def parse_measures(cells: Cells, comma: bool) -> tuple[np.ndarray, list[int], st
     return (*parse_numbers(cells, comma, unit), unit) if unit else (values, bad, "")
 
 
-ISO_FORM = "ISO"
-_NUMERIC_DATE_FORMS = (
+ISO_FORMAT = "ISO"
+_NUMERIC_DATE_FORMATS = (
     "%d.%m.%Y",
     "%d.%m.%y",
     "%d/%m/%Y",
@@ -138,23 +138,23 @@ _NUMERIC_DATE_FORMS = (
     "%m-%d-%Y",
     "%Y/%m/%d",
 )
-_MONTH_NAME_FORMS = (
+_MONTH_NAME_FORMATS = (
     "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%a, %d %b %Y"
 )  # fmt: skip
-TIME_FORMS = ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p")
-DURATION_FORM = "hours:minutes"
-DATE_FORMS = (
-    ISO_FORM,
+TIME_FORMATS = ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p")
+DURATION_FORMAT = "hours:minutes"
+DATE_FORMATS = (
+    ISO_FORMAT,
     *(
         day + time
-        for day in (*_NUMERIC_DATE_FORMS, *_MONTH_NAME_FORMS)
+        for day in (*_NUMERIC_DATE_FORMATS, *_MONTH_NAME_FORMATS)
         for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
     ),
     "%Y-%m",
     "%b %Y",
     "%B %Y",
-    *TIME_FORMS,
-    DURATION_FORM,
+    *TIME_FORMATS,
+    DURATION_FORMAT,
 )
 _CLOCK_PATTERN = re.compile(r"\d{1,2}:\d\d")
 _DURATION_PATTERN = re.compile(r"(\d{1,6}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
@@ -162,24 +162,24 @@ _DURATION_PATTERN = re.compile(r"(\d{1,6}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 
 def parse_date(cell: str, form: str) -> datetime:
     """Return the date in a cell, converted to UTC if the cell names a time zone. The cell must have
-    the form `form`, one of `DATE_FORMS`, otherwise ValueError is raised. For a time of day or a
+    the form `form`, one of `DATE_FORMATS`, otherwise ValueError is raised. For a time of day or a
     duration, return a fixed day plus this time.
     """
-    if form == DURATION_FORM:
+    if form == DURATION_FORMAT:
         if (parts := _DURATION_PATTERN.fullmatch(cell)) is None:
             raise ValueError(f"cell must be a duration such as 26:30, got {cell!r}.")
         hours, minutes, seconds = (float(part or 0) for part in parts.groups())
         return datetime(1900, 1, 1) + timedelta(hours=hours, minutes=minutes, seconds=seconds)
     # The score of a match, such as 3:2, is not a time of day.
-    if form in TIME_FORMS and not _CLOCK_PATTERN.match(cell):
+    if form in TIME_FORMATS and not _CLOCK_PATTERN.match(cell):
         raise ValueError(f"cell must be a time of day such as 8:30, got {cell!r}.")
-    found = datetime.fromisoformat(cell) if form == ISO_FORM else datetime.strptime(cell, form)
+    found = datetime.fromisoformat(cell) if form == ISO_FORMAT else datetime.strptime(cell, form)
     return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
 
 
-def detect_date_form(cells: Cells, where: Callable[[int], str]) -> str:
-    """Return the form in `DATE_FORMS` of the dates in a column, or "" if the column holds no dates
-    or other words too. ``where(i)`` returns the place of cell i for messages.
+def detect_date_format(cells: Cells, where: Callable[[int], str]) -> str:
+    """Return the form in `DATE_FORMATS` of the dates in a column, or "" if the column holds no
+    dates or other words too. ``where(i)`` returns the place of cell i for messages.
 
     Raises
     ------
@@ -188,14 +188,14 @@ def detect_date_form(cells: Cells, where: Callable[[int], str]) -> str:
     """
     present = [i for i, cell in enumerate(cells) if cell.lower() not in MISSING_NUMBER_CELLS]
     fits: list[tuple[int, str, list[int]]] = []
-    for form in DATE_FORMS:
+    for form in DATE_FORMATS:
         if any(is_date(cells[i], form) for i in present[:3]):
             bad = [i for i in present if not is_date(cells[i], form)]
             fits.append((len(bad), form, bad))
     if not fits:
         return ""
     n_bad, form, bad = min(fits, key=lambda fit: fit[0])
-    if n_bad > MAX_TYPO_SHARE * len(present):
+    if n_bad > MAX_TYPO_FRACTION * len(present):
         return ""
     if n_bad:
         raise ValueError(
@@ -215,7 +215,7 @@ def detect_date_form(cells: Cells, where: Callable[[int], str]) -> str:
 
 
 def is_date(cell: str, form: str) -> bool:
-    """Return True if a cell holds a date of a form in `DATE_FORMS`."""
+    """Return True if a cell holds a date of a form in `DATE_FORMATS`."""
     with suppress(ValueError, OverflowError):
         return bool(parse_date(cell, form))
     return False

@@ -17,7 +17,7 @@ import fastcurv as fc
 
 from ..common.checks import check_choice
 from ..common.errors import escape_unprintable
-from ..common.files import refuse_device, write_atomically
+from ..common.files import raise_if_special_file, write_atomically
 from ..common.optional import optional_import
 from ..common.runtime import raise_if_interrupted
 from ..optimize.minimize import METHODS, STOCHASTIC_METHODS
@@ -26,7 +26,7 @@ from ..plots.spectrum import (
     SpectrumDisplay,
     all_eigenpairs,
     extreme_eigenpairs,
-    select_ends,
+    select_extreme_pairs,
 )
 from ..spectrum.density import density_of_matrix_eigenvalues
 from ..spectrum.draw import sign_count_clause
@@ -34,20 +34,20 @@ from ..spectrum.results import missed_clause
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .advice import ShellCommands
 from .data import DATA_SOURCES, DataCoding, Dataset, is_table_name, resolve_source
-from .models import cluster_objective, is_model, open_model, read_model
+from .models import cluster_objective, is_model_file, open_model, read_model
 from .output import (
     DEFAULT_OUTPUT_FILE,
     PAGE_SUFFIXES,
     TABLE_SUFFIXES,
     CommandOutput,
-    check_figure_path,
+    check_figure_output,
     check_output_path,
     describe_objective,
     eigenpair_lines,
     ending_message,
     format_point,
-    measure_point,
     objective_facts,
+    point_facts,
     verdict_facts,
     verdict_lines,
     write_stream,
@@ -63,7 +63,7 @@ def demo(args: Namespace, out: CommandOutput) -> None:
     from .demo import run_demo
 
     check_output_path(args.out, kinds=PAGE_SUFFIXES)
-    check_figure_path(args.figure)
+    check_figure_output(args.figure)
     with optional_import("the data and pictures of the demo", "demo"):
         import matplotlib.figure  # noqa: F401
         import sklearn.datasets  # noqa: F401
@@ -115,7 +115,7 @@ def train(args: Namespace, out: CommandOutput) -> int:
         counts = tuple((name, len(r.history["loss"])) for name, r in results)
         place = args.out or unused_path(DEFAULT_OUTPUT_FILE)
         history = join_records([r for _, r in results])
-        coding = coding_of_data(objective, theta, data)
+        coding = network_coding(objective, theta, data)
         path = save_run(place, recipe, objective.model, theta, history, counts, coding=coding)
         out.add_facts(out=path)
         return replace(shell, model=str(place))
@@ -142,9 +142,9 @@ def train(args: Namespace, out: CommandOutput) -> int:
         out.print_text(f"  {shell.replace_calls(ending_message(end))}")
     out.print_text(
         f"saved {out.facts['out']}"
-        + f"; `{shell.continue_command()}` continues training" * (not done)
+        + f"; `{shell.continuation_command()}` continues training" * (not done)
     )
-    out.add_facts(**measure_point(objective, theta, data))
+    out.add_facts(**point_facts(objective, theta, data))
     if end is not None:
         out.add_facts(success=bool(end.success), kind=end.kind)
         out.add_facts(message=shell.replace_calls(ending_message(end)))
@@ -167,7 +167,7 @@ def prepare_training(args: Namespace) -> tuple[TrainingRecipe, Dataset, Any, np.
             )
         recipe, model, theta = TrainingRecipe(args.data, seed=args.seed, **given), None, None
     else:
-        recipe, model, theta = training_start(args, given)
+        recipe, model, theta = load_training_start(args, given)
     data = recipe.load_dataset()
     recipe = replace(recipe, data=resolve_source(recipe.data), loss=data.loss, digest=data.digest)
     if model is not None and data.X.shape[1] != model.sizes[0]:
@@ -192,7 +192,7 @@ def prepare_training(args: Namespace) -> tuple[TrainingRecipe, Dataset, Any, np.
     return recipe, data, cluster_objective(args.dask, objective, recipe.load_dataset), theta
 
 
-def training_start(
+def load_training_start(
     args: Namespace, given: dict[str, Any]
 ) -> tuple[TrainingRecipe, Any, np.ndarray]:
     """Return the recipe, the model, and theta of the network from which training continues. The
@@ -200,8 +200,8 @@ def training_start(
     fields of the recipe.
     """
     path = Path(args.start).expanduser()
-    refuse_device(path)
-    network = path.is_file() and is_model(path)
+    raise_if_special_file(path)
+    network = path.is_file() and is_model_file(path)
     for name in NETWORK_FIELDS:
         if name in given and not (name == "activation" and network):
             option = f"--{name.replace('_', '-')}"
@@ -256,7 +256,7 @@ def unused_path(name: str) -> str:
     return str(next(p for p in itertools.chain([path], numbered) if not p.exists()))
 
 
-def coding_of_data(objective: Any, theta: np.ndarray, data: Dataset) -> DataCoding:
+def network_coding(objective: Any, theta: np.ndarray, data: Dataset) -> DataCoding:
     """Return the `DataCoding` of a trained network, which converts numbers of a file to inputs, and
     outputs to predictions.
     """
@@ -302,7 +302,7 @@ def spectrum(args: Namespace, out: CommandOutput) -> int:
     """Print extreme eigenvalues with their residuals, and the density. Return 1 if an eigenpair has
     not converged.
     """
-    check_figure_path(args.figure)
+    check_figure_output(args.figure)
     data, objective, saved = open_run(args, out)
     hessian = objective.hessian(saved.theta)
     out.print_text(describe_objective(objective, data))
@@ -312,7 +312,7 @@ def spectrum(args: Namespace, out: CommandOutput) -> int:
         if dense
         else extreme_eigenpairs(hessian, args.k, args.seed, args.progress)
     )
-    pairs = select_ends(known, args.k) if dense else known
+    pairs = select_extreme_pairs(known, args.k) if dense else known
     out.print_text(eigenpair_lines(pairs))
     density = fc.spectral_density(
         hessian,
@@ -350,8 +350,8 @@ def classify(args: Namespace, out: CommandOutput) -> int:
     """
     data, objective, saved = open_run(args, out)
     out.print_text(describe_objective(objective, data))
-    shell = make_shell(args, objective, saved, data)
-    point = print_verdict(objective, saved.theta, data, args, out, shell)
+    shell = make_shell_commands(args, objective, saved, data)
+    point = classify_and_print(objective, saved.theta, data, args, out, shell)
     return int(args.certified and not point.certified)
 
 
@@ -359,13 +359,13 @@ def diagnose(args: Namespace, out: CommandOutput) -> None:
     """Print the causes of failing training, in the order in which to correct them, and the advice
     for each.
     """
-    check_figure_path(args.figure)
+    check_figure_output(args.figure)
     data, objective, saved = open_run(args, out)
     out.print_text(describe_objective(objective, data))
     found = fc.diagnose(
         objective, saved.theta, saved.named_records, compare=args.compare, max_time=args.max_time
     )
-    shell = make_shell(args, objective, saved, data)
+    shell = make_shell_commands(args, objective, saved, data)
     facts = shell.translate_diagnosis(found)
     out.print_text(shell.replace_calls(repr(facts)))
     out.add_facts(**objective_facts(objective, data), **facts.to_dict())
@@ -387,12 +387,12 @@ def report(args: Namespace, out: CommandOutput) -> int:
             "table must be a file, got '-', which is standard input. Write it to a .csv file first."
         )
     table = is_table_name(args.theta)
-    _refuse_options(args, table)
+    _check_report_options(args, table)
     if table:
         return report_on_table(args, out)
     data, objective, saved = open_run(args, out)
-    shell = make_shell(args, objective, saved, data)
-    point = print_verdict(objective, saved.theta, data, args, out, shell)
+    shell = make_shell_commands(args, objective, saved, data)
+    point = classify_and_print(objective, saved.theta, data, args, out, shell)
     path = build_report(objective, saved, data, point, args, shell).write(args.out)
     out.print_text(f"report: {path}")
     out.add_facts(report=path)
@@ -405,7 +405,7 @@ NETWORK_ONLY_OPTIONS = ("data", "activation", "dtype", "l2", "gradient_tol", "fa
                "max_products")  # fmt: skip
 
 
-def _refuse_options(args: Namespace, table: bool) -> None:
+def _check_report_options(args: Namespace, table: bool) -> None:
     """Raise ValueError for options of `report` that do not apply to the input: a table if `table`
     is True, otherwise a saved network.
     """
@@ -540,8 +540,8 @@ def open_run(args: Namespace, out: CommandOutput) -> tuple[Any, Any, SavedRun]:
     validating the input. For an imported network, the run has no recipe.
     """
     path = Path(args.theta).expanduser()
-    refuse_device(path)
-    if path.is_file() and is_model(path):
+    raise_if_special_file(path)
+    if path.is_file() and is_model_file(path):
         data, objective, theta = open_model(path, args)
         out.working = True
         return data, objective, SavedRun(None, theta)
@@ -572,7 +572,7 @@ def open_run(args: Namespace, out: CommandOutput) -> tuple[Any, Any, SavedRun]:
     return data, objective, saved
 
 
-def print_verdict(
+def classify_and_print(
     objective: Any,
     theta: np.ndarray,
     data: Dataset,
@@ -598,7 +598,9 @@ def print_verdict(
     return point
 
 
-def make_shell(args: Namespace, objective: Any, saved: SavedRun, data: Dataset) -> ShellCommands:
+def make_shell_commands(
+    args: Namespace, objective: Any, saved: SavedRun, data: Dataset
+) -> ShellCommands:
     """Return the `ShellCommands` for a run, or for another program's network."""
     if saved.recipe is not None:
         # the data, if they replace those of the recipe

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from ..common.errors import one_line
-from ..common.files import refuse_device
+from ..common.files import raise_if_special_file
 from ..common.optional import optional_import
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
 
@@ -49,7 +49,7 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
         MiB and more than `MAX_UNPACKED_RATIO` times the size of the file.
     """
     path = Path(path)
-    refuse_device(path)
+    raise_if_special_file(path)
     found: dict[str, np.ndarray] = {}
     name, room = "", max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * path.stat().st_size)
     try:
@@ -60,7 +60,7 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
                     found[name] = np.empty(0)
                     continue
                 with archive.open(entry) as file:
-                    _refuse_large(file, entry.file_size, room)
+                    _check_array_size(file, entry.file_size, room)
                 with archive.open(entry) as file:
                     found[name] = np.lib.format.read_array(file, allow_pickle=False)
                     file.read(1)  # Reading to the end makes zipfile compare the checksum.
@@ -80,7 +80,7 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
     return found
 
 
-def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
+def _check_array_size(file: IO[bytes], size: int, room: int) -> None:
     """Raise ValueError if the array in an archive member of `size` bytes would take more than
     `room` bytes, as stored or as float64. The shape and dtype are those of the header of the array.
     Arrays of objects are not refused here.
@@ -118,7 +118,9 @@ def read_features(source: str | Path, width: int) -> np.ndarray:
     """
     path = Path(str(source)).expanduser()
     npz = path.suffix.lower() == ".npz"
-    X = (load_npz(resolve_existing_path(path), ("X",)) if npz else load_sklearn(str(source)))[0]
+    X = (
+        load_npz(resolve_existing_path(path), ("X",)) if npz else load_sklearn_dataset(str(source))
+    )[0]
     if X.shape[1] != width:
         raise ValueError(f"{source} must have {width} features, got {X.shape[1]}.")
     return X
@@ -174,7 +176,7 @@ DATA_SOURCES = (
 
 
 @dataclass(frozen=True)
-class ColumnCode:
+class ColumnCoding:
     """The rule by which the cells of one column become numbers, as plain values that are saved as
     JSON.
 
@@ -207,8 +209,8 @@ class DataCoding:
     none. Inputs are ``(x - shift) / scale`` (d,), and targets are scaled in the same way by
     ``y_shift`` and ``y_scale`` (d_out,). ``classes`` are the labels in the order of the outputs,
     empty for regression. ``statistics`` are the means and variances that `MLP.predict` needs with
-    batch normalisation, and ``sizes`` the widths of the network. ``codes`` holds a `ColumnCode` for
-    each column of a table that was read by `tables.read_table`.
+    batch normalisation, and ``sizes`` the widths of the network. ``codes`` holds a `ColumnCoding`
+    for each column of a table that was read by `tables.read_table`.
     """
 
     columns: tuple[str, ...] = ()
@@ -220,7 +222,7 @@ class DataCoding:
     classes: tuple[Any, ...] = ()
     statistics: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = ()
     sizes: tuple[int, ...] = ()
-    codes: tuple[ColumnCode, ...] = ()
+    codes: tuple[ColumnCoding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -280,7 +282,7 @@ def data_digest(X: np.ndarray, y: np.ndarray) -> str:
     return found.hexdigest()[:16]
 
 
-def load_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
+def load_sklearn_dataset(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name not in SKLEARN_DATASETS:
         raise ValueError(f"data must be {DATA_SOURCES}, got {name!r}.")
     with optional_import(f"the data of {name}"):
@@ -407,7 +409,7 @@ def _encode_classes(
 MAX_SQUARABLE_NUMBER = 1e150
 
 
-def check_squarable(what: str, A: np.ndarray) -> None:
+def check_finite_squares(what: str, A: np.ndarray) -> None:
     """Raise ValueError if the magnitude of an entry of A exceeds `MAX_SQUARABLE_NUMBER`, because no
     loss, mean or variance would be finite. `what` names A in the message.
     """
@@ -419,10 +421,10 @@ def check_squarable(what: str, A: np.ndarray) -> None:
         )
 
 
-def shift_and_scale(what: str, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def column_means_and_scales(what: str, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and standard deviation of each column of A, with 1 for the deviation of a
     constant column. `what` names A in messages.
     """
-    check_squarable(what, A)
+    check_finite_squares(what, A)
     scale = A.std(axis=0)
     return A.mean(axis=0), np.where(scale > 1e-12 * np.abs(A).max(axis=0, initial=0.0), scale, 1.0)

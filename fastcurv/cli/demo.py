@@ -27,9 +27,9 @@ from .output import (
     describe_objective,
     ending_message,
     format_point,
-    measure_point,
+    point_facts,
     verdict_lines,
-    write_picture,
+    write_figure_file,
 )
 from .page import add_causes_and_advice
 from .recipe import TrainingRecipe
@@ -38,7 +38,7 @@ from .report import Report
 Say = Callable[[str], None]
 
 # method that continues after Adam until the gradient vanishes
-SECOND_METHOD: Literal["newton-cg"] = "newton-cg"
+REFINEMENT_METHOD: Literal["newton-cg"] = "newton-cg"
 N_NARROW_UNITS = 4  # number of units in the last hidden layer of the narrower network
 TRUST_TITLE = "How far can a network be trusted, and where did its training stop?"
 TRUST_TEXT = (
@@ -51,7 +51,7 @@ from sklearn.preprocessing import scale
 data = load_diabetes(scaled=False)
 X, y = scale(data.data), data.target
 est = fc.MLPRegressor((10,), "tanh", alpha="evidence", random_state={seed}).fit(X, y)"""
-SECOND_HALF_TITLE = "A second network: did it end at a minimum, or on a saddle?"
+SECOND_NETWORK_TITLE = "A second network: did it end at a minimum, or on a saddle?"
 SECOND_NETWORK_TEXT = (
     "A network with {n} parameters was trained on scikit-learn's handwritten digits, and its "
     "exact Hessian was examined during training."
@@ -141,7 +141,7 @@ def run_demo(
     say(f"  {way}")
     if picture is not None and escaped is not None:
         densities = {name: density for name, (density, _) in found.items()}
-        write_picture(plot_summary(densities, objective, theta, escaped.x - theta), picture)
+        write_figure_file(plot_summary(densities, objective, theta, escaped.x - theta), picture)
 
     failed = shell.translate_diagnosis(diagnose_failed_run(objective, seed, progress))
     say(f"\nA training run that fails, and why\n{shell.replace_calls(repr(failed))}")
@@ -196,7 +196,7 @@ def _add_verdict_section(
     page: Report, objective: fc.Objective, data: Dataset, point: CriticalPoint
 ) -> None:
     """Add the verdict on the end of training, and its evidence."""
-    page.add_section(SECOND_HALF_TITLE).add_verdict_sentence(point)
+    page.add_section(SECOND_NETWORK_TITLE).add_verdict_sentence(point)
     page.add_text(
         SECOND_NETWORK_TEXT.format(n=objective.n_params)
         + f" {describe_objective(objective, data)}."
@@ -221,7 +221,7 @@ def _add_saddle_section(
     )
     page.add_verdict(saddle).add_text(way)
     if escaped is not None:
-        page.add_figure(plot_line(objective, theta, escaped.x - theta), ESCAPE_TEXT)
+        page.add_figure(plot_loss_along_step(objective, theta, escaped.x - theta), ESCAPE_TEXT)
 
 
 def _add_failure_section(page: Report, failed: Diagnosis) -> None:
@@ -242,7 +242,7 @@ def train_network(
     theta = objective.model.init(seed=seed)
     moments = {"start": theta}
     options: Any = {"batch_size": 64, "seed": seed, "progress": progress}
-    say(f"training: adam on mini-batches, then {SECOND_METHOD} until the gradient vanishes")
+    say(f"training: adam on mini-batches, then {REFINEMENT_METHOD} until the gradient vanishes")
     say(f"  start      {format_point(objective, theta, data)}")
     theta = raise_if_interrupted(fc.minimize(objective, theta, "adam", max_iter=2, **options)).x
     moments["middle"] = theta
@@ -251,10 +251,10 @@ def train_network(
     theta = raise_if_interrupted(fc.minimize(objective, theta, "adam", max_iter=more, **options)).x
     say(f"  adam       {format_point(objective, theta, data)}")
     result = raise_if_interrupted(
-        fc.minimize(objective, theta, SECOND_METHOD, max_iter=300, progress=progress)
+        fc.minimize(objective, theta, REFINEMENT_METHOD, max_iter=300, progress=progress)
     )
     moments["end"] = result.x
-    say(f"  {SECOND_METHOD:<9}  {format_point(objective, result.x, data)}")
+    say(f"  {REFINEMENT_METHOD:<9}  {format_point(objective, result.x, data)}")
     say(f"  {ending_message(result)}")
     return moments, result
 
@@ -290,7 +290,7 @@ def _add_training_section(
     row for each stage of training in `moments`.
     """
     rows = [
-        [name, *(float(f"{value:.4g}") for value in measure_point(objective, theta, data).values())]
+        [name, *(float(f"{value:.4g}") for value in point_facts(objective, theta, data).values())]
         for name, theta in moments.items()
     ]
     header = ["moment", "loss", "gradient norm", "accuracy", "held out"]
@@ -348,7 +348,7 @@ def find_saddle(
     first: Any = {"max_iter": 40, "batch_size": 64, "seed": seed, "progress": progress}
     theta = raise_if_interrupted(fc.minimize(small, theta, "adam", **first)).x
     rest: Any = {"max_iter": 500, "gradient_tol": 1e-11, "progress": progress, "verdict": False}
-    theta = raise_if_interrupted(fc.minimize(small, theta, SECOND_METHOD, **rest)).x
+    theta = raise_if_interrupted(fc.minimize(small, theta, REFINEMENT_METHOD, **rest)).x
     *below, (W, b), (W_out, b_out) = small.model.unflatten(theta)
     missing = recipe.hidden[-1] - N_NARROW_UNITS
     W, b = np.pad(W, ((0, missing), (0, 0))), np.pad(b, (0, missing))
@@ -365,10 +365,11 @@ def escape_saddle(
         return None, "No direction of negative curvature was found."
     escaped = fc.escape(objective, theta, point.escape_direction)
     rest: Any = {"max_iter": 300, "progress": progress, "verdict": False}
-    further = raise_if_interrupted(fc.minimize(objective, escaped.x, SECOND_METHOD, **rest))
+    further = raise_if_interrupted(fc.minimize(objective, escaped.x, REFINEMENT_METHOD, **rest))
     return escaped, (
         f"Along the escape direction the loss falls from {objective.value(theta):.6f} to "
-        f"{float(escaped.fun):.6f}; from there {SECOND_METHOD} continues down to {further.fun:.6f}."
+        f"{float(escaped.fun):.6f}; from there {REFINEMENT_METHOD} continues down to "
+        f"{further.fun:.6f}."
     )
 
 
@@ -382,7 +383,7 @@ def diagnose_failed_run(objective: fc.Objective, seed: int, progress: bool) -> D
     return fc.diagnose(objective, result.x, result.history)
 
 
-def plot_line(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) -> Any:
+def plot_loss_along_step(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) -> Any:
     """Plot the loss and its second-order Taylor polynomial along the line from a critical point
     theta in the direction of `step`. Return the Axes, which is `ax` if given.
     """
@@ -416,7 +417,7 @@ def plot_summary(
     for (name, density), color in zip(densities.items(), (plots.SKY, plots.ORANGE, plots.BLUE)):
         density.plot(left, label=name, color=color)
     left.set_title("The Hessian's spectrum in training")
-    plot_line(objective, theta, step, right)
+    plot_loss_along_step(objective, theta, step, right)
     return figure
 
 

@@ -2,7 +2,7 @@
 table is fitted by scikit-learn if needed, and applied by NumPy.
 
 Columns of numbers are standardised. Words, dates and missing values are fitted by scikit-learn's
-OneHotEncoder, SimpleImputer and StandardScaler, and kept as a `ColumnCode` for each column, which
+OneHotEncoder, SimpleImputer and StandardScaler, and kept as a `ColumnCoding` for each column, which
 needs NumPy alone to encode new rows and is saved as JSON.
 """
 
@@ -21,8 +21,8 @@ from ..common.errors import one_line
 from ..common.optional import optional_import
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
 from .cells import (
-    DURATION_FORM,
-    ISO_FORM,
+    DURATION_FORMAT,
+    ISO_FORMAT,
     MISSING_NUMBER_CELLS,
     Cells,
     is_date,
@@ -30,28 +30,28 @@ from .cells import (
     parse_numbers,
 )
 from .data import (
-    ColumnCode,
+    ColumnCoding,
     DataCoding,
     Dataset,
     allows_scaled_targets,
-    check_squarable,
+    check_finite_squares,
+    column_means_and_scales,
     data_digest,
     encode_targets,
     is_table_name,
     load_npz,
-    load_sklearn,
+    load_sklearn_dataset,
     resolve_existing_path,
-    shift_and_scale,
 )
 from .tables import (
     MAX_NAMED_COLUMNS,
     CellSheet,
     Table,
-    cell_locations,
+    ambiguous_mark_notes,
+    cell_locator,
     check_magnitudes,
     count_phrase,
     normalise_word,
-    note_on_marks,
     read_sheet,
     read_table,
     target_position,
@@ -59,14 +59,14 @@ from .tables import (
 
 
 def encode_rows(
-    codes: Sequence[ColumnCode], sheet: CellSheet, places: Sequence[int]
+    codes: Sequence[ColumnCoding], sheet: CellSheet, places: Sequence[int]
 ) -> tuple[np.ndarray, list[str]]:
     """Return the unscaled inputs ``(N, d)`` of the rows of a sheet, and notes on unknown words and
     on missing values that were filled.
 
     Parameters
     ----------
-    codes : sequence of ColumnCode
+    codes : sequence of ColumnCoding
         The rules for the columns.
     sheet : CellSheet
         The rows.
@@ -89,7 +89,7 @@ def encode_rows(
                 )
             parts.append((words[:, None] == np.arange(len(number_of))).astype(float))
             continue
-        values = _column_values(code, cells, sheet.comma, cell_locations(sheet, place))
+        values = _column_values(code, cells, sheet.comma, cell_locator(sheet, place))
         gaps = np.isnan(values)
         if gaps.any():
             if math.isnan(code.fill):
@@ -102,7 +102,7 @@ def encode_rows(
 
 
 def _column_values(
-    code: ColumnCode, cells: Cells, comma: bool, where: Callable[[int], str]
+    code: ColumnCoding, cells: Cells, comma: bool, where: Callable[[int], str]
 ) -> np.ndarray:
     """Return the numbers of a column, or for dates the days since ``code.first``, with NaN for
     missing values. ``where(i)`` returns the place of cell i for messages.
@@ -122,9 +122,9 @@ def _column_values(
         if cell.lower() not in MISSING_NUMBER_CELLS:
             if not is_date(cell, code.form):
                 like = "a date like " + (
-                    code.first if code.form == ISO_FORM else first.strftime(code.form)
+                    code.first if code.form == ISO_FORMAT else first.strftime(code.form)
                 )
-                if code.form == DURATION_FORM:
+                if code.form == DURATION_FORMAT:
                     like = "a duration like 12:30"
                 raise ValueError(
                     f"{where(i)} must be {like}, got {one_line(cell)!r}. Correct it, or "
@@ -168,7 +168,7 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Dat
             made.fit(np.array([[normalise_word(cell)] for cell in cells]))
             codes[i] = replace(code, categories=tuple(map(str, made.categories_[0])))
         elif code.kind != "left out":
-            values = _column_values(code, cells, table.sheet.comma, cell_locations(table.sheet, i))[
+            values = _column_values(code, cells, table.sheet.comma, cell_locator(table.sheet, i))[
                 :, None
             ]
             some = values[fitted]
@@ -185,7 +185,7 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Dat
         made = StandardScaler().fit(X[fitted][:, scaled])
         shift[scaled], scale[scaled] = made.mean_, made.scale_
     elif scaled.any():
-        shift, scale = shift_and_scale(f"{table.sheet.path}: X", X[fitted])
+        shift, scale = column_means_and_scales(f"{table.sheet.path}: X", X[fitted])
     named = table.sheet.named
     coding = DataCoding(
         columns=table.sheet.names if named else (),
@@ -203,7 +203,7 @@ def scale_inputs(X: np.ndarray, coding: DataCoding) -> np.ndarray:
         return np.asarray((X - np.array(coding.shift or 0.0)) / np.array(coding.scale or 1.0))
 
 
-def load_table(
+def load_table_dataset(
     path: str | Path, target: str | None, loss: str | None, coding: DataCoding | None = None
 ) -> tuple[Dataset, Table]:
     """Read a table. Return its rows as a `Dataset`, from which an objective is built, and the
@@ -236,7 +236,7 @@ def load_table(
     if LOSSES[loss].targets == "numbers":
         shift, scale = coding.y_shift, coding.y_scale
         if not shift and allows_scaled_targets(loss):
-            shift, scale = (tuple(map(float, a)) for a in shift_and_scale(f"{path}: y", y))
+            shift, scale = (tuple(map(float, a)) for a in column_means_and_scales(f"{path}: y", y))
         y = (y - np.array(shift or (0.0,))) / np.array(scale or (1.0,))
         coding = replace(coding, y_shift=shift, y_scale=scale)
     coding = replace(coding, classes=labels)
@@ -245,7 +245,7 @@ def load_table(
     return Dataset(Path(path).stem, *parts, loss, width, digest, coding), table
 
 
-def read_rows(
+def read_scaled_inputs(
     path: str | Path, coding: DataCoding, target: str | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the standardised inputs ``(N, d)`` of new rows, and notes on unknown words and missing
@@ -297,7 +297,7 @@ def read_rows(
     if not sheet.rows:
         raise ValueError(f"{sheet.path} must have at least one row below the column names, got 0.")
     X, notes = encode_rows(codes, sheet, places)
-    return scale_inputs(X, coding), (*sheet.notes, *notes, *note_on_marks(sheet, 1))
+    return scale_inputs(X, coding), (*sheet.notes, *notes, *ambiguous_mark_notes(sheet, 1))
 
 
 def load_dataset(
@@ -374,19 +374,19 @@ def load_dataset(
             if table is not None
             else (4.88, 6.02)
             if source == "digits"
-            else shift_and_scale(f"{source}: X", X[rows])
+            else column_means_and_scales(f"{source}: X", X[rows])
         )
         X -= shift
         X /= scale
         shifts = {"shift": np.broadcast_to(shift, X.shape[1:])}
         shifts["scale"] = np.broadcast_to(scale, X.shape[1:])
         if numbers and allows_scaled_targets(loss):
-            shift, scale = shift_and_scale(f"{source}: y", y[rows])
+            shift, scale = column_means_and_scales(f"{source}: y", y[rows])
             y = (y - shift) / scale
             shifts |= {"y_shift": shift, "y_scale": scale}
     else:
-        check_squarable(f"{source}: X", X)
-        check_squarable(f"{source}: y", y)
+        check_finite_squares(f"{source}: X", X)
+        check_finite_squares(f"{source}: y", y)
     parts = (X[rows], y[rows], X[held_out], y[held_out])
     plain: dict[str, Any] = {key: tuple(map(float, a)) for key, a in shifts.items()}
     coding = replace(coding, classes=classes, **plain)
@@ -421,7 +421,7 @@ def _read_features_and_targets(
         )
     if path.suffix.lower() == ".npz":
         return None, *load_npz(resolve_existing_path(path))
-    return None, *load_sklearn(str(source))
+    return None, *load_sklearn_dataset(str(source))
 
 
 def _split_rows(

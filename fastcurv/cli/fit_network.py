@@ -18,12 +18,12 @@ from ..common.protocols import Floats, Indices
 from ..network.objective import Objective
 from ..optimize.path import with_l2
 from ..structure.tables import LOSSES
-from .span import fit_in_span
+from .span import minimize_in_row_space
 
 # minimum probability whose logarithm is taken; smaller ones are replaced by this one
 MIN_PROBABILITY = 1e-15
 # minimum of max_iter for the refit that records the validation loss of each iteration
-MIN_WATCHED_ITERATIONS = 50
+MIN_RECORDED_ITERATIONS = 50
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,9 @@ class NetworkFit:
         """Return the loss (N,) of each row for the given predictions: the squared error for
         regression, or minus the logarithm of the probability of the row's class for classification.
         """
-        return self.row_losses_for(self.y, predictions)
+        return self.row_losses_for_targets(self.y, predictions)
 
-    def row_losses_for(self, y: Any, predictions: Floats) -> Floats:
+    def row_losses_for_targets(self, y: Any, predictions: Floats) -> Floats:
         """Return the losses that `row_losses` returns, for targets y instead of those of the
         fit.
         """
@@ -148,9 +148,9 @@ class NetworkFit:
         """Return R^2 for regression, or the accuracy for classification, of `predictions`, which
         has one entry for each row of the fit. Only the rows `rows` are counted.
         """
-        return self.score_for(self.y[rows], predictions[rows])
+        return self.score_for_targets(self.y[rows], predictions[rows])
 
-    def score_for(self, y: Any, predictions: Floats) -> float:
+    def score_for_targets(self, y: Any, predictions: Floats) -> float:
         """Return the result of `score` for targets y instead of those of the fit."""
         if not self.numbers:
             return float(np.mean(predictions.argmax(axis=1) == y))
@@ -192,7 +192,7 @@ class NetworkFit:
         """
         net, ob = self.est, self.ob
         some = with_l2(ob.batch(rows), float(ob.l2) * ratio * ob.n_samples / len(rows))
-        _, theta = fit_in_span(some, seed=net.seed, verdict=False)
+        _, theta = minimize_in_row_space(some, seed=net.seed, verdict=False)
         known = TrainedNetwork(some, theta, self.shift, self.scale, self.classes, net.seed)
         return NetworkFit(known, self.X[rows], self.given[rows])
 
@@ -209,14 +209,14 @@ class NetworkFit:
         net, ob = self.est, self.ob
         some = with_l2(ob.batch(rows), float(ob.l2) * ob.n_samples / len(rows))
         held = with_l2(ob.batch(others), 0.0)
-        run, _ = fit_in_span(some, seed=net.seed, verdict=False, validation=held)
+        run, _ = minimize_in_row_space(some, seed=net.seed, verdict=False, validation=held)
         return run.history["loss"], run.history["validation"]
 
     # --- Python code that the report shows
 
     imports = """import numpy as np
 import fastcurv as fc
-from fastcurv.cli.span import fit_in_span
+from fastcurv.cli.span import minimize_in_row_space
 """
     objective_code = "ob, theta = net.ob, net.theta"
     scale_code, shift_code = "net.scale", "net.shift"
@@ -226,16 +226,16 @@ from fastcurv.cli.span import fit_in_span
     l2 = ob.l2 * ratio * len(X) / len(rows)
     return fc.Objective(ob.model, ob.X[rows], ob.y[rows], ob.loss, l2=l2, l2_biases=ob.l2_biases)
 def again(rows, others, ratio=1):
-    _, end = fit_in_span(some(rows, ratio), seed=net.seed, verdict=False)
+    _, end = minimize_in_row_space(some(rows, ratio), seed=net.seed, verdict=False)
     z = ob.model.predict(end, ob.X[others])
     return {units}
 def evidence(rows, ratio):
     part = some(rows, ratio)
-    _, end = fit_in_span(part, seed=net.seed, verdict=False)
+    _, end = minimize_in_row_space(part, seed=net.seed, verdict=False)
     end = fc.minimize(part, end, seed=0, max_iter=100, verdict=False).x
     return fc.laplace(part, end).log_evidence"""
     watched_fit_code = """held = fc.Objective(ob.model, ob.X[fewer], ob.y[fewer], ob.loss)
-watched, _ = fit_in_span(some(most), seed=net.seed, verdict=False, validation=held)
+watched, _ = minimize_in_row_space(some(most), seed=net.seed, verdict=False, validation=held)
 curve = watched.history["validation"]"""
 
     @property
@@ -286,13 +286,14 @@ class EstimatorFit(NetworkFit):
         X, y = self.X[rows], self.given[rows]
         again = self._refit(
             X, y, {"X_val": self.X[others], "y_val": self.given[others]}, alpha=self.est.alpha_,
-            early_stopping=True, max_iter=self.max_watched, n_iter_no_change=self.max_watched,
+            early_stopping=True, max_iter=self.max_recorded_iterations,
+            n_iter_no_change=self.max_recorded_iterations,
         )  # fmt: skip
         return again.loss_curve_, again.validation_loss_curve_
 
     @property
-    def max_watched(self) -> int:
-        return max(MIN_WATCHED_ITERATIONS, int(self.est.n_iter_))
+    def max_recorded_iterations(self) -> int:
+        return max(MIN_RECORDED_ITERATIONS, int(self.est.n_iter_))
 
     def _refit(self, X: Any, y: Any, validation: Any = None, **options: Any) -> Any:
         from sklearn.base import clone
@@ -320,7 +321,7 @@ def evidence(rows, ratio):
 
     @property
     def watched_fit_code(self) -> str:  # type: ignore[override]
-        most = self.max_watched
+        most = self.max_recorded_iterations
         return (
             "watched = clone(est).set_params(alpha=est.alpha_, early_stopping=True, "
             f"max_iter={most}, n_iter_no_change={most})\n"

@@ -52,28 +52,28 @@ MAX_LINEAR_FLOPS = 1e10
 MAX_PAGE_EVIDENCE_PARAMS = 1500  # maximum number of parameters for which the evidence is computed
 # maximum number of flops for the Hessian; if more are needed, refits by folds replace the
 # leave-one-out approximation
-MAX_FACTOR_FLOPS = 2e11
+MAX_HESSIAN_FLOPS = 2e11
 # time reserved for plots, in units of the time of a fit of all rows
-PICTURES_TO_FIT_TIME_RATIO = 2.0
+PLOTS_TO_FIT_TIME_RATIO = 2.0
 # flops of training to a minimum that are allowed for each second of a fit, plus one second
 TRAINING_FLOPS_PER_SECOND = 1e10
 # minimum and maximum number of iterations of training to a minimum
-MIN_ITERATIONS, MAX_ITERATIONS = 20, 300
+MIN_TRAINING_ITERATIONS, MAX_TRAINING_ITERATIONS = 20, 300
 # maximum number of flops for the effects of removing each row on the predictions of the shown rows
 MAX_REMOVAL_EFFECT_FLOPS = 4e8
 MAX_SHOWN_ROWS = 2000  # maximum number of rows that a picture shows
-# Building a report may take PAGE_TO_FIT_TIME_RATIO times the processor time of a fit, plus
-# PAGE_SECONDS.
-PAGE_SECONDS = 2.0
-PAGE_TO_FIT_TIME_RATIO = 2.0
+# Building a report may take REPORT_TO_FIT_TIME_RATIO times the processor time of a fit, plus
+# EXTRA_REPORT_SECONDS.
+EXTRA_REPORT_SECONDS = 2.0
+REPORT_TO_FIT_TIME_RATIO = 2.0
 # maximum fraction of the time for building a report that a verdict may take if no minimum is
 # searched for
-MAX_VERDICT_TIME_SHARE = 0.15
+MAX_VERDICT_TIME_FRACTION = 0.15
 # maximum number of seconds of the original fit, including the choice of its penalty, that count for
 # the time that building a report may take
 MAX_FIT_SECONDS = 3.0
 # maximum fraction of the time for building a report that may be used when another fit ends
-MAX_USED_TIME_SHARE = 0.65
+MAX_USED_TIME_FRACTION = 0.65
 
 
 # --------------------------------------------------------------------------------------------------
@@ -132,14 +132,14 @@ class FitMeasurements:
     def max_seconds(self) -> float:
         """The processor time that building the report may take, in seconds."""
         own = min(getattr(self.fit.est, "seconds", 0.0), MAX_FIT_SECONDS)
-        return PAGE_TO_FIT_TIME_RATIO * max(self.fit_seconds, own) + PAGE_SECONDS
+        return REPORT_TO_FIT_TIME_RATIO * max(self.fit_seconds, own) + EXTRA_REPORT_SECONDS
 
     def has_time_for(self, n_refits: float) -> bool:
         """Return True if refits that take as long as `n_refits` fits of all rows would end within
-        `MAX_USED_TIME_SHARE` of the allowed time.
+        `MAX_USED_TIME_FRACTION` of the allowed time.
         """
         spent = time.process_time() - self.started
-        return spent + n_refits * self.fit_seconds <= MAX_USED_TIME_SHARE * self.max_seconds
+        return spent + n_refits * self.fit_seconds <= MAX_USED_TIME_FRACTION * self.max_seconds
 
 
 def fold_order(fit: NetworkFit) -> Indices:
@@ -160,13 +160,13 @@ def measure_fit(fit: NetworkFit, note: Callable[[str], None]) -> FitMeasurements
     empty = np.full(fit.n_rows if fit.numbers else (fit.n_rows, len(fit.classes)), np.nan)
     found.folds, found.seen = empty, np.zeros(fit.n_rows, bool)
     note("a fold")
-    _add_fold(found)
+    _refit_without_next_fold(found)
     note("the minimum")
     _find_minimum(found)
     note("folds")
     n_folds = min(N_SCORE_FOLDS, fit.n_rows)
-    while found.n_folds < n_folds and found.has_time_for(PICTURES_TO_FIT_TIME_RATIO + 1):
-        _add_fold(found)
+    while found.n_folds < n_folds and found.has_time_for(PLOTS_TO_FIT_TIME_RATIO + 1):
+        _refit_without_next_fold(found)
     _choose_left_out_method(found)
     note("a linear model")
     found.linear = linear_model(fit)
@@ -174,7 +174,7 @@ def measure_fit(fit: NetworkFit, note: Callable[[str], None]) -> FitMeasurements
     return found
 
 
-def _add_fold(found: FitMeasurements) -> None:
+def _refit_without_next_fold(found: FitMeasurements) -> None:
     """Refit the network without the next fold, and store the predictions of this fold."""
     fit, began = found.fit, time.process_time()
     order = fold_order(fit)
@@ -195,16 +195,16 @@ def _find_minimum(found: FitMeasurements) -> None:
     found.ob, found.theta = ob, fit.theta
     flops = float(ob.n_params) ** 2 * ob.n_samples * ob.model.sizes[-1]
     most = int(TRAINING_FLOPS_PER_SECOND * (1 + found.fit_seconds) * ob.model.sizes[-1] / flops)
-    large = flops > MAX_FACTOR_FLOPS or most < MIN_ITERATIONS
+    large = flops > MAX_HESSIAN_FLOPS or most < MIN_TRAINING_ITERATIONS
     kinks = has_kinks(ob.model)
     if not large and not kinks:
-        found.max_iter = min(most, MAX_ITERATIONS)
+        found.max_iter = min(most, MAX_TRAINING_ITERATIONS)
         with suppress_warnings():
             run: Any = minimize(ob, fit.theta, seed=0, max_iter=found.max_iter, progress=False)
         if run.report is not None:
             found.theta, found.point, found.trained_on = run.x, run.report, True
     if found.point is None:
-        limit = max(MAX_VERDICT_TIME_SHARE * found.max_seconds, found.fit_seconds)
+        limit = max(MAX_VERDICT_TIME_FRACTION * found.max_seconds, found.fit_seconds)
         found.point = classify(ob, fit.theta, seed=0, max_time=limit, progress=False)
         found.why = (
             "a minimum of so many rows and parameters takes too long to find"

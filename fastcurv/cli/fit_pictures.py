@@ -32,17 +32,17 @@ N_INFLUENTIAL_ROWS = 10
 N_LISTED_ROWS = 5
 MAX_SHOWN_COLUMNS = 6  # maximum number of columns in the table that is shown for a dot
 # maximum bytes of row data embedded in a page, so that the whole page has at most about 300 kB
-MAX_PAGE_BYTES = 250_000
+MAX_ROW_DATA_BYTES = 250_000
 SHOWN_ROW_BYTES = 200  # bytes per row in both plots, including its list of influential rows
 MIN_SHOWN_ROWS = 10  # minimum number of rows that the reader can choose in a plot
 MAX_CELL_CHARACTERS = 20  # maximum number of characters of a word in a table
 # number of groups of rows with similar probability, and minimum number of rows in each group
-N_GROUPS, MIN_GROUP_ROWS = 10, 10
+N_CALIBRATION_BINS, MIN_CALIBRATION_BIN_ROWS = 10, 10
 # fractions of the rows that are fitted to show whether more rows would help
-ROW_SHARES = (1 / 8, 1 / 4, 1 / 2)
+LEARNING_CURVE_FRACTIONS = (1 / 8, 1 / 4, 1 / 2)
 MIN_FIT_ROWS = 10  # minimum number of rows of a fit
 # fraction of the rows that is fitted with other penalties; the other rows give the scores
-FITTED_SHARE = 2 / 3
+FITTED_ROW_FRACTION = 2 / 3
 # penalties of the refits, relative to the penalty of the fit
 DECAY_RATIOS = (10.0, 10**0.5, 1.0, 10**-0.5, 0.1)
 MAX_CURVE_POINTS = 200  # maximum number of points of a loss curve
@@ -110,7 +110,9 @@ def choose_shown_rows(page: FitPage) -> None:
     if found.out is not None:
         flops = 2.0 * fit.n_rows * fit.ob.n_params
         most = min(
-            most, max(MIN_SHOWN_ROWS, int(MAX_REMOVAL_EFFECT_FLOPS / flops)), _max_dots(page)
+            most,
+            max(MIN_SHOWN_ROWS, int(MAX_REMOVAL_EFFECT_FLOPS / flops)),
+            _max_selectable_rows(page),
         )
     if fit.n_rows > most:
         drawn = np.random.default_rng(seed).choice(fit.n_rows, most, replace=False)
@@ -123,16 +125,16 @@ def choose_shown_rows(page: FitPage) -> None:
         page.change = found.out.output_changes(fit.ob.X[page.some])
 
 
-def _max_dots(page: FitPage) -> int:
+def _max_selectable_rows(page: FitPage) -> int:
     """Return the number of rows that the reader can choose in plots if their data take at most
-    `MAX_PAGE_BYTES`, but at least `MIN_SHOWN_ROWS`.
+    `MAX_ROW_DATA_BYTES`, but at least `MIN_SHOWN_ROWS`.
     """
     sample = np.arange(0, page.fit.n_rows, max(1, page.fit.n_rows // 200))
     _, rows = _row_values(page, sample)
     row_bytes = 8 + len(json.dumps(list(rows.values()))) / len(sample)
-    every = (MAX_PAGE_BYTES - page.fit.n_rows * row_bytes) / SHOWN_ROW_BYTES
+    every = (MAX_ROW_DATA_BYTES - page.fit.n_rows * row_bytes) / SHOWN_ROW_BYTES
     # each dot may refer to rows that no other dot refers to
-    own = MAX_PAGE_BYTES / (SHOWN_ROW_BYTES + N_INFLUENTIAL_ROWS * row_bytes)
+    own = MAX_ROW_DATA_BYTES / (SHOWN_ROW_BYTES + N_INFLUENTIAL_ROWS * row_bytes)
     return max(MIN_SHOWN_ROWS, int(max(every, own)))
 
 
@@ -143,7 +145,7 @@ def _round_digits(x: Any) -> list[Any]:
     return [float(f"{v:.5g}") if math.isfinite(v) else None for v in np.asarray(x, float).tolist()]
 
 
-def add_intervals(page: FitPage) -> None:
+def add_interval_plot(page: FitPage) -> None:
     """Add a plot to the report: the targets of left-out rows against their predictions, with
     intervals.
     """
@@ -216,7 +218,7 @@ def _jackknife_plus_intervals(page: FitPage, shown: Indices) -> tuple[Floats, Fl
     return low, high
 
 
-def add_calibration(page: FitPage) -> None:
+def add_calibration_plot(page: FitPage) -> None:
     """Add a plot to the report: the fraction of correct predictions against the predicted
     probability, for groups of rows.
     """
@@ -226,7 +228,9 @@ def add_calibration(page: FitPage) -> None:
     sure, right = p.max(axis=1), p.argmax(axis=1) == y
     report.add_section("How sure is it?")
     order = np.argsort(sure, kind="stable")
-    groups = np.array_split(order, max(1, min(N_GROUPS, len(rows) // MIN_GROUP_ROWS)))
+    groups = np.array_split(
+        order, max(1, min(N_CALIBRATION_BINS, len(rows) // MIN_CALIBRATION_BIN_ROWS))
+    )
     x = np.array([sure[g].mean() for g in groups])
     share = np.array([right[g].mean() for g in groups])
     bounds = np.array([_binomial_bounds(right[g].sum(), len(g)) for g in groups])
@@ -316,7 +320,7 @@ def _row_removal_effects(page: FitPage) -> Floats:
     )
 
 
-def add_influence_picture(page: FitPage) -> None:
+def add_influence_plot(page: FitPage) -> None:
     """Add a plot to the report, in which the reader chooses a row and sees the rows of the fit
     whose removal changes the prediction of the chosen row most.
     """
@@ -413,7 +417,7 @@ def _format_cell(x: Any) -> Any:
     return word if len(word) <= MAX_CELL_CHARACTERS else word[: MAX_CELL_CHARACTERS - 1] + "\u2026"
 
 
-def add_rows_that_matter(page: FitPage) -> None:
+def add_influential_row_tables(page: FitPage) -> None:
     """Add tables to the report: the rows whose removal changes the fit most, and the rows with the
     largest errors.
     """
@@ -432,7 +436,7 @@ def add_rows_that_matter(page: FitPage) -> None:
         _add_prediction_without_row(page, int(most[0]))
         page.facts["influential_rows"] = most.tolist()
     losses = np.full(fit.n_rows, -1.0)
-    losses[found.rows] = fit.row_losses_for(fit.y[found.rows], found.left_out[found.rows])
+    losses[found.rows] = fit.row_losses_for_targets(fit.y[found.rows], found.left_out[found.rows])
     worst = np.argsort(-losses, kind="stable")[:N_LISTED_ROWS]
     page.facts["unexplained_rows"] = worst.tolist()
     report.add_section("Rows it cannot explain")
@@ -513,7 +517,7 @@ def _left_out_error(fit: NetworkFit, found: FitMeasurements, i: int) -> list[Any
 # The effects of the inputs on predictions.
 
 
-def add_slopes(page: FitPage) -> None:
+def add_slope_tables(page: FitPage) -> None:
     """Add tables to the report of the slopes of predictions with respect to each column of X: the
     median over the rows and the range from 5% to 95%.
     """
@@ -575,7 +579,7 @@ def _add_strongest_slopes(page: FitPage, middle: Floats) -> None:
 # Other fits: fewer rows, other penalties, fewer iterations.
 
 
-def add_more_rows(page: FitPage) -> None:
+def add_learning_curve(page: FitPage) -> None:
     """Add a plot to the report: the score on held-out rows against the number of fitted rows, for
     the network and for a linear model.
     """
@@ -584,7 +588,7 @@ def add_more_rows(page: FitPage) -> None:
     drawn = np.random.default_rng(page.seed).permutation(fit.n_rows)
     found.setup.append(f"drawn = np.random.default_rng({page.seed}).permutation(len(X))")
     sizes, scores, errors, linear = [], [], [], []
-    for share in ROW_SHARES:
+    for share in LEARNING_CURVE_FRACTIONS:
         m = int(fit.n_rows * share)
         if m < MIN_FIT_ROWS or not found.has_time_for(share):
             continue
@@ -593,11 +597,11 @@ def add_more_rows(page: FitPage) -> None:
         p = fit.align_classes(again.predict(fit.ob.X[others]), again.classes)
         line = found.linear and linear_model(again, (float(found.linear.ob.l2) * fit.n_rows / m,))
         sizes.append(m)
-        scores.append(fit.score_for(fit.y[others], p))
+        scores.append(fit.score_for_targets(fit.y[others], p))
         errors.append(fit.score_error(fit.y[others], p))
         if line:
             z = again.outputs_to_predictions(line.ob.model.predict(line.theta, fit.ob.X[others]))
-            linear.append(fit.score_for(fit.y[others], fit.align_classes(z, again.classes)))
+            linear.append(fit.score_for_targets(fit.y[others], fit.align_classes(z, again.classes)))
     whole = found.rows
     sizes.append(fit.n_rows if found.closed else int(fit.n_rows * (1 - 1 / N_SCORE_FOLDS)))
     scores.append(fit.score(found.left_out, whole))
@@ -671,7 +675,7 @@ def _add_score_comparisons(
     report.add_calls(calls)
 
 
-def add_decay(page: FitPage) -> None:
+def add_validation_curve(page: FitPage) -> None:
     """Add a plot to the report: the score on left-out rows, and the evidence, for other penalties.
 
     Each penalty has a fit of its own, from the start of the reported fit, because a user who
@@ -682,7 +686,7 @@ def add_decay(page: FitPage) -> None:
     found, fit, report = page.found, page.fit, page.report
     report.add_section("How much decay?")
     most, fewer = _split_rows(page)
-    if len(most) < MIN_FIT_ROWS or not found.has_time_for(FITTED_SHARE * len(DECAY_RATIOS)):
+    if len(most) < MIN_FIT_ROWS or not found.has_time_for(FITTED_ROW_FRACTION * len(DECAY_RATIOS)):
         report.add_text("Other penalties were not tried, to keep the time short.")
         return
     ratios, scores, losses, evidences = [], [], [], []
@@ -691,8 +695,8 @@ def add_decay(page: FitPage) -> None:
         again = fit.refit_rows(most, ratio)
         p = fit.align_classes(again.predict(fit.ob.X[fewer]), again.classes)
         ratios.append(ratio)
-        scores.append(fit.score_for(y, p))
-        losses.append(fit.row_losses_for(y, p))
+        scores.append(fit.score_for_targets(y, p))
+        losses.append(fit.row_losses_for_targets(y, p))
         evidences.append(log_evidence(again))
     own = DECAY_RATIOS.index(1.0)
     page.facts["decay"] = {"ratio": ratios, "score": scores, "evidence": to_json_value(evidences)}
@@ -754,14 +758,14 @@ def _split_rows(page: FitPage) -> tuple[Indices, Indices]:
     """
     fit, setup = page.fit, page.found.setup
     drawn = np.random.default_rng(page.seed).permutation(fit.n_rows)
-    m = int(fit.n_rows * FITTED_SHARE)
+    m = int(fit.n_rows * FITTED_ROW_FRACTION)
     line = f"most, fewer = drawn[:{m}], drawn[{m}:]"
     if line not in setup:
         setup.append(line)
     return drawn[:m], drawn[m:]
 
 
-def add_end_of_training(page: FitPage) -> None:
+def add_verdict_and_loss_curves(page: FitPage) -> None:
     """Add the verdict and the ends of the spectrum to the report. Then fit the network to some of
     the rows, and plot the loss of the other rows during this fit, with its minimum.
     """

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import is_sparse
-from ..common.errors import accept_aliases, one_line, type_phrase
-from ..common.runtime import one_blas_thread
+from ..common.errors import one_line, suggest_names, type_phrase
+from ..common.runtime import serial_blas_context
 from ..structure.tables import LOSSES
 from . import fit_rows
 from .fit_network import EstimatorFit, NetworkFit, TrainedNetwork, suppress_warnings
@@ -27,15 +27,15 @@ from .fit_numbers import (
 )
 from .fit_pictures import (
     FitPage,
-    add_calibration,
+    add_calibration_plot,
     add_confusion_matrix,
-    add_decay,
-    add_end_of_training,
-    add_influence_picture,
-    add_intervals,
-    add_more_rows,
-    add_rows_that_matter,
-    add_slopes,
+    add_influence_plot,
+    add_influential_row_tables,
+    add_interval_plot,
+    add_learning_curve,
+    add_slope_tables,
+    add_validation_curve,
+    add_verdict_and_loss_curves,
     choose_shown_rows,
 )
 from .report import Report
@@ -44,7 +44,7 @@ from .tables import MIN_TABLE_ROWS
 # maximum relative difference of the loss of the given rows from that of the fit
 MAX_LOSS_CHANGE = 1e-3
 # maximum difference from the score of a linear model at which the network counts as unnecessary
-MAX_EQUAL_SCORE_GAP = 0.05
+MAX_LINEAR_SCORE_GAP = 0.05
 MAX_NAME_CHARACTERS = 40  # maximum length of column names on the page; longer names are cut
 # maximum number of entries of a sparse X that is converted to a dense array
 MAX_PAGE_DENSE_ENTRIES = 20_000_000
@@ -121,7 +121,7 @@ def build_page(
     columns = [f"x{i}" for i in range(X.shape[1])] if names is None else _shorten_names(names)
     _check_names(columns, X)
     target = one_line(target or "y", MAX_NAME_CHARACTERS)
-    with one_blas_thread():  # The matrices are small, and waiting threads take processor time.
+    with serial_blas_context():  # The matrices are small, and waiting threads take processor time.
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = measure_fit(fit, note)
@@ -137,7 +137,7 @@ def build_page(
         for sentence in (*doubts, *notes):
             page.report.add_text(sentence)
         with suppress_warnings():  # suppresses warnings about fits to some of the rows
-            add_pictures(page)
+            add_plots(page)
     _add_code(page, source)
     page.facts |= {"calls": page.calls, "setup": "\n".join(found.setup)}
     return page.report, page.facts
@@ -178,19 +178,19 @@ def _check_rows(fit: NetworkFit) -> None:
         )
 
 
-def add_pictures(page: FitPage) -> None:
+def add_plots(page: FitPage) -> None:
     """Add all plots to the report, in the order in which a reader needs the plots."""
     if page.fit.numbers:
-        add_intervals(page)
+        add_interval_plot(page)
     else:
-        add_calibration(page)
+        add_calibration_plot(page)
         add_confusion_matrix(page)
-    add_influence_picture(page)
-    add_rows_that_matter(page)
-    add_slopes(page)
-    add_more_rows(page)
-    add_decay(page)
-    add_end_of_training(page)
+    add_influence_plot(page)
+    add_influential_row_tables(page)
+    add_slope_tables(page)
+    add_learning_curve(page)
+    add_validation_curve(page)
+    add_verdict_and_loss_curves(page)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def add_summary(page: FitPage, n_columns: tuple[int, str]) -> None:
     _add_score(page)
     _add_linear_comparison(page)
     if fit.numbers:
-        _add_interval(page)
+        _add_interval_sentence(page)
     if found.out is not None and not found.moved:
         _add_effective_parameters(page)
     for sentence, calls in fit_rows.defect_sentences(page):
@@ -333,7 +333,7 @@ def _add_linear_comparison(page: FitPage) -> None:
         then = ", so the network predicts better, by more than two standard errors"
     elif gain < -2 * error:
         then = ", which predicts better: the network is not needed here"
-    elif fit.score(found.left_out, found.rows) > score + MAX_EQUAL_SCORE_GAP:
+    elif fit.score(found.left_out, found.rows) > score + MAX_LINEAR_SCORE_GAP:
         then = (
             ". The difference is within two standard errors, so these rows do not show that the "
             "network is needed"
@@ -353,7 +353,7 @@ def _add_linear_comparison(page: FitPage) -> None:
     _add_sentence(page, sentence + then + ".", calls)
 
 
-def _add_interval(page: FitPage) -> None:
+def _add_interval_sentence(page: FitPage) -> None:
     """Add a sentence to the report: the distance from the prediction within which 95% of the
     targets of new rows lie.
     """
@@ -421,7 +421,7 @@ def _add_code(page: FitPage, source: str) -> None:
 # The function for users of Python.
 
 
-@accept_aliases("report")
+@suggest_names("report")
 def report(
     estimator: Any,
     X: Any,

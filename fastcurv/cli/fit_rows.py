@@ -15,23 +15,29 @@ from .fit_pictures import FitPage
 
 # minimum fraction of the variance of the target, of the variance of a column, and of the sum of
 # squared errors at which a single row is reported
-MIN_TARGET_SHARE, MIN_COLUMN_SHARE, MIN_ERROR_SHARE = 0.5, 0.9, 0.3
+MIN_TARGET_VARIANCE_FRACTION, MIN_COLUMN_VARIANCE_FRACTION, MIN_SQUARED_ERROR_FRACTION = (
+    0.5,
+    0.9,
+    0.3,
+)
 # minimum number of left-out rows at which the row with the largest error is compared with the
 # others
 MIN_ERROR_ROWS = 20
 # minimum absolute correlation with the target at which a column is reported
-MIN_COPY_CORRELATION = 0.9999
+MIN_TARGET_CORRELATION = 0.9999
 # minimum fraction of exact copies among the rows at which copies are reported
 MIN_EXACT_COPY_FRACTION = 0.05
 # maximum ratio of the distances to the nearest and to the `N_NEIGHBOURS`-th neighbour at which the
 # nearest one counts as a near copy
-NEAR_COPY_RATIO = 0.01
+MAX_NEAR_COPY_RATIO = 0.01
 N_NEIGHBOURS = 16  # number of neighbours of a row that are compared
 # maximum expected number of rows that equal a given row by chance, if columns are independent, at
 # which equal rows count as copies
 MAX_EXPECTED_EQUAL_ROWS = 0.05
-MAX_CORRELATION = 0.9  # maximum correlation of independent columns
-MIN_NEAR_SHARE = 0.25  # minimum fraction of rows with near copies at which they are reported
+MAX_INDEPENDENT_CORRELATION = 0.9  # maximum correlation of independent columns
+MIN_NEAR_COPY_FRACTION = (
+    0.25  # minimum fraction of rows with near copies at which they are reported
+)
 MAX_QUERY_ROWS = 400  # maximum number of rows whose neighbours are searched for
 MAX_DISTANCES = 2_000_000  # maximum number of distances in memory at a time
 
@@ -45,9 +51,11 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
     share_of_row = 0.0
     if fit.numbers:
         row, share_of_row = dominant_row(fit.y)
-        if share_of_row > MIN_TARGET_SHARE:
+        if share_of_row > MIN_TARGET_VARIANCE_FRACTION:
             shown = f"{share_of_row:.0%}"
-            call = page.record_call("target_share", share_of_row, _duplicate_share_code("y"), shown)
+            call = page.record_call(
+                "target_share", share_of_row, _duplicate_fraction_code("y"), shown
+            )
             yield (
                 f"Row {row} alone, with {page.target} = {fit.y[row]:.6g}, makes up {shown} of "
                 f"the variance of {page.target}: scores and intervals show little but this row.",
@@ -57,9 +65,12 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
             yield found
     for j, name in enumerate(page.names):
         row, share = dominant_row(X[:, j])
-        if share > MIN_COLUMN_SHARE and len(np.unique(np.delete(X[:, j], row)[:1000])) > 2:
+        if (
+            share > MIN_COLUMN_VARIANCE_FRACTION
+            and len(np.unique(np.delete(X[:, j], row)[:1000])) > 2
+        ):
             call = page.record_call(
-                f"share_{j}", share, _duplicate_share_code(f"X[:, {j}]"), f"{share:.0%}"
+                f"share_{j}", share, _duplicate_fraction_code(f"X[:, {j}]"), f"{share:.0%}"
             )
             yield (
                 f"Row {row} alone makes up {share:.0%} of the variance of {name}, so that the "
@@ -68,7 +79,7 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
             )
     if (
         fit.numbers
-        and share_of_row <= MIN_TARGET_SHARE
+        and share_of_row <= MIN_TARGET_VARIANCE_FRACTION
         and (found := _target_correlation_sentence(page, X))
     ):
         yield found
@@ -81,7 +92,7 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
             "are too high, since a row is predicted from its copy.",
             [page.record_call("copies", count, code, str(count))],
         )
-    elif (near := near_duplicate_fraction(X, page.seed)) > MIN_NEAR_SHARE:
+    elif (near := near_duplicate_fraction(X, page.seed)) > MIN_NEAR_COPY_FRACTION:
         yield (
             f"{near:.0%} of the rows have another one that is far nearer than all others. If such "
             "rows belong together, as of one person, place or run, scores are too high for new "
@@ -92,13 +103,13 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
 
 def _largest_error_sentence(page: FitPage) -> tuple[str, list[Call]] | None:
     """Return a sentence on the left-out row with the largest squared error, and the calls that
-    return its numbers. Return None if this error is at most `MIN_ERROR_SHARE` of the sum over all
-    rows, or if there are fewer than `MIN_ERROR_ROWS` left-out rows.
+    return its numbers. Return None if this error is at most `MIN_SQUARED_ERROR_FRACTION` of the sum
+    over all rows, or if there are fewer than `MIN_ERROR_ROWS` left-out rows.
     """
     fit, found = page.fit, page.found
     losses = np.where(found.rows, fit.row_losses(found.left_out), 0.0)
     row, total = int(losses.argmax()), losses.sum()
-    if losses[row] <= MIN_ERROR_SHARE * total or found.rows.sum() < MIN_ERROR_ROWS:
+    if losses[row] <= MIN_SQUARED_ERROR_FRACTION * total or found.rows.sum() < MIN_ERROR_ROWS:
         return None
     share, others = float(losses[row] / total), found.rows.copy()
     others[row] = False
@@ -122,13 +133,13 @@ def _largest_error_sentence(page: FitPage) -> tuple[str, list[Call]] | None:
 
 def _target_correlation_sentence(page: FitPage, X: Floats) -> tuple[str, list[Call]] | None:
     """Return a sentence on the column of X with the largest absolute correlation with the target,
-    and its calls. Return None if this correlation is below `MIN_COPY_CORRELATION`.
+    and its calls. Return None if this correlation is below `MIN_TARGET_CORRELATION`.
     """
     Z, y = X - X.mean(axis=0), page.fit.y - page.fit.y.mean()
     norms = np.linalg.norm(Z, axis=0) * np.linalg.norm(y)
     r = np.divide(y @ Z, norms, out=np.zeros(len(norms)), where=norms > 0)
     j = int(np.argmax(np.abs(r)))
-    if abs(r[j]) < MIN_COPY_CORRELATION:
+    if abs(r[j]) < MIN_TARGET_CORRELATION:
         return None
     code = f"np.corrcoef(X[:, {j}], y)[0, 1]"
     call = page.record_call("correlation", float(r[j]), code, f"{r[j]:.4f}")
@@ -150,7 +161,7 @@ def dominant_row(values: Floats) -> tuple[int, float]:
     return row, float(squares[row] / total) if total > 0 else 0.0
 
 
-def _duplicate_share_code(column: str) -> str:
+def _duplicate_fraction_code(column: str) -> str:
     return (
         f"np.square({column} - {column}.mean()).max() / np.square({column} - {column}.mean()).sum()"
     )
@@ -178,7 +189,7 @@ def near_duplicate_fraction(X: Floats, seed: int) -> float:
         distances[np.arange(len(rows)), rows] = np.inf
         near = np.partition(distances, N_NEIGHBOURS - 1, axis=1)[:, :N_NEIGHBOURS]
         nearest, far = near.min(axis=1), near.max(axis=1)
-        counts = (nearest < NEAR_COPY_RATIO * far) & ((nearest > 0) | equal)
+        counts = (nearest < MAX_NEAR_COPY_RATIO * far) & ((nearest > 0) | equal)
         found += int(np.count_nonzero(counts))
     return found / len(some)
 
@@ -191,7 +202,7 @@ def _expected_equal_rows(X: Floats) -> float:
     expected = N - 1.0
     for column in (X - X.mean(axis=0)).T:
         norm = np.linalg.norm(column)
-        if any(abs(column @ other) > MAX_CORRELATION * norm for other in seen):
+        if any(abs(column @ other) > MAX_INDEPENDENT_CORRELATION * norm for other in seen):
             continue
         counts = np.unique(column, return_counts=True)[1]
         expected *= float(np.sum(counts * (counts - 1.0))) / (N * (N - 1.0))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..common.runtime import raise_if_interrupted
-from ..critical.laplace import is_likelihood
+from ..critical.laplace import is_negative_log_likelihood
 from ..network.objective import Objective
 from ..optimize.facts import constant_loss
 from ..optimize.minimize import minimize
@@ -29,17 +29,22 @@ from ..optimize.path import (
     MAX_L2,
     MIN_L2,
     PATH_PLATEAU_LOSS_RATIO,
-    evidence_path,
+    max_evidence_posterior,
     with_l2,
     with_units_restarted,
 )
 from ..structure.tables import LOSSES
 from .cells import parse_numbers
 from .data import DataCoding, Dataset, resolve_source
-from .encode import load_table
+from .encode import load_table_dataset
 from .fit_network import TrainedNetwork
 from .recipe import TrainingRecipe, save_run
-from .span import change_input_basis, fit_in_span, is_wide, restrict_to_row_space
+from .span import (
+    change_input_basis,
+    has_more_columns_than_rows,
+    minimize_in_row_space,
+    restrict_to_row_space,
+)
 from .tables import Table
 
 DEFAULT_HIDDEN = (10,)  # default widths of the hidden layers
@@ -211,7 +216,7 @@ def fit_table(
         "net, X, y = fit.trained_network, fit.data.X, fit.table.y"
     )
     note("reading the table")
-    data, table = load_table(path, target, loss)
+    data, table = load_table_dataset(path, target, loss)
     recipe = TrainingRecipe(
         resolve_source(str(path)),
         hidden=tuple(hidden),
@@ -240,7 +245,7 @@ def fit_table(
     ob = with_l2(plain, l2)
     left = None if max_time is None else max(max_time - (time.monotonic() - began), 1e-3)
     small = ob.n_params <= MAX_PATH_PARAMS
-    run, theta = fit_in_span(ob, theta, seed=seed, max_time=left, verdict=small)
+    run, theta = minimize_in_row_space(ob, theta, seed=seed, max_time=left, verdict=small)
     raise_if_interrupted(run)
     recipe = replace(recipe, l2=l2)
     found = table, data, ob, theta, l2 * count, recipe, str(run.message), notes
@@ -253,7 +258,7 @@ def has_evidence(ob: Objective) -> bool:
     """
     given = LOSSES[ob.loss].given
     small = ob.n_params <= MAX_PATH_PARAMS
-    return is_likelihood(ob.loss) and small and (given is None or given.per_target < 2)
+    return is_negative_log_likelihood(ob.loss) and small and (given is None or given.per_target < 2)
 
 
 def _fit_to_tolerance(ob: Objective, theta: Any) -> Any:
@@ -272,7 +277,7 @@ def choose_l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, 
     count = min(N, MAX_PATH_ROWS, max(MIN_PATH_ROWS, int(most)))
     rows = np.sort(np.random.default_rng(seed).permutation(N)[:count])
     some = ob if count == N else ob.batch(rows)
-    best = evidence_path(some, start, _fit_to_tolerance, count=count)
+    best = max_evidence_posterior(some, start, _fit_to_tolerance, count=count)
     return float(best.objective.l2) * count / N, best.theta
 
 
@@ -281,7 +286,7 @@ def choose_l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.
     small penalties, and theta at the end of a fit with this penalty to all rows.
     """
     N = ob.n_samples
-    if is_wide(ob):
+    if has_more_columns_than_rows(ob):
         ob, start, basis = restrict_to_row_space(ob, start)
         best, theta = choose_l2_by_folds(ob, start, seed)
         return best, change_input_basis(ob.model, theta, basis.T)[1]

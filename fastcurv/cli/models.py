@@ -73,7 +73,7 @@ def cluster_objective(address: str | None, ob: Any, load: Load) -> Any:
 TORCH_SUFFIXES = (".pt", ".pth")
 
 
-def is_model(path: Path) -> bool:
+def is_model_file(path: Path) -> bool:
     """Return True if a file holds only a network, by its suffix .onnx, .pt or .pth, or because it
     is a .safetensors file without a run that 'fastcurv train' saved.
     """

@@ -20,7 +20,7 @@ from ..common.errors import escape_unprintable, one_line
 # Modules that compute are imported where they are used, so that `--help` does not wait for them.
 from ..common.files import check_writable_path, write_atomically
 from ..common.optional import optional_import
-from ..common.progress import is_terminal
+from ..common.progress import is_stream_terminal
 
 PAGE_SUFFIXES, TABLE_SUFFIXES = (".html", ".htm"), (".csv",)
 DEFAULT_OUTPUT_FILE = "theta.safetensors"  # file that `train` writes by default
@@ -74,7 +74,7 @@ class CommandOutput:
             from ..plots.style import new_axes
 
             shown = made.plot(new_axes())
-            write_picture(shown.figure_ if hasattr(shown, "figure_") else shown.figure, path)
+            write_figure_file(shown.figure_ if hasattr(shown, "figure_") else shown.figure, path)
             self.print_text(f"picture: {path}")
             self.add_facts(figure=path)
 
@@ -115,7 +115,7 @@ def wrap_to_terminal(text: str) -> str:
     """Return the text with long lines wrapped to the width of the terminal, each with its own
     indentation. If standard output is not a terminal, return the text unchanged.
     """
-    if not is_terminal("stdout"):
+    if not is_stream_terminal("stdout"):
         return text
     width = max(40, shutil.get_terminal_size().columns)
     broken = textwrap.TextWrapper(width, break_long_words=False)
@@ -126,7 +126,7 @@ def wrap_to_terminal(text: str) -> str:
     return "\n".join(lines)
 
 
-def write_picture(figure: Any, path: str | os.PathLike[str]) -> Path:
+def write_figure_file(figure: Any, path: str | os.PathLike[str]) -> Path:
     """Write a figure atomically in the format given by the suffix, and return the absolute path to
     which it was written.
 
@@ -169,7 +169,7 @@ def objective_facts(objective: Any, data: Any) -> dict[str, Any]:
     }
 
 
-def measure_point(objective: Any, theta: np.ndarray, data: Any) -> dict[str, Any]:
+def point_facts(objective: Any, theta: np.ndarray, data: Any) -> dict[str, Any]:
     """Return the loss, the gradient norm and the scores at ``theta``, as a dict by name."""
     value, gradient = objective.value_and_gradient(theta)
     known = objective.statistics(theta) if objective.model.batch_norm else None
@@ -183,7 +183,7 @@ def measure_point(objective: Any, theta: np.ndarray, data: Any) -> dict[str, Any
 
 def format_point(objective: Any, theta: np.ndarray, data: Any) -> str:
     """Format loss, gradient norm and scores at ``theta`` as one line."""
-    value, norm, *scores = measure_point(objective, theta, data).values()
+    value, norm, *scores = point_facts(objective, theta, data).values()
     held_out = f", held out {scores[1]:.3f}" if len(scores) > 1 else ""
     return (
         f"loss {value:.6f}, gradient norm {norm:.1e}, {data.score_name} {scores[0]:.3f}{held_out}"
@@ -237,7 +237,7 @@ def check_output_path(
     check_writable_path(path, name, folders=True)
 
 
-def check_figure_path(path: str | Path | None) -> None:
+def check_figure_output(path: str | Path | None) -> None:
     """Check the path of a figure with `check_output_path`, and that matplotlib can be imported."""
     check_output_path(path, "figure", (".png", ".svg", ".pdf"), ", ")
     if path is not None:

@@ -10,13 +10,13 @@ import numpy as np
 
 import fastcurv as fc
 
-from ..optimize.diagnose import Diagnosis, diagnose_known_verdict
+from ..optimize.diagnose import Diagnosis, diagnose_with_verdict
 from ..plots.landscape import LandscapeDisplay
-from ..plots.spectrum import all_eigenpairs, extreme_eigenpairs, select_ends
-from ..spectrum.draw import BAND_STANDARD_ERRORS, fold_at_bounds
+from ..plots.spectrum import all_eigenpairs, extreme_eigenpairs, select_extreme_pairs
+from ..spectrum.draw import BAND_STANDARD_ERRORS, reflect_density_at_bounds
 from ..spectrum.results import missed_clause
 from .advice import ShellCommands
-from .output import describe_objective, measure_point
+from .output import describe_objective, point_facts
 from .recipe import SavedRun
 from .report import Report
 
@@ -36,7 +36,7 @@ def build_report(
     page = Report(f"Curvature of a network trained on {data.name}", shell.replace_calls)
     page.add_section("Verdict").add_verdict(point)
     page.add_section("The end of training").add_text(describe_objective(objective, data) + ".")
-    facts = measure_point(objective, saved.theta, data)
+    facts = point_facts(objective, saved.theta, data)
     names = {"value": "loss", "gradient_norm": "gradient norm", "train_accuracy": "accuracy"}
     rows = [[names.get(name, name.replace("_", " ")), value] for name, value in facts.items()]
     page.add_table(["at the end", "value"], rows)
@@ -45,7 +45,7 @@ def build_report(
     add_causes_and_advice(
         page,
         shell.translate_diagnosis(
-            diagnose_known_verdict(objective, saved.theta, saved.named_records, point)
+            diagnose_with_verdict(objective, saved.theta, saved.named_records, point)
         ),
     )
     spent = _add_spectrum(page, hessian, point, args)
@@ -103,12 +103,12 @@ def _add_spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> li
         if dense
         else extreme_eigenpairs(hessian, 5, args.seed, args.progress)
     )
-    pairs, ticks = select_ends(known, 5) if dense else known, known.values
+    pairs, ticks = select_extreme_pairs(known, 5) if dense else known, known.values
     proved = point.kind == "minimum" and point.certified
     low = max(0.0, float(point.lambda_min_bounds[0])) if proved else -np.inf
     views = []
     for axis, other in (("log", "logarithmic axis"), ("linear", "linear axis")):
-        d = fold_at_bounds(density.regrid(axis=axis), low)
+        d = reflect_density_at_bounds(density.regrid(axis=axis), low)
         every = max(1, len(d.grid) // 800)
         x, y, band = d.grid[::every], d.density[::every], BAND_STANDARD_ERRORS * d.stderr[::every]
         line = {"name": "density", "x": x, "y": y}

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, NoReturn, get_args
 
 from ..common.errors import escape_unprintable
-from ..common.progress import is_terminal
+from ..common.progress import is_stream_terminal
 from ..common.protocols import Descent
 from ..common.runtime import VERSION
 from ..structure.tables import ACTIVATIONS, LOSSES, check_loss
@@ -229,7 +229,7 @@ DATA_OPTIONS = [
         help="column of a .csv or .tsv file that holds y, by name or index from 0 (default: last)",
     ),
 ]
-SAVED_OPTIONS = [
+SAVED_NETWORK_OPTIONS = [
     pack_argument("theta", metavar="model", help=MODEL_FILES_HELP),
     pack_argument(
         "--data",
@@ -433,7 +433,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "matrix. Above, they come from products alone, and the output states which copies of "
         "multiple eigenvalues may be missing.",
         "options": [
-            *SAVED_OPTIONS,
+            *SAVED_NETWORK_OPTIONS,
             pack_argument(
                 "-k",
                 type=_whole(1),
@@ -451,7 +451,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "classify": {
         "help": "classify the point where training stopped, with evidence",
         "options": [
-            *SAVED_OPTIONS,
+            *SAVED_NETWORK_OPTIONS,
             *VERDICT_OPTIONS,
             pack_argument(
                 "--max-time", type=_parse_positive, default=None, help="seconds for the verdict"
@@ -465,7 +465,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "description": "Prints the causes in the order in which to correct them, each with the "
         "command that helps. The cost is a verdict, a few gradients and regressions.",
         "options": [
-            *SAVED_OPTIONS,
+            *SAVED_NETWORK_OPTIONS,
             pack_argument(
                 "--compare",
                 action="store_true",
@@ -493,7 +493,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
             pack_argument(
                 "theta", metavar="table or model", help=f"a table, or {MODEL_FILES_HELP}"
             ),
-            *SAVED_OPTIONS[1:],
+            *SAVED_NETWORK_OPTIONS[1:],
             pack_argument(
                 "--hidden",
                 type=_parse_widths,
@@ -600,7 +600,7 @@ def main(argv: list[str] | None = None) -> int:
     Errors are reported in one line on standard error.
     """
     args = build_parser().parse_args(_replace_help_words(sys.argv[1:] if argv is None else argv))
-    args.progress = not getattr(args, "quiet", True) and is_terminal("stderr")
+    args.progress = not getattr(args, "quiet", True) and is_stream_terminal("stderr")
     out = CommandOutput(args.json)
     status, words = 0, ""
     try:

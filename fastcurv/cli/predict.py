@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import one_line
-from ..common.files import refuse_device
+from ..common.files import raise_if_special_file
 from ..critical.left_out import leave_one_out_of_fit
 from ..network.mlp import MLP
 from ..network.row_views import check_no_batch_norm
 from ..structure.tables import LOSSES
 from .data import DataCoding, is_table_name, read_features
-from .encode import read_rows, scale_inputs
-from .models import is_model, read_model
+from .encode import read_scaled_inputs, scale_inputs
+from .models import is_model_file, read_model
 from .recipe import SavedRun, load_run
-from .tables import numeric_column_codes
+from .tables import numeric_column_codings
 
 Columns = dict[str, np.ndarray]
 
@@ -39,8 +39,8 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
         the training data are not those that the file names.
     """
     path = Path(args.theta).expanduser()
-    refuse_device(path)
-    if path.is_file() and is_model(path):
+    raise_if_special_file(path)
+    if path.is_file() and is_model_file(path):
         model, theta = read_model(path, args.activation)
         for option in ("probabilities", "interval"):
             if getattr(args, option):
@@ -100,8 +100,8 @@ def _network_inputs(
     """
     if is_table_name(source):
         names = coding.columns or tuple(map(str, range(width)))
-        codes = coding.codes or numeric_column_codes(names)
-        return read_rows(source, replace(coding, codes=codes), target)
+        codes = coding.codes or numeric_column_codings(names)
+        return read_scaled_inputs(source, replace(coding, codes=codes), target)
     if any(code.kind != "numbers" for code in coding.codes):
         raise ValueError(
             f"{source} must be a .csv or .tsv file with the columns of the training table, since "

@@ -20,9 +20,9 @@ from ..common.files import checksum_error, read_tensors, write_atomically, write
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN_KEY, file_contents, model_from_contents
-from .cells import DATE_FORMS
-from .data import ColumnCode, DataCoding, Dataset, read_npz
-from .encode import load_dataset, load_table
+from .cells import DATE_FORMATS
+from .data import ColumnCoding, DataCoding, Dataset, read_npz
+from .encode import load_dataset, load_table_dataset
 from .tables import COLUMN_KINDS
 
 RUN_SUFFIXES = (".npz", ".safetensors")
@@ -31,7 +31,7 @@ FLAG_FIELDS = ("residual", "batch_norm", "raw", "table", "l2_biases")
 SAVED_RECORD_FIELDS = ("loss", "gradient_norm", "time")
 SCALING_FIELDS = ("shift", "scale", "y_shift", "y_scale")  # numeric fields of a `DataCoding`
 # start of the archive comment; the hexadecimal SHA-256 of all bytes before the digits follows
-SEAL_PREFIX = b"fastcurv sha256 "
+CHECKSUM_PREFIX = b"fastcurv sha256 "
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TrainingRecipe:
     If ``loss`` is None, the default loss of the data is used. ``digest`` is the fingerprint of the
     training data, empty if not known. ``n_outputs`` is set if training continued from a network of
     another program. Targets are then the indices of its classes. With ``table`` the data are read
-    by `encode.load_table`, and all rows are fitted. ``l2_biases`` is that of the objective.
+    by `encode.load_table_dataset`, and all rows are fitted. ``l2_biases`` is that of the objective.
     """
 
     data: str
@@ -66,7 +66,7 @@ class TrainingRecipe:
         is read with it instead of a new coding.
         """
         if self.table:
-            return load_table(self.data, self.target, self.loss, coding)[0]
+            return load_table_dataset(self.data, self.target, self.loss, coding)[0]
         return load_dataset(
             self.data,
             loss=self.loss,
@@ -179,16 +179,16 @@ def save_run(
         words["coding"] = json.dumps(asdict(coding))
     np.savez(file, **({"theta": theta} | records | words))
     # The file ends with the length of its archive comment, which is 0.
-    raw = file.getvalue()[:-2] + (len(SEAL_PREFIX) + 64).to_bytes(2, "little") + SEAL_PREFIX
+    raw = file.getvalue()[:-2] + (len(CHECKSUM_PREFIX) + 64).to_bytes(2, "little") + CHECKSUM_PREFIX
     return write_atomically(path, raw + hashlib.sha256(raw).hexdigest().encode())
 
 
-def _check_seal(path: Path) -> None:
+def _check_checksum(path: Path) -> None:
     """Raise ValueError for an archive whose comment is not the checksum of all bytes before it.
     Archives without a comment are accepted.
     """
     raw = path.read_bytes()
-    if raw[:-64].endswith(SEAL_PREFIX):
+    if raw[:-64].endswith(CHECKSUM_PREFIX):
         if hashlib.sha256(raw[:-64]).hexdigest().encode() != raw[-64:]:
             raise checksum_error(path)
     elif raw[-22:-18] != b"PK\5\6":
@@ -229,10 +229,10 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
             raise ValueError(
                 f"theta must be a vector of floats, got {theta.dtype} of shape {theta.shape}."
             )
-        recipe = _check_recipe(facts, instead)
+        recipe = _read_recipe(facts, instead)
         coding = None if more.get("coding") is None else _read_coding(more["coding"])
         history = {k[8:]: v for k, v in arrays.items() if k.startswith("history.")}
-        counted = _count_records(history, more.get("phases", ()))
+        counted = _check_and_count_records(history, more.get("phases", ()))
     except Exception as error:
         if path.suffix not in RUN_SUFFIXES:
             raise ValueError(
@@ -260,7 +260,7 @@ def _read_run_file(path: Path) -> tuple[dict[str, np.ndarray], Any, MLP | None, 
         model, arrays["theta"] = model_from_contents(path, arrays, facts)
         return arrays, facts[RUN_KEY]["recipe"], model, facts[RUN_KEY]
     arrays = read_npz(path)
-    _check_seal(path)
+    _check_checksum(path)
     more: dict[str, Any] = {
         key: json.loads(str(arrays[key])) for key in ("phases", "coding") if key in arrays
     }
@@ -307,18 +307,18 @@ def _read_coding(facts: Any) -> DataCoding:
             f"{len(known['shift'])} shifts, {len(known['scale'])} scales and "
             f"{len(facts['classes'])} classes."
         )
-    known["codes"] = _read_column_rules(facts.get("codes", ()), sizes[0])
+    known["codes"] = _read_column_codings(facts.get("codes", ()), sizes[0])
     names = {name: tuple(facts[name]) for name in ("columns", "classes", "sizes")}
     return DataCoding(**known, **names, target=facts["target"])
 
 
-def _read_column_rules(facts: Any, n_inputs: int) -> tuple[ColumnCode, ...]:
+def _read_column_codings(facts: Any, n_inputs: int) -> tuple[ColumnCoding, ...]:
     """Return the rules by which the columns of a table become `n_inputs` inputs, described by
     `facts`, a JSON list, after checking the type of every field.
     """
     codes = []
     for given in facts:
-        code = ColumnCode(**(given | {"categories": tuple(given["categories"])}))
+        code = ColumnCoding(**(given | {"categories": tuple(given["categories"])}))
         words = code.name, code.kind, code.form, code.first, *code.categories
         number = type(code.fill) in (int, float) and math.isfinite(code.fill)
         if not number or code.kind not in COLUMN_KINDS or not all(type(x) is str for x in words):
@@ -326,9 +326,9 @@ def _read_column_rules(facts: Any, n_inputs: int) -> tuple[ColumnCode, ...]:
                 f"each column must have a kind ({', '.join(COLUMN_KINDS)}), a finite fill and "
                 f"strings for the rest, got {one_line(repr(given))}."
             )
-        if code.kind == "dates" and code.form not in DATE_FORMS:
+        if code.kind == "dates" and code.form not in DATE_FORMATS:
             raise ValueError(
-                f"the form of dates must be one of {', '.join(DATE_FORMS)}, got "
+                f"the form of dates must be one of {', '.join(DATE_FORMATS)}, got "
                 f"{one_line(repr(code.form))}."
             )
         if code.kind == "dates" and datetime.fromisoformat(code.first).tzinfo is not None:
@@ -344,7 +344,9 @@ def _read_column_rules(facts: Any, n_inputs: int) -> tuple[ColumnCode, ...]:
     return tuple(codes)
 
 
-def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, int], ...]:
+def _check_and_count_records(
+    history: dict[str, np.ndarray], phases: Any
+) -> tuple[tuple[str, int], ...]:
     """Validate the history and the phases of a saved run. Return a pair (method, number of records)
     for each phase.
     """
@@ -373,7 +375,7 @@ def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[s
     return tuple((one_line(name), count) for name, count in phases)
 
 
-def _check_recipe(facts: Any, instead: dict[str, Any]) -> TrainingRecipe:
+def _read_recipe(facts: Any, instead: dict[str, Any]) -> TrainingRecipe:
     """Return the recipe described by `facts`, a JSON object, with the fields `instead` replaced,
     after checking the type of every field.
     """

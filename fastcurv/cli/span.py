@@ -16,12 +16,12 @@ from ..network.objective import Objective
 from ..optimize.minimize import minimize
 
 
-def is_wide(ob: Objective) -> bool:
+def has_more_columns_than_rows(ob: Objective) -> bool:
     """Return True if an objective has more columns than rows."""
     return bool(ob.model.sizes[0] > ob.n_samples)
 
 
-def fit_in_span(
+def minimize_in_row_space(
     ob: Objective, start: Any = None, *, seed: int = 0, validation: Any = None, **options: Any
 ) -> tuple[Any, np.ndarray]:
     """Minimise an objective and return the result of `minimize`, and theta for all columns. If
@@ -30,7 +30,7 @@ def fit_in_span(
     objective of other rows.
     """
     options |= {"seed": seed, "progress": False}
-    if not is_wide(ob):
+    if not has_more_columns_than_rows(ob):
         run: Any = minimize(ob, start, validation=validation, **options)
         return run, run.x
     start = ob.model.init(seed=seed) if start is None else start

@@ -24,31 +24,31 @@ from pathlib import Path
 import numpy as np
 
 from ..common.errors import one_line
-from ..common.files import refuse_device
+from ..common.files import raise_if_special_file
 from .cells import (
     AMBIGUOUS_NUMBER_PATTERN,
     COMMA_GROUPED_PATTERN,
     DECIMAL_COMMA_PATTERN,
     DECIMAL_POINT_PATTERN,
-    DURATION_FORM,
-    MAX_TYPO_SHARE,
+    DURATION_FORMAT,
+    MAX_TYPO_FRACTION,
     MISSING_CELLS,
     MISSING_NUMBER_CELLS,
     POINT_GROUPED_DECIMAL_COMMA_PATTERN,
     POINT_GROUPED_PATTERN,
-    TIME_FORMS,
+    TIME_FORMATS,
     UNIT_CHARACTERS,
     Cells,
-    detect_date_form,
+    detect_date_format,
     is_number,
     parse_date,
-    parse_measures,
     parse_number,
     parse_numbers,
+    parse_numbers_with_unit,
 )
 from .data import (
     INDEX_COLUMN_NAMES,
-    ColumnCode,
+    ColumnCoding,
     is_header,
     resolve_existing_path,
 )
@@ -148,7 +148,7 @@ def read_sheet(path: str | Path, least: int = 2) -> CellSheet:
                 f"{len(row)}. Put cells that contain {SEPARATOR_NAMES.get(mark, mark)} in double "
                 "quotes."
             )
-    named = _has_names(rows[0], rows[1:], comma)
+    named = _has_header_row(rows[0], rows[1:], comma)
     header = rows.pop(0) if named else [""] * width
     lines = lines[named:]
     header[0] = header[0].removeprefix("#").strip()
@@ -231,7 +231,7 @@ def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:
     """Return the text of a file, without a byte-order mark, and a note on its encoding if that is
     neither UTF-8 nor UTF-16.
     """
-    refuse_device(path)
+    raise_if_special_file(path)
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -254,7 +254,7 @@ def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        text, notes = _windows_text(path, raw, error.start)
+        text, notes = _decode_windows_text(path, raw, error.start)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ValueError(
@@ -269,7 +269,7 @@ def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:
     return text, notes
 
 
-def _windows_text(path: Path, raw: bytes, place: int) -> tuple[str, tuple[str, ...]]:
+def _decode_windows_text(path: Path, raw: bytes, place: int) -> tuple[str, tuple[str, ...]]:
     """Decode a file that is not UTF-8 from byte `place` on as Windows-1252, which has the letters
     of Latin-1. Return the text, and a note on the first character that is not UTF-8.
 
@@ -371,7 +371,7 @@ def _have_equal_types(rows: Sequence[Cells]) -> bool:
     return len({len(row) for row in rows}) == 1
 
 
-def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
+def _has_header_row(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
     """Return True if the first line names the columns; `below` holds the other lines.
 
     A word above a column of numbers is a name. Otherwise words that occur again in their columns
@@ -423,8 +423,8 @@ class Table:
         Numbers, or labels of classes.
     classes : bool
         Whether y holds labels.
-    codes : tuple of ColumnCode
-        A `ColumnCode` for each column of the sheet.
+    codes : tuple of ColumnCoding
+        A `ColumnCoding` for each column of the sheet.
     gaps : tuple of bool
         For each column of the sheet, whether numbers or dates are missing.
     notes : tuple of str
@@ -435,7 +435,7 @@ class Table:
     target: str
     y: np.ndarray
     classes: bool
-    codes: tuple[ColumnCode, ...]
+    codes: tuple[ColumnCoding, ...]
     gaps: tuple[bool, ...]
     notes: tuple[str, ...]
 
@@ -516,16 +516,16 @@ def read_table(
         rows=[[row[i] for i in rest] for row in whole.rows],
     )
     if all_numbers:
-        codes, gaps = numeric_column_codes(sheet.names), (False,) * len(rest)
+        codes, gaps = numeric_column_codings(sheet.names), (False,) * len(rest)
     else:
-        codes, gaps = _column_kinds(sheet, notes)
-    notes += note_on_marks(whole)
+        codes, gaps = _infer_column_codings(sheet, notes)
+    notes += ambiguous_mark_notes(whole)
     return Table(sheet, name, y, labels, codes, gaps, tuple(notes))
 
 
-def numeric_column_codes(names: Iterable[str]) -> tuple[ColumnCode, ...]:
-    """Return a `ColumnCode` for columns of numbers without missing values, one for each name."""
-    return tuple(ColumnCode(name, "numbers", math.nan) for name in names)
+def numeric_column_codings(names: Iterable[str]) -> tuple[ColumnCoding, ...]:
+    """Return a `ColumnCoding` for columns of numbers without missing values, one for each name."""
+    return tuple(ColumnCoding(name, "numbers", math.nan) for name in names)
 
 
 def _rows_with_target(cells: Cells, comma: bool) -> list[int]:
@@ -533,7 +533,7 @@ def _rows_with_target(cells: Cells, comma: bool) -> list[int]:
     targets that are NaN in any spelling count as missing.
     """
     kept = [i for i, cell in enumerate(cells) if cell.lower() not in MISSING_CELLS]
-    values, bad, _ = parse_measures([cells[i] for i in kept], comma)
+    values, bad, _ = parse_numbers_with_unit([cells[i] for i in kept], comma)
     return kept if bad else [i for i, value in zip(kept, values) if not np.isnan(value)]
 
 
@@ -576,10 +576,10 @@ def _read_targets(
     a list of notes. If `classes` is None, the kind of the targets is determined from the cells.
     """
     cells = [row[at] for row in sheet.rows]
-    named, where = f"{sheet.path}, column {one_line(sheet.names[at])!r},", cell_locations(sheet, at)
-    values, bad, unit = parse_measures(cells, sheet.comma)
-    _refuse_words_among_numbers(cells, bad, where)
-    if bad and detect_date_form(cells, where):
+    named, where = f"{sheet.path}, column {one_line(sheet.names[at])!r},", cell_locator(sheet, at)
+    values, bad, unit = parse_numbers_with_unit(cells, sheet.comma)
+    _check_no_words_among_numbers(cells, bad, where)
+    if bad and detect_date_format(cells, where):
         raise ValueError(
             f"{named} must hold numbers or classes to be the target, got dates. Write them as "
             "numbers, for example of days since the first date."
@@ -589,7 +589,7 @@ def _read_targets(
         raise ValueError(f"{where(bad[0])} must be a number, got {one_line(cells[bad[0]])!r}.")
     if not bad:
         check_magnitudes(values, cells, where)
-        _refuse_ambiguous_thousands(cells, sheet.comma, where)
+        _check_thousands_separators(cells, sheet.comma, where)
         different = np.unique(values).tolist()
     if len(different) < 2:
         raise ValueError(
@@ -601,7 +601,7 @@ def _read_targets(
     labels = bool(bad) or len(different) == 2 or (written_whole and few)
     labels = labels if classes is None else classes
     if not labels:
-        return values, False, _notes_on_numbers(sheet.names[at], cells, values, unit)
+        return values, False, _ambiguous_number_notes(sheet.names[at], cells, values, unit)
     if len(different) > (most := max(2, len(cells) // 2)):
         raise ValueError(
             f"{named} must hold at most {most} classes in {len(cells)} rows, got "
@@ -618,11 +618,13 @@ def _read_targets(
     return y, True, [note]
 
 
-def cell_locations(sheet: CellSheet, column: int) -> Callable[[int], str]:
+def cell_locator(sheet: CellSheet, column: int) -> Callable[[int], str]:
     return lambda row: sheet.cell_location(row, column)
 
 
-def _refuse_words_among_numbers(cells: Cells, bad: list[int], where: Callable[[int], str]) -> None:
+def _check_no_words_among_numbers(
+    cells: Cells, bad: list[int], where: Callable[[int], str]
+) -> None:
     """Raise ValueError for a column of numbers in which a few cells hold words. `bad` holds the
     positions of the cells that are not numbers, and ``where(i)`` returns the place of cell i for
     messages.
@@ -630,7 +632,7 @@ def _refuse_words_among_numbers(cells: Cells, bad: list[int], where: Callable[[i
     if not bad:
         return
     present = sum(cell.lower() not in MISSING_NUMBER_CELLS for cell in cells)
-    numbers = len(bad) <= MAX_TYPO_SHARE * present
+    numbers = len(bad) <= MAX_TYPO_FRACTION * present
     if len(bad) <= present / 2 and len(set(cells)) > MAX_CATEGORIES:
         # Words such as <0.1 mean a value below the limit of detection.
         numbers |= len({cells[i] for i in bad}) <= MAX_CENSORED_WORDS
@@ -662,7 +664,7 @@ def check_magnitudes(values: np.ndarray, cells: Cells, where: Callable[[int], st
         )
 
 
-def _refuse_ambiguous_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) -> None:
+def _check_thousands_separators(cells: Cells, comma: bool, where: Callable[[int], str]) -> None:
     """Raise ValueError for a column such as 850, 1.200, 2.350, whose marks can separate thousands
     or decimals. If the numbers had been rounded to three decimals, some of them would most likely
     show fewer decimals.
@@ -683,17 +685,17 @@ def _refuse_ambiguous_thousands(cells: Cells, comma: bool, where: Callable[[int]
         )
 
 
-def _column_kinds(
+def _infer_column_codings(
     sheet: CellSheet, notes: list[str]
-) -> tuple[tuple[ColumnCode, ...], tuple[bool, ...]]:
-    """Return the `ColumnCode` of each column, and for each column True if it has missing values to
-    fill. Add notes on ambiguous numbers, and on columns that are left out, to `notes`.
+) -> tuple[tuple[ColumnCoding, ...], tuple[bool, ...]]:
+    """Return the `ColumnCoding` of each column, and for each column True if it has missing values
+    to fill. Add notes on ambiguous numbers, and on columns that are left out, to `notes`.
     """
     codes, gaps, why = [], [], dict[str, list[str]]()
     columns = list(zip(*sheet.rows))
     for i, (name, cells) in enumerate(zip(sheet.names, columns)):
-        code, reason, has_gaps = _column_kind(
-            name, cells, sheet.comma, cell_locations(sheet, i), notes
+        code, reason, has_gaps = _infer_column_coding(
+            name, cells, sheet.comma, cell_locator(sheet, i), notes
         )
         codes.append(code)
         gaps.append(has_gaps)
@@ -701,15 +703,15 @@ def _column_kinds(
             why.setdefault(reason, []).append(name)
         if code.kind == "dates":
             what, first = "Dates", code.first
-            if code.form in TIME_FORMS:
+            if code.form in TIME_FORMATS:
                 what, first = "Times", first.partition("T")[2] or "00:00:00"
-            elif code.form == DURATION_FORM:
+            elif code.form == DURATION_FORMAT:
                 what, first = "Durations", "the shortest, read as hours and minutes"
             notes.append(f"{what} in column {one_line(name)!r} are counted in days from {first}.")
     only = [i for i, name in enumerate(sheet.names) if name in why.get(ROW_NUMBERS_REASON, [])]
     if all(code.kind == "left out" for code in codes) and len(only) == 1:
         # A single remaining column may be the time of a time series, so it is kept.
-        codes[only[0]] = ColumnCode(sheet.names[only[0]], "numbers")
+        codes[only[0]] = ColumnCoding(sheet.names[only[0]], "numbers")
         del why[ROW_NUMBERS_REASON]
     for reason, names in why.items():
         begin = columns_phrase(names).replace("column", "Column", 1)
@@ -746,18 +748,18 @@ IDENTIFIER_COLUMN_REASON = (
 )
 
 
-def _column_kind(
+def _infer_column_coding(
     name: str, cells: Cells, comma: bool, where: Callable[[int], str], notes: list[str]
-) -> tuple[ColumnCode, str, bool]:
-    """Return the `ColumnCode` of a column, the reason why the column is left out or "", and True if
-    it has missing values. Add notes on ambiguous numbers to `notes`.
+) -> tuple[ColumnCoding, str, bool]:
+    """Return the `ColumnCoding` of a column, the reason why the column is left out or "", and True
+    if it has missing values. Add notes on ambiguous numbers to `notes`.
     """
-    values, bad, unit = parse_measures(cells, comma)
-    _refuse_words_among_numbers(cells, bad, where)
-    left_out = ColumnCode(name)
+    values, bad, unit = parse_numbers_with_unit(cells, comma)
+    _check_no_words_among_numbers(cells, bad, where)
+    left_out = ColumnCoding(name)
     if not bad:
         check_magnitudes(values, cells, where)
-        _refuse_ambiguous_thousands(cells, comma, where)
+        _check_thousands_separators(cells, comma, where)
         present = values[~np.isnan(values)]
         different = np.unique(present)
         if different.size < 2:
@@ -766,15 +768,15 @@ def _column_kind(
             counts = bool((np.diff(values) == 1).all()) and values[0] in (0, 1)
             if counts or name in INDEX_COLUMN_NAMES or IDENTIFIER_NAME_PATTERN.search(name):
                 return left_out, ROW_NUMBERS_REASON if counts else IDENTIFIER_COLUMN_REASON, False
-        notes += _notes_on_numbers(name, cells, values, unit)
-        return ColumnCode(name, "numbers", form=unit), "", present.size < len(cells)
-    form = detect_date_form(cells, where)
+        notes += _ambiguous_number_notes(name, cells, values, unit)
+        return ColumnCoding(name, "numbers", form=unit), "", present.size < len(cells)
+    form = detect_date_format(cells, where)
     if form:
         days = [
             parse_date(cell, form) for cell in cells if cell.lower() not in MISSING_NUMBER_CELLS
         ]
         first = min(days).isoformat().removesuffix("T00:00:00")
-        code = ColumnCode(name, "dates", form=form, first=first)
+        code = ColumnCoding(name, "dates", form=form, first=first)
         if len(set(days)) < 2:
             return left_out, CONSTANT_COLUMN_REASON, False
         return code, "", len(days) < len(cells)
@@ -784,14 +786,14 @@ def _column_kind(
     if len(counts_of) > max(MIN_TABLE_ROWS // 2, len(cells) // 2):
         return left_out, IDENTIFIER_COLUMN_REASON, False
     frequent = sorted(counts_of, key=lambda word: (-counts_of[word], word))[:MAX_CATEGORIES]
-    return ColumnCode(name, "words", categories=tuple(sorted(frequent))), "", False
+    return ColumnCoding(name, "words", categories=tuple(sorted(frequent))), "", False
 
 
 # numbers that often mean a missing value
 MISSING_VALUE_CODES = {-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0}
 
 
-def _notes_on_numbers(name: str, cells: Cells, values: np.ndarray, unit: str) -> list[str]:
+def _ambiguous_number_notes(name: str, cells: Cells, values: np.ndarray, unit: str) -> list[str]:
     """Return notes on the meaning that was assumed for ambiguous numbers."""
     name, notes = repr(one_line(name)), []
     if unit:
@@ -820,7 +822,7 @@ def _notes_on_numbers(name: str, cells: Cells, values: np.ndarray, unit: str) ->
     return notes
 
 
-def note_on_marks(sheet: CellSheet, least: int = MIN_EVIDENCE_CELLS) -> list[str]:
+def ambiguous_mark_notes(sheet: CellSheet, least: int = MIN_EVIDENCE_CELLS) -> list[str]:
     """Return a note on the columns with at least `least` numbers whose mark can separate thousands
     or decimals, if no number of the table shows which.
     """

@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from .._engine import FastMatrixProduct, NotFiniteError, inner_product, resume_arithmetic
+from .._engine import FastMatrixProduct, NotFiniteError, inner_product, restore_floating_point_mode
 from .errors import (
     advice_clause,
-    container_error,
+    container_error_message,
     conversion_hint,
     suggested_choice,
     type_phrase,
 )
 from .protocols import (
-    OPTIONAL_METHODS,
+    OPTIONAL_OPERATOR_METHODS,
     Array,
     Indices,
+    missing_reason,
     product_method_name,
     replaces_products,
-    why_not_own,
 )
 
 Name = TypeVar("Name", bound=str)
@@ -41,7 +41,7 @@ INTEGER_TYPES = (int, numbers.Integral)
 # maximum integer argument, which is in the range of a float and of the sizes in the engine
 MAX_INTEGER_ARGUMENT = (1 << 63) - 1
 # maximum number of entries of a matrix that fits into an L2 cache
-CACHED_MATRIX_MAX_ENTRIES = 1 << 18
+L2_CACHE_MAX_ENTRIES = 1 << 18
 # maximum number of entries in a block of matrix rows; Ctrl-C is handled between blocks
 MAX_ROW_BLOCK_ENTRIES = 1 << 20
 
@@ -58,7 +58,7 @@ def as_rng(seed: Any) -> np.random.Generator:
     return np.random.default_rng(check_seed(seed))
 
 
-class HashedSeed(ISeedSequence):
+class HashedSeedSequence(ISeedSequence):
     """A seed sequence that hashes an int in a tenth of the time of NumPy's `SeedSequence`, which
     takes longer than a Hessian product of the smallest networks.
     """
@@ -72,18 +72,18 @@ class HashedSeed(ISeedSequence):
         return np.frombuffer(blake2b(b"%d" % self.seed, digest_size=size).digest(), dtype)
 
 
-def fast_rng(seed: Any) -> np.random.Generator:
+def as_fast_rng(seed: Any) -> np.random.Generator:
     """Return a generator for a checked seed, like `as_rng` but faster. The generator yields other
     random numbers than that of `as_rng` and has no method `spawn`.
 
     Examples
     --------
-    >>> bool(fast_rng(0).integers(10) == fast_rng(0).integers(10))
+    >>> bool(as_fast_rng(0).integers(10) == as_fast_rng(0).integers(10))
     True
     """
     if isinstance(seed, np.random.Generator):
         return seed
-    first: Any = HashedSeed(randbits(128) if seed is None else seed)
+    first: Any = HashedSeedSequence(randbits(128) if seed is None else seed)
     return np.random.Generator(np.random.PCG64(first))
 
 
@@ -128,7 +128,7 @@ def spawn_generators(rng: np.random.Generator, n: int) -> Iterator[np.random.Gen
         yield np.random.Generator(type(bits)(seed))
 
 
-def seed_or_rng(seed: Any, rng: Any) -> Any:
+def resolve_seed(seed: Any, rng: Any) -> Any:
     """Return `seed` or `rng`, two names of one argument, whichever is given, after `check_seed`.
     Raise TypeError if both are given.
     """
@@ -139,7 +139,7 @@ def seed_or_rng(seed: Any, rng: Any) -> Any:
     return check_seed(rng if seed is None else seed)
 
 
-def caller_depth() -> int:
+def caller_stacklevel() -> int:
     """Return the `stacklevel` with which a warning points to the line that called this package."""
     frame, level = sys._getframe(1), 1
     own = __package__.removesuffix("common")
@@ -307,7 +307,7 @@ def as_numpy(x: Any, name: str) -> Array:
             # error is replaced below.
             raise ValueError("its entries are lists")
         if a.dtype == object and not a.shape:
-            sentence = container_error(x, name)
+            sentence = container_error_message(x, name)
             if sentence is not None:
                 raise TypeError(sentence)
         return a
@@ -319,7 +319,7 @@ def _array_conversion_error(x: Any, name: str, error: Exception) -> TypeError | 
     """Return the exception for an object x that could not be converted to an ndarray. `name` is the
     argument, and `error` the exception of the conversion.
     """
-    sentence = container_error(x, name)
+    sentence = container_error_message(x, name)
     if sentence is not None:
         return TypeError(sentence)
     if isinstance(x, LinearOperator):
@@ -353,7 +353,8 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
             said = type_phrase(a.item()) if single else f"dtype {a.dtype}"
             cure = f" Use {name}.x." if hasattr(x, "x") and hasattr(x, "fun") else ""
             raise TypeError(
-                container_error(x, name) or f"{name} must hold real numbers, got {said}.{cure}"
+                container_error_message(x, name)
+                or f"{name} must hold real numbers, got {said}.{cure}"
             )
         if dtype is None:
             dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
@@ -440,7 +441,7 @@ def check_vectors(V: Any, n: int, name: str, dtype: Any = None) -> Array:
     return block
 
 
-class SelfAdjoint(LinearOperator):
+class SelfAdjointOperator(LinearOperator):
     """Base class of real symmetric operators with SciPy's interface."""
 
     def __init__(self, dtype: Any, shape: tuple[int, ...]) -> None:
@@ -451,20 +452,20 @@ class SelfAdjoint(LinearOperator):
         are left out, since they differ between versions of SciPy.
         """
         blank = object.__new__(type(self))
-        SelfAdjoint.__init__(blank, self.dtype, self.shape)
+        SelfAdjointOperator.__init__(blank, self.dtype, self.shape)
         own = {name: x for name, x in vars(self).items() if name not in vars(blank)}
         return self.dtype, self.shape, own
 
     def __setstate__(self, state: tuple[Any, tuple[int, ...], dict[str, Any]]) -> None:
         dtype, shape, own = state
-        SelfAdjoint.__init__(self, dtype, shape)
+        SelfAdjointOperator.__init__(self, dtype, shape)
         vars(self).update(own)
 
     def _adjoint(self) -> LinearOperator:
         return self
 
 
-class MatrixOperator(SelfAdjoint):
+class MatrixOperator(SelfAdjointOperator):
     """A symmetric matrix, dense or sparse, as an operator with the optional methods of fastcurv. If
     `exact` is True, entries are bitwise equal to their mirror images, so that only half of them
     must be read.
@@ -477,11 +478,11 @@ class MatrixOperator(SelfAdjoint):
     @property
     def fast_product(self) -> FastMatrixProduct | None:
         """The engine's product with the matrix, for use in one search, or None unless `exact` is
-        True and the matrix is dense, C-contiguous and of at most `CACHED_MATRIX_MAX_ENTRIES`
+        True and the matrix is dense, C-contiguous and of at most `L2_CACHE_MAX_ENTRIES`
         entries.
         """
         A: Any = self.A
-        near = self.exact and isinstance(A, np.ndarray) and A.size <= CACHED_MATRIX_MAX_ENTRIES
+        near = self.exact and isinstance(A, np.ndarray) and A.size <= L2_CACHE_MAX_ENTRIES
         return FastMatrixProduct(A) if near and A.flags.c_contiguous and A.flags.aligned else None
 
     def _matmat(self, V: Array) -> Any:
@@ -500,7 +501,7 @@ class MatrixOperator(SelfAdjoint):
         return MatrixOperator(self.A.astype(dtype), self.exact)
 
 
-class OwnProductsOperator(SelfAdjoint):
+class ConsistentMethodsOperator(SelfAdjointOperator):
     """An operator with the products of `op` and those optional methods of `op` that belong to these
     products. The class is used if some optional methods of `op` were written for other products,
     see `replaces_products`.
@@ -511,7 +512,7 @@ class OwnProductsOperator(SelfAdjoint):
         self.op, self.name = op, product_method_name(op)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in OPTIONAL_METHODS or why_not_own(vars(self)["op"], name):
+        if name not in OPTIONAL_OPERATOR_METHODS or missing_reason(vars(self)["op"], name):
             raise AttributeError(name)
         return getattr(self.op, name)
 
@@ -573,7 +574,8 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
     -------
     LinearOperator
         `op` itself if it is an operator, a `MatrixOperator` of a matrix, or an
-        `OwnProductsOperator` of an operator whose optional methods do not belong to its products.
+        `ConsistentMethodsOperator` of an operator whose optional methods do not belong to its
+        products.
     """
     matrix = not hasattr(op, "matvec") and (
         issparse(op)
@@ -597,7 +599,7 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
         raise TypeError(f"{name} must hold real numbers, got dtype {np.dtype(dtype)}.")
     if matrix:
         return _check_symmetric(op, name)
-    return OwnProductsOperator(op) if replaces_products(op) else op
+    return ConsistentMethodsOperator(op) if replaces_products(op) else op
 
 
 def operator_dtype(op: Any) -> np.dtype[Any]:
@@ -606,20 +608,20 @@ def operator_dtype(op: Any) -> np.dtype[Any]:
     return np.dtype(np.float32 if single else np.float64)
 
 
-def apply_checked(op: Any, V: Array) -> Array:
+def checked_product(op: Any, V: Array) -> Array:
     """Return ``op @ V`` for V (n,) or (n, k). Raise TypeError if the result is not real, and
     ValueError if its shape is not that of V. Operators of other libraries may write to their input
     or to an earlier output, so both are copied.
     """
     if hasattr(op, "product"):
         found = np.asarray(op @ V)
-        resume_arithmetic()
+        restore_floating_point_mode()
         return found
     if hasattr(op, "__matmul__"):
         found = np.array(op @ V.copy())
     else:
         found = np.array([op.matvec(v.copy()) for v in np.atleast_2d(V.T)]).T.reshape(V.shape)
-    resume_arithmetic()
+    restore_floating_point_mode()
     if found.dtype.kind == "O":
         found = found.astype(np.float64)
     if found.dtype.kind not in "fiub":

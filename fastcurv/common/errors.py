@@ -542,7 +542,7 @@ def advice_clause(words: str | None) -> str:
     return f". Use {words!r}." if words.isidentifier() else f". Use {words}."
 
 
-def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) -> None:
+def raise_if_foreign_argument(where: str, given: Iterable[str], called: str | None = None) -> None:
     """Raise a TypeError that suggests the right argument if one of the names `given` belongs to
     another library.
 
@@ -563,15 +563,15 @@ def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) 
             ) from None
 
 
-def refuse_unknown(
+def raise_if_unknown_argument(
     where: str, given: Iterable[str], called: str | None = None, known: Iterable[str] = ()
 ) -> None:
     """Raise a TypeError for the unknown arguments `given`, if there are any. The message has the
-    suggestion of `refuse_foreign` or, if there is none, the closest of the names in `known`. The
-    first three arguments are those of `refuse_foreign`.
+    suggestion of `raise_if_foreign_argument` or, if there is none, the closest of the names in
+    `known`. The first three arguments are those of `raise_if_foreign_argument`.
     """
     given, called, known = list(given), called or where, [name for name in known if name != "self"]
-    refuse_foreign(where, given, called)
+    raise_if_foreign_argument(where, given, called)
     for name in given:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Its arguments are {', '.join(known)}."
@@ -590,14 +590,14 @@ def keyword_names(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
-def accept_aliases(where: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
+def suggest_names(where: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
     """Decorate a function to raise helpful errors for wrong arguments. For an unknown name the
     message has the right name, from ``ARGUMENT_HINTS[where]``. For a wrong number of arguments the
     message has the signature.
 
     Examples
     --------
-    >>> @accept_aliases("eigsh")
+    >>> @suggest_names("eigsh")
     ... def eigsh(op, k=6): ...
     >>> eigsh(None, n_components=3)
     Traceback (most recent call last):
@@ -638,7 +638,9 @@ def raise_call_error(
     called = owner if name == "__init__" else f"{owner}.{name}".lstrip(".")
     if all(p.kind != p.VAR_KEYWORD for p in parameters):
         known = keyword_names(function)
-        refuse_unknown(where, [name for name in options if name not in known], called, known)
+        raise_if_unknown_argument(
+            where, [name for name in options if name not in known], called, known
+        )
     placed = [p.name for p in parameters[method:] if p.kind == p.POSITIONAL_OR_KEYWORD]
     dots = ["..."] * (method + len(placed) < len(parameters))
     cure = f" Use {called}({', '.join(placed + dots)})"
@@ -681,7 +683,7 @@ NAMES_WITHOUT_SUGGESTION = (
 SPECIAL_METHODS = {"__call__": "callable", "__getitem__": "subscriptable"}
 
 
-def _refuse_special_method(self: Any, name: str, *args: Any, **options: Any) -> NoReturn:
+def _raise_special_method_error(self: Any, name: str, *args: Any, **options: Any) -> NoReturn:
     """Raise the TypeError of a special method that the class lacks, with a suggestion."""
     said = f"{type(self).__name__!r} object is not {SPECIAL_METHODS[name]}"
     raise TypeError(f"{said}{advice_clause(ATTRIBUTE_HINTS[self._subject][name])}")
@@ -702,7 +704,7 @@ class AttributeHints:
         if subject is not None:
             cls._subject = subject
             for name in SPECIAL_METHODS.keys() & ATTRIBUTE_HINTS[subject].keys():
-                setattr(cls, name, partialmethod(_refuse_special_method, name))
+                setattr(cls, name, partialmethod(_raise_special_method_error, name))
 
     if not TYPE_CHECKING:  # the method is hidden from type checkers, which know the real attributes
 
@@ -795,7 +797,7 @@ def require_attrs(x: Any, parts: Iterable[str], name: str, wanted: str, after: A
     missing = [part for part in parts if not hasattr(x, part)]
     if not missing:
         return
-    refuse_swapped(x, parts, name, after)
+    raise_if_arguments_swapped(x, parts, name, after)
     if wanted == OBJECTIVE_HINT and hasattr(x, "matvec"):
         wanted = "the objective itself, which can be evaluated at any theta"
     raise TypeError(
@@ -804,7 +806,7 @@ def require_attrs(x: Any, parts: Iterable[str], name: str, wanted: str, after: A
     )
 
 
-def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
+def raise_if_arguments_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
     """Raise a TypeError if the next argument, `after`, has all the attributes `parts` that `x`
     should have, as described in `require_attrs`.
     """
@@ -815,7 +817,7 @@ def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
         )
 
 
-def container_error(x: Any, name: str) -> str | None:
+def container_error_message(x: Any, name: str) -> str | None:
     """Return the error message for a container in which another library keeps parameters or data.
     Return None if `x` is not such a container.
 

@@ -27,7 +27,7 @@ from typing import IO, Any
 import numpy as np
 
 from .errors import one_line, type_phrase
-from .runtime import run_interruptibly
+from .runtime import run_interruptible_call
 
 try:
     import fcntl
@@ -40,7 +40,7 @@ MAX_IO_PIECE_BYTES = 16 << 20
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def open_for_atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Yield a binary file, open for writing, that atomically replaces `path` when the context ends.
     At any moment `path` is the old file or the new one, and no other file remains after success or
     failure.
@@ -55,9 +55,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     the link. The permissions of an old file are kept, and apply while the new one is written. A new
     file gets the permissions of the umask.
     """
-    place = _resolve_file(path)
+    place = _resolve_file_path(path)
     folder = os.path.dirname(place)
-    _remove_leftovers(folder)
+    _remove_stale_temporary_files(folder)
     temporary = _random_file_name(folder)
     try:
         mode = stat.S_IMODE(os.stat(place).st_mode) if os.path.exists(place) else None
@@ -69,7 +69,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             _copy_permissions(out, mode)
             _flush_to_disk(out)
             if not named:
-                _link_to_name(out, temporary, mode, locked)
+                _link_unnamed_file(out, temporary, mode, locked)
             # Windows cannot replace an open file.
             if fcntl is None:
                 locked.close()
@@ -106,7 +106,7 @@ def path_as_text(path: Any, name: str = "path", cure: str = "") -> str:
     return text
 
 
-def refuse_device(path: str | os.PathLike[str]) -> None:
+def raise_if_special_file(path: str | os.PathLike[str]) -> None:
     """Raise ValueError if the path exists but is neither a file nor a folder, since reading a pipe
     would block and writing would replace a device.
     """
@@ -116,7 +116,7 @@ def refuse_device(path: str | os.PathLike[str]) -> None:
         )
 
 
-def _resolve_file(path: str | os.PathLike[str]) -> str:
+def _resolve_file_path(path: str | os.PathLike[str]) -> str:
     """Return the absolute path with all links resolved. Raise ValueError or IsADirectoryError if
     the path is empty, a folder, a device or a pipe.
     """
@@ -127,7 +127,7 @@ def _resolve_file(path: str | os.PathLike[str]) -> str:
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISDIR(os.stat(given).st_mode):
             raise IsADirectoryError(f"path must be the name of a file, got the folder {given}.")
-    refuse_device(given)
+    raise_if_special_file(given)
     return os.path.realpath(given)
 
 
@@ -161,7 +161,7 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
             raise ValueError(
                 f"{name} must be the name of a file, got {called}, which is not a regular file."
             )
-        folder = Path(_resolve_file(target)).parent
+        folder = Path(_resolve_file_path(target)).parent
         while folders and not folder.exists():
             made.append(folder)
             folder = folder.parent
@@ -201,19 +201,19 @@ def _flush_to_disk(out: IO[bytes]) -> None:
     """
     sync = partial(os.fsync, out.fileno())
     if os.fstat(out.fileno()).st_size > MAX_IO_PIECE_BYTES:
-        run_interruptibly(sync)
+        run_interruptible_call(sync)
     else:
         sync()
 
 
 # The prefix contains a hash of the host name, because locks on network file systems may be local to
 # one machine.
-_PART_PREFIX = f".fastcurv-{zlib.crc32(platform.node().encode()):08x}-"
+_TEMPORARY_FILE_PREFIX = f".fastcurv-{zlib.crc32(platform.node().encode()):08x}-"
 
 
 def _random_file_name(folder: str) -> str:
     """Return a new random file name in the folder, of a fixed length."""
-    return os.path.join(folder, f"{_PART_PREFIX}{secrets.token_hex(8)}.part")
+    return os.path.join(folder, f"{_TEMPORARY_FILE_PREFIX}{secrets.token_hex(8)}.part")
 
 
 def _try_lock(handle: int) -> bool | None:
@@ -229,13 +229,13 @@ def _try_lock(handle: int) -> bool | None:
     return True
 
 
-def _remove_leftovers(folder: str) -> None:
+def _remove_stale_temporary_files(folder: str) -> None:
     """Remove temporary files of writers that no longer run, since their locks have been
     released.
     """
     with contextlib.suppress(OSError):
         for left in os.listdir(folder) if fcntl else ():
-            if not (left.startswith(_PART_PREFIX) and left.endswith(".part")):
+            if not (left.startswith(_TEMPORARY_FILE_PREFIX) and left.endswith(".part")):
                 continue
             name = os.path.join(folder, left)
             with contextlib.suppress(OSError):
@@ -272,7 +272,7 @@ def _create_locked_file(
             os.unlink(temporary)
 
 
-def _link_to_name(
+def _link_unnamed_file(
     out: IO[bytes], temporary: str, mode: int | None, locked: contextlib.ExitStack
 ) -> None:
     """Link the nameless file `out` to the name `temporary`, or copy the file if the system cannot
@@ -306,7 +306,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     """
     path = Path(path).expanduser().absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as out:
+    with open_for_atomic_write(path) as out:
         out.write(data)
     return path
 
@@ -318,7 +318,7 @@ _DTYPE_CODES = {
     "BOOL": "|b1",
 }  # fmt: skip
 _DTYPE_NAMES = {np.dtype(code): name for name, code in _DTYPE_CODES.items()}
-_FACTS_KEY = "fastcurv"
+_METADATA_KEY = "fastcurv"
 # key of the checksum of the whole file, which is computed with zeros in place of its digits
 _CHECKSUM_KEY = "fastcurv.sha256"
 _CHECKSUM_ZEROS = b"0" * 64
@@ -337,8 +337,8 @@ def write_tensors(
     ----------
     path : str or path-like
         The file. An existing file is replaced atomically after all bytes have reached the disk, see
-        `atomic_write`. The header holds a checksum of the whole file, which `read_tensors` verifies
-        and other readers ignore.
+        `open_for_atomic_write`. The header holds a checksum of the whole file, which `read_tensors`
+        verifies and other readers ignore.
     arrays : dict of str to ndarray
         Real, integer or boolean arrays of any shape.
     facts : dict, optional
@@ -362,7 +362,7 @@ def write_tensors(
     """
     known = {
         _CHECKSUM_KEY: _CHECKSUM_ZEROS.decode(),
-        _FACTS_KEY: json.dumps({} if facts is None else facts),
+        _METADATA_KEY: json.dumps({} if facts is None else facts),
     }
     header: dict[str, Any] = {"__metadata__": known}
     offset, ready = 0, []
@@ -385,7 +385,7 @@ def write_tensors(
             f"the header of {path} must take at most {_MAX_HEADER_BYTES} bytes, got {len(text)}."
         )
     head, digest = len(text).to_bytes(8, "little") + text, hashlib.sha256()
-    with atomic_write(path) as out:
+    with open_for_atomic_write(path) as out:
         for piece in itertools.chain([head], *map(_byte_pieces, ready)):
             data = bytes(piece)  # the copy protects against changes by another thread
             digest.update(data)
@@ -443,7 +443,7 @@ def _read_checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, A
     known = metadata if isinstance(metadata, dict) else {}
     checksum = known.get(_CHECKSUM_KEY)
     if checksum is None:
-        if _FACTS_KEY in known and any(
+        if _METADATA_KEY in known and any(
             re.fullmatch("[0-9a-f]{64}", str(v)) for v in known.values()
         ):
             # The file has a checksum under a damaged key.
@@ -456,7 +456,7 @@ def _read_checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, A
     )
 
 
-def _checked_entries(
+def _checked_array_entries(
     path: str, header: dict[str, Any], room: int
 ) -> list[tuple[str, np.dtype[Any], Any]]:
     """Return name, dtype and shape of all arrays in the order of their bytes in the file. Raise
@@ -524,7 +524,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
         If the file does not exist.
     """
     path = path_as_text(path)
-    refuse_device(path)
+    raise_if_special_file(path)
     with open(path, "rb") as raw:
         path = one_line(path, 300)  # the form of the path in messages
         size = os.fstat(raw.fileno()).st_size
@@ -533,17 +533,19 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
         checksum, digest = _read_checksum(path, metadata, head)
         arrays = {
             name: _read_array(path, raw, kind, shape, digest)
-            for name, kind, shape in _checked_entries(path, header, size - len(head))
+            for name, kind, shape in _checked_array_entries(path, header, size - len(head))
         }
     if digest is not None and digest.hexdigest() != checksum:
         raise checksum_error(path)
-    if not isinstance(metadata, dict) or _FACTS_KEY not in metadata:
+    if not isinstance(metadata, dict) or _METADATA_KEY not in metadata:
         return arrays, {}
-    facts = _parse_json(metadata[_FACTS_KEY]) if isinstance(metadata[_FACTS_KEY], str) else None
+    facts = (
+        _parse_json(metadata[_METADATA_KEY]) if isinstance(metadata[_METADATA_KEY], str) else None
+    )
     if not isinstance(facts, dict):
         raise ValueError(
-            f"{path} must have a JSON object as its metadata {_FACTS_KEY!r}, got "
-            f"{one_line(repr(metadata[_FACTS_KEY]))}."
+            f"{path} must have a JSON object as its metadata {_METADATA_KEY!r}, got "
+            f"{one_line(repr(metadata[_METADATA_KEY]))}."
         )
     return arrays, facts
 

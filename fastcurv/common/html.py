@@ -33,7 +33,7 @@ def html_table(
     return f"<div><h4>{escape(title)}</h4>{below}<table>{top}<tbody>{body}</tbody></table></div>"
 
 
-class OneLineHtmlRepr:
+class TextReprHtmlMixin:
     """Base class of results that a notebook shows by their repr."""
 
     def _repr_html_(self) -> str:

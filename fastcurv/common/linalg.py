@@ -35,7 +35,7 @@ from .._engine import scaled_symmetric_part as scaled_symmetric_part
 from .._engine import wanted_indices as wanted_indices
 from .checks import row_block_slices
 from .protocols import Array, Floats, Indices
-from .runtime import SERIAL_BLAS_MAX_N, Given, Result, one_blas_thread, run_interruptibly
+from .runtime import SERIAL_BLAS_MAX_N, Given, Result, run_interruptible_call, serial_blas_context
 
 LAPACK_DRIVERS = ("evd", "evr", "ev")
 SMALLEST_SUBNORMAL = 5e-324  # smallest positive float64
@@ -45,16 +45,16 @@ EIGENSYSTEM_UNDERFLOW_BOUND = 1e-290
 # length of inner slices, and number of columns checked together
 INNER_SLICE_LENGTH, N_COLUMNS_PER_CHECK = 128, 512
 # maximum number of rows up to which a proof of each eigenvector costs no more than a joint proof
-PROOF_MIN_ROWS = 64
+SEPARATE_PROOF_MAX_ROWS = 64
 # minimum number of rows of a matrix whose eigensystem takes more than some milliseconds
 LONG_EIGENSYSTEM_MIN_N = 400
 # estimated seconds per n^3 for one and a half decompositions on one core
 SECONDS_PER_N_CUBED = 3e-10
 # A LAPACK driver whose proved error exceeds this fraction of ||A|| has failed.
-MAX_DRIVER_ERROR = 1e-6
+MAX_RELATIVE_DRIVER_ERROR = 1e-6
 # minimum distance between the shift in a proof of signs and the smallest |eigenvalue|, relative to
 # the latter
-MAX_SIGN_PROOF_LOSS = 1e-3
+MIN_SIGN_SHIFT_GAP_RATIO = 1e-3
 
 
 def rounding_gamma(k: float, u: float = UNIT_ROUNDOFF) -> float:
@@ -64,7 +64,7 @@ def rounding_gamma(k: float, u: float = UNIT_ROUNDOFF) -> float:
     return k * u / (1 - k * u) if k * u < 0.5 else np.inf
 
 
-def serial_blas(decompose: Callable[Given, Result]) -> Callable[Given, Result]:
+def with_serial_blas(decompose: Callable[Given, Result]) -> Callable[Given, Result]:
     """Decorate a function whose first argument is a matrix to use one BLAS thread for matrices of
     more than `SERIAL_BLAS_MAX_N` and fewer than `LONG_EIGENSYSTEM_MIN_N` rows, for which the
     function takes only milliseconds.
@@ -72,7 +72,7 @@ def serial_blas(decompose: Callable[Given, Result]) -> Callable[Given, Result]:
 
     @wraps(decompose)
     def run(*args: Given.args, **named: Given.kwargs) -> Result:
-        with one_blas_thread(SERIAL_BLAS_MAX_N < len(args[0]) < LONG_EIGENSYSTEM_MIN_N):  # type: ignore[arg-type]
+        with serial_blas_context(SERIAL_BLAS_MAX_N < len(args[0]) < LONG_EIGENSYSTEM_MIN_N):  # type: ignore[arg-type]
             return decompose(*args, **named)
 
     return run
@@ -110,7 +110,7 @@ class JointSigns(NamedTuple):
     ends: float
 
 
-@serial_blas
+@with_serial_blas
 def eigh(A: Floats) -> Eigensystem:
     """Compute every eigenvalue and eigenvector of ``(A + A') / 2``, with a proved bound on each
     value.
@@ -143,7 +143,7 @@ def eigh(A: Floats) -> Eigensystem:
     )
 
 
-@serial_blas
+@with_serial_blas
 def eigh_with_joint_signs(A: Floats, beside: float) -> Eigensystem | JointSigns:
     """Compute all eigenpairs like `eigh`, but prove only the signs of the eigenvalues whose
     absolute values exceed `beside`, a bound on the error of A itself. The cost is a fraction of
@@ -176,9 +176,9 @@ def eigh_with_joint_signs(A: Floats, beside: float) -> Eigensystem | JointSigns:
 
 
 def _proved_eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
-    """Return the eigensystem of the first driver whose proved error is at most `MAX_DRIVER_ERROR`,
-    or that with the smallest error. S is the matrix scaled by ``2^-exponent``, and `first` the
-    result of the first driver, or None if that failed.
+    """Return the eigensystem of the first driver whose proved error is at most
+    `MAX_RELATIVE_DRIVER_ERROR`, or that with the smallest error. S is the matrix scaled by
+    ``2^-exponent``, and `first` the result of the first driver, or None if that failed.
     """
     best = None
     for driver in LAPACK_DRIVERS:
@@ -191,15 +191,15 @@ def _proved_eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
         bounds = _eigenpair_error_bounds(S, values, V)
         if best is None or bounds.max(initial=0.0) < best[2].max(initial=0.0):
             best = values, V, bounds
-        if bounds.max(initial=0.0) <= MAX_DRIVER_ERROR:
+        if bounds.max(initial=0.0) <= MAX_RELATIVE_DRIVER_ERROR:
             break
     if best is None or not np.isfinite(best[2]).all():
-        raise _raise_not_converged(len(S))
+        raise _not_converged_error(len(S))
     values, V, bounds = best
     return Eigensystem(undo_scaling(values, exponent), V, _undo_bound_scaling(bounds, exponent))
 
 
-@serial_blas
+@with_serial_blas
 def eigvalsh(A: Floats) -> Floats:
     """Compute every eigenvalue of ``(A + A') / 2``, ascending, at a third of the cost of `eigh`.
 
@@ -218,19 +218,19 @@ def eigvalsh(A: Floats) -> Floats:
         values = _try_driver(partial(_call_lapack, S, driver, only=True))
         if values is not None and _matches_moments(values, trace, squares):
             return undo_scaling(np.asarray(values, dtype=np.float64), exponent)
-    raise _raise_not_converged(len(S))
+    raise _not_converged_error(len(S))
 
 
 def _matches_moments(values: Floats, trace: float, squares: float) -> bool:
     """Return True if the sum and the sum of squares of the eigenvalues agree with those of the
-    matrix to `MAX_DRIVER_ERROR`. `trace` is the sum of the matrix's eigenvalues and `squares` that
-    of their squares.
+    matrix to `MAX_RELATIVE_DRIVER_ERROR`. `trace` is the sum of the matrix's eigenvalues and
+    `squares` that of their squares.
     """
     off = abs(float(values.sum()) - trace) + abs(float(values @ values) - squares)
-    return bool(off <= MAX_DRIVER_ERROR * (squares + len(values) * squares**0.5))
+    return bool(off <= MAX_RELATIVE_DRIVER_ERROR * (squares + len(values) * squares**0.5))
 
 
-@serial_blas
+@with_serial_blas
 def eigh_selected(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Indices, Floats]:
     """Compute every eigenvalue of a symmetric matrix, and the eigenvectors of some, at less than
     half the cost of all. The result is not proved, but checked as in `eigvalsh` and by the
@@ -261,7 +261,7 @@ def eigh_selected(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats,
            [0.]]))
     """
     find = partial(_eigh_selected, A, pick)
-    found = run_interruptibly(find) if len(A) >= LONG_EIGENSYSTEM_MIN_N else find()
+    found = run_interruptible_call(find) if len(A) >= LONG_EIGENSYSTEM_MIN_N else find()
     if found is None:
         whole = eigh(A)
         at = pick(whole.values)
@@ -273,16 +273,16 @@ def _eigh_selected(
     A: Floats, pick: Callable[[Floats], Indices]
 ) -> tuple[Floats, Indices, Floats] | None:
     """Return the result of `eigh_selected`, or None if LAPACK fails, or if more than half of the
-    vectors of a matrix with more than `PROOF_MIN_ROWS` rows are picked.
+    vectors of a matrix with more than `SEPARATE_PROOF_MAX_ROWS` rows are picked.
     """
     form = Tridiagonal(A.copy())
     values = form.eigenvalues()
     if values is None or not _matches_moments(values, form.trace, form.squares):
         return None
     at = pick(values)
-    if 2 * len(at) > form.n > PROOF_MIN_ROWS:
+    if 2 * len(at) > form.n > SEPARATE_PROOF_MAX_ROWS:
         return None
-    rows, most = form.eigenvectors(at), MAX_DRIVER_ERROR * max(-values[0], values[-1])
+    rows, most = form.eigenvectors(at), MAX_RELATIVE_DRIVER_ERROR * max(-values[0], values[-1])
     return (values, at, rows.T) if (residual_norms(A, values[at], rows) <= most).all() else None
 
 
@@ -304,7 +304,7 @@ def eigh_tridiagonal(diagonal: Floats, off_diagonal: Floats) -> tuple[Floats, Fl
     # stemr is the LAPACK driver with the smallest residuals.
     options = {"lapack_driver": "stemr", "check_finite": False}
     found = _try_driver(partial(linalg.eigh_tridiagonal, d, e, **options))
-    if found is None or not _have_small_residuals(d, e, *found):
+    if found is None or not _has_small_residuals(d, e, *found):
         found = eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
     return undo_scaling(found[0], exponent), found[1]
 
@@ -316,24 +316,24 @@ def _call_lapack(S: Floats, driver: str, only: bool = False) -> Any:
     """
     if driver == "evd" and (len(S) >= LONG_EIGENSYSTEM_MIN_N or len(S) == 1):
         call = partial(np.linalg.eigvalsh if only else np.linalg.eigh, S)
-        found: Any = run_interruptibly(call) if len(S) >= LONG_EIGENSYSTEM_MIN_N else call()
+        found: Any = run_interruptible_call(call) if len(S) >= LONG_EIGENSYSTEM_MIN_N else call()
         return found if only else tuple(found)
     options: dict[str, Any] = {"eigvals_only": only, "driver": driver}
     return linalg.eigh(S.copy().T, overwrite_a=True, check_finite=False, **options)
 
 
-def _have_small_residuals(d: Floats, e: Floats, values: Floats, V: Floats) -> bool:
+def _has_small_residuals(d: Floats, e: Floats, values: Floats, V: Floats) -> bool:
     """Return True if the residuals of the eigenpairs of a tridiagonal matrix, with diagonals d and
-    e, are at most `MAX_DRIVER_ERROR`, and the lengths of the vectors differ from 1 by at most as
-    much. The cost per pair is linear in n.
+    e, are at most `MAX_RELATIVE_DRIVER_ERROR`, and the lengths of the vectors differ from 1 by at
+    most as much. The cost per pair is linear in n.
     """
     R = d[:, None] * V - V * values
     R[:-1] += e[:, None] * V[1:]
     R[1:] += e[:, None] * V[:-1]
     lengths = np.linalg.norm(V, axis=0)
     return bool(
-        np.linalg.norm(R, axis=0).max(initial=0.0) <= MAX_DRIVER_ERROR
-        and np.abs(lengths - 1).max(initial=0.0) <= MAX_DRIVER_ERROR
+        np.linalg.norm(R, axis=0).max(initial=0.0) <= MAX_RELATIVE_DRIVER_ERROR
+        and np.abs(lengths - 1).max(initial=0.0) <= MAX_RELATIVE_DRIVER_ERROR
     )
 
 
@@ -349,7 +349,7 @@ def _try_driver(solve: Callable[[], Any]) -> Any:
     return found if all(np.isfinite(part).all() for part in parts) else None
 
 
-def _raise_not_converged(n: int) -> np.linalg.LinAlgError:
+def _not_converged_error(n: int) -> np.linalg.LinAlgError:
     return np.linalg.LinAlgError(
         f"LAPACK's eigensolvers {', '.join(LAPACK_DRIVERS)} all failed on a finite symmetric "
         f"matrix of n = {n}. Try another build of BLAS and LAPACK."
@@ -439,7 +439,7 @@ def _joint_signs_error(A: Floats, values: Floats, V: Floats, beside: float) -> f
         * 1.01
     )
     off = gamma / (1 - gamma) * float(np.abs(np.diagonal(B)).sum()) * 1.01
-    shift = weakest - max(MAX_SIGN_PROOF_LOSS * weakest, 4 * (off + made))
+    shift = weakest - max(MIN_SIGN_SHIFT_GAP_RATIO * weakest, 4 * (off + made))
     floor = min(floor, cholesky_eigenvalue_floor(B, shift) - made * 1.01)
     return max(weakest - floor, largest_open - beside) if floor > beside else np.inf
 
@@ -450,13 +450,15 @@ def cholesky(A: Floats) -> Floats | None:
     """
     find = partial(np.linalg.cholesky, A)  # SciPy's Cholesky would hold the interpreter lock
     try:
-        factor: Floats = run_interruptibly(find) if len(A) >= LONG_EIGENSYSTEM_MIN_N else find()
+        factor: Floats = (
+            run_interruptible_call(find) if len(A) >= LONG_EIGENSYSTEM_MIN_N else find()
+        )
     except np.linalg.LinAlgError:
         return None
     return factor if np.isfinite(factor).all() else None
 
 
-def multiply_by_lower(A: Floats, lower: Floats, transposed: bool = False) -> Floats:
+def multiply_by_lower_triangular(A: Floats, lower: Floats, transposed: bool = False) -> Floats:
     """Return ``A @ lower``, or ``A @ lower.T`` if `transposed`, for a lower triangular matrix, in
     half the flops of a product of full matrices. Both matrices are float64 and C-contiguous, and A
     is overwritten.
@@ -565,7 +567,7 @@ def _spectral_norm_bound(A: Floats) -> float:
 # matrix.
 
 # minimum number of entries of a matrix whose decomposition takes milliseconds
-LONG_DECOMPOSITION_ENTRIES = 1 << 17
+LONG_DECOMPOSITION_MIN_ENTRIES = 1 << 17
 
 
 def svd(A: Array, full_matrices: bool = False, **more: Any) -> tuple[Array, Array, Array]:
@@ -584,7 +586,9 @@ def svd(A: Array, full_matrices: bool = False, **more: Any) -> tuple[Array, Arra
     """
     find = partial(np.linalg.svd, A, full_matrices, **more)
     try:
-        found: Any = run_interruptibly(find) if A.size >= LONG_DECOMPOSITION_ENTRIES else find()
+        found: Any = (
+            run_interruptible_call(find) if A.size >= LONG_DECOMPOSITION_MIN_ENTRIES else find()
+        )
     except np.linalg.LinAlgError:
         if not np.isfinite(A).all():
             raise

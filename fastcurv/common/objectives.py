@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import apply_checked, check_symmetric_operator, operator_dtype
+from .checks import check_symmetric_operator, checked_product, operator_dtype
 from .errors import type_phrase
 from .progress import ProgressBar
 from .protocols import (
@@ -22,11 +22,11 @@ from .protocols import (
     Array,
     Certificate,
     Floats,
-    is_own,
-    why_not_own,
-    why_replaced,
+    is_own_attribute,
+    missing_reason,
+    replaced_reason,
 )
-from .runtime import Budget, resume_arithmetic
+from .runtime import Budget, restore_floating_point_mode
 from .vectors import safe_norm
 
 # error assumed for a product of an operator that offers no bound, in eps ||H|| ||v||
@@ -46,7 +46,7 @@ def has_only_joint_evaluation(ob: Any) -> bool:
     """Return True if an object or its class defines `value_and_gradient` but neither `value` nor
     `gradient`. The latter two may still be forwarded from another object.
     """
-    own = [is_own(ob, name) for name in ("value_and_gradient", "value", "gradient")]
+    own = [is_own_attribute(ob, name) for name in ("value_and_gradient", "value", "gradient")]
     return own == [True, False, False]
 
 
@@ -54,7 +54,7 @@ def belongs_to_own_loss(ob: Any, name: str) -> bool:
     """Return True if an objective has a method `name` that belongs to its own value and
     gradient.
     """
-    return not why_not_own(ob, name, ("value", "gradient"))
+    return not missing_reason(ob, name, ("value", "gradient"))
 
 
 def _find_certificate(ob: Any, name: str) -> tuple[Any, str]:
@@ -64,13 +64,13 @@ def _find_certificate(ob: Any, name: str) -> tuple[Any, str]:
     The objective's own attribute takes precedence, so that a subclass or a wrapper can replace a
     certificate that no longer holds. An attribute that is None claims nothing.
     """
-    own = is_own(ob, name)
-    why, holder = why_replaced(ob, name if own else "certificates"), ob
+    own = is_own_attribute(ob, name)
+    why, holder = replaced_reason(ob, name if own else "certificates"), ob
     if not own and not why:
         holder = getattr(ob, "certificates", None)
     elif why == NOT_OFFERED_REASON:
         # The certificates may be those of an object that this one wraps.
-        why = why_replaced(ob, name)
+        why = replaced_reason(ob, name)
     found = None if why else getattr(holder, name, None)
     if found is None:
         why = why or getattr(ob, "why_unproved", "") or NOT_OFFERED_REASON
@@ -100,7 +100,7 @@ def call_certificate(ob: Any, name: Certificate, *at: Any, default: Any = None) 
     if method is None:
         return default
     found = method(*at)
-    resume_arithmetic()
+    restore_floating_point_mode()
     return found
 
 
@@ -110,18 +110,18 @@ def has_consistent_hessian(ob: Any) -> bool:
     cached by its operators and copies in other precisions are also consistent with that function.
     """
     if hasattr(ob, "certificates"):
-        return not why_not_own(ob, "certificates") and ob.certificates is not None
-    return not why_not_own(ob, "hessian")
+        return not missing_reason(ob, "certificates") and ob.certificates is not None
+    return not missing_reason(ob, "hessian")
 
 
-def gradient_error_bound_of(ob: Any) -> Any:
+def gradient_bound_method(ob: Any) -> Any:
     """Return the method `rounding_bound` of an objective, a function of theta, or None if the
     objective has none that belongs to its own value and gradient.
     """
-    return None if why_not_own(ob, "rounding_bound") else ob.rounding_bound
+    return None if missing_reason(ob, "rounding_bound") else ob.rounding_bound
 
 
-def probe_directions(ob: Any, theta: np.ndarray) -> np.ndarray:
+def certificate_start_vectors(ob: Any, theta: np.ndarray) -> np.ndarray:
     """Return the start vectors (n, p), as columns, from the certificate `probes`, for curvature
     orthogonal to the gradient. Without this certificate p is 0.
     """
@@ -152,10 +152,10 @@ def cast_to_float64(ob: Any) -> Any:
     unchanged.
     """
     cast = getattr(ob, "dtype", None) == np.float32 and has_consistent_hessian(ob)
-    return ob.astype(np.float64) if cast and not why_not_own(ob, "astype") else ob
+    return ob.astype(np.float64) if cast and not missing_reason(ob, "astype") else ob
 
 
-class call_unmodified:
+class user_call_guard:
     """Context manager for calls of a user-defined objective. On exit the floating-point settings
     are loaded again, and ValueError is raised if theta was modified.
 
@@ -177,7 +177,7 @@ class call_unmodified:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        resume_arithmetic()
+        restore_floating_point_mode()
         if self.before is None or not (error is None or isinstance(error, Exception)):
             return
         if self.theta.tobytes() != self.before:
@@ -189,7 +189,7 @@ class call_unmodified:
 
 def value_as_float(value: Any) -> float:
     """Return an objective's value, a number or an array of size 1, as a float."""
-    resume_arithmetic()
+    restore_floating_point_mode()
     if isinstance(value, (float, int)):
         return float(value)
     found = np.asarray(value)
@@ -205,7 +205,7 @@ def checked_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -
     """Return an objective's gradient g as an array of shape (n,). If `kept` is True, the array is a
     copy, because g may be a buffer that the next call of the objective overwrites.
     """
-    resume_arithmetic()
+    restore_floating_point_mode()
     shape = np.shape(g)
     if shape != (n,) and not (n == 1 and np.size(g) == 1):
         raise ValueError(f"the objective's gradient must have shape ({n},), got {shape}.")
@@ -217,7 +217,7 @@ def checked_curvature(H: Any, n: int, name: str = "hessian") -> Any:
     """Return an objective's Hessian or GGN, an operator or matrix of shape ``(n, n)``, after
     validating its type and shape. `name` is used in messages.
     """
-    resume_arithmetic()
+    restore_floating_point_mode()
     if not any(hasattr(H, part) for part in ("product", "matvec", "__matmul__")):
         raise TypeError(
             f"the objective's {name} must be a symmetric array or LinearOperator of shape "
@@ -231,7 +231,7 @@ def checked_curvature(H: Any, n: int, name: str = "hessian") -> Any:
 
 def value_at(ob: Any, theta: np.ndarray) -> float:
     """Return the objective's value at theta as a float."""
-    with call_unmodified(ob, theta):
+    with user_call_guard(ob, theta):
         return value_as_float(
             ob.value_and_gradient(theta)[0] if has_only_joint_evaluation(ob) else ob.value(theta)
         )
@@ -252,7 +252,7 @@ class BudgetSpentError(Exception):
     """An error raised if a measurement would need more products than the remaining budget."""
 
 
-class CountedProducts(Budget):
+class BudgetedOperator(Budget):
     """The products with a symmetric operator, counted within a budget, with bounds on their
     rounding errors. If `dtype` is given and the operator has a method `astype`, the operator is
     cast.
@@ -282,7 +282,7 @@ class CountedProducts(Budget):
         V = np.asarray(V, dtype=self.dtype)
         self.record_products(1 if V.ndim == 1 else V.shape[1])
         began = time.perf_counter()
-        out = np.asarray(apply_checked(self.op, V), dtype=float)
+        out = np.asarray(checked_product(self.op, V), dtype=float)
         self.pace = (time.perf_counter() - began) * V.shape[0] / max(1, V.size)
         largest = float(np.abs(out).max(initial=0.0))
         if 0 < largest < np.inf:  # scaled so that squares neither overflow nor underflow
@@ -333,7 +333,7 @@ class CountedProducts(Budget):
         its own, return the estimate `PRODUCT_ERROR_EPS` eps ``||H|| ||v||``, with the largest ratio
         of ``||H x||`` to ``||x||`` so far for ``||H||``.
         """
-        if why_not_own(self.op, "rounding_bound"):
+        if missing_reason(self.op, "rounding_bound"):
             return PRODUCT_ERROR_EPS * self.eps * self.norm * safe_norm(v)
         v = np.ascontiguousarray(v, dtype=self.dtype)
         # Results are cached because a bound costs about ten products.
@@ -347,7 +347,7 @@ class CountedProducts(Budget):
     def rayleigh_quotient_with_error(self, v: Array) -> tuple[float, float, Floats]:
         """Return ``v'Hv / v'v``, a bound on its error, and ``Hv``, using one product."""
         quotient, Hv = self.rayleigh_quotient(v)
-        return quotient, self.quotient_error(v, Hv), Hv
+        return quotient, self.rayleigh_quotient_error(v, Hv), Hv
 
     def rayleigh_quotient(self, v: Array) -> tuple[float, Floats]:
         """Return ``v'Hv / v'v`` and ``Hv``, using one product."""
@@ -355,7 +355,7 @@ class CountedProducts(Budget):
         Hv = self(v)
         return float(v @ Hv) / float(v @ v), Hv
 
-    def quotient_error(self, v: Array, Hv: Floats) -> float:
+    def rayleigh_quotient_error(self, v: Array, Hv: Floats) -> float:
         """Return a bound on the error of the Rayleigh quotient that `rayleigh_quotient` returned
         with `Hv`.
 
@@ -372,15 +372,15 @@ class CountedProducts(Budget):
         )
 
 
-def hessian_products(ob: Any, theta: Array, best: bool = True) -> CountedProducts:
-    """Return `CountedProducts` with the Hessian at theta, in float64 if `best` is True and the
+def budgeted_hessian(ob: Any, theta: Array, best: bool = True) -> BudgetedOperator:
+    """Return `BudgetedOperator` with the Hessian at theta, in float64 if `best` is True and the
     operator has a method `astype`.
     """
     H = checked_curvature(ob.hessian(theta), theta.size)
-    return CountedProducts(H, np.float64 if best else None)
+    return BudgetedOperator(H, np.float64 if best else None)
 
 
-def _holds_gradient(ob: Any, H: CountedProducts) -> bool:
+def _has_gradient_of(ob: Any, H: BudgetedOperator) -> bool:
     """Return True if the operator of H has a `gradient` of length n and belongs to the objective
     `ob`, so that this gradient is that of `ob`.
     """
@@ -390,22 +390,20 @@ def _holds_gradient(ob: Any, H: CountedProducts) -> bool:
     return own and np.shape(held) == (H.n,)
 
 
-def gradient_at(ob: Any, theta: Array, H: CountedProducts) -> Floats:
+def gradient_at(ob: Any, theta: Array, H: BudgetedOperator) -> Floats:
     """Return the gradient (n,) at theta in float64, as stored in the operator of H. If the operator
     stores none or belongs to another objective, compute the gradient of the objective.
     """
-    if _holds_gradient(ob, H):
+    if _has_gradient_of(ob, H):
         held = H.op.gradient
         return checked_gradient(held() if callable(held) else held, H.n)
     own = ob.value_and_gradient(theta)[1] if has_only_joint_evaluation(ob) else ob.gradient(theta)
     return checked_gradient(own, H.n)
 
 
-def gradient_error_bound(ob: Any, theta: Array, H: CountedProducts) -> float | None:
+def gradient_error_bound(ob: Any, theta: Array, H: BudgetedOperator) -> float | None:
     """Return a bound on the norm of the rounding error of the gradient from `gradient_at`, or None
     if the objective has no `rounding_bound` of its own.
     """
-    bound = gradient_error_bound_of(
-        getattr(H.op, "objective", ob) if _holds_gradient(ob, H) else ob
-    )
+    bound = gradient_bound_method(getattr(H.op, "objective", ob) if _has_gradient_of(ob, H) else ob)
     return None if bound is None else float(bound(theta))

@@ -62,7 +62,7 @@ class _TqdmBar:
             self._shown.disable = True
 
 
-def is_terminal(name: str) -> bool:
+def is_stream_terminal(name: str) -> bool:
     """Return True if ``sys.<name>``, such as ``sys.stderr``, exists and is a terminal."""
     try:
         return bool(getattr(sys, name).isatty())
@@ -110,7 +110,7 @@ class show_bar:
         self._inside: Any = None
         delay = BAR_DELAY_SECONDS if enabled is None and ahead <= BAR_DELAY_SECONDS else 0.0
         if enabled is None:
-            enabled = not _INSIDE_BAR.get() and is_terminal("stderr")
+            enabled = not _INSIDE_BAR.get() and is_stream_terminal("stderr")
         if enabled and sys.stderr is not None:
             # tqdm or the stream may be missing.
             with suppress(ImportError, OSError, ValueError):
@@ -134,7 +134,7 @@ class show_bar:
 
 Answer = TypeVar("Answer")
 # maximum number of parameters for which more than one result is cached
-SEVERAL_RESULTS_MAX_N = 1024
+MULTI_RESULT_CACHE_MAX_PARAMS = 1024
 
 
 def cache_by_owner(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
@@ -150,12 +150,12 @@ def cache_by_owner(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
     return cached
 
 
-def cache_last(
+def cache_last_result(
     find: Callable[[Any, NDArray[Any]], Answer], kept: int = 1
 ) -> Callable[[Any, Any], Answer]:
     """Return a function that caches the last result of ``find(ob, theta)`` for the same objective
-    and an equal theta. For at most `SEVERAL_RESULTS_MAX_N` parameters the last `kept` results are
-    cached. The cache does not keep the objective alive.
+    and an equal theta. For at most `MULTI_RESULT_CACHE_MAX_PARAMS` parameters the last `kept`
+    results are cached. The cache does not keep the objective alive.
     """
     last: tuple[tuple[Any, NDArray[Any], Answer], ...] = ()
 
@@ -167,7 +167,7 @@ def cache_last(
             if known[0]() is ob and np.array_equal(known[1], theta):
                 return known[2]
         new = weakref.ref(ob), np.array(theta), find(ob, theta)
-        last = (new, *held[: kept - 1]) if theta.size <= SEVERAL_RESULTS_MAX_N else (new,)
+        last = (new, *held[: kept - 1]) if theta.size <= MULTI_RESULT_CACHE_MAX_PARAMS else (new,)
         return new[2]
 
     return cached

@@ -29,7 +29,7 @@ Of an operator:
 - ``summed_matrix()``: the matrix ``(n, n)`` summed over rows, or None where that is impossible;
 - ``estimated_seconds``: the seconds that a product and the matrix of ``summed_matrix()`` take on
 one core; infinite if not known;
-- ``smaller_forms(products)``: the smaller operators that may replace this one, each with the
+- ``candidate_operators(products)``: the smaller operators that may replace this one, each with the
   seconds of a run of `products` products: see `fastcurv.spectrum.forms`.
 """
 
@@ -86,7 +86,7 @@ SPACE_NAMES = get_args(Space)  # spaces in which a spectrum can be computed
 # object omits these names.
 NAMES_HIDDEN_FROM_DIR = frozenset(
     ("engine_steps", "estimated_seconds", "fast_product", "fold_batch_norm", "plan_layout",
-     "smaller_forms", "sum_over_rows", "summed_matrix", "why_unproved", "with_model")
+     "candidate_operators", "sum_over_rows", "summed_matrix", "why_unproved", "with_model")
 )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ class OperatorLike(Protocol):
         """Return the product with a vector ``(n,)`` or a block ``(n, k)``."""
 
 
-class Differentiable(Protocol):
+class SupportsDerivatives(Protocol):
     """The minimal objective: number of parameters, gradient, and Hessian as an operator."""
 
     @property
@@ -144,7 +144,7 @@ class SupportsHessian(SupportsValue, Protocol):
         """Return the Hessian as an operator ``(n_params, n_params)``."""
 
 
-class TwiceDifferentiable(SupportsValue, Differentiable, Protocol):
+class TwiceDifferentiable(SupportsValue, SupportsDerivatives, Protocol):
     """An objective with value, gradient and Hessian."""
 
 
@@ -218,7 +218,7 @@ class Reduction(Subspace, Protocol):
         complement.
         """
 
-    def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
+    def lift_eigenpairs(self, X: Array, found: Any, rng: Any) -> LiftedEigenpairs:
         """Convert eigenpairs of R to eigenpairs of H. X holds the eigenvectors as rows, `found` has
         the eigenvalues `values`, the `residuals` and an estimate `scale` of ||R||, and rng is a
         random generator.
@@ -230,7 +230,7 @@ class Reduction(Subspace, Protocol):
         """
 
 
-class LiftedPairs(NamedTuple):
+class LiftedEigenpairs(NamedTuple):
     """Eigenpairs of a `Reduction` as eigenpairs of H. `kept` is a mask, True for the pairs that are
     pairs of H in the subspace. The other pairs have eigenvalues that differ from
     `complement_eigenvalue` by at most `zero`, and belong to the complement. `residuals` has an
@@ -320,11 +320,11 @@ class EngineSteps(Protocol):
         Python matters, and the GGN is positive semidefinite.
         """
 
-    def locked_runner(self, minimiser: Any) -> Any:
+    def locked_run_function(self, minimiser: Any) -> Any:
         """Return ``minimiser.run`` with the objective's own plan bound as its first argument."""
 
-    def layer_coordinates(self) -> Any:
-        """Return the `fastcurv.network.kronecker.LayerCoordinates` of the parameters."""
+    def kronecker_coordinates(self) -> Any:
+        """Return the `fastcurv.network.kronecker.KroneckerCoordinates` of the parameters."""
 
 
 # --------------------------------------------------------------------------------------------------
@@ -345,25 +345,25 @@ LOSS_METHODS = "value", "gradient", "value_and_gradient", "hessian", "ggn", "jac
 PRODUCT_METHODS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"
 LOSS_AND_PRODUCT_METHODS = (*LOSS_METHODS, *PRODUCT_METHODS)
 # Attributes of an objective that the proofs and the engine read, in addition to its functions.
-READ_ATTRIBUTES = (
+OBJECTIVE_DATA_ATTRIBUTES = (
     "model", "loss", "l2", "l2_biases", "X", "y", "sample_weight", "dtype", "n_params", "n_samples",
     "__getattribute__",
 )  # fmt: skip
 # Methods that an operator may offer in addition to its products.
-OPTIONAL_METHODS = (
+OPTIONAL_OPERATOR_METHODS = (
     "rounding_bound", "column_error_bounds", "quadratic_form", "to_dense", "astype", "reduced",
     "gram_operator", "range_space", "assembled", "fast_product", "summed_matrix", "gradient",
     "objective",
 )  # fmt: skip
 NOT_OFFERED_REASON = "none is offered"
-_OWNERSHIP_ATTRIBUTES = (*LOSS_AND_PRODUCT_METHODS, *READ_ATTRIBUTES)
-# Cache of `why_replaced` with the entries {class: {(name, functions): (getter of the class's
+_OWNERSHIP_ATTRIBUTES = (*LOSS_AND_PRODUCT_METHODS, *OBJECTIVE_DATA_ATTRIBUTES)
+# Cache of `replaced_reason` with the entries {class: {(name, functions): (getter of the class's
 # functions, the functions found, attributes that must not be assigned on the object,
 # explanation)}}.
 _REPLACED_CACHE: WeakKeyDictionary[type, dict[Any, Any]] = WeakKeyDictionary()
 
 
-def why_not_own(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
+def missing_reason(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
     """Return the reason why an object has no attribute `name` that belongs to its own functions, as
     a clause, or "" if it has one. An attribute that is None counts as missing.
 
@@ -380,21 +380,21 @@ def why_not_own(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
     --------
     >>> import fastcurv as fc
     >>> ob = fc.Objective(fc.MLP([1, 1]), [[1.0]], [[2.0]], "mse")
-    >>> why_not_own(ob, "certificates")
+    >>> missing_reason(ob, "certificates")
     ''
     >>> ob.value = lambda theta: 0.0
-    >>> why_not_own(ob, "certificates")
+    >>> missing_reason(ob, "certificates")
     'Objective replaces value, so proofs about the original do not apply'
     """
-    why = why_replaced(x, name, functions)
+    why = replaced_reason(x, name, functions)
     if why or getattr(x, name, None) is not None:
         return why
     return getattr(x, "why_unproved", "") or NOT_OFFERED_REASON
 
 
-def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
+def replaced_reason(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
     """Return the reason why the attribute `name` does not belong to the functions of x, as
-    `why_not_own` does, but without evaluating the attribute if a class defines it.
+    `missing_reason` does, but without evaluating the attribute if a class defines it.
     """
     kind, assigned = type(x), _instance_attributes(x)
     # The part of the result that depends on the class alone is cached until a function of the class
@@ -422,7 +422,7 @@ def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
         within = _find_wrapped_object(x, assigned, wanted)
         if isinstance(within, str):
             return _describe_override(kind, within)
-        return why_replaced(within, name, functions)
+        return replaced_reason(within, name, functions)
     for one in wanted:
         if (
             one in assigned
@@ -446,8 +446,12 @@ def replaces_products(op: Any) -> bool:
     """
     if _is_library_class(type(op)) and _instance_attributes(op).keys().isdisjoint(PRODUCT_METHODS):
         return False
-    there = (name for name in OPTIONAL_METHODS if is_own(op, name) or hasattr(op, name))
-    return any(why_replaced(op, name) for name in there)
+    there = (
+        name
+        for name in OPTIONAL_OPERATOR_METHODS
+        if is_own_attribute(op, name) or hasattr(op, name)
+    )
+    return any(replaced_reason(op, name) for name in there)
 
 
 def product_method_name(op: Any) -> str:
@@ -458,7 +462,7 @@ def product_method_name(op: Any) -> str:
     return next(name for place in places for name in PRODUCT_METHODS if name in place)
 
 
-def wrapped_source(x: Any) -> Any:
+def unwrap_object(x: Any) -> Any:
     """Return the object whose functions the wrapper x forwards, through any number of wrappers, or
     x itself if x is not a wrapper.
     """
@@ -470,7 +474,7 @@ def wrapped_source(x: Any) -> Any:
     return within
 
 
-def is_own(x: Any, name: str) -> bool:
+def is_own_attribute(x: Any, name: str) -> bool:
     """Return True if an attribute belongs to the object or its class, and is not forwarded from
     another object.
     """
@@ -565,8 +569,8 @@ def _find_wrapped_object(x: Any, assigned: dict[str, Any], functions: tuple[str,
     """
     within: Any = None
     for name in functions:
-        method = None if is_own(x, name) else getattr(x, name, None)
-        if method is None and not is_own(x, name):
+        method = None if is_own_attribute(x, name) else getattr(x, name, None)
+        if method is None and not is_own_attribute(x, name):
             continue
         source = None if method is None else getattr(method, "__self__", None)
         if source is None or source is x or (within is not None and source is not within):

@@ -21,7 +21,7 @@ import scipy
 from .. import _engine
 from .._engine import Callback as Callback
 from .._engine import Lock as Lock
-from .._engine import resume_arithmetic as resume_arithmetic
+from .._engine import restore_floating_point_mode as restore_floating_point_mode
 
 try:
     VERSION = version("fastcurv")
@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 
 @functools.cache
-def load_proofs(module: str) -> Any:
+def load_certify(module: str) -> Any:
     """Return a module of `fastcurv.certify` by its name in that package. The module is imported on
     first use, so that the core does not depend on the proofs.
     """
@@ -52,10 +52,10 @@ def load_module(module: str) -> Any:
 
 # maximum number of attempts at a call while signal handlers change the floating-point settings;
 # then RuntimeError is raised
-MAX_DISTURBED_CALLS = 3
+MAX_CALL_ATTEMPTS = 3
 
 
-def rounding_to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
+def with_nearest_rounding(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Decorate a function without side effects to run with the floating-point settings that proofs
     assume: rounding to nearest, and no flushing to zero.
 
@@ -67,7 +67,7 @@ def rounding_to_nearest(function: Callable[Given, Result]) -> Callable[Given, Re
 
     @functools.wraps(function)
     def run(*args: Given.args, **named: Given.kwargs) -> Result:
-        for _ in range(MAX_DISTURBED_CALLS):
+        for _ in range(MAX_CALL_ATTEMPTS):
             with _engine.FloatingPointMode(
                 getattr(args[0], "n_threads", None) if args else None
             ) as mode:
@@ -76,17 +76,17 @@ def rounding_to_nearest(function: Callable[Given, Result]) -> Callable[Given, Re
                 return found
         raise RuntimeError(
             "A signal handler or finaliser must leave the rounding mode and flush-to-zero as they "
-            f"are, got a change in each of {MAX_DISTURBED_CALLS} calls of {function.__name__}. "
+            f"are, got a change in each of {MAX_CALL_ATTEMPTS} calls of {function.__name__}. "
             "Restore them before it returns."
         )
 
     return run
 
 
-def starting_with_nearest_rounding(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Decorate an algorithm like `rounding_to_nearest`, but without repeating calls. The settings
+def start_with_nearest_rounding(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Decorate an algorithm like `with_nearest_rounding`, but without repeating calls. The settings
     are loaded again after each callback, and the proofs inside the algorithm are protected by
-    `rounding_to_nearest`.
+    `with_nearest_rounding`.
     """
 
     @functools.wraps(function)
@@ -97,7 +97,7 @@ def starting_with_nearest_rounding(function: Callable[Given, Result]) -> Callabl
     return run
 
 
-def as_callback(function: Callable[Given, Result]) -> Callable[Given, Result]:
+def wrap_user_callback(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Return a user-defined function wrapped such that the thread's floating-point settings are
     restored after each call.
     """
@@ -114,7 +114,7 @@ def as_callback(function: Callable[Given, Result]) -> Callable[Given, Result]:
 SERIAL_BLAS_MAX_N = 90
 
 
-def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
+def serial_blas_context(where: bool = True) -> AbstractContextManager[Any]:
     """Return a context in which BLAS and LAPACK use one thread, if threadpoolctl is installed.
 
     NumPy and SciPy each have a team of BLAS threads. The threads spin between calls and wait for
@@ -126,11 +126,11 @@ def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
     """
     if not where or threading.current_thread() is not threading.main_thread():
         return nullcontext()
-    return _one_thread_each(_blas_libraries())
+    return _limit_to_one_thread(_blas_libraries())
 
 
 @contextmanager
-def _one_thread_each(libraries: list[Any]) -> Iterator[None]:
+def _limit_to_one_thread(libraries: list[Any]) -> Iterator[None]:
     """Limit the libraries to one thread in this context, in half the time that
     ``threadpoolctl.threadpool_limits`` takes.
     """
@@ -202,7 +202,7 @@ def show_versions(mode: str = "print") -> dict[str, Any] | None:
         "kernels": _engine.chosen_arch(),
         "available": ", ".join(_engine.available_archs()),
         "threads": _engine.default_n_threads(),
-        "workers": _engine.count_thread_workers(),
+        "workers": _engine.count_worker_threads(),
     }
     if mode == "dict":
         return facts
@@ -277,7 +277,7 @@ RESERVED_TIME_FRACTION = 0.04
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Limit the time of a context. After `seconds`, or when an outer limit ends, `time_is_up`
+    """Limit the time of a context. After `seconds`, or when an outer limit ends, `is_time_up`
     returns True. `raise_if_out_of_time` raises after a further fraction `RESERVED_TIME_FRACTION` of
     the time. None changes nothing, and infinity removes outer limits.
     """
@@ -293,7 +293,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         _DEADLINES.reset(token)
 
 
-def time_is_up(ahead: float = 0.0) -> bool:
+def is_time_up(ahead: float = 0.0) -> bool:
     """Return True if the enclosing `time_limit` has ended, or ends within `ahead` seconds."""
     ends, _ = _DEADLINES.get()
     return ends < float("inf") and time.perf_counter() + ahead >= ends
@@ -306,7 +306,7 @@ def raise_if_out_of_time() -> None:
         raise OutOfTime
 
 
-def time_left() -> float:
+def seconds_until_deadline() -> float:
     """Return the seconds until `raise_if_out_of_time` raises, or infinity without a limit."""
     return max(0.0, _DEADLINES.get()[1] - time.perf_counter())
 
@@ -355,7 +355,7 @@ class Budget:
         return None if seconds == float("inf") else max(1e-3, seconds)
 
     @property
-    def remaining_products(self) -> float:
+    def untimed_products_left(self) -> float:
         """Number of products left in the budget, regardless of the time."""
         return max(0, self.most - self.count)
 
@@ -364,7 +364,7 @@ class Budget:
         """Number of products that may still be computed, which is 0 after the time has run out."""
         if self.within is not None:
             return max(0, self.within.products_left - self.reserve)
-        return self.remaining_products if self.seconds_left() > 0 else 0
+        return self.untimed_products_left if self.seconds_left() > 0 else 0
 
     def allows(self, k: int) -> bool:
         """Return True if the budget allows k more products."""
@@ -397,7 +397,7 @@ def interrupt_source() -> Callable[[], bool] | None:
     return _INTERRUPT_SOURCE.get()
 
 
-class Interrupts:
+class InterruptFlag:
     """The object `stop` that `deferred_interrupts` yields. `stop()` returns True if Ctrl-C was
     pressed. Inside ``with stop:`` Ctrl-C ends the current product, which raises `Interrupted`.
     """
@@ -429,7 +429,7 @@ class Interrupts:
             raise Interrupted from error
 
 
-def run_interruptibly(call: Callable[[], Result]) -> Result:
+def run_interruptible_call(call: Callable[[], Result]) -> Result:
     """Return ``call()`` for a long call that releases the interpreter lock but ignores signals.
     Ctrl-C and a `time_limit` take effect at once, and the call continues in an abandoned thread.
     """
@@ -471,7 +471,7 @@ def raise_if_interrupted(found: Result) -> Result:
 
 
 @contextmanager
-def deferred_interrupts() -> Iterator[Interrupts]:
+def deferred_interrupts() -> Iterator[InterruptFlag]:
     """Defer Ctrl-C in this context. The first Ctrl-C sets a flag, or ends the current product. A
     second one raises `KeyboardInterrupt` at once.
 
@@ -482,7 +482,7 @@ def deferred_interrupts() -> Iterator[Interrupts]:
         has installed its own signal handler, which remains active. If that handler raises
         `KeyboardInterrupt` inside a product, `Interrupted` is raised instead.
     """
-    stop = Interrupts()
+    stop = InterruptFlag()
     ours = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -7,7 +7,7 @@ independent of the number of threads. `dot` and `norm` are for long vectors, for
 start its own threads, which keep spinning during the engine's next product; `equal_vectors` returns
 True if two vectors are equal. `adam_step` takes one step of Adam in a single sweep, `QuasiNewton`
 is a run of L-BFGS, and `NewtonSteps` a run of steps in a Krylov space (`ProjectedSubspace`) with
-small problems, which `solve_small_problem` solves. `CGWorkspace` holds the vectors of conjugate
+small problems, which `solve_subproblem` solves. `CGWorkspace` holds the vectors of conjugate
 gradients, `Lanczos` is a recurrence, and `EigenSearch` an eigenvalue search with that recurrence.
 `reduction_ratio` and `next_radius` evaluate trial steps.
 """
@@ -33,11 +33,11 @@ from .._engine import (
     empty_padded_rows,
     equal_vectors,
     inner_product,
-    log_growth,
+    log_polynomial_growth,
     next_radius,
     project_rows,
     reduction_ratio,
-    solve_small_problem,
+    solve_subproblem,
     subtract_rows,
 )
 
@@ -54,17 +54,17 @@ __all__ = [
     "combine_rows",
     "default_n_threads",
     "dot",
-    "norm_with_floor",
-    "log_growth",
+    "augmented_norm",
+    "log_polynomial_growth",
     "next_radius",
     "norm",
     "empty_padded_rows",
     "project_rows",
     "reduction_ratio",
     "safe_norm",
-    "safe_norms",
+    "safe_row_norms",
     "equal_vectors",
-    "solve_small_problem",
+    "solve_subproblem",
     "subtract_rows",
 ]
 
@@ -98,7 +98,7 @@ def norm(x: NDArray[Any]) -> float:
     return math.sqrt(total) if 1e-30 < total < 1e30 else safe_norm(x)
 
 
-def norm_with_floor(theta: NDArray[Any]) -> float:
+def augmented_norm(theta: NDArray[Any]) -> float:
     """Return ``sqrt(||theta||^2 + 1)``, a length of theta that is at least 1."""
     return float((np.linalg.norm(theta) ** 2 + 1) ** 0.5)
 
@@ -111,7 +111,7 @@ def safe_norm(x: NDArray[Any]) -> float:
     return largest * float(np.linalg.norm(np.divide(x, largest, dtype=np.float64)))
 
 
-def safe_norms(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def safe_row_norms(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the 2-norms ``(k,)`` of rows ``(k, n)`` of finite numbers of any scale."""
     found = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     odd = ~((found > 1e-140) & (found < np.inf))  # True where squares underflow or overflow

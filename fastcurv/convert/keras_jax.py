@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..common.checks import as_numpy, caller_depth
-from ..common.errors import accept_aliases, one_line, type_phrase
+from ..common.checks import as_numpy, caller_stacklevel
+from ..common.errors import one_line, suggest_names, type_phrase
 from ..network.mlp import Model
-from ..structure.tables import activations_of
+from ..structure.tables import activations_in_library
 from .sklearn import (
     LayerStack,
     check_activation,
     model_from_layers,
-    refuse_unsupported_if,
+    raise_if_unsupported,
     unsupported_layer,
-    warn_of_left_out_output,
+    warn_about_omitted_activation,
 )
 
 SUPPORTED_KERNELS_TEXT = "(in, out) matrices, each with a bias"
@@ -35,20 +35,20 @@ EMBEDDING_NAME_PATTERN = re.compile(r"embeddings?_?\d*")
 MIN_KERAS_DEVIATION = 1e-7  # minimum standard deviation by which Normalization divides
 KERAS_PACKAGES = ("keras", "tf_keras", "tensorflow")  # packages that define Keras classes
 # layers that leave their input unchanged at prediction
-INERT_LAYERS = {
+IDENTITY_LAYERS = {
     *("InputLayer", "Flatten", "Identity", "Dropout", "AlphaDropout", "GaussianDropout"),
     *("GaussianNoise", "SpatialDropout1D", "ActivityRegularization"),
 }
 # layers that are folded into the linear maps
 SCALING_LAYERS = {"BatchNormalization", "Normalization", "Rescaling"}
 KERAS_ADVICE = (
-    f"Dense layers, {', '.join(filter(str.islower, activations_of('keras')))}, LeakyReLU with a "
-    f"slope of 0.01, {', '.join(sorted(SCALING_LAYERS))}, Flatten and Dropout, or get_weights() "
-    "of such a model"
+    f"Dense layers, {', '.join(filter(str.islower, activations_in_library('keras')))}, LeakyReLU "
+    f"with a slope of 0.01, {', '.join(sorted(SCALING_LAYERS))}, Flatten and Dropout, or "
+    "get_weights() of such a model"
 )
 
 
-class PytreeArray(NamedTuple):
+class PytreeLeaf(NamedTuple):
     """An array of a pytree.
 
     Attributes
@@ -69,11 +69,11 @@ class PytreeArray(NamedTuple):
     array: np.ndarray
 
 
-def _read_kernels(leaves: Sequence[PytreeArray], activation: Any) -> Model:
+def _read_kernels(leaves: Sequence[PytreeLeaf], activation: Any) -> Model:
     """Return the model and theta from arrays in order, each an (in, out) kernel or the bias of the
     kernel before. `activation` is that of the hidden layers. Raise ValueError for other arrays.
     """
-    found: list[tuple[PytreeArray, Any]] = []
+    found: list[tuple[PytreeLeaf, Any]] = []
     for leaf in leaves:
         array, key = leaf.array, leaf.key.lower()
         last, bias = found[-1] if found else (None, None)
@@ -100,7 +100,7 @@ def _read_kernels(leaves: Sequence[PytreeArray], activation: Any) -> Model:
 # --- Keras
 
 
-@accept_aliases("from_keras")
+@suggest_names("from_keras")
 def from_keras(weights: Any, activation: Any = None) -> Model:
     """Return the model and theta of a Keras ``Sequential`` of ``Dense`` layers.
 
@@ -144,7 +144,7 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
     MLP([3, 2, 1], activation='tanh', bias=True, residual=False, dtype='float64')
     """
     if hasattr(weights, "get_weights"):
-        return _read_model(weights, activation)
+        return _read_keras_model(weights, activation)
     if not isinstance(weights, (list, tuple)):
         named = isinstance(weights, (str, os.PathLike))
         wanted = " Use keras.saving.load_model(path) for a file." if named else ""
@@ -153,28 +153,28 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
             f"got {type_phrase(weights)}.{wanted}"
         )
     leaves = [
-        PytreeArray(f"weights[{i}]", "weights", "", as_numpy(w, f"weights[{i}]"))
+        PytreeLeaf(f"weights[{i}]", "weights", "", as_numpy(w, f"weights[{i}]"))
         for i, w in enumerate(weights)
     ]
     return _read_kernels(leaves, activation)
 
 
-def _read_model(network: Any, activation: Any) -> Model:
+def _read_keras_model(network: Any, activation: Any) -> Model:
     """Return the model and theta of the Keras model `network`, which is read layer by layer. Raise
     ValueError if `activation` is given and differs from that of the layers.
     """
     stack, seen = LayerStack(), set()
     for layer in _flatten_layers(network):
         name = f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})"
-        refuse_unsupported_if(
+        raise_if_unsupported(
             id(layer) in seen and layer.get_weights(), f"{name}, which is used twice,", KERAS_ADVICE
         )
         seen.add(id(layer))
-        _read_layer(stack, layer, name)
+        _read_keras_layer(stack, layer, name)
     model, theta = stack.build_model()
     check_activation(model, activation)
     if not _takes_probabilities(getattr(network, "loss", None)):
-        warn_of_left_out_output(stack)
+        warn_about_omitted_activation(stack)
     folded = sorted(SCALING_LAYERS.intersection(map(_keras_class_name, _flatten_layers(network))))
     if folded:
         warnings.warn(
@@ -182,7 +182,7 @@ def _read_model(network: Any, activation: Any) -> Model:
             f"the linear layers: n is {theta.size}, and gradient, Hessian and sharpness are those "
             "of the folded parameters, not of the layers' own.",
             UserWarning,
-            stacklevel=caller_depth(),
+            stacklevel=caller_stacklevel(),
         )
     return model, theta
 
@@ -218,7 +218,7 @@ def _flatten_layers(network: Any) -> list[Any]:
         except (AttributeError, ValueError, IndexError):
             # A layer that is used twice has no single input.
             chained = False
-        refuse_unsupported_if(
+        raise_if_unsupported(
             not chained, f"{kind}, whose layers do not form a chain,", KERAS_ADVICE
         )
     return [leaf for layer in inner for leaf in _flatten_layers(layer)]
@@ -233,19 +233,19 @@ def _keras_class_name(layer: Any) -> str:
     return kind.__name__ if kind.__module__.split(".")[0] in KERAS_PACKAGES and not own else ""
 
 
-def _read_layer(stack: LayerStack, layer: Any, name: str) -> None:
+def _read_keras_layer(stack: LayerStack, layer: Any, name: str) -> None:
     """Add one Keras layer to the stack. `name` describes the layer in messages. Raise ValueError if
     the layer is not supported.
     """
-    kind, known = _keras_class_name(layer), activations_of("keras")
+    kind, known = _keras_class_name(layer), activations_in_library("keras")
     settings = layer.get_config() if kind else {}
     phi = getattr(layer, "activation", None)
-    refuse_unsupported_if(
+    raise_if_unsupported(
         callable(phi) and str(getattr(phi, "__module__", "")).split(".")[0] not in KERAS_PACKAGES,
         f"the activation {one_line(phi)} of {name}, a user-defined function,",
         KERAS_ADVICE,
     )
-    refuse_unsupported_if(
+    raise_if_unsupported(
         kind in ("Dense", "Softmax") and _n_input_axes(layer) > 2,
         f"{name} of an input with {_n_input_axes(layer)} axes",
         KERAS_ADVICE,
@@ -256,7 +256,7 @@ def _read_layer(stack: LayerStack, layer: Any, name: str) -> None:
             raise ValueError(
                 f"{name} must have weights, got none. Call model.build((None, inputs)) first."
             )
-        refuse_unsupported_if(
+        raise_if_unsupported(
             len(arrays) != 1 + bool(settings.get("use_bias", True)) or arrays[0].ndim != 2,
             f"{name} of {len(arrays)} arrays",
             KERAS_ADVICE,
@@ -280,7 +280,7 @@ def _read_layer(stack: LayerStack, layer: Any, name: str) -> None:
         stack.add_softmax(name)
     elif kind in SCALING_LAYERS:
         _read_scaling_layer(stack, kind, layer, settings, name)
-    elif kind not in INERT_LAYERS or settings.get("data_format") == "channels_first":
+    elif kind not in IDENTITY_LAYERS or settings.get("data_format") == "channels_first":
         raise unsupported_layer(name, KERAS_ADVICE)
 
 
@@ -309,12 +309,12 @@ def _read_scaling_layer(
     axis = settings.get("axis", -1)
     axis = list(axis) if isinstance(axis, (list, tuple)) else [] if axis is None else [axis]
     last = axis in ([], [-1], [_n_input_axes(layer) - 1])
-    refuse_unsupported_if(
+    raise_if_unsupported(
         _n_input_axes(layer) > 2 and any(np.size(x) > 1 for x in parts if x is not None),
         f"{name} of an input with {_n_input_axes(layer)} axes before any Flatten",
         KERAS_ADVICE,
     )
-    refuse_unsupported_if(
+    raise_if_unsupported(
         not last, f"{name} along axis {axis[0] if len(axis) == 1 else axis}", KERAS_ADVICE
     )
     if kind == "BatchNormalization":
@@ -348,19 +348,19 @@ def _strip_numbers(name: str) -> str:
     return re.sub(r"\d+", "#", re.sub(r"_?\d+$", "", name))
 
 
-def _tree_leaves(tree: Any, name: str, home: str, key: str) -> list[PytreeArray]:
+def _tree_leaves(tree: Any, name: str, home: str, key: str) -> list[PytreeLeaf]:
     """Return the arrays of a pytree: layers in order, each kernel before its bias. `name` is the
-    path of `tree` from the root, and `home` and `key` are those of a `PytreeArray`.
+    path of `tree` from the root, and `home` and `key` are those of a `PytreeLeaf`.
     """
     if isinstance(tree, Mapping):
         parts = {k: _tree_leaves(tree[k], f"{name}[{k!r}]", name, str(k)) for k in tree}
-        return [leaf for part in _sort_parts(parts, name) for leaf in part]
+        return [leaf for part in _order_pytree_layers(parts, name) for leaf in part]
     if isinstance(tree, (list, tuple)):
         inner = [_tree_leaves(x, f"{name}[{i}]", name, "") for i, x in enumerate(tree)]
         # The two parts are a kernel and its bias.
         if home and [*map(len, inner)] == [1, 1]:
             kernel, bias = (part[0].array.shape for part in inner)
-            refuse_unsupported_if(
+            raise_if_unsupported(
                 len(kernel) == 2 and bias == (1, kernel[1]),
                 f"{inner[1][0].name} of shape {bias}",
                 SUPPORTED_KERNELS_TEXT,
@@ -374,10 +374,10 @@ def _tree_leaves(tree: Any, name: str, home: str, key: str) -> list[PytreeArray]
             f"{name} must be arrays in dictionaries or lists, got {type_phrase(tree)}. Use "
             "nnx.state(module) of Flax, or [(l.weight.T, l.bias) for l in net.layers] of Equinox."
         )
-    return [PytreeArray(name, home, key, array)]
+    return [PytreeLeaf(name, home, key, array)]
 
 
-def _sort_parts(parts: dict[Any, list[PytreeArray]], name: str) -> list[list[PytreeArray]]:
+def _order_pytree_layers(parts: dict[Any, list[PytreeLeaf]], name: str) -> list[list[PytreeLeaf]]:
     """Return the values of the mapping `parts` in order. Values with matrices, the layers, come
     first, in the only order that is consistent with the numbers in their names and with their
     widths. Raise ValueError, with `name` for the mapping, if there are several such orders.
@@ -419,7 +419,7 @@ def _find_two_orders(
     return found[:2]
 
 
-@accept_aliases("from_jax")
+@suggest_names("from_jax")
 def from_jax(params: Any, activation: Any = None) -> Model:
     """Return the model and theta from the parameters of a JAX network: a pytree of kernels and
     biases.

@@ -17,12 +17,17 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_positive_int
-from ..common.errors import accept_aliases, one_line, type_phrase
+from ..common.errors import one_line, suggest_names, type_phrase
 from ..common.files import path_as_text
 from ..common.optional import optional_import
 from ..network.mlp import Model
-from ..structure.tables import activations_of
-from .sklearn import LayerStack, refuse_unsupported_if, unsupported_layer, warn_of_left_out_output
+from ..structure.tables import activations_in_library
+from .sklearn import (
+    LayerStack,
+    raise_if_unsupported,
+    unsupported_layer,
+    warn_about_omitted_activation,
+)
 
 FLOAT_TYPE_CODES = (1, 10, 11, 16)  # codes of float32, float16, float64 and bfloat16 in ONNX
 # nodes of the domain ai.onnx.ml
@@ -85,7 +90,7 @@ class OnnxGraph:
                     "onnx.version_converter.convert_version."
                 )
         for own in proto.functions:
-            refuse_unsupported_if(
+            raise_if_unsupported(
                 own.domain in ONNX_DOMAINS,
                 f"{one_line(own.name)}, a function of the model's own,",
                 SUPPORTED_NODES,
@@ -153,7 +158,7 @@ class OnnxGraph:
             at = self.folds[at].input[0]
         array = self.held[at] if at in self.held else self._tensor_values(self.tensors[at])
         for node in reversed(nodes):
-            self.stack.count_memory(64 + array.nbytes)
+            self.stack.reserve_memory(64 + array.nbytes)
             if node.op_type == "Transpose":
                 array = np.transpose(array, self.node_attributes(node).get("perm"))
             elif node.op_type == "Cast":
@@ -182,7 +187,7 @@ class OnnxGraph:
             raise ValueError(
                 f"a tensor of the model must have fewer than 2**48 entries, got {size}."
             )
-        self.stack.count_memory(64 + 8 * size)
+        self.stack.reserve_memory(64 + 8 * size)
         try:
             if _is_external(held):
                 load_external_data_for_tensor(held, self.folder)
@@ -279,7 +284,7 @@ def _read_node(graph: OnnxGraph, node: Any) -> None:
         _node_name(node),
     )
     held: list[Any] = [graph.constant_value(x) for x in node.input]
-    refuse_unsupported_if(
+    raise_if_unsupported(
         stack.column and kind not in ("Identity", "Cast", "Sigmoid"),
         f"{name} after {stack.column}, which leaves one number per row,",
         SUPPORTED_NODES,
@@ -287,7 +292,7 @@ def _read_node(graph: OnnxGraph, node: Any) -> None:
     arithmetic = kind in ("Add", "Sub", "Mul", "Div")
     # `alone` is True for arithmetic with one number, such as a division by 255.
     alone = arithmetic and all(x is None or x.size == 1 for x in held)
-    refuse_unsupported_if(
+    raise_if_unsupported(
         graph.axes != 2 and not alone and kind not in (*SHAPE_NODES, "Identity", "Cast", "Dropout"),
         f"{name} of an input with {graph.axes} axes before any Flatten",
         SUPPORTED_NODES,
@@ -295,7 +300,7 @@ def _read_node(graph: OnnxGraph, node: Any) -> None:
     if kind == "Gemm":
         _add_gemm(stack, node, held, attributes, name)
     elif kind == "MatMul":
-        refuse_unsupported_if(
+        raise_if_unsupported(
             len(held) != 2 or held[1] is None,
             f"{name} that is not rows times a constant",
             SUPPORTED_NODES,
@@ -305,7 +310,7 @@ def _read_node(graph: OnnxGraph, node: Any) -> None:
         _add_arithmetic(stack, node, held, name)
     elif kind == "BatchNormalization":
         known = [_float_constant(x, name) for x in held[1:5] if x is not None]
-        refuse_unsupported_if(
+        raise_if_unsupported(
             attributes.get("training_mode", 0) or len(known) < 4 or len(node.output) > 1,
             f"{name} while training",
             SUPPORTED_NODES,
@@ -314,9 +319,9 @@ def _read_node(graph: OnnxGraph, node: Any) -> None:
     elif kind == "Scaler":
         offset, scale = (np.asarray(attributes[x], np.float64) for x in ("offset", "scale"))
         stack.add_affine(scale, -scale * offset, name, np.float32(0))
-    elif kind in activations_of("onnx"):
+    elif kind in activations_in_library("onnx"):
         stack.add_foreign_activation("onnx", kind, attributes, name)
-    elif kind in ("Clip", "Max") and _is_relu(stack, node, held, attributes):
+    elif kind in ("Clip", "Max") and _is_relu_node(stack, node, held, attributes):
         stack.add_activation("relu", name)
     elif kind in ("Softmax", "LogSoftmax") and attributes.get("axis", -1) in (1, -1):
         stack.add_softmax(name, said=kind == "Softmax")
@@ -332,7 +337,7 @@ def _add_gemm(stack: LayerStack, node: Any, held: list[Any], attributes: Any, na
     the inputs of the node, and None for the others.
     """
     given = len(node.input) > 2 and node.input[2] != ""
-    refuse_unsupported_if(
+    raise_if_unsupported(
         held[1] is None or attributes.get("transA", 0) or (given and held[2] is None),
         f"{name} of two tensors",
         SUPPORTED_NODES,
@@ -352,7 +357,7 @@ def _float_constant(c: np.ndarray, name: str) -> np.ndarray:
     """Return the constant c of the node `name`. Raise ValueError if c is empty or does not hold
     floating-point numbers, since integer arithmetic differs.
     """
-    refuse_unsupported_if(
+    raise_if_unsupported(
         c.dtype.kind in "iubcOSU" or not c.size,
         f"{name} of a constant of {c.dtype} and shape {c.shape}",
         SUPPORTED_NODES,
@@ -364,7 +369,7 @@ def _constant_row(c: np.ndarray, name: str) -> np.ndarray:
     """Return the constant c of the node `name` as a vector that is added to, or multiplies, every
     row. Raise ValueError if c differs between rows.
     """
-    refuse_unsupported_if(
+    raise_if_unsupported(
         c.ndim > 2 or c.size != max(c.shape[-1:], default=1),
         f"{name} of a constant of shape {c.shape}, which differs between rows,",
         SUPPORTED_NODES,
@@ -372,7 +377,9 @@ def _constant_row(c: np.ndarray, name: str) -> np.ndarray:
     return _float_constant(c, name).reshape(-1)
 
 
-def _is_relu(stack: LayerStack, node: Any, held: list[Any], attributes: dict[str, Any]) -> bool:
+def _is_relu_node(
+    stack: LayerStack, node: Any, held: list[Any], attributes: dict[str, Any]
+) -> bool:
     """Return True if a Clip or Max node computes ``max(a, 0)`` and nothing else. `held` holds the
     constants among the inputs of the node, and None for the others.
     """
@@ -421,7 +428,7 @@ def _is_identity_node(
         return said in ([1], [-1]) and stack.is_identity_reshape([-1], _node_name(node), width)
     if kind == "Reshape" and held[1] is not None and not attributes.get("allowzero", 0):
         shape = [int(x) for x in held[1].reshape(-1)]
-        refuse_unsupported_if(
+        raise_if_unsupported(
             shape == [-1, 1] and stack.layers and (width or stack.width or 1) > 1,
             f"{_node_name(node)} of rows of {width or stack.width} numbers to a column, which "
             "skl2onnx writes of a regressor with several outputs,",
@@ -439,10 +446,10 @@ def _add_arithmetic(stack: LayerStack, node: Any, held: list[Any], name: str) ->
     constants among the inputs of the node, and None for the others.
     """
     constants = [x for x in held if x is not None]
-    refuse_unsupported_if(len(constants) != 1, f"{name} of two tensors", SUPPORTED_NODES)
+    raise_if_unsupported(len(constants) != 1, f"{name} of two tensors", SUPPORTED_NODES)
     c, kind = _constant_row(constants[0], name).astype(np.float64), node.op_type
     one, first = np.ones_like(c), held[0] is not None
-    refuse_unsupported_if(
+    raise_if_unsupported(
         kind == "Div" and (first or not c.all()),
         f"{name} by {'a tensor' if first else 0}",
         SUPPORTED_NODES,
@@ -493,7 +500,7 @@ def _load_model_proto(source: Any) -> tuple[Any, int, str | None]:
         raise ValueError(f"{one_line(path)} cannot be read as an ONNX model: {text}.") from None
 
 
-@accept_aliases("from_onnx")
+@suggest_names("from_onnx")
 def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     """Return the model and theta of a multilayer perceptron in ONNX, as exported by torch and
     skl2onnx.
@@ -564,7 +571,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
         raise ValueError(
             f"the nodes of the ONNX model cannot be read: {text}. Use a stack of {SUPPORTED_NODES}."
         ) from None
-    warn_of_left_out_output(stack)
+    warn_about_omitted_activation(stack)
     return found
 
 
@@ -579,7 +586,7 @@ def _read_nodes(graph: OnnxGraph) -> Model:
         sums = [node for node in readers if node.op_type in ("Add", "Sum") and len(node.input) == 2]
         if gated is not None:
             kind, node = gated
-            stack.add_activation(activations_of("onnx")[kind][0], _node_name(node))
+            stack.add_activation(activations_in_library("onnx")[kind][0], _node_name(node))
         elif (
             stack.closed
             # Nodes may follow that only turn a sigmoid into labels.
@@ -607,7 +614,7 @@ def _read_nodes(graph: OnnxGraph) -> Model:
             )
         elif saved and readers[0] is saved[1]:
             node = readers[0]
-            refuse_unsupported_if(
+            raise_if_unsupported(
                 {*node.input} != {at, saved[0]},
                 f"{_node_name(node)} of {' and '.join(map(one_line, node.input))}",
                 SUPPORTED_NODES,
@@ -667,8 +674,8 @@ def _is_label_output(graph: OnnxGraph, at: str) -> bool:
             )
             fits = fits and attributes.get("norm", b"L1") == b"L1"
             same.update(dict.fromkeys(node.output, of))
-        refuse_unsupported_if(not fits, f"{_node_name(node)} after {end}", SUPPORTED_NODES)
-    refuse_unsupported_if(
+        raise_if_unsupported(not fits, f"{_node_name(node)} after {end}", SUPPORTED_NODES)
+    raise_if_unsupported(
         not graph.outputs & {*same, *labels},
         f"the output of the graph after {end}",
         SUPPORTED_NODES,

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from .. import _engine
-from ..common.checks import as_numpy, caller_depth, check_array
+from ..common.checks import as_numpy, caller_stacklevel, check_array
 from ..common.errors import type_phrase
 from ..network.mlp import MLP, Model
-from ..structure.tables import ACTIVATIONS, activations_of
+from ..structure.tables import ACTIVATIONS, activations_in_library
 
 SUPPORTED_STEPS_TEXT = (
     f"linear layers, {', '.join(ACTIVATIONS)}, flatten, dropout and batch normalisation"
@@ -32,7 +32,7 @@ def unsupported_layer(what: str, wanted: str = SUPPORTED_STEPS_TEXT) -> ValueErr
     return ValueError(f"{what} has no counterpart in fastcurv. Use a stack of {wanted}.")
 
 
-def refuse_unsupported_if(when: Any, what: str, wanted: str = SUPPORTED_STEPS_TEXT) -> None:
+def raise_if_unsupported(when: Any, what: str, wanted: str = SUPPORTED_STEPS_TEXT) -> None:
     """Raise the error of `unsupported_layer` if `when` is True."""
     if when:
         raise unsupported_layer(what, wanted)
@@ -73,12 +73,12 @@ class LayerStack:
         """Raise a ValueError if the layer `name` follows a softmax, or if `fits` is False, in which
         case `why` completes the message.
         """
-        refuse_unsupported_if(
+        raise_if_unsupported(
             self.closed or not fits,
             f"{name} after {self.closed}" if self.closed else f"{name}{why}",
         )
 
-    def count_memory(self, n_bytes: float) -> None:
+    def reserve_memory(self, n_bytes: float) -> None:
         """Add `n_bytes` to the memory used during reading. Raise a ValueError if the sum exceeds 64
         bytes for each allowed parameter, plus 1 MiB.
         """
@@ -163,15 +163,15 @@ class LayerStack:
             W, b = self.layers[-1]
             b = np.broadcast_to(scale * (0 if b is None else b) + shift, len(W))
             if np.any(scale != 1):
-                self.count_memory(W.nbytes)
+                self.reserve_memory(W.nbytes)
                 W = np.broadcast_to(scale, len(W))[:, None] * W
-            self.count_memory(b.nbytes)
+            self.reserve_memory(b.nbytes)
             self.layers[-1] = W, b
         elif self.pending is None:
             self.pending = scale, shift
         else:
             before, moved = self.pending
-            self.count_memory(scale.nbytes + before.nbytes)
+            self.reserve_memory(scale.nbytes + before.nbytes)
             self.pending = scale * before, scale * moved + shift
 
     def add_frozen_batch_norm(self, parts: Sequence[Any], eps: float, name: str) -> None:
@@ -207,7 +207,7 @@ class LayerStack:
         """Add an activation by its name and settings in another library. Raise a ValueError if the
         settings define a different function from fastcurv's activation.
         """
-        phi, wanted = activations_of(library)[kind]
+        phi, wanted = activations_in_library(library)[kind]
         for key, value in wanted.items():
             given = settings.get(key, value)
             near = float(np.float32(value)) if isinstance(value, (int, float)) else value
@@ -255,8 +255,8 @@ class LayerStack:
 
     def add_softmax(self, name: str, said: bool = True) -> None:
         """Add a final softmax, after which no layer may follow. `said` is False for a log-softmax,
-        about which `warn_of_left_out_output` does not warn, because a second one does not change a
-        cross entropy.
+        about which `warn_about_omitted_activation` does not warn, because a second one does not
+        change a cross entropy.
         """
         self._check_can_extend(
             name, self.last == "linear" and self.saved is None and self.pending is None
@@ -281,7 +281,7 @@ class LayerStack:
             self.activations.pop()
             self.last = "linear"
             self.left_out = self.names[-1].split(" and ")[-1]
-        refuse_unsupported_if(
+        raise_if_unsupported(
             self.last != "linear" or self.pending is not None or self.saved is not None,
             f"the end, {self.names[-1]},",
             f"{SUPPORTED_STEPS_TEXT}, a linear layer last",
@@ -290,12 +290,12 @@ class LayerStack:
             single = all(d.itemsize <= 4 for d in self.dtypes)
             dtype = np.float32 if single else np.float64
         hidden, without = range(len(self.layers) - 1), [b is None for _, b in self.layers]
-        refuse_unsupported_if(
+        raise_if_unsupported(
             self.norms and set(self.norms) != set(hidden),
             "batch normalisation of some layers and not of others, while training",
         )
         equal = {l for l in hidden if len(set(self.layers[l][0].shape)) == 1}
-        refuse_unsupported_if(
+        raise_if_unsupported(
             self.skips and self.skips != equal,
             "a skip around some hidden layers and not around others as wide,",
         )
@@ -317,7 +317,7 @@ class LayerStack:
         return model, model.flatten(layers)
 
 
-def warn_of_left_out_output(stack: LayerStack) -> None:
+def warn_about_omitted_activation(stack: LayerStack) -> None:
     """Warn if the source ends with a softmax or sigmoid, which the model does not have."""
     if stack.left_out:
         warnings.warn(
@@ -325,7 +325,7 @@ def warn_of_left_out_output(stack: LayerStack) -> None:
             "'binary_cross_entropy' applies it. The loss differs from the source's if the source "
             "was trained by a loss that applies it again, such as torch's CrossEntropyLoss.",
             UserWarning,
-            stacklevel=caller_depth(),
+            stacklevel=caller_stacklevel(),
         )
 
 
@@ -411,7 +411,7 @@ def from_sklearn(est: Any) -> Model:
     True
     """
     first, last = None, None  # affine maps before and after the network
-    while hasattr(est, "steps") or scales_targets(est):
+    while hasattr(est, "steps") or is_transformed_target_regressor(est):
         if hasattr(est, "steps"):
             first, est = compose_affine_steps(est.steps[:-1], first), est.steps[-1][1]
         else:
@@ -430,14 +430,14 @@ def from_sklearn(est: Any) -> Model:
         raise ValueError(f"est must be a fitted MLP, got {type_phrase(est)} without coefs_.")
     for part in ("_forward_pass_fast", "_forward_pass"):
         own = getattr(type(est), part, None)
-        refuse_unsupported_if(
+        raise_if_unsupported(
             not str(getattr(own, "__module__", "sklearn.")).startswith("sklearn."),
             f"est, {type_phrase(est)} with a forward pass of its own,",
         )
     phi = _estimator_activation(est)
     phi_out = getattr(est, "out_activation_", "identity")
     known = "identity", "logistic", "softmax", "exp"
-    refuse_unsupported_if(phi_out not in known, f"the output activation {phi_out!r}")
+    raise_if_unsupported(phi_out not in known, f"the output activation {phi_out!r}")
     if last is not None and phi_out != "identity":
         raise ValueError(
             "est must have out_activation_='identity' if its targets are transformed, got "
@@ -460,8 +460,8 @@ def _estimator_activation(est: Any) -> Any:
     """
     if isinstance(getattr(est, "model_", None), MLP):
         return est.model_.activation
-    name, known = est.activation, activations_of("sklearn")
-    refuse_unsupported_if(
+    name, known = est.activation, activations_in_library("sklearn")
+    raise_if_unsupported(
         not isinstance(name, str) or name not in known,
         f"the activation {name!r}",
         f"one of {', '.join(known)}",
@@ -503,7 +503,7 @@ def sklearn_base_classes(x: Any) -> list[Any]:
     return [base for base in type(x).__mro__ if base.__module__.startswith("sklearn.")]
 
 
-def scales_targets(est: Any) -> bool:
+def is_transformed_target_regressor(est: Any) -> bool:
     """Return True if an estimator is scikit-learn's TransformedTargetRegressor or a subclass of
     it. Raise ValueError for a subclass with its own `predict`.
     """

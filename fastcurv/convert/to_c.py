@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import short_repr
-from ..common.errors import accept_aliases, type_phrase
+from ..common.errors import suggest_names, type_phrase
 from ..network.mlp import MLP
 from ..structure.tables import ACTIVATIONS
 
-LEAKY_SLOPE = ACTIVATIONS["leaky_relu"].leak
+LEAKY_RELU_SLOPE = ACTIVATIONS["leaky_relu"].leak
 # Key: an activation. Value: C statements that set phi and, in `first` and `second`, phi' and phi''
 # of a number z.
 C_FORMULAS = {
     "identity": "phi = z; first = 1; second = 0;",
     "relu": "phi = z > 0 ? z : 0; first = z > 0; second = 0;",
-    "leaky_relu": f"first = z > 0 ? 1 : {LEAKY_SLOPE}; phi = first * z; second = 0;",
+    "leaky_relu": f"first = z > 0 ? 1 : {LEAKY_RELU_SLOPE}; phi = first * z; second = 0;",
     "tanh": """\
 if (fabs(z) < 0.5) { /* elsewhere 1 - phi^2 would lose the digits of phi' */
             phi = tanh(z);
@@ -349,7 +349,7 @@ static void apply_$phi(int m, const double *in, double *out, double *p, double *
 """)
 
 
-@accept_aliases("to_c")
+@suggest_names("to_c")
 def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: Any = None) -> None:
     """Write the network as a C99 file without dependencies that computes outputs, and their
     Jacobian and Hessian with respect to the inputs.
@@ -425,11 +425,13 @@ def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
     `file` the name of the file, for the comment at its head.
     """
     d_in, d_out, n = model.sizes[0], model.sizes[-1], len(model.shapes)
-    at, work = work_offsets(model)
+    at, work = workspace_offsets(model)
     layers = model.unflatten(theta)
-    constants = [c_array(f"W{l}", W.T) for l, (W, _) in enumerate(layers, start=1)]
-    constants += [c_array(f"B{l}", b) for l, (_, b) in enumerate(layers, start=1) if model.bias]
-    forward, backward = pass_statements(model, at)
+    constants = [c_array_definition(f"W{l}", W.T) for l, (W, _) in enumerate(layers, start=1)]
+    constants += [
+        c_array_definition(f"B{l}", b) for l, (_, b) in enumerate(layers, start=1) if model.bias
+    ]
+    forward, backward = forward_backward_statements(model, at)
     tangent = f"W1[i * {d_out} + k]" if n == 1 else f"work[{at[f'Z{n}']} + (1 + i) * {d_out} + k]"
     if d_in <= d_out:
         jacobian = [f"for (i = 0; i < {d_in}; i++) J[k * {d_in} + i] = {tangent};"]
@@ -458,14 +460,14 @@ def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
         tangent=tangent,
         constants="\n".join(constants),
         helpers=Template(helpers).substitute(d_in=d_in),
-        activations="".join(activation_function(phi) for phi in sorted(set(model.activation))),
+        activations="".join(c_activation_source(phi) for phi in sorted(set(model.activation))),
         forward=indent_statements(forward, 4),
         backward=indent_statements(backward, 4),
         jacobian=indent_statements(jacobian, 8),
     )
 
 
-def work_offsets(model: MLP) -> tuple[dict[str, int], int]:
+def workspace_offsets(model: MLP) -> tuple[dict[str, int], int]:
     """Return a dict with the offset of each matrix in the C array `work`, and the length of
     `work`.
     """
@@ -479,9 +481,9 @@ def work_offsets(model: MLP) -> tuple[dict[str, int], int]:
     return dict(zip(parts, [0, *ends])), ends[-1]
 
 
-def pass_statements(model: MLP, at: dict[str, int]) -> tuple[list[str], list[str]]:
+def forward_backward_statements(model: MLP, at: dict[str, int]) -> tuple[list[str], list[str]]:
     """Return the C statements of the forward pass and of the backward pass, as two lists of lines.
-    `at` holds the offsets of `work_offsets`.
+    `at` holds the offsets of `workspace_offsets`.
     """
     forward, n = [], len(model.shapes)
     backward: list[str] = []
@@ -509,7 +511,7 @@ def pass_statements(model: MLP, at: dict[str, int]) -> tuple[list[str], list[str
     return forward, backward
 
 
-def c_array(name: str, numbers: np.ndarray) -> str:
+def c_array_definition(name: str, numbers: np.ndarray) -> str:
     """Return the C definition of a constant array `name` with the given numbers, row by row,
     printed such that a C compiler reads the same doubles.
     """
@@ -518,7 +520,7 @@ def c_array(name: str, numbers: np.ndarray) -> str:
     return f"static const double {name}[] = {{\n{body}\n}};"
 
 
-def activation_function(phi: str) -> str:
+def c_activation_source(phi: str) -> str:
     """Return the C source of the function that applies activation `phi` to a layer."""
     body = C_FORMULAS[phi]
     names = [f", {x}" for x in "est" if re.search(rf"\b{x} =", body)]

@@ -13,20 +13,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..common.checks import caller_depth
-from ..common.errors import accept_aliases, require_attrs, type_phrase
+from ..common.checks import caller_stacklevel
+from ..common.errors import require_attrs, suggest_names, type_phrase
 from ..common.optional import optional_import
-from ..network.arguments import refuse_user_activation
+from ..network.arguments import raise_if_user_activation
 from ..network.mlp import MLP, Model
-from ..structure.tables import ACTIVATIONS, activations_of
+from ..structure.tables import ACTIVATIONS, activations_in_library
 from .sklearn import (
     SUPPORTED_STEPS_TEXT,
     LayerStack,
     check_activation,
     model_from_layers,
-    refuse_unsupported_if,
+    raise_if_unsupported,
     unsupported_layer,
-    warn_of_left_out_output,
+    warn_about_omitted_activation,
 )
 
 # Key: a wrapper. Value: the attribute with the module that it wraps.
@@ -119,7 +119,7 @@ def _flatten_module(module: Any, name: str) -> list[ForwardStep]:
     """
     kind = _torch_class_name(module)
     said = f"{name} ({type(module).__name__})"
-    _check_no_hooks(module, said, kind in WRAPPER_ATTRIBUTES)
+    _check_plain_forward(module, said, kind in WRAPPER_ATTRIBUTES)
     if kind in WRAPPER_ATTRIBUTES:
         return _flatten_module(getattr(module, WRAPPER_ATTRIBUTES[kind]), name)
     if kind == "Sequential":
@@ -142,7 +142,7 @@ def _torch_class_name(module: Any) -> str:
     return f"{own.__module__}.{own.__name__}" if own.__module__.startswith("torch.") else ""
 
 
-def _check_no_hooks(module: Any, said: str, wraps: bool) -> None:
+def _check_plain_forward(module: Any, said: str, wraps: bool) -> None:
     """Raise a ValueError if calling a module does more than the ``forward`` of its class. `said`
     describes the module in messages, and `wraps` is True for the classes in `WRAPPER_ATTRIBUTES`.
     """
@@ -155,20 +155,20 @@ def _check_no_hooks(module: Any, said: str, wraps: bool) -> None:
             f"{said} must have no forward hooks, which may change what it computes, got hooks in "
             f"{found[0]}. Remove each with handle.remove()."
         )
-    refuse_unsupported_if(
+    raise_if_unsupported(
         getattr(module, "parametrizations", None),
         f"{said}, whose weights are computed from other parameters,",
     )
     own: Any = type(module)
     calls = ("__call__", "_call_impl", "_wrapped_call_impl")
-    refuse_unsupported_if(
+    raise_if_unsupported(
         not wraps
         and any(
             getattr(own, call, None) is not getattr(plain.Module, call, None) for call in calls
         ),
         f"{said}, a class with a __call__ of its own,",
     )
-    refuse_unsupported_if(
+    raise_if_unsupported(
         not wraps and "forward" in vars(module), f"{said}, whose forward is the instance's own,"
     )
 
@@ -212,7 +212,7 @@ def _trace_steps(module: Any, name: str) -> list[ForwardStep]:
             raise unsupported_layer(f"{what} in {type(module).__name__}")
         node = readers[0]
         if node.op == "output":
-            refuse_unsupported_if(
+            raise_if_unsupported(
                 node.args != (at,) or saved, f"{said}, which returns more than one tensor,"
             )
             return steps
@@ -290,7 +290,7 @@ def _steps_of_node(
     if kind == "Linear":
         own = dict(module.named_parameters(remove_duplicate=False))
         given = {key: own.get(getattr(x, "target", None), x) for key, x in given.items()}
-    refuse_unsupported_if(
+    raise_if_unsupported(
         any(hasattr(x, "op") for x in given.values()), f"{said} with a number that is computed"
     )
     return [ForwardStep(said, kind, SimpleNamespace(**given))]
@@ -311,7 +311,7 @@ def _check_equal_dtypes(module: Any, name: str, stack: LayerStack) -> None:
                 )
 
 
-def _check_unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
+def _check_no_shared_tensors(module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
     """Raise a ValueError if an earlier layer has the same weight or bias tensor. Add the tensors of
     the module to `seen`, which maps the id of a tensor to the pair (name of its layer, tensor).
     """
@@ -330,7 +330,7 @@ def _read_batch_norm(
     gamma = ones if module.weight is None else _parameter_array(module.weight)
     beta = 0 * ones if module.bias is None else _parameter_array(module.bias)
     if module.training or module.running_mean is None:
-        _check_unshared(module, name, seen)
+        _check_no_shared_tensors(module, name, seen)
         stack.add_batch_norm(gamma, beta, module.eps, name)
     else:
         moments = _parameter_array(module.running_mean), _parameter_array(module.running_var)
@@ -340,28 +340,28 @@ def _read_batch_norm(
 def _add_step_to_stack(
     stack: LayerStack, step: ForwardStep, seen: dict[int, tuple[str, Any]]
 ) -> None:
-    """Add one step to the stack. `seen` is that of `_check_unshared`."""
+    """Add one step to the stack. `seen` is that of `_check_no_shared_tensors`."""
     name, kind, module = step
-    refuse_unsupported_if(
+    raise_if_unsupported(
         stack.column and kind not in ("Sigmoid", "Identity"),
         f"{name} after {stack.column}, which leaves one number per row,",
     )
     if kind == "Linear":
         _check_equal_dtypes(module, name, stack)
-        _check_unshared(module, name, seen)
+        _check_no_shared_tensors(module, name, seen)
         bias = None if module.bias is None else _parameter_array(module.bias)
         stack.add_linear(_parameter_array(module.weight), bias, name)
     elif kind == "BatchNorm1d":
         _read_batch_norm(stack, module, name, seen)
-    elif kind in activations_of("torch"):
-        wanted = activations_of("torch")[kind][1]
+    elif kind in activations_in_library("torch"):
+        wanted = activations_in_library("torch")[kind][1]
         stack.add_foreign_activation(
             "torch", kind, {key: getattr(module, key, wanted[key]) for key in wanted}, name
         )
     elif kind in RELU_FUNCTIONS:
         given = {key: getattr(module, key) for key in RELU_FUNCTIONS[kind][0]}
         said = " and ".join(f"{key}={value!r}" for key, value in given.items())
-        refuse_unsupported_if(given not in RELU_FUNCTIONS[kind], f"{name} with {said}")
+        raise_if_unsupported(given not in RELU_FUNCTIONS[kind], f"{name} with {said}")
         stack.add_activation("relu", name)
     elif kind in ("Softmax", "LogSoftmax"):
         if module.dim not in (1, -1, None):
@@ -402,11 +402,11 @@ def _is_row_flatten(stack: LayerStack, kind: str, module: Any, name: str) -> boo
             stack.takes = shape[1]  # the first layer must have this width
     else:
         return False
-    refuse_unsupported_if(not stack.is_identity_reshape(shape, name), said, wanted)
+    raise_if_unsupported(not stack.is_identity_reshape(shape, name), said, wanted)
     return True
 
 
-@accept_aliases("from_torch")
+@suggest_names("from_torch")
 def from_torch(module: Any, activation: Any = None) -> Model:
     """Return the model and theta of a torch module or of a state dict.
 
@@ -476,11 +476,11 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         _add_step_to_stack(stack, step, seen)
     model, theta = stack.build_model()
     check_activation(model, activation)
-    warn_of_left_out_output(stack)
+    warn_about_omitted_activation(stack)
     if any(not _torch_class_name(part) for part in module.modules()):
         _check_equal_outputs(module, model, theta)
     folded = [step.kind for step in steps].count("BatchNorm1d") > len(stack.norms)
-    _warn_of_other_theta(module, folded, theta, [tensor for _, tensor in seen.values()])
+    _warn_if_theta_differs(module, folded, theta, [tensor for _, tensor in seen.values()])
     return model, theta
 
 
@@ -521,7 +521,7 @@ def _check_equal_outputs(module: Any, model: MLP, theta: np.ndarray) -> None:
         )
 
 
-def _warn_of_other_theta(module: Any, folded: bool, theta: np.ndarray, read: list[Any]) -> None:
+def _warn_if_theta_differs(module: Any, folded: bool, theta: np.ndarray, read: list[Any]) -> None:
     """Warn if theta differs from the module's own parameters, because batch normalisation is
     `folded`, or because their number or order differs from that of the tensors `read`.
     """
@@ -539,7 +539,7 @@ def _warn_of_other_theta(module: Any, folded: bool, theta: np.ndarray, read: lis
         f"{what}: n is {theta.size}, and gradient, Hessian and sharpness are those of the {whose} "
         "parameters, not of the module's own.",
         UserWarning,
-        stacklevel=caller_depth(),
+        stacklevel=caller_stacklevel(),
     )
 
 
@@ -555,13 +555,13 @@ def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
                 f"module must be a state dict, got a dictionary with one in {key!r}. Pass its "
                 f"entry {key!r}."
             )
-        refuse_unsupported_if(
+        raise_if_unsupported(
             part not in ("weight", "bias") or (part == "bias" and layer not in found),
             f"{key!r} in the state dict",
             "linear layers: a weight, then its bias",
         )
         value = _parameter_array(tensor) if hasattr(tensor, "detach") else np.asarray(tensor)
-        refuse_unsupported_if(
+        raise_if_unsupported(
             any(np.may_share_memory(value, before) for parts in found.values() for before in parts),
             f"{key!r} in the state dict, which shares memory with another entry,",
         )
@@ -577,7 +577,7 @@ def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
     return model_from_layers(layers, activation, [repr(name) for name in found])
 
 
-@accept_aliases("to_torch")
+@suggest_names("to_torch")
 def to_torch(model: MLP, theta: Any) -> Any:
     """Return a torch Sequential that computes the model's function at theta.
 
@@ -610,7 +610,7 @@ def to_torch(model: MLP, theta: Any) -> Any:
     require_attrs(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
     if any(model.skips):
         raise ValueError("the model must have residual=False for a Sequential, got residual=True.")
-    refuse_user_activation(model, "which has no torch module", "activations given by name")
+    raise_if_user_activation(model, "which has no torch module", "activations given by name")
     theta = model.check_theta(theta)
     with optional_import("networks of torch"):
         import torch

@@ -19,31 +19,36 @@ from ..common.checks import (
     check_seed,
     check_theta,
 )
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
+from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
 from ..common.linalg import SECONDS_PER_N_CUBED, NotFiniteError
 from ..common.objectives import (
-    CountedProducts,
+    BudgetedOperator,
+    budgeted_hessian,
     call_certificate,
-    call_unmodified,
     cast_to_float64,
-    hessian_products,
     round_to_dtype,
+    user_call_guard,
 )
 from ..common.progress import show_bar
-from ..common.protocols import Differentiable, is_own, why_not_own, why_replaced
+from ..common.protocols import (
+    SupportsDerivatives,
+    is_own_attribute,
+    missing_reason,
+    replaced_reason,
+)
 from ..common.runtime import (
     RESERVED_TIME_FRACTION,
     SERIAL_BLAS_MAX_N,
     OutOfTime,
-    one_blas_thread,
-    rounding_to_nearest,
-    time_is_up,
+    is_time_up,
+    serial_blas_context,
     time_limit,
+    with_nearest_rounding,
 )
 from ..common.vectors import safe_norm
 from ..spectrum.shared_run import Krylov
 from .decide import (
-    UNTRIED_CONTRACTION,
+    UNTRIED_OUTCOME,
     CriticalPointProof,
     Decision,
     Evidence,
@@ -53,14 +58,14 @@ from .decide import (
     decide,
 )
 from .dense import InertiaByEigenpairs, inertia_by_matrix
-from .evidence import ClassifyOptions, InertiaStrategy, check_operator, check_run
-from .iterative import InertiaByProducts, TimedOutInertia, is_clearly_far
+from .evidence import ClassifyOptions, InertiaStrategy, check_run, check_run_operator
+from .iterative import InertiaByProducts, TimedOutInertia, is_far_from_critical_point
 from .kink_minimum import certify_kink_minimum
 from .nearness import (
     CurvatureCoordinates,
-    decreases_along_gradient,
-    decreases_on_either_side,
     follow_newton_steps,
+    has_descent_along_gradient,
+    has_descent_on_either_side,
 )
 from .report import (
     FAR_ADVICE_BY_CAUSE,
@@ -87,10 +92,10 @@ MIN_VERDICT_SECONDS = 0.05
 MAX_JACOBIAN_ENTRIES = 1 << 26  # maximum number of entries of a Jacobian that is formed
 
 
-@accept_aliases("classify")
-@rounding_to_nearest
+@suggest_names("classify")
+@with_nearest_rounding
 def classify(
-    ob: Differentiable,
+    ob: SupportsDerivatives,
     theta: Any,
     *,
     gradient_tol: float | None = None,
@@ -279,9 +284,9 @@ def classify(
     with (
         np.errstate(all="ignore"),
         show_bar(None, "classify", progress, seconds if ask.dense else 0.0) as shown,
-        call_unmodified(ask.ob, ask.theta),
+        user_call_guard(ask.ob, ask.theta),
         time_limit(ask.max_time),
-        one_blas_thread(
+        serial_blas_context(
             n > SERIAL_BLAS_MAX_N and min(n, ask.dense_below) <= SERIAL_EIGENSYSTEM_MAX_N
         ),
         nullcontext() if krylov is None else krylov.locked() as runs,
@@ -294,10 +299,10 @@ def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> Critica
     the time at which the call of `classify` began.
     """
     run = ask.krylov
-    H = hessian_products(ask.ob, ask.theta)
+    H = budgeted_hessian(ask.ob, ask.theta)
     if run is not None:
-        spent = check_operator(run, H)
-        H = CountedProducts(run.op, np.float64)
+        spent = check_run_operator(run, H)
+        H = BudgetedOperator(run.op, np.float64)
         H.record_products(spent)
     H.shown = shown
     H.most = np.inf if ask.max_products is None else ask.max_products
@@ -311,9 +316,9 @@ def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> Critica
         ask.max_time is not None
         and not settled
         and "max_time" not in point.reason
-        and (time_is_up() or replace(ask, max_time=None).dense)
+        and (is_time_up() or replace(ask, max_time=None).dense)
     ):
-        point = _append_to_reason(point, time_limit_clause(ask, H.count, time_is_up()))
+        point = _append_to_reason(point, time_limit_clause(ask, H.count, is_time_up()))
     with suppress(OutOfTime):
         point = (
             point
@@ -373,7 +378,7 @@ def _refine_verdict(
         led, contracts = _classify_nearest_point(ask, point, inertia, shown)
         if led is not None:
             return led
-        spent = inertia.H.products_left < MIN_NEAREST_PRODUCTS or time_is_up()
+        spent = inertia.H.products_left < MIN_NEAREST_PRODUCTS or is_time_up()
         missed = "missed" if contracts else "plateau" if found.gradient.is_plateau else "far"
         return _append_to_reason(point, FAR_ADVICE_BY_CAUSE["spent" if spent else missed])
     if ask.seek and found.certificate.theorem.missing_hypothesis == "h":
@@ -390,7 +395,9 @@ def _append_to_reason(point: CriticalPoint, words: str) -> CriticalPoint:
     return replace(point, reason=f"{point.reason[:-1]}{words}.")
 
 
-def _examine_spectrum(ask: ClassifyOptions, H: CountedProducts) -> tuple[InertiaStrategy, Evidence]:
+def _examine_spectrum(
+    ask: ClassifyOptions, H: BudgetedOperator
+) -> tuple[InertiaStrategy, Evidence]:
     """Return the inertia, computed by a strategy that fits the options and the remaining time, and
     the `Evidence`.
 
@@ -403,7 +410,7 @@ def _examine_spectrum(ask: ClassifyOptions, H: CountedProducts) -> tuple[Inertia
             ask.dense
             and H.n > CLASSIFY_ALWAYS_DENSE_MAX_N
             and ask.krylov is None
-            and is_clearly_far(ask, H)
+            and is_far_from_critical_point(ask, H)
         ):
             inertia, found = _select_inertia_strategy(cheap, H)
             if decide(found).rule in (
@@ -430,7 +437,7 @@ def _examine_spectrum(ask: ClassifyOptions, H: CountedProducts) -> tuple[Inertia
 
 
 def _select_inertia_strategy(
-    ask: ClassifyOptions, H: CountedProducts
+    ask: ClassifyOptions, H: BudgetedOperator
 ) -> tuple[InertiaStrategy, Evidence]:
     """Examine theta by the strategy that `ask` selects. Return the inertia and the `Evidence`:
     gradient, spectrum, kinks and, near a critical point, the proofs. If there is no proof, the
@@ -440,7 +447,7 @@ def _select_inertia_strategy(
     inertia = inertia_by_matrix(ask, H) if ask.dense else InertiaByProducts(ask, H)
     n_kinks = int(call_certificate(ob, "kinks", theta, default=0))
     theorem, distance = (
-        inertia.check_theorem() if inertia.near.near else (UNTRIED_CONTRACTION, np.inf)
+        inertia.check_kantorovich_theorem() if inertia.near.near else (UNTRIED_OUTCOME, np.inf)
     )
     if theorem.holds:
         proof = CriticalPointProof(
@@ -451,8 +458,8 @@ def _select_inertia_strategy(
         assert isinstance(inertia, InertiaByEigenpairs | InertiaByProducts)
         two_vectors = inertia.prove_two_signs(distance)
         signs_stable = gradient_decreases = True
-        vanish = check_interpolation(ask, H) if inertia.residuals_may_vanish() else None
-        interpolation, n_residuals = vanish or (UNTRIED_CONTRACTION, 0)
+        vanish = check_interpolation(ask, H) if inertia.can_residuals_vanish() else None
+        interpolation, n_residuals = vanish or (UNTRIED_OUTCOME, 0)
         if not (interpolation.holds or two_vectors.holds and inertia.near.strict):
             signs_stable, gradient_decreases = inertia.zero_unstable_signs(two_vectors)
         proof = CriticalPointProof(
@@ -464,19 +471,21 @@ def _select_inertia_strategy(
             gradient_decreases,
             H.short,
         )
-    seen, g = inertia.make_spectrum(proof), inertia.gradient[0]
-    bounded = not all(why_not_own(H.op, name) for name in ("rounding_bound", "column_error_bounds"))
+    seen, g = inertia.spectrum_evidence(proof), inertia.gradient[0]
+    bounded = not all(
+        missing_reason(H.op, name) for name in ("rounding_bound", "column_error_bounds")
+    )
     return inertia, Evidence(
-        gradient=inertia.nearness_with_slope(),
+        gradient=inertia.nearness_with_flat_ratio(),
         spectrum=seen,
         certificate=proof,
         infimum_at_infinity=call_certificate(ob, "ray_to_infimum", theta) is not None,
         n_kinks=n_kinks,
         loss_decreases=n_kinks > 0
         and (
-            decreases_on_either_side(ob, theta, seen.escape_direction, g)
+            has_descent_on_either_side(ob, theta, seen.escape_direction, g)
             if inertia.near.near
-            else decreases_along_gradient(ob, theta, g)
+            else has_descent_along_gradient(ob, theta, g)
         ),
         error_bound_assumed=not (bounded or isinstance(H.op, MatrixOperator)),
         n_products=H.count,
@@ -484,7 +493,7 @@ def _select_inertia_strategy(
 
 
 def check_interpolation(
-    ask: ClassifyOptions, H: CountedProducts
+    ask: ClassifyOptions, H: BudgetedOperator
 ) -> tuple[KantorovichOutcome, int] | None:
     """Check Kantorovich's theorem for the residuals of a sum of squares without l2, with at most as
     many residuals as parameters. Return the outcome and the number of residuals, or None if the
@@ -495,9 +504,9 @@ def check_interpolation(
     ob, theta = ask.ob, ask.theta
     if np.max(getattr(ob, "l2", 0.0)) > 0:
         return None
-    name = "residual_bounds" if is_own(ob, "residual_bounds") else "certificates"
+    name = "residual_bounds" if is_own_attribute(ob, "residual_bounds") else "certificates"
     used = "jacobian", "batch", "astype"  # functions that the proof calls in addition to the bounds
-    own = not (why_not_own(ob, "jacobian") or why_replaced(ob, name, used))
+    own = not (missing_reason(ob, "jacobian") or replaced_reason(ob, name, used))
     here = call_certificate(ob, "residual_bounds", theta, 0.0) if own else None
     if here is None or not 0 < len(here.residuals) <= theta.size or (here.scale == 0).any():
         return None

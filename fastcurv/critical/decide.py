@@ -21,7 +21,7 @@ from .theorem import KantorovichOutcome
 
 NAN = float("nan")
 INF = float("inf")
-UNTRIED_CONTRACTION = KantorovichOutcome(False, INF, INF, INF, INF, INF, "untried")
+UNTRIED_OUTCOME = KantorovichOutcome(False, INF, INF, INF, INF, INF, "untried")
 
 _THEOREM_TEMPLATE = (
     "The proof is by the Newton-Kantorovich theorem with h = {certificate.theorem.h}, where h < "
@@ -45,7 +45,7 @@ KINK_ADVICE = ". Use fastcurv.minimize(ob, theta) to search for a minimum at kin
 
 class Reason(Enum):
     """The rule that gives a verdict, with the template of the sentences that state the verdict.
-    `report.Words` fills in the placeholders in braces.
+    `report.ReasonFormatter` fills in the placeholders in braces.
     """
 
     INFIMUM_AT_INFINITY = (
@@ -79,7 +79,7 @@ class Reason(Enum):
     )
     TWO_VECTOR_SADDLE = (
         "Saddle: {stationary_clause}. Along two fixed vectors the curvature is proved to have "
-        "opposite signs {opposite_signs_region}. {known_signs}"
+        "opposite signs {opposite_signs_region}. {known_signs_phrase}"
     )
     CURVATURE_FLOOR = (
         f"Minimum: a critical point is proved to lie {{critical_point_place}}. {_FLOOR_TEMPLATE}. "
@@ -367,8 +367,8 @@ class CriticalPointProof:
         True if there were too few products for these measurements.
     """
 
-    theorem: KantorovichOutcome = UNTRIED_CONTRACTION
-    interpolation: KantorovichOutcome = UNTRIED_CONTRACTION
+    theorem: KantorovichOutcome = UNTRIED_OUTCOME
+    interpolation: KantorovichOutcome = UNTRIED_OUTCOME
     n_residuals: int = 0
     two_vectors: TwoSignProof = TwoSignProof()
     signs_stable: bool = True

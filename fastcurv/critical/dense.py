@@ -28,19 +28,19 @@ from ..common.linalg import (
 )
 from ..common.objectives import (
     PRODUCT_ERROR_EPS,
+    BudgetedOperator,
     BudgetSpentError,
-    CountedProducts,
+    budgeted_hessian,
     call_certificate,
-    hessian_products,
 )
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_interrupted
-from ..common.vectors import norm_with_floor, safe_norm
+from ..common.vectors import augmented_norm, safe_norm
 from ..krylov.lanczos import Recurrence, ritz_decomposition
 from ..spectrum.dense import DenseMatrix, counted_matrix
 from ..spectrum.eigsh import eigsh
 from .decide import (
-    UNTRIED_CONTRACTION,
+    UNTRIED_OUTCOME,
     CriticalPointProof,
     Nearness,
     SpectrumEvidence,
@@ -52,10 +52,10 @@ from .evidence import (
     InertiaStrategy,
     OrbitTangents,
     SpectrumEnd,
-    annihilated_basis,
     candidate_units,
     estimate_spectral_norm,
-    independent_basis,
+    null_subspace_basis,
+    orthonormal_basis,
     symmetry_tangents,
     third_bound,
 )
@@ -64,8 +64,8 @@ from .nearness import (
     MAX_DECREMENT_RATIO_AFTER_STEP,
     assess_nearness,
     assess_nearness_by_decrement,
-    best_gradient,
-    gradient_after,
+    finite_gradient_and_error,
+    gradient_after_step,
     gradient_rounding_bounds,
     newton_decrement,
     zero_unproved_signs,
@@ -130,9 +130,9 @@ class DenseHessian:
             return T
         found = []
         for d in self.balanced_units:
-            span, matrix = independent_basis(T / d[:, None]), d[:, None] * self.A * d
+            span, matrix = orthonormal_basis(T / d[:, None]), d[:, None] * self.A * d
             most = ZERO_CURVATURE_TOL * estimate_spectral_norm(matrix)
-            found.append(d[:, None] * annihilated_basis(matrix @ span, span, most))
+            found.append(d[:, None] * null_subspace_basis(matrix @ span, span, most))
         return max(found, key=lambda Q: int(Q.shape[1]))
 
     def eigenpairs_on_complement(
@@ -145,11 +145,11 @@ class DenseHessian:
         scaled = c is not None
         c = np.ones(self.n) if c is None else c
         matrix = c[:, None] * self.A * c if scaled else self.A
-        span = independent_basis(T / c[:, None] if scaled else T)
+        span = orthonormal_basis(T / c[:, None] if scaled else T)
         if span.shape[1] and self.n > BALANCED_MAX_N:
             # Near a point that the whole symmetry group leaves fixed, H may have curvature along
             # the orbits. Directions with such curvature are not projected out.
-            span = annihilated_basis(
+            span = null_subspace_basis(
                 matrix @ span, span, ZERO_CURVATURE_TOL * estimate_spectral_norm(matrix)
             )
         off = _ComplementReflections(span) if span.shape[1] else None
@@ -162,13 +162,13 @@ class DenseHessian:
         found = (
             eigh_with_joint_signs(inner, error) if len(inner) >= JOINT_SIGNS_MIN_N else eigh(inner)
         )
-        vectors = found.vectors if off is None else off.lift_vectors(found.vectors)
+        vectors = found.vectors if off is None else off.embed_vectors(found.vectors)
         ends = error + (found.ends if isinstance(found, JointSigns) else found.error)
         return ComplementEigenpairs(found.values, vectors, error + found.error, c, span, ends)
 
 
 @dataclass(frozen=True, eq=False)
-class SignView:
+class DeflatedEigenpairs:
     """The eigenpairs of the Hessian on the complement of proved symmetries: `plain` in the
     coordinates of theta, and `best` in the coordinates in which the most signs are known. `held`
     are the `OrbitTangents` of the symmetries.
@@ -179,10 +179,10 @@ class SignView:
     held: OrbitTangents
 
 
-def deflate_symmetries(full: DenseHessian, held: OrbitTangents) -> SignView:
-    """Return the `SignView` of the Hessian on the complement of the symmetries `held`, in the
-    coordinates of theta and, if that leaves unknown signs that balanced coordinates may determine,
-    in balanced coordinates.
+def deflate_symmetries(full: DenseHessian, held: OrbitTangents) -> DeflatedEigenpairs:
+    """Return the `DeflatedEigenpairs` of the Hessian on the complement of the symmetries `held`, in
+    the coordinates of theta and, if that leaves unknown signs that balanced coordinates may
+    determine, in balanced coordinates.
 
     Balanced coordinates are tried if H is not definite and n is at most `BALANCED_MAX_N`. For
     larger n they are tried if they might determine the signs of all remaining zeros. Balanced
@@ -199,7 +199,7 @@ def deflate_symmetries(full: DenseHessian, held: OrbitTangents) -> SignView:
         or large
         and (plain.min_abs_eigenvalue_bound > 0 or _has_undecided_eigenvalue(full, plain))
     ):
-        return SignView(plain, plain, held)
+        return DeflatedEigenpairs(plain, plain, held)
     best = full.eigenpairs_on_complement(flat, full.default_units)
     for units in full.balanced_units[1:] if not large else []:
         if not best.min_abs_eigenvalue_bound > 0:
@@ -207,7 +207,7 @@ def deflate_symmetries(full: DenseHessian, held: OrbitTangents) -> SignView:
     if len(full.balanced_units) == 1:
         same = best.span.shape[1] == plain.span.shape[1]
         best = _choose_fewer_unknown_signs(plain, best) if same else plain
-    return SignView(plain, best, held)
+    return DeflatedEigenpairs(plain, best, held)
 
 
 def _choose_fewer_unknown_signs(
@@ -243,7 +243,7 @@ def eigenvalue_signs(cut: Any) -> NDArray[np.int_]:
     return np.where(np.abs(cut.values) > cut.error, np.sign(cut.values), 0).astype(int)
 
 
-def check_theorem_across_orbits(
+def check_orbit_independence(
     ob: Any, theta: Floats, cut: ComplementEigenpairs, found: KantorovichOutcome
 ) -> KantorovichOutcome:
     """Return `found`, the outcome of the theorem, if the tangents of the orbits are proved to be
@@ -323,7 +323,7 @@ class _ComplementReflections:
         turned = self._apply_reflections("R", "N", turned, one_by_one)[s:, s:]
         return np.asarray((turned + turned.T) / 2)
 
-    def lift_vectors(self, V: Floats) -> Floats:
+    def embed_vectors(self, V: Floats) -> Floats:
         """Return ``Z V`` (n, m) for coordinates V (n - s, m) in the basis Z of `project_matrix`."""
         return self._apply_reflections(
             "L", "N", np.asfortranarray(np.vstack([np.zeros((len(self.tau), V.shape[1])), V]))
@@ -334,12 +334,12 @@ class _ComplementReflections:
 # The strategy for n small enough for a matrix.
 
 
-def inertia_by_matrix(ask: ClassifyOptions, H: CountedProducts) -> InertiaStrategy:
+def inertia_by_matrix(ask: ClassifyOptions, H: BudgetedOperator) -> InertiaStrategy:
     """Return the inertia from the matrix of H. Cholesky factors are used if n is at least
     `CHOLESKY_MIN_N`, no symmetry is proved and the factors prove a minimum. Otherwise all
     eigenpairs are computed.
     """
-    gradient = best_gradient(ask.ob, ask.theta, H)
+    gradient = finite_gradient_and_error(ask.ob, ask.theta, H)
     H.show_note("all columns")
     M = counted_matrix(H)
     full = DenseHessian(M)
@@ -357,13 +357,13 @@ def inertia_by_matrix(ask: ClassifyOptions, H: CountedProducts) -> InertiaStrate
     return InertiaByEigenpairs(ask, H, full, deflate_symmetries(full, held), gradient)
 
 
-def assess_nearness_at(ob: Any, theta: Floats, H: CountedProducts | None = None) -> Nearness:
+def assess_nearness_at(ob: Any, theta: Floats, H: BudgetedOperator | None = None) -> Nearness:
     """Return the `Nearness` at theta, computed in the way of `inertia_by_matrix`. The cost is n
     products and a decomposition.
     """
     with np.errstate(all="ignore"):
-        H = hessian_products(ob, theta) if H is None else H
-        gradient, full = best_gradient(ob, theta, H), DenseHessian(counted_matrix(H))
+        H = budgeted_hessian(ob, theta) if H is None else H
+        gradient, full = finite_gradient_and_error(ob, theta, H), DenseHessian(counted_matrix(H))
         best, reach = (
             deflate_symmetries(full, symmetry_tangents(ob, theta)).best,
             np.abs(full.A) @ np.abs(theta),
@@ -385,7 +385,7 @@ def assess_nearness_at(ob: Any, theta: Floats, H: CountedProducts | None = None)
 CHOLESKY_MIN_N = 768
 # fractions of the smallest Ritz value that are tried, one after the other, as lower bounds on all
 # eigenvalues
-FLOOR_FRACTIONS = (0.999, 0.9, 0.5)
+LOWER_BOUND_FRACTIONS = (0.999, 0.9, 0.5)
 # maximum dimension of the Krylov space from which the fraction of g in the range of H is computed
 MAX_GRADIENT_KRYLOV_DIM = 60
 MAX_LINEAR_SOLVES = 200  # maximum number of linear systems solved to find the smallest eigenvalue
@@ -426,7 +426,7 @@ def prove_definite(full: DenseHessian) -> DefinitenessProof | None:
     )
     v = found.vectors[:, 0]
     weakest = float(v @ (A @ v)) / float(v @ v)
-    for share in FLOOR_FRACTIONS:
+    for share in LOWER_BOUND_FRACTIONS:
         floor = cholesky_eigenvalue_floor(A.copy(), share * weakest) - full.error
         if floor > 0:
             return DefinitenessProof(solve, floor, weakest)
@@ -452,7 +452,7 @@ class InertiaByCholesky(InertiaStrategy):
     def __init__(
         self,
         ask: ClassifyOptions,
-        H: CountedProducts,
+        H: BudgetedOperator,
         full: DenseHessian,
         gradient: tuple[Floats, float],
         known: DefinitenessProof,
@@ -469,7 +469,7 @@ class InertiaByCholesky(InertiaStrategy):
         self.near = assess_nearness_by_decrement(
             ask.ob, theta, safe_norm(g), rest**2 * whole, most, ask.gradient_tol, whole=whole
         )
-        self.proof, self.length = UNTRIED_CONTRACTION, np.inf
+        self.proof, self.length = UNTRIED_OUTCOME, np.inf
         if not (self.near.near and self.near.strict):
             return
         x -= known.solve(g + full.A @ x)
@@ -482,7 +482,7 @@ class InertiaByCholesky(InertiaStrategy):
         eta = eta_bound(self.length, beta, left) * SCALAR_ROUND_UP_FACTOR
         self.proof = check_kantorovich(beta, eta, partial(third_bound, ask.ob, theta))
 
-    def check_theorem(self) -> tuple[KantorovichOutcome, float]:
+    def check_kantorovich_theorem(self) -> tuple[KantorovichOutcome, float]:
         return self.proof, self.length
 
     @cached_property
@@ -493,7 +493,7 @@ class InertiaByCholesky(InertiaStrategy):
         )
         return float(found.values[0]), float(found.residuals[0]) + self.full.error
 
-    def nearness_with_slope(self) -> Nearness:
+    def nearness_with_flat_ratio(self) -> Nearness:
         """Return the `Nearness` with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
         range of H added. The fraction is computed from the Krylov space of g.
         """
@@ -505,13 +505,13 @@ class InertiaByCholesky(InertiaStrategy):
         while run.p and run.m < min(MAX_GRADIENT_KRYLOV_DIM, n):
             run.step()
         values, S = ritz_decomposition(run)
-        reached = size / (MAX_RELATIVE_STEP * norm_with_floor(self.ask.theta))
+        reached = size / (MAX_RELATIVE_STEP * augmented_norm(self.ask.theta))
         cut = max(self.full.error, self.ask.curvature_tol * self.largest_eigenvalue[0], reached)
         inside = float((S[0, np.abs(values) > cut] ** 2).sum())
         flat = min(1.0, safe_norm(self.full.A @ (g / size)) / self.largest_eigenvalue[0])
         return replace(self.near, flat_ratio=flat, residual=max(0.0, 1 - inside) ** 0.5)
 
-    def make_spectrum(self, proof: CriticalPointProof) -> SpectrumEvidence:
+    def spectrum_evidence(self, proof: CriticalPointProof) -> SpectrumEvidence:
         """Return the `SpectrumEvidence`, in which all eigenvalues are positive. The argument
         `proof` is not used.
         """
@@ -549,9 +549,9 @@ class InertiaByEigenpairs(InertiaStrategy):
     def __init__(
         self,
         ask: ClassifyOptions,
-        H: CountedProducts,
+        H: BudgetedOperator,
         full: DenseHessian,
-        view: SignView,
+        view: DeflatedEigenpairs,
         gradient: tuple[Floats, float],
     ) -> None:
         self.ask, self.H, self.gradient = ask, H, gradient
@@ -564,10 +564,10 @@ class InertiaByEigenpairs(InertiaStrategy):
         self.low, self.high = _extreme_vectors(H, full, view, self.signs)
 
     def _prove_signs(
-        self, view: SignView
-    ) -> tuple[SignView, ComplementEigenpairs, NDArray[np.int_], int]:
-        """Return a tuple: a `SignView`, its eigenpairs `best`, the signs (m,) of their eigenvalues,
-        which are 0 if not proved, and the number of proved signs.
+        self, view: DeflatedEigenpairs
+    ) -> tuple[DeflatedEigenpairs, ComplementEigenpairs, NDArray[np.int_], int]:
+        """Return a tuple: a `DeflatedEigenpairs`, its eigenpairs `best`, the signs (m,) of their
+        eigenvalues, which are 0 if not proved, and the number of proved signs.
 
         If the error of the whole matrix leaves the sign of the smallest or the largest eigenvalue
         unknown, a product with its eigenvector may prove the sign.
@@ -581,16 +581,16 @@ class InertiaByEigenpairs(InertiaStrategy):
                 signs[i] = sign * (sign * quotient > error)
         return view, cut, signs, int((signs != 0).sum())
 
-    def check_theorem(self) -> tuple[KantorovichOutcome, float]:
+    def check_kantorovich_theorem(self) -> tuple[KantorovichOutcome, float]:
         """Check Kantorovich's theorem. If a hypothesis fails that may hold in balanced units, or
         without projecting out the orbits, check the theorem again in that way. Return the
         `KantorovichOutcome` and the length of Newton's step.
         """
         self.H.show_note("the theorem")
-        full, view, found = self.full, self.view, self._check_theorem_on_complement()
+        full, view, found = self.full, self.view, self._check_kantorovich_on_complement()
         # If the theorem holds in the units of theta, the signs are taken from these units too.
         if found[0].holds and (self.signs == 0).any():
-            own = SignView(view.plain, view.plain, view.held)
+            own = DeflatedEigenpairs(view.plain, view.plain, view.held)
             self.view, self.cut, self.signs, self.n_found = self._prove_signs(own)
             return found
         # True if balanced coordinates were not tried
@@ -601,16 +601,16 @@ class InertiaByEigenpairs(InertiaStrategy):
             )
             same = best.span.shape[1] == view.plain.span.shape[1]
             if same and (eigenvalue_signs(best) != 0).all():
-                other = SignView(view.plain, best, view.held)
+                other = DeflatedEigenpairs(view.plain, best, view.held)
                 self.view, self.cut, self.signs, self.n_found = self._prove_signs(other)
-                found = self._check_theorem_on_complement()
+                found = self._check_kantorovich_on_complement()
         if found[0].missing_hypothesis == "orbit":
             bare = deflate_symmetries(full, replace(view.held, columns=np.zeros((full.n, 0))))
             self.view, self.cut, self.signs, self.n_found = self._prove_signs(bare)
-            found = self._check_theorem_on_complement()
+            found = self._check_kantorovich_on_complement()
         return found
 
-    def _check_theorem_on_complement(self) -> tuple[KantorovichOutcome, float]:
+    def _check_kantorovich_on_complement(self) -> tuple[KantorovichOutcome, float]:
         """Check Kantorovich's theorem on the complement of the symmetries, in the coordinates of
         theta and, if it fails, in the coordinates with the most known signs.
 
@@ -630,7 +630,7 @@ class InertiaByEigenpairs(InertiaStrategy):
             )
             found = check_kantorovich(beta, eta, partial(third_bound, ob, theta, units=scaled))
             if found.holds and cut.span.shape[1]:
-                found = check_theorem_across_orbits(ob, theta, cut, found)
+                found = check_orbit_independence(ob, theta, cut, found)
             tried.append((replace(found, radius=found.radius * top), safe_norm(x)))
             if found.holds:
                 break
@@ -702,7 +702,7 @@ class InertiaByEigenpairs(InertiaStrategy):
             radius_of_opposite_signs(low + error, high - error, third), length, float(c.min())
         )
 
-    def residuals_may_vanish(self) -> bool:
+    def can_residuals_vanish(self) -> bool:
         """Return True if all residuals may be 0 at a point near theta: H has zero eigenvalues and
         no eigenvalue that is proved negative.
         """
@@ -743,7 +743,7 @@ class InertiaByEigenpairs(InertiaStrategy):
         before, _ = newton_decrement(g, off, self.reach, cut)
         if before == 0:
             return True
-        there = gradient_after(self.ask.ob, self.ask.theta, step)
+        there = gradient_after_step(self.ask.ob, self.ask.theta, step)
         most = MAX_DECREMENT_RATIO_AFTER_STEP * before
         return there is not None and newton_decrement(there, np.nan, self.reach, cut)[0] <= most
 
@@ -761,14 +761,14 @@ class InertiaByEigenpairs(InertiaStrategy):
         low, high = float(values.min()), float(values.max())
         return (low, (low - error, low + error)), (high, (high - error, high + error))
 
-    def nearness_with_slope(self) -> Nearness:
+    def nearness_with_flat_ratio(self) -> Nearness:
         """Return the `Nearness` with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
         range of H added.
         """
         near, full, plain = self.near, self.full, self.view.plain
         # If the curvature is below `reached`, no local model of the loss is valid along the whole
         # Newton step.
-        reached = near.gradient_norm / (MAX_RELATIVE_STEP * norm_with_floor(self.ask.theta))
+        reached = near.gradient_norm / (MAX_RELATIVE_STEP * augmented_norm(self.ask.theta))
         flat_ratio, residual = None, 1.0 if near.gradient_norm > 0 else None
         if near.gradient_norm > 0 and full.norm > 0:
             unit = self.gradient[0] / near.gradient_norm
@@ -780,7 +780,7 @@ class InertiaByEigenpairs(InertiaStrategy):
         beside = full.norm <= reached
         return replace(near, flat_ratio=flat_ratio, residual=residual, step_too_long=beside)
 
-    def make_spectrum(self, proof: CriticalPointProof) -> SpectrumEvidence:
+    def spectrum_evidence(self, proof: CriticalPointProof) -> SpectrumEvidence:
         """Return the `SpectrumEvidence`, with the inertia that the stable signs determine. If
         `proof` proves a point where all residuals vanish, the inertia is that of the minimum at
         this point.
@@ -837,7 +837,7 @@ class InertiaByEigenpairs(InertiaStrategy):
 
 
 def _extreme_vectors(
-    H: CountedProducts, full: DenseHessian, view: SignView, signs: NDArray[np.int_]
+    H: BudgetedOperator, full: DenseHessian, view: DeflatedEigenpairs, signs: NDArray[np.int_]
 ) -> tuple[SpectrumEnd, SpectrumEnd]:
     """Return the eigenvectors of the smallest and of the largest eigenvalue, as two `SpectrumEnd`
     objects. The attribute `vector` is None if neither the matrix nor one product proves the sign of

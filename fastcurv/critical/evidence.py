@@ -17,7 +17,7 @@ from ..common.errors import type_phrase
 from ..common.linalg import SECONDS_PER_N_CUBED, svd
 from ..common.objectives import (
     PRODUCT_ERROR_EPS,
-    CountedProducts,
+    BudgetedOperator,
     call_certificate,
     certificate_method,
 )
@@ -78,7 +78,7 @@ def symmetry_tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> OrbitT
     )
 
 
-def offers_symmetries(ob: Any) -> bool:
+def has_symmetry_certificate(ob: Any) -> bool:
     """Return True if the objective has a certificate `orbits` or `flat_directions`."""
     return certificate_method(ob, "orbits", certificate_method(ob, "flat_directions")) is not None
 
@@ -146,7 +146,7 @@ def estimate_spectral_norm(A: Floats, steps: int = 12) -> float:
     return norm
 
 
-def equilibrate(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def equilibration_factors(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     """Return d > 0 (n,) such that the largest magnitude in each row of ``d A d`` is near 1 (Ruiz
     2001), and a mask of the rows of A that were used.
 
@@ -168,7 +168,7 @@ def equilibrate(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     return d, live
 
 
-def equalise_row_norms(A: Floats, d: Floats) -> Floats:
+def row_norm_scale_factors(A: Floats, d: Floats) -> Floats:
     """Return d (n,), refined until all rows of ``d A d`` have 2-norm 1 to within about 1%.
 
     The exact scaling is unique, so ``d A d`` does not depend on the units of the parameters.
@@ -182,20 +182,20 @@ def equalise_row_norms(A: Floats, d: Floats) -> Floats:
     return d * np.sqrt(f)
 
 
-def balance_rows(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def row_balancing_factors(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     """Return d > 0 (n,) such that the used rows of ``d A d`` have equal 2-norms, and a mask of the
     used rows. The scale of all other rows is chosen by `_units_of_unused_rows`.
 
     A row is not used if no entry exceeds its `noise`, an array of bounds (n,) for rows or (n, n)
     for entries, or if its scaled noise would exceed the median norm of the used rows.
     """
-    d, live = equilibrate(A, noise)
+    d, live = equilibration_factors(A, noise)
     noise = noise.reshape(len(A), -1)
     for _ in range(4):
         if not live.any():
             return np.ones(len(A)), live
         inner = A[np.ix_(live, live)] if not live.all() else A
-        d[live] = equalise_row_norms(inner, d[live])
+        d[live] = row_norm_scale_factors(inner, d[live])
         d[~live] = _units_of_unused_rows(noise, d, live)
         rows = np.linalg.norm(d[live][:, None] * inner * d[live], axis=1)
         # `across` scales the columns of a noise matrix. Noise given as one column is scaled as if
@@ -230,19 +230,22 @@ def candidate_units(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[
     The first candidate makes the rows of ``d A d`` equal in 2-norm. `noise` bounds the errors of A,
     with shape (n, 1) for rows or (n, n) for entries. If it has shape (n, n), a second candidate
     makes the rows of ``d noise d`` equal in 2-norm. Both candidates then start from the scaling of
-    `equalise_noise_entries`, so that ``d A d`` stays bitwise identical, up to one common power of
+    `noise_balancing_factors`, so that ``d A d`` stays bitwise identical, up to one common power of
     two, if the parameters are rescaled by powers of two.
     """
     if noise.shape[1] == 1:
-        return [_scale_largest_to_one(balance_rows(A, noise)[0])]
-    start = equalise_noise_entries(noise, layers)
+        return [_scale_largest_to_one(row_balancing_factors(A, noise)[0])]
+    start = noise_balancing_factors(noise, layers)
     noise = start[:, None] * noise * start
     faint = np.full((len(A), 1), 1e-15 * np.median(noise))
-    rows = balance_rows(start[:, None] * A * start, noise)[0], balance_rows(noise, faint)[0]
+    rows = (
+        row_balancing_factors(start[:, None] * A * start, noise)[0],
+        row_balancing_factors(noise, faint)[0],
+    )
     return [_scale_largest_to_one(start * d) for d in rows]
 
 
-def equalise_noise_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
+def noise_balancing_factors(noise: Floats, layers: NDArray[np.intp]) -> Floats:
     """Return powers of two d (n,) that minimise the sum of squared logarithms of the entries of ``d
     noise d`` (Curtis and Reid 1972).
 
@@ -275,7 +278,7 @@ def _scale_largest_to_one(d: Floats) -> Floats:
     return np.asarray(np.ldexp(d, 1 - int(np.frexp(d.max())[1])))
 
 
-def independent_basis(T: Floats, rtol: float = 1e-7) -> Floats:
+def orthonormal_basis(T: Floats, rtol: float = 1e-7) -> Floats:
     """Return an orthonormal basis (n, r) of the span of the columns of T (n, k).
 
     Columns are normalised first, and singular directions up to `rtol` times the largest singular
@@ -289,7 +292,7 @@ def independent_basis(T: Floats, rtol: float = 1e-7) -> Floats:
     return U[:, s > rtol * s[0]]
 
 
-def annihilated_basis(AQ: Floats, Q: Floats, tol: float) -> Floats:
+def null_subspace_basis(AQ: Floats, Q: Floats, tol: float) -> Floats:
     """Return an orthonormal basis of the part of span(Q) on which the singular values of `AQ`, the
     product A Q, are at most `tol`. Q (n, k) has orthonormal columns.
     """
@@ -307,13 +310,13 @@ MAX_RELATIVE_STEP = 1e6
 class InertiaStrategy(ABC):
     """Strategy for the inertia of the Hessian H at theta, with the methods that `classify` calls.
     If theta is near a critical point but the theorem does not hold, `classify` also calls
-    `prove_two_signs`, `residuals_may_vanish` and `zero_unstable_signs`, which the subclasses for
+    `prove_two_signs`, `can_residuals_vanish` and `zero_unstable_signs`, which the subclasses for
     this case define.
 
     Attributes
     ----------
     ask : ClassifyOptions
-    H : CountedProducts
+    H : BudgetedOperator
     gradient : (ndarray, float)
         g, and a bound on the norm of its error.
     near : Nearness
@@ -324,25 +327,25 @@ class InertiaStrategy(ABC):
     """
 
     ask: ClassifyOptions
-    H: CountedProducts
+    H: BudgetedOperator
     gradient: tuple[Floats, float]
     near: Nearness
     cut: Any = None
 
     @abstractmethod
-    def check_theorem(self) -> tuple[KantorovichOutcome, float]:
+    def check_kantorovich_theorem(self) -> tuple[KantorovichOutcome, float]:
         """Return the `KantorovichOutcome` of Kantorovich's theorem, with the outcome "untried" if a
         bound is missing, and the length of Newton's step.
         """
 
     @abstractmethod
-    def nearness_with_slope(self) -> Nearness:
+    def nearness_with_flat_ratio(self) -> Nearness:
         """Return the `Nearness` with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
         range of H added.
         """
 
     @abstractmethod
-    def make_spectrum(self, proof: CriticalPointProof) -> SpectrumEvidence:
+    def spectrum_evidence(self, proof: CriticalPointProof) -> SpectrumEvidence:
         """Return the `SpectrumEvidence` with the signs that are stable up to the critical point or
         that `proof` establishes.
         """
@@ -386,7 +389,7 @@ class ClassifyOptions:
 def check_run(run: Any, theta: np.ndarray) -> Krylov:
     """Return `run` after checking that it is a `Krylov` object for an operator with the size and,
     if the operator has it, the theta of the Hessian at theta. Raise TypeError or ValueError
-    otherwise. The products are compared by `check_operator`.
+    otherwise. The products are compared by `check_run_operator`.
     """
     if not isinstance(run, Krylov):
         raise TypeError(
@@ -409,10 +412,10 @@ def check_run(run: Any, theta: np.ndarray) -> Krylov:
 
 # maximum relative error of a Lanczos relation, in units of sqrt(eps); the loss of orthogonality
 # that semi-orthogonality permits causes errors of a few units
-MAX_ORTHOGONALITY_LOSS = 100.0
+MAX_LANCZOS_ERROR_SQRT_EPS = 100.0
 
 
-def check_operator(run: LanczosRuns, H: CountedProducts) -> int:
+def check_run_operator(run: LanczosRuns, H: BudgetedOperator) -> int:
     """Check that `run` was made on the operator of H, the Hessian at theta, and return the number
     of products used for the check, 0 to 2. Raise ValueError if it was made on another operator.
 
@@ -426,7 +429,7 @@ def check_operator(run: LanczosRuns, H: CountedProducts) -> int:
         return 0
     spent, same = 0, True
     if op is not native:
-        v, other = rng.standard_normal(H.n), CountedProducts(op, np.float64)
+        v, other = rng.standard_normal(H.n), BudgetedOperator(op, np.float64)
         mine, its = H(v), other(v)
         rounding = PRODUCT_ERROR_EPS * max(H.eps, other.eps)
         off = (
@@ -439,7 +442,7 @@ def check_operator(run: LanczosRuns, H: CountedProducts) -> int:
     if same and size > 0:
         found = H(x)
         most = (
-            MAX_ORTHOGONALITY_LOSS
+            MAX_LANCZOS_ERROR_SQRT_EPS
             * float(np.finfo(run.dtype).eps) ** 0.5
             * max(size, safe_norm(found))
         )

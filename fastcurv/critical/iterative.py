@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from ..common.checks import apply_checked, as_rng, operator_dtype
+from ..common.checks import as_rng, checked_product, operator_dtype
 from ..common.objectives import (
     ZERO_CURVATURE_RATIO,
+    BudgetedOperator,
     BudgetSpentError,
-    CountedProducts,
     certificate_method,
+    certificate_start_vectors,
     gradient_at,
-    probe_directions,
 )
 from ..common.protocols import Floats
-from ..common.runtime import Budget, raise_if_interrupted, time_is_up
-from ..common.vectors import norm_with_floor, safe_norm
+from ..common.runtime import Budget, is_time_up, raise_if_interrupted
+from ..common.vectors import augmented_norm, safe_norm
 from ..krylov.lanczos import Recurrence, combine_basis_rows, ritz_decomposition
 from ..krylov.trust_region import (
     exhausted_miss_probability,
@@ -36,22 +36,22 @@ from ..krylov.trust_region import (
 from ..spectrum.eigsh import eigsh
 from ..spectrum.forms import reduced_operator_of
 from .decide import (
-    UNTRIED_CONTRACTION,
+    UNTRIED_OUTCOME,
     CriticalPointProof,
     Nearness,
     SpectrumEvidence,
     TwoSignProof,
 )
-from .dense import ZERO_CURVATURE_TOL, check_theorem_across_orbits
+from .dense import ZERO_CURVATURE_TOL, check_orbit_independence
 from .evidence import (
     MAX_RELATIVE_STEP,
     ClassifyOptions,
     InertiaStrategy,
     SpectrumEnd,
-    annihilated_basis,
     curvature_floor,
-    independent_basis,
-    offers_symmetries,
+    has_symmetry_certificate,
+    null_subspace_basis,
+    orthonormal_basis,
     symmetry_tangents,
     third_bound,
 )
@@ -60,8 +60,8 @@ from .nearness import (
     MAX_DECREMENT_RATIO_AFTER_STEP,
     assess_nearness_by_decrement,
     assumed_gradient_error,
-    best_gradient,
-    gradient_after,
+    finite_gradient_and_error,
+    gradient_after_step,
     is_curvature_stable,
     newton_step,
     stable_curvature_mask,
@@ -92,13 +92,13 @@ class InertiaSearch:
     vectors of most extreme curvature found so far.
     """
 
-    def __init__(self, ask: ClassifyOptions, H: CountedProducts) -> None:
+    def __init__(self, ask: ClassifyOptions, H: BudgetedOperator) -> None:
         self.ask, self.H = ask, H
         # The products for the proofs at the end are reserved.
         self.budget = Budget(within=H, reserve=N_PROOF_PRODUCTS)
         self.rng = as_rng(ask.seed)
         # operator whose rounding errors are in the Krylov bases
-        self.made_by = H if H.native is H.op else CountedProducts(H.native)
+        self.made_by = H if H.native is H.op else BudgetedOperator(H.native)
         self.candidates: list[tuple[float, Floats]] = []  # pairs (Rayleigh quotient, unit vector)
         self.n_negative, self.n_positive = 0, 0
         self.seen: set[int] = set()  # signs of curvature found above the threshold for zero
@@ -141,7 +141,7 @@ class InertiaSearch:
         rows = int(min(most, (steps + 1) * block, n))
         run = Recurrence(op, rows, against=against)
         step = block * self.H.pace  # estimate of the seconds that the next step takes
-        if steps < 1 or time_is_up(step):
+        if steps < 1 or is_time_up(step):
             return None
         if not (run.insert_random(self.rng) if start is None else run.insert_block(start.copy())):
             return None
@@ -150,7 +150,7 @@ class InertiaSearch:
             and run.m < run.dimension
             and run.m + run.p <= rows
             and run.n_products < steps * block
-            and not (run.m and time_is_up(step))
+            and not (run.m and is_time_up(step))
         ):
             began, before = time.perf_counter(), run.n_products
             run.step()
@@ -188,7 +188,7 @@ class InertiaSearch:
             self.seen |= {int(sign) for sign in np.sign(strong)}
         return run
 
-    def lift_vectors(self, run: Any, S: Floats) -> Floats:
+    def embed_run_vectors(self, run: Any, S: Floats) -> Floats:
         """Return the k columns of S (m, k), coordinates in the basis of `run`, as rows (k, n) of
         the parameter space.
         """
@@ -212,7 +212,7 @@ class InertiaSearch:
             return None
         run = None
         try:
-            while run is None or (run.p and run.m < steps and not time_is_up() and not stop(run)):
+            while run is None or (run.p and run.m < steps and not is_time_up() and not stop(run)):
                 before = 0 if run is None else run.m
                 run = grow(held if run is None and held else min(before + 20, steps))
                 self.H.record_products(run.m - max(before, held))
@@ -234,7 +234,7 @@ class InertiaSearch:
         Q, op = self.symmetry, self.H.native if self.small is None else self.small
         # The projection of a zero mode of H is a zero mode of the smaller operator.
         if self.small is not None and Q.shape[1]:
-            Q = independent_basis(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
+            Q = orthonormal_basis(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
         against = np.ascontiguousarray(Q.T, self.H.native_dtype) if Q.shape[1] else None
         return self.run_lanczos(op, None, steps, stop=stop, against=against)
 
@@ -266,9 +266,9 @@ class InertiaSearch:
         tried = [(*self.H.rayleigh_quotient(v), v) for v in vectors]
         quotient, Hv, v = max(tried, key=lambda found: which * found[0])
         residual = safe_norm(Hv - quotient * v)
-        return SpectrumEnd(v, quotient, self.H.quotient_error(v, Hv), residual)
+        return SpectrumEnd(v, quotient, self.H.rayleigh_quotient_error(v, Hv), residual)
 
-    def prove_end(self, which: int) -> SpectrumEnd:
+    def prove_spectrum_end(self, which: int) -> SpectrumEnd:
         """Return the `SpectrumEnd` of the best candidate for the upper end of the spectrum if
         `which` is 1, or for the lower end if it is -1.
         """
@@ -292,7 +292,7 @@ class InertiaSearch:
         change.
         """
         ask, H = self.ask, self.H
-        if not self.has_one_sign_only or not offers_symmetries(ask.ob):
+        if not self.has_one_sign_only or not has_symmetry_certificate(ask.ob):
             return
         try:
             T: Floats = symmetry_tangents(ask.ob, ask.theta).columns
@@ -303,12 +303,12 @@ class InertiaSearch:
             return
         if T.shape[1]:
             H.show_note(f"{T.shape[1]} symmetry directions")
-            Q = independent_basis(T)
+            Q = orthonormal_basis(T)
             most = min(ZERO_CURVATURE_TOL, MAX_SYMMETRY_COUPLING * ask.curvature_tol) * H.norm
-            self.symmetry = np.asarray(annihilated_basis(H(Q), Q, most))
+            self.symmetry = np.asarray(null_subspace_basis(H(Q), Q, most))
         self.n_symmetry = self.symmetry.shape[1]
 
-    def ends_with_symmetries(
+    def full_spectrum_ends(
         self, low: SpectrumEnd, high: SpectrumEnd
     ) -> tuple[SpectrumEnd, SpectrumEnd]:
         """Return the ends of the spectrum of H, given the ends `low` and `high` on the complement
@@ -416,9 +416,9 @@ MAX_SYMMETRY_DIRECTIONS = 1024
 NORM_PROBE_SEED = 1  # seed of the random vector that estimates ||H||
 # theta counts as far from a critical point if this fraction of the gradient and of the decrement
 # exceeds the tolerances
-CLEARLY_FAR_FRACTION = 1e-2
+FAR_FROM_CRITICAL_FRACTION = 1e-2
 # number of Ritz values, those of smallest magnitude, whose signs are tested for stability
-N_WEAKEST_TESTED = 3
+N_TESTED_RITZ_VALUES = 3
 
 
 class InertiaByProducts(InertiaStrategy):
@@ -429,7 +429,7 @@ class InertiaByProducts(InertiaStrategy):
 
     keeps = True  # True if the signs are stable or need no test
 
-    def __init__(self, ask: ClassifyOptions, H: CountedProducts) -> None:
+    def __init__(self, ask: ClassifyOptions, H: BudgetedOperator) -> None:
         self.search = InertiaSearch(ask, H)
         self.main: Any = None  # Krylov run from a random start
         d = np.ones(H.n)  # scaling that balances the rows of ``d H d``
@@ -437,11 +437,11 @@ class InertiaByProducts(InertiaStrategy):
             d = self.search.balancing_diagonal()
         else:
             self.search.estimate_norm()
-        self.ask, self.H, self.gradient = ask, H, _best_gradient(ask, H)
+        self.ask, self.H, self.gradient = ask, H, _gradient_and_error(ask, H)
         self.flat: float | None = None
         self.residual: float | None = None
         self.step, self.left = np.zeros(H.n), 1.0
-        decrement, least = self._measure_along_gradient()
+        decrement, least = self._search_gradient_krylov_space()
         self.near = self._assess_nearness(decrement)
         if not self.near.near and least is not None and ask.gradient_tol is None:
             found = self._assess_nearness(least)
@@ -451,19 +451,19 @@ class InertiaByProducts(InertiaStrategy):
         self.known: RangeSpectrum | None = None
         if self.near.near and not floor > 0:
             search.find_symmetries()
-            if search.n_symmetry is not None or not offers_symmetries(ask.ob):
+            if search.n_symmetry is not None or not has_symmetry_certificate(ask.ob):
                 self.known = range_spectrum(ask, H, search.budget.products_left, search.symmetry)
         for value, v in self.known.extremes() if self.known is not None else ():
             search.add_candidate(value, v)
         if self.near.near and self.known is None:
             # A few steps from the objective's probe vectors find curvature that couples to them.
-            P = probe_directions(ask.ob, ask.theta).T.astype(H.native_dtype)
+            P = certificate_start_vectors(ask.ob, ask.theta).T.astype(H.native_dtype)
             P = P[np.linspace(0, len(P) - 1, min(MAX_PROBE_VECTORS, len(P))).astype(int)]
             for start in range(0, len(P), 8):
                 search.run_lanczos(H.native, P[start : start + 8], 3)
         self.ends, self.seen = self._estimate_spectrum_ends(floor, d)
 
-    def _measure_along_gradient(self) -> tuple[float, float | None]:
+    def _search_gradient_krylov_space(self) -> tuple[float, float | None]:
         """Set the quantities that the Krylov space of the gradient gives: ``||Hg|| / ||g||``
         (`flat`), the fraction of g outside the range of H (`residual`), Newton's `step`, and the
         residual of this step divided by ``||g||`` (`left`).
@@ -477,11 +477,11 @@ class InertiaByProducts(InertiaStrategy):
             self.left = 0.0
             return 0.0, None
 
-        def has_settled(run: Any) -> bool:
+        def has_step_converged(run: Any) -> bool:
             return bool(run.m >= MIN_GRADIENT_STEPS and _newton_step_in_basis(run, size)[1] <= 0.1)
 
         run = search.run_from_gradient(
-            g, min(MAX_GRADIENT_STEPS, search.budget.products_left // 4), has_settled
+            g, min(MAX_GRADIENT_STEPS, search.budget.products_left // 4), has_step_converged
         )
         if run is None:
             return np.inf, decrement_lower_bound(size, H.norm_estimate)
@@ -491,7 +491,7 @@ class InertiaByProducts(InertiaStrategy):
         values, S = ritz_decomposition(run)
         y, self.left = _newton_step_in_basis(run, size)
         self.step = combine_basis_rows(run.rows[: run.m], y[:, None])[0].astype(float)
-        cut = size / (MAX_RELATIVE_STEP * norm_with_floor(ask.theta))
+        cut = size / (MAX_RELATIVE_STEP * augmented_norm(ask.theta))
         cut = max(run.scale * ask.curvature_tol, cut)
         inside = float((S[0, np.abs(values) > cut] ** 2).sum())
         self.residual = float(max(0.0, 1 - inside) ** 0.5)
@@ -542,11 +542,11 @@ class InertiaByProducts(InertiaStrategy):
         if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
             risk = 1.0
         if deep and search.has_one_sign_only:
-            _search_further(search, main, goal, d)
-        low, high = search.prove_end(-1), search.prove_end(1)
+            _continue_curvature_search(search, main, goal, d)
+        low, high = search.prove_spectrum_end(-1), search.prove_spectrum_end(1)
         negative, positive = low.quotient < -low.error, high.quotient > high.error
         weak_end = (low if not negative else high) if negative != positive else None
-        lowest, highest = search.ends_with_symmetries(low, high)
+        lowest, highest = search.full_spectrum_ends(low, high)
         firm = floor if floor > 0 else -np.inf
         (below, above), least = lowest.enclosure, max(firm, lowest.quotient)
         bounds = (
@@ -574,9 +574,9 @@ class InertiaByProducts(InertiaStrategy):
             has_unexplained_zero=unexplained,
             complement_ends=(low.quotient, high.quotient),
         )
-        return (low, high), seen if known is None else known.with_inertia(seen)
+        return (low, high), seen if known is None else known.evidence_with_inertia(seen)
 
-    def check_theorem(self) -> tuple[KantorovichOutcome, float]:
+    def check_kantorovich_theorem(self) -> tuple[KantorovichOutcome, float]:
         """Check Kantorovich's theorem, with ``1 / beta`` a lower bound on the magnitudes of all
         eigenvalues. Return the outcome, which is "untried" if no such bound is known, and the
         length of Newton's step, which is infinite if the step is not known.
@@ -589,7 +589,7 @@ class InertiaByProducts(InertiaStrategy):
             self.step, self.left = self._newton_step()
         distance = safe_norm(self.step) if self.left <= MAX_STEP_RESIDUAL else np.inf
         if not (weakest > 0 and H.allows(1)):
-            return UNTRIED_CONTRACTION, distance
+            return UNTRIED_OUTCOME, distance
         rest, beta = H(self.step) + g, SCALAR_ROUND_UP_FACTOR / weakest
         if known is not None:
             rest, beta = known.project_off_span(rest), beta * (1 + 8 * H.n * EPS)
@@ -599,7 +599,7 @@ class InertiaByProducts(InertiaStrategy):
         eta = eta_bound(safe_norm(self.step), beta, error) * SCALAR_ROUND_UP_FACTOR
         found = check_kantorovich(beta, eta, partial(third_bound, ask.ob, ask.theta))
         if known is not None and found.holds and known.span.shape[1]:
-            found = check_theorem_across_orbits(ask.ob, ask.theta, known, found)
+            found = check_orbit_independence(ask.ob, ask.theta, known, found)
         return found, distance
 
     def _newton_step(self) -> tuple[Floats, float]:
@@ -630,7 +630,7 @@ class InertiaByProducts(InertiaStrategy):
             radius_of_opposite_signs(seen.low + error, seen.high - error, third), distance
         )
 
-    def residuals_may_vanish(self) -> bool:
+    def can_residuals_vanish(self) -> bool:
         """Return True if all residuals may be 0 at a point near theta, because no negative
         curvature was found.
         """
@@ -651,7 +651,7 @@ class InertiaByProducts(InertiaStrategy):
             self.keeps = bool(sizes.min(initial=np.inf) > MIN_CREDIBLE_CURVATURE * self.H.norm)
         # If the budget of products is used up, `H.short` reports this.
         with suppress(BudgetSpentError):
-            self.keeps = self.keeps and self._has_lasting_curvature()
+            self.keeps = self.keeps and self._has_stable_signs()
         return self.keeps, self.keeps and self._newton_step_converges()
 
     def _mark_weak_ends_unknown(self) -> None:
@@ -674,16 +674,16 @@ class InertiaByProducts(InertiaStrategy):
         """
         main, values, rows = self.main, np.zeros(0), np.zeros((0, self.H.n))
         if self.known is not None:
-            values, columns = self.known.select_weakest(N_WEAKEST_TESTED)
+            values, columns = self.known.weakest_eigenpairs(N_TESTED_RITZ_VALUES)
             rows = columns.T
-        elif main is not None and main.m > N_WEAKEST_TESTED:
+        elif main is not None and main.m > N_TESTED_RITZ_VALUES:
             ritz, S = ritz_decomposition(main)
-            chosen = np.argsort(np.abs(ritz))[:N_WEAKEST_TESTED]
-            values, rows = ritz[chosen], self.search.lift_vectors(main, S[:, chosen])
+            chosen = np.argsort(np.abs(ritz))[:N_TESTED_RITZ_VALUES]
+            values, rows = ritz[chosen], self.search.embed_run_vectors(main, S[:, chosen])
         columns = np.stack([*(end.vector for end in self.ends), *rows.astype(float)], axis=1)
         return np.append([end.quotient for end in self.ends], values), columns
 
-    def _has_lasting_curvature(self) -> bool:
+    def _has_stable_signs(self) -> bool:
         """Return True if the curvatures of `_weakest_pairs` were measured to have stable signs,
         both along Newton's step and along their own vectors. Curvature below the thresholds for
         zero is not tested.
@@ -711,11 +711,11 @@ class InertiaByProducts(InertiaStrategy):
         size, rounding = safe_norm(g), assumed_gradient_error(self.H.norm, theta)
         if size <= max(rounding, off if off == off else 0.0):
             return True
-        there = gradient_after(self.ask.ob, theta, self.step)
+        there = gradient_after_step(self.ask.ob, theta, self.step)
         most = (MAX_DECREMENT_RATIO_AFTER_STEP**0.5 + self.left) * size + rounding
         return self.left <= MAX_STEP_RESIDUAL and there is not None and safe_norm(there) <= most
 
-    def nearness_with_slope(self) -> Nearness:
+    def nearness_with_flat_ratio(self) -> Nearness:
         """Return the `Nearness` with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
         range of H added, from the Krylov space of g.
         """
@@ -724,10 +724,10 @@ class InertiaByProducts(InertiaStrategy):
             self.near,
             flat_ratio=None if flat is None or norm == 0 else min(1.0, flat / norm),
             residual=self.residual,
-            step_too_long=norm <= size / (MAX_RELATIVE_STEP * norm_with_floor(self.ask.theta)),
+            step_too_long=norm <= size / (MAX_RELATIVE_STEP * augmented_norm(self.ask.theta)),
         )
 
-    def make_spectrum(self, proof: CriticalPointProof) -> SpectrumEvidence:
+    def spectrum_evidence(self, proof: CriticalPointProof) -> SpectrumEvidence:
         """Return the `SpectrumEvidence`, without the inertia if the signs of curvature are not
         stable. If `proof` proves a zero of the residuals, the inertia is that of the minimum at
         this zero.
@@ -767,7 +767,7 @@ class TimedOutInertia(InertiaByProducts):
     known.
     """
 
-    def __init__(self, ask: ClassifyOptions, H: CountedProducts) -> None:
+    def __init__(self, ask: ClassifyOptions, H: BudgetedOperator) -> None:
         g = gradient_at(ask.ob, ask.theta, H)
         self.ask, self.H, self.gradient = ask, H, (g, np.nan)
         tol = np.nan if ask.gradient_tol is None else ask.gradient_tol
@@ -776,9 +776,9 @@ class TimedOutInertia(InertiaByProducts):
         )
 
 
-def is_clearly_far(ask: ClassifyOptions, H: CountedProducts) -> bool:
+def is_far_from_critical_point(ask: ClassifyOptions, H: BudgetedOperator) -> bool:
     """Return True if a lower bound on the decrement, which holds for any signs of curvature, is at
-    least ``1 / CLEARLY_FAR_FRACTION`` times the threshold, and the gradient is far above its
+    least ``1 / FAR_FROM_CRITICAL_FRACTION`` times the threshold, and the gradient is far above its
     rounding error. The cost is two products.
 
     By the Cauchy-Schwarz inequality ``g'|H|g <= ||g|| ||Hg||``, so ``g'|H|^-1 g >= ||g||^3 /
@@ -798,20 +798,20 @@ def is_clearly_far(ask: ClassifyOptions, H: CountedProducts) -> bool:
 def _is_clearly_not_critical(
     ask: ClassifyOptions, size: float, decrement: float, largest: float
 ) -> bool:
-    """Return True if `CLEARLY_FAR_FRACTION` times the gradient norm `size` exceeds the assumed
-    rounding error of the gradient, and theta is not near a critical point even if gradient norm and
-    decrement are multiplied by this fraction. `largest` is an upper estimate of ``||H||``.
+    """Return True if `FAR_FROM_CRITICAL_FRACTION` times the gradient norm `size` exceeds the
+    assumed rounding error of the gradient, and theta is not near a critical point even if gradient
+    norm and decrement are multiplied by this fraction. `largest` is an upper estimate of ``||H||``.
     """
     length = safe_norm(ask.theta)
     reach = largest * length * length
-    part = CLEARLY_FAR_FRACTION
+    part = FAR_FROM_CRITICAL_FRACTION
     rest = assess_nearness_by_decrement(
         ask.ob, ask.theta, part * size, part * decrement, reach, ask.gradient_tol
     )
     return not rest.near and assumed_gradient_error(largest, ask.theta) / part < size < np.inf
 
 
-def _best_gradient(ask: ClassifyOptions, H: CountedProducts) -> tuple[Floats, float]:
+def _gradient_and_error(ask: ClassifyOptions, H: BudgetedOperator) -> tuple[Floats, float]:
     """Return the most accurate gradient (n,) available and a bound on its error. If theta is far
     from a critical point, return the plain gradient and NaN, which takes a tenth of the time.
     """
@@ -820,10 +820,10 @@ def _best_gradient(ask: ClassifyOptions, H: CountedProducts) -> tuple[Floats, fl
         size = safe_norm(g)
         if _is_clearly_not_critical(ask, size, size / H.norm_estimate * size, H.norm_estimate):
             return g, np.nan
-    return best_gradient(ask.ob, ask.theta, H)
+    return finite_gradient_and_error(ask.ob, ask.theta, H)
 
 
-def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> None:
+def _continue_curvature_search(search: InertiaSearch, main: Any, goal: int, d: Floats) -> None:
     """Continue the search for negative curvature. If the run `main` ended before `goal` steps, use
     restarted Lanczos. If the scale factors `d` (n,) differ by more than a factor of 32, also run
     Lanczos in coordinates scaled by them.
@@ -842,6 +842,6 @@ def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> N
         steps, d = min(goal, MAX_BALANCED_STEPS), d / d.max()
         D = d.astype(H.native_dtype)
         balanced = LinearOperator(
-            (H.n, H.n), lambda v: D * apply_checked(H.native, D * v.reshape(-1)), dtype=D.dtype
+            (H.n, H.n), lambda v: D * checked_product(H.native, D * v.reshape(-1)), dtype=D.dtype
         )
         search.run_lanczos(balanced, None, steps, d=d, stop=has_both_signs)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..common.linalg import eigh
 from ..common.objectives import call_certificate
-from ..common.progress import cache_last
+from ..common.progress import cache_last_result
 from ..common.protocols import KinkObjective
 from ..common.vectors import safe_norm
 from .theorem import EPS, ComplementEigenpairs, check_kantorovich, newton_step_in_slice
@@ -30,11 +30,11 @@ from .theorem import EPS, ComplementEigenpairs, check_kantorovich, newton_step_i
 # norms, relative to the largest curvature, to which the columns of the slopes in the Hessian of Phi
 # are scaled, one after the other
 COLUMN_LENGTH_RATIOS = (1e-1, 1e-2, 1e-3, 1.0)
-SATISFACTORY_H = 1e-3  # No further units of the slopes are tried if h is below this value.
+TARGET_KANTOROVICH_H = 1e-3  # No further units of the slopes are tried if h is below this value.
 
 
 @dataclass(frozen=True)
-class _KinkMinimum:
+class _KinkMinimumOutcome:
     """A proved minimum at active kinks, or the missing hypothesis.
 
     Attributes
@@ -101,7 +101,7 @@ def _count_noun(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
 
 
-def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimum:
+def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimumOutcome:
     """Check every hypothesis at (theta, slopes) in several units of the slopes. Return the proof
     with the smallest h or, if there is no proof, the result with the smallest h.
 
@@ -116,11 +116,11 @@ def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimum:
     g, g_errors = phi.precise_gradient(point)
     if not (np.isfinite(K).all() and np.isfinite(g_errors).all()):
         return _kink_certificate(phi, "the curvature is not finite")
-    found: list[_KinkMinimum] = []
+    found: list[_KinkMinimumOutcome] = []
     for units in _candidate_slope_units(K, phi.n_theta):
         found.append(_check_hypotheses(phi.with_slope_units(units), point, K, g, g_errors, units))
         best = max(found, key=lambda one: (one.certified, -one.kantorovich))
-        if best.kantorovich < SATISFACTORY_H:
+        if best.kantorovich < TARGET_KANTOROVICH_H:
             break
     return best
 
@@ -144,9 +144,9 @@ def _kink_certificate(
     radius: float = np.inf,
     h: float = np.inf,
     least: float = 0.0,
-) -> _KinkMinimum:
+) -> _KinkMinimumOutcome:
     counts = phi.n_kinks, phi.n_collapsed, phi.n_copies
-    return _KinkMinimum(not missing, *counts, radius, h, least, missing)
+    return _KinkMinimumOutcome(not missing, *counts, radius, h, least, missing)
 
 
 def _check_hypotheses(
@@ -156,7 +156,7 @@ def _check_hypotheses(
     g: np.ndarray,
     g_errors: np.ndarray,
     units: np.ndarray,
-) -> _KinkMinimum:
+) -> _KinkMinimumOutcome:
     """Check every hypothesis of the theorem in the given units (m,) of the slopes. K is the Hessian
     of Phi at `point`, g its gradient, and `g_errors` holds bounds on the errors of the entries of
     g. Return the proof, or a result that names the missing hypothesis.
@@ -214,7 +214,7 @@ MAX_STEPS_PER_ACTIVE_SET = 12  # maximum number of Newton steps between updates
 MIN_PREACTIVATION_SCALE = 1e-100
 # A pre-activation that has no effect on the outputs keeps its side of the kink if its magnitude is
 # at most this.
-IDLE_PREACTIVATION_TOL = 1e-13
+INEFFECTIVE_PREACTIVATION_TOL = 1e-13
 # Pre-activations count as 0 if their magnitudes are at most this fraction of the largest magnitude
 # in the layer.
 ZERO_PREACTIVATION_TOL = 1e-7
@@ -222,7 +222,7 @@ ZERO_PREACTIVATION_TOL = 1e-7
 # not active.
 KINK_SLOPE_TOL = 1e-3
 # A verdict on theta covers a minimum at active kinks within this distance, relative to ||theta||.
-MAX_COVERED_DISTANCE = 1e-7
+MAX_RELATIVE_KINK_DISTANCE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class KinkPoint:
 
     theta: np.ndarray
     slopes: np.ndarray
-    _proof: _KinkMinimum
+    _proof: _KinkMinimumOutcome
 
     @property
     def certified(self) -> bool:
@@ -251,8 +251,8 @@ class KinkPoint:
         return self._proof.reason
 
 
-def rows_with_kinks(ob: Any) -> Any:
-    """Return the `ReluRows` of an objective, from its certificate `relu_rows`. Return None if it
+def small_relu_data(ob: Any) -> Any:
+    """Return the `ReluData` of an objective, from its certificate `relu_rows`. Return None if it
     has no such certificate or the network is too large for the proof.
     """
     rows = call_certificate(ob, "relu_rows")
@@ -265,23 +265,25 @@ def rows_with_kinks(ob: Any) -> Any:
     return rows if fits else None
 
 
-def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimum | None:
+def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimumOutcome | None:
     """Return the proof that a minimum at active kinks lies near theta, with a radius measured from
     theta. Return None if no minimum is proved, if the proved minimum is farther from theta than
-    `MAX_COVERED_DISTANCE` allows, or if the objective has no kinks or is not in float64.
+    `MAX_RELATIVE_KINK_DISTANCE` allows, or if the objective has no kinks or is not in float64.
     """
-    if getattr(ob, "dtype", np.float64) != np.float64 or rows_with_kinks(ob) is None:
+    if getattr(ob, "dtype", np.float64) != np.float64 or small_relu_data(ob) is None:
         return None
     found = find_kink_point(ob, theta)
     if found is None or not found.certified:
         return None
     far = float(np.linalg.norm(found.theta - theta)) * (1 + 4 * EPS)
     held = replace(found._proof, radius=found._proof.radius + far)
-    return held if far <= MAX_COVERED_DISTANCE * max(1.0, float(np.linalg.norm(theta))) else None
+    return (
+        held if far <= MAX_RELATIVE_KINK_DISTANCE * max(1.0, float(np.linalg.norm(theta))) else None
+    )
 
 
-@cache_last
-def _move_off_kinks(ob: Any, theta: np.ndarray) -> KinkPoint | None:
+@cache_last_result
+def _cached_kink_point(ob: Any, theta: np.ndarray) -> KinkPoint | None:
     return run_newton_on_kinks(call_certificate(ob, "relu_rows"), theta, initial_slopes(ob, theta))
 
 
@@ -292,7 +294,7 @@ def find_kink_point(ob: Any, theta: np.ndarray) -> KinkPoint | None:
     The last result is cached, because a verdict and the search after this verdict use the same
     point.
     """
-    found = _move_off_kinks(ob, theta)
+    found = _cached_kink_point(ob, theta)
     return found and replace(found, theta=found.theta.copy(), slopes=found.slopes.copy())
 
 
@@ -325,7 +327,7 @@ def run_newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) 
     for _ in range(MAX_ACTIVE_SET_UPDATES):
         collapsed = _collapsed_unit_masks(rows, gates, collapsed)
         parents = rows.find_unit_copies(theta, gates, collapsed)
-        phi = rows.smooth_piece(gates, collapsed, parents)
+        phi = rows.smooth_piece_objective(gates, collapsed, parents)
         first = phi.copies.merge_copies(theta)
         at_kinks = [s[phi.rows.first][:, k] for s, k in zip(slopes, phi.copies.keep)]
         start = [s[active] for s, active in zip(at_kinks, phi.active)]
@@ -405,7 +407,7 @@ def _update_active_set(
         above, beneath = active & (s >= 1), active & (s <= leak)
         crossed = ~active & ~collapsed[l] & (gate != side)
         enter = crossed & effective
-        idle = crossed & ~effective & (np.abs(z) > IDLE_PREACTIVATION_TOL)
+        idle = crossed & ~effective & (np.abs(z) > INEFFECTIVE_PREACTIVATION_TOL)
         changed |= bool((above | beneath | enter | idle).any())
         gate[above], gate[beneath], gate[enter], gate[idle] = 1.0, leak, np.nan, side[idle]
         s[enter] = 0.5 * (1 + leak)

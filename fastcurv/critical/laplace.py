@@ -41,20 +41,20 @@ from scipy.special import expit, gammaln, ndtri, softmax, xlogy
 
 from ..common.checks import (
     as_rng,
-    caller_depth,
+    caller_stacklevel,
     check_bool,
     check_choice,
     check_positive,
     check_positive_int,
     check_theta,
 )
-from ..common.errors import AttributeHints, accept_aliases
+from ..common.errors import AttributeHints, suggest_names
 from ..common.html import html_table
 from ..common.linalg import NotConvexError, cholesky, eigh, eigvalsh
 from ..common.objectives import cast_to_float64
 from ..common.protocols import Floats
 from ..common.read_only import FrozenRecord
-from ..common.runtime import load_module, one_blas_thread, rounding_to_nearest
+from ..common.runtime import load_module, serial_blas_context, with_nearest_rounding
 from ..network.factor import NotPositiveDefiniteError
 from ..network.mlp import MLP
 from ..network.objective import Objective
@@ -88,19 +88,19 @@ MAX_ROWS_IN_NUMPY = 4
 ONE_THREAD_MAX_ENTRIES = 1 << 14
 # Eigenvalues of a matrix (n, n) with unit diagonal count as 0 up to n times this number, which is
 # about the square root of the rounding error.
-FLAT_EIGENVALUE_TOL = 1.5e-8
+ZERO_EIGENVALUE_TOL = 1.5e-8
 # Maximum posterior standard deviation of a bias without penalty, in units of the pre-activation. A
 # bias with a larger one belongs to a saturated unit and is held at theta, because the Gaussian
 # would extend far beyond the interval (about 1 for tanh) in which the output is linear in the bias.
-MAX_BIAS_DEVIATION = 1e4
+MAX_BIAS_STD = 1e4
 N_QUADRATURE_NODES = 32  # number of Gauss-Hermite nodes for the mean of a sigmoid
 N_QMC_POINTS = 1024  # number of low-discrepancy points for the mean of a softmax
 # minimum degrees of freedom, as a fraction of the number of targets; smaller differences are
 # rounding errors
-MIN_FREEDOM_RATIO = 1e-8
+MIN_DEGREES_OF_FREEDOM_RATIO = 1e-8
 # minimum standard deviation of the noise, so that its square and quotients by it do not underflow
 # or overflow
-MIN_NOISE = 1e-140
+MIN_NOISE_STD = 1e-140
 # maximum decrement of the log posterior at which theta is at most one standard deviation from the
 # mode
 MAX_NEWTON_DECREMENT = 0.5
@@ -180,7 +180,7 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         """The covariance (n, n) of the parameters."""
         return np.asarray(self.covariance_root @ self.covariance_root.T)
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def std(self, X: Any, *, observations: bool = False) -> Floats:
         """Return the standard deviation of each output.
 
@@ -216,12 +216,12 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
                 f"observations must be False for loss={self.objective.loss!r}, got True. Only "
                 "'mse' has noise with one standard deviation."
             )
-        found = output_deviations(self.objective.model, self.theta, self.covariance_root, X)
+        found = output_std(self.objective.model, self.theta, self.covariance_root, X)
         if observations:
             found = np.hypot(found, float(self.noise_std or 0.0))
         return np.asarray(found[:, 0] if found.shape[1] == 1 else found)
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def predict_proba(self, X: Any) -> Floats:
         """Return the predicted probability of each class or label for each row of X, averaged over
         the posterior of the outputs.
@@ -346,7 +346,7 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         matplotlib Axes
             The Axes with the plot.
         """
-        return load_module("plots.band").posterior_band(self, ax, output)
+        return load_module("plots.band").plot_posterior_band(self, ax, output)
 
 
 def output_covariance_roots(
@@ -367,7 +367,7 @@ def output_covariance_roots(
             threads = 1 if y.size * model.n_params <= ONE_THREAD_MAX_ENTRIES else None
             J = Objective(model, rows, y, "mse", n_threads=threads).jacobian(theta).to_dense()
             J = J.astype(np.float64, copy=False).reshape(len(rows), d, -1)
-        with one_blas_thread():
+        with serial_blas_context():
             part = np.matmul(J, root)
         yield rows, part
 
@@ -389,7 +389,7 @@ def _jacobian_of_few_rows(model: MLP, theta: Any, X: Any) -> Floats:
     return np.asarray(parameter_derivatives(model, layers, below, slopes, outputs))
 
 
-def output_deviations(model: MLP, theta: Any, root: Any, X: Any) -> Floats:
+def output_std(model: MLP, theta: Any, root: Any, X: Any) -> Floats:
     """Return the standard deviations (N, d_out) of the outputs for the rows of X (N, k), given a
     root (n, rank) of the covariance of the parameters.
     """
@@ -426,8 +426,8 @@ def _mean_softmax(z: Floats, root: Floats) -> Floats:
     return found
 
 
-@accept_aliases("laplace")
-@rounding_to_nearest
+@suggest_names("laplace")
+@with_nearest_rounding
 def laplace(
     ob: Objective,
     theta: Any,
@@ -531,14 +531,14 @@ def laplace_posterior(
     if curvature == "ggn":
         half_unit = (data / n_terms if ob.loss == "mse" else 0.5) / factor
         _zero_rows_of_saturated_biases(ob, M, penalised, half_unit)
-    with one_blas_thread():
+    with serial_blas_context():
         root, logdet, trace, rank = _inverse_root(M, penalised, l2, curvature)
     k = int(penalised.sum())
     effective = rank - l2 * trace
     if curvature == "hessian":
         effective = _sum_of_leverages(ob, theta, root, effective)
     gamma = effective - (rank - k)
-    noise = _noise_deviation(ob, noise_std, data, n_terms, effective)
+    noise = _noise_std(ob, noise_std, data, n_terms, effective)
     T = factor / (2 * noise**2) if noise else factor
     tau, decrement = T * l2, 0.5 * T * float(np.sum((op.gradient @ root) ** 2))
     log_likelihood = -data / (2 * noise**2) if noise else -data
@@ -587,7 +587,7 @@ def _sum_of_leverages(ob: Any, theta: Floats, root: Floats, default: float) -> f
     except NotConvexError:
         return default
     G[np.diag_indices(len(G))] -= l2_diagonal(ob)
-    with one_blas_thread():
+    with serial_blas_context():
         return float(np.vdot(root, G @ root))
 
 
@@ -614,7 +614,7 @@ def _warn_of_few_rows(ob: Any, count: float, effective: float) -> None:
         )
     else:
         return
-    warnings.warn(found, UserWarning, stacklevel=caller_depth())
+    warnings.warn(found, UserWarning, stacklevel=caller_stacklevel())
 
 
 def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
@@ -624,7 +624,7 @@ def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floa
     check_choice(curvature, ("ggn", "hessian"), "curvature")
     check_rows_in_memory(ob, "laplace")
     check_no_batch_norm(ob, "laplace")
-    _check_likelihood(ob.loss)
+    _check_negative_log_likelihood(ob.loss)
     theta = np.array(check_theta(ob, theta), np.float64)
     ob = cast_to_float64(ob)
     if curvature == "hessian" and has_kinks(ob.model):
@@ -637,7 +637,7 @@ def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floa
     return ob, theta
 
 
-def is_likelihood(loss: Any) -> bool:
+def is_negative_log_likelihood(loss: Any) -> bool:
     """Return True if a loss is one of `_MISSING_LOG_TERMS` or user-defined. User-defined losses are
     assumed to be negative log likelihoods.
     """
@@ -645,9 +645,9 @@ def is_likelihood(loss: Any) -> bool:
     return loss in _MISSING_LOG_TERMS or given is not None and not given.built_in
 
 
-def _check_likelihood(loss: Any) -> None:
+def _check_negative_log_likelihood(loss: Any) -> None:
     """Raise ValueError if a loss is not a negative log likelihood."""
-    if not is_likelihood(loss):
+    if not is_negative_log_likelihood(loss):
         raise ValueError(
             f"loss must be a negative log likelihood, got {str(loss)!r}. Use one of "
             f"{', '.join(_MISSING_LOG_TERMS)}, or a user-defined fc.Loss."
@@ -666,7 +666,7 @@ def _missing_log_likelihood(ob: Any) -> float:
     return float(terms.sum() if ob.sample_weight is None else terms @ ob.sample_weight)
 
 
-def _noise_deviation(
+def _noise_std(
     ob: Any, noise_std: Any, data: float, n_terms: float, effective: float
 ) -> float | None:
     """Return the standard deviation of the noise: the given one, or an estimate from the sum of
@@ -681,7 +681,7 @@ def _noise_deviation(
                 "has noise with one standard deviation."
             )
         return None
-    if noise_std is None and not freedom > MIN_FREEDOM_RATIO * n_terms:
+    if noise_std is None and not freedom > MIN_DEGREES_OF_FREEDOM_RATIO * n_terms:
         raise ExactFitError(
             "noise_std must be given if the rows determine as many parameters as there are "
             "targets, got None. Pass noise_std, or use a larger l2."
@@ -696,10 +696,10 @@ def _noise_deviation(
         if noise_std is None
         else float(check_positive(noise_std, "noise_std"))
     )
-    if not MIN_NOISE <= found <= 1 / MIN_NOISE:
+    if not MIN_NOISE_STD <= found <= 1 / MIN_NOISE_STD:
         raise ValueError(
-            f"noise_std must lie between {MIN_NOISE:g} and {1 / MIN_NOISE:g}, got {found!r}. "
-            "Rescale the targets."
+            f"noise_std must lie between {MIN_NOISE_STD:g} and {1 / MIN_NOISE_STD:g}, got "
+            f"{found!r}. Rescale the targets."
         )
     return found
 
@@ -715,7 +715,7 @@ def _inverse_root(
     n, p, f = len(M), np.flatnonzero(penalised), np.flatnonzero(~penalised)
     R, logdet_flat = _pseudo_inverse_root(M[np.ix_(f, f)])
     if (curvature == "hessian" or not len(p)) and R.shape[1] < len(f):
-        raise _not_definite_error(M, curvature)
+        raise _not_positive_definite_error(M, curvature)
     B = R.T @ M[np.ix_(f, p)]
     S = M[np.ix_(p, p)] - B.T @ B
     L = cholesky(S) if len(p) else np.zeros((0, 0))
@@ -723,7 +723,7 @@ def _inverse_root(
         upper = solve_triangular(L, np.eye(len(p)), lower=True, trans="T") if len(p) else L
         logdet = 2 * float(np.log(np.diagonal(L)).sum())
     elif curvature == "hessian":
-        raise _not_definite_error(M, curvature)
+        raise _not_positive_definite_error(M, curvature)
     else:
         # The exact eigenvalues are at least l2, but rounding may reduce them.
         known = eigh(S)
@@ -739,13 +739,13 @@ def _inverse_root(
 def _zero_rows_of_saturated_biases(ob: Any, M: Floats, penalised: Any, half_unit: float) -> None:
     """Set to 0 the rows and columns of M that belong to biases of saturated hidden units. These
     biases have no penalty and, with the posterior precision ``M / (2 half_unit)``, a standard
-    deviation above `MAX_BIAS_DEVIATION`.
+    deviation above `MAX_BIAS_STD`.
 
     The bias shifts the pre-activation directly, so the Gaussian would extend far beyond the
     interval in which the output is linear in the bias. Biases of relu, leaky_relu and identity
     units are kept, because these activations have no scale of their own.
     """
-    model, least = ob.model, 2 * half_unit / MAX_BIAS_DEVIATION**2
+    model, least = ob.model, 2 * half_unit / MAX_BIAS_STD**2
     if not model.bias:
         return
     for (m, k), start, name in zip(model.shapes, model.starts, model.activation):
@@ -765,7 +765,7 @@ def _pseudo_inverse_root(M: Floats) -> tuple[Floats, float]:
     diagonal = np.diagonal(M)
     scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     values, vectors = np.linalg.eigh(scale[:, None] * M * scale)  # error bounds are not needed
-    keep = values > len(M) * FLAT_EIGENVALUE_TOL
+    keep = values > len(M) * ZERO_EIGENVALUE_TOL
     R = scale[:, None] * vectors[:, keep] / np.sqrt(values[keep])
     if keep.all():
         return R, float(np.log(values).sum() - 2 * np.log(scale).sum())
@@ -774,7 +774,7 @@ def _pseudo_inverse_root(M: Floats) -> tuple[Floats, float]:
     return R, -float(np.linalg.slogdet(R.T @ R)[1]) if R.shape[1] else 0.0
 
 
-def _not_definite_error(M: Floats, curvature: str) -> NotPositiveDefiniteError:
+def _not_positive_definite_error(M: Floats, curvature: str) -> NotPositiveDefiniteError:
     """Return the exception for a matrix M that is not positive definite. Its message has the
     smallest eigenvalue of M.
     """

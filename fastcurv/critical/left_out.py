@@ -25,14 +25,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..common.checks import MatrixOperator, caller_depth, check_bool, check_real_number
-from ..common.errors import AttributeHints, accept_aliases
+from ..common.checks import MatrixOperator, caller_stacklevel, check_bool, check_real_number
+from ..common.errors import AttributeHints, suggest_names
 from ..common.html import html_table
-from ..common.linalg import UNIT_ROUNDOFF, eigvalsh, multiply_by_lower
+from ..common.linalg import UNIT_ROUNDOFF, eigvalsh, multiply_by_lower_triangular
 from ..common.objectives import call_certificate, cast_to_float64
 from ..common.protocols import Floats
 from ..common.read_only import FrozenRecord
-from ..common.runtime import one_blas_thread, rounding_to_nearest
+from ..common.runtime import serial_blas_context, with_nearest_rounding
 from ..common.vectors import safe_norm
 from ..network.factor import CholeskyFactor, NotPositiveDefiniteError
 from ..network.objective import Objective
@@ -79,7 +79,7 @@ class Interval(NamedTuple):
     high: Floats
 
 
-def _check_minimum(ob: Any, theta: Any, call: str) -> FactoredMinimum:
+def _factored_minimum(ob: Any, theta: Any, call: str) -> FactoredMinimum:
     """Return theta, in float64, as a `FactoredMinimum` of `ob`, after checking that the Hessian at
     theta is positive definite and the gradient within its tolerance. Raise ValueError otherwise.
     `call` is the name of the public function, for error messages.
@@ -129,7 +129,7 @@ def _check_minimum(ob: Any, theta: Any, call: str) -> FactoredMinimum:
         # The float64 objective has a minimum near that of the float32 objective.
         for _ in range(N_REFINEMENTS):
             theta = theta - factor.solve(ob.gradient(theta))
-        return _check_minimum(ob, theta, call)
+        return _factored_minimum(ob, theta, call)
     _warn_of_unknown_sign(ob, theta, factor)
     return FactoredMinimum(ob, theta, factor)
 
@@ -164,7 +164,7 @@ def _warn_of_unknown_sign(ob: Any, theta: Floats, factor: CholeskyFactor) -> Non
             "results. Use a stronger penalty or features of similar scale. The verdict of classify "
             f"is: {point.sentence}",
             UserWarning,
-            stacklevel=caller_depth(),
+            stacklevel=caller_stacklevel(),
         )
 
 
@@ -190,7 +190,7 @@ def _add_shift_curvature(H: Any, shift: slice) -> MatrixOperator:
     return MatrixOperator(A)
 
 
-def _as_matrices(second: Floats) -> Floats:
+def _output_hessians(second: Floats) -> Floats:
     """Return second derivatives with respect to the outputs, (N, d_out) or (N, d_out, d_out), as
     matrices (N, d_out, d_out).
     """
@@ -282,7 +282,7 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
     _undetermined: Any
     _thetas: Any = None  # parameters without each row (N, n), if `exact` is True
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def output_changes(self, X_new: Any) -> Floats:
         """Return the change of the outputs of new rows if each training row is removed.
 
@@ -334,7 +334,7 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
                 part = thetas[start : start + most]
                 yield slice(rows.start + start, rows.start + start + len(part)), part
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def interval(self, X_new: Any, confidence_level: float = 0.9) -> Interval:
         """Return jackknife+ prediction intervals of new rows.
 
@@ -428,7 +428,7 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
                 "more than half as many. Intervals then tend to cover too little, or with relu to "
                 "be far too wide. Use a stronger penalty, fewer units or more rows.",
                 UserWarning,
-                stacklevel=caller_depth(),
+                stacklevel=caller_stacklevel(),
             )
 
     def summary(self) -> str:
@@ -518,8 +518,8 @@ def _upper_quantile(x: Floats, weight: Floats, level: float) -> Floats:
     return np.where(reached.any(axis=-1), found, np.inf)
 
 
-@accept_aliases("leave_one_out")
-@rounding_to_nearest
+@suggest_names("leave_one_out")
+@with_nearest_rounding
 def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     """Predict each row by the network trained without that row, from one factor of the Hessian at a
     minimum.
@@ -587,7 +587,7 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     (array([-2.5 ,  1.  ,  3.25,  5.86,  4.  ]), array([0.6, 0.3, 0.2, 0.3, 0.6]))
     """
     exact = check_bool(exact, "exact")
-    return _leave_one_out_at_minimum(_check_minimum(ob, theta, "leave_one_out"), exact)
+    return _leave_one_out_at_minimum(_factored_minimum(ob, theta, "leave_one_out"), exact)
 
 
 def minimum_after_fit(ob: Any, theta: Any) -> Floats:
@@ -611,7 +611,9 @@ def leave_one_out_of_fit(ob: Any, theta: Any) -> LeftOut:
     ob, theta = cast_to_float64(ob), minimum_after_fit(ob, theta)
     if not has_kinks(ob.model):
         with suppress(ValueError):
-            return _leave_one_out_at_minimum(_check_minimum(ob, theta, "predict_interval"), False)
+            return _leave_one_out_at_minimum(
+                _factored_minimum(ob, theta, "predict_interval"), False
+            )
     try:
         # The biases of units that are active on the same rows, or on no rows, are linearly
         # dependent, so biases without decay get the decay of the weights.
@@ -634,13 +636,15 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool) -> LeftOut:
     ob = at.ob
     N, d = ob.n_samples, ob.model.sizes[-1]
     z, first, second = ob.outputs(at.theta)
-    S = _as_matrices(second)
+    S = _output_hessians(second)
     hat, squares, a = np.empty(N), np.empty(N), np.empty((N, d))
     alone, predictions = np.zeros(N, bool), np.empty((N, d))
     inverse = at.factor.inverse_lower
-    with one_blas_thread():
+    with serial_blas_context():
         for rows, J in jacobian_blocks(ob, at.theta):
-            Y = multiply_by_lower(J.reshape(-1, J.shape[2]), inverse, True).reshape(J.shape)
+            Y = multiply_by_lower_triangular(J.reshape(-1, J.shape[2]), inverse, True).reshape(
+                J.shape
+            )
             M = Y @ Y.transpose(0, 2, 1)
             removed = S[rows] @ M / N
             hat[rows] = np.trace(removed, axis1=1, axis2=2)
@@ -651,7 +655,9 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool) -> LeftOut:
             squares[rows] = np.einsum("ni,nij,nj->n", a[rows], M, a[rows])  # d' H d
             if not exact:
                 X = dense_rows(ob.model, ob.X[rows])
-                moved = at.theta + multiply_by_lower(np.einsum("nd,ndp->np", a[rows], Y), inverse)
+                moved = at.theta + multiply_by_lower_triangular(
+                    np.einsum("nd,ndp->np", a[rows], Y), inverse
+                )
                 predictions[rows] = outputs_of_networks(ob.model, moved, X[:, None])[:, 0]
     thetas: Any = None
     kept: Any = None
@@ -718,7 +724,7 @@ def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:
             "prediction of the row is that of a finite step, and its loss is too small. Use l2 on "
             "all parameters.",
             UserWarning,
-            stacklevel=caller_depth(),
+            stacklevel=caller_stacklevel(),
         )
     return np.array(found, int)
 
@@ -752,8 +758,8 @@ def _cooks_distances(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats
         return np.asarray(squares * np.divide(count, scale))
 
 
-@accept_aliases("influence")
-@rounding_to_nearest
+@suggest_names("influence")
+@with_nearest_rounding
 def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     """Return the derivatives of the predictions of new rows with respect to the weight of each
     training row.
@@ -803,7 +809,7 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     >>> fc.influence(ob, np.array([2.0, -1.0]), [[4.0]])[0, 0].round(2)
     array([-0.2, -0. , -0.2, -0.8,  1.2])
     """
-    at = _check_minimum(ob, theta, "influence")
+    at = _factored_minimum(ob, theta, "influence")
     ob, N, d = at.ob, at.ob.n_samples, at.ob.model.sizes[-1]
     first = ob.reweighted(None).outputs(at.theta)[1]
     X = dense_rows(ob.model, X_new)
@@ -811,7 +817,7 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     loss: Any = "mse" if y_new is None else ob.loss
     new = Objective(ob.model, X, y, loss, n_threads=ob.n_threads)
     J_new, found = new.jacobian(at.theta).to_dense(), np.empty((len(X), d, N))
-    with one_blas_thread():
+    with serial_blas_context():
         K = at.factor.solve(J_new.T)  # shape (n, M d_out)
         for rows, J in jacobian_blocks(ob, at.theta):
             # gradients of the losses of single rows

@@ -21,22 +21,22 @@ from numpy.typing import NDArray
 from ..common.linalg import NotFiniteError
 from ..common.objectives import (
     VALUE_ERROR_EPS,
-    CountedProducts,
+    BudgetedOperator,
+    budgeted_hessian,
     call_certificate,
     cast_to_float64,
     certificate_method,
     checked_gradient,
     gradient_at,
+    gradient_bound_method,
     gradient_error_bound,
-    gradient_error_bound_of,
-    hessian_products,
     value_at,
     value_lower_bound,
     value_rounding_error,
 )
 from ..common.protocols import Floats
 from ..common.runtime import OutOfTime, raise_if_out_of_time
-from ..common.vectors import norm_with_floor, safe_norm
+from ..common.vectors import augmented_norm, safe_norm
 from ..krylov.solvers import minres
 from .decide import Nearness
 from .theorem import EPS, MIN_NORMAL, ComplementEigenpairs
@@ -150,7 +150,7 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     is NaN if no bound is known.
     """
     fine: tuple[np.ndarray, float] | None = None
-    bound = gradient_error_bound_of(ob)
+    bound = gradient_bound_method(ob)
     g, error = call_certificate(ob, "precise_gradient", theta, default=(np.nan, np.nan))
     if np.isfinite(error) and np.isfinite(g).all():
         # The last term is the error of rounding the gradient to float64.
@@ -164,7 +164,7 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     return fine if fine is not None and not error < fine[1] else (g, error)
 
 
-def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float]:
+def finite_gradient_and_error(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float]:
     """Return the gradient (n,) at theta and a bound on the norm of its error, which is NaN if no
     bound is known. Raise NotFiniteError if the gradient is not finite.
 
@@ -295,7 +295,7 @@ class CurvatureCoordinates:
         return v if cut is None else np.asarray(self.weights * (cut.vectors.T @ (cut.c * v)))
 
 
-def gradient_surely_exceeds(
+def is_gradient_norm_above(
     ob: Any, theta: Floats, length: float, norm: float, within: CurvatureCoordinates | None = None
 ) -> bool:
     """Return True if the norm of the gradient at theta, in the coordinates `within`, exceeds
@@ -343,7 +343,7 @@ def follow_newton_steps(
         room = int(min(MAX_STEP_PRODUCTS, most_products - spent))
         if room < 1:
             return None, k, spent
-        H = hessian_products(ob, here)
+        H = budgeted_hessian(ob, here)
         try:
             p = newton_step(H, g, room, within)
         except OutOfTime:
@@ -357,7 +357,7 @@ def follow_newton_steps(
             else min(share * size, GRADIENT_FLOOR_RATIO * first * 1e3)
         )
         lost = not np.isfinite(there).all()
-        if lost or fine and gradient_surely_exceeds(ob, there, most, H.norm, within):
+        if lost or fine and is_gradient_norm_above(ob, there, most, H.norm, within):
             return None, k, spent
         g = gradient_and_error(ob, there)[0]
         now = _norm(within.to_coordinates(g))
@@ -379,7 +379,7 @@ def _norm(y: Floats) -> float:
 
 
 def newton_step(
-    H: CountedProducts, g: Floats, room: int, within: CurvatureCoordinates | None = None
+    H: BudgetedOperator, g: Floats, room: int, within: CurvatureCoordinates | None = None
 ) -> Floats:
     """Return an approximate solution p (n,) of ``H p = -g``, computed by MINRES in the coordinates
     `within` with at most `room` products.
@@ -407,36 +407,36 @@ def newton_step(
 Spend = Callable[[int], None]
 
 # minimum ratio of the curvature at a test point to that at theta, within one length of the step
-MIN_CURVATURE_KEPT = 2 / 3
+MIN_CURVATURE_RATIO = 2 / 3
 # test points in units of the step, at unequal distances, so that oscillations of the curvature are
 # found
-TEST_LENGTHS = (1.0, -1.0, 0.38, -0.38)
+TEST_STEP_MULTIPLES = (1.0, -1.0, 0.38, -0.38)
 # test points in units of the step at which curvature must only keep its sign
-FAR_TEST_LENGTHS = (3.0, -3.0)
+FAR_TEST_STEP_MULTIPLES = (3.0, -3.0)
 # maximum number of curvatures of each sign, those of smallest magnitude, that are tested along
 # Newton's step
-MAX_WEAKEST_TESTED = 48
+MAX_TESTED_CURVATURES = 48
 # maximum ratio of the decrement at the end of Newton's step to the decrement at theta
 MAX_DECREMENT_RATIO_AFTER_STEP = 0.25
 # number of successive stable curvatures, in order of magnitude from the smallest, after which all
 # larger ones are assumed to be stable
-N_STABLE_IN_A_ROW = 4
+N_SUCCESSIVE_STABLE_CURVATURES = 4
 
 
-def curvatures_along(ob: Any, theta: Floats, U: Floats) -> Floats:
+def directional_curvatures(ob: Any, theta: Floats, U: Floats) -> Floats:
     """Return ``u'Hu`` (m,) at theta for the columns u of U (n, m). Return NaN entries if theta or H
     is not finite.
     """
     if not U.shape[1] or not np.isfinite(theta).all():
         return np.full(U.shape[1], np.nan)
     try:
-        found = (U * hessian_products(ob, theta)(U)).sum(axis=0)
+        found = (U * budgeted_hessian(ob, theta)(U)).sum(axis=0)
     except (NotFiniteError, ArithmeticError):  # The objective is undefined at this point.
         return np.full(U.shape[1], np.nan)
     return np.asarray(found)
 
 
-def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
+def gradient_after_step(ob: Any, theta: Floats, step: Floats) -> Floats | None:
     """Return the gradient (n,) at ``theta + step``, in float64 if available, or None if it is not
     finite.
     """
@@ -457,12 +457,14 @@ def stable_curvature_mask(
     keep = np.ones(U.shape[1], dtype=bool)
     if not step.any():
         return keep
-    for length in TEST_LENGTHS + FAR_TEST_LENGTHS:
+    for length in TEST_STEP_MULTIPLES + FAR_TEST_STEP_MULTIPLES:
         if keep.any():
             spend(int(keep.sum()))
-            now = curvatures_along(ob, theta + length * step, U[:, keep])
+            now = directional_curvatures(ob, theta + length * step, U[:, keep])
             with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-                keep[keep] = now / before[keep] >= (MIN_CURVATURE_KEPT if abs(length) <= 1 else 0.0)
+                keep[keep] = now / before[keep] >= (
+                    MIN_CURVATURE_RATIO if abs(length) <= 1 else 0.0
+                )
     return keep
 
 
@@ -518,7 +520,7 @@ def zero_unproved_signs(
         known = signs != 0
         step = -(vectors[:, known] @ (slopes[known] / values[known]))
         for sign in (1, -1):
-            weak = weakest_first[signs[weakest_first] == sign][:MAX_WEAKEST_TESTED]
+            weak = weakest_first[signs[weakest_first] == sign][:MAX_TESTED_CURVATURES]
             keep = stable_curvature_mask(ob, theta, step, vectors[:, weak], values[weak], spend)
             signs[weak[~keep]] = 0
 
@@ -530,7 +532,7 @@ def zero_unproved_signs(
         for sign in (1, -1):
             lasting = 0
             for i in weakest_first[signs[weakest_first] == sign]:
-                if lasting == N_STABLE_IN_A_ROW:
+                if lasting == N_SUCCESSIVE_STABLE_CURVATURES:
                     break
                 u = vectors[:, i]
                 reach = (share * abs(slopes[i]) + slack[i]) / abs(values[i])
@@ -560,7 +562,7 @@ def zero_unproved_signs(
 RELATIVE_TEST_LENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)  # lengths tried, relative to the norm of theta
 
 
-def decreases_on_either_side(
+def has_descent_on_either_side(
     ob: Any, theta: np.ndarray, direction: np.ndarray | None, gradient: np.ndarray
 ) -> bool:
     """Return True if the loss was found to decrease along `direction`, a unit vector, or along its
@@ -573,7 +575,7 @@ def decreases_on_either_side(
     if direction is None or not hasattr(ob, "value"):
         return False
     here = value_at(ob, theta)
-    length = norm_with_floor(theta)
+    length = augmented_norm(theta)
     noise = value_rounding_error(here, getattr(ob, "dtype", np.float64))
     slope = abs(float(gradient @ direction))
     for way in (1.0, -1.0):
@@ -587,12 +589,12 @@ def decreases_on_either_side(
     return False
 
 
-def decreases_along_gradient(ob: Any, theta: np.ndarray, gradient: np.ndarray) -> bool:
+def has_descent_along_gradient(ob: Any, theta: np.ndarray, gradient: np.ndarray) -> bool:
     """Return True if the loss was found to decrease along minus the gradient on this side of the
     kinks, or if the loss cannot be evaluated. At a minimum at active kinks the loss increases along
     this direction, because it increases on the other side of the kinks.
     """
-    norm, length = safe_norm(gradient), norm_with_floor(theta)
+    norm, length = safe_norm(gradient), augmented_norm(theta)
     if not 0 < norm < np.inf or not hasattr(ob, "value"):
         # Without values of the loss, a decrease is assumed.
         return True

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.objectives import CountedProducts
+from ..common.objectives import BudgetedOperator
 from ..common.protocols import Floats, ProvedRange
 from ..common.vectors import safe_norm
 from ..spectrum.dense import symmetric_part
@@ -45,7 +45,7 @@ class RangeSpectrum(ComplementEigenpairs):
         """
         return eigenvalue_signs(self)
 
-    def with_inertia(self, seen: SpectrumEvidence) -> SpectrumEvidence:
+    def evidence_with_inertia(self, seen: SpectrumEvidence) -> SpectrumEvidence:
         """Return the `SpectrumEvidence` `seen` with the inertia of H added. The number of zeros
         that symmetries explain is the number of symmetry directions that were projected out or, if
         the eigenvalue of the complement is 0, of all symmetry directions.
@@ -89,14 +89,14 @@ class RangeSpectrum(ComplementEigenpairs):
             (g - self.space.embed(inner)) / self.space.complement_eigenvalue + self.space.embed(y)
         )
 
-    def newton_step(self, H: CountedProducts, g: Floats) -> Floats:
+    def newton_step(self, H: BudgetedOperator, g: Floats) -> Floats:
         """Return Newton's step (n,) orthogonal to the symmetry directions, with one step of
         iterative refinement by a product with H.
         """
         x = self.project_off_span(-self.solve(self.project_off_span(g)))
         return self.project_off_span(x - self.solve(self.project_off_span(g + H(x))))
 
-    def select_weakest(self, k: int) -> tuple[Floats, Floats]:
+    def weakest_eigenpairs(self, k: int) -> tuple[Floats, Floats]:
         """Return the k eigenvalues of smallest magnitude in the range space whose signs are known,
         and their eigenvectors (n, k) as columns. There are fewer than k if fewer signs are known.
         """
@@ -120,7 +120,7 @@ class RangeSpectrum(ComplementEigenpairs):
 
 
 def range_spectrum(
-    ask: ClassifyOptions, H: CountedProducts, left: float, Q: Floats
+    ask: ClassifyOptions, H: BudgetedOperator, left: float, Q: Floats
 ) -> RangeSpectrum | None:
     """Return all eigenvalues of H as a `RangeSpectrum`, or None if the range of H is not known to
     have few dimensions, the budget is too small or the error of the matrix has no bound.

@@ -407,7 +407,7 @@ MISSING_HYPOTHESES = {
 RESCALED_PARAMETERS = "parameters rescaled so that the rows of the Hessian are of similar size"
 
 
-class Words(Formatter):
+class ReasonFormatter(Formatter):
     """A formatter that fills the placeholders of a `Reason` for the verdict `outcome` on the
     evidence `found`. Floats are written with four digits.
     """
@@ -677,7 +677,7 @@ class Words(Formatter):
         )
 
     @property
-    def known_signs(self) -> str:
+    def known_signs_phrase(self) -> str:
         """Two sentences that state the signs and the range of the eigenvalues of the Hessian at
         theta, as far as they are known.
         """
@@ -735,7 +735,9 @@ class Words(Formatter):
         products, or that more products are needed.
         """
         risk = self.spectrum.risk
-        risk = max(_round_up_digits(risk), SUGGESTED_FAILURE_PROBABILITY) if risk < 1 else 1.0
+        risk = (
+            max(_round_up_to_two_digits(risk), SUGGESTED_FAILURE_PROBABILITY) if risk < 1 else 1.0
+        )
         if not risk < 1:
             return (
                 "A verdict with an error probability needs more Hessian-vector products, or more "
@@ -770,7 +772,7 @@ def reason_sentence(ask: ClassifyOptions, found: Evidence, outcome: Decision) ->
     # sentence on kinks in the middle.
     apart = outcome.rule is Reason.INFIMUM_AT_INFINITY or "{kinks_sentence}" in outcome.rule.value
     kinks = ". {kinks_sentence}" * (found.n_kinks > 0 and not apart and not outcome.certified)
-    return Words(ask, found, outcome).format(
+    return ReasonFormatter(ask, found, outcome).format(
         f"{outcome.rule.value}{{complement_sentences}}{kinks}."
     )
 
@@ -787,7 +789,7 @@ def _count_eigenvalues(count: int) -> str:
     return f"{count} eigenvalue{_plural(count)}"
 
 
-def _round_up_digits(x: float) -> float:
+def _round_up_to_two_digits(x: float) -> float:
     """Return x rounded up to two significant digits."""
     unit = 10.0 ** (floor(log10(x)) - 1)
     return ceil(x / unit) * unit

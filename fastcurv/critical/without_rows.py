@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..common.linalg import cholesky_eigenvalue_floor, eigvalsh, multiply_by_lower
+from ..common.linalg import cholesky_eigenvalue_floor, eigvalsh, multiply_by_lower_triangular
 from ..common.objectives import call_certificate
 from ..common.protocols import Floats
-from ..common.runtime import load_proofs, one_blas_thread
+from ..common.runtime import load_certify, serial_blas_context
 from ..common.vectors import safe_norm
 from ..network.factor import CholeskyFactor
 from ..network.gram import OutputLossDerivatives
@@ -109,9 +109,11 @@ def newton_steps(at: FactoredMinimum, J: Floats, coefficients: Floats) -> Floats
     from their Jacobian J (rows, d_out, n) and the coefficients a_i (rows, d_out).
     """
     inverse = at.factor.inverse_lower
-    with one_blas_thread():
-        half = multiply_by_lower(np.matmul(coefficients[:, None, :], J)[:, 0], inverse, True)
-        return multiply_by_lower(half, inverse)
+    with serial_blas_context():
+        half = multiply_by_lower_triangular(
+            np.matmul(coefficients[:, None, :], J)[:, 0], inverse, True
+        )
+        return multiply_by_lower_triangular(half, inverse)
 
 
 MAX_GRADIENTS_PER_ROW = 40  # maximum number of gradients of each objective without a sample
@@ -143,7 +145,7 @@ def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floa
     ob, N = at.ob, at.ob.n_samples
     X, every = dense_rows(ob.model, ob.X), np.arange(N)
     thetas = np.empty((N, ob.n_params))
-    with one_blas_thread():
+    with serial_blas_context():
         for rows, J in jacobian_blocks(ob, at.theta):
             thetas[rows] = at.theta + newton_steps(at, J, coefficients[rows])
 
@@ -201,9 +203,9 @@ def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
         alpha = rho * np.einsum("ij,ij->i", s, q)[:, None]
         q = q - alpha * y
         kept.append((s, y, rho, alpha))
-    with one_blas_thread():
-        q = multiply_by_lower(
-            multiply_by_lower(q, factor.inverse_lower, True), factor.inverse_lower
+    with serial_blas_context():
+        q = multiply_by_lower_triangular(
+            multiply_by_lower_triangular(q, factor.inverse_lower, True), factor.inverse_lower
         )
     for s, y, rho, alpha in reversed(kept):
         q = q + s * (alpha - rho * np.einsum("ij,ij->i", y, q)[:, None])
@@ -225,7 +227,7 @@ class _RemovalProofBounds:
         self.hessian_error = (
             math.inf if enclosed is None else CERTIFIED_ERROR_FACTOR * enclosed.error_bound(None)
         )
-        passes, g = load_proofs("passes").passes_at(at.ob, at.theta), at.ob.gradient(at.theta)
+        passes, g = load_certify("passes").passes_at(at.ob, at.theta), at.ob.gradient(at.theta)
         certified = CERTIFIED_ERROR_FACTOR * float(passes.gradient_error_bound(g))
         self.gradient_error = max(GRADIENT_ERROR_RATIO * gradient_size, certified)
         values = eigvalsh(at.factor.lower @ at.factor.lower.T)

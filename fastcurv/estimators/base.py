@@ -27,15 +27,15 @@ from sklearn.utils.validation import (
 
 from ..common.checks import (
     as_numpy,
-    caller_depth,
+    caller_stacklevel,
     check_choice,
     check_positive,
     check_positive_int,
     is_sparse,
     short_repr,
 )
-from ..common.errors import AttributeHints, accept_aliases, type_phrase
-from ..common.objectives import hessian_products
+from ..common.errors import AttributeHints, suggest_names, type_phrase
+from ..common.objectives import budgeted_hessian
 from ..common.protocols import Descent
 from ..critical.classify import classify
 from ..critical.report import reword_for_fit
@@ -46,19 +46,19 @@ from ..network.objective import Objective
 from ..optimize.escape import escape
 from ..optimize.minimize import METHOD_ALIASES, METHODS, STOCHASTIC_METHODS, minimize
 from ..optimize.run import Run
-from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
+from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_in_library
 from ..structure.user_functions import Activation, Loss
 from .evidence import choose_alpha_by_evidence
 from .held_out import DEFAULT_DECAY, MAX_ITER_PER_ALPHA, DecayChoice, choose_decay, held_out_mask
 from .input_slopes import InputSlopesMixin
 from .shown import FitReprMixin
-from .sizes import can_search_in_float32, default_n_pairs, default_n_threads, dense_if_small
+from .sizes import can_search_in_float32, default_n_pairs, default_n_threads, densify_if_small
 from .weights import FittedWeightsMixin
 
 # --------------------------------------------------------------------------------------------------
 # Choices that depend on problem sizes, and messages, shared by both estimators.
 
-DENSE_BLOCK_ENTRIES = 1 << 22  # maximum number of entries of a dense block of sparse rows
+DENSE_BLOCK_MAX_ENTRIES = 1 << 22  # maximum number of entries of a dense block of sparse rows
 PRECOND_MIN_FLOPS = 4_000_000  # minimum flops of a gradient at which preconditioning is used
 
 
@@ -88,7 +88,7 @@ def unscaled_features(X: Any) -> list[int]:
 
 
 SUCCESSFUL_STOP_REASONS = ("callback", "held_out", "patience", "critical")
-WARNING_CURES = {
+WARNING_ADVICE = {
     "max_iter": "increase max_iter",
     "max_time": "increase max_time",
     "diverged": "lower learning_rate_init",
@@ -114,7 +114,7 @@ def warn_if_not_converged(est: Any, X: Any, gradient: float) -> None:
         parts.append(
             f"{type(est).__name__} ended at {why} with a gradient of {gradient:.2g}, above "
             f"tol={est._gradient_tol:g}. To converge, "
-            f"{WARNING_CURES.get(est.stopped_, 'increase max_iter')}."
+            f"{WARNING_ADVICE.get(est.stopped_, 'increase max_iter')}."
         )
     if far:
         names = getattr(est, "feature_names_in_", None)
@@ -124,7 +124,7 @@ def warn_if_not_converged(est: Any, X: Any, gradient: float) -> None:
             f"Features {shown}{more} are far from zero mean and unit variance. Scale them, as with "
             "sklearn.preprocessing.StandardScaler."
         )
-    warnings.warn(" ".join(parts), ConvergenceWarning, stacklevel=caller_depth())
+    warnings.warn(" ".join(parts), ConvergenceWarning, stacklevel=caller_stacklevel())
 
 
 def supports_partial_fit(estimator: Any) -> bool:
@@ -195,7 +195,7 @@ def hidden_layers(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
             f"{type_phrase(activation)}."
         )
     names = [activation] * len(hidden) if alone else list(activation)
-    theirs = activations_of("sklearn")
+    theirs = activations_in_library("sklearn")
     return hidden, [
         theirs.get(name, (name,))[0] if isinstance(name, str) else name for name in names
     ]
@@ -286,7 +286,7 @@ def check_spectrum(
     errors = scale * (float(residuals[0]) + under), scale * (float(residuals[-1]) + under)
     near = size <= tol
     if near and low + errors[0] < 0:  # negative curvature must exceed its rounding error
-        H = hessian_products(ob, theta, best=False)
+        H = budgeted_hessian(ob, theta, best=False)
         H.norm = float(np.abs(values).max())  # norm for the rounding error of a product
         errors = errors[0] + scale * H.product_error_bound(vector), errors[1]
     kind = "not_critical" if not near else "saddle" if low + errors[0] < 0 else "undecided"
@@ -319,11 +319,11 @@ def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any
 MIN_SADDLE_CURVATURE = 1e-2  # minimum |lambda_min| / |lambda_max| for an escape from a saddle
 # default max_iter with "auto" decay or tol, and without
 DEFAULT_MAX_STEPS, DEFAULT_MAX_EPOCHS = 2000, 200
-MAX_EPOCH_RISE = 3.0  # maximum growth factor of the loss in `partial_fit`
-N_TRUST_REGION_STEPS = 25  # maximum number of trust-region steps after L-BFGS has stalled
+MAX_EPOCH_LOSS_GROWTH = 3.0  # maximum growth factor of the loss in `partial_fit`
+MAX_TRUST_REGION_STEPS = 25  # maximum number of trust-region steps after L-BFGS has stalled
 AUTO_GRADIENT_TOL = 1e-4  # maximum entry of a gradient that counts as 0 if tol is "auto"
 GRADIENTS_PER_PRODUCT = 6  # number of gradients of the fit for each Hessian product of the check
-MAX_SADDLES = 4  # maximum number of saddles that "auto" escapes from
+MAX_SADDLE_ESCAPES = 4  # maximum number of saddles that "auto" escapes from
 
 
 def select_rows(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
@@ -387,7 +387,7 @@ class BaseMLP(
         """Return the targets in the objective's form, its loss, and the number of outputs."""
         raise NotImplementedError
 
-    def _improve_start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
+    def _set_output_biases(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
         """Set the last biases of the start theta in place. This base method does nothing."""
 
     def _standardise_targets(
@@ -470,7 +470,7 @@ class BaseMLP(
         if weight is not None:
             weight = _check_sample_weight(weight, X, dtype=X.dtype, ensure_non_negative=True)
             X, y, weight = nonzero_weight_rows(X, y, weight)  # rows of weight 0 add no class
-        X, labels = dense_if_small(X), y
+        X, labels = densify_if_small(X), y
         y, loss, m = self._encode_targets(y, reset)
         weight = self._apply_class_weights(labels, weight, X.dtype)
         if weight is not None:
@@ -480,7 +480,7 @@ class BaseMLP(
 
     # --- the fit
 
-    @accept_aliases("fit")
+    @suggest_names("fit")
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None
     ) -> Self:
@@ -511,13 +511,13 @@ class BaseMLP(
             On Ctrl-C. The fit so far is kept, and ``stopped_`` is "interrupted".
         """
         check_parameters(self)
-        with self._restoring_fit():
+        with self._restore_fit_on_error():
             self._epochs = None
             self._fit(X, y, sample_weight, X_val, y_val)
         return self
 
     @contextmanager
-    def _restoring_fit(self) -> Iterator[None]:
+    def _restore_fit_on_error(self) -> Iterator[None]:
         """Restore the attributes of the last fit if an error occurs before a network is stored."""
         before = vars(self).copy()
         try:
@@ -619,7 +619,7 @@ class BaseMLP(
             bound = np.sqrt(6 / sum(W.shape))
             W[:], b[:] = draw(-bound, bound, W.shape), draw(-bound, bound, b.shape)
         last[:] = np.sqrt(6 / sum(last.shape)) * draw(-1, 1, last.shape)
-        self._improve_start(model, theta, y, weight)
+        self._set_output_biases(model, theta, y, weight)
         return theta
 
     def _run_solver(
@@ -637,7 +637,7 @@ class BaseMLP(
         elif choice is None:
             runs = [self._run_one_solver(ob, theta, solver, self._max_iter, options)]
         else:
-            runs = self._refit_choice(ob, choice, options)
+            runs = self._refit_chosen_decay(ob, choice, options)
         seen: Any = None
         if self.solver == "auto" and held is None:
             seen = self._continue_training(ob, runs, options)
@@ -648,15 +648,15 @@ class BaseMLP(
                 ob, self.theta_, self._scale, self._gradient_tol, spent // GRADIENTS_PER_PRODUCT
             )
         elif self.verdict != "quick":
-            seen = self._classify_end(ob) if self.verdict else None
+            seen = self._classify_final_point(ob) if self.verdict else None
         self.curvature_ = seen
 
-    def _classify_end(self, ob: Objective) -> Any:
+    def _classify_final_point(self, ob: Objective) -> Any:
         """Return the verdict on theta_, within the remainder of max_time."""
         left = None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
         return reword_for_fit(classify(ob, self.theta_, max_time=left, progress=False))
 
-    def _refit_choice(
+    def _refit_chosen_decay(
         self, ob: Objective, choice: DecayChoice, options: dict[str, Any]
     ) -> list[Any]:
         """Run L-BFGS on all rows from the best point of the chosen decay, to the loss of the fitted
@@ -730,10 +730,10 @@ class BaseMLP(
         """Continue after L-BFGS: by trust-region steps if it stalled, and by an escape from a
         saddle. Append the runs to `runs`. Return the last check of the spectrum, or None.
         """
-        for _ in range(MAX_SADDLES):
+        for _ in range(MAX_SADDLE_ESCAPES):
             left = self._max_iter - sum(run.nit for run in runs)
             if left > 0 and runs[-1].stopped == "stalled":
-                steps = min(left, N_TRUST_REGION_STEPS)
+                steps = min(left, MAX_TRUST_REGION_STEPS)
                 runs.append(self._run_one_solver(ob, runs[-1].x, "trust-region", steps, options))
                 left -= runs[-1].nit
                 if left > 0 and runs[-1].stopped == "max_iter":
@@ -854,12 +854,12 @@ class BaseMLP(
                 "learning_rate_init."
             )
         self._epochs = (self.solver, *method.state())
-        if run.f > MAX_EPOCH_RISE * max(before, self._gradient_tol):
+        if run.f > MAX_EPOCH_LOSS_GROWTH * max(before, self._gradient_tol):
             warnings.warn(
                 f"partial_fit raised the loss of its rows from {before * self._scale:.3g} to "
                 f"{run.f * self._scale:.3g}. Lower learning_rate_init.",
                 ConvergenceWarning,
-                stacklevel=caller_depth(),
+                stacklevel=caller_stacklevel(),
             )
         self.alpha_ = self._weight_decay
         self.__dict__.pop("_training", None)
@@ -872,7 +872,7 @@ class BaseMLP(
         X = self._check_rows(X)
         if not is_sparse(X):
             return self.model_.predict(self._weights, X)
-        step = max(1, DENSE_BLOCK_ENTRIES // X.shape[1])
+        step = max(1, DENSE_BLOCK_MAX_ENTRIES // X.shape[1])
         parts = (X[start : start + step].toarray() for start in range(0, X.shape[0], step))
         return np.concatenate([self.model_.predict(self._weights, part) for part in parts])
 

@@ -13,7 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from ..common.checks import is_sparse, short_repr
-from ..common.errors import accept_aliases
+from ..common.errors import suggest_names
 from ..common.protocols import Solver
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, Layered, LossName
 from ..structure.user_functions import Loss
@@ -119,7 +119,7 @@ CLASSIFIER_DOC = PARAMETERS_DOC.replace(
 )
 
 
-def classes_of(y: Any) -> np.ndarray:
+def distinct_labels(y: Any) -> np.ndarray:
     """Return the distinct labels of y in ascending order. Raise TypeError if they have no order."""
     try:
         return np.unique(y)
@@ -161,7 +161,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     _stratify = True
 
-    @accept_aliases("estimator")
+    @suggest_names("estimator")
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
@@ -209,7 +209,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _encode_targets(self, y: Any, reset: bool) -> tuple[np.ndarray, LossName | Loss, int]:
         if y.dtype == object:
-            classes_of(y)  # this check raises a clearer error than scikit-learn's check
+            distinct_labels(y)  # this check raises a clearer error than scikit-learn's check
         check_classification_targets(y)
         labels = y.ndim == 2 and type_of_target(y) == "multilabel-indicator"
         if not reset and labels != self._multilabel:
@@ -235,8 +235,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
         y = column_or_1d(y, warn=True)
         if reset:
-            self._check_same_labels(classes_of(y), False)
-            self.classes_, self._multilabel = classes_of(y), False
+            self._check_same_labels(distinct_labels(y), False)
+            self.classes_, self._multilabel = distinct_labels(y), False
         known = len(self.classes_)
         codes = np.minimum(np.searchsorted(self.classes_, y), known - 1)
         unknown = self.classes_[codes] != y
@@ -393,10 +393,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 f"classes must be those of the first call, {self.classes_.tolist()}, got "
                 f"{np.unique(classes).tolist()}."
             )
-        with self._restoring_fit():
+        with self._restore_fit_on_error():
             if first:
                 self._multilabel = type_of_target(y) == "multilabel-indicator"
                 known = np.arange(np.shape(y)[1]) if self._multilabel else y
-                self.classes_ = classes_of(known if classes is None else classes)
+                self.classes_ = distinct_labels(known if classes is None else classes)
             self._run_epoch(X, y, first)
         return self

@@ -7,10 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.objectives import cast_to_float64
-from ..critical.laplace import ExactFitError, is_likelihood, laplace_posterior, output_deviations
+from ..critical.laplace import (
+    ExactFitError,
+    is_negative_log_likelihood,
+    laplace_posterior,
+    output_std,
+)
 from ..critical.left_out import minimum_after_fit
 from ..network.objective import Objective
-from ..optimize.path import evidence_path, with_units_pruned
+from ..optimize.path import max_evidence_posterior, with_units_pruned
 from ..structure.parameters import has_kinks
 from ..structure.tables import LOSSES
 
@@ -35,9 +40,7 @@ class FitPosterior(NamedTuple):
         relative to the predictions of `model` at `theta`. If `center` is another point, the
         deviations include the difference between the predictions at these two points.
         """
-        squares = (
-            output_deviations(model, self.center, self.covariance_root, X) ** 2 + self.noise_std**2
-        )
+        squares = output_std(model, self.center, self.covariance_root, X) ** 2 + self.noise_std**2
         if self.center is not self.theta:
             squares += (model.predict(self.theta, X) - model.predict(self.center, X)) ** 2
         return np.asarray(np.sqrt(squares))
@@ -79,7 +82,7 @@ def choose_alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.n
             f"'evidence' for {ob.n_params}. Use smaller hidden_layer_sizes, or cross-validation."
         )
     given = LOSSES[ob.loss].given
-    if not is_likelihood(ob.loss) or given and given.built_in and not given.convex:
+    if not is_negative_log_likelihood(ob.loss) or given and given.built_in and not given.convex:
         raise ValueError(
             "loss must be 'squared_error', 'poisson', 'gamma' or an fc.Loss of your own with "
             f"alpha='evidence', got {est.loss!r}. Use one of these, or a number for alpha."
@@ -93,7 +96,7 @@ def choose_alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.n
         return run.x
 
     try:
-        best = evidence_path(ob, start, minimise, count=est._total)
+        best = max_evidence_posterior(ob, start, minimise, count=est._total)
     except ExactFitError:
         raise _exact_fit_error(est) from None
     est.alpha_ = best.objective.l2 * est._total * est._scale

@@ -4,10 +4,10 @@ rows.
 A quarter of the rows is held out. For each decay of `TRIAL_DECAYS`, from large to small, L-BFGS
 fits the other rows from the same start, until the held-out loss has not fallen for a while. No
 smaller decay is tried after one that raised the lowest held-out loss by more than
-`MAX_HELD_OUT_RISE`. This stage runs in float32 if a gradient is expensive. Then all rows are fitted
-with the decay of the lowest held-out loss, from the point that had this loss: down to the loss that
-the fitted rows had at that point (Goodfellow, Bengio and Courville, Deep Learning, 2016, algorithm
-7.3), or to a minimum if the held-out loss fell to the end.
+`MAX_HELD_OUT_LOSS_INCREASE`. This stage runs in float32 if a gradient is expensive. Then all rows
+are fitted with the decay of the lowest held-out loss, from the point that had this loss: down to
+the loss that the fitted rows had at that point (Goodfellow, Bengio and Courville, Deep Learning,
+2016, algorithm 7.3), or to a minimum if the held-out loss fell to the end.
 
 The rows to hold out are chosen by a hash of their numbers, not by their position: a repeated row,
 or one of weight 2, is held out with its copies, in any order of the rows, and no random number is
@@ -32,16 +32,16 @@ TRIAL_DECAYS = (10.0, 1.0, 0.1, 1e-2, 1e-4)  # values of alpha that are tried, i
 DEFAULT_DECAY = 1e-4  # value of alpha if no rows are held out, as in scikit-learn
 # maximum relative increase of the lowest held-out loss; after a larger one no smaller alpha is
 # tried
-MAX_HELD_OUT_RISE = 0.02
+MAX_HELD_OUT_LOSS_INCREASE = 0.02
 MAX_ITER_PER_ALPHA = 1000  # maximum number of iterations for each alpha
 MIN_FINAL_STEPS = 25  # minimum of the iteration limit for the fit of all rows
 # About one in HELD_OUT_STRIDE distinct rows is held out, chosen by a hash of the row.
 HELD_OUT_STRIDE = 4
 MIN_HELD_OUT_ROWS = 10  # minimum number of distinct rows to hold out
 # The search stops max(MIN_PATIENCE, PATIENCE_RATIO * t) iterations after an improvement at
-# iteration t. The loss of fewer than FEW_HELD_OUT_ROWS often rises for longer before it falls.
+# iteration t. The loss of fewer than LONG_PATIENCE_MAX_ROWS often rises for longer before it falls.
 MIN_PATIENCE, PATIENCE_RATIO = 15, 0.5
-FEW_HELD_OUT_ROWS, MIN_PATIENCE_OF_FEW_ROWS = 100.0, 50
+LONG_PATIENCE_MAX_ROWS, MIN_LONG_PATIENCE = 100.0, 50
 # minimum relative decrease of the held-out loss that counts as an improvement
 MIN_RELATIVE_GAIN = 1e-3
 # A cross entropy within this fraction of the lowest one counts as equal, since the accuracy still
@@ -51,7 +51,7 @@ CROSS_ENTROPY_SLACK = 0.05
 # plateau.
 HELD_OUT_PLATEAU_LOSS_RATIO = 0.9
 # maximum number of entries of a block of rows that is hashed at a time
-HASH_BLOCK_ENTRIES = 1 << 20
+HASH_BLOCK_MAX_ENTRIES = 1 << 20
 
 
 class HeldOutMonitor:
@@ -80,8 +80,8 @@ class HeldOutMonitor:
         # `mark` is lowered only by improvements of at least `MIN_RELATIVE_GAIN`.
         self.lowest = self.mark = held.value(theta)
         self.improved = 0  # iteration at which `mark` was last lowered
-        few = count < FEW_HELD_OUT_ROWS
-        self.min_patience = MIN_PATIENCE_OF_FEW_ROWS if few else MIN_PATIENCE
+        few = count < LONG_PATIENCE_MAX_ROWS
+        self.min_patience = MIN_LONG_PATIENCE if few else MIN_PATIENCE
         numbers = LOSSES[fitted.loss].targets == "numbers"
         self.slack = 0.0 if numbers else CROSS_ENTROPY_SLACK
         constant = constant_loss(fitted)
@@ -172,7 +172,7 @@ def choose_decay(
         if best is None or watch.lowest < lowest:
             best = found
         if (
-            watch.lowest > lowest + MAX_HELD_OUT_RISE * abs(lowest)
+            watch.lowest > lowest + MAX_HELD_OUT_LOSS_INCREASE * abs(lowest)
             or found.run.stopped == "max_time"
         ):
             break
@@ -192,7 +192,7 @@ def held_out_mask(X: Any) -> np.ndarray | None:
         numbers = (X.data + X.dtype.type(0)).view(bits).astype(np.uint64)
         sums = csr_array((numbers, X.indices, X.indptr), X.shape) @ odd
     else:
-        step = max(1, HASH_BLOCK_ENTRIES // X.shape[1])
+        step = max(1, HASH_BLOCK_MAX_ENTRIES // X.shape[1])
         blocks = (np.ascontiguousarray(X[i : i + step]) + 0 for i in range(0, len(X), step))
         sums = np.concatenate([b.view(bits).astype(np.uint64, copy=False) @ odd for b in blocks])
     for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):  # finaliser of MurmurHash3

@@ -10,7 +10,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d
 
 from ..common.checks import is_sparse
-from ..common.errors import accept_aliases
+from ..common.errors import suggest_names
 from ..common.protocols import Solver
 from ..critical.left_out import Interval, leave_one_out_of_fit
 from ..network.input_derivatives import InputDerivatives
@@ -33,7 +33,7 @@ REGRESSOR_DOC = PARAMETERS_DOC.replace("    solver :", LOSS_DOC + "    solver :"
 
 # minimum standard deviation of targets, relative to the largest target; smaller ones are rounding
 # errors
-MIN_RELATIVE_DEVIATION = 1e-14
+MIN_RELATIVE_TARGET_SD = 1e-14
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
@@ -84,7 +84,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     True
     """
 
-    @accept_aliases("estimator")
+    @suggest_names("estimator")
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
@@ -158,7 +158,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                     # The deviations are divided by the largest value so that no square underflows.
                     part = (rows - mean) / np.where(size > 0, size, 1.0)
                     scale = size * np.sqrt(np.average(part * part, axis=0, weights=weight))
-                    scale = np.where(scale > MIN_RELATIVE_DEVIATION * size, scale, 0.0)
+                    scale = np.where(scale > MIN_RELATIVE_TARGET_SD * size, scale, 0.0)
                 self.y_scale_ = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
             # If a loss has one width for all targets, all targets must have the same unit.
             if own:
@@ -188,14 +188,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             scale = np.concatenate([scale, np.ones_like(scale)])
         return scale, shift
 
-    def _to_target_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
+    def _rescale_to_target_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
         scale, shift = self._output_scale_and_shift()
         theta = theta.copy()
         W, b = model.unflatten(theta)[-1]
         W[:], b[:] = W * scale[:, None], b * scale + shift
         return theta
 
-    def _to_fitted_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
+    def _rescale_to_fitted_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
         scale, shift = self._output_scale_and_shift()
         theta = theta.copy()
         W, b = model.unflatten(theta)[-1]
@@ -207,7 +207,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             DEFAULT_LOSS_BY_TARGETS["numbers"] if self.loss == "squared_error" else self.loss
         )
 
-    def _improve_start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
+    def _set_output_biases(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
         y, given = y.reshape(len(y), -1).astype(float), LOSSES[self._fitted_loss].given
         shares = np.full(len(y), 1.0) if weight is None else weight.astype(float)
         b, shares = model.unflatten(theta)[-1][1], shares / shares.sum()
@@ -418,7 +418,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         check_parameters(self)
         y = sanitise(y, "y")
         first = not hasattr(self, "theta_")
-        with self._restoring_fit():
+        with self._restore_fit_on_error():
             if first:
                 self._flat = np.ndim(y) < 2 or np.shape(y)[1] == 1
             self._run_epoch(X, y, first)

@@ -16,7 +16,7 @@ FLOAT32_MIN_FLOPS = 20_000_000
 MIN_RELATIVE_SPREAD, MAX_COLUMN_MAGNITUDE = 1e-3, 1e6
 # maximum number of entries of the steps in all L-BFGS pairs if these must fit into a cache; 1 MB
 # with the gradient differences
-CACHED_PAIRS_ENTRIES = 1 << 16
+CACHED_PAIRS_MAX_ENTRIES = 1 << 16
 # maximum number of entries of the steps in all L-BFGS pairs (32 MB with the gradient differences)
 # if reading the pairs takes less time than a gradient
 MAX_PAIRS_ENTRIES = 1 << 21
@@ -38,7 +38,10 @@ def default_n_pairs(n: int, rows: int) -> int:
     >>> default_n_pairs(7510, 10_000), default_n_pairs(1_000_000, 10_000)
     (80, 20)
     """
-    near, far = min(rows // 12, CACHED_PAIRS_ENTRIES // n), min(rows // 120, MAX_PAIRS_ENTRIES // n)
+    near, far = (
+        min(rows // 12, CACHED_PAIRS_MAX_ENTRIES // n),
+        min(rows // 120, MAX_PAIRS_ENTRIES // n),
+    )
     return min(max(20, near, far), 80)
 
 
@@ -49,7 +52,7 @@ def default_n_threads(given: int | None, n: int, rows: int) -> int | None:
     return 1 if given is None and 6 * rows * n < THREADS_MIN_FLOPS else given
 
 
-def dense_if_small(X: Any) -> Any:
+def densify_if_small(X: Any) -> Any:
     """Return X. A small sparse matrix is converted to a dense array, which reduces the time of a
     gradient to between a third and a twentieth.
     """

@@ -29,7 +29,7 @@ class FittedWeightsMixin:
         """Store the model and its parameters, of which `coefs_` and `intercepts_` are views."""
         self._network = model
         fitted = np.array(theta, model.dtype)
-        theta = self._to_target_units(model, fitted)
+        theta = self._rescale_to_target_units(model, fitted)
         self._fitted = theta.copy(), fitted
         layers = model.unflatten(theta)
         self.coefs_ = [W.T for W, _ in layers]  # scikit-learn's layout: (in, out)
@@ -55,13 +55,13 @@ class FittedWeightsMixin:
             "new estimator with other parameters."
         )
 
-    def _to_target_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
+    def _rescale_to_target_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
         """Return theta with the last layer rescaled from the units of the fit to those of the
         targets.
         """
         return theta
 
-    def _to_fitted_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
+    def _rescale_to_fitted_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
         """Return theta with the last layer rescaled from the units of the targets to those of the
         fit.
         """
@@ -77,7 +77,7 @@ class FittedWeightsMixin:
         # This branch is taken if the weights have not been changed since the fit.
         if np.array_equal(theta, folded):
             return theta if np.array_equal(theta, fitted) else fitted
-        return self._to_fitted_units(self.model_, theta)
+        return self._rescale_to_fitted_units(self.model_, theta)
 
     @theta_.setter
     def theta_(self, theta: Any) -> None:

@@ -17,16 +17,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ..common.checks import (
-    apply_checked,
     as_numpy,
     check_choice,
     check_positive_int,
     check_vectors,
+    checked_product,
     operator_dtype,
 )
 from ..common.linalg import NotFiniteError, eigh, eigh_tridiagonal, svd, wanted_indices
 from ..common.protocols import Array, Floats, Indices, Which
-from ..common.runtime import as_callback, raise_if_out_of_time, time_left
+from ..common.runtime import raise_if_out_of_time, seconds_until_deadline, wrap_user_callback
 from ..common.vectors import (
     NOT_FINITE_MESSAGE,
     Lanczos,
@@ -55,10 +55,10 @@ def product_function(op: Any) -> Callable[[Array, Array], Any]:
     product: Any = getattr(op, "product", None)
     if product is not None:
         ours = type(op).__module__.startswith("fastcurv.")
-        return product if ours else as_callback(product)
+        return product if ours else wrap_user_callback(product)
 
     def multiply(v: Array, out: Array) -> None:
-        out[:] = apply_checked(op, v)
+        out[:] = checked_product(op, v)
 
     return multiply
 
@@ -165,7 +165,7 @@ def column_norms(M: Floats) -> Floats:
     return np.asarray(largest * np.linalg.norm(M / largest, axis=0))
 
 
-def scaled_norm(x: Floats) -> float:
+def overflow_safe_norm(x: Floats) -> float:
     """Return the 2-norm of a short vector x, computed without overflow or underflow of squares."""
     return math.hypot(*x.tolist())
 
@@ -265,12 +265,12 @@ def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None
 
 
 MAX_BLOCK_BYTES = 64 << 20  # maximum size of a block of products that are computed together
-N_FIRST_ROWS = 64  # number of rows for which T has memory at first
+N_INITIAL_ROWS = 64  # number of rows for which T has memory at first
 # minimum number of entries in locked rows at which one vector replaces these rows in the
 # orthogonalisation, see `Recurrence.lock`
 MIN_REPLACED_ENTRIES = 1 << 15
 # error assumed for products and sweeps if no larger one is measured, in eps ||A||
-ROUNDING_FACTOR = 4.0
+ASSUMED_ERROR_EPS = 4.0
 
 
 class Recurrence(Lanczos, LanczosBasis):
@@ -327,7 +327,7 @@ class Recurrence(Lanczos, LanczosBasis):
         self.capacity = min(max_basis, self.dimension)
         size = self.capacity + 1
         self.rows = np.empty((size, n), dtype) if rows is None else rows[:size]
-        first = min(size, N_FIRST_ROWS)
+        first = min(size, N_INITIAL_ROWS)
         self.T, self.err = np.zeros((first, first)), np.zeros(size)
         self.orthogonality_tol = self.eps**0.5 if orthogonality_tol is None else orthogonality_tol
         self.deflation_coupling = np.zeros((len(self.against), size))
@@ -347,7 +347,7 @@ class Recurrence(Lanczos, LanczosBasis):
 
     def reset(self) -> None:
         """Discard the basis, but keep the number of products, the scale and the noise."""
-        self._take_rows_aside()
+        self._pop_deferred_rows()
         self.discard_basis()
 
     def insert_block(self, W: Array) -> int:
@@ -370,7 +370,7 @@ class Recurrence(Lanczos, LanczosBasis):
                 return self.p
         return 0
 
-    def set_aside(self) -> None:
+    def defer_block(self) -> None:
         """Set the next block aside. Later rows are kept orthogonal to this block, and the
         components of products along the block are measured.
 
@@ -387,18 +387,18 @@ class Recurrence(Lanczos, LanczosBasis):
         self.p, self.n_clean = 0, m
         self.n_aside, self.dimension = self.n_aside + p, self.dimension - p
 
-    def restore_rows_aside(self) -> None:
+    def restore_deferred_rows(self) -> None:
         """Append the rows set aside to the next block, which must have capacity for them."""
         self.reorthogonalise()
         self.enlarge_projection(self.m + self.p + self.n_aside)
-        rows, along = self._take_rows_aside()
+        rows, along = self._pop_deferred_rows()
         first, end = self.m + self.p, self.m + self.p + len(rows)
         self.rows[first:end] = rows
         self.T[first:end, : self.m] = along[:, : self.m]
         self.T[: self.m, first:end] = along[:, : self.m].T
         self.p, self.n_clean, self.tridiagonal = self.p + len(rows), end, False
 
-    def _take_rows_aside(self) -> tuple[Array, Floats]:
+    def _pop_deferred_rows(self) -> tuple[Array, Floats]:
         """Remove the rows set aside from `against`. Return these rows and the coupling of the basis
         to them.
         """
@@ -444,10 +444,10 @@ class Recurrence(Lanczos, LanczosBasis):
             and len(theta) * self.n >= MIN_REPLACED_ENTRIES
         ):
             w, coupled = self.rows[self.m].copy(), (self.coupling() @ S)[0]
-            error = scaled_norm(self.err[: self.m] @ np.abs(S) + self.eps * self.scale)
+            error = overflow_safe_norm(self.err[: self.m] @ np.abs(S) + self.eps * self.scale)
         self.drop_pending_rows()
         if self.n_aside:
-            self.drop_coupling(column_norms(self._take_rows_aside()[1][:, : self.m]))
+            self.drop_coupling(column_norms(self._pop_deferred_rows()[1][:, : self.m]))
         rotate_rows(self.rows[: self.m], S)
         self.replace_by_ritz_vectors(theta, S)
         if w is not None and self.n_locked:
@@ -475,7 +475,7 @@ class Recurrence(Lanczos, LanczosBasis):
     @property
     def asymmetry(self) -> float:
         """The asymmetry measured in the products, or 0 if it is at rounding level."""
-        return self.noise if self.noise > 16 * ROUNDING_FACTOR * self.eps * self.scale else 0.0
+        return self.noise if self.noise > 16 * ASSUMED_ERROR_EPS * self.eps * self.scale else 0.0
 
     def step(self) -> None:
         """Multiply the next block by the operator. The basis then has p more rows, for a block of p
@@ -492,7 +492,7 @@ class Recurrence(Lanczos, LanczosBasis):
         """
         raise_if_out_of_time()
         with self.around:
-            self.advance(until, min(seconds, time_left()))
+            self.advance(until, min(seconds, seconds_until_deadline()))
 
     def _apply_block(self, m: int, p: int) -> Array:
         """Return the products (p, n) of the operator with the rows m to m + p - 1. They are
@@ -506,13 +506,13 @@ class Recurrence(Lanczos, LanczosBasis):
                     self.product(v, w)
             else:
                 own = hasattr(self.op, "product")
-                W[...] = apply_checked(self.op, V.T if own else np.ascontiguousarray(V.T)).T
+                W[...] = checked_product(self.op, V.T if own else np.ascontiguousarray(V.T)).T
         self.n_products += p
         self.divide_by_unit(W)
         if len(self.against):
             along = self.unit * orthogonalise(self.against, W, passes=1)
             self.deflation_coupling[:, m : m + p] = along.T
-            self.noise = max(self.noise, self.eps * max(scaled_norm(row) for row in along))
+            self.noise = max(self.noise, self.eps * max(overflow_safe_norm(row) for row in along))
         return W
 
     def _step_block(self) -> None:
@@ -530,10 +530,10 @@ class Recurrence(Lanczos, LanczosBasis):
         self.scale = max(self.scale, *sizes)
         C = self.unit * orthogonalise(self.rows[:k], W)
         inner = C[:, m:]
-        seen = [scaled_norm(row) for row in (C[:, :m] - self.T[m:k, :m])[:, self.n_locked :]]
+        seen = [overflow_safe_norm(row) for row in (C[:, :m] - self.T[m:k, :m])[:, self.n_locked :]]
         # A nonzero difference is due to an asymmetric operator or to rounding.
-        seen += [scaled_norm(row) for row in inner - inner.T]
-        self.noise = max([self.noise, ROUNDING_FACTOR * self.eps * self.scale, *seen])
+        seen += [overflow_safe_norm(row) for row in inner - inner.T]
+        self.noise = max([self.noise, ASSUMED_ERROR_EPS * self.eps * self.scale, *seen])
         self.T[m:k, m:k] = (inner + inner.T) / 2
         if self.n_locked:
             self.T[m:k, : self.n_locked] = C[:, : self.n_locked]
@@ -574,7 +574,7 @@ class Recurrence(Lanczos, LanczosBasis):
 END_NAMES: tuple[Which, ...] = get_args(Which)
 
 
-def check_wanted_pairs(k: Any, which: Any, n: int) -> int:
+def check_k_and_which(k: Any, which: Any, n: int) -> int:
     """Return `k` as an int. Raise ValueError if k is not from 1 to n or `which` is not one of
     `END_NAMES`, and TypeError if k is not an integer.
     """
@@ -616,7 +616,7 @@ PAGE_BYTES = 4096  # size of a page of memory
 _held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
 
 
-def _row_gap(n: int, dtype: np.dtype) -> int:
+def _row_stride(n: int, dtype: np.dtype) -> int:
     """Return the distance between the starts of consecutive rows of n entries, in entries.
 
     For long rows the distance exceeds a multiple of the page size by a quarter of a page or
@@ -642,7 +642,7 @@ class aligned_rows:
             with suppress(TypeError):
                 rows = _held.pop(op, None)
         if rows is None or rows.dtype != dtype or rows.shape[1] != shape[1] or len(rows) < shape[0]:
-            rows = empty_padded_rows(shape[0], _row_gap(shape[1], dtype), dtype)[:, : shape[1]]
+            rows = empty_padded_rows(shape[0], _row_stride(shape[1], dtype), dtype)[:, : shape[1]]
         self.rows = rows
 
     def __enter__(self) -> np.ndarray:

@@ -15,8 +15,8 @@ import numpy as np
 
 from ..common.linalg import svd
 from ..common.protocols import Floats
-from ..common.vectors import ProjectedSubspace, log_growth, solve_small_problem
-from .lanczos import LanczosBasis, ritz_decomposition, scaled_norm
+from ..common.vectors import ProjectedSubspace, log_polynomial_growth, solve_subproblem
+from .lanczos import LanczosBasis, overflow_safe_norm, ritz_decomposition
 
 # --------------------------------------------------------------------------------------------------
 # Subproblems of Newton-type steps, in the eigenvectors of a projected Hessian: trust regions, cubic
@@ -30,7 +30,7 @@ def shifted_solve(values: np.ndarray, linear: np.ndarray, shift: float) -> np.nd
     """Return ``-(T + shift I)^+ linear``, with the pseudoinverse of a matrix T whose eigenvalues
     are `values`. The result is 0 in directions whose shifted curvature is 0 up to rounding.
     """
-    return solve_small_problem("shifted", values, linear, shift)[0]
+    return solve_subproblem("shifted", values, linear, shift)[0]
 
 
 def damped_inverse(values: np.ndarray, damping: float, floor: float) -> np.ndarray:
@@ -47,7 +47,7 @@ def absolute_value_step(values: np.ndarray, linear: np.ndarray, damping: float) 
     """Return ``-(|T| + damping I)^-1 linear``, a descent step along every eigenvector of T. With
     ``damping=0`` the step has the length of Newton's step along each eigenvector.
     """
-    return solve_small_problem("absolute", values, linear, damping)[0]
+    return solve_subproblem("absolute", values, linear, damping)[0]
 
 
 def solve_trust_region(
@@ -59,7 +59,7 @@ def solve_trust_region(
     0``. In the hard case a multiple of the lowest eigenvector is added such that ``||y|| =
     radius``.
     """
-    return solve_small_problem("trust-region", values, linear, radius)
+    return solve_subproblem("trust-region", values, linear, radius)
 
 
 class KrylovSpace(ProjectedSubspace, LanczosBasis):
@@ -95,7 +95,7 @@ class KrylovSpace(ProjectedSubspace, LanczosBasis):
         """
         return ritz_decomposition(self)
 
-    def choose_next(self) -> None:
+    def select_next_row(self) -> None:
         """Move the row that is multiplied next to the front of the pending rows. It is the residual
         direction of the last solution if this is known, or else the newest row of the chain that
         started from that direction, or else the row with the largest coupling.
@@ -139,7 +139,7 @@ class KrylovSpace(ProjectedSubspace, LanczosBasis):
         """
         values, vectors = self.ritz_pairs()
         u = vectors[:, 0]
-        return float(values[0]), scaled_norm(self.coupling() @ u), u
+        return float(values[0]), overflow_safe_norm(self.coupling() @ u), u
 
 
 def least_residual_step(
@@ -200,21 +200,23 @@ def exhausted_miss_probability(run: Any, n: int, eps: float) -> float:
 
     A space is exhausted if the component of the last product outside it consists of rounding
     errors. An eigenvector of a missed eigenvalue is then almost orthogonal to the start.
-    `fastcurv.common.vectors.log_growth` gives the bound, with the size of these rounding errors as
-    the last off-diagonal entry.
+    `fastcurv.common.vectors.log_polynomial_growth` gives the bound, with the size of these rounding
+    errors as the last off-diagonal entry.
     """
     if run.m >= run.dimension or not run.scale > 0:
         return 0.0
     values, _ = ritz_decomposition(run)
     T, far = run.T[: run.m, : run.m], eps * run.scale
     beside = np.append(np.diag(T, 1), max(run.err[run.m - 1], 1e-290))
-    seen = log_growth(np.append(np.diag(T), 0.0), beside, [values[0] - far, values[-1] + far])
+    seen = log_polynomial_growth(
+        np.append(np.diag(T), 0.0), beside, [values[0] - far, values[-1] + far]
+    )
     return min(1.0, float(np.exp(0.5 * (math.log(2 * n / math.pi) - seen)).sum()))
 
 
 def max_log_growth(n: int, risk: float) -> float:
-    """Return the value of `fastcurv.common.vectors.log_growth` at which a run with a random start
-    in n dimensions misses an existing eigenvector with probability at most `risk`.
+    """Return the value of `fastcurv.common.vectors.log_polynomial_growth` at which a run with a
+    random start in n dimensions misses an existing eigenvector with probability at most `risk`.
 
     The component of a random unit vector along a given unit vector is at most x in magnitude with
     probability at most ``x sqrt(2 n / pi)``.

@@ -32,7 +32,7 @@ from ..common.errors import (
 )
 from ..common.protocols import Array
 from ..structure.given import ActivationFunction, LossFunction
-from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS_BY_TARGETS, LOSSES, activations_of
+from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS_BY_TARGETS, LOSSES, activations_in_library
 
 Block = tuple[Any, Any, Any]  # (X, y, sample_weight or None)
 ROW_ARGUMENT_NAMES = ("X", "y", "sample_weight")
@@ -83,7 +83,7 @@ def activation_name(x: Any) -> Any:
     ('tanh', 'tanh', True)
     """
     kind = x if isinstance(x, type) else type(x)
-    torchs = activations_of("torch")
+    torchs = activations_in_library("torch")
     if kind.__module__.startswith("torch.nn.modules.") and kind.__name__ in torchs:
         ours, wanted = torchs[kind.__name__]
         settings = {key: getattr(x, key, value) for key, value in wanted.items()}
@@ -107,7 +107,7 @@ def activation_name(x: Any) -> Any:
     return ours if ours in ACTIVATIONS else x
 
 
-def refuse_user_activation(model: Any, why: str, wanted: str) -> None:
+def raise_if_user_activation(model: Any, why: str, wanted: str) -> None:
     """Raise ValueError if an activation of the model is a user-defined `Activation`. The message
     has the form "model must have {wanted}, got {activation}, {why}".
     """
@@ -153,7 +153,7 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
     raise ValueError(f"dtype must be 'float64' or 'float32', got {short_repr(dtype)}.")
 
 
-def _refuse_string_labels(y: Any) -> None:
+def _raise_if_string_labels(y: Any) -> None:
     """Raise TypeError if the class labels y, a list, a one-dimensional array or a column of a data
     frame, contain strings.
     """
@@ -180,7 +180,7 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
     row = LOSSES[loss]
     given = row.given
     if row.targets == "classes":
-        _refuse_string_labels(y)
+        _raise_if_string_labels(y)
     array = copy_if_mapped(as_numpy(y, "y"), "y")
     if row.targets == "classes" and array.ndim == 1:
         if array.dtype.kind not in "iu":
@@ -245,7 +245,7 @@ def _losses_for_targets(*targets: str) -> str:
     return " or ".join(repr(DEFAULT_LOSS_BY_TARGETS[kind]) for kind in reversed(targets))
 
 
-def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
+def check_sample_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
     if weight is None:
         return None
     w = copy_if_mapped(as_numpy(weight, "sample_weight"), "sample_weight")
@@ -284,7 +284,7 @@ def row_indices(rows: Any, N: int) -> np.ndarray:
     return np.asarray(select_rows(rows, np.arange(N))[0])
 
 
-def check_memory(memory: Any) -> int:
+def check_memory_bytes(memory: Any) -> int:
     """Return `memory`, a number of bytes, as an int, after checking it. A float such as 2e9 is
     accepted if it is an integer.
     """
@@ -347,7 +347,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     return out
 
 
-def as_output(v: Any, out: Any, n: int, dtype: Any) -> tuple[Array, Array]:
+def vector_and_output(v: Any, out: Any, n: int, dtype: Any) -> tuple[Array, Array]:
     """Return the pair (v, out) of contiguous arrays (n,). If `out` is None, a new array takes its
     place. v is copied if v and `out` might share memory.
     """
@@ -430,7 +430,7 @@ def check_rows_and_targets(
         if is_sparse(X)
         else model.check_rows(X, finite=finite)
     )
-    weight = check_weight(weight, X.shape[0], model.dtype)
+    weight = check_sample_weight(weight, X.shape[0], model.dtype)
     y = check_targets(y, X.shape[0], model, loss, weight)
     return zero_unused_large_entries(model, X, weight) if tame else X, y, weight
 

@@ -20,7 +20,7 @@ from ..common.checks import all_finite, check_finite
 from ..common.linalg import UNIT_ROUNDOFF, cholesky, eigvalsh
 from ..common.protocols import Array, Floats
 from ..common.read_only import ReadOnlyMixin
-from ..common.runtime import one_blas_thread, rounding_to_nearest
+from ..common.runtime import serial_blas_context, with_nearest_rounding
 from ..spectrum.forms import summed_matrix
 from .arguments import as_real_array, match_array_type
 
@@ -73,14 +73,14 @@ class CholeskyFactor(ReadOnlyMixin, made_by="H.factor"):
     logdet: float
 
     def __init__(self, op: Any) -> None:
-        matrix = _matrix_of(op)
+        matrix = _float64_matrix(op)
         n = len(matrix)
-        with one_blas_thread():
+        with serial_blas_context():
             if not all_finite(matrix):
                 check_finite(matrix, "H")
             lower = cholesky(matrix) if (np.diagonal(matrix) > 0).all() else None
             if lower is None or not _estimate_condition(matrix, lower) * n * 2 * UNIT_ROUNDOFF < 1:
-                raise _not_definite_error(matrix)
+                raise _not_positive_definite_error(matrix)
         vars(self)["n_threads"] = getattr(op, "n_threads", None)
         self.shape, self.lower = (n, n), lower
         self.logdet = 2 * float(np.log(np.diagonal(lower)).sum())
@@ -89,7 +89,7 @@ class CholeskyFactor(ReadOnlyMixin, made_by="H.factor"):
         n = self.shape[0]
         return f"<Cholesky factor of a {n}x{n} matrix, logdet={self.logdet:.6g}>"
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def solve(self, B: Any) -> Array:
         """Return ``H^-1 B`` in float64.
 
@@ -113,26 +113,26 @@ class CholeskyFactor(ReadOnlyMixin, made_by="H.factor"):
         n = self.shape[0]
         if b.ndim not in (1, 2) or b.shape[0] != n:
             raise ValueError(f"B must have shape ({n},) or ({n}, k), got {b.shape}.")
-        with one_blas_thread():
+        with serial_blas_context():
             # The transpose of a lower triangular factor in C order is an upper triangular factor in
             # Fortran order.
             found = cho_solve((self.lower.T, False), b.astype(np.float64), check_finite=False)
         return match_array_type(B, found)  # type: ignore[no-any-return]
 
     @cached_property
-    @rounding_to_nearest
+    @with_nearest_rounding
     def inverse_lower(self) -> Floats:
         """Inverse of the factor L, shape (n, n). ``inverse_lower.T @ (inverse_lower @ B)`` solves
         for many right-hand sides B by matrix products.
         """
-        with one_blas_thread():
+        with serial_blas_context():
             inverse, _ = lapack.dtrtri(self.lower.T, lower=0)  # inverse of L'
         found: Floats = inverse.T
         found.setflags(write=False)
         return found
 
     @cached_property
-    @rounding_to_nearest
+    @with_nearest_rounding
     def inverse_diagonal(self) -> Floats:
         """Diagonal of the inverse of H, shape (n,)."""
         found: Floats = np.einsum("ij,ij->j", self.inverse_lower, self.inverse_lower)
@@ -140,7 +140,7 @@ class CholeskyFactor(ReadOnlyMixin, made_by="H.factor"):
         return found
 
 
-def _matrix_of(op: Any) -> Floats:
+def _float64_matrix(op: Any) -> Floats:
     """Return the matrix (n, n) of an operator in float64. The engine sums the matrix over samples
     if this takes less time than n products.
     """
@@ -163,7 +163,7 @@ def _estimate_condition(matrix: Floats, lower: Floats) -> float:
     return 1 / reciprocal if reciprocal > 0 else np.inf
 
 
-def _not_definite_error(matrix: Floats) -> NotPositiveDefiniteError:
+def _not_positive_definite_error(matrix: Floats) -> NotPositiveDefiniteError:
     """Return the error for a matrix without a Cholesky factor, with its smallest eigenvalue."""
     values = eigvalsh(matrix)
     least, error = float(values[0]), len(values) * 2 * UNIT_ROUNDOFF * float(np.abs(values).max())

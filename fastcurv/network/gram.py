@@ -57,12 +57,12 @@ from scipy.linalg import qr, solve_triangular
 from .. import _engine
 from .._engine import Lock
 from ..common.progress import cache_by_owner
-from ..common.protocols import Array, Floats, LiftedPairs
-from ..common.runtime import load_proofs, rounding_to_nearest
+from ..common.protocols import Array, Floats, LiftedEigenpairs
+from ..common.runtime import load_certify, with_nearest_rounding
 from ..common.vectors import safe_norm
 from ..structure.parameters import divisor_of, forward, layers_of
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
-from .arguments import as_output, as_vector, check_dtype
+from .arguments import as_vector, check_dtype, vector_and_output
 from .linear_operator import SymmetricOperator, available_if_error_bounded
 
 # --------------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ class ReducedOperator(SymmetricOperator):
 
     def product(self, v: Any, out: Array | None = None) -> Array:
         """Return the product of the operator with v ``(m,)``, in `out` or in a new array."""
-        x, out = as_output(v, out, self.shape[0], self.dtype)
+        x, out = vector_and_output(v, out, self.shape[0], self.dtype)
         self._multiply(x, out)
         self.n_products += 1
         return out
@@ -149,13 +149,13 @@ class CoordinateOperator(ReducedOperator):
         there -= self.embed(self.product(np.asarray(x, dtype=self.dtype)))
         return safe_norm(there)
 
-    def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
-        """Return the `LiftedPairs` of the pairs `found` with vectors X (k, m). The residuals
+    def lift_eigenpairs(self, X: Array, found: Any, rng: Any) -> LiftedEigenpairs:
+        """Return the `LiftedEigenpairs` of the pairs `found` with vectors X (k, m). The residuals
         include `product_defect` of a combination of X with random signs from `rng`.
         """
         signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
         defect = self.product_defect(signs @ X) if len(X) else 0.0
-        return LiftedPairs(np.ones(len(X), bool), found.residuals + defect, 0.0, False)
+        return LiftedEigenpairs(np.ones(len(X), bool), found.residuals + defect, 0.0, False)
 
     def find_coordinates(self, V: Array, most: float) -> Array | None:
         """Return the coordinates (k, m) of the rows of V (k, n). Return None if, for a row v, the
@@ -167,7 +167,7 @@ class CoordinateOperator(ReducedOperator):
         return None if (outside > most * sizes[0]).any() else found
 
     @available_if_error_bounded
-    @rounding_to_nearest
+    @with_nearest_rounding
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on ``||computed(R v) - E' H E v||``: the bound for ``H E v`` plus the
         measured `product_defect` of v.
@@ -176,7 +176,7 @@ class CoordinateOperator(ReducedOperator):
         return self.product_defect(x) + float(self.whole.rounding_bound(self.embed(x)))
 
     @available_if_error_bounded
-    @rounding_to_nearest
+    @with_nearest_rounding
     def column_error_bounds(self) -> Array:
         """Return m equal numbers whose root sum of squares bounds the Frobenius norm of the
         rounding errors of this operator's matrix.
@@ -188,7 +188,7 @@ class CoordinateOperator(ReducedOperator):
         rng, m = np.random.default_rng(0), self.shape[0]
         defects = [self.product_defect(rng.standard_normal(m)) for _ in range(N_TEST_VECTORS)]
         seen = FROBENIUS_SAFETY_FACTOR * safe_norm(np.array(defects)) / N_TEST_VECTORS**0.5
-        proved = load_proofs("arithmetic").norm(self.whole.column_error_bounds())
+        proved = load_certify("arithmetic").norm(self.whole.column_error_bounds())
         return np.full(m, (seen + proved) / m**0.5)
 
 
@@ -250,7 +250,7 @@ def _unit_column_blocks(m: int) -> list[slice]:
     return [slice(i, min(i + ROWS_PER_ROTATION, m)) for i in range(0, m, ROWS_PER_ROTATION)]
 
 
-class Reflectors:
+class BlockReflector:
     """The orthogonal ``Q = I - Y T Y'`` (k, k) whose first r columns span the rows of A (N, k),
     with r = min(N, k): ``A = [L, 0] Q'``.
 
@@ -275,7 +275,7 @@ class Reflectors:
         self.minus_YT, self.minus_Y = -self.YT, -self.Y
         self.L = np.ascontiguousarray(R[: self.r].T, dtype=dtype)
 
-    def apply_right(self, M: MatrixPool, A: Array) -> Array:
+    def multiply_samples_right(self, M: MatrixPool, A: Array) -> Array:
         """Return ``A Q`` (N, k) for A with a row for each sample, in memory of the workspace M."""
         out = M.empty_matrix(*A.shape)
         out[...] = A
@@ -286,7 +286,7 @@ class Reflectors:
         """Return ``M Q`` for rows M (m, k)."""
         return np.asarray(M - (M @ self.YT) @ self.Y.T)
 
-    def right_transposed(self, M: Array) -> Array:
+    def multiply_right_transposed(self, M: Array) -> Array:
         """Return ``M Q'`` for rows M (m, k)."""
         return np.asarray(M - (M @ self.Y) @ self.YT.T)
 
@@ -369,8 +369,8 @@ class RotatedLayerMap(UnrotatedLayerMap):
     """
 
     def __init__(self, a: Array, delta: Array, bias: bool, pairs: bool) -> None:
-        self.inputs, self.delta = Reflectors(a), delta
-        self.errors = Reflectors(delta) if pairs else None
+        self.inputs, self.delta = BlockReflector(a), delta
+        self.errors = BlockReflector(delta) if pairs else None
         m, k, self.r = delta.shape[1], a.shape[1], self.inputs.r
         self.s = 0 if self.errors is None else self.errors.r
         self.first = m * self.r
@@ -400,7 +400,7 @@ class RotatedLayerMap(UnrotatedLayerMap):
         C1, C2 = self._split_coordinates(out)
         M(C1, rdelta.T, self.inputs.L)
         if self.errors is not None and ra is not None:
-            turned = self.inputs.apply_right(M, ra)
+            turned = self.inputs.multiply_samples_right(M, ra)
             M(C1, self.delta.T, turned[:, : self.r], True)
             M(C2, self.errors.L.T, turned[:, self.r :])
 
@@ -430,10 +430,10 @@ class RotatedLayerMap(UnrotatedLayerMap):
         i, k = divmod(j, self.width - self.r)
         e = np.zeros((1, self.width), self.delta.dtype)
         e[0, self.r + k] = 1
-        y = self.inputs.right_transposed(e)[0]
+        y = self.inputs.multiply_right_transposed(e)[0]
         x = np.zeros((1, self.out), self.delta.dtype)
         x[0, self.s + i] = 1
-        return (x if self.errors is None else self.errors.right_transposed(x))[0], y
+        return (x if self.errors is None else self.errors.multiply_right_transposed(x))[0], y
 
 
 # --------------------------------------------------------------------------------------------------
@@ -625,7 +625,7 @@ class RowState:
         return np.asfortranarray(found * np.tile(p, (len(D) // len(p), 1))), found
 
 
-class LayerwiseCoordinates:
+class LayerwiseCoordinatesMixin:
     """A mixin that maps coordinates to parameters and back, layer by layer."""
 
     whole: Any
@@ -649,7 +649,7 @@ class LayerwiseCoordinates:
             layer.project(V, vb, out[..., cut])
 
 
-class RowPasses(LayerwiseCoordinates):
+class RowPasses(LayerwiseCoordinatesMixin):
     """Passes along a vector over all samples, at the point of `state`, with the workspace M. The
     coordinates of each of the `layers` are a slice of x.
     """
@@ -786,14 +786,14 @@ def cast_state(x: Any, dtype: Any) -> Any:
         return x.astype(dtype)
     if isinstance(x, (list, tuple)):
         return [cast_state(part, dtype) for part in x]
-    if not isinstance(x, (RowState, LayerMap, Reflectors)):
+    if not isinstance(x, (RowState, LayerMap, BlockReflector)):
         return x
     other = copy(x)
     other.__dict__.update({name: cast_state(part, dtype) for name, part in vars(x).items()})
     return other
 
 
-class SampleSpace(RowPasses, CoordinateOperator):
+class SampleSpaceOperator(RowPasses, CoordinateOperator):
     """A `Curvature` in orthonormal coordinates of the range of its products.
 
     Created by ``H.reduced("samples")``, and by `eigsh` and similar functions if it saves time. The
@@ -861,11 +861,11 @@ class SampleSpace(RowPasses, CoordinateOperator):
 
     def __reduce__(self) -> tuple[Any, ...]:
         made = self.whole, self.rotate, None, self.dtype
-        return SampleSpace, made, {"n_products": self.n_products}
+        return SampleSpaceOperator, made, {"n_products": self.n_products}
 
     # --- products
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def _multiply(self, x: Array, out: Array) -> None:
         with self._lock:
             self._write_product(x, out, self.whole.kind)
@@ -897,4 +897,4 @@ class SampleSpace(RowPasses, CoordinateOperator):
                 "dtype must be float32 for an operator in float32, got float64. Use "
                 "H.astype('float64').reduced('samples'), which has another basis of the space."
             )
-        return SampleSpace(self.whole, self.rotate, None, dtype)
+        return SampleSpaceOperator(self.whole, self.rotate, None, dtype)

@@ -26,7 +26,7 @@ from ..common.linalg import cholesky
 from ..common.protocols import Array
 from ..structure.tables import LOSSES
 from .gram import RowState
-from .spaces import loss_roots
+from .spaces import loss_curvature_factor
 
 # fraction of a factor's mean diagonal entry that is added to its diagonal
 DAMPING_FRACTION = 0.2
@@ -38,7 +38,7 @@ MIN_FACTOR_ROWS, ROWS_PER_UNIT = 256, 10
 RANDOM_SIGNS_SEED = 5  # seed of the random signs
 
 
-class LayerCoordinates:
+class KroneckerCoordinates:
     """Coordinates x (n,) of the parameters or of steps in the parameters, ``theta = P x``.
 
     P (n, n) is an invertible matrix that is not formed. It acts on each layer separately, ``[W b] =
@@ -91,7 +91,7 @@ class LayerCoordinates:
         """
         given = LOSSES[state.loss.loss].given
         curved = given is None or (given.convex and not given.coupled)
-        roots = loss_roots(state.loss, "ggn" if curved else "fisher")
+        roots = loss_curvature_factor(state.loss, "ggn" if curved else "fisher")
         signs = np.random.default_rng(RANDOM_SIGNS_SEED).choice([-1.0, 1.0], roots.shape[:2])
         u = np.asarray(np.einsum("ij,ijk->jk", signs, roots), state.dtype, order="F")
         found, e = [u], None
@@ -100,7 +100,7 @@ class LayerCoordinates:
             found.append(u)
         return found[::-1]
 
-    def limit_gradient(self, g: Array) -> None:
+    def limit_first_step(self, g: Array) -> None:
         """Scale the matrix P of ``theta = P x`` such that the norm of ``P P' g`` is the smaller of
         1 and the norm of the gradient g (n,) with respect to theta. The scale limits the first step
         of L-BFGS, for which no pairs exist.

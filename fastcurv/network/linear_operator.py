@@ -16,11 +16,17 @@ from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import as_numpy, check_array
 from ..common.errors import AttributeHints
-from ..common.protocols import Array, why_not_own
+from ..common.protocols import Array, missing_reason
 from ..common.read_only import ReadOnlyMixin
-from ..common.runtime import load_module, rounding_to_nearest
+from ..common.runtime import load_module, with_nearest_rounding
 from ..common.vectors import safe_norm
-from .arguments import as_output, as_real_array, as_vector, columns_as_rows, match_array_type
+from .arguments import (
+    as_real_array,
+    as_vector,
+    columns_as_rows,
+    match_array_type,
+    vector_and_output,
+)
 
 
 class _PlainOperator(LinearOperator):
@@ -278,13 +284,13 @@ class available_if_error_bounded:
         if op is None:
             return self.method
         whole = vars(op).get("whole")
-        why = op.objective.why_unproved if whole is None else why_not_own(whole, self.name)
+        why = op.objective.why_unproved if whole is None else missing_reason(whole, self.name)
         if why:
             raise AttributeError(f"{self.name} is not available: {why}")
         return MethodType(self.method, op)
 
 
-class DerivedOperator:
+class DerivedOperatorMixin:
     """A mixin for operators derived from another operator, `whole`, whose product counter and
     layout they share.
     """
@@ -309,7 +315,7 @@ class DerivedOperator:
         return layout
 
 
-class ShiftedOperator(DerivedOperator, SymmetricOperator):
+class ShiftedOperator(DerivedOperatorMixin, SymmetricOperator):
     """The operator ``H + mu I``, whose product with v is ``H v + mu v``.
 
     Created by ``H.shift(mu)`` and ``H + mu * identity(n)``. H counts the products with this
@@ -349,18 +355,18 @@ class ShiftedOperator(DerivedOperator, SymmetricOperator):
         """Return ``H v + mu v`` for v ``(n,)``, in `out` if it is given and in a new array
         otherwise.
         """
-        v, out = as_output(v, out, self.shape[0], self.dtype)
+        v, out = vector_and_output(v, out, self.shape[0], self.dtype)
         self.whole.product(v, out)
         out += self.dtype.type(self.mu) * v
         return out
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         out: Array = self.whole._matmat(V)
         out += self.dtype.type(self.mu) * columns_as_rows(V, self.shape[0], self.dtype).T
         return out
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def quadratic_form(self, v: Any) -> Any:
         """Return ``v'(H + mu I) v``, as a float for v ``(n,)`` or as an array ``(k,)`` for the
         columns of v ``(n, k)``.
@@ -368,7 +374,7 @@ class ShiftedOperator(DerivedOperator, SymmetricOperator):
         wide = as_numpy(v, "v").astype(np.float64)
         return self.whole.quadratic_form(v) + self.mu * np.einsum("i...,i...->...", wide, wide)
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def to_dense(self) -> np.ndarray:
         """Return the matrix ``(n, n)``."""
         dense: Array = self.whole.to_dense()
@@ -376,7 +382,7 @@ class ShiftedOperator(DerivedOperator, SymmetricOperator):
         return dense
 
     @available_if_error_bounded
-    @rounding_to_nearest
+    @with_nearest_rounding
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on the norm of the error of the computed product with v: the bound for H,
         plus the three roundings in ``+ mu v``.

@@ -23,7 +23,7 @@ from ..common.checks import (
     rows_shape_error,
     short_repr,
 )
-from ..common.errors import AttributeHints, accept_aliases, type_phrase
+from ..common.errors import AttributeHints, suggest_names, type_phrase
 from ..common.html import html_table
 from ..common.protocols import Array, Scheme
 from ..common.read_only import ReadOnlyMixin
@@ -106,7 +106,7 @@ class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"
     starts: tuple[int, ...]
     n_params: int
 
-    @accept_aliases("MLP")
+    @suggest_names("MLP")
     def __init__(
         self,
         sizes: Any,
@@ -178,7 +178,7 @@ class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"
         m, k = self.shapes[layer]
         return ((m, k),) + ((m,),) * (self.bias + 2 * self.normalised(layer))
 
-    @accept_aliases("init")
+    @suggest_names("init")
     def init(self, seed: Any = None, scheme: Scheme = "auto") -> np.ndarray:
         """Return random parameters: normal weights of variance ``gain / fan``, zero biases and
         beta, and gamma 1. Layers with a skip connection and an unbounded activation get weights
@@ -315,7 +315,7 @@ class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"
                 parts.append(part.ravel())
         return np.concatenate(parts)
 
-    @accept_aliases("predict")
+    @suggest_names("predict")
     def predict(self, theta: Any, X: Any, statistics: Any = None) -> np.ndarray:
         """Return the outputs before any softmax or sigmoid (logits).
 

@@ -20,18 +20,18 @@ from ..common.checks import (
     is_sparse,
     random_batches,
 )
-from ..common.errors import AttributeHints, accept_aliases, conversion_hint, type_phrase
+from ..common.errors import AttributeHints, conversion_hint, suggest_names, type_phrase
 from ..common.html import html_table
 from ..common.linalg import NotConvexError
-from ..common.protocols import LOSS_METHODS, why_replaced
+from ..common.protocols import LOSS_METHODS, replaced_reason
 from ..common.read_only import ReadOnlyMixin, read_only_view
-from ..common.runtime import load_module, load_proofs, rounding_to_nearest
+from ..common.runtime import load_certify, load_module, with_nearest_rounding
 from ..structure.parameters import divisor_of
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName, check_loss, unbounded_reason
 from .arguments import (
     as_vector,
     check_dtype,
-    check_memory,
+    check_memory_bytes,
     check_rows_and_targets,
     select_rows,
     zero_unused_large_entries,
@@ -72,7 +72,7 @@ class none_if_unproved:
     def __get__(self, ob: Any, kind: Any = None) -> Any:
         if ob is None:
             return self.method
-        unproved = ob.why_unproved or why_replaced(ob, self.method.__name__)
+        unproved = ob.why_unproved or replaced_reason(ob, self.method.__name__)
         return None if unproved else MethodType(self.method, ob)
 
 
@@ -241,7 +241,7 @@ class Objective(
         "_whole",
     )
 
-    @accept_aliases("Objective")
+    @suggest_names("Objective")
     def __init__(
         self,
         model: MLP,
@@ -281,7 +281,7 @@ class Objective(
         loss = check_loss(loss)
         if n_threads is not None:
             n_threads = check_positive_int(n_threads, "n_threads", 2**31 - 1)
-        memory = memory if memory is None else check_memory(memory)
+        memory = memory if memory is None else check_memory_bytes(memory)
         own = self.__dict__
         own["model"], own["loss"], own["n_threads"], own["memory"] = model, loss, n_threads, memory
         own["l2"] = check_positive(l2, "l2", zero=True)
@@ -395,7 +395,7 @@ class Objective(
         self.__dict__.update(state)
         self._set_up_rows()
 
-    def _copy_unstarted(self) -> Any:
+    def _copy_without_row_state(self) -> Any:
         """Return a copy that must be started (`_set_up_rows`) after it has been modified."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__getstate__())
@@ -446,9 +446,9 @@ class Objective(
         applies to `rounding_bound`. If a `Loss` or `Activation` has no `third_bound` or
         `error_ulps`, only kinks, ranges and saturation are available.
         """
-        if why_replaced(self, "certificates"):
+        if replaced_reason(self, "certificates"):
             return None
-        certificates = load_proofs("certificates")
+        certificates = load_certify("certificates")
         if self._by_blocks:
             found = load_module("network.sum_proofs").SumCertificates(self)
         else:
@@ -476,7 +476,7 @@ class Objective(
         return plan
 
     @none_if_unproved
-    @rounding_to_nearest
+    @with_nearest_rounding
     def rounding_bound(self, theta: Any) -> float:
         """Return a bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.certify`.
 
@@ -488,15 +488,15 @@ class Objective(
         return float(bounds.gradient_error_bound(self.gradient(theta) if bounds.measured else None))
 
     def _error_bounds_at(self, theta: Any, layout: Any = None) -> Any:
-        """Return an `ErrorPass` or `SumBounds` at theta, which bounds rounding errors, for rows
-        divided as in `layout`. In float32 the bounds hold for the computed results only.
+        """Return an `ErrorPass` or `SumErrorBounds` at theta, which bounds rounding errors, for
+        rows divided as in `layout`. In float32 the bounds hold for the computed results only.
         """
         if self._by_blocks:
-            return load_module("network.sum_proofs").SumBounds(self, theta)
-        return load_proofs("passes").ErrorPass(self, theta, layout, self.dtype == np.float32)
+            return load_module("network.sum_proofs").SumErrorBounds(self, theta)
+        return load_certify("passes").ErrorPass(self, theta, layout, self.dtype == np.float32)
 
     @property
-    def _has_matrix(self) -> bool:
+    def _has_gauss_newton_matrix(self) -> bool:
         """True if the engine can compute the Gauss-Newton matrix of a convex loss: if there is no
         batch normalisation, no block of rows and no `memory` limit, and no user-defined loss that
         couples outputs.
@@ -507,13 +507,13 @@ class Objective(
         return given is None or not given.coupled
 
     @property
-    def _steps_by_matrix(self) -> bool:
+    def _has_levenberg_steps(self) -> bool:
         """True if the engine computes Levenberg-Marquardt steps: the Gauss-Newton matrix can be
         computed, the loss is convex in the outputs, and no subclass replaces the loss.
         """
         given = LOSSES[self.loss].given
-        known = self._has_matrix and (given is None or given.convex)
-        return known and not why_replaced(self, "engine_steps")
+        known = self._has_gauss_newton_matrix and (given is None or given.convex)
+        return known and not replaced_reason(self, "engine_steps")
 
     @property
     def engine_steps(self) -> Any:
@@ -523,7 +523,7 @@ class Objective(
         return EngineSteps(self)
 
     @property
-    def _is_small(self) -> bool:
+    def _has_quick_passes(self) -> bool:
         """True if passes are so short that Python's overhead is noticeable: (rows + 100) times the
         number of parameters is at most `QUICK_PASS_MAX_WORK`. More than one plan of this size may
         be kept.
@@ -533,9 +533,9 @@ class Objective(
     @property
     def _max_spare_plans(self) -> int:
         """The maximum number of unused plans that are kept for future operators."""
-        return 2 if self._is_small else 1
+        return 2 if self._has_quick_passes else 1
 
-    def _take_plan(self) -> Any:
+    def _spare_or_new_plan(self) -> Any:
         """Return a plan for an operator to own: a spare plan of a deleted operator if there is one,
         otherwise a new plan.
         """
@@ -549,11 +549,11 @@ class Objective(
         except IndexError:
             return None
 
-    def _acquire_plan(self, theta: Any) -> Any:
+    def _acquire_bound_plan(self, theta: Any) -> Any:
         """Return a plan bound to theta, with the gradient, for an operator to own."""
         plan = self._take_current_plan(theta)
         if plan is None:
-            plan = self._take_plan()
+            plan = self._spare_or_new_plan()
             bind_plan_to_copy(plan, self, theta, np.empty(self.n_params, self.dtype))
         return plan
 
@@ -731,7 +731,7 @@ class Objective(
     def _restrict_to_rows(self, rows: Any) -> Objective:
         """Return the objective on a subset of the rows. The caller must call `_set_up_rows`."""
         y, X, weight, untamed = select_rows(rows, self._y, self._X, self._weight, self._untamed)
-        other: Objective = self._copy_unstarted()
+        other: Objective = self._copy_without_row_state()
         weight = None if weight is None else np.ascontiguousarray(weight)
         vars(other).update(_X=X, _y=np.ascontiguousarray(y), _weight=weight, _untamed=untamed)
         return other
@@ -854,7 +854,7 @@ class Objective(
 
     def plan_layout(self) -> Any:
         """Return the layout that operators of this objective have; see `Curvature.layout`."""
-        plan = self._take_plan()
+        plan = self._spare_or_new_plan()
         self._return_plan(plan)
         return plan.layout
 
@@ -873,8 +873,8 @@ class Objective(
         self.n_passes += 1
         if not dense:
             return part(self._whole, *arguments)
-        tree = load_module("network.sums").PairwiseSum()
-        for shard in self._whole.dense_pieces(self.block_rows):
+        tree = load_module("network.sums").TreeSum()
+        for shard in self._whole.dense_shards(self.block_rows):
             tree.add_part(part(shard, *arguments))
         return tree.total()
 

@@ -13,21 +13,21 @@ import numpy as np
 
 from .._engine import CurvatureMatrix, FastProduct, LevenbergRun, LossEvaluator
 from ..common.checks import as_numpy, row_block_slices
-from ..common.errors import accept_aliases
+from ..common.errors import suggest_names
 from ..common.protocols import Array, Floats, Indices
-from ..common.runtime import load_module, load_proofs, rounding_to_nearest
+from ..common.runtime import load_certify, load_module, with_nearest_rounding
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import LOSSES
 from .arguments import (
-    as_output,
     as_vector,
     check_dtype,
     check_indices,
     columns_as_rows,
     layer_indices,
+    vector_and_output,
 )
 from .linear_operator import (
-    DerivedOperator,
+    DerivedOperatorMixin,
     Operator,
     SymmetricOperator,
     TransposedOperator,
@@ -102,7 +102,7 @@ class QuadraticFormOperator(SymmetricOperator):
             return self._add_decay(total, Vt)
         return total
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def _add_decay(self, total: Floats, Vt: Array) -> Floats:
         """Return `total`, the quadratic forms of the rows of Vt without l2, plus the contribution
         of l2.
@@ -153,7 +153,7 @@ class Curvature(QuadraticFormOperator):
     _take: Any
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
-        n, plan = objective.n_params, objective._acquire_plan(theta)
+        n, plan = objective.n_params, objective._acquire_bound_plan(theta)
         plan.theta.flags.writeable = False
         times = FastProduct(None if objective._by_blocks else plan, kind, kind != "fisher")
         vars(self).update(
@@ -218,7 +218,7 @@ class Curvature(QuadraticFormOperator):
         """
         done: Array | None = self._take(v, out)
         if done is None:
-            v, done = as_output(v, out, self.shape[0], self.dtype)
+            v, done = vector_and_output(v, out, self.shape[0], self.dtype)
             self._multiply(v, done)
             self.fast_product.n_products += 1
         return done
@@ -256,7 +256,7 @@ class Curvature(QuadraticFormOperator):
         self.fast_product.n_products += len(Vt)
         return np.asarray(self._plan.quadratic_forms(Vt, self.kind, None))
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def to_dense(self) -> np.ndarray:
         """Return the whole matrix ``(n, n)``, exactly symmetric. The engine sums the matrix over
         rows if this takes less time than n products. `column_error_bounds` does not bound the
@@ -279,7 +279,7 @@ class Curvature(QuadraticFormOperator):
         return dense
 
     @available_if_error_bounded
-    @rounding_to_nearest
+    @with_nearest_rounding
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on ``||computed(H v) - H v||`` for v ``(n,)``, due to rounding in the
         passes; see `fastcurv.certify`.
@@ -296,7 +296,7 @@ class Curvature(QuadraticFormOperator):
         return float(bounds.product_error_bound(v, self.kind, computed))
 
     @available_if_error_bounded
-    @rounding_to_nearest
+    @with_nearest_rounding
     def column_error_bounds(self) -> np.ndarray:
         """Return bounds ``(n,)`` on the norms of the rounding errors of ``H e_j`` for all unit
         vectors e_j.
@@ -305,13 +305,13 @@ class Curvature(QuadraticFormOperator):
         in NumPy; with batch normalisation one pass for each parameter.
         """
         if not self.objective._by_blocks:
-            bounds = load_proofs("passes").ErrorPass(self.objective, self.theta, self.layout)
-            return np.asarray(load_proofs("columns").column_error_bounds(bounds, self.kind))
+            bounds = load_certify("passes").ErrorPass(self.objective, self.theta, self.layout)
+            return np.asarray(load_certify("columns").column_error_bounds(bounds, self.kind))
         if len(self._plan.norms) < self.shape[0]:
             self.to_dense()
         return np.asarray(self._error_bounds.column_error_bounds(self.kind, self._plan.norms))
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def assembled(self) -> Any:  # returns EnclosedHessian or None
         """Return an `EnclosedHessian`, the matrix of a float64 Hessian or GGN with bounds on its
         errors, assembled layer by layer at a fraction of the cost of n products. Return None for
@@ -321,7 +321,7 @@ class Curvature(QuadraticFormOperator):
         bounded = not self.objective.why_unproved  # True if the matrix has error bounds
         if not bounded or self.dtype != np.float64 or self.objective._by_blocks:
             return None
-        return load_proofs("dense_hessian").enclosed_hessian(self.objective, self.theta, self.kind)
+        return load_certify("dense_hessian").enclosed_hessian(self.objective, self.theta, self.kind)
 
     def summed_matrix(self) -> Floats | None:
         """Return the matrix of a Hessian or GGN ``(n, n)``, in float64, summed over rows by the
@@ -356,7 +356,9 @@ class Curvature(QuadraticFormOperator):
         )
         product = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * product_flops[1]
         columns, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
-        there = self.kind != "fisher" and (ob._steps_by_matrix if bent else ob._has_matrix)
+        there = self.kind != "fisher" and (
+            ob._has_levenberg_steps if bent else ob._has_gauss_newton_matrix
+        )
         if not there or 8 * ob.n_samples * (sizes[0] + 4 * units) > MAX_COPIED_ROWS_BYTES:
             return product, np.inf
         weight = 3 * columns + bent * (5 + 2.5 * sum(sizes[2:-1]))
@@ -371,8 +373,8 @@ class Curvature(QuadraticFormOperator):
     # --- other views
     # ----------------------------------------------------------------------------------------------
 
-    @accept_aliases("restrict")
-    def restrict(self, layers: Any = None, indices: Any = None) -> BlockCurvature:
+    @suggest_names("restrict")
+    def restrict(self, layers: Any = None, indices: Any = None) -> CurvatureBlock:
         """Return the principal block of some layers, or of some parameters. Products with the block
         skip work that the block does not need. Exactly one argument must be given.
 
@@ -389,14 +391,14 @@ class Curvature(QuadraticFormOperator):
                 "exactly one of layers and indices must be given, got "
                 + ("both." if layers is not None else "neither.")
             )
-        return BlockCurvature(
+        return CurvatureBlock(
             self,
             layer_indices(self.objective.model, layers)
             if layers is not None
             else np.array(check_indices(indices, self.shape[0])),
         )
 
-    # returns InCoordinates, OutputSpace or None
+    # returns InCoordinates, OutputSpaceOperator or None
     def reduced(self, space: str | None = None) -> Any:
         """Return a smaller operator with the same eigenvalues except for copies of one number, if
         Krylov methods are faster with it, otherwise None.
@@ -404,21 +406,22 @@ class Curvature(QuadraticFormOperator):
         Parameters
         ----------
         space : {"samples", "outputs", "inputs", "parameters"}, optional
-            ``"samples"`` gives a `fastcurv.network.gram.SampleSpace`, ``"outputs"`` and
-            ``"inputs"`` an `OutputSpace` or `InputSpace` of `fastcurv.network.spaces`, and
-            ``"parameters"`` None, whatever the sizes. By default a cost model chooses.
+            ``"samples"`` gives a `fastcurv.network.gram.SampleSpaceOperator`, ``"outputs"`` and
+            ``"inputs"`` an `OutputSpaceOperator` or `InputSpaceOperator` of
+            `fastcurv.network.spaces`, and ``"parameters"`` None, whatever the sizes. By default a
+            cost model chooses.
         """
         return load_module("network.spaces").reduced_operator(self, space)
 
-    def smaller_forms(self, products: float) -> list[Any]:
+    def candidate_operators(self, products: float) -> list[Any]:
         """Return the smaller operators that may replace this one, each a
         `fastcurv.spectrum.forms.OperatorForm` with the estimated seconds of a run of `products`
         products.
         """
-        found: list[Any] = load_module("network.spaces").smaller_forms(self, products)
+        found: list[Any] = load_module("network.spaces").candidate_operators(self, products)
         return found
 
-    def gram_operator(self) -> Any:  # returns OutputSpace or None
+    def gram_operator(self) -> Any:  # returns OutputSpaceOperator or None
         """Return the Gram matrix of a GGN or Fisher (see `fastcurv.network.spaces`) if it is
         smaller, otherwise None.
         """
@@ -431,7 +434,7 @@ class Curvature(QuadraticFormOperator):
         """
         if self.objective._by_blocks:
             return None
-        return load_proofs("gram_bounds").range_space(self, max_dim)
+        return load_certify("gram_bounds").range_space(self, max_dim)
 
     def astype(self, dtype: Any) -> Any:
         """Return the same operator at the same theta in another precision."""
@@ -440,7 +443,7 @@ class Curvature(QuadraticFormOperator):
         return type(self)(self.objective.astype(dtype), self.theta, self.kind)
 
 
-class BlockCurvature(DerivedOperator, QuadraticFormOperator):
+class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
     """A principal block of a `Curvature`: rows and columns ``indices``.
 
     The block shares the state and the product counter of the whole operator.
@@ -470,7 +473,7 @@ class BlockCurvature(DerivedOperator, QuadraticFormOperator):
         super().__init__(whole.dtype, (len(indices), len(indices)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return BlockCurvature, (self.whole, self.indices)
+        return CurvatureBlock, (self.whole, self.indices)
 
     def __repr__(self) -> str:
         n = self.shape[0]
@@ -504,7 +507,7 @@ class BlockCurvature(DerivedOperator, QuadraticFormOperator):
         """Return the product of the block with v, in `out` if it is given and in a new array
         otherwise.
         """
-        x, out = as_output(v, out, self.shape[0], self.dtype)
+        x, out = vector_and_output(v, out, self.shape[0], self.dtype)
         out[...] = self._row_products(x[None])[0]
         return out
 
@@ -520,7 +523,7 @@ class BlockCurvature(DerivedOperator, QuadraticFormOperator):
         return forms
 
     @available_if_error_bounded
-    @rounding_to_nearest
+    @with_nearest_rounding
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on the norm of the error of the block's product with v ``(n,)``, where n
         is the size of the block; see `Curvature.rounding_bound`.
@@ -536,14 +539,14 @@ class BlockCurvature(DerivedOperator, QuadraticFormOperator):
         return float(self.whole._error_bounds.product_error_bound(full, self.kind, computed))
 
     @available_if_error_bounded
-    @rounding_to_nearest
+    @with_nearest_rounding
     def column_error_bounds(self) -> np.ndarray:
         """Return bounds ``(n,)`` on the norms of the rounding errors of the n columns of the block.
         The bounds are those for the corresponding columns of the whole operator.
         """
         return np.asarray(self.whole.column_error_bounds()[self.indices])
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def to_dense(self) -> np.ndarray:
         """Return the block as a matrix ``(n, n)``. The cost is n products."""
         return self._row_products(np.eye(self.shape[0], dtype=self.dtype))
@@ -564,7 +567,7 @@ class Jacobian(Operator):
     _plan: Any
 
     def __init__(self, objective: Any, theta: Any) -> None:
-        plan = objective._acquire_plan(theta)
+        plan = objective._acquire_bound_plan(theta)
         plan.theta.flags.writeable = False
         vars(self).update(objective=objective, theta=plan.theta, _plan=plan)
         super().__init__(
@@ -622,8 +625,8 @@ class Jacobian(Operator):
         X = getattr(self.objective, "X", None)
         if self.objective.model.batch_norm or not isinstance(X, np.ndarray):
             return np.full(self.shape[0], np.inf)
-        bounds = load_proofs("passes").ErrorPass(self.objective, self.theta, self._plan.layout)
-        return load_proofs("columns").jacobian_row_error_bounds(bounds)
+        bounds = load_certify("passes").ErrorPass(self.objective, self.theta, self._plan.layout)
+        return load_certify("columns").jacobian_row_error_bounds(bounds)
 
     def _transpose(self) -> TransposedOperator:
         return TransposedOperator(self)
@@ -641,23 +644,23 @@ class EngineSteps:
     """
 
     def __init__(self, ob: Any) -> None:
-        self.objective, self.uses_matrix = ob, ob._steps_by_matrix
+        self.objective, self.uses_matrix = ob, ob._has_levenberg_steps
 
     def levenberg_solver(self, theta: np.ndarray) -> Any:
         ob = self.objective
         if not self.uses_matrix:
             return None
-        return LevenbergRun(ob._take_plan(), theta, ob._spare, ob._max_spare_plans)
+        return LevenbergRun(ob._spare_or_new_plan(), theta, ob._spare, ob._max_spare_plans)
 
     def point_evaluator(self) -> Any:
         ob, given = self.objective, LOSSES[self.objective.loss].given
         convex = given is None or given.convex
-        if ob._by_blocks or not (convex and ob._is_small):
+        if ob._by_blocks or not (convex and ob._has_quick_passes):
             return None
-        here, there = ob._take_plan(), ob._take_plan()
+        here, there = ob._spare_or_new_plan(), ob._spare_or_new_plan()
         return LossEvaluator(here, there, ob._spare, ob._max_spare_plans)
 
-    def locked_runner(self, minimiser: Any) -> Any:
+    def locked_run_function(self, minimiser: Any) -> Any:
         ob = self.objective
 
         def run(*how: Any) -> Any:
@@ -666,8 +669,8 @@ class EngineSteps:
 
         return None if ob._by_blocks else run
 
-    def layer_coordinates(self) -> Any:
+    def kronecker_coordinates(self) -> Any:
         ob = self.objective
         if ob._by_blocks or ob.model.batch_norm:
             return None
-        return load_module("network.kronecker").LayerCoordinates(ob)
+        return load_module("network.kronecker").KroneckerCoordinates(ob)

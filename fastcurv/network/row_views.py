@@ -15,7 +15,7 @@ from ..common.objectives import has_consistent_hessian
 from ..common.protocols import Array
 from ..common.runtime import load_module
 from ..structure.parameters import n_terms_per_row
-from .arguments import check_out, check_weight
+from .arguments import check_out, check_sample_weight
 from .gram import OutputLossDerivatives
 
 
@@ -64,8 +64,8 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
             "reweighted must be called on an Objective whose rows are in memory, got "
             f"{type(ob).__name__}. Create a new objective with sample_weight."
         )
-    weight = check_weight(sample_weight, ob.n_samples, ob.dtype)
-    other = ob._copy_unstarted()
+    weight = check_sample_weight(sample_weight, ob.n_samples, ob.dtype)
+    other = ob._copy_without_row_state()
     # The copy is needed because the caller may change the array in a loop.
     vars(other)["_weight"] = None if weight is None else weight.copy()
     other._zero_unused_rows()

@@ -30,7 +30,7 @@ from .arguments import ROW_ARGUMENT_NAMES, Block, as_owned_array, as_owned_csr
 # Blocks of rows: slicing, joining, selecting, and comparing with an earlier pass.
 
 Result = TypeVar("Result")
-N_FINGERPRINT_ROWS = 16  # number of rows of a block from which its fingerprint is computed
+N_CHECKSUM_ROWS = 16  # number of rows of a block from which its fingerprint is computed
 _starting = Lock()
 
 
@@ -75,7 +75,7 @@ def stack_blocks(blocks: list[Block]) -> Block:
         ) from None
 
 
-def locate_error(error: Exception, where: str) -> Exception:
+def error_with_location(error: Exception, where: str) -> Exception:
     """Return an error whose message begins with `where`, the rows in which `error` occurred. The
     class is that of `error` if this class can be created from a message alone, and a built-in class
     otherwise.
@@ -97,11 +97,11 @@ def take_rows(block: Block, rows: Any) -> Block:
 
 
 def rows_checksum(parts: Sequence[Any]) -> int:
-    """Return a checksum of at most `N_FINGERPRINT_ROWS` rows, equally spaced, of the arrays `parts`
+    """Return a checksum of at most `N_CHECKSUM_ROWS` rows, equally spaced, of the arrays `parts`
     of a block.
     """
     n, mark = parts[0].shape[0], 0
-    rows = np.unique(np.linspace(0, n - 1, min(n, N_FINGERPRINT_ROWS)).astype(int))
+    rows = np.unique(np.linspace(0, n - 1, min(n, N_CHECKSUM_ROWS)).astype(int))
     for part in parts:
         if part is not None:
             some = getattr(part, "X", part)[rows]  # SparseRows holds its matrix as `X`
@@ -156,7 +156,7 @@ def translate_file_errors(path: Any, kind: str) -> Iterator[None]:
         ) from None
 
 
-def _open_mapped(path: Any, name: str) -> np.ndarray:
+def _open_memory_map(path: Any, name: str) -> np.ndarray:
     """Return the array of the ``.npy`` file at `path`, mapped into memory."""
     path = path_as_text(path, name)
     with translate_file_errors(path, ".npy"):
@@ -180,13 +180,13 @@ def make_row_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSour
     if isinstance(X, (str, Path)):
         X = Path(path_as_text(X, "X"))
         if X.suffix == ".npy":
-            X = _open_mapped(X, "X")
+            X = _open_memory_map(X, "X")
         elif X.suffix not in PARQUET_SUFFIXES:
             raise ValueError(f"X must be a .npy or .parquet file, got '{one_line(X.name)}'.")
     if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
-        y = _open_mapped(y, "y")
+        y = _open_memory_map(y, "y")
     if is_sparse(X):
-        X = SparseSource(X)
+        X = DensifiedRows(X)
     if isinstance(X, Path) or type(X).__name__ == "ParquetFile":
         return ParquetSource(X, y, weight, columns)
     if columns is not None:
@@ -230,7 +230,7 @@ def _yields_blocks(X: Any) -> bool:
     return True
 
 
-class SparseSource:
+class DensifiedRows:
     """A sparse matrix whose rows are converted to dense arrays when they are indexed."""
 
     def __init__(self, X: Any) -> None:

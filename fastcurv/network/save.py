@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import (
-    accept_aliases,
     conversion_hint,
     one_line,
-    refuse_swapped,
+    raise_if_arguments_swapped,
+    suggest_names,
     type_phrase,
 )
-from ..common.files import path_as_text, read_tensors, refuse_device, write_tensors
-from .arguments import refuse_user_activation
+from ..common.files import path_as_text, raise_if_special_file, read_tensors, write_tensors
+from .arguments import raise_if_user_activation
 from .mlp import MLP, Model
 
 FORMAT_NAME = "fastcurv.MLP 1"
@@ -58,7 +58,7 @@ def _parameter_names(model: MLP) -> list[list[str]]:
     return names
 
 
-@accept_aliases("save")
+@suggest_names("save")
 def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     """Write a model and its theta to a safetensors file, atomically.
 
@@ -99,7 +99,7 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
         path_as_text(path, cure=" The order is fc.save(path, model, theta).")
     ).suffix.lower()
     if not isinstance(model, MLP):
-        refuse_swapped(model, ("sizes", "unflatten"), "model", theta)
+        raise_if_arguments_swapped(model, ("sizes", "unflatten"), "model", theta)
         raise TypeError(
             f"model must be a fastcurv.MLP, got {type_phrase(model)}.{conversion_hint(model)}"
         )
@@ -115,7 +115,7 @@ def file_contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any
     model and theta. Raise ValueError if an activation is user-defined.
     """
     why = "a function that a file cannot hold. Use numpy.save for theta alone"
-    refuse_user_activation(model, why, "activations given by name")
+    raise_if_user_activation(model, why, "activations given by name")
     arrays: dict[str, Any] = {}
     for names, layer in zip(_parameter_names(model), model.unflatten(theta)):
         arrays.update(zip(names, (part for part in layer if part is not None)))
@@ -195,13 +195,13 @@ def load(path: str | os.PathLike[str]) -> Model:
     ValueError: ...__init__.py must be a safetensors file, got an invalid header length.
     """
     path = path_as_text(path)
-    refuse_device(path)
-    _refuse_archive(path)
+    raise_if_special_file(path)
+    _raise_if_foreign_file(path)
     arrays, facts = read_tensors(path)
     return model_from_contents(path, arrays, facts)
 
 
-def _refuse_archive(path: str) -> None:
+def _raise_if_foreign_file(path: str) -> None:
     with Path(path).open("rb") as raw:
         head, suffix = raw.read(4), Path(path).suffix.lower()
         path = one_line(path, 300)

@@ -99,7 +99,7 @@ class Shard(Objective):
         other._plans, self._plans = self._plans, []
         return other
 
-    def dense_pieces(self, size: int) -> Iterator[Shard]:
+    def dense_shards(self, size: int) -> Iterator[Shard]:
         """Yield shards with `size` of these sparse rows each, as dense arrays. The bounds of a
         piece hold for passes over all rows at once, in any order.
         """

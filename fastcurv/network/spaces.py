@@ -52,20 +52,20 @@ from .. import _engine
 from ..common.checks import check_choice
 from ..common.linalg import svd
 from ..common.progress import cache_by_owner
-from ..common.protocols import SPACE_NAMES, Array, EnclosedMatrix, Floats, LiftedPairs
-from ..common.runtime import load_proofs, rounding_to_nearest
+from ..common.protocols import SPACE_NAMES, Array, EnclosedMatrix, Floats, LiftedEigenpairs
+from ..common.runtime import load_certify, with_nearest_rounding
 from ..common.vectors import safe_norm
 from ..spectrum.forms import OperatorForm, smaller_form
 from ..structure.parameters import replace_zero_weight_rows
 from ..structure.tables import ACTIVATIONS, LOSSES
 from .arguments import as_vector, check_dtype
 from .gram import (
+    BlockReflector,
     CoordinateOperator,
     OutputLossDerivatives,
     ReducedOperator,
-    Reflectors,
     RowState,
-    SampleSpace,
+    SampleSpaceOperator,
     product_flops,
 )
 from .mlp import MLP
@@ -88,7 +88,7 @@ SMALL_EIGENVALUE_RATIO = 0.01
 FLOPS_PER_ENTRY_READ = 30.0  # flops in the time that reading an entry of K from memory takes
 
 
-def n_kernel_rows(ob: Any, kind: str) -> int:
+def n_gram_rows(ob: Any, kind: str) -> int:
     """Return the number of rows q of K: N for the Fisher, otherwise N times the number of outputs,
     or N times that number minus one if the loss has a softmax.
     """
@@ -96,7 +96,7 @@ def n_kernel_rows(ob: Any, kind: str) -> int:
     return int(ob.n_samples * {"fisher": 1}.get(kind, d - (LOSSES[ob.loss].link == "softmax")))
 
 
-def why_no_output_space(H: Any) -> str:
+def no_output_space_reason(H: Any) -> str:
     """Return the reason why the curvature H has no representation in output space, as a phrase, or
     "" if it has one.
     """
@@ -110,7 +110,7 @@ def why_no_output_space(H: Any) -> str:
     given = LOSSES[ob.loss].given
     if kind == "ggn" and given is not None and given.coupled:
         return "a loss that couples outputs. Use 'samples' or 'parameters'"
-    q, n = n_kernel_rows(ob, kind), H.shape[0]
+    q, n = n_gram_rows(ob, kind), H.shape[0]
     if not q:
         return "cross entropy of one class, which has no curvature. Use 'parameters'"
     if q >= n:
@@ -120,14 +120,14 @@ def why_no_output_space(H: Any) -> str:
     return ""
 
 
-def kernel_matrix_flops(model: Any, N: int, q: int) -> float:
+def gram_matrix_flops(model: Any, N: int, q: int) -> float:
     """Return the cost, in flops, of computing K (q, q) for N samples."""
     making = sum(q * (2.0 * m * k * (l > 0) + q * m) for l, (m, k) in enumerate(model.shapes))
     making += 2.0 * N * N * sum(k for _, k in model.shapes)
     return float(making)
 
 
-def loss_roots(loss: OutputLossDerivatives, kind: str) -> Floats:
+def loss_curvature_factor(loss: OutputLossDerivatives, kind: str) -> Floats:
     """Return a factor S of the curvature of the loss in the outputs z, as an array ``(c, N,
     d_out)`` in float64, with c columns per sample. For each sample, ``S S' = d2L/dz2``, or ``S S' =
     N delta delta'`` with delta = dL/dz if `kind` is "fisher".
@@ -155,9 +155,9 @@ class _GramCache:
     def __init__(self, whole: Any) -> None:
         ob = whole.objective
         state = RowState(ob, whole.theta, whole._plan)
-        S = loss_roots(state.loss, whole.kind)
+        S = loss_curvature_factor(state.loss, whole.kind)
         self.S = S.astype(whole.dtype)
-        self.K = _sum_kernel_matrix(ob, state, self.S)
+        self.K = _sum_gram_matrix(ob, state, self.S)
         self.norm = safe_norm(self.K.astype(np.float64, copy=False))
         self.roots: dict[float, Any] = {}
 
@@ -175,7 +175,7 @@ class _GramCache:
         return np.asarray(cho_solve(roots[shift], y, check_finite=False))
 
 
-def _sum_kernel_matrix(ob: Any, state: RowState, S: Array) -> Array:
+def _sum_gram_matrix(ob: Any, state: RowState, S: Array) -> Array:
     """Return the Gram matrix ``K = A'A`` (c N, c N) of a GGN or Fisher ``A A'`` without l2, summed
     over the layers. `state` is the forward state at theta, and S (c, N, d_out) is the factor of the
     loss curvature, with c columns per sample.
@@ -211,7 +211,7 @@ def _sum_kernel_matrix(ob: Any, state: RowState, S: Array) -> Array:
 _made_of = cache_by_owner(_GramCache)
 
 
-class OutputSpace(ReducedOperator):
+class OutputSpaceOperator(ReducedOperator):
     """A GGN or Fisher ``A A' + c I`` in the space of the outputs, as ``K + c I`` with the Gram
     matrix ``K = A'A`` (q, q), where c is `complement_eigenvalue`. The class is a `Reduction`:
     `embed` maps eigenvectors to those of the whole operator, but is not an isometry for other
@@ -255,7 +255,7 @@ class OutputSpace(ReducedOperator):
     lowest = True  # True because no eigenvalue is below `complement_eigenvalue`
 
     def __init__(self, whole: Any, dtype: Any = None) -> None:
-        why = why_no_output_space(whole)
+        why = no_output_space_reason(whole)
         if why:
             raise ValueError(f"space must not be 'outputs' for {why}.")
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
@@ -268,12 +268,12 @@ class OutputSpace(ReducedOperator):
         super().__init__(dtype, (q, q))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return OutputSpace, (self.whole, self.dtype), {"n_products": self.n_products}
+        return OutputSpaceOperator, (self.whole, self.dtype), {"n_products": self.n_products}
 
     def astype(self, dtype: Any) -> Any:
         """Return the operator with the same K in another precision."""
         dtype = check_dtype(dtype)
-        return self if dtype == self.dtype else OutputSpace(self.whole, dtype)
+        return self if dtype == self.dtype else OutputSpaceOperator(self.whole, dtype)
 
     # --- the matrix
 
@@ -301,17 +301,17 @@ class OutputSpace(ReducedOperator):
         float64 passes.
         """
         at = self.whole.objective, self.whole.theta, self.whole.kind
-        found: EnclosedMatrix = load_proofs("dense_hessian").enclosed_gram_matrix(*at)
+        found: EnclosedMatrix = load_certify("dense_hessian").enclosed_gram_matrix(*at)
         found.products[np.diag_indices(len(found.products))] += self.complement_eigenvalue
         # K may be much smaller than the number that is added, so the addition rounds.
         rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))
         return found._replace(bounds=found.bounds + rounded)
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def _multiply(self, x: Array, out: Array) -> None:
         out[...] = self._row_products(x[None, :])[0]
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def _matmat(self, V: Array) -> Array:
         found = self._row_products(np.ascontiguousarray(V.T, self.dtype))
         self.n_products += len(found)
@@ -374,20 +374,22 @@ class OutputSpace(ReducedOperator):
         many, dtype = max(1.0, (self.shape[0] / ZERO_EIGENVALUE_MIN_ROWS) ** 0.5), self.whole.dtype
         return float(ZERO_EIGENVALUE_EPS[dtype.itemsize] * many * np.finfo(dtype).eps * self.norm)
 
-    def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
-        """Return the `LiftedPairs` of the eigenpairs `found` of K, with vectors in the rows of X.
-        The result has a mask of the pairs that are eigenpairs of the whole operator, and estimates
-        of the residuals in parameter space, as in the module docstring.
+    def lift_eigenpairs(self, X: Array, found: Any, rng: Any) -> LiftedEigenpairs:
+        """Return the `LiftedEigenpairs` of the eigenpairs `found` of K, with vectors in the rows of
+        X. The result has a mask of the pairs that are eigenpairs of the whole operator, and
+        estimates of the residuals in parameter space, as in the module docstring.
         """
         if not len(X):
-            return LiftedPairs(np.zeros(0, bool), found.residuals, self._zero_threshold(), False)
+            return LiftedEigenpairs(
+                np.zeros(0, bool), found.residuals, self._zero_threshold(), False
+            )
         Y = _engine.project_rows(self._K, np.ascontiguousarray(X, self._K.dtype)).astype(float)
         lam = np.einsum("ki,ki->k", Y, X) / np.einsum("ki,ki->k", X, X, dtype=float)
         # The eigenvalues of K are compared here, since adding a large number would hide small ones.
         kept = lam > self._zero_threshold()
         residuals = np.linalg.norm(Y - lam[:, None] * X, axis=1)
         if not kept.any():
-            return LiftedPairs(kept, residuals, 2 * self._zero_threshold(), False)
+            return LiftedEigenpairs(kept, residuals, 2 * self._zero_threshold(), False)
         mixed = kept & (residuals > MAX_RELATIVE_RESIDUAL * lam)
         lam = np.where(kept, lam, self.norm)
         eps = float(np.finfo(self.whole.dtype).eps)
@@ -404,7 +406,7 @@ class OutputSpace(ReducedOperator):
         grown += np.abs(found.values - self.complement_eigenvalue - lam) + 16 * eps * abs(
             self.complement_eigenvalue
         )
-        return LiftedPairs(kept, grown, 2 * self._zero_threshold(), together)
+        return LiftedEigenpairs(kept, grown, 2 * self._zero_threshold(), together)
 
     def complement_rows(self, start: int, stop: int) -> Array:
         """Return rows ``start .. stop - 1`` of a set of orthonormal vectors that the operator
@@ -416,7 +418,7 @@ class OutputSpace(ReducedOperator):
             seeds = np.arange(len(held), stop)
             new = [_unit_vector(np.random.default_rng(i).standard_normal(self.n)) for i in seeds]
             new = self._complement_vectors(new, N_PROJECTIONS, nothing / 16)
-            held += self._complement_vectors(new, N_LAST_PROJECTIONS, np.sqrt(nothing * self.norm))
+            held += self._complement_vectors(new, N_EXTRA_PROJECTIONS, np.sqrt(nothing * self.norm))
         return np.array(self._complement[start:stop], self.whole.dtype)
 
     def _complement_vectors(self, new: list[Array], turns: int, shift: float) -> list[Array]:
@@ -441,7 +443,7 @@ class OutputSpace(ReducedOperator):
 N_PROJECTIONS = 8
 # Number of additional projections with a larger shift, because the rounding errors of the first
 # projections are large if K is nearly singular.
-N_LAST_PROJECTIONS = 2
+N_EXTRA_PROJECTIONS = 2
 
 
 def _unit_vector(v: Array) -> Array:
@@ -480,7 +482,7 @@ def _unit_vector(v: Array) -> Array:
 # squared rounding errors.
 
 # minimum fraction of the parameters saved for the rotation to be used by default
-MIN_FRACTION_SAVED = 0.3
+ROTATION_MIN_FRACTION_SAVED = 0.3
 ROTATION_MIN_PARAMS = 10_000  # minimum number of parameters for the rotation to be used by default
 # The sign of a pre-activation z is uncertain if |z| is at most this times eps times the sum of the
 # absolute values of the terms of z.
@@ -524,7 +526,7 @@ class InputRotation:
     def __init__(self, X: Array, joint: bool, out: int) -> None:
         A = np.hstack([X.astype(np.float64), np.ones((len(X), int(joint)))])
         self.joint, self.out, self.width = int(joint), out, A.shape[1]
-        first = Reflectors(A)
+        first = BlockReflector(A)
         left, sizes, Z = svd(first.L)
         eps = np.finfo(np.float64).eps
         rank = int((sizes > max(first.L.shape) * eps * sizes[0]).sum()) if len(sizes) else 0
@@ -532,11 +534,11 @@ class InputRotation:
         # The first row of Z is turned to lie along y, where ones = L Z' y.
         if joint:
             y = left[:, :rank].sum(axis=0) / sizes[:rank]
-            Z = Reflectors(y[None]).multiply_right(Z.T).T
+            Z = BlockReflector(y[None]).multiply_right(Z.T).T
         B = np.zeros((max(rank, 1), self.width))
         B[:rank, : first.r] = Z
         # The first columns of Q are the rows of this matrix, up to sign.
-        self.Q = Reflectors(first.right_transposed(B))
+        self.Q = BlockReflector(first.multiply_right_transposed(B))
         kept = max(rank, self.joint + 1)
         # The column of Q that belongs to the bias comes last.
         self.columns = [*range(self.joint, kept), *range(self.joint)]
@@ -572,7 +574,7 @@ class InputRotation:
         rows, others = self._split_first_layer(x, self.features.shape[1])
         wide = np.zeros((self.out, self.width))
         wide[:, self.columns] = rows
-        return self._join_first_layer(self.Q.right_transposed(wide), others)
+        return self._join_first_layer(self.Q.multiply_right_transposed(wide), others)
 
     def complement_vector(self, j: int) -> Array:
         """Return the first layer's part of the j-th of a set of orthonormal vectors of parameters
@@ -581,7 +583,7 @@ class InputRotation:
         unit, which = divmod(j, self.dropped)
         wide = np.zeros((self.out, self.width))
         wide[unit, len(self.columns) + which] = 1
-        return self._join_first_layer(self.Q.right_transposed(wide))
+        return self._join_first_layer(self.Q.multiply_right_transposed(wide))
 
 
 @cache_by_owner
@@ -612,7 +614,7 @@ def _rotated_operator(whole: Any) -> tuple[InputRotation, Any]:
         return turn, "a model with batch normalisation and a pre-activation on a kink"
     state = RowState(ob, whole.theta, whole._plan)
     state.a[0] = other.X
-    return turn, SampleSpace(operator, [False] * len(m.shapes), state)
+    return turn, SampleSpaceOperator(operator, [False] * len(m.shapes), state)
 
 
 def has_same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
@@ -644,7 +646,7 @@ def has_same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
     return True
 
 
-class InputSpace(CoordinateOperator):
+class InputSpaceOperator(CoordinateOperator):
     """A `Curvature` with its first layer rotated to the row space of X: a `Reduction`.
 
     Created by ``H.reduced("inputs")``. Products are those of a network with fewer inputs.
@@ -665,7 +667,7 @@ class InputSpace(CoordinateOperator):
     small: Any
 
     def __init__(self, whole: Any) -> None:
-        why = why_no_input_space(whole)
+        why = no_input_space_reason(whole)
         if why:
             raise ValueError(f"space must not be 'inputs' for {why}. Use 'parameters'.")
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
@@ -674,7 +676,7 @@ class InputSpace(CoordinateOperator):
         self.n_complement = self.n - m
         super().__init__(whole.dtype, (m, m))
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def _multiply(self, x: Array, out: Array) -> None:
         s, wide = self.dtype.type(self.turn.s), x.copy()
         wide[self.turn.bias] *= s
@@ -700,27 +702,27 @@ class InputSpace(CoordinateOperator):
         return out
 
 
-def input_space(whole: Any) -> InputSpace | None:
+def input_space_operator(whole: Any) -> InputSpaceOperator | None:
     """Return the curvature `whole` as an operator with the inputs rotated to the row space of X, or
-    None if `why_no_input_space` gives a reason why this is not possible.
+    None if `no_input_space_reason` gives a reason why this is not possible.
     """
-    return None if why_no_input_space(whole) else InputSpace(whole)
+    return None if no_input_space_reason(whole) else InputSpaceOperator(whole)
 
 
-def why_no_input_space(whole: Any) -> str:
-    """Return "" if `InputSpace` supports the curvature `whole`, which is then that of a network
-    whose inputs are rotated to the row space of X. Otherwise return a phrase that names the
+def no_input_space_reason(whole: Any) -> str:
+    """Return "" if `InputSpaceOperator` supports the curvature `whole`, which is then that of a
+    network whose inputs are rotated to the row space of X. Otherwise return a phrase that names the
     obstacle, such as "a net whose first layer has a skip, or would have one".
     """
     operator = _rotated_operator(whole)[1]
     return operator if isinstance(operator, str) else ""
 
 
-def has_redundant_inputs(ob: Any) -> bool:
+def is_input_rotation_useful(ob: Any) -> bool:
     """Return True if three conditions hold: a rotation of the inputs to the row space of X saves at
-    least `MIN_FRACTION_SAVED` of the parameters, the network has at least `ROTATION_MIN_PARAMS`
-    parameters, and its first layer has no skip connection. The number of parameters saved is
-    estimated from the number of rows and the number of columns of X that vary.
+    least `ROTATION_MIN_FRACTION_SAVED` of the parameters, the network has at least
+    `ROTATION_MIN_PARAMS` parameters, and its first layer has no skip connection. The number of
+    parameters saved is estimated from the number of rows and the number of columns of X that vary.
     """
     m, (out, k) = ob.model, ob.model.shapes[0]
     if m.n_params < ROTATION_MIN_PARAMS or (m.skips and m.skips[0]):
@@ -728,7 +730,7 @@ def has_redundant_inputs(ob: Any) -> bool:
     still = ob.X[0] if m.bias else np.zeros_like(ob.X[0])
     varying = int(np.not_equal(ob.X, still).any(axis=0).sum())
     saved = out * (k - min(varying, len(ob.X)))
-    return bool(saved >= MIN_FRACTION_SAVED * m.n_params)
+    return bool(saved >= ROTATION_MIN_FRACTION_SAVED * m.n_params)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -736,14 +738,14 @@ def has_redundant_inputs(ob: Any) -> bool:
 # of the inputs, or none.
 
 SPACE_CONSTRUCTORS: dict[str, Callable[[Any], Any]] = {
-    "samples": SampleSpace,
-    "outputs": OutputSpace,
-    "inputs": InputSpace,
+    "samples": SampleSpaceOperator,
+    "outputs": OutputSpaceOperator,
+    "inputs": InputSpaceOperator,
     "parameters": lambda H: None,
 }
 
 
-def reduced_operator(H: Any, space: str | None) -> CoordinateOperator | OutputSpace | None:
+def reduced_operator(H: Any, space: str | None) -> CoordinateOperator | OutputSpaceOperator | None:
     """Return the smaller operator for the curvature H in the given space, or by default in the
     fastest one, for `Curvature.reduced`. Return None if products with H itself are to be used.
     """
@@ -753,7 +755,7 @@ def reduced_operator(H: Any, space: str | None) -> CoordinateOperator | OutputSp
             raise ValueError(f"space must be 'parameters' for rows in shards, got {space!r}.")
         return None
     if space is not None:
-        found: CoordinateOperator | OutputSpace | None = SPACE_CONSTRUCTORS[
+        found: CoordinateOperator | OutputSpaceOperator | None = SPACE_CONSTRUCTORS[
             check_choice(space, SPACE_NAMES, "space")
         ](H)
         return found
@@ -761,37 +763,37 @@ def reduced_operator(H: Any, space: str | None) -> CoordinateOperator | OutputSp
     return None if form is None else form.make()
 
 
-def smaller_forms(H: Any, products: float) -> list[OperatorForm]:
+def candidate_operators(H: Any, products: float) -> list[OperatorForm]:
     """Return the smaller operators that may replace a curvature in a run of `products` products,
-    for `Curvature.smaller_forms`.
+    for `Curvature.candidate_operators`.
     """
     ob, found = H.objective, []
     if ob._by_blocks or ob.why_unproved:
         return []  # the existing error bounds hold in parameter space only
     # In the space of inputs products take the same time, and vectors are shorter.
-    if has_redundant_inputs(ob):
+    if is_input_rotation_useful(ob):
         each = H.estimated_seconds[0]
         price = products * each
-        found.append(OperatorForm("inputs", price, each, lambda: input_space(H)))
+        found.append(OperatorForm("inputs", price, each, lambda: input_space_operator(H)))
     if ob.model.batch_norm:
         return found
     each = (
         MIN_PRODUCT_SECONDS
         + SECONDS_PER_FLOP * product_flops(ob.model.shapes, ob.n_samples, H.kind)[0]
     )
-    found.append(OperatorForm("samples", products * each, each, lambda: SampleSpace(H)))
-    if not why_no_output_space(H):
-        q = n_kernel_rows(ob, H.kind)
+    found.append(OperatorForm("samples", products * each, each, lambda: SampleSpaceOperator(H)))
+    if not no_output_space_reason(H):
+        q = n_gram_rows(ob, H.kind)
         each = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * FLOPS_PER_ENTRY_READ * q**2
-        price = SECONDS_PER_FLOP * kernel_matrix_flops(ob.model, ob.n_samples, q) + products * each
-        found.append(OperatorForm("outputs", price, each, lambda: OutputSpace(H)))
+        price = SECONDS_PER_FLOP * gram_matrix_flops(ob.model, ob.n_samples, q) + products * each
+        found.append(OperatorForm("outputs", price, each, lambda: OutputSpaceOperator(H)))
     return found
 
 
-def gram_operator(H: Any) -> OutputSpace | None:
+def gram_operator(H: Any) -> OutputSpaceOperator | None:
     """Return the Gram matrix of the curvature H, for `Curvature.gram_operator`. Return None if
-    rounding errors have no known bounds, for rows in blocks, and if `why_no_output_space` gives a
-    reason, such as a Hessian.
+    rounding errors have no known bounds, for rows in blocks, and if `no_output_space_reason` gives
+    a reason, such as a Hessian.
     """
     possible = not (H.objective.why_unproved or H.objective._by_blocks)
-    return OutputSpace(H) if possible and not why_no_output_space(H) else None
+    return OutputSpaceOperator(H) if possible and not no_output_space_reason(H) else None

@@ -20,13 +20,13 @@ from scipy.sparse import csr_matrix
 
 from .. import _engine
 from ..common.protocols import Array, Floats
-from ..common.runtime import rounding_to_nearest
+from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import layers_of
 from .gram import MatrixPool, RowPasses, RowState, UnrotatedLayerMap, multiply_rows
 from .rows import submit_task
 
 # minimum number of entries times columns for which several threads save time
-THREADS_MIN_WORK = 1 << 20
+THREADING_MIN_MULTIPLY_ADDS = 1 << 20
 
 
 class SparseRows:
@@ -73,7 +73,7 @@ def _threaded_product(A: Any, B: Array, threads: int) -> Array:
     """Return ``A B`` for A stored by rows, computed on several threads, since SciPy's products
     release the GIL.
     """
-    if threads < 2 or A.nnz * B.shape[1] < THREADS_MIN_WORK:
+    if threads < 2 or A.nnz * B.shape[1] < THREADING_MIN_MULTIPLY_ADDS:
         return np.asarray(A @ B)
     ends = A.indptr.searchsorted(np.linspace(0, A.nnz, threads + 1)[1:-1])
     cuts = [0, *ends.tolist(), A.shape[0]]
@@ -137,7 +137,7 @@ class SparsePlan(RowPasses):
         """The shard. The caller of the plan holds a reference to it."""
         return self._owner()
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     @without_overflow_warnings
     def bind(self, theta: Array, gradient: bool = True) -> None:
         """Compute the state at theta (n,). The argument `gradient` has no effect, since
@@ -152,12 +152,12 @@ class SparsePlan(RowPasses):
         self.theta = own
 
     @property
-    @rounding_to_nearest
+    @with_nearest_rounding
     def value(self) -> float:
         """The contribution of the rows of the shard to the loss at theta, without l2."""
         return float(self.state.loss.value)
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     @without_overflow_warnings
     def compute_gradient(self) -> None:
         """Compute the contribution of the rows to the gradient, unless it is known."""
@@ -178,7 +178,7 @@ class SparsePlan(RowPasses):
 
     # --- products
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     @without_overflow_warnings
     def multiply(
         self, Vt: Array, out: Array, kind: str, active: Any = None, l2: bool = False
@@ -190,7 +190,7 @@ class SparsePlan(RowPasses):
         for v, row in zip(np.atleast_2d(Vt), np.atleast_2d(out)):
             self._write_product(v, row, kind, active)
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     @without_overflow_warnings
     def quadratic_forms(self, Vt: Array, kind: str, active: Any = None) -> Floats:
         """Return the quadratic forms (k,), without l2, of the rows of Vt (k, n). The cost is the
@@ -209,7 +209,7 @@ class SparsePlan(RowPasses):
             found.append(total)
         return np.array(found)
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     @without_overflow_warnings
     def multiply_jacobian(self, v: Array, out: Array, transpose: bool = False) -> None:
         """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""

@@ -15,8 +15,8 @@ from scipy.sparse import csr_matrix
 
 from .._engine import Callback, FloatingPointMode, Lock
 from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
-from ..common.errors import accept_aliases
-from ..common.runtime import as_callback
+from ..common.errors import suggest_names
+from ..common.runtime import wrap_user_callback
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName
 from .arguments import Block, check_rows_and_targets, row_indices
 from .mlp import MLP
@@ -25,7 +25,7 @@ from .rows import (
     ArraySource,
     RowSource,
     check_rows_unchanged,
-    locate_error,
+    error_with_location,
     make_row_source,
     stack_blocks,
     submit_task,
@@ -33,7 +33,7 @@ from .rows import (
 )
 from .shards import Shard
 from .sparse import SparseRows
-from .sums import PairwiseSum, ShardSettings
+from .sums import ShardSettings, TreeSum
 
 if TYPE_CHECKING:
     from ..structure.user_functions import Loss
@@ -135,7 +135,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     _by_blocks = True
     _transient = (*Objective._transient, "_shards", "_seen", "_reading")
 
-    @accept_aliases("Objective")
+    @suggest_names("Objective")
     def __init__(
         self,
         model: Any,
@@ -272,7 +272,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
                 self.model, self.loss, (X, y, weight), self._dtype_read, finite
             )
         except (ValueError, TypeError) as error:
-            raise locate_error(error, f"rows {start} to {start + block[0].shape[0] - 1}") from None
+            raise error_with_location(
+                error, f"rows {start} to {start + block[0].shape[0] - 1}"
+            ) from None
         return (SparseRows(found[0], self.n_threads), *found[1:]) if self._sparse else found
 
     def _iter_prefetched_blocks(
@@ -343,7 +345,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         X, y, weight = block
         if self._sparse:
             entries = Shard(self._shard_settings(), X, y, weight, start)
-            yield from entries.dense_pieces(max(1, self._max_dense_rows)) if dense else (entries,)
+            yield from entries.dense_shards(max(1, self._max_dense_rows)) if dense else (entries,)
             return
         shard = self._shards.pop(len(X), None)
         try:
@@ -353,7 +355,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             else:
                 shard = Shard(self._shard_settings(), check_finite(X, "X"), y, weight, start)
         except ValueError as error:
-            raise locate_error(error, f"rows {start} to {start + len(X) - 1}") from None
+            raise error_with_location(error, f"rows {start} to {start + len(X) - 1}") from None
         self._shards[len(X)] = shard
         yield shard
 
@@ -361,7 +363,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         """Return the sum over all blocks, in order, of ``part(shard, *arguments)``. The cost is one
         pass over the rows. If `dense` is True, sparse rows are made dense, some at a time.
         """
-        tree = PairwiseSum()
+        tree = TreeSum()
         with self._reading:
             finite = not self._copied
             with closing(self._iter_checked_blocks(finite)) as blocks:
@@ -390,12 +392,12 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             rows = rows if held.rows is None else held.rows[rows]
             return self._from_source(ArraySource(held.X, held.y, held.weight, rows))
         each, back = np.unique(rows, return_inverse=True)
-        block = as_callback(self._source.take_rows)(each)
+        block = wrap_user_callback(self._source.take_rows)(each)
         self.n_rows_read += len(each)
         return self._load_block(take_rows(block, back))
 
     def _from_source(self, source: Any, model: MLP | None = None) -> StreamedObjective:
-        other: StreamedObjective = self._copy_unstarted()
+        other: StreamedObjective = self._copy_without_row_state()
         vars(other)["model"] = model or self.model
         other._set_source(source, self.block_rows)
         return other

@@ -1,6 +1,6 @@
 """Bounds on rounding, and proved statements, of objectives that are sums over blocks of rows (see
-`fastcurv.network.sums`). `SumBounds` has the interface of `ErrorPass`, and `SumCertificates` that
-of `Certificates`.
+`fastcurv.network.sums`). `SumErrorBounds` has the interface of `ErrorPass`, and `SumCertificates`
+that of `Certificates`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ..certify import majorants
 from ..certify.arithmetic import norm
 from ..certify.certificates import Certificates
 from ..certify.columns import column_error_bounds
-from ..certify.passes import ErrorPass, theta_in_model_dtype
+from ..certify.passes import ErrorPass, round_to_model_dtype
 from ..common.protocols import Floats
 from ..structure.parameters import l2_diagonal, nonzero_weight_rows
 from ..structure.symmetry import Orbit, proved_orbits
 from ..structure.tables import LOSSES
-from .sums import n_tree_additions
+from .sums import max_additions_per_part
 
 # --------------------------------------------------------------------------------------------------
 # Rounding errors of sums over shards: the shards' own bounds, computed where the shards are, plus
@@ -114,7 +114,7 @@ def _fisher_scale(shard: Any, kind: str) -> float:
     return float(shard.fisher_scale) * (1 + 1e-12) if own else 1.0
 
 
-class SumBounds:
+class SumErrorBounds:
     """Bounds on the rounding errors of sums over shards at one theta: the sum of the shards'
     bounds, each computed where the shard is, plus the rounding errors of adding the parts.
 
@@ -149,14 +149,16 @@ class SumBounds:
             else:
                 v = v.astype(np.float64)
                 plan.multiply(v, exact, kind, None, not fisher)
-            own = SumBounds(double, plan.theta)
+            own = SumErrorBounds(double, plan.theta)
             return own.product_error_bound(v, kind, exact) + norm(exact - computed)
         found = ob._sum_over_shards(shard_error_bound, (self.theta, v, kind))
         if self.measured:
             found = found[0], norm(computed)
         moved = self.theta if v is None else v
         decay = np.zeros(1) if fisher else l2_diagonal(ob) * moved.astype(np.float64)
-        return sum_error_bound(found, n_tree_additions(ob.n_shards) + 2 * fisher, decay, ob.dtype)
+        return sum_error_bound(
+            found, max_additions_per_part(ob.n_shards) + 2 * fisher, decay, ob.dtype
+        )
 
     def column_error_bounds(self, kind: str, norms: dict[int, float]) -> np.ndarray:
         """Return bounds ``(n,)`` on the errors of products of the curvature `kind` with every unit
@@ -165,7 +167,7 @@ class SumBounds:
         ob, fisher = self.ob, kind == "fisher"
         bounds = np.asarray(ob._sum_over_shards(shard_column_error_bounds, (self.theta, kind)))
         decay = np.broadcast_to(0.0 if fisher else l2_diagonal(ob), bounds.shape)
-        deep = n_tree_additions(ob.n_shards) + 2 * fisher
+        deep = max_additions_per_part(ob.n_shards) + 2 * fisher
         found = ((b, norms[i]) for i, b in enumerate(bounds))
         return np.array([sum_error_bound(b, deep, d[None], ob.dtype) for b, d in zip(found, decay)])
 
@@ -221,12 +223,12 @@ def shard_loss_lower_bound(shard: Any) -> list[float]:
     return [majorants.loss_lower_bound(shard)]
 
 
-def shard_classified_counts(shard: Any, theta: Floats) -> tuple[int, int]:
+def shard_classification_flags(shard: Any, theta: Floats) -> tuple[int, int]:
     """Return ``(a, b)``. a is 0 if every row of positive weight is proved to be classified
     correctly, otherwise 1. b is 1 if there is a row of positive weight, otherwise 0.
     """
     counts = shard.sample_weight is None or bool(np.any(shard.sample_weight))
-    return int(not majorants.all_rows_classified(shard, theta)), int(counts)
+    return int(not majorants.is_every_row_proved_correct(shard, theta)), int(counts)
 
 
 def shard_unit_masks(shard: Any, theta: Floats, radius: float) -> tuple[Any, Any]:
@@ -254,7 +256,7 @@ class SumCertificates(Certificates):
     def _sum_over_shards(self, part: Any, theta: ArrayLike, *more: Any) -> Any:
         """Return the sum over shards of ``part(shard, theta, *more)``."""
         return self.objective._sum_over_shards(
-            part, (theta_in_model_dtype(self.objective, theta), *more)
+            part, (round_to_model_dtype(self.objective, theta), *more)
         )
 
     def _cached_result(self, name: str, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
@@ -282,7 +284,7 @@ class SumCertificates(Certificates):
         """Return a unit direction (n,) along which the loss is proved to decrease without
         end, or None if no such direction is known.
         """
-        ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
+        ob, at = self.objective, round_to_model_dtype(self.objective, theta)
         row = LOSSES[ob.loss]
         if row.given is None and (row.attained or self.loss_lower_bound < 0):
             return None
@@ -298,7 +300,7 @@ class SumCertificates(Certificates):
         if along is not None or majorants.has_decay(ob, direction):
             return along
         found = self._cached_result(
-            "ray", (at,), lambda: self._sum_over_shards(shard_classified_counts, at)
+            "ray", (at,), lambda: self._sum_over_shards(shard_classification_flags, at)
         )
         return direction if found[0] == 0 and found[1] else None
 
@@ -313,7 +315,7 @@ class SumCertificates(Certificates):
         ball of this radius, from the units that are inactive in every shard and from a few rows
         that represent the columns of all rows.
         """
-        ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
+        ob, at = self.objective, round_to_model_dtype(self.objective, theta)
         on, near = self._cached_result(
             "signs",
             (at, radius),

@@ -13,10 +13,10 @@ the sum of the parts. `SumPlan` has the interface of the plan in the engine;
 distinguish whether the engine has all rows at once.
 
 The sum is a tree of fixed shape: the parts of `TREE_ARITY` neighbours are added from the left, then
-those sums by `TREE_ARITY`, and so on (`PairwiseSum`). Its shape depends on the number of shards
+those sums by `TREE_ARITY`, and so on (`TreeSum`). Its shape depends on the number of shards
 alone, so results are bitwise independent of the number of workers and of the order in which they
-finish; and no number passes through more than `n_tree_additions` roundings, which the error bounds
-here take into account.
+finish; and no number passes through more than `max_additions_per_part` roundings, which the error
+bounds here take into account.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _engine
-from ..common.runtime import rounding_to_nearest
+from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import LossName
 from .mlp import MLP
@@ -64,13 +64,13 @@ def sum_parts(parts: list[Any]) -> Any:
     return reduce(add_parts, parts)
 
 
-class PairwiseSum:
+class TreeSum:
     """The sum of parts that are added one by one, in the same order as by a tree of `sum_parts`
     over `TREE_ARITY` parts.
 
     Examples
     --------
-    >>> tree = PairwiseSum()
+    >>> tree = TreeSum()
     >>> for part in range(100):
     ...     tree.add_part(part)
     >>> tree.total()
@@ -99,7 +99,7 @@ class PairwiseSum:
         return whole
 
 
-def n_tree_additions(shards: int) -> int:
+def max_additions_per_part(shards: int) -> int:
     """Return the maximum number of additions, each with a rounding, that a part passes through in
     the tree over `shards` parts.
     """
@@ -239,7 +239,7 @@ class SumPlan:
         self.theta = self._value = self._gradient = None
         self.norms = {}
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def bind(self, theta: np.ndarray, gradient: bool = True, transient: bool = False) -> None:
         """Set the current point to a copy of theta (n,). The other arguments have no effect."""
         self.unbind()
@@ -253,13 +253,13 @@ class SumPlan:
     def _sum_over_shards(self, part: Callable[..., Any], *arguments: Any) -> Any:
         return self.ob._sum_over_shards(part, (self.theta, *arguments), dense=False)
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def compute_gradient(self) -> None:
         """Compute value and gradient in one pass over the shards."""
         if self._gradient is None:
             value, gradient = self._sum_over_shards(shard_gradient)
             self._value = self._add_decay(value)
-            self._gradient = self._add_decay_product(gradient, self.theta).astype(
+            self._gradient = self._add_l2_product(gradient, self.theta).astype(
                 self.ob.dtype, copy=False
             )
 
@@ -271,7 +271,7 @@ class SumPlan:
         self._gradient = None
 
     @property
-    @rounding_to_nearest
+    @with_nearest_rounding
     def value(self) -> float:
         """The loss at theta."""
         if self._value is None:
@@ -279,13 +279,13 @@ class SumPlan:
         return float(self._value)
 
     @property
-    @rounding_to_nearest
+    @with_nearest_rounding
     def gradient(self) -> np.ndarray:
         """The gradient at theta, (n,)."""
         self.compute_gradient()
         return np.asarray(self._gradient)
 
-    def _add_decay_product(self, whole: np.ndarray, v: np.ndarray) -> np.ndarray:
+    def _add_l2_product(self, whole: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Return ``whole + l2 v``, in float64."""
         l2 = l2_diagonal(self.ob)
         return whole + np.multiply(l2, v, dtype=np.float64) if np.any(l2) else whole
@@ -294,7 +294,7 @@ class SumPlan:
         wide = self.theta.astype(np.float64)
         return value + 0.5 * float(np.sum(l2_diagonal(self.ob) * wide * wide))
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def multiply(
         self,
         v: np.ndarray,
@@ -314,10 +314,10 @@ class SumPlan:
             if (Vt[np.arange(len(Vt)), at] == 1).all():
                 self.norms.update(zip(at.tolist(), norms))
         if l2:
-            whole = self._add_decay_product(whole, Vt)
+            whole = self._add_l2_product(whole, Vt)
         out[...] = whole.reshape(out.shape)
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def quadratic_forms(
         self, v: np.ndarray, kind: str = "hessian", active: Any = None
     ) -> np.ndarray:
@@ -328,7 +328,7 @@ class SumPlan:
             self._sum_over_shards(shard_quadratic_forms, np.atleast_2d(v), kind, active)
         )
 
-    @rounding_to_nearest
+    @with_nearest_rounding
     def multiply_jacobian(self, v: np.ndarray, out: np.ndarray, transpose: bool = False) -> None:
         """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""
         order = self.ob._order

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_rng, check_positive_int, check_theta
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
+from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
 from ..common.objectives import (
-    call_unmodified,
+    budgeted_hessian,
     cast_to_float64,
     checked_gradient,
-    hessian_products,
+    user_call_guard,
     value_at,
     value_rounding_error,
 )
 from ..common.protocols import Floats
 from ..common.read_only import FrozenRecord
-from ..common.runtime import starting_with_nearest_rounding
+from ..common.runtime import start_with_nearest_rounding
 from ..common.vectors import safe_norm
 
 # steps that are tried, relative to max(1, ||theta||); the step with the smallest estimated error is
@@ -30,7 +30,7 @@ QUOTIENT_ERROR_FACTOR = 32.0
 
 
 @dataclass(frozen=True, repr=False)
-class GradientCheck(FrozenRecord):
+class DerivativeCheck(FrozenRecord):
     """The result of `check_gradient`.
 
     Attributes
@@ -77,7 +77,7 @@ class GradientCheck(FrozenRecord):
         return self.sentence
 
     def __repr__(self) -> str:
-        return f"GradientCheck: {self.sentence}"
+        return f"DerivativeCheck: {self.sentence}"
 
 
 def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
@@ -93,9 +93,9 @@ def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
     )
 
 
-@accept_aliases("check_gradient")
-@starting_with_nearest_rounding
-def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0) -> GradientCheck:
+@suggest_names("check_gradient")
+@start_with_nearest_rounding
+def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0) -> DerivativeCheck:
     """Compare the gradient and the Hessian of an objective with finite differences.
 
     This is useful for a user-defined `Loss`, `Activation` or objective, because a wrong sign in one
@@ -116,7 +116,7 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
 
     Returns
     -------
-    GradientCheck
+    DerivativeCheck
         ``gradient_agrees``, ``hessian_agrees``, ``sentence``, and the errors along each direction.
 
     Raises
@@ -157,9 +157,9 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
     theta = np.array(check_theta(ob, theta), float)
     ob, rng = cast_to_float64(ob), as_rng(seed)
     n_directions = check_positive_int(n_directions, "n_directions")
-    with np.errstate(all="ignore"), call_unmodified(ob, theta):
+    with np.errstate(all="ignore"), user_call_guard(ob, theta):
         g = checked_gradient(ob.gradient(theta), theta.size)
-        H = hessian_products(ob, theta) if hasattr(ob, "hessian") else None
+        H = budgeted_hessian(ob, theta) if hasattr(ob, "hessian") else None
         found: list[tuple[float, float]] = []
         curved: list[tuple[float, float]] = []
         for _ in range(n_directions):
@@ -181,7 +181,7 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
                 )
     errors, tols = np.array(found).T
     hessian_errors, hessian_tols = np.array(curved).reshape(-1, 2).T
-    return GradientCheck(errors, hessian_errors, tols, hessian_tols)
+    return DerivativeCheck(errors, hessian_errors, tols, hessian_tols)
 
 
 def _compare_derivative(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import caller_depth
+from ..common.checks import caller_stacklevel
 from ..common.errors import one_line
 from ..common.objectives import value_at
 from ..common.runtime import load_module
@@ -32,14 +32,14 @@ GENERATOR_TYPES = {
 }
 State = tuple[dict[str, np.ndarray], dict[str, Any]]  # (arrays, values that JSON can hold)
 # exclusive upper bounds on integers in the state of a random generator, which NumPy does not check
-MAX_STATE_VALUES = {"pos": 625, "buffer_pos": 5, "has_uint32": 2, "uinteger": 1 << 32}
+STATE_VALUE_LIMITS = {"pos": 625, "buffer_pos": 5, "has_uint32": 2, "uinteger": 1 << 32}
 CHECKPOINT_VERSION = 2  # version of the layout of a checkpoint
 # maximum difference between a saved loss and the loss computed again on the same processor,
 # relative to the loss and in units of roundoff
-MAX_LOSS_ROUNDINGS = 64
+MAX_LOSS_DIFFERENCE_EPS = 64
 
 
-def invalid_checkpoint(what: str) -> ValueError:
+def invalid_checkpoint_error(what: str) -> ValueError:
     """Return the error for a checkpoint that no run can have saved. `what` states the defect."""
     return ValueError(
         f"the checkpoint to resume is damaged: {what}. Resume from an undamaged copy."
@@ -53,7 +53,7 @@ def has_structure_of(x: Any, example: Any, most: int = 1 << 62, name: str = "") 
     for a dict, and an instance of the type if the example is a type.
 
     A count is an int >= 0 and below `most`. If `name`, the key of x in its dict, is a key of
-    `MAX_STATE_VALUES`, the value of that key is the bound instead.
+    `STATE_VALUE_LIMITS`, the value of that key is the bound instead.
     """
     if isinstance(example, type):
         return isinstance(x, example)
@@ -68,7 +68,7 @@ def has_structure_of(x: Any, example: Any, most: int = 1 << 62, name: str = "") 
     if isinstance(example, str) or example is None and x is None:
         return bool(x == example)
     if type(x) is int:
-        return 0 <= x < MAX_STATE_VALUES.get(name, most)
+        return 0 <= x < STATE_VALUE_LIMITS.get(name, most)
     return type(x) is float and not isinstance(example, int) and (x == x or example != example)
 
 
@@ -113,7 +113,7 @@ def restore_generator(saved: Any) -> np.random.Generator:
     """
     name = saved.get("bit_generator") if isinstance(saved, dict) else None
     if not isinstance(name, str) or name not in GENERATOR_TYPES:
-        raise invalid_checkpoint(f"{str(name)[:40]!r} is not a bit generator of NumPy")
+        raise invalid_checkpoint_error(f"{str(name)[:40]!r} is not a bit generator of NumPy")
     made = GENERATOR_TYPES[name]()
     valid = has_structure_of(saved, generator_state_as_json(made.state), 1 << 128)
     try:
@@ -122,19 +122,21 @@ def restore_generator(saved: Any) -> np.random.Generator:
     except (ValueError, OverflowError):
         valid = False
     if not valid:
-        raise invalid_checkpoint(f"the saved state of the random generator is not valid for {name}")
+        raise invalid_checkpoint_error(
+            f"the saved state of the random generator is not valid for {name}"
+        )
     return np.random.Generator(made)
 
 
-def check_facts(facts: Any, fresh: dict[str, Any], of: str) -> None:
+def check_metadata(facts: Any, fresh: dict[str, Any], of: str) -> None:
     """Raise ValueError unless `facts`, read from a checkpoint, have the names and the structure of
     `fresh`, the facts of a new run. `of` names in the message what the facts belong to.
     """
     if not isinstance(facts, dict) or set(facts) != set(fresh):
-        raise invalid_checkpoint(f"the entries for {of} are missing or have unknown names")
+        raise invalid_checkpoint_error(f"the entries for {of} are missing or have unknown names")
     for name, example in fresh.items():
         if not has_structure_of(facts[name], example):
-            raise invalid_checkpoint(
+            raise invalid_checkpoint_error(
                 f"the entry {name!r} of {of} has the invalid value {str(facts[name])[:40]!r}"
             )
 
@@ -147,11 +149,11 @@ def check_vectors(arrays: dict[str, np.ndarray], n: int, of: str, dtype: Any = N
         wrong = array.dtype.kind != "f" if dtype is None else array.dtype != dtype
         if wrong or array.shape != (n,):
             kind = "float" if dtype is None else dtype
-            raise invalid_checkpoint(
+            raise invalid_checkpoint_error(
                 f"the array {name[:40]!r} of {of} is not a {kind} vector of length {n}"
             )
         if not np.isfinite(array).all():
-            raise invalid_checkpoint(f"the array {name[:40]!r} of {of} holds NaN or infinity")
+            raise invalid_checkpoint_error(f"the array {name[:40]!r} of {of} holds NaN or infinity")
 
 
 def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
@@ -159,9 +161,9 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
     `Run.past_records` of a run for the same problem as `run`.
     """
     fresh = run.state()[1] | {"best_score": np.nan, "best_f": np.nan, "best_gnorm": np.nan}
-    check_facts(facts, fresh | {"f": None, "rng": dict}, "a run")
+    check_metadata(facts, fresh | {"f": None, "rng": dict}, "a run")
     if not 0 <= facts["elapsed"] < 1e15:
-        raise invalid_checkpoint(
+        raise invalid_checkpoint_error(
             f"the elapsed time of {facts['elapsed']:g} seconds is negative or too large"
         )
     points = {name: arrays[name] for name in arrays if name in ("theta", "best")}
@@ -174,7 +176,7 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
         or rows.min() < 0
         or rows.max() >= count
     ):
-        raise invalid_checkpoint(f"the rows are not indices of the {count} samples")
+        raise invalid_checkpoint_error(f"the rows are not indices of the {count} samples")
     watched = "history.validation" in arrays
     if watched != (run.validation is not None):
         raise ValueError(
@@ -184,14 +186,14 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
     for key in run.record_names:
         values = arrays.get("history." + key)
         if values is None or values.shape != (facts["records"],) or values.dtype != np.float64:
-            raise invalid_checkpoint(
+            raise invalid_checkpoint_error(
                 f"the history of {key} is not a float64 vector of length {facts['records']}"
             )
         if key in ("iteration", "products") and not (abs(values) < 1e15).all():
-            raise invalid_checkpoint(f"the history of {key} holds counts of 1e15 or more")
+            raise invalid_checkpoint_error(f"the history of {key} holds counts of 1e15 or more")
 
 
-def check_objective(run: Any, facts: Any) -> None:
+def check_saved_losses(run: Any, facts: Any) -> None:
     """Raise ValueError if the loss at the restored theta of the run, or at the run's best theta,
     differs from the saved loss by more than rounding. `facts` holds the saved loss at theta.
 
@@ -216,8 +218,8 @@ def check_objective(run: Any, facts: Any) -> None:
 def _reconcile_loss(run: Any, held: float, now: float) -> float:
     """Return the loss to use at a point for which the checkpoint holds the loss `held` and the
     objective now returns `now`. If the relative difference of the two is at most
-    `MAX_LOSS_ROUNDINGS` times roundoff, as for two calls on one processor, return `held`. If the
-    difference is at most the square root of roundoff, as between two processors, return `now`.
+    `MAX_LOSS_DIFFERENCE_EPS` times roundoff, as for two calls on one processor, return `held`. If
+    the difference is at most the square root of roundoff, as between two processors, return `now`.
     Otherwise raise ValueError.
     """
     gap, size, eps = abs(now - held), max(abs(now), abs(held)), np.finfo(run.theta.dtype).eps
@@ -226,21 +228,21 @@ def _reconcile_loss(run: Any, held: float, now: float) -> float:
             "ob must be the objective of the checkpoint, with the same data, network, loss and l2, "
             f"got a loss of {now:.6g} at the saved theta instead of {held:.6g}."
         )
-    return held if held == now or gap <= MAX_LOSS_ROUNDINGS * eps * size else now
+    return held if held == now or gap <= MAX_LOSS_DIFFERENCE_EPS * eps * size else now
 
 
-def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int) -> None:
+def check_method_state(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int) -> None:
     """Raise ValueError if the method's `state` cannot have produced these arrays and facts for n
     parameters.
     """
     kept, fresh = method.state()
-    check_facts(facts, fresh, "this method")
+    check_metadata(facts, fresh, "this method")
     for name, number in facts.items():
         if number is not None and number < 0:
-            raise invalid_checkpoint(f"the entry {name!r} of this method is negative")
+            raise invalid_checkpoint_error(f"the entry {name!r} of this method is negative")
     for name in kept:
         if name not in arrays:
-            raise invalid_checkpoint(f"the array {name!r} of this method is missing")
+            raise invalid_checkpoint_error(f"the array {name!r} of this method is missing")
     check_vectors(arrays, n, "this method")
 
 
@@ -328,7 +330,7 @@ class CheckpointWriter:
             # checkpoint.
             if not self.old:
                 text = f"since step {loop.run.iteration} {self.path} cannot be written: {error}"
-                warnings.warn(text, RuntimeWarning, stacklevel=caller_depth())
+                warnings.warn(text, RuntimeWarning, stacklevel=caller_stacklevel())
             self.old = True
         else:
             self.old = False
@@ -369,7 +371,7 @@ def load_saved(
     arrays, facts = load_module("common.files").read_tensors(path)
     theta, asked = arrays.get("run.theta", np.empty(0)), options_as_text(options)
     version, by = (one_line(repr(facts.get(name))) for name in ("version", "method"))
-    name, other = one_line(path, 300), _differing_names(asked, facts.get("options"))
+    name, other = one_line(path, 300), _differing_option_names(asked, facts.get("options"))
     checks = (
         (
             facts.get("what") == "minimize",
@@ -399,7 +401,7 @@ def load_saved(
     return arrays, facts
 
 
-def _differing_names(asked: dict[str, str], saved: Any) -> str:
+def _differing_option_names(asked: dict[str, str], saved: Any) -> str:
     """Return the names of the options that differ between a call (`asked`) and a file (`saved`), as
     one string with commas.
     """

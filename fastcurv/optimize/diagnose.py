@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_numpy, check_positive, is_sparse
-from ..common.errors import accept_aliases, require_attrs, type_phrase
+from ..common.errors import require_attrs, suggest_names, type_phrase
 from ..common.html import html_table
-from ..common.runtime import one_blas_thread, starting_with_nearest_rounding
+from ..common.runtime import serial_blas_context, start_with_nearest_rounding
 from ..critical.classify import classify
 from ..critical.report import CriticalPoint
 from ..spectrum.draw import new_pyplot_axes, plain_numbers
@@ -96,7 +96,7 @@ def _find_column_scale(f: Facts, alone: bool) -> Found:
     between 1/8 and 8, or if the norm of the means exceeds 8 times that of the standard deviations.
     """
     scales = f.scales
-    if not len(scales) or f.explains_all_but(0.5):
+    if not len(scales) or f.is_fit_close(0.5):
         return None
     usual = np.median(scales)
     large = (scales > 8 * usual) | (scales > 8)
@@ -121,19 +121,19 @@ def _find_large_l2(f: Facts) -> Found:
     return _finding_or_none(held or falling or heavy, l2)
 
 
-def _find_large_rate(f: Facts) -> Found:
+def _find_large_learning_rate(f: Facts) -> Found:
     s = f.steps
-    if s.rate is None or s.has_scaled_steps or not f.relative_start_loss < 10:
+    if s.rate is None or s.has_adaptive_steps or not f.relative_start_loss < 10:
         return None
-    overshoot = s.rate / f.max_stable_rate
+    overshoot = s.rate / f.max_stable_learning_rate
     return _finding_or_none(
-        s.is_rough and (overshoot > 2 or _has_jumped(f) and overshoot > 0.5), overshoot
+        s.has_unstable_losses and (overshoot > 2 or _has_jumped(f) and overshoot > 0.5), overshoot
     )
 
 
 def _find_long_first_step(f: Facts) -> Found:
     s = f.steps
-    if s.rate is None or s.has_scaled_steps or not f.relative_start_loss < 10 or not len(s.norms):
+    if s.rate is None or s.has_adaptive_steps or not f.relative_start_loss < 10 or not len(s.norms):
         return None
     ratio = s.rate * s.norms[0] / max(f.initial_norm, MIN_NORMAL)
     return _finding_or_none(ratio > 1, ratio)
@@ -153,7 +153,7 @@ def _has_jumped(f: Facts) -> bool:
 
 def _find_rising_loss(f: Facts) -> Found:
     s = f.steps
-    rose = s.rate is None and f.relative_start_loss < 10 and s.is_rough
+    rose = s.rate is None and f.relative_start_loss < 10 and s.has_unstable_losses
     return _finding_or_none(rose, s.losses[-1] / s.losses[0] if rose else 0.0, SUSPECTED)
 
 
@@ -203,12 +203,12 @@ def _find_small_start_weights(f: Facts) -> Found:
     return _finding_or_none(off < 2e-3 and grown or off < 0.02 and stuck, off, SUSPECTED)
 
 
-def _find_small_rate(f: Facts) -> Found:
+def _find_small_learning_rate(f: Facts) -> Found:
     s = f.steps
     if s.rate is None or not s.rate > 0:
         return None
     # Adam and RMSProp move each weight by about the rate, so `way` estimates the distance.
-    if s.has_scaled_steps:
+    if s.has_adaptive_steps:
         way = s.rate * f.n_updates / f.initial_weight_size
         return _finding_or_none(way < 0.5, 1 / way)
     speed = s.rate * f.largest_curvature / (1 - s.momentum)
@@ -441,7 +441,7 @@ CAUSES: tuple[Cause, ...] = (
             f.was_not_finite
             or not np.isfinite(f.steps.losses).all()
             and f.relative_start_loss < 10,
-            f.max_stable_rate,
+            f.max_stable_learning_rate,
         ),
         "the run diverged. Learning rates below {number} are stable in the direction of the "
         "largest curvature measured",
@@ -449,7 +449,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         RATE_LARGE_CAUSE,
         lambda f: _finding_or_none(
-            f.steps.has_scaled_steps and (f.steps.rate or 0.0) > f.initial_weight_size,
+            f.steps.has_adaptive_steps and (f.steps.rate or 0.0) > f.initial_weight_size,
             (f.steps.rate or 0.0) / f.initial_weight_size,
         ),
         "each step moves every weight by about the learning rate, which is {number} times the "
@@ -457,10 +457,10 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         RATE_LARGE_CAUSE,
-        _find_large_rate,
+        _find_large_learning_rate,
         "losses of the history rise or are not finite. The learning rate is {number} times "
-        "{f.max_stable_rate:.3g}, the largest rate that is stable in the direction of the largest "
-        "curvature",
+        "{f.max_stable_learning_rate:.3g}, the largest rate that is stable in the direction of the "
+        "largest curvature",
     ),
     Cause(
         RATE_LARGE_CAUSE,
@@ -472,7 +472,7 @@ CAUSES: tuple[Cause, ...] = (
         RATE_LARGE_CAUSE,
         _find_rising_loss,
         "the loss rose during the run, and the last loss is {number} times the first. Rates below "
-        "{f.max_stable_rate:.3g} are stable in the direction of the largest curvature",
+        "{f.max_stable_learning_rate:.3g} are stable in the direction of the largest curvature",
     ),
     Cause(
         "vanishing gradient with depth",
@@ -536,7 +536,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "learning rate too small",
-        _find_small_rate,
+        _find_small_learning_rate,
         "the loss would still decrease with a learning rate about {number} times as large",
     ),
     Cause(
@@ -549,7 +549,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "batch too small",
         lambda f: _finding_or_none(
-            f.steps.is_flat and f.noise > 4 * (f.steps.batch or np.inf),
+            f.steps.has_levelled_losses and f.noise > 4 * (f.steps.batch or np.inf),
             min(f.noise, f.ob.n_samples),
             SUSPECTED,
         ),
@@ -683,8 +683,8 @@ class Diagnosis:
             ("explained", explained),
         ]
         if f.steps.rate:
-            known = not f.steps.has_scaled_steps and math.isfinite(f.max_stable_rate)
-            stable = f"; rates up to {format_number(f.max_stable_rate)} are stable in the "
+            known = not f.steps.has_adaptive_steps and math.isfinite(f.max_stable_learning_rate)
+            stable = f"; rates up to {format_number(f.max_stable_learning_rate)} are stable in the "
             stable += "direction of the largest curvature"
             named = f"{f.steps.method} with " if f.steps.method else ""
             rows.append(("rate", f"{named}{format_number(f.steps.rate)}{stable * known}"))
@@ -712,7 +712,7 @@ class Diagnosis:
             "correlation_zscore class_number_r2 noise has_no_minimum was_not_finite"
         )
         numbers = {name: getattr(f, name) for name in names.split()}
-        numbers |= {"stable": f.max_stable_rate, "weights": f.relative_weight_size}
+        numbers |= {"stable": f.max_stable_learning_rate, "weights": f.relative_weight_size}
         plain = {k: v if v == v and abs(v) != math.inf else None for k, v in numbers.items()}
         return {
             "healthy": self.healthy,
@@ -772,8 +772,8 @@ class Diagnosis:
 # The function.
 
 
-@accept_aliases("diagnose")
-@starting_with_nearest_rounding
+@suggest_names("diagnose")
+@start_with_nearest_rounding
 def diagnose(
     ob: Any,
     theta: Any,
@@ -866,13 +866,13 @@ def diagnose(
     lost = at is not theta
     verdict = classify(ob, at, max_time=max_time, progress=False)
     left = None if max_time is None else max_time - (time.perf_counter() - started)
-    found = diagnose_known_verdict(
+    found = diagnose_with_verdict(
         ob, at, history, verdict, lost=lost, compare=compare, seconds=left
     )
     return replace(found, wall_time=time.perf_counter() - started)
 
 
-def diagnose_known_verdict(
+def diagnose_with_verdict(
     ob: Any,
     theta: Any,
     history: Any,
@@ -887,7 +887,7 @@ def diagnose_known_verdict(
     at most `seconds` seconds in total.
     """
     started = time.perf_counter()
-    with np.errstate(all="ignore"), one_blas_thread(True):
+    with np.errstate(all="ignore"), serial_blas_context(True):
         facts = measure_facts(ob, theta, run_facts_from_history(history), verdict, lost)
         if compare:
             facts = replace(facts, network_losses=compare_networks(facts, seconds))

@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_rng, check_positive_int, check_theta, check_vector, operator_dtype
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
+from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
 from ..common.objectives import (
-    CountedProducts,
-    call_unmodified,
+    BudgetedOperator,
+    certificate_start_vectors,
     checked_curvature,
     checked_gradient,
-    probe_directions,
+    user_call_guard,
     value_at,
     value_rounding_error,
 )
 from ..common.outcome import Result, outcome
 from ..common.protocols import SupportsHessian
-from ..common.runtime import starting_with_nearest_rounding
+from ..common.runtime import start_with_nearest_rounding
 from ..common.vectors import norm
 from ..krylov.lanczos import product_function
 from ..krylov.trust_region import KrylovSpace
-from .line_search import curvature_rounding_error, first_trial_length, line_minimum
+from .line_search import curvature_rounding_error, initial_trial_length, line_minimum
 
 # --------------------------------------------------------------------------------------------------
 # The search for negative curvature at a point.
@@ -95,7 +95,7 @@ def lowest_curvature(
                 return curvature, v, rounding, space.m
 
 
-def start_vectors(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.ndarray]:
+def curvature_start_vectors(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.ndarray]:
     """Return start vectors from which negative curvature is likely to be found early: the gradient
     and up to 4 of the objective's probe directions. If `g` is None, the gradient stored in H is
     used, or that of `ob`. If neither has one, only the probe directions are returned.
@@ -104,7 +104,7 @@ def start_vectors(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.
     if g is None and hasattr(ob, "gradient"):
         g = checked_gradient(ob.gradient(theta), theta.size, None)
     starts = [] if g is None else [np.asarray(g)]
-    return [*starts, *probe_directions(ob, theta).T[:4]]
+    return [*starts, *certificate_start_vectors(ob, theta).T[:4]]
 
 
 class EscapeResult(Result):
@@ -128,8 +128,8 @@ class EscapeResult(Result):
     n_products: int
 
 
-@accept_aliases("escape")
-@starting_with_nearest_rounding
+@suggest_names("escape")
+@start_with_nearest_rounding
 def escape(
     ob: SupportsHessian,
     theta: Any,
@@ -153,7 +153,7 @@ def escape(
         The point to leave; not changed.
     direction : ndarray, shape (n,), optional
         The direction to follow, of any length. By default the most negative Ritz vector of a Krylov
-        space from random, gradient and ``ob.certificates.probe_directions(theta)`` starts.
+        space from random, gradient and ``ob.certificates.certificate_start_vectors(theta)`` starts.
     max_products : int
         Limit on Hessian products, one of which measures the curvature along the direction found.
     seed : None, int or Generator
@@ -193,7 +193,7 @@ def escape(
     require_attrs(ob, ("n_params", "value", "hessian"), "ob", OBJECTIVE_HINT, theta)
     theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None)).copy()
     max_products = check_positive_int(max_products, "max_products")
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"), call_unmodified(ob, theta):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"), user_call_guard(ob, theta):
         return _escape(ob, theta, direction, max_products, seed)
 
 
@@ -201,13 +201,16 @@ def _escape(
     ob: Any, theta: np.ndarray, direction: Any, max_products: int, seed: Any
 ) -> EscapeResult:
     """Run `escape` with its arguments, of which `theta` and `max_products` have been checked."""
-    H, rng = CountedProducts(checked_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
+    H, rng = BudgetedOperator(checked_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
     f0, way, size, rounding = value_at(ob, theta), direction, 0.0, 0.0
     if way is None and max_products == 1:
-        way = next(iter(start_vectors(ob, theta, H.native)), rng.standard_normal(H.n))
+        way = next(iter(curvature_start_vectors(ob, theta, H.native)), rng.standard_normal(H.n))
     elif way is None:
         curvature, way, rounding, H.count = lowest_curvature(
-            H.native, rng, start_vectors(ob, theta, H.native), max_products=max_products - 1
+            H.native,
+            rng,
+            curvature_start_vectors(ob, theta, H.native),
+            max_products=max_products - 1,
         )
         size = rounding / curvature_rounding_error(way, 1.0)
     v = check_vector(way, H.n, "direction", theta.dtype if direction is None else np.float64)
@@ -228,7 +231,7 @@ def _escape(
         nfev=1,
     )
     if negative or direction is not None:
-        _escape_to_lowest(ob, theta, v, result, negative)
+        _find_lowest_on_line(ob, theta, v, result, negative)
     else:
         result.message = (
             f"No negative curvature was found with {H.count} Hessian-vector products: the lowest "
@@ -240,7 +243,7 @@ def _escape(
     return found
 
 
-def _escape_to_lowest(
+def _find_lowest_on_line(
     ob: Any, theta: np.ndarray, v: np.ndarray, result: Any, negative: bool
 ) -> None:
     """Store in `result` the lowest point found on the line through theta along v. The loss at this
@@ -254,7 +257,7 @@ def _escape_to_lowest(
         return value_at(ob, point)
 
     f0, kind = result.fun, theta.dtype.type
-    t, f = line_minimum(value, theta, v, f0, first_trial_length(theta))
+    t, f = line_minimum(value, theta, v, f0, initial_trial_length(theta))
     gain, explained = f0 - f, 0.0
     if not negative and hasattr(ob, "gradient"):
         explained = abs(t * float(checked_gradient(ob.gradient(theta), theta.size) @ v))

@@ -103,12 +103,12 @@ class RunFacts:
     batch: int | None = None
 
     @property
-    def has_scaled_steps(self) -> bool:
+    def has_adaptive_steps(self) -> bool:
         """True for Adam and RMSProp, whose steps move every weight by about the learning rate."""
         return self.method in ("adam", "rmsprop")
 
     @property
-    def is_rough(self) -> bool:
+    def has_unstable_losses(self) -> bool:
         """True if there are at least three losses and one of them is not finite or above 1.1 times
         the first, or more than a fifth of them are higher than the loss before.
         """
@@ -121,7 +121,7 @@ class RunFacts:
         return bool(known.max() > 1.1 * known[0] or rises > 0.2)
 
     @property
-    def is_flat(self) -> bool:
+    def has_levelled_losses(self) -> bool:
         """True if there are at least four losses, all finite, and the second half of the records
         contributes at most 2% of the total decrease.
         """
@@ -209,7 +209,7 @@ class Facts(FrozenRecord):
     was_not_finite: bool = False
     network_losses: dict[str, float] | None = None
 
-    def explains_all_but(self, share: float) -> bool:
+    def is_fit_close(self, share: float) -> bool:
         """Return True if the fit is as good as that of kernel regressions, in three respects. The
         fraction of the variance that the network leaves unexplained is at most `share` times the
         fraction that the regressions leave on left-out rows, plus 3%. The loss is at most that of
@@ -222,9 +222,9 @@ class Facts(FrozenRecord):
     @cached_property
     def is_good_fit(self) -> bool:
         """True if the network leaves at most 1.3 times as much variance unexplained as kernel
-        regressions leave on left-out rows; see `explains_all_but`.
+        regressions leave on left-out rows; see `is_fit_close`.
         """
-        return self.explains_all_but(1.3)
+        return self.is_fit_close(1.3)
 
     @property
     def hidden_layers(self) -> list[LayerFacts]:
@@ -265,9 +265,9 @@ class Facts(FrozenRecord):
     @property
     def is_stationary(self) -> bool:
         """True if the verdict is not ``not_critical``, or if the recorded losses have levelled out
-        (`RunFacts.is_flat`).
+        (`RunFacts.has_levelled_losses`).
         """
-        return self.verdict.kind != "not_critical" or self.steps.is_flat
+        return self.verdict.kind != "not_critical" or self.steps.has_levelled_losses
 
     @property
     def largest_curvature(self) -> float:
@@ -275,7 +275,7 @@ class Facts(FrozenRecord):
         return max(abs(self.verdict.lambda_max), abs(self.verdict.lambda_min))
 
     @property
-    def max_stable_rate(self) -> float:
+    def max_stable_learning_rate(self) -> float:
         """The learning rate up to which gradient steps with the run's momentum are stable along the
         direction of the largest curvature.
         """
@@ -343,23 +343,23 @@ def run_facts_from_history(history: Any) -> RunFacts:
     options: dict[str, Any] = dict(getattr(records, "options", None) or {})
     options |= {name: records[name] for name in records if name in ("momentum", "batch_size")}
     rate = records.get("learning_rate", options.get("learning_rate"))
-    losses = _record_numbers(records["loss"], "loss")
-    norms = _record_numbers(records.get("gradient_norm", ()), "gradient_norm")
-    rates = _record_numbers(() if rate is None else rate, "learning_rate")
+    losses = _record_as_floats(records["loss"], "loss")
+    norms = _record_as_floats(records.get("gradient_norm", ()), "gradient_norm")
+    rates = _record_as_floats(() if rate is None else rate, "learning_rate")
     size = options.get("batch_size")
     default = {"momentum": 0.9, "nesterov": 0.9}.get(str(method), 0.0)
     return RunFacts(
         losses,
         norms,
-        _record_numbers(records.get("iteration", np.arange(len(losses))), "iteration"),
+        _record_as_floats(records.get("iteration", np.arange(len(losses))), "iteration"),
         method,
         float(rates[-1]) if rates.size else None,
-        float(_record_numbers(options.get("momentum") or default, "momentum")[-1]),
+        float(_record_as_floats(options.get("momentum") or default, "momentum")[-1]),
         None if size is None else check_positive_int(size, "batch_size of the history"),
     )
 
 
-def _record_numbers(values: Any, name: str) -> np.ndarray:
+def _record_as_floats(values: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(values, dtype=float).reshape(-1)
     except (TypeError, ValueError, OverflowError):
@@ -433,7 +433,7 @@ def _outlier_free_mask(y: np.ndarray) -> np.ndarray:
     return np.asarray(((low - reach <= y) & (y <= high + reach)).all(axis=1))
 
 
-def _unexplained_by_network(ob: Any, f: np.ndarray, y: np.ndarray, share: float) -> np.ndarray:
+def _network_residuals(ob: Any, f: np.ndarray, y: np.ndarray, share: float) -> np.ndarray:
     """Return the residuals (rows, k): the targets y minus the means that the network predicts. The
     means are computed from the outputs f of the network.
 
@@ -457,7 +457,7 @@ def _unexplained_by_network(ob: Any, f: np.ndarray, y: np.ndarray, share: float)
     return np.asarray(y - f if row.link == "identity" else -row.terms(f, y)[1])
 
 
-def _unexplained_by_regression(
+def _kernel_regression_scores(
     X: np.ndarray, targets: list[np.ndarray], weight: np.ndarray | None = None
 ) -> list[tuple[float, float]]:
     """Compare kernel ridge regressions on left-out rows of X with the mean, for each matrix of
@@ -549,7 +549,7 @@ def _redundant_unit_fraction(units: np.ndarray) -> float:
     return max(1 - different / len(units), zero) if len(units) > 1 else zero
 
 
-def _gradient_noise_rows(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
+def _gradient_noise_scale(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
     """Return the number of rows of a mini-batch whose gradient noise is as large as the gradient g.
 
     Return NaN if g is 0, if fewer than ``2 * N_GRADIENT_BATCHES`` rows have a weight, or if batches
@@ -584,7 +584,7 @@ def constant_loss(ob: Any) -> float:
     return float(found)
 
 
-def _may_be_unbounded(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
+def _may_have_infimum_at_infinity(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
     """Return True if the infimum of the loss may lie at infinity. This is so if the minimum of the
     loss over the outputs is not attained, no weight decay prevents it, and the predictions `guess`
     classify all sampled rows correctly or a class is missing.
@@ -633,16 +633,14 @@ def measure_facts(
     constant = mean_weight * constant_loss(ob)
     known = ob.statistics(theta) if ob.model.batch_norm else None
     outputs = ob.model.predict(theta, X, known).astype(float)
-    left = _unexplained_by_network(
-        ob, outputs, y, (float(H.value) - 0.5 * decay) / (constant or 1.0)
-    )
+    left = _network_residuals(ob, outputs, y, (float(H.value) - 0.5 * decay) / (constant or 1.0))
     spread = _weighted_sum_of_squares(y - _weighted_mean(y, w), w)
     few = np.sort(np.random.default_rng(0).permutation(len(y))[:MAX_KERNEL_REGRESSION_ROWS])
     wf = w[few]
     targets = [y[few], left[few]]
     if LOSSES[ob.loss].targets == "classes":
         targets.append(y[few] @ np.arange(y.shape[1])[:, None])
-    (error, relation), (further, _), *ordered = _unexplained_by_regression(X[few], targets, wf)
+    (error, relation), (further, _), *ordered = _kernel_regression_scores(X[few], targets, wf)
     here = max(_weighted_sum_of_squares(y[few] - _weighted_mean(y[few], wf), wf), MIN_NORMAL)
     beside = (
         further * _weighted_sum_of_squares(left[few] - _weighted_mean(left[few], wf), wf) / here
@@ -669,10 +667,10 @@ def measure_facts(
         scales=np.sqrt(_weighted_mean(np.square(X[:, varies]), w)),
         offset=math.sqrt(np.square(mean[varies]).sum() / max(float(variance.sum()), MIN_NORMAL)),
         values=np.unique(y) if y.shape[1] == 1 else np.zeros(0),
-        noise=_gradient_noise_rows(ob, theta, g),
+        noise=_gradient_noise_scale(ob, theta, g),
         steps=steps,
         verdict=verdict,
-        has_no_minimum=_may_be_unbounded(ob, y, y - left)
+        has_no_minimum=_may_have_infimum_at_infinity(ob, y, y - left)
         and call_certificate(ob, "ray_to_infimum", theta) is not None,
         was_not_finite=lost,
     )

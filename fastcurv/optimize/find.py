@@ -15,25 +15,25 @@ import numpy as np
 from scipy.optimize import minimize as scipy_minimize
 
 from ..common.checks import (
-    apply_checked,
     check_bool,
     check_choice,
     check_positive,
     check_positive_int,
     check_theta,
+    checked_product,
     short_repr,
 )
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs, type_phrase
+from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names, type_phrase
 from ..common.linalg import NotFiniteError, eigh
 from ..common.objectives import (
     PRODUCT_ERROR_EPS,
-    CountedProducts,
+    BudgetedOperator,
+    budgeted_hessian,
     call_certificate,
-    call_unmodified,
     checked_curvature,
     checked_gradient,
     gradient_error_bound,
-    hessian_products,
+    user_call_guard,
     value_at,
 )
 from ..common.outcome import Result, outcome
@@ -42,20 +42,20 @@ from ..common.protocols import TwiceDifferentiable, Walking
 from ..common.runtime import (
     Budget,
     OutOfTime,
-    as_callback,
-    one_blas_thread,
-    starting_with_nearest_rounding,
-    time_is_up,
+    is_time_up,
+    serial_blas_context,
+    start_with_nearest_rounding,
     time_limit,
+    wrap_user_callback,
 )
-from ..common.vectors import norm_with_floor, safe_norm
+from ..common.vectors import augmented_norm, safe_norm
 from ..critical.classify import classify
 from ..critical.dense import ZERO_CURVATURE_TOL, assess_nearness_at
 from ..critical.evidence import (
     GRADIENT_ROUNDING_FACTOR,
     RELATIVE_GRADIENT_TOL,
-    annihilated_basis,
-    independent_basis,
+    null_subspace_basis,
+    orthonormal_basis,
     symmetry_tangents,
     why_no_minimum,
 )
@@ -65,7 +65,7 @@ from ..spectrum.dense import SupportsAssembly
 from .residual import (
     NewtonMRSteps,
     dense_newton_mr_steps,
-    extend_space,
+    extend_krylov_space,
     krylov_newton_mr_steps,
     reduce_gradient_norm,
 )
@@ -93,7 +93,7 @@ N_STEPS_PER_EIGENVECTOR_SELECTION = (
 MAX_MODEL_ERROR, GOOD_MODEL_ERROR = 1.0, 0.3
 # maximum ||theta|| of a walk, relative to max(1, ||theta0||), above which the walk counts as
 # divergent
-MAX_NORM_GROWTH = 30.0
+MAX_THETA_NORM_RATIO = 30.0
 # If no index is requested, these are tried in turn, relative to the number of negative eigenvalues
 # at the start, with at most MAX_STEPS_PER_TRY steps each. For 80 networks of two and three hidden
 # layers all searches ended at a certified point; with 150 steps in each try, 78 did.
@@ -156,8 +156,8 @@ class FollowedModes:
         left out, since the loss is constant along them and rounding determines the signs of their
         eigenvalues.
         """
-        span = independent_basis(T)
-        span = annihilated_basis(
+        span = orthonormal_basis(T)
+        span = null_subspace_basis(
             A @ span, span, ZERO_CURVATURE_TOL * float(np.abs(A).sum(axis=1).max())
         )
         if span.shape[1]:
@@ -200,7 +200,7 @@ class FollowedModes:
         y[order], mu = solve_trust_region(self.step_weights[order], c[order], radius)
         return y, mu
 
-    def wrong_sign_step(self, radius: float) -> np.ndarray:
+    def sign_correcting_step(self, radius: float) -> np.ndarray:
         """Return a step (k,) in the eigenbasis, along the eigenvectors whose eigenvalues have the
         wrong sign for a critical point of the requested index. The step has the length `radius`. If
         all signs are right, return zeros.
@@ -229,10 +229,10 @@ class FollowedModes:
 KRYLOV_STEP_MIN_N = 400
 # maximum dimension of the Krylov space of the gradient
 MAX_GRADIENT_KRYLOV_DIM = 120
-MAX_EXCURSIONS = 5  # maximum number of series of undamped steps in one search
+MAX_UNDAMPED_SERIES = 5  # maximum number of series of undamped steps in one search
 
 
-class FinderState:
+class CriticalPointSearch:
     """The state of a search for a critical point: the current point, the budget, and the products
     used. `fixed_tol` is the tolerance of the caller, or None.
     """
@@ -248,10 +248,10 @@ class FinderState:
         callback: Callable[[np.ndarray], object] | None,
     ) -> None:
         self.ob, self.theta = ob, theta
-        self.callback = None if callback is None else as_callback(callback)
+        self.callback = None if callback is None else wrap_user_callback(callback)
         self.fixed_tol, self.max_iter, self.budget = fixed_tol, max_iter, Budget(max_products)
         self.nit = self.nfev = 0
-        self.excursions, self.asked = MAX_EXCURSIONS, np.inf
+        self.excursions, self.asked = MAX_UNDAMPED_SERIES, np.inf
         self.tol, self.status, self.message = 0.0, 1, ""
         self.shown: Any = None
         self.g = self.gradient(theta)
@@ -273,32 +273,32 @@ class FinderState:
         self.nfev += 1
         if not np.isfinite(theta.astype(getattr(self.ob, "dtype", float))).all():
             return np.full(theta.size, np.nan)
-        with call_unmodified(self.ob, theta):
+        with user_call_guard(self.ob, theta):
             return checked_gradient(self.ob.gradient(theta), theta.size)
 
-    def hessian(self, theta: np.ndarray) -> CountedProducts | None:
+    def hessian(self, theta: np.ndarray) -> BudgetedOperator | None:
         """Return the products with the Hessian in the objective's own precision, or None if the
         Hessian is not finite, as may happen far from the origin.
         """
-        with call_unmodified(self.ob, theta):
+        with user_call_guard(self.ob, theta):
             try:
                 H = self.ob.hessian(theta)
             except (NotFiniteError, OverflowError, FloatingPointError):
                 return None
         checked_curvature(H, theta.size)
         try:
-            return CountedProducts(H)
+            return BudgetedOperator(H)
         except (NotFiniteError, OverflowError, FloatingPointError):
             # The objective returned a matrix that is not finite.
             return None
 
-    def newton_mr_steps(self, H: CountedProducts, g: np.ndarray) -> NewtonMRSteps:
+    def newton_mr_steps(self, H: BudgetedOperator, g: np.ndarray) -> NewtonMRSteps:
         """Return the Newton-MR steps for the Hessian H and the gradient g, and count the products.
         If the budget is used up or H cannot be decomposed, the result holds no steps.
         """
         size, left = (
             safe_norm(g),
-            self.budget.remaining_products - 1,
+            self.budget.untimed_products_left - 1,
         )  # one product is reserved for `uphill`
         if H.n < KRYLOV_STEP_MIN_N and H.n <= left:
             found = dense_newton_mr_steps(H(np.eye(H.n, dtype=H.dtype)), g)
@@ -308,15 +308,16 @@ class FinderState:
             limit = int(min(MAX_GRADIENT_KRYLOV_DIM, H.n, left))
             space = KrylovSpace(H.n, H.native_dtype, limit + 2)
             space.start(
-                lambda v, out: np.copyto(out, apply_checked(H.native, v)), g.astype(H.native_dtype)
+                lambda v, out: np.copyto(out, checked_product(H.native, v)),
+                g.astype(H.native_dtype),
             )
-            extend_space(space, min(1e-2, size / self.history[0]), limit, time_is_up)
+            extend_krylov_space(space, min(1e-2, size / self.history[0]), limit, is_time_up)
             found, H.count = krylov_newton_mr_steps(space), space.m
         self.budget.count += H.count
         H.count = 0
         return found
 
-    def update_tolerance(self, H: CountedProducts, norm: float) -> None:
+    def update_tolerance(self, H: BudgetedOperator, norm: float) -> None:
         """Set the tolerance of the gradient for the current point. `norm` is ||H||.
 
         The tolerance is that of the caller, if one was given. Otherwise it is
@@ -328,7 +329,7 @@ class FinderState:
             return
         bound = gradient_error_bound(self.ob, self.theta, H)
         if bound is None or not np.isfinite(bound):
-            bound = PRODUCT_ERROR_EPS * H.eps * norm * norm_with_floor(self.theta)
+            bound = PRODUCT_ERROR_EPS * H.eps * norm * augmented_norm(self.theta)
         eps = np.finfo(getattr(self.ob, "dtype", np.float64)).eps
         stored = eps * norm * safe_norm(self.theta)
         known = [float(size) for size in (bound, stored) if np.isfinite(size)]
@@ -339,7 +340,7 @@ class FinderState:
         ``RELATIVE_GRADIENT_TOL ||H|| ||theta||``, with `norm` for ||H||. In float32 such a gradient
         may be within the tolerance although the nearest critical point is still far away.
         """
-        far = self.gradient_norm > 0.1 * RELATIVE_GRADIENT_TOL * norm * norm_with_floor(self.theta)
+        far = self.gradient_norm > 0.1 * RELATIVE_GRADIENT_TOL * norm * augmented_norm(self.theta)
         return self.fixed_tol is None and far
 
     def is_near_critical(self, share: float = 0.5) -> bool:
@@ -358,8 +359,8 @@ class FinderState:
             return True
         if not self.gradient_norm < share * self.asked:
             return False
-        H = hessian_products(self.ob, self.theta)
-        if not (isinstance(H.op, SupportsAssembly) or H.n <= self.budget.remaining_products):
+        H = budgeted_hessian(self.ob, self.theta)
+        if not (isinstance(H.op, SupportsAssembly) or H.n <= self.budget.untimed_products_left):
             return True
         self.asked = self.gradient_norm
         found = assess_nearness_at(self.ob, self.theta, H).near
@@ -380,7 +381,7 @@ class FinderState:
         if self.callback is not None:
             self.callback(theta.copy())
 
-    def stop_converged(self) -> None:
+    def stop_at_convergence(self) -> None:
         """Store the status and the message of a search that ended because the gradient is within
         its tolerance.
         """
@@ -427,14 +428,14 @@ class CriticalPointResult(Result):
 
 # number of steps in which the gradient norm should at least be halved; otherwise undamped steps are
 # tried
-N_STALL_STEPS = 5
-MAX_EXCURSION_STEPS = 50  # maximum number of undamped steps in one series
+MAX_STEPS_TO_HALVE_GRADIENT = 5
+MAX_UNDAMPED_STEPS = 50  # maximum number of undamped steps in one series
 # The gradient norm counts as stationary if ||Hg|| is below this fraction of ||H|| ||g||.
 FLAT_GRADIENT_RATIO = 1e-10
 
 
-@accept_aliases("find_critical_point")
-@starting_with_nearest_rounding
+@suggest_names("find_critical_point")
+@start_with_nearest_rounding
 def find_critical_point(
     ob: TwiceDifferentiable,
     theta0: Any,
@@ -561,10 +562,10 @@ def find_critical_point(
     with (
         show_bar(max_iter, "find_critical_point", progress) as shown,
         np.errstate(over="ignore", invalid="ignore", divide="ignore"),
-        one_blas_thread(tries or index is not None),
+        serial_blas_context(tries or index is not None),
         time_limit(limit),
     ):
-        walk = FinderState(ob, theta, tol, steps, most, callback=callback)
+        walk = CriticalPointSearch(ob, theta, tol, steps, most, callback=callback)
         walk.shown = shown
         try:
             if method == "gradient-norm":
@@ -572,17 +573,17 @@ def find_critical_point(
             if tries:
                 _follow_near_indices(walk)
             elif index is None:
-                _run_newton(walk)
+                _run_newton_mr(walk)
             elif _follow_modes(walk, index):
-                _run_newton(walk)
-                _check_index_reached(walk, index)
+                _run_newton_mr(walk)
+                _fail_if_index_differs(walk, index)
         except OutOfTime:
             walk.stop(1, f"the budget ended at ||g|| = {walk.gradient_norm:.3g}")
-    return _classify_end_of_search(walk, limit, began) if verdict else walk.make_result()
+    return _classify_end_point(walk, limit, began) if verdict else walk.make_result()
 
 
-def _classify_end_of_search(
-    walk: FinderState, max_time: float | None, began: float
+def _classify_end_point(
+    walk: CriticalPointSearch, max_time: float | None, began: float
 ) -> CriticalPointResult:
     """Return the result of the search `walk`. If the search succeeded and products are left, the
     result includes the verdict of `classify` on the point. `began` is the time at which the search
@@ -598,7 +599,7 @@ def _classify_end_of_search(
     return found
 
 
-def _follow_near_indices(walk: FinderState) -> None:
+def _follow_near_indices(walk: CriticalPointSearch) -> None:
     """Follow eigenvectors to a point with about as many negative eigenvalues as at the start,
     trying several indices in turn, each from the start.
 
@@ -610,17 +611,17 @@ def _follow_near_indices(walk: FinderState) -> None:
     for index in _neighbouring_indices(walk):
         walk.max_iter = min(most, walk.nit + MAX_STEPS_PER_TRY)
         if _follow_modes(walk, index):
-            _run_newton(walk)
+            _run_newton_mr(walk)
         if walk.status in (0, 4):
             return
         best = min(best, (walk.theta, walk.g), key=lambda point: safe_norm(point[1]))
         walk.theta, walk.g = start
-        walk.max_iter, walk.excursions, walk.asked = most, MAX_EXCURSIONS, np.inf
+        walk.max_iter, walk.excursions, walk.asked = most, MAX_UNDAMPED_SERIES, np.inf
         if not walk.allows_step(walk.theta.size):
             break
     if walk.allows_step():
         walk.history.append(walk.gradient_norm)
-        _run_newton(walk)
+        _run_newton_mr(walk)
     if walk.status not in (0, 4) and safe_norm(best[1]) < walk.gradient_norm:
         walk.theta, walk.g = best
         walk.history.append(walk.gradient_norm)
@@ -632,7 +633,7 @@ def _follow_near_indices(walk: FinderState) -> None:
         )
 
 
-def _neighbouring_indices(walk: FinderState) -> list[int]:
+def _neighbouring_indices(walk: CriticalPointSearch) -> list[int]:
     """Return the indices to try: the number of negative eigenvalues at the current point, then the
     numbers near it. Return an empty list if the Hessian is not finite or cannot be decomposed, or
     if the budget is too small for a step.
@@ -653,7 +654,7 @@ def _neighbouring_indices(walk: FinderState) -> list[int]:
     return [here + d for d in TRIED_INDEX_OFFSETS if 0 <= here + d <= len(modes.values)]
 
 
-def _follow_modes(walk: FinderState, index: int) -> bool:
+def _follow_modes(walk: CriticalPointSearch, index: int) -> bool:
     """Follow eigenvectors until the step is short and all eigenvalues have the signs that `index`
     requires, and return True. If the budget ends or the walk diverges first, return to the visited
     point with the smallest gradient, store the status, and return False.
@@ -682,7 +683,7 @@ def _follow_modes(walk: FinderState, index: int) -> bool:
             y, mu = way.step(walk.g, radius)
             at_rest = safe_norm(y) <= short * size
             if at_rest:
-                y = way.wrong_sign_step(radius)
+                y = way.sign_correcting_step(radius)
                 if not y.any():
                     return True
             while True:
@@ -694,7 +695,7 @@ def _follow_modes(walk: FinderState, index: int) -> bool:
                     break
                 radius = 0.25 * safe_norm(y)
                 y, mu = (0.25 * y, mu) if at_rest else way.step(walk.g, radius)
-            if not trusted or safe_norm(theta) > MAX_NORM_GROWTH * start:
+            if not trusted or safe_norm(theta) > MAX_THETA_NORM_RATIO * start:
                 break
             if error <= GOOD_MODEL_ERROR:
                 radius = min(max(radius, 2 * safe_norm(y)), size)
@@ -714,7 +715,7 @@ def _follow_modes(walk: FinderState, index: int) -> bool:
     return False
 
 
-def _check_index_reached(walk: FinderState, index: int) -> None:
+def _fail_if_index_differs(walk: CriticalPointSearch, index: int) -> None:
     """Mark the search as unsuccessful if it ended at a critical point of another index."""
     H = walk.hessian(walk.theta) if walk.status == 0 else None
     if H is None:
@@ -732,7 +733,7 @@ def _check_index_reached(walk: FinderState, index: int) -> None:
         )
 
 
-def _run_newton(walk: FinderState) -> None:
+def _run_newton_mr(walk: CriticalPointSearch) -> None:
     """Take Newton-MR steps until the gradient is within its tolerance, the budget ends, a plateau
     is found or no step lowers the gradient, and store the status and message in `walk`.
 
@@ -746,7 +747,7 @@ def _run_newton(walk: FinderState) -> None:
             return walk.stop(2, "the Hessian is not finite at this point. Use a start nearer to 0")
         steps = walk.newton_mr_steps(H, walk.g)
         norm = steps.norm
-        if not walk.budget.remaining_products:
+        if not walk.budget.untimed_products_left:
             return walk.stop(1, f"the budget ended at ||g|| = {walk.gradient_norm:.3g}")
         walk.update_tolerance(H, norm)
         done = walk.gradient_norm <= walk.tol
@@ -763,7 +764,7 @@ def _run_newton(walk: FinderState) -> None:
                 paying = True
                 continue
             if walk.is_near_critical():
-                return walk.stop_converged()
+                return walk.stop_at_convergence()
         if not walk.allows_step():
             place = (
                 f"within the tolerance {walk.tol:.3g}, but the Newton step is predicted to lower "
@@ -779,18 +780,18 @@ def _run_newton(walk: FinderState) -> None:
                 f"curvature along g is small, since ||Hg|| = {flat:.1e} ||H|| ||g||",
             )
         slow = (
-            len(walk.history) > N_STALL_STEPS
-            and walk.gradient_norm > 0.5 * walk.history[-1 - N_STALL_STEPS]
+            len(walk.history) > MAX_STEPS_TO_HALVE_GRADIENT
+            and walk.gradient_norm > 0.5 * walk.history[-1 - MAX_STEPS_TO_HALVE_GRADIENT]
         )
         if slow and not done and _take_undamped_steps(walk):
             continue
         before = walk.gradient_norm
-        if not _search_step(walk, steps, uphill):
+        if not _take_gradient_reducing_step(walk, steps, uphill):
             if done and paying:
                 paying = False
                 continue
             if done and walk.is_near_critical(1.0):
-                return walk.stop_converged()
+                return walk.stop_at_convergence()
             return walk.stop(
                 2,
                 f"no step decreased ||g|| = {walk.gradient_norm:.3g}. The returned point is that "
@@ -799,18 +800,18 @@ def _run_newton(walk: FinderState) -> None:
         paying = paying and walk.gradient_norm <= 0.7 * before if done else paying
 
 
-def _take_undamped_steps(walk: FinderState) -> bool:
+def _take_undamped_steps(walk: CriticalPointSearch) -> bool:
     """Take undamped steps that may increase ``||g||``, none longer than ``max(1, ||theta||)``. If
     one of them reaches half of the initial ``||g||`` or less, move to this point and return True.
-    Otherwise stay at the initial point and return False. No steps are taken after `MAX_EXCURSIONS`
-    such series.
+    Otherwise stay at the initial point and return False. No steps are taken after
+    `MAX_UNDAMPED_SERIES` such series.
 
     The norm of the gradient has valleys and minima at which the gradient is not 0. Descent of the
     norm ends at such points, but Newton's method leaves them.
     """
     theta, g = walk.theta, walk.g
     walk.excursions -= 1
-    for _ in range(MAX_EXCURSION_STEPS if walk.excursions >= 0 else 0):
+    for _ in range(MAX_UNDAMPED_STEPS if walk.excursions >= 0 else 0):
         H = walk.hessian(theta) if walk.allows_step() else None
         if H is None:
             return False
@@ -831,7 +832,9 @@ def _take_undamped_steps(walk: FinderState) -> bool:
     return False
 
 
-def _search_step(walk: FinderState, steps: NewtonMRSteps, uphill: np.ndarray) -> bool:
+def _take_gradient_reducing_step(
+    walk: CriticalPointSearch, steps: NewtonMRSteps, uphill: np.ndarray
+) -> bool:
     """Take a step that lowers ``||g||``, and return True if there is one. The candidates are the
     Newton-MR steps `steps`, and a step against `uphill`, the product of H with the unit vector of
     the gradient. `uphill` is parallel to the gradient of ``||g||^2``.
@@ -854,7 +857,7 @@ def _search_step(walk: FinderState, steps: NewtonMRSteps, uphill: np.ndarray) ->
     return found is not None
 
 
-def _minimise_gradient_norm(walk: FinderState) -> None:
+def _minimise_gradient_norm(walk: CriticalPointSearch) -> None:
     """Run L-BFGS on ``||g||^2 / 2`` until ``||g||`` is within the tolerance, half of the iterations
     or the budget is used up, or a run of at most 100 iterations does not halve ``||g||``.
     """

@@ -17,25 +17,25 @@ import numpy as np
 
 from ..common.linalg import SECONDS_PER_N_CUBED, eigh
 from ..common.objectives import (
+    budgeted_hessian,
     call_certificate,
     certificate_method,
-    hessian_products,
-    probe_directions,
+    certificate_start_vectors,
     value_at,
     value_lower_bound,
     value_rounding_error,
 )
-from ..common.vectors import next_radius, norm, norm_with_floor, reduction_ratio
+from ..common.vectors import augmented_norm, next_radius, norm, reduction_ratio
 from ..critical.classify import classify
 from ..critical.dense import cholesky_solver
 from ..critical.evidence import why_no_minimum
-from ..critical.kink_minimum import KinkPoint, find_kink_point, rows_with_kinks, run_newton_on_kinks
-from ..critical.nearness import gradient_and_error, gradient_surely_exceeds
+from ..critical.kink_minimum import KinkPoint, find_kink_point, run_newton_on_kinks, small_relu_data
+from ..critical.nearness import gradient_and_error, is_gradient_norm_above
 from ..critical.report import reason_without_calls, reword_for_run
 from ..krylov.trust_region import KrylovSpace, shifted_solve, solve_trust_region
 from ..spectrum.dense import counted_matrix
-from .line_search import Value, first_trial_length, line_minimum
-from .newton import first_radius
+from .line_search import Value, initial_trial_length, line_minimum
+from .newton import initial_trust_radius
 from .run import Method, Run, RunOutcome
 
 # --------------------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ N_RESTARTS = 4  # number of displaced points from which the minimiser is started
 N_RESTART_STEPS = 20  # maximum number of steps from each displaced point
 
 
-def is_at_most(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
+def is_value_no_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
     """Return True if ``value(there)`` exceeds ``value(here)`` by at most the rounding error."""
     f = value(here)
     return value(there) <= f + value_rounding_error(f, here.dtype)
@@ -75,7 +75,7 @@ def flat_directions(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.nd
     """
     if theta.size >= dense_below:
         return np.zeros((theta.size, 0)), 0
-    H = hessian_products(ob, theta.astype(np.float64))
+    H = budgeted_hessian(ob, theta.astype(np.float64))
     values, vectors = eigh(counted_matrix(H).A)[:2]
     size = float(np.abs(values).max(initial=0.0))
     order = np.argsort(np.abs(values))
@@ -94,7 +94,7 @@ def trial_directions(
         yield np.asarray(v / np.linalg.norm(v))
     for j in range(min(k, N_RANDOM_DIRECTIONS)):
         yield flat[:, j]
-    for v in np.asarray(probe_directions(ob, theta), dtype=float).T[:4]:
+    for v in np.asarray(certificate_start_vectors(ob, theta), dtype=float).T[:4]:
         if np.any(v):
             yield v / np.linalg.norm(v)
 
@@ -159,7 +159,7 @@ def appears_unbounded(
 # gradient then limits the distance to the true critical point. So the gradient is the objective's
 # `precise_gradient` where it has one; a Hessian in float64 is accurate enough.
 
-MAX_POLISH_STEPS = 20  # maximum number of Newton steps
+MAX_REFINEMENT_STEPS = 20  # maximum number of Newton steps
 MAX_FACTORISATIONS = 3  # maximum number of Hessians computed and factorised
 # minimum number of parameters for which a Krylov solve is tried before all columns of H are
 # computed
@@ -169,7 +169,7 @@ MAX_SOLVE_KRYLOV_DIM = 400  # maximum dimension of the Krylov space of one solve
 Solve = Callable[[np.ndarray], np.ndarray | None]
 
 
-def polish_by_newton(
+def refine_by_newton(
     ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool]
 ) -> tuple[np.ndarray, int, int, int]:
     """Take Newton steps from a theta with a small gradient, keeping each step that at least halves
@@ -204,17 +204,17 @@ def polish_by_newton(
     for solver in solvers:
         if stop() or not np.any(g):
             break
-        H = hessian_products(ob, here.astype(np.float64))
+        H = budgeted_hessian(ob, here.astype(np.float64))
         solve = solver(H)
         kept, close = 0, False
-        while n_steps < MAX_POLISH_STEPS and solve is not None and not stop():
+        while n_steps < MAX_REFINEMENT_STEPS and solve is not None and not stop():
             p = solve(g)
             length = float(np.linalg.norm(here))
             if p is None or not np.linalg.norm(p) <= 0.1 * max(1.0, length):
                 break
             trial = (here + p).astype(theta.dtype)
             there, n_gradients = trial.astype(np.float64), n_gradients + 1
-            if fine and gradient_surely_exceeds(ob, there, 0.5 * float(np.linalg.norm(g)), H.norm):
+            if fine and is_gradient_norm_above(ob, there, 0.5 * float(np.linalg.norm(g)), H.norm):
                 break
             g_trial = gradient_and_error(ob, there)[0]
             if not np.linalg.norm(g_trial) <= 0.5 * np.linalg.norm(g):
@@ -285,7 +285,7 @@ def _krylov_solve(H: Any) -> Solve:
 # widths over which kinks are smoothed, in units of the pre-activations, each a quarter of the
 # previous
 SMOOTHING_WIDTHS = [0.03 * 0.25**i for i in range(9)]
-MAX_DESCENT_STEPS = 200  # maximum number of steps at each width
+MAX_STEPS_PER_SMOOTHING_WIDTH = 200  # maximum number of steps at each width
 DESCENT_GRADIENT_TOL = 1e-9  # gradient norm at which the descent at one width ends
 EPS = float(np.finfo(np.float64).eps)
 
@@ -303,20 +303,20 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
     stop : callable
         Ends the search when it returns True.
     """
-    rows = rows_with_kinks(ob)
+    rows = small_relu_data(ob)
     if rows is None:
         return None
     here = np.asarray(theta, dtype=float)
     best = find_kink_point(ob, here)
     if best is not None and not (
-        best.certified and is_at_most(lambda at: float(ob.value(at)), best.theta, here)
+        best.certified and is_value_no_higher(lambda at: float(ob.value(at)), best.theta, here)
     ):
         best = None
     for i, width in enumerate(SMOOTHING_WIDTHS):
         if stop() or best is not None and best.certified:
             break
         smooth = rows.smooth_kinks(width)
-        here = _minimise_smoothed(smooth, here, stop)
+        here = _minimise_smoothed_loss(smooth, here, stop)
         if i < 2 or stop():
             continue
         found = run_newton_on_kinks(rows, here, smooth.slopes(here))
@@ -325,14 +325,14 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
     return best
 
 
-def _minimise_smoothed(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.ndarray:
+def _minimise_smoothed_loss(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.ndarray:
     """Return the point that trust-region steps on the smoothed objective `smooth` reach from theta.
     The steps are computed from all eigenpairs of the Hessian, which is fast enough for small
     networks.
     """
     f, g = smooth.value_and_gradient(theta)
-    radius, fresh = first_radius(theta), True
-    for _ in range(MAX_DESCENT_STEPS):
+    radius, fresh = initial_trust_radius(theta), True
+    for _ in range(MAX_STEPS_PER_SMOOTHING_WIDTH):
         if fresh:
             values, vectors, _ = eigh(smooth.hessian(theta))
         y, _ = solve_trust_region(values, vectors.T @ g, radius)
@@ -442,7 +442,7 @@ def _outcome_of_run(outcome: RunOutcome | None) -> RunOutcome | None:
     return replace(outcome, report=reword_for_run(outcome.report))
 
 
-class Finisher:
+class StationaryPointExaminer:
     """Checks of the points at which the gradient of a run is zero. `maker` is the class of the
     run's method and `options` are its options.
     """
@@ -527,7 +527,7 @@ class Finisher:
         """
         with self._time_checks():
             return _outcome_of_run(
-                self._end_on_kinks(theta, MIN_PROOF_SECONDS if patient else MIN_CHECK_SECONDS)
+                self._end_at_kinks(theta, MIN_PROOF_SECONDS if patient else MIN_CHECK_SECONDS)
             )
 
     def _first_outcome(
@@ -561,8 +561,8 @@ class Finisher:
         return None
 
     def _move_to_newton_point(self, at: StationaryPoint) -> None:
-        """Set ``at.theta`` to the point that `polish_by_newton` reaches from it."""
-        at.theta, _, n_products, n_gradients = polish_by_newton(
+        """Set ``at.theta`` to the point that `refine_by_newton` reaches from it."""
+        at.theta, _, n_products, n_gradients = refine_by_newton(
             self.run.ob, at.theta, at.below, lambda: self.seconds_left(MIN_PROOF_SECONDS) <= 0
         )
         self.run.n_products += n_products
@@ -599,11 +599,11 @@ class Finisher:
         there, x = at.report.nearest_verdict, at.report.nearest_point
         minimum = there is not None and there.kind == "minimum" and there.certified
         exact = minimum and at.theta.dtype == np.float64
-        if not (exact and is_at_most(self.run.value, x, at.theta)):
+        if not (exact and is_value_no_higher(self.run.value, x, at.theta)):
             return None
         return RunOutcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
 
-    def _end_on_kinks(self, theta: np.ndarray, floor: float) -> RunOutcome | None:
+    def _end_at_kinks(self, theta: np.ndarray, floor: float) -> RunOutcome | None:
         """End the run at a minimum at active kinks near theta, with the verdict of `classify` on
         that minimum. Return None if no such minimum is found, if its loss is higher, or if theta is
         not in float64. The checks may take as long as the training or `floor` seconds, whichever is
@@ -690,14 +690,14 @@ class Finisher:
             return None
         f, kind = self.run.value(at.theta), at.theta.dtype.type
         unit = np.asarray(at.report.escape_direction, dtype=at.theta.dtype)
-        t, lowest = line_minimum(self.run.value, at.theta, unit, f, first_trial_length(at.theta))
-        if not lowest < f - value_rounding_error(
-            f, at.theta.dtype
-        ) or not self._allows_another_move(lowest, f):
+        t, lowest = line_minimum(self.run.value, at.theta, unit, f, initial_trial_length(at.theta))
+        if not lowest < f - value_rounding_error(f, at.theta.dtype) or not self._count_move(
+            lowest, f
+        ):
             return None
         return at.continue_from(at.theta + kind(t) * unit)
 
-    def _try_side_steps(self, at: StationaryPoint) -> RunOutcome | None:
+    def _search_nearby_points(self, at: StationaryPoint) -> RunOutcome | None:
         """Search for a lower point along the null vectors of H, or by a few steps of the minimiser
         from points displaced along them. At a degenerate point a cubic term may decrease the loss
         in these directions. Return None if no point is lower, or if the run may not search.
@@ -720,12 +720,12 @@ class Finisher:
         for i, v in enumerate(tried[:N_RESTARTS]):
             if self.is_out_of_time():
                 break
-            there = self._run_steps(theta + ((0.3, 0.03)[i % 2] * reach * v).astype(theta.dtype))
+            there = self._run_restart(theta + ((0.3, 0.03)[i % 2] * reach * v).astype(theta.dtype))
             if there[1] < f - noise:
                 return self._move_lower(at, there, f)
         return None
 
-    def _run_steps(self, start: np.ndarray) -> LowerPoint:
+    def _run_restart(self, start: np.ndarray) -> LowerPoint:
         """Take a few steps of this run's method from the point `start`, and return the lowest point
         reached and its value. The run itself does not move.
         """
@@ -795,7 +795,7 @@ class Finisher:
         f at the point `at`. If no move is allowed, end the run at the point in `found`.
         """
         theta, lowest = found
-        if self._allows_another_move(lowest, f) and at.moves:
+        if self._count_move(lowest, f) and at.moves:
             return at.continue_from(theta)
         there = StationaryPoint(theta, False)
         if self._end_without_verdict(there) is None:
@@ -809,7 +809,7 @@ class Finisher:
         )
         return RunOutcome(theta, "degenerate", kind, False, sentence, there.report)
 
-    def _allows_another_move(self, lowest: float, f: float) -> bool:
+    def _count_move(self, lowest: float, f: float) -> bool:
         """Count a move from the value f to the value `lowest`, and return True unless more than
         `MAX_SMALL_GAINS` moves in a row had small gains.
         """
@@ -835,7 +835,7 @@ class Finisher:
         longer change theta.
         """
         run = self.run
-        left = run.gnorm * norm_with_floor(at.theta)
+        left = run.gnorm * augmented_norm(at.theta)
         nothing = float(np.finfo(at.theta.dtype).eps) * max(abs(run.f0), abs(run.f))
         return bool(at.report.plateau or at.report.n_zero) and left <= nothing
 
@@ -845,51 +845,51 @@ AT_INFINITY_MESSAGE = (
     "neither the loss nor the gradient norm increased in 40 doublings of the distance"
 )
 
-Strategy = Callable[[Finisher, StationaryPoint], RunOutcome | None]
+Strategy = Callable[[StationaryPointExaminer, StationaryPoint], RunOutcome | None]
 # Strategies for any point, followed by strategies by the kind of the point. A degenerate point with
 # negative curvature is treated as a saddle. The first outcome that is not None is used.
 FIRST_STRATEGIES: tuple[Strategy, ...] = (
-    Finisher._end_at_proved_infinity,
-    Finisher._end_without_verdict,
-    Finisher._move_to_newton_point,
-    Finisher._classify_point,
-    Finisher._outcome_by_kind,
+    StationaryPointExaminer._end_at_proved_infinity,
+    StationaryPointExaminer._end_without_verdict,
+    StationaryPointExaminer._move_to_newton_point,
+    StationaryPointExaminer._classify_point,
+    StationaryPointExaminer._outcome_by_kind,
 )
 _SADDLE_STRATEGIES: tuple[Strategy, ...] = (
-    Finisher._end_at_certified_minimum,
-    Finisher._follow_negative_curvature,
-    Finisher._end_at_nearest_minimum,
-    Finisher._tighten_tolerance,
+    StationaryPointExaminer._end_at_certified_minimum,
+    StationaryPointExaminer._follow_negative_curvature,
+    StationaryPointExaminer._end_at_nearest_minimum,
+    StationaryPointExaminer._tighten_tolerance,
     lambda _, at: at.end_here("critical"),
 )
 STRATEGIES_BY_KIND: dict[str, tuple[Strategy, ...]] = {
     "minimum": (
-        Finisher._end_at_certified_minimum,
-        Finisher._search_past_barrier,
-        Finisher._tighten_tolerance,
+        StationaryPointExaminer._end_at_certified_minimum,
+        StationaryPointExaminer._search_past_barrier,
+        StationaryPointExaminer._tighten_tolerance,
         lambda _, at: at.end_here("critical", True),
     ),
     "degenerate": (
-        Finisher._end_at_certified_minimum,
-        Finisher._end_at_lower_bound,
-        Finisher._end_at_infinity,
-        Finisher._try_side_steps,
-        Finisher._end_without_descent,
+        StationaryPointExaminer._end_at_certified_minimum,
+        StationaryPointExaminer._end_at_lower_bound,
+        StationaryPointExaminer._end_at_infinity,
+        StationaryPointExaminer._search_nearby_points,
+        StationaryPointExaminer._end_without_descent,
     ),
     "not_critical": (
-        Finisher._follow_negative_curvature,
-        Finisher._end_at_infinity,
-        Finisher._end_at_nearest_minimum,
-        Finisher._end_at_lower_bound,
-        Finisher._try_side_steps,
-        Finisher._tighten_tolerance,
-        Finisher._end_without_descent,
+        StationaryPointExaminer._follow_negative_curvature,
+        StationaryPointExaminer._end_at_infinity,
+        StationaryPointExaminer._end_at_nearest_minimum,
+        StationaryPointExaminer._end_at_lower_bound,
+        StationaryPointExaminer._search_nearby_points,
+        StationaryPointExaminer._tighten_tolerance,
+        StationaryPointExaminer._end_without_descent,
         lambda _, at: at.end_here("critical"),
     ),
     "undecided": (
-        Finisher._end_at_certified_minimum,
+        StationaryPointExaminer._end_at_certified_minimum,
         lambda self, at: (
-            self._end_on_kinks(at.theta, MIN_PROOF_SECONDS)
+            self._end_at_kinks(at.theta, MIN_PROOF_SECONDS)
             if at.on_kinks and at.report.n_kinks
             else None
         ),

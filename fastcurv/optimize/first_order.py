@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import all_finite, check_positive, random_batches
-from ..common.runtime import as_callback
+from ..common.runtime import wrap_user_callback
 from ..common.vectors import adam_step
 from .run import Method, check_row_batch_size
 from .schedules import as_schedule
@@ -58,7 +58,7 @@ class _FirstOrderMethod(Method):
                     "schedule must not be given if learning_rate is a function, got "
                     f"{self.schedule!r}."
                 )
-            self.rate = as_callback(rate)
+            self.rate = wrap_user_callback(rate)
         else:
             rate = check_positive(rate, "learning_rate")
             self.rate = as_schedule(self.schedule, rate, self.delta, self.hold)
@@ -94,7 +94,7 @@ class _FirstOrderMethod(Method):
             self._apply_update(g)
             rows = min(size, n - seen)
             total, seen = total + rows * f, seen + rows
-            if run.out_of_budget():
+            if run.is_out_of_budget():
                 break
         return total / seen
 

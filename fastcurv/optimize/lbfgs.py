@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from ..common.vectors import QuasiNewton, equal_vectors, norm
-from .checkpoint import State, invalid_checkpoint
+from .checkpoint import State, invalid_checkpoint_error
 from .run import Method
 
 # maximum number of steps in one call of the engine, which also returns after 0.1 seconds
 LBFGS_STEPS_PER_CALL = 1000
 # number of steps after which the coordinates are recomputed for the first time; later this happens
 # whenever the number of steps has doubled
-N_FIRST_REFRESH_STEPS = 5
+FIRST_REFRESH_ITERATION = 5
 
 
 class LBFGS(Method):
@@ -48,7 +48,7 @@ class LBFGS(Method):
         self.started, self.taken, self.due = False, 0, 0
         self.take_steps = self.layers = None
         if self.precondition:
-            self.layers = None if run.engine is None else run.engine.layer_coordinates()
+            self.layers = None if run.engine is None else run.engine.kronecker_coordinates()
             if self.layers is None:
                 raise ValueError(
                     "precondition must be False unless ob is an Objective with all rows in "
@@ -56,7 +56,7 @@ class LBFGS(Method):
                     f"{run.ob!r}."
                 )
         elif run.own_engine is not None:
-            self.take_steps = run.own_engine.locked_runner(self.engine)
+            self.take_steps = run.own_engine.locked_run_function(self.engine)
 
     def _start_engine(self) -> None:
         run, self.started = self.run, True
@@ -76,13 +76,13 @@ class LBFGS(Method):
         if count:
             s, y = layers.to_theta(steps), layers.from_gradient(changes)
         layers.fit(run.theta)
-        layers.limit_gradient(run.g)
+        layers.limit_first_step(run.g)
         if count:
             steps[:], changes[:] = layers.from_theta(s), layers.to_gradient(y)
         self.origin = self.at = run.theta.copy()
         engine.start(np.zeros_like(run.theta), run.f, layers.to_gradient(run.g))
         engine.restore_pairs(first, count)
-        self.due = max(N_FIRST_REFRESH_STEPS, 2 * self.taken)
+        self.due = max(FIRST_REFRESH_ITERATION, 2 * self.taken)
 
     def step(self) -> str | None:
         run = self.run
@@ -92,7 +92,7 @@ class LBFGS(Method):
             self._start_engine()
         elif self.layers is not None and self.taken >= self.due:
             self._change_coordinates(self.layers)
-        moved = self._step_in_python() if self.take_steps is None else self._run_engine()
+        moved = self._step_in_python() if self.take_steps is None else self._step_in_engine()
         # If no lower value was found in the coordinates of the layers, the search continues in the
         # original coordinates.
         if not (moved or run.cut or self.layers is None):
@@ -120,7 +120,7 @@ class LBFGS(Method):
                 tried.append((engine.trial.copy(), theta, g))
                 g = layers.to_gradient(g)
             wanted = engine.supply_trial(f, g)
-            if wanted and run.out_of_budget():
+            if wanted and run.is_out_of_budget():
                 engine.stop_search()
                 break
         if engine.moved and layers is None:
@@ -132,7 +132,7 @@ class LBFGS(Method):
             run.theta, run.f, run.gnorm = self.at.copy(), engine.value, norm(run.g)
         return engine.moved
 
-    def _run_engine(self) -> bool:
+    def _step_in_engine(self) -> bool:
         """Take up to `run.ahead` steps, between which the loop needs no check, in the engine.
         Return False if no step was taken.
         """
@@ -155,7 +155,7 @@ class LBFGS(Method):
         lower than the run's best point, store it as the best point.
         """
         run, engine = self.run, self.engine
-        run.move_to_engine(engine)
+        run.move_to_engine_point(engine)
         if engine.best is not None and engine.best[1] < run.best_score:
             theta, run.best_f, run.best_gnorm = engine.best
             run.best, run.best_score = theta.copy(), run.best_f
@@ -180,13 +180,15 @@ class LBFGS(Method):
             engine.pairs[2 * count + 1] = arrays[f"y{count}"]
             count += 1
         if first >= self.memory or (first and count < self.memory):
-            raise invalid_checkpoint(
+            raise invalid_checkpoint_error(
                 f"the index of the oldest stored pair, {first}, is not that of one of {count} pairs"
             )
         self.taken, self.due = facts["taken"], facts["due"]
         if layers is not None and facts["scale"] is not None:
             if not {"origin", "x"} <= arrays.keys():
-                raise invalid_checkpoint("the array 'origin' or 'x' of this method is missing")
+                raise invalid_checkpoint_error(
+                    "the array 'origin' or 'x' of this method is missing"
+                )
             self.origin, self.at, self.started = arrays["origin"], run.theta.copy(), True
             layers.fit(self.origin)
             layers.rescale(facts["scale"])

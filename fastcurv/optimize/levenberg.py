@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from ..common.vectors import equal_vectors
-from .checkpoint import invalid_checkpoint
-from .newton import GaussNewton, first_radius
+from .checkpoint import invalid_checkpoint_error
+from .newton import GaussNewton, initial_trust_radius
 
 # maximum number of parameters for a dense matrix; for more, forming and factorising the matrix
 # takes longer than products with it
-MATRIX_MAX_PARAMS = 500
+DENSE_MATRIX_MAX_PARAMS = 500
 # number of the engine's steps between two checks of progress, and maximum number of steps in one
 # call of the engine
 LEVENBERG_STEPS_PER_CALL = 25
@@ -52,7 +52,7 @@ class LevenbergMarquardt(GaussNewton):
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
         self.engine = None
-        if len(run.theta) <= MATRIX_MAX_PARAMS and self.sample is None:
+        if len(run.theta) <= DENSE_MATRIX_MAX_PARAMS and self.sample is None:
             self._start_engine()
         if self.engine is not None:
             run.curvature = None
@@ -61,7 +61,7 @@ class LevenbergMarquardt(GaussNewton):
 
     def load(self, arrays: Any, facts: Any) -> None:
         if not facts["since"] < LEVENBERG_STEPS_PER_CALL:
-            raise invalid_checkpoint(
+            raise invalid_checkpoint_error(
                 f"the entry 'since' of this method has the invalid value {facts['since']}"
             )
         super().load(arrays, facts)
@@ -90,7 +90,7 @@ class LevenbergMarquardt(GaussNewton):
         super()._set_curvature(curvature)
         if self.engine is not None:
             self.problem, self.by = "trust-region", "radius"
-            self.radius = self.radius or first_radius(self.run.theta)
+            self.radius = self.radius or initial_trust_radius(self.run.theta)
 
     def step(self) -> str | None:
         if self.engine is None or self.exact:
@@ -127,5 +127,5 @@ class LevenbergMarquardt(GaussNewton):
         self.damping, self.growth = engine.damping, engine.growth
         run.record_engine_steps(record[:steps], begun, ending)
         if steps:
-            run.move_to_engine(engine)
+            run.move_to_engine_point(engine)
         return int(steps)

@@ -26,7 +26,7 @@ def curvature_rounding_error(v: np.ndarray, size: float) -> float:
     return 8.0 * math.sqrt(len(v)) * float(np.finfo(v.dtype).eps) * size
 
 
-def first_trial_length(theta: np.ndarray) -> float:
+def initial_trial_length(theta: np.ndarray) -> float:
     """Return the first trial length ``0.01 max(1, ||theta||)`` of a line search from theta for
     which no other length is known.
     """

@@ -17,9 +17,9 @@ from ..common.objectives import value_at, value_lower_bound, value_rounding_erro
 from ..common.outcome import outcome as as_result
 from ..common.progress import NO_PROGRESS, show_bar
 from ..common.vectors import equal_vectors, norm
-from .checkpoint import CheckpointWriter, arrays_with_prefix, check_method, check_objective
-from .escape import lowest_curvature, start_vectors
-from .line_search import first_trial_length, line_minimum
+from .checkpoint import CheckpointWriter, arrays_with_prefix, check_method_state, check_saved_losses
+from .escape import curvature_start_vectors, lowest_curvature
+from .line_search import initial_trial_length, line_minimum
 from .run import (
     ENDING_MESSAGES,
     NO_VERDICT_CLAUSE,
@@ -36,10 +36,10 @@ from .run import (
 MAX_IDLE_ITERATIONS = 50
 # number of iterations without progress after which the option `cost_weight` is ignored, so that
 # subproblems are no longer solved inaccurately to save products
-MAX_THRIFTY_ITERATIONS = 10
+MAX_INEXACT_ITERATIONS = 10
 # The run ends if the loss, near its lower bound, decreases in `MAX_IDLE_ITERATIONS` iterations by
 # less than this fraction of its decrease so far.
-NEGLIGIBLE_DECREASE = 1e-6
+NEGLIGIBLE_DECREASE_RATIO = 1e-6
 # The loss counts as near its lower bound if the difference is at most this fraction of the
 # difference at the start.
 NEAR_BOUND_FRACTION = 1e-4
@@ -174,12 +174,12 @@ class MinimizeLoop:
         run.fresh = run.fresh if facts else run.f
         if facts:
             run.n_gradients = spent  # this gradient was counted before the run was saved
-            check_objective(run, facts["run"])
+            check_saved_losses(run, facts["run"])
             of_method, method_facts = (
                 arrays_with_prefix(arrays, "method."),
                 facts.get("method_facts", {}),
             )
-            check_method(of_method, method_facts, self.method, run.theta.size)
+            check_method_state(of_method, method_facts, self.method, run.theta.size)
             self.method.load(of_method, method_facts)
         else:
             run.record()
@@ -192,7 +192,7 @@ class MinimizeLoop:
                 self._move_onto_kinks()
         except KeyboardInterrupt:
             self.why = "interrupted"
-            run.write_pending()
+            run.write_pending_records()
             if run.spent_here is not None and run.iteration == run.records[-1][0]:
                 # The step that was interrupted has not been counted yet.
                 run.iteration += 1
@@ -207,18 +207,21 @@ class MinimizeLoop:
         # `known` is the reason, returned with the last steps, why no further step is possible.
         run, known = self.run, None
         while True:
-            self.why = self.ending_reason()
+            self.why = self.stopping_reason()
             if self.why is None and self.is_critical() and not self._continues_past_tolerance():
                 self.saver.take_snapshot(self)
                 self.why = self._examine_critical_point()
                 if self.why is None:
-                    self.after_step()
+                    self.finish_iteration()
                     known = None
                     continue
             if self.why is not None:
                 return
             self.saver.take_snapshot(self)
-            run.near_bound, run.idle = self._is_near_bound(), self._n_iterations_until_idle() <= 0
+            run.near_bound, run.idle = (
+                self._may_stop_near_bound(),
+                self._n_inexact_iterations_left() <= 0,
+            )
             before, begun, run.ahead = run.theta, run.iteration, self._steps_per_call()
             run.enough = 0.0 if self.is_critical() else run.gradient_tol
             try:
@@ -244,9 +247,9 @@ class MinimizeLoop:
                 self.why = run.cut
                 return
             known, self.sentence = self.sentence, None
-            self.after_step(run.iteration - begun)
+            self.finish_iteration(run.iteration - begun)
 
-    def after_step(self, passed: int = 0) -> None:
+    def finish_iteration(self, passed: int = 0) -> None:
         """Count the iteration, record it, show progress, call the callback, and save if due.
         `passed` is the number of earlier iterations of the same call, which the engine has already
         recorded.
@@ -267,19 +270,19 @@ class MinimizeLoop:
                 self.why = "callback"
         self.saver.save_if_due(self)
 
-    def ending_reason(self) -> str | None:
+    def stopping_reason(self) -> str | None:
         """Return the reason to end the run at the current point, or None to continue. Budgets count
         only while the gradient is not zero.
         """
-        why = self.why or self._ending_rule()
+        why = self.why or self._first_stopping_rule()
         return why or (None if self.is_critical() else self._exhausted_budget())
 
-    def _ending_rule(self) -> str | None:
+    def _first_stopping_rule(self) -> str | None:
         """Return the first stopping rule that holds regardless of the gradient, or None."""
         run = self.run
         if math.isfinite(run.f) and run.f <= run.fun_target and not run.stale:
             return "target"
-        if self._seems_unbounded():
+        if self._appears_unbounded():
             return "unbounded"
         if not (math.isfinite(run.f) and math.isfinite(run.gnorm)):
             return "diverged"
@@ -293,7 +296,7 @@ class MinimizeLoop:
         if self._n_idle_iterations_left(run.mark) <= 0:
             self.sentence = NO_PROGRESS_MESSAGE
             return "slow"
-        if self._is_near_bound() and self._n_idle_iterations_left(run.walked) <= 0:
+        if self._may_stop_near_bound() and self._n_idle_iterations_left(run.walked) <= 0:
             self.sentence = slow_progress_message(run.walked[1], run.f)
             return "slow"
         return None
@@ -323,7 +326,7 @@ class MinimizeLoop:
         """
         if self.watched or self.bottom == -np.inf or self.is_critical() or self.run.idle:
             return 1
-        idle = self._n_iterations_until_idle()
+        idle = self._n_inexact_iterations_left()
         if self.run.near_bound:
             idle = min(idle, self._n_idle_iterations_left(self.run.walked))
         return int(max(1, min(self.max_iter - self.run.iteration, idle)))
@@ -335,12 +338,12 @@ class MinimizeLoop:
         idle = self.method.curvature is not None
         return mark[0] + MAX_IDLE_ITERATIONS - self.run.iteration if idle else np.inf
 
-    def _n_iterations_until_idle(self) -> float:
+    def _n_inexact_iterations_left(self) -> float:
         """Return the number of further iterations after which the option `cost_weight` is ignored
         if none of them makes progress.
         """
         return self._n_idle_iterations_left(self.run.mark) - (
-            MAX_IDLE_ITERATIONS - MAX_THRIFTY_ITERATIONS
+            MAX_IDLE_ITERATIONS - MAX_INEXACT_ITERATIONS
         )
 
     def _exhausted_budget(self) -> str | None:
@@ -351,7 +354,7 @@ class MinimizeLoop:
         """Return True if the gradient is known and within the tolerance."""
         return self.run.gnorm <= self.run.gradient_tol and not self.run.stale
 
-    def _seems_unbounded(self) -> bool:
+    def _appears_unbounded(self) -> bool:
         """Return True if the loss appears to be unbounded below. This is so if no lower bound is
         known, theta is very large, and the loss is below its value at the start and decreases at
         each of the next `N_THETA_DOUBLINGS` doublings of theta, or until it overflows.
@@ -391,11 +394,11 @@ class MinimizeLoop:
             _mark_progress(
                 run.walked,
                 [one for one in last if self._is_near_lower_bound(one[1])],
-                NEGLIGIBLE_DECREASE,
+                NEGLIGIBLE_DECREASE_RATIO,
                 self.loss_scale,
             )
 
-    def _is_near_bound(self) -> bool:
+    def _may_stop_near_bound(self) -> bool:
         """Return True if neither a tolerance nor a target loss was requested, and the loss is near
         its lower bound (see `_is_near_lower_bound`).
         """
@@ -433,9 +436,9 @@ class MinimizeLoop:
             curvature, v, rounding, spent = lowest_curvature(
                 H,
                 run.rng,
-                start_vectors(run.ob, run.theta, H, run.g),
+                curvature_start_vectors(run.ob, run.theta, H, run.g),
                 max_products=40,
-                stop=run.out_of_budget,
+                stop=run.is_out_of_budget,
             )
             run.n_products += spent
             if curvature < -rounding and self._move_along(v):
@@ -449,7 +452,7 @@ class MinimizeLoop:
             if outcome.finer:
                 run.gradient_tol = min(0.01 * run.gradient_tol, 0.1 * run.gnorm)
             np.copyto(run.spare, outcome.theta)
-            run.accept_spare()
+            run.accept_trial_point()
         return outcome.stopped
 
     def _move_along(self, v: np.ndarray) -> bool:
@@ -457,7 +460,7 @@ class MinimizeLoop:
         more than rounding, or after 5 very small gains in a row.
         """
         run = self.run
-        t, f = line_minimum(run.value, run.theta, v, run.f, first_trial_length(run.theta))
+        t, f = line_minimum(run.value, run.theta, v, run.f, initial_trial_length(run.theta))
         gain = run.f - f
         if not gain > value_rounding_error(run.f, run.theta.dtype):
             return False
@@ -466,7 +469,7 @@ class MinimizeLoop:
         if run.small_gains > 5:
             return False
         run.try_step(v, t)
-        run.accept_spare()
+        run.accept_trial_point()
         return True
 
     # --- results
@@ -488,7 +491,7 @@ class MinimizeLoop:
             return run.best, run.best_f, run.best_gnorm
         return run.theta, run.f, run.gnorm
 
-    def _describe_jump(self) -> str | None:
+    def _describe_gradient_jump(self) -> str | None:
         """Return sentences that describe a jump of the gradient next to the last point, or None if
         there is no jump.
 
@@ -528,7 +531,7 @@ class MinimizeLoop:
         if held is not None and (stalled or held.success):
             self.outcome, self.why, self.sentence = held, held.stopped, None
         elif stalled:
-            jump = self._describe_jump()
+            jump = self._describe_gradient_jump()
             self.sentence = f"{self.sentence}. {jump}" if jump else self.sentence
             self.jumps = bool(jump)
 
@@ -539,28 +542,28 @@ class MinimizeLoop:
             self.run.evaluate_at_theta()
             self.run.record()
         x, fun, gnorm = self._choose_reported_point()
-        at_rest = gnorm <= self.run.wanted or (self.why == "slow" and self._is_near_bound())
+        at_rest = gnorm <= self.run.wanted or (self.why == "slow" and self._may_stop_near_bound())
         whole = self.why not in ("interrupted", "unbounded")
         at_rest = at_rest or (self.why == "stalled" and self.rounded and not self.jumps)
         if self.outcome is None and at_rest and self.ending is not None and whole:
-            self._classify_end(x, self.ending)
+            self._classify_end_point(x, self.ending)
         return self._make_result(x, fun, gnorm)
 
-    def _classify_end(self, x: np.ndarray, ending: PointExaminer) -> None:
+    def _classify_end_point(self, x: np.ndarray, ending: PointExaminer) -> None:
         try:
             outcome = ending.examine(x, moves=False)
         except KeyboardInterrupt:
             self.why = "interrupted"
             return
         self.outcome = outcome
-        idle = self.why == "stalled" or (self.why == "slow" and not self._is_near_bound())
+        idle = self.why == "stalled" or (self.why == "slow" and not self._may_stop_near_bound())
         explained = idle and outcome.stopped != "critical"
         if self.why == "critical" or outcome.success or explained:
             self.why, self.sentence = outcome.stopped, None
         if self.why == "critical" and outcome.kind == "not_critical" and not outcome.success:
             self.why = self._exhausted_budget() or self.why
 
-    def _is_at_rounding(self, gnorm: float) -> bool:
+    def _is_at_rounding_level(self, gnorm: float) -> bool:
         """Return True if the run stalled since no step lowers the loss by more than rounding, the
         gradient norm `gnorm` is within its tolerance, and no negative curvature and no plateau was
         found.
@@ -588,7 +591,7 @@ class MinimizeLoop:
                 f"at the returned point the gradient norm is {gnorm:.3g}, above gradient_tol = "
                 f"{run.wanted:.3g}"
             )
-        success = success or self._is_at_rounding(gnorm)
+        success = success or self._is_at_rounding_level(gnorm)
         known = (x is run.theta or equal_vectors(x, run.theta)) and not run.stale
         if outcome is not None and not known:
             fun = run.value(x)

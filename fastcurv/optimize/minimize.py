@@ -25,30 +25,30 @@ from ..common.checks import (
     check_theta,
 )
 from ..common.errors import (
-    accept_aliases,
     conversion_hint,
     keyword_names,
-    refuse_foreign,
-    refuse_swapped,
+    raise_if_arguments_swapped,
+    raise_if_foreign_argument,
     require_attrs,
+    suggest_names,
     type_phrase,
 )
 from ..common.linalg import cholesky
-from ..common.objectives import has_consistent_hessian, hessian_products
+from ..common.objectives import budgeted_hessian, has_consistent_hessian
 from ..common.outcome import outcome as as_result
 from ..common.progress import show_bar
-from ..common.protocols import EngineSteps, Solver, SupportsGradient, SupportsValue, why_not_own
+from ..common.protocols import EngineSteps, Solver, SupportsGradient, SupportsValue, missing_reason
 from ..common.runtime import (
     Budget,
-    as_callback,
     forward_interrupts,
-    rounding_to_nearest,
-    starting_with_nearest_rounding,
+    start_with_nearest_rounding,
+    with_nearest_rounding,
+    wrap_user_callback,
 )
 from ..common.vectors import default_n_threads
 from ..spectrum.tracker import Tracker, tracker_and_callback
 from .checkpoint import CheckpointWriter, load_saved
-from .finish import Finisher
+from .finish import StationaryPointExaminer
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
 from .levenberg import LevenbergMarquardt
@@ -64,7 +64,7 @@ from .newton import (
     TrustRegion,
 )
 from .run import Method, MinimizeResult, Run, check_not_negative, check_row_batch_size
-from .units import minimize_scaled, target_units_of
+from .units import find_target_units, minimize_in_target_units
 
 # --------------------------------------------------------------------------------------------------
 # Callbacks, in either of SciPy's forms.
@@ -86,7 +86,7 @@ def convert_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
     # scipy.optimize.minimize wraps the user's callback in a function that already unpacks the
     # result.
     wrapped = hasattr(callback, "stop_iteration")
-    callback = as_callback(callback)
+    callback = wrap_user_callback(callback)
 
     def call(result: MinimizeResult) -> bool:
         try:
@@ -123,8 +123,8 @@ REQUIRED_ATTRIBUTES = "n_params", "value", "gradient"
 STOCHASTIC_METHODS = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
-@accept_aliases("minimize")
-@starting_with_nearest_rounding
+@suggest_names("minimize")
+@start_with_nearest_rounding
 def minimize(
     ob: SupportsGradient,
     theta0: Any = None,
@@ -311,13 +311,13 @@ def minimize(
     >>> found.success, found.kind, abs(found.x).round(6)
     (True, 'minimum', array([0., 1.]))
     """
-    chosen, maker = _check_method_needs(ob, theta0, method, max_products, options, validation)
+    chosen, maker = _resolve_method(ob, theta0, method, max_products, options, validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     losses, pressed = None, None
     if check_positive_int(n_init, "n_init") > 1:
         single = {"checkpoint": checkpoint, "resume": resume, "callback": callback}
         seed = as_rng(seed)
-        theta0, losses, max_time, pressed = _best_of_starts(
+        theta0, losses, max_time, pressed = _minimise_from_starts(
             ob, theta0, n_init, seed, single, max_time=max_time, progress=progress, method=method,
             max_iter=max_iter, max_products=max_products, gradient_tol=gradient_tol,
             fun_target=fun_target, patience=patience, validation=validation, **options,
@@ -330,7 +330,7 @@ def minimize(
         ob, theta, check_seed(seed), curvature=maker.curvature, validation=validation,
         max_time=_validate(max_time, "max_time", check_positive),
         max_products=_validate(max_products, "max_products"),
-        fun_target=_validate(fun_target, "fun_target", _check_number),
+        fun_target=_validate(fun_target, "fun_target", _check_not_nan),
         sample=check_row_batch_size(ob, options.get("sample"), "sample"),
     )  # fmt: skip
     usual = 100 if options.get("batch_size") is not None else 5000 if maker.curvature else 1000
@@ -339,29 +339,29 @@ def minimize(
         run, maker, chosen, options, gradient_tol=tol, callback=call,
         max_iter=_validate(max_iter, "max_iter") or usual, patience=_validate(patience, "patience"),
         saver=CheckpointWriter(checkpoint, _validate(checkpoint_every, "checkpoint_every")),
-        ending=Finisher(run, tol, maker, options) if verdict else None,
+        ending=StationaryPointExaminer(run, tol, maker, options) if verdict else None,
     )  # fmt: skip
     run.pressed = pressed or run.pressed  # Ctrl-C in the runs from several starts ends this run
     given = (gradient_tol, checkpoint, resume, validation, patience, *options.values())
     _start_in_scaled_units(loop, method, given, seed, progress)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for NaN
-        result = _name_saddle(ob, loop.run_to_end(arrays, facts, progress), verdict)
+        result = _report_proved_saddle(ob, loop.run_to_end(arrays, facts, progress), verdict)
     more = {"starts": losses, "track": tracker}
     return as_result(MinimizeResult, **result, **{k: v for k, v in more.items() if v is not None})
 
 
 MAX_SADDLE_N = 256  # maximum number of parameters for which an eigensystem takes milliseconds
 # maximum estimated time of computing the matrix of the Hessian
-MAX_SADDLE_SECONDS = 5e-3
+SADDLE_PROOF_MAX_SECONDS = 5e-3
 
 
-def _name_saddle(ob: Any, result: MinimizeResult, verdict: bool) -> MinimizeResult:
+def _report_proved_saddle(ob: Any, result: MinimizeResult, verdict: bool) -> MinimizeResult:
     """Return the result. If there is no `verdict`, and a critical point is proved to be a saddle
     within milliseconds, its kind becomes ``saddle``. Ctrl-C during the proof ends only the proof.
     """
     if not verdict and result.stopped == "critical" and result.kind is None:
         with suppress(KeyboardInterrupt):
-            low = _proved_saddle(ob, result.x)
+            low = _proved_negative_eigenvalue(ob, result.x)
             if low is not None:
                 result.kind = "saddle"
                 known = result.message.partition("No verdict")[0]
@@ -371,15 +371,15 @@ def _name_saddle(ob: Any, result: MinimizeResult, verdict: bool) -> MinimizeResu
     return result
 
 
-@rounding_to_nearest
-def _proved_saddle(ob: Any, x: np.ndarray) -> float | None:
+@with_nearest_rounding
+def _proved_negative_eigenvalue(ob: Any, x: np.ndarray) -> float | None:
     """Return the lowest eigenvalue if the matrix of the Hessian is computed in milliseconds and
     proves eigenvalues of both signs, otherwise None.
     """
     if len(x) > MAX_SADDLE_N or not (hasattr(ob, "certificates") and has_consistent_hessian(ob)):
         return None
-    H = hessian_products(ob, x.astype(float))
-    quick = getattr(H.op, "estimated_seconds", (np.inf, np.inf))[1] <= MAX_SADDLE_SECONDS
+    H = budgeted_hessian(ob, x.astype(float))
+    quick = getattr(H.op, "estimated_seconds", (np.inf, np.inf))[1] <= SADDLE_PROOF_MAX_SECONDS
     if not (quick and hasattr(H.op, "rounding_bound")):
         return None
     A = H.op.to_dense()
@@ -405,14 +405,14 @@ def _start_in_scaled_units(
     run, units = loop.run, None
     chosen: Any = loop.name
     if isinstance(method, str) and method == "auto" and all(one is None for one in given):
-        units = target_units_of(run.ob)
+        units = find_target_units(run.ob)
     if units is not None:
         go: Any = partial(
             minimize, method=chosen, max_iter=loop.max_iter, max_time=run.max_time,
             max_products=run.max_products, fun_target=run.fun_target / units.unit**2, seed=seed,
             progress=progress, verdict=False,
         )  # fmt: skip
-        loop.continue_run(*minimize_scaled(units, run.theta, go, loop.callback))
+        loop.continue_run(*minimize_in_target_units(units, run.theta, go, loop.callback))
 
 
 def _draw_start(ob: Any, seed: Any) -> Any:
@@ -425,7 +425,7 @@ def _draw_start(ob: Any, seed: Any) -> Any:
     return ob.model.init(seed)
 
 
-def _best_of_starts(
+def _minimise_from_starts(
     ob: Any, theta0: Any, count: int, rng: np.random.Generator, single: dict[str, Any], *,
     max_time: float | None, progress: bool | None, fun_target: float | None, **given: Any,
 ) -> tuple[np.ndarray, np.ndarray, float | None, Callable[[], bool] | None]:  # fmt: skip
@@ -493,20 +493,20 @@ def _best_of_starts(
     return lowest.x, np.array([one.fun for one in ended]), budget.inner_max_time(), pressed
 
 
-def _check_method_needs(
+def _resolve_method(
     ob: Any, theta0: Any, name: Any, products: Any, options: dict[str, Any], validation: Any
 ) -> tuple[str, type[Method]]:
     """Return the name and the class of the method, after checking that the objective has the
     attributes that the method needs and that the method has the options.
     """
-    _check_protocol(ob, "minimize", REQUIRED_ATTRIBUTES, theta0)
+    _check_objective_protocol(ob, "minimize", REQUIRED_ATTRIBUTES, theta0)
     chosen = METHOD_ALIASES.get(name, name) if isinstance(name, str) else name
     automatic = isinstance(name, str) and name == "auto"
     if automatic:
         # A dense matrix is fastest for few parameters. Any options given belong to the trust-region
         # method.
         fits = not options and products is None and ob.n_params <= LEVENBERG_MAX_PARAMS
-        own = fits and has_consistent_hessian(ob) and not why_not_own(ob, "engine_steps")
+        own = fits and has_consistent_hessian(ob) and not missing_reason(ob, "engine_steps")
         engine: EngineSteps | None = ob.engine_steps if own else None
         matrix = engine is not None and engine.uses_matrix
         chosen = "levenberg-marquardt" if matrix else "trust-region"
@@ -514,14 +514,14 @@ def _check_method_needs(
     if options:
         _check_options("auto" if automatic else chosen, maker, options)
     if maker.curvature is not None and not hasattr(ob, maker.curvature):
-        _check_protocol(ob, chosen, (*REQUIRED_ATTRIBUTES, maker.curvature), theta0)
+        _check_objective_protocol(ob, chosen, (*REQUIRED_ATTRIBUTES, maker.curvature), theta0)
     if validation is not None:
         wanted = "an objective, fastcurv.Objective(model, X, y) of rows held out"
         require_attrs(validation, ("value",), "validation", wanted)
     return chosen, maker
 
 
-def _check_number(value: Any, name: str) -> float:
+def _check_not_nan(value: Any, name: str) -> float:
     number = check_real_number(value, name)
     if number != number:
         raise ValueError(f"{name} must be a number, got {number}.")
@@ -537,7 +537,7 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
     have. The message names the methods that have the option, or the closest name of an option.
     """
     unknown = [name for name in options if name not in maker.defaults]
-    refuse_foreign("minimize", unknown)
+    raise_if_foreign_argument("minimize", unknown)
     every = sorted({name for other in METHODS.values() for name in other.defaults})
     for name in unknown:
         takers = [repr(other) for other, its in METHODS.items() if name in its.defaults]
@@ -555,10 +555,10 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
         raise TypeError(f"minimize(method={method!r}) has no option {name!r}. {hint}")
 
 
-def _check_protocol(ob: Any, method: str, needed: tuple[str, ...], theta0: Any) -> None:
+def _check_objective_protocol(ob: Any, method: str, needed: tuple[str, ...], theta0: Any) -> None:
     missing = [name for name in needed if not hasattr(ob, name)]
     if missing:
-        refuse_swapped(ob, needed, "ob", theta0)
+        raise_if_arguments_swapped(ob, needed, "ob", theta0)
         raise TypeError(
             f"ob must have {', '.join(needed)} for {method}, got {type_phrase(ob)} without "
             f"{', '.join(missing)}.{conversion_hint(ob)}"

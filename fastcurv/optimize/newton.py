@@ -27,8 +27,8 @@ from ..common.linalg import NotFiniteError
 from ..common.vectors import CGWorkspace, NewtonSteps, dot, norm
 from ..krylov.solvers import capped_cg
 from ..krylov.trust_region import KrylovSpace
-from .line_search import first_trial_length, line_minimum
-from .residual import extend_space, krylov_newton_mr_steps, reduce_gradient_norm
+from .line_search import initial_trial_length, line_minimum
+from .residual import extend_krylov_space, krylov_newton_mr_steps, reduce_gradient_norm
 from .run import Method, check_not_negative
 from .steps import STEP_DENSE_MAX_N
 
@@ -39,13 +39,13 @@ MAX_SPACE_BYTES = 2**29
 KRYLOV_STEPS_PER_CALL = 10
 
 
-def first_radius(theta: np.ndarray) -> float:
+def initial_trust_radius(theta: np.ndarray) -> float:
     """Return the first radius of a trust region at theta, ``0.1 max(1, ||theta||)``."""
     return 0.1 * max(1.0, norm(theta))
 
 
 def current_cost_weight(method: Any) -> float:
-    """Return the method's option `cost_weight`, or 0 after `MAX_THRIFTY_ITERATIONS` iterations of
+    """Return the method's option `cost_weight`, or 0 after `MAX_INEXACT_ITERATIONS` iterations of
     the run without progress. Directions of small curvature appear late in a Krylov space, so
     subproblems that are solved with few products never contain these directions.
     """
@@ -102,16 +102,16 @@ class _KrylovMethod(Method):
         """The engine's object that performs the steps, created on first use and kept."""
         return NewtonSteps(self.run, self.krylov_space, self.forcing)
 
-    def prepare_space(self) -> None:
+    def start_krylov_space(self) -> None:
         run, others = self.run, [] if self.last is None else [self.last]
         if not self.precondition:
             self.krylov_space.start(run.product, run.g, others)
             return
-        self._measure_rows()
+        self._update_row_scaling()
         scale = self.scale
         self.krylov_space.start(self._scaled_product, run.g * scale, [v / scale for v in others])
 
-    def _measure_rows(self) -> None:
+    def _update_row_scaling(self) -> None:
         run, first = self.run, self.row_squares is None
         squares = np.zeros(len(run.theta)) if first else self.row_squares
         for i in range(4 if first else 1):
@@ -139,7 +139,7 @@ class _KrylovMethod(Method):
         run, engine, whole = self.run, self.krylov_steps, False
         opened = self.precondition or self.warm_start
         if opened:
-            self.prepare_space()
+            self.start_krylov_space()
         several = run.points is not None and not opened
         record = np.empty((min(run.ahead, KRYLOV_STEPS_PER_CALL) if several else 1, 4))
         begun, parameter = run.elapsed(), getattr(self, self.by)
@@ -169,7 +169,7 @@ class _KrylovMethod(Method):
                 run.n_values += engine.n_values
                 run.n_gradients += engine.n_steps
                 if engine.n_steps:
-                    run.move_to_engine(engine)
+                    run.move_to_engine_point(engine)
                     run.record_engine_steps(record[: engine.n_steps], begun, None, whole)
         if self.warm_start and engine.n_steps:
             self.last = engine.vector.copy()
@@ -189,7 +189,7 @@ class TrustRegion(_KrylovMethod):
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
-        self.radius = self.radius or first_radius(run.theta)
+        self.radius = self.radius or initial_trust_radius(run.theta)
 
 
 class CubicRegularization(_KrylovMethod):
@@ -282,14 +282,14 @@ class Newton(_KrylovMethod):
 
     def step(self) -> str | None:
         run, space, step = self.run, self.krylov_space, np.empty_like(self.run.theta)
-        self.prepare_space()
+        self.start_krylov_space()
         exact = len(step) <= STEP_DENSE_MAX_N
         wanted = 1e-12 * run.gnorm if exact else min(self.forcing, run.gnorm**0.5) * space.gamma
-        stop, price, weight = run.out_of_budget, run.step_price(), self.cost_weight
+        stop, price, weight = run.is_out_of_budget, run.step_cost(), self.cost_weight
         space.solve("shifted", self.damping, wanted, self.max_krylov_dim, stop, weight, price, step)
         if not np.isfinite(run.try_step(step)):
             return "the Newton step leads to a loss that is not finite"
-        run.accept_spare()
+        run.accept_trial_point()
         return None
 
 
@@ -341,7 +341,7 @@ class NewtonCG(Method):
                 rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
                 here = run.theta
                 on = run.enough < run.gnorm < np.inf and run.f > run.fun_target and not run.cut
-                if len(rows) == count or not on or run.out_of_budget():
+                if len(rows) == count or not on or run.is_out_of_budget():
                     break
             whole = True
         finally:
@@ -360,8 +360,8 @@ class NewtonCG(Method):
         eps, tolerance = np.sqrt(weight * run.gnorm), min(self.forcing, np.sqrt(run.gnorm))
         d, curvature, self.bound = capped_cg(
             run.product, run.g, eps, tolerance, self.work,
-            bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget,
-            cost_weight=current_cost_weight(self), price=run.step_price(),
+            bound=self.bound, max_iter=self.max_cg, stop=run.is_out_of_budget,
+            cost_weight=current_cost_weight(self), price=run.step_cost(),
         )  # fmt: skip
         moved = (
             self._search_negative_curvature(d)
@@ -377,7 +377,7 @@ class NewtonCG(Method):
                     "the line search found no lower loss, neither along the Newton-CG step nor "
                     "along the negative gradient"
                 )
-        run.accept_spare()
+        run.accept_trial_point()
         return None
 
     def _min_shift(self) -> float:
@@ -434,7 +434,7 @@ class NewtonCG(Method):
         run = self.run
         down = -1.0 if dot(run.g, d) > 0 else 1.0
         d *= d.dtype.type(down / norm(d))
-        start = self.reach or first_trial_length(run.theta)
+        start = self.reach or initial_trial_length(run.theta)
         t, f = line_minimum(run.value, run.theta, d, run.f, start, refinements=2, signs=(1.0,))
         if not f < run.f:
             return False
@@ -461,9 +461,9 @@ class NewtonMR(_KrylovMethod):
 
     def step(self) -> str | None:
         run, space = self.run, self.krylov_space
-        self.prepare_space()
-        extend_space(
-            space, min(self.forcing, np.sqrt(run.gnorm)), self.max_krylov_dim, run.out_of_budget
+        self.start_krylov_space()
+        extend_krylov_space(
+            space, min(self.forcing, np.sqrt(run.gnorm)), self.max_krylov_dim, run.is_out_of_budget
         )
         steps = krylov_newton_mr_steps(space)
         if not any(slope < 0 for slope in steps.slopes):
@@ -477,5 +477,5 @@ class NewtonMR(_KrylovMethod):
         if found is None:
             return "the line search found no smaller gradient along the Newton-MR step"
         np.copyto(run.spare, found[0])
-        run.accept_spare()
+        run.accept_trial_point()
         return None

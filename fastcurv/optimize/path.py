@@ -5,8 +5,9 @@ weights, so that their gradient is 0, and stays 0 when l2 decreases. A path that
 fit at the previous minimum therefore ends at saddles. `regularization_path` classifies the point at
 each penalty and escapes from saddles. Without a penalty on biases, the bias of an inactive unit is
 free, and whether the point is a saddle depends on this bias. So units are also restarted if no
-minimum is proved. `evidence_path`, for estimators, takes no verdicts, which costs less. It restarts
-all inactive units with small random weights before a fit, and sets their weights to 0 after it.
+minimum is proved. `max_evidence_posterior`, for estimators, takes no verdicts, which costs less. It
+restarts all inactive units with small random weights before a fit, and sets their weights to 0
+after it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_array, check_theta
-from ..common.errors import AttributeHints, accept_aliases
+from ..common.errors import AttributeHints, suggest_names
 from ..common.html import html_table
 from ..common.objectives import cast_to_float64
 from ..common.protocols import Floats
 from ..common.read_only import FrozenRecord
-from ..common.runtime import load_module, starting_with_nearest_rounding
+from ..common.runtime import load_module, start_with_nearest_rounding
 from ..critical.laplace import ExactFitError, LaplacePosterior, laplace_posterior
 from ..network.mlp import MLP
 from ..network.objective import Objective
@@ -45,7 +46,7 @@ MIN_UNIT_SIZE = 1e-10
 MAX_PRUNABLE_SIZE = 1e-6
 # maximum relative increase of the objective when inactive units are set to 0
 PRUNE_TOL = 1e-6
-MAX_L2 = 1.0  # first penalty of `evidence_path`
+MAX_L2 = 1.0  # first penalty of `max_evidence_posterior`
 L2_RATIO = 10**-0.5  # ratio of each penalty to the previous one
 MIN_L2 = 1e-8
 # size of the weights of a restarted unit, relative to the weights of the unit at the start of the
@@ -189,11 +190,11 @@ class RegularizationPath(FrozenRecord, AttributeHints, subject="path"):
         matplotlib.axes.Axes
             The Axes with the curves.
         """
-        return load_module("plots.band").path_curves(self, ax)
+        return load_module("plots.band").plot_regularization_path(self, ax)
 
 
-@accept_aliases("regularization_path")
-@starting_with_nearest_rounding
+@suggest_names("regularization_path")
+@start_with_nearest_rounding
 def regularization_path(
     ob: Objective, l2s: Any, theta0: Any = None, *, seed: Any = 0
 ) -> RegularizationPath:
@@ -328,7 +329,7 @@ def without_inactive_units(ob: Any, theta: Any) -> tuple[Any, Any]:
     return (less, found) if less.value(found) <= before + PRUNE_TOL * abs(before) else (ob, theta)
 
 
-def evidence_path(
+def max_evidence_posterior(
     ob: Objective,
     start: Any,
     minimise: Callable[[Objective, Any], Any],

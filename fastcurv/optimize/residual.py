@@ -81,7 +81,7 @@ def krylov_newton_mr_steps(space: KrylovSpace) -> NewtonMRSteps:
     )
 
 
-def extend_space(
+def extend_krylov_space(
     space: KrylovSpace, tolerance: float, limit: int, stop: Callable[[], bool]
 ) -> None:
     """Extend a Krylov space of g until the least residual is at most ``tolerance ||g||`` or cannot

@@ -19,15 +19,15 @@ from ..common.checks import all_finite, check_bool, check_positive, check_positi
 from ..common.linalg import NotConvexError
 from ..common.objectives import (
     belongs_to_own_loss,
-    call_unmodified,
     checked_curvature,
     checked_gradient,
     has_consistent_hessian,
+    user_call_guard,
     value_as_float,
     value_at,
 )
 from ..common.outcome import Result
-from ..common.protocols import EngineSteps, why_not_own, wrapped_source
+from ..common.protocols import EngineSteps, missing_reason, unwrap_object
 from ..common.runtime import Budget, interrupt_source
 from ..common.vectors import norm
 from ..krylov.lanczos import product_function
@@ -203,7 +203,7 @@ class Run(CheckpointedState):
     # limits of the next call of a method: maximum number of iterations, and gradient norm at which
     # the call ends
     ahead, enough = 1, 0.0
-    # True after `MAX_THRIFTY_ITERATIONS` iterations without progress; subproblems are then solved
+    # True after `MAX_INEXACT_ITERATIONS` iterations without progress; subproblems are then solved
     # more accurately
     idle = False
     # True if the loss is near its lower bound and the tolerance is the default
@@ -282,9 +282,9 @@ class Run(CheckpointedState):
         as attributes: the run's objective and the objective that it wraps. The tuple is empty if
         the Hessian may belong to another function than the value and the gradient.
         """
-        return (self.ob, wrapped_source(self.ob)) if has_consistent_hessian(self.ob) else ()
+        return (self.ob, unwrap_object(self.ob)) if has_consistent_hessian(self.ob) else ()
 
-    def _holds_loss(self, operator: Any) -> bool:
+    def _has_loss_of(self, operator: Any) -> bool:
         whole = getattr(operator, "objective", self.ob)
         return any(whole is one for one in self.value_owners)
 
@@ -298,7 +298,7 @@ class Run(CheckpointedState):
         """The `EngineSteps` of the objective, or None if the engine does not evaluate the loss of
         this objective.
         """
-        return self.ob.engine_steps if not why_not_own(self.ob, "engine_steps") else None
+        return self.ob.engine_steps if not missing_reason(self.ob, "engine_steps") else None
 
     @property
     def own_engine(self) -> EngineSteps | None:
@@ -335,7 +335,7 @@ class Run(CheckpointedState):
                 return "max_time"
         return None
 
-    def out_of_budget(self) -> bool:
+    def is_out_of_budget(self) -> bool:
         """Check the budgets inside a step. Store the name of an exhausted budget in `cut`, and
         return True if there is one.
         """
@@ -364,7 +364,7 @@ class Run(CheckpointedState):
             return np.inf, np.full_like(theta, np.nan)
         self.n_gradients += 1
         kept, ob = ob is None, self.ob if ob is None else ob
-        with call_unmodified(ob, theta):
+        with user_call_guard(ob, theta):
             if self.has_value_and_gradient if kept else hasattr(ob, "value_and_gradient"):
                 f, g = ob.value_and_gradient(theta)
             else:
@@ -372,7 +372,7 @@ class Run(CheckpointedState):
                 g = ob.gradient(theta)
         return value_as_float(f), checked_gradient(g, theta.size, self.theta.dtype, kept=kept)
 
-    def step_price(self) -> float:
+    def step_cost(self) -> float:
         """Return the cost of trying and accepting a step, in Hessian products. Values and gradients
         use all rows, whereas products may use a sample of the rows.
         """
@@ -389,7 +389,7 @@ class Run(CheckpointedState):
             return
         if self._engine_has_points():
             f, g = self.points.move_to(self.theta)
-        elif operator is not None and self.sample is None and self._holds_loss(operator):
+        elif operator is not None and self.sample is None and self._has_loss_of(operator):
             f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
         if isinstance(f, (float, np.floating)) and isinstance(g, np.ndarray):
             self.n_gradients += 1
@@ -414,7 +414,7 @@ class Run(CheckpointedState):
             return None
         if self.sample is not None and self.rows is None:
             self.rows = np.sort(self.rng.choice(self.ob.n_samples, self.sample, replace=False))
-        with call_unmodified(self.ob, self.theta):
+        with user_call_guard(self.ob, self.theta):
             curved = self.ob if self.sample is None else self.ob.batch(self.rows)
             operator = getattr(curved, self.curvature)(self.theta)
         checked_curvature(operator, self.theta.size, self.curvature)
@@ -439,7 +439,7 @@ class Run(CheckpointedState):
         self._product(v, out)
         return out
 
-    def accept_spare(self) -> None:
+    def accept_trial_point(self) -> None:
         """Make `spare` the current point, and compute value and gradient there. If the operator is
         not defined at the new point, return to the old one and raise NotConvexError.
         """
@@ -488,9 +488,9 @@ class Run(CheckpointedState):
             score = value_at(self.validation, self.theta) if inside else np.inf
             record = *record, score
         self.pending, self.spent_here = ([record], len(self.records), self.iteration, score), None
-        self.write_pending()
+        self.write_pending_records()
 
-    def move_to_engine(self, engine: Any) -> None:
+    def move_to_engine_point(self, engine: Any) -> None:
         """Move to the point that the steps of `engine` have reached."""
         np.copyto(self.spare, engine.theta)
         self.theta, self.spare = self.spare, self.theta
@@ -520,9 +520,9 @@ class Run(CheckpointedState):
             self.spent_here, each = int(last[3]), enumerate(before, at)
             rows = [(i, f, g, int(spent), time + begun) for i, (f, g, time, spent) in each]
         self.pending = rows, len(self.records), at + len(rows) - whole, None
-        self.write_pending()
+        self.write_pending_records()
 
-    def write_pending(self) -> None:
+    def write_pending_records(self) -> None:
         """Write pending records to the history. This is repeated after Ctrl-C during a record, so
         that the best point and its loss belong to the same record.
         """

@@ -18,15 +18,15 @@ from ..common.checks import (
 )
 from ..common.errors import (
     OBJECTIVE_HINT,
-    accept_aliases,
-    refuse_unknown,
+    raise_if_unknown_argument,
     require_attrs,
+    suggest_names,
     type_phrase,
 )
 from ..common.progress import show_bar
-from ..common.protocols import Descent, why_not_own
+from ..common.protocols import Descent, missing_reason
 from ..common.read_only import FrozenRecord, ReadOnlyMixin
-from ..common.runtime import Budget, OutOfTime, starting_with_nearest_rounding, time_limit
+from ..common.runtime import Budget, OutOfTime, start_with_nearest_rounding, time_limit
 from ..common.vectors import safe_norm
 from ..critical.classify import classify
 from ..structure.parameters import has_kinks
@@ -37,7 +37,7 @@ from .minimize import minimize
 from .run import STATUS_CODES
 
 SOURCE_NAMES = ("narrower", "walk", "descent")
-MAX_WALKS = 4  # maximum number of walks of one search, each from a new start
+MAX_STARTS_PER_SEARCH = 4  # maximum number of walks of one search, each from a new start
 # maximum index that the first walk of a search draws if no index is requested
 MAX_DEFAULT_INDEX = 6
 # options of `classify` that do not depend on the point
@@ -91,7 +91,7 @@ class SampledPoint(FrozenRecord):
         return str(self.verdict.kind)
 
 
-class CriticalSample(ReadOnlyMixin):
+class CriticalPointSample(ReadOnlyMixin):
     """Result of `sample_critical_points`: a sequence of `SampledPoint`.
 
     Attributes
@@ -181,7 +181,7 @@ class CriticalSample(ReadOnlyMixin):
         def words(counts: dict[str, int]) -> str:
             return ", ".join(f"{n} {k.replace('_', ' ')}" for k, n in counts.items()) or "none"
 
-        text = f"CriticalSample: {len(self)} points from {self.n_tries} searches"
+        text = f"CriticalPointSample: {len(self)} points from {self.n_tries} searches"
         if self.n_walks > self.n_tries:
             text += f" by {self.n_walks} walks"
         lines = [text, f"  {words(self.counts())}"]
@@ -190,8 +190,8 @@ class CriticalSample(ReadOnlyMixin):
         return "\n".join(lines)
 
 
-@accept_aliases("classify")
-@starting_with_nearest_rounding
+@suggest_names("classify")
+@start_with_nearest_rounding
 def sample_critical_points(
     ob: Any,
     n_tries: int = 30,
@@ -204,7 +204,7 @@ def sample_critical_points(
     seed: Any = None,
     progress: bool | None = None,
     **verdict: Any,
-) -> CriticalSample:
+) -> CriticalPointSample:
     """Search for critical points of a network from many starts, and classify each.
 
     Sources take turns:
@@ -260,7 +260,7 @@ def sample_critical_points(
 
     Returns
     -------
-    CriticalSample
+    CriticalPointSample
         The points found, also after Ctrl-C. Points with the verdict ``not_critical`` are left out.
         Points where the outputs do not depend on the inputs are marked as ``trivial``.
 
@@ -294,7 +294,7 @@ def sample_critical_points(
     >>> sorted({point.source for point in sample})
     ['narrower']
     """
-    refuse_unknown(
+    raise_if_unknown_argument(
         "classify", set(verdict) - set(CLASSIFY_OPTIONS), "sample_critical_points", CLASSIFY_OPTIONS
     )
     require_attrs(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE_HINT, n_tries)
@@ -308,7 +308,7 @@ def sample_critical_points(
     names = _check_sources(("walk",) if asked and sources is None else sources)
     if asked and set(names) != {"walk"}:
         raise ValueError(f"sources must be 'walk' if an index is given, got {', '.join(names)}.")
-    if "narrower" in names and not _has_wider_network(ob.model):
+    if "narrower" in names and not _has_narrower_networks(ob.model):
         what = "no hidden layer" if len(ob.model.sizes) < 3 else "skip connections or normalisation"
         raise ValueError(
             f"sources must not include 'narrower' for a model with {what}, to which no units can "
@@ -337,10 +337,10 @@ def sample_critical_points(
         # After Ctrl-C, return the points found so far.
         if not points:
             raise
-    return CriticalSample(points, tried, sampler.n_walks, ob.model)
+    return CriticalPointSample(points, tried, sampler.n_walks, ob.model)
 
 
-def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
+def trivial_point_reason(ob: Any, theta: np.ndarray) -> str | None:
     """Return the reason why the outputs do not depend on the inputs, which makes a critical point
     trivial. Return None if they depend on the inputs.
 
@@ -356,7 +356,7 @@ def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
     """
     if not any(layer[0].any() for layer in ob.model.unflatten(theta)):
         return "all weights zero"
-    if why_not_own(ob, "certificates"):
+    if missing_reason(ob, "certificates"):
         return None
     inputs, outputs = ob.certificates.input_output_ranges(theta)
     spread = (outputs.high - outputs.low).max()
@@ -385,7 +385,9 @@ class _CriticalPointSampler:
         self.n_walks, self.budget = 0, Budget()
         self.smooth = not has_kinks(ob.model)
         names = [
-            name for name in START_FUNCTIONS if name != "narrower" or _has_wider_network(ob.model)
+            name
+            for name in START_FUNCTIONS
+            if name != "narrower" or _has_narrower_networks(ob.model)
         ]
         # (number of successful walks, number of walks), each plus 1, by kind of start
         self.led = dict.fromkeys(names, (1, 1))
@@ -394,9 +396,9 @@ class _CriticalPointSampler:
     def search(
         self, source: str, requested_index: int | None, rng: np.random.Generator
     ) -> SampledPoint | None:
-        """Return the best point of at most `MAX_WALKS` walks of the kind `source` to the index
-        `requested_index`, or to any index if that is None. Return None if no walk ends at a
-        critical point.
+        """Return the best point of at most `MAX_STARTS_PER_SEARCH` walks of the kind `source` to
+        the index `requested_index`, or to any index if that is None. Return None if no walk ends at
+        a critical point.
 
         A nontrivial point of the requested index is best, a trivial point of that index is second,
         and any other critical point is third.
@@ -407,12 +409,12 @@ class _CriticalPointSampler:
         )
         turn = self.n_searches % len(self.led)
         self.n_searches += source == "walk"
-        for attempt in range(MAX_WALKS):
+        for attempt in range(MAX_STARTS_PER_SEARCH):
             self.n_walks += 1
             index = requested_index
             if follows and index is None:
                 index = int(rng.integers(min(MAX_DEFAULT_INDEX >> attempt, self.ob.n_params) + 1))
-            elif index is not None and best is None and attempt == MAX_WALKS - 1:
+            elif index is not None and best is None and attempt == MAX_STARTS_PER_SEARCH - 1:
                 index //= 2  # because there may be no point of the requested index
             shares = {name: led / of for name, (led, of) in self.led.items()}
             start = max(shares, key=shares.__getitem__) if attempt else list(shares)[turn]
@@ -432,7 +434,7 @@ class _CriticalPointSampler:
             if not self.budget.products_left and not settled:
                 break
             there = settled and (requested_index is None or point.n_negative == requested_index)
-            trivial = why_trivial(self.ob, theta) if critical else None
+            trivial = trivial_point_reason(self.ob, theta) if critical else None
             here = critical + 2 * there + (there and not trivial)
             if here > rank:
                 loss = float(self.ob.value(theta))
@@ -460,7 +462,7 @@ class _CriticalPointSampler:
         if source == "walk" and index is not None:
             theta = START_FUNCTIONS[start](self, rng)
         elif source == "walk":
-            theta = _train_briefly(self, ob.model.init(seed=rng), rng)
+            theta = _train_by_adam(self, ob.model.init(seed=rng), rng)
         else:
             theta = ob.model.init(seed=rng)
             theta = _minimise_in_remaining_time(
@@ -473,7 +475,7 @@ class _CriticalPointSampler:
         return np.asarray(found.x), None
 
 
-def _train_briefly(
+def _train_by_adam(
     sampler: _CriticalPointSampler, theta: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Return the point that full-batch Adam reaches from theta. The number of steps is drawn from
@@ -516,7 +518,7 @@ def _perturbed_narrower_point(
 # functions that draw the starts of walks to points of a given index
 START_FUNCTIONS: dict[str, Callable[[_CriticalPointSampler, np.random.Generator], np.ndarray]] = {
     "random": _draw_weights,
-    "trained": lambda sampler, rng: _train_briefly(sampler, _draw_weights(sampler, rng), rng),
+    "trained": lambda sampler, rng: _train_by_adam(sampler, _draw_weights(sampler, rng), rng),
     "narrower": _perturbed_narrower_point,
 }
 
@@ -575,7 +577,7 @@ def _check_epochs(epochs: Any) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
-def _has_wider_network(model: Any) -> bool:
+def _has_narrower_networks(model: Any) -> bool:
     return len(model.sizes) > 2 and not model.residual and not model.batch_norm
 
 

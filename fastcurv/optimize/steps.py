@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import (
-    caller_depth,
+    caller_stacklevel,
     check_positive,
     check_positive_int,
     check_symmetric_operator,
     check_vector,
     operator_dtype,
 )
-from ..common.errors import accept_aliases
+from ..common.errors import suggest_names
 from ..common.linalg import eigh
 from ..krylov.lanczos import product_function
 from ..krylov.trust_region import KrylovSpace, absolute_value_step, shifted_solve
@@ -45,7 +45,7 @@ class IndefiniteHessianWarning(UserWarning):
     """
 
 
-def _wanted_eigensystem(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Model) -> Any:
+def _partial_eigensystem(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Model) -> Any:
     """Return the eigenvalues (k,) of H, the coordinates (k,) of the gradient in the eigenvectors, a
     function that maps such coordinates to vectors (n,), and the relative residual of the step.
 
@@ -99,11 +99,11 @@ def _solve_step(
     def share(values: np.ndarray, linear: np.ndarray) -> np.ndarray:
         return np.asarray(side(values) * by(values, linear, damping))
 
-    values, linear, lift, residual = _wanted_eigensystem(op, g, k, tol, share)
+    values, linear, lift, residual = _partial_eigensystem(op, g, k, tol, share)
     return lift(by(values, linear, damping)).astype(g.dtype, copy=False), values, residual
 
 
-@accept_aliases("newton_step")
+@suggest_names("newton_step")
 def newton_step(
     H: Any, g: np.ndarray, damping: float = 0.0, *, k: int | None = None, tol: Any = 1e-6
 ) -> np.ndarray:
@@ -159,19 +159,19 @@ def newton_step(
             f"some direction is {lowest:.3g}. The Newton step may increase the "
             "loss, or lead to a saddle. Use saddle_free_newton_step, or escape.",
             IndefiniteHessianWarning,
-            stacklevel=caller_depth(),
+            stacklevel=caller_stacklevel(),
         )
     if k is None and residual > tol:
         warnings.warn(
             f"The relative residual of the Newton step is {residual:.1e}, above tol = {tol:.1e}. "
             "Increase damping or k.",
             RuntimeWarning,
-            stacklevel=caller_depth(),
+            stacklevel=caller_stacklevel(),
         )
     return step
 
 
-@accept_aliases("saddle_free_newton_step")
+@suggest_names("saddle_free_newton_step")
 def saddle_free_newton_step(
     H: Any, g: np.ndarray, damping: float = 1e-3, *, k: int | None = None, tol: Any = 1e-3
 ) -> np.ndarray:

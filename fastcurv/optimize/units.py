@@ -21,14 +21,14 @@ from ..common.vectors import norm
 from .run import MinimizeResult
 
 # range of the standard deviations of targets that need no scaling
-USUAL_DEVIATION_RANGE = 1 / 8, 8.0
+UNSCALED_DEVIATION_RANGE = 1 / 8, 8.0
 # maximum distance from 0 of the mean of targets that need no scaling, in standard deviations
-MAX_USUAL_MEAN_DEVIATIONS = 8.0
+MAX_UNSCALED_MEAN_DEVIATIONS = 8.0
 # A start whose loss is below this fraction of the variance explains part of the targets, and is
 # converted to scaled units.
-MAX_LOSS_TO_VARIANCE = 0.99
+MAX_LOSS_TO_VARIANCE_RATIO = 0.99
 # maximum scaled loss of a start that is used without conversion, relative to the loss at theta = 0
-MAX_START_LOSS = 64.0
+MAX_START_LOSS_RATIO = 64.0
 
 
 class TargetUnits(NamedTuple):
@@ -80,7 +80,9 @@ class TargetUnits(NamedTuple):
         """
         same, zero = self.to_scaled(theta), np.zeros_like(theta)
         loss, drawn, none = (value_at(self.scaled, at) for at in (same, theta, zero))
-        untrained = loss >= MAX_LOSS_TO_VARIANCE and drawn <= max(MAX_START_LOSS * none, loss)
+        untrained = loss >= MAX_LOSS_TO_VARIANCE_RATIO and drawn <= max(
+            MAX_START_LOSS_RATIO * none, loss
+        )
         return theta.copy() if untrained else same
 
     def unscaled_result(self, run: MinimizeResult) -> MinimizeResult:
@@ -93,7 +95,7 @@ class TargetUnits(NamedTuple):
         return as_result(MinimizeResult, x=x, fun=fun, nit=run.nit, nhev=run.nhev, jac=g)
 
 
-def target_units_of(ob: Any) -> TargetUnits | None:
+def find_target_units(ob: Any) -> TargetUnits | None:
     """Return units for an objective whose targets are far from mean 0 and standard deviation 1, or
     None for other targets and for objectives other than an unpenalised ``mse`` on rows in memory.
     """
@@ -111,18 +113,18 @@ def target_units_of(ob: Any) -> TargetUnits | None:
     shift = np.average(y, axis=0, weights=weight)
     away = (y - shift) / size
     spread = size * float(np.sqrt(np.average(away * away, axis=0, weights=weight).mean()))
-    near = bool((abs(shift) <= MAX_USUAL_MEAN_DEVIATIONS * spread).all()) or not ob.model.bias
+    near = bool((abs(shift) <= MAX_UNSCALED_MEAN_DEVIATIONS * spread).all()) or not ob.model.bias
     if (
         not 1e-12 * size < spread
         or near
-        and USUAL_DEVIATION_RANGE[0] <= spread < USUAL_DEVIATION_RANGE[1]
+        and UNSCALED_DEVIATION_RANGE[0] <= spread < UNSCALED_DEVIATION_RANGE[1]
     ):
         return None
     shift *= ob.model.bias
     return TargetUnits(ob, ob.with_model(ob.model, (y - shift) / spread), spread, shift)
 
 
-def minimize_scaled(
+def minimize_in_target_units(
     units: TargetUnits, theta: np.ndarray, go: Callable[..., MinimizeResult], callback: Any
 ) -> tuple[MinimizeResult, np.ndarray, list[tuple[Any, ...]]]:
     """Minimise the scaled objective from theta, a point in the units of the caller. ``go(objective,

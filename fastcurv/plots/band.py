@@ -13,7 +13,7 @@ N_CURVE_POINTS = 200  # number of points at which a curve over one input is draw
 MARGIN_FRACTION = 0.25
 
 
-def posterior_band(post: Any, ax: Any = None, output: int = 0) -> Any:
+def plot_posterior_band(post: Any, ax: Any = None, output: int = 0) -> Any:
     """Draw an output of a `LaplacePosterior` with a band of two standard deviations of the function
     and, for ``mse``, a lighter band for new observations.
 
@@ -60,7 +60,7 @@ def posterior_band(post: Any, ax: Any = None, output: int = 0) -> Any:
     return ax
 
 
-def path_curves(path: Any, ax: Any = None) -> Any:
+def plot_regularization_path(path: Any, ax: Any = None) -> Any:
     """Draw the objective of a `RegularizationPath` and the number of active units over the penalty.
 
     Parameters

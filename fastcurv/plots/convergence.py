@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
 from ..common.checks import check_choice
-from ..common.errors import accept_aliases, require_attrs, type_phrase
+from ..common.errors import require_attrs, suggest_names, type_phrase
 from .predictions import final_estimator_and_inputs
 from .style import (
     BLUE,
@@ -121,7 +121,7 @@ class ConvergenceDisplay(Display):
     ylabel: Any
     ends: Any
 
-    @accept_aliases("ConvergenceDisplay")
+    @suggest_names("ConvergenceDisplay")
     def __init__(
         self,
         curves: Mapping[str, tuple[Any, Any]],
@@ -229,7 +229,7 @@ class ConvergenceDisplay(Display):
         curves = {label: (range(len(values)), values) for label, values in found.items()}
         return cls(curves, ends=ends).plot(ax, **look)
 
-    @accept_aliases("picture")
+    @suggest_names("picture")
     def plot(self, ax: Any = None, *, log: bool = True) -> ConvergenceDisplay:
         """Draw the curves. From the eighth curve on, the dashes of the lines differ, and the legend
         is next to the axes if there is space.
@@ -366,7 +366,7 @@ class MinimumRatioDisplay(Display):
     trivial: Any
     quantity: Any
 
-    @accept_aliases("MinimumRatioDisplay")
+    @suggest_names("MinimumRatioDisplay")
     def __init__(
         self,
         losses: Any,
@@ -429,14 +429,14 @@ class MinimumRatioDisplay(Display):
         check_choice(quantity, QUANTITY_LABELS, "quantity")
         display = cls(
             [p.loss for p in known],
-            [_count_kinds(p.verdict, quantity) for p in known],
+            [_quantity_value(p.verdict, quantity) for p in known],
             [p.verdict.kind for p in known],
             trivial=[bool(getattr(p, "trivial", False)) for p in known],
             quantity=quantity,
         )
         return display.plot(ax, **look)
 
-    @accept_aliases("picture")
+    @suggest_names("picture")
     def plot(self, ax: Any = None, *, label: str | None = None) -> MinimumRatioDisplay:
         """Draw the points.
 
@@ -486,7 +486,7 @@ class MinimumRatioDisplay(Display):
         return self
 
 
-def _count_kinds(verdict: Any, quantity: str) -> Any:
+def _quantity_value(verdict: Any, quantity: str) -> Any:
     if quantity != "inertia":
         return getattr(verdict, quantity)
     return np.array([verdict.n_positive, verdict.n_negative, verdict.n_zero]) / verdict.n_params

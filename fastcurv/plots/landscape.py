@@ -16,12 +16,12 @@ from ..common.checks import (
     check_vector,
     short_repr,
 )
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
+from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
 from ..common.optional import optional_import
 from ..common.protocols import Array
 from ..common.runtime import raise_if_interrupted
 from ..spectrum.eigsh import eigsh
-from .predictions import objective_of
+from .predictions import estimator_objective
 from .style import CYCLE, GREY, Display, n_labelled_lines, new_axes, set_log_axis
 
 # --------------------------------------------------------------------------------------------------
@@ -67,12 +67,12 @@ def surface(
     ax = new_axes(ax, figsize=(5.6, 4.6))
     x, y = np.linspace(xlim[0], xlim[1], n), np.linspace(ylim[0], ylim[1], n)
     z = np.array([[function(a, b) for a in x] for b in y], dtype=float)
-    level_lines(ax, x, y, z, levels=levels, log=log)
+    draw_level_lines(ax, x, y, z, levels=levels, log=log)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     return ax
 
 
-def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool) -> None:
+def draw_level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool) -> None:
     """Draw a loss z (rows of y, columns of x) as filled contours with lines between them and a
     colour bar. If `log`, draw the logarithm of z. `levels` is the number of levels.
     """
@@ -162,7 +162,7 @@ class LandscapeDisplay(Display):
     names: Any
     taylor: Any
 
-    @accept_aliases("LandscapeDisplay")
+    @suggest_names("LandscapeDisplay")
     def __init__(
         self,
         steps: np.ndarray,
@@ -264,11 +264,11 @@ class LandscapeDisplay(Display):
         LandscapeDisplay
         """
         cls._check_plot_options(options, "from_estimator", "from_objective")
-        objective, theta = objective_of(estimator, X, y, sample_weight)
+        objective, theta = estimator_objective(estimator, X, y, sample_weight)
         return cls.from_objective(objective, theta, ax=ax, **options)
 
     @classmethod
-    @accept_aliases("slice")
+    @suggest_names("slice")
     def slice(
         cls,
         objective: Any,
@@ -353,7 +353,7 @@ class LandscapeDisplay(Display):
             )
         return cls(steps, losses, along, names, taylor=taylor)
 
-    @accept_aliases("picture")
+    @suggest_names("picture")
     def plot(
         self, ax: Any = None, *, label: str = "loss", levels: int = 20, log: bool = False
     ) -> LandscapeDisplay:
@@ -380,7 +380,7 @@ class LandscapeDisplay(Display):
         if flat:
             self._plot_line(ax, label, log)
         else:
-            level_lines(ax, self.steps, self.steps, self.losses, levels=levels, log=log)
+            draw_level_lines(ax, self.steps, self.steps, self.losses, levels=levels, log=log)
             ax.plot([0], [0], "o", color="white", mec="black", ms=6)
             ax.set(xlabel=f"steps along {self.names[0]}", ylabel=f"steps along {self.names[1]}")
         if any("random direction" in name for name in self.names) and not ax.get_title():
@@ -464,7 +464,7 @@ def _random_directions(
     """
     best, widest = None, MAX_PARALLEL_SINE
     for _ in range(MAX_DIRECTION_DRAWS):
-        rows = np.array([filter_normalised(objective, theta, rng) for _ in range(n_dims)])
+        rows = np.array([filter_normalised_direction(objective, theta, rng) for _ in range(n_dims)])
         angle = 1.0 if n_dims == 1 else angle_sine(*rows)
         if angle >= 0.5:
             return rows
@@ -478,7 +478,9 @@ def _random_directions(
     )
 
 
-def filter_normalised(objective: Any, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def filter_normalised_direction(
+    objective: Any, theta: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Return a random direction whose part for each unit has the norm of the unit's weights, with
     zeros for biases.
 

@@ -34,7 +34,9 @@ def final_estimator_and_inputs(estimator: Any, X: Any = None) -> tuple[Any, Any]
     return estimator, X
 
 
-def objective_of(estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, Any]:
+def estimator_objective(
+    estimator: Any, X: Any, y: Any, sample_weight: Any = None
+) -> tuple[Any, Any]:
     """Return the objective that a fitted estimator minimises on the rows of X, and the fitted
     theta.
     """

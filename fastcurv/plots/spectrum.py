@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_positive_int, check_symmetric_operator
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
+from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
 from ..common.linalg import eigh
 from ..common.protocols import Axis
 from ..common.runtime import raise_if_interrupted
 from ..spectrum.density import spectral_density
 from ..spectrum.density_curve import SpectralDensity
 from ..spectrum.draw import (
-    add_legend_above,
+    add_legend_with_headroom,
     draw_density,
-    fold_at_bounds,
     plain_numbers,
+    reflect_density_at_bounds,
     sign_count_clause,
 )
 from ..spectrum.eigsh import eigsh
 from ..spectrum.forms import matrix_of
 from ..spectrum.results import Eigenpairs
-from .predictions import objective_of
+from .predictions import estimator_objective
 from .style import BLUE, GREY, RED, Display, new_axes
 
 # maximum n at which all eigenvalues are computed from the matrix, in less than a second
@@ -68,7 +68,7 @@ class SpectrumDisplay(Display):
     eigenvalues: Any
     bounds: Any
 
-    @accept_aliases("SpectrumDisplay")
+    @suggest_names("SpectrumDisplay")
     def __init__(
         self,
         density: Any,
@@ -82,7 +82,7 @@ class SpectrumDisplay(Display):
             "density",
             "what spectral_density returns; SpectrumDisplay.from_operator takes the operator",
         )
-        self.density = fold_at_bounds(density, *bounds)
+        self.density = reflect_density_at_bounds(density, *bounds)
         self.eigenvalues = None if eigenvalues is None else np.sort(np.asarray(eigenvalues))
         self.bounds = bounds
 
@@ -198,10 +198,10 @@ class SpectrumDisplay(Display):
         True
         """
         cls._check_plot_options(options, "from_estimator", "from_operator")
-        objective, theta = objective_of(estimator, X, y, sample_weight)
+        objective, theta = estimator_objective(estimator, X, y, sample_weight)
         return cls.from_objective(objective, theta, ax=ax, **options)
 
-    @accept_aliases("picture")
+    @suggest_names("picture")
     def plot(
         self,
         ax: Any = None,
@@ -255,7 +255,7 @@ class SpectrumDisplay(Display):
                         transform=ax.get_xaxis_transform(),
                         clip_on=False,
                     )
-            add_legend_above(ax, float(self.density.density.max()))
+            add_legend_with_headroom(ax, float(self.density.density.max()))
         if alone and isinstance(self.density, SpectralDensity):
             ax.set_title(sign_count_clause(self.density))
         return self
@@ -268,7 +268,7 @@ def extreme_eigenpairs(hessian: Any, k: int, seed: Any, progress: bool = False) 
     """
     n = hessian.shape[0]
     if n <= PLOT_DENSE_MAX_N:
-        return select_ends(all_eigenpairs(hessian), k)
+        return select_extreme_pairs(all_eigenpairs(hessian), k)
     return raise_if_interrupted(
         eigsh(hessian, k=min(2 * k, n), which="BE", tol=CONVERGED_TOL, seed=seed, progress=progress)
     )
@@ -285,7 +285,7 @@ def all_eigenpairs(hessian: Any) -> Eigenpairs:
     return Eigenpairs(*found, scale=scale, tol=CONVERGED_TOL, probed=True, missed_within=0.0)
 
 
-def select_ends(pairs: Eigenpairs, k: int) -> Eigenpairs:
+def select_extreme_pairs(pairs: Eigenpairs, k: int) -> Eigenpairs:
     """Return the ``k`` lowest and ``k`` highest of all eigenpairs `pairs`, or all if there are at
     most 2 k.
     """

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from ..common.checks import check_choice
-from ..common.errors import keyword_names, refuse_unknown
+from ..common.errors import keyword_names, raise_if_unknown_argument
 from ..common.optional import optional_import
 from ..common.read_only import ReadOnlyMixin
 from ..spectrum.draw import new_pyplot_axes, plain_numbers
@@ -131,16 +131,16 @@ def _add_legend(ax: Any, label: str | None) -> Any:
     return ax
 
 
-def is_in_pyplot(figure: Any) -> bool:
+def is_pyplot_figure(figure: Any) -> bool:
     """Return True if `figure` belongs to a figure manager of pyplot, which then shows it."""
     helpers = sys.modules.get("matplotlib._pylab_helpers")
     managers = [] if helpers is None else helpers.Gcf.get_all_fig_managers()
     return any(manager.canvas.figure is figure for manager in managers)
 
 
-def close_in_pyplot(figure: Any) -> None:
+def close_pyplot_figure(figure: Any) -> None:
     """Close a figure if pyplot manages it."""
-    if is_in_pyplot(figure):
+    if is_pyplot_figure(figure):
         sys.modules["matplotlib.pyplot"].close(figure)
 
 
@@ -173,7 +173,7 @@ class Display(ReadOnlyMixin, assignable=("ax_", "figure_")):
         takers = [getattr(cls, name) for name in (*makers, "plot")]
         known = {name for taker in takers for name in keyword_names(taker)} - {"self"}
         unknown = [name for name in look if name not in known]
-        refuse_unknown("picture", unknown, f"{cls.__name__}.{makers[0]}", known)
+        raise_if_unknown_argument("picture", unknown, f"{cls.__name__}.{makers[0]}", known)
 
     def _repr_png_(self) -> bytes | None:
         """Return the plot as a PNG image for a notebook. Return None if pyplot manages the figure,
@@ -181,8 +181,8 @@ class Display(ReadOnlyMixin, assignable=("ax_", "figure_")):
         """
         if not hasattr(self, "figure_"):
             self.plot()
-            close_in_pyplot(self.figure_)
-        elif is_in_pyplot(self.figure_):
+            close_pyplot_figure(self.figure_)
+        elif is_pyplot_figure(self.figure_):
             return None
         file = io.BytesIO()
         self.figure_.savefig(file, format="png", dpi=110)

@@ -16,13 +16,13 @@ from ..common.checks import (
     operator_dtype,
     row_block_slices,
 )
-from ..common.errors import accept_aliases
+from ..common.errors import suggest_names
 from ..common.linalg import Eigensystem, NotFiniteError, eigh, matrix_midpoint
 from ..common.linalg import eigvalsh as every_eigenvalue
-from ..common.objectives import PRODUCT_ERROR_EPS, CountedProducts
-from ..common.protocols import DenseReduction, Floats, Space, why_not_own
-from ..common.runtime import rounding_to_nearest
-from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm, safe_norms
+from ..common.objectives import PRODUCT_ERROR_EPS, BudgetedOperator
+from ..common.protocols import DenseReduction, Floats, Space, missing_reason
+from ..common.runtime import with_nearest_rounding
+from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm, safe_row_norms
 from .forms import dense_reduction, matrix_by_products, matrix_of
 from .results import Inertia
 
@@ -139,7 +139,7 @@ def matrix_error_bound(bounds: Floats, d: Floats) -> float:
     return float(np.sqrt(2.0)) * safe_norm(bounds * d * reach)
 
 
-def counted_matrix(H: CountedProducts) -> DenseMatrix:
+def counted_matrix(H: BudgetedOperator) -> DenseMatrix:
     """Return the `DenseMatrix` of the operator of H, and add the number of products to the count of
     H.
     """
@@ -190,7 +190,7 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
     for s in row_block_slices(len(P), len(P)):
         here, there, own = P[s], P[:, s].T, bounds[s, None]
         with np.errstate(over="ignore", invalid="ignore"):
-            asymmetry[s] = safe_norms(here - there)
+            asymmetry[s] = safe_row_norms(here - there)
             A[s] = np.where(
                 bounds < own, here, np.where(own < bounds, there, matrix_midpoint(here, there))
             )
@@ -210,9 +210,9 @@ def _column_error_bounds(op: Any, P: Floats) -> Floats:
     n, dtype = len(P), operator_dtype(op)
     if isinstance(op, MatrixOperator):
         return np.zeros(n)
-    if not why_not_own(op, "column_error_bounds"):
+    if not missing_reason(op, "column_error_bounds"):
         bounds = np.asarray(op.column_error_bounds(), dtype=np.float64)
-    elif not why_not_own(op, "rounding_bound"):
+    elif not missing_reason(op, "rounding_bound"):
         bounds = np.array([float(op.rounding_bound(e)) for e in np.eye(n, dtype=dtype)])
     else:
         # The 2-norm is at most the geometric mean of the 1-norm and the infinity norm, which
@@ -242,8 +242,8 @@ def _symmetric_matrix_of(op: Any) -> Floats:
     return matrix_midpoint(P, P.T)
 
 
-@accept_aliases("eigvalsh")
-@rounding_to_nearest
+@suggest_names("eigvalsh")
+@with_nearest_rounding
 def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     """Compute all eigenvalues of a symmetric operator, ascending, from its matrix.
 
@@ -290,8 +290,8 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     return np.sort(np.append(values, np.full(small.n_complement, small.complement_eigenvalue)))
 
 
-@accept_aliases("inertia")
-@rounding_to_nearest
+@suggest_names("inertia")
+@with_nearest_rounding
 def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     """Count the positive and the negative eigenvalues of a symmetric operator, and those that are
     zero within a proved error bound, from its matrix.

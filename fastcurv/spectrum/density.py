@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..common.checks import (
-    apply_checked,
     as_rng,
     check_positive_int,
     check_symmetric_operator,
+    checked_product,
     operator_dtype,
-    seed_or_rng,
+    resolve_seed,
 )
-from ..common.errors import accept_aliases
+from ..common.errors import suggest_names
 from ..common.linalg import eigvalsh
 from ..common.progress import ProgressBar, show_bar
 from ..common.protocols import (
@@ -28,7 +28,7 @@ from ..common.protocols import (
     Seed,
     Space,
 )
-from ..common.runtime import starting_with_nearest_rounding
+from ..common.runtime import start_with_nearest_rounding
 from ..common.vectors import norm
 from ..krylov.lanczos import (
     Recurrence,
@@ -55,8 +55,8 @@ MAX_OUTLIER_RESIDUAL_RATIO = 0.05
 NODE_ERROR_EPS = 64
 
 
-@accept_aliases("spectral_density")
-@starting_with_nearest_rounding
+@suggest_names("spectral_density")
+@start_with_nearest_rounding
 def spectral_density(
     op: OperatorLike,
     n_probes: int = 10,
@@ -162,7 +162,7 @@ def spectral_density(
     n_probes = check_positive_int(n_probes, "n_probes")
     n_steps = check_positive_int(n_steps, "n_steps")
     smoothing = check_grid_options(axis, width, grid, n_grid, linear_below)
-    rng = as_rng(seed_or_rng(seed, rng))
+    rng = as_rng(resolve_seed(seed, rng))
     n, m = op.shape[0], n_probes * min(n_steps, op.shape[0])
     whole = against is None and deflate is None and n <= m
     form = choose_representation(
@@ -292,7 +292,7 @@ def check_known_pairs(op: Any, known: DeflatedPairs) -> int:
     The error of the product is at most the sum of the residuals plus its rounding error, for which
     sqrt(eps) times the norm of the product is a generous bound.
     """
-    got = apply_checked(op, known.rows.sum(axis=0))
+    got = checked_product(op, known.rows.sum(axis=0))
     missing = norm(got - known.values.astype(got.dtype) @ known.rows)
     allowed = float(known.residuals.sum()) + np.sqrt(np.finfo(got.dtype).eps) * max(
         norm(got), norm(known.values)

@@ -20,11 +20,11 @@ from ..common.checks import (
     short_repr,
 )
 from ..common.errors import AttributeHints, type_phrase
-from ..common.html import OneLineHtmlRepr
+from ..common.html import TextReprHtmlMixin
 from ..common.protocols import Axis, Floats
 from ..common.read_only import FrozenRecord
 from ..common.runtime import load_module
-from .results import Estimate, format_number, has_rounding_scatter, mean_and_error
+from .results import Estimate, format_number, has_rounding_scatter, mean_and_stderr
 
 # --------------------------------------------------------------------------------------------------
 # From quadrature nodes to a density on a grid: a Gaussian on every node, on a linear or a
@@ -71,7 +71,7 @@ MAX_GRID_POINTS = 1 << 24  # maximum number of grid points, 128 MiB
 GRID_MARGIN = 6.0
 
 
-def to_coordinate(lam: ArrayLike, axis: str, linear_below: float) -> Floats:
+def eigenvalue_to_coordinate(lam: ArrayLike, axis: str, linear_below: float) -> Floats:
     """Convert eigenvalues to the coordinate of the axis, in the shape of `lam`. On the linear axis
     this is the eigenvalue. On the log axis it is the signed number of decades of ``|lam|``, linear
     in lam below `linear_below`. A density is per unit of this coordinate.
@@ -85,9 +85,9 @@ def to_coordinate(lam: ArrayLike, axis: str, linear_below: float) -> Floats:
     return np.asarray(np.where(np.isfinite(near), near, far) / np.log(10))
 
 
-def from_coordinate(x: ArrayLike, axis: str, linear_below: float) -> Floats:
+def coordinate_to_eigenvalue(x: ArrayLike, axis: str, linear_below: float) -> Floats:
     """Convert coordinates x of the axis to eigenvalues, in the shape of x. This is the inverse of
-    `to_coordinate`.
+    `eigenvalue_to_coordinate`.
     """
     x = np.asarray(x, dtype=float)
     if axis == "linear":
@@ -141,7 +141,7 @@ def smooth_density(
     if axis == "linear" and largest:
         reach = 0.0 if grid is None else float(np.abs(grid).max())
         exponent = int(np.frexp(max(largest, width or 0.0, reach, MIN_WIDTH))[1])
-    x = np.ldexp(to_coordinate(nodes, axis, linear_below), -exponent)
+    x = np.ldexp(eigenvalue_to_coordinate(nodes, axis, linear_below), -exponent)
     low, high = x[weights > 0].min(), x[weights > 0].max()
     size = max(abs(low), abs(high))
     finest = MIN_RELATIVE_WIDTH * n_grid * size
@@ -160,11 +160,11 @@ def smooth_density(
         n_grid = max(n_grid, min(1 << 16, int(2 * (high - low + 2 * GRID_MARGIN * width) / width)))
         at = np.linspace(low - GRID_MARGIN * width, high + GRID_MARGIN * width, n_grid)
         with np.errstate(over="ignore"):
-            grid = from_coordinate(np.ldexp(at, exponent), axis, linear_below)
+            grid = coordinate_to_eigenvalue(np.ldexp(at, exponent), axis, linear_below)
         grid = np.clip(grid, -MAX_FLOAT, MAX_FLOAT)
     else:
         grid = np.asarray(grid, dtype=float)
-        at = np.ldexp(to_coordinate(grid, axis, linear_below), -exponent)
+        at = np.ldexp(eigenvalue_to_coordinate(grid, axis, linear_below), -exponent)
     per_probe = np.array([_gaussians(at, xi[w > 0], w[w > 0], width) for xi, w in zip(x, weights)])
     per_probe = np.ldexp(per_probe, -exponent)
     n_probes = len(per_probe)
@@ -206,7 +206,7 @@ def _gaussians(at: Floats, x: Floats, w: Floats, width: float) -> Floats:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="density"):
+class SpectralDensity(FrozenRecord, TextReprHtmlMixin, AttributeHints, subject="density"):
     """Density of eigenvalues by stochastic Lanczos quadrature.
 
     Attributes
@@ -280,7 +280,7 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
         """The variable (p,) of the density at the grid points: the eigenvalue, or decades on a log
         axis. See `axis`.
         """
-        return to_coordinate(self.grid, self.axis, self.linear_below)
+        return eigenvalue_to_coordinate(self.grid, self.axis, self.linear_below)
 
     def integral(self) -> float:
         """Return the integral of the density over `coordinate` by the trapezoidal rule."""
@@ -494,7 +494,7 @@ class SpectralDensity(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="de
         error is NaN if there are only a few probes and their numbers are equal up to rounding,
         unless the density is exact or `known` is True.
         """
-        mean, stderr = mean_and_error(per_probe)
+        mean, stderr = mean_and_stderr(per_probe)
         if not (known or self.exact) and has_rounding_scatter(per_probe):
             stderr = float("nan")
         return Estimate(mean, stderr, self.n_products, method=method)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..common.optional import optional_import
 from ..common.protocols import Floats
-from .density_curve import from_coordinate, to_coordinate
+from .density_curve import coordinate_to_eigenvalue, eigenvalue_to_coordinate
 
 BAND_STANDARD_ERRORS = 2.0  # half-width of the error band around a curve, in standard errors
 # Logarithmic axes of matplotlib cannot show numbers below this value or above its inverse.
@@ -67,7 +67,7 @@ def draw_density(
         eigenvalue of n contributes. A horizontal axis in decades includes 0 only if the grid of the
         density does.
     """
-    density = fold_at_bounds(density, *definite_bounds(density))
+    density = reflect_density_at_bounds(density, *eigenvalue_sign_bounds(density))
     grid, height = np.asarray(density.grid), np.asarray(density.density)
     earlier = [np.max(other.get_ydata()) for other in ax.lines if np.size(other.get_ydata()) > 2]
     top = max([float(height.max()), *earlier])
@@ -115,11 +115,11 @@ def draw_density(
     ax.set(
         xlabel="eigenvalue", ylabel="density" if density.axis == "linear" else "density per decade"
     )
-    add_legend_above(ax, top)
+    add_legend_with_headroom(ax, top)
     return ax
 
 
-def add_legend_above(ax: Any, top: float) -> None:
+def add_legend_with_headroom(ax: Any, top: float) -> None:
     """Add a legend to the Axes. Extend a logarithmic vertical axis above `top`, the highest value
     drawn, until there is space for the legend.
     """
@@ -173,7 +173,7 @@ def _format_tick(axis: Any, shown: str, x: float, _: Any) -> str:
     return f"{sign}$" + (rf"{digits}\times" if digits != "1" else "") + f"10^{{{int(power)}}}$"
 
 
-def definite_bounds(density: Any) -> tuple[float, float]:
+def eigenvalue_sign_bounds(density: Any) -> tuple[float, float]:
     """Return a pair of bounds (low, high) on the eigenvalues of a density. If all eigenvalues are
     known and none lies on one side of 0, up to rounding, the bound on that side is 0. All other
     bounds are infinite.
@@ -204,7 +204,7 @@ def sign_count_clause(density: Any) -> str:
     return f"{below} of {n} eigenvalues negative, {above} positive{zero}"
 
 
-def fold_at_bounds(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:
+def reflect_density_at_bounds(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:
     """Return the density reflected at bounds on the eigenvalues, such that its curve is 0 outside
     the bounds and has the same integral.
 
@@ -223,19 +223,21 @@ def fold_at_bounds(density: Any, low: float = -np.inf, high: float = np.inf) -> 
     SpectralDensity
         A density with another grid, or `density` itself if its grid lies within the bounds.
     """
-    ends = [float(to_coordinate(x, density.axis, density.linear_below)) for x in (low, high)]
+    ends = [
+        float(eigenvalue_to_coordinate(x, density.axis, density.linear_below)) for x in (low, high)
+    ]
     x = density.coordinate
     if not (x[0] < ends[0] or x[-1] > ends[1]):
         return density
     at = np.linspace(max(x[0], ends[0]), min(x[-1], ends[1]), len(x))
 
-    def fold_height(height: Floats) -> Floats:
+    def reflect_height(height: Floats) -> Floats:
         total: Floats = np.interp(at, x, height)
         for end in ends:
             if np.isfinite(end):
                 total = total + np.interp(2 * end - at, x, height, left=0.0, right=0.0)
         return total
 
-    grid = from_coordinate(at, density.axis, density.linear_below)
-    stderr = fold_height(density.stderr)
-    return replace(density, grid=grid, density=fold_height(density.density), stderr=stderr)
+    grid = coordinate_to_eigenvalue(at, density.axis, density.linear_below)
+    stderr = reflect_height(density.stderr)
+    return replace(density, grid=grid, density=reflect_height(density.density), stderr=stderr)

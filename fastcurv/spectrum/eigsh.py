@@ -12,30 +12,30 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..common.checks import (
+    as_fast_rng,
     as_rng,
     check_choice,
     check_positive_int,
     check_symmetric_operator,
     check_vectors,
-    fast_rng,
     operator_dtype,
-    seed_or_rng,
+    resolve_seed,
 )
-from ..common.errors import accept_aliases
+from ..common.errors import suggest_names
 from ..common.linalg import wanted_indices
 from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
 from ..common.protocols import Array, Floats, OperatorLike, Seed, Space, Which
 from ..common.runtime import (
     Interrupted,
-    Interrupts,
+    InterruptFlag,
     deferred_interrupts,
-    starting_with_nearest_rounding,
+    start_with_nearest_rounding,
 )
 from ..common.vectors import EigenSearch
 from ..krylov.lanczos import (
     Recurrence,
     aligned_rows,
-    check_wanted_pairs,
+    check_k_and_which,
     combine_basis_rows,
     kept_ritz_indices,
     orthonormal_rows,
@@ -45,7 +45,7 @@ from ..krylov.trust_region import max_log_growth
 from .forms import QUICK_DENSE_MAX_N, choose_representation, matrix_of, reduced_operator_of
 from .reduced import (
     EigshOptions,
-    eps_of,
+    dtype_eps,
     pairs_from_matrix,
     reduced_pairs,
     resolve_max_basis,
@@ -59,10 +59,10 @@ from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs
 
 # maximum probability of a missed copy of a wanted eigenvalue; once it is reached, the search for
 # copies of multiple eigenvalues ends
-MISS_PROBABILITY = 0.003
+MAX_MISS_PROBABILITY = 0.003
 # A search for k pairs usually takes N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR k products.
 N_FIRST_PRODUCTS, N_PRODUCTS_PER_PAIR = 24, 4
-# probability that `missed_within` is too small, if MISS_PROBABILITY was not reached
+# probability that `missed_within` is too small, if MAX_MISS_PROBABILITY was not reached
 MISSED_WITHIN_PROBABILITY = 0.05
 # maximum expected time of a search during which Ctrl-C is deferred to the end
 MAX_UNINTERRUPTED_SECONDS = 1e-3
@@ -106,15 +106,15 @@ def extreme_pairs(
     # is limited to a fraction of the tolerance.
     loose = 0.1 if asked.relative == "scale" else 0.03
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
-    allowed = min(max(loose * tol**0.5, eps_of(dtype) ** 0.5), 0.03 * loose)
-    quick, rng = form.product * usual < MAX_UNINTERRUPTED_SECONDS, fast_rng(seed)
+    allowed = min(max(loose * tol**0.5, dtype_eps(dtype) ** 0.5), 0.03 * loose)
+    quick, rng = form.product * usual < MAX_UNINTERRUPTED_SECONDS, as_fast_rng(seed)
     silent = quick and not asked.progress
     with (
         nullcontext(NO_PROGRESS) if silent else show_bar(None, "eigsh", asked.progress) as shown,
         aligned_rows(op, (most + 1, n), dtype) as rows,
     ):
         run = Recurrence(inner, most, against=deflated, orthogonality_tol=allowed, rows=rows)
-        search = ThickRestart(run, asked, tol, rng, form.product, quick=quick)
+        search = ThickRestartSearch(run, asked, tol, rng, form.product, quick=quick)
         search.progress_bar = shown
         search.may_switch_to_dense = may_be_whole and n <= QUICK_DENSE_MAX_N
         found = search.solve(start)
@@ -133,7 +133,7 @@ def extreme_pairs(
     return replace(again, n_products=found.n_products + again.n_products)
 
 
-class ThickRestart(EigenSearch):
+class ThickRestartSearch(EigenSearch):
     """The search from a start vector to k converged pairs: extend the basis, test convergence,
     restart, and probe for missed copies. The search also ends when the budget of products is used
     up or Ctrl-C is pressed.
@@ -145,7 +145,7 @@ class ThickRestart(EigenSearch):
     run: Recurrence
     shown: ProgressBar
     has_given_start: bool
-    stop: Interrupts
+    stop: InterruptFlag
     interrupted: bool
     probed_pairs: tuple[Floats, Floats, Floats] | None
 
@@ -162,7 +162,7 @@ class ThickRestart(EigenSearch):
         super().__init__(run, asked.k, asked.which, tol, asked.relative == "value", price)
         self.is_quick, self.rng, self.max_unreported_ratio = quick, rng, MIN_MISSED_WITHIN_TOLS
         self.min_probe_growth, self.min_missed_growth = (
-            max_log_growth(run.n, MISS_PROBABILITY),
+            max_log_growth(run.n, MAX_MISS_PROBABILITY),
             max_log_growth(run.n, MISSED_WITHIN_PROBABILITY),
         )
         self.max_products, self.probe, self.asked = asked.max_products, asked.probe, asked.probe
@@ -177,7 +177,7 @@ class ThickRestart(EigenSearch):
         product.
         """
         run = self.run
-        with nullcontext(Interrupts()) if self.is_quick else deferred_interrupts() as stop:
+        with nullcontext(InterruptFlag()) if self.is_quick else deferred_interrupts() as stop:
             self.stop = run.around = stop
             self.has_given_start = start is not None
             try:
@@ -229,23 +229,23 @@ class ThickRestart(EigenSearch):
         # vectors that are computed even after Ctrl-C
         least = wanted_indices(theta[keep], self.k, self.which)
         run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
-        self.forget_last_check(run.m + 1)
+        self.discard_last_check(run.m + 1)
 
-    def restore_rows_aside(self) -> None:
+    def restore_deferred_rows(self) -> None:
         """Continue the recurrence with the rows that were set aside, which join the next block. If
         the basis has no capacity for them, restart first.
         """
         run = self.run
         if run.capacity < run.dimension and run.m + 2 * (run.p + run.n_aside) > run.capacity:
             self.restart()
-        run.restore_rows_aside()
+        run.restore_deferred_rows()
 
     def lock(self, most: int, close: float) -> None:
         """Replace the basis by Ritz vectors: the wanted ones, and others whose residuals are at
         most `close`, but at most `most` in all.
         """
         run = self.run
-        theta, S = run.converged_or_wanted(self.k, self.which, close)
+        theta, S = run.converged_or_wanted_pairs(self.k, self.which, close)
         if len(theta) > most:
             keep = wanted_indices(theta, most, self.which)
             theta, S = theta[keep], S[:, keep]
@@ -298,7 +298,7 @@ class ThickRestart(EigenSearch):
             return False
         run.narrow_block(run.coupling() @ S)
         self.probe = False
-        self.forget_last_check(run.m + 1)
+        self.discard_last_check(run.m + 1)
         return True
 
     def _make_result(self) -> Eigenpairs:
@@ -325,8 +325,8 @@ class ThickRestart(EigenSearch):
         )
 
 
-@accept_aliases("eigsh")
-@starting_with_nearest_rounding
+@suggest_names("eigsh")
+@start_with_nearest_rounding
 def eigsh(
     op: OperatorLike,
     k: int = 6,
@@ -461,7 +461,7 @@ def eigsh(
     if v0 is not None:
         several = check_vectors(v0, n, "v0", operator_dtype(op)).shape[1] > 1
     asked = EigshOptions(
-        check_wanted_pairs(k, which, n),
+        check_k_and_which(k, which, n),
         which,
         tol=tol,
         relative=check_choice(relative, ("scale", "value"), "relative"),
@@ -473,7 +473,7 @@ def eigsh(
         progress=progress,
         outside=probe is None or bool(probe),
     )
-    seed = seed_or_rng(seed, rng)
+    seed = resolve_seed(seed, rng)
     small = reduced_operator_of(op, space)
     if small is not None:
         seed = as_rng(seed)

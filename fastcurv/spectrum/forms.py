@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import (
-    CACHED_MATRIX_MAX_ENTRIES,
+    L2_CACHE_MAX_ENTRIES,
     MatrixOperator,
-    apply_checked,
     check_choice,
+    checked_product,
     operator_dtype,
 )
 from ..common.protocols import SPACE_NAMES, Floats, Reduction
@@ -28,8 +28,8 @@ QUICK_DENSE_MAX_N = 1000
 SEARCH_ALWAYS_DENSE_MAX_N = 64
 # number of products assumed for a run of unknown length when its space is chosen
 N_TYPICAL_RUN_PRODUCTS = 60
-SEARCH_SECONDS = 1.5e-4  # estimated seconds of a search, without its products
-STEP_SECONDS = 3e-6  # estimated seconds of a step, without its product
+SEARCH_OVERHEAD_SECONDS = 1.5e-4  # estimated seconds of a search, without its products
+STEP_OVERHEAD_SECONDS = 3e-6  # estimated seconds of a step, without its product
 # estimated seconds for a few eigenpairs of an n x n matrix: coefficients of 1, n, n^2 and n^3
 PAIRS_COST_SECONDS = (45e-6, 1e-6, 2e-8, 1.2e-10)
 # estimated seconds of a product for each entry of a matrix that fits into an L2 cache
@@ -67,7 +67,7 @@ def choose_representation(
     *,
     matrix: bool = True,
     summed: bool = False,
-    step: float = STEP_SECONDS,
+    step: float = STEP_OVERHEAD_SECONDS,
 ) -> OperatorForm:
     """Return the `OperatorForm` of an operator in which a computation is estimated to take the
     least time.
@@ -95,11 +95,15 @@ def choose_representation(
     if small is not None:
         return small
     n, (each, summing) = op.shape[0], _estimated_seconds(op)
-    forms = [OperatorForm("products", SEARCH_SECONDS + products * (each + step), each, lambda: op)]
-    if summed and n**2 <= CACHED_MATRIX_MAX_ENTRIES:
+    forms = [
+        OperatorForm(
+            "products", SEARCH_OVERHEAD_SECONDS + products * (each + step), each, lambda: op
+        )
+    ]
+    if summed and n**2 <= L2_CACHE_MAX_ENTRIES:
         entry = SECONDS_PER_ENTRY * n**2
-        total = SEARCH_SECONDS + summing + products * (entry + step)
-        forms.append(OperatorForm("summed", total, entry, lambda: _as_operator(op)))
+        total = SEARCH_OVERHEAD_SECONDS + summing + products * (entry + step)
+        forms.append(OperatorForm("summed", total, entry, lambda: _summed_matrix_operator(op)))
     if matrix and n <= QUICK_DENSE_MAX_N:
         known = each < np.inf
         making = min(summing, n * each) if known or n > SEARCH_ALWAYS_DENSE_MAX_N else 0.0
@@ -119,10 +123,12 @@ def smaller_form(op: Any, space: str | None) -> OperatorForm | None:
         check_choice(space, SPACE_NAMES, "space")
     if space == "parameters":
         return None
-    if space is None and hasattr(op, "smaller_forms"):
+    if space is None and hasattr(op, "candidate_operators"):
         each = _estimated_seconds(op)[0]
         own = OperatorForm("products", N_TYPICAL_RUN_PRODUCTS * each, each, lambda: None)
-        best = min([*op.smaller_forms(N_TYPICAL_RUN_PRODUCTS), own], key=lambda form: form.price)
+        best = min(
+            [*op.candidate_operators(N_TYPICAL_RUN_PRODUCTS), own], key=lambda form: form.price
+        )
         found = best.make()
         return None if found is None else best._replace(make=lambda: found)
     found = op.reduced(space) if hasattr(op, "reduced") else None
@@ -193,7 +199,7 @@ def summed_matrix(op: Any) -> Floats | None:
     return found
 
 
-def _as_operator(op: Any) -> MatrixOperator | None:
+def _summed_matrix_operator(op: Any) -> MatrixOperator | None:
     A = summed_matrix(op)
     return None if A is None else MatrixOperator(A.astype(operator_dtype(op), copy=False), True)
 
@@ -214,12 +220,12 @@ def matrix_by_products(op: Any) -> tuple[NDArray[Any], int]:
         return op.to_dense(), 0
     dtype = operator_dtype(op)
     if n <= IDENTITY_BLOCK_COLUMNS:
-        return apply_checked(op, np.eye(n, dtype=dtype)), n
+        return checked_product(op, np.eye(n, dtype=dtype)), n
     A = np.empty((n, n), dtype)
     for start in range(0, n, IDENTITY_BLOCK_COLUMNS):
         raise_if_out_of_time()
         stop = min(start + IDENTITY_BLOCK_COLUMNS, n)
         columns = np.zeros((n, stop - start), dtype)
         columns[np.arange(start, stop), np.arange(stop - start)] = 1
-        A[:, start:stop] = apply_checked(op, columns)
+        A[:, start:stop] = checked_product(op, columns)
     return A, n

@@ -65,7 +65,7 @@ class EigshOptions(NamedTuple):
     outside: bool = True
 
 
-def eps_of(dtype: np.dtype[Any]) -> float:
+def dtype_eps(dtype: np.dtype[Any]) -> float:
     """Return the distance from 1 to the next number of a dtype, which is float32 or float64, faster
     than `numpy.finfo`.
     """
@@ -81,7 +81,7 @@ def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
         if tol is None
         else check_positive(tol, "tol", zero=True)
     )
-    return max(asked, 16 * eps_of(dtype))
+    return max(asked, 16 * dtype_eps(dtype))
 
 
 def resolve_max_basis(max_basis: int | None, k: int, n: int, dtype: np.dtype[Any]) -> int:
@@ -127,7 +127,7 @@ def pairs_from_matrix(
     n_products : int
         Number of products from which P was computed.
     """
-    eps, N = eps_of(dtype), None
+    eps, N = dtype_eps(dtype), None
     S, A, exponent, skew = scaled_symmetric_part(P)
     if against is not None and len(against):
         N = np.linalg.qr(against.T.astype(np.float64), mode="complete")[0][:, len(against) :]
@@ -186,7 +186,7 @@ def reduced_pairs(
     not lie in the smaller space, or span this space.
 
     The residuals are those of the full operator: the residuals in the smaller space plus the amount
-    that `lift_pairs` adds. `v0` and `against` are those of `eigsh`, and `rng` is the seed.
+    that `lift_eigenpairs` adds. `v0` and `against` are those of `eigsh`, and `rng` is the seed.
     """
     dtype, left, V = operator_dtype(small), small.shape[0], getattr(against, "vectors", against)
     if np.ndim(V) == 2 and np.shape(V)[1] == 0:
@@ -202,7 +202,7 @@ def reduced_pairs(
         v0 = start.T if start.any() else None
     inner = asked._replace(k=min(asked.k, left))
     if small.lowest:
-        inner = remaining_search(inner, asked, small)
+        inner = remaining_search_options(inner, asked, small)
     # Only copies of the eigenvalue of the complement are requested.
     if not inner.k:
         none = np.zeros(0)
@@ -210,7 +210,7 @@ def reduced_pairs(
         found = Eigenpairs(
             none, empty, none, none > 0, 0, small.norm, probed=True, missed_within=0.0
         )
-    elif V is None and isinstance(small, DenseReduction) and decompose_directly(small, inner.k):
+    elif V is None and isinstance(small, DenseReduction) and is_dense_faster(small, inner.k):
         found = pairs_from_matrix(
             small.core_matrix, inner, dtype, float(small.complement_eigenvalue)
         )
@@ -229,7 +229,7 @@ def reduced_pairs(
     return complete_pairs(found, small, asked.k, asked.which, rng, asked.relative)
 
 
-def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
+def remaining_search_options(inner: Any, asked: Any, small: Reduction) -> Any:
     """Return the options of the search in the operator `small`, for a full operator whose lowest
     eigenvalues are copies of ``small.complement_eigenvalue``. These copies need no search.
 
@@ -246,7 +246,7 @@ def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
     return inner._replace(k=min(asked.k - low, inner.k), which="LA")
 
 
-def decompose_directly(small: Any, k: int) -> bool:
+def is_dense_faster(small: Any, k: int) -> bool:
     """Return True if the smaller operator `small` has at most `SEARCH_DENSE_MAX_N` or 8 k rows. Its
     available matrix is then decomposed faster than k pairs are searched.
     """
@@ -262,7 +262,7 @@ def complete_pairs(
     """
     X = np.ascontiguousarray(found.vectors.T)
     tol = found.tol
-    kept, limits, zero, together = small.lift_pairs(X, found, rng)
+    kept, limits, zero, together = small.lift_eigenpairs(X, found, rng)
     copies = min(k, small.n_complement + len(X) - int(kept.sum()))
     scale = max(found.scale, abs(small.complement_eigenvalue) if copies else 0.0)
     zero = max(zero, 16 * float(np.finfo(X.dtype).eps) * scale)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from ..common.errors import AttributeHints
-from ..common.html import OneLineHtmlRepr, html_table
+from ..common.html import TextReprHtmlMixin, html_table
 from ..common.protocols import Array, Floats
 from ..common.read_only import FrozenRecord
 
@@ -43,7 +43,7 @@ def has_rounding_scatter(samples: np.ndarray) -> bool:
     )
 
 
-def widening_factor(m: int) -> float:
+def stderr_widening_factor(m: int) -> float:
     """Return the factor by which a standard error from m samples is widened so that two standard
     errors cover 95%. It is the quantile of Student's t over that of the normal distribution, or NaN
     for one sample.
@@ -51,7 +51,7 @@ def widening_factor(m: int) -> float:
     return float(stdtrit(m - 1, 0.975) / 1.959964) if m > 1 else float("nan")
 
 
-def mean_and_error(samples: np.ndarray) -> tuple[float, float]:
+def mean_and_stderr(samples: np.ndarray) -> tuple[float, float]:
     """Return the mean of independent samples ``v'Hv`` (m,) and its widened standard error, which is
     NaN for one sample.
 
@@ -71,7 +71,7 @@ def mean_and_error(samples: np.ndarray) -> tuple[float, float]:
     stderr = (
         largest
         * (variance / (m - 1)) ** 0.5
-        * widening_factor(m)
+        * stderr_widening_factor(m)
         * (1 + SKEW_WIDENING_FACTOR / m * share)
     )
     return float(samples.mean()), stderr
@@ -318,7 +318,7 @@ class ReducedEigenpairs(Eigenpairs):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Estimate(FrozenRecord, OneLineHtmlRepr, AttributeHints, subject="estimate"):
+class Estimate(FrozenRecord, TextReprHtmlMixin, AttributeHints, subject="estimate"):
     """A random estimate with its standard error and its cost.
 
     Attributes

@@ -20,19 +20,19 @@ from ..common.checks import (
     operator_dtype,
     short_repr,
 )
-from ..common.errors import accept_aliases
+from ..common.errors import suggest_names
 from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
 from ..common.protocols import Array, Axis, OperatorLike, Seed, Space, Which
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import Lock
-from ..krylov.lanczos import Recurrence, check_wanted_pairs, combine_basis_rows
+from ..krylov.lanczos import Recurrence, check_k_and_which, combine_basis_rows
 from .density import assemble_density, complete_quadrature, extend_run, gauss_quadrature
 from .density_curve import SpectralDensity, check_grid_options
 from .forms import reduced_operator_of
 from .reduced import complete_pairs, resolve_tol
 from .results import Eigenpairs
 
-DEFAULT_MAX_BYTES = 4 << 30  # default limit on the memory of the bases of a Krylov object
+DEFAULT_MAX_KRYLOV_BYTES = 4 << 30  # default limit on the memory of the bases of a Krylov object
 
 
 class LanczosRuns:
@@ -193,14 +193,14 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
     reduction: Any
     max_bytes: int
 
-    @accept_aliases("Krylov")
+    @suggest_names("Krylov")
     def __init__(
         self,
         op: OperatorLike,
         name: str = "krylov",
         *,
         seed: Seed = 0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
+        max_bytes: int = DEFAULT_MAX_KRYLOV_BYTES,
         space: Space | None = None,
     ) -> None:
         self._runs = runs = LanczosRuns(op, name, seed, max_bytes, space)
@@ -328,7 +328,7 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
         self.probe(0, check_positive_int(n_steps, "n_steps"))
         return self
 
-    @accept_aliases("eigsh")
+    @suggest_names("eigsh")
     def eigsh(
         self,
         k: int = 6,
@@ -360,7 +360,7 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
             products used for the pairs, and `n_new_products` the number of products made by this
             call.
         """
-        wanted, tol = check_wanted_pairs(k, which, self.n), resolve_tol(tol, self.dtype)
+        wanted, tol = check_k_and_which(k, which, self.n), resolve_tol(tol, self.dtype)
         limit = self.n if max_products is None else check_positive_int(max_products, "max_products")
         with self.locked() as runs, show_bar(None, f"{self.name}: eigsh", progress) as shown:
             before, k = runs.n_products, min(wanted, runs.reduced_operator.shape[0])
@@ -398,7 +398,7 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
             n_new_products=found.n_new_products,
         )
 
-    @accept_aliases("spectral_density")
+    @suggest_names("spectral_density")
     def spectral_density(
         self,
         n_probes: int = 1,

@@ -13,15 +13,15 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from ..common.checks import (
-    apply_checked,
     as_rng,
     check_choice,
     check_positive_int,
     check_symmetric_operator,
+    checked_product,
     operator_dtype,
-    seed_or_rng,
+    resolve_seed,
 )
-from ..common.errors import accept_aliases
+from ..common.errors import suggest_names
 from ..common.linalg import NotFiniteError
 from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
 from ..common.protocols import (
@@ -35,7 +35,7 @@ from ..common.protocols import (
     Space,
     Tracing,
 )
-from ..common.runtime import run_interruptibly, starting_with_nearest_rounding
+from ..common.runtime import run_interruptible_call, start_with_nearest_rounding
 from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm
 from ..krylov.lanczos import (
     combine_basis_rows,
@@ -49,8 +49,8 @@ from .results import (
     MIN_SPREAD_ESTIMATES,
     TWO_VALUED_WIDENING_FACTOR,
     Estimate,
-    mean_and_error,
-    widening_factor,
+    mean_and_stderr,
+    stderr_widening_factor,
 )
 
 # --------------------------------------------------------------------------------------------------
@@ -114,11 +114,11 @@ class CountedOperator:
         self._report_progress(len(V))
         columns, short = np.ascontiguousarray(V.T) if len(V) > 1 else V[0].copy(), 0
         with np.errstate(over="ignore", invalid="ignore"):
-            Y = apply_checked(self.op, columns)
+            Y = checked_product(self.op, columns)
             # The product with a shorter vector may be finite.
             if not np.isfinite(Y).all():
                 short = OVERFLOW_SCALING_EXPONENT
-                Y = apply_checked(self.op, columns * self.dtype.type(2.0**-short))
+                Y = checked_product(self.op, columns * self.dtype.type(2.0**-short))
         Y = self._check_finite_results(np.ascontiguousarray(np.reshape(Y, (-1, len(V))).T), short)
         self.largest = max(self.largest, float(np.einsum("ij,ij->i", Y, Y).max()) ** 0.5)
         return Y
@@ -191,7 +191,7 @@ class CountedOperator:
         sum, because a few samples of ``v'Hv`` can be nearly equal by chance.
         """
         if self.has_quadratic_form or m < MIN_SPREAD_ESTIMATES:
-            return mean_and_error(
+            return mean_and_stderr(
                 np.concatenate([self.quadratic_forms(V) for V in self.probes(rng, m)])
             )
         samples, total, squares = [], np.zeros(self.n), np.zeros(self.n)
@@ -202,9 +202,9 @@ class CountedOperator:
                 first = entries[0]
             total += (entries - first).sum(axis=0)
             squares += ((entries - first) ** 2).sum(axis=0)
-        mean, stderr = mean_and_error(np.concatenate(samples))
+        mean, stderr = mean_and_stderr(np.concatenate(samples))
         variance = max(2 * float((squares - total**2 / m).sum()) / (m - 1), 0.0)
-        return mean, max(stderr, widening_factor(m) * (variance / m) ** 0.5)
+        return mean, max(stderr, stderr_widening_factor(m) * (variance / m) ** 0.5)
 
     def iter_unit_rows(self) -> Iterator[Array]:
         """Yield all unit vectors e_j as rows, in blocks of at most `N_BLOCK_VECTORS` rows."""
@@ -254,7 +254,7 @@ class CountedOperator:
             if len(Q):
                 subtract_projection(Q, V, projection_coefficients(Q, V))
             rest.append(forms(V))
-        mean, error = mean_and_error(np.concatenate(rest))
+        mean, error = mean_and_stderr(np.concatenate(rest))
         return known + mean, error
 
 
@@ -303,7 +303,7 @@ class RangeSketch:
         self.O, self.Y, self.Z = np.empty((3, half, self.n), apply.dtype)
         for cut, signs in zip(cuts, apply.probes(rng, half, signs=True)):
             self.O[cut], self.Y[cut] = signs, apply.products(signs)
-        Q, self.R = run_interruptibly(partial(np.linalg.qr, self.Y.T.astype(np.float64)))
+        Q, self.R = run_interruptible_call(partial(np.linalg.qr, self.Y.T.astype(np.float64)))
         self.Q = np.ascontiguousarray(Q.T)
         for cut in cuts:
             self.Z[cut] = apply.products(self.Q[cut].astype(apply.dtype))
@@ -355,16 +355,18 @@ class RangeSketch:
         test vector can be almost orthogonal to s_i. The part of the trace along s_i is known and
         added to the standard error, as is the rounding error, which all estimates share.
         """
-        samples, left_out = run_interruptibly(self._leave_one_out_traces)
+        samples, left_out = run_interruptible_call(self._leave_one_out_traces)
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
         along = float((left_out**2).mean()) ** 0.5
         error = np.hypot(
-            LEAVE_ONE_OUT_ERROR_FACTOR * widening_factor(len(samples)) * scatter,
+            LEAVE_ONE_OUT_ERROR_FACTOR * stderr_widening_factor(len(samples)) * scatter,
             EQUAL_EIGENVALUES_FACTOR * along,
         )
-        return mean, float(np.hypot(error, safe_norm(run_interruptibly(self._rounding_errors))))
+        return mean, float(
+            np.hypot(error, safe_norm(run_interruptible_call(self._rounding_errors)))
+        )
 
-    def diagonals(self) -> tuple[Floats, Floats]:
+    def diagonal_and_stderr(self) -> tuple[Floats, Floats]:
         """Return the mean (n,) of the leave-one-out estimates of the diagonal, and its standard
         errors (n,), which include rounding errors.
         """
@@ -385,7 +387,8 @@ class RangeSketch:
         mean = total / m
         variance = np.maximum(squares / m - (mean - whole) ** 2, 0) * m / max(1, m - 1)
         error = np.hypot(
-            LEAVE_ONE_OUT_ERROR_FACTOR * widening_factor(m) * np.sqrt(variance / m), left_out / m
+            LEAVE_ONE_OUT_ERROR_FACTOR * stderr_widening_factor(m) * np.sqrt(variance / m),
+            left_out / m,
         )
         return mean, np.hypot(error, self._rounding_errors())
 
@@ -406,13 +409,13 @@ def leave_one_out(R: Floats) -> Floats:
 
 N_DEFAULT_PRODUCTS = 60  # default number of products
 # estimated time of an estimate per product, without the product itself
-SECONDS_PER_PROBE = 20e-6
+OVERHEAD_SECONDS_PER_PROBE = 20e-6
 # minimum number of products for which a sketch, built from half of them, can estimate its error
 MIN_SKETCH_PRODUCTS = 12
 
 
-@accept_aliases("estimate")
-@starting_with_nearest_rounding
+@suggest_names("estimate")
+@start_with_nearest_rounding
 def trace(
     op: OperatorLike,
     n_probes: int | None = None,
@@ -519,8 +522,8 @@ def _trace(
     return apply.estimate(*found, method)
 
 
-@accept_aliases("estimate")
-@starting_with_nearest_rounding
+@suggest_names("estimate")
+@start_with_nearest_rounding
 def diagonal(
     op: OperatorLike,
     n_probes: int | None = None,
@@ -589,7 +592,9 @@ def diagonal(
         method = "xdiag" if m >= MIN_SKETCH_PRODUCTS else "hutchinson"
     with show_bar(m, "diagonal", progress) as apply.shown:
         if method == "xdiag":
-            return apply.estimate(*run_interruptibly(RangeSketch(apply, rng, m).diagonals), method)
+            return apply.estimate(
+                *run_interruptible_call(RangeSketch(apply, rng, m).diagonal_and_stderr), method
+            )
         total, squares = np.zeros(apply.n), np.zeros(apply.n)
         for V in apply.probes(rng, m, signs=True):
             samples = V.astype(np.float64) * apply.products(V)
@@ -599,12 +604,12 @@ def diagonal(
         mean, most = total / m, max(1, m - 1)
         scatter = np.sqrt(np.maximum(squares / m - mean**2, 0) / most)
         rounding = MIN_SUM_ERROR_EPS * np.finfo(apply.dtype).eps * np.sqrt(squares / m)
-        error = widening_factor(m) * (1 + TWO_VALUED_WIDENING_FACTOR / m) * scatter
+        error = stderr_widening_factor(m) * (1 + TWO_VALUED_WIDENING_FACTOR / m) * scatter
         return apply.estimate(mean, np.hypot(error, rounding), method)
 
 
-@accept_aliases("estimate")
-@starting_with_nearest_rounding
+@suggest_names("estimate")
+@start_with_nearest_rounding
 def frobenius_norm(
     op: OperatorLike,
     n_probes: int | None = None,
@@ -695,7 +700,7 @@ def _frobenius_norm(
         else:
             method = "hutchinson"
             samples = [apply.squared_norms(V) for V in apply.probes(rng, m)]
-            square, error = mean_and_error(np.concatenate(samples))
+            square, error = mean_and_stderr(np.concatenate(samples))
     norm = max(square, 0.0) ** 0.5
     # The square root is concave, so its slope at the estimate underestimates the error. The error
     # of the norm is computed from the smallest square within two standard errors instead.
@@ -718,12 +723,16 @@ def _prepare_estimate(
     matrix takes no longer than `N_DEFAULT_PRODUCTS` products.
     """
     op = check_symmetric_operator(op)
-    generator = as_rng(seed_or_rng(seed, rng))
+    generator = as_rng(resolve_seed(seed, rng))
     check_choice(method, methods, "method")
     if n_probes is not None:
         return op, check_positive_int(n_probes, "n_probes"), generator
     form = choose_representation(
-        op, N_DEFAULT_PRODUCTS, "parameters", matrix=method == "auto", step=SECONDS_PER_PROBE
+        op,
+        N_DEFAULT_PRODUCTS,
+        "parameters",
+        matrix=method == "auto",
+        step=OVERHEAD_SECONDS_PER_PROBE,
     )
     return (
         op,

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_rng, check_choice, check_positive, check_positive_int, check_vector
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs, type_phrase
+from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names, type_phrase
 from ..common.linalg import NotFiniteError
 from ..common.protocols import Seed, Which
 from ..common.read_only import ReadOnlyMixin
 from .eigsh import eigsh
 from .shared_run import Krylov
 
-N_PRODUCTS_PER_STEP = 5  # maximum number of products in each step after the first
+MAX_PRODUCTS_PER_STEP = 5  # maximum number of products in each step after the first
 # number of products after which the eigenvectors of a new Lanczos run are tracked too
 N_SEARCH_PRODUCTS = 10
 MAX_FIRST_RECORD_PRODUCTS = 100  # maximum number of products for the first record
@@ -118,7 +118,7 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
     [3]
     """
 
-    @accept_aliases("Tracker")
+    @suggest_names("Tracker")
     def __init__(
         self,
         ob: Any,
@@ -169,12 +169,12 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
         start = self._rng.standard_normal(op.shape[0]) if first else self._vectors
         pairs = eigsh(
             op, k, self._which, tol=self._tol / 10 if first else self._tol, v0=start, probe=False,
-            max_products=MAX_FIRST_RECORD_PRODUCTS if first else N_PRODUCTS_PER_STEP,
+            max_products=MAX_FIRST_RECORD_PRODUCTS if first else MAX_PRODUCTS_PER_STEP,
             seed=self._rng,
         )  # fmt: skip
         self._vectors, made = pairs.vectors, pairs.n_products
-        if not first and made < N_PRODUCTS_PER_STEP:
-            made += self._extend_search(op, N_PRODUCTS_PER_STEP - made, k)
+        if not first and made < MAX_PRODUCTS_PER_STEP:
+            made += self._extend_search(op, MAX_PRODUCTS_PER_STEP - made, k)
         record = SpectrumRecord(
             step, pairs.values, pairs.residuals, made, bool(pairs.converged.all())
         )
@@ -239,7 +239,7 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
         negative and at most its residual, so that the sign is not determined. Raise ValueError if
         `which` is "LA".
         """
-        lowest, residuals = self._lowest("signs")
+        lowest, residuals = self._lowest_values_and_residuals("signs")
         return np.where(lowest < 0, -1, np.where(lowest > residuals, 1, 0))
 
     @property
@@ -250,11 +250,11 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
         the lowest eigenvalue is still negative but smaller in magnitude than the residual. `signs`
         is 0 in such a record. Raise ValueError if `which` is "LA".
         """
-        negative = self._lowest("sign_changes")[0] < 0
+        negative = self._lowest_values_and_residuals("sign_changes")[0] < 0
         changed: np.ndarray = self.steps[1:][negative[1:] != negative[:-1]]
         return changed
 
-    def _lowest(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+    def _lowest_values_and_residuals(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the lowest values (m,) of all records and their residuals (m,). Raise ValueError
         if `which` is "LA"; `name` is the property named in the message.
         """

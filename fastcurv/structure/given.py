@@ -26,7 +26,7 @@ from ..common.runtime import Callback, load_module
 Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 Made = TypeVar("Made", bound="LossFunction")
 EPS = float(np.finfo(float).eps)
-LONG_EPS = float(np.finfo(np.longdouble).eps)
+LONG_DOUBLE_EPS = float(np.finfo(np.longdouble).eps)
 # factor by which bounds are enlarged to cover the rounding of the few operations that compute them
 USER_BOUND_ROUND_UP_FACTOR = 1 + 1e-12
 MAX_COUPLED_OUTPUTS = 64  # maximum number of outputs of a loss with a full second derivative
@@ -175,9 +175,9 @@ class LossFunction(UserFunction):
         """
         if not self.is_known:
             counts = slice(None) if weight is None or not np.any(weight) else weight != 0
-            self._check_sample(y[counts], d)
+            self._check_on_sample(y[counts], d)
 
-    def _check_sample(self, y: NDArray[Any], d: int) -> None:
+    def _check_on_sample(self, y: NDArray[Any], d: int) -> None:
         """Raise ValueError if the function is not a valid loss for targets y and d outputs.
         Built-in losses are valid, so this method does nothing; `fastcurv.Loss` overrides it.
         """
@@ -399,7 +399,7 @@ class ActivationFunction(UserFunction):
 # Built-in losses. The formulas also hold for complex z, whose real part selects the branch.
 
 
-def _continue_abs(r: NDArray[Any]) -> NDArray[Any]:
+def _analytic_abs(r: NDArray[Any]) -> NDArray[Any]:
     """Return |r|. For complex r, return r or -r such that the real part is not negative, which is
     the analytic continuation of |r| from the positive and from the negative real axis.
     """
@@ -419,7 +419,7 @@ def _gamma_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
 
 def _log_cosh_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
     r = z - y
-    size = _continue_abs(r)
+    size = _analytic_abs(r)
     e = np.exp(-2 * size)
     bent = 4 * e / (1 + e) ** 2
     value = size + np.log1p(e) - np.log(np.asarray(2, z.real.dtype))
@@ -435,7 +435,7 @@ def _pseudo_huber_loss(z: NDArray[Any], y: NDArray[Any], delta: float) -> Values
 
 def _quantile_loss(z: NDArray[Any], y: NDArray[Any], level: float, width: float) -> Values:
     r = z - y
-    size = _continue_abs(r / width)
+    size = _analytic_abs(r / width)
     e, below = np.exp(-size), r.real < 0
     small = e / (1 + e)
     value = width * np.log1p(e) + np.where(below, -level * r, (1 - level) * r)

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import expm
 
 from ..common.checks import as_numpy, as_rng, check_positive, check_vector, short_repr
-from ..common.errors import accept_aliases, require_attrs
+from ..common.errors import require_attrs, suggest_names
 from ..common.protocols import Floats
 from .parameters import (
     batch_norm_params,
@@ -145,7 +145,7 @@ def saturation(ob: Any, theta: ArrayLike) -> dict[str, Any]:
     >>> saturation(ob, [20.0, 1.0])["saturated"]
     1.0
     """
-    return saturation_of(ob.model, *saturation_counts(ob, theta))
+    return saturation_from_counts(ob.model, *saturation_counts(ob, theta))
 
 
 def saturation_counts(
@@ -180,7 +180,7 @@ def saturation_counts(
     )
 
 
-def saturation_of(
+def saturation_from_counts(
     model: Any,
     counts: NDArray[np.int64],
     certain: NDArray[np.int64],
@@ -260,7 +260,7 @@ def _check_ints(numbers: ArrayLike, name: str) -> NDArray[Any]:
     return found.astype(np.intp)
 
 
-@accept_aliases("permute_hidden")
+@suggest_names("permute_hidden")
 def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -> NDArray[Any]:
     """Return parameters of the same function, with the units of a hidden layer in another order.
 
@@ -305,7 +305,7 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
     return theta
 
 
-@accept_aliases("flip_tanh")
+@suggest_names("flip_tanh")
 def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDArray[Any]:
     """Return parameters of the same function, with the opposite signs of the incoming and outgoing
     weights of some units of a hidden layer whose activation is odd.
@@ -345,7 +345,7 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
     return _scale_units(model, theta, layer, units, -1.0, -1.0)
 
 
-@accept_aliases("rescale_relu")
+@suggest_names("rescale_relu")
 def rescale_relu(
     model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float
 ) -> NDArray[Any]:
@@ -569,14 +569,14 @@ def proved_orbits(
     # Translations leave the loss unchanged only if l2 does not act on the parameters.
     groups = (
         (
-            _shift_translations,
-            _column_shifts,
-            _mean_shifts,
-            _inactive_unit_translations,
-            _stream_orbits,
+            _softmax_shift_orbits,
+            _column_orbits,
+            _batch_mean_orbits,
+            _inactive_unit_orbits,
+            _residual_stream_orbits,
         )
         if free.any()
-        else (_stream_orbits,)
+        else (_residual_stream_orbits,)
     )
     for group in groups:
         for orbit in group(ob, theta, free, off, on_kinks):
@@ -610,7 +610,7 @@ def _translation_orbit(name: str, theta: Floats, rows: Floats, error: float = 0.
     return Orbit(name, T, 0.0, error, lambda t: theta + T @ np.asarray(t, dtype=float))
 
 
-def _single_translations(name: str, theta: Floats, columns: Sequence[int]) -> Orbit:
+def _parameter_orbit(name: str, theta: Floats, columns: Sequence[int]) -> Orbit:
     """Return the `Orbit` of the translations of single parameters, at the indices `columns`."""
     rows = _zero_tangents(theta, len(columns))
     rows[np.arange(len(columns)), columns] = 1.0
@@ -624,7 +624,7 @@ def _free_layers(model: Any, free: NDArray[np.bool_]) -> list[tuple[bool, bool]]
     return [(bool(W.all()), b is not None and bool(b.all())) for W, b in layers_of(model, free)]
 
 
-def _shift_translations(
+def _softmax_shift_orbits(
     ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any
 ) -> Iterator[Orbit]:
     """Yield the orbit that adds the same vector to every row of W of the last layer, or the same
@@ -672,7 +672,7 @@ def column_dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]
     return found
 
 
-def _column_shifts(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
+def _column_orbits(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
     """Yield the orbit that translates the weights of the first layer along the linear dependencies
     of the columns of X.
     """
@@ -693,17 +693,17 @@ def _column_shifts(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> 
     yield _translation_orbit("columns", theta, rows, 2 * EPS * len(rows) ** 0.5)
 
 
-def _mean_shifts(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
+def _batch_mean_orbits(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
     """Yield the orbit of the translations of the biases that the batch mean removes."""
     model = ob.model
     if not (is_batch_normalised(model) and model.bias):
         return
     held = layers_of(model, np.arange(theta.size))[:-1]
     below = [b for (_, b), alone in zip(held, _free_layers(model, free)) if alone[1]]
-    yield _single_translations("bias below a mean", theta, [int(i) for b in below for i in b])
+    yield _parameter_orbit("bias below a mean", theta, [int(i) for b in below for i in b])
 
 
-def _inactive_unit_translations(
+def _inactive_unit_orbits(
     ob: Any,
     theta: Floats,
     free: NDArray[np.bool_],
@@ -722,7 +722,7 @@ def _inactive_unit_translations(
             if not has_skip_connection(model, layer):
                 touched.append(layers[layer + 1][0][:, j])
             columns.extend(i for i in np.hstack(touched) if free[i])
-    yield _single_translations("off", theta, columns)
+    yield _parameter_orbit("off", theta, columns)
 
 
 # --- groups that act by matrices on the outputs of hidden layers
@@ -746,7 +746,7 @@ def residual_stream_runs(model: Any) -> list[range]:
     return runs
 
 
-def _stream_orbits(
+def _residual_stream_orbits(
     ob: Any,
     theta: Floats,
     free: NDArray[np.bool_],

@@ -67,7 +67,7 @@ def _softplus(z: NDArray[Any]) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class LossRow:
+class LossSpec:
     """A loss in the table of losses.
 
     Attributes
@@ -173,7 +173,7 @@ def _accuracy(f: NDArray[Any], y: NDArray[Any]) -> float:
     return float(np.mean(f.argmax(axis=1) == labels))
 
 
-def _is_class_proved_right(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
+def _proved_correct_mask(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
     y = one_hot(y, f.shape[1])
     # With a single class the loss is 0 everywhere, so no row counts as classified.
     right, hard = y > 0, ((y > 0).sum(axis=1) == 1) & (y.shape[1] > 1)
@@ -189,7 +189,7 @@ def _target_direction_masks(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
     return np.any(wanted, 0), np.any(wanted.sum(axis=1, keepdims=True) > wanted, 0)
 
 
-def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
+def _user_loss_spec(loss: LossFunction, *aliases: str) -> LossSpec:
     """Return the table row of a loss given by a function. `aliases` are its names in other
     libraries.
     """
@@ -210,7 +210,7 @@ def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
             return least - value
         return 1 - value / least if least > 0 else float("nan")
 
-    return LossRow(
+    return LossSpec(
         "given",
         loss.terms,
         separate=None,
@@ -232,18 +232,18 @@ def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
     )
 
 
-class _LossTable(dict[Any, LossRow]):
+class _LossTable(dict[Any, LossSpec]):
     """Rows of the table of losses by name. The row of a `LossFunction`, or of a name with
     parameters, is built when it is looked up.
     """
 
-    def __missing__(self, loss: Any) -> LossRow:
-        return _user_loss_row(loss if isinstance(loss, LossFunction) else loss_by_name(loss))
+    def __missing__(self, loss: Any) -> LossSpec:
+        return _user_loss_spec(loss if isinstance(loss, LossFunction) else loss_by_name(loss))
 
 
-LOSSES: dict[Any, LossRow] = _LossTable(
+LOSSES: dict[Any, LossSpec] = _LossTable(
     {
-        "mse": LossRow(
+        "mse": LossSpec(
             "identity",
             lambda f, y: ((f - y) ** 2, 2 * (f - y)),
             separate=True,
@@ -255,7 +255,7 @@ LOSSES: dict[Any, LossRow] = _LossTable(
             sklearn=("identity", lambda d_out: 0.5),
             aliases=("mseloss", "squarederror", "l2", "meansquarederror"),
         ),
-        "cross_entropy": LossRow(
+        "cross_entropy": LossSpec(
             "softmax",
             _cross_entropy_terms,
             separate=False,
@@ -269,10 +269,10 @@ LOSSES: dict[Any, LossRow] = _LossTable(
             aliases=("crossentropyloss", "logloss", "nll", "nllloss", "ce")
             + ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "softmax"),
             certain=lambda f: 0.999 * np.exp(f - f.max(axis=1, keepdims=True)).sum(axis=1) <= 1,
-            right=_is_class_proved_right,
+            right=_proved_correct_mask,
             pulls=_target_direction_masks,
         ),
-        "binary_cross_entropy": LossRow(
+        "binary_cross_entropy": LossSpec(
             "sigmoid",
             lambda f, y: (_softplus(f) - y * f, _sigmoid(f) - y),
             separate=True,
@@ -295,18 +295,18 @@ LOSSES: dict[Any, LossRow] = _LossTable(
             ),
             pulls=lambda y, d_out: (np.any(y > 0, 0), np.any(y < 1, 0)),
         ),
-        "poisson": _user_loss_row(
+        "poisson": _user_loss_spec(
             BUILT_IN_LOSSES["poisson"], "poissonnllloss", "poissonnll", "poissonloss"
         ),
-        "gamma": _user_loss_row(BUILT_IN_LOSSES["gamma"], "gammaloss", "gammadeviance"),
-        "pseudo_huber": _user_loss_row(
+        "gamma": _user_loss_spec(BUILT_IN_LOSSES["gamma"], "gammaloss", "gammadeviance"),
+        "pseudo_huber": _user_loss_spec(
             BUILT_IN_LOSSES["pseudo_huber"], "huber", "huberloss", "smoothl1loss"
         ),
-        "log_cosh": _user_loss_row(BUILT_IN_LOSSES["log_cosh"], "logcoshloss"),
-        "quantile": _user_loss_row(
+        "log_cosh": _user_loss_spec(BUILT_IN_LOSSES["log_cosh"], "logcoshloss"),
+        "quantile": _user_loss_spec(
             BUILT_IN_LOSSES["quantile"], "pinball", "pinballloss", "quantileloss"
         ),
-        "gaussian_nll": _user_loss_row(
+        "gaussian_nll": _user_loss_spec(
             BUILT_IN_LOSSES["gaussian_nll"], "gaussiannllloss", "gaussian"
         ),
     }
@@ -346,7 +346,7 @@ Settings = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class ActivationRow:
+class ActivationSpec:
     """An activation phi in the table of activations.
 
     Attributes
@@ -419,14 +419,14 @@ class ActivationRow:
 
 
 @lru_cache(maxsize=64)
-def _user_activation_row(own: ActivationFunction) -> ActivationRow:
+def _user_activation_spec(own: ActivationFunction) -> ActivationSpec:
     """Return the table row of an activation given by a function."""
 
     def derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
         found = own(z)
         return (*found, (own.error_scale(z, found),) * 3)
 
-    return ActivationRow(
+    return ActivationSpec(
         lambda z: own(z)[0],
         lambda z: own(z)[1],
         derivatives,
@@ -441,15 +441,15 @@ def _user_activation_row(own: ActivationFunction) -> ActivationRow:
     )
 
 
-class _ActivationTable(dict[Any, ActivationRow]):
+class _ActivationTable(dict[Any, ActivationSpec]):
     """Rows of the table of activations by name. The row of an `ActivationFunction` is built when it
     is looked up.
     """
 
-    def __missing__(self, own: Any) -> ActivationRow:
+    def __missing__(self, own: Any) -> ActivationSpec:
         if not isinstance(own, ActivationFunction):
             raise KeyError(own)
-        return _user_activation_row(own)
+        return _user_activation_spec(own)
 
 
 def _normal_cdf(z: NDArray[Any]) -> NDArray[Any]:
@@ -489,7 +489,7 @@ def _envelope_by_bounds(
     return envelope
 
 
-def _leaky_relu_row(leak: float, **more: Any) -> ActivationRow:
+def _leaky_relu_spec(leak: float, **more: Any) -> ActivationSpec:
     """Return the table row of the leaky relu, z for z > 0 and otherwise ``leak z``. `more` are
     further fields of the row.
     """
@@ -502,13 +502,13 @@ def _leaky_relu_row(leak: float, **more: Any) -> ActivationRow:
         bend = np.where(np.abs(z) <= t, np.inf, np.zeros_like(z))
         return np.where(z + t >= 0, 1.0, leak * ENVELOPE_ROUND_UP_FACTOR), bend, bend
 
-    return ActivationRow(
+    return ActivationSpec(
         lambda z: np.where(z.real > 0, z, leak * z if leak else 0),
         lambda z: np.where(z.real > 0, 1.0, leak),
         derivatives,
         envelope,
         lambda P, z: (
-            P.choose_pair(z.hi > 0, z, P.multiply_pair_by_float(z, leak)),
+            P.select_pairs(z.hi > 0, z, P.multiply_pair_by_float(z, leak)),
             P.pair_from_float(np.where(z.hi > 0, 1.0, leak)),
         ),
         leak=leak,
@@ -646,13 +646,15 @@ def _elu_envelope(z: Floats, t: Floats) -> Three:
 
 def _elu_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
     one, zero = P.pair_from_float(np.ones_like(z.hi)), P.pair_from_float(np.zeros_like(z.hi))
-    e = P.pair_expm1(P.choose_pair(z.hi > 0, zero, z))
-    return P.choose_pair(z.hi > 0, z, e), P.choose_pair(z.hi > 0, one, P.add_float_to_pair(e, 1.0))
+    e = P.pair_expm1(P.select_pairs(z.hi > 0, zero, z))
+    return P.select_pairs(z.hi > 0, z, e), P.select_pairs(
+        z.hi > 0, one, P.add_float_to_pair(e, 1.0)
+    )
 
 
-ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
+ACTIVATIONS: dict[Any, ActivationSpec] = _ActivationTable(
     {
-        "identity": ActivationRow(
+        "identity": ActivationSpec(
             lambda z: z,
             lambda z: np.ones_like(z),
             lambda z: (z, None, None, None),
@@ -667,7 +669,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
             },
             aliases=("linear", "none"),
         ),
-        "relu": _leaky_relu_row(
+        "relu": _leaky_relu_spec(
             0.0,
             names={
                 "torch": {"ReLU": {}},
@@ -679,7 +681,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
                 "sklearn": {"relu": {}},
             },
         ),
-        "leaky_relu": _leaky_relu_row(
+        "leaky_relu": _leaky_relu_spec(
             0.01,
             names={
                 "torch": {"LeakyReLU": {"negative_slope": 0.01}},
@@ -689,7 +691,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
             aliases=("lrelu",),
             differs={"keras.activations": "of slope 0.2 by default"},
         ),
-        "tanh": ActivationRow(
+        "tanh": ActivationSpec(
             np.tanh,
             lambda z: 1 - np.tanh(z) ** 2,
             _tanh_derivatives,
@@ -705,7 +707,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
                 "sklearn": {"tanh": {}},
             },
         ),
-        "sigmoid": ActivationRow(
+        "sigmoid": ActivationSpec(
             _sigmoid,
             lambda z: _sigmoid(z) * _sigmoid(-z),
             _sigmoid_derivatives,
@@ -722,7 +724,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
             },
             aliases=("logistic", "expit"),
         ),
-        "softplus": ActivationRow(
+        "softplus": ActivationSpec(
             _softplus,
             _sigmoid,
             _softplus_derivatives,
@@ -736,7 +738,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
                 "keras": {"softplus": {}},
             },
         ),
-        "silu": ActivationRow(
+        "silu": ActivationSpec(
             lambda z: z * _sigmoid(z),
             lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z)),
             _silu_derivatives,
@@ -752,7 +754,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
             },
             aliases=("swish",),
         ),
-        "gelu": ActivationRow(
+        "gelu": ActivationSpec(
             lambda z: z * _normal_cdf(z),
             lambda z: _normal_cdf(z) + z * normal_density(z),
             _gelu_derivatives,
@@ -769,7 +771,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _ActivationTable(
             },
             differs={"jax.nn": "the tanh approximation by default"},
         ),
-        "elu": ActivationRow(
+        "elu": ActivationSpec(
             lambda z: np.where(z.real > 0, z, np.exp(np.where(z.real > 0, 0, z)) - 1),
             lambda z: np.where(z.real > 0, 1.0, np.exp(np.where(z.real > 0, 0, z))),
             _elu_derivatives,
@@ -801,16 +803,16 @@ def unbounded_reason(loss: Any, activations: Sequence[Any]) -> str:
     return ""
 
 
-def activations_of(library: str) -> dict[str, tuple[str, dict[str, Any]]]:
+def activations_in_library(library: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return a dict that maps the names of activations in another library to pairs: the name in
     this library, and the settings for which both are the same function. `library` is a key of
-    `ActivationRow.names`.
+    `ActivationSpec.names`.
     """
-    return _activation_names(library, tuple(ACTIVATIONS))
+    return _cached_activations_in_library(library, tuple(ACTIVATIONS))
 
 
 @lru_cache
-def _activation_names(
+def _cached_activations_in_library(
     library: str, known: tuple[str, ...]
 ) -> dict[str, tuple[str, dict[str, Any]]]:
     return {

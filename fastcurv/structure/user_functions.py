@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import check_positive, check_real_number
-from ..common.errors import accept_aliases, type_phrase
+from ..common.errors import suggest_names, type_phrase
 from ..common.protocols import Floats
 from .given import (
     CHECK_POINTS,
     EPS,
-    LONG_EPS,
+    LONG_DOUBLE_EPS,
     ActivationFunction,
     LossFunction,
     UserFunction,
@@ -102,9 +102,9 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
                 "difference quotients of the second derivative. Use a larger bound, or "
                 "third_bound=None."
             )
-    if own.error_ulps is not None and LONG_EPS < EPS:
+    if own.error_ulps is not None and LONG_DOUBLE_EPS < EPS:
         long = own(z.astype(np.longdouble), *y)
-        known = own.error_bounds(z, *y, here, EPS) + own.error_bounds(z, *y, long, LONG_EPS)
+        known = own.error_bounds(z, *y, here, EPS) + own.error_bounds(z, *y, long, LONG_DOUBLE_EPS)
         for name, part, other in zip(own.parts, here, long):
             gap = np.abs(part - other)
             if gap.shape == known.shape and (gap > known).any():
@@ -192,7 +192,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
     array([ 1., -2.,  0.])
     """
 
-    @accept_aliases("Loss")
+    @suggest_names("Loss")
     def __init__(
         self,
         function: Callable[[Any, Any], Values],
@@ -275,7 +275,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         made: Loss = pseudo_huber_loss(check_positive(delta, "delta"), Loss)
         return made
 
-    def _check_sample(self, y: NDArray[Any], d: int) -> None:
+    def _check_on_sample(self, y: NDArray[Any], d: int) -> None:
         """Raise ValueError if the function mixes rows, if its derivatives are wrong, or if a bound
         does not hold. The function is evaluated for at most `N_CHECK_ROWS` of the targets y and d
         standard normal outputs.
@@ -361,7 +361,7 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
     ('minimum', True)
     """
 
-    @accept_aliases("Activation")
+    @suggest_names("Activation")
     def __init__(
         self,
         function: Callable[[Any], Values],
@@ -378,16 +378,16 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
             if bound is not None:
                 check_positive(bound, name, zero=True)
         self.first_bound, self.second_bound = first_bound, second_bound
-        self._check_sample()
+        self._check_on_sample()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the known properties of the function, and check the function. A pickle stores the
         function by its name, which may denote another function in another process.
         """
         vars(self).update(state)
-        self._check_sample()
+        self._check_on_sample()
 
-    def _check_sample(self) -> None:
+    def _check_on_sample(self) -> None:
         """Raise ValueError if the function returns NaN or infinity or mixes the entries of z at
         `CHECK_POINTS`, or if it has wrong derivatives or violates a bound at `CHECK_POINTS` or at
         ten times these points.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import (
-    SelfAdjoint,
+    SelfAdjointOperator,
     as_rng,
     check_array,
     check_positive_int,
@@ -24,7 +24,7 @@ from ..network.arguments import check_dtype
 REPLACEABLE_METHODS = ("value", "gradient", "value_and_gradient", "hessian", "third_bound")
 
 
-class PrescribedSpectrum(SelfAdjoint, ReadOnlyMixin, assignable=("n_products",)):
+class PrescribedSpectrum(SelfAdjointOperator, ReadOnlyMixin, assignable=("n_products",)):
     """A symmetric operator with the given eigenvalues, in a random basis.
 
     The operator is ``P diag(values) P'``, where P is a product of Householder reflections. A

@@ -11,7 +11,7 @@
 #pragma GCC target("avx2,fma")
 #endif
 #define FC_ISA avx2
-#define FC_BYTES 32
+#define FC_VECTOR_BYTES 32
 #include "table.inc"
 #ifdef __clang__
 #pragma clang attribute pop

@@ -12,7 +12,7 @@
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,prefer-vector-width=512")
 #endif
 #define FC_ISA avx512
-#define FC_BYTES 64
+#define FC_VECTOR_BYTES 64
 #include "table.inc"
 #ifdef __clang__
 #pragma clang attribute pop

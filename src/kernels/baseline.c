@@ -8,6 +8,6 @@
 #include <string.h>
 #ifdef FC_HAVE_VECTORS
 #define FC_ISA baseline
-#define FC_BYTES 16
+#define FC_VECTOR_BYTES 16
 #include "table.inc"
 #endif

@@ -4,6 +4,6 @@
 #include <string.h>
 #ifdef FC_HAVE_NEON
 #define FC_ISA neon
-#define FC_BYTES 16
+#define FC_VECTOR_BYTES 16
 #include "table.inc"
 #endif

@@ -5,6 +5,6 @@
 #include <string.h>
 
 #define FC_ISA reference
-#define FC_BYTES 0
+#define FC_VECTOR_BYTES 0
 #define FC_ONE_LANE 1
 #include "table.inc"

@@ -190,7 +190,7 @@ def on_kinks(
         gate[:, gone[l]] = leaks[l]
         gate[np.arange(3) * (l + 2), 2] = np.nan
     parents = None if apart else rows.find_unit_copies(theta, gates, gone)
-    held = rows.smooth_piece(gates, gone, parents)
+    held = rows.smooth_piece_objective(gates, gone, parents)
     slopes = 0.3 + 0.4 * (np.arange(held.n_slopes) % 4) / 4
     point = np.concatenate([held.copies.merge_copies(theta), slopes])
     return held, point

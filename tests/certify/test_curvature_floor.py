@@ -12,7 +12,7 @@ from fastcurv.certify.arithmetic import (
     gram_eigenvalue_bound,
     norm_bound_from_gram,
     spectral_norm_bound,
-    spectral_norm_bounds,
+    stack_spectral_norm_bounds,
 )
 from fastcurv.certify.majorants import curvature_floor
 from fastcurv.critical.classify import classify
@@ -321,8 +321,8 @@ def test_the_floor_certifies_no_false_minimum(sizes):
 @pytest.mark.parametrize("sizes", [(6, 300, 2), (300, 150, 3), (3, 40, 4)])
 @pytest.mark.parametrize("equal", [False, True])
 def test_the_largest_unit_bound_needs_few_eigenvalue_problems(sizes, equal, monkeypatch):
-    """`curvature_bound_by_units` is at least the largest of the bounds of single units and exceeds
-    it by at most 2%. If most units are zero, at most 65 units need an eigenvalue problem.
+    """`negative_curvature_bound_by_units` is at least the largest of the bounds of single units and
+    exceeds it by at most 2%. If most units are zero, at most 65 units need an eigenvalue problem.
     """
     ob, theta = objective(sizes, loss="cross_entropy", N=30, l2=0.1, scale=0.3)
     if equal:
@@ -338,7 +338,7 @@ def test_the_largest_unit_bound_needs_few_eigenvalue_problems(sizes, equal, monk
     monkeypatch.setattr(
         majorants, "_unit_block_bound", lambda *given: tried.append(1) or one(*given)
     )
-    found = majorants.curvature_bound_by_units(passes)
+    found = majorants.negative_curvature_bound_by_units(passes)
     assert max(each) <= found <= majorants.MIN_CANDIDATE_RATIO * max(each) * (1 + 1e-6)
     assert len(tried) <= (65 if equal else sizes[1])
     if ob.n_params < 3000:
@@ -352,7 +352,7 @@ def test_unit_without_bounds_gives_infinite_majorant(unknown, monkeypatch):
     monkeypatch.setattr(
         majorants, "_unit_block_bounds", lambda *given: np.append(bounds(*given)[1:], unknown)
     )
-    assert majorants.curvature_bound_by_units(majorants.passes_at(ob, theta)) == np.inf
+    assert majorants.negative_curvature_bound_by_units(majorants.passes_at(ob, theta)) == np.inf
 
 
 @pytest.mark.parametrize("rows", [7, 40, 200])
@@ -392,12 +392,12 @@ def test_the_largest_eigenvalue_of_a_gram_matrix_is_bounded(n, size, rng):
 @pytest.mark.parametrize("shape", [(4, 2, 5), (4, 5, 2), (3, 1, 1)])
 @pytest.mark.parametrize("size", [1.0, 1e-290, 1e290])
 def test_spectral_norms_of_a_stack_are_bounded(shape, size, rng):
-    """`spectral_norm_bounds` are at least the spectral norms of a stack of matrices, and exceed
-    them by at most the 32nd root of the shorter side.
+    """`stack_spectral_norm_bounds` are at least the spectral norms of a stack of matrices, and
+    exceed them by at most the 32nd root of the shorter side.
     """
     K = rng.standard_normal(shape)
     exact = np.linalg.norm(K, 2, axis=(1, 2))
-    bounds = spectral_norm_bounds(K * size).reshape(-1) / size
+    bounds = stack_spectral_norm_bounds(K * size).reshape(-1) / size
     assert (exact * (1 - 1e-13) <= bounds).all()
     assert (bounds <= exact * min(shape[1:]) ** (1 / 32) * (1 + 2e-10)).all()
-    assert not spectral_norm_bounds(0 * K).any()
+    assert not stack_spectral_norm_bounds(0 * K).any()

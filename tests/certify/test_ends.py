@@ -129,7 +129,9 @@ def test_the_gain_of_activating_a_unit_is_bounded(sizes, rng):
     """
     ob, theta = relu_net(sizes, 1)
     gates = initial_slopes(ob, theta)
-    phi = ob.certificates.relu_rows().smooth_piece(gates, [np.zeros(m, bool) for m in sizes[1:-1]])
+    phi = ob.certificates.relu_rows().smooth_piece_objective(
+        gates, [np.zeros(m, bool) for m in sizes[1:-1]]
+    )
     assert phi.n_slopes == 0
     layers = ob.model.unflatten(theta)
     zs = ob.model.preactivations(theta, ob.X)
@@ -167,7 +169,7 @@ def test_l2_without_biases_prevents_copies_of_units():
     spared = fc.Objective(ob.model, ob.X, ob.y, "mse", l2=1e-2, l2_biases=False)
     for one, known in ((ob, True), (spared, False)):
         gates = initial_slopes(one, theta)
-        phi = one.certificates.relu_rows().smooth_piece(gates, [np.zeros(4, bool)])
+        phi = one.certificates.relu_rows().smooth_piece_objective(gates, [np.zeros(4, bool)])
         phi.copies = SimpleNamespace(copied_unit_mask=lambda l: np.zeros(4, bool))
         assert np.isfinite(phi._decay_margin(theta, 0)) == known
 

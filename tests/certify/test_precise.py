@@ -47,11 +47,11 @@ def test_the_precise_gradient_is_accurate_before_its_last_rounding(act, loss, mo
     from fastcurv.certify import precise
 
     ob, theta = objective([4, 7, 5, 3], act, loss, N=70)
-    first = precise.precise_passes(ob, theta)
+    first = precise.precise_gradient_and_value(ob, theta)
     monkeypatch.setattr(precise, "N_BLOCK_ROWS", 13)
-    monkeypatch.setattr(precise, "MAX_EXACT_DEPTH", 4)
+    monkeypatch.setattr(precise, "MAX_EXACT_INNER_DIM", 4)
     monkeypatch.setattr(precise, "N_SLICES", 6)
-    second = precise.precise_passes(copy.copy(ob), theta)
+    second = precise.precise_gradient_and_value(copy.copy(ob), theta)
     g, g_error, value, value_error = first
     assert abs(value - second[2]) <= value_error + second[3]
     assert np.linalg.norm(g - second[0]) <= 1e-20 and 0 < g_error <= 1e-15
@@ -179,8 +179,8 @@ def test_precise_matrix_products_are_exact_to_their_bound(k):
                 a, b = (exact(DoubleDouble(M.hi[r], M.lo[r])) for M, r in ((A, i), (B, j)))
                 error = abs(found[3 * i + j] - sum(p * q for p, q in zip(a, b)))
                 most = np.abs(A.hi[i]).max() * np.abs(B.hi[j]).max()
-                assert error <= Decimal(precise.dot_relative_error(k) * most)
-    assert precise.dot_relative_error(k) <= k * 1e-27
+                assert error <= Decimal(precise.pair_matmul_error_bound(k) * most)
+    assert precise.pair_matmul_error_bound(k) <= k * 1e-27
 
 
 @pytest.mark.parametrize("name", ["add_pairs", "multiply_pairs", "divide_pairs"])

@@ -129,7 +129,7 @@ def test_every_cause_of_a_failed_training_has_a_command():
         )
         facts = SimpleNamespace(ob=ob, values=np.arange(4))
         for cause in CAUSES:
-            line = ShellCommands(recipe, "net.safetensors").command_of_call(cause.call(facts))
+            line = ShellCommands(recipe, "net.safetensors").command_for_call(cause.call(facts))
             if not line.startswith("fastcurv train"):
                 assert cause.name == "labels shuffled" and "row by row" in line
                 continue

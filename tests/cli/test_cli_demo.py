@@ -81,7 +81,7 @@ def test_the_figure_shows_the_whole_escape_from_a_saddle():
     a step beyond the end of the escape. The losses fill more than half of the figure's height.
     """
     import fastcurv as fc
-    from fastcurv.cli.demo import plot_line
+    from fastcurv.cli.demo import plot_loss_along_step
 
     X, y = np.cos(np.arange(10.0)).reshape(5, 2), np.ones((5, 1))
     ob = fc.Objective(fc.MLP((2, 3, 1), "tanh"), X, y, "mse")
@@ -89,7 +89,7 @@ def test_the_figure_shows_the_whole_escape_from_a_saddle():
     for size in (1e-3, 1.0, 50.0):
         step = size * np.cos(np.arange(theta.size))
         length = np.linalg.norm(step)
-        ax = plot_line(ob, theta, step)
+        ax = plot_loss_along_step(ob, theta, step)
         t = np.linspace(-0.5, 1.5, 101)
         losses = np.array([ob.value(theta + s * step) for s in t])
         low, high = losses.min(), losses.max()

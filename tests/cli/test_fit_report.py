@@ -30,7 +30,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler, scale
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch):
     """Set the time limit of a report so high that every part is computed."""
-    monkeypatch.setattr(fit_numbers, "PAGE_SECONDS", 1000.0)
+    monkeypatch.setattr(fit_numbers, "EXTRA_REPORT_SECONDS", 1000.0)
 
 
 def regression(rng, n=40, alpha=1.0, activation="tanh"):
@@ -238,7 +238,7 @@ def test_report_prefers_a_linear_model_for_linearly_separable_classes(rng, monke
     facts = fc.report(est, X, y).facts
     assert facts["network_needed"] is False and facts["linear_log_loss"] < 0.06
     assert any(s.endswith("so the network is not needed here.") for s in facts["first_screen"])
-    monkeypatch.setattr(fit_report, "MAX_EQUAL_SCORE_GAP", -1.0)
+    monkeypatch.setattr(fit_report, "MAX_LINEAR_SCORE_GAP", -1.0)
     facts = fc.report(est, X, y).facts
     assert any(
         s.endswith("so these rows do not show that the network is needed.")

@@ -12,7 +12,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.cli import fit_table as module
 from fastcurv.cli import span
-from fastcurv.cli.encode import load_table
+from fastcurv.cli.encode import load_table_dataset
 from fastcurv.cli.fit_table import choose_l2_by_evidence, fit_table
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import TrainingRecipe, load_run, save_run
@@ -81,7 +81,7 @@ def test_the_printed_source_of_a_fit_reproduces_it(numbers):
 
 
 def test_subsample_of_rows_chooses_nearly_the_same_decay(numbers, monkeypatch):
-    data, _ = load_table(numbers, None, None)
+    data, _ = load_table_dataset(numbers, None, None)
     ob = fc.Objective(fc.MLP([3, 4, 1], "tanh"), data.X, data.y, loss="mse", l2=0.0)
     start = ob.model.init(seed=0)
     whole, _ = choose_l2_by_evidence(ob, start, 0)
@@ -184,7 +184,7 @@ def test_other_commands_read_the_table_of_a_saved_network(mixed, kind, tmp_path,
 
 def test_intervals_equal_those_of_the_estimator(numbers, tmp_path, capsys):
     pytest.importorskip("sklearn")
-    data, _ = load_table(numbers, None, None)
+    data, _ = load_table_dataset(numbers, None, None)
     est = fc.MLPRegressor((4,), "tanh", alpha=1.0, random_state=0).fit(data.X, Y)
     ob = est.objective(data.X, Y)
     recipe = TrainingRecipe(

@@ -175,7 +175,7 @@ def test_checking_an_output_folder_changes_nothing(nameless, tmp_path, monkeypat
     if not nameless:
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)
     monkeypatch.setattr(files.secrets, "token_hex", lambda n: "00" * n)
-    mine = tmp_path / f"{files._PART_PREFIX}{'00' * 8}.part"
+    mine = tmp_path / f"{files._TEMPORARY_FILE_PREFIX}{'00' * 8}.part"
     mine.write_text("kept")
     if nameless and hasattr(os, "O_TMPFILE"):
         check_output_path(tmp_path / "x.npz")

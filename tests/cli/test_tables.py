@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from fastcurv.cli.data import DataCoding, is_table_name
-from fastcurv.cli.encode import fit_coding, load_dataset, load_table, read_rows, scale_inputs
+from fastcurv.cli.encode import (
+    fit_coding,
+    load_dataset,
+    load_table_dataset,
+    read_scaled_inputs,
+    scale_inputs,
+)
 from fastcurv.cli.tables import read_sheet, read_table
 
 N = 40
@@ -394,7 +400,7 @@ def test_encoded_inputs_equal_those_of_scikit_learns_column_transformer(read):
     new = np.array([[0.5, "purple", np.nan, "round"], [1.5, "red", 2.0, ""]], dtype=object)
     path = table.sheet.path.with_name("new.csv")
     path.write_text("shape,b,colour,a,more\nround,,purple,0.5,1\n,2,red,1.5,2\n")
-    found, notes = read_rows(path, coding, "y")
+    found, notes = read_scaled_inputs(path, coding, "y")
     assert np.abs(found - made.transform(new).astype(float)).max() <= 1e-14
     assert notes == (
         "Column 'colour' has words that the network does not know, all of whose inputs are 0: "
@@ -414,17 +420,17 @@ def test_rare_categories_get_no_input_column(read):
 
 
 def test_a_table_of_numbers_is_scaled_as_train_scales_it(read):
-    """`load_table` gives the inputs and targets of `load_dataset` for a table of numbers. Its saved
-    scaling restores the targets and gives bitwise equal inputs again.
+    """`load_table_dataset` gives the inputs and targets of `load_dataset` for a table of numbers.
+    Its saved scaling restores the targets and gives bitwise equal inputs again.
     """
     table = read(PLAIN)
     path = table.sheet.path
-    mine, _ = load_table(path, None, None)
+    mine, _ = load_table_dataset(path, None, None)
     other = load_dataset(path, test_fraction=0.0)
     assert np.abs(mine.X - other.X).max() <= 1e-14 and np.abs(mine.y - other.y).max() <= 1e-14
     back = mine.y[:, 0] * mine.coding.y_scale[0] + mine.coding.y_shift[0]
     assert np.abs(back - Y).max() <= 1e-14
-    again, _ = load_table(path, None, None, mine.coding)
+    again, _ = load_table_dataset(path, None, None, mine.coding)
     assert np.array_equal(again.X, mine.X) and again.digest == mine.digest
 
 
@@ -435,31 +441,33 @@ def test_errors_for_new_rows_name_missing_columns(read):
     with pytest.raises(
         ValueError, match="must have the columns 'b', 'c' of the training table, got a, y."
     ):
-        read_rows(path, coding, None)
+        read_scaled_inputs(path, coding, None)
     path.write_text("a,b,c\n1,2,x\n")
     with pytest.raises(ValueError, match="line 2, column 'c', must be a number, got 'x'."):
-        read_rows(path, coding, None)
+        read_scaled_inputs(path, coding, None)
     path.write_text("a,b,c\n1,2,3 kg\n")
     with pytest.raises(ValueError, match="line 2, column 'c', must be a number, got '3 kg'."):
-        read_rows(path, coding, None)
+        read_scaled_inputs(path, coding, None)
     path.write_text("c,b,a\n")
     with pytest.raises(ValueError, match="at least one row below the column names, got 0."):
-        read_rows(path, coding, None)
+        read_scaled_inputs(path, coding, None)
 
 
 def test_new_rows_are_scaled_by_the_units_of_the_training_table(read):
     _, coding = fit_coding(read(lines([f"{v} kg" for v in A], Y, names="a,y")))
     path = read(PLAIN).sheet.path
     path.write_text("a\n1.5 kg\n1.5\n")
-    found, _ = read_rows(path, coding, None)
+    found, _ = read_scaled_inputs(path, coding, None)
     assert found[0] == found[1]
     path.write_text("a\n1.5 lb\n")
     with pytest.raises(
         ValueError, match="line 2, column 'a', must be a number in kg, got '1.5 lb'"
     ):
-        read_rows(path, coding, None)
+        read_scaled_inputs(path, coding, None)
     path.write_text("a\n1.200\n")
-    assert read_rows(path, coding, None)[1][0].startswith("The mark in numbers such as 1.200 in")
+    assert read_scaled_inputs(path, coding, None)[1][0].startswith(
+        "The mark in numbers such as 1.200 in"
+    )
 
 
 def test_new_rows_without_column_names_are_read_in_order(read):
@@ -467,15 +475,15 @@ def test_new_rows_without_column_names_are_read_in_order(read):
     assert coding.columns == () and asdict(coding)["codes"][0]["name"] == "column 1"
     path = read(PLAIN).sheet.path
     path.write_text("0.5,1.5\n0.25,2\n")
-    two, _ = read_rows(path, coding, "0")
+    two, _ = read_scaled_inputs(path, coding, "0")
     path.write_text("9,0.5,1.5\n9,0.25,2\n")
-    three, _ = read_rows(path, coding, "0")
+    three, _ = read_scaled_inputs(path, coding, "0")
     assert np.array_equal(two, three) and isinstance(coding, DataCoding)
     _, named = fit_coding(read(PLAIN))
     path.write_text("0.5,1.5\n0.25,2\n")
-    by_place, _ = read_rows(path, named, None)
+    by_place, _ = read_scaled_inputs(path, named, None)
     path.write_text("b,a\n1.5,0.5\n2,0.25\n")
-    by_name, _ = read_rows(path, named, None)
+    by_name, _ = read_scaled_inputs(path, named, None)
     assert np.array_equal(by_place, by_name)
 
 
@@ -484,7 +492,7 @@ def test_new_rows_of_one_column_are_read(read):
     X, coding = fit_coding(table)
     path = table.sheet.path
     path.write_text("a\n" + "\n".join(map(str, A)))
-    found, _ = read_rows(path, coding, "y")
+    found, _ = read_scaled_inputs(path, coding, "y")
     assert np.array_equal(found, scale_inputs(X, coding))
 
 

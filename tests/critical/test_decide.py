@@ -7,7 +7,7 @@ import math
 import pytest
 
 from fastcurv.critical.decide import (
-    UNTRIED_CONTRACTION,
+    UNTRIED_OUTCOME,
     CriticalPointProof,
     Evidence,
     Nearness,
@@ -164,8 +164,8 @@ FLAGS = {
     "positive": (False, True),
     "signs_stable": (True, False),
     "gradient_decreases": (True, False),
-    "theorem": (UNTRIED_CONTRACTION, proved_ball(1e-9)),
-    "interpolation": (UNTRIED_CONTRACTION, proved_ball(1e-8)),
+    "theorem": (UNTRIED_OUTCOME, proved_ball(1e-9)),
+    "interpolation": (UNTRIED_OUTCOME, proved_ball(1e-8)),
     "two_vectors": [
         TwoSignProof(*r)
         for r in itertools.product((0.0, 1e-3, math.nan), (0.0, math.inf, math.nan))

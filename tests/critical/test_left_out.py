@@ -143,7 +143,7 @@ def test_the_short_proof_of_a_minimum_accepts_the_samples_of_full_verdicts(monke
 def test_no_minimum_is_proved_far_from_one_or_at_a_saddle():
     ob, theta = fitted(3)
     bounds = without_rows._RemovalProofBounds(
-        left_out._check_minimum(ob, theta, "leave_one_out"), 1.0
+        left_out._factored_minimum(ob, theta, "leave_one_out"), 1.0
     )
     assert without_rows._has_minimum_near(ob, theta, 0.0, bounds)
     for distance in (0.1, 1.0):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical.nearness import decreases_on_either_side
+from fastcurv.critical.nearness import has_descent_on_either_side
 
 from ..nets import no_point_nearby_is_lower
 
@@ -136,7 +136,7 @@ class Line:
 )
 def test_descent_across_a_kink_exceeds_slope_and_rounding(loss, falls):
     slope = np.array([1e-3])
-    assert decreases_on_either_side(Line(loss), np.zeros(1), np.ones(1), slope) == falls
+    assert has_descent_on_either_side(Line(loss), np.zeros(1), np.ones(1), slope) == falls
 
 
 def test_classify_proves_what_minimize_proved():

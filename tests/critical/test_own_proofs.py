@@ -15,17 +15,17 @@ from fastcurv.common.checks import check_symmetric_operator
 from fastcurv.common.objectives import (
     cast_to_float64,
     certificate_method,
-    gradient_error_bound_of,
+    gradient_bound_method,
     has_consistent_hessian,
     why_unproved,
 )
 from fastcurv.common.protocols import (
     LOSS_AND_PRODUCT_METHODS,
     LOSS_METHODS,
-    OPTIONAL_METHODS,
+    OBJECTIVE_DATA_ATTRIBUTES,
+    OPTIONAL_OPERATOR_METHODS,
     PRODUCT_METHODS,
-    READ_ATTRIBUTES,
-    why_not_own,
+    missing_reason,
 )
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
@@ -39,7 +39,7 @@ PROOFS = ("third_bound", "precise_gradient", "orbits", "curvature_floor", "loss_
 def claims_nothing(ob):
     """Return True if no function gives a proof for the objective and a reason is stated."""
     ways = [certificate_method(ob, name) for name in PROOFS]
-    ways += [gradient_error_bound_of(ob), ob.certificates if isinstance(ob, fc.Objective) else None]
+    ways += [gradient_bound_method(ob), ob.certificates if isinstance(ob, fc.Objective) else None]
     return (
         all(way is None for way in ways)
         and bool(why_unproved(ob))
@@ -48,7 +48,7 @@ def claims_nothing(ob):
 
 
 def claims_all(ob):
-    ways = [certificate_method(ob, name) for name in PROOFS] + [gradient_error_bound_of(ob)]
+    ways = [certificate_method(ob, name) for name in PROOFS] + [gradient_bound_method(ob)]
     return (
         all(way is not None for way in ways) and not why_unproved(ob) and has_consistent_hessian(ob)
     )
@@ -134,7 +134,7 @@ def test_replaced_functions_of_the_loss_disable_proofs(name):
     for ob in changed:
         assert claims_nothing(ob), (type(ob).__name__, name)
         assert name in why_unproved(ob) or isinstance(ob, nets.Around)
-        assert cast_to_float64(ob) is ob and why_not_own(ob, "engine_steps")
+        assert cast_to_float64(ob) is ob and missing_reason(ob, "engine_steps")
 
 
 def test_replaced_loss_is_classified_without_certificate():
@@ -175,7 +175,7 @@ def test_replaced_loss_is_classified_without_certificate():
     assert said.gradient_norm == pytest.approx(0.05 * theta.size**0.5, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", READ_ATTRIBUTES)
+@pytest.mark.parametrize("name", OBJECTIVE_DATA_ATTRIBUTES)
 def test_replaced_data_of_proofs_disable_proofs(name):
     plain = fc.Objective(*GIVEN)
     if name == "__getattribute__":
@@ -278,9 +278,9 @@ def test_losses_without_bounds_state_why():
 
     ob = fc.Objective(GIVEN[0], X, GIVEN[2], fc.Loss(squares), l2=1e-2)
     assert why_unproved(ob) == "Loss(squares) was given without third_bound and error_ulps"
-    assert gradient_error_bound_of(ob) is None and certificate_method(ob, "kinks") is not None
+    assert gradient_bound_method(ob) is None and certificate_method(ob, "kinks") is not None
     H = ob.hessian(np.zeros(ob.n_params))
-    assert why_not_own(H, "rounding_bound") and not hasattr(H, "rounding_bound")
+    assert missing_reason(H, "rounding_bound") and not hasattr(H, "rounding_bound")
     assert why_unproved(object()) and why_unproved(fc.Objective(*GIVEN)) == ""
 
 
@@ -311,7 +311,7 @@ def test_eigenvalues_and_bounds_use_the_operators_own_products(name):
     around = type("Doubled", (nets.Around,), {"A": A, "shape": (n, n), **doubled(name)})
     for op in (kind(ob, theta, "hessian"), around(H)):
         seen = check_symmetric_operator(op)
-        for offer in OPTIONAL_METHODS:
+        for offer in OPTIONAL_OPERATOR_METHODS:
             assert not hasattr(seen, offer), offer
         exact = 2 * np.linalg.eigvalsh(A)
         assert np.allclose(fc.eigvalsh(op), exact, rtol=1e-9, atol=1e-12)
@@ -339,7 +339,7 @@ def test_own_bounds_of_an_operator_are_used_unless_products_are_replaced():
             return -self.d * np.reshape(v, -1)
 
     one, other = Diagonal(np.array([1.0, 2.0])), Other(np.array([1.0, 2.0]))
-    assert check_symmetric_operator(one) is one and not why_not_own(one, "rounding_bound")
+    assert check_symmetric_operator(one) is one and not missing_reason(one, "rounding_bound")
     assert not hasattr(check_symmetric_operator(other), "rounding_bound")
     assert np.allclose(fc.eigvalsh(other), [-2, -1]) and set(PRODUCT_METHODS) < set(
         LOSS_AND_PRODUCT_METHODS

@@ -9,7 +9,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.certify.kinks import HypothesisMargins
-from fastcurv.common.objectives import hessian_products
+from fastcurv.common.objectives import budgeted_hessian
 from fastcurv.critical import classify, dense
 from fastcurv.critical.dense import _ComplementReflections
 from fastcurv.critical.kink_minimum import prove_kink_minimum
@@ -236,7 +236,7 @@ def test_the_interpolation_theorem_is_tried_for_small_jacobians_only(monkeypatch
     X, y = np.cos(np.arange(6.0)).reshape(3, 2), np.ones((3, 1))
     net = fc.MLP((2, 3, 1), "tanh")
     ob, theta = fc.Objective(net, X, y, "mse"), net.init(seed=0)
-    ask, H = SimpleNamespace(ob=ob, theta=theta), hessian_products(ob, theta)
+    ask, H = SimpleNamespace(ob=ob, theta=theta), budgeted_hessian(ob, theta)
     for limit, asked in ((3 * theta.size, True), (3 * theta.size - 1, False), (3, False)):
         monkeypatch.setattr(classify, "MAX_JACOBIAN_ENTRIES", limit)
         assert (classify.check_interpolation(ask, H) is not None) == asked

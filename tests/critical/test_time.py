@@ -15,9 +15,9 @@ from fastcurv.common.linalg import LONG_EIGENSYSTEM_MIN_N, SECONDS_PER_N_CUBED, 
 from fastcurv.common.runtime import (
     Budget,
     OutOfTime,
-    one_blas_thread,
-    run_interruptibly,
-    time_is_up,
+    is_time_up,
+    run_interruptible_call,
+    serial_blas_context,
     time_limit,
 )
 from fastcurv.critical.classify import classify
@@ -184,15 +184,15 @@ def test_the_reason_names_a_budget_too_small_for_the_newton_step(rng):
 def test_time_limits_nest_and_end_external_searches():
     slept, goes_on = [], threading.Event()
     with time_limit(0.05), time_limit(60), pytest.raises(OutOfTime):
-        run_interruptibly(lambda: slept.append(goes_on.wait(600)))
-    assert not slept and not time_is_up()
+        run_interruptible_call(lambda: slept.append(goes_on.wait(600)))
+    assert not slept and not is_time_up()
     goes_on.set()
     with time_limit(1e-9):
-        assert time_is_up()
+        assert is_time_up()
         with time_limit(None):
-            assert time_is_up()
+            assert is_time_up()
         with time_limit(np.inf):
-            assert not time_is_up() and run_interruptibly(lambda: 7) == 7
+            assert not is_time_up() and run_interruptible_call(lambda: 7) == 7
     n = LONG_EIGENSYSTEM_MIN_N + 10
     with time_limit(1e-9), pytest.raises(OutOfTime):
         eigh(np.eye(n))
@@ -221,13 +221,13 @@ def test_blas_uses_one_thread_during_a_verdict():
         classify(ob, np.ones(300))
         assert seen and set.union(*seen) == {1} and threads() == before == {2}
         aside = threading.Thread(target=classify, args=(ob, np.ones(300)))
-        with one_blas_thread():
-            with one_blas_thread():
+        with serial_blas_context():
+            with serial_blas_context():
                 aside.start()
             assert threads() == {1}
             aside.join()
         assert threads() == before
-        with one_blas_thread(False):
+        with serial_blas_context(False):
             assert threads() == before
         seen.clear()
         small = Looks(np.ones(9))
@@ -305,7 +305,7 @@ def test_a_budget_ends_by_products_seconds_or_an_outer_limit(monkeypatch):
         now[0] = 6.0
         assert (
             whole.products_left == Budget().products_left == 0
-            and whole.remaining_products == 3
+            and whole.untimed_products_left == 3
             and whole.inner_max_time() == 1e-3
         )
     assert whole.products_left == 3 and whole.elapsed() == 1.0

@@ -19,24 +19,24 @@ from fastcurv.common.protocols import Certificate
 from fastcurv.critical.decide import Decision, Evidence, Nearness, Reason, SpectrumEvidence
 from fastcurv.critical.dense import cholesky_solver, prove_definite
 from fastcurv.critical.evidence import (
-    annihilated_basis,
     curvature_floor,
+    null_subspace_basis,
     symmetry_tangents,
     third_bound,
 )
 from fastcurv.critical.nearness import (
     CurvatureCoordinates,
-    best_gradient,
-    curvatures_along,
+    directional_curvatures,
+    finite_gradient_and_error,
     follow_newton_steps,
     gradient_and_error,
 )
-from fastcurv.critical.report import Words, reason_sentence, verdict_noun_phrase
+from fastcurv.critical.report import ReasonFormatter, reason_sentence, verdict_noun_phrase
 from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.optimize.residual import (
     NewtonMRSteps,
     dense_newton_mr_steps,
-    extend_space,
+    extend_krylov_space,
     krylov_newton_mr_steps,
     reduce_gradient_norm,
 )
@@ -484,7 +484,7 @@ def test_the_gradient_has_the_best_available_bound():
     g, error = gradient_and_error(vague, np.ones(3))
     assert np.array_equal(g, [1.0, 2.0, 3.0]) and np.isnan(error)
     with pytest.raises(ValueError, match="NaN or infinity"):
-        best_gradient(
+        finite_gradient_and_error(
             SimpleNamespace(
                 gradient=lambda theta: np.full(3, np.nan),
                 precise_gradient=lambda theta: (np.ones(3), np.inf),
@@ -495,9 +495,9 @@ def test_the_gradient_has_the_best_available_bound():
 
 
 def test_curvatures_are_empty_without_directions_and_nan_at_an_infinite_theta():
-    assert curvatures_along(BOWL, np.zeros(3), np.zeros((3, 0))).shape == (0,)
-    assert np.isnan(curvatures_along(BOWL, np.full(3, np.inf), np.eye(3))).all()
-    assert np.array_equal(curvatures_along(BOWL, np.ones(3), np.eye(3)), [1.0, 2.0, 3.0])
+    assert directional_curvatures(BOWL, np.zeros(3), np.zeros((3, 0))).shape == (0,)
+    assert np.isnan(directional_curvatures(BOWL, np.full(3, np.inf), np.eye(3))).all()
+    assert np.array_equal(directional_curvatures(BOWL, np.ones(3), np.eye(3)), [1.0, 2.0, 3.0])
 
 
 def test_flat_directions_without_a_proof_have_no_bounds():
@@ -511,10 +511,10 @@ def test_flat_directions_without_a_proof_have_no_bounds():
 def test_the_annihilated_space_of_a_matrix_is_orthonormal():
     A = np.diag([0.0, 1e-9, 1.0, 2.0])
     Q = np.eye(4)[:, :3]
-    kept = annihilated_basis(A @ Q, Q, 1e-8)
+    kept = null_subspace_basis(A @ Q, Q, 1e-8)
     assert kept.shape == (4, 2) and np.abs(A @ kept).max() <= 1e-9
     assert np.allclose(kept.T @ kept, np.eye(2), atol=1e-15)
-    assert annihilated_basis(A @ Q[:, :0], Q[:, :0], 1e-8).shape == (4, 0)
+    assert null_subspace_basis(A @ Q[:, :0], Q[:, :0], 1e-8).shape == (4, 0)
 
 
 def test_only_definite_matrices_are_factored():
@@ -608,10 +608,10 @@ def test_a_step_to_a_gradient_whose_square_overflows_is_shortened():
 def test_a_krylov_space_of_a_zero_matrix_or_start_is_empty():
     space = KrylovSpace(3, np.dtype(float), 5)
     space.start(lambda v, out: out.fill(0), np.zeros(3))
-    extend_space(space, 1e-3, 5, lambda: False)
+    extend_krylov_space(space, 1e-3, 5, lambda: False)
     assert space.m == 0 and krylov_newton_mr_steps(space).norm == 0
     space.start(lambda v, out: out.fill(0), np.ones(3))
-    extend_space(space, 1e-3, 5, lambda: False)
+    extend_krylov_space(space, 1e-3, 5, lambda: False)
     assert krylov_newton_mr_steps(space).vectors == [] and krylov_newton_mr_steps(space).norm == 0
 
 
@@ -766,7 +766,7 @@ def test_the_radius_of_a_claim_is_worded_by_its_size():
     }
     for radius, place in words.items():
         outcome = Decision("minimum", True, Reason.KANTOROVICH, radius)
-        assert Words(QUERY, Evidence(), outcome).critical_point_place == place
+        assert ReasonFormatter(QUERY, Evidence(), outcome).critical_point_place == place
 
 
 def test_each_kind_of_point_has_its_noun_phrase():

@@ -182,7 +182,7 @@ def test_spectrum_ends_include_the_complement_of_the_range_but_no_symmetries(res
     assert value == rest and v.tolist() == [0, 0, 1]
     assert range_space(rest).min_abs_eigenvalue_bound == rest - 1e-12 and range_space(
         rest
-    ).select_weakest(3)[1].shape == (
+    ).weakest_eigenpairs(3)[1].shape == (
         3,
         0,
     )

@@ -9,8 +9,8 @@ from numpydoc.validate import validate
 
 from fastcurv.critical.report import CriticalPoint
 from fastcurv.network.linear_operator import ShiftedOperator
-from fastcurv.network.operators import BlockCurvature, Curvature, Jacobian
-from fastcurv.optimize.sample import CriticalSample, SampledPoint
+from fastcurv.network.operators import Curvature, CurvatureBlock, Jacobian
+from fastcurv.optimize.sample import CriticalPointSample, SampledPoint
 from fastcurv.optimize.schedules import RobbinsMonro, Schedule
 from fastcurv.spectrum.density_curve import SpectralDensity
 from fastcurv.spectrum.results import Eigenpairs, Estimate, Inertia
@@ -18,9 +18,9 @@ from fastcurv.spectrum.results import Eigenpairs, Estimate, Inertia
 from ..public import public
 
 RESULTS = [
-    BlockCurvature,
+    CurvatureBlock,
     CriticalPoint,
-    CriticalSample,
+    CriticalPointSample,
     Curvature,
     Eigenpairs,
     Estimate,

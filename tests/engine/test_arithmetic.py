@@ -92,7 +92,7 @@ for how, threads in itertools.product(order, (8, 2, 1)):
         return value, gradient, H @ v, H @ small[0], H @ small[1]
     for _ in range(3):
         seen.add(bits(under(how, ask)))
-assert engine.count_thread_workers() > 0
+assert engine.count_worker_threads() > 0
 product = np.abs(np.frombuffer(next(iter(seen))[3]))
 assert (product[product > 0] < 2.2250738585072014e-308).any()  # some are subnormal
 print(len(seen))
@@ -401,16 +401,16 @@ def test_signal_handlers_that_change_the_rounding_mode_change_no_proof(library, 
         PROGRAM.format(library=library)
         + """
 import sys
-from fastcurv.common.runtime import rounding_to_nearest
+from fastcurv.common.runtime import with_nearest_rounding
 calls = []
-@rounding_to_nearest
+@with_nearest_rounding
 def third():
     calls.append(libm.now())
     if len(calls) == 1:
         libm.set(1)  # as a signal handler would
     return 1.0 / 3.0
 assert third() == 1.0 / 3.0 and calls == [0, 0] and libm.now() == 0
-@rounding_to_nearest
+@with_nearest_rounding
 def disturbed():
     libm.set(4)
 libm.set(2)

@@ -161,20 +161,20 @@ def test_workers_are_created_once_and_limited(python):
     python(
         NET
         + """
-assert engine.count_thread_workers() == 0
+assert engine.count_worker_threads() == 0
 ob, theta, v = drawn(*TALL, threads=3)
 H = ob.hessian(theta)
 product = H @ v
-assert engine.count_thread_workers() == 2
+assert engine.count_worker_threads() == 2
 for _ in range(50):
     assert np.array_equal(H @ v, product)
-assert engine.count_thread_workers() == 2
+assert engine.count_worker_threads() == 2
 engine.set_thread_limit(1)
 assert engine.get_thread_limit() == 1 and np.array_equal(H @ v, product)
 engine.set_thread_limit(0)
 assert engine.get_thread_limit() == 0
 drawn(*TALL, threads=100000)[0].value(theta)
-assert engine.count_thread_workers() < 64
+assert engine.count_worker_threads() < 64
 """
     )
 
@@ -192,7 +192,7 @@ fc.eigsh(H.hessian(theta), 4, seed=0, space="parameters")
 fc.spectral_density(H.hessian(theta), 2, 40, seed=0, space="parameters")
 fc.minimize(H, theta, "trust-region", max_iter=3, verdict=False)
 fc.minimize(H, theta, "l-bfgs", max_iter=40, verdict=False)
-assert engine.count_thread_workers() == 0
+assert engine.count_worker_threads() == 0
 there = engine.default_n_threads()
 with engine.FloatingPointMode(1):
     assert engine.default_n_threads() == 1
@@ -204,7 +204,7 @@ with engine.FloatingPointMode(2):
     assert engine.default_n_threads() == 2
 assert engine.default_n_threads() == 7
 fc.eigsh(drawn([200, 400, 3], 5, threads=None)[0].hessian(theta), 4, seed=0, space="parameters")
-assert engine.count_thread_workers() > 0
+assert engine.count_worker_threads() > 0
 """
     )
 
@@ -433,7 +433,7 @@ many, two = operator(64), operator(2)
 v = np.ones(two.shape[0])
 expected = two @ v
 many @ v
-assert fc._engine.count_thread_workers() > 6
+assert fc._engine.count_worker_threads() > 6
 time.sleep(0.3)
 before = switches()
 for _ in range(60):

@@ -12,7 +12,7 @@ pytest.importorskip("sklearn")
 from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.cli.data import shift_and_scale  # noqa: E402
+from fastcurv.cli.data import column_means_and_scales  # noqa: E402
 from fastcurv.estimators.base import (  # noqa: E402
     can_search_in_float32,
     check_spectrum,
@@ -107,7 +107,7 @@ def test_sparse_samples_are_fitted_as_dense_ones(how, monkeypatch):
     y, weight = (rows @ rng.standard_normal(30) > 0).astype(int), rng.random(120)
     monkeypatch.setattr("fastcurv.estimators.sizes.CACHED_DENSE_MAX_ENTRIES", 0)
     # Sparse samples are made dense in blocks of 33.
-    monkeypatch.setattr("fastcurv.estimators.base.DENSE_BLOCK_ENTRIES", 1000)
+    monkeypatch.setattr("fastcurv.estimators.base.DENSE_BLOCK_MAX_ENTRIES", 1000)
     fits = [
         fc.MLPClassifier((4,), "tanh", random_state=0, max_iter=15, **how).fit(X, y, weight)
         for X in (rows, rows.toarray())
@@ -283,13 +283,13 @@ def test_float32_is_used_only_if_it_resolves_the_data():
 
 
 def test_features_are_standardised_before_fitting():
-    """`shift_and_scale` returns the mean and standard deviation of each column, and a scale of 1
-    for constant columns of any size.
+    """`column_means_and_scales` returns the mean and standard deviation of each column, and a scale
+    of 1 for constant columns of any size.
     """
     A = np.array([[1.0, 1e9, 0.0], [3.0, 1e9, 0.0]])
-    mean, scale = shift_and_scale("X", A)
+    mean, scale = column_means_and_scales("X", A)
     assert mean.tolist() == [2, 1e9, 0] and scale.tolist() == [1, 1, 1]
-    assert shift_and_scale("X", 4 * A)[1].tolist() == [4, 1, 1]
+    assert column_means_and_scales("X", 4 * A)[1].tolist() == [4, 1, 1]
 
 
 @pytest.mark.parametrize(

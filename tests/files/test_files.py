@@ -173,7 +173,7 @@ def test_failed_writes_leave_the_old_file_and_no_temporary_files(tmp_path):
     path = tmp_path / "x"
     write_atomically(path, b"old")
     for error in (KeyboardInterrupt, ValueError, MemoryError, SystemExit):
-        with pytest.raises(error), files.atomic_write(path) as out:
+        with pytest.raises(error), files.open_for_atomic_write(path) as out:
             out.write(b"new, in part")
             raise error
         assert file_names(tmp_path) == ["x"] and path.read_bytes() == b"old"
@@ -370,7 +370,7 @@ def test_temporary_copy_of_a_private_file_is_private(tmp_path, monkeypatch):
     path = tmp_path / "x"
     write_atomically(path, b"old")
     path.chmod(0o600)
-    with files.atomic_write(path) as out:
+    with files.open_for_atomic_write(path) as out:
         out.write(b"new")
         (beside,) = (p for p in tmp_path.iterdir() if p != path)
         assert stat.S_IMODE(beside.stat().st_mode) == 0o600
@@ -399,8 +399,8 @@ def test_rewriting_keeps_permissions_if_links_are_forbidden(mode, tmp_path, monk
 WRITER = """
 import os, sys
 vars(os).pop("O_TMPFILE", None)
-from fastcurv.common.files import atomic_write
-with atomic_write(sys.argv[1]) as out:
+from fastcurv.common.files import open_for_atomic_write
+with open_for_atomic_write(sys.argv[1]) as out:
     out.write(b"slow")
     print("writing", flush=True)
     sys.stdin.read()
@@ -447,7 +447,7 @@ def test_writer_retries_if_its_unlocked_file_is_removed(tmp_path, monkeypatch):
     def sweep_before_first_lock(handle):
         times.append(handle)
         if len(times) == 1:
-            files._remove_leftovers(str(tmp_path))
+            files._remove_stale_temporary_files(str(tmp_path))
         return lock(handle)
 
     monkeypatch.setattr(files, "_try_lock", sweep_before_first_lock)

@@ -72,7 +72,7 @@ def test_lanczos_relation_holds_with_locked_rows(name, least, dtype, rng, monkey
     run.insert_random(rng)
     while run.m < 30:
         run.step()
-    run.lock(*run.converged_or_wanted(5, "LM", 1e-2 * run.scale))
+    run.lock(*run.converged_or_wanted_pairs(5, "LM", 1e-2 * run.scale))
     locked = run.m
     assert run.n_locked == locked >= 5
     run.insert_random(rng)
@@ -92,7 +92,7 @@ def test_rows_stay_orthogonal_to_locked_rows_for_a_narrow_spectrum_far_from_zero
     run.insert_random(rng)
     while run.m < 30:
         run.step()
-    run.lock(*run.converged_or_wanted(5, "LM", 1e-4 * run.scale))
+    run.lock(*run.converged_or_wanted_pairs(5, "LM", 1e-4 * run.scale))
     run.insert_random(rng)
     start = run.m
     while run.m < start + 30:

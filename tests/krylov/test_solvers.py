@@ -104,20 +104,20 @@ def test_differences_of_cg_iterates_reveal_negative_curvature(lowest, shows, rng
 
 
 def test_too_slow_matches_the_published_convergence_bound():
-    """`is_slower_than_bound` is true exactly if the residual exceeds the bound of [Royer et al.
-    2020] for kappa = (bound + 2 eps) / eps, which is here evaluated by another formula.
+    """`exceeds_convergence_bound` is true exactly if the residual exceeds the bound of [Royer et
+    al. 2020] for kappa = (bound + 2 eps) / eps, which is here evaluated by another formula.
     """
     eps, bound = 0.1, 1.0
     kappa = (bound + 2 * eps) / eps
     tau = kappa**0.5 / (kappa**0.5 + 1)
     for j in (1, 10, 100, 400):
         guaranteed = 4 * kappa**4 / (1 - tau**0.5) ** 2 * tau**j
-        assert hooks.is_slower_than_bound(j, guaranteed * (1 + 1e-9), bound, eps)
-        assert not hooks.is_slower_than_bound(j, guaranteed * (1 - 1e-9), bound, eps)
-    assert not hooks.is_slower_than_bound(10**9, 0.0, bound, eps)
+        assert hooks.exceeds_convergence_bound(j, guaranteed * (1 + 1e-9), bound, eps)
+        assert not hooks.exceeds_convergence_bound(j, guaranteed * (1 - 1e-9), bound, eps)
+    assert not hooks.exceeds_convergence_bound(10**9, 0.0, bound, eps)
     for kappa in (1e22, 1e40):  # tau is 1 to rounding, and 1 - tau^1/2 is 1 / (2 kappa^1/2)
-        assert hooks.is_slower_than_bound(3, 16 * kappa**5 * (1 + 1e-7), eps * kappa, eps)
-        assert not hooks.is_slower_than_bound(3, 16 * kappa**5 * (1 - 1e-7), eps * kappa, eps)
+        assert hooks.exceeds_convergence_bound(3, 16 * kappa**5 * (1 + 1e-7), eps * kappa, eps)
+        assert not hooks.exceeds_convergence_bound(3, 16 * kappa**5 * (1 - 1e-7), eps * kappa, eps)
 
 
 @pytest.mark.parametrize("power", [-0.9, -0.26, 0.26, 0.9])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import LinearOperator
 
-from fastcurv.common.vectors import solve_small_problem
+from fastcurv.common.vectors import solve_subproblem
 from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.krylov.trust_region import (
     KrylovSpace,
@@ -171,7 +171,7 @@ def test_steps_solve_their_subproblem_within_the_space(problem, spectrum, power,
                 problem, given, least, 25, lambda: False, 0.0, 3.0, out
             )
             ritz, vectors = space.ritz_pairs()
-            y, multiplier = solve_small_problem(problem, ritz, space.linear_term(), given)
+            y, multiplier = solve_subproblem(problem, ritz, space.linear_term(), given)
             true = -(space.linear_term() @ y + 0.5 * y @ (ritz * y))
             slack = 1e-6 if spectrum in ("wide", "singular") else 1e-8
             assert length == pytest.approx(np.linalg.norm(y), rel=slack)
@@ -248,7 +248,7 @@ def test_trust_region_meets_its_optimality_conditions():
 
 def test_cubic_regularisation_meets_its_optimality_conditions():
     for values, linear, weight in random_subproblems():
-        y, lam = solve_small_problem("cubic", values, linear, weight)
+        y, lam = solve_subproblem("cubic", values, linear, weight)
         assert values[0] + lam >= -1e-12
         assert abs(lam - weight * np.linalg.norm(y)) <= 1e-9 * lam + 1e-14
         assert np.linalg.norm((values + lam) * y + linear) <= 1e-9 * np.linalg.norm(
@@ -259,9 +259,9 @@ def test_cubic_regularisation_meets_its_optimality_conditions():
 def test_steps_without_a_gradient_follow_negative_curvature():
     y, lam = solve_trust_region(np.array([-2.0, 1.0]), np.zeros(2), 0.5)
     assert np.allclose(np.abs(y), [0.5, 0.0]) and lam == 2.0
-    y, lam = solve_small_problem("cubic", np.array([-1.0, 2.0]), np.zeros(2), 0.5)
+    y, lam = solve_subproblem("cubic", np.array([-1.0, 2.0]), np.zeros(2), 0.5)
     assert np.allclose(np.abs(y), [2.0, 0.0]) and lam == 1.0
-    y, lam = solve_small_problem("cubic", np.array([1.0, 2.0]), np.zeros(2), 1.0)
+    y, lam = solve_subproblem("cubic", np.array([1.0, 2.0]), np.zeros(2), 1.0)
     assert not y.any() and lam == 0
 
 
@@ -285,7 +285,7 @@ def test_subproblems_with_radii_whose_squares_overflow_are_solved(size):
     assert np.isclose(np.linalg.norm(y / size), 1.0, rtol=1e-9) and multiplier >= 1.0
     kkt = (values / multiplier + 1.0) * (y / size) + linear / size / multiplier
     assert np.linalg.norm(kkt) <= 1e-9
-    y, multiplier = solve_small_problem("cubic", values, linear, size)
+    y, multiplier = solve_subproblem("cubic", values, linear, size)
     largest = abs(y).max()
     assert multiplier >= 1.0
     assert np.isclose(multiplier / size / largest, np.linalg.norm(y / largest), rtol=1e-9)

@@ -159,9 +159,9 @@ def test_principal_blocks_embed_few_vectors_at_a_time(problem, rng, monkeypatch)
     V = rng.standard_normal((block.shape[0], 21))
     whole, dense, forms = block @ V, block.to_dense(), block.quadratic_form(V)
     monkeypatch.setattr(operators, "MAX_EMBEDDED_BYTES", 1)
-    longest, embed = [], operators.BlockCurvature._embed
+    longest, embed = [], operators.CurvatureBlock._embed
     monkeypatch.setattr(
-        operators.BlockCurvature,
+        operators.CurvatureBlock,
         "_embed",
         lambda self, Vt: longest.append(len(Vt)) or embed(self, Vt),
     )

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 def fitted(net):
-    made = net.ob.engine_steps.layer_coordinates()
+    made = net.ob.engine_steps.kronecker_coordinates()
     made.fit(net.theta)
     return made
 
@@ -82,7 +82,7 @@ def test_the_four_coordinate_maps_are_inverse_and_adjoint(bias, loss, dtype, rng
     """
     net = nets.draw(rng, [3, 9, 5, 2], "tanh", loss, N=40, l2=0.1, dtype=dtype, bias=bias)
     made = fitted(net)
-    made.limit_gradient(net.ob.gradient(net.theta))
+    made.limit_first_step(net.ob.gradient(net.theta))
     x, g = rng.standard_normal((2, 3, net.ob.n_params)).astype(dtype)
     P = matrix_of(made, "to_theta").astype(float)
     slack = 1e3 * nets.EPS[dtype] * np.linalg.cond(P)
@@ -103,7 +103,7 @@ def test_losses_without_positive_curvature_use_gradient_factors(rng):
     X, model = rng.standard_normal((1, 3)), fc.MLP([3, 2], dtype="float64")
     ob = fc.Objective(model, X, rng.standard_normal((1, 1)), "gaussian_nll")
     theta = model.init(seed=0)
-    made = ob.engine_steps.layer_coordinates()
+    made = ob.engine_steps.kronecker_coordinates()
     made.widest = 4
     made.fit(theta)
     L, _ = made.factors[0][0]
@@ -140,7 +140,7 @@ def test_dead_units_keep_coordinates_finite(rng):
     model = fc.MLP([3, 4, 1], "relu")
     ob = fc.Objective(model, rng.standard_normal((30, 3)), rng.standard_normal(30), "mse")
     theta = np.zeros(model.n_params)
-    made = ob.engine_steps.layer_coordinates()
+    made = ob.engine_steps.kronecker_coordinates()
     made.fit(theta)
     assert np.array_equal(made.factors[0][0][0], np.ones(4))
     assert np.isfinite(matrix_of(made, "to_theta")).all()
@@ -152,5 +152,5 @@ def test_layer_coordinates_of_large_data_use_evenly_spaced_samples(rng):
     """
     X = np.arange(5000.0)[:, None] * np.ones(2)
     ob = fc.Objective(fc.MLP([2, 60, 1]), X, X[:, 0], "mse")
-    rows = ob.engine_steps.layer_coordinates().ob.X[:, 0]
+    rows = ob.engine_steps.kronecker_coordinates().ob.X[:, 0]
     assert len(rows) == 600 and rows[0] == 0 and np.ptp(np.diff(rows)) <= 1

@@ -10,12 +10,12 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.network.gram import (
-    SampleSpace,
+    SampleSpaceOperator,
     is_rotation_cheaper,
     n_layer_coordinates,
     product_flops,
 )
-from fastcurv.network.spaces import OutputSpace
+from fastcurv.network.spaces import OutputSpaceOperator
 
 from ..spectrum.spectra import picked
 from . import product_cases
@@ -61,7 +61,7 @@ def test_eigenpairs_from_every_space_are_correct_with_valid_residuals(
     H, truth = wide_operator
     space = "samples" if H.kind == "hessian" else "outputs"
     if not directly:
-        monkeypatch.setattr("fastcurv.spectrum.reduced.decompose_directly", lambda *given: False)
+        monkeypatch.setattr("fastcurv.spectrum.reduced.is_dense_faster", lambda *given: False)
     pairs = fc.eigsh(H, k, which, space=space, tol=1e-12 if space == "samples" else 1e-11, seed=0)
     scale = np.abs(truth).max()
     assert pairs.space == space and pairs.converged.all() and len(pairs) == k
@@ -113,7 +113,7 @@ def test_deflation_works_for_vectors_inside_and_outside_the_space(wide_operator,
 @of_outputs
 def test_start_and_deflation_vectors_work_in_output_space(wide_operator, rng, monkeypatch):
     G, truth = wide_operator
-    monkeypatch.setattr("fastcurv.spectrum.reduced.decompose_directly", lambda *given: False)
+    monkeypatch.setattr("fastcurv.spectrum.reduced.is_dense_faster", lambda *given: False)
     first = fc.eigsh(G, 3, "LA", space="outputs", tol=1e-13, seed=0)
     rest = fc.eigsh(G, 3, "LA", space="outputs", against=first, seed=0)
     assert rest.space == "outputs"
@@ -132,7 +132,7 @@ def test_reduced_spaces_are_accurate_in_float32(rng):
     eps = np.finfo(np.float32).eps
     ob, theta = objective(rng, [12, 11, 9, 3], 4, dtype="float32", l2=0.01)
     H = ob.hessian(theta)
-    R = SampleSpace(H, EVERY)
+    R = SampleSpaceOperator(H, EVERY)
     check_coordinates(R, H, 400 * eps)
     assert R.dtype == np.float32 and R.embed(np.ones(R.shape[0])).dtype == np.float32
     ob, theta = objective(rng, [12, 11, 9, 3], 6, dtype="float32", l2=0.01)
@@ -167,7 +167,7 @@ def test_all_spectral_functions_include_eigenvalues_outside_sample_space(wide_op
     """
     H, truth = wide_operator
     n, scale = len(truth), np.abs(truth).max()
-    R = SampleSpace(H)
+    R = SampleSpaceOperator(H)
     exact = fc.trace(H, R.shape[0], space="samples", seed=0)
     assert exact.space == "samples" and exact.stderr == 0
     assert abs(float(exact) - truth.sum()) <= EXACT * n * scale
@@ -272,7 +272,11 @@ def test_the_cost_model_or_the_caller_chooses_output_space(rng):
 def test_reduced_operators_and_their_eigenpairs_can_be_pickled(wide_operator):
     H, _ = wide_operator
     space = "samples" if H.kind == "hessian" else "outputs"
-    R = SampleSpace(H, [True, False, True]) if space == "samples" else OutputSpace(H)
+    R = (
+        SampleSpaceOperator(H, [True, False, True])
+        if space == "samples"
+        else OutputSpaceOperator(H)
+    )
     again, I = pickle.loads(pickle.dumps(R)), np.eye(R.shape[0])
     assert again.shape == R.shape and np.array_equal(again @ I, R @ I)
     pairs = pickle.loads(pickle.dumps(fc.eigsh(H, 2, space=space, seed=0)))

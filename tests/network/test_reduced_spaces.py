@@ -11,13 +11,13 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.network.gram import (
+    BlockReflector,
     CoordinateOperator,
     MatrixPool,
-    Reflectors,
     RowState,
-    SampleSpace,
+    SampleSpaceOperator,
 )
-from fastcurv.network.spaces import InputSpace, has_redundant_inputs
+from fastcurv.network.spaces import InputSpaceOperator, is_input_rotation_useful
 
 from ..certify.longdouble import LD, Truth, in_long_double, softmax
 from ..nets import CURVATURES, KERNELS, every_activation
@@ -36,7 +36,7 @@ objective = functools.partial(product_cases.objective, loss="cross_entropy")
 
 
 def check(H, rotate=None, tol=EXACT):
-    R = SampleSpace(H, rotate)
+    R = SampleSpaceOperator(H, rotate)
     check_coordinates(R, H, tol)
     return R
 
@@ -74,7 +74,7 @@ def test_sample_space_agrees_with_complex_steps(problem, rng):
     with these products.
     """
     p = problem(rng, [12, 10, 9, 2], "silu", "cross_entropy", N=3, soft=True, weights=True, l2=0.1)
-    R = SampleSpace(p.ob.hessian(p.theta), EVERY)
+    R = SampleSpaceOperator(p.ob.hessian(p.theta), EVERY)
     H, x = p.ref.hessian(p.theta), rng.standard_normal(R.shape[0])
     gap = np.linalg.norm(H @ R.embed(x) - R.embed(R @ x))
     assert gap <= EXACT * np.linalg.norm(R @ x)
@@ -102,7 +102,7 @@ def test_rounding_bounds_of_sample_space_hold(wide_operator, rng):
     parameter space, are within their bounds.
     """
     H, truth = wide_operator
-    R = SampleSpace(H, EVERY)
+    R = SampleSpaceOperator(H, EVERY)
     x = rng.standard_normal(R.shape[0])
     gap = np.linalg.norm(R @ x - R.project(H @ R.embed(x)))
     assert gap <= R.rounding_bound(x) <= 1e-8
@@ -116,7 +116,7 @@ def test_float32_sample_space_has_the_same_coordinates(rng):
     precision, so that both dtypes describe the same coordinates.
     """
     ob, theta = objective(rng, [12, 11, 9, 3], 4, l2=0.01)
-    R = SampleSpace(ob.hessian(theta))
+    R = SampleSpaceOperator(ob.hessian(theta))
     low, x = R.astype("float32"), rng.standard_normal(R.shape[0])
     eps = np.finfo(np.float32).eps
     assert np.linalg.norm(low @ x - R @ x) <= 50 * eps * np.linalg.norm(R @ x)
@@ -244,9 +244,9 @@ def test_the_searches_of_classify_run_in_sample_space(rng, monkeypatch):
 def test_state_computed_to_choose_a_space_is_reused_or_released(rng):
     ob, theta = objective(rng, [30, 4, 2], 5, loss="mse")
     H = ob.hessian(theta)
-    asked = SampleSpace(H, [False, True])
-    first, second = SampleSpace(H), SampleSpace(H)
-    again = SampleSpace(H, [False, True])
+    asked = SampleSpaceOperator(H, [False, True])
+    first, second = SampleSpaceOperator(H), SampleSpaceOperator(H)
+    again = SampleSpaceOperator(H, [False, True])
     assert second.layers is first.layers and second.state is first.state
     assert asked.layers is not first.layers and again.layers is not asked.layers
     assert [layer.n_complement > 0 for layer in asked.layers] != [
@@ -290,10 +290,10 @@ def test_reflectors_are_orthogonal_and_span_the_rows(N, k, rng):
         np.eye(N, k),
         rng.standard_normal((N, 1)) * rng.standard_normal(k),
     ):
-        Q = Reflectors(A)
+        Q = BlockReflector(A)
         full = Q.multiply_right(np.eye(k))
         assert np.abs(full @ full.T - np.eye(k)).max() <= 1e-14
-        assert np.abs(Q.right_transposed(np.eye(k)) - full.T).max() <= 1e-14
+        assert np.abs(Q.multiply_right_transposed(np.eye(k)) - full.T).max() <= 1e-14
         assert np.abs(Q.leading_columns() - full[:, : Q.r]).max() <= 1e-14
         assert np.abs(Q.L @ full[:, : Q.r].T - A).max() <= 1e-14 * max(1, np.abs(A).max() * k)
 
@@ -305,7 +305,7 @@ def test_products_reuse_workspace_without_changing_earlier_results(kind, rng):
     """
     model = fc.MLP([200, 150, 150, 10], residual=True)
     ob = fc.Objective(model, rng.standard_normal((32, 200)), rng.integers(10, size=32))
-    R = SampleSpace(getattr(ob, kind)(model.init(seed=0)), [True] * 3)
+    R = SampleSpaceOperator(getattr(ob, kind)(model.init(seed=0)), [True] * 3)
     x, y = rng.standard_normal((2, R.shape[0]))
     out = np.empty_like(x)
     first = R.product(x).copy()
@@ -392,7 +392,7 @@ def test_bounds_include_the_rounding_of_adding_l2():
     model = fc.MLP([9, 2], bias=False)
     R = fc.Objective(model, X, y, "mse", l2=0.1).ggn(model.init(seed=0)).reduced("outputs")
     exact_X = X.astype(np.longdouble)
-    truth = np.kron(np.eye(2), exact_X @ exact_X.T / 3)  # 2/N, N = 6, for each of the outputs
+    truth = np.kron(np.eye(2), exact_X @ exact_X.T / 6)  # 2 / (6 samples * 2 outputs)
     truth[np.diag_indices(12)] += np.longdouble(0.1)
     proved = R.matrix_with_bounds()
     gap = np.linalg.norm((proved.products - truth).astype(float), axis=0)
@@ -420,7 +420,7 @@ def test_small_eigenvalues_are_accurate_in_output_space(rng, directly, monkeypat
     are orthonormal, and no residual exceeds the reported one.
     """
     if not directly:
-        monkeypatch.setattr("fastcurv.spectrum.reduced.decompose_directly", lambda *given: False)
+        monkeypatch.setattr("fastcurv.spectrum.reduced.is_dense_faster", lambda *given: False)
     ob, theta = objective(rng, [12, 11, 9, 3], 6)
     X = ob.X[0] + np.logspace(0, -6, 6)[:, None] * ob.X
     G = fc.Objective(ob.model, X, ob.y).ggn(theta)
@@ -477,7 +477,7 @@ def test_eigsh_uses_parameter_space_if_the_gram_matrix_is_too_inaccurate(rng, mo
     """In float32, where eigenvectors of small eigenvalues from output space do not converge,
     `eigsh` searches in parameter space by default and reports that space.
     """
-    monkeypatch.setattr("fastcurv.network.spaces.kernel_matrix_flops", lambda *given: -1e12)
+    monkeypatch.setattr("fastcurv.network.spaces.gram_matrix_flops", lambda *given: -1e12)
     ob, theta = objective(rng, [10, 9, 12], 6, dtype="float32")
     X = ob.X[0] + np.logspace(0, -3, 6)[:, None] * ob.X
     G = fc.Objective(ob.model, X, ob.y).ggn(theta)
@@ -584,14 +584,16 @@ def test_input_space_is_chosen_for_many_dependent_columns(rng):
     assert (np.linalg.norm(H @ V - V * pairs.values, axis=0) <= pairs.residuals + 1e-14).all()
     assert np.abs(fc.eigvalsh(H, space="inputs") - truth).max() <= EXACT
     assert tuple(fc.inertia(H, space="inputs")) == tuple(fc.inertia(H))
-    assert H.reduced() is None and not has_redundant_inputs(ob)  # too small for a reduction to pay
+    assert H.reduced() is None and not is_input_rotation_useful(
+        ob
+    )  # too small for a reduction to pay
     large = fc.Objective(fc.MLP([306, 40, 3]), np.hstack([X] * 5)[:, :306], ob.y)
     assert (
-        has_redundant_inputs(large)
+        is_input_rotation_useful(large)
         and large.hessian(large.model.init(seed=0)).reduced().space == "inputs"
     )
-    again = pickle.loads(pickle.dumps(InputSpace(H)))
-    assert again.shape == InputSpace(H).shape
+    again = pickle.loads(pickle.dumps(InputSpaceOperator(H)))
+    assert again.shape == InputSpaceOperator(H).shape
     skip = fc.Objective(fc.MLP([4, 4, 1], residual=True), X[:, :4], X[:, 0], "mse")
     assert skip.hessian(skip.model.init(seed=0)).reduced() is None
     with pytest.raises(ValueError, match="first layer has a skip"):

@@ -281,7 +281,7 @@ def test_streamed_sparse_blocks_take_bounded_memory():
 
 
 def test_sparse_products_are_bitwise_identical_for_any_number_of_threads(rng, monkeypatch):
-    monkeypatch.setattr("fastcurv.network.sparse.THREADS_MIN_WORK", 1)
+    monkeypatch.setattr("fastcurv.network.sparse.THREADING_MIN_MULTIPLY_ADDS", 1)
     X = sp.random(50, 40, 0.3, format="lil", random_state=0)
     X[7:30] = 0
     held = check_rows_and_targets(fc.MLP([40, 1]), "mse", (X, np.ones(50), None))[0]

@@ -13,7 +13,7 @@ from scipy.sparse.linalg import eigsh as arpack
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
 from fastcurv.network.sum_proofs import SumCertificates, select_representative_rows
-from fastcurv.network.sums import TREE_ARITY, PairwiseSum, n_tree_additions, sum_parts
+from fastcurv.network.sums import TREE_ARITY, TreeSum, max_additions_per_part, sum_parts
 from fastcurv.structure.symmetry import column_dependencies
 
 from .product_cases import assert_same_results
@@ -146,7 +146,7 @@ def test_every_property_of_a_network_is_defined_for_streams():
     }
     thirds = {"third_bound", "third_bound_in_units"}
     assert {"kinks", "kink_margin", "input_output_ranges", "saturation"} | thirds == summed
-    # These two are summed by `fastcurv.certify.precise.precise_passes`.
+    # These two are summed by `fastcurv.certify.precise.precise_gradient_and_value`.
     folded = {"precise_gradient", "precise_value"}
     assert known.keys() - summed - folded - set(vars(SumCertificates)) == without_rows
 
@@ -218,9 +218,9 @@ def test_algorithms_give_equal_results_for_streams(rng):
 
 
 def test_pairwise_sums_are_bitwise_those_of_groups(rng):
-    """A `PairwiseSum`, to which parts are added one by one, is bitwise equal to sums over groups of
+    """A `TreeSum`, to which parts are added one by one, is bitwise equal to sums over groups of
     neighbouring parts. The error of the sum against exact fractions is within the bound of
-    `n_tree_additions`.
+    `max_additions_per_part`.
     """
     for count in (
         1,
@@ -233,7 +233,7 @@ def test_pairwise_sums_are_bitwise_those_of_groups(rng):
         300,
     ):
         parts = list(rng.standard_normal((count, 3)) * 10.0 ** rng.integers(-8, 8, (count, 1)))
-        tree = PairwiseSum()
+        tree = TreeSum()
         for part in parts:
             tree.add_part((part.copy(), 1))
         level = [(part, 1) for part in parts]
@@ -243,7 +243,10 @@ def test_pairwise_sums_are_bitwise_those_of_groups(rng):
         assert np.array_equal(found, level[0][0]) and number == count
         exact = sum(Fraction(float(part[0])) for part in parts)
         size = sum(abs(Fraction(float(part[0]))) for part in parts)
-        assert abs(Fraction(float(found[0])) - exact) <= n_tree_additions(count) * size / 2**53 * 2
+        assert (
+            abs(Fraction(float(found[0])) - exact)
+            <= max_additions_per_part(count) * size / 2**53 * 2
+        )
 
 
 def test_a_gradient_or_a_block_product_takes_one_pass(rng):

@@ -16,8 +16,8 @@ import fastcurv as fc
 from fastcurv.optimize.diagnose import CAUSES, LOSS_UNFIT_CAUSE
 from fastcurv.optimize.facts import (
     N_GRADIENT_BATCHES,
-    _gradient_noise_rows,
-    _unexplained_by_regression,
+    _gradient_noise_scale,
+    _kernel_regression_scores,
     run_facts_from_history,
 )
 from fastcurv.spectrum.results import format_number
@@ -222,7 +222,7 @@ def test_leave_one_out_errors_match_explicit_refits(rng):
                 guess = (kernel[i, rest] + 1.0) @ np.linalg.solve(K, y[rest])
                 error += np.square(guess - y[i]).sum()
             best = min(best, error / np.square(y - y.mean(axis=0)).sum())
-    assert abs(_unexplained_by_regression(X, [y])[0][0] - best) <= 1e-8 * best
+    assert abs(_kernel_regression_scores(X, [y])[0][0] - best) <= 1e-8 * best
 
 
 def test_noise_is_the_spread_of_the_rows_own_gradients(rng):
@@ -232,7 +232,7 @@ def test_noise_is_the_spread_of_the_rows_own_gradients(rng):
     g = own.mean(axis=0)
     wanted = own.var(axis=0).sum() / (g @ g)
     # The variance of 8 batches in some tens of relevant directions is off by a factor up to 2.5.
-    assert 0.4 * wanted <= _gradient_noise_rows(ob, theta, ob.gradient(theta)) <= 2.5 * wanted
+    assert 0.4 * wanted <= _gradient_noise_scale(ob, theta, ob.gradient(theta)) <= 2.5 * wanted
     assert N_GRADIENT_BATCHES == 8
 
 

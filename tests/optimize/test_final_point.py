@@ -12,20 +12,20 @@ from scipy.optimize import rosen, rosen_der, rosen_hess
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv.common.objectives import hessian_products
+from fastcurv.common.objectives import budgeted_hessian
 from fastcurv.common.runtime import Budget
 from fastcurv.common.vectors import reduction_ratio
 from fastcurv.optimize import checkpoint, finish
 from fastcurv.optimize.finish import (
     MIN_CHECK_SECONDS,
     MIN_PROOF_SECONDS,
-    Finisher,
     StationaryPoint,
+    StationaryPointExaminer,
     _cholesky_solve,
     appears_unbounded,
     find_lower_point,
     flat_directions,
-    polish_by_newton,
+    refine_by_newton,
     trial_directions,
 )  # fmt: skip
 from fastcurv.optimize.minimize import METHODS
@@ -543,11 +543,11 @@ def test_a_budget_that_ends_inside_a_step_ends_the_run(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     run = Run(overlapping([3, 4, 2], 1e-3, 20), np.zeros(26), 0, max_time=1.0)
     clock[0] = 0.1
-    assert not run.out_of_budget() and run.exhausted_budget() is None
+    assert not run.is_out_of_budget() and run.exhausted_budget() is None
     clock[0] = 0.6
-    assert run.out_of_budget()
+    assert run.is_out_of_budget()
     for clock[0] in (0.61, 0.62, 0.63):
-        assert run.out_of_budget() and run.exhausted_budget() == "max_time" == run.cut
+        assert run.is_out_of_budget() and run.exhausted_budget() == "max_time" == run.cut
 
 
 def test_final_checks_cost_at_most_the_training_or_their_minimum_budget(ticks, monkeypatch):
@@ -581,7 +581,7 @@ def test_final_checks_stay_within_their_time_budget(elapsed, limit, monkeypatch)
         budget=Budget(seconds=limit),
     )  # fmt: skip
     run.budget.begun -= elapsed
-    end = Finisher(run, None, METHODS["trust-region"], {})
+    end = StationaryPointExaminer(run, None, METHODS["trust-region"], {})
     assert not end.is_out_of_time() and end.product_seconds() == elapsed / 25
     room = max(elapsed, 1.0) if limit is None else min(max(elapsed, 1.0), limit - elapsed)
     assert end.seconds_left(1.0) == pytest.approx(room)
@@ -661,32 +661,32 @@ def test_flat_space_is_spanned_by_the_weakest_eigenvectors():
 
 @pytest.mark.parametrize("dense_below", [0, 100])
 def test_final_newton_steps_are_counted(dense_below):
-    """`polish_by_newton` returns the minimum of a quadratic with the numbers of steps, products and
+    """`refine_by_newton` returns the minimum of a quadratic with the numbers of steps, products and
     gradients, by factorisation or in Krylov spaces. If the time is up, no step is taken.
     """
     ob = QuadraticObjective(PrescribedSpectrum(np.linspace(1, 2, 9), 0))
     at = np.full(9, 1e-3)
-    theta, n_steps, n_products, n_gradients = polish_by_newton(ob, at, dense_below, lambda: False)
+    theta, n_steps, n_products, n_gradients = refine_by_newton(ob, at, dense_below, lambda: False)
     assert n_steps >= 1 and np.abs(theta).max() < 1e-8 and (at == 1e-3).all()
     if dense_below:
         assert n_products % 9 == 0
     assert n_products >= 9 and n_gradients > n_steps
-    theta, n_steps, n_products, _ = polish_by_newton(ob, at, dense_below, lambda: True)
+    theta, n_steps, n_products, _ = refine_by_newton(ob, at, dense_below, lambda: True)
     assert n_steps == n_products == 0 and (theta == at).all()
 
 
 def test_refinement_never_increases_the_loss():
-    """`polish_by_newton` converges to a minimum of x^3/3 - x, and rejects Newton's step near the
+    """`refine_by_newton` converges to a minimum of x^3/3 - x, and rejects Newton's step near the
     maximum and for a concave quadratic, which would increase the loss.
     """
     top = function(1, lambda x: x[0] ** 3 / 3 - x[0], lambda x: x**2 - 1, lambda x: np.diag(2 * x))
     start, never = np.full(1, -0.95), lambda: False
-    assert np.array_equal(polish_by_newton(top, start, 100, never)[0], start)
-    low, n_steps, *_ = polish_by_newton(top, np.full(1, 1.02), 100, never)
+    assert np.array_equal(refine_by_newton(top, start, 100, never)[0], start)
+    low, n_steps, *_ = refine_by_newton(top, np.full(1, 1.02), 100, never)
     assert abs(low[0] - 1) <= 1e-15 and n_steps >= 2
-    assert _cholesky_solve(hessian_products(line(lambda x: x, curvature=0.0), np.zeros(1))) is None
+    assert _cholesky_solve(budgeted_hessian(line(lambda x: x, curvature=0.0), np.zeros(1))) is None
     climbs = function(1, lambda x: -float(x @ x), lambda x: 2 * x, lambda x: 2 * np.eye(1))
-    assert np.array_equal(polish_by_newton(climbs, np.full(1, 1e-3), 100, never)[0], [1e-3])
+    assert np.array_equal(refine_by_newton(climbs, np.full(1, 1e-3), 100, never)[0], [1e-3])
 
 
 @pytest.mark.parametrize(
@@ -707,7 +707,7 @@ def test_run_ends_at_a_nearby_certified_minimum_of_no_higher_loss(
     report = SimpleNamespace(nearest_verdict=at, nearest_point=np.ones(2))
     point = StationaryPoint(np.zeros(2, dtype), moves=False, report=report)
     run = SimpleNamespace(value=lambda theta: value if theta[0] else 1.0)
-    found = Finisher._end_at_nearest_minimum(SimpleNamespace(run=run), point)
+    found = StationaryPointExaminer._end_at_nearest_minimum(SimpleNamespace(run=run), point)
     assert (found is not None) == taken
     if taken:
         assert found.kind == "minimum" and (found.theta == 1).all()

@@ -271,7 +271,9 @@ def test_curvature_whose_square_underflows_raises_no_error(size):
         move_to=lambda t, g: moved.append(t),
     )
     uphill = size * (theta / np.linalg.norm(theta))
-    assert find._search_step(here, find.NewtonMRSteps([], [], size), uphill) == bool(moved)
+    assert find._take_gradient_reducing_step(
+        here, find.NewtonMRSteps([], [], size), uphill
+    ) == bool(moved)
     assert all(np.linalg.norm(t) <= np.linalg.norm(theta) for t in moved)
 
 

@@ -55,7 +55,7 @@ def gates_at(ob, theta, active=0):
 def test_the_smooth_piece_equals_the_loss_without_active_kinks(loss, activation):
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, activation=activation)
     theta = ob.model.init(seed=1) + 0.1
-    phi = ob.certificates.relu_rows().smooth_piece(*gates_at(ob, theta))
+    phi = ob.certificates.relu_rows().smooth_piece_objective(*gates_at(ob, theta))
     assert phi.n_slopes == 0
     assert phi.value(theta) == pytest.approx(ob.value(theta), rel=1e-13)
     assert np.allclose(phi.gradient(theta), ob.gradient(theta), rtol=1e-11, atol=1e-14)
@@ -70,7 +70,7 @@ def test_derivatives_in_theta_and_slopes_match_differences(loss):
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss)
     theta = ob.model.init(seed=1) + 0.1
     gates, collapsed = gates_at(ob, theta, active=4)
-    phi = ob.certificates.relu_rows().smooth_piece(gates, collapsed)
+    phi = ob.certificates.relu_rows().smooth_piece_objective(gates, collapsed)
     point = np.concatenate([theta, [0.2, 0.4, 0.6, 0.8]])
     g, H, t = phi.gradient(point), phi.hessian(point), 1e-5
     for i in range(0, phi.n_params, 5):
@@ -141,7 +141,7 @@ def test_the_error_of_the_gradient_is_within_its_bound(seed):
     slopes = np.array([0.3, 0.5, 0.9])
     g, bounds = (
         ob.certificates.relu_rows()
-        .smooth_piece(gates, collapsed)
+        .smooth_piece_objective(gates, collapsed)
         .precise_gradient(np.concatenate([theta, slopes]))
     )
     exact = exact_gradient(ob, gates, theta, slopes)
@@ -159,7 +159,7 @@ def network_at_kink_minimum(seed, **options):
     )
     zs = ob.model.preactivations(found.theta, ob.X)[:-1]
     gates = [np.where(np.abs(z) < 1e-9, np.nan, z > 0) for z in zs]
-    phi = ob.certificates.relu_rows().smooth_piece(gates, [np.zeros(3, dtype=bool)])
+    phi = ob.certificates.relu_rows().smooth_piece_objective(gates, [np.zeros(3, dtype=bool)])
     assert phi.n_slopes == len(found.slopes)
     return ob, gates, phi, np.concatenate([found.theta, found.slopes])
 
@@ -185,7 +185,7 @@ def test_the_error_of_the_hessian_is_within_its_bound(loss, size, rng):
     """
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, N=27)
     theta = size * ob.model.init(seed=1) + 0.1
-    phi = ob.certificates.relu_rows().smooth_piece(*gates_at(ob, theta, active=4))
+    phi = ob.certificates.relu_rows().smooth_piece_objective(*gates_at(ob, theta, active=4))
     point = np.concatenate([theta, rng.uniform(0.1, 0.9, 4)])
     H, step = phi.hessian(point), np.longdouble(1e-150)
     exact = np.empty(H.shape, np.longdouble)
@@ -202,7 +202,7 @@ def test_the_error_of_the_hessian_is_within_its_bound(loss, size, rng):
 def test_the_third_bound_lies_above_third_differences(loss, unit):
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss)
     theta = ob.model.init(seed=1) + 0.1
-    phi = ob.certificates.relu_rows().smooth_piece(*gates_at(ob, theta, active=4))
+    phi = ob.certificates.relu_rows().smooth_piece_objective(*gates_at(ob, theta, active=4))
     point, rng = np.concatenate([theta, [0.2, 0.4, 0.6, 0.8]]), np.random.default_rng(0)
     c = np.where(np.arange(phi.n_params) < phi.n_theta, 1.0, unit)
     phi = phi.with_slope_units(c[phi.n_theta :])
@@ -276,12 +276,12 @@ def test_network_collapsed_by_weight_decay_is_proved_a_minimum():
     ob = fc.Objective(fc.MLP([1, 3, 1], activation="relu"), X, 0.01 * X[:, 0], loss="mse", l2=0.1)
     theta = np.zeros(ob.n_params)
     gates = [np.zeros((20, 3))]
-    phi = ob.certificates.relu_rows().smooth_piece(gates, [np.ones(3, dtype=bool)])
+    phi = ob.certificates.relu_rows().smooth_piece_objective(gates, [np.ones(3, dtype=bool)])
     proof = prove_kink_minimum(phi, theta)
     assert proof.certified and proof.n_collapsed == 3 and "weights are all 0" in proof.reason
     weak = fc.Objective(ob.model, X, X[:, 0], loss="mse", l2=0.1)  # here units become active
     proof = prove_kink_minimum(
-        weak.certificates.relu_rows().smooth_piece(gates, [np.ones(3, dtype=bool)]), theta
+        weak.certificates.relu_rows().smooth_piece_objective(gates, [np.ones(3, dtype=bool)]), theta
     )
     assert not proof.certified and "weights of a unit that are all 0 grow" in proof.reason
     assert fc.minimize(weak, weak.model.init(seed=0), seed=0).fun < weak.value(theta)
@@ -330,7 +330,7 @@ def test_a_duplicated_unit_at_a_saddle_is_not_proved():
     gates, collapsed = [np.ones((30, 2))], [np.zeros(2, dtype=bool)]
     parents = ob.certificates.relu_rows().find_unit_copies(theta, gates, collapsed)
     assert [list(p) for p in parents] == [[0, 0]] or [list(p) for p in parents] == [[1, 1]]
-    phi = ob.certificates.relu_rows().smooth_piece(gates, collapsed, parents)
+    phi = ob.certificates.relu_rows().smooth_piece_objective(gates, collapsed, parents)
     proof = prove_kink_minimum(phi, phi.copies.merge_copies(theta))
     lower = fc.minimize(ob, theta + 1e-3 * rng.standard_normal(8), seed=0).fun
     assert lower < 0.99 * least.fun
@@ -350,7 +350,7 @@ def test_only_units_with_equal_gates_and_direction_count_as_copies(rng):
     gates, collapsed = gates_at(ob, theta)
     parents = ob.certificates.relu_rows().find_unit_copies(theta, gates, collapsed)
     assert [list(p) for p in parents] == [[0, 3, 2, 3]]
-    phi = ob.certificates.relu_rows().smooth_piece(gates, collapsed, parents)
+    phi = ob.certificates.relu_rows().smooth_piece_objective(gates, collapsed, parents)
     assert np.allclose(
         phi.copies.split_copies(phi.copies.merge_copies(theta), theta), theta, atol=1e-15
     )
@@ -370,7 +370,7 @@ def test_no_minimum_is_proved_at_kinks_where_the_gradient_is_not_zero():
     gates, collapsed = gates_at(ob, theta, active=3)
     for slopes in ([0.5, 0.5, 0.5], [2.0, 0.5, 0.5]):
         proof = prove_kink_minimum(
-            ob.certificates.relu_rows().smooth_piece(gates, collapsed),
+            ob.certificates.relu_rows().smooth_piece_objective(gates, collapsed),
             np.concatenate([theta, slopes]),
         )
         assert not proof.certified and proof.missing and "no minimum is proved" in proof.reason
@@ -396,7 +396,9 @@ def test_repeated_samples_are_merged_to_one_row_at_kinks(loss):
         ob = fc.Objective(
             ob.model, np.vstack([X, X[:15]]), np.concatenate([y, again]), loss=loss, l2=3e-3
         )
-        phi = ob.certificates.relu_rows().smooth_piece(*gates_at(ob, ob.model.init(seed=1)))
+        phi = ob.certificates.relu_rows().smooth_piece_objective(
+            *gates_at(ob, ob.model.init(seed=1))
+        )
         g = ob.gradient(ob.model.init(seed=1))
         assert len(phi.rows.X) == 30 and np.allclose(phi.gradient(ob.model.init(seed=1)), g)
         found = fc.minimize(ob, ob.model.init(seed=seed), seed=0)

@@ -13,7 +13,7 @@ from scipy.optimize import rosen, rosen_der
 import fastcurv as fc
 from fastcurv._engine import QuasiNewton
 from fastcurv.common.files import read_tensors, write_tensors
-from fastcurv.network.kronecker import LayerCoordinates
+from fastcurv.network.kronecker import KroneckerCoordinates
 from fastcurv.optimize.lbfgs import LBFGS
 from fastcurv.optimize.run import Run
 from fastcurv.testing import FunctionObjective
@@ -294,7 +294,7 @@ def test_ctrl_c_while_recording_leaves_a_consistent_result(at):
     with pytest.raises(KeyboardInterrupt):
         run.record()
         run.record()
-    run.write_pending()
+    run.write_pending_records()
     assert run.best_f == ob.value(run.best) == min(run.past_records()["loss"])
 
 
@@ -514,9 +514,9 @@ def test_steps_equal_lbfgs_in_layer_coordinates():
     objective as a function of layer coordinates, up to rounding.
     """
     ob, theta = regression()
-    made = ob.engine_steps.layer_coordinates()
+    made = ob.engine_steps.kronecker_coordinates()
     made.fit(theta)
-    made.limit_gradient(ob.gradient(theta))
+    made.limit_first_step(ob.gradient(theta))
     inside = FunctionObjective(
         ob.n_params,
         lambda x: ob.value(theta + made.to_theta(x)),
@@ -587,7 +587,7 @@ def test_layer_coordinates_without_descent_are_abandoned(dtype, monkeypatch, tmp
         steps.append(x)
         return made._apply_roots(x, 1, False) * (1 if len(steps) < 8 else -1)
 
-    monkeypatch.setattr(LayerCoordinates, "to_theta", wrong)
+    monkeypatch.setattr(KroneckerCoordinates, "to_theta", wrong)
     whole = minimize(ob, theta, max_iter=12, precondition=True)
     assert whole.nit == 12 and whole.x.dtype == dtype and (np.diff(whole.history["loss"]) < 0).all()
     steps.clear()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.common.objectives import hessian_products
+from fastcurv.common.objectives import budgeted_hessian
 from fastcurv.krylov.solvers import CGWorkspace, capped_cg
 from fastcurv.optimize.finish import _krylov_solve
 from fastcurv.optimize.schedules import as_schedule
@@ -156,7 +156,7 @@ def test_capped_cg_finds_curvature_by_slow_convergence():
 def test_refinement_solves_definite_systems_in_a_krylov_space(least, found):
     values = np.concatenate([[least], np.linspace(1, 2, 59)])
     ob = QuadraticObjective(np.diag(values))
-    H = hessian_products(ob, np.ones(60))
+    H = budgeted_hessian(ob, np.ones(60))
     step = _krylov_solve(H)(values.copy())
     assert H.count > 0
     assert (step is not None) == found

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 import fastcurv as fc
 from fastcurv.optimize import sample as sampling
 from fastcurv.optimize.run import STATUS_CODES
-from fastcurv.optimize.sample import MAX_WALKS, _add_unit, why_trivial
+from fastcurv.optimize.sample import MAX_STARTS_PER_SEARCH, _add_unit, trivial_point_reason
 from fastcurv.structure import flip_tanh, permute_hidden
 from fastcurv.testing import QuadraticObjective
 from tests import nets
@@ -69,10 +69,10 @@ def test_minima_with_added_units_are_critical_points_of_wider_networks(activatio
 
 def test_constant_output_points_are_labelled_trivial(ob):
     n = ob.n_params
-    assert why_trivial(ob, np.zeros(n)) == "all weights zero"
+    assert trivial_point_reason(ob, np.zeros(n)) == "all weights zero"
     (W, b), (V, c) = ob.model.unflatten(ob.model.init(seed=0))
-    assert why_trivial(ob, ob.model.flatten([(W, b), (0 * V, c)])) == "constant output"
-    assert why_trivial(ob, ob.model.flatten([(W, b), (V, c)])) is None
+    assert trivial_point_reason(ob, ob.model.flatten([(W, b), (0 * V, c)])) == "constant output"
+    assert trivial_point_reason(ob, ob.model.flatten([(W, b), (V, c)])) is None
     zero = fc.Objective(ob.model, ob.X, ob.y, l2=10.0)  # theta = 0 is the only critical point
     found = fc.sample_critical_points(zero, 2, sources="descent", seed=0)
     assert len(found.trivial) == len(found) == 2 and found.counts() == {}
@@ -118,8 +118,11 @@ def test_sparse_and_streamed_samples_give_the_same_points(ob, kind):
     narrow = there.with_model(small).value(theta[:14])
     assert narrow == pytest.approx(dense.with_model(small).value(theta[:14]), rel=1e-13)
     for t in (theta, np.r_[theta[:16], 0 * theta[16:]], 1e-9 * theta, 0 * theta):
-        assert why_trivial(there, t) == why_trivial(dense, t)
-    assert why_trivial(dense, theta) is None and why_trivial(dense, 1e-9 * theta) is not None
+        assert trivial_point_reason(there, t) == trivial_point_reason(dense, t)
+    assert (
+        trivial_point_reason(dense, theta) is None
+        and trivial_point_reason(dense, 1e-9 * theta) is not None
+    )
     if kind == "sparse":
         found = fc.sample_critical_points(there, 1, sources="descent", max_iter=3, seed=0)
         assert found.n_tries == 1
@@ -186,7 +189,7 @@ def test_points_of_the_requested_index_are_found_and_proved(sizes):
     """
     net = nets.draw(7, sizes, "tanh", "cross_entropy", N=50, l2=1e-2)
     found = fc.sample_critical_points(net.ob, 12, index=[0, 1, 0, 3], seed=2)
-    assert found.n_tries == 12 <= found.n_walks <= 12 * MAX_WALKS
+    assert found.n_tries == 12 <= found.n_walks <= 12 * MAX_STARTS_PER_SEARCH
     there = [p for p in found if p.verdict.certified and p.verdict.n_negative == p.requested_index]
     assert len(there) >= 11
     assert sum(p.requested_index for p in there) >= 3 * (1 + 3) - 3
@@ -206,7 +209,7 @@ def test_equivalent_points_count_once():
         theta = permute_hidden(net.model, point.theta, 0, rng.permutation(5))
         theta = flip_tanh(net.model, theta, 0, np.flatnonzero(rng.integers(2, size=5)))
         copies.append(replace(point, theta=theta, loss=float(net.ob.value(theta))))
-    more = sampling.CriticalSample(copies, 24, 24, net.model)
+    more = sampling.CriticalPointSample(copies, 24, 24, net.model)
     assert len(more) == 24 and len(more.distinct) == len(found.distinct) <= 8
     spectra = {
         tuple(np.linalg.eigvalsh(net.ob.hessian(p.theta).to_dense()).round(6))
@@ -239,7 +242,7 @@ def test_flips_of_user_defined_odd_and_even_activations_are_equivalent(own):
     assert np.allclose(model.predict(copy, X), model.predict(theta, X), rtol=1e-12)
     assert not np.allclose(model.predict(other, X), model.predict(theta, X), rtol=1e-2)
     for at, count in ((copy, 1), (other, 2)):
-        two = sampling.CriticalSample([point, replace(point, theta=at)], 2, 2, model)
+        two = sampling.CriticalPointSample([point, replace(point, theta=at)], 2, 2, model)
         assert len(two.distinct) == count
 
 
@@ -261,8 +264,8 @@ def test_searches_that_do_not_converge_are_counted(ob, monkeypatch):
     lost = lambda ob, theta, **options: SimpleNamespace(x=theta)  # noqa: E731
     monkeypatch.setattr(sampling, "find_critical_point", lost)
     found = fc.sample_critical_points(ob, 2, index=1, epochs=(1, 2), seed=0)
-    assert len(found) == 0 and found.n_tries == 2 and found.n_walks == 2 * MAX_WALKS
-    assert repr(found).startswith("CriticalSample: 0 points from 2 searches by 8 walks")
+    assert len(found) == 0 and found.n_tries == 2 and found.n_walks == 2 * MAX_STARTS_PER_SEARCH
+    assert repr(found).startswith("CriticalPointSample: 0 points from 2 searches by 8 walks")
 
 
 def test_an_interrupted_sample_returns_its_points_so_far(ob, sample, monkeypatch):
@@ -292,5 +295,5 @@ def test_an_interrupt_inside_minimize_ends_the_sample(ob, monkeypatch):
 
 
 def test_the_repr_of_a_sample_mentions_only_existing_trivial_points(sample):
-    plain = sampling.CriticalSample([p for p in sample if not p.trivial], sample.n_tries)
+    plain = sampling.CriticalPointSample([p for p in sample if not p.trivial], sample.n_tries)
     assert "trivial" not in repr(plain) and "9 searches" in repr(plain)

@@ -12,7 +12,7 @@ plt = pytest.importorskip("matplotlib.pyplot")
 import fastcurv as fc  # noqa: E402
 from fastcurv.plots import plain_numbers, spectrum  # noqa: E402
 from fastcurv.plots.style import CYCLE, Display, new_axes, new_figure  # noqa: E402
-from fastcurv.spectrum.draw import fold_at_bounds  # noqa: E402
+from fastcurv.spectrum.draw import reflect_density_at_bounds  # noqa: E402
 from fastcurv.testing import PrescribedSpectrum  # noqa: E402
 
 
@@ -288,7 +288,7 @@ def test_a_logarithmic_axis_spans_the_density(values, bounded):
     """
     shown = density(values)
     if bounded:
-        shown = fold_at_bounds(shown, values.min(), values.max())
+        shown = reflect_density_at_bounds(shown, values.min(), values.max())
     ax = shown.plot().ax_
     ends, limits = decades(ax, *shown.grid[[0, -1]]), decades(ax, *ax.get_xlim())
     margin = 0.051 * np.ptp(ends)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.plots.landscape import filter_normalised
-from fastcurv.spectrum.draw import fold_at_bounds
+from fastcurv.plots.landscape import filter_normalised_direction
+from fastcurv.spectrum.draw import reflect_density_at_bounds
 
 plt = pytest.importorskip("matplotlib.pyplot")
 
@@ -51,10 +51,10 @@ def test_densities_are_restricted_to_proved_bounds_without_loss_of_mass(axis):
     H = np.diag(np.concatenate([np.full(30, 0.5), np.linspace(0.6, 3.0, 20)]))
     density = fc.spectral_density(H, n_probes=4, n_steps=30, axis=axis, seed=0)
     assert density.grid[0] < 0.5
-    inside = fold_at_bounds(density, 0.5, 3.0)
+    inside = reflect_density_at_bounds(density, 0.5, 3.0)
     assert inside.grid[0] == pytest.approx(0.5) and inside.grid[-1] == pytest.approx(3.0)
     assert inside.integral() == pytest.approx(density.integral(), abs=2e-3)
-    assert fold_at_bounds(density) is density
+    assert reflect_density_at_bounds(density) is density
     shown = fc.SpectrumDisplay(density, bounds=(0.5, np.inf))
     assert shown.density.grid[0] == pytest.approx(0.5)
 
@@ -72,7 +72,7 @@ def test_losses_of_a_slice_are_those_at_its_points(net):
 
 def test_random_directions_have_the_norm_of_each_units_weights(net):
     ob, theta = net
-    direction = filter_normalised(ob, theta, np.random.default_rng(0))
+    direction = filter_normalised_direction(ob, theta, np.random.default_rng(0))
     for (W, _), (D, d) in zip(ob.model.unflatten(theta), ob.model.unflatten(direction)):
         assert np.allclose(np.linalg.norm(W, axis=1), np.linalg.norm(D, axis=1), rtol=1e-12)
         assert not d.any() and not np.allclose(W, D)

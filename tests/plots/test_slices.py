@@ -15,7 +15,7 @@ import matplotlib  # noqa: E402
 matplotlib.use("Agg")
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.plots.landscape import LandscapeDisplay, filter_normalised  # noqa: E402
+from fastcurv.plots.landscape import LandscapeDisplay, filter_normalised_direction  # noqa: E402
 from fastcurv.testing import QuadraticObjective  # noqa: E402
 
 BOWL = QuadraticObjective(np.diag([2.0, 6.0]))
@@ -28,10 +28,11 @@ def test_slices_support_user_defined_losses():
     assert shown.losses.shape == (5,) and shown.losses[2] == BOWL.value(AT)
     if shown.taylor is not None:
         assert np.allclose(shown.taylor, shown.losses)
-    direction = filter_normalised(BOWL, AT, np.random.default_rng(0))
+    direction = filter_normalised_direction(BOWL, AT, np.random.default_rng(0))
     assert abs(np.linalg.norm(direction) - 5) <= 1e-12
     assert (
-        abs(np.linalg.norm(filter_normalised(BOWL, 0 * AT, np.random.default_rng(0))) - 1) < 1e-12
+        abs(np.linalg.norm(filter_normalised_direction(BOWL, 0 * AT, np.random.default_rng(0))) - 1)
+        < 1e-12
     )
 
 
@@ -93,7 +94,7 @@ def test_units_of_zero_weights_move_as_far_as_others_of_their_layer():
     W = np.zeros((30, 400))
     W[:10, 0] = 0.01
     theta = model.flatten([(W, np.ones(30)), (np.zeros((20, 30)), np.ones(20))])
-    direction = filter_normalised(ob, theta, np.random.default_rng(0))
+    direction = filter_normalised_direction(ob, theta, np.random.default_rng(0))
     (D, d), (E, e) = model.unflatten(direction)
     lengths = np.linalg.norm(D, axis=1)
     assert np.allclose(lengths[:10], 0.01, rtol=1e-12) and not d.any() and not e.any()

@@ -210,12 +210,12 @@ import os, signal, threading
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
-from fastcurv.spectrum.eigsh import ThickRestart
+from fastcurv.spectrum.eigsh import ThickRestartSearch
 
 d = np.cumsum(np.random.default_rng(0).uniform(0.5, 1, 223_000))
 d /= d[-1]
 op = LinearOperator((len(d), len(d)), matvec=lambda v: d * v.ravel(), dtype=float)
-pressed, restart = [], ThickRestart.restart
+pressed, restart = [], ThickRestartSearch.restart
 
 def press():
     pressed.append(clock())
@@ -228,7 +228,7 @@ def then_pressed(search):
     restart(search)
     whole.append(clock() - begin)
 
-ThickRestart.restart = then_pressed
+ThickRestartSearch.restart = then_pressed
 late, whole = [], []
 for k in (10, 4):
     whole.clear()

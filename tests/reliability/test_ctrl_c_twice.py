@@ -11,7 +11,7 @@ from fastcurv.common.runtime import (
     Interrupted,
     deferred_interrupts,
     raise_if_interrupted,
-    run_interruptibly,
+    run_interruptible_call,
 )
 from fastcurv.testing import PrescribedSpectrum
 
@@ -47,11 +47,13 @@ def test_ctrl_c_within_a_product_raises_at_once():
 
 
 def test_interruptible_calls_return_or_raise_as_their_function_does():
-    assert run_interruptibly(lambda: 7) == 7
+    assert run_interruptible_call(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        run_interruptibly(lambda: 1 // 0)
+        run_interruptible_call(lambda: 1 // 0)
     found = []
-    thread = threading.Thread(target=lambda: found.append(run_interruptibly(threading.get_ident)))
+    thread = threading.Thread(
+        target=lambda: found.append(run_interruptible_call(threading.get_ident))
+    )
     thread.start()
     thread.join()
     assert found == [thread.ident], "another thread hears no signal, so it waits itself"
@@ -119,9 +121,9 @@ def test_eigsh_interrupted_while_it_measures_residuals_returns_its_pairs():
 
 
 def test_ctrl_c_between_two_products_ends_eigsh(monkeypatch):
-    from fastcurv.spectrum.eigsh import ThickRestart
+    from fastcurv.spectrum.eigsh import ThickRestartSearch
 
-    look, seen = ThickRestart.is_done, []
+    look, seen = ThickRestartSearch.is_done, []
 
     def multiply_and_press(self):
         if self.run.m >= 3 and not seen:
@@ -129,7 +131,7 @@ def test_ctrl_c_between_two_products_ends_eigsh(monkeypatch):
             seen.append(self.run.m)
         return look(self)
 
-    monkeypatch.setattr(ThickRestart, "is_done", multiply_and_press)
+    monkeypatch.setattr(ThickRestartSearch, "is_done", multiply_and_press)
     found = fc.eigsh(PrescribedSpectrum(np.geomspace(1, 1e4, 300)), 3, seed=0)
     assert found.interrupted and len(found.values) == 3 and len(seen) == 1
 

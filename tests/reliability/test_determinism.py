@@ -9,7 +9,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine
-from fastcurv.network.gram import SampleSpace
+from fastcurv.network.gram import SampleSpaceOperator
 from fastcurv.optimize.minimize import METHODS
 from fastcurv.testing import QuadraticObjective
 
@@ -71,7 +71,7 @@ def network_products(p, kind=fc.Objective, **changes):
 
 
 def sample_space_products(p):
-    R = SampleSpace(p.ob.hessian(p.theta), [True] * 3)
+    R = SampleSpaceOperator(p.ob.hessian(p.theta), [True] * 3)
     return (R @ np.cos(np.arange(R.shape[0])),)
 
 

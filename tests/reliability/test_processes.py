@@ -19,13 +19,13 @@ for shape in (TALL, WIDE):
     ob, theta, v = drawn(*shape)
     H = ob.hessian(theta)
     cases.append((ob, theta, H, v, H @ v))
-assert engine.count_thread_workers() >= 1
+assert engine.count_worker_threads() >= 1
 
 def child():
     for ob, theta, H, v, product in cases:
         assert np.array_equal(H @ v, product)
         assert np.array_equal(ob.hessian(theta) @ v, product)
-    assert engine.count_thread_workers() >= 1
+    assert engine.count_worker_threads() >= 1
 """
 )
 
@@ -106,7 +106,7 @@ def test_the_interpreter_exits_in_order_with_live_workers(end, python):
     products or not.
     """
     begin = "ob, theta, v = drawn(*WIDE)\nH = ob.hessian(theta)\nH @ v\n"
-    done = python(NET + begin + "assert engine.count_thread_workers() == 1\n" + end)
+    done = python(NET + begin + "assert engine.count_worker_threads() == 1\n" + end)
     assert done.stderr == "" and done.stdout == ""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
-from fastcurv.spectrum.draw import fold_at_bounds
+from fastcurv.spectrum.draw import reflect_density_at_bounds
 
 from ..golden import drawn, masked
 from .spectra import SPECTRA, Prescribed
@@ -117,7 +117,7 @@ def describe_density(d: Any) -> list[Any]:
     for estimate in (d.moment(), d.moment(2), d.mass(), d.mass(0.1), d.mass(-0.2, 0.3)):
         numbers += [float(estimate.estimate), float(np.nan_to_num(estimate.stderr))]
     numbers += [float(d.density @ np.cos(np.arange(len(d.density))))]
-    part = fold_at_bounds(d, low=0.0)
+    part = reflect_density_at_bounds(d, low=0.0)
     return [text, *map(float, numbers), float(np.nansum(part.density)), float(part.grid[0])]
 
 

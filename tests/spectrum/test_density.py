@@ -10,7 +10,7 @@ from scipy.stats import binom
 import fastcurv as fc
 from fastcurv.spectrum.density import spectral_density
 from fastcurv.spectrum.eigsh import eigsh
-from fastcurv.spectrum.trace import mean_and_error
+from fastcurv.spectrum.trace import mean_and_stderr
 
 from .spectra import SPECTRA, Prescribed, hessian_like
 
@@ -338,7 +338,7 @@ def test_equal_probes_do_not_give_a_standard_error_of_zero():
 
 
 def test_one_sample_has_no_standard_error():
-    mean, stderr = mean_and_error(np.array([3.0]))
+    mean, stderr = mean_and_stderr(np.array([3.0]))
     assert mean == 3 and np.isnan(stderr)
     one = fc.diagonal(np.diag(np.arange(1.0, 40.0)), n_probes=1, seed=0)
     assert np.array_equal(one.estimate, np.arange(1.0, 40.0)) and np.isnan(one.stderr).all()

@@ -226,12 +226,12 @@ def test_only_correct_pairs_of_a_tridiagonal_matrix_are_accepted(rng):
     d, e = rng.standard_normal(9), rng.standard_normal(8)
     values, V = np.linalg.eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
     for count in (9, 3, 1, 0):
-        assert linalg._have_small_residuals(d, e, values[:count], V[:, :count])
-    assert not linalg._have_small_residuals(d, e, values + 1e-3 * (np.arange(9) == 4), V)
-    assert not linalg._have_small_residuals(d, e, values, V * (1 + 1e-3 * (np.arange(9) == 4)))
-    assert not linalg._have_small_residuals(d, -e, values, V)
-    assert not linalg._have_small_residuals(d, e, values[::-1], V)
-    assert not linalg._have_small_residuals(d, e, values * np.nan, V)
+        assert linalg._has_small_residuals(d, e, values[:count], V[:, :count])
+    assert not linalg._has_small_residuals(d, e, values + 1e-3 * (np.arange(9) == 4), V)
+    assert not linalg._has_small_residuals(d, e, values, V * (1 + 1e-3 * (np.arange(9) == 4)))
+    assert not linalg._has_small_residuals(d, -e, values, V)
+    assert not linalg._has_small_residuals(d, e, values[::-1], V)
+    assert not linalg._has_small_residuals(d, e, values * np.nan, V)
 
 
 def test_an_error_is_raised_if_all_drivers_fail(monkeypatch):

@@ -87,7 +87,9 @@ def test_a_smaller_space_is_chosen_if_its_run_is_faster():
     for sizes, N in (([200, 100, 2], 3), ([4, 6, 2], 50), ([600, 400, 200, 5], 100)):
         net = draw(0, sizes, "tanh", "mse", N=N, n_threads=1)
         for H in (net.ob.hessian(net.theta), net.ob.ggn(net.theta)):
-            prices = {form.kind: form.price for form in H.smaller_forms(N_TYPICAL_RUN_PRODUCTS)}
+            prices = {
+                form.kind: form.price for form in H.candidate_operators(N_TYPICAL_RUN_PRODUCTS)
+            }
             prices["parameters"] = N_TYPICAL_RUN_PRODUCTS * H.estimated_seconds[0]
             best = min(prices, key=prices.get)
             small = reduced_operator_of(H, None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastcurv import eigsh
-from fastcurv.common.vectors import log_growth
+from fastcurv.common.vectors import log_polynomial_growth
 from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.spectrum.results import missed_clause
 from fastcurv.testing import PrescribedSpectrum
@@ -169,7 +169,7 @@ def test_searches_that_stop_early_bound_the_missed_copies():
 
 def test_log_growth_gives_the_part_of_an_eigenvector_in_a_run(rng):
     """For an eigenvector z with component w in the start, ``sum_j <q_j, z>^2`` over basis vectors
-    q_j equals ``w^2 exp(log_growth)``.
+    q_j equals ``w^2 exp(log_polynomial_growth)``.
     """
     values = np.linspace(0, 1, 200)
     op = PrescribedSpectrum(values, seed=3)
@@ -181,7 +181,7 @@ def test_log_growth_gives_the_part_of_an_eigenvector_in_a_run(rng):
     for i in (0, 1, 199):
         z = op.eigenvector(i)
         held = run.rows[: run.m] @ z
-        grown = log_growth(np.diag(T), np.diag(T, 1), values[[i]])[0]
+        grown = log_polynomial_growth(np.diag(T), np.diag(T, 1), values[[i]])[0]
         assert np.isclose(held @ held, held[0] ** 2 * np.exp(grown), rtol=1e-6)
 
 

@@ -17,9 +17,9 @@ from fastcurv.spectrum.reduced import reduced_pairs
 from fastcurv.spectrum.trace import (
     MIN_SPREAD_ESTIMATES,
     CountedOperator,
-    mean_and_error,
+    mean_and_stderr,
     random_signs,
-    widening_factor,
+    stderr_widening_factor,
 )
 
 from .spectra import SPECTRA, Prescribed, diagonal, hessian_like
@@ -142,10 +142,10 @@ def test_the_variance_of_a_trace_counts_every_entry(m):
     V = random_signs(np.random.default_rng(0), m, 30, np.dtype(float))
     entries = V * (V @ A)
     found = fc.trace(A, m, method="hutchinson", seed=0)
-    mean, spread = mean_and_error(entries.sum(axis=1))
+    mean, spread = mean_and_stderr(entries.sum(axis=1))
     both = (2 * entries.var(axis=0, ddof=1).sum() / m) ** 0.5
     assert found.estimate == pytest.approx(mean, rel=1e-12)
-    assert found.stderr == pytest.approx(max(spread, widening_factor(m) * both), rel=1e-9)
+    assert found.stderr == pytest.approx(max(spread, stderr_widening_factor(m) * both), rel=1e-9)
 
 
 @pytest.mark.parametrize("m", [2, 3, MIN_SPREAD_ESTIMATES - 1])
@@ -158,7 +158,7 @@ def test_few_probes_of_a_trace_have_random_directions(m):
     A = A + A.T
     V = np.random.default_rng(0).standard_normal((m, 30))
     V *= 30**0.5 / np.linalg.norm(V, axis=1, keepdims=True)
-    mean, spread = mean_and_error(np.einsum("ij,jk,ik->i", V, A, V))
+    mean, spread = mean_and_stderr(np.einsum("ij,jk,ik->i", V, A, V))
     found = fc.trace(A, m, method="hutchinson", seed=0)
     assert found.estimate == pytest.approx(mean, rel=1e-12)
     assert found.stderr == pytest.approx(spread, rel=1e-9) and spread > 0
@@ -201,19 +201,19 @@ def test_a_search_makes_few_convergence_checks(monkeypatch):
     twentieth step, and convergence is detected at most a twentieth of the products late.
     """
     op = Prescribed(hessian_like(np.random.default_rng(0)), seed=0)
-    whole, looks = eigsh.ThickRestart.check_convergence, []
+    whole, looks = eigsh.ThickRestartSearch.check_convergence, []
 
     def ask():
         looks.clear()
         return fc.eigsh(op, 5, "SA", tol=1e-7, probe=False, seed=0).n_products
 
     monkeypatch.setattr(
-        eigsh.ThickRestart,
+        eigsh.ThickRestartSearch,
         "check_convergence",
         lambda self: looks.append(1) or whole(self),
     )
     usual, few = ask(), len(looks)
-    monkeypatch.setattr(eigsh.ThickRestart, "schedule_check", check_at_every_step)
+    monkeypatch.setattr(eigsh.ThickRestartSearch, "schedule_check", check_at_every_step)
     first, every = ask(), len(looks)
     assert 20 * max(few, every) <= usual
     assert first <= usual <= 1.05 * first
@@ -224,7 +224,7 @@ def test_a_probe_for_copies_compares_its_ritz_values_with_the_earlier_ones(which
     """`check_probe`, which ends a probe for missed copies, returns 1 only if its Ritz values equal
     the earlier ones within the tolerance, and -1 only if they differ.
     """
-    whole, ends = eigsh.ThickRestart.check_probe, []
+    whole, ends = eigsh.ThickRestartSearch.check_probe, []
 
     def look(self, before, sure):
         found = whole(self, before, sure)
@@ -232,7 +232,7 @@ def test_a_probe_for_copies_compares_its_ritz_values_with_the_earlier_ones(which
         ends.append((found, off / (self.tol * self.run.scale)))
         return found
 
-    monkeypatch.setattr(eigsh.ThickRestart, "check_probe", look)
+    monkeypatch.setattr(eigsh.ThickRestartSearch, "check_probe", look)
     for name in ("uniform", "geometric", "hessian", "double", "two values", "under", "cluster"):
         for seed in range(4):
             op = Prescribed(SPECTRA[name](np.random.default_rng(seed)), seed=seed)

@@ -8,7 +8,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import aslinearoperator
 
 import fastcurv as fc
-from fastcurv.spectrum.eigsh import ThickRestart
+from fastcurv.spectrum.eigsh import ThickRestartSearch
 from fastcurv.spectrum.forms import choose_representation, matrix_of, summed_matrix
 
 from ..nets import CURVATURES, EPS, LOSSES, draw
@@ -125,8 +125,8 @@ def test_a_nearly_complete_space_is_completed_before_a_new_start(monkeypatch):
     start.
     """
     values, starts = np.r_[np.linspace(-0.9, 1, 38), 4.0, 5.0], []
-    lock = ThickRestart.lock
-    monkeypatch.setattr(ThickRestart, "lock", lambda *a: starts.append(1) or lock(*a))
+    lock = ThickRestartSearch.lock
+    monkeypatch.setattr(ThickRestartSearch, "lock", lambda *a: starts.append(1) or lock(*a))
     found = fc.eigsh(np.diag(values), 3, "LM", max_basis=40, seed=0)
     assert found.n_products == 40 and found.missed_within == 0 and found.probed and not starts
     assert np.abs(found.values - [1, 4, 5]).max() <= 1e-13

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.common.vectors import log_growth
+from fastcurv.common.vectors import log_polynomial_growth
 from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.spectrum.density import density_of_matrix_eigenvalues
 from fastcurv.spectrum.draw import sign_count_clause
@@ -66,7 +66,7 @@ def test_the_engine_reads_no_array_beyond_its_end():
     for wrong in ([[]], [[1.0, 2.0]], np.zeros((0, 3)), 1.0):
         for call in (
             lambda x: _engine.core.wanted_indices(x, 1, "LM") if np.ndim(x) else [][0],
-            lambda x: log_growth([1.0], [], x) if np.ndim(x) else [][0],
+            lambda x: log_polynomial_growth([1.0], [], x) if np.ndim(x) else [][0],
         ):
             with pytest.raises((ValueError, IndexError)):
                 call(wrong)
@@ -75,7 +75,7 @@ def test_the_engine_reads_no_array_beyond_its_end():
     run.extend(4)
     for call in (
         lambda: run.check_convergence(5, "LA", 1e-8, False),
-        lambda: run.converged_or_wanted(5, "LA", 1.0),
+        lambda: run.converged_or_wanted_pairs(5, "LA", 1.0),
         lambda: run.drop_coupling(np.zeros(2)),
         lambda: run.replace_by_ritz_vectors(np.zeros(2), np.zeros((4, 1))),
         lambda: run.replace_pending_rows(np.zeros((1, 3))),

@@ -87,7 +87,7 @@ def test_errors_of_losses_are_within_their_stated_bounds(name, rng):
     assert (gaps[1] <= own)[fine].all()
     off = own.max(axis=1)[:, None, None] if loss.coupled else own
     assert (gaps[2] <= off)[fine].all()
-    own = loss.error_bounds(z, y, there, losses.LONG_EPS)
+    own = loss.error_bounds(z, y, there, losses.LONG_DOUBLE_EPS)
     for j, other in enumerate(user_loss_derivatives(name, z.astype(LD), y.astype(LD)), start=1):
         off = 4 * (own.max(axis=1)[:, None, None] if there[j].ndim == 3 else own)
         gap = np.abs(there[j] - other)
@@ -285,7 +285,7 @@ def test_proofs_use_float64_bounds_if_long_double_equals_float64(monkeypatch):
     ob = problem(Loss(cross_entropy, third_bound=0.28, error_ulps=32))
     found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
     best = fc.classify(ob, found.x).radius
-    monkeypatch.setattr(precise, "LONG_EPS", np.finfo(float).eps)
+    monkeypatch.setattr(precise, "LONG_DOUBLE_EPS", np.finfo(float).eps)
     ob = problem(ob.loss)
     assert ob.certificates.precise_gradient(found.x * (1 + 1e-15))[1] == np.inf
     at = fc.classify(ob, found.x * (1 + 1e-15))

@@ -9,7 +9,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.critical.classify import classify
-from fastcurv.critical.evidence import independent_basis
+from fastcurv.critical.evidence import orthonormal_basis
 from fastcurv.optimize.find import find_critical_point
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.structure.parameters import nonzero_weight_rows
@@ -144,7 +144,7 @@ def test_linear_orbits_have_the_rank_of_the_closed_form(k):
     theta = net.critical_point(range(1, k + 1), seed=4)
     T = net.objective.certificates.flat_directions(theta)
     rank = k * k + 2 * k * (p - k)
-    assert classify(net.objective, theta).n_symmetry == rank == independent_basis(T).shape[1]
+    assert classify(net.objective, theta).n_symmetry == rank == orthonormal_basis(T).shape[1]
 
 
 def test_only_rotations_remain_symmetries_with_l2():
@@ -183,7 +183,7 @@ def test_probes_find_negative_curvature_that_the_gradient_misses():
         P = curvature_probes(case.objective, case.theta)
         assert P.shape[1] > 0 and np.allclose(np.linalg.norm(P, axis=0), 1)
         H = case.objective.hessian(case.theta) @ np.eye(6)
-        K = independent_basis(np.hstack([P, H @ P, H @ H @ P]))
+        K = orthonormal_basis(np.hstack([P, H @ P, H @ H @ P]))
         assert np.linalg.eigvalsh(K.T @ H @ K)[0] <= 0.5 * np.linalg.eigvalsh(H)[0] < 0
     ob, theta = objective()
     assert curvature_probes(ob, theta).shape == (ob.n_params, 0)

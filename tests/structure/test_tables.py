@@ -109,10 +109,10 @@ def test_table_rows_define_the_names_in_other_libraries(added):
     """The table of names in another library is cached, and a row that is added later appears in
     it.
     """
-    before = tables.activations_of("onnx")
-    assert tables.activations_of("onnx") is before and before["Tanh"][0] == "tanh"
+    before = tables.activations_in_library("onnx")
+    assert tables.activations_in_library("onnx") is before and before["Tanh"][0] == "tanh"
     added("tanh", "mse")
-    assert tables.activations_of("onnx")["Tanh"][0] == NEW
+    assert tables.activations_in_library("onnx")["Tanh"][0] == NEW
 
 
 def test_the_first_loss_for_targets_of_a_kind_suits_them():

@@ -206,7 +206,11 @@ KERNELS = [
         "    for (; i < n; i++) sum += (to[i] = in[i]) * 0;",
         "    for (; i < n; i++) to[i] = in[i];",
     ),
-    ("sweeps.inc", "FC_BYTES; i++) sum += (to[i] = in[i]) * 0;", "FC_BYTES; i++) to[i] = in[i];"),
+    (
+        "sweeps.inc",
+        "FC_VECTOR_BYTES; i++) sum += (to[i] = in[i]) * 0;",
+        "FC_VECTOR_BYTES; i++) to[i] = in[i];",
+    ),
     (
         "gemm.inc",
         "NAME(begin_epilogue_of)(job, &epilogue, row_item, col_item, j0, end - j0);",

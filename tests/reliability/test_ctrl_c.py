@@ -316,8 +316,9 @@ def test_interrupted_multistart_returns_the_lowest_point(python):
         PRESS
         + """
 ob, theta, v = drawn([20, 30, 30, 3], 500, l2=1e-3)
+minimize = fc.minimize  # imported before the timer starts
 threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-found = fc.minimize(ob, theta, "l-bfgs", n_init=64, max_iter=10**6, gradient_tol=0)
+found = minimize(ob, theta, "l-bfgs", n_init=64, max_iter=10**6, gradient_tol=0)
 assert found.stopped == "interrupted" and 0 < len(found.starts) < 64, found
 assert found.fun == ob.value(found.x) <= found.starts.min() < ob.value(theta)
 assert threading.active_count() == 1

@@ -2,7 +2,7 @@
 `encode` converts to inputs of a network.
 
 The separator, the names and the kind of each column are guessed. All guesses are attributes of the
-`Table`, and its `notes` state what was left out. For a defect without a safe guess, a ValueError
+`Table`, and its `notes` state what was ignored. For a defect without a safe guess, a ValueError
 names the line, the column and the cure.
 """
 
@@ -428,7 +428,7 @@ class Table:
     gaps : tuple of bool
         For each column of the sheet, whether numbers or dates are missing.
     notes : tuple of str
-        Sentences on the parts of the file that were left out, and on assumptions about cells.
+        Sentences on the parts of the file that were ignored, and on assumptions about cells.
     """
 
     sheet: CellSheet
@@ -483,7 +483,7 @@ def read_table(
     >>> [code.kind for code in table.codes], table.y[:3]
     (['left out', 'words'], array([0.5, 1.5, 2.5]))
     >>> print(*table.notes)
-    Column 'id' was left out, because it only numbers the rows.
+    Column 'id' was ignored, because it only numbers the rows.
     """
     sheet = read_sheet(path)
     at = target_position(sheet, target)
@@ -498,7 +498,7 @@ def read_table(
     if len(kept) < len(cells):
         gone = len(cells) - len(kept)
         notes.append(
-            f"{gone} row{'s' * (gone > 1)} without a target {_was_or_were_clause(gone)} left out."
+            f"{gone} row{'s' * (gone > 1)} without a target {_was_or_were_clause(gone)} ignored."
         )
     copies = len(kept) - len({tuple(sheet.rows[i]) for i in kept})
     whole = replace(sheet, rows=[sheet.rows[i] for i in kept], lines=[sheet.lines[i] for i in kept])
@@ -689,7 +689,7 @@ def _infer_column_codings(
     sheet: CellSheet, notes: list[str]
 ) -> tuple[tuple[ColumnCoding, ...], tuple[bool, ...]]:
     """Return the `ColumnCoding` of each column, and for each column True if it has missing values
-    to fill. Add notes on ambiguous numbers, and on columns that are left out, to `notes`.
+    to fill. Add notes on ambiguous numbers, and on columns that are ignored, to `notes`.
     """
     codes, gaps, why = [], [], dict[str, list[str]]()
     columns = list(zip(*sheet.rows))
@@ -721,7 +721,7 @@ def _infer_column_codings(
         if len(names) > 1:
             for one, several in zip(*many):
                 words = words.replace(one, several)
-        notes.append(f"{begin} left out, {words}.")
+        notes.append(f"{begin} ignored, {words}.")
     if all(code.kind == "left out" for code in codes):
         raise ValueError(
             f"{sheet.path} must have a column to predict from, got only columns that are constant, "
@@ -738,7 +738,7 @@ def _infer_column_codings(
 
 
 ROW_NUMBERS_REASON = "because it only numbers the rows"
-# reasons why a column is left out
+# reasons why a column is ignored
 CONSTANT_COLUMN_REASON, EMPTY_COLUMN_REASON = (
     "because it has the same value in all rows",
     "because it has no values",
@@ -751,7 +751,7 @@ IDENTIFIER_COLUMN_REASON = (
 def _infer_column_coding(
     name: str, cells: Cells, comma: bool, where: Callable[[int], str], notes: list[str]
 ) -> tuple[ColumnCoding, str, bool]:
-    """Return the `ColumnCoding` of a column, the reason why the column is left out or "", and True
+    """Return the `ColumnCoding` of a column, the reason why the column is ignored or "", and True
     if it has missing values. Add notes on ambiguous numbers to `notes`.
     """
     values, bad, unit = parse_numbers_with_unit(cells, comma)

@@ -299,7 +299,7 @@ def test_a_report_on_a_table_is_a_page_with_its_numbers(mixed, tmp_path, capsys)
     assert main(["report", *how, "--save", str(net)]) == 0
     output = capsys.readouterr()
     assert output.err == "" and f"report: {page}" in output.out and f"saved {net}" in output.out
-    note = "Column 'id' was left out, because it only numbers the rows."
+    note = "Column 'id' was ignored, because it only numbers the rows."
     assert note in output.out and note in html.unescape(page.read_text())
     page.unlink()
     assert main(["report", *how, "--json"]) == 0

@@ -107,25 +107,25 @@ EQUAL_TABLES = {
     "marks at ends of rows": ("a,b,y\n" + PLAIN.partition("\n")[2].replace("\n", ",\n"), ()),
     "row names of R": (
         lines([f'"{i + 1}"' for i in range(N)], A, B, Y, names='"a","b","y"'),
-        ("Column 'Unnamed: 0' was left out, because it only numbers the rows.",),
+        ("Column 'Unnamed: 0' was ignored, because it only numbers the rows.",),
     ),
     "index of pandas": (
         lines(range(N), A, B, Y, names=",a,b,y"),
-        ("Column 'Unnamed: 0' was left out, because it only numbers the rows.",),
+        ("Column 'Unnamed: 0' was ignored, because it only numbers the rows.",),
     ),
     "identifiers": (
         lines(lambda i: f"{i * 7 % N + 500}", A, lambda i: f"u{i}", B, Y, names="userId,a,u,b,y"),
-        ("Columns 'userId', 'u' were left out, because they have another value in nearly every "
+        ("Columns 'userId', 'u' were ignored, because they have another value in nearly every "
          "row, as an identifier or a text has.",),
     ),
     "constant and empty": (
         lines(["7"] * N, A, ["x"] * N, B, ["NA"] * N, Y, names="c,a,d,b,e,y"),
-        ("Columns 'c', 'd' were left out, because they have the same value in all rows.",
-         "Column 'e' was left out, because it has no values."),
+        ("Columns 'c', 'd' were ignored, because they have the same value in all rows.",
+         "Column 'e' was ignored, because it has no values."),
     ),
     "missing targets": (
         PLAIN + "1,2,\n1,3,NA\n1,4,?\n1,5,-nan\n1,6,-\n",
-        ("5 rows without a target were left out.",),
+        ("5 rows without a target were ignored.",),
     ),
 }  # fmt: skip
 

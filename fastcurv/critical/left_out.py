@@ -229,8 +229,8 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
     score : float
         The score of these predictions over the rows of nonzero weight, such as R^2 for regression
         or the accuracy for classification. It applies to the minima near theta. If `in_same_basin`
-        is False for more than a hundredth of the rows, refits from scratch end in other minima and
-        predict worse than this score.
+        is False for more than a hundredth of the rows, refits from scratch may end in other minima
+        and predict worse than this score.
     training_score : float
         The score of the outputs at theta.
     score_name : str
@@ -497,7 +497,7 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         lines = [f"LeftOut: {N} rows, each predicted by the network trained without it"]
         lines += [f"  {name:<11} {text}" for name, text in self._facts()]
         if self.in_same_basin is not None and self.in_same_basin.mean() < 0.99:
-            lines.append("  Other rows may move to other minima: refits from scratch score worse.")
+            lines.append("  Other rows may move to other minima, and refits may then score worse.")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

@@ -39,6 +39,8 @@ def main():
         if "--publish" in sys.argv[1:]:
             sys.exit(said)
         print(said)
+    elif left := [name for name, text in texts.items() if re.search(r"\bOWNER\b", text)]:
+        sys.exit(f"{', '.join(left)} must not explain OWNER any more. Remove the sentence on it")
     return 0
 
 

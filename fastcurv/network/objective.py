@@ -100,11 +100,11 @@ class Objective(
     model : MLP
         The network.
     X : array_like (N, sizes[0])
-        Referenced, not copied, if it has the model's dtype; the engine keeps one padded copy. Do
-        not modify X, float targets or sample_weight afterwards: products read the padded copy, but
-        proofs read the arrays themselves. A memory-mapped array is read into memory at once, so the
-        file may change afterwards. Use `StreamedObjective` for data that do not fit in memory. A
-        SciPy sparse matrix is kept as a `csr_matrix`, see Notes.
+        Referenced, not copied, if it has the model's dtype; the engine may keep a padded copy. Do
+        not modify X, float targets or sample_weight afterwards: products may read the padded copy,
+        but proofs read the arrays themselves. A memory-mapped array is read into memory at once, so
+        the file may change afterwards. Use `StreamedObjective` for data that do not fit in memory.
+        A SciPy sparse matrix is kept as a `csr_matrix`, see Notes.
     y : array_like
         Targets ``(N, d_out)``, or ``(N,)`` if ``d_out`` is 1. For ``cross_entropy`` integer classes
         ``(N,)``, which are copied, or soft targets; for ``binary_cross_entropy`` values from 0 to
@@ -161,14 +161,14 @@ class Objective(
     products may hold NaN or infinity, which propagates to the result.
 
     The state kept at theta is ``a``, ``phi'``, ``e phi''`` and ``delta`` of every layer and W
-    packed in both orders: of the order of ``6 N sum(widths) + 2 n`` numbers including the scratch
-    of a product; `Curvature.nbytes` is exact. For a network of at most 256 KiB of parameters (1.25
-    MiB if its layers are narrow), up to 16 vectors are multiplied at a time, if `memory` permits.
-    Each of them needs about 20 n numbers, for V packed in both orders and up to 16 partial sums,
-    and each thread has scratch for 4 of them. Batch normalisation keeps two more numbers for each
-    row and hidden unit. The statistics are those of all rows, whatever their weights. If `memory`
-    forces chunks, they are computed first, by two passes per hidden layer at theta, and two more
-    for each vector.
+    packed in both orders: ``2 N sum(widths)`` to ``4 N sum(widths)`` numbers for thousands of rows,
+    plus ``2 n`` and the scratch of each thread; `Curvature.nbytes` is exact. For a network of at
+    most 256 KiB of parameters (1.25 MiB if its layers are narrow), up to 16 vectors are multiplied
+    at a time, if `memory` permits. Each of them needs about 20 n numbers, for V packed in both
+    orders and up to 16 partial sums, and each thread has scratch for 4 of them. Batch normalisation
+    keeps two more numbers for each row and hidden unit. The statistics are those of all rows,
+    whatever their weights. If `memory` forces chunks, they are computed first, by two passes per
+    hidden layer at theta, and two more for each vector.
 
     With a sparse X, products with X and its transpose cost ``2 nnz width`` flops, and the state
     above the first layer is kept for all rows. Proofs (bounds on rounding and on the third

@@ -393,13 +393,14 @@ def eigsh(
         Whether to search with new random starts for copies of multiple eigenvalues, because one
         start finds only one copy of each. Each start continues until it would have found a copy of
         any wanted value except the innermost, with a probability of error of 0.3%. If no copy is
-        found, this usually adds a sixth to the products, and at most a quarter, or 4 products. If
-        that is not enough, `missed_within` and the repr of the result state what may have been
-        missed, and pairs that may lack a copy are not `converged`. If the Krylov space of a start
-        is exhausted, as for a matrix with few distinct eigenvalues, further starts with up to as
-        many products follow. The default is True unless `v0` has several columns. If the spectrum
-        is known to be simple, ``probe=False`` saves these products. From the same start the search
-        then takes no more products than ARPACK, which restarts in a smaller basis.
+        found, this usually adds a sixth to the products, and at most a quarter (half if the search
+        is expected to take less than a millisecond), or 4 products. If that is not enough,
+        `missed_within` and the repr of the result state what may have been missed, and pairs that
+        may lack a copy are not `converged`. If the Krylov space of a start is exhausted, as for a
+        matrix with few distinct eigenvalues, further starts with up to as many products follow. The
+        default is True unless `v0` has several columns. If the spectrum is known to be simple,
+        ``probe=False`` saves these products. From the same start the search then takes no more
+        products than ARPACK, which restarts in a smaller basis.
     space : str, optional
         The space of the search: ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``. In
         "samples", a Hessian over fewer samples than units is a smaller operator in its range; see

@@ -296,7 +296,8 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         if self.rows_per_parameter < MIN_ROWS_PER_PARAMETER:
             rows.append(("caution", "with fewer than 2, intervals tend to cover too little"))
         if self.n_undetermined:
-            held = f"{self.n_undetermined} directions change no output on any row, and are held"
+            count = self.n_undetermined
+            held = f"{count} directions change no output on any row, and are held at theta"
             rows.append(("undetermined", held))
         if not self.decrement <= MAX_NEWTON_DECREMENT:
             gain = f"a Newton step would raise the log posterior by {format_number(self.decrement)}"

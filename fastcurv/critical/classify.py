@@ -460,7 +460,11 @@ def _select_inertia_strategy(
         signs_stable = gradient_decreases = True
         vanish = check_interpolation(ask, H) if inertia.can_residuals_vanish() else None
         interpolation, n_residuals = vanish or (UNTRIED_OUTCOME, 0)
-        if not (interpolation.holds or two_vectors.holds and inertia.near.strict):
+        # At a kink no verdict uses the stability of signs, and the inertia of the one-sided Hessian
+        # at theta is reported.
+        one_sided = n_kinks > 0 and isinstance(inertia, InertiaByEigenpairs)
+        proved = interpolation.holds or two_vectors.holds and inertia.near.strict
+        if not (proved or one_sided):
             signs_stable, gradient_decreases = inertia.zero_unstable_signs(two_vectors)
         proof = CriticalPointProof(
             theorem,

@@ -730,7 +730,8 @@ class InertiaByEigenpairs(InertiaStrategy):
                 slack=slack,
                 spend=self.H.reserve_products,
             )
-        return bool((self.signs == eigenvalue_signs(cut)).all()), self._newton_step_converges()
+        stable = int((self.signs != 0).sum()) == self.n_found
+        return stable, self._newton_step_converges()
 
     def _newton_step_converges(self) -> bool:
         """Return True if the decrement at the end of Newton's step is at most

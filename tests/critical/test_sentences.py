@@ -609,3 +609,23 @@ def test_every_rule_has_a_point_and_every_claim_is_made_somewhere():
         for p in (fc.classify(*make(), seed=0, **how) for _, _, make, how in POINTS)
     )
     assert [claim for claim in CLAIMS if not re.search(claim, said)] == []
+
+
+def test_inertia_at_a_kink_is_that_of_the_one_sided_hessian():
+    """At a kink, where the Hessian jumps, all signs that the one-sided Hessian has by NumPy are
+    counted, for a saddle and for an undecided point.
+    """
+    kinds = set()
+    for weight in (1.0, -1.0):
+        ob, theta = relu(([[1.0], [0.0]], [0.0, -1.0]), ([[0.0, 0.0]], [0.0]))
+        theta[4] = weight * theta[4]
+        ob = fc.Objective(ob.model, ob.X, weight * np.array(ob.y), "mse")
+        for point_theta in (theta, theta * [1, 1, 0, 1, 1, 1, 1]):
+            point = fc.classify(ob, point_theta)
+            H = ob.hessian(point_theta)
+            values = np.linalg.eigvalsh(np.array([H @ e for e in np.eye(7)]))
+            expected = (int((values > 1e-9).sum()), int((values < -1e-9).sum()))
+            assert (point.n_positive, point.n_negative) == expected, point
+            assert point.n_kinks and point.n_zero == 7 - sum(expected)
+            kinds.add(point.kind)
+    assert "saddle" in kinds

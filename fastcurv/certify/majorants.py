@@ -851,18 +851,18 @@ def unbounded_reason(ob: Any, direction: Floats) -> str:
             "then lower the loss without end. With l2 on all parameters, the loss has a minimum"
         )
     if LOSSES[ob.loss].targets == "classes":
-        text, which = f"no {sample} has class", np.flatnonzero(b < 0)
-        others, these = "or {} other class{}", ("that class", "these classes")
+        outputs, these = np.flatnonzero(b < 0), ("that class", "these classes")
+        one, several = f"no {sample} has class", f"{len(outputs)} classes have no {sample}, class"
     else:
         same = "target 0" if LOSSES[ob.loss].targets == "numbers" else "the same label"
-        text, which = f"every {sample} has {same} at output", np.flatnonzero(b)
-        others, these = "and at {} other output{}", ("that output", "these outputs")
-    n = len(which) - 1
-    more = f" {others.format(n, ('es' if 'class' in others else 's') * (n > 1))}" if n else ""
+        outputs, these = np.flatnonzero(b), ("that output", "these outputs")
+        one = f"every {sample} has {same} at output"
+        several = f"every {sample} has {same} at each of {len(outputs)} outputs, output"
+    text = f"{several} {outputs[0]} among them" if len(outputs) > 1 else f"{one} {outputs[0]}"
     return (
-        f"{text} {which[0]}{more}. Without l2, moving the bias of {these[n > 0]} lowers the loss "
-        "for all values of the other parameters, so no point is critical. With l2 on all "
-        "parameters, the loss has a minimum"
+        f"{text}. Without l2, moving the bias of {these[len(outputs) > 1]} lowers the loss for all "
+        "values of the other parameters, so no point is critical. With l2 on all parameters, the "
+        "loss has a minimum"
     )
 
 

@@ -20,6 +20,7 @@ SHELL_TRANSLATIONS = {
     "`reason`": "the reason",
     "max_iter": "--max-steps",
     "gradient_tol = ": "the tolerance ",
+    "max_time or max_products": "--max-time or --max-products",
 }
 # options of the shell whose names differ from those of the fields of a recipe
 OPTION_NAMES = {"raw": "no-standardize"}

@@ -191,10 +191,10 @@ def format_point(objective: Any, theta: np.ndarray, data: Any) -> str:
 
 
 def ending_message(run: Any) -> str:
-    """Return the reason why a run ended, without the advice to call `classify` in Python."""
-    from ..optimize.run import NO_VERDICT_CLAUSE
+    """Return the reason why a run ended, without the advice on functions to call in Python."""
+    from ..optimize.run import message_without_calls
 
-    return str(run.message).replace(NO_VERDICT_CLAUSE, "")
+    return message_without_calls(str(run.message))
 
 
 def eigenpair_lines(pairs: Any) -> str:

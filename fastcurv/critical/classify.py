@@ -46,6 +46,7 @@ from ..common.runtime import (
     with_nearest_rounding,
 )
 from ..common.vectors import safe_norm
+from ..spectrum.results import format_number
 from ..spectrum.shared_run import Krylov
 from .decide import (
     UNTRIED_OUTCOME,
@@ -68,11 +69,11 @@ from .nearness import (
     has_descent_on_either_side,
 )
 from .report import (
-    FAR_ADVICE_BY_CAUSE,
+    FAR_ADVICE,
+    PLATEAU_ADVICE,
     CriticalPoint,
-    newton_clause,
     reason_sentence,
-    time_limit_clause,
+    verdict_noun_phrase,
 )
 from .theorem import EPS, KantorovichOutcome, certify_residual_zero
 
@@ -318,7 +319,7 @@ def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> Critica
         and "max_time" not in point.reason
         and (is_time_up() or replace(ask, max_time=None).dense)
     ):
-        point = _append_to_reason(point, time_limit_clause(ask, H.count, is_time_up()))
+        point = _append_to_reason(point, _time_limit_clause(ask, H.count, is_time_up()))
     with suppress(OutOfTime):
         point = (
             point
@@ -388,6 +389,42 @@ def _refine_verdict(
         if led is not None and led.nearest_verdict is not None and led.nearest_verdict.certified:
             return led
     return point
+
+
+def _time_limit_clause(ask: ClassifyOptions, n_products: int, ended: bool) -> str:
+    """Return a sentence, to be appended to a reason, that states what `max_time` prevented: the
+    search after `n_products` products if `ended` is True, otherwise the computation of all
+    eigenvalues.
+    """
+    count = f"{n_products} Hessian-vector product{'s' * (n_products != 1)}"
+    what = f"ended the search for the extreme eigenvalues after {count}. Increase this limit"
+    if not ended:
+        what = "left no time to compute all eigenvalues. Increase this limit to compute them"
+    return f". The limit max_time = {format_number(ask.max_time or 0.0)} s {what}"
+
+
+def _newton_clause(distance: float, steps: int, at: Any) -> str:
+    """Return the sentences that are appended to the reason if Newton's steps contract. They state
+    the number of steps, the distance covered and the kind of the verdict `at` on the point reached.
+    """
+    lead = "Newton step leads" if steps == 1 else "Newton steps lead"
+    return (
+        f". From theta, {steps} {lead} to "
+        f"{verdict_noun_phrase(at)} at a distance of {format_number(distance)}. See the attributes "
+        "nearest_point and nearest_verdict"
+    )
+
+
+# Sentences added to the reason of a verdict "not_critical" if Newton's steps reach no critical
+# point. Each states the cause and the functions to call.
+FAR_ADVICE_BY_CAUSE = {
+    "plateau": f". Newton steps from theta do not converge{PLATEAU_ADVICE}",
+    "far": f". Newton steps from theta do not converge{FAR_ADVICE}",
+    "missed": ". Newton steps from theta converge as far as rounding permits, but the gradient at "
+    f"their end is still above its tolerance{FAR_ADVICE}",
+    "spent": ". The limit max_time or max_products was reached before Newton steps converged"
+    f"{FAR_ADVICE}",
+}
 
 
 def _append_to_reason(point: CriticalPoint, words: str) -> CriticalPoint:
@@ -568,7 +605,7 @@ def _classify_nearest_point(
     if at.kind == "not_critical":
         return None, True
     distance = safe_norm(end - ask.theta)
-    point = _append_to_reason(point, newton_clause(distance, n_steps, at))
+    point = _append_to_reason(point, _newton_clause(distance, n_steps, at))
     return replace(point, nearest_point=end, nearest_distance=distance, nearest_verdict=at), True
 
 

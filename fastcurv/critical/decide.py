@@ -29,7 +29,7 @@ _THEOREM_TEMPLATE = (
 )
 _SMALLEST_TEMPLATE = (
     "{smallest_magnitude_subject} {spectrum.smallest_magnitude}, with an error below "
-    "{spectrum.smallest_magnitude_error}{balanced_sentence}"
+    "{spectrum.smallest_magnitude_error}"
 )
 _RANGE_TEMPLATE = "from {spectrum.low} to {spectrum.high}"
 _FLOOR_TEMPLATE = (
@@ -37,7 +37,7 @@ _FLOOR_TEMPLATE = (
 )
 _ESTIMATES_TEMPLATE = "Undecided: {stationary_clause}. {ritz_values_sentence}"
 _RISK_TEMPLATE = "{spectrum.risk}"
-_WIDTH_TEMPLATE = "{ask.curvature_tol} (lambda_max - lambda_min)"
+_WIDTH_TEMPLATE = "{ask.curvature_tol} times (lambda_max - lambda_min)"
 _LIMIT_TEMPLATE = "The limit {limit_phrase} is too small"
 REDUCE_ADVICE = "Use fastcurv.find_critical_point(ob, theta) to reduce the gradient"
 KINK_ADVICE = ". Use fastcurv.minimize(ob, theta) to search for a minimum at kinks"
@@ -69,13 +69,13 @@ class Reason(Enum):
     )
     KANTOROVICH = (
         "{kind}: a critical point is proved to lie {critical_point_place}. There "
-        "{symmetry_zeros_and_others} {eigenvalue_sign}. At theta, "
+        "{symmetry_zeros_and_others} {eigenvalue_sign}. {at_theta}"
         f"{_SMALLEST_TEMPLATE}. {_THEOREM_TEMPLATE}"
     )
     KANTOROVICH_SADDLE = (
         "{kind}: a critical point is proved to lie {critical_point_place}. There the Hessian has "
         "{signs_there}{symmetry_zeros_clause}. At theta, the eigenvalues range "
-        f"{_RANGE_TEMPLATE}, and {_SMALLEST_TEMPLATE}. {_THEOREM_TEMPLATE}"
+        f"{_RANGE_TEMPLATE}{{and_there}}{_SMALLEST_TEMPLATE}. {_THEOREM_TEMPLATE}"
     )
     TWO_VECTOR_SADDLE = (
         "Saddle: {stationary_clause}. Along two fixed vectors the curvature is proved to have "
@@ -96,7 +96,8 @@ class Reason(Enum):
     )
     NO_ERROR_BOUND = (
         "Undecided: {stationary_clause}, but no bound on the errors of the {n_eigenvalues_phrase} "
-        "is known. Without such a bound the signs are not known either"
+        "is known. Without such a bound the signs are not known either. The operator of "
+        "ob.hessian(theta) must give finite bounds on the errors of its products"
     )
     ZERO_HESSIAN = (
         "Degenerate: {stationary_clause}. All computed products with the Hessian H are zero"
@@ -112,8 +113,8 @@ class Reason(Enum):
         "{n_zeros_phrase} zero. {symmetry_explanation}{no_minimum_sentence}"
     )
     UNSTABLE_SIGNS = (
-        "Degenerate: {stationary_clause}, and {n_zeros_phrase} counted as zero. "
-        "{symmetry_explanation}. {unstable_signs_sentence}{no_minimum_sentence}"
+        "Degenerate: {stationary_clause}, but {zeros_and_causes}. {symmetry_explanation}"
+        "{no_minimum_sentence}"
     )
     GRADIENT_NOT_REDUCED = (
         "Undecided: {stationary_clause}. At theta, {signs_at_theta}. A Newton step does not reduce "
@@ -121,7 +122,7 @@ class Reason(Enum):
     )
     MEASURED_SIGNS = (
         "{kind}: {stationary_clause}. {eigenvalues_subject} {proved_or_measured} to be "
-        f"{{eigenvalue_sign}} at theta. There {_SMALLEST_TEMPLATE}{{assumption_sentence}}"
+        f"{{eigenvalue_sign}} at theta. {{there}}{_SMALLEST_TEMPLATE}{{assumption_sentence}}"
         "{stable_signs_sentence}{smaller_gradient_sentence}. The verdict is not proved, since "
         "{missing_hypothesis}"
     )
@@ -145,7 +146,8 @@ class Reason(Enum):
     )
     BELOW_PRODUCT_ERROR = (
         f"{_ESTIMATES_TEMPLATE}. Their magnitudes are smaller than the error of the products, so "
-        "the signs of the eigenvalues are not known. More accurate products are needed"
+        "the signs of the eigenvalues are not known. Products with smaller errors are needed, for "
+        "example in float64. Use fastcurv.check_gradient(ob, theta) to test the products"
     )
     NO_ACCEPTED_RISK = (
         f"{_ESTIMATES_TEMPLATE}. {{one_sign_clause}}, but eigenvalues of the other sign may have "
@@ -153,9 +155,8 @@ class Reason(Enum):
     )
     RISK_TOO_LARGE = (
         f"{_ESTIMATES_TEMPLATE}. {{one_sign_clause}}. The probability that an eigenvalue "
-        f"{{other_sign_side}}{_WIDTH_TEMPLATE} was missed is {_RISK_TEMPLATE}. For "
-        "failure_probability = {ask.failure_probability}, {spectrum.n_steps_needed} Lanczos steps "
-        "of one Hessian-vector product each are needed"
+        f"{{other_sign_side}}{_WIDTH_TEMPLATE} was missed is at most {_RISK_TEMPLATE}. "
+        "{needed_for_risk}"
     )
     UNEXPLAINED_ZERO = (
         "Degenerate: {stationary_clause}. An eigenvalue is zero within the error "

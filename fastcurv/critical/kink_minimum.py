@@ -171,14 +171,12 @@ def _check_hypotheses(
         ComplementEigenpairs(values, vectors, error, c, K[:, :0]),
         float(np.abs(values).min(initial=np.inf)),
     )
+    kinks = "" if not phi.n_kinks else "kink" if phi.n_kinks == 1 else "kinks"
+    curvature = f"the curvature along the {kinks}" if kinks else "the curvature"
     if not cut.min_abs_eigenvalue_bound > 0:
-        return _kink_certificate(phi, "the curvature along the kinks may be 0", least=least)
+        return _kink_certificate(phi, f"{curvature} may be 0", least=least)
     if int((values < 0).sum()) != phi.n_slopes:
-        return _kink_certificate(
-            phi,
-            "the curvature along the kinks is not positive",
-            least=least,
-        )
+        return _kink_certificate(phi, f"{curvature} is not positive", least=least)
     beta, eta, _ = newton_step_in_slice(K, off, cut, g, safe_norm(c * g_errors))
     theorem = check_kantorovich(beta, eta, partial(phi.third_bound, point))
     h, radius = theorem.h, theorem.radius
@@ -190,14 +188,17 @@ def _check_hypotheses(
             least=least,
         )
     margins = phi.hypothesis_margins(point, radius)
+    kept = f"is not proved to keep its sign within {radius:.2g} of theta"
+    each = "the kink" if phi.n_kinks == 1 else "each kink"
     for hypothesis, missing in (
-        (margins.signs, "another pre-activation may change its sign near theta"),
+        (margins.signs, f"{'another' if kinks else 'a'} pre-activation {kept}"),
         (
             margins.slopes,
-            "the slope at an active kink may not lie between the slopes on its two sides",
+            "the activation slope at a kink that makes the gradient 0 is not proved to lie between "
+            "the slopes on the two sides",
         ),
-        (margins.upward, "the loss may not rise on both sides of an active kink"),
-        (margins.collapsed, "the loss may fall if weights of a unit that are all 0 grow"),
+        (margins.upward, f"the loss is not proved to rise on both sides of {each}"),
+        (margins.collapsed, "the loss may fall if the zero weights of a unit grow"),
         (margins.copies, "the loss may fall if a unit becomes different from its copy"),
     ):
         if not hypothesis > 0:

@@ -30,7 +30,7 @@ def verdict_noun_phrase(point: CriticalPoint) -> str:
     of_kind = f"a {'certified ' * point.certified}{point.kind.replace('_', ' ')}"
     special = {
         "degenerate": "a degenerate point",
-        "undecided": "an undecided point",
+        "undecided": "a point of unknown kind",
     }
     return special.get(point.kind, of_kind)
 
@@ -223,8 +223,8 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
         if self._rule is Reason.WITHIN_ACCEPTED_RISK:
             return (
                 f"{self._with_certainty(self.kind.capitalize())}: every eigenvalue at theta{aside} "
-                f"is at {bound}{format_number(self.curvature_tol)} (lambda_max - lambda_min). See "
-                "`reason`."
+                f"is at {bound}{format_number(self.curvature_tol)} times (lambda_max - "
+                "lambda_min). See `reason`."
             )
         then = "Training has probably converged." if minimum else leave
         kind = self.kind.capitalize()
@@ -234,10 +234,12 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
 
     def _saddle_sentence(self) -> str:
         sure = "Proved saddle" if self.certified else self._with_certainty("Saddle")
-        one_sided = self._rule is Reason.ONE_SIDED_SADDLE
-        side = f" on {_this_side_of_kinks(self.n_kinks)}" * one_sided
+        hessian = "the Hessian"
+        if self._rule is Reason.ONE_SIDED_SADDLE:
+            kinks = "a kink" if self.n_kinks == 1 else "kinks"
+            hessian = f"at theta, which lies at {kinks}, the one-sided Hessian"
         return (
-            f"{sure}: the Hessian has eigenvalues of both signs{side}. "
+            f"{sure}: {hessian} has eigenvalues of both signs. "
             f"Use fastcurv.escape({self._advice[0]}) to leave it."
         )
 
@@ -277,8 +279,8 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
             )
         if self._rule is Reason.DISTANCE_UNKNOWN:
             return (
-                "Undecided: the limit of time or products was reached before the distance to a "
-                "critical point was known. Increase this limit."
+                "Undecided: max_time or max_products is too small to find the distance to a "
+                "critical point. Increase the limit that `reason` names."
             )
         return (
             "Undecided: the gradient at theta is within its tolerance, but the evidence does not "
@@ -333,15 +335,18 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
         if self.radius is not None:
             h = "" if self.kantorovich is None else f", h = {format_number(self.kantorovich)}"
             where = f"within {format_number(self.radius)} of" if self.radius > 1e-100 else "at"
-            where = f"{where} theta" if self.radius < np.inf else "at every point"
-            rows.append(("proof", f"{where}{h}"))
+            where = f"{where} theta" if self.radius < np.inf else "at any point"
+            # The proof of a saddle by two vectors does not prove that a critical point exists.
+            absent = self.kind == "saddle" and self.kantorovich is None
+            rows.append(("proof", f"{'no minimum or maximum ' * absent}{where}{h}"))
         if self.nearest_verdict is not None and self.nearest_distance is not None:
             where = f"at a distance of {format_number(self.nearest_distance)}"
             rows.append(
                 ("nearest", f"{verdict_noun_phrase(self.nearest_verdict)} {where}, by Newton steps")
             )
         if self.n_kinks:
-            rows.append(("kinks", f"{self.n_kinks} pre-activations within rounding of a kink"))
+            units = f"{self.n_kinks} pre-activation{_plural(self.n_kinks)}"
+            rows.append(("kinks", f"{units} within rounding of a kink"))
         spent = f"{self.n_products} Hessian-vector product{_plural(self.n_products)}"
         cost = f"{spent}, n = {self.n_params}, {self.wall_time:.2f} s, {self.method}"
         return [*rows, ("cost", cost)]
@@ -397,7 +402,8 @@ SUGGESTED_FAILURE_PROBABILITY = 0.01
 MISSING_HYPOTHESES = {
     "": "no theorem was tried",
     "untried": "curvature of both signs is not proved along the whole Newton step",
-    "inverse": "an eigenvalue may be 0 within its error",
+    "inverse": "the theorem uses an error bound that holds for all eigenvalues in the units of "
+    "theta, and within this bound an eigenvalue may be 0",
     "step": "no bound on the length of the Newton step is known",
     "third": "no bound on the third derivative of the loss around theta is known",
     "h": "h = {h}, where the Newton-Kantorovich theorem needs h < 1/2. The number h is the "
@@ -405,6 +411,8 @@ MISSING_HYPOTHESES = {
     "orbit": "the symmetry directions are not proved to stay linearly independent near theta",
 }
 RESCALED_PARAMETERS = "parameters rescaled so that the rows of the Hessian are of similar size"
+# start of a sentence on numbers in these units
+RESCALED_LEAD = f"With the {RESCALED_PARAMETERS}, "
 
 
 class ReasonFormatter(Formatter):
@@ -423,11 +431,12 @@ class ReasonFormatter(Formatter):
         about = ". This assumes that products with H have errors of at most "
         self.assumption_sentence = f"{about}{PRODUCT_ERROR_EPS:g} eps ||H||" * assumed
         k, lie = found.n_kinks, "lies" if found.n_kinks == 1 else "lie"
+        undecided = outcome.kind == "undecided"
         self.this_side = _this_side_of_kinks(k)
         self.kinks_sentence = (
             f"{k} pre-activation{_plural(k)} {lie} within rounding of a kink, such as that of relu "
-            "at 0. There the Hessian H describes the loss on one side only, so the verdict is not "
-            "proved"
+            "at 0. There the Hessian H describes the loss on one side only, so "
+            + ("no verdict can be proved" if undecided else "the verdict is not proved")
         )
         self.phrases = {
             **self._phrases_on_eigenvalues(),
@@ -460,10 +469,13 @@ class ReasonFormatter(Formatter):
         smallest_magnitude_subject = f"the magnitude of the {nonzero} is" if m == 1 else magnitude
         residuals = {1: "the only residual is", 2: "both residuals are"}
         residuals_subject = residuals.get(n_positive, f"all {n_positive} residuals are")
-        rescaled = f" for {RESCALED_PARAMETERS}"
-        balanced_sentence = f". The last two numbers are{rescaled}" * s.balanced
+        at_theta, and_there, there = (
+            (RESCALED_LEAD, f". {RESCALED_LEAD}", RESCALED_LEAD)
+            if s.balanced
+            else ("At theta, ", ", and ", "There ")
+        )
         scaled = self.certificate.two_vectors.unit != 1
-        radius_units = f". Both lengths are{rescaled}" * scaled
+        radius_units = f". Both lengths are for {RESCALED_PARAMETERS}" * scaled
         return {
             "symmetry_zeros_and_others": symmetry_zeros_and_others,
             "symmetry_zeros_clause": symmetry_zeros_clause,
@@ -474,7 +486,9 @@ class ReasonFormatter(Formatter):
             "signs_there": signs_there,
             "smallest_magnitude_subject": smallest_magnitude_subject,
             "residuals_subject": residuals_subject,
-            "balanced_sentence": balanced_sentence,
+            "at_theta": at_theta,
+            "and_there": and_there,
+            "there": there,
             "radius_units": radius_units,
         }
 
@@ -490,9 +504,20 @@ class ReasonFormatter(Formatter):
         symmetry_explanation = (
             f"Symmetry explains {some}" if n else f"No known symmetry explains {these}"
         )
-        few = f"Of these zeros, {s.n_unstable_signs}" if zero > 1 else "This eigenvalue"
-        between = "may change sign between theta and the nearby critical point"
-        unstable_signs_sentence = f"{few} {between}"
+        unstable = s.n_unstable_signs
+        theirs, they = ("its", "it") if zero == 1 else ("their", "they")
+        causes = [f"{n} by symmetry"] * (n > 0)
+        if zero > n + unstable:
+            causes.append(f"{zero - n - unstable} within {theirs} error")
+        between = f"because {they} may change sign between theta and the nearby critical point"
+        causes.append(f"{unstable} {between}")
+        only = zero == unstable
+        counts = "counts" if zero == 1 else "count"
+        zeros_and_causes = (
+            f"{'the only eigenvalue' if self.n == 1 else f'{zero} of {self.n} eigenvalues'} of the "
+            f"Hessian {counts} as zero"
+            + (f", {between}" if only else f": {', '.join(causes[:-1])}, and {causes[-1]}")
+        )
         count = s.n_negative or 0
         few = f"{_count_eigenvalues(count)} {'is' if count == 1 else 'are'}"
         below = f". In addition, {few} {self.proved_or_measured} to be negative, so theta is no "
@@ -500,7 +525,7 @@ class ReasonFormatter(Formatter):
         return {
             "n_zeros_phrase": n_zeros_phrase,
             "symmetry_explanation": symmetry_explanation,
-            "unstable_signs_sentence": unstable_signs_sentence,
+            "zeros_and_causes": zeros_and_causes,
             "no_minimum_sentence": no_minimum_sentence,
         }
 
@@ -698,11 +723,18 @@ class ReasonFormatter(Formatter):
     def curvature_floor_origin(self) -> str:
         """A sentence that states how the lower bound on the curvature is proved."""
         l2, floor = float(np.min(getattr(self.ask.ob, "l2", 0.0))), self.spectrum.curvature_floor
-        text = "The objective proves this lower bound"
-        if not l2 > 0:
-            return text
-        less = " minus a bound on the part of the Hessian that depends on the residuals"
-        return f"{text} as l2 = {format_number(l2)}{less if floor < l2 else ''}"
+        if not 0 < floor <= l2:
+            return "This lower bound is supplied by the objective, and proved"
+        size = format_number(l2)
+        if floor == l2:
+            return (
+                f"This lower bound is l2 = {size}, since the other part of the Hessian has no "
+                "negative eigenvalue"
+            )
+        return (
+            f"This lower bound is l2, here {size}, minus a bound on the part of the Hessian that "
+            "depends on the residuals"
+        )
 
     @property
     def missing_hypothesis(self) -> str:
@@ -723,11 +755,31 @@ class ReasonFormatter(Formatter):
         return MISSING_HYPOTHESES[missing].format(h=format_number(theorem.h))
 
     @property
+    def limit_name(self) -> str:
+        """The name of the limit of the caller that ended the search, or "" without a limit."""
+        most, seconds = self.ask.max_products, self.ask.max_time
+        if seconds is not None and self.found.n_products < (most or np.inf):
+            return "max_time"
+        return "max_products" if most is not None else ""
+
+    @property
     def limit_phrase(self) -> str:
         """The limit of the caller that ended the search, with its value."""
-        most, seconds = self.ask.max_products, self.ask.max_time
-        late = seconds is not None and self.found.n_products < (most or np.inf)
-        return f"max_time = {format_number(seconds or 0.0)} s" if late else f"max_products = {most}"
+        seconds = f"max_time = {format_number(self.ask.max_time or 0.0)} s"
+        late = self.limit_name == "max_time"
+        return seconds if late else f"max_products = {self.ask.max_products}"
+
+    @property
+    def needed_for_risk(self) -> str:
+        """A sentence that states what the failure probability of the caller needs."""
+        needs = self.format(
+            "failure_probability = {ask.failure_probability} needs {spectrum.n_steps_needed} "
+            "Lanczos steps"
+        )
+        if self.limit_name:
+            limit = f"Increase the limit {self.limit_phrase}"
+            return f"{limit}: {needs}, each one Hessian-vector product"
+        return f"The option {needs} and products with smaller errors"
 
     @property
     def allowed_risk_sentence(self) -> str:
@@ -739,14 +791,16 @@ class ReasonFormatter(Formatter):
             max(_round_up_to_two_digits(risk), SUGGESTED_FAILURE_PROBABILITY) if risk < 1 else 1.0
         )
         if not risk < 1:
+            if not self.limit_name:
+                return "A verdict with an error probability needs products with smaller errors"
             return (
-                "A verdict with an error probability needs more Hessian-vector products, or more "
-                "accurate ones"
+                f"The limit {self.limit_phrase} allows no verdict with an error probability. "
+                "Increase this limit. If this does not help, use products with smaller errors"
             )
         return self.format(
             f"The option failure_probability={risk:.2g} would allow a verdict. This verdict would "
             "still not exclude eigenvalues of the other sign with magnitudes below "
-            "{ask.curvature_tol} (lambda_max - lambda_min)"
+            "{ask.curvature_tol} times (lambda_max - lambda_min)"
         )
 
     @property
@@ -802,27 +856,6 @@ def _format_radius(radius: float | None) -> str:
     return f"within 1e{ceil(log10(radius)):+03d} of theta" if radius else "at theta"
 
 
-def time_limit_clause(ask: ClassifyOptions, n_products: int, ended: bool) -> str:
-    """Return a sentence, to be appended to a reason, that states what `max_time` prevented: the
-    search after `n_products` products if `ended` is True, otherwise the computation of all
-    eigenvalues.
-    """
-    what = f"ended the search after {n_products} Hessian-vector product{_plural(n_products)}"
-    what = what if ended else "left no time to compute all eigenvalues"
-    return f". The limit max_time = {format_number(ask.max_time or 0.0)} s {what}"
-
-
-def newton_clause(distance: float, steps: int, at: Any) -> str:
-    """Return the sentences that are appended to the reason if Newton's steps contract. They state
-    the number of steps, the distance covered and the kind of the verdict `at` on the point reached.
-    """
-    return (
-        f". From theta, {steps} Newton step{_plural(steps)} {'leads' if steps == 1 else 'lead'} to "
-        f"{verdict_noun_phrase(at)} at a distance of {format_number(distance)}. See the attributes "
-        "nearest_point and nearest_verdict"
-    )
-
-
 PLATEAU_ADVICE = (
     '. Use fastcurv.minimize(ob, theta, method) with method "trust-region" or "l-bfgs", whose '
     "steps grow where the loss is flat"
@@ -831,18 +864,6 @@ FAR_ADVICE = (
     ". Use fastcurv.minimize(ob, theta) to descend, or fastcurv.find_critical_point(ob, theta) to "
     "find a critical point of any kind"
 )
-
-
-# Sentences added to the reason of a verdict "not_critical" if Newton's steps reach no critical
-# point. Each states the cause and the functions to call.
-FAR_ADVICE_BY_CAUSE = {
-    "plateau": f". Newton steps from theta do not converge{PLATEAU_ADVICE}",
-    "far": f". Newton steps from theta do not converge{FAR_ADVICE}",
-    "missed": ". Newton steps from theta converge, but not to a point whose gradient is within its "
-    f"tolerance{FAR_ADVICE}",
-    "spent": ". The limit of products or time was reached before Newton steps from theta converged"
-    f"{FAR_ADVICE}",
-}
 
 
 def reword_for_fit(point: CriticalPoint) -> CriticalPoint:

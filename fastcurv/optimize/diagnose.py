@@ -399,9 +399,9 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "labels shuffled",
         _find_shuffled_rows,
-        "kernel regressions predict little or nothing of the targets of held-out rows. Predictions "
-        "and targets correlate by {number} standard errors, where more than 4 are expected. X and "
-        "y may be in different orders, or the targets may vary too fast for this number of rows",
+        "kernel regressions predict little or nothing of held-out targets. The correlation of "
+        "predictions and targets is {number} standard errors above 0; if X determined y, more than "
+        "4 would be expected. X and y may be in different orders, or there may be too few rows",
         lambda f: "fc.Objective(ob.model, X, y, ob.loss)  # rows of X and y in the same order",
         poor=False,
     ),
@@ -553,8 +553,8 @@ CAUSES: tuple[Cause, ...] = (
             min(f.noise, f.ob.n_samples),
             SUSPECTED,
         ),
-        "the noise in the gradient of a mini-batch of {f.steps.batch} rows exceeds the gradient "
-        "of all rows. In mini-batches of {number} rows, noise would be no larger than gradient",
+        "the noise in the gradient of a mini-batch of {f.steps.batch} rows exceeds the gradient of "
+        "all rows. With {number} rows, the noise would be no larger than the gradient",
     ),
     Cause(
         "too few units",

@@ -270,8 +270,8 @@ def _find_lowest_on_line(
         )
     elif gain > 0 and not negative:
         result.message = (
-            f"Along the direction the loss falls by {gain:.3g}, which the slope and rounding "
-            f"explain. {curved}, which is not proved to be negative."
+            f"Along the direction the loss falls by {gain:.3g}, no more than the slope and "
+            f"rounding explain. This decrease does not show negative curvature. {curved}."
         )
     else:
         result.message = (

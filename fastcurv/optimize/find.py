@@ -296,10 +296,8 @@ class CriticalPointSearch:
         """Return the Newton-MR steps for the Hessian H and the gradient g, and count the products.
         If the budget is used up or H cannot be decomposed, the result holds no steps.
         """
-        size, left = (
-            safe_norm(g),
-            self.budget.untimed_products_left - 1,
-        )  # one product is reserved for `uphill`
+        size = safe_norm(g)
+        left = self.budget.untimed_products_left - 1  # one product is reserved for `uphill`
         if H.n < KRYLOV_STEP_MIN_N and H.n <= left:
             found = dense_newton_mr_steps(H(np.eye(H.n, dtype=H.dtype)), g)
         elif size == 0 or left < 1:
@@ -389,6 +387,24 @@ class CriticalPointSearch:
 
     def stop(self, status: int, message: str) -> None:
         self.status, self.message = status, message
+
+    def end_at_limit(self, place: str, products: int = 1) -> None:
+        """Store the status and the message of a search that ended because a limit does not allow
+        another step with `products` products. `place` follows the name of the limit.
+        """
+        name = "max_iter" if self.nit >= self.max_iter else "max_time"
+        name = "max_products" if self.budget.untimed_products_left < products else name
+        self.stop(1, f"the limit {name} was reached {place}. Increase this limit")
+
+    def end_without_point(self, wanted: str, otherwise: str, products: int) -> None:
+        """Store the status and the message of a search that did not find `wanted`, because a limit
+        does not allow `products` products or, if `products` is 0, for the reason `otherwise`.
+        """
+        before = f"before {wanted} was found. The smallest ||g|| found is {self.gradient_norm:.3g}"
+        if products:
+            self.end_at_limit(before, products)
+        else:
+            self.stop(2, f"{otherwise} {before}")
 
     def make_result(self) -> CriticalPointResult:
         return outcome(
@@ -578,7 +594,7 @@ def find_critical_point(
                 _run_newton_mr(walk)
                 _fail_if_index_differs(walk, index)
         except OutOfTime:
-            walk.stop(1, f"the budget ended at ||g|| = {walk.gradient_norm:.3g}")
+            walk.end_at_limit(f"at ||g|| = {walk.gradient_norm:.3g}")
     return _classify_end_point(walk, limit, began) if verdict else walk.make_result()
 
 
@@ -625,12 +641,7 @@ def _follow_near_indices(walk: CriticalPointSearch) -> None:
     if walk.status not in (0, 4) and safe_norm(best[1]) < walk.gradient_norm:
         walk.theta, walk.g = best
         walk.history.append(walk.gradient_norm)
-        why = "the budget ended" if walk.status == 1 else "all tries ended"
-        walk.stop(
-            min(walk.status, 2),
-            f"{why} before a critical point was found. The smallest ||g|| found is "
-            f"{walk.gradient_norm:.3g}",
-        )
+        walk.end_without_point("a critical point", "all tries ended", int(walk.status == 1))
 
 
 def _neighbouring_indices(walk: CriticalPointSearch) -> list[int]:
@@ -675,11 +686,8 @@ def _follow_modes(walk: CriticalPointSearch, index: int) -> bool:
             way = FollowedModes.choose_modes(
                 A, T, index, climbed if number % N_STEPS_PER_EIGENVECTOR_SELECTION else None
             )
-            climbed, number, size = (
-                way.U[:, way.signs < 0],
-                number + 1,
-                max(1.0, safe_norm(walk.theta)),
-            )
+            climbed, number = way.U[:, way.signs < 0], number + 1
+            size = max(1.0, safe_norm(walk.theta))
             y, mu = way.step(walk.g, radius)
             at_rest = safe_norm(y) <= short * size
             if at_rest:
@@ -704,14 +712,8 @@ def _follow_modes(walk: CriticalPointSearch, index: int) -> bool:
     walk.theta, walk.g = best
     walk.history.append(walk.gradient_norm)
     spent = not walk.allows_step(walk.theta.size)
-    why = "the budget ended" if spent else "the search diverged"
-    walk.stop(
-        1 if spent else 2,
-        (
-            f"{why} before a point with {index} negative eigenvalues (index {index}) was found. "
-            f"The smallest ||g|| found is {walk.gradient_norm:.3g}"
-        ),
-    )
+    wanted = f"a point with {index} negative eigenvalues (index {index})"
+    walk.end_without_point(wanted, "the search diverged", walk.theta.size * spent)
     return False
 
 
@@ -748,7 +750,7 @@ def _run_newton_mr(walk: CriticalPointSearch) -> None:
         steps = walk.newton_mr_steps(H, walk.g)
         norm = steps.norm
         if not walk.budget.untimed_products_left:
-            return walk.stop(1, f"the budget ended at ||g|| = {walk.gradient_norm:.3g}")
+            return walk.end_at_limit(f"at ||g|| = {walk.gradient_norm:.3g}")
         walk.update_tolerance(H, norm)
         done = walk.gradient_norm <= walk.tol
         uphill = H(walk.g / walk.gradient_norm) if walk.gradient_norm > 0 else walk.g
@@ -772,7 +774,7 @@ def _run_newton_mr(walk: CriticalPointSearch) -> None:
                 if done
                 else f"above the tolerance {walk.tol:.3g}"
             )
-            return walk.stop(1, f"the budget ended at ||g|| = {walk.gradient_norm:.3g}, {place}")
+            return walk.end_at_limit(f"at ||g|| = {walk.gradient_norm:.3g}, {place}")
         if flat <= FLAT_GRADIENT_RATIO and np.isfinite(norm):
             return walk.stop(
                 3,

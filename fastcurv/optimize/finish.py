@@ -36,7 +36,7 @@ from ..krylov.trust_region import KrylovSpace, shifted_solve, solve_trust_region
 from ..spectrum.dense import counted_matrix
 from .line_search import Value, initial_trial_length, line_minimum
 from .newton import initial_trust_radius
-from .run import Method, Run, RunOutcome
+from .run import AT_INFINITY_MESSAGE, ATTAINED_ADVICE, Method, Run, RunOutcome
 
 # --------------------------------------------------------------------------------------------------
 # Trial moves along null vectors of the Hessian, for descent that no second derivative shows.
@@ -550,7 +550,7 @@ class StationaryPointExaminer:
         """End the run if no verdict is possible, else set ``at.below`` and return None."""
         below = self.dense_below()
         if below is None:
-            return RunOutcome(at.theta, "max_time", sentence="max_time left no time for a verdict")
+            return RunOutcome(at.theta, "max_time", sentence="the limit max_time left no time")
         if not hasattr(self.run.ob, "hessian"):
             return RunOutcome(
                 at.theta,
@@ -680,7 +680,8 @@ class StationaryPointExaminer:
         f, g = run.value_and_gradient(at.theta)
         rays = (at.theta, -g) if np.any(g) else ()
         falls = any(appears_unbounded(run.ob, run.value, at.theta, f, ray) for ray in rays)
-        return at.end_here("infinity", sentence=AT_INFINITY_MESSAGE) if falls else None
+        advice = ATTAINED_ADVICE * hasattr(run.ob, "l2")
+        return at.end_here("infinity", sentence=AT_INFINITY_MESSAGE + advice) if falls else None
 
     def _follow_negative_curvature(self, at: StationaryPoint) -> RunOutcome | None:
         """Continue from the lowest point found along the report's direction of negative curvature.
@@ -839,11 +840,6 @@ class StationaryPointExaminer:
         nothing = float(np.finfo(at.theta.dtype).eps) * max(abs(run.f0), abs(run.f))
         return bool(at.report.plateau or at.report.n_zero) and left <= nothing
 
-
-AT_INFINITY_MESSAGE = (
-    "the infimum appears to be at infinity (not proved): along a ray from the returned point, "
-    "neither the loss nor the gradient norm increased in 40 doublings of the distance"
-)
 
 Strategy = Callable[[StationaryPointExaminer, StationaryPoint], RunOutcome | None]
 # Strategies for any point, followed by strategies by the kind of the point. A degenerate point with

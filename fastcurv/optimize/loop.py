@@ -21,6 +21,7 @@ from .checkpoint import CheckpointWriter, arrays_with_prefix, check_method_state
 from .escape import curvature_start_vectors, lowest_curvature
 from .line_search import initial_trial_length, line_minimum
 from .run import (
+    CONTINUE_CLAUSE,
     ENDING_MESSAGES,
     NO_VERDICT_CLAUSE,
     STATUS_CODES,
@@ -601,6 +602,7 @@ class MinimizeLoop:
         sentence = f"{sentence[0].upper()}{sentence[1:]}"
         message = f"{ending}. {sentence}" if ending else sentence
         message = message.rstrip(".")
+        message += CONTINUE_CLAUSE * (self.why == "slow" and not success)
         if report is None and self.ending is not None and hasattr(run.ob, "hessian"):
             message += NO_VERDICT_CLAUSE
         return as_result(

@@ -122,7 +122,22 @@ ENDING_MESSAGES = {
     "interrupted": "interrupted from the keyboard",
     "unbounded": "the loss appears to be unbounded below (not proved)",
 }
-NO_VERDICT_CLAUSE = ". No classification was made; call fastcurv.classify(ob, result.x)"
+AT_INFINITY_MESSAGE = (
+    "the infimum appears to be at infinity (not proved): along a ray from the returned point, "
+    "neither the loss nor the gradient norm increased in 40 doublings of the distance"
+)
+ATTAINED_ADVICE = ". For a loss with a minimum, use l2 on all parameters"
+NO_VERDICT_CLAUSE = ". The returned point has no verdict yet; call fastcurv.classify(ob, result.x)"
+CONTINUE_CLAUSE = (
+    ". To continue, call fastcurv.minimize(ob, result.x) with the same or another method"
+)
+
+
+def message_without_calls(message: str) -> str:
+    """Return the message of a run without its advice on functions to call, for callers that have no
+    variables `ob` and `result`.
+    """
+    return message.replace(NO_VERDICT_CLAUSE, "").replace(CONTINUE_CLAUSE, "")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from scipy.sparse.linalg import LinearOperator
 from ..common.checks import check_array, short_repr
 from ..common.protocols import Descent
 from .minimize import minimize
-from .run import NO_VERDICT_CLAUSE, MinimizeResult
+from .run import MinimizeResult, message_without_calls
 
 __all__ = ["newton_cg", "saddle_free_newton", "trust_region"]
 
@@ -84,9 +84,8 @@ def _minimize_for_scipy(
     args = () if args is None else args if isinstance(args, tuple) else (args,)
     ob = _FunctionObjective(fun, args, n_params=len(x0), **problem)
     result = minimize(ob, x0, method, **given)
-    # Remove the clause that names a call which needs the objective, because callers of SciPy have
-    # no objective.
-    result["message"] = result["message"].replace(NO_VERDICT_CLAUSE, "")
+    # Callers of SciPy have no objective, which the calls in the message need.
+    result["message"] = message_without_calls(result["message"])
     return result
 
 

@@ -230,7 +230,7 @@ def test_close_fits_are_strictly_convex_but_not_critical(activation, sizes):
         assert ((left - error <= values) & (values <= right + error)).any()
         assert (
             report.kind == "undecided"
-            and "The objective proves this lower bound" in report.reason
+            and "This lower bound is l2, here" in report.reason
             and "not proved up to the nearby critical point" in report.reason
         )
     x = fc.minimize(ob, theta, method="newton", max_iter=40, verdict=False).x
@@ -257,7 +257,7 @@ def test_the_floor_is_exact_at_zero_weights(activation, dtype):
             report
         )
         assert (
-            "The objective proves this lower bound as l2 = 1 minus" in report.reason
+            "This lower bound is l2, here 1, minus a bound" in report.reason
             and report.n_negative_bounds == (0, 0)
         )
         if hidden == (80, 60):

@@ -88,10 +88,13 @@ def test_too_large_a_third_derivative_prevents_a_proof(third, holds):
         ({"curvature": (1.0, 1e-9), "off": 1e-8}, "may be 0"),
         ({"coupling": 0.0}, "may be 0"),
         ({"curvature": (np.nan, 1.0)}, "is not finite"),
-        ({"margins": WIDE | {"signs": 0.0}}, "change its sign"),
-        ({"margins": WIDE | {"slopes": -1.0}}, "not lie between the slopes"),
-        ({"margins": WIDE | {"upward": np.nan}}, "not rise on both sides"),
-        ({"margins": WIDE | {"collapsed": 0.0}}, "weights of a unit that are all 0 grow"),
+        (
+            {"margins": WIDE | {"signs": 0.0}},
+            "another pre-activation is not proved to keep its sign within",
+        ),
+        ({"margins": WIDE | {"slopes": -1.0}}, "not proved to lie between the slopes"),
+        ({"margins": WIDE | {"upward": np.nan}}, "not proved to rise on both sides of the kink"),
+        ({"margins": WIDE | {"collapsed": 0.0}}, "if the zero weights of a unit grow"),
         ({"margins": WIDE | {"copies": 0.0}}, "different from its copy"),
     ],
 )

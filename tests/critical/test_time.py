@@ -178,7 +178,7 @@ def test_the_reason_names_a_budget_too_small_for_the_newton_step(rng):
     assert (
         "max_products = 1 is too small to estimate the distance to a critical point" in point.reason
     )
-    assert "was reached before the distance to a critical point was known" in repr(point)
+    assert "Increase the limit that `reason` names" in repr(point)
 
 
 def test_time_limits_nest_and_end_external_searches():
@@ -248,7 +248,7 @@ def test_bounds_on_negative_eigenvalues_hold_without_time(monkeypatch):
     assert "Newton step" in classify(ob, theta).reason and n_negative == 0
     monkeypatch.setattr(runtime, "time", TickingClock())
     for options, ended in (
-        ({"max_products": 1}, "The limit of products or time was reached before"),
+        ({"max_products": 1}, "The limit max_time or max_products was reached before"),
         ({"max_time": 1e-9}, "max_time = 1e-09 s is too small to estimate the distance"),
     ):
         point = classify(ob, theta, **options)

@@ -775,6 +775,6 @@ def test_each_kind_of_point_has_its_noun_phrase():
     for kind, words in (
         ("saddle", "a saddle"),
         ("degenerate", "a degenerate point"),
-        ("undecided", "an undecided point"),
+        ("undecided", "a point of unknown kind"),
     ):
         assert verdict_noun_phrase(replace(bowl, kind=kind, certified=False)) == words

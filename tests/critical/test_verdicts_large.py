@@ -178,10 +178,7 @@ def test_a_positive_curvature_floor_certifies_a_minimum():
         if case.name in ("ridge", "regularised logistic"):
             report = classify(compiled(case.objective), case.theta, dense_below=0)
             assert report.kind == "minimum" and report.certified and report.failure_probability == 0
-            assert (
-                "The objective proves this lower bound" in report.reason
-                and report.n_negative_bounds == (0, 0)
-            )
+            assert "This lower bound is l2" in report.reason and report.n_negative_bounds == (0, 0)
 
 
 def test_equal_units_do_not_hide_negative_curvature():

@@ -237,7 +237,7 @@ def test_sentences_at_infinity_at_a_risk_and_with_few_products():
     assert sentence_at("risk", hidden, np.zeros(60), failure_probability=0.1, **at).startswith(
         "Minimum, with an error probability of "
     ) and said["risk"].sentence.endswith(
-        "is at least -0.2 (lambda_max - lambda_min). See `reason`."
+        "is at least -0.2 times (lambda_max - lambda_min). See `reason`."
     )
     assert sentence_at("open", hidden, np.zeros(60), max_products=5, **at) == (
         "Undecided: the gradient at theta is within its tolerance, but the evidence does not "

@@ -172,7 +172,7 @@ def test_every_result_has_a_report_or_names_the_call_for_one(method, options, ac
     X, y = rng.standard_normal((60, 3)), rng.integers(2, size=60)
     ob = fc.Objective(fc.MLP([3, 4, 2], activation), X, y, l2=1e-3)
     run = fc.minimize(ob, ob.model.init(seed=0), method, seed=0, **options)
-    said = "No classification was made; call fastcurv.classify(ob, result.x)" in run.message
+    said = "has no verdict yet; call fastcurv.classify(ob, result.x)" in run.message
     assert said == (run.report is None) == ("gradient_tol" not in options)
     point = run.report or fc.classify(ob, run.x)
     assert point.sentence and point.kind == run.kind

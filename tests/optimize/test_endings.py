@@ -78,8 +78,10 @@ def test_every_ending_has_a_status_and_a_sentence(ending):
     run = fc.minimize(ob, **{"theta0": start, "seed": 0} | words)
     assert run.stopped == ending and run.status == STATUS_CODES[ending]
     assert run.success is success and run.message.startswith(sentence), run.message
-    advice = ". No classification was made; call fastcurv.classify(ob, result.x)."
+    advice = ". The returned point has no verdict yet; call fastcurv.classify(ob, result.x)."
     assert (run.report is None) == run.message.endswith(advice)
+    advice = "To continue, call fastcurv.minimize(ob, result.x) with the same or another method."
+    assert run.message.endswith(advice) == (ending == "slow")
     if run.report is None:
         assert fc.classify(ob, run.x).kind
 

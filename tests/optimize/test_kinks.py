@@ -283,7 +283,7 @@ def test_network_collapsed_by_weight_decay_is_proved_a_minimum():
     proof = prove_kink_minimum(
         weak.certificates.relu_rows().smooth_piece_objective(gates, [np.ones(3, dtype=bool)]), theta
     )
-    assert not proof.certified and "weights of a unit that are all 0 grow" in proof.reason
+    assert not proof.certified and "if the zero weights of a unit grow" in proof.reason
     assert fc.minimize(weak, weak.model.init(seed=0), seed=0).fun < weak.value(theta)
 
 

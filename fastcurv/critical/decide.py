@@ -96,8 +96,8 @@ class Reason(Enum):
     )
     NO_ERROR_BOUND = (
         "Undecided: {stationary_clause}, but no bound on the errors of the {n_eigenvalues_phrase} "
-        "is known. Without such a bound the signs are not known either. The operator of "
-        "ob.hessian(theta) must give finite bounds on the errors of its products"
+        "is known. Without such a bound the signs are not known either. For a verdict, "
+        "ob.hessian(theta) must supply finite bounds on the errors of its products"
     )
     ZERO_HESSIAN = (
         "Degenerate: {stationary_clause}. All computed products with the Hessian H are zero"
@@ -112,10 +112,7 @@ class Reason(Enum):
         "Degenerate: {stationary_clause}. Within the error {spectrum.smallest_magnitude_error}, "
         "{n_zeros_phrase} zero. {symmetry_explanation}{no_minimum_sentence}"
     )
-    UNSTABLE_SIGNS = (
-        "Degenerate: {stationary_clause}, but {zeros_and_causes}. {symmetry_explanation}"
-        "{no_minimum_sentence}"
-    )
+    UNSTABLE_SIGNS = "Degenerate: {stationary_clause}, but {zeros_and_causes}{no_minimum_sentence}"
     GRADIENT_NOT_REDUCED = (
         "Undecided: {stationary_clause}. At theta, {signs_at_theta}. A Newton step does not reduce "
         f"the gradient enough to confirm a critical point nearby. {REDUCE_ADVICE}"

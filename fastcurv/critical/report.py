@@ -504,11 +504,11 @@ class ReasonFormatter(Formatter):
         symmetry_explanation = (
             f"Symmetry explains {some}" if n else f"No known symmetry explains {these}"
         )
-        unstable = s.n_unstable_signs
-        theirs, they = ("its", "it") if zero == 1 else ("their", "they")
+        unstable, within = s.n_unstable_signs, zero - n - s.n_unstable_signs
         causes = [f"{n} by symmetry"] * (n > 0)
-        if zero > n + unstable:
-            causes.append(f"{zero - n - unstable} within {theirs} error")
+        if within > 0:
+            causes.append(f"{within} within {'its' if within == 1 else 'their'} error")
+        they = "it" if unstable == 1 else "they"
         between = f"because {they} may change sign between theta and the nearby critical point"
         causes.append(f"{unstable} {between}")
         only = zero == unstable
@@ -517,6 +517,7 @@ class ReasonFormatter(Formatter):
             f"{'the only eigenvalue' if self.n == 1 else f'{zero} of {self.n} eigenvalues'} of the "
             f"Hessian {counts} as zero"
             + (f", {between}" if only else f": {', '.join(causes[:-1])}, and {causes[-1]}")
+            + f". {symmetry_explanation}" * (n == 0)
         )
         count = s.n_negative or 0
         few = f"{_count_eigenvalues(count)} {'is' if count == 1 else 'are'}"
@@ -724,7 +725,7 @@ class ReasonFormatter(Formatter):
         """A sentence that states how the lower bound on the curvature is proved."""
         l2, floor = float(np.min(getattr(self.ask.ob, "l2", 0.0))), self.spectrum.curvature_floor
         if not 0 < floor <= l2:
-            return "This lower bound is supplied by the objective, and proved"
+            return "The objective supplies this proved lower bound"
         size = format_number(l2)
         if floor == l2:
             return (

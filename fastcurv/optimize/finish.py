@@ -550,7 +550,7 @@ class StationaryPointExaminer:
         """End the run if no verdict is possible, else set ``at.below`` and return None."""
         below = self.dense_below()
         if below is None:
-            return RunOutcome(at.theta, "max_time", sentence="the limit max_time left no time")
+            return RunOutcome(at.theta, "max_time", sentence="no time was left for a verdict")
         if not hasattr(self.run.ob, "hessian"):
             return RunOutcome(
                 at.theta,

@@ -749,6 +749,22 @@ def test_rare_reasons_are_worded_correctly():
     )
 
 
+@pytest.mark.parametrize(
+    "n_zero, n_symmetry, n_unstable, words",
+    [
+        (1, 0, 1, "1 of 4 eigenvalues of the Hessian counts as zero, because it may change sign"),
+        (2, 0, 2, "2 of 4 eigenvalues of the Hessian count as zero, because they may change sign"),
+        (2, 1, 1, "count as zero: 1 by symmetry, and 1 because it may change sign"),
+        (4, 1, 2, "zero: 1 by symmetry, 1 within its error, and 2 because they may change sign"),
+        (3, 0, 1, "count as zero: 2 within their error, and 1 because it may change sign"),
+    ],
+)
+def test_zeros_are_listed_with_their_causes(n_zero, n_symmetry, n_unstable, words):
+    counts = {"n_zero": n_zero, "n_symmetry": n_symmetry, "n_unstable_signs": n_unstable}
+    reason = reason_for(Reason.UNSTABLE_SIGNS, n_positive=4 - n_zero, n_negative=0, **counts)
+    assert words in reason and ("No known symmetry explains" in reason) == (n_symmetry == 0)
+
+
 def test_no_reason_has_unfilled_placeholders():
     """The sentence of every reason has no unfilled placeholder, whatever evidence is given."""
     for because in Reason:

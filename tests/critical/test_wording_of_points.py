@@ -76,6 +76,19 @@ def test_repr_shows_risks_kinks_and_bounds(point):
     assert "nearest     a minimum at" in repr(doubted)
 
 
+def test_the_proof_of_a_saddle_by_two_vectors_claims_no_critical_point():
+    """If two vectors prove a saddle, the evidence excludes minima and maxima. If the theorem proves
+    a critical point, the evidence gives its distance.
+    """
+    bowl = QuadraticObjective(np.diag([-1.0, *np.linspace(1, 2, 60)]))
+    everywhere = fc.classify(bowl, np.zeros(61), dense_below=0, seed=0)
+    assert dict(everywhere.evidence())["proof"] == "no minimum or maximum at any point"
+    nearby = replace(everywhere, radius=1e-3)
+    assert dict(nearby.evidence())["proof"] == "no minimum or maximum within 0.001 of theta"
+    exact = fc.classify(bowl, np.zeros(61), seed=0)
+    assert exact.certified and dict(exact.evidence())["proof"] == "at theta, h = 0"
+
+
 def test_sentences_have_at_most_25_words():
     """The sentence of every verdict has at most 25 words and names the kind of the point."""
     point = fc.classify(fc.testing.lecture_toy(), np.zeros(2), seed=0)

@@ -102,7 +102,8 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
         Inertia. None if the inertia is not known, as in general at large n, or if there is no bound
         on the errors of the eigenvalues. `n_zero` counts eigenvalues within their error, those
         whose sign may change between theta and the critical point, and those that proved symmetries
-        explain, which are 0 at that point.
+        explain, which are 0 at that point. At a kink the inertia is that of the one-sided Hessian
+        at theta.
     n_symmetry : int or None
         Number of zero eigenvalues that proved symmetries of the objective explain. None if
         symmetries were not searched for at large n, because they were not needed or too many.

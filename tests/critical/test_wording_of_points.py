@@ -274,3 +274,18 @@ def test_the_report_of_a_run_does_not_advise_the_same_run():
     assert "fastcurv.minimize" not in repr(ended)
     run = fc.minimize(ob, ob.model.init(seed=0), max_iter=300, seed=0)
     assert run.report is None or "fastcurv.minimize" not in repr(run.report)
+
+
+@pytest.mark.parametrize(
+    "y, n_out, loss, weight, words",
+    [
+        ([0, 0, 0], 2, "cross_entropy", None, "no sample has class 1. "),
+        ([0, 0, 0], 4, "cross_entropy", None, "3 classes have no sample, class 1 among them. "),
+        ([0, 1, 2], 3, "cross_entropy", [1, 0, 0], "2 classes have no sample of nonzero weight, "),
+        ([[1, 0]] * 3, 2, "binary_cross_entropy", None,
+         "every sample has the same label at each of 2 outputs, output 0 among them. "),
+    ],
+)  # fmt: skip
+def test_a_loss_without_a_minimum_names_its_classes_or_outputs(y, n_out, loss, weight, words):
+    ob = fc.Objective(fc.MLP([1, n_out], []), np.ones((3, 1)), y, loss, sample_weight=weight)
+    assert f", since {words}" in fc.classify(ob, ob.model.init(seed=0)).reason

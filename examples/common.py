@@ -126,6 +126,11 @@ def write_table(path, rows, remark):
             writer.writerow({name: short(value) for name, value in row.items()})
 
 
+def first_index(met):
+    """Return the first index at which `met` is True, or ``len(met)`` if there is none."""
+    return int(np.argmax([*met, True]))
+
+
 def short(value):
     """Return a float with six digits, and anything else unchanged."""
     return f"{value:.6g}" if isinstance(value, (float, np.floating)) else value

@@ -14,7 +14,7 @@ Not shown: hidden layers. The paper centres what these receive, too.
 """
 
 import numpy as np
-from common import Outcome, command_line, pick, save
+from common import Outcome, command_line, first_index, pick, save
 
 import fastcurv as fc
 from fastcurv import plots
@@ -50,7 +50,7 @@ def main(scale="normal", out="pictures"):
     largest = {name: np.array([run[0][-1] for run in own]) for name, own in runs.items()}
     excess = {name: np.array([run[2] for run in own]) for name, own in runs.items()}
     raw, centred = excess.values()
-    sooner = [np.argmax(good <= bad[-1]) for bad, good in zip(raw, centred)]
+    sooner = [first_index(good <= bad[-1]) for bad, good in zip(raw, centred)]
     gap = max(
         np.abs(values - np.repeat(0.2 * moments, 10)).max() / values[-1]
         for own in runs.values()

@@ -19,7 +19,7 @@ plateau, and rates at which one of the starts did not halve its loss within 3000
 """
 
 import numpy as np
-from common import Outcome, command_line, digits, pick, save, select, table_of
+from common import Outcome, command_line, digits, first_index, pick, save, select, table_of
 from scipy.special import softmax
 
 import fastcurv as fc
@@ -147,7 +147,7 @@ def plot_curves(ax, rates, scale):
         options = {"max_iter": 80, "seed": 0, "verdict": False, "learning_rate": rate}
         losses = np.array(fc.minimize(ob, start, method, **options).history["loss"])
         ax.plot(losses, color=color, lw=1.5)
-        falls[method] = int(np.argmax(losses < losses[0] / 2))
+        falls[method] = first_index(losses < losses[0] / 2)
     ax.set(xlabel="gradients", ylabel="loss", ylim=(0, 1.3 * ob.value(start)))
     ax.set_title("Flat for a while, then a sudden drop: scaled gradients first", fontsize=11)
     return falls

@@ -15,7 +15,7 @@ away.
 """
 
 import numpy as np
-from common import Outcome, command_line, digits, pick, save
+from common import Outcome, command_line, digits, first_index, pick, save
 
 import fastcurv as fc
 from fastcurv import plots
@@ -37,7 +37,7 @@ def main(scale="normal", out="pictures"):
     for size, color in zip(DISTANCES, plots.CYCLE):
         losses = descend(ob, saddle + size * direction, n_steps)
         left.plot(losses, color=color, lw=1.5, label=f"moved by $10^{{{np.log10(size):.0f}}}$")
-        drops[size] = int(np.argmax(losses < 0.7 * losses[0]))
+        drops[size] = first_index(losses < 0.7 * losses[0])
         moved.append(losses)
     still = descend(ob, saddle, n_steps)
     batches = descend(ob, saddle, n_steps // 20, batch_size=max(1, len(y) // 20))

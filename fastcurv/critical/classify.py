@@ -49,6 +49,7 @@ from ..common.vectors import safe_norm
 from ..spectrum.results import format_number
 from ..spectrum.shared_run import Krylov
 from .decide import (
+    REDUCE_ADVICE,
     UNTRIED_OUTCOME,
     CriticalPointProof,
     Decision,
@@ -387,7 +388,7 @@ def _refine_verdict(
         # h.
         led, _ = _classify_nearest_point(ask, point, inertia, shown)
         if led is not None and led.nearest_verdict is not None and led.nearest_verdict.certified:
-            return led
+            return replace(led, reason=led.reason.replace(f" {REDUCE_ADVICE}.", ""))
     return point
 
 

@@ -152,7 +152,7 @@ class Reason(Enum):
     )
     RISK_TOO_LARGE = (
         f"{_ESTIMATES_TEMPLATE}. {{one_sign_clause}}. The probability that an eigenvalue "
-        f"{{other_sign_side}}{_WIDTH_TEMPLATE} was missed is at most {_RISK_TEMPLATE}. "
+        f"{{other_sign_side}}{_WIDTH_TEMPLATE} was missed {{missed_risk_phrase}}. "
         "{needed_for_risk}"
     )
     UNEXPLAINED_ZERO = (

@@ -194,8 +194,8 @@ def _check_hypotheses(
         (margins.signs, f"{'another' if kinks else 'a'} pre-activation {kept}"),
         (
             margins.slopes,
-            "the activation slope at a kink that makes the gradient 0 is not proved to lie between "
-            "the slopes on the two sides",
+            "the gradient is 0 only for a certain slope of the activation at a kink, and this "
+            "slope is not proved to lie between the slopes on the two sides",
         ),
         (margins.upward, f"the loss is not proved to rise on both sides of {each}"),
         (margins.collapsed, "the loss may fall if the zero weights of a unit grow"),

@@ -213,7 +213,7 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
 
     def _extremum_sentence(self) -> str:
         minimum = self.kind == "minimum"
-        sign, bound = ("positive", "least -") if minimum else ("negative", "most ")
+        sign, other = ("positive", "negative") if minimum else ("negative", "positive")
         leave = f"Use fastcurv.escape({self._advice[0]}) to leave it."
         if self.certified:
             where = f"lies {_format_radius(self.radius)}"
@@ -222,10 +222,12 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
             return f"Proved {self.kind}: a local {self.kind} {where}{along}. {then}"
         aside = ", except those of symmetries," if self.n_symmetry else ""
         if self._rule is Reason.WITHIN_ACCEPTED_RISK:
+            where = ", apart from symmetries," if self.n_symmetry else " at theta"
+            side = "below -" if minimum else "above "
             return (
-                f"{self._with_certainty(self.kind.capitalize())}: every eigenvalue at theta{aside} "
-                f"is at {bound}{format_number(self.curvature_tol)} times (lambda_max - "
-                "lambda_min). See `reason`."
+                f"{self._with_certainty(self.kind.capitalize())}: no eigenvalue{where} lies {side}"
+                f"{format_number(self.curvature_tol)} times (lambda_max - lambda_min); {other} "
+                "ones nearer zero are possible."
             )
         then = "Training has probably converged." if minimum else leave
         kind = self.kind.capitalize()
@@ -259,9 +261,11 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
 
     def _not_critical_sentence(self) -> str:
         if self._rule is Reason.INFIMUM_AT_INFINITY:
+            # An estimator has no l2.
+            advice = "" if self._advice == FIT_ADVICE else " Use l2 on all parameters."
             return (
                 "Not critical: the loss is proved to decrease without end from here, towards an "
-                "infimum that no point attains."
+                f"infimum that no point attains.{advice}"
             )
         if self.gradient_norm <= self.gradient_tol:
             return "Not critical: the loss at theta is not finite."
@@ -400,11 +404,12 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
 
 # failure probability that a reason suggests if the caller gave none
 SUGGESTED_FAILURE_PROBABILITY = 0.01
+SMALLER_ERRORS = "products with smaller errors, for example in float64"
 MISSING_HYPOTHESES = {
     "": "no theorem was tried",
     "untried": "curvature of both signs is not proved along the whole Newton step",
-    "inverse": "the theorem uses an error bound that holds for all eigenvalues in the units of "
-    "theta, and within this bound an eigenvalue may be 0",
+    "inverse": "the theorem needs one error bound for all eigenvalues, and the bound that is known "
+    "does not exclude an eigenvalue of 0",
     "step": "no bound on the length of the Newton step is known",
     "third": "no bound on the third derivative of the loss around theta is known",
     "h": "h = {h}, where the Newton-Kantorovich theorem needs h < 1/2. The number h is the "
@@ -542,10 +547,12 @@ class ReasonFormatter(Formatter):
         same = "this estimate has a known sign" if s.low == s.high else same
         same = f"apart from those that count as zero, {same}" if s.low * s.high < 0 else same
         one_sign_clause = f"{same[0].upper()}{same[1:]}"
+        risk = f"is at most {format_number(s.risk)}" if s.risk < 1 else "has no known bound below 1"
         return {
             "other_sign_side": other_sign_side,
             "ritz_ends": ritz_ends,
             "one_sign_clause": one_sign_clause,
+            "missed_risk_phrase": risk,
         }
 
     def get_value(self, key: Any, args: Any, kwargs: Any) -> Any:
@@ -780,8 +787,9 @@ class ReasonFormatter(Formatter):
         )
         if self.limit_name:
             limit = f"Increase the limit {self.limit_phrase}"
-            return f"{limit}: {needs}, each one Hessian-vector product"
-        return f"The option {needs} and products with smaller errors"
+            return f"{limit}: {needs}, at one Hessian-vector product each"
+        memory = "more memory (max_bytes) or " * (self.ask.krylov is not None)
+        return f"The option {needs} and {memory}{SMALLER_ERRORS}"
 
     @property
     def allowed_risk_sentence(self) -> str:
@@ -789,16 +797,14 @@ class ReasonFormatter(Formatter):
         products, or that more products are needed.
         """
         risk = self.spectrum.risk
-        risk = (
-            max(_round_up_to_two_digits(risk), SUGGESTED_FAILURE_PROBABILITY) if risk < 1 else 1.0
-        )
+        if risk < 1:
+            risk = max(_round_up_to_two_digits(risk), SUGGESTED_FAILURE_PROBABILITY)
         if not risk < 1:
             if not self.limit_name:
-                return "A verdict with an error probability needs products with smaller errors"
-            return (
-                f"The limit {self.limit_phrase} allows no verdict with an error probability. "
-                "Increase this limit. If this does not help, use products with smaller errors"
-            )
+                return f"A verdict with a stated error probability needs {SMALLER_ERRORS}"
+            limit = f"The limit {self.limit_phrase} is too small even for a verdict with a stated"
+            then = f"Increase this limit. If this does not help, use {SMALLER_ERRORS}"
+            return f"{limit} error probability. {then}"
         return self.format(
             f"The option failure_probability={risk:.2g} would allow a verdict. This verdict would "
             "still not exclude eigenvalues of the other sign with magnitudes below "
@@ -817,8 +823,8 @@ class ReasonFormatter(Formatter):
         value = f"l2 = {format_number(l2)}" if l2 else "0"
         return (
             f". Of the {self.n} eigenvalues, {space.n_complement} are {value}, along directions "
-            f"that change no output on any sample. The others are those of a matrix of size "
-            f"{space.m}"
+            "that change no output on any sample. The others are the eigenvalues of the Hessian "
+            f"restricted to the orthogonal complement of these directions, of dimension {space.m}"
         )
 
 

@@ -63,13 +63,22 @@ class DerivativeCheck(FrozenRecord):
         """String that states whether the gradient and the Hessian agree with finite differences.
         For each of the two, the error that is largest relative to its tolerance is given.
         """
-        parts = [
-            _error_sentence("The gradient", "values", self.gradient_errors, self.gradient_tols)
-        ]
+        gradient, hessian = "The gradient", "The Hessian"
+        parts = [_error_sentence(gradient, "loss", self.gradient_errors, self.gradient_tols)]
         if len(self.hessian_errors):
-            parts += [
-                _error_sentence("The Hessian", "gradients", self.hessian_errors, self.hessian_tols)
-            ]
+            errors, tols = self.hessian_errors, self.hessian_tols
+            parts.append(_error_sentence(hessian, "gradient", errors, tols))
+        # With a wrong gradient, this comparison does not test the Hessian.
+        if self.gradient_agrees and not self.hessian_agrees:
+            parts.append(
+                "Correct the products of ob.hessian(theta), or the second derivative of a "
+                "user-defined loss or activation."
+            )
+        elif not self.gradient_agrees:
+            parts.append(
+                "Correct ob.gradient(theta), or the derivative of a user-defined loss or "
+                "activation."
+            )
         return " ".join(parts)
 
     def summary(self) -> str:
@@ -81,15 +90,15 @@ class DerivativeCheck(FrozenRecord):
 
 
 def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
-    """Return a sentence that states whether the derivative named `what` agrees with difference
-    quotients of the quantities named `of`. The sentence gives the entry of `errors` (k,) that is
+    """Return a sentence that states whether the derivative named `what` agrees with finite
+    differences of the function named `of`. The sentence gives the entry of `errors` (k,) that is
     largest relative to its tolerance in `tols` (k,).
     """
     worst = int(np.argmax(np.where(tols > 0, errors / np.where(tols > 0, tols, 1.0), np.inf)))
     agrees = "agrees" if (errors <= tols).all() else "does not agree"
     return (
-        f"{what} {agrees} with differences of {of}. The relative error is {errors[worst]:.2g}, "
-        f"where up to {tols[worst]:.2g} may come from the differences."
+        f"{what} {agrees} with finite differences of the {of}. The relative error is "
+        f"{errors[worst]:.2g}, of which the finite differences may cause up to {tols[worst]:.2g}."
     )
 
 

@@ -423,9 +423,9 @@ CAUSES: tuple[Cause, ...] = (
         "inputs unscaled",
         partial(_find_column_scale, alone=False),
         "the columns of X have root mean squares from {f.smallest_column_rms:.3g} to "
-        "{f.largest_column_rms:.3g}, and {number} over all columns. Means are {f.offset:.2g} times "
-        "as large as standard deviations. The weights that `MLP.init` draws are for columns of "
-        "mean 0 and variance 1",
+        "{f.largest_column_rms:.3g}; that of all their entries together is {number}. Means are "
+        "{f.offset:.2g} times as large as standard deviations. The weights that `MLP.init` draws "
+        "are for columns of mean 0 and variance 1",
         _standardised_inputs_call,
         poor=False,
     ),
@@ -572,7 +572,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "a simpler network does as well",
         _find_simpler_network,
-        "a linear or a shallower network reaches a loss of {number}, which is no higher",
+        "a linear or a shallower network reaches a loss of {number}, no higher than that at theta",
         lambda f: _train_call(f, [f.ob.model.sizes[0], f.ob.model.sizes[-1]], "identity"),
     ),
 )
@@ -642,7 +642,7 @@ class Diagnosis:
     def sentence(self) -> str:
         if self.causes:
             first = self.causes[0]
-            return f"{first.name.capitalize()}, {first.confidence}: {first.sentence}."
+            return f"{first.name.capitalize()} ({first.confidence}): {first.sentence}."
         if self.facts.is_good_fit:
             return (
                 "Healthy: the network fits the targets about as well as kernel regressions predict "
@@ -690,8 +690,8 @@ class Diagnosis:
             rows.append(("rate", f"{named}{format_number(f.steps.rate)}{stable * known}"))
         # At a critical point the gradient consists of rounding errors.
         if np.isfinite(f.noise) and at.kind == "not_critical":
-            some = f"equals the gradient in mini-batches of {format_number(f.noise)} rows"
-            every = "exceeds the gradient in every mini-batch"
+            some = f"equals the gradient at a mini-batch size of about {math.ceil(f.noise)}"
+            every = "exceeds the gradient in mini-batches of any size"
             rows.append(("noise", some if f.noise <= f.ob.n_samples else every))
         ends = f.layers[0], f.layers[-1]
         first, last = (f"{layer.gradient:.1e}" for layer in ends)

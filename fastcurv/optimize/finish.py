@@ -680,7 +680,7 @@ class StationaryPointExaminer:
         f, g = run.value_and_gradient(at.theta)
         rays = (at.theta, -g) if np.any(g) else ()
         falls = any(appears_unbounded(run.ob, run.value, at.theta, f, ray) for ray in rays)
-        advice = ATTAINED_ADVICE * hasattr(run.ob, "l2")
+        advice = ATTAINED_ADVICE[hasattr(run.ob, "l2")]
         return at.end_here("infinity", sentence=AT_INFINITY_MESSAGE + advice) if falls else None
 
     def _follow_negative_curvature(self, at: StationaryPoint) -> RunOutcome | None:
@@ -782,7 +782,7 @@ class StationaryPointExaminer:
         steps reach no point nearby. Otherwise return None.
         """
         if at.report.kind == "degenerate":
-            why = " along null vectors or from points nearby"
+            why = " along null vectors or by minimizing from points nearby"
         elif self._searches_lower_points(at) and at.report.nearest_verdict is None:
             why = ""
         else:

@@ -23,6 +23,7 @@ from .line_search import initial_trial_length, line_minimum
 from .run import (
     CONTINUE_CLAUSE,
     ENDING_MESSAGES,
+    FLOAT64_ADVICE,
     NO_VERDICT_CLAUSE,
     STATUS_CODES,
     History,
@@ -243,6 +244,7 @@ class MinimizeLoop:
                 self.why = "stalled"
                 if self.rounded:
                     self.sentence = f"rounding errors limit further progress: {self.sentence}"
+                    self.sentence += FLOAT64_ADVICE * (run.theta.dtype == np.float32)
                 return
             if run.cut and stayed and self.method.curvature:
                 self.why = run.cut

@@ -126,7 +126,12 @@ AT_INFINITY_MESSAGE = (
     "the infimum appears to be at infinity (not proved): along a ray from the returned point, "
     "neither the loss nor the gradient norm increased in 40 doublings of the distance"
 )
-ATTAINED_ADVICE = ". For a loss with a minimum, use l2 on all parameters"
+# by whether the objective has l2
+ATTAINED_ADVICE = {
+    True: ". For a loss with a minimum, use l2 on all parameters",
+    False: ". For a loss with a minimum, add a penalty on all parameters",
+}
+FLOAT64_ADVICE = ". For smaller rounding errors, continue in float64"
 NO_VERDICT_CLAUSE = ". The returned point has no verdict yet; call fastcurv.classify(ob, result.x)"
 CONTINUE_CLAUSE = (
     ". To continue, call fastcurv.minimize(ob, result.x) with the same or another method"

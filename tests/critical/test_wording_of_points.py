@@ -241,7 +241,7 @@ def test_sentences_at_infinity_at_a_risk_and_with_few_products():
     one = fc.Objective(fc.MLP([1, 2], []), [[1.0], [2.0]], [0, 0], "cross_entropy")
     assert sentence_at("infinity", one, np.zeros(4)) == (
         "Not critical: the loss is proved to decrease without end from here, towards an infimum "
-        "that no point attains."
+        "that no point attains. Use l2 on all parameters."
     )
     big = QuadraticObjective(np.diag(np.linspace(1.0, 2.0, 60)))
     at = {"dense_below": 0, "seed": 0, "curvature_tol": 0.2}
@@ -250,7 +250,8 @@ def test_sentences_at_infinity_at_a_risk_and_with_few_products():
     assert sentence_at("risk", hidden, np.zeros(60), failure_probability=0.1, **at).startswith(
         "Minimum, with an error probability of "
     ) and said["risk"].sentence.endswith(
-        "is at least -0.2 times (lambda_max - lambda_min). See `reason`."
+        "no eigenvalue at theta lies below -0.2 times (lambda_max - lambda_min); negative ones "
+        "nearer zero are possible."
     )
     assert sentence_at("open", hidden, np.zeros(60), max_products=5, **at) == (
         "Undecided: the gradient at theta is within its tolerance, but the evidence does not "

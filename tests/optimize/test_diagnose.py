@@ -627,7 +627,7 @@ def test_a_diagnosis_has_text_json_and_a_plot(rng):
     found = fc.diagnose(ob, theta, [ob.value(theta)] * 5)
     text = repr(found)
     assert found.causes[0].name == "initial weights too large"
-    assert text.startswith("Diagnosis: Initial weights too large, measured: ")
+    assert text.startswith("Diagnosis: Initial weights too large (measured): ")
     assert f"     {found.causes[0].call}" in text.splitlines()
     assert found.causes[0].call in found._repr_html_().replace("&#x27;", "'")
     facts = json.loads(json.dumps(found.to_dict(), allow_nan=False))

@@ -82,6 +82,8 @@ def test_every_ending_has_a_status_and_a_sentence(ending):
     assert (run.report is None) == run.message.endswith(advice)
     advice = "To continue, call fastcurv.minimize(ob, result.x) with the same or another method."
     assert run.message.endswith(advice) == (ending == "slow")
+    advice = ". For a loss with a minimum, add a penalty on all parameters."
+    assert run.message.endswith(advice) == (ending == "infinity")
     if run.report is None:
         assert fc.classify(ob, run.x).kind
 

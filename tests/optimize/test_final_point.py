@@ -492,6 +492,14 @@ def test_a_wrong_gradient_stalls_the_run_at_its_start(method, words):
     assert np.array_equal(found.x, [0.0]) and found.fun == 0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_run_that_stalls_by_rounding_advises_float64_only_in_float32(dtype):
+    ob = line(abs)
+    ob.dtype = np.dtype(dtype)
+    found = fc.minimize(ob, np.zeros(1, dtype), "trust-region", max_iter=50, verdict=False)
+    assert ("continue in float64" in found.message) == (dtype == "float32")
+
+
 def test_newton_mr_reports_a_slope_without_curvature():
     found = fc.minimize(line(lambda x: x, curvature=0.0), np.zeros(1), "newton-mr", verdict=False)
     assert not found.success and "orthogonal to the range of the Hessian" in found.message

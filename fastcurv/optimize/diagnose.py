@@ -353,7 +353,7 @@ class Cause:
 
 
 LOSS_UNFIT_CAUSE, RATE_LARGE_CAUSE = "loss does not match the targets", "learning rate too large"
-WEIGHTS_SMALL_CAUSE, SADDLE_CAUSE = "initial weights too small", "start at a symmetric saddle"
+WEIGHTS_SMALL_CAUSE, SADDLE_CAUSE = "initial weights too small", "saddle or copied units"
 CAUSES: tuple[Cause, ...] = (
     Cause(
         LOSS_UNFIT_CAUSE,

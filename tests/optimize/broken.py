@@ -372,7 +372,7 @@ def symmetric_saddle(d: Draw) -> Case:
                 W[:] = W[:1]
             if l:
                 W[:] = W[:, :1]
-    return failed_case("start at a symmetric saddle", d, d.run(ob, theta), ob)
+    return failed_case("saddle or copied units", d, d.run(ob, theta), ob)
 
 
 def depth_plateau(d: Draw) -> Case:
@@ -476,7 +476,7 @@ KINDS: dict[str, Callable[[Draw], Case]] = {
     "one feature on a different scale": one_input_unscaled,
     "saturated units": saturated_sigmoids,
     "dead relus": dead_relus,
-    "start at a symmetric saddle": symmetric_saddle,
+    "saddle or copied units": symmetric_saddle,
     "vanishing gradient with depth": depth_plateau,
     "no minimum without l2": separable,
     "too few units": too_few_units,

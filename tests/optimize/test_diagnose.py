@@ -166,7 +166,7 @@ def test_calls_that_train_another_network_keep_the_rest(rows, dtype, rng):
 def test_start_at_symmetric_saddle_is_diagnosed():
     ob = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
     found = fc.diagnose(ob, np.zeros(2))
-    assert found.causes[0].name == "start at a symmetric saddle"
+    assert found.causes[0].name == "saddle or copied units"
     assert found.verdict.kind == "saddle" and not found.healthy
 
 

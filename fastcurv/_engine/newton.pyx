@@ -311,7 +311,7 @@ cdef class NewtonSteps:
                 self.move_to()
                 return None
             if self.is_negligible_step():
-                return "steps have become as short as rounding without lowering the loss"
+                return "steps are no longer than rounding errors and do not lower the loss"
             if run.cut is not None:
                 return None
         return "a hundred trial steps in a row were refused"

@@ -851,16 +851,16 @@ def unbounded_reason(ob: Any, direction: Floats) -> str:
             "then lower the loss without end. With l2 on all parameters, the loss has a minimum"
         )
     if LOSSES[ob.loss].targets == "classes":
-        outputs, these = np.flatnonzero(b < 0), ("that class", "these classes")
+        outputs, these = np.flatnonzero(b < 0), ("bias of that class", "biases of these classes")
         one, several = f"no {sample} has class", f"{len(outputs)} classes have no {sample}, class"
     else:
         same = "target 0" if LOSSES[ob.loss].targets == "numbers" else "the same label"
-        outputs, these = np.flatnonzero(b), ("that output", "these outputs")
+        outputs, these = np.flatnonzero(b), ("bias of that output", "biases of these outputs")
         one = f"every {sample} has {same} at output"
         several = f"every {sample} has {same} at each of {len(outputs)} outputs, output"
     text = f"{several} {outputs[0]} among them" if len(outputs) > 1 else f"{one} {outputs[0]}"
     return (
-        f"{text}. Without l2, moving the bias of {these[len(outputs) > 1]} lowers the loss for all "
+        f"{text}. Without l2, moving the {these[len(outputs) > 1]} lowers the loss for all "
         "values of the other parameters, so no point is critical. With l2 on all parameters, the "
         "loss has a minimum"
     )

@@ -165,7 +165,8 @@ class Reason(Enum):
         f"probability at least 1 - {_RISK_TEMPLATE}{{except_symmetries}} no eigenvalue at theta "
         f"lies {{other_sign_side}}{_WIDTH_TEMPLATE}. The estimates of the extreme eigenvalues "
         "(Ritz values){complement_phrase} are {ritz_ends[0]} and {ritz_ends[1]}"
-        "{stable_signs_sentence}. Smaller curvature of the other sign, and zeros, are not excluded"
+        "{stable_signs_sentence}. Zero eigenvalues, and {other_sign} eigenvalues nearer zero than "
+        "this bound, are not excluded"
     )
 
 

@@ -406,10 +406,10 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
 SUGGESTED_FAILURE_PROBABILITY = 0.01
 SMALLER_ERRORS = "products with smaller errors, for example in float64"
 MISSING_HYPOTHESES = {
-    "": "no theorem was tried",
+    "": "no proof by the Newton-Kantorovich theorem was attempted",
     "untried": "curvature of both signs is not proved along the whole Newton step",
-    "inverse": "the theorem needs one error bound for all eigenvalues, and the bound that is known "
-    "does not exclude an eigenvalue of 0",
+    "inverse": "the Newton-Kantorovich theorem needs a single error bound for all eigenvalues, and "
+    "this coarser bound does not exclude an eigenvalue of 0",
     "step": "no bound on the length of the Newton step is known",
     "third": "no bound on the third derivative of the loss around theta is known",
     "h": "h = {h}, where the Newton-Kantorovich theorem needs h < 1/2. The number h is the "
@@ -541,16 +541,15 @@ class ReasonFormatter(Formatter):
         s, kind = self.spectrum, self.outcome.kind
         likely_maximum = s.negative and not s.positive and kind != "minimum"
         above = kind == "maximum" or likely_maximum
-        other_sign_side = "above " if above else "below -"
-        ritz_ends = s.complement_ends or (s.low, s.high)
         same = "all these estimates have the same sign"
         same = "this estimate has a known sign" if s.low == s.high else same
         same = f"apart from those that count as zero, {same}" if s.low * s.high < 0 else same
         one_sign_clause = f"{same[0].upper()}{same[1:]}"
         risk = f"is at most {format_number(s.risk)}" if s.risk < 1 else "has no known bound below 1"
         return {
-            "other_sign_side": other_sign_side,
-            "ritz_ends": ritz_ends,
+            "other_sign": "positive" if above else "negative",
+            "other_sign_side": "above " if above else "below -",
+            "ritz_ends": s.complement_ends or (s.low, s.high),
             "one_sign_clause": one_sign_clause,
             "missed_risk_phrase": risk,
         }
@@ -648,15 +647,15 @@ class ReasonFormatter(Formatter):
 
     @property
     def plateau_sentence(self) -> str:
-        """A continuation of the reason if theta is on a plateau, with the saturation of the units
-        if it is known. Otherwise "".
+        """Sentences on the plateau at theta and, if known, on saturated units, or "" if there is
+        no plateau.
         """
         if not self.gradient.is_plateau:
             return ""
-        text = self.format(
-            ". This is a plateau: the curvature along g is small, and a component of g of norm "
-            "{gradient.residual} ||g|| lies outside the range of H"
-        ).replace("a component of g of norm 1 ||g||", "g")
+        size = self.format("{gradient.residual}")
+        part = "g" if size == "1" else f"a component of g of norm {size} ||g||"
+        text = ". At theta the loss has a plateau: the curvature along the gradient g is small, and"
+        text = f"{text} {part} lies outside the range of the Hessian H"
         state = call_certificate(self.ask.ob, "saturation", self.ask.theta)
         if state is None:
             return text

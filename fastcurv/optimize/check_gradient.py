@@ -63,11 +63,11 @@ class DerivativeCheck(FrozenRecord):
         """String that states whether the gradient and the Hessian agree with finite differences.
         For each of the two, the error that is largest relative to its tolerance is given.
         """
-        gradient, hessian = "The gradient", "The Hessian"
-        parts = [_error_sentence(gradient, "loss", self.gradient_errors, self.gradient_tols)]
+        errors, tols = self.gradient_errors, self.gradient_tols
+        parts = [_error_sentence("The gradient", "loss", errors, tols)]
         if len(self.hessian_errors):
             errors, tols = self.hessian_errors, self.hessian_tols
-            parts.append(_error_sentence(hessian, "gradient", errors, tols))
+            parts.append(_error_sentence("The Hessian", "gradient", errors, tols))
         # With a wrong gradient, this comparison does not test the Hessian.
         if self.gradient_agrees and not self.hessian_agrees:
             parts.append(
@@ -98,7 +98,8 @@ def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
     agrees = "agrees" if (errors <= tols).all() else "does not agree"
     return (
         f"{what} {agrees} with finite differences of the {of}. The relative error is "
-        f"{errors[worst]:.2g}, of which the finite differences may cause up to {tols[worst]:.2g}."
+        f"{errors[worst]:.2g}; the finite differences alone may cause errors up to "
+        f"{tols[worst]:.2g}."
     )
 
 

@@ -415,7 +415,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "one feature on a different scale",
         partial(_find_column_scale, alone=True),
-        "the root mean square of one column of X is {number} times the median of other columns",
+        "the root mean square of one column of X is {number} times the median root mean square of "
+        "the other columns",
         _standardised_inputs_call,
         poor=False,
     ),
@@ -423,9 +424,9 @@ CAUSES: tuple[Cause, ...] = (
         "inputs unscaled",
         partial(_find_column_scale, alone=False),
         "the columns of X have root mean squares from {f.smallest_column_rms:.3g} to "
-        "{f.largest_column_rms:.3g}; that of all their entries together is {number}. Means are "
-        "{f.offset:.2g} times as large as standard deviations. The weights that `MLP.init` draws "
-        "are for columns of mean 0 and variance 1",
+        "{f.largest_column_rms:.3g}; that of all their entries together is {number}. The norm of "
+        "the column means is {f.offset:.2g} times that of the column standard deviations. The "
+        "weights that `MLP.init` draws are for columns of mean 0 and variance 1",
         _standardised_inputs_call,
         poor=False,
     ),
@@ -515,7 +516,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         WEIGHTS_SMALL_CAUSE,
         _find_small_start_weights,
-        "the first loss differs from that of the best constant outputs by a fraction of {number}. "
+        "the first loss and that of the best constant outputs differ by {number} times the latter. "
         "This indicates a start near the saddle at zero weights, which training leaves slowly",
     ),
     Cause(
@@ -698,9 +699,8 @@ class Diagnosis:
         rows.append(
             ("gradient", f"root mean square {first} in the first layer, {last} in the last")
         )
-        return rows + [
-            (name, f"loss {format_number(loss)}") for name, loss in (f.network_losses or {}).items()
-        ]
+        others = f.network_losses or {}
+        return rows + [(n, f"loss {format_number(x)} of a {n} network") for n, x in others.items()]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the causes, the verdict and the main measurements as a dict of values that JSON

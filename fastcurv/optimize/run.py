@@ -128,8 +128,8 @@ AT_INFINITY_MESSAGE = (
 )
 # by whether the objective has l2
 ATTAINED_ADVICE = {
-    True: ". For a loss with a minimum, use l2 on all parameters",
-    False: ". For a loss with a minimum, add a penalty on all parameters",
+    True: ". To give the loss a minimum, use l2 on all parameters",
+    False: ". To give the loss a minimum, add a penalty, such as l2, on all parameters",
 }
 FLOAT64_ADVICE = ". For smaller rounding errors, continue in float64"
 NO_VERDICT_CLAUSE = ". The returned point has no verdict yet; call fastcurv.classify(ob, result.x)"

@@ -576,7 +576,7 @@ CLAIMS = {
         a_risk_above,
     rf"errors up to {NUMBER}, within which (\d+) of (\d+) eigenvalues": asymmetric,
     rf"opposite signs at every point within {NUMBER} of theta": two_signs_around,
-    rf"and (?:g|a component of g of norm {NUMBER} \|\|g\|\|) lies outside the range of H":
+    rf"and (?:g|a component of g of norm {NUMBER} \|\|g\|\|) lies outside the range of the Hessian":
         outside_range,
     r"(\d+) of (\d+) units (?:is|are) dead": dead_units,
     rf"(\d+) Newton steps? leads? to .* at a distance of {NUMBER}\. ": leads_to,

@@ -506,7 +506,7 @@ def made_of_steps(rng):
     yield "the weights are {number} times smaller", ob, 0.01 * start, None, 100 / squeezed(m, start)
     flat = ob.y.var()
     left = {"loss": [1.001 * flat] * 5 + [0.5 * flat], "gradient_norm": [1e-3] * 5 + [1.0]}
-    yield "the first loss differs", ob, fresh, left, 1e-3
+    yield "the first loss and that of", ob, fresh, left, 1e-3
     yield "the weights are {number} times as large", ob, 20 * start, None, 20 * squeezed(m, start)
     pressed, at = trained_on(X, y, phi="sigmoid")
     pressed.model.unflatten(at)[0][1][:] = 25.0

@@ -82,7 +82,7 @@ def test_every_ending_has_a_status_and_a_sentence(ending):
     assert (run.report is None) == run.message.endswith(advice)
     advice = "To continue, call fastcurv.minimize(ob, result.x) with the same or another method."
     assert run.message.endswith(advice) == (ending == "slow")
-    advice = ". For a loss with a minimum, add a penalty on all parameters."
+    advice = ". To give the loss a minimum, add a penalty, such as l2, on all parameters."
     assert run.message.endswith(advice) == (ending == "infinity")
     if run.report is None:
         assert fc.classify(ob, run.x).kind
@@ -183,7 +183,7 @@ def test_fits_of_noise_end_stalled_slow_or_critical():
         small = np.linalg.norm(run.jac) <= 1e-6
         if run.stopped == "stalled":
             assert run.message.startswith(
-                "Rounding errors limit further progress: steps have become as short as rounding"
+                "Rounding errors limit further progress: steps are no longer than rounding errors"
             )
             assert run.success == (small and run.report.n_negative == 0 and not run.report.plateau)
         elif run.stopped == "slow":

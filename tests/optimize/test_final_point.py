@@ -481,7 +481,7 @@ def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
     "method, words",
     [
         ("newton-cg", "no lower loss, neither along the Newton-CG step"),
-        ("trust-region", "as short as rounding without lowering the loss"),
+        ("trust-region", "no longer than rounding errors and do not lower the loss"),
         ("l-bfgs", "no lower loss along the negative gradient"),
         ("newton-mr", "no smaller gradient along the Newton-MR step"),
     ],

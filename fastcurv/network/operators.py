@@ -41,6 +41,7 @@ SECONDS_PER_FLOP = 5e-11  # estimated seconds of one floating-point operation
 MIN_PRODUCT_SECONDS, MIN_MATRIX_SECONDS = 1.3e-6, 1e-5
 # minimum estimated time of a product for which several threads are faster
 THREADING_MIN_SECONDS = 1e-4
+N_ASSUMED_THREADS = 2  # number of threads in estimates of the time of such a product
 # maximum size of the copies of all rows that the engine makes to sum a matrix over rows
 MAX_COPIED_ROWS_BYTES = 1 << 28
 # maximum size of the vectors of a block that are embedded in the full space at a time
@@ -346,7 +347,8 @@ class Curvature(QuadraticFormOperator):
         of parameters, and the memory read for each pair of units and each column. The second is
         infinite for the Fisher, for models, losses and memory limits for which the engine cannot
         compute the matrix, and if copies of the rows exceed `MAX_COPIED_ROWS_BYTES`. One thread
-        computes the matrix, so its time is multiplied by the number of threads of a product.
+        computes the matrix, so its time is multiplied by `N_ASSUMED_THREADS` if several threads
+        compute a product. The true number must not change the choice, on which bits depend.
         """
         ob, sizes, bent = self.objective, self.objective.model.sizes, self.kind == "hessian"
         if ob._by_blocks:
@@ -363,7 +365,7 @@ class Curvature(QuadraticFormOperator):
             return product, np.inf
         weight = 3 * columns + bent * (5 + 2.5 * sum(sizes[2:-1]))
         pairs = 0.6 * self.shape[0] ** 2 + weight * units**2
-        shared = self.layout["threads"] if product > THREADING_MIN_SECONDS else 1
+        shared = N_ASSUMED_THREADS if product > THREADING_MIN_SECONDS else 1
         return product, float(shared * SECONDS_PER_FLOP * ob.n_samples * pairs) + MIN_MATRIX_SECONDS
 
     @cached_property

@@ -109,6 +109,8 @@ THREADED = {
     "outputs": (output_space_products, [70, 90, 80, 4], {"loss": "cross_entropy", "N": 40}),
     "a matrix, by any seed": (lambda p: eigenpairs(p, p.ob.n_threads), [10, 4, 1], {"N": 200}),
     "a search": (eigenpairs, [10, 10, 1], {"N": 200}),
+    "a matrix of many samples": (eigenpairs, [8, 16, 3], {"N": 3000}),
+    "a search over many samples": (eigenpairs, [20, 30, 3], {"N": 3000}),
     "steps": (levenberg_marquardt_run, [6, 10, 3], {"loss": "cross_entropy", "N": 900}),
 }  # fmt: skip
 

@@ -417,3 +417,26 @@ def test_each_scripted_mutant_occurs_once():
     for file, old, new in [*KERNELS, *PASSES]:
         path = ROOT / file if "/" in file else ROOT / "src" / "kernels" / file
         assert mutated(path.read_text(), old, new) != path.read_text()
+
+
+def test_programs_in_strings_are_valid_and_import_existing_names():
+    """Programs that tests run in other processes can be parsed, and what they import from the
+    library exists, even if only nightly tests run them.
+    """
+    n_programs = 0
+    for path in (ROOT / "tests").rglob("*.py"):
+        nodes = [*ast.walk(ast.parse(path.read_text()))]
+        parts = {part for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        texts = [
+            node.value for node in nodes if isinstance(node, ast.Constant) if node not in parts
+        ]
+        for text in texts:
+            program = isinstance(text, str) and re.search(r"\n(import|from) .*fastcurv", text)
+            if not program or path == Path(__file__):  # which has imports that do not exist
+                continue
+            n_programs += 1
+            text = text.replace("!r}", "}")  # of str.format, whose other braces are sets in Python
+            for statement in ast.walk(ast.parse(text, path.name)):
+                if (getattr(statement, "module", None) or "").split(".")[0] == "fastcurv":
+                    exec(ast.unparse(statement), {})  # an ImportError if the name does not exist
+    assert n_programs > 20

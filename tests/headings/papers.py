@@ -296,8 +296,9 @@ def found_at_the_edge(d):
 def found_by_matching(d):
     first, *_, last = d["shares"]
     return (
-        f"to {np.median(d['shares'][first]):.0%} of its height in networks of {first} units, to "
-        f"{np.median(d['shares'][last]):.0%} in networks of {last}"
+        "the barrier is the greatest height of the loss on the straight line between two networks "
+        f"above the line between their losses; it falls to {np.median(d['shares'][first]):.0%} in "
+        f"networks of {first} units, to {np.median(d['shares'][last]):.0%} in networks of {last}"
     )
 
 

@@ -51,8 +51,9 @@ H = ob.hessian(model.init(seed=0))
 pairs = fc.eigsh(H, 10, "BE", seed=0)
 # the low end is so dense that copies may be lost there, and such a pair is not called converged
 assert pairs.space == "samples" and pairs.converged[6:].all()
-assert (pairs.residuals <= pairs.tol * pairs.scale).all() and pairs.missed_within < 0.1 *
-pairs.scale for i in (0, 9):
+assert (pairs.residuals <= pairs.tol * pairs.scale).all()
+assert pairs.missed_within < 0.1 * pairs.scale
+for i in (0, 9):
     v = pairs.vector(i)
     gap = H.product(v)
     v *= pairs.values[i]

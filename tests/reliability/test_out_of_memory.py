@@ -57,10 +57,10 @@ CALLS = {{
     "trace": lambda: fc.trace(H, n_probes=4, seed=0).estimate,
 }}
 if {N} == 400:
-    some = ob.batch(slice(0, 57))
+    some, weights = ob.batch(slice(0, 57)), np.abs(theta) + 1
     CALLS |= {{
         "matrix by layers": lambda: enclosed_hessian(ob, theta, "hessian").A,
-        "bounds by layers": lambda: enclosed_hessian(ob, theta, "ggn").error(np.abs(theta) + 1),
+        "bound by layers": lambda: enclosed_hessian(ob, theta, "ggn").error_bound(weights),
         "outputs": lambda: some.ggn(theta).reduced("outputs").matrix,
         "products with outputs": lambda: some.ggn(theta).reduced("outputs") @ np.ones(57 * 3),
         "bounds of outputs": lambda: enclosed_gram_matrix(some, theta, "ggn").bounds,

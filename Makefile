@@ -62,7 +62,8 @@ newest:
 
 # What takes minutes to hours: more of everything that `make test` samples, and the suite in every other way.
 nightly: $(VENV)/.test $(VENV)/.notebooks
-	$(PY) -m pytest -q -m "nightly or large"
+	$(PY) -m pytest -q -n auto --dist worksteal -m nightly
+	$(MAKE) test-large
 	FASTCURV_EXAMPLES=10000 $(PY) -m pytest -q -n auto tests/properties
 	$(MAKE) tables sanitize
 	$(MAKE) coverage NIGHT=1

@@ -142,12 +142,13 @@ for N in (5_000, 20_000, 80_000, 320_000):  # until a copy takes longer than a s
     plan = engine.Plan(*shape, rows, "mse", float(N), 0.0, 1)
     plan.bind(theta)
     value = plan.value
-    signal.setitimer(signal.ITIMER_REAL, 1e-3)
     amid = True
     try:
+        signal.setitimer(signal.ITIMER_REAL, 1e-3)
         plan.replace_rows(X, y, None, None)
         amid = False
-        signal.pause()
+        while True:
+            time.sleep(0.01)
     except KeyboardInterrupt:
         pass
     for _ in range(2):

@@ -316,10 +316,11 @@ ob = make()
 assert ob.hessian(theta).layout["chunk"] < 1000
 value, gradient, product = ob.value(theta), ob.gradient(theta), ob.hessp(theta, v)
 signal.signal(signal.SIGALRM, ring)
-ob, seen = make(), 0
-for i in range(40):
+ob, seen, i = make(), 0, 0
+while i < 40 or seen < 6:
+    i += 1
     try:
-        signal.setitimer(signal.ITIMER_REAL, 1e-4 + 2e-4 * i)
+        signal.setitimer(signal.ITIMER_REAL, 1e-4 + 2e-4 * (i % 40))
         ob.gradient(theta + i * (i % 2))
         ob.hessp(theta, v)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -328,7 +329,6 @@ for i in range(40):
     if i % 3 == 0:
         assert np.array_equal(ob.hessp(theta, v), product)
     assert ob.value(theta) == value and np.array_equal(ob.gradient(theta), gradient)
-assert seen > 5
 assert np.array_equal(ob.hessp(theta, v), product)
 """)
 

@@ -1,37 +1,41 @@
 """Scripted mutants of kernels and passes, each of which the tests must detect.
 
-    python -m tests.tools.mutants [--only N,N,...] [--folder build/mutants]
+    python -m tests.tools.mutants [--only N,N,...] [--folder build/mutants] [--workers 2]
 
-A mutant of a kernel is compiled into the C test program (the AVX2 and reference tables at -O1). If
-that program reports "0 failed", and for mutants of passes, the extension is built with the mutant
-in a copy of the checkout. The mutant survives if the tests of products pass. The output is one line
-for each mutant and the count of survivors. The exit status is 1 if a mutant survives. The tool
-needs gcc or clang on x86-64.
+Each worker has a copy of the checkout, in which one mutant at a time is compiled and tested. A
+mutant of a kernel is compiled into the AVX2 table of the C test program. If that program reports
+"0 failed", and for mutants of passes, the extension is built with the mutant, and the tests of
+products run. The mutant survives if they pass. The output is one line for each mutant and the count
+of those killed. The exit status is 1 if a mutant survives or cannot be built. The tool needs gcc or
+clang, and a processor with AVX2.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import os
+import queue
 import re
 import resource
 import shutil
 import subprocess
 import sys
-import time
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .mutants_table import KERNELS, PASSES
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS = ["-std=gnu11", "-O1", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+FLAGS = ["-std=gnu11", "-fPIC", "-pthread", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS += ["-ffp-contract=fast", "-Isrc", "-Isrc/kernels", f"-I{sysconfig.get_path('include')}"]
+CORE = "build/cython/core.c"
 TABLES = ("avx2", "avx512", "baseline", "reference")
 TESTS = ["tests/network/test_products.py", "tests/network/test_blocks.py"]
 TESTS += ["tests/network/test_batch_norm.py"]
 TESTS += ["tests/network/test_l2.py", "tests/network/test_products_memory.py"]
 TESTS += ["tests/engine/test_panels.py", "tests/engine/test_plans.py"]
-TESTS += ["tests/engine/test_gauss_newton.py"]
+TESTS += ["tests/engine/test_gauss_newton.py", "tests/engine/test_kernels_losses.py"]
 
 
 def mutated(text: str, old: str, new: str) -> str:
@@ -63,74 +67,102 @@ def run(command: list[str], cwd: Path, seconds: int = 300) -> tuple[bool, str]:
     return done.returncode == 0, (done.stdout + done.stderr)[-300:]
 
 
-class Kernels:
-    """The C test program, of which one object file is compiled again for each mutant."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.compiler = folder / "kernels", os.environ.get("CC", "cc").split()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.copytree(ROOT / "src" / "kernels", self.folder / "src")
-        self.compile("selftest", ROOT / "tests" / "engine" / "selftest.c")
-        for name in TABLES:
-            self.compile(name, self.folder / "src" / f"{name}.c")
-        good, said = self.verdict({})
-        if not good:
-            raise SystemExit(f"the program fails without a mutant: {said}")
-
-    def compile(self, name: str, source: Path, target: str | None = None) -> bool:
-        options = [*FLAGS, "-Isrc", "-c", "-o", f"{target or name}.o", str(source)]
-        return run([*self.compiler, *options], self.folder)[0]
-
-    def verdict(self, instead: dict[str, str]) -> tuple[bool, str]:
-        objects = [f"{instead.get(name, name)}.o" for name in ("selftest", *TABLES)]
-        linked, said = run([*self.compiler, "-o", "program", *objects, "-lm"], self.folder)
-        return run(["./program"], self.folder, 120) if linked else (False, said)
-
-    def lives(self, file: str, old: str, new: str) -> tuple[bool, str]:
-        path = self.folder / "src" / file
-        before = path.read_text()
-        path.write_text(mutated(before, old, new))
-        try:
-            table = "reference" if file.startswith("reference") else "avx2"
-            if not self.compile(table, self.folder / "src" / f"{table}.c", "mutant"):
-                return False, "it does not compile"
-            return self.verdict({table: "mutant"})
-        finally:
-            path.write_text(before)
+class BuildError(Exception):
+    """A mutant, or the checkout without one, cannot be compiled or linked."""
 
 
-class Passes:
-    """A copy of the checkout that is built in place, in which one module is built again for each
-    mutant.
+class Build:
+    """A copy of the checkout with the object files of the engine and of the C test program.
+
+    The objects of a mutant have names of their own, so that those without a mutant stay.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "checkout"
+        self.folder = folder
+
+    def prepare(self) -> None:
+        """Compile everything, and exit with an error if a test fails without a mutant."""
         copy_checkout(self.folder)
-        for file, *_ in [*KERNELS, *PASSES]:  # an interrupted run may have left a mutant
-            place = file if "/" in file else f"src/kernels/{file}"
-            text = (ROOT / place).read_text()
-            if (self.folder / place).read_text() != text:
-                (self.folder / place).write_text(text)
-        self.build()
+        (self.folder / "build" / "cython").mkdir(parents=True, exist_ok=True)
+        sources = [path.relative_to(self.folder) for path in self.folder.glob("src/**/*.c")]
+        sources = [*map(str, sources), "tests/engine/selftest.c", CORE]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            self.translate()
+            list(pool.map(self.compile, sources))
+        for good, said in (self.run_program("", *TABLES), self.run_tests("")):
+            if not good:
+                raise SystemExit(f"the tests fail without a mutant: {said}")
 
-    def build(self) -> bool:
-        command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-        return run(command, self.folder, 900)[0]
+    def make(self, command: list[str]) -> None:
+        """Run a command that compiles or links."""
+        good, said = run(command, self.folder)
+        if not good:
+            raise BuildError(f"{' '.join(command)}: {said}")
 
-    def lives(self, file: str, old: str, new: str) -> tuple[bool, str]:
-        path = self.folder / file
+    def translate(self) -> None:
+        """Write the C file of the extension module by Cython."""
+        command = ["-m", "cython", "-3", "-o", CORE, "fastcurv/_engine/core.pyx"]
+        self.make([sys.executable, *command])
+
+    def object(self, source: str, mutant: str = "") -> str:
+        return f"build/{mutant}{Path(source).stem}.o"
+
+    def compile(self, source: str, mutant: str = "") -> None:
+        # GCC contracts a * b + c only with -fexpensive-optimizations, which -O1 leaves out.
+        level = ["-O0"] if source == CORE else ["-O1", "-fexpensive-optimizations"]
+        output = ["-c", "-o", self.object(source, mutant), source]
+        self.make([*compiler(), *FLAGS, *level, *output])
+
+    def objects(self, names: list[str], mutant: str) -> list[str]:
+        """Return the object files of these names: the mutant's, if it has one."""
+        own = [self.object(name, mutant) for name in names]
+        return [
+            path if (self.folder / path).exists() else self.object(name)
+            for name, path in zip(names, own)
+        ]
+
+    def run_program(self, mutant: str, *tables: str) -> tuple[bool, str]:
+        objects = self.objects(["selftest", *TABLES], mutant)
+        self.make([*compiler(), "-o", "build/program", *objects, "-lm"])
+        return run(["build/program", *tables], self.folder)
+
+    def run_tests(self, mutant: str) -> tuple[bool, str]:
+        names = [path.stem for path in self.folder.glob("src/**/*.c")]
+        objects = self.objects([*names, "core"], mutant)
+        module = f"fastcurv/_engine/core{sysconfig.get_config_var('EXT_SUFFIX')}"
+        self.make([*compiler(), "-shared", "-pthread", "-o", module, *objects, "-lm"])
+        pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
+        return run(pytest, self.folder, 900)
+
+    def outcome(self, file: str, old: str, new: str) -> str:
+        """Return "killed", "LIVES" if all tests pass with the mutant, or the error if it cannot be
+        built and therefore shows nothing about the tests.
+        """
+        path, mutant = self.folder / file, "mutant-"
         before = path.read_text()
         path.write_text(mutated(before, old, new))
         try:
-            if not self.build():
-                return False, "it does not compile"
-            pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
-            return run(pytest, self.folder, 900)
+            if path.parent.name == "kernels":
+                self.compile("src/kernels/avx2.c", mutant)
+                if not self.run_program(mutant, "avx2")[0]:
+                    return "killed"
+                changed = [f"src/kernels/{name}.c" for name in TABLES]
+            else:
+                self.translate()
+                changed = [CORE]
+            for source in changed:
+                self.compile(source, mutant)
+            return "LIVES" if self.run_tests(mutant)[0] else "killed"
+        except BuildError as error:
+            return f"NOT BUILT ({error})"
         finally:
             path.write_text(before)
-            later = time.time() + 2  # newer than the files built with the mutant
-            os.utime(path, (later, later))
+            for left in self.folder.glob(f"build/{mutant}*.o"):
+                left.unlink()
+
+
+def compiler() -> list[str]:
+    return os.environ.get("CC", "cc").split()
 
 
 def copy_checkout(folder: Path) -> None:
@@ -164,21 +196,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", help="their numbers, with commas between them")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "mutants")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="mutants that are tested at a time"
+    )
     asked = parser.parse_args()
-    every = [*KERNELS, *PASSES]
+    every = [(f"src/kernels/{file}", old, new) for file, old, new in KERNELS] + PASSES
     chosen = range(len(every)) if not asked.only else [int(n) for n in asked.only.split(",")]
-    maker = functools.cache(lambda kind: kind(asked.folder.resolve()))
-    living = []
-    for number in chosen:
-        file, old, new = every[number]
-        lives = number >= len(KERNELS) or maker(Kernels).lives(file, old, new)[0]
-        if lives:
-            place = file if number >= len(KERNELS) else f"src/kernels/{file}"
-            lives, _ = maker(Passes).lives(place, old, new)
-        living += [number] if lives else []
-        print(f"{number:3d} {'LIVES' if lives else 'killed'} {file}: {old}  ->  {new}", flush=True)
-    print(f"{len(chosen) - len(living)} of {len(chosen)} killed")
-    return bool(living)
+    shutil.rmtree(asked.folder, ignore_errors=True)
+    builds: queue.Queue[Build] = queue.Queue()
+    first = Build(asked.folder.resolve() / "0")
+    first.prepare()
+    builds.put(first)
+    for number in range(1, asked.workers):
+        shutil.copytree(first.folder, copy := first.folder.with_name(str(number)))
+        builds.put(Build(copy))
+
+    def outcome(number: int) -> str:
+        build, (file, old, new) = builds.get(), every[number]
+        try:
+            found = build.outcome(file, old, new)
+        finally:
+            builds.put(build)
+        print(f"{number:3d} {found} {file}: {old}  ->  {new}", flush=True)
+        return found
+
+    with ThreadPoolExecutor(asked.workers) as pool:
+        n_killed = [*pool.map(outcome, chosen)].count("killed")
+    print(f"{n_killed} of {len(chosen)} killed")
+    return n_killed < len(chosen)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,14 @@ from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
 # --------------------------------------------------------------------------------------------------
 # Arrays from untrusted ``.npz`` files, with a ValueError for every defect.
 
-# The arrays of a file may take MIN_UNPACKED_BYTES bytes of memory or MAX_UNPACKED_RATIO times the
-# size of the file, whichever is more.
-MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO = 32 << 20, 64
+# The arrays of a file may take 32 MiB of memory or MAX_UNPACKED_RATIO times the size of the file,
+# whichever is more.
+MAX_UNPACKED_RATIO = 64
+
+
+def max_unpacked_bytes(path: Path) -> int:
+    """Return the number of bytes of memory that the arrays of an untrusted file may take."""
+    return max(32 << 20, MAX_UNPACKED_RATIO * path.stat().st_size)
 
 
 def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str, np.ndarray]:
@@ -51,7 +56,7 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
     path = Path(path)
     raise_if_special_file(path)
     found: dict[str, np.ndarray] = {}
-    name, room = "", max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * path.stat().st_size)
+    name, room = "", max_unpacked_bytes(path)
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():

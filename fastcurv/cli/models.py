@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from ..convert.torch import from_torch
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN_KEY, load
-from .data import Dataset, resolve_source
+from .data import MAX_UNPACKED_RATIO, Dataset, max_unpacked_bytes, resolve_source
 from .encode import load_dataset
 
 # --------------------------------------------------------------------------------------------------
@@ -153,11 +155,16 @@ def _model_from_state(path: Path, state: Any, activation: str | None) -> tuple[M
 
 def _read_torch_state(path: Path) -> Any:
     """Return the state dict in a file written by torch.save. Only tensors are read, and no code in
-    the file is run. Raise ValueError for any other content.
+    the file is run. Raise ValueError for any other content, and for tensors that would take more
+    memory than `max_unpacked_bytes` allows.
     """
     with optional_import("files of torch"):
         import torch
 
+    # torch.save does not compress. A file that is no archive has one copy of each number.
+    if zipfile.is_zipfile(path):
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            _check_state_size(path, sum(entry.file_size for entry in archive.infolist()))
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -177,7 +184,17 @@ def _read_torch_state(path: Path) -> Any:
             f"{path} must hold a state dict, as written by torch.save(net.state_dict(), path), "
             f"got {'a dict with ' * is_dict}{type_phrase(odd)}."
         )
+    # The strides of a tensor may repeat numbers of the file.
+    _check_state_size(path, sum(8 * t.numel() for t in held.values()))
     return held
+
+
+def _check_state_size(path: Path, n_bytes: int) -> None:
+    if n_bytes > max_unpacked_bytes(path):
+        raise ValueError(
+            f"{path} must hold tensors of at most {MAX_UNPACKED_RATIO} times its own size, got "
+            f"{n_bytes} bytes. Write the file with torch.save(net.state_dict(), path)."
+        )
 
 
 def _sort_layers(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

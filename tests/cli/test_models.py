@@ -3,6 +3,7 @@ every file format.
 """
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -208,6 +209,27 @@ def test_torch_files_with_code_are_rejected_without_running_it(tmp_path):
         with pytest.raises(ValueError, match=r"state dict.*torch.save"):
             read_model(tmp_path / f"{name}.pt", "tanh")
     assert not mark.exists()
+
+
+def test_torch_files_that_expand_are_rejected(tmp_path):
+    """Compressed archives, and tensors whose strides repeat a number, raise ValueError if they
+    would take more than 32 MiB and more than 64 times the size of the file.
+    """
+    torch = pytest.importorskip("torch")
+    torch.save({"0.weight": torch.zeros(3000, 2000)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "pressed.pt", "w", zipfile.ZIP_DEFLATED) as pressed,
+    ):
+        for entry in plain.infolist():
+            pressed.writestr(entry.filename, plain.read(entry))
+    torch.save({"0.weight": torch.zeros(1).expand(3000, 2000)}, tmp_path / "repeated.pt")
+    model, theta = read_model(tmp_path / "plain.pt", "tanh")
+    assert model.sizes == (2000, 3000) and not theta.any()
+    for name in ("pressed", "repeated"):
+        assert (tmp_path / f"{name}.pt").stat().st_size < 1e5
+        with pytest.raises(ValueError, match="at most 64 times its own size, got"):
+            read_model(tmp_path / f"{name}.pt", "tanh")
 
 
 def test_torch_and_onnx_are_imported_for_their_own_files_only(case, tmp_path, python):

@@ -173,7 +173,8 @@ def curvature_of_loss(ob, z):
 def numpy_steps(ob, theta, count):
     """Run `count` accepted steps of Levenberg-Marquardt by Nielsen's rule, with dense matrices from
     products. Geodesic corrections are tried for steps whose decrease is less than 3/4 of the
-    predicted one. Return the last theta, and a list with "step" or "bend" for each tried point.
+    predicted one. Return the last theta, and a list with "step", "correction" or, for a correction
+    that does not lower the loss, "rejected" for each tried point.
     """
     eye, tried = np.eye(len(theta)), []
     weight = np.ones(len(ob.X)) if ob.sample_weight is None else ob.sample_weight
@@ -200,7 +201,7 @@ def numpy_steps(ob, theta, count):
                 bend = -np.linalg.solve(G + mu * eye, g + l2 @ s + mu * s + J.T @ moved.ravel())
                 bend *= min(1, 0.375 * np.linalg.norm(s) / np.linalg.norm(bend))
                 before, bent = there, ob.value(theta + s + bend)
-                tried.append("bend")
+                tried.append("correction" if bent < before else "rejected")
                 if bent >= before:
                     break
                 s, there = s + bend, bent
@@ -217,23 +218,23 @@ def numpy_steps(ob, theta, count):
 
 
 def check_against_numpy(ob, theta, count, within, exact=None):
-    """Return the engine's run of `count` steps from theta and its record, after checking that some
-    steps were corrected and that the end differs from that of `numpy_steps` by less than `within`.
-    The objective `exact` has equal data in float64.
+    """Return the engine's run of `count` steps from theta, its record and the points that
+    `numpy_steps` tried, after checking that these include corrections and that the end differs from
+    that of `numpy_steps` by less than `within`. The objective `exact` has equal data in float64.
     """
     wanted, tried = numpy_steps(exact or ob, theta.astype(float), count)
     run, record = _engine.LevenbergRun(ob._new_plan(), theta.copy()), np.zeros((count, 3))
     assert run.run(count, 0.0, -np.inf, np.inf, record) == (count, "")
-    assert "bend" in tried and run.n_values == len(tried)
+    assert set(tried) > {"step"} and run.n_values == len(tried)
     assert np.abs(run.theta - wanted).max() < within
-    return run, record
+    return run, record, tried
 
 
 @pytest.mark.parametrize("loss", _engine.LOSSES)
 @pytest.mark.parametrize("l2_biases", [True, False])
 def test_levenberg_steps_equal_numpy_implementation(loss, l2_biases, rng):
     ob, theta = problem(rng, [3, 5, 2], 30, "tanh", loss, l2=1e-2, l2_biases=l2_biases)
-    run, record = check_against_numpy(ob, theta, 6, 1e-7)
+    run, record, _ = check_against_numpy(ob, theta, 6, 1e-7)
     assert record[-1, 0] == run.value == ob.value(run.theta)
     assert record[-1, 1] == pytest.approx(np.linalg.norm(ob.gradient(run.theta)), rel=1e-9)
     assert np.array_equal(run.gradient, ob.gradient(run.theta))
@@ -256,12 +257,13 @@ def test_large_steps_have_geodesic_corrections(N, dtype, memory, loss, rng):
 
 def test_steps_are_corrected_for_data_far_from_unit_scale(rng):
     """Corrected steps equal those of NumPy for three linear layers with inputs and targets near
-    2^200 and sample weights of 2^-400.
+    2^200 and sample weights of 2^-390, whose powers of two do not cancel in the gradient.
     """
-    X, y = np.ldexp(rng.standard_normal((12, 3)), 200), np.ldexp(rng.standard_normal((12, 2)), 200)
-    model, weight = fc.MLP([3, 4, 4, 2], "identity", bias=False), np.full(12, 2.0**-400)
-    ob = fc.Objective(model, X, y, "mse", sample_weight=weight)
-    check_against_numpy(ob, 0.2 * model.init(seed=0), 3, 1e-9)
+    model, weight = fc.MLP([3, 4, 4, 2], "identity", bias=False), np.full(12, 2.0**-390)
+    for _ in range(5):
+        X, y = (np.ldexp(rng.standard_normal((12, width)), 200) for width in (3, 2))
+        ob = fc.Objective(model, X, y, "mse", sample_weight=weight)
+        assert "correction" in check_against_numpy(ob, 0.2 * model.init(seed=0), 3, 1e-9)[2]
 
 
 def test_geodesic_corrections_can_be_disabled(rng):

@@ -29,8 +29,7 @@ def regressor(activation="tanh", **how):
 
 def test_the_evidence_estimates_noise_and_weight_decay(rng):
     """With alpha="evidence", tanh and relu networks estimate a noise of 0.2 as 0.15 to 0.26, and
-    their 95% intervals cover 90 to 99% of the targets. Targets of pure noise get a tenfold weight
-    decay.
+    their 95% intervals cover 90 to 99% of the targets.
     """
     X, y = wave(rng)
     for activation in ("tanh", "relu"):
@@ -44,9 +43,21 @@ def test_the_evidence_estimates_noise_and_weight_decay(rng):
         assert known.max() > 0.1
     far = net.predict([[6.0]], return_std=True)[1]
     assert far > 2 * std.mean()
-    noise = regressor().fit(X, rng.standard_normal(150))
-    assert noise.alpha_ > 10 * regressor().fit(X, y).alpha_
-    assert np.ptp(noise.predict(X)) <= 0.5
+
+
+def test_targets_of_pure_noise_get_a_stronger_weight_decay(rng):
+    """In the median of 15 data sets, targets of pure noise get more than three times the weight
+    decay of a signal, and predictions of a range of at most 0.85 instead of 2. (Among 120 data sets
+    the medians are 43 and 0.38, and one median of 15 in 2000 lies beyond these limits.)
+    """
+    ratios, ranges = [], []
+    for _ in range(15):
+        X, y = wave(rng)
+        noise = regressor().fit(X, rng.standard_normal(150))
+        ratios.append(noise.alpha_ / regressor().fit(X, y).alpha_)
+        ranges.append(np.ptp(noise.predict(X)))
+    assert np.median(ratios) > 3, ratios
+    assert np.median(ranges) <= 0.85, ranges
 
 
 def test_deviations_equal_those_of_the_laplace_approximation(rng):

@@ -12,6 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv._engine import testing_hooks as hooks
+from fastcurv.common.vectors import column_slices
 from fastcurv.krylov.lanczos import (
     MIN_POOLED_BASIS_BYTES,
     MIN_REPLACED_ENTRIES,
@@ -147,7 +148,8 @@ def test_an_interrupted_restart_keeps_the_required_ritz_vectors(n_checks_passed,
     are in `least`. These vectors and their coupling to the next block are bitwise those of a
     complete restart.
     """
-    d = rng.uniform(-1, 1, 40_000)  # long enough for three slices of columns on two threads
+    width = next(column_slices(10**9)).stop  # grows with the number of threads
+    d = rng.uniform(-1, 1, 5 * width // 2)
     op = diagonal(d)
 
     def run_with_restart(stop):

@@ -110,11 +110,12 @@ def test_limited_memory_reduces_the_vectors_per_pass(rng, problem):
     """
     p = problem(rng, **NETS["digits"])
     V = rng.standard_normal((p.n, 8))
-    H = p.ob.hessian(p.theta)
+    H = Objective(p.model, p.X, p.y, p.ob.loss, n_threads=2).hessian(p.theta)
     alone, expected = H.nbytes, H @ V
     grown = []
     for memory in (alone, alone * 2, alone * 8):
-        H = Objective(p.model, p.X, p.y, p.ob.loss, memory=memory).hessian(p.theta)
+        ob = Objective(p.model, p.X, p.y, p.ob.loss, memory=memory, n_threads=2)
+        H = ob.hessian(p.theta)
         assert np.array_equal(H @ V, expected)
         assert H.nbytes <= memory
         grown.append(H.nbytes)

@@ -8,6 +8,7 @@ import scipy.optimize
 import scipy.sparse
 
 import fastcurv as fc
+from fastcurv import _engine
 from fastcurv.optimize.minimize import METHODS
 from fastcurv.testing import QuadraticObjective
 from tests import nets
@@ -186,7 +187,8 @@ def test_multistart_equals_separate_runs(method, python):
         "print(r.x.tobytes().hex(), r.starts.tobytes().hex())"
     )
     for threads in ("1", "2"):
-        told = python(code, environment={"FASTCURV_NUM_THREADS": threads})
+        environment = {"FASTCURV_NUM_THREADS": threads, "FASTCURV_ARCH": _engine.chosen_arch()}
+        told = python(code, environment=environment)
         assert told.stdout.split() == [found.x.tobytes().hex(), found.starts.tobytes().hex()]
     given = ob.model.init(3)
     assert fc.minimize(ob, given, method, n_init=2, seed=5, **limits).starts[0] == pytest.approx(

@@ -110,9 +110,10 @@ def test_eigsh_interrupted_while_it_measures_residuals_returns_its_pairs():
     values = np.geomspace(1, 1e4, 300)
     op, again = (InterruptingOperator(values, dtype="float32") for _ in range(2))
     op.at = -1
-    whole = fc.eigsh(op, 3, tol=1e-6, seed=0)
+    tol = 5e-6  # twice the residuals, which single precision limits
+    whole = fc.eigsh(op, 3, tol=tol, seed=0)
     again.at = op.count
-    found = fc.eigsh(again, 3, tol=1e-6, seed=0)
+    found = fc.eigsh(again, 3, tol=tol, seed=0)
     assert found.interrupted and again.count == op.count
     assert whole.converged.all() and not found.converged.all()
     for value, bound in zip(found.values, found.residuals):

@@ -22,9 +22,15 @@ from .mutants import ROOT, copy_checkout
 FOLDER = ROOT / "build" / "coverage"
 BY_DAY, BY_NIGHT = 96.0, 97.0  # percent
 # Tests that fail under coverage.py, by words of their names. A signal inside coverage.py leaves a
-# lock taken, so that the next line hangs. Recorded lines count as memory of a product.
+# lock taken, so that the next line hangs. Recorded lines count as memory of a product. Code with
+# counters exceeds the limits of wall time of nightly cases.
 SKIPPED_TESTS = " or ".join(
-    ["interrupts_between_chunks", "handlers_that_call_a_busy_object", "products_allocate_only"]
+    [
+        "interrupts_between_chunks",
+        "handlers_that_call_a_busy_object",
+        "products_allocate_only",
+        "(ctrl_c_ends_calls_promptly and clock)",
+    ]
 )
 CONFIG = """
 [run]

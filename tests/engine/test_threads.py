@@ -209,11 +209,13 @@ assert engine.count_worker_threads() > 0
     )
 
 
-def test_threadpoolctl_limits_the_worker_threads(rng, problem):
+def test_threadpoolctl_limits_the_worker_threads(rng, problem, monkeypatch):
     """threadpoolctl finds the engine's worker threads and limits their number temporarily, and
     results stay bitwise identical.
     """
     threadpoolctl = pytest.importorskip("threadpoolctl")
+    # A limit that equals the default number of threads counts as no limit.
+    monkeypatch.setenv("FASTCURV_NUM_THREADS", "2")
 
     def engine_pools():
         return [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "fastcurv"]

@@ -218,7 +218,8 @@ def test_scaling_the_inputs_does_not_prevent_a_certificate(power, found):
     """
     rng, (ob, ends) = np.random.default_rng(4), found
     X, y = ob.X, ob.y
-    sure = [r.x for r in ends if r.success and r.report.kantorovich < 1e-6]
+    proved = [r for r in ends if r.success and r.report.kantorovich is not None]
+    sure = [r.x for r in proved if r.report.kantorovich < 1e-6]
     assert sure
     for theta in sure:
         for _ in range(3):

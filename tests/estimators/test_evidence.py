@@ -78,7 +78,8 @@ def test_deviations_equal_those_of_the_laplace_approximation(rng):
                 gap = ob.model.predict(theta, X) - ob.model.predict(net.theta_, X)
             spread = fc.laplace(ob, theta).std(X, observations=True).reshape(150, -1)
             wanted = (np.hypot(spread, gap) * net.y_scale_).reshape(target.shape)
-            tol = 1e-9 if alpha == "evidence" else 1e-6
+            # both minima are reached to a gradient of some 1e-6
+            tol = 1e-9 if alpha == "evidence" else 1e-5
             std = net.predict(X, return_std=True)[1]
             assert std.shape == target.shape and np.allclose(std, wanted, rtol=tol)
             assert np.allclose(net.predict(csr_matrix(X), return_std=True)[1], std, rtol=1e-9)

@@ -84,6 +84,8 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
                 "--interval."
             )
         found = _number_columns(name, outputs, LOSSES[recipe.loss].given, coding)
+        for values in found.values():
+            _check_finite(values, args.samples)
     if args.interval:
         found |= (bounds := _interval_bounds(args, saved, coding, name, X))
         if any(np.isinf(values).any() for values in bounds.values()):
@@ -186,8 +188,8 @@ def _check_finite(A: np.ndarray, source: Any) -> np.ndarray:
     if not np.isfinite(A).all():
         row = int(np.argwhere(~np.isfinite(A))[0, 0])
         raise ValueError(
-            f"{one_line(source, 200)}, sample {row + 1}, must have features for which the outputs "
-            "of the network are finite, got an overflow. Check the units of the columns."
+            f"{one_line(source, 200)}, sample {row + 1}, must have features for which the "
+            "prediction is finite, got an overflow. Check the units of the columns."
         )
     return A
 

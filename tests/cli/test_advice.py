@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from contextlib import redirect_stdout
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.cli.advice import ShellCommands
 from fastcurv.cli.parser import build_parser, main
-from fastcurv.cli.recipe import TrainingRecipe, load_run
+from fastcurv.cli.recipe import TrainingRecipe, load_run, save_run
 from fastcurv.optimize.diagnose import CAUSES
 from fastcurv.plots.spectrum import PLOT_DENSE_MAX_N
 
@@ -202,6 +203,43 @@ def test_continued_training_rejects_options_that_do_not_fit_the_network(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_imported_network_is_trained_further_in_the_given_precision(folder, tmp_path):
+    large, out = quoted(folder, "large.safetensors"), quoted(tmp_path, "single.safetensors")
+    line = f"train --from {large} {quoted(folder, 'd.csv')} --dtype float32 --epochs 1 --quiet"
+    assert run_cli(f"{line} --max-steps 1 --out {out}")[0] in (0, 1)
+    model, theta = fc.load(tmp_path / "single.safetensors")
+    assert model.dtype == theta.dtype == np.float32 and model.sizes == (3, 4, 1)
+    run = load_run(tmp_path / "single.safetensors")
+    assert run.model.dtype == np.float32
+    path = tmp_path / "run.npz"
+    with pytest.raises(ValueError, match="path must end in .safetensors for an imported network"):
+        save_run(path, run.recipe, run.model, run.theta)
+    assert not path.exists()
+
+
+def test_training_rejects_a_start_with_an_infinite_loss(folder, tmp_path, capsys):
+    model = fc.MLP([3, 4, 1], "relu")
+    fc.save(tmp_path / "far.safetensors", model, np.full(model.n_params, 1e100))
+    far, d = quoted(tmp_path, "far.safetensors"), quoted(folder, "d.csv")
+    assert main(shlex.split(f"train --from {far} {d}")) == 2
+    error = capsys.readouterr().err
+    assert "must be finite at the initial theta, got a loss of inf" in error
+    assert error.count("\n") == 1
+
+
+def test_commands_for_a_network_without_a_file_train_it_again():
+    recipe = TrainingRecipe("iris", hidden=(5,), loss="cross_entropy")
+    shell = ShellCommands(recipe)
+    again = shell.continuation_command(epochs=7, refine=None, quiet=False)
+    assert again == shell.retraining_command(epochs=7)
+    assert again.startswith("fastcurv train iris ") and "--epochs 7" in again
+    assert "refine" not in again and "quiet" not in again
+    stored = replace(shell, model="net.safetensors", data="d.csv")
+    assert stored.continuation_command(epochs=7) == (
+        "fastcurv train --from net.safetensors d.csv --epochs 7"
+    )
+
+
 def columns(text):
     names, *rows = (line.split(",") for line in text.splitlines())
     return dict(zip(names, zip(*rows)))
@@ -275,11 +313,37 @@ def test_predict_handles_every_kind_of_target_and_foreign_models(folder):
     assert np.array_equal(np.array(plain["output"], float), model.predict(theta, table)[:, 0])
 
 
+def test_one_output_for_two_classes_gives_the_probability_of_the_second(folder, tmp_path):
+    """A network with one output for two classes predicts the second class where its output is
+    positive, with the logistic function as the probability.
+    """
+    net, k = quoted(tmp_path, "net.safetensors"), quoted(folder, "k.tsv")
+    line = f"train {k} --loss binary_cross_entropy --hidden 3 --epochs 20 --quiet --out {net}"
+    assert run_cli(line)[0] in (0, 1)
+    run = load_run(tmp_path / "net.safetensors")
+    model, theta = fc.load(tmp_path / "net.safetensors")
+    table = (folder / "k.tsv").read_text().splitlines()[1:]
+    X = np.array([line.split("\t")[:3] for line in table], float)
+    z = model.predict(theta, (X - run.coding.shift) / run.coding.scale)
+    assert z.shape == (80, 1) and 20 < (z > 0).sum() < 60
+    status, text = run_cli(f"predict {net} {k} --probabilities")
+    found = columns(text)
+    assert status == 0 and found["kind"] == tuple(np.where(z[:, 0] > 0, "yes", "no"))
+    share = np.array(found["probability of yes"], float)
+    assert np.allclose(share, 1 / (1 + np.exp(-z[:, 0])), rtol=1e-12)
+
+
 def test_predict_rejects_data_that_do_not_fit_the_network(folder, tmp_path, capsys):
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     (tmp_path / "w.csv").write_text("a,b,c\n1,2,x\n")
     (tmp_path / "e.csv").write_text("a,b,c\n")
     (tmp_path / "h.csv").write_text("a,b,c\n1,2,1e74\n-1e74,1,2\n")
+    np.savez(tmp_path / "far.npz", X=[[0.0, 0, 0], [1e60, 0, 0]])
+    run = load_run(folder / "short.safetensors")
+    steep = replace(run.recipe, loss="gamma", activation="relu")
+    save_run(tmp_path / "gamma.npz", steep, run.model, np.ones(16), coding=run.coding)
+    save_run(tmp_path / "unscaled.npz", run.recipe, run.model, run.theta)
+    save_run(tmp_path / "cut.npz", run.recipe, run.model, run.theta[1:], coding=run.coding)
     short, large = (quoted(folder, f"{name}.safetensors") for name in ("short", "large"))
     for model, data, words in (
         (
@@ -295,6 +359,19 @@ def test_predict_rejects_data_that_do_not_fit_the_network(folder, tmp_path, caps
         (short, f"{quoted(folder, 'd.csv')} --out p.txt", "must end in .csv"),
         (short, f"{quoted(folder, 'd.csv')} --activation relu", "which names its activations"),
         (large, quoted(tmp_path, "a.csv"), "must have the 3 columns of the training table, got 2"),
+        (large, f"{quoted(folder, 'd.csv')} --probabilities", "which does not name its classes"),
+        (large, f"{quoted(folder, 'd.csv')} --interval 0.9", "does not name its training data"),
+        (
+            quoted(tmp_path, "gamma.npz"),
+            quoted(tmp_path, "far.npz"),
+            "sample 2, must have features for which the prediction is finite, got an overflow.",
+        ),
+        (
+            quoted(tmp_path, "unscaled.npz"),
+            quoted(folder, "d.csv"),
+            "does not hold the scaling of the training data. Train the network again.",
+        ),
+        (quoted(tmp_path, "cut.npz"), quoted(folder, "d.csv"), "must hold 16 parameters, got 15"),
         ("nothing.safetensors", "iris", "does not exist"),
     ):
         assert main(shlex.split(f"predict {model} {data}")) == 2, (model, data)

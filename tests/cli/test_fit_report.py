@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from scipy.special import softmax
 
 import fastcurv as fc
@@ -129,6 +130,47 @@ def test_report_accepts_a_pipeline_and_renders_in_notebooks(rng, tmp_path):
     assert f"{len(X)} rows, {pipe[-1].model_.n_params} parameters" in shown
     assert "fastcurv.report" in pipe[-1]._repr_html_()
     assert "fastcurv.report" not in fc.MLPRegressor()._repr_html_()
+
+
+class Unnamed(TransformerMixin, BaseEstimator):
+    """A transformer that returns the first `n` columns, and does not name its outputs."""
+
+    def __init__(self, n=3):
+        self.n = n
+
+    def fit(self, X, y=None):
+        self.n_features_in_ = np.shape(X)[1]
+        return self
+
+    def transform(self, X):
+        return np.asarray(X)[:, : self.n]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("n_kept", [None, 3, 2])
+def test_pipelines_without_output_names_are_reported(rng, n_kept):
+    """A pipeline of one step, or of a transformer that does not name its outputs, has the report of
+    its network. The columns keep their names if the transformer returns as many.
+    """
+    est, X, y = regression(rng)
+    pipe = make_pipeline(est) if n_kept is None else make_pipeline(Unnamed(n_kept), est).fit(X, y)
+    names, seen = ["a", "b", "c"], X[:, :n_kept]
+    facts = fc.report(pipe, X, y, names=names).facts
+    assert facts["left_out_score"] == fc.report(pipe[-1], seen, y).facts["left_out_score"]
+    if n_kept is not None:
+        found = fit_report._transformed_column_names(pipe[:-1], names, seen)
+        assert found == (names if n_kept == 3 else None)
+        assert fit_report._transformed_column_names(pipe[:-1], None, seen) is None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sparse_rows_are_reported_like_dense_ones(rng, monkeypatch):
+    est, X, y = regression(rng)
+    found = [fc.report(est, rows, y).facts for rows in (X, csr_matrix(X))]
+    assert found[0]["left_out_score"] == found[1]["left_out_score"]
+    monkeypatch.setattr(fit_report, "MAX_PAGE_DENSE_ENTRIES", 119)
+    with pytest.raises(ValueError, match=r"at most 119 entries for a report, got \(40, 3\)"):
+        fc.report(est, csr_matrix(X), y)
 
 
 class Frame:
@@ -260,6 +302,9 @@ def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):
         fc.report(fc.MLPClassifier((3,), "tanh", alpha=1.0).fit(X, labels), X, labels)
     with pytest.raises(ValueError, match=r"X and y must be all rows of the fit, .* Call fit on"):
         fc.report(est, X[::-1], y)
+    net, rows, targets = trained_network(rng)
+    with pytest.raises(ValueError, match="X and y must have the 40 rows .* got 30 and 40 rows"):
+        fit_report.build_page(net, rows[:30], targets)
     weighted = fc.MLPRegressor((3,), "tanh", alpha=1.0).fit(X, y, np.arange(1.0, 41.0))
     with pytest.raises(ValueError, match="without sample_weight, got rows with a loss of"):
         fc.report(weighted, X, y)

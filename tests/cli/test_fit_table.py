@@ -256,33 +256,55 @@ def test_numeric_tables_need_no_scikit_learn_and_categorical_ones_say_so(
     )
 
 
-GARBLED = {
-    "kind": lambda code: code | {"kind": "pictures"},
-    "fill": lambda code: code | {"fill": float("nan")},
-    "more": lambda code: code | {"other": 1},
-    "width": lambda code: code | {"kind": "left out"},
-    "form": lambda code: code | {"kind": "dates", "form": "%d", "first": "2024-01-01"},
-    "first": lambda code: code | {"kind": "dates", "form": "ISO", "first": "soon"},
-    "words": lambda code: code | {"categories": [1]},
+GARBLED_CODES = {
+    "kind": ({"kind": "pictures"}, "must have a kind"),
+    "fill": ({"fill": float("nan")}, "a finite fill"),
+    "more": ({"other": 1}, "unexpected keyword argument 'other'"),
+    "width": ({"kind": "left out"}, "must give the 3 inputs of the network, got 2"),
+    "form": (
+        {"kind": "dates", "form": "%d", "first": "2024-01-01"},
+        "the form of dates must be one of",
+    ),
+    "first": ({"kind": "dates", "form": "ISO", "first": "soon"}, "Invalid isoformat string"),
+    "zone": (
+        {"kind": "dates", "form": "ISO", "first": "2024-01-01T00:00:00+01:00"},
+        "the first date must have no time zone",
+    ),
+    "words": ({"categories": [1]}, "strings for the rest"),
+}
+GARBLED_CODINGS = {
+    "word": ({"shift": ["0", 0.0, 0.0]}, "the scaling must be lists of finite numbers, got"),
+    "text": ({"y_shift": "0"}, "the scaling must be lists of finite numbers, got '0'"),
+    "target": ({"target": 1}, "the names of the columns and of the target must be strings"),
+    "columns": ({"columns": ["a", None, "c"]}, "the columns and of the target must be strings"),
+    "classes": ({"classes": [None, "b"]}, "the classes must be strings or numbers, got"),
+    "scale": ({"scale": [1.0, 0.0, 1.0]}, "the scales must be positive, got"),
+    "sizes": ({"sizes": [3]}, r"the sizes must be at least two ints >= 1, got \[3\]"),
+    "half": ({"sizes": [3, 1.5]}, "the sizes must be at least two ints >= 1, got"),
+    "short": ({"shift": [0.0, 0.0]}, "must fit a network of sizes .*, got 2 shifts, 3 scales"),
+    "one class": ({"classes": ["a"]}, "must fit a network of sizes .* and 1 classes"),
 }
 
 
-@pytest.mark.parametrize("kind", GARBLED)
-def test_garbled_codes_of_saved_runs_raise(kind, numbers, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [*GARBLED_CODES, *GARBLED_CODINGS])
+def test_garbled_codings_of_saved_runs_raise(kind, numbers, tmp_path, monkeypatch):
     fit = fit_table(numbers, hidden=(2,), alpha=1.0)
     path = tmp_path / "net.npz"
     from fastcurv.cli import recipe as saving
 
     def garbled(record):
         facts = asdict(record)
-        if "codes" in facts:
-            facts["codes"] = [GARBLED[kind](facts["codes"][0]), *facts["codes"][1:]]
+        if "codes" in facts and kind in GARBLED_CODES:
+            facts["codes"] = [facts["codes"][0] | GARBLED_CODES[kind][0], *facts["codes"][1:]]
+        elif "codes" in facts:
+            facts |= GARBLED_CODINGS[kind][0]
         return facts
 
     asdict = saving.asdict
     monkeypatch.setattr(saving, "asdict", garbled)
     fit.save(path)
-    with pytest.raises(ValueError, match="is not a run that 'fastcurv train' saved: "):
+    words = (GARBLED_CODES | GARBLED_CODINGS)[kind][1]
+    with pytest.raises(ValueError, match=f"is not a run that 'fastcurv train' saved: .*{words}"):
         load_run(path)
 
 

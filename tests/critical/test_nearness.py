@@ -7,6 +7,9 @@ import fastcurv as fc
 from fastcurv.critical.dense import assess_nearness_at
 from fastcurv.critical.evidence import row_balancing_factors
 from fastcurv.critical.nearness import (
+    directional_curvatures,
+    gradient_after_step,
+    has_descent_along_gradient,
     is_curvature_stable,
     nearness_from_decrement,
     newton_decrement,
@@ -238,3 +241,32 @@ def test_lasting_curvature_is_at_least_two_thirds_of_the_curvature(reach, lasts)
         lambda t: [[1 / (1 + t[0] ** 2)]],
     )
     assert is_curvature_stable(shallow, np.zeros(1), np.ones(1), 1.0, reach, id) == lasts
+
+
+def test_derivatives_where_the_objective_is_undefined_are_nan_or_none():
+    """Where a function of the user raises or returns NaN, curvatures are NaN, the gradient is None,
+    and a descent from a kink is assumed where the loss cannot be evaluated.
+    """
+
+    def raising(t):
+        if t[0] > 1:
+            raise ZeroDivisionError
+        return t
+
+    ob = FunctionObjective(
+        1,
+        lambda t: 0.5 * float(raising(t)[0]) ** 2,
+        lambda t: [float(raising(t)[0])],
+        lambda t: np.diag([1.0 + 0 * raising(t)[0]]),
+    )
+    at, far, step = np.zeros(1), np.full(1, 2.0), np.full(1, 3.0)
+    assert np.array_equal(directional_curvatures(ob, at, np.eye(1)), [1.0])
+    assert np.isnan(directional_curvatures(ob, far, np.eye(1))).all()
+    assert np.isnan(directional_curvatures(ob, np.full(1, np.inf), np.eye(1))).all()
+    assert directional_curvatures(ob, at, np.empty((1, 0))).shape == (0,)
+    assert gradient_after_step(ob, at, step) is None
+    assert np.array_equal(gradient_after_step(ob, at, 0.25 * step), [0.75])
+    assert has_descent_along_gradient(ob, np.ones(1), np.ones(1))
+    assert not has_descent_along_gradient(ob, at, np.full(1, 1e-3))
+    assert has_descent_along_gradient(ob, np.ones(1), np.zeros(1))
+    assert has_descent_along_gradient(object(), np.ones(1), np.ones(1))

@@ -95,3 +95,17 @@ def test_integer_weights_count_as_repeated_samples(rng):
             scale = np.abs(gradients).max() + 1e-6
             assert np.allclose(*gradients, rtol=0, atol=1e-10 * scale), (kind, loss)
         assert np.isclose(one.loss_, two.loss_, rtol=0.05), (kind, loss)
+
+
+def test_changed_numbers_of_weights_raise(rng):
+    """If an estimator's weights are replaced by fewer arrays, its predictions raise an error."""
+    X = rng.standard_normal((30, 2))
+    est = fc.MLPRegressor((3,), "tanh", max_iter=5).fit(X, X[:, 0])
+    coefs, intercepts = est.coefs_, est.intercepts_
+    for one, other, words in (
+        (coefs[:1], intercepts, "must be 2 arrays each, .* got 1 and 2"),
+        (coefs, intercepts[:1], "must be 2 arrays each, .* got 2 and 1"),
+    ):
+        est.coefs_, est.intercepts_ = one, other
+        with pytest.raises(ValueError, match=words):
+            est.predict(X)

@@ -541,3 +541,12 @@ def test_a_run_continues_bitwise_identically_after_a_product_raises(at, rng):
     ended.extend(30)
     whole.extend(30)
     assert np.array_equal(ended.T, whole.T) and np.array_equal(ended.rows[:31], whole.rows[:31])
+
+
+def test_column_norms_neither_overflow_nor_underflow():
+    M = np.array([[3.0, 0.0], [4.0, 1.0]])
+    for scale in (1.0, 2.0**-1000, 2.0**1000):
+        assert np.array_equal(column_norms(scale * M), [5 * scale, scale])
+    assert np.array_equal(column_norms(0 * M), [0, 0]) and column_norms(M[:0]).shape == (2,)
+    M[0, 0] = np.inf
+    assert np.array_equal(column_norms(M), [np.inf, np.inf])

@@ -8,7 +8,7 @@ import pytest
 import fastcurv as fc
 
 neural = pytest.importorskip("sklearn.neural_network")
-from sklearn import decomposition, preprocessing  # noqa: E402
+from sklearn import compose, decomposition, preprocessing  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 
 X = np.random.default_rng(7).standard_normal((17, 4))
@@ -98,6 +98,45 @@ def test_scalers_with_an_overridden_transform_are_rejected():
     own = type("StandardScaler", (scaler,), {"transform": lambda self, X: 3 * X})
     with pytest.raises(ValueError, match="StandardScaler with a transform of its own"):
         fc.from_sklearn(pipeline_of(own())[0])
+
+
+def target_regressor(transformer, net=None, targets=1):
+    """Return a TransformedTargetRegressor, fitted to positive targets."""
+    net = net or neural.MLPRegressor(
+        hidden_layer_sizes=(3,), solver="lbfgs", max_iter=5, random_state=0
+    )
+    y = 1 + X[:, :targets] ** 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        est = compose.TransformedTargetRegressor(net, transformer=transformer, check_inverse=False)
+        return est.fit(X, y if targets > 1 else y[:, 0])
+
+
+def test_target_transforms_that_no_last_layer_can_undo_are_rejected():
+    whole = target_regressor(decomposition.PCA(), targets=2)
+    model, theta = fc.from_sklearn(whole)
+    assert np.allclose(model.predict(theta, X), whole.predict(X), rtol=1e-9)
+    own = {"inverse_transform": lambda self, X: 3 * X}
+    scaler = type("StandardScaler", (preprocessing.StandardScaler,), own)
+    exponential = fc.MLPRegressor((3,), "tanh", loss="poisson", max_iter=3, verdict=False)
+    spread = fc.MLPRegressor((3,), "tanh", loss="gaussian_nll", max_iter=3, verdict=False)
+    for est, words in (
+        (target_regressor(scaler()), "StandardScaler with an inverse_transform of its own"),
+        (
+            target_regressor(decomposition.PCA(1), targets=2),
+            "transformer_ of est must be invertible, got a map from 2 targets to 1",
+        ),
+        (
+            target_regressor(preprocessing.StandardScaler(with_mean=False), exponential),
+            "must have out_activation_='identity' if its targets are transformed, got 'exp'",
+        ),
+        (
+            target_regressor(decomposition.PCA(), spread, targets=2),
+            "each target scaled by itself, got 4 outputs for 2 targets",
+        ),
+    ):
+        with pytest.raises(ValueError, match=words):
+            fc.from_sklearn(est)
 
 
 @pytest.mark.parametrize("activation", ["tanh", ["tanh"], ("tanh", "relu")])

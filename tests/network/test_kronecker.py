@@ -154,3 +154,14 @@ def test_layer_coordinates_of_large_data_use_evenly_spaced_samples(rng):
     ob = fc.Objective(fc.MLP([2, 60, 1]), X, X[:, 0], "mse")
     rows = ob.engine_steps.kronecker_coordinates().ob.X[:, 0]
     assert len(rows) == 600 and rows[0] == 0 and np.ptp(np.diff(rows)) <= 1
+
+
+def test_coordinates_for_weights_that_are_all_zero_are_the_parameters(rng):
+    """With sample weights that are all 0 the loss has no curvature to divide by."""
+    model = fc.MLP([3, 4, 1])
+    X, y = rng.standard_normal((20, 3)), rng.standard_normal((20, 1))
+    ob = fc.Objective(model, X, y, "mse", l2=0.1, sample_weight=np.zeros(20))
+    made = ob.engine_steps.kronecker_coordinates()
+    made.fit(model.init(seed=0))
+    for which in ("to_theta", "from_theta"):
+        assert np.array_equal(matrix_of(made, which), np.eye(model.n_params))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy.sparse.linalg import LinearOperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import fastcurv as fc
 from fastcurv.certify.majorants import loss_lower_bound, ray_to_infimum
@@ -197,6 +197,19 @@ def test_products_with_invalid_vectors_are_rejected():
     assert H.matvec(np.ones((13, 1))).shape == (13, 1)
 
 
+def test_operators_are_multiplied_from_both_sides():
+    ob, theta = problem()
+    H, n = ob.hessian(theta), ob.n_params
+    A = H @ np.eye(n)
+    other = aslinearoperator(np.diag(np.arange(1.0, n + 1)))
+    wanted = np.arange(1.0, n + 1)[:, None] * A
+    for product in (other @ H, H.__rmatmul__(other)):
+        assert np.allclose(product @ np.eye(n), wanted, rtol=1e-12, atol=1e-14)
+    assert np.allclose(np.diag(np.arange(1.0, n + 1)) @ H, wanted, rtol=1e-12, atol=1e-14)
+    far = H.shift(1.0).rounding_bound(np.full(n, 1e308))
+    assert far == np.inf
+
+
 def test_asymmetric_operators_are_rejected():
     wide = LinearOperator((2, 3), matvec=lambda v: v[:2], dtype=float)
     assert_rejected(lambda: check_symmetric_operator(wide), ValueError, r"\(2, 3\)")
@@ -215,6 +228,47 @@ def test_vectors_whose_squares_overflow_are_rejected():
     large[77] = np.inf
     assert not all_finite(large)
     assert_rejected(lambda: as_numpy([[1.0], [1.0, 2.0]], "x"), ValueError, "x")
+
+
+class Column:
+    """A column of a data frame with the entries 1 and a missing value, as pandas has it."""
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array([1.0, None], dtype=object)
+
+    def to_numpy(self, dtype, na_value):
+        return np.array([1.0, na_value], dtype=dtype)
+
+
+class Lists:
+    """An array whose entries are lists of unequal lengths."""
+
+    def __array__(self, dtype=None, copy=None):
+        made = np.empty(2, object)
+        made[:] = [[1.0], [1.0, 2.0]]
+        return made
+
+
+class Tensor:
+    """A tensor of a dtype that NumPy lacks."""
+
+    dtype = "torch.bfloat16"
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+
+def test_arrays_of_objects_are_converted_or_rejected():
+    """Missing values of a data frame are NaN. Arrays of lists, and dtypes that NumPy lacks, are
+    rejected.
+    """
+    assert np.array_equal(as_numpy(Column(), "x"), [1.0, np.nan], equal_nan=True)
+    assert_rejected(lambda: as_numpy(Lists(), "x"), TypeError, "must hold real numbers, got dtype")
+    assert_rejected(
+        lambda: as_numpy(Tensor(), "x"),
+        TypeError,
+        r"x must have a NumPy dtype, got torch.bfloat16. Use x.float\(\).",
+    )
 
 
 # --- lower bounds of a loss

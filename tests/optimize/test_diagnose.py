@@ -18,6 +18,8 @@ from fastcurv.optimize.facts import (
     N_GRADIENT_BATCHES,
     _gradient_noise_scale,
     _kernel_regression_scores,
+    constant_loss,
+    finite_point,
     run_facts_from_history,
 )
 from fastcurv.spectrum.results import format_number
@@ -581,6 +583,32 @@ def test_history_records_its_method_and_survives_pickle(rng):
         and run_facts_from_history(slower).momentum == 0
     )
     assert fc.minimize(ob, ob.model.init(seed=0), "l-bfgs").history.method == "l-bfgs"
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_of_the_best_constant_is_the_entropy_of_the_mean_class(weighted, rng):
+    """For labels and for probabilities of classes, no constant outputs have a lower cross entropy
+    than the entropy of the mean class probabilities.
+    """
+    N, m = 60, 3
+    weight = rng.uniform(0, 2, N) * (rng.uniform(size=N) > 0.2) if weighted else None
+    labels, X = rng.integers(m, size=N), rng.standard_normal((N, 2))
+    for y in (labels, rng.dirichlet(np.ones(m), N)):
+        ob = fc.Objective(fc.MLP([2, 3, m]), X, y, "cross_entropy", l2=0.1, sample_weight=weight)
+        p = np.average(np.eye(m)[y] if y.ndim == 1 else y, axis=0, weights=weight)
+        assert constant_loss(ob) == pytest.approx(-(p * np.log(p)).sum(), rel=1e-12)
+
+
+def test_a_loss_that_is_finite_nowhere_raises(rng):
+    """`diagnose` needs a point with a finite loss, at theta or nearer to 0."""
+    ob = wave(rng)
+    theta = ob.model.init(seed=0)
+    assert np.array_equal(finite_point(ob, theta), theta)
+    near = finite_point(ob, np.full_like(theta, np.nan))
+    assert np.array_equal(near, ob.model.init(seed=0))
+    far = fc.Objective(ob.model, ob.X, np.full(120, 1e300), "mse")
+    with pytest.raises(ValueError, match="ob must have a finite loss at theta or at theta = 0"):
+        finite_point(far, theta)
 
 
 @pytest.mark.parametrize("history", [{"time": [1.0]}, {"loss": ["no"]}, "no"])

@@ -45,6 +45,12 @@ def test_every_point_is_critical_and_has_the_verdict_of_classify(ob, sample):
     assert sum(sample.counts().values()) + len(sample.trivial) == len(sample)
 
 
+def test_samples_are_sequences(sample):
+    points = list(sample)
+    assert len(points) == len(sample) > 1
+    assert sample[0] is points[0] and sample[-1] is points[-1] and sample[:2] == tuple(points[:2])
+
+
 def test_a_seed_gives_the_same_points(ob, sample):
     again = fc.sample_critical_points(ob, 9, epochs=(10, 100), seed=1)
     assert all(np.array_equal(a.theta, b.theta) for a, b in zip(sample, again, strict=True))
@@ -73,6 +79,9 @@ def test_constant_output_points_are_labelled_trivial(ob):
     (W, b), (V, c) = ob.model.unflatten(ob.model.init(seed=0))
     assert trivial_point_reason(ob, ob.model.flatten([(W, b), (0 * V, c)])) == "constant output"
     assert trivial_point_reason(ob, ob.model.flatten([(W, b), (V, c)])) is None
+    own = SimpleNamespace(model=ob.model)  # without bounds on its outputs
+    assert trivial_point_reason(own, ob.model.flatten([(W, b), (0 * V, c)])) is None
+    assert trivial_point_reason(own, np.zeros(n)) == "all weights zero"
     zero = fc.Objective(ob.model, ob.X, ob.y, l2=10.0)  # theta = 0 is the only critical point
     found = fc.sample_critical_points(zero, 2, sources="descent", seed=0)
     assert len(found.trivial) == len(found) == 2 and found.counts() == {}

@@ -147,3 +147,11 @@ def test_runs_with_weight_decay_or_a_tolerance_stay_in_their_units():
         default = fc.minimize(ob, start, max_iter=30, **options)
         named = fc.minimize(ob, start, "levenberg-marquardt", max_iter=30, **options)
         assert np.array_equal(default.x, named.x)
+
+
+@pytest.mark.parametrize("weight", [None, np.zeros(80), np.arange(80.0)])
+def test_targets_that_are_all_zero_are_fitted(weight):
+    """Targets of size 0, and weights that are all 0, have no scale. The run ends at a loss of 0."""
+    ob = fc.Objective(CASES[0][0], A, 0 * A, "mse", sample_weight=weight)
+    run = fc.minimize(ob, seed=0, max_iter=40)
+    assert run.fun <= 1e-12 and np.isfinite(run.x).all()

@@ -115,7 +115,10 @@ def test_convergence_plots_accept_one_run_and_empty_curves():
 def test_decision_regions_and_loss_surface_are_drawn():
     X = np.random.default_rng(0).standard_normal((20, 2))
     ax = fc.plots.decision_regions(lambda G: G[:, :1] - 0.5, X, (X[:, 0] > 0.5).astype(int), n=20)
-    assert len(ax.lines) == 2 and ax.collections
+    assert len(ax.lines) == 2 and ax.collections and ax.get_title() == ""
+    y = np.arange(20) % 3
+    three = fc.plots.decision_regions(lambda G: np.arange(len(G)) % 3, X, y, n=20, title="three")
+    assert len(three.lines) == 3 and three.get_title() == "three"
     ax = fc.plots.surface(lambda a, b: a * a - b * b, (-1, 1), (-1, 1), n=11, log=False)
     assert ax.figure.axes[-1].get_ylabel() == "loss"
 

@@ -9,6 +9,7 @@ from scipy.stats import binom
 
 import fastcurv as fc
 from fastcurv.spectrum.density import spectral_density
+from fastcurv.spectrum.draw import eigenvalue_sign_bounds
 from fastcurv.spectrum.eigsh import eigsh
 from fastcurv.spectrum.trace import mean_and_stderr
 
@@ -354,3 +355,19 @@ def test_deflation_by_zero_columns_changes_nothing():
     plain = fc.spectral_density(H, n_probes=2, n_steps=10, seed=0)
     same = fc.spectral_density(H, n_probes=2, n_steps=10, seed=0, against=np.zeros((29, 0)))
     assert np.array_equal(plain.density, same.density) and same.n_products == plain.n_products
+
+
+@pytest.mark.parametrize(
+    "values, bounds",
+    [
+        ([0.0, 0.0, 0.0], (-np.inf, np.inf)),
+        ([0.0, 1.0, 2.0], (0.0, np.inf)),
+        ([-2.0, -1.0, 0.0], (-np.inf, 0.0)),
+        ([-1.0, 0.0, 2.0], (-np.inf, np.inf)),
+    ],
+)
+def test_the_axis_ends_at_0_only_where_no_eigenvalue_lies_beyond(values, bounds):
+    exact = spectral_density(np.diag(values), seed=0)
+    assert exact.exact and eigenvalue_sign_bounds(exact) == bounds
+    sampled = spectral_density(np.diag(np.arange(200.0)), n_probes=2, n_steps=10, seed=0)
+    assert not sampled.exact and eigenvalue_sign_bounds(sampled) == (-np.inf, np.inf)

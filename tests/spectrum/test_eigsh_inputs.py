@@ -74,6 +74,23 @@ def test_eigsh_accepts_matrices(form, rng):
     assert np.allclose(eigsh(other, 3, "SA", seed=0).values, np.linalg.eigvalsh(A)[:3])
 
 
+@pytest.mark.parametrize("numbers", [float, object])
+def test_eigsh_accepts_operators_with_matvec_alone(numbers, rng):
+    """An operator needs a shape, a dtype and products with one vector, which may be an array of
+    Python numbers.
+    """
+    A = rng.standard_normal((40, 40))
+    A = A + A.T
+
+    class Minimal:
+        shape, dtype = A.shape, A.dtype
+
+        def matvec(self, v):
+            return (A @ v).astype(numbers)
+
+    assert np.allclose(eigsh(Minimal(), 3, "SA", seed=0).values, np.linalg.eigvalsh(A)[:3])
+
+
 A = np.diag(np.arange(6.0))
 BAD = {  # (function, arguments) by type of error
     ValueError: [

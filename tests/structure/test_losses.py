@@ -324,6 +324,19 @@ def test_errors_in_a_loss_propagate_and_the_objective_stays_usable():
     assert calls == [50]  # one call for each theta and block of rows
 
 
+def alternating():
+    """Return a loss whose second derivative has the axes (N, d, d) and (N, d) in turn."""
+    n_calls = 0
+
+    def loss(z, y):
+        nonlocal n_calls
+        n_calls += 1
+        value, first, second = cross_entropy(z, y)
+        return value, first, second if n_calls % 2 else second.sum(axis=2)
+
+    return loss
+
+
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize(
     "function, words",
@@ -333,11 +346,31 @@ def test_errors_in_a_loss_propagate_and_the_objective_stays_usable():
         (lambda z, y: (z[:, 0], z[:, :1], z), "return first as .*, got shape"),
         (lambda z, y: (z[:, 0], z, z[:, 0]), "return second as .*, got shape"),
         (lambda z, y: (z[:, 0].astype(int), z, z), "dtype int64"),
+        (alternating(), "return second with the same number of axes in every call, got 2 after 3"),
     ],
 )
 def test_shapes_of_a_loss_are_checked_when_the_objective_is_created(function, words):
     with pytest.raises((TypeError, ValueError), match=words):
         problem(Loss(function))
+
+
+def test_losses_couple_at_most_64_outputs(rng):
+    X = rng.standard_normal((4, 2))
+    most = losses.MAX_COUPLED_OUTPUTS
+    for m in (most, most + 1):
+        y = rng.integers(2, size=(4, m)).astype(float)
+        build = partial(fc.Objective, fc.MLP([2, m]), X, y, Loss(cross_entropy))
+        if m == most:
+            assert np.isfinite(build().value(np.ones(3 * m)))
+            continue
+        with pytest.raises(ValueError, match="must couple at most 64 outputs .*, got 65"):
+            build()
+
+
+@pytest.mark.parametrize("bound", [np.inf, -np.inf, np.nan])
+def test_a_lower_bound_of_a_loss_is_finite_or_unknown(bound):
+    with pytest.raises(ValueError, match="lower_bound must be a finite number, or None if no "):
+        Loss(cauchy, lower_bound=bound)
 
 
 def scaled_cauchy(value=1.0, first=1.0, second=1.0):
@@ -424,6 +457,9 @@ def test_losses_have_names_and_copies():
         assert type(one) is Loss and losses.loss_by_name(str(one)) is one
         assert pickle.loads(pickle.dumps(one)) is one and copy.deepcopy(one) is one
         assert fc.Objective(fc.MLP([1, 1]), [[1.0]], [[1.0]], str(one)).loss is one
+    for unknown in ("cubic(3)", "quantiles(0.9)", "cubic"):
+        with pytest.raises(KeyError, match="cubic|quantiles"):
+            losses.loss_by_name(unknown)
     own = pickle.loads(pickle.dumps(Loss(squares, third_bound=0.0, lower_bound=0.0, error_ulps=4)))
     assert (own.function, own.third_bound, own.lower_bound, own.error_ulps) == (
         squares,

@@ -162,15 +162,16 @@ $(VENV)/.docs: $(VENV)/.demo
 # The suite under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the checkout whose engine is built with
 # them, once for each table of kernels; then the team of threads alone under ThreadSanitizer: 100 000 jobs from 8 callers.
 # Left out: what preloads a library of its own (out_of_memory), stands at a time limit (ctrl_c, interrupt, import_takes,
-# eight_threads, hunt), measures memory that the sanitizer multiplies (drift, memory_is, is_what_it_says, the_memory), maps
-# address space by the terabyte (strides_beyond), ends the process on purpose (guard, killed) or has no compiled side (repository,
-# docs, cli).
+# eight_threads), measures memory, which the sanitizer multiplies (drift, nbytes_equals, and the names with "memory"),
+# reserves terabytes of addresses (strides_beyond), ends the process on purpose (guard, nothing_beyond, killed, exit)
+# or starts a new one (fork, spawn). Tests that hardly use compiled code (cli, docs, plots) are not in SANE_TESTS.
 # TESTS="tests/engine" runs a part, TABLES="avx2" some tables.
 SANITIZED := build/sanitize
 CALLERS := tests/engine/callerstest.c src/team.c src/watch.c
 TABLES = $$($(PY) -c "from fastcurv import _engine; print(*_engine.available_archs())")
 UNSANITIZED := out_of_memory or ctrl_c or interrupt or import_takes or eight_threads or drift or basis_memory or \
-  conversion_memory or exhaust_memory or nbytes_equals or strides_beyond or guard or nothing_beyond or killed or exit or fork or spawn
+  conversion_memory or exhaust_memory or peak_memory or memory_limit_holds or nbytes_equals or strides_beyond or guard or \
+  nothing_beyond or killed or exit or fork or spawn
 SANE_TESTS := tests/engine tests/network tests/properties tests/certify tests/structure tests/krylov tests/spectrum tests/critical \
   tests/optimize tests/reliability tests/estimators tests/files
 sanitize: $(VENV)/.test

@@ -97,15 +97,15 @@ def test_integer_weights_count_as_repeated_samples(rng):
         assert np.isclose(one.loss_, two.loss_, rtol=0.05), (kind, loss)
 
 
-def test_changed_numbers_of_weights_raise(rng):
-    """If an estimator's weights are replaced by fewer arrays, its predictions raise an error."""
+def test_predictions_with_too_few_weight_arrays_raise(rng):
+    """Weights of an estimator may be replaced, but not by fewer arrays than it has layers."""
     X = rng.standard_normal((30, 2))
     est = fc.MLPRegressor((3,), "tanh", max_iter=5).fit(X, X[:, 0])
     coefs, intercepts = est.coefs_, est.intercepts_
-    for one, other, words in (
+    for some_coefs, some_intercepts, words in (
         (coefs[:1], intercepts, "must be 2 arrays each, .* got 1 and 2"),
         (coefs, intercepts[:1], "must be 2 arrays each, .* got 2 and 1"),
     ):
-        est.coefs_, est.intercepts_ = one, other
+        est.coefs_, est.intercepts_ = some_coefs, some_intercepts
         with pytest.raises(ValueError, match=words):
             est.predict(X)

@@ -206,8 +206,13 @@ def test_operators_are_multiplied_from_both_sides():
     for product in (other @ H, H.__rmatmul__(other)):
         assert np.allclose(product @ np.eye(n), wanted, rtol=1e-12, atol=1e-14)
     assert np.allclose(np.diag(np.arange(1.0, n + 1)) @ H, wanted, rtol=1e-12, atol=1e-14)
-    far = H.shift(1.0).rounding_bound(np.full(n, 1e308))
-    assert far == np.inf
+
+
+def test_the_rounding_bound_of_a_product_that_overflows_is_infinite():
+    ob, theta = problem()
+    H = ob.hessian(theta).shift(1.0)
+    assert 0 < H.rounding_bound(np.ones(ob.n_params)) < 1e-10
+    assert H.rounding_bound(np.full(ob.n_params, 1e308)) == np.inf
 
 
 def test_asymmetric_operators_are_rejected():

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..common.protocols import Floats, Indices
+from ..common.runtime import raise_if_interrupted
 from ..critical.classify import classify
 from ..critical.laplace import MAX_NEWTON_DECREMENT, laplace
 from ..critical.left_out import LeftOut, leave_one_out
@@ -200,7 +201,9 @@ def _find_minimum(found: FitMeasurements) -> None:
     if not large and not kinks:
         found.max_iter = min(most, MAX_TRAINING_ITERATIONS)
         with suppress_warnings():
-            run: Any = minimize(ob, fit.theta, seed=0, max_iter=found.max_iter, progress=False)
+            run: Any = raise_if_interrupted(
+                minimize(ob, fit.theta, seed=0, max_iter=found.max_iter, progress=False)
+            )
         if run.report is not None:
             found.theta, found.point, found.trained_on = run.x, run.report, True
     if found.point is None:
@@ -228,7 +231,9 @@ def _leave_out_rows(found: FitMeasurements) -> None:
     assert found.point is not None
     small, theta = without_inactive_units(found.ob, found.theta)
     if small is not found.ob:
-        run: Any = minimize(small, theta, seed=0, max_iter=found.max_iter, progress=False)
+        run: Any = raise_if_interrupted(
+            minimize(small, theta, seed=0, max_iter=found.max_iter, progress=False)
+        )
         with suppress(ValueError):
             found.out = leave_one_out(small, run.x)
         if found.out is not None and run.report is not None:
@@ -333,7 +338,9 @@ def _fit_linear_model(fit: NetworkFit, model: MLP, l2: float) -> LinearModel | N
     start = np.zeros(model.n_params, model.dtype)
     tol = LINEAR_GRADIENT_TOL if model.dtype == np.float64 else None
     with suppress_warnings():
-        theta = minimize(one, start, gradient_tol=tol, verdict=False, progress=False, seed=0).x
+        theta = raise_if_interrupted(
+            minimize(one, start, gradient_tol=tol, verdict=False, progress=False, seed=0)
+        ).x
     try:
         out = leave_one_out(one, theta)
     except ValueError:
@@ -351,7 +358,9 @@ def log_evidence(fit: NetworkFit) -> float:
         return math.nan
     try:
         with suppress_warnings():
-            end = minimize(fit.ob, fit.theta, seed=0, max_iter=100, verdict=False, progress=False).x
+            end = raise_if_interrupted(
+                minimize(fit.ob, fit.theta, seed=0, max_iter=100, verdict=False, progress=False)
+            ).x
             found = laplace(fit.ob, end)
     except ValueError:
         return math.nan

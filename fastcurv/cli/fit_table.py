@@ -246,7 +246,6 @@ def fit_table(
     left = None if max_time is None else max(max_time - (time.monotonic() - began), 1e-3)
     small = ob.n_params <= MAX_PATH_PARAMS
     run, theta = minimize_in_row_space(ob, theta, seed=seed, max_time=left, verdict=small)
-    raise_if_interrupted(run)
     recipe = replace(recipe, l2=l2)
     found = table, data, ob, theta, l2 * count, recipe, str(run.message), notes
     return TableFit(*found, time.process_time() - started, source)
@@ -262,8 +261,9 @@ def has_evidence(ob: Objective) -> bool:
 
 
 def _fit_to_tolerance(ob: Objective, theta: Any) -> Any:
-    run = minimize(ob, theta, "l-bfgs", max_iter=N_PATH_ITERATIONS, verdict=False, progress=False)
-    return raise_if_interrupted(run).x
+    return raise_if_interrupted(
+        minimize(ob, theta, "l-bfgs", max_iter=N_PATH_ITERATIONS, verdict=False, progress=False)
+    ).x
 
 
 def choose_l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray]:

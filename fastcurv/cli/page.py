@@ -10,6 +10,7 @@ import numpy as np
 
 import fastcurv as fc
 
+from ..common.runtime import raise_if_interrupted
 from ..optimize.diagnose import Diagnosis, diagnose_with_verdict
 from ..plots.landscape import LandscapeDisplay
 from ..plots.spectrum import all_eigenpairs, extreme_eigenpairs, select_extreme_pairs
@@ -183,7 +184,9 @@ def _add_layers(page: Report, objective: Any, hessian: Any, theta: np.ndarray, s
     parts = zip(objective.model.unflatten(theta), objective.model.unflatten(hessian.gradient))
     for number, (weights, gradient) in enumerate(parts):
         block = hessian.restrict(layers=[number])
-        ends = fc.eigsh(block, k=min(2, block.shape[0]), which="BE", tol=1e-4, seed=seed).values
+        ends = raise_if_interrupted(
+            fc.eigsh(block, k=min(2, block.shape[0]), which="BE", tol=1e-4, seed=seed)
+        ).values
         shape = " x ".join(map(str, weights[0].shape))
         rows.append(
             [

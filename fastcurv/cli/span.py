@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.runtime import raise_if_interrupted
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..optimize.minimize import minimize
@@ -27,18 +28,18 @@ def minimize_in_row_space(
     """Minimise an objective and return the result of `minimize`, and theta for all columns. If
     there are more columns than rows, the fit is in the span of the rows, and the result refers to
     coordinates in the span. `start` is the initial theta, by default random, and `validation` is an
-    objective of other rows.
+    objective of other rows. Raise KeyboardInterrupt after Ctrl-C.
     """
     options |= {"seed": seed, "progress": False}
     if not has_more_columns_than_rows(ob):
-        run: Any = minimize(ob, start, validation=validation, **options)
+        run: Any = raise_if_interrupted(minimize(ob, start, validation=validation, **options))
         return run, run.x
     start = ob.model.init(seed=seed) if start is None else start
     small, inside, basis = restrict_to_row_space(ob, start)
     if validation is not None:
         rows = np.asarray(validation.X) @ basis
         validation = Objective(small.model, rows, validation.y, validation.loss)
-    run = minimize(small, inside, validation=validation, **options)
+    run = raise_if_interrupted(minimize(small, inside, validation=validation, **options))
     return run, change_input_basis(small.model, run.x, basis.T)[1]
 
 

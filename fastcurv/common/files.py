@@ -19,7 +19,6 @@ import shutil
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
-from functools import partial
 from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +26,6 @@ from typing import IO, Any
 import numpy as np
 
 from .errors import one_line, type_phrase
-from .runtime import run_interruptible_call
 
 try:
     import fcntl
@@ -67,7 +65,7 @@ def open_for_atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             yield out
             out.flush()
             _copy_permissions(out, mode)
-            _flush_to_disk(out)
+            os.fsync(out.fileno())
             if not named:
                 _link_unnamed_file(out, temporary, mode, locked)
             # Windows cannot replace an open file.
@@ -195,17 +193,6 @@ def _copy_permissions(out: IO[bytes], mode: int | None) -> None:
         os.fchmod(out.fileno(), mode)
 
 
-def _flush_to_disk(out: IO[bytes]) -> None:
-    """Flush the open file to disk. For a file of more than `MAX_IO_PIECE_BYTES` Ctrl-C is handled
-    during the call.
-    """
-    sync = partial(os.fsync, out.fileno())
-    if os.fstat(out.fileno()).st_size > MAX_IO_PIECE_BYTES:
-        run_interruptible_call(sync)
-    else:
-        sync()
-
-
 # The prefix contains a hash of the host name, because locks on network file systems may be local to
 # one machine.
 _TEMPORARY_FILE_PREFIX = f".fastcurv-{zlib.crc32(platform.node().encode()):08x}-"
@@ -290,7 +277,7 @@ def _link_unnamed_file(
         shutil.copyfileobj(out, copy)
         copy.flush()
         _copy_permissions(copy, mode)
-        _flush_to_disk(copy)
+        os.fsync(copy.fileno())
     finally:
         os.close(own)
 

@@ -35,7 +35,7 @@ from .._engine import scaled_symmetric_part as scaled_symmetric_part
 from .._engine import wanted_indices as wanted_indices
 from .checks import row_block_slices
 from .protocols import Array, Floats, Indices
-from .runtime import SERIAL_BLAS_MAX_N, Given, Result, run_interruptible_call, serial_blas_context
+from .runtime import SERIAL_BLAS_MAX_N, Given, Result, raise_if_out_of_time, serial_blas_context
 
 LAPACK_DRIVERS = ("evd", "evr", "ev")
 SMALLEST_SUBNORMAL = 5e-324  # smallest positive float64
@@ -260,8 +260,9 @@ def eigh_selected(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats,
            [0.],
            [0.]]))
     """
-    find = partial(_eigh_selected, A, pick)
-    found = run_interruptible_call(find) if len(A) >= LONG_EIGENSYSTEM_MIN_N else find()
+    if len(A) >= LONG_EIGENSYSTEM_MIN_N:
+        raise_if_out_of_time()
+    found = _eigh_selected(A, pick)
     if found is None:
         whole = eigh(A)
         at = pick(whole.values)
@@ -311,13 +312,13 @@ def eigh_tridiagonal(diagonal: Floats, off_diagonal: Floats) -> tuple[Floats, Fl
 
 def _call_lapack(S: Floats, driver: str, only: bool = False) -> Any:
     """Call one LAPACK driver for the eigensystem of S, or for its eigenvalues `only`. NumPy is
-    used for long divide-and-conquer calls, because it releases the interpreter lock, so that
-    Ctrl-C is handled, and for 1 x 1 matrices, which SciPy 1.9 does not accept.
+    used for long divide-and-conquer calls, because it releases the interpreter lock for other
+    threads, and for 1 x 1 matrices, which SciPy 1.9 does not accept.
     """
+    if len(S) >= LONG_EIGENSYSTEM_MIN_N:
+        raise_if_out_of_time()
     if driver == "evd" and (len(S) >= LONG_EIGENSYSTEM_MIN_N or len(S) == 1):
-        call = partial(np.linalg.eigvalsh if only else np.linalg.eigh, S)
-        found: Any = run_interruptible_call(call) if len(S) >= LONG_EIGENSYSTEM_MIN_N else call()
-        return found if only else tuple(found)
+        return np.linalg.eigvalsh(S) if only else tuple(np.linalg.eigh(S))
     options: dict[str, Any] = {"eigvals_only": only, "driver": driver}
     return linalg.eigh(S.copy().T, overwrite_a=True, check_finite=False, **options)
 
@@ -445,14 +446,11 @@ def _joint_signs_error(A: Floats, values: Floats, V: Floats, beside: float) -> f
 
 
 def cholesky(A: Floats) -> Floats | None:
-    """Return the lower Cholesky factor of A, or None if the factorisation breaks down. Ctrl-C is
-    handled during the factorisation.
-    """
-    find = partial(np.linalg.cholesky, A)  # SciPy's Cholesky would hold the interpreter lock
+    """Return the lower Cholesky factor of A, or None if the factorisation breaks down."""
+    if len(A) >= LONG_EIGENSYSTEM_MIN_N:
+        raise_if_out_of_time()
     try:
-        factor: Floats = (
-            run_interruptible_call(find) if len(A) >= LONG_EIGENSYSTEM_MIN_N else find()
-        )
+        factor: Any = np.linalg.cholesky(A)  # SciPy's would hold the interpreter lock
     except np.linalg.LinAlgError:
         return None
     return factor if np.isfinite(factor).all() else None
@@ -584,11 +582,10 @@ def svd(A: Array, full_matrices: bool = False, **more: Any) -> tuple[Array, Arra
     >>> svd(np.array([[0.0, -2.0], [1.0, 0.0]]))[1]
     array([2., 1.])
     """
-    find = partial(np.linalg.svd, A, full_matrices, **more)
+    if A.size >= LONG_DECOMPOSITION_MIN_ENTRIES:
+        raise_if_out_of_time()
     try:
-        found: Any = (
-            run_interruptible_call(find) if A.size >= LONG_DECOMPOSITION_MIN_ENTRIES else find()
-        )
+        found: Any = np.linalg.svd(A, full_matrices, **more)
     except np.linalg.LinAlgError:
         if not np.isfinite(A).all():
             raise

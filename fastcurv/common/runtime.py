@@ -258,7 +258,7 @@ def register() -> bool:
 
 # --------------------------------------------------------------------------------------------------
 # Early ends of a computation, so that partial results can be returned: Ctrl-C, handled within a
-# product or at the end of a step between products, and time limits.
+# product or at the end of a step between products, and time limits. A call of LAPACK is one step.
 
 
 class Interrupted(KeyboardInterrupt):
@@ -427,38 +427,6 @@ class InterruptFlag:
         self.inside = False
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             raise Interrupted from error
-
-
-def run_interruptible_call(call: Callable[[], Result]) -> Result:
-    """Return ``call()`` for a long call that releases the interpreter lock but ignores signals.
-    Ctrl-C and a `time_limit` take effect at once, and the call continues in an abandoned thread.
-    """
-    raise_if_out_of_time()
-    main = threading.current_thread() is threading.main_thread()
-    if not main and _DEADLINES.get()[1] == float("inf"):
-        return call()
-    found: list[Result] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(call())
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:
-        # The system cannot start more threads.
-        return call()
-    while thread.is_alive():
-        thread.join(0.1)  # Windows handles signals only if the call has a timeout
-        if thread.is_alive():
-            raise_if_out_of_time()
-    if failed:
-        raise failed[0]
-    return found[0]
 
 
 def raise_if_interrupted(found: Result) -> Result:

@@ -32,7 +32,7 @@ from ..common.linalg import UNIT_ROUNDOFF, eigvalsh, multiply_by_lower_triangula
 from ..common.objectives import call_certificate, cast_to_float64
 from ..common.protocols import Floats
 from ..common.read_only import FrozenRecord
-from ..common.runtime import serial_blas_context, with_nearest_rounding
+from ..common.runtime import raise_if_interrupted, serial_blas_context, with_nearest_rounding
 from ..common.vectors import safe_norm
 from ..network.factor import CholeskyFactor, NotPositiveDefiniteError
 from ..network.objective import Objective
@@ -598,7 +598,7 @@ def minimum_after_fit(ob: Any, theta: Any) -> Floats:
     if has_kinks(ob.model):
         return start
     options: Any = {"max_iter": MAX_STEPS_AFTER_FIT, "verdict": False, "progress": False}
-    run: Any = minimize(cast_to_float64(ob), start, seed=0, **options)
+    run: Any = raise_if_interrupted(minimize(cast_to_float64(ob), start, seed=0, **options))
     return np.asarray(run.x)
 
 

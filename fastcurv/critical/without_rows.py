@@ -16,7 +16,7 @@ import numpy as np
 from ..common.linalg import cholesky_eigenvalue_floor, eigvalsh, multiply_by_lower_triangular
 from ..common.objectives import call_certificate
 from ..common.protocols import Floats
-from ..common.runtime import load_certify, serial_blas_context
+from ..common.runtime import load_certify, raise_if_interrupted, serial_blas_context
 from ..common.vectors import safe_norm
 from ..network.factor import CholeskyFactor
 from ..network.gram import OutputLossDerivatives
@@ -185,7 +185,9 @@ def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floa
     for i in every:
         without = objective_without_row(ob, i)
         if not done[i]:
-            run: Any = minimize(without, at.theta, verdict=False, progress=False, seed=0)
+            run: Any = raise_if_interrupted(
+                minimize(without, at.theta, verdict=False, progress=False, seed=0)
+            )
             thetas[i] = run.x
         elif weight[i] == 0 or _is_in_same_basin(without, at.theta, thetas[i], bounds):
             kept[i] = True

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.objectives import cast_to_float64
+from ..common.runtime import raise_if_interrupted
 from ..critical.laplace import (
     ExactFitError,
     is_negative_log_likelihood,
@@ -90,10 +91,9 @@ def choose_alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.n
     options = {"validation": None, "seed": 0}
 
     def minimise(one: Objective, theta: np.ndarray) -> Any:
-        run = est._run_one_solver(one, theta, "l-bfgs", MAX_PATH_STEPS, options)
-        if run.stopped == "interrupted":
-            raise KeyboardInterrupt
-        return run.x
+        return raise_if_interrupted(
+            est._run_one_solver(one, theta, "l-bfgs", MAX_PATH_STEPS, options)
+        ).x
 
     try:
         best = max_evidence_posterior(ob, start, minimise, count=est._total)

@@ -8,7 +8,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from copy import copy, deepcopy
 from functools import partial
 from typing import Any
@@ -63,7 +62,14 @@ from .newton import (
     SaddleFreeNewton,
     TrustRegion,
 )
-from .run import Method, MinimizeResult, Run, check_not_negative, check_row_batch_size
+from .run import (
+    STATUS_CODES,
+    Method,
+    MinimizeResult,
+    Run,
+    check_not_negative,
+    check_row_batch_size,
+)
 from .units import find_target_units, minimize_in_target_units
 
 # --------------------------------------------------------------------------------------------------
@@ -357,17 +363,22 @@ SADDLE_PROOF_MAX_SECONDS = 5e-3
 
 def _report_proved_saddle(ob: Any, result: MinimizeResult, verdict: bool) -> MinimizeResult:
     """Return the result. If there is no `verdict`, and a critical point is proved to be a saddle
-    within milliseconds, its kind becomes ``saddle``. Ctrl-C during the proof ends only the proof.
+    within milliseconds, its kind becomes ``saddle``. After Ctrl-C during the proof, `stopped` is
+    ``interrupted``.
     """
     if not verdict and result.stopped == "critical" and result.kind is None:
-        with suppress(KeyboardInterrupt):
+        try:
             low = _proved_negative_eigenvalue(ob, result.x)
-            if low is not None:
-                result.kind = "saddle"
-                known = result.message.partition("No verdict")[0]
-                result.message = (
-                    f"{known}This point is a proved saddle, whose lowest eigenvalue is {low:.3g}."
-                )
+        except KeyboardInterrupt:
+            result.stopped = "interrupted"
+            result.status = STATUS_CODES["interrupted"]
+            return result
+        if low is not None:
+            result.kind = "saddle"
+            known = result.message.partition("No verdict")[0]
+            result.message = (
+                f"{known}This point is a proved saddle, whose lowest eigenvalue is {low:.3g}."
+            )
     return result
 
 

@@ -24,7 +24,7 @@ from ..common.html import html_table
 from ..common.objectives import cast_to_float64
 from ..common.protocols import Floats
 from ..common.read_only import FrozenRecord
-from ..common.runtime import load_module, start_with_nearest_rounding
+from ..common.runtime import load_module, raise_if_interrupted, start_with_nearest_rounding
 from ..critical.laplace import ExactFitError, LaplacePosterior, laplace_posterior
 from ..network.mlp import MLP
 from ..network.objective import Objective
@@ -253,9 +253,10 @@ def regularization_path(
     thetas, values, kinds, active = [], [], [], []
     for l2 in penalties:
         one = with_l2(ob, float(l2))
-        run: Any = minimize(one, theta, seed=seed)
+        run: Any = raise_if_interrupted(minimize(one, theta, seed=seed))
         if run.kind != "minimum" and not _active_units_array(ob.model, run.x).all():
-            again: Any = minimize(one, with_units_restarted(ob.model, run.x, start), seed=seed)
+            restarted = with_units_restarted(ob.model, run.x, start)
+            again: Any = raise_if_interrupted(minimize(one, restarted, seed=seed))
             if again.fun < run.fun - MIN_RESTART_GAIN * abs(run.fun):
                 run = again
         theta = run.x

@@ -26,7 +26,13 @@ from ..common.errors import (
 from ..common.progress import show_bar
 from ..common.protocols import Descent, missing_reason
 from ..common.read_only import FrozenRecord, ReadOnlyMixin
-from ..common.runtime import Budget, OutOfTime, start_with_nearest_rounding, time_limit
+from ..common.runtime import (
+    Budget,
+    OutOfTime,
+    raise_if_interrupted,
+    start_with_nearest_rounding,
+    time_limit,
+)
 from ..common.vectors import safe_norm
 from ..critical.classify import classify
 from ..structure.parameters import has_kinks
@@ -34,7 +40,6 @@ from ..structure.symmetry import nearest_copy
 from ..structure.tables import ACTIVATIONS
 from .find import KRYLOV_STEP_MIN_N, check_index, find_critical_point
 from .minimize import minimize
-from .run import STATUS_CODES
 
 SOURCE_NAMES = ("narrower", "walk", "descent")
 MAX_STARTS_PER_SEARCH = 4  # maximum number of walks of one search, each from a new start
@@ -529,9 +534,9 @@ def _minimise_in_remaining_time(
     """Return the point that `minimize` reaches from theta by `method`. Raise OutOfTime if the
     remaining time of the sampling ends first, and KeyboardInterrupt after Ctrl-C.
     """
-    found = minimize(ob, theta, method, max_time=sampler.budget.inner_max_time(), **options)
-    if found.status == STATUS_CODES["interrupted"]:
-        raise KeyboardInterrupt
+    found: Any = raise_if_interrupted(
+        minimize(ob, theta, method, max_time=sampler.budget.inner_max_time(), **options)
+    )
     if found.stopped == "max_time":
         raise OutOfTime
     return np.asarray(found.x)

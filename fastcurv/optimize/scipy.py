@@ -13,6 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import check_array, short_repr
 from ..common.protocols import Descent
+from ..common.runtime import raise_if_interrupted
 from .minimize import minimize
 from .run import MinimizeResult, message_without_calls
 
@@ -64,7 +65,7 @@ def _minimize_for_scipy(
 ) -> MinimizeResult:
     """Run `minimize` with the given method from x0 on the function ``fun(x, *args)``. `given` holds
     the other arguments that ``scipy.optimize.minimize`` passes to a custom method: args, jac, hess,
-    hessp, bounds, constraints, callback and the options.
+    hessp, bounds, constraints, callback and the options. Raise KeyboardInterrupt after Ctrl-C.
     """
     problem = {name: given.pop(name, None) for name in ("args", "jac", "hess", "hessp")}
     bounds, constraints = given.pop("bounds", None), given.pop("constraints", None)
@@ -83,7 +84,7 @@ def _minimize_for_scipy(
     args = problem.pop("args")
     args = () if args is None else args if isinstance(args, tuple) else (args,)
     ob = _FunctionObjective(fun, args, n_params=len(x0), **problem)
-    result = minimize(ob, x0, method, **given)
+    result = raise_if_interrupted(minimize(ob, x0, method, **given))
     # Callers of SciPy have no objective, which the calls in the message need.
     result["message"] = message_without_calls(result["message"])
     return result

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -35,7 +34,7 @@ from ..common.protocols import (
     Space,
     Tracing,
 )
-from ..common.runtime import run_interruptible_call, start_with_nearest_rounding
+from ..common.runtime import start_with_nearest_rounding
 from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm
 from ..krylov.lanczos import (
     combine_basis_rows,
@@ -303,7 +302,7 @@ class RangeSketch:
         self.O, self.Y, self.Z = np.empty((3, half, self.n), apply.dtype)
         for cut, signs in zip(cuts, apply.probes(rng, half, signs=True)):
             self.O[cut], self.Y[cut] = signs, apply.products(signs)
-        Q, self.R = run_interruptible_call(partial(np.linalg.qr, self.Y.T.astype(np.float64)))
+        Q, self.R = np.linalg.qr(self.Y.T.astype(np.float64))
         self.Q = np.ascontiguousarray(Q.T)
         for cut in cuts:
             self.Z[cut] = apply.products(self.Q[cut].astype(apply.dtype))
@@ -355,16 +354,14 @@ class RangeSketch:
         test vector can be almost orthogonal to s_i. The part of the trace along s_i is known and
         added to the standard error, as is the rounding error, which all estimates share.
         """
-        samples, left_out = run_interruptible_call(self._leave_one_out_traces)
+        samples, left_out = self._leave_one_out_traces()
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
         along = float((left_out**2).mean()) ** 0.5
         error = np.hypot(
             LEAVE_ONE_OUT_ERROR_FACTOR * stderr_widening_factor(len(samples)) * scatter,
             EQUAL_EIGENVALUES_FACTOR * along,
         )
-        return mean, float(
-            np.hypot(error, safe_norm(run_interruptible_call(self._rounding_errors)))
-        )
+        return mean, float(np.hypot(error, safe_norm(self._rounding_errors())))
 
     def diagonal_and_stderr(self) -> tuple[Floats, Floats]:
         """Return the mean (n,) of the leave-one-out estimates of the diagonal, and its standard
@@ -592,9 +589,7 @@ def diagonal(
         method = "xdiag" if m >= MIN_SKETCH_PRODUCTS else "hutchinson"
     with show_bar(m, "diagonal", progress) as apply.shown:
         if method == "xdiag":
-            return apply.estimate(
-                *run_interruptible_call(RangeSketch(apply, rng, m).diagonal_and_stderr), method
-            )
+            return apply.estimate(*RangeSketch(apply, rng, m).diagonal_and_stderr(), method)
         total, squares = np.zeros(apply.n), np.zeros(apply.n)
         for V in apply.probes(rng, m, signs=True):
             samples = V.astype(np.float64) * apply.products(V)

@@ -17,6 +17,7 @@ from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names, type_p
 from ..common.linalg import NotFiniteError
 from ..common.protocols import Seed, Which
 from ..common.read_only import ReadOnlyMixin
+from ..common.runtime import raise_if_interrupted
 from .eigsh import eigsh
 from .shared_run import Krylov
 
@@ -158,6 +159,8 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
             If theta is not a finite vector of the objective's length.
         NotFiniteError
             If the Hessian is not finite at theta.
+        KeyboardInterrupt
+            On Ctrl-C. No record is added.
         """
         step, self._calls = self._calls, self._calls + 1
         if step % self._every:
@@ -167,11 +170,11 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
         k = min(1 + (self._which == "BE"), op.shape[0])
         first = self._vectors is None
         start = self._rng.standard_normal(op.shape[0]) if first else self._vectors
-        pairs = eigsh(
+        pairs = raise_if_interrupted(eigsh(
             op, k, self._which, tol=self._tol / 10 if first else self._tol, v0=start, probe=False,
             max_products=MAX_FIRST_RECORD_PRODUCTS if first else MAX_PRODUCTS_PER_STEP,
             seed=self._rng,
-        )  # fmt: skip
+        ))  # fmt: skip
         self._vectors, made = pairs.vectors, pairs.n_products
         if not first and made < MAX_PRODUCTS_PER_STEP:
             made += self._extend_search(op, MAX_PRODUCTS_PER_STEP - made, k)

@@ -16,7 +16,6 @@ from fastcurv.common.runtime import (
     Budget,
     OutOfTime,
     is_time_up,
-    run_interruptible_call,
     serial_blas_context,
     time_limit,
 )
@@ -181,18 +180,13 @@ def test_the_reason_names_a_budget_too_small_for_the_newton_step(rng):
     assert "Increase the limit that `reason` names" in repr(point)
 
 
-def test_time_limits_nest_and_end_external_searches():
-    slept, goes_on = [], threading.Event()
-    with time_limit(0.05), time_limit(60), pytest.raises(OutOfTime):
-        run_interruptible_call(lambda: slept.append(goes_on.wait(600)))
-    assert not slept and not is_time_up()
-    goes_on.set()
+def test_time_limits_nest_and_end_before_a_long_factorisation():
     with time_limit(1e-9):
         assert is_time_up()
         with time_limit(None):
             assert is_time_up()
         with time_limit(np.inf):
-            assert not is_time_up() and run_interruptible_call(lambda: 7) == 7
+            assert not is_time_up()
     n = LONG_EIGENSYSTEM_MIN_N + 10
     with time_limit(1e-9), pytest.raises(OutOfTime):
         eigh(np.eye(n))

@@ -10,7 +10,6 @@ from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv.optimize import sample as sampling
-from fastcurv.optimize.run import STATUS_CODES
 from fastcurv.optimize.sample import MAX_STARTS_PER_SEARCH, _add_unit, trivial_point_reason
 from fastcurv.structure import flip_tanh, permute_hidden
 from fastcurv.testing import QuadraticObjective
@@ -294,13 +293,6 @@ def test_an_interrupted_sample_returns_its_points_so_far(ob, sample, monkeypatch
     after = 1
     with pytest.raises(KeyboardInterrupt):
         fc.sample_critical_points(ob, 9, epochs=(10, 100), seed=1)
-
-
-def test_an_interrupt_inside_minimize_ends_the_sample(ob, monkeypatch):
-    stopped = SimpleNamespace(status=STATUS_CODES["interrupted"], x=np.zeros(ob.n_params))
-    monkeypatch.setattr(sampling, "minimize", lambda *words, **options: stopped)
-    with pytest.raises(KeyboardInterrupt):
-        fc.sample_critical_points(ob, 4, seed=0)
 
 
 def test_the_repr_of_a_sample_mentions_only_existing_trivial_points(sample):

@@ -110,8 +110,6 @@ ALGORITHMS = """
 ob, theta, v = drawn([400, 300, 300, 10], 4000, l2=1e-3)
 H = ob.hessian(theta)
 same = lambda: (H @ v,)
-A = np.random.default_rng(0).standard_normal((2000, 2000))
-A = A + A.T
 wide, there, _ = drawn([784, 512, 512, 10], 64, l2=1e-3)
 W = wide.hessian(there)
 small, at, _ = drawn([20, 30, 3], 300, l2=1e-3)
@@ -130,8 +128,6 @@ OF_ALGORITHMS = {
     "trace": "fc.trace(H, n_probes=300, seed=0)",
     "diagonal": "fc.diagonal(H, n_probes=300, seed=0)",
     "to_dense": "H.restrict(layers=[2]).to_dense()",
-    "eigvalsh": "fc.eigvalsh(A)",
-    "inertia": "fc.inertia(A)",
     "classify": "fc.classify(ob, theta, gradient_tol=1e9, seed=0)",
     "minimize": "fc.minimize(ob, theta, 'newton-cg', verdict=False)",
     "minimize by steps": "fc.minimize(ob, theta, 'adam', batch_size=100, max_iter=10**6)",
@@ -141,7 +137,6 @@ OF_ALGORITHMS = {
     "saddle_free_newton_step": "fc.saddle_free_newton_step(H, H.gradient, k=200)",
     "escape": "fc.escape(ob, theta, direction=v)",
     "newton_step": "fc.newton_step(H, H.gradient, damping=1.0)",
-    "newton_step of a matrix": "fc.newton_step(A, v[:2000], damping=1e4)",
     "sample_critical_points": "fc.sample_critical_points(small, 50, seed=0)",
     "Krylov": "fc.spectrum.Krylov(W, seed=0).eigsh(10, 'BE')",
     "eigsh between products": "fc.eigsh(W, 10, 'BE', seed=0, space='parameters')",

@@ -1,7 +1,10 @@
-"""Ctrl-C between and inside products, pressed once and twice, and with other threads."""
+"""Ctrl-C between and inside products and inner runs, pressed once and twice, and with other
+threads.
+"""
 
+import ast
 import signal
-import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +14,6 @@ from fastcurv.common.runtime import (
     Interrupted,
     deferred_interrupts,
     raise_if_interrupted,
-    run_interruptible_call,
 )
 from fastcurv.testing import PrescribedSpectrum
 
@@ -44,19 +46,6 @@ def test_ctrl_c_within_a_product_raises_at_once():
         press_ctrl_c()
         with stop:
             raise AssertionError("a product was begun after Ctrl-C")
-
-
-def test_interruptible_calls_return_or_raise_as_their_function_does():
-    assert run_interruptible_call(lambda: 7) == 7
-    with pytest.raises(ZeroDivisionError):
-        run_interruptible_call(lambda: 1 // 0)
-    found = []
-    thread = threading.Thread(
-        target=lambda: found.append(run_interruptible_call(threading.get_ident))
-    )
-    thread.start()
-    thread.join()
-    assert found == [thread.ident], "another thread hears no signal, so it waits itself"
 
 
 class InterruptingOperator(PrescribedSpectrum):
@@ -195,3 +184,59 @@ for turn in range(24):
         assert np.array_equal(call(), expected[name]), name
 """
     )
+
+
+# calls that return their results so far after Ctrl-C
+RETURN_AFTER_CTRL_C = ("minimize", "fc.minimize", "eigsh", "fc.eigsh", "self._run_one_solver")
+# functions that return such a result to their caller, or check `stopped`
+PASS_RESULTS_ON = {
+    "cli/commands.py::train",  # saves the run first
+    "estimators/base.py::_continue_training",
+    "estimators/base.py::_fit_by_batches",
+    "estimators/base.py::_refit_chosen_decay",
+    "estimators/base.py::_run_one_solver",
+    "estimators/base.py::_run_solver",
+    "estimators/base.py::minimise",
+    "optimize/minimize.py::run",
+    "testing/zoo.py::_find_critical_point",  # `minimize` of SciPy, which raises
+}
+
+
+def unchecked_calls(node, function):
+    """Yield the functions that contain a call of `RETURN_AFTER_CTRL_C` which is no argument of
+    `raise_if_interrupted`.
+    """
+    if isinstance(node, ast.FunctionDef):
+        function = node.name
+    if isinstance(node, ast.Call):
+        called = ast.unparse(node.func)
+        if called == "raise_if_interrupted":
+            return
+        if called in RETURN_AFTER_CTRL_C:
+            yield function
+    for child in ast.iter_child_nodes(node):
+        yield from unchecked_calls(child, function)
+
+
+def test_inner_runs_are_checked_for_ctrl_c():
+    package = Path(fc.__file__).parent
+    found = {
+        f"{path.relative_to(package).as_posix()}::{function}"
+        for path in package.rglob("*.py")
+        for function in unchecked_calls(ast.parse(path.read_text()), "")
+    }
+    assert found == PASS_RESULTS_ON
+
+
+def test_ctrl_c_in_an_inner_run_ends_the_path(monkeypatch, rng):
+    def pressed(*given, **options):
+        return fc.minimize(*given, **options, callback=press)
+
+    def press(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastcurv.optimize.path.minimize", pressed)
+    X = rng.standard_normal((20, 2))
+    ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, :1] ** 2, "mse", l2=1e-3)
+    with pytest.raises(KeyboardInterrupt):
+        fc.regularization_path(ob, [1e-1, 1e-2], seed=0)

@@ -17,7 +17,7 @@ import fastcurv as fc
 
 from ..common.checks import check_choice
 from ..common.errors import escape_unprintable
-from ..common.files import raise_if_special_file, write_atomically
+from ..common.files import expand_home, raise_if_special_file, write_atomically
 from ..common.optional import optional_import
 from ..common.runtime import raise_if_interrupted
 from ..optimize.minimize import METHODS, STOCHASTIC_METHODS
@@ -41,6 +41,7 @@ from .output import (
     TABLE_SUFFIXES,
     CommandOutput,
     check_figure_output,
+    check_inputs_kept,
     check_output_path,
     describe_objective,
     eigenpair_lines,
@@ -168,6 +169,7 @@ def prepare_training(args: Namespace) -> tuple[TrainingRecipe, Dataset, Any, np.
         recipe, model, theta = TrainingRecipe(args.data, seed=args.seed, **given), None, None
     else:
         recipe, model, theta = load_training_start(args, given)
+    check_inputs_kept(args, recipe.data)
     data = recipe.load_dataset()
     recipe = replace(recipe, data=resolve_source(recipe.data), loss=data.loss, digest=data.digest)
     if model is not None and data.X.shape[1] != model.sizes[0]:
@@ -199,7 +201,7 @@ def load_training_start(
     model is None if the recipe alone describes the network. `given` holds the options that replace
     fields of the recipe.
     """
-    path = Path(args.start).expanduser()
+    path = expand_home(args.start)
     raise_if_special_file(path)
     network = path.is_file() and is_model_file(path)
     for name in NETWORK_FIELDS:
@@ -539,7 +541,7 @@ def open_run(args: Namespace, out: CommandOutput) -> tuple[Any, Any, SavedRun]:
     """Return the data, the objective and the saved run for the file ``args.theta``, after
     validating the input. For an imported network, the run has no recipe.
     """
-    path = Path(args.theta).expanduser()
+    path = expand_home(args.theta)
     raise_if_special_file(path)
     if path.is_file() and is_model_file(path):
         data, objective, theta = open_model(path, args)
@@ -554,6 +556,7 @@ def open_run(args: Namespace, out: CommandOutput) -> tuple[Any, Any, SavedRun]:
     saved = load_run(path, **instead)
     recipe = saved.recipe
     assert recipe is not None
+    check_inputs_kept(args, recipe.data)
     data = recipe.load_dataset()
     if recipe.digest not in ("", data.digest):
         raise ValueError(

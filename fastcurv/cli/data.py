@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from ..common.errors import one_line
-from ..common.files import raise_if_special_file
+from ..common.files import expand_home, raise_if_special_file
 from ..common.optional import optional_import
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
 
@@ -121,7 +121,7 @@ def read_features(source: str | Path, width: int) -> np.ndarray:
     ValueError
         If the file cannot be read or X has another width.
     """
-    path = Path(str(source)).expanduser()
+    path = expand_home(str(source))
     npz = path.suffix.lower() == ".npz"
     X = (
         load_npz(resolve_existing_path(path), ("X",)) if npz else load_sklearn_dataset(str(source))
@@ -272,7 +272,7 @@ def allows_scaled_targets(loss: str) -> bool:
 
 def resolve_source(source: str) -> str:
     """Return a file's path in absolute form, and the name of a data set unchanged."""
-    return source if source in SKLEARN_DATASETS else str(Path(source).expanduser().absolute())
+    return source if source in SKLEARN_DATASETS else str(expand_home(source).absolute())
 
 
 def data_digest(X: np.ndarray, y: np.ndarray) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import one_line
+from ..common.files import expand_home
 from ..common.optional import optional_import
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
 from .cells import (
@@ -407,7 +408,7 @@ def _read_features_and_targets(
     """Return the table, the features X and the targets y of a source. The table is None unless the
     source is a .csv or .tsv file, and X is None if there is a table.
     """
-    path = Path(str(source)).expanduser()
+    path = expand_home(str(source))
     if is_table_name(path):
         classes = None if n_outputs in (None, 1) else True
         if loss is not None:

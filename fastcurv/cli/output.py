@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import textwrap
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from ..common.errors import escape_unprintable, one_line
 
 # Modules that compute are imported where they are used, so that `--help` does not wait for them.
-from ..common.files import check_writable_path, write_atomically
+from ..common.files import check_writable_path, expand_home, write_atomically
 from ..common.optional import optional_import
 from ..common.progress import is_stream_terminal
 
@@ -235,6 +236,23 @@ def check_output_path(
         wanted = joined.join(kinds)
         raise ValueError(f"{name} must end in {wanted}, got {str(path)!r}.")
     check_writable_path(path, name, folders=True)
+
+
+def check_inputs_kept(args: Namespace, *inputs: Any) -> None:
+    """Raise ValueError if an output of a command is the same file as one of the inputs, which are
+    paths, names of data sets or None.
+    """
+    for option in ("out", "figure", "save"):
+        path = getattr(args, option, None)
+        for source in filter(None, inputs if path else ()):
+            same = False
+            with contextlib.suppress(OSError, ValueError):  # the source may name no file
+                same = expand_home(path).samefile(expand_home(source))
+            if same:
+                raise ValueError(
+                    f"{option} must differ from the inputs, got {one_line(path, 300)!r}, which is "
+                    f"{one_line(source, 300)}. Choose another name."
+                )
 
 
 def check_figure_output(path: str | Path | None) -> None:

@@ -19,7 +19,7 @@ from ..common.protocols import Descent
 from ..common.runtime import VERSION
 from ..structure.tables import ACTIVATIONS, LOSSES, check_loss
 from .data import DATA_SOURCES
-from .output import DEFAULT_OUTPUT_FILE, CommandOutput, write_stream
+from .output import DEFAULT_OUTPUT_FILE, CommandOutput, check_inputs_kept, write_stream
 
 # Importing the modules above takes as long as NumPy and SciPy. The commands are imported on use.
 
@@ -604,6 +604,8 @@ def main(argv: list[str] | None = None) -> int:
     out = CommandOutput(args.json)
     status, words = 0, ""
     try:
+        inputs = (getattr(args, name, None) for name in ("theta", "data", "samples", "start"))
+        check_inputs_kept(args, *inputs)
         run = getattr(import_module(".commands", __package__), args.command)
         status = int(run(args, out) or 0)
         out.close()

@@ -6,13 +6,12 @@ import csv
 import io
 from argparse import Namespace
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..common.errors import one_line
-from ..common.files import raise_if_special_file
+from ..common.files import expand_home, raise_if_special_file
 from ..critical.left_out import leave_one_out_of_fit
 from ..network.mlp import MLP
 from ..network.row_views import check_no_batch_norm
@@ -20,6 +19,7 @@ from ..structure.tables import LOSSES
 from .data import DataCoding, is_table_name, read_features
 from .encode import read_scaled_inputs, scale_inputs
 from .models import is_model_file, read_model
+from .output import check_inputs_kept
 from .recipe import SavedRun, load_run
 from .tables import numeric_column_codings
 
@@ -38,7 +38,7 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
         If the file holds no network, if the samples do not fit the network, or, for intervals, if
         the training data are not those that the file names.
     """
-    path = Path(args.theta).expanduser()
+    path = expand_home(args.theta)
     raise_if_special_file(path)
     if path.is_file() and is_model_file(path):
         model, theta = read_model(path, args.activation)
@@ -59,6 +59,7 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
     saved = load_run(path)
     recipe, coding, model_of_file = saved.recipe, saved.coding, saved.model
     assert recipe is not None
+    check_inputs_kept(args, recipe.data)
     if coding is None:
         raise ValueError(
             f"{path} does not hold the scaling of the training data. Train the network again."
@@ -122,7 +123,7 @@ def _interval_bounds(
     assert recipe is not None
     if args.data is not None:
         recipe = replace(recipe, data=args.data)
-    path = Path(recipe.data).expanduser()
+    path = expand_home(recipe.data)
     if is_table_name(path) and not path.exists():
         raise ValueError(f"{path} does not exist. Pass the training table with --data.")
     data = recipe.load_dataset(coding if coding.codes else None)

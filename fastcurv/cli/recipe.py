@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import one_line
-from ..common.files import checksum_error, read_tensors, write_atomically, write_tensors
+from ..common.files import (
+    checksum_error,
+    expand_home,
+    read_tensors,
+    write_atomically,
+    write_tensors,
+)
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN_KEY, file_contents, model_from_contents
@@ -161,7 +167,7 @@ def save_run(
     """
     records = {f"history.{name}": values for name, values in (history or {}).items()}
     if Path(path).suffix.lower() == ".safetensors":
-        path = Path(path).expanduser().absolute()
+        path = expand_home(path).absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays, facts = file_contents(model, theta)
         facts[RUN_KEY] = {"recipe": asdict(recipe), "phases": phases}
@@ -216,7 +222,7 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
     ValueError
         If the file is not a saved run.
     """
-    path = Path(path).expanduser()
+    path = expand_home(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist. Create it with 'fastcurv train'.")
     instead = {name: value for name, value in instead.items() if value is not None}

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from ..common.errors import one_line
-from ..common.files import raise_if_special_file
+from ..common.files import expand_home, raise_if_special_file
 from .cells import (
     AMBIGUOUS_NUMBER_PATTERN,
     COMMA_GROUPED_PATTERN,
@@ -117,7 +117,7 @@ def read_sheet(path: str | Path, least: int = 2) -> CellSheet:
     ValueError
         If the file cannot be read as a table. The message names the line and the cure.
     """
-    path = resolve_existing_path(Path(path).expanduser())
+    path = resolve_existing_path(expand_home(path))
     text, notes = _read_text(path)
     marked = re.match(r"sep=([,;\t|])\r?\n", text)  # Excel may write this line first.
     text, first = (text[marked.end() :], 2) if marked else (text, 1)

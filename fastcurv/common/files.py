@@ -104,6 +104,15 @@ def path_as_text(path: Any, name: str = "path", cure: str = "") -> str:
     return text
 
 
+def expand_home(path: str | os.PathLike[str]) -> Path:
+    """Return a path in which "~" at the beginning is replaced by the user's home folder, if the
+    system knows the user.
+    """
+    with contextlib.suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
+
+
 def raise_if_special_file(path: str | os.PathLike[str]) -> None:
     """Raise ValueError if the path exists but is neither a file nor a folder, since reading a pipe
     would block and writing would replace a device.
@@ -150,7 +159,7 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
     """
     text, made = path_as_text(path, name), []
     called = f"'{one_line(text, 300)}'"
-    target = Path(text).expanduser() if folders else Path(text)
+    target = expand_home(text) if folders else Path(text)
     try:
         if not text or text.endswith(os.sep) or target.is_dir():
             kind = "the folder " if text else ""
@@ -291,7 +300,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     Path
         The absolute path of the file.
     """
-    path = Path(path).expanduser().absolute()
+    path = expand_home(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_for_atomic_write(path) as out:
         out.write(data)

@@ -54,6 +54,31 @@ def test_folders_and_devices_are_rejected_as_output(tmp_path):
             check_output_path(place)
 
 
+def test_no_output_replaces_an_input(tmp_path, monkeypatch, capsys):
+    """An output that is the same file as an input, by any name, or as the training table that a
+    saved network names, ends the command before any work.
+    """
+    monkeypatch.chdir(tmp_path)
+    np.savez("d.npz", X=np.eye(12), y=np.arange(12.0))
+    np.savetxt("t.csv", np.arange(48.0).reshape(12, 4), delimiter=",")
+    (tmp_path / "new.csv").symlink_to("t.csv")
+    (tmp_path / "link.npz").symlink_to("d.npz")
+    short = "--quiet --epochs 1 --max-steps 1 --hidden 2"
+    main(f"train t.csv {short} --out net.npz".split())
+    before = [(tmp_path / name).read_bytes() for name in ("d.npz", "t.csv", "net.npz")]
+    np.savetxt("other.csv", np.arange(6.0).reshape(2, 3), delimiter=",")
+    for line in (
+        f"train d.npz {short} --out d.npz",
+        f"train d.npz {short} --out ./link.npz",
+        f"train --from net.npz {short[:-11]} --out net.npz",
+        "predict net.npz new.csv --out t.csv",
+        "predict net.npz other.csv --out t.csv",
+        "predict net.npz other.csv --out new.csv",
+    ):
+        assert main(line.split()) == 2 and "must differ from the inputs" in capsys.readouterr().err
+    assert before == [(tmp_path / name).read_bytes() for name in ("d.npz", "t.csv", "net.npz")]
+
+
 def test_json_replaces_nan_and_infinity_by_null():
     look = SpectrumCheck("saddle", 1e-3, -2.0, 1.0, (1e-3, 1e-3), 30)
     told = to_json_value(

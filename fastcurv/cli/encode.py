@@ -166,7 +166,7 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Dat
         cells = [row[i] for row in table.sheet.rows]
         if code.kind == "words":
             made = OneHotEncoder(categories=[list(code.categories)], handle_unknown="ignore")
-            made.fit(np.array([[normalise_word(cell)] for cell in cells]))
+            made.fit(np.array([[normalise_word(cell)] for cell in cells], dtype=object))
             codes[i] = replace(code, categories=tuple(map(str, made.categories_[0])))
         elif code.kind != "left out":
             values = _column_values(code, cells, table.sheet.comma, cell_locator(table.sheet, i))[

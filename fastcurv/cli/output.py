@@ -61,8 +61,12 @@ class CommandOutput:
             self.lost = write_stream("stdout", wrap_to_terminal(text) + "\n") or self.lost
 
     def print_csv(self, text: str) -> None:
-        """Print `text`, comma-separated values for a program, without changes."""
+        """Print `text`, comma-separated values for a program, without changes. On a terminal,
+        unprintable characters are escaped.
+        """
         if not self.as_json:
+            if is_stream_terminal("stdout"):
+                text = "\n".join(map(escape_unprintable, text.split("\n")))
             self.lost = write_stream("stdout", text) or self.lost
 
     def add_facts(self, **facts: Any) -> None:
@@ -243,8 +247,8 @@ def check_inputs_kept(args: Namespace, *inputs: Any) -> None:
     paths, names of data sets or None.
     """
     for option in ("out", "figure", "save"):
-        path = getattr(args, option, None)
-        for source in filter(None, inputs if path else ()):
+        path: Any = getattr(args, option, None)
+        for source in filter(None, inputs) if path else ():
             same = False
             with contextlib.suppress(OSError, ValueError):  # the source may name no file
                 same = expand_home(path).samefile(expand_home(source))

@@ -155,7 +155,7 @@ def _class_columns(name: str, outputs: np.ndarray, coding: DataCoding, wanted: b
     # If there is a single output, it is the logit of the second of two classes.
     if outputs.shape[1] == 1:
         outputs = np.hstack([np.zeros_like(outputs), outputs])
-    labels = np.array(coding.classes)
+    labels = np.array(coding.classes, dtype=object)  # str would take the longest label per row
     found = {name: labels[outputs.argmax(axis=1)]}
     if wanted:
         shares = np.exp(outputs - outputs.max(axis=1, keepdims=True))
@@ -199,8 +199,10 @@ def format_csv(columns: Columns) -> str:
     """Return columns as lines of comma-separated values under a line of names. Numbers are written
     such that they can be read back exactly.
     """
+    rows = [list(columns), *zip(*(column.tolist() for column in columns.values()))]
+    # Without quotes, a reader takes a carriage return within a word for the end of a line.
+    breaks = any("\r" in str(cell) for row in rows for cell in row)
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*(column.tolist() for column in columns.values())))
+    quoting: Any = csv.QUOTE_NONNUMERIC if breaks else csv.QUOTE_MINIMAL
+    csv.writer(file, lineterminator="\n", quoting=quoting).writerows(rows)
     return file.getvalue()

@@ -48,8 +48,10 @@ from .cells import (
 )
 from .data import (
     INDEX_COLUMN_NAMES,
+    MAX_UNPACKED_RATIO,
     ColumnCoding,
     is_header,
+    max_unpacked_bytes,
     resolve_existing_path,
 )
 
@@ -70,6 +72,9 @@ MAX_CATEGORIES = 30
 MAX_CLASSES = 20
 MIN_ROWS_PER_CLASS = 5
 MAX_NAMED_COLUMNS = 5  # maximum number of columns named in a note
+# maximum numbers of characters of a word that becomes an input, and of a class, whose copies fill
+# an array with the width of the longest one
+MAX_WORD_LENGTH, MAX_CLASS_LENGTH = 1000, 100
 IDENTIFIER_NAME_PATTERN = re.compile(
     r"(^|[^a-z])(id|uuid|guid|index|idx|key|nr|no|number|rowid|rownames)$|[a-z](Id|ID)$"
 )
@@ -238,12 +243,18 @@ def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from None
     if raw.startswith(GZIP_SIGNATURE):
         try:
-            raw = gzip.decompress(raw)
+            with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
+                raw = file.read(max_unpacked_bytes(path) + 1)
         except (OSError, EOFError, zlib.error):
             raise ValueError(
                 f"{path} cannot be read, because its gzip data are damaged or truncated. Compress "
                 "the table again."
             ) from None
+        if len(raw) > max_unpacked_bytes(path):
+            raise ValueError(
+                f"{path} must hold a table of at most {MAX_UNPACKED_RATIO} times the size of the "
+                "file. Unpack it first."
+            )
     for start, what in FOREIGN_FILE_SIGNATURES.items():
         if raw.startswith(start):
             raise ValueError(f"{path} must hold a table as text, got {what}.")
@@ -607,6 +618,12 @@ def _read_targets(
             f"{named} must hold at most {most} classes in {len(cells)} rows, got "
             f"{len(different)}. Choose another column with --target."
         )
+    longest = max(cells, key=len)
+    if len(longest) > MAX_CLASS_LENGTH:
+        raise ValueError(
+            f"{named} must hold classes of at most {MAX_CLASS_LENGTH} characters, got "
+            f"{one_line(longest)!r}. Shorten them."
+        )
     whole = not bad and bool((values == np.round(values)).all()) and np.abs(values).max() < 2**53
     y = values.astype(np.int64) if whole else np.array(cells)
     if bad or classes is not None or len(different) == 2:
@@ -743,6 +760,7 @@ CONSTANT_COLUMN_REASON, EMPTY_COLUMN_REASON = (
     "because it has the same value in all rows",
     "because it has no values",
 )
+LONG_TEXT_REASON = f"because it has text of more than {MAX_WORD_LENGTH} characters"
 IDENTIFIER_COLUMN_REASON = (
     "because it has another value in nearly every row, as an identifier or a text has"
 )
@@ -783,6 +801,8 @@ def _infer_column_coding(
     counts_of = Counter(map(normalise_word, cells))
     if len(counts_of) < 2:
         return left_out, CONSTANT_COLUMN_REASON, False
+    if max(map(len, counts_of)) > MAX_WORD_LENGTH:
+        return left_out, LONG_TEXT_REASON, False
     if len(counts_of) > max(MIN_TABLE_ROWS // 2, len(cells) // 2):
         return left_out, IDENTIFIER_COLUMN_REASON, False
     frequent = sorted(counts_of, key=lambda word: (-counts_of[word], word))[:MAX_CATEGORIES]

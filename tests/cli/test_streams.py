@@ -2,6 +2,7 @@
 standard error. Text from files of others is escaped.
 """
 
+import csv
 import io
 import json
 import os
@@ -22,7 +23,9 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.cli import output, page
+from fastcurv.cli.output import CommandOutput
 from fastcurv.cli.parser import main
+from fastcurv.cli.predict import format_csv
 from fastcurv.cli.recipe import TrainingRecipe, load_run, save_run
 from fastcurv.cli.report import Report
 from fastcurv.common.progress import show_bar
@@ -379,6 +382,21 @@ def test_names_from_files_reach_the_terminal_escaped(kind, folder, tmp_path, cap
         said = "".join(capsys.readouterr())
         assert_harmless(said)
         assert "\\x1b]0;owned\\x07" in said and said.count("\n") < 60
+
+
+def test_predictions_are_escaped_on_terminals_only(monkeypatch, capsys):
+    """A label with a carriage return is read back as one cell, and reaches a terminal escaped."""
+    columns = {"y": np.array(["a\x1b[2J", "b\rc"], object), "p": np.array([0.5, 1.0])}
+    text = format_csv(columns)
+    assert list(csv.reader(io.StringIO(text, newline="")))[1:] == [
+        ["a\x1b[2J", "0.5"],
+        ["b\rc", "1.0"],
+    ]
+    CommandOutput().print_csv(text)
+    assert capsys.readouterr().out == text
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    CommandOutput().print_csv(text)
+    assert_harmless(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("what", ["arrays", "column", "cell", "recipe", "state", "argument"])

@@ -266,6 +266,11 @@ def test_ambiguous_numbers_are_reported_in_a_note(kind, read):
     assert len(table.notes) == bool(note) and "".join(table.notes).startswith(note)
 
 
+def test_columns_of_long_texts_are_ignored(read):
+    table = read(lines(A, lambda i: "bc"[i % 2] * (1001 if i == 3 else 1), Y))
+    assert table.codes[1].kind == "left out" and "text of more than 1000" in table.notes[0]
+
+
 def test_repeated_points_are_read_as_thousands_separators(read):
     cells = [f"{i + 1}.250" if i % 2 else f"{i + 1}.000.500" for i in range(N)]
     table = read(lines(cells, lambda i: str(i * i), names="a,y", mark=";"))
@@ -320,6 +325,9 @@ MALFORMED_TABLES = {
     "no targets": (lines(A, [""] * N, names="a,y"), "y", "with a target in column 'y', got 0."),
     "gzip": (gzip.compress(b"a,y\n1,2\n")[:-4], None, "cannot be read, because its gzip data "
              "are damaged or truncated. Compress the table again."),
+    "compressed zeros": (gzip.compress(b"0" * (33 << 20)), None, "at most 64 times the size of"),
+    "long class": (lines(A, ["b" * 101, "c"] * (N // 2), names="a,y"), None,
+                   "column 'y', must hold classes of at most 100 characters"),
     "Excel": (b"PK\x03\x04", None, "as text, got an Excel workbook or an archive. Save"),
     "JSON": ('[{"a": 1},\n', None, "must hold a table as text, got JSON. Write it as CSV."),
     "HTML": ("<!DOCTYPE html>\n", None, "got a page in HTML or XML. Write it as CSV."),

@@ -41,7 +41,9 @@ def test_commands_of_the_compose_file_run_a_cluster(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     scheduler = command(services["scheduler"])
-    assert f"{scheduler[scheduler.index('--port') + 1]}:8786" in services["scheduler"]["ports"]
+    inner = scheduler[scheduler.index("--port") + 1]
+    assert services["scheduler"]["ports"] == [f"127.0.0.1:{n}:{n}" for n in (inner, "8787")]
+    assert all("@${PYTHON_DIGEST:?" in service["image"] for service in services.values())
     scheduler[scheduler.index("8786")] = port
     worker = command(services["worker"], WORKERS="1", THREADS="1")
     worker[worker.index("tcp://scheduler:8786")] = f"tcp://127.0.0.1:{port}"

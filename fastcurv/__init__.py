@@ -22,6 +22,9 @@ from .common.runtime import register as _register
 if TYPE_CHECKING:
     from . import spectrum as spectrum
     from . import structure as structure
+    from .applications.plots.convergence import ConvergenceDisplay, MinimumRatioDisplay
+    from .applications.plots.landscape import LandscapeDisplay
+    from .applications.plots.spectrum import SpectrumDisplay
     from .cli.fit_report import report
     from .convert.keras_jax import from_jax, from_keras
     from .convert.onnx import from_onnx
@@ -47,9 +50,6 @@ if TYPE_CHECKING:
     from .optimize.path import regularization_path
     from .optimize.sample import sample_critical_points
     from .optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
-    from .plots.convergence import ConvergenceDisplay, MinimumRatioDisplay
-    from .plots.landscape import LandscapeDisplay
-    from .plots.spectrum import SpectrumDisplay
     from .spectrum.dense import eigvalsh, inertia
     from .spectrum.density import spectral_density
     from .spectrum.eigsh import eigsh
@@ -107,17 +107,17 @@ __all__ = [
 
 # Key: a public name. Value: the module that defines it and is imported on first use.
 _MODULE_OF_PUBLIC_NAME = {
-    "ConvergenceDisplay": "plots.convergence",
+    "ConvergenceDisplay": "applications.plots.convergence",
     "IndefiniteHessianWarning": "optimize.steps",
-    "LandscapeDisplay": "plots.landscape",
+    "LandscapeDisplay": "applications.plots.landscape",
     "Activation": "structure.user_functions",
     "Loss": "structure.user_functions",
     "MLP": "network.mlp",
     "MLPClassifier": "estimators.classifier",
     "MLPRegressor": "estimators.regressor",
-    "MinimumRatioDisplay": "plots.convergence",
+    "MinimumRatioDisplay": "applications.plots.convergence",
     "Objective": "network.objective",
-    "SpectrumDisplay": "plots.spectrum",
+    "SpectrumDisplay": "applications.plots.spectrum",
     "StreamedObjective": "network.streaming",
     "check_gradient": "optimize.check_gradient",
     "classify": "critical.classify",

@@ -15,19 +15,19 @@ import numpy as np
 
 import fastcurv as fc
 
-from ..common.checks import check_choice
-from ..common.errors import escape_unprintable
-from ..common.files import expand_home, raise_if_special_file, write_atomically
-from ..common.optional import optional_import
-from ..common.runtime import raise_if_interrupted
-from ..optimize.minimize import METHODS, STOCHASTIC_METHODS
-from ..plots.spectrum import (
+from ..applications.plots.spectrum import (
     PLOT_DENSE_MAX_N,
     SpectrumDisplay,
     all_eigenpairs,
     extreme_eigenpairs,
     select_extreme_pairs,
 )
+from ..common.checks import check_choice
+from ..common.errors import escape_unprintable
+from ..common.files import expand_home, raise_if_special_file, write_atomically
+from ..common.optional import optional_import
+from ..common.runtime import raise_if_interrupted
+from ..optimize.minimize import METHODS, STOCHASTIC_METHODS
 from ..spectrum.density import density_of_matrix_eigenvalues
 from ..spectrum.draw import sign_count_clause
 from ..spectrum.results import missed_clause

@@ -13,12 +13,12 @@ from scipy.optimize import OptimizeResult
 
 import fastcurv as fc
 
-from .. import plots
+from ..applications import plots
+from ..applications.plots.spectrum import extreme_eigenpairs
 from ..common.protocols import Array
 from ..common.runtime import raise_if_interrupted
 from ..critical.report import CriticalPoint
 from ..optimize.diagnose import Diagnosis
-from ..plots.spectrum import extreme_eigenpairs
 from ..spectrum.density_curve import SpectralDensity
 from .advice import ShellCommands
 from .data import Dataset

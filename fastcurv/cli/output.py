@@ -76,7 +76,7 @@ class CommandOutput:
     def write_figure(self, made: Any, path: str | None) -> None:
         """Plot a display or a diagnosis and write it to `path`, if a path is given."""
         if path is not None:
-            from ..plots.style import new_axes
+            from ..applications.plots.style import new_axes
 
             shown = made.plot(new_axes())
             write_figure_file(shown.figure_ if hasattr(shown, "figure_") else shown.figure, path)

@@ -347,7 +347,7 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         matplotlib Axes
             The Axes with the plot.
         """
-        return load_module("plots.band").plot_posterior_band(self, ax, output)
+        return load_module("applications.plots.band").plot_posterior_band(self, ax, output)
 
 
 def output_covariance_roots(

@@ -190,7 +190,7 @@ class RegularizationPath(FrozenRecord, AttributeHints, subject="path"):
         matplotlib.axes.Axes
             The Axes with the curves.
         """
-        return load_module("plots.band").plot_regularization_path(self, ax)
+        return load_module("applications.plots.band").plot_regularization_path(self, ax)
 
 
 @suggest_names("regularization_path")

@@ -530,7 +530,11 @@ class SpectralDensity(FrozenRecord, TextReprHtmlMixin, AttributeHints, subject="
                 f"ax must be a matplotlib Axes, got {type_phrase(ax)}. Pass options by name, as in "
                 "scale='log'."
             )
-        return load_module("plots.spectrum").SpectrumDisplay(self).plot(ax, band=band, **line)
+        return (
+            load_module("applications.plots.spectrum")
+            .SpectrumDisplay(self)
+            .plot(ax, band=band, **line)
+        )
 
     def __repr__(self) -> str:
         used = self.nodes[self.weights > 0]

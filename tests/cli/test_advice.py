@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.applications.plots.spectrum import PLOT_DENSE_MAX_N
 from fastcurv.cli.advice import ShellCommands
 from fastcurv.cli.parser import build_parser, main
 from fastcurv.cli.recipe import TrainingRecipe, load_run, save_run
 from fastcurv.optimize.diagnose import CAUSES
-from fastcurv.plots.spectrum import PLOT_DENSE_MAX_N
 
 PYTHON = re.compile(
     r"\bfc\.|fastcurv\.[a-z_]+\b(?<!fastcurv\.html)|\bob\b|\bnp\.|\w\(|max_iter|_tol"
@@ -424,6 +424,6 @@ def test_help_imports_no_computing_module(python):
 import sys
 from fastcurv.cli.parser import build_parser
 build_parser().format_help()
-heavy = ("scipy.optimize", "fastcurv.optimize", "fastcurv.plots", "fastcurv.critical", "matplotlib")
+heavy = ("scipy.optimize", "fastcurv.optimize", "fastcurv.applications.plots", "fastcurv.critical", "matplotlib")
 assert not [name for name in heavy if name in sys.modules]
 """)

@@ -10,8 +10,8 @@ import pytest
 plt = pytest.importorskip("matplotlib.pyplot")
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.plots import plain_numbers, spectrum  # noqa: E402
-from fastcurv.plots.style import CYCLE, Display, new_axes, new_figure  # noqa: E402
+from fastcurv.applications.plots import plain_numbers, spectrum  # noqa: E402
+from fastcurv.applications.plots.style import CYCLE, Display, new_axes, new_figure  # noqa: E402
 from fastcurv.spectrum.draw import reflect_density_at_bounds  # noqa: E402
 from fastcurv.testing import PrescribedSpectrum  # noqa: E402
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.plots.landscape import filter_normalised_direction
+from fastcurv.applications.plots.landscape import filter_normalised_direction
 from fastcurv.spectrum.draw import reflect_density_at_bounds
 
 plt = pytest.importorskip("matplotlib.pyplot")

@@ -15,7 +15,7 @@ import matplotlib  # noqa: E402
 matplotlib.use("Agg")
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.plots.landscape import LandscapeDisplay, filter_normalised_direction  # noqa: E402
+from fastcurv.applications.plots.landscape import LandscapeDisplay, filter_normalised_direction  # noqa: E402
 from fastcurv.testing import QuadraticObjective  # noqa: E402
 
 BOWL = QuadraticObjective(np.diag([2.0, 6.0]))

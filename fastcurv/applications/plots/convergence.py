@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
-from ..common.checks import check_choice
-from ..common.errors import require_attrs, suggest_names, type_phrase
+from ...common.checks import check_choice
+from ...common.errors import require_attrs, suggest_names, type_phrase
 from .predictions import final_estimator_and_inputs
 from .style import (
     BLUE,

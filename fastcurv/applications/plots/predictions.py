@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import type_phrase
-from ..common.protocols import Array
+from ...common.errors import type_phrase
+from ...common.protocols import Array
 from .style import CYCLE, new_axes
 
 

@@ -6,11 +6,11 @@ import io
 import sys
 from typing import Any
 
-from ..common.checks import check_choice
-from ..common.errors import keyword_names, raise_if_unknown_argument
-from ..common.optional import optional_import
-from ..common.read_only import ReadOnlyMixin
-from ..spectrum.draw import new_pyplot_axes, plain_numbers
+from ...common.checks import check_choice
+from ...common.errors import keyword_names, raise_if_unknown_argument
+from ...common.optional import optional_import
+from ...common.read_only import ReadOnlyMixin
+from ...spectrum.draw import new_pyplot_axes, plain_numbers
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
     "#0072B2",

@@ -2,7 +2,7 @@
 optional dependency that is imported when the first plot is drawn.
 """
 
-from ..spectrum.draw import plain_numbers
+from ...spectrum.draw import plain_numbers
 from .convergence import ConvergenceDisplay, MinimumRatioDisplay, curve
 from .landscape import LandscapeDisplay, surface
 from .predictions import decision_regions

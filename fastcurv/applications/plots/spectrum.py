@@ -7,23 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import check_positive_int, check_symmetric_operator
-from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
-from ..common.linalg import eigh
-from ..common.protocols import Axis
-from ..common.runtime import raise_if_interrupted
-from ..spectrum.density import spectral_density
-from ..spectrum.density_curve import SpectralDensity
-from ..spectrum.draw import (
+from ...common.checks import check_positive_int, check_symmetric_operator
+from ...common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
+from ...common.linalg import eigh
+from ...common.protocols import Axis
+from ...common.runtime import raise_if_interrupted
+from ...spectrum.density import spectral_density
+from ...spectrum.density_curve import SpectralDensity
+from ...spectrum.draw import (
     add_legend_with_headroom,
     draw_density,
     plain_numbers,
     reflect_density_at_bounds,
     sign_count_clause,
 )
-from ..spectrum.eigsh import eigsh
-from ..spectrum.forms import matrix_of
-from ..spectrum.results import Eigenpairs
+from ...spectrum.eigsh import eigsh
+from ...spectrum.forms import matrix_of
+from ...spectrum.results import Eigenpairs
 from .predictions import estimator_objective
 from .style import BLUE, GREY, RED, Display, new_axes
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import (
+from ...common.checks import (
     as_rng,
     check_array,
     check_choice,
@@ -16,11 +16,11 @@ from ..common.checks import (
     check_vector,
     short_repr,
 )
-from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
-from ..common.optional import optional_import
-from ..common.protocols import Array
-from ..common.runtime import raise_if_interrupted
-from ..spectrum.eigsh import eigsh
+from ...common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
+from ...common.optional import optional_import
+from ...common.protocols import Array
+from ...common.runtime import raise_if_interrupted
+from ...spectrum.eigsh import eigsh
 from .predictions import estimator_objective
 from .style import CYCLE, GREY, Display, n_labelled_lines, new_axes, set_log_axis
 

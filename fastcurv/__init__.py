@@ -22,15 +22,15 @@ from .common.runtime import register as _register
 if TYPE_CHECKING:
     from . import spectrum as spectrum
     from . import structure as structure
+    from .applications.convert.keras_jax import from_jax, from_keras
+    from .applications.convert.onnx import from_onnx
+    from .applications.convert.sklearn import from_sklearn
+    from .applications.convert.to_c import to_c
+    from .applications.convert.torch import from_torch, to_torch
     from .applications.plots.convergence import ConvergenceDisplay, MinimumRatioDisplay
     from .applications.plots.landscape import LandscapeDisplay
     from .applications.plots.spectrum import SpectrumDisplay
     from .cli.fit_report import report
-    from .convert.keras_jax import from_jax, from_keras
-    from .convert.onnx import from_onnx
-    from .convert.sklearn import from_sklearn
-    from .convert.to_c import to_c
-    from .convert.torch import from_torch, to_torch
     from .critical.classify import classify
     from .critical.laplace import laplace
     from .critical.left_out import influence, leave_one_out
@@ -128,11 +128,11 @@ _MODULE_OF_PUBLIC_NAME = {
     "escape": "optimize.escape",
     "find_critical_point": "optimize.find",
     "frobenius_norm": "spectrum.trace",
-    "from_jax": "convert.keras_jax",
-    "from_keras": "convert.keras_jax",
-    "from_onnx": "convert.onnx",
-    "from_sklearn": "convert.sklearn",
-    "from_torch": "convert.torch",
+    "from_jax": "applications.convert.keras_jax",
+    "from_keras": "applications.convert.keras_jax",
+    "from_onnx": "applications.convert.onnx",
+    "from_sklearn": "applications.convert.sklearn",
+    "from_torch": "applications.convert.torch",
     "inertia": "spectrum.dense",
     "laplace": "critical.laplace",
     "influence": "critical.left_out",
@@ -146,8 +146,8 @@ _MODULE_OF_PUBLIC_NAME = {
     "sample_critical_points": "optimize.sample",
     "save": "network.save",
     "spectral_density": "spectrum.density",
-    "to_c": "convert.to_c",
-    "to_torch": "convert.torch",
+    "to_c": "applications.convert.to_c",
+    "to_torch": "applications.convert.torch",
     "trace": "spectrum.trace",
 }
 # Key: a subpackage or module that users import from fastcurv, such as `fc.schedules`. Value: the

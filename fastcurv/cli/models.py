@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from ..applications.convert.onnx import from_onnx
+from ..applications.convert.torch import from_torch
 from ..common.errors import one_line, type_phrase
 from ..common.files import read_tensors
 from ..common.optional import optional_import
-from ..convert.onnx import from_onnx
-from ..convert.torch import from_torch
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN_KEY, load

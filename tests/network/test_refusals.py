@@ -9,9 +9,9 @@ import pytest
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import fastcurv as fc
+from fastcurv.applications.convert.sklearn import LayerStack
 from fastcurv.certify.majorants import loss_lower_bound, ray_to_infimum
 from fastcurv.common.checks import all_finite, as_numpy, check_symmetric_operator
-from fastcurv.convert.sklearn import LayerStack
 from fastcurv.network.rows import ArraySource, make_row_source
 
 X, Y = np.arange(24.0).reshape(12, 2), np.zeros((12, 1))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.convert import to_c
+from fastcurv.applications.convert import to_c
 from fastcurv.structure.tables import ACTIVATIONS
 
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import _engine
-from ..common.checks import as_numpy, caller_stacklevel, check_array
-from ..common.errors import type_phrase
-from ..network.mlp import MLP, Model
-from ..structure.tables import ACTIVATIONS, activations_in_library
+from ... import _engine
+from ...common.checks import as_numpy, caller_stacklevel, check_array
+from ...common.errors import type_phrase
+from ...network.mlp import MLP, Model
+from ...structure.tables import ACTIVATIONS, activations_in_library
 
 SUPPORTED_STEPS_TEXT = (
     f"linear layers, {', '.join(ACTIVATIONS)}, flatten, dropout and batch normalisation"

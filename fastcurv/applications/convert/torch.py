@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..common.checks import caller_stacklevel
-from ..common.errors import require_attrs, suggest_names, type_phrase
-from ..common.optional import optional_import
-from ..network.arguments import raise_if_user_activation
-from ..network.mlp import MLP, Model
-from ..structure.tables import ACTIVATIONS, activations_in_library
+from ...common.checks import caller_stacklevel
+from ...common.errors import require_attrs, suggest_names, type_phrase
+from ...common.optional import optional_import
+from ...network.arguments import raise_if_user_activation
+from ...network.mlp import MLP, Model
+from ...structure.tables import ACTIVATIONS, activations_in_library
 from .sklearn import (
     SUPPORTED_STEPS_TEXT,
     LayerStack,

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..common.checks import as_numpy, caller_stacklevel
-from ..common.errors import one_line, suggest_names, type_phrase
-from ..network.mlp import Model
-from ..structure.tables import activations_in_library
+from ...common.checks import as_numpy, caller_stacklevel
+from ...common.errors import one_line, suggest_names, type_phrase
+from ...network.mlp import Model
+from ...structure.tables import activations_in_library
 from .sklearn import (
     LayerStack,
     check_activation,

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import short_repr
-from ..common.errors import suggest_names, type_phrase
-from ..network.mlp import MLP
-from ..structure.tables import ACTIVATIONS
+from ...common.checks import short_repr
+from ...common.errors import suggest_names, type_phrase
+from ...network.mlp import MLP
+from ...structure.tables import ACTIVATIONS
 
 LEAKY_RELU_SLOPE = ACTIVATIONS["leaky_relu"].leak
 # Key: an activation. Value: C statements that set phi and, in `first` and `second`, phi' and phi''

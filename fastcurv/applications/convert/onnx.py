@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import check_positive_int
-from ..common.errors import one_line, suggest_names, type_phrase
-from ..common.files import path_as_text
-from ..common.optional import optional_import
-from ..network.mlp import Model
-from ..structure.tables import activations_in_library
+from ...common.checks import check_positive_int
+from ...common.errors import one_line, suggest_names, type_phrase
+from ...common.files import path_as_text
+from ...common.optional import optional_import
+from ...network.mlp import Model
+from ...structure.tables import activations_in_library
 from .sklearn import (
     LayerStack,
     raise_if_unsupported,

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .applications.convert.sklearn import from_sklearn
     from .applications.convert.to_c import to_c
     from .applications.convert.torch import from_torch, to_torch
+    from .applications.estimators.classifier import MLPClassifier
+    from .applications.estimators.regressor import MLPRegressor
     from .applications.plots.convergence import ConvergenceDisplay, MinimumRatioDisplay
     from .applications.plots.landscape import LandscapeDisplay
     from .applications.plots.spectrum import SpectrumDisplay
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from .critical.classify import classify
     from .critical.laplace import laplace
     from .critical.left_out import influence, leave_one_out
-    from .estimators.classifier import MLPClassifier
-    from .estimators.regressor import MLPRegressor
     from .network.mlp import MLP
     from .network.objective import Objective
     from .network.save import load, save
@@ -113,8 +113,8 @@ _MODULE_OF_PUBLIC_NAME = {
     "Activation": "structure.user_functions",
     "Loss": "structure.user_functions",
     "MLP": "network.mlp",
-    "MLPClassifier": "estimators.classifier",
-    "MLPRegressor": "estimators.regressor",
+    "MLPClassifier": "applications.estimators.classifier",
+    "MLPRegressor": "applications.estimators.regressor",
     "MinimumRatioDisplay": "applications.plots.convergence",
     "Objective": "network.objective",
     "SpectrumDisplay": "applications.plots.spectrum",

@@ -16,9 +16,9 @@ LOCAL_MODULES = {path.stem for folder in FOLDERS for path in (ROOT / folder).glo
 AVAILABLE_MODULES = set(sys.stdlib_module_names) | {"numpy", "scipy", "fastcurv"} | LOCAL_MODULES
 # Imports that run only if the package is installed, with the reason.
 UNGUARDED_IMPORTS = {
-    "fastcurv/estimators/base.py": "estimators/__init__.py imports the package first",
-    "fastcurv/estimators/classifier.py": "estimators/__init__.py imports the package first",
-    "fastcurv/estimators/regressor.py": "estimators/__init__.py imports the package first",
+    "fastcurv/applications/estimators/base.py": "estimators/__init__.py imports the package first",
+    "fastcurv/applications/estimators/classifier.py": "estimators/__init__.py imports the package first",
+    "fastcurv/applications/estimators/regressor.py": "estimators/__init__.py imports the package first",
     "fastcurv/cli/demo.py: report_on_fit": "the command imports the package first",
     "fastcurv/cli/fit_network.py: _refit": "takes an estimator, which needs the package",
     "fastcurv/applications/convert/torch.py: _check_plain_forward": "takes a module of torch",

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("sklearn")
 
 import fastcurv as fc  # noqa: E402
+from fastcurv.applications.estimators.base import SpectrumCheck  # noqa: E402
 from fastcurv.cli.data import read_npz
 from fastcurv.cli.encode import load_dataset
 from fastcurv.cli.output import check_output_path  # noqa: E402
@@ -18,7 +19,6 @@ from fastcurv.cli.parser import main  # noqa: E402
 from fastcurv.cli.recipe import load_run  # noqa: E402
 from fastcurv.cli.report import Report  # noqa: E402
 from fastcurv.critical.decide import Reason
-from fastcurv.estimators.base import SpectrumCheck  # noqa: E402
 from fastcurv.reference import ReferenceModel, ReferenceObjective  # noqa: E402
 from fastcurv.spectrum.results import to_json_value  # noqa: E402
 from fastcurv.testing import QuadraticObjective  # noqa: E402

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler, scale  # noqa: E402
 from sklearn.utils.class_weight import compute_sample_weight  # noqa: E402
 
-from fastcurv.estimators.held_out import (  # noqa: E402
+from fastcurv.applications.estimators.held_out import (  # noqa: E402
     MIN_PATIENCE,
     PATIENCE_RATIO,
     TRIAL_DECAYS,

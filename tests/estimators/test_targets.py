@@ -12,13 +12,13 @@ pytest.importorskip("sklearn")
 from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.cli.data import column_means_and_scales  # noqa: E402
-from fastcurv.estimators.base import (  # noqa: E402
+from fastcurv.applications.estimators.base import (  # noqa: E402
     can_search_in_float32,
     check_spectrum,
     default_n_pairs,
     default_n_threads,
 )
+from fastcurv.cli.data import column_means_and_scales  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 RNG = np.random.default_rng(0)
@@ -105,9 +105,9 @@ def test_sparse_samples_are_fitted_as_dense_ones(how, monkeypatch):
     rng = np.random.default_rng(0)
     rows = sparse.random(120, 30, 0.2, format="csc", random_state=0)
     y, weight = (rows @ rng.standard_normal(30) > 0).astype(int), rng.random(120)
-    monkeypatch.setattr("fastcurv.estimators.sizes.CACHED_DENSE_MAX_ENTRIES", 0)
+    monkeypatch.setattr("fastcurv.applications.estimators.sizes.CACHED_DENSE_MAX_ENTRIES", 0)
     # Sparse samples are made dense in blocks of 33.
-    monkeypatch.setattr("fastcurv.estimators.base.DENSE_BLOCK_MAX_ENTRIES", 1000)
+    monkeypatch.setattr("fastcurv.applications.estimators.base.DENSE_BLOCK_MAX_ENTRIES", 1000)
     fits = [
         fc.MLPClassifier((4,), "tanh", random_state=0, max_iter=15, **how).fit(X, y, weight)
         for X in (rows, rows.toarray())
@@ -221,7 +221,7 @@ def test_a_fit_ends_at_the_point_whose_gradient_is_within_tol(monkeypatch):
     """A fit ends at the point whose gradient is within tol, even if `minimize` returns an earlier
     point as the result.
     """
-    from fastcurv.estimators import base
+    from fastcurv.applications.estimators import base
 
     run_on = base.minimize
 

@@ -168,7 +168,7 @@ def test_max_time_bounds_the_verdict_of_a_fit(monkeypatch):
         limits.append(words["max_time"])
         return original(*args, **words)
 
-    monkeypatch.setattr("fastcurv.estimators.base.classify", classify)
+    monkeypatch.setattr("fastcurv.applications.estimators.base.classify", classify)
     net = fc.MLPRegressor((3,), random_state=0, max_time=5.0, verdict=True)
     with_warnings(lambda: net.fit(A, Y))
     assert 0 < limits[0] <= 5.0

@@ -12,8 +12,8 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import Activation
+from fastcurv.applications.estimators.regressor import MLPRegressor
 from fastcurv.certify import precise
-from fastcurv.estimators.regressor import MLPRegressor
 from fastcurv.structure.tables import ACTIVATIONS
 
 from .. import nets

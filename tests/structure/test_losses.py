@@ -12,8 +12,8 @@ from scipy import sparse
 
 import fastcurv as fc
 from fastcurv import Loss
+from fastcurv.applications.estimators.regressor import MLPRegressor
 from fastcurv.certify import precise
-from fastcurv.estimators.regressor import MLPRegressor
 from fastcurv.structure import given as losses
 from fastcurv.structure.tables import LOSSES
 

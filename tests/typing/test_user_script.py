@@ -10,8 +10,8 @@ from typing import get_args
 import pytest
 
 import fastcurv
+from fastcurv.applications.estimators.base import SOLVER_NAMES
 from fastcurv.common import protocols
-from fastcurv.estimators.base import SOLVER_NAMES
 from fastcurv.network.mlp import INIT_SCHEMES
 from fastcurv.optimize.minimize import METHOD_ALIASES, METHODS
 from fastcurv.structure import tables

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..network.mlp import MLP
+from ...network.mlp import MLP
 
 
 class FittedWeightsMixin:

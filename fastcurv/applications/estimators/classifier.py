@@ -12,11 +12,11 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from ..common.checks import is_sparse, short_repr
-from ..common.errors import suggest_names
-from ..common.protocols import Solver
-from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, Layered, LossName
-from ..structure.user_functions import Loss
+from ...common.checks import is_sparse, short_repr
+from ...common.errors import suggest_names
+from ...common.protocols import Solver
+from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, Layered, LossName
+from ...structure.user_functions import Loss
 from .base import BaseMLP, check_parameters, sanitise, scored_rows, supports_partial_fit
 
 PARAMETERS_DOC = """

@@ -25,7 +25,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ..common.checks import (
+from ...common.checks import (
     as_numpy,
     caller_stacklevel,
     check_choice,
@@ -34,20 +34,20 @@ from ..common.checks import (
     is_sparse,
     short_repr,
 )
-from ..common.errors import AttributeHints, suggest_names, type_phrase
-from ..common.objectives import budgeted_hessian
-from ..common.protocols import Descent
-from ..critical.classify import classify
-from ..critical.report import reword_for_fit
-from ..krylov.lanczos import Recurrence, combine_basis_rows
-from ..network.arguments import as_owned_array
-from ..network.mlp import MLP
-from ..network.objective import Objective
-from ..optimize.escape import escape
-from ..optimize.minimize import METHOD_ALIASES, METHODS, STOCHASTIC_METHODS, minimize
-from ..optimize.run import Run
-from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_in_library
-from ..structure.user_functions import Activation, Loss
+from ...common.errors import AttributeHints, suggest_names, type_phrase
+from ...common.objectives import budgeted_hessian
+from ...common.protocols import Descent
+from ...critical.classify import classify
+from ...critical.report import reword_for_fit
+from ...krylov.lanczos import Recurrence, combine_basis_rows
+from ...network.arguments import as_owned_array
+from ...network.mlp import MLP
+from ...network.objective import Objective
+from ...optimize.escape import escape
+from ...optimize.minimize import METHOD_ALIASES, METHODS, STOCHASTIC_METHODS, minimize
+from ...optimize.run import Run
+from ...structure.tables import ACTIVATIONS, LOSSES, LossName, activations_in_library
+from ...structure.user_functions import Activation, Loss
 from .evidence import choose_alpha_by_evidence
 from .held_out import DEFAULT_DECAY, MAX_ITER_PER_ALPHA, DecayChoice, choose_decay, held_out_mask
 from .input_slopes import InputSlopesMixin

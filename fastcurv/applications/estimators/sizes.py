@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import is_sparse
+from ...common.checks import is_sparse
 
 THREADS_MIN_FLOPS = 10_000_000  # minimum flops of a gradient; below, one thread is faster
 # minimum flops of a gradient at which float32 saves more time than casting the rows takes

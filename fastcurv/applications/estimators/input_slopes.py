@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.checks import is_sparse
-from ..network.input_derivatives import InputDerivatives, input_derivatives
+from ...common.checks import is_sparse
+from ...network.input_derivatives import InputDerivatives, input_derivatives
 
 if TYPE_CHECKING:
-    from ..network.mlp import MLP
+    from ...network.mlp import MLP
 
 
 class InputSlopesMixin:

@@ -2,7 +2,7 @@
 dependency.
 """
 
-from ..common.optional import optional_import
+from ...common.optional import optional_import
 
 with optional_import("the estimators"):
     import sklearn.utils.validation

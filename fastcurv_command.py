@@ -10,7 +10,7 @@ def main() -> int:
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from fastcurv.cli import main as run
+    from fastcurv.applications.cli import main as run
 
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, handler)

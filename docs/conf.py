@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import fastcurv as fc
-from fastcurv.cli.parser import COMMANDS
+from fastcurv.applications.cli.parser import COMMANDS
 from fastcurv.common.protocols import NAMES_HIDDEN_FROM_DIR
 
 HERE = Path(__file__).resolve().parent

@@ -29,7 +29,7 @@ from story import (
     lectures,
 )
 
-from fastcurv.cli.report import Report
+from fastcurv.applications.cli.report import Report
 
 FOLDER = Path(__file__).parent
 # Networks this small gain nothing from a second thread, and waiting threads take time of their own.

@@ -22,6 +22,7 @@ from .common.runtime import register as _register
 if TYPE_CHECKING:
     from . import spectrum as spectrum
     from . import structure as structure
+    from .applications.cli.fit_report import report
     from .applications.convert.keras_jax import from_jax, from_keras
     from .applications.convert.onnx import from_onnx
     from .applications.convert.sklearn import from_sklearn
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from .applications.plots.convergence import ConvergenceDisplay, MinimumRatioDisplay
     from .applications.plots.landscape import LandscapeDisplay
     from .applications.plots.spectrum import SpectrumDisplay
-    from .cli.fit_report import report
     from .critical.classify import classify
     from .critical.laplace import laplace
     from .critical.left_out import influence, leave_one_out
@@ -142,7 +142,7 @@ _MODULE_OF_PUBLIC_NAME = {
     "newton_step": "optimize.steps",
     "saddle_free_newton_step": "optimize.steps",
     "regularization_path": "optimize.path",
-    "report": "cli.fit_report",
+    "report": "applications.cli.fit_report",
     "sample_critical_points": "optimize.sample",
     "save": "network.save",
     "spectral_density": "spectrum.density",

@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from .cli import main
+from .applications.cli import main
 
 if __name__ == "__main__":
     # The import of fastcurv has set this handler.

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.cli.recipe import load_run
+from fastcurv.applications.cli.recipe import load_run
 from fastcurv.distributed import _translate_errors, plan_shard_moves
 
 from .network.product_cases import assert_same_results
@@ -189,7 +189,7 @@ def test_commands_accept_dask_workers(client, tmp_path, capsys, monkeypatch):
     """The commands train, classify and spectrum print the same losses, kinds and eigenvalues with
     --dask as without, to a relative 1e-6.
     """
-    from fastcurv.cli import main
+    from fastcurv.applications.cli import main
 
     monkeypatch.chdir(tmp_path)
     X, y = whole(weights=False)

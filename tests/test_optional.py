@@ -19,8 +19,8 @@ UNGUARDED_IMPORTS = {
     "fastcurv/applications/estimators/base.py": "estimators/__init__.py imports the package first",
     "fastcurv/applications/estimators/classifier.py": "estimators/__init__.py imports the package first",
     "fastcurv/applications/estimators/regressor.py": "estimators/__init__.py imports the package first",
-    "fastcurv/cli/demo.py: report_on_fit": "the command imports the package first",
-    "fastcurv/cli/fit_network.py: _refit": "takes an estimator, which needs the package",
+    "fastcurv/applications/cli/demo.py: report_on_fit": "the command imports the package first",
+    "fastcurv/applications/cli/fit_network.py: _refit": "takes an estimator, which needs the package",
     "fastcurv/applications/convert/torch.py: _check_plain_forward": "takes a module of torch",
     "fastcurv/applications/convert/torch.py: _trace_steps": "takes a module of torch",
     "fastcurv/applications/convert/torch.py: _called_function": "takes a graph of torch",
@@ -144,7 +144,7 @@ for name in {names!r}:
     sys.modules[name] = None
 import numpy as np
 import fastcurv as fc
-from fastcurv.cli import main
+from fastcurv.applications.cli import main
 X = np.random.default_rng(0).standard_normal((20, 2))
 np.savez("points.npz", X=X, y=X[:, 0])
 for name in ("net.pt", "net.onnx", "rows.parquet"):

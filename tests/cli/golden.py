@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcurv.cli.parser import main
+from fastcurv.applications.cli.parser import main
 
 from ..golden import masked
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.applications.cli.advice import ShellCommands
+from fastcurv.applications.cli.parser import build_parser, main
+from fastcurv.applications.cli.recipe import TrainingRecipe, load_run, save_run
 from fastcurv.applications.plots.spectrum import PLOT_DENSE_MAX_N
-from fastcurv.cli.advice import ShellCommands
-from fastcurv.cli.parser import build_parser, main
-from fastcurv.cli.recipe import TrainingRecipe, load_run, save_run
 from fastcurv.optimize.diagnose import CAUSES
 
 PYTHON = re.compile(
@@ -422,7 +422,7 @@ def test_help_and_version_are_accepted_as_first_words(capsys):
 def test_help_imports_no_computing_module(python):
     python("""
 import sys
-from fastcurv.cli.parser import build_parser
+from fastcurv.applications.cli.parser import build_parser
 build_parser().format_help()
 heavy = ("scipy.optimize", "fastcurv.optimize", "fastcurv.applications.plots", "fastcurv.critical", "matplotlib")
 assert not [name for name in heavy if name in sys.modules]

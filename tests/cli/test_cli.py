@@ -11,8 +11,8 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.cli.parser import build_parser, main  # noqa: E402
-from fastcurv.cli.recipe import load_run  # noqa: E402
+from fastcurv.applications.cli.parser import build_parser, main  # noqa: E402
+from fastcurv.applications.cli.recipe import load_run  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_bench_counts_the_multiplications_of_a_product(sizes, flops, monkeypatch
     and the product. In other layers it counts six, because R z, R e and the product have two terms
     each.
     """
-    from fastcurv.cli import commands
+    from fastcurv.applications.cli import commands
 
     monkeypatch.setattr(commands, "best_time", lambda call: 0.5)
     monkeypatch.setattr(fc._engine, "measure_fma_peak", lambda dtype, threads: 1e3)

@@ -12,7 +12,7 @@ pytest.importorskip("matplotlib")
 
 
 def test_demo_trains_classifies_and_escapes_a_saddle(tmp_path, capsys):
-    from fastcurv.cli.demo import run_demo
+    from fastcurv.applications.cli.demo import run_demo
 
     facts = run_demo(
         tmp_path / "demo.html", picture=tmp_path / "demo.png", quick=True, progress=False
@@ -59,8 +59,8 @@ def test_demo_trains_classifies_and_escapes_a_saddle(tmp_path, capsys):
 
 
 def test_added_zero_units_leave_the_networks_outputs_unchanged():
-    from fastcurv.cli.demo import N_NARROW_UNITS, find_saddle
-    from fastcurv.cli.recipe import TrainingRecipe
+    from fastcurv.applications.cli.demo import N_NARROW_UNITS, find_saddle
+    from fastcurv.applications.cli.recipe import TrainingRecipe
 
     recipe = TrainingRecipe("iris", hidden=(N_NARROW_UNITS + 2,), l2=1e-2)
     data = recipe.load_dataset()
@@ -81,7 +81,7 @@ def test_the_figure_shows_the_whole_escape_from_a_saddle():
     a step beyond the end of the escape. The losses fill more than half of the figure's height.
     """
     import fastcurv as fc
-    from fastcurv.cli.demo import plot_loss_along_step
+    from fastcurv.applications.cli.demo import plot_loss_along_step
 
     X, y = np.cos(np.arange(10.0)).reshape(5, 2), np.ones((5, 1))
     ob = fc.Objective(fc.MLP((2, 3, 1), "tanh"), X, y, "mse")

@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from fastcurv.cli import main
-from fastcurv.cli.encode import load_dataset
-from fastcurv.cli.recipe import load_run
+from fastcurv.applications.cli import main
+from fastcurv.applications.cli.encode import load_dataset
+from fastcurv.applications.cli.recipe import load_run
 
 X = np.arange(24.0).reshape(12, 2)
 

@@ -12,11 +12,11 @@ import pytest
 pytest.importorskip("sklearn")
 
 import fastcurv as fc  # noqa: E402
+from fastcurv.applications.cli import commands, page  # noqa: E402
+from fastcurv.applications.cli.parser import main  # noqa: E402
+from fastcurv.applications.cli.recipe import TrainingRecipe, save_run  # noqa: E402
+from fastcurv.applications.cli.report import Report  # noqa: E402
 from fastcurv.applications.plots import spectrum  # noqa: E402
-from fastcurv.cli import commands, page  # noqa: E402
-from fastcurv.cli.parser import main  # noqa: E402
-from fastcurv.cli.recipe import TrainingRecipe, save_run  # noqa: E402
-from fastcurv.cli.report import Report  # noqa: E402
 
 SHORT = ["--probes", "2", "--steps", "5", "--quiet"]
 

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from scipy.special import softmax
 
 import fastcurv as fc
-from fastcurv.cli import fit_network, fit_numbers, fit_report
+from fastcurv.applications.cli import fit_network, fit_numbers, fit_report
 
 from ..browser import needs_chromium, reported
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.cli.fit_report import build_page
-from fastcurv.cli.fit_rows import dominant_row, near_duplicate_fraction
+from fastcurv.applications.cli.fit_report import build_page
+from fastcurv.applications.cli.fit_rows import dominant_row, near_duplicate_fraction
 
 
 def first_screen(X, y):

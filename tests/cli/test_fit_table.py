@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.cli import fit_table as module
-from fastcurv.cli import span
-from fastcurv.cli.encode import load_table_dataset
-from fastcurv.cli.fit_table import choose_l2_by_evidence, fit_table
-from fastcurv.cli.parser import main
-from fastcurv.cli.recipe import TrainingRecipe, load_run, save_run
+from fastcurv.applications.cli import fit_table as module
+from fastcurv.applications.cli import span
+from fastcurv.applications.cli.encode import load_table_dataset
+from fastcurv.applications.cli.fit_table import choose_l2_by_evidence, fit_table
+from fastcurv.applications.cli.parser import main
+from fastcurv.applications.cli.recipe import TrainingRecipe, load_run, save_run
 
 from .test_tables import EQUAL_TABLES
 
@@ -290,7 +290,7 @@ GARBLED_CODINGS = {
 def test_garbled_codings_of_saved_runs_raise(kind, numbers, tmp_path, monkeypatch):
     fit = fit_table(numbers, hidden=(2,), alpha=1.0)
     path = tmp_path / "net.npz"
-    from fastcurv.cli import recipe as saving
+    from fastcurv.applications.cli import recipe as saving
 
     def garbled(record):
         facts = asdict(record)
@@ -332,7 +332,7 @@ def test_a_report_on_a_table_is_a_page_with_its_numbers(mixed, tmp_path, capsys)
 
 
 def test_interrupted_report_leaves_no_file(numbers, tmp_path, monkeypatch, capsys):
-    from fastcurv.cli import fit_report
+    from fastcurv.applications.cli import fit_report
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt

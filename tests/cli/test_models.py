@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.cli.models import read_model
-from fastcurv.cli.parser import main
+from fastcurv.applications.cli.models import read_model
+from fastcurv.applications.cli.parser import main
 from fastcurv.common.files import write_tensors
 
 
@@ -236,7 +236,7 @@ def test_torch_and_onnx_are_imported_for_their_own_files_only(case, tmp_path, py
     folder, ob, theta = case
     path, _ = as_safetensors(tmp_path / "net", ob.model, theta)
     python(
-        "import sys; from fastcurv.cli.parser import main; "
+        "import sys; from fastcurv.applications.cli.parser import main; "
         f"assert main(['classify', {str(path)!r}, '--data', {str(folder / 'points.npz')!r}]) == 0; "
         "assert not {'torch', 'onnx', 'sklearn', 'matplotlib'} & set(sys.modules)"
     )

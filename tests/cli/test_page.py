@@ -8,9 +8,9 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import plots
-from fastcurv.cli.parser import main
-from fastcurv.cli.recipe import load_run
-from fastcurv.cli.report import Report
+from fastcurv.applications.cli.parser import main
+from fastcurv.applications.cli.recipe import load_run
+from fastcurv.applications.cli.report import Report
 
 from ..browser import needs_chromium, reported
 

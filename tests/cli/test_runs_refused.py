@@ -11,13 +11,13 @@ import pytest
 pytest.importorskip("sklearn")
 
 import fastcurv as fc  # noqa: E402
+from fastcurv.applications.cli.data import read_npz
+from fastcurv.applications.cli.encode import load_dataset
+from fastcurv.applications.cli.output import check_output_path  # noqa: E402
+from fastcurv.applications.cli.parser import main  # noqa: E402
+from fastcurv.applications.cli.recipe import load_run  # noqa: E402
+from fastcurv.applications.cli.report import Report  # noqa: E402
 from fastcurv.applications.estimators.base import SpectrumCheck  # noqa: E402
-from fastcurv.cli.data import read_npz
-from fastcurv.cli.encode import load_dataset
-from fastcurv.cli.output import check_output_path  # noqa: E402
-from fastcurv.cli.parser import main  # noqa: E402
-from fastcurv.cli.recipe import load_run  # noqa: E402
-from fastcurv.cli.report import Report  # noqa: E402
 from fastcurv.critical.decide import Reason
 from fastcurv.reference import ReferenceModel, ReferenceObjective  # noqa: E402
 from fastcurv.spectrum.results import to_json_value  # noqa: E402
@@ -177,7 +177,7 @@ def test_the_report_states_the_risk_of_a_verdict():
 
 
 def test_escape_saddle_needs_negative_curvature():
-    from fastcurv.cli.demo import escape_saddle
+    from fastcurv.applications.cli.demo import escape_saddle
 
     bowl = QuadraticObjective(np.diag([1.0, 2.0]))
     point = fc.classify(bowl, np.zeros(2), seed=0)

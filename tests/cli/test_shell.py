@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.cli import commands
-from fastcurv.cli.data import read_npz
-from fastcurv.cli.encode import load_dataset
-from fastcurv.cli.output import PAGE_SUFFIXES, check_output_path
-from fastcurv.cli.parser import main
-from fastcurv.cli.recipe import TrainingRecipe, load_run, save_run
+from fastcurv.applications.cli import commands
+from fastcurv.applications.cli.data import read_npz
+from fastcurv.applications.cli.encode import load_dataset
+from fastcurv.applications.cli.output import PAGE_SUFFIXES, check_output_path
+from fastcurv.applications.cli.parser import main
+from fastcurv.applications.cli.recipe import TrainingRecipe, load_run, save_run
 from fastcurv.common import files
 
 COMMANDS = ("demo", "train", "spectrum", "classify", "diagnose", "report", "bench", "info")
@@ -314,7 +314,7 @@ def test_progress_is_shown_on_terminals_only(points, tmp_path):
 
 
 def test_long_lines_are_wrapped_on_terminals_only(monkeypatch):
-    from fastcurv.cli import output
+    from fastcurv.applications.cli import output
 
     line = "  Minimum: " + "a critical point is proved to lie near theta " * 4
     assert output.wrap_to_terminal(line) == line
@@ -367,7 +367,7 @@ def test_small_compressed_files_take_little_memory(tmp_path, python):
     five times 32 MiB.
     """
     program = (
-        "import re\nfrom fastcurv.cli.encode import load_dataset\n"
+        "import re\nfrom fastcurv.applications.cli.encode import load_dataset\n"
         "def peak():\n    text = open('/proc/self/status').read()\n"
         "    return int(re.search(r'VmHWM:\\s+(\\d+)', text)[1])\n"
         "before = peak()\n"

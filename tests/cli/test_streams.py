@@ -22,12 +22,12 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.cli import output, page
-from fastcurv.cli.output import CommandOutput
-from fastcurv.cli.parser import main
-from fastcurv.cli.predict import format_csv
-from fastcurv.cli.recipe import TrainingRecipe, load_run, save_run
-from fastcurv.cli.report import Report
+from fastcurv.applications.cli import output, page
+from fastcurv.applications.cli.output import CommandOutput
+from fastcurv.applications.cli.parser import main
+from fastcurv.applications.cli.predict import format_csv
+from fastcurv.applications.cli.recipe import TrainingRecipe, load_run, save_run
+from fastcurv.applications.cli.report import Report
 from fastcurv.common.progress import show_bar
 
 PROGRAM = f"{sys.executable} -m fastcurv"
@@ -277,7 +277,7 @@ def test_status_is_3_with_results_printed_if_a_figure_cannot_be_saved(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(output, "write_atomically", raise_disk_full)
-    monkeypatch.setattr("fastcurv.cli.report.write_atomically", raise_disk_full)
+    monkeypatch.setattr("fastcurv.applications.cli.report.write_atomically", raise_disk_full)
     short = ["--probes", "2", "--steps", "5", "--json"]
     spectrum = ["spectrum", str(folder / "run.npz"), "--figure", str(tmp_path / "p.png"), *short]
     for command in (spectrum, ["report", str(folder / "run.npz"), *short]):
@@ -318,7 +318,7 @@ def test_aborted_training_saves_the_best_point(error, folder, tmp_path, monkeypa
     words = ["train", str(folder / "d.npz"), "--hidden", "2", "--epochs", "2", "--quiet"]
     if isinstance(error, KeyboardInterrupt):
         monkeypatch.setattr(
-            "fastcurv.cli.commands.format_point",
+            "fastcurv.applications.cli.commands.format_point",
             lambda *_: "state" if len(seen) < 2 else (_ for _ in ()).throw(error),
         )
     status = main([*words, "--out", str(out)])
@@ -634,7 +634,7 @@ sys.exit(main())
 
 
 @posix
-@pytest.mark.parametrize("module", ["numpy", "scipy.linalg", "fastcurv.cli.commands"])
+@pytest.mark.parametrize("module", ["numpy", "scipy.linalg", "fastcurv.applications.cli.commands"])
 @pytest.mark.parametrize("way", ["script", "module"])
 def test_ctrl_c_during_imports_prints_no_traceback(module, way, tmp_path):
     """If Ctrl-C is pressed during imports, the process ends by SIGINT or with status 130, and

@@ -6,15 +6,15 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from fastcurv.cli.data import DataCoding, is_table_name
-from fastcurv.cli.encode import (
+from fastcurv.applications.cli.data import DataCoding, is_table_name
+from fastcurv.applications.cli.encode import (
     fit_coding,
     load_dataset,
     load_table_dataset,
     read_scaled_inputs,
     scale_inputs,
 )
-from fastcurv.cli.tables import read_sheet, read_table
+from fastcurv.applications.cli.tables import read_sheet, read_table
 
 N = 40
 rng = np.random.default_rng(0)

@@ -25,7 +25,7 @@ def test_to_dict_has_plain_values_only(point, seed):
     """The result of `to_dict` contains only numbers, strings, bools, lists, dicts and None, with
     the names and values of the command line's JSON.
     """
-    from fastcurv.cli.output import verdict_facts
+    from fastcurv.applications.cli.output import verdict_facts
     from fastcurv.spectrum.results import to_json_value
 
     odd = replace(

@@ -29,7 +29,7 @@ def test_the_readme_installs_what_its_code_imports():
     targets = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)[1].split()
     made = [line.split()[1] for line in COMMANDS if line.startswith("make")]
     assert made and set(made) <= set(targets)
-    from fastcurv.cli.parser import COMMANDS as known
+    from fastcurv.applications.cli.parser import COMMANDS as known
 
     named = re.search(r"^\| use from a shell \| (.*) \|$", TEXT, re.MULTILINE)[1]
     assert {name.removeprefix("fastcurv ") for name in re.findall(r"`([^`]+)`", named)} <= set(

@@ -12,13 +12,13 @@ pytest.importorskip("sklearn")
 from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 
 import fastcurv as fc  # noqa: E402
+from fastcurv.applications.cli.data import column_means_and_scales  # noqa: E402
 from fastcurv.applications.estimators.base import (  # noqa: E402
     can_search_in_float32,
     check_spectrum,
     default_n_pairs,
     default_n_threads,
 )
-from fastcurv.cli.data import column_means_and_scales  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 RNG = np.random.default_rng(0)

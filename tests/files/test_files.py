@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.cli.encode import load_dataset
-from fastcurv.cli.models import read_model
-from fastcurv.cli.recipe import load_run
+from fastcurv.applications.cli.encode import load_dataset
+from fastcurv.applications.cli.models import read_model
+from fastcurv.applications.cli.recipe import load_run
 from fastcurv.common import files
 from fastcurv.common.errors import escape_unprintable, one_line
 from fastcurv.common.files import check_writable_path, read_tensors, write_atomically, write_tensors
@@ -649,9 +649,9 @@ def test_files_are_exchanged_with_the_safetensors_package(tmp_path):
 @posix
 def test_readers_reject_pipes_without_waiting(tmp_path):
     """Readers raise ValueError for a named pipe at once and do not wait for its content."""
-    from fastcurv.cli import main
-    from fastcurv.cli.encode import load_dataset
-    from fastcurv.cli.recipe import load_run
+    from fastcurv.applications.cli import main
+    from fastcurv.applications.cli.encode import load_dataset
+    from fastcurv.applications.cli.recipe import load_run
 
     *_, ob = small_problem()
     for name in ("x.safetensors", "x.npz", "x.csv", "x.onnx", "x.pt"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from fastcurv.cli.parser import build_parser
+from fastcurv.applications.cli.parser import build_parser
 
 from ..public import public
 

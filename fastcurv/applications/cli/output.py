@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import escape_unprintable, one_line
+from ...common.errors import escape_unprintable, one_line
 
 # Modules that compute are imported where they are used, so that `--help` does not wait for them.
-from ..common.files import check_writable_path, expand_home, write_atomically
-from ..common.optional import optional_import
-from ..common.progress import is_stream_terminal
+from ...common.files import check_writable_path, expand_home, write_atomically
+from ...common.optional import optional_import
+from ...common.progress import is_stream_terminal
 
 PAGE_SUFFIXES, TABLE_SUFFIXES = (".html", ".htm"), (".csv",)
 DEFAULT_OUTPUT_FILE = "theta.safetensors"  # file that `train` writes by default
@@ -76,7 +76,7 @@ class CommandOutput:
     def write_figure(self, made: Any, path: str | None) -> None:
         """Plot a display or a diagnosis and write it to `path`, if a path is given."""
         if path is not None:
-            from ..applications.plots.style import new_axes
+            from ..plots.style import new_axes
 
             shown = made.plot(new_axes())
             write_figure_file(shown.figure_ if hasattr(shown, "figure_") else shown.figure, path)
@@ -85,7 +85,7 @@ class CommandOutput:
 
     def close(self) -> None:
         if self.as_json:
-            from ..spectrum.results import to_json_value
+            from ...spectrum.results import to_json_value
 
             text = json.dumps(to_json_value(self.facts), indent=2, allow_nan=False)
             self.lost = write_stream("stdout", text.replace("\x7f", "\\u007f") + "\n") or self.lost
@@ -197,13 +197,13 @@ def format_point(objective: Any, theta: np.ndarray, data: Any) -> str:
 
 def ending_message(run: Any) -> str:
     """Return the reason why a run ended, without the advice on functions to call in Python."""
-    from ..optimize.run import message_without_calls
+    from ...optimize.run import message_without_calls
 
     return message_without_calls(str(run.message))
 
 
 def eigenpair_lines(pairs: Any) -> str:
-    from ..spectrum.results import missed_clause
+    from ...spectrum.results import missed_clause
 
     lines = [f"{'eigenvalue':>14}  residual"]
     for value, residual, converged in zip(pairs.values, pairs.residuals, pairs.converged):

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from ..common.runtime import raise_if_interrupted
-from ..critical.laplace import is_negative_log_likelihood
-from ..network.objective import Objective
-from ..optimize.facts import constant_loss
-from ..optimize.minimize import minimize
-from ..optimize.path import (
+from ...common.runtime import raise_if_interrupted
+from ...critical.laplace import is_negative_log_likelihood
+from ...network.objective import Objective
+from ...optimize.facts import constant_loss
+from ...optimize.minimize import minimize
+from ...optimize.path import (
     L2_RATIO,
     MAX_L2,
     MIN_L2,
@@ -33,7 +33,7 @@ from ..optimize.path import (
     with_l2,
     with_units_restarted,
 )
-from ..structure.tables import LOSSES
+from ...structure.tables import LOSSES
 from .cells import parse_numbers
 from .data import DataCoding, Dataset, resolve_source
 from .encode import load_table_dataset
@@ -211,7 +211,7 @@ def fit_table(
     changed = {name: value for name, value in given.items() if value != FIT_TABLE_DEFAULTS[name]}
     options = "".join(f", {name}={value!r}" for name, value in changed.items())
     source = (
-        "from fastcurv.cli.fit_table import fit_table\n\n"
+        "from fastcurv.applications.cli.fit_table import fit_table\n\n"
         f"fit = fit_table({str(path)!r}, {target!r}{options})\n"
         "net, X, y = fit.trained_network, fit.data.X, fit.table.y"
     )

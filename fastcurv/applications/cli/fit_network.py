@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 
-from ..common.protocols import Floats, Indices
-from ..network.objective import Objective
-from ..optimize.path import with_l2
-from ..structure.tables import LOSSES
+from ...common.protocols import Floats, Indices
+from ...network.objective import Objective
+from ...optimize.path import with_l2
+from ...structure.tables import LOSSES
 from .span import minimize_in_row_space
 
 # minimum probability whose logarithm is taken; smaller ones are replaced by this one
@@ -216,7 +216,7 @@ class NetworkFit:
 
     imports = """import numpy as np
 import fastcurv as fc
-from fastcurv.cli.span import minimize_in_row_space
+from fastcurv.applications.cli.span import minimize_in_row_space
 """
     objective_code = "ob, theta = net.ob, net.theta"
     scale_code, shift_code = "net.scale", "net.shift"

@@ -15,23 +15,23 @@ import numpy as np
 
 import fastcurv as fc
 
-from ..applications.plots.spectrum import (
+from ...common.checks import check_choice
+from ...common.errors import escape_unprintable
+from ...common.files import expand_home, raise_if_special_file, write_atomically
+from ...common.optional import optional_import
+from ...common.runtime import raise_if_interrupted
+from ...optimize.minimize import METHODS, STOCHASTIC_METHODS
+from ...spectrum.density import density_of_matrix_eigenvalues
+from ...spectrum.draw import sign_count_clause
+from ...spectrum.results import missed_clause
+from ...structure.tables import DEFAULT_LOSS_BY_TARGETS
+from ..plots.spectrum import (
     PLOT_DENSE_MAX_N,
     SpectrumDisplay,
     all_eigenpairs,
     extreme_eigenpairs,
     select_extreme_pairs,
 )
-from ..common.checks import check_choice
-from ..common.errors import escape_unprintable
-from ..common.files import expand_home, raise_if_special_file, write_atomically
-from ..common.optional import optional_import
-from ..common.runtime import raise_if_interrupted
-from ..optimize.minimize import METHODS, STOCHASTIC_METHODS
-from ..spectrum.density import density_of_matrix_eigenvalues
-from ..spectrum.draw import sign_count_clause
-from ..spectrum.results import missed_clause
-from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .advice import ShellCommands
 from .data import DATA_SOURCES, DataCoding, Dataset, is_table_name, resolve_source
 from .models import cluster_objective, is_model_file, open_model, read_model

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ..applications.convert.onnx import from_onnx
-from ..applications.convert.torch import from_torch
-from ..common.errors import one_line, type_phrase
-from ..common.files import read_tensors
-from ..common.optional import optional_import
-from ..network.mlp import MLP
-from ..network.objective import Objective
-from ..network.save import RUN_KEY, load
+from ...common.errors import one_line, type_phrase
+from ...common.files import read_tensors
+from ...common.optional import optional_import
+from ...network.mlp import MLP
+from ...network.objective import Objective
+from ...network.save import RUN_KEY, load
+from ..convert.onnx import from_onnx
+from ..convert.torch import from_torch
 from .data import MAX_UNPACKED_RATIO, Dataset, max_unpacked_bytes, resolve_source
 from .encode import load_dataset
 
@@ -58,7 +58,7 @@ def cluster_objective(address: str | None, ob: Any, load: Load) -> Any:
     """
     if not address:
         return ob
-    from .. import distributed
+    from ... import distributed
 
     count = min(N_SHARDS, ob.n_samples)
     shards = [partial(shard_rows, load, i, count) for i in range(count)]

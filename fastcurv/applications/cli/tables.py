@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..common.errors import one_line
-from ..common.files import expand_home, raise_if_special_file
+from ...common.errors import one_line
+from ...common.files import expand_home, raise_if_special_file
 from .cells import (
     AMBIGUOUS_NUMBER_PATTERN,
     COMMA_GROUPED_PATTERN,

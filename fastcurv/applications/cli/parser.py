@@ -13,11 +13,11 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn, get_args
 
-from ..common.errors import escape_unprintable
-from ..common.progress import is_stream_terminal
-from ..common.protocols import Descent
-from ..common.runtime import VERSION
-from ..structure.tables import ACTIVATIONS, LOSSES, check_loss
+from ...common.errors import escape_unprintable
+from ...common.progress import is_stream_terminal
+from ...common.protocols import Descent
+from ...common.runtime import VERSION
+from ...structure.tables import ACTIVATIONS, LOSSES, check_loss
 from .data import DATA_SOURCES
 from .output import DEFAULT_OUTPUT_FILE, CommandOutput, check_inputs_kept, write_stream
 

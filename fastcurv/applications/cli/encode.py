@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import one_line
-from ..common.files import expand_home
-from ..common.optional import optional_import
-from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
+from ...common.errors import one_line
+from ...common.files import expand_home
+from ...common.optional import optional_import
+from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
 from .cells import (
     DURATION_FORMAT,
     ISO_FORMAT,

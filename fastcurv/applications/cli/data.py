@@ -16,10 +16,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..common.errors import one_line
-from ..common.files import expand_home, raise_if_special_file
-from ..common.optional import optional_import
-from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
+from ...common.errors import one_line
+from ...common.files import expand_home, raise_if_special_file
+from ...common.optional import optional_import
+from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
 
 # --------------------------------------------------------------------------------------------------
 # Arrays from untrusted ``.npz`` files, with a ValueError for every defect.

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from ..common.errors import one_line
+from ...common.errors import one_line
 
 Cells = Sequence[str]
 

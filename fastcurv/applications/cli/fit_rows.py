@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from ..common.protocols import Floats
+from ...common.protocols import Floats
 from .fit_pictures import FitPage
 
 # minimum fraction of the variance of the target, of the variance of a column, and of the sum of

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..common.runtime import raise_if_interrupted
-from ..network.mlp import MLP
-from ..network.objective import Objective
-from ..optimize.minimize import minimize
+from ...common.runtime import raise_if_interrupted
+from ...network.mlp import MLP
+from ...network.objective import Objective
+from ...optimize.minimize import minimize
 
 
 def has_more_columns_than_rows(ob: Objective) -> bool:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import escape_unprintable
-from ..common.files import write_atomically
-from ..common.optional import optional_import
-from ..critical.report import CriticalPoint
-from ..spectrum.results import to_json_value
+from ...common.errors import escape_unprintable
+from ...common.files import write_atomically
+from ...common.optional import optional_import
+from ...critical.report import CriticalPoint
+from ...spectrum.results import to_json_value
 
 # maximum number of characters in a table's line that fit on a screen of 390 pixels
 NARROW_SCREEN_CHARACTERS = 44
@@ -162,7 +162,7 @@ class Report:
 
     Examples
     --------
-    >>> from fastcurv.cli.report import Report
+    >>> from fastcurv.applications.cli.report import Report
     >>> page = Report("Two numbers")
     >>> page.add_section("Sizes").add_table(["name", "value"], [["n", 12], ["loss", 0.25]])
     <Report 'Two numbers', 2 parts>

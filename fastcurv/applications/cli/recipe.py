@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import one_line
-from ..common.files import (
+from ...common.errors import one_line
+from ...common.files import (
     checksum_error,
     expand_home,
     read_tensors,
     write_atomically,
     write_tensors,
 )
-from ..network.mlp import MLP
-from ..network.objective import Objective
-from ..network.save import RUN_KEY, file_contents, model_from_contents
+from ...network.mlp import MLP
+from ...network.objective import Objective
+from ...network.save import RUN_KEY, file_contents, model_from_contents
 from .cells import DATE_FORMATS
 from .data import ColumnCoding, DataCoding, Dataset, read_npz
 from .encode import load_dataset, load_table_dataset

@@ -13,13 +13,13 @@ from scipy.optimize import OptimizeResult
 
 import fastcurv as fc
 
-from ..applications import plots
-from ..applications.plots.spectrum import extreme_eigenpairs
-from ..common.protocols import Array
-from ..common.runtime import raise_if_interrupted
-from ..critical.report import CriticalPoint
-from ..optimize.diagnose import Diagnosis
-from ..spectrum.density_curve import SpectralDensity
+from ...common.protocols import Array
+from ...common.runtime import raise_if_interrupted
+from ...critical.report import CriticalPoint
+from ...optimize.diagnose import Diagnosis
+from ...spectrum.density_curve import SpectralDensity
+from .. import plots
+from ..plots.spectrum import extreme_eigenpairs
 from .advice import ShellCommands
 from .data import Dataset
 from .output import (

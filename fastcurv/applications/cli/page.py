@@ -10,12 +10,12 @@ import numpy as np
 
 import fastcurv as fc
 
-from ..applications.plots.landscape import LandscapeDisplay
-from ..applications.plots.spectrum import all_eigenpairs, extreme_eigenpairs, select_extreme_pairs
-from ..common.runtime import raise_if_interrupted
-from ..optimize.diagnose import Diagnosis, diagnose_with_verdict
-from ..spectrum.draw import BAND_STANDARD_ERRORS, reflect_density_at_bounds
-from ..spectrum.results import missed_clause
+from ...common.runtime import raise_if_interrupted
+from ...optimize.diagnose import Diagnosis, diagnose_with_verdict
+from ...spectrum.draw import BAND_STANDARD_ERRORS, reflect_density_at_bounds
+from ...spectrum.results import missed_clause
+from ..plots.landscape import LandscapeDisplay
+from ..plots.spectrum import all_eigenpairs, extreme_eigenpairs, select_extreme_pairs
 from .advice import ShellCommands
 from .output import describe_objective, point_facts
 from .recipe import SavedRun

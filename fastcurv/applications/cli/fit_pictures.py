@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
-from ..common.protocols import Floats, Indices
-from ..spectrum.results import format_number, to_json_value
+from ...common.protocols import Floats, Indices
+from ...spectrum.results import format_number, to_json_value
 from .fit_network import NetworkFit
 from .fit_numbers import (
     CONFIDENCE_LEVEL,

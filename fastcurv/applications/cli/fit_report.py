@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import is_sparse
-from ..common.errors import one_line, suggest_names, type_phrase
-from ..common.runtime import serial_blas_context
-from ..structure.tables import LOSSES
+from ...common.checks import is_sparse
+from ...common.errors import one_line, suggest_names, type_phrase
+from ...common.runtime import serial_blas_context
+from ...structure.tables import LOSSES
 from . import fit_rows
 from .fit_network import EstimatorFit, NetworkFit, TrainedNetwork, suppress_warnings
 from .fit_numbers import (

@@ -174,7 +174,7 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
     A bound on the change of the Hessian of ``(w2 w1 - 1)^2`` within 0.1 of (1, 1): its third
     derivatives are 4 w1 and 4 w2.
 
-    >>> from fastcurv.reference import ReferenceModel, ReferenceObjective
+    >>> from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
     >>> toy = ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])
     >>> 4 * 1.1 * 2**0.5 < third_bound(toy, [1.0, 1.0], 0.1) < 3 * 4 * 1.1 * 2**0.5
     True
@@ -481,7 +481,7 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     --------
     Twice the residual lowers the bound by twice as much.
 
-    >>> from fastcurv.reference import ReferenceModel, ReferenceObjective
+    >>> from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
     >>> model = ReferenceModel([1, 1, 1, 1], "identity", bias=False)
     >>> for y in (1.0, 1.1, 1.2):
     ...     ob = ReferenceObjective(model, [[1.0]], [y], l2=1.0)

@@ -140,7 +140,7 @@ def saturation(ob: Any, theta: ArrayLike) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from fastcurv.reference import ReferenceModel, ReferenceObjective
+    >>> from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
     >>> ob = ReferenceObjective(ReferenceModel([1, 1, 1], bias=False), [[1.0], [-1.0]], [1.0, 0.0])
     >>> saturation(ob, [20.0, 1.0])["saturated"]
     1.0
@@ -286,7 +286,7 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
 
     Examples
     --------
-    >>> from fastcurv.reference import ReferenceModel
+    >>> from fastcurv.testing.reference import ReferenceModel
     >>> model = ReferenceModel([1, 2, 1], bias=False)
     >>> permute_hidden(model, [1.0, 2.0, 3.0, 4.0], 0, [1, 0])
     array([2., 1., 4., 3.])
@@ -332,7 +332,7 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
 
     Examples
     --------
-    >>> from fastcurv.reference import ReferenceModel
+    >>> from fastcurv.testing.reference import ReferenceModel
     >>> flip_tanh(ReferenceModel([1, 2, 1], bias=False), [1.0, 2.0, 3.0, 4.0], 0, [1])
     array([ 1., -2.,  3., -4.])
     """
@@ -378,7 +378,7 @@ def rescale_relu(
 
     Examples
     --------
-    >>> from fastcurv.reference import ReferenceModel
+    >>> from fastcurv.testing.reference import ReferenceModel
     >>> model = ReferenceModel([1, 2, 1], "relu", bias=False)
     >>> rescale_relu(model, [1.0, 2.0, 3.0, 4.0], 0, [0], 2.0)
     array([2. , 2. , 1.5, 4. ])
@@ -442,7 +442,7 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
 
     Examples
     --------
-    >>> from fastcurv.reference import ReferenceModel
+    >>> from fastcurv.testing.reference import ReferenceModel
     >>> model = ReferenceModel([1, 2, 1], bias=False)
     >>> nearest_copy(model, [1.0, 2.0, 3.0, 4.0], [-2.0, 1.0, -4.0, 3.1])
     array([1. , 2. , 3.1, 4. ])

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..common.checks import as_rng, check_array, check_positive_int, short_repr
 from ..common.read_only import FrozenRecord, ReadOnlyMixin
-from ..reference import ReferenceModel, ReferenceObjective
+from .reference import ReferenceModel, ReferenceObjective
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def compiled(ob: Any) -> Any:
 
     if not isinstance(ob, ReferenceObjective):
         raise TypeError(
-            f"ob must be a fastcurv.reference.ReferenceObjective, got {short_repr(ob)}."
+            f"ob must be a fastcurv.testing.reference.ReferenceObjective, got {short_repr(ob)}."
         )
     m = ob.model
     model = MLP(

@@ -9,10 +9,10 @@ import numpy as np
 from scipy.optimize import minimize
 
 from ..common.checks import as_rng, check_positive_int, check_theta, short_repr
-from ..reference import ReferenceModel, ReferenceObjective
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .autoencoder import Case, LinearAutoencoder, lecture_toy
 from .operators import FunctionObjective, PrescribedSpectrum, QuadraticObjective
+from .reference import ReferenceModel, ReferenceObjective
 
 # Functions of two variables that are classified at the origin: name, kind, numbers of positive,
 # negative and zero eigenvalues, and functions that return the value, the gradient, the Hessian and

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 import fastcurv as fc
 from fastcurv import _engine as engine
 from fastcurv.certify.passes import gradient_bound, product_bound
-from fastcurv.reference import ReferenceModel, ReferenceObjective
+from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
 from ..nets import DTYPES
 from .bound_cases import KINDS, ORACLE, problem

@@ -16,10 +16,10 @@ from fastcurv.certify.arithmetic import (
 )
 from fastcurv.certify.majorants import curvature_floor
 from fastcurv.critical.classify import classify
-from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.spectrum.dense import dense_matrix, matrix_error_bound
 from fastcurv.structure.tables import ACTIVATIONS
 from fastcurv.testing import compiled
+from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
 from ..nets import LOSSES, draw
 

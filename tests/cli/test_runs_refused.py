@@ -19,9 +19,9 @@ from fastcurv.applications.cli.recipe import load_run  # noqa: E402
 from fastcurv.applications.cli.report import Report  # noqa: E402
 from fastcurv.applications.estimators.base import SpectrumCheck  # noqa: E402
 from fastcurv.critical.decide import Reason
-from fastcurv.reference import ReferenceModel, ReferenceObjective  # noqa: E402
 from fastcurv.spectrum.results import to_json_value  # noqa: E402
 from fastcurv.testing import QuadraticObjective  # noqa: E402
+from fastcurv.testing.reference import ReferenceModel, ReferenceObjective  # noqa: E402
 
 RECIPES = {
     "matrix": ({}, np.eye(3), "a vector of floats"),

@@ -40,8 +40,8 @@ from fastcurv.optimize.residual import (
     krylov_newton_mr_steps,
     reduce_gradient_norm,
 )
-from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective
+from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing.zoo import polish
 from tests import nets
 

@@ -8,7 +8,6 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.critical.classify import classify
-from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import (
     LinearAutoencoder,
     PrescribedSpectrum,
@@ -18,6 +17,7 @@ from fastcurv.testing import (
     lecture_toy,
     zoo,
 )
+from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
 from ..nets import no_point_nearby_is_lower
 

@@ -11,7 +11,6 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.critical.classify import classify
 from fastcurv.krylov.trust_region import lanczos_miss_probability, lanczos_steps
-from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import (
     LinearAutoencoder,
     PrescribedSpectrum,
@@ -20,6 +19,7 @@ from fastcurv.testing import (
     compiled,
     zoo,
 )
+from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 

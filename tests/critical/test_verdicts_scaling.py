@@ -12,9 +12,9 @@ import fastcurv as fc
 from fastcurv.common.objectives import budgeted_hessian
 from fastcurv.critical.classify import classify
 from fastcurv.critical.evidence import equilibration_factors, noise_balancing_factors
-from fastcurv.reference import ReferenceObjective
 from fastcurv.spectrum.dense import counted_matrix, matrix_error_bound
 from fastcurv.testing import Case, LinearAutoencoder, compiled, zoo
+from fastcurv.testing.reference import ReferenceObjective
 
 from .units import KINDS, pairs
 

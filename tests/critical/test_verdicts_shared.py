@@ -14,9 +14,9 @@ import fastcurv as fc
 from fastcurv.certify import majorants, passes, precise
 from fastcurv.common import protocols
 from fastcurv.critical.classify import classify
-from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.spectrum.results import format_number
 from fastcurv.testing import PrescribedSpectrum, QuadraticObjective, compiled
+from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.reference import ReferenceModel, ReferenceObjective
+from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
 from ..nets import ACTIVATIONS, KERNELS, draw, every_activation
 from .product_cases import (

@@ -13,7 +13,6 @@ from fastcurv.critical.classify import classify
 from fastcurv.critical.nearness import nearness_from_decrement
 from fastcurv.optimize import find
 from fastcurv.optimize.find import find_critical_point
-from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import (
     FunctionObjective,
     LinearAutoencoder,
@@ -22,6 +21,7 @@ from fastcurv.testing import (
     compiled,
     lecture_toy,
 )
+from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 from tests.nets import draw
 
 pytestmark = pytest.mark.by_day(share=1 / 2)

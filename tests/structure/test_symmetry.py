@@ -11,7 +11,6 @@ import fastcurv as fc
 from fastcurv.critical.classify import classify
 from fastcurv.critical.evidence import orthonormal_basis
 from fastcurv.optimize.find import find_critical_point
-from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.structure.parameters import nonzero_weight_rows
 from fastcurv.structure.symmetry import (
     curvature_probes,
@@ -22,6 +21,7 @@ from fastcurv.structure.symmetry import (
     saturation,
 )
 from fastcurv.testing import LinearAutoencoder, compiled, zoo
+from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
 from .. import nets
 

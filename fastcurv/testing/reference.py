@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .certify.certificates import Certificates
-from .common.checks import SelfAdjointOperator, as_rng, check_choice, check_vector
-from .common.protocols import Floats
-from .common.read_only import ReadOnlyMixin
-from .structure.parameters import (
+from ..certify.certificates import Certificates
+from ..common.checks import SelfAdjointOperator, as_rng, check_choice, check_vector
+from ..common.protocols import Floats
+from ..common.read_only import ReadOnlyMixin
+from ..structure.parameters import (
     batch_norm_params,
     forward,
     has_skip_connection,
@@ -27,7 +27,7 @@ from .structure.parameters import (
     layers_of,
     n_terms_per_row,
 )
-from .structure.tables import (
+from ..structure.tables import (
     ACTIVATIONS,
     DEFAULT_LOSS_BY_TARGETS,
     LOSSES,
@@ -36,7 +36,7 @@ from .structure.tables import (
     check_loss,
     one_hot,
 )
-from .structure.user_functions import Activation
+from ..structure.user_functions import Activation
 
 
 class ReferenceModel(ReadOnlyMixin):

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from .applications.plots.convergence import ConvergenceDisplay, MinimumRatioDisplay
     from .applications.plots.landscape import LandscapeDisplay
     from .applications.plots.spectrum import SpectrumDisplay
+    from .applications.uncertainty.laplace import laplace
     from .critical.classify import classify
-    from .critical.laplace import laplace
     from .critical.left_out import influence, leave_one_out
     from .network.mlp import MLP
     from .network.objective import Objective
@@ -134,7 +134,7 @@ _MODULE_OF_PUBLIC_NAME = {
     "from_sklearn": "applications.convert.sklearn",
     "from_torch": "applications.convert.torch",
     "inertia": "spectrum.dense",
-    "laplace": "critical.laplace",
+    "laplace": "applications.uncertainty.laplace",
     "influence": "critical.left_out",
     "leave_one_out": "critical.left_out",
     "load": "network.save",

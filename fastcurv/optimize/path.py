@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..applications.uncertainty.laplace import ExactFitError, LaplacePosterior, laplace_posterior
 from ..common.checks import check_array, check_theta
 from ..common.errors import AttributeHints, suggest_names
 from ..common.html import html_table
@@ -25,7 +26,6 @@ from ..common.objectives import cast_to_float64
 from ..common.protocols import Floats
 from ..common.read_only import FrozenRecord
 from ..common.runtime import load_module, raise_if_interrupted, start_with_nearest_rounding
-from ..critical.laplace import ExactFitError, LaplacePosterior, laplace_posterior
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.row_views import check_rows_in_memory

@@ -165,7 +165,9 @@ def test_rows_of_many_outputs_are_split_into_blocks(rng, monkeypatch):
     ob = fc.Objective(fc.MLP([3, 4, 2]), X, Y, loss="mse", l2=0.01)
     post = fc.laplace(ob, fc.minimize(ob, seed=0).x)
     whole = post.std(X)
-    monkeypatch.setattr("fastcurv.critical.laplace.PREDICTION_JACOBIAN_BLOCK_ENTRIES", 100)
+    monkeypatch.setattr(
+        "fastcurv.applications.uncertainty.laplace.PREDICTION_JACOBIAN_BLOCK_ENTRIES", 100
+    )
     assert whole.shape == (40, 2) and np.allclose(post.std(X), whole, rtol=1e-12)
     assert post.std(X[:1]).shape == (1, 2)
 

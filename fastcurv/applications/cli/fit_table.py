@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from ...common.runtime import raise_if_interrupted
-from ...critical.laplace import is_negative_log_likelihood
 from ...network.objective import Objective
 from ...optimize.facts import constant_loss
 from ...optimize.minimize import minimize
@@ -34,6 +33,7 @@ from ...optimize.path import (
     with_units_restarted,
 )
 from ...structure.tables import LOSSES
+from ..uncertainty.laplace import is_negative_log_likelihood
 from .cells import parse_numbers
 from .data import DataCoding, Dataset, resolve_source
 from .encode import load_table_dataset

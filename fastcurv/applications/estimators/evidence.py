@@ -8,17 +8,17 @@ import numpy as np
 
 from ...common.objectives import cast_to_float64
 from ...common.runtime import raise_if_interrupted
-from ...critical.laplace import (
-    ExactFitError,
-    is_negative_log_likelihood,
-    laplace_posterior,
-    output_std,
-)
 from ...critical.left_out import minimum_after_fit
 from ...network.objective import Objective
 from ...optimize.path import max_evidence_posterior, with_units_pruned
 from ...structure.parameters import has_kinks
 from ...structure.tables import LOSSES
+from ..uncertainty.laplace import (
+    ExactFitError,
+    is_negative_log_likelihood,
+    laplace_posterior,
+    output_std,
+)
 
 # maximum number of parameters for alpha="evidence"; for more, the matrix and its factor take longer
 # than the fits

@@ -39,7 +39,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.special import expit, gammaln, ndtri, softmax, xlogy
 
-from ..common.checks import (
+from ...common.checks import (
     as_rng,
     caller_stacklevel,
     check_bool,
@@ -48,19 +48,19 @@ from ..common.checks import (
     check_positive_int,
     check_theta,
 )
-from ..common.errors import AttributeHints, suggest_names
-from ..common.html import html_table
-from ..common.linalg import NotConvexError, cholesky, eigh, eigvalsh
-from ..common.objectives import cast_to_float64
-from ..common.protocols import Floats
-from ..common.read_only import FrozenRecord
-from ..common.runtime import load_module, serial_blas_context, with_nearest_rounding
-from ..network.factor import NotPositiveDefiniteError
-from ..network.mlp import MLP
-from ..network.objective import Objective
-from ..network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
-from ..spectrum.results import format_number, to_json_value
-from ..structure.parameters import (
+from ...common.errors import AttributeHints, suggest_names
+from ...common.html import html_table
+from ...common.linalg import NotConvexError, cholesky, eigh, eigvalsh
+from ...common.objectives import cast_to_float64
+from ...common.protocols import Floats
+from ...common.read_only import FrozenRecord
+from ...common.runtime import load_module, serial_blas_context, with_nearest_rounding
+from ...network.factor import NotPositiveDefiniteError
+from ...network.mlp import MLP
+from ...network.objective import Objective
+from ...network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
+from ...spectrum.results import format_number, to_json_value
+from ...structure.parameters import (
     forward,
     has_kinks,
     l2_diagonal,
@@ -68,7 +68,7 @@ from ..structure.parameters import (
     n_terms_per_row,
     parameter_derivatives,
 )
-from ..structure.tables import ACTIVATIONS, LOSSES
+from ...structure.tables import ACTIVATIONS, LOSSES
 
 # minimum ratio of samples to parameters; with fewer samples, intervals were found to cover too
 # little

@@ -25,6 +25,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..applications.uncertainty.without_rows import (
+    JACOBIAN_BLOCK_ENTRIES,
+    FactoredMinimum,
+    jacobian_blocks,
+    minima_without_rows,
+    newton_steps,
+    objective_without_row,
+    outputs_of_networks,
+)
 from ..common.checks import MatrixOperator, caller_stacklevel, check_bool, check_real_number
 from ..common.errors import AttributeHints, suggest_names
 from ..common.html import html_table
@@ -44,15 +53,6 @@ from ..structure.parameters import has_kinks, l2_diagonal, n_terms_per_row
 from ..structure.tables import LOSSES, one_hot
 from .classify import classify
 from .nearness import assess_nearness_by_decrement, gradient_and_error
-from .without_rows import (
-    JACOBIAN_BLOCK_ENTRIES,
-    FactoredMinimum,
-    jacobian_blocks,
-    minima_without_rows,
-    newton_steps,
-    objective_without_row,
-    outputs_of_networks,
-)
 
 # minimum eigenvalue of I - S_i M_i / N at which the curvature of row i is removed
 MIN_REMAINING_EIGENVALUE = 1e-10

@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from ..common.linalg import cholesky_eigenvalue_floor, eigvalsh, multiply_by_lower_triangular
-from ..common.objectives import call_certificate
-from ..common.protocols import Floats
-from ..common.runtime import load_certify, raise_if_interrupted, serial_blas_context
-from ..common.vectors import safe_norm
-from ..network.factor import CholeskyFactor
-from ..network.gram import OutputLossDerivatives
-from ..network.row_views import dense_rows
-from ..optimize.minimize import minimize
-from ..structure.parameters import forward, n_terms_per_row, parameter_derivatives
-from ..structure.tables import ACTIVATIONS
-from .classify import classify
-from .theorem import SCALAR_ROUND_UP_FACTOR, check_kantorovich, eta_bound
+from ...common.linalg import cholesky_eigenvalue_floor, eigvalsh, multiply_by_lower_triangular
+from ...common.objectives import call_certificate
+from ...common.protocols import Floats
+from ...common.runtime import load_certify, raise_if_interrupted, serial_blas_context
+from ...common.vectors import safe_norm
+from ...critical.classify import classify
+from ...critical.theorem import SCALAR_ROUND_UP_FACTOR, check_kantorovich, eta_bound
+from ...network.factor import CholeskyFactor
+from ...network.gram import OutputLossDerivatives
+from ...network.row_views import dense_rows
+from ...optimize.minimize import minimize
+from ...structure.parameters import forward, n_terms_per_row, parameter_derivatives
+from ...structure.tables import ACTIVATIONS
 
 # maximum number of entries of a block of rows of the Jacobian, 4 MB, about the size of an L2 cache
 JACOBIAN_BLOCK_ENTRIES = 1 << 19

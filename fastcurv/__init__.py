@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from .applications.plots.landscape import LandscapeDisplay
     from .applications.plots.spectrum import SpectrumDisplay
     from .applications.uncertainty.laplace import laplace
+    from .applications.uncertainty.left_out import influence, leave_one_out
     from .critical.classify import classify
-    from .critical.left_out import influence, leave_one_out
     from .network.mlp import MLP
     from .network.objective import Objective
     from .network.save import load, save
@@ -135,8 +135,8 @@ _MODULE_OF_PUBLIC_NAME = {
     "from_torch": "applications.convert.torch",
     "inertia": "spectrum.dense",
     "laplace": "applications.uncertainty.laplace",
-    "influence": "critical.left_out",
-    "leave_one_out": "critical.left_out",
+    "influence": "applications.uncertainty.left_out",
+    "leave_one_out": "applications.uncertainty.left_out",
     "load": "network.save",
     "minimize": "optimize.minimize",
     "newton_step": "optimize.steps",

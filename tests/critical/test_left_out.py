@@ -428,7 +428,7 @@ def test_intervals_from_few_samples_per_effective_parameter_warn(rng):
 def test_a_sample_of_weight_two_counts_twice_in_an_interval(rng):
     ob, theta = fitted(4)
     out, X = fc.leave_one_out(ob, theta), rng.standard_normal((3, 3))
-    from fastcurv.critical.left_out import _upper_quantile
+    from fastcurv.applications.uncertainty.left_out import _upper_quantile
 
     x, weight = rng.standard_normal((3, 25)), rng.integers(0, 4, 25)
     repeated = np.repeat(x, weight, axis=1)

@@ -21,7 +21,6 @@ import numpy as np
 from ...common.protocols import Floats, Indices
 from ...common.runtime import raise_if_interrupted
 from ...critical.classify import classify
-from ...critical.left_out import LeftOut, leave_one_out
 from ...critical.report import CriticalPoint
 from ...network.mlp import MLP
 from ...network.objective import Objective
@@ -29,6 +28,7 @@ from ...optimize.minimize import minimize
 from ...optimize.path import without_inactive_units
 from ...structure.parameters import has_kinks
 from ..uncertainty.laplace import MAX_NEWTON_DECREMENT, laplace
+from ..uncertainty.left_out import LeftOut, leave_one_out
 from .fit_network import NetworkFit, suppress_warnings
 
 N_SCORE_FOLDS = 10  # number of folds into which the rows are divided

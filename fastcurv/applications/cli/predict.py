@@ -12,10 +12,10 @@ import numpy as np
 
 from ...common.errors import one_line
 from ...common.files import expand_home, raise_if_special_file
-from ...critical.left_out import leave_one_out_of_fit
 from ...network.mlp import MLP
 from ...network.row_views import check_no_batch_norm
 from ...structure.tables import LOSSES
+from ..uncertainty.left_out import leave_one_out_of_fit
 from .data import DataCoding, is_table_name, read_features
 from .encode import read_scaled_inputs, scale_inputs
 from .models import is_model_file, read_model

@@ -8,7 +8,6 @@ import numpy as np
 
 from ...common.objectives import cast_to_float64
 from ...common.runtime import raise_if_interrupted
-from ...critical.left_out import minimum_after_fit
 from ...network.objective import Objective
 from ...optimize.path import max_evidence_posterior, with_units_pruned
 from ...structure.parameters import has_kinks
@@ -19,6 +18,7 @@ from ..uncertainty.laplace import (
     laplace_posterior,
     output_std,
 )
+from ..uncertainty.left_out import minimum_after_fit
 
 # maximum number of parameters for alpha="evidence"; for more, the matrix and its factor take longer
 # than the fits

@@ -12,12 +12,12 @@ from sklearn.utils.validation import column_or_1d
 from ...common.checks import is_sparse
 from ...common.errors import suggest_names
 from ...common.protocols import Solver
-from ...critical.left_out import Interval, leave_one_out_of_fit
 from ...network.input_derivatives import InputDerivatives
 from ...network.mlp import MLP
 from ...network.objective import Objective
 from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, Layered, LossName, check_loss
 from ...structure.user_functions import Loss
+from ..uncertainty.left_out import Interval, leave_one_out_of_fit
 from .base import BaseMLP, check_parameters, sanitise, scored_rows, supports_partial_fit
 from .classifier import PARAMETERS_DOC
 from .evidence import FitPosterior, posterior_of_fit

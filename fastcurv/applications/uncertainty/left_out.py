@@ -25,7 +25,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..applications.uncertainty.without_rows import (
+from ...common.checks import MatrixOperator, caller_stacklevel, check_bool, check_real_number
+from ...common.errors import AttributeHints, suggest_names
+from ...common.html import html_table
+from ...common.linalg import UNIT_ROUNDOFF, eigvalsh, multiply_by_lower_triangular
+from ...common.objectives import call_certificate, cast_to_float64
+from ...common.protocols import Floats
+from ...common.read_only import FrozenRecord
+from ...common.runtime import raise_if_interrupted, serial_blas_context, with_nearest_rounding
+from ...common.vectors import safe_norm
+from ...critical.classify import classify
+from ...critical.nearness import assess_nearness_by_decrement, gradient_and_error
+from ...network.factor import CholeskyFactor, NotPositiveDefiniteError
+from ...network.objective import Objective
+from ...network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
+from ...optimize.minimize import minimize
+from ...spectrum.draw import new_pyplot_axes
+from ...spectrum.results import format_number, to_json_value
+from ...structure.parameters import has_kinks, l2_diagonal, n_terms_per_row
+from ...structure.tables import LOSSES, one_hot
+from .without_rows import (
     JACOBIAN_BLOCK_ENTRIES,
     FactoredMinimum,
     jacobian_blocks,
@@ -34,25 +53,6 @@ from ..applications.uncertainty.without_rows import (
     objective_without_row,
     outputs_of_networks,
 )
-from ..common.checks import MatrixOperator, caller_stacklevel, check_bool, check_real_number
-from ..common.errors import AttributeHints, suggest_names
-from ..common.html import html_table
-from ..common.linalg import UNIT_ROUNDOFF, eigvalsh, multiply_by_lower_triangular
-from ..common.objectives import call_certificate, cast_to_float64
-from ..common.protocols import Floats
-from ..common.read_only import FrozenRecord
-from ..common.runtime import raise_if_interrupted, serial_blas_context, with_nearest_rounding
-from ..common.vectors import safe_norm
-from ..network.factor import CholeskyFactor, NotPositiveDefiniteError
-from ..network.objective import Objective
-from ..network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
-from ..optimize.minimize import minimize
-from ..spectrum.draw import new_pyplot_axes
-from ..spectrum.results import format_number, to_json_value
-from ..structure.parameters import has_kinks, l2_diagonal, n_terms_per_row
-from ..structure.tables import LOSSES, one_hot
-from .classify import classify
-from .nearness import assess_nearness_by_decrement, gradient_and_error
 
 # minimum eigenvalue of I - S_i M_i / N at which the curvature of row i is removed
 MIN_REMAINING_EIGENVALUE = 1e-10

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .applications.plots.spectrum import SpectrumDisplay
     from .applications.uncertainty.laplace import laplace
     from .applications.uncertainty.left_out import influence, leave_one_out
+    from .applications.uncertainty.path import regularization_path
     from .critical.classify import classify
     from .network.mlp import MLP
     from .network.objective import Objective
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from .optimize.escape import escape
     from .optimize.find import find_critical_point
     from .optimize.minimize import minimize
-    from .optimize.path import regularization_path
     from .optimize.sample import sample_critical_points
     from .optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
     from .spectrum.dense import eigvalsh, inertia
@@ -141,7 +141,7 @@ _MODULE_OF_PUBLIC_NAME = {
     "minimize": "optimize.minimize",
     "newton_step": "optimize.steps",
     "saddle_free_newton_step": "optimize.steps",
-    "regularization_path": "optimize.path",
+    "regularization_path": "applications.uncertainty.path",
     "report": "applications.cli.fit_report",
     "sample_critical_points": "optimize.sample",
     "save": "network.save",

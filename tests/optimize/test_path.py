@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.optimize.path import (
+from fastcurv.applications.uncertainty.path import (
     active_units,
     with_units_pruned,
     with_units_restarted,

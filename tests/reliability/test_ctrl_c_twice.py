@@ -235,7 +235,7 @@ def test_ctrl_c_in_an_inner_run_ends_the_path(monkeypatch, rng):
     def press(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastcurv.optimize.path.minimize", pressed)
+    monkeypatch.setattr("fastcurv.applications.uncertainty.path.minimize", pressed)
     X = rng.standard_normal((20, 2))
     ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, :1] ** 2, "mse", l2=1e-3)
     with pytest.raises(KeyboardInterrupt):

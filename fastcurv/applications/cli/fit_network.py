@@ -16,8 +16,8 @@ from scipy.special import expit, softmax
 
 from ...common.protocols import Floats, Indices
 from ...network.objective import Objective
-from ...optimize.path import with_l2
 from ...structure.tables import LOSSES
+from ..uncertainty.path import with_l2
 from .span import minimize_in_row_space
 
 # minimum probability whose logarithm is taken; smaller ones are replaced by this one

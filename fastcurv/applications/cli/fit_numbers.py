@@ -25,10 +25,10 @@ from ...critical.report import CriticalPoint
 from ...network.mlp import MLP
 from ...network.objective import Objective
 from ...optimize.minimize import minimize
-from ...optimize.path import without_inactive_units
 from ...structure.parameters import has_kinks
 from ..uncertainty.laplace import MAX_NEWTON_DECREMENT, laplace
 from ..uncertainty.left_out import LeftOut, leave_one_out
+from ..uncertainty.path import without_inactive_units
 from .fit_network import NetworkFit, suppress_warnings
 
 N_SCORE_FOLDS = 10  # number of folds into which the rows are divided
@@ -415,7 +415,7 @@ def _write_setup(found: FitMeasurements) -> None:
         if found.n_inactive:
             lines += [
                 "# leave out units that have no weights",
-                "from fastcurv.optimize.path import without_inactive_units",
+                "from fastcurv.applications.uncertainty.path import without_inactive_units",
                 "small, start = without_inactive_units(ob, run.x)",
                 f"run = fc.minimize(small, start, seed=0, max_iter={found.max_iter})",
             ]

@@ -2,7 +2,7 @@
 NumPy and SciPy alone.
 
 The decay is the one with the largest evidence of the Laplace approximation, on a path from large to
-small decays (`optimize.path`), for a part of the rows if there are many. If the matrix of the
+small decays (`applications.uncertainty.path`), for a part of the rows if there are many. If the matrix of the
 approximation is too large or the loss has no evidence, the decay that predicts left-out rows of
 five folds best is used. Training ends at a minimum of the loss on all rows with this decay, so that
 all predictions of left-out rows follow from one factor of the Hessian. The penalty includes the
@@ -23,7 +23,9 @@ from ...common.runtime import raise_if_interrupted
 from ...network.objective import Objective
 from ...optimize.facts import constant_loss
 from ...optimize.minimize import minimize
-from ...optimize.path import (
+from ...structure.tables import LOSSES
+from ..uncertainty.laplace import is_negative_log_likelihood
+from ..uncertainty.path import (
     L2_RATIO,
     MAX_L2,
     MIN_L2,
@@ -32,8 +34,6 @@ from ...optimize.path import (
     with_l2,
     with_units_restarted,
 )
-from ...structure.tables import LOSSES
-from ..uncertainty.laplace import is_negative_log_likelihood
 from .cells import parse_numbers
 from .data import DataCoding, Dataset, resolve_source
 from .encode import load_table_dataset

@@ -9,7 +9,6 @@ import numpy as np
 from ...common.objectives import cast_to_float64
 from ...common.runtime import raise_if_interrupted
 from ...network.objective import Objective
-from ...optimize.path import max_evidence_posterior, with_units_pruned
 from ...structure.parameters import has_kinks
 from ...structure.tables import LOSSES
 from ..uncertainty.laplace import (
@@ -19,6 +18,7 @@ from ..uncertainty.laplace import (
     output_std,
 )
 from ..uncertainty.left_out import minimum_after_fit
+from ..uncertainty.path import max_evidence_posterior, with_units_pruned
 
 # maximum number of parameters for alpha="evidence"; for more, the matrix and its factor take longer
 # than the fits

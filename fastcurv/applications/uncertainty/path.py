@@ -18,20 +18,20 @@ from typing import Any
 
 import numpy as np
 
-from ..applications.uncertainty.laplace import ExactFitError, LaplacePosterior, laplace_posterior
-from ..common.checks import check_array, check_theta
-from ..common.errors import AttributeHints, suggest_names
-from ..common.html import html_table
-from ..common.objectives import cast_to_float64
-from ..common.protocols import Floats
-from ..common.read_only import FrozenRecord
-from ..common.runtime import load_module, raise_if_interrupted, start_with_nearest_rounding
-from ..network.mlp import MLP
-from ..network.objective import Objective
-from ..network.row_views import check_rows_in_memory
-from ..spectrum.results import format_number, to_json_value
-from .facts import constant_loss
-from .minimize import minimize
+from ...common.checks import check_array, check_theta
+from ...common.errors import AttributeHints, suggest_names
+from ...common.html import html_table
+from ...common.objectives import cast_to_float64
+from ...common.protocols import Floats
+from ...common.read_only import FrozenRecord
+from ...common.runtime import load_module, raise_if_interrupted, start_with_nearest_rounding
+from ...network.mlp import MLP
+from ...network.objective import Objective
+from ...network.row_views import check_rows_in_memory
+from ...optimize.facts import constant_loss
+from ...optimize.minimize import minimize
+from ...spectrum.results import format_number, to_json_value
+from .laplace import ExactFitError, LaplacePosterior, laplace_posterior
 
 # minimum relative decrease of the objective for which restarted units are kept
 MIN_RESTART_GAIN = 1e-6

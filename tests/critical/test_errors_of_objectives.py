@@ -88,8 +88,8 @@ def test_an_error_in_a_network_that_diagnose_compares_reaches_its_user(monkeypat
     """An error in a network that `diagnose` trains for comparison reaches the user, except for an
     infinite loss at the start, which leaves the network out.
     """
+    from fastcurv.applications.diagnosis import facts as diagnose
     from fastcurv.common.linalg import NotFiniteError
-    from fastcurv.optimize import facts as diagnose
 
     X = np.linspace(-1, 1, 24).reshape(12, 2)
     ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, 0], "mse")

@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler, scale  # noqa: E402
 from sklearn.utils.class_weight import compute_sample_weight  # noqa: E402
 
+from fastcurv.applications.diagnosis.facts import constant_loss  # noqa: E402
 from fastcurv.applications.estimators.held_out import (  # noqa: E402
     MIN_PATIENCE,
     PATIENCE_RATIO,
@@ -26,7 +27,6 @@ from fastcurv.applications.estimators.held_out import (  # noqa: E402
     held_out_mask,
     weight_penalty,
 )
-from fastcurv.optimize.facts import constant_loss  # noqa: E402
 
 LOSSES = {
     "cross_entropy": lambda rng: rng.integers(3, size=12),

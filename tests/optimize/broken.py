@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.optimize.facts import constant_loss
+from fastcurv.applications.diagnosis.facts import constant_loss
 
 HEALTHY = "healthy"
 CLASSES, NUMBERS = "classes", "numbers"

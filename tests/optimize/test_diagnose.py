@@ -13,8 +13,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv.optimize.diagnose import CAUSES, LOSS_UNFIT_CAUSE
-from fastcurv.optimize.facts import (
+from fastcurv.applications.diagnosis.facts import (
     N_GRADIENT_BATCHES,
     _gradient_noise_scale,
     _kernel_regression_scores,
@@ -22,6 +21,7 @@ from fastcurv.optimize.facts import (
     finite_point,
     run_facts_from_history,
 )
+from fastcurv.optimize.diagnose import CAUSES, LOSS_UNFIT_CAUSE
 from fastcurv.spectrum.results import format_number
 from fastcurv.structure import tables
 from fastcurv.testing import lecture_toy
@@ -678,7 +678,7 @@ def test_networks_interrupted_by_ctrl_c_are_not_compared(monkeypatch, rng):
     def press(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastcurv.optimize.facts.minimize", pressed)
+    monkeypatch.setattr("fastcurv.applications.diagnosis.facts.minimize", pressed)
     X = rng.standard_normal((40, 2))
     ob = fc.Objective(fc.MLP([2, 3, 3, 1]), X, X[:, :1] * X[:, 1:], "mse", l2=1e-3)
     with pytest.raises(KeyboardInterrupt):

@@ -7,9 +7,9 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine
+from fastcurv.applications.diagnosis.facts import constant_loss
 from fastcurv.certify import majorants
 from fastcurv.certify.passes import gradient_bound, product_bound
-from fastcurv.optimize.facts import constant_loss
 from fastcurv.structure import tables
 
 from .. import nets

@@ -21,9 +21,9 @@ import numpy as np
 
 from ...common.runtime import raise_if_interrupted
 from ...network.objective import Objective
-from ...optimize.facts import constant_loss
 from ...optimize.minimize import minimize
 from ...structure.tables import LOSSES
+from ..diagnosis.facts import constant_loss
 from ..uncertainty.laplace import is_negative_log_likelihood
 from ..uncertainty.path import (
     L2_RATIO,

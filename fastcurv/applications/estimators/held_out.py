@@ -25,8 +25,8 @@ from scipy.sparse import csr_array
 from ...common.checks import is_sparse
 from ...common.vectors import dot
 from ...network.objective import Objective
-from ...optimize.facts import constant_loss
 from ...structure.tables import LOSSES
+from ..diagnosis.facts import constant_loss
 
 TRIAL_DECAYS = (10.0, 1.0, 0.1, 1e-2, 1e-4)  # values of alpha that are tried, in this order
 DEFAULT_DECAY = 1e-4  # value of alpha if no rows are held out, as in scikit-learn

@@ -28,9 +28,9 @@ from ...common.runtime import load_module, raise_if_interrupted, start_with_near
 from ...network.mlp import MLP
 from ...network.objective import Objective
 from ...network.row_views import check_rows_in_memory
-from ...optimize.facts import constant_loss
 from ...optimize.minimize import minimize
 from ...spectrum.results import format_number, to_json_value
+from ..diagnosis.facts import constant_loss
 from .laplace import ExactFitError, LaplacePosterior, laplace_posterior
 
 # minimum relative decrease of the objective for which restarted units are kept

@@ -20,17 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import check_positive_int, is_sparse
-from ..common.errors import type_phrase
-from ..common.linalg import NotFiniteError
-from ..common.objectives import call_certificate
-from ..common.read_only import FrozenRecord
-from ..common.runtime import raise_if_interrupted
-from ..critical.report import CriticalPoint
-from ..structure.parameters import l2_diagonal, merge_equal_rows, residual_branch_scale
-from ..structure.symmetry import saturation_counts
-from ..structure.tables import ACTIVATIONS, LOSSES, MIN_NORMAL, one_hot
-from .minimize import minimize
+from ...common.checks import check_positive_int, is_sparse
+from ...common.errors import type_phrase
+from ...common.linalg import NotFiniteError
+from ...common.objectives import call_certificate
+from ...common.read_only import FrozenRecord
+from ...common.runtime import raise_if_interrupted
+from ...critical.report import CriticalPoint
+from ...optimize.minimize import minimize
+from ...structure.parameters import l2_diagonal, merge_equal_rows, residual_branch_scale
+from ...structure.symmetry import saturation_counts
+from ...structure.tables import ACTIVATIONS, LOSSES, MIN_NORMAL, one_hot
 
 MAX_SAMPLED_ROWS = 2048  # maximum number of rows whose outputs and activations are computed
 # maximum number of rows in kernel regressions, which need matrices of this size

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .applications.convert.sklearn import from_sklearn
     from .applications.convert.to_c import to_c
     from .applications.convert.torch import from_torch, to_torch
+    from .applications.diagnosis.diagnose import diagnose
     from .applications.estimators.classifier import MLPClassifier
     from .applications.estimators.regressor import MLPRegressor
     from .applications.plots.convergence import ConvergenceDisplay, MinimumRatioDisplay
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from .optimize import schedules as schedules
     from .optimize import scipy as scipy
     from .optimize.check_gradient import check_gradient
-    from .optimize.diagnose import diagnose
     from .optimize.escape import escape
     from .optimize.find import find_critical_point
     from .optimize.minimize import minimize
@@ -121,7 +121,7 @@ _MODULE_OF_PUBLIC_NAME = {
     "StreamedObjective": "network.streaming",
     "check_gradient": "optimize.check_gradient",
     "classify": "critical.classify",
-    "diagnose": "optimize.diagnose",
+    "diagnose": "applications.diagnosis.diagnose",
     "diagonal": "spectrum.trace",
     "eigsh": "spectrum.eigsh",
     "eigvalsh": "spectrum.dense",

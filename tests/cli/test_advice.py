@@ -17,8 +17,8 @@ import fastcurv as fc
 from fastcurv.applications.cli.advice import ShellCommands
 from fastcurv.applications.cli.parser import build_parser, main
 from fastcurv.applications.cli.recipe import TrainingRecipe, load_run, save_run
+from fastcurv.applications.diagnosis.diagnose import CAUSES
 from fastcurv.applications.plots.spectrum import PLOT_DENSE_MAX_N
-from fastcurv.optimize.diagnose import CAUSES
 
 PYTHON = re.compile(
     r"\bfc\.|fastcurv\.[a-z_]+\b(?<!fastcurv\.html)|\bob\b|\bnp\.|\w\(|max_iter|_tol"

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.applications.diagnosis.diagnose import CAUSES
 from fastcurv.common.protocols import NAMES_HIDDEN_FROM_DIR
-from fastcurv.optimize.diagnose import CAUSES
 from fastcurv.optimize.run import STATUS_CODES
 from tests.public import public
 

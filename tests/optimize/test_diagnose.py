@@ -13,6 +13,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
+from fastcurv.applications.diagnosis.diagnose import CAUSES, LOSS_UNFIT_CAUSE
 from fastcurv.applications.diagnosis.facts import (
     N_GRADIENT_BATCHES,
     _gradient_noise_scale,
@@ -21,7 +22,6 @@ from fastcurv.applications.diagnosis.facts import (
     finite_point,
     run_facts_from_history,
 )
-from fastcurv.optimize.diagnose import CAUSES, LOSS_UNFIT_CAUSE
 from fastcurv.spectrum.results import format_number
 from fastcurv.structure import tables
 from fastcurv.testing import lecture_toy
@@ -285,7 +285,7 @@ def test_diagnosis_costs_at_most_20_gradients_besides_the_verdict(rng, monkeypat
         monkeypatch.setattr(
             fc.MLP, name, lambda self, *a, _call=call, **k: spent.append(1) or _call(self, *a, **k)
         )
-    from fastcurv.optimize import diagnose as module
+    from fastcurv.applications.diagnosis import diagnose as module
 
     monkeypatch.setattr(module, "classify", lambda *a, **k: verdict)
     fc.diagnose(ob, theta)

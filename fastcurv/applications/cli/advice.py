@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ...optimize.diagnose import Diagnosis
+from ..diagnosis.diagnose import Diagnosis
 from .recipe import TrainingRecipe
 
 # arguments of functions that are also options of the commands

@@ -16,9 +16,9 @@ import fastcurv as fc
 from ...common.protocols import Array
 from ...common.runtime import raise_if_interrupted
 from ...critical.report import CriticalPoint
-from ...optimize.diagnose import Diagnosis
 from ...spectrum.density_curve import SpectralDensity
 from .. import plots
+from ..diagnosis.diagnose import Diagnosis
 from ..plots.spectrum import extreme_eigenpairs
 from .advice import ShellCommands
 from .data import Dataset

@@ -11,9 +11,9 @@ import numpy as np
 import fastcurv as fc
 
 from ...common.runtime import raise_if_interrupted
-from ...optimize.diagnose import Diagnosis, diagnose_with_verdict
 from ...spectrum.draw import BAND_STANDARD_ERRORS, reflect_density_at_bounds
 from ...spectrum.results import missed_clause
+from ..diagnosis.diagnose import Diagnosis, diagnose_with_verdict
 from ..plots.landscape import LandscapeDisplay
 from ..plots.spectrum import all_eigenpairs, extreme_eigenpairs, select_extreme_pairs
 from .advice import ShellCommands

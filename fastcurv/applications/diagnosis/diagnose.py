@@ -20,7 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from ..applications.diagnosis.facts import (
+from ...common.checks import as_numpy, check_positive, is_sparse
+from ...common.errors import require_attrs, suggest_names, type_phrase
+from ...common.html import html_table
+from ...common.runtime import serial_blas_context, start_with_nearest_rounding
+from ...critical.classify import classify
+from ...critical.report import CriticalPoint
+from ...spectrum.draw import new_pyplot_axes, plain_numbers
+from ...spectrum.results import format_number
+from ...structure.tables import MIN_NORMAL
+from .facts import (
     Facts,
     compare_networks,
     finite_point,
@@ -28,15 +37,6 @@ from ..applications.diagnosis.facts import (
     nonzero_weight_rows,
     run_facts_from_history,
 )
-from ..common.checks import as_numpy, check_positive, is_sparse
-from ..common.errors import require_attrs, suggest_names, type_phrase
-from ..common.html import html_table
-from ..common.runtime import serial_blas_context, start_with_nearest_rounding
-from ..critical.classify import classify
-from ..critical.report import CriticalPoint
-from ..spectrum.draw import new_pyplot_axes, plain_numbers
-from ..spectrum.results import format_number
-from ..structure.tables import MIN_NORMAL
 
 # --------------------------------------------------------------------------------------------------
 # Causes: the evidence for each in the facts, and the call that corrects it.

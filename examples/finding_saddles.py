@@ -27,8 +27,12 @@ from common import Outcome, binomial_interval, command_line, digits, pick, save,
 
 import fastcurv as fc
 from fastcurv import plots
+from fastcurv.applications.diagnosis.sample import (
+    CriticalPointSample,
+    SampledPoint,
+    trivial_point_reason,
+)
 from fastcurv.common.optional import optional_import
-from fastcurv.optimize.sample import CriticalPointSample, SampledPoint, trivial_point_reason
 
 REQUESTED_INDICES = (0, 1, 0, 2, 0, 3)
 # data, hidden widths, l2: from 31 to 257 parameters

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .applications.convert.to_c import to_c
     from .applications.convert.torch import from_torch, to_torch
     from .applications.diagnosis.diagnose import diagnose
+    from .applications.diagnosis.sample import sample_critical_points
     from .applications.estimators.classifier import MLPClassifier
     from .applications.estimators.regressor import MLPRegressor
     from .applications.plots.convergence import ConvergenceDisplay, MinimumRatioDisplay
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from .optimize.escape import escape
     from .optimize.find import find_critical_point
     from .optimize.minimize import minimize
-    from .optimize.sample import sample_critical_points
     from .optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
     from .spectrum.dense import eigvalsh, inertia
     from .spectrum.density import spectral_density
@@ -143,7 +143,7 @@ _MODULE_OF_PUBLIC_NAME = {
     "saddle_free_newton_step": "optimize.steps",
     "regularization_path": "applications.uncertainty.path",
     "report": "applications.cli.fit_report",
-    "sample_critical_points": "optimize.sample",
+    "sample_critical_points": "applications.diagnosis.sample",
     "save": "network.save",
     "spectral_density": "spectrum.density",
     "to_c": "applications.convert.to_c",

@@ -7,10 +7,10 @@ import sys
 
 from numpydoc.validate import validate
 
+from fastcurv.applications.diagnosis.sample import CriticalPointSample, SampledPoint
 from fastcurv.critical.report import CriticalPoint
 from fastcurv.network.linear_operator import ShiftedOperator
 from fastcurv.network.operators import Curvature, CurvatureBlock, Jacobian
-from fastcurv.optimize.sample import CriticalPointSample, SampledPoint
 from fastcurv.optimize.schedules import RobbinsMonro, Schedule
 from fastcurv.spectrum.density_curve import SpectralDensity
 from fastcurv.spectrum.results import Eigenpairs, Estimate, Inertia

@@ -9,8 +9,12 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv.optimize import sample as sampling
-from fastcurv.optimize.sample import MAX_STARTS_PER_SEARCH, _add_unit, trivial_point_reason
+from fastcurv.applications.diagnosis import sample as sampling
+from fastcurv.applications.diagnosis.sample import (
+    MAX_STARTS_PER_SEARCH,
+    _add_unit,
+    trivial_point_reason,
+)
 from fastcurv.structure import flip_tanh, permute_hidden
 from fastcurv.testing import QuadraticObjective
 from tests import nets
@@ -163,7 +167,7 @@ def test_sparse_and_streamed_samples_give_the_same_points(ob, kind):
     ],
 )
 def test_options_are_checked_before_the_first_search(ob, options, error, words, monkeypatch):
-    monkeypatch.setattr("fastcurv.optimize.sample.minimize", None)
+    monkeypatch.setattr("fastcurv.applications.diagnosis.sample.minimize", None)
     with pytest.raises(error, match=words):
         fc.sample_critical_points(ob, 1, **options)
 

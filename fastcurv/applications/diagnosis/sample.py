@@ -9,37 +9,37 @@ from typing import Any, overload
 
 import numpy as np
 
-from ..common.checks import (
+from ...common.checks import (
     as_rng,
     check_choice,
     check_positive,
     check_positive_int,
     spawn_generators,
 )
-from ..common.errors import (
+from ...common.errors import (
     OBJECTIVE_HINT,
     raise_if_unknown_argument,
     require_attrs,
     suggest_names,
     type_phrase,
 )
-from ..common.progress import show_bar
-from ..common.protocols import Descent, missing_reason
-from ..common.read_only import FrozenRecord, ReadOnlyMixin
-from ..common.runtime import (
+from ...common.progress import show_bar
+from ...common.protocols import Descent, missing_reason
+from ...common.read_only import FrozenRecord, ReadOnlyMixin
+from ...common.runtime import (
     Budget,
     OutOfTime,
     raise_if_interrupted,
     start_with_nearest_rounding,
     time_limit,
 )
-from ..common.vectors import safe_norm
-from ..critical.classify import classify
-from ..structure.parameters import has_kinks
-from ..structure.symmetry import nearest_copy
-from ..structure.tables import ACTIVATIONS
-from .find import KRYLOV_STEP_MIN_N, check_index, find_critical_point
-from .minimize import minimize
+from ...common.vectors import safe_norm
+from ...critical.classify import classify
+from ...optimize.find import KRYLOV_STEP_MIN_N, check_index, find_critical_point
+from ...optimize.minimize import minimize
+from ...structure.parameters import has_kinks
+from ...structure.symmetry import nearest_copy
+from ...structure.tables import ACTIVATIONS
 
 SOURCE_NAMES = ("narrower", "walk", "descent")
 MAX_STARTS_PER_SEARCH = 4  # maximum number of walks of one search, each from a new start

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .applications.convert.sklearn import from_sklearn
     from .applications.convert.to_c import to_c
     from .applications.convert.torch import from_torch, to_torch
+    from .applications.diagnosis.check_gradient import check_gradient
     from .applications.diagnosis.diagnose import diagnose
     from .applications.diagnosis.sample import sample_critical_points
     from .applications.estimators.classifier import MLPClassifier
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from .network.streaming import StreamedObjective
     from .optimize import schedules as schedules
     from .optimize import scipy as scipy
-    from .optimize.check_gradient import check_gradient
     from .optimize.escape import escape
     from .optimize.find import find_critical_point
     from .optimize.minimize import minimize
@@ -119,7 +119,7 @@ _MODULE_OF_PUBLIC_NAME = {
     "Objective": "network.objective",
     "SpectrumDisplay": "applications.plots.spectrum",
     "StreamedObjective": "network.streaming",
-    "check_gradient": "optimize.check_gradient",
+    "check_gradient": "applications.diagnosis.check_gradient",
     "classify": "critical.classify",
     "diagnose": "applications.diagnosis.diagnose",
     "diagonal": "spectrum.trace",

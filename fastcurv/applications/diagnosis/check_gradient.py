@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import as_rng, check_positive_int, check_theta
-from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
-from ..common.objectives import (
+from ...common.checks import as_rng, check_positive_int, check_theta
+from ...common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
+from ...common.objectives import (
     budgeted_hessian,
     cast_to_float64,
     checked_gradient,
@@ -17,10 +17,10 @@ from ..common.objectives import (
     value_at,
     value_rounding_error,
 )
-from ..common.protocols import Floats
-from ..common.read_only import FrozenRecord
-from ..common.runtime import start_with_nearest_rounding
-from ..common.vectors import safe_norm
+from ...common.protocols import Floats
+from ...common.read_only import FrozenRecord
+from ...common.runtime import start_with_nearest_rounding
+from ...common.vectors import safe_norm
 
 # steps that are tried, relative to max(1, ||theta||); the step with the smallest estimated error is
 # used

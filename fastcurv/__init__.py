@@ -22,6 +22,7 @@ from .common.runtime import register as _register
 if TYPE_CHECKING:
     from . import spectrum as spectrum
     from . import structure as structure
+    from .applications import scipy as scipy
     from .applications.cli.fit_report import report
     from .applications.convert.keras_jax import from_jax, from_keras
     from .applications.convert.onnx import from_onnx
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from .network.save import load, save
     from .network.streaming import StreamedObjective
     from .optimize import schedules as schedules
-    from .optimize import scipy as scipy
     from .optimize.escape import escape
     from .optimize.find import find_critical_point
     from .optimize.minimize import minimize
@@ -153,7 +153,7 @@ _MODULE_OF_PUBLIC_NAME = {
 # Key: a subpackage or module that users import from fastcurv, such as `fc.schedules`. Value: the
 # module's path in fastcurv.
 _SUBPACKAGES = {
-    "scipy": "optimize.scipy",
+    "scipy": "applications.scipy",
     "schedules": "optimize.schedules",
     **{
         name: name

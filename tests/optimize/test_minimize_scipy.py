@@ -10,8 +10,8 @@ from scipy.optimize import minimize as by_scipy
 from scipy.optimize import rosen, rosen_der, rosen_hess
 
 import fastcurv as fc
+from fastcurv.applications.scipy import newton_cg, saddle_free_newton, trust_region
 from fastcurv.optimize.minimize import minimize
-from fastcurv.optimize.scipy import newton_cg, saddle_free_newton, trust_region
 from fastcurv.testing import LinearAutoencoder, compiled, lecture_toy
 
 DERIVATIVES = {"jac": rosen_der, "hess": rosen_hess}

@@ -14,8 +14,8 @@ from scipy.sparse.linalg import LinearOperator
 from ..common.checks import check_array, short_repr
 from ..common.protocols import Descent
 from ..common.runtime import raise_if_interrupted
-from .minimize import minimize
-from .run import MinimizeResult, message_without_calls
+from ..optimize.minimize import minimize
+from ..optimize.run import MinimizeResult, message_without_calls
 
 __all__ = ["newton_cg", "saddle_free_newton", "trust_region"]
 

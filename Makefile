@@ -173,7 +173,7 @@ UNSANITIZED := out_of_memory or ctrl_c or interrupt or import_takes or eight_thr
   conversion_memory or exhaust_memory or peak_memory or memory_limit_holds or nbytes_equals or strides_beyond or guard or \
   nothing_beyond or killed or exit or fork or spawn
 SANE_TESTS := tests/engine tests/network tests/properties tests/certify tests/structure tests/krylov tests/spectrum tests/critical \
-  tests/optimize tests/reliability tests/estimators tests/files
+  tests/optimize tests/reliability tests/applications/estimators tests/files
 sanitize: $(VENV)/.test
 	mkdir -p $(SANITIZED)
 	git ls-files -z | xargs -0 cp -pu --parents -t $(SANITIZED)

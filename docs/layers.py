@@ -29,13 +29,8 @@ LAYERS = {
         "network.save network.input_derivatives spectrum.draw distributed"
     ),
     "proofs": "certify network.sum_proofs structure.symmetry",
-    "verdicts": (
-        "critical optimize.finish optimize.find optimize.minimize optimize.diagnose optimize.facts "
-        "optimize.path optimize.sample optimize.units"
-    ),
-    "integrations": (
-        "convert estimators plots cli testing reference optimize.scipy structure.user_functions"
-    ),
+    "verdicts": ("critical optimize.finish optimize.find optimize.minimize optimize.units"),
+    "integrations": ("applications testing structure.user_functions"),
 }
 WIDTH, ROW, BOX = 960, 86, 26  # of the picture, of a layer, height of a box
 COLOURS = ("#0072b2", "#009e73", "#cc79a7", "#d55e00", "#e69f00")

@@ -155,18 +155,18 @@ _MODULE_OF_PUBLIC_NAME = {
 _SUBPACKAGES = {
     "scipy": "applications.scipy",
     "schedules": "optimize.schedules",
+    "plots": "applications.plots",
+    "convert": "applications.convert",
+    "estimators": "applications.estimators",
     **{
         name: name
         for name in (
             "certify",
-            "convert",
             "critical",
             "distributed",
-            "estimators",
             "krylov",
             "network",
             "optimize",
-            "plots",
             "spectrum",
             "structure",
             "testing",

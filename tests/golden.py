@@ -54,10 +54,10 @@ RULES = {
     "certify: batch norm": Rule(1e-5, 0.0),
     "certify: elu, batch norm": Rule(1e-2, 0.0),
     "certify: ends": Rule(1e-8, 0.0),
-    "cli": Rule(0.03, every_table=True),
+    "applications.cli": Rule(0.03, every_table=True),
     "critical": Rule(0.03, every_table=True),
     "critical: by ": Rule(0.03, 0.0, rounding=1e-10),
-    "estimators": Rule(5e-3, every_table=True),
+    "applications.estimators": Rule(5e-3, every_table=True),
     "network": Rule(1e-5, 0.0),
     "network: bounds": Rule(4e-10, 0.0),
     "optimize": Rule(1e-4, every_table=True),
@@ -202,7 +202,7 @@ def common_parts(every: list[Any], held: Rule) -> Any:
 
 def golden_path(subpackage: str) -> Path:
     """Return the path of the golden file of a subpackage."""
-    return Path(__file__).parent / subpackage / "golden.json"
+    return Path(__file__).parent.joinpath(*subpackage.split("."), "golden.json")
 
 
 def known(subpackage: str) -> Any:
@@ -223,7 +223,7 @@ def changed(maker: Any, section: str) -> list[Any]:
     """Return a list of (name, computed, golden) for the results of a section that differ. If the
     names of the results differ, return the two lists of names.
     """
-    subpackage = maker.__name__.split(".")[-2]
+    subpackage = maker.__name__.removeprefix("tests.").removesuffix(".golden")
     held, found = known(subpackage)[section], section_results(maker, section)
     for name in getattr(maker, "UNAVAILABLE", ()):  # results that need another machine
         held.pop(name, None)

@@ -16,11 +16,11 @@ LOCAL_MODULES = {path.stem for folder in FOLDERS for path in (ROOT / folder).glo
 AVAILABLE_MODULES = set(sys.stdlib_module_names) | {"numpy", "scipy", "fastcurv"} | LOCAL_MODULES
 # Imports that run only if the package is installed, with the reason.
 UNGUARDED_IMPORTS = {
-    "fastcurv/applications/estimators/base.py": "estimators/__init__.py imports the package first",
-    "fastcurv/applications/estimators/classifier.py": "estimators/__init__.py imports the package first",
-    "fastcurv/applications/estimators/regressor.py": "estimators/__init__.py imports the package first",
+    "fastcurv/applications/estimators/base.py": "__init__.py imports scikit-learn first",
+    "fastcurv/applications/estimators/classifier.py": "__init__.py imports scikit-learn first",
+    "fastcurv/applications/estimators/regressor.py": "__init__.py imports scikit-learn first",
     "fastcurv/applications/cli/demo.py: report_on_fit": "the command imports the package first",
-    "fastcurv/applications/cli/fit_network.py: _refit": "takes an estimator, which needs the package",
+    "fastcurv/applications/cli/fit_network.py: _refit": "its estimator needs the package",
     "fastcurv/applications/convert/torch.py: _check_plain_forward": "takes a module of torch",
     "fastcurv/applications/convert/torch.py: _trace_steps": "takes a module of torch",
     "fastcurv/applications/convert/torch.py: _called_function": "takes a graph of torch",

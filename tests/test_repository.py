@@ -21,7 +21,10 @@ from .tools.mutants_table import KERNELS, PASSES
 
 PACKAGE = Path(fastcurv.__file__).parent
 ROOT = Path(__file__).resolve().parent.parent
-NEEDS = {"convert.onnx": "onnx", "convert.torch": "torch"}  # modules whose examples need a package
+NEEDS = {
+    "applications.convert.onnx": "onnx",
+    "applications.convert.torch": "torch",
+}  # modules whose examples need a package
 HEAVY = ("matplotlib", "sklearn", "tqdm", "torch", "jax", "pandas")
 
 
@@ -334,7 +337,7 @@ def test_library_code_calls_no_print():
     """Only modules of the command line, and common/runtime.py, call print or exit."""
     for name, path in MODULES.items():
         calls = {getattr(n.func, "id", "") for n in ast.walk(tree(path)) if isinstance(n, ast.Call)}
-        talks = name.partition(".")[0] in ("cli", "__main__") or name == "common.runtime"
+        talks = name.startswith(("applications.cli", "__main__")) or name == "common.runtime"
         assert talks or not {"print", "exit", "quit"} & calls, name
 
 

@@ -42,7 +42,18 @@ MAX_IMPORT_TESTS = 80  # tests of a mutant of code that runs at import
 # Subpackages that are mutated: all except test doubles and modules without code.
 SUBPACKAGES = (
     *("structure", "certify", "network", "krylov", "spectrum", "critical", "optimize"),
-    *("convert", "estimators", "plots", "cli", "files", "checks", "linalg", "vectors"),
+    *(
+        "convert",
+        "diagnosis",
+        "estimators",
+        "plots",
+        "cli",
+        "uncertainty",
+        "files",
+        "checks",
+        "linalg",
+        "vectors",
+    ),
     *("runtime", "progress", "errors", "distributed"),
 )
 # Tests of each subpackage, fast ones first, and some tests of subpackages that use it.
@@ -59,17 +70,24 @@ TESTS = {
     "spectrum": ["spectrum", "critical/test_verdicts_large.py"],
     "critical": ["critical", "optimize/test_final_point.py"],
     "optimize": ["optimize"],
-    "estimators": ["estimators"],
-    "plots": ["plots"],
-    "cli": ["cli"],
+    "diagnosis": ["applications/diagnosis"],
+    "estimators": ["applications/estimators"],
+    "plots": ["applications/plots"],
+    "cli": ["applications/cli"],
+    "uncertainty": ["applications/uncertainty"],
     "files": ["files"],
     "checks": ["network/test_bad_input.py", "network/test_held_arrays.py", "spectrum"],
     "linalg": ["spectrum/test_eigensolver.py", "spectrum"],
     "vectors": ["spectrum"],
-    "runtime": ["engine/test_threads.py", "spectrum/test_eigsh.py", "reliability", "cli"],
-    "convert": ["network", "files"],
+    "runtime": [
+        "engine/test_threads.py",
+        "spectrum/test_eigsh.py",
+        "reliability",
+        "applications/cli",
+    ],
+    "convert": ["applications/convert", "files"],
     "errors": ["test_foreign.py", "network/test_refusals.py"],
-    "progress": ["cli", "optimize/test_minimize.py"],
+    "progress": ["applications/cli", "optimize/test_minimize.py"],
 }
 # Tests that check much of a subpackage in little time run before the tests of the line.
 DEFAULTS = "tests/reliability/test_defaults.py"
@@ -87,8 +105,8 @@ FIRST = {
     "optimize": [RUNS, VERDICTS],
     "linalg": [SPECTRA, VERDICTS],
     "structure": ["tests/structure/test_golden.py"],
-    "estimators": ["tests/estimators/test_golden.py"],
-    "cli": ["tests/cli/test_golden.py", DEFAULTS],
+    "estimators": ["tests/applications/estimators/test_golden.py"],
+    "cli": ["tests/applications/cli/test_golden.py", DEFAULTS],
 }
 
 

@@ -25,7 +25,7 @@ TUNED = {
     "common/checks.py": {"MAX_ROW_BLOCK_ENTRIES"},
     "distributed.py": {"MAX_STATES_PER_SHARD", "WORKER_POLL_SECONDS", "SEPARATE_TASK_MIN_BYTES"},
     "common/linalg.py": {"N_COLUMNS_PER_CHECK", "LONG_EIGENSYSTEM_MIN_N"},
-    "estimators/base.py": {"ONE_THREAD", "FLOAT32_MIN_FLOPS"},
+    "applications/estimators/base.py": {"ONE_THREAD", "FLOAT32_MIN_FLOPS"},
     "common/files.py": {"MAX_IO_PIECE_BYTES"},
     "krylov/lanczos.py": {
         "MAX_BLOCK_BYTES",
@@ -183,10 +183,11 @@ def drawn(
 
 
 def subpackage_of(name: str) -> str:
-    """Return the folder of a file, or the name of the file without its ending if the file is in
-    common/ or in no folder.
+    """Return the folder of a file below the package or below applications/, or the name of the file
+    without its ending if the file is in common/ or in no folder.
     """
-    return name.removeprefix("common/").split("/")[0].removesuffix(".py")
+    name = name.removeprefix("common/").removeprefix("applications/")
+    return name.split("/")[0].removesuffix(".py")
 
 
 class Change(NamedTuple):

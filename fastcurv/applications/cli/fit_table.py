@@ -2,11 +2,11 @@
 NumPy and SciPy alone.
 
 The decay is the one with the largest evidence of the Laplace approximation, on a path from large to
-small decays (`applications.uncertainty.path`), for a part of the rows if there are many. If the matrix of the
-approximation is too large or the loss has no evidence, the decay that predicts left-out rows of
-five folds best is used. Training ends at a minimum of the loss on all rows with this decay, so that
-all predictions of left-out rows follow from one factor of the Hessian. The penalty includes the
-biases, because the biases of unused units would otherwise have no curvature.
+small decays (`applications.uncertainty.path`), for a part of the rows if there are many. If the
+matrix of the approximation is too large or the loss has no evidence, the decay that predicts
+left-out rows of five folds best is used. Training ends at a minimum of the loss on all rows with
+this decay, so that all predictions of left-out rows follow from one factor of the Hessian. The
+penalty includes the biases, because the biases of unused units would otherwise have no curvature.
 """
 
 from __future__ import annotations

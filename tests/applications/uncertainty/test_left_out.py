@@ -10,9 +10,9 @@ import scipy.sparse
 from scipy.optimize import minimize
 
 import fastcurv as fc
-from fastcurv.critical import left_out, without_rows
+from fastcurv.applications.uncertainty import left_out, without_rows
 
-from .. import nets
+from ... import nets
 
 
 def fitted(seed, sizes=(3, 4, 1), loss="mse", N=40, l2=0.02, **more):

@@ -9,7 +9,7 @@ import pytest
 
 import fastcurv as fc
 
-from .product_cases import double_backward
+from ...network.product_cases import double_backward
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

@@ -1,4 +1,4 @@
-"""The output of the shell's commands, for the golden file of `tests/cli`."""
+"""The output of the shell's commands, for the golden file of `tests/applications/cli`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from fastcurv.applications.cli.parser import main
 
-from ..golden import masked
+from ...golden import masked
 
 TRAIN = "train iris --hidden 4 --l2 1e-2 --epochs 8 --out a.npz"
 COMMANDS = [

@@ -198,7 +198,7 @@ def test_casadi_finds_first_and_second_derivatives_in_the_library(tmp_path):
 @needs_compiler
 def test_the_documented_controller_swings_the_pendulum_up(tmp_path):
     pytest.importorskip("casadi")
-    page = (Path(__file__).parents[2] / "docs/slopes.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/slopes.md").read_text()
     (code,) = re.findall(r"^```py\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

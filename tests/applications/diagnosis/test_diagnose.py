@@ -26,7 +26,7 @@ from fastcurv.spectrum.results import format_number
 from fastcurv.structure import tables
 from fastcurv.testing import lecture_toy
 
-from .. import nets
+from ... import nets
 from .broken import HEALTHY, KINDS, NO_LOWER, draw, helped
 
 FOLLOWED = ("learning rate too large", "one feature on a different scale")
@@ -48,7 +48,7 @@ def wave(rng, n=120, d=2, dtype="float64", **options):
 def test_most_failed_trainings_are_diagnosed_and_healthy_ones_are_not():
     """In at least 85% of training runs, one of each kind from the evaluation sets, `diagnose` names
     the defect as the first cause. No cause is named for healthy runs. ``python -m
-    tests.optimize.broken`` diagnoses hundreds of runs.
+    tests.applications.diagnosis.broken`` diagnoses hundreds of runs.
     """
     pytest.importorskip("sklearn")
     wrong, seen = [], 0

@@ -5,7 +5,7 @@ chosen, and the evaluation sets (`judged`) share no data set and no seed, and di
 depths and activations. The following command evaluates 20 runs of each kind and 100 healthy ones,
 and prints a table of the diagnoses::
 
-    python -m tests.optimize.broken --count 20 --healthy 100
+    python -m tests.applications.diagnosis.broken --count 20 --healthy 100
 """
 
 from __future__ import annotations

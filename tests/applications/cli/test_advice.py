@@ -424,6 +424,7 @@ def test_help_imports_no_computing_module(python):
 import sys
 from fastcurv.applications.cli.parser import build_parser
 build_parser().format_help()
-heavy = ("scipy.optimize", "fastcurv.optimize", "fastcurv.applications.plots", "fastcurv.critical", "matplotlib")
+heavy = ("scipy.optimize", "fastcurv.optimize", "fastcurv.applications.plots",
+  "fastcurv.critical", "matplotlib")
 assert not [name for name in heavy if name in sys.modules]
 """)

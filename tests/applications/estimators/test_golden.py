@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from ..golden import changed  # noqa: E402
+from ...golden import changed  # noqa: E402
 from . import golden  # noqa: E402
 
 

@@ -1,4 +1,4 @@
-"""Results of fitted estimators, for the golden file of `tests/estimators`."""
+"""Results of fitted estimators, for the golden file of `tests/applications/estimators`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 import fastcurv as fc
 
-from ..golden import masked
+from ...golden import masked
 
 FITS: dict[str, dict[str, Any]] = {
     "plain": {"max_iter": 12},

@@ -18,7 +18,7 @@ import pytest
 
 import fastcurv as fc
 
-from .product_cases import double_backward
+from ...network.product_cases import double_backward
 
 LONG = int(os.environ.get("FASTCURV_AUDIT", "20000"))  # networks of the nightly audit
 SHARE = {"torch_stack": 0.3, "torch_class": 0.2, "onnx_graph": 0.35, "keras_model": 0.05}

@@ -94,7 +94,8 @@ TASKS = {
     ),
     "Methods for SciPy": (
         "Values for ``method=`` of ``scipy.optimize.minimize``; ``fc.scipy.newton_cg`` and so on.",
-        "optimize.scipy.newton_cg optimize.scipy.saddle_free_newton optimize.scipy.trust_region",
+        "applications.scipy.newton_cg applications.scipy.saddle_free_newton "
+        "applications.scipy.trust_region",
     ),
     "Estimators": ("In the manner of scikit-learn.", "MLPClassifier MLPRegressor"),
     "Plots": (

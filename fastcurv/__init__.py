@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from . import spectrum as spectrum
     from . import structure as structure
     from .applications import scipy as scipy
+    from .applications.certificate.save import save_certificate
     from .applications.cli.fit_report import report
     from .applications.convert.keras_jax import from_jax, from_keras
     from .applications.convert.onnx import from_onnx
@@ -74,6 +75,7 @@ __all__ = [
     "from_torch",
     "load",
     "save",
+    "save_certificate",
     "to_c",
     "to_torch",
     "diagonal",
@@ -145,6 +147,7 @@ _MODULE_OF_PUBLIC_NAME = {
     "report": "applications.cli.fit_report",
     "sample_critical_points": "applications.diagnosis.sample",
     "save": "network.save",
+    "save_certificate": "applications.certificate.save",
     "spectral_density": "spectrum.density",
     "to_c": "applications.convert.to_c",
     "to_torch": "applications.convert.torch",

@@ -21,6 +21,7 @@ import fastcurv as fc
 from fastcurv.applications.certificate import check_certificate as checker
 from fastcurv.applications.certificate import save
 from fastcurv.applications.certificate.check_certificate import Ball, check
+from fastcurv.applications.cli.parser import main
 
 from ..certify.test_majorants import largest_change
 from .certificate_oracle import Oracle
@@ -582,3 +583,27 @@ def test_rows_in_another_file_are_bound_by_their_hash(tmp_path, certificates):
     assert check(encode(document), rows + b" ")[0] == 2
     assert check(encode(document))[0] == 2
     assert check(encode(certificates["minimum"]), rows)[0] == 2
+
+
+def test_the_shell_writes_and_checks_certificates(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((30, 2))
+    np.savez(tmp_path / "points.npz", X=X, y=X[:, 0] + rng.standard_normal(30))
+    net, path = str(tmp_path / "net.safetensors"), str(tmp_path / "point.json")
+    train = ["train", str(tmp_path / "points.npz"), "--hidden", "2", "--l2", "1e-2", "--out", net]
+    assert main(train) == 0
+    assert main(["classify", net, "--certificate", path]) == 0
+    assert main(["check", path]) == 0
+    assert "Exactly one critical point" in capsys.readouterr().out
+    document = json.loads(Path(path).read_text())
+    document["theta"][0] = (0.5).hex()
+    Path(path).write_text(json.dumps(document))
+    assert main(["check", path]) == 1
+    Path(path).write_text("{")
+    assert main(["check", path]) == 2
+    capsys.readouterr()
+    assert main([*train, "--refine", "none", "--epochs", "1"]) == 0
+    assert main(["classify", net, "--certificate", str(tmp_path / "none.json")]) == 1
+    assert "no certificate: point must be a proof" in capsys.readouterr().out
+    assert not (tmp_path / "none.json").exists()
+    assert main(["classify", net, "--certificate", str(tmp_path / "none.txt")]) == 2

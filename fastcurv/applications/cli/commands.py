@@ -25,6 +25,7 @@ from ...spectrum.density import density_of_matrix_eigenvalues
 from ...spectrum.draw import sign_count_clause
 from ...spectrum.results import missed_clause
 from ...structure.tables import DEFAULT_LOSS_BY_TARGETS
+from ..certificate.check_certificate import check_file
 from ..plots.spectrum import (
     PLOT_DENSE_MAX_N,
     SpectrumDisplay,
@@ -55,6 +56,7 @@ from .output import (
 )
 from .recipe import RUN_SUFFIXES, SAVED_RECORD_FIELDS, SavedRun, TrainingRecipe, load_run, save_run
 
+CERTIFICATE_SUFFIXES = (".json",)
 # fields of a `TrainingRecipe` that describe the network
 NETWORK_FIELDS = ("hidden", "activation", "residual", "batch_norm")
 
@@ -347,14 +349,34 @@ def spectrum(args: Namespace, out: CommandOutput) -> int:
 
 
 def classify(args: Namespace, out: CommandOutput) -> int:
-    """Print the verdict and its evidence. Return 1 if a proof was required and the verdict is not
-    proved.
+    """Print the verdict and its evidence, and write its certificate if there is an option for it.
+    Return 1 if a proof or a certificate was required, and there is none.
     """
+    check_output_path(args.certificate, "certificate", CERTIFICATE_SUFFIXES)
     data, objective, saved = open_run(args, out)
     out.print_text(describe_objective(objective, data))
     shell = make_shell_commands(args, objective, saved, data)
     point = classify_and_print(objective, saved.theta, data, args, out, shell)
+    if args.certificate is not None:
+        try:
+            fc.save_certificate(args.certificate, objective, saved.theta, point)
+        except (ValueError, TypeError) as error:
+            out.print_text(shell.replace_calls(f"no certificate: {error}"))
+            out.add_facts(certificate_error=shell.replace_calls(str(error)))
+            return 1
+        out.print_text(f"saved {args.certificate}")
+        out.add_facts(out=args.certificate)
     return int(args.certified and not point.certified)
+
+
+def check(args: Namespace, out: CommandOutput) -> int:
+    """Check a certificate. Return 0 if its claim is confirmed, 1 if it is not confirmed, and 2 if
+    the file is not understood.
+    """
+    status, sentence = check_file(args.certificate, args.data, out.print_text)
+    out.print_text(sentence)
+    out.add_facts(status=status, sentence=sentence)
+    return status
 
 
 def diagnose(args: Namespace, out: CommandOutput) -> None:

@@ -246,7 +246,7 @@ def check_inputs_kept(args: Namespace, *inputs: Any) -> None:
     """Raise ValueError if an output of a command is the same file as one of the inputs, which are
     paths, names of data sets or None.
     """
-    for option in ("out", "figure", "save"):
+    for option in ("out", "figure", "save", "certificate"):
         path: Any = getattr(args, option, None)
         for source in filter(None, inputs) if path else ():
             same = False

@@ -454,10 +454,30 @@ COMMANDS: dict[str, dict[str, Any]] = {
             *SAVED_NETWORK_OPTIONS,
             *VERDICT_OPTIONS,
             pack_argument(
+                "--certificate",
+                metavar="FILE",
+                help="also write the proof to this file, .json, for 'fastcurv check'; exit with "
+                "status 1 if there is none that can be checked",
+            ),
+            pack_argument(
                 "--max-time", type=_parse_positive, default=None, help="seconds for the verdict"
             ),
             DASK_OPTION,
             *COMMON_OPTIONS,
+        ],
+    },
+    "check": {
+        "help": "check a certificate that 'fastcurv classify --certificate' wrote",
+        "description": "The check uses no other part of this package: it runs "
+        "check_certificate.py, which also runs alone. The exit status is 0 if the claim is "
+        "confirmed, 1 if it is not confirmed, and 2 if the file is not understood.",
+        "options": [
+            pack_argument("certificate", help="the certificate, .json"),
+            pack_argument(
+                "--data",
+                default=None,
+                help="the file of rows, .json, if the certificate holds only its SHA-256",
+            ),
         ],
     },
     "diagnose": {

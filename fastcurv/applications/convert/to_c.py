@@ -16,6 +16,7 @@ import numpy as np
 
 from ...common.checks import short_repr
 from ...common.errors import suggest_names, type_phrase
+from ...common.files import open_for_atomic_write
 from ...network.mlp import MLP
 from ...structure.tables import ACTIVATIONS
 
@@ -67,39 +68,46 @@ e = z > 0 ? 0 : expm1(z);
         second = z > 0 ? 0 : first;""",
 }
 
-# Words of C and names of its library that cannot name the function. C also has variants of its
-# mathematical functions for other types, such as sinf and sinl.
+# Words of C up to C23, and names of its library, that cannot name the function. Patterns describe
+# families of names. C has variants of its mathematical functions for other types, such as sinf,
+# sinl and sinf32x.
 C_KEYWORDS = (
-    "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum",
-    "extern", "float", "for", "goto", "if", "inline", "int", "long", "main", "register", "restrict",
-    "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union",
-    "unsigned", "void", "volatile", "while", "asm", "bool", "true", "false", "linux", "unix",
+    "alignas", "alignof", "asm", "auto", "bool", "break", "case", "char", "const", "constexpr",
+    "continue", "default", "do", "double", "else", "enum", "extern", "false", "float", "for",
+    "goto", "if", "inline", "int", "linux", "long", "main", "nullptr", "register", "restrict",
+    "return", "short", "signed", "sizeof", "static", "static_assert", "struct", "switch",
+    "thread_local", "true", "typedef", "typeof", "typeof_unqual", "union", "unix", "unreachable",
+    "unsigned", "void", "volatile", "while",
 )  # fmt: skip
 C_MATH_FUNCTIONS = (
-    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "copysign", "cos",
-    "cosh", "erf", "erfc", "exp", "exp10", "exp2", "expm1", "fabs", "fdim", "floor", "fma", "fmax",
-    "fmin", "fmod", "frexp", "gamma", "hypot", "ilogb", "j0", "j1", "jn", "ldexp", "lgamma",
-    "llrint", "llround", "log", "log10", "log1p", "log2", "logb", "lrint", "lround", "modf", "nan",
-    "nearbyint", "nextafter", "nexttoward", "pow", "pow10", "remainder", "remquo", "rint", "round",
-    "scalb", "scalbln", "scalbn", "significand", "sin", "sincos", "sinh", "sqrt", "tan", "tanh",
-    "tgamma", "trunc", "y0", "y1", "yn", "drem", "finite", "isnan", "isinf", "signbit",
-    "fpclassify", "isfinite", "isnormal",
+    "(a?(cos|sin|tan)|atan2)(h|pi)?", "atan2", "canonicalize", "cbrt", "ceil", "compoundn",
+    "copysign", "drem", "erfc?", "exp(10|2)?(m1)?", "fabs", "fdim", "finite", "floor", "fma",
+    "f(max|min)(imum)?(_?mag)?(_num)?", "fmod", "frexp", "gamma", "[sg]etpayload(sig)?", "hypot",
+    "[il]?logb", "llogb", "[jy][01n]", "ldexp", "lgamma", "l?l?(rint|round)", "log(10|2)?(p1|1p)?",
+    "modf", "nan", "nearbyint", "next(after|toward|up|down)", "pow(10|n|r)?", "remainder",
+    "remquo", "rootn", "roundeven", "rsqrt", "scalb(l?n)?", "significand", "sincos", "sqrt",
+    "tgamma", "totalorder(mag)?", "trunc", "u?fromfpx?",
+    "(f|d|f32x?|f64x?)(add|div|fma|mul|sqrt|sub)",
 )  # fmt: skip
 # other identifiers that headers of the C library declare
 LIBC_IDENTIFIERS = (
-    "abort", "abs", "alloca", "atoi", "atol", "atof", "bcmp", "bcopy", "bzero", "cabs", "calloc",
-    "carg", "ccos", "cexp", "clog", "conj", "cpow", "creal", "csin", "csqrt", "exit", "ffs",
-    "float_t", "double_t", "fprintf", "fputc", "fputs", "free", "fscanf", "fwrite", "gettext",
-    "imaxabs", "index", "labs", "llabs", "malloc", "math_errhandling", "memchr", "memcmp", "memcpy",
-    "memmove", "mempcpy", "memset", "offsetof", "printf", "ptrdiff_t", "putchar", "puts", "realloc",
-    "rindex", "scanf", "signgam", "snprintf", "sprintf", "sscanf", "stpcpy", "strcat", "strchr",
-    "strcmp", "strcpy", "strdup", "strlen", "strncat", "strncmp", "strncpy", "strpbrk", "strrchr",
-    "strspn", "strstr", "toupper", "tolower", "vprintf", "wchar_t",
+    "abort", "l?l?abs", "aligned_alloc", "alloca", "ato[fil]", "bcmp", "bcopy", "bzero",
+    "c(a?(cos|sin|tan)h?|abs|arg|exp|imag|log|pow|proj|real|sqrt)[fl]?", "calloc", "conj[fl]?",
+    "(double|float|max_align|nullptr|ptrdiff|size|wchar)_t", "exit",
+    r"fe(clear|get|hold|raise|set|test|update)\w*", "ffs", "fpclassify", "fput[cs]", "free",
+    "fwrite", "gettext", "imaxabs", "r?index",
+    "is(w?(alpha|alnum|blank|cntrl|digit|graph|lower|print|punct|space|upper|xdigit)|canonical|"
+    r"eqsig|finite|greater|inf|less|nan|normal|signaling|subnormal|unordered|zero)\w*",
+    "malloc", "math_errhandling", "memchr", "memcmp", "mem(move|p?cpy|set)", "offsetof",
+    "putc(har)?", "puts", "realloc", "signbit", "signgam", "stpcpy",
+    "str(cat|chr|cmp|cpy|c?spn|dup|ftime|len|ncat|ncmp|ncpy|ndup|pbrk|rchr|str)",
+    "tow?(upper|lower)", "v?[fs]?n?(printf|scanf)",
 )  # fmt: skip
 RESERVED_NAME_PATTERN = re.compile(
-    rf"({'|'.join(C_KEYWORDS)}|{'|'.join(LIBC_IDENTIFIERS)}|({'|'.join(C_MATH_FUNCTIONS)})[fl]?|is(alpha|alnum|blank|"
-    r"cntrl|digit|graph|lower|print|punct|space|upper|xdigit|greater|less|unordered)\w*|[WBAPQZ]\d+|"
-    r"apply_\w*|(FP|HUGE|M|MATH|EXIT)_\w*|NAN|INFINITY|NULL|jac|hess|null|\w*__\w*|jac_\w*)"
+    rf"({'|'.join(C_KEYWORDS)}|{'|'.join(LIBC_IDENTIFIERS)}|"
+    rf"({'|'.join(C_MATH_FUNCTIONS)})([fd](32|64|128)x?|[fl])?(_r)?|[WBAPQZ]\d+|"
+    r"apply_\w*|(FP|HUGE|M|MATH|EXIT)_\w*|MAXFLOAT|NAN|S?NAN[FL]?\d*X?|INFINITY|NULL|jac|hess|null|"
+    r"\w*__\w*|jac_\w*)"
 )
 
 C_TEMPLATE = Template("""\
@@ -130,9 +138,16 @@ void ${name}_hessian(const double *x, const double *weights, double *y, double *
 /* W of each layer, a row for each of its inputs, and b. */
 $constants
 
+/* GCC 12 with -O3 -mavx512f vectorises wrongly where it inlines multiply() before add(). */
+#if defined(__GNUC__)
+#define NOINLINE __attribute__((noinline))
+#else
+#define NOINLINE
+#endif
+
 /* out (n, m) = a (n, k) times w (k, m): four rows of w at a time, whose inner loop compilers turn
  * into vector instructions of any width. */
-static void multiply(int n, int k, int m, const double *a, const double *w, double *out) {
+NOINLINE static void multiply(int n, int k, int m, const double *a, const double *w, double *out) {
     int r, u, q;
     for (r = 0; r < n; r++, a += k, out += m) {
         for (u = 0; u < m; u++) out[u] = 0;
@@ -169,12 +184,13 @@ $forward    (void)n;
 static void backward(double *e, double *gradient, double *H, double *work) {
     double *d = work + $delta, *below = work + $below;
     int i, j;
+    size_t p;
     if (H != NULL)
-        for (i = 0; i < $d_in * $d_in; i++) H[i] = 0;
+        for (p = 0; p < (size_t)$d_in * $d_in; p++) H[p] = 0;
 $backward    for (i = 0; i < $d_in; i++) gradient[i] = e[i];
     if (H != NULL)
         for (i = 0; i < $d_in; i++)
-            for (j = 0; j < i; j++) H[i * $d_in + j] = H[j * $d_in + i];
+            for (j = 0; j < i; j++) H[(size_t)i * $d_in + j] = H[(size_t)j * $d_in + i];
     (void)d, (void)below;
 }
 
@@ -199,7 +215,7 @@ void ${name}_hessian(const double *x, const double *weights, double *y, double *
     forward(x, $d_in, work);
     for (k = 0; k < $d_out; k++) y[k] = work[$z + k];
     for (k = 0; k < $d_out; k++)
-        for (i = 0; i < $d_in; i++) J[k * $d_in + i] = $tangent;
+        for (i = 0; i < $d_in; i++) J[(size_t)k * $d_in + i] = $tangent;
     for (i = 0; i < $last; i++) e[i] = dot($d_out, W$n + (size_t)i * $d_out, weights);
     backward(e, work + $gradient, H, work);
 }
@@ -224,8 +240,8 @@ typedef long long int casadi_int;
 
 /* Dense matrices: rows, columns, 1. The last one has no entries. */
 static const casadi_int X_SHAPE[] = {$d_in, 1, 1}, Y_SHAPE[] = {$d_out, 1, 1};
-static const casadi_int J_SHAPE[] = {$d_out, $d_in, 1}, H_SHAPE[] = {$d_out * $d_in, $d_in, 1};
-static const casadi_int NO_ENTRIES[3 + $d_out] = {$d_out * $d_in, $d_out};
+static const casadi_int J_SHAPE[] = {$d_out, $d_in, 1}, H_SHAPE[] = {$n_jacobian, $d_in, 1};
+static const casadi_int NO_ENTRIES[3 + $d_out] = {$n_jacobian, $d_out};
 static const casadi_int *const SHAPES[] = {X_SHAPE, Y_SHAPE, J_SHAPE};
 
 DECLARED($name)
@@ -259,7 +275,7 @@ int jac_$name(const double **arg, double **res, casadi_int *iw, double *w, int m
     if (res[0] != NULL) {
         ${name}_jacobian(row_of(arg, x), y, J, w);
         for (i = 0; i < $d_in; i++)
-            for (k = 0; k < $d_out; k++) res[0][i * $d_out + k] = J[k * $d_in + i];
+            for (k = 0; k < $d_out; k++) res[0][(size_t)i * $d_out + k] = J[(size_t)k * $d_in + i];
     }
     (void)iw, (void)mem;
     return 0;
@@ -275,7 +291,7 @@ int jac_jac_$name(const double **arg, double **res, casadi_int *iw, double *w, i
             backward(e, w + $gradient, H, w);
             for (i = 0; i < $d_in; i++)
                 for (j = 0; j < $d_in; j++)
-                    res[0][(size_t)j * $d_out * $d_in + i * $d_out + k] = H[i * $d_in + j];
+                    res[0][((size_t)j * $d_in + i) * $d_out + k] = H[(size_t)i * $d_in + j];
         }
     }
     (void)iw, (void)mem;
@@ -287,7 +303,7 @@ int jac_jac_$name(const double **arg, double **res, casadi_int *iw, double *w, i
 # warn.
 C_HELPERS = {
     "add": """\
-static void add(int n, const double *a, double *out) {
+NOINLINE static void add(int n, const double *a, double *out) {
     int i;
     for (i = 0; i < n; i++) out[i] += a[i];
 }
@@ -317,7 +333,7 @@ static void add_layer(
     int i, j, u;
     for (i = 0; i < $d_in; i++) {
         for (u = 0; u < m; u++) d[u] = e[u] * q[u] * D[(size_t)i * m + u];
-        for (j = i; j < $d_in; j++) H[i * $d_in + j] += dot(m, d, D + (size_t)j * m);
+        for (j = i; j < $d_in; j++) H[(size_t)i * $d_in + j] += dot(m, d, D + (size_t)j * m);
     }
 }
 
@@ -372,7 +388,8 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
     TypeError
         If `model` is not an MLP, or `path` is not a path.
     ValueError
-        For user-defined activations, which are Python functions, or a name that C does not allow.
+        For user-defined activations, which are Python functions; for a workspace of 2^31 numbers or
+        more; or for a name that C or its library uses. Compilers reject further names of their own.
 
     See Also
     --------
@@ -407,6 +424,11 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
             f"got {short_repr(name)}."
         )
     model, theta = model.fold_batch_norm(theta, statistics)
+    if workspace_offsets(model)[1] >= 2**31:
+        raise ValueError(
+            "model must need a workspace of fewer than 2^31 numbers, got the sizes "
+            f"{short_repr(model.sizes)}. Use fewer inputs or units."
+        )
     own = [phi for phi in model.activation if phi not in C_FORMULAS]
     if own:
         raise ValueError(
@@ -417,7 +439,8 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
         raise TypeError(f"path must be a str or an os.PathLike, got {type_phrase(path)}.")
     file = ascii(Path(path).name)[1:-1]
     text = c_source(model, model.check_theta(theta), name, file).encode("ascii")
-    Path(path).write_bytes(text)
+    with open_for_atomic_write(path) as out:
+        out.write(text)
 
 
 def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
@@ -432,9 +455,11 @@ def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
         c_array_definition(f"B{l}", b) for l, (_, b) in enumerate(layers, start=1) if model.bias
     ]
     forward, backward = forward_backward_statements(model, at)
-    tangent = f"W1[i * {d_out} + k]" if n == 1 else f"work[{at[f'Z{n}']} + (1 + i) * {d_out} + k]"
+    tangent = f"work[{at[f'Z{n}']} + (1 + (size_t)i) * {d_out} + k]"
+    if n == 1:
+        tangent = f"W1[(size_t)i * {d_out} + k]"
     if d_in <= d_out:
-        jacobian = [f"for (i = 0; i < {d_in}; i++) J[k * {d_in} + i] = {tangent};"]
+        jacobian = [f"for (i = 0; i < {d_in}; i++) J[(size_t)k * {d_in} + i] = {tangent};"]
     else:
         row = f"W{n}[(size_t)i * {d_out} + k]"
         jacobian = [
@@ -455,6 +480,7 @@ def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
         last=model.sizes[-2],
         work=work,
         more=d_in + d_out + d_in * max(d_in, d_out),
+        n_jacobian=d_in * d_out,
         z=at[f"Z{n}"],
         inputs=d_in if d_in <= d_out else 0,
         tangent=tangent,

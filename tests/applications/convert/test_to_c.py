@@ -3,6 +3,7 @@ CasADi.
 """
 
 import ctypes
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv._engine import available_archs
 from fastcurv.applications.convert import to_c
 from fastcurv.structure.tables import ACTIVATIONS
 
@@ -151,6 +153,7 @@ def test_to_c_rejects_unsupported_networks_without_writing(tmp_path):
         fc.to_c(own, own.init(seed=0), path)
     model = fc.MLP([2, 3, 1])
     taken = "double main struct sizeof W1 B3 apply_tanh sin sinf log NAN printf jac a__b multiply"
+    taken += " typeof nullptr"
     for name in ("", "2d", "a-b", "a b", "é", 3, "x" * 80, *taken.split()):
         with pytest.raises(ValueError, match="name must be a C identifier"):
             fc.to_c(model, model.init(seed=0), path, name=name)
@@ -158,9 +161,47 @@ def test_to_c_rejects_unsupported_networks_without_writing(tmp_path):
         fc.to_c("net", [1.0], path)
     with pytest.raises(ValueError, match="theta"):
         fc.to_c(model, np.full(model.n_params, np.nan), path)
+    wide = fc.MLP([30_000, *[100] * 801, 1])
+    with pytest.raises(ValueError, match="workspace of fewer than"):
+        fc.to_c(wide, np.zeros(wide.n_params), path)
     with pytest.raises(TypeError, match="path must be a str or an os.PathLike, got"):
         fc.to_c(model, model.init(seed=0), 5)
     assert not path.exists()
+    os.mkfifo(path)  # opening it would wait for a reader
+    with pytest.raises(ValueError, match="got a device or a pipe"):
+        fc.to_c(model, model.init(seed=0), path)
+
+
+@needs_compiler
+def test_names_of_the_c_library_are_rejected():
+    """All identifiers of math.h and stddef.h are rejected as names."""
+    code = "#define _GNU_SOURCE\n#include <math.h>\n#include <stddef.h>\n"
+    command = [CC, "-E", "-dD", "-xc", "-"]
+    text = subprocess.run(command, input=code, check=True, capture_output=True, text=True).stdout
+    forms = r"(?m)^extern [\w ]*?\**\s*\(?(\w+)\)? \(", r"(?m)^#define (\w+)"
+    names = {name for form in forms for name in re.findall(form, text)}
+    usable = [name for name in names if "__" not in name and name[0] != "_"]
+    assert usable and not [name for name in usable if not to_c.RESERVED_NAME_PATTERN.fullmatch(name)]
+
+
+@needs_compiler
+def test_c_files_for_many_inputs_have_no_overflow(tmp_path):
+    model = fc.MLP([50_000, 1])
+    fc.to_c(model, model.init(seed=0), tmp_path / "net.c")
+    subprocess.run([CC, *FLAGS, "-fsyntax-only", tmp_path / "net.c"], check=True)
+
+
+@needs_compiler
+@pytest.mark.parametrize("flags", [["-O3", "-march=native"], ["-O3", "-mavx512f"]])
+def test_vectorised_c_agrees_with_python(flags, tmp_path):
+    """GCC 12 vectorised this network wrongly for AVX-512 where two functions were inlined."""
+    if "-mavx512f" in flags and "avx512" not in available_archs():
+        pytest.skip("this processor has no AVX-512")
+    model = fc.MLP([2, 5, 5, 2, 3], ["sigmoid", "silu", "gelu"], residual=True)
+    theta, x, y, J = model.init(seed=0), np.array([0.3, -0.7]), np.empty(3), np.empty((3, 2))
+    _, call = compile_network(tmp_path, model, theta, flags=(*FLAGS, *flags))
+    call("jacobian", x, y, J)
+    np.testing.assert_allclose(J, model.input_jacobian(theta, x[None])[0], atol=1e-13)
 
 
 @needs_compiler

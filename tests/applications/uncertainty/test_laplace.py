@@ -4,10 +4,11 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 from scipy.special import expit, logsumexp
 
 import fastcurv as fc
+from fastcurv.critical.laplace import _mean_sigmoid
 
 pytestmark = pytest.mark.filterwarnings("ignore:ob has .* rows for each parameter")
 
@@ -235,6 +236,23 @@ def test_probabilities_are_means_over_the_posterior(rng):
             assert np.abs(found.sum(1) - 1).max() <= 1e-12
     with pytest.raises(ValueError, match=r"loss must be 'cross_entropy' or .* got 'mse'"):
         fitted(rng)[2].predict_proba([[0.0]])
+
+
+@pytest.mark.parametrize("std", [0.3, 1.5, 5.0, 57.0])
+def test_the_mean_of_a_sigmoid_has_its_stated_error(std):
+    for z in (-40.0, 0.3, 10.0):
+        mean = lambda u: expit(u) * expit(-u) * stats.norm.cdf((z - u) / std)  # noqa: B023, E731
+        wanted = integrate.quad(mean, -60, 60, points=(-5, 5, z), epsabs=1e-13, limit=500)[0]
+        found = _mean_sigmoid(np.array([[z]]), np.array([[[std]]]))[0, 1]
+        assert abs(found - wanted) <= 1e-11
+
+
+def test_a_large_penalty_does_not_hide_the_residuals():
+    """The noise is estimated where the penalty is 1e16 times the sum of squares."""
+    X, y = np.ones((5, 1)), np.array([0.0, -2.3, 2.3, 0.5, 0.1])
+    ob = fc.Objective(fc.MLP([1, 1]), X, y, "mse", l2=1e3)
+    post = fc.laplace(ob, np.array([1e8, -1e8]))
+    assert abs(post.noise_std - np.sqrt((y @ y) / 5)) <= 1e-2
 
 
 def test_the_posterior_does_not_depend_on_dtype_threads_or_sparsity(rng):

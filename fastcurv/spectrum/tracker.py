@@ -25,6 +25,8 @@ MAX_PRODUCTS_PER_STEP = 5  # maximum number of products in each step after the f
 # number of products after which the eigenvectors of a new Lanczos run are tracked too
 N_SEARCH_PRODUCTS = 10
 MAX_FIRST_RECORD_PRODUCTS = 100  # maximum number of products for the first record
+# estimate of the rounding error of a Rayleigh quotient, in eps times the largest |eigenvalue|
+ROUNDING_EPS = 40
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,16 @@ class SpectrumRecord:
     values : ndarray, shape (1,) or (2,)
         Estimates of the lowest eigenvalue, the highest eigenvalue, or both in this order. They are
         Rayleigh quotients. The lowest eigenvalue of the Hessian is at most the first value, and the
-        highest is at least the last, so a negative first value shows negative curvature.
+        highest is at least the last, so a first value below ``-rounding`` shows negative curvature.
     residuals : ndarray, shape (1,) or (2,)
         ``||H u - lam u||`` for each value. Some eigenvalue lies within this distance of the value.
     n_products : int
         Number of products with the Hessian for this record.
     converged : bool
         True if all residuals are within the tolerance.
+    rounding : float
+        Estimate of the rounding errors of the values, 40 eps times the largest ``|lam|`` found in
+        this and all earlier records.
     """
 
     step: int
@@ -52,6 +57,7 @@ class SpectrumRecord:
     residuals: np.ndarray
     n_products: int
     converged: bool
+    rounding: float = 0.0
 
 
 class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
@@ -104,7 +110,8 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
     The first record costs up to 100 products, and each later record at most 5. The tracker needs
     memory for about 15 vectors of length n. The values are probably the ends of the spectrum, but
     this is not proved. `eigsh` and `classify` give more information about one point. Copies and
-    pickles of a tracker begin a new Lanczos run.
+    pickles of a tracker begin a new Lanczos run. A tracker follows one run, and is used by one
+    thread at a time.
 
     Examples
     --------
@@ -136,7 +143,8 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
         self._rng = as_rng(seed)
         self._vectors: Any = None  # eigenvectors of the last record or of a finished search
         self._search: Krylov | None = None
-        self._calls = 0
+        self._calls, self._in_call = 0, False
+        self._scale = 0.0  # largest |lam| found in all records
         self._records: list[SpectrumRecord] = []
 
     def __call__(self, theta: Any) -> SpectrumRecord:
@@ -161,10 +169,25 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
             If the Hessian is not finite at theta.
         KeyboardInterrupt
             On Ctrl-C. No record is added.
+        RuntimeError
+            If another thread is in a call of this tracker.
         """
-        step, self._calls = self._calls, self._calls + 1
-        if step % self._every:
-            return self._records[-1]
+        if self._in_call:
+            raise RuntimeError(
+                "A tracker must be used by one thread at a time, got two calls at once. Use a "
+                "tracker for each run."
+            )
+        self._in_call = True
+        try:
+            step, self._calls = self._calls, self._calls + 1
+            if step % self._every and self._records:
+                return self._records[-1]
+            return self._record(step, theta)
+        finally:
+            self._in_call = False
+
+    def _record(self, step: int, theta: Any) -> SpectrumRecord:
+        """Add a record of the spectrum at theta and return it."""
         theta = np.asarray(theta)  # a tensor of PyTorch has a different `size`
         op = self._ob.hessian(check_vector(theta, theta.size, "theta", np.float64))
         k = min(1 + (self._which == "BE"), op.shape[0])
@@ -178,8 +201,14 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
         self._vectors, made = pairs.vectors, pairs.n_products
         if not first and made < MAX_PRODUCTS_PER_STEP:
             made += self._extend_search(op, MAX_PRODUCTS_PER_STEP - made, k)
+        self._scale = max(self._scale, pairs.scale)
         record = SpectrumRecord(
-            step, pairs.values, pairs.residuals, made, bool(pairs.converged.all())
+            step,
+            pairs.values,
+            pairs.residuals,
+            made,
+            bool(pairs.converged.all()),
+            ROUNDING_EPS * float(np.finfo(op.dtype).eps) * self._scale,
         )
         self._records.append(record)
         return record
@@ -205,7 +234,9 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
 
     def __getstate__(self) -> dict[str, Any]:
         own = {"_records": list(self._records), "_rng": copy.deepcopy(self._rng)}
-        return vars(self) | own | {"_search": None}  # a Krylov run cannot be copied
+        return (
+            vars(self) | own | {"_search": None, "_in_call": False}
+        )  # a Krylov run cannot be copied
 
     @property
     def records(self) -> tuple[SpectrumRecord, ...]:
@@ -236,30 +267,33 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
     def signs(self) -> np.ndarray:
         """The sign of the lowest eigenvalue in each record: -1, 1 or 0.
 
-        -1 is proved, except for rounding, because the lowest eigenvalue is at most the value. 1
-        means that the value is larger than its residual, so the eigenvalue near the value is
-        positive. A lower eigenvalue may not have been found yet. 0 means that the value is not
-        negative and at most its residual, so that the sign is not determined. Raise ValueError if
-        `which` is "LA".
+        -1 means that the value is below ``-rounding``, so the lowest eigenvalue is negative, since
+        it is at most the exact value. 1 means that the value is larger than its residual and
+        `rounding`, so the eigenvalue near the value is positive. A lower eigenvalue may not have
+        been found yet. 0 means that the sign is not determined. Raise ValueError if `which` is
+        "LA".
         """
-        lowest, residuals = self._lowest_values_and_residuals("signs")
-        return np.where(lowest < 0, -1, np.where(lowest > residuals, 1, 0))
+        lowest, residuals, rounding = self._lowest_values("signs")
+        positive = lowest > np.maximum(residuals, rounding)
+        return np.where(lowest < -rounding, -1, np.where(positive, 1, 0))
 
     @property
     def sign_changes(self) -> np.ndarray:
-        """The steps at which the sign of the lowest value differs from that of the previous record.
+        """The steps at which the lowest value falls below ``-rounding`` or ceases to be below.
 
         A change to negative is never reported too early. A change to positive may be reported while
         the lowest eigenvalue is still negative but smaller in magnitude than the residual. `signs`
         is 0 in such a record. Raise ValueError if `which` is "LA".
         """
-        negative = self._lowest_values_and_residuals("sign_changes")[0] < 0
+        lowest, _, rounding = self._lowest_values("sign_changes")
+        negative = lowest < -rounding
         changed: np.ndarray = self.steps[1:][negative[1:] != negative[:-1]]
         return changed
 
-    def _lowest_values_and_residuals(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lowest values (m,) of all records and their residuals (m,). Raise ValueError
-        if `which` is "LA"; `name` is the property named in the message.
+    def _lowest_values(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the lowest values (m,) of all records, their residuals (m,) and their rounding
+        errors (m,). Raise ValueError if `which` is "LA"; `name` is the property named in the
+        message.
         """
         if self._which == "LA":
             raise ValueError(
@@ -270,7 +304,7 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
             np.array([getattr(record, part)[0] for record in self.records], float)
             for part in ("values", "residuals")
         )
-        return values, residuals
+        return values, residuals, np.array([record.rounding for record in self.records], float)
 
     def __repr__(self) -> str:
         if not self.records:

@@ -139,6 +139,31 @@ def test_copied_trackers_keep_records_and_continue(rng):
         assert len(other) == 4 and len(tracker) == 3
 
 
+@pytest.mark.parametrize("which", ["SA", "BE"])
+def test_signs_of_semidefinite_matrices_are_never_negative(which, rng):
+    """The rounding of zero eigenvalues is no negative curvature."""
+    for seed in range(12):
+        path, A = Path(30), rng.standard_normal((9, 30))
+        tracker = Tracker(path, which, seed=seed)
+        for _ in range(8):
+            path.matrix = A.T @ A
+            tracker(np.zeros(30))
+        assert (tracker.signs >= 0).all() and not tracker.sign_changes.size
+
+
+def test_a_tracker_recovers_from_a_first_error_and_rejects_a_second_thread(rng):
+    ob = network(rng)
+    tracker, theta = Tracker(ob, every=3), ob.model.init(0)
+    with pytest.raises(ValueError):
+        tracker(theta[1:])
+    assert tracker(theta) is tracker.records[0]
+    inner = Path(3)
+    inner.hessian = lambda theta: (outer(theta), np.eye(3))[1]
+    outer = Tracker(inner)
+    with pytest.raises(RuntimeError, match="one thread at a time"):
+        outer(np.zeros(3))
+
+
 def test_tracker_every_records_each_nth_step_only(rng):
     ob = network(rng)
     tracker, theta = Tracker(ob, "LA", every=3), ob.model.init(0)

@@ -261,6 +261,10 @@ def _choose_left_out_method(found: FitMeasurements) -> None:
         return
     there = fit.outputs_to_predictions(found.ob.model.predict(found.theta, found.ob.X))
     found.moved = abs(fit.score(there) - fit.score(fit.predictions())) > MAX_SCORE_CHANGE
+    if np.isnan(out.losses).any():
+        found.out = None
+        found.why = "a row alone determines a parameter"
+        return
     if found.moved:
         found.why = "the fit ended before the minimum to which further training leads"
         return
@@ -344,6 +348,8 @@ def _fit_linear_model(fit: NetworkFit, model: MLP, l2: float) -> LinearModel | N
     try:
         out = leave_one_out(one, theta)
     except ValueError:
+        return None
+    if np.isnan(out.losses).any():
         return None
     left_out = fit.outputs_to_predictions(out.predictions)
     return LinearModel(one, theta, out, left_out, fit.score(left_out), float(out.losses.mean()))

@@ -207,11 +207,13 @@ def _row_losses(ob: Any, z: Floats) -> Floats:
 
 def _score_of_outputs(ob: Any, z: Floats) -> float:
     """Return the score that belongs to the loss, such as R^2 or the accuracy, of the outputs z (N,
-    d_out) over the rows of nonzero weight.
+    d_out) over the rows of nonzero weight whose outputs are not NaN. Return NaN without such rows.
     """
-    counts = slice(None) if ob.sample_weight is None else ob.sample_weight > 0
+    counts = ~np.isnan(z).any(axis=1)
+    if ob.sample_weight is not None:
+        counts &= ob.sample_weight > 0
     score = LOSSES[ob.loss].score[1]
-    return float(score(z[counts], ob.y[counts]))
+    return float(score(z[counts], ob.y[counts])) if counts.any() else math.nan
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -223,11 +225,13 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
     ----------
     predictions : ndarray (N, d_out)
         The outputs for each row of the network trained without this row, before any softmax or
-        sigmoid.
+        sigmoid. NaN, as are the losses and Cook's distances, for rows without which the network is
+        not determined, because they alone determine a parameter (leverage 1). With ``exact=True``
+        only if the Hessian at the point reached is singular, too.
     losses : ndarray (N,)
         The loss of each row at its prediction, without its weight.
     score : float
-        The score of these predictions over the rows of nonzero weight, such as R^2 for regression
+        The score of these predictions, without NaN and rows of weight 0, such as R^2 for regression
         or the accuracy for classification. It applies to the minima near theta. If `in_same_basin`
         is False for more than a hundredth of the rows, refits from scratch may end in other minima
         and predict worse than this score.
@@ -252,9 +256,9 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
         True if predictions are those of minima without each row, False if they are those of one
         Newton step.
     n_approximate : int
-        Number of rows without which H is not positive definite to first order. The change of the
-        parameters without such a row is estimated as in `influence` or, if `exact` is True, is that
-        to the minimum reached from theta.
+        Number of rows without which H is not positive definite to first order. In
+        `output_changes`, the change of the parameters without such a row is estimated as in
+        `influence` or, if `exact` is True, is that to the minimum reached from theta.
     rows_without_minimum : ndarray of int
         Indices of rows without which the objective is proved to have no minimum, such as the only
         row of a class whose bias has no penalty. The predictions of these rows are those of a
@@ -477,16 +481,17 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
                 f"{format_number(self.score)} left out, {format_number(self.training_score)} "
                 f"fitted",
             ),
-            ("mean loss", f"{format_number(float(self.losses.mean()))} left out, by {how}"),
+            ("mean loss", f"{format_number(_mean_of_defined(self.losses))} left out, by {how}"),
             ("parameters", f"{format_number(float(self.hat_matrix_diag.sum()))} effective of {n}"),
             ("influential", f"rows {rows} by Cook's distance"),
         ]
         if self.in_same_basin is not None:
             count = int(self.in_same_basin.sum())
             facts.append(("same basin", f"{count} of {N} rows, whose minimum continues the fit"))
-        if self.n_approximate:
-            text = f"{self.n_approximate} rows without which H is not positive definite"
-            facts.append(("approximate", text))
+        n_undefined = int(np.isnan(self.losses).sum())
+        if n_undefined:
+            text = f"{n_undefined} rows, which alone determine a parameter; not in the score"
+            facts.append(("undefined", text))
         if len(self.rows_without_minimum):
             rows = ", ".join(map(str, self.rows_without_minimum[:5]))
             facts.append(("no minimum", f"without row {rows}: its loss is larger than stated"))
@@ -502,6 +507,12 @@ class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
 
     def _repr_html_(self) -> str:
         return html_table("Leave one out", ["", ""], self._facts())
+
+
+def _mean_of_defined(losses: Floats) -> float:
+    """Return the mean of the entries that are not NaN, or NaN if there are none."""
+    defined = losses[~np.isnan(losses)]
+    return float(defined.mean()) if len(defined) else math.nan
 
 
 def _upper_quantile(x: Floats, weight: Floats, level: float) -> Floats:
@@ -670,6 +681,9 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool) -> LeftOut:
             undetermined[i] = not values[0] > MIN_REMAINING_EIGENVALUE * values[-1]
         X = dense_rows(ob.model, ob.X)
         predictions = outputs_of_networks(ob.model, thetas, X[:, None])[:, 0]
+    cooks = _cooks_distances(ob, z, hat, squares)
+    for values in (predictions, cooks):
+        values[undetermined] = math.nan
     undetermined[unbounded] = True
     return LeftOut(
         predictions=predictions,
@@ -678,7 +692,7 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool) -> LeftOut:
         training_score=_score_of_outputs(ob, z),
         score_name=LOSSES[ob.loss].score[0],
         hat_matrix_diag=hat,
-        cooks_distance=_cooks_distances(ob, z, hat, squares),
+        cooks_distance=cooks,
         in_same_basin=kept,
         exact=exact,
         n_approximate=int(alone.sum()),

@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 
 import fastcurv as fc
 from fastcurv.applications.uncertainty import left_out, without_rows
+from fastcurv.structure.tables import LOSSES
 
 from ... import nets
 
@@ -398,7 +399,12 @@ def test_intervals_are_infinite_where_networks_without_a_sample_are_not_determin
         ob, theta = least_squares(X, y[: len(X)])
         for exact in (False, True):
             out = fc.leave_one_out(ob, theta, exact=exact)
-            assert out.n_approximate == alone
+            assert out.n_approximate == alone == np.isnan(out.predictions).sum()
+            assert np.isnan(out.losses).sum() == np.isnan(out.cooks_distance).sum() == alone
+            if alone == 1:
+                z = out.predictions[1:]
+                assert out.score == LOSSES["mse"].score[1](z, ob.y[1:])
+            assert "which alone determine a parameter" in repr(out)
             assert np.isfinite(out.interval(X, 0.75)).all() == (alone == 1)
             assert np.isinf(out.interval(X, 0.9)).all()
 

@@ -181,7 +181,9 @@ def test_names_of_the_c_library_are_rejected():
     forms = r"(?m)^extern [\w ]*?\**\s*\(?(\w+)\)? \(", r"(?m)^#define (\w+)"
     names = {name for form in forms for name in re.findall(form, text)}
     usable = [name for name in names if "__" not in name and name[0] != "_"]
-    assert usable and not [name for name in usable if not to_c.RESERVED_NAME_PATTERN.fullmatch(name)]
+    assert usable and not [
+        name for name in usable if not to_c.RESERVED_NAME_PATTERN.fullmatch(name)
+    ]
 
 
 @needs_compiler

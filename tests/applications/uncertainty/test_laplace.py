@@ -8,7 +8,7 @@ from scipy import integrate, stats
 from scipy.special import expit, logsumexp
 
 import fastcurv as fc
-from fastcurv.critical.laplace import _mean_sigmoid
+from fastcurv.applications.uncertainty.laplace import _mean_sigmoid
 
 pytestmark = pytest.mark.filterwarnings("ignore:ob has .* rows for each parameter")
 

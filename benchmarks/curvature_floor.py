@@ -20,6 +20,8 @@ ACTIVATIONS = ("tanh", "sigmoid", "softplus", "gelu")
 class Floorless(fc.Objective):
     """An objective without a lower bound on the curvature."""
 
+    certificates = fc.Objective.certificates
+
     def curvature_floor(self, theta):
         return -np.inf
 

@@ -31,6 +31,7 @@ from . import _engine
 from .common.checks import caller_stacklevel, random_batches
 from .common.errors import suggest_names, type_phrase
 from .common.optional import optional_import
+from .common.protocols import library_class
 from .common.runtime import wrap_user_callback
 from .network.arguments import Block, check_rows_and_targets, row_indices
 from .network.mlp import MLP
@@ -102,6 +103,7 @@ class ShardRecipe:
         return next(source.blocks(source.n_rows))
 
 
+@library_class
 class RemoteShard(Shard):
     """A shard on a worker. When a shard is moved to another worker, the rows are not sent but
     loaded again by that worker, unless they are the result of another task.
@@ -175,6 +177,7 @@ WORKER_POLL_SECONDS = 1.0  # seconds between checks for new workers
 __all__ = ["Objective"]
 
 
+@library_class
 class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     """A `fastcurv.Objective` over shards of rows held by Dask workers.
 

@@ -215,6 +215,12 @@ def draw(
     return kind(model, X, y, weight, theta, {"loss": loss, "l2": l2, **options})
 
 
+def stating(**facts: Any) -> Any:
+    """Return an object whose class body states the given functions and numbers."""
+    body = {name: staticmethod(x) if callable(x) else x for name, x in facts.items()}
+    return type("Stating", (), body)()
+
+
 class Around:
     """A wrapper of an objective that delegates all attributes, whose class the library does not
     recognise.

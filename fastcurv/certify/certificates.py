@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..common.protocols import Floats
+from ..common.protocols import Floats, is_library_object
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import with_nearest_rounding
 from ..structure import symmetry
@@ -78,7 +78,7 @@ class Certificates(ReadOnlyMixin):
         """True if no method is known to modify its argument theta. This is known only for
         objectives of classes of fastcurv, so for all others the value is False.
         """
-        return type(self.objective).__module__.startswith("fastcurv.")
+        return is_library_object(self.objective)
 
     # --- constants for Kantorovich's theorem
 

@@ -28,11 +28,11 @@ from .errors import (
 )
 from .protocols import (
     OPTIONAL_OPERATOR_METHODS,
+    PRODUCT_METHODS,
     Array,
     Indices,
-    missing_reason,
-    product_method_name,
-    replaces_products,
+    is_library_object,
+    library_class,
 )
 
 Name = TypeVar("Name", bound=str)
@@ -465,6 +465,7 @@ class SelfAdjointOperator(LinearOperator):
         return self
 
 
+@library_class
 class MatrixOperator(SelfAdjointOperator):
     """A symmetric matrix, dense or sparse, as an operator with the optional methods of fastcurv. If
     `exact` is True, entries are bitwise equal to their mirror images, so that only half of them
@@ -501,20 +502,27 @@ class MatrixOperator(SelfAdjointOperator):
         return MatrixOperator(self.A.astype(dtype), self.exact)
 
 
-class ConsistentMethodsOperator(SelfAdjointOperator):
-    """An operator with the products of `op` and those optional methods of `op` that belong to these
-    products. The class is used if some optional methods of `op` were written for other products,
-    see `replaces_products`.
+@library_class
+class StatedOperator(SelfAdjointOperator):
+    """An operator with the products of `op` and those optional methods that the body of its class
+    defines. Inherited and forwarded optional methods may belong to other products.
+
+    The product is the first of `PRODUCT_METHODS` that the body of the class defines, or else
+    ``op @ V``.
     """
 
     def __init__(self, op: Any) -> None:
         super().__init__(operator_dtype(op), tuple(op.shape))
-        self.op, self.name = op, product_method_name(op)
+        default = "__matmul__" if hasattr(op, "__matmul__") else "matvec"
+        stated = (name for name in PRODUCT_METHODS if name in vars(type(op)))
+        self.op = op
+        self.name = next(stated, default)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in OPTIONAL_OPERATOR_METHODS or missing_reason(vars(self)["op"], name):
+        op = vars(self)["op"]
+        if name not in OPTIONAL_OPERATOR_METHODS or name not in vars(type(op)):
             raise AttributeError(name)
-        return getattr(self.op, name)
+        return getattr(op, name)
 
     def _matmat(self, V: Array) -> Any:
         multiply = getattr(self.op, self.name)
@@ -573,9 +581,8 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
     Returns
     -------
     LinearOperator
-        `op` itself if it is an operator, a `MatrixOperator` of a matrix, or an
-        `ConsistentMethodsOperator` of an operator whose optional methods do not belong to its
-        products.
+        `op` itself if it is an operator, a `MatrixOperator` of a matrix, or a `StatedOperator` of
+        an operator that inherits or forwards optional methods.
     """
     matrix = not hasattr(op, "matvec") and (
         issparse(op)
@@ -599,7 +606,16 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
         raise TypeError(f"{name} must hold real numbers, got dtype {np.dtype(dtype)}.")
     if matrix:
         return _check_symmetric(op, name)
-    return ConsistentMethodsOperator(op) if replaces_products(op) else op
+    return StatedOperator(op) if _has_unstated_methods(op) else op
+
+
+def _has_unstated_methods(op: Any) -> bool:
+    """Return True if an operator has an optional method that its class does not state."""
+    if is_library_object(op):
+        return False
+    return any(
+        name not in vars(type(op)) and hasattr(op, name) for name in OPTIONAL_OPERATOR_METHODS
+    )
 
 
 def operator_dtype(op: Any) -> np.dtype[Any]:

@@ -22,9 +22,10 @@ from .protocols import (
     Array,
     Certificate,
     Floats,
-    is_own_attribute,
+    is_library_object,
+    missing_bound_reason,
     missing_reason,
-    replaced_reason,
+    states,
 )
 from .runtime import Budget, restore_floating_point_mode
 from .vectors import safe_norm
@@ -43,35 +44,27 @@ ALWAYS_COPIED_MAX_BYTES = 4096
 
 
 def has_only_joint_evaluation(ob: Any) -> bool:
-    """Return True if an object or its class defines `value_and_gradient` but neither `value` nor
-    `gradient`. The latter two may still be forwarded from another object.
+    """Return True if the class of an object has `value_and_gradient` but neither `value` nor
+    `gradient`.
     """
-    own = [is_own_attribute(ob, name) for name in ("value_and_gradient", "value", "gradient")]
-    return own == [True, False, False]
-
-
-def belongs_to_own_loss(ob: Any, name: str) -> bool:
-    """Return True if an objective has a method `name` that belongs to its own value and
-    gradient.
-    """
-    return not missing_reason(ob, name, ("value", "gradient"))
+    kind = type(ob)
+    return hasattr(kind, "value_and_gradient") and not (
+        hasattr(kind, "value") or hasattr(kind, "gradient")
+    )
 
 
 def _find_certificate(ob: Any, name: str) -> tuple[Any, str]:
     """Return the certificate `name` of an objective and "", or None and the reason why there is
     none. A certificate is an attribute, most often a method.
 
-    The objective's own attribute takes precedence, so that a subclass or a wrapper can replace a
-    certificate that no longer holds. An attribute that is None claims nothing.
+    An attribute that the class of the objective states takes precedence over one of its
+    `certificates`. An attribute that is None claims nothing.
     """
-    own = is_own_attribute(ob, name)
-    why, holder = replaced_reason(ob, name if own else "certificates"), ob
-    if not own and not why:
-        holder = getattr(ob, "certificates", None)
-    elif why == NOT_OFFERED_REASON:
-        # The certificates may be those of an object that this one wraps.
-        why = replaced_reason(ob, name)
-    found = None if why else getattr(holder, name, None)
+    if states(ob, name):
+        found, why = getattr(ob, name), ""
+    else:
+        why = missing_reason(ob, "certificates")
+        found = None if why else getattr(ob.certificates, name, None)
     if found is None:
         why = why or getattr(ob, "why_unproved", "") or NOT_OFFERED_REASON
     return found, why
@@ -105,20 +98,20 @@ def call_certificate(ob: Any, name: Certificate, *at: Any, default: Any = None) 
 
 
 def has_consistent_hessian(ob: Any) -> bool:
-    """Return True if the `certificates` of an objective (or its `hessian`, if it has no
-    certificates) are derived from the same function as its `value` and `gradient`. If True, values
-    cached by its operators and copies in other precisions are also consistent with that function.
+    """Return True if an objective states that its value, gradient and Hessian belong to one
+    function: its exact class is one of this library's, or its class defines `certificates`. If
+    True, values cached by its operators and copies in other precisions also belong to that
+    function.
     """
-    if hasattr(ob, "certificates"):
-        return not missing_reason(ob, "certificates") and ob.certificates is not None
-    return not missing_reason(ob, "hessian")
+    return is_library_object(ob) or not missing_reason(ob, "certificates")
 
 
-def gradient_bound_method(ob: Any) -> Any:
-    """Return the method `rounding_bound` of an objective, a function of theta, or None if the
-    objective has none that belongs to its own value and gradient.
+def gradient_error_bound_at(ob: Any, theta: np.ndarray) -> float | None:
+    """Return a bound on the norm of the rounding error of the objective's gradient at theta, or
+    None if the objective states no `rounding_bound`, or if that returns None.
     """
-    return None if missing_reason(ob, "rounding_bound") else ob.rounding_bound
+    bound = None if missing_bound_reason(ob) else ob.rounding_bound(theta)
+    return None if bound is None else float(bound)
 
 
 def certificate_start_vectors(ob: Any, theta: np.ndarray) -> np.ndarray:
@@ -152,7 +145,7 @@ def cast_to_float64(ob: Any) -> Any:
     unchanged.
     """
     cast = getattr(ob, "dtype", None) == np.float32 and has_consistent_hessian(ob)
-    return ob.astype(np.float64) if cast and not missing_reason(ob, "astype") else ob
+    return ob.astype(np.float64) if cast and states(ob, "astype") else ob
 
 
 class user_call_guard:
@@ -333,16 +326,16 @@ class BudgetedOperator(Budget):
         its own, return the estimate `PRODUCT_ERROR_EPS` eps ``||H|| ||v||``, with the largest ratio
         of ``||H x||`` to ``||x||`` so far for ``||H||``.
         """
-        if missing_reason(self.op, "rounding_bound"):
-            return PRODUCT_ERROR_EPS * self.eps * self.norm * safe_norm(v)
         v = np.ascontiguousarray(v, dtype=self.dtype)
         # Results are cached because a bound costs about ten products.
-        for known, found in self._bounds:
-            if np.array_equal(known, v):
-                return found
-        found = float(self.op.rounding_bound(v))
-        self._bounds.append((v.copy(), found))
-        return found
+        for vector, bound in self._bounds:
+            if np.array_equal(vector, v):
+                return bound
+        stated = None if missing_bound_reason(self.op) else self.op.rounding_bound(v)
+        if stated is None:
+            return PRODUCT_ERROR_EPS * self.eps * self.norm * safe_norm(v)
+        self._bounds.append((v.copy(), float(stated)))
+        return float(stated)
 
     def rayleigh_quotient_with_error(self, v: Array) -> tuple[float, float, Floats]:
         """Return ``v'Hv / v'v``, a bound on its error, and ``Hv``, using one product."""
@@ -381,13 +374,14 @@ def budgeted_hessian(ob: Any, theta: Array, best: bool = True) -> BudgetedOperat
 
 
 def _has_gradient_of(ob: Any, H: BudgetedOperator) -> bool:
-    """Return True if the operator of H has a `gradient` of length n and belongs to the objective
+    """Return True if the operator of H states a `gradient` of length n and belongs to the objective
     `ob`, so that this gradient is that of `ob`.
     """
-    held: Any = getattr(H.op, "gradient", None)
-    held = held() if callable(held) else held
-    own = has_consistent_hessian(ob) and getattr(H.native, "objective", ob) is ob
-    return own and np.shape(held) == (H.n,)
+    if not (has_consistent_hessian(ob) and getattr(H.native, "objective", ob) is ob):
+        return False
+    gradient: Any = getattr(H.op, "gradient", None) if states(H.native, "gradient") else None
+    gradient = gradient() if callable(gradient) else gradient
+    return bool(np.shape(gradient) == (H.n,))
 
 
 def gradient_at(ob: Any, theta: Array, H: BudgetedOperator) -> Floats:
@@ -405,5 +399,6 @@ def gradient_error_bound(ob: Any, theta: Array, H: BudgetedOperator) -> float | 
     """Return a bound on the norm of the rounding error of the gradient from `gradient_at`, or None
     if the objective has no `rounding_bound` of its own.
     """
-    bound = gradient_bound_method(getattr(H.op, "objective", ob) if _has_gradient_of(ob, H) else ob)
-    return None if bound is None else float(bound(theta))
+    return gradient_error_bound_at(
+        getattr(H.op, "objective", ob) if _has_gradient_of(ob, H) else ob, theta
+    )

@@ -35,18 +35,16 @@ one core; infinite if not known;
 
 from __future__ import annotations
 
-from operator import attrgetter, is_
 from typing import (
     Any,
     Literal,
     NamedTuple,
     Protocol,
     TypeAlias,
-    cast,
+    TypeVar,
     get_args,
     runtime_checkable,
 )
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +52,7 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]  # a real array in the precision of a model or an operator
 Floats: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
+Class = TypeVar("Class")
 Seed: TypeAlias = "int | np.integer[Any] | np.random.Generator | None"
 
 # Allowed names in arguments, for type checkers and for checks at run time.
@@ -328,252 +327,70 @@ class EngineSteps(Protocol):
 
 
 # --------------------------------------------------------------------------------------------------
-# The rule that decides if an attribute of an object belongs to the functions that the object has.
-# Proofs, engine steps, casts and faster products are used only if it does.
+# The rule that decides which facts of an object may be used: proofs, error bounds, engine steps,
+# casts and faster products.
 #
-# A subclass, an assigned attribute or a wrapper may replace the value of an objective, or the
-# products of an operator, and still inherit or forward attributes that were written for the
-# original functions. An attribute is the object's own
-# - if it was assigned to the object itself;
-# - if a class defines it, and no function that this class has is replaced by a class derived from
-#   it or by an assignment;
-# - if the object forwards all functions of one other object, whose own attribute it is.
-# Classes of this library count as one class, and the attributes of an objective that they read
-# count as its functions.
+# A fact is an attribute. An object states it if its exact class is one of this library's, which
+# enter a table where they are defined, or if the body of its class defines the attribute. Facts
+# are neither inherited nor forwarded: a subclass of a library class may replace the loss or the
+# products and still inherit attributes that were written for the original.
 
-LOSS_METHODS = "value", "gradient", "value_and_gradient", "hessian", "ggn", "jacobian"
-PRODUCT_METHODS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"
-LOSS_AND_PRODUCT_METHODS = (*LOSS_METHODS, *PRODUCT_METHODS)
-# Attributes of an objective that the proofs and the engine read, in addition to its functions.
-OBJECTIVE_DATA_ATTRIBUTES = (
-    "model", "loss", "l2", "l2_biases", "X", "y", "sample_weight", "dtype", "n_params", "n_samples",
-    "__getattribute__",
-)  # fmt: skip
 # Methods that an operator may offer in addition to its products.
 OPTIONAL_OPERATOR_METHODS = (
     "rounding_bound", "column_error_bounds", "quadratic_form", "to_dense", "astype", "reduced",
     "gram_operator", "range_space", "assembled", "fast_product", "summed_matrix", "gradient",
-    "objective",
+    "objective", "estimated_seconds", "candidate_operators",
 )  # fmt: skip
+PRODUCT_METHODS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"
 NOT_OFFERED_REASON = "none is offered"
-_OWNERSHIP_ATTRIBUTES = (*LOSS_AND_PRODUCT_METHODS, *OBJECTIVE_DATA_ATTRIBUTES)
-# Cache of `replaced_reason` with the entries {class: {(name, functions): (getter of the class's
-# functions, the functions found, attributes that must not be assigned on the object,
-# explanation)}}.
-_REPLACED_CACHE: WeakKeyDictionary[type, dict[Any, Any]] = WeakKeyDictionary()
+_LIBRARY_CLASSES: set[type] = set()
 
 
-def missing_reason(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
-    """Return the reason why an object has no attribute `name` that belongs to its own functions, as
-    a clause, or "" if it has one. An attribute that is None counts as missing.
+def library_class(kind: type[Class]) -> type[Class]:
+    """Enter a class of this library into the table of classes whose attributes are facts. Usable
+    as a class decorator.
+    """
+    _LIBRARY_CLASSES.add(kind)
+    return kind
 
-    Parameters
-    ----------
-    x : object
-        An objective or an operator.
-    name : str
-        An attribute, such as ``certificates``, ``engine_steps`` or ``rounding_bound``.
-    functions : tuple of str
-        The functions that the attribute must belong to: all by default.
+
+def is_library_object(x: Any) -> bool:
+    """Return True if the exact class of x is one of this library's."""
+    return type(x) in _LIBRARY_CLASSES
+
+
+def states(x: Any, name: str) -> bool:
+    """Return True if x states the fact `name`: the body of its class defines the attribute, or its
+    exact class is one of this library's that has the attribute.
 
     Examples
     --------
     >>> import fastcurv as fc
-    >>> ob = fc.Objective(fc.MLP([1, 1]), [[1.0]], [[2.0]], "mse")
-    >>> missing_reason(ob, "certificates")
-    ''
-    >>> ob.value = lambda theta: 0.0
-    >>> missing_reason(ob, "certificates")
-    'Objective replaces value, so proofs about the original do not apply'
+    >>> class Shifted(fc.Objective):
+    ...     def value(self, theta):
+    ...         return super().value(theta) + 1.0
+    >>> given = fc.MLP([1, 1]), [[1.0]], [[2.0]], "mse"
+    >>> states(fc.Objective(*given), "certificates"), states(Shifted(*given), "certificates")
+    (True, False)
     """
-    why = replaced_reason(x, name, functions)
-    if why or getattr(x, name, None) is not None:
-        return why
-    return getattr(x, "why_unproved", "") or NOT_OFFERED_REASON
+    kind = type(x)
+    return name in vars(kind) or (kind in _LIBRARY_CLASSES and hasattr(kind, name))
 
 
-def replaced_reason(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
-    """Return the reason why the attribute `name` does not belong to the functions of x, as
-    `missing_reason` does, but without evaluating the attribute if a class defines it.
+def missing_reason(x: Any, name: str) -> str:
+    """Return the reason why x does not state the fact `name`, as a clause, or "" if it does. An
+    attribute that is None counts as missing.
     """
-    kind, assigned = type(x), _instance_attributes(x)
-    # The part of the result that depends on the class alone is cached until a function of the class
-    # changes.
-    parts, then, deciding, why = _REPLACED_CACHE.get(kind, {}).get(
-        (name, functions), (None, (), (), "")
-    )
-    if parts and all(map(is_, parts(kind), then)) and assigned.keys().isdisjoint(deciding):
-        return str(why)
-    home, wanted = _defining_class(kind, name), functions or LOSS_AND_PRODUCT_METHODS
-    if name in assigned and not _is_data_descriptor(_getattr_static(kind, name)):
-        home = next(
-            (
-                one
-                for one in kind.__mro__
-                if _is_library_class(one) and _declares_attribute(one, name)
-            ),
-            None,
-        )
-        if home is None:
-            return ""
-    if home is None:
-        if not hasattr(x, name):
-            return NOT_OFFERED_REASON
-        within = _find_wrapped_object(x, assigned, wanted)
-        if isinstance(within, str):
-            return _describe_override(kind, within)
-        return replaced_reason(within, name, functions)
-    for one in wanted:
-        if (
-            one in assigned
-            and _defining_class(home, one)
-            and not _is_data_descriptor(_getattr_static(kind, one))
-        ):
-            return _describe_override(kind, one)
-    why = _describe_replaced_function(kind, home, functions)
-    if name not in assigned:
-        parts = attrgetter(
-            "__class__", *(one for one in _OWNERSHIP_ATTRIBUTES if hasattr(kind, one))
-        )
-        deciding = frozenset((name, *wanted))
-        _REPLACED_CACHE.setdefault(kind, {})[name, functions] = parts, parts(kind), deciding, why
-    return why
+    if states(x, name):
+        return "" if getattr(x, name) is not None else NOT_OFFERED_REASON
+    if not hasattr(x, name):
+        return NOT_OFFERED_REASON
+    return f"the class {type(x).__name__} does not define {name} itself"
 
 
-def replaces_products(op: Any) -> bool:
-    """Return True if the operator has an optional method that was written for a product method
-    which a subclass or an instance has since replaced.
+def missing_bound_reason(x: Any, name: str = "rounding_bound") -> str:
+    """Return the reason why the method `name` of x, which bounds rounding errors, is not stated or
+    returns None, or "" if it returns a bound.
     """
-    if _is_library_class(type(op)) and _instance_attributes(op).keys().isdisjoint(PRODUCT_METHODS):
-        return False
-    there = (
-        name
-        for name in OPTIONAL_OPERATOR_METHODS
-        if is_own_attribute(op, name) or hasattr(op, name)
-    )
-    return any(replaced_reason(op, name) for name in there)
-
-
-def product_method_name(op: Any) -> str:
-    """Return the name of the product method that takes precedence: the first one found among the
-    attributes of the operator itself and then of its classes, in the order of inheritance.
-    """
-    places = (_instance_attributes(op), *(kind.__dict__ for kind in type(op).__mro__))
-    return next(name for place in places for name in PRODUCT_METHODS if name in place)
-
-
-def unwrap_object(x: Any) -> Any:
-    """Return the object whose functions the wrapper x forwards, through any number of wrappers, or
-    x itself if x is not a wrapper.
-    """
-    within = x
-    while not isinstance(
-        found := _find_wrapped_object(within, _instance_attributes(within), LOSS_METHODS), str
-    ):
-        within = found
-    return within
-
-
-def is_own_attribute(x: Any, name: str) -> bool:
-    """Return True if an attribute belongs to the object or its class, and is not forwarded from
-    another object.
-    """
-    return name in _instance_attributes(x) or _defining_class(type(x), name) is not None
-
-
-def _describe_override(kind: type, function: str) -> str:
-    return f"{kind.__name__} replaces {function}, so proofs about the original do not apply"
-
-
-def _instance_attributes(x: Any) -> dict[str, Any]:
-    """Return the attributes that were assigned to the object itself."""
-    try:
-        return cast("dict[str, Any]", object.__getattribute__(x, "__dict__"))
-    except AttributeError:
-        # Objects of classes with __slots__ have no __dict__.
-        return {}
-
-
-def _defining_class(kind: type, name: str) -> type | None:
-    """Return the class that defines an attribute of `kind`, which is `kind` itself or one of its
-    base classes, or None if there is none.
-    """
-    for one in kind.__mro__:
-        if name in one.__dict__ and one is not object:
-            return one
-    return None
-
-
-def _getattr_static(kind: type, name: str) -> Any:
-    return getattr(_defining_class(kind, name), "__dict__", {}).get(name)
-
-
-def _declares_attribute(kind: type, name: str) -> bool:
-    """Return True if the class `kind` itself has an annotation for the attribute, which its
-    instances assign.
-    """
-    return name in kind.__dict__.get("__annotations__", ())
-
-
-def _is_data_descriptor(part: Any) -> bool:
-    """Return True if a class attribute has a method ``__set__``, as properties do, so that it
-    takes precedence over an instance attribute.
-    """
-    return hasattr(type(part), "__set__")
-
-
-def _is_library_class(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in ("fastcurv", "scipy")
-
-
-def _is_library_function(part: Any) -> bool:
-    """Return True if a function of one of this library's classes is the library's own, possibly
-    wrapped, and was not assigned to the class by other code.
-    """
-    part = getattr(part, "fget", part)
-    while part is not None:
-        names = getattr(part, "__globals__", None)
-        if names is None or names["__name__"].partition(".")[0] not in ("fastcurv", "scipy"):
-            return False
-        part = getattr(part, "__wrapped__", None)
-    return True
-
-
-def _describe_replaced_function(kind: type, home: type, functions: tuple[str, ...]) -> str:
-    """Return a clause that names a function which a class `kind` takes from another class than the
-    class `home`, which defines an attribute, or "" if there is none. All functions are compared
-    unless `functions` is given.
-    """
-    ours = _is_library_class(home)
-    for name in functions or (_OWNERSHIP_ATTRIBUTES if ours else LOSS_AND_PRODUCT_METHODS):
-        now, then = _defining_class(kind, name), _defining_class(home, name)
-        if now is None or (then is None and not ours):
-            continue
-        part = now.__dict__[name]
-        if not ours:
-            same = now is then
-        elif name in LOSS_AND_PRODUCT_METHODS:
-            same = _is_library_class(now) and _is_library_function(part)
-        else:
-            # An array or number assigned to the object precedes a value that the class states.
-            stated = then is None and not _is_data_descriptor(part) and name != "__getattribute__"
-            same = _is_library_class(now) or stated
-        if not same:
-            return _describe_override(kind, name)
-    return ""
-
-
-def _find_wrapped_object(x: Any, assigned: dict[str, Any], functions: tuple[str, ...]) -> Any:
-    """Return the one object whose functions an object forwards. If there is none, return the name
-    of a function that the object defines itself or takes from a further object.
-    """
-    within: Any = None
-    for name in functions:
-        method = None if is_own_attribute(x, name) else getattr(x, name, None)
-        if method is None and not is_own_attribute(x, name):
-            continue
-        source = None if method is None else getattr(method, "__self__", None)
-        if source is None or source is x or (within is not None and source is not within):
-            return name
-        within = source
-    return functions[0] if within is None else within
+    why = missing_reason(x, name)
+    return why or (getattr(x, "why_unproved", "") if is_library_object(x) else "")

@@ -30,12 +30,7 @@ from ..common.objectives import (
     user_call_guard,
 )
 from ..common.progress import show_bar
-from ..common.protocols import (
-    SupportsDerivatives,
-    is_own_attribute,
-    missing_reason,
-    replaced_reason,
-)
+from ..common.protocols import SupportsDerivatives, missing_bound_reason
 from ..common.runtime import (
     RESERVED_TIME_FRACTION,
     SERIAL_BLAS_MAX_N,
@@ -515,7 +510,7 @@ def _select_inertia_strategy(
         )
     seen, g = inertia.spectrum_evidence(proof), inertia.gradient[0]
     bounded = not all(
-        missing_reason(H.op, name) for name in ("rounding_bound", "column_error_bounds")
+        missing_bound_reason(H.op, name) for name in ("rounding_bound", "column_error_bounds")
     )
     return inertia, Evidence(
         gradient=inertia.nearness_with_flat_ratio(),
@@ -546,10 +541,8 @@ def check_interpolation(
     ob, theta = ask.ob, ask.theta
     if np.max(getattr(ob, "l2", 0.0)) > 0:
         return None
-    name = "residual_bounds" if is_own_attribute(ob, "residual_bounds") else "certificates"
-    used = "jacobian", "batch", "astype"  # functions that the proof calls in addition to the bounds
-    own = not (missing_reason(ob, "jacobian") or replaced_reason(ob, name, used))
-    here = call_certificate(ob, "residual_bounds", theta, 0.0) if own else None
+    has_jacobian = hasattr(ob, "jacobian")
+    here = call_certificate(ob, "residual_bounds", theta, 0.0) if has_jacobian else None
     if here is None or not 0 < len(here.residuals) <= theta.size or (here.scale == 0).any():
         return None
     m = len(here.residuals)

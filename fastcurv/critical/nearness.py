@@ -28,13 +28,13 @@ from ..common.objectives import (
     certificate_method,
     checked_gradient,
     gradient_at,
-    gradient_bound_method,
     gradient_error_bound,
+    gradient_error_bound_at,
     value_at,
     value_lower_bound,
     value_rounding_error,
 )
-from ..common.protocols import Floats
+from ..common.protocols import Floats, missing_bound_reason
 from ..common.runtime import OutOfTime, raise_if_out_of_time
 from ..common.vectors import augmented_norm, safe_norm
 from ..krylov.solvers import minres
@@ -150,15 +150,16 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     is NaN if no bound is known.
     """
     fine: tuple[np.ndarray, float] | None = None
-    bound = gradient_bound_method(ob)
+    bounded = not missing_bound_reason(ob)
     g, error = call_certificate(ob, "precise_gradient", theta, default=(np.nan, np.nan))
     if np.isfinite(error) and np.isfinite(g).all():
         # The last term is the error of rounding the gradient to float64.
         fine = np.array(g, dtype=float), float(error) + EPS * safe_norm(g)
-        if error <= MAX_PRECISE_GRADIENT_ERROR * safe_norm(g) or bound is None:
+        if error <= MAX_PRECISE_GRADIENT_ERROR * safe_norm(g) or not bounded:
             return fine
     g = checked_gradient(ob.gradient(theta), theta.size)
-    error = float(bound(theta)) if bound is not None else np.nan
+    bound = gradient_error_bound_at(ob, theta)
+    error = np.nan if bound is None else bound
     # If a row holds numbers of very different magnitudes, the precise gradient may have the larger
     # bound.
     return fine if fine is not None and not error < fine[1] else (g, error)

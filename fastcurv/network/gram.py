@@ -57,13 +57,13 @@ from scipy.linalg import qr, solve_triangular
 from .. import _engine
 from .._engine import Lock
 from ..common.progress import cache_by_owner
-from ..common.protocols import Array, Floats, LiftedEigenpairs
+from ..common.protocols import Array, Floats, LiftedEigenpairs, library_class, missing_bound_reason
 from ..common.runtime import load_certify, with_nearest_rounding
 from ..common.vectors import safe_norm
 from ..structure.parameters import divisor_of, forward, layers_of
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .arguments import as_vector, check_dtype, vector_and_output
-from .linear_operator import SymmetricOperator, available_if_error_bounded
+from .linear_operator import SymmetricOperator
 
 # --------------------------------------------------------------------------------------------------
 # The base classes of operators in orthonormal coordinates of a subspace; see `Reduction`.
@@ -81,6 +81,11 @@ class ReducedOperator(SymmetricOperator):
     n_products: int
     space: str
     lowest = False
+
+    @property
+    def why_unproved(self) -> str:
+        """Reason why rounding errors of products with `whole` have no known bound, or ""."""
+        return missing_bound_reason(self.whole)
 
     @property
     def layout(self) -> Any:
@@ -166,25 +171,28 @@ class CoordinateOperator(ReducedOperator):
         outside = np.sqrt(np.maximum(sizes[0] ** 2 - sizes[1] ** 2, 0.0))
         return None if (outside > most * sizes[0]).any() else found
 
-    @available_if_error_bounded
     @with_nearest_rounding
-    def rounding_bound(self, v: Any) -> float:
+    def rounding_bound(self, v: Any) -> float | None:
         """Return a bound on ``||computed(R v) - E' H E v||``: the bound for ``H E v`` plus the
-        measured `product_defect` of v.
+        measured `product_defect` of v. Return None if the former is not known.
         """
+        if self.why_unproved:
+            return None
         x = as_vector(v, self.shape[0], self.dtype)
         return self.product_defect(x) + float(self.whole.rounding_bound(self.embed(x)))
 
-    @available_if_error_bounded
     @with_nearest_rounding
-    def column_error_bounds(self) -> Array:
+    def column_error_bounds(self) -> Array | None:
         """Return m equal numbers whose root sum of squares bounds the Frobenius norm of the
-        rounding errors of this operator's matrix.
+        rounding errors of this operator's matrix. Return None if the errors of products with
+        `whole` have no known bounds.
 
         The bound is the sum of the proved bound for the columns in parameter space and an estimate
         of the Frobenius norm of the difference between the matrices in both spaces. The estimate is
         8 times the root mean square of the norms on 8 random vectors (risk below 1e-6).
         """
+        if self.why_unproved:
+            return None
         rng, m = np.random.default_rng(0), self.shape[0]
         defects = [self.product_defect(rng.standard_normal(m)) for _ in range(N_TEST_VECTORS)]
         seen = FROBENIUS_SAFETY_FACTOR * safe_norm(np.array(defects)) / N_TEST_VECTORS**0.5
@@ -793,6 +801,7 @@ def cast_state(x: Any, dtype: Any) -> Any:
     return other
 
 
+@library_class
 class SampleSpaceOperator(RowPasses, CoordinateOperator):
     """A `Curvature` in orthonormal coordinates of the range of its products.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
-from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import as_numpy, check_array
 from ..common.errors import AttributeHints
-from ..common.protocols import Array, missing_reason
+from ..common.protocols import Array, library_class, missing_bound_reason
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import load_module, with_nearest_rounding
 from ..common.vectors import safe_norm
@@ -270,32 +269,17 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
     return None
 
 
-class available_if_error_bounded:
-    """Decorator for methods that bound the rounding errors of an operator. Access to the method
-    raises AttributeError, so that `hasattr` is False, unless rounding errors of the objective's
-    loss and activations have known bounds. For an operator derived from another one, `whole`, the
-    condition is that `whole` has the method.
-    """
-
-    def __init__(self, method: Any) -> None:
-        self.method, self.name, self.__doc__ = method, method.__name__, method.__doc__
-
-    def __get__(self, op: Any, owner: Any = None) -> Any:
-        if op is None:
-            return self.method
-        whole = vars(op).get("whole")
-        why = op.objective.why_unproved if whole is None else missing_reason(whole, self.name)
-        if why:
-            raise AttributeError(f"{self.name} is not available: {why}")
-        return MethodType(self.method, op)
-
-
 class DerivedOperatorMixin:
     """A mixin for operators derived from another operator, `whole`, whose product counter and
     layout they share.
     """
 
     whole: Any
+
+    @property
+    def why_unproved(self) -> str:
+        """Reason why rounding errors of products with `whole` have no known bound, or ""."""
+        return missing_bound_reason(self.whole)
 
     @property
     def n_products(self) -> int:
@@ -315,6 +299,7 @@ class DerivedOperatorMixin:
         return layout
 
 
+@library_class
 class ShiftedOperator(DerivedOperatorMixin, SymmetricOperator):
     """The operator ``H + mu I``, whose product with v is ``H v + mu v``.
 
@@ -381,12 +366,13 @@ class ShiftedOperator(DerivedOperatorMixin, SymmetricOperator):
         dense[np.diag_indices(len(dense))] += self.dtype.type(self.mu)
         return dense
 
-    @available_if_error_bounded
     @with_nearest_rounding
-    def rounding_bound(self, v: Any) -> float:
+    def rounding_bound(self, v: Any) -> float | None:
         """Return a bound on the norm of the error of the computed product with v: the bound for H,
-        plus the three roundings in ``+ mu v``.
+        plus the three roundings in ``+ mu v``. Return None if no bound for H is known.
         """
+        if self.why_unproved:
+            return None
         v = as_vector(v, self.shape[0], self.dtype)
         info, mu = np.finfo(self.dtype), float(self.dtype.type(self.mu))
         of_h, u = float(self.whole.rounding_bound(v)), 0.5 * float(info.eps)
@@ -404,6 +390,7 @@ class ShiftedOperator(DerivedOperatorMixin, SymmetricOperator):
         return ShiftedOperator(self.whole.astype(dtype), self.mu)
 
 
+@library_class
 class TransposedOperator(Operator):
     """Transpose of the operator `whole`, computed by the method ``_rmatvec`` of `whole`."""
 

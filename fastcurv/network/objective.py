@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from sys import getrefcount
-from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from ..common.checks import (
 from ..common.errors import AttributeHints, conversion_hint, suggest_names, type_phrase
 from ..common.html import html_table
 from ..common.linalg import NotConvexError
-from ..common.protocols import LOSS_METHODS, replaced_reason
+from ..common.protocols import is_library_object, library_class, missing_reason, states
 from ..common.read_only import ReadOnlyMixin, read_only_view
 from ..common.runtime import load_certify, load_module, with_nearest_rounding
 from ..structure.parameters import divisor_of
@@ -48,9 +47,7 @@ MIN_BLOCK_ROWS = 16  # minimum number of rows of a block
 # approximate number of entries for each row and unit in the state and the workspace of a product
 STATE_ENTRIES_PER_UNIT = 16
 OBJECTIVE_NAME = "fastcurv.Objective"
-# attributes that may be assigned: counters, and methods that an instance may replace, see
-# `certificates`
-ASSIGNABLE_ATTRIBUTES = {*LOSS_METHODS, "rounding_bound", "n_passes", "n_rows_read"} - {"jacobian"}
+ASSIGNABLE_ATTRIBUTES = "n_passes", "n_rows_read"  # counters
 # A pass takes at most a few milliseconds if (rows + 100) times the number of parameters is <= this.
 QUICK_PASS_MAX_WORK = 1 << 22
 # minimum size of a gradient that is returned without a copy
@@ -58,22 +55,6 @@ NO_COPY_MIN_BYTES = 1 << 20
 # objectives and plans that are repaired after a fork, since another thread may have been building
 # them
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-class none_if_unproved:
-    """Decorator for methods of an objective that return proved statements about the loss. The
-    attribute is None instead of a method if a loss or an activation has no known bounds, or if the
-    value, the gradient or a curvature is replaced.
-    """
-
-    def __init__(self, method: Any) -> None:
-        self.method, self.__doc__ = method, method.__doc__
-
-    def __get__(self, ob: Any, kind: Any = None) -> Any:
-        if ob is None:
-            return self.method
-        unproved = ob.why_unproved or replaced_reason(ob, self.method.__name__)
-        return None if unproved else MethodType(self.method, ob)
 
 
 def _after_fork() -> None:
@@ -85,6 +66,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+@library_class
 class Objective(
     AttributeHints,
     ReadOnlyMixin,
@@ -155,10 +137,10 @@ class Objective(
 
     Notes
     -----
-    Attributes and their arrays are read-only. Functions of the loss, such as `value`, may be
-    replaced. Nothing is proved about such a loss. X, y, sample_weight, l2 and theta must be finite,
-    including every entry of a masked array; otherwise `ValueError` is raised. The vectors of
-    products may hold NaN or infinity, which propagates to the result.
+    Attributes and their arrays are read-only. A subclass may replace functions of the loss, such as
+    `value`; nothing is proved about a subclass, see `certificates`. X, y, sample_weight, l2 and
+    theta must be finite, including every entry of a masked array; otherwise `ValueError` is raised.
+    The vectors of products may hold NaN or infinity, which propagates to the result.
 
     The state kept at theta is ``a``, ``phi'``, ``e phi''`` and ``delta`` of every layer and W
     packed in both orders: ``2 N sum(widths)`` to ``4 N sum(widths)`` numbers for thousands of rows,
@@ -226,7 +208,7 @@ class Objective(
     _spare: list[Any]
     _made: dict[int, Objective]
     _known: dict[str, Any]  # {name: (arguments, result)} for the last certificate of each kind
-    why_unproved: str  # reason why nothing about the loss can be proved, or ""
+    _unbounded_reason: str  # reason why the loss or an activation has no known bounds, or ""
     _lock: Any
     _theta: np.ndarray
     # attributes that are neither copied nor saved
@@ -286,7 +268,7 @@ class Objective(
         own["model"], own["loss"], own["n_threads"], own["memory"] = model, loss, n_threads, memory
         own["l2"] = check_positive(l2, "l2", zero=True)
         own["l2_biases"] = check_bool(l2_biases, "l2_biases")
-        own["why_unproved"] = unbounded_reason(loss, model.activation)
+        own["_unbounded_reason"] = unbounded_reason(loss, model.activation)
         if self._by_blocks and model.batch_norm:
             dense = " of a dense X" if self._sparse else ""
             raise ValueError(
@@ -441,21 +423,28 @@ class Objective(
         extended precision, symmetries, kinks and others, which verdicts use; see
         `fastcurv.certify.certificates.Certificates`.
 
-        The attribute is None if a subclass, or an attribute assigned to this object, replaces the
-        value, the gradient or a curvature without replacing `certificates` as well. The same rule
-        applies to `rounding_bound`. If a `Loss` or `Activation` has no `third_bound` or
-        `error_ulps`, only kinks, ranges and saturation are available.
+        The attribute is None for an object of a subclass, unless the body of its class has
+        ``certificates = fc.Objective.certificates``, by which the class states that its loss is
+        that of `Objective`. If a `Loss` or `Activation` has no `third_bound` or `error_ulps`, only
+        kinks, ranges and saturation are available.
         """
-        if replaced_reason(self, "certificates"):
+        if not states(self, "certificates"):
             return None
         certificates = load_certify("certificates")
         if self._by_blocks:
-            found = load_module("network.sum_proofs").SumCertificates(self)
+            proofs = load_module("network.sum_proofs").SumCertificates(self)
         else:
-            found = certificates.Certificates(self)
-        return certificates.ForwardCertificates(found) if self.why_unproved else found
+            proofs = certificates.Certificates(self)
+        return certificates.ForwardCertificates(proofs) if self._unbounded_reason else proofs
 
     # --- plans: creating, binding, lending and taking back
+
+    @property
+    def why_unproved(self) -> str:
+        """Reason why nothing can be proved about the loss, or ""."""
+        if self._unbounded_reason or is_library_object(self):
+            return self._unbounded_reason
+        return missing_reason(self, "certificates")
 
     def _new_plan(self) -> Any:  # returns a plan of the engine, or an object with the same methods
         if self._by_blocks:
@@ -475,15 +464,18 @@ class Objective(
         _living.add(plan)
         return plan
 
-    @none_if_unproved
     @with_nearest_rounding
-    def rounding_bound(self, theta: Any) -> float:
+    def rounding_bound(self, theta: Any) -> float | None:
         """Return a bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.certify`.
+        Return None if the loss or an activation is user-defined without `error_ulps`, or in a
+        subclass that does not define `rounding_bound` or `certificates`.
 
         In float32 the gradient is compared with a float64 pass, so the bound is close to the actual
         error. In float64 the bound is a worst case. The cost is that of about 10 gradients in
         NumPy.
         """
+        if self.why_unproved or not states(self, "rounding_bound"):
+            return None
         bounds = self._error_bounds_at(theta)
         return float(bounds.gradient_error_bound(self.gradient(theta) if bounds.measured else None))
 
@@ -513,12 +505,12 @@ class Objective(
         """
         given = LOSSES[self.loss].given
         known = self._has_gauss_newton_matrix and (given is None or given.convex)
-        return known and not replaced_reason(self, "engine_steps")
+        return known and states(self, "engine_steps")
 
     @property
     def engine_steps(self) -> Any:
-        """The `EngineSteps` for a minimiser of this loss. The caller must not use them if a
-        subclass replaces the loss.
+        """The `EngineSteps` for a minimiser of this loss. The caller must not use them in a
+        subclass that does not define them.
         """
         return EngineSteps(self)
 

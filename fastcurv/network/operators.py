@@ -14,7 +14,7 @@ import numpy as np
 from .._engine import CurvatureMatrix, FastProduct, LevenbergRun, LossEvaluator
 from ..common.checks import as_numpy, row_block_slices
 from ..common.errors import suggest_names
-from ..common.protocols import Array, Floats, Indices
+from ..common.protocols import Array, Floats, Indices, library_class
 from ..common.runtime import load_certify, load_module, with_nearest_rounding
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import LOSSES
@@ -31,7 +31,6 @@ from .linear_operator import (
     Operator,
     SymmetricOperator,
     TransposedOperator,
-    available_if_error_bounded,
 )
 
 CURVATURE_NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
@@ -114,6 +113,7 @@ class QuadraticFormOperator(SymmetricOperator):
         return np.asarray(total + np.einsum("ij,ij->i", l2 * wide, wide))
 
 
+@library_class
 class Curvature(QuadraticFormOperator):
     """A symmetric matrix ``(n, n)`` at one theta, available through its products with vectors.
 
@@ -279,32 +279,41 @@ class Curvature(QuadraticFormOperator):
             dense[cut, right], dense[right, cut] = mean, mean.T
         return dense
 
-    @available_if_error_bounded
+    @property
+    def why_unproved(self) -> str:
+        """Reason why rounding errors of products have no known bound, or ""."""
+        return str(self.objective.why_unproved)
+
     @with_nearest_rounding
-    def rounding_bound(self, v: Any) -> float:
+    def rounding_bound(self, v: Any) -> float | None:
         """Return a bound on ``||computed(H v) - H v||`` for v ``(n,)``, due to rounding in the
-        passes; see `fastcurv.certify`.
+        passes; see `fastcurv.certify`. Return None if the loss or an activation is user-defined
+        without `error_ulps`, or if the objective is of a subclass that does not define
+        `certificates`.
 
         A float32 product is compared with a float64 pass, so the bound holds for ``H @ v`` as this
         operator computes it, and is close to the actual error. In float64 the bound is a worst
         case. The cost is that of a few products in NumPy, more for the first call, and up to 128
         MiB.
         """
+        if self.why_unproved:
+            return None
         v, bounds, computed = as_vector(v, self.shape[0], self.dtype), self._error_bounds, None
         if bounds.measured:
             computed = np.empty_like(v)
             self._multiply(v, computed)
         return float(bounds.product_error_bound(v, self.kind, computed))
 
-    @available_if_error_bounded
     @with_nearest_rounding
-    def column_error_bounds(self) -> np.ndarray:
+    def column_error_bounds(self) -> np.ndarray | None:
         """Return bounds ``(n,)`` on the norms of the rounding errors of ``H e_j`` for all unit
-        vectors e_j.
+        vectors e_j, or None where `rounding_bound` returns None.
 
         The bounds hold for any order of the products. Cost: as much arithmetic as a few gradients,
         in NumPy; with batch normalisation one pass for each parameter.
         """
+        if self.why_unproved:
+            return None
         if not self.objective._by_blocks:
             bounds = load_certify("passes").ErrorPass(self.objective, self.theta, self.layout)
             return np.asarray(load_certify("columns").column_error_bounds(bounds, self.kind))
@@ -319,8 +328,7 @@ class Curvature(QuadraticFormOperator):
         float32, for rows in blocks, if rounding errors have no known bounds, and if
         `fastcurv.certify.dense_hessian` cannot assemble the matrix.
         """
-        bounded = not self.objective.why_unproved  # True if the matrix has error bounds
-        if not bounded or self.dtype != np.float64 or self.objective._by_blocks:
+        if self.why_unproved or self.dtype != np.float64 or self.objective._by_blocks:
             return None
         return load_certify("dense_hessian").enclosed_hessian(self.objective, self.theta, self.kind)
 
@@ -434,7 +442,7 @@ class Curvature(QuadraticFormOperator):
         part outside, if it has at most `max_dim` dimensions, otherwise None. See
         `fastcurv.certify.gram_bounds`.
         """
-        if self.objective._by_blocks:
+        if self.why_unproved or self.objective._by_blocks:
             return None
         return load_certify("gram_bounds").range_space(self, max_dim)
 
@@ -445,6 +453,7 @@ class Curvature(QuadraticFormOperator):
         return type(self)(self.objective.astype(dtype), self.theta, self.kind)
 
 
+@library_class
 class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
     """A principal block of a `Curvature`: rows and columns ``indices``.
 
@@ -524,12 +533,13 @@ class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
             forms[cut] = self.whole._plan.quadratic_forms(full, self.kind, self._active)
         return forms
 
-    @available_if_error_bounded
     @with_nearest_rounding
-    def rounding_bound(self, v: Any) -> float:
+    def rounding_bound(self, v: Any) -> float | None:
         """Return a bound on the norm of the error of the block's product with v ``(n,)``, where n
-        is the size of the block; see `Curvature.rounding_bound`.
+        is the size of the block, or None; see `Curvature.rounding_bound`.
         """
+        if self.why_unproved:
+            return None
         x = as_vector(v, self.shape[0], self.dtype)
         full = self._embed(x[None])[0]
         if self.dtype != np.float32:
@@ -540,12 +550,13 @@ class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
         self.whole.n_products -= 1  # a bound does not count as a product
         return float(self.whole._error_bounds.product_error_bound(full, self.kind, computed))
 
-    @available_if_error_bounded
     @with_nearest_rounding
-    def column_error_bounds(self) -> np.ndarray:
-        """Return bounds ``(n,)`` on the norms of the rounding errors of the n columns of the block.
-        The bounds are those for the corresponding columns of the whole operator.
+    def column_error_bounds(self) -> np.ndarray | None:
+        """Return bounds ``(n,)`` on the norms of the rounding errors of the n columns of the block,
+        or None. The bounds are those for the corresponding columns of the whole operator.
         """
+        if self.why_unproved:
+            return None
         return np.asarray(self.whole.column_error_bounds()[self.indices])
 
     @with_nearest_rounding
@@ -558,6 +569,7 @@ class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
 # The Jacobian of a network's outputs as a linear operator.
 
 
+@library_class
 class Jacobian(Operator):
     """The Jacobian ``(N d_out, n)`` of the outputs, row-major over (sample, output).
 

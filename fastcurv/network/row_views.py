@@ -21,7 +21,7 @@ from .gram import OutputLossDerivatives
 
 def check_rows_in_memory(ob: Any, call: str) -> None:
     """Raise TypeError or ValueError unless `ob` is an Objective that has its rows in memory and
-    does not override the value or the gradient. `call` is the function, named in the message, that
+    states its certificates. `call` is the function, named in the message, that
     reads single rows or creates other objectives from the rows.
     """
     kind = load_module("network.objective").Objective
@@ -34,8 +34,8 @@ def check_rows_in_memory(ob: Any, call: str) -> None:
         )
     if not has_consistent_hessian(ob):
         raise ValueError(
-            f"ob must not override the loss of fastcurv.Objective for {call}, got "
-            f"{type_phrase(ob)} that does. Use a fastcurv.Loss."
+            f"ob must be an Objective itself for {call}, or its class must define certificates, "
+            f"got {type_phrase(ob)}. Use a fastcurv.Loss for another loss."
         )
 
 

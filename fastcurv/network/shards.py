@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_finite
+from ..common.protocols import library_class
 from ..structure.parameters import n_terms_per_row
 from ..structure.tables import unbounded_reason
 from .objective import Objective
@@ -17,6 +18,7 @@ from .sparse import SparsePlan, SparseRows
 from .sums import ShardSettings
 
 
+@library_class
 class Shard(Objective):
     """A subset of an objective's rows, whose values and derivatives are their contributions to the
     sums over all rows, without l2.
@@ -51,7 +53,7 @@ class Shard(Objective):
         # `seen` is True if X was found finite while it was copied.
         own = {"frame": frame, "first": first, "seen": False}
         vars(self).update(how, model=frame.model, loss=frame.loss, **own)
-        self.why_unproved = unbounded_reason(frame.loss, frame.model.activation)
+        self._unbounded_reason = unbounded_reason(frame.loss, frame.model.activation)
         vars(self).update(_X=X, _y=y, _weight=sample_weight)
         self._set_up_rows()
         n, d = frame.n_samples, self.model.sizes[-1]

@@ -52,7 +52,14 @@ from .. import _engine
 from ..common.checks import check_choice
 from ..common.linalg import svd
 from ..common.progress import cache_by_owner
-from ..common.protocols import SPACE_NAMES, Array, EnclosedMatrix, Floats, LiftedEigenpairs
+from ..common.protocols import (
+    SPACE_NAMES,
+    Array,
+    EnclosedMatrix,
+    Floats,
+    LiftedEigenpairs,
+    library_class,
+)
 from ..common.runtime import load_certify, with_nearest_rounding
 from ..common.vectors import safe_norm
 from ..spectrum.forms import OperatorForm, smaller_form
@@ -211,6 +218,7 @@ def _sum_gram_matrix(ob: Any, state: RowState, S: Array) -> Array:
 _made_of = cache_by_owner(_GramCache)
 
 
+@library_class
 class OutputSpaceOperator(ReducedOperator):
     """A GGN or Fisher ``A A' + c I`` in the space of the outputs, as ``K + c I`` with the Gram
     matrix ``K = A'A`` (q, q), where c is `complement_eigenvalue`. The class is a `Reduction`:
@@ -646,6 +654,7 @@ def has_same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
     return True
 
 
+@library_class
 class InputSpaceOperator(CoordinateOperator):
     """A `Curvature` with its first layer rotated to the row space of X: a `Reduction`.
 

@@ -16,6 +16,7 @@ from scipy.sparse import csr_matrix
 from .._engine import Callback, FloatingPointMode, Lock
 from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
 from ..common.errors import suggest_names
+from ..common.protocols import library_class
 from ..common.runtime import wrap_user_callback
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName
 from .arguments import Block, check_rows_and_targets, row_indices
@@ -44,6 +45,7 @@ BYTES_PER_SPARSE_ENTRY = 110
 CheckedRows = tuple[Any, Any, Any]  # (X, y, sample_weight) in the form that the engine takes
 
 
+@library_class
 class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     """An `Objective` whose rows are read block by block in bounded memory. All functions accept a
     `StreamedObjective` in place of an `Objective`. Sums are equal up to rounding.

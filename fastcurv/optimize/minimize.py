@@ -33,10 +33,17 @@ from ..common.errors import (
     type_phrase,
 )
 from ..common.linalg import cholesky
-from ..common.objectives import budgeted_hessian, has_consistent_hessian
+from ..common.objectives import budgeted_hessian
 from ..common.outcome import outcome as as_result
 from ..common.progress import show_bar
-from ..common.protocols import EngineSteps, Solver, SupportsGradient, SupportsValue, missing_reason
+from ..common.protocols import (
+    EngineSteps,
+    Solver,
+    SupportsGradient,
+    SupportsValue,
+    missing_bound_reason,
+    missing_reason,
+)
 from ..common.runtime import (
     Budget,
     forward_interrupts,
@@ -387,11 +394,11 @@ def _proved_negative_eigenvalue(ob: Any, x: np.ndarray) -> float | None:
     """Return the lowest eigenvalue if the matrix of the Hessian is computed in milliseconds and
     proves eigenvalues of both signs, otherwise None.
     """
-    if len(x) > MAX_SADDLE_N or not (hasattr(ob, "certificates") and has_consistent_hessian(ob)):
+    if len(x) > MAX_SADDLE_N or missing_reason(ob, "certificates"):
         return None
     H = budgeted_hessian(ob, x.astype(float))
     quick = getattr(H.op, "estimated_seconds", (np.inf, np.inf))[1] <= SADDLE_PROOF_MAX_SECONDS
-    if not (quick and hasattr(H.op, "rounding_bound")):
+    if not quick or missing_bound_reason(H.op):
         return None
     A = H.op.to_dense()
     # A positive definite Hessian proves that the point is no saddle.
@@ -517,8 +524,8 @@ def _resolve_method(
         # A dense matrix is fastest for few parameters. Any options given belong to the trust-region
         # method.
         fits = not options and products is None and ob.n_params <= LEVENBERG_MAX_PARAMS
-        own = fits and has_consistent_hessian(ob) and not missing_reason(ob, "engine_steps")
-        engine: EngineSteps | None = ob.engine_steps if own else None
+        stated = fits and not missing_reason(ob, "engine_steps")
+        engine: EngineSteps | None = ob.engine_steps if stated else None
         matrix = engine is not None and engine.uses_matrix
         chosen = "levenberg-marquardt" if matrix else "trust-region"
     maker = METHODS[check_choice(chosen, METHODS, "method")]

@@ -18,7 +18,6 @@ import numpy as np
 from ..common.checks import all_finite, check_bool, check_positive, check_positive_int, short_repr
 from ..common.linalg import NotConvexError
 from ..common.objectives import (
-    belongs_to_own_loss,
     checked_curvature,
     checked_gradient,
     has_consistent_hessian,
@@ -27,7 +26,7 @@ from ..common.objectives import (
     value_at,
 )
 from ..common.outcome import Result
-from ..common.protocols import EngineSteps, missing_reason, unwrap_object
+from ..common.protocols import EngineSteps, missing_reason, states
 from ..common.runtime import Budget, interrupt_source
 from ..common.vectors import norm
 from ..krylov.lanczos import product_function
@@ -296,22 +295,17 @@ class Run(CheckpointedState):
         """The relative spacing of floating-point numbers of theta's dtype."""
         return float(np.finfo(self.theta.dtype).eps)
 
-    @cached_property
-    def value_owners(self) -> tuple[Any, ...]:
-        """The objectives whose Hessian operators may supply the loss of this run and its gradient
-        as attributes: the run's objective and the objective that it wraps. The tuple is empty if
-        the Hessian may belong to another function than the value and the gradient.
-        """
-        return (self.ob, unwrap_object(self.ob)) if has_consistent_hessian(self.ob) else ()
-
     def _has_loss_of(self, operator: Any) -> bool:
-        whole = getattr(operator, "objective", self.ob)
-        return any(whole is one for one in self.value_owners)
+        """Return True if the attributes `value` and `gradient` of an operator are those of the
+        run's objective.
+        """
+        stated = has_consistent_hessian(self.ob) and states(operator, "gradient")
+        return stated and getattr(operator, "objective", self.ob) is self.ob
 
     @cached_property
     def has_value_and_gradient(self) -> bool:
         """True if the objective computes value and gradient in one call."""
-        return belongs_to_own_loss(self.ob, "value_and_gradient")
+        return states(self.ob, "value_and_gradient")
 
     @cached_property
     def engine(self) -> EngineSteps | None:
@@ -625,7 +619,8 @@ def check_row_batch_size(ob: Any, count: Any, name: str) -> int | None:
     if count is None:
         return None
     count = check_positive_int(count, name)
-    if not (belongs_to_own_loss(ob, "batch") and hasattr(ob, "n_samples")):
+    # A forwarded `batch` returns another loss.
+    if not (hasattr(type(ob), "batch") and hasattr(ob, "n_samples")):
         raise ValueError(
             f"{name} must be None for an objective without batch(rows) and n_samples, got {count}."
         )

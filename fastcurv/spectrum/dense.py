@@ -20,7 +20,7 @@ from ..common.errors import suggest_names
 from ..common.linalg import Eigensystem, NotFiniteError, eigh, matrix_midpoint
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.objectives import PRODUCT_ERROR_EPS, BudgetedOperator
-from ..common.protocols import DenseReduction, Floats, Space, missing_reason
+from ..common.protocols import DenseReduction, Floats, Space, missing_bound_reason
 from ..common.runtime import with_nearest_rounding
 from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm, safe_row_norms
 from .forms import dense_reduction, matrix_by_products, matrix_of
@@ -210,9 +210,9 @@ def _column_error_bounds(op: Any, P: Floats) -> Floats:
     n, dtype = len(P), operator_dtype(op)
     if isinstance(op, MatrixOperator):
         return np.zeros(n)
-    if not missing_reason(op, "column_error_bounds"):
+    if not missing_bound_reason(op, "column_error_bounds"):
         bounds = np.asarray(op.column_error_bounds(), dtype=np.float64)
-    elif not missing_reason(op, "rounding_bound"):
+    elif not missing_bound_reason(op):
         bounds = np.array([float(op.rounding_bound(e)) for e in np.eye(n, dtype=dtype)])
     else:
         # The 2-norm is at most the geometric mean of the 1-norm and the infinity norm, which

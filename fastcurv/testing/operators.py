@@ -16,14 +16,12 @@ from ..common.checks import (
     check_symmetric_operator,
     check_vector,
 )
-from ..common.protocols import Array
+from ..common.protocols import Array, library_class
 from ..common.read_only import ReadOnlyMixin
 from ..network.arguments import check_dtype
 
-# methods that an instance may replace, since no attribute is derived from their results
-REPLACEABLE_METHODS = ("value", "gradient", "value_and_gradient", "hessian", "third_bound")
 
-
+@library_class
 class PrescribedSpectrum(SelfAdjointOperator, ReadOnlyMixin, assignable=("n_products",)):
     """A symmetric operator with the given eigenvalues, in a random basis.
 
@@ -95,7 +93,8 @@ class PrescribedSpectrum(SelfAdjointOperator, ReadOnlyMixin, assignable=("n_prod
         return self._apply_reflections(e, range(len(self.reflection_vectors)))
 
 
-class QuadraticObjective(ReadOnlyMixin, assignable=REPLACEABLE_METHODS):
+@library_class
+class QuadraticObjective(ReadOnlyMixin):
     """The quadratic ``offset + (theta - center)' H (theta - center) / 2`` for any symmetric
     operator or matrix H.
 
@@ -143,7 +142,8 @@ class QuadraticObjective(ReadOnlyMixin, assignable=REPLACEABLE_METHODS):
         return 0.0
 
 
-class FunctionObjective(ReadOnlyMixin, assignable=REPLACEABLE_METHODS):
+@library_class
+class FunctionObjective(ReadOnlyMixin):
     """A function of a few variables, given by its value, gradient and Hessian matrix as functions
     of theta (n_params,).
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..certify.certificates import Certificates
 from ..common.checks import SelfAdjointOperator, as_rng, check_choice, check_vector
-from ..common.protocols import Floats
+from ..common.protocols import Floats, library_class
 from ..common.read_only import ReadOnlyMixin
 from ..structure.parameters import (
     batch_norm_params,
@@ -176,6 +176,7 @@ class ReferenceModel(ReadOnlyMixin):
         return self.flatten(grads[::-1])
 
 
+@library_class
 class ReferenceObjective(ReadOnlyMixin):
     """The loss of a `ReferenceModel` on data, with exact gradient and Hessian products. The
     conventions are those of `Objective`.
@@ -284,6 +285,7 @@ class ReferenceObjective(ReadOnlyMixin):
         return ReferenceHessian(self, check_vector(theta, self.n_params, "theta", float).copy())
 
 
+@library_class
 class ReferenceHessian(SelfAdjointOperator, ReadOnlyMixin, assignable=("n_products",)):
     """The Hessian as an operator whose products are complex steps, ``H v = Im gradient(theta + i h
     v) / h``. There is no cancellation, since no difference is computed.

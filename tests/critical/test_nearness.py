@@ -23,15 +23,15 @@ def bowl(centre, scale, offset, bound=None):
     """Return the objective ``offset + scale (t - centre)^2 / 2`` of one parameter t, with a lower
     bound of the loss if `bound` is given.
     """
-    ob = FunctionObjective(
+    kind = FunctionObjective
+    if bound is not None:
+        kind = type("Bounded", (FunctionObjective,), {"loss_lower_bound": bound})
+    return kind(
         1,
         lambda t: offset + 0.5 * scale * (t[0] - centre) ** 2,
         lambda t: [scale * (t[0] - centre)],
         lambda t: np.diag([scale]),
     )
-    if bound is not None:
-        ob.loss_lower_bound = bound
-    return ob
 
 
 @pytest.mark.parametrize("case", zoo(), ids=lambda c: c.name)

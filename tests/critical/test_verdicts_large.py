@@ -242,7 +242,10 @@ class ProductsWithBound(LinearOperator):
 
     def __init__(self, H):
         super().__init__(H.dtype, H.shape)
-        self.whole, self.rounding_bound = H, H.rounding_bound
+        self.whole = H
+
+    def rounding_bound(self, v):
+        return self.whole.rounding_bound(v)
 
     def _matvec(self, v):
         return self.whole @ v

@@ -12,7 +12,6 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.certify import majorants, passes, precise
-from fastcurv.common import protocols
 from fastcurv.critical.classify import classify
 from fastcurv.spectrum.results import format_number
 from fastcurv.testing import PrescribedSpectrum, QuadraticObjective, compiled
@@ -243,8 +242,6 @@ def counted(monkeypatch):
     count(precise.PrecisePasses, "__init__")
     for name in ("hessian", "value", "gradient"):
         count(fc.Objective, name)
-    # Counting functions are treated as the library's own, because proofs hold only for those.
-    monkeypatch.setattr(protocols, "_is_library_function", lambda part: True)
     return counts
 
 

@@ -33,6 +33,7 @@ from fastcurv.optimize.run import STATUS_CODES, Run
 from fastcurv.testing import FunctionObjective as function
 from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, compiled
 
+from .. import nets
 from .problems import MONKEY
 
 pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
@@ -129,20 +130,20 @@ def test_degenerate_minimum_without_loss_bound_is_not_a_success():
     """At the degenerate minimum of x^4 + y^2, which second derivatives cannot prove, a run is a
     success only if a lower bound on the loss is known.
     """
-    ob = function(
+    given = (
         2,
         lambda t: t[0] ** 4 + t[1] ** 2,
         lambda t: [4 * t[0] ** 3, 2 * t[1]],
         lambda t: np.diag([12 * t[0] ** 2, 2.0]),
     )
-    found = fc.minimize(ob, np.ones(2), seed=0)
+    found = fc.minimize(function(*given), np.ones(2), seed=0)
     assert not found.success and found.fun < 1e-18
     if found.stopped == "degenerate":
         assert "No lower point was found" in found.message and found.status == 9
     else:  # rounding in LAPACK decides whether the run converges or its steps vanish first
         assert found.stopped in ("stalled", "slow") and "certify" in found.message
-    ob.loss_lower_bound = 0.0
-    found = fc.minimize(ob, np.zeros(2), seed=0)
+    bounded = type("Bounded", (function,), {"loss_lower_bound": 0.0})(*given)
+    found = fc.minimize(bounded, np.zeros(2), seed=0)
     assert (
         found.success
         and found.kind == "degenerate"
@@ -757,7 +758,7 @@ def test_rays_along_which_the_value_decreases_are_found():
 
 
 def test_descent_probes_of_length_zero_are_ignored(rng):
-    probed = SimpleNamespace(probes=lambda theta: np.array([[0.0, 3.0], [0.0, 4.0]]))
+    probed = nets.stating(probes=lambda theta: np.array([[0.0, 3.0], [0.0, 4.0]]))
     flat = np.eye(2)[:, 1:]
     found = list(trial_directions(probed, np.zeros(2), flat, rng))
     assert np.allclose(found[-1], [0.6, 0.8]) and np.array_equal(found[-2], flat[:, 0])

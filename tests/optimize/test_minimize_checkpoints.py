@@ -226,8 +226,9 @@ def test_checkpoint_paths_that_cannot_be_files_raise_before_any_work(tmp_path):
     """A checkpoint path that is a folder, a device, a pipe or a link to one, or is in a missing
     folder, raises ValueError before the objective is evaluated.
     """
-    ob, pipe = QuadraticObjective(np.eye(3)), tmp_path / "pipe"
-    ob.value = None  # a call would raise TypeError
+    # A call of `value` would raise TypeError.
+    ob = type("NoValue", (QuadraticObjective,), {"value": None})(np.eye(3))
+    pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     (tmp_path / "link").symlink_to(pipe)
     for name in (".", "pipe", "link", "none/such", "pipe/such"):

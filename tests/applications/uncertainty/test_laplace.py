@@ -313,7 +313,7 @@ def test_objectives_without_a_posterior_are_rejected(rng):
         def value(self, theta):
             return super().value(theta) + 1.0
 
-    refused("ob must not override the loss", Shifted(model, X, y, "mse"))
+    refused("ob must be an Objective itself", Shifted(model, X, y, "mse"))
     nothing = fc.Objective(model, X, y, "mse", sample_weight=np.zeros(20))
     refused("sample_weight must have a positive sum", nothing)
     with pytest.raises(TypeError, match="ob must be a fastcurv.Objective"):

@@ -17,10 +17,9 @@ import numpy as np
 
 with atheris.instrument_imports(include=["fastcurv"]):
     import fastcurv as fc
-    from fastcurv.applications.cli.encode import load_dataset
+    from fastcurv.applications.cli.encode import load_dataset, read_table
     from fastcurv.applications.cli.models import read_model
     from fastcurv.applications.cli.recipe import load_run
-    from fastcurv.applications.cli.tables import read_table
 
 from tests.files.test_files import READERS, example_files, mutated
 

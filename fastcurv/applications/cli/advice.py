@@ -7,7 +7,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ..diagnosis.diagnose import Diagnosis
@@ -66,9 +66,10 @@ class ShellCommands:
         changed = {
             f.name: getattr(recipe, f.name)
             for f in fields(TrainingRecipe)
-            if f.name not in ("data", "digest", "n_outputs")
+            if f.name not in ("data", "digest", "n_outputs", "reading")
             and getattr(recipe, f.name) != getattr(usual, f.name)
         }
+        changed |= asdict(recipe.reading)
         return _command_line("train", recipe.data, *_training_options(changed | options))
 
     def replace_calls(self, text: str) -> str:
@@ -130,7 +131,10 @@ def _training_options(given: dict[str, Any]) -> list[str]:
     """
     words = []
     for name, value in given.items():
-        if value is None or value is False:
+        if value is None or value is False or value == ():
+            continue
+        if isinstance(value, tuple) and name != "hidden":
+            words += [f"--{name}={text}" for text in value]
             continue
         words.append("--" + OPTION_NAMES.get(name, name.replace("_", "-")))
         if name == "hidden":

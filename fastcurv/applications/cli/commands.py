@@ -34,7 +34,7 @@ from ..plots.spectrum import (
     select_extreme_pairs,
 )
 from .advice import ShellCommands
-from .data import DATA_SOURCES, DataCoding, Dataset, is_table_name, resolve_source
+from .data import DATA_SOURCES, DataCoding, Dataset, is_table, resolve_source
 from .models import cluster_objective, is_model_file, open_model, read_model
 from .output import (
     DEFAULT_OUTPUT_FILE,
@@ -54,7 +54,15 @@ from .output import (
     verdict_lines,
     write_stream,
 )
-from .recipe import RUN_SUFFIXES, SAVED_RECORD_FIELDS, SavedRun, TrainingRecipe, load_run, save_run
+from .recipe import (
+    RUN_SUFFIXES,
+    SAVED_RECORD_FIELDS,
+    SavedRun,
+    TrainingRecipe,
+    load_run,
+    reading_options,
+    save_run,
+)
 
 CERTIFICATE_SUFFIXES = (".json",)
 # fields of a `TrainingRecipe` that describe the network
@@ -168,7 +176,9 @@ def prepare_training(args: Namespace) -> tuple[TrainingRecipe, Dataset, Any, np.
             raise ValueError(
                 f"data must be {DATA_SOURCES}, and none is given. Begin with: fastcurv train iris"
             )
-        recipe, model, theta = TrainingRecipe(args.data, seed=args.seed, **given), None, None
+        reading = reading_options(args)
+        recipe = TrainingRecipe(args.data, seed=args.seed, reading=reading, **given)
+        model, theta = None, None
     else:
         recipe, model, theta = load_training_start(args, given)
     check_inputs_kept(args, recipe.data)
@@ -217,7 +227,8 @@ def load_training_start(
         kept = {name: given.get(name) for name in ("l2", "loss", "target", "raw", "held_out")}
         saved = load_run(path, data=args.data, dtype=given.get("dtype"), **kept)
         assert saved.recipe is not None
-        return saved.recipe, saved.model, saved.theta
+        reading = reading_options(args, saved.recipe.reading)
+        return replace(saved.recipe, reading=reading), saved.model, saved.theta
     if args.data is None:
         line = shlex.join(["fastcurv", "train", "--from", args.start, "data.csv"])
         raise ValueError(
@@ -231,7 +242,13 @@ def load_training_start(
     model, theta = read_model(path, given.pop("activation", None))
     if "dtype" in given:
         model, theta = model.astype(given["dtype"]), theta.astype(given["dtype"])
-    described = recipe_of_model(model, args.data, seed=args.seed, n_outputs=model.sizes[-1])
+    described = recipe_of_model(
+        model,
+        args.data,
+        seed=args.seed,
+        n_outputs=model.sizes[-1],
+        reading=reading_options(args),
+    )
     return replace(described, **(given | {"raw": True})), model, theta
 
 
@@ -410,7 +427,7 @@ def report(args: Namespace, out: CommandOutput) -> int:
         raise ValueError(
             "table must be a file, got '-', which is standard input. Write it to a .csv file first."
         )
-    table = is_table_name(args.theta)
+    table = is_table(args.theta)
     _check_report_options(args, table)
     if table:
         return report_on_table(args, out)
@@ -461,6 +478,7 @@ def report_on_table(args: Namespace, out: CommandOutput) -> int:
         seed=args.seed,
         n_threads=args.threads,
         max_time=args.max_time,
+        options=reading_options(args),
         note=note,
     )
     out.working = True
@@ -480,7 +498,7 @@ def report_on_table(args: Namespace, out: CommandOutput) -> int:
         source=fit.source,
         progress=note,
         seed=args.seed,
-        table=fit.column_values(),
+        table=(fit.table.names, fit.table.values),
         n_columns=fit.n_columns(),
     )
     path = page.write(args.out)
@@ -576,8 +594,9 @@ def open_run(args: Namespace, out: CommandOutput) -> tuple[Any, Any, SavedRun]:
         )
     instead = {name: getattr(args, name) for name in ("data", "loss", "l2", "target", "dtype")}
     saved = load_run(path, **instead)
-    recipe = saved.recipe
-    assert recipe is not None
+    assert saved.recipe is not None
+    recipe = replace(saved.recipe, reading=reading_options(args, saved.recipe.reading))
+    saved = replace(saved, recipe=recipe)
     check_inputs_kept(args, recipe.data)
     data = recipe.load_dataset()
     if recipe.digest not in ("", data.digest):
@@ -632,6 +651,7 @@ def make_shell_commands(
         changed = args.data if saved.recipe.digest == "" else None
         return ShellCommands(replace(saved.recipe, loss=data.loss), args.theta, changed)
     facts = {"l2": float(np.max(objective.l2)), "loss": data.loss, "target": args.target}
+    facts["reading"] = reading_options(args)
     return ShellCommands(
         recipe_of_model(objective.model, args.data, **facts), args.theta, args.data
     )

@@ -1,5 +1,5 @@
 """Data for the shell command: five data sets that come with scikit-learn, or the user's own arrays
-from a ``.npz`` file; `tables` reads ``.csv`` and ``.tsv`` files.
+from a ``.npz`` file; `tables` opens tables.
 
 scikit-learn is imported only for its own data sets.
 """
@@ -11,6 +11,7 @@ import math
 import zipfile
 from collections.abc import Container
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
@@ -105,11 +106,17 @@ def _check_array_size(file: IO[bytes], size: int, room: int) -> None:
 # --------------------------------------------------------------------------------------------------
 # Data sets by name, from arrays, or from tables.
 
-# minimum number of columns at which a row 0, 1, 2, ... counts as a header and not as a sample
-MIN_INDEX_COLUMNS = 5
-CSV_SUFFIXES = (".csv", ".tsv")  # suffixes of files that `tables.read_sheet` reads
-# names that pandas gives to an index column when it writes a file, and when it reads it back
-INDEX_COLUMN_NAMES = ("", "Unnamed: 0")
+# suffixes of files with a table, as text, as a workbook, or with the types of its columns; the
+# package that reads the file
+TEXT_SUFFIXES = (".csv", ".tsv")
+WORKBOOK_ENGINES = {".xlsx": "openpyxl", ".xlsm": "openpyxl", ".ods": "odf"}
+FRAME_ENGINES = {
+    ".parquet": "pyarrow",
+    ".feather": "pyarrow",
+    ".dta": "pandas",
+    ".sav": "pyreadstat",
+}
+TABLE_SUFFIXES = (*TEXT_SUFFIXES, *WORKBOOK_ENGINES, *FRAME_ENGINES)
 
 
 def read_features(source: str | Path, width: int) -> np.ndarray:
@@ -131,9 +138,14 @@ def read_features(source: str | Path, width: int) -> np.ndarray:
     return X
 
 
-def is_table_name(path: str | Path) -> bool:
-    """Return True if a name ends in .csv or .tsv, or in one of these followed by .gz."""
-    return str(path).lower().removesuffix(".gz").endswith(CSV_SUFFIXES)
+def is_table(source: Any) -> bool:
+    """Return True for a DataFrame, and for a name that ends in one of `TABLE_SUFFIXES`, or in one
+    of `TEXT_SUFFIXES` followed by .gz.
+    """
+    if not isinstance(source, (str, PathLike)):
+        return hasattr(source, "iloc")
+    name = str(source).lower()
+    return name.endswith(TABLE_SUFFIXES) or name.removesuffix(".gz").endswith(TEXT_SUFFIXES)
 
 
 def resolve_existing_path(path: Path) -> Path:
@@ -142,42 +154,14 @@ def resolve_existing_path(path: Path) -> Path:
     return path
 
 
-def is_header(first: list[str], below: list[list[str]]) -> bool:
-    """Return True if the line `first` names the columns, in words or, as pandas does, by the
-    numbers 0, 1, ... in order. `below` holds the lines that follow.
-
-    Numbers in order count as names if there are at least `MIN_INDEX_COLUMNS` columns, or if a
-    column of numbers shows that the line is not a sample: its first cell is a word, or its other
-    numbers have fractions.
-    """
-    numbered = [(str(i), cell) for i, cell in enumerate(first) if _is_number(cell)]
-    if not numbered or any(number != cell for number, cell in numbered):
-        return not numbered
-    columns = [
-        (name, cells) for name, cells in zip(first, zip(*below)) if all(map(_is_number, cells))
-    ]
-    return len(first) >= MIN_INDEX_COLUMNS or any(
-        not _is_number(name) or not all(cell.lstrip("+-").isdecimal() for cell in cells)
-        for name, cells in columns
-    )
-
-
-def _is_number(cell: str) -> bool:
-    return not np.isnan(_float_or_nan(cell)) or cell.lower() == "nan"
-
-
-def _float_or_nan(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")
-
-
 SKLEARN_DATASETS = ("digits", "wine", "iris", "breast_cancer", "diabetes")
 DATA_SOURCES = (
-    f"one of {', '.join(SKLEARN_DATASETS)}, or a .npz file with arrays X and y, or a .csv or .tsv "
-    "file"
+    f"one of {', '.join(SKLEARN_DATASETS)}, or a .npz file with arrays X and y, or a table (.csv, "
+    ".tsv, .xlsx, .parquet, ...)"
 )
+
+
+COLUMN_KINDS = ("numbers", "dates", "words", "left out")  # kinds of a column
 
 
 @dataclass(frozen=True)
@@ -185,8 +169,8 @@ class ColumnCoding:
     """The rule by which the cells of one column become numbers, as plain values that are saved as
     JSON.
 
-    ``kind`` is "numbers", "dates", "words" or "left out". ``fill`` replaces missing numbers and
-    dates before they are standardised. ``form`` is the form of dates, and ``first`` the day from
+    ``kind`` is one of `COLUMN_KINDS`. ``fill`` replaces missing numbers and dates before they are
+    standardised. ``form`` is the unit of numbers or the form of dates, and ``first`` the day from
     which dates are counted. ``categories`` are the words that have an input each.
     """
 
@@ -215,7 +199,8 @@ class DataCoding:
     ``y_shift`` and ``y_scale`` (d_out,). ``classes`` are the labels in the order of the outputs,
     empty for regression. ``statistics`` are the means and variances that `MLP.predict` needs with
     batch normalisation, and ``sizes`` the widths of the network. ``codes`` holds a `ColumnCoding`
-    for each column of a table that was read by `tables.read_table`.
+    for each column of a table, ``decimal`` its decimal mark, and ``na`` the cells that a user named
+    as missing.
     """
 
     columns: tuple[str, ...] = ()
@@ -228,6 +213,8 @@ class DataCoding:
     statistics: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = ()
     sizes: tuple[int, ...] = ()
     codes: tuple[ColumnCoding, ...] = ()
+    decimal: str = "."
+    na: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

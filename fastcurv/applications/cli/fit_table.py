@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ from ..uncertainty.path import (
     with_l2,
     with_units_restarted,
 )
-from .cells import parse_numbers
+from .cells import NO_OPTIONS, ReadingOptions
 from .data import DataCoding, Dataset, resolve_source
-from .encode import load_table_dataset
+from .encode import Table, load_table_dataset
 from .fit_network import TrainedNetwork
 from .recipe import TrainingRecipe, save_run
 from .span import (
@@ -45,7 +46,6 @@ from .span import (
     minimize_in_row_space,
     restrict_to_row_space,
 )
-from .tables import Table
 
 DEFAULT_HIDDEN = (10,)  # default widths of the hidden layers
 N_PATH_ITERATIONS = 500  # number of L-BFGS iterations at each decay of the path
@@ -123,23 +123,12 @@ class TableFit:
         seed = self.recipe.seed
         return TrainedNetwork(self.ob, self.theta, shift[0], scale[0], classes, seed, self.seconds)
 
-    def column_values(self) -> tuple[tuple[str, ...], np.ndarray]:
-        """Return the names and the values ``(N, K)`` of all columns of the file except the target.
-        Columns of numbers hold floats, and all others strings.
-        """
-        sheet = self.table.sheet
-        shown = np.array(sheet.rows, dtype=object)
-        for i, code in enumerate(self.table.codes):
-            if code.kind == "numbers":
-                shown[:, i] = parse_numbers(shown[:, i].tolist(), sheet.comma, code.form)[0]
-        return sheet.names, shown
-
     def n_columns(self) -> tuple[int, str]:
         """Return the number of columns that the fit uses, and the Python expression that counts
         them.
         """
-        used = sum(code.kind != "left out" for code in self.table.codes)
-        return used, 'sum(code.kind != "left out" for code in fit.table.codes)'
+        used = sum(meaning.coding.kind != "left out" for meaning in self.table.meanings)
+        return used, 'sum(m.coding.kind != "left out" for m in fit.table.meanings)'
 
     def save(self, path: str | Path) -> Path:
         """Write the network and its coding to the file `path`, which `fastcurv predict` and the
@@ -149,7 +138,7 @@ class TableFit:
 
 
 def fit_table(
-    path: str | Path,
+    source: Any,
     target: str | None = None,
     *,
     loss: str | None = None,
@@ -158,14 +147,15 @@ def fit_table(
     seed: int = 0,
     n_threads: int | None = None,
     max_time: float | None = None,
+    options: ReadingOptions = NO_OPTIONS,
     note: Callable[[str], None] = lambda text: None,
 ) -> TableFit:
     """Read a table and train a tanh network on all of its rows, to a minimum.
 
     Parameters
     ----------
-    path : str or path
-        A .csv or .tsv file, see `tables.read_table`.
+    source : str, path or pandas.DataFrame
+        A table, see `encode.read_table`.
     target : str, optional
         The column to predict, by name or by number from 0; by default the last.
     loss : str, optional
@@ -181,6 +171,8 @@ def fit_table(
         Number of threads.
     max_time : float, optional
         Seconds for the training, without reading.
+    options : ReadingOptions
+        Decisions on what the table leaves open.
     note : callable
         Called with a few words before each step.
 
@@ -191,9 +183,9 @@ def fit_table(
     Raises
     ------
     ValueError
-        If the table has a defect, see `tables.read_table`, or the targets do not fit the loss.
+        If the table has a defect, see `encode.read_table`, or the targets do not fit the loss.
     ImportError
-        If the table has words, dates or missing values, and scikit-learn is not installed.
+        If pandas, or the package that reads the format of the file, is not installed.
     KeyboardInterrupt
         On Ctrl-C.
 
@@ -209,16 +201,12 @@ def fit_table(
     """
     began, given = time.monotonic(), {"loss": loss, "alpha": alpha, "hidden": hidden, "seed": seed}
     changed = {name: value for name, value in given.items() if value != FIT_TABLE_DEFAULTS[name]}
-    options = "".join(f", {name}={value!r}" for name, value in changed.items())
-    source = (
-        "from fastcurv.applications.cli.fit_table import fit_table\n\n"
-        f"fit = fit_table({str(path)!r}, {target!r}{options})\n"
-        "net, X, y = fit.trained_network, fit.data.X, fit.table.y"
-    )
+    name = str(source) if isinstance(source, (str, PathLike)) else ""
+    code = _source_code(name, target, changed, options)
     note("reading the table")
-    data, table = load_table_dataset(path, target, loss)
+    data, table = load_table_dataset(source, target, loss, options=options)
     recipe = TrainingRecipe(
-        resolve_source(str(path)),
+        resolve_source(name) if name else "",
         hidden=tuple(hidden),
         l2=0.0,
         seed=seed,
@@ -227,6 +215,7 @@ def fit_table(
         held_out=0.0,
         digest=data.digest,
         table=True,
+        reading=options,
     )
     started, plain = time.process_time(), recipe.build_objective(data, n_threads)
     theta, notes = plain.model.init(seed=seed), table.notes
@@ -248,7 +237,24 @@ def fit_table(
     run, theta = minimize_in_row_space(ob, theta, seed=seed, max_time=left, verdict=small)
     recipe = replace(recipe, l2=l2)
     found = table, data, ob, theta, l2 * count, recipe, str(run.message), notes
-    return TableFit(*found, time.process_time() - started, source)
+    return TableFit(*found, time.process_time() - started, code)
+
+
+def _source_code(
+    name: str, target: str | None, changed: dict[str, Any], options: ReadingOptions
+) -> str:
+    """Return Python code that repeats a fit to the file `name`, or to the DataFrame ``table`` if
+    `name` is empty. `changed` are the arguments that differ from their defaults.
+    """
+    imports = "from fastcurv.applications.cli.fit_table import fit_table\n"
+    arguments = "".join(f", {key}={value!r}" for key, value in changed.items())
+    if options != NO_OPTIONS:
+        imports += "from fastcurv.applications.cli.cells import ReadingOptions\n"
+        arguments += f", options={options!r}"
+    return (
+        f"{imports}\nfit = fit_table({repr(name) if name else 'table'}, {target!r}{arguments})\n"
+        "net, X, y = fit.trained_network, fit.data.X, fit.table.y"
+    )
 
 
 def has_evidence(ob: Objective) -> bool:

@@ -24,6 +24,7 @@ from ..convert.onnx import from_onnx
 from ..convert.torch import from_torch
 from .data import MAX_UNPACKED_RATIO, Dataset, max_unpacked_bytes, resolve_source
 from .encode import load_dataset
+from .recipe import reading_options
 
 # --------------------------------------------------------------------------------------------------
 # Objectives of the shell command on Dask workers, each of which reads the data itself.
@@ -111,6 +112,7 @@ def open_model(path: Path, args: Namespace) -> tuple[Dataset, Objective, np.ndar
         raw=True,
         test_fraction=0.0,
         n_outputs=model.sizes[-1],
+        options=reading_options(args),
     )
     data = read()
     if data.X.shape[1] != model.sizes[0]:

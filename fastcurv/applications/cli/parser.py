@@ -214,6 +214,37 @@ COMMON_OPTIONS = [
         "--quiet", action="store_true", help="show no progress bars (never shown in a pipe)"
     ),
 ]
+READING_OPTIONS = [
+    pack_argument("--sheet", default=None, help="for a table: the sheet of a workbook"),
+    pack_argument(
+        "--header",
+        choices=("yes", "no"),
+        default=None,
+        help="for a table: whether the first line has names (default: as the cells show)",
+    ),
+    pack_argument(
+        "--decimal",
+        choices=("point", "comma"),
+        default=None,
+        help="for a table: the decimal mark (default: as the numbers show)",
+    ),
+    *(
+        pack_argument(
+            f"--{name}",
+            action="append",
+            default=None,
+            metavar=metavar,
+            help=f"for a table: {words}",
+        )
+        for name, metavar, words in (
+            ("words", "COLUMN", "read a column as words; can be repeated, as can the next four"),
+            ("ignore", "COLUMN", "leave out a column"),
+            ("keep", "COLUMN", "use a column that looks like an identifier"),
+            ("na", "VALUE", "cells with this content have no value; write --na=-1 for -1"),
+            ("dates", "FORMAT", "read dates of a form such as %%d.%%m.%%Y"),
+        )
+    ),
+]
 DATA_OPTIONS = [
     pack_argument(
         "--loss",
@@ -226,8 +257,9 @@ DATA_OPTIONS = [
     pack_argument(
         "--target",
         default=None,
-        help="column of a .csv or .tsv file that holds y, by name or index from 0 (default: last)",
+        help="column of a table that holds y, by name or index from 0 (default: last)",
     ),
+    *READING_OPTIONS,
 ]
 SAVED_NETWORK_OPTIONS = [
     pack_argument("theta", metavar="model", help=MODEL_FILES_HELP),
@@ -404,9 +436,10 @@ COMMANDS: dict[str, dict[str, Any]] = {
             pack_argument(
                 "samples",
                 metavar="data",
-                help="a .csv or .tsv file, a .npz file with an array X, or a data set",
+                help="a table, a .npz file with an array X, or a data set",
             ),
             STATE_ACTIVATION_OPTION,
+            *READING_OPTIONS,
             pack_argument(
                 "--probabilities",
                 action="store_true",
@@ -503,7 +536,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "report": {
         "help": "write one HTML page, on a network trained on a table and how far to trust it, or "
         "on a saved network, its verdict and its spectrum",
-        "description": "A name that ends in .csv, .tsv or .csv.gz is a table. A tanh network is "
+        "description": "A name that ends in .csv, .tsv, .csv.gz, .xlsx, .ods, .parquet, .feather, "
+        ".dta or .sav is a table. A tanh network is "
         "trained on the table, and the page shows how well it predicts left-out rows, how "
         "uncertain its predictions are, and which rows matter most. Every other name is a saved "
         "network, and the page shows its training, verdict, spectrum and cost. Example: "

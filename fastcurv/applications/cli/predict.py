@@ -16,12 +16,12 @@ from ...network.mlp import MLP
 from ...network.row_views import check_no_batch_norm
 from ...structure.tables import LOSSES
 from ..uncertainty.left_out import leave_one_out_of_fit
-from .data import DataCoding, is_table_name, read_features
-from .encode import read_scaled_inputs, scale_inputs
+from .cells import ReadingOptions
+from .data import DataCoding, is_table, read_features
+from .encode import numeric_column_codings, read_scaled_inputs, scale_inputs
 from .models import is_model_file, read_model
 from .output import check_inputs_kept
-from .recipe import SavedRun, load_run
-from .tables import numeric_column_codings
+from .recipe import SavedRun, load_run, reading_options
 
 Columns = dict[str, np.ndarray]
 
@@ -40,6 +40,7 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
     """
     path = expand_home(args.theta)
     raise_if_special_file(path)
+    options = reading_options(args)
     if path.is_file() and is_model_file(path):
         model, theta = read_model(path, args.activation)
         for option in ("probabilities", "interval"):
@@ -49,7 +50,7 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
                     f"--{option} must be left out with {path}, which does not name its {missing}. "
                     "Train a network with 'fastcurv train' for it."
                 )
-        X, notes = _network_inputs(args.samples, DataCoding(), None, model.sizes[0])
+        X, notes = _network_inputs(args.samples, DataCoding(), None, model.sizes[0], options)
         return _named_columns("output", _check_finite(model.predict(theta, X), args.samples)), notes
     if args.activation is not None:
         raise ValueError(
@@ -67,7 +68,7 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
     model = model_of_file or recipe.build_network(coding.sizes[0], coding.sizes[-1])
     if saved.theta.size != model.n_params:
         raise ValueError(f"{path} must hold {model.n_params} parameters, got {saved.theta.size}.")
-    X, notes = _network_inputs(args.samples, coding, recipe.target, model.sizes[0])
+    X, notes = _network_inputs(args.samples, coding, recipe.target, model.sizes[0], options)
     with np.errstate(over="ignore", invalid="ignore"):
         outputs = _network_outputs(model, saved.theta, _check_finite(X, args.samples), coding)
         _check_finite(outputs, args.samples)
@@ -96,18 +97,18 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
 
 
 def _network_inputs(
-    source: str, coding: DataCoding, target: str | None, width: int
+    source: str, coding: DataCoding, target: str | None, width: int, options: ReadingOptions
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the inputs of the network (N, width) from a file or data set, and notes on its
     cells.
     """
-    if is_table_name(source):
+    if is_table(source):
         names = coding.columns or tuple(map(str, range(width)))
         codes = coding.codes or numeric_column_codings(names)
-        return read_scaled_inputs(source, replace(coding, codes=codes), target)
+        return read_scaled_inputs(source, replace(coding, codes=codes), target, options)
     if any(code.kind != "numbers" for code in coding.codes):
         raise ValueError(
-            f"{source} must be a .csv or .tsv file with the columns of the training table, since "
+            f"{source} must be a table with the columns of the training table, since "
             "some of them are not numbers or were left out."
         )
     return scale_inputs(read_features(source, width), coding), ()
@@ -124,7 +125,7 @@ def _interval_bounds(
     if args.data is not None:
         recipe = replace(recipe, data=args.data)
     path = expand_home(recipe.data)
-    if is_table_name(path) and not path.exists():
+    if is_table(path) and not path.exists():
         raise ValueError(f"{path} does not exist. Pass the training table with --data.")
     data = recipe.load_dataset(coding if coding.codes else None)
     if recipe.digest not in ("", data.digest):

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -26,11 +27,11 @@ from ...common.files import (
 from ...network.mlp import MLP
 from ...network.objective import Objective
 from ...network.save import RUN_KEY, file_contents, model_from_contents
-from .cells import DATE_FORMATS
-from .data import ColumnCoding, DataCoding, Dataset, read_npz
+from .cells import CLOCK_FORMAT, ISO_FORMAT, NO_OPTIONS, ReadingOptions
+from .data import COLUMN_KINDS, ColumnCoding, DataCoding, Dataset, read_npz
 from .encode import load_dataset, load_table_dataset
-from .tables import COLUMN_KINDS
 
+MAX_DATE_FORMAT_CHARACTERS = 60  # maximum length of a format of dates
 RUN_SUFFIXES = (".npz", ".safetensors")
 # fields of a `TrainingRecipe` that are True or False
 FLAG_FIELDS = ("residual", "batch_norm", "raw", "table", "l2_biases")
@@ -48,6 +49,7 @@ class TrainingRecipe:
     training data, empty if not known. ``n_outputs`` is set if training continued from a network of
     another program. Targets are then the indices of its classes. With ``table`` the data are read
     by `encode.load_table_dataset`, and all rows are fitted. ``l2_biases`` is that of the objective.
+    ``reading`` are the options with which a table is read.
     """
 
     data: str
@@ -66,13 +68,14 @@ class TrainingRecipe:
     n_outputs: int | None = None
     table: bool = False
     l2_biases: bool = True
+    reading: ReadingOptions = NO_OPTIONS
 
     def load_dataset(self, coding: DataCoding | None = None) -> Dataset:
         """Return the data. If `coding` is given, it must be that of a fitted network, and a table
         is read with it instead of a new coding.
         """
         if self.table:
-            return load_table_dataset(self.data, self.target, self.loss, coding)[0]
+            return load_table_dataset(self.data, self.target, self.loss, coding, self.reading)[0]
         return load_dataset(
             self.data,
             loss=self.loss,
@@ -81,6 +84,7 @@ class TrainingRecipe:
             test_fraction=self.held_out,
             seed=self.seed,
             n_outputs=self.n_outputs,
+            options=self.reading,
         )
 
     def build_model(self, data: Dataset) -> MLP:
@@ -242,7 +246,7 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
     except Exception as error:
         if path.suffix not in RUN_SUFFIXES:
             raise ValueError(
-                f"{path} must be a table whose name ends in .csv or .tsv, or a run that 'fastcurv "
+                f"{path} must be a table (.csv, .xlsx, .parquet, ...), or a run that 'fastcurv "
                 f"train' saved, got a name that ends in {one_line(path.suffix)!r}."
             ) from None
         missing = isinstance(error, KeyError)
@@ -314,7 +318,13 @@ def _read_coding(facts: Any) -> DataCoding:
             f"{len(facts['classes'])} classes."
         )
     known["codes"] = _read_column_codings(facts.get("codes", ()), sizes[0])
-    names = {name: tuple(facts[name]) for name in ("columns", "classes", "sizes")}
+    known["decimal"], known["na"] = facts.get("decimal", "."), tuple(facts.get("na", ()))
+    if known["decimal"] not in (".", ",") or not all(type(x) is str for x in known["na"]):
+        raise ValueError(
+            "the decimal mark must be a point or a comma, and missing cells strings, got "
+            f"{one_line(repr((known['decimal'], known['na'])))}."
+        )
+    names: dict[str, Any] = {name: tuple(facts[name]) for name in ("columns", "classes", "sizes")}
     return DataCoding(**known, **names, target=facts["target"])
 
 
@@ -332,11 +342,8 @@ def _read_column_codings(facts: Any, n_inputs: int) -> tuple[ColumnCoding, ...]:
                 f"each column must have a kind ({', '.join(COLUMN_KINDS)}), a finite fill and "
                 f"strings for the rest, got {one_line(repr(given))}."
             )
-        if code.kind == "dates" and code.form not in DATE_FORMATS:
-            raise ValueError(
-                f"the form of dates must be one of {', '.join(DATE_FORMATS)}, got "
-                f"{one_line(repr(code.form))}."
-            )
+        if code.kind == "dates" and code.form not in (ISO_FORMAT, CLOCK_FORMAT):
+            check_date_format(code.form)
         if code.kind == "dates" and datetime.fromisoformat(code.first).tzinfo is not None:
             raise ValueError(
                 f"the first date must have no time zone, got {one_line(repr(code.first))}."
@@ -348,6 +355,58 @@ def _read_column_codings(facts: Any, n_inputs: int) -> tuple[ColumnCoding, ...]:
             f"the columns must give the {n_inputs} inputs of the network, got {given_inputs}."
         )
     return tuple(codes)
+
+
+def read_options(facts: Any) -> ReadingOptions:
+    """Return the `ReadingOptions` with the given values, after checking their types: strings, and
+    sequences of strings. Other values raise ValueError.
+    """
+    defaults = asdict(NO_OPTIONS)
+    for name, value in facts.items():
+        if name not in defaults:
+            raise ValueError(
+                f"options of a table must be {', '.join(defaults)}, got {one_line(name)!r}."
+            )
+        several = isinstance(defaults[name], tuple)
+        words = value if several and isinstance(value, (list, tuple)) else [value]
+        if not (value is None and not several) and not all(type(word) is str for word in words):
+            raise ValueError(f"{name} must be strings, got {one_line(repr(value))}.")
+    texts: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()
+    }
+    options = ReadingOptions(**texts)
+    for form in options.dates:
+        check_date_format(form)
+    for name, words in (("header", ("yes", "no")), ("decimal", ("point", "comma"))):
+        if getattr(options, name) not in (None, *words):
+            got = one_line(repr(getattr(options, name)))
+            raise ValueError(f"{name} must be {' or '.join(words)}, got {got}.")
+    return options
+
+
+def reading_options(args: Any, usual: ReadingOptions = NO_OPTIONS) -> ReadingOptions:
+    """Return the `ReadingOptions` in the arguments of a command, and those of `usual` for all
+    others.
+    """
+    given = {name: getattr(args, name, None) for name in asdict(usual)}
+    return read_options(
+        asdict(usual) | {name: value for name, value in given.items() if value is not None}
+    )
+
+
+def check_date_format(form: str) -> None:
+    """Raise ValueError unless `form` is a format of dates that ``datetime.strptime`` accepts."""
+    moment = datetime(2001, 2, 3, 4, 5, 6)
+    try:
+        datetime.strptime(moment.strftime(form), form)
+    except (ValueError, re.error):
+        form_is_valid = False
+    else:
+        form_is_valid = len(form) <= MAX_DATE_FORMAT_CHARACTERS and "%" in form
+    if not form_is_valid:
+        raise ValueError(
+            f"the form of dates must be one such as %d.%m.%Y, got {one_line(repr(form))}."
+        )
 
 
 def _check_and_count_records(
@@ -393,6 +452,7 @@ def _read_recipe(facts: Any, instead: dict[str, Any]) -> TrainingRecipe:
     kinds |= dict.fromkeys(FLAG_FIELDS, (bool,)) | {
         "seed": (int,),
         "n_outputs": (int,),
+        "reading": (dict,),
     }
     known = {f.name: f for f in fields(TrainingRecipe)}
     for name, value in facts.items():
@@ -410,4 +470,5 @@ def _read_recipe(facts: Any, instead: dict[str, Any]) -> TrainingRecipe:
             f"hidden in the recipe must be ints >= 1, got {one_line(facts['hidden'])}."
         )
     facts = {**facts, "hidden": tuple(facts.get("hidden", (32, 16)))}
+    facts["reading"] = read_options(facts.get("reading", {}))
     return TrainingRecipe(**(facts | instead))

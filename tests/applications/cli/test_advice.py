@@ -251,7 +251,7 @@ def test_predictions_use_units_and_labels_of_the_training_data(folder, tmp_path)
     """
     table = np.loadtxt(folder / "d.csv", delimiter=",", skiprows=1)
     (tmp_path / "new.csv").write_text(
-        "c,extra,b,a\n" + "".join(f"{c!r},x,{b!r},{a!r}\n" for a, b, c, _ in table.tolist())
+        "c,y,b,a\n" + "".join(f"{c!r},x,{b!r},{a!r}\n" for a, b, c, _ in table.tolist())
     )
     (tmp_path / "bare.csv").write_text(
         "".join(f"{a!r},{b!r},{c!r}\n" for a, b, c, _ in table.tolist())

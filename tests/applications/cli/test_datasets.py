@@ -175,7 +175,7 @@ def test_words_dates_and_missing_values_are_encoded_by_the_training_rows(tmp_pat
             assert np.abs(X[:, j] - wanted).max() <= 1e-12
     colours = np.arange(len(y))[~held_out, None] % 3 == [2, 1, 0]  # columns of b, g and r
     assert np.array_equal(data.X[:, 2:], colours) and data.loss == "mse"
-    assert data.notes[1].startswith("Column 'Unnamed: 0' was ignored")
+    assert data.notes[-1].startswith("Column 'Unnamed: 0' was ignored")
 
 
 def test_predictions_for_words_and_missing_values_use_the_saved_encoding(tmp_path, capsys):

@@ -97,7 +97,7 @@ def test_folds_choose_the_decay_of_a_wide_table(numbers, monkeypatch):
     by_evidence = fit_table(numbers, hidden=(3,))
     monkeypatch.setattr(module, "MAX_PATH_PARAMS", 15)
     fit = fit_table(numbers, hidden=(3,))
-    assert fit.notes[0].endswith("predicts left-out rows of 5 folds best.")
+    assert fit.notes[1].endswith("predicts left-out rows of 5 folds best.")
     one, other = (fc.leave_one_out(f.ob, f.theta).losses.mean() for f in (fit, by_evidence))
     assert one <= 1.1 * other
 
@@ -241,18 +241,16 @@ def test_the_level_of_an_interval_lies_between_0_and_1(level, capsys):
     assert "--interval must be a number " in capsys.readouterr().err
 
 
-def test_numeric_tables_need_no_scikit_learn_and_categorical_ones_say_so(
-    numbers, mixed, monkeypatch
-):
+def test_tables_need_pandas_and_no_scikit_learn(mixed, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    assert fit_table(numbers, hidden=(2,), alpha=1.0).ob.n_params == 11
+    assert fit_table(mixed, hidden=(2,), alpha=1.0).ob.n_params == 17
+    monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError) as error:
         fit_table(mixed, alpha=1.0)
     assert str(error.value) == (
-        "columns with words, dates or missing values, such as 'soil', need scikit-learn, which is "
-        'not installed. Run: pip install "fastcurv[sklearn]"'
+        'tables need pandas, which is not installed. Run: pip install "fastcurv[report]"'
     )
 
 
@@ -262,8 +260,8 @@ GARBLED_CODES = {
     "more": ({"other": 1}, "unexpected keyword argument 'other'"),
     "width": ({"kind": "left out"}, "must give the 3 inputs of the network, got 2"),
     "form": (
-        {"kind": "dates", "form": "%d", "first": "2024-01-01"},
-        "the form of dates must be one of",
+        {"kind": "dates", "form": "%d %Q", "first": "2024-01-01"},
+        "the form of dates must be one such as %d.%m.%Y, got '%d %Q'",
     ),
     "first": ({"kind": "dates", "form": "ISO", "first": "soon"}, "Invalid isoformat string"),
     "zone": (
@@ -321,7 +319,7 @@ def test_a_report_on_a_table_is_a_page_with_its_numbers(mixed, tmp_path, capsys)
     assert main(["report", *how, "--save", str(net)]) == 0
     output = capsys.readouterr()
     assert output.err == "" and f"report: {page}" in output.out and f"saved {net}" in output.out
-    note = "Column 'id' was ignored, because it only numbers the rows."
+    note = "Column 'id' was ignored: the numbers of the rows or of what they describe."
     assert note in output.out and note in html.unescape(page.read_text())
     page.unlink()
     assert main(["report", *how, "--json"]) == 0
@@ -377,7 +375,7 @@ def test_an_unknown_suffix_of_a_table_raises_with_the_known_ones(tmp_path, capsy
     path.write_text("a,y\n1,2\n")
     assert main(["report", str(path)]) == 2
     err = capsys.readouterr().err
-    assert "must be a table whose name ends in .csv or .tsv, or a run" in err and len(err) < 250
+    assert "must be a table (.csv, .xlsx, .parquet, ...), or a run" in err and len(err) < 250
 
 
 @pytest.mark.parametrize(

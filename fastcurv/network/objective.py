@@ -374,7 +374,17 @@ class Objective(
         return {name: x for name, x in self.__dict__.items() if name not in self._transient}
 
     def __setstate__(self, state: Any) -> None:
-        self.__dict__.update(state)
+        """Restore a copy or a pickle. The settings and rows are checked as by the constructor,
+        because the engine relies on them.
+        """
+        own = self.__dict__
+        own.update(state)
+        if "_by_blocks" in state:  # set by the constructor for rows in memory
+            settings = self.loss, self.l2, self.l2_biases, self.n_threads, self.memory
+            self._check_settings(self.model, *settings)
+            own["_X"], own["_y"], own["_weight"] = check_rows_and_targets(
+                self.model, self.loss, (self._X, self._y, self._weight), tame=False
+            )
         self._set_up_rows()
 
     def _copy_without_row_state(self) -> Any:

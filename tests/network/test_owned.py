@@ -253,3 +253,18 @@ def test_epochs_in_shared_memory_equal_separate_batches(loss, weighted, batch_no
     for here, there in kept:  # an operator keeps its own rows
         assert np.array_equal(here @ theta, there @ theta)
     assert "_made" not in pickle.loads(pickle.dumps(ob)).__dict__
+
+
+def test_rows_of_a_damaged_pickle_are_checked(rng):
+    X, y = rng.standard_normal((8, 3)), np.arange(8) % 3
+    model = fc.MLP([3, 4, 3])
+    sparse = scipy.sparse.csr_matrix(X)
+    sparse.indices[3] = 10**9
+    for ob, name, damaged, words in (
+        (fc.Objective(model, X, y), "_y", np.r_[5, y[1:]].astype(np.int32), "y must"),
+        (fc.Objective(model, X, y), "_X", X[:, :2], "X must"),
+        (fc.Objective(model, scipy.sparse.csr_matrix(X), y), "_X", sparse, "X must"),
+    ):
+        state = ob.__getstate__() | {name: damaged}
+        with pytest.raises(ValueError, match=words):
+            object.__new__(fc.Objective).__setstate__(state)

@@ -25,7 +25,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...common.checks import MatrixOperator, caller_stacklevel, check_bool, check_real_number
+from ...common.checks import (
+    MatrixOperator,
+    caller_stacklevel,
+    check_bool,
+    check_real_number,
+    is_sparse,
+)
 from ...common.errors import AttributeHints, suggest_names
 from ...common.html import html_table
 from ...common.linalg import UNIT_ROUNDOFF, eigvalsh, multiply_by_lower_triangular
@@ -598,6 +604,11 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     (array([-2.5 ,  1.  ,  3.25,  5.86,  4.  ]), array([0.6, 0.3, 0.2, 0.3, 0.6]))
     """
     exact = check_bool(exact, "exact")
+    if exact and isinstance(ob, Objective) and is_sparse(ob.X):
+        # The proofs need dense rows.
+        settings = ob.loss, ob.l2, ob.sample_weight, ob.n_threads, ob.memory
+        X = dense_rows(ob.model, ob.X)
+        ob = Objective(ob.model, X, ob.y, *settings, l2_biases=ob.l2_biases)
     return _leave_one_out_at_minimum(_factored_minimum(ob, theta, "leave_one_out"), exact)
 
 

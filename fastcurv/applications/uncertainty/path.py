@@ -282,7 +282,8 @@ def with_units_restarted(model: Any, theta: Any, start: Any) -> Any:
     mine = model.unflatten(theta)
     for l, on in enumerate(active_units(model, theta)):
         mine[l][0][~on] = RESTART_SCALE * layers[l][0][~on]
-        mine[l][1][~on] = layers[l][1][~on]
+        if model.bias:
+            mine[l][1][~on] = layers[l][1][~on]
         mine[l + 1][0][:, ~on] = RESTART_SCALE * layers[l + 1][0][:, ~on]
     return theta
 
@@ -295,7 +296,8 @@ def with_units_pruned(ob: Any, theta: Any) -> Any:
     layers = ob.model.unflatten(less)
     for l, on in enumerate(active_units(ob.model, theta, MAX_PRUNABLE_SIZE)):
         layers[l][0][~on] = 0
-        layers[l][1][~on] = 0
+        if ob.model.bias:
+            layers[l][1][~on] = 0
         layers[l + 1][0][:, ~on] = 0
     before = ob.value(theta)
     return less if ob.value(less) <= before + PRUNE_TOL * abs(before) else theta

@@ -409,6 +409,14 @@ def test_intervals_are_infinite_where_networks_without_a_sample_are_not_determin
             assert np.isinf(out.interval(X, 0.9)).all()
 
 
+def test_exact_refits_of_sparse_samples_equal_those_of_dense_samples():
+    ob, theta = fitted(4)
+    sparse = fc.Objective(ob.model, scipy.sparse.csr_matrix(ob.X), ob.y, ob.loss, l2=ob.l2)
+    found, wanted = (fc.leave_one_out(one, theta, exact=True) for one in (sparse, ob))
+    assert np.array_equal(found.in_same_basin, wanted.in_same_basin)
+    assert np.allclose(found.predictions, wanted.predictions, rtol=1e-9)
+
+
 def test_an_exact_fit_has_no_cooks_distances(rng):
     X = rng.standard_normal((10, 2))
     out = fc.leave_one_out(*least_squares(X, np.zeros(10)))

@@ -22,7 +22,7 @@ from scipy.sparse import csr_matrix, vstack
 from .._engine import Lock, copy_if_mapped
 from ..common.checks import as_numpy, is_sparse, rows_shape_error
 from ..common.errors import one_line, type_phrase
-from ..common.files import path_as_text
+from ..common.files import path_as_text, raise_if_special_file
 from ..common.optional import optional_import
 from .arguments import ROW_ARGUMENT_NAMES, Block, as_owned_array, as_owned_csr
 
@@ -141,8 +141,10 @@ PARQUET_SUFFIXES = (".parquet", ".pq")
 @contextmanager
 def translate_file_errors(path: Any, kind: str) -> Iterator[None]:
     """Raise a ValueError that names the file for any error of NumPy or pyarrow that is caused by
-    the contents of the file. System errors and MemoryError are not changed.
+    the contents of the file, and for a device or a pipe, which would block. System errors and
+    MemoryError are not changed.
     """
+    raise_if_special_file(path)
     try:
         yield
     except (MemoryError, ImportError):

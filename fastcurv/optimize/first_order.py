@@ -16,12 +16,13 @@ mu m + (1 - mu) g and theta -= a m, equals momentum above with the learning rate
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from ..common.checks import all_finite, check_positive, random_batches
+from ..common.checks import all_finite, check_positive, random_batches, short_repr
 from ..common.runtime import wrap_user_callback
 from ..common.vectors import adam_step
 from .run import Method, check_row_batch_size
@@ -117,10 +118,10 @@ class _FirstOrderMethod(Method):
                 g = g * g.dtype.type(self.clip / norm)
         self.last_rate = self.rate(self.t)
         known = isinstance(self.last_rate, (int, float, np.integer, np.floating))
-        if not (known and 0 <= self.last_rate < np.inf):
+        if not (known and 0 <= self.last_rate <= sys.float_info.max):
             raise ValueError(
                 f"the learning rate of update {self.t} must be a finite number >= 0, got "
-                f"{self.last_rate!r}."
+                f"{short_repr(self.last_rate)}."
             )
         self.last_rate = float(self.last_rate)
         self.update(g, self.run.theta.dtype.type(self.last_rate))

@@ -654,13 +654,14 @@ def test_readers_reject_pipes_without_waiting(tmp_path):
     from fastcurv.applications.cli.recipe import load_run
 
     *_, ob = small_problem()
-    for name in ("x.safetensors", "x.npz", "x.csv", "x.onnx", "x.pt"):
+    for name in ("x.safetensors", "x.npz", "x.csv", "x.onnx", "x.pt", "x.npy"):
         os.mkfifo(tmp_path / name)
     model, run, table = (tmp_path / name for name in ("x.safetensors", "x.npz", "x.csv"))
     for reader, path in (
         (read_tensors, model), (fc.load, model), (load_run, model), (load_run, run),
         (load_dataset, table), (load_dataset, run),
         (lambda path: fc.minimize(ob, None, resume=path), model),
+        (lambda path: fc.StreamedObjective(ob.model, path, ob.y), tmp_path / "x.npy"),
     ):  # fmt: skip
         with pytest.raises(
             ValueError, match="must be a file, got a device or a pipe|is not a regular file"

@@ -89,6 +89,13 @@ def test_default_learning_rates_equal_the_documented_ones(method, rate):
     assert np.array_equal(*one) and not np.array_equal(one[0], start)
 
 
+@pytest.mark.parametrize("rate", [10**400, -1.0, np.nan, "0.1"])
+def test_schedules_that_return_no_finite_rate_raise(rate):
+    ob, start = nonlinear_gradient_function(), np.array([1.0, -0.5, 0.7])
+    with pytest.raises(ValueError, match="the learning rate of update 1 must be a finite"):
+        minimize(ob, start, "sgd", max_iter=2, learning_rate=lambda t: rate)
+
+
 def test_schedule_can_be_given_by_name():
     start = np.array([0.1, -0.05, 0.07])
     how = (

@@ -334,14 +334,16 @@ class Report:
         this report. All bars have one scale, which includes 0. Return this report.
         """
         numbers = np.array([row[1:] for row in rows], float)
-        low, high = min(0.0, numbers.min()), max(0.0, numbers.max())
+        finite = numbers[np.isfinite(numbers)]
+        low, high = finite.min(initial=0.0), finite.max(initial=0.0)
         share = 100 / ((high - low) or 1.0)
         body = []
         for (name, *_), (a, b, c) in zip(rows, numbers):
+            left, middle, right = np.clip((a, b, c), low, high)
             bar = (
                 f'<div class="span" aria-hidden="true"><u style="left:{-low * share:.1f}%"></u>'
-                f'<i style="left:{(a - low) * share:.1f}%;width:{(c - a) * share:.1f}%"></i>'
-                f'<b style="left:{(b - low) * share:.1f}%"></b></div>'
+                f'<i style="left:{(left - low) * share:.1f}%;width:{(right - left) * share:.1f}%">'
+                f'</i><b style="left:{(middle - low) * share:.1f}%"></b></div>'
             )
             cells = "".join(_table_cell("td", f"{x:.3g}", True) for x in (a, b, c))
             body.append(

@@ -74,11 +74,13 @@ def surface(
 
 def draw_level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool) -> None:
     """Draw a loss z (rows of y, columns of x) as filled contours with lines between them and a
-    colour bar. If `log`, draw the logarithm of z. `levels` is the number of levels.
+    colour bar. If `log`, draw the logarithm of z. `levels` is the number of levels. Places where z
+    is not finite are left blank.
     """
     with optional_import("plots"):
         from matplotlib.ticker import MaxNLocator
 
+    z = np.ma.masked_invalid(z)
     z = np.log10(np.maximum(z, z.max() * 1e-12)) if log else z
     filled = ax.contourf(x, y, z, levels=levels, cmap="cividis")
     ax.contour(x, y, z, levels=levels, colors="white", linewidths=0.3, alpha=0.6)
@@ -389,7 +391,8 @@ class LandscapeDisplay(Display):
 
     def _plot_line(self, ax: Any, label: str, log: bool) -> None:
         color = CYCLE[n_labelled_lines(ax) % len(CYCLE)]
-        low, high = self.losses.min(), self.losses.max()
+        finite = self.losses[np.isfinite(self.losses)]
+        low, high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
         ax.plot(self.steps, self.losses, color=color, lw=1.6, label=label)
         if self.taylor is not None:
             room = 0.3 * (high - low)

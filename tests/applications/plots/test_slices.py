@@ -44,6 +44,20 @@ def test_slices_draw_losses_on_a_logarithmic_axis():
     assert through.plot(log=True).ax_.get_yscale() == "linear", "the loss is 0 at its minimum"
 
 
+@pytest.mark.parametrize("log", [True, False])
+def test_infinite_losses_do_not_set_the_scale(log):
+    steps = np.linspace(-1, 1, 9)
+    losses = steps[:, None] ** 2 + steps**2 + 0.1
+    losses[0, 0], losses[8, 8] = np.inf, np.nan
+    shown = LandscapeDisplay(steps, losses, np.eye(2), ("a", "b")).plot(log=log)
+    low, high = shown.ax_.collections[0].get_clim()
+    ends = np.array([0.1, 1.6])  # smallest and largest finite loss
+    ends = np.log10(ends) if log else ends
+    assert abs(low - ends[0]) <= 0.5 and abs(high - ends[1]) <= 0.5
+    line = LandscapeDisplay(steps, losses[0], np.eye(2)[:1], ("a",), taylor=1e9 * steps)
+    assert line.plot(log=log).ax_.get_ylim()[1] < 10
+
+
 def test_slices_can_follow_the_gradient():
     down = LandscapeDisplay.from_objective(BOWL, AT, directions="gradient", n_grid=5, radius=0.1)
     assert (np.diff(down.losses) < 0).all()

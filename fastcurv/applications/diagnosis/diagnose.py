@@ -118,7 +118,11 @@ def _find_large_l2(f: Facts) -> Found:
     falling = needed > 0.5 and 0.3 < f.decay_imbalance < 1.5
     settled = f.loss <= 1.01 * f.constant_loss and f.decay_imbalance < 0.3
     heavy = settled and needed > 0.02 and f.decay_penalty > 0.25 * rest
-    return _finding_or_none(held or falling or heavy, l2)
+    poor = not f.is_good_fit and (held or falling or heavy)
+    lost = f.attainable_variance - f.explained_variance
+    balanced = f.decay_penalty > 0.25 * f.constant_loss and f.decay_imbalance < 0.3
+    shrunk = balanced and lost > 0.1
+    return _finding_or_none(poor or shrunk, l2)
 
 
 def _find_large_learning_rate(f: Facts) -> Found:
@@ -195,7 +199,7 @@ def _find_small_start_weights(f: Facts) -> Found:
     # Small initial weights are close to the saddle at theta = 0, and the gradient norm grows while
     # a run escapes from this saddle.
     known, norms = f.steps.losses / max(f.constant_loss, MIN_NORMAL), f.steps.norms
-    if len(known) < 5 or not known[-1] < 0.9:
+    if len(known) < 5 or not known[-1] < 0.9 or not f.hidden_layers:
         return None
     off = abs(f.relative_start_loss - 1)
     grown = len(norms) > 0 and bool(norms.max() > 5 * norms[0])
@@ -435,6 +439,7 @@ CAUSES: tuple[Cause, ...] = (
         _find_large_l2,
         "l2 = {number} is so large that weight decay determines the weights more than the data do",
         SMALLER_L2_CALL,
+        poor=False,
     ),
     Cause(
         RATE_LARGE_CAUSE,
@@ -507,6 +512,8 @@ CAUSES: tuple[Cause, ...] = (
         WEIGHTS_SMALL_CAUSE,
         lambda f: _finding_or_none(
             1e-200 < f.relative_weight_size < 0.3
+            and bool(f.hidden_layers)  # without them there is no saddle at zero weights
+            and f.verdict.kind != "minimum"
             and all(layer.biases < 0.5 for layer in f.hidden_layers),
             1 / max(f.relative_weight_size, MIN_NORMAL),
         ),
@@ -645,10 +652,13 @@ class Diagnosis:
             first = self.causes[0]
             return f"{first.name.capitalize()} ({first.confidence}): {first.sentence}."
         if self.facts.is_good_fit:
-            return (
-                "Healthy: the network fits the targets about as well as kernel regressions predict "
-                "the targets of held-out rows, or better."
+            fits = (
+                "the network fits the targets about as well as kernel regressions predict the "
+                "targets of held-out rows, or better"
             )
+            if self.verdict.kind == "not_critical":
+                return f"No cause of failure was found: {fits}. Training has not converged."
+            return f"Healthy: {fits}."
         return (
             "No cause of failure was found, but kernel regressions predict held-out rows better "
             "than the network fits its training rows. Continue with fastcurv.minimize(ob, theta)."

@@ -665,6 +665,22 @@ def test_a_diagnosis_has_text_json_and_a_plot(rng):
     assert np.allclose(ax.lines[0].get_ydata(), [layer.gradient for layer in found.facts.layers])
 
 
+def test_minima_are_not_near_the_saddle_at_zero_weights():
+    """Small weights at a minimum or of a linear network are no cause. An l2 that costs a part of
+    the explained variance is one, although the fit is nearly as good as kernel regressions.
+    """
+    X, y = pytest.importorskip("sklearn.datasets").load_diabetes(return_X_y=True)
+    X, y = (X - X.mean(0)) / X.std(0), (y - y.mean()) / y.std()
+    names = []
+    for sizes, l2 in (([10, 1], 3.0), ([10, 8, 1], 1.0), ([10, 8, 1], 3.0)):
+        ob = fc.Objective(fc.MLP(sizes), X, y, "mse", l2=l2)
+        run = fc.minimize(ob, seed=0)
+        assert run.kind == "minimum"
+        names.append([cause.name for cause in fc.diagnose(ob, run.x, run.history).causes])
+    assert names[0] == [] and names[1] == ["l2 too large"]
+    assert names[2][0] == "l2 too large" and "initial weights too small" not in names[2]
+
+
 def test_networks_interrupted_by_ctrl_c_are_not_compared(monkeypatch, rng):
     """If Ctrl-C interrupts the first network trained for comparison, `diagnose` raises
     KeyboardInterrupt and trains no second one.

@@ -52,18 +52,17 @@ cdef class LanczosRecurrence:
     The basis has m multiplied and p pending rows, of at most `capacity` in a space of dimension
     `dimension`. The first `n_clean` rows are orthonormal to rounding. Products of later rows have
     components along the first `n_locked` rows, which each step measures and removes. New rows are
-    also orthogonalised against the rows of `against`, which are not part of the basis. The last
-    `n_aside` of these are rows set aside by a search. The components of products along these rows
-    are in `deflation_coupling`. A step orthogonalises its product against the rows from `reach` on.
-    `scale` is the largest |Ritz value| so far, `noise` the measured error of a product,
-    `orthogonality_tol` the largest permitted component of a new row along older ones, and
-    `max_orthogonality_loss` the largest component found.
+    also orthogonalised against the rows of `against`, which are not part of the basis. The
+    components of products along these rows are in `deflation_coupling`. A step orthogonalises its
+    product against the rows from `reach` on. `scale` is the largest |Ritz value| so far, `noise`
+    the measured error of a product, `orthogonality_tol` the largest permitted component of a new
+    row along older ones, and `max_orthogonality_loss` the largest component found.
     """
     cdef readonly Py_ssize_t n
     cdef readonly object dtype
     cdef readonly double eps
     cdef public object rows, T, err, deflation_coupling, against, product
-    cdef public Py_ssize_t m, p, n_clean, reach, n_locked, capacity, dimension, n_aside, n_products
+    cdef public Py_ssize_t m, p, n_clean, reach, n_locked, capacity, dimension, n_products
     cdef int exponent           # products are scaled by 2^-exponent; T is not scaled
     cdef readonly double unit   # 2^exponent, the factor that undoes the scaling of products
     cdef public bint tridiagonal, semiorthogonal

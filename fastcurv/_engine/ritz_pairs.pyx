@@ -53,13 +53,13 @@ cdef class Lanczos(LanczosRecurrence):
             found = hypot(found, dot_doubles(self.m, self.t + i * self.ld, s))
         return found
 
-    cdef double deflated_residual_norm(self, const double *s, Py_ssize_t first) noexcept:
-        """Return the norm of the component of A x along the rows of `against` with index `first` or
-        higher, for the Ritz vector x with coordinates s (m,).
+    cdef double deflated_residual_norm(self, const double *s) noexcept:
+        """Return the norm of the component of A x along the rows of `against`, for the Ritz vector
+        x with coordinates s (m,).
         """
         cdef double found = 0
         cdef Py_ssize_t i
-        for i in range(first, self.taken):
+        for i in range(self.taken):
             found = hypot(found, dot_doubles(self.m, self.l + i * self.leaks, s))
         return found
 
@@ -67,7 +67,7 @@ cdef class Lanczos(LanczosRecurrence):
         """Return an upper bound on the residual norm of the Ritz vector with coordinates s (m,):
         the known part `known`, the part along deflated vectors, and err.
         """
-        cdef double found = hypot(known, self.deflated_residual_norm(s, 0))
+        cdef double found = hypot(known, self.deflated_residual_norm(s))
         cdef Py_ssize_t i
         for i in range(self.m):
             found += fabs(s[i]) * self.e[i]
@@ -119,7 +119,7 @@ cdef class Lanczos(LanczosRecurrence):
 
     def ritz_spectrum(self):
         """Return all Ritz values (m,), the first coordinates of their vectors, and the norms of
-        their residuals' components along the pending rows and the rows set aside.
+        their residuals' components along the pending rows.
         """
         cdef Py_ssize_t i, m = self.m
         values, first, known = np.zeros((3, m))
@@ -130,40 +130,15 @@ cdef class Lanczos(LanczosRecurrence):
         cdef double *s
         memcpy(out, self.found.values, m * sizeof(double))
         memcpy(out + m, self.found.first, m * sizeof(double))
-        if self.tridiagonal and not self.n_aside:
+        if self.tridiagonal:
             for i in range(m if self.p else 0):
                 out[2 * m + i] = fabs(self.t[m * self.ld + m - 1] * self.found.last[i])
             return values, first, known
         S = self.ritz_vectors(np.arange(m))
         s = <double *>pointer(S)
         for i in range(m):
-            out[2 * m + i] = hypot(
-                self.residual_norm(s + i * m),
-                self.deflated_residual_norm(s + i * m, self.taken - self.n_aside)
-            )
+            out[2 * m + i] = self.residual_norm(s + i * m)
         return values, first, known
-
-    def converged_or_wanted_pairs(self, Py_ssize_t k, str which, double close):
-        """Return the k wanted Ritz values and all others whose residuals along the pending rows and
-        the rows set aside are at most `close`, as an array (l,), and the coordinates (m, l) of
-        their vectors.
-        """
-        if not 0 <= k <= self.m:
-            raise ValueError(f"k must be an int from 0 to {self.m}, the number of rows, got {k}.")
-        values, _, known = self.ritz_spectrum()
-        cdef Py_ssize_t *places = self.wanted_indices(k, which)
-        cdef Py_ssize_t i, m = self.m, count = 0
-        cdef double *value = <double *>pointer(values)
-        cdef double *left = <double *>pointer(known)
-        keep, theta = np.empty(m, np.intp), np.empty(m)
-        cdef Py_ssize_t *kept = <Py_ssize_t *>pointer(keep)
-        for i in range(k):
-            left[places[i]] = 0  # wanted values are included whatever their residuals
-        for i in range(m):
-            if left[i] <= close:
-                kept[count], (<double *>pointer(theta))[count] = i, value[i]
-                count += 1
-        return theta[:count], self.found.eigenvectors(count, kept).T
 
     def ritz_vectors(self, which):
         """Return the coordinates (k, m) of the vectors of the Ritz values with the indices `which`,
@@ -212,12 +187,9 @@ cdef class Lanczos(LanczosRecurrence):
         excess : array (k,)
             Ratios of residuals to their allowed sizes. A pair has converged if its ratio is at most
             1.
-        apart : bool
-            True if all pairs would have converged without the rows set aside.
         """
         cdef Py_ssize_t i, m = self.m, ld = self.ld
         cdef double worst = 0
-        cdef bint apart = True
         if not 0 < k <= m:
             raise ValueError(f"k must be an int from 1 to {m}, the number of rows, got {k}.")
         self.diagonalise(True)
@@ -231,15 +203,11 @@ cdef class Lanczos(LanczosRecurrence):
             out[2 * k + i] = self.ratio_to_tolerance(out[i], NULL, out[k + i], tol, by_value)
             worst = fmax(worst, out[2 * k + i])
         # some pair has not converged, so bounds that require the Ritz vectors are not needed
-        if self.tridiagonal and not self.n_aside and worst > 1:
-            return theta, known, excess, False
+        if self.tridiagonal and worst > 1:
+            return theta, known, excess
         S = self.found.eigenvectors(k, places)
         s = <double *>pointer(S)
         for i in range(k):
-            worst = self.residual_norm(s + i * m)
-            apart = apart and self.ratio_to_tolerance(out[i], s + i * m, worst, tol, by_value) <= 1
-            out[k + i] = hypot(
-                worst, self.deflated_residual_norm(s + i * m, self.taken - self.n_aside)
-            )
+            out[k + i] = self.residual_norm(s + i * m)
             out[2 * k + i] = self.ratio_to_tolerance(out[i], s + i * m, out[k + i], tol, by_value)
-        return theta, known, excess, apart
+        return theta, known, excess

@@ -2,11 +2,13 @@
 converged eigenpairs, probes for missed repeated eigenvalues, and bounds on what a random start may
 have missed.
 
-A single start vector finds one eigenvector of each eigenspace. Once the wanted pairs have
-converged, the basis is kept, the next block is set aside (later vectors are orthogonalised against
-it), and a random start in the complement of both generates a separate Krylov space, the probe. The
-probe's space contains a further eigenvector for each repeated eigenvalue whose multiplicity was
-underestimated. It contains nothing that the basis contains, so its spectrum is narrow, and outliers
+A single start vector finds one eigenvector of each eigenspace, or one of a cluster of eigenvalues
+whose distances are below the residuals. Once the wanted pairs have converged, the basis is replaced
+by their vectors and by other Ritz vectors that contain no considerable part of a missed
+eigenvector; see `fastcurv.spectrum.eigsh.ThickRestartSearch.lock`. A random start in the complement
+of these vectors generates a separate Krylov space, the probe. The probe's space contains a further
+eigenvector for each repeated eigenvalue whose multiplicity was underestimated. Most vectors at the
+ends of the spectrum are already in the basis, so the probe's spectrum is narrow, and outliers
 appear within few steps. If the probe finds a wanted eigenvalue again, the search continues until
 the wanted pairs, counted with multiplicity, have converged, and then starts another probe. If it
 finds none, the coefficients of the probe determine the step at which a missed eigenvalue would have
@@ -20,7 +22,6 @@ from libc.math cimport INFINITY, ceil, fabs, fmax, fmin, hypot, isfinite, log, s
 
 cdef enum:
     N_DISTANCES = 48            # number of distances that `missable_distances` examines
-    MAX_SET_ASIDE_ROWS = 8          # maximum number of rows set aside for probes
     # Maximum number of remaining dimensions at which the search exhausts the space instead of
     # starting a probe.
     MAX_EXHAUSTED_DIMENSIONS = 8
@@ -31,13 +32,9 @@ cdef enum:
 # `min_probe_growth`. It may take as many products as were made before it if repeated eigenvalues
 # have been found, or if a start has exhausted its space, because another start would need as many
 # products to exhaust its space.
-cdef double MAX_PROBE_FRACTION = 0.25, MAX_QUICK_PROBE_FRACTION = 0.5
+cdef double MAX_PROBE_FRACTION = 1. / 3, MAX_QUICK_PROBE_FRACTION = 0.6
 # Maximum cost of switching to a dense matrix, as a fraction of the products made.
 cdef double MAX_DENSE_COST_FRACTION = 0.25
-# Residuals below eps ** ROUNDING_RATIO_EXPONENT times the noise are regarded as rounding.
-cdef double ROUNDING_RATIO_EXPONENT = -0.25
-# Maximum residual, relative to `scale`, of further pairs that a restart keeps.
-cdef double MAX_KEPT_RESIDUAL = 1e-3
 cdef double MAX_REDUCTION_PER_STEP = 2.5  # maximum factor by which a step reduces residuals
 # seconds of steps between two reports of progress by `extend_basis`
 cdef double PROGRESS_INTERVAL_SECONDS = 0.1
@@ -155,8 +152,6 @@ cdef class EigenSearch:
                     self.restart()
                 if run.p == 0:
                     run.insert_random(self.rng)
-            if run.m >= run.dimension and run.n_aside and not self.has_spent_budget():
-                self.restore_deferred_rows()
             if run.m >= run.dimension or self.has_spent_budget():
                 if run.m >= run.dimension:  # the basis spans the whole space
                     self.probed, self.missed_within, self.probed_pairs = True, 0, None
@@ -216,14 +211,12 @@ cdef class EigenSearch:
             return False
         if self.probed_pairs is not None:
             return self.end_probe(self.check_probe(self.probed_pairs[0], self.min_probe_growth))
-        theta, known, excess, apart = self.check_convergence()
+        theta, _, excess = self.check_convergence()
         worst = max(excess.tolist())
         if not self.is_quick:
             self.progress_bar.note(f"{int((excess <= 1).sum())} of {self.k} converged")
         if worst <= 1:
-            return not self.begin_probe(theta, known)
-        if apart:
-            self.restore_deferred_rows()
+            return not self.begin_probe(theta)
         self.schedule_check(worst)
         if run.m == self.k and run.p > 1:
             S = run.ritz_pairs(self.k, self.which)[1]
@@ -248,25 +241,18 @@ cdef class EigenSearch:
 
     # --- probes for missed repeated eigenvalues ---------------------------------------------------
 
-    cdef bint begin_probe(self, theta, known) except -1:
+    cdef bint begin_probe(self, theta) except -1:
         """Begin a probe for repeated eigenvalues. Return False if none is needed, because no
         further eigenvector could displace the innermost wanted value by more than that value's
         allowed error. Return True if a probe was begun, or if the search continues because the end
         of the space is near.
 
-        If a further eigenvector lies partly in the last rows, neither these rows nor a start
-        orthogonal to them contains all of it. The last rows are therefore dropped in two cases. (1)
-        The residual of a pair, one of `known`, has reached rounding or will reach it at the next
-        step, because rounding then introduces a further eigenvector. (2) Rows were kept by a
-        restart, because their residuals separate the eigenvectors of a repeated eigenvalue, so that
-        a single start finds several of them.
-
-        Rounding introduced by a restart, or in forming the vectors, does not invalidate converged
+        Rounding introduced when the basis is replaced by Ritz vectors does not invalidate converged
         pairs. Their error bounds stay within the tolerance.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t steps = run.n_products, room = run.m
-        cdef Py_ssize_t left = run.dimension + run.n_aside - run.m
+        cdef Py_ssize_t left = run.dimension - run.m
         if not self.probe or run.m >= run.dimension or self.is_start_invariant():
             return False
         if (
@@ -291,20 +277,9 @@ cdef class EigenSearch:
         steps = max(steps, 4)
         if run.capacity < run.dimension:
             room = run.capacity - steps - 2 * run.p
-        if (
-            not run.tridiagonal or run.n_aside + run.p > MAX_SET_ASIDE_ROWS
-            or self.residual_reaches_rounding(
-                theta, known, far, run.eps ** ROUNDING_RATIO_EXPONENT * run.noise
-            )
-        ):
-            self.lock(max(room, self.k), MAX_KEPT_RESIDUAL * run.scale)
-        else:
-            if run.m > room:
-                self.restart()
-            run.defer_block()
+        self.lock(max(room, self.k))
         theta, S, _, limits = run.ritz_pairs(self.k, self.which)
-        if not run.tridiagonal:
-            limits -= run.eps * run.scale
+        limits -= run.eps * run.scale
         self.probed_pairs, self.probe_from = (theta, limits, S), run.m
         run.insert_random(self.rng)
         self.probe_until, self.next_check = run.m + steps, run.m + 2
@@ -477,7 +452,7 @@ cdef class EigenSearch:
         cdef double worst = 0, value = 0, last = 0
         cdef double *d
         cdef fc_end end
-        if not (run.tridiagonal and run.p == 1) or run.n_aside or m <= self.k:
+        if not (run.tridiagonal and run.p == 1) or m <= self.k:
             return 0
         run.update_pointers()
         d = self.numbers.reserve(7 * m)
@@ -523,7 +498,7 @@ cdef class EigenSearch:
                 continue
             seen = self.check_convergence()
             worst = max(seen[2].tolist())
-            found = worst <= 1 or seen[3]
+            found = worst <= 1
             if found:
                 self.seen = seen
             else:
@@ -618,13 +593,12 @@ cdef class EigenSearch:
         """Return True if the wanted Ritz values computed from all rows provably agree, within
         their allowed errors, with those before the probe, `before` (k,). False is inconclusive.
 
-        The rows before the probe are Ritz vectors, or are not coupled to the probe's rows. T then
-        consists of two blocks, which are coupled only by the residuals of the wanted pairs. No
-        eigenvalue of the probe's block is among the wanted ones if the shifted block, minus the
-        effect of the coupling, is positive definite.
+        The rows before the probe are Ritz vectors. T consists of two blocks, which are coupled only
+        by the residuals of these vectors. No eigenvalue of the probe's block is among the wanted
+        ones if the shifted block, minus the effect of the coupling, is positive definite.
         """
         cdef Lanczos run = self.run
-        cdef Py_ssize_t first = self.probe_from, diagonal = 0 if run.tridiagonal else first
+        cdef Py_ssize_t first = self.probe_from
         cdef Py_ssize_t ld = run.ld, p = run.m - first, i, j, k
         cdef double low = 0, high = 0, low_limit, high_limit, apart = 0, at, sign, one
         cdef double *S
@@ -634,14 +608,12 @@ cdef class EigenSearch:
             return False
         self.find_innermost_values(before, &low, &high)
         low_limit, high_limit = self.allowed_error(low), self.allowed_error(high)
-        for i in range(diagonal):
+        for i in range(first):
             for j in range(i):
                 if run.t[i * ld + j] != 0:
                     return False
             if not low < run.t[i * (ld + 1)] < high:
                 apart = hypot(apart, safe_norm(p, run.t + i * ld + first))
-        if run.tridiagonal and first and run.t[first * (ld + 1) - 1] != 0:
-            return False
         if not apart < fmin(low_limit, high_limit):
             return False
         S = self.numbers.reserve(p * p)
@@ -654,7 +626,7 @@ cdef class EigenSearch:
             for j in range(p):
                 for k in range(j + 1):
                     S[j * p + k] = sign * (T[j * ld + k] - at * (j == k))
-            for i in range(diagonal):
+            for i in range(first):
                 one, here = run.t[i * (ld + 1)], run.t + i * ld + first
                 for j in range(p if low < one < high else 0):
                     for k in range(j + 1):
@@ -669,33 +641,6 @@ cdef class EigenSearch:
                     else:
                         return False
         return True
-
-    def residual_reaches_rounding(self, theta, known, mask, double rounding):
-        """Return True if the residual `known` of one of the wanted values theta (k,) marked by
-        `mask` is at most `rounding`, or will be after the next step.
-        """
-        cdef Lanczos run = self.run
-        cdef Py_ssize_t i, m = run.m
-        cdef double back = 0, gap
-        theta = as_float64_vector(theta, "theta")
-        cdef Py_ssize_t k = len(theta)
-        known, mask = as_float64_vector(known, "known", k), np.ascontiguousarray(mask, bool)
-        if mask.shape != (k,) or not m:
-            raise ValueError(
-                f"mask must have shape ({k},) and the run at least one row, got {mask.shape} "
-                f"and {m}."
-            )
-        cdef double *values = <double *>pointer(theta)
-        cdef double *left = <double *>pointer(known)
-        cdef char *picked = pointer(mask)
-        run.update_pointers()
-        for i in range(m, m + run.p):
-            back = hypot(back, run.t[i * run.ld + m - 1])
-        for i in range(k):
-            gap = fabs(values[i] - run.t[(m - 1) * (run.ld + 1)])
-            if picked[i] and left[i] * (back / gap if gap > back > 0 else 1) <= rounding:
-                return True
-        return False
 
     def missable_distances(self, theta, double sure, among=None):
         """Examine N_DISTANCES distances beyond the innermost wanted values theta (k,), in geometric

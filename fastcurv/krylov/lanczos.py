@@ -2,7 +2,7 @@
 
 `Recurrence` is the engine's recurrence for single vectors (`fastcurv/_engine/lanczos.pyx`, which
 defines the notation and explains how orthogonality is kept), with the operations between its steps:
-starts, restarts, rows set aside, and blocks, which are orthogonalised fully, twice, at every step.
+starts, restarts, and blocks, which are orthogonalised fully, twice, at every step.
 """
 
 from __future__ import annotations
@@ -304,7 +304,6 @@ class Recurrence(Lanczos, LanczosBasis):
     n_clean: int
     reach: int
     n_locked: int
-    n_aside: int
     noise: float
     scale: float
 
@@ -347,7 +346,6 @@ class Recurrence(Lanczos, LanczosBasis):
 
     def reset(self) -> None:
         """Discard the basis, but keep the number of products, the scale and the noise."""
-        self._pop_deferred_rows()
         self.discard_basis()
 
     def insert_block(self, W: Array) -> int:
@@ -369,44 +367,6 @@ class Recurrence(Lanczos, LanczosBasis):
             if self.replace_pending_rows(rng.standard_normal((p, self.n), dtype=self.dtype)):
                 return self.p
         return 0
-
-    def defer_block(self) -> None:
-        """Set the next block aside. Later rows are kept orthogonal to this block, and the
-        components of products along the block are measured.
-
-        A new start in the complement of the basis and of the block does not couple to the basis. It
-        generates a Krylov space of its own, which contains eigenvectors that the basis has missed.
-        """
-        self.reorthogonalise()
-        m, p = self.m, self.p
-        along = np.pad(self.coupling(), ((0, 0), (0, self.deflation_coupling.shape[1] - m)))
-        self.against = np.vstack([self.against, self.rows[m : m + p]])
-        self.deflation_coupling = np.vstack([self.deflation_coupling, along])
-        self.T[m:, :] = 0
-        self.T[:, m:] = 0
-        self.p, self.n_clean = 0, m
-        self.n_aside, self.dimension = self.n_aside + p, self.dimension - p
-
-    def restore_deferred_rows(self) -> None:
-        """Append the rows set aside to the next block, which must have capacity for them."""
-        self.reorthogonalise()
-        self.enlarge_projection(self.m + self.p + self.n_aside)
-        rows, along = self._pop_deferred_rows()
-        first, end = self.m + self.p, self.m + self.p + len(rows)
-        self.rows[first:end] = rows
-        self.T[first:end, : self.m] = along[:, : self.m]
-        self.T[: self.m, first:end] = along[:, : self.m].T
-        self.p, self.n_clean, self.tridiagonal = self.p + len(rows), end, False
-
-    def _pop_deferred_rows(self) -> tuple[Array, Floats]:
-        """Remove the rows set aside from `against`. Return these rows and the coupling of the basis
-        to them.
-        """
-        kept = len(self.against) - self.n_aside
-        rows, along = self.against[kept:], self.deflation_coupling[kept:]
-        self.against, self.deflation_coupling = self.against[:kept], self.deflation_coupling[:kept]
-        self.n_aside, self.dimension = 0, self.dimension + self.n_aside
-        return rows, along
 
     def restart(
         self,
@@ -433,21 +393,14 @@ class Recurrence(Lanczos, LanczosBasis):
 
     def lock(self, theta: Floats, S: Floats) -> None:
         """Replace the basis by the Ritz vectors with coordinates S (m, l) and Ritz values `theta`
-        (l,), and drop the next block and the rows set aside. `err` is increased by the coupling to
-        the dropped rows.
+        (l,), and drop the next block. `err` is increased by the coupling to the dropped rows.
         """
         self.reorthogonalise()
         w = None
-        if (
-            self.p == 1
-            and not (self.n_locked or self.n_aside)
-            and len(theta) * self.n >= MIN_REPLACED_ENTRIES
-        ):
+        if self.p == 1 and not self.n_locked and len(theta) * self.n >= MIN_REPLACED_ENTRIES:
             w, coupled = self.rows[self.m].copy(), (self.coupling() @ S)[0]
             error = overflow_safe_norm(self.err[: self.m] @ np.abs(S) + self.eps * self.scale)
         self.drop_pending_rows()
-        if self.n_aside:
-            self.drop_coupling(column_norms(self._pop_deferred_rows()[1][:, : self.m]))
         rotate_rows(self.rows[: self.m], S)
         self.replace_by_ritz_vectors(theta, S)
         if w is not None and self.n_locked:

@@ -64,6 +64,10 @@ MAX_MISS_PROBABILITY = 0.003
 N_FIRST_PRODUCTS, N_PRODUCTS_PER_PAIR = 24, 4
 # probability that `missed_within` is too small, if MAX_MISS_PROBABILITY was not reached
 MISSED_WITHIN_PROBABILITY = 0.05
+# maximum displacement of a missed eigenvalue by the Ritz vectors that a probe keeps, in units of
+# the smallest distance of a wanted value from the innermost one; growth increases with the root of
+# the distance, so the displacement reduces it by about 5%
+MAX_SHIFT_RATIO = 0.1
 # maximum expected time of a search during which Ctrl-C is deferred to the end
 MAX_UNINTERRUPTED_SECONDS = 1e-3
 
@@ -224,32 +228,36 @@ class ThickRestartSearch(EigenSearch):
         if run.p > widest:
             run.narrow_block(run.coupling() @ run.ritz_pairs(self.k, self.which)[1], widest)
         theta, S = ritz_decomposition(run)
-        room = run.capacity + 1 - 3 * max(run.p, 1) - run.n_aside
+        room = run.capacity + 1 - 3 * max(run.p, 1)
         keep = kept_ritz_indices(theta, self.k, self.which, max(room, 1))
         # vectors that are computed even after Ctrl-C
         least = wanted_indices(theta[keep], self.k, self.which)
         run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
         self.discard_last_check(run.m + 1)
 
-    def restore_deferred_rows(self) -> None:
-        """Continue the recurrence with the rows that were set aside, which join the next block. If
-        the basis has no capacity for them, restart first.
-        """
-        run = self.run
-        if run.capacity < run.dimension and run.m + 2 * (run.p + run.n_aside) > run.capacity:
-            self.restart()
-        run.restore_deferred_rows()
+    def lock(self, most: int) -> None:
+        """Replace the basis by at most `most` Ritz vectors, so that a random start in their
+        complement finds eigenvectors that the basis has missed.
 
-    def lock(self, most: int, close: float) -> None:
-        """Replace the basis by Ritz vectors: the wanted ones, and others whose residuals are at
-        most `close`, but at most `most` in all.
+        A missed eigenvector, with eigenvalue mu, may lie partly in the basis. Its component along
+        the Ritz vector with value theta and residual r is at most ``r / |theta - mu|``, and the
+        operator restricted to the complement of a set of Ritz vectors has an eigenvalue that is
+        farther inside than mu by at most the sum of ``r^2 / |theta - mu|``. The set consists of the
+        wanted vectors, whose residuals are within the tolerance, and of others as long as this sum
+        is small, for mu at any of the wanted values of which a copy is searched for.
         """
         run = self.run
-        theta, S = run.converged_or_wanted_pairs(self.k, self.which, close)
-        if len(theta) > most:
-            keep = wanted_indices(theta, most, self.which)
-            theta, S = theta[keep], S[:, keep]
-        run.lock(theta, S)
+        values, _, residuals = run.ritz_spectrum()
+        wanted = wanted_indices(values, self.k, self.which)
+        distances, far, _ = self.distances_to_innermost(values[wanted])
+        others = np.delete(np.arange(run.m), wanted)
+        gaps = np.abs(values[others, None] - values[wanted][far]).min(axis=1)
+        shifts = residuals[others] * (residuals[others] / gaps)
+        order = np.argsort(shifts, kind="stable")
+        limit = MAX_SHIFT_RATIO * distances[far].min()
+        n_others = np.searchsorted(np.cumsum(shifts[order]), limit, side="right")
+        keep = np.sort(np.r_[wanted, others[order[: min(n_others, most - self.k)]]])
+        run.lock(values[keep], run.ritz_vectors(keep).T)
 
     # -- the end
     # ----------------------------------------------------------------------------------------------
@@ -390,11 +398,12 @@ def eigsh(
         Vectors to whose complement the operator is restricted. The `residuals` are those of the
         operator itself.
     probe : bool, optional
-        Whether to search with new random starts for copies of multiple eigenvalues, because one
-        start finds only one copy of each. Each start continues until it would have found a copy of
-        any wanted value except the innermost, with a probability of error of 0.3%. If no copy is
-        found, this usually adds a sixth to the products, and at most a quarter (half if the search
-        is expected to take less than a millisecond), or 4 products. If that is not enough,
+        Whether to search with new random starts for copies of multiple eigenvalues, and for
+        eigenvalues that the tolerance does not separate, because one start finds only one of each.
+        Each start continues until it would have found a copy of any wanted value except the
+        innermost, with a probability of error of 0.3%. If no copy is found, this usually adds a
+        sixth to the products, and at most a third (60% if the search is expected to take less than
+        a millisecond), or 4 products. If that is not enough,
         `missed_within` and the repr of the result state what may have been missed, and pairs that
         may lack a copy are not `converged`. If the Krylov space of a start is exhausted, as for a
         matrix with few distinct eigenvalues, further starts with up to as many products follow. The

@@ -193,7 +193,7 @@ def test_no_more_products_than_arpack_on_simple_spectra(dtype, rng):
 def test_from_the_same_start_the_search_is_within_arpacks_products(name, which, dtype, rng):
     """From equal starts, for equal residuals, the search takes at most 1.5 times ARPACK's products
     in each case and no more in total over 8 starts. The default probe for missed copies adds at
-    most a quarter of the products, or 4.
+    most a third of the products, or 4.
     """
     total = 0
     for tol in (1e-3, 1e-4) * 4:
@@ -210,7 +210,7 @@ def test_from_the_same_start_the_search_is_within_arpacks_products(name, which, 
         total += theirs - ours.n_products
         assert np.abs(ours.values - np.sort(values)).max() <= tol * np.abs(values).max()
         probed = eigsh(op, 6, which, tol=tol, relative="value", v0=start)
-        assert probed.n_products <= ours.n_products + max(4, ours.n_products // 4) + 1
+        assert probed.n_products <= ours.n_products + max(4, ours.n_products // 3) + 1
     assert total >= 0
 
 

@@ -236,7 +236,7 @@ def test_a_probe_for_copies_compares_its_ritz_values_with_the_earlier_ones(which
     for name in ("uniform", "geometric", "hessian", "double", "two values", "under", "cluster"):
         for seed in range(4):
             op = Prescribed(SPECTRA[name](np.random.default_rng(seed)), seed=seed)
-            fc.eigsh(op, 6, which, tol=1e-7, seed=seed)
+            fc.eigsh(op, 6, which, tol=1e-4, seed=seed)
             fc.eigsh(op, 6, which, tol=1e-7, seed=seed, max_basis=40)
     assert {found for found, _ in ends} == {-1, 0, 1}
     assert all(off <= 1.01 for found, off in ends if found == 1)

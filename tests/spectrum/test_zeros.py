@@ -75,7 +75,6 @@ def test_the_engine_reads_no_array_beyond_its_end():
     run.extend(4)
     for call in (
         lambda: run.check_convergence(5, "LA", 1e-8, False),
-        lambda: run.converged_or_wanted_pairs(5, "LA", 1.0),
         lambda: run.drop_coupling(np.zeros(2)),
         lambda: run.replace_by_ritz_vectors(np.zeros(2), np.zeros((4, 1))),
         lambda: run.replace_pending_rows(np.zeros((1, 3))),

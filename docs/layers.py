@@ -21,16 +21,16 @@ LAYERS = {
     "core": (
         "_engine common krylov spectrum optimize structure.tables structure.parameters "
         "structure.given structure network.arguments network.linear_operator network.mlp "
-        "network.objective network.operators network"
+        "network.objective network.operators network structure.symmetry structure.user_functions"
     ),
     "scale": (
         "common.files network.rows network.streaming network.sparse network.gram network.spaces "
         "network.kronecker network.factor network.row_views network.sums network.shards "
         "network.save network.input_derivatives spectrum.draw distributed"
     ),
-    "proofs": "certify network.sum_proofs structure.symmetry",
+    "proofs": "certify",
     "verdicts": ("critical optimize.finish optimize.find optimize.minimize optimize.units"),
-    "integrations": ("applications testing structure.user_functions"),
+    "integrations": ("applications testing"),
 }
 WIDTH, ROW, BOX = 960, 86, 26  # of the picture, of a layer, height of a box
 COLOURS = ("#0072b2", "#009e73", "#cc79a7", "#d55e00", "#e69f00")

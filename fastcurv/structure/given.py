@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..common.errors import type_phrase
 from ..common.protocols import Floats
 from ..common.read_only import ReadOnlyMixin
-from ..common.runtime import Callback, load_module
+from ..common.runtime import Callback
 
 Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 Made = TypeVar("Made", bound="LossFunction")
@@ -148,7 +148,7 @@ class LossFunction(UserFunction):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle a built-in loss by its name, without parameters."""
-        return loss_by_name, (self.name.partition("(")[0],)
+        return built_in_loss, (self.name.partition("(")[0],)
 
     @property
     def coupled(self) -> bool:
@@ -535,37 +535,8 @@ BUILT_IN_LOSSES: dict[str, LossFunction] = {
         lower_bound=None,
     ),
 }
-# names of built-in losses with parameters that a user may choose
-PARAMETRIC_LOSSES = "quantile", "pseudo_huber"
 
 
-def loss_by_name(name: str) -> LossFunction:
-    """Return the built-in loss with the given name. "quantile" and "pseudo_huber" may have
-    parameters in parentheses.
-
-    Raises
-    ------
-    KeyError
-        If there is no such loss.
-    ValueError
-        If a parameter is invalid.
-
-    Examples
-    --------
-    >>> loss_by_name("quantile(0.9)"), loss_by_name("poisson")
-    (Loss.quantile(0.9, 0.05), Loss.poisson)
-    """
-    head, bracket, rest = name.partition("(")
-    if not bracket:
-        return BUILT_IN_LOSSES[name]
-    if head not in PARAMETRIC_LOSSES:
-        raise KeyError(name)
-    try:
-        numbers = [float(part) for part in rest.removesuffix(")").split(",")]
-        make = getattr(load_module("structure.user_functions").Loss, head)
-        made: LossFunction = make(*numbers)
-    except (TypeError, ValueError) as error:
-        if str(error).startswith(("level", "width", "delta")):
-            raise
-        raise KeyError(name) from None
-    return made
+def built_in_loss(name: str) -> LossFunction:
+    """Return the built-in loss with the given name, without parameters in parentheses."""
+    return BUILT_IN_LOSSES[name]

@@ -23,7 +23,8 @@ from scipy.special import erf, expit, ndtr
 from ..common.checks import check_choice
 from ..common.errors import CHOICE_ALIASES
 from ..common.protocols import Floats
-from .given import BUILT_IN_LOSSES, ActivationFunction, LossFunction, loss_by_name
+from .given import BUILT_IN_LOSSES, ActivationFunction, LossFunction
+from .user_functions import Loss
 
 # names of the losses and activations below, for type checkers
 LossName: TypeAlias = Literal[
@@ -230,6 +231,41 @@ def _user_loss_spec(loss: LossFunction, *aliases: str) -> LossSpec:
             np.full(d_out, counts and len(y) > 0),
         ),
     )
+
+
+# names of built-in losses with parameters that a user may choose
+PARAMETRIC_LOSSES = "quantile", "pseudo_huber"
+
+
+def loss_by_name(name: str) -> LossFunction:
+    """Return the built-in loss with the given name. "quantile" and "pseudo_huber" may have
+    parameters in parentheses.
+
+    Raises
+    ------
+    KeyError
+        If there is no such loss.
+    ValueError
+        If a parameter is invalid.
+
+    Examples
+    --------
+    >>> loss_by_name("quantile(0.9)"), loss_by_name("poisson")
+    (Loss.quantile(0.9, 0.05), Loss.poisson)
+    """
+    head, bracket, rest = name.partition("(")
+    if not bracket:
+        return BUILT_IN_LOSSES[name]
+    if head not in PARAMETRIC_LOSSES:
+        raise KeyError(name)
+    try:
+        numbers = [float(part) for part in rest.removesuffix(")").split(",")]
+        made: LossFunction = getattr(Loss, head)(*numbers)
+    except (TypeError, ValueError) as error:
+        if str(error).startswith(("level", "width", "delta")):
+            raise
+        raise KeyError(name) from None
+    return made
 
 
 class _LossTable(dict[Any, LossSpec]):

@@ -25,7 +25,6 @@ from .given import (
     LossFunction,
     UserFunction,
     Values,
-    loss_by_name,
     pseudo_huber_loss,
     quantile_loss,
 )
@@ -212,10 +211,13 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         vars(self).update(lower_bound=lower_bound, per_target=0)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickle a built-in loss by its name, and other losses with their known properties."""
-        return (
-            (loss_by_name, (self.name,)) if self.built_in else object.__reduce_ex__(self, protocol)
-        )
+        """Pickle a built-in loss by its parameters, and other losses with their known
+        properties.
+        """
+        if not self.built_in:
+            return object.__reduce_ex__(self, protocol)
+        head, _, numbers = self.name.removesuffix(")").partition("(")
+        return getattr(Loss, head), tuple(float(number) for number in numbers.split(","))
 
     @staticmethod
     def quantile(level: float = 0.5, width: float = 0.05) -> Loss:

@@ -15,7 +15,7 @@ from fastcurv import Loss
 from fastcurv.applications.estimators.regressor import MLPRegressor
 from fastcurv.certify import precise
 from fastcurv.structure import given as losses
-from fastcurv.structure.tables import LOSSES
+from fastcurv.structure.tables import LOSSES, loss_by_name
 
 from .. import nets
 from ..certify.longdouble import HAS_LONG_DOUBLE, LD, in_long_double, user_loss_derivatives
@@ -77,7 +77,7 @@ def test_errors_of_losses_are_within_their_stated_bounds(name, rng):
     """Errors of losses and their derivatives in float64, compared with long double, are within
     their stated bounds. Derivatives in long double agree with independent formulas.
     """
-    loss, (z, y) = losses.loss_by_name(name), extremes(rng, name)
+    loss, (z, y) = loss_by_name(name), extremes(rng, name)
     here, there = loss(z, y), loss(z.astype(LD), y)
     own = loss.error_bounds(z, y, here, np.finfo(float).eps)
     gaps = [np.abs(a - b).astype(float) for a, b in zip(here, there, strict=True)]
@@ -100,7 +100,7 @@ def test_second_derivatives_change_by_no_more_than_the_third_allows(name, move, 
     """Between two points within `move` of z, second derivatives change, in the operator norm, by at
     most the distance times the bound on third derivatives.
     """
-    loss, (z, y) = losses.loss_by_name(name), extremes(rng, name)
+    loss, (z, y) = loss_by_name(name), extremes(rng, name)
     z, y = z / 30, y / (1 + np.abs(y).max())
     y = np.round(y * 9) if name == "poisson" else y + (name == "gamma")
     bound = loss.third_derivative_bounds(z, y, np.full((len(z), 1), move)).max(axis=1)
@@ -443,19 +443,19 @@ def test_losses_that_do_not_suit_the_targets_raise(loss, y, words):
 
 
 def test_losses_have_names_and_copies():
-    assert LOSSES["poisson"].given is losses.loss_by_name("poisson")
+    assert LOSSES["poisson"].given is loss_by_name("poisson")
     for name in NAMES:
-        one = losses.loss_by_name(name)
+        one = loss_by_name(name)
         assert pickle.loads(pickle.dumps(one)) is one and copy.deepcopy(one) is one
-        again = losses.loss_by_name(str(one))
+        again = loss_by_name(str(one))
         assert again is one or (again.name == one.name and name in losses.BUILT_IN_LOSSES)
     for one in (Loss.quantile(), Loss.quantile(0.9), Loss.pseudo_huber(), Loss.pseudo_huber(2.0)):
-        assert type(one) is Loss and losses.loss_by_name(str(one)) is one
+        assert type(one) is Loss and loss_by_name(str(one)) is one
         assert pickle.loads(pickle.dumps(one)) is one and copy.deepcopy(one) is one
         assert fc.Objective(fc.MLP([1, 1]), [[1.0]], [[1.0]], str(one)).loss is one
     for unknown in ("cubic(3)", "quantiles(0.9)", "cubic"):
         with pytest.raises(KeyError, match="cubic|quantiles"):
-            losses.loss_by_name(unknown)
+            loss_by_name(unknown)
     own = pickle.loads(pickle.dumps(Loss(squares, third_bound=0.0, lower_bound=0.0, error_ulps=4)))
     assert (own.function, own.third_bound, own.lower_bound, own.error_ulps) == (
         squares,

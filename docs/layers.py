@@ -18,19 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(fastcurv.__file__).parent  # the checkout, or what is installed
 # Modules by layer, from the core upward; a subpackage means its modules that no row names.
 LAYERS = {
-    "core": (
-        "_engine common krylov spectrum optimize structure.tables structure.parameters "
-        "structure.given structure network.arguments network.linear_operator network.mlp "
-        "network.objective network.operators network structure.symmetry structure.user_functions"
-    ),
+    "core": "_engine common structure network krylov spectrum optimize",
     "scale": (
-        "common.files network.rows network.streaming network.sparse network.gram network.spaces "
-        "network.kronecker network.factor network.row_views network.sums network.shards "
-        "network.save network.input_derivatives spectrum.draw distributed"
+        "network.rows network.streaming network.shards network.spaces network.reduced_operator "
+        "network.sample_space network.output_space network.input_space distributed"
     ),
     "proofs": "certify",
-    "verdicts": ("critical optimize.finish optimize.find optimize.minimize optimize.units"),
-    "integrations": ("applications testing"),
+    "verdicts": "critical optimize.finish optimize.find optimize.minimize optimize.units",
+    "applications": "applications testing",
 }
 WIDTH, ROW, BOX = 960, 86, 26  # of the picture, of a layer, height of a box
 COLOURS = ("#0072b2", "#009e73", "#cc79a7", "#d55e00", "#e69f00")
@@ -56,7 +51,7 @@ def imported_by(path: Path, name: str, modules, inside: bool = True) -> set[str]
     """Return what a file imports of the package, as dotted names; with `inside` also inside
     functions. What only type checkers import is left out.
     """
-    package = name.split(".") if name and path.stem == "__init__" else name.split(".")[:-1]
+    package = name.split(".")[:-1]
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
@@ -86,17 +81,21 @@ def imported_by(path: Path, name: str, modules, inside: bool = True) -> set[str]
 
 
 def modules() -> dict[str, Path]:
-    """Return the modules of the package by their dotted names, ``""`` for the package itself."""
+    """Return the modules of the package by their dotted names. A subpackage's ``__init__.py``,
+    which joins its modules, belongs to no layer.
+    """
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+        if path.parent.name == "_engine":
+            found["_engine"] = path
+        elif path.stem not in ("__init__", "__main__"):
+            found[".".join(path.relative_to(PACKAGE).with_suffix("").parts)] = path
     return found
 
 
 def boxes() -> list[list[str]]:
     """Return the boxes of each layer, from the highest layer down."""
-    known = [name for name in modules() if name not in ("", "__main__")]
+    known = modules()
     rows: list[list[str]] = [[] for _ in LAYERS]
     for name in known:
         number, package = layer_of(name), name.partition(".")[0]
@@ -113,7 +112,7 @@ def imports_between() -> set[tuple[int, int]]:
     known = modules()
     pairs = set()
     for name, path in known.items():
-        for other in imported_by(path, name, known) if layer_of(name) else ():
+        for other in imported_by(path, name, known, inside=False):
             if layer_of(other) and layer_of(other) != layer_of(name):
                 pairs.add((layer_of(name), layer_of(other)))
     return pairs

@@ -514,10 +514,10 @@ class EnclosedHessian:
 # The Gram matrix of the outputs' Jacobian for a GGN or Fisher, by separate float64 passes, with a
 # bound on its error.
 #
-# ``K = A'A`` as in the module docstring of `fastcurv.network.spaces`: the sum over layers of ``(a
-# a' + 1) * (D D')``. The rows of a and D have bounds on the norms of their errors, `Errors`, which
-# are propagated like those of delta in the gradient. A column of A has in each layer a part of
-# length ``x = sqrt(||a||^2 + 1) ||d||`` and error ``e = sqrt(..) ||dd|| + ||da|| (||d|| +
+# ``K = A'A`` as in the module docstring of `fastcurv.network.output_space`: the sum over layers of
+# ``(a a' + 1) * (D D')``. The rows of a and D have bounds on the norms of their errors, `Errors`,
+# which are propagated like those of delta in the gradient. A column of A has in each layer a part
+# of length ``x = sqrt(||a||^2 + 1) ||d||`` and error ``e = sqrt(..) ||dd|| + ||da|| (||d|| +
 # ||dd||)``, so that entry by entry
 #
 #     |dK_ij| <= sum over layers of  x_i e_j + e_i x_j + e_i e_j + gamma x_i x_j

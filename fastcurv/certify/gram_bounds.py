@@ -1,9 +1,9 @@
 """The Hessian restricted to a space that contains its range, as a small matrix with a proved bound
 on its error.
 
-The space is that of `fastcurv.network.gram`, used here for a proof instead of for fast products.
-Let the orthonormal columns of Q1 (in, r) and U (out, s) span the rows of a and of delta, and let Q2
-complete Q1 to a basis. A layer's part of every product with the Hessian then lies in
+The space is that of `fastcurv.network.sample_space`, used here for a proof instead of for fast
+products. Let the orthonormal columns of Q1 (in, r) and U (out, s) span the rows of a and of delta,
+and let Q2 complete Q1 to a basis. A layer's part of every product with the Hessian then lies in
 
     V = C1 Q1' + U C2 Q2' C1 (out, r), C2 (s, in - r); no C2 in the first layer
 
@@ -47,7 +47,8 @@ import numpy as np
 from ..common.linalg import UNIT_ROUNDOFF, rounding_gamma, svd
 from ..common.protocols import EnclosedMatrix, Floats
 from ..common.read_only import ReadOnlyMixin
-from ..network.gram import LayerMap, LayerwiseCoordinatesMixin, n_layer_coordinates
+from ..network.costs import n_layer_coordinates
+from ..network.row_passes import LayerMap, LayerwiseCoordinatesMixin
 from ..structure.parameters import layers_of, merge_equal_rows
 from .arithmetic import SMALLEST_SUBNORMAL, norm, row_norms
 from .columns import propagate_norm_bounds

@@ -9,9 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
@@ -31,23 +31,6 @@ except PackageNotFoundError:
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
-
-
-@functools.cache
-def load_certify(module: str) -> Any:
-    """Return a module of `fastcurv.certify` by its name in that package. The module is imported on
-    first use, so that the core does not depend on the proofs.
-    """
-    return import_module(f"fastcurv.certify.{module}")
-
-
-@functools.cache
-def load_module(module: str) -> Any:
-    """Return a module by its name below ``fastcurv``, imported on first use. Modules for sparse
-    rows, blocks of rows, files, smaller spaces and derivatives with respect to inputs are loaded in
-    this way.
-    """
-    return import_module(f"fastcurv.{module}")
 
 
 # maximum number of attempts at a call while signal handlers change the floating-point settings;
@@ -254,6 +237,18 @@ def register() -> bool:
 
     threadpoolctl.register(FastcurvController)
     return True
+
+
+_starting_thread = Lock()
+
+
+def submit_task(pool: Executor, call: Callable[..., Result], *given: Any) -> Future[Result]:
+    """Return ``pool.submit(call, *given)``, raising an error for reentrant calls. Python holds
+    locks while it starts a thread, so that a signal handler that also starts a thread at that
+    moment would deadlock.
+    """
+    with _starting_thread:
+        return pool.submit(call, *given)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -2,16 +2,10 @@
 information.
 """
 
-from typing import TYPE_CHECKING, Any
-
-from ..common.runtime import load_module
+from . import spaces
 from .objective import Objective as Objective
+from .operators import Curvature
+from .streaming import StreamedObjective as StreamedObjective
 
-if TYPE_CHECKING:
-    from .streaming import StreamedObjective as StreamedObjective
-
-
-def __getattr__(name: str) -> Any:
-    if name == "StreamedObjective":
-        return load_module("network.streaming").StreamedObjective
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Operators in smaller spaces are built on curvatures, and curvatures return them on request.
+Curvature._spaces = spaces

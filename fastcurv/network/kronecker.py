@@ -25,8 +25,7 @@ from .._engine import MatrixMultiplier, default_n_threads
 from ..common.linalg import cholesky
 from ..common.protocols import Array
 from ..structure.tables import LOSSES
-from .gram import RowState
-from .spaces import loss_curvature_factor
+from .row_passes import RowState, loss_curvature_factor
 
 # fraction of a factor's mean diagonal entry that is added to its diagonal
 DAMPING_FRACTION = 0.2

@@ -17,7 +17,7 @@ from ..common.checks import as_numpy, check_array
 from ..common.errors import AttributeHints
 from ..common.protocols import Array, library_class, missing_bound_reason
 from ..common.read_only import ReadOnlyMixin
-from ..common.runtime import load_module, with_nearest_rounding
+from ..common.runtime import with_nearest_rounding
 from ..common.vectors import safe_norm
 from .arguments import (
     as_real_array,
@@ -26,6 +26,7 @@ from .arguments import (
     match_array_type,
     vector_and_output,
 )
+from .factor import CholeskyFactor
 
 
 class _PlainOperator(LinearOperator):
@@ -227,7 +228,7 @@ class SymmetricOperator(Operator):
 smallest eigenvalue of -2. Factor H.shift(mu) with a larger mu, or find a minimum first, with l2 \
 > 0 if parameters are redundant.
         """
-        return load_module("network.factor").CholeskyFactor(self)
+        return CholeskyFactor(self)
 
     def __add__(self, other: Any) -> Any:
         """Return a `ShiftedOperator` if `other` is a multiple of the identity, given as a sparse

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -27,13 +27,10 @@ from ..common.errors import AttributeHints, suggest_names, type_phrase
 from ..common.html import html_table
 from ..common.protocols import Array, Scheme
 from ..common.read_only import ReadOnlyMixin
-from ..common.runtime import load_module
 from ..structure.parameters import batch_norm_params, forward, layers_of, residual_branch_scale
 from ..structure.tables import ACTIVATIONS, LOSSES, Layered
 from .arguments import check_activation, check_dtype, check_sizes, match_array_type
-
-if TYPE_CHECKING:
-    from .input_derivatives import InputDerivatives
+from .input_derivatives import InputDerivatives, input_derivatives
 
 INIT_SCHEMES = ("auto", "he", "xavier", "lecun")
 MAX_PREDICT_STATE_BYTES = 1 << 26  # maximum bytes of the state of a chunk of rows in `predict`
@@ -403,8 +400,8 @@ class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"
         >>> model.input_jacobian([3.0, -2.0, 0.5], [[1.0, 1.0]])
         array([[[ 3., -2.]]])
         """
-        slopes = load_module("network.input_derivatives").input_derivatives
-        return np.asarray(slopes(self, theta, X, 1, None, statistics).jacobian)
+        found = input_derivatives(self, theta, X, 1, None, statistics)
+        return np.asarray(found.jacobian)
 
     def input_hessian(
         self, theta: Any, X: Any, weights: Any = None, *, statistics: Any = None
@@ -477,9 +474,7 @@ class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"
         >>> z.shape, J.shape, H.shape
         ((4, 2), (4, 2, 3), (4, 2, 3, 3))
         """
-        bends = load_module("network.input_derivatives").input_derivatives
-        found: InputDerivatives = bends(self, theta, X, 2, weights, statistics)
-        return found
+        return input_derivatives(self, theta, X, 2, weights, statistics)
 
     @cached_property
     def _engine_layers(self) -> tuple[tuple[int, ...], tuple[int | None, ...], tuple[bool, ...]]:

@@ -24,9 +24,10 @@ from ..common.html import html_table
 from ..common.linalg import NotConvexError
 from ..common.protocols import is_library_object, library_class, missing_reason, states
 from ..common.read_only import ReadOnlyMixin, read_only_view
-from ..common.runtime import load_certify, load_module, with_nearest_rounding
+from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import divisor_of
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName, check_loss, unbounded_reason
+from . import row_views
 from .arguments import (
     as_vector,
     check_dtype,
@@ -37,6 +38,8 @@ from .arguments import (
 )
 from .mlp import MLP
 from .operators import Curvature, EngineSteps, Jacobian, bind_plan_to_copy
+from .sparse import SparseRows
+from .sums import ShardSettings, SumPlan, TreeSum
 
 if TYPE_CHECKING:
     from ..structure.given import LossFunction
@@ -300,15 +303,16 @@ class Objective(
         if not self._sparse:
             self._adopt_rows(_engine.Rows(*self._engine_arguments()))
             return
-        self._set_up_sparse_rows(load_module("network.sparse").SparseRows(self._X, self.n_threads))
+        self._set_up_sparse_rows(SparseRows(self._X, self.n_threads))
 
     def _set_up_sparse_rows(self, rows: Any) -> None:
         """Set up the state for sparse rows, given as `SparseRows`."""
+        # A shard is itself an objective, so that a file-level import would be a cycle.
+        from .shards import Shard
+
         self._n_samples = self._X.shape[0]
         self._create_process_state()
-        self._whole = load_module("network.shards").Shard(
-            self._shard_settings(2), rows, self._y, self._weight
-        )
+        self._whole = Shard(self._shard_settings(2), rows, self._y, self._weight)
         size = max(MIN_BLOCK_ROWS, min(self.n_samples, self._max_dense_rows))
         vars(self).update(block_rows=size, n_shards=-(-self.n_samples // size), n_passes=0)
 
@@ -325,9 +329,7 @@ class Objective(
             given.determine_properties(self.y, self.model.sizes[-1], self.sample_weight)
 
     def _shard_settings(self, keep: int = 1) -> Any:
-        return load_module("network.sums").ShardSettings(
-            self.model, self.loss, self.n_samples, self.n_threads, keep
-        )
+        return ShardSettings(self.model, self.loss, self.n_samples, self.n_threads, keep)
 
     @property
     def _memory_limit(self) -> int:
@@ -440,12 +442,12 @@ class Objective(
         """
         if not states(self, "certificates"):
             return None
-        certificates = load_certify("certificates")
-        if self._by_blocks:
-            proofs = load_module("network.sum_proofs").SumCertificates(self)
-        else:
-            proofs = certificates.Certificates(self)
-        return certificates.ForwardCertificates(proofs) if self._unbounded_reason else proofs
+        # Proofs are built on objectives, and users read them from the objective.
+        from ..certify.certificates import Certificates, ForwardCertificates
+        from ..certify.sums import SumCertificates
+
+        proofs = SumCertificates(self) if self._by_blocks else Certificates(self)
+        return ForwardCertificates(proofs) if self._unbounded_reason else proofs
 
     # --- plans: creating, binding, lending and taking back
 
@@ -458,7 +460,7 @@ class Objective(
 
     def _new_plan(self) -> Any:  # returns a plan of the engine, or an object with the same methods
         if self._by_blocks:
-            return load_module("network.sums").SumPlan(self)
+            return SumPlan(self)
         m, threads = self.model, self.n_threads or _engine.default_n_threads()
         net, loss = (
             (m.sizes, m.activation, m.skips, m.bias),
@@ -493,9 +495,13 @@ class Objective(
         """Return an `ErrorPass` or `SumErrorBounds` at theta, which bounds rounding errors, for
         rows divided as in `layout`. In float32 the bounds hold for the computed results only.
         """
+        # Proofs are built on objectives, and `rounding_bound` is a method that users call.
+        from ..certify.passes import ErrorPass
+        from ..certify.sums import SumErrorBounds
+
         if self._by_blocks:
-            return load_module("network.sum_proofs").SumErrorBounds(self, theta)
-        return load_certify("passes").ErrorPass(self, theta, layout, self.dtype == np.float32)
+            return SumErrorBounds(self, theta)
+        return ErrorPass(self, theta, layout, self.dtype == np.float32)
 
     @property
     def _has_gauss_newton_matrix(self) -> bool:
@@ -667,7 +673,7 @@ class Objective(
         >>> z.ravel(), first.ravel(), second.ravel()
         (array([2., 4.]), array([ 4., -2.]), array([2., 2.]))
         """
-        return load_module("network.row_views").outputs(self, theta)  # type: ignore[no-any-return]
+        return row_views.outputs(self, theta)
 
     # --- operators
 
@@ -766,7 +772,7 @@ class Objective(
         >>> bool(np.isclose(without.value(theta), 0.9 * rest.value(theta)))
         True
         """
-        return load_module("network.row_views").reweighted(self, sample_weight)  # type: ignore[no-any-return]
+        return row_views.reweighted(self, sample_weight)  # type: ignore[no-any-return]
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
         """Yield objectives on batches of `size` rows that cover every row once, in random order.
@@ -875,7 +881,7 @@ class Objective(
         self.n_passes += 1
         if not dense:
             return part(self._whole, *arguments)
-        tree = load_module("network.sums").TreeSum()
+        tree = TreeSum()
         for shard in self._whole.dense_shards(self.block_rows):
             tree.add_part(part(shard, *arguments))
         return tree.total()

@@ -7,7 +7,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from .._engine import CurvatureMatrix, FastProduct, LevenbergRun, LossEvaluator
 from ..common.checks import as_numpy, row_block_slices
 from ..common.errors import suggest_names
 from ..common.protocols import Array, Floats, Indices, library_class
-from ..common.runtime import load_certify, load_module, with_nearest_rounding
+from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import LOSSES
 from .arguments import (
@@ -26,18 +26,19 @@ from .arguments import (
     layer_indices,
     vector_and_output,
 )
+from .costs import MIN_PRODUCT_SECONDS, SECONDS_PER_FLOP, product_flops
+from .kronecker import KroneckerCoordinates
 from .linear_operator import (
     DerivedOperatorMixin,
     Operator,
     SymmetricOperator,
     TransposedOperator,
 )
+from .row_views import jacobian_matrix
 
 CURVATURE_NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 N_DENSE_BLOCK_COLUMNS = 64  # number of columns of the identity that to_dense multiplies at a time
-SECONDS_PER_FLOP = 5e-11  # estimated seconds of one floating-point operation
-# minimum estimated time of a product and of a matrix computed by the engine
-MIN_PRODUCT_SECONDS, MIN_MATRIX_SECONDS = 1.3e-6, 1e-5
+MIN_MATRIX_SECONDS = 1e-5  # minimum estimated time of a matrix computed by the engine
 # minimum estimated time of a product for which several threads are faster
 THREADING_MIN_SECONDS = 1e-4
 N_ASSUMED_THREADS = 2  # number of threads in estimates of the time of such a product
@@ -148,6 +149,8 @@ class Curvature(QuadraticFormOperator):
     4
     """
 
+    # The module `fastcurv.network.spaces`. It is built on this class, so the package sets it.
+    _spaces: ClassVar[Any]
     theta: np.ndarray
     _plan: Any
     fast_product: FastProduct
@@ -312,11 +315,15 @@ class Curvature(QuadraticFormOperator):
         The bounds hold for any order of the products. Cost: as much arithmetic as a few gradients,
         in NumPy; with batch normalisation one pass for each parameter.
         """
+        # Proofs are built on operators, and this is a method that users call.
+        from ..certify.columns import column_error_bounds
+        from ..certify.passes import ErrorPass
+
         if self.why_unproved:
             return None
         if not self.objective._by_blocks:
-            bounds = load_certify("passes").ErrorPass(self.objective, self.theta, self.layout)
-            return np.asarray(load_certify("columns").column_error_bounds(bounds, self.kind))
+            bounds = ErrorPass(self.objective, self.theta, self.layout)
+            return np.asarray(column_error_bounds(bounds, self.kind))
         if len(self._plan.norms) < self.shape[0]:
             self.to_dense()
         return np.asarray(self._error_bounds.column_error_bounds(self.kind, self._plan.norms))
@@ -328,9 +335,12 @@ class Curvature(QuadraticFormOperator):
         float32, for rows in blocks, if rounding errors have no known bounds, and if
         `fastcurv.certify.dense_hessian` cannot assemble the matrix.
         """
+        # Proofs are built on operators, and operators of any origin have this method.
+        from ..certify.dense_hessian import enclosed_hessian
+
         if self.why_unproved or self.dtype != np.float64 or self.objective._by_blocks:
             return None
-        return load_certify("dense_hessian").enclosed_hessian(self.objective, self.theta, self.kind)
+        return enclosed_hessian(self.objective, self.theta, self.kind)
 
     def summed_matrix(self) -> Floats | None:
         """Return the matrix of a Hessian or GGN ``(n, n)``, in float64, summed over rows by the
@@ -361,10 +371,8 @@ class Curvature(QuadraticFormOperator):
         ob, sizes, bent = self.objective, self.objective.model.sizes, self.kind == "hessian"
         if ob._by_blocks:
             return np.inf, np.inf
-        product_flops = load_module("network.gram").product_flops(
-            ob.model.shapes, ob.n_samples, self.kind
-        )
-        product = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * product_flops[1]
+        flops = product_flops(ob.model.shapes, ob.n_samples, self.kind)[1]
+        product = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * flops
         columns, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
         there = self.kind != "fisher" and (
             ob._has_levenberg_steps if bent else ob._has_gauss_newton_matrix
@@ -416,35 +424,38 @@ class Curvature(QuadraticFormOperator):
         Parameters
         ----------
         space : {"samples", "outputs", "inputs", "parameters"}, optional
-            ``"samples"`` gives a `fastcurv.network.gram.SampleSpaceOperator`, ``"outputs"`` and
-            ``"inputs"`` an `OutputSpaceOperator` or `InputSpaceOperator` of
-            `fastcurv.network.spaces`, and ``"parameters"`` None, whatever the sizes. By default a
-            cost model chooses.
+            ``"samples"`` gives a `fastcurv.network.sample_space.SampleSpaceOperator`,
+            ``"outputs"`` a `fastcurv.network.output_space.OutputSpaceOperator`, ``"inputs"`` a
+            `fastcurv.network.input_space.InputSpaceOperator`, and ``"parameters"`` None, whatever
+            the sizes. By default a cost model chooses.
         """
-        return load_module("network.spaces").reduced_operator(self, space)
+        return self._spaces.reduced_operator(self, space)
 
     def candidate_operators(self, products: float) -> list[Any]:
         """Return the smaller operators that may replace this one, each a
         `fastcurv.spectrum.forms.OperatorForm` with the estimated seconds of a run of `products`
         products.
         """
-        found: list[Any] = load_module("network.spaces").candidate_operators(self, products)
-        return found
+        forms: list[Any] = self._spaces.candidate_operators(self, products)
+        return forms
 
     def gram_operator(self) -> Any:  # returns OutputSpaceOperator or None
-        """Return the Gram matrix of a GGN or Fisher (see `fastcurv.network.spaces`) if it is
+        """Return the Gram matrix of a GGN or Fisher (see `fastcurv.network.output_space`) if it is
         smaller, otherwise None.
         """
-        return load_module("network.spaces").gram_operator(self)
+        return self._spaces.gram_operator(self)
 
     def range_space(self, max_dim: int) -> Any:  # returns RangeBounds or None
         """Return the space that contains the range of a float64 Hessian, with a proved bound on the
         part outside, if it has at most `max_dim` dimensions, otherwise None. See
         `fastcurv.certify.gram_bounds`.
         """
+        # Proofs are built on operators, and operators of any origin have this method.
+        from ..certify.gram_bounds import range_space
+
         if self.why_unproved or self.objective._by_blocks:
             return None
-        return load_certify("gram_bounds").range_space(self, max_dim)
+        return range_space(self, max_dim)
 
     def astype(self, dtype: Any) -> Any:
         """Return the same operator at the same theta in another precision."""
@@ -626,8 +637,7 @@ class Jacobian(Operator):
         >>> bool((J.to_dense(slice(2, 4), out=block) == J.to_dense()[2:4]).all())
         True
         """
-        found: np.ndarray = load_module("network.row_views").jacobian_matrix(self, rows, out)
-        return found
+        return jacobian_matrix(self, rows, out)
 
     def row_error_bounds(self) -> Any:
         """Return bounds ``(N d_out,)`` on the norms of the rounding errors of ``J.T @ e_i``, the
@@ -636,11 +646,15 @@ class Jacobian(Operator):
 
         Cost: as much arithmetic as a few gradients, in NumPy.
         """
+        # Proofs are built on operators, and this is a method that users call.
+        from ..certify.columns import jacobian_row_error_bounds
+        from ..certify.passes import ErrorPass
+
         X = getattr(self.objective, "X", None)
         if self.objective.model.batch_norm or not isinstance(X, np.ndarray):
             return np.full(self.shape[0], np.inf)
-        bounds = load_certify("passes").ErrorPass(self.objective, self.theta, self._plan.layout)
-        return load_certify("columns").jacobian_row_error_bounds(bounds)
+        bounds = ErrorPass(self.objective, self.theta, self._plan.layout)
+        return jacobian_row_error_bounds(bounds)
 
     def _transpose(self) -> TransposedOperator:
         return TransposedOperator(self)
@@ -687,4 +701,4 @@ class EngineSteps:
         ob = self.objective
         if ob._by_blocks or ob.model.batch_norm:
             return None
-        return load_module("network.kronecker").KroneckerCoordinates(ob)
+        return KroneckerCoordinates(ob)

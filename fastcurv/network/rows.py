@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
-from .._engine import Lock, copy_if_mapped
+from .._engine import copy_if_mapped
 from ..common.checks import as_numpy, is_sparse, rows_shape_error
 from ..common.errors import one_line, type_phrase
 from ..common.files import path_as_text, raise_if_special_file
@@ -29,9 +28,7 @@ from .arguments import ROW_ARGUMENT_NAMES, Block, as_owned_array, as_owned_csr
 # --------------------------------------------------------------------------------------------------
 # Blocks of rows: slicing, joining, selecting, and comparing with an earlier pass.
 
-Result = TypeVar("Result")
 N_CHECKSUM_ROWS = 16  # number of rows of a block from which its fingerprint is computed
-_starting = Lock()
 
 
 def regroup_rows(blocks: Iterable[Block], size: int) -> Iterator[Block]:
@@ -124,15 +121,6 @@ def check_rows_unchanged(
             "rows must be the same and in the same order in every pass, got different rows from "
             f"row {start} on. Create a new objective for new rows."
         )
-
-
-def submit_task(pool: Executor, call: Callable[..., Result], *given: Any) -> Future[Result]:
-    """Return ``pool.submit(call, *given)``, raising an error for reentrant calls. Python holds
-    locks while it starts a thread, so that a signal handler that also starts a thread at that
-    moment would deadlock.
-    """
-    with _starting:
-        return pool.submit(call, *given)
 
 
 PARQUET_SUFFIXES = (".parquet", ".pq")

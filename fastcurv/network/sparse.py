@@ -1,5 +1,5 @@
 """The passes of a network over sparse rows X, which are never made dense as a whole: those of
-`fastcurv.network.gram.RowState`, but with the first layer's two products, ``X V'`` and ``X'
+`fastcurv.network.row_passes.RowState`, but with the first layer's two products, ``X V'`` and ``X'
 delta``, computed from the stored entries.
 
 X is stored by rows and, for the transposed product, by columns, so that both products read
@@ -20,10 +20,9 @@ from scipy.sparse import csr_matrix
 
 from .. import _engine
 from ..common.protocols import Array, Floats
-from ..common.runtime import with_nearest_rounding
+from ..common.runtime import submit_task, with_nearest_rounding
 from ..structure.parameters import layers_of
-from .gram import MatrixPool, RowPasses, RowState, UnrotatedLayerMap, multiply_rows
-from .rows import submit_task
+from .row_passes import MatrixPool, RowPasses, RowState, UnrotatedLayerMap, multiply_rows
 
 # minimum number of entries times columns for which several threads save time
 THREADING_MIN_MULTIPLY_ADDS = 1 << 20

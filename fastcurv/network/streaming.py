@@ -17,7 +17,7 @@ from .._engine import Callback, FloatingPointMode, Lock
 from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
 from ..common.errors import suggest_names
 from ..common.protocols import library_class
-from ..common.runtime import wrap_user_callback
+from ..common.runtime import submit_task, wrap_user_callback
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName
 from .arguments import Block, check_rows_and_targets, row_indices
 from .mlp import MLP
@@ -29,7 +29,6 @@ from .rows import (
     error_with_location,
     make_row_source,
     stack_blocks,
-    submit_task,
     take_rows,
 )
 from .shards import Shard

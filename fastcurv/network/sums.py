@@ -9,7 +9,7 @@ where the divisor is that of all rows. A shard is an objective of the rows of a 
 divisor and without l2. Each quantity is computed by a function ``part(shard, *arguments)`` that can
 be sent to the process that holds the shard. ``ob._sum_over_shards(part, arguments, dense)`` returns
 the sum of the parts. `SumPlan` has the interface of the plan in the engine;
-`fastcurv.network.sum_proofs` has the bounds and the proofs of sums. Operators and verdicts need not
+`fastcurv.certify.sums` has the bounds and the proofs of sums. Operators and verdicts need not
 distinguish whether the engine has all rows at once.
 
 The sum is a tree of fixed shape: the parts of `TREE_ARITY` neighbours are added from the left, then

@@ -16,8 +16,8 @@ import numpy as np
 
 from ..common.checks import caller_stacklevel
 from ..common.errors import one_line
+from ..common.files import check_writable_path, read_tensors, write_tensors
 from ..common.objectives import value_at
-from ..common.runtime import load_module
 from ..common.vectors import norm
 
 GENERATOR_TYPES = {
@@ -260,7 +260,7 @@ class CheckpointWriter:
     def __init__(self, path: Any, every: int | None) -> None:
         self.path, self.every = path, every
         if path is not None:
-            load_module("common.files").check_writable_path(path, "checkpoint")
+            check_writable_path(path, "checkpoint")
         self.snapshot: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
         self.saved_at = time.perf_counter()
         # True if the last write failed, so that the file does not hold the latest state
@@ -324,7 +324,7 @@ class CheckpointWriter:
             for name, values in loop.run.past_records(facts["run"]["records"]).items()
         }
         try:
-            load_module("common.files").write_tensors(self.path, arrays | past, facts)
+            write_tensors(self.path, arrays | past, facts)
         except OSError as error:
             # A write may fail, for example on a full disk. The run then continues without a new
             # checkpoint.
@@ -368,7 +368,7 @@ def load_saved(
     """Read the arrays and facts of the checkpoint at `path`. Raise ValueError unless it was saved
     by `minimize` with this method, these options and `n_params` parameters.
     """
-    arrays, facts = load_module("common.files").read_tensors(path)
+    arrays, facts = read_tensors(path)
     theta, asked = arrays.get("run.theta", np.empty(0)), options_as_text(options)
     version, by = (one_line(repr(facts.get(name))) for name in ("version", "method"))
     name, other = one_line(path, 300), _differing_option_names(asked, facts.get("options"))

@@ -38,9 +38,10 @@ from ..krylov.lanczos import (
     orthonormalise,
     ritz_decomposition,
 )
-from .density_curve import SpectralDensity, check_grid_options, smooth_density
+from .density_curve import SpectralDensity
 from .forms import choose_representation
 from .results import Eigenpairs
+from .smoothing import check_grid_options, smooth_density
 
 DEFLATION_MAX_N = 100_000  # maximum number of rows for which outliers are deflated by default
 # maximum number of rows for which all eigenvalues of an available matrix are computed

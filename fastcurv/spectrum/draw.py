@@ -11,8 +11,9 @@ import numpy as np
 
 from ..common.optional import optional_import
 from ..common.protocols import Floats
-from .density_curve import coordinate_to_eigenvalue, eigenvalue_to_coordinate
+from .smoothing import coordinate_to_eigenvalue, eigenvalue_to_coordinate
 
+CURVE_COLOR = "#0072B2"  # colour of a density's curve
 BAND_STANDARD_ERRORS = 2.0  # half-width of the error band around a curve, in standard errors
 # Logarithmic axes of matplotlib cannot show numbers below this value or above its inverse.
 MIN_AXIS_VALUE = 1e-290

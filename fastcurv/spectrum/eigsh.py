@@ -413,12 +413,12 @@ def eigsh(
     space : str, optional
         The space of the search: ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``. In
         "samples", a Hessian over fewer samples than units is a smaller operator in its range; see
-        `fastcurv.network.gram`. In "outputs", a GGN or Fisher with fewer outputs of all samples
-        than parameters has the eigenvalues of their Gram matrix; see `fastcurv.network.spaces`. In
-        "inputs", a curvature for X with constant or dependent columns, or more columns than rows,
-        is that of a network with fewer inputs; see `fastcurv.network.spaces`. By default a smaller
-        space is used if a cost model predicts that it is faster. The `vectors` are then computed on
-        first access.
+        `fastcurv.network.sample_space`. In "outputs", a GGN or Fisher with fewer outputs of all
+        samples than parameters has the eigenvalues of their Gram matrix; see
+        `fastcurv.network.output_space`. In "inputs", a curvature for X with constant or dependent
+        columns, or more columns than rows, is that of a network with fewer inputs; see
+        `fastcurv.network.input_space`. By default a smaller space is used if a cost
+        model predicts that it is faster. The `vectors` are then computed on first access.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives bitwise identical results.
     rng : None, int or numpy.random.Generator

@@ -152,7 +152,7 @@ class Eigenpairs(FrozenRecord, AttributeHints, subject="pairs"):
         basis, or 0 if the asymmetry is within rounding. It is included in `residuals`.
     space : str
         The space of the search: ``"parameters"``, ``"samples"``, ``"outputs"`` or ``"inputs"``. See
-        `fastcurv.network.gram` and `fastcurv.network.spaces`.
+        `fastcurv.network.spaces`.
     """
 
     values: Array

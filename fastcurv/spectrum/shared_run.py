@@ -27,10 +27,11 @@ from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import Lock
 from ..krylov.lanczos import Recurrence, check_k_and_which, combine_basis_rows
 from .density import assemble_density, complete_quadrature, extend_run, gauss_quadrature
-from .density_curve import SpectralDensity, check_grid_options
+from .density_curve import SpectralDensity
 from .forms import reduced_operator_of
 from .reduced import complete_pairs, resolve_tol
 from .results import Eigenpairs
+from .smoothing import check_grid_options
 
 DEFAULT_MAX_KRYLOV_BYTES = 4 << 30  # default limit on the memory of the bases of a Krylov object
 

@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.network.gram import (
-    SampleSpaceOperator,
-    is_rotation_cheaper,
-    n_layer_coordinates,
-    product_flops,
-)
-from fastcurv.network.spaces import OutputSpaceOperator
+from fastcurv.network.costs import is_rotation_cheaper, n_layer_coordinates, product_flops
+from fastcurv.network.output_space import OutputSpaceOperator
+from fastcurv.network.sample_space import SampleSpaceOperator
 
 from ..spectrum.spectra import picked
 from . import product_cases

@@ -10,14 +10,10 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.network.gram import (
-    BlockReflector,
-    CoordinateOperator,
-    MatrixPool,
-    RowState,
-    SampleSpaceOperator,
-)
-from fastcurv.network.spaces import InputSpaceOperator, is_input_rotation_useful
+from fastcurv.network.input_space import InputSpaceOperator, is_input_rotation_useful
+from fastcurv.network.reduced_operator import CoordinateOperator
+from fastcurv.network.row_passes import MatrixPool, RowState
+from fastcurv.network.sample_space import BlockReflector, SampleSpaceOperator
 
 from ..certify.longdouble import LD, Truth, in_long_double, softmax
 from ..nets import CURVATURES, KERNELS, every_activation

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import eigsh as arpack
 
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
-from fastcurv.network.sum_proofs import SumCertificates, select_representative_rows
+from fastcurv.certify.sums import SumCertificates, select_representative_rows
 from fastcurv.network.sums import TREE_ARITY, TreeSum, max_additions_per_part, sum_parts
 from fastcurv.structure.symmetry import column_dependencies
 

@@ -9,7 +9,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine
-from fastcurv.network.gram import SampleSpaceOperator
+from fastcurv.network.sample_space import SampleSpaceOperator
 from fastcurv.optimize.minimize import METHODS
 from fastcurv.testing import QuadraticObjective
 

@@ -212,7 +212,7 @@ def test_plot_method_draws_the_density(rng):
     pytest.importorskip("matplotlib")
     d = spectral_density(Prescribed(SPECTRA["hessian"](rng), seed=0), 3, 30, seed=0)
     for axis in ("linear", "log"):
-        ax = d.regrid(axis=axis).plot().ax_
+        ax = d.regrid(axis=axis).plot()
         assert np.array_equal(ax.lines[0].get_ydata(), d.regrid(axis=axis).density)
         picture = io.BytesIO()
         ax.figure.savefig(picture)

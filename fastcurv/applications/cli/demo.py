@@ -303,7 +303,7 @@ def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, A
     """
     figures: dict[str, Any] = {}
     for name, (density, pairs) in found.items():
-        ax = figures[name] = density.plot(plots.new_axes(figsize=(3.0, 2.8)), color=plots.BLUE).ax_
+        ax = figures[name] = density.plot(plots.new_axes(figsize=(3.0, 2.8)), color=plots.BLUE)
         ax.get_legend().remove()  # The plots are small, and the caption explains their lines.
         low, high = pairs.values[:5], pairs.values[-5:]
         outliers = np.r_[low, high]

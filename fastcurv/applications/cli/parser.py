@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from importlib import import_module
 from typing import Any, NoReturn, get_args
 
 from ...common.errors import escape_unprintable
@@ -660,7 +659,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         inputs = (getattr(args, name, None) for name in ("theta", "data", "samples", "start"))
         check_inputs_kept(args, *inputs)
-        run = getattr(import_module(".commands", __package__), args.command)
+        # An error in the arguments is reported before the commands and their libraries are loaded.
+        from . import commands
+
+        run = getattr(commands, args.command)
         status = int(run(args, out) or 0)
         out.close()
     except (ValueError, TypeError, ImportError, OSError, MemoryError, OverflowError) as error:

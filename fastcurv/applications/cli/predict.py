@@ -13,9 +13,9 @@ import numpy as np
 from ...common.errors import one_line
 from ...common.files import expand_home, raise_if_special_file
 from ...network.mlp import MLP
-from ...network.row_views import check_no_batch_norm
 from ...structure.tables import LOSSES
 from ..uncertainty.left_out import leave_one_out_of_fit
+from ..uncertainty.requirements import check_no_batch_norm
 from .cells import ReadingOptions
 from .data import DataCoding, is_table, read_features
 from .encode import numeric_column_codings, read_scaled_inputs, scale_inputs

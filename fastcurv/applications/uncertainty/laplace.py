@@ -54,11 +54,10 @@ from ...common.linalg import NotConvexError, cholesky, eigh, eigvalsh
 from ...common.objectives import cast_to_float64
 from ...common.protocols import Floats
 from ...common.read_only import FrozenRecord
-from ...common.runtime import load_module, serial_blas_context, with_nearest_rounding
+from ...common.runtime import serial_blas_context, with_nearest_rounding
 from ...network.factor import NotPositiveDefiniteError
 from ...network.mlp import MLP
 from ...network.objective import Objective
-from ...network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
 from ...spectrum.results import format_number, to_json_value
 from ...structure.parameters import (
     forward,
@@ -69,6 +68,8 @@ from ...structure.parameters import (
     parameter_derivatives,
 )
 from ...structure.tables import ACTIVATIONS, LOSSES
+from ..plots.band import plot_posterior_band
+from .requirements import check_no_batch_norm, check_rows_in_memory, dense_rows
 
 # minimum ratio of samples to parameters; with fewer samples, intervals were found to cover too
 # little
@@ -348,7 +349,7 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
         matplotlib Axes
             The Axes with the plot.
         """
-        return load_module("applications.plots.band").plot_posterior_band(self, ax, output)
+        return plot_posterior_band(self, ax, output)
 
 
 def output_covariance_roots(

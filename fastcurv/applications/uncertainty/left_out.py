@@ -44,12 +44,12 @@ from ...critical.classify import classify
 from ...critical.nearness import assess_nearness_by_decrement, gradient_and_error
 from ...network.factor import CholeskyFactor, NotPositiveDefiniteError
 from ...network.objective import Objective
-from ...network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
 from ...optimize.minimize import minimize
 from ...spectrum.draw import new_pyplot_axes
 from ...spectrum.results import format_number, to_json_value
 from ...structure.parameters import has_kinks, l2_diagonal, n_terms_per_row
 from ...structure.tables import LOSSES, one_hot
+from .requirements import check_no_batch_norm, check_rows_in_memory, dense_rows
 from .without_rows import (
     JACOBIAN_BLOCK_ENTRIES,
     FactoredMinimum,

@@ -24,14 +24,15 @@ from ...common.html import html_table
 from ...common.objectives import cast_to_float64
 from ...common.protocols import Floats
 from ...common.read_only import FrozenRecord
-from ...common.runtime import load_module, raise_if_interrupted, start_with_nearest_rounding
+from ...common.runtime import raise_if_interrupted, start_with_nearest_rounding
 from ...network.mlp import MLP
 from ...network.objective import Objective
-from ...network.row_views import check_rows_in_memory
 from ...optimize.minimize import minimize
 from ...spectrum.results import format_number, to_json_value
 from ..diagnosis.facts import constant_loss
+from ..plots.band import plot_regularization_path
 from .laplace import ExactFitError, LaplacePosterior, laplace_posterior
+from .requirements import check_rows_in_memory
 
 # minimum relative decrease of the objective for which restarted units are kept
 MIN_RESTART_GAIN = 1e-6
@@ -190,7 +191,7 @@ class RegularizationPath(FrozenRecord, AttributeHints, subject="path"):
         matplotlib.axes.Axes
             The Axes with the curves.
         """
-        return load_module("applications.plots.band").plot_regularization_path(self, ax)
+        return plot_regularization_path(self, ax)
 
 
 @suggest_names("regularization_path")

@@ -13,19 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from ...certify.passes import passes_at
 from ...common.linalg import cholesky_eigenvalue_floor, eigvalsh, multiply_by_lower_triangular
 from ...common.objectives import call_certificate
 from ...common.protocols import Floats
-from ...common.runtime import load_certify, raise_if_interrupted, serial_blas_context
+from ...common.runtime import raise_if_interrupted, serial_blas_context
 from ...common.vectors import safe_norm
 from ...critical.classify import classify
 from ...critical.theorem import SCALAR_ROUND_UP_FACTOR, check_kantorovich, eta_bound
 from ...network.factor import CholeskyFactor
-from ...network.gram import OutputLossDerivatives
-from ...network.row_views import dense_rows
+from ...network.row_passes import OutputLossDerivatives
 from ...optimize.minimize import minimize
 from ...structure.parameters import forward, n_terms_per_row, parameter_derivatives
 from ...structure.tables import ACTIVATIONS
+from .requirements import dense_rows
 
 # maximum number of entries of a block of rows of the Jacobian, 4 MB, about the size of an L2 cache
 JACOBIAN_BLOCK_ENTRIES = 1 << 19
@@ -229,7 +230,7 @@ class _RemovalProofBounds:
         self.hessian_error = (
             math.inf if enclosed is None else CERTIFIED_ERROR_FACTOR * enclosed.error_bound(None)
         )
-        passes, g = load_certify("passes").passes_at(at.ob, at.theta), at.ob.gradient(at.theta)
+        passes, g = passes_at(at.ob, at.theta), at.ob.gradient(at.theta)
         certified = CERTIFIED_ERROR_FACTOR * float(passes.gradient_error_bound(g))
         self.gradient_error = max(GRADIENT_ERROR_RATIO * gradient_size, certified)
         values = eigvalsh(at.factor.lower @ at.factor.lower.T)

@@ -39,7 +39,7 @@ def test_a_spectrum_shows_density_error_band_and_eigenvalues(net):
 def test_error_bands_always_show_two_standard_errors(net):
     ob, theta = net
     density = fc.spectral_density(ob.hessian(theta), n_probes=3, n_steps=10, seed=0)
-    for ax in (density.plot().ax_, fc.SpectrumDisplay(density).plot().ax_):
+    for ax in (density.plot(), fc.SpectrumDisplay(density).plot().ax_):
         names = ax.get_legend_handles_labels()[1]
         assert sum("2 standard errors" in name for name in names) == 1
         points = ax.collections[0].get_paths()[0].vertices

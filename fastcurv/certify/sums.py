@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..certify import majorants
-from ..certify.arithmetic import norm
-from ..certify.certificates import Certificates
-from ..certify.columns import column_error_bounds
-from ..certify.passes import ErrorPass, round_to_model_dtype
 from ..common.protocols import Floats
+from ..network.sums import max_additions_per_part
 from ..structure.parameters import l2_diagonal, nonzero_weight_rows
 from ..structure.symmetry import Orbit, proved_orbits
 from ..structure.tables import LOSSES
-from .sums import max_additions_per_part
+from . import majorants
+from .arithmetic import norm
+from .certificates import Certificates
+from .columns import column_error_bounds
+from .passes import ErrorPass, round_to_model_dtype
 
 # --------------------------------------------------------------------------------------------------
 # Rounding errors of sums over shards: the shards' own bounds, computed where the shards are, plus

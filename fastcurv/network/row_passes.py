@@ -1,0 +1,429 @@
+"""The passes of a network over all rows at once, in NumPy with the engine's matrix products: the
+state at theta, the derivatives of the loss with respect to the outputs, and products with vectors.
+They serve sparse rows and operators in coordinates of smaller spaces.
+
+One layer's part of a vector in coordinates, and the operations of the passes on this part.
+
+A layer offers four operations, each in coordinates x of the layer: ``forward(x) = a V' + vb``,
+``add_backward_term(x) = delta V``, ``gradient(rdelta, ra)``, the coordinates of ``rdelta' a +
+delta' ra``, and the isometry ``embed(x) = (V, vb)`` with its transpose ``project``.
+`UnrotatedLayerMap` uses V as it is. `RotatedLayerMap` of `sample_space` keeps only the part of V
+that products can reach, in orthonormal coordinates.
+
+Matrices with a row for each sample are in Fortran order, so that the engine's products read W and
+V without a copy. `multiply_rows` creates such a matrix. `M` is a `MatrixPool`: ``M(out, A, B,
+add)`` computes ``out = [out +] A B``.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from .. import _engine
+from ..common.protocols import Array, Floats
+from ..structure.parameters import divisor_of, forward, layers_of
+from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
+
+
+class MatrixPool:
+    """The engine's matrix products, and a workspace for the matrices of a pass. A pass that
+    requests the same shapes as the last one gets the same memory, since the first access to new
+    pages takes a seventh of the time of a product. Each pass starts with `begin_pass`. Only one
+    thread may use the workspace at a time.
+    """
+
+    def __init__(self, dtype: Any, threads: int | None) -> None:
+        self.dtype = np.dtype(dtype)
+        self.multiply = _engine.MatrixMultiplier(dtype, threads or _engine.default_n_threads())
+        self._kept: dict[tuple[int, int], list[Array]] = {}
+        self._taken: dict[tuple[int, int], int] = {}
+
+    def __call__(self, out: Array, A: Array, B: Array, add: bool = False) -> None:
+        """Compute ``out = [out +] A B``."""
+        self.multiply(out, A, B, add)
+
+    def begin_pass(self) -> None:
+        """Start a pass and make the memory of all earlier matrices available again."""
+        self._taken.clear()
+
+    def empty_matrix(self, N: int, width: int) -> Array:
+        """Return an uninitialised matrix (N, width) in Fortran order."""
+        shape = N, width
+        kept, at = self._kept.setdefault(shape, []), self._taken.get(shape, 0)
+        if at == len(kept):
+            kept.append(np.empty((width, N), self.dtype).T)
+        self._taken[shape] = at + 1
+        return kept[at]
+
+
+def multiply_rows(M: MatrixPool, A: Array, B: Array) -> Array:
+    """Return ``A B`` (N, w) in Fortran order, in memory of the workspace M."""
+    out = M.empty_matrix(A.shape[0], B.shape[1])
+    M(out, A, B)
+    return out
+
+
+class LayerMap:
+    """Coordinates of a layer's part (V, vb) of a vector: `weights` numbers for V, then vb."""
+
+    def __init__(self, shape: tuple[int, int], weights: int, bias: bool) -> None:
+        (self.out, self.width), self.weights, self.bias = shape, weights, bias
+        self.size = weights + self.out * bias
+
+    def embed(self, x: Array, V: Array, vb: Array | None) -> None:
+        """Write the parameters for coordinates x to ``V (out, in)`` and ``vb``."""
+        self._write_weights(x[: self.weights], V)
+        if vb is not None:
+            vb[...] = x[self.weights :]
+
+    def project(self, V: Array, vb: Array | None, out: Array) -> None:
+        """Write the coordinates of ``V`` and ``vb`` to `out`. This is the transpose of `embed`."""
+        self._read_coordinates(V, out[..., : self.weights])
+        if vb is not None:
+            out[..., self.weights :] = vb
+
+    def _write_weights(self, x: Array, V: Array) -> None:
+        """Write the weights for coordinates x to V."""
+        V[...] = x.reshape(V.shape)
+
+    def _read_coordinates(self, V: Array, out: Array) -> None:
+        """Write the coordinates of V to `out`."""
+        out[...] = V.reshape(out.shape)
+
+
+class UnrotatedLayerMap(LayerMap):
+    """A layer without rotation. The coordinates are the entries of V, row-major, and of vb."""
+
+    n_complement = 0  # dimension of the space of V orthogonal to the range of the products
+
+    def __init__(self, a: Any, delta: Array, bias: bool) -> None:
+        super().__init__((delta.shape[1], a.shape[1]), delta.shape[1] * a.shape[1], bias)
+        self.a, self.delta = a, delta
+
+    def forward(self, M: MatrixPool, x: Array) -> Array:
+        """Return ``a V' + vb`` (N, out) for coordinates x."""
+        rz = self._multiply_by_weights(M, x[: self.weights])
+        if self.bias:
+            rz += x[self.weights :]
+        return rz
+
+    def add_backward_term(self, M: MatrixPool, x: Array, out: Array) -> None:
+        """Add ``delta V`` to `out` (N, in), for V with coordinates x."""
+        M(out, self.delta, x[: self.weights].reshape(self.out, self.width), True)
+
+    def gradient(self, M: MatrixPool, rdelta: Array, ra: Array | None, out: Array) -> None:
+        """Write the coordinates of ``rdelta' a [+ delta' ra]`` and of ``rdelta.sum(axis=0)``."""
+        self._write_gradient(M, rdelta, ra, out[: self.weights])
+        if self.bias:
+            rdelta.sum(axis=0, out=out[self.weights :])
+
+    def _multiply_by_weights(self, M: MatrixPool, x: Array) -> Array:
+        """Return ``a V'`` for V with coordinates x."""
+        return multiply_rows(M, self.a, x.reshape(self.out, self.width).T)
+
+    def _write_gradient(self, M: MatrixPool, rdelta: Array, ra: Array | None, out: Array) -> None:
+        """Write the coordinates of ``rdelta' a [+ delta' ra]`` to `out`."""
+        V = out.reshape(self.out, self.width)
+        M(V, rdelta.T, self.a)
+        if ra is not None:
+            M(V, self.delta.T, ra, True)
+
+
+class OutputLossDerivatives:
+    """Value and derivatives of the loss with respect to the outputs z: ``delta = dL/dz`` of the
+    last layer, and ``rdelta = (d2L/dz2) rz``.
+
+    All numbers are in float64. For cross entropy, delta keeps its relative accuracy if a prediction
+    is nearly certain, because logits are taken relative to the largest one and delta of the largest
+    is computed from the other outputs.
+
+    Parameters
+    ----------
+    ob : Objective
+        The objective with the loss, targets, weights and divisor.
+    z : ndarray (N, d_out)
+        The outputs of all rows.
+    divisor : float, optional
+        A divisor that replaces that of the objective.
+    """
+
+    p: np.ndarray
+    p_top: Any
+
+    def __init__(self, ob: Any, z: Array, divisor: float | None = None) -> None:
+        z, y = z.astype(np.float64), ob.y
+        divisor = divisor_of(ob) if divisor is None else divisor
+        self.loss, self.dtype = ob.loss, ob.dtype
+        if ob.sample_weight is not None and LOSSES[ob.loss].given is None:
+            idle = ob.sample_weight == 0  # 0 times an overflowing loss would be NaN
+            z, y = (
+                np.where(idle[:, None], 0, z),
+                np.where(idle if y.ndim == 1 else idle[:, None], 0, y),
+            )
+        weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight.astype(float)
+        self.f, self.n_samples = (weight / divisor)[:, None], len(z)
+        self.sums, self.top = None, np.zeros(len(z), int)
+        link = LOSSES[ob.loss].link
+        if link == "softmax":
+            self.delta = self._cross_entropy_delta(z, y)
+        elif link == "identity":
+            self.delta, self.h = 2 * self.f * (z - y), 2 * self.f
+            self.value = float((self.f * (z - y) ** 2).sum())
+        elif link == "given":
+            loss: Any = LOSSES[ob.loss].given
+            found = loss.weighted_derivatives(divisor, np.dtype(float), z, y, ob.sample_weight)
+            self.value, self.delta, self.h = found
+        else:
+            small, above = np.exp(-np.abs(z)), z > 0
+            sure = np.where(above, (1 - y.astype(float)) * z, -y.astype(float) * z)
+            self.value = float((self.f * (sure + np.log1p(small))).sum())
+            small = small / (1 + small)
+            rest = np.where(above, 1 - y.astype(float), -y.astype(float))
+            self.delta = self.f * (rest - np.where(above, small, -small))
+            self.h = self.f * small * (1 - small)
+
+    def _cross_entropy_delta(self, z: Floats, y: Array) -> Floats:
+        """Return ``f (T p_j - y_j)``, with p = softmax(z), T = sum(y), f = weight / divisor."""
+        m = z.shape[1]
+        y = one_hot(y, m).astype(float)
+        self.top = z.argmax(axis=1)
+        first = np.arange(m) == self.top[:, None]
+        e = np.where(first, 0.0, np.exp(z - z.max(axis=1, keepdims=True)))
+        S = e.sum(axis=1, keepdims=True)
+        self.p, T = np.asfortranarray(e / (1 + S)), y.sum(axis=1, keepdims=True)
+        self.p_top, self.h = 1 / (1 + S), self.f * T  # p of the largest logit, 0 in `p`
+        rest = y * (z.max(axis=1, keepdims=True) - z)
+        self.value = float((self.f * (rest.sum(axis=1, keepdims=True) + T * np.log1p(S))).sum())
+        others = np.where(first, 0.0, y).sum(axis=1, keepdims=True)
+        return np.asarray(self.f * np.where(first, others - T * (S / (1 + S)), T * self.p - y))
+
+    def second_derivatives(self) -> Floats:
+        """Return d2L/dz2 of each sample: the diagonal (N, d_out) if each output has its own term,
+        otherwise (N, d_out, d_out).
+        """
+        N, d = self.delta.shape
+        if LOSSES[self.loss].link != "softmax":
+            return np.array(np.broadcast_to(self.h, (N, d) if self.h.ndim == 2 else self.h.shape))
+        each, others = np.arange(N), self.p.sum(axis=1)
+        p = self.p.copy()
+        p[each, self.top] = self.p_top[:, 0]
+        found = -p[:, :, None] * p[:, None]
+        found[:, np.arange(d), np.arange(d)] += p
+        found[each, self.top, self.top] = p[each, self.top] * others  # avoids cancellation in 1 - p
+        return np.asarray(self.h[:, :, None] * found)
+
+    def multiply_by_curvature(self, rz: Array, kind: str = "hessian") -> Array:
+        """Return ``(d2L/dz2) rz`` or, if `kind` is "fisher", ``N <delta, rz> delta``, per
+        sample.
+        """
+        if kind == "fisher":
+            along = (self.delta * rz).sum(axis=1, keepdims=True)
+            return np.asarray(self.n_samples * along * self.delta, dtype=self.dtype)
+        if self.h.ndim == 3:
+            return np.asarray(np.einsum("ijk,ik->ij", self.h, rz), dtype=self.dtype)
+        if LOSSES[self.loss].per_entry:
+            return np.asarray(self.h * rz, dtype=self.dtype)
+        each = np.arange(len(rz))
+        U = rz.astype(np.float64) - rz[each, self.top].astype(np.float64)[:, None]
+        mean = (self.p * U).sum(axis=1, keepdims=True)
+        out = self.p * (U - mean)
+        out[each, self.top] = (-self.p_top * mean)[:, 0]
+        return np.asarray(self.h * out, dtype=self.dtype)
+
+
+def loss_curvature_factor(loss: OutputLossDerivatives, kind: str) -> Floats:
+    """Return a factor S of the curvature of the loss in the outputs z, as an array ``(c, N,
+    d_out)`` in float64, with c columns per sample. For each sample, ``S S' = d2L/dz2``, or ``S S' =
+    N delta delta'`` with delta = dL/dz if `kind` is "fisher". The factors are derived in
+    `fastcurv.network.output_space`.
+    """
+    N, d = loss.delta.shape
+    if kind == "fisher":
+        return np.asarray(np.sqrt(float(N)) * loss.delta[None])
+    if LOSSES[loss.loss].per_entry:
+        roots = np.sqrt(np.broadcast_to(loss.h, (N, d)))
+        return np.ascontiguousarray(np.eye(d)[:, None, :] * roots)
+    at = np.arange(N)
+    root_p = np.sqrt(loss.p)
+    root_top = np.sqrt(loss.p_top)  # shape (N, 1)
+    others = np.arange(d - 1) + (np.arange(d - 1) >= loss.top[:, None])  # shape (N, d - 1)
+    factor = -(loss.p / (1 + root_top))[None] * root_p[at[:, None], others].T[:, :, None]
+    for j in range(d - 1):
+        factor[j, at, others[:, j]] += root_p[at, others[:, j]]
+        factor[j, at, loss.top] = -(root_top[:, 0] * root_p[at, others[:, j]])
+    return np.asarray(np.sqrt(loss.h) * factor)
+
+
+class RowState:
+    """State at theta for every sample: the input a and delta of each layer, and phi' and e phi'' of
+    each hidden layer. Here e is the derivative of the loss with respect to the layer's output.
+
+    Parameters
+    ----------
+    ob : Objective
+        An objective of a model without batch normalisation.
+    theta : ndarray (n,)
+        The parameters; the matrices W are views into it.
+    plan : Plan, optional
+        The engine's plan at theta, for a state that is bitwise that of the engine's products.
+        Rounding determines the slope at a kink, and delta near an exact fit.
+    """
+
+    def __init__(self, ob: Any, theta: Array, plan: Any = None, multiply: Any = None) -> None:
+        model = ob.model
+        self.dtype, self.skips = model.dtype, model.skips
+        self.W, self.b = zip(*model.unflatten(theta))
+        self.a: list[Any] = [ob.X]
+        self.p: list[Any] = []
+        self.eq: list[Any] = []
+        if plan is not None:
+            self._copy_state(ob, plan.state())
+            return
+
+        def activate(l: int, z: Any, below: Any) -> Any:
+            a, p, q, _ = ACTIVATIONS[model.activation[l]].derivatives(np.asarray(z, np.float64))
+            self.p.append(self._to_fortran_order(p))
+            self.eq.append(q)  # stores phi'', which is multiplied by e in the backward pass
+            above = np.asarray(a, dtype=self.dtype)
+            return self._to_fortran_order(above + below if self.skips[l] else above)
+
+        self.a, zs = forward(zip(self.W, self.b), ob.X, activate)
+        self.loss = OutputLossDerivatives(ob, np.asarray(zs[-1]))
+        self.delta, e = [self._to_fortran_order(self.loss.delta)], None
+        for l in range(len(self.W) - 1, 0, -1):
+            delta, e = self.backpropagate(multiply, l, self.delta[0], e)
+            self.delta.insert(0, delta)
+            if self.eq[l - 1] is not None:
+                self.eq[l - 1] = self._to_fortran_order(e * self.eq[l - 1])
+
+    def _copy_state(self, ob: Any, state: Any) -> None:
+        """Copy `state` from the engine's plan, and compute what the engine does not keep."""
+        *hidden, (outputs, _, _, delta) = state
+        self.loss = OutputLossDerivatives(ob, outputs)
+        self.loss.delta = delta.astype(np.float64)
+        self.delta = [self._to_fortran_order(one[3]) for one in state]
+        for name, (a, p, eq, delta) in zip(ob.model.activation, hidden):
+            row = ACTIVATIONS[name]
+            if p is None and row.leak is not None:
+                p = np.where(a > 0, 1.0, row.leak)
+            if eq is None and row.of_a is not None:
+                eq = (row.of_a - 2 * a) * delta
+            self.a.append(self._to_fortran_order(a))
+            self.p.append(self._to_fortran_order(p))
+            self.eq.append(self._to_fortran_order(eq))
+
+    def _to_fortran_order(self, x: Any) -> Any:
+        """Return x in the model's dtype and in Fortran order, or None if x is None."""
+        return None if x is None else np.asarray(x, dtype=self.dtype, order="F")
+
+    def outputs(self) -> Array:
+        """Return the network's outputs (N, d_out)."""
+        z = np.asarray(self.a[-1] @ self.W[-1].T)
+        return z if self.b[-1] is None else z + self.b[-1]
+
+    def backpropagate(self, M: Any, l: int, D: Array, e: Array | None) -> tuple[Array, Array]:
+        """Return ``D' = e' * phi'`` and ``e' = D W [+ e]``, the derivatives for the input of layer
+        l >= 1, from those for its z and its output. D and e have N rows or, for several vectors, a
+        multiple of N. M computes matrix products.
+        """
+        found = np.empty((self.W[l].shape[1], len(D)), D.dtype).T
+        M(found, D, self.W[l])
+        if e is not None and self.skips[l]:
+            found += e
+        p = self.p[l - 1]
+        if p is None:
+            return found, found
+        return np.asfortranarray(found * np.tile(p, (len(D) // len(p), 1))), found
+
+
+class LayerwiseCoordinatesMixin:
+    """A mixin that maps coordinates to parameters and back, layer by layer."""
+
+    whole: Any
+    layers: list[Any]
+    cuts: list[slice]  # part of the coordinates that belongs to each layer
+
+    def _set_layers(self, layers: list[Any]) -> int:
+        """Set the layers and their slices of the coordinates. Return the number of coordinates."""
+        ends = np.cumsum([0] + [layer.size for layer in layers]).tolist()
+        self.layers, self.cuts = layers, [slice(a, b) for a, b in pairwise(ends)]
+        return int(ends[-1])
+
+    def _embed(self, x: Array, out: Array) -> None:
+        views = layers_of(self.whole.objective.model, out)
+        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
+            layer.embed(x[cut], V, vb)
+
+    def _project(self, v: Array, out: Array) -> None:
+        views = layers_of(self.whole.objective.model, v)
+        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
+            layer.project(V, vb, out[..., cut])
+
+
+class RowPasses(LayerwiseCoordinatesMixin):
+    """Passes along a vector over all samples, at the point of `state`, with the workspace M. The
+    coordinates of each of the `layers` are a slice of x.
+    """
+
+    state: RowState
+    M: MatrixPool
+
+    def _forward(self, x: Array) -> tuple[list[Any], list[Array]]:
+        """Compute ``rz = ra W' + a V' + vb`` and ``ra_above = phi' rz [+ ra]`` for coordinates x.
+        Return two lists: ra of the input of each layer (None for the first), and rz of each layer.
+        """
+        M, s = self.M, self.state
+        M.begin_pass()
+        ras: list[Any] = [None]
+        rzs: list[Array] = []
+        for l, layer in enumerate(self.layers):
+            rz = layer.forward(M, x[self.cuts[l]])
+            if l:
+                M(rz, ras[l], s.W[l].T, True)
+            rzs.append(rz)
+            if l < len(s.p):
+                p = s.p[l]
+                ra = rz if p is None else np.multiply(p, rz, out=M.empty_matrix(*rz.shape))
+                ras.append(ra + ras[l] if s.skips[l] and l else ra)
+        return ras, rzs
+
+    def _backward_products(
+        self,
+        out: Array,
+        rdelta: Array,
+        along: tuple[Array, list[Any], list[Array]] | None,
+        active: Any = None,
+    ) -> None:
+        """Compute ``rdW = rdelta' a + delta' ra; re_below = rdelta W + delta V [+ re]; rdelta = re
+        phi' + e phi'' rz`` and write rdW of each layer to its part of `out`. If `active` is given,
+        only the layers for which it is True are written.
+
+        `along` is the tuple (x, ra, rz) from `_forward`, or None to propagate rdelta alone.
+        """
+        M, s, re = self.M, self.state, None
+        for l in range(len(self.layers) - 1, -1, -1):
+            layer, cut = self.layers[l], self.cuts[l]
+            if active is None or active[l]:
+                layer.gradient(M, rdelta, None if along is None else along[1][l], out[cut])
+            if l == 0:
+                return
+            below = multiply_rows(M, rdelta, s.W[l])
+            if along is not None:
+                layer.add_backward_term(M, along[0][cut], below)
+            if re is not None and s.skips[l]:
+                below += re
+            re, p, eq = below, s.p[l - 1], s.eq[l - 1]
+            rdelta = re if p is None else np.multiply(re, p, out=M.empty_matrix(*re.shape))
+            if along is not None and eq is not None:  # `rdelta` is not `re`, since p is not None
+                rz = along[2][l - 1]
+                rdelta += np.multiply(eq, rz, out=rz)
+
+    def _write_product(self, x: Array, out: Array, kind: str, active: Any = None) -> None:
+        """Write the product with x, without l2, to `out`, for all layers or the `active` ones."""
+        ras, rzs = self._forward(x)
+        curved = self.state.loss.multiply_by_curvature(rzs[-1], kind)
+        rdelta = np.asfortranarray(curved, self.M.dtype)
+        self._backward_products(out, rdelta, (x, ras, rzs) if kind == "hessian" else None, active)

@@ -23,7 +23,7 @@ LAYERS = {
         "network.rows network.streaming network.shards network.spaces network.reduced_operator "
         "network.sample_space network.output_space network.input_space distributed"
     ),
-    "proofs": "certify",
+    "proofs": "certify network.sum_bounds",
     "verdicts": "critical optimize.finish optimize.find optimize.minimize optimize.units",
     "applications": "applications testing",
 }

@@ -203,15 +203,6 @@ def sources():
                 yield path
 
 
-def test_files_have_at_most_900_lines():
-    """No source file has more than 900 lines, because a longer file has more than one subject."""
-    texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sources()}
-    lengths = {name: len(text.splitlines()) for name, text in texts.items()}
-    assert len(lengths) > 50
-    assert {name: n for name, n in lengths.items() if n > 900} == {}
-
-
-@functools.cache
 def functions():
     """Return a list of (name, lines, n_positional) for every Python function: the number of lines
     without the docstring, and of positional arguments without self.

@@ -5,7 +5,10 @@ information.
 from . import spaces
 from .objective import Objective as Objective
 from .operators import Curvature
+from .shards import Shard
 from .streaming import StreamedObjective as StreamedObjective
 
-# Operators in smaller spaces are built on curvatures, and curvatures return them on request.
+# Two classes use what is built on them: curvatures return operators in smaller spaces, and an
+# objective of sparse rows holds a shard of all rows, which is an objective.
 Curvature._spaces = spaces
+Objective._shard_type = Shard

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -200,7 +200,9 @@ class Objective(
     _sparse: bool = False  # True if X is sparse
     # index in the caller's order of each row of the blocks, or None if the orders are equal
     _order: Any = None
-    _whole: Any  # `Shard` of all rows of a sparse X
+    # The class `Shard`. Shards are objectives, so the package sets the class.
+    _shard_type: ClassVar[Any]
+    _whole: Any  # shard of all rows of a sparse X
     _rows: Any
     _X: Any  # rows, targets and weights in the form that the engine uses
     _untamed: Any = None  # X before `zero_unused_large_entries`, or None if X was not changed
@@ -210,7 +212,6 @@ class Objective(
     _plan: Any
     _spare: list[Any]
     _made: dict[int, Objective]
-    _known: dict[str, Any]  # {name: (arguments, result)} for the last certificate of each kind
     _unbounded_reason: str  # reason why the loss or an activation has no known bounds, or ""
     _lock: Any
     _theta: np.ndarray
@@ -222,7 +223,6 @@ class Objective(
         "_spare",
         "_lock",
         "_made",
-        "_known",
         "_whole",
     )
 
@@ -307,12 +307,9 @@ class Objective(
 
     def _set_up_sparse_rows(self, rows: Any) -> None:
         """Set up the state for sparse rows, given as `SparseRows`."""
-        # A shard is itself an objective, so that a file-level import would be a cycle.
-        from .shards import Shard
-
         self._n_samples = self._X.shape[0]
         self._create_process_state()
-        self._whole = Shard(self._shard_settings(2), rows, self._y, self._weight)
+        self._whole = self._shard_type(self._shard_settings(2), rows, self._y, self._weight)
         size = max(MIN_BLOCK_ROWS, min(self.n_samples, self._max_dense_rows))
         vars(self).update(block_rows=size, n_shards=-(-self.n_samples // size), n_passes=0)
 
@@ -362,7 +359,7 @@ class Objective(
         lock.
         """
         own = self.__dict__
-        own["_plan"], own["_spare"], own["_known"], own["_lock"] = None, [], {}, _engine.Lock()
+        own["_plan"], own["_spare"], own["_lock"] = None, [], _engine.Lock()
         _living.add(self)
 
     def _after_fork(self) -> None:
@@ -497,7 +494,7 @@ class Objective(
         """
         # Proofs are built on objectives, and `rounding_bound` is a method that users call.
         from ..certify.passes import ErrorPass
-        from ..certify.sums import SumErrorBounds
+        from .sum_bounds import SumErrorBounds
 
         if self._by_blocks:
             return SumErrorBounds(self, theta)

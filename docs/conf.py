@@ -75,7 +75,7 @@ TASKS = {
     ),
     "Uncertainty": (
         "Standard deviations of outputs, the evidence, and paths of penalties.",
-        "laplace regularization_path",
+        "laplace next_rows regularization_path",
     ),
     "Rows left out": (
         "Predict each row without itself, and find the rows that a prediction depends on.",

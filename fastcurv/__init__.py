@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .applications.plots.spectrum import SpectrumDisplay
     from .applications.uncertainty.laplace import laplace
     from .applications.uncertainty.left_out import influence, leave_one_out
+    from .applications.uncertainty.next_rows import next_rows
     from .applications.uncertainty.path import regularization_path
     from .critical.classify import classify
     from .network.mlp import MLP
@@ -96,6 +97,7 @@ __all__ = [
     "escape",
     "minimize",
     "newton_step",
+    "next_rows",
     "regularization_path",
     "report",
     "saddle_free_newton_step",
@@ -142,6 +144,7 @@ _MODULE_OF_PUBLIC_NAME = {
     "load": "network.save",
     "minimize": "optimize.minimize",
     "newton_step": "optimize.steps",
+    "next_rows": "applications.uncertainty.next_rows",
     "saddle_free_newton_step": "optimize.steps",
     "regularization_path": "applications.uncertainty.path",
     "report": "applications.cli.fit_report",

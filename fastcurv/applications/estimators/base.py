@@ -48,7 +48,8 @@ from ...optimize.minimize import METHOD_ALIASES, METHODS, STOCHASTIC_METHODS, mi
 from ...optimize.run import Run
 from ...structure.tables import ACTIVATIONS, LOSSES, LossName, activations_in_library
 from ...structure.user_functions import Activation, Loss
-from .evidence import choose_alpha_by_evidence
+from ..uncertainty.next_rows import NextRows, next_rows_of_posterior
+from .evidence import FitPosterior, choose_alpha_by_evidence, laplace_of_fit, posterior_of_fit
 from .held_out import DEFAULT_DECAY, MAX_ITER_PER_ALPHA, DecayChoice, choose_decay, held_out_mask
 from .input_slopes import InputSlopesMixin
 from .shown import FitReprMixin
@@ -369,6 +370,7 @@ class BaseMLP(
     curvature_: Any
     # (rows of the last fit for `_build_objective`, theta at its end, gradient there or None)
     _training: tuple[Any, Any, Any]
+    _posterior: FitPosterior  # posterior of the fit, computed on first use
     _epochs: Any  # solver of `partial_fit` and its state
     _stratify = False
 
@@ -572,6 +574,7 @@ class BaseMLP(
 
     def _store_fitted_objective(self, ob: Objective) -> None:
         """Store the quantities that predictions need from the objective of a fit."""
+        self.__dict__.pop("_posterior", None)
 
     def _split_rows(self, X: Any, y: Any, weight: Any, rng: Any) -> list[tuple[Any, Any, Any]]:
         """Return (X, y, weight) of the training rows and of the held-out rows."""
@@ -866,6 +869,78 @@ class BaseMLP(
         losses = {"loss": [before, run.f]}
         end = SimpleNamespace(x=run.theta, fun=run.f, nit=1, stopped="max_iter", history=losses)
         self._set_fitted(ob, [end], *past)
+
+    def _fitted_objective(self, call: str) -> Objective:
+        """Return the objective of the last fit, built again from the stored rows. Raise ValueError
+        if the rows were not stored, or if the rows or the parameters have changed since a fit that
+        was not interrupted. `call` is the name of the public function, for the message.
+        """
+        if "_training" not in vars(self):
+            raise ValueError(
+                f"the estimator must hold the rows of its fit for {call}, but they are not stored "
+                "after partial_fit, copying or pickling. Call fit first."
+            )
+        rows, theta, gradient = self._training
+        ob = self._build_objective(self.model_, *rows)
+        if theta is not None and not np.array_equal(ob.gradient(theta), gradient):
+            raise ValueError(
+                f"X, y, sample_weight and the parameters must be those of the fit for {call}, but "
+                "they have changed since. Call fit again."
+            )
+        return ob
+
+    def _cached_posterior(self, call: str) -> FitPosterior:
+        """Return the posterior of the fit, computed on first use. `call` is the name of the public
+        function, for error messages.
+        """
+        theta, known = self.theta_, vars(self).get("_posterior")
+        if known is None or not np.array_equal(known.theta, theta):
+            ob = self._fitted_objective(call)
+            known = self._posterior = posterior_of_fit(self, ob)
+        return known
+
+    def _rows_in_domain(self, X: Any) -> np.ndarray:
+        """Return a mask (N,) of the rows of X that lie inside the domain of the fit."""
+        rows = self._check_rows(X)
+        rows = rows.toarray() if is_sparse(rows) else rows
+        posterior = self._cached_posterior("return_domain=True")
+        return posterior.in_domain(self.model_, rows)
+
+    def next_rows(self, X: Any, k: int, at: Any = None) -> NextRows:
+        """Choose the rows whose targets would lower the uncertainty of the predictions most.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix (M, n_features)
+            Rows that could be measured.
+        k : int
+            The number of rows to choose.
+        at : array_like or sparse matrix (P, n_features), optional
+            Rows at which predictions are wanted. By default X.
+
+        Returns
+        -------
+        NextRows
+            See `fastcurv.next_rows`.
+
+        Raises
+        ------
+        ValueError
+            As for `fastcurv.next_rows`, or if the estimator does not hold the rows of its fit.
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> X = np.linspace(0.0, 1.0, 20)[:, None]
+        >>> y = X[:, 0] + 0.1 * np.random.default_rng(0).standard_normal(20)
+        >>> net = fc.MLPRegressor((), alpha=0.0, random_state=0).fit(X, y)
+        >>> net.next_rows([[0.5], [2.0], [1.0]], 1).indices
+        array([1])
+        """
+        rows = [self._check_rows(one) for one in ([X] if at is None else [X, at])]
+        dense = [one.toarray() if is_sparse(one) else one for one in rows]
+        post = laplace_of_fit(self, self._fitted_objective("next_rows"))
+        return next_rows_of_posterior(post, dense[0], k, *dense[1:])
 
     def _network_outputs(self, X: Any) -> np.ndarray:
         """Return the outputs before any softmax. Sparse rows are converted to dense blocks."""

@@ -262,20 +262,30 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             raise ValueError(f"class_weight must hold finite weights >= 0 by class, got {given}.")
         return of_class if weight is None else of_class * weight
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any, return_domain: bool = False) -> Any:
         """Predict the class of each row of X.
 
         Parameters
         ----------
         X : array_like or sparse matrix (N, n_features)
             The rows.
+        return_domain : bool
+            If True, also return which rows lie inside the domain of the fit.
 
         Returns
         -------
-        ndarray (N,) or (N, n_labels)
+        y : ndarray (N,) or (N, n_labels)
             The most probable class of each row. For multilabel targets, 1 for each label whose
             probability is above 1/2, and 0 for the others.
+        inside : ndarray (N,) of bool
+            Only if `return_domain` is True: False for rows that are extrapolations, see
+            `LaplacePosterior.in_domain`.
         """
+        labels = self._most_probable_labels(X)
+        return (labels, self._rows_in_domain(X)) if return_domain else labels
+
+    def _most_probable_labels(self, X: Any) -> np.ndarray:
+        """Return the most probable class of each row of X, or its labels (N, n_labels)."""
         outputs = self._network_outputs(X)
         if self._multilabel:
             return (outputs > 0).astype(int)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +13,13 @@ from ...network.objective import Objective
 from ...structure.parameters import has_kinks
 from ...structure.tables import LOSSES
 from ..uncertainty.laplace import (
+    LOSSES_OF_KNOWN_INFORMATION,
     ExactFitError,
+    LaplacePosterior,
+    information_roots,
     is_negative_log_likelihood,
     laplace_posterior,
+    leverages,
     output_std,
 )
 from ..uncertainty.left_out import minimum_after_fit
@@ -27,14 +32,14 @@ MAX_PATH_STEPS = 500  # maximum number of L-BFGS iterations at each penalty of t
 
 
 class FitPosterior(NamedTuple):
-    """The parameters, covariance and noise of the Laplace posterior of a fit with squared
-    errors.
-    """
+    """The Laplace posterior of a fit, without the rows of the fit."""
 
     theta: np.ndarray  # parameters of the estimator (n,)
     center: np.ndarray  # mean (n,) of the posterior: theta, or the minimum reached from it
     covariance_root: np.ndarray  # square root (n, rank) of the covariance
-    noise_std: float  # standard deviation in units of the scaled targets
+    noise_std: float  # standard deviation in units of the scaled targets; 0 for other losses
+    loss: Any  # loss of the fit
+    leverage_limit: float  # `LaplacePosterior.leverage_limit`, or NaN if the loss has none
 
     def std(self, model: Any, X: Any) -> np.ndarray:
         """Return the standard deviations ``(N, d_out)`` of new observations at the rows of X,
@@ -45,6 +50,13 @@ class FitPosterior(NamedTuple):
         if self.center is not self.theta:
             squares += (model.predict(self.theta, X) - model.predict(self.center, X)) ** 2
         return np.asarray(np.sqrt(squares))
+
+    def in_domain(self, model: Any, X: Any) -> np.ndarray:
+        """Return a mask (N,) of the rows of X that lie inside the domain of the fit."""
+        roots = information_roots(
+            model, self.loss, self.center, self.covariance_root, self.noise_std, X
+        )
+        return np.asarray(leverages(roots) <= self.leverage_limit)
 
 
 def _exact_fit_error(est: Any) -> ValueError:
@@ -103,22 +115,21 @@ def choose_alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.n
     return best.theta.astype(ob.dtype)
 
 
-def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
-    """Return the posterior of a fit with squared errors, from the Gauss-Newton matrix.
+def laplace_of_fit(est: Any, ob: Objective) -> LaplacePosterior:
+    """Return the Laplace posterior of a fit, from the Gauss-Newton matrix.
 
     The posterior is centred at the minimum that further training reaches from the end of the fit.
     With ``alpha="evidence"``, whose fits end where the gradient vanishes, and with kinks, it is
     centred at the end of the fit.
     """
-    theta = np.array(est.theta_)
-    center = theta
+    center = np.array(est.theta_)
     if est.alpha != "evidence" and not has_kinks(ob.model):
         # Units without weights have biases on which no output depends and which have no decay, so
         # both are set to 0.
-        end = with_units_pruned(cast_to_float64(ob), minimum_after_fit(ob, theta))
-        center = end.astype(theta.dtype)
+        end = with_units_pruned(cast_to_float64(ob), minimum_after_fit(ob, center))
+        center = end.astype(center.dtype)
     try:
-        found = laplace_posterior(ob, center, count=est._total, warn=True)
+        return laplace_posterior(ob, center, count=est._total, warn=True)
     except ExactFitError:
         raise _exact_fit_error(est) from None
     except ValueError as error:
@@ -126,4 +137,19 @@ def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
             f"alpha must be large enough for standard deviations, got {est.alpha!r}. Use "
             f"alpha='evidence' with activation='tanh'. {error}"
         ) from None
-    return FitPosterior(theta, center, found.covariance_root, float(found.noise_std or 0.0))
+
+
+def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
+    """Return the posterior of a fit without its rows."""
+    theta = np.array(est.theta_)
+    post = laplace_of_fit(est, ob)
+    center = post.theta.astype(theta.dtype)
+    limit = post.leverage_limit if ob.loss in LOSSES_OF_KNOWN_INFORMATION else math.nan
+    return FitPosterior(
+        theta=theta,
+        center=theta if np.array_equal(center, theta) else center,
+        covariance_root=post.covariance_root,
+        noise_std=float(post.noise_std or 0.0),
+        loss=ob.loss,
+        leverage_limit=limit,
+    )

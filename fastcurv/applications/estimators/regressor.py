@@ -20,7 +20,7 @@ from ...structure.user_functions import Loss
 from ..uncertainty.left_out import Interval, leave_one_out_of_fit
 from .base import BaseMLP, check_parameters, sanitise, scored_rows, supports_partial_fit
 from .classifier import PARAMETERS_DOC
-from .evidence import FitPosterior, posterior_of_fit
+from .evidence import posterior_of_fit
 
 LOSS_DOC = """    loss : str or fastcurv.Loss
         ``squared_error``; ``poisson`` and ``gamma``, half the deviance with `predict` the
@@ -39,7 +39,6 @@ MIN_RELATIVE_TARGET_SD = 1e-14
 class MLPRegressor(RegressorMixin, BaseMLP):
     _flat: bool
     _fitted_loss: Any  # loss of the fit, for targets scaled to variance 1
-    _posterior: FitPosterior  # posterior of the fit, computed on first use
     _left_out: Any  # (theta, `LeftOut` of theta), computed on first use
 
     __doc__ = f"""A multilayer perceptron regressor, fitted by exact second-order information.
@@ -216,7 +215,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         else:
             b[:] = given.best_constant(y, shares, len(b))[0]
 
-    def predict(self, X: Any, return_std: bool = False) -> Any:
+    def predict(self, X: Any, return_std: bool = False, return_domain: bool = False) -> Any:
         """Predict the targets of the rows of X.
 
         Parameters
@@ -226,6 +225,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return_std : bool
             If True, also return the standard deviation of a new observation, for the losses
             ``squared_error`` and ``gaussian_nll``.
+        return_domain : bool
+            If True, also return which rows lie inside the domain of the fit, for the losses
+            ``squared_error`` and ``poisson``.
 
         Returns
         -------
@@ -234,11 +236,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             means for ``gaussian_nll``.
         std : ndarray, in the shape of y
             Only if `return_std` is True.
+        inside : ndarray (N,) of bool
+            Only if `return_domain` is True: False for rows that are extrapolations, see
+            `LaplacePosterior.in_domain`. The last of the values returned.
 
         Raises
         ------
         ValueError
-            With `return_std`: if `loss` is neither ``squared_error`` nor ``gaussian_nll``, if the
+            With `return_std`: if `loss` is neither ``squared_error`` nor ``gaussian_nll``. With
+            `return_domain`: if it is neither ``squared_error`` nor ``poisson``. With both: if the
             network fits every row exactly, or if `alpha` is a number and the estimator does not
             hold the rows of the fit, as after `partial_fit` and in copies, pickled or not.
 
@@ -258,49 +264,29 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             outputs = np.exp(outputs)
         parts = np.split(outputs, given.per_target or 1, axis=1) if given else [outputs]
         found = [part[:, 0] if self._flat else part for part in parts]
-        if not return_std:
-            return found[0]
-        if len(found) > 1:
-            return found[0], np.exp(0.5 * found[1])
-        if given is not None:
+        returned = [found[0]]
+        if return_std and len(found) > 1:
+            returned.append(np.exp(0.5 * found[1]))
+        elif return_std:
+            returned.append(self._observation_std(X))
+        if return_domain:
+            returned.append(self._rows_in_domain(X))
+        return tuple(returned) if len(returned) > 1 else found[0]
+
+    def _observation_std(self, X: Any) -> np.ndarray:
+        """Return the standard deviations of new observations at the rows of X, in units of y."""
+        if LOSSES[self._loss()].given is not None:
             raise ValueError(
                 "loss must be 'squared_error' or 'gaussian_nll' for return_std=True, got "
                 f"{self.loss!r}."
             )
         X = self._check_rows(X)
         X = X.toarray() if is_sparse(X) else X
-        std = self._cached_posterior().std(self.model_, X) * self.y_scale_
-        return found[0], std[:, 0] if self._flat else std
-
-    def _fitted_objective(self, call: str) -> Objective:
-        """Return the objective of the last fit, built again from the stored rows. Raise ValueError
-        if the rows were not stored, or if the rows or the parameters have changed since a fit that
-        was not interrupted. `call` is the name of the public function, for the message.
-        """
-        if "_training" not in vars(self):
-            raise ValueError(
-                f"the estimator must hold the rows of its fit for {call}, but they are not stored "
-                "after partial_fit, copying or pickling. Call fit first."
-            )
-        rows, theta, gradient = self._training
-        ob = self._build_objective(self.model_, *rows)
-        if theta is not None and not np.array_equal(ob.gradient(theta), gradient):
-            raise ValueError(
-                f"X, y, sample_weight and the parameters must be those of the fit for {call}, but "
-                "they have changed since. Call fit again."
-            )
-        return ob
-
-    def _cached_posterior(self) -> FitPosterior:
-        """Return the posterior of the fit, computed on first use."""
-        theta, known = self.theta_, vars(self).get("_posterior")
-        if known is None or not np.array_equal(known.theta, theta):
-            ob = self._fitted_objective("return_std=True")
-            known = self._posterior = posterior_of_fit(self, ob)
-        return known
+        std = self._cached_posterior("return_std=True").std(self.model_, X) * self.y_scale_
+        return std[:, 0] if self._flat else std
 
     def _store_fitted_objective(self, ob: Objective) -> None:
-        self.__dict__.pop("_posterior", None)
+        super()._store_fitted_objective(ob)
         self.__dict__.pop("_left_out", None)
         self.__dict__.pop("sigma_", None)
         if self.alpha == "evidence" and LOSSES[ob.loss].given is None:

@@ -94,6 +94,10 @@ ZERO_EIGENVALUE_TOL = 1.5e-8
 # bias with a larger one belongs to a saturated unit and is held at theta, because the Gaussian
 # would extend far beyond the interval (about 1 for tanh) in which the output is linear in the bias.
 MAX_BIAS_STD = 1e4
+# fraction of new rows, from the distribution of the known ones, that lie inside the domain of a fit
+DOMAIN_QUANTILE = 0.95
+# losses whose second derivatives with respect to the outputs do not depend on the target
+LOSSES_OF_KNOWN_INFORMATION = ("mse", "cross_entropy", "binary_cross_entropy", "poisson")
 N_QMC_POINTS = 1024  # number of low-discrepancy points for the mean of a softmax
 # maximum ratio of the penalty to the data term at which their sum determines the data term
 MAX_PENALTY_RATIO = 1e6
@@ -260,6 +264,80 @@ class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
             [mean(model.predict(self.theta, rows), part) for rows, part in blocks]
         )
 
+    @with_nearest_rounding
+    def leverage(self, X: Any) -> Floats:
+        """Return the leverage of each row: the variance of its outputs, in units of the variance of
+        one new target there.
+
+        The leverages of the rows of the fit add up to the number of parameters that they determine.
+        A large leverage says that the known rows say little about the row: its prediction is an
+        extrapolation of the network.
+
+        Parameters
+        ----------
+        X : array_like (N, sizes[0])
+            The rows.
+
+        Returns
+        -------
+        ndarray (N,)
+            The leverages, for a linear network without penalty the diagonal of the hat matrix.
+
+        Raises
+        ------
+        ValueError
+            If the information of a target depends on its value. It does not for ``mse``,
+            ``cross_entropy``, ``binary_cross_entropy`` and ``poisson``.
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> X = np.array([[0.0], [1.0], [2.0], [3.0], [4.0]])
+        >>> ob = fc.Objective(fc.MLP([1, 1]), X, [0.0, 1.0, 2.0, 3.0, 9.0], loss="mse")
+        >>> fc.laplace(ob, [2.0, -1.0], noise_std=1.0).leverage(X).round(2)
+        array([0.6, 0.3, 0.2, 0.3, 0.6])
+        """
+        return leverages(self.information_roots(X))
+
+    def information_roots(self, X: Any) -> Iterator[Floats]:
+        """Yield ``W^(1/2) J C`` (rows, d_out, rank) by blocks of rows of X (N, k), where J is the
+        Jacobian of the outputs, C is `covariance_root`, and W is the information of a new target.
+        """
+        ob = self.objective
+        return information_roots(
+            ob.model, ob.loss, self.theta, self.covariance_root, self.noise_std, X
+        )
+
+    @property
+    def leverage_limit(self) -> float:
+        """The leverage above which a row is outside the domain of the fit: 95% of new rows from the
+        distribution of the known ones lie below.
+
+        It is the quantile of the leverages that each known row would have without itself. These
+        come from the linearised network, without refits, so 95% is nominal.
+        """
+        ob = self.objective
+        weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
+        roots = np.concatenate(list(self.information_roots(ob.X)))
+        # eigenvalues (N, d_out) of the leverages by outputs, which are below 1 / weight
+        values = np.linalg.eigvalsh(roots @ roots.transpose(0, 2, 1))
+        remainder = 1 - weight[:, None] * values
+        with np.errstate(all="ignore"):
+            without = np.where(remainder > ZERO_EIGENVALUE_TOL, values / remainder, np.inf)
+        leverages = np.sort(without.sum(axis=1)[weight > 0])
+        rank = math.ceil(DOMAIN_QUANTILE * (len(leverages) + 1))
+        return float(leverages[min(rank, len(leverages)) - 1])
+
+    def in_domain(self, X: Any) -> Any:
+        """Return a mask (N,): True for rows of X (N, sizes[0]) inside the domain of the fit, whose
+        leverage is at most `leverage_limit`.
+
+        A row outside is an extrapolation, and its error can be many times that of the others. The
+        converse is not certain: leverages do not see a gap between known rows that a smooth network
+        bridges, nor a law that has changed since.
+        """
+        return np.asarray(self.leverage(X) <= self.leverage_limit)
+
     def sample(self, k: int = 1, seed: Any = 0) -> Floats:
         """Draw parameters from the posterior.
 
@@ -373,6 +451,39 @@ def output_covariance_roots(
         with serial_blas_context():
             part = np.matmul(J, root)
         yield rows, part
+
+
+def information_roots(
+    model: MLP, loss: Any, theta: Any, root: Any, noise_std: float | None, X: Any
+) -> Iterator[Floats]:
+    """Yield ``W^(1/2) J C`` (rows, d_out, rank) by blocks of rows of X (N, k). J is the Jacobian of
+    the outputs, C, passed as `root` (n, rank), a root of the covariance of the parameters, and W
+    the second derivative of the negative log likelihood of a row with respect to its outputs.
+    """
+    if loss not in LOSSES_OF_KNOWN_INFORMATION:
+        raise ValueError(
+            f"loss must be one of {', '.join(LOSSES_OF_KNOWN_INFORMATION)} for leverages, got "
+            f"{str(loss)!r}. With other losses the information of a target depends on its value."
+        )
+    for rows, spread in output_covariance_roots(model, theta, root, X):
+        z = model.predict(theta, rows).astype(float)
+        if loss == "mse":
+            yield spread / float(noise_std or 1.0)
+        elif loss == "cross_entropy":
+            # With s = p^(1/2), diag(p) - p p' = S S' for S = diag(s) - p s'.
+            p = softmax(z, axis=1)
+            s = np.sqrt(p)
+            S = s[:, :, None] * np.eye(p.shape[1]) - p[:, :, None] * s[:, None, :]
+            yield S.transpose(0, 2, 1) @ spread
+        elif loss == "binary_cross_entropy":
+            yield np.sqrt(expit(z) * expit(-z))[:, :, None] * spread
+        else:
+            yield np.exp(0.5 * z)[:, :, None] * spread
+
+
+def leverages(information: Iterator[Floats]) -> Floats:
+    """Return the leverages (N,) of rows from their `information_roots`."""
+    return np.concatenate([np.einsum("ijk,ijk->i", root, root) for root in information])
 
 
 def _jacobian_of_few_rows(model: MLP, theta: Any, X: Any) -> Floats:

@@ -54,6 +54,7 @@ from .without_rows import (
     JACOBIAN_BLOCK_ENTRIES,
     FactoredMinimum,
     jacobian_blocks,
+    minima_without_groups,
     minima_without_rows,
     newton_steps,
     objective_without_row,
@@ -537,9 +538,9 @@ def _upper_quantile(x: Floats, weight: Floats, level: float) -> Floats:
 
 @suggest_names("leave_one_out")
 @with_nearest_rounding
-def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
-    """Predict each row by the network trained without that row, from one factor of the Hessian at a
-    minimum.
+def leave_one_out(ob: Any, theta: Any, *, exact: bool | None = None, groups: Any = None) -> LeftOut:
+    """Predict each row by the network trained without that row, or without its group, from one
+    factor of the Hessian at a minimum.
 
     Parameters
     ----------
@@ -548,9 +549,14 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     theta : array_like (n,)
         A minimum at which the Hessian is positive definite, such as `minimize` finds with l2 > 0.
         For an objective in float32, theta is refined in float64.
-    exact : bool
+    exact : bool, optional
         If False, take one Newton step for each row. If True, compute the minimum of the objective
-        without the row by further steps, and try to prove that it lies in the same basin.
+        without the row by further steps, and try to prove that it lies in the same basin. By
+        default True with `groups`, and False otherwise.
+    groups : array_like (N,), optional
+        Labels, such as the patient, batch or day of each row. Rows with one label are left out
+        together, because rows that depend on each other predict each other too well. Each group
+        costs a run of `minimize` from theta.
 
     Returns
     -------
@@ -562,8 +568,9 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     Raises
     ------
     ValueError
-        If theta is not a minimum (the message has the smallest eigenvalue of the Hessian if it is
-        not positive), the network has batch normalisation, the rows are not in memory, or a
+        If `exact` is False with `groups`: one Newton step is too rough for the removal of many
+        rows. If theta is not a minimum (the message has the smallest eigenvalue of the Hessian if
+        it is not positive), the network has batch normalisation, the rows are not in memory, or a
         pre-activation lies at a kink of relu, leaky_relu or elu.
 
     See Also
@@ -603,13 +610,36 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     >>> out.predictions[:, 0].round(2), out.hat_matrix_diag.round(2)
     (array([-2.5 ,  1.  ,  3.25,  5.86,  4.  ]), array([0.6, 0.3, 0.2, 0.3, 0.6]))
     """
-    exact = check_bool(exact, "exact")
+    exact = groups is not None if exact is None else check_bool(exact, "exact")
     if exact and isinstance(ob, Objective) and is_sparse(ob.X):
         # The proofs need dense rows.
         settings = ob.loss, ob.l2, ob.sample_weight, ob.n_threads, ob.memory
         X = dense_rows(ob.model, ob.X)
         ob = Objective(ob.model, X, ob.y, *settings, l2_biases=ob.l2_biases)
-    return _leave_one_out_at_minimum(_factored_minimum(ob, theta, "leave_one_out"), exact)
+    at = _factored_minimum(ob, theta, "leave_one_out")
+    if groups is None:
+        return _leave_one_out_at_minimum(at, exact)
+    if not exact:
+        raise ValueError(
+            "exact must be True with groups, got False. One Newton step is too rough for the "
+            "removal of a whole group: it can predict worse than the mean where refits predict "
+            "well."
+        )
+    return _leave_one_out_at_minimum(at, exact, _group_codes(at.ob, groups))
+
+
+def _group_codes(ob: Any, groups: Any) -> Any:
+    """Return the number (N,) of each row's group, for labels of any type that can be sorted."""
+    labels = np.asarray(groups)
+    if labels.shape != (ob.n_samples,):
+        raise ValueError(
+            f"groups must have one label for each of the {ob.n_samples} rows, got an array of "
+            f"shape {labels.shape}."
+        )
+    names, codes = np.unique(labels, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError("groups must have at least two labels, got one for all rows.")
+    return codes
 
 
 def minimum_after_fit(ob: Any, theta: Any) -> Floats:
@@ -651,9 +681,9 @@ def leave_one_out_of_fit(ob: Any, theta: Any) -> LeftOut:
         ) from None
 
 
-def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool) -> LeftOut:
+def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = None) -> LeftOut:
     """Return the `LeftOut` at a minimum, from the Cholesky factor of the curvature at this minimum.
-    `exact` is the option of `leave_one_out`.
+    `exact` is the option of `leave_one_out`, and `groups` (N,) the number of each row's group.
     """
     ob = at.ob
     N, d = ob.n_samples, ob.model.sizes[-1]
@@ -685,11 +715,18 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool) -> LeftOut:
     kept: Any = None
     undetermined = alone.copy()
     unbounded = _rows_without_minimum(ob, at.theta, z)
-    if exact:
+    if groups is not None:
+        thetas, kept = minima_without_groups(at, groups)
+        changes = thetas - at.theta
+        with serial_blas_context():
+            squares = np.sum((changes @ at.factor.lower) ** 2, axis=1)
+        alone[:] = undetermined[:] = False
+    elif exact:
         thetas, kept = minima_without_rows(at, a)
         for i in np.flatnonzero(alone).tolist():
             values = eigvalsh(objective_without_row(ob, i).hessian(thetas[i]).to_dense())
             undetermined[i] = not values[0] > MIN_REMAINING_EIGENVALUE * values[-1]
+    if exact:
         X = dense_rows(ob.model, ob.X)
         predictions = outputs_of_networks(ob.model, thetas, X[:, None])[:, 0]
     cooks = _cooks_distances(ob, z, hat, squares)

@@ -21,9 +21,10 @@ from ...common.runtime import raise_if_interrupted, serial_blas_context
 from ...common.vectors import safe_norm
 from ...critical.classify import classify
 from ...critical.theorem import SCALAR_ROUND_UP_FACTOR, check_kantorovich, eta_bound
-from ...network.factor import CholeskyFactor
+from ...network.factor import CholeskyFactor, NotPositiveDefiniteError
 from ...network.row_passes import OutputLossDerivatives
 from ...optimize.minimize import minimize
+from ...optimize.steps import saddle_free_newton_step
 from ...structure.parameters import forward, n_terms_per_row, parameter_derivatives
 from ...structure.tables import ACTIVATIONS
 from .requirements import dense_rows
@@ -125,6 +126,9 @@ RELATIVE_STEP_TOL = 1e-12
 STEP_ROUNDING_TOL = 1e-13
 # A step that is at least this many times as long as the shortest one so far shows divergence.
 MAX_STEP_GROWTH = 4.0
+MAX_NEWTON_STEPS = 50  # maximum number of Newton steps to the minimum without a group
+MIN_NEWTON_LENGTH = 1e-3  # minimum fraction of a Newton step
+NEWTON_STEP_TOL = 1e-9  # relative length of the last Newton step, which squares the error
 MAX_LINE_POINTS = 200  # maximum number of points on a line at which curvature is computed
 # Allowances of the proofs for rounding errors in float64. They are CURVATURE_ERROR_RATIO times the
 # curvature at a point and GRADIENT_ERROR_RATIO times the mean norm of the gradients of the samples,
@@ -193,6 +197,54 @@ def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floa
         elif weight[i] == 0 or _is_in_same_basin(without, at.theta, thetas[i], bounds):
             kept[i] = True
     return thetas, kept
+
+
+def minima_without_groups(at: FactoredMinimum, groups: Any) -> tuple[Floats, Any]:
+    """Return, for each row, the minimum (N, n) that `minimize` reaches from theta without the rows
+    of its group, and a mask (N,) of the rows whose minimum is proved to lie in the same basin as
+    theta. `groups` (N,) holds the number of each row's group.
+    """
+    ob = at.ob
+    thetas = np.empty((ob.n_samples, ob.n_params))
+    kept = np.zeros(ob.n_samples, bool)
+    X = dense_rows(ob.model, ob.X)
+    gradients = _row_gradients(
+        ob, X, np.broadcast_to(at.theta, thetas.shape), np.arange(ob.n_samples)
+    )
+    bounds = _RemovalProofBounds(at, float(np.linalg.norm(gradients, axis=1).mean()))
+    for group in range(groups.max() + 1):
+        weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
+        weight[groups == group] = 0
+        if not weight.any():
+            raise ValueError("groups must leave rows of positive weight when one is left out.")
+        without = ob.reweighted(weight)
+        end = _minimum_by_newton(without, at.theta)
+        thetas[groups == group] = end
+        kept[groups == group] = _is_in_same_basin(without, at.theta, end, bounds)
+    return thetas, kept
+
+
+def _minimum_by_newton(ob: Any, theta: Floats) -> Floats:
+    """Return the minimum (n,) that Newton steps with halving reach from theta, saddle-free where
+    the Hessian is not positive definite. If they do not converge, `minimize` continues.
+    """
+    value = ob.value(theta)
+    for _ in range(MAX_NEWTON_STEPS):
+        H = ob.hessian(theta)
+        try:
+            step = -H.factor().solve(H.gradient)
+        except NotPositiveDefiniteError:
+            step = saddle_free_newton_step(H, H.gradient)
+        if np.linalg.norm(step) <= NEWTON_STEP_TOL * np.linalg.norm(theta):
+            return np.asarray(theta + step)
+        length = 1.0
+        while length > MIN_NEWTON_LENGTH and not ob.value(theta + length * step) <= value:
+            length *= 0.5
+        # If no length lowers the value, the decrease is within its rounding error.
+        theta = theta + (length if length > MIN_NEWTON_LENGTH else 1.0) * step
+        value = ob.value(theta)
+    run: Any = raise_if_interrupted(minimize(ob, theta, verdict=False, progress=False, seed=0))
+    return np.asarray(run.x)
 
 
 def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:

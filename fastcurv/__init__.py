@@ -185,7 +185,7 @@ if find_spec("sklearn") is None:
     __all__ = [
         name
         for name in __all__
-        if not _MODULE_OF_PUBLIC_NAME.get(name, "").startswith("estimators")
+        if not _MODULE_OF_PUBLIC_NAME.get(name, "").startswith("applications.estimators")
     ]
 
 _register()

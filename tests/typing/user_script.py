@@ -218,8 +218,8 @@ def rows(objective: fc.Objective, x: Floats) -> None:
     factor = objective.hessian(x).factor()
     assert factor.solve(x).shape == x.shape and out.summary()
     post = fc.laplace(objective, x)
-    inside: npt.NDArray[np.bool_] = post.in_domain(objective.X)
-    chosen: npt.NDArray[np.int64] = fc.next_rows(objective, x, objective.X, 1).indices
+    assert post.in_domain(objective.X).all()
+    assert fc.next_rows(objective, x, objective.X, 1).variance.shape == (2,)
     assert np.isfinite(post.log_evidence) and post.predict_proba(objective.X[:2]).shape[0] == 2
     path = fc.regularization_path(objective, [0.3, 0.1], seed=0)
     assert len(path.l2s) == 2

@@ -27,12 +27,12 @@ from ...common.protocols import Floats
 from ...common.runtime import serial_blas_context, with_nearest_rounding
 from ...network.objective import Objective
 from ...spectrum.results import format_number
-from .requirements import dense_rows
 from .laplace import (
     LaplacePosterior,
     laplace_posterior,
     output_covariance_roots,
 )
+from .requirements import dense_rows
 
 # ratio of the noise to the error of left-out rows above which the noise is the larger part of that
 # error, so that the choice of new rows matters little

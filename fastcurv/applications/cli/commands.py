@@ -498,7 +498,7 @@ def report_on_table(args: Namespace, out: CommandOutput) -> int:
         source=fit.source,
         progress=note,
         seed=args.seed,
-        table=(fit.table.names, fit.table.values),
+        table=(fit.table.names, fit.table.values, fit.table.places),
         n_columns=fit.n_columns(),
     )
     path = page.write(args.out)

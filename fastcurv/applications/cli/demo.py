@@ -180,7 +180,7 @@ def report_on_fit(seed: int, say: Say) -> tuple[Report, dict[str, Any]]:
     known = load_diabetes(scaled=False)
     X = (known.data - known.data.mean(axis=0)) / known.data.std(axis=0)
     fit = fc.MLPRegressor((10,), "tanh", alpha="evidence", random_state=seed).fit(X, known.target)
-    table = list(known.feature_names), known.data
+    table = list(known.feature_names), known.data, ()
     page, facts = build_page(
         fit, X, known.target, names=table[0], target="progression", table=table,
         notes=[TRUST_TEXT], source=FIRST_NETWORK_CODE.format(seed=seed),

@@ -65,9 +65,9 @@ MAX_CLASS_CHARACTERS = 100  # maximum length of a class, since arrays have the w
 class Table:
     """A table of training data: all that a page on a fit needs to know of the file.
 
-    The page uses `names` and `values` to show rows, `sheet.lines` and `sheet.unit` to say where a
-    row is in the file, `target`, `y` and `classes` for the target, and `notes`. Entry i of all
-    of them is row i of the inputs of the network.
+    The page uses `names`, `values` and `places` to show rows and where they are in the file,
+    `target`, `y` and `classes` for the target, and `notes`. Entry i of all of them is row i of the
+    inputs of the network. It needs no other module that reads tables.
 
     Attributes
     ----------
@@ -102,6 +102,11 @@ class Table:
     def names(self) -> tuple[str, ...]:
         """The names of all columns but the target."""
         return self.sheet.names
+
+    @property
+    def places(self) -> list[str]:
+        """The place of each row in the file, such as "line 9"."""
+        return [f"{self.sheet.unit} {line}" for line in self.sheet.lines.tolist()]
 
     @property
     def values(self) -> np.ndarray:
@@ -397,7 +402,10 @@ def encode_rows(
     meanings : sequence of Meaning, optional
         The meanings of the columns, if they were determined before.
     """
-    blocks, notes = [], list[str]()
+    width = sum(len(coding.input_names) for coding in codings)
+    n_rows = next((len(column.codes) for column in columns if column is not None), 0)
+    X = np.empty((n_rows, width))
+    notes, first = list[str](), 0
     options = ReadingOptions(na=na)
     for i, (coding, column) in enumerate(zip(codings, columns)):
         if coding.kind == "left out" or column is None:
@@ -414,8 +422,9 @@ def encode_rows(
                     f"Column {name!r} has words that the network does not know, all of whose "
                     f"inputs are 0: {one_line(', '.join(unknown))}."
                 )
-            one_hot = indices[:, None] == np.arange(len(position))
-            blocks.append(one_hot.astype(float)[column.codes])
+            for k in range(len(position)):
+                X[:, first + k] = (indices == k)[column.codes]
+            first += len(position)
             continue
         values = None if meanings is None else meanings[i].values
         if values is None:
@@ -429,8 +438,9 @@ def encode_rows(
                 filled = count_phrase(int(gaps.sum()), "missing value")
                 notes.append(f"{filled} filled with the median of column {name!r}.")
             values = np.where(gaps, coding.fill, values)
-        blocks.append(values[:, None])
-    return np.concatenate(blocks, axis=1), notes
+        X[:, first] = values
+        first += 1
+    return X, notes
 
 
 def _coded_values(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,8 @@ class FitPage:
     calls : list of dict
         The numbers that a reader can compute again, each as a dict with the keys "name", "value"
         and "call". The call is Python code that returns the value.
+    places : sequence of str
+        Places of the rows in the user's table, such as "line 9", or empty.
     some : ndarray (M,) of int
         Indices of the rows that the plots show.
     change : ndarray (M, d_out, N) or None
@@ -83,6 +86,11 @@ class FitPage:
         self.some: Indices = np.arange(self.fit.n_rows)
         self.change: Any = None
         self.table: tuple[list[str], Any] = names, self.fit.X
+        self.places: Sequence[str] = ()
+
+    def row_name(self, row: int) -> str:
+        """Return "Row 7" for the row with the index 7, with its place in the user's table."""
+        return f"Row {row} ({self.places[row]})" if self.places else f"Row {row}"
 
     def record_call(self, name: str, value: Any, code: str, shown: str) -> tuple[str, str]:
         """Record the number `value` under `name`, with `code`, the Python code that returns this
@@ -433,6 +441,7 @@ def add_influential_row_tables(page: FitPage) -> None:
                 for i in most
             ],
         )
+        _add_rows_of_table(page, most)
         _add_prediction_without_row(page, int(most[0]))
         page.facts["influential_rows"] = most.tolist()
     losses = np.full(fit.n_rows, -1.0)
@@ -452,6 +461,7 @@ def add_influential_row_tables(page: FitPage) -> None:
             for i in worst
         ],
     )
+    _add_rows_of_table(page, worst)
     report.add_text(
         "These rows are predicted worst by networks that have not seen them. That does not show "
         "that their targets are wrong: rare rows and noise look the same."
@@ -460,6 +470,16 @@ def add_influential_row_tables(page: FitPage) -> None:
     p = found.left_out[i] if fit.numbers else found.left_out[i, fit.y[i]]
     code = f"left_out[{i}]" if fit.numbers else f"left_out[{i}, codes[{i}]]"
     report.add_calls([page.record_call("worst_prediction", float(p), code, f"{p:.4g}")])
+
+
+def _add_rows_of_table(page: FitPage, rows: Indices) -> None:
+    """Add a table to the report with the place of some rows in the user's table, and their
+    cells.
+    """
+    if page.places:
+        columns, cells = _row_values(page, rows)
+        lines = [[int(i), page.places[i], *cells[int(i)][1:]] for i in rows]
+        page.report.add_table(["row", "place", *columns], lines)
 
 
 def _add_prediction_without_row(page: FitPage, row: int) -> None:
@@ -472,7 +492,7 @@ def _add_prediction_without_row(page: FitPage, row: int) -> None:
     most, mean = float(np.abs(moved).max()), float(np.sqrt(np.mean(moved**2)))
     what = "predictions" if fit.numbers else "probabilities of the predicted classes"
     page.report.add_text(
-        f"Row {row} moves the fit most. Without it {what} change by at most "
+        f"{page.row_name(row)} moves the fit most. Without it {what} change by at most "
         f"{format_number(most)}, and by {format_number(mean)} in root mean square."
     )
     cook, hat = float(found.out.cooks_distance[row]), float(found.out.hat_matrix_diag[row])

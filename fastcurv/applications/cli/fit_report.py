@@ -61,7 +61,7 @@ def build_page(
     source: str = "",
     progress: Callable[[str], None] | None = None,
     seed: int = 0,
-    table: tuple[Sequence[str], Any] | None = None,
+    table: tuple[Sequence[str], Any, Sequence[str]] | None = None,
     n_columns: tuple[int, str] | None = None,
 ) -> tuple[Report, dict[str, Any]]:
     """Build the HTML report on a fitted network.
@@ -86,8 +86,9 @@ def build_page(
         Called with a few words before each step.
     seed : int
         Seed for the rows that are drawn for pictures and for fits to some of the rows.
-    table : (sequence of str, array_like (N, K)), optional
-        Names and values of the columns of the user's table, for the rows that are shown; by
+    table : (sequence of str, array_like (N, K), sequence of str), optional
+        Names and values of the columns of the user's table, for the rows that are shown, and the
+        places of its rows, such as "line 9", or none; by
         default those of X.
     n_columns : (int, str), optional
         The number of columns of `table` that the fit uses, and the code that returns this number.
@@ -129,6 +130,7 @@ def build_page(
             page = FitPage(Report(title), found, columns, target, seed)
             if table is not None:
                 page.table = _shorten_names(table[0]), np.asarray(table[1], dtype=object)
+                page.places = table[2]
             note("pictures")
             choose_shown_rows(page)
             add_summary(page, n_columns or (X.shape[1], "X.shape[1]"))
@@ -508,7 +510,7 @@ def report(
     if names is None and columns is not None:
         names = list(map(str, columns))
     given, source, n_columns = X, "", None
-    table = (names, np.asarray(X)) if names is not None and not is_sparse(X) else None
+    table = (names, np.asarray(X), ()) if names is not None and not is_sparse(X) else None
     target = target or _series_name(y)
     if hasattr(estimator, "steps"):
         pipe, estimator = estimator, estimator[-1]

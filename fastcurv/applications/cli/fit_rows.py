@@ -57,8 +57,8 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
                 "target_share", share_of_row, _duplicate_fraction_code("y"), shown
             )
             yield (
-                f"Row {row} alone, with {page.target} = {fit.y[row]:.6g}, makes up {shown} of "
-                f"the variance of {page.target}: scores and intervals show little but this row.",
+                f"{page.row_name(row)} alone, with {page.target} = {fit.y[row]:.6g}, makes up "
+                f"{shown} of the variance of {page.target}: scores and intervals show little but this row.",
                 [call],
             )
         elif found := _largest_error_sentence(page):
@@ -73,8 +73,8 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
                 f"share_{j}", share, _duplicate_fraction_code(f"X[:, {j}]"), f"{share:.0%}"
             )
             yield (
-                f"Row {row} alone makes up {share:.0%} of the variance of {name}, so that the "
-                "others hardly differ in it.",
+                f"{page.row_name(row)} alone makes up {share:.0%} of the variance of {name}, so "
+                "that the others hardly differ in it.",
                 [call],
             )
     if (
@@ -117,8 +117,8 @@ def _largest_error_sentence(page: FitPage) -> tuple[str, list[Call]] | None:
     code = "np.nanmax(np.square(y - left_out)) / np.nansum(np.square(y - left_out))"
     rows = f"np.setdiff1d(np.flatnonzero(np.isfinite(left_out)), [{row}])"
     return (
-        f"Row {row} alone makes up {share:.0%} of the squared errors of rows left out. Without it "
-        f"their {page.score_name} is {page.format_score(score)}.",
+        f"{page.row_name(row)} alone makes up {share:.0%} of the squared errors of rows left out. "
+        f"Without it their {page.score_name} is {page.format_score(score)}.",
         [
             page.record_call("error_share", share, code, f"{share:.0%}"),
             page.record_call(

@@ -325,7 +325,9 @@ def test_a_report_on_a_table_is_a_page_with_its_numbers(mixed, tmp_path, capsys)
     assert main(["report", *how, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["certified"] is True and facts["samples"] == N and note in facts["notes"]
-    assert facts["report"] == str(page) and page.read_text()
+    assert facts["report"] == str(page)
+    row = facts["influential_rows"][0]
+    assert f"Row {row} (line {row + 2}) moves the fit most" in html.unescape(page.read_text())
     assert main(["predict", str(net), str(mixed), "--interval", "0.5"]) == 0
 
 

@@ -17,10 +17,10 @@ rows twice as wide, and the ratio of the errors of marked and unmarked rows ther
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
 
+import command
 import numpy as np
 
 import fastcurv as fc
@@ -104,8 +104,10 @@ def fit(X, y, classes):
     return max(fits, key=lambda net: fc.laplace(net.objective(X, y), net.theta_).log_evidence)
 
 
-def print_domain(name, seeds):
-    """Print false alarms, and the ratio of root mean square errors outside and inside, of a law."""
+def measure_domain(name, seeds):
+    """Print and return the false alarms of a law, the fraction of rows that are marked twice as
+    wide, and the ratio of the errors of marked and other rows.
+    """
     d, draw, law, noise = LAWS[name]
     alarms, outside, errors = [], [], []
     for seed in range(seeds):
@@ -126,6 +128,7 @@ def print_domain(name, seeds):
         f"marked, with {out / within:.1f} times the error",
         flush=True,
     )
+    return {"false alarms": np.mean(alarms), "marked": np.mean(outside), "ratio": out / within}
 
 
 def rows_saved(chosen, drawn):
@@ -142,35 +145,41 @@ def rows_saved(chosen, drawn):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--laws", nargs="*", default=list(LAWS))
-    parser.add_argument("--figure", help="file of a picture of the first five laws")
-    parser.add_argument("--domain", action="store_true")
+    parser = command.parser(__doc__)
+    command.add_names_option(parser, "--laws", LAWS)
+    parser.add_argument("--seeds", type=int, default=8, help="runs for each law (default 8)")
+    parser.add_argument("--figure", metavar="FILE", help="draw the errors of the first five laws")
+    parser.add_argument("--domain", action="store_true", help="measure the domain of fits instead")
     args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    if args.domain:
+    with command.run(args) as numbers:
+        warnings.simplefilter("ignore")
+        if args.domain:
+            for name in args.laws:
+                command.begin_step(name)
+                if isinstance(LAWS[name][3], float):
+                    numbers[name] = measure_domain(name, args.seeds)
+            return
+        curves = {}
         for name in args.laws:
-            if isinstance(LAWS[name][3], float):
-                print_domain(name, args.seeds)
-        return
-    curves, saved = {}, []
-    for name in args.laws:
-        runs = [[errors(name, seed, choose) for seed in range(args.seeds)] for choose in (1, 0)]
-        chosen, drawn = (np.mean([run[0] for run in kind], axis=0) for kind in runs)
-        choice, fit = np.median([run[1] for run in runs[0]], axis=0)
-        curves[name] = chosen, drawn
-        saved.append(rows_saved(chosen, drawn))
-        print(
-            f"{name:<20} saves {saved[-1]:4.0%} of the rows, worst stage "
-            f"{max(chosen / drawn):.2f}, "
-            f"error at the end {chosen[-1]:.4f} chosen, {drawn[-1]:.4f} random; "
-            f"choice {1e3 * choice:.0f} ms, fit {1e3 * fit:.0f} ms",
-            flush=True,
-        )
-    print(f"median over {len(saved)} laws: {np.median(saved):.0%} of the new rows saved")
-    if args.figure:
-        draw_figure(curves, args.figure)
+            command.begin_step(name)
+            runs = [
+                [errors(name, seed, way) for seed in range(args.seeds)] for way in (True, False)
+            ]
+            chosen, drawn = (np.mean([run[0] for run in way], axis=0) for way in runs)
+            choice, fitted = np.median([run[1] for run in runs[0]], axis=0)
+            curves[name] = chosen, drawn
+            saved, worst = rows_saved(chosen, drawn), max(chosen / drawn)
+            numbers[name] = {"saved": saved, "worst": worst, "chosen": chosen, "random": drawn}
+            print(
+                f"{name:<20} saves {saved:4.0%} of the rows, worst stage {worst:.2f}, error at the "
+                f"end {chosen[-1]:.4f} chosen, {drawn[-1]:.4f} random; choice {1e3 * choice:.0f} "
+                f"ms, fit {1e3 * fitted:.0f} ms",
+                flush=True,
+            )
+        median = np.median([row["saved"] for row in numbers.values()])
+        print(f"median over {len(curves)} laws: {median:.0%} of the new rows saved")
+        if args.figure:
+            draw_figure(curves, args.figure)
 
 
 def draw_figure(curves, path):

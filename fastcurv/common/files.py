@@ -301,10 +301,15 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
         The absolute path of the file.
     """
     path = expand_home(path).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     with open_for_atomic_write(path) as out:
         out.write(data)
     return path
+
+
+def make_folder_of(path: Path) -> None:
+    """Create the folder of the file to which a path leads, if it does not exist."""
+    Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
 
 
 _DTYPE_CODES = {
@@ -320,7 +325,7 @@ _CHECKSUM_KEY = "fastcurv.sha256"
 _CHECKSUM_ZEROS = b"0" * 64
 _CHECKSUM_OFFSET = 8 + len('{"__metadata__":{"":"') + len(_CHECKSUM_KEY)
 # maximum size of a header; a parsed JSON text of this size takes less than 300 MB
-_MAX_HEADER_BYTES = 1 << 22
+MAX_HEADER_BYTES = 1 << 22
 _MAX_AXES = 32  # maximum number of axes in NumPy 1
 
 
@@ -376,9 +381,9 @@ def write_tensors(
         offset += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    if len(text) > _MAX_HEADER_BYTES:
+    if len(text) > MAX_HEADER_BYTES:
         raise ValueError(
-            f"the header of {path} must take at most {_MAX_HEADER_BYTES} bytes, got {len(text)}."
+            f"the header of {path} must take at most {MAX_HEADER_BYTES} bytes, got {len(text)}."
         )
     head, digest = len(text).to_bytes(8, "little") + text, hashlib.sha256()
     with open_for_atomic_write(path) as out:
@@ -412,7 +417,7 @@ def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], 
     """
     head = raw.read(8)
     length = int.from_bytes(head, "little")
-    if size < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
+    if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
         raise ValueError(f"{path} must be a safetensors file, got an invalid header length.")
     head += raw.read(length)
     header = _parse_json(head[8:])

@@ -59,6 +59,7 @@ from .recipe import (
     SAVED_RECORD_FIELDS,
     SavedRun,
     TrainingRecipe,
+    check_saved_size,
     load_run,
     reading_options,
     save_run,
@@ -107,6 +108,7 @@ def train(args: Namespace, out: CommandOutput) -> int:
     check_choice(args.method, tuple(METHODS), "method")
     check_choice(args.refine, (*METHODS, "none"), "refine")
     recipe, data, objective, theta = prepare_training(args)
+    check_saved_size(args.out or DEFAULT_OUTPUT_FILE, data.coding)
     shell = ShellCommands(recipe)
     out.working = True
     out.print_text(describe_objective(objective, data))
@@ -480,14 +482,19 @@ def report_on_table(args: Namespace, out: CommandOutput) -> int:
         max_time=args.max_time,
         options=reading_options(args),
         note=note,
+        save=args.save,
     )
     out.working = True
     out.print_text(describe_objective(fit.ob, fit.data))
     for sentence in fit.notes:
         out.print_text(sentence)
+    failure = None
     if args.save is not None:
-        out.add_facts(out=fit.save(args.save))
-        out.print_text(f"saved {args.save}")
+        try:
+            out.add_facts(out=fit.save(args.save))
+            out.print_text(f"saved {args.save}")
+        except (ValueError, OSError) as error:
+            failure = error  # raised after the page is written
     page, facts = build_page(
         fit.trained_network,
         fit.data.X,
@@ -511,6 +518,8 @@ def report_on_table(args: Namespace, out: CommandOutput) -> int:
         out.print_text(sentence)
     out.print_text(f"report: {path}")
     out.add_facts(**(objective_facts(fit.ob, fit.data) | facts), notes=list(fit.notes), report=path)
+    if failure is not None:
+        raise failure
     return int(args.certified and not facts["certified"])
 
 

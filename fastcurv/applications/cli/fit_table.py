@@ -39,7 +39,7 @@ from .cells import NO_OPTIONS, ReadingOptions
 from .data import DataCoding, Dataset, resolve_source
 from .encode import Table, load_table_dataset
 from .fit_network import TrainedNetwork
-from .recipe import TrainingRecipe, save_run
+from .recipe import TrainingRecipe, check_saved_size, save_run
 from .span import (
     change_input_basis,
     has_more_columns_than_rows,
@@ -149,6 +149,7 @@ def fit_table(
     max_time: float | None = None,
     options: ReadingOptions = NO_OPTIONS,
     note: Callable[[str], None] = lambda text: None,
+    save: str | None = None,
 ) -> TableFit:
     """Read a table and train a tanh network on all of its rows, to a minimum.
 
@@ -175,6 +176,8 @@ def fit_table(
         Decisions on what the table leaves open.
     note : callable
         Called with a few words before each step.
+    save : str, optional
+        The path that `TableFit.save` will write, to check the size of the file before training.
 
     Returns
     -------
@@ -205,6 +208,7 @@ def fit_table(
     code = _source_code(name, target, changed, options)
     note("reading the table")
     data, table = load_table_dataset(source, target, loss, options=options)
+    check_saved_size(save, data.coding)
     recipe = TrainingRecipe(
         resolve_source(name) if name else "",
         hidden=tuple(hidden),

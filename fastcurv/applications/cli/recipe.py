@@ -18,8 +18,10 @@ import numpy as np
 
 from ...common.errors import one_line
 from ...common.files import (
+    MAX_HEADER_BYTES,
     checksum_error,
     expand_home,
+    make_folder_of,
     read_tensors,
     write_atomically,
     write_tensors,
@@ -153,6 +155,19 @@ class SavedRun:
         return {"loss": [], "method": name} | records
 
 
+def check_saved_size(path: str | Path | None, coding: DataCoding) -> None:
+    """Raise ValueError if the names and scales of the columns do not fit into the header of the
+    .safetensors file to which a network will be saved.
+    """
+    if path is not None and Path(path).suffix.lower() == ".safetensors":
+        size = len(json.dumps(asdict(coding)))
+        if size > 0.9 * MAX_HEADER_BYTES:  # the rest is for the recipe and the arrays
+            raise ValueError(
+                f"the columns of the data must take at most {0.9 * MAX_HEADER_BYTES:.0f} bytes in "
+                f"the header of {path}, got {size}. Use a name that ends in .npz."
+            )
+
+
 def save_run(
     path: str | Path,
     recipe: TrainingRecipe,
@@ -172,7 +187,7 @@ def save_run(
     records = {f"history.{name}": values for name, values in (history or {}).items()}
     if Path(path).suffix.lower() == ".safetensors":
         path = expand_home(path).absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder_of(path)
         arrays, facts = file_contents(model, theta)
         facts[RUN_KEY] = {"recipe": asdict(recipe), "phases": phases}
         if coding is not None:

@@ -15,7 +15,7 @@ from fastcurv.applications.cli.data import read_npz
 from fastcurv.applications.cli.encode import load_dataset
 from fastcurv.applications.cli.output import check_output_path  # noqa: E402
 from fastcurv.applications.cli.parser import main  # noqa: E402
-from fastcurv.applications.cli.recipe import load_run  # noqa: E402
+from fastcurv.applications.cli.recipe import check_saved_size, load_run  # noqa: E402
 from fastcurv.applications.cli.report import Report  # noqa: E402
 from fastcurv.applications.estimators.base import SpectrumCheck  # noqa: E402
 from fastcurv.critical.decide import Reason
@@ -77,6 +77,32 @@ def test_no_output_replaces_an_input(tmp_path, monkeypatch, capsys):
     ):
         assert main(line.split()) == 2 and "must differ from the inputs" in capsys.readouterr().err
     assert before == [(tmp_path / name).read_bytes() for name in ("d.npz", "t.csv", "net.npz")]
+
+
+def test_wide_tables_are_refused_before_training():
+    from fastcurv.applications.cli.data import DataCoding
+
+    coding = DataCoding(columns=tuple(f"column {i}" for i in range(300_000)))
+    check_saved_size("net.npz", coding)
+    with pytest.raises(ValueError, match="Use a name that ends in .npz"):
+        check_saved_size("net.safetensors", coding)
+
+
+def test_a_report_is_written_although_its_network_cannot_be_saved(tmp_path, monkeypatch, capsys):
+    """The page is also written if its name is a link into a folder that does not exist."""
+    from fastcurv.applications.cli.fit_table import TableFit
+
+    def save(fit, path):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(TableFit, "save", save)
+    monkeypatch.chdir(tmp_path)
+    rows = np.random.default_rng(0).standard_normal((30, 3))
+    np.savetxt("t.csv", rows, delimiter=",", header="a,b,y", comments="")
+    (tmp_path / "link.html").symlink_to("new/page.html")
+    line = "report t.csv --alpha 1 --hidden 2 --quiet --out link.html --save net.npz"
+    assert main(line.split()) == 3 and "No space left" in capsys.readouterr().err
+    assert (tmp_path / "new" / "page.html").stat().st_size > 10_000
 
 
 def test_json_replaces_nan_and_infinity_by_null():

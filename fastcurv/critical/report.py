@@ -691,7 +691,7 @@ class ReasonFormatter(Formatter):
         if radius == 0:
             return "at theta exactly"
         if radius < 1e-100 * max(length, 1.0):
-            return "at theta, at a distance below the smallest float"
+            return "at theta, at a distance far below rounding errors"
         last = ", less than the rounding error of theta" if radius <= EPS * length else ""
         return f"within {format_number(radius)} of theta{last}"
 

@@ -774,7 +774,7 @@ def test_no_reason_has_unfilled_placeholders():
 def test_the_radius_of_a_claim_is_worded_by_its_size():
     words = {
         0.0: "at theta exactly",
-        1e-120: "at theta, at a distance below the smallest float",
+        1e-120: "at theta, at a distance far below rounding errors",
         1e-16: "within 1e-16 of theta, less than the rounding error of theta",
         1e-9: "within 1e-09 of theta",
     }

@@ -15,7 +15,7 @@ C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.i
 JS_FILES := fastcurv/applications/cli/chart.js examples/playground.js
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels rehearse sdist sbom platform-wheels release-check fuzz clang docs examples experiments notebooks sanitize tables coverage mutants soak valgrind neon windows clean always
+.PHONY: bench-short prereleases demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels rehearse sdist sbom platform-wheels release-check fuzz clang docs examples experiments notebooks sanitize tables coverage mutants soak valgrind neon windows clean always
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -60,6 +60,13 @@ newest:
 	$(VENV)-newest/$(BIN)/python -c "import sys, numpy, scipy; print('Python', sys.version.split()[0], 'NumPy', numpy.__version__, 'SciPy', scipy.__version__)"
 	$(MAKE) PYTHON="$(NEWEST)" VENV=$(VENV)-newest TESTS="$(TESTS)" test
 
+# The suite with the newest pre-releases of NumPy and SciPy on the package index. Where an index of nightly wheels is
+# configured for pip (PIP_EXTRA_INDEX_URL), it takes those (SPEC 4).
+prereleases:
+	$(MAKE) VENV=$(VENV)-prereleases $(VENV)-prereleases/.test
+	$(VENV)-prereleases/$(BIN)/python -m pip install -q --upgrade --pre numpy scipy
+	$(VENV)-prereleases/$(BIN)/python -m pytest -q -n auto --dist worksteal
+
 # What takes minutes to hours: more of everything that `make test` samples, and the suite in every other way.
 nightly: $(VENV)/.test $(VENV)/.notebooks
 	$(PY) -m pytest -q -n auto --dist worksteal -m nightly
@@ -80,6 +87,10 @@ bench: $(VENV)/.bench
 	$(PY) benchmarks/overhead.py --bounds
 	$(PY) benchmarks/overhead.py --small --bounds
 	$(PY) benchmarks/team_model.py
+
+# One product on five networks, for the log of a machine that no table in docs/speed.md has: some minutes.
+bench-short: $(VENV)/.bench
+	$(PY) benchmarks/hvp.py --quick --workload tiny digits mnist-128 mnist-relu mnist
 
 # Eigenpairs and densities against curvlinops, JAX and PyHessian: some ten minutes.
 bench-spectrum: $(VENV)/.peers
@@ -291,4 +302,4 @@ $(VENV)-minimum/.done: pyproject.toml $(SOURCE)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lint $(VENV)-minimum $(VENV)-newest $(VENV)-release $(VENV)-wheel build dist fastcurv/*/*.so *.egg-info fastcurv-demo.html figures
+	rm -rf $(VENV) $(VENV)-lint $(VENV)-minimum $(VENV)-newest $(VENV)-prereleases $(VENV)-release $(VENV)-wheel build dist fastcurv/*/*.so *.egg-info fastcurv-demo.html figures

@@ -20,6 +20,9 @@ FILES = (
     "CITATION.cff",
     "SECURITY.md",
     ".github/ISSUE_TEMPLATE/config.yml",
+    "packaging/conda-forge/recipe.yaml",
+    "docs/releasing.md",
+    "paper/paper.md",
 )
 
 

@@ -188,7 +188,7 @@ def test_the_readme_on_a_package_index_has_no_relative_links():
     plain text and pictures are left out.
     """
     shown = importlib.metadata.metadata("fastcurv").json["description"]
-    assert "limits (`docs/limits.md`)" in shown and "A saddle of a digit classifier" not in shown
+    assert "Limits (`docs/limits.md`)" in shown and "A saddle of a digit classifier" not in shown
     assert not re.findall(r"\]\((?!https?:)", shown)
 
 
@@ -294,13 +294,11 @@ def test_files_and_tests_named_in_tests_readme_exist():
 TEXT = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("code, output", PRINTED.findall(TEXT), ids=["first", "saddle", "sklearn"])
+@pytest.mark.parametrize("code, output", PRINTED.findall(TEXT), ids=["first", "saddle"])
 def test_the_readmes_examples_print_their_shown_output(code, output):
     """Each example of the README has at most 12 lines, prints the shown output, and proves a
     minimum or a saddle.
     """
-    if "# needs: sklearn" in code:
-        pytest.importorskip("sklearn")
     assert len([line for line in code.splitlines() if line]) <= 12
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -310,11 +308,7 @@ def test_the_readmes_examples_print_their_shown_output(code, output):
 
 
 def test_the_readme_begins_with_a_description_a_picture_and_commands():
-    begin = [
-        "fastcurv is a Python library",
-        "no convolutions and no GPU",
-        "Where did training stop",
-    ]
-    begin += ["docs/report.png", "pip install", "make demo", "make test", "```python"]
+    begin = ["fastcurv is a Python library", "no convolutions and no GPU"]
+    begin += ["docs/demo.png", "pip install", "make demo", "make test", "```python"]
     order = [TEXT.index(text) for text in begin]
     assert order == sorted(order) and TEXT.count("\n", 0, order[-1]) < 40

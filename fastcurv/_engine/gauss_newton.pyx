@@ -58,8 +58,6 @@ cdef enum:
     # Maximum elements of T or A that are computed at one time: 256 KiB, which fit in the L2 cache.
     MAX_TILE_ELEMENTS = 1 << 15
     DOUBLES_PER_CACHE_LINE = FC_ALIGN // 8        # doubles per cache line
-    # maximum elements of a workspace that is kept for the next object
-    MAX_REUSED_ELEMENTS = 1 << 19
     # F is formed for at most this many rows and elements.
     FACTOR_MAX_ROWS = 64
     FACTOR_MAX_ELEMENTS = 1 << 13
@@ -67,10 +65,6 @@ cdef enum:
     FACTOR_STRIP_ROWS = 12
     # rows and columns of a tile when the upper triangle is copied to the lower one
     MIRROR_TILE_ROWS = 16
-
-# Workspace of an earlier object, kept for the next one, because faulting in new pages takes longer
-# than computing the matrix of a small network.
-cdef list FREE_WORKSPACES = []
 
 
 cdef inline Py_ssize_t padded_double_count(Py_ssize_t count) noexcept nogil:
@@ -92,6 +86,29 @@ cdef inline Py_ssize_t count_state_elements(PlanS *P, Py_ssize_t i, bint hessian
     if hessian and (i % 4 == 3 or i % 4 == 2 and y.q != NULL):
         return ld * y.m
     return 0
+
+
+cdef void write_softmax_factor(
+    const number *h, Py_ssize_t ldh, const number *weight, Py_ssize_t rows, Py_ssize_t d,
+    Py_ssize_t step, number *D, Py_ssize_t ldd
+) noexcept nogil:
+    """Write B' of cross entropy to D (d, (d - 1) step), one row per output, from the probabilities
+    h (d, rows). Column k of sample r is column k * step + r of D. Nothing is written for a single
+    class, for which the loss is constant.
+    """
+    cdef Py_ssize_t r, i, k
+    cdef double root, factor, weight_root, last, other
+    for r in range(rows):
+        last, weight_root = sqrt(<double>h[(d - 1) * ldh + r]), sqrt(<double>weight[r])
+        for k in range(d - 1):
+            root = sqrt(<double>h[k * ldh + r]) * weight_root
+            factor = root / (1 + last)
+            other = last        # sum of 1 - p_k, computed without cancellation
+            for i in range(d):
+                D[i * ldd + k * step + r] = <number>(-factor * h[i * ldh + r])
+                other += h[i * ldh + r] if i != k else 0
+            D[k * ldd + k * step + r] = <number>(factor * other)
+            D[(d - 1) * ldd + k * step + r] = <number>(-root * last)
 
 
 cdef class CurvatureMatrix:
@@ -202,12 +219,7 @@ cdef class CurvatureMatrix:
         numbers += self.t_rows + self.a_rows + (P.n if whole else 0)
         numbers = self.block * numbers + self.t_rows * self.a_rows + padded_double_count(P.n)
         numbers += self.K.scratch // sizeof(double) + 1 + 2 * DOUBLES_PER_CACHE_LINE
-        try:
-            self.room = FREE_WORKSPACES.pop()
-        except IndexError:
-            self.room = None
-        if self.room is None or self.room.size < numbers:
-            self.room = np.empty(numbers)
+        self.room = take_workspace(numbers)
         at_ = <double *>align_up(pointer(self.room))
         for l in range(P.n_layers):
             y = &P.layer[l]
@@ -231,8 +243,8 @@ cdef class CurvatureMatrix:
         self.gemm = <double *>align_up(<char *>at_)
 
     def __del__(self):
-        if self.room is not None and self.room.size <= MAX_REUSED_ELEMENTS and not FREE_WORKSPACES:
-            FREE_WORKSPACES.append(self.room)
+        if self.room is not None:
+            keep_workspace(self.room)
 
     def __dealloc__(self):
         free(self.kept)
@@ -428,28 +440,18 @@ cdef class CurvatureMatrix:
         self, PlanS *P, Py_ssize_t first, Py_ssize_t count, Py_ssize_t columns
     ) noexcept nogil:
         """Set D = B' in the output layer, one row per output."""
-        cdef Py_ssize_t r, i, k, d = P.d_out, step = columns // self.each
+        cdef Py_ssize_t r, k, d = P.d_out, step = columns // self.each
         cdef Py_ssize_t ld = self.ld
         cdef const double *h = self.state[1 + 4 * P.n_layers] + first
         cdef const double *w = self.state[2 + 4 * P.n_layers] + first
         cdef double *D = self.D[P.n_layers - 1]
-        cdef double root, last, other
         memset(D, 0, d * columns * sizeof(double))
-        if P.loss.kind == FC_CROSS_ENTROPY and d == 1:
-            return              # the loss is constant for a single class
-        for r in range(count):
-            for k in range(self.each):
-                root = sqrt(h[k * ld + r])
-                if P.loss.kind != FC_CROSS_ENTROPY:
-                    D[k * columns + k * step + r] = root
-                    continue
-                root, last = root * sqrt(w[r]), sqrt(h[(d - 1) * ld + r])
-                other = last    # sum of 1 - p_k, computed without cancellation
-                for i in range(d):
-                    D[i * columns + k * step + r] = -root * h[i * ld + r] / (1 + last)
-                    other += h[i * ld + r] if i != k else 0
-                D[k * columns + k * step + r] = root * other / (1 + last)
-                D[(d - 1) * columns + k * step + r] = -root * last
+        if P.loss.kind == FC_CROSS_ENTROPY:
+            write_softmax_factor[double](h, self.ld, w, count, d, step, D, columns)
+            return
+        for k in range(d):
+            for r in range(count):
+                D[k * columns + k * step + r] = sqrt(h[k * ld + r])
 
     cdef void copy_samples(
         self, const double *x, Py_ssize_t m, Py_ssize_t first, Py_ssize_t step, double *out

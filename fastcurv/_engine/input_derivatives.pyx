@@ -30,11 +30,6 @@ cdef enum:
     # minimum multiply-adds for sharing the blocks among threads
     THREADED_MIN_MULTIPLY_ADDS = 1 << 18
 
-# Workspace of the last call, kept for the next one, because faulting in new pages takes longer than
-# processing one row of a small network.
-cdef list FREE_INPUT_WORKSPACES = []
-
-
 cdef struct InputLayer:
     Py_ssize_t m, k             # number of outputs, number of inputs
     Py_ssize_t w, b             # offsets of W and b in theta; b < 0: no bias
@@ -88,14 +83,11 @@ cdef void multiply_padded(
     """Compute c (m, n) = [c +] a b for a padded b (k, n), on one thread. The output c is padded
     unless `exact`.
     """
-    cdef int round
     cdef fc_product job = describe_product(
         m, n, k, <char *>a, a_rs, a_cs, <char *>b, ldb, 0, c, ldc, add
     )
     job.unpadded, job.term[0].b_vs = exact, t.K.vector_bytes // t.size
-    job.row_block, job.col_block = m, n
-    for round in range(t.K.rounds(&job)):
-        t.K.product(&job, round, 0, 0, room.gemm)
+    run_serially(t.K, &job, room.gemm)
 
 
 cdef void add_bias(
@@ -516,12 +508,7 @@ def input_derivatives(
             t.room[member].q = t.room[member].p + t.n_layers
             t.room[member].D = t.room[member].q + t.n_layers
             each = lay_out_workspace(&t, &t.room[member], NULL)
-        try:
-            room = FREE_INPUT_WORKSPACES.pop()
-        except IndexError:
-            room = None
-        if room is None or <size_t>room.size < each * threads + FC_ALIGN:
-            room = np.zeros(each * threads + FC_ALIGN, np.uint8)
+        room = take_workspace((each * threads + FC_ALIGN) // sizeof(double) + 1)
         base = align_up(pointer(room))
         for member in range(threads):
             lay_out_workspace(&t, &t.room[member], base + member * each)
@@ -533,8 +520,7 @@ def input_derivatives(
             if good:
                 fc_team_run(threads, (N + t.rows - 1) // t.rows, compute_input_derivatives_part, &t)
             end_signal_watch(before)
-        if room.size <= MAX_REUSED_ELEMENTS * sizeof(double) and not FREE_INPUT_WORKSPACES:
-            FREE_INPUT_WORKSPACES.append(room)
+        keep_workspace(room)
         return (outputs, jacobian, hessian) if good else None
     finally:
         free(t.room)

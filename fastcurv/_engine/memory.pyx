@@ -92,6 +92,34 @@ cdef char *allocate_zeroed_block(size_t size, int threads, what) except NULL:
     return t.base
 
 
+# --- workspaces -----------------------------------------------------------------------------------
+
+# maximum doubles of a workspace that is kept for the next call
+cdef enum: MAX_REUSED_ELEMENTS = 1 << 19
+
+# Workspace of an earlier call, kept for the next one, because faulting in new pages takes longer
+# than the arithmetic of a small network.
+cdef list FREE_WORKSPACES = []
+
+
+cdef object take_workspace(size_t count):
+    """Return an array of at least `count` doubles with arbitrary values: the workspace that was
+    kept, if it is large enough, or a new array.
+    """
+    try:
+        room = FREE_WORKSPACES.pop()
+    except IndexError:
+        room = None
+    return np.empty(count) if room is None or room.size < count else room
+
+
+cdef int keep_workspace(room) except -1:
+    """Keep a workspace for the next call if it is small and no other workspace is kept."""
+    if room.size <= MAX_REUSED_ELEMENTS and not FREE_WORKSPACES:
+        FREE_WORKSPACES.append(room)
+    return 0
+
+
 # --- arrays ---------------------------------------------------------------------------------------
 
 

@@ -442,6 +442,12 @@ cdef class Plan:
         self.apply_to_vectors(&job, k, NULL, active)
         return result
 
+    def diagonal(self, str kind="hessian"):
+        """Return the diagonal (n,) of the operator `kind` in the plan's dtype, without the l2
+        penalty. The plan has no batch normalisation.
+        """
+        return compute_diagonal(self, PRODUCT_KINDS[kind])
+
     def multiply_jacobian(self, v, out, bint transpose=False):
         """Set out (N, d_out) = J v for v (n,) or, if `transpose`, out (n,) = J' v for v (N, d_out),
         where J is the Jacobian of the outputs. The arrays are contiguous.

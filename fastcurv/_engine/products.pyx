@@ -64,21 +64,26 @@ cdef Py_ssize_t run_items(
     return row_items
 
 
+cdef void run_serially(const fc_table *K, fc_product *job, char *scratch) noexcept nogil:
+    """Run a product and its epilogue as one item on the calling thread."""
+    cdef int round
+    job.row_block, job.col_block = job.m, job.n
+    for round in range(K.rounds(job)):
+        K.product(job, round, 0, 0, scratch)
+
+
 cdef Py_ssize_t run_product(Pass *t, fc_product *job) noexcept nogil:
     """Run a product and its epilogue. Return the number of blocks of rows into which the product
     was cut, which is the number of rows of column sums that its epilogue wrote.
     """
     cdef PlanS *P = t.P
     cdef Scratch *members = P.thread_scratch
-    cdef int round
     if not t.serial:
         return run_items(
             P.K, job, P.threads, members.gemm,
             members[1].gemm - members[0].gemm if P.threads > 1 else 0
         )
-    job.row_block, job.col_block = job.m, job.n
-    for round in range(P.K.rounds(job)):
-        P.K.product(job, round, 0, 0, t.scratch.gemm)
+    run_serially(P.K, job, t.scratch.gemm)
     return 1
 
 

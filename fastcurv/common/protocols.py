@@ -27,6 +27,8 @@ Of an operator:
 
 - ``fast_product``: the engine's product without checks, for one search, or None;
 - ``summed_matrix()``: the matrix ``(n, n)`` summed over rows, or None where that is impossible;
+- ``exact_diagonal()``: the diagonal ``(n,)``, at the cost of ``diagonal_cost`` products, infinite
+  if it is not available;
 - ``estimated_seconds``: the seconds that a product and the matrix of ``summed_matrix()`` take on
 one core; infinite if not known;
 - ``candidate_operators(products)``: the smaller operators that may replace this one, each with the
@@ -60,9 +62,9 @@ Scheme: TypeAlias = Literal["auto", "he", "xavier", "lecun"]
 Which: TypeAlias = Literal["LA", "SA", "LM", "BE"]
 Space: TypeAlias = Literal["samples", "outputs", "inputs", "parameters"]
 Axis: TypeAlias = Literal["linear", "log"]
-Tracing: TypeAlias = Literal["auto", "hutchinson", "hutch++", "xtrace"]
+Tracing: TypeAlias = Literal["auto", "exact", "hutchinson", "hutch++", "xtrace"]
 Norming: TypeAlias = Literal["auto", "hutchinson", "hutch++"]
-Diagonals: TypeAlias = Literal["auto", "hutchinson", "xdiag"]
+Diagonals: TypeAlias = Literal["auto", "exact", "hutchinson", "xdiag"]
 Walking: TypeAlias = Literal["follow", "newton-mr", "gradient-norm"]
 FirstOrder: TypeAlias = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "l-bfgs", "lbfgs"]
 SecondOrder: TypeAlias = Literal[
@@ -84,8 +86,9 @@ SPACE_NAMES = get_args(Space)  # spaces in which a spectrum can be computed
 # Names from the lists above that are used between subpackages and not meant for users; `dir` of an
 # object omits these names.
 NAMES_HIDDEN_FROM_DIR = frozenset(
-    ("engine_steps", "estimated_seconds", "fast_product", "fold_batch_norm", "plan_layout",
-     "candidate_operators", "sum_over_rows", "summed_matrix", "why_unproved", "with_model")
+    ("diagonal_cost", "engine_steps", "estimated_seconds", "exact_diagonal", "fast_product",
+     "fold_batch_norm", "plan_layout", "candidate_operators", "sum_over_rows", "summed_matrix",
+     "why_unproved", "with_model")
 )  # fmt: skip
 
 
@@ -338,8 +341,8 @@ class EngineSteps(Protocol):
 # Methods that an operator may offer in addition to its products.
 OPTIONAL_OPERATOR_METHODS = (
     "rounding_bound", "column_error_bounds", "quadratic_form", "to_dense", "astype", "reduced",
-    "gram_operator", "range_space", "assembled", "fast_product", "summed_matrix", "gradient",
-    "objective", "estimated_seconds", "candidate_operators",
+    "gram_operator", "range_space", "assembled", "fast_product", "summed_matrix", "exact_diagonal",
+    "diagonal_cost", "gradient", "objective", "estimated_seconds", "candidate_operators",
 )  # fmt: skip
 PRODUCT_METHODS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"
 NOT_OFFERED_REASON = "none is offered"

@@ -294,6 +294,11 @@ class DerivedOperatorMixin:
         self.whole.n_products = count
 
     @property
+    def diagonal_cost(self) -> float:
+        """Cost of `exact_diagonal` in products; see `Curvature.diagonal_cost`."""
+        return float(self.whole.diagonal_cost)
+
+    @property
     def layout(self) -> Mapping[str, Any]:
         """Layout of the products of `whole`, as `Curvature.layout`."""
         layout: Mapping[str, Any] = self.whole.layout
@@ -359,6 +364,10 @@ class ShiftedOperator(DerivedOperatorMixin, SymmetricOperator):
         """
         wide = as_numpy(v, "v").astype(np.float64)
         return self.whole.quadratic_form(v) + self.mu * np.einsum("i...,i...->...", wide, wide)
+
+    def exact_diagonal(self) -> np.ndarray:
+        """Return the diagonal ``(n,)`` in float64; see `Curvature.exact_diagonal`."""
+        return np.asarray(self.whole.exact_diagonal() + self.mu)
 
     @with_nearest_rounding
     def to_dense(self) -> np.ndarray:

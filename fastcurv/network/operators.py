@@ -7,6 +7,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from math import ceil
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..common.errors import suggest_names
 from ..common.protocols import Array, Floats, Indices, library_class
 from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import l2_diagonal
-from ..structure.tables import LOSSES
+from ..structure.tables import ACTIVATIONS, LOSSES
 from .arguments import (
     as_vector,
     check_dtype,
@@ -384,6 +385,40 @@ class Curvature(QuadraticFormOperator):
         shared = N_ASSUMED_THREADS if product > THREADING_MIN_SECONDS else 1
         return product, float(shared * SECONDS_PER_FLOP * ob.n_samples * pairs) + MIN_MATRIX_SECONDS
 
+    @with_nearest_rounding
+    def exact_diagonal(self) -> Floats:
+        """Return the diagonal ``(n,)`` in float64, exact up to rounding. The cost is that of
+        `diagonal_cost` products, which `n_products` counts, rounded up. An entry is not finite if
+        it overflows in the operator's dtype.
+        """
+        diagonal: Floats = self._plan.diagonal(self.kind).astype(np.float64)
+        self.n_products += ceil(self.diagonal_cost)
+        return diagonal + l2_diagonal(self.objective) if self.kind != "fisher" else diagonal
+
+    @cached_property
+    def diagonal_cost(self) -> float:
+        """Multiply-adds of `exact_diagonal` divided by those of a product, or infinity with batch
+        normalisation. `exact_diagonal` converts sparse rows to dense blocks.
+        """
+        ob, model, loss = self.objective, self.objective.model, LOSSES[self.objective.loss]
+        if model.batch_norm:
+            return np.inf
+        hessian, fisher = self.kind == "hessian", self.kind == "fisher"
+        # True for each layer that adds a diagonal matrix to the second derivatives
+        curved = [hessian and ACTIVATIONS[name].bend > 0 for name in model.activation]
+        curved.append(loss.per_entry and not fisher)
+        columns = 0  # number of columns that are propagated backward from the current layer
+        if not loss.per_entry and not fisher:
+            columns = model.sizes[-1] - 1 if loss.given is None else 2 * model.sizes[-1]
+        m, k = model.shapes[0]
+        density = ob._X.nnz / (ob.n_samples * k) if ob._sparse else 1.0
+        spent, product = m * k, 2 * density * m * k
+        for (m, k), curvature in zip(model.shapes[:0:-1], curved[:0:-1]):
+            spent += m * k * (1 + columns + curvature)
+            product += m * k * (6 if hessian else 4)
+            columns += m * curvature
+        return spent / product if product else np.inf
+
     @cached_property
     def _error_bounds(self) -> Any:
         return self.objective._error_bounds_at(self.theta, self.layout)
@@ -569,6 +604,11 @@ class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
         if self.why_unproved:
             return None
         return np.asarray(self.whole.column_error_bounds()[self.indices])
+
+    def exact_diagonal(self) -> Floats:
+        """Return the diagonal ``(n,)`` in float64; see `Curvature.exact_diagonal`."""
+        diagonal: Floats = self.whole.exact_diagonal()[self.indices]
+        return diagonal
 
     @with_nearest_rounding
     def to_dense(self) -> np.ndarray:

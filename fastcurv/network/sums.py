@@ -182,6 +182,15 @@ def shard_quadratic_forms(
     return np.asarray(found * (shard.fisher_scale if kind == "fisher" else 1.0))
 
 
+def shard_diagonal(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
+    """Return the contribution (n,) of the rows of the shard to the diagonal of the curvature `kind`
+    without l2.
+    """
+    with shard._lock:
+        diagonal = shard._bind_plan(theta, False).diagonal(kind)
+    return np.asarray(diagonal * (shard.fisher_scale if kind == "fisher" else 1.0))
+
+
 def shard_jvp(shard: Any, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """Return ``[(first, J v)]`` for the rows of the shard, where `first` is the index of their
     first output among the outputs of all rows.
@@ -327,6 +336,13 @@ class SumPlan:
         return np.asarray(
             self._sum_over_shards(shard_quadratic_forms, np.atleast_2d(v), kind, active)
         )
+
+    @with_nearest_rounding
+    def diagonal(self, kind: str = "hessian") -> np.ndarray:
+        """Return the diagonal (n,) of the curvature `kind`, without l2. Sparse rows are converted
+        to dense blocks.
+        """
+        return np.asarray(self.ob._sum_over_shards(shard_diagonal, (self.theta, kind)))
 
     @with_nearest_rounding
     def multiply_jacobian(self, v: np.ndarray, out: np.ndarray, transpose: bool = False) -> None:

@@ -1,11 +1,12 @@
-"""Stochastic estimates of the trace, diagonal and Frobenius norm of an operator, with standard
-errors. They are computed from products with random vectors.
+"""The trace, diagonal and Frobenius norm of an operator: exact ones of the curvature of a network,
+and stochastic estimates with standard errors, from products with random vectors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import ceil
 from typing import Any, get_args
 
 import numpy as np
@@ -210,24 +211,29 @@ class CountedOperator:
         for start in range(0, self.n, N_BLOCK_VECTORS):
             yield np.eye(min(N_BLOCK_VECTORS, self.n - start), self.n, start, self.dtype)
 
-    def summed_matrix(self) -> Floats | None:
-        """Return the matrix (n, n) of the operator if n is at most `QUICK_DENSE_MAX_N` and the
-        operator sums the matrix over rows in less time than n products. Otherwise return None.
+    def exact_diagonal(self, m: int, method: str) -> Floats | None:
+        """Return the diagonal (n,) of the operator in float64, divided by the unit 2^`exponent`, or
+        None if the result is not to be exact. It is exact if `method` is "exact", or if it is
+        "auto" and the operator's own diagonal, or n products, cost at most m products. Raise
+        ValueError if `method` is "exact" and the operator has no diagonal of its own.
         """
-        return summed_matrix(self.op) if self.n <= QUICK_DENSE_MAX_N else None
-
-    def exact_diagonal(self) -> Floats:
-        """Return the diagonal (n,) of the operator in float64, from the matrix if `summed_matrix`
-        returns it, otherwise by n products and divided by the unit 2^`exponent`.
-        """
-        summed = self.summed_matrix()
-        if summed is not None:
-            return np.diagonal(summed).copy()
-        found = [
+        if has_exact_diagonal(self.op, m, method):
+            diagonal: Floats = self.op.exact_diagonal()
+            self._report_progress(ceil(self.op.diagonal_cost))
+            if method == "exact" or np.isfinite(diagonal).all():
+                return diagonal
+        if method == "exact":
+            raise ValueError(
+                "method must be 'auto' or the name of an estimator for an operator that has no "
+                "exact diagonal, got 'exact'. Use method='auto', which is exact for n_probes=n."
+            )
+        if not self.can_be_exact(m, method):
+            return None
+        blocks = [
             np.diagonal(self.products(E), i * N_BLOCK_VECTORS)
             for i, E in enumerate(self.iter_unit_rows())
         ]
-        return np.concatenate(found).astype(np.float64)
+        return np.concatenate(blocks).astype(np.float64)
 
     def hutch_pp(
         self, rng: np.random.Generator, m: int, forms: Callable[[Array], Floats]
@@ -255,6 +261,14 @@ class CountedOperator:
             rest.append(forms(V))
         mean, error = mean_and_stderr(np.concatenate(rest))
         return known + mean, error
+
+
+def has_exact_diagonal(op: Any, m: int, method: str) -> bool:
+    """Return True if `exact_diagonal` of the operator is to be used: always if `method` is "exact",
+    and at a cost of at most m products if `method` is "auto".
+    """
+    cost = getattr(op, "diagonal_cost", np.inf)
+    return bool(cost < np.inf and (method == "exact" or (method == "auto" and cost <= m)))
 
 
 def row_dots(A: Array, B: Array) -> Floats:
@@ -423,7 +437,8 @@ def trace(
     progress: bool | None = None,
     space: Space | None = None,
 ) -> Estimate:
-    """Estimate the trace of a symmetric operator H from `n_probes` products.
+    """Return the trace of a symmetric operator H, exactly for the curvature of a network, otherwise
+    estimated from `n_probes` products.
 
     Parameters
     ----------
@@ -431,17 +446,19 @@ def trace(
         The real symmetric operator H. ``op.quadratic_form(V)`` is used for ``v'Hv`` if it exists,
         at half the cost of a product.
     n_probes : int
-        Number of products and quadratic forms together. The default is 60, or n if the operator
-        belongs to a small network and computing its matrix takes less time.
+        Number of products and quadratic forms together. The default is 60, or n for at most 64
+        rows.
     method : str
-        ``"hutchinson"`` is the mean of ``v'Hv`` over random signs v or, for fewer than 11 samples,
-        over random directions of length ``sqrt(n)``. ``"hutch++"`` computes the trace exactly on
-        the range of ``n_probes / 3`` products (fewer if n_probes is below 31) and estimates the
-        rest by Hutchinson's method; it is far more accurate if few eigenvalues dominate.
-        ``"xtrace"`` is a similar method in which every sample is used both for the range and as a
-        test vector; it is the most accurate method and keeps about 2 n_probes vectors in memory.
-        ``"auto"`` is Hutchinson's method if ``op.quadratic_form`` exists or n_probes is below 12,
-        and XTrace otherwise; with n_probes >= n it computes the trace exactly by n products.
+        ``"exact"`` is the sum of the exact `diagonal`. ``"hutchinson"`` is the mean of ``v'Hv``
+        over random signs v or, for fewer than 11 samples, over random directions of length
+        ``sqrt(n)``. ``"hutch++"`` computes the trace exactly on the range of ``n_probes / 3``
+        products (fewer if n_probes is below 31) and estimates the rest by Hutchinson's method; it
+        is far more accurate if few eigenvalues dominate. ``"xtrace"`` is a similar method in which
+        every sample is used both for the range and as a test vector; it is the most accurate method
+        and keeps about 2 n_probes vectors in memory. ``"auto"`` is exact if the exact diagonal
+        costs at most n_probes products or n_probes is at least n, which takes n products. Otherwise
+        it is Hutchinson's method if ``op.quadratic_form`` exists or n_probes is below 12, and
+        XTrace if not.
     seed : None, int or numpy.random.Generator
         Seed of the random choices. The same number gives bitwise identical results.
     rng : None, int or numpy.random.Generator
@@ -455,8 +472,9 @@ def trace(
     Returns
     -------
     Estimate
-        The fields are `estimate` (float), `stderr` (float) and `n_products` (int). The interval of
-        two standard errors contains the true value in 95% of cases. Standard errors are widened by
+        The fields are `estimate` (float), `stderr` (float) and `n_products` (int), as for
+        `diagonal`. The interval of two standard errors contains the true value in 95% of cases.
+        Standard errors are widened by
         Student's t if samples are few or a few samples dominate the sum, and for leave-one-out
         estimates because these are correlated. If only a few coordinates are coupled, a few vectors
         of signs could all give the same value. Fewer than 11 samples are therefore random
@@ -465,7 +483,7 @@ def trace(
     Raises
     ------
     ValueError
-        If the operator returns NaN or infinity.
+        If the operator returns NaN or infinity, and for ``"exact"`` as for `diagonal`.
 
     See Also
     --------
@@ -485,7 +503,8 @@ def trace(
     (1225.0, 0.0, 50)
     """
     op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Tracing))
-    small = reduced_operator_of(op, space)
+    exact = space is None and has_exact_diagonal(op, m, method)
+    small = None if exact else reduced_operator_of(op, space)
     found = _trace(op if small is None else small, m, method, rng, progress)
     if small is not None:
         total = found.estimate + small.complement_eigenvalue * small.n_complement
@@ -497,11 +516,12 @@ def _trace(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
     """Return the estimate of the trace from m products, for checked arguments."""
-    if method == "auto" and isinstance(op, DenseReduction):
+    if method in ("auto", "exact") and isinstance(op, DenseReduction):
         return Estimate(float(np.trace(op.matrix)), 0.0, 0, method="exact")
     apply = CountedOperator(op)
-    if apply.can_be_exact(m, method):
-        return apply.estimate(apply.exact_diagonal().sum(), 0.0, "exact")
+    entries = apply.exact_diagonal(m, method)
+    if entries is not None:
+        return apply.estimate(entries.sum(), 0.0, "exact")
     if method == "auto":
         method = "hutchinson" if apply.has_quadratic_form or m < MIN_SKETCH_PRODUCTS else "xtrace"
     with show_bar(m, "trace", progress) as apply.shown:
@@ -530,21 +550,25 @@ def diagonal(
     rng: Seed = None,
     progress: bool | None = None,
 ) -> Estimate:
-    """Estimate the diagonal of a symmetric operator H from `n_probes` products.
+    """Return the diagonal of a symmetric operator H, exactly for the curvature of a network,
+    otherwise estimated from `n_probes` products.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         The real symmetric operator H.
     n_probes : int
-        Number of products. The default is 60, or n if the operator belongs to a small network and
-        computing its matrix takes less time.
+        Number of products. The default is 60, or n for at most 64 rows.
     method : str
-        ``"hutchinson"`` is the mean of ``v * Hv`` over random signs v. ``"xdiag"`` computes the
-        part of the diagonal on the range of half of the products exactly, and the rest from
-        leave-one-out estimates. ``"auto"`` is ``"xdiag"`` for at least 12 products and
-        ``"hutchinson"`` for fewer; with n_probes >= n it computes the diagonal exactly by n
-        products.
+        ``"exact"`` computes the diagonal of the Hessian, GGN or empirical Fisher matrix of an
+        `Objective`, or of a block of one, up to rounding. The cost is one backward pass for each
+        output, and for the Hessian one for each unit of the third and each higher hidden layer
+        whose activation is not piecewise linear: often that of one or two products. Sparse rows
+        become dense blocks. ``"hutchinson"`` is the mean of ``v * Hv`` over random signs v.
+        ``"xdiag"`` computes the part of the diagonal on the range of half of the products exactly,
+        and the rest from leave-one-out estimates. ``"auto"`` is exact if that costs at most
+        n_probes products or n_probes is at least n, which takes n products. Otherwise it is
+        ``"xdiag"`` for at least 12 products and ``"hutchinson"`` for fewer.
     seed : None, int or numpy.random.Generator
         Seed of the random choices. The same number gives bitwise identical results.
     rng : None, int or numpy.random.Generator
@@ -555,7 +579,8 @@ def diagonal(
     Returns
     -------
     Estimate
-        The fields are `estimate` (n,), `stderr` (n,) and `n_products` (int). For at least 18
+        The fields are `estimate` (n,), `stderr` (n,) and `n_products` (int). For an exact result
+        `stderr` is 0, and `n_products` is its cost in products, rounded up. For at least 18
         samples, standard errors have the meaning that they have for `trace`, for each entry. With
         fewer samples, two standard errors of ``"xdiag"`` contain the true value in only 90% of
         cases if n is hardly larger than the number of samples and the operator almost diagonal.
@@ -564,7 +589,8 @@ def diagonal(
     Raises
     ------
     ValueError
-        If the operator returns NaN or infinity.
+        If the operator returns NaN or infinity; for ``"exact"`` if the model has batch
+        normalisation or the operator is not a curvature of an `Objective`.
 
     See Also
     --------
@@ -577,14 +603,19 @@ def diagonal(
 
     Examples
     --------
-    >>> import numpy as np
+    >>> import numpy as np, fastcurv as fc
     >>> diagonal(np.diag([1.0, 2.0, 3.0]), n_probes=3).estimate
     array([1., 2., 3.])
+    >>> ob = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
+    >>> found = diagonal(ob.hessian(np.array([3.0, 2.0])))
+    >>> found.estimate, found.method, found.n_products
+    (array([ 8., 18.]), 'exact', 1)
     """
     op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Diagonals))
     apply = CountedOperator(op)
-    if apply.can_be_exact(m, method):
-        return apply.estimate(apply.exact_diagonal(), np.zeros(apply.n), "exact")
+    entries = apply.exact_diagonal(m, method)
+    if entries is not None:
+        return apply.estimate(entries, np.zeros(apply.n), "exact")
     if method == "auto":
         method = "xdiag" if m >= MIN_SKETCH_PRODUCTS else "hutchinson"
     with show_bar(m, "diagonal", progress) as apply.shown:
@@ -684,7 +715,7 @@ def _frobenius_norm(
     apply = CountedOperator(op)
     with show_bar(m, "frobenius_norm", progress) as apply.shown:
         if apply.can_be_exact(m, method):
-            summed = apply.summed_matrix()
+            summed = summed_matrix(op) if apply.n <= QUICK_DENSE_MAX_N else None
             if summed is not None:
                 return apply.estimate(safe_norm(summed), 0.0, "exact")
             square = float(sum(apply.squared_norms(E).sum() for E in apply.iter_unit_rows()))

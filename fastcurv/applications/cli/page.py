@@ -194,14 +194,15 @@ def _add_layers(page: Report, objective: Any, hessian: Any, theta: np.ndarray, s
                 shape,
                 _root_sum_of_squares(weights),
                 _root_sum_of_squares(gradient),
+                fc.trace(block, seed=seed).estimate,
                 ends[0],
                 ends[-1],
             ]
         )
     page.add_section("Layer by layer")
-    header = ["layer", "weights", "norm", "gradient norm", "lowest", "highest eigenvalue"]
+    header = ["layer", "weights", "norm", "gradient norm", "trace", "lowest", "highest eigenvalue"]
     page.add_table(header, rows)
-    page.add_text("The eigenvalues are those of the layer's own block of the Hessian.")
+    page.add_text("Trace and eigenvalues are those of the layer's own block of the Hessian.")
 
 
 def _root_sum_of_squares(parts: Any) -> float:

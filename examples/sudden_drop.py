@@ -8,9 +8,10 @@ random direction. The difference falls with the length of the step until roundin
 bug, one layer's gradient 10% too large, it stays.
 
 Half right: that noise pushes off a plateau. A perturbation of theta does. The noise of mini-batches
-does not, from this saddle: with all weights at zero, their gradient is zero in every mini-batch.
+does not, from this saddle: with all weights at zero, the gradient of every mini-batch with respect
+to the weights is exactly zero, so that its noise moves only the output biases.
 
-Not shown: saddles at which the gradient of a mini-batch does not vanish, so that its steps lead
+Not shown: saddles at which the gradient of a mini-batch moves the weights, from which noise leads
 away.
 """
 

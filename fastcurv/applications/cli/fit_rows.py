@@ -58,7 +58,8 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
             )
             yield (
                 f"{page.row_name(row)} alone, with {page.target} = {fit.y[row]:.6g}, makes up "
-                f"{shown} of the variance of {page.target}: scores and intervals show little but this row.",
+                f"{shown} of the variance of {page.target}: scores and intervals show little but "
+                "this row.",
                 [call],
             )
         elif found := _largest_error_sentence(page):

@@ -452,9 +452,16 @@ COMMANDS: dict[str, dict[str, Any]] = {
                 "0.9 (jackknife+); reads the training data again",
             ),
             pack_argument(
+                "--domain",
+                action="store_true",
+                help="also write 0 for each sample that is an extrapolation, and why; reads the "
+                "training data again",
+            ),
+            pack_argument(
                 "--data",
                 default=None,
-                help="training data for --interval (default: the path stored by 'fastcurv train')",
+                help="training data for --interval and --domain (default: the path stored by "
+                "'fastcurv train')",
             ),
             pack_argument("--out", help="file to write, .csv (default: standard output)"),
         ],

@@ -13,8 +13,10 @@ import numpy as np
 from ...common.errors import one_line
 from ...common.files import expand_home, raise_if_special_file
 from ...network.mlp import MLP
+from ...network.objective import Objective
 from ...structure.tables import LOSSES
-from ..uncertainty.left_out import leave_one_out_of_fit
+from ..uncertainty.laplace import laplace_posterior
+from ..uncertainty.left_out import leave_one_out_of_fit, minimum_after_fit
 from ..uncertainty.requirements import check_no_batch_norm
 from .cells import ReadingOptions
 from .data import DataCoding, is_table, read_features
@@ -24,13 +26,14 @@ from .output import check_inputs_kept
 from .recipe import SavedRun, load_run, reading_options
 
 Columns = dict[str, np.ndarray]
+N_DOMAIN_NOTES = 10  # maximum number of samples outside the domain with a note each
 
 
 def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
     """Return the predictions, as columns by name with one entry per sample, and notes on missing
     values that were filled and on unknown words. For classification the predictions are labels.
     With ``--probabilities`` the probability of each class is added, and with ``--interval`` the
-    bounds of jackknife+ intervals.
+    bounds of jackknife+ intervals, and with ``--domain`` whether samples are extrapolations.
 
     Raises
     ------
@@ -43,7 +46,7 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
     options = reading_options(args)
     if path.is_file() and is_model_file(path):
         model, theta = read_model(path, args.activation)
-        for option in ("probabilities", "interval"):
+        for option in ("probabilities", "interval", "domain"):
             if getattr(args, option):
                 missing = "classes" if option == "probabilities" else "training data"
                 raise ValueError(
@@ -79,7 +82,8 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
                     f"--interval must be left out with {path}, which is for classification. Use "
                     "--probabilities."
                 )
-            return _class_columns(name, outputs, coding, args.probabilities), notes
+            found = _class_columns(name, outputs, coding, args.probabilities)
+            return _with_domain(args, saved, coding, X, found, notes)
         if args.probabilities:
             raise ValueError(
                 f"--probabilities must be left out with {path}, which is for regression. Use "
@@ -93,7 +97,36 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
         if any(np.isinf(values).any() for values in bounds.values()):
             wide = f"Bounds that hold {args.interval:.6g} of new targets are infinite"
             notes += (f"{wide}, because the training table has too few rows for them.",)
-    return found, notes
+    return _with_domain(args, saved, coding, X, found, notes)
+
+
+def _with_domain(
+    args: Namespace, saved: SavedRun, coding: DataCoding, X: Any, found: Columns, notes: Any
+) -> tuple[Columns, tuple[str, ...]]:
+    """Return columns and notes, with ``--domain`` also the column "inside", which is 0 for samples
+    outside the domain of the fit, and a note on each of the first of them.
+    """
+    if not args.domain:
+        return found, notes
+    ob = _training_objective(args, saved, coding, "--domain")
+    inside = laplace_posterior(ob, minimum_after_fit(ob, saved.theta)).in_domain(X)
+    known = np.asarray(ob.X)
+    outside = np.flatnonzero(~inside)
+    names = [name for code in coding.codes for name in code.input_names] or [*coding.columns]
+    names = names or [f"input {j}" for j in range(known.shape[1])]
+    lowest, highest = known.min(axis=0), known.max(axis=0)
+    beyond = (lowest > X) | (highest < X)
+    for i in outside[:N_DOMAIN_NOTES].tolist():
+        columns = ", ".join(name for name, is_beyond in zip(names, beyond[i]) if is_beyond)
+        reason = (
+            f"outside the range of the training data in {columns}"
+            if columns
+            else ("an unusual combination of values, each within its range")
+        )
+        notes += (f"Sample {i + 1} is an extrapolation: {reason}.",)
+    if len(outside) > N_DOMAIN_NOTES:
+        notes += (f"{len(outside) - N_DOMAIN_NOTES} more samples are extrapolations.",)
+    return found | {"inside": inside.astype(int)}, notes
 
 
 def _network_inputs(
@@ -114,12 +147,10 @@ def _network_inputs(
     return scale_inputs(read_features(source, width), coding), ()
 
 
-def _interval_bounds(
-    args: Namespace, saved: SavedRun, coding: DataCoding, name: str, X: Any
-) -> Columns:
-    """Return the lower and upper bounds of jackknife+ intervals for the rows of X, as columns named
-    after `name`. The training data are read again.
-    """
+def _training_objective(
+    args: Namespace, saved: SavedRun, coding: DataCoding, option: str
+) -> Objective:
+    """Return the objective of the fit. The training data are read again, for `option`."""
     recipe = saved.recipe
     assert recipe is not None
     if args.data is not None:
@@ -130,11 +161,21 @@ def _interval_bounds(
     data = recipe.load_dataset(coding if coding.codes else None)
     if recipe.digest not in ("", data.digest):
         raise ValueError(
-            f"--interval requires the data that {args.theta} was trained on, but {recipe.data} has "
+            f"{option} requires the data that {args.theta} was trained on, but {recipe.data} has "
             "changed since. Pass the data with --data, or train again."
         )
     ob = recipe.build_objective(data, None, saved.model)
-    check_no_batch_norm(ob, "--interval")
+    check_no_batch_norm(ob, option)
+    return ob
+
+
+def _interval_bounds(
+    args: Namespace, saved: SavedRun, coding: DataCoding, name: str, X: Any
+) -> Columns:
+    """Return the lower and upper bounds of jackknife+ intervals for the rows of X, as columns named
+    after `name`.
+    """
+    ob = _training_objective(args, saved, coding, "--interval")
     low, high = leave_one_out_of_fit(ob, saved.theta).interval(X, args.interval)
     shift, scale = np.array(coding.y_shift or (0.0,)), np.array(coding.y_scale or (1.0,))
     lower = _named_columns(f"{name} lower", low * scale + shift)

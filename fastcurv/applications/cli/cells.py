@@ -6,7 +6,6 @@ cells and the options that decide, or is read as the table in docs/report.md say
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -257,13 +256,11 @@ def parse_column(column: Column, mark: str, na: Sequence[str] = ()) -> Numbers:
     unique = column.unique
     values = _plain_values(unique) if mark == "." else None
     if values is not None:
-        missing = np.isnan(values)
+        missing = np.isnan(values) | is_given_missing(column, na)
     else:
-        missing = np.array([cell.lower() in MISSING_NUMBER_CELLS for cell in unique], bool)
+        missing = missing_numbers(column, na)
         values = np.full(len(unique), np.nan)
-    if na:
-        missing |= is_given_missing(column, na)
-        values[missing] = np.nan
+    values[missing] = np.nan
     if not np.isnan(values).all():
         return Numbers(values, missing, [])
     rest = np.flatnonzero(~missing).tolist()
@@ -284,6 +281,12 @@ def parse_column(column: Column, mark: str, na: Sequence[str] = ()) -> Numbers:
     return Numbers(values, missing, affixes)
 
 
+def missing_numbers(column: Column, na: Sequence[str]) -> np.ndarray:
+    """Return a mask of the cells in `Column.unique` that have no value in a column of numbers."""
+    missing = np.array([cell.lower() in MISSING_NUMBER_CELLS for cell in column.unique], bool)
+    return np.asarray(missing | is_given_missing(column, na))
+
+
 def _plain_values(texts: list[str]) -> np.ndarray | None:
     """Return the numbers with a decimal point in some cells, or None if one is no number."""
     # Python reads 1_000 as a number.
@@ -300,6 +303,8 @@ def is_given_missing(column: Column, na: Sequence[str]) -> np.ndarray:
         with suppress(ValueError):
             numbers.add(float(text))
     mask = np.zeros(len(column.unique), bool)
+    if not na:
+        return mask
     for i, cell in enumerate(column.unique):
         mask[i] = cell in na
         if numbers and not mask[i] and cell[:1] in "+-.0123456789":
@@ -416,6 +421,8 @@ ISO_FORMAT, CLOCK_FORMAT = "ISO", "hours:minutes"
 _ISO_PATTERN = re.compile(
     r"(\d{4}-\d\d)(-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?\s?(?:Z|UTC|GMT|[+-]\d\d:?\d\d)?)?)?"
 )
+_LOCAL_ISO_PATTERN = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?")
+MICROSECONDS_PER_DAY = 86_400_000_000
 _CLOCK_PATTERN = re.compile(
     r"(\d{1,6}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?(?:\s*([ap])\.?m\.?)?", re.IGNORECASE
 )
@@ -461,64 +468,72 @@ def parse_date(cell: str, form: str) -> datetime:
     return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
 
 
-def parse_dates(column: Column, form: str, codes: Sequence[int]) -> list[datetime | None]:
-    """Return the dates in the cells of a column with some codes, and None for other cells."""
-    dates = list[datetime | None]()
-    for code in codes:
-        date = None
-        with suppress(ValueError, OverflowError):
-            date = parse_date(column.unique[code], form)
-        dates.append(date)
-    return dates
-
-
-def days_since(first: datetime, dates: Sequence[datetime | None]) -> list[float]:
-    """Return the days from `first` for each date."""
-    return [math.nan if date is None else (date - first) / timedelta(days=1) for date in dates]
-
-
-def _read_dates(column: Column, codes: Sequence[int], options: ReadingOptions) -> Meaning | None:
-    """Return the meaning of a column of dates, as days from the first, or None for other columns.
-    `codes` are those of the cells with a value. Raise ValueError if a few cells are no dates.
+def date_days(cells: Sequence[str], form: str) -> np.ndarray:
+    """Return the days from the first of 1970 to the dates in some cells, with NaN for other
+    cells.
     """
+    if form == ISO_FORMAT and all(map(_LOCAL_ISO_PATTERN.fullmatch, cells)):
+        with suppress(ValueError):
+            moments = np.array(cells, dtype="datetime64[us]").astype(np.int64)
+            return np.asarray(moments / MICROSECONDS_PER_DAY)
+    days = np.full(len(cells), np.nan)
+    for i, cell in enumerate(cells):
+        with suppress(ValueError, OverflowError):
+            days[i] = (parse_date(cell, form) - datetime(1970, 1, 1)) / timedelta(days=1)
+    return days
+
+
+def _read_dates(column: Column, options: ReadingOptions) -> Meaning | None:
+    """Return the meaning of a column of dates, as days from the first, or None for other columns.
+    Raise ValueError if a few cells are no dates.
+    """
+    missing = missing_numbers(column, options.na)
+    codes = np.flatnonzero(~missing)
+    cells = [column.unique[code] for code in codes.tolist()]
     n_rows = column.counts()
     for form in (*options.dates, ISO_FORMAT, CLOCK_FORMAT):
-        if not any(parse_dates(column, form, codes[:MIN_EVIDENCE_CELLS])):
+        if np.isnan(date_days(cells[:MIN_EVIDENCE_CELLS], form)).all():
             continue
-        dates = parse_dates(column, form, codes)
-        bad = [code for code, date in zip(codes, dates) if date is None]
+        days = np.full(len(column.unique), np.nan)
+        days[codes] = date_days(cells, form)
+        bad = codes[np.isnan(days[codes])]
         if n_rows[bad].sum() > MAX_TYPO_FRACTION * n_rows[codes].sum():
             continue
-        if bad:
-            raise column.error("a date, as most cells of the column are", bad, column.options())
-        return _days_meaning(column, form, codes, [date for date in dates if date is not None])
+        if bad.size:
+            wanted = "a date, as most cells of the column are"
+            raise column.error(wanted, bad.tolist(), column.options())
+        return _days_meaning(column, form, days[column.codes])
     return None
 
 
-def _days_meaning(
-    column: Column, form: str, codes: Sequence[int], dates: list[datetime]
-) -> Meaning:
-    first, last = min(dates), max(dates)
+def _days_meaning(column: Column, form: str, days: np.ndarray) -> Meaning:
+    first, last = float(np.nanmin(days)), float(np.nanmax(days))
     if first == last:
         return Meaning(ColumnCoding(column.name), reason=CONSTANT_REASON)
-    if form == CLOCK_FORMAT:
-        first = datetime(1900, 1, 1)
-    days = np.full(len(column.unique), np.nan)
-    days[codes] = days_since(first, dates)
-    days = days[column.codes]
-    text, end = (moment.isoformat().removesuffix("T00:00:00") for moment in (first, last))
-    coding = ColumnCoding(column.name, "dates", form=form, first=text)
-    name = one_line(column.name)
-    notes = [f"Dates in column {name!r} are counted in days from {text}; the last is {end}."]
-    if form == CLOCK_FORMAT:
-        notes = [f"Times in column {name!r} are counted in days, read as hours and minutes."]
-    steps = np.diff(days[~np.isnan(days)])
-    if form != CLOCK_FORMAT and ((steps >= 0).all() or (steps <= 0).all()):
-        notes.append(
-            f"The dates in column {name!r} are sorted. If rows depend on rows near in time, scores "
-            "of rows left out are too high for later dates."
+    name, text = one_line(column.name), ""
+    notes = [f"Times in column {name!r} are counted in days, read as hours and minutes."]
+    if form != CLOCK_FORMAT:
+        text, end = (
+            (datetime(1970, 1, 1) + timedelta(days=day)).isoformat().removesuffix("T00:00:00")
+            for day in (first, last)
         )
-    return Meaning(coding, days, notes=notes)
+        notes = [f"Dates in column {name!r} are counted in days from {text}; the last is {end}."]
+        steps = np.diff(days[~np.isnan(days)])
+        if (steps >= 0).all() or (steps <= 0).all():
+            notes.append(
+                f"The dates in column {name!r} are sorted. If rows depend on rows near in time, "
+                "scores of rows left out are too high for later dates."
+            )
+    coding = ColumnCoding(column.name, "dates", form=form, first=text)
+    return Meaning(coding, days - first_day(coding), notes=notes)
+
+
+def first_day(coding: ColumnCoding) -> float:
+    """Return the day from which the dates of a column are counted, in days from the first of 1970,
+    or for times of day the day of `parse_date`.
+    """
+    first = datetime.fromisoformat(coding.first) if coding.first else datetime(1900, 1, 1)
+    return (first - datetime(1970, 1, 1)) / timedelta(days=1)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -592,20 +607,18 @@ def read_column(
     n_rows = column.counts()
     if column.words or column.name in options.words:
         return _read_words(column, n_rows, options, target)
+    dates = _read_dates(column, options)
+    if dates is not None:
+        return dates
     numbers = parse_column(column, mark, options.na)
     codes = np.flatnonzero(~numbers.missing).tolist()
     if not codes:
         return Meaning(left_out, reason=EMPTY_REASON)
     words = [i for i in codes if numbers.affixes and numbers.affixes[i] is None]
-    n_present, n_words = int(n_rows[codes].sum()), int(n_rows[words].sum())
-    if options.dates or n_words >= (1 - MAX_TYPO_FRACTION) * n_present:
-        meaning = _read_dates(column, codes, options)
-        if meaning is not None:
-            return meaning
-        alike = [i for i in words if _DATE_LOOK_PATTERN.fullmatch(column.unique[i])]
-        if n_rows[alike].sum() > (1 - MAX_TYPO_FRACTION) * n_present:
-            more = "--dates FORMAT, for example --dates %d.%m.%Y"
-            raise column.error("dates such as 2024-12-31", alike, column.options(more))
+    alike = [i for i in words if _DATE_LOOK_PATTERN.fullmatch(column.unique[i])]
+    if n_rows[alike].sum() > (1 - MAX_TYPO_FRACTION) * n_rows[codes].sum():
+        more = "--dates FORMAT, for example --dates %d.%m.%Y"
+        raise column.error("dates such as 2024-12-31", alike, column.options(more))
     affix = _common_affix(column, numbers, codes, words, n_rows)
     if affix is None:
         return _read_words(column, n_rows, options, target)
@@ -779,7 +792,7 @@ def check_magnitudes(column: Column, values: np.ndarray) -> None:
 def word_missing(column: Column, options: ReadingOptions) -> np.ndarray:
     """Return a mask of the cells in `Column.unique` that have no value in a column of words."""
     missing = np.array([is_missing(cell) for cell in column.unique], bool)
-    return missing | is_given_missing(column, options.na) if options.na else missing
+    return np.asarray(missing | is_given_missing(column, options.na))
 
 
 def _read_words(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +29,11 @@ from .cells import (
     Meaning,
     ReadingOptions,
     check_magnitudes,
-    days_since,
+    date_days,
     decimal_mark,
+    first_day,
     import_pandas,
     parse_column,
-    parse_dates,
     read_column,
     word_missing,
 )
@@ -452,14 +451,13 @@ def _coded_values(
     numbers = parse_column(column, mark, na)
     present = np.flatnonzero(~numbers.missing).tolist()
     if coding.kind == "dates":
-        dates = parse_dates(column, coding.form, present)
+        days = np.full(len(column.unique), np.nan)
+        days[present] = date_days([column.unique[i] for i in present], coding.form)
         like = {ISO_FORMAT: f"a date like {coding.first}", CLOCK_FORMAT: "a time like 12:30"}
-        bad = [i for i, date in zip(present, dates) if date is None]
+        bad = [i for i in present if np.isnan(days[i])]
         wanted = like.get(coding.form, f"a date of the form {one_line(coding.form)}")
         if not bad:
-            days = np.full(len(column.unique), np.nan)
-            days[present] = days_since(datetime.fromisoformat(coding.first), dates)
-            return days
+            return days - first_day(coding)
     else:
         affixes = numbers.affixes or [PLAIN] * len(column.unique)
         units = [" ".join(affixes[i] or ("", "?")).strip() for i in present]

@@ -359,7 +359,7 @@ def _read_column_codings(facts: Any, n_inputs: int) -> tuple[ColumnCoding, ...]:
             )
         if code.kind == "dates" and code.form not in (ISO_FORMAT, CLOCK_FORMAT):
             check_date_format(code.form)
-        if code.kind == "dates" and datetime.fromisoformat(code.first).tzinfo is not None:
+        if code.first and datetime.fromisoformat(code.first).tzinfo is not None:
             raise ValueError(
                 f"the first date must have no time zone, got {one_line(repr(code.first))}."
             )

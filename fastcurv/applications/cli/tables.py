@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import math
 import re
 import zipfile
 import zlib
@@ -158,16 +159,26 @@ def open_table(
     path = resolve_existing_path(expand_home(source))
     raise_if_special_file(path)
     kind = path.suffix.lower()
-    if kind in FRAME_READERS:
-        frame = _read_frame(path, kind)
-        return _sheet_of_frame(str(path), frame, "row", np.arange(1, len(frame) + 1))
     notes: tuple[str, ...] = ()
     separator = ""
-    if kind in WORKBOOK_ENGINES:
-        columns = [_text_cells(cells) for cells in _read_workbook(path, kind, options.sheet)]
-        lines = np.arange(1, 1 + max(map(len, columns), default=0))
-    else:
-        columns, lines, separator, notes = _read_text_table(path)
+    # The packages raise errors of their own for damaged files.
+    errors = ValueError if kind not in (*FRAME_ENGINES, *WORKBOOK_ENGINES) else Exception
+    try:
+        if kind in FRAME_ENGINES:
+            frame = _read_frame(path, kind)
+            return _sheet_of_frame(str(path), frame, "row", np.arange(1, len(frame) + 1))
+        if kind in WORKBOOK_ENGINES:
+            columns = _read_workbook(path, kind, options.sheet)
+            lines = np.arange(1, 1 + len(columns[0]) if columns else 1)
+        else:
+            columns, lines, separator, notes = _read_text_table(path)
+    except (MemoryError, ImportError):
+        raise
+    except errors as error:
+        if str(error).startswith(str(path)):
+            raise ValueError(str(error)) from None
+        words = (one_line(error, 200) or type(error).__name__).rstrip(".")
+        raise ValueError(f"{path} cannot be read as a {kind} file: {words}.") from None
     filled = np.zeros(len(lines), bool)
     for cells in columns:
         filled |= cells != ""
@@ -274,80 +285,54 @@ def _check_unpacked_size(path: Path, n_bytes: int) -> None:
         )
 
 
-def _import_engine(module: str, kind: str) -> Any:
+def _import_package(name: str, kind: str) -> Any:
     with optional_import(f"{kind} files"):
-        return import_module(module)
+        return import_module(name)
 
 
 def _read_frame(path: Path, kind: str) -> Any:
     """Return the DataFrame in a file that stores the types of its columns."""
-    pd = import_pandas()
-    _import_engine(FRAME_ENGINES[kind], kind)
-    read = getattr(pd, FRAME_READERS[kind])
+    _import_package(FRAME_ENGINES[kind], kind)
+    read = getattr(import_pandas(), FRAME_READERS[kind])
+    if kind == ".parquet":
+        facts = import_module("pyarrow.parquet").read_metadata(path)
+        stored = sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
+        _check_unpacked_size(path, max(stored, facts.num_rows * facts.num_columns))
+    elif kind == ".feather":
+        feather, n_bytes = import_module("pyarrow.feather"), 0
+        for name in feather.read_table(path, columns=[]).schema.names:
+            n_bytes += feather.read_table(path, columns=[name]).nbytes
+            _check_unpacked_size(path, n_bytes)
     try:
-        if kind == ".parquet":
-            facts = import_module("pyarrow.parquet").read_metadata(path)
-            groups = (facts.row_group(i) for i in range(facts.num_row_groups))
-            stored = sum(group.total_byte_size for group in groups)
-            _check_unpacked_size(path, max(stored, facts.num_rows * facts.num_columns))
-        elif kind == ".feather":
-            feather = import_module("pyarrow.feather")
-            # The file is mapped, and compressed columns are unpacked one after the other.
-            names = feather.read_table(path, columns=[]).schema.names
-            sizes = 0
-            for name in names:
-                sizes += feather.read_table(path, columns=[name]).nbytes
-                _check_unpacked_size(path, sizes)
-        try:
-            return read(path)
-        except ValueError:
-            if kind not in (".dta", ".sav"):
-                raise
-            # Labels that occur twice cannot become categories.
-            return read(path, convert_categoricals=False)
-    except MemoryError:
-        raise
-    except Exception as error:
-        # The engines raise errors of their own for damaged files.
-        raise _unreadable(path, kind, error) from None
-
-
-def _unreadable(path: Path, kind: str, error: Exception) -> ValueError:
-    if str(error).startswith(str(path)):
-        return ValueError(str(error))
-    words = (one_line(error, 200) or type(error).__name__).rstrip(".")
-    return ValueError(f"{path} cannot be read as a {kind} file: {words}.")
+        return read(path)
+    except ValueError:
+        if kind not in (".dta", ".sav"):
+            raise
+        # Labels that occur twice cannot become categories.
+        return read(path, convert_categoricals=False)
 
 
 def _read_workbook(path: Path, kind: str, sheet: str | None) -> list[np.ndarray]:
-    """Return the columns of a sheet of a workbook as Python objects, with the first line."""
+    """Return the columns of a sheet of a workbook as text, with the first line."""
     pd = import_pandas()
-    _import_engine(WORKBOOK_ENGINES[kind], kind)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_unpacked_size(path, sum(entry.file_size for entry in archive.infolist()))
-            for entry in archive.infolist():
-                if entry.filename.startswith("xl/worksheets/") or entry.filename == "content.xml":
-                    _check_sheet_area(path, archive.read(entry))
-        with pd.ExcelFile(path, engine=WORKBOOK_ENGINES[kind]) as book:
-            names = list(map(str, book.sheet_names))
-            if sheet is None and len(names) > 1:
-                listed = one_line(", ".join(names), 400)
-                raise ValueError(
-                    f"{path} must have one sheet, got {listed}. Choose one with --sheet."
-                )
-            chosen = names[0] if sheet is None else sheet
-            if chosen not in names and chosen.isdecimal() and int(chosen) < len(names):
-                chosen = names[int(chosen)]
-            if chosen not in names:
-                listed = one_line(", ".join(names), 400)
-                raise ValueError(f"{path} must have the sheet {one_line(chosen)!r}, got {listed}.")
-            frame = pd.read_excel(book, chosen, header=None, dtype=object, na_filter=False)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise _unreadable(path, kind, error) from None
-    return [frame[i].to_numpy(dtype=object) for i in frame.columns]
+    _import_package(WORKBOOK_ENGINES[kind], kind)
+    with zipfile.ZipFile(path) as archive:
+        _check_unpacked_size(path, sum(entry.file_size for entry in archive.infolist()))
+        for entry in archive.infolist():
+            if entry.filename.startswith("xl/worksheets/") or entry.filename == "content.xml":
+                _check_sheet_area(path, archive.read(entry))
+    with pd.ExcelFile(path, engine=WORKBOOK_ENGINES[kind]) as book:
+        names = list(map(str, book.sheet_names))
+        listed = one_line(", ".join(names), 400)
+        if sheet is None and len(names) > 1:
+            raise ValueError(f"{path} must have one sheet, got {listed}. Choose one with --sheet.")
+        chosen = names[0] if sheet is None else sheet
+        if chosen not in names and chosen.isdecimal() and int(chosen) < len(names):
+            chosen = names[int(chosen)]
+        if chosen not in names:
+            raise ValueError(f"{path} must have the sheet {one_line(chosen)!r}, got {listed}.")
+        frame = pd.read_excel(book, chosen, header=None, dtype=object, na_filter=False)
+    return [_text_cells(frame[i].to_numpy(dtype=object)) for i in frame.columns]
 
 
 _CELL_PLACE_PATTERN = re.compile(rb"\br=[\"']([A-Z]{1,3})(\d{1,7})[\"']")
@@ -469,8 +454,8 @@ def _read_text_table(path: Path) -> tuple[list[np.ndarray], np.ndarray, str, tup
     first = 2 if marked else 1
     text = text[marked.end() :] if marked else text
     mark = marked[1] if marked else _detect_separator(text, path.name.lower().removesuffix(".gz"))
-    lengths, lines, blank, comments = _measure_lines(path, text, mark, first)
-    if not lengths.size or blank.all():
+    lengths, lines, blank, comments, quoting = _measure_lines(path, text, mark, first)
+    if blank.all():
         raise ValueError(f"{path} must hold a table, got an empty file.")
     usual = Counter(lengths[~blank].tolist()).most_common(1)[0][0]
     gone = comments & (lengths != usual)
@@ -480,9 +465,10 @@ def _read_text_table(path: Path) -> tuple[list[np.ndarray], np.ndarray, str, tup
         for begin, end in zip(lines[gone], ends[gone]):
             physical[begin - first : end - first] = [""] * (end - begin)
         text = "\n".join(physical)
-        lengths, lines, blank, _ = _measure_lines(path, text, mark, first)
-    shift = _check_line_lengths(path, lengths[~blank], lines[~blank], mark)
-    width = int(lengths.max(initial=1))
+        lengths, lines, blank, _, quoting = _measure_lines(path, text, mark, first)
+    kept = ~blank
+    shift = _check_line_lengths(path, lengths[kept], lines[kept], mark)
+    width = int(lengths[kept].max())
     if width > MAX_COLUMNS:
         raise ValueError(f"{path} must have at most {MAX_COLUMNS} columns, got {width}.")
     frame = pd.read_csv(
@@ -496,81 +482,59 @@ def _read_text_table(path: Path) -> tuple[list[np.ndarray], np.ndarray, str, tup
         na_filter=False,
         skip_blank_lines=False,
         skipinitialspace=True,
+        quoting=quoting,
+        skiprows=np.flatnonzero(blank),
     )
-    if frame.shape != (len(lengths), width):
+    if frame.shape != (kept.sum(), width):
         raise ValueError(
-            f"{path} must have its double quotes in pairs around whole cells. Write the table "
-            "again as 'CSV UTF-8'."
+            f"{path} must have {kept.sum()} rows of {width} cells, got {frame.shape}. Write the "
+            "table again as 'CSV UTF-8'."
         )
-    kept = ~blank
-    columns = []
-    for i in range(width):
-        cells = np.where(lengths[kept] > i, frame[i].to_numpy(dtype=object)[kept], "")
-        columns.append(cells)
-    if shift and any(columns[-1]):  # R writes no name above a column of row names.
-        names = ["", *(cells[0] for cells in columns[:-1])]
-        for cells, name in zip(columns, names):
-            cells[0] = name
+    columns = [frame[i].to_numpy(dtype=object) for i in range(width)]
+    if shift:
+        names = [*(cells[0] for cells in columns[:-1]), ""]
+        if any(columns[-1][1:]):  # R writes no name above a column of row names.
+            names = ["", *names[:-1]]
+        columns = [np.append([name], cells[1:]) for name, cells in zip(names, columns)]
     return columns, lines[kept], mark, notes
 
 
 def _measure_lines(
     path: Path, text: str, mark: str, first: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
     """Return four arrays with an entry for each row: the number of its cells, the line where it
-    begins, True if all cells are blank, and True if the first cell begins with #. `first` is the
-    number of the first line.
+    begins, True if all cells are blank, and True if the first cell begins with #; and the quoting
+    for the csv module. `first` is the number of the first line.
     """
-    if '"' not in text:
-        sizes = _measure_plain_lines(text, mark, first)
-        if sizes is not None:
-            return sizes
-    reader = csv.reader(
-        io.StringIO(text, newline="\n"), delimiter=mark, strict=True, skipinitialspace=True
-    )
-    lengths, lines, blank, comments, begin = [], [], [], [], first
-    try:
-        for row in reader:
-            lengths.append(len(row))
-            lines.append(begin)
-            blank.append(not any(map(str.strip, row)))
-            comments.append(bool(row) and row[0][:1] == "#")
-            begin = first + reader.line_num
-    except csv.Error as error:
-        if "field limit" in str(error):
+    raw = np.frombuffer(f"{text}\n".encode("utf-8", "surrogatepass"), np.uint8)
+    newlines, marks = np.flatnonzero(raw == ord("\n")), np.flatnonzero(raw == ord(mark))
+    quotes = np.flatnonzero(raw == ord('"'))
+    ends, quoting = newlines, csv.QUOTE_MINIMAL
+    before, begins = raw[quotes - 1], [ord(mark), ord("\n")]
+    opens = (quotes == 0) | np.isin(before, begins)
+    opens |= (before == ord(" ")) & ((quotes == 1) | np.isin(raw[quotes - 2], begins))
+    if quotes.size and not opens.any():
+        quoting = csv.QUOTE_NONE  # Quotes within cells, such as 5", are characters.
+    elif quotes.size:
+        opening, closing = quotes[::2], quotes[1::2]
+        odd = [*opening[~(opens | (before == ord('"')))[::2]], *opening[closing.size :]]
+        odd += [*closing[~np.isin(raw[closing + 1], [*begins, ord('"')])]]
+        if odd:
             raise ValueError(
-                f"{path}, line {begin}, must have cells of at most {csv.field_size_limit()} "
-                "characters, got a longer one. Shorten the text, or close its double quotes."
-            ) from None
-        raise ValueError(
-            f"{path}, line {begin}, must have its double quotes in pairs around whole cells, got "
-            f"{one_line(error)}."
-        ) from None
-    flags = np.array(blank, bool), np.array(comments, bool)
-    return np.array(lengths, np.int64), np.array(lines, np.int64), *flags
-
-
-def _measure_plain_lines(
-    text: str, mark: str, first: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Return the arrays of `_measure_lines` for a text without quotes, or None if it has a line
-    that may have too long cells.
-    """
-    characters = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
-    ends = np.flatnonzero(characters == ord("\n"))
-    if characters.size and characters[-1] != ord("\n"):
-        ends = np.append(ends, characters.size)
+                f"{path}, line {first + np.searchsorted(newlines, min(odd))}, must have its double "
+                "quotes in pairs around whole cells. Write two within a cell."
+            )
+        ends = newlines[np.searchsorted(quotes, newlines) % 2 == 0]
+        marks = marks[np.searchsorted(quotes, marks) % 2 == 0]
     starts = np.append(0, ends[:-1] + 1)
-    if not ends.size or (ends - starts).max() > csv.field_size_limit():
-        return None
-    marks = np.flatnonzero(characters == ord(mark))
+    if starts[-1] == ends[-1]:  # the text ends with a new line
+        starts, ends = starts[:-1], ends[:-1]
     lengths = np.searchsorted(marks, ends) - np.searchsorted(marks, starts) + 1
-    lengths[ends == starts] = 0
-    firsts = characters[np.minimum(starts, characters.size - 1)]
-    blank = np.isin(firsts, [ord(c) for c in f"{mark} \t\n"])
+    blank = np.isin(raw[starts], [ord(c) for c in f'{mark} \t\n"'])
     for i in np.flatnonzero(blank).tolist():
-        blank[i] = not characters[starts[i] : ends[i]].tobytes().strip(f"{mark} \t".encode())
-    return lengths, np.arange(first, first + ends.size), blank, firsts == ord("#")
+        blank[i] = not raw[starts[i] : ends[i]].tobytes().strip(f'{mark} \t"'.encode())
+    lines = first + np.searchsorted(newlines, starts)
+    return lengths, lines, blank, raw[starts] == ord("#"), quoting
 
 
 def _check_line_lengths(path: Path, lengths: np.ndarray, lines: np.ndarray, mark: str) -> bool:
@@ -704,19 +668,8 @@ def _has_names(
 
 
 def _plain_numbers(cells: np.ndarray) -> np.ndarray | None:
-    """Return the numbers of some cells, with NaN for missing values, or None if more than a tenth
-    are no numbers with a decimal point or comma.
-    """
-    texts = ["nan" if is_missing(cell, numbers=True) else cell for cell in cells.tolist()]
-    try:
-        return np.array(list(map(float, texts)))
-    except ValueError:
-        pass
-    values = np.full(len(texts), np.nan)
-    n_words = 0
-    for i, text in enumerate(texts):
-        try:
-            values[i] = float(text.strip("%$€£ ").replace(",", "."))
-        except ValueError:
-            n_words += 1
-    return values if n_words <= len(texts) / 10 else None
+    """Return the numbers of some cells, with NaN for missing values, or None if there are words."""
+    texts = [cell.strip("%$\u20ac\u00a3 ").replace(",", ".") for cell in cells.tolist()]
+    with suppress(ValueError):
+        return np.array([math.nan if is_missing(t, numbers=True) else float(t) for t in texts])
+    return None

@@ -102,6 +102,15 @@ EQUAL_TABLES = {
     ),
     "tabs": (lines(A, B, Y, mark="\t"), ()),
     "bars": (lines(A, B, Y, mark="|"), ()),
+    "inches": (
+        lines(A, ['5" of 6"'] * N, B, Y, names="a,i,b,y"),
+        ("Column 'i' was ignored: the same value in all rows.",),
+    ),
+    "quotes after spaces": (lines(A, [f' "{v}"' for v in B], Y), ()),
+    "lines in cells": (
+        lines(A, ['"1\n2, ""3"""'] * N, B, Y, names="a,i,b,y"),
+        ("Column 'i' was ignored: the same value in all rows.",),
+    ),
     "sep": ("sep=;\n" + lines(A, B, Y, mark=";"), ()),
     "quotes": (lines([f'"{v}"' for v in A], B, Y, names='"a","b","y"'), ()),
     "Windows": (b"\xef\xbb\xbf" + lines(A, B, Y, end="\r\n").encode(), ()),
@@ -356,7 +365,7 @@ MALFORMED_TABLES = {
                       "line 22, must be text in UTF-8, got the byte 0xe9. Save the table as "),
     "control characters": (f"a,y\n{ROWS}\u00e9\1,1\n".encode("latin1"), None,
                            "line 22, must be text in UTF-8"),
-    "long cell": (f"a,y\n{ROWS}{'x' * 200_000},1\n", None, "line 22, must have cells of at most"),
+    "quote in a cell": (f'a,y\n{ROWS}"5" x,1\n', None, "line 22, must have its double quotes in"),
     "open quote": (f'a,y\n"{ROWS}', None, "line 2, must have its double quotes in pairs"),
     "huge": (f"a,y\n{ROWS}1e308,1\n", None, "line 22, column 'a', must be a number of at most "
              "1e+75 in magnitude, got '1e308'."),

@@ -18,11 +18,12 @@ from ..common.checks import (
     check_positive_int,
     check_symmetric_operator,
     check_vectors,
+    checked_product,
     operator_dtype,
     resolve_seed,
 )
 from ..common.errors import suggest_names
-from ..common.linalg import wanted_indices
+from ..common.linalg import eigh, wanted_indices
 from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
 from ..common.protocols import Array, Floats, OperatorLike, Seed, Space, Which
 from ..common.runtime import (
@@ -36,6 +37,7 @@ from ..krylov.lanczos import (
     Recurrence,
     aligned_rows,
     check_k_and_which,
+    column_norms,
     combine_basis_rows,
     kept_ritz_indices,
     orthonormal_rows,
@@ -68,6 +70,11 @@ MISSED_WITHIN_PROBABILITY = 0.05
 # the smallest distance of a wanted value from the innermost one; growth increases with the root of
 # the distance, so the displacement reduces it by about 5%
 MAX_SHIFT_RATIO = 0.1
+# minimum tolerance at which a float64 curvature is searched in float32, whose rounding is 1e-7, and
+# minimum expected seconds of the search, because the float32 operator takes time to construct
+MIN_SINGLE_PRECISION_TOL, MIN_SINGLE_PRECISION_SECONDS = 2e-5, 1e-2
+# tolerance of the search in float32, as a fraction of the tolerance of the result
+SINGLE_PRECISION_SHARE = 0.9
 # maximum expected time of a search during which Ctrl-C is deferred to the end
 MAX_UNINTERRUPTED_SECONDS = 1e-3
 
@@ -106,6 +113,19 @@ def extreme_pairs(
         P, n_products = inner
         return pairs_from_matrix(P, asked, dtype, against=deflated, n_products=n_products)
     tol = resolve_tol(asked.tol, dtype)
+    if (
+        tol >= MIN_SINGLE_PRECISION_TOL
+        and dtype == np.float64
+        and asked.relative == "scale"
+        and form.kind == "products"
+        and MIN_SINGLE_PRECISION_SECONDS <= form.product * usual < np.inf
+        and asked.max_products > k
+        and deflated is None
+        and hasattr(op, "astype")
+    ):
+        single = pairs_from_single_precision(op, asked, tol, seed, v0)
+        if single is not None:
+            return single
     # The square of the loss of orthogonality, times the largest |lam|, adds to the residuals, so it
     # is limited to a fraction of the tolerance.
     loose = 0.1 if asked.relative == "scale" else 0.03
@@ -135,6 +155,48 @@ def extreme_pairs(
     # from a random start.
     again = extreme_pairs(op, asked._replace(probe=True, max_products=budget), rng, None, against)
     return replace(again, n_products=found.n_products + again.n_products)
+
+
+def pairs_from_single_precision(
+    op: Any, asked: EigshOptions, tol: float, seed: Seed, v0: Any
+) -> Eigenpairs | None:
+    """Return the result of `extreme_pairs` for a float64 curvature and a tolerance of at least
+    `MIN_SINGLE_PRECISION_TOL`, from a search in float32. The rounding of float32 is far below the
+    tolerance. A block of k float64 products with the vectors that were found gives the values, by
+    the Rayleigh-Ritz method, and the residuals of `op`.
+
+    Return None if the entries of the curvature overflow in float32, or if a residual exceeds the
+    tolerance although the search in float32 has converged.
+    """
+    options = asked._replace(
+        tol=SINGLE_PRECISION_SHARE * tol, max_products=asked.max_products - asked.k
+    )
+    try:
+        with np.errstate(over="ignore"):
+            narrow = op.astype(np.float32)
+            pairs = extreme_pairs(narrow, options, seed, v0)
+    except ValueError:
+        return None
+    V = np.linalg.qr(pairs.vectors.astype(np.float64))[0]
+    W = checked_product(op, V)
+    theta, S = eigh(V.T @ W)[:2]
+    V = V @ S
+    residuals = column_norms(W @ S - V * theta)
+    op.n_products += narrow.n_products
+    scale = max(pairs.scale, float(np.abs(theta).max()))
+    accurate = residuals <= tol * scale
+    if not accurate.all() and (pairs.residuals <= pairs.tol * pairs.scale).all():
+        return None
+    return replace(
+        pairs,
+        values=theta,
+        vectors=V,
+        residuals=residuals,
+        converged=pairs.converged & accurate,
+        n_products=pairs.n_products + len(pairs),
+        scale=scale,
+        tol=tol,
+    )
 
 
 class ThickRestartSearch(EigenSearch):
@@ -376,7 +438,10 @@ def eigsh(
         Tolerance of the residual ``||H u - lam u||``, relative to the largest ``|lam|`` found. The
         default is 1e-8 in float64 and 2e-5 in float32. Values below ``16 eps`` are increased to
         ``16 eps``. The error of an eigenvalue is at most its residual, and usually of the order of
-        the square of the residual.
+        the square of the residual. For a float64 curvature, a tolerance of at least 2e-5, and an
+        expected time of at least 10 ms, the products of the search are computed in float32. One
+        float64 product with each vector then gives the values and residuals, and the search is
+        repeated in float64 if a residual exceeds the tolerance.
     relative : str
         If ``"scale"``, the tolerance is relative to the largest ``|lam|`` found. If ``"value"``, it
         is relative to each ``|lam|`` itself, as in ARPACK, which is stricter for small eigenvalues

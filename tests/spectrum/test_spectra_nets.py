@@ -154,3 +154,46 @@ def test_eigenvalues_at_a_kink_equal_those_of_the_products():
         assert np.allclose(values, np.linalg.eigvalsh((D + D.T) / 2), rtol=0, atol=1e-11 * size)
         found = fc.eigsh(H, 2, "BE", seed=0)
         assert np.allclose(found.values, values[[0, -1]], rtol=0, atol=1e-7 * size)
+
+
+def loose_pairs(monkeypatch, X, seconds, **options):
+    """Return the Hessian of a network for X and its four largest eigenpairs with tolerance 1e-4,
+    searched in float32 if the expected time is at least `seconds`.
+    """
+    monkeypatch.setattr("fastcurv.spectrum.eigsh.MIN_SINGLE_PRECISION_SECONDS", seconds)
+    ob = fc.Objective(fc.MLP([20, 30, 20, 3], "tanh"), X, np.cos(X[:, :3]), loss="mse")
+    H = ob.hessian(ob.model.init(seed=1))
+    return H, fc.eigsh(H, 4, "LA", tol=1e-4, seed=0, space="parameters", **options)
+
+
+def test_loose_tolerances_are_met_by_a_search_in_float32(rng, monkeypatch):
+    """The residuals of a float64 Hessian hold if its products are computed in float32, and all
+    products are counted.
+    """
+    H, pairs = loose_pairs(monkeypatch, rng.standard_normal((300, 20)), 0.0)
+    assert pairs.values.dtype == pairs.vectors.dtype == np.float64
+    true = np.linalg.norm(H @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
+    assert np.abs(true - pairs.residuals).max() <= 1e-12 * pairs.scale
+    assert pairs.converged.all() and true.max() <= pairs.tol * pairs.scale == 1e-4 * pairs.scale
+    assert np.abs(pairs.vectors.T @ pairs.vectors - np.eye(4)).max() <= 1e-14
+    assert pairs.n_products == H.n_products - 4
+    plain, exact = loose_pairs(monkeypatch, H.objective.X, np.inf)
+    assert (plain.n_products == exact.n_products) and (exact.residuals != pairs.residuals).all()
+    assert np.abs(exact.values - pairs.values).max() <= 1e-6 * pairs.scale
+    few = loose_pairs(monkeypatch, H.objective.X, 0.0, max_products=20)[1]
+    assert few.n_products <= 20 and not few.converged.all()
+
+
+def test_a_search_is_repeated_in_float64_where_float32_does_not_suffice(rng, monkeypatch):
+    """Rows that overflow in float32, and an operator whose float32 copy differs by more than the
+    tolerance, give the pairs of a search in float64.
+    """
+    large = 1e39 * rng.standard_normal((300, 20))
+    exact = loose_pairs(monkeypatch, large, np.inf)[1]
+    pairs = loose_pairs(monkeypatch, large, 0.0)[1]
+    assert np.array_equal(pairs.values, exact.values) and pairs.converged.all()
+    plain, exact = loose_pairs(monkeypatch, large / 1e39, np.inf)
+    other = plain.objective.hessian(1.01 * plain.theta)
+    monkeypatch.setattr(type(plain), "astype", lambda self, dtype: other)
+    pairs = loose_pairs(monkeypatch, large / 1e39, 0.0)[1]
+    assert np.array_equal(pairs.values, exact.values) and pairs.converged.all()

@@ -234,7 +234,7 @@ class ThickRestartSearch(EigenSearch):
         self.max_products, self.probe, self.asked = asked.max_products, asked.probe, asked.probe
         # True if the given start vectors span an invariant subspace, in which the search ended
         self.closed = False
-        # the current result, stored while its residuals are computed by products
+        # a result that is returned if Ctrl-C interrupts the first product of another start
         self.held: Eigenpairs | None = None
 
     def solve(self, start: Array | None = None) -> Eigenpairs:
@@ -254,7 +254,8 @@ class ThickRestartSearch(EigenSearch):
                         "v0 must have a component outside the span of against, got a vector that "
                         "is zero or lies in this span."
                     )
-                self.extend_basis()
+                if run.p == 1 or not self._test_start_block():
+                    self.extend_basis()
                 self.closed = self.is_start_invariant()
                 for _ in range(3):
                     if self.switch_to_dense or not self._recompute_coarse_residuals():
@@ -270,6 +271,25 @@ class ThickRestartSearch(EigenSearch):
                     raise KeyboardInterrupt
                 return replace(self.held, interrupted=True)
             return self._make_result()
+
+    def _test_start_block(self) -> bool:
+        """Multiply all start vectors by the operator. Return True if the wanted pairs have
+        converged. Otherwise continue from the sum of the wanted Ritz vectors, because a block would
+        take as many products in each step as it has vectors. If the start vectors span an invariant
+        subspace, keep them.
+        """
+        run = self.run
+        run.step()
+        self.progress_bar.update(run.m)
+        if self.is_done():
+            return True
+        affordable = run.n_products + 2 * self.k <= self.max_products
+        if affordable and self.probed_pairs is None and not self.is_start_invariant():
+            self.held = self._make_result()
+            run.reset()
+            run.insert_block(self.held.vectors.sum(axis=1)[None])
+            self.discard_last_check(self.k)
+        return False
 
     # -- rare operations on the basis
     # ----------------------------------------------------------------------------------------------
@@ -455,10 +475,11 @@ def eigsh(
         By default the vectors take at most 512 MB and their number is at most 300, but at least ``2
         k + 20``, and never above n.
     v0 : ndarray, shape (n,) or (n, j), optional
-        Start vectors, of which the first ``(max_basis - k) / 3`` are used. If they span an
-        invariant subspace, up to the tolerance, they give no information about other eigenvalues,
-        and the search starts again from a random vector. With ``probe=False`` the search does not
-        start again, so columns that are eigenvectors cost one product each.
+        Start vectors, of which the first ``(max_basis - k) / 3`` are used. Several vectors cost one
+        product each. If the wanted pairs have then not converged, the search continues from the sum
+        of their Ritz vectors. If the start vectors span an invariant subspace, up to the tolerance,
+        they give no information about other eigenvalues, and the search starts again from a random
+        vector. With ``probe=False`` the search does not start again.
     against : ndarray, shape (n, s), or Eigenpairs, optional
         Vectors to whose complement the operator is restricted. The `residuals` are those of the
         operator itself.

@@ -232,6 +232,24 @@ def test_warm_start_costs_one_product_a_vector(dtype, rng):
     )
 
 
+@pytest.mark.parametrize("tol", [1e-8, 1e-4])
+@pytest.mark.parametrize("which", ["LA", "BE"])
+def test_several_start_vectors_cost_no_more_than_a_random_start(which, tol, rng):
+    """Start vectors near the eigenvectors, or random ones, cost at most one product each more than
+    a search from a random vector, and give the same pairs.
+    """
+    spectrum = SPECTRA["hessian"](rng)
+    op = Prescribed(spectrum, seed=0)
+    plain = eigsh(op, 6, which, tol=tol, seed=0, probe=False)
+    noise = rng.standard_normal(plain.vectors.shape) / len(spectrum) ** 0.5
+    for start in (plain.vectors + 0.05 * noise, plain.vectors + 0.5 * noise, noise):
+        pairs = eigsh(op, 6, which, tol=tol, v0=start)
+        assert pairs.converged.all() and pairs.n_products <= 1.2 * plain.n_products + 6
+        assert np.abs(pairs.values - plain.values).max() <= tol * pairs.scale
+    few = eigsh(op, 6, which, v0=start, max_products=8)
+    assert len(few) == few.n_products == 6 and not few.converged.any()
+
+
 def test_eigsh_against_returns_pairs_orthogonal_to_given_vectors(dtype, rng):
     spectrum = SPECTRA["hessian"](rng)
     op = Prescribed(spectrum, seed=0, dtype=dtype)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from sys import getrefcount
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -138,18 +137,12 @@ class LanczosBasis:
         return self.T[: self.m + self.p, : self.m]
 
     def widen(self, more: int) -> None:
-        """Enlarge the arrays by `more` rows and keep their contents.
-
-        Memory is moved only if no other view of it exists, because operators receive rows and may
-        keep views of them.
+        """Enlarge the arrays by `more` rows and keep their contents. The rows are copied, because
+        operators receive rows and may keep views of them.
         """
-        rows, unshared = self.rows, np.empty(0)
-        shape = (len(rows) + more, rows.shape[1])
-        if getrefcount(rows) - 1 > getrefcount(unshared) or not rows.flags.owndata:
-            self.rows = np.empty(shape, rows.dtype)
-            self.rows[: len(rows)] = rows
-        else:
-            rows.resize(shape, refcheck=False)
+        rows, n_used = self.rows, self.m + self.p
+        self.rows = np.empty((len(rows) + more, rows.shape[1]), rows.dtype)
+        self.rows[:n_used] = rows[:n_used]
         T, held = np.zeros((len(self.rows),) * 2), len(self.T)
         T[:held, :held] = self.T
         self.T = T
@@ -557,11 +550,11 @@ def kept_ritz_indices(theta: Floats, k: int, which: str, room: int) -> Indices:
 
 
 # --------------------------------------------------------------------------------------------------
-# Memory of a basis, kept for the next run on the same operator.
+# Memory of a basis, kept for the next run of the same owner.
 #
 # At the first write to a page of memory, the operating system must find and clear the page. For
 # each row of a large basis this takes a tenth of the time of a product, and at times more than a
-# product. The memory of a run is kept until its operator is deleted.
+# product. The memory of a run is kept until its owner is deleted.
 
 # minimum and maximum size of a basis whose memory is kept for the next run
 MIN_POOLED_BASIS_BYTES, MAX_POOLED_BASIS_BYTES = 1 << 20, 1 << 30
@@ -580,20 +573,27 @@ def _row_stride(n: int, dtype: np.dtype) -> int:
     return n + (page // 4 - n) % page if n >= 8 * page else n
 
 
+def memory_owner(op: Any) -> Any:
+    """Return the owner of the memory of runs on `op`: the objective of a curvature, which has a new
+    operator at each theta, or else the operator.
+    """
+    return getattr(getattr(op, "whole", op), "objective", op)
+
+
 class aligned_rows:
-    """Context manager that provides uninitialised rows of the given shape, for a run on the
-    operator `op`. Each row starts at a cache line, and consecutive long rows start in different
-    cache sets. The memory of the last run on `op` is used again if it is large enough.
+    """Context manager that provides uninitialised rows of the given shape. Each row starts at a
+    cache line, and consecutive long rows start in different cache sets. The memory of the last run
+    of `owner` is used again if it has rows of this length and precision, and enough of them.
 
     Rows in use are not shared: another thread gets its own memory.
     """
 
-    def __init__(self, op: Any, shape: tuple[int, int], dtype: np.dtype) -> None:
-        self.op, rows = op, None
+    def __init__(self, owner: Any, shape: tuple[int, int], dtype: np.dtype) -> None:
+        self.owner, rows = owner, None
         if shape[0] * shape[1] * dtype.itemsize >= MIN_POOLED_BASIS_BYTES:
-            # Operators that cannot be hashed have no stored memory.
+            # Owners that cannot be hashed have no stored memory.
             with suppress(TypeError):
-                rows = _held.pop(op, None)
+                rows = _held.pop(owner, None)
         if rows is None or rows.dtype != dtype or rows.shape[1] != shape[1] or len(rows) < shape[0]:
             rows = empty_padded_rows(shape[0], _row_stride(shape[1], dtype), dtype)[:, : shape[1]]
         self.rows = rows
@@ -604,4 +604,4 @@ class aligned_rows:
     def __exit__(self, *_: object) -> None:
         if MIN_POOLED_BASIS_BYTES <= self.rows.nbytes <= MAX_POOLED_BASIS_BYTES:
             with suppress(TypeError):
-                _held[self.op] = self.rows
+                _held[self.owner] = self.rows

@@ -34,6 +34,7 @@ from ..krylov.lanczos import (
     Recurrence,
     aligned_rows,
     combine_basis_rows,
+    memory_owner,
     orthonormal_rows,
     orthonormalise,
     ritz_decomposition,
@@ -181,7 +182,9 @@ def spectral_density(
     quadratures, orthogonality_loss, outliers = [], 0.0, None
     with (
         show_bar(n_probes * n_steps, "spectral_density", progress) as shown,
-        aligned_rows(op, (min(n_steps, op.shape[0]) + 1, op.shape[0]), operator_dtype(op)) as rows,
+        aligned_rows(
+            memory_owner(op), (min(n_steps, op.shape[0]) + 1, op.shape[0]), operator_dtype(op)
+        ) as rows,
     ):
         run = new_recurrence(op, n_steps, known, rows)
         for i in range(n_probes):

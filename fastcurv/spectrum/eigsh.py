@@ -40,6 +40,7 @@ from ..krylov.lanczos import (
     column_norms,
     combine_basis_rows,
     kept_ritz_indices,
+    memory_owner,
     orthonormal_rows,
     ritz_decomposition,
 )
@@ -80,10 +81,16 @@ MAX_UNINTERRUPTED_SECONDS = 1e-3
 
 
 def extreme_pairs(
-    op: Any, asked: EigshOptions, seed: Seed, v0: Any = None, against: Any = None
+    op: Any,
+    asked: EigshOptions,
+    seed: Seed,
+    v0: Any = None,
+    against: Any = None,
+    owner: Any = None,
 ) -> Eigenpairs:
     """Run `eigsh` with the checked options `asked`, in the parameter space of the operator, and
-    return the Eigenpairs. `v0` and `against` are those of `eigsh`.
+    return the Eigenpairs. `v0` and `against` are those of `eigsh`, and `owner` is the owner of the
+    memory of the basis, by default `memory_owner(op)`.
     """
     n, dtype, k = op.shape[0], operator_dtype(op), asked.k
     deflated = orthonormal_rows(against, n, dtype)
@@ -135,7 +142,7 @@ def extreme_pairs(
     silent = quick and not asked.progress
     with (
         nullcontext(NO_PROGRESS) if silent else show_bar(None, "eigsh", asked.progress) as shown,
-        aligned_rows(op, (most + 1, n), dtype) as rows,
+        aligned_rows(memory_owner(op) if owner is None else owner, (most + 1, n), dtype) as rows,
     ):
         run = Recurrence(inner, most, against=deflated, orthogonality_tol=allowed, rows=rows)
         search = ThickRestartSearch(run, asked, tol, rng, form.product, quick=quick)
@@ -174,7 +181,7 @@ def pairs_from_single_precision(
     try:
         with np.errstate(over="ignore"):
             narrow = op.astype(np.float32)
-            pairs = extreme_pairs(narrow, options, seed, v0)
+            pairs = extreme_pairs(narrow, options, seed, v0, owner=memory_owner(op))
     except ValueError:
         return None
     V = np.linalg.qr(pairs.vectors.astype(np.float64))[0]

@@ -19,6 +19,7 @@ from fastcurv.krylov.lanczos import (
     Recurrence,
     aligned_rows,
     column_norms,
+    memory_owner,
     orthonormalise,
     scale_near_one,
     wanted_indices,
@@ -442,7 +443,7 @@ def test_eigenpairs_of_tridiagonal_matrices(m, kind, rng):
         assert np.abs(np.abs(S[0]) - np.abs(first)).max() <= 20 * EPS["float64"] * m**0.5
 
 
-# --- memory of a basis, which is kept for the next run and freed with its operator
+# --- memory of a basis, which is kept for the next run and freed with its owner
 
 
 def test_runs_in_reused_memory_give_bitwise_identical_results(rng):
@@ -461,8 +462,13 @@ def test_runs_in_reused_memory_give_bitwise_identical_results(rng):
         assert np.array_equal(first, kept), "no result lies in memory that is used again"
 
 
-def test_basis_memory_is_kept_once_and_freed_with_its_operator():
+def test_basis_memory_is_kept_once_and_freed_with_its_owner():
+    """The memory of a basis is used again for curvatures of the same objective at any theta."""
+    ob = fc.Objective(fc.MLP([2, 3, 1]), np.ones((4, 2)), np.ones(4), loss="mse")
+    H = ob.hessian(ob.model.init(seed=0))
+    assert memory_owner(H) is memory_owner(H.restrict(layers=0)) is ob
     op = Prescribed(SPECTRA["uniform"](np.random.default_rng(0)), seed=0)
+    assert memory_owner(op) is op
     shape = (MIN_POOLED_BASIS_BYTES // 8 // 300 + 2, 300)
     double = np.dtype(float)
     with aligned_rows(op, shape, double) as first, aligned_rows(op, shape, double) as second:

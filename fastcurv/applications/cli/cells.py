@@ -428,10 +428,11 @@ _CLOCK_PATTERN = re.compile(
 )
 _SEPARATED = r"\d{4}([./_ -])\d{1,2}\1\d{1,2}|\d{1,2}([./_ -])\d{1,2}\2(?:\d{4}|\d\d)"
 _NAMED = r"[^\W\d_]{3,10}\.?"  # the name of a month in any language
+_MONTH_NAME = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 _DATE_LOOK_PATTERN = re.compile(
     rf"(?:\w{{2,10}},? )?(?:{_SEPARATED}|(?:0?[1-9]|1[0-2])[./]\d{{4}}|"
     rf"\d{{1,2}}\.?[ /-]?{_NAMED},?[ /-]?(?:\d{{4}}|\d\d)|{_NAMED} \d{{1,2}}\w{{0,2}},? \d{{4}}|"
-    r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?[ /-]?(?:\d{4}|\d\d))"
+    rf"{_MONTH_NAME}[ /-]?(?:\d{{4}}|\d\d)|\d{{4}}[ /-]?{_MONTH_NAME}(?:[ /-]?\d\d?)?)"
     r"(?:[T ,]+\d{1,2}[:h].*| \w{3,4})?",
     re.IGNORECASE,
 )
@@ -615,7 +616,7 @@ def read_column(
     if not codes:
         return Meaning(left_out, reason=EMPTY_REASON)
     words = [i for i in codes if numbers.affixes and numbers.affixes[i] is None]
-    alike = [i for i in words if _DATE_LOOK_PATTERN.fullmatch(column.unique[i])]
+    alike = [i for i in codes if numbers.affixes and _DATE_LOOK_PATTERN.fullmatch(column.unique[i])]
     if n_rows[alike].sum() > (1 - MAX_TYPO_FRACTION) * n_rows[codes].sum():
         more = "--dates FORMAT, for example --dates %d.%m.%Y"
         raise column.error("dates such as 2024-12-31", alike, column.options(more))

@@ -208,11 +208,13 @@ cdef void set_output_columns(DiagonalJob *t, DiagonalWork *w, SampleBlock *b) no
             )
     elif size == 8:
         write_softmax_factor[double](
-            <const double *>h.at, h.ld, <const double *>weight, b.count, d, b.ld, <double *>D, ld
+            P.K, <const double *>h.at, h.ld, <const double *>weight, b.count, d, b.ld,
+            <double *>D, ld, <double *>w.term
         )
     else:
         write_softmax_factor[float](
-            <const float *>h.at, h.ld, <const float *>weight, b.count, d, b.ld, <float *>D, ld
+            P.K, <const float *>h.at, h.ld, <const float *>weight, b.count, d, b.ld,
+            <float *>D, ld, <float *>w.term
         )
 
 

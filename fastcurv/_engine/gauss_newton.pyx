@@ -89,26 +89,31 @@ cdef inline Py_ssize_t count_state_elements(PlanS *P, Py_ssize_t i, bint hessian
 
 
 cdef void write_softmax_factor(
-    const number *h, Py_ssize_t ldh, const number *weight, Py_ssize_t rows, Py_ssize_t d,
-    Py_ssize_t step, number *D, Py_ssize_t ldd
+    const fc_table *K, const number *h, Py_ssize_t ldh, const number *weight, Py_ssize_t rows,
+    Py_ssize_t d, Py_ssize_t step, number *D, Py_ssize_t ldd, number *room
 ) noexcept nogil:
     """Write B' of cross entropy to D (d, (d - 1) step), one row per output, from the probabilities
     h (d, rows). Column k of sample r is column k * step + r of D. Nothing is written for a single
-    class, for which the loss is constant.
+    class, for which the loss is constant. `room` is a workspace of 2 step elements.
     """
-    cdef Py_ssize_t r, i, k
-    cdef double root, factor, weight_root, last, other
-    for r in range(rows):
-        last, weight_root = sqrt(<double>h[(d - 1) * ldh + r]), sqrt(<double>weight[r])
-        for k in range(d - 1):
-            root = sqrt(<double>h[k * ldh + r]) * weight_root
-            factor = root / (1 + last)
-            other = last        # sum of 1 - p_k, computed without cancellation
-            for i in range(d):
-                D[i * ldd + k * step + r] = <number>(-factor * h[i * ldh + r])
-                other += h[i * ldh + r] if i != k else 0
-            D[k * ldd + k * step + r] = <number>(factor * other)
-            D[(d - 1) * ldd + k * step + r] = <number>(-root * last)
+    cdef Py_ssize_t r, k
+    cdef number *column = room + step           # - s_k / (1 + s_t) for one k, times sqrt(w)
+    cdef number *last = D + (d - 1) * ldd       # s_t, until column 0 is computed
+    cdef number *diagonal
+    for r in range(rows if d > 1 else 0):
+        last[r] = <number>sqrt(<double>h[(d - 1) * ldh + r])
+        room[r] = <number>(sqrt(<double>weight[r]) / (1 + last[r]))
+    for k in range(d - 2, -1, -1):
+        for r in range(rows):
+            column[r] = <number>(-sqrt(<double>h[k * ldh + r]) * room[r])
+        K.multiply_and_sum(d - 1, 1, rows, h, ldh, column, 0, D + k * step, ldd)
+        # The sum of 1 - p_k over the other classes and s_t is computed without cancellation.
+        diagonal = D + k * ldd + k * step
+        K.add_parts(rows, k, h, ldh, False, diagonal)
+        K.add_parts(rows, d - 1 - k, h + (k + 1) * ldh, ldh, True, diagonal)
+        for r in range(rows):
+            diagonal[r] = -(diagonal[r] + last[r]) * column[r]
+            last[k * step + r] = column[r] * (1 + last[r]) * last[r]
 
 
 cdef class CurvatureMatrix:
@@ -447,7 +452,9 @@ cdef class CurvatureMatrix:
         cdef double *D = self.D[P.n_layers - 1]
         memset(D, 0, d * columns * sizeof(double))
         if P.loss.kind == FC_CROSS_ENTROPY:
-            write_softmax_factor[double](h, self.ld, w, count, d, step, D, columns)
+            write_softmax_factor[double](
+                self.K, h, self.ld, w, count, d, step, D, columns, self.E
+            )
             return
         for k in range(d):
             for r in range(count):

@@ -748,11 +748,13 @@ def _prepare_estimate(
     If `n_probes` is None, the number of probes is `N_DEFAULT_PRODUCTS`, or n if n is larger and the
     matrix takes no longer than `N_DEFAULT_PRODUCTS` products.
     """
-    op = check_symmetric_operator(op)
-    generator = as_rng(resolve_seed(seed, rng))
+    op, seed = check_symmetric_operator(op), resolve_seed(seed, rng)
     check_choice(method, methods, "method")
-    if n_probes is not None:
-        return op, check_positive_int(n_probes, "n_probes"), generator
+    m = N_DEFAULT_PRODUCTS if n_probes is None else check_positive_int(n_probes, "n_probes")
+    exact = "exact" in methods and has_exact_diagonal(op, m, method)
+    generator = as_rng(0 if exact and seed is None else seed)  # entropy of the system takes time
+    if n_probes is not None or exact:
+        return op, m, generator
     form = choose_representation(
         op,
         N_DEFAULT_PRODUCTS,

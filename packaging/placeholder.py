@@ -3,9 +3,11 @@
 python packaging/placeholder.py [--publish]
 
 Addresses are written with the placeholder until the repository has its public home. With --publish
-the placeholder is an error: a release that names it would carry dead links.
+the placeholder is an error: a release that names it would carry dead links. A tag in the variable
+GITHUB_REF_NAME must then be that of the version.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -44,6 +46,10 @@ def main():
         print(said)
     elif left := [name for name, text in texts.items() if re.search(r"\bOWNER\b", text)]:
         sys.exit(f"{', '.join(left)} must not explain OWNER any more. Remove the sentence on it")
+    version = re.search(r'^version = "(.+)"', texts["pyproject.toml"], re.M)[1]
+    tag = os.environ.get("GITHUB_REF_NAME", f"v{version}")
+    if "--publish" in sys.argv[1:] and tag != f"v{version}":
+        sys.exit(f"the tag must be v{version}, that of pyproject.toml, got {tag}")
     return 0
 
 

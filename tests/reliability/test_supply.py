@@ -107,6 +107,11 @@ def test_workflows_have_read_permission_and_pin_their_actions(path):
         assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", action), action
     for install in re.findall(r"pip install (.*)", text):
         assert "--require-hashes" in install, install
+    jobs = re.split(r"(?m)^  (?=[\w-]+:$)", text.split("\njobs:\n")[1])[1:]
+    for job in jobs:
+        assert "timeout-minutes: " in job
+        # A job with rights runs no code of the repository.
+        assert ": write" not in job or "make " not in job and "actions/checkout@" not in job
     for step in re.split(r"(?m)^      - ", text):
         if "actions/checkout@" in step:
             assert "persist-credentials: false" in step

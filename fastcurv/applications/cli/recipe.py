@@ -76,6 +76,11 @@ class TrainingRecipe:
         """Return the data. If `coding` is given, it must be that of a fitted network, and a table
         is read with it instead of a new coding.
         """
+        if not self.data:
+            raise ValueError(
+                "data must name the training data, which the network does not, or not on this "
+                "machine. Pass them with --data."
+            )
         if self.table:
             return load_table_dataset(self.data, self.target, self.loss, coding, self.reading)[0]
         return load_dataset(
@@ -486,4 +491,8 @@ def _read_recipe(facts: Any, instead: dict[str, Any]) -> TrainingRecipe:
         )
     facts = {**facts, "hidden": tuple(facts.get("hidden", (32, 16)))}
     facts["reading"] = read_options(facts.get("reading", {}))
+    if re.match(r"[\\/]{2}", facts.get("data", "")):
+        # Opening a network share that only the file names would send credentials of Windows to a
+        # host of the file's choice.
+        facts["data"] = ""
     return TrainingRecipe(**(facts | instead))

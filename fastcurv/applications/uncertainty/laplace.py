@@ -651,10 +651,7 @@ def laplace_posterior(
     n_terms, estimated = count * n_terms_per_row(ob), noise_std is None
     # factor from the objective, which divides by N, to the log likelihood
     factor = n_terms * ob.n_samples / total
-    data = (op.value - 0.5 * l2 * squares) * factor
-    if l2 * squares * factor > MAX_PENALTY_RATIO * abs(data):
-        how = ob.loss, 0.0, ob.sample_weight, ob.n_threads, ob.memory
-        data = Objective(ob.model, ob.X, ob.y, *how).value(theta) * factor
+    data = _data_term(ob, theta, op.value, 0.5 * l2 * squares) * factor
     if curvature == "ggn":
         half_unit = (data / n_terms if ob.loss == "mse" else 0.5) / factor
         _zero_rows_of_saturated_biases(ob, M, penalised, half_unit)
@@ -690,6 +687,14 @@ def laplace_posterior(
         objective=ob,
         covariance_root=root / math.sqrt(T),
     )
+
+
+def _data_term(ob: Any, theta: Floats, value: float, penalty: float) -> float:
+    """Return the objective `value` at theta without the penalty, which is included in it."""
+    if penalty > MAX_PENALTY_RATIO * abs(value - penalty):
+        how = ob.loss, 0.0, ob.sample_weight, ob.n_threads, ob.memory
+        return Objective(ob.model, ob.X, ob.y, *how).value(theta)
+    return value - penalty
 
 
 def _sum_of_weights(ob: Any) -> float:

@@ -686,7 +686,7 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
     `exact` is the option of `leave_one_out`, and `groups` (N,) the number of each row's group.
     """
     ob = at.ob
-    N, d = ob.n_samples, ob.model.sizes[-1]
+    model, N, d = ob.model, ob.n_samples, ob.model.sizes[-1]
     z, first, second = ob.outputs(at.theta)
     S = _output_hessians(second)
     hat, squares, a = np.empty(N), np.empty(N), np.empty((N, d))
@@ -694,9 +694,8 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
     inverse = at.factor.inverse_lower
     with serial_blas_context():
         for rows, J in jacobian_blocks(ob, at.theta):
-            Y = multiply_by_lower_triangular(J.reshape(-1, J.shape[2]), inverse, True).reshape(
-                J.shape
-            )
+            flat = J.reshape(-1, J.shape[2])
+            Y = multiply_by_lower_triangular(flat, inverse, True).reshape(J.shape)
             M = Y @ Y.transpose(0, 2, 1)
             removed = S[rows] @ M / N
             hat[rows] = np.trace(removed, axis1=1, axis2=2)
@@ -707,9 +706,8 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
             squares[rows] = np.einsum("ni,nij,nj->n", a[rows], M, a[rows])  # d' H d
             if not exact:
                 X = dense_rows(ob.model, ob.X[rows])
-                moved = at.theta + multiply_by_lower_triangular(
-                    np.einsum("nd,ndp->np", a[rows], Y), inverse
-                )
+                steps = np.einsum("nd,ndp->np", a[rows], Y)
+                moved = at.theta + multiply_by_lower_triangular(steps, inverse)
                 predictions[rows] = outputs_of_networks(ob.model, moved, X[:, None])[:, 0]
     thetas: Any = None
     kept: Any = None
@@ -723,15 +721,11 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
         alone[:] = undetermined[:] = False
     elif exact:
         thetas, kept = minima_without_rows(at, a)
-        for i in np.flatnonzero(alone).tolist():
-            values = eigvalsh(objective_without_row(ob, i).hessian(thetas[i]).to_dense())
-            undetermined[i] = not values[0] > MIN_REMAINING_EIGENVALUE * values[-1]
+        undetermined = _undetermined_rows(ob, thetas, alone)
     if exact:
-        X = dense_rows(ob.model, ob.X)
-        predictions = outputs_of_networks(ob.model, thetas, X[:, None])[:, 0]
+        predictions = outputs_of_networks(model, thetas, dense_rows(model, ob.X)[:, None])[:, 0]
     cooks = _cooks_distances(ob, z, hat, squares)
-    for values in (predictions, cooks):
-        values[undetermined] = math.nan
+    predictions[undetermined] = cooks[undetermined] = math.nan
     undetermined[unbounded] = True
     return LeftOut(
         predictions=predictions,
@@ -750,6 +744,17 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
         _undetermined=undetermined,
         _thetas=thetas,
     )
+
+
+def _undetermined_rows(ob: Any, thetas: Floats, alone: Any) -> Any:
+    """Return a mask (N,) of the rows of the mask `alone` (N,) without which the Hessian at the
+    point reached, in `thetas` (N, n), is not positive definite.
+    """
+    undetermined = alone.copy()
+    for i in np.flatnonzero(alone).tolist():
+        values = eigvalsh(objective_without_row(ob, i).hessian(thetas[i]).to_dense())
+        undetermined[i] = not values[0] > MIN_REMAINING_EIGENVALUE * values[-1]
+    return undetermined
 
 
 def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:

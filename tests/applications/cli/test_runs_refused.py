@@ -79,6 +79,14 @@ def test_no_output_replaces_an_input(tmp_path, monkeypatch, capsys):
     assert before == [(tmp_path / name).read_bytes() for name in ("d.npz", "t.csv", "net.npz")]
 
 
+@pytest.mark.parametrize("share", [r"\\\\host\\share\\d.npz", "//host/share/d.npz"])
+def test_network_shares_that_a_file_names_are_not_opened(share, tmp_path, capsys):
+    run = tmp_path / "run.npz"
+    np.savez(run, theta=np.ones(5), recipe=json.dumps({"data": share, "hidden": [1]}))
+    assert load_run(run).recipe.data == ""
+    assert main(["classify", str(run)]) == 2 and "--data" in capsys.readouterr().err
+
+
 def test_wide_tables_are_refused_before_training():
     from fastcurv.applications.cli.data import DataCoding
 

@@ -34,6 +34,7 @@ MAX_TYPO_FRACTION = 0.1
 MAX_CENSORED_WORDS = 5
 # maximum number of words of a column, the most frequent ones, that become inputs
 MAX_CATEGORIES = 30
+MAX_DATE_FORMAT_CHARACTERS = 60  # maximum length of a format of dates
 MAX_WORD_CHARACTERS = 1000  # maximum length of a word; longer cells are text
 # range of the largest absolute value of a column in which variances of squared errors are finite
 MIN_COLUMN_MAGNITUDE, MAX_COLUMN_MAGNITUDE = 1e-75, 1e75
@@ -61,6 +62,28 @@ class ReadingOptions:
     keep: tuple[str, ...] = ()
     na: tuple[str, ...] = ()
     dates: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        choices = {"header": ("yes", "no"), "decimal": ("point", "comma")}
+        for key, value in self.__dict__.items():
+            if key in ("words", "ignore", "keep", "na", "dates"):
+                object.__setattr__(self, key, tuple(value))
+                correct = type(value) is not str and all(type(text) is str for text in value)
+            else:
+                correct = value is None or type(value) is str
+                correct = correct and value in (None, *choices.get(key, (value,)))
+            if not correct:
+                wanted = " or ".join(choices.get(key, ("strings",)))
+                raise ValueError(f"{key} must be {wanted}, got {one_line(repr(value))}.")
+        for form in self.dates:
+            moment = datetime(2001, 2, 3, 4, 5, 6)
+            with suppress(ValueError, re.error):
+                datetime.strptime(moment.strftime(form), form)
+                if "%" in form and len(form) <= MAX_DATE_FORMAT_CHARACTERS:
+                    continue
+            raise ValueError(
+                f"the form of dates must be one such as %d.%m.%Y, got {one_line(repr(form))}."
+            )
 
 
 NO_OPTIONS = ReadingOptions()
@@ -180,7 +203,10 @@ _MARKS = "[<>\u2264\u2265~\u2248\u00b1*\u2020\u2021=^]"  # marks at numbers that
 
 
 def _number_pattern(point: str, comma: str) -> re.Pattern[str]:
-    grouped = rf"\d{{1,3}}(?:{comma}\d{{3}})+|\d{{1,3}}(?:{_SPACES}\d{{3}})+"
+    grouped = "|".join(
+        rf"\d{{1,3}}(?:{mark}\d{{{size}}})*{mark}\d{{3}}"
+        for mark, size in ((comma, 3), (comma, 2), (_SPACES, 3))
+    )
     number = rf"(?:{grouped}|\d+|(?={point}\d))(?:{point}\d*)?(?:[eE][+-]?\d+(?![^\W\d_]))?"
     return re.compile(
         rf"(?P<sign>[+-]?)\s*(?P<prefix>(?:{_CURRENCIES}|{_MARKS}{{1,2}})?)\s*(?P<minus>-?)"
@@ -249,28 +275,19 @@ class Numbers:
     affixes: list[tuple[str, str] | None]
 
 
-def parse_column(column: Column, mark: str, na: Sequence[str] = ()) -> Numbers:
-    """Return the `Numbers` of a column. `mark` is the decimal mark, and `na` holds further cells
-    without a value.
+def parse_column(column: Column, mark: str, missing: np.ndarray) -> Numbers:
+    """Return the `Numbers` of a column. `mark` is the decimal mark, and `missing` the result of
+    `missing_numbers`.
     """
-    unique = column.unique
-    values = _plain_values(unique) if mark == "." else None
-    if values is not None:
-        missing = np.isnan(values) | is_given_missing(column, na)
-    else:
-        missing = missing_numbers(column, na)
-        values = np.full(len(unique), np.nan)
-    values[missing] = np.nan
-    if not np.isnan(values).all():
-        return Numbers(values, missing, [])
-    rest = np.flatnonzero(~missing).tolist()
-    texts = [unique[i] for i in rest]
-    plain = _plain_values(texts) if mark == "." else None
-    if plain is not None:
-        values[rest] = plain
-        return Numbers(values, missing, [])
-    affixes: list[tuple[str, str] | None] = [PLAIN] * len(unique)
-    for i, text in zip(rest, texts):
+    codes = np.flatnonzero(~missing).tolist()
+    texts = [column.unique[i] for i in codes]
+    values = np.full(len(missing), np.nan)
+    if mark == "." and "_" not in "".join(texts):  # Python reads 1_000 as a number.
+        with suppress(ValueError):
+            values[codes] = np.array(texts, dtype=object).astype(float)
+            return Numbers(values, np.isnan(values), [])
+    affixes: list[tuple[str, str] | None] = [PLAIN] * len(missing)
+    for i, text in zip(codes, texts):
         split = split_number(text, mark)
         if split is None and text.lower().lstrip("+-") in ("inf", "infinity"):
             split = float(text), PLAIN
@@ -285,15 +302,6 @@ def missing_numbers(column: Column, na: Sequence[str]) -> np.ndarray:
     """Return a mask of the cells in `Column.unique` that have no value in a column of numbers."""
     missing = np.array([cell.lower() in MISSING_NUMBER_CELLS for cell in column.unique], bool)
     return np.asarray(missing | is_given_missing(column, na))
-
-
-def _plain_values(texts: list[str]) -> np.ndarray | None:
-    """Return the numbers with a decimal point in some cells, or None if one is no number."""
-    # Python reads 1_000 as a number.
-    with suppress(ValueError):
-        if "_" not in "".join(texts):
-            return np.array(texts, dtype=object).astype(float)
-    return None
 
 
 def is_given_missing(column: Column, na: Sequence[str]) -> np.ndarray:
@@ -374,7 +382,7 @@ def decimal_mark(
     for column, codes in doubtful:
         cell = column.unique[codes[0]]
         grouped = separator == "," and "," in cell
-        if (not mark and not grouped) or _shows_thousands(column, codes, mark):
+        if not grouped and (not mark or _shows_thousands(column, codes, mark)):
             raise column.error(
                 "numbers whose mark separates either thousands or decimals", codes, cure
             )
@@ -484,11 +492,10 @@ def date_days(cells: Sequence[str], form: str) -> np.ndarray:
     return days
 
 
-def _read_dates(column: Column, options: ReadingOptions) -> Meaning | None:
+def _read_dates(column: Column, missing: np.ndarray, options: ReadingOptions) -> Meaning | None:
     """Return the meaning of a column of dates, as days from the first, or None for other columns.
     Raise ValueError if a few cells are no dates.
     """
-    missing = missing_numbers(column, options.na)
     codes = np.flatnonzero(~missing)
     cells = [column.unique[code] for code in codes.tolist()]
     n_rows = column.counts()
@@ -608,10 +615,11 @@ def read_column(
     n_rows = column.counts()
     if column.words or column.name in options.words:
         return _read_words(column, n_rows, options, target)
-    dates = _read_dates(column, options)
+    missing = missing_numbers(column, options.na)
+    dates = _read_dates(column, missing, options)
     if dates is not None:
         return dates
-    numbers = parse_column(column, mark, options.na)
+    numbers = parse_column(column, mark, missing)
     codes = np.flatnonzero(~numbers.missing).tolist()
     if not codes:
         return Meaning(left_out, reason=EMPTY_REASON)
@@ -790,17 +798,17 @@ def check_magnitudes(column: Column, values: np.ndarray) -> None:
         )
 
 
-def word_missing(column: Column, options: ReadingOptions) -> np.ndarray:
+def word_missing(column: Column, na: Sequence[str]) -> np.ndarray:
     """Return a mask of the cells in `Column.unique` that have no value in a column of words."""
     missing = np.array([is_missing(cell) for cell in column.unique], bool)
-    return np.asarray(missing | is_given_missing(column, options.na))
+    return np.asarray(missing | is_given_missing(column, na))
 
 
 def _read_words(
     column: Column, n_rows: np.ndarray, options: ReadingOptions, target: bool
 ) -> Meaning:
     """Return the meaning of a column of words. Missing values are the word ""."""
-    missing = word_missing(column, options)
+    missing = word_missing(column, options.na)
     counts = Counter[str]()
     for word, lost, count in zip(column.unique, missing.tolist(), n_rows.tolist()):
         counts["" if lost else word] += count

@@ -33,6 +33,7 @@ from .cells import (
     decimal_mark,
     first_day,
     import_pandas,
+    missing_numbers,
     parse_column,
     read_column,
     word_missing,
@@ -182,7 +183,8 @@ def read_table(
         notes.append(f"The column to predict is the last, {one_line(name)!r}.")
     mark, more = decimal_mark(sheet.columns, options, separator=sheet.separator)
     notes += more
-    kept = _rows_with_target(sheet.columns[position], mark, options)
+    meaning = read_column(sheet.columns[position], mark, replace(options, ignore=()), target=True)
+    kept = _has_target(sheet.columns[position], meaning, options)
     min_rows = 2 if all_numbers else MIN_TABLE_ROWS
     if kept.sum() < min_rows:
         raise ValueError(
@@ -191,10 +193,11 @@ def read_table(
         )
     if not kept.all():
         lost = int((~kept).sum())
-        was = "was" if lost == 1 else "were"
-        notes.append(f"{count_phrase(lost, 'row', 'without', 'without')} a target {was} ignored.")
+        rows, was = ("row", "was") if lost == 1 else ("rows", "were")
+        notes.append(f"{lost} {rows} without a target {was} ignored.")
         sheet = sheet.take(kept)
-    y, labels, more = _read_targets(sheet.columns[position], mark, classes, options)
+        meaning.values = None if meaning.values is None else meaning.values[kept]
+    y, labels, more = _read_targets(sheet.columns[position], meaning, classes)
     notes += more
     n_copies = _count_copies(sheet)
     if n_copies:
@@ -222,18 +225,12 @@ def numeric_column_codings(names: Sequence[str]) -> tuple[ColumnCoding, ...]:
     return tuple(ColumnCoding(name, "numbers", math.nan) for name in names)
 
 
-def _rows_with_target(column: Column, mark: str, options: ReadingOptions) -> np.ndarray:
-    """Return a mask of the rows whose target is not missing, in a column of numbers or words."""
-    missing = word_missing(column, options)
-    numbers = parse_column(column, mark, options.na)
-    n_rows = column.counts()
-    is_word = np.zeros(len(column.unique), bool)
-    if numbers.affixes:
-        is_word = np.array([affix is None for affix in numbers.affixes], bool)
-    words = column.words or column.name in options.words
-    if not words and 2 * n_rows[is_word].sum() <= n_rows[~numbers.missing].sum():
-        missing |= numbers.missing
-    return np.asarray(~missing[column.codes])
+def _has_target(column: Column, meaning: Meaning, options: ReadingOptions) -> np.ndarray:
+    """Return a mask of the rows whose target is not missing."""
+    if meaning.values is not None:
+        return np.asarray(~np.isnan(meaning.values))
+    missing = word_missing if meaning.coding.kind == "words" else missing_numbers
+    return np.asarray(~missing(column, options.na)[column.codes])
 
 
 def _count_copies(sheet: Sheet) -> int:
@@ -248,12 +245,11 @@ def count_phrase(count: int, noun: str, one: str = "was", more: str = "were") ->
 
 
 def _read_targets(
-    column: Column, mark: str, classes: bool | None, options: ReadingOptions
+    column: Column, meaning: Meaning, classes: bool | None
 ) -> tuple[np.ndarray, bool, list[str]]:
     """Return the targets (N,) in a column, True if they are labels of classes, and notes. If
-    `classes` is None, the kind of the targets is determined from the cells.
+    `classes` is None, the kind of the targets is determined from the meaning of the column.
     """
-    meaning = read_column(column, mark, replace(options, ignore=()), target=True)
     kind, where = meaning.coding.kind, column.place()
     if kind == "left out":
         raise ValueError(
@@ -405,14 +401,13 @@ def encode_rows(
     n_rows = next((len(column.codes) for column in columns if column is not None), 0)
     X = np.empty((n_rows, width))
     notes, first = list[str](), 0
-    options = ReadingOptions(na=na)
     for i, (coding, column) in enumerate(zip(codings, columns)):
         if coding.kind == "left out" or column is None:
             continue
         name = one_line(coding.name)
         if coding.kind == "words":
             position = {word: k for k, word in enumerate(coding.categories)}
-            lost = word_missing(column, options)
+            lost = word_missing(column, na)
             words = ["" if gone else cell for cell, gone in zip(column.unique, lost.tolist())]
             indices = np.array([position.get(word, -1) for word in words], int)
             unknown = sorted({word for word, k in zip(words, indices) if k < 0})
@@ -448,7 +443,7 @@ def _coded_values(
     """Return the number of each cell in `Column.unique`, or for dates the days since
     ``coding.first``, with NaN for missing values. Add a note on a missing unit to `notes`.
     """
-    numbers = parse_column(column, mark, na)
+    numbers = parse_column(column, mark, missing_numbers(column, na))
     present = np.flatnonzero(~numbers.missing).tolist()
     if coding.kind == "dates":
         days = np.full(len(column.unique), np.nan)

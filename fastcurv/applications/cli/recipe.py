@@ -9,7 +9,7 @@ import io
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ from .cells import CLOCK_FORMAT, ISO_FORMAT, NO_OPTIONS, ReadingOptions
 from .data import COLUMN_KINDS, ColumnCoding, DataCoding, Dataset, read_npz
 from .encode import load_dataset, load_table_dataset
 
-MAX_DATE_FORMAT_CHARACTERS = 60  # maximum length of a format of dates
 RUN_SUFFIXES = (".npz", ".safetensors")
 # fields of a `TrainingRecipe` that are True or False
 FLAG_FIELDS = ("residual", "batch_norm", "raw", "table", "l2_biases")
@@ -363,7 +362,7 @@ def _read_column_codings(facts: Any, n_inputs: int) -> tuple[ColumnCoding, ...]:
                 f"strings for the rest, got {one_line(repr(given))}."
             )
         if code.kind == "dates" and code.form not in (ISO_FORMAT, CLOCK_FORMAT):
-            check_date_format(code.form)
+            ReadingOptions(dates=(code.form,))
         if code.first and datetime.fromisoformat(code.first).tzinfo is not None:
             raise ValueError(
                 f"the first date must have no time zone, got {one_line(repr(code.first))}."
@@ -377,56 +376,12 @@ def _read_column_codings(facts: Any, n_inputs: int) -> tuple[ColumnCoding, ...]:
     return tuple(codes)
 
 
-def read_options(facts: Any) -> ReadingOptions:
-    """Return the `ReadingOptions` with the given values, after checking their types: strings, and
-    sequences of strings. Other values raise ValueError.
-    """
-    defaults = asdict(NO_OPTIONS)
-    for name, value in facts.items():
-        if name not in defaults:
-            raise ValueError(
-                f"options of a table must be {', '.join(defaults)}, got {one_line(name)!r}."
-            )
-        several = isinstance(defaults[name], tuple)
-        words = value if several and isinstance(value, (list, tuple)) else [value]
-        if not (value is None and not several) and not all(type(word) is str for word in words):
-            raise ValueError(f"{name} must be strings, got {one_line(repr(value))}.")
-    texts: dict[str, Any] = {
-        name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()
-    }
-    options = ReadingOptions(**texts)
-    for form in options.dates:
-        check_date_format(form)
-    for name, words in (("header", ("yes", "no")), ("decimal", ("point", "comma"))):
-        if getattr(options, name) not in (None, *words):
-            got = one_line(repr(getattr(options, name)))
-            raise ValueError(f"{name} must be {' or '.join(words)}, got {got}.")
-    return options
-
-
 def reading_options(args: Any, usual: ReadingOptions = NO_OPTIONS) -> ReadingOptions:
     """Return the `ReadingOptions` in the arguments of a command, and those of `usual` for all
     others.
     """
     given = {name: getattr(args, name, None) for name in asdict(usual)}
-    return read_options(
-        asdict(usual) | {name: value for name, value in given.items() if value is not None}
-    )
-
-
-def check_date_format(form: str) -> None:
-    """Raise ValueError unless `form` is a format of dates that ``datetime.strptime`` accepts."""
-    moment = datetime(2001, 2, 3, 4, 5, 6)
-    try:
-        datetime.strptime(moment.strftime(form), form)
-    except (ValueError, re.error):
-        form_is_valid = False
-    else:
-        form_is_valid = len(form) <= MAX_DATE_FORMAT_CHARACTERS and "%" in form
-    if not form_is_valid:
-        raise ValueError(
-            f"the form of dates must be one such as %d.%m.%Y, got {one_line(repr(form))}."
-        )
+    return replace(usual, **{name: value for name, value in given.items() if value is not None})
 
 
 def _check_and_count_records(
@@ -490,7 +445,7 @@ def _read_recipe(facts: Any, instead: dict[str, Any]) -> TrainingRecipe:
             f"hidden in the recipe must be ints >= 1, got {one_line(facts['hidden'])}."
         )
     facts = {**facts, "hidden": tuple(facts.get("hidden", (32, 16)))}
-    facts["reading"] = read_options(facts.get("reading", {}))
+    facts["reading"] = ReadingOptions(**facts.get("reading", {}))
     if re.match(r"[\\/]{2}", facts.get("data", "")):
         # Opening a network share that only the file names would send credentials of Windows to a
         # host of the file's choice.

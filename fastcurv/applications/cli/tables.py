@@ -51,6 +51,7 @@ N_FIRST_LINES, N_FIRST_CELLS = 50, 2000
 # outside of their range its numbers are
 MAX_HEADER_ROWS, MIN_HEADER_ROWS = 10_000, 5
 MAX_COLUMNS = 100_000  # maximum number of columns of a table
+MIN_SHEET_CELLS = 1 << 22  # number of cells up to which a sheet may have any form
 MAX_SHEET_BYTES = 1 << 30  # maximum number of bytes that the packed contents of a file may take
 MIN_TABLE_ROWS = 10  # minimum number of rows; with fewer, scores of left-out rows are meaningless
 MAX_NAMED_COLUMNS = 5  # maximum number of columns named in a message
@@ -336,7 +337,12 @@ def _read_workbook(path: Path, kind: str, sheet: str | None) -> list[np.ndarray]
 
 
 _CELL_PLACE_PATTERN = re.compile(rb"\br=[\"']([A-Z]{1,3})(\d{1,7})[\"']")
-_REPEATED_PATTERN = re.compile(rb"number-(?:rows|columns)-repeated=[\"'](\d+)[\"']")
+# rows and cells with a value that an OpenDocument sheet repeats
+_REPEATED_PATTERN = re.compile(
+    rb'<table:table-row\b[^>]*rows-repeated="(\d+)"[^>]*>(?:(?!</table:table-row).)*office:value|'
+    rb'<table:table-cell\b(?=[^>]*office:value)[^>]*columns-repeated="(\d+)"',
+    re.DOTALL,
+)
 
 
 def _check_sheet_area(path: Path, xml: bytes) -> None:
@@ -349,11 +355,14 @@ def _check_sheet_area(path: Path, xml: bytes) -> None:
         for letter in match[1]:
             column = 26 * column + letter - 64
         width, height = max(width, column), max(height, int(match[2]))
-    repeats = sum(int(m[1]) for m in _REPEATED_PATTERN.finditer(xml) if int(m[1]) < 1 << 14)
-    if width * height > max(len(xml), 1 << 22) or repeats > max(len(xml), 1 << 22):
+    n_repeated = sum(
+        int(match[1] or match[2]) * match[0].count(b"<table:table-cell")
+        for match in _REPEATED_PATTERN.finditer(xml)
+    )
+    if max(width * height, n_repeated) > max(len(xml), MIN_SHEET_CELLS):
         raise ValueError(
-            f"{path} must have its cells side by side, got cells over {height} rows and {width} "
-            "columns. Delete the rows and columns that only look empty."
+            f"{path} must have its cells side by side, got a sheet of {height} rows and {width} "
+            f"columns and {n_repeated} repeated cells. Delete what only looks empty."
         )
 
 

@@ -170,14 +170,11 @@ def read_table(
     """
     sheet = open_table(source, options)
     position = len(sheet.names) - 1 if target is None else sheet.find_column(target, "target")
-    chosen = (*options.words, *options.ignore, *options.keep)
-    columns = {name: sheet.names[sheet.find_column(name, "columns of options")] for name in chosen}
-    options = replace(
-        options,
-        words=tuple(columns[name] for name in options.words),
-        ignore=tuple(columns[name] for name in options.ignore),
-        keep=tuple(columns[name] for name in options.keep),
-    )
+    columns = {
+        key: tuple(sheet.names[sheet.find_column(name, key)] for name in getattr(options, key))
+        for key in ("words", "ignore", "keep")
+    }
+    options = replace(options, **columns)
     name, notes = sheet.names[position], [*sheet.notes]
     if target is None:
         notes.append(f"The column to predict is the last, {one_line(name)!r}.")

@@ -331,6 +331,40 @@ def test_a_report_on_a_table_is_a_page_with_its_numbers(mixed, tmp_path, capsys)
     assert main(["predict", str(net), str(mixed), "--interval", "0.5"]) == 0
 
 
+def test_options_of_a_table_are_saved_with_the_network(mixed, tmp_path, capsys, monkeypatch):
+    """A network trained on a sheet with options is classified without them, because they are saved.
+    New rows in another currency or with unknown columns raise.
+    """
+    pytest.importorskip("openpyxl")
+    import pandas as pd
+
+    monkeypatch.chdir(tmp_path)
+    frame = pd.read_csv(mixed, sep=";").assign(sown="31.01.24", price="$5.00", y=Y)
+    frame.loc[::2, ["sown", "price"]] = ["01.02.24", "$7.50"]
+    frame.loc[3:5, "b"] = -999
+    with pd.ExcelWriter("t.xlsx") as book:
+        pd.DataFrame({"text": ["notes"]}).to_excel(book, sheet_name="info")
+        frame.to_excel(book, sheet_name="data", index=False)
+    options = ["--sheet", "data", "--dates", "%d.%m.%y", "--na=-999"]
+    how = ["--target", "y", "--hidden", "2", "--epochs", "2", "--refine", "none", "--out", "n.npz"]
+    assert main(["train", "t.xlsx", *options[:2], *how]) == 2
+    assert "'31.01.24'" in capsys.readouterr().err
+    assert main(["train", "t.xlsx", *options, *how]) == 0
+    assert "Cells of column 'price' were read as numbers in $." in capsys.readouterr().out
+    assert main(["classify", "n.npz"]) == 0
+    capsys.readouterr()
+    assert main(["predict", "n.npz", "t.xlsx", "--sheet", "data"]) == 0
+    assert "3 missing values were filled with the median of column 'b'." in capsys.readouterr().err
+    frame.assign(more=1).to_csv("more.csv", index=False)
+    frame.assign(price="\u20ac5.00").to_csv("euros.csv", index=False)
+    for name, words in (("more", "got column 'more'"), ("euros", "must be a number in $")):
+        assert main(["predict", "n.npz", f"{name}.csv"]) == 2
+        assert words in capsys.readouterr().err
+    fit = fit_table(frame, "y", hidden=(2,), alpha=1.0, options=load_run("n.npz").recipe.reading)
+    assert fit.table.places[:2] == ["row 0", "row 1"] and fit.ob.n_params == 19
+    assert main(["predict", str(fit.save(tmp_path / "f.npz")), "t.xlsx", "--sheet", "data"]) == 0
+
+
 def test_interrupted_report_leaves_no_file(numbers, tmp_path, monkeypatch, capsys):
     from fastcurv.applications.cli import fit_report
 

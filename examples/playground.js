@@ -1,5 +1,5 @@
 /* A small network trained in the page, with its exact Hessian: `numerics` has no page in it, the rest draws and listens.
- * tests/applications/test_playground.py compares its numbers and words with fastcurv. Nothing is loaded from elsewhere. */
+ * tests/test_playground.py compares its numbers and words with fastcurv. Nothing is loaded from elsewhere. */
 "use strict";
 
 const numerics = (() => {
@@ -132,7 +132,7 @@ const numerics = (() => {
     if (!near) kind = "not_critical";
     else if (zero > explained && kind !== "saddle") kind = "degenerate";
     const gradientNorm = norm(gradient), times = Math.sqrt(decrement / threshold);
-    return { loss, gradient, gradientNorm, times, H, values, vectors, slopes, error, signs, negative, zero, positive, explained, kind, finite: true };
+    return { loss, gradient, gradientNorm, times, decrement, H, values, vectors, slopes, error, signs, negative, zero, positive, explained, kind, finite: true };
   }
 
   /* The sentence about a point, in the words of fastcurv's verdicts; nothing here is a proof. */
@@ -145,7 +145,7 @@ const numerics = (() => {
       case "maximum": return `Maximum: ${below} and all eigenvalues are negative${aside}. Step along the lowest eigenvector to leave it.`;
       case "saddle": return `Saddle: ${below} and the Hessian has eigenvalues of both signs. Step along the lowest eigenvector to leave it.`;
       case "degenerate": return `Degenerate: ${below}, but ${m.zero - m.explained} of the eigenvalues count as zero, so the kind is unknown.`;
-      default: return `Not critical: the gradient norm is ${short(m.times)} times its tolerance.`;
+      default: return `Not critical: a Newton step is predicted to change the loss by ${short(100 * m.decrement / m.loss)}% of its value.`;
     }
   }
 

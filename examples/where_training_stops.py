@@ -120,8 +120,7 @@ def main(scale="normal", out="pictures"):
     draw_nearest(right, table, nearest)
     facts = count_facts(table, nearest)
     return Outcome(
-        f"Of {facts['trainings']} trainings {facts['critical']} ended at a critical point: the "
-        f"gradient was {facts['least']:.0f} times its tolerance or more. "
+        f"Of {facts['trainings']} trainings {facts['critical']} ended at a critical point. "
         f"{facts['with negative']} had negative eigenvalues left, up to {facts['most']}. With "
         f"weight decay, descent went on from {facts['minima']} of {facts['penalised']} to a proved "
         f"minimum, {facts['apart'][0]:.0%} to {facts['apart'][1]:.0%} of the length of theta away; "

@@ -25,7 +25,7 @@ def main(scale="normal", out="pictures"):
         run = fc.minimize(ob, start, "sgd", max_iter=100, verdict=False, **options)
         found = fc.diagnose(ob, run.x, run.history)
         first = found.causes[0]
-        helped = eval(first.call, {"fc": fc, "np": np, "ob": ob, "theta": run.x})
+        helped = first.change.apply(ob, run.x)
         named.append(first.name)
         falls.append(helped.fun / ob.value(run.x))
         losses = run.history["loss"]

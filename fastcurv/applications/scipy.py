@@ -14,8 +14,9 @@ from scipy.sparse.linalg import LinearOperator
 from ..common.checks import check_array, short_repr
 from ..common.protocols import Descent
 from ..common.runtime import raise_if_interrupted
+from ..common.sentences import render_notes
 from ..optimize.minimize import minimize
-from ..optimize.run import MinimizeResult, message_without_calls
+from ..optimize.run import MinimizeResult
 
 __all__ = ["newton_cg", "saddle_free_newton", "trust_region"]
 
@@ -86,7 +87,7 @@ def _minimize_for_scipy(
     ob = _FunctionObjective(fun, args, n_params=len(x0), **problem)
     result = raise_if_interrupted(minimize(ob, x0, method, **given))
     # Callers of SciPy have no objective, which the calls in the message need.
-    result["message"] = message_without_calls(result["message"])
+    result["message"] = render_notes(result["notes"], calls=False)
     return result
 
 

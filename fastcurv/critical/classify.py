@@ -41,10 +41,8 @@ from ..common.runtime import (
     with_nearest_rounding,
 )
 from ..common.vectors import safe_norm
-from ..spectrum.results import format_number
 from ..spectrum.shared_run import Krylov
 from .decide import (
-    REDUCE_ADVICE,
     UNTRIED_OUTCOME,
     CriticalPointProof,
     Decision,
@@ -64,13 +62,7 @@ from .nearness import (
     has_descent_along_gradient,
     has_descent_on_either_side,
 )
-from .report import (
-    FAR_ADVICE,
-    PLATEAU_ADVICE,
-    CriticalPoint,
-    reason_sentence,
-    verdict_noun_phrase,
-)
+from .report import CriticalPoint, verdict_fields
 from .theorem import EPS, KantorovichOutcome, certify_residual_zero
 
 # maximum number of parameters at which all eigenvalues are computed even if the gradient is large
@@ -312,10 +304,12 @@ def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> Critica
     if (
         ask.max_time is not None
         and not settled
-        and "max_time" not in point.reason
+        and point.limit != "max_time"
         and (is_time_up() or replace(ask, max_time=None).dense)
     ):
-        point = _append_to_reason(point, _time_limit_clause(ask, H.count, is_time_up()))
+        effect = "search" if is_time_up() else "matrix"
+        clauses = point._clauses | {"time_limit": effect}
+        point = replace(point, limit="max_time", _clauses=clauses)
     with suppress(OutOfTime):
         point = (
             point
@@ -341,7 +335,7 @@ def _refine_verdict(
 ) -> CriticalPoint:
     """Return the uncertified verdict `point` replaced by the proof of a minimum at active kinks, or
     extended by the critical point that Newton's steps reach. If neither is found, return `point`,
-    with advice added to its reason if theta is not critical.
+    which then states how these steps ended if theta is not critical.
     """
     # theta may be a minimum at active kinks, or zero eigenvalues may come from duplicated units.
     zeros = outcome.rule in (
@@ -358,7 +352,9 @@ def _refine_verdict(
                 kind="minimum",
                 certified=True,
                 failure_probability=0.0,
-                reason=f"{held.reason}.",
+                rule=Reason.KINK_MINIMUM,
+                missing_hypothesis=None,
+                limit=None,
                 plateau=False,
                 radius=held.radius,
                 kantorovich=held.kantorovich,
@@ -370,62 +366,23 @@ def _refine_verdict(
                 n_negative=None,
                 n_zero=None,
                 n_symmetry=None,
+                _numbers=point._numbers | held.numbers,
+                _clauses={"subject": point._clauses["subject"]} | held.clauses,
             )
     if ask.seek and outcome.rule in (Reason.GRADIENT_ABOVE_TOL, Reason.ON_PLATEAU):
         led, contracts = _classify_nearest_point(ask, point, inertia, shown)
         if led is not None:
             return led
         spent = inertia.H.products_left < MIN_NEAREST_PRODUCTS or is_time_up()
-        missed = "missed" if contracts else "plateau" if found.gradient.is_plateau else "far"
-        return _append_to_reason(point, FAR_ADVICE_BY_CAUSE["spent" if spent else missed])
+        missed = "rounding" if contracts else "plateau" if point.plateau else "diverged"
+        return replace(point, newton_steps="limit" if spent else missed)
     if ask.seek and found.certificate.theorem.missing_hypothesis == "h":
         # The theorem fails only because h >= 1/2, and Newton's steps to the critical point reduce
         # h.
         led, _ = _classify_nearest_point(ask, point, inertia, shown)
         if led is not None and led.nearest_verdict is not None and led.nearest_verdict.certified:
-            return replace(led, reason=led.reason.replace(f" {REDUCE_ADVICE}.", ""))
+            return led
     return point
-
-
-def _time_limit_clause(ask: ClassifyOptions, n_products: int, ended: bool) -> str:
-    """Return a sentence, to be appended to a reason, that states what `max_time` prevented: the
-    search after `n_products` products if `ended` is True, otherwise the computation of all
-    eigenvalues.
-    """
-    count = f"{n_products} Hessian-vector product{'s' * (n_products != 1)}"
-    what = f"ended the search for the extreme eigenvalues after {count}. Increase this limit"
-    if not ended:
-        what = "left no time to compute all eigenvalues. Increase this limit to compute them"
-    return f". The limit max_time = {format_number(ask.max_time or 0.0)} s {what}"
-
-
-def _newton_clause(distance: float, steps: int, at: Any) -> str:
-    """Return the sentences that are appended to the reason if Newton's steps contract. They state
-    the number of steps, the distance covered and the kind of the verdict `at` on the point reached.
-    """
-    lead = "Newton step leads" if steps == 1 else "Newton steps lead"
-    return (
-        f". From theta, {steps} {lead} to "
-        f"{verdict_noun_phrase(at)} at a distance of {format_number(distance)}. See the attributes "
-        "nearest_point and nearest_verdict"
-    )
-
-
-# Sentences added to the reason of a verdict "not_critical" if Newton's steps reach no critical
-# point. Each states the cause and the functions to call.
-FAR_ADVICE_BY_CAUSE = {
-    "plateau": f". Newton steps from theta do not converge{PLATEAU_ADVICE}",
-    "far": f". Newton steps from theta do not converge{FAR_ADVICE}",
-    "missed": ". Newton steps from theta converge as far as rounding permits, but the gradient at "
-    f"their end is still above its tolerance{FAR_ADVICE}",
-    "spent": ". The limit max_time or max_products was reached before Newton steps converged"
-    f"{FAR_ADVICE}",
-}
-
-
-def _append_to_reason(point: CriticalPoint, words: str) -> CriticalPoint:
-    """Return the verdict `point` with the clause `words` added to the end of its reason."""
-    return replace(point, reason=f"{point.reason[:-1]}{words}.")
 
 
 def _examine_spectrum(
@@ -599,8 +556,15 @@ def _classify_nearest_point(
     if at.kind == "not_critical":
         return None, True
     distance = safe_norm(end - ask.theta)
-    point = _append_to_reason(point, _newton_clause(distance, n_steps, at))
-    return replace(point, nearest_point=end, nearest_distance=distance, nearest_verdict=at), True
+    reached = replace(
+        point,
+        nearest_point=end,
+        nearest_distance=distance,
+        nearest_verdict=at,
+        newton_steps="converged",
+        n_newton_steps=n_steps,
+    )
+    return reached, True
 
 
 def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> CriticalPoint:
@@ -615,7 +579,7 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
         kind=outcome.kind,
         certified=outcome.certified,
         failure_probability=outcome.failure_probability,
-        reason=reason_sentence(ask, found, outcome),
+        rule=outcome.rule,
         gradient_norm=near.gradient_norm,
         gradient_tol=near.gradient_tol,
         gradient_flat_ratio=near.flat_ratio,
@@ -643,5 +607,5 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
         kantorovich=theorem.h if known else None,
         range_dim=None if inside is None else inside.m,
         complement_eigenvalue=None if inside is None else inside.complement_eigenvalue,
-        _rule=outcome.rule,
+        **verdict_fields(ask, found, outcome),
     )

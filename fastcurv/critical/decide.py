@@ -12,7 +12,7 @@ whose verdicts state a risk or the missing hypothesis.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum, auto
 from typing import Any
 
 import numpy as np
@@ -23,151 +23,41 @@ NAN = float("nan")
 INF = float("inf")
 UNTRIED_OUTCOME = KantorovichOutcome(False, INF, INF, INF, INF, INF, "untried")
 
-_THEOREM_TEMPLATE = (
-    "The proof is by the Newton-Kantorovich theorem with h = {certificate.theorem.h}, where h < "
-    "1/2 is needed"
-)
-_SMALLEST_TEMPLATE = (
-    "{smallest_magnitude_subject} {spectrum.smallest_magnitude}, with an error below "
-    "{spectrum.smallest_magnitude_error}"
-)
-_RANGE_TEMPLATE = "from {spectrum.low} to {spectrum.high}"
-_FLOOR_TEMPLATE = (
-    "At theta, no eigenvalue lies below {spectrum.curvature_floor}. {curvature_floor_origin}"
-)
-_ESTIMATES_TEMPLATE = "Undecided: {stationary_clause}. {ritz_values_sentence}"
-_RISK_TEMPLATE = "{spectrum.risk}"
-_WIDTH_TEMPLATE = "{ask.curvature_tol} times (lambda_max - lambda_min)"
-_LIMIT_TEMPLATE = "The limit {limit_phrase} is too small"
-REDUCE_ADVICE = "Use fastcurv.find_critical_point(ob, theta) to reduce the gradient"
-KINK_ADVICE = ". Use fastcurv.minimize(ob, theta) to search for a minimum at kinks"
 
-
-class Reason(Enum):
-    """The rule that gives a verdict, with the template of the sentences that state the verdict.
-    `report.ReasonFormatter` fills in the placeholders in braces.
+class Reason(StrEnum):
+    """The rule that gives a verdict. `fastcurv.common.sentences.REASONS` has the template of the
+    sentences for each rule.
     """
 
-    INFIMUM_AT_INFINITY = (
-        "Not critical: no point has the lowest loss, since {no_minimum_reason}{plateau_sentence}"
-    )
-    GRADIENT_ABOVE_TOL = "Not critical: {not_critical_reason}"
-    ON_PLATEAU = "Not critical: {not_critical_reason}{plateau_sentence}"
-    DISTANCE_UNKNOWN = (
-        f"Undecided: ||g|| = {{gradient.gradient_norm}}. {_LIMIT_TEMPLATE} to estimate the "
-        "distance to a critical point. Increase this limit"
-    )
-    MAYBE_KINK_MINIMUM = (
-        "Undecided: {not_critical_reason}. {kinks_sentence}. The loss was not found to decrease "
-        "along -g, where g is the gradient on {this_side}. So theta may be a minimum at kinks"
-        f"{KINK_ADVICE}"
-    )
-    INTERPOLATION = (
-        "Minimum: a global minimum of loss 0 is proved to lie {critical_point_place}. There "
-        "{residuals_subject} 0. The proof is by the Newton-Kantorovich theorem for the residuals "
-        "with h = {certificate.interpolation.h}, where h < 1/2 is needed{zero_loss_family_sentence}"
-    )
-    KANTOROVICH = (
-        "{kind}: a critical point is proved to lie {critical_point_place}. There "
-        "{symmetry_zeros_and_others} {eigenvalue_sign}. {at_theta}"
-        f"{_SMALLEST_TEMPLATE}. {_THEOREM_TEMPLATE}"
-    )
-    KANTOROVICH_SADDLE = (
-        "{kind}: a critical point is proved to lie {critical_point_place}. There the Hessian has "
-        "{signs_there}{symmetry_zeros_clause}. At theta, the eigenvalues range "
-        f"{_RANGE_TEMPLATE}{{and_there}}{_SMALLEST_TEMPLATE}. {_THEOREM_TEMPLATE}"
-    )
-    TWO_VECTOR_SADDLE = (
-        "Saddle: {stationary_clause}. Along two fixed vectors the curvature is proved to have "
-        "opposite signs {opposite_signs_region}. {known_signs_phrase}"
-    )
-    CURVATURE_FLOOR = (
-        f"Minimum: a critical point is proved to lie {{critical_point_place}}. {_FLOOR_TEMPLATE}. "
-        f"{_THEOREM_TEMPLATE}"
-    )
-    ONE_SIDED_SADDLE = (
-        "Saddle: {stationary_clause}. {kinks_sentence}. On {this_side}, curvature of "
-        f"both signs, {_RANGE_TEMPLATE}, is {{proved_or_measured}}. The loss was found to decrease "
-        "along escape_direction or its opposite"
-    )
-    ONE_SIDED_HESSIAN = (
-        "Undecided: {stationary_clause}. {kinks_sentence}. On {this_side}, "
-        f"{{signs_at_theta}}. The curvature on the other side is not known{KINK_ADVICE}"
-    )
-    NO_ERROR_BOUND = (
-        "Undecided: {stationary_clause}, but no bound on the errors of the {n_eigenvalues_phrase} "
-        "is known. Without such a bound the signs are not known either. For a verdict, "
-        "ob.hessian(theta) must supply finite bounds on the errors of its products"
-    )
-    ZERO_HESSIAN = (
-        "Degenerate: {stationary_clause}. All computed products with the Hessian H are zero"
-    )
-    ASYMMETRIC_PRODUCTS = (
-        "Undecided: {stationary_clause}. The Hessian-vector products are not those of a symmetric "
-        "matrix. This implies errors up to {spectrum.smallest_magnitude_error}, within which "
-        "{n_zeros_phrase} of unknown sign. Use fastcurv.check_gradient(ob, theta) to test the "
-        "Hessian"
-    )
-    ZERO_EIGENVALUES = (
-        "Degenerate: {stationary_clause}. Within the error {spectrum.smallest_magnitude_error}, "
-        "{n_zeros_phrase} zero. {symmetry_explanation}{no_minimum_sentence}"
-    )
-    UNSTABLE_SIGNS = "Degenerate: {stationary_clause}, but {zeros_and_causes}{no_minimum_sentence}"
-    GRADIENT_NOT_REDUCED = (
-        "Undecided: {stationary_clause}. At theta, {signs_at_theta}. A Newton step does not reduce "
-        f"the gradient enough to confirm a critical point nearby. {REDUCE_ADVICE}"
-    )
-    MEASURED_SIGNS = (
-        "{kind}: {stationary_clause}. {eigenvalues_subject} {proved_or_measured} to be "
-        f"{{eigenvalue_sign}} at theta. {{there}}{_SMALLEST_TEMPLATE}{{assumption_sentence}}"
-        "{stable_signs_sentence}{smaller_gradient_sentence}. The verdict is not proved, since "
-        "{missing_hypothesis}"
-    )
-    MEASURED_SADDLE = (
-        "{kind}: {stationary_clause}. At theta, {both_signs}. {range_subject} range "
-        f"{_RANGE_TEMPLATE}{{assumption_sentence}}{{stable_signs_sentence}}. "
-        "The verdict is not proved, since {missing_hypothesis}"
-    )
-    STABILITY_UNKNOWN = (
-        f"Undecided: {{stationary_clause}}. At theta, {{signs_at_theta}}. {_LIMIT_TEMPLATE} to "
-        "check that the signs stay the same up to the nearby critical point. Increase this limit"
-    )
-    CURVATURE_FLOOR_AT_THETA = (
-        f"Undecided: {{stationary_clause}}. {_FLOOR_TEMPLATE}. The bound is not proved up to the "
-        f"nearby critical point, since {{missing_hypothesis}}. {REDUCE_ADVICE}"
-    )
-    UNSTABLE_CURVATURE = (
-        f"Undecided: {{stationary_clause}}. The curvature found at theta ranges {_RANGE_TEMPLATE}. "
-        "This curvature was not found to keep its sign and size up to the nearby critical point. "
-        f"{REDUCE_ADVICE}"
-    )
-    BELOW_PRODUCT_ERROR = (
-        f"{_ESTIMATES_TEMPLATE}. Their magnitudes are smaller than the error of the products, so "
-        "the signs of the eigenvalues are not known. Products with smaller errors are needed, for "
-        "example in float64. Use fastcurv.check_gradient(ob, theta) to test the products"
-    )
-    NO_ACCEPTED_RISK = (
-        f"{_ESTIMATES_TEMPLATE}. {{one_sign_clause}}, but eigenvalues of the other sign may have "
-        "been missed. {allowed_risk_sentence}"
-    )
-    RISK_TOO_LARGE = (
-        f"{_ESTIMATES_TEMPLATE}. {{one_sign_clause}}. The probability that an eigenvalue "
-        f"{{other_sign_side}}{_WIDTH_TEMPLATE} was missed {{missed_risk_phrase}}. "
-        "{needed_for_risk}"
-    )
-    UNEXPLAINED_ZERO = (
-        "Degenerate: {stationary_clause}. An eigenvalue is zero within the error "
-        "{spectrum.smallest_magnitude_error}, and no known symmetry explains it. With probability "
-        f"at least 1 - {_RISK_TEMPLATE}, no eigenvalue lies {{other_sign_side}}{_WIDTH_TEMPLATE}"
-    )
-    WITHIN_ACCEPTED_RISK = (
-        f"{{kind}}, with an error probability of {_RISK_TEMPLATE}: {{stationary_clause}}. With "
-        f"probability at least 1 - {_RISK_TEMPLATE}{{except_symmetries}} no eigenvalue at theta "
-        f"lies {{other_sign_side}}{_WIDTH_TEMPLATE}. The estimates of the extreme eigenvalues "
-        "(Ritz values){complement_phrase} are {ritz_ends[0]} and {ritz_ends[1]}"
-        "{stable_signs_sentence}. Zero eigenvalues, and {other_sign} eigenvalues nearer zero than "
-        "this bound, are not excluded"
-    )
+    INFIMUM_AT_INFINITY = auto()
+    GRADIENT_ABOVE_TOL = auto()
+    ON_PLATEAU = auto()
+    DISTANCE_UNKNOWN = auto()
+    MAYBE_KINK_MINIMUM = auto()
+    INTERPOLATION = auto()
+    KANTOROVICH = auto()
+    KANTOROVICH_SADDLE = auto()
+    TWO_VECTOR_SADDLE = auto()
+    CURVATURE_FLOOR = auto()
+    ONE_SIDED_SADDLE = auto()
+    ONE_SIDED_HESSIAN = auto()
+    NO_ERROR_BOUND = auto()
+    ZERO_HESSIAN = auto()
+    ASYMMETRIC_PRODUCTS = auto()
+    ZERO_EIGENVALUES = auto()
+    UNSTABLE_SIGNS = auto()
+    GRADIENT_NOT_REDUCED = auto()
+    MEASURED_SIGNS = auto()
+    MEASURED_SADDLE = auto()
+    STABILITY_UNKNOWN = auto()
+    CURVATURE_FLOOR_AT_THETA = auto()
+    UNSTABLE_CURVATURE = auto()
+    BELOW_PRODUCT_ERROR = auto()
+    NO_ACCEPTED_RISK = auto()
+    RISK_TOO_LARGE = auto()
+    UNEXPLAINED_ZERO = auto()
+    WITHIN_ACCEPTED_RISK = auto()
+    KINK_MINIMUM = auto()  # the proof of `kink_minimum`, which follows an uncertified verdict
 
 
 @dataclass(frozen=True)
@@ -186,6 +76,8 @@ class Nearness:
         Largest decrement at which theta counts as near.
     gradient_norm : float
         ``||g||``.
+    loss : float
+        The loss f at theta, or NaN if it was not computed.
     gradient_tol : float
         Largest norm of a gradient in the direction of g at which theta counts as near. If the
         caller gave a tolerance, it is that tolerance, which then replaces the rule.
@@ -210,6 +102,7 @@ class Nearness:
     flat_ratio: float | None = None
     residual: float | None = None
     step_too_long: bool = False
+    loss: float = NAN
 
     @property
     def is_plateau(self) -> bool:

@@ -56,7 +56,7 @@ class _KinkMinimumOutcome:
     min_abs_eigenvalue_bound : float
         Smallest magnitude of the computed eigenvalues of the Hessian of Phi.
     missing : str
-        The hypothesis that fails, or "" if all hold.
+        The hypothesis that fails, as a key of the clauses "kink_missing", or "" if all hold.
     """
 
     certified: bool
@@ -69,36 +69,26 @@ class _KinkMinimumOutcome:
     missing: str
 
     @property
-    def reason(self) -> str:
-        """A sentence that states what is proved, or which hypothesis fails."""
-        one, kinks = self.n_kinks == 1, _count_noun(self.n_kinks, "kink")
-        if not self.certified:
-            where = f"{kinks} {'is' if one else 'are'} active, but" if self.n_kinks else "At theta"
-            return f"{where} no minimum is proved: {self.missing}"
-        same = "that is a copy of another" if self.n_copies == 1 else "that are copies of others"
-        groups = (self.n_collapsed, "whose weights are all 0"), (self.n_copies, same)
-        units = " and ".join(f"{_count_noun(n, 'unit')} {what}" for n, what in groups if n)
-        at = f" at {_count_noun(self.n_kinks, 'active kink')}" * bool(self.n_kinks)
-        kind = "a local minimum, one of a family with the same loss," if self.n_copies else ""
-        zero, each, along = (
-            ("pre-activation at this kink is", "the kink", "kink")
-            if one
-            else ("pre-activations at these kinks are", "each kink", "kinks")
-        )
-        there = (
-            f". There the {zero} 0, and the loss rises on both sides of {each}. Along the {along}, "
-            "the curvature is positive"
-        ) * bool(self.n_kinks)
-        grown = ". If the zero weights of a unit grow, the loss rises" * bool(self.n_collapsed)
-        return (
-            f"Minimum{at}{f', with {units}' if units else ''}: {kind or 'a strict local minimum'} "
-            f"is proved within {self.radius:.2g} of theta{there}{grown}. The proof is by the "
-            f"Newton-Kantorovich theorem with h = {self.kantorovich:.1e}, where h < 1/2 is needed"
-        )
+    def numbers(self) -> dict[str, Any]:
+        """The numbers of the sentences on this outcome, in `fastcurv.common.sentences`."""
+        return {
+            "n_active_kinks": self.n_kinks,
+            "n_collapsed": self.n_collapsed,
+            "n_copies": self.n_copies,
+            "place": f"within {self.radius:.2g} of theta",
+            "radius": self.radius,
+            "h": self.kantorovich,
+        }
 
-
-def _count_noun(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"
+    @property
+    def clauses(self) -> dict[str, Any]:
+        """The clauses of these sentences."""
+        return {
+            "strict": self.n_copies == 0,
+            "at_kinks": self.n_kinks > 0,
+            "collapsed": self.n_collapsed > 0,
+            "kink_missing": self.missing,
+        }
 
 
 def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimumOutcome:
@@ -115,7 +105,7 @@ def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimumOut
     K = phi.hessian(point)
     g, g_errors = phi.precise_gradient(point)
     if not (np.isfinite(K).all() and np.isfinite(g_errors).all()):
-        return _kink_certificate(phi, "the curvature is not finite")
+        return _kink_certificate(phi, "not_finite")
     found: list[_KinkMinimumOutcome] = []
     for units in _candidate_slope_units(K, phi.n_theta):
         found.append(_check_hypotheses(phi.with_slope_units(units), point, K, g, g_errors, units))
@@ -171,37 +161,18 @@ def _check_hypotheses(
         ComplementEigenpairs(values, vectors, error, c, K[:, :0]),
         float(np.abs(values).min(initial=np.inf)),
     )
-    kinks = "" if not phi.n_kinks else "kink" if phi.n_kinks == 1 else "kinks"
-    curvature = f"the curvature along the {kinks}" if kinks else "the curvature"
     if not cut.min_abs_eigenvalue_bound > 0:
-        return _kink_certificate(phi, f"{curvature} may be 0", least=least)
+        return _kink_certificate(phi, "zero", least=least)
     if int((values < 0).sum()) != phi.n_slopes:
-        return _kink_certificate(phi, f"{curvature} is not positive", least=least)
+        return _kink_certificate(phi, "negative", least=least)
     beta, eta, _ = newton_step_in_slice(K, off, cut, g, safe_norm(c * g_errors))
     theorem = check_kantorovich(beta, eta, partial(phi.third_bound, point))
     h, radius = theorem.h, theorem.radius
     if not theorem.holds:
-        return _kink_certificate(
-            phi,
-            f"h = {h:.2g}, where the Newton-Kantorovich theorem needs h < 1/2",
-            h=h,
-            least=least,
-        )
+        return _kink_certificate(phi, "h", h=h, least=least)
     margins = phi.hypothesis_margins(point, radius)
-    kept = f"is not proved to keep its sign within {radius:.2g} of theta"
-    each = "the kink" if phi.n_kinks == 1 else "each kink"
-    for hypothesis, missing in (
-        (margins.signs, f"{'another' if kinks else 'a'} pre-activation {kept}"),
-        (
-            margins.slopes,
-            "the gradient is 0 only for a certain slope of the activation at a kink, and this "
-            "slope is not proved to lie between the slopes on the two sides",
-        ),
-        (margins.upward, f"the loss is not proved to rise on both sides of {each}"),
-        (margins.collapsed, "the loss may fall if the zero weights of a unit grow"),
-        (margins.copies, "the loss may fall if a unit becomes different from its copy"),
-    ):
-        if not hypothesis > 0:
+    for missing in ("signs", "slopes", "upward", "collapsed", "copies"):
+        if not getattr(margins, missing) > 0:
             return _kink_certificate(phi, missing, radius, h, least)
     return _kink_certificate(phi, "", radius, h, least)
 
@@ -247,9 +218,9 @@ class KinkPoint:
         return not (self._proof.n_kinks or self._proof.n_collapsed or self._proof.n_copies)
 
     @property
-    def reason(self) -> str:
-        """A sentence that states what is proved, or which hypothesis fails."""
-        return self._proof.reason
+    def note_numbers(self) -> dict[str, Any]:
+        """The numbers and clauses of the note on this point in `fastcurv.common.sentences`."""
+        return self._proof.numbers | self._proof.clauses
 
 
 def small_relu_data(ob: Any) -> Any:

@@ -113,7 +113,10 @@ def assess_nearness_by_decrement(
         rounding = VALUE_ERROR_EPS * eps * abs(f) + (stored if stored < np.inf else 0.0)
         best = max(share if share < np.inf else 0.0, rounding, MIN_NORMAL)
         thresholds.append((best if best < np.inf else 0.0) if np.isfinite(f) else np.nan)
-    found = nearness_from_decrement(gradient_norm, decrement, thresholds[0], gradient_tol, whole)
+    found = replace(
+        nearness_from_decrement(gradient_norm, decrement, thresholds[0], gradient_tol, whole),
+        loss=f if hasattr(ob, "value") else np.nan,
+    )
     if gradient_tol is not None or not found.near:
         return found
     return replace(found, strict=decrement <= thresholds[1])

@@ -1,12 +1,11 @@
-"""The verdict on a critical point with its evidence, and the sentences that state the reason of the
-verdict.
+"""The verdict on a critical point with its evidence, and the numbers and clauses from which
+`fastcurv.common.sentences` makes its text.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from math import ceil, floor, log10
-from string import Formatter
+from math import ceil, floor, inf, log10
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,23 @@ from ..common.html import html_table
 from ..common.objectives import PRODUCT_ERROR_EPS, call_certificate, why_unproved
 from ..common.protocols import NOT_OFFERED_REASON
 from ..common.read_only import FrozenRecord
+from ..common.sentences import (
+    OBJECTIVE_AUDIENCE,
+    REASON_ENDINGS,
+    REASONS,
+    STATEMENTS,
+    VERDICT_ADVICE,
+    Audience,
+    render,
+)
 from ..common.vectors import safe_norm
 from ..spectrum.results import format_number, to_json_value
-from .decide import KINK_ADVICE, Decision, Evidence, Reason
+from .decide import Decision, Evidence, Reason
 from .evidence import ClassifyOptions, third_bound, why_no_minimum
 from .theorem import EPS
+
+# smallest failure probability that advice suggests
+SUGGESTED_FAILURE_PROBABILITY = 0.01
 
 
 def verdict_noun_phrase(point: CriticalPoint) -> str:
@@ -33,17 +44,6 @@ def verdict_noun_phrase(point: CriticalPoint) -> str:
         "undecided": "a point of unknown kind",
     }
     return special.get(point.kind, of_kind)
-
-
-# Each pair holds the arguments of the calls that a sentence suggests, and the advice for a point
-# that is not critical. There is a pair for verdicts on an objective, on a fitted estimator, and on
-# the result of an optimiser run, for which a second equal run is no advice.
-OBJECTIVE_ADVICE = "ob, theta", "Use fastcurv.minimize(ob, theta) to continue."
-FIT_ADVICE = (
-    "net.objective(X, y), net.theta_",
-    "To continue, fit with a smaller tol or a larger max_iter.",
-)
-RUN_ADVICE = "ob, theta", "The message of the run says why it ended."
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -61,9 +61,19 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
     failure_probability : float
         0 if certified. If the kind was determined from random probes, the probability that these
         missed curvature of the other sign. NaN otherwise.
+    rule : Reason
+        The rule that gives the kind, a member of `fastcurv.critical.decide.Reason`.
     reason : str
-        A sentence that states what was proved, or what was measured and which hypothesis is
-        missing.
+        Sentences that state what was proved, or what was measured and which hypothesis is missing.
+    advice : str
+        The name of the next step to take, a key of `fastcurv.common.sentences.VERDICT_ADVICE`, or
+        "" if there is none.
+    missing_hypothesis : str or None
+        If the verdict was measured, the hypothesis that a proof lacks, as a key of the clauses
+        "missing" in `fastcurv.common.sentences`. None if the verdict is proved or not measured.
+    limit : str or None
+        "max_time" or "max_products" if this limit of the caller ended the search for evidence that
+        the verdict lacks, otherwise None.
     radius : float or None
         Radius of the ball around theta for which the verdict is proved, or None if not certified.
     kantorovich : float or None
@@ -78,6 +88,11 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
         ``||nearest_point - theta||``.
     nearest_verdict : CriticalPoint or None
         The verdict at `nearest_point`.
+    newton_steps : str or None
+        How Newton's steps from theta ended, if they were tried: "converged", "diverged", "plateau",
+        "rounding" (they converged, but the gradient is still above its tolerance) or "limit".
+    n_newton_steps : int or None
+        Number of Newton's steps from theta to `nearest_point`.
     gradient_norm, gradient_tol : float
         ``||g||``, and the largest norm of a gradient in the direction of g at which theta counts as
         near a critical point. Above this norm, Newton's step would change the loss f by more than
@@ -147,7 +162,7 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
     kind: str
     certified: bool
     failure_probability: float
-    reason: str
+    rule: Reason
     gradient_norm: float
     gradient_tol: float
     gradient_flat_ratio: float | None
@@ -181,8 +196,14 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
     nearest_point: np.ndarray | None = None
     nearest_distance: float | None = None
     nearest_verdict: CriticalPoint | None = None
-    _rule: Reason | None = field(default=None, compare=False)
-    _advice: tuple[str, str] = field(default=OBJECTIVE_ADVICE, compare=False)
+    newton_steps: str | None = None
+    n_newton_steps: int | None = None
+    missing_hypothesis: str | None = None
+    limit: str | None = None
+    # numbers and clauses of the reason that are no attributes of their own
+    _numbers: dict[str, Any] = field(default_factory=dict, compare=False)
+    _clauses: dict[str, Any] = field(default_factory=dict, compare=False)
+    _audience: Audience = field(default=OBJECTIVE_AUDIENCE, compare=False)
 
     @property
     def index(self) -> float | None:
@@ -196,101 +217,136 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
 
     @property
     def sentence(self) -> str:
-        """The verdict in at most 25 words: the kind, whether it is proved, and what to do next.
+        """The verdict in at most 30 words: the kind, whether it is proved, and what to do next.
         `reason` gives the evidence.
         """
-        if self.kind in ("minimum", "maximum"):
-            return self._extremum_sentence()
-        if self.kind == "saddle":
-            return self._saddle_sentence()
-        if self.kind == "degenerate":
-            return self._degenerate_sentence()
-        return (
-            self._not_critical_sentence()
-            if self.kind == "not_critical"
-            else self._undecided_sentence()
-        )
+        advice = self.advice_sentence
+        return f"{self.statement} {advice}" if advice else self.statement
 
-    def _extremum_sentence(self) -> str:
+    @property
+    def statement(self) -> str:
+        """The kind and whether it is proved, as a sentence without advice."""
         minimum = self.kind == "minimum"
         sign, other = ("positive", "negative") if minimum else ("negative", "positive")
-        leave = f"Use fastcurv.escape({self._advice[0]}) to leave it."
-        if self.certified:
-            where = f"lies {_format_radius(self.radius)}"
-            along = "; moving along a symmetry leaves the loss unchanged" if self.n_symmetry else ""
-            then = "Training has converged." if minimum else leave
-            return f"Proved {self.kind}: a local {self.kind} {where}{along}. {then}"
-        aside = ", except those of symmetries," if self.n_symmetry else ""
-        if self._rule is Reason.WITHIN_ACCEPTED_RISK:
-            where = ", apart from symmetries," if self.n_symmetry else " at theta"
-            side = "below -" if minimum else "above "
-            return (
-                f"{self._with_certainty(self.kind.capitalize())}: no eigenvalue{where} lies {side}"
-                f"{format_number(self.curvature_tol)} times (lambda_max - lambda_min); {other} "
-                "ones nearer zero are possible."
-            )
-        then = "Training has probably converged." if minimum else leave
-        kind = self.kind.capitalize()
-        return (
-            f"{kind}, not proved: every eigenvalue of the Hessian at theta{aside} is {sign}. {then}"
-        )
+        radius = self.radius
+        certainty = "risk" if 0 < self.failure_probability < 1 else "measured"
+        certainty = "proved" if self.certified else certainty
+        numbers = self._numbers | {
+            "kind": self.kind,
+            "Kind": self.kind.capitalize(),
+            "place": f"within 1e{ceil(log10(radius)):+03d} of theta" if radius else "at theta",
+            "sign": sign,
+            "other_sign": other,
+            "side": "below -" if minimum else "above ",
+            "failure_probability": float(self.failure_probability),
+            "curvature_tol": float(self.curvature_tol),
+            "gradient_norm": float(self.gradient_norm),
+            "gradient_tol": float(self.gradient_tol),
+            "n": self.n_params,
+            "n_unexplained": self._n_unexplained,
+            "change": self._predicted_change,
+        }
+        clauses = {
+            "subject": self._clauses.get("subject", "function"),
+            "along_symmetry": bool(self.n_symmetry),
+            "except_symmetries": bool(self.n_symmetry),
+            "certainty": certainty,
+            "converged": certainty if minimum else None,
+        }
+        return render(STATEMENTS[self._statement_key], numbers, clauses)
 
-    def _saddle_sentence(self) -> str:
-        sure = "Proved saddle" if self.certified else self._with_certainty("Saddle")
-        hessian = "the Hessian"
-        if self._rule is Reason.ONE_SIDED_SADDLE:
-            kinks = "a kink" if self.n_kinks == 1 else "kinks"
-            hessian = f"at theta, which lies at {kinks}, the one-sided Hessian"
-        return (
-            f"{sure}: {hessian} has eigenvalues of both signs. "
-            f"Use fastcurv.escape({self._advice[0]}) to leave it."
-        )
+    @property
+    def _n_unexplained(self) -> int:
+        return (self.n_zero or 0) - (self.n_symmetry or 0)
 
-    def _degenerate_sentence(self) -> str:
-        unexplained = (self.n_zero or 0) - (self.n_symmetry or 0)
-        count = "counts" if unexplained == 1 else "count"
-        flat = f"{unexplained} eigenvalue{_plural(unexplained)} {count} as zero"
-        if self.n_zero == self.n_params:
-            flat = "every eigenvalue counts as zero"
-        elif unexplained <= 0:
-            flat = "some eigenvalues count as zero"
-        known = "" if self.n_zero == self.n_params else " without a known symmetry"
-        look = f" Use fastcurv.minimize({self._advice[0]}) to search for a lower point."
-        then = "" if self._advice == RUN_ADVICE else look
-        return f"Degenerate: {flat}{known}, so the kind is unknown.{then}"
+    @property
+    def _predicted_change(self) -> str:
+        """The change of the loss that Newton's step predicts, as a share of the loss."""
+        decrement, loss = (self._numbers.get(name, np.nan) for name in ("decrement", "loss"))
+        share = decrement / abs(loss) if loss else np.nan
+        if not share < np.inf:
+            return format_number(decrement)
+        if share >= 1:
+            return f"more than its whole value, {format_number(loss)}"
+        return f"{100 * share:.2g}% of its value" if share >= 1e-3 else f"{share:.1g} of its value"
 
-    def _not_critical_sentence(self) -> str:
-        if self._rule is Reason.INFIMUM_AT_INFINITY:
-            # An estimator has no l2.
-            advice = "" if self._advice == FIT_ADVICE else " Use l2 on all parameters."
-            return (
-                "Not critical: the loss is proved to decrease without end from here, towards an "
-                f"infimum that no point attains.{advice}"
-            )
-        if self.gradient_norm <= self.gradient_tol:
-            return "Not critical: the loss at theta is not finite."
-        size = f"the gradient norm is {format_number(self.gradient_norm)}, above its tolerance"
-        if self.gradient_tol > 0:
-            times = format_number(self.gradient_norm / self.gradient_tol)
-            size = f"the gradient norm is {times} times its tolerance"
-        where = ", on a plateau" if self.plateau else ""
-        return f"Not critical: {size}{where}. {self._advice[1]}"
+    @property
+    def _statement_key(self) -> str:
+        """The key of the sentence in `STATEMENTS`."""
+        if self.kind in ("minimum", "maximum"):
+            at_risk = self.rule is Reason.WITHIN_ACCEPTED_RISK
+            return "proved" if self.certified else "risk" if at_risk else "measured"
+        if self.kind == "saddle":
+            return "one_sided_saddle" if self.rule is Reason.ONE_SIDED_SADDLE else "saddle"
+        if self.kind == "degenerate":
+            if self.rule is Reason.ZERO_HESSIAN:
+                return "zero_hessian"
+            if self.n_zero is None:
+                return "unexplained_zero"
+            return "zeros" if self._n_unexplained > 0 else "symmetric_zeros"
+        if self.kind == "not_critical":
+            if self.rule is Reason.INFIMUM_AT_INFINITY:
+                return "infinity"
+            if self.gradient_norm <= self.gradient_tol:
+                return "not_finite"
+            if self.plateau:
+                return "plateau"
+            return "step" if self._clauses.get("newton_change") else "gradient"
+        special = {Reason.MAYBE_KINK_MINIMUM: "kinks", Reason.DISTANCE_UNKNOWN: "distance"}
+        return special.get(self.rule, "undecided")
 
-    def _undecided_sentence(self) -> str:
-        if self._rule is Reason.MAYBE_KINK_MINIMUM:
-            return (
-                "Undecided: the gradient is above its tolerance, but theta may be a minimum at "
-                "kinks. See `reason`."
-            )
-        if self._rule is Reason.DISTANCE_UNKNOWN:
-            return (
-                "Undecided: max_time or max_products is too small to find the distance to a "
-                "critical point. Increase the limit that `reason` names."
-            )
-        return (
-            "Undecided: the gradient at theta is within its tolerance, but the evidence does not "
-            "determine the kind of this point. See `reason`."
-        )
+    @property
+    def advice(self) -> str:
+        """The name of the next step to take, a key of `VERDICT_ADVICE`, or ""."""
+        if self.kind in ("saddle", "maximum"):
+            return "escape"
+        if self.kind == "degenerate":
+            return "lower"
+        if self.kind == "not_critical":
+            if self.rule is Reason.INFIMUM_AT_INFINITY:
+                return "l2"
+            if self.gradient_norm <= self.gradient_tol:
+                return ""
+            return "plateau" if self.plateau else "continue"
+        near = self.nearest_verdict
+        if self.kind == "minimum" or near is not None and near.certified:
+            return ""
+        if self.limit is not None:
+            return self.limit
+        if self.rule is Reason.NO_ACCEPTED_RISK:
+            return "risk" if "suggested_risk" in self._numbers else "precision"
+        return ADVICE_BY_REASON.get(self.rule, "")
+
+    @property
+    def advice_sentence(self) -> str:
+        """The advice in words for the caller, or ""."""
+        arguments, reworded = self._audience
+        key = self.advice
+        template = reworded.get(key, VERDICT_ADVICE.get(key, ""))
+        numbers = {"at": arguments, "curvature_tol": float(self.curvature_tol)}
+        return render(template, self._numbers | numbers)
+
+    @property
+    def reason(self) -> str:
+        """Sentences that state what was proved, or what was measured and which hypothesis is
+        missing.
+        """
+        at = self.nearest_verdict
+        numbers = self._numbers | {
+            "gradient_norm": float(self.gradient_norm),
+            "gradient_tol": float(self.gradient_tol),
+            "curvature_tol": float(self.curvature_tol),
+            "n_kinks": self.n_kinks,
+            "n_newton_steps": self.n_newton_steps,
+            "nearest": "" if at is None else verdict_noun_phrase(at),
+            "nearest_distance": self.nearest_distance,
+        }
+        clauses = self._clauses | {
+            "newton_steps": self.newton_steps,
+            "missing": self.missing_hypothesis,
+        }
+        text = render(f"{REASONS[self.rule]}{REASON_ENDINGS}", numbers, clauses).lstrip()
+        return text[0].upper() + text[1:]
 
     def summary(self) -> str:
         """Return the verdict and its evidence as a string of a few lines."""
@@ -316,9 +372,8 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
         ('saddle', 1, 2)
         """
         names = [known.name for known in fields(self) if not known.name.startswith("_")]
-        return {
-            name: to_json_value(getattr(self, name)) for name in [*names, "index", "minimum_ratio"]
-        }
+        derived = ("reason", "advice", "index", "minimum_ratio")
+        return {name: to_json_value(getattr(self, name)) for name in (*names, *derived)}
 
     def evidence(self) -> list[tuple[str, str]]:
         """Return the rows of the printed evidence as pairs of strings, ``[(name, value), ...]``."""
@@ -339,8 +394,8 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
             rows.append(("escape", bent))
         if self.radius is not None:
             h = "" if self.kantorovich is None else f", h = {format_number(self.kantorovich)}"
-            where = f"within {format_number(self.radius)} of" if self.radius > 1e-100 else "at"
-            where = f"{where} theta" if self.radius < np.inf else "at any point"
+            where = f"within {format_number(self.radius)} of theta" if self.radius else "at theta"
+            where = where if self.radius < np.inf else "at any point"
             # The proof of a saddle by two vectors does not prove that a critical point exists.
             absent = self.kind == "saddle" and self.kantorovich is None
             rows.append(("proof", f"{'no minimum or maximum ' * absent}{where}{h}"))
@@ -350,9 +405,8 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
                 ("nearest", f"{verdict_noun_phrase(self.nearest_verdict)} {where}, by Newton steps")
             )
         if self.n_kinks:
-            units = f"{self.n_kinks} pre-activation{_plural(self.n_kinks)}"
-            rows.append(("kinks", f"{units} within rounding of a kink"))
-        spent = f"{self.n_products} Hessian-vector product{_plural(self.n_products)}"
+            rows.append(("kinks", f"pre-activations within rounding of a kink: {self.n_kinks}"))
+        spent = f"{self.n_products} Hessian-vector products"
         cost = f"{spent}, n = {self.n_params}, {self.wall_time:.2f} s, {self.method}"
         return [*rows, ("cost", cost)]
 
@@ -400,454 +454,192 @@ class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
 
 
 # --------------------------------------------------------------------------------------------------
-# The `reason` of a verdict: the sentence of its `Reason` with the placeholders filled in.
+# The numbers and clauses of a reason.
 
-# failure probability that a reason suggests if the caller gave none
-SUGGESTED_FAILURE_PROBABILITY = 0.01
-SMALLER_ERRORS = "products with smaller errors, for example in float64"
-MISSING_HYPOTHESES = {
-    "": "no proof by the Newton-Kantorovich theorem was attempted",
-    "untried": "curvature of both signs is not proved along the whole Newton step",
-    "inverse": "the Newton-Kantorovich theorem needs a single error bound for all eigenvalues, and "
-    "this coarser bound does not exclude an eigenvalue of 0",
-    "step": "no bound on the length of the Newton step is known",
-    "third": "no bound on the third derivative of the loss around theta is known",
-    "h": "h = {h}, where the Newton-Kantorovich theorem needs h < 1/2. The number h is the "
-    "product of bounds on the inverse Hessian, the Newton step and the third derivative",
-    "orbit": "the symmetry directions are not proved to stay linearly independent near theta",
+# the advice on verdicts "undecided" by their rule, unless a limit of the caller ended the search
+ADVICE_BY_REASON = {
+    Reason.MAYBE_KINK_MINIMUM: "kinks",
+    Reason.ONE_SIDED_HESSIAN: "kinks",
+    Reason.NO_ERROR_BOUND: "bounds",
+    Reason.ASYMMETRIC_PRODUCTS: "check",
+    Reason.BELOW_PRODUCT_ERROR: "check",
+    Reason.GRADIENT_NOT_REDUCED: "reduce",
+    Reason.CURVATURE_FLOOR_AT_THETA: "reduce",
+    Reason.UNSTABLE_CURVATURE: "reduce",
+    Reason.RISK_TOO_LARGE: "risk_steps",
 }
-RESCALED_PARAMETERS = "parameters rescaled so that the rows of the Hessian are of similar size"
-# start of a sentence on numbers in these units
-RESCALED_LEAD = f"With the {RESCALED_PARAMETERS}, "
+# rules that apply only because a limit of the caller was reached
+LIMITED_RULES = (Reason.DISTANCE_UNKNOWN, Reason.STABILITY_UNKNOWN, Reason.RISK_TOO_LARGE)
+MEASURED_RULES = (
+    Reason.MEASURED_SIGNS,
+    Reason.MEASURED_SADDLE,
+    Reason.CURVATURE_FLOOR_AT_THETA,
+)
 
 
-class ReasonFormatter(Formatter):
-    """A formatter that fills the placeholders of a `Reason` for the verdict `outcome` on the
-    evidence `found`. Floats are written with four digits.
+def verdict_fields(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> dict[str, Any]:
+    """Return the fields of a `CriticalPoint` that its text uses besides the evidence: the limit of
+    the caller, the missing hypothesis, and the numbers and clauses of the reason.
     """
-
-    def __init__(self, ask: ClassifyOptions, found: Evidence, outcome: Decision) -> None:
-        self.ask, self.found, self.outcome = ask, found, outcome
-        self.gradient, self.spectrum = found.gradient, found.spectrum
-        self.certificate = found.certificate
-        self.n, self.kind = ask.theta.size, outcome.kind.capitalize()
-        self.eigenvalue_sign = "positive" if outcome.kind == "minimum" else "negative"
-        assumed = found.error_bound_assumed and not outcome.certified
-        self.proved_or_measured = "measured" if assumed else "proved"
-        about = ". This assumes that products with H have errors of at most "
-        self.assumption_sentence = f"{about}{PRODUCT_ERROR_EPS:g} eps ||H||" * assumed
-        k, lie = found.n_kinks, "lies" if found.n_kinks == 1 else "lie"
-        undecided = outcome.kind == "undecided"
-        self.this_side = _this_side_of_kinks(k)
-        self.kinks_sentence = (
-            f"{k} pre-activation{_plural(k)} {lie} within rounding of a kink, such as that of relu "
-            "at 0. There the Hessian H describes the loss on one side only, so "
-            + ("no verdict can be proved" if undecided else "the verdict is not proved")
-        )
-        self.phrases = {
-            **self._phrases_on_eigenvalues(),
-            **self._phrases_on_zeros(),
-            **self._phrases_on_estimates(),
-        }
-
-    def _phrases_on_eigenvalues(self) -> dict[str, Any]:
-        """Return the phrases on the eigenvalues that no symmetry makes zero."""
-        s, n = self.spectrum, self.spectrum.n_symmetry or 0
-        m, n_positive = self.n - n, s.n_positive or 0
-        every = {1: "the only eigenvalue", 2: "both eigenvalues"}.get(m, f"all {m} eigenvalues")
-        is_or_are = "is" if m == 1 else "are"
-        others = f"the other one {is_or_are}" if m == 1 else f"the other {m} are"
-        aside, are = f"apart from {n} symmetry direction{_plural(n)}", "is" if n == 1 else "are"
-        by_symmetry = f"{_count_eigenvalues(n)} of the Hessian {are} zero by symmetry"
-        symmetry_zeros_and_others = (
-            f"{by_symmetry} and {others}" if n else f"{every} of the Hessian {is_or_are}"
-        )
-        symmetry_zeros_clause = f", and {n} that {are} zero by symmetry" * (n > 0)
-        signed = f"{aside}, {every} {is_or_are}" if n else f"{every} {is_or_are}"
-        eigenvalues_subject = signed[0].upper() + signed[1:]  # at the start of a sentence
-        except_symmetries = f", and {aside}," if n else ","
-        complement_phrase = " outside these directions" * (n > 0)
-        n_eigenvalues_phrase = "eigenvalue" if self.n == 1 else f"{self.n} eigenvalues"
-        signs = f"{s.n_negative} negative and {n_positive} positive eigenvalue"
-        signs_there = f"{signs}{_plural(n_positive)}"
-        nonzero = f"{'nonzero ' * (n > 0)}eigenvalue"
-        magnitude = f"the smallest magnitude of the {nonzero}s is"
-        smallest_magnitude_subject = f"the magnitude of the {nonzero} is" if m == 1 else magnitude
-        residuals = {1: "the only residual is", 2: "both residuals are"}
-        residuals_subject = residuals.get(n_positive, f"all {n_positive} residuals are")
-        at_theta, and_there, there = (
-            (RESCALED_LEAD, f". {RESCALED_LEAD}", RESCALED_LEAD)
-            if s.balanced
-            else ("At theta, ", ", and ", "There ")
-        )
-        scaled = self.certificate.two_vectors.unit != 1
-        radius_units = f". Both lengths are for {RESCALED_PARAMETERS}" * scaled
-        return {
-            "symmetry_zeros_and_others": symmetry_zeros_and_others,
-            "symmetry_zeros_clause": symmetry_zeros_clause,
-            "eigenvalues_subject": eigenvalues_subject,
-            "except_symmetries": except_symmetries,
-            "complement_phrase": complement_phrase,
-            "n_eigenvalues_phrase": n_eigenvalues_phrase,
-            "signs_there": signs_there,
-            "smallest_magnitude_subject": smallest_magnitude_subject,
-            "residuals_subject": residuals_subject,
-            "at_theta": at_theta,
-            "and_there": and_there,
-            "there": there,
-            "radius_units": radius_units,
-        }
-
-    def _phrases_on_zeros(self) -> dict[str, Any]:
-        """Return the phrases on eigenvalues that count as zero, and on negative eigenvalues besides
-        zeros.
-        """
-        s, n, zero = self.spectrum, self.spectrum.n_symmetry or 0, self.spectrum.n_zero or 0
-        of_all = f"{zero} of {self.n} eigenvalues of the Hessian {'is' if zero == 1 else 'are'}"
-        n_zeros_phrase = "the only eigenvalue of the Hessian is" if self.n == 1 else of_all
-        these = "this eigenvalue" if zero == 1 else "these zeros"
-        some = these if n == zero else f"{n} of {these}"
-        symmetry_explanation = (
-            f"Symmetry explains {some}" if n else f"No known symmetry explains {these}"
-        )
-        unstable, within = s.n_unstable_signs, zero - n - s.n_unstable_signs
-        causes = [f"{n} by symmetry"] * (n > 0)
-        if within > 0:
-            causes.append(f"{within} within {'its' if within == 1 else 'their'} error")
-        they = "it" if unstable == 1 else "they"
-        between = f"because {they} may change sign between theta and the nearby critical point"
-        causes.append(f"{unstable} {between}")
-        only = zero == unstable
-        counts = "counts" if zero == 1 else "count"
-        zeros_and_causes = (
-            f"{'the only eigenvalue' if self.n == 1 else f'{zero} of {self.n} eigenvalues'} of the "
-            f"Hessian {counts} as zero"
-            + (f", {between}" if only else f": {', '.join(causes[:-1])}, and {causes[-1]}")
-            + f". {symmetry_explanation}" * (n == 0)
-        )
-        count = s.n_negative or 0
-        few = f"{_count_eigenvalues(count)} {'is' if count == 1 else 'are'}"
-        below = f". In addition, {few} {self.proved_or_measured} to be negative, so theta is no "
-        no_minimum_sentence = f"{below}minimum" * (count > 0)
-        return {
-            "n_zeros_phrase": n_zeros_phrase,
-            "symmetry_explanation": symmetry_explanation,
-            "zeros_and_causes": zeros_and_causes,
-            "no_minimum_sentence": no_minimum_sentence,
-        }
-
-    def _phrases_on_estimates(self) -> dict[str, Any]:
-        """Return the phrases on Ritz values and on eigenvalues that these may have missed."""
-        s, kind = self.spectrum, self.outcome.kind
-        likely_maximum = s.negative and not s.positive and kind != "minimum"
-        above = kind == "maximum" or likely_maximum
-        same = "all these estimates have the same sign"
-        same = "this estimate has a known sign" if s.low == s.high else same
-        same = f"apart from those that count as zero, {same}" if s.low * s.high < 0 else same
-        one_sign_clause = f"{same[0].upper()}{same[1:]}"
-        risk = f"is at most {format_number(s.risk)}" if s.risk < 1 else "has no known bound below 1"
-        return {
-            "other_sign": "positive" if above else "negative",
-            "other_sign_side": "above " if above else "below -",
-            "ritz_ends": s.complement_ends or (s.low, s.high),
-            "one_sign_clause": one_sign_clause,
-            "missed_risk_phrase": risk,
-        }
-
-    def get_value(self, key: Any, args: Any, kwargs: Any) -> Any:
-        """Return the value of the placeholder `key`."""
-        return self.phrases[key] if key in self.phrases else getattr(self, key)
-
-    def format_field(self, value: Any, format_spec: str) -> str:
-        """Return a value as a string. Floats have four significant digits if there is no
-        `format_spec`.
-        """
-        plain = format_spec or not isinstance(value, float)
-        return format(value, format_spec) if plain else format_number(value)
-
-    @property
-    def no_minimum_reason(self) -> str:
-        """A clause with the reason why no theta attains the infimum of the loss."""
-        return why_no_minimum(self.ask.ob, self.ask.theta)
-
-    @property
-    def signs_at_theta(self) -> str:
-        """A clause that states the signs of curvature known at theta, or the curvature found if not
-        all eigenvalues were computed.
-        """
-        s = self.spectrum
-        if not s.has_inertia:
-            return f"curvature from {format_number(s.low)} to {format_number(s.high)} was found"
-        known = [(s.n_negative, "negative"), (s.n_positive, "positive")]
-        (first, sign), *others = [pair for pair in known if pair[0]] or [(0, "nonzero")]
-        are = "is" if first == 1 else "are"
-        more = "".join(f" and {count} to be {other}" for count, other in others)
-        subject = f"{first} of {self.n} eigenvalues" if self.n > 1 else "the only eigenvalue"
-        return f"{subject} {are} {self.proved_or_measured} to be {sign}{more}"
-
-    @property
-    def both_signs(self) -> str:
-        """A clause that states that curvature of both signs is known at theta."""
-        both = f"curvature of both signs is {self.proved_or_measured}"
-        return self.signs_at_theta if self.spectrum.has_inertia else both
-
-    @property
-    def range_subject(self) -> str:
-        """The subject of a sentence that states the range of the eigenvalues or of their
-        estimates.
-        """
-        exact = self.spectrum.has_inertia
-        return "The eigenvalues" if exact else "The eigenvalue estimates (Ritz values)"
-
-    @property
-    def ritz_values_sentence(self) -> str:
-        """A sentence that states the range of the Ritz values and the number of products."""
-        s, count = self.spectrum, self.found.n_products
-        products = f"found with {count} Hessian-vector product{_plural(count)}"
-        if s.low == s.high:
-            return f"The only eigenvalue estimate (Ritz value) {products} is {format_number(s.low)}"
-        return self.format(
-            f"The eigenvalue estimates (Ritz values) {products} range from {{spectrum.low}} to "
-            "{spectrum.high}"
-        )
-
-    @property
-    def stable_signs_sentence(self) -> str:
-        """A sentence that states how the signs were checked between theta and the critical point,
-        or "" if the gradient is 0, so that no step was tested.
-        """
-        if self.gradient.gradient_norm == 0:
-            return ""
-        return (
-            ". The signs were checked numerically, but not proved, at several multiples of the "
-            "Newton step"
-        )
-
-    @property
-    def smaller_gradient_sentence(self) -> str:
-        """A sentence that states that the Newton step reduced the gradient, or "" if it is 0."""
-        moved = self.gradient.gradient_norm > 0
-        return ". After this step the gradient was smaller, up to rounding" * moved
-
-    @property
-    def not_critical_reason(self) -> str:
-        """A clause with the reason why theta is not critical."""
-        near = self.gradient
-        if near.gradient_norm <= near.gradient_tol:
-            return "the loss at theta is not finite"
-        text = self.format(
-            "||g|| = {gradient.gradient_norm} is above its tolerance {gradient.gradient_tol}"
-        )
-        if self.ask.gradient_tol is not None or not near.decrement < np.inf:
-            return text
-        return text + self.format(
-            ". The Newton step is predicted to change the loss by {gradient.decrement}, where at "
-            "most {gradient.threshold} is allowed"
-        )
-
-    @property
-    def plateau_sentence(self) -> str:
-        """Sentences on the plateau at theta and, if known, on saturated units, or "" if there is
-        no plateau.
-        """
-        if not self.gradient.is_plateau:
-            return ""
-        size = self.format("{gradient.residual}")
-        part = "g" if size == "1" else f"a component of g of norm {size} ||g||"
-        text = ". At theta the loss has a plateau: the curvature along the gradient g is small, and"
-        text = f"{text} {part} lies outside the range of the Hessian H"
-        state = call_certificate(self.ask.ob, "saturation", self.ask.theta)
-        if state is None:
-            return text
-        certain, dead = f"{100 * state['certain']:.0f}%", state["dead_units"]
-        return (
-            f"{text}. {100 * state['saturated']:.0f}% of the unit outputs are saturated. {dead} of "
-            f"{state['n_units']} units {'is' if dead == 1 else 'are'} dead, that is, saturated on "
-            "every sample"
-            + f". The network is nearly certain of the class of {certain} of the samples"
-            * bool(state["certain"] > 0)
-        )
-
-    @property
-    def stationary_clause(self) -> str:
-        """A clause that states that the gradient is 0 or within its tolerance."""
-        within = "||g|| = {gradient.gradient_norm} is within its tolerance {gradient.gradient_tol}"
-        exact = self.gradient.gradient_norm == 0
-        return "the gradient is exactly 0" if exact else self.format(within)
-
-    @property
-    def zero_loss_family_sentence(self) -> str:
-        """A sentence that explains the zero eigenvalues at a point of loss 0, or "" if there are
-        none.
-        """
-        zero = self.spectrum.n_zero
-        these = "zero eigenvalue" if zero == 1 else f"{zero} zero eigenvalues"
-        return f". Further points of loss 0 nearby explain the {these}" if zero else ""
-
-    @property
-    def critical_point_place(self) -> str:
-        """A phrase for the place of the certified critical point relative to theta."""
-        radius, length = self.outcome.radius or 0.0, safe_norm(self.ask.theta)
-        if radius == 0:
-            return "at theta exactly"
-        if radius < 1e-100 * max(length, 1.0):
-            return "at theta, at a distance far below rounding errors"
-        last = ", less than the rounding error of theta" if radius <= EPS * length else ""
-        return f"within {format_number(radius)} of theta{last}"
-
-    @property
-    def opposite_signs_region(self) -> str:
-        """A phrase for the ball on which the curvatures along two vectors have opposite signs, and
-        the conclusion from this.
-        """
-        pair = self.certificate.two_vectors
-        if not pair.radius < np.inf:
-            return "everywhere. Therefore no point is a minimum or a maximum"
-        return self.format(
-            "at every point within {certificate.two_vectors.radius} of theta. Therefore no minimum "
-            "or maximum lies within this radius. The Newton step is shorter than this radius: its "
-            "length is {certificate.two_vectors.distance}{radius_units}"
-        )
-
-    @property
-    def known_signs_phrase(self) -> str:
-        """Two sentences that state the signs and the range of the eigenvalues of the Hessian at
-        theta, as far as they are known.
-        """
-        few, s = self.spectrum.n_negative_bounds[0], self.spectrum
-        low, high = format_number(s.low), format_number(s.high)
-        if s.has_inertia:
-            return (
-                f"At theta, at least {self.signs_at_theta}. The eigenvalues "
-                f"range from {low} to {high}"
-            )
-        return (
-            f"At theta, at least {_count_eigenvalues(few)} {'is' if few == 1 else 'are'} negative. "
-            f"The estimates of the extreme eigenvalues (Ritz values) are {low}, along "
-            f"escape_direction, and {high}"
-        )
-
-    @property
-    def curvature_floor_origin(self) -> str:
-        """A sentence that states how the lower bound on the curvature is proved."""
-        l2, floor = float(np.min(getattr(self.ask.ob, "l2", 0.0))), self.spectrum.curvature_floor
-        if not 0 < floor <= l2:
-            return "The objective supplies this proved lower bound"
-        size = format_number(l2)
-        if floor == l2:
-            return (
-                f"This lower bound is l2 = {size}, since the other part of the Hessian has no "
-                "negative eigenvalue"
-            )
-        return (
-            f"This lower bound is l2, here {size}, minus a bound on the part of the Hessian that "
-            "depends on the residuals"
-        )
-
-    @property
-    def missing_hypothesis(self) -> str:
-        """A phrase for the hypothesis of the theorem that does not hold or is not known."""
-        unknown = why_unproved(self.ask.ob)
-        if unknown and unknown != NOT_OFFERED_REASON:
-            return unknown
-        if not self.gradient.strict:
-            return "the rounding of the loss in float32 leaves theta too far from a critical point"
-        theorem = self.certificate.theorem
-        known = theorem.third_bound < np.inf
-        if not (known or third_bound(self.ask.ob, self.ask.theta, 0.0) < np.inf):
-            return "no bound on the third derivative of the loss is available"
-        missing = theorem.missing_hypothesis
-        # The text for "untried" is that of a saddle from two vectors.
-        if missing == "untried" and self.outcome.kind != "saddle":
-            missing = "" if self.spectrum.curvature_floor > 0 else "inverse"
-        return MISSING_HYPOTHESES[missing].format(h=format_number(theorem.h))
-
-    @property
-    def limit_name(self) -> str:
-        """The name of the limit of the caller that ended the search, or "" without a limit."""
-        most, seconds = self.ask.max_products, self.ask.max_time
-        if seconds is not None and self.found.n_products < (most or np.inf):
-            return "max_time"
-        return "max_products" if most is not None else ""
-
-    @property
-    def limit_phrase(self) -> str:
-        """The limit of the caller that ended the search, with its value."""
-        seconds = f"max_time = {format_number(self.ask.max_time or 0.0)} s"
-        late = self.limit_name == "max_time"
-        return seconds if late else f"max_products = {self.ask.max_products}"
-
-    @property
-    def needed_for_risk(self) -> str:
-        """A sentence that states what the failure probability of the caller needs."""
-        needs = self.format(
-            "failure_probability = {ask.failure_probability} needs {spectrum.n_steps_needed} "
-            "Lanczos steps"
-        )
-        if self.limit_name:
-            limit = f"Increase the limit {self.limit_phrase}"
-            return f"{limit}: {needs}, at one Hessian-vector product each"
-        memory = "more memory (max_bytes) or " * (self.ask.krylov is not None)
-        return f"The option {needs} and {memory}{SMALLER_ERRORS}"
-
-    @property
-    def allowed_risk_sentence(self) -> str:
-        """Sentences that state the failure probability which would allow a verdict from these
-        products, or that more products are needed.
-        """
-        risk = self.spectrum.risk
-        if risk < 1:
-            risk = max(_round_up_to_two_digits(risk), SUGGESTED_FAILURE_PROBABILITY)
-        if not risk < 1:
-            if not self.limit_name:
-                return f"A verdict with a stated error probability needs {SMALLER_ERRORS}"
-            limit = f"The limit {self.limit_phrase} is too small even for a verdict with a stated"
-            then = f"Increase this limit. If this does not help, use {SMALLER_ERRORS}"
-            return f"{limit} error probability. {then}"
-        return self.format(
-            f"The option failure_probability={risk:.2g} would allow a verdict. This verdict would "
-            "still not exclude eigenvalues of the other sign with magnitudes below "
-            "{ask.curvature_tol} times (lambda_max - lambda_min)"
-        )
-
-    @property
-    def complement_sentences(self) -> str:
-        """Sentences that state that most eigenvalues are equal because the range of H has few
-        dimensions, or "" if this is not so.
-        """
-        space = self.spectrum.range_space
-        if space is None or not self.spectrum.has_inertia or self.certificate.interpolation.holds:
-            return ""
-        l2 = space.complement_eigenvalue
-        value = f"l2 = {format_number(l2)}" if l2 else "0"
-        return (
-            f". Of the {self.n} eigenvalues, {space.n_complement} are {value}, along directions "
-            "that change no output on any sample. The others are the eigenvalues of the Hessian "
-            f"restricted to the orthogonal complement of these directions, of dimension {space.m}"
-        )
-
-
-def reason_sentence(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> str:
-    """Return the sentences that state the reason of the verdict `outcome`."""
-    # A proof that the loss decreases along a ray is valid at kinks too, and some rules have the
-    # sentence on kinks in the middle.
-    apart = outcome.rule is Reason.INFIMUM_AT_INFINITY or "{kinks_sentence}" in outcome.rule.value
-    kinks = ". {kinks_sentence}" * (found.n_kinks > 0 and not apart and not outcome.certified)
-    return ReasonFormatter(ask, found, outcome).format(
-        f"{outcome.rule.value}{{complement_sentences}}{kinks}."
+    near, s, proof, rule = found.gradient, found.spectrum, found.certificate, outcome.rule
+    theorem = proof.interpolation if rule is Reason.INTERPOLATION else proof.theorem
+    n, zero, symmetric = ask.theta.size, s.n_zero or 0, s.n_symmetry or 0
+    pair, space = proof.two_vectors, s.range_space
+    above = outcome.kind == "maximum" or s.negative and not s.positive and outcome.kind != "minimum"
+    measured = rule in MEASURED_RULES
+    unproved = why_unproved(ask.ob) if measured else ""
+    limit = _limit_name(ask, found)
+    l2 = float(np.min(getattr(ask.ob, "l2", 0.0)))
+    suggested_risk = (
+        max(_round_up_to_two_digits(s.risk), SUGGESTED_FAILURE_PROBABILITY) if s.risk < 1 else 1.0
     )
+    low, high = s.complement_ends or (s.low, s.high)
+    inertia = f"{s.n_positive} positive, {s.n_negative} negative and {zero} zero eigenvalues"
+    numbers = {
+        "n": n,
+        "loss": near.loss,
+        "decrement": near.decrement,
+        "threshold": near.threshold,
+        "gradient_residual": near.residual,
+        "place": _place(outcome.radius or 0.0, ask.theta),
+        "h": theorem.h,
+        "inertia": inertia + f", {symmetric} of them by symmetry" * (symmetric > 0),
+        "signs": f"{s.n_positive} positive and {s.n_negative} negative eigenvalues of {n}"
+        + f", with {symmetric} zero by symmetry" * (symmetric > 0),
+        "n_positive": s.n_positive,
+        "n_negative": s.n_negative,
+        "n_negative_low": s.n_negative_bounds[0],
+        "n_zero": zero,
+        "n_symmetry": symmetric,
+        "n_unstable_signs": s.n_unstable_signs,
+        "n_within_error": zero - symmetric - s.n_unstable_signs,
+        "n_residuals": proof.n_residuals,
+        "low": s.low,
+        "high": s.high,
+        "smallest_magnitude": s.smallest_magnitude,
+        "smallest_magnitude_error": s.smallest_magnitude_error,
+        "curvature_floor": s.curvature_floor,
+        "l2": l2,
+        "two_vector_radius": pair.radius,
+        "newton_length": pair.distance,
+        "assumed_eps": PRODUCT_ERROR_EPS,
+        "risk": s.risk,
+        "accepted_risk": s.accepted_risk,
+        "n_steps_needed": s.n_steps_needed,
+        "ritz_low": low,
+        "ritz_high": high,
+        "side": "above " if above else "below -",
+        "other_sign": "positive" if above else "negative",
+        "n_products": found.n_products,
+        "limit": f"{format_number(ask.max_time or 0.0)} s"
+        if limit == "max_time"
+        else f"{ask.max_products} products",
+        "max_time": ask.max_time,
+        "unproved_reason": unproved,
+    }
+    if rule is Reason.NO_ACCEPTED_RISK and suggested_risk < 1:
+        numbers["suggested_risk"] = f"{suggested_risk:.2g}"
+    if rule is Reason.INFIMUM_AT_INFINITY:
+        numbers["no_minimum_reason"] = why_no_minimum(ask.ob, ask.theta)
+    known_step = ask.gradient_tol is None and near.decrement < inf
+    above_tol = near.gradient_norm > near.gradient_tol
+    exact = near.gradient_norm == 0
+    in_range = space is not None and s.has_inertia and not proof.interpolation.holds
+    clauses = {
+        "subject": "network" if hasattr(ask.ob, "model") else "function",
+        "proved": not (found.error_bound_assumed and not outcome.certified),
+        "stationary": exact,
+        "above_tolerance": "above" if above_tol else "not_finite",
+        "newton_change": above_tol and known_step,
+        "of_residuals": rule is Reason.INTERPOLATION,
+        "zero_loss_family": zero > 0,
+        "units": bool(s.balanced),
+        "two_vector_region": "everywhere"
+        if not pair.radius < inf
+        else "scaled"
+        if pair.unit != 1
+        else "ball",
+        "two_vector_signs": "inertia" if s.has_inertia else "estimates",
+        "curvature_floor": "supplied"
+        if not 0 < s.curvature_floor <= l2
+        else "l2"
+        if s.curvature_floor == l2
+        else "residuals",
+        "kinks": True,
+        "kinks_of_verdict": found.n_kinks > 0
+        and not outcome.certified
+        and rule is not Reason.INFIMUM_AT_INFINITY
+        and "<kinks>" not in REASONS[rule],
+        "signs": "inertia" if s.has_inertia else "estimates",
+        "range": "inertia" if s.has_inertia else "estimates",
+        "no_minimum": bool(s.n_negative),
+        "assumed_error": found.error_bound_assumed and not outcome.certified,
+        "stable_signs": not exact,
+        "smaller_gradient": not exact,
+        "except_symmetries": symmetric > 0,
+        "outside_symmetries": symmetric > 0,
+        "ritz_values": True,
+        "one_sign": s.low * s.high < 0,
+        "risk": s.risk < 1,
+        "complement": in_range,
+    }
+    if in_range:
+        numbers |= {
+            "n_complement": space.n_complement,
+            "complement_eigenvalue": float(space.complement_eigenvalue),
+            "range_dim": space.m,
+        }
+    if near.is_plateau:
+        clauses["plateau"] = "all"
+        state = call_certificate(ask.ob, "saturation", ask.theta)
+        if state is not None:
+            clauses |= {"saturation": True, "certain": bool(state["certain"] > 0)}
+            shares = {name: f"{100 * state[name]:.0f}%" for name in ("saturated", "certain")}
+            numbers |= shares | {name: state[name] for name in ("n_units", "dead_units")}
+    no_risk = rule is Reason.NO_ACCEPTED_RISK and not suggested_risk < 1
+    return {
+        "limit": limit if rule in LIMITED_RULES or no_risk else None,
+        "missing_hypothesis": _missing_hypothesis(ask, found, outcome, unproved)
+        if measured
+        else None,
+        "_numbers": numbers,
+        "_clauses": clauses,
+    }
 
 
-def _plural(count: int) -> str:
-    return "s" * (count != 1)
+def _missing_hypothesis(
+    ask: ClassifyOptions, found: Evidence, outcome: Decision, unproved: str
+) -> str:
+    """Return the hypothesis of the theorem that does not hold or is not known, as a key of the
+    clauses "missing". `unproved` is the reason of the objective, or "".
+    """
+    if unproved and unproved != NOT_OFFERED_REASON:
+        return "objective"
+    if not found.gradient.strict:
+        return "float32"
+    theorem = found.certificate.theorem
+    if not (theorem.third_bound < inf or third_bound(ask.ob, ask.theta, 0.0) < inf):
+        return "no_third"
+    missing = theorem.missing_hypothesis
+    # "untried" names the proof of a saddle by two vectors.
+    if missing == "untried" and outcome.kind != "saddle":
+        missing = "" if found.spectrum.curvature_floor > 0 else "inverse"
+    return missing
 
 
-def _this_side_of_kinks(n_kinks: int) -> str:
-    return f"this side of the kink{_plural(n_kinks)}"
+def _limit_name(ask: ClassifyOptions, found: Evidence) -> str | None:
+    """Return the name of the limit of the caller that ended the search, or None without a limit."""
+    if ask.max_time is not None and found.n_products < (ask.max_products or inf):
+        return "max_time"
+    return None if ask.max_products is None else "max_products"
 
 
-def _count_eigenvalues(count: int) -> str:
-    return f"{count} eigenvalue{_plural(count)}"
+def _place(radius: float, theta: np.ndarray) -> str:
+    """Return the phrase for the place of a certified critical point relative to theta."""
+    if radius == 0:
+        return "at theta"
+    last = ", less than the rounding error of theta" if radius <= EPS * safe_norm(theta) else ""
+    return f"within {format_number(radius)} of theta{last}"
 
 
 def _round_up_to_two_digits(x: float) -> float:
@@ -856,44 +648,7 @@ def _round_up_to_two_digits(x: float) -> float:
     return ceil(x / unit) * unit
 
 
-def _format_radius(radius: float | None) -> str:
-    """Return the phrase "within 1e-09 of theta" for a radius rounded up to a power of ten, or "at
-    theta" if the radius is 0 or None.
-    """
-    return f"within 1e{ceil(log10(radius)):+03d} of theta" if radius else "at theta"
-
-
-PLATEAU_ADVICE = (
-    '. Use fastcurv.minimize(ob, theta, method) with method "trust-region" or "l-bfgs", whose '
-    "steps grow where the loss is flat"
-)
-FAR_ADVICE = (
-    ". Use fastcurv.minimize(ob, theta) to descend, or fastcurv.find_critical_point(ob, theta) to "
-    "find a critical point of any kind"
-)
-
-
-def reword_for_fit(point: CriticalPoint) -> CriticalPoint:
-    """Return the verdict with its sentences reworded for an estimator, whose user has no variables
-    `ob` and `theta`.
-    """
-    there = None if point.nearest_verdict is None else reword_for_fit(point.nearest_verdict)
-    reason = point.reason.replace(point._advice[0], FIT_ADVICE[0])
-    return replace(point, reason=reason, nearest_verdict=there, _advice=FIT_ADVICE)
-
-
-def reword_for_run(point: CriticalPoint) -> CriticalPoint:
-    """Return the verdict with its sentences reworded for the result of a run, without the advice to
-    run again.
-    """
-    return replace(point, reason=f"{reason_without_calls(point.reason)}.", _advice=RUN_ADVICE)
-
-
-def reason_without_calls(reason: str) -> str:
-    """Return the reason without its last full stop and without its advice on functions to call, for
-    a caller that has just called one of them.
-    """
-    reason = reason.rstrip(".")
-    for advice in (FAR_ADVICE, PLATEAU_ADVICE, KINK_ADVICE):
-        reason = reason.replace(advice, "")
-    return reason
+def for_audience(point: CriticalPoint, audience: Audience) -> CriticalPoint:
+    """Return the verdict with its advice in the words for `audience`."""
+    there = None if point.nearest_verdict is None else for_audience(point.nearest_verdict, audience)
+    return replace(point, nearest_verdict=there, _audience=audience)

@@ -20,6 +20,7 @@ from ..common.objectives import (
 from ..common.outcome import Result, outcome
 from ..common.protocols import SupportsHessian
 from ..common.runtime import start_with_nearest_rounding
+from ..common.sentences import Note, render_notes
 from ..common.vectors import norm
 from ..krylov.lanczos import product_function
 from ..krylov.trust_region import KrylovSpace
@@ -233,11 +234,8 @@ def _escape(
     if negative or direction is not None:
         _find_lowest_on_line(ob, theta, v, result, negative)
     else:
-        result.message = (
-            f"No negative curvature was found with {H.count} Hessian-vector products: the lowest "
-            f"curvature found is {curvature:.3g}, with a rounding error of about "
-            f"{max(rounding, error):.1g}."
-        )
+        numbers = {"n_products": H.count, "rounding": f"{max(rounding, error):.1g}"}
+        _set_note(result, "no_negative_curvature", **numbers)
     result.n_products = H.count
     found: EscapeResult = result
     return found
@@ -249,7 +247,7 @@ def _find_lowest_on_line(
     """Store in `result` the lowest point found on the line through theta along v. The loss at this
     point must be lower than at theta by more than rounding. Unless the curvature along v is proved
     `negative`, the loss must also be lower by more than the slope alone explains. If no such point
-    is found, only the message is stored.
+    is found, only the note is stored.
     """
 
     def value(point: np.ndarray) -> float:
@@ -261,20 +259,17 @@ def _find_lowest_on_line(
     gain, explained = f0 - f, 0.0
     if not negative and hasattr(ob, "gradient"):
         explained = abs(t * float(checked_gradient(ob.gradient(theta), theta.size) @ v))
-    curved = f"The curvature along this line is {result.curvature:.3g}"
     if gain > value_rounding_error(f0, theta.dtype) + explained:
         result.update(x=theta + kind(t) * v, fun=f, step=t, success=True)
-        result.message = (
-            f"The loss fell from {f0:.9g} to {f:.9g} over a step of length {abs(t):.3g} along "
-            f"a direction of curvature {result.curvature:.3g}."
-        )
+        losses = {"loss": f"{f0:.9g}", "lowest": f"{f:.9g}"}
+        _set_note(result, "escaped", length=abs(float(t)), **losses)
     elif gain > 0 and not negative:
-        result.message = (
-            f"Along the direction the loss falls by {gain:.3g}, no more than the slope and "
-            f"rounding explain. This decrease does not show negative curvature. {curved}."
-        )
+        _set_note(result, "slope_only", gain=float(gain))
     else:
-        result.message = (
-            "No point with a loss lower by more than rounding was found along the direction or its "
-            f"opposite. {curved}."
-        )
+        _set_note(result, "no_lower_on_line")
+
+
+def _set_note(result: Any, key: str, **numbers: Any) -> None:
+    """Store the note of the given key and numbers, and its message, in `result`."""
+    result.notes = (Note(key, {"curvature": float(result.curvature), **numbers}),)
+    result.message = render_notes(result.notes)

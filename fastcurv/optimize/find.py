@@ -48,6 +48,7 @@ from ..common.runtime import (
     time_limit,
     wrap_user_callback,
 )
+from ..common.sentences import Note, render_notes
 from ..common.vectors import augmented_norm, safe_norm
 from ..critical.classify import classify
 from ..critical.dense import ZERO_CURVATURE_TOL, assess_nearness_at
@@ -252,7 +253,8 @@ class CriticalPointSearch:
         self.fixed_tol, self.max_iter, self.budget = fixed_tol, max_iter, Budget(max_products)
         self.nit = self.nfev = 0
         self.excursions, self.asked = MAX_UNDAMPED_SERIES, np.inf
-        self.tol, self.status, self.message = 0.0, 1, ""
+        self.tol, self.status = 0.0, 1
+        self.notes: tuple[Note, ...] = ()
         self.shown: Any = None
         self.g = self.gradient(theta)
         if not np.isfinite(self.g).all():
@@ -380,31 +382,31 @@ class CriticalPointSearch:
             self.callback(theta.copy())
 
     def stop_at_convergence(self) -> None:
-        """Store the status and the message of a search that ended because the gradient is within
-        its tolerance.
-        """
-        self.stop(0, f"||g|| = {self.gradient_norm:.3g} is within its tolerance {self.tol:.3g}")
+        """Store the status of a search that ended because the gradient is within its tolerance."""
+        self.stop(0, "within_tolerance", gradient_tol=float(self.tol))
 
-    def stop(self, status: int, message: str) -> None:
-        self.status, self.message = status, message
+    def stop(self, status: int, key: str, **numbers: Any) -> None:
+        """Store the status and the note, of the given key and numbers, of a search that ended."""
+        numbers = {"gradient_norm": float(self.gradient_norm), **numbers}
+        advice = (Note("increase_limit"),) if status == 1 else ()
+        self.status, self.notes = status, (Note(key, numbers), *advice)
 
-    def end_at_limit(self, place: str, products: int = 1) -> None:
-        """Store the status and the message of a search that ended because a limit does not allow
-        another step with `products` products. `place` follows the name of the limit.
+    def end_at_limit(self, key: str = "limit", products: int = 1, **numbers: Any) -> None:
+        """Store the status and the note of a search that ended because a limit does not allow
+        another step with `products` products.
         """
         name = "max_iter" if self.nit >= self.max_iter else "max_time"
         name = "max_products" if self.budget.untimed_products_left < products else name
-        self.stop(1, f"the limit {name} was reached {place}. Increase this limit")
+        self.stop(1, key, limit=name, **numbers)
 
-    def end_without_point(self, wanted: str, otherwise: str, products: int) -> None:
-        """Store the status and the message of a search that did not find `wanted`, because a limit
-        does not allow `products` products or, if `products` is 0, for the reason `otherwise`.
+    def end_without_point(self, wanted: str, otherwise: str, products: int, **numbers: Any) -> None:
+        """Store the status and the note of a search that did not find the `wanted` point, because a
+        limit does not allow `products` products or, if `products` is 0, with the note `otherwise`.
         """
-        before = f"before {wanted} was found. The smallest ||g|| found is {self.gradient_norm:.3g}"
         if products:
-            self.end_at_limit(before, products)
+            self.end_at_limit("limit_without_point", products, wanted=wanted, **numbers)
         else:
-            self.stop(2, f"{otherwise} {before}")
+            self.stop(2, otherwise, wanted=wanted, **numbers)
 
     def make_result(self) -> CriticalPointResult:
         return outcome(
@@ -416,7 +418,8 @@ class CriticalPointSearch:
             gradient_tol=self.tol,
             success=self.status == 0,
             status=self.status,
-            message=self.message,
+            message=render_notes(self.notes),
+            notes=self.notes,
             nit=self.nit,
             nfev=self.nfev,
             n_products=self.budget.count,
@@ -594,7 +597,7 @@ def find_critical_point(
                 _run_newton_mr(walk)
                 _fail_if_index_differs(walk, index)
         except OutOfTime:
-            walk.end_at_limit(f"at ||g|| = {walk.gradient_norm:.3g}")
+            walk.end_at_limit()
     return _classify_end_point(walk, limit, began) if verdict else walk.make_result()
 
 
@@ -641,7 +644,7 @@ def _follow_near_indices(walk: CriticalPointSearch) -> None:
     if walk.status not in (0, 4) and safe_norm(best[1]) < walk.gradient_norm:
         walk.theta, walk.g = best
         walk.history.append(walk.gradient_norm)
-        walk.end_without_point("a critical point", "all tries ended", int(walk.status == 1))
+        walk.end_without_point("any", "tries_without_point", int(walk.status == 1))
 
 
 def _neighbouring_indices(walk: CriticalPointSearch) -> list[int]:
@@ -712,8 +715,8 @@ def _follow_modes(walk: CriticalPointSearch, index: int) -> bool:
     walk.theta, walk.g = best
     walk.history.append(walk.gradient_norm)
     spent = not walk.allows_step(walk.theta.size)
-    wanted = f"a point with {index} negative eigenvalues (index {index})"
-    walk.end_without_point(wanted, "the search diverged", walk.theta.size * spent)
+    products = walk.theta.size * spent
+    walk.end_without_point("index", "diverged_without_point", products, index=index)
     return False
 
 
@@ -728,11 +731,7 @@ def _fail_if_index_differs(walk: CriticalPointSearch, index: int) -> None:
     eps = float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps)
     found = way.n_negative(eps)
     if found != index:
-        walk.stop(
-            2,
-            f"the search ended at a critical point with {found} negative eigenvalues instead of "
-            f"{index}. Zero eigenvalues of symmetries are not counted",
-        )
+        walk.stop(2, "other_index", n_negative=found, index=index)
 
 
 def _run_newton_mr(walk: CriticalPointSearch) -> None:
@@ -746,11 +745,11 @@ def _run_newton_mr(walk: CriticalPointSearch) -> None:
     while True:
         H = walk.hessian(walk.theta)
         if H is None:
-            return walk.stop(2, "the Hessian is not finite at this point. Use a start nearer to 0")
+            return walk.stop(2, "hessian_not_finite")
         steps = walk.newton_mr_steps(H, walk.g)
         norm = steps.norm
         if not walk.budget.untimed_products_left:
-            return walk.end_at_limit(f"at ||g|| = {walk.gradient_norm:.3g}")
+            return walk.end_at_limit()
         walk.update_tolerance(H, norm)
         done = walk.gradient_norm <= walk.tol
         uphill = H(walk.g / walk.gradient_norm) if walk.gradient_norm > 0 else walk.g
@@ -758,9 +757,7 @@ def _run_newton_mr(walk: CriticalPointSearch) -> None:
         flat = safe_norm(uphill) / norm if norm > 0 else 0.0
         if done and call_certificate(walk.ob, "ray_to_infimum", walk.theta) is not None:
             why = why_no_minimum(walk.ob, walk.theta)
-            return walk.stop(
-                4, f"||g|| = {walk.gradient_norm:.3g}, but the loss has no minimum, since {why}"
-            )
+            return walk.stop(4, "no_critical_point", no_minimum_reason=why)
         if done and not (paying and flat > FLAT_GRADIENT_RATIO and walk.allows_step()):
             if walk.is_tol_loose(norm) and _take_undamped_steps(walk):
                 paying = True
@@ -768,19 +765,10 @@ def _run_newton_mr(walk: CriticalPointSearch) -> None:
             if walk.is_near_critical():
                 return walk.stop_at_convergence()
         if not walk.allows_step():
-            place = (
-                f"within the tolerance {walk.tol:.3g}, but the Newton step is predicted to lower "
-                "the loss further"
-                if done
-                else f"above the tolerance {walk.tol:.3g}"
-            )
-            return walk.end_at_limit(f"at ||g|| = {walk.gradient_norm:.3g}, {place}")
+            key = "limit_within_tolerance" if done else "limit_above_tolerance"
+            return walk.end_at_limit(key, gradient_tol=float(walk.tol))
         if flat <= FLAT_GRADIENT_RATIO and np.isfinite(norm):
-            return walk.stop(
-                3,
-                f"a plateau, not a critical point: ||g|| = {walk.gradient_norm:.3g}, and the "
-                f"curvature along g is small, since ||Hg|| = {flat:.1e} ||H|| ||g||",
-            )
+            return walk.stop(3, "plateau", flat_ratio=float(flat))
         slow = (
             len(walk.history) > MAX_STEPS_TO_HALVE_GRADIENT
             and walk.gradient_norm > 0.5 * walk.history[-1 - MAX_STEPS_TO_HALVE_GRADIENT]
@@ -794,11 +782,7 @@ def _run_newton_mr(walk: CriticalPointSearch) -> None:
                 continue
             if done and walk.is_near_critical(1.0):
                 return walk.stop_at_convergence()
-            return walk.stop(
-                2,
-                f"no step decreased ||g|| = {walk.gradient_norm:.3g}. The returned point is that "
-                "before the last line search",
-            )
+            return walk.stop(2, "no_smaller_gradient")
         paying = paying and walk.gradient_norm <= 0.7 * before if done else paying
 
 

@@ -25,18 +25,19 @@ from ..common.objectives import (
     value_lower_bound,
     value_rounding_error,
 )
+from ..common.sentences import RUN_AUDIENCE, Note
 from ..common.vectors import augmented_norm, next_radius, norm, reduction_ratio
 from ..critical.classify import classify
 from ..critical.dense import cholesky_solver
 from ..critical.evidence import why_no_minimum
 from ..critical.kink_minimum import KinkPoint, find_kink_point, run_newton_on_kinks, small_relu_data
 from ..critical.nearness import gradient_and_error, is_gradient_norm_above
-from ..critical.report import reason_without_calls, reword_for_run
+from ..critical.report import CriticalPoint, for_audience
 from ..krylov.trust_region import KrylovSpace, shifted_solve, solve_trust_region
 from ..spectrum.dense import counted_matrix
 from .line_search import Value, initial_trial_length, line_minimum
 from .newton import initial_trust_radius
-from .run import AT_INFINITY_MESSAGE, ATTAINED_ADVICE, Method, Run, RunOutcome
+from .run import Method, Run, RunOutcome
 
 # --------------------------------------------------------------------------------------------------
 # Trial moves along null vectors of the Hessian, for descent that no second derivative shows.
@@ -355,7 +356,7 @@ def _minimise_smoothed_loss(smooth: Any, theta: np.ndarray, stop: Callable[[], b
 
 
 # --------------------------------------------------------------------------------------------------
-# The verdict of `minimize` on its last point: one outcome, one sentence.
+# The verdict of `minimize` on its last point.
 
 # If n is too large to compute all eigenvalues, curvature above -CURVATURE_TOL * (lambda_max -
 # lambda_min) counts as nonnegative.
@@ -388,17 +389,14 @@ class StationaryPoint:
     below: int = 0
     report: Any = None
 
-    def end_here(self, stopped: str, success: bool = False, sentence: str = "") -> RunOutcome:
+    def end_here(
+        self, stopped: str, success: bool = False, notes: tuple[Note, ...] | None = None
+    ) -> RunOutcome:
         """Return a `RunOutcome` after which the run ends at `self.theta`. `stopped` is a key of
-        `STATUS_CODES`, and `sentence` the message, by default the reason in `self.report`.
+        `STATUS_CODES`, and `notes` are the facts for the message, by default the verdict.
         """
-        kind, sentence = self.report.kind, sentence or self.sentence
-        return RunOutcome(self.theta, stopped, kind, success, sentence, self.report)
-
-    @property
-    def sentence(self) -> str:
-        """The reason in the report, without advice on functions to call."""
-        return reason_without_calls(self.report.reason)
+        notes = (verdict_note(self.report),) if notes is None else notes
+        return RunOutcome(self.theta, stopped, self.report.kind, success, notes, self.report)
 
     @property
     def is_far(self) -> bool:
@@ -435,11 +433,18 @@ SMALL_GAIN_RATIO = 1e-8
 MAX_SMALL_GAINS = 5  # maximum number of small gains in a row; the run ends at the next one
 
 
+def verdict_note(report: CriticalPoint) -> Note:
+    """Return the note on the verdict `report` for the message of a run."""
+    return Note("verdict", {"statement": report.statement, "reason": report.reason})
+
+
 def _outcome_of_run(outcome: RunOutcome | None) -> RunOutcome | None:
-    """Return the outcome, with its report worded for the result of `minimize`; None for None."""
+    """Return the outcome, with the advice of its report for the result of `minimize`; None for
+    None.
+    """
     if outcome is None or outcome.report is None:
         return outcome
-    return replace(outcome, report=reword_for_run(outcome.report))
+    return replace(outcome, report=for_audience(outcome.report, RUN_AUDIENCE))
 
 
 class StationaryPointExaminer:
@@ -543,20 +548,16 @@ class StationaryPointExaminer:
         """Return the outcome if the infimum of the loss is proved to lie at infinity, or None."""
         if call_certificate(self.run.ob, "ray_to_infimum", at.theta) is None:
             return None
-        why = f"no point has the lowest loss, since {why_no_minimum(self.run.ob, at.theta)}"
-        return RunOutcome(at.theta, "infinity", "not_critical", sentence=why)
+        why = {"no_minimum_reason": why_no_minimum(self.run.ob, at.theta)}
+        return RunOutcome(at.theta, "infinity", "not_critical", notes=(Note("no_minimum", why),))
 
     def _end_without_verdict(self, at: StationaryPoint) -> RunOutcome | None:
         """End the run if no verdict is possible, else set ``at.below`` and return None."""
         below = self.dense_below()
         if below is None:
-            return RunOutcome(at.theta, "max_time", sentence="no time was left for a verdict")
+            return RunOutcome(at.theta, "max_time", notes=(Note("no_time"),))
         if not hasattr(self.run.ob, "hessian"):
-            return RunOutcome(
-                at.theta,
-                "critical",
-                sentence="no classification is possible, because the objective has no Hessian",
-            )
+            return RunOutcome(at.theta, "critical", notes=(Note("no_hessian"),))
         at.below = below
         return None
 
@@ -601,7 +602,7 @@ class StationaryPointExaminer:
         exact = minimum and at.theta.dtype == np.float64
         if not (exact and is_value_no_higher(self.run.value, x, at.theta)):
             return None
-        return RunOutcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
+        return RunOutcome(x, "critical", "minimum", True, (verdict_note(there),), there)
 
     def _end_at_kinks(self, theta: np.ndarray, floor: float) -> RunOutcome | None:
         """End the run at a minimum at active kinks near theta, with the verdict of `classify` on
@@ -624,7 +625,8 @@ class StationaryPointExaminer:
         self._classify_point(at)
         if at.report.certified and at.report.kind == "minimum":
             return at.end_here("critical", True)
-        return at.end_here("kinks", sentence="" if found.certified else found.reason)
+        missing = Note("kinks", found.note_numbers)
+        return at.end_here("kinks", notes=None if found.certified else (missing,))
 
     def _search_past_barrier(self, at: StationaryPoint) -> RunOutcome | None:
         """Move to a lower point if the minimum is not certified and in some trial direction the
@@ -666,9 +668,11 @@ class StationaryPointExaminer:
         slack = least + ZERO_LOSS_TOL * far
         best, off = call_certificate(ob, "precise_value", here, default=(f, np.inf))
         above = (best + off if off < np.inf else f) - c
-        close = f"is within {above:.1g} of" if above > 0 else "equals"
-        why = f". The loss {close} its lower bound {c:g}"
-        return at.end_here("critical", True, at.sentence + why) if above <= slack else None
+        if not above <= slack:
+            return None
+        key = "above_lower_bound" if above > 0 else "at_lower_bound"
+        bound = Note(key, {"excess": f"{above:.1g}", "lower_bound": f"{c:g}"})
+        return at.end_here("critical", True, (verdict_note(at.report), bound))
 
     def _end_at_infinity(self, at: StationaryPoint) -> RunOutcome | None:
         """End the run if the loss was measured to decrease without end, along theta or down the
@@ -680,8 +684,8 @@ class StationaryPointExaminer:
         f, g = run.value_and_gradient(at.theta)
         rays = (at.theta, -g) if np.any(g) else ()
         falls = any(appears_unbounded(run.ob, run.value, at.theta, f, ray) for ray in rays)
-        advice = ATTAINED_ADVICE[hasattr(run.ob, "l2")]
-        return at.end_here("infinity", sentence=AT_INFINITY_MESSAGE + advice) if falls else None
+        notes = Note("infinity"), Note("l2" if hasattr(run.ob, "l2") else "penalty")
+        return at.end_here("infinity", notes=notes) if falls else None
 
     def _follow_negative_curvature(self, at: StationaryPoint) -> RunOutcome | None:
         """Continue from the lowest point found along the report's direction of negative curvature.
@@ -782,12 +786,12 @@ class StationaryPointExaminer:
         steps reach no point nearby. Otherwise return None.
         """
         if at.report.kind == "degenerate":
-            why = " along null vectors or by minimizing from points nearby"
+            why = "no_lower_point_nearby"
         elif self._searches_lower_points(at) and at.report.nearest_verdict is None:
-            why = ""
+            why = "no_lower_point"
         else:
             return None
-        return at.end_here("degenerate", False, f"{at.sentence}. No lower point was found{why}")
+        return at.end_here("degenerate", False, (verdict_note(at.report), Note(why)))
 
     # --- helpers of the strategies
 
@@ -804,11 +808,8 @@ class StationaryPointExaminer:
             if there.report.kind == "minimum":
                 return there.end_here("critical", True)
         kind = None if there.report is None else there.report.kind
-        sentence = (
-            f"the run converged at a loss of {f:.9g}. A search from there found the returned "
-            f"point, with a lower loss of {lowest:.9g}"
-        )
-        return RunOutcome(theta, "degenerate", kind, False, sentence, there.report)
+        moved = Note("moved_lower", {"loss": f"{f:.9g}", "lowest": f"{lowest:.9g}"})
+        return RunOutcome(theta, "degenerate", kind, False, (moved,), there.report)
 
     def _count_move(self, lowest: float, f: float) -> bool:
         """Count a move from the value f to the value `lowest`, and return True unless more than

@@ -16,15 +16,12 @@ from ..common.linalg import NotConvexError, NotFiniteError
 from ..common.objectives import value_at, value_lower_bound, value_rounding_error
 from ..common.outcome import outcome as as_result
 from ..common.progress import NO_PROGRESS, show_bar
+from ..common.sentences import Note, render_notes
 from ..common.vectors import equal_vectors, norm
 from .checkpoint import CheckpointWriter, arrays_with_prefix, check_method_state, check_saved_losses
 from .escape import curvature_start_vectors, lowest_curvature
 from .line_search import initial_trial_length, line_minimum
 from .run import (
-    CONTINUE_CLAUSE,
-    ENDING_MESSAGES,
-    FLOAT64_ADVICE,
-    NO_VERDICT_CLAUSE,
     STATUS_CODES,
     History,
     Method,
@@ -47,6 +44,11 @@ NEGLIGIBLE_DECREASE_RATIO = 1e-6
 NEAR_BOUND_FRACTION = 1e-4
 # A run whose loss fell by less than 1% in this number of iterations is checked for kinks.
 KINK_CHECK_ITERATIONS = 100
+# the endings whose name is the key of a sentence that needs no number
+NAMED_ENDINGS = (
+    "max_iter", "max_time", "max_products", "callback", "target", "diverged", "interrupted",
+    "unbounded",
+)  # fmt: skip
 loss_of_record = itemgetter(1)  # function that maps a record to its loss
 # number of doublings of a large theta that test whether the loss is unbounded below
 N_THETA_DOUBLINGS = 8
@@ -56,26 +58,18 @@ EXTRA_STEP_TOL = 1e-4
 # minimum relative decrease of the loss that counts as progress, in `MAX_IDLE_ITERATIONS` iterations
 # or since the last restart of the method
 MIN_RELATIVE_DECREASE = 1e-8
-NO_PROGRESS_MESSAGE = (
-    f"slow progress: in {MAX_IDLE_ITERATIONS} iterations the loss did not decrease by a fraction "
-    f"{MIN_RELATIVE_DECREASE:.0e} of its value, and the gradient norm was not halved"
-)
 
 
-def slow_progress_message(before: float, after: float) -> str:
-    """Return the sentence on `MAX_IDLE_ITERATIONS` iterations in which the loss went from `before`
-    to `after`, with as many digits as are needed to distinguish the two.
+def _slow_progress_note(before: float, after: float) -> Note:
+    """Return the note on `MAX_IDLE_ITERATIONS` iterations in which the loss went from `before` to
+    `after`, with as many digits as are needed to distinguish the two.
     """
+    numbers = {"n_iterations": MAX_IDLE_ITERATIONS}
     if not after < before:
-        return (
-            f"slow progress: the loss did not decrease from {before:.4g} in {MAX_IDLE_ITERATIONS} "
-            "iterations"
-        )
+        return Note("no_decrease", {"before": before, **numbers})
     digits = next(d for d in range(4, 18) if f"{after:.{d}g}" != f"{before:.{d}g}")
-    return (
-        f"slow progress: the loss decreased only from {before:.{digits}g} to {after:.{digits}g} in "
-        f"{MAX_IDLE_ITERATIONS} iterations"
-    )
+    ends = {"before": f"{before:.{digits}g}", "after": f"{after:.{digits}g}"}
+    return Note("slow", {**ends, **numbers})
 
 
 def _mark_progress(
@@ -126,7 +120,7 @@ class MinimizeLoop:
         self.shown: Any = None
         self.method: Method
         self.why: str | None = None
-        self.sentence: str | None = None
+        self.notes: tuple[Note, ...] = ()
         self.outcome: RunOutcome | None = None
         self.jumps = False  # True if the gradient jumps at the point where the run stalled
         # True if no step lowers the loss, even after a restart of the method
@@ -227,30 +221,33 @@ class MinimizeLoop:
             before, begun, run.ahead = run.theta, run.iteration, self._steps_per_call()
             run.enough = 0.0 if self.is_critical() else run.gradient_tol
             try:
-                self.sentence, known = known or self.method.step(), None
+                cause, known = known or self.method.step(), None
             except NotConvexError:
-                self.sentence = (
-                    "the Gauss-Newton matrix has negative curvature at the next point, since the "
-                    "loss is concave in the outputs of some samples. Use the method "
-                    '"newton-cg" or "trust-region"'
-                )
+                cause = "not_convex"
             stayed = before is run.theta and run.iteration == begun
-            if self.sentence is not None and stayed:
+            if cause is not None and stayed:
                 if self.is_critical():
-                    self.sentence, run.rest = None, run.iteration
+                    run.rest = run.iteration
                     continue
                 if self._restart_method():
                     continue
                 self.why = "stalled"
-                if self.rounded:
-                    self.sentence = f"rounding errors limit further progress: {self.sentence}"
-                    self.sentence += FLOAT64_ADVICE * (run.theta.dtype == np.float32)
+                self.notes = self._stall_notes(cause)
                 return
             if run.cut and stayed and self.method.curvature:
                 self.why = run.cut
                 return
-            known, self.sentence = self.sentence, None
+            known = cause
             self.finish_iteration(run.iteration - begun)
+
+    def _stall_notes(self, cause: str) -> tuple[Note, ...]:
+        """Return the notes on a run that stalled because of `cause`."""
+        if cause == "not_convex":
+            return (Note("not_convex"), Note("newton_methods"))
+        if not self.rounded:
+            return (Note("stalled", {"cause": cause}),)
+        single = (Note("float64"),) * (self.run.theta.dtype == np.float32)
+        return (Note("rounded", {"cause": cause}), *single)
 
     def finish_iteration(self, passed: int = 0) -> None:
         """Count the iteration, record it, show progress, call the callback, and save if due.
@@ -291,16 +288,15 @@ class MinimizeLoop:
             return "diverged"
         if self.patience is not None and run.since_best >= self.patience:
             watched = "loss" if run.validation is None else "validation loss"
-            self.sentence = (
-                f"the {watched} has not decreased in the last {run.since_best} records of the "
-                f"history (patience = {self.patience})"
-            )
+            records = {"n_records": run.since_best, "patience": self.patience}
+            self.notes = (Note("patience", {"watched": watched, **records}),)
             return "patience"
         if self._n_idle_iterations_left(run.mark) <= 0:
-            self.sentence = NO_PROGRESS_MESSAGE
+            limits = {"n_iterations": MAX_IDLE_ITERATIONS, "fraction": MIN_RELATIVE_DECREASE}
+            self.notes = (Note("idle", limits),)
             return "slow"
         if self._may_stop_near_bound() and self._n_idle_iterations_left(run.walked) <= 0:
-            self.sentence = slow_progress_message(run.walked[1], run.f)
+            self.notes = (_slow_progress_note(run.walked[1], run.f),)
             return "slow"
         return None
 
@@ -318,7 +314,7 @@ class MinimizeLoop:
         if not run.fresh - run.f > MIN_RELATIVE_DECREASE * abs(run.f):
             self.rounded = True
             return False
-        run.fresh, self.sentence = run.f, None
+        run.fresh = run.f
         self.method = self.maker(run, **self.options)
         run.evaluate_at_theta()
         return True
@@ -494,9 +490,9 @@ class MinimizeLoop:
             return run.best, run.best_f, run.best_gnorm
         return run.theta, run.f, run.gnorm
 
-    def _describe_gradient_jump(self) -> str | None:
-        """Return sentences that describe a jump of the gradient next to the last point, or None if
-        there is no jump.
+    def _gradient_jump_note(self) -> Note | None:
+        """Return the note on a jump of the gradient next to the last point, or None if there is no
+        jump.
 
         The change of a smooth function's gradient shrinks in proportion to the step. A jump is
         found if a step 100 times smaller changes the gradient by more than a tenth as much.
@@ -511,11 +507,7 @@ class MinimizeLoop:
         )
         if not (close > 0.1 * further and close > 1e-3 * run.gnorm):
             return None
-        return (
-            f"Over a distance of {norm(step):.1g} the gradient changes by "
-            f"{close / run.gnorm:.2g} times its norm, as at a kink such as that of relu at 0. At a "
-            "kink the Hessian describes the loss on one side only"
-        )
+        return Note("jump", {"distance": f"{norm(step):.1g}", "ratio": f"{close / run.gnorm:.2g}"})
 
     def _move_onto_kinks(self) -> None:
         """If the run stalled or reached max_iter, search for a minimum at active kinks near theta.
@@ -532,11 +524,11 @@ class MinimizeLoop:
             self.shown.note("searching for a minimum at active kinks")
             held = self.ending.outcome_at_kinks(self.run.theta, patient=stalled)
         if held is not None and (stalled or held.success):
-            self.outcome, self.why, self.sentence = held, held.stopped, None
+            self.outcome, self.why, self.notes = held, held.stopped, ()
         elif stalled:
-            jump = self._describe_gradient_jump()
-            self.sentence = f"{self.sentence}. {jump}" if jump else self.sentence
-            self.jumps = bool(jump)
+            jump = self._gradient_jump_note()
+            self.notes += () if jump is None else (jump,)
+            self.jumps = jump is not None
 
     def _finish_run(self) -> MinimizeResult:
         self.saver.save_final_state(self)
@@ -562,7 +554,7 @@ class MinimizeLoop:
         idle = self.why == "stalled" or (self.why == "slow" and not self._may_stop_near_bound())
         explained = idle and outcome.stopped != "critical"
         if self.why == "critical" or outcome.success or explained:
-            self.why, self.sentence = outcome.stopped, None
+            self.why, self.notes = outcome.stopped, ()
         if self.why == "critical" and outcome.kind == "not_critical" and not outcome.success:
             self.why = self._exhausted_budget() or self.why
 
@@ -583,30 +575,26 @@ class MinimizeLoop:
         kind, success, report = None, False, None
         if outcome is not None:
             x, kind, success = outcome.theta, outcome.kind, outcome.success
-            sentence, report = outcome.sentence, outcome.report
+            notes, report = outcome.notes, outcome.report
         elif gnorm <= run.wanted:
-            asked = "requested" if self.ending is None else "reached"
-            sentence = f"the gradient norm is {gnorm:.3g}. No verdict was {asked}"
+            missing = "no_verdict_requested" if self.ending is None else "no_verdict_reached"
+            notes = (Note("small_gradient", {"gradient_norm": float(gnorm)}), Note(missing))
         else:
             # The point may be a minimum at active kinks, where no gradient is small.
             kind = "undecided" if self.jumps else "not_critical"
-            sentence = (
-                f"at the returned point the gradient norm is {gnorm:.3g}, above gradient_tol = "
-                f"{run.wanted:.3g}"
-            )
+            sizes = {"gradient_norm": float(gnorm), "gradient_tol": float(run.wanted)}
+            notes = (Note("large_gradient", sizes),)
         success = success or self._is_at_rounding_level(gnorm)
         known = (x is run.theta or equal_vectors(x, run.theta)) and not run.stale
         if outcome is not None and not known:
             fun = run.value(x)
         success = success or fun <= run.fun_target
         jac = run.g if known else run.value_and_gradient(x)[1]
-        ending = self.sentence or ENDING_MESSAGES.get(self.why or "")
-        sentence = f"{sentence[0].upper()}{sentence[1:]}"
-        message = f"{ending}. {sentence}" if ending else sentence
-        message = message.rstrip(".")
-        message += CONTINUE_CLAUSE * (self.why == "slow" and not success)
+        by_rule = (Note(self.why),) if self.why in NAMED_ENDINGS else ()
+        advice = [Note("continue")] * (self.why == "slow" and not success)
         if report is None and self.ending is not None and hasattr(run.ob, "hessian"):
-            message += NO_VERDICT_CLAUSE
+            advice.append(Note("classify"))
+        notes = (*(self.notes or by_rule), *notes, *advice)
         return as_result(
             MinimizeResult,
             x=np.array(x),
@@ -620,8 +608,9 @@ class MinimizeLoop:
             stopped=self.why,
             success=success,
             kind=kind,
-            message=f"{message[0].upper()}{message[1:]}.",
+            message=render_notes(notes),
             report=report,
+            notes=notes,
             history=History(run.past_records(), self.name, self.method.settings()),
             method=self.name,
             wall_time=run.elapsed(),

@@ -51,6 +51,7 @@ from ..common.runtime import (
     with_nearest_rounding,
     wrap_user_callback,
 )
+from ..common.sentences import Note, render_notes
 from ..common.vectors import default_n_threads
 from ..spectrum.tracker import Tracker, tracker_and_callback
 from .checkpoint import CheckpointWriter, load_saved
@@ -287,6 +288,8 @@ def minimize(
           loss by 1e-8 of itself nor the gradient norm by half. With the default tolerance, and a
           loss within 1e-4 of its lower bound (relative to the loss at the start and at theta = 0),
           it is also ``slow`` if they do not lower the loss by a millionth of that scale.
+        * ``notes``: the facts that `message` states, as pairs of a key of
+          `fastcurv.common.sentences.ENDINGS` and a dict of numbers.
         * ``track``: with `track`, the Tracker with its records.
         * ``starts``: with `n_init`, the loss that each start reached, in order; all counts and
           `history` are those of the run that continues from the chosen start.
@@ -382,10 +385,9 @@ def _report_proved_saddle(ob: Any, result: MinimizeResult, verdict: bool) -> Min
             return result
         if low is not None:
             result.kind = "saddle"
-            known = result.message.partition("No verdict")[0]
-            result.message = (
-                f"{known}This point is a proved saddle, whose lowest eigenvalue is {low:.3g}."
-            )
+            known = [note for note in result.notes if note.key != "no_verdict_requested"]
+            result.notes = (*known, Note("proved_saddle", {"eigenvalue": low}))
+            result.message = render_notes(result.notes)
     return result
 
 

@@ -28,6 +28,7 @@ from ..common.objectives import (
 from ..common.outcome import Result
 from ..common.protocols import EngineSteps, missing_reason, states
 from ..common.runtime import Budget, interrupt_source
+from ..common.sentences import Note
 from ..common.vectors import norm
 from ..krylov.lanczos import product_function
 from .checkpoint import (
@@ -77,6 +78,7 @@ class MinimizeResult(Result):
     stopped: str | None
     kind: str | None
     report: CriticalPoint | None
+    notes: tuple[Note, ...]
     history: History
     method: str
     wall_time: float
@@ -111,37 +113,6 @@ STATUS_CODES = {
     "target": 13,
     "slow": 14,
 }
-ENDING_MESSAGES = {
-    "max_iter": "stopped at the limit of iterations, max_iter",
-    "max_time": "stopped at the limit of time, max_time",
-    "max_products": "stopped at the limit of Hessian-vector products, max_products",
-    "callback": "stopped by the callback",
-    "target": "the loss reached fun_target",
-    "diverged": "diverged: in the last step the loss or its gradient was not finite",
-    "interrupted": "interrupted from the keyboard",
-    "unbounded": "the loss appears to be unbounded below (not proved)",
-}
-AT_INFINITY_MESSAGE = (
-    "the infimum appears to be at infinity (not proved): along a ray from the returned point, "
-    "neither the loss nor the gradient norm increased in 40 doublings of the distance"
-)
-# by whether the objective has l2
-ATTAINED_ADVICE = {
-    True: ". To give the loss a minimum, use l2 on all parameters",
-    False: ". To give the loss a minimum, add a penalty, such as l2, on all parameters",
-}
-FLOAT64_ADVICE = ". For smaller rounding errors, continue in float64"
-NO_VERDICT_CLAUSE = ". The returned point has no verdict yet; call fastcurv.classify(ob, result.x)"
-CONTINUE_CLAUSE = (
-    ". To continue, call fastcurv.minimize(ob, result.x) with the same or another method"
-)
-
-
-def message_without_calls(message: str) -> str:
-    """Return the message of a run without its advice on functions to call, for callers that have no
-    variables `ob` and `result`.
-    """
-    return message.replace(NO_VERDICT_CLAUSE, "").replace(CONTINUE_CLAUSE, "")
 
 
 @dataclass(frozen=True)
@@ -159,8 +130,8 @@ class RunOutcome:
         The kind of point by `classify`; None without a verdict.
     success : bool
         True if the run ends successfully at theta.
-    sentence : str
-        The reason for the end, for the message of the result.
+    notes : tuple of Note
+        The facts about the end that the message of the result states.
     report : CriticalPoint or None
         The verdict of `classify` on theta; None without a verdict.
     finer : bool
@@ -171,7 +142,7 @@ class RunOutcome:
     stopped: str | None = None
     kind: str | None = None
     success: bool = False
-    sentence: str = ""
+    notes: tuple[Note, ...] = ()
     report: Any = None
     finer: bool = False
 

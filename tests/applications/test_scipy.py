@@ -26,7 +26,9 @@ def test_scipy_reports_success_on_a_saddle_and_minimize_does_not():
     for method in (newton_cg, trust_region, saddle_free_newton):
         ours = by_scipy(fun, np.zeros(2), jac=True, hessp=hessp, method=method)
         assert ours.fun <= 1e-12 and ours.success == (ours.kind == "minimum")
-        assert ours.success or (ours.stopped == "degenerate" and "No lower point" in ours.message)
+        assert ours.success or (
+            ours.stopped == "degenerate" and ours.notes[-1].key.startswith("no_lower_point")
+        )
     stuck = minimize(ob, np.zeros(2), "newton")
     assert not stuck.success and stuck.kind == "saddle"
 
@@ -72,8 +74,7 @@ def test_scipys_name_of_the_tolerance_gives_no_warning():
         warnings.simplefilter("error")
         how = {"gtol": 1e-7, "maxiter": 3}
         found = by_scipy(rosen, np.full(3, 2.0), method=trust_region, options=how, **DERIVATIVES)
-    assert found.stopped == "max_iter" and "above gradient_tol = 1e-07" in found.message
-    assert found.message.startswith("Stopped at the limit of iterations, max_iter. At")
+    assert found.stopped == "max_iter" and found.notes[1].numbers["gradient_tol"] == 1e-7
     assert found.report is None and "classify" not in found.message  # there is no objective to pass
 
 

@@ -45,11 +45,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def verdict_answer(point: CriticalPoint) -> list[Any]:
-    """Return a list with the printed verdict, in which # replaces numbers, followed by these
-    numbers and those of attributes that are not printed.
+    """Return a list with the decisions of the verdict and the printed evidence, in which # replaces
+    numbers, followed by these numbers and those of attributes that are not printed.
     """
-    text = repr(point).replace(f" {point.wall_time:.2f} s,", "")
-    text, numbers = masked(text)
+    decisions = (point.kind, "certified" if point.certified else "not certified", point.rule.value)
+    decisions += (point.limit, point.newton_steps, point.missing_hypothesis)
+    rows = [
+        ", ".join(map(str, decisions)),
+        *(f"{name} {value}" for name, value in point.evidence()),
+    ]
+    text, numbers = masked("\n".join(rows).replace(f" {point.wall_time:.2f} s,", ""))
     hidden = (point.failure_probability, point.gradient_flat_ratio, point.gradient_residual)
     hidden += (*point.lambda_min_bounds, *point.lambda_max_bounds, *point.n_negative_bounds)
     hidden += (
@@ -192,8 +197,8 @@ def found_points() -> dict[str, list[Any]]:
             for below in (find.KRYLOV_STEP_MIN_N, 0):
                 with mock.patch.object(find, "KRYLOV_STEP_MIN_N", below):
                     end = fc.find_critical_point(objective, start, method=method, max_iter=15)
-                text, numbers = masked(end.message)
-                numbers += [float(end.nit), float(end.nfev), float(end.get("n_products", -1))]
+                text = " ".join(note.key for note in end.notes)
+                numbers = [float(end.nit), float(end.nfev), float(end.get("n_products", -1))]
                 numbers += [float(np.linalg.norm(end.jac)), float(end.fun), float(end.success)]
                 found[f"{name}, {method}, {below}"] = [text, *numbers]
     return found

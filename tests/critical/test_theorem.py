@@ -99,7 +99,7 @@ def test_near_points_without_proof_report_the_limit_of_newton_steps():
             assert abs(
                 said.nearest_point[0] - 1
             ) <= 1e-12 and said.nearest_distance == pytest.approx(1 - x)
-            assert "nearest" in said.reason
+            assert said.newton_steps == "converged" and said.n_newton_steps >= 1
     rng = np.random.default_rng(0)
     net = fc.Objective(
         fc.MLP([2, 4, 1]),
@@ -128,7 +128,7 @@ def test_saddles_proved_by_two_vectors_report_no_h():
     )
     said = fc.classify(ob, np.zeros(3))
     assert said.kind == "saddle" and said.certified and said.n_zero == 1
-    assert said.kantorovich is None and "h = " not in repr(said)
+    assert said.kantorovich is None
 
 
 def test_nothing_is_proved_on_a_ball_of_radius_zero():
@@ -155,7 +155,7 @@ def test_a_radius_that_underflows_is_not_reported_as_zero():
     ob = fc.Objective(fc.MLP([1, 2]), X, y, l2=1e100, sample_weight=np.full(3, 1e-250))
     said = fc.classify(ob, np.zeros(4))  # the minimum lies 1e-351 away
     assert said.kind == "minimum" and said.certified and 0 < said.radius < 1e-300
-    assert "exactly" not in said.reason
+    assert f"within {said.radius:.4g} of theta" in said.reason
 
 
 def test_a_zero_of_residuals_lies_within_the_radius():

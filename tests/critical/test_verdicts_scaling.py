@@ -277,7 +277,7 @@ def test_bounds_of_zero_blocks_stay_negligible_in_any_unit_of_the_loss(sizes, lo
     one = fc.classify(fc.Objective(model, X, y, loss=loss), theta)
     weight = np.full(24, np.ldexp(1.0, power))
     two = fc.classify(fc.Objective(model, X, y, loss=loss, sample_weight=weight), theta)
-    assert (one.kind, one.certified) == (two.kind, two.certified), f"{one.reason} | {two.reason}"
+    assert (one.kind, one.certified) == (two.kind, two.certified), f"{one} | {two}"
     assert [getattr(one, c) for c in COUNTS] == [getattr(two, c) for c in COUNTS]
     assert abs(np.ldexp(two.gradient_tol, -power) / one.gradient_tol - 1) <= 1e-6
 

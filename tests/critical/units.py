@@ -99,7 +99,7 @@ def unit_free_facts(ob, theta):
     """
     found = fc.classify(ob, theta)
     inertia = (found.n_positive, found.n_negative, found.n_zero)
-    return (found.kind, found.certified, inertia, "two fixed vectors" in found.reason), found
+    return (found.kind, found.certified, inertia, found.rule == "two_vector_saddle"), found
 
 
 def pairs(kind, seed):

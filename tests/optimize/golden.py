@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import scipy.optimize
 
 import fastcurv as fc
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC_METHODS
@@ -79,12 +80,12 @@ FUNCTIONS: dict[str, tuple[Any, Any, Any, list[float]]] = {
 
 
 def describe_run(run: Any) -> list[Any]:
-    """Return a list that describes a run: its message with # in place of numbers, those numbers,
-    counts, status and loss, and two sums over its final point and gradient.
+    """Return a list that describes a run: the keys of its notes, counts, status and loss, and two
+    sums over its final point and gradient.
     """
-    text, numbers = masked(run.message)
+    text = " ".join(note.key for note in run.notes)
     counts = ("nit", "nfev", "njev", "nhev", "status", "fun")
-    numbers += [float(run.get(name, -1)) for name in counts]
+    numbers = [float(run.get(name, -1)) for name in counts]
     places = np.cos(np.arange(run.x.size))
     numbers += [float(run.x @ places), float(np.linalg.norm(run.jac)), run.success]
     return [text, *(float(f"{x:.6g}") for x in numbers)]
@@ -128,8 +129,8 @@ def single_steps() -> dict[str, list[Any]]:
     for start in (np.zeros(2), np.array([1e-3, 0.0])):
         for direction in (None, np.array([0.3, 1.0])):
             way = fc.escape(SADDLE, start, direction, seed=2)
-            words_of, numbers = masked(way.message)
-            numbers += [
+            words_of = " ".join(note.key for note in way.notes)
+            numbers = [
                 way.get("n_products", -1),
                 way.nfev,
                 way.success,
@@ -137,6 +138,11 @@ def single_steps() -> dict[str, list[Any]]:
                 float(np.abs(way.x).sum()),
             ]
             found[f"escape, {start}, {direction}"] = [words_of, *map(float, numbers)]
+    ob = drawn(sizes=[3, 4, 2], l2=1e-2)[0]
+    for source in ("narrower", "walk", "descent"):
+        sample = fc.sample_critical_points(ob, 2, sources=source, epochs=(5, 20), seed=3)
+        kinds = ", ".join(f"{p.source} {p.verdict.kind}" for p in sample.points)
+        found[f"sample, {source}"] = [kinds, *(float(p.loss) for p in sample.points)]
     return found
 
 
@@ -217,7 +223,29 @@ def saved() -> dict[str, list[Any]]:
                 if k != "seconds" and k != "time"
             ]
             found[what] = [*describe_run(run), *sums]
+    calls: list[int] = []
+    for method in (fc.scipy.newton_cg, fc.scipy.trust_region, fc.scipy.saddle_free_newton):
+        for words in ({"tol": 1e-3}, {"options": {"maxiter": 7}}, {"args": (50.0,)}):
+            run = scipy.optimize.minimize(
+                bowl, [-1.2, 1.0], jac=bowl_der, hess=bowl_hess, method=method,
+                callback=lambda x: calls.append(len(calls)), **words,
+            )  # fmt: skip
+            found[f"{method.__name__}, {words}"] = [*describe_run(run), float(len(calls))]
     return found
+
+
+def bowl(x: Any, steep: float = 100.0) -> float:
+    return float((1 - x[0]) ** 2 + steep * (x[1] - x[0] ** 2) ** 2)
+
+
+def bowl_der(x: Any, steep: float = 100.0) -> Any:
+    off = x[1] - x[0] ** 2
+    return np.array([-2 * (1 - x[0]) - 4 * steep * x[0] * off, 2 * steep * off])
+
+
+def bowl_hess(x: Any, steep: float = 100.0) -> Any:
+    first = 2 - 4 * steep * (x[1] - 3 * x[0] ** 2)
+    return np.array([[first, -4 * steep * x[0]], [-4 * steep * x[0], 2 * steep]])
 
 
 def golden(section: str) -> dict[str, list[Any]]:

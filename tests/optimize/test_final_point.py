@@ -108,11 +108,7 @@ def test_sum_of_cubes_is_reported_as_unbounded(n, start, unhurried):
     """
     cube = function(n, lambda t: (t**3).sum(), lambda t: 3 * t**2, lambda t: np.diag(6 * t))
     found = fc.minimize(cube, np.full(n, start), seed=0)
-    assert (
-        not found.success
-        and found.stopped == "unbounded"
-        and "unbounded below (not proved)" in found.message
-    )
+    assert not found.success and found.stopped == "unbounded"
 
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "saddle-free-newton", "cubic"])
@@ -139,16 +135,12 @@ def test_degenerate_minimum_without_loss_bound_is_not_a_success():
     found = fc.minimize(function(*given), np.ones(2), seed=0)
     assert not found.success and found.fun < 1e-18
     if found.stopped == "degenerate":
-        assert "No lower point was found" in found.message and found.status == 9
+        assert found.notes[-1].key == "no_lower_point_nearby" and found.status == 9
     else:  # rounding in LAPACK decides whether the run converges or its steps vanish first
-        assert found.stopped in ("stalled", "slow") and "certify" in found.message
+        assert found.stopped in ("stalled", "slow")
     bounded = type("Bounded", (function,), {"loss_lower_bound": 0.0})(*given)
     found = fc.minimize(bounded, np.zeros(2), seed=0)
-    assert (
-        found.success
-        and found.kind == "degenerate"
-        and "The loss equals its lower bound 0" in found.message
-    )
+    assert found.success and found.kind == "degenerate" and found.notes[-1].key == "at_lower_bound"
 
 
 @pytest.mark.parametrize("activation", ["tanh", "identity"])
@@ -198,7 +190,7 @@ def test_products_that_overflow_end_a_run(method):
         start = np.full(2, 0.08, "float32")
         run = fc.minimize(ob, start, method, max_iter=5)
         assert not run.success and run.fun <= ob.value(start)
-        assert run.fun < 0.1 * ob.value(start) or "overflow" in run.message
+        assert run.fun < 0.1 * ob.value(start) or "overflow" in run.notes[0].numbers["cause"]
 
 
 def test_the_message_names_separable_classes_without_l2():
@@ -218,7 +210,7 @@ def test_the_message_names_separable_classes_without_l2():
     ob = fc.Objective(fc.MLP([2, 4, 2]), X, (X[:, 0] > 0).astype(int))
     found = fc.minimize(Ray(ob), ob.model.init(seed=0), seed=0)
     assert not found.success and found.stopped == "infinity" and found.nit < 200
-    assert "No point has the lowest loss" in found.message
+    assert found.notes[-2].key == "no_minimum"
 
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "l-bfgs", "adam"])
@@ -248,7 +240,7 @@ def test_escape_stays_at_certified_minima():
             continue
         for direction in (None, np.ones(ob.n_params), ob.gradient(x)):
             found = fc.escape(ob, x, direction, seed=seed)
-            assert not found.success and np.array_equal(found.x, x), found.message
+            assert not found.success and np.array_equal(found.x, x), found
             assert found.fun == ob.value(x)
         stayed += 1
     assert stayed >= 8
@@ -318,7 +310,7 @@ def test_unpenalised_biases_with_one_sided_labels_have_no_critical_point(loss, l
         values = [ob.value(theta + t * ray) for t in (0, 1, 2, 4, 8, 16)]
         assert np.all(np.diff(values) < 0) and ob.gradient(theta) @ ray < 0
         said = fc.classify(ob, theta)
-        assert said.kind == "not_critical" and "no point is critical" in said.reason
+        assert said.rule == "infimum_at_infinity"
     found = fc.minimize(ob, model.init(seed=0), max_iter=100, seed=0)
     assert not found.success and found.stopped not in ("critical", "degenerate")
     walked = fc.find_critical_point(ob, model.init(seed=0), max_iter=100)
@@ -350,7 +342,7 @@ def test_an_interpolating_start_is_a_success_in_either_precision():
         theta = model.init(seed=1)
         y = fc.MLP([4, 5, 2]).predict(theta.astype(float), X) * (1 + np.finfo(dtype).eps)
         found = fc.minimize(fc.Objective(model, X, y, loss="mse"), theta, seed=0)
-        assert found.success, found.message
+        assert found.success, found
 
 
 def test_a_run_continues_along_a_curved_valley_of_small_gradient():
@@ -371,7 +363,7 @@ def test_a_run_continues_along_a_curved_valley_of_small_gradient():
 
     ob = function(2, value, gradient, hessian)
     found = fc.minimize(ob, [np.cos(1.0), np.sin(1.0)])
-    assert found.success and np.allclose(found.x, [-1, 0], atol=1e-6), found.message
+    assert found.success and np.allclose(found.x, [-1, 0], atol=1e-6), found
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -411,7 +403,7 @@ def test_slow_progress_near_the_lower_bound_ends_a_run(method, seed):
     assert found.stopped == "slow" and found.status == 14 and not found.success
     assert found.nit < 1500 and found.fun <= 1e-4 * losses[0]
     assert losses[-51] - losses[-1] <= 1e-6 * losses[0]
-    assert found.message.startswith("Slow progress: the loss decreased only from ")
+    assert found.notes[0].key == "slow"
     assert found.report is not None and found.kind == found.report.kind != "minimum"
     # With the caller's gradient tolerance, slow progress does not end the run.
     more = fc.minimize(ob, start, method, seed=0, gradient_tol=1e-13, max_iter=found.nit + 100)
@@ -471,7 +463,7 @@ def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
         start = ob.model.init(seed=seed) * 0.3
         run = fc.minimize(ob, start, method, seed=0, max_iter=200)
         assert run.fun <= ob.value(start) and np.isfinite(run.fun)
-        met += "concave" in run.message
+        met += run.notes[0].key == "not_convex"
     assert met
 
 
@@ -489,7 +481,11 @@ def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
 )
 def test_a_wrong_gradient_stalls_the_run_at_its_start(method, words):
     found = fc.minimize(line(abs), np.zeros(1), method, max_iter=50, verdict=False)
-    assert not found.success and found.stopped == "stalled" and words in found.message
+    assert (
+        not found.success
+        and found.stopped == "stalled"
+        and words in found.notes[0].numbers["cause"]
+    )
     assert np.array_equal(found.x, [0.0]) and found.fun == 0
 
 
@@ -498,12 +494,12 @@ def test_a_run_that_stalls_by_rounding_advises_float64_only_in_float32(dtype):
     ob = line(abs)
     ob.dtype = np.dtype(dtype)
     found = fc.minimize(ob, np.zeros(1, dtype), "trust-region", max_iter=50, verdict=False)
-    assert ("continue in float64" in found.message) == (dtype == "float32")
+    assert ("float64" in [note.key for note in found.notes]) == (dtype == "float32")
 
 
 def test_newton_mr_reports_a_slope_without_curvature():
     found = fc.minimize(line(lambda x: x, curvature=0.0), np.zeros(1), "newton-mr", verdict=False)
-    assert not found.success and "orthogonal to the range of the Hessian" in found.message
+    assert not found.success and "orthogonal" in found.notes[0].numbers["cause"]
 
 
 def test_a_newton_step_to_an_infinite_loss_stalls_the_run():
@@ -514,7 +510,7 @@ def test_a_newton_step_to_an_infinite_loss_stalls_the_run():
         lambda x: np.diag(1 / x**2),
     )
     found = fc.minimize(wall, np.full(1, 3.0), "newton", max_iter=5, verdict=False)
-    assert found.stopped == "stalled" and "a loss that is not finite" in found.message
+    assert found.stopped == "stalled" and "not finite" in found.notes[0].numbers["cause"]
     assert np.array_equal(found.x, [3.0])
 
 
@@ -652,7 +648,7 @@ def test_a_constant_loss_exhausts_patience(problem, rng):
     flat = SimpleNamespace(value=lambda theta: 3.0, n_params=p.n)
     words = {"learning_rate": 1e-3, "gradient_tol": 1e-300, "verdict": False}
     run = fc.minimize(p.ob, p.theta, "sgd", validation=flat, patience=4, max_iter=30, **words)
-    assert run.nit == 4 and np.array_equal(run.x, p.theta) and "patience" in run.message
+    assert run.nit == 4 and np.array_equal(run.x, p.theta) and run.notes[0].key == "patience"
 
 
 def test_flat_space_is_spanned_by_the_weakest_eigenvectors():

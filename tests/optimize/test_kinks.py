@@ -229,11 +229,11 @@ def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
         found = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
         assert found.success == bool(found.report is not None and found.report.certified)
         if not found.success:
-            assert found.stopped in ("kinks", "stalled", "slow") and "kink" in found.message
+            assert found.stopped in ("kinks", "stalled", "slow")
             continue
         certified += 1
         kinks = found.report.n_kinks
-        assert kinks == 0 or f"at {kinks} active kink" in found.message
+        assert kinks == 0 or found.report._numbers["n_active_kinks"] == kinks
         z = np.concatenate([z.ravel() for z in ob.model.preactivations(found.x, ob.X)[:-1]])
         assert (np.abs(z) < 1e-9).sum() >= kinks
         assert no_point_nearby_is_lower(ob, found.x, np.random.default_rng(seed), 1e-3)
@@ -251,7 +251,7 @@ def test_report_of_a_run_at_kinks_equals_classify():
         ob = fc.Objective(fc.MLP([2, 3, 1], "relu"), X, np.sin(X[:, :1]), "mse", l2=1e-2)
         run = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
         verdict, seen = fc.classify(ob, run.x), run.report
-        assert type(seen) is type(verdict) and seen.sentence == verdict.sentence
+        assert type(seen) is type(verdict) and seen.rule == verdict.rule
         same = (
             "kind",
             "certified",
@@ -278,12 +278,12 @@ def test_network_collapsed_by_weight_decay_is_proved_a_minimum():
     gates = [np.zeros((20, 3))]
     phi = ob.certificates.relu_rows().smooth_piece_objective(gates, [np.ones(3, dtype=bool)])
     proof = prove_kink_minimum(phi, theta)
-    assert proof.certified and proof.n_collapsed == 3 and "weights are all 0" in proof.reason
+    assert proof.certified and proof.n_collapsed == 3
     weak = fc.Objective(ob.model, X, X[:, 0], loss="mse", l2=0.1)  # here units become active
     proof = prove_kink_minimum(
         weak.certificates.relu_rows().smooth_piece_objective(gates, [np.ones(3, dtype=bool)]), theta
     )
-    assert not proof.certified and "if the zero weights of a unit grow" in proof.reason
+    assert not proof.certified and proof.missing == "collapsed"
     assert fc.minimize(weak, weak.model.init(seed=0), seed=0).fun < weak.value(theta)
 
 
@@ -306,7 +306,6 @@ def test_duplicated_units_are_merged_to_prove_a_minimum_at_kinks(loss, seed):
     assert wide.value(theta) == pytest.approx(small.fun, rel=1e-13)
     found = find_kink_minimum(wide, theta, lambda: False)
     assert found.certified and not found.is_smooth and found._proof.n_copies >= 2
-    assert "family with the same loss" in found.reason
     assert wide.value(found.theta) == pytest.approx(small.fun, rel=1e-12)
     assert no_point_nearby_is_lower(wide, found.theta, np.random.default_rng(0), 1e-4)
 
@@ -334,7 +333,7 @@ def test_a_duplicated_unit_at_a_saddle_is_not_proved():
     proof = prove_kink_minimum(phi, phi.copies.merge_copies(theta))
     lower = fc.minimize(ob, theta + 1e-3 * rng.standard_normal(8), seed=0).fun
     assert lower < 0.99 * least.fun
-    assert not proof.certified and "different from its copy" in proof.reason
+    assert not proof.certified and proof.missing == "copies"
 
 
 def test_only_units_with_equal_gates_and_direction_count_as_copies(rng):
@@ -373,7 +372,7 @@ def test_no_minimum_is_proved_at_kinks_where_the_gradient_is_not_zero():
             ob.certificates.relu_rows().smooth_piece_objective(gates, collapsed),
             np.concatenate([theta, slopes]),
         )
-        assert not proof.certified and proof.missing and "no minimum is proved" in proof.reason
+        assert not proof.certified and proof.missing
 
 
 def test_tanh_and_residual_networks_have_no_kink_proofs():

@@ -58,7 +58,7 @@ def test_methods_that_leave_saddles_reach_the_global_minimum_of_an_autoencoder(a
     reached = 0
     for _, start in near_critical_points(autoencoder):
         found = minimize(autoencoder.objective, start, method, seed=0)
-        assert found.success and found.kind in ("minimum", "degenerate"), found.message
+        assert found.success and found.kind in ("minimum", "degenerate"), found
         reached += abs(found.fun - truth) <= 1e-8 * truth
     assert reached == 10
 
@@ -83,7 +83,6 @@ def test_rosenbrock_ends_at_a_proved_minimum(method):
         and found.status == 0
     )
     assert np.linalg.norm(found.jac) <= 1e-6
-    assert found.message.startswith("Minimum")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +199,7 @@ def test_ctrl_c_ends_a_run_with_the_best_point(method):
             raise KeyboardInterrupt
 
     found = minimize(ob, np.full(6, -1.5), method, callback=interrupt)
-    assert found.stopped == "interrupted" and "nterrupted" in found.message and not found.success
+    assert found.stopped == "interrupted" and not found.success
     assert found.fun == ob.value(found.x) == found.history["loss"].min()
 
 
@@ -315,7 +314,7 @@ def test_minimize_does_not_modify_the_start():
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_a_kink_ends_a_run_without_success(method):
     """At the minimum of |x - 1/3| + (x - y)^2, where the gradient is not small and steps only
-    become shorter, the run ends without success and its message names a kink.
+    become shorter, the run ends without success, with a note on the jump.
     """
 
     def gradient(t):
@@ -331,16 +330,17 @@ def test_a_kink_ends_a_run_without_success(method):
     assert found.stopped in ("stalled", "slow") and not found.success
     assert found.kind == "undecided"
     assert found.nit < 1000 and found.fun < 0.1
-    assert "a kink" in found.message and "the gradient changes by" in found.message
+    assert "jump" in [note.key for note in found.notes]
 
 
 def test_stalls_of_smooth_functions_are_not_attributed_to_kinks():
     """If the gradient of a smooth function has the wrong sign, so that no step lowers the loss, the
-    run ends as stalled or slow and its message does not mention a kink.
+    run ends as stalled or slow without a note on a jump.
     """
     ob = FunctionObjective(2, lambda t: t @ t, lambda t: -2 * t, lambda t: 2 * np.eye(2))
     found = minimize(ob, np.ones(2), "trust-region", seed=0, max_iter=5000)
-    assert found.stopped in ("stalled", "slow") and "kink" not in found.message
+    assert found.stopped in ("stalled", "slow")
+    assert "jump" not in [note.key for note in found.notes]
 
 
 class NoisyPowerValley:

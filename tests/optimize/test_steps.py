@@ -130,7 +130,7 @@ def test_escape_leaves_every_saddle_of_an_autoencoder():
 
 def test_escape_at_a_minimum_reports_it_and_stays():
     found = escape(QuadraticObjective(np.diag([1.0, 2.0])), np.zeros(2))
-    assert not found.success and "No negative curvature" in found.message
+    assert not found.success and found.notes[0].key == "no_negative_curvature"
     found = escape(QuadraticObjective(np.diag([1.0, 2.0])), np.zeros(2), np.array([1.0, 0.0]))
     assert not found.success and found.step == 0.0 and not found.x.any()
 

@@ -109,7 +109,7 @@ def certificate_document(ob: Any, theta: Any, point: CriticalPoint) -> dict[str,
     if claim is None:
         raise ValueError(
             "point must be a proof that the simpler bounds of the checker can repeat, got "
-            f"{failure}. Use fastcurv.minimize(ob, theta) to come nearer to the critical point."
+            f"{failure}. Continue training to come nearer to the critical point."
         )
     return document | {"claim": claim, "correction": hex_list(correction)}
 

@@ -1,37 +1,36 @@
-"""Advice in the shell: sentences and calls of the library, which name Python functions, rewritten
-with shell commands.
-"""
+"""Advice in the shell: shell commands in place of calls of the library."""
 
 from __future__ import annotations
 
-import ast
-import re
 import shlex
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from ...common.sentences import VERDICT_ADVICE, Audience
+from ...critical.report import CriticalPoint, for_audience
+from ..diagnosis.change import Change
 from ..diagnosis.diagnose import Diagnosis
 from .recipe import TrainingRecipe
 
-# arguments of functions that are also options of the commands
-_OPTION_PATTERN = re.compile(r"\b(failure_probability|max_products|max_time) ?= ?")
-# Key: a name of Python in a message. Value: the name that the commands use.
-SHELL_TRANSLATIONS = {
-    "`reason`": "the reason",
-    "max_iter": "--max-steps",
-    "gradient_tol = ": "the tolerance ",
-    "max_time or max_products": "--max-time or --max-products",
-}
 # options of the shell whose names differ from those of the fields of a recipe
 OPTION_NAMES = {"raw": "no-standardize"}
-# a call of a library function with the objective as its argument, or without arguments
-_CALL_PATTERN = re.compile(
-    r"\b(?:fastcurv|fc)\.(?:escape|minimize|classify)(?:\((?:ob|objective)\b[^)]*\))?"
-)
-# a sentence that suggests a search for saddles, for which there is no command
-_SADDLE_SEARCH_PATTERN = re.compile(
-    r"(?:[.,]| or| and)* (?:[Uu]se )?(?:fastcurv|fc)\.find_critical_point\([^)]*\)[^,.;]*"
-)
+# advice on verdicts that suggests to continue training, for which there is a command
+_CONTINUATIONS = {
+    "escape": "Use `{again}` to leave it.",
+    "continue": "Use `{again}` to continue.",
+    "plateau": "Use `{again}` to continue.",
+    "lower": "Use `{again}` to search for a lower point.",
+    "kinks": "Use `{again}` to search for a minimum at kinks.",
+}
+_OPTION_ADVICE = {
+    "max_time": "Increase --max-time.",
+    "max_products": "Increase --max-products.",
+    "risk": VERDICT_ADVICE["risk"].replace("failure_probability=", "--failure-probability "),
+    "risk_steps": "A risk of at most {accepted_risk} needs {n_steps_needed} Lanczos steps, at one "
+    "Hessian-vector product each: increase --max-products or --max-time.",
+    "l2": "Train with a positive --l2.",
+    **dict.fromkeys(("reduce", "check", "bounds"), ""),
+}
 
 
 @dataclass(frozen=True)
@@ -72,56 +71,45 @@ class ShellCommands:
         changed |= asdict(recipe.reading)
         return _command_line("train", recipe.data, *_training_options(changed | options))
 
-    def replace_calls(self, text: str) -> str:
-        """Return the text with shell commands and options in place of Python calls and arguments.
-        If no file holds the network, clauses that suggest a call are removed.
+    def translate_verdict(self, point: CriticalPoint) -> CriticalPoint:
+        """Return the verdict with advice on commands in place of Python calls, without advice on
+        training if no file holds the network.
         """
-        text = _SADDLE_SEARCH_PATTERN.sub("", text)
-        if self.model is None:
-            text = re.sub(rf"[;,.] *(?:[Uu]se )?{_CALL_PATTERN.pattern}[^;.]*", "", text)
-        text = _CALL_PATTERN.sub(lambda _: f"`{self.continuation_command(epochs=0)}`", text)
-        text = _OPTION_PATTERN.sub(lambda found: f"--{found[1].replace('_', '-')} ", text)
-        for name, word in SHELL_TRANSLATIONS.items():
-            text = text.replace(name, word)
-        return text
+        again = self.continuation_command(epochs=0)
+        continued = {
+            key: "" if self.model is None else text.format(again=again)
+            for key, text in _CONTINUATIONS.items()
+        }
+        return for_audience(point, Audience("", continued | _OPTION_ADVICE))
 
     def translate_diagnosis(self, found: Diagnosis) -> Diagnosis:
         """Return a diagnosis whose advice has commands in place of Python calls."""
+        command = f"Continue with `{self.continuation_command(epochs=0)}`."
         return replace(
-            found, causes=[replace(a, call=self.command_for_call(a.call)) for a in found.causes]
+            found,
+            causes=[replace(a, call=self.command_for_change(a.change)) for a in found.causes],
+            verdict=self.translate_verdict(found.verdict),
+            _continuation="" if self.model is None else command,
         )
 
-    def command_for_call(self, call: str) -> str:
-        """Return the shell command for `call`, the source of the Python call in an `Advice`, which
-        uses the names fc, np, ob and theta. If the call makes no new objective and does not train,
-        return the advice to join X and y again.
+    def command_for_change(self, change: Change) -> str:
+        """Return the shell command that trains with a change, or the advice to join X and y again,
+        which no command does.
         """
-        if "fc.escape(" in call:
+        if change.action == "join_rows":
+            return "join X and y again, row by row"
+        if change.action == "escape":
             return self.continuation_command(epochs=0)
-        tree = ast.parse(call, mode="eval").body
-        made = next(
-            (node.value for node in ast.walk(tree) if isinstance(node, ast.NamedExpr)), None
-        )
-        # If the call makes no new objective, it continues with the same network, or it is advice on
-        # the order of the rows.
-        if not isinstance(made, ast.Call):
-            again = "fc.minimize" in call
-            return self.retraining_command(epochs=0) if again else "join X and y again, row by row"
-        model, X, y, loss, l2 = map(ast.unparse, made.args[:5])
-        changes: dict[str, Any] = {"l2": float(l2)}
-        if loss.startswith("'"):
-            changes["loss"] = ast.literal_eval(loss)
-        # If the call clips the targets, the advice is a loss that outliers do not dominate.
-        if "np.clip" in y:
-            changes["loss"] = "pseudo_huber"
-        if X != "ob.X" or ".mean(" in y:
-            changes["raw"] = False
-        network: Any = ast.parse(model, mode="eval").body
-        if isinstance(network, ast.Call):
-            sizes, activation = map(ast.literal_eval, network.args[:2])
-            changes |= {"hidden": tuple(sizes[1:-1]), "activation": activation}
-            changes |= {key.arg: ast.literal_eval(key.value) for key in network.keywords
-                        if key.arg in ("residual", "batch_norm")}  # fmt: skip
+        changes: dict[str, Any] = {
+            "hidden": None if change.sizes is None else change.sizes[1:-1],
+            "activation": change.activation,
+            "residual": change.residual or None,
+            # A loss that outliers do not dominate takes the place of clipped targets.
+            "loss": "pseudo_huber" if change.targets == "clipped" else change.loss,
+            "l2": change.l2,
+            "raw": False if "standardized" in (change.inputs, change.targets) else None,
+        }
+        changes = {name: value for name, value in changes.items() if value is not None}
         return self.retraining_command(replace(self.recipe, **changes), epochs=0)
 
 

@@ -152,7 +152,7 @@ def train(args: Namespace, out: CommandOutput) -> int:
     refining, end = args.refine != "none", results[-1][1] if results else None
     done = not refining or (end is not None and bool(end.success))
     if refining and end is not None:
-        out.print_text(f"  {shell.replace_calls(ending_message(end))}")
+        out.print_text(f"  {ending_message(end)}")
     out.print_text(
         f"saved {out.facts['out']}"
         + f"; `{shell.continuation_command()}` continues training" * (not done)
@@ -160,7 +160,7 @@ def train(args: Namespace, out: CommandOutput) -> int:
     out.add_facts(**point_facts(objective, theta, data))
     if end is not None:
         out.add_facts(success=bool(end.success), kind=end.kind)
-        out.add_facts(message=shell.replace_calls(ending_message(end)))
+        out.add_facts(message=ending_message(end))
     return 0 if done else 1
 
 
@@ -380,8 +380,8 @@ def classify(args: Namespace, out: CommandOutput) -> int:
         try:
             fc.save_certificate(args.certificate, objective, saved.theta, point)
         except (ValueError, TypeError) as error:
-            out.print_text(shell.replace_calls(f"no certificate: {error}"))
-            out.add_facts(certificate_error=shell.replace_calls(str(error)))
+            out.print_text(f"no certificate: {error}")
+            out.add_facts(certificate_error=str(error))
             return 1
         out.print_text(f"saved {args.certificate}")
         out.add_facts(out=args.certificate)
@@ -410,9 +410,8 @@ def diagnose(args: Namespace, out: CommandOutput) -> None:
     )
     shell = make_shell_commands(args, objective, saved, data)
     facts = shell.translate_diagnosis(found)
-    out.print_text(shell.replace_calls(repr(facts)))
+    out.print_text(repr(facts))
     out.add_facts(**objective_facts(objective, data), **facts.to_dict())
-    out.add_facts(sentence=shell.replace_calls(facts.sentence))
     out.write_figure(found, args.figure)
 
 
@@ -645,10 +644,10 @@ def classify_and_print(
         seed=args.seed,
         progress=args.progress,
     )
-    out.print_text(shell.replace_calls(verdict_lines(point)))
-    out.add_facts(**(objective_facts(objective, data) | verdict_facts(point)))
-    out.add_facts(reason=shell.replace_calls(point.reason))
-    return point
+    told = shell.translate_verdict(point)
+    out.print_text(verdict_lines(told))
+    out.add_facts(**(objective_facts(objective, data) | verdict_facts(told)))
+    return told
 
 
 def make_shell_commands(

@@ -130,13 +130,15 @@ def run_demo(
     found = compute_spectra(objective, moments, say, seed=seed, quick=quick, progress=progress)
 
     say("\nWhere training stopped")
-    point, shell = fc.classify(objective, result.x, seed=seed), ShellCommands(recipe)
-    say(shell.replace_calls(verdict_lines(point)))
+    shell = ShellCommands(recipe)
+    point = shell.translate_verdict(fc.classify(objective, result.x, seed=seed))
+    say(verdict_lines(point))
 
     say("\nA saddle, and a descent from it")
     theta = find_saddle(recipe, objective, data, seed, progress)
     saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
-    say(shell.replace_calls(verdict_lines(saddle)))
+    saddle = shell.translate_verdict(saddle)
+    say(verdict_lines(saddle))
     escaped, way = escape_saddle(objective, theta, saddle, progress)
     say(f"  {way}")
     if picture is not None and escaped is not None:
@@ -144,8 +146,7 @@ def run_demo(
         write_figure_file(plot_summary(densities, objective, theta, escaped.x - theta), picture)
 
     failed = shell.translate_diagnosis(diagnose_failed_run(objective, seed, progress))
-    say(f"\nA training run that fails, and why\n{shell.replace_calls(repr(failed))}")
-    page.in_commands = shell.replace_calls
+    say(f"\nA training run that fails, and why\n{failed!r}")
     _add_verdict_section(page, objective, data, point)
     _add_training_section(page, objective, moments, data)
     _add_spectra_section(page, found)

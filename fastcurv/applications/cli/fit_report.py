@@ -250,17 +250,14 @@ def _add_table_size(page: FitPage, count: int, code: str) -> None:
 def _add_verdict_sentence(page: FitPage) -> None:
     found, point = page.found, page.found.point
     assert point is not None
-    kind = point.kind.replace("_", " ")
+    what = f"no proved minimum: {point.kind.replace('_', ' ')}"
     if point.kind == "minimum":
-        sentence = "Proved minimum." if point.certified else "A minimum, not proved."
-    else:
-        sentence = f"No proved minimum: {kind}."
-    if found.moved:
-        sentence = f"The fit has not converged. Where further training leads: {sentence.lower()}"
+        certainty = "proved" if point.certified else "unproved"
+        what = f"{certainty} minimum of the loss on these rows"
     if found.n_inactive:
-        some = f"{found.n_inactive} unit{'s' * (found.n_inactive > 1)}"
-        which = "whose weights are all 0" if found.n_inactive > 1 else "whose weights are 0"
-        sentence = f"{sentence[:-1]}, of the network without {some} {which}."
+        what += f", of the network without its units of zero weights ({found.n_inactive})"
+    lead = "The fit has not converged. Where further training leads: "
+    sentence = f"{lead}{what}." if found.moved else f"{what[0].upper()}{what[1:]}."
     page.facts |= {"kind": point.kind, "certified": bool(point.certified)}
     _add_sentence(
         page,

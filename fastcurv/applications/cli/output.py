@@ -22,6 +22,7 @@ from ...common.errors import escape_unprintable, one_line
 from ...common.files import check_writable_path, expand_home, write_atomically
 from ...common.optional import optional_import
 from ...common.progress import is_stream_terminal
+from ...common.sentences import render_notes
 
 PAGE_SUFFIXES, TABLE_SUFFIXES = (".html", ".htm"), (".csv",)
 DEFAULT_OUTPUT_FILE = "theta.safetensors"  # file that `train` writes by default
@@ -197,9 +198,7 @@ def format_point(objective: Any, theta: np.ndarray, data: Any) -> str:
 
 def ending_message(run: Any) -> str:
     """Return the reason why a run ended, without the advice on functions to call in Python."""
-    from ...optimize.run import message_without_calls
-
-    return message_without_calls(str(run.message))
+    return render_notes(run.notes, calls=False)
 
 
 def eigenpair_lines(pairs: Any) -> str:

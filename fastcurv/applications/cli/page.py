@@ -34,7 +34,7 @@ def build_report(
     """
     began = time.perf_counter()
     hessian = objective.hessian(saved.theta)
-    page = Report(f"Curvature of a network trained on {data.name}", shell.replace_calls)
+    page = Report(f"Curvature of a network trained on {data.name}")
     page.add_section("Verdict").add_verdict(point)
     page.add_section("The end of training").add_text(describe_objective(objective, data) + ".")
     facts = point_facts(objective, saved.theta, data)

@@ -6,7 +6,7 @@ import html
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -151,9 +151,6 @@ class Report:
     ----------
     title : str
         Title and first heading of the page.
-    said : callable, optional
-        Function applied to every sentence and to words in tables, such as one that replaces Python
-        calls by shell commands.
 
     Attributes
     ----------
@@ -172,10 +169,9 @@ class Report:
 
     facts: dict[str, Any]
 
-    def __init__(self, title: str, said: Callable[[str], str] = str) -> None:
+    def __init__(self, title: str) -> None:
         self.facts = {}
         self.title = str(title)
-        self.in_commands = said
         self._parts: list[str] = []
         self._charts = False
         self._headings: list[str] = []
@@ -199,14 +195,14 @@ class Report:
         """Append a paragraph of plain text to this report, and return this report. Text between
         backticks is set as code.
         """
-        return self._add(f"<p>{_escape_markup(self.in_commands(sentence))}</p>")
+        return self._add(f"<p>{_escape_markup(sentence)}</p>")
 
     def add_table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
         """Append a table to this report, and return this report. Numbers are aligned right, with at
         most six digits. On narrow screens, the cells of a row of a wide table are placed below each
         other, each with its heading.
         """
-        cells = [[self.in_commands(c) if isinstance(c, str) else c for c in row] for row in rows]
+        cells = [list(row) for row in rows]
         numeric = [all(_is_number(row[i]) for row in cells) for i in range(len(header))]
         widths = [max(len(_to_json_value(c)) for c in column) for column in zip(header, *cells)]
         stacked = len(header) > 2 and sum(widths) > NARROW_SCREEN_CHARACTERS
@@ -298,7 +294,7 @@ class Report:
         """Append a paragraph in larger letters, for the top of the page, to this report. Return
         this report.
         """
-        return self._add(f'<p class="first">{_escape_markup(self.in_commands(sentence))}</p>')
+        return self._add(f'<p class="first">{_escape_markup(sentence)}</p>')
 
     def add_scatter(self, view: dict[str, Any], caption: str) -> Report:
         """Append dots, from which the reader chooses one by a click or by the arrow keys, to this
@@ -375,7 +371,7 @@ class Report:
         kind = point.kind.replace("_", " ")
         return self._add(
             f'<div class="verdict"><b>{_escape_html(kind)}</b><br>'
-            f"{_escape_markup(self.in_commands(point.sentence))}</div>"
+            f"{_escape_markup(point.sentence)}</div>"
         )
 
     def to_html(self) -> str:

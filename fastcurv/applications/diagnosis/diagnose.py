@@ -29,6 +29,7 @@ from ...critical.report import CriticalPoint
 from ...spectrum.draw import new_pyplot_axes, plain_numbers
 from ...spectrum.results import format_number
 from ...structure.tables import MIN_NORMAL
+from .change import Change
 from .facts import (
     Facts,
     compare_networks,
@@ -245,90 +246,25 @@ def _find_simpler_network(f: Facts) -> Found:
     return _finding_or_none(len(f.hidden_layers) > 0 and least <= f.loss, least)
 
 
-# The calls are expressions in fc, np, ob and theta whose value is a result of `minimize`.
-
-RESTART_CALL = "fc.minimize(ob, ob.model.init(seed=0))"
-
-
-def _train_call(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: Any) -> str:
-    """Return the call, as a string, that trains a changed network from a new start. `sizes` and
-    `phi` replace the layer sizes and the activation, and `more` is a string of further arguments of
-    `MLP`. `other` replaces the expressions for X and y, the loss, l2 or `l2_biases`.
-    """
-    m, ob = f.ob.model, f.ob
-    made = "ob.model"
-    if sizes is not None or phi is not None or more:
-        alike, own = len(set(m.activation)) == 1, not all(isinstance(x, str) for x in m.activation)
-        hidden = repr(phi or (m.activation[0] if alike else list(m.activation)))
-        if own and not phi:
-            hidden = "ob.model.activation[0]" if alike else "ob.model.activation"
-        flags = {"bias": True, "residual": False, "batch_norm": False}
-        settings = [
-            f", {name}={not usual}" for name, usual in flags.items() if getattr(m, name) != usual
-        ]
-        settings += [f", dtype={m.dtype.name!r}"] * (m.dtype != np.float64)
-        made = f"fc.MLP({list(sizes or m.sizes)}, {hidden}{''.join(settings)}{more})"
-    loss, l2 = other.get("loss", ob.loss), other.get("l2", float(np.max(ob.l2)))
-    rows = f"{other.get('X', 'ob.X')}, {other.get('y', 'ob.y')}"
-    loss_text = repr(loss) if isinstance(loss, str) else "ob.loss"
-    kept = ", ob.sample_weight" * (ob.sample_weight is not None)
-    kept += ", l2_biases=False" * (not other.get("l2_biases", ob.l2_biases))
-    return (
-        f"fc.minimize(new := fc.Objective({made}, {rows}, {loss_text}, {l2:.3g}{kept}), "
-        "new.model.init(seed=0))"
-    )
+def _numeric_loss_change(f: Facts) -> Change:
+    return Change((*f.ob.model.sizes[:-1], 1), targets="standardized", loss="mse")
 
 
-SMALLER_L2_CALL = partial(_train_call, l2=1e-4)
+def _class_loss_change(f: Facts) -> Change:
+    sizes = (*f.ob.model.sizes[:-1], len(f.values))
+    return Change(sizes, targets="classes", loss="cross_entropy")
 
 
-def _weighted_rows_expression(f: Facts, name: str) -> str:
-    """Return the expression, as a string, of X or y. If some rows have weight 0, the expression
-    selects the other rows.
-    """
-    weight = f.ob.sample_weight
-    return f"ob.{name}" + "[ob.sample_weight > 0]" * (weight is not None and not np.all(weight))
+def _depth_change(f: Facts) -> Change:
+    # Skip connections are possible only around layers of equal widths.
+    equal_widths = len(set(f.ob.model.sizes[1:-1])) == 1
+    return Change(residual=True) if equal_widths else Change(activation="tanh")
 
 
-def _standardised_inputs_call(f: Facts) -> str:
-    X = _weighted_rows_expression(f, "X")
-    # Scaling preserves the zeros of a sparse matrix, and a shift would not.
-    if is_sparse(f.ob.X):
-        largest = f"(m := abs({X}).max(0).toarray())"
-        return _train_call(f, X=f"ob.X.multiply(1 / ({largest} + (m == 0))).tocsr()")
-    return _train_call(f, X=f"(ob.X - {X}.mean(0)) / ({X}.std(0) + ({X}.std(0) == 0))")
-
-
-def _numeric_loss_call(f: Facts) -> str:
-    y = _weighted_rows_expression(f, "y")
-    return _train_call(
-        f, [*f.ob.model.sizes[:-1], 1], y=f"(ob.y - {y}.mean()) / {y}.std()", loss="mse"
-    )
-
-
-def _clipped_targets_call(f: Facts) -> str:
-    return _train_call(
-        f,
-        y=f"np.clip(ob.y, *np.quantile({_weighted_rows_expression(f, 'y')}, [0.02, 0.98], axis=0))",
-    )
-
-
-def _scaled_targets_call(f: Facts) -> str:
-    y = _weighted_rows_expression(f, "y")
-    return _train_call(f, y=f"(ob.y - {y}.mean(0)) / {y}.std(0)")
-
-
-def _class_loss_call(f: Facts) -> str:
-    y, count = _weighted_rows_expression(f, "y"), len(f.values)
-    codes = f"np.searchsorted(np.unique({y}), ob.y.ravel())"
-    codes = codes if y == "ob.y" else f"np.minimum({codes}, {count - 1})"
-    return _train_call(f, [*f.ob.model.sizes[:-1], count], y=codes, loss="cross_entropy")
-
-
-def _wider_network_call(f: Facts) -> str:
+def _wider_network_change(f: Facts) -> Change:
     first, *hidden, last = f.ob.model.sizes
-    sizes = [first, *(max(4 * m, 16) for m in hidden or [4]), last]
-    return _train_call(f, sizes) if hidden else _train_call(f, sizes, "tanh")
+    sizes = (first, *(max(4 * m, 16) for m in hidden or [4]), last)
+    return Change(sizes) if hidden else Change(sizes, activation="tanh")
 
 
 @dataclass(frozen=True)
@@ -343,8 +279,9 @@ class Cause:
         ``evidence(facts)``: the number for the sentence and how the cause was established, or None.
     sentence : str
         The sentence, with the placeholders ``{number}`` and, for the facts, ``{f}``.
-    call : callable
-        ``call(facts)``: the call that corrects the cause.
+    change : callable
+        ``change(facts)``: the `Change` that corrects the cause. By default the same network is
+        trained again from a new start.
     poor : bool
         True if the cause is tested only if the fit is poor.
     """
@@ -352,7 +289,7 @@ class Cause:
     name: str
     evidence: Callable[[Facts], Found]
     sentence: str
-    call: Callable[[Facts], str] = lambda f: RESTART_CALL
+    change: Callable[[Facts], Change] = lambda f: Change()
     poor: bool = True
 
 
@@ -364,7 +301,7 @@ CAUSES: tuple[Cause, ...] = (
         _find_classes_as_numbers,
         "the targets take {number} evenly spaced values, as class indices do, but the loss "
         "{f.ob.loss} is for regression",
-        _class_loss_call,
+        _class_loss_change,
         poor=False,
     ),
     Cause(
@@ -372,7 +309,7 @@ CAUSES: tuple[Cause, ...] = (
         _find_numbers_as_labels,
         "the targets take {number} different values, most of them between 0 and 1, but the loss "
         "{f.ob.loss} is for the labels 0 and 1",
-        _numeric_loss_call,
+        _numeric_loss_change,
         poor=False,
     ),
     Cause(
@@ -389,7 +326,7 @@ CAUSES: tuple[Cause, ...] = (
         "kernel regressions predict {number}% of the variance of the class indices, taken as "
         "numbers, on held-out rows. Of the classes themselves they predict much less. The targets "
         "may therefore be numbers, but the loss {f.ob.loss} is for classes",
-        _numeric_loss_call,
+        _numeric_loss_change,
         poor=False,
     ),
     Cause(
@@ -397,7 +334,7 @@ CAUSES: tuple[Cause, ...] = (
         _find_outliers,
         "2% of the rows have {number}% of the squared deviations of the targets from their median, "
         "so the loss {f.ob.loss} is mostly that of these rows",
-        _clipped_targets_call,
+        lambda f: Change(targets="clipped"),
         poor=False,
     ),
     Cause(
@@ -406,14 +343,14 @@ CAUSES: tuple[Cause, ...] = (
         "kernel regressions predict little or nothing of held-out targets. The correlation of "
         "predictions and targets is {number} standard errors above 0; if X determined y, more than "
         "4 would be expected. X and y may be in different orders, or there may be too few rows",
-        lambda f: "fc.Objective(ob.model, X, y, ob.loss)  # rows of X and y in the same order",
+        lambda f: Change(action="join_rows"),
         poor=False,
     ),
     Cause(
         "no minimum without l2",
         lambda f: _finding_or_none(f.has_no_minimum, f.loss, PROVED),
         "the loss has no minimum. From {number} at theta, it decreases without end along a ray",
-        partial(_train_call, l2=1e-4, l2_biases=True),
+        lambda f: Change(l2=1e-4, l2_biases=True),
         poor=False,
     ),
     Cause(
@@ -421,7 +358,7 @@ CAUSES: tuple[Cause, ...] = (
         partial(_find_column_scale, alone=True),
         "the root mean square of one column of X is {number} times the median root mean square of "
         "the other columns",
-        _standardised_inputs_call,
+        lambda f: Change(inputs="standardized"),
         poor=False,
     ),
     Cause(
@@ -431,14 +368,14 @@ CAUSES: tuple[Cause, ...] = (
         "{f.largest_column_rms:.3g}; that of all their entries together is {number}. The norm of "
         "the column means is {f.offset:.2g} times that of the column standard deviations. The "
         "weights that `MLP.init` draws are for columns of mean 0 and variance 1",
-        _standardised_inputs_call,
+        lambda f: Change(inputs="standardized"),
         poor=False,
     ),
     Cause(
         "l2 too large",
         _find_large_l2,
         "l2 = {number} is so large that weight decay determines the weights more than the data do",
-        SMALLER_L2_CALL,
+        lambda f: Change(l2=1e-4),
         poor=False,
     ),
     Cause(
@@ -485,12 +422,7 @@ CAUSES: tuple[Cause, ...] = (
         _find_vanishing_gradient,
         "the gradient or the curvature of the first layer is {number} times smaller than that of "
         "the last layer",
-        # Skip connections are possible only around layers of equal widths.
-        lambda f: (
-            _train_call(f, more=", residual=True")
-            if len(set(f.ob.model.sizes[1:-1])) == 1
-            else _train_call(f, phi="tanh")
-        ),
+        _depth_change,
     ),
     Cause(
         SADDLE_CAUSE,
@@ -506,7 +438,7 @@ CAUSES: tuple[Cause, ...] = (
             PROVED if f.verdict.certified else MEASURED,
         ),
         "theta is at a saddle, where the smallest eigenvalue of the Hessian is {number}",
-        lambda f: "fc.minimize(ob, fc.escape(ob, theta).x)",
+        lambda f: Change(action="escape"),
     ),
     Cause(
         WEIGHTS_SMALL_CAUSE,
@@ -552,7 +484,7 @@ CAUSES: tuple[Cause, ...] = (
         _find_unscaled_targets,
         "the targets have a root mean square of {number}, but the weights that `MLP.init` draws "
         "are for targets with a root mean square near 1",
-        _scaled_targets_call,
+        lambda f: Change(targets="standardized"),
     ),
     Cause(
         "batch too small",
@@ -568,20 +500,20 @@ CAUSES: tuple[Cause, ...] = (
         "too few units",
         _find_wider_network,
         "training has stopped at a loss that is {number} times that of a wider network",
-        _wider_network_call,
+        _wider_network_change,
     ),
     Cause(
         "too few units",
         _find_too_few_units,
         "training has stopped. The network leaves {number} times as much of the variance of the "
         "targets unexplained as kernel regressions do on held-out rows",
-        _wider_network_call,
+        _wider_network_change,
     ),
     Cause(
         "a simpler network does as well",
         _find_simpler_network,
         "a linear or a shallower network reaches a loss of {number}, no higher than that at theta",
-        lambda f: _train_call(f, [f.ob.model.sizes[0], f.ob.model.sizes[-1]], "identity"),
+        lambda f: Change((f.ob.model.sizes[0], f.ob.model.sizes[-1]), activation="identity"),
     ),
 )
 
@@ -604,16 +536,18 @@ class Advice:
         How the cause was established: ``proved``, ``measured`` or ``suspected``.
     sentence : str
         The evidence in words.
+    change : Change
+        The change that corrects the cause. ``change.apply(ob, theta)`` trains with this change.
     call : str
-        The call that corrects the cause: an expression in fc, np, ob and theta, whose value is a
-        result of `minimize`; for shuffled labels, an objective on rows X and y whose order is
-        known.
+        The change as a call: an expression in fc, np, ob and theta, whose value is a result of
+        `minimize`; for shuffled labels, an objective on rows X and y whose order is known.
     """
 
     name: str
     value: float
     confidence: str
     sentence: str
+    change: Change
     call: str
 
 
@@ -641,6 +575,7 @@ class Diagnosis:
     verdict: CriticalPoint
     facts: Facts
     wall_time: float
+    _continuation: str = "Continue with fastcurv.minimize(ob, theta)."
 
     @property
     def healthy(self) -> bool:
@@ -661,7 +596,7 @@ class Diagnosis:
             return f"Healthy: {fits}."
         return (
             "No cause of failure was found, but kernel regressions predict held-out rows better "
-            "than the network fits its training rows. Continue with fastcurv.minimize(ob, theta)."
+            f"than the network fits its training rows. {self._continuation}"
         )
 
     def __repr__(self) -> str:
@@ -727,7 +662,7 @@ class Diagnosis:
         return {
             "healthy": self.healthy,
             "sentence": self.sentence,
-            "causes": [vars(a) for a in self.causes],
+            "causes": [vars(a) | {"change": a.change.to_dict()} for a in self.causes],
             "value": f.loss,
             **plain,
             "layers": [vars(layer) for layer in f.layers],
@@ -906,5 +841,7 @@ def diagnose_with_verdict(
             found = None if row.poor and facts.is_good_fit else row.evidence(facts)
             if found is not None and row.name not in causes:
                 sentence = row.sentence.format(number=format_number(found[0]), f=facts)
-                causes[row.name] = Advice(row.name, *found, sentence, row.call(facts))
+                change = row.change(facts)
+                call = change.python_call(facts.ob)
+                causes[row.name] = Advice(row.name, *found, sentence, change, call)
     return Diagnosis(list(causes.values()), verdict, facts, time.perf_counter() - started)

@@ -37,8 +37,9 @@ from ...common.checks import (
 from ...common.errors import AttributeHints, suggest_names, type_phrase
 from ...common.objectives import budgeted_hessian
 from ...common.protocols import Descent
+from ...common.sentences import FIT_AUDIENCE
 from ...critical.classify import classify
-from ...critical.report import reword_for_fit
+from ...critical.report import for_audience
 from ...krylov.lanczos import Recurrence, combine_basis_rows
 from ...network.arguments import as_owned_array
 from ...network.mlp import MLP
@@ -657,7 +658,8 @@ class BaseMLP(
     def _classify_final_point(self, ob: Objective) -> Any:
         """Return the verdict on theta_, within the remainder of max_time."""
         left = None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
-        return reword_for_fit(classify(ob, self.theta_, max_time=left, progress=False))
+        point = classify(ob, self.theta_, max_time=left, progress=False)
+        return for_audience(point, FIT_AUDIENCE)
 
     def _refit_chosen_decay(
         self, ob: Objective, choice: DecayChoice, options: dict[str, Any]

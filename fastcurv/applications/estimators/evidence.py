@@ -60,13 +60,11 @@ class FitPosterior(NamedTuple):
 
 
 def _exact_fit_error(est: Any) -> ValueError:
-    """Return the exception for a fit whose residuals are 0, from which no noise can be
-    estimated.
-    """
+    """Return the exception for a fit whose residuals do not determine the noise."""
     return ValueError(
-        f"alpha must be larger where the network fits every row exactly, got {est.alpha!r}. There "
-        "are no residuals to estimate the noise from. Use a number such as alpha=1.0, fewer units "
-        "or more rows."
+        "alpha must be larger where the residuals are 0 or the rows determine as many parameters "
+        f"as there are targets, got {est.alpha!r}. The residuals then do not determine the noise. "
+        "Use a number such as alpha=1.0, fewer units or more rows."
     )
 
 

@@ -504,19 +504,18 @@ def draw(kind: str, seed: int, judged: bool) -> Case:
     raise AssertionError(f"60 draws of {kind!r} trained well")
 
 
-def helped(case: Case, call: str) -> bool:
-    """Return True if evaluating the advised `call` lowers the loss tenfold, or to within 10% of the
+def helped(case: Case, change: Any) -> bool:
+    """Return True if the advised `change` lowers the loss tenfold, or to within 10% of the
     lowest known loss. For separable classes without l2, the result must be a minimum. For defects
     in NO_LOWER, the loss must be at most 0.8 times that of a constant prediction.
     """
     before = case.ob.value(case.theta)
-    names = {"fc": fc, "np": np, "ob": case.ob, "theta": case.theta}
     with np.errstate(all="ignore"):
-        found = eval(call, names)
+        found = change.apply(case.ob, case.theta)
     if case.kind == "no minimum without l2":
         return bool(found.kind == "minimum")
     if case.kind in NO_LOWER:
-        return bool(found.fun <= 0.8 * constant_loss(names.get("new", case.ob)))
+        return bool(found.fun <= 0.8 * constant_loss(change.new_objective(case.ob)))
     return bool(found.fun <= 0.1 * before or found.fun <= 1.1 * min(case.best, before) + 1e-12)
 
 
@@ -550,7 +549,7 @@ def main() -> None:
                 )
             if tried < args.follow and first == kind and kind not in (*NO_LOWER, HEALTHY):
                 tried += 1
-                ok = helped(case, found.causes[0].call)
+                ok = helped(case, found.causes[0].change)
                 better += ok
                 if not ok and args.verbose:
                     print(

@@ -13,7 +13,6 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv.applications.diagnosis import facts
 from fastcurv.applications.diagnosis.diagnose import CAUSES, LOSS_UNFIT_CAUSE
 from fastcurv.applications.diagnosis.facts import (
     N_GRADIENT_BATCHES,
@@ -23,13 +22,11 @@ from fastcurv.applications.diagnosis.facts import (
     finite_point,
     run_facts_from_history,
 )
-from fastcurv.common.linalg import NotFiniteError
 from fastcurv.spectrum.results import format_number
 from fastcurv.structure import tables
 from fastcurv.testing import lecture_toy
 
 from ... import nets
-from ...optimize.test_endings import sine
 from .broken import HEALTHY, KINDS, NO_LOWER, draw, helped
 
 FOLLOWED = ("learning rate too large", "one feature on a different scale")
@@ -67,7 +64,7 @@ def test_most_failed_trainings_are_diagnosed_and_healthy_ones_are_not():
             if first != kind:
                 wrong.append((kind, seed, first))
             elif kind in FOLLOWED:
-                assert helped(case, found.causes[0].call), kind
+                assert helped(case, found.causes[0].change), kind
     assert len(wrong) <= 0.15 * seen, wrong
     assert sum(kind == HEALTHY for kind, *_ in wrong) == 0, wrong
 
@@ -136,33 +133,38 @@ def test_the_table_names_every_kind_and_its_calls_are_expressions(rng):
     ob = wave(rng, l2=1e-3, sample_weight=np.ones(120), l2_biases=False)
     facts = fc.diagnose(ob, ob.model.init(seed=0)).facts
     for row in CAUSES:
-        compile(row.call(facts), row.name, "eval")
+        compile(row.change(facts).python_call(ob), row.name, "eval")
         assert row.sentence.format(number=1, f=facts)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [np.asarray, csr_matrix], ids=["dense", "sparse"])
-def test_calls_that_train_another_network_keep_the_rest(rows, dtype, rng):
-    """Advised calls that train another network keep dtype, biases, sample weights, weight decay and
-    scaled columns, dense or sparse. Only the advice for missing weight decay applies l2 to biases.
+def test_changes_keep_the_rest_and_equal_their_python_calls(rows, dtype, rng):
+    """A change and its Python call make the same objective. They keep dtype, biases, sample
+    weights, weight decay and scaled columns, dense or sparse. Only the advice for missing weight
+    decay applies l2 to biases.
     """
     X, y = np.round(rng.standard_normal((60, 4))) * [1, 1e3, 1e-3, 0], rng.random((60, 1))
     model = fc.MLP([4, 6, 1], "silu", bias=False, dtype=dtype)
     kept = {"l2": 0.25, "sample_weight": np.arange(60.0), "l2_biases": False}
     ob = fc.Objective(model, rows(X.astype(dtype)), y, "mse", **kept)
     facts = fc.diagnose(ob, model.init(seed=0)).facts
-    only = SimpleNamespace(**{**vars(fc), "minimize": lambda new, theta: (new, theta)})
-    calls = {row.call(facts) for row in CAUSES if row.name != "labels shuffled"}
-    (missing,) = (row for row in CAUSES if row.name == "no minimum without l2")
-    made = [call for call in calls if "new :=" in call]
+    only = SimpleNamespace(**{**vars(fc), "minimize": lambda new, seed: new})
+    changes = {row.change(facts) for row in CAUSES}
+    made = [change for change in changes if change.makes_objective]
     assert len(made) >= 6
-    for call in made:
-        new, theta = eval(call, {"fc": only, "np": np, "ob": ob})
-        assert new.model.dtype == model.dtype == theta.dtype and not new.model.bias
+    for change in made:
+        new, same = (
+            change.new_objective(ob),
+            eval(change.python_call(ob), {"fc": only, "np": np, "ob": ob}),
+        )
+        assert new.model == same.model and new.l2 == same.l2 and new.loss == same.loss
+        assert np.array_equal(new.y, same.y) and not (new.X != same.X).sum()
+        assert new.model.dtype == model.dtype and not new.model.bias
         assert np.array_equal(new.sample_weight, ob.sample_weight)
-        assert new.l2_biases == (call == missing.call(facts))
-        assert new.l2 == ob.l2 or call.count("0.0001") == 1
-        if "ob.X," not in call:
+        assert new.l2_biases == same.l2_biases == (change.l2_biases is True)
+        assert new.l2 == ob.l2 or change.l2 == 1e-4
+        if change.inputs:
             columns = new.X.toarray() if rows is csr_matrix else new.X
             largest = abs(columns).max(axis=0)
             assert np.all(largest[:3] > 0.9) and largest.max() < 10 and largest[3] == 0
@@ -323,10 +325,8 @@ def test_a_robust_fit_of_targets_with_outliers_is_healthy(loss, rng):
     assert found.facts.robust and found.facts.explained_variance > 0.9
     assert not {"labels shuffled", LOSS_UNFIT_CAUSE} & {cause.name for cause in found.causes}, found
     first = fc.diagnose(squared, run.x).causes[0]
-    assert (first.name, first.confidence) == (
-        LOSS_UNFIT_CAUSE,
-        "measured",
-    ) and "2% of the rows" in first.sentence
+    assert (first.name, first.confidence) == (LOSS_UNFIT_CAUSE, "measured")
+    assert first.change.targets == "clipped"
 
 
 def test_rapidly_varying_targets_are_reported_as_suspected_cause(rng):
@@ -339,7 +339,6 @@ def test_rapidly_varying_targets_are_reported_as_suspected_cause(rng):
         run = fc.minimize(ob, ob.model.init(seed=0), "adam", max_iter=30, verdict=False)
         causes = {cause.name: cause for cause in fc.diagnose(ob, run.x, run.history).causes}
         assert causes["labels shuffled"].confidence == "suspected"
-        assert "may be in different orders" in causes["labels shuffled"].sentence
 
 
 @pytest.mark.by_day(share=1 / 3)
@@ -658,7 +657,6 @@ def test_a_diagnosis_has_text_json_and_a_plot(rng):
     found = fc.diagnose(ob, theta, [ob.value(theta)] * 5)
     text = repr(found)
     assert found.causes[0].name == "initial weights too large"
-    assert text.startswith("Diagnosis: Initial weights too large (measured): ")
     assert f"     {found.causes[0].call}" in text.splitlines()
     assert found.causes[0].call in found._repr_html_().replace("&#x27;", "'")
     facts = json.loads(json.dumps(found.to_dict(), allow_nan=False))
@@ -703,58 +701,3 @@ def test_networks_interrupted_by_ctrl_c_are_not_compared(monkeypatch, rng):
     with pytest.raises(KeyboardInterrupt):
         fc.diagnose(ob, ob.model.init(seed=0), compare=True)
     assert len(begun) == 1 and begun[0].stopped == "interrupted"
-
-
-@pytest.mark.parametrize("at", [1, 2])
-def test_an_error_in_a_network_that_diagnose_compares_reaches_its_user(monkeypatch, at):
-    """An error in a network that `diagnose` trains for comparison reaches the user, except for an
-    infinite loss at the start, which leaves the network out.
-    """
-    X = np.linspace(-1, 1, 24).reshape(12, 2)
-    ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, 0], "mse")
-    theta, minimize, calls = ob.model.init(seed=0), facts.minimize, []
-
-    def fail(error):
-        def run(*args, **options):
-            calls.append(0)
-            if len(calls) == at:
-                raise error
-            return minimize(*args, **{**options, "max_iter": 3})
-
-        return run
-
-    monkeypatch.setattr(facts, "minimize", fail(ValueError("mine")))
-    with pytest.raises(ValueError, match="^mine$"):
-        fc.diagnose(ob, theta, compare=True)
-    calls.clear()
-    monkeypatch.setattr(facts, "minimize", fail(NotFiniteError("at its start")))
-    assert fc.diagnose(ob, theta, compare=True).causes is not None
-
-
-@pytest.mark.nightly
-def test_the_advice_of_diagnose_on_runs_cut_short_has_an_effect_in_85_percent():
-    """In at least 85% of the runs, the call that `diagnose` advises lowers the loss or changes the
-    verdict. A run diagnosed as healthy has an error below a tenth of the targets' variance.
-    """
-    count, failed = 0, []
-    for seed in range(10):
-        for words in ({"max_iter": 2}, {"max_iter": 20}, {"max_iter": 300}, {"fun_target": 0.1}):
-            ob = sine(l2=1e-3 * (seed % 2))
-            run = fc.minimize(ob, ob.model.init(seed=seed), seed=0, **words)
-            found = fc.diagnose(ob, run.x, run)
-            if found.sentence.startswith("Healthy: "):
-                assert np.mean((ob.model.predict(run.x, ob.X) - ob.y) ** 2) < 0.1 * ob.y.var()
-            names = {"fc": fc, "np": np, "ob": ob, "theta": run.x}
-            call = found.causes[0].call if found.causes else ""
-            if found.healthy and "fastcurv.minimize(ob, theta)" in found.sentence:
-                call = "fc.minimize(ob, theta)"
-            if "fc." not in call:
-                continue
-            count += 1
-            there = eval(call, names)
-            new = names.get("new", ob)
-            worse = new.value(run.x) if new.n_params == ob.n_params else run.fun
-            lower = there.fun < worse
-            if not (lower or fc.classify(new, there.x).kind != found.verdict.kind):
-                failed.append((seed, words, call))
-    assert count >= 20 and len(failed) <= 0.15 * count, (count, failed)

@@ -1,0 +1,123 @@
+"""Verdicts whose evidence is partly unknown, and what verdicts do not claim."""
+
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.testing import QuadraticObjective
+
+BOWL = QuadraticObjective(np.diag([1.0, 2.0, 3.0]))
+
+
+@pytest.fixture(scope="module")
+def point():
+    return fc.classify(BOWL, np.zeros(3), seed=0)
+
+
+@pytest.mark.parametrize("seed", [0, np.int64(3), np.random.default_rng(0)])
+def test_to_dict_has_plain_values_only(point, seed):
+    """The result of `to_dict` contains only numbers, strings, bools, lists, dicts and None, with
+    the names and values of the command line's JSON.
+    """
+    from fastcurv.applications.cli.output import verdict_facts
+    from fastcurv.spectrum.results import to_json_value
+
+    odd = replace(
+        point, seed=seed, failure_probability=np.nan, lambda_max=np.float32(np.inf),
+        complement_eigenvalue=None, certified=np.bool_(True), nearest_verdict=point,
+        nearest_point=np.array([1.0, np.nan, -2.0]),
+    )  # fmt: skip
+    facts = odd.to_dict()
+    assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+    assert set(facts) == {f.name for f in fields(odd)} - {"_numbers", "_clauses", "_audience"} | {
+        "index", "minimum_ratio", "reason", "advice",
+    }  # fmt: skip
+    assert facts["certified"] is True and facts["lambda_min_bounds"] == list(odd.lambda_min_bounds)
+    assert (
+        facts["failure_probability"]
+        is facts["lambda_max"]
+        is facts["complement_eigenvalue"]
+        is None
+    )
+    assert (
+        facts["nearest_point"] == [1.0, None, -2.0] and facts["nearest_verdict"] == point.to_dict()
+    )
+    shell = to_json_value(verdict_facts(odd))
+    assert {name: facts[name] for name in shell} == shell
+
+
+def test_evidence_is_given_if_the_inertia_is_unknown(point):
+    odd = replace(
+        point, certified=False, failure_probability=1e-3, n_kinks=4, n_negative=None,
+        n_positive=None, n_negative_bounds=(1, 3), nearest_verdict=point, nearest_distance=0.25,
+    )  # fmt: skip
+    assert {"kinks", "nearest"} <= {name for name, _ in odd.evidence()}
+    assert odd.index is None and odd.minimum_ratio is None
+    assert point.index == 0 and point.minimum_ratio == 1 and point.summary() == repr(point)
+
+
+def test_the_proof_of_a_saddle_by_two_vectors_claims_no_critical_point():
+    """If two vectors prove a saddle, the evidence excludes minima and maxima. If the theorem proves
+    a critical point, the evidence gives its distance.
+    """
+    bowl = QuadraticObjective(np.diag([-1.0, *np.linspace(1, 2, 60)]))
+    everywhere = fc.classify(bowl, np.zeros(61), dense_below=0, seed=0)
+    assert dict(everywhere.evidence())["proof"] == "no minimum or maximum at any point"
+    nearby = replace(everywhere, radius=1e-3)
+    assert dict(nearby.evidence())["proof"] == "no minimum or maximum within 0.001 of theta"
+    exact = fc.classify(bowl, np.zeros(61), seed=0)
+    assert exact.certified and dict(exact.evidence())["proof"] == "at theta, h = 0"
+
+
+def test_a_proved_minimum_claims_no_increase_in_every_direction():
+    """At loss 0 with more parameters than residuals, the loss is constant along directions that
+    `n_symmetry` does not include. The sentence therefore claims a local minimum but no increase in
+    every direction.
+    """
+    X, y = np.array([[1.0], [2.0]]), np.array([[0.5], [-0.3]])
+    ob = fc.Objective(fc.MLP([1, 4, 1], "tanh"), X, y, "mse")
+    run = fc.minimize(ob, ob.model.init(seed=0), "levenberg-marquardt", seed=0, gradient_tol=1e-14)
+    point = fc.classify(ob, run.x)
+    assert point.certified and point.n_zero > 0 and not point.n_symmetry
+    flat = np.linalg.svd(ob.jacobian(run.x).to_dense())[2][-1]
+    assert ob.value(run.x + 1e-6 * flat) < 1e-20  # the loss does not increase along this direction
+
+
+def test_kink_minima_with_copied_units_claim_no_strict_minimum():
+    """At a minimum with active relu kinks, also with a unit split into two, the sentence claims
+    only a local minimum nearby.
+    """
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((32, 3))
+    y = np.maximum(X @ rng.standard_normal((3, 1)), 0) + 0.1 * rng.standard_normal((32, 1))
+    ob = fc.Objective(fc.MLP([3, 3, 1], "relu"), X, y, "mse", l2=0.1)
+    small = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    assert small.report.certified and small.report.n_active_kinks
+    (W, b), (V, c) = ob.model.unflatten(small.x.copy())
+    i = int(np.argmax(np.linalg.norm(W, axis=1)))
+    split = np.diag(np.where(np.arange(3) == i, 0.8, 1.0))
+    split = np.vstack([split, 0.6 * (np.arange(3) == i)])
+    wide = fc.Objective(fc.MLP([3, 4, 1], "relu"), X, y, "mse", l2=0.1)
+    theta = wide.model.flatten([(split @ W, split @ b), (V @ split.T, c)])
+    copied = fc.classify(wide, theta)
+    assert copied.certified and copied.rule == "kink_minimum"
+    assert not copied._clauses["strict"]
+
+
+@pytest.mark.parametrize(
+    "y, n_out, loss, weight, words",
+    [
+        ([0, 0, 0], 2, "cross_entropy", None, "no sample has class 1. "),
+        ([0, 0, 0], 4, "cross_entropy", None, "3 classes have no sample, class 1 among them. "),
+        ([0, 1, 2], 3, "cross_entropy", [1, 0, 0], "2 classes have no sample of nonzero weight, "),
+        ([[1, 0]] * 3, 2, "binary_cross_entropy", None,
+         "every sample has the same label at each of 2 outputs, output 0 among them. "),
+    ],
+)  # fmt: skip
+def test_a_loss_without_a_minimum_names_its_classes_or_outputs(y, n_out, loss, weight, words):
+    ob = fc.Objective(fc.MLP([1, n_out], []), np.ones((3, 1)), y, loss, sample_weight=weight)
+    reason = fc.classify(ob, ob.model.init(seed=0))._numbers["no_minimum_reason"]
+    assert reason.startswith(words)

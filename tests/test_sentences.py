@@ -1,0 +1,14 @@
+"""The texts of verdicts, endings, causes, advice and reports equal those of the golden file, which
+``python -m tests.sentences`` writes.
+"""
+
+import pytest
+
+from . import sentences
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sentences_equal_those_of_the_golden_file():
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    assert sentences.sentences().splitlines() == sentences.PATH.read_text("utf-8").splitlines()

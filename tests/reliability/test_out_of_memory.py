@@ -54,7 +54,8 @@ CALLS = {{
     "block of the matrix": lambda: H.restrict(layers=[0]).to_dense(),
     "predict": lambda: model.predict(theta, X),
     "eigsh": lambda: fc.eigsh(H, 2, seed=0, max_products=30).values,
-    "trace": lambda: fc.trace(H, n_probes=4, seed=0).estimate,
+    "trace": lambda: fc.trace(H, 4, "hutchinson", 0).estimate,
+    "diagonal": lambda: fc.diagonal(H).estimate,
 }}
 if {N} == 400:
     some, weights = ob.batch(slice(0, 57)), np.abs(theta) + 1

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _engine
-from .common.checks import caller_stacklevel, random_batches
+from .common.checks import caller_stacklevel, is_iterable, random_batches
 from .common.errors import suggest_names, type_phrase
 from .common.optional import optional_import
 from .common.protocols import library_class
@@ -512,7 +512,7 @@ def _is_task(x: Any) -> bool:
 
 
 def _check_shards(shards: Any) -> list[Any]:
-    if isinstance(shards, (str, bytes, Path)) or not hasattr(shards, "__iter__"):
+    if isinstance(shards, (str, bytes, Path)) or not is_iterable(shards):
         raise TypeError(f"shards must be a sequence of shards, got {type_phrase(shards)}.")
     found = list(shards)
     if not found:

@@ -335,6 +335,8 @@ def test_torch_data_checkpoints_and_wrapped_modules_are_converted_or_raise(here)
     ):
         fc.from_torch(nn.Linear(4, 5, device="meta"))
     model, theta = fc.from_torch(net)
+    averaged, _ = fc.from_torch(torch.optim.swa_utils.AveragedModel(net))
+    assert averaged == model
     again, same = fc.from_torch(nn.DataParallel(net))
     assert again == model and np.array_equal(theta, same)
     v = torch.from_numpy(theta)

@@ -109,7 +109,8 @@ def test_no_subpackage_uses_private_names_of_another(tmp_path):
 # classes, NumPy, DLPack, scikit-learn, the safetensors format, Cython and C compilers.
 DUNDERS = """__all__ __file__ __main__ __path__ __version__ __future__ __import__ __code__
 __annotations__ __closure__ __package__ __slots__ __weakref__ __array__ __array_interface__
-__array_ufunc__ __attribute__ __dlpack__ __dlpack_device__ __sklearn_tags__ __metadata__ __cinit__ __dealloc__"""
+__array_ufunc__ __attribute__ __dlpack__ __dlpack_device__ __sklearn_tags__ __metadata__
+__cinit__ __dealloc__"""
 SPECIAL = """call enter exit iter next matmul rmatmul getitem setitem missing getattr dir post_init
 len contains bool float del get set getattribute globals wrapped"""
 

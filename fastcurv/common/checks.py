@@ -179,6 +179,17 @@ def check_real_number(x: Any, name: str, wanted: str = "a number") -> float:
         ) from None
 
 
+def is_iterable(x: Any) -> bool:
+    """Return True if x can be iterated over. An array without dimensions cannot, although it has
+    the method ``__iter__``.
+    """
+    try:
+        iter(x)
+    except TypeError:
+        return False
+    return True
+
+
 def short_repr(x: Any) -> str:
     """Return the repr of a value for a message. An int of more than 128 bits is replaced by its
     number of bits. A repr is replaced by the type if it has more than 80 characters or is not

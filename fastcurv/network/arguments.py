@@ -19,6 +19,7 @@ from ..common.checks import (
     check_array,
     check_choice,
     check_positive_int,
+    is_iterable,
     is_sparse,
     rows_shape_error,
     short_repr,
@@ -125,7 +126,7 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
     if isinstance(activation, (str, ActivationFunction)):
         activation = (activation,) * max(n_hidden, 1)
         names = activation[:n_hidden]
-    elif hasattr(activation, "__iter__"):
+    elif is_iterable(activation):
         activation = names = tuple(map(activation_name, activation))
         if len(names) != n_hidden:
             raise ValueError(

@@ -19,6 +19,7 @@ from ..common.checks import (
     check_choice,
     check_vector,
     check_vectors,
+    is_iterable,
     is_list_of_layers,
     rows_shape_error,
     short_repr,
@@ -266,7 +267,7 @@ class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"
         ndarray, shape (n_params,)
             The parameters, in the dtype of the model.
         """
-        if not hasattr(layers, "__iter__"):
+        if not is_iterable(layers):
             raise TypeError(
                 f"layers must be a list with (W, b) for each layer, got {short_repr(layers)}."
             )
@@ -567,7 +568,7 @@ class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"
                 "statistics must be None for a model without batch normalisation, got "
                 f"{type_phrase(statistics)}."
             )
-        if not hasattr(statistics, "__iter__"):
+        if not is_iterable(statistics):
             raise TypeError(
                 "statistics must be a list of (mean, variance) for each hidden layer, got "
                 f"{type_phrase(statistics)}."

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
 from .._engine import copy_if_mapped
-from ..common.checks import as_numpy, is_sparse, rows_shape_error
+from ..common.checks import as_numpy, is_iterable, is_sparse, rows_shape_error, short_repr
 from ..common.errors import one_line, type_phrase
 from ..common.files import path_as_text, raise_if_special_file
 from ..common.optional import optional_import
@@ -180,7 +180,8 @@ def make_row_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSour
     if isinstance(X, Path) or type(X).__name__ == "ParquetFile":
         return ParquetSource(X, y, weight, columns)
     if columns is not None:
-        raise TypeError(f"columns must be None unless X is a Parquet file, got {columns!r}.")
+        given = short_repr(columns)
+        raise TypeError(f"columns must be None unless X is a Parquet file, got {given}.")
     if _yields_blocks(X):
         return BlockSource(X, y, weight)
     if not (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")):
@@ -191,7 +192,7 @@ def make_row_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSour
 def _iterable_of_blocks(X: Any) -> Any:
     """Return the iterable of blocks: X, or the result of X() if X is callable."""
     again = X() if callable(X) else X
-    if not hasattr(again, "__iter__"):
+    if not is_iterable(again):
         raise TypeError(f"X() must yield blocks of rows, got {type_phrase(again)}.")
     return again
 

@@ -26,6 +26,7 @@ from ..common.checks import (
 from ..common.errors import (
     conversion_hint,
     keyword_names,
+    one_line,
     raise_if_arguments_swapped,
     raise_if_foreign_argument,
     require_attrs,
@@ -572,7 +573,7 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
             takes = keyword_names(minimize)[3:] if method == "auto" else maker.defaults
             hint = f"Its options are {', '.join(takes)}"
             hint += ", and those of the method that is named." if method == "auto" else "."
-        raise TypeError(f"minimize(method={method!r}) has no option {name!r}. {hint}")
+        raise TypeError(f"minimize(method={method!r}) has no option {one_line(name)!r}. {hint}")
 
 
 def _check_objective_protocol(ob: Any, method: str, needed: tuple[str, ...], theta0: Any) -> None:

@@ -450,6 +450,7 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
     from scipy.optimize import linear_sum_assignment  # this import is slow
     from scipy.spatial.distance import cdist
 
+    require_attrs(model, ("n_params", "activation"), "model", "a fastcurv.MLP", theta)
     theta = check_vector(theta, model.n_params, "theta", np.float64)
     copy: NDArray[Any] = check_vector(other, model.n_params, "other", np.float64)
     for layer, name in enumerate(model.activation):

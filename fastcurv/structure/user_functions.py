@@ -204,9 +204,9 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
             self, function, "function(z, y) -> (value, first, second)", third_bound, error_ulps
         )
         wanted = "a finite number, or None if no lower bound is known"
-        if lower_bound is not None and not math.isfinite(
-            check_real_number(lower_bound, "lower_bound", wanted)
-        ):
+        if lower_bound is not None:
+            lower_bound = check_real_number(lower_bound, "lower_bound", wanted)
+        if lower_bound is not None and not math.isfinite(lower_bound):
             raise ValueError(f"lower_bound must be {wanted}, got {lower_bound!r}.")
         vars(self).update(lower_bound=lower_bound, per_target=0)
 

@@ -7,6 +7,7 @@ import io
 import traceback
 import warnings
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from .. import nets
 ABSURD = (
     *(10**400, -(10**400), float("nan"), float("inf"), -0.0, 5e-324, True, "1", "a\x1b[31m\nb\0"),
     *("\ud800", "x" * 3000, b"\xff", 1j, Decimal("NaN"), [], [[1], [2, 3]], {}, object()),
-    np.ma.array([1.0], mask=[True]),
+    *(np.ma.array([1.0], mask=[True]), np.array(0), Fraction(1, 3), 10**70),
     *(np.datetime64("NaT"), np.timedelta64(1, "s"), np.array(None), np.longdouble("1e400")),
 )
 PACKAGE = str(Path(fc.__file__).parent)

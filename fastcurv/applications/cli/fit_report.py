@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.checks import is_sparse
+from ...common.checks import check_positive_int, is_iterable, is_sparse
 from ...common.errors import one_line, suggest_names, type_phrase
 from ...common.runtime import serial_blas_context
 from ...structure.tables import LOSSES
@@ -150,7 +150,7 @@ def _shorten_names(names: Sequence[str]) -> list[str]:
 
 
 def _check_names(names: Sequence[str], X: Any) -> None:
-    if len(names) != np.shape(X)[1]:
+    if not is_iterable(names) or len(names) != np.shape(X)[1]:
         raise ValueError(
             f"names must hold a name for each of {np.shape(X)[1]} columns of X, got "
             f"{one_line(names, 200)}."
@@ -503,17 +503,18 @@ def report(
             f"out, got {one_line(np.asarray(sample_weight), 80)}. Fit without weights, or call "
             "leave_one_out on the objective of the fit."
         )
+    seed = check_positive_int(seed, "seed", least=0)
     columns = getattr(X, "columns", None)
     if names is None and columns is not None:
         names = list(map(str, columns))
+    if names is not None:
+        _check_names(names, X)
     given, source, n_columns = X, "", None
     table = (names, np.asarray(X), ()) if names is not None and not is_sparse(X) else None
     target = target or _series_name(y)
     if hasattr(estimator, "steps"):
         pipe, estimator = estimator, estimator[-1]
         if len(pipe) > 1:
-            if names is not None:
-                _check_names(names, X)
             X = pipe[:-1].transform(X)
             names = _transformed_column_names(pipe[:-1], names, X)
             source = "est, table, X = pipe[-1], X, pipe[:-1].transform(X)"

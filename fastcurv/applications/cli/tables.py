@@ -110,7 +110,7 @@ class Sheet:
         """
         if name in self.names:
             return self.names.index(name)
-        if name.isdecimal() and int(name) < len(self.names):
+        if name in map(str, range(len(self.names))):
             return int(name)
         alike = [other for other in self.names if other.lower() == name.lower()]
         close = [*alike, *get_close_matches(name, self.names, 1)]
@@ -328,7 +328,7 @@ def _read_workbook(path: Path, kind: str, sheet: str | None) -> list[np.ndarray]
         if sheet is None and len(names) > 1:
             raise ValueError(f"{path} must have one sheet, got {listed}. Choose one with --sheet.")
         chosen = names[0] if sheet is None else sheet
-        if chosen not in names and chosen.isdecimal() and int(chosen) < len(names):
+        if chosen not in names and chosen in map(str, range(len(names))):
             chosen = names[int(chosen)]
         if chosen not in names:
             raise ValueError(f"{path} must have the sheet {one_line(chosen)!r}, got {listed}.")

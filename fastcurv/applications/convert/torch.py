@@ -34,6 +34,7 @@ WRAPPER_ATTRIBUTES = {
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
     "DistributedDataParallel": "module",
+    "torch.optim.swa_utils.AveragedModel": "module",
 }
 TORCH_MODULE_PREFIXES = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.")
 # Key: start_dim and end_dim. Value: the shape to which Flatten reshapes (N, d), with 0 for N.
@@ -153,7 +154,8 @@ def _check_plain_forward(module: Any, said: str, wraps: bool) -> None:
     if found:
         raise ValueError(
             f"{said} must have no forward hooks, which may change what it computes, got hooks in "
-            f"{found[0]}. Remove each with handle.remove()."
+            f"{found[0]}. Remove each with handle.remove(), weight norms and pruning with the "
+            "functions of torch.nn.utils, and call lazy modules once."
         )
     raise_if_unsupported(
         getattr(module, "parametrizations", None),

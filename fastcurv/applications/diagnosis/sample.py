@@ -14,6 +14,8 @@ from ...common.checks import (
     check_choice,
     check_positive,
     check_positive_int,
+    is_iterable,
+    short_repr,
     spawn_generators,
 )
 from ...common.errors import (
@@ -549,7 +551,7 @@ def _check_indices(index: Any, n: int) -> list[int]:
     """
     if index is None:
         return []
-    if isinstance(index, (set, frozenset, str)) or not isinstance(index, Iterable):
+    if isinstance(index, (set, frozenset, str)) or not is_iterable(index):
         return [check_index(index, n)]
     indices = [check_index(one, n) for one in index]
     if not indices:
@@ -559,7 +561,7 @@ def _check_indices(index: Any, n: int) -> list[int]:
 
 def _check_sources(sources: Any) -> tuple[str, ...]:
     sources = SOURCE_NAMES if sources is None else sources
-    if isinstance(sources, (set, frozenset)) or not isinstance(sources, Iterable):
+    if isinstance(sources, (set, frozenset)) or not is_iterable(sources):
         raise TypeError(
             f"sources must be some of {', '.join(SOURCE_NAMES)}, got {type_phrase(sources)}."
         )
@@ -573,8 +575,8 @@ def _check_sources(sources: Any) -> tuple[str, ...]:
 
 
 def _check_epochs(epochs: Any) -> tuple[int, int]:
-    wanted = f"epochs must be two ints >= 1, the minimum and the maximum, got {epochs!r}."
-    if isinstance(epochs, str) or not isinstance(epochs, Iterable):
+    wanted = f"epochs must be two ints >= 1, the minimum and the maximum, got {short_repr(epochs)}."
+    if isinstance(epochs, str) or not is_iterable(epochs):
         raise TypeError(wanted)
     numbers = [check_positive_int(number, "epochs") for number in epochs]
     if len(numbers) != 2 or numbers[0] > numbers[1]:

@@ -31,6 +31,7 @@ from ...common.checks import (
     check_choice,
     check_positive,
     check_positive_int,
+    is_iterable,
     is_sparse,
     short_repr,
 )
@@ -179,11 +180,11 @@ def hidden_layers(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
     ([5, 3], ['sigmoid', 'sigmoid'])
     """
     if not isinstance(sizes, numbers.Integral) and (
-        isinstance(sizes, str) or not hasattr(sizes, "__iter__")
+        isinstance(sizes, str) or not is_iterable(sizes)
     ):
-        cure = f" It is the first argument. Use loss={sizes!r} for a loss." * (
-            sizes in SKLEARN_LOSSES
-        )
+        cure = ""
+        if isinstance(sizes, str) and sizes in SKLEARN_LOSSES:
+            cure = f" It is the first argument. Use loss={sizes!r} for a loss."
         raise TypeError(
             f"hidden_layer_sizes must be an int >= 1 or several, got {short_repr(sizes)}.{cure}"
         )
@@ -191,7 +192,7 @@ def hidden_layers(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
     if not all(isinstance(width, numbers.Integral) and int(width) > 0 for width in hidden):
         raise ValueError(f"hidden_layer_sizes must be ints >= 1, got {short_repr(sizes)}.")
     alone = isinstance(activation, (str, Activation))
-    if not alone and not hasattr(activation, "__iter__"):
+    if not alone and not is_iterable(activation):
         raise TypeError(
             "activation must be a name, an fc.Activation, or one for each layer, got "
             f"{type_phrase(activation)}."

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
-from ...common.checks import check_choice
+from ...common.checks import check_choice, is_iterable
 from ...common.errors import require_attrs, suggest_names, type_phrase
 from .predictions import final_estimator_and_inputs
 from .style import (
@@ -420,7 +420,7 @@ class MinimumRatioDisplay(Display):
         MinimumRatioDisplay
         """
         cls._check_plot_options(look, "from_points")
-        points = list(points) if isinstance(points, Iterable) else [points]
+        points = list(points) if is_iterable(points) else [points]
         for p in points:
             require_attrs(
                 p, ("verdict", "loss"), "a point", "those that sample_critical_points returns"

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.checks import check_array, check_theta
+from ...common.checks import check_array, check_theta, short_repr
 from ...common.errors import AttributeHints, suggest_names
 from ...common.html import html_table
 from ...common.objectives import cast_to_float64
@@ -244,8 +244,8 @@ def regularization_path(
     given = check_array(l2s, "l2s", np.float64)
     if given.ndim != 1 or not len(given) or not (given >= 0).all():
         raise ValueError(
-            f"l2s must be a list of at least one number >= 0, got {l2s!r}. Use for example "
-            "np.logspace(0, -4, 9)."
+            f"l2s must be a list of at least one number >= 0, got {short_repr(l2s)}. Use for "
+            "example np.logspace(0, -4, 9)."
         )
     start = ob.model.init(seed=seed) if theta0 is None else check_theta(ob, theta0, "theta0")
     ob = cast_to_float64(ob)

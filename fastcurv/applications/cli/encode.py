@@ -170,7 +170,7 @@ def read_table(
     """
     sheet = open_table(source, options)
     position = len(sheet.names) - 1 if target is None else sheet.find_column(target, "target")
-    columns = {
+    columns: dict[str, Any] = {
         key: tuple(sheet.names[sheet.find_column(name, key)] for name in getattr(options, key))
         for key in ("words", "ignore", "keep")
     }
@@ -351,8 +351,8 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Dat
     scaled = np.array([coding.kind != "words" for coding in codings for _ in coding.input_names])
     shift, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
     what = f"{table.sheet.source}: X"
-    means, deviations = column_means_and_scales(what, X[fitted])
-    shift[scaled], scale[scaled] = means[scaled], deviations[scaled]
+    numbers = X[fitted] if scaled.all() else X[fitted][:, scaled]
+    shift[scaled], scale[scaled] = column_means_and_scales(what, numbers)
     named = table.sheet.named
     return X, DataCoding(
         columns=table.sheet.names if named else (),

@@ -657,15 +657,17 @@ def _has_names(
                 n_new += len(set(body)) <= max(1, len(body) // 2)
     steps = np.diff(numbers)
     if numbers:
-        in_order = len(numbers) > 2 and len(set(np.sign(steps).tolist())) == 1
+        in_order = len(numbers) > 2 and ((steps > 0).all() or (steps < 0).all())
         evenly = in_order and np.allclose(steps, steps[0])
+        counted = numbers == list(range(len(first))) and len(first) > 4  # as pandas names columns
         if not n_repeated and n_far == len(numbers) and (len(numbers) > 2 or n_new):
             return True
-        if not n_repeated and evenly and (len(numbers) > 4 or not n_inside):
+        if not n_repeated and (counted or (evenly and not n_inside)):
             return True
         if not n_repeated and n_new and 2 * n_far > len(numbers):
             return True
-        doubtful = evenly or (in_order and not n_inside and n_new) or 2 * n_far > len(numbers)
+        like_names = n_new > 0 and (evenly or (in_order and not n_inside))
+        doubtful = like_names or (evenly and len(numbers) > 3) or 2 * n_far > len(numbers)
         if not doubtful or (n_repeated and not n_far):
             return False
     elif not (n_new and n_repeated):

@@ -635,6 +635,15 @@ FIRST_LINES = {
     "numbers far away and a word": ("9.5,3.1,0.5,class\n" + SHARES, True),
     "a sample": ("0.5,0.3,0.25,q\n" + SHARES, False),
     "numbers far away and a word of the column": ("9.5,3.1,0.5,p\n" + SHARES, None),
+    "equal numbers": ("0.1,0.1,0.1,q\n" + SHARES, False),
+    "numbers of columns": (
+        "0,1,2,3,4\n" + "".join(f"{i % 7}.5,{i % 5},{i},{i % 3}.5,{i % 2}\n" for i in range(N)),
+        True,
+    ),
+    "a count of other numbers": (
+        "1,2,3,4,5\n" + "".join(f"{i % 7},{i % 5},{i},{i % 6},{i % 9}\n" for i in range(N)),
+        None,
+    ),
     "a new word": ("0.5,0.3,0.25,r\n" + SHARES, False),
     "two words": ("p,u\n" + "".join(f"{'pq'[i % 2]},{'vw'[i % 2]}\n" for i in range(N)), None),
     "years": (

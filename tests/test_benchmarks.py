@@ -12,6 +12,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 SHARED = {"command", "peers", "spectrum_peers", "tables", "workloads"}
 SCRIPTS = sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED)
 SMALL = {  # options with which each benchmark takes seconds
+    "correct_digits": "--only fastcurv --networks saddle-toy",
     "given": "--net small --rounds 1",
     "gpu": "--workload tiny --threads 1 --rounds 1",
     "hvp": "--workload tiny --dtype float64 --quick --rounds 1 --no-peers",

@@ -741,10 +741,12 @@ def check(
             f"{net.seconds:.1g} s (at most {MAX_SECONDS} s)"
         )
         if claim["kind"] == "values":
-            return 0, "Confirmed: " + confirm_values(net, claim)
-        if "positive_direction" in claim:
-            return 0, "Confirmed: " + confirm_directions(net, claim)
-        return 0, "Confirmed: " + confirm_inertia(net, claim, correction)
+            proved = confirm_values(net, claim)
+        elif "positive_direction" in claim:
+            proved = confirm_directions(net, claim)
+        else:
+            proved = confirm_inertia(net, claim, correction)
+        return 0, f"Confirmed: {proved} (These numbers are rounded; the file has the exact ones.)"
     except NotConfirmed as failure:
         return 1, f"Not confirmed: {failure}."
     except NotUnderstood as failure:

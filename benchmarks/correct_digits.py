@@ -308,6 +308,7 @@ def by_laplace_torch(net):
 
     if net.log_evidence is None or net.loss not in ("mse", "cross_entropy"):
         raise NotOffered
+    torch.set_default_dtype(torch.float64)
     module, _, y = torch_module(net, torch)
     n_terms = len(net.X) * (net.sizes[-1] if net.loss == "mse" else 1)
     data = torch.utils.data.TensorDataset(torch.tensor(net.X), y)

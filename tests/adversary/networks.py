@@ -251,10 +251,10 @@ def certified_points_exist(draw, losses=LOSSES, activations=SMOOTH):
     words = f"{name} by {way}: {said.reason}"
     if not said.certified:
         return said.kind
-    if "residuals" in said.reason:
+    if said.rule == "interpolation":
         assert said.kind == "minimum" and ob.astype("float64").value(theta) <= 1e-6, words
         return "interpolates"
-    if "two fixed vectors" in said.reason:
+    if said.rule == "two_vector_saddle":
         values = np.linalg.eigvalsh(hessian(InLongDouble(ob, theta)).astype(float))
         assert said.kind == "saddle" and values[0] < 0 < values[-1], words
         assert said.n_negative + said.n_positive > 0, words

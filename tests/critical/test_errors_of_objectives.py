@@ -62,7 +62,7 @@ def test_a_value_error_of_an_objective_reaches_its_user(call):
 
 
 def test_a_search_ends_with_a_message_if_the_hessian_is_nan():
-    """If the Hessian is NaN, `find_critical_point` ends with a message. Errors other than
+    """If the Hessian is NaN, `find_critical_point` ends with a note. Errors other than
     ValueError that the objective raises are not caught.
     """
 
@@ -71,7 +71,7 @@ def test_a_search_ends_with_a_message_if_the_hessian_is_nan():
             return np.full((3, 3), np.nan)
 
     found = fc.find_critical_point(Lost(), np.ones(3))
-    assert not found.success and "the Hessian is not finite at this point" in found.message
+    assert not found.success and found.notes[0].key == "hessian_not_finite"
     with pytest.raises(RuntimeError, match="^mine$"):
         fc.find_critical_point(Raising("hessian", 1, RuntimeError("mine")), np.ones(3))
 

@@ -197,6 +197,7 @@ PASS_RESULTS_ON = {
     "base.py::_run_one_solver",
     "base.py::_run_solver",
     "base.py::minimise",
+    "change.py::apply",
     "minimize.py::run",
     "zoo.py::_find_critical_point",  # `minimize` of SciPy, which raises
 }

@@ -26,6 +26,17 @@ test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.test
 	$(PY) -m pytest -q -n auto --dist worksteal $(TESTS)
 
+# The core alone: a copy without the applications and their tests, whose format, types and tests pass. CORE_TESTS chooses a
+# part of the tests; `.ci/run` collects them all and runs those that know the package as a whole.
+CORE := build/core
+core: $(VENV)/.test $(VENV)-lint/.done
+	rm -rf $(CORE) && mkdir -p $(CORE)
+	git ls-files -z -- . ':!fastcurv/applications' ':!tests/applications' | xargs -0 cp -p --parents -t $(CORE)
+	cp -p fastcurv/_engine/*.so $(CORE)/fastcurv/_engine/
+	cd $(CORE) && $(abspath $(LINT))/ruff format --check -q . && $(abspath $(LINT))/ruff check -q .
+	cd $(CORE) && $(abspath $(LINT))/mypy --disable-error-code=import-not-found
+	cd $(CORE) && $(abspath $(PY)) -m pytest -q -n auto --dist worksteal -p no:cacheprovider $(CORE_TESTS)
+
 # Format, lint, types and docstrings, as `.ci/run` and the pre-commit hooks have them, in parts that `make -j` takes side
 # by side; stubs are held against the engine that `make test` compiles.
 lint: lint-text lint-types lint-built
@@ -40,12 +51,12 @@ lint-text: $(VENV)-lint/.done
 
 lint-types: $(VENV)-lint/.done
 	$(LINT)/mypy
-	$(LINT)/mypy tests/typing/user_script.py tests/typing/refused.py
+	$(LINT)/mypy tests/applications/typing/user_script.py tests/applications/typing/refused.py
 	$(LINT)/pyright --pythonpath $(LINT)/python
 
 lint-built: $(VENV)-lint/.done $(VENV)/.test
-	$(LINT)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest.txt fastcurv._engine
-	$(LINT)/python -m tests.docs.docstrings
+	$(LINT)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/applications/typing/stubtest.txt fastcurv._engine
+	$(LINT)/python -m tests.applications.docs.docstrings
 
 # The suite under the oldest NumPy and SciPy that pyproject.toml promises.
 minimum: $(VENV)-minimum/.done
@@ -223,7 +234,7 @@ soak: $(VENV)/.test
 # wheels for Linux and Python 3.11 to 3.13.
 fuzz: $(VENV)/.test
 	$(PY) -m pip install -q atheris
-	$(PY) -m tests.tools.fuzz_readers $(SECONDS)
+	$(PY) -m tests.applications.fuzz_readers $(SECONDS)
 
 # The kernels' own test under valgrind, which has no AVX-512: baseline, AVX2, reference and BLAS. Some ten minutes.
 valgrind:

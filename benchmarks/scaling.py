@@ -13,7 +13,6 @@ import command
 import numpy as np
 
 import fastcurv as fc
-from fastcurv import plots
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 N_SAMPLES = (100, 300, 1000, 3000, 10_000, 30_000)
@@ -28,6 +27,8 @@ def main(argv=None):
 
 def draw_pictures(args, numbers):
     """Time the nets, and draw three pictures."""
+    from fastcurv import plots
+
     fc.show_versions()
     figure = plots.new_figure((11.0, 3.6))
     axes = figure.subplots(1, 3)
@@ -111,6 +112,8 @@ def plot_times(ax, ylabel, points, dtype, color):
 
 def plot_slope_one(ax):
     """Draw a grey line of slope one through the last point of the first curve."""
+    from fastcurv import plots
+
     x, y = ax.lines[0].get_data()
     ax.plot(
         x, y[-1] * np.asarray(x) / x[-1], color=plots.GREY, lw=0.8, ls=":", label="proportional"

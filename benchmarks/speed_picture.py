@@ -9,8 +9,6 @@ from pathlib import Path
 import command
 import numpy as np
 
-from fastcurv import plots
-
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
@@ -22,6 +20,8 @@ def main():
 
 def draw(numbers):
     """Draw the table as bars."""
+    from fastcurv import plots
+
     text = (DOCS / "speed.md").read_text().split("\n\n")
     table = next(part for part in text if "torch / fastcurv" in part)
     rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in table.splitlines()[2:]]

@@ -1,5 +1,5 @@
 /* A small network trained in the page, with its exact Hessian: `numerics` has no page in it, the rest draws and listens.
- * tests/test_playground.py compares its numbers and words with fastcurv. Nothing is loaded from elsewhere. */
+ * tests/applications/test_playground.py compares its numbers and words with fastcurv. Nothing is loaded from elsewhere. */
 "use strict";
 
 const numerics = (() => {

@@ -180,13 +180,15 @@ _SUBPACKAGES = {
     },
 }
 
-# Without scikit-learn, `from fastcurv import *` omits the estimators.
-if find_spec("sklearn") is None:
-    __all__ = [
-        name
-        for name in __all__
-        if not _MODULE_OF_PUBLIC_NAME.get(name, "").startswith("applications.estimators")
-    ]
+# `from fastcurv import *` omits the names of modules that are not installed: the estimators without
+# scikit-learn, and everything of the applications in a copy of the core alone.
+_missing = "applications.estimators" if find_spec("sklearn") is None else "no module"
+if find_spec(".applications", __name__) is None:
+    _missing = "applications"
+    _SUBPACKAGES = {k: path for k, path in _SUBPACKAGES.items() if not path.startswith(_missing)}
+__all__ = [
+    name for name in __all__ if not _MODULE_OF_PUBLIC_NAME.get(name, "").startswith(_missing)
+]
 
 _register()
 

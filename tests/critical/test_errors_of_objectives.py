@@ -81,32 +81,3 @@ def test_matrices_and_vectors_that_are_not_finite_are_still_value_errors():
         fc.classify(QuadraticObjective(np.eye(3)), [np.nan, 0, 0])
     with pytest.raises(ValueError, match="must be finite|must hold finite numbers"):
         fc.eigsh(np.full((3, 3), np.nan))
-
-
-@pytest.mark.parametrize("at", [1, 2])
-def test_an_error_in_a_network_that_diagnose_compares_reaches_its_user(monkeypatch, at):
-    """An error in a network that `diagnose` trains for comparison reaches the user, except for an
-    infinite loss at the start, which leaves the network out.
-    """
-    from fastcurv.applications.diagnosis import facts as diagnose
-    from fastcurv.common.linalg import NotFiniteError
-
-    X = np.linspace(-1, 1, 24).reshape(12, 2)
-    ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, 0], "mse")
-    theta, minimize, calls = ob.model.init(seed=0), diagnose.minimize, []
-
-    def fail(error):
-        def run(*args, **options):
-            calls.append(0)
-            if len(calls) == at:
-                raise error
-            return minimize(*args, **{**options, "max_iter": 3})
-
-        return run
-
-    monkeypatch.setattr(diagnose, "minimize", fail(ValueError("mine")))
-    with pytest.raises(ValueError, match="^mine$"):
-        fc.diagnose(ob, theta, compare=True)
-    calls.clear()
-    monkeypatch.setattr(diagnose, "minimize", fail(NotFiniteError("at its start")))
-    assert fc.diagnose(ob, theta, compare=True).causes is not None

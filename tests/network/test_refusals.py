@@ -2,14 +2,11 @@
 forms are accepted.
 """
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import fastcurv as fc
-from fastcurv.applications.convert.sklearn import LayerStack
 from fastcurv.certify.majorants import loss_lower_bound, ray_to_infimum
 from fastcurv.common.checks import all_finite, as_numpy, check_symmetric_operator
 from fastcurv.network.rows import ArraySource, make_row_source
@@ -35,91 +32,6 @@ def test_invalid_dtypes_are_rejected(dtype):
         assert_rejected(
             lambda: fc.MLP([2, 1], dtype=dtype), ValueError, "must be 'float64' or 'float32'"
         )
-
-
-# --- weights in
-
-
-def build_stack(*steps):
-    """Return a LayerStack after calling its methods in order. Each of `steps` is a tuple of a
-    method's name and its arguments.
-    """
-    made = LayerStack()
-    for name, *arguments in steps:
-        getattr(made, name)(*arguments)
-    return made
-
-
-LINEAR = ("add_linear", EYE, np.zeros(2), "first")
-STACKS = {
-    "scaled input": ([("add_affine", np.ones(3), np.zeros(3), "scale"), LINEAR], "takes, got 3"),
-    "scaled output": (
-        [LINEAR, ("add_affine", np.ones(3), np.zeros(3), "s")],
-        "s must have 2 features, got 3",
-    ),
-    "norm first": (
-        [("add_batch_norm", np.ones(2), np.zeros(2), 1e-5, "n")],
-        "n that does not follow",
-    ),
-    "norm eps": ([LINEAR, ("add_batch_norm", np.ones(2), np.zeros(2), 1e-3, "n")], "eps=0.001"),
-    "norm size": (
-        [LINEAR, ("add_batch_norm", np.ones(3), np.zeros(3), 1e-5, "n")],
-        r"scale and shift of n must have shape .2,., got .3,. and .3,.",
-    ),
-    "softmax first": ([("add_softmax", "softmax")], "softmax that does not follow"),
-    "axes": ([("add_linear", np.ones((2, 2, 2)), None, "cube")], "must have 2 axes"),
-}
-
-
-@pytest.mark.parametrize("name", STACKS)
-def test_layers_that_do_not_form_a_stack_are_rejected(name):
-    steps, words = STACKS[name]
-    assert_rejected(lambda: build_stack(*steps), ValueError, words)
-
-
-def test_objects_that_resemble_keras_models_are_rejected():
-    """`from_keras` rejects objects that have only `get_weights`, because their layers may compute
-    anything, and the error suggests to pass the weights. A list or tuple of weights is accepted.
-    """
-    weights = [np.ones((3, 2)), np.zeros(2), np.ones((2, 1)), np.zeros(1)]
-    net = SimpleNamespace(get_weights=lambda: weights)
-    assert_rejected(lambda: fc.from_keras(net, activation="tanh"), ValueError, "get_weights")
-    model, theta = fc.from_keras(tuple(weights), activation="tanh")
-    again, same = fc.from_keras(weights, activation="tanh")
-    assert model == again and np.array_equal(theta, same)
-    assert_rejected(lambda: fc.from_keras({"a": 1}, activation="tanh"), TypeError, "get_weights")
-
-
-@pytest.mark.parametrize("name", ["0.running_mean", "0.bias"])
-def test_state_dicts_with_unsupported_entries_are_rejected(name):
-    """`from_torch` rejects state dicts with running statistics or with a bias before its matrix,
-    and the error names the entry.
-    """
-    state = {"0.weight": np.ones((3, 2)), "0.bias": np.zeros(3), name: np.zeros(3)}
-    state = dict(sorted(state.items())) if name == "0.bias" else state
-    with pytest.raises(ValueError, match=f"'{name}' in the state dict"):
-        fc.from_torch(state, activation="tanh")
-
-
-@pytest.mark.parametrize(
-    "field, value, words",
-    [("activation", "swish", "activation 'swish'"), ("out_activation_", "relu", "output")],
-)
-def test_unsupported_estimators_are_rejected(field, value, words):
-    class OtherEstimator:
-        activation, out_activation_ = "tanh", "identity"
-        coefs_, intercepts_ = [np.ones((2, 3)), np.ones((3, 1))], [np.zeros(3), np.zeros(1)]
-
-        def get_params(self):
-            return {}
-
-        def partial_fit(self, X, y):
-            return self
-
-    assert list(fc.from_sklearn(OtherEstimator())[0].sizes) == [2, 3, 1]
-    odd = OtherEstimator()
-    setattr(odd, field, value)
-    assert_rejected(lambda: fc.from_sklearn(odd), ValueError, words)
 
 
 # --- rows

@@ -125,22 +125,6 @@ def test_absurd_arguments_are_used_or_rejected_with_a_short_error(values, tmp_pa
     assert wrong == []
 
 
-def test_diagnose_rejects_malformed_histories():
-    net = nets.draw(0, [3, 3, 2], loss="cross_entropy", N=12)
-    keys = ("loss", "gradient_norm", "iteration", "learning_rate", "momentum", "batch_size")
-    wrong = []
-    for key in keys:
-        for value in (*ABSURD[::2], [10**400], ["a"], [None], [[1.0], [2, 3]], {"a": 1}):
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    fc.diagnose(net.ob, net.theta, {"loss": [3.0, 2.0], key: value})
-            except Exception as error:
-                if describe_fault(error):
-                    wrong.append((key, ascii(value)[:40], describe_fault(error), ascii(error)[:90]))
-    assert wrong == []
-
-
 def test_file_names_with_null_characters_are_rejected(tmp_path):
     model = fc.MLP([2, 1])
     theta = model.init(seed=0)

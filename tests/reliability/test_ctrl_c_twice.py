@@ -227,17 +227,3 @@ def test_inner_runs_are_checked_for_ctrl_c():
         for function in unchecked_calls(ast.parse(path.read_text()), "")
     }
     assert found == PASS_RESULTS_ON
-
-
-def test_ctrl_c_in_an_inner_run_ends_the_path(monkeypatch, rng):
-    def pressed(*given, **options):
-        return fc.minimize(*given, **options, callback=press)
-
-    def press(_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("fastcurv.applications.uncertainty.path.minimize", pressed)
-    X = rng.standard_normal((20, 2))
-    ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, :1] ** 2, "mse", l2=1e-3)
-    with pytest.raises(KeyboardInterrupt):
-        fc.regularization_path(ob, [1e-1, 1e-2], seed=0)

@@ -16,7 +16,6 @@ v, V = RNG.standard_normal(len(THETA)), RNG.standard_normal((len(THETA), 2))
 H, J, ORDER = OB.hessian(THETA), OB.jacobian(THETA), np.array([2, 0, 1])
 A = RNG.standard_normal((10, 10))
 A = A + A.T
-FITTED = fc.MLPClassifier((3,), max_iter=5, random_state=0).fit(X, LABELS)
 
 
 def gradient(X, y, weight):
@@ -28,10 +27,6 @@ def streamed(X, y, weight):
     return ob.gradient(THETA)
 
 
-def fitted(X, y, sample_weight):
-    return fc.MLPClassifier((3,), max_iter=2, random_state=0).fit(X, y, sample_weight).theta_
-
-
 def minimized(theta):
     return fc.minimize(OB, theta, "newton-cg", max_iter=2, verdict=False).x
 
@@ -39,8 +34,6 @@ def minimized(theta):
 CALLS = {
     "Objective": (gradient, X, LABELS, WEIGHT),
     "StreamedObjective": (streamed, X, LABELS, WEIGHT),
-    "fit": (fitted, X, LABELS, WEIGHT),
-    "predict": (FITTED.predict_proba, X),
     "value": (OB.value, THETA),
     "hessp": (OB.hessp, THETA, v),
     "hessian": (lambda theta: OB.hessian(theta).gradient, THETA),
@@ -83,35 +76,41 @@ EACH = [(name, i) for name, (_, *given) in CALLS.items() for i in range(len(give
 each = pytest.mark.parametrize("name, at", EACH, ids=[f"{name}-{i}" for name, i in EACH])
 
 
-def called(name, at, other):
-    call, *given = CALLS[name]
-    given[at] = other
-    return call(*given)
+def called(call, given, at, other):
+    return call(*given[:at], other, *given[at + 1 :])
 
 
 @each
 def test_masked_arrays_are_accepted_only_if_nothing_is_masked(name, at):
     call, *given = CALLS[name]
+    check_masked(call, given, at)
+
+
+def check_masked(call, given, at):
     plain, expected = given[at], call(*given)
-    assert np.array_equal(called(name, at, np.ma.array(plain, mask=False)), expected)
+    assert np.array_equal(called(call, given, at, np.ma.array(plain, mask=False)), expected)
     before, mask = plain.copy(), np.zeros(plain.shape, bool)
     mask.flat[-1] = True
     with pytest.raises(ValueError, match="must have no masked entries, got 1 of"):
-        called(name, at, np.ma.array(plain, mask=mask))
+        called(call, given, at, np.ma.array(plain, mask=mask))
     assert np.array_equal(plain, before)
 
 
 @each
 def test_tensors_and_data_frames_are_accepted_as_arrays(name, at):
-    torch, pd = pytest.importorskip("torch"), pytest.importorskip("pandas")
     call, *given = CALLS[name]
+    check_foreign(call, given, at)
+
+
+def check_foreign(call, given, at):
+    torch, pd = pytest.importorskip("torch"), pytest.importorskip("pandas")
     plain, expected = given[at], call(*given)
     framed = pd.DataFrame(plain) if plain.ndim == 2 else pd.Series(plain)
     for other in (torch.from_numpy(plain.copy()), framed):
-        assert np.allclose(called(name, at, other), expected, rtol=1e-12, atol=0)
+        assert np.allclose(called(call, given, at, other), expected, rtol=1e-12, atol=0)
     if plain.dtype.kind == "f":
         with pytest.raises(ValueError, match="tensor without requires_grad"):
-            called(name, at, torch.from_numpy(plain.copy()).requires_grad_())
+            called(call, given, at, torch.from_numpy(plain.copy()).requires_grad_())
 
 
 @each
@@ -119,13 +118,12 @@ def test_errors_name_arguments_that_are_not_real_arrays(name, at):
     """If an argument is not an array of real numbers, the error uses the function's own name for
     the argument.
     """
-    if name in ("fit", "predict"):  # scikit-learn's own messages
-        return
-    plain = CALLS[name][1 + at]
+    call, *given = CALLS[name]
+    plain = given[at]
     odd = [plain.astype(complex), plain.astype(str), plain.astype("M8[s]"), np.float64(1.5), {1}]
     for other in [*odd, {"a": 1}, int, object(), plain[None, ..., None]]:
         with pytest.raises((TypeError, ValueError)) as caught:
-            called(name, at, other)
+            called(call, given, at, other)
         text = str(caught.value)
         assert "\n" not in text and 0 < len(text) < 300, text
         assert " must " in text, text

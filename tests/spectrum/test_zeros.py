@@ -40,23 +40,6 @@ def test_an_estimate_counts_no_zeros_as_negative(rng):
     assert d.merge(d).resolution == d.regrid(axis="log").resolution == d.resolution > 0
 
 
-def test_the_plot_of_a_definite_spectrum_ends_at_0_and_has_a_title():
-    pytest.importorskip("matplotlib")
-    for sign in (1, -1):
-        shown = fc.SpectrumDisplay(
-            density_of_matrix_eigenvalues(sign * np.abs(VALUES), np.dtype(float))
-        ).plot()
-        x = sign * shown.ax_.lines[0].get_xdata()
-        assert x.min() >= 0 and "22 zero within rounding" in shown.ax_.get_title()
-    both = fc.SpectrumDisplay(
-        density_of_matrix_eigenvalues(VALUES, np.dtype(float)), eigenvalues=VALUES
-    ).plot()
-    assert both.ax_.lines[0].get_xdata().min() < -1
-    names = both.ax_.get_legend_handles_labels()[1]
-    assert names[1:] == [f"{n} {sign} eigenvalues" for n, sign in
-                         ((16, "negative"), (22, "zero"), (60, "positive"))]  # fmt: skip
-
-
 def test_the_engine_reads_no_array_beyond_its_end():
     """For arrays of unsuitable shapes, the engine raises an error instead of reading beyond their
     end.

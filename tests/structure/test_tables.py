@@ -7,7 +7,6 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine
-from fastcurv.applications.diagnosis.facts import constant_loss
 from fastcurv.certify import majorants
 from fastcurv.certify.passes import gradient_bound, product_bound
 from fastcurv.structure import tables
@@ -51,7 +50,7 @@ def computed_and_proved(ob, theta):
     proofs = ob.certificates
     g, error = proofs.precise_gradient(theta)
     H, G = ob.hessian(theta), ob.ggn(theta)
-    numbers = [ob.value(theta), error, product_bound(ob, theta, v), constant_loss(ob)]
+    numbers = [ob.value(theta), error, product_bound(ob, theta, v)]
     numbers += [
         proofs.curvature_floor(theta),
         majorants.loss_lower_bound(ob),

@@ -86,11 +86,11 @@ TESTS = {
         "applications/cli",
     ],
     "convert": ["applications/convert", "files"],
-    "errors": ["test_foreign.py", "network/test_refusals.py"],
+    "errors": ["applications/test_foreign.py", "network/test_refusals.py"],
     "progress": ["applications/cli", "optimize/test_minimize.py"],
 }
 # Tests that check much of a subpackage in little time run before the tests of the line.
-DEFAULTS = "tests/reliability/test_defaults.py"
+DEFAULTS = "tests/applications/reliability/test_defaults.py"
 SPECTRA = "tests/spectrum/test_golden.py"
 RUNS = "tests/optimize/test_golden.py"
 VERDICTS = "tests/critical/test_golden.py"

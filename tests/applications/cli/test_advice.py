@@ -15,10 +15,13 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.applications.cli.advice import ShellCommands
+from fastcurv.applications.cli.output import verdict_facts
 from fastcurv.applications.cli.parser import build_parser, main
 from fastcurv.applications.cli.recipe import TrainingRecipe, load_run, save_run
 from fastcurv.applications.diagnosis.diagnose import CAUSES
 from fastcurv.applications.plots.spectrum import PLOT_DENSE_MAX_N
+from fastcurv.spectrum.results import to_json_value
+from fastcurv.testing import QuadraticObjective
 
 PYTHON = re.compile(
     r"\bfc\.|fastcurv\.[a-z_]+\b(?<!fastcurv\.html)|\bob\b|\bnp\.|\w\(|max_iter|_tol"
@@ -428,3 +431,10 @@ heavy = ("scipy.optimize", "fastcurv.optimize", "fastcurv.applications.plots",
   "fastcurv.critical", "matplotlib")
 assert not [name for name in heavy if name in sys.modules]
 """)
+
+
+def test_json_of_a_verdict_has_the_names_and_values_of_to_dict():
+    point = fc.classify(QuadraticObjective(np.diag([1.0, 2.0, 3.0])), np.zeros(3), seed=0)
+    facts = point.to_dict()
+    shell = to_json_value(verdict_facts(point))
+    assert shell and {name: facts[name] for name in shell} == shell

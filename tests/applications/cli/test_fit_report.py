@@ -14,7 +14,7 @@ from scipy.special import softmax
 import fastcurv as fc
 from fastcurv.applications.cli import fit_network, fit_numbers, fit_report
 
-from ...browser import needs_chromium, reported
+from ..browser import needs_chromium, reported
 
 pytest.importorskip("sklearn")
 

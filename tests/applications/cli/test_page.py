@@ -12,7 +12,7 @@ from fastcurv.applications.cli.parser import main
 from fastcurv.applications.cli.recipe import load_run
 from fastcurv.applications.cli.report import Report
 
-from ...browser import needs_chromium, reported
+from ..browser import needs_chromium, reported
 
 pytest.importorskip("sklearn")
 

@@ -7,7 +7,10 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.applications.plots.landscape import filter_normalised_direction
+from fastcurv.spectrum.density import density_of_matrix_eigenvalues
 from fastcurv.spectrum.draw import reflect_density_at_bounds
+
+from ...spectrum.test_zeros import VALUES
 
 plt = pytest.importorskip("matplotlib.pyplot")
 
@@ -253,3 +256,19 @@ def test_from_estimator_rejects_unfitted_and_foreign_estimators(fitted):
         fc.LandscapeDisplay.from_estimator(MLPClassifier(), X, y)
     with pytest.raises(TypeError, match="ndarray"):
         fc.ConvergenceDisplay.from_estimator(X)
+
+
+def test_the_plot_of_a_definite_spectrum_ends_at_0_and_has_a_title():
+    for sign in (1, -1):
+        shown = fc.SpectrumDisplay(
+            density_of_matrix_eigenvalues(sign * np.abs(VALUES), np.dtype(float))
+        ).plot()
+        x = sign * shown.ax_.lines[0].get_xdata()
+        assert x.min() >= 0 and "22 zero within rounding" in shown.ax_.get_title()
+    both = fc.SpectrumDisplay(
+        density_of_matrix_eigenvalues(VALUES, np.dtype(float)), eigenvalues=VALUES
+    ).plot()
+    assert both.ax_.lines[0].get_xdata().min() < -1
+    names = both.ax_.get_legend_handles_labels()[1]
+    assert names[1:] == [f"{n} {sign} eigenvalues" for n, sign in
+                         ((16, "negative"), (22, "zero"), (60, "positive"))]  # fmt: skip

@@ -168,3 +168,17 @@ def test_a_network_without_its_inactive_units_computes_the_same(rng):
     assert np.isclose(small.value(less), ob.value(theta), rtol=1e-12)
     layers[1][0][1:], layers[2][0][:, 1:] = 0, 0
     assert without_inactive_units(ob, theta)[0] is ob
+
+
+def test_ctrl_c_in_an_inner_run_ends_the_path(monkeypatch, rng):
+    def pressed(*given, **options):
+        return fc.minimize(*given, **options, callback=press)
+
+    def press(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastcurv.applications.uncertainty.path.minimize", pressed)
+    X = rng.standard_normal((20, 2))
+    ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, :1] ** 2, "mse", l2=1e-3)
+    with pytest.raises(KeyboardInterrupt):
+        fc.regularization_path(ob, [1e-1, 1e-2], seed=0)

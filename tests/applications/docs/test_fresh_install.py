@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ..test_archive import copied, tracked
+from ...test_archive import copied, tracked
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^((?:make|pip) [^#\n]*?) *(?:#.*)?$", TEXT, re.MULTILINE)
 BLOCKS = re.findall(r"```python\n(.*?)```\n(?:\n```\n(.*?)```)?", TEXT, re.DOTALL)

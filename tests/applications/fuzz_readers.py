@@ -21,7 +21,8 @@ with atheris.instrument_imports(include=["fastcurv"]):
     from fastcurv.applications.cli.models import read_model
     from fastcurv.applications.cli.recipe import load_run
 
-from tests.files.test_files import READERS, example_files, mutated
+from tests.applications.cli.test_files import READERS
+from tests.files.test_files import example_files, mutated
 
 TIMEOUT = 20  # seconds for one input
 MEMORY_MB = 4096

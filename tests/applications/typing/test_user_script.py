@@ -15,8 +15,8 @@ from fastcurv.common import protocols
 from fastcurv.network.mlp import INIT_SCHEMES
 from fastcurv.optimize.minimize import METHOD_ALIASES, METHODS
 from fastcurv.structure import tables
+from tests.applications.typing import refused
 from tests.public import public
-from tests.typing import refused
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -34,7 +34,7 @@ def test_the_stub_describes_everything_the_package_imports():
     """The stub of the compiled module describes every name in its `__all__`, which the package
     imports.
     """
-    engine = FOLDER.parent.parent / "fastcurv" / "_engine"
+    engine = FOLDER.parents[2] / "fastcurv" / "_engine"
     assert [path.stem for path in engine.glob("*.pyi")] == ["core"]
     described = (engine / "core.pyi").read_text()
     for name in fastcurv._engine.__all__:

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
-from ..golden import known  # noqa: E402
+from ...golden import known  # noqa: E402
 from . import golden  # noqa: E402
 
 
@@ -15,7 +15,7 @@ def test_public_defaults_are_unchanged():
     """Every recorded default is unchanged. New functions need no record; `tests.golden` describes
     how defaults are recorded.
     """
-    held, found = known("reliability")["defaults"], golden.golden("defaults")
+    held, found = known("applications.reliability")["defaults"], golden.golden("defaults")
     changed = {
         f"{name}({word}): {held[name][word]} was, {now} is"
         for name, words in found.items()

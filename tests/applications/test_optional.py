@@ -10,7 +10,7 @@ import pytest
 
 from fastcurv.common.optional import INSTALL_HINTS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("fastcurv", "benchmarks", "examples")
 LOCAL_MODULES = {path.stem for folder in FOLDERS for path in (ROOT / folder).glob("*.py")}
 AVAILABLE_MODULES = set(sys.stdlib_module_names) | {"numpy", "scipy", "fastcurv"} | LOCAL_MODULES

@@ -24,7 +24,7 @@ from fastcurv.common.protocols import NAMES_HIDDEN_FROM_DIR
 from fastcurv.optimize.run import STATUS_CODES
 from tests.public import public
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 WRITTEN = sorted(
     path
     for path in (ROOT / "docs").glob("*.md")

@@ -23,7 +23,7 @@ from .headings.table import HEADINGS
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
-FOLDER = Path(__file__).resolve().parent.parent / "examples"
+FOLDER = Path(__file__).resolve().parents[2] / "examples"
 STORED = {path.stem for path in (FOLDER / "data").glob("*.csv")}
 SLOW = {  # examples that take seconds in their quick form
     "best_steps",

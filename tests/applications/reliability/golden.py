@@ -9,7 +9,7 @@ from typing import Any
 
 from fastcurv.applications.cli.parser import build_parser
 
-from ..public import public
+from ...public import public
 
 
 def defaults_of(call: Any) -> dict[str, str]:

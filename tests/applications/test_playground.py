@@ -13,7 +13,7 @@ import fastcurv as fc
 
 from .browser import needs_chromium, reported
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 KINDS = {"minimum", "maximum", "saddle", "degenerate", "not_critical"}
 
 

@@ -15,7 +15,7 @@ from fastcurv.optimize.schedules import RobbinsMonro, Schedule
 from fastcurv.spectrum.density_curve import SpectralDensity
 from fastcurv.spectrum.results import Eigenpairs, Estimate, Inertia
 
-from ..public import public
+from ...public import public
 
 RESULTS = [
     CurvatureBlock,

@@ -8,7 +8,7 @@ import pytest
 
 from ..headings.table import HEADINGS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def rows():

@@ -17,8 +17,8 @@ from fastcurv.optimize.minimize import METHOD_ALIASES, METHODS, STOCHASTIC_METHO
 from fastcurv.spectrum.trace import trace
 from fastcurv.structure.tables import LOSSES
 
-from . import nets
-from .public import public
+from .. import nets
+from ..public import public
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,15 @@
+"""Ctrl-C ends applications promptly."""
+
+import pytest
+
+from ...reliability.test_ctrl_c import ALGORITHMS, check_prompt_ends
+
+CALLS = {
+    "diagnose": "fc.diagnose(few, at_few, compare=True)",
+    "sample_critical_points": "fc.sample_critical_points(small, 50, seed=0)",
+}
+
+
+@pytest.mark.nightly
+def test_ctrl_c_ends_calls_promptly(clock, python):
+    check_prompt_ends(ALGORITHMS, CALLS, 5, clock, python, returns=True)

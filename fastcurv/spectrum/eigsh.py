@@ -339,13 +339,14 @@ class ThickRestartSearch(EigenSearch):
         values, _, residuals = run.ritz_spectrum()
         wanted = wanted_indices(values, self.k, self.which)
         distances, far, _ = self.distances_to_innermost(values[wanted])
-        others = np.delete(np.arange(run.m), wanted)
-        gaps = np.abs(values[others, None] - values[wanted][far]).min(axis=1)
-        shifts = residuals[others] * (residuals[others] / gaps)
-        order = np.argsort(shifts, kind="stable")
-        limit = MAX_SHIFT_RATIO * distances[far].min()
-        n_others = np.searchsorted(np.cumsum(shifts[order]), limit, side="right")
-        keep = np.sort(np.r_[wanted, others[order[: min(n_others, most - self.k)]]])
+        gaps = np.abs(values[:, None] - values[wanted][far]).min(axis=1)
+        gaps[wanted] = np.inf
+        shifts = residuals * (residuals / gaps)
+        shifts[wanted] = -1.0  # the wanted vectors are the first in the order
+        order = shifts.argsort()
+        sums = shifts[order[self.k :]].cumsum()
+        n_others = sums.searchsorted(MAX_SHIFT_RATIO * distances[far].min(), side="right")
+        keep = np.sort(order[: min(self.k + n_others, most)])
         run.lock(values[keep], run.ritz_vectors(keep).T)
 
     # -- the end
@@ -495,7 +496,7 @@ def eigsh(
         eigenvalues that the tolerance does not separate, because one start finds only one of each.
         Each start continues until it would have found a copy of any wanted value except the
         innermost, with a probability of error of 0.3%. If no copy is found, this usually adds a
-        sixth to the products, and at most a third (60% if the search is expected to take less than
+        fifth to the products, and at most a third (60% if the search is expected to take less than
         a millisecond), or 4 products. If that is not enough,
         `missed_within` and the repr of the result state what may have been missed, and pairs that
         may lack a copy are not `converged`. If the Krylov space of a start is exhausted, as for a

@@ -27,8 +27,8 @@ Of an operator:
 
 - ``fast_product``: the engine's product without checks, for one search, or None;
 - ``summed_matrix()``: the matrix ``(n, n)`` summed over rows, or None where that is impossible;
-- ``exact_diagonal()``: the diagonal ``(n,)``, at the cost of ``diagonal_cost`` products, infinite
-  if it is not available;
+- ``exact_diagonal()``: the diagonal ``(n,)``;
+- ``diagonal_cost``: the cost of ``exact_diagonal()`` in products, infinite if it is not available;
 - ``estimated_seconds``: the seconds that a product and the matrix of ``summed_matrix()`` take on
 one core; infinite if not known;
 - ``candidate_operators(products)``: the smaller operators that may replace this one, each with the

@@ -19,12 +19,7 @@ def point():
 
 @pytest.mark.parametrize("seed", [0, np.int64(3), np.random.default_rng(0)])
 def test_to_dict_has_plain_values_only(point, seed):
-    """The result of `to_dict` contains only numbers, strings, bools, lists, dicts and None, with
-    the names and values of the command line's JSON.
-    """
-    from fastcurv.applications.cli.output import verdict_facts
-    from fastcurv.spectrum.results import to_json_value
-
+    """The result of `to_dict` contains only numbers, strings, bools, lists, dicts and None."""
     odd = replace(
         point, seed=seed, failure_probability=np.nan, lambda_max=np.float32(np.inf),
         complement_eigenvalue=None, certified=np.bool_(True), nearest_verdict=point,
@@ -45,8 +40,6 @@ def test_to_dict_has_plain_values_only(point, seed):
     assert (
         facts["nearest_point"] == [1.0, None, -2.0] and facts["nearest_verdict"] == point.to_dict()
     )
-    shell = to_json_value(verdict_facts(odd))
-    assert {name: facts[name] for name in shell} == shell
 
 
 def test_evidence_is_given_if_the_inertia_is_unknown(point):

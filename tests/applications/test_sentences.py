@@ -1,5 +1,5 @@
 """The texts of verdicts, endings, causes, advice and reports equal those of the golden file, which
-``python -m tests.sentences`` writes.
+``python -m tests.applications.sentences`` writes.
 """
 
 import pytest

@@ -1,8 +1,8 @@
 """All texts of verdicts, endings, causes, advice and reports in one file, to be read as a whole.
 
-    python -m tests.sentences
+    python -m tests.applications.sentences
 
-This command writes ``tests/sentences.txt``. Verdicts, endings and causes are rendered from
+This command writes ``tests/applications/sentences.txt``. Verdicts, endings and causes are rendered from
 constructed fields, so that the text is equal on every machine. In the two reports, # stands for
 numbers. Read the differences before a commit: a sentence that a reader cannot explain is mended.
 """

@@ -242,7 +242,10 @@ def candidate_units(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[
         row_balancing_factors(start[:, None] * A * start, noise)[0],
         row_balancing_factors(noise, faint)[0],
     )
-    return [_scale_largest_to_one(start * d) for d in rows]
+    # If the noise of a row is near the smallest numbers, its unit may overflow.
+    units = [_scale_largest_to_one(start * d) for d in rows if np.isfinite(d).all()]
+    finite = [d for d in units if np.isfinite(d[:, None] * A * d).all()]
+    return finite or [np.ones(len(A))]
 
 
 def noise_balancing_factors(noise: Floats, layers: NDArray[np.intp]) -> Floats:

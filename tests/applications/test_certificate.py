@@ -286,6 +286,13 @@ def test_the_proofs_of_random_networks_are_confirmed():
     assert n_proved >= 4 and n_covered >= 3 and n_confirmed >= 0.95 * n_covered
 
 
+def test_a_search_that_ends_at_vanishing_weights_returns_a_verdict():
+    """This search ends with weights near 1e-320, for which balanced units would overflow."""
+    ob, theta = random_network(29)
+    assert 0 < np.abs(theta[theta != 0]).min() < 1e-300
+    assert not fc.classify(ob, theta).certified
+
+
 @pytest.mark.nightly
 def test_the_proofs_of_two_hundred_random_networks_are_confirmed():
     n_proved, n_covered, n_confirmed = count_confirmed(range(200))

@@ -1,4 +1,4 @@
-"""Every row of the table of losses: products, certificates, verdicts and files of its objectives."""
+"""Every row of the table of losses: products, certificates, verdicts and files."""
 
 import numpy as np
 import pytest

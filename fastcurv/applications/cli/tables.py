@@ -583,7 +583,8 @@ def _detect_separator(text: str, name: str) -> str:
             continue
         if not rows or len(rows[0]) < 2:
             continue
-        cells = [cell for row in rows[: max(3, N_FIRST_CELLS // len(rows[0]))] for cell in row]
+        n_rows = max(3, N_FIRST_CELLS // len(rows[0]))
+        cells = [cell for row in rows[:n_rows] for cell in row[:N_FIRST_CELLS]]
         others = [other for other in SEPARATOR_NAMES if other != mark]
         good = sum(
             1.0

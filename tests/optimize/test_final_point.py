@@ -135,7 +135,7 @@ def test_degenerate_minimum_without_loss_bound_is_not_a_success():
     found = fc.minimize(function(*given), np.ones(2), seed=0)
     assert not found.success and found.fun < 1e-18
     if found.stopped == "degenerate":
-        assert found.notes[-1].key == "no_lower_point_nearby" and found.status == 9
+        assert found.notes[-1].key.startswith("no_lower_point") and found.status == 9
     else:  # rounding in LAPACK decides whether the run converges or its steps vanish first
         assert found.stopped in ("stalled", "slow")
     bounded = type("Bounded", (function,), {"loss_lower_bound": 0.0})(*given)
@@ -708,7 +708,7 @@ def test_refinement_never_increases_the_loss():
 def test_run_ends_at_a_nearby_certified_minimum_of_no_higher_loss(
     kind, certified, value, dtype, taken
 ):
-    at = SimpleNamespace(kind=kind, certified=certified, reason="It is.")
+    at = SimpleNamespace(kind=kind, certified=certified, statement="It is.", reason="It is.")
     report = SimpleNamespace(nearest_verdict=at, nearest_point=np.ones(2))
     point = StationaryPoint(np.zeros(2, dtype), moves=False, report=report)
     run = SimpleNamespace(value=lambda theta: value if theta[0] else 1.0)

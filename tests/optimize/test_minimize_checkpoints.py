@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.common import files
 from fastcurv.common.files import read_tensors, write_tensors
+from fastcurv.optimize import checkpoint
 from fastcurv.optimize.checkpoint import options_as_text
 from fastcurv.optimize.minimize import METHODS as ALL
 from fastcurv.optimize.minimize import minimize
@@ -213,7 +213,7 @@ def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
         write_tensors(*given)
 
     alone = minimize(ob, np.ones(3), **options)
-    monkeypatch.setattr(files, "write_tensors", write)
+    monkeypatch.setattr(checkpoint, "write_tensors", write)
     with pytest.warns(RuntimeWarning, match="since step 5 .*: .*No space left") as warned:
         run = minimize(ob, np.ones(3), **options, checkpoint=path, checkpoint_every=1)
     assert np.array_equal(run.x, alone.x) and len(saves) >= 9 and len(warned) == 1

@@ -42,9 +42,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.caches import MULTI_RESULT_CACHE_MAX_PARAMS, cache_last_result
 from ..common.checks import row_block_slices
 from ..common.linalg import UNIT_ROUNDOFF, rounding_gamma
-from ..common.progress import MULTI_RESULT_CACHE_MAX_PARAMS, cache_last_result
 from ..common.protocols import EnclosedMatrix, Floats
 from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import is_batch_normalised, l2_diagonal, layers_of

@@ -80,9 +80,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
+from ..common.caches import cache_last_result
 from ..common.checks import check_choice, check_theta, check_vector
 from ..common.linalg import UNIT_ROUNDOFF
-from ..common.progress import cache_last_result
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_out_of_time
 from ..structure.given import EPS

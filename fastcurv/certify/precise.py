@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..common.progress import cache_last_result
+from ..common.caches import cache_last_result
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_out_of_time
 from ..structure.given import (

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..common.progress import cache_by_owner
+from ..common.caches import cache_by_owner
 from ..common.protocols import Floats
 from ..structure.parameters import l2_diagonal, nonzero_weight_rows
 from ..structure.symmetry import Orbit, proved_orbits

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..common.caches import cache_last_result
 from ..common.linalg import eigh
 from ..common.objectives import call_certificate
-from ..common.progress import cache_last_result
 from ..common.protocols import KinkObjective
 from ..common.vectors import safe_norm
 from .theorem import EPS, ComplementEigenpairs, check_kantorovich, newton_step_in_slice

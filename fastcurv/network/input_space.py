@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
+from ..common.caches import cache_by_owner
 from ..common.linalg import svd
-from ..common.progress import cache_by_owner
 from ..common.protocols import Array, library_class
 from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import replace_zero_weight_rows

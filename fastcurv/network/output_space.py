@@ -47,7 +47,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from .. import _engine
-from ..common.progress import cache_by_owner
+from ..common.caches import cache_by_owner
 from ..common.protocols import Array, EnclosedMatrix, Floats, LiftedEigenpairs, library_class
 from ..common.runtime import with_nearest_rounding
 from ..common.vectors import safe_norm

@@ -52,7 +52,7 @@ import numpy as np
 from scipy.linalg import qr, solve_triangular
 
 from .._engine import Lock
-from ..common.progress import cache_by_owner
+from ..common.caches import cache_by_owner
 from ..common.protocols import Array, library_class
 from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import layers_of

@@ -1,0 +1,51 @@
+"""Caches of results: the last one, or one for each owner."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Answer = TypeVar("Answer")
+# maximum number of parameters for which more than one result is cached
+MULTI_RESULT_CACHE_MAX_PARAMS = 1024
+
+
+def cache_by_owner(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
+    """Return a function that caches ``make(owner)`` for each owner, as long as the owner lives."""
+    held: weakref.WeakKeyDictionary[Any, Answer] = weakref.WeakKeyDictionary()
+
+    @wraps(make)
+    def cached(owner: Any) -> Answer:
+        if owner not in held:
+            held[owner] = make(owner)
+        return held[owner]
+
+    return cached
+
+
+def cache_last_result(
+    find: Callable[[Any, NDArray[Any]], Answer], kept: int = 1
+) -> Callable[[Any, Any], Answer]:
+    """Return a function that caches the last result of ``find(ob, theta)`` for the same objective
+    and an equal theta. For at most `MULTI_RESULT_CACHE_MAX_PARAMS` parameters the last `kept`
+    results are cached. The cache does not keep the objective alive.
+    """
+    last: tuple[tuple[Any, NDArray[Any], Answer], ...] = ()
+
+    @wraps(find)
+    def cached(ob: Any, theta: NDArray[Any]) -> Answer:
+        nonlocal last
+        held = last  # a local reference, since another thread may replace `last`
+        for known in held:
+            if known[0]() is ob and np.array_equal(known[1], theta):
+                return known[2]
+        new = weakref.ref(ob), np.array(theta), find(ob, theta)
+        last = (new, *held[: kept - 1]) if theta.size <= MULTI_RESULT_CACHE_MAX_PARAMS else (new,)
+        return new[2]
+
+    return cached

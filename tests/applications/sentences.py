@@ -4,7 +4,8 @@
 
 This command writes ``tests/applications/sentences.txt``. Verdicts, endings and causes are rendered
 from constructed fields, so that the text is equal on every machine. In the two reports, # stands
-for numbers. Read the differences before a commit: a sentence that a reader cannot explain is mended.
+for numbers. Read the differences before a commit: a sentence that a reader cannot explain is
+mended.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def test_plain_tick_labels_leave_chosen_labels_and_linear_axes():
 def test_densities_and_spectra_are_drawn_on_the_given_axes():
     H = PrescribedSpectrum(np.linspace(-1.0, 5.0, 30), seed=0)
     found, ax = fc.spectral_density(H, n_probes=1, n_steps=10, seed=0), new_axes()
-    assert found.plot(ax=ax).ax_ is ax and len(ax.lines) == 2  # the density and the line at 0
+    assert found.plot(ax=ax) is ax and len(ax.lines) == 2  # the density and the line at 0
     assert not ax.collections, "one probe has no band"
     assert np.array_equal(ax.lines[0].get_ydata(), found.density)
 
@@ -292,7 +292,7 @@ def test_a_logarithmic_axis_spans_the_density(values, bounded):
     shown = density(values)
     if bounded:
         shown = reflect_density_at_bounds(shown, values.min(), values.max())
-    ax = shown.plot().ax_
+    ax = shown.plot()
     ends, limits = decades(ax, *shown.grid[[0, -1]]), decades(ax, *ax.get_xlim())
     margin = 0.051 * np.ptp(ends)
     assert ends[0] - margin <= limits[0] <= ends[0]
@@ -303,7 +303,7 @@ def test_a_logarithmic_axis_spans_the_density(values, bounded):
 
 def test_axis_limits_include_a_second_density_and_its_eigenvalues():
     first, second = density(SPECTRA["a decade"]), density(SPECTRA["both"])
-    ax = second.plot(ax=first.plot().ax_).ax_
+    ax = second.plot(ax=first.plot())
     low, high = ax.get_xlim()
     assert low <= second.grid[0] and high >= max(first.grid[-1], second.grid[-1])
     shown = fc.SpectrumDisplay(first, eigenvalues=[0.02, 90.0]).plot()
@@ -312,7 +312,7 @@ def test_axis_limits_include_a_second_density_and_its_eigenvalues():
 
 
 def test_the_legend_of_two_densities_is_above_the_axes():
-    ax = density(SPECTRA["a decade"]).plot(label="one").ax_
+    ax = density(SPECTRA["a decade"]).plot(label="one")
     density(SPECTRA["both"]).plot(ax, label="another", color="C1")
     ax.figure.savefig(io.BytesIO())
     box = ax.get_legend().get_window_extent()
@@ -333,7 +333,7 @@ def test_the_legend_of_eigenvalues_is_above_the_axes():
     ("name", "wanted"), [("narrow", ["50", "200"]), ("a decade", ["0.5", "2", "5"]), ("both", [])]
 )
 def test_an_axis_of_few_decades_has_minor_tick_labels(name, wanted):
-    ax = density(SPECTRA[name]).plot().ax_
+    ax = density(SPECTRA[name]).plot()
     ax.figure.savefig(io.BytesIO())
     low, high = ax.get_xlim()
     ticks = zip(ax.get_xticks(minor=True), ax.get_xticklabels(minor=True))
@@ -345,6 +345,6 @@ def test_an_axis_of_few_decades_has_minor_tick_labels(name, wanted):
 def test_the_legend_gives_the_width_of_smoothing(axis, unit):
     shown = density(SPECTRA["positive"], axis).regrid(width=0.0312)
     name = f"density (smoothed over 0.031{unit})"
-    for ax in (shown.plot().ax_, fc.SpectrumDisplay(shown).plot().ax_):
+    for ax in (shown.plot(), fc.SpectrumDisplay(shown).plot().ax_):
         assert name in [text.get_text() for text in ax.get_legend().get_texts()]
-    assert shown.plot(label="mine").ax_.lines[0].get_label() == "mine"
+    assert shown.plot(label="mine").lines[0].get_label() == "mine"

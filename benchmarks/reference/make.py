@@ -424,118 +424,115 @@ LOWER, AVERAGE, HIGHER = "lower", "average", "higher"
 MSE, CE, BCE, POISSON = checker.LOSSES
 
 
-def cases():
-    """Return a dict of name to (level of difficulty, function that returns (objective, theta))."""
-    made = {}
+CASES = {}  # name: (level of difficulty, function that returns the objective and theta)
 
-    def put(name, level, function, *arguments, **options):
-        made[name] = (level, lambda: function(*arguments, **options))
 
-    put("linear-mse", LOWER, minimum, [4, 1], [], MSE, 0.0, n_rows=20)
-    put("linear-mse-l2", LOWER, minimum, [6, 2], [], MSE, 2.0**-6, n_rows=16)
-    put("linear-mse-weights", LOWER, minimum, [4, 3], [], MSE, 2.0**-6, weights=True)
-    put("linear-cross-entropy", LOWER, minimum, [3, 3], [], CE, 2.0**-6, n_rows=20)
-    put("linear-binary", LOWER, minimum, [4, 1], [], BCE, 2.0**-6, n_rows=20)
-    put("linear-binary-weights", LOWER, minimum, [3, 2], [], BCE, 2.0**-6, weights=True)
-    put("linear-poisson", LOWER, minimum, [4, 1], [], POISSON, 2.0**-7, n_rows=20)
-    put("linear-poisson-2", LOWER, minimum, [2, 2], [], POISSON, 0.0, n_rows=20)
-    for loss in checker.LOSSES:
-        d_out = 3 if loss == CE else 1
-        for activation in ("tanh", "sigmoid", "softplus"):
-            l2 = 2.0**-9 if activation == "sigmoid" else 2.0**-6
-            name = f"{activation}-{loss.replace('_', '-')}"
-            put(name, AVERAGE, minimum, [2, 3, d_out], activation, loss, l2, n_rows=24)
-    put("tanh-two-layers", HIGHER, minimum, [3, 4, 4, 1], "tanh", MSE, 2.0**-9, n_rows=20)
-    put("tanh-two-layers-classes", HIGHER, minimum, [2, 4, 3, 3], "tanh", CE, 2.0**-10, n_rows=24)
-    put("softplus-two-layers", HIGHER, minimum, [2, 4, 3, 1], "softplus", BCE, 2.0**-12, n_rows=24)
-    put(
-        "sigmoid-two-layers", HIGHER, minimum, [2, 3, 3, 1], "sigmoid", POISSON, 2.0**-14, n_rows=20
-    )
-    put(
-        "mixed-two-layers",
-        HIGHER,
-        minimum,
-        [3, 4, 3, 2],
-        ["tanh", "softplus"],
-        MSE,
-        2.0**-10,
-        n_rows=20,
-    )
-    put("skips", HIGHER, minimum, [2, 4, 4, 1], "tanh", MSE, 2.0**-9, n_rows=20, residual=True)
-    put(
-        "skips-weights",
-        HIGHER,
-        minimum,
-        [3, 3, 3, 2],
-        "tanh",
-        BCE,
-        2.0**-9,
-        n_rows=20,
-        residual=True,
-        weights=True,
-    )
-    put("small-penalty", HIGHER, minimum, [2, 4, 1], "tanh", MSE, 2.0**-20, n_rows=30)
-    put("no-penalty", HIGHER, minimum, [2, 2, 1], "tanh", MSE, 0.0, n_rows=30)
-    put(
-        "penalty-without-biases",
-        HIGHER,
-        minimum,
-        [2, 3, 2],
-        "tanh",
-        MSE,
-        2.0**-8,
-        n_rows=16,
-        l2_biases=False,
-    )
-    put(
-        "without-biases",
-        HIGHER,
-        minimum,
-        [3, 4, 2],
-        "tanh",
-        POISSON,
-        2.0**-8,
-        n_rows=16,
-        bias=False,
-    )
-    put("three-layers", HIGHER, minimum, [2, 3, 3, 3, 1], "tanh", MSE, 2.0**-11, n_rows=16)
-    put(
-        "three-layers-skips",
-        HIGHER,
-        minimum,
-        [3, 4, 4, 4, 2],
-        "softplus",
-        CE,
-        2.0**-8,
-        n_rows=20,
-        residual=True,
-    )
-    put("three-layers-120", HIGHER, minimum, [3, 6, 6, 6, 1], "tanh", MSE, 2.0**-11, n_rows=24)
-    put("saddle-1", AVERAGE, saddle, 1, [1, 2, 1], "tanh", MSE, 2.0**-10)
-    put("saddle-2", AVERAGE, saddle, 2, [2, 3, 1], "tanh", MSE, 2.0**-10)
-    put("saddle-3", HIGHER, saddle, 3, [2, 4, 1], "tanh", MSE, 2.0**-12)
-    put("saddle-4", HIGHER, saddle, 4, [2, 3, 2], "sigmoid", BCE, 2.0**-12, n_rows=16)
-    for index in range(5, 11):
-        d = 2 if index in (6, 8, 10) else 1
-        activation = "identity" if index == 7 else "tanh"
-        put(f"saddle-{index}", AVERAGE, at_zero, index // d, activation, 2.0**-8, d)
-    put("saddle-toy", LOWER, at_zero, 1, "identity", 0.0)
-    put("saddle-unit-off", HIGHER, with_unit_off)
-    put("duplicate-units", HIGHER, duplicated, 0.5)
-    put("duplicate-units-opposite", HIGHER, duplicated, 1.5)
-    put("flat-linear", HIGHER, flat_linear, [3, 2, 2], 0)
-    put("flat-linear-deep", HIGHER, flat_linear, [2, 2, 2, 1], 1)
-    put("interpolation", HIGHER, flat_linear, [6, 4, 1], 2)
-    put("kink-1", HIGHER, on_kinks, [2, 3, 1], 0)
-    put("kink-2", HIGHER, on_kinks, [2, 3, 2, 1], 1)
-    put("kink-3", HIGHER, on_kinks, [3, 4, 2], 2)
-    put("relu", AVERAGE, random_point, [3, 5, 2], "relu", MSE, 0.0)
-    put("relu-two-layers", AVERAGE, random_point, [3, 4, 4, 3], "relu", CE, 2.0**-6, residual=True)
-    put("relu-poisson", AVERAGE, random_point, [2, 6, 1], "relu", POISSON, 0.0)
-    put("saturated", HIGHER, random_point, [2, 4, 2], "tanh", BCE, 0.0, scale=8.0)
-    put("large-outputs", HIGHER, random_point, [2, 3, 3], "softplus", CE, 0.0, scale=40.0)
-    put("random-120", AVERAGE, random_point, [3, 8, 8, 2], "sigmoid", MSE, 2.0**-8, n_rows=16)
-    return made
+def put(name, level, function, *arguments, **options):
+    CASES[name] = (level, lambda: function(*arguments, **options))
+
+
+put("linear-mse", LOWER, minimum, [4, 1], [], MSE, 0.0, n_rows=20)
+put("linear-mse-l2", LOWER, minimum, [6, 2], [], MSE, 2.0**-6, n_rows=16)
+put("linear-mse-weights", LOWER, minimum, [4, 3], [], MSE, 2.0**-6, weights=True)
+put("linear-cross-entropy", LOWER, minimum, [3, 3], [], CE, 2.0**-6, n_rows=20)
+put("linear-binary", LOWER, minimum, [4, 1], [], BCE, 2.0**-6, n_rows=20)
+put("linear-binary-weights", LOWER, minimum, [3, 2], [], BCE, 2.0**-6, weights=True)
+put("linear-poisson", LOWER, minimum, [4, 1], [], POISSON, 2.0**-7, n_rows=20)
+put("linear-poisson-2", LOWER, minimum, [2, 2], [], POISSON, 0.0, n_rows=20)
+for loss in checker.LOSSES:
+    d_out = 3 if loss == CE else 1
+    for activation in ("tanh", "sigmoid", "softplus"):
+        l2 = 2.0**-9 if activation == "sigmoid" else 2.0**-6
+        name = f"{activation}-{loss.replace('_', '-')}"
+        put(name, AVERAGE, minimum, [2, 3, d_out], activation, loss, l2, n_rows=24)
+put("tanh-two-layers", HIGHER, minimum, [3, 4, 4, 1], "tanh", MSE, 2.0**-9, n_rows=20)
+put("tanh-two-layers-classes", HIGHER, minimum, [2, 4, 3, 3], "tanh", CE, 2.0**-10, n_rows=24)
+put("softplus-two-layers", HIGHER, minimum, [2, 4, 3, 1], "softplus", BCE, 2.0**-12, n_rows=24)
+put("sigmoid-two-layers", HIGHER, minimum, [2, 3, 3, 1], "sigmoid", POISSON, 2.0**-14, n_rows=20)
+put(
+    "mixed-two-layers",
+    HIGHER,
+    minimum,
+    [3, 4, 3, 2],
+    ["tanh", "softplus"],
+    MSE,
+    2.0**-10,
+    n_rows=20,
+)
+put("skips", HIGHER, minimum, [2, 4, 4, 1], "tanh", MSE, 2.0**-9, n_rows=20, residual=True)
+put(
+    "skips-weights",
+    HIGHER,
+    minimum,
+    [3, 3, 3, 2],
+    "tanh",
+    BCE,
+    2.0**-9,
+    n_rows=20,
+    residual=True,
+    weights=True,
+)
+put("small-penalty", HIGHER, minimum, [2, 4, 1], "tanh", MSE, 2.0**-20, n_rows=30)
+put("no-penalty", HIGHER, minimum, [2, 2, 1], "tanh", MSE, 0.0, n_rows=30)
+put(
+    "penalty-without-biases",
+    HIGHER,
+    minimum,
+    [2, 3, 2],
+    "tanh",
+    MSE,
+    2.0**-8,
+    n_rows=16,
+    l2_biases=False,
+)
+put(
+    "without-biases",
+    HIGHER,
+    minimum,
+    [3, 4, 2],
+    "tanh",
+    POISSON,
+    2.0**-8,
+    n_rows=16,
+    bias=False,
+)
+put("three-layers", HIGHER, minimum, [2, 3, 3, 3, 1], "tanh", MSE, 2.0**-11, n_rows=16)
+put(
+    "three-layers-skips",
+    HIGHER,
+    minimum,
+    [3, 4, 4, 4, 2],
+    "softplus",
+    CE,
+    2.0**-8,
+    n_rows=20,
+    residual=True,
+)
+put("three-layers-120", HIGHER, minimum, [3, 6, 6, 6, 1], "tanh", MSE, 2.0**-11, n_rows=24)
+put("saddle-1", AVERAGE, saddle, 1, [1, 2, 1], "tanh", MSE, 2.0**-10)
+put("saddle-2", AVERAGE, saddle, 2, [2, 3, 1], "tanh", MSE, 2.0**-10)
+put("saddle-3", HIGHER, saddle, 3, [2, 4, 1], "tanh", MSE, 2.0**-12)
+put("saddle-4", HIGHER, saddle, 4, [2, 3, 2], "sigmoid", BCE, 2.0**-12, n_rows=16)
+for index in range(5, 11):
+    d = 2 if index in (6, 8, 10) else 1
+    activation = "identity" if index == 7 else "tanh"
+    put(f"saddle-{index}", AVERAGE, at_zero, index // d, activation, 2.0**-8, d)
+put("saddle-toy", LOWER, at_zero, 1, "identity", 0.0)
+put("saddle-unit-off", HIGHER, with_unit_off)
+put("duplicate-units", HIGHER, duplicated, 0.5)
+put("duplicate-units-opposite", HIGHER, duplicated, 1.5)
+put("flat-linear", HIGHER, flat_linear, [3, 2, 2], 0)
+put("flat-linear-deep", HIGHER, flat_linear, [2, 2, 2, 1], 1)
+put("interpolation", HIGHER, flat_linear, [6, 4, 1], 2)
+put("kink-1", HIGHER, on_kinks, [2, 3, 1], 0)
+put("kink-2", HIGHER, on_kinks, [2, 3, 2, 1], 1)
+put("kink-3", HIGHER, on_kinks, [3, 4, 2], 2)
+put("relu", AVERAGE, random_point, [3, 5, 2], "relu", MSE, 0.0)
+put("relu-two-layers", AVERAGE, random_point, [3, 4, 4, 3], "relu", CE, 2.0**-6, residual=True)
+put("relu-poisson", AVERAGE, random_point, [2, 6, 1], "relu", POISSON, 0.0)
+put("saturated", HIGHER, random_point, [2, 4, 2], "tanh", BCE, 0.0, scale=8.0)
+put("large-outputs", HIGHER, random_point, [2, 3, 3], "softplus", CE, 0.0, scale=40.0)
+put("random-120", AVERAGE, random_point, [3, 8, 8, 2], "sigmoid", MSE, 2.0**-8, n_rows=16)
 
 
 def interval(ball):
@@ -566,10 +563,9 @@ def write(path, document):
 
 
 def main(names):
-    made = cases()
-    assert len(made) == 60
-    for name in names or made:
-        level, function = made[name]
+    assert len(CASES) == 60
+    for name in names or CASES:
+        level, function = CASES[name]
         ob, theta = function()
         document = certificate(ob, theta)
         status, sentence = checker.check(json.dumps(document).encode())

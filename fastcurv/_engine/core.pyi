@@ -1,4 +1,3 @@
-import mmap
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Self, TypedDict, type_check_only
 
@@ -7,12 +6,6 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from typing_extensions import disjoint_base
 
 BATCH_NORM_EPS: Final[float]
-
-class AnonymousMap(mmap.mmap): ...
-
-def copy_if_mapped(
-    x: NDArray[Any], name: str, rows: Any = None, by_pipe: bool = False
-) -> NDArray[Any]: ...
 
 @disjoint_base
 class Rows:

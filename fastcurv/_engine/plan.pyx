@@ -75,11 +75,6 @@ cdef class Plan:
     cdef Py_ssize_t memory
     cdef Trial trials[2]        # timings of bind without and with the gradient
     cdef bint multiplied        # True if products have read the state
-    # True if callers receive only copies of the gradient, so that its memory may be reused.
-    cdef bint transient
-    # An earlier gradient whose memory is reused, because faulting in new pages would take as long
-    # as the passes.
-    cdef object reusable_gradient
     # Time in nanoseconds at which a caller began to change the memory of theta; 0 if no caller
     # does.
     cdef long long since
@@ -227,8 +222,8 @@ cdef class Plan:
         cdef int threads = self.P.threads
         cdef long long since = self.since or now_ns()
         cdef bint finite
-        self.drop_gradient()
-        self.theta, self.transient, self.P.at_chunk, self.P.done = theta, transient, -1, 0
+        self.gradient = None
+        self.theta, self.P.at_chunk, self.P.done = theta, -1, 0
         self.P.transient = transient and not self.multiplied
         if 12 * self.P.N * self.P.n <= TIMING_MAX_FLOPS:
             self.P.threads = choose_timed_threads(trial, threads)
@@ -272,24 +267,15 @@ cdef class Plan:
         finite. If the result is False, the caller has to check X.
         """
         with self.lock:
-            self.drop_gradient()
+            self.gradient = None
             self.theta = None
             self.P.at_chunk, self.P.done, self.P.loaded = -1, 0, False
             return bool(self.rows.replace_rows(X, y, labels, weight, self.P.K, self.P.threads))
 
     def release_gradient(self):
         """Drop the plan's reference to the gradient, which the caller now owns. If the gradient is
-        needed again at this theta it is recomputed, and its memory is reused once no caller refers
-        to it. The state at theta is kept.
+        needed again at this theta it is recomputed. The state at theta is kept.
         """
-        self.reusable_gradient, self.gradient = self.gradient, None
-
-    cdef void drop_gradient(self):
-        """Drop the gradient. Keep its memory for reuse if callers received only copies of the
-        gradient.
-        """
-        if self.transient and self.gradient is not None:
-            self.reusable_gradient = self.gradient
         self.gradient = None
 
     cdef int evaluate(self, bint gradient) except -1:
@@ -301,9 +287,7 @@ cdef class Plan:
         cdef fc_watch before
         g = None
         if gradient:
-            g, self.reusable_gradient = self.reusable_gradient, None
-            if g is None or Py_REFCNT(g) > 1:
-                g = np.empty(P.n, self.theta.dtype)
+            g = np.empty(P.n, self.dtype)
             out = pointer(g)
         with nogil:
             before = begin_signal_watch()

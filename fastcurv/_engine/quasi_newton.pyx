@@ -579,7 +579,7 @@ cdef class QuasiNewton:
         cdef Ending ending = NOT_ENDED
         self.steps = 0
         with plan.lock:
-            plan.drop_gradient()
+            plan.gradient = None
             plan.theta = None
             with nogil:
                 self.take_steps(plan, count, gradient_tol, target, seconds, rows, &ending)

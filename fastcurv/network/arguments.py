@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from .._engine import copy_if_mapped, copy_transpose
+from .._engine import copy_transpose
 from ..common.checks import (
     as_numpy,
     check_array,
@@ -182,7 +182,7 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
     given = row.given
     if row.targets == "classes":
         _raise_if_string_labels(y)
-    array = copy_if_mapped(as_numpy(y, "y"), "y")
+    array = as_numpy(y, "y")
     if row.targets == "classes" and array.ndim == 1:
         if array.dtype.kind not in "iu":
             raise TypeError(
@@ -249,8 +249,7 @@ def _losses_for_targets(*targets: str) -> str:
 def check_sample_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
     if weight is None:
         return None
-    w = copy_if_mapped(as_numpy(weight, "sample_weight"), "sample_weight")
-    w = check_array(w, "sample_weight", dtype)
+    w = check_array(weight, "sample_weight", dtype)
     if w.shape != (N,):
         raise ValueError(f"sample_weight must have shape ({N},), got {w.shape}.")
     if w.min() < 0:
@@ -422,7 +421,7 @@ def check_rows_and_targets(
         block = [
             a
             if a is None or (classes and name == "y")
-            else as_owned_array(a if is_sparse(a) else as_numpy(a, name), name).astype(stored)
+            else (as_owned_csr(a, name) if is_sparse(a) else as_numpy(a, name)).astype(stored)
             for a, name in zip(block, ROW_ARGUMENT_NAMES)
         ]
     X, y, weight = block
@@ -481,15 +480,6 @@ def _checked_csr(X: Any, model: Any, copy: bool) -> Any:
     return held
 
 
-def as_owned_array(x: Any, name: str) -> Any:
-    """Return a copy in memory if x is an array mapped to a file, or the result of `as_owned_csr` if
-    x is a sparse matrix. Return other objects unchanged.
-    """
-    if is_sparse(x):
-        return as_owned_csr(x, name)
-    return copy_if_mapped(x, name) if isinstance(x, np.ndarray) else x
-
-
 def as_owned_csr(A: Any, name: str) -> Any:
     """Return the sparse matrix A as a CSR matrix. The arrays of CSR, CSC, BSR and COO matrices are
     copied and their indices checked, since SciPy's compiled loops do not check indices. Raise
@@ -497,11 +487,11 @@ def as_owned_csr(A: Any, name: str) -> Any:
     """
     try:
         if A.format in ("csr", "csc", "bsr"):
-            parts = [np.array(copy_if_mapped(a, name)) for a in (A.data, A.indices, A.indptr)]
+            parts = [np.array(a) for a in (A.data, A.indices, A.indptr)]
             A = type(A)(tuple(parts), shape=A.shape)
             A.check_format(full_check=True)
         elif A.format == "coo":
-            data, row, col = (np.array(copy_if_mapped(a, name)) for a in (A.data, A.row, A.col))
+            data, row, col = (np.array(a) for a in (A.data, A.row, A.col))
             # The constructor validates the indices.
             A = type(A)((data, (row, col)), shape=A.shape)
         return A.tocsr()

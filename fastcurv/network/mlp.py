@@ -632,8 +632,7 @@ class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"
         """Return X as an aligned matrix (N, sizes[0]), N >= 1, of the model's dtype. Raise an
         error, with `name` for X, for other shapes or, if `finite` is True, for NaN and infinity.
         """
-        rows = _engine.copy_if_mapped(as_numpy(X, name), name)
-        rows = check_array(rows, name, self.dtype, finite)
+        rows = check_array(X, name, self.dtype, finite)
         if rows.ndim != 2 or rows.shape[1] != self.sizes[0] or not len(rows):
             raise rows_shape_error(rows.shape, self.sizes[0], name)
         if (

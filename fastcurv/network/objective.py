@@ -6,7 +6,6 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
-from sys import getrefcount
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -87,8 +86,8 @@ class Objective(
     X : array_like (N, sizes[0])
         Referenced, not copied, if it has the model's dtype; the engine may keep a padded copy. Do
         not modify X, float targets or sample_weight afterwards: products may read the padded copy,
-        but proofs read the arrays themselves. A memory-mapped array is read into memory at once, so
-        the file may change afterwards. Use `StreamedObjective` for data that do not fit in memory.
+        but proofs read the arrays themselves. Use `StreamedObjective` for data that do not fit in
+        memory.
         A SciPy sparse matrix is kept as a `csr_matrix`, see Notes.
     y : array_like
         Targets ``(N, d_out)``, or ``(N,)`` if ``d_out`` is 1. For ``cross_entropy`` integer classes
@@ -204,6 +203,7 @@ class Objective(
     _shard_type: ClassVar[Any]
     _whole: Any  # shard of all rows of a sparse X
     _rows: Any
+    _shares_rows: bool = False  # True if an operator or another objective may read `_rows`
     _X: Any  # rows, targets and weights in the form that the engine uses
     _untamed: Any = None  # X before `zero_unused_large_entries`, or None if X was not changed
     _y: Any
@@ -218,6 +218,7 @@ class Objective(
     # attributes that are neither copied nor saved
     _transient: tuple[str, ...] = (
         "_rows",
+        "_shares_rows",
         "_plan",
         "_theta",
         "_spare",
@@ -544,6 +545,7 @@ class Objective(
         """Return a plan for an operator to own: a spare plan of a deleted operator if there is one,
         otherwise a new plan.
         """
+        self._shares_rows = True
         plan = self._pop_spare_plan()
         return self._new_plan() if plan is None else plan
 
@@ -573,6 +575,7 @@ class Objective(
             plan = self._plan
             if plan is None or plan.theta is None or not _engine.equal_vectors(plan.theta, theta):
                 return None
+            self._shares_rows = True
             self._plan, self._theta = self._pop_spare_plan(), np.empty_like(theta)
         plan.prepare_products()
         plan.compute_gradient()
@@ -785,14 +788,8 @@ class Objective(
         made = self.__dict__.pop("_made", {})  # {number of rows: batch whose plan is reused}
         for rows in random_batches(self.n_samples, size, rng):
             batch, last = self._restrict_to_rows(rows), made.pop(len(rows), None)
-            # An operator has taken the plan of the last batch.
-            if last is not None and last._plan is None:
-                last._plan, last._theta = (
-                    last._pop_spare_plan(),
-                    np.empty(self.n_params, self.dtype),
-                )
-            # The buffers of the last batch are reused unless an operator still holds its rows.
-            if last is not None and last._plan is not None and getrefcount(last._rows) <= 3:
+            # The buffers of the last batch are reused unless an operator may still read its rows.
+            if last is not None and last._plan is not None and not last._shares_rows:
                 batch._adopt_plan(last)
             else:
                 batch._set_up_rows()

@@ -36,6 +36,7 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
     elif ob._sparse:
         other._set_up_sparse_rows(ob._whole._X)
     else:
+        ob._shares_rows = other._shares_rows = True
         other._adopt_rows(ob._rows.with_weight(other._weight))
     return other
 

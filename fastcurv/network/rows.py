@@ -18,12 +18,11 @@ from zlib import crc32
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
-from .._engine import copy_if_mapped
 from ..common.checks import as_numpy, is_iterable, is_sparse, rows_shape_error, short_repr
 from ..common.errors import one_line, type_phrase
 from ..common.files import path_as_text, raise_if_special_file
 from ..common.optional import optional_import
-from .arguments import ROW_ARGUMENT_NAMES, Block, as_owned_array, as_owned_csr
+from .arguments import Block, as_owned_csr
 
 # --------------------------------------------------------------------------------------------------
 # Blocks of rows: slicing, joining, selecting, and comparing with an earlier pass.
@@ -146,15 +145,53 @@ def translate_file_errors(path: Any, kind: str) -> Iterator[None]:
         ) from None
 
 
-def _open_memory_map(path: Any, name: str) -> np.ndarray:
-    """Return the array of the ``.npy`` file at `path`, mapped into memory."""
-    path = path_as_text(path, name)
-    with translate_file_errors(path, ".npy"):
-        array = np.load(path, mmap_mode="r")
-        # For an .npz archive that is named .npy, np.load returns another type.
-        if not isinstance(array, np.ndarray):
-            raise ValueError("it is an archive of several arrays")
-    return array
+class ArrayFile:
+    """The array of a ``.npy`` file, whose rows are read when they are indexed. Errors name the
+    array `name`.
+    """
+
+    def __init__(self, path: Any, name: str) -> None:
+        path = path_as_text(path, name)
+        with translate_file_errors(path, ".npy"):
+            array: Any = np.load(path, mmap_mode="r")
+            # For an .npz archive that is named .npy, np.load returns another type.
+            if not isinstance(array, np.memmap):
+                raise ValueError("it is an archive of several arrays")
+        self.path, self.name = Path(path).resolve(), name
+        self.shape, self.dtype = array.shape, array.dtype
+        self.offset, self.n_bytes = int(array.offset), array.nbytes
+        # In Fortran order the file holds one column after the other.
+        self.by_columns = array.ndim == 2 and not array.flags.c_contiguous
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Return the rows that a slice without step, or an array of indices, selects. Raise
+        ValueError if the file has become shorter.
+        """
+        if isinstance(rows, slice):
+            starts, count = np.array([rows.start]), rows.stop - rows.start
+        else:
+            starts, count = np.asarray(rows), 1
+        n, width = self.shape[0], int(np.prod(self.shape[1:]))
+        columns = width if self.by_columns else 1
+        row_bytes = self.dtype.itemsize * width // columns
+        out = np.empty((columns, len(starts), count * row_bytes), np.uint8)
+        with self.path.open("rb", buffering=0) as file:
+            self._check_size(file)
+            for column in range(columns):
+                for i, start in enumerate(starts.tolist()):
+                    file.seek(self.offset + (column * n + start) * row_bytes)
+                    if file.readinto(out[column, i].data) != out.shape[2]:
+                        self._check_size(file)
+        values = out.view(self.dtype).reshape(columns, len(starts) * count, width // columns)
+        return values[..., 0].T if self.by_columns else values.reshape(-1, *self.shape[1:])
+
+    def _check_size(self, file: Any) -> None:
+        size = os.fstat(file.fileno()).st_size
+        if size < self.offset + self.n_bytes:
+            raise ValueError(
+                f"the file of {self.name} must keep its size while its rows are read, got {size} "
+                f"bytes instead of {self.offset + self.n_bytes}."
+            )
 
 
 def make_row_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
@@ -170,11 +207,11 @@ def make_row_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSour
     if isinstance(X, (str, Path)):
         X = Path(path_as_text(X, "X"))
         if X.suffix == ".npy":
-            X = _open_memory_map(X, "X")
+            X = ArrayFile(X, "X")
         elif X.suffix not in PARQUET_SUFFIXES:
             raise ValueError(f"X must be a .npy or .parquet file, got '{one_line(X.name)}'.")
     if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
-        y = _open_memory_map(y, "y")
+        y = ArrayFile(y, "y")
     if is_sparse(X):
         X = DensifiedRows(X)
     if isinstance(X, Path) or type(X).__name__ == "ParquetFile":
@@ -227,7 +264,7 @@ class DensifiedRows:
     def __init__(self, X: Any) -> None:
         X = X if X.format == "csr" else as_owned_csr(X, "X")
         self.shape, self.dtype, self.data, self.indices = X.shape, X.dtype, X.data, X.indices
-        self.ends = np.array(copy_if_mapped(X.indptr, "X"), np.int64)
+        self.ends = np.array(X.indptr, np.int64)
         if len(self.ends) != X.shape[0] + 1 or self.ends[0] or (np.diff(self.ends) < 0).any():
             raise ValueError(
                 "X must be a valid sparse matrix, got an indptr that does not increase from 0 with "
@@ -240,15 +277,14 @@ class DensifiedRows:
         """
         if isinstance(rows, slice):
             ends = self.ends[rows.start : rows.stop + 1]
-            parts = [part[ends[0] : ends[-1]] for part in (self.data, self.indices)]
-            data, indices = (copy_if_mapped(part, "X") for part in parts)
+            at: Any = slice(ends[0], ends[-1])
             ends = ends - ends[0]
         else:
             counts = self.ends[rows + 1] - self.ends[rows]
             ends = np.concatenate([[0], counts.cumsum()])
             at = np.arange(ends[-1]) + np.repeat(self.ends[rows] - ends[:-1], counts)
-            data, indices = (copy_if_mapped(part, "X", at) for part in (self.data, self.indices))
-        some = csr_matrix((data, indices, ends), shape=(len(ends) - 1, self.shape[1]))
+        data = self.data[at], self.indices[at], ends
+        some = csr_matrix(data, shape=(len(ends) - 1, self.shape[1]))
         return np.asarray(as_owned_csr(some, "X").toarray())
 
 
@@ -355,10 +391,7 @@ class ArraySource(RowSource):
         """Return the block (X, y, weights) of the rows from `start` to ``stop - 1``."""
         if self.rows is not None:
             return self._gather(self.rows[start:stop])
-        return tuple(
-            _read_rows(None if a is None else a[start:stop], name)
-            for name, a in zip(ROW_ARGUMENT_NAMES, self.parts)
-        )
+        return tuple(_select(a, slice(start, stop)) for a in self.parts)
 
     def take_rows(self, rows: np.ndarray) -> Block:
         """Return the block (X, y, weights) of the rows with the indices `rows`, in the order of
@@ -370,9 +403,7 @@ class ArraySource(RowSource):
         order = np.argsort(rows, kind="stable")  # h5py datasets require increasing indices
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        parts = (
-            _read_rows(a, name, rows[order]) for name, a in zip(ROW_ARGUMENT_NAMES, self.parts)
-        )
+        parts = (_select(a, rows[order]) for a in self.parts)
         return tuple(None if a is None else a[back] for a in parts)  # type: ignore[return-value]
 
 
@@ -392,15 +423,15 @@ def _check_has_rows(x: np.ndarray, name: str) -> np.ndarray:
     return x
 
 
-def _read_rows(a: Any, name: str, rows: Any = None) -> Any:
-    """Return `a`, or the rows of `a` with the indices `rows`. A NumPy array that is mapped to a
-    file is copied to memory. If `a` is None, return None.
+def _select(a: Any, rows: Any) -> Any:
+    """Return the rows of `a` that a slice or an array of indices selects, or None if `a` is
+    None.
     """
-    if isinstance(a, np.ndarray):
-        return copy_if_mapped(a, name, rows)
-    if a is None or rows is None:
-        return a
-    return a.oindex[rows] if hasattr(a, "oindex") else a[rows]
+    if a is None:
+        return None
+    if hasattr(a, "oindex") and not isinstance(rows, slice):
+        return a.oindex[rows]
+    return np.asarray(a)[rows] if isinstance(a, np.ndarray) else a[rows]
 
 
 class ParquetSource(RowSource):
@@ -525,7 +556,7 @@ class BlockSource(RowSource):
                 )
             count = len(parts)
             X = parts[0]
-            X = as_owned_array(X if is_sparse(X) else _check_has_rows(as_numpy(X, "X"), "X"), "X")
+            X = as_owned_csr(X, "X") if is_sparse(X) else _check_has_rows(as_numpy(X, "X"), "X")
             stop = start + X.shape[0]
             y = self._slice_part(parts, 1, "y", self.y, start, stop)
             yield X, y, self._slice_part(parts, 2, "sample_weight", self.weight, start, stop)
@@ -544,7 +575,7 @@ class BlockSource(RowSource):
         if len(parts) > at:
             if whole is not None:
                 raise ValueError(f"{name} must be given in the blocks or as an argument, got both.")
-            part = as_owned_array(_check_has_rows(as_numpy(parts[at], name), name), name)
+            part = _check_has_rows(as_numpy(parts[at], name), name)
             if len(part) != stop - start:
                 raise ValueError(
                     f"a block must have as many rows of {name} as of X, got {len(part)} and "
@@ -553,4 +584,4 @@ class BlockSource(RowSource):
             return part
         if whole is None and name == "y":
             raise ValueError("blocks must be (X, y) if y is None, got X alone.")
-        return None if whole is None else _read_rows(whole[start:stop], name)
+        return _select(whole, slice(start, stop))

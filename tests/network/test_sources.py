@@ -3,7 +3,6 @@ names them.
 """
 
 import itertools
-import mmap
 import pickle
 
 import numpy as np
@@ -11,8 +10,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv._engine import copy_if_mapped
-from fastcurv.network.rows import RowSource, regroup_rows
+from fastcurv.network.rows import ArrayFile, RowSource, regroup_rows
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -258,54 +256,18 @@ def test_an_error_leaves_the_objective_usable(rng):
     assert ob.value(theta) == pytest.approx(fc.Objective(ob.model, X, y).value(theta), rel=1e-14)
 
 
-@pytest.mark.parametrize(("mode", "let_go"), [("r", True), ("r+", True), ("c", False)])
-def test_pages_of_read_rows_are_released(mode, let_go, tmp_path, monkeypatch):
-    """After mapped rows are copied, their pages are released, except for the last page, which the
-    next rows share. Pages of a copy-on-write map are not released, because they may hold the only
-    copy of changes.
-    """
-    advised = []
-
-    class WatchedMap(mmap.mmap):
-        def madvise(self, *words):
-            advised.append(words)
-
-    page = mmap.PAGESIZE
-    np.zeros((6 * page // 80, 10)).tofile(tmp_path / "X")
-    monkeypatch.setattr(mmap, "mmap", WatchedMap)
-    X = np.memmap(tmp_path / "X", float, mode, shape=(6 * page // 80, 10))
-    (tmp_path / "X").unlink()  # otherwise rows are read from the file, and no page is accessed
-    for rows in (slice(0, 100), slice(100, 250), slice(3, 7), slice(7, 7)):
-        advised.clear()
-        copy_if_mapped(X[rows], "X")
-        first, last = (80 * at // page * page for at in (rows.start, rows.stop))
-        expected = [(mmap.MADV_DONTNEED, first, last - first)] if last > first and let_go else []
-        assert advised == expected
-    advised.clear()
-    copy_if_mapped(np.array(X[:100]), "X")
-    assert not advised, "what is in memory has no pages to let go"
-
-
-def test_mapped_rows_are_read_from_their_own_file(tmp_path):
-    """Rows of a map include writes through another map of its file, and do not come from a file
-    that later has its name. The buffer of a previous copy is reused only after that copy is
-    deleted.
-    """
-    shape = (4000, 40)
-    np.zeros(shape).tofile(tmp_path / "X")
-    X = np.memmap(tmp_path / "X", float, "r+", shape=shape)
-    first = copy_if_mapped(X, "X")
-    np.memmap(tmp_path / "X", float, "r+", shape=shape)[7] = 3.0
-    second = copy_if_mapped(X, "X")
-    assert not first.any() and (second[7] == 3.0).all() and second.sum() == 120.0
-    place = first.ctypes.data
-    del first
-    assert copy_if_mapped(X[:3500], "X").ctypes.data == place
-    Y = np.memmap(tmp_path / "X", float, "r", shape=shape)
-    (tmp_path / "X").rename(tmp_path / "Z")
-    np.full(shape, 5.0).tofile(tmp_path / "X")
-    for map_ in (X, Y):
-        assert np.array_equal(copy_if_mapped(map_, "X"), second)
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(300, 17), (300, 1), (1, 5)])
+def test_rows_of_array_files_are_read_exactly(shape, order, tmp_path):
+    given = np.random.default_rng(0).standard_normal(shape)
+    for i, array in enumerate((given, given.astype(">f4"), given > 0, given[:, 0])):
+        np.save(tmp_path / f"{i}.npy", np.asarray(array, order=order))
+        file = ArrayFile(tmp_path / f"{i}.npy", "X")
+        assert file.shape == array.shape and file.dtype == array.dtype
+        n = len(array)
+        for rows in (slice(0, n), slice(n // 3, n // 2), np.array([n - 1, 0, n // 2, 0])):
+            found = file[rows]
+            assert np.array_equal(found, array[rows]) and found.dtype == array.dtype
 
 
 @pytest.mark.parametrize(
@@ -343,7 +305,7 @@ theta, v = model.init(seed=0), np.ones((model.n_params, 3))
 
 def write(name, N):
     X, y = np.random.default_rng(0).standard_normal((N, d)), np.arange(N) % 3
-    if "path" in kind or "mapped" in kind:
+    if "path" in kind:
         np.save(name, np.asarray(X, order=kind[0]))
     elif kind == "hdf5":
         import h5py
@@ -358,9 +320,7 @@ def write(name, N):
     return y
 
 def opened(name, y, **how):
-    if kind == "F mapped":
-        X = np.load(name, mmap_mode="r")
-    elif kind == "hdf5":
+    if kind == "hdf5":
         import h5py
         X = h5py.File(name)["X"]
     elif kind == "ParquetFile":
@@ -395,14 +355,14 @@ if kind == "hdf5":                          # two chunks, unpacked, and those th
     extra = 2 * 500 * d * 8 + ob._source.X.id.get_access_plist().get_chunk_cache()[1]
 elif "arquet" in kind:                      # 2000 rows unpacked, and what pyarrow keeps for them
     extra = 20 * 2000 * d * 8
-else:                                       # two windows of the map
+else:
     extra = 2 << 21
 assert more <= memory + own + extra, (more, own, extra, ob.block_rows)
 """
 
 
 @pytest.mark.parametrize(
-    "kind", ["C path", "F path", "F path, wide", "F mapped", "parquet", "ParquetFile", "hdf5"]
+    "kind", ["C path", "F path", "F path, wide", "parquet", "ParquetFile", "hdf5"]
 )
 def test_the_memory_limit_holds_for_every_storage(kind, python, tmp_path):
     """For a file ten times as large as `memory`, blocks, state and the source's buffers stay within

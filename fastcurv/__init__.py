@@ -197,8 +197,9 @@ def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
         return import_module(f".{_SUBPACKAGES[name]}", __name__)
     if name not in _MODULE_OF_PUBLIC_NAME:
-        import_module(".common.errors", __name__).raise_attribute_error(
-            "fastcurv", "module 'fastcurv'", name, import_module(__name__)
+        # With `name` and `obj`, Python suggests the closest name.
+        raise AttributeError(
+            f"module 'fastcurv' has no attribute {name!r}", name=name, obj=import_module(__name__)
         )
     value = globals()[name] = getattr(
         import_module(f".{_MODULE_OF_PUBLIC_NAME[name]}", __name__), name

@@ -29,7 +29,7 @@ import numpy as np
 
 from . import _engine
 from .common.checks import caller_stacklevel, is_iterable, random_batches
-from .common.errors import suggest_names, type_phrase
+from .common.errors import type_phrase
 from .common.optional import optional_import
 from .common.protocols import library_class
 from .common.runtime import wrap_user_callback
@@ -247,7 +247,6 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     frame: ShardSettings
     _by_blocks = True
 
-    @suggest_names("Objective")
     def __init__(
         self,
         model: Any,

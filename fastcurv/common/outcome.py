@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from scipy.optimize import OptimizeResult
 
-from .errors import raise_attribute_error
 from .html import html_table
 from .protocols import Array
 
@@ -14,8 +13,7 @@ Kind = TypeVar("Kind", bound="Result")
 
 
 class Result(OptimizeResult):
-    """An `OptimizeResult` of this library: a dictionary whose entries are also attributes. Errors
-    for unknown names suggest the right one.
+    """An `OptimizeResult` of this library: a dictionary whose entries are also attributes.
 
     Attributes
     ----------
@@ -31,21 +29,11 @@ class Result(OptimizeResult):
         Number of values computed.
     """
 
-    _subject: ClassVar[str] = "result"  # key of this class in `errors.ATTRIBUTE_HINTS`
     x: Array
     fun: float
     success: bool
     message: str
     nfev: int
-
-    if not TYPE_CHECKING:  # the method is hidden from type checkers, which know the real attributes
-
-        def __getattr__(self, name: str) -> Any:
-            if name not in self:
-                raise_attribute_error(
-                    type(self)._subject, f"{type(self).__name__!r} object", name, self
-                )
-            return self[name]
 
     def _repr_html_(self) -> str:
         rows: list[tuple[str, object]] = []

@@ -83,13 +83,6 @@ Certificate: TypeAlias = Literal[
     "third_bound_in_units", "why_no_minimum",
 ]  # fmt: skip
 SPACE_NAMES = get_args(Space)  # spaces in which a spectrum can be computed
-# Names from the lists above that are used between subpackages and not meant for users; `dir` of an
-# object omits these names.
-NAMES_HIDDEN_FROM_DIR = frozenset(
-    ("diagonal_cost", "engine_steps", "estimated_seconds", "exact_diagonal", "fast_product",
-     "fold_batch_norm", "plan_layout", "candidate_operators", "sum_over_rows", "summed_matrix",
-     "why_unproved", "with_model")
-)  # fmt: skip
 
 
 class OperatorLike(Protocol):

@@ -19,7 +19,7 @@ from ..common.checks import (
     check_seed,
     check_theta,
 )
-from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
+from ..common.errors import OBJECTIVE_HINT, require_attrs
 from ..common.linalg import SECONDS_PER_N_CUBED, NotFiniteError
 from ..common.objectives import (
     BudgetedOperator,
@@ -81,7 +81,6 @@ MIN_VERDICT_SECONDS = 0.05
 MAX_JACOBIAN_ENTRIES = 1 << 26  # maximum number of entries of a Jacobian that is formed
 
 
-@suggest_names("classify")
 @with_nearest_rounding
 def classify(
     ob: SupportsDerivatives,

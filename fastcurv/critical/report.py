@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import AttributeHints
 from ..common.html import html_table
 from ..common.objectives import PRODUCT_ERROR_EPS, call_certificate, why_unproved
 from ..common.protocols import NOT_OFFERED_REASON
@@ -47,7 +46,7 @@ def verdict_noun_phrase(point: CriticalPoint) -> str:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class CriticalPoint(FrozenRecord, AttributeHints, subject="verdict"):
+class CriticalPoint(FrozenRecord):
     """The verdict on a point, with its evidence, as returned by `classify`.
 
     Attributes

@@ -14,7 +14,6 @@ from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import as_numpy, check_array
-from ..common.errors import AttributeHints
 from ..common.protocols import Array, library_class, missing_bound_reason
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import with_nearest_rounding
@@ -48,9 +47,7 @@ def _scipy_attributes(dtype: np.dtype[Any], shape: tuple[int, int]) -> dict[str,
 
 class Operator(
     LinearOperator,
-    AttributeHints,
     ReadOnlyMixin,
-    subject="operator",
     made_by="ob.hessian",
     assignable=("n_products",),
 ):

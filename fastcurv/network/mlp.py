@@ -24,7 +24,7 @@ from ..common.checks import (
     rows_shape_error,
     short_repr,
 )
-from ..common.errors import AttributeHints, suggest_names, type_phrase
+from ..common.errors import type_phrase
 from ..common.html import html_table
 from ..common.protocols import Array, Scheme
 from ..common.read_only import ReadOnlyMixin
@@ -37,7 +37,7 @@ INIT_SCHEMES = ("auto", "he", "xavier", "lecun")
 MAX_PREDICT_STATE_BYTES = 1 << 26  # maximum bytes of the state of a chunk of rows in `predict`
 
 
-class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"):
+class MLP(ReadOnlyMixin, made_by="fastcurv.MLP"):
     """A multilayer perceptron of the given widths, with a linear last layer.
 
     Parameters
@@ -104,7 +104,6 @@ class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"
     starts: tuple[int, ...]
     n_params: int
 
-    @suggest_names("MLP")
     def __init__(
         self,
         sizes: Any,
@@ -176,7 +175,6 @@ class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"
         m, k = self.shapes[layer]
         return ((m, k),) + ((m,),) * (self.bias + 2 * self.normalised(layer))
 
-    @suggest_names("init")
     def init(self, seed: Any = None, scheme: Scheme = "auto") -> np.ndarray:
         """Return random parameters: normal weights of variance ``gain / fan``, zero biases and
         beta, and gamma 1. Layers with a skip connection and an unbounded activation get weights
@@ -313,7 +311,6 @@ class MLP(AttributeHints, ReadOnlyMixin, subject="model", made_by="fastcurv.MLP"
                 parts.append(part.ravel())
         return np.concatenate(parts)
 
-    @suggest_names("predict")
     def predict(self, theta: Any, X: Any, statistics: Any = None) -> np.ndarray:
         """Return the outputs before any softmax or sigmoid (logits).
 

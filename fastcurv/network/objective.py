@@ -18,7 +18,7 @@ from ..common.checks import (
     is_sparse,
     random_batches,
 )
-from ..common.errors import AttributeHints, conversion_hint, suggest_names, type_phrase
+from ..common.errors import conversion_hint, type_phrase
 from ..common.html import html_table
 from ..common.linalg import NotConvexError
 from ..common.protocols import is_library_object, library_class, missing_reason, states
@@ -70,9 +70,7 @@ if hasattr(os, "register_at_fork"):
 
 @library_class
 class Objective(
-    AttributeHints,
     ReadOnlyMixin,
-    subject="objective",
     made_by=OBJECTIVE_NAME,
     assignable=ASSIGNABLE_ATTRIBUTES,
 ):
@@ -227,7 +225,6 @@ class Objective(
         "_whole",
     )
 
-    @suggest_names("Objective")
     def __init__(
         self,
         model: MLP,

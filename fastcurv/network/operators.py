@@ -14,7 +14,6 @@ import numpy as np
 
 from .._engine import CurvatureMatrix, FastProduct, LevenbergRun, LossEvaluator
 from ..common.checks import as_numpy, row_block_slices
-from ..common.errors import suggest_names
 from ..common.protocols import Array, Floats, Indices, library_class
 from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import l2_diagonal
@@ -426,7 +425,6 @@ class Curvature(QuadraticFormOperator):
     # --- other views
     # ----------------------------------------------------------------------------------------------
 
-    @suggest_names("restrict")
     def restrict(self, layers: Any = None, indices: Any = None) -> CurvatureBlock:
         """Return the principal block of some layers, or of some parameters. Products with the block
         skip work that the block does not need. Exactly one argument must be given.

@@ -15,7 +15,6 @@ from ..common.errors import (
     conversion_hint,
     one_line,
     raise_if_arguments_swapped,
-    suggest_names,
     type_phrase,
 )
 from ..common.files import path_as_text, raise_if_special_file, read_tensors, write_tensors
@@ -58,7 +57,6 @@ def _parameter_names(model: MLP) -> list[list[str]]:
     return names
 
 
-@suggest_names("save")
 def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     """Write a model and its theta to a safetensors file, atomically.
 

@@ -15,7 +15,6 @@ from scipy.sparse import csr_matrix
 
 from .._engine import Callback, FloatingPointMode, Lock
 from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
-from ..common.errors import suggest_names
 from ..common.protocols import library_class
 from ..common.runtime import submit_task, wrap_user_callback
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName
@@ -136,7 +135,6 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     _by_blocks = True
     _transient = (*Objective._transient, "_shards", "_seen", "_reading")
 
-    @suggest_names("Objective")
     def __init__(
         self,
         model: Any,

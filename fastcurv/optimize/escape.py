@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_rng, check_positive_int, check_theta, check_vector, operator_dtype
-from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
+from ..common.errors import OBJECTIVE_HINT, require_attrs
 from ..common.objectives import (
     BudgetedOperator,
     certificate_start_vectors,
@@ -129,7 +129,6 @@ class EscapeResult(Result):
     n_products: int
 
 
-@suggest_names("escape")
 @start_with_nearest_rounding
 def escape(
     ob: SupportsHessian,

@@ -23,7 +23,7 @@ from ..common.checks import (
     checked_product,
     short_repr,
 )
-from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names, type_phrase
+from ..common.errors import OBJECTIVE_HINT, require_attrs, type_phrase
 from ..common.linalg import NotFiniteError, eigh
 from ..common.objectives import (
     PRODUCT_ERROR_EPS,
@@ -453,7 +453,6 @@ MAX_UNDAMPED_STEPS = 50  # maximum number of undamped steps in one series
 FLAT_GRADIENT_RATIO = 1e-10
 
 
-@suggest_names("find_critical_point")
 @start_with_nearest_rounding
 def find_critical_point(
     ob: TwiceDifferentiable,

@@ -24,13 +24,12 @@ from ..common.checks import (
     check_theta,
 )
 from ..common.errors import (
+    OPTION_ALIASES,
     conversion_hint,
     keyword_names,
     one_line,
     raise_if_arguments_swapped,
-    raise_if_foreign_argument,
     require_attrs,
-    suggest_names,
     type_phrase,
 )
 from ..common.linalg import cholesky
@@ -138,7 +137,6 @@ REQUIRED_ATTRIBUTES = "n_params", "value", "gradient"
 STOCHASTIC_METHODS = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
-@suggest_names("minimize")
 @start_with_nearest_rounding
 def minimize(
     ob: SupportsGradient,
@@ -558,13 +556,14 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
     have. The message names the methods that have the option, or the closest name of an option.
     """
     unknown = [name for name in options if name not in maker.defaults]
-    raise_if_foreign_argument("minimize", unknown)
     every = sorted({name for other in METHODS.values() for name in other.defaults})
     for name in unknown:
         takers = [repr(other) for other, its in METHODS.items() if name in its.defaults]
         known = (*(every if method == "auto" else maker.defaults), *keyword_names(minimize))
         near = difflib.get_close_matches(name, known, 1)
-        if takers:
+        if name in OPTION_ALIASES:
+            hint = f"Use {OPTION_ALIASES[name]}."
+        elif takers:
             more = f", or one of {', '.join(takers[1:])}" * (len(takers) > 1)
             hint = f"Use method={takers[0]}{more}."
         elif near:

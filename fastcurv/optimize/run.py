@@ -69,7 +69,6 @@ class History(dict[str, np.ndarray]):
 class MinimizeResult(Result):
     """Result of `minimize`. The section Returns of `minimize` describes the attributes."""
 
-    _subject = "run"
     jac: np.ndarray
     nit: int
     njev: int

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_choice, check_positive, check_positive_int, check_real_number
-from ..common.errors import suggest_names, type_phrase
+from ..common.errors import type_phrase
 
 __all__ = ["constant", "constant_then_decay", "inverse_time", "power", "robbins_monro"]
 
@@ -105,7 +105,6 @@ def constant(alpha: float) -> Schedule:
     return Schedule("constant", check_positive(alpha, "alpha"))
 
 
-@suggest_names("inverse_time")
 def inverse_time(alpha: float, delta: float) -> Schedule:
     """Create the schedule ``alpha / (1 + delta * t)``.
 
@@ -135,7 +134,6 @@ def inverse_time(alpha: float, delta: float) -> Schedule:
     return Schedule("inverse_time", check_positive(alpha, "alpha"), check_positive(delta, "delta"))
 
 
-@suggest_names("power")
 def power(alpha: float, delta: float) -> Schedule:
     """Create the schedule ``alpha / t**delta``. For 0.5 < delta <= 1 it meets the Robbins-Monro
     conditions.
@@ -166,7 +164,6 @@ def power(alpha: float, delta: float) -> Schedule:
     return Schedule("power", check_positive(alpha, "alpha"), check_positive(delta, "delta"))
 
 
-@suggest_names("constant_then_decay")
 def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Schedule:
     """Create a schedule: ``alpha`` for the first `hold` updates, then ``alpha * (hold /
     t)**delta``.

@@ -16,7 +16,6 @@ from ..common.checks import (
     check_vector,
     operator_dtype,
 )
-from ..common.errors import suggest_names
 from ..common.linalg import eigh
 from ..krylov.lanczos import product_function
 from ..krylov.trust_region import KrylovSpace, absolute_value_step, shifted_solve
@@ -103,7 +102,6 @@ def _solve_step(
     return lift(by(values, linear, damping)).astype(g.dtype, copy=False), values, residual
 
 
-@suggest_names("newton_step")
 def newton_step(
     H: Any, g: np.ndarray, damping: float = 0.0, *, k: int | None = None, tol: Any = 1e-6
 ) -> np.ndarray:
@@ -171,7 +169,6 @@ def newton_step(
     return step
 
 
-@suggest_names("saddle_free_newton_step")
 def saddle_free_newton_step(
     H: Any, g: np.ndarray, damping: float = 1e-3, *, k: int | None = None, tol: Any = 1e-3
 ) -> np.ndarray:

@@ -16,7 +16,6 @@ from ..common.checks import (
     operator_dtype,
     row_block_slices,
 )
-from ..common.errors import suggest_names
 from ..common.linalg import Eigensystem, NotFiniteError, eigh, matrix_midpoint
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.objectives import PRODUCT_ERROR_EPS, BudgetedOperator
@@ -242,7 +241,6 @@ def _symmetric_matrix_of(op: Any) -> Floats:
     return matrix_midpoint(P, P.T)
 
 
-@suggest_names("eigvalsh")
 @with_nearest_rounding
 def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     """Compute all eigenvalues of a symmetric operator, ascending, from its matrix.
@@ -290,7 +288,6 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     return np.sort(np.append(values, np.full(small.n_complement, small.complement_eigenvalue)))
 
 
-@suggest_names("inertia")
 @with_nearest_rounding
 def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     """Count the positive and the negative eigenvalues of a symmetric operator, and those that are

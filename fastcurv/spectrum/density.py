@@ -15,7 +15,6 @@ from ..common.checks import (
     operator_dtype,
     resolve_seed,
 )
-from ..common.errors import suggest_names
 from ..common.linalg import eigvalsh
 from ..common.progress import ProgressBar, show_bar
 from ..common.protocols import (
@@ -57,7 +56,6 @@ MAX_OUTLIER_RESIDUAL_RATIO = 0.05
 NODE_ERROR_EPS = 64
 
 
-@suggest_names("spectral_density")
 @start_with_nearest_rounding
 def spectral_density(
     op: OperatorLike,

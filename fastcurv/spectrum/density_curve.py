@@ -16,7 +16,7 @@ from ..common.checks import (
     check_real_number,
     short_repr,
 )
-from ..common.errors import AttributeHints, suggest_names, type_phrase
+from ..common.errors import type_phrase
 from ..common.html import TextReprHtmlMixin
 from ..common.read_only import FrozenRecord
 from .draw import (
@@ -31,7 +31,7 @@ from .smoothing import check_grid_options, eigenvalue_to_coordinate, smooth_dens
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class SpectralDensity(FrozenRecord, TextReprHtmlMixin, AttributeHints, subject="density"):
+class SpectralDensity(FrozenRecord, TextReprHtmlMixin):
     """Density of eigenvalues by stochastic Lanczos quadrature.
 
     Attributes
@@ -324,7 +324,6 @@ class SpectralDensity(FrozenRecord, TextReprHtmlMixin, AttributeHints, subject="
             stderr = float("nan")
         return Estimate(mean, stderr, self.n_products, method=method)
 
-    @suggest_names("picture")
     def plot(
         self,
         ax: Any = None,

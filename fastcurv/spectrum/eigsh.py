@@ -22,7 +22,6 @@ from ..common.checks import (
     operator_dtype,
     resolve_seed,
 )
-from ..common.errors import suggest_names
 from ..common.linalg import eigh, wanted_indices
 from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
 from ..common.protocols import Array, Floats, OperatorLike, Seed, Space, Which
@@ -423,7 +422,6 @@ class ThickRestartSearch(EigenSearch):
         )
 
 
-@suggest_names("eigsh")
 @start_with_nearest_rounding
 def eigsh(
     op: OperatorLike,

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from ..common.errors import AttributeHints
 from ..common.html import TextReprHtmlMixin, html_table
 from ..common.protocols import Array, Floats
 from ..common.read_only import FrozenRecord
@@ -102,7 +101,7 @@ def to_json_value(x: Any) -> Any:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Eigenpairs(FrozenRecord, AttributeHints, subject="pairs"):
+class Eigenpairs(FrozenRecord):
     """Eigenpairs of a symmetric operator H, ascending, each with a residual that bounds its error.
 
     An object unpacks like SciPy's result: ``w, V = fc.eigsh(H)``.
@@ -318,7 +317,7 @@ class ReducedEigenpairs(Eigenpairs):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Estimate(FrozenRecord, TextReprHtmlMixin, AttributeHints, subject="estimate"):
+class Estimate(FrozenRecord, TextReprHtmlMixin):
     """A random estimate with its standard error and its cost.
 
     Attributes

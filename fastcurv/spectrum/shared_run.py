@@ -20,7 +20,6 @@ from ..common.checks import (
     operator_dtype,
     short_repr,
 )
-from ..common.errors import suggest_names
 from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
 from ..common.protocols import Array, Axis, OperatorLike, Seed, Space, Which
 from ..common.read_only import ReadOnlyMixin
@@ -194,7 +193,6 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
     reduction: Any
     max_bytes: int
 
-    @suggest_names("Krylov")
     def __init__(
         self,
         op: OperatorLike,
@@ -329,7 +327,6 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
         self.probe(0, check_positive_int(n_steps, "n_steps"))
         return self
 
-    @suggest_names("eigsh")
     def eigsh(
         self,
         k: int = 6,
@@ -399,7 +396,6 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
             n_new_products=found.n_new_products,
         )
 
-    @suggest_names("spectral_density")
     def spectral_density(
         self,
         n_probes: int = 1,

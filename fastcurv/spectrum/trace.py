@@ -21,7 +21,6 @@ from ..common.checks import (
     operator_dtype,
     resolve_seed,
 )
-from ..common.errors import suggest_names
 from ..common.linalg import NotFiniteError
 from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
 from ..common.protocols import (
@@ -425,7 +424,6 @@ OVERHEAD_SECONDS_PER_PROBE = 20e-6
 MIN_SKETCH_PRODUCTS = 12
 
 
-@suggest_names("estimate")
 @start_with_nearest_rounding
 def trace(
     op: OperatorLike,
@@ -539,7 +537,6 @@ def _trace(
     return apply.estimate(*found, method)
 
 
-@suggest_names("estimate")
 @start_with_nearest_rounding
 def diagonal(
     op: OperatorLike,
@@ -634,7 +631,6 @@ def diagonal(
         return apply.estimate(mean, np.hypot(error, rounding), method)
 
 
-@suggest_names("estimate")
 @start_with_nearest_rounding
 def frobenius_norm(
     op: OperatorLike,

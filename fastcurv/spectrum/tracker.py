@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_rng, check_choice, check_positive, check_positive_int, check_vector
-from ..common.errors import OBJECTIVE_HINT, require_attrs, suggest_names, type_phrase
+from ..common.errors import OBJECTIVE_HINT, require_attrs, type_phrase
 from ..common.linalg import NotFiniteError
 from ..common.protocols import Seed, Which
 from ..common.read_only import ReadOnlyMixin
@@ -126,7 +126,6 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
     [3]
     """
 
-    @suggest_names("Tracker")
     def __init__(
         self,
         ob: Any,

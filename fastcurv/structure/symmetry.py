@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import expm
 
 from ..common.checks import as_numpy, as_rng, check_positive, check_vector, short_repr
-from ..common.errors import require_attrs, suggest_names
+from ..common.errors import require_attrs
 from ..common.protocols import Floats
 from .parameters import (
     batch_norm_params,
@@ -260,7 +260,6 @@ def _check_ints(numbers: ArrayLike, name: str) -> NDArray[Any]:
     return found.astype(np.intp)
 
 
-@suggest_names("permute_hidden")
 def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -> NDArray[Any]:
     """Return parameters of the same function, with the units of a hidden layer in another order.
 
@@ -305,7 +304,6 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
     return theta
 
 
-@suggest_names("flip_tanh")
 def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDArray[Any]:
     """Return parameters of the same function, with the opposite signs of the incoming and outgoing
     weights of some units of a hidden layer whose activation is odd.
@@ -345,7 +343,6 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
     return _scale_units(model, theta, layer, units, -1.0, -1.0)
 
 
-@suggest_names("rescale_relu")
 def rescale_relu(
     model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float
 ) -> NDArray[Any]:

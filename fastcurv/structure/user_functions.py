@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import check_positive, check_real_number
-from ..common.errors import suggest_names, type_phrase
+from ..common.errors import type_phrase
 from ..common.protocols import Floats
 from .given import (
     CHECK_POINTS,
@@ -191,7 +191,6 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
     array([ 1., -2.,  0.])
     """
 
-    @suggest_names("Loss")
     def __init__(
         self,
         function: Callable[[Any, Any], Values],
@@ -363,7 +362,6 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
     ('minimum', True)
     """
 
-    @suggest_names("Activation")
     def __init__(
         self,
         function: Callable[[Any], Values],

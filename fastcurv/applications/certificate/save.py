@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...common.checks import check_theta
-from ...common.errors import suggest_names, type_phrase
+from ...common.errors import type_phrase
 from ...common.files import path_as_text, write_atomically
 from ...common.protocols import Floats
 from ...common.vectors import safe_norm
@@ -30,7 +30,6 @@ ROUNDING_RATIO = 1e-13
 MAX_LENGTH_RATIO = 1.01
 
 
-@suggest_names("save_certificate")
 def save_certificate(
     path: str | os.PathLike[str], ob: Objective, theta: Any, point: CriticalPoint
 ) -> None:

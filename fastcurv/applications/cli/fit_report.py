@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...common.checks import check_positive_int, is_iterable, is_sparse
-from ...common.errors import one_line, suggest_names, type_phrase
+from ...common.errors import one_line, type_phrase
 from ...common.runtime import serial_blas_context
 from ...structure.tables import LOSSES
 from . import fit_rows
@@ -420,7 +420,6 @@ def _add_code(page: FitPage, source: str) -> None:
 # The function for users of Python.
 
 
-@suggest_names("report")
 def report(
     estimator: Any,
     X: Any,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...common.checks import as_numpy, caller_stacklevel
-from ...common.errors import one_line, suggest_names, type_phrase
+from ...common.errors import one_line, type_phrase
 from ...network.mlp import Model
 from ...structure.tables import activations_in_library
 from .sklearn import (
@@ -100,7 +100,6 @@ def _read_kernels(leaves: Sequence[PytreeLeaf], activation: Any) -> Model:
 # --- Keras
 
 
-@suggest_names("from_keras")
 def from_keras(weights: Any, activation: Any = None) -> Model:
     """Return the model and theta of a Keras ``Sequential`` of ``Dense`` layers.
 
@@ -419,7 +418,6 @@ def _find_two_orders(
     return found[:2]
 
 
-@suggest_names("from_jax")
 def from_jax(params: Any, activation: Any = None) -> Model:
     """Return the model and theta from the parameters of a JAX network: a pytree of kernels and
     biases.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...common.checks import check_positive_int
-from ...common.errors import one_line, suggest_names, type_phrase
+from ...common.errors import one_line, type_phrase
 from ...common.files import path_as_text
 from ...common.optional import optional_import
 from ...network.mlp import Model
@@ -500,7 +500,6 @@ def _load_model_proto(source: Any) -> tuple[Any, int, str | None]:
         raise ValueError(f"{one_line(path)} cannot be read as an ONNX model: {text}.") from None
 
 
-@suggest_names("from_onnx")
 def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     """Return the model and theta of a multilayer perceptron in ONNX, as exported by torch and
     skl2onnx.

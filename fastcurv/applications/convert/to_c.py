@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...common.checks import short_repr
-from ...common.errors import suggest_names, type_phrase
+from ...common.errors import type_phrase
 from ...common.files import open_for_atomic_write
 from ...network.mlp import MLP
 from ...structure.tables import ACTIVATIONS
@@ -365,7 +365,6 @@ static void apply_$phi(int m, const double *in, double *out, double *p, double *
 """)
 
 
-@suggest_names("to_c")
 def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: Any = None) -> None:
     """Write the network as a C99 file without dependencies that computes outputs, and their
     Jacobian and Hessian with respect to the inputs.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...common.checks import caller_stacklevel
-from ...common.errors import require_attrs, suggest_names, type_phrase
+from ...common.errors import require_attrs, type_phrase
 from ...common.optional import optional_import
 from ...network.arguments import raise_if_user_activation
 from ...network.mlp import MLP, Model
@@ -408,7 +408,6 @@ def _is_row_flatten(stack: LayerStack, kind: str, module: Any, name: str) -> boo
     return True
 
 
-@suggest_names("from_torch")
 def from_torch(module: Any, activation: Any = None) -> Model:
     """Return the model and theta of a torch module or of a state dict.
 
@@ -579,7 +578,6 @@ def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
     return model_from_layers(layers, activation, [repr(name) for name in found])
 
 
-@suggest_names("to_torch")
 def to_torch(model: MLP, theta: Any) -> Any:
     """Return a torch Sequential that computes the model's function at theta.
 

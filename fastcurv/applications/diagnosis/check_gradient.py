@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...common.checks import as_rng, check_positive_int, check_theta
-from ...common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
+from ...common.errors import OBJECTIVE_HINT, require_attrs
 from ...common.objectives import (
     budgeted_hessian,
     cast_to_float64,
@@ -103,7 +103,6 @@ def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
     )
 
 
-@suggest_names("check_gradient")
 @start_with_nearest_rounding
 def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0) -> DerivativeCheck:
     """Compare the gradient and the Hessian of an objective with finite differences.

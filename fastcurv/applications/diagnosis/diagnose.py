@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ...common.checks import as_numpy, check_positive, is_sparse
-from ...common.errors import require_attrs, suggest_names, type_phrase
+from ...common.errors import require_attrs, type_phrase
 from ...common.html import html_table
 from ...common.runtime import serial_blas_context, start_with_nearest_rounding
 from ...critical.classify import classify
@@ -717,7 +717,6 @@ class Diagnosis:
 # The function.
 
 
-@suggest_names("diagnose")
 @start_with_nearest_rounding
 def diagnose(
     ob: Any,

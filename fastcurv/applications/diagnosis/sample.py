@@ -22,7 +22,6 @@ from ...common.errors import (
     OBJECTIVE_HINT,
     raise_if_unknown_argument,
     require_attrs,
-    suggest_names,
     type_phrase,
 )
 from ...common.progress import show_bar
@@ -197,7 +196,6 @@ class CriticalPointSample(ReadOnlyMixin):
         return "\n".join(lines)
 
 
-@suggest_names("classify")
 @start_with_nearest_rounding
 def sample_critical_points(
     ob: Any,
@@ -301,9 +299,7 @@ def sample_critical_points(
     >>> sorted({point.source for point in sample})
     ['narrower']
     """
-    raise_if_unknown_argument(
-        "classify", set(verdict) - set(CLASSIFY_OPTIONS), "sample_critical_points", CLASSIFY_OPTIONS
-    )
+    raise_if_unknown_argument("sample_critical_points", verdict, CLASSIFY_OPTIONS)
     require_attrs(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE_HINT, n_tries)
     n_tries = check_positive_int(n_tries, "n_tries")
     if not hasattr(ob, "with_model"):

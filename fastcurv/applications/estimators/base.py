@@ -35,14 +35,14 @@ from ...common.checks import (
     is_sparse,
     short_repr,
 )
-from ...common.errors import AttributeHints, suggest_names, type_phrase
+from ...common.errors import type_phrase
 from ...common.objectives import budgeted_hessian
 from ...common.protocols import Descent
 from ...common.sentences import FIT_AUDIENCE
 from ...critical.classify import classify
 from ...critical.report import for_audience
 from ...krylov.lanczos import Recurrence, combine_basis_rows
-from ...network.arguments import as_owned_array
+from ...network.arguments import as_owned_csr
 from ...network.mlp import MLP
 from ...network.objective import Objective
 from ...optimize.escape import escape
@@ -67,10 +67,12 @@ PRECOND_MIN_FLOPS = 4_000_000  # minimum flops of a gradient at which preconditi
 
 def sanitise(x: Any, name: str) -> Any:
     """Return `x`, the argument `name`, in a form that scikit-learn can safely read: masked values
-    raise an error, mapped arrays are copied, and the indices of sparse matrices are checked.
+    raise an error, and the indices of sparse matrices are checked.
     """
     hidden = isinstance(x, np.ma.MaskedArray) or getattr(x, "requires_grad", False) is True
-    return as_owned_array(as_numpy(x, name) if hidden else x, name)
+    if is_sparse(x):
+        return as_owned_csr(x, name)
+    return as_numpy(x, name) if hidden else x
 
 
 MIN_FEATURE_RANGE, MAX_FEATURE_SD = 0.03, 30.0  # limits for a feature that counts as scaled
@@ -214,7 +216,7 @@ START_VECTOR_SEED = 7  # fixed seed of the start vector, so that equal fits give
 
 
 @dataclass(frozen=True, repr=False)
-class SpectrumCheck(AttributeHints, subject="look"):
+class SpectrumCheck:
     """Estimates of both ends of the Hessian's spectrum at the end of a fit.
 
     Attributes
@@ -359,9 +361,7 @@ class BaseMLP(
     InputSlopesMixin,
     FittedWeightsMixin,
     FitReprMixin,
-    AttributeHints,
     BaseEstimator,
-    subject="estimator",
 ):
     """Parameters, fit and attributes of both estimators; see `MLPClassifier`."""
 
@@ -484,7 +484,6 @@ class BaseMLP(
 
     # --- the fit
 
-    @suggest_names("fit")
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None
     ) -> Self:

@@ -13,7 +13,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from ...common.checks import is_sparse, short_repr
-from ...common.errors import suggest_names
 from ...common.protocols import Solver
 from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, Layered, LossName
 from ...structure.user_functions import Loss
@@ -161,7 +160,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     _stratify = True
 
-    @suggest_names("estimator")
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),

@@ -10,7 +10,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d
 
 from ...common.checks import is_sparse
-from ...common.errors import suggest_names
 from ...common.protocols import Solver
 from ...network.input_derivatives import InputDerivatives
 from ...network.mlp import MLP
@@ -83,7 +82,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     True
     """
 
-    @suggest_names("estimator")
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),

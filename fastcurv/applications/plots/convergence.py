@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
 from ...common.checks import check_choice, is_iterable
-from ...common.errors import require_attrs, suggest_names, type_phrase
+from ...common.errors import require_attrs, type_phrase
 from .predictions import final_estimator_and_inputs
 from .style import (
     BLUE,
@@ -121,7 +121,6 @@ class ConvergenceDisplay(Display):
     ylabel: Any
     ends: Any
 
-    @suggest_names("ConvergenceDisplay")
     def __init__(
         self,
         curves: Mapping[str, tuple[Any, Any]],
@@ -229,7 +228,6 @@ class ConvergenceDisplay(Display):
         curves = {label: (range(len(values)), values) for label, values in found.items()}
         return cls(curves, ends=ends).plot(ax, **look)
 
-    @suggest_names("picture")
     def plot(self, ax: Any = None, *, log: bool = True) -> ConvergenceDisplay:
         """Draw the curves. From the eighth curve on, the dashes of the lines differ, and the legend
         is next to the axes if there is space.
@@ -366,7 +364,6 @@ class MinimumRatioDisplay(Display):
     trivial: Any
     quantity: Any
 
-    @suggest_names("MinimumRatioDisplay")
     def __init__(
         self,
         losses: Any,
@@ -436,7 +433,6 @@ class MinimumRatioDisplay(Display):
         )
         return display.plot(ax, **look)
 
-    @suggest_names("picture")
     def plot(self, ax: Any = None, *, label: str | None = None) -> MinimumRatioDisplay:
         """Draw the points.
 

@@ -16,7 +16,7 @@ from ...common.checks import (
     check_vector,
     short_repr,
 )
-from ...common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
+from ...common.errors import OBJECTIVE_HINT, require_attrs
 from ...common.optional import optional_import
 from ...common.protocols import Array
 from ...common.runtime import raise_if_interrupted
@@ -164,7 +164,6 @@ class LandscapeDisplay(Display):
     names: Any
     taylor: Any
 
-    @suggest_names("LandscapeDisplay")
     def __init__(
         self,
         steps: np.ndarray,
@@ -270,7 +269,6 @@ class LandscapeDisplay(Display):
         return cls.from_objective(objective, theta, ax=ax, **options)
 
     @classmethod
-    @suggest_names("slice")
     def slice(
         cls,
         objective: Any,
@@ -355,7 +353,6 @@ class LandscapeDisplay(Display):
             )
         return cls(steps, losses, along, names, taylor=taylor)
 
-    @suggest_names("picture")
     def plot(
         self, ax: Any = None, *, label: str = "loss", levels: int = 20, log: bool = False
     ) -> LandscapeDisplay:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...common.checks import check_positive_int, check_symmetric_operator
-from ...common.errors import OBJECTIVE_HINT, require_attrs, suggest_names
+from ...common.errors import OBJECTIVE_HINT, require_attrs
 from ...common.linalg import eigh
 from ...common.protocols import Axis
 from ...common.runtime import raise_if_interrupted
@@ -68,7 +68,6 @@ class SpectrumDisplay(Display):
     eigenvalues: Any
     bounds: Any
 
-    @suggest_names("SpectrumDisplay")
     def __init__(
         self,
         density: Any,
@@ -201,7 +200,6 @@ class SpectrumDisplay(Display):
         objective, theta = estimator_objective(estimator, X, y, sample_weight)
         return cls.from_objective(objective, theta, ax=ax, **options)
 
-    @suggest_names("picture")
     def plot(
         self,
         ax: Any = None,

@@ -172,8 +172,7 @@ class Display(ReadOnlyMixin, assignable=("ax_", "figure_")):
         """
         takers = [getattr(cls, name) for name in (*makers, "plot")]
         known = {name for taker in takers for name in keyword_names(taker)} - {"self"}
-        unknown = [name for name in look if name not in known]
-        raise_if_unknown_argument("picture", unknown, f"{cls.__name__}.{makers[0]}", known)
+        raise_if_unknown_argument(f"{cls.__name__}.{makers[0]}", look, known)
 
     def _repr_png_(self) -> bytes | None:
         """Return the plot as a PNG image for a notebook. Return None if pyplot manages the figure,

@@ -48,7 +48,6 @@ from ...common.checks import (
     check_positive_int,
     check_theta,
 )
-from ...common.errors import AttributeHints, suggest_names
 from ...common.html import html_table
 from ...common.linalg import NotConvexError, cholesky, eigh, eigvalsh
 from ...common.objectives import cast_to_float64
@@ -128,7 +127,7 @@ class ExactFitError(ValueError):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class LaplacePosterior(FrozenRecord, AttributeHints, subject="posterior"):
+class LaplacePosterior(FrozenRecord):
     """A Gaussian over the parameters of a network, as returned by `laplace`.
 
     Attributes
@@ -548,7 +547,6 @@ def _mean_softmax(z: Floats, root: Floats) -> Floats:
     return found
 
 
-@suggest_names("laplace")
 @with_nearest_rounding
 def laplace(
     ob: Objective,

@@ -32,7 +32,6 @@ from ...common.checks import (
     check_real_number,
     is_sparse,
 )
-from ...common.errors import AttributeHints, suggest_names
 from ...common.html import html_table
 from ...common.linalg import UNIT_ROUNDOFF, eigvalsh, multiply_by_lower_triangular
 from ...common.objectives import call_certificate, cast_to_float64
@@ -224,7 +223,7 @@ def _score_of_outputs(ob: Any, z: Floats) -> float:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class LeftOut(FrozenRecord, AttributeHints, subject="left_out"):
+class LeftOut(FrozenRecord):
     """Predictions of each row by the network trained without that row, as returned by
     `leave_one_out`.
 
@@ -536,7 +535,6 @@ def _upper_quantile(x: Floats, weight: Floats, level: float) -> Floats:
     return np.where(reached.any(axis=-1), found, np.inf)
 
 
-@suggest_names("leave_one_out")
 @with_nearest_rounding
 def leave_one_out(ob: Any, theta: Any, *, exact: bool | None = None, groups: Any = None) -> LeftOut:
     """Predict each row by the network trained without that row, or without its group, from one
@@ -825,7 +823,6 @@ def _cooks_distances(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats
         return np.asarray(squares * np.divide(count, scale))
 
 
-@suggest_names("influence")
 @with_nearest_rounding
 def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     """Return the derivatives of the predictions of new rows with respect to the weight of each

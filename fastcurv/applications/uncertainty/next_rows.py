@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from ...common.checks import check_positive_int
-from ...common.errors import suggest_names
 from ...common.protocols import Floats
 from ...common.runtime import serial_blas_context, with_nearest_rounding
 from ...network.objective import Objective
@@ -82,7 +81,6 @@ class NextRows:
         return text
 
 
-@suggest_names("next_rows")
 def next_rows(ob: Objective, theta: Any, candidates: Any, k: int, *, at: Any = None) -> NextRows:
     """Choose the rows whose targets would lower the uncertainty of a fitted network most.
 

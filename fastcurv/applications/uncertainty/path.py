@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from ...common.checks import check_array, check_theta, short_repr
-from ...common.errors import AttributeHints, suggest_names
 from ...common.html import html_table
 from ...common.objectives import cast_to_float64
 from ...common.protocols import Floats
@@ -88,7 +87,7 @@ def _active_units_array(model: Any, theta: Any) -> Any:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class RegularizationPath(FrozenRecord, AttributeHints, subject="path"):
+class RegularizationPath(FrozenRecord):
     """One network for each penalty, as returned by `regularization_path`.
 
     Attributes
@@ -194,7 +193,6 @@ class RegularizationPath(FrozenRecord, AttributeHints, subject="path"):
         return plot_regularization_path(self, ax)
 
 
-@suggest_names("regularization_path")
 @start_with_nearest_rounding
 def regularization_path(
     ob: Objective, l2s: Any, theta0: Any = None, *, seed: Any = 0

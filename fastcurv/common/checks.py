@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from .._engine import FastMatrixProduct, NotFiniteError, inner_product, restore_floating_point_mode
+from .._engine import FastMatrixProduct, NotFiniteError, inner_product
 from .errors import (
     advice_clause,
     container_error_message,
@@ -641,14 +641,11 @@ def checked_product(op: Any, V: Array) -> Array:
     or to an earlier output, so both are copied.
     """
     if hasattr(op, "product"):
-        found = np.asarray(op @ V)
-        restore_floating_point_mode()
-        return found
+        return np.asarray(op @ V)
     if hasattr(op, "__matmul__"):
         found = np.array(op @ V.copy())
     else:
         found = np.array([op.matvec(v.copy()) for v in np.atleast_2d(V.T)]).T.reshape(V.shape)
-    restore_floating_point_mode()
     if found.dtype.kind == "O":
         found = found.astype(np.float64)
     if found.dtype.kind not in "fiub":

@@ -27,7 +27,7 @@ from .protocols import (
     missing_reason,
     states,
 )
-from .runtime import Budget, restore_floating_point_mode
+from .runtime import Budget
 from .vectors import safe_norm
 
 # error assumed for a product of an operator that offers no bound, in eps ||H|| ||v||
@@ -92,9 +92,7 @@ def call_certificate(ob: Any, name: Certificate, *at: Any, default: Any = None) 
     method = certificate_method(ob, name)
     if method is None:
         return default
-    found = method(*at)
-    restore_floating_point_mode()
-    return found
+    return method(*at)
 
 
 def has_consistent_hessian(ob: Any) -> bool:
@@ -149,8 +147,8 @@ def cast_to_float64(ob: Any) -> Any:
 
 
 class user_call_guard:
-    """Context manager for calls of a user-defined objective. On exit the floating-point settings
-    are loaded again, and ValueError is raised if theta was modified.
+    """Context manager for calls of a user-defined objective, which raises ValueError on exit if
+    theta was modified.
 
     An objective that writes into its argument theta returns values and derivatives for a different
     point. Objectives with a true `has_pure_methods` attribute are not checked if theta is long,
@@ -170,7 +168,6 @@ class user_call_guard:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        restore_floating_point_mode()
         if self.before is None or not (error is None or isinstance(error, Exception)):
             return
         if self.theta.tobytes() != self.before:
@@ -182,7 +179,6 @@ class user_call_guard:
 
 def value_as_float(value: Any) -> float:
     """Return an objective's value, a number or an array of size 1, as a float."""
-    restore_floating_point_mode()
     if isinstance(value, (float, int)):
         return float(value)
     found = np.asarray(value)
@@ -198,7 +194,6 @@ def checked_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -
     """Return an objective's gradient g as an array of shape (n,). If `kept` is True, the array is a
     copy, because g may be a buffer that the next call of the objective overwrites.
     """
-    restore_floating_point_mode()
     shape = np.shape(g)
     if shape != (n,) and not (n == 1 and np.size(g) == 1):
         raise ValueError(f"the objective's gradient must have shape ({n},), got {shape}.")
@@ -210,7 +205,6 @@ def checked_curvature(H: Any, n: int, name: str = "hessian") -> Any:
     """Return an objective's Hessian or GGN, an operator or matrix of shape ``(n, n)``, after
     validating its type and shape. `name` is used in messages.
     """
-    restore_floating_point_mode()
     if not any(hasattr(H, part) for part in ("product", "matvec", "__matmul__")):
         raise TypeError(
             f"the objective's {name} must be a symmetric array or LinearOperator of shape "

@@ -21,7 +21,6 @@ import scipy
 from .. import _engine
 from .._engine import Callback as Callback
 from .._engine import Lock as Lock
-from .._engine import restore_floating_point_mode as restore_floating_point_mode
 
 try:
     VERSION = version("fastcurv")
@@ -33,43 +32,13 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
-# maximum number of attempts at a call while signal handlers change the floating-point settings;
-# then RuntimeError is raised
-MAX_CALL_ATTEMPTS = 3
-
-
 def with_nearest_rounding(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Decorate a function without side effects to run with the floating-point settings that proofs
-    assume: rounding to nearest, and no flushing to zero.
+    """Decorate a function that proves or searches to run with the floating-point settings that
+    proofs assume: rounding to nearest, and no flushing to zero.
 
     The caller's own settings (``fesetround``, ``torch.set_flush_denormal``) are restored
-    afterwards. If a signal handler or a finaliser changes the settings during a call, the call is
-    repeated. The call uses at most the number of threads that the first argument, an objective or
-    operator, specifies.
-    """
-
-    @functools.wraps(function)
-    def run(*args: Given.args, **named: Given.kwargs) -> Result:
-        for _ in range(MAX_CALL_ATTEMPTS):
-            with _engine.FloatingPointMode(
-                getattr(args[0], "n_threads", None) if args else None
-            ) as mode:
-                found = function(*args, **named)
-            if not mode.disturbed:
-                return found
-        raise RuntimeError(
-            "A signal handler or finaliser must leave the rounding mode and flush-to-zero as they "
-            f"are, got a change in each of {MAX_CALL_ATTEMPTS} calls of {function.__name__}. "
-            "Restore them before it returns."
-        )
-
-    return run
-
-
-def start_with_nearest_rounding(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Decorate an algorithm like `with_nearest_rounding`, but without repeating calls. The settings
-    are loaded again after each callback, and the proofs inside the algorithm are protected by
-    `with_nearest_rounding`.
+    afterwards. Code that changes the settings during the call is not supported. The call uses at
+    most the number of threads that the first argument, an objective or operator, specifies.
     """
 
     @functools.wraps(function)

@@ -19,7 +19,7 @@ from ..common.objectives import (
 )
 from ..common.outcome import Result, outcome
 from ..common.protocols import SupportsHessian
-from ..common.runtime import start_with_nearest_rounding
+from ..common.runtime import with_nearest_rounding
 from ..common.sentences import Note, render_notes
 from ..common.vectors import norm
 from ..krylov.lanczos import product_function
@@ -129,7 +129,7 @@ class EscapeResult(Result):
     n_products: int
 
 
-@start_with_nearest_rounding
+@with_nearest_rounding
 def escape(
     ob: SupportsHessian,
     theta: Any,

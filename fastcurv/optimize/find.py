@@ -44,8 +44,8 @@ from ..common.runtime import (
     OutOfTime,
     is_time_up,
     serial_blas_context,
-    start_with_nearest_rounding,
     time_limit,
+    with_nearest_rounding,
     wrap_user_callback,
 )
 from ..common.sentences import Note, render_notes
@@ -453,7 +453,7 @@ MAX_UNDAMPED_STEPS = 50  # maximum number of undamped steps in one series
 FLAT_GRADIENT_RATIO = 1e-10
 
 
-@start_with_nearest_rounding
+@with_nearest_rounding
 def find_critical_point(
     ob: TwiceDifferentiable,
     theta0: Any,

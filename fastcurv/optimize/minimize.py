@@ -47,7 +47,6 @@ from ..common.protocols import (
 from ..common.runtime import (
     Budget,
     forward_interrupts,
-    start_with_nearest_rounding,
     with_nearest_rounding,
     wrap_user_callback,
 )
@@ -137,7 +136,7 @@ REQUIRED_ATTRIBUTES = "n_params", "value", "gradient"
 STOCHASTIC_METHODS = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
-@start_with_nearest_rounding
+@with_nearest_rounding
 def minimize(
     ob: SupportsGradient,
     theta0: Any = None,

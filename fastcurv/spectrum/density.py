@@ -27,7 +27,7 @@ from ..common.protocols import (
     Seed,
     Space,
 )
-from ..common.runtime import start_with_nearest_rounding
+from ..common.runtime import with_nearest_rounding
 from ..common.vectors import norm
 from ..krylov.lanczos import (
     Recurrence,
@@ -56,7 +56,7 @@ MAX_OUTLIER_RESIDUAL_RATIO = 0.05
 NODE_ERROR_EPS = 64
 
 
-@start_with_nearest_rounding
+@with_nearest_rounding
 def spectral_density(
     op: OperatorLike,
     n_probes: int = 10,

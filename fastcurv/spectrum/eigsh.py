@@ -29,7 +29,7 @@ from ..common.runtime import (
     Interrupted,
     InterruptFlag,
     deferred_interrupts,
-    start_with_nearest_rounding,
+    with_nearest_rounding,
 )
 from ..common.vectors import EigenSearch
 from ..krylov.lanczos import (
@@ -422,7 +422,7 @@ class ThickRestartSearch(EigenSearch):
         )
 
 
-@start_with_nearest_rounding
+@with_nearest_rounding
 def eigsh(
     op: OperatorLike,
     k: int = 6,

@@ -34,7 +34,7 @@ from ..common.protocols import (
     Space,
     Tracing,
 )
-from ..common.runtime import start_with_nearest_rounding
+from ..common.runtime import with_nearest_rounding
 from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm
 from ..krylov.lanczos import (
     combine_basis_rows,
@@ -424,7 +424,7 @@ OVERHEAD_SECONDS_PER_PROBE = 20e-6
 MIN_SKETCH_PRODUCTS = 12
 
 
-@start_with_nearest_rounding
+@with_nearest_rounding
 def trace(
     op: OperatorLike,
     n_probes: int | None = None,
@@ -537,7 +537,7 @@ def _trace(
     return apply.estimate(*found, method)
 
 
-@start_with_nearest_rounding
+@with_nearest_rounding
 def diagonal(
     op: OperatorLike,
     n_probes: int | None = None,
@@ -631,7 +631,7 @@ def diagonal(
         return apply.estimate(mean, np.hypot(error, rounding), method)
 
 
-@start_with_nearest_rounding
+@with_nearest_rounding
 def frobenius_norm(
     op: OperatorLike,
     n_probes: int | None = None,

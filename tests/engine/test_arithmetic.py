@@ -282,7 +282,6 @@ CALLBACKS = (
     PROGRAM
     + """
 import copy
-from scipy.sparse.linalg import LinearOperator
 from fastcurv.network.rows import RowSource
 
 HOW = 0  # rounding mode that callbacks set before they return
@@ -318,17 +317,6 @@ class Rows(RowSource):
         for start in range(0, 900, size):
             libm.set(HOW)
             yield X[start:start + size], Y[start:start + size], None
-class Own:  # a user-defined objective
-    n_params = 4
-    value = leaving(lambda self, x: float(np.cosh(x / 3).sum()) + float(x @ x) / 7)
-    gradient = leaving(lambda self, x: np.sinh(x / 3) / 3 + x * (2 / 7))
-    def hessian(self, x):
-        d = np.cosh(x / 3) / 9 + 2 / 7
-        libm.set(HOW)
-        return LinearOperator((4, 4), matvec=leaving(lambda v: d * v.ravel()), dtype=float)
-S = rng.standard_normal((40, 40))
-S = S + S.T
-foreign = LinearOperator((40, 40), matvec=leaving(lambda v: S @ v), dtype=float)
 
 def verdict(found):
     return str({{key: x for key, x in found.to_dict().items() if key != "wall_time"}})
@@ -366,10 +354,6 @@ rate = leaving(lambda t: 0.1 / t)
 calls["rate"] = lambda: run_of(plain, theta, "sgd", max_iter=5, learning_rate=rate)
 find = fc.find_critical_point
 calls["callback of find"] = lambda: find(plain, theta, callback=silent).x
-calls["own"] = lambda: run_of(Own(), np.ones(4), max_iter=5)
-calls["verdict of own"] = lambda: verdict(fc.classify(Own(), np.zeros(4), seed=0))
-calls["eigsh"] = lambda: (lambda p: (p.values, p.residuals))(fc.eigsh(foreign, k=3, seed=0))
-calls["trace"] = lambda: np.array(fc.trace(foreign, seed=0).value)
 def said(call):
     found = call()
     return found if isinstance(found, str) else bits(found)
@@ -391,35 +375,3 @@ def test_callbacks_that_change_the_rounding_mode_change_no_result(library, pytho
     of proofs do not change, and the thread's own mode is restored.
     """
     python(CALLBACKS.format(library=library))
-
-
-def test_signal_handlers_that_change_the_rounding_mode_change_no_proof(library, python):
-    """A proof is repeated if a signal handler changed the rounding mode while it was computed. If
-    the mode changes each time, RuntimeError is raised.
-    """
-    python(
-        PROGRAM.format(library=library)
-        + """
-import sys
-from fastcurv.common.runtime import with_nearest_rounding
-calls = []
-@with_nearest_rounding
-def third():
-    calls.append(libm.now())
-    if len(calls) == 1:
-        libm.set(1)  # as a signal handler would
-    return 1.0 / 3.0
-assert third() == 1.0 / 3.0 and calls == [0, 0] and libm.now() == 0
-@with_nearest_rounding
-def disturbed():
-    libm.set(4)
-libm.set(2)
-try:
-    disturbed()
-except RuntimeError as error:
-    assert "must leave the rounding mode" in str(error), error
-else:
-    raise AssertionError("no error")
-assert libm.now() == 2
-"""
-    )

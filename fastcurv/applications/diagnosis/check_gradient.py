@@ -19,7 +19,7 @@ from ...common.objectives import (
 )
 from ...common.protocols import Floats
 from ...common.read_only import FrozenRecord
-from ...common.runtime import start_with_nearest_rounding
+from ...common.runtime import with_nearest_rounding
 from ...common.vectors import safe_norm
 
 # steps that are tried, relative to max(1, ||theta||); the step with the smallest estimated error is
@@ -103,7 +103,7 @@ def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
     )
 
 
-@start_with_nearest_rounding
+@with_nearest_rounding
 def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0) -> DerivativeCheck:
     """Compare the gradient and the Hessian of an objective with finite differences.
 

@@ -23,7 +23,7 @@ import numpy as np
 from ...common.checks import as_numpy, check_positive, is_sparse
 from ...common.errors import require_attrs, type_phrase
 from ...common.html import html_table
-from ...common.runtime import serial_blas_context, start_with_nearest_rounding
+from ...common.runtime import serial_blas_context, with_nearest_rounding
 from ...critical.classify import classify
 from ...critical.report import CriticalPoint
 from ...spectrum.draw import new_pyplot_axes, plain_numbers
@@ -717,7 +717,7 @@ class Diagnosis:
 # The function.
 
 
-@start_with_nearest_rounding
+@with_nearest_rounding
 def diagnose(
     ob: Any,
     theta: Any,

@@ -31,8 +31,8 @@ from ...common.runtime import (
     Budget,
     OutOfTime,
     raise_if_interrupted,
-    start_with_nearest_rounding,
     time_limit,
+    with_nearest_rounding,
 )
 from ...common.vectors import safe_norm
 from ...critical.classify import classify
@@ -196,7 +196,7 @@ class CriticalPointSample(ReadOnlyMixin):
         return "\n".join(lines)
 
 
-@start_with_nearest_rounding
+@with_nearest_rounding
 def sample_critical_points(
     ob: Any,
     n_tries: int = 30,

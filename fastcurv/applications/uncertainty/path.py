@@ -23,7 +23,7 @@ from ...common.html import html_table
 from ...common.objectives import cast_to_float64
 from ...common.protocols import Floats
 from ...common.read_only import FrozenRecord
-from ...common.runtime import raise_if_interrupted, start_with_nearest_rounding
+from ...common.runtime import raise_if_interrupted, with_nearest_rounding
 from ...network.mlp import MLP
 from ...network.objective import Objective
 from ...optimize.minimize import minimize
@@ -193,7 +193,7 @@ class RegularizationPath(FrozenRecord):
         return plot_regularization_path(self, ax)
 
 
-@start_with_nearest_rounding
+@with_nearest_rounding
 def regularization_path(
     ob: Objective, l2s: Any, theta0: Any = None, *, seed: Any = 0
 ) -> RegularizationPath:

@@ -33,7 +33,7 @@ def test_rng_is_an_alias_of_seed(ask):
     assert np.array_equal(ask(rng=np.random.default_rng(3)), ask(seed=3))
     with pytest.raises(TypeError, match="seed and rng"):
         ask(seed=1, rng=1)
-    with pytest.raises(TypeError, match="no argument 'colour'"):
+    with pytest.raises(TypeError, match="argument 'colour'"):
         ask(colour=1)
 
 

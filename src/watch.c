@@ -55,12 +55,6 @@ void fc_arithmetic_end(fc_arithmetic before) {
     if ((_mm_getcsr() ^ before.sse) & ~(unsigned)FLAGS) _mm_setcsr(before.sse);
     if (x87 != before.x87) LOAD_X87(before.x87);
 }
-
-int fc_arithmetic_is_fixed(void) {
-    unsigned short x87;
-    STORE_X87(x87);
-    return (_mm_getcsr() & ~(unsigned)FLAGS) == SSE_FIXED && x87 == X87_FIXED;
-}
 #elif defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
 static void load(unsigned long long fpcr) { __asm__ __volatile__("msr fpcr, %0" : : "r"(fpcr)); }
 
@@ -79,8 +73,6 @@ fc_arithmetic fc_arithmetic_begin(void) {
 void fc_arithmetic_end(fc_arithmetic before) {
     if (stored() != before.fpcr) load(before.fpcr);
 }
-
-int fc_arithmetic_is_fixed(void) { return !stored(); }
 #else
 fc_arithmetic fc_arithmetic_begin(void) {
     fc_arithmetic before;
@@ -90,8 +82,6 @@ fc_arithmetic fc_arithmetic_begin(void) {
 }
 
 void fc_arithmetic_end(fc_arithmetic before) { fesetenv(&before); }
-
-int fc_arithmetic_is_fixed(void) { return fegetround() == FE_TONEAREST; }
 #endif
 
 /* --- checks for signals ----------------------------------------------------------------------- */

@@ -27,8 +27,6 @@ typedef fenv_t fc_arithmetic;
 fc_arithmetic fc_arithmetic_begin(void);
 /* fc_arithmetic_end restores the settings `before`, whatever has been set since. */
 void fc_arithmetic_end(fc_arithmetic before);
-/* fc_arithmetic_is_fixed returns nonzero if the current settings are the common ones. */
-int fc_arithmetic_is_fixed(void);
 
 /* fc_threads_wanted returns the number of threads for calls of this thread that do not specify one;
  * 0: no preference. */

@@ -27,7 +27,6 @@ cdef extern from "watch.h" nogil:
         pass
     fc_arithmetic fc_arithmetic_begin()
     void fc_arithmetic_end(fc_arithmetic)
-    int fc_arithmetic_is_fixed()
     int fc_threads_wanted()
     int fc_set_threads_wanted(int threads)
     # fc_watch_poll checks for signals and returns nonzero if the job has been cancelled. It may be

@@ -42,7 +42,7 @@ def _after_fork_in_child():
     """Forget all other threads in a forked child process, and reset all locks."""
     global main_thread
     main_thread = PyThread_get_thread_ident()
-    for table in (_regions, _callbacks, _waiting):
+    for table in (_callbacks, _waiting):
         for thread in [one for one in table if one != main_thread]:
             del table[thread]
     for lock in list(_locks):
@@ -90,47 +90,27 @@ cdef int end_signal_watch(fc_watch before) except -1 nogil:
 # --- floating-point settings: round to nearest, keep subnormal numbers ----------------------------
 
 
-cdef dict _regions = {}         # {thread: number of `FloatingPointMode` contexts entered}
-
-
 cdef class FloatingPointMode:
     """Context manager that sets this thread to round to nearest and to keep subnormal numbers. On
-    exit the thread's previous floating-point settings are restored, and `disturbed` is set to True
-    if other code changed the settings inside the context. If `threads` is given, calls inside the
-    context that do not specify a number of threads use at most that many.
+    exit the thread's previous floating-point settings are restored. If `threads` is given, calls
+    inside the context that do not specify a number of threads use at most that many.
     """
     cdef fc_arithmetic before
     cdef int threads, wanted
-    cdef readonly bint disturbed
 
     def __cinit__(self, threads=None):
         known = isinstance(threads, int) and threads > 0
         self.threads = min(threads, FC_MAX_THREADS) if known else 0
 
     def __enter__(self):
-        me = PyThread_get_thread_ident()
         self.before, self.wanted = fc_arithmetic_begin(), fc_threads_wanted()
         if self.threads and not 0 < self.wanted <= self.threads:
             fc_set_threads_wanted(self.threads)
-        _regions[me] = _regions.get(me, 0) + 1
         return self
 
     def __exit__(self, *error):
-        me = PyThread_get_thread_ident()
-        count = _regions.pop(me, 1) - 1
-        if count:
-            _regions[me] = count
         fc_set_threads_wanted(self.wanted)
-        self.disturbed = not fc_arithmetic_is_fixed()
         fc_arithmetic_end(self.before)
-
-
-def restore_floating_point_mode():
-    """Restore the floating-point settings of the enclosing `FloatingPointMode` context, which
-    user-defined code may have changed. Do nothing outside such a context.
-    """
-    if PyThread_get_thread_ident() in _regions:
-        fc_arithmetic_begin()
 
 
 # --- callbacks ------------------------------------------------------------------------------------

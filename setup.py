@@ -17,9 +17,7 @@ from setuptools.command.build_ext import build_ext
 
 ISAS = ("reference", "baseline", "avx2", "avx512", "neon", "blas")
 CORE = "fastcurv/_engine/core.pyx"  # which includes the files beside it
-C_SOURCES = [
-    f"src/{name}.c" for name in ("team", "watch", "block", "arch", "tridiagonal")
-]
+C_SOURCES = [f"src/{name}.c" for name in ("team", "watch", "block", "arch", "tridiagonal")]
 C_SOURCES += [f"src/kernels/{name}.c" for name in ISAS]
 HEADERS = [
     path.as_posix() for path in sorted(Path("src").rglob("*")) if path.suffix in (".h", ".inc")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fastcurv as fc
 from fastcurv.applications.cli.parser import COMMANDS
-from fastcurv.common.protocols import NAMES_HIDDEN_FROM_DIR
+from fastcurv.common.protocols import INTERNAL_NAMES
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES, FIGURES = HERE.parent / "examples", HERE.parent / "figures"
@@ -132,7 +132,7 @@ def write_api():
     text += ["Operators", "---------", ""]
     text += ["The class of ``ob.hessian(theta)``, ``ob.ggn(theta)`` and the like.", ""]
     text += [".. autoclass:: fastcurv.network.operators.Curvature", "   :members:"]
-    text += ["   :exclude-members: " + ", ".join(sorted(NAMES_HIDDEN_FROM_DIR)), ""]
+    text += ["   :exclude-members: " + ", ".join(sorted(INTERNAL_NAMES)), ""]
     write("api.rst", text)
 
 

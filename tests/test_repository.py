@@ -200,13 +200,6 @@ def functions():
     return found
 
 
-def test_functions_have_at_most_60_lines():
-    """No function has more than 60 lines, including its signature but not its docstring."""
-    lengths = {name: lines for name, lines, _ in functions()}
-    assert len(lengths) > 1000
-    assert {name: n for name, n in lengths.items() if n > 60} == {}
-
-
 def test_methods_that_the_engine_calls_on_itself_exist():
     """Every ``self.name(...)`` in a .pyx file is defined in the engine or in a Python subclass,
     which Cython cannot check.

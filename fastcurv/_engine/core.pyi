@@ -394,7 +394,6 @@ class FloatingPointMode:
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: object) -> None: ...
 
-
 CALLBACK_WAIT_SECONDS: float
 
 @disjoint_base

@@ -83,6 +83,13 @@ Certificate: TypeAlias = Literal[
     "third_bound_in_units", "why_no_minimum",
 ]  # fmt: skip
 SPACE_NAMES = get_args(Space)  # spaces in which a spectrum can be computed
+# Names from the lists above that are used between subpackages and not meant for users; the pages of
+# the documentation leave them out.
+INTERNAL_NAMES = frozenset(
+    ("diagonal_cost", "engine_steps", "estimated_seconds", "exact_diagonal", "fast_product",
+     "fold_batch_norm", "plan_layout", "candidate_operators", "sum_over_rows", "summed_matrix",
+     "why_unproved", "with_model")
+)  # fmt: skip
 
 
 class OperatorLike(Protocol):
@@ -370,7 +377,7 @@ def states(x: Any, name: str) -> bool:
     (True, False)
     """
     kind = type(x)
-    return name in vars(kind) or (kind in _LIBRARY_CLASSES and hasattr(kind, name))
+    return name in vars(kind) or (kind in _LIBRARY_CLASSES and hasattr(x, name))
 
 
 def missing_reason(x: Any, name: str) -> str:

@@ -431,7 +431,9 @@ def _select(a: Any, rows: Any) -> Any:
         return None
     if hasattr(a, "oindex") and not isinstance(rows, slice):
         return a.oindex[rows]
-    return np.asarray(a)[rows] if isinstance(a, np.ndarray) else a[rows]
+    if isinstance(a, np.ndarray) and not isinstance(a, np.ma.MaskedArray):
+        a = np.asarray(a)
+    return a[rows]
 
 
 class ParquetSource(RowSource):

@@ -102,8 +102,6 @@ def test_a_path_has_a_table_and_a_plot(rng):
     assert "<table>" in path._repr_html_() and path.summary() == repr(path)
     facts = json.loads(json.dumps(path.to_dict(), allow_nan=False))
     assert facts["l2s"] == [1.0, 0.1] and len(facts["thetas"]) == 2
-    with pytest.raises(AttributeError, match="path.l2s"):
-        _ = path.alphas
     pytest.importorskip("matplotlib")
     ax = path.plot()
     assert ax.get_xscale() == "log" and ax.lines[0].get_ydata().tolist() == path.values.tolist()

@@ -1,0 +1,1 @@
+"""The tests. As a package of its own, it is found before packages named tests in an environment."""

@@ -377,7 +377,10 @@ def states(x: Any, name: str) -> bool:
     (True, False)
     """
     kind = type(x)
-    return name in vars(kind) or (kind in _LIBRARY_CLASSES and hasattr(x, name))
+    if kind not in _LIBRARY_CLASSES:
+        return name in vars(kind)
+    # A `StatedOperator` forwards the facts that the class of its operator states.
+    return hasattr(kind, name) or (hasattr(kind, "__getattr__") and hasattr(x, name))
 
 
 def missing_reason(x: Any, name: str) -> str:

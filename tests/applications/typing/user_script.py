@@ -66,7 +66,7 @@ def products(objective: fc.Objective, theta: Floats) -> LinearOperator[Any]:
     form: float = H.quadratic_form(v)
     assert np.isclose(v @ dense @ v, form)
     spent: int = H.n_products
-    bound: float = H.rounding_bound(v)
+    bound: float | None = H.rounding_bound(v)
     assert spent and bound and H.layout["threads"] and H.nbytes
     block = H.restrict(layers=[0])
     others = [objective.ggn(theta), objective.empirical_fisher(theta), block, H.shift(1.0)]

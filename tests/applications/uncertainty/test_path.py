@@ -110,8 +110,6 @@ def test_a_path_has_a_table_and_a_plot(rng):
             fc.regularization_path(ob, bad)
     with pytest.raises(TypeError, match="ob must be a fastcurv.Objective"):
         fc.regularization_path(ob.model, [1.0])
-    with pytest.raises(TypeError, match="no argument 'alphas'. Use 'l2s'"):
-        fc.regularization_path(ob, alphas=[1.0])
     streamed = fc.StreamedObjective(ob.model, lambda: iter([(X, y)]), loss="mse")
     with pytest.raises(ValueError, match="ob must have its rows in memory"):
         fc.regularization_path(streamed, [1.0])

@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv.common.checks import MatrixOperator
+from fastcurv.network.engine_steps import has_gauss_newton_matrix
 from fastcurv.network.rows import RowSource, regroup_rows
 from fastcurv.testing import PrescribedSpectrum
 
@@ -178,7 +179,7 @@ def of_objective(ob, theta, proofs=True):
     found["form"] = ob.hessian(theta).quadratic_form(V)
     found["batch"], found["matrix"] = (
         ob.batch(slice(2, 9)).gradient(theta),
-        ob._has_gauss_newton_matrix,
+        has_gauss_newton_matrix(ob),
     )
     if proofs:
         found["float32"] = ob.astype("float32").value(theta.astype("float32"))

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .._engine import CurvatureMatrix, FastProduct, LevenbergRun, LossEvaluator
+from .._engine import CurvatureMatrix, FastProduct
 from ..common.checks import as_numpy, row_block_slices
 from ..common.protocols import Array, Floats, Indices, library_class
 from ..common.runtime import with_nearest_rounding
@@ -27,13 +27,14 @@ from .arguments import (
     vector_and_output,
 )
 from .costs import MIN_PRODUCT_SECONDS, SECONDS_PER_FLOP, product_flops
-from .kronecker import KroneckerCoordinates
+from .engine_steps import has_gauss_newton_matrix, has_levenberg_steps
 from .linear_operator import (
     DerivedOperatorMixin,
     Operator,
     SymmetricOperator,
     TransposedOperator,
 )
+from .plans import release_plan
 from .row_views import jacobian_matrix
 
 CURVATURE_NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
@@ -46,23 +47,6 @@ N_ASSUMED_THREADS = 2  # number of threads in estimates of the time of such a pr
 MAX_COPIED_ROWS_BYTES = 1 << 28
 # maximum size of the vectors of a block that are embedded in the full space at a time
 MAX_EMBEDDED_BYTES = 64 << 20
-
-
-def bind_plan_to_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> None:
-    """Check theta for the objective, copy theta into `own` (n,) and bind the plan to `own`, with
-    the options `how` of ``plan.bind``. If theta is a contiguous vector of the plan's dtype, the
-    engine's threads check and copy theta in one pass.
-    """
-    if not plan.bind_copy(theta, own, **how):
-        np.copyto(own, objective.model.check_theta(theta))
-        plan.bind(own, **how)
-
-
-def release_plan(operator: Any) -> None:
-    """Return the plan of a deleted operator to its objective, for the next operator."""
-    known = vars(operator)
-    if "_plan" in known:
-        known["objective"]._return_plan(known["_plan"])
 
 
 class QuadraticFormOperator(SymmetricOperator):
@@ -375,7 +359,7 @@ class Curvature(QuadraticFormOperator):
         product = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * flops
         columns, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
         there = self.kind != "fisher" and (
-            ob._has_levenberg_steps if bent else ob._has_gauss_newton_matrix
+            has_levenberg_steps(ob) if bent else has_gauss_newton_matrix(ob)
         )
         if not there or 8 * ob.n_samples * (sizes[0] + 4 * units) > MAX_COPIED_ROWS_BYTES:
             return product, np.inf
@@ -702,41 +686,3 @@ class Jacobian(Operator):
         return (
             f"<{m}x{n} Jacobian over {self.objective.n_samples} samples, dtype={self.dtype.name}>"
         )
-
-
-class EngineSteps:
-    """Steps of minimisers that the engine computes with the plans of an objective. The class
-    implements `fastcurv.common.protocols.EngineSteps`.
-    """
-
-    def __init__(self, ob: Any) -> None:
-        self.objective, self.uses_matrix = ob, ob._has_levenberg_steps
-
-    def levenberg_solver(self, theta: np.ndarray) -> Any:
-        ob = self.objective
-        if not self.uses_matrix:
-            return None
-        return LevenbergRun(ob._spare_or_new_plan(), theta, ob._spare, ob._max_spare_plans)
-
-    def point_evaluator(self) -> Any:
-        ob, given = self.objective, LOSSES[self.objective.loss].given
-        convex = given is None or given.convex
-        if ob._by_blocks or not (convex and ob._has_quick_passes):
-            return None
-        here, there = ob._spare_or_new_plan(), ob._spare_or_new_plan()
-        return LossEvaluator(here, there, ob._spare, ob._max_spare_plans)
-
-    def locked_run_function(self, minimiser: Any) -> Any:
-        ob = self.objective
-
-        def run(*how: Any) -> Any:
-            with ob._lock:
-                return minimiser.run(ob._objective_plan(), *how)
-
-        return None if ob._by_blocks else run
-
-    def kronecker_coordinates(self) -> Any:
-        ob = self.objective
-        if ob._by_blocks or ob.model.batch_norm:
-            return None
-        return KroneckerCoordinates(ob)

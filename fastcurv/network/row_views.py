@@ -1,19 +1,23 @@
 """Quantities of single rows of an objective: weights that replace the current ones, outputs with
-the derivatives of each row's loss, and rows of the Jacobian.
+the derivatives of each row's loss, whether each row's loss is convex, and rows of the Jacobian.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._engine import RowJacobian
 from ..common.errors import type_phrase
+from ..common.linalg import NotConvexError
 from ..common.protocols import Array
 from ..structure.parameters import n_terms_per_row
 from .arguments import check_out, check_sample_weight
 from .row_passes import OutputLossDerivatives
+
+if TYPE_CHECKING:
+    from ..structure.given import LossFunction
 
 
 def reweighted(ob: Any, sample_weight: Any) -> Any:
@@ -70,6 +74,41 @@ def outputs(ob: Any, theta: Any) -> tuple[Array, Array, Array]:
         for part in (z, first, second):
             part[ob._order] = part.copy()
     return z, first, second
+
+
+def shard_min_loss_curvature(shard: Any, theta: np.ndarray, loss: LossFunction) -> list[float]:
+    """Return a list of one number, the smallest eigenvalue over all rows of the second derivative
+    of the row's loss with respect to the outputs. The rounding error is added if the loss couples
+    outputs. Rows of weight 0 are ignored. If all weights are 0, the number is 0.
+    """
+    z = shard.model.predict(theta, shard.X).astype(float)
+    _, _, second = loss(z, shard.y)
+    if shard.sample_weight is not None:
+        second = second[shard.sample_weight != 0]
+        if not len(second):
+            return [0.0]
+    if second.ndim == 2:
+        return [float(second.min())]
+    eigenvalues = np.linalg.eigvalsh(second)
+    # The second derivatives of a row that fits may be small by cancellation. Their rounding error
+    # is then relative to the size of second derivatives elsewhere, which random outputs show.
+    random_outputs = np.random.default_rng(0).standard_normal(z.shape)
+    usual_size = np.abs(loss(random_outputs, shard.y)[2]).max()
+    eps = np.finfo(float).eps
+    rounding = 1e-12 * np.abs(eigenvalues).max(axis=1) + 64 * eps * usual_size
+    return [float((eigenvalues[:, 0] + rounding).min())]
+
+
+def check_convex(ob: Any, theta: Any, loss: LossFunction) -> None:
+    """Raise NotConvexError, a ValueError, if the loss of a row has negative curvature with respect
+    to the outputs at theta.
+    """
+    curvatures = ob.sum_over_rows(shard_min_loss_curvature, ob.model.check_theta(theta), loss)
+    if not min(curvatures) >= 0:
+        raise NotConvexError(
+            f"loss must have a second derivative >= 0 for ggn, got {loss!r} with a second "
+            f"derivative of {min(curvatures):.3g} for some rows. Use another loss, or ob.hessian."
+        )
 
 
 # number of rows of the identity that the transposed Jacobian multiplies at a time

@@ -20,7 +20,8 @@ from ..common.runtime import submit_task, wrap_user_callback
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName
 from .arguments import Block, check_rows_and_targets, row_indices
 from .mlp import MLP
-from .objective import MIN_BLOCK_ROWS, STATE_ENTRIES_PER_UNIT, Objective
+from .objective import Objective
+from .objective_rows import MIN_BLOCK_ROWS, STATE_ENTRIES_PER_UNIT
 from .rows import (
     ArraySource,
     RowSource,
